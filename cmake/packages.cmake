@@ -1,0 +1,18 @@
+# Which Debian package each folder uses, and where. One list, so that the README can be checked by it.
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(SODIUM REQUIRED IMPORTED_TARGET libsodium)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)
+find_package(spdlog REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(tl-expected REQUIRED)
+
+target_link_libraries(ferry_flags INTERFACE tl::expected)
+set(FERRY_LIBS_base PkgConfig::SODIUM)
+set(FERRY_LIBS_text PkgConfig::PCRE2 nlohmann_json::nlohmann_json)
+set(FERRY_LIBS_data PkgConfig::ZSTD PkgConfig::ZLIB nlohmann_json::nlohmann_json)
+set(FERRY_LIBS_checkpoint nlohmann_json::nlohmann_json)
+set(FERRY_LIBS_models nlohmann_json::nlohmann_json)
+set(FERRY_LIBS_train nlohmann_json::nlohmann_json)
+set(FERRY_LIBS_cli nlohmann_json::nlohmann_json)

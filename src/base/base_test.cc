@@ -1,0 +1,89 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <vector>
+
+#include "base/file.h"
+#include "base/fault.h"
+#include "base/hash.h"
+#include "base/random.h"
+#include "base/threads.h"
+#include "base/units.h"
+
+namespace ferry {
+namespace {
+
+TEST(Philox, KnownAnswers) {  // from the Random123 distribution's kat_vectors, philox4x32 10 rounds
+  EXPECT_EQ(philox({0, 0, 0, 0}, {0, 0}),
+            (std::array<uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox({0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}, {0xffffffff, 0xffffffff}),
+            (std::array<uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+}
+
+TEST(Random, IsAFunctionOfItsAddress) {
+  const Random a(7, RandomPurpose::kTest, 3), b(7, RandomPurpose::kTest, 3), c(7, RandomPurpose::kTest, 4);
+  EXPECT_EQ(a.bits(5), b.bits(5));
+  EXPECT_NE(a.bits(5), a.bits(6));
+  EXPECT_NE(a.bits(5), c.bits(5));
+  double sum = 0, squares = 0;
+  for (int i = 0; i < 100000; ++i) {
+    const double x = a.normal(i);
+    sum += x;
+    squares += x * x;
+  }
+  EXPECT_NEAR(sum / 1e5, 0, 0.02);
+  EXPECT_NEAR(squares / 1e5, 1, 0.02);
+}
+
+TEST(ThreadPool, RunsEachTaskOnceAndPassesExceptionsOn) {
+  ThreadPool pool(3);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::atomic<int>> done(97);
+    pool.parallel_for(97, [&](int64_t i, int) { done[static_cast<size_t>(i)]++; });
+    for (auto& d : done) ASSERT_EQ(d.load(), 1);
+  }
+  EXPECT_THROW(pool.parallel_for(8, [](int64_t i, int) { if (i == 5) throw 1; }), int);
+  std::atomic<int> after{0};
+  pool.parallel_for(10, [&](int64_t, int) { after++; });
+  EXPECT_EQ(after.load(), 10);
+}
+
+TEST(File, AtomicWriteLeavesOldContentWhenAnyStepFails) {
+  const std::string folder = ::testing::TempDir() + "ferry_file_test";
+  ASSERT_TRUE(make_folders(folder));
+  const std::string path = join_path(folder, "a.txt");
+  ASSERT_TRUE(write_file_atomic(path, "old"));
+  for (const char* point : {"file.create", "file.write", "file.sync", "file.rename"}) {
+    arm_faults(fmt::format("{}:1:enospc", point));
+    const Result<void> r = write_file_atomic(path, "new");
+    arm_faults("");
+    ASSERT_FALSE(r) << point;
+    EXPECT_EQ(r.error().code, Code::kExhausted);
+    EXPECT_EQ(*read_file(path), "old") << point;
+    EXPECT_EQ(list_folder(folder)->size(), 1u) << point;
+  }
+  ASSERT_TRUE(remove_tree(folder));
+}
+
+TEST(File, FolderLockNamesItsHolder) {
+  const std::string folder = ::testing::TempDir() + "ferry_lock_test";
+  auto first = FolderLock::acquire(folder);
+  ASSERT_TRUE(first);
+  auto second = FolderLock::acquire(folder);
+  ASSERT_FALSE(second);
+  EXPECT_NE(second.error().message.find("process"), std::string::npos);
+  ASSERT_TRUE(remove_tree(folder));
+}
+
+TEST(Units, ReadLikeWords) {
+  EXPECT_EQ(format_bytes(1536), "1.50 KiB");
+  EXPECT_EQ(format_count(12.3e6), "12.3 M");
+  EXPECT_EQ(format_duration(245), "4 min 05 s");
+}
+
+TEST(Hash, Blake2bOfTheEmptyString) {
+  EXPECT_EQ(blake2b_hex("", 0), "0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8");
+}
+
+}  // namespace
+}  // namespace ferry

@@ -1,0 +1,27 @@
+#include "base/clock.h"
+
+#include <chrono>
+
+namespace ferry {
+namespace {
+
+class SystemClock final : public Clock {
+ public:
+  double monotonic_s() const override {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  }
+  int64_t unix_ms() const override {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(
+               std::chrono::system_clock::now().time_since_epoch())
+        .count();
+  }
+};
+
+}  // namespace
+
+const Clock& system_clock() {
+  static const SystemClock clock;
+  return clock;
+}
+
+}  // namespace ferry

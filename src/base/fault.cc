@@ -1,0 +1,110 @@
+#include "base/fault.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <vector>
+
+namespace ferry {
+namespace {
+
+struct Fault {
+  std::string name;
+  long at;
+  std::string action;
+};
+
+struct Faults {
+  std::mutex mutex;
+  std::vector<Fault> armed;
+  std::map<std::string, long, std::less<>> passed;
+};
+
+std::atomic<bool> g_any{false};
+
+Faults& faults() {
+  static Faults f;
+  return f;
+}
+
+int errno_of(const std::string& action) {
+  if (action == "enospc") return ENOSPC;
+  if (action == "eio") return EIO;
+  if (action == "erofs") return EROFS;
+  return 0;
+}
+
+bool known(const std::string& action) {
+  return errno_of(action) != 0 || action == "kill" || action == "abort" || action == "count";
+}
+
+void parse(std::string_view list, std::vector<Fault>& out) {
+  while (!list.empty()) {
+    const size_t end = list.find(',');
+    const std::string item(list.substr(0, end));
+    list = end == std::string_view::npos ? std::string_view{} : list.substr(end + 1);
+    const size_t a = item.find(':');
+    const size_t b = a == std::string::npos ? a : item.find(':', a + 1);
+    Fault f;
+    if (b != std::string::npos)
+      f = {item.substr(0, a), std::atol(item.substr(a + 1, b - a - 1).c_str()), item.substr(b + 1)};
+    if (f.at < 1 || !known(f.action)) {
+      std::fprintf(stderr, "FERRY_FAULT: '%s' is not NAME:N:{enospc,eio,erofs,kill,abort,count}\n",
+                   item.c_str());
+      std::exit(2);
+    }
+    out.push_back(f);
+  }
+}
+
+void load_environment_once() {
+  static const bool done = [] {
+    if (const char* list = std::getenv("FERRY_FAULT")) arm_faults(list);
+    return true;
+  }();
+  (void)done;
+}
+
+}  // namespace
+
+void arm_faults(std::string_view list) {
+  Faults& f = faults();
+  const std::lock_guard lock(f.mutex);
+  f.armed.clear();
+  f.passed.clear();
+  parse(list, f.armed);
+  g_any.store(!f.armed.empty(), std::memory_order_relaxed);
+}
+
+long fault_point_count(std::string_view name) {
+  Faults& f = faults();
+  const std::lock_guard lock(f.mutex);
+  const auto it = f.passed.find(name);
+  return it == f.passed.end() ? 0 : it->second;
+}
+
+int fault_point(const char* name) {
+  load_environment_once();
+  if (!g_any.load(std::memory_order_relaxed)) return 0;
+  Faults& f = faults();
+  const std::lock_guard lock(f.mutex);
+  const long count = ++f.passed[name];
+  for (const Fault& fault : f.armed) {
+    if (fault.name != name || fault.at != count) continue;
+    if (fault.action == "kill") {
+      ::kill(::getpid(), SIGKILL);
+      for (;;) ::pause();
+    }
+    if (fault.action == "abort") std::abort();
+    return errno_of(fault.action);
+  }
+  return 0;
+}
+
+}  // namespace ferry

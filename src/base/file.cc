@@ -1,0 +1,310 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "base/fault.h"
+
+namespace ferry {
+namespace fs = std::filesystem;
+namespace {
+
+Code code_of(int error) {
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR: return Code::kNotFound;
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG: return Code::kExhausted;
+    default: return Code::kUnavailable;
+  }
+}
+
+const char* advice(int error) {
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT: return "; free space on this file system, or choose another folder";
+    case EROFS: return "; the file system is read-only: choose another folder";
+    case EACCES: return "; change its permissions, or choose another folder";
+    default: return "";
+  }
+}
+
+tl::unexpected<Status> os_error(const char* doing, const std::string& path, int error) {
+  return fail(code_of(error), "{}: cannot {}: {}{}", path, doing, std::strerror(error), advice(error));
+}
+
+/// errno after a system call that may be made to fail at a fault point.
+template <typename Call>
+int error_of(const char* point, Call&& call) {
+  if (const int injected = fault_point(point)) return injected;
+  return call() ? 0 : errno;
+}
+
+}  // namespace
+
+Result<std::string> read_file(const std::string& path, uint64_t bytes_max) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return os_error("open", path, errno);
+  struct stat st {};
+  std::string content;
+  int error = ::fstat(fd, &st) == 0 ? 0 : errno;
+  if (error == 0 && S_ISDIR(st.st_mode)) error = EISDIR;
+  if (error == 0 && static_cast<uint64_t>(st.st_size) > bytes_max) {
+    ::close(fd);
+    return fail(Code::kInvalidInput, "{}: {} bytes, more than the {} expected of such a file", path,
+                st.st_size, bytes_max);
+  }
+  content.reserve(static_cast<size_t>(st.st_size));
+  char block[1 << 16];
+  while (error == 0) {
+    const ssize_t n = ::read(fd, block, sizeof block);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) error = errno;
+    if (n <= 0) break;
+    content.append(block, static_cast<size_t>(n));
+    if (content.size() > bytes_max) {
+      ::close(fd);
+      return fail(Code::kInvalidInput, "{}: more than the {} bytes expected of such a file", path, bytes_max);
+    }
+  }
+  ::close(fd);
+  if (error != 0) return os_error("read", path, error);
+  return content;
+}
+
+Result<void> write_file_atomic(const std::string& path, std::string_view content) {
+  static std::atomic<unsigned> serial{0};
+  const std::string temporary = fmt::format("{}.tmp.{}.{}", path, ::getpid(), serial++);
+  auto write = [&]() -> Result<void> {
+    TRY_ASSIGN(FileWriter out, FileWriter::create(temporary));
+    TRY(out.write(content));
+    TRY(out.sync());
+    TRY(out.close());
+    return rename_path(temporary, path);
+  };
+  Result<void> result = write();
+  if (!result) ::unlink(temporary.c_str());
+  return result;
+}
+
+Result<MappedFile> MappedFile::open(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return os_error("open", path, errno);
+  MappedFile file;
+  file.path_ = path;
+  struct stat st {};
+  int error = ::fstat(fd, &st) == 0 ? 0 : errno;
+  if (error == 0 && !S_ISREG(st.st_mode)) error = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+  if (error == 0 && st.st_size > 0) {
+    void* p = ::mmap(nullptr, static_cast<size_t>(st.st_size), PROT_READ, MAP_PRIVATE, fd, 0);
+    if (p == MAP_FAILED) {
+      error = errno;
+    } else {
+      file.data_ = static_cast<const std::byte*>(p);
+      file.size_ = static_cast<size_t>(st.st_size);
+    }
+  }
+  ::close(fd);
+  if (error != 0) return os_error("map", path, error);
+  return file;
+}
+
+MappedFile::MappedFile(MappedFile&& o) noexcept
+    : path_(std::move(o.path_)), data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& o) noexcept {
+  std::swap(path_, o.path_);
+  std::swap(data_, o.data_);
+  std::swap(size_, o.size_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+namespace {
+
+Result<int> open_for_writing(const std::string& path, int flags) {
+  int fd = -1;
+  const int error = error_of("file.create", [&] {
+    fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0644);
+    return fd >= 0;
+  });
+  if (error != 0) return os_error("create", path, error);
+  return fd;
+}
+
+}  // namespace
+
+Result<FileWriter> FileWriter::create(const std::string& path) {
+  FileWriter w;
+  TRY_ASSIGN(w.fd_, open_for_writing(path, O_TRUNC));
+  w.path_ = path;
+  return w;
+}
+
+Result<FileWriter> FileWriter::append(const std::string& path) {
+  FileWriter w;
+  TRY_ASSIGN(w.fd_, open_for_writing(path, O_APPEND));
+  w.path_ = path;
+  return w;
+}
+
+FileWriter::FileWriter(FileWriter&& o) noexcept
+    : path_(std::move(o.path_)), fd_(std::exchange(o.fd_, -1)), bytes_(o.bytes_) {}
+
+FileWriter& FileWriter::operator=(FileWriter&& o) noexcept {
+  std::swap(path_, o.path_);
+  std::swap(fd_, o.fd_);
+  std::swap(bytes_, o.bytes_);
+  return *this;
+}
+
+FileWriter::~FileWriter() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Result<void> FileWriter::write(const void* data, size_t size) {
+  if (const int error = fault_point("file.write")) return os_error("write", path_, error);
+  const char* p = static_cast<const char*>(data);
+  while (size > 0) {
+    const ssize_t n = ::write(fd_, p, std::min<size_t>(size, size_t{1} << 30));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return os_error("write", path_, errno);
+    p += n;
+    size -= static_cast<size_t>(n);
+    bytes_ += static_cast<uint64_t>(n);
+  }
+  return {};
+}
+
+Result<void> FileWriter::sync() {
+  const int error = error_of("file.sync", [&] { return ::fsync(fd_) == 0; });
+  if (error != 0) return os_error("sync", path_, error);
+  return {};
+}
+
+Result<void> FileWriter::close() {
+  const int fd = std::exchange(fd_, -1);
+  if (fd >= 0 && ::close(fd) != 0) return os_error("close", path_, errno);
+  return {};
+}
+
+Result<void> sync_folder(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return os_error("open the folder", path, errno);
+  const int error = error_of("file.sync_folder", [&] { return ::fsync(fd) == 0; });
+  ::close(fd);
+  // Some file systems cannot sync a folder (EINVAL); then the rename is as durable as they make it.
+  if (error != 0 && error != EINVAL) return os_error("sync the folder", path, error);
+  return {};
+}
+
+Result<void> rename_path(const std::string& from, const std::string& to) {
+  const int error = error_of("file.rename", [&] { return ::rename(from.c_str(), to.c_str()) == 0; });
+  if (error != 0) return os_error(fmt::format("rename to {}", to).c_str(), from, error);
+  return sync_folder(parent_folder(to));
+}
+
+Result<void> make_folders(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) return os_error("create the folder", path, error.value());
+  return {};
+}
+
+Result<void> remove_tree(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) return os_error("remove", path, error.value());
+  return {};
+}
+
+Result<std::vector<std::string>> list_folder(const std::string& path) {
+  std::error_code error;
+  std::vector<std::string> names;
+  for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error))
+    names.push_back(it->path().filename().string());
+  if (error) return os_error("list", path, error.value());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+bool path_exists(const std::string& path) {
+  std::error_code error;
+  return fs::exists(path, error);
+}
+
+bool is_folder(const std::string& path) {
+  std::error_code error;
+  return fs::is_directory(path, error);
+}
+
+Result<uint64_t> file_size(const std::string& path) {
+  std::error_code error;
+  const uint64_t size = fs::file_size(path, error);
+  if (error) return os_error("find the size", path, error.value());
+  return size;
+}
+
+Result<uint64_t> free_disk_bytes(const std::string& path) {
+  std::error_code error;
+  fs::path folder = fs::absolute(path, error);
+  while (!folder.empty() && !fs::exists(folder, error) && folder != folder.parent_path())
+    folder = folder.parent_path();
+  struct statvfs st {};
+  if (::statvfs(folder.c_str(), &st) != 0) return os_error("find free space", folder.string(), errno);
+  return uint64_t{st.f_bavail} * st.f_frsize;
+}
+
+std::string parent_folder(const std::string& path) {
+  const std::string parent = fs::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+std::string join_path(std::string_view folder, std::string_view name) {
+  return (fs::path(folder) / fs::path(name)).string();
+}
+
+Result<FolderLock> FolderLock::acquire(const std::string& folder) {
+  TRY(make_folders(folder));
+  const std::string path = join_path(folder, ".lock");
+  FolderLock lock;
+  lock.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock.fd_ < 0) return os_error("create", path, errno);
+  if (::flock(lock.fd_, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return os_error("lock", path, errno);
+    char holder[32] = {};
+    const ssize_t n = ::pread(lock.fd_, holder, sizeof holder - 1, 0);
+    return fail(Code::kInvalidInput,
+                "{}: another run uses this folder (process {}); wait for it, stop it, or choose another folder",
+                folder, n > 0 ? holder : "unknown");
+  }
+  const std::string pid = std::to_string(::getpid());
+  if (::ftruncate(lock.fd_, 0) != 0 || ::pwrite(lock.fd_, pid.data(), pid.size(), 0) < 0)
+    return os_error("write", path, errno);
+  return lock;
+}
+
+FolderLock::FolderLock(FolderLock&& o) noexcept : fd_(std::exchange(o.fd_, -1)) {}
+FolderLock& FolderLock::operator=(FolderLock&& o) noexcept {
+  std::swap(fd_, o.fd_);
+  return *this;
+}
+FolderLock::~FolderLock() {
+  if (fd_ >= 0) ::close(fd_);  // the lock goes with the descriptor; the file stays
+}
+
+}  // namespace ferry

@@ -1,0 +1,92 @@
+// Files: reading whole or mapped, and writing so that a reader never sees half of one. Every step
+// that can fail in the real world is a fault point (base/fault.h), so that tests can make it fail.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace ferry {
+
+/// The whole file. Errors: kNotFound, kUnavailable (unreadable), kInvalidInput (above bytes_max).
+Result<std::string> read_file(const std::string& path, uint64_t bytes_max = uint64_t{1} << 32);
+
+/// Replaces `path` with `content`: writes a temporary file beside it, syncs, renames, syncs the
+/// folder. After a crash at any moment `path` holds the old content or the new, whole.
+/// Errors: kExhausted (no space), kUnavailable (read-only, ...).
+Result<void> write_file_atomic(const std::string& path, std::string_view content);
+
+/// A file mapped read-only. Movable; unmaps when destroyed. A file that another process truncates
+/// while it is mapped raises SIGBUS: map only files that Ferry or its user does not rewrite in place.
+class MappedFile {
+ public:
+  static Result<MappedFile> open(const std::string& path);
+  MappedFile(MappedFile&&) noexcept;
+  MappedFile& operator=(MappedFile&&) noexcept;
+  ~MappedFile();
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  const std::string& path() const { return path_; }
+
+ private:
+  MappedFile() = default;
+  std::string path_;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+/// Appends to a new file; buffered by the caller. Not atomic: write to a temporary name or folder.
+class FileWriter {
+ public:
+  static Result<FileWriter> create(const std::string& path);          // truncates
+  static Result<FileWriter> append(const std::string& path);          // creates if absent
+  FileWriter(FileWriter&&) noexcept;
+  FileWriter& operator=(FileWriter&&) noexcept;
+  ~FileWriter();                                                      // closes without syncing
+
+  Result<void> write(const void* data, size_t size);
+  Result<void> write(std::string_view text) { return write(text.data(), text.size()); }
+  Result<void> sync();                                                // fsync
+  Result<void> close();
+  uint64_t bytes_written() const { return bytes_; }
+
+ private:
+  FileWriter() = default;
+  std::string path_;
+  int fd_ = -1;
+  uint64_t bytes_ = 0;
+};
+
+Result<void> sync_folder(const std::string& path);
+Result<void> rename_path(const std::string& from, const std::string& to);   // then syncs the parent
+Result<void> make_folders(const std::string& path);
+Result<void> remove_tree(const std::string& path);        // no error when it does not exist
+Result<std::vector<std::string>> list_folder(const std::string& path);   // names, sorted
+bool path_exists(const std::string& path);
+bool is_folder(const std::string& path);
+Result<uint64_t> file_size(const std::string& path);
+Result<uint64_t> free_disk_bytes(const std::string& path);   // of the nearest existing parent
+std::string parent_folder(const std::string& path);
+std::string join_path(std::string_view folder, std::string_view name);
+
+/// An exclusive lock on a folder, held until destroyed or the process ends (flock on DIR/.lock).
+/// Errors: kUnavailable, naming the process that holds it.
+class FolderLock {
+ public:
+  static Result<FolderLock> acquire(const std::string& folder);
+  FolderLock(FolderLock&&) noexcept;
+  FolderLock& operator=(FolderLock&&) noexcept;
+  ~FolderLock();
+
+ private:
+  FolderLock() = default;
+  int fd_ = -1;
+};
+
+}  // namespace ferry

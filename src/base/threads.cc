@@ -1,0 +1,144 @@
+#include "base/threads.h"
+
+#include <sched.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "base/check.h"
+
+namespace ferry {
+namespace {
+
+#if defined(__x86_64__)
+constexpr uint64_t kFlushBits = 0x8040;  // MXCSR: FTZ (bit 15) and DAZ (bit 6)
+uint64_t read_control() { return _mm_getcsr(); }
+void write_control(uint64_t v) { _mm_setcsr(static_cast<uint32_t>(v)); }
+#elif defined(__aarch64__)
+constexpr uint64_t kFlushBits = 1u << 24;  // FPCR.FZ: inputs and outputs
+uint64_t read_control() {
+  uint64_t v;
+  asm volatile("mrs %0, fpcr" : "=r"(v));
+  return v;
+}
+void write_control(uint64_t v) { asm volatile("msr fpcr, %0" ::"r"(v)); }
+#else
+#error "FlushDenormals: this processor is not supported"
+#endif
+
+void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+constexpr int kSpins = 2000;  // about 50 us: longer than the gap between two kernels of a step
+
+}  // namespace
+
+FlushDenormals::FlushDenormals() : saved_(read_control()) { write_control(saved_ | kFlushBits); }
+FlushDenormals::~FlushDenormals() { write_control(saved_); }
+
+struct ThreadPool::State {
+  std::vector<std::thread> workers;
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::atomic<uint64_t> generation{0};
+  std::atomic<int> busy{0};
+  std::atomic<int64_t> next{0};
+  std::atomic<bool> stop{false};
+  int64_t tasks = 0;
+  void (*fn)(void*, int64_t, int) = nullptr;
+  void* context = nullptr;
+  std::mutex error_mutex;
+  std::exception_ptr error;
+
+  void work(int thread) {
+    try {
+      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
+        fn(context, i, thread);
+    } catch (...) {
+      next.store(tasks, std::memory_order_relaxed);
+      const std::lock_guard lock(error_mutex);
+      if (!error) error = std::current_exception();
+    }
+  }
+
+  void worker(int thread) {
+    const FlushDenormals flush;
+    uint64_t seen = 0;
+    for (;;) {
+      for (int i = 0; i < kSpins && generation.load(std::memory_order_acquire) == seen; ++i) pause();
+      if (generation.load(std::memory_order_acquire) == seen) {
+        std::unique_lock lock(mutex);
+        wake.wait(lock, [&] { return generation.load(std::memory_order_acquire) != seen; });
+      }
+      seen = generation.load(std::memory_order_acquire);
+      if (stop.load(std::memory_order_acquire)) return;
+      work(thread);
+      busy.fetch_sub(1, std::memory_order_release);
+    }
+  }
+};
+
+ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
+  check(threads >= 0, "thread pool: {} threads", threads);
+  if (threads == 0) threads = available_processors();
+  for (int t = 1; t < threads; ++t)
+    state_->workers.emplace_back([s = state_.get(), t] { s->worker(t); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->stop = true;
+    state_->generation.fetch_add(1, std::memory_order_release);
+  }
+  state_->wake.notify_all();
+  for (std::thread& w : state_->workers) w.join();
+}
+
+int ThreadPool::threads() const { return static_cast<int>(state_->workers.size()) + 1; }
+
+void ThreadPool::run(int64_t tasks, void (*fn)(void*, int64_t, int), void* context) {
+  if (tasks <= 0) return;
+  const FlushDenormals flush;
+  State& s = *state_;
+  if (s.workers.empty() || tasks == 1) {
+    for (int64_t i = 0; i < tasks; ++i) fn(context, i, 0);
+    return;
+  }
+  s.tasks = tasks;
+  s.fn = fn;
+  s.context = context;
+  s.next.store(0, std::memory_order_relaxed);
+  s.busy.store(static_cast<int>(s.workers.size()), std::memory_order_relaxed);
+  {
+    const std::lock_guard lock(s.mutex);
+    s.generation.fetch_add(1, std::memory_order_release);
+  }
+  s.wake.notify_all();
+  s.work(0);
+  for (int i = 0; s.busy.load(std::memory_order_acquire) != 0; ++i) {
+    if (i < kSpins) pause();
+    else std::this_thread::yield();
+  }
+  if (s.error) std::rethrow_exception(std::exchange(s.error, nullptr));
+}
+
+int available_processors() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  const int n = CPU_COUNT(&set);
+  return n > 0 ? n : 1;
+}
+
+}  // namespace ferry

@@ -1,0 +1,52 @@
+// A pool of worker threads for CPU kernels. Every thread (the caller too, inside parallel_for) runs
+// with flush-to-zero and denormals-are-zero set, which is part of the numerics format.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+namespace ferry {
+
+/// Sets FTZ and DAZ (flush-to-zero; FZ on Arm) on the calling thread until destroyed.
+class FlushDenormals {
+ public:
+  FlushDenormals();
+  ~FlushDenormals();
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  uint64_t saved_;
+};
+
+/// Owner: a CPU device, or a test. parallel_for may be called from one thread at a time.
+class ThreadPool {
+ public:
+  /// threads >= 1 counts the caller; 0 means one per available processor.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const;
+
+  /// Calls fn(context, task, thread) once for each task in [0, tasks), thread in [0, threads()).
+  /// Which thread takes which task is not determined; tasks must write disjoint memory.
+  void run(int64_t tasks, void (*fn)(void* context, int64_t task, int thread), void* context);
+
+  /// f(int64_t task, int thread)
+  template <typename F>
+  void parallel_for(int64_t tasks, F&& f) {
+    run(tasks, [](void* c, int64_t task, int thread) { (*static_cast<F*>(c))(task, thread); },
+        const_cast<void*>(static_cast<const void*>(&f)));
+  }
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Processors that this process may run on (its affinity mask), at least 1.
+int available_processors();
+
+}  // namespace ferry

@@ -1,0 +1,51 @@
+// Byte-level BPE as Hugging Face's tokenizer.json describes it (DeepSeek V3, Llama 3, Qwen2 kinds).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace ferry::text {
+
+/// Immutable once loaded; encode and decode may be called from several threads at once.
+class Tokenizer {
+ public:
+  /// What the text of a special token in the input becomes.
+  enum class Specials {
+    kAsText,  // ordinary tokens: the default wherever text comes from outside
+    kParse,   // the control token itself
+  };
+
+  static Result<Tokenizer> load(const std::string& path);
+  static Result<Tokenizer> parse(std::string_view json, const std::string& path_for_messages);
+
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+  ~Tokenizer();
+
+  /// Appends the ids of `bytes` (any bytes; ill-formed UTF-8 round-trips exactly).
+  void encode(std::string_view bytes, Specials specials, std::vector<int32_t>& ids) const;
+
+  /// The bytes of the ids, exactly as they were encoded. Special tokens give their text, or nothing.
+  std::string decode(std::span<const int32_t> ids, bool skip_specials = false) const;
+
+  /// The bytes of one token; empty for an id that is not in the vocabulary.
+  std::string_view token_bytes(int32_t id) const;
+
+  std::optional<int32_t> token_id(std::string_view token_text) const;  // as written in the file
+  bool is_special(int32_t id) const;
+  int32_t vocab_size() const;  // largest id + 1, added tokens included
+
+ private:
+  Tokenizer();
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace ferry::text
