@@ -7,7 +7,9 @@ endif()
 add_library(ferry_flags INTERFACE)
 target_include_directories(ferry_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 target_compile_options(ferry_flags INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
+  -Wno-missing-field-initializers  # designated initialisers leave out what has a default
+  -Werror
   -ffp-contract=off -fno-math-errno -fvisibility=hidden)
 target_compile_definitions(ferry_flags INTERFACE FMT_HEADER_ONLY=0 SPDLOG_FMT_EXTERNAL SPDLOG_COMPILED_LIB)
 if(FERRY_SANITIZE)

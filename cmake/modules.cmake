@@ -17,7 +17,8 @@ function(ferry_module name)
     foreach(tier IN LISTS FERRY_TIERS)
       add_library(ferry_${name}_${tier} OBJECT ${kernels})
       target_link_libraries(ferry_${name}_${tier} PRIVATE ferry_flags)
-      target_compile_options(ferry_${name}_${tier} PRIVATE -O3 ${FERRY_TIER_FLAGS_${tier}})
+      # GCC 12 warns about its own AVX-512 header (_mm512_undefined_ps).
+      target_compile_options(ferry_${name}_${tier} PRIVATE -O3 -Wno-maybe-uninitialized ${FERRY_TIER_FLAGS_${tier}})
       target_compile_definitions(ferry_${name}_${tier} PRIVATE FERRY_TIER=${tier} FERRY_TIER_${tier}=1)
       list(APPEND objects $<TARGET_OBJECTS:ferry_${name}_${tier}>)
     endforeach()
@@ -55,4 +56,31 @@ function(ferry_program name folder)
   foreach(dep IN LISTS ARG_DEPS)
     target_link_libraries(${name} PRIVATE ferry_${dep})
   endforeach()
+endfunction()
+
+# src/ops/<op>/<op>_spec.cc defines OpSpec <op>_spec(); this writes the list of them all.
+function(ferry_op_list output)
+  file(GLOB specs CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/ops/*/*_spec.cc)
+  list(SORT specs)
+  set(declarations "")
+  set(calls "")
+  foreach(path IN LISTS specs)
+    get_filename_component(name ${path} NAME_WE)
+    string(APPEND declarations "OpSpec ${name}();\n")
+    string(APPEND calls "    ${name}(),\n")
+  endforeach()
+  file(CONFIGURE OUTPUT ${output} CONTENT
+"// Generated from the folders of src/ops.
+#include \"ops/spec.h\"
+
+namespace ferry::ops {
+
+${declarations}
+std::vector<OpSpec> all_op_specs() {
+  return {
+${calls}  };
+}
+
+}  // namespace ferry::ops
+" @ONLY)
 endfunction()

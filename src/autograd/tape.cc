@@ -1,0 +1,173 @@
+#include "autograd/tape.h"
+
+#include "base/check.h"
+
+namespace ferry {
+namespace {
+
+thread_local Tape* t_current = nullptr;
+thread_local bool t_recomputing = false;
+
+}  // namespace
+
+Tape* Tape::current() { return t_current; }
+
+Tape::Recording::Recording(Tape* tape) : previous_(t_current) { t_current = tape; }
+Tape::Recording::~Recording() { t_current = previous_; }
+
+Tensor Grads::of(const Tensor& output) const {
+  Tensor d = tape_.read(output);
+  return d.defined() ? d : Tensor::zeros(output.shape(), output.dtype(), output.device());
+}
+bool Grads::has(const Tensor& output) const { return tape_.grads_.contains(output.storage().get()); }
+void Grads::add(const Tensor& input, Tensor d) { tape_.add(input, std::move(d)); }
+
+void Tape::record(const char* op, std::vector<Tensor> inputs, std::vector<Tensor> outputs,
+                  Backward input_grads, Backward weight_grads) {
+  bool any = false;
+  for (const Tensor& t : inputs) any = any || t.needs_grad();
+  if (any)
+    push({op, layer_, std::move(inputs), std::move(outputs), std::move(input_grads), std::move(weight_grads)});
+}
+
+void Tape::record_always(const char* op, std::vector<Tensor> inputs, std::vector<Tensor> outputs,
+                         Backward input_grads) {
+  push({op, layer_, std::move(inputs), std::move(outputs), std::move(input_grads), {}});
+}
+
+void Tape::push(Node node) {
+  for (Tensor& t : node.outputs) {
+    t.set_needs_grad(true);
+    produced_.insert(t.storage().get());
+  }
+  for (const Tensor& t : node.inputs) {
+    const Storage* key = t.storage().get();
+    if (!t.needs_grad() || produced_.contains(key)) continue;
+    check(!handed_over_.contains(key), "{}: a weight is used again after its gradient was handed over", node.op);
+    ++uses_[key];
+    leaves_.try_emplace(key, t);
+  }
+  nodes_.push_back(std::move(node));
+}
+
+Tensor Tape::read(const Tensor& value) const {
+  const auto it = grads_.find(value.storage().get());
+  if (it == grads_.end()) return {};
+  return value.mirrored_in(it->second.storage, it->second.dtype);
+}
+
+void Tape::add(const Tensor& input, Tensor d) {
+  if (!input.needs_grad()) return;
+  check(d.shape() == input.shape(), "gradient: {} for a value {}", d.shape().str(), input.shape().str());
+  check(d.dtype() == input.dtype(), "gradient: {} for a value in {}", to_string(d.dtype()), to_string(input.dtype()));
+  const Storage* key = input.storage().get();
+  const auto it = grads_.find(key);
+  if (it == grads_.end()) {
+    if (input.covers_storage() && d.covers_storage()) {
+      grads_[key] = {input.storage(), d.storage(), d.dtype()};
+      return;
+    }
+    auto storage = std::make_shared<Storage>(input.device(), input.storage()->bytes);
+    input.device().fill_zero(storage->data, storage->bytes);
+    grads_[key] = {input.storage(), storage, d.dtype()};
+    accumulate_(input.mirrored_in(storage, d.dtype()), d);
+    return;
+  }
+  Gradient& g = it->second;
+  if (g.storage.use_count() > 1) {
+    // Taken over from a gradient that serves another value as well (add passes one to both sides).
+    auto own = std::make_shared<Storage>(input.device(), g.storage->bytes);
+    input.device().copy(own->data, g.storage->data, own->bytes);
+    g.storage = own;
+  }
+  accumulate_(input.mirrored_in(g.storage, g.dtype), d);
+}
+
+void Tape::finish_uses(const Node& node, const PlaybackHooks& hooks) {
+  for (const Tensor& t : node.inputs) {
+    const auto it = uses_.find(t.storage().get());
+    if (it == uses_.end() || --it->second > 0) continue;
+    uses_.erase(it);
+    const Tensor leaf = leaves_.at(t.storage().get());
+    leaves_.erase(t.storage().get());
+    if (!hooks.leaf_ready) continue;
+    const auto g = grads_.find(t.storage().get());
+    if (g == grads_.end()) continue;
+    Tensor whole = Tensor(leaf).mirrored_in(g->second.storage, g->second.dtype);
+    grads_.erase(g);
+    handed_over_.insert(leaf.storage().get());
+    hooks.leaf_ready(leaf, std::move(whole));
+  }
+}
+
+void Tape::backward(const Tensor& output, Tensor d_output, const PlaybackHooks& hooks) {
+  std::vector<std::pair<Tensor, Tensor>> seeds;
+  seeds.emplace_back(output, std::move(d_output));
+  backward(std::move(seeds), hooks);
+}
+
+void Tape::backward(std::vector<std::pair<Tensor, Tensor>> seeds, const PlaybackHooks& hooks) {
+  const Recording pause(nullptr);
+  for (auto& [output, d] : seeds) add(output, std::move(d));
+  seeds.clear();
+  Grads grads(*this);
+  std::vector<Node> deferred;  // of the layer being played: their weight gradients are to come
+  const auto end_layer = [&](int layer) {
+    for (Node& node : deferred) {
+      node.weight_grads(grads);
+      for (const Tensor& t : node.outputs) grads_.erase(t.storage().get());
+      finish_uses(node, hooks);
+    }
+    deferred.clear();
+    if (hooks.layer_done) hooks.layer_done(layer);
+  };
+  while (!nodes_.empty()) {
+    Node node = std::move(nodes_.back());
+    nodes_.pop_back();
+    bool reached = false;
+    for (const Tensor& t : node.outputs) reached = reached || grads_.contains(t.storage().get());
+    const int layer = layer_ = node.layer;
+    if (reached) node.input_grads(grads);  // a recompute node pushes the nodes to be played next
+    if (reached && node.weight_grads) {
+      deferred.push_back(std::move(node));
+    } else {
+      for (const Tensor& t : node.outputs) grads_.erase(t.storage().get());
+      finish_uses(node, hooks);
+    }
+    if (nodes_.empty() || nodes_.back().layer != layer) end_layer(layer);
+  }
+  produced_.clear();
+  uses_.clear();
+  leaves_.clear();
+  handed_over_.clear();
+}
+
+Tensor Tape::grad(const Tensor& leaf) const { return read(leaf); }
+
+std::vector<Tensor> recompute(std::vector<Tensor> inputs,
+                              std::function<std::vector<Tensor>(const std::vector<Tensor>&)> forward) {
+  Tape* tape = Tape::current();
+  if (tape == nullptr) return forward(inputs);
+  std::vector<Tensor> outputs;
+  {
+    const Tape::Recording pause(nullptr);
+    outputs = forward(inputs);
+  }
+  tape->record_always("recompute", inputs, outputs, [tape, inputs, outputs, forward](Grads& grads) {
+    std::vector<Tensor> again;
+    {
+      const Tape::Recording recording(tape);
+      t_recomputing = true;
+      again = forward(inputs);
+      t_recomputing = false;
+    }
+    check(again.size() == outputs.size(), "recompute: {} outputs, then {}", outputs.size(), again.size());
+    for (size_t i = 0; i < outputs.size(); ++i)
+      if (grads.has(outputs[i])) grads.add(again[i], grads.of(outputs[i]));
+  });
+  return outputs;
+}
+
+bool recomputing() { return t_recomputing; }
+
+}  // namespace ferry

@@ -1,0 +1,170 @@
+#include "device/cpu/cpu_device.h"
+
+#include <sys/mman.h>
+
+#include <atomic>
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "base/check.h"
+#include "base/units.h"
+
+namespace ferry {
+namespace {
+
+constexpr size_t kFence = 64;
+constexpr unsigned char kFenceByte = 0xA5;
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kCachedBytesMax = size_t{512} << 20;  // beyond this, freed blocks go back at once
+
+std::atomic<int> g_guards{0};
+std::atomic<int> g_violations{0};
+
+/// Sizes are rounded to 1/8 of a power of two, so that a freed block fits the next similar request.
+size_t rounded(size_t bytes) {
+  if (bytes <= 4096) return (bytes + 63) / 64 * 64;
+  const size_t step = std::bit_floor(bytes) / 8;
+  return (bytes + step - 1) / step * step;
+}
+
+class CpuDevice final : public Device, public Stream {
+ public:
+  DeviceKind kind() const override { return DeviceKind::kCpu; }
+  std::string name() const override { return "cpu"; }
+  std::string describe() const override { return fmt::format("cpu, {} threads", cpu_pool().threads()); }
+
+  void* allocate(size_t bytes) override {
+    const bool guarded = g_guards.load(std::memory_order_relaxed) > 0;
+    const size_t whole = rounded(bytes + 2 * kFence);
+    const std::lock_guard lock(mutex_);
+    char* block = take(whole);
+    use_.live_bytes += whole;
+    if (use_.live_bytes > use_.peak_bytes) use_.peak_bytes = use_.live_bytes;
+    // The front fence records whether the block is guarded, so that deallocate need not guess.
+    std::memset(block, guarded ? kFenceByte : 0, kFence);
+    if (guarded) {
+      std::memset(block + kFence, 0xFF, bytes);
+      std::memset(block + kFence + bytes, kFenceByte, whole - kFence - bytes);
+    }
+    return block + kFence;
+  }
+
+  void deallocate(void* p, size_t bytes) override {
+    char* block = static_cast<char*>(p) - kFence;
+    const size_t whole = rounded(bytes + 2 * kFence);
+    check_fences(block, bytes, whole);
+    const std::lock_guard lock(mutex_);
+    use_.live_bytes -= whole;
+    give(block, whole);
+  }
+
+  MemoryUse memory_use() const override {
+    const std::lock_guard lock(mutex_);
+    return use_;
+  }
+  void reset_peak() override {
+    const std::lock_guard lock(mutex_);
+    use_.peak_bytes = use_.live_bytes;
+  }
+
+  void copy_from_host(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void copy_to_host(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void copy(void* to, const void* from, size_t bytes) override { std::memmove(to, from, bytes); }
+  void fill_zero(void* p, size_t bytes) override { std::memset(p, 0, bytes); }
+
+  Stream& stream() override { return *this; }
+  void synchronize() override {}
+  Device& device() override { return *this; }
+
+ private:
+  char* take(size_t whole) {
+    auto& list = free_[whole];
+    if (!list.empty()) {
+      char* block = list.back();
+      list.pop_back();
+      cached_bytes_ -= whole;
+      return block;
+    }
+    const bool large = whole >= kHugePage;
+    void* p = nullptr;
+    if (large) {
+      p = ::mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (p == MAP_FAILED) p = nullptr;
+      else ::madvise(p, whole, MADV_HUGEPAGE);
+    } else {
+      p = std::aligned_alloc(64, whole);
+    }
+    if (p == nullptr)
+      throw DeviceError("cpu", 0, fmt::format("cpu: out of memory asking for {} ({} in use)",
+                                              format_bytes(static_cast<double>(whole)),
+                                              format_bytes(static_cast<double>(use_.live_bytes))));
+    use_.reserved_bytes += whole;
+    return static_cast<char*>(p);
+  }
+
+  void give(char* block, size_t whole) {
+    if (cached_bytes_ + whole <= kCachedBytesMax) {
+      free_[whole].push_back(block);
+      cached_bytes_ += whole;
+      return;
+    }
+    use_.reserved_bytes -= whole;
+    if (whole >= kHugePage) ::munmap(block, whole);
+    else std::free(block);
+  }
+
+  static void check_fences(const char* block, size_t bytes, size_t whole) {
+    const auto is_fence = [](char c) { return static_cast<unsigned char>(c) == kFenceByte; };
+    if (g_guards.load(std::memory_order_relaxed) == 0) return;
+    bool all = true, none = true;
+    for (size_t i = 0; i < kFence; ++i) (is_fence(block[i]) ? none : all) = false;
+    if (none) return;  // allocated before the guard
+    for (size_t i = kFence + bytes; i < whole; ++i) all = all && is_fence(block[i]);
+    if (!all) g_violations.fetch_add(1, std::memory_order_relaxed);
+  }
+
+  mutable std::mutex mutex_;
+  std::map<size_t, std::vector<char*>> free_;
+  size_t cached_bytes_ = 0;
+  MemoryUse use_;
+};
+
+int threads_from_environment() {
+  const char* text = std::getenv("FERRY_THREADS");
+  if (text == nullptr || *text == '\0') return 0;
+  char* end = nullptr;
+  const long n = std::strtol(text, &end, 10);
+  if (*end != '\0' || n < 1 || n > 1024) {
+    std::fprintf(stderr, "FERRY_THREADS=%s: must be a number from 1 to 1024\n", text);
+    std::exit(2);
+  }
+  return static_cast<int>(n);
+}
+
+std::unique_ptr<ThreadPool>& pool_slot() {
+  static auto pool = std::make_unique<ThreadPool>(threads_from_environment());
+  return pool;
+}
+
+}  // namespace
+
+Device& cpu_device() {
+  static auto* device = new CpuDevice;  // never destroyed: tensors in static storage may outlive main
+  return *device;
+}
+
+ThreadPool& cpu_pool() { return *pool_slot(); }
+
+void set_cpu_threads(int threads) { pool_slot() = std::make_unique<ThreadPool>(threads); }
+
+MemoryGuard::MemoryGuard() {
+  if (g_guards.fetch_add(1) == 0) g_violations = 0;
+}
+MemoryGuard::~MemoryGuard() { g_guards.fetch_sub(1); }
+int MemoryGuard::violations() const { return g_violations.load(); }
+
+}  // namespace ferry

@@ -1,0 +1,74 @@
+// What every chip offers: memory and queues, no maths. One folder below for each vendor.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace ferry {
+
+enum class DeviceKind : uint8_t { kCpu, kCuda, kAscend };
+const char* to_string(DeviceKind kind);
+
+/// The one exception for what a chip or a link does to us: out of memory, ECC, timeout.
+/// Caught by the training worker and the engine's step loop, nowhere else.
+class DeviceError : public std::runtime_error {
+ public:
+  /// code: the vendor's error number, 0 if none. The message names device, operation and meaning.
+  DeviceError(std::string device, int64_t code, const std::string& message);
+  const std::string& device() const { return device_; }
+  int64_t code() const { return code_; }
+
+ private:
+  std::string device_;
+  int64_t code_;
+};
+
+class Device;
+
+/// An ordered queue of work on one device. Launches return at once; synchronize waits for all.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual void synchronize() = 0;
+  virtual Device& device() = 0;
+};
+
+struct MemoryUse {
+  size_t live_bytes = 0;      // held by tensors now
+  size_t peak_bytes = 0;      // the most that was ever live since reset_peak
+  size_t reserved_bytes = 0;  // taken from the system, cached blocks included
+};
+
+/// Lives as long as the process. Thread rule: one thread at a time uses a device.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual DeviceKind kind() const = 0;
+  virtual std::string name() const = 0;         // "cpu", "ascend:0"
+  virtual std::string describe() const = 0;     // for reports: chip, memory, software
+
+  /// Uninitialised memory, 64-byte aligned, reused in stream order. Throws DeviceError when there is none.
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void deallocate(void* p, size_t bytes) = 0;
+  virtual MemoryUse memory_use() const = 0;
+  virtual void reset_peak() = 0;
+
+  /// Ordered on stream(); the host memory must stay until the stream is synchronised.
+  virtual void copy_from_host(void* device, const void* host, size_t bytes) = 0;
+  virtual void copy_to_host(void* host, const void* device, size_t bytes) = 0;
+  virtual void copy(void* to, const void* from, size_t bytes) = 0;
+  virtual void fill_zero(void* p, size_t bytes) = 0;
+
+  virtual Stream& stream() = 0;
+};
+
+/// "cpu", "cuda", "cuda:1", "ascend:0". Errors: kInvalidInput (no such kind), kUnavailable (why).
+Result<Device*> open_device(std::string_view name);
+
+}  // namespace ferry

@@ -1,0 +1,75 @@
+// Which kernel each device uses for an op. A Kernel has no default: a table that leaves a device out
+// does not compile, and an absent kernel says why it is absent. Light: included by kernels.
+#pragma once
+
+#include <cstddef>
+
+#include "base/cpu_tier.h"
+#include "device/device.h"
+
+namespace ferry::ops {
+
+/// What a launch needs to know beyond its arguments. A pure function of shapes, types and scalars.
+struct Plan {
+  size_t workspace_bytes = 0;
+  int variant = 0;  // the kernel's own numbering
+};
+
+template <class Args>
+struct Kernel {
+  using PlanFn = Plan (*)(const Args&);  // never reads data
+  using LaunchFn = void (*)(const Plan&, const Args&, void* workspace, Stream&);
+
+  constexpr Kernel(LaunchFn l, PlanFn p = nullptr) : launch(l), plan(p), missing_because(nullptr) {}
+  static constexpr Kernel missing(const char* because) { return Kernel(because); }
+
+  LaunchFn launch;
+  PlanFn plan;
+  const char* missing_because;
+
+ private:
+  constexpr explicit Kernel(const char* because) : launch(nullptr), plan(nullptr), missing_because(because) {}
+};
+
+template <class Args>
+struct KernelTable {
+  const char* op;
+  Kernel<Args> cpu;
+  Kernel<Args> cuda;
+  Kernel<Args> ascend;
+
+  const Kernel<Args>& on(DeviceKind kind) const {
+    return kind == DeviceKind::kCpu ? cpu : kind == DeviceKind::kCuda ? cuda : ascend;
+  }
+};
+
+inline constexpr const char* kNoCudaYet = "the CUDA backend is not part of this version";
+inline constexpr const char* kNoAscendYet = "the Ascend backend is not part of this version";
+
+/// One source, several instruction sets: the tier in use is looked up at each launch.
+template <class Args, auto plain, auto avx2, auto avx512>
+void launch_tier(const Plan& plan, const Args& args, void* workspace, Stream& stream) {
+  switch (cpu_tier()) {
+    case CpuTier::kAvx512: return avx512(plan, args, workspace, stream);
+    case CpuTier::kAvx2: return avx2(plan, args, workspace, stream);
+    case CpuTier::kPlain: return plain(plan, args, workspace, stream);
+  }
+}
+
+}  // namespace ferry::ops
+
+/// In <op>_kernels.h, inside namespace ferry::ops: declares the CPU kernel of every tier.
+/// In <op>_cpu.cc it is defined in namespace ferry::ops::FERRY_TIER.
+/// In <op>.cc: CPU_KERNEL(Args, name) or CPU_KERNEL(Args, name, plan_function) in the table.
+#if defined(__x86_64__)
+#define DECLARE_CPU_KERNEL(Args, name)                                    \
+  namespace plain { void name(const Plan&, const Args&, void*, Stream&); }  \
+  namespace avx2 { void name(const Plan&, const Args&, void*, Stream&); }   \
+  namespace avx512 { void name(const Plan&, const Args&, void*, Stream&); }
+#define CPU_KERNEL(Args, name, ...) \
+  ::ferry::ops::Kernel<Args>(&::ferry::ops::launch_tier<Args, plain::name, avx2::name, avx512::name> __VA_OPT__(,) __VA_ARGS__)
+#else
+#define DECLARE_CPU_KERNEL(Args, name) \
+  namespace plain { void name(const Plan&, const Args&, void*, Stream&); }
+#define CPU_KERNEL(Args, name, ...) ::ferry::ops::Kernel<Args>(&plain::name __VA_OPT__(,) __VA_ARGS__)
+#endif

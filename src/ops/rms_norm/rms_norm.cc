@@ -1,0 +1,48 @@
+#include "ops/rms_norm/rms_norm.h"
+
+#include "autograd/tape.h"
+#include "base/check.h"
+#include "ops/dispatch.h"
+#include "ops/rms_norm/rms_norm_kernels.h"
+
+namespace ferry::ops {
+
+constexpr KernelTable<RmsNormArgs> kForward{
+    .op = "rms_norm",
+    .cpu = CPU_KERNEL(RmsNormArgs, rms_norm_forward),
+    .cuda = Kernel<RmsNormArgs>::missing(kNoCudaYet),
+    .ascend = Kernel<RmsNormArgs>::missing(kNoAscendYet),
+};
+
+constexpr KernelTable<RmsNormBackwardArgs> kBackward{
+    .op = "rms_norm_backward",
+    .cpu = CPU_KERNEL(RmsNormBackwardArgs, rms_norm_backward),
+    .cuda = Kernel<RmsNormBackwardArgs>::missing(kNoCudaYet),
+    .ascend = Kernel<RmsNormBackwardArgs>::missing(kNoAscendYet),
+};
+
+Tensor rms_norm(const Tensor& x, const Weight& weight, float eps) {
+  const Tensor& w = weight.value;
+  check(x.rank() == 2 && w.rank() == 1 && x.dim(1) == w.dim(0), "rms_norm: x {}, {} {}",
+        x.shape().str(), weight.name, w.shape().str());
+  check(x.dtype() == DType::kF32 || x.dtype() == DType::kBF16, "rms_norm: x is {}", to_string(x.dtype()));
+  check(eps > 0, "rms_norm: eps {}", eps);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  Tensor rstd = Tensor::empty({x.dim(0)}, DType::kF32, x.device());
+  dispatch(kForward, RmsNormArgs{x.view(), w.view(), y.view(), rstd.view(), eps}, x.device());
+  if (Tape* tape = Tape::current())
+    tape->record("rms_norm", {x, w}, {y}, [x, w, y, rstd](Grads& grads) {
+      Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
+      Tensor d_w;
+      if (grads.wanted(w)) d_w = Tensor::empty(w.shape(), DType::kF32, x.device());
+      dispatch(kBackward, RmsNormBackwardArgs{x.view(), w.view(), rstd.view(), grads.of(y).view(), d_x.view(), d_w.view()},
+               x.device());
+      grads.add(x, d_x);
+      if (d_w.defined()) grads.add(w, d_w);
+    });
+  return y;
+}
+
+std::vector<KernelRow> rms_norm_kernels() { return {kernel_row(kForward), kernel_row(kBackward)}; }
+
+}  // namespace ferry::ops

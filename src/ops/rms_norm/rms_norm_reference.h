@@ -1,0 +1,10 @@
+#pragma once
+
+#include "ops/spec.h"
+
+namespace ferry::ops {
+
+/// x [tokens, hidden], weight [hidden]; see rms_norm.h.
+RefTensor rms_norm_reference(const RefTensor& x, const RefTensor& weight, double eps);
+
+}  // namespace ferry::ops

@@ -1,0 +1,46 @@
+// What rms_norm promises, on every device.
+#include "ops/rms_norm/rms_norm.h"
+#include "ops/rms_norm/rms_norm_kernels.h"
+#include "ops/rms_norm/rms_norm_reference.h"
+#include "ops/spec.h"
+
+namespace ferry::ops {
+namespace {
+
+OpCase norm_case(DType dtype, int64_t tokens, int64_t hidden, double scale, float eps, bool benchmark = false) {
+  OpCase c;
+  c.name = fmt::format("{} [{}, {}] scale {:g} eps {:g}", to_string(dtype), tokens, hidden, scale, eps);
+  c.inputs = {{.name = "x", .shape = {tokens, hidden}, .dtype = dtype, .scale = scale, .gradient = true, .rows = true},
+              {.name = "weight", .shape = {hidden}, .scale = 0.5, .offset = 1, .gradient = true}};
+  c.run = [eps](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    Weight w{.name = "weight", .global_shape = in[1].shape(), .shard = {}, .value = in[1]};
+    return {rms_norm(in[0], w, eps)};
+  };
+  c.reference = [eps](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
+    return {rms_norm_reference(in[0], in[1], static_cast<double>(eps))};
+  };
+  // The sum of squares has relative error (hidden/16 + 4) u, halved by the root; then five roundings.
+  c.tolerance = elementwise_tolerance(dtype, (static_cast<double>(hidden) / 32 + 7) * 0x1p-24);
+  c.gradient_tolerance = dtype == DType::kBF16 ? 0x1p-7 : 1e-5;
+  c.flops = 4.0 * static_cast<double>(tokens * hidden);
+  c.bytes = 2.0 * static_cast<double>(tokens * hidden) * static_cast<double>(size_of(dtype));
+  c.benchmark = benchmark;
+  return c;
+}
+
+}  // namespace
+
+OpSpec rms_norm_spec() {
+  OpSpec spec{.op = "rms_norm", .kernels = rms_norm_kernels(), .cases = {}};
+  for (const DType t : {DType::kF32, DType::kBF16}) {
+    spec.cases.push_back(norm_case(t, 7, 129, 1, 1e-6f));
+    spec.cases.push_back(norm_case(t, 1, 16, 1, 1e-6f));
+    spec.cases.push_back(norm_case(t, 33, 512, 100, 1e-6f));
+    spec.cases.push_back(norm_case(t, 5, 64, 1e-3, 1e-6f));  // rows so small that eps decides
+    spec.cases.push_back(norm_case(t, 3, 7168, 1, 1e-6f));   // DeepSeek V3's hidden
+    spec.cases.push_back(norm_case(t, 2048, 768, 1, 1e-6f, true));
+  }
+  return spec;
+}
+
+}  // namespace ferry::ops

@@ -1,0 +1,31 @@
+#include "ops/segments.h"
+
+#include "base/check.h"
+
+namespace ferry::ops {
+
+Segments Segments::packed(std::span<const int32_t> lengths, Device& device) {
+  std::vector<int32_t> position, key_begin;
+  for (const int32_t length : lengths) {
+    check(length > 0, "segments: a document of {} tokens", length);
+    const auto begin = static_cast<int32_t>(position.size());
+    for (int32_t i = 0; i < length; ++i) {
+      position.push_back(i);
+      key_begin.push_back(begin);
+    }
+  }
+  return cached(std::move(position), std::move(key_begin), device);
+}
+
+Segments Segments::cached(std::vector<int32_t> position, std::vector<int32_t> key_begin, Device& device) {
+  check(position.size() == key_begin.size(), "segments: {} positions, {} key rows", position.size(), key_begin.size());
+  const Shape shape = {static_cast<int64_t>(position.size())};
+  Segments s;
+  s.position = Tensor::from_i32(position, shape, device);
+  s.key_begin = Tensor::from_i32(key_begin, shape, device);
+  s.host_position = std::move(position);
+  s.host_key_begin = std::move(key_begin);
+  return s;
+}
+
+}  // namespace ferry::ops

@@ -1,0 +1,105 @@
+// Tensor: a shared handle on device memory with a shape. Copying a Tensor shares the memory.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+#include "tensor/dtype.h"
+#include "tensor/view.h"
+
+namespace ferry {
+
+/// Up to four dimensions, outermost first.
+class Shape {
+ public:
+  Shape() = default;
+  Shape(std::initializer_list<int64_t> dims);
+  explicit Shape(std::span<const int64_t> dims);
+
+  int rank() const { return rank_; }
+  int64_t operator[](int d) const { return dims_[static_cast<size_t>(d)]; }
+  int64_t& operator[](int d) { return dims_[static_cast<size_t>(d)]; }
+  int64_t count() const;
+  std::string str() const;  // "[3, 5]"
+  bool operator==(const Shape&) const = default;
+
+ private:
+  int rank_ = 0;
+  std::array<int64_t, kRankMax> dims_ = {1, 1, 1, 1};
+};
+
+/// The memory behind tensors, freed with its last handle. Its address is the tape's identity of a
+/// value: all views of one storage share one gradient, which has the storage's layout.
+struct Storage {
+  Storage(Device& device, size_t bytes);
+  ~Storage();
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+
+  Device& device;
+  size_t bytes;
+  void* data;
+  bool needs_grad = false;  // a trained weight, or computed from one while a tape recorded
+};
+
+class Tensor {
+ public:
+  Tensor() = default;  // "no tensor": defined() is false
+
+  static Tensor empty(const Shape& shape, DType dtype, Device& device);   // uninitialised
+  static Tensor zeros(const Shape& shape, DType dtype, Device& device);
+  /// Copies from the host. The span's element type must have the dtype's size.
+  static Tensor from_f32(std::span<const float> values, const Shape& shape, Device& device);
+  static Tensor from_i32(std::span<const int32_t> values, const Shape& shape, Device& device);
+
+  bool defined() const { return storage_ != nullptr; }
+  const Shape& shape() const { return shape_; }
+  int rank() const { return shape_.rank(); }
+  int64_t dim(int d) const { return shape_[d < 0 ? d + shape_.rank() : d]; }
+  int64_t stride(int d) const { return strides_[static_cast<size_t>(d < 0 ? d + shape_.rank() : d)]; }
+  int64_t count() const { return shape_.count(); }
+  DType dtype() const { return dtype_; }
+  size_t bytes() const { return static_cast<size_t>(count()) * size_of(dtype_); }  // of the elements
+  Device& device() const { return storage_->device; }
+  bool contiguous() const;
+
+  void* data() const;   // device memory of the first element
+  View view() const;    // an undefined tensor gives a View that is not given()
+  const std::shared_ptr<Storage>& storage() const { return storage_; }
+  int64_t offset() const { return offset_; }  // elements from the start of the storage
+  bool covers_storage() const;
+
+  /// Views that share memory. reshape needs contiguous memory. slice keeps rank: [begin, end) of dim.
+  Tensor reshape(const Shape& shape) const;
+  Tensor slice(int dim, int64_t begin, int64_t end) const;
+  /// The same region of another storage that has this one's layout (a gradient), any dtype.
+  Tensor mirrored_in(std::shared_ptr<Storage> storage, DType dtype) const;
+
+  /// Marks a leaf whose gradient the tape shall compute. Returns *this.
+  Tensor& set_needs_grad(bool on);
+  bool needs_grad() const { return storage_ && storage_->needs_grad; }
+
+  /// Host copies; wait for the stream. to_f32 converts bf16; the tensor may be a strided view.
+  std::vector<float> to_f32() const;
+  std::vector<int32_t> to_i32() const;
+  /// Overwrites from the host; contiguous tensors only; f32 values are rounded to bf16 if need be.
+  void assign_f32(std::span<const float> values);
+  /// Raw bytes of a contiguous tensor.
+  void copy_bytes_to(void* host) const;
+  void copy_bytes_from(const void* host);
+
+ private:
+  std::shared_ptr<Storage> storage_;
+  int64_t offset_ = 0;
+  Shape shape_;
+  std::array<int64_t, kRankMax> strides_ = {0, 0, 0, 0};
+  DType dtype_ = DType::kF32;
+};
+
+}  // namespace ferry
