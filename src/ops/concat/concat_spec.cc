@@ -24,17 +24,16 @@ OpCase slices_case(DType dtype) {
   c.name = fmt::format("{} slices", to_string(dtype));
   c.inputs.pop_back();
   c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-    return {concat(in[0].slice(2, 3, 10), in[0].slice(2, 0, 5))};
+    return {concat(in[0].slice(2, 3, 10), in[0].slice(2, 0, 3))};
   };
   c.reference = [](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
-    RefTensor a({5, 3, 7}), b({5, 3, 5});
+    RefTensor a({5, 3, 7}), b({5, 3, 3});
     for (int64_t r = 0; r < 15; ++r) {
       for (int64_t i = 0; i < 7; ++i) a[r * 7 + i] = in[0][r * 10 + 3 + i];
-      for (int64_t i = 0; i < 5; ++i) b[r * 5 + i] = in[0][r * 10 + i];
+      for (int64_t i = 0; i < 3; ++i) b[r * 3 + i] = in[0][r * 10 + i];
     }
     return {concat_reference(a, b)};
   };
-  c.gradient_tolerance = dtype == DType::kBF16 ? 0x1p-7 : 1e-6;  // overlapping parts are added
   return c;
 }
 
