@@ -21,7 +21,7 @@ import torch
 import transformers
 from safetensors.numpy import save_file
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from configs import GOLDENS
 
