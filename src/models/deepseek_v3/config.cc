@@ -138,6 +138,8 @@ Result<void> parse_gate(Fields& f, Config& c) {
   TRY(f.integer("topk_group", c.topk_group, 1, kSizeMax, false));
   c.norm_topk_prob = !c.v2;
   TRY(f.boolean("norm_topk_prob", c.norm_topk_prob));
+  // DeepSeek's and Transformers' V2 differ on what renormalised weights are scaled by: not guessed at.
+  if (c.v2) TRY(f.only("norm_topk_prob", false));
   TRY(f.number("routed_scaling_factor", c.routed_scaling_factor, 1e-6, 1e6, false));
   return {};
 }
