@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -60,10 +61,6 @@ struct Losses {
   ForwardTrace trace;
 };
 
-struct FlopCount {
-  double forward = 0;  // per token at the given context length
-};
-
 class CausalLm {
  public:
   virtual ~CausalLm() = default;
@@ -78,6 +75,8 @@ class CausalLm {
 
   /// All parameters, in the checkpoint's order. Pointers live as long as the model.
   virtual std::vector<Weight*> weights() = 0;
+  /// Second names under which checkpoints repeat weights: (name, weight).
+  virtual std::vector<std::pair<std::string, const Weight*>> weight_aliases() const = 0;
   /// For each MoE layer its selection bias, in layer order; empty if the model has none.
   virtual std::vector<Weight*> selection_biases() = 0;
 

@@ -208,6 +208,13 @@ std::vector<Weight*> Model::weights() {
   return all;
 }
 
+/// DeepSeek's checkpoints repeat the embedding and the head in the MTP layer.
+std::vector<std::pair<std::string, const Weight*>> Model::weight_aliases() const {
+  if (!weights_.mtp) return {};
+  const std::string layer = "model.layers." + std::to_string(config_.num_hidden_layers);
+  return {{layer + ".embed_tokens.weight", &weights_.embed_tokens}, {layer + ".shared_head.head.weight", &head()}};
+}
+
 std::vector<Weight*> Model::selection_biases() {
   std::vector<Weight*> biases;
   for (Weight* w : weights())

@@ -20,6 +20,7 @@ class Model final : public CausalLm {
   Losses losses(const TokenBatch& batch, const ForwardOptions& options, const LossOptions& loss) override;
 
   std::vector<Weight*> weights() override;
+  std::vector<std::pair<std::string, const Weight*>> weight_aliases() const override;
   std::vector<Weight*> selection_biases() override;
   std::unique_ptr<KvCache> make_cache(int64_t slots, int64_t tokens_per_slot) override;
   std::string config_json(std::string_view torch_dtype) const override;
