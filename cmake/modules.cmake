@@ -17,8 +17,8 @@ function(ferry_module name)
     foreach(tier IN LISTS FERRY_TIERS)
       add_library(ferry_${name}_${tier} OBJECT ${kernels})
       target_link_libraries(ferry_${name}_${tier} PRIVATE ferry_flags)
-      # GCC 12 warns about its own AVX-512 header (_mm512_undefined_ps).
-      target_compile_options(ferry_${name}_${tier} PRIVATE -O3 -Wno-maybe-uninitialized ${FERRY_TIER_FLAGS_${tier}})
+      # GCC 12 warns about its own AVX-512 header (_mm512_undefined_ps and its kin).
+      target_compile_options(ferry_${name}_${tier} PRIVATE -O3 -Wno-uninitialized -Wno-maybe-uninitialized ${FERRY_TIER_FLAGS_${tier}})
       target_compile_definitions(ferry_${name}_${tier} PRIVATE FERRY_TIER=${tier} FERRY_TIER_${tier}=1)
       list(APPEND objects $<TARGET_OBJECTS:ferry_${name}_${tier}>)
     endforeach()

@@ -1,0 +1,104 @@
+// How the CPU kernels of attention cut their work: runs of queries that share their keys, blocks of
+// rows, and the workspace that all this takes. No arithmetic: the cuts change speed, never bits.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/attention/attention_kernels.h"
+
+namespace ferry::ops {
+
+/// Consecutive queries [begin, end) whose documents begin at the same key row. A "row" of a run and a
+/// key head is one query of one of the `group` heads that share the key head: token-major.
+struct QueryRun {
+  int32_t begin, end;
+  int32_t key_begin;
+  int32_t keys;  // that any of them sees
+};
+
+/// Rows [row_begin, row_end) of a run, for one key head.
+struct QueryBlock {
+  QueryRun run;
+  int32_t head;  // of k and v
+  int32_t row_begin, row_end;
+};
+
+constexpr int64_t kBlockRows = 64;       // rows that are lanes of one product
+constexpr int64_t kTaskRows = 4 * 64;    // of one forward task: blocks that share packed values
+
+/// Writes the runs in order and returns their number (at most `tokens`).
+int64_t find_runs(const int32_t* position, const int32_t* key_begin, int64_t tokens, QueryRun* runs);
+
+/// Writes the tasks of the forward pass, dearest first, and returns their number.
+int64_t forward_tasks(const AttentionArgs& args, QueryRun* runs, QueryBlock* tasks);
+
+/// Writes one task for each run and key head, dearest first, and returns their number.
+int64_t backward_tasks(const AttentionBackwardArgs& args, QueryRun* runs, QueryBlock* tasks);
+
+/// Hands out parts of the workspace, each at a multiple of 64 bytes. With a null base it only counts.
+class Carver {
+ public:
+  explicit Carver(void* base) : base_(static_cast<char*>(base)) {}
+  template <typename T>
+  T* take(int64_t count) {
+    char* const p = base_ == nullptr ? nullptr : base_ + used_;
+    used_ += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    return reinterpret_cast<T*>(p);
+  }
+  size_t used() const { return used_; }
+
+ private:
+  char* base_;
+  size_t used_ = 0;
+};
+
+/// Where the forward pass works. Element types are erased: `T` has q's size.
+struct ForwardLayout {
+  QueryRun* runs;
+  QueryBlock* tasks;
+  struct PerBlock {
+    void* q;          // T [Dqk / group][64 rows][group]
+    float* sum;       // [Dv][64]: sum of p v, transposed
+    float* top;       // [64] largest score so far
+    float* total;     // [64] sum of e^(score - top)
+    float* visible;   // [64] keys that the row sees
+  } block[kTaskRows / kBlockRows];
+  void* k_rows;       // T [64 keys][Dqk rounded up to a group], for odd Dqk
+  void* v_columns;    // T [Dv][64 keys]
+  float* scores;      // [64 keys][64 rows]
+  void* p;            // T [64 keys / group][64 rows][group]
+  float* shrink;      // [64] e^(old top - new top)
+};
+
+/// The same for the gradient.
+struct BackwardLayout {
+  QueryRun* runs;
+  QueryBlock* tasks;
+  // Of a run and key head; one set for each thread, or one for all if they share a run.
+  struct PerRun {
+    void* k_columns;         // T [Dqk][keys]
+    float* d_k;              // [keys][Dqk]: sums, columns rounded up to whole vectors
+    float* d_v;              // [keys][Dv]
+    void* d_s;               // T [keys / group][64 rows][group]: of one block of rows
+    void* q_lanes;           // T [Dqk / group][64 rows][group]
+    void* q_columns;         // T [64 rows / group][Dqk][group]
+    void* d_out_lanes;       // the same of d_out
+    void* d_out_columns;
+    float *lse, *delta, *visible;  // [64]
+  } run;
+  // Of a thread.
+  struct PerThread {
+    void *k_rows, *v_rows;   // T [64 keys][D rounded up to a group], for odd D
+    float *scores, *d_p;     // [64 keys][64 rows]
+    void *p, *d_s;           // T [64 keys][64 rows]
+    float* d_q;              // [Dqk][64 rows]
+  } thread;
+};
+
+ForwardLayout forward_layout(const AttentionArgs& args, void* workspace, int thread, int threads, size_t* bytes);
+BackwardLayout backward_layout(const AttentionBackwardArgs& args, void* workspace, int thread, int threads, size_t* bytes);
+
+Plan plan_attention_forward(const AttentionArgs& args);
+Plan plan_attention_backward(const AttentionBackwardArgs& args);
+
+}  // namespace ferry::ops
