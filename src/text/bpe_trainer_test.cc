@@ -144,7 +144,10 @@ TEST(BpeTrainer, IsDeterministicAndDoesNotCareAboutOrder) {
 TEST(BpeTrainer, ForgetsRareWordsWhenThereAreTooMany) {
   BpeTrainer trainer = make({.vocab_size = 300, .words_max = 100});
   for (int i = 0; i < 20; ++i) trainer.feed("common common common");
-  for (int i = 0; i < 5000; ++i) trainer.feed(fmt::format("x{}y", std::string(1 + i % 900, static_cast<char>('a' + i % 26))));
+  for (int i = 0; i < 5000; ++i) {
+    const auto letter = [](int n) { return static_cast<char>('a' + n % 26); };
+    trainer.feed(std::string{'x', letter(i), letter(i / 26), letter(i / 676)});
+  }
   trainer.feed("common common");
   const auto trained = trainer.train();
   EXPECT_LE(trained.words, 100u);
