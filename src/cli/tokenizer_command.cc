@@ -78,6 +78,7 @@ struct TrainArgs {
 Result<uint64_t> feed_file(text::BpeTrainer& trainer, const std::string& path, uint64_t bytes_before,
                            Progress& progress) {
   constexpr size_t kPart = size_t{4} << 20;
+  if (is_folder(path)) return fail(Code::kInvalidInput, "{}: is a folder; name its text files", path);
   TRY_ASSIGN(const MappedFile file, MappedFile::open(path));
   const std::string_view all(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   for (size_t i = 0; i < all.size();) {
@@ -100,6 +101,9 @@ Result<void> train(TrainArgs& args) {
                        : args.split == "qwen2"  ? SplitStyle::kQwen2
                                                 : SplitStyle::kGpt2;
   TRY_ASSIGN(text::BpeTrainer trainer, text::BpeTrainer::create(args.options));
+  if (!is_folder(parent_folder(args.out))) {  // known before the work, not after it
+    return fail(Code::kNotFound, "{}: its folder does not exist; make it first", args.out);
+  }
   Progress progress;
   const double start_s = system_clock().monotonic_s();
   uint64_t bytes = 0;
@@ -136,6 +140,7 @@ void add_train(CLI::App& parent, int& status) {
       ->capture_default_str();
   command->add_option("--special", args->options.specials,
                       "Special tokens, ids from 0; the first is the BOS (once per token)")
+      ->allow_extra_args(false)
       ->capture_default_str();
   command->add_option("--min-frequency", args->options.frequency_min, "Merge only pairs seen as often")
       ->capture_default_str();

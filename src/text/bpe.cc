@@ -8,7 +8,7 @@ namespace ferry::text {
 namespace {
 
 constexpr size_t kShortMax = 40;           // above, the heap wins over scanning
-constexpr size_t kWindow = size_t{1} << 16;
+constexpr size_t kWindow = size_t{1} << 12;
 
 constexpr uint64_t pair_key(int32_t left, int32_t right) {
   return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
