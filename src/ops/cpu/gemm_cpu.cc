@@ -412,6 +412,8 @@ Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count
         best = {m, n, k, packing};
       }
     }
+  // An expert with more rows than most is cut into tasks that are worth packing B for.
+  if (count > 1) best.m = min(m_limit, max(best.m, 8 * kStripRows));
   return best;
 }
 
