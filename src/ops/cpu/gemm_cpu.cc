@@ -510,7 +510,7 @@ void gemm_batch(Gemm* problems, int64_t count, void* workspace) {
     rows += problems[i].m;
     k_max = max(k_max, problems[i].k);
   }
-  if (rows == 0) return;
+  if (rows == 0 || problems[0].n == 0) return;
   Runner runner{problems, count, choose_blocks(problems[0], ceil_div(rows, count), k_max, count), static_cast<char*>(workspace)};
   cpu_pool().parallel_for(runner.task_count(), [&](int64_t task, int thread) { runner.run(task, thread); });
 }
