@@ -35,8 +35,8 @@ struct Gemm {
   int64_t first_task = 0;     // set by gemm_batch
 };
 
-// Sizes of one thread's buffers. A strip of A is to stay in L1, a block of B in half of L2.
-inline constexpr size_t kGemmStripBytes = size_t{80} << 10;
+// Sizes of one thread's buffers: four strips of A, of which one is to stay in L1, and a block of B in L2.
+inline constexpr size_t kGemmStripBytes = size_t{256} << 10;
 inline constexpr size_t kGemmBlockBytes = size_t{640} << 10;
 inline constexpr size_t kGemmScratchBytes = size_t{512} << 10;  // accumulators between blocks of k when C is bf16
 inline constexpr size_t kGemmThreadBytes = kGemmStripBytes + kGemmBlockBytes + kGemmScratchBytes;

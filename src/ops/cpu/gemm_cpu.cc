@@ -2,9 +2,10 @@
 // strip of A after the other, and runs a register tile over strip and panel. No barriers: packing B
 // again in each task costs less than waiting, and experts with unequal rows balance by themselves.
 //
-// Packed memory is made of 4-byte units, lanes innermost. A unit is one f32, or a pair of bf16
-// (AVX-512: vdpbf16ps). Tiers without that instruction unpack a pair to two f32 units, the odd
-// element first, and use the f32 tile: the same operations in the same order.
+// Packed memory is made of 4-byte units, lanes innermost: f32, or pairs of bf16 (Packing). A pair of bf16
+// becomes two f32 units, the odd element first, and the f32 tile does what vdpbf16ps would, in the same
+// order: two fma run twice as fast here as one vdpbf16ps (Sapphire Rapids: one in two cycles, measured by
+// linear_bench). Where a few rows are multiplied, reading and packing B is the cost, and pairs are better.
 #include "ops/cpu/gemm.h"
 
 #include <cstring>
@@ -18,17 +19,19 @@ namespace {
 #if defined(FERRY_TIER_avx512)
 constexpr int kStripRows = 14;  // 28 accumulators, 2 registers for B, 1 for A
 constexpr int kVectors = 2;
-constexpr bool kPairs = true;
+constexpr int kPairsRows = 4;   // up to so many rows of C take bf16 in pairs
 #elif defined(FERRY_TIER_avx2)
 constexpr int kStripRows = 6;
 constexpr int kVectors = 1;
-constexpr bool kPairs = false;
+constexpr int kPairsRows = 0;
 #else
 constexpr int kStripRows = 4;
 constexpr int kVectors = 1;
-constexpr bool kPairs = false;
+constexpr int kPairsRows = 0;
 #endif
 constexpr int kPanel = kVectors * kLanes;  // columns of C in a tile
+constexpr int64_t kPrefetch = 16 * kPanel;  // units of B ahead: it streams from L2
+constexpr int64_t kStripPad = 48;          // the last unit's lanes, and the same
 constexpr int64_t kPanelPad = 32;          // keeps panels from lying in the same cache sets
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -36,8 +39,18 @@ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 constexpr int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
+constexpr int64_t kBlockK = 512;  // of f32 units: a strip of A is then 28 KB, within L1
+
+enum class Packing {
+  kF32,    // a unit is an element
+  kSplit,  // bf16: two units of f32, element k + 1, then element k
+  kPairs,  // bf16: a unit is elements k (low half) and k + 1
+};
+
 /// Units that k elements take.
-int64_t units(bool bf16, int64_t k) { return bf16 ? (kPairs ? ceil_div(k, 2) : round_up(k, 2)) : k; }
+constexpr int64_t units(Packing packing, int64_t k) {
+  return packing == Packing::kF32 ? k : packing == Packing::kSplit ? round_up(k, 2) : ceil_div(k, 2);
+}
 
 // ---- Register tiles -----------------------------------------------------------------------------
 
@@ -68,23 +81,42 @@ inline int lanes_of(const Tile& t, int v) {
 template <typename T, int M>
 inline void store_tile(const F32x16 (&acc)[M][kVectors], const Tile& t) {
   T* out = static_cast<T*>(t.out);
-  for (int i = 0; i < M; ++i, out += t.out_stride)
-    for (int v = 0; v < kVectors; ++v) {
-      if (t.columns == kPanel) store(out + v * kLanes, acc[i][v]);
-      else if (const int n = lanes_of(t, v)) store_n(out + v * kLanes, acc[i][v], n);
-    }
+  if (t.columns == kPanel) {
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+      for (int v = 0; v < kVectors; ++v) store(out + i * t.out_stride + v * kLanes, acc[i][v]);
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+      for (int v = 0; v < kVectors; ++v)
+        if (const int n = lanes_of(t, v)) store_n(out + i * t.out_stride + v * kLanes, acc[i][v], n);
+  }
 }
 
 /// One tile of C: M rows of a packed strip times one packed panel.
 template <int M, bool kDot>
 void tile_kernel(const float* a, const float* b, int64_t steps, const Tile& t) {
   F32x16 acc[M][kVectors];
+#pragma GCC unroll 16
   for (int i = 0; i < M; ++i)
-    for (int v = 0; v < kVectors; ++v)
-      acc[i][v] = t.init == nullptr ? splat(0) : load_n(t.init + i * t.init_stride + v * kLanes, lanes_of(t, v));
+    for (int v = 0; v < kVectors; ++v) acc[i][v] = splat(0);
+  if (t.init != nullptr) {
+    if (t.columns == kPanel) {
+#pragma GCC unroll 16
+      for (int i = 0; i < M; ++i)
+        for (int v = 0; v < kVectors; ++v) acc[i][v] = load(t.init + i * t.init_stride + v * kLanes);
+    } else {
+#pragma GCC unroll 16
+      for (int i = 0; i < M; ++i)
+        for (int v = 0; v < kVectors; ++v) acc[i][v] = load_n(t.init + i * t.init_stride + v * kLanes, lanes_of(t, v));
+    }
+  }
   for (int64_t s = 0; s < steps; ++s, a += M, b += kPanel) {
     F32x16 column[kVectors];
-    for (int v = 0; v < kVectors; ++v) column[v] = load(b + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) {
+      column[v] = load(b + v * kLanes);
+      __builtin_prefetch(b + kPrefetch + v * kLanes);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < M; ++i) {
       const F32x16 row = splat(a[i]);
@@ -101,7 +133,7 @@ struct TileKernels { TileKernel rows[kStripRows]; };
 template <bool kDot, int... kRows>
 constexpr TileKernels tile_kernels(std::integer_sequence<int, kRows...>) { return {{&tile_kernel<kRows + 1, kDot>...}}; }
 constexpr TileKernels kF32Tiles = tile_kernels<false>(std::make_integer_sequence<int, kStripRows>{});
-constexpr TileKernels kBf16Tiles = tile_kernels<kPairs>(std::make_integer_sequence<int, kStripRows>{});
+constexpr TileKernels kPairTiles = tile_kernels<(kPairsRows > 0)>(std::make_integer_sequence<int, kStripRows>{});
 
 // ---- Packing ------------------------------------------------------------------------------------
 
@@ -146,10 +178,10 @@ inline void transpose16(__m512i (&r)[16]) {
 inline __mmask32 first32(int64_t n) { return n >= 32 ? 0xFFFFFFFFu : (1u << n) - 1; }
 inline int up_to16(int64_t n) { return n < 0 ? 0 : n > 16 ? 16 : static_cast<int>(n); }
 
-/// Sixteen units of one row from p on, of which n elements exist.
-template <typename T, bool kBf16>
+/// Sixteen f32, or pairs, of one row from p on, of which n elements exist.
+template <typename T, Packing kPacking>
 inline __m512i load_units(const T* p, int64_t n) {
-  if constexpr (!kBf16) return _mm512_castps_si512(load_n(p, up_to16(n)).v);
+  if constexpr (kPacking == Packing::kF32) return _mm512_castps_si512(load_n(p, up_to16(n)).v);
   else if constexpr (sizeof(T) == 2) return _mm512_maskz_loadu_epi16(first32(n), p);
   else {
     const __m512bh pairs = _mm512_cvtne2ps_pbh(load_n(p + 16, up_to16(n - 16)).v, load_n(p, up_to16(n)).v);
@@ -157,28 +189,46 @@ inline __m512i load_units(const T* p, int64_t n) {
   }
 }
 
-template <typename T, bool kBf16>
+/// The two f32 units of sixteen pairs.
+inline __m512i odd_units(__m512i pairs) { return _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000))); }
+inline __m512i even_units(__m512i pairs) { return _mm512_slli_epi32(pairs, 16); }
+
+template <Packing kPacking>
+inline void store_units(float* out, int64_t out_stride, int j, __m512i v) {
+  if constexpr (kPacking == Packing::kSplit) {
+    _mm512_storeu_si512(out + 2 * j * out_stride, odd_units(v));
+    _mm512_storeu_si512(out + (2 * j + 1) * out_stride, even_units(v));
+  } else {
+    _mm512_storeu_si512(out + j * out_stride, v);
+  }
+}
+
+template <typename T, Packing kPacking>
 void pack_along_k(const T* data, const Pack& p, float* out) {
-  constexpr int64_t kStep = kBf16 ? 32 : 16;
+  constexpr int64_t kStep = kPacking == Packing::kF32 ? 16 : 32;
   for (int64_t k = 0; k < p.k; k += kStep) {
     __m512i r[16];
     const int64_t n = p.k - k;
     if (p.rows == 16 && n >= kStep) {
 #pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) r[i] = load_units<T, kBf16>(data + i * p.row_stride + k, kStep);
+      for (int i = 0; i < 16; ++i) {
+        const T* at = data + i * p.row_stride + k;
+        r[i] = load_units<T, kPacking>(at, kStep);
+        __builtin_prefetch(at + 16 * p.row_stride, 0, 2);  // the rows to be packed next, into L2
+      }
     } else {
       for (int i = 0; i < 16; ++i)
-        r[i] = i < p.rows ? load_units<T, kBf16>(data + i * p.row_stride + k, n) : _mm512_setzero_si512();
+        r[i] = i < p.rows ? load_units<T, kPacking>(data + i * p.row_stride + k, n) : _mm512_setzero_si512();
     }
     transpose16(r);
-    const int count = static_cast<int>(units(kBf16, min(n, kStep)));
+    const int count = static_cast<int>(kPacking == Packing::kF32 ? min(n, 16) : ceil_div(min(n, 32), 2));
     if (count == 16) {
 #pragma GCC unroll 16
-      for (int j = 0; j < 16; ++j) _mm512_storeu_si512(out + j * p.out_stride, r[j]);
+      for (int j = 0; j < 16; ++j) store_units<kPacking>(out, p.out_stride, j, r[j]);
     } else {
-      for (int j = 0; j < count; ++j) _mm512_storeu_si512(out + j * p.out_stride, r[j]);
+      for (int j = 0; j < count; ++j) store_units<kPacking>(out, p.out_stride, j, r[j]);
     }
-    out += 16 * p.out_stride;
+    out += units(kPacking, kStep) * p.out_stride;
   }
 }
 
@@ -187,14 +237,19 @@ inline __m512i load_bf16_words(const float* p, int n) {
   return _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load_n(p, n).v)));
 }
 
-template <typename T, bool kBf16>
-inline void pack_unit(const T* row, const T* next, int n, float* out, int64_t) {
-  if constexpr (!kBf16) {
+template <typename T, Packing kPacking>
+inline void pack_unit(const T* row, const T* next, int n, float* out, int64_t out_stride) {
+  if constexpr (kPacking == Packing::kF32) {
     store(out, load_n(row, n));
   } else {
-    __m512i pair = load_bf16_words(row, n);
-    if (next != nullptr) pair = _mm512_or_si512(pair, _mm512_slli_epi32(load_bf16_words(next, n), 16));
-    _mm512_storeu_si512(out, pair);
+    const __m512i odd = next == nullptr ? _mm512_setzero_si512() : _mm512_slli_epi32(load_bf16_words(next, n), 16);
+    const __m512i even = load_bf16_words(row, n);
+    if constexpr (kPacking == Packing::kPairs) {
+      _mm512_storeu_si512(out, _mm512_or_si512(odd, even));
+    } else {
+      _mm512_storeu_si512(out, odd);
+      _mm512_storeu_si512(out + out_stride, even_units(even));
+    }
   }
 }
 
@@ -203,26 +258,26 @@ inline void pack_unit(const T* row, const T* next, int n, float* out, int64_t) {
 inline float widen_one(float f) { return f; }
 inline float widen_one(bf16_t h) { return bf16_to_f32(h); }
 
-template <typename T, bool kBf16>
+template <Packing kPacking, typename T>
 inline float element(T v) {
-  if constexpr (kBf16 && sizeof(T) == 4) return bf16_to_f32(f32_to_bf16(v));
+  if constexpr (kPacking == Packing::kSplit && sizeof(T) == 4) return bf16_to_f32(f32_to_bf16(v));
   else return widen_one(v);
 }
 
-template <typename T, bool kBf16>
+template <typename T, Packing kPacking>
 void pack_along_k(const T* data, const Pack& p, float* out) {
-  const int64_t count = units(kBf16, p.k);
+  const int64_t count = units(kPacking, p.k);
   for (int64_t u = 0; u < count; ++u, out += p.out_stride) {
-    const int64_t k = kBf16 ? u ^ 1 : u;  // the odd element of a pair first
+    const int64_t k = kPacking == Packing::kSplit ? u ^ 1 : u;
     for (int i = 0; i < p.lanes; ++i)
-      out[i] = i < p.rows && k < p.k ? element<T, kBf16>(data[i * p.row_stride + k]) : 0.0f;
+      out[i] = i < p.rows && k < p.k ? element<kPacking>(data[i * p.row_stride + k]) : 0.0f;
   }
 }
 
-template <typename T, bool kBf16>
+template <typename T, Packing kPacking>
 inline F32x16 load_elements(const T* p, int n) {
   F32x16 v = load_n(p, n);
-  if constexpr (kBf16 && sizeof(T) == 4) {
+  if constexpr (kPacking == Packing::kSplit && sizeof(T) == 4) {
     bf16_t rounded[16];
     store(rounded, v);
     v = load(rounded);
@@ -230,88 +285,112 @@ inline F32x16 load_elements(const T* p, int n) {
   return v;
 }
 
-/// A pair is two units: the odd element's, then the even one's.
-template <typename T, bool kBf16>
+template <typename T, Packing kPacking>
 inline void pack_unit(const T* row, const T* next, int n, float* out, int64_t out_stride) {
-  if constexpr (kBf16) {
-    store(out, next != nullptr ? load_elements<T, true>(next, n) : splat(0));
+  if constexpr (kPacking == Packing::kSplit) {
+    store(out, next != nullptr ? load_elements<T, kPacking>(next, n) : splat(0));
     out += out_stride;
   }
-  store(out, load_elements<T, kBf16>(row, n));
+  store(out, load_elements<T, kPacking>(row, n));
 }
 
 #endif
 
 /// Rows that lie side by side in memory: k outermost, so that each line is read once. Lanes from
 /// `rows` to `lanes` become zero.
-template <typename T, bool kBf16>
+template <typename T, Packing kPacking>
 void pack_across_k(const T* data, int64_t k_stride, int64_t rows, int64_t lanes, int64_t k_count, float* out,
                    int64_t out_stride, int64_t panel_stride) {
-  constexpr int64_t kStep = kBf16 ? 2 : 1;
+  constexpr int64_t kStep = kPacking == Packing::kF32 ? 1 : 2;
   for (int64_t k = 0; k < k_count; k += kStep, data += kStep * k_stride) {
-    const bool has_next = kBf16 && k + 1 < k_count;
-    float* const at = out + units(kBf16, k) * out_stride;
+    const bool has_next = kStep == 2 && k + 1 < k_count;
+    float* const at = out + units(kPacking, k) * out_stride;
     for (int64_t r = 0; r < lanes; r += kLanes) {
       const int n = static_cast<int>(max(0, min(kLanes, rows - r)));
       const T* row = data + (n > 0 ? r : 0);
-      pack_unit<T, kBf16>(row, has_next ? row + k_stride : nullptr, n, at + r / kPanel * panel_stride + r % kPanel, out_stride);
+      pack_unit<T, kPacking>(row, has_next ? row + k_stride : nullptr, n, at + r / kPanel * panel_stride + r % kPanel, out_stride);
     }
   }
 }
 
-/// A strip of A: `rows` <= kStripRows, units `rows` apart.
-template <typename T, bool kBf16>
-void pack_strip(const GemmOperand& o, int64_t row, int rows, int64_t k, int64_t k_count, float* out) {
-  const T* data = static_cast<const T*>(o.data) + row * o.row_stride + k * o.k_stride;
+/// Strips of A that are packed together: their rows share cache lines if A is stored transposed.
+constexpr int kStripGroup = 4;
+struct Strips {
+  int count;
+  int64_t row[kStripGroup + 1];  // in A; the last: where the group ends
+  float* at[kStripGroup];
+  int rows(int s) const { return static_cast<int>(row[s + 1] - row[s]); }
+};
+
+template <typename T, Packing kPacking>
+void pack_strips(const GemmOperand& o, const Strips& strips, int64_t k, int64_t k_count) {
+  const T* data = static_cast<const T*>(o.data) + k * o.k_stride;
   if (o.k_stride == 1) {
-    pack_along_k<T, kBf16>(data, {o.row_stride, rows, rows, k_count, rows}, out);
-  } else {
-    pack_across_k<T, kBf16>(data, o.k_stride, rows, rows, k_count, out, rows, 0);
+    for (int s = 0; s < strips.count; ++s) {
+      const int rows = strips.rows(s);
+      pack_along_k<T, kPacking>(data + strips.row[s] * o.row_stride, {o.row_stride, rows, rows, k_count, rows}, strips.at[s]);
+    }
+    return;
   }
+  constexpr int64_t kStep = kPacking == Packing::kF32 ? 1 : 2;
+  for (int64_t i = 0; i < k_count; i += kStep, data += kStep * o.k_stride)
+    for (int s = 0; s < strips.count; ++s) {
+      const int rows = strips.rows(s);
+      const T* row = data + strips.row[s];
+      pack_unit<T, kPacking>(row, kStep == 2 && i + 1 < k_count ? row + o.k_stride : nullptr, rows,
+                             strips.at[s] + units(kPacking, i) * rows, rows);
+    }
 }
 
 /// Panels of B for columns [row, row + rows) of C.
-template <typename T, bool kBf16>
+template <typename T, Packing kPacking>
 void pack_block(const GemmOperand& o, int64_t row, int64_t rows, int64_t k, int64_t k_count, float* out,
                 int64_t panel_stride) {
   const T* data = static_cast<const T*>(o.data) + row * o.row_stride + k * o.k_stride;
   const int64_t lanes = round_up(rows, kPanel);
-  if (o.k_stride != 1) return pack_across_k<T, kBf16>(data, o.k_stride, rows, lanes, k_count, out, kPanel, panel_stride);
+  if (o.k_stride != 1) return pack_across_k<T, kPacking>(data, o.k_stride, rows, lanes, k_count, out, kPanel, panel_stride);
   for (int64_t r = 0; r < lanes; r += kLanes) {
     const int n = static_cast<int>(max(0, min(kLanes, rows - r)));
-    pack_along_k<T, kBf16>(data + r * o.row_stride, {o.row_stride, n, kLanes, k_count, kPanel},
+    pack_along_k<T, kPacking>(data + r * o.row_stride, {o.row_stride, n, kLanes, k_count, kPanel},
                            out + r / kPanel * panel_stride + r % kPanel);
   }
 }
 
-using PackStrip = void (*)(const GemmOperand&, int64_t, int, int64_t, int64_t, float*);
+using PackStrips = void (*)(const GemmOperand&, const Strips&, int64_t, int64_t);
 using PackBlock = void (*)(const GemmOperand&, int64_t, int64_t, int64_t, int64_t, float*, int64_t);
 
-PackStrip strip_packer(const GemmOperand& o, bool bf16) {
-  if (o.dtype == DType::kBF16) return bf16 ? &pack_strip<bf16_t, true> : &pack_strip<bf16_t, false>;
-  return bf16 ? &pack_strip<float, true> : &pack_strip<float, false>;
+struct Packers { PackStrips strips; PackBlock block; };
+
+template <typename T>
+constexpr Packers packers_of(Packing packing) {
+  if (packing == Packing::kF32) return {&pack_strips<T, Packing::kF32>, &pack_block<T, Packing::kF32>};
+#if defined(FERRY_TIER_avx512)
+  if (packing == Packing::kPairs) return {&pack_strips<T, Packing::kPairs>, &pack_block<T, Packing::kPairs>};
+#endif
+  return {&pack_strips<T, Packing::kSplit>, &pack_block<T, Packing::kSplit>};
 }
-PackBlock block_packer(const GemmOperand& o, bool bf16) {
-  if (o.dtype == DType::kBF16) return bf16 ? &pack_block<bf16_t, true> : &pack_block<bf16_t, false>;
-  return bf16 ? &pack_block<float, true> : &pack_block<float, false>;
+
+Packers packers(DType dtype, Packing packing) {
+  return dtype == DType::kBF16 ? packers_of<bf16_t>(packing) : packers_of<float>(packing);
 }
 
 // ---- Blocking -----------------------------------------------------------------------------------
 
 struct Blocks {
   int64_t m, n, k;  // of a task; k even unless it is the whole
+  Packing packing;
 };
 
 /// Bounds: a strip within kGemmStripBytes, panels within kGemmBlockBytes, bf16 C over several k blocks
 /// within kGemmScratchBytes.
 Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count) {
-  const bool pairs = g.bf16 && kPairs;
+  const Packing packing = !g.bf16 ? Packing::kF32 : m_mean <= kPairsRows ? Packing::kPairs : Packing::kSplit;
   const bool few_rows = m_mean <= kStripRows;  // B is read once: keep its packed part in L1
-  const int64_t k_limit = few_rows ? 256 : pairs ? 1024 : 512;
+  const int64_t k_limit = few_rows ? 1024 : kBlockK;
   const int64_t k_blocks = max(1, ceil_div(k_max, k_limit));
   const int64_t k = round_up(ceil_div(max(1, k_max), k_blocks), 2);
-  const int64_t column_bytes = 4 * units(g.bf16, k);
-  const int64_t n_limit = few_rows ? 2 * kPanel
+  const int64_t column_bytes = 4 * units(packing, k);
+  const int64_t n_limit = few_rows ? 4 * kPanel
       : max(kPanel, min(512, (int64_t{512} << 10) / column_bytes / kPanel * kPanel));
   int64_t m_limit = 1024;
   if (k_blocks > 1 && g.c_dtype == DType::kBF16)
@@ -319,7 +398,7 @@ Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count
   // Packing one row of A costs about as much as 5 of its products, of B about 10 (in columns, rows).
   const int64_t threads = cpu_pool().threads();
   const int64_t m_least = ceil_div(max(1, m_mean), m_limit), n_least = ceil_div(g.n, n_limit);
-  Blocks best{m_limit, n_limit, k};
+  Blocks best{m_limit, n_limit, k, packing};
   double best_cost = 0;
   for (int64_t mb = m_least; mb < m_least + 12 && (mb == m_least || mb * kStripRows <= m_mean); ++mb)
     for (int64_t nb = n_least; nb < n_least + 8 && (nb == n_least || (nb - 1) * kPanel < g.n); ++nb) {
@@ -330,9 +409,11 @@ Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count
       const double cost = (static_cast<double>(ceil_div(tasks, threads)) + 0.25) * work;
       if (best_cost == 0 || cost < best_cost) {
         best_cost = cost;
-        best = {m, n, k};
+        best = {m, n, k, packing};
       }
     }
+  // An expert with more rows than most is cut into tasks that are worth packing B for.
+  if (count > 1) best.m = min(m_limit, max(best.m, 8 * kStripRows));
   return best;
 }
 
@@ -369,25 +450,32 @@ struct Runner {
   }
 
   void block(const Gemm& g, int64_t m, int64_t rows, int64_t n, int64_t columns, char* memory) const {
-    float* const strip = reinterpret_cast<float*>(memory);
+    float* const strip_memory = reinterpret_cast<float*>(memory);
     float* const panels = reinterpret_cast<float*>(memory + kGemmStripBytes);
     float* const scratch = reinterpret_cast<float*>(memory + kGemmStripBytes + kGemmBlockBytes);
-    const PackStrip pack_a = strip_packer(g.a, g.bf16);
-    const PackBlock pack_b = block_packer(g.b, g.bf16);
-    const TileKernels& tiles = g.bf16 ? kBf16Tiles : kF32Tiles;
+    const PackStrips pack_a = packers(g.a.dtype, blocks.packing).strips;
+    const PackBlock pack_b = packers(g.b.dtype, blocks.packing).block;
+    const TileKernels& tiles = blocks.packing == Packing::kPairs ? kPairTiles : kF32Tiles;
     const bool c16 = g.c_dtype == DType::kBF16;
-    const int64_t strips = ceil_div(rows, kStripRows);
+    const int64_t strips = ceil_div(rows, kStripRows);  // of equal height: tall tiles are the fast ones
+    Strips group{};
     int64_t k = 0;
     do {  // once even without any k: C becomes zero
       const int64_t k_count = min(blocks.k, g.k - k);
       const bool first = k == 0, last = k + k_count >= g.k;
-      const int64_t steps = units(g.bf16, k_count);
+      const int64_t steps = units(blocks.packing, k_count);
       const int64_t panel_stride = steps * kPanel + kPanelPad;
       pack_b(g.b, n, columns, k, k_count, panels, panel_stride);
-      for (int64_t s = 0; s < strips; ++s) {  // strips of equal height: tall tiles are the fast ones
-        const int64_t row = rows * s / strips;
-        const int height = static_cast<int>(rows * (s + 1) / strips - row);
-        pack_a(g.a, m + row, height, k, k_count, strip);
+      for (int64_t s = 0; s < strips; ++s) {
+        const int in_group = static_cast<int>(s % kStripGroup);
+        if (in_group == 0) {
+          group.count = static_cast<int>(min(kStripGroup, strips - s));
+          for (int i = 0; i <= group.count; ++i) group.row[i] = m + rows * (s + i) / strips;
+          for (int i = 0; i < group.count; ++i) group.at[i] = strip_memory + i * (steps * kStripRows + kStripPad);
+          pack_a(g.a, group, k, k_count);
+        }
+        const int height = group.rows(in_group);
+        const int64_t row = group.row[in_group] - m;
         const TileKernel kernel = tiles.rows[height - 1];
         for (int64_t j = 0; j < columns; j += kPanel) {
           float* const partial = scratch + row * blocks.n + j;
@@ -406,7 +494,7 @@ struct Runner {
               t.out_bf16 = true;
             }
           }
-          kernel(strip, panels + j / kPanel * panel_stride, steps, t);
+          kernel(group.at[in_group], panels + j / kPanel * panel_stride, steps, t);
         }
       }
       k += k_count;
@@ -422,7 +510,7 @@ void gemm_batch(Gemm* problems, int64_t count, void* workspace) {
     rows += problems[i].m;
     k_max = max(k_max, problems[i].k);
   }
-  if (rows == 0) return;
+  if (rows == 0 || problems[0].n == 0) return;
   Runner runner{problems, count, choose_blocks(problems[0], ceil_div(rows, count), k_max, count), static_cast<char*>(workspace)};
   cpu_pool().parallel_for(runner.task_count(), [&](int64_t task, int thread) { runner.run(task, thread); });
 }

@@ -102,6 +102,7 @@ TEST(Matmul, NothingToSum) {
     const Tensor y = matmul(Tensor::empty({3, 0}, t, cpu_device()), Tensor::empty({0, 40}, t, cpu_device()));
     EXPECT_EQ(y.to_f32(), std::vector<float>(120, 0.0f));
     EXPECT_EQ(matmul(Tensor::empty({0, 5}, t, cpu_device()), Tensor::zeros({5, 4}, t, cpu_device())).count(), 0);
+    EXPECT_EQ(matmul(Tensor::zeros({3, 5}, t, cpu_device()), Tensor::empty({5, 0}, t, cpu_device())).count(), 0);
   }
 }
 
