@@ -9,15 +9,10 @@ namespace {
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-int64_t key_rows_seen(const QueryBlock& b) {
-  return static_cast<int64_t>(b.row_end - b.row_begin) * b.run.keys;
-}
-
 /// Dearest first, so that threads end together; equal ones in order.
 void sort_by_cost(QueryBlock* tasks, int64_t count) {
   std::sort(tasks, tasks + count, [](const QueryBlock& a, const QueryBlock& b) {
-    const int64_t cost_a = key_rows_seen(a), cost_b = key_rows_seen(b);
-    if (cost_a != cost_b) return cost_a > cost_b;
+    if (cost(a) != cost(b)) return cost(a) > cost(b);
     if (a.run.begin != b.run.begin) return a.run.begin < b.run.begin;
     if (a.head != b.head) return a.head < b.head;
     return a.row_begin < b.row_begin;

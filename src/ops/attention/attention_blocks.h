@@ -23,6 +23,9 @@ struct QueryBlock {
   int32_t row_begin, row_end;
 };
 
+/// Time it takes, in units that only compare.
+inline int64_t cost(const QueryBlock& b) { return int64_t{b.row_end - b.row_begin} * b.run.keys; }
+
 constexpr int64_t kBlockRows = 64;       // rows that are lanes of one product
 constexpr int64_t kTaskRows = 4 * 64;    // of one forward task: blocks that share packed values
 

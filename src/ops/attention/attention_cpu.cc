@@ -303,12 +303,16 @@ struct Backward {
     std::memset(run.d_v + tile * v_columns(), 0, static_cast<size_t>(keys * v_columns()) * sizeof(float));
   }
 
-  /// Returns the keys that the block sees.
+  static constexpr int64_t kPackings = 4;
+  void pack(const BlockRows& rows, int64_t which) const {
+    if (which == 0) pack_lanes<T>(a.q, rows, run.q_lanes);
+    if (which == 1) pack_columns<T>(a.q, rows, run.q_columns);
+    if (which == 2) pack_lanes<T>(a.d_out, rows, run.d_out_lanes);
+    if (which == 3) pack_columns<T>(a.d_out, rows, run.d_out_columns);
+  }
+
+  /// What else a block needs of its rows. Returns the keys that it sees.
   int64_t begin_block(const BlockRows& rows) const {
-    pack_lanes<T>(a.q, rows, run.q_lanes);
-    pack_columns<T>(a.q, rows, run.q_columns);
-    pack_lanes<T>(a.d_out, rows, run.d_out_lanes);
-    pack_columns<T>(a.d_out, rows, run.d_out_columns);
     for (int64_t r = 0; r < kBlockRows; ++r) {
       run.lse[r] = run.delta[r] = 0;
       if (r >= rows.count) continue;
@@ -394,15 +398,25 @@ struct Backward {
     }
   }
 
-  void whole(const BackwardLayout::PerThread& own) const {
-    for (int64_t tile = 0; tile < task.run.keys; tile += kKeyTile) begin_tile(tile);
+  int64_t tiles(int64_t keys) const { return (keys + kKeyTile - 1) / kKeyTile; }
+
+  /// All of it. `each(n, f)` calls f(i, own) for i in [0, n), in any order: here or on all threads.
+  template <typename Each>
+  void whole(Each&& each) const {
+    using Own = const BackwardLayout::PerThread&;
+    each(tiles(task.run.keys), [&](int64_t i, Own) { begin_tile(i * kKeyTile); });
     for (int64_t row = 0; row < task.row_end; row += kBlockRows) {
       const BlockRows rows(task, row, task.row_end, group());
       const int64_t keys_seen = begin_block(rows);
-      for (int64_t tile = 0; tile < keys_seen; tile += kKeyTile) tile_step(rows, tile, keys_seen, own);
-      query_gradients(rows, keys_seen, 0, d_qk(), own.d_q);
+      each(kPackings, [&](int64_t i, Own) { pack(rows, i); });
+      each(tiles(keys_seen), [&](int64_t i, Own own) { tile_step(rows, i * kKeyTile, keys_seen, own); });
+      constexpr int64_t kColumns = 96;  // of d_q at a time
+      each((d_qk() + kColumns - 1) / kColumns, [&](int64_t i, Own own) {
+        const int64_t end = (i + 1) * kColumns < d_qk() ? (i + 1) * kColumns : d_qk();
+        query_gradients(rows, keys_seen, i * kColumns, end, own.d_q);
+      });
     }
-    for (int64_t tile = 0; tile < task.run.keys; tile += kKeyTile) end_tile(tile);
+    each(tiles(task.run.keys), [&](int64_t i, Own) { end_tile(i * kKeyTile); });
   }
 };
 
@@ -418,11 +432,25 @@ void backward(const AttentionBackwardArgs& a, void* workspace) {
   const int threads = cpu_pool().threads();
   zero(a.d_k);
   if (a.d_v.given()) zero(a.d_v);
-  const BackwardLayout shared = backward_layout(a, workspace, 0, threads, nullptr);
-  const int64_t tasks = backward_tasks(a, shared.runs, shared.tasks);
-  cpu_pool().parallel_for(tasks, [&](int64_t task, int thread) {
-    const BackwardLayout l = backward_layout(a, workspace, thread, threads, nullptr);
-    Backward<T>{a, shared.tasks[task], l.run}.whole(l.thread);
+  const auto layout = [&](int thread) { return backward_layout(a, workspace, thread, threads, nullptr); };
+  const BackwardLayout first = layout(0);
+  const int64_t count = backward_tasks(a, first.runs, first.tasks);
+  int64_t left = 0;
+  for (int64_t i = 0; i < count; ++i) left += cost(first.tasks[i]);
+  // Tasks so dear that the others would wait for them (a long document of few key heads) are shared by
+  // all threads, tile by tile; then each thread takes whole ones. The sums and their order are the same.
+  int64_t done = 0;
+  for (; done < count && cost(first.tasks[done]) * threads > left; ++done) {
+    left -= cost(first.tasks[done]);
+    Backward<T>{a, first.tasks[done], first.run}.whole([&](int64_t n, auto&& f) {
+      cpu_pool().parallel_for(n, [&](int64_t i, int thread) { f(i, layout(thread).thread); });
+    });
+  }
+  cpu_pool().parallel_for(count - done, [&](int64_t i, int thread) {
+    const BackwardLayout l = layout(thread);
+    Backward<T>{a, first.tasks[done + i], l.run}.whole([&](int64_t n, auto&& f) {
+      for (int64_t part = 0; part < n; ++part) f(part, l.thread);
+    });
   });
 }
 
