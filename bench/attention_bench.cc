@@ -104,6 +104,7 @@ int main(int argc, char** argv) {
       {"s48", s_lengths, 8, 8, 48, 32, false},
       {"s96", s_lengths, 5, 5, 96, 64, false},
       {"m", std::vector<int32_t>(8, 1024), 12, 12, 96, 64, false},
+      {"long", {2048}, 16, 1, 576, 512, true},  // one document, one key head: threads must share it
       {"absorbed", std::vector<int32_t>(4, 512), 16, 1, 576, 512, true},
   };
   std::string json;

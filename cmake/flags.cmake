@@ -10,7 +10,9 @@ target_compile_options(ferry_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
   -Wno-missing-field-initializers  # designated initialisers leave out what has a default
   -Werror
-  -ffp-contract=off -fno-math-errno -fvisibility=hidden)
+  -ffp-contract=off -fno-math-errno -fvisibility=hidden
+  # GCC 12.2 drops the rounding of two neighbouring double -> float -> double conversions that it vectorises.
+  -fno-tree-slp-vectorize)
 if(FERRY_SANITIZE)
   target_compile_options(ferry_flags INTERFACE
     -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1 -O1)

@@ -9,15 +9,10 @@ namespace {
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-int64_t key_rows_seen(const QueryBlock& b) {
-  return static_cast<int64_t>(b.row_end - b.row_begin) * b.run.keys;
-}
-
 /// Dearest first, so that threads end together; equal ones in order.
 void sort_by_cost(QueryBlock* tasks, int64_t count) {
   std::sort(tasks, tasks + count, [](const QueryBlock& a, const QueryBlock& b) {
-    const int64_t cost_a = key_rows_seen(a), cost_b = key_rows_seen(b);
-    if (cost_a != cost_b) return cost_a > cost_b;
+    if (cost(a) != cost(b)) return cost(a) > cost(b);
     if (a.run.begin != b.run.begin) return a.run.begin < b.run.begin;
     if (a.head != b.head) return a.head < b.head;
     return a.row_begin < b.row_begin;
@@ -75,23 +70,21 @@ int64_t backward_tasks(const AttentionBackwardArgs& args, QueryRun* runs, QueryB
 ForwardLayout forward_layout(const AttentionArgs& a, void* workspace, int thread, int threads, size_t* bytes) {
   const int64_t tokens = a.q.shape[0], heads = a.k.shape[1], group = a.q.shape[1] / heads;
   const int64_t d_qk = round_up(a.q.shape[2], 2), d_v = a.v.shape[2];
-  const auto size = static_cast<int64_t>(size_of(a.q.dtype));
   Carver carver(workspace);
   ForwardLayout l{};
   l.runs = carver.take<QueryRun>(tokens);
   l.tasks = carver.take<QueryBlock>((tokens + tokens * group / kTaskRows) * heads);
   for (int i = 0; i < (workspace == nullptr ? threads : thread + 1); ++i) {
     for (auto& b : l.block) {
-      b.q = carver.take<char>(d_qk * kBlockRows * size);
+      b.q = carver.take<float>(d_qk * kBlockRows);
       b.sum = carver.take<float>(d_v * kBlockRows);
       b.top = carver.take<float>(kBlockRows);
       b.total = carver.take<float>(kBlockRows);
       b.visible = carver.take<float>(kBlockRows);
     }
-    l.k_rows = carver.take<char>(kKeyTile * d_qk * size);
-    l.v_columns = carver.take<char>(d_v * kKeyTile * size);
+    l.k_rows = carver.take<float>(kKeyTile * d_qk);
+    l.v_columns = carver.take<float>(d_v * kKeyTile);
     l.scores = carver.take<float>(kKeyTile * kBlockRows);
-    l.p = carver.take<char>(kKeyTile * kBlockRows * size);
     l.shrink = carver.take<float>(kBlockRows);
   }
   if (bytes != nullptr) *bytes = carver.used();
@@ -102,31 +95,28 @@ BackwardLayout backward_layout(const AttentionBackwardArgs& a, void* workspace, 
   const int64_t tokens = a.q.shape[0], heads = a.k.shape[1];
   const int64_t d_qk = round_up(a.q.shape[2], 16), d_v = round_up(a.v.shape[2], 16);
   const int64_t keys = round_up(a.longest, kKeyTile);
-  const auto size = static_cast<int64_t>(size_of(a.q.dtype));
   Carver carver(workspace);
   BackwardLayout l{};
   l.runs = carver.take<QueryRun>(tokens);
   l.tasks = carver.take<QueryBlock>(tokens * heads);
   for (int i = 0; i < (workspace == nullptr ? threads : thread + 1); ++i) {
     auto& run = l.run;
-    run.k_columns = carver.take<char>(d_qk * keys * size);
+    run.k_columns = carver.take<float>(d_qk * keys);
     run.d_k = carver.take<float>(keys * d_qk);
     run.d_v = carver.take<float>(keys * d_v);
-    run.d_s = carver.take<char>(keys * kBlockRows * size);
-    run.q_lanes = carver.take<char>(d_qk * kBlockRows * size);
-    run.q_columns = carver.take<char>(d_qk * kBlockRows * size);
-    run.d_out_lanes = carver.take<char>(d_v * kBlockRows * size);
-    run.d_out_columns = carver.take<char>(d_v * kBlockRows * size);
+    run.d_s = carver.take<float>(keys * kBlockRows);
+    run.q_lanes = carver.take<float>(d_qk * kBlockRows);
+    run.q_columns = carver.take<float>(d_qk * kBlockRows);
+    run.d_out_lanes = carver.take<float>(d_v * kBlockRows);
+    run.d_out_columns = carver.take<float>(d_v * kBlockRows);
     run.lse = carver.take<float>(kBlockRows);
     run.delta = carver.take<float>(kBlockRows);
     run.visible = carver.take<float>(kBlockRows);
     auto& own = l.thread;
-    own.k_rows = carver.take<char>(kKeyTile * d_qk * size);
-    own.v_rows = carver.take<char>(kKeyTile * d_v * size);
-    own.scores = carver.take<float>(kKeyTile * kBlockRows);
+    own.k_rows = carver.take<float>(kKeyTile * d_qk);
+    own.v_rows = carver.take<float>(kKeyTile * d_v);
+    own.p = carver.take<float>(kKeyTile * kBlockRows);
     own.d_p = carver.take<float>(kKeyTile * kBlockRows);
-    own.p = carver.take<char>(kKeyTile * kBlockRows * size);
-    own.d_s = carver.take<char>(kKeyTile * kBlockRows * size);
     own.d_q = carver.take<float>(d_qk * kBlockRows);
   }
   if (bytes != nullptr) *bytes = carver.used();

@@ -23,6 +23,9 @@ struct QueryBlock {
   int32_t row_begin, row_end;
 };
 
+/// Time it takes, in units that only compare.
+inline int64_t cost(const QueryBlock& b) { return int64_t{b.row_end - b.row_begin} * b.run.keys; }
+
 constexpr int64_t kBlockRows = 64;       // rows that are lanes of one product
 constexpr int64_t kTaskRows = 4 * 64;    // of one forward task: blocks that share packed values
 
@@ -52,21 +55,21 @@ class Carver {
   size_t used_ = 0;
 };
 
-/// Where the forward pass works. Element types are erased: `T` has q's size.
+/// Where the forward pass works. Operands are f32 whatever q's type (see ops/cpu/tile_product.h);
+/// depths, and keys as a contraction, are padded by zeros to an even number.
 struct ForwardLayout {
   QueryRun* runs;
   QueryBlock* tasks;
   struct PerBlock {
-    void* q;          // T [Dqk / group][64 rows][group]
+    float* q;         // [Dqk][64 rows]
     float* sum;       // [Dv][64]: sum of p v, transposed
     float* top;       // [64] largest score so far
     float* total;     // [64] sum of e^(score - top)
     float* visible;   // [64] keys that the row sees
   } block[kTaskRows / kBlockRows];
-  void* k_rows;       // T [64 keys][Dqk rounded up to a group], for odd Dqk
-  void* v_columns;    // T [Dv][64 keys]
-  float* scores;      // [64 keys][64 rows]
-  void* p;            // T [64 keys / group][64 rows][group]
+  float* k_rows;      // [64 keys][Dqk], unless k's own rows serve
+  float* v_columns;   // [Dv][64 keys]
+  float* scores;      // [64 keys][64 rows]; then the weights p
   float* shrink;      // [64] e^(old top - new top)
 };
 
@@ -74,23 +77,20 @@ struct ForwardLayout {
 struct BackwardLayout {
   QueryRun* runs;
   QueryBlock* tasks;
-  // Of a run and key head; one set for each thread, or one for all if they share a run.
+  // Of a run and key head; one set for each thread, or the first for all if they share a run.
   struct PerRun {
-    void* k_columns;         // T [Dqk][keys]
-    float* d_k;              // [keys][Dqk]: sums, columns rounded up to whole vectors
-    float* d_v;              // [keys][Dv]
-    void* d_s;               // T [keys / group][64 rows][group]: of one block of rows
-    void* q_lanes;           // T [Dqk / group][64 rows][group]
-    void* q_columns;         // T [64 rows / group][Dqk][group]
-    void* d_out_lanes;       // the same of d_out
-    void* d_out_columns;
-    float *lse, *delta, *visible;  // [64]
+    float* k_columns;       // [Dqk][keys]
+    float *d_k, *d_v;       // [keys][D up to whole vectors]: sums
+    float* d_s;             // [keys][64 rows] of one block of rows
+    float *q_lanes, *d_out_lanes;      // [D][64 rows]
+    float *q_columns, *d_out_columns;  // [64 rows][D up to whole vectors]
+    float *lse, *delta, *visible;      // [64]
   } run;
   // Of a thread.
   struct PerThread {
-    void *k_rows, *v_rows;   // T [64 keys][D rounded up to a group], for odd D
-    float *scores, *d_p;     // [64 keys][64 rows]
-    void *p, *d_s;           // T [64 keys][64 rows]
+    float *k_rows, *v_rows;  // [64 keys][D], unless k's and v's own rows serve
+    float* p;                // [64 keys][64 rows]: scores, then P
+    float* d_p;              // [64 keys][64 rows]
     float* d_q;              // [Dqk][64 rows]
   } thread;
 };

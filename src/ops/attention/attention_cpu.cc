@@ -8,12 +8,11 @@
 namespace ferry::ops::FERRY_TIER {
 namespace {
 
-constexpr int64_t kRowVectors = kBlockRows / kLanes;
-
 int64_t vectors_for(int64_t columns) { return (columns + kLanes - 1) / kLanes; }
+int lanes_left(int64_t elements) { return static_cast<int>(elements < kLanes ? elements : kLanes); }
 template <typename T>
-int64_t groups_for(int64_t elements) {
-  return (elements + kGroup<T> - 1) / kGroup<T>;
+int64_t whole_groups(int64_t elements) {
+  return (elements + kGroup<T> - 1) / kGroup<T> * kGroup<T>;
 }
 
 /// The rows of one block in a tensor [T, H, D].
@@ -29,63 +28,72 @@ struct BlockRows {
   int64_t offset(const View& v, int64_t r) const { return token(r) * v.stride[0] + head(r) * v.stride[1]; }
 };
 
-/// lanes[d / kGroup][64 rows][kGroup] of rows [count][depth]; absent rows and elements are zeros.
 template <typename T>
-void pack_lanes(const View& v, const BlockRows& rows, T* lanes) {
-  const int64_t depth = v.shape[2], groups = groups_for<T>(depth);
-  std::memset(lanes, 0, static_cast<size_t>(groups * kBlockRows * kGroup<T>) * sizeof(T));
-  for (int64_t r = 0; r < rows.count; ++r) {
-    const T* from = v.as<T>() + rows.offset(v, r);
-    T* to = lanes + r * kGroup<T>;
-    for (int64_t d = 0; d < depth; ++d) to[d / kGroup<T> * kBlockRows * kGroup<T> + d % kGroup<T>] = from[d];
+void widen_row(const T* from, int64_t count, float* to) {
+  for (int64_t d = 0; d < count; d += kLanes) store_n(to + d, load_n(from + d, lanes_left(count - d)), lanes_left(count - d));
+}
+
+/// to[d][i] = row(i)[d] for count <= 64 rows of `depth` elements; to's rows are padded by zeros to 64.
+template <typename T, typename F>
+void transpose_rows(F&& row, int64_t count, int64_t depth, float* to, int64_t stride) {
+  for (int64_t d = 0; d < depth; d += kLanes) {
+    const int n = lanes_left(depth - d);
+    for (int64_t i = 0; i < kKeyTile; i += kLanes) {
+      float block[kLanes][kLanes] = {};
+      for (int64_t r = 0; r < lanes_left(count - i); ++r) store_n(block[r], load_n(row(i + r) + d, n), n);
+      for (int e = 0; e < n; ++e) {
+        float line[kLanes];
+        for (int r = 0; r < kLanes; ++r) line[r] = block[r][e];
+        store(to + (d + e) * stride + i, load(line));
+      }
+    }
   }
 }
 
-/// columns[row / kGroup][depth up to whole vectors][kGroup], zeros likewise.
+/// lanes[d][64 rows] of the block's rows; absent rows and, for bf16, an odd last element are zeros.
 template <typename T>
-void pack_columns(const View& v, const BlockRows& rows, T* columns) {
-  const int64_t depth = v.shape[2], stride = vectors_for(depth) * kLanes * kGroup<T>;
-  std::memset(columns, 0, static_cast<size_t>(groups_for<T>(rows.count) * stride) * sizeof(T));
-  for (int64_t r = 0; r < rows.count; ++r) {
-    const T* from = v.as<T>() + rows.offset(v, r);
-    T* to = columns + r / kGroup<T> * stride + r % kGroup<T>;
-    for (int64_t d = 0; d < depth; ++d) to[d * kGroup<T>] = from[d];
-  }
+void pack_lanes(const View& v, const BlockRows& rows, float* lanes) {
+  const int64_t depth = v.shape[2];
+  transpose_rows<T>([&](int64_t r) { return v.as<T>() + rows.offset(v, r); }, rows.count, depth, lanes, kBlockRows);
+  if (whole_groups<T>(depth) > depth) std::memset(lanes + depth * kBlockRows, 0, kBlockRows * sizeof(float));
 }
 
-/// The rows of a tile of keys, as the left side of a product. Odd rows of bf16 are copied and padded.
+/// columns[row][depth up to whole vectors], zeros likewise.
+template <typename T>
+void pack_columns(const View& v, const BlockRows& rows, float* columns) {
+  const int64_t depth = v.shape[2], stride = vectors_for(depth) * kLanes;
+  std::memset(columns, 0, static_cast<size_t>(whole_groups<T>(rows.count) * stride) * sizeof(float));
+  for (int64_t r = 0; r < rows.count; ++r) widen_row(v.as<T>() + rows.offset(v, r), depth, columns + r * stride);
+}
+
+/// The rows of a tile of keys, as the left side of a product: f32 as they lie, bf16 widened and padded.
 template <typename T>
 struct KeyRows {
-  const T* data;
+  const float* data;
   int64_t stride;
 
-  KeyRows(const View& v, int64_t key, int64_t head, int64_t count, void* space)
-      : data(v.as<T>() + key * v.stride[0] + head * v.stride[1]), stride(v.stride[0]) {
-    const int64_t depth = v.shape[2];
-    if (depth % kGroup<T> == 0) return;
-    T* copy = static_cast<T*>(space);
-    for (int64_t i = 0; i < count; ++i) {
-      std::memcpy(copy + i * (depth + 1), data + i * stride, static_cast<size_t>(depth) * sizeof(T));
-      copy[i * (depth + 1) + depth] = 0;
+  KeyRows(const View& v, int64_t key, int64_t head, int64_t count, float* space) {
+    const T* rows = v.as<T>() + key * v.stride[0] + head * v.stride[1];
+    if constexpr (sizeof(T) == sizeof(float)) {
+      data = rows;
+      stride = v.stride[0];
+    } else {
+      const int64_t depth = v.shape[2];
+      data = space;
+      stride = whole_groups<T>(depth);
+      for (int64_t i = 0; i < count; ++i) {
+        space[i * stride + stride - 1] = 0;
+        widen_row(rows + i * v.stride[0], depth, space + i * stride);
+      }
     }
-    data = copy;
-    stride = depth + 1;
   }
 };
 
 /// columns[d][key] of `count` keys, zeros up to a whole tile. Reads no other key.
 template <typename T>
-void transpose_keys(const View& v, int64_t key, int64_t head, int64_t count, T* columns, int64_t stride) {
+void transpose_keys(const View& v, int64_t key, int64_t head, int64_t count, float* columns, int64_t stride) {
   const T* from = v.as<T>() + key * v.stride[0] + head * v.stride[1];
-  const int64_t depth = v.shape[2];
-  constexpr int64_t kBand = 16;  // of rows of `columns` that stay in L1 while keys pass
-  for (int64_t begin = 0; begin < depth; begin += kBand) {
-    const int64_t end = begin + kBand < depth ? begin + kBand : depth;
-    for (int64_t i = 0; i < count; ++i)
-      for (int64_t d = begin; d < end; ++d) columns[d * stride + i] = from[i * v.stride[0] + d];
-    for (int64_t d = begin; d < end; ++d)
-      std::memset(columns + d * stride + count, 0, static_cast<size_t>(kKeyTile - count) * sizeof(T));
-  }
+  transpose_rows<T>([&](int64_t i) { return from + i * v.stride[0]; }, count, v.shape[2], columns, stride);
 }
 
 template <typename T>
@@ -143,20 +151,15 @@ void softmax_tile(const ForwardLayout& l, const ForwardLayout::PerBlock& b, int6
     store(b.top + j * kLanes, top[j]);
     store(l.shrink + j * kLanes, shrink[j]);
   }
-  const auto weight = [&](int64_t i, int j) {
-    const F32x16 p = exp(fma(load(l.scores + i * kBlockRows + j * kLanes), splat(scale), low[j]));
-    const F32x16 seen = masked ? where_less(splat(static_cast<float>(tile + i)), visible[j], p, splat(0)) : p;
-    total[j] = total[j] + seen;
-    return seen;
-  };
-  T* const p = static_cast<T*>(l.p);
-  for (int64_t i = 0; i < keys; i += kGroup<T>)
+  for (int64_t i = 0; i < keys; ++i)
     for (int j = 0; j < vectors; ++j) {
-      T* const to = p + i * kBlockRows + j * kLanes * kGroup<T>;
-      const F32x16 first = weight(i, j);
-      if constexpr (kGroup<T> == 1) store(to, first);
-      else store_groups(to, first, i + 1 < keys ? weight(i + 1, j) : splat(0));
+      float* const at = l.scores + i * kBlockRows + j * kLanes;
+      F32x16 p = exp(fma(load(at), splat(scale), low[j]));
+      if (masked) p = where_less(splat(static_cast<float>(tile + i)), visible[j], p, splat(0));
+      total[j] = total[j] + p;
+      store(at, rounded_to<T>(p));
     }
+  if (whole_groups<T>(keys) > keys) std::memset(l.scores + keys * kBlockRows, 0, kBlockRows * sizeof(float));
   for (int j = 0; j < vectors; ++j)
     store(b.total + j * kLanes, fma(load(b.total + j * kLanes), shrink[j], total[j]));
 }
@@ -176,30 +179,23 @@ void softmax_tile(const ForwardLayout& l, const ForwardLayout::PerBlock& b, int6
 template <typename T>
 void weigh_unseen_infinities(const ForwardLayout& l, const ForwardLayout::PerBlock& b, int64_t d_v, int64_t vectors,
                              int64_t tile, int64_t keys) {
-  const T *const v = static_cast<const T*>(l.v_columns), *const p = static_cast<const T*>(l.p);
   for (int64_t d = 0; d < d_v; ++d)
     for (int64_t j = 0; j < vectors; ++j) {
       float* const at = b.sum + d * kBlockRows + j * kLanes;
       const F32x16 visible = load(b.visible + j * kLanes);
       F32x16 sum = load(at) * load(l.shrink + j * kLanes);
-      for (int64_t i = 0; i < keys; i += kGroup<T>) {
-        const auto weights = load_groups(p + i * kBlockRows + j * kLanes * kGroup<T>);
-        T seen[kGroup<T>] = {v[d * kKeyTile + i]};
-        F32x16 next = dot(sum, broadcast_group(seen), weights);
-        if constexpr (kGroup<T> == 2) {
-          seen[1] = v[d * kKeyTile + i + 1];
-          const F32x16 both = dot(sum, broadcast_group(seen), weights);
-          next = where_less(splat(static_cast<float>(tile + i + 1)), visible, both, next);
+      for (int64_t i = 0; i < keys; i += kGroup<T>)
+        for (int64_t e = i + kGroup<T> - 1; e >= i; --e) {
+          const F32x16 next = fma(splat(l.v_columns[d * kKeyTile + e]), load(l.scores + e * kBlockRows + j * kLanes), sum);
+          sum = where_less(splat(static_cast<float>(tile + e)), visible, next, sum);
         }
-        sum = where_less(splat(static_cast<float>(tile + i)), visible, next, sum);
-      }
       store(at, sum);
     }
 }
 
 template <typename T>
 void begin_block(const AttentionArgs& a, const BlockRows& rows, const ForwardLayout::PerBlock& b) {
-  pack_lanes(a.q, rows, static_cast<T*>(b.q));
+  pack_lanes<T>(a.q, rows, b.q);
   for (int64_t r = 0; r < kBlockRows; ++r) {
     b.top[r] = -__builtin_inff();
     b.total[r] = 0;
@@ -244,30 +240,27 @@ void forward_task(const AttentionArgs& a, const QueryBlock& task, const ForwardL
     begin_block<T>(a, rows, l.block[i]);
     keys_seen[i] = fill_visible(a.position.as<int32_t>(), rows, 1, l.block[i].visible);
   }
-  T* const v_columns = static_cast<T*>(l.v_columns);
   for (int64_t tile = 0; tile < task.run.keys; tile += kKeyTile) {
     const int64_t keys = task.run.keys - tile < kKeyTile ? task.run.keys - tile : kKeyTile;
     const KeyRows<T> k_rows(a.k, task.run.key_begin + tile, task.head, keys, l.k_rows);
-    transpose_keys(a.v, task.run.key_begin + tile, task.head, keys, v_columns, kKeyTile);
+    transpose_keys<T>(a.v, task.run.key_begin + tile, task.head, keys, l.v_columns, kKeyTile);
     for (int64_t i = 0; i < blocks; ++i) {
       if (keys_seen[i] <= tile) continue;
       const ForwardLayout::PerBlock& b = l.block[i];
       const BlockRows rows(task, task.row_begin + i * kBlockRows, task.row_end, group);
       const int64_t n = keys_seen[i] - tile < keys ? keys_seen[i] - tile : keys;
       const int64_t vectors = vectors_for(rows.count);
-      tile_product<Start::kZero>(TileProduct<T>{k_rows.data, k_rows.stride, static_cast<const T*>(b.q), kBlockRows * kGroup<T>,
-                                                groups_for<T>(d_qk), l.scores, kBlockRows},
-                                 0, n, 0, vectors);
+      tile_product<Start::kZero, T>({k_rows.data, k_rows.stride, b.q, kBlockRows, whole_groups<T>(d_qk), l.scores, kBlockRows},
+                                    0, n, 0, vectors);
       const bool masked = least(b.visible, rows.count) < static_cast<float>(tile + n);
       if (masked) softmax_tile<true, T>(l, b, vectors, tile, n, a.scale);
       else softmax_tile<false, T>(l, b, vectors, tile, n, a.scale);
-      if (masked && !all_finite<T>(a.v, task.run.key_begin + tile, task.head, n)) {
+      if ((masked || n < keys) && !all_finite<T>(a.v, task.run.key_begin + tile, task.head, keys)) {
         weigh_unseen_infinities<T>(l, b, d_v, vectors, tile, n);
         continue;
       }
-      tile_product<Start::kScaleAndAdd>(TileProduct<T>{v_columns, kKeyTile, static_cast<const T*>(l.p), kBlockRows * kGroup<T>,
-                                                       groups_for<T>(n), b.sum, kBlockRows, l.shrink},
-                                        0, d_v, 0, vectors);
+      tile_product<Start::kScaleAndAdd, T>({l.v_columns, kKeyTile, l.scores, kBlockRows, whole_groups<T>(n), b.sum, kBlockRows, l.shrink},
+                                           0, d_v, 0, vectors);
     }
   }
   for (int64_t i = 0; i < blocks; ++i)
@@ -305,17 +298,21 @@ struct Backward {
   /// Once for each tile of keys, before the first block of rows.
   void begin_tile(int64_t tile) const {
     const int64_t keys = task.run.keys - tile < kKeyTile ? task.run.keys - tile : kKeyTile;
-    transpose_keys(a.k, task.run.key_begin + tile, task.head, keys, static_cast<T*>(run.k_columns) + tile, keys_stride());
+    transpose_keys<T>(a.k, task.run.key_begin + tile, task.head, keys, run.k_columns + tile, keys_stride());
     std::memset(run.d_k + tile * qk_columns(), 0, static_cast<size_t>(keys * qk_columns()) * sizeof(float));
     std::memset(run.d_v + tile * v_columns(), 0, static_cast<size_t>(keys * v_columns()) * sizeof(float));
   }
 
-  /// Returns the keys that the block sees.
+  static constexpr int64_t kPackings = 4;
+  void pack(const BlockRows& rows, int64_t which) const {
+    if (which == 0) pack_lanes<T>(a.q, rows, run.q_lanes);
+    if (which == 1) pack_columns<T>(a.q, rows, run.q_columns);
+    if (which == 2) pack_lanes<T>(a.d_out, rows, run.d_out_lanes);
+    if (which == 3) pack_columns<T>(a.d_out, rows, run.d_out_columns);
+  }
+
+  /// What else a block needs of its rows. Returns the keys that it sees.
   int64_t begin_block(const BlockRows& rows) const {
-    pack_lanes(a.q, rows, static_cast<T*>(run.q_lanes));
-    pack_columns(a.q, rows, static_cast<T*>(run.q_columns));
-    pack_lanes(a.d_out, rows, static_cast<T*>(run.d_out_lanes));
-    pack_columns(a.d_out, rows, static_cast<T*>(run.d_out_columns));
     for (int64_t r = 0; r < kBlockRows; ++r) {
       run.lse[r] = run.delta[r] = 0;
       if (r >= rows.count) continue;
@@ -331,60 +328,45 @@ struct Backward {
     return fill_visible(a.position.template as<int32_t>(), rows, 0, run.visible);
   }
 
-  /// P and d_s of a tile, rounded to T: p and d_s [key][row], and d_s in groups of keys for d_q.
-  void score_gradients(const BackwardLayout::PerThread& own, int64_t tile, int64_t keys, int64_t vectors) const {
-    T *const p = static_cast<T*>(own.p), *const d_s = static_cast<T*>(own.d_s);
-    T* const grouped = static_cast<T*>(run.d_s) + tile * kBlockRows;
+  /// P and d_s of a tile, rounded to T, from scores and d_p.
+  void score_gradients(const BackwardLayout::PerThread& own, float* d_s, int64_t tile, int64_t keys, int64_t vectors) const {
     for (int64_t j = 0; j < vectors; ++j) {
       const F32x16 low = splat(0) - load(run.lse + j * kLanes), delta = load(run.delta + j * kLanes);
       const F32x16 visible = load(run.visible + j * kLanes);
-      const auto key = [&](int64_t i) {
+      for (int64_t i = 0; i < keys; ++i) {
         const int64_t at = i * kBlockRows + j * kLanes;
-        const F32x16 weight = exp(fma(load(own.scores + at), splat(a.scale), low));
-        const F32x16 gradient = weight * (load(own.d_p + at) - delta);
+        const F32x16 p = exp(fma(load(own.p + at), splat(a.scale), low));
+        const F32x16 gradient = p * (load(own.d_p + at) - delta);
         const F32x16 here = splat(static_cast<float>(tile + i));
-        store(p + at, where_less(here, visible, weight, splat(0)));
-        const F32x16 seen = where_less(here, visible, gradient, splat(0));
-        store(d_s + at, seen);
-        return seen;
-      };
-      for (int64_t i = 0; i < keys; i += kGroup<T>) {
-        T* const to = grouped + i * kBlockRows + j * kLanes * kGroup<T>;
-        const F32x16 first = key(i);
-        if constexpr (kGroup<T> == 1) store(to, first);
-        else store_groups(to, first, i + 1 < keys ? key(i + 1) : splat(0));
+        store(own.p + at, where_less(here, visible, rounded_to<T>(p), splat(0)));
+        store(d_s + at, where_less(here, visible, rounded_to<T>(gradient), splat(0)));
       }
     }
+    if (whole_groups<T>(keys) > keys) std::memset(d_s + keys * kBlockRows, 0, kBlockRows * sizeof(float));
   }
 
   /// One tile of keys of a block of rows: d_k and d_v of its keys move on, d_s is left for d_q.
   void tile_step(const BlockRows& rows, int64_t tile, int64_t keys_seen, const BackwardLayout::PerThread& own) const {
     const int64_t keys = keys_seen - tile < kKeyTile ? keys_seen - tile : kKeyTile;
-    const int64_t vectors = vectors_for(rows.count), lane_stride = kBlockRows * kGroup<T>;
-    const KeyRows<T> k_rows(a.k, task.run.key_begin + tile, task.head, keys, own.k_rows);
-    const KeyRows<T> v_rows(a.v, task.run.key_begin + tile, task.head, keys, own.v_rows);
-    tile_product<Start::kZero>(TileProduct<T>{k_rows.data, k_rows.stride, static_cast<const T*>(run.q_lanes), lane_stride,
-                                              groups_for<T>(d_qk()), own.scores, kBlockRows},
-                               0, keys, 0, vectors);
-    tile_product<Start::kZero>(TileProduct<T>{v_rows.data, v_rows.stride, static_cast<const T*>(run.d_out_lanes), lane_stride,
-                                              groups_for<T>(d_v()), own.d_p, kBlockRows},
-                               0, keys, 0, vectors);
-    score_gradients(own, tile, keys, vectors);
-    tile_product<Start::kAdd>(TileProduct<T>{static_cast<const T*>(own.p), kBlockRows, static_cast<const T*>(run.d_out_columns),
-                                             v_columns() * kGroup<T>, groups_for<T>(rows.count),
-                                             run.d_v + tile * v_columns(), v_columns()},
-                              0, keys, 0, vectors_for(d_v()));
-    tile_product<Start::kAdd>(TileProduct<T>{static_cast<const T*>(own.d_s), kBlockRows, static_cast<const T*>(run.q_columns),
-                                             qk_columns() * kGroup<T>, groups_for<T>(rows.count),
-                                             run.d_k + tile * qk_columns(), qk_columns()},
-                              0, keys, 0, vectors_for(d_qk()));
+    const int64_t vectors = vectors_for(rows.count), row_terms = whole_groups<T>(rows.count);
+    const int64_t key = task.run.key_begin + tile;
+    float* const d_s = run.d_s + tile * kBlockRows;
+    const KeyRows<T> k_rows(a.k, key, task.head, keys, own.k_rows), v_rows(a.v, key, task.head, keys, own.v_rows);
+    tile_product<Start::kZero, T>({k_rows.data, k_rows.stride, run.q_lanes, kBlockRows, whole_groups<T>(d_qk()), own.p, kBlockRows},
+                                  0, keys, 0, vectors);
+    tile_product<Start::kZero, T>({v_rows.data, v_rows.stride, run.d_out_lanes, kBlockRows, whole_groups<T>(d_v()), own.d_p, kBlockRows},
+                                  0, keys, 0, vectors);
+    score_gradients(own, d_s, tile, keys, vectors);
+    tile_product<Start::kAdd, T>({own.p, kBlockRows, run.d_out_columns, v_columns(), row_terms, run.d_v + tile * v_columns(), v_columns()},
+                                 0, keys, 0, vectors_for(d_v()));
+    tile_product<Start::kAdd, T>({d_s, kBlockRows, run.q_columns, qk_columns(), row_terms, run.d_k + tile * qk_columns(), qk_columns()},
+                                 0, keys, 0, vectors_for(d_qk()));
   }
 
   /// Columns [begin, end) of the block's d_q, once all its tiles are done.
   void query_gradients(const BlockRows& rows, int64_t keys_seen, int64_t begin, int64_t end, float* d_q) const {
-    tile_product<Start::kZero>(TileProduct<T>{static_cast<const T*>(run.k_columns), keys_stride(), static_cast<const T*>(run.d_s),
-                                              kBlockRows * kGroup<T>, groups_for<T>(keys_seen), d_q, kBlockRows},
-                               begin, end, 0, vectors_for(rows.count));
+    tile_product<Start::kZero, T>({run.k_columns, keys_stride(), run.d_s, kBlockRows, whole_groups<T>(keys_seen), d_q, kBlockRows},
+                                  begin, end, 0, vectors_for(rows.count));
     for (int64_t r = 0; r < rows.count; ++r) {
       T* const to = a.d_q.template as<T>() + rows.offset(a.d_q, r);
       float line[kLanes];
@@ -416,15 +398,25 @@ struct Backward {
     }
   }
 
-  void whole(const BackwardLayout::PerThread& own) const {
-    for (int64_t tile = 0; tile < task.run.keys; tile += kKeyTile) begin_tile(tile);
+  int64_t tiles(int64_t keys) const { return (keys + kKeyTile - 1) / kKeyTile; }
+
+  /// All of it. `each(n, f)` calls f(i, own) for i in [0, n), in any order: here or on all threads.
+  template <typename Each>
+  void whole(Each&& each) const {
+    using Own = const BackwardLayout::PerThread&;
+    each(tiles(task.run.keys), [&](int64_t i, Own) { begin_tile(i * kKeyTile); });
     for (int64_t row = 0; row < task.row_end; row += kBlockRows) {
       const BlockRows rows(task, row, task.row_end, group());
       const int64_t keys_seen = begin_block(rows);
-      for (int64_t tile = 0; tile < keys_seen; tile += kKeyTile) tile_step(rows, tile, keys_seen, own);
-      query_gradients(rows, keys_seen, 0, d_qk(), own.d_q);
+      each(kPackings, [&](int64_t i, Own) { pack(rows, i); });
+      each(tiles(keys_seen), [&](int64_t i, Own own) { tile_step(rows, i * kKeyTile, keys_seen, own); });
+      constexpr int64_t kColumns = 96;  // of d_q at a time
+      each((d_qk() + kColumns - 1) / kColumns, [&](int64_t i, Own own) {
+        const int64_t end = (i + 1) * kColumns < d_qk() ? (i + 1) * kColumns : d_qk();
+        query_gradients(rows, keys_seen, i * kColumns, end, own.d_q);
+      });
     }
-    for (int64_t tile = 0; tile < task.run.keys; tile += kKeyTile) end_tile(tile);
+    each(tiles(task.run.keys), [&](int64_t i, Own) { end_tile(i * kKeyTile); });
   }
 };
 
@@ -440,11 +432,25 @@ void backward(const AttentionBackwardArgs& a, void* workspace) {
   const int threads = cpu_pool().threads();
   zero(a.d_k);
   if (a.d_v.given()) zero(a.d_v);
-  const BackwardLayout shared = backward_layout(a, workspace, 0, threads, nullptr);
-  const int64_t tasks = backward_tasks(a, shared.runs, shared.tasks);
-  cpu_pool().parallel_for(tasks, [&](int64_t task, int thread) {
-    const BackwardLayout l = backward_layout(a, workspace, thread, threads, nullptr);
-    Backward<T>{a, shared.tasks[task], l.run}.whole(l.thread);
+  const auto layout = [&](int thread) { return backward_layout(a, workspace, thread, threads, nullptr); };
+  const BackwardLayout first = layout(0);
+  const int64_t count = backward_tasks(a, first.runs, first.tasks);
+  int64_t left = 0;
+  for (int64_t i = 0; i < count; ++i) left += cost(first.tasks[i]);
+  // Tasks so dear that the others would wait for them (a long document of few key heads) are shared by
+  // all threads, tile by tile; then each thread takes whole ones. The sums and their order are the same.
+  int64_t done = 0;
+  for (; done < count && cost(first.tasks[done]) * threads > left; ++done) {
+    left -= cost(first.tasks[done]);
+    Backward<T>{a, first.tasks[done], first.run}.whole([&](int64_t n, auto&& f) {
+      cpu_pool().parallel_for(n, [&](int64_t i, int thread) { f(i, layout(thread).thread); });
+    });
+  }
+  cpu_pool().parallel_for(count - done, [&](int64_t i, int thread) {
+    const BackwardLayout l = layout(thread);
+    Backward<T>{a, first.tasks[done + i], l.run}.whole([&](int64_t n, auto&& f) {
+      for (int64_t part = 0; part < n; ++part) f(part, l.thread);
+    });
   });
 }
 

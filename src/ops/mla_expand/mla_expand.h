@@ -1,5 +1,7 @@
-// Keys and values of every head, from kv_b_proj's output and the key part that all heads share.
+// MLA's expanded keys and values: what kv_b_proj makes of the latent, with the shared rotary key.
 #pragma once
+
+#include <vector>
 
 #include "ops/spec.h"
 #include "tensor/tensor.h"
@@ -7,16 +9,15 @@
 namespace ferry::ops {
 
 struct Expanded {
-  Tensor k;  // [tokens, heads, nope + rope]
-  Tensor v;  // [tokens, heads, value]
+  Tensor k, v;
 };
 
-/// k = [kv's first nope columns | k_pe], v = kv's other columns, for every head.
+/// k[t, h] = [kv[t, h, :nope] | k_pe[t]], v[t, h] = kv[t, h, nope:].
 ///
-/// Shapes    kv [tokens, heads, nope + value], contiguous; k_pe [tokens, rope], rows may be strided.
-/// Types     f32 or bf16, both alike; copies, nothing is rounded.
-/// Gradient  d_kv; d_k_pe: over heads in order, in f32, rounded once.
-/// Errors    check: shapes, types.
+/// Shapes    kv [T, H, nope + dv] and k_pe [T, dr], may be strided; returns k [T, H, nope + dr], v [T, H, dv].
+/// Types     f32 or bf16, both alike; copies bits.
+/// Gradient  d_kv, copied; d_k_pe = sum over heads, in head order in f32, rounded once. Keeps nothing.
+/// Errors    check: shapes, types, 0 <= nope < kv's columns.
 /// Source    DeepSeek-V2, arXiv 2405.04434, section 2.1.
 Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope);
 

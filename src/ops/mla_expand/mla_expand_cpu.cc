@@ -1,6 +1,4 @@
-// Copies, token by token; backward also sums the shared part over heads.
-#include <cstring>
-
+// Copies, in parallel over tokens; only d_k_pe needs arithmetic.
 #include "device/cpu/cpu_device.h"
 #include "ops/cpu/simd.h"
 #include "ops/mla_expand/mla_expand_kernels.h"
@@ -18,53 +16,54 @@ void for_tokens(int64_t tokens, F&& f) {
 }
 
 template <typename T>
-void copy(T* to, const T* from, int64_t n) {
-  std::memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
+T* row(const View& v, int64_t token, int64_t head) {
+  return v.as<T>() + token * v.stride[0] + head * v.stride[1];
+}
+
+template <typename T>
+void copy(T* to, const T* from, int64_t count) {
+  std::memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
 }
 
 template <typename T>
 void forward(const MlaExpandArgs& a) {
-  const int64_t heads = a.kv.shape[1], rope = a.k_pe.shape[1], nope = a.k.shape[2] - rope, value = a.v.shape[2];
+  const int64_t d_v = a.v.shape[2], rotary = a.k_pe.shape[1], nope = a.k.shape[2] - rotary;
   for_tokens(a.kv.shape[0], [&](int64_t t) {
-    const T* pe = a.k_pe.as<T>() + t * a.k_pe.stride[0];
-    for (int64_t h = 0; h < heads; ++h) {
-      const T* kv = a.kv.as<T>() + (t * heads + h) * (nope + value);
-      T* k = a.k.as<T>() + (t * heads + h) * (nope + rope);
-      copy(k, kv, nope);
-      copy(k + nope, pe, rope);
-      copy(a.v.as<T>() + (t * heads + h) * value, kv + nope, value);
+    for (int64_t h = 0; h < a.kv.shape[1]; ++h) {
+      const T* kv = row<T>(a.kv, t, h);
+      copy(row<T>(a.k, t, h), kv, nope);
+      copy(row<T>(a.k, t, h) + nope, row<T>(a.k_pe, t, 0), rotary);
+      copy(row<T>(a.v, t, h), kv + nope, d_v);
     }
   });
 }
 
 template <typename T>
 void backward(const MlaExpandBackwardArgs& a) {
-  const int64_t heads = a.d_kv.shape[1], rope = a.d_k_pe.shape[1], nope = a.d_k.shape[2] - rope, value = a.d_v.shape[2];
-  for_tokens(a.d_kv.shape[0], [&](int64_t t) {
+  const int64_t heads = a.d_k.shape[1], d_v = a.d_v.shape[2], rotary = a.d_k_pe.shape[1], nope = a.d_k.shape[2] - rotary;
+  for_tokens(a.d_k.shape[0], [&](int64_t t) {
     for (int64_t h = 0; h < heads; ++h) {
-      T* d_kv = a.d_kv.as<T>() + (t * heads + h) * (nope + value);
-      copy(d_kv, a.d_k.as<T>() + (t * heads + h) * (nope + rope), nope);
-      copy(d_kv + nope, a.d_v.as<T>() + (t * heads + h) * value, value);
+      copy(row<T>(a.d_kv, t, h), row<T>(a.d_k, t, h), nope);
+      copy(row<T>(a.d_kv, t, h) + nope, row<T>(a.d_v, t, h), d_v);
     }
-    const T* d_pe = a.d_k.as<T>() + t * heads * (nope + rope) + nope;
-    for (int64_t i = 0; i < rope; i += kLanes) {
-      const int n = static_cast<int>(rope - i < kLanes ? rope - i : kLanes);
+    for (int64_t d = 0; d < rotary; d += kLanes) {
+      const int n = static_cast<int>(rotary - d < kLanes ? rotary - d : kLanes);
       F32x16 sum = splat(0);
-      for (int64_t h = 0; h < heads; ++h) sum = sum + load_n(d_pe + h * (nope + rope) + i, n);
-      store_n(a.d_k_pe.as<T>() + t * rope + i, sum, n);
+      for (int64_t h = 0; h < heads; ++h) sum = sum + load_n(row<T>(a.d_k, t, h) + nope + d, n);
+      store_n(row<T>(a.d_k_pe, t, 0) + d, sum, n);
     }
   });
 }
 
 }  // namespace
 
-void mla_expand(const Plan&, const MlaExpandArgs& a, void*, Stream&) {
+void mla_expand_forward(const Plan&, const MlaExpandArgs& a, void*, Stream&) {
   if (a.kv.dtype == DType::kF32) forward<float>(a);
   else forward<bf16_t>(a);
 }
 
 void mla_expand_backward(const Plan&, const MlaExpandBackwardArgs& a, void*, Stream&) {
-  if (a.d_kv.dtype == DType::kF32) backward<float>(a);
+  if (a.d_k.dtype == DType::kF32) backward<float>(a);
   else backward<bf16_t>(a);
 }
 

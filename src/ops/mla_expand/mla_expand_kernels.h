@@ -7,10 +7,9 @@
 namespace ferry::ops {
 
 struct MlaExpandArgs {
-  View kv;    // [tokens, heads, nope + value], contiguous
-  View k_pe;  // [tokens, rope], rows may be strided
-  View k;     // [tokens, heads, nope + rope]
-  View v;     // [tokens, heads, value]
+  View kv;     // [T, H, nope + dv] f32 or bf16
+  View k_pe;   // [T, dr], the same type
+  View k, v;   // [T, H, nope + dr], [T, H, dv]
   template <class V>
   void visit(V&& visitor) const {
     visitor.in("kv", kv);
@@ -21,9 +20,8 @@ struct MlaExpandArgs {
 };
 
 struct MlaExpandBackwardArgs {
-  View d_k, d_v;   // contiguous
-  View d_kv;       // overwritten
-  View d_k_pe;     // overwritten: the sum over heads
+  View d_k, d_v;
+  View d_kv, d_k_pe;  // overwritten whole
   template <class V>
   void visit(V&& visitor) const {
     visitor.in("d_k", d_k);
@@ -33,7 +31,7 @@ struct MlaExpandBackwardArgs {
   }
 };
 
-DECLARE_CPU_KERNEL(MlaExpandArgs, mla_expand)
+DECLARE_CPU_KERNEL(MlaExpandArgs, mla_expand_forward)
 DECLARE_CPU_KERNEL(MlaExpandBackwardArgs, mla_expand_backward)
 
 }  // namespace ferry::ops

@@ -5,19 +5,30 @@
 namespace ferry::ops {
 namespace {
 
-OpCase expand_case(DType dtype, int64_t tokens, int64_t heads, int64_t nope, int64_t rope, int64_t value) {
+struct Sizes {
+  int64_t tokens, heads, nope, rotary, d_v;
+  bool benchmark = false;
+};
+
+OpCase expand_case(DType dtype, const Sizes& z) {
   OpCase c;
-  c.name = fmt::format("{} [{}, {}] {}+{} {}", to_string(dtype), tokens, heads, nope, rope, value);
-  c.inputs = {{.name = "kv", .shape = {tokens, heads, nope + value}, .dtype = dtype, .gradient = true, .rows = true},
-              {.name = "k_pe", .shape = {tokens, rope}, .dtype = dtype, .gradient = true, .rows = true}};
-  c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-    const Expanded e = mla_expand(in[0], in[1], nope);
-    return {e.k, e.v};
+  c.name = fmt::format("{} {} tokens {} heads {}+{}/{}", to_string(dtype), z.tokens, z.heads, z.nope, z.rotary, z.d_v);
+  // k_pe lies behind the latent in the projection's output: a strided view.
+  c.inputs = {{.name = "kv", .shape = {z.tokens, z.heads, z.nope + z.d_v}, .dtype = dtype, .gradient = true, .rows = true},
+              {.name = "latent", .shape = {z.tokens, 3 + z.rotary}, .dtype = dtype, .gradient = true, .rows = true}};
+  c.run = [z](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    const Expanded y = mla_expand(in[0], in[1].slice(1, 3, 3 + z.rotary), z.nope);
+    return {y.k, y.v};
   };
-  c.reference = [=](const std::vector<RefTensor>& in) { return mla_expand_reference(in[0], in[1], nope); };
-  c.tolerance = [](int, const std::vector<RefTensor>&, const RefTensor&) { return std::vector<double>{1e-300}; };
-  c.gradient_tolerance = dtype == DType::kBF16 ? 0x1p-7 : 1e-5;
-  c.bytes = 2.0 * static_cast<double>(tokens * heads * (nope + rope + value)) * static_cast<double>(size_of(dtype));
+  c.reference = [z](const std::vector<RefTensor>& in) {
+    RefTensor k_pe({z.tokens, z.rotary});
+    for (int64_t i = 0; i < k_pe.shape.count(); ++i) k_pe[i] = in[1][i / z.rotary * (3 + z.rotary) + 3 + i % z.rotary];
+    return mla_expand_reference(in[0], k_pe, z.nope);
+  };
+  c.tolerance = [](int, const std::vector<RefTensor>&, const RefTensor&) { return std::vector<double>{0.0}; };  // copies
+  c.gradient_tolerance = dtype == DType::kBF16 ? 0x1p-8 : 1e-6;
+  c.bytes = 2.0 * static_cast<double>(z.tokens * z.heads * (z.nope + z.rotary + z.d_v)) * static_cast<double>(size_of(dtype));
+  c.benchmark = z.benchmark;
   return c;
 }
 
@@ -26,9 +37,11 @@ OpCase expand_case(DType dtype, int64_t tokens, int64_t heads, int64_t nope, int
 OpSpec mla_expand_spec() {
   OpSpec spec{.op = "mla_expand", .kernels = mla_expand_kernels(), .cases = {}};
   for (const DType t : {DType::kF32, DType::kBF16}) {
-    spec.cases.push_back(expand_case(t, 5, 3, 10, 6, 7));
-    spec.cases.push_back(expand_case(t, 3, 4, 128, 64, 128));  // DeepSeek V3's head
-    spec.cases.push_back(expand_case(t, 1, 1, 1, 17, 1));
+    spec.cases.push_back(expand_case(t, {1, 1, 1, 1, 1}));
+    spec.cases.push_back(expand_case(t, {37, 3, 7, 18, 5}));
+    spec.cases.push_back(expand_case(t, {5, 4, 0, 16, 8}));       // no part without position
+    spec.cases.push_back(expand_case(t, {3, 4, 128, 64, 128}));  // DeepSeek V3's
+    spec.cases.push_back(expand_case(t, {8192, 12, 64, 32, 64, true}));
   }
   return spec;
 }

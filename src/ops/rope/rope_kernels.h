@@ -1,4 +1,4 @@
-// What the kernels of rope take.
+// What the kernel of rope takes.
 #pragma once
 
 #include "ops/kernel_table.h"
@@ -7,18 +7,18 @@
 namespace ferry::ops {
 
 struct RopeArgs {
-  View x;              // [tokens, heads, width] or [tokens, width], f32 or bf16; may be strided
-  View cosine, sine;   // [positions, dim / 2] f32
-  View position;       // [tokens] i32
-  View y;              // x's shape, contiguous; may be strided for the gradient
-  int64_t begin;       // first rotated column
-  bool interleaved;    // pairs (2i, 2i + 1); otherwise (i, i + dim / 2)
-  bool inverse;        // rotates back: the gradient
+  View x;          // [T, H, D] f32 or bf16, may be strided
+  View cos, sin;   // [positions, dim / 2] f32
+  View position;   // [T] i32
+  View y;          // [T, H, D], x's type, contiguous
+  int64_t begin;   // the first rotated column
+  bool interleaved;
+  bool inverse;    // the gradient
   template <class V>
   void visit(V&& v) const {
     v.in("x", x);
-    v.in("cosine", cosine);
-    v.in("sine", sine);
+    v.in("cos", cos);
+    v.in("sin", sin);
     v.in("position", position);
     v.out("y", y);
   }

@@ -1,5 +1,4 @@
-// RoPE's frequencies and tables, in float64 on the host.
-#include <algorithm>
+// The table of cosines and sines, and YaRN. Everything in float64 from +, -, *, / and fma alone.
 #include <cmath>
 
 #include "base/check.h"
@@ -8,100 +7,114 @@
 namespace ferry::ops {
 namespace {
 
-/// base^exponent by repeated multiplication, exponent >= 0.
-double power(double base, int64_t exponent) {
-  double result = 1;
-  for (; exponent > 0; exponent /= 2, base *= base)
-    if (exponent % 2 == 1) result *= base;
-  return result;
-}
+constexpr double kLn2 = 0.693147180559945286;   // nearest double
+constexpr double kLn2Rest = 2.319046813846299558e-17;
+constexpr double kHalfPi = 1.570796326794896558;
+constexpr double kHalfPiRest = 6.123233995736766036e-17;
 
-/// The largest double r with r^n <= x, 0 < x <= 1: bisection, so that no library function decides bits.
-double root(double x, int64_t n) {
-  double low = 0, high = 1;
-  if (x >= 1) return 1;
-  for (;;) {
-    const double middle = low + (high - low) / 2;
-    if (middle <= low || middle >= high) return low;
-    (power(middle, n) <= x ? low : high) = middle;
+/// ln x for normal x > 0. With x = m 2^e, m in [0.7, 1.5): 2 atanh((m - 1) / (m + 1)) + e ln 2.
+double natural_log(double x) {
+  int e = 0;
+  double m = std::frexp(x, &e);  // exact
+  if (m < 0.7) {
+    m *= 2;
+    --e;
   }
+  const double s = (m - 1) / (m + 1), s2 = s * s;  // |s| < 0.18: the 13th term is below 2^-60
+  double p = 0;
+  for (int n = 25; n >= 1; n -= 2) p = p * s2 + 1.0 / n;
+  return 2 * s * p + e * kLn2;
 }
 
-struct SineCosine {
-  double sine, cosine;
+/// e^x for |x| < 700: x = n ln 2 + r, then 1 + r + r²/2! + ... to the 14th power.
+double exponential(double x) {
+  const double n = std::floor(x / kLn2 + 0.5);
+  const double r = std::fma(-n, kLn2Rest, std::fma(-n, kLn2, x));
+  double p = 1;
+  for (int i = 14; i >= 1; --i) p = p * r / i + 1;
+  return std::ldexp(p, static_cast<int>(n));  // exact
+}
+
+struct Turn {
+  double cos, sin;
 };
 
-/// Taylor series on [-pi/4, pi/4] after taking multiples of pi/2 away in three parts (Cody and Waite);
-/// |x| up to 10^7 keeps the error below 10^-14.
-SineCosine sine_cosine(double x) {
-  const double n = std::nearbyint(x * 0.63661977236758134308);
-  double r = std::fma(n, -1.57079632673412561417e+00, x);
-  r = std::fma(n, -6.07710050630396597660e-11, r);
-  r = std::fma(n, -2.02226624879595063154e-21, r);
-  const double z = r * r;
-  double s = -1.0 / 1307674368000.0;
-  for (const double c : {1.0 / 6227020800.0, -1.0 / 39916800.0, 1.0 / 362880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0})
-    s = std::fma(s, z, c);
+/// For 0 <= x < 2^40: x = n pi/2 + r with pi/2 in two parts, each product rounded once by fma; then
+/// Taylor series on |r| <= pi/4, whose first term left out is below 2^-56.
+Turn turn(double x) {
+  const double n = std::floor(x / kHalfPi + 0.5);
+  const double r = std::fma(-n, kHalfPiRest, std::fma(-n, kHalfPi, x)), r2 = r * r;
+  double s = 1, c = 1;
+  for (int i = 16; i >= 2; i -= 2) {
+    s = 1 - s * r2 / (i * (i + 1));
+    c = 1 - c * r2 / (i * (i - 1));
+  }
   s *= r;
-  double c = 1.0 / 20922789888000.0;
-  for (const double k : {-1.0 / 87178291200.0, 1.0 / 479001600.0, -1.0 / 3628800.0, 1.0 / 40320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5, 1.0})
-    c = std::fma(c, z, k);
-  switch (static_cast<int64_t>(n) & 3) {
-    case 0: return {s, c};
-    case 1: return {c, -s};
-    case 2: return {-s, -c};
-    default: return {-c, s};
+  switch (static_cast<int64_t>(n) % 4) {
+    case 0: return {c, s};
+    case 1: return {-s, c};
+    case 2: return {-c, -s};
+    default: return {s, -c};
   }
 }
 
-/// YaRN's attention factor of a scale s.
-double magnitude(const RopeConfig& c, double s) {
-  return c.yarn && c.factor > 1 ? 0.1 * s * std::log(c.factor) + 1 : 1;
+double mscale(double factor, double m) { return factor <= 1 ? 1 : 0.1 * m * natural_log(factor) + 1; }
+
+void check_config(const RopeConfig& c) {
+  check(c.dim > 0 && c.dim % 2 == 0, "rope: dim {}", c.dim);
+  check(c.theta > 1, "rope: theta {}", c.theta);
+  if (c.yarn)
+    check(c.factor >= 1 && c.original_max_position > 0 && c.beta_fast >= c.beta_slow && c.beta_slow > 0,
+          "rope: YaRN factor {}, original positions {}, beta {} and {}", c.factor, c.original_max_position, c.beta_fast,
+          c.beta_slow);
 }
 
 }  // namespace
 
-YarnRange yarn_range(const RopeConfig& c) {
-  const double dim = static_cast<double>(c.dim);
-  const auto correction = [&](double rotations) {
-    return dim * std::log(static_cast<double>(c.original_max_position) / (rotations * 2 * 3.14159265358979323846)) /
-           (2 * std::log(c.theta));
+YarnRange yarn_range(const RopeConfig& config) {
+  check_config(config);
+  const auto dim = static_cast<double>(config.dim);
+  const auto pair_with = [&](double turns) {  // that turns so often in the original context
+    return dim * natural_log(static_cast<double>(config.original_max_position) / (turns * 4 * kHalfPi)) /
+           (2 * natural_log(config.theta));
   };
-  return {std::max(std::floor(correction(c.beta_fast)), 0.0), std::min(std::ceil(correction(c.beta_slow)), dim - 1)};
+  const auto clamped = [&](double i) { return static_cast<int64_t>(i < 0 ? 0 : i > dim - 1 ? dim - 1 : i); };
+  return {clamped(std::floor(pair_with(config.beta_fast))), clamped(std::ceil(pair_with(config.beta_slow)))};
 }
 
-std::vector<double> rope_frequencies(const RopeConfig& c) {
-  check(c.dim >= 2 && c.dim % 2 == 0 && c.theta >= 1, "rope: dim {}, theta {}", c.dim, c.theta);
-  const double step = root(1 / c.theta, c.dim / 2);  // theta^(-2 / dim)
-  std::vector<double> f;
-  for (int64_t i = 0; i < c.dim / 2; ++i) f.push_back(power(step, i));
-  if (!c.yarn) return f;
-  const YarnRange range = yarn_range(c);
-  const double width = range.high == range.low ? 0.001 : range.high - range.low;
-  for (size_t i = 0; i < f.size(); ++i) {
-    const double ramp = std::clamp((static_cast<double>(i) - range.low) / width, 0.0, 1.0);
-    f[i] = f[i] / c.factor * ramp + f[i] * (1 - ramp);
-  }
-  return f;
-}
-
-RopeTable make_rope_table(const RopeConfig& c, int64_t positions, Device& device) {
-  const std::vector<double> frequencies = rope_frequencies(c);
-  const double m = magnitude(c, c.mscale) / magnitude(c, c.mscale_all_dim);
-  std::vector<float> cosine, sine;
-  for (int64_t p = 0; p < positions; ++p)
-    for (const double f : frequencies) {
-      const SineCosine v = sine_cosine(static_cast<double>(p) * f);
-      cosine.push_back(static_cast<float>(v.cosine * m));
-      sine.push_back(static_cast<float>(v.sine * m));
+RopeTable make_rope_table(const RopeConfig& config, int64_t positions, Device& device) {
+  check_config(config);
+  const int64_t pairs = config.dim / 2;
+  std::vector<double> frequency(static_cast<size_t>(pairs));
+  const double log_theta = natural_log(config.theta);
+  for (int64_t i = 0; i < pairs; ++i)
+    frequency[static_cast<size_t>(i)] = exponential(-2.0 * static_cast<double>(i) / static_cast<double>(config.dim) * log_theta);
+  double size = 1;
+  if (config.yarn) {
+    const YarnRange range = yarn_range(config);
+    // A ramp of no width is a step; Transformers widens it by a thousandth, which is the same.
+    const double width = range.high > range.low ? static_cast<double>(range.high - range.low) : 1e-3;
+    for (int64_t i = 0; i < pairs; ++i) {
+      double& f = frequency[static_cast<size_t>(i)];
+      const double x = static_cast<double>(i - range.low) / width, ramp = x < 0 ? 0 : x > 1 ? 1 : x;
+      f = f / config.factor * ramp + f * (1 - ramp);
     }
-  const Shape shape = {positions, c.dim / 2};
-  return {Tensor::from_f32(cosine, shape, device), Tensor::from_f32(sine, shape, device)};
+    size = mscale(config.factor, config.mscale) / mscale(config.factor, config.mscale_all_dim);
+  }
+  std::vector<float> cos(static_cast<size_t>(positions * pairs)), sin(cos.size());
+  for (int64_t t = 0; t < positions; ++t)
+    for (int64_t i = 0; i < pairs; ++i) {
+      const Turn angle = turn(static_cast<double>(t) * frequency[static_cast<size_t>(i)]);
+      cos[static_cast<size_t>(t * pairs + i)] = static_cast<float>(angle.cos * size);
+      sin[static_cast<size_t>(t * pairs + i)] = static_cast<float>(angle.sin * size);
+    }
+  return {Tensor::from_f32(cos, {positions, pairs}, device), Tensor::from_f32(sin, {positions, pairs}, device)};
 }
 
-float mla_softmax_scale(int64_t width, const RopeConfig& c) {
-  const double m = magnitude(c, c.mscale_all_dim);
-  return static_cast<float>(m * m / std::sqrt(static_cast<double>(width)));
+float mla_softmax_scale(int64_t d_qk, const RopeConfig& config) {
+  check(d_qk > 0, "mla_softmax_scale: d_qk {}", d_qk);
+  const double m = config.yarn ? mscale(config.factor, config.mscale_all_dim) : 1;
+  return static_cast<float>(m * m / std::sqrt(static_cast<double>(d_qk)));
 }
 
 }  // namespace ferry::ops
