@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/check.h"
 #include "base/file.h"
@@ -126,19 +127,20 @@ Result<void> ModelDir::open_index(const std::string& index_path) {
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object())
     return fail(Code::kCorrupt, "{}: needs an object \"weight_map\"", index_path);
   const nlohmann::json& map = index["weight_map"];
-  std::map<std::string, size_t> shard_of;
+  std::set<std::string> files;
   for (const auto& [name, where] : map.items()) {
     if (!where.is_string()) return fail(Code::kCorrupt, "{}: {}: expected a file's name", index_path, printable(name));
     const std::string& file = where.get_ref<const std::string&>();
     if (!is_inside(file) || file.find('/') != file.npos || !file.ends_with(".safetensors"))
       return fail(Code::kCorrupt, "{}: {}: {} is not the name of a safetensors file in this directory", index_path,
                   printable(name), printable(file));
-    shard_of.emplace(file, 0);
+    files.insert(file);
   }
-  for (auto& [file, number] : shard_of) {
-    number = shards_.size();
+  for (const std::string& file : files)
     if (!path_exists(join_path(path_, file)))
       return fail(Code::kNotFound, "{}: {} is missing, but the index names it; fetch the shard", path_, file);
+  for (const std::string& file : files) {
+    const size_t number = shards_.size();
     TRY(add_shard(file));
     for (const TensorInfo& t : shards_.back()->tensors()) {
       const auto it = map.find(t.name);
