@@ -19,8 +19,20 @@
 
 namespace ferry {
 
+/// In memory where there is such a file system: these tests sync thousands of files, which on a busy
+/// disk takes minutes and shows nothing more. Removed at the end of the process (children use _exit).
+inline const std::string& test_root() {
+  struct Root {
+    std::string path = fmt::format("{}/ferry_checkpoint_test.{}", ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ::testing::TempDir(),
+                                   ::getpid());
+    ~Root() { EXPECT_TRUE(remove_tree(path)); }
+  };
+  static const Root root;
+  return root.path;
+}
+
 inline std::string fresh_folder(const std::string& name) {
-  const std::string path = fmt::format("{}ferry_checkpoint_test.{}/{}", ::testing::TempDir(), ::getpid(), name);
+  const std::string path = join_path(test_root(), name);
   EXPECT_TRUE(remove_tree(path));
   EXPECT_TRUE(make_folders(path));
   return path;
