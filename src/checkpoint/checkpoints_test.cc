@@ -36,7 +36,8 @@ int64_t step_in(const CheckpointInfo& info) {
   Result<TrainingStateReader> reader = TrainingStateReader::open(info.path);
   EXPECT_TRUE(reader) << reader.error().message;
   if (!dir || !reader) return -1;
-  EXPECT_EQ(bytes_of(*reader->load("adamw.m/w", cpu())), bytes_of(random_tensor({7, 3}, static_cast<uint64_t>(info.step))));
+  EXPECT_EQ(bytes_of(*reader->load("adamw.m/w", cpu())),
+            bytes_of(random_tensor({7, 3}, static_cast<uint64_t>(info.step))));
   return info.step;
 }
 
@@ -70,10 +71,13 @@ TEST(TrainingState, PiecesMustTile) {
     change(c);
     static_cast<void>(save_checkpoint(folder, 1, model(1), c));
   };
-  EXPECT_THROW(save([](auto& c) { c.parts[0].pop_back(); }), Bug);                       // rows missing in front
-  EXPECT_THROW(save([](auto& c) { c.parts[1].erase(c.parts[1].begin()); }), Bug);        // at the end
-  EXPECT_THROW(save([](auto& c) { c.parts[1].push_back(c.parts[0][0]); }), Bug);         // twice
-  EXPECT_THROW(save([](auto& c) { c.parts[0][0].global_shape = {8, 3}; }), Bug);         // of another tensor
+  EXPECT_THROW(save([](auto& c) { c.parts[0].pop_back(); }), Bug);  // rows missing in front
+  EXPECT_THROW(save([](auto& c) { c.parts[1].erase(c.parts[1].begin()); }), Bug);  // at the end
+  EXPECT_THROW(save([](auto& c) { c.parts[1].push_back(c.parts[0][0]); }), Bug);   // twice
+  EXPECT_THROW(save([](auto& c) {
+                 c.parts[0][0].global_shape = {8, 3};
+               }),
+               Bug);  // of another tensor
   EXPECT_THROW(save([](auto& c) { c.document = "{\"step\": 2}"; }), Bug);
   EXPECT_THROW(save([](auto& c) { c.document = "{"; }), Bug);
   EXPECT_TRUE(list_folder(folder)->empty());
@@ -100,7 +104,8 @@ TEST(TrainingState, FindsDamage) {
   EXPECT_TRUE(fails(TrainingStateReader::open(path), Code::kCorrupt, {part, "missing"}));
   EXPECT_TRUE(fails(newest_checkpoint(folder), Code::kNotFound, {folder, "ignored", part}));
   ASSERT_TRUE(write_model_dir(join_path(folder, "model"), model(1)));
-  EXPECT_TRUE(fails(TrainingStateReader::open(join_path(folder, "model")), Code::kNotFound, {"without training state"}));
+  EXPECT_TRUE(fails(TrainingStateReader::open(join_path(folder, "model")), Code::kNotFound,
+                    {"without training state"}));
 }
 
 TEST(TrainingState, RefusesContradictoryTables) {
@@ -109,36 +114,49 @@ TEST(TrainingState, RefusesContradictoryTables) {
     const std::string path = checkpoint_path(folder, 4);
     TRY_ASSIGN(StagedFolder staged, StagedFolder::create(path));
     TRY(staged.make_subfolder(kStateFolder));
-    TRY_ASSIGN(FileDigest digest, write_safetensors(staged.file("state/part-00000.safetensors"),
-                                                    std::vector{NamedTensor{"a[0:2]", random_tensor({2, 3}, 1)}}));
+    TRY_ASSIGN(FileDigest digest,
+               write_safetensors(staged.file("state/part-00000.safetensors"),
+                                 std::vector{NamedTensor{"a[0:2]", random_tensor({2, 3}, 1)}}));
     staged.add("state/part-00000.safetensors", digest);
     TRY(staged.write_text(kStateDocument, "{\"step\": 4}"));
-    TRY(staged.write_text("state/tensors.json", R"({"format":"ferry-state-1","tensors":{"a":)" + tensors + "}}"));
+    TRY(staged.write_text("state/tensors.json",
+                          R"({"format":"ferry-state-1","tensors":{"a":)" + tensors + "}}"));
     TRY(staged.commit());
     return TrainingStateReader::open(path);
   };
   EXPECT_TRUE(write(R"({"dtype":"F32","shape":[2,3],"pieces":[[0,2,0]]})"));
-  for (const char* bad : {R"({"dtype":"F32","shape":[3,3],"pieces":[[0,2,0]]})", R"({"dtype":"F32","shape":[2,4],"pieces":[[0,2,0]]})",
-                          R"({"dtype":"I32","shape":[2,3],"pieces":[[0,2,0]]})", R"({"dtype":"F32","shape":[2,3],"pieces":[[0,2,1]]})",
-                          R"({"dtype":"F32","shape":[2,3],"pieces":[[0,1,0]]})", R"({"dtype":"F32","shape":[2,3],"pieces":[]})",
-                          R"({"dtype":"F32","shape":[2,3],"pieces":[[2,0,0]]})", R"({"dtype":"F32","shape":[-2,3],"pieces":[]})",
-                          R"({"dtype":"F32","shape":[],"pieces":[]})", R"({"dtype":"F9","shape":[2,3],"pieces":[[0,2,0]]})",
-                          R"({"dtype":"F32","shape":[2,3],"pieces":[[0,18446744073709551615,0]]})", "3", "{}"})
+  for (const char* bad :
+       {R"({"dtype":"F32","shape":[3,3],"pieces":[[0,2,0]]})",
+        R"({"dtype":"F32","shape":[2,4],"pieces":[[0,2,0]]})",
+        R"({"dtype":"I32","shape":[2,3],"pieces":[[0,2,0]]})",
+        R"({"dtype":"F32","shape":[2,3],"pieces":[[0,2,1]]})",
+        R"({"dtype":"F32","shape":[2,3],"pieces":[[0,1,0]]})",
+        R"({"dtype":"F32","shape":[2,3],"pieces":[]})",
+        R"({"dtype":"F32","shape":[2,3],"pieces":[[2,0,0]]})",
+        R"({"dtype":"F32","shape":[-2,3],"pieces":[]})",
+        R"({"dtype":"F32","shape":[],"pieces":[]})",
+        R"({"dtype":"F9","shape":[2,3],"pieces":[[0,2,0]]})",
+        R"({"dtype":"F32","shape":[2,3],"pieces":[[0,18446744073709551615,0]]})", "3", "{}"})
     EXPECT_TRUE(fails(write(bad), Code::kCorrupt, {"state/tensors.json", "'a'"}) ||
-                fails(write(bad), Code::kCorrupt, {"state/tensors.json", "are not in"})) << bad;
+                fails(write(bad), Code::kCorrupt, {"state/tensors.json", "are not in"}))
+        << bad;
 }
 
 TEST(Checkpoints, ListsAndPrunes) {
   const std::string folder = fresh_folder("prune");
   EXPECT_TRUE(list_checkpoints(join_path(folder, "none"))->complete.empty());
   EXPECT_TRUE(fails(newest_checkpoint(folder), Code::kNotFound, {folder}));
-  const std::map<int64_t, std::string> losses = {{100, ", \"held_out_loss\": 2.5"}, {200, ", \"held_out_loss\": 1.5"},
-                                                 {300, ", \"held_out_loss\": 1.5"}, {400, ""},
+  const std::map<int64_t, std::string> losses = {{100, ", \"held_out_loss\": 2.5"},
+                                                 {200, ", \"held_out_loss\": 1.5"},
+                                                 {300, ", \"held_out_loss\": 1.5"},
+                                                 {400, ""},
                                                  {123456789, ", \"held_out_loss\": 3.0"}};
-  for (const auto& [step, loss] : losses) ASSERT_TRUE(save_checkpoint(folder, step, model(1), state(step, loss)));
-  ASSERT_TRUE(make_folders(join_path(folder, "step-00000500")));         // not complete
-  ASSERT_TRUE(make_folders(join_path(folder, "step-600")));              // not ours
-  ASSERT_TRUE(rename_path(checkpoint_path(folder, 100), checkpoint_path(folder, 700)));  // says it is 100
+  for (const auto& [step, loss] : losses)
+    ASSERT_TRUE(save_checkpoint(folder, step, model(1), state(step, loss)));
+  ASSERT_TRUE(make_folders(join_path(folder, "step-00000500")));  // not complete
+  ASSERT_TRUE(make_folders(join_path(folder, "step-600")));       // not ours
+  ASSERT_TRUE(
+      rename_path(checkpoint_path(folder, 100), checkpoint_path(folder, 700)));  // says it is 100
   Result<CheckpointList> list = list_checkpoints(folder);
   ASSERT_EQ(list->complete.size(), 4U);
   EXPECT_EQ(list->ignored.size(), 2U);
@@ -148,7 +166,8 @@ TEST(Checkpoints, ListsAndPrunes) {
   EXPECT_EQ(newest_checkpoint(folder)->step, 123456789);
   EXPECT_EQ(prune_checkpoints(folder, {.keep_last = 2, .keep_best = 1})->size(), 1U);
   EXPECT_FALSE(path_exists(checkpoint_path(folder, 200)));  // 300 is as good, and newer
-  EXPECT_TRUE(path_exists(checkpoint_path(folder, 700)));   // never removed: perhaps somebody's only copy
+  EXPECT_TRUE(
+      path_exists(checkpoint_path(folder, 700)));  // never removed: perhaps somebody's only copy
   EXPECT_EQ(prune_checkpoints(folder, {.keep_last = 0, .keep_best = 0})->size(), 2U);
   list = list_checkpoints(folder);
   ASSERT_EQ(list->complete.size(), 1U);
@@ -161,9 +180,12 @@ TEST(Checkpoints, PruningKilledOrFailingLosesNothingKept) {
       bool clean = false;
       for (int n = 1; !clean; ++n) {
         const std::string folder = fresh_folder("prune_kill");
-        for (const int64_t step : {1, 2, 3}) ASSERT_TRUE(save_checkpoint(folder, step, model(1), state(step)));
+        for (const int64_t step : {1, 2, 3})
+          ASSERT_TRUE(save_checkpoint(folder, step, model(1), state(step)));
         if (std::string(action) == "kill") {
-          clean = survives(fmt::format("{}:{}:kill", point, n), [&] { EXPECT_TRUE(prune_checkpoints(folder, {1, 0})); });
+          clean = survives(fmt::format("{}:{}:kill", point, n), [&] {
+            EXPECT_TRUE(prune_checkpoints(folder, {1, 0}));
+          });
         } else {
           arm_faults(fmt::format("{}:{}:eio", point, n));
           const auto removed = prune_checkpoints(folder, {1, 0});
@@ -197,7 +219,8 @@ TEST(Checkpoints, NoSpaceAtAnyWriteLeavesThePreviousAndSaysSo) {
       if (clean) {
         EXPECT_TRUE(saved);
       } else {
-        EXPECT_TRUE(fails(saved, std::string(action) == "enospc" ? Code::kExhausted : Code::kUnavailable,
+        EXPECT_TRUE(fails(saved,
+                          std::string(action) == "enospc" ? Code::kExhausted : Code::kUnavailable,
                           {"step-00000002", "not saved", "are untouched"}));
       }
       EXPECT_TRUE(leftovers(folder).empty());
@@ -210,7 +233,9 @@ TEST(Checkpoints, AReadOnlyFolderIsNamed) {
   const std::string folder = fresh_folder("readonly");
   if (::geteuid() == 0) {
     arm_faults("file.mkdir:1:erofs");
-    std::puts("  running as root, whom permissions do not stop: a read-only file system is simulated instead");
+    std::puts(
+        "  running as root, whom permissions do not stop: a read-only file system is simulated "
+        "instead");
   } else {
     ASSERT_EQ(::chmod(folder.c_str(), 0555), 0);
   }
@@ -228,8 +253,9 @@ TEST(Checkpoints, KilledAtAnyStepOfASave) {
       for (const char* point : kSteps) {
         bool survived = false;
         for (int n = 1; !survived; ++n) {
-          survived = survives(fmt::format("{}:{}:kill{}", point, n, exchange),
-                              [&] { EXPECT_TRUE(save_checkpoint(folder, step, model(5), state(step))); });
+          survived = survives(fmt::format("{}:{}:kill{}", point, n, exchange), [&] {
+            EXPECT_TRUE(save_checkpoint(folder, step, model(5), state(step)));
+          });
           const Result<CheckpointInfo> newest = newest_checkpoint(folder);
           ASSERT_TRUE(newest) << point << " " << n << ": " << newest.error().message;
           EXPECT_TRUE(newest->step == 1 || newest->step == step);
@@ -238,7 +264,8 @@ TEST(Checkpoints, KilledAtAnyStepOfASave) {
           EXPECT_TRUE(list_checkpoints(folder)->ignored.empty());
           ASSERT_TRUE(save_checkpoint(folder, 1, model(1), state(1)));
           ASSERT_TRUE(remove_tree(checkpoint_path(folder, 2)));
-          EXPECT_EQ(*list_folder(folder), std::vector<std::string>{"step-00000001"}) << point << " " << n;
+          EXPECT_EQ(*list_folder(folder), std::vector<std::string>{"step-00000001"})
+              << point << " " << n;
         }
       }
     }

@@ -12,7 +12,8 @@ namespace {
 ModelContents contents(uint64_t seed, uint64_t shard_bytes = uint64_t{4} << 30) {
   ModelContents c;
   c.tensors = {{"model.embed_tokens.weight", random_tensor({16, 8}, seed)},
-               {"model.layers.1.mlp.experts.*.gate_proj.weight", random_tensor({12, 4, 8}, seed + 1), DType::kBF16},
+               {"model.layers.1.mlp.experts.*.gate_proj.weight",
+                random_tensor({12, 4, 8}, seed + 1), DType::kBF16},
                {"model.norm.weight", random_tensor({8}, seed + 2)}};
   c.texts = {{"config.json", fmt::format("{{\"seed\": {}}}", seed)}, {"tokenizer.json", "{}"}};
   c.shard_bytes = shard_bytes;
@@ -49,23 +50,28 @@ TEST(ModelDir, RoundTripWholeAndSharded) {
     ASSERT_TRUE(dir->verify());
     EXPECT_EQ(dir->names().size(), 14U);
     EXPECT_EQ(*dir->text("tokenizer.json"), "{}");
-    EXPECT_TRUE(fails(dir->text("generation_config.json"), Code::kNotFound, {"generation_config.json"}));
+    EXPECT_TRUE(
+        fails(dir->text("generation_config.json"), Code::kNotFound, {"generation_config.json"}));
 
     const Tensor embed = *dir->load("model.embed_tokens.weight", cpu(), DType::kF32);
     EXPECT_EQ(bytes_of(embed), bytes_of(c.tensors[0].value));
     const Tensor narrow = *dir->load("model.embed_tokens.weight", cpu(), DType::kBF16);
     const std::vector<float> exact = embed.to_f32(), rounded = narrow.to_f32();
-    for (size_t i = 0; i < exact.size(); ++i) EXPECT_EQ(rounded[i], bf16_to_f32(f32_to_bf16(exact[i])));
+    for (size_t i = 0; i < exact.size(); ++i)
+      EXPECT_EQ(rounded[i], bf16_to_f32(f32_to_bf16(exact[i])));
 
     const std::string stack = c.tensors[1].name;
     const Tensor experts = *dir->load_stacked(stack, 12, cpu(), DType::kF32);
     EXPECT_EQ(experts.shape(), (Shape{12, 4, 8}));
     const std::vector<float> want = c.tensors[1].value.to_f32(), got = experts.to_f32();
     for (size_t i = 0; i < want.size(); ++i) EXPECT_EQ(got[i], bf16_to_f32(f32_to_bf16(want[i])));
-    const Tensor eleven = *dir->load("model.layers.1.mlp.experts.11.gate_proj.weight", cpu(), DType::kBF16);
+    const Tensor eleven =
+        *dir->load("model.layers.1.mlp.experts.11.gate_proj.weight", cpu(), DType::kBF16);
     EXPECT_EQ(eleven.to_f32(), experts.slice(0, 11, 12).to_f32());
-    EXPECT_TRUE(fails(dir->load_stacked(stack, 13, cpu(), DType::kF32), Code::kNotFound, {"experts.12."}));
-    EXPECT_TRUE(fails(dir->load_stacked(stack, 11, cpu(), DType::kF32), Code::kInvalidInput, {"experts.11.", "11 experts"}));
+    EXPECT_TRUE(
+        fails(dir->load_stacked(stack, 13, cpu(), DType::kF32), Code::kNotFound, {"experts.12."}));
+    EXPECT_TRUE(fails(dir->load_stacked(stack, 11, cpu(), DType::kF32), Code::kInvalidInput,
+                      {"experts.11.", "11 experts"}));
     EXPECT_THROW(static_cast<void>(dir->load_stacked("no.star", 2, cpu(), DType::kF32)), Bug);
     EXPECT_TRUE(fails(dir->load("nope", cpu(), DType::kF32), Code::kNotFound, {path, "'nope'"}));
   }
@@ -78,21 +84,27 @@ TEST(ModelDir, RefusesTypesThatDoNotConvert) {
   c.tensors.push_back({"ids", Tensor::zeros({2}, DType::kI64, cpu())});
   ASSERT_TRUE(write_model_dir(path, c));
   Result<ModelDir> dir = ModelDir::open(path);
-  EXPECT_TRUE(fails(dir->load("f8", cpu(), DType::kBF16), Code::kInvalidInput, {"f8", "scales", "BF16"}));
-  EXPECT_TRUE(fails(dir->load("ids", cpu(), DType::kF32), Code::kInvalidInput, {"ids", "I64", "F32"}));
+  EXPECT_TRUE(
+      fails(dir->load("f8", cpu(), DType::kBF16), Code::kInvalidInput, {"f8", "scales", "BF16"}));
+  EXPECT_TRUE(
+      fails(dir->load("ids", cpu(), DType::kF32), Code::kInvalidInput, {"ids", "I64", "F32"}));
   EXPECT_TRUE(dir->load("ids", cpu(), DType::kI64));
 }
 
 TEST(ModelDir, FindsDamage) {
   const std::string path = join_path(fresh_folder("damage"), "model");
-  const auto rewrite = [&](uint64_t shard_bytes) { ASSERT_TRUE(write_model_dir(path, contents(3, shard_bytes))); };
-  const std::string single = join_path(path, "model.safetensors"), config = join_path(path, "config.json");
+  const auto rewrite = [&](uint64_t shard_bytes) {
+    ASSERT_TRUE(write_model_dir(path, contents(3, shard_bytes)));
+  };
+  const std::string single = join_path(path, "model.safetensors"),
+                    config = join_path(path, "config.json");
 
   rewrite(1 << 30);
   flip_bit(single, *file_size(single) - 1);
   Result<ModelDir> dir = ModelDir::open(path);
   ASSERT_TRUE(dir);  // contents are checked when they are used
-  EXPECT_TRUE(fails(dir->load("model.norm.weight", cpu(), DType::kF32), Code::kCorrupt, {single, "checksum", "restore"}));
+  EXPECT_TRUE(fails(dir->load("model.norm.weight", cpu(), DType::kF32), Code::kCorrupt,
+                    {single, "checksum", "restore"}));
   EXPECT_TRUE(fails(dir->verify(), Code::kCorrupt, {single}));
 
   rewrite(1 << 30);
@@ -109,10 +121,11 @@ TEST(ModelDir, FindsDamage) {
   ASSERT_TRUE(remove_tree(single));
   EXPECT_TRUE(fails(ModelDir::open(path), Code::kCorrupt, {single, "missing"}));
 
-  for (const char* sums : {"", "{", "[]", R"({"format":"ferry-checksums-1"})", R"({"format":"other","files":{}})",
-                           R"({"format":"ferry-checksums-1","files":{"../x":{"bytes":1,"blake2b":""}}})",
-                           R"({"format":"ferry-checksums-1","files":{"x":{"bytes":-1,"blake2b":""}}})",
-                           R"({"format":"ferry-checksums-1","format":"ferry-checksums-1","files":{}})"}) {
+  for (const char* sums :
+       {"", "{", "[]", R"({"format":"ferry-checksums-1"})", R"({"format":"other","files":{}})",
+        R"({"format":"ferry-checksums-1","files":{"../x":{"bytes":1,"blake2b":""}}})",
+        R"({"format":"ferry-checksums-1","files":{"x":{"bytes":-1,"blake2b":""}}})",
+        R"({"format":"ferry-checksums-1","format":"ferry-checksums-1","files":{}})"}) {
     ASSERT_TRUE(write_file_atomic(join_path(path, kChecksumsName), sums));
     EXPECT_TRUE(fails(ModelDir::open(path), Code::kCorrupt, {kChecksumsName})) << sums;
   }
@@ -136,29 +149,40 @@ TEST(ModelDir, IndexAndShardsMustAgree) {
     return ModelDir::open(path);
   };
   const std::string norm = "model.norm.weight";
-  EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"].erase(norm); }), Code::kCorrupt, {norm, "does not name"}));
-  EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"]["ghost"] = i["weight_map"][norm]; }), Code::kCorrupt, {"ghost", "does not have"}));
-  EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"][norm] = i["weight_map"]["model.embed_tokens.weight"]; }),
-                    Code::kCorrupt, {norm, "places it"}));
-  EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"][norm] = 3; }), Code::kCorrupt, {norm, "file's name"}));
+  EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"].erase(norm); }), Code::kCorrupt,
+                    {norm, "does not name"}));
+  EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"]["ghost"] = i["weight_map"][norm]; }),
+                    Code::kCorrupt, {"ghost", "does not have"}));
+  EXPECT_TRUE(fails(
+      with([&](auto& i) { i["weight_map"][norm] = i["weight_map"]["model.embed_tokens.weight"]; }),
+      Code::kCorrupt, {norm, "places it"}));
+  EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"][norm] = 3; }), Code::kCorrupt,
+                    {norm, "file's name"}));
   EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"] = 3; }), Code::kCorrupt, {"weight_map"}));
-  for (const char* outside : {"../model.safetensors", "/etc/x.safetensors", "a/b.safetensors", "..", "", "config.json"})
-    EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"][norm] = outside; }), Code::kCorrupt, {norm, "not the name"})) << outside;
-  EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"][norm] = "model-9.safetensors"; }), Code::kNotFound,
-                    {"model-9.safetensors", "missing"}));
-  ASSERT_TRUE(write_file_atomic(index_path, R"({"weight_map":{"a":"x.safetensors","a":"y.safetensors"}})"));
+  for (const char* outside :
+       {"../model.safetensors", "/etc/x.safetensors", "a/b.safetensors", "..", "", "config.json"})
+    EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"][norm] = outside; }), Code::kCorrupt,
+                      {norm, "not the name"}))
+        << outside;
+  EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"][norm] = "model-9.safetensors"; }),
+                    Code::kNotFound, {"model-9.safetensors", "missing"}));
+  ASSERT_TRUE(
+      write_file_atomic(index_path, R"({"weight_map":{"a":"x.safetensors","a":"y.safetensors"}})"));
   EXPECT_TRUE(fails(ModelDir::open(path), Code::kCorrupt, {"'a'", "twice"}));
   ASSERT_TRUE(write_file_atomic(index_path, std::string(1000, '[')));
   EXPECT_TRUE(fails(ModelDir::open(path), Code::kCorrupt, {index_path}));
   // The same tensor in two shards.
   ASSERT_TRUE(write_file_atomic(index_path, good.dump()));
   const std::string first = good["weight_map"]["model.embed_tokens.weight"];
-  ASSERT_TRUE(write_safetensors(join_path(path, first), std::vector{NamedTensor{"model.embed_tokens.weight", random_tensor({2}, 1)},
-                                                                    NamedTensor{norm, random_tensor({8}, 1)}}));
+  ASSERT_TRUE(
+      write_safetensors(join_path(path, first),
+                        std::vector{NamedTensor{"model.embed_tokens.weight", random_tensor({2}, 1)},
+                                    NamedTensor{norm, random_tensor({8}, 1)}}));
   EXPECT_FALSE(ModelDir::open(path));
   EXPECT_TRUE(fails(ModelDir::open(path), Code::kCorrupt, {first}));
   ASSERT_TRUE(write_file_atomic(join_path(path, "model.safetensors"), "x"));
-  EXPECT_TRUE(fails(ModelDir::open(path), Code::kCorrupt, {"model.safetensors", "index", "remove"}));
+  EXPECT_TRUE(
+      fails(ModelDir::open(path), Code::kCorrupt, {"model.safetensors", "index", "remove"}));
 }
 
 TEST(ModelDir, ReplacesOnlyWhatFerryWrote) {
@@ -168,10 +192,13 @@ TEST(ModelDir, ReplacesOnlyWhatFerryWrote) {
   ASSERT_TRUE(write_model_dir(path + "/", contents(21)));
   EXPECT_EQ(seed_of(path), 21U);
   ASSERT_TRUE(write_file_atomic(join_path(path, "notes.txt"), "mine"));
-  EXPECT_TRUE(fails(write_model_dir(path, contents(22)), Code::kInvalidInput, {"notes.txt", "move it"}));
+  EXPECT_TRUE(
+      fails(write_model_dir(path, contents(22)), Code::kInvalidInput, {"notes.txt", "move it"}));
   EXPECT_EQ(*read_file(join_path(path, "notes.txt")), "mine");
-  EXPECT_TRUE(fails(write_model_dir(folder, contents(22)), Code::kInvalidInput, {folder, "not a folder that Ferry wrote"}));
-  EXPECT_TRUE(fails(write_model_dir(join_path(path, "notes.txt"), contents(22)), Code::kInvalidInput, {"not a folder"}));
+  EXPECT_TRUE(fails(write_model_dir(folder, contents(22)), Code::kInvalidInput,
+                    {folder, "not a folder that Ferry wrote"}));
+  EXPECT_TRUE(fails(write_model_dir(join_path(path, "notes.txt"), contents(22)),
+                    Code::kInvalidInput, {"not a folder"}));
   EXPECT_TRUE(fails(write_model_dir("/", contents(22)), Code::kInvalidInput, {"/"}));
   EXPECT_EQ(seed_of(path), 21U);
   EXPECT_TRUE(leftovers(folder).empty());
@@ -182,7 +209,8 @@ TEST(ModelDir, AnErrorAtAnyStepLeavesTheOldOne) {
     const std::string folder = fresh_folder("enospc"), path = join_path(folder, "model");
     ASSERT_TRUE(write_model_dir(path, contents(30, 600)));
     for (const char* action : {"enospc", "erofs", "eio"}) {
-      for (const char* point : {"file.mkdir", "file.create", "file.write", "file.sync", "file.rename", "file.sync_folder"}) {
+      for (const char* point : {"file.mkdir", "file.create", "file.write", "file.sync",
+                                "file.rename", "file.sync_folder"}) {
         bool clean = false;
         for (int n = 1; !clean; ++n) {
           arm_faults(fmt::format("{}:{}:{}{}", point, n, action, exchange));
@@ -195,7 +223,8 @@ TEST(ModelDir, AnErrorAtAnyStepLeavesTheOldOne) {
           } else if (saved) {  // only a leftover could not be put away
             ADD_FAILURE() << point << " " << n << " had no effect";
           } else {
-            EXPECT_EQ(saved.error().code, std::string(action) == "enospc" ? Code::kExhausted : Code::kUnavailable);
+            EXPECT_EQ(saved.error().code,
+                      std::string(action) == "enospc" ? Code::kExhausted : Code::kUnavailable);
             const bool says_new = saved.error().message.find("is the new one") != std::string::npos;
             EXPECT_EQ(seed, says_new ? 31U : 30U) << saved.error().message;
           }
@@ -237,13 +266,15 @@ TEST(ModelDir, KilledAtAnyStepLeavesTheOldOrTheNew) {
           const Result<ModelDir> dir = ModelDir::open(path);
           if (dir || replacing) {
             const uint64_t seed = seed_of(path);
-            EXPECT_TRUE(seed == 41U || (replacing && !survived && seed == 40U)) << point << " " << n;
+            EXPECT_TRUE(seed == 41U || (replacing && !survived && seed == 40U))
+                << point << " " << n;
           } else {
             EXPECT_TRUE(fails(dir, Code::kNotFound, {path}));
             EXPECT_FALSE(survived);
           }
           ASSERT_TRUE(write_model_dir(path, contents(42)));
-          EXPECT_TRUE(leftovers(folder).empty()) << point << " " << n << " " << leftovers(folder).front();
+          EXPECT_TRUE(leftovers(folder).empty())
+              << point << " " << n << " " << leftovers(folder).front();
           EXPECT_EQ(seed_of(path), 42U);
         }
       }
@@ -254,7 +285,8 @@ TEST(ModelDir, KilledAtAnyStepLeavesTheOldOrTheNew) {
 TEST(ModelDir, AReplacementWithoutExchangeIsRolledBackByOpen) {
   const std::string folder = fresh_folder("rollback"), path = join_path(folder, "model");
   ASSERT_TRUE(write_model_dir(path, contents(50)));
-  EXPECT_FALSE(survives("file.exchange:1:eio,file.rename:2:kill", [&] { EXPECT_TRUE(write_model_dir(path, contents(51))); }));
+  EXPECT_FALSE(survives("file.exchange:1:eio,file.rename:2:kill",
+                        [&] { EXPECT_TRUE(write_model_dir(path, contents(51))); }));
   EXPECT_FALSE(path_exists(path));
   EXPECT_EQ(seed_of(path), 50U);
   ASSERT_TRUE(recover_model_dir(path));
@@ -289,7 +321,8 @@ TEST(ModelDir, WritersAndReadersAtOnce) {
 }
 
 TEST(ModelDir, RefusesToStartWithoutSpace) {
-  EXPECT_TRUE(fails(require_space(fresh_folder("space"), uint64_t{1} << 60), Code::kExhausted, {"saving needs", "are free"}));
+  EXPECT_TRUE(fails(require_space(fresh_folder("space"), uint64_t{1} << 60), Code::kExhausted,
+                    {"saving needs", "are free"}));
   EXPECT_TRUE(require_space(fresh_folder("space"), 1 << 20));
 }
 

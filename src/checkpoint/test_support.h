@@ -19,12 +19,14 @@
 
 namespace ferry {
 
-/// In memory where there is such a file system: these tests sync thousands of files, which on a busy
-/// disk takes minutes and shows nothing more. Removed at the end of the process (children use _exit).
+/// In memory where there is such a file system: these tests sync thousands of files, which on a
+/// busy disk takes minutes and shows nothing more. Removed at the end of the process (children use
+/// _exit).
 inline const std::string& test_root() {
   struct Root {
-    std::string path = fmt::format("{}/ferry_checkpoint_test.{}", ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ::testing::TempDir(),
-                                   ::getpid());
+    std::string path = fmt::format(
+        "{}/ferry_checkpoint_test.{}",
+        ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ::testing::TempDir(), ::getpid());
     ~Root() { EXPECT_TRUE(remove_tree(path)); }
   };
   static const Root root;
@@ -62,9 +64,11 @@ inline void flip_bit(const std::string& path, size_t byte) {
 
 /// A failure of this code whose message has all the words.
 template <typename T>
-::testing::AssertionResult fails(const Result<T>& result, Code code, const std::vector<std::string>& words) {
+::testing::AssertionResult fails(const Result<T>& result, Code code,
+                                 const std::vector<std::string>& words) {
   if (result) return ::testing::AssertionFailure() << "succeeded";
-  if (result.error().code != code) return ::testing::AssertionFailure() << "another code: " << result.error().message;
+  if (result.error().code != code)
+    return ::testing::AssertionFailure() << "another code: " << result.error().message;
   for (const std::string& word : words)
     if (result.error().message.find(word) == std::string::npos)
       return ::testing::AssertionFailure() << "no '" << word << "' in: " << result.error().message;
@@ -72,10 +76,12 @@ template <typename T>
 }
 
 /// Every step of a save that can fail or be the last one of a process.
-inline constexpr const char* kSteps[] = {"file.mkdir",       "file.create",   "file.write", "file.sync",
-                                         "file.sync_folder", "file.exchange", "file.rename", "file.remove"};
+inline constexpr const char* kSteps[] = {"file.mkdir",  "file.create",      "file.write",
+                                         "file.sync",   "file.sync_folder", "file.exchange",
+                                         "file.rename", "file.remove"};
 
-/// Runs `save` in a child with the faults armed. True if it ended by itself, false if it was killed.
+/// Runs `save` in a child with the faults armed. True if it ended by itself, false if it was
+/// killed.
 template <typename Save>
 bool survives(const std::string& faults, Save&& save) {
   const pid_t child = ::fork();
@@ -86,7 +92,8 @@ bool survives(const std::string& faults, Save&& save) {
   }
   int status = 0;
   EXPECT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_TRUE((WIFEXITED(status) && WEXITSTATUS(status) == 0) || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
+  EXPECT_TRUE((WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
+              (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
       << faults << ": status " << status;
   return WIFEXITED(status);
 }
