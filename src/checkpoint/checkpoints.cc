@@ -23,7 +23,8 @@ std::optional<int64_t> step_of(const std::string& name) {
   int64_t step = 0;
   const char* end = name.data() + name.size();
   const auto [rest, error] = std::from_chars(name.data() + kPrefix.size(), end, step);
-  if (error != std::errc{} || rest != end || step < 0 || name != fmt::format("step-{:0{}}", step, kDigits))
+  if (error != std::errc{} || rest != end || step < 0 ||
+      name != fmt::format("step-{:0{}}", step, kDigits))
     return std::nullopt;
   return step;
 }
@@ -46,7 +47,8 @@ Result<CheckpointInfo> inspect(const std::string& path, int64_t step) {
   TRY_ASSIGN(const std::string text, read_file(document, kDocumentBytesMax));
   TRY(sums.check_bytes(kStateDocument, text.data(), text.size()));
   TRY_ASSIGN(CheckpointInfo info, read_document(text, document));
-  if (info.step != step) return fail(Code::kCorrupt, "{}: is of step {}; was the folder renamed?", document, info.step);
+  if (info.step != step)
+    return fail(Code::kCorrupt, "{}: is of step {}; was the folder renamed?", document, info.step);
   info.path = path;
   return info;
 }
@@ -65,17 +67,20 @@ std::vector<std::string> clean(const std::string& folder) {
   if (!names) return {names.error().message};
   std::vector<std::string> problems;
   for (const std::string& name : with_leftovers(*names))
-    for (std::string& problem : remove_leftovers(join_path(folder, name))) problems.push_back(std::move(problem));
+    for (std::string& problem : remove_leftovers(join_path(folder, name)))
+      problems.push_back(std::move(problem));
   return problems;
 }
 
-Result<void> write_checkpoint(StagedFolder& staged, const ModelContents& model, const TrainingStateContents& state) {
+Result<void> write_checkpoint(StagedFolder& staged, const ModelContents& model,
+                              const TrainingStateContents& state) {
   TRY(write_model(staged, model));
   return write_training_state(staged, state);
 }
 
 tl::unexpected<Status> not_saved(const Status& why, const std::string& folder) {
-  return fail(why.code, "{}; this checkpoint was not saved, those already in {} are untouched", why.message, folder);
+  return fail(why.code, "{}; this checkpoint was not saved, those already in {} are untouched",
+              why.message, folder);
 }
 
 }  // namespace
@@ -90,7 +95,8 @@ Result<CheckpointList> list_checkpoints(const std::string& folder) {
   if (!path_exists(folder)) return list;
   TRY_ASSIGN(std::vector<std::string> names, list_folder(folder));
   for (const std::string& name : with_leftovers(names))
-    if (const Result<void> r = recover_folder(join_path(folder, name)); !r) list.ignored.push_back(r.error().message);
+    if (const Result<void> r = recover_folder(join_path(folder, name)); !r)
+      list.ignored.push_back(r.error().message);
   TRY_ASSIGN(names, list_folder(folder));
   for (const std::string& name : names) {
     const std::optional<int64_t> step = step_of(name);
@@ -110,12 +116,12 @@ Result<CheckpointList> list_checkpoints(const std::string& folder) {
 Result<CheckpointInfo> newest_checkpoint(const std::string& folder) {
   TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
   if (!list.complete.empty()) return list.complete.back();
-  return fail(Code::kNotFound, "{}: no complete checkpoint{}{}", folder, list.ignored.empty() ? "" : "; ignored: ",
-              fmt::join(list.ignored, "; "));
+  return fail(Code::kNotFound, "{}: no complete checkpoint{}{}", folder,
+              list.ignored.empty() ? "" : "; ignored: ", fmt::join(list.ignored, "; "));
 }
 
-Result<SaveReport> save_checkpoint(const std::string& folder, int64_t step, const ModelContents& model,
-                                   const TrainingStateContents& state) {
+Result<SaveReport> save_checkpoint(const std::string& folder, int64_t step,
+                                   const ModelContents& model, const TrainingStateContents& state) {
   const std::string path = checkpoint_path(folder, step);
   const Result<CheckpointInfo> described = read_document(state.document, "training state");
   check(described && described->step == step, "checkpoint {}: its document: {}", path,
@@ -126,7 +132,8 @@ Result<SaveReport> save_checkpoint(const std::string& folder, int64_t step, cons
     return not_saved(space.error(), folder);
   Result<StagedFolder> staged = StagedFolder::create(path);
   if (!staged) return not_saved(staged.error(), folder);
-  if (const auto written = write_checkpoint(*staged, model, state); !written) return not_saved(written.error(), folder);
+  if (const auto written = write_checkpoint(*staged, model, state); !written)
+    return not_saved(written.error(), folder);
   Result<SaveReport> report = commit_folder(*staged);
   if (!report && !staged->published()) return not_saved(report.error(), folder);
   if (report) report->warnings.insert(report->warnings.begin(), warnings.begin(), warnings.end());
@@ -137,7 +144,8 @@ Result<std::vector<std::string>> prune_checkpoints(const std::string& folder, Ke
   TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
   std::set<int64_t> kept;
   const auto last = static_cast<size_t>(std::max(keep.keep_last, 1));
-  for (size_t i = 0; i < std::min(last, list.complete.size()); ++i) kept.insert(list.complete[list.complete.size() - 1 - i].step);
+  for (size_t i = 0; i < std::min(last, list.complete.size()); ++i)
+    kept.insert(list.complete[list.complete.size() - 1 - i].step);
   std::vector<CheckpointInfo> ranked;
   for (const CheckpointInfo& c : list.complete)
     if (c.held_out_loss && std::isfinite(*c.held_out_loss)) ranked.push_back(c);

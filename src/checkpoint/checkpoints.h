@@ -26,8 +26,8 @@ struct CheckpointList {
 
 std::string checkpoint_path(const std::string& folder, int64_t step);
 
-/// Complete: checksums.json and every file that it lists, of the listed size, and a state.json that is
-/// unharmed and says the same step. (ModelDir::verify hashes the rest.) Puts back what a killed
+/// Complete: checksums.json and every file that it lists, of the listed size, and a state.json that
+/// is unharmed and says the same step. (ModelDir::verify hashes the rest.) Puts back what a killed
 /// replacement left aside. A folder that does not exist is an empty list. Errors: kUnavailable.
 Result<CheckpointList> list_checkpoints(const std::string& folder);
 
@@ -35,18 +35,18 @@ Result<CheckpointList> list_checkpoints(const std::string& folder);
 Result<CheckpointInfo> newest_checkpoint(const std::string& folder);
 
 /// Writes, or replaces, the checkpoint of `step`. check: the document's step is `step`.
-/// Errors: kExhausted before anything is written if the disk is short, or while writing; kUnavailable.
-/// The checkpoints that are there stay as they are unless the message says otherwise.
-Result<SaveReport> save_checkpoint(const std::string& folder, int64_t step, const ModelContents& model,
-                                   const TrainingStateContents& state);
+/// Errors: kExhausted before anything is written if the disk is short, or while writing;
+/// kUnavailable. The checkpoints that are there stay as they are unless the message says otherwise.
+Result<SaveReport> save_checkpoint(const std::string& folder, int64_t step,
+                                   const ModelContents& model, const TrainingStateContents& state);
 
 struct KeepRules {
   int keep_last = 3;  // the newest, at least 1
   int keep_best = 1;  // those with the lowest held-out loss; the newer of equals
 };
 
-/// Removes the other complete checkpoints, and leftovers of dead writers. Returns the paths removed.
-/// Errors: kUnavailable, naming the first that could not be removed (the others are).
+/// Removes the other complete checkpoints, and leftovers of dead writers. Returns the paths
+/// removed. Errors: kUnavailable, naming the first that could not be removed (the others are).
 Result<std::vector<std::string>> prune_checkpoints(const std::string& folder, KeepRules keep);
 
 }  // namespace ferry

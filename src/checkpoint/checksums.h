@@ -1,5 +1,5 @@
-// checksums.json: the size and BLAKE2b of every file of a folder that Ferry wrote. It is written last,
-// so a folder that has it was written whole.
+// checksums.json: the size and BLAKE2b of every file of a folder that Ferry wrote. It is written
+// last, so a folder that has it was written whole.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ class Checksums {
   static std::string to_json(const std::map<std::string, FileDigest>& files);
 
   const std::map<std::string, FileDigest>& files() const { return files_; }  // by relative path
-  const std::string& text() const { return text_; }                         // the file as it was read
+  const std::string& text() const { return text_; }  // the file as it was read
 
   /// Every listed file exists and has the listed size. Cheap.
   Result<void> check_sizes() const;

@@ -48,7 +48,8 @@ float f16_to_f32(uint16_t half) {
   if (exponent != 0) return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
   if (fraction == 0) return std::bit_cast<float>(sign);
   const int shift = std::countl_zero(fraction) - 21;  // brings the leading one to bit 10
-  return std::bit_cast<float>(sign | static_cast<uint32_t>(113 - shift) << 23 | ((fraction << shift) & 0x3FF) << 13);
+  return std::bit_cast<float>(sign | static_cast<uint32_t>(113 - shift) << 23 |
+                              ((fraction << shift) & 0x3FF) << 13);
 }
 
 uint16_t f32_to_f16(float value) {
@@ -56,15 +57,17 @@ uint16_t f32_to_f16(float value) {
   const uint32_t sign = (u >> 16) & 0x8000;
   const uint32_t magnitude = u & 0x7FFFFFFF;
   const auto with_sign = [sign](uint32_t v) { return static_cast<uint16_t>(sign | v); };
-  if (magnitude > 0x7F800000) return with_sign(0x7E00 | ((magnitude >> 13) & 0x3FF));  // a quiet NaN
-  if (magnitude >= 0x47800000) return with_sign(0x7C00);                              // 2^16 and above
+  if (magnitude > 0x7F800000)
+    return with_sign(0x7E00 | ((magnitude >> 13) & 0x3FF));  // a quiet NaN
+  if (magnitude >= 0x47800000) return with_sign(0x7C00);     // 2^16 and above
   // Round the fraction at the bit that the result's exponent makes the last one; a carry runs into
   // the exponent, and from the largest finite value into infinity, which is what rounding asks for.
   const uint32_t exponent = magnitude >> 23;
-  if (exponent >= 113) return with_sign((magnitude - (112u << 23) + 0xFFF + ((magnitude >> 13) & 1)) >> 13);
+  if (exponent >= 113)
+    return with_sign((magnitude - (112u << 23) + 0xFFF + ((magnitude >> 13) & 1)) >> 13);
   if (exponent < 102) return with_sign(0);  // below half the least subnormal, 2^-25
   const uint32_t fraction = (magnitude & 0x7FFFFF) | 0x800000;
-  const uint32_t drop = 126 - exponent;     // 14..24 bits
+  const uint32_t drop = 126 - exponent;  // 14..24 bits
   const uint32_t half = (1u << (drop - 1)) - 1;
   return with_sign((fraction + half + ((fraction >> drop) & 1)) >> drop);
 }
@@ -78,13 +81,14 @@ void convert_elements(DType from, const std::byte* in, DType to, std::byte* out,
     return;
   }
   const size_t in_size = size_of(from), out_size = size_of(to);
-  for (size_t i = 0; i < count; ++i) store_float(to, load_float(from, in + i * in_size), out + i * out_size);
+  for (size_t i = 0; i < count; ++i)
+    store_float(to, load_float(from, in + i * in_size), out + i * out_size);
 }
 
 void fill_from(const Tensor& tensor, DType from, std::span<const std::byte> bytes) {
   const int64_t count = tensor.count();
-  check(bytes.size() == static_cast<size_t>(count) * size_of(from), "fill: {} bytes for {} elements of {}",
-        bytes.size(), count, to_string(from));
+  check(bytes.size() == static_cast<size_t>(count) * size_of(from),
+        "fill: {} bytes for {} elements of {}", bytes.size(), count, to_string(from));
   const Tensor flat = tensor.reshape(Shape{count});
   std::vector<std::byte> piece;
   for (int64_t begin = 0; begin < count; begin += kPieceElements) {
@@ -114,7 +118,8 @@ Result<void> for_each_piece(const Tensor& tensor, DType stored,
       continue;
     }
     converted.resize(static_cast<size_t>(part.count()) * size_of(stored));
-    convert_elements(tensor.dtype(), raw.data(), stored, converted.data(), static_cast<size_t>(part.count()));
+    convert_elements(tensor.dtype(), raw.data(), stored, converted.data(),
+                     static_cast<size_t>(part.count()));
     TRY(take(converted));
   }
   return {};

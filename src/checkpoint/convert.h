@@ -1,5 +1,5 @@
-// Element conversion between a file's floating-point types and a tensor's. Bit manipulation only, so
-// that the thread's flush-to-zero mode cannot change a result.
+// Element conversion between a file's floating-point types and a tensor's. Bit manipulation only,
+// so that the thread's flush-to-zero mode cannot change a result.
 #pragma once
 
 #include <cstddef>
@@ -18,8 +18,8 @@ uint16_t f32_to_f16(float value);  // to nearest even, with subnormals; overflow
 /// Whether convert_elements can: equal types, or any two of f32, bf16, f16.
 bool can_convert(DType from, DType to);
 
-/// Rounds to nearest even. To bf16 as tensor/bf16.h: results that would be subnormal become zero, as
-/// they do wherever Ferry computes. `from` need not be aligned.
+/// Rounds to nearest even. To bf16 as tensor/bf16.h: results that would be subnormal become zero,
+/// as they do wherever Ferry computes. `from` need not be aligned.
 void convert_elements(DType from, const std::byte* in, DType to, std::byte* out, size_t count);
 
 /// Fills a contiguous tensor, on any device, from `count` elements of another type.

@@ -16,14 +16,17 @@ constexpr int kDepthMax = 64;
 Result<json> parse_json(std::string_view text, const std::string& path) {
   std::vector<std::set<std::string>> keys;
   std::string problem;
-  // The callback cannot stop the parser: it remembers the first problem, and what follows is dropped.
+  // The callback cannot stop the parser: it remembers the first problem, and what follows is
+  // dropped.
   const auto watch = [&](int depth, json::parse_event_t event, json& value) {
     if (!problem.empty()) return false;
     if (event == json::parse_event_t::object_start) keys.emplace_back();
     if (event == json::parse_event_t::object_end) keys.pop_back();
     if (depth > kDepthMax) problem = fmt::format("nested deeper than {} levels", kDepthMax);
-    if (event == json::parse_event_t::key && !keys.back().insert(value.get_ref<const std::string&>()).second)
-      problem = fmt::format("the key {} occurs twice", printable(value.get_ref<const std::string&>()));
+    if (event == json::parse_event_t::key &&
+        !keys.back().insert(value.get_ref<const std::string&>()).second)
+      problem =
+          fmt::format("the key {} occurs twice", printable(value.get_ref<const std::string&>()));
     return problem.empty();
   };
   try {
@@ -39,7 +42,8 @@ Result<std::string> json_quoted(std::string_view text) {
   try {
     return json(text).dump();
   } catch (const json::exception&) {
-    return fail(Code::kInvalidInput, "{}: not UTF-8, so it cannot be stored as JSON", printable(text));
+    return fail(Code::kInvalidInput, "{}: not UTF-8, so it cannot be stored as JSON",
+                printable(text));
   }
 }
 

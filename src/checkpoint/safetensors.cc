@@ -12,13 +12,14 @@
 namespace ferry {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "safetensors data is used as it lies in the file");
+static_assert(std::endian::native == std::endian::little,
+              "safetensors data is used as it lies in the file");
 
 constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kHeaderBytesMax = 100'000'000;  // the format's limit
 
-/// Reads the header's JSON event by event, so that what the format does not allow (a second key of the
-/// same name, another type, another level) is refused where it stands.
+/// Reads the header's JSON event by event, so that what the format does not allow (a second key of
+/// the same name, another type, another level) is refused where it stands.
 class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
  public:
   std::vector<TensorInfo> tensors;
@@ -37,16 +38,19 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     if (at_ != At::kShape && at_ != At::kOffsets) return unexpected("a number");
     std::vector<uint64_t>& list = at_ == At::kShape ? shape_ : offsets_;
     const size_t most = at_ == At::kShape ? 64 : 2;
-    if (list.size() == most) return refuse(Code::kCorrupt, fmt::format("{} has more than {} numbers", field_, most));
+    if (list.size() == most)
+      return refuse(Code::kCorrupt, fmt::format("{} has more than {} numbers", field_, most));
     list.push_back(value);
     return true;
   }
 
   bool string(string_t& text) override {
     if (at_ == At::kMetadata) return metadata_value(text);
-    if (at_ != At::kTensor || field_ != "dtype") return unexpected(fmt::format("the text {}", printable(text)));
+    if (at_ != At::kTensor || field_ != "dtype")
+      return unexpected(fmt::format("the text {}", printable(text)));
     dtype_ = dtype_from_string(text);
-    if (!dtype_) return refuse(Code::kCorrupt, fmt::format("the dtype {} is unknown", printable(text)));
+    if (!dtype_)
+      return refuse(Code::kCorrupt, fmt::format("the dtype {} is unknown", printable(text)));
     return true;
   }
 
@@ -75,7 +79,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     }
     field_ = text;
     if (at_ == At::kMetadata) {
-      if (metadata.contains(text)) return refuse(Code::kCorrupt, fmt::format("the key {} occurs twice", printable(text)));
+      if (metadata.contains(text))
+        return refuse(Code::kCorrupt, fmt::format("the key {} occurs twice", printable(text)));
       return true;
     }
     if (field_ != "dtype" && field_ != "shape" && field_ != "data_offsets")
@@ -110,8 +115,10 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
 
-  bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& e) override {
-    problem = {Code::kCorrupt, fmt::format("the header is not JSON at byte {}: {}", kLengthBytes + position, e.what())};
+  bool parse_error(size_t position, const std::string&,
+                   const nlohmann::detail::exception& e) override {
+    problem = {Code::kCorrupt, fmt::format("the header is not JSON at byte {}: {}",
+                                           kLengthBytes + position, e.what())};
     return false;
   }
 
@@ -125,8 +132,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   bool unexpected(const std::string& what) {
     const bool in_field = at_ != At::kStart && at_ != At::kTop;
-    return refuse(Code::kCorrupt,
-                  fmt::format("{} where the format has none{}", what, in_field ? " (" + printable(field_) + ")" : ""));
+    return refuse(Code::kCorrupt, fmt::format("{} where the format has none{}", what,
+                                              in_field ? " (" + printable(field_) + ")" : ""));
   }
 
   bool metadata_value(const std::string& text) {
@@ -145,17 +152,20 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
       fits &= !__builtin_mul_overflow(bytes, std::max<uint64_t>(d, 1), &bytes);
     }
     if (!fits || bytes > static_cast<uint64_t>(INT64_MAX))
-      return refuse(Code::kCorrupt, fmt::format("the shape [{}] is beyond 64 bits", fmt::join(shape_, ", ")));
+      return refuse(Code::kCorrupt,
+                    fmt::format("the shape [{}] is beyond 64 bits", fmt::join(shape_, ", ")));
     if (any_zero) bytes = 0;
     if (offsets_[0] > offsets_[1])
-      return refuse(Code::kCorrupt, fmt::format("data_offsets [{}, {}] run backwards", offsets_[0], offsets_[1]));
+      return refuse(Code::kCorrupt,
+                    fmt::format("data_offsets [{}, {}] run backwards", offsets_[0], offsets_[1]));
     if (offsets_[1] - offsets_[0] != bytes)
-      return refuse(Code::kCorrupt, fmt::format("data_offsets [{}, {}] hold {} bytes, shape [{}] of {} takes {}", offsets_[0],
-                                                offsets_[1], offsets_[1] - offsets_[0], fmt::join(shape_, ", "),
-                                                to_string(*dtype_), bytes));
+      return refuse(Code::kCorrupt,
+                    fmt::format("data_offsets [{}, {}] hold {} bytes, shape [{}] of {} takes {}",
+                                offsets_[0], offsets_[1], offsets_[1] - offsets_[0],
+                                fmt::join(shape_, ", "), to_string(*dtype_), bytes));
     if (shape_.size() > static_cast<size_t>(kRankMax))
-      return refuse(Code::kInvalidInput,
-                    fmt::format("has {} dimensions; Ferry reads up to {}", shape_.size(), kRankMax));
+      return refuse(Code::kInvalidInput, fmt::format("has {} dimensions; Ferry reads up to {}",
+                                                     shape_.size(), kRankMax));
     const std::vector<int64_t> dims(shape_.begin(), shape_.end());
     tensors.push_back({name_, *dtype_, Shape(dims), offsets_[0], offsets_[1]});
     return true;
@@ -170,7 +180,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 };
 
 /// The tensors must tile [0, data_bytes): no overlap, no hole, nothing outside.
-Result<void> check_tiling(const std::vector<TensorInfo>& tensors, uint64_t data_bytes, const std::string& path) {
+Result<void> check_tiling(const std::vector<TensorInfo>& tensors, uint64_t data_bytes,
+                          const std::string& path) {
   std::vector<const TensorInfo*> by_place;
   by_place.reserve(tensors.size());
   for (const TensorInfo& t : tensors) by_place.push_back(&t);
@@ -181,23 +192,27 @@ Result<void> check_tiling(const std::vector<TensorInfo>& tensors, uint64_t data_
   for (const TensorInfo* t : by_place) {
     if (t->end > data_bytes)
       return fail(Code::kCorrupt,
-                  "{}: {}: data_offsets [{}, {}] end behind the {} bytes of data; the file is cut short or damaged, "
+                  "{}: {}: data_offsets [{}, {}] end behind the {} bytes of data; the file is cut "
+                  "short or damaged, "
                   "fetch it again",
                   path, printable(t->name), t->begin, t->end, data_bytes);
     if (t->begin != covered)
-      return fail(Code::kCorrupt, "{}: {}: data_offsets [{}, {}] {} byte {}, where the data before end", path,
-                  printable(t->name), t->begin, t->end, t->begin < covered ? "overlap the data before" : "leave a hole from",
-                  covered);
+      return fail(Code::kCorrupt,
+                  "{}: {}: data_offsets [{}, {}] {} byte {}, where the data before end", path,
+                  printable(t->name), t->begin, t->end,
+                  t->begin < covered ? "overlap the data before" : "leave a hole from", covered);
     covered = t->end;
   }
   if (covered != data_bytes)
-    return fail(Code::kCorrupt, "{}: {} bytes of data, but the tensors end at {}", path, data_bytes, covered);
+    return fail(Code::kCorrupt, "{}: {} bytes of data, but the tensors end at {}", path, data_bytes,
+                covered);
   return {};
 }
 
 bool by_name(const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; }
 
-Result<std::string> header_text(const std::vector<TensorInfo>& layout, const SafetensorsMetadata& metadata) {
+Result<std::string> header_text(const std::vector<TensorInfo>& layout,
+                                const SafetensorsMetadata& metadata) {
   std::string text = "{";
   if (!metadata.empty()) {
     text += "\"__metadata__\":{";
@@ -211,9 +226,11 @@ Result<std::string> header_text(const std::vector<TensorInfo>& layout, const Saf
   for (const TensorInfo& t : layout) {
     TRY_ASSIGN(const std::string name, json_quoted(t.name));
     std::string shape;
-    for (int d = 0; d < t.shape.rank(); ++d) shape += fmt::format("{}{}", d == 0 ? "" : ",", t.shape[d]);
-    text += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", text.size() == 1 ? "" : ",",
-                        name, to_string(t.dtype), shape, t.begin, t.end);
+    for (int d = 0; d < t.shape.rank(); ++d)
+      shape += fmt::format("{}{}", d == 0 ? "" : ",", t.shape[d]);
+    text +=
+        fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
+                    text.size() == 1 ? "" : ",", name, to_string(t.dtype), shape, t.begin, t.end);
   }
   text += "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');
@@ -232,17 +249,22 @@ Result<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
 
 Result<SafetensorsFile> SafetensorsFile::parse(std::span<const std::byte> bytes, std::string path) {
   if (bytes.size() < kLengthBytes)
-    return fail(Code::kCorrupt, "{}: {} bytes, too short for a safetensors file", path, bytes.size());
+    return fail(Code::kCorrupt, "{}: {} bytes, too short for a safetensors file", path,
+                bytes.size());
   uint64_t length = 0;
   std::memcpy(&length, bytes.data(), kLengthBytes);
   if (length > kHeaderBytesMax)
-    return fail(Code::kCorrupt, "{}: bytes 0-7 give a header of {} bytes, above the format's {}; is it safetensors?", path,
-                length, kHeaderBytesMax);
+    return fail(
+        Code::kCorrupt,
+        "{}: bytes 0-7 give a header of {} bytes, above the format's {}; is it safetensors?", path,
+        length, kHeaderBytesMax);
   if (length > bytes.size() - kLengthBytes)
-    return fail(Code::kCorrupt, "{}: the header ends at byte {}, the file at {}; it is cut short, fetch it again", path,
-                kLengthBytes + length, bytes.size());
+    return fail(Code::kCorrupt,
+                "{}: the header ends at byte {}, the file at {}; it is cut short, fetch it again",
+                path, kLengthBytes + length, bytes.size());
   const char* header = reinterpret_cast<const char*>(bytes.data()) + kLengthBytes;
-  if (length == 0 || header[0] != '{') return fail(Code::kCorrupt, "{}: byte 8 does not open a JSON object", path);
+  if (length == 0 || header[0] != '{')
+    return fail(Code::kCorrupt, "{}: byte 8 does not open a JSON object", path);
 
   HeaderReader reader;
   bool whole = false;
@@ -262,14 +284,16 @@ Result<SafetensorsFile> SafetensorsFile::parse(std::span<const std::byte> bytes,
   std::sort(file.tensors_.begin(), file.tensors_.end(), by_name);
   for (size_t i = 1; i < file.tensors_.size(); ++i)
     if (file.tensors_[i].name == file.tensors_[i - 1].name)
-      return fail(Code::kCorrupt, "{}: {} occurs twice", file.path_, printable(file.tensors_[i].name));
+      return fail(Code::kCorrupt, "{}: {} occurs twice", file.path_,
+                  printable(file.tensors_[i].name));
   TRY(check_tiling(file.tensors_, file.data_.size(), file.path_));
   return file;
 }
 
 const TensorInfo* SafetensorsFile::find(std::string_view name) const {
-  const auto it = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                   [](const TensorInfo& t, std::string_view n) { return t.name < n; });
+  const auto it =
+      std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                       [](const TensorInfo& t, std::string_view n) { return t.name < n; });
   return it != tensors_.end() && it->name == name ? &*it : nullptr;
 }
 
@@ -281,10 +305,12 @@ Result<Tensor> SafetensorsFile::load(std::string_view name, Device& device) cons
   return tensor;
 }
 
-Result<SafetensorsWriter> SafetensorsWriter::create(const std::string& path, std::vector<TensorDecl> tensors,
+Result<SafetensorsWriter> SafetensorsWriter::create(const std::string& path,
+                                                    std::vector<TensorDecl> tensors,
                                                     const SafetensorsMetadata& metadata) {
   std::sort(tensors.begin(), tensors.end(), [](const TensorDecl& a, const TensorDecl& b) {
-    return std::pair(size_of(b.dtype), std::string_view(a.name)) < std::pair(size_of(a.dtype), std::string_view(b.name));
+    return std::pair(size_of(b.dtype), std::string_view(a.name)) <
+           std::pair(size_of(a.dtype), std::string_view(b.name));
   });
   std::vector<TensorInfo> layout;
   uint64_t at = 0;
@@ -297,12 +323,15 @@ Result<SafetensorsWriter> SafetensorsWriter::create(const std::string& path, std
   for (const TensorInfo& t : layout) names.push_back(t.name);
   std::sort(names.begin(), names.end());
   const auto twice = std::adjacent_find(names.begin(), names.end());
-  check(twice == names.end(), "safetensors: {} is declared twice", twice == names.end() ? "" : *twice);
-  check(!std::binary_search(names.begin(), names.end(), "__metadata__"), "safetensors: a tensor named __metadata__");
+  check(twice == names.end(), "safetensors: {} is declared twice",
+        twice == names.end() ? "" : *twice);
+  check(!std::binary_search(names.begin(), names.end(), "__metadata__"),
+        "safetensors: a tensor named __metadata__");
 
   TRY_ASSIGN(const std::string header, header_text(layout, metadata));
   if (header.size() > kHeaderBytesMax)
-    return fail(Code::kInvalidInput, "{}: a header of {} bytes for {} tensors is above the format's {}; use more shards",
+    return fail(Code::kInvalidInput,
+                "{}: a header of {} bytes for {} tensors is above the format's {}; use more shards",
                 path, header.size(), layout.size(), kHeaderBytesMax);
   TRY_ASSIGN(FileWriter out, FileWriter::create(path));
   SafetensorsWriter writer(std::move(out));
@@ -320,22 +349,25 @@ Result<void> SafetensorsWriter::put(const void* data, size_t size) {
 
 Result<void> SafetensorsWriter::write(std::string_view tensor, std::span<const std::byte> bytes) {
   if (bytes.empty()) return {};
-  const auto whole = [&] { return current_bytes_ == layout_[current_].end - layout_[current_].begin; };
+  const auto whole = [&] {
+    return current_bytes_ == layout_[current_].end - layout_[current_].begin;
+  };
   while (current_ < layout_.size() && whole()) {
     ++current_;
     current_bytes_ = 0;
   }
-  check(current_ < layout_.size() && layout_[current_].name == tensor, "safetensors: {} is not next to be written", tensor);
+  check(current_ < layout_.size() && layout_[current_].name == tensor,
+        "safetensors: {} is not next to be written", tensor);
   current_bytes_ += bytes.size();
-  check(current_bytes_ <= layout_[current_].end - layout_[current_].begin, "safetensors: {} is given more than its size",
-        tensor);
+  check(current_bytes_ <= layout_[current_].end - layout_[current_].begin,
+        "safetensors: {} is given more than its size", tensor);
   return put(bytes.data(), bytes.size());
 }
 
 Result<FileDigest> SafetensorsWriter::finish() {
   for (size_t i = current_; i < layout_.size(); ++i)
-    check(layout_[i].end - layout_[i].begin == (i == current_ ? current_bytes_ : 0), "safetensors: {} was not written whole",
-          layout_[i].name);
+    check(layout_[i].end - layout_[i].begin == (i == current_ ? current_bytes_ : 0),
+          "safetensors: {} was not written whole", layout_[i].name);
   TRY(out_.sync());
   TRY(out_.close());
   return FileDigest{.bytes = out_.bytes_written(), .blake2b = hasher_.hex()};
@@ -349,10 +381,12 @@ Result<FileDigest> write_safetensors(const std::string& path, std::span<const Na
     declared.push_back({t.name, t.stored.value_or(t.value.dtype()), t.value.shape()});
     by_its_name[t.name] = &t;
   }
-  TRY_ASSIGN(SafetensorsWriter writer, SafetensorsWriter::create(path, std::move(declared), metadata));
+  TRY_ASSIGN(SafetensorsWriter writer,
+             SafetensorsWriter::create(path, std::move(declared), metadata));
   for (const TensorInfo& info : writer.layout())
-    TRY(for_each_piece(by_its_name[info.name]->value, info.dtype,
-                       [&](std::span<const std::byte> piece) { return writer.write(info.name, piece); }));
+    TRY(for_each_piece(
+        by_its_name[info.name]->value, info.dtype,
+        [&](std::span<const std::byte> piece) { return writer.write(info.name, piece); }));
   return writer.finish();
 }
 

@@ -1,5 +1,6 @@
 // safetensors files: an untrusted header is believed only after every field of it was checked.
-// Format: 8 bytes header length (little-endian), a JSON header, then the tensors' bytes without gaps.
+// Format: 8 bytes header length (little-endian), a JSON header, then the tensors' bytes without
+// gaps.
 #pragma once
 
 #include <cstddef>
@@ -34,10 +35,11 @@ using SafetensorsMetadata = std::map<std::string, std::string>;
 /// Thread rule: reading from several threads is fine.
 class SafetensorsFile {
  public:
-  /// Errors    kNotFound, kUnavailable (cannot be mapped); kCorrupt: header cut short, above 100 MB, not JSON,
-  ///           with duplicate keys, unknown types, bad shapes, or offsets that overlap, leave a hole or end
-  ///           elsewhere than the file; kInvalidInput: a well-formed type or rank that Ferry has no tensors for.
-  ///           Messages name the path, the tensor and the offsets.
+  /// Errors    kNotFound, kUnavailable (cannot be mapped); kCorrupt: header cut short, above 100
+  /// MB, not JSON,
+  ///           with duplicate keys, unknown types, bad shapes, or offsets that overlap, leave a
+  ///           hole or end elsewhere than the file; kInvalidInput: a well-formed type or rank that
+  ///           Ferry has no tensors for. Messages name the path, the tensor and the offsets.
   static Result<SafetensorsFile> open(const std::string& path);
   /// The same for bytes in memory, which must outlive the object. `path` is for messages.
   static Result<SafetensorsFile> parse(std::span<const std::byte> file, std::string path);
@@ -45,14 +47,15 @@ class SafetensorsFile {
   const std::string& path() const { return path_; }
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // sorted by name
   const SafetensorsMetadata& metadata() const { return metadata_; }
-  const TensorInfo* find(std::string_view name) const;                 // nullptr: none
+  const TensorInfo* find(std::string_view name) const;  // nullptr: none
   std::span<const std::byte> file_bytes() const { return file_; }
   /// The raw elements, little-endian, at no particular alignment.
   std::span<const std::byte> bytes(const TensorInfo& tensor) const {
     return data_.subspan(tensor.begin, tensor.end - tensor.begin);
   }
 
-  /// A copy on the device, of the file's type. Errors: kNotFound. Throws DeviceError when out of memory.
+  /// A copy on the device, of the file's type. Errors: kNotFound. Throws DeviceError when out of
+  /// memory.
   Result<Tensor> load(std::string_view name, Device& device) const;
 
  private:
@@ -75,8 +78,8 @@ struct TensorDecl {
 /// every tensor is aligned to its element and equal content gives equal files.
 class SafetensorsWriter {
  public:
-  /// Writes the header. check: names are distinct. Errors: kInvalidInput (a name that is not UTF-8, a header
-  /// above 100 MB), kExhausted, kUnavailable.
+  /// Writes the header. check: names are distinct. Errors: kInvalidInput (a name that is not UTF-8,
+  /// a header above 100 MB), kExhausted, kUnavailable.
   static Result<SafetensorsWriter> create(const std::string& path, std::vector<TensorDecl> tensors,
                                           const SafetensorsMetadata& metadata = {});
 
@@ -94,7 +97,7 @@ class SafetensorsWriter {
   FileWriter out_;
   Hasher hasher_;
   std::vector<TensorInfo> layout_;
-  size_t current_ = 0;         // index in layout_
+  size_t current_ = 0;          // index in layout_
   uint64_t current_bytes_ = 0;  // of it that were written
 };
 

@@ -41,9 +41,11 @@ Result<std::vector<std::string>> siblings(const std::string& destination, std::s
 Result<std::string> resolve(const std::string& destination) {
   std::error_code error;
   fs::path path = fs::weakly_canonical(fs::absolute(destination, error), error);
-  if (error) return fail(Code::kInvalidInput, "{}: not a usable path: {}", destination, error.message());
+  if (error)
+    return fail(Code::kInvalidInput, "{}: not a usable path: {}", destination, error.message());
   if (path.filename().empty()) path = path.parent_path();
-  if (path.filename().empty()) return fail(Code::kInvalidInput, "{}: cannot be replaced by a model", destination);
+  if (path.filename().empty())
+    return fail(Code::kInvalidInput, "{}: cannot be replaced by a model", destination);
   return path.string();
 }
 
@@ -51,31 +53,37 @@ Result<std::string> resolve(const std::string& destination) {
 Result<void> check_replaceable(const std::string& destination) {
   if (!path_exists(destination)) return {};
   if (!is_folder(destination))
-    return fail(Code::kInvalidInput, "{}: exists and is not a folder; choose another name", destination);
+    return fail(Code::kInvalidInput, "{}: exists and is not a folder; choose another name",
+                destination);
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(destination));
   if (names.empty()) return {};
   const Result<Checksums> sums = Checksums::open(destination);
   if (!sums)
-    return fail(Code::kInvalidInput, "{}: exists and is not a folder that Ferry wrote ({}); choose another name, or remove it",
-                destination, sums.error().message);
+    return fail(
+        Code::kInvalidInput,
+        "{}: exists and is not a folder that Ferry wrote ({}); choose another name, or remove it",
+        destination, sums.error().message);
   std::error_code error;
-  for (fs::recursive_directory_iterator it(destination, error), end; !error && it != end; it.increment(error)) {
+  for (fs::recursive_directory_iterator it(destination, error), end; !error && it != end;
+       it.increment(error)) {
     if (it->is_directory(error) && !it->is_symlink(error)) continue;
     const std::string relative = fs::path(it->path()).lexically_relative(destination).string();
     if (relative != kChecksumsName && !sums->files().contains(relative))
-      return fail(Code::kInvalidInput, "{}: would be lost when {} is replaced, and Ferry did not write it; move it away",
+      return fail(Code::kInvalidInput,
+                  "{}: would be lost when {} is replaced, and Ferry did not write it; move it away",
                   it->path().string(), destination);
   }
   if (error) return fail(Code::kUnavailable, "{}: cannot list: {}", destination, error.message());
   return {};
 }
 
-/// With the parent claimed. While the destination is there, ".old" folders are only in the way; while
-/// it is not, there is at most one, and it is the destination.
+/// With the parent claimed. While the destination is there, ".old" folders are only in the way;
+/// while it is not, there is at most one, and it is the destination.
 Result<void> recover_claimed(const std::string& destination) {
   TRY_ASSIGN(const std::vector<std::string> old, siblings(destination, "old"));
   for (const std::string& path : old)
-    TRY(rename_path(path, path_exists(destination) ? new_sibling(destination, "trash") : destination));
+    TRY(rename_path(path,
+                    path_exists(destination) ? new_sibling(destination, "trash") : destination));
   return {};
 }
 
@@ -86,8 +94,10 @@ Result<void> remove_abandoned(const std::string& path, bool is_trash) {
   if (!claim) return tl::unexpected(claim.error());
   if (!claim->has_value()) return {};
   if (!(*claim)->exclusive() && !is_trash)
-    return fail(Code::kUnavailable, "{}: left there, since this file system cannot tell whether its writer is alive; "
-                "remove it if nothing is being saved", path);
+    return fail(Code::kUnavailable,
+                "{}: left there, since this file system cannot tell whether its writer is alive; "
+                "remove it if nothing is being saved",
+                path);
   return remove_tree(path);
 }
 
@@ -150,8 +160,10 @@ Result<void> StagedFolder::write_text(const std::string& relative, std::string_v
 }
 
 void StagedFolder::add(const std::string& relative, FileDigest digest) {
-  check(relative != kChecksumsName && is_inside(relative), "staged folder: a file named {}", printable(relative));
-  check(files_.emplace(relative, std::move(digest)).second, "staged folder: {} is written twice", relative);
+  check(relative != kChecksumsName && is_inside(relative), "staged folder: a file named {}",
+        printable(relative));
+  check(files_.emplace(relative, std::move(digest)).second, "staged folder: {} is written twice",
+        relative);
 }
 
 uint64_t StagedFolder::bytes() const {
@@ -172,7 +184,8 @@ Result<void> StagedFolder::commit() {
   TRY(publish());
   done_ = true;
   claim_.reset();
-  for (std::string& warning : remove_leftovers(destination_)) warnings_.push_back(std::move(warning));
+  for (std::string& warning : remove_leftovers(destination_))
+    warnings_.push_back(std::move(warning));
   return {};
 }
 
@@ -194,12 +207,16 @@ Result<void> StagedFolder::publish() {
   if (moved) moved = rename_path(path_, destination_);
   published_ = !path_exists(path_);
   if (!published_) {
-    // Either rename may have failed, also only in its sync. Whatever happened, the old one goes back.
+    // Either rename may have failed, also only in its sync. Whatever happened, the old one goes
+    // back.
     if (path_exists(old) && !path_exists(destination_)) {
       const Result<void> back = rename_path(old, destination_);
       if (!back && !path_exists(destination_))
-        return fail(back.error().code, "{}; and putting the previous one back failed, too: {}; it is whole in {}, and the "
-                    "next time it is opened or written it is put back", moved.error().message, back.error().message, old);
+        return fail(
+            back.error().code,
+            "{}; and putting the previous one back failed, too: {}; it is whole in {}, and the "
+            "next time it is opened or written it is put back",
+            moved.error().message, back.error().message, old);
     }
     return moved;
   }
@@ -221,7 +238,8 @@ std::vector<std::string> remove_leftovers(const std::string& destination) {
     const Result<std::vector<std::string>> paths = siblings(destination, kind);
     if (!paths) return {paths.error().message};
     for (const std::string& path : *paths)
-      if (const Result<void> removed = remove_abandoned(path, kind == "trash"); !removed) problems.push_back(removed.error().message);
+      if (const Result<void> removed = remove_abandoned(path, kind == "trash"); !removed)
+        problems.push_back(removed.error().message);
   }
   return problems;
 }
@@ -248,8 +266,11 @@ Result<void> require_space(const std::string& folder, uint64_t bytes) {
   TRY_ASSIGN(const uint64_t available, free_disk_bytes(folder));
   const uint64_t needed = bytes + bytes / 100;
   if (needed <= available) return {};
-  return fail(Code::kExhausted, "{}: saving needs {}, {} are free; nothing was written: free space, or choose another folder",
-              folder, format_bytes(static_cast<double>(needed)), format_bytes(static_cast<double>(available)));
+  return fail(
+      Code::kExhausted,
+      "{}: saving needs {}, {} are free; nothing was written: free space, or choose another folder",
+      folder, format_bytes(static_cast<double>(needed)),
+      format_bytes(static_cast<double>(available)));
 }
 
 }  // namespace ferry

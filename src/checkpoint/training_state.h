@@ -3,7 +3,8 @@
 //   state.json               the document, as it was given
 //   tensors.json             of each tensor: type, global shape, and which file holds which rows
 //   part-00000.safetensors   rows of tensors; one file for each process that wrote
-// Rows are addressed globally (dimension 0), so any number of processes can load what any other wrote.
+// Rows are addressed globally (dimension 0), so any number of processes can load what any other
+// wrote.
 #pragma once
 
 #include <cstdint>
@@ -31,12 +32,14 @@ struct StatePiece {
   int64_t begin = 0;
   Tensor value;  // contiguous; stored as it is
 
-  static StatePiece whole(std::string name, const Tensor& value) { return {std::move(name), value.shape(), 0, value}; }
+  static StatePiece whole(std::string name, const Tensor& value) {
+    return {std::move(name), value.shape(), 0, value};
+  }
 };
 
 struct TrainingStateContents {
-  /// A JSON object. "step" (integer) must be the checkpoint's; "held_out_loss" (number) is what keep_best
-  /// compares, and may be absent.
+  /// A JSON object. "step" (integer) must be the checkpoint's; "held_out_loss" (number) is what
+  /// keep_best compares, and may be absent.
   std::string document;
   /// One file each. Together the pieces of a name cover its rows once.
   std::vector<std::vector<StatePiece>> parts;
@@ -56,16 +59,17 @@ struct StateTensor {
 /// Thread rule: one thread at a time.
 class TrainingStateReader {
  public:
-  /// `checkpoint` is the folder that holds state/. Contents are checked against checksums.json: the JSON
-  /// files now, parts when first read. Errors: kNotFound (a model directory without state), kCorrupt.
+  /// `checkpoint` is the folder that holds state/. Contents are checked against checksums.json: the
+  /// JSON files now, parts when first read. Errors: kNotFound (a model directory without state),
+  /// kCorrupt.
   static Result<TrainingStateReader> open(const std::string& checkpoint);
 
   const std::string& document() const { return document_; }
-  std::vector<std::string> names() const;                     // sorted
-  const StateTensor* info(std::string_view name) const;       // nullptr: none
+  std::vector<std::string> names() const;                // sorted
+  const StateTensor* info(std::string_view name) const;  // nullptr: none
 
-  /// Rows [begin, end), wherever they were written. Errors: kNotFound (no such tensor), kCorrupt. check: the
-  /// range lies in the tensor. Throws DeviceError when out of memory.
+  /// Rows [begin, end), wherever they were written. Errors: kNotFound (no such tensor), kCorrupt.
+  /// check: the range lies in the tensor. Throws DeviceError when out of memory.
   Result<Tensor> load_range(std::string_view name, int64_t begin, int64_t end, Device& device);
   Result<Tensor> load(std::string_view name, Device& device);
 

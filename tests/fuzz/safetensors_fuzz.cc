@@ -6,7 +6,8 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace ferry;
-  const Result<SafetensorsFile> file = SafetensorsFile::parse({reinterpret_cast<const std::byte*>(data), size}, "fuzz");
+  const Result<SafetensorsFile> file =
+      SafetensorsFile::parse({reinterpret_cast<const std::byte*>(data), size}, "fuzz");
   if (!file) {
     check(!file.error().message.empty(), "fuzz: refused without a word");
     return 0;
@@ -16,7 +17,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const TensorInfo& info : file->tensors()) {
     covered += file->bytes(info).size();
     const Result<Tensor> tensor = file->load(info.name, cpu);
-    check(tensor.has_value() && tensor->bytes() == file->bytes(info).size(), "fuzz: {} does not load", info.name);
+    check(tensor.has_value() && tensor->bytes() == file->bytes(info).size(),
+          "fuzz: {} does not load", info.name);
     check(file->find(info.name) == &info, "fuzz: {} is not found", info.name);
   }
   check(covered <= size, "fuzz: {} bytes of tensors in {}", covered, size);
