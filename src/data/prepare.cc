@@ -439,7 +439,8 @@ Result<Manifest> write_dataset(const PrepareOptions& options) {
                 "--split, or --held-out-bytes 0", options.inputs.front(), kPieceBytes);
 
   std::vector<std::string_view> held_out_texts;
-  for (const auto& [hash, document] : s.held_out) held_out_texts.push_back(document.text);
+  if (options.near_duplicate <= 1)
+    for (const auto& [hash, document] : s.held_out) held_out_texts.push_back(document.text);
   OverlapIndex overlap(held_out_texts);
   TrainingText text(options, s, total);
   PartWriter writer(options, tokenizer, m.eos, "train");
