@@ -134,6 +134,7 @@ OverlapIndex::OverlapIndex(std::span<const std::string_view> held_out) {
 }
 
 void OverlapIndex::see(std::string_view training, std::vector<uint64_t>& scratch) {
+  if (shingles_.size() == 0) return;
   scratch.clear();
   append_shingles(training, scratch);
   for (const uint64_t h : scratch)

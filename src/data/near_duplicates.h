@@ -16,6 +16,7 @@ class HashSet {
   HashSet();
   bool insert(uint64_t hash);          // false if it was there
   int64_t find(uint64_t hash) const;   // its slot, or -1; a slot holds until the next insert
+  size_t size() const { return size_; }
   size_t slots() const { return slots_.size(); }
 
  private:

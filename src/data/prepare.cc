@@ -142,7 +142,7 @@ Result<Survey> survey(const PrepareOptions& options, uint64_t total) {
   }
   s.files = inputs.files();
   s.bytes = inputs.progress().text_bytes;
-  s.trim(with_margin(options, std::min(options.held_out_bytes, s.bytes / 10)));
+  s.trim(with_margin(options, std::max<uint64_t>(1, std::min(options.held_out_bytes, s.bytes / 10))));
   for (const auto& [value, document] : s.held_out) s.fates[document.index] = Fate::kHeldOut;
   return s;
 }
@@ -167,6 +167,7 @@ class TrainingText {
   /// An empty batch at the end. Errors: also kInvalidInput if the inputs are not what they were.
   Result<void> fill(Batch& batch) {
     batch.text.clear();
+    batch.text.reserve(kBatchBytes + kPieceBytes);
     batch.items.clear();
     batch.task_begin.clear();
     Piece piece;
@@ -438,7 +439,8 @@ Result<Manifest> write_dataset(const PrepareOptions& options) {
                 "--split, or --held-out-bytes 0", options.inputs.front(), kPieceBytes);
 
   std::vector<std::string_view> held_out_texts;
-  for (const auto& [hash, document] : s.held_out) held_out_texts.push_back(document.text);
+  if (options.near_duplicate <= 1)
+    for (const auto& [hash, document] : s.held_out) held_out_texts.push_back(document.text);
   OverlapIndex overlap(held_out_texts);
   TrainingText text(options, s, total);
   PartWriter writer(options, tokenizer, m.eos, "train");

@@ -95,11 +95,13 @@ class TextDocuments {
     document_bytes_ = last ? 0 : document_bytes_ + size;
   }
 
-  /// Where the next document begins, if that lies in the buffer. Goes on from scan_, each byte once.
+  /// Where the next document begins, if that lies in the buffer and not more than a piece away. Goes on
+  /// from scan_, each byte once.
   std::optional<size_t> find_boundary() {
     const std::string& text = in_.buffer;
+    const size_t limit = std::min(text.size(), in_.begin + kPieceBytes + 1);
     if (options_.split == Split::kFile) scan_ = text.size();
-    while (scan_ < text.size()) {
+    while (scan_ < limit) {
       if (line_has_ink_) {
         const size_t newline = text.find('\n', scan_);
         scan_ = newline == std::string::npos ? text.size() : newline + 1;

@@ -113,6 +113,15 @@ TEST(TextSource, OneLongLineComesInPiecesThatCutNoCharacter) {
     EXPECT_EQ(last, 1);
     EXPECT_EQ(all, text);
   }
+  // Lines that end just beyond a piece, each a document.
+  for (size_t beyond = 0; beyond < 3; ++beyond) {
+    const std::string line = std::string(kPieceBytes - 1 + beyond, 'y') + "\n";
+    SourceOptions options;
+    options.split = Split::kLine;
+    const auto documents = read_documents(folder.write("lines.txt", line + line + line), options);
+    ASSERT_TRUE(documents);
+    EXPECT_EQ(*documents, std::vector<std::string>(3, line));
+  }
   // With white space, a piece ends before it.
   std::string words;
   while (words.size() < 3 * kPieceBytes / 2) words += "some words ";
