@@ -37,25 +37,19 @@ std::string escaped(std::string_view text) {
   return out;
 }
 
-/// The mean of the losses at each step with exponentially falling weights to both sides' past and
-/// future: a one-sided average would lag behind a falling curve.
-std::vector<Point> smoothed(const std::vector<Point>& points) {
-  const double span = std::max(1.0, static_cast<double>(points.size()) / 50);
-  const double keep = std::exp(-1 / span);
-  std::vector<double> sum(points.size()), weight(points.size());
-  const auto sweep = [&](size_t i, double& s, double& w) {
-    sum[i] += s;
-    weight[i] += w;
-    s = keep * (s + points[i].y);
-    w = keep * (w + 1);
-  };
-  double s = 0, w = 0;
-  for (size_t i = 0; i < points.size(); ++i) sweep(i, s, w);
-  s = w = 0;
-  for (size_t i = points.size(); i-- > 0;) sweep(i, s, w);
-  std::vector<Point> out;
-  for (size_t i = 0; i < points.size(); ++i) out.push_back({points[i].x, (sum[i] + points[i].y) / (weight[i] + 1)});
-  return out;
+/// Means over a window around each point, twice (a triangle, nearly). The window is narrow at the start, where
+/// the loss falls fast and a wide one would lie above it, and reaches a fiftieth of the run to each side.
+std::vector<Point> smoothed(std::vector<Point> points) {
+  const size_t n = points.size();
+  for (int pass = 0; pass < 2; ++pass) {
+    std::vector<double> before(n + 1);   // before[i]: the sum of the first i
+    for (size_t i = 0; i < n; ++i) before[i + 1] = before[i] + points[i].y;
+    for (size_t i = 0; i < n; ++i) {
+      const size_t reach = std::min(i / 8, n / 50), end = std::min(n, i + reach + 1);
+      points[i].y = (before[end] - before[i - reach]) / static_cast<double>(end - (i - reach));
+    }
+  }
+  return points;
 }
 
 /// The lowest and the highest of each of `buckets` columns, in order: what a line of more points than
@@ -162,7 +156,8 @@ std::vector<double> axis_ticks(double low, double high, int count) {
       break;
     }
   std::vector<double> ticks;
-  for (double i = std::ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; ++i) ticks.push_back(i * step);
+  // + 0.0: a product with -0 (the ceiling of a number just below zero) would be printed as -0.
+  for (double i = std::ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; ++i) ticks.push_back(i * step + 0.0);
   return ticks;
 }
 

@@ -91,7 +91,8 @@ class Pulse {
   /// supervised: whether this process was started by supervise(); if not, beats go nowhere.
   /// Errors: kInvalidInput if it was not, after all.
   static Result<Pulse> open(bool supervised);
-  /// `steps` are done. Never blocks: a beat that does not fit in the pipe is dropped.
+  /// `steps` are done. Call at least once a step, and again during anything longer (evaluating, saving):
+  /// silence is what a hang is told by. Never blocks: a beat that does not fit in the pipe is dropped.
   void beat(int64_t steps) const;
 
  private:
