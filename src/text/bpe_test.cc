@@ -57,7 +57,8 @@ TEST(Bpe, EqualsItsDefinition) {
     for (uint64_t i = 0; i < 40; ++i) {
       std::string piece;
       const size_t size = 1 + random.below(1000 * i, i < 30 ? 60 : 500);
-      for (size_t j = 0; j < size; ++j) piece += static_cast<char>('a' + random.below(1000 * i + j + 1, 3));
+      for (size_t j = 0; j < size; ++j)
+        piece += static_cast<char>('a' + random.below(1000 * i + j + 1, 3));
       for (int twice = 0; twice < 2; ++twice) {  // the second time from the cache
         std::vector<int32_t> ids;
         bpe.encode(piece, own, ids);
@@ -75,7 +76,8 @@ TEST(Bpe, WindowsEqualTheDefinition) {
     std::string piece;
     while (piece.size() < 14000) {
       const uint64_t i = piece.size();
-      piece.append(1 + random.below(3 * i, seed % 2 == 0 ? 3 : 200), static_cast<char>('a' + random.below(3 * i + 1, 3)));
+      piece.append(1 + random.below(3 * i, seed % 2 == 0 ? 3 : 200),
+                   static_cast<char>('a' + random.below(3 * i + 1, 3)));
     }
     std::vector<int32_t> ids;
     bpe.encode(piece, scratch, ids);
@@ -150,19 +152,23 @@ TEST(PreTokenizer, IllFormedBytesAreSymbols) {
   EXPECT_EQ(pieces({kLlama3Pattern}, "ab \xff\xfe cd"), (Strings{"ab", " \xff\xfe", " cd"}));
   EXPECT_EQ(pieces({kLlama3Pattern}, "ab\xe4\xb8"), (Strings{"ab", "\xe4\xb8"}));
   EXPECT_EQ(pieces({kLlama3Pattern}, "I'LL 1234"), (Strings{"I", "'LL", " ", "123", "4"}));
-  EXPECT_EQ(pieces({kLlama3Pattern}, "a\u180e \U00031350"), (Strings{"a", "\u180e", " \U00031350"}));
+  EXPECT_EQ(pieces({kLlama3Pattern}, "a\u180e \U00031350"),
+            (Strings{"a", "\u180e", " \U00031350"}));
   EXPECT_EQ(pieces({"b*"}, "abbc"), (Strings{"a", "bb", "c"}));
 }
 
 TEST(SplitRegex, RefusesWhatTheEnginesReadDifferently) {
-  for (const char* bad : {"^a", "a$", "\\w", "\\b", "\\h", "\\Qa\\E", "\\1", "\\x41", "\\pL", "\\p{Han}", "\\p{^L}", "[[:alpha:]]",
-                          "[a&&b]", "[a[b]]", "[]a]", "(?i)a", "(?m:a)", "(?>a)", "(?<n>a)", "(*UTF)a", "(a+)+", "(a|b)*",
-                          "(a){2,}", "a{,2}", "a{2}+", "a{1,2}?", "a**", "+a", "a\\", "{", "a{"}) {
+  for (const char* bad :
+       {"^a",     "a$",       "\\w",     "\\b",         "\\h",    "\\Qa\\E", "\\1",     "\\x41",
+        "\\pL",   "\\p{Han}", "\\p{^L}", "[[:alpha:]]", "[a&&b]", "[a[b]]",  "[]a]",    "(?i)a",
+        "(?m:a)", "(?>a)",    "(?<n>a)", "(*UTF)a",     "(a+)+",  "(a|b)*",  "(a){2,}", "a{,2}",
+        "a{2}+",  "a{1,2}?",  "a**",     "+a",          "a\\",    "{",       "a{"}) {
     const Result<SplitRegex> r = SplitRegex::compile(bad);
     ASSERT_FALSE(r) << bad;
     EXPECT_EQ(r.error().code, Code::kInvalidInput);
   }
-  for (const char* good : {"a|b", "(?i:'s)?", "[^\\s\\p{L}]+", "a{2,5}b", "(?=a)b", "(?<!a)b", "\\.\\*", "[a\\-z\\]]++", "(ab){1,3}"}) {
+  for (const char* good : {"a|b", "(?i:'s)?", "[^\\s\\p{L}]+", "a{2,5}b", "(?=a)b", "(?<!a)b",
+                           "\\.\\*", "[a\\-z\\]]++", "(ab){1,3}"}) {
     EXPECT_TRUE(SplitRegex::compile(good)) << good;
   }
 }

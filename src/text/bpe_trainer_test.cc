@@ -19,7 +19,8 @@ BpeTrainer make(BpeTrainerOptions options) {
 
 std::string sample_text(uint64_t seed, size_t words) {
   const Random random(seed, RandomPurpose::kTest, 0);
-  const std::vector<std::string> stems = {"low", "lower", "newest", "widest", "tokens", "aaaa", "abab", "中文", "é"};
+  const std::vector<std::string> stems = {"low",  "lower", "newest", "widest", "tokens",
+                                          "aaaa", "abab",  "中文",   "é"};
   std::string text;
   for (size_t i = 0; i < words; ++i) {
     text += stems[random.below(2 * i, stems.size())];
@@ -29,19 +30,22 @@ std::string sample_text(uint64_t seed, size_t words) {
 }
 
 TEST(BpeTrainer, LearnsTheMostFrequentPairFirst) {
-  BpeTrainer trainer = make({.vocab_size = 262, .specials = {"<|bos|>"}, .split = SplitStyle::kGpt2});
-  trainer.feed("hug hug hug pug pug pun bun bun");  // " hug" twice; "ug" 5, "un" 3 (GPT-2 keeps the space)
+  BpeTrainer trainer =
+      make({.vocab_size = 262, .specials = {"<|bos|>"}, .split = SplitStyle::kGpt2});
+  trainer.feed(
+      "hug hug hug pug pug pun bun bun");  // " hug" twice; "ug" 5, "un" 3 (GPT-2 keeps the space)
   const auto trained = trainer.train();
   EXPECT_EQ(trained.vocab_size, 262);
   const auto merges = nlohmann::json::parse(trained.json)["model"]["merges"];
   ASSERT_EQ(merges.size(), 5u);
-  EXPECT_EQ(merges[0], (nlohmann::json{"u", "g"}));   // 5
-  EXPECT_EQ(merges[1], (nlohmann::json{"h", "ug"}));  // 3, as "u n" and "Ġ p": the smallest left id wins
+  EXPECT_EQ(merges[0], (nlohmann::json{"u", "g"}));  // 5
+  EXPECT_EQ(merges[1],
+            (nlohmann::json{"h", "ug"}));  // 3, as "u n" and "Ġ p": the smallest left id wins
 }
 
 /// The algorithm without its bookkeeping: counts everything anew for every merge.
-std::vector<std::pair<std::string, std::string>> train_naively(const std::map<std::vector<std::string>, int>& start,
-                                                               size_t merges) {
+std::vector<std::pair<std::string, std::string>> train_naively(
+    const std::map<std::vector<std::string>, int>& start, size_t merges) {
   auto words = start;
   std::vector<std::pair<std::string, std::string>> out;
   std::map<std::string, int> ids;
@@ -54,7 +58,8 @@ std::vector<std::pair<std::string, std::string>> train_naively(const std::map<st
     std::map<int, std::string> names;
     for (const auto& [name, id] : ids) names[id] = name;
     for (const auto& [word, count] : words) {
-      for (size_t i = 0; i + 1 < word.size(); ++i) counts[{ids[word[i]], ids[word[i + 1]]}] += count;
+      for (size_t i = 0; i + 1 < word.size(); ++i)
+        counts[{ids[word[i]], ids[word[i + 1]]}] += count;
     }
     std::pair<int, int> best{-1, -1};
     int most = 1;
@@ -101,19 +106,22 @@ TEST(BpeTrainer, EqualsTheNaiveAlgorithm) {
       ++words[word];
       text += '\n';  // a word of its own under every pattern, and too short to merge
     }
-    BpeTrainer trainer = make({.vocab_size = 256 + 40, .specials = {}, .split = SplitStyle::kLlama3});
+    BpeTrainer trainer =
+        make({.vocab_size = 256 + 40, .specials = {}, .split = SplitStyle::kLlama3});
     trainer.feed(text);
     const auto merges = nlohmann::json::parse(trainer.train().json)["model"]["merges"];
     const auto expected = train_naively(words, merges.size());
     ASSERT_EQ(merges.size(), expected.size());
     for (size_t i = 0; i < expected.size(); ++i) {
-      ASSERT_EQ(merges[i], (nlohmann::json{expected[i].first, expected[i].second})) << "seed " << seed << " merge " << i;
+      ASSERT_EQ(merges[i], (nlohmann::json{expected[i].first, expected[i].second}))
+          << "seed " << seed << " merge " << i;
     }
   }
 }
 
 TEST(BpeTrainer, WritesAFileThatLoadsAndUsesItsTokens) {
-  for (const SplitStyle split : {SplitStyle::kDeepseek, SplitStyle::kLlama3, SplitStyle::kQwen2, SplitStyle::kGpt2}) {
+  for (const SplitStyle split :
+       {SplitStyle::kDeepseek, SplitStyle::kLlama3, SplitStyle::kQwen2, SplitStyle::kGpt2}) {
     BpeTrainer trainer = make({.vocab_size = 320, .split = split});
     const std::string text = sample_text(1, 2000);
     trainer.feed(text);

@@ -19,7 +19,9 @@ namespace {
 using Json = nlohmann::json;
 using Specials = Tokenizer::Specials;
 
-std::string data_path(const std::string& name) { return std::string(FERRY_SOURCE_DIR) + "/testdata/tokenizer/" + name; }
+std::string data_path(const std::string& name) {
+  return std::string(FERRY_SOURCE_DIR) + "/testdata/tokenizer/" + name;
+}
 
 Tokenizer load(const std::string& name) {
   Result<Tokenizer> t = Tokenizer::load(data_path(name + ".json"));
@@ -27,7 +29,8 @@ Tokenizer load(const std::string& name) {
   return *std::move(t);
 }
 
-std::vector<int32_t> encode(const Tokenizer& t, std::string_view text, Specials specials = Specials::kAsText) {
+std::vector<int32_t> encode(const Tokenizer& t, std::string_view text,
+                            Specials specials = Specials::kAsText) {
   std::vector<int32_t> ids;
   t.encode(text, specials, ids);
   return ids;
@@ -36,9 +39,32 @@ std::vector<int32_t> encode(const Tokenizer& t, std::string_view text, Specials 
 /// Bytes of every kind: ASCII, multi-byte characters, parts of them, and noise.
 std::string random_bytes(uint64_t seed, size_t size) {
   const Random random(seed, RandomPurpose::kTest, 0);
-  static const std::vector<std::string> kParts = {
-      " ", "  ", "\n", "\r\n", "\t", std::string(1, '\0'), "a", "the", " the", "'s", "12345", "é", "中文", "한", "👩‍👩‍👧",
-      "<|bos|>", "<|", "|>", "\xff", "\xc3", "\xe4\xb8", "\xf0\x9f\x91", "\xed\xa0\x80", "\xc0\xaf", "\xf4\x90\x80\x80", "e\u0301"};
+  static const std::vector<std::string> kParts = {" ",
+                                                  "  ",
+                                                  "\n",
+                                                  "\r\n",
+                                                  "\t",
+                                                  std::string(1, '\0'),
+                                                  "a",
+                                                  "the",
+                                                  " the",
+                                                  "'s",
+                                                  "12345",
+                                                  "é",
+                                                  "中文",
+                                                  "한",
+                                                  "👩‍👩‍👧",
+                                                  "<|bos|>",
+                                                  "<|",
+                                                  "|>",
+                                                  "\xff",
+                                                  "\xc3",
+                                                  "\xe4\xb8",
+                                                  "\xf0\x9f\x91",
+                                                  "\xed\xa0\x80",
+                                                  "\xc0\xaf",
+                                                  "\xf4\x90\x80\x80",
+                                                  "e\u0301"};
   std::string out;
   for (uint64_t i = 0; out.size() < size; i += 2) {
     const uint64_t kind = random.below(i, kParts.size() + 4);
@@ -180,8 +206,9 @@ TEST(Tokenizer, LongLinesOfEveryKind) {
   std::string noise;
   const Random random(5, RandomPurpose::kTest, 2);
   for (size_t i = 0; i < kBytes; ++i) noise += static_cast<char>(random.below(i, 256));
-  for (const std::string& line : {std::string(kBytes, 'a'), std::string(kBytes, ' '), std::string(kBytes, '\xff'),
-                                  std::string(kBytes, '\0'), words, noise}) {
+  for (const std::string& line :
+       {std::string(kBytes, 'a'), std::string(kBytes, ' '), std::string(kBytes, '\xff'),
+        std::string(kBytes, '\0'), words, noise}) {
     EXPECT_EQ(t.decode(encode(t, line)), line);
   }
 }
@@ -191,7 +218,8 @@ TEST(Tokenizer, ThreadsAgree) {
   std::vector<std::vector<int32_t>> results(16);
   ThreadPool pool(4);
   pool.parallel_for(16, [&](int64_t task, int) {
-    for (uint64_t seed = 0; seed < 20; ++seed) t.encode(random_bytes(seed, 300), Specials::kParse, results[task]);
+    for (uint64_t seed = 0; seed < 20; ++seed)
+      t.encode(random_bytes(seed, 300), Specials::kParse, results[task]);
   });
   for (const auto& result : results) EXPECT_EQ(result, results[0]);
 }
@@ -224,10 +252,13 @@ TEST_P(Bad, IsRefusedByName) {
 }
 
 Json split_step(const std::string& pattern) {
-  return {{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
+  return {{"type", "Split"},
+          {"pattern", {{"Regex", pattern}}},
+          {"behavior", "Isolated"},
+          {"invert", false}};
 }
 Json added(int id, const std::string& content, bool special = true) {
-  return {{"id", id}, {"content", content}, {"single_word", false}, {"lstrip", false},
+  return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
           {"rstrip", false}, {"normalized", false}, {"special", special}};
 }
 
@@ -309,9 +340,10 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(BadText, IsRefusedWithItsPlace) {
   const std::string good = good_file().dump();
-  for (const std::string& text : {std::string(), std::string("{"), std::string("[]"), good.substr(0, good.size() / 2),
-                                  std::string(100000, '['), std::string("\0\0\0", 3), "\xff\xfe" + good,
-                                  std::string("{\"model\": \"\xff\"}"), good + "x"}) {
+  for (const std::string& text :
+       {std::string(), std::string("{"), std::string("[]"), good.substr(0, good.size() / 2),
+        std::string(100000, '['), std::string("\0\0\0", 3), "\xff\xfe" + good,
+        std::string("{\"model\": \"\xff\"}"), good + "x"}) {
     const Result<Tokenizer> t = Tokenizer::parse(text, "f.json");
     ASSERT_FALSE(t);
     EXPECT_EQ(t.error().code, Code::kCorrupt) << t.error().message;

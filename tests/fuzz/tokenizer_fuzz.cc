@@ -29,11 +29,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     require(!tokenizer.error().message.empty());
     return 0;
   }
-  const std::string text = "Hello 中文 1234\r\n\xff\xc3(\xe4\xb8 '\0 e\xcc\x81 <|bos|>" + std::string(input.substr(0, 4096));
+  const std::string text = "Hello 中文 1234\r\n\xff\xc3(\xe4\xb8 '\0 e\xcc\x81 <|bos|>" +
+                           std::string(input.substr(0, 4096));
   // NFC is the one thing besides added tokens that may change text; kPlain leaves the tokens out.
-  const bool may_normalize = input.find("NFC") != std::string_view::npos ||
-                             input.find("\\u") != std::string_view::npos;  // "NFC" may be written in escapes
-  for (const auto specials : {Tokenizer::Specials::kPlain, Tokenizer::Specials::kAsText, Tokenizer::Specials::kParse}) {
+  const bool may_normalize =
+      input.find("NFC") != std::string_view::npos ||
+      input.find("\\u") != std::string_view::npos;  // "NFC" may be written in escapes
+  for (const auto specials :
+       {Tokenizer::Specials::kPlain, Tokenizer::Specials::kAsText, Tokenizer::Specials::kParse}) {
     std::vector<int32_t> ids;
     tokenizer->encode(text, specials, ids);
     const std::string back = tokenizer->decode(ids);
