@@ -47,10 +47,10 @@ UpdateRule rule_for(std::string_view name, int rank, bool trained, const Optimiz
 
 /// The norm of all gradients together, times `scale`. Undefined tensors count as zeros.
 ///
-/// Order     ops/sum_squares within a tensor, then the tensors as listed, in float64.
+/// Order     ops/sum_squares: a function of the shapes and of the order of the list.
 struct GradientNorm {
   double norm = 0;
-  bool finite = true;   // false: an Inf or NaN somewhere, or a sum beyond float64; the update must be refused
+  bool finite = true;   // false: an Inf or NaN somewhere; the update must be refused
 };
 GradientNorm gradient_norm(std::span<const Tensor> gradients, double scale);
 

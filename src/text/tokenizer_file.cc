@@ -267,12 +267,16 @@ class Reader {
         return corrupt(field(), "has an empty side: it would make a token out of itself, without end");
       }
       whole = left + right;
-      for (const std::string* text : {&left, &right, &whole}) {
-        if (!file_.ids.contains(*text)) {
-          return corrupt(field(), fmt::format("needs the token \"{}\", which model.vocab lacks", *text));
+      std::array<int32_t, 3> ids{};
+      const std::array<const std::string*, 3> texts = {&left, &right, &whole};
+      for (size_t j = 0; j < 3; ++j) {
+        const auto it = file_.ids.find(*texts[j]);
+        if (it == file_.ids.end()) {
+          return corrupt(field(), fmt::format("needs the token \"{}\", which model.vocab lacks", *texts[j]));
         }
+        ids[j] = it->second;
       }
-      const TokenizerFile::Merge m{file_.ids[left], file_.ids[right], file_.ids[whole]};
+      const TokenizerFile::Merge m{ids[0], ids[1], ids[2]};
       if (!seen.insert(uint64_t{static_cast<uint32_t>(m.left)} << 32 | static_cast<uint32_t>(m.right)).second) {
         return corrupt(field(), fmt::format("merges \"{}\" and \"{}\", as an earlier one does", left, right));
       }

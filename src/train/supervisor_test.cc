@@ -25,9 +25,12 @@ struct Play {
 
   Play() { std::tie(state, actions) = begin(0, false); }
   Play& on(const Event& e, double after = 0) {
-    for (const double end = now + after; end - now > 1; now += 1)  // the shell ticks
-      if (!has<Kill>()) step(Tick{});
-    now += after - std::floor(after);
+    const double end = now + after;
+    while (end - now > 1) {  // the shell ticks
+      now += 1;
+      step(Tick{});
+    }
+    now = end;
     step(e);
     return *this;
   }
