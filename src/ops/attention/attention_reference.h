@@ -1,3 +1,4 @@
+// attention in float64, written plainly: what its kernels are judged by.
 #pragma once
 
 #include <cstdint>

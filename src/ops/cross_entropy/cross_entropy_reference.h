@@ -1,3 +1,4 @@
+// cross_entropy in float64, written plainly: what its kernels are judged by.
 #pragma once
 
 #include <vector>

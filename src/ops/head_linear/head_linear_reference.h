@@ -1,3 +1,4 @@
+// head_linear in float64, written plainly: what its kernels are judged by.
 #pragma once
 
 #include "ops/head_linear/head_linear.h"
