@@ -345,7 +345,7 @@ Result<void> remove_dataset(const std::string& folder) {
   return {};
 }
 
-Result<void> clear_folder(const PrepareOptions& options) {
+Result<void> check_folder(const PrepareOptions& options) {
   for (const std::string& input : options.inputs) {
     std::error_code none;   // a path that does not exist is told of when it is opened
     if (std::filesystem::equivalent(parent_folder(input), options.out, none))
@@ -359,7 +359,7 @@ Result<void> clear_folder(const PrepareOptions& options) {
     if (name != ".lock" && name != kTokenizerFile && !is_removable(name))
       return fail(Code::kInvalidInput, "{}: holds '{}', which is no dataset's; choose an empty or a new folder",
                   options.out, name);
-  return remove_dataset(options.out);
+  return {};
 }
 
 Result<void> check_options(const PrepareOptions& options) {
@@ -402,9 +402,18 @@ Result<void> write_held_out(const PrepareOptions& options, const Tokenizer& toke
   return {};
 }
 
-Result<Manifest> write_dataset(const PrepareOptions& options) {
-  TRY_ASSIGN(const std::string tokenizer_json, read_file(options.tokenizer));
-  TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::parse(tokenizer_json, options.tokenizer));
+/// All that is known before anything is written.
+struct Plan {
+  std::string tokenizer_json;
+  Tokenizer tokenizer;
+  Manifest manifest;   // as far as known
+  Survey survey;
+  uint64_t file_bytes = 0;   // of all inputs
+};
+
+Result<Plan> make_plan(const PrepareOptions& options) {
+  TRY_ASSIGN(std::string tokenizer_json, read_file(options.tokenizer));
+  TRY_ASSIGN(Tokenizer tokenizer, Tokenizer::parse(tokenizer_json, options.tokenizer));
   Manifest m;
   m.tokenizer_blake2b = blake2b_hex(tokenizer_json.data(), tokenizer_json.size());
   m.vocab_size = tokenizer.vocab_size();
@@ -427,7 +436,7 @@ Result<Manifest> write_dataset(const PrepareOptions& options) {
     TRY_ASSIGN(const uint64_t size, file_size(path));
     total += size;
   }
-  TRY_ASSIGN(const Survey s, survey(options, total));
+  TRY_ASSIGN(Survey s, survey(options, total));
   m.inputs = s.files;
   m.duplicates = s.duplicates;
   const uint64_t taken = s.fates.size() - s.duplicates;
@@ -437,21 +446,27 @@ Result<Manifest> write_dataset(const PrepareOptions& options) {
   if (options.held_out_bytes > 0 && s.held_out.empty())
     return fail(Code::kInvalidInput, "{}: every document is longer than {} bytes, too long to hold one out; choose a finer "
                 "--split, or --held-out-bytes 0", options.inputs.front(), kPieceBytes);
+  return Plan{std::move(tokenizer_json), std::move(tokenizer), std::move(m), std::move(s), total};
+}
 
+Result<Manifest> write_dataset(const PrepareOptions& options, Plan plan) {
+  const Tokenizer& tokenizer = plan.tokenizer;
+  const Survey& s = plan.survey;
+  Manifest& m = plan.manifest;
   std::vector<std::string_view> held_out_texts;
   if (options.near_duplicate <= 1)
     for (const auto& [hash, document] : s.held_out) held_out_texts.push_back(document.text);
   OverlapIndex overlap(held_out_texts);
-  TrainingText text(options, s, total);
+  TrainingText text(options, s, plan.file_bytes);
   PartWriter writer(options, tokenizer, m.eos, "train");
   TRY(write_training(options, tokenizer, text, overlap, writer));
   TRY_ASSIGN(m.train, writer.finish());
   m.token_bytes_exact = writer.exact();
   TRY(write_held_out(options, tokenizer, s, overlap, m));
-  TRY(write_file_atomic(join_path(options.out, kTokenizerFile), tokenizer_json));
+  TRY(write_file_atomic(join_path(options.out, kTokenizerFile), plan.tokenizer_json));
   TRY(sync_folder(options.out));
   TRY(write_file_atomic(join_path(options.out, kManifestFile), m.to_json()));
-  return m;
+  return std::move(plan.manifest);
 }
 
 }  // namespace
@@ -459,8 +474,10 @@ Result<Manifest> write_dataset(const PrepareOptions& options) {
 Result<Manifest> prepare(const PrepareOptions& options) {
   TRY(check_options(options));
   TRY_ASSIGN(const FolderLock lock, FolderLock::acquire(options.out));
-  TRY(clear_folder(options));
-  Result<Manifest> result = write_dataset(options);
+  TRY(check_folder(options));
+  TRY_ASSIGN(Plan plan, make_plan(options));
+  TRY(remove_dataset(options.out));   // not earlier: a slip in the options must not cost a dataset
+  Result<Manifest> result = write_dataset(options, std::move(plan));
   if (!result) {
     // Partial shards may be what filled the disk. The first failure is the one to tell.
     const Result<void> removed = remove_dataset(options.out);

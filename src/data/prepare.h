@@ -56,8 +56,9 @@ constexpr uint64_t kHeldOutBytesMax = uint64_t{1} << 30;   // held in memory
 ///
 /// Errors   those of the readers; kInvalidInput: `out` is in use, holds another dataset (without
 ///          force) or files that are no dataset's, no document, too few to hold any out, an input that
-///          changes meanwhile; kExhausted: no space. What was written is then removed. A process that
-///          is killed leaves files without a manifest, which the next prepare removes.
+///          changes meanwhile; kExhausted: no space. What was written is then removed; a dataset
+///          that was to be replaced is gone only if the inputs were read through once. A process that is
+///          killed leaves files without a manifest, which the next prepare removes.
 Result<Manifest> prepare(const PrepareOptions& options);
 
 }  // namespace ferry::data

@@ -278,6 +278,9 @@ TEST(Prepare, RefusesAFolderThatIsNotItsOwn) {
   options.tokenizer = join_path(options.out, kTokenizerFile);   // its own copy may be the source
   options.force = true;
   EXPECT_TRUE(prepare(options));
+  options.inputs.push_back(folder / "absent.txt");
+  expect_failure(prepare(options), Code::kNotFound, "absent.txt");
+  EXPECT_TRUE(Dataset::open(options.out, Dataset::Verify::kAll));   // what was to be replaced is still there
   ASSERT_TRUE(write_file_atomic(join_path(options.out, "thesis.txt"), "mine"));
   expect_failure(prepare(options), Code::kInvalidInput, "thesis.txt");
   options.inputs = {join_path(options.out, "thesis.txt")};
