@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 
@@ -256,6 +257,19 @@ Result<void> rename_path(const std::string& from, const std::string& to) {
   return sync_folder(parent_folder(to));
 }
 
+bool exchange_paths(const std::string& a, const std::string& b) {
+  return error_of("file.exchange", [&] {
+           return ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0;
+         }) == 0;
+}
+
+Result<bool> create_folder(const std::string& path) {
+  const int error = error_of("file.mkdir", [&] { return ::mkdir(path.c_str(), 0755) == 0; });
+  if (error == EEXIST) return false;
+  if (error != 0) return os_error("create the folder", path, error);
+  return true;
+}
+
 Result<void> make_folders(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
@@ -264,6 +278,7 @@ Result<void> make_folders(const std::string& path) {
 }
 
 Result<void> remove_tree(const std::string& path) {
+  if (const int injected = fault_point("file.remove")) return os_error("remove", path, injected);
   std::error_code error;
   fs::remove_all(path, error);
   if (error) return os_error("remove", path, error.value());
@@ -343,6 +358,63 @@ FolderLock& FolderLock::operator=(FolderLock&& o) noexcept {
 }
 FolderLock::~FolderLock() {
   if (fd_ >= 0) ::close(fd_);  // the lock goes with the descriptor; the file stays
+}
+
+namespace {
+
+Result<int> open_folder(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return os_error("open the folder", path, errno);
+  return fd;
+}
+
+}  // namespace
+
+namespace {
+
+/// What flock answers where a folder cannot be locked: NFS wants it open for writing (EBADF).
+bool cannot_lock_folders(int error) {
+  return error == EBADF || error == ENOLCK || error == EOPNOTSUPP || error == EINVAL || error == ENOSYS;
+}
+
+}  // namespace
+
+Result<FolderClaim> FolderClaim::wait(const std::string& folder) {
+  FolderClaim claim;
+  TRY_ASSIGN(claim.fd_, open_folder(folder));
+  while (::flock(claim.fd_, LOCK_EX) != 0) {
+    if (errno == EINTR) continue;
+    if (!cannot_lock_folders(errno)) return os_error("lock the folder", folder, errno);
+    claim.exclusive_ = false;
+    break;
+  }
+  return claim;
+}
+
+Result<std::optional<FolderClaim>> FolderClaim::try_now(const std::string& folder) {
+  FolderClaim claim;
+  TRY_ASSIGN(claim.fd_, open_folder(folder));
+  if (::flock(claim.fd_, LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) return std::nullopt;
+    if (!cannot_lock_folders(errno)) return os_error("lock the folder", folder, errno);
+    claim.exclusive_ = false;
+  }
+  struct stat held {}, named {};
+  if (::fstat(claim.fd_, &held) != 0 || ::stat(folder.c_str(), &named) != 0 || held.st_ino != named.st_ino ||
+      held.st_dev != named.st_dev)
+    return std::nullopt;
+  return std::optional<FolderClaim>(std::move(claim));
+}
+
+FolderClaim::FolderClaim(FolderClaim&& o) noexcept
+    : fd_(std::exchange(o.fd_, -1)), exclusive_(o.exclusive_) {}
+FolderClaim& FolderClaim::operator=(FolderClaim&& o) noexcept {
+  std::swap(fd_, o.fd_);
+  std::swap(exclusive_, o.exclusive_);
+  return *this;
+}
+FolderClaim::~FolderClaim() {
+  if (fd_ >= 0) ::close(fd_);
 }
 
 }  // namespace ferry

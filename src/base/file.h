@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -84,7 +85,11 @@ class FileWriter {
 
 Result<void> sync_folder(const std::string& path);
 Result<void> rename_path(const std::string& from, const std::string& to);   // then syncs the parent
+/// Swaps two paths of one file system in one step. False where the kernel or the file system cannot
+/// (or the step failed): then nothing has changed. The caller syncs the parent.
+bool exchange_paths(const std::string& a, const std::string& b);
 Result<void> make_folders(const std::string& path);
+Result<bool> create_folder(const std::string& path);      // false: the name is taken
 Result<void> remove_tree(const std::string& path);        // no error when it does not exist
 Result<std::vector<std::string>> list_folder(const std::string& path);   // names, sorted
 bool path_exists(const std::string& path);
@@ -106,6 +111,28 @@ class FolderLock {
  private:
   FolderLock() = default;
   int fd_ = -1;
+};
+
+/// A hold on a folder itself (flock on the folder; no file is made in it), for work on its entries.
+/// It ends when destroyed or when the process ends, however it ends, so a folder that can be claimed
+/// belongs to nobody alive: no process numbers, which may be reused, need to be compared.
+class FolderClaim {
+ public:
+  static Result<FolderClaim> wait(const std::string& folder);       // until the holder lets go
+  /// Nothing if somebody else holds it, or if `folder` no longer names the folder that was claimed.
+  static Result<std::optional<FolderClaim>> try_now(const std::string& folder);
+  FolderClaim(FolderClaim&&) noexcept;
+  FolderClaim& operator=(FolderClaim&&) noexcept;
+  ~FolderClaim();
+
+  /// False on file systems that cannot lock folders (NFS): then claiming succeeds and says nothing
+  /// about others.
+  bool exclusive() const { return exclusive_; }
+
+ private:
+  FolderClaim() = default;
+  int fd_ = -1;
+  bool exclusive_ = true;
 };
 
 }  // namespace ferry

@@ -61,7 +61,8 @@ Result<std::string> read_stdin() {
   std::string all;
   char buffer[1 << 16];
   while (const size_t n = std::fread(buffer, 1, sizeof buffer, stdin)) all.append(buffer, n);
-  if (std::ferror(stdin) != 0) return fail(Code::kUnavailable, "standard input: {}", std::strerror(errno));
+  if (std::ferror(stdin) != 0)
+    return fail(Code::kUnavailable, "standard input: {}", std::strerror(errno));
   return all;
 }
 
@@ -75,20 +76,25 @@ struct TrainArgs {
 };
 
 /// Feeds a mapped file in parts of about 4 MiB that end at a line's end where there is one.
-Result<uint64_t> feed_file(text::BpeTrainer& trainer, const std::string& path, uint64_t bytes_before,
-                           Progress& progress) {
+Result<uint64_t> feed_file(text::BpeTrainer& trainer, const std::string& path,
+                           uint64_t bytes_before, Progress& progress) {
   constexpr size_t kPart = size_t{4} << 20;
+  if (is_folder(path))
+    return fail(Code::kInvalidInput, "{}: is a folder; name its text files", path);
   TRY_ASSIGN(const MappedFile file, MappedFile::open(path));
-  const std::string_view all(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  const std::string_view all(reinterpret_cast<const char*>(file.bytes().data()),
+                             file.bytes().size());
   for (size_t i = 0; i < all.size();) {
     size_t end = std::min(all.size(), i + kPart);
     if (end < all.size()) {
       const size_t line = all.rfind('\n', end - 1);
-      if (line != std::string_view::npos && line > i) end = line;  // the line end begins the next part
+      if (line != std::string_view::npos && line > i)
+        end = line;  // the line end begins the next part
     }
     trainer.feed(all.substr(i, end - i));
     i = end;
-    progress.show(fmt::format("counting words: {}", format_bytes(static_cast<double>(bytes_before + i))));
+    progress.show(
+        fmt::format("counting words: {}", format_bytes(static_cast<double>(bytes_before + i))));
   }
   return all.size();
 }
@@ -100,6 +106,9 @@ Result<void> train(TrainArgs& args) {
                        : args.split == "qwen2"  ? SplitStyle::kQwen2
                                                 : SplitStyle::kGpt2;
   TRY_ASSIGN(text::BpeTrainer trainer, text::BpeTrainer::create(args.options));
+  if (!is_folder(parent_folder(args.out))) {  // known before the work, not after it
+    return fail(Code::kNotFound, "{}: its folder does not exist; make it first", args.out);
+  }
   Progress progress;
   const double start_s = system_clock().monotonic_s();
   uint64_t bytes = 0;
@@ -113,33 +122,40 @@ Result<void> train(TrainArgs& args) {
   progress.end();
   TRY(write_file_atomic(args.out, trained.json));
   if (trained.vocab_size < args.options.vocab_size) {
-    fmt::print(stderr, "The text holds no more pairs that occur {} times: {} tokens instead of {}. "
+    fmt::print(stderr,
+               "The text holds no more pairs that occur {} times: {} tokens instead of {}. "
                "Give more text, or a smaller --vocab.\n",
                args.options.frequency_min, trained.vocab_size, args.options.vocab_size);
   }
   const nlohmann::ordered_json line = {
       {"command", "tokenizer train"}, {"out", text::replace_ill_formed(args.out)},
-      {"vocab", trained.vocab_size}, {"bytes", bytes}, {"words", trained.words},
-      {"seconds", system_clock().monotonic_s() - start_s}};
+      {"vocab", trained.vocab_size},  {"bytes", bytes},
+      {"words", trained.words},       {"seconds", system_clock().monotonic_s() - start_s}};
   fmt::print("{}\n", line.dump());
   return flush_output();
 }
 
 void add_train(CLI::App& parent, int& status) {
   auto args = std::make_shared<TrainArgs>();
-  CLI::App* command = parent.add_subcommand("train", "Learn a byte-level BPE vocabulary from text files");
+  CLI::App* command =
+      parent.add_subcommand("train", "Learn a byte-level BPE vocabulary from text files");
   command->add_option("--out", args->out, "The tokenizer.json to write")->required();
-  command->add_option("--vocab", args->options.vocab_size, "Tokens, special ones and bytes included")
+  command
+      ->add_option("--vocab", args->options.vocab_size, "Tokens, special ones and bytes included")
       ->capture_default_str();
   command->add_option("--split", args->split, "How words are cut")
       ->check(CLI::IsMember({"deepseek", "llama3", "qwen2", "gpt2"}))
       ->capture_default_str();
-  command->add_option("--special", args->options.specials,
-                      "Special tokens, ids from 0; the first is the BOS (once per token)")
+  command
+      ->add_option("--special", args->options.specials,
+                   "Special tokens, ids from 0; the first is the BOS (once per token)")
+      ->allow_extra_args(false)
       ->capture_default_str();
-  command->add_option("--min-frequency", args->options.frequency_min, "Merge only pairs seen as often")
+  command
+      ->add_option("--min-frequency", args->options.frequency_min, "Merge only pairs seen as often")
       ->capture_default_str();
-  command->add_option("files", args->files, "Text files (UTF-8; other bytes are learnt as bytes)")->required();
+  command->add_option("files", args->files, "Text files (UTF-8; other bytes are learnt as bytes)")
+      ->required();
   command->callback([args, &status] { status = report(train(*args)); });
 }
 
@@ -177,15 +193,17 @@ Result<void> encode(const CodeArgs& args) {
   return flush_output();
 }
 
-Result<std::vector<int32_t>> parse_ids(const std::vector<std::string>& words, const Tokenizer& tokenizer) {
+Result<std::vector<int32_t>> parse_ids(const std::vector<std::string>& words,
+                                       const Tokenizer& tokenizer) {
   std::vector<int32_t> ids;
   for (size_t i = 0; i < words.size(); ++i) {
     int32_t id = -1;
     const char* end = words[i].data() + words[i].size();
     const auto [stop, error] = std::from_chars(words[i].data(), end, id);
     if (error != std::errc() || stop != end || id < 0 || id >= tokenizer.vocab_size()) {
-      return fail(Code::kInvalidInput, "item {} is \"{}\": give token ids from 0 to {}, white space between them",
-                  i + 1, text::replace_ill_formed(words[i].substr(0, 40)), tokenizer.vocab_size() - 1);
+      return fail(Code::kInvalidInput,
+                  "item {} is \"{}\": give token ids from 0 to {}, white space between them", i + 1,
+                  text::replace_ill_formed(words[i].substr(0, 40)), tokenizer.vocab_size() - 1);
     }
     ids.push_back(id);
   }
@@ -215,17 +233,18 @@ void add_tokenizer_option(CLI::App& command, std::string& path) {
 }
 void add_specials_option(CLI::App& command, std::string& specials) {
   command
-      .add_option("--specials", specials,
-                  "Text of special tokens: text (ordinary tokens), parse (the control token), plain "
-                  "(ordinary, and that of other added tokens too)")
+      .add_option(
+          "--specials", specials,
+          "Text of special tokens: text (ordinary tokens), parse (the control token), plain "
+          "(ordinary, and that of other added tokens too)")
       ->check(CLI::IsMember({"text", "parse", "plain"}))
       ->capture_default_str();
 }
 
 void add_encode(CLI::App& parent, int& status) {
   auto args = std::make_shared<CodeArgs>();
-  CLI::App* command =
-      parent.add_subcommand("encode", "Print the ids of each argument, or of standard input, one line each");
+  CLI::App* command = parent.add_subcommand(
+      "encode", "Print the ids of each argument, or of standard input, one line each");
   add_tokenizer_option(*command, args->tokenizer);
   add_specials_option(*command, args->specials);
   command->add_option("text", args->items, "Texts; none: standard input");
@@ -258,7 +277,8 @@ Result<std::vector<std::string_view>> split_frames(std::string_view all, const s
     uint32_t size = 0;
     if (all.size() - i >= sizeof size) std::memcpy(&size, all.data() + i, sizeof size);
     if (all.size() - i < sizeof size || all.size() - i - sizeof size < size) {
-      return fail(Code::kCorrupt, "{}: the frame at byte {} is cut short (the file has {} bytes)", path, i, all.size());
+      return fail(Code::kCorrupt, "{}: the frame at byte {} is cut short (the file has {} bytes)",
+                  path, i, all.size());
     }
     documents.push_back(all.substr(i + sizeof size, size));
     i += sizeof size + size;
@@ -271,7 +291,8 @@ Result<void> bench(const BenchArgs& args) {
   TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
   const double load_s = system_clock().monotonic_s() - load_start_s;
   TRY_ASSIGN(const MappedFile file, MappedFile::open(args.frames));
-  const std::string_view all(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  const std::string_view all(reinterpret_cast<const char*>(file.bytes().data()),
+                             file.bytes().size());
   TRY_ASSIGN(const std::vector<std::string_view> documents, split_frames(all, args.frames));
 
   uint64_t bytes = 0;
@@ -298,18 +319,26 @@ Result<void> bench(const BenchArgs& args) {
   }
   if (!args.out.empty()) TRY(write_file_atomic(args.out, out));
   const nlohmann::ordered_json line = {
-      {"command", "tokenizer bench"}, {"documents", documents.size()}, {"bytes", bytes}, {"tokens", tokens},
-      {"load_s", load_s}, {"seconds", seconds}, {"mb_per_s", static_cast<double>(bytes) / 1e6 / std::max(seconds, 1e-9)}};
+      {"command", "tokenizer bench"},
+      {"documents", documents.size()},
+      {"bytes", bytes},
+      {"tokens", tokens},
+      {"load_s", load_s},
+      {"seconds", seconds},
+      {"mb_per_s", static_cast<double>(bytes) / 1e6 / std::max(seconds, 1e-9)}};
   fmt::print("{}\n", line.dump());
   return flush_output();
 }
 
 void add_bench(CLI::App& parent, int& status) {
   auto args = std::make_shared<BenchArgs>();
-  CLI::App* command = parent.add_subcommand("bench", "Measure encoding of a file of framed documents, one thread");
+  CLI::App* command =
+      parent.add_subcommand("bench", "Measure encoding of a file of framed documents, one thread");
   add_tokenizer_option(*command, args->tokenizer);
   add_specials_option(*command, args->specials);
-  command->add_option("--frames", args->frames, "Documents: 32-bit little-endian byte count, bytes, and so on")
+  command
+      ->add_option("--frames", args->frames,
+                   "Documents: 32-bit little-endian byte count, bytes, and so on")
       ->required();
   command->add_option("--out", args->out, "Write the ids the same way: count, 32-bit ids");
   command->add_option("--repeat", args->repeat, "Rounds; the fastest counts")

@@ -21,7 +21,8 @@ AddedTokenFinder::AddedTokenFinder(const std::vector<std::string>& patterns) {
     for (const char c : patterns[p]) {
       const auto byte = static_cast<unsigned char>(c);
       auto& children = nodes_[at].children;
-      const auto it = std::lower_bound(children.begin(), children.end(), std::pair{byte, uint32_t{0}});
+      const auto it =
+          std::lower_bound(children.begin(), children.end(), std::pair{byte, uint32_t{0}});
       if (it != children.end() && it->first == byte) {
         at = it->second;
       } else {
@@ -38,7 +39,8 @@ AddedTokenFinder::AddedTokenFinder(const std::vector<std::string>& patterns) {
 }
 
 const AddedTokenFinder::Node* AddedTokenFinder::child(const Node& node, unsigned char byte) const {
-  const auto it = std::lower_bound(node.children.begin(), node.children.end(), std::pair{byte, uint32_t{0}});
+  const auto it =
+      std::lower_bound(node.children.begin(), node.children.end(), std::pair{byte, uint32_t{0}});
   return it != node.children.end() && it->first == byte ? &nodes_[it->second] : nullptr;
 }
 
@@ -98,13 +100,14 @@ bool is_word(std::string_view one_char) {
     size_t offset = 0;
     pcre2_code* c = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(kWord.data()), kWord.size(),
                                   PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
-    check(c != nullptr, "added_tokens: PCRE2 refuses the word class, error {} at {}", error, offset);
+    check(c != nullptr, "added_tokens: PCRE2 refuses the word class, error {} at {}", error,
+          offset);
     return std::shared_ptr<pcre2_code>(c, pcre2_code_free);
   }();
   const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
       pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
-  return pcre2_match(code.get(), reinterpret_cast<PCRE2_SPTR>(one_char.data()), one_char.size(), 0, 0,
-                     data.get(), nullptr) > 0;
+  return pcre2_match(code.get(), reinterpret_cast<PCRE2_SPTR>(one_char.data()), one_char.size(), 0,
+                     0, data.get(), nullptr) > 0;
 }
 
 }  // namespace
@@ -128,7 +131,9 @@ size_t leading_space_end(std::string_view text) {
   return i;
 }
 
-bool ends_with_word(std::string_view text) { return !text.empty() && is_word(text.substr(last_char(text))); }
+bool ends_with_word(std::string_view text) {
+  return !text.empty() && is_word(text.substr(last_char(text)));
+}
 
 bool begins_with_word(std::string_view text) {
   return !text.empty() && is_word(text.substr(0, decode_utf8(text, 0).bytes));

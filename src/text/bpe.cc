@@ -7,8 +7,8 @@
 namespace ferry::text {
 namespace {
 
-constexpr size_t kShortMax = 40;           // above, the heap wins over scanning
-constexpr size_t kWindow = size_t{1} << 16;
+constexpr size_t kShortMax = 40;  // above, the heap wins over scanning
+constexpr size_t kWindow = size_t{1} << 12;
 
 constexpr uint64_t pair_key(int32_t left, int32_t right) {
   return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
@@ -115,9 +115,10 @@ void Bpe::merge(std::string_view piece, BpeScratch& s, std::vector<int32_t>& ids
 void Bpe::merge_short(std::string_view piece, BpeScratch& s, std::vector<int32_t>& ids) const {
   size_t n = piece.size();
   s.ids_.resize(n);
-  s.ranks_.resize(n);   // of the pair that starts here
-  s.next_.resize(n);    // the token that the pair makes
-  for (size_t i = 0; i < n; ++i) s.ids_[i] = parts_.byte_tokens[static_cast<unsigned char>(piece[i])];
+  s.ranks_.resize(n);  // of the pair that starts here
+  s.next_.resize(n);   // the token that the pair makes
+  for (size_t i = 0; i < n; ++i)
+    s.ids_[i] = parts_.byte_tokens[static_cast<unsigned char>(piece[i])];
   const auto look_up = [&](size_t i) {
     const MergeTable::Merge m = i + 1 < n ? parts_.merges.find(s.ids_[i], s.ids_[i + 1])
                                           : MergeTable::Merge{MergeTable::kNone, -1};
@@ -154,7 +155,9 @@ void Bpe::merge_heap(std::string_view piece, BpeScratch& s, std::vector<int32_t>
   const auto later = [](uint64_t a, uint64_t b) { return a > b; };
   // An entry is rank, then position: the smallest is the next merge. Entries that a merge beside them
   // made stale stay, and are known by their rank, which belongs to one pair only.
-  const auto entry = [](uint32_t rank, int32_t at) { return uint64_t{rank} << 32 | static_cast<uint32_t>(at); };
+  const auto entry = [](uint32_t rank, int32_t at) {
+    return uint64_t{rank} << 32 | static_cast<uint32_t>(at);
+  };
   for (int32_t i = 0; i < n; ++i) {
     s.ids_[i] = parts_.byte_tokens[static_cast<unsigned char>(piece[static_cast<size_t>(i)])];
     s.previous_[i] = i - 1;

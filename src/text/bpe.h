@@ -63,8 +63,8 @@ class Bpe {
     std::array<int32_t, 256> byte_tokens;
     MergeTable merges;
     std::vector<std::string> token_bytes;  // by id
-    bool ignore_merges = false;            // a piece that is a token becomes it, whatever the merges say
-    std::vector<int32_t> whole_tokens;     // the ids that ignore_merges may give
+    bool ignore_merges = false;  // a piece that is a token becomes it, whatever the merges say
+    std::vector<int32_t> whole_tokens;  // the ids that ignore_merges may give
   };
   explicit Bpe(Parts parts);
 

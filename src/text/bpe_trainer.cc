@@ -23,10 +23,14 @@ struct ViewHash {
 
 std::vector<std::string> patterns_of(SplitStyle style) {
   switch (style) {
-    case SplitStyle::kDeepseek: return kDeepseekPatterns;
-    case SplitStyle::kLlama3: return {kLlama3Pattern};
-    case SplitStyle::kQwen2: return {kQwen2Pattern};
-    case SplitStyle::kGpt2: return {kGpt2Pattern};
+    case SplitStyle::kDeepseek:
+      return kDeepseekPatterns;
+    case SplitStyle::kLlama3:
+      return {kLlama3Pattern};
+    case SplitStyle::kQwen2:
+      return {kQwen2Pattern};
+    case SplitStyle::kGpt2:
+      return {kGpt2Pattern};
   }
   throw_bug("bpe_trainer: unknown split style");
 }
@@ -49,7 +53,8 @@ class PairCounts {
   void add_word(const std::vector<int32_t>& symbols, uint64_t count) {
     const auto word = static_cast<uint32_t>(words_.size());
     words_.push_back({symbols, count});
-    for (size_t i = 0; i + 1 < symbols.size(); ++i) add(pair_key(symbols[i], symbols[i + 1]), count, word);
+    for (size_t i = 0; i + 1 < symbols.size(); ++i)
+      add(pair_key(symbols[i], symbols[i + 1]), count, word);
   }
 
   void start() {
@@ -178,27 +183,35 @@ BpeTrainer::~BpeTrainer() = default;
 Result<BpeTrainer> BpeTrainer::create(BpeTrainerOptions options) {
   std::unordered_set<std::string> seen;
   for (const std::string& special : options.specials) {
-    if (special.empty() || special.size() > kWordBytesMax || well_formed_prefix(special) != special.size()) {
-      return fail(Code::kInvalidInput, "tokenizer training: special token \"{}\" must be 1 to {} bytes of UTF-8",
+    if (special.empty() || special.size() > kWordBytesMax ||
+        well_formed_prefix(special) != special.size()) {
+      return fail(Code::kInvalidInput,
+                  "tokenizer training: special token \"{}\" must be 1 to {} bytes of UTF-8",
                   replace_ill_formed(special), kWordBytesMax);
     }
     const std::optional<std::string> bytes = letters_to_bytes(special);
     if (bytes && bytes->size() == 1) {
-      return fail(Code::kInvalidInput, "tokenizer training: special token \"{}\" is the token of a byte; "
-                  "give it a longer name", special);
+      return fail(Code::kInvalidInput,
+                  "tokenizer training: special token \"{}\" is the token of a byte; "
+                  "give it a longer name",
+                  special);
     }
     if (!seen.insert(special).second) {
-      return fail(Code::kInvalidInput, "tokenizer training: special token \"{}\" is named twice", special);
+      return fail(Code::kInvalidInput, "tokenizer training: special token \"{}\" is named twice",
+                  special);
     }
   }
   const size_t least = 256 + options.specials.size();
   if (options.vocab_size < 0 || static_cast<size_t>(options.vocab_size) < least ||
       options.vocab_size > 1 << 24) {
-    return fail(Code::kInvalidInput, "tokenizer training: a vocabulary of {} is not within {} (256 bytes and {} "
-                "special tokens) to {}", options.vocab_size, least, options.specials.size(), 1 << 24);
+    return fail(Code::kInvalidInput,
+                "tokenizer training: a vocabulary of {} is not within {} (256 bytes and {} "
+                "special tokens) to {}",
+                options.vocab_size, least, options.specials.size(), 1 << 24);
   }
   if (options.words_max < 2) {
-    return fail(Code::kInvalidInput, "tokenizer training: words_max is {}, not at least 2", options.words_max);
+    return fail(Code::kInvalidInput, "tokenizer training: words_max is {}, not at least 2",
+                options.words_max);
   }
   TRY_ASSIGN(PreTokenizer pretokenizer, PreTokenizer::compile(patterns_of(options.split)));
   auto state = std::make_unique<State>();
@@ -208,7 +221,8 @@ Result<BpeTrainer> BpeTrainer::create(BpeTrainerOptions options) {
 }
 
 void BpeTrainer::feed(std::string_view text) {
-  state_->pretokenizer.split(text, state_->scratch, [&](std::string_view word) { state_->count(word); });
+  state_->pretokenizer.split(text, state_->scratch,
+                             [&](std::string_view word) { state_->count(word); });
 }
 
 BpeTrainer::Trained BpeTrainer::train(const std::function<void(int32_t, int32_t)>& progress) {
@@ -232,7 +246,8 @@ BpeTrainer::Trained BpeTrainer::train(const std::function<void(int32_t, int32_t)
   }
   std::vector<std::pair<char32_t, unsigned char>> letters;
   for (unsigned b = 0; b < 256; ++b) {
-    letters.emplace_back(byte_to_letter(static_cast<unsigned char>(b)), static_cast<unsigned char>(b));
+    letters.emplace_back(byte_to_letter(static_cast<unsigned char>(b)),
+                         static_cast<unsigned char>(b));
   }
   std::sort(letters.begin(), letters.end());
   for (const auto& [letter, byte] : letters) {
@@ -273,8 +288,9 @@ BpeTrainer::Trained BpeTrainer::train(const std::function<void(int32_t, int32_t)
       progress(static_cast<int32_t>(file.vocab.size()), options.vocab_size);
     }
   }
-  const std::string bos =
-      options.bos_in_post_processor && !options.specials.empty() ? options.specials.front() : std::string();
+  const std::string bos = options.bos_in_post_processor && !options.specials.empty()
+                              ? options.specials.front()
+                              : std::string();
   return {write_tokenizer_file(file, bos), static_cast<int32_t>(file.vocab.size()), words};
 }
 

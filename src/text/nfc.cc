@@ -11,7 +11,8 @@ namespace ferry::text {
 namespace {
 
 // Hangul syllables are composed by arithmetic (The Unicode Standard, section 3.12).
-constexpr char32_t kSyllableBase = 0xAC00, kLeadBase = 0x1100, kVowelBase = 0x1161, kTailBase = 0x11A7;
+constexpr char32_t kSyllableBase = 0xAC00, kLeadBase = 0x1100, kVowelBase = 0x1161,
+                   kTailBase = 0x11A7;
 constexpr char32_t kLeads = 19, kVowels = 21, kTails = 28, kSyllables = kLeads * kVowels * kTails;
 
 /// One bit per code point below 0x30000: set when NFC must look at it. Above, nothing composes.
@@ -23,7 +24,8 @@ class ActiveSet {
     for (char32_t c = kVowelBase; c < kVowelBase + kVowels; ++c) set(c);
     for (char32_t c = kTailBase + 1; c < kTailBase + kTails; ++c) set(c);
     std::vector<char32_t> composites;
-    for (size_t i = 0; i < kCompositionsCount; ++i) composites.push_back(kCompositions[i].composite);
+    for (size_t i = 0; i < kCompositionsCount; ++i)
+      composites.push_back(kCompositions[i].composite);
     std::sort(composites.begin(), composites.end());
     for (size_t i = 0; i < kDecompositionsCount; ++i) {  // decomposes and does not come back
       const char32_t point = kDecompositions[i].point;
@@ -55,8 +57,9 @@ struct Marked {
 uint8_t combining_class(char32_t point) {
   if (point < 0x300) return 0;
   const auto* end = kCombiningClasses + kCombiningClassesCount;
-  const auto* it = std::lower_bound(kCombiningClasses, end, point,
-                                    [](const CombiningClass& c, char32_t p) { return c.point < p; });
+  const auto* it =
+      std::lower_bound(kCombiningClasses, end, point,
+                       [](const CombiningClass& c, char32_t p) { return c.point < p; });
   return it != end && it->point == point ? it->value : uint8_t{0};
 }
 
@@ -108,8 +111,9 @@ void flush(std::vector<Marked>& run, std::string& out) {
     }
     size_t end = i;
     while (end < run.size() && run[end].combining_class != 0) ++end;
-    std::stable_sort(run.begin() + static_cast<ptrdiff_t>(i), run.begin() + static_cast<ptrdiff_t>(end),
-                     [](const Marked& a, const Marked& b) { return a.combining_class < b.combining_class; });
+    std::stable_sort(
+        run.begin() + static_cast<ptrdiff_t>(i), run.begin() + static_cast<ptrdiff_t>(end),
+        [](const Marked& a, const Marked& b) { return a.combining_class < b.combining_class; });
     i = end;
   }
   size_t kept = 0;
@@ -141,7 +145,8 @@ void flush(std::vector<Marked>& run, std::string& out) {
 bool nfc_may_change(std::string_view text) {
   const ActiveSet& set = active();
   for (size_t i = 0; i < text.size();) {
-    if (static_cast<unsigned char>(text[i]) < 0xCC) {  // U+0000..U+02FF start below CC and are inert
+    if (static_cast<unsigned char>(text[i]) <
+        0xCC) {  // U+0000..U+02FF start below CC and are inert
       ++i;
       continue;
     }

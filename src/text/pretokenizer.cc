@@ -17,7 +17,8 @@ const char* const kQwen2Pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 const std::vector<std::string> kDeepseekPatterns = {
     R"(\p{N}{1,3})", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
+    "[!\"#$%&'()*+,\\-./"
+    ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
     " ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"};
 
 namespace {
@@ -33,8 +34,8 @@ class StandIns {
   char32_t of(char32_t point) const {
     if (!block_[point >> 8]) return point;
     const auto* end = kStandIns + kStandInsCount;
-    const auto* it = std::upper_bound(kStandIns, end, point,
-                                      [](char32_t p, const StandInRange& r) { return p < r.first; });
+    const auto* it = std::upper_bound(
+        kStandIns, end, point, [](char32_t p, const StandInRange& r) { return p < r.first; });
     if (it == kStandIns) return point;
     --it;
     return point <= it->last ? it->stand_in : point;
@@ -76,7 +77,9 @@ size_t plain_prefix(std::string_view text) {
   return i;
 }
 
-size_t utf8_length(char32_t point) { return point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x10000 ? 3 : 4; }
+size_t utf8_length(char32_t point) {
+  return point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
+}
 
 }  // namespace
 
@@ -89,7 +92,8 @@ Result<PreTokenizer> PreTokenizer::compile(const std::vector<std::string>& patte
   return PreTokenizer(std::move(compiled));
 }
 
-void PreTokenizer::run(std::string_view text, MatchScratch& scratch, Emit emit, void* context) const {
+void PreTokenizer::run(std::string_view text, MatchScratch& scratch, Emit emit,
+                       void* context) const {
   if (patterns_.empty()) {
     if (!text.empty()) emit(context, text);
     return;
@@ -114,8 +118,9 @@ void PreTokenizer::run(std::string_view text, MatchScratch& scratch, Emit emit, 
     }
     emit(context, text.substr(begin, raw - begin));
   };
-  level(0, shown, scratch, [](void* f, std::string_view p) { (*static_cast<decltype(back)*>(f))(p); },
-        const_cast<void*>(static_cast<const void*>(&back)));
+  level(
+      0, shown, scratch, [](void* f, std::string_view p) { (*static_cast<decltype(back)*>(f))(p); },
+      const_cast<void*>(static_cast<const void*>(&back)));
   check(raw == text.size(), "pretokenizer: pieces cover {} of {} bytes", raw, text.size());
 }
 

@@ -32,14 +32,17 @@ class PreTokenizer {
   /// in which an ill-formed byte takes three.
   template <typename F>
   void split(std::string_view text, MatchScratch& scratch, F&& piece) const {
-    run(text, scratch, [](void* f, std::string_view p) { (*static_cast<std::remove_reference_t<F>*>(f))(p); },
+    run(
+        text, scratch,
+        [](void* f, std::string_view p) { (*static_cast<std::remove_reference_t<F>*>(f))(p); },
         const_cast<void*>(static_cast<const void*>(&piece)));
   }
 
  private:
   using Emit = void (*)(void* context, std::string_view piece);
   void run(std::string_view text, MatchScratch& scratch, Emit emit, void* context) const;
-  void level(size_t depth, std::string_view text, MatchScratch& scratch, Emit emit, void* context) const;
+  void level(size_t depth, std::string_view text, MatchScratch& scratch, Emit emit,
+             void* context) const;
 
   std::vector<SplitRegex> patterns_;
 };

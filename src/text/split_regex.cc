@@ -12,8 +12,8 @@ namespace ferry::text {
 namespace {
 
 constexpr std::string_view kCategories[] = {
-    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl", "No", "P", "Pc",
-    "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp"};
+    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M", "Mn", "Mc", "Me", "N",  "Nd", "Nl", "No", "P", "Pc",
+    "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S", "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp"};
 
 /// Walks a pattern and refuses what Oniguruma and PCRE2 read differently, or what could recurse.
 class PatternChecker {
@@ -26,18 +26,35 @@ class PatternChecker {
       bool quantifiable = true;
       bool group = false;
       switch (c) {
-        case '\\': TRY(escape(/*in_class=*/false)); break;
-        case '[': TRY(bracket_class()); break;
-        case '(': TRY(open_group()); quantifiable = false; break;
-        case ')': ++i_; group = true; break;
-        case '|': ++i_; quantifiable = false; break;
+        case '\\':
+          TRY(escape(/*in_class=*/false));
+          break;
+        case '[':
+          TRY(bracket_class());
+          break;
+        case '(':
+          TRY(open_group());
+          quantifiable = false;
+          break;
+        case ')':
+          ++i_;
+          group = true;
+          break;
+        case '|':
+          ++i_;
+          quantifiable = false;
+          break;
         case '^':
-        case '$': return refuse("an anchor, which matches at line ends in one and not in the other,");
+        case '$':
+          return refuse("an anchor, which matches at line ends in one and not in the other,");
         case '*':
         case '+':
         case '?':
-        case '{': return refuse("a quantifier with nothing to repeat, or a second one,");
-        default: ++i_; break;
+        case '{':
+          return refuse("a quantifier with nothing to repeat, or a second one,");
+        default:
+          ++i_;
+          break;
       }
       if (quantifiable) TRY(quantifier(group));
     }
@@ -46,10 +63,11 @@ class PatternChecker {
 
  private:
   tl::unexpected<Status> refuse(std::string_view what) const {
-    return fail(Code::kInvalidInput,
-                "the pattern has {} at offset {} (\"{}\"): Ferry does not take it, because Hugging Face's "
-                "engine and PCRE2 may read it differently or match it without bound",
-                what, i_, p_.substr(i_, 12));
+    return fail(
+        Code::kInvalidInput,
+        "the pattern has {} at offset {} (\"{}\"): Ferry does not take it, because Hugging Face's "
+        "engine and PCRE2 may read it differently or match it without bound",
+        what, i_, p_.substr(i_, 12));
   }
 
   Result<void> escape(bool in_class) {
@@ -71,9 +89,11 @@ class PatternChecker {
     }
     const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
     const bool digit = c >= '0' && c <= '9';
-    const bool allowed_letter = std::strchr("sdrntf", c) != nullptr || (!in_class && (c == 'S' || c == 'D')) ||
+    const bool allowed_letter = std::strchr("sdrntf", c) != nullptr ||
+                                (!in_class && (c == 'S' || c == 'D')) ||
                                 (in_class && (c == 'S' || c == 'D'));
-    if (c == '\0' || digit || (letter && !allowed_letter) || static_cast<unsigned char>(c) >= 0x80) {
+    if (c == '\0' || digit || (letter && !allowed_letter) ||
+        static_cast<unsigned char>(c) >= 0x80) {
       return refuse("an escape");
     }
     i_ += 2;
@@ -152,7 +172,8 @@ MatchScratch::MatchScratch() : state_(std::make_unique<State>()) {
   state_->data = pcre2_match_data_create(1, nullptr);
   state_->context = pcre2_match_context_create(nullptr);
   state_->stack = pcre2_jit_stack_create(kStackFirst, kStackMax, nullptr);
-  check(state_->data != nullptr && state_->context != nullptr, "split_regex: no memory for matching");
+  check(state_->data != nullptr && state_->context != nullptr,
+        "split_regex: no memory for matching");
   // The patterns' shape bounds the work; a limit would only turn a slow match into a wrong one.
   pcre2_set_match_limit(state_->context, UINT32_MAX);
   pcre2_set_depth_limit(state_->context, UINT32_MAX);
@@ -181,8 +202,8 @@ Result<SplitRegex> SplitRegex::compile_flags(const std::string& pattern, uint32_
   pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
   check(context != nullptr, "split_regex: no memory for compiling");
   pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), flags,
-                                       &code, &offset, context);
+  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                       flags, &code, &offset, context);
   pcre2_compile_context_free(context);
   if (compiled == nullptr) {
     std::array<PCRE2_UCHAR, 256> why{};
@@ -191,13 +212,15 @@ Result<SplitRegex> SplitRegex::compile_flags(const std::string& pattern, uint32_
                 reinterpret_cast<const char*>(why.data()));
   }
   SplitRegex regex;
-  regex.code_ = std::shared_ptr<void>(compiled, [](void* c) { pcre2_code_free(static_cast<pcre2_code*>(c)); });
+  regex.code_ = std::shared_ptr<void>(
+      compiled, [](void* c) { pcre2_code_free(static_cast<pcre2_code*>(c)); });
   // Where the machine forbids executable memory PCRE2 interprets: slower, the same matches.
   regex.jit_ = pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE) == 0;
   return regex;
 }
 
-bool SplitRegex::find(std::string_view text, size_t from, MatchScratch& scratch, Match& match) const {
+bool SplitRegex::find(std::string_view text, size_t from, MatchScratch& scratch,
+                      Match& match) const {
   const auto* code = static_cast<const pcre2_code*>(code_.get());
   MatchScratch::State& s = *scratch.state_;
   const auto run = jit_ ? pcre2_jit_match : pcre2_match;

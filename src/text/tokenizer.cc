@@ -30,7 +30,8 @@ struct AddedGroup {
 
   /// Calls on_text(view) and on_token(id) for what the text consists of, in order.
   template <typename OnText, typename OnToken>
-  void split(std::string_view text, Tokenizer::Specials specials, OnText on_text, OnToken on_token) const {
+  void split(std::string_view text, Tokenizer::Specials specials, OnText on_text,
+             OnToken on_token) const {
     size_t done = 0;
     size_t from = 0;
     AddedTokenFinder::Find find{};
@@ -44,7 +45,8 @@ struct AddedGroup {
       }
       size_t begin = find.begin;
       size_t end = find.end;
-      if (token.lstrip && begin > done) begin = done + trailing_space_begin(text.substr(done, begin - done));
+      if (token.lstrip && begin > done)
+        begin = done + trailing_space_begin(text.substr(done, begin - done));
       if (token.rstrip) end += leading_space_end(text.substr(end));
       if (begin > done) on_text(text.substr(done, begin - done));
       on_token(token.id);
@@ -99,10 +101,12 @@ struct Tokenizer::State {
   }
 
   void encode_text(std::string_view text, Worker& worker, std::vector<int32_t>& out) const {
-    pretokenizer.split(text, worker.match, [&](std::string_view piece) { bpe.encode(piece, worker.bpe, out); });
+    pretokenizer.split(text, worker.match,
+                       [&](std::string_view piece) { bpe.encode(piece, worker.bpe, out); });
   }
 
-  void encode(std::string_view bytes, Specials specials, Worker& worker, std::vector<int32_t>& out) const {
+  void encode(std::string_view bytes, Specials specials, Worker& worker,
+              std::vector<int32_t>& out) const {
     const auto token = [&](int32_t id) { out.push_back(id); };
     before_normalizing.split(
         bytes, specials,
@@ -158,7 +162,8 @@ Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& pat
 
   std::vector<std::string> token_bytes = parts.token_bytes;
   token_bytes.resize(ids_end);
-  for (const AddedToken& t : file.added) token_bytes[t.id] = t.content;  // letters are not decoded there
+  for (const AddedToken& t : file.added)
+    token_bytes[t.id] = t.content;  // letters are not decoded there
 
   Tokenizer tokenizer;
   tokenizer.state_ = std::make_unique<State>(Bpe(std::move(parts)));
@@ -170,7 +175,8 @@ Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& pat
   s.after_normalizing = make_group(file, true);
   std::vector<SplitRegex> patterns;
   for (const TokenizerFile::Pattern& p : file.patterns) {
-    TRY_ASSIGN(SplitRegex regex, p.literal ? SplitRegex::compile_literal(p.text) : SplitRegex::compile(p.text));
+    TRY_ASSIGN(SplitRegex regex,
+               p.literal ? SplitRegex::compile_literal(p.text) : SplitRegex::compile(p.text));
     patterns.push_back(std::move(regex));
   }
   s.pretokenizer = PreTokenizer(std::move(patterns));

@@ -23,9 +23,9 @@ class Tokenizer {
   enum class Specials {
     kAsText,  // ordinary tokens: the default wherever text comes from outside
     kParse,   // the control token itself
-    kPlain,   // ordinary tokens, and so is the text of every other added token. Files of DeepSeek V3
-              // do not mark <｜User｜>, <think> and the like as special, so kAsText still parses
-              // them, as Hugging Face does: use this for what users write into a chat.
+    kPlain,  // ordinary tokens, and so is the text of every other added token. Files of DeepSeek V3
+             // do not mark <｜User｜>, <think> and the like as special, so kAsText still parses
+             // them, as Hugging Face does: use this for what users write into a chat.
   };
 
   static Result<Tokenizer> load(const std::string& path);

@@ -42,12 +42,16 @@ class Reader {
 
  private:
   tl::unexpected<Status> corrupt(std::string_view field, std::string_view what) const {
-    return fail(Code::kCorrupt, "{}: {}{}{}; the file is damaged or was not written by a tokenizer library: "
-                "fetch or export it again", path_, field, field.empty() ? "" : " ", what);
+    return fail(Code::kCorrupt,
+                "{}: {}{}{}; the file is damaged or was not written by a tokenizer library: "
+                "fetch or export it again",
+                path_, field, field.empty() ? "" : " ", what);
   }
   tl::unexpected<Status> refuse(std::string_view field, std::string_view what) const {
-    return fail(Code::kInvalidInput, "{}: {} {}; Ferry reads byte-level BPE as DeepSeek, Llama 3 and Qwen2 "
-                "use it: export the tokenizer without this", path_, field, what);
+    return fail(Code::kInvalidInput,
+                "{}: {} {}; Ferry reads byte-level BPE as DeepSeek, Llama 3 and Qwen2 "
+                "use it: export the tokenizer without this",
+                path_, field, what);
   }
 
   Result<Json> parse(std::string_view text) {
@@ -67,14 +71,15 @@ class Reader {
     } catch (const Json::exception& e) {
       // The library's text may quote bytes of the file; only its position is repeated.
       const auto* at = dynamic_cast<const Json::parse_error*>(&e);
-      return fail(Code::kCorrupt, "{}: not JSON from byte {} on (of {}): fetch or export the file again",
-                  path_, at != nullptr ? at->byte : 0, text.size());
+      return fail(Code::kCorrupt,
+                  "{}: not JSON from byte {} on (of {}): fetch or export the file again", path_,
+                  at != nullptr ? at->byte : 0, text.size());
     }
     if (root.is_object() && root.contains("model") && root["model"].is_object() &&
         root["model"].contains("vocab") && root["model"]["vocab"].is_object() &&
         root["model"]["vocab"].size() != vocab_keys) {
-      return corrupt("model.vocab", fmt::format("names {} tokens, but only {} different ones", vocab_keys,
-                                                root["model"]["vocab"].size()));
+      return corrupt("model.vocab", fmt::format("names {} tokens, but only {} different ones",
+                                                vocab_keys, root["model"]["vocab"].size()));
     }
     return root;
   }
@@ -89,7 +94,8 @@ class Reader {
   }
 
   Result<void> must_be_null(const Json& root, const char* name) {
-    if (member(root, name) != nullptr) return refuse(name, "is set, which would change what is encoded");
+    if (member(root, name) != nullptr)
+      return refuse(name, "is set, which would change what is encoded");
     return {};
   }
 
@@ -97,7 +103,8 @@ class Reader {
                     std::optional<bool> missing) const {
     const Json* value = member(object, name);
     if (value == nullptr && missing) return *missing;
-    if (value == nullptr || !value->is_boolean()) return corrupt(field + "." + name, "is not true or false");
+    if (value == nullptr || !value->is_boolean())
+      return corrupt(field + "." + name, "is not true or false");
     return value->get<bool>();
   }
 
@@ -111,7 +118,8 @@ class Reader {
       file_.nfc = true;
       return {};
     }
-    if (type == "Sequence" && depth == 0 && n.contains("normalizers") && n["normalizers"].is_array()) {
+    if (type == "Sequence" && depth == 0 && n.contains("normalizers") &&
+        n["normalizers"].is_array()) {
       for (const Json& part : n["normalizers"]) TRY(add_normalizer(part, depth + 1));
       return {};
     }
@@ -136,7 +144,8 @@ class Reader {
       if (type == "Split") {
         TRY(read_split(*steps[i], field));
       } else {
-        return refuse(field, fmt::format("is \"{}\": only Split steps and a last ByteLevel are known", type));
+        return refuse(
+            field, fmt::format("is \"{}\": only Split steps and a last ByteLevel are known", type));
       }
     }
     return refuse("pre_tokenizer", "does not end with ByteLevel");
@@ -154,9 +163,11 @@ class Reader {
     TRY_ASSIGN(const bool invert, flag(step, "invert", field, false));
     static_cast<void>(invert);  // swaps matches and gaps, which Isolated treats alike
     const Json* behavior = member(step, "behavior");
-    if (behavior == nullptr || !behavior->is_string()) return corrupt(field + ".behavior", "is not a string");
+    if (behavior == nullptr || !behavior->is_string())
+      return corrupt(field + ".behavior", "is not a string");
     if (*behavior != "Isolated") {
-      return refuse(field + ".behavior", fmt::format("is \"{}\", not Isolated", behavior->get<std::string>()));
+      return refuse(field + ".behavior",
+                    fmt::format("is \"{}\", not Isolated", behavior->get<std::string>()));
     }
     const Json* pattern = member(step, "pattern");
     const bool regex = pattern != nullptr && pattern->is_object() && pattern->contains("Regex");
@@ -166,8 +177,10 @@ class Reader {
     }
     const std::string text = (*pattern)[regex ? "Regex" : "String"].get<std::string>();
     if (text.empty()) return refuse(field + ".pattern", "is empty");
-    const Result<SplitRegex> compiled = regex ? SplitRegex::compile(text) : SplitRegex::compile_literal(text);
-    if (!compiled) return fail(compiled.error().code, "{}: {}: {}", path_, field, compiled.error().message);
+    const Result<SplitRegex> compiled =
+        regex ? SplitRegex::compile(text) : SplitRegex::compile_literal(text);
+    if (!compiled)
+      return fail(compiled.error().code, "{}: {}: {}", path_, field, compiled.error().message);
     file_.patterns.push_back({text, literal});
     return {};
   }
@@ -179,7 +192,8 @@ class Reader {
         (*d)["decoders"].size() == 1) {
       d = &(*d)["decoders"][0];
     }
-    if (type_of(*d) != "ByteLevel") return refuse("decoder", fmt::format("is \"{}\", not ByteLevel", type_of(*d)));
+    if (type_of(*d) != "ByteLevel")
+      return refuse("decoder", fmt::format("is \"{}\", not ByteLevel", type_of(*d)));
     return {};
   }
 
@@ -194,7 +208,8 @@ class Reader {
     if (member(model, "unk_token") != nullptr) return refuse("model.unk_token", "is set");
     for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       const Json* value = member(model, name);
-      if (value != nullptr && *value != "") return refuse(fmt::format("model.{}", name), "is not empty");
+      if (value != nullptr && *value != "")
+        return refuse(fmt::format("model.{}", name), "is not empty");
     }
     TRY_ASSIGN(const bool fallback, flag(model, "byte_fallback", "model", false));
     if (fallback) return refuse("model.byte_fallback", "is true");
@@ -210,12 +225,15 @@ class Reader {
     std::vector<bool> taken(vocab->size());
     file_.ids.reserve(vocab->size());
     for (const auto& [text, id] : vocab->items()) {
-      if (!id.is_number_unsigned()) return corrupt(fmt::format("model.vocab[\"{}\"]", text), "is not an id");
+      if (!id.is_number_unsigned())
+        return corrupt(fmt::format("model.vocab[\"{}\"]", text), "is not an id");
       const auto at = id.get<uint64_t>();
-      if (text.empty()) return corrupt("model.vocab", fmt::format("gives id {} to an empty token", at));
+      if (text.empty())
+        return corrupt("model.vocab", fmt::format("gives id {} to an empty token", at));
       if (at >= vocab->size()) {
         return corrupt(fmt::format("model.vocab[\"{}\"]", text),
-                       fmt::format("is {}, but there are only {} tokens: the ids have gaps", at, vocab->size()));
+                       fmt::format("is {}, but there are only {} tokens: the ids have gaps", at,
+                                   vocab->size()));
       }
       if (taken[at]) {
         return corrupt(fmt::format("model.vocab[\"{}\"]", text),
@@ -229,8 +247,9 @@ class Reader {
       const char as_char = static_cast<char>(byte);
       const auto it = file_.ids.find(bytes_to_letters({&as_char, 1}));
       if (it == file_.ids.end()) {
-        return refuse("model.vocab", fmt::format("has no token for byte 0x{:02X} (\"{}\"), so text would be lost",
-                                                 byte, bytes_to_letters({&as_char, 1})));
+        return refuse("model.vocab",
+                      fmt::format("has no token for byte 0x{:02X} (\"{}\"), so text would be lost",
+                                  byte, bytes_to_letters({&as_char, 1})));
       }
       file_.byte_tokens[byte] = it->second;
     }
@@ -257,24 +276,34 @@ class Reader {
         }
         left = text.substr(0, space);
         right = text.substr(space + 1);
-      } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+      } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
+                 merge[1].is_string()) {
         left = merge[0].get<std::string>();
         right = merge[1].get<std::string>();
       } else {
         return corrupt(field(), "is neither \"left right\" nor [\"left\", \"right\"]");
       }
       if (left.empty() || right.empty()) {
-        return corrupt(field(), "has an empty side: it would make a token out of itself, without end");
+        return corrupt(field(),
+                       "has an empty side: it would make a token out of itself, without end");
       }
       whole = left + right;
-      for (const std::string* text : {&left, &right, &whole}) {
-        if (!file_.ids.contains(*text)) {
-          return corrupt(field(), fmt::format("needs the token \"{}\", which model.vocab lacks", *text));
+      std::array<int32_t, 3> ids{};
+      const std::array<const std::string*, 3> texts = {&left, &right, &whole};
+      for (size_t j = 0; j < 3; ++j) {
+        const auto it = file_.ids.find(*texts[j]);
+        if (it == file_.ids.end()) {
+          return corrupt(field(),
+                         fmt::format("needs the token \"{}\", which model.vocab lacks", *texts[j]));
         }
+        ids[j] = it->second;
       }
-      const TokenizerFile::Merge m{file_.ids[left], file_.ids[right], file_.ids[whole]};
-      if (!seen.insert(uint64_t{static_cast<uint32_t>(m.left)} << 32 | static_cast<uint32_t>(m.right)).second) {
-        return corrupt(field(), fmt::format("merges \"{}\" and \"{}\", as an earlier one does", left, right));
+      const TokenizerFile::Merge m{ids[0], ids[1], ids[2]};
+      if (!seen.insert(uint64_t{static_cast<uint32_t>(m.left)} << 32 |
+                       static_cast<uint32_t>(m.right))
+               .second) {
+        return corrupt(
+            field(), fmt::format("merges \"{}\" and \"{}\", as an earlier one does", left, right));
       }
       file_.merges.push_back(m);
     }
@@ -288,20 +317,26 @@ class Reader {
     std::unordered_set<std::string> contents, patterns;
     size_t next_id = file_.vocab.size();
     for (size_t i = 0; i < added->size(); ++i) {
-      TRY_ASSIGN(AddedToken token, read_added_token((*added)[i], fmt::format("added_tokens[{}]", i)));
+      TRY_ASSIGN(AddedToken token,
+                 read_added_token((*added)[i], fmt::format("added_tokens[{}]", i)));
       const std::string field = fmt::format("added_tokens[{}]", i);
       if (!contents.insert(token.content).second) {
         return corrupt(field, fmt::format("is \"{}\", which an earlier one is too", token.content));
       }
-      const std::string pattern = token.normalized && file_.nfc ? to_nfc(token.content) : token.content;
+      const std::string pattern =
+          token.normalized && file_.nfc ? to_nfc(token.content) : token.content;
       if (!patterns.insert((token.normalized ? "n" : "r") + pattern).second) {
-        return corrupt(field, fmt::format("is \"{}\", which looks like an earlier one in NFC", token.content));
+        return corrupt(
+            field, fmt::format("is \"{}\", which looks like an earlier one in NFC", token.content));
       }
       const auto it = file_.ids.find(token.content);
       const size_t expected = it != file_.ids.end() ? static_cast<size_t>(it->second) : next_id++;
       if (static_cast<size_t>(token.id) != expected) {
-        return corrupt(field, fmt::format("gives \"{}\" id {} where the vocabulary and the tokens before it make "
-                                          "it {}: the ids have gaps or clash", token.content, token.id, expected));
+        return corrupt(
+            field,
+            fmt::format("gives \"{}\" id {} where the vocabulary and the tokens before it make "
+                        "it {}: the ids have gaps or clash",
+                        token.content, token.id, expected));
       }
       file_.ids.emplace(token.content, token.id);
       file_.added.push_back(std::move(token));
@@ -313,7 +348,8 @@ class Reader {
     if (!item.is_object()) return corrupt(field, "is not an object");
     AddedToken token;
     const Json* content = member(item, "content");
-    if (content == nullptr || !content->is_string() || content->get_ref<const std::string&>().empty()) {
+    if (content == nullptr || !content->is_string() ||
+        content->get_ref<const std::string&>().empty()) {
       return corrupt(field + ".content", "is not a non-empty string");
     }
     token.content = content->get<std::string>();
@@ -367,17 +403,27 @@ Result<TokenizerFile> read_tokenizer_file(std::string_view json, const std::stri
 std::string write_tokenizer_file(const TokenizerFile& file, const std::string& bos) {
   using Ordered = nlohmann::ordered_json;
   const auto byte_level = [](bool use_regex) {
-    return Ordered{{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", use_regex}};
+    return Ordered{{"type", "ByteLevel"},
+                   {"add_prefix_space", false},
+                   {"trim_offsets", true},
+                   {"use_regex", use_regex}};
   };
   Ordered added = Ordered::array();
   for (const AddedToken& t : file.added) {
-    added.push_back({{"id", t.id}, {"content", t.content}, {"single_word", t.single_word}, {"lstrip", t.lstrip},
-                     {"rstrip", t.rstrip}, {"normalized", t.normalized}, {"special", t.special}});
+    added.push_back({{"id", t.id},
+                     {"content", t.content},
+                     {"single_word", t.single_word},
+                     {"lstrip", t.lstrip},
+                     {"rstrip", t.rstrip},
+                     {"normalized", t.normalized},
+                     {"special", t.special}});
   }
   Ordered steps = Ordered::array();
   for (const TokenizerFile::Pattern& p : file.patterns) {
-    steps.push_back({{"type", "Split"}, {"pattern", {{p.literal ? "String" : "Regex", p.text}}},
-                     {"behavior", "Isolated"}, {"invert", false}});
+    steps.push_back({{"type", "Split"},
+                     {"pattern", {{p.literal ? "String" : "Regex", p.text}}},
+                     {"behavior", "Isolated"},
+                     {"invert", false}});
   }
   steps.push_back(byte_level(false));
 
@@ -395,7 +441,9 @@ std::string write_tokenizer_file(const TokenizerFile& file, const std::string& b
     pair.push_back({{"SpecialToken", {{"id", bos}, {"type_id", 1}}}});
     pair.push_back(sequence("B", 1));
     const Ordered ids = Ordered::array({file.ids.at(bos)}), tokens = Ordered::array({bos});
-    post = {{"type", "TemplateProcessing"}, {"single", single}, {"pair", pair},
+    post = {{"type", "TemplateProcessing"},
+            {"single", single},
+            {"pair", pair},
             {"special_tokens", {{bos, {{"id", bos}, {"ids", ids}, {"tokens", tokens}}}}}};
   }
 
@@ -410,14 +458,26 @@ std::string write_tokenizer_file(const TokenizerFile& file, const std::string& b
     merges.push_back(Ordered::array({file.vocab[m.left], file.vocab[m.right]}));
   }
   const Ordered normalizer = file.nfc ? Ordered{{"type", "NFC"}} : Ordered(nullptr);
-  const Ordered model = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr},
-                         {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr},
-                         {"fuse_unk", false}, {"byte_fallback", false}, {"ignore_merges", file.ignore_merges},
-                         {"vocab", std::move(vocab)}, {"merges", std::move(merges)}};
-  const Ordered root = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr},
-                        {"added_tokens", std::move(added)}, {"normalizer", normalizer},
-                        {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", std::move(steps)}}},
-                        {"post_processor", std::move(post)}, {"decoder", byte_level(true)}, {"model", model}};
+  const Ordered model = {{"type", "BPE"},
+                         {"dropout", nullptr},
+                         {"unk_token", nullptr},
+                         {"continuing_subword_prefix", nullptr},
+                         {"end_of_word_suffix", nullptr},
+                         {"fuse_unk", false},
+                         {"byte_fallback", false},
+                         {"ignore_merges", file.ignore_merges},
+                         {"vocab", std::move(vocab)},
+                         {"merges", std::move(merges)}};
+  const Ordered root = {
+      {"version", "1.0"},
+      {"truncation", nullptr},
+      {"padding", nullptr},
+      {"added_tokens", std::move(added)},
+      {"normalizer", normalizer},
+      {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", std::move(steps)}}},
+      {"post_processor", std::move(post)},
+      {"decoder", byte_level(true)},
+      {"model", model}};
   return root.dump(2) + "\n";
 }
 

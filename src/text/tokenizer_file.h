@@ -21,15 +21,15 @@ struct TokenizerFile {
   struct Merge {
     int32_t left, right, token;
   };
-  std::vector<std::string> vocab;      // token texts by id, as written in the file
-  std::vector<Merge> merges;           // by rank
-  std::vector<AddedToken> added;       // by id; those in `vocab` keep their id, the others follow it
-  std::vector<Pattern> patterns;       // of the pre-tokenizers, in order
+  std::vector<std::string> vocab;  // token texts by id, as written in the file
+  std::vector<Merge> merges;       // by rank
+  std::vector<AddedToken> added;   // by id; those in `vocab` keep their id, the others follow it
+  std::vector<Pattern> patterns;   // of the pre-tokenizers, in order
   bool nfc = false;
   bool ignore_merges = false;
 
   // Follow from the above.
-  std::unordered_map<std::string, int32_t> ids;   // vocab and added tokens
+  std::unordered_map<std::string, int32_t> ids;  // vocab and added tokens
   std::array<int32_t, 256> byte_tokens{};
 };
 

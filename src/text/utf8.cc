@@ -12,7 +12,8 @@ Utf8Char decode_utf8(std::string_view text, size_t offset) {
 
   int trailing = 0;
   char32_t point = 0;
-  unsigned char low = 0x80, high = 0xBF;  // of the second byte: excludes overlong forms and surrogates
+  unsigned char low = 0x80,
+                high = 0xBF;  // of the second byte: excludes overlong forms and surrogates
   if (lead >= 0xC2 && lead <= 0xDF) {
     trailing = 1;
     point = lead & 0x1F;

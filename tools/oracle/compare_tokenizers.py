@@ -39,6 +39,15 @@ import tokenizers
 
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+# Of DeepSeek V3's own tokenizer.json, by a third implementation (the JavaScript one).
+DEEPSEEK_VECTORS = {
+    "Hello, world! 1234567": [19923, 14, 2058, 3, 223, 6895, 18009, 25],
+    "DeepSeek-V3 是一个MoE模型。": [53091, 4374, 1465, 13582, 21, 223, 6715, 28608, 39, 8842, 320],
+    "def f(x):\n    return x**2\n": [3465, 285, 4042, 3395, 361, 1354, 1527, 666, 20, 201],
+    "  leading and  double\n\nnewline\t tab": [223, 6646, 305, 223, 6042, 271, 2839, 1836, 200, 12826],
+    "don't can't I'll #hash @at $9.99": [20385, 1664, 588, 1664, 342, 5922, 1823, 35261, 2390, 268, 957, 27, 16, 1977],
+    "\r\n\r\n a": [204, 201, 204, 201, 260],
+}
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 DICTIONARY = "/usr/share/dictd/gcide.dict.dz"
 
@@ -266,6 +275,14 @@ def compare(args, work, name, path, rng):
                     first_difference(name, specials, document, ours, expected, theirs)
     result["documents_differing"] = differing
 
+    if name == "deepseek":
+        write_frames(raw_frames, [t.encode() for t in DEEPSEEK_VECTORS])
+        run_ferry(args.ferry, path, raw_frames, "text", out)
+        wrong = sum(a != b for a, b in zip(read_frames(out, len(DEEPSEEK_VECTORS)), DEEPSEEK_VECTORS.values()))
+        result["known_vectors_wrong"] = wrong
+        result["documents_differing"] += wrong
+        write_frames(raw_frames, raw)
+
     # Raw bytes come back: our ids of the raw documents, decoded through the file's own vocabulary.
     lossy = 0
     if theirs.normalizer is None or name == "deepseek":
@@ -316,4 +333,5 @@ def main():
     sys.exit(0 if ok else 1)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+#include "checkpoint/checkpoints.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "checkpoint/json.h"
+
+namespace ferry {
+namespace {
+
+constexpr std::string_view kPrefix = "step-";
+constexpr size_t kDigits = 8;
+constexpr uint64_t kDocumentBytesMax = uint64_t{1} << 30;
+
+/// The step of "step-00001200", in the one spelling that checkpoint_path gives.
+std::optional<int64_t> step_of(const std::string& name) {
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  int64_t step = 0;
+  const char* end = name.data() + name.size();
+  const auto [rest, error] = std::from_chars(name.data() + kPrefix.size(), end, step);
+  if (error != std::errc{} || rest != end || step < 0 ||
+      name != fmt::format("step-{:0{}}", step, kDigits))
+    return std::nullopt;
+  return step;
+}
+
+Result<CheckpointInfo> read_document(const std::string& text, const std::string& path) {
+  TRY_ASSIGN(const nlohmann::json document, parse_json(text, path));
+  if (!document.is_object() || !document.contains("step") || !document["step"].is_number_integer())
+    return fail(Code::kCorrupt, "{}: needs an integer \"step\"", path);
+  CheckpointInfo info;
+  info.step = document["step"].get<int64_t>();
+  const auto loss = document.find("held_out_loss");
+  if (loss != document.end() && loss->is_number()) info.held_out_loss = loss->get<double>();
+  return info;
+}
+
+Result<CheckpointInfo> inspect(const std::string& path, int64_t step) {
+  TRY_ASSIGN(Checksums sums, Checksums::open(path));
+  TRY(sums.check_sizes());
+  const std::string document = join_path(path, kStateDocument);
+  TRY_ASSIGN(const std::string text, read_file(document, kDocumentBytesMax));
+  TRY(sums.check_bytes(kStateDocument, text.data(), text.size()));
+  TRY_ASSIGN(CheckpointInfo info, read_document(text, document));
+  if (info.step != step)
+    return fail(Code::kCorrupt, "{}: is of step {}; was the folder renamed?", document, info.step);
+  info.path = path;
+  return info;
+}
+
+/// The step folders that hidden siblings in `names` belong to.
+std::set<std::string> with_leftovers(const std::vector<std::string>& names) {
+  std::set<std::string> found;
+  for (const std::string& name : names)
+    if (const auto of = leftover_of(name); of && step_of(*of)) found.insert(*of);
+  return found;
+}
+
+/// Removes what dead writers left of any step. Returns what could not be removed, in words.
+std::vector<std::string> clean(const std::string& folder) {
+  const Result<std::vector<std::string>> names = list_folder(folder);
+  if (!names) return {names.error().message};
+  std::vector<std::string> problems;
+  for (const std::string& name : with_leftovers(*names))
+    for (std::string& problem : remove_leftovers(join_path(folder, name)))
+      problems.push_back(std::move(problem));
+  return problems;
+}
+
+Result<void> write_checkpoint(StagedFolder& staged, const ModelContents& model,
+                              const TrainingStateContents& state) {
+  TRY(write_model(staged, model));
+  return write_training_state(staged, state);
+}
+
+tl::unexpected<Status> not_saved(const Status& why, const std::string& folder) {
+  return fail(why.code, "{}; this checkpoint was not saved, those already in {} are untouched",
+              why.message, folder);
+}
+
+}  // namespace
+
+std::string checkpoint_path(const std::string& folder, int64_t step) {
+  check(step >= 0, "checkpoint: step {}", step);
+  return join_path(folder, fmt::format("step-{:0{}}", step, kDigits));
+}
+
+Result<CheckpointList> list_checkpoints(const std::string& folder) {
+  CheckpointList list;
+  if (!path_exists(folder)) return list;
+  TRY_ASSIGN(std::vector<std::string> names, list_folder(folder));
+  for (const std::string& name : with_leftovers(names))
+    if (const Result<void> r = recover_folder(join_path(folder, name)); !r)
+      list.ignored.push_back(r.error().message);
+  TRY_ASSIGN(names, list_folder(folder));
+  for (const std::string& name : names) {
+    const std::optional<int64_t> step = step_of(name);
+    if (!step) continue;
+    Result<CheckpointInfo> info = inspect(join_path(folder, name), *step);
+    if (info) {
+      list.complete.push_back(*std::move(info));
+    } else {
+      list.ignored.push_back(info.error().message);
+    }
+  }
+  std::sort(list.complete.begin(), list.complete.end(),
+            [](const CheckpointInfo& a, const CheckpointInfo& b) { return a.step < b.step; });
+  return list;
+}
+
+Result<CheckpointInfo> newest_checkpoint(const std::string& folder) {
+  TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
+  if (!list.complete.empty()) return list.complete.back();
+  return fail(Code::kNotFound, "{}: no complete checkpoint{}{}", folder,
+              list.ignored.empty() ? "" : "; ignored: ", fmt::join(list.ignored, "; "));
+}
+
+Result<SaveReport> save_checkpoint(const std::string& folder, int64_t step,
+                                   const ModelContents& model, const TrainingStateContents& state) {
+  const std::string path = checkpoint_path(folder, step);
+  const Result<CheckpointInfo> described = read_document(state.document, "training state");
+  check(described && described->step == step, "checkpoint {}: its document: {}", path,
+        described ? "names another step" : described.error().message);
+  TRY(make_folders(folder));
+  std::vector<std::string> warnings = clean(folder);  // first: leftovers take space
+  if (const auto space = require_space(folder, bytes_needed(model) + bytes_needed(state)); !space)
+    return not_saved(space.error(), folder);
+  Result<StagedFolder> staged = StagedFolder::create(path);
+  if (!staged) return not_saved(staged.error(), folder);
+  if (const auto written = write_checkpoint(*staged, model, state); !written)
+    return not_saved(written.error(), folder);
+  Result<SaveReport> report = commit_folder(*staged);
+  if (!report && !staged->published()) return not_saved(report.error(), folder);
+  if (report) report->warnings.insert(report->warnings.begin(), warnings.begin(), warnings.end());
+  return report;
+}
+
+Result<std::vector<std::string>> prune_checkpoints(const std::string& folder, KeepRules keep) {
+  TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
+  std::set<int64_t> kept;
+  const auto last = static_cast<size_t>(std::max(keep.keep_last, 1));
+  for (size_t i = 0; i < std::min(last, list.complete.size()); ++i)
+    kept.insert(list.complete[list.complete.size() - 1 - i].step);
+  std::vector<CheckpointInfo> ranked;
+  for (const CheckpointInfo& c : list.complete)
+    if (c.held_out_loss && std::isfinite(*c.held_out_loss)) ranked.push_back(c);
+  std::sort(ranked.begin(), ranked.end(), [](const CheckpointInfo& a, const CheckpointInfo& b) {
+    return std::pair(*a.held_out_loss, -a.step) < std::pair(*b.held_out_loss, -b.step);
+  });
+  const auto best = static_cast<size_t>(std::max(keep.keep_best, 0));
+  for (size_t i = 0; i < std::min(best, ranked.size()); ++i) kept.insert(ranked[i].step);
+
+  std::vector<std::string> removed, problems;
+  for (const CheckpointInfo& c : list.complete) {
+    if (kept.contains(c.step)) continue;
+    if (const Result<void> r = remove_folder(c.path); r) {
+      removed.push_back(c.path);
+    } else {
+      problems.push_back(r.error().message);
+    }
+  }
+  for (std::string& problem : clean(folder)) problems.push_back(std::move(problem));
+  if (!problems.empty()) return fail(Code::kUnavailable, "{}", problems.front());
+  return removed;
+}
+
+}  // namespace ferry

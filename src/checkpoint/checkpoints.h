@@ -1,0 +1,52 @@
+// A run's folder of checkpoints. Each is step-00001200/: a model directory and its training state,
+// written and removed as one unit. "Latest" is found by listing; nothing points to it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "checkpoint/model_dir.h"
+#include "checkpoint/training_state.h"
+
+namespace ferry {
+
+struct CheckpointInfo {
+  int64_t step = 0;
+  std::string path;
+  std::optional<double> held_out_loss;
+};
+
+struct CheckpointList {
+  std::vector<CheckpointInfo> complete;  // by step, ascending
+  std::vector<std::string> ignored;      // step folders that cannot be resumed from, and why
+};
+
+std::string checkpoint_path(const std::string& folder, int64_t step);
+
+/// Complete: checksums.json and every file that it lists, of the listed size, and a state.json that
+/// is unharmed and says the same step. (ModelDir::verify hashes the rest.) Puts back what a killed
+/// replacement left aside. A folder that does not exist is an empty list. Errors: kUnavailable.
+Result<CheckpointList> list_checkpoints(const std::string& folder);
+
+/// The last one of the list. Errors: kNotFound, with what was ignored and why.
+Result<CheckpointInfo> newest_checkpoint(const std::string& folder);
+
+/// Writes, or replaces, the checkpoint of `step`. check: the document's step is `step`.
+/// Errors: kExhausted before anything is written if the disk is short, or while writing;
+/// kUnavailable. The checkpoints that are there stay as they are unless the message says otherwise.
+Result<SaveReport> save_checkpoint(const std::string& folder, int64_t step,
+                                   const ModelContents& model, const TrainingStateContents& state);
+
+struct KeepRules {
+  int keep_last = 3;  // the newest, at least 1
+  int keep_best = 1;  // those with the lowest held-out loss; the newer of equals
+};
+
+/// Removes the other complete checkpoints, and leftovers of dead writers. Returns the paths
+/// removed. Errors: kUnavailable, naming the first that could not be removed (the others are).
+Result<std::vector<std::string>> prune_checkpoints(const std::string& folder, KeepRules keep);
+
+}  // namespace ferry

@@ -1,0 +1,94 @@
+#include "checkpoint/checksums.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "checkpoint/json.h"
+
+namespace ferry {
+namespace {
+
+constexpr const char* kFormat = "ferry-checksums-1";
+constexpr uint64_t kBytesMax = uint64_t{64} << 20;
+
+bool is_digest(const nlohmann::json& entry) {
+  return entry.is_object() && entry.contains("bytes") && entry["bytes"].is_number_unsigned() &&
+         entry.contains("blake2b") && entry["blake2b"].is_string() &&
+         entry["blake2b"].get_ref<const std::string&>().size() == 64;
+}
+
+}  // namespace
+
+Result<Checksums> Checksums::open(const std::string& folder) {
+  const std::string path = join_path(folder, kChecksumsName);
+  Checksums sums;
+  sums.folder_ = folder;
+  TRY_ASSIGN(sums.text_, read_file(path, kBytesMax));
+  TRY_ASSIGN(const nlohmann::json root, parse_json(sums.text_, path));
+  if (!root.is_object() || !root.contains("format") || root["format"] != kFormat ||
+      !root.contains("files") || !root["files"].is_object())
+    return fail(Code::kCorrupt, "{}: needs \"format\": \"{}\" and an object \"files\"", path,
+                kFormat);
+  for (const auto& [name, entry] : root["files"].items()) {
+    if (!is_inside(name))
+      return fail(Code::kCorrupt, "{}: {} points outside the folder", path, printable(name));
+    if (!is_digest(entry))
+      return fail(Code::kCorrupt, "{}: {}: needs bytes and blake2b (64 digits)", path,
+                  printable(name));
+    sums.files_[name] = {entry["bytes"].get<uint64_t>(), entry["blake2b"].get<std::string>()};
+  }
+  return sums;
+}
+
+std::string Checksums::to_json(const std::map<std::string, FileDigest>& files) {
+  nlohmann::json list = nlohmann::json::object();
+  for (const auto& [name, digest] : files)
+    list[name] = {{"bytes", digest.bytes}, {"blake2b", digest.blake2b}};
+  return nlohmann::json{{"format", kFormat}, {"files", list}}.dump(1) + "\n";
+}
+
+Result<void> Checksums::check_sizes() const {
+  for (const auto& [name, digest] : files_) {
+    const std::string path = join_path(folder_, name);
+    if (!path_exists(path))
+      return fail(Code::kCorrupt,
+                  "{}: missing, but listed in {}; restore it, or use another copy of the folder",
+                  path, kChecksumsName);
+    TRY_ASSIGN(const uint64_t bytes, file_size(path));
+    if (bytes != digest.bytes)
+      return fail(Code::kCorrupt,
+                  "{}: {} bytes, {} lists {}; it was changed or damaged: restore it", path, bytes,
+                  kChecksumsName, digest.bytes);
+  }
+  return {};
+}
+
+Result<void> Checksums::check_bytes(const std::string& relative, const void* data, size_t size) {
+  if (right_.contains(relative)) return {};
+  const std::string path = join_path(folder_, relative);
+  const auto it = files_.find(relative);
+  if (it == files_.end())
+    return fail(Code::kCorrupt, "{}: not listed in {}, so it was put there later; remove it", path,
+                kChecksumsName);
+  if (it->second != FileDigest{size, blake2b_hex(data, size)})
+    return fail(Code::kCorrupt,
+                "{}: its content does not have the checksum in {}; it was changed or damaged: "
+                "restore it, or, if you "
+                "changed it on purpose, write the folder anew",
+                path, kChecksumsName);
+  right_.insert(relative);
+  return {};
+}
+
+Result<void> Checksums::check_all() {
+  TRY(check_sizes());
+  for (const auto& [name, digest] : files_) {
+    if (right_.contains(name)) continue;
+    TRY_ASSIGN(const MappedFile file, MappedFile::open(join_path(folder_, name)));
+    TRY(check_bytes(name, file.bytes().data(), file.bytes().size()));
+  }
+  return {};
+}
+
+}  // namespace ferry

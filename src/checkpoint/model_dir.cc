@@ -1,0 +1,311 @@
+#include "checkpoint/model_dir.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "checkpoint/convert.h"
+#include "checkpoint/json.h"
+
+namespace ferry {
+namespace {
+
+constexpr const char* kSingleName = "model.safetensors";
+constexpr const char* kIndexName = "model.safetensors.index.json";
+constexpr uint64_t kTextBytesMax = uint64_t{256} << 20;
+
+/// "a.*.b" and 3 give "a.3.b".
+std::string expert_name(std::string_view name_with_star, int64_t expert) {
+  const size_t star = name_with_star.find('*');
+  check(star != name_with_star.npos && name_with_star.find('*', star + 1) == name_with_star.npos,
+        "model dir: {} needs exactly one '*'", name_with_star);
+  return fmt::format("{}{}{}", name_with_star.substr(0, star), expert,
+                     name_with_star.substr(star + 1));
+}
+
+/// Stacks taken apart: views, no copies.
+std::vector<NamedTensor> expanded(const std::vector<NamedTensor>& tensors) {
+  std::vector<NamedTensor> out;
+  for (const NamedTensor& t : tensors) {
+    const DType stored = t.stored.value_or(t.value.dtype());
+    check(t.value.contiguous(), "model dir: {} is not contiguous", t.name);
+    check(can_convert(t.value.dtype(), stored), "model dir: {} is {}, to be stored as {}", t.name,
+          to_string(t.value.dtype()), to_string(stored));
+    if (t.name.find('*') == std::string::npos) {
+      out.push_back(t);
+      continue;
+    }
+    check(t.value.rank() >= 2, "model dir: {} stands for a stack, but has shape {}", t.name,
+          t.value.shape().str());
+    std::vector<int64_t> dims;
+    for (int d = 1; d < t.value.rank(); ++d) dims.push_back(t.value.dim(d));
+    for (int64_t e = 0; e < t.value.dim(0); ++e)
+      out.push_back(
+          {expert_name(t.name, e), t.value.slice(0, e, e + 1).reshape(Shape(dims)), t.stored});
+  }
+  return out;
+}
+
+uint64_t stored_bytes(const NamedTensor& t) {
+  return static_cast<uint64_t>(t.value.count()) * size_of(t.stored.value_or(t.value.dtype()));
+}
+
+Result<void> write_shards(StagedFolder& folder, const std::vector<NamedTensor>& tensors,
+                          uint64_t shard_bytes) {
+  std::vector<std::vector<NamedTensor>> shards(1);
+  uint64_t total = 0, filled = 0;
+  for (const NamedTensor& t : tensors) {
+    const uint64_t bytes = stored_bytes(t);
+    if (!shards.back().empty() && filled + bytes > shard_bytes) {
+      shards.emplace_back();
+      filled = 0;
+    }
+    shards.back().push_back(t);
+    filled += bytes;
+    total += bytes;
+  }
+  nlohmann::json places = nlohmann::json::object();
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const std::string name =
+        shards.size() == 1 ? kSingleName
+                           : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+    // "format" tells the libraries that read the Hugging Face layout how the tensors are laid out.
+    TRY_ASSIGN(FileDigest digest,
+               write_safetensors(folder.file(name), shards[i], {{"format", "pt"}}));
+    folder.add(name, std::move(digest));
+    for (const NamedTensor& t : shards[i])
+      check(places.emplace(t.name, name).second, "model dir: {} is given twice", t.name);
+  }
+  if (shards.size() == 1) return {};
+  const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", places}};
+  return folder.write_text(kIndexName, index.dump(2) + "\n");
+}
+
+}  // namespace
+
+Result<ModelDir> ModelDir::open(const std::string& path) {
+  // A writer may replace the directory between two of our reads; then what was read is of two
+  // models. Only folders with checksums.json are ever replaced, and equal checksums are equal
+  // contents.
+  const std::string sums = join_path(path, kChecksumsName);
+  for (int tries_left = 8; tries_left > 0; --tries_left) {
+    if (!path_exists(path) && path_exists(parent_folder(path))) TRY(recover_folder(path));
+    if (!path_exists(path)) return fail(Code::kNotFound, "{}: no such model directory", path);
+    if (!is_folder(path))
+      return fail(Code::kInvalidInput, "{}: not a directory; a model directory has {}", path,
+                  kConfigName);
+    const Result<std::string> before = read_file(sums);
+    Result<ModelDir> dir = open_once(path);
+    const Result<std::string> after = read_file(sums);
+    if (before && after ? *before == *after : !before && !after) return dir;
+  }
+  return fail(Code::kUnavailable, "{}: is being replaced over and over; try again", path);
+}
+
+Result<ModelDir> ModelDir::open_once(const std::string& path) {
+  ModelDir dir;
+  dir.path_ = path;
+  if (path_exists(join_path(path, kChecksumsName))) {
+    TRY_ASSIGN(dir.sums_, Checksums::open(path));
+    TRY(dir.sums_->check_sizes());
+  }
+  TRY_ASSIGN(dir.config_json_, dir.text(kConfigName));
+  TRY(dir.open_shards());
+  return dir;
+}
+
+Result<void> ModelDir::open_shards() {
+  const std::string index = join_path(path_, kIndexName);
+  const bool single = path_exists(join_path(path_, kSingleName)), indexed = path_exists(index);
+  if (single && indexed)
+    return fail(Code::kCorrupt,
+                "{}: has {} and {}; remove the one that does not belong to the model", path_,
+                kSingleName, kIndexName);
+  if (indexed) return open_index(index);
+  if (!single)
+    return fail(Code::kNotFound, "{}: has neither {} nor {}", path_, kSingleName, kIndexName);
+  TRY(add_shard(kSingleName));
+  for (const TensorInfo& t : shards_[0]->tensors()) places_.emplace(t.name, Place{0, &t});
+  return {};
+}
+
+Result<void> ModelDir::open_index(const std::string& index_path) {
+  TRY_ASSIGN(const std::string content, text(kIndexName));
+  TRY_ASSIGN(const nlohmann::json index, parse_json(content, index_path));
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object())
+    return fail(Code::kCorrupt, "{}: needs an object \"weight_map\"", index_path);
+  const nlohmann::json& map = index["weight_map"];
+  std::set<std::string> files;
+  for (const auto& [name, where] : map.items()) {
+    if (!where.is_string())
+      return fail(Code::kCorrupt, "{}: {}: expected a file's name", index_path, printable(name));
+    const std::string& file = where.get_ref<const std::string&>();
+    if (!is_inside(file) || file.find('/') != file.npos || !file.ends_with(".safetensors"))
+      return fail(Code::kCorrupt,
+                  "{}: {}: {} is not the name of a safetensors file in this directory", index_path,
+                  printable(name), printable(file));
+    files.insert(file);
+  }
+  for (const std::string& file : files)
+    if (!path_exists(join_path(path_, file)))
+      return fail(Code::kNotFound, "{}: {} is missing, but the index names it; fetch the shard",
+                  path_, file);
+  for (const std::string& file : files) {
+    const size_t number = shards_.size();
+    TRY(add_shard(file));
+    for (const TensorInfo& t : shards_.back()->tensors()) {
+      const auto it = map.find(t.name);
+      if (it == map.end())
+        return fail(Code::kCorrupt, "{}: {} holds {}, which the index does not name", path_, file,
+                    printable(t.name));
+      if (*it != file)
+        return fail(Code::kCorrupt, "{}: {} is in {}, but the index places it in {}", path_,
+                    printable(t.name), file, it->get_ref<const std::string&>());
+      places_.emplace(t.name, Place{number, &t});
+    }
+  }
+  for (const auto& [name, where] : map.items())
+    if (!places_.contains(name))
+      return fail(Code::kCorrupt, "{}: the index places {} in {}, which does not have it", path_,
+                  printable(name), where.get_ref<const std::string&>());
+  return {};
+}
+
+Result<void> ModelDir::add_shard(const std::string& name) {
+  TRY_ASSIGN(SafetensorsFile file, SafetensorsFile::open(join_path(path_, name)));
+  shard_names_.push_back(name);
+  shards_.push_back(std::make_unique<SafetensorsFile>(std::move(file)));
+  return {};
+}
+
+std::vector<std::string> ModelDir::names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, place] : places_) names.push_back(name);
+  return names;
+}
+
+const TensorInfo* ModelDir::info(std::string_view name) const {
+  const auto it = places_.find(name);
+  return it == places_.end() ? nullptr : it->second.info;
+}
+
+Result<void> ModelDir::fill(const Tensor& tensor, std::string_view name) {
+  const auto it = places_.find(name);
+  if (it == places_.end())
+    return fail(Code::kNotFound, "{}: has no tensor {}", path_, printable(name));
+  const auto& [shard, info] = it->second;
+  const SafetensorsFile& file = *shards_[shard];
+  if (info->shape != tensor.shape())
+    return fail(Code::kInvalidInput, "{}: {} has shape {}, expected {}", file.path(), name,
+                info->shape.str(), tensor.shape().str());
+  if (!can_convert(info->dtype, tensor.dtype())) {
+    const bool fp8 = info->dtype == DType::kF8E4M3;
+    return fail(Code::kInvalidInput, "{}: {} is {}, wanted {}{}", file.path(), name,
+                to_string(info->dtype), to_string(tensor.dtype()),
+                fp8 ? "; FP8 weights need their scales, which Ferry does not apply yet: "
+                      "convert the model to BF16 first"
+                    : "");
+  }
+  if (sums_)
+    TRY(sums_->check_bytes(shard_names_[shard], file.file_bytes().data(),
+                           file.file_bytes().size()));
+  fill_from(tensor, info->dtype, file.bytes(*info));
+  return {};
+}
+
+Result<Tensor> ModelDir::load(std::string_view name, Device& device, DType want) {
+  const TensorInfo* found = info(name);
+  if (found == nullptr)
+    return fail(Code::kNotFound, "{}: has no tensor {}", path_, printable(name));
+  Tensor tensor = Tensor::empty(found->shape, want, device);
+  TRY(fill(tensor, name));
+  return tensor;
+}
+
+Result<Tensor> ModelDir::load_stacked(std::string_view name_with_star, int64_t experts,
+                                      Device& device, DType want) {
+  check(experts > 0, "load_stacked: {} of {} experts", name_with_star, experts);
+  const std::string first = expert_name(name_with_star, 0);
+  const TensorInfo* found = info(first);
+  if (found == nullptr)
+    return fail(Code::kNotFound, "{}: has no tensor {}", path_, printable(first));
+  if (info(expert_name(name_with_star, experts)) != nullptr)
+    return fail(Code::kInvalidInput, "{}: has {}, more than the {} experts expected", path_,
+                expert_name(name_with_star, experts), experts);
+  if (found->shape.rank() >= kRankMax)
+    return fail(Code::kInvalidInput, "{}: {} has shape {}; too many dimensions to stack", path_,
+                first, found->shape.str());
+  std::vector<int64_t> dims = {experts};
+  for (int d = 0; d < found->shape.rank(); ++d) dims.push_back(found->shape[d]);
+  Tensor stack = Tensor::empty(Shape(dims), want, device);
+  for (int64_t e = 0; e < experts; ++e)
+    TRY(fill(stack.slice(0, e, e + 1).reshape(found->shape), expert_name(name_with_star, e)));
+  return stack;
+}
+
+Result<std::string> ModelDir::text(const std::string& file_name) {
+  const std::string path = join_path(path_, file_name);
+  TRY_ASSIGN(std::string content, read_file(path, kTextBytesMax));
+  if (sums_) TRY(sums_->check_bytes(file_name, content.data(), content.size()));
+  return content;
+}
+
+Result<void> ModelDir::verify() {
+  if (!sums_)
+    return fail(Code::kNotFound, "{}: has no {}, so there is nothing to verify against", path_,
+                kChecksumsName);
+  for (size_t i = 0; i < shards_.size(); ++i)
+    TRY(sums_->check_bytes(shard_names_[i], shards_[i]->file_bytes().data(),
+                           shards_[i]->file_bytes().size()));
+  return sums_->check_all();
+}
+
+uint64_t bytes_needed(const ModelContents& contents) {
+  // Headers and the index take about 200 bytes and two names for each tensor; files fill blocks of
+  // 4 KiB.
+  constexpr uint64_t kPerTensor = 512, kPerFile = 8192;
+  uint64_t bytes = kPerFile, total = 0;
+  for (const NamedTensor& t : expanded(contents.tensors)) {
+    total += stored_bytes(t);
+    bytes += kPerTensor + 2 * t.name.size();
+  }
+  bytes += total + (total / std::max<uint64_t>(contents.shard_bytes, 1) * 2 + 1) * kPerFile;
+  for (const auto& [name, text] : contents.texts) bytes += text.size() + kPerFile;
+  return bytes;
+}
+
+Result<void> write_model(StagedFolder& folder, const ModelContents& contents) {
+  check(contents.texts.contains(kConfigName), "model dir: no {} given for {}", kConfigName,
+        folder.destination());
+  for (const auto& [name, text] : contents.texts) TRY(folder.write_text(name, text));
+  return write_shards(folder, expanded(contents.tensors), contents.shard_bytes);
+}
+
+Result<SaveReport> write_model_dir(const std::string& path, const ModelContents& contents) {
+  TRY_ASSIGN(StagedFolder folder, StagedFolder::create(path));
+  TRY(require_space(parent_folder(folder.destination()), bytes_needed(contents)));
+  TRY(write_model(folder, contents));
+  return commit_folder(folder);
+}
+
+Result<SaveReport> commit_folder(StagedFolder& folder) {
+  const Result<void> done = folder.commit();
+  if (!done && folder.published())
+    return fail(done.error().code,
+                "{}; {} is the new one, whole, but it may not survive a power failure: save again",
+                done.error().message, folder.destination());
+  if (!done) return tl::unexpected(done.error());
+  return SaveReport{
+      .path = folder.destination(), .bytes = folder.bytes(), .warnings = folder.warnings()};
+}
+
+Result<void> recover_model_dir(const std::string& path) {
+  TRY(recover_folder(path));
+  const std::vector<std::string> problems = remove_leftovers(path);
+  if (!problems.empty()) return fail(Code::kUnavailable, "{}", problems.front());
+  return {};
+}
+
+}  // namespace ferry

@@ -1,0 +1,111 @@
+// Model directories in the Hugging Face layout: the one thing that crosses from training to
+// serving.
+//   config.json  tokenizer.json  generation_config.json  tokenizer_config.json
+//   model.safetensors, or model-00001-of-0000N.safetensors and model.safetensors.index.json
+//   checksums.json (Ferry's; directories from elsewhere have none and are read without)
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "checkpoint/checksums.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/staged_folder.h"
+#include "tensor/tensor.h"
+
+namespace ferry {
+
+constexpr const char* kConfigName = "config.json";
+
+/// A model directory, opened. What was opened stays what it is, also if the directory is replaced.
+/// Thread rule: one thread at a time.
+class ModelDir {
+ public:
+  /// Checks the shards' headers, that the index and the shards say the same, and all sizes;
+  /// contents are checked against checksums.json when they are first read. A directory that a
+  /// killed replacement left without its name is put back first. Errors: kNotFound, kUnavailable;
+  /// kCorrupt and kInvalidInput, naming file, tensor and what to do.
+  static Result<ModelDir> open(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  const std::string& config_json() const { return config_json_; }
+  bool has_checksums() const { return sums_.has_value(); }
+  std::vector<std::string> names() const;               // of the tensors, sorted
+  const TensorInfo* info(std::string_view name) const;  // nullptr: none
+
+  /// A copy on the device as `want`; f32, bf16 and f16 convert to each other
+  /// (checkpoint/convert.h). Errors: kNotFound; kCorrupt (the shard's checksum); kInvalidInput (a
+  /// type that does not convert; FP8 needs its scales, which Ferry does not apply yet). Throws
+  /// DeviceError when out of memory.
+  Result<Tensor> load(std::string_view name, Device& device, DType want);
+
+  /// The tensors of `experts` experts as one: "a.*.weight" gives [experts, N, K] from a.0.weight
+  /// [N, K], a.1.weight ... Errors: as load; kInvalidInput if shapes differ, or if there are more
+  /// experts.
+  Result<Tensor> load_stacked(std::string_view name_with_star, int64_t experts, Device& device,
+                              DType want);
+
+  /// Another text file of the directory, such as tokenizer.json. Errors: kNotFound, kCorrupt.
+  Result<std::string> text(const std::string& file_name);
+
+  /// Hashes every file. Errors: kCorrupt; kNotFound if the directory has no checksums.json.
+  Result<void> verify();
+
+ private:
+  static Result<ModelDir> open_once(const std::string& path);
+  Result<void> open_shards();
+  Result<void> open_index(const std::string& index_path);
+  Result<void> add_shard(const std::string& name);
+  Result<void> fill(const Tensor& tensor, std::string_view name);
+
+  struct Place {
+    size_t shard;
+    const TensorInfo* info;
+  };
+
+  std::string path_, config_json_;
+  std::optional<Checksums> sums_;
+  std::vector<std::string> shard_names_;
+  std::vector<std::unique_ptr<SafetensorsFile>> shards_;
+  std::map<std::string, Place, std::less<>> places_;
+};
+
+struct ModelContents {
+  /// In the order in which they shall fill the shards. A name with one '*' is a stack: "a.*.weight"
+  /// [E, N, K] is stored as a.0.weight [N, K] ... a.(E-1).weight.
+  std::vector<NamedTensor> tensors;
+  std::map<std::string, std::string> texts;  // by file name; config.json must be among them
+  uint64_t shard_bytes = uint64_t{4} << 30;  // larger models are split; a tensor never is
+};
+
+struct SaveReport {
+  std::string path;
+  uint64_t bytes = 0;
+  std::vector<std::string> warnings;  // leftovers that could not be removed
+};
+
+/// Disk space that write_model takes, within a few KiB.
+uint64_t bytes_needed(const ModelContents& contents);
+
+/// Writes the model's files into a folder that is being made; the caller commits.
+Result<void> write_model(StagedFolder& folder, const ModelContents& contents);
+
+/// Writes, or replaces, a model directory as one unit. Errors: kExhausted (refused before starting
+/// if the disk is short), kUnavailable, kInvalidInput (`path` is something else). What was at
+/// `path` stays as it was unless the message says otherwise.
+Result<SaveReport> write_model_dir(const std::string& path, const ModelContents& contents);
+
+/// Commits, and says on failure what became of the destination. For write_model_dir and
+/// checkpoints.
+Result<SaveReport> commit_folder(StagedFolder& folder);
+
+/// Finishes or rolls back a replacement that was interrupted (ModelDir::open does it, too), and
+/// removes what dead writers left. Errors: kUnavailable.
+Result<void> recover_model_dir(const std::string& path);
+
+}  // namespace ferry
