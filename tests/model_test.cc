@@ -269,7 +269,7 @@ TEST_P(EachType, TiersAndThreadsGiveTheSameGradients) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, EachType, ::testing::Values(DType::kF32, DType::kBF16),
-                         [](const auto& info) { return std::string(to_string(info.param)); });
+                         [](const auto& type) { return std::string(to_string(type.param)); });
 
 }  // namespace
 }  // namespace ferry

@@ -44,6 +44,7 @@ void Tape::push(Node node) {
     const Storage* key = t.storage().get();
     if (!t.needs_grad() || produced_.contains(key)) continue;
     check(!handed_over_.contains(key), "{}: a weight is used again after its gradient was handed over", node.op);
+    check(t.covers_storage(), "{}: a leaf must be recorded whole, {} is a part of its storage", node.op, t.shape().str());
     ++uses_[key];
     leaves_.try_emplace(key, t);
   }

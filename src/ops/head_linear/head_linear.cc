@@ -37,7 +37,7 @@ Tensor head_linear(const Tensor& x, const Weight& weight, const HeadLinear& opti
                   x.device());
   if (Tape* tape = Tape::current())
     tape->record(
-        "head_linear", {x, part}, {y},
+        "head_linear", {x, w}, {y},
         [x, part, y, transpose = transpose](Grads& grads) {
           if (!grads.wanted(x)) return;
           Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
