@@ -2,14 +2,17 @@
 // text.
 #pragma once
 
-#include <gtest/gtest.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
+#include <atomic>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/check.h"
 #include "base/file.h"
 #include "base/random.h"
 #include "data/dataset.h"
@@ -22,15 +25,17 @@ namespace ferry::data {
 class TestFolder {
  public:
   TestFolder() {
-    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
-    path_ = ::testing::TempDir() + "ferry_data_" + info->test_suite_name() + "_" + info->name();
-    EXPECT_TRUE(remove_tree(path_));
-    EXPECT_TRUE(make_folders(path_));
+    static std::atomic<int> serial{0};
+    path_ = std::filesystem::temp_directory_path() /
+            fmt::format("ferry_data_test_{}_{}", ::getpid(), serial++);
+    check(make_folders(path_).has_value(), "test: cannot make {}", path_);
   }
-  ~TestFolder() { EXPECT_TRUE(remove_tree(path_)); }
+  ~TestFolder() { std::filesystem::remove_all(path_); }
+  TestFolder(const TestFolder&) = delete;
+  TestFolder& operator=(const TestFolder&) = delete;
   std::string operator/(std::string_view name) const { return join_path(path_, name); }
   std::string write(std::string_view name, std::string_view content) const {
-    EXPECT_TRUE(write_file_atomic(*this / name, content));
+    check(write_file_atomic(*this / name, content).has_value(), "test: cannot write {}", name);
     return *this / name;
   }
 
@@ -40,13 +45,14 @@ class TestFolder {
 
 inline std::string gzip(std::string_view text) {
   z_stream z{};
-  EXPECT_EQ(deflateInit2(&z, 1, Z_DEFLATED, MAX_WBITS + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+  check(deflateInit2(&z, 1, Z_DEFLATED, MAX_WBITS + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK,
+        "test: deflate");
   std::string out(deflateBound(&z, text.size()) + 64, '\0');
   z.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
   z.avail_in = static_cast<uInt>(text.size());
   z.next_out = reinterpret_cast<Bytef*>(out.data());
   z.avail_out = static_cast<uInt>(out.size());
-  EXPECT_EQ(deflate(&z, Z_FINISH), Z_STREAM_END);
+  check(deflate(&z, Z_FINISH) == Z_STREAM_END, "test: deflate");
   out.resize(out.size() - z.avail_out);
   deflateEnd(&z);
   return out;
@@ -55,7 +61,7 @@ inline std::string gzip(std::string_view text) {
 inline std::string zstd(std::string_view text) {
   std::string out(ZSTD_compressBound(text.size()), '\0');
   const size_t n = ZSTD_compress(out.data(), out.size(), text.data(), text.size(), 1);
-  EXPECT_FALSE(ZSTD_isError(n));
+  check(!ZSTD_isError(n), "test: zstd");
   out.resize(n);
   return out;
 }
@@ -77,7 +83,7 @@ inline std::string tokenizer_json(text::SplitStyle split = text::SplitStyle::kDe
   options.vocab_size = 320;
   options.split = split;
   auto trainer = text::BpeTrainer::create(options);
-  EXPECT_TRUE(trainer);
+  check(trainer.has_value(), "test: no tokenizer");
   trainer->feed(random_words(Random(1, RandomPurpose::kTest, 0), 0, 2000));
   return trainer->train().json;
 }
@@ -89,9 +95,10 @@ inline std::vector<std::string> texts(const Dataset& dataset, const Documents& d
     const Documents::Document d = documents[i];
     std::vector<int32_t> ids;
     for (int64_t t = d.begin; t + 1 < d.end; ++t) ids.push_back(d.shard->token(t));
-    EXPECT_EQ(d.shard->token(d.end - 1), dataset.manifest().eos);
+    check(d.shard->token(d.end - 1) == dataset.manifest().eos, "test: document {} does not end", i);
     all.push_back(dataset.tokenizer().decode(ids));
-    EXPECT_EQ(static_cast<int64_t>(all.back().size()), d.bytes);
+    check(
+        static_cast<int64_t>(all.back().size()) == d.bytes, "test: document {} has other bytes", i);
   }
   return all;
 }

@@ -1,5 +1,7 @@
 #include "data/loader.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <map>
 #include <set>

@@ -1,5 +1,7 @@
 #include "data/near_duplicates.h"
 
+#include <gtest/gtest.h>
+
 #include <set>
 
 #include "data/data_testing.h"

@@ -1,5 +1,7 @@
 #include "data/prepare.h"
 
+#include <gtest/gtest.h>
+
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>

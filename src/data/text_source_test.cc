@@ -1,5 +1,7 @@
 #include "data/text_source.h"
 
+#include <gtest/gtest.h>
+
 #include <functional>
 
 #include "data/data_testing.h"
