@@ -1,3 +1,4 @@
+// The foundation of all: checks, results, files, faults, randomness, threads.
 #include <gtest/gtest.h>
 
 #include <atomic>

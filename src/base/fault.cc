@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -52,8 +53,11 @@ void parse(std::string_view list, std::vector<Fault>& out) {
     const size_t a = item.find(':');
     const size_t b = a == std::string::npos ? a : item.find(':', a + 1);
     Fault f;
-    if (b != std::string::npos)
-      f = {item.substr(0, a), std::atol(item.substr(a + 1, b - a - 1).c_str()), item.substr(b + 1)};
+    if (b != std::string::npos) {
+      f = {item.substr(0, a), 0, item.substr(b + 1)};
+      const char* stop = item.data() + b;
+      if (std::from_chars(item.data() + a + 1, stop, f.at).ptr != stop) f.at = 0;
+    }
     if (f.at < 1 || !known(f.action)) {
       std::fprintf(stderr, "FERRY_FAULT: '%s' is not NAME:N:{enospc,eio,erofs,kill,abort,count}\n",
                    item.c_str());

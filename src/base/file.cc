@@ -135,6 +135,44 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
+Result<FileReader> FileReader::open(const std::string& path) {
+  FileReader reader;
+  reader.path_ = path;
+  reader.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not block here
+  if (reader.fd_ < 0) return os_error("open", path, errno);
+  struct stat st {};
+  if (::fstat(reader.fd_, &st) != 0) return os_error("open", path, errno);
+  if (!S_ISREG(st.st_mode))
+    return fail(Code::kInvalidInput, "{}: {}; name a regular file", path,
+                S_ISDIR(st.st_mode) ? "is a folder" : "is not a regular file");
+  return reader;
+}
+
+FileReader::FileReader(FileReader&& o) noexcept
+    : path_(std::move(o.path_)), fd_(std::exchange(o.fd_, -1)) {}
+
+FileReader& FileReader::operator=(FileReader&& o) noexcept {
+  std::swap(path_, o.path_);
+  std::swap(fd_, o.fd_);
+  return *this;
+}
+
+FileReader::~FileReader() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Result<size_t> FileReader::read(void* out, size_t size) {
+  ssize_t n = 0;
+  const int error = error_of("file.read", [&] {
+    do {
+      n = ::read(fd_, out, std::min<size_t>(size, size_t{1} << 30));
+    } while (n < 0 && errno == EINTR);
+    return n >= 0;
+  });
+  if (error != 0) return os_error("read", path_, error);
+  return static_cast<size_t>(n);
+}
+
 namespace {
 
 Result<int> open_for_writing(const std::string& path, int flags) {

@@ -42,6 +42,25 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+/// Reads a regular file from its start to its end, in blocks that the caller sizes.
+class FileReader {
+ public:
+  /// Errors: kNotFound, kUnavailable (unreadable), kInvalidInput (a folder, a pipe: not a regular file).
+  static Result<FileReader> open(const std::string& path);
+  FileReader(FileReader&&) noexcept;
+  FileReader& operator=(FileReader&&) noexcept;
+  ~FileReader();
+
+  /// Bytes read, at most `size`; 0 only at the end.
+  Result<size_t> read(void* out, size_t size);
+  const std::string& path() const { return path_; }
+
+ private:
+  FileReader() = default;
+  std::string path_;
+  int fd_ = -1;
+};
+
 /// Appends to a new file; buffered by the caller. Not atomic: write to a temporary name or folder.
 class FileWriter {
  public:

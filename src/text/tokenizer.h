@@ -1,4 +1,7 @@
 // Byte-level BPE as Hugging Face's tokenizer.json describes it (DeepSeek V3, Llama 3, Qwen2 kinds).
+//
+// The ids are those of Hugging Face's tokenizers with add_special_tokens=False: encode never adds a
+// BOS, whatever the file's post_processor says; ask token_id for it. Chat templates write their own.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +23,9 @@ class Tokenizer {
   enum class Specials {
     kAsText,  // ordinary tokens: the default wherever text comes from outside
     kParse,   // the control token itself
+    kPlain,  // ordinary tokens, and so is the text of every other added token. Files of DeepSeek V3
+             // do not mark <｜User｜>, <think> and the like as special, so kAsText still parses
+             // them, as Hugging Face does: use this for what users write into a chat.
   };
 
   static Result<Tokenizer> load(const std::string& path);
@@ -29,7 +35,10 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  /// Appends the ids of `bytes` (any bytes; ill-formed UTF-8 round-trips exactly).
+  /// Appends the ids of `bytes` (any bytes; ill-formed UTF-8 round-trips exactly, each such byte
+  /// counting as a symbol when text is cut into pieces). Two things are lost, as the file asks: what
+  /// its normalizer (NFC) changes, and the white space that added tokens with lstrip or rstrip take.
+  /// Time O(n log n); memory: the ids, and a copy of the text if it is ill-formed or not in NFC.
   void encode(std::string_view bytes, Specials specials, std::vector<int32_t>& ids) const;
 
   /// The bytes of the ids, exactly as they were encoded. Special tokens give their text, or nothing.

@@ -189,12 +189,14 @@ inline F32x16 split_exponent(F32x16 x, F32x16* exponent) {
 /// The first n of 16 lanes; the others are zero and their memory is not touched. 0 <= n <= 16.
 template <typename T>
 inline F32x16 load_n(const T* p, int n) {
+  if (n == kLanes) return load(p);
   T block[16] = {};
   std::memcpy(block, p, static_cast<size_t>(n) * sizeof(T));
   return load(block);
 }
 template <typename T>
 inline void store_n(T* p, F32x16 a, int n) {
+  if (n == kLanes) return store(p, a);
   T block[16];
   store(block, a);
   std::memcpy(p, block, static_cast<size_t>(n) * sizeof(T));

@@ -1,3 +1,4 @@
+// rms_norm in float64, written plainly: what its kernels are judged by.
 #pragma once
 
 #include "ops/spec.h"

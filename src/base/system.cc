@@ -1,0 +1,52 @@
+#include "base/system.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+#include <string_view>
+
+#include "base/file.h"
+
+namespace ferry {
+namespace {
+
+/// The number after `key` in a "Key:   123 kB" file, in bytes; 0 if there is none.
+uint64_t kib_line(const std::string& path, std::string_view key) {
+  const Result<std::string> text = read_file(path);
+  if (!text) return 0;
+  const size_t at = text->find(key);
+  if (at == std::string::npos) return 0;
+  return std::strtoull(text->c_str() + at + key.size(), nullptr, 10) * 1024;
+}
+
+uint64_t number_in(const std::string& path) {
+  const Result<std::string> text = read_file(path);
+  if (!text || text->starts_with("max")) return std::numeric_limits<uint64_t>::max();
+  return std::strtoull(text->c_str(), nullptr, 10);
+}
+
+}  // namespace
+
+uint64_t memory_available_bytes() {
+  uint64_t available = kib_line("/proc/meminfo", "MemAvailable:");
+  const uint64_t limit = number_in("/sys/fs/cgroup/memory.max");
+  if (limit != std::numeric_limits<uint64_t>::max()) {
+    const uint64_t used = number_in("/sys/fs/cgroup/memory.current");
+    available = std::min(available, limit > used ? limit - used : 0);
+  }
+  return available;
+}
+
+uint64_t memory_peak_bytes() { return kib_line("/proc/self/status", "VmHWM:"); }
+uint64_t memory_resident_bytes() { return kib_line("/proc/self/status", "VmRSS:"); }
+
+std::string processor_name() {
+  const Result<std::string> text = read_file("/proc/cpuinfo");
+  if (!text) return "unknown processor";
+  const size_t at = text->find("model name");
+  if (at == std::string::npos) return "unknown processor";
+  const size_t begin = text->find(": ", at) + 2;
+  return text->substr(begin, text->find('\n', begin) - begin);
+}
+
+}  // namespace ferry

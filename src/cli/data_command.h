@@ -1,0 +1,11 @@
+// ferry data prepare, ferry data inspect.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace ferry::cli {
+
+/// Adds the subcommand; `status` becomes the process exit status when it ran.
+void add_data_command(CLI::App& app, int& status);
+
+}  // namespace ferry::cli

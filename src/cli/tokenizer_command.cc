@@ -1,0 +1,361 @@
+#include "cli/tokenizer_command.h"
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/units.h"
+#include "text/bpe_trainer.h"
+#include "text/tokenizer.h"
+#include "text/utf8.h"
+
+namespace ferry::cli {
+namespace {
+
+using text::Tokenizer;
+
+/// One line on a terminal that is written over; nothing elsewhere.
+class Progress {
+ public:
+  void show(const std::string& line) {
+    const double now = system_clock().monotonic_s();
+    if (!terminal_ || now < next_s_) return;
+    next_s_ = now + 0.1;
+    fmt::print(stderr, "\r\033[K{}", line);
+    std::fflush(stderr);
+    shown_ = true;
+  }
+  void end() {
+    if (shown_) fmt::print(stderr, "\r\033[K");
+    shown_ = false;
+  }
+
+ private:
+  bool terminal_ = isatty(STDERR_FILENO) == 1;
+  bool shown_ = false;
+  double next_s_ = 0;
+};
+
+int report(const Result<void>& result) {
+  if (result) return 0;
+  fmt::print(stderr, "ferry tokenizer: {}\n", result.error().message);
+  return exit_status(result.error().code);
+}
+
+Result<void> flush_output() {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    return fail(Code::kExhausted, "standard output: {}", std::strerror(errno));
+  }
+  return {};
+}
+
+Result<std::string> read_stdin() {
+  std::string all;
+  char buffer[1 << 16];
+  while (const size_t n = std::fread(buffer, 1, sizeof buffer, stdin)) all.append(buffer, n);
+  if (std::ferror(stdin) != 0)
+    return fail(Code::kUnavailable, "standard input: {}", std::strerror(errno));
+  return all;
+}
+
+// --- train ---------------------------------------------------------------------------------------
+
+struct TrainArgs {
+  std::string out;
+  std::vector<std::string> files;
+  std::string split = "deepseek";
+  text::BpeTrainerOptions options;
+};
+
+/// Feeds a mapped file in parts of about 4 MiB that end at a line's end where there is one.
+Result<uint64_t> feed_file(text::BpeTrainer& trainer, const std::string& path,
+                           uint64_t bytes_before, Progress& progress) {
+  constexpr size_t kPart = size_t{4} << 20;
+  if (is_folder(path))
+    return fail(Code::kInvalidInput, "{}: is a folder; name its text files", path);
+  TRY_ASSIGN(const MappedFile file, MappedFile::open(path));
+  const std::string_view all(reinterpret_cast<const char*>(file.bytes().data()),
+                             file.bytes().size());
+  for (size_t i = 0; i < all.size();) {
+    size_t end = std::min(all.size(), i + kPart);
+    if (end < all.size()) {
+      const size_t line = all.rfind('\n', end - 1);
+      if (line != std::string_view::npos && line > i)
+        end = line;  // the line end begins the next part
+    }
+    trainer.feed(all.substr(i, end - i));
+    i = end;
+    progress.show(
+        fmt::format("counting words: {}", format_bytes(static_cast<double>(bytes_before + i))));
+  }
+  return all.size();
+}
+
+Result<void> train(TrainArgs& args) {
+  using text::SplitStyle;
+  args.options.split = args.split == "deepseek" ? SplitStyle::kDeepseek
+                       : args.split == "llama3" ? SplitStyle::kLlama3
+                       : args.split == "qwen2"  ? SplitStyle::kQwen2
+                                                : SplitStyle::kGpt2;
+  TRY_ASSIGN(text::BpeTrainer trainer, text::BpeTrainer::create(args.options));
+  if (!is_folder(parent_folder(args.out))) {  // known before the work, not after it
+    return fail(Code::kNotFound, "{}: its folder does not exist; make it first", args.out);
+  }
+  Progress progress;
+  const double start_s = system_clock().monotonic_s();
+  uint64_t bytes = 0;
+  for (const std::string& path : args.files) {
+    TRY_ASSIGN(const uint64_t size, feed_file(trainer, path, bytes, progress));
+    bytes += size;
+  }
+  const text::BpeTrainer::Trained trained = trainer.train([&](int32_t made, int32_t wanted) {
+    progress.show(fmt::format("merging: {} of {} tokens", made, wanted));
+  });
+  progress.end();
+  TRY(write_file_atomic(args.out, trained.json));
+  if (trained.vocab_size < args.options.vocab_size) {
+    fmt::print(stderr,
+               "The text holds no more pairs that occur {} times: {} tokens instead of {}. "
+               "Give more text, or a smaller --vocab.\n",
+               args.options.frequency_min, trained.vocab_size, args.options.vocab_size);
+  }
+  const nlohmann::ordered_json line = {
+      {"command", "tokenizer train"}, {"out", text::replace_ill_formed(args.out)},
+      {"vocab", trained.vocab_size},  {"bytes", bytes},
+      {"words", trained.words},       {"seconds", system_clock().monotonic_s() - start_s}};
+  fmt::print("{}\n", line.dump());
+  return flush_output();
+}
+
+void add_train(CLI::App& parent, int& status) {
+  auto args = std::make_shared<TrainArgs>();
+  CLI::App* command =
+      parent.add_subcommand("train", "Learn a byte-level BPE vocabulary from text files");
+  command->add_option("--out", args->out, "The tokenizer.json to write")->required();
+  command
+      ->add_option("--vocab", args->options.vocab_size, "Tokens, special ones and bytes included")
+      ->capture_default_str();
+  command->add_option("--split", args->split, "How words are cut")
+      ->check(CLI::IsMember({"deepseek", "llama3", "qwen2", "gpt2"}))
+      ->capture_default_str();
+  command
+      ->add_option("--special", args->options.specials,
+                   "Special tokens, ids from 0; the first is the BOS (once per token)")
+      ->allow_extra_args(false)
+      ->capture_default_str();
+  command
+      ->add_option("--min-frequency", args->options.frequency_min, "Merge only pairs seen as often")
+      ->capture_default_str();
+  command->add_option("files", args->files, "Text files (UTF-8; other bytes are learnt as bytes)")
+      ->required();
+  command->callback([args, &status] { status = report(train(*args)); });
+}
+
+// --- encode, decode ------------------------------------------------------------------------------
+
+struct CodeArgs {
+  std::string tokenizer;
+  std::string specials = "text";
+  bool skip_specials = false;
+  std::vector<std::string> items;
+};
+
+Tokenizer::Specials specials_of(const std::string& name) {
+  return name == "parse"   ? Tokenizer::Specials::kParse
+         : name == "plain" ? Tokenizer::Specials::kPlain
+                           : Tokenizer::Specials::kAsText;
+}
+
+Result<void> encode(const CodeArgs& args) {
+  TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
+  std::vector<std::string> texts = args.items;
+  if (texts.empty()) {
+    TRY_ASSIGN(std::string all, read_stdin());
+    texts.push_back(std::move(all));
+  }
+  std::vector<int32_t> ids;
+  for (const std::string& bytes : texts) {
+    ids.clear();
+    tokenizer.encode(bytes, specials_of(args.specials), ids);
+    std::string line;
+    for (const int32_t id : ids) line += fmt::format("{}{}", line.empty() ? "" : " ", id);
+    line += '\n';
+    std::fwrite(line.data(), 1, line.size(), stdout);
+  }
+  return flush_output();
+}
+
+Result<std::vector<int32_t>> parse_ids(const std::vector<std::string>& words,
+                                       const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < words.size(); ++i) {
+    int32_t id = -1;
+    const char* end = words[i].data() + words[i].size();
+    const auto [stop, error] = std::from_chars(words[i].data(), end, id);
+    if (error != std::errc() || stop != end || id < 0 || id >= tokenizer.vocab_size()) {
+      return fail(Code::kInvalidInput,
+                  "item {} is \"{}\": give token ids from 0 to {}, white space between them", i + 1,
+                  text::replace_ill_formed(words[i].substr(0, 40)), tokenizer.vocab_size() - 1);
+    }
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+Result<void> decode(const CodeArgs& args) {
+  TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
+  std::vector<std::string> words = args.items;
+  if (words.empty()) {
+    TRY_ASSIGN(const std::string all, read_stdin());
+    constexpr std::string_view kSpace = " \t\r\n,[]";
+    for (size_t i = all.find_first_not_of(kSpace); i != std::string::npos;) {
+      const size_t end = std::min(all.find_first_of(kSpace, i), all.size());
+      words.push_back(all.substr(i, end - i));
+      i = all.find_first_not_of(kSpace, end);
+    }
+  }
+  TRY_ASSIGN(const std::vector<int32_t> ids, parse_ids(words, tokenizer));
+  const std::string bytes = tokenizer.decode(ids, args.skip_specials);
+  std::fwrite(bytes.data(), 1, bytes.size(), stdout);
+  return flush_output();
+}
+
+void add_tokenizer_option(CLI::App& command, std::string& path) {
+  command.add_option("--tokenizer", path, "The tokenizer.json")->required();
+}
+void add_specials_option(CLI::App& command, std::string& specials) {
+  command
+      .add_option(
+          "--specials", specials,
+          "Text of special tokens: text (ordinary tokens), parse (the control token), plain "
+          "(ordinary, and that of other added tokens too)")
+      ->check(CLI::IsMember({"text", "parse", "plain"}))
+      ->capture_default_str();
+}
+
+void add_encode(CLI::App& parent, int& status) {
+  auto args = std::make_shared<CodeArgs>();
+  CLI::App* command = parent.add_subcommand(
+      "encode", "Print the ids of each argument, or of standard input, one line each");
+  add_tokenizer_option(*command, args->tokenizer);
+  add_specials_option(*command, args->specials);
+  command->add_option("text", args->items, "Texts; none: standard input");
+  command->callback([args, &status] { status = report(encode(*args)); });
+}
+
+void add_decode(CLI::App& parent, int& status) {
+  auto args = std::make_shared<CodeArgs>();
+  CLI::App* command = parent.add_subcommand("decode", "Print the bytes of ids, exactly");
+  add_tokenizer_option(*command, args->tokenizer);
+  command->add_flag("--skip-specials", args->skip_specials, "Leave special tokens out");
+  command->add_option("ids", args->items, "Token ids; none: standard input");
+  command->callback([args, &status] { status = report(decode(*args)); });
+}
+
+// --- bench ---------------------------------------------------------------------------------------
+
+struct BenchArgs {
+  std::string tokenizer;
+  std::string specials = "text";
+  std::string frames;
+  std::string out;
+  int repeat = 1;
+};
+
+/// Documents as frames: a 32-bit little-endian byte count, then the bytes.
+Result<std::vector<std::string_view>> split_frames(std::string_view all, const std::string& path) {
+  std::vector<std::string_view> documents;
+  for (size_t i = 0; i < all.size();) {
+    uint32_t size = 0;
+    if (all.size() - i >= sizeof size) std::memcpy(&size, all.data() + i, sizeof size);
+    if (all.size() - i < sizeof size || all.size() - i - sizeof size < size) {
+      return fail(Code::kCorrupt, "{}: the frame at byte {} is cut short (the file has {} bytes)",
+                  path, i, all.size());
+    }
+    documents.push_back(all.substr(i + sizeof size, size));
+    i += sizeof size + size;
+  }
+  return documents;
+}
+
+Result<void> bench(const BenchArgs& args) {
+  const double load_start_s = system_clock().monotonic_s();
+  TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
+  const double load_s = system_clock().monotonic_s() - load_start_s;
+  TRY_ASSIGN(const MappedFile file, MappedFile::open(args.frames));
+  const std::string_view all(reinterpret_cast<const char*>(file.bytes().data()),
+                             file.bytes().size());
+  TRY_ASSIGN(const std::vector<std::string_view> documents, split_frames(all, args.frames));
+
+  uint64_t bytes = 0;
+  uint64_t tokens = 0;
+  std::string out;
+  std::vector<int32_t> ids;
+  double seconds = 0;
+  for (int round = 0; round < args.repeat; ++round) {
+    bytes = tokens = 0;
+    const double start_s = system_clock().monotonic_s();
+    for (const std::string_view document : documents) {
+      ids.clear();
+      tokenizer.encode(document, specials_of(args.specials), ids);
+      bytes += document.size();
+      tokens += ids.size();
+      if (!args.out.empty() && round == 0) {
+        const auto count = static_cast<uint32_t>(ids.size());
+        out.append(reinterpret_cast<const char*>(&count), sizeof count);
+        out.append(reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(int32_t));
+      }
+    }
+    const double took_s = system_clock().monotonic_s() - start_s;
+    seconds = round == 0 ? took_s : std::min(seconds, took_s);
+  }
+  if (!args.out.empty()) TRY(write_file_atomic(args.out, out));
+  const nlohmann::ordered_json line = {
+      {"command", "tokenizer bench"},
+      {"documents", documents.size()},
+      {"bytes", bytes},
+      {"tokens", tokens},
+      {"load_s", load_s},
+      {"seconds", seconds},
+      {"mb_per_s", static_cast<double>(bytes) / 1e6 / std::max(seconds, 1e-9)}};
+  fmt::print("{}\n", line.dump());
+  return flush_output();
+}
+
+void add_bench(CLI::App& parent, int& status) {
+  auto args = std::make_shared<BenchArgs>();
+  CLI::App* command =
+      parent.add_subcommand("bench", "Measure encoding of a file of framed documents, one thread");
+  add_tokenizer_option(*command, args->tokenizer);
+  add_specials_option(*command, args->specials);
+  command
+      ->add_option("--frames", args->frames,
+                   "Documents: 32-bit little-endian byte count, bytes, and so on")
+      ->required();
+  command->add_option("--out", args->out, "Write the ids the same way: count, 32-bit ids");
+  command->add_option("--repeat", args->repeat, "Rounds; the fastest counts")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->callback([args, &status] { status = report(bench(*args)); });
+}
+
+}  // namespace
+
+void add_tokenizer_command(CLI::App& app, int& exit_status) {
+  CLI::App* command = app.add_subcommand("tokenizer", "Train and use byte-level BPE tokenizers");
+  command->require_subcommand(1);
+  add_train(*command, exit_status);
+  add_encode(*command, exit_status);
+  add_decode(*command, exit_status);
+  add_bench(*command, exit_status);
+}
+
+}  // namespace ferry::cli

@@ -1,0 +1,549 @@
+#include "data/prepare.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <iterator>
+#include <map>
+#include <optional>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/threads.h"
+#include "data/near_duplicates.h"
+#include "data/shard.h"
+#include "text/tokenizer.h"
+
+namespace ferry::data {
+namespace {
+
+using text::Tokenizer;
+
+constexpr size_t kBatchBytes = size_t{4} << 20;             // of text tokenised at once
+constexpr size_t kTaskBytes = size_t{128} << 10;            // of text for one thread
+constexpr uint64_t kShardDocumentsMax = uint64_t{1} << 20;  // bounds the table that a writer holds
+
+enum class Fate : uint8_t { kTrain, kHeldOut, kDuplicate };
+
+struct HeldOutDocument {
+  uint64_t index;  // among all documents
+  std::string text;
+};
+
+/// Reads all inputs as one stream of pieces.
+class Inputs {
+ public:
+  Inputs(const PrepareOptions& options, PrepareProgress::Phase phase, uint64_t total)
+      : options_(options), progress_{phase, 0, total, 0} {}
+
+  Result<bool> next(Piece& piece) {
+    for (;;) {
+      if (!reader_) {
+        if (files_.size() == options_.inputs.size()) return false;
+        TRY_ASSIGN(reader_, DocumentReader::open(options_.inputs[files_.size()], options_.source));
+        documents_ = 0;
+      }
+      TRY_ASSIGN(const bool more, reader_->next(piece));
+      progress_.done = before_ + reader_->file_bytes_read();
+      if (more) {
+        progress_.text_bytes += piece.text.size();
+        documents_ += piece.last;
+        return true;
+      }
+      files_.push_back({options_.inputs[files_.size()],
+                        reader_->file_bytes_read(),
+                        reader_->file_hash(),
+                        documents_});
+      before_ = progress_.done;
+      reader_.reset();
+    }
+  }
+
+  const PrepareProgress& progress() const { return progress_; }
+  const std::vector<InputInfo>& files() const { return files_; }  // those read to their end
+
+ private:
+  const PrepareOptions& options_;
+  PrepareProgress progress_;
+  std::optional<DocumentReader> reader_;
+  std::vector<InputInfo> files_;
+  uint64_t before_ = 0, documents_ = 0;
+};
+
+/// What the first reading finds out.
+struct Survey {
+  std::vector<InputInfo> files;
+  std::vector<Fate> fates;                       // by document
+  std::map<uint64_t, HeldOutDocument> held_out;  // by hash, ascending
+  uint64_t held_out_bytes = 0;
+  uint64_t bytes = 0, duplicates = 0;
+
+  /// Forgets the largest hashes without which there is enough. Never the other way: a document
+  /// that is forgotten would not come back with any number of further documents.
+  void trim(uint64_t wanted) {
+    while (!held_out.empty() && held_out_bytes - held_out.rbegin()->second.text.size() >= wanted) {
+      held_out_bytes -= held_out.rbegin()->second.text.size();
+      held_out.erase(std::prev(held_out.end()));
+    }
+  }
+};
+
+/// The hash by which documents are told apart and held out: 64 bits of BLAKE2b under the seed.
+class DocumentHash {
+ public:
+  explicit DocumentHash(uint64_t seed) { hasher_.update(&seed, sizeof seed); }
+  void update(std::string_view text) { hasher_.update(text.data(), text.size()); }
+  uint64_t value() { return std::stoull(hasher_.hex().substr(0, 16), nullptr, 16); }
+
+ private:
+  Hasher hasher_;
+};
+
+void report(const PrepareOptions& options, const Inputs& inputs) {
+  if (options.progress) options.progress(inputs.progress());
+}
+
+/// Near-duplicates will be taken from what is held out: hold out an eighth more than asked for.
+uint64_t with_margin(const PrepareOptions& options, uint64_t bytes) {
+  return options.near_duplicate <= 1 ? bytes + bytes / 8 : bytes;
+}
+
+Result<Survey> survey(const PrepareOptions& options, uint64_t total) {
+  constexpr uint64_t kReportEvery = uint64_t{1} << 20;
+  Inputs inputs(options, PrepareProgress::Phase::kScan, total);
+  Survey s;
+  HashSet seen;
+  Piece piece;
+  std::optional<DocumentHash> hash;
+  bool one_piece = true;
+  uint64_t next_report = 0;
+  for (;;) {
+    TRY_ASSIGN(const bool more, inputs.next(piece));
+    if (inputs.progress().text_bytes >= next_report || !more) {
+      report(options, inputs);
+      next_report = inputs.progress().text_bytes + kReportEvery;
+    }
+    if (!more) break;
+    const bool first = !hash;
+    if (first) hash.emplace(options.seed);
+    hash->update(piece.text);
+    one_piece = first && piece.last;
+    if (!piece.last) continue;
+    const uint64_t value = hash->value();
+    hash.reset();
+    if (!seen.insert(value) && !options.keep_duplicates) {
+      s.fates.push_back(Fate::kDuplicate);
+      ++s.duplicates;
+      continue;
+    }
+    s.fates.push_back(Fate::kTrain);
+    if (one_piece && options.held_out_bytes > 0 && !s.held_out.contains(value)) {
+      s.held_out_bytes += piece.text.size();
+      s.held_out.emplace(value, HeldOutDocument{s.fates.size() - 1, std::move(piece.text)});
+      s.trim(with_margin(options, options.held_out_bytes));
+    }
+  }
+  s.files = inputs.files();
+  s.bytes = inputs.progress().text_bytes;
+  s.trim(
+      with_margin(options, std::max<uint64_t>(1, std::min(options.held_out_bytes, s.bytes / 10))));
+  for (const auto& [value, document] : s.held_out) s.fates[document.index] = Fate::kHeldOut;
+  return s;
+}
+
+/// Text on its way to tokens.
+struct Batch {
+  struct Item {
+    size_t begin, end;  // in `text`
+    bool last;          // ends its document
+  };
+  std::string text;
+  std::vector<Item> items;
+  std::vector<size_t> task_begin;  // first item of each task, and one past the last item
+};
+
+/// Reads the training documents of the inputs, in batches.
+class TrainingText {
+ public:
+  TrainingText(const PrepareOptions& options, const Survey& s, uint64_t total)
+      : survey_(s), inputs_(options, PrepareProgress::Phase::kTokenise, total) {}
+
+  /// An empty batch at the end. Errors: also kInvalidInput if the inputs are not what they were.
+  Result<void> fill(Batch& batch) {
+    batch.text.clear();
+    batch.text.reserve(kBatchBytes + kPieceBytes);
+    batch.items.clear();
+    batch.task_begin.clear();
+    Piece piece;
+    size_t task_begin = 0;
+    while (batch.text.size() < kBatchBytes) {
+      TRY_ASSIGN(const bool more, inputs_.next(piece));
+      TRY(compare_files());
+      if (!more) break;
+      if (document_ >= survey_.fates.size()) return changed(survey_.files.back().path);
+      const Fate fate = survey_.fates[document_];
+      document_ += piece.last;
+      if (fate != Fate::kTrain) continue;
+      if (batch.items.empty() || batch.text.size() - task_begin >= kTaskBytes) {
+        batch.task_begin.push_back(batch.items.size());
+        task_begin = batch.text.size();
+      }
+      batch.items.push_back({batch.text.size(), batch.text.size() + piece.text.size(), piece.last});
+      batch.text += piece.text;
+    }
+    batch.task_begin.push_back(batch.items.size());
+    return {};
+  }
+
+  const Inputs& inputs() const { return inputs_; }
+
+ private:
+  static tl::unexpected<Status> changed(const std::string& path) {
+    return fail(
+        Code::kInvalidInput,
+        "{}: changed while it was being prepared; let no one write to it, and prepare again",
+        path);
+  }
+  Result<void> compare_files() {
+    for (; compared_ < inputs_.files().size(); ++compared_)
+      if (inputs_.files()[compared_].blake2b != survey_.files[compared_].blake2b)
+        return changed(survey_.files[compared_].path);
+    return {};
+  }
+
+  const Survey& survey_;
+  Inputs inputs_;
+  size_t compared_ = 0;
+  uint64_t document_ = 0;
+};
+
+/// Writes documents into as many shards as they need.
+class PartWriter {
+ public:
+  PartWriter(const PrepareOptions& options,
+             const Tokenizer& tokenizer,
+             int32_t eos,
+             const char* name)
+      : options_(options), tokenizer_(tokenizer), eos_(eos), name_(name) {}
+
+  /// Appends part of a document: tokens, and the text they came from.
+  Result<void> append(std::span<const int32_t> tokens, uint64_t text_bytes, bool last) {
+    if (!shard_) {
+      const std::string file = fmt::format("{}-{:05}.tok", name_, part_.shards.size());
+      TRY_ASSIGN(shard_,
+                 ShardWriter::create(join_path(options_.out, file), tokenizer_.vocab_size()));
+      part_.shards.push_back({.file = file});
+    }
+    TRY(shard_->append(tokens));
+    document_bytes_ += text_bytes;
+    for (const int32_t token : tokens) token_bytes_ += tokenizer_.token_bytes(token).size();
+    if (!last) return {};
+    TRY(shard_->append({&eos_, 1}));
+    shard_->end_document(document_bytes_);
+    exact_ = exact_ && token_bytes_ == document_bytes_;
+    document_bytes_ = token_bytes_ = 0;
+    const uint64_t bytes = shard_->tokens() * (tokenizer_.vocab_size() <= 65536 ? 2 : 4);
+    if (bytes < options_.shard_bytes && shard_->documents() < kShardDocumentsMax) return {};
+    return finish_shard();
+  }
+
+  Result<Part> finish() {
+    if (shard_) TRY(finish_shard());
+    return std::move(part_);
+  }
+
+  bool exact() const { return exact_; }
+
+ private:
+  Result<void> finish_shard() {
+    const std::string file = part_.shards.back().file;
+    TRY_ASSIGN(part_.shards.back(), shard_->finish());
+    part_.shards.back().file = file;
+    shard_.reset();
+    return {};
+  }
+
+  const PrepareOptions& options_;
+  const Tokenizer& tokenizer_;
+  int32_t eos_;
+  const char* name_;
+  Part part_;
+  std::optional<ShardWriter> shard_;
+  uint64_t document_bytes_ = 0, token_bytes_ = 0;
+  bool exact_ = true;
+};
+
+/// The tokens of the items of one task.
+struct Tokens {
+  std::vector<int32_t> ids;
+  std::vector<size_t> ends;  // of each item
+  std::vector<uint64_t> shingles;
+};
+
+/// Tokenises batch after batch: while one is worked on by all threads, one of them reads the next.
+Result<void> write_training(const PrepareOptions& options,
+                            const Tokenizer& tokenizer,
+                            TrainingText& text,
+                            OverlapIndex& overlap,
+                            PartWriter& writer) {
+  ThreadPool pool(options.threads);
+  Batch current, next;
+  std::vector<Tokens> results;
+  TRY(text.fill(current));
+  while (!current.items.empty()) {
+    const size_t tasks = current.task_begin.size() - 1;
+    if (results.size() < tasks) results.resize(tasks);
+    Result<void> read;
+    pool.parallel_for(static_cast<int64_t>(tasks) + 1, [&](int64_t number, int) {
+      if (number == 0) {
+        read = text.fill(next);
+        return;
+      }
+      const size_t task = static_cast<size_t>(number) - 1;
+      Tokens& out = results[task];
+      out.ids.clear();
+      out.ends.clear();
+      for (size_t i = current.task_begin[task]; i < current.task_begin[task + 1]; ++i) {
+        const Batch::Item& item = current.items[i];
+        const std::string_view piece =
+            std::string_view(current.text).substr(item.begin, item.end - item.begin);
+        tokenizer.encode(piece, Tokenizer::Specials::kPlain, out.ids);
+        out.ends.push_back(out.ids.size());
+        overlap.see(piece, out.shingles);
+      }
+    });
+    for (size_t task = 0; task < tasks; ++task) {
+      const Tokens& done = results[task];
+      for (size_t k = 0, begin = 0; k < done.ends.size(); begin = done.ends[k++]) {
+        const Batch::Item& item = current.items[current.task_begin[task] + k];
+        TRY(writer.append(std::span(done.ids).subspan(begin, done.ends[k] - begin),
+                          item.end - item.begin,
+                          item.last));
+      }
+    }
+    TRY(read);
+    report(options, text.inputs());
+    std::swap(current, next);
+  }
+  return {};
+}
+
+Result<int32_t> find_token(const Tokenizer& tokenizer,
+                           const std::string& path,
+                           const char* option,
+                           const std::string& wanted,
+                           std::initializer_list<const char*> usual) {
+  if (!wanted.empty()) {
+    if (const std::optional<int32_t> id = tokenizer.token_id(wanted)) return *id;
+    return fail(Code::kInvalidInput, "{}: has no token '{}', which {} names", path, wanted, option);
+  }
+  for (const char* name : usual)
+    if (const std::optional<int32_t> id = tokenizer.token_id(name); id && tokenizer.is_special(*id))
+      return *id;
+  return fail(Code::kInvalidInput,
+              "{}: has no special token of a usual name ({}); name it with {}",
+              path,
+              fmt::format("{} ...", *usual.begin()),
+              option);
+}
+
+/// Whether a prepare made the file and may remove it. Not tokenizer.json: it may be the very file
+/// that options.tokenizer names, and it is replaced whole.
+bool is_removable(std::string_view name) {
+  const auto temporary_of = [&](std::string_view file) {
+    return name.starts_with(file) && name.substr(file.size()).starts_with(".tmp.");
+  };
+  const bool shard =
+      (name.starts_with("train-") || name.starts_with("held-out-")) && name.ends_with(".tok");
+  return shard || name == kManifestFile || name == kHeldOutTextFile ||
+         temporary_of(kManifestFile) || temporary_of(kTokenizerFile);
+}
+
+/// Removes what an earlier prepare left, its manifest first: what is half removed must not look
+/// whole.
+Result<void> remove_dataset(const std::string& folder) {
+  TRY(remove_tree(join_path(folder, kManifestFile)));
+  TRY(sync_folder(folder));
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
+  for (const std::string& name : names)
+    if (is_removable(name)) TRY(remove_tree(join_path(folder, name)));
+  return {};
+}
+
+Result<void> check_folder(const PrepareOptions& options) {
+  for (const std::string& input : options.inputs) {
+    std::error_code none;  // a path that does not exist is told of when it is opened
+    if (std::filesystem::equivalent(parent_folder(input), options.out, none))
+      return fail(
+          Code::kInvalidInput,
+          "{}: lies in the folder that the dataset is to have for itself; choose another --out",
+          input);
+  }
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(options.out));
+  if (!options.force && path_exists(join_path(options.out, kManifestFile)))
+    return fail(Code::kInvalidInput,
+                "{}: holds a dataset; choose another folder, or replace it with --force",
+                options.out);
+  for (const std::string& name : names)
+    if (name != ".lock" && name != kTokenizerFile && !is_removable(name))
+      return fail(Code::kInvalidInput,
+                  "{}: holds '{}', which is no dataset's; choose an empty or a new folder",
+                  options.out,
+                  name);
+  return {};
+}
+
+Result<void> check_options(const PrepareOptions& options) {
+  if (options.inputs.empty())
+    return fail(Code::kInvalidInput, "no input: name at least one text file");
+  if (options.held_out_bytes > kHeldOutBytesMax)
+    return fail(Code::kInvalidInput,
+                "--held-out-bytes {}: at most {}, which is held in memory",
+                options.held_out_bytes,
+                kHeldOutBytesMax);
+  if (!(options.near_duplicate > 0))
+    return fail(Code::kInvalidInput,
+                "--near-duplicate {}: must be above 0 (and above 1 to keep all)",
+                options.near_duplicate);
+  if (options.source.min_document_bytes > kPieceBytes / 2)
+    return fail(Code::kInvalidInput,
+                "--min-document-bytes {}: at most {}",
+                options.source.min_document_bytes,
+                kPieceBytes / 2);
+  if (options.shard_bytes < 4096)
+    return fail(Code::kInvalidInput, "--shard-bytes {}: at least 4096", options.shard_bytes);
+  return {};
+}
+
+/// The held-out part: tokens, and the same documents as text.
+Result<void> write_held_out(const PrepareOptions& options,
+                            const Tokenizer& tokenizer,
+                            const Survey& s,
+                            const OverlapIndex& overlap,
+                            Manifest& m) {
+  PartWriter writer(options, tokenizer, m.eos, "held-out");
+  TRY_ASSIGN(FileWriter text, FileWriter::create(join_path(options.out, kHeldOutTextFile)));
+  Hasher hasher;
+  std::vector<int32_t> ids;
+  for (const auto& [hash, document] : s.held_out) {
+    if (options.near_duplicate <= 1 &&
+        overlap.share_seen(document.text) >= options.near_duplicate) {
+      ++m.near_duplicates;
+      continue;
+    }
+    ids.clear();
+    tokenizer.encode(document.text, Tokenizer::Specials::kPlain, ids);
+    TRY(writer.append(ids, document.text.size(), true));
+    TRY(text.write(document.text));
+    hasher.update(document.text.data(), document.text.size());
+  }
+  TRY(text.sync());
+  TRY(text.close());
+  m.held_out_text_blake2b = hasher.hex();
+  TRY_ASSIGN(m.held_out, writer.finish());
+  m.token_bytes_exact = m.token_bytes_exact && writer.exact();
+  return {};
+}
+
+/// All that is known before anything is written.
+struct Plan {
+  std::string tokenizer_json;
+  Tokenizer tokenizer;
+  Manifest manifest;  // as far as known
+  Survey survey;
+  uint64_t file_bytes = 0;  // of all inputs
+};
+
+Result<Plan> make_plan(const PrepareOptions& options) {
+  TRY_ASSIGN(std::string tokenizer_json, read_file(options.tokenizer));
+  TRY_ASSIGN(Tokenizer tokenizer, Tokenizer::parse(tokenizer_json, options.tokenizer));
+  Manifest m;
+  m.tokenizer_blake2b = blake2b_hex(tokenizer_json.data(), tokenizer_json.size());
+  m.vocab_size = tokenizer.vocab_size();
+  TRY_ASSIGN(
+      m.eos,
+      find_token(tokenizer,
+                 options.tokenizer,
+                 "--eos",
+                 options.eos,
+                 {"<|eos|>", "<｜end▁of▁sentence｜>", "<|end_of_text|>", "<|endoftext|>", "</s>"}));
+  // Tokenizers without a begin token (Qwen2, GPT-2) begin a text after the end of another.
+  const auto bos = find_token(tokenizer,
+                              options.tokenizer,
+                              "--bos",
+                              options.bos,
+                              {"<|bos|>", "<｜begin▁of▁sentence｜>", "<|begin_of_text|>", "<s>"});
+  if (!bos && !options.bos.empty()) return tl::unexpected(bos.error());
+  m.bos = bos ? *bos : m.eos;
+  m.split = split_name(options.source);
+  m.field = options.source.field;
+  m.min_document_bytes = options.source.min_document_bytes;
+  m.held_out_bytes = options.held_out_bytes;
+  m.near_duplicate = options.near_duplicate;
+  m.seed = options.seed;
+
+  uint64_t total = 0;
+  for (const std::string& path : options.inputs) {
+    TRY_ASSIGN(const uint64_t size, file_size(path));
+    total += size;
+  }
+  TRY_ASSIGN(Survey s, survey(options, total));
+  m.inputs = s.files;
+  m.duplicates = s.duplicates;
+  const uint64_t taken = s.fates.size() - s.duplicates;
+  if (taken <= s.held_out.size())
+    return fail(
+        Code::kInvalidInput,
+        "{}: {} documents in {} bytes of text leave nothing to train on; give more text, a finer "
+        "--split, or --held-out-bytes 0",
+        options.inputs.front(),
+        taken,
+        s.bytes);
+  if (options.held_out_bytes > 0 && s.held_out.empty())
+    return fail(
+        Code::kInvalidInput,
+        "{}: every document is longer than {} bytes, too long to hold one out; choose a finer "
+        "--split, or --held-out-bytes 0",
+        options.inputs.front(),
+        kPieceBytes);
+  return Plan{std::move(tokenizer_json), std::move(tokenizer), std::move(m), std::move(s), total};
+}
+
+Result<Manifest> write_dataset(const PrepareOptions& options, Plan plan) {
+  const Tokenizer& tokenizer = plan.tokenizer;
+  const Survey& s = plan.survey;
+  Manifest& m = plan.manifest;
+  std::vector<std::string_view> held_out_texts;
+  if (options.near_duplicate <= 1)
+    for (const auto& [hash, document] : s.held_out) held_out_texts.push_back(document.text);
+  OverlapIndex overlap(held_out_texts);
+  TrainingText text(options, s, plan.file_bytes);
+  PartWriter writer(options, tokenizer, m.eos, "train");
+  TRY(write_training(options, tokenizer, text, overlap, writer));
+  TRY_ASSIGN(m.train, writer.finish());
+  m.token_bytes_exact = writer.exact();
+  TRY(write_held_out(options, tokenizer, s, overlap, m));
+  TRY(write_file_atomic(join_path(options.out, kTokenizerFile), plan.tokenizer_json));
+  TRY(sync_folder(options.out));
+  TRY(write_file_atomic(join_path(options.out, kManifestFile), m.to_json()));
+  return std::move(plan.manifest);
+}
+
+}  // namespace
+
+Result<Manifest> prepare(const PrepareOptions& options) {
+  TRY(check_options(options));
+  TRY_ASSIGN(const FolderLock lock, FolderLock::acquire(options.out));
+  TRY(check_folder(options));
+  TRY_ASSIGN(Plan plan, make_plan(options));
+  TRY(remove_dataset(options.out));  // not earlier: a slip in the options must not cost a dataset
+  Result<Manifest> result = write_dataset(options, std::move(plan));
+  if (!result) {
+    // Partial shards may be what filled the disk. The first failure is the one to tell.
+    const Result<void> removed = remove_dataset(options.out);
+    if (!removed) result.error().message += fmt::format("; and {}", removed.error().message);
+  }
+  return result;
+}
+
+}  // namespace ferry::data

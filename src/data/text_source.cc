@@ -1,0 +1,323 @@
+#include "data/text_source.h"
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "data/byte_stream.h"
+
+namespace ferry::data {
+namespace {
+
+constexpr size_t kReadBytes = size_t{256} << 10;
+
+bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+bool continues_character(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
+
+/// The length of a first piece of `text`, at most kPieceBytes. Needs more than that.
+size_t piece_length(std::string_view text) {
+  constexpr size_t kLookBack = size_t{64} << 10;
+  for (size_t n = kPieceBytes; n > kPieceBytes - kLookBack; --n)
+    if (is_space(text[n]) && !is_space(text[n - 1])) return n;  // white space begins the next piece
+  size_t n = kPieceBytes;
+  for (int back = 0; back < 3 && continues_character(text[n]); ++back) --n;
+  return n;
+}
+
+bool is_json_lines(std::string_view path) {
+  for (const std::string_view packed : {".gz", ".dz", ".zst"})
+    if (path.ends_with(packed)) {
+      path.remove_suffix(packed.size());
+      break;
+    }
+  return path.ends_with(".jsonl") || path.ends_with(".ndjson");
+}
+
+/// Bytes read ahead of what has been used.
+struct Window {
+  ByteStream stream;
+  std::string buffer;
+  size_t begin = 0;  // of what has not been used
+  bool ended = false;
+
+  std::string_view ahead() const { return std::string_view(buffer).substr(begin); }
+
+  /// Appends some bytes; positions in the buffer move down by what this returns.
+  Result<size_t> read_more() {
+    const size_t dropped = begin;
+    buffer.erase(0, begin);
+    begin = 0;
+    const size_t size = buffer.size();
+    buffer.resize(size + kReadBytes);
+    TRY_ASSIGN(const size_t n, stream.read(buffer.data() + size, kReadBytes));
+    buffer.resize(size + n);
+    ended = n == 0;
+    return dropped;
+  }
+};
+
+/// Documents of a text file. A document begins at the start of the line that holds its first ink
+/// (byte that is no white space), but whether it does is known only when that ink is met.
+class TextDocuments {
+ public:
+  TextDocuments(ByteStream stream, const SourceOptions& options)
+      : in_{std::move(stream)}, options_(options) {}
+
+  Result<bool> next(Piece& piece) {
+    for (;;) {
+      if (const std::optional<size_t> boundary = find_boundary()) {
+        take(piece, *boundary - in_.begin, true);
+        return true;
+      }
+      if (in_.ahead().size() > kPieceBytes) {
+        take(piece, piece_length(in_.ahead()), false);
+        return true;
+      }
+      if (in_.ended) {
+        if (in_.ahead().empty() && document_bytes_ == 0) return false;
+        take(piece, in_.ahead().size(), true);
+        return true;
+      }
+      TRY_ASSIGN(const size_t dropped, in_.read_more());
+      scan_ -= dropped;
+      line_start_ = line_start_ > dropped ? line_start_ - dropped : 0;
+    }
+  }
+
+  ByteStream& stream() { return in_.stream; }
+
+ private:
+  void take(Piece& piece, size_t size, bool last) {
+    piece.text.assign(in_.buffer, in_.begin, size);
+    piece.last = last;
+    in_.begin += size;
+    scan_ = std::max(scan_, in_.begin);
+    document_bytes_ = last ? 0 : document_bytes_ + size;
+  }
+
+  /// Where the next document begins, if that lies in the buffer and not more than a piece away.
+  /// Goes on from scan_, each byte once.
+  std::optional<size_t> find_boundary() {
+    const std::string& text = in_.buffer;
+    const size_t limit = std::min(text.size(), in_.begin + kPieceBytes + 1);
+    if (options_.split == Split::kFile) scan_ = text.size();
+    while (scan_ < limit) {
+      if (line_has_ink_) {
+        const size_t newline = text.find('\n', scan_);
+        scan_ = newline == std::string::npos ? text.size() : newline + 1;
+        if (newline != std::string::npos) start_line(false);
+      } else if (text[scan_] == '\n') {
+        ++scan_;
+        start_line(true);
+      } else if (is_space(text[scan_])) {
+        ++scan_;
+        indented_ = true;
+      } else {
+        if (options_.split == Split::kPrefix && !in_.ended &&
+            text.size() - line_start_ < options_.prefix.size())
+          return std::nullopt;  // too little of the line to tell
+        line_has_ink_ = true;
+        const size_t at = std::max(line_start_, in_.begin);
+        const uint64_t bytes = document_bytes_ + (at - in_.begin);
+        const bool ends =
+            document_has_ink_ && bytes >= options_.min_document_bytes && line_begins_document();
+        document_has_ink_ = true;
+        if (ends) return at;
+      }
+    }
+    return std::nullopt;
+  }
+
+  void start_line(bool after_blank) {
+    after_blank_ = after_blank;
+    line_has_ink_ = indented_ = false;
+    line_start_ = scan_;
+  }
+
+  bool line_begins_document() const {
+    switch (options_.split) {
+      case Split::kFile: return false;
+      case Split::kParagraph: return after_blank_;
+      case Split::kEntry: return after_blank_ && !indented_;
+      case Split::kLine: return true;
+      case Split::kPrefix:
+        return line_start_ >= in_.begin &&
+               std::string_view(in_.buffer).substr(line_start_).starts_with(options_.prefix);
+    }
+    return false;
+  }
+
+  Window in_;
+  SourceOptions options_;
+  uint64_t document_bytes_ = 0;  // of the current document, in pieces already given
+  bool document_has_ink_ = false;
+  size_t scan_ = 0, line_start_ = 0;  // positions in the buffer; of a line begun before it: 0
+  bool line_has_ink_ = false, indented_ = false, after_blank_ = false;
+};
+
+/// The text field of each line.
+class JsonDocuments {
+ public:
+  JsonDocuments(ByteStream stream, const SourceOptions& options, const std::string& path)
+      : in_{std::move(stream)}, options_(options), path_(path) {}
+
+  Result<bool> next(Piece& piece) {
+    while (given_ == document_.size()) {
+      TRY_ASSIGN(const bool more, next_line());
+      if (!more) return false;
+    }
+    const std::string_view rest = std::string_view(document_).substr(given_);
+    const size_t size = rest.size() > kPieceBytes ? piece_length(rest) : rest.size();
+    piece.text = rest.substr(0, size);
+    given_ += size;
+    piece.last = given_ == document_.size();
+    return true;
+  }
+
+  ByteStream& stream() { return in_.stream; }
+
+ private:
+  std::string place() const {
+    return fmt::format("{}: line {} (byte {} of the text)", path_, line_, offset_);
+  }
+
+  Result<bool> next_line() {
+    size_t searched = 0;
+    size_t newline = std::string_view::npos;
+    while ((newline = in_.ahead().find('\n', searched)) == std::string_view::npos && !in_.ended) {
+      searched = in_.ahead().size();
+      if (searched > kJsonLineBytesMax) {
+        ++line_;
+        return fail(Code::kInvalidInput,
+                    "{}: is longer than {} MiB; put its text into a .txt file instead",
+                    place(),
+                    kJsonLineBytesMax >> 20);
+      }
+      TRY(in_.read_more());
+    }
+    const std::string_view line = in_.ahead().substr(0, newline);
+    if (line.empty() && newline == std::string_view::npos) return false;
+    ++line_;
+    TRY(parse(line));
+    const size_t used = line.size() + (newline == std::string_view::npos ? 0 : 1);
+    in_.begin += used;
+    offset_ += used;
+    return true;
+  }
+
+  Result<void> parse(std::string_view line) {
+    document_.clear();
+    given_ = 0;
+    if (std::all_of(line.begin(), line.end(), is_space)) return {};
+    nlohmann::json object;
+    try {
+      object = nlohmann::json::parse(line);
+    } catch (const nlohmann::json::exception& e) {
+      return fail(
+          Code::kCorrupt, "{}: is not JSON: {}; correct or remove the line", place(), e.what());
+    }
+    const auto field = object.is_object() ? object.find(options_.field) : object.end();
+    if (!object.is_object() || field == object.end()) {
+      std::string names;
+      if (object.is_object())
+        for (const auto& [name, value] : object.items())
+          if (names.size() < 200) names += (names.empty() ? "" : ", ") + name;
+      return fail(
+          Code::kInvalidInput,
+          "{}: has no field '{}' (it has: {}); name the field that holds the text with --field",
+          place(),
+          options_.field,
+          names.empty() ? "none" : names);
+    }
+    if (!field->is_string())
+      return fail(
+          Code::kInvalidInput,
+          "{}: field '{}' is a {}, not a string; name the field that holds the text with --field",
+          place(),
+          options_.field,
+          field->type_name());
+    document_ = std::move(field->get_ref<std::string&>());
+    return {};
+  }
+
+  Window in_;
+  SourceOptions options_;
+  std::string path_;
+  std::string document_;
+  size_t given_ = 0;
+  uint64_t line_ = 0, offset_ = 0;
+};
+
+constexpr struct {
+  Split split;
+  const char* name;
+} kSplitNames[] = {
+    {Split::kFile, "file"},
+    {Split::kParagraph, "paragraph"},
+    {Split::kEntry, "entry"},
+    {Split::kLine, "line"},
+};
+
+}  // namespace
+
+Result<void> parse_split(std::string_view name, SourceOptions& options) {
+  for (const auto& known : kSplitNames)
+    if (name == known.name) {
+      options.split = known.split;
+      options.prefix.clear();
+      return {};
+    }
+  constexpr std::string_view kPrefix = "prefix:";
+  if (name.starts_with(kPrefix)) {
+    const std::string_view prefix = name.substr(kPrefix.size());
+    if (prefix.empty() || is_space(prefix[0]) || prefix.find('\n') != prefix.npos ||
+        prefix.size() > 1024)
+      return fail(Code::kInvalidInput,
+                  "--split prefix:TEXT: TEXT must be 1 to 1024 bytes of one line that begin with "
+                  "no white space");
+    options.split = Split::kPrefix;
+    options.prefix = prefix;
+    return {};
+  }
+  return fail(Code::kInvalidInput,
+              "--split {}: unknown; possible are file, paragraph, entry, line and prefix:TEXT",
+              name);
+}
+
+std::string split_name(const SourceOptions& options) {
+  for (const auto& known : kSplitNames)
+    if (options.split == known.split) return known.name;
+  return "prefix:" + options.prefix;
+}
+
+struct DocumentReader::State {
+  std::optional<TextDocuments> text;
+  std::optional<JsonDocuments> json;
+  ByteStream& stream() { return text ? text->stream() : json->stream(); }
+};
+
+DocumentReader::DocumentReader(std::unique_ptr<State> state) : state_(std::move(state)) {}
+DocumentReader::DocumentReader(DocumentReader&&) noexcept = default;
+DocumentReader& DocumentReader::operator=(DocumentReader&&) noexcept = default;
+DocumentReader::~DocumentReader() = default;
+
+Result<DocumentReader> DocumentReader::open(const std::string& path, const SourceOptions& options) {
+  TRY_ASSIGN(ByteStream stream, ByteStream::open(path));
+  auto state = std::make_unique<State>();
+  if (is_json_lines(path)) {
+    state->json.emplace(std::move(stream), options, path);
+  } else {
+    state->text.emplace(std::move(stream), options);
+  }
+  return DocumentReader(std::move(state));
+}
+
+Result<bool> DocumentReader::next(Piece& piece) {
+  return state_->text ? state_->text->next(piece) : state_->json->next(piece);
+}
+
+uint64_t DocumentReader::file_bytes_read() const { return state_->stream().file_bytes_read(); }
+std::string DocumentReader::file_hash() { return state_->stream().file_hash(); }
+
+}  // namespace ferry::data

@@ -1,0 +1,73 @@
+// Cuts text files into documents, streaming: a document comes in pieces of bounded size, and the
+// pieces of a file, one after the other, are every byte of it (.txt) or of its text fields
+// (.jsonl).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace ferry::data {
+
+/// Where a document of a text file ends and the next begins. Blank lines belong to what they
+/// follow.
+enum class Split {
+  kFile,       // never: the file is one document
+  kParagraph,  // at a line that follows a blank line
+  kEntry,      // at an unindented line that follows a blank line (dictionaries, address books)
+  kLine,       // at every line
+  kPrefix,     // at a line that begins with SourceOptions::prefix
+};
+
+/// How the files are to be read.
+struct SourceOptions {
+  Split split = Split::kFile;
+  std::string prefix;               // of kPrefix; at most 1 KiB
+  uint64_t min_document_bytes = 1;  // shorter documents of a text file are joined with what follows
+  std::string field = "text";       // of each .jsonl line
+};
+
+/// Sets split and prefix from "file", "paragraph", "entry", "line" or "prefix:TEXT".
+/// Errors: kInvalidInput, naming what is possible.
+Result<void> parse_split(std::string_view name, SourceOptions& options);
+std::string split_name(const SourceOptions& options);
+
+/// A longer document comes in pieces that are cut before white space, where there is some, and
+/// never inside a well-formed UTF-8 character.
+constexpr size_t kPieceBytes = size_t{1} << 20;
+constexpr size_t kJsonLineBytesMax = size_t{64} << 20;  // a .jsonl line is held whole
+
+struct Piece {
+  std::string text;   // may be empty if `last`
+  bool last = false;  // ends its document
+};
+
+/// One file. For one thread at a time. Memory: 2 * kPieceBytes and ByteStream's; for .jsonl six
+/// times its longest line. Files named *.jsonl or *.ndjson (before .gz, .dz, .zst) are JSON lines,
+/// all others text, of any bytes.
+class DocumentReader {
+ public:
+  static Result<DocumentReader> open(const std::string& path, const SourceOptions& options);
+  DocumentReader(DocumentReader&&) noexcept;
+  DocumentReader& operator=(DocumentReader&&) noexcept;
+  ~DocumentReader();
+
+  /// False at the end of the file.
+  /// Errors: ByteStream's; kCorrupt for a .jsonl line that is not JSON; kInvalidInput for one
+  /// without the field or above the limit. They name the line and its offset in the decompressed
+  /// text.
+  Result<bool> next(Piece& piece);
+
+  uint64_t file_bytes_read() const;
+  std::string file_hash();  // after next gave false
+
+ private:
+  struct State;
+  explicit DocumentReader(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace ferry::data

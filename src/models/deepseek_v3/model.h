@@ -1,0 +1,67 @@
+// DeepSeek V2/V3/R1: multi-head latent attention, mixture of experts, multi-token prediction.
+// Sources: DeepSeek-V2 (arXiv 2405.04434) section 2.1, DeepSeek-V3 (arXiv 2412.19437) section 2.
+#pragma once
+
+#include "models/causal_lm.h"
+#include "models/deepseek_v3/config.h"
+#include "models/deepseek_v3/weights.h"
+#include "ops/rope/rope.h"
+#include "ops/router/router.h"
+
+namespace ferry::models::deepseek_v3 {
+
+class Model final : public CausalLm {
+ public:
+  Model(Config config, Device& device, DType compute, DType storage);
+
+  Tensor forward(const Tensor& tokens, const ops::Segments& segments, const ForwardOptions& options,
+                 ForwardTrace* trace) override;
+  Tensor logits(const Tensor& hidden) override;
+  Losses losses(const TokenBatch& batch, const ForwardOptions& options, const LossOptions& loss) override;
+
+  std::vector<Weight*> weights() override;
+  std::vector<std::pair<std::string, const Weight*>> weight_aliases() const override;
+  std::vector<Weight*> selection_biases() override;
+  std::unique_ptr<KvCache> make_cache(int64_t slots, int64_t tokens_per_slot) override;
+  std::string config_json(std::string_view torch_dtype) const override;
+  int64_t vocab_size() const override { return config_.vocab_size; }
+  int64_t experts() const override { return config_.n_routed_experts; }
+  int64_t max_positions() const override { return config_.max_position_embeddings; }
+  int32_t eos_token() const override { return static_cast<int32_t>(config_.eos_token_id); }
+  bool has_mtp() const override { return config_.num_nextn_predict_layers > 0; }
+  int64_t parameters_total() const override;
+  int64_t parameters_active() const override;
+  double flops_per_token(double context, MlaForm form) const override;
+  double activation_bytes_per_token(bool recompute) const override;
+
+  const Config& config() const { return config_; }
+
+ private:
+  struct Pass {  // what the layers of one forward pass share
+    const ops::Segments& segments;
+    const ForwardOptions& options;
+    ForwardTrace* trace;
+    int64_t layer = 0;
+    int64_t moe_layer = 0;
+  };
+
+  Tensor hidden_before_norm(const Tensor& tokens, Pass& pass);
+  Tensor run_layer(const LayerWeights& w, const Tensor& h, Pass& pass);
+  std::vector<Tensor> layer(const LayerWeights& w, const Tensor& h, const Pass& pass, ForwardTrace* trace) const;
+  Tensor attention(const AttentionWeights& w, const Tensor& x, const Pass& pass) const;
+  Tensor queries(const AttentionWeights& w, const Tensor& x, const Pass& pass) const;
+  Tensor attend_expanded(const AttentionWeights& w, const Tensor& q, const Tensor& c, const Tensor& k_pe, const Pass& pass) const;
+  Tensor attend_absorbed(const AttentionWeights& w, const Tensor& q, const Tensor& c, const Tensor& k_pe, const Pass& pass) const;
+  Tensor mlp(const MlpWeights& w, const Tensor& x) const;
+  Tensor moe(const MoeWeights& w, const Tensor& x, const Pass& pass, ForwardTrace* trace, Tensor* balance) const;
+  const Weight& head() const { return weights_.lm_head ? *weights_.lm_head : weights_.embed_tokens; }
+  float eps() const { return static_cast<float>(config_.rms_norm_eps); }
+
+  Config config_;
+  ModelWeights weights_;
+  ops::RopeTable rope_;
+  ops::RouterConfig router_;
+  float softmax_scale_;
+};
+
+}  // namespace ferry::models::deepseek_v3

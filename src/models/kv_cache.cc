@@ -1,0 +1,62 @@
+#include "models/kv_cache.h"
+
+#include "base/check.h"
+
+namespace ferry::models {
+
+KvCache::KvCache(int64_t layers, int64_t width, int64_t slots, int64_t tokens_per_slot, DType dtype, Device& device)
+    : slots_(slots), tokens_per_slot_(tokens_per_slot), lengths_(static_cast<size_t>(slots), 0) {
+  for (int64_t l = 0; l < layers; ++l) layers_.push_back(Tensor::empty({slots * tokens_per_slot, width}, dtype, device));
+}
+
+ops::Segments KvCache::begin(std::span<const Part> parts) {
+  parts_.assign(parts.begin(), parts.end());
+  part_begins_.clear();
+  std::vector<int32_t> position, key_begin;
+  for (const Part& part : parts_) {
+    check(part.slot >= 0 && part.slot < slots_ && part.tokens > 0 && part.tokens <= remaining(part.slot),
+          "cache: {} more tokens for slot {} of {}, which has room for {}", part.tokens, part.slot, slots_,
+          part.slot >= 0 && part.slot < slots_ ? remaining(part.slot) : 0);
+    int64_t& length = lengths_[static_cast<size_t>(part.slot)];
+    part_begins_.push_back(part.slot * tokens_per_slot_ + length);
+    for (int64_t i = 0; i < part.tokens; ++i) {
+      position.push_back(static_cast<int32_t>(length + i));
+      key_begin.push_back(static_cast<int32_t>(part.slot * tokens_per_slot_));
+    }
+    length += part.tokens;
+  }
+  return ops::Segments::cached(std::move(position), std::move(key_begin), layers_.at(0).device());
+}
+
+Tensor KvCache::append(int64_t layer, const Tensor& keys) {
+  Tensor& rows = layers_.at(static_cast<size_t>(layer));
+  check(keys.contiguous() && keys.dim(1) == rows.dim(1) && keys.dtype() == rows.dtype(), "cache: keys {} for rows {}",
+        keys.shape().str(), rows.shape().str());
+  int64_t from = 0;
+  for (size_t p = 0; p < parts_.size(); ++p) {
+    const Tensor source = keys.slice(0, from, from + parts_[p].tokens);
+    const Tensor target = rows.slice(0, part_begins_[p], part_begins_[p] + parts_[p].tokens);
+    rows.device().copy(target.data(), source.data(), source.bytes());
+    from += parts_[p].tokens;
+  }
+  check(from == keys.dim(0), "cache: {} keys for {} announced tokens", keys.dim(0), from);
+  return rows;
+}
+
+void KvCache::truncate(int64_t slot, int64_t length) {
+  check(length >= 0 && length <= this->length(slot), "cache: truncate slot {} from {} to {}", slot, this->length(slot), length);
+  lengths_[static_cast<size_t>(slot)] = length;
+}
+
+void KvCache::fork(int64_t from, int64_t to) {
+  const int64_t n = length(from);
+  for (const Tensor& rows : layers_) {
+    if (n == 0) break;
+    const Tensor source = rows.slice(0, from * tokens_per_slot_, from * tokens_per_slot_ + n);
+    const Tensor target = rows.slice(0, to * tokens_per_slot_, to * tokens_per_slot_ + n);
+    rows.device().copy(target.data(), source.data(), source.bytes());
+  }
+  lengths_[static_cast<size_t>(to)] = n;
+}
+
+}  // namespace ferry::models

@@ -1,0 +1,22 @@
+// The models that Ferry knows: one line each.
+#include <nlohmann/json.hpp>
+
+#include "models/causal_lm.h"
+#include "models/deepseek_v3/model.h"
+
+namespace ferry::models {
+
+Result<std::unique_ptr<CausalLm>> make_model(std::string_view config_json, const std::string& path, Device& device,
+                                             DType compute, DType storage) {
+  const nlohmann::json json = nlohmann::json::parse(config_json, nullptr, false);
+  if (!json.is_object()) return fail(Code::kCorrupt, "{}: not a JSON object; is the file whole?", path);
+  const auto it = json.find("model_type");
+  const std::string type = it != json.end() && it->is_string() ? it->get<std::string>() : "";
+  if (type == "deepseek_v3" || type == "deepseek_v2") {
+    TRY_ASSIGN(deepseek_v3::Config config, deepseek_v3::parse_config(config_json, path));
+    return std::make_unique<deepseek_v3::Model>(std::move(config), device, compute, storage);
+  }
+  return fail(Code::kInvalidInput, "{}: \"model_type\": \"{}\" is not a model that Ferry knows (deepseek_v2, deepseek_v3)", path, type);
+}
+
+}  // namespace ferry::models

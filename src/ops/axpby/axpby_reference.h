@@ -1,0 +1,11 @@
+// axpby in float64, for judging kernels.
+#pragma once
+
+#include "ops/spec.h"
+
+namespace ferry::ops {
+
+/// Returns the new y; see axpby.h.
+RefTensor axpby_reference(double a, const RefTensor& x, double b, const RefTensor& y);
+
+}  // namespace ferry::ops

@@ -1,0 +1,31 @@
+// Checks, kernel table and gradient of cast.
+#include "ops/cast/cast.h"
+
+#include "autograd/tape.h"
+#include "base/check.h"
+#include "ops/cast/cast_kernels.h"
+#include "ops/dispatch.h"
+
+namespace ferry::ops {
+
+constexpr KernelTable<CastArgs> kCast{
+    .op = "cast",
+    .cpu = CPU_KERNEL(CastArgs, cast),
+    .cuda = Kernel<CastArgs>::missing(kNoCudaYet),
+    .ascend = Kernel<CastArgs>::missing(kNoAscendYet),
+};
+
+Tensor cast(const Tensor& x, DType to) {
+  const auto known = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
+  check(known(x.dtype()) && known(to), "cast: {} to {}", to_string(x.dtype()), to_string(to));
+  if (x.dtype() == to) return x;
+  Tensor y = Tensor::empty(x.shape(), to, x.device());
+  dispatch(kCast, CastArgs{x.view(), y.view()}, x.device());
+  if (Tape* tape = Tape::current())  // recording is paused during playback: the cast back is not recorded
+    tape->record("cast", {x}, {y}, [x, y](Grads& grads) { grads.add(x, cast(grads.of(y), x.dtype())); });
+  return y;
+}
+
+std::vector<KernelRow> cast_kernels() { return {kernel_row(kCast)}; }
+
+}  // namespace ferry::ops

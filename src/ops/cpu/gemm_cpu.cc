@@ -1,0 +1,518 @@
+// The blocked matrix product. A task is a block of C; its thread packs the block's part of B, then one
+// strip of A after the other, and runs a register tile over strip and panel. No barriers: packing B
+// again in each task costs less than waiting, and experts with unequal rows balance by themselves.
+//
+// Packed memory is made of 4-byte units, lanes innermost: f32, or pairs of bf16 (Packing). A pair of bf16
+// becomes two f32 units, the odd element first, and the f32 tile does what vdpbf16ps would, in the same
+// order: two fma run twice as fast here as one vdpbf16ps (Sapphire Rapids: one in two cycles, measured by
+// linear_bench). Where a few rows are multiplied, reading and packing B is the cost, and pairs are better.
+#include "ops/cpu/gemm.h"
+
+#include <cstring>
+#include <utility>
+
+#include "ops/cpu/simd.h"
+
+namespace ferry::ops::FERRY_TIER {
+namespace {
+
+#if defined(FERRY_TIER_avx512)
+constexpr int kStripRows = 14;  // 28 accumulators, 2 registers for B, 1 for A
+constexpr int kVectors = 2;
+constexpr int kPairsRows = 4;   // up to so many rows of C take bf16 in pairs
+#elif defined(FERRY_TIER_avx2)
+constexpr int kStripRows = 6;
+constexpr int kVectors = 1;
+constexpr int kPairsRows = 0;
+#else
+constexpr int kStripRows = 4;
+constexpr int kVectors = 1;
+constexpr int kPairsRows = 0;
+#endif
+constexpr int kPanel = kVectors * kLanes;  // columns of C in a tile
+constexpr int64_t kPrefetch = 16 * kPanel;  // units of B ahead: it streams from L2
+constexpr int64_t kStripPad = 48;          // the last unit's lanes, and the same
+constexpr int64_t kPanelPad = 32;          // keeps panels from lying in the same cache sets
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+constexpr int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+constexpr int64_t kBlockK = 512;  // of f32 units: a strip of A is then 28 KB, within L1
+
+enum class Packing {
+  kF32,    // a unit is an element
+  kSplit,  // bf16: two units of f32, element k + 1, then element k
+  kPairs,  // bf16: a unit is elements k (low half) and k + 1
+};
+
+/// Units that k elements take.
+constexpr int64_t units(Packing packing, int64_t k) {
+  return packing == Packing::kF32 ? k : packing == Packing::kSplit ? round_up(k, 2) : ceil_div(k, 2);
+}
+
+// ---- Register tiles -----------------------------------------------------------------------------
+
+struct Tile {
+  const float* init;  // accumulators to go on from; null: zeros
+  int64_t init_stride;
+  void* out;
+  int64_t out_stride;
+  bool out_bf16;
+  int columns;        // of the panel that exist in C
+};
+
+template <bool kDot>
+inline F32x16 multiply_add(F32x16 a, F32x16 b, F32x16 c) {
+#if defined(FERRY_TIER_avx512)
+  if constexpr (kDot)
+    return {_mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
+#endif
+  return fma(a, b, c);
+}
+
+/// Lanes of vector v that exist, 0 to 16.
+inline int lanes_of(const Tile& t, int v) {
+  const int n = t.columns - v * kLanes;
+  return n < 0 ? 0 : n > kLanes ? kLanes : n;
+}
+
+template <typename T, int M>
+inline void store_tile(const F32x16 (&acc)[M][kVectors], const Tile& t) {
+  T* out = static_cast<T*>(t.out);
+  if (t.columns == kPanel) {
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+      for (int v = 0; v < kVectors; ++v) store(out + i * t.out_stride + v * kLanes, acc[i][v]);
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+      for (int v = 0; v < kVectors; ++v)
+        if (const int n = lanes_of(t, v)) store_n(out + i * t.out_stride + v * kLanes, acc[i][v], n);
+  }
+}
+
+/// One tile of C: M rows of a packed strip times one packed panel.
+template <int M, bool kDot>
+void tile_kernel(const float* a, const float* b, int64_t steps, const Tile& t) {
+  F32x16 acc[M][kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i)
+    for (int v = 0; v < kVectors; ++v) acc[i][v] = splat(0);
+  if (t.init != nullptr) {
+    if (t.columns == kPanel) {
+#pragma GCC unroll 16
+      for (int i = 0; i < M; ++i)
+        for (int v = 0; v < kVectors; ++v) acc[i][v] = load(t.init + i * t.init_stride + v * kLanes);
+    } else {
+#pragma GCC unroll 16
+      for (int i = 0; i < M; ++i)
+        for (int v = 0; v < kVectors; ++v) acc[i][v] = load_n(t.init + i * t.init_stride + v * kLanes, lanes_of(t, v));
+    }
+  }
+  for (int64_t s = 0; s < steps; ++s, a += M, b += kPanel) {
+    F32x16 column[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      column[v] = load(b + v * kLanes);
+      __builtin_prefetch(b + kPrefetch + v * kLanes);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i) {
+      const F32x16 row = splat(a[i]);
+      for (int v = 0; v < kVectors; ++v) acc[i][v] = multiply_add<kDot>(row, column[v], acc[i][v]);
+    }
+  }
+  if (t.out_bf16) store_tile<bf16_t>(acc, t);
+  else store_tile<float>(acc, t);
+}
+
+using TileKernel = void (*)(const float*, const float*, int64_t, const Tile&);
+struct TileKernels { TileKernel rows[kStripRows]; };
+
+template <bool kDot, int... kRows>
+constexpr TileKernels tile_kernels(std::integer_sequence<int, kRows...>) { return {{&tile_kernel<kRows + 1, kDot>...}}; }
+constexpr TileKernels kF32Tiles = tile_kernels<false>(std::make_integer_sequence<int, kStripRows>{});
+constexpr TileKernels kPairTiles = tile_kernels<(kPairsRows > 0)>(std::make_integer_sequence<int, kStripRows>{});
+
+// ---- Packing ------------------------------------------------------------------------------------
+
+/// What to pack: `rows` <= 16 rows as lanes [0, lanes) of units `out_stride` apart; lanes past the rows
+/// become zero. Lanes up to 16 may be written: units are filled in ascending order.
+struct Pack {
+  int64_t row_stride;
+  int rows, lanes;
+  int64_t k;          // elements
+  int64_t out_stride; // units
+};
+
+#if defined(FERRY_TIER_avx512)
+
+/// out[j] lane i = in[i] lane j.
+inline void transpose16(__m512i (&r)[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xDD);
+    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xDD);
+  }
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
+    r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+    r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xDD);
+  }
+}
+
+inline __mmask32 first32(int64_t n) { return n >= 32 ? 0xFFFFFFFFu : (1u << n) - 1; }
+inline int up_to16(int64_t n) { return n < 0 ? 0 : n > 16 ? 16 : static_cast<int>(n); }
+
+/// Sixteen f32, or pairs, of one row from p on, of which n elements exist.
+template <typename T, Packing kPacking>
+inline __m512i load_units(const T* p, int64_t n) {
+  if constexpr (kPacking == Packing::kF32) return _mm512_castps_si512(load_n(p, up_to16(n)).v);
+  else if constexpr (sizeof(T) == 2) return _mm512_maskz_loadu_epi16(first32(n), p);
+  else {
+    const __m512bh pairs = _mm512_cvtne2ps_pbh(load_n(p + 16, up_to16(n - 16)).v, load_n(p, up_to16(n)).v);
+    return reinterpret_cast<__m512i>(pairs);
+  }
+}
+
+/// The two f32 units of sixteen pairs.
+inline __m512i odd_units(__m512i pairs) { return _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000))); }
+inline __m512i even_units(__m512i pairs) { return _mm512_slli_epi32(pairs, 16); }
+
+template <Packing kPacking>
+inline void store_units(float* out, int64_t out_stride, int j, __m512i v) {
+  if constexpr (kPacking == Packing::kSplit) {
+    _mm512_storeu_si512(out + 2 * j * out_stride, odd_units(v));
+    _mm512_storeu_si512(out + (2 * j + 1) * out_stride, even_units(v));
+  } else {
+    _mm512_storeu_si512(out + j * out_stride, v);
+  }
+}
+
+template <typename T, Packing kPacking>
+void pack_along_k(const T* data, const Pack& p, float* out) {
+  constexpr int64_t kStep = kPacking == Packing::kF32 ? 16 : 32;
+  for (int64_t k = 0; k < p.k; k += kStep) {
+    __m512i r[16];
+    const int64_t n = p.k - k;
+    if (p.rows == 16 && n >= kStep) {
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) {
+        const T* at = data + i * p.row_stride + k;
+        r[i] = load_units<T, kPacking>(at, kStep);
+        __builtin_prefetch(at + 16 * p.row_stride, 0, 2);  // the rows to be packed next, into L2
+      }
+    } else {
+      for (int i = 0; i < 16; ++i)
+        r[i] = i < p.rows ? load_units<T, kPacking>(data + i * p.row_stride + k, n) : _mm512_setzero_si512();
+    }
+    transpose16(r);
+    const int count = static_cast<int>(kPacking == Packing::kF32 ? min(n, 16) : ceil_div(min(n, 32), 2));
+    if (count == 16) {
+#pragma GCC unroll 16
+      for (int j = 0; j < 16; ++j) store_units<kPacking>(out, p.out_stride, j, r[j]);
+    } else {
+      for (int j = 0; j < count; ++j) store_units<kPacking>(out, p.out_stride, j, r[j]);
+    }
+    out += units(kPacking, kStep) * p.out_stride;
+  }
+}
+
+inline __m512i load_bf16_words(const bf16_t* p, int n) { return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(n), p)); }
+inline __m512i load_bf16_words(const float* p, int n) {
+  return _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load_n(p, n).v)));
+}
+
+template <typename T, Packing kPacking>
+inline void pack_unit(const T* row, const T* next, int n, float* out, int64_t out_stride) {
+  if constexpr (kPacking == Packing::kF32) {
+    store(out, load_n(row, n));
+  } else {
+    const __m512i odd = next == nullptr ? _mm512_setzero_si512() : _mm512_slli_epi32(load_bf16_words(next, n), 16);
+    const __m512i even = load_bf16_words(row, n);
+    if constexpr (kPacking == Packing::kPairs) {
+      _mm512_storeu_si512(out, _mm512_or_si512(odd, even));
+    } else {
+      _mm512_storeu_si512(out, odd);
+      _mm512_storeu_si512(out + out_stride, even_units(even));
+    }
+  }
+}
+
+#else
+
+inline float widen_one(float f) { return f; }
+inline float widen_one(bf16_t h) { return bf16_to_f32(h); }
+
+template <Packing kPacking, typename T>
+inline float element(T v) {
+  if constexpr (kPacking == Packing::kSplit && sizeof(T) == 4) return bf16_to_f32(f32_to_bf16(v));
+  else return widen_one(v);
+}
+
+template <typename T, Packing kPacking>
+void pack_along_k(const T* data, const Pack& p, float* out) {
+  const int64_t count = units(kPacking, p.k);
+  for (int64_t u = 0; u < count; ++u, out += p.out_stride) {
+    const int64_t k = kPacking == Packing::kSplit ? u ^ 1 : u;
+    for (int i = 0; i < p.lanes; ++i)
+      out[i] = i < p.rows && k < p.k ? element<kPacking>(data[i * p.row_stride + k]) : 0.0f;
+  }
+}
+
+template <typename T, Packing kPacking>
+inline F32x16 load_elements(const T* p, int n) {
+  F32x16 v = load_n(p, n);
+  if constexpr (kPacking == Packing::kSplit && sizeof(T) == 4) {
+    bf16_t rounded[16];
+    store(rounded, v);
+    v = load(rounded);
+  }
+  return v;
+}
+
+template <typename T, Packing kPacking>
+inline void pack_unit(const T* row, const T* next, int n, float* out, int64_t out_stride) {
+  if constexpr (kPacking == Packing::kSplit) {
+    store(out, next != nullptr ? load_elements<T, kPacking>(next, n) : splat(0));
+    out += out_stride;
+  }
+  store(out, load_elements<T, kPacking>(row, n));
+}
+
+#endif
+
+/// Rows that lie side by side in memory: k outermost, so that each line is read once. Lanes from
+/// `rows` to `lanes` become zero.
+template <typename T, Packing kPacking>
+void pack_across_k(const T* data, int64_t k_stride, int64_t rows, int64_t lanes, int64_t k_count, float* out,
+                   int64_t out_stride, int64_t panel_stride) {
+  constexpr int64_t kStep = kPacking == Packing::kF32 ? 1 : 2;
+  for (int64_t k = 0; k < k_count; k += kStep, data += kStep * k_stride) {
+    const bool has_next = kStep == 2 && k + 1 < k_count;
+    float* const at = out + units(kPacking, k) * out_stride;
+    for (int64_t r = 0; r < lanes; r += kLanes) {
+      const int n = static_cast<int>(max(0, min(kLanes, rows - r)));
+      const T* row = data + (n > 0 ? r : 0);
+      pack_unit<T, kPacking>(row, has_next ? row + k_stride : nullptr, n, at + r / kPanel * panel_stride + r % kPanel, out_stride);
+    }
+  }
+}
+
+/// Strips of A that are packed together: their rows share cache lines if A is stored transposed.
+constexpr int kStripGroup = 4;
+struct Strips {
+  int count;
+  int64_t row[kStripGroup + 1];  // in A; the last: where the group ends
+  float* at[kStripGroup];
+  int rows(int s) const { return static_cast<int>(row[s + 1] - row[s]); }
+};
+
+template <typename T, Packing kPacking>
+void pack_strips(const GemmOperand& o, const Strips& strips, int64_t k, int64_t k_count) {
+  const T* data = static_cast<const T*>(o.data) + k * o.k_stride;
+  if (o.k_stride == 1) {
+    for (int s = 0; s < strips.count; ++s) {
+      const int rows = strips.rows(s);
+      pack_along_k<T, kPacking>(data + strips.row[s] * o.row_stride, {o.row_stride, rows, rows, k_count, rows}, strips.at[s]);
+    }
+    return;
+  }
+  constexpr int64_t kStep = kPacking == Packing::kF32 ? 1 : 2;
+  for (int64_t i = 0; i < k_count; i += kStep, data += kStep * o.k_stride)
+    for (int s = 0; s < strips.count; ++s) {
+      const int rows = strips.rows(s);
+      const T* row = data + strips.row[s];
+      pack_unit<T, kPacking>(row, kStep == 2 && i + 1 < k_count ? row + o.k_stride : nullptr, rows,
+                             strips.at[s] + units(kPacking, i) * rows, rows);
+    }
+}
+
+/// Panels of B for columns [row, row + rows) of C.
+template <typename T, Packing kPacking>
+void pack_block(const GemmOperand& o, int64_t row, int64_t rows, int64_t k, int64_t k_count, float* out,
+                int64_t panel_stride) {
+  const T* data = static_cast<const T*>(o.data) + row * o.row_stride + k * o.k_stride;
+  const int64_t lanes = round_up(rows, kPanel);
+  if (o.k_stride != 1) return pack_across_k<T, kPacking>(data, o.k_stride, rows, lanes, k_count, out, kPanel, panel_stride);
+  for (int64_t r = 0; r < lanes; r += kLanes) {
+    const int n = static_cast<int>(max(0, min(kLanes, rows - r)));
+    pack_along_k<T, kPacking>(data + r * o.row_stride, {o.row_stride, n, kLanes, k_count, kPanel},
+                           out + r / kPanel * panel_stride + r % kPanel);
+  }
+}
+
+using PackStrips = void (*)(const GemmOperand&, const Strips&, int64_t, int64_t);
+using PackBlock = void (*)(const GemmOperand&, int64_t, int64_t, int64_t, int64_t, float*, int64_t);
+
+struct Packers { PackStrips strips; PackBlock block; };
+
+template <typename T>
+constexpr Packers packers_of(Packing packing) {
+  if (packing == Packing::kF32) return {&pack_strips<T, Packing::kF32>, &pack_block<T, Packing::kF32>};
+#if defined(FERRY_TIER_avx512)
+  if (packing == Packing::kPairs) return {&pack_strips<T, Packing::kPairs>, &pack_block<T, Packing::kPairs>};
+#endif
+  return {&pack_strips<T, Packing::kSplit>, &pack_block<T, Packing::kSplit>};
+}
+
+Packers packers(DType dtype, Packing packing) {
+  return dtype == DType::kBF16 ? packers_of<bf16_t>(packing) : packers_of<float>(packing);
+}
+
+// ---- Blocking -----------------------------------------------------------------------------------
+
+struct Blocks {
+  int64_t m, n, k;  // of a task; k even unless it is the whole
+  Packing packing;
+};
+
+/// Bounds: a strip within kGemmStripBytes, panels within kGemmBlockBytes, bf16 C over several k blocks
+/// within kGemmScratchBytes.
+Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count) {
+  const Packing packing = !g.bf16 ? Packing::kF32 : m_mean <= kPairsRows ? Packing::kPairs : Packing::kSplit;
+  const bool few_rows = m_mean <= kStripRows;  // B is read once: keep its packed part in L1
+  const int64_t k_limit = few_rows ? 1024 : kBlockK;
+  const int64_t k_blocks = max(1, ceil_div(k_max, k_limit));
+  const int64_t k = round_up(ceil_div(max(1, k_max), k_blocks), 2);
+  const int64_t column_bytes = 4 * units(packing, k);
+  const int64_t n_limit = few_rows ? 4 * kPanel
+      : max(kPanel, min(512, (int64_t{512} << 10) / column_bytes / kPanel * kPanel));
+  int64_t m_limit = 1024;
+  if (k_blocks > 1 && g.c_dtype == DType::kBF16)
+    m_limit = min(m_limit, static_cast<int64_t>(kGemmScratchBytes) / (4 * n_limit));
+  // Packing one row of A costs about as much as 5 of its products, of B about 10 (in columns, rows).
+  const int64_t threads = cpu_pool().threads();
+  const int64_t m_least = ceil_div(max(1, m_mean), m_limit), n_least = ceil_div(g.n, n_limit);
+  Blocks best{m_limit, n_limit, k, packing};
+  double best_cost = 0;
+  for (int64_t mb = m_least; mb < m_least + 12 && (mb == m_least || mb * kStripRows <= m_mean); ++mb)
+    for (int64_t nb = n_least; nb < n_least + 8 && (nb == n_least || (nb - 1) * kPanel < g.n); ++nb) {
+      const int64_t m = ceil_div(max(1, m_mean), mb), n = round_up(ceil_div(g.n, nb), kPanel);
+      const int64_t tasks = count * mb * ceil_div(g.n, n);
+      const double work = static_cast<double>(m * n + 5 * m + 10 * n);
+      // A quarter of a task more for threads that do not end together.
+      const double cost = (static_cast<double>(ceil_div(tasks, threads)) + 0.25) * work;
+      if (best_cost == 0 || cost < best_cost) {
+        best_cost = cost;
+        best = {m, n, k, packing};
+      }
+    }
+  // An expert with more rows than most is cut into tasks that are worth packing B for.
+  if (count > 1) best.m = min(m_limit, max(best.m, 8 * kStripRows));
+  return best;
+}
+
+struct Runner {
+  Gemm* problems;
+  int64_t count;
+  Blocks blocks;
+  char* workspace;
+
+  int64_t task_count() {
+    int64_t tasks = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      problems[i].first_task = tasks;
+      tasks += ceil_div(problems[i].m, blocks.m) * ceil_div(problems[i].n, blocks.n);
+    }
+    return tasks;
+  }
+
+  const Gemm& problem_of(int64_t task) const {
+    int64_t low = 0, high = count;  // the last problem whose first task is not after this one
+    while (high - low > 1) {
+      const int64_t middle = (low + high) / 2;
+      (problems[middle].first_task <= task ? low : high) = middle;
+    }
+    return problems[low];
+  }
+
+  void run(int64_t task, int thread) const {
+    const Gemm& g = problem_of(task);
+    const int64_t m_blocks = ceil_div(g.m, blocks.m);
+    const int64_t at = task - g.first_task;
+    const int64_t m = at % m_blocks * blocks.m, n = at / m_blocks * blocks.n;
+    block(g, m, min(blocks.m, g.m - m), n, min(blocks.n, g.n - n), workspace + static_cast<size_t>(thread) * kGemmThreadBytes);
+  }
+
+  void block(const Gemm& g, int64_t m, int64_t rows, int64_t n, int64_t columns, char* memory) const {
+    float* const strip_memory = reinterpret_cast<float*>(memory);
+    float* const panels = reinterpret_cast<float*>(memory + kGemmStripBytes);
+    float* const scratch = reinterpret_cast<float*>(memory + kGemmStripBytes + kGemmBlockBytes);
+    const PackStrips pack_a = packers(g.a.dtype, blocks.packing).strips;
+    const PackBlock pack_b = packers(g.b.dtype, blocks.packing).block;
+    const TileKernels& tiles = blocks.packing == Packing::kPairs ? kPairTiles : kF32Tiles;
+    const bool c16 = g.c_dtype == DType::kBF16;
+    const int64_t strips = ceil_div(rows, kStripRows);  // of equal height: tall tiles are the fast ones
+    Strips group{};
+    int64_t k = 0;
+    do {  // once even without any k: C becomes zero
+      const int64_t k_count = min(blocks.k, g.k - k);
+      const bool first = k == 0, last = k + k_count >= g.k;
+      const int64_t steps = units(blocks.packing, k_count);
+      const int64_t panel_stride = steps * kPanel + kPanelPad;
+      pack_b(g.b, n, columns, k, k_count, panels, panel_stride);
+      for (int64_t s = 0; s < strips; ++s) {
+        const int in_group = static_cast<int>(s % kStripGroup);
+        if (in_group == 0) {
+          group.count = static_cast<int>(min(kStripGroup, strips - s));
+          for (int i = 0; i <= group.count; ++i) group.row[i] = m + rows * (s + i) / strips;
+          for (int i = 0; i < group.count; ++i) group.at[i] = strip_memory + i * (steps * kStripRows + kStripPad);
+          pack_a(g.a, group, k, k_count);
+        }
+        const int height = group.rows(in_group);
+        const int64_t row = group.row[in_group] - m;
+        const TileKernel kernel = tiles.rows[height - 1];
+        for (int64_t j = 0; j < columns; j += kPanel) {
+          float* const partial = scratch + row * blocks.n + j;
+          const int64_t c_at = (m + row) * g.c_stride + n + j;
+          Tile t{.init = nullptr, .init_stride = blocks.n, .out = partial, .out_stride = blocks.n, .out_bf16 = false,
+                 .columns = static_cast<int>(min(kPanel, columns - j))};
+          if (!c16) {
+            t.out = static_cast<float*>(g.c) + c_at;
+            t.out_stride = t.init_stride = g.c_stride;
+            if (!first || g.accumulate) t.init = static_cast<float*>(t.out);
+          } else {
+            if (!first) t.init = partial;
+            if (last) {
+              t.out = static_cast<bf16_t*>(g.c) + c_at;
+              t.out_stride = g.c_stride;
+              t.out_bf16 = true;
+            }
+          }
+          kernel(group.at[in_group], panels + j / kPanel * panel_stride, steps, t);
+        }
+      }
+      k += k_count;
+    } while (k < g.k);
+  }
+};
+
+}  // namespace
+
+void gemm_batch(Gemm* problems, int64_t count, void* workspace) {
+  int64_t rows = 0, k_max = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    rows += problems[i].m;
+    k_max = max(k_max, problems[i].k);
+  }
+  if (rows == 0 || problems[0].n == 0) return;
+  Runner runner{problems, count, choose_blocks(problems[0], ceil_div(rows, count), k_max, count), static_cast<char*>(workspace)};
+  cpu_pool().parallel_for(runner.task_count(), [&](int64_t task, int thread) { runner.run(task, thread); });
+}
+
+}  // namespace ferry::ops::FERRY_TIER

@@ -1,0 +1,76 @@
+#include "ops/cross_entropy/cross_entropy.h"
+
+#include <algorithm>
+
+#include "autograd/tape.h"
+#include "base/check.h"
+#include "ops/cpu/gemm.h"
+#include "ops/cross_entropy/cross_entropy_kernels.h"
+#include "ops/dispatch.h"
+
+namespace ferry::ops {
+namespace {
+
+Plan cpu_plan(const CrossEntropyArgs& args) {
+  const int64_t logits = args.chunk * logits_stride(args.head.shape[0]);
+  return {.workspace_bytes = static_cast<size_t>(logits) * sizeof(float) + gemm_workspace_bytes(0)};
+}
+
+/// Tokens whose logits take about kLogitsBytes: 64 to 1024. Even, so that the pairs of tokens that
+/// d_head contracts are the same whatever the chunk.
+int64_t chunk_tokens(int64_t tokens, int64_t vocab) {
+  const int64_t fitting = kLogitsBytes / (4 * logits_stride(vocab)) / 2 * 2;
+  return std::min(std::clamp<int64_t>(fitting, 64, 1024), (tokens + 1) / 2 * 2);
+}
+
+}  // namespace
+
+constexpr KernelTable<CrossEntropyArgs> kForward{
+    .op = "cross_entropy",
+    .cpu = CPU_KERNEL(CrossEntropyArgs, cross_entropy, cpu_plan),
+    .cuda = Kernel<CrossEntropyArgs>::missing(kNoCudaYet),
+    .ascend = Kernel<CrossEntropyArgs>::missing(kNoAscendYet),
+};
+
+constexpr KernelTable<CrossEntropyBackwardArgs> kBackward{
+    .op = "cross_entropy_backward",
+    .cpu = CPU_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward),
+    .cuda = Kernel<CrossEntropyBackwardArgs>::missing(kNoCudaYet),
+    .ascend = Kernel<CrossEntropyBackwardArgs>::missing(kNoAscendYet),
+};
+
+CrossEntropy cross_entropy(const Tensor& hidden, const Weight& head, const Tensor& labels, float scale) {
+  const Tensor& w = head.value;
+  const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
+  check(hidden.rank() == 2 && w.rank() == 2 && hidden.dim(1) == w.dim(1) && w.dim(0) > 0, "cross_entropy: hidden {}, {} {}",
+        hidden.shape().str(), head.name, w.shape().str());
+  check(labels.shape() == Shape{hidden.dim(0)} && labels.dtype() == DType::kI32 && labels.contiguous(),
+        "cross_entropy: labels {} {} for {} tokens", to_string(labels.dtype()), labels.shape().str(), hidden.dim(0));
+  check(is_float(hidden.dtype()) && is_float(w.dtype()), "cross_entropy: hidden {}, {} {}", to_string(hidden.dtype()),
+        head.name, to_string(w.dtype()));
+  Device& device = hidden.device();
+  Tape* const tape = Tape::current();
+  CrossEntropy result{Tensor::empty({1}, DType::kF32, device), Tensor::empty({hidden.dim(0)}, DType::kF32, device)};
+  Tensor d_hidden, d_head;
+  if (tape != nullptr && hidden.needs_grad()) d_hidden = Tensor::empty(hidden.shape(), hidden.dtype(), device);
+  if (tape != nullptr && w.needs_grad()) d_head = Tensor::empty(w.shape(), DType::kF32, device);
+  dispatch(kForward,
+           {hidden.view(), w.view(), labels.view(), result.token_losses.view(), result.loss.view(), d_hidden.view(),
+            d_head.view(), scale, chunk_tokens(hidden.dim(0), w.dim(0))},
+           device);
+  if (tape == nullptr) return result;
+  // The gradients are scaled in place and handed over, so each closure can be played once.
+  const auto hand_over = [loss = result.loss](const Tensor& to, const Tensor& gradient) {
+    return [=](Grads& grads) {
+      if (!gradient.defined()) return;
+      dispatch(kBackward, {grads.of(loss).view(), gradient.view()}, gradient.device());
+      grads.add(to, gradient);
+    };
+  };
+  tape->record("cross_entropy", {hidden, w}, {result.loss}, hand_over(hidden, d_hidden), hand_over(w, d_head));
+  return result;
+}
+
+std::vector<KernelRow> cross_entropy_kernels() { return {kernel_row(kForward), kernel_row(kBackward)}; }
+
+}  // namespace ferry::ops

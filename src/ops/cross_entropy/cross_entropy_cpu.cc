@@ -1,0 +1,130 @@
+// Chunks of tokens: logits, losses and d_logits in place of them, then the two products of the gradient.
+#include "device/cpu/cpu_device.h"
+#include "ops/cpu/gemm.h"
+#include "ops/cpu/simd.h"
+#include "ops/cross_entropy/cross_entropy.h"
+#include "ops/cross_entropy/cross_entropy_kernels.h"
+
+namespace ferry::ops::FERRY_TIER {
+namespace {
+
+constexpr int64_t kElementsPerTask = 16384;
+
+int lanes_left(int64_t at, int64_t end) { return static_cast<int>(end - at < kLanes ? end - at : kLanes); }
+
+float row_max(const float* x, int64_t n) {
+  float m = x[0];
+  int64_t i = 0;
+  if (n >= kLanes) {
+    F32x16 lanes = load(x);
+    for (i = kLanes; i + kLanes <= n; i += kLanes) lanes = max(lanes, load(x + i));
+    m = max_lanes(lanes);
+  }
+  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
+  return m;
+}
+
+/// x becomes exp(x - m). Returns the sum, in the order of cross_entropy.h.
+float exp_and_sum(float* x, int64_t n, float m) {
+  float sum = 0;
+  for (int64_t tile = 0; tile < n; tile += kVocabTile) {
+    const int64_t end = tile + kVocabTile < n ? tile + kVocabTile : n;
+    F32x16 lanes = splat(0);
+    for (int64_t i = tile; i < end; i += kLanes) {
+      const int left = lanes_left(i, end);
+      store_n(x + i, exp(load_n(x + i, left) - splat(m)), left);
+      lanes = lanes + load_n(x + i, left);  // lanes past the end are zero
+    }
+    sum = sum + sum_lanes(lanes);
+  }
+  return sum;
+}
+
+/// The logits of a token become d_logits in hidden's type T, in the same place. Returns the loss.
+template <typename T>
+float token(float* logits, int64_t vocab, int32_t label, float scale, bool gradient) {
+  T* const d = reinterpret_cast<T*>(logits);
+  if (label < 0 || label >= vocab) {
+    const float none = label == -1 ? 0 : __builtin_nanf("");
+    if (gradient)
+      for (int64_t i = 0; i < vocab; i += kLanes) store_n(d + i, splat(none), lanes_left(i, vocab));
+    return none;
+  }
+  const float at_label = logits[label];
+  const float m = row_max(logits, vocab);
+  const float sum = exp_and_sum(logits, vocab, m);
+  float log_sum[kLanes];
+  store(log_sum, log(splat(sum)));
+  if (gradient) {
+    const float r = scale / sum;
+    const F32x16 corrected = splat(logits[label] * r - scale);
+    // d is not wider than logits, so what it overwrites has been read.
+    for (int64_t i = 0; i < vocab; i += kLanes) {
+      const int left = lanes_left(i, vocab);
+      store_n(d + i, load_n(logits + i, left) * splat(r), left);
+    }
+    store_n(d + label, corrected, 1);
+  }
+  return log_sum[0] + (m - at_label);
+}
+
+template <typename T>
+void losses_and_gradients(const CrossEntropyArgs& a, void* workspace) {
+  const int64_t tokens = a.hidden.shape[0], inputs = a.hidden.shape[1], vocab = a.head.shape[0];
+  const int64_t stride = logits_stride(vocab);
+  const bool bf16 = a.hidden.dtype == DType::kBF16;
+  const bool gradient = a.d_hidden.given() || a.d_head.given();
+  float* const logits = static_cast<float*>(workspace);
+  void* const rest = logits + a.chunk * stride;
+  const GemmOperand head_by_row{a.head.data, a.head.dtype, a.head.stride[0], 1};
+  const GemmOperand head_by_column{a.head.data, a.head.dtype, 1, a.head.stride[0]};
+  const int64_t d_stride = stride * static_cast<int64_t>(sizeof(float) / sizeof(T));
+  int64_t begin = 0;
+  do {  // once even without tokens: d_head becomes zero
+    const int64_t rows = tokens - begin < a.chunk ? tokens - begin : a.chunk;
+    T* const hidden = a.hidden.as<T>() + begin * a.hidden.stride[0];
+    gemm({.a = {hidden, a.hidden.dtype, a.hidden.stride[0], 1}, .b = head_by_row, .c = logits, .c_stride = stride,
+          .m = rows, .n = vocab, .k = inputs, .bf16 = bf16}, rest);
+    cpu_pool().parallel_for(rows, [&](int64_t r, int) {
+      a.token_losses.as<float>()[begin + r] =
+          token<T>(logits + r * stride, vocab, a.labels.as<int32_t>()[begin + r], a.scale, gradient);
+    });
+    if (a.d_hidden.given())
+      gemm({.a = {logits, a.hidden.dtype, d_stride, 1}, .b = head_by_column, .c = a.d_hidden.as<T>() + begin * inputs,
+            .c_dtype = a.hidden.dtype, .c_stride = inputs, .m = rows, .n = inputs, .k = vocab, .bf16 = bf16}, rest);
+    if (a.d_head.given())
+      gemm({.a = {logits, a.hidden.dtype, 1, d_stride}, .b = {hidden, a.hidden.dtype, 1, a.hidden.stride[0]},
+            .c = a.d_head.data, .c_stride = inputs, .m = vocab, .n = inputs, .k = rows, .bf16 = bf16,
+            .accumulate = begin > 0}, rest);
+    begin += rows;
+  } while (begin < tokens);
+}
+
+}  // namespace
+
+void cross_entropy(const Plan&, const CrossEntropyArgs& a, void* workspace, Stream&) {
+  if (a.hidden.dtype == DType::kBF16) losses_and_gradients<bf16_t>(a, workspace);
+  else losses_and_gradients<float>(a, workspace);
+  F32x16 sum = splat(0);
+  const int64_t tokens = a.hidden.shape[0];
+  for (int64_t t = 0; t < tokens; t += kLanes) sum = sum + load_n(a.token_losses.as<float>() + t, lanes_left(t, tokens));
+  *a.loss.as<float>() = a.scale * sum_lanes(sum);
+}
+
+void cross_entropy_backward(const Plan&, const CrossEntropyBackwardArgs& a, void*, Stream&) {
+  const F32x16 factor = splat(*a.d_loss.as<float>());
+  const int64_t count = a.gradient.count();
+  const auto scale = [&](auto* x) {
+    cpu_pool().parallel_for((count + kElementsPerTask - 1) / kElementsPerTask, [&](int64_t task, int) {
+      const int64_t end = (task + 1) * kElementsPerTask < count ? (task + 1) * kElementsPerTask : count;
+      for (int64_t i = task * kElementsPerTask; i < end; i += kLanes) {
+        const int left = lanes_left(i, end);
+        store_n(x + i, load_n(x + i, left) * factor, left);
+      }
+    });
+  };
+  if (a.gradient.dtype == DType::kBF16) scale(a.gradient.as<bf16_t>());
+  else scale(a.gradient.as<float>());
+}
+
+}  // namespace ferry::ops::FERRY_TIER

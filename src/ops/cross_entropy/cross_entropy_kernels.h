@@ -1,0 +1,49 @@
+// What the kernels of cross_entropy take.
+#pragma once
+
+#include "ops/kernel_table.h"
+#include "tensor/view.h"
+
+namespace ferry::ops {
+
+struct CrossEntropyArgs {
+  View hidden;        // [tokens, inputs] f32 or bf16; rows may be strided
+  View head;          // [vocab, inputs] f32 or bf16
+  View labels;        // i32 [tokens]
+  View token_losses;  // f32 [tokens]
+  View loss;          // f32 [1]
+  View d_hidden;      // [tokens, inputs], hidden's type; not given if not wanted
+  View d_head;        // [vocab, inputs] f32, overwritten; not given if not wanted
+  float scale;
+  int64_t chunk;      // tokens whose logits exist at a time; even
+  template <class V>
+  void visit(V&& v) const {
+    v.in("hidden", hidden);
+    v.in("head", head);
+    v.in("labels", labels);
+    v.out("token_losses", token_losses);
+    v.out("loss", loss);
+    v.out("d_hidden", d_hidden);
+    v.out("d_head", d_head);
+  }
+};
+
+struct CrossEntropyBackwardArgs {
+  View d_loss;    // f32 [1]
+  View gradient;  // contiguous f32 or bf16, multiplied by d_loss in place
+  template <class V>
+  void visit(V&& v) const {
+    v.in("d_loss", d_loss);
+    v.in("gradient", gradient);
+    v.out("gradient", gradient);
+  }
+};
+
+DECLARE_CPU_KERNEL(CrossEntropyArgs, cross_entropy)
+DECLARE_CPU_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward)
+
+/// Floats between rows of logits: whole vectors, and not a power of two, so that a strip of rows does
+/// not fall into one cache set.
+constexpr int64_t logits_stride(int64_t vocab) { return (vocab + 15) / 16 * 16 + 16; }
+
+}  // namespace ferry::ops

@@ -1,0 +1,17 @@
+// The lookup, and zeros where there is nothing to look up.
+#include "ops/embedding/embedding_reference.h"
+
+namespace ferry::ops {
+
+RefTensor embedding_reference(const RefTensor& ids, const RefTensor& w) {
+  const int64_t vocab = w.shape[0], hidden = w.shape[1];
+  RefTensor y({ids.shape[0], hidden});
+  for (int64_t t = 0; t < ids.shape[0]; ++t) {
+    const auto id = static_cast<int64_t>(ids[t]);
+    if (id < 0 || id >= vocab) continue;
+    for (int64_t i = 0; i < hidden; ++i) y[t * hidden + i] = w[id * hidden + i];
+  }
+  return y;
+}
+
+}  // namespace ferry::ops

@@ -1,0 +1,32 @@
+// What the kernel of grouped_linear takes: the forward pass and both gradients are products of groups.
+#pragma once
+
+#include "ops/kernel_table.h"
+#include "tensor/view.h"
+
+namespace ferry::ops {
+
+enum class GroupedProduct {
+  kForward,   // c[r] = a[r] b[e]ᵀ : a [rows, inputs],  b [experts, outputs, inputs], c [rows, outputs]
+  kInputs,    // c[r] = a[r] b[e]  : a [rows, outputs], b [experts, outputs, inputs], c [rows, inputs]
+  kWeights,   // c[e] = Σ a[r]ᵀ b[r]: a [rows, outputs], b [rows, inputs], c [experts, outputs, inputs]
+};
+
+struct GroupedMatmulArgs {
+  View a, b;
+  View offsets;  // i32 [experts + 1]
+  View c;
+  GroupedProduct product = GroupedProduct::kForward;
+  DType compute = DType::kF32;
+  template <class V>
+  void visit(V&& v) const {
+    v.in("a", a);
+    v.in("b", b);
+    v.in("offsets", offsets);
+    v.out("c", c);
+  }
+};
+
+DECLARE_CPU_KERNEL(GroupedMatmulArgs, grouped_matmul)
+
+}  // namespace ferry::ops

@@ -1,0 +1,58 @@
+// What grouped_linear promises, on every device.
+#include "ops/grouped_linear/grouped_linear.h"
+
+#include <numeric>
+
+#include "ops/grouped_linear/grouped_linear_reference.h"
+#include "ops/matmul/matmul_reference.h"
+
+namespace ferry::ops {
+namespace {
+
+OpCase grouped_case(DType x, DType w, const std::vector<int64_t>& rows_of, int64_t inputs, int64_t outputs, bool benchmark = false) {
+  const auto experts = static_cast<int64_t>(rows_of.size());
+  std::vector<double> offsets{0};
+  for (const int64_t rows : rows_of) offsets.push_back(offsets.back() + static_cast<double>(rows));
+  const auto rows = static_cast<int64_t>(offsets.back());
+  OpCase c;
+  c.name = fmt::format("{} x {} [{}, {}] -> {}, {} experts", to_string(x), to_string(w), rows, inputs, outputs, experts);
+  c.inputs = {{.name = "x", .shape = {rows, inputs}, .dtype = x, .gradient = true},
+              bf16_exact_input("w", {experts, outputs, inputs}, w, 5),
+              {.name = "offsets", .shape = {experts + 1}, .dtype = DType::kI32, .fill = InputSpec::Fill::kGiven, .given = offsets}};
+  c.inputs[1].gradient = w == DType::kF32;  // trained weights are f32
+  c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    const Weight weight{.name = "w", .global_shape = in[1].shape(), .shard = {}, .value = in[1]};
+    return {grouped_linear(in[0], weight, in[2])};
+  };
+  c.reference = [](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
+    return {grouped_linear_reference(in[0], in[1], in[2])};
+  };
+  c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
+    return matmul_tolerance(y, grouped_linear_reference(in[0], in[1], in[2], true), inputs, x);
+  };
+  c.gradient_tolerance = x == DType::kF32 ? 1e-5 : 0x1p-8;  // as linear
+  c.row_independent = false;  // rows cannot be cut without changing the offsets: grouped_linear_test
+  c.flops = 2.0 * static_cast<double>(rows * inputs * outputs);
+  c.bytes = static_cast<double>(rows * (inputs + outputs)) * static_cast<double>(size_of(x)) +
+            static_cast<double>(experts * outputs * inputs) * static_cast<double>(size_of(w));
+  c.benchmark = benchmark;
+  return c;
+}
+
+}  // namespace
+
+OpSpec grouped_linear_spec() {
+  OpSpec spec{.op = "grouped_linear", .kernels = grouped_linear_kernels(), .cases = {}};
+  const std::vector<int64_t> even(32, 1024);
+  for (const DType x : {DType::kF32, DType::kBF16}) {
+    spec.cases.push_back(grouped_case(x, DType::kF32, {1}, 7, 5));
+    spec.cases.push_back(grouped_case(x, DType::kF32, {0, 3, 0, 17, 1, 0}, 129, 33));
+    spec.cases.push_back(grouped_case(x, DType::kF32, {0, 0, 65}, 64, 70));   // one expert takes all
+    spec.cases.push_back(grouped_case(x, DType::kBF16, {5, 0, 2, 9}, 96, 40));
+    spec.cases.push_back(grouped_case(x, DType::kF32, {0, 0}, 16, 16));       // nobody routed anything here
+    spec.cases.push_back(grouped_case(x, DType::kF32, even, 768, 384, true));
+  }
+  return spec;
+}
+
+}  // namespace ferry::ops

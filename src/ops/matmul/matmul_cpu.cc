@@ -1,0 +1,35 @@
+// matmul as problems for the shared blocked product, one for each batch.
+#include "ops/cpu/gemm.h"
+#include "ops/matmul/matmul_kernels.h"
+
+namespace ferry::ops::FERRY_TIER {
+namespace {
+
+/// Batch i of a view whose rows (of the product) lie along its second-last dimension, or its last.
+GemmOperand operand(const View& v, int64_t batch, bool rows_last) {
+  const int rows = v.rank - 2;
+  const int64_t offset = v.rank == 3 ? batch * v.stride[0] : 0;
+  const char* data = v.as<const char>() + offset * static_cast<int64_t>(size_of(v.dtype));
+  return {data, v.dtype, rows_last ? 1 : v.stride[rows], rows_last ? v.stride[rows] : 1};
+}
+
+}  // namespace
+
+void matmul(const Plan&, const MatmulArgs& args, void* workspace, Stream&) {
+  const int r = args.c.rank - 2;
+  const int64_t count = r == 1 ? args.c.shape[0] : 1;
+  Gemm* problems = static_cast<Gemm*>(workspace);
+  for (int64_t i = 0; i < count; ++i)
+    problems[i] = {.a = operand(args.a, i, args.transpose_a),
+                   .b = operand(args.b, i, !args.transpose_b),
+                   .c = args.c.as<char>() + i * (r == 1 ? args.c.stride[0] : 0) * static_cast<int64_t>(size_of(args.c.dtype)),
+                   .c_dtype = args.c.dtype,
+                   .c_stride = args.c.stride[r],
+                   .m = args.c.shape[r],
+                   .n = args.c.shape[r + 1],
+                   .k = args.a.shape[args.transpose_a ? r : r + 1],
+                   .bf16 = args.compute == DType::kBF16};
+  gemm_batch(problems, count, static_cast<char*>(workspace) + gemm_problems_bytes(count));
+}
+
+}  // namespace ferry::ops::FERRY_TIER

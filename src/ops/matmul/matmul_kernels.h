@@ -1,0 +1,33 @@
+// What the kernel of matmul takes. Everything that is one product, or the same product for each of a
+// batch (heads), goes through it: linear, head_linear and their gradients.
+#pragma once
+
+#include "ops/kernel_table.h"
+#include "tensor/view.h"
+
+namespace ferry::ops {
+
+/// c = op(a) op(b), where op transposes the last two dimensions if asked to.
+struct MatmulArgs {
+  View a;   // [m, k], or [k, m] if transpose_a; f32 or bf16; rows may be strided
+  View b;   // [k, n], or [n, k] if transpose_b; f32 or bf16; rounded to bf16 if that is the compute type
+  View c;   // [m, n] f32 or bf16; rows may be strided
+  // All of rank 2, or all of rank 3 with the batch first (any stride).
+  bool transpose_a = false;
+  bool transpose_b = false;
+  DType compute = DType::kF32;  // f32 or bf16: the type of the products
+  template <class V>
+  void visit(V&& v) const {
+    v.in("a", a);
+    v.in("b", b);
+    v.out("c", c);
+  }
+};
+
+Plan matmul_cpu_plan(const MatmulArgs& args);
+DECLARE_CPU_KERNEL(MatmulArgs, matmul)
+
+/// The raw dispatch, for ops that have checked their shapes.
+void dispatch_matmul(const MatmulArgs& args, Device& device);
+
+}  // namespace ferry::ops

@@ -1,0 +1,59 @@
+// Products in float64, for judging kernels, and the bounds that follow from the order of summation.
+#include "ops/matmul/matmul_reference.h"
+
+#include <cmath>
+
+#include "base/random.h"
+#include "tensor/bf16.h"
+
+namespace ferry::ops {
+namespace {
+
+/// Rows along dimension 0, k along 1.
+RefTensor rows_first(const RefTensor& t, bool transpose, bool magnitudes) {
+  const int64_t rows = t.shape[transpose ? 1 : 0], k = t.shape[transpose ? 0 : 1];
+  RefTensor r({rows, k});
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < k; ++j) {
+      const double v = transpose ? t[j * rows + i] : t[i * k + j];
+      r[i * k + j] = magnitudes ? std::abs(v) : v;
+    }
+  return r;
+}
+
+}  // namespace
+
+RefTensor matmul_reference(const RefTensor& a, const RefTensor& b, bool transpose_a, bool transpose_b, bool magnitudes) {
+  const RefTensor left = rows_first(a, transpose_a, magnitudes), right = rows_first(b, !transpose_b, magnitudes);
+  const int64_t m = left.shape[0], n = right.shape[0], k = left.shape[1];
+  RefTensor y({m, n});
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = 0;
+      for (int64_t l = 0; l < k; ++l) sum += left[i * k + l] * right[j * k + l];
+      y[i * n + j] = sum;
+    }
+  return y;
+}
+
+std::vector<double> matmul_tolerance(const RefTensor& y, const RefTensor& magnitudes, int64_t k, DType out,
+                                     DType compute, int rounded_operands) {
+  const double sum = static_cast<double>(k) * 0x1p-24 + rounded_operands * unit_roundoff(compute);
+  std::vector<double> bound(y.values.size());
+  for (size_t i = 0; i < bound.size(); ++i)
+    bound[i] = (1 + 1e-2) * (sum * magnitudes.values[i] + (out == DType::kBF16 ? unit_roundoff(out) : 0) * std::abs(y.values[i])) +
+               0x1p-126;
+  return bound;
+}
+
+InputSpec bf16_exact_input(const char* name, const Shape& shape, DType dtype, uint64_t seed, double scale) {
+  const Random random(seed, RandomPurpose::kTest, 77);
+  InputSpec spec{.name = name, .shape = shape, .dtype = dtype, .fill = InputSpec::Fill::kGiven};
+  for (int64_t i = 0; i < shape.count(); ++i) {
+    const double v = scale * random.normal(static_cast<uint64_t>(i));
+    spec.given.push_back(static_cast<double>(bf16_to_f32(f32_to_bf16(static_cast<float>(v)))));
+  }
+  return spec;
+}
+
+}  // namespace ferry::ops

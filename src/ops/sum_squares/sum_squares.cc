@@ -1,0 +1,48 @@
+// Checks and kernel table of sum_squares, and the sum over tensors.
+#include "ops/sum_squares/sum_squares.h"
+
+#include <cmath>
+
+#include "base/check.h"
+#include "ops/dispatch.h"
+#include "ops/sum_squares/sum_squares_kernels.h"
+
+namespace ferry::ops {
+
+namespace {
+
+Plan plan_blocks(const SumSquaresArgs& a) {
+  return {.workspace_bytes = static_cast<size_t>(a.x.count() / kSquaresBlock + 1) * sizeof(double)};
+}
+
+}  // namespace
+
+constexpr KernelTable<SumSquaresArgs> kSumSquares{
+    .op = "sum_squares",
+    .cpu = CPU_KERNEL(SumSquaresArgs, sum_squares, plan_blocks),
+    .cuda = Kernel<SumSquaresArgs>::missing(kNoCudaYet),
+    .ascend = Kernel<SumSquaresArgs>::missing(kNoAscendYet),
+};
+
+SquareSum sum_squares(std::span<const Tensor> tensors) {
+  if (tensors.empty()) return {};
+  Device& device = tensors.front().device();
+  const Tensor sums = Tensor::empty({static_cast<int64_t>(tensors.size())}, DType::kF64, device);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const Tensor& t = tensors[i];
+    check(t.dtype() == DType::kF32 && t.contiguous() && &t.device() == &device, "sum_squares: tensor {} is {} in {} on {}",
+          i, t.shape().str(), to_string(t.dtype()), t.device().name());
+    const auto at = static_cast<int64_t>(i);
+    dispatch(kSumSquares, SumSquaresArgs{t.view(), sums.slice(0, at, at + 1).view()}, device);
+  }
+  std::vector<double> host(tensors.size());
+  sums.copy_bytes_to(host.data());
+  SquareSum result;
+  for (const double s : host) result.sum += s;
+  result.finite = std::isfinite(result.sum);  // NaN and infinity never leave a sum of squares
+  return result;
+}
+
+std::vector<KernelRow> sum_squares_kernels() { return {kernel_row(kSumSquares)}; }
+
+}  // namespace ferry::ops

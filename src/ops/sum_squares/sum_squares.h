@@ -1,0 +1,28 @@
+// The sum of squares of many tensors, for the gradient's norm, and whether all of them are finite.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "ops/spec.h"
+#include "tensor/tensor.h"
+
+namespace ferry::ops {
+
+struct SquareSum {
+  double sum = 0;
+  bool finite = true;  // no element is NaN or infinite (the squares of finite f32 cannot overflow)
+};
+
+/// Over all elements of all tensors, on the host: waits for the stream, once.
+///
+/// Shapes    any; contiguous.   Types  f32; squares and sums in float64.   Gradient  none.
+/// Order     blocks of 4096 elements: 16 lanes, then the fixed lane tree; the blocks of a tensor as a
+///           binary tree of neighbours; tensors in order. So it depends on the shapes alone.
+/// Errors    check: types, contiguity, all on one device.
+SquareSum sum_squares(std::span<const Tensor> tensors);
+
+/// This op's rows of the op x device table.
+std::vector<KernelRow> sum_squares_kernels();
+
+}  // namespace ferry::ops

@@ -1,0 +1,23 @@
+// What the kernel of sum_squares takes.
+#pragma once
+
+#include "ops/kernel_table.h"
+#include "tensor/view.h"
+
+namespace ferry::ops {
+
+inline constexpr int64_t kSquaresBlock = 4096;  // part of the numerics format
+
+struct SumSquaresArgs {
+  View x;    // f32, contiguous
+  View sum;  // [1] f64
+  template <class V>
+  void visit(V&& v) const {
+    v.in("x", x);
+    v.out("sum", sum);
+  }
+};
+
+DECLARE_CPU_KERNEL(SumSquaresArgs, sum_squares)
+
+}  // namespace ferry::ops

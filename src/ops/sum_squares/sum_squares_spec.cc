@@ -1,0 +1,50 @@
+// What sum_squares promises, on every device, as far as a tensor can carry it: rounded to f32. The
+// float64 result itself is judged in sum_squares_test.cc.
+#include "ops/sum_squares/sum_squares.h"
+
+#include "ops/sum_squares/sum_squares_reference.h"
+
+namespace ferry::ops {
+namespace {
+
+// 256 additions in a lane, 4 over lanes, then the trees over blocks and tensors.
+constexpr double kSumError = 300 * 0x1p-53;
+
+OpCase squares_case(const char* name, const std::vector<Shape>& shapes, double scale, bool benchmark = false) {
+  OpCase c;
+  c.name = name;
+  double count = 0;
+  for (const Shape& s : shapes) {
+    c.inputs.push_back({.name = fmt::format("x{}", c.inputs.size()), .shape = s, .scale = scale});
+    count += static_cast<double>(s.count());
+  }
+  c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    return {Tensor::from_f32(std::vector<float>{static_cast<float>(sum_squares(in).sum)}, {1}, in[0].device())};
+  };
+  c.reference = [](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
+    RefTensor sum({1});
+    sum[0] = sum_squares_reference(in);
+    return {sum};
+  };
+  c.tolerance = elementwise_tolerance(DType::kF32, kSumError);
+  c.row_independent = false;
+  c.flops = 2 * count;
+  c.bytes = 4 * count;
+  c.benchmark = benchmark;
+  return c;
+}
+
+}  // namespace
+
+OpSpec sum_squares_spec() {
+  OpSpec spec{.op = "sum_squares", .kernels = sum_squares_kernels(), .cases = {}};
+  spec.cases.push_back(squares_case("one element", {{1}}, 1));
+  spec.cases.push_back(squares_case("odd", {{7, 129}}, 1));
+  spec.cases.push_back(squares_case("one block", {{4096}}, 1));
+  spec.cases.push_back(squares_case("three blocks and a tail", {{3, 4099}}, 1));
+  spec.cases.push_back(squares_case("several tensors, one empty", {{5, 33}, {0, 4}, {20000}, {1}}, 1));
+  spec.cases.push_back(squares_case("a parameter", {{4096, 2048}}, 1, true));
+  return spec;
+}
+
+}  // namespace ferry::ops

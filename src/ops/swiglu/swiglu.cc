@@ -1,0 +1,45 @@
+// Checks, kernel table and gradient of swiglu.
+#include "ops/swiglu/swiglu.h"
+
+#include "autograd/tape.h"
+#include "base/check.h"
+#include "ops/dispatch.h"
+#include "ops/swiglu/swiglu_kernels.h"
+
+namespace ferry::ops {
+
+constexpr KernelTable<SwigluArgs> kForward{
+    .op = "swiglu",
+    .cpu = CPU_KERNEL(SwigluArgs, swiglu_forward),
+    .cuda = Kernel<SwigluArgs>::missing(kNoCudaYet),
+    .ascend = Kernel<SwigluArgs>::missing(kNoAscendYet),
+};
+
+constexpr KernelTable<SwigluBackwardArgs> kBackward{
+    .op = "swiglu_backward",
+    .cpu = CPU_KERNEL(SwigluBackwardArgs, swiglu_backward),
+    .cuda = Kernel<SwigluBackwardArgs>::missing(kNoCudaYet),
+    .ascend = Kernel<SwigluBackwardArgs>::missing(kNoAscendYet),
+};
+
+Tensor swiglu(const Tensor& gate, const Tensor& up) {
+  check(gate.shape() == up.shape(), "swiglu: gate {}, up {}", gate.shape().str(), up.shape().str());
+  check(gate.dtype() == up.dtype() && (gate.dtype() == DType::kF32 || gate.dtype() == DType::kBF16),
+        "swiglu: gate is {}, up {}", to_string(gate.dtype()), to_string(up.dtype()));
+  Tensor y = Tensor::empty(gate.shape(), gate.dtype(), gate.device());
+  dispatch(kForward, SwigluArgs{gate.view(), up.view(), y.view()}, gate.device());
+  if (Tape* tape = Tape::current())
+    tape->record("swiglu", {gate, up}, {y}, [gate, up, y](Grads& grads) {
+      Tensor d_gate = Tensor::empty(gate.shape(), gate.dtype(), gate.device());
+      Tensor d_up = Tensor::empty(up.shape(), up.dtype(), up.device());
+      dispatch(kBackward, SwigluBackwardArgs{gate.view(), up.view(), grads.of(y).view(), d_gate.view(), d_up.view()},
+               gate.device());
+      grads.add(gate, d_gate);
+      grads.add(up, d_up);
+    });
+  return y;
+}
+
+std::vector<KernelRow> swiglu_kernels() { return {kernel_row(kForward), kernel_row(kBackward)}; }
+
+}  // namespace ferry::ops

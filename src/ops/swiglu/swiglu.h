@@ -1,0 +1,23 @@
+// The gated activation of DeepSeek's feed-forward blocks.
+#pragma once
+
+#include <vector>
+
+#include "ops/spec.h"
+#include "tensor/tensor.h"
+
+namespace ferry::ops {
+
+/// y = silu(gate) * up, with silu(g) = g / (1 + e^-g).
+///
+/// Shapes    gate, up and y alike, any rank; gate and up may be strided views.
+/// Types     f32 or bf16, both alike; computed in f32, rounded once.
+/// Gradient  d_gate, d_up; keeps the inputs only and computes the sigmoid again.
+/// Errors    check: shapes, types.
+/// Source    Shazeer 2020, arXiv 2002.05202.
+Tensor swiglu(const Tensor& gate, const Tensor& up);
+
+/// This op's rows of the op x device table.
+std::vector<KernelRow> swiglu_kernels();
+
+}  // namespace ferry::ops

@@ -1,0 +1,55 @@
+#include "optim/schedule.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+
+namespace ferry {
+namespace {
+
+/// (1 + cos(pi p)) / 2 = cos²(pi p / 2) for p in [0, 1], by cosine's series: only additions,
+/// multiplications and divisions, so the bits do not depend on the C library. Error below 1e-15.
+double half_cosine(double p) {
+  const double x = p * 1.5707963267948966;
+  double term = 1, sum = 0;
+  for (int k = 0; k < 12; ++k) {
+    sum += term;
+    term *= -x * x / ((2 * k + 1) * (2 * k + 2));
+  }
+  return std::clamp(sum * sum, 0.0, 1.0);
+}
+
+double fall(const Schedule& s, double p) {
+  if (s.kind == Schedule::Kind::kCosine) return half_cosine(p);
+  return s.decay == Schedule::Decay::kLinear ? 1 - p : 1 - std::sqrt(p);
+}
+
+}  // namespace
+
+Result<void> check_schedule(const Schedule& s) {
+  if (s.steps < 1) return fail(Code::kInvalidInput, "schedule: steps is {}, at least 1", s.steps);
+  if (s.warmup_steps < 0 || s.warmup_steps > s.steps)
+    return fail(Code::kInvalidInput, "schedule: warmup_steps is {}, between 0 and the run's {} steps", s.warmup_steps, s.steps);
+  if (s.kind == Schedule::Kind::kWsd && (s.decay_steps < 0 || s.decay_steps > s.steps - s.warmup_steps))
+    return fail(Code::kInvalidInput, "schedule: decay_steps is {}, between 0 and the {} steps left after warm-up",
+                s.decay_steps, s.steps - s.warmup_steps);
+  if (!(s.lr > 0) || !std::isfinite(s.lr)) return fail(Code::kInvalidInput, "schedule: lr is {}, above 0 and finite", s.lr);
+  if (!(s.min_ratio >= 0 && s.min_ratio <= 1))
+    return fail(Code::kInvalidInput, "schedule: min_ratio is {}, between 0 and 1", s.min_ratio);
+  return {};
+}
+
+double learning_rate_at(const Schedule& s, int64_t step) {
+  const Result<void> sound = check_schedule(s);
+  check(sound.has_value(), "{}", sound ? "" : sound.error().message);
+  check(step >= 0, "schedule: step {}", step);
+  if (step < s.warmup_steps) return s.lr * static_cast<double>(step + 1) / static_cast<double>(s.warmup_steps);
+  const int64_t decay_steps = s.kind == Schedule::Kind::kWsd ? s.decay_steps : s.steps - s.warmup_steps;
+  const int64_t into = step - (s.steps - decay_steps);
+  if (into < 0 || (decay_steps == 0 && step < s.steps)) return s.lr;
+  const double p = decay_steps == 0 ? 1 : std::min(1.0, static_cast<double>(into) / static_cast<double>(decay_steps));
+  return s.lr * (s.min_ratio + (1 - s.min_ratio) * fall(s, p));
+}
+
+}  // namespace ferry

@@ -1,0 +1,146 @@
+#include "text/pretokenizer.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/check.h"
+#include "text/unicode_tables.h"
+#include "text/utf8.h"
+
+namespace ferry::text {
+
+const char* const kGpt2Pattern =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+const char* const kLlama3Pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+const char* const kQwen2Pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+const std::vector<std::string> kDeepseekPatterns = {
+    R"(\p{N}{1,3})", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    "[!\"#$%&'()*+,\\-./"
+    ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
+    " ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"};
+
+namespace {
+
+/// Finds the stand-in of a code point, if it has one; most 256-blocks have none.
+class StandIns {
+ public:
+  StandIns() {
+    for (size_t i = 0; i < kStandInsCount; ++i) {
+      for (char32_t b = kStandIns[i].first >> 8; b <= kStandIns[i].last >> 8; ++b) block_[b] = true;
+    }
+  }
+  char32_t of(char32_t point) const {
+    if (!block_[point >> 8]) return point;
+    const auto* end = kStandIns + kStandInsCount;
+    const auto* it = std::upper_bound(
+        kStandIns, end, point, [](char32_t p, const StandInRange& r) { return p < r.first; });
+    if (it == kStandIns) return point;
+    --it;
+    return point <= it->last ? it->stand_in : point;
+  }
+
+ private:
+  std::array<bool, 0x1100> block_{};
+};
+
+const StandIns& stand_ins() {
+  static const StandIns table;
+  return table;
+}
+
+/// One character of raw text as the patterns are to see it; an ill-formed stretch goes byte by byte.
+struct Seen {
+  char32_t point;
+  size_t bytes;
+};
+Seen see(std::string_view text, size_t offset) {
+  const Utf8Char c = decode_utf8(text, offset);
+  if (!c.well_formed) return {kReplacement, 1};
+  return {stand_ins().of(c.point), c.bytes};
+}
+
+/// The offset of the first character that the patterns must not see as it is, or text.size().
+size_t plain_prefix(std::string_view text) {
+  const StandIns& table = stand_ins();
+  size_t i = 0;
+  while (i < text.size()) {
+    if (static_cast<signed char>(text[i]) >= 0) {
+      ++i;
+      continue;
+    }
+    const Utf8Char c = decode_utf8(text, i);
+    if (!c.well_formed || table.of(c.point) != c.point) return i;
+    i += c.bytes;
+  }
+  return i;
+}
+
+size_t utf8_length(char32_t point) {
+  return point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
+}
+
+}  // namespace
+
+Result<PreTokenizer> PreTokenizer::compile(const std::vector<std::string>& patterns) {
+  std::vector<SplitRegex> compiled;
+  for (const std::string& pattern : patterns) {
+    TRY_ASSIGN(SplitRegex regex, SplitRegex::compile(pattern));
+    compiled.push_back(std::move(regex));
+  }
+  return PreTokenizer(std::move(compiled));
+}
+
+void PreTokenizer::run(std::string_view text, MatchScratch& scratch, Emit emit,
+                       void* context) const {
+  if (patterns_.empty()) {
+    if (!text.empty()) emit(context, text);
+    return;
+  }
+  const size_t plain = plain_prefix(text);
+  if (plain == text.size()) return level(0, text, scratch, emit, context);
+
+  std::string shown(text.substr(0, plain));
+  for (size_t i = plain; i < text.size();) {
+    const Seen c = see(text, i);
+    append_utf8(shown, c.point);
+    i += c.bytes;
+  }
+  // The pieces of what is shown come in order, so walking both texts side by side finds the raw ones.
+  size_t raw = 0;
+  const auto back = [&](std::string_view piece) {
+    const size_t begin = raw;
+    for (size_t left = piece.size(); left > 0;) {
+      const Seen c = see(text, raw);
+      raw += c.bytes;
+      left -= utf8_length(c.point);
+    }
+    emit(context, text.substr(begin, raw - begin));
+  };
+  level(
+      0, shown, scratch, [](void* f, std::string_view p) { (*static_cast<decltype(back)*>(f))(p); },
+      const_cast<void*>(static_cast<const void*>(&back)));
+  check(raw == text.size(), "pretokenizer: pieces cover {} of {} bytes", raw, text.size());
+}
+
+void PreTokenizer::level(size_t depth, std::string_view text, MatchScratch& scratch, Emit emit,
+                         void* context) const {
+  if (text.empty()) return;
+  if (depth == patterns_.size()) return emit(context, text);
+  size_t done = 0;
+  size_t from = 0;
+  SplitRegex::Match match{};
+  while (from <= text.size() && patterns_[depth].find(text, from, scratch, match)) {
+    level(depth + 1, text.substr(done, match.begin - done), scratch, emit, context);
+    level(depth + 1, text.substr(match.begin, match.end - match.begin), scratch, emit, context);
+    done = match.end;
+    from = match.end;
+    if (match.end == match.begin) {  // an empty match only cuts; look on after the next character
+      from += from < text.size() ? decode_utf8(text, from).bytes : 1;
+    }
+  }
+  level(depth + 1, text.substr(done), scratch, emit, context);
+}
+
+}  // namespace ferry::text

@@ -1,0 +1,218 @@
+#include "text/tokenizer.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "text/added_tokens.h"
+#include "text/bpe.h"
+#include "text/byte_alphabet.h"
+#include "text/nfc.h"
+#include "text/pretokenizer.h"
+#include "text/tokenizer_file.h"
+
+namespace ferry::text {
+namespace {
+
+constexpr uint64_t kFileBytesMax = uint64_t{1} << 30;
+
+/// What one encode call needs for itself. Kept between calls for the sake of the cache.
+struct Worker {
+  MatchScratch match;
+  BpeScratch bpe;
+};
+
+/// The added tokens that are looked for at one stage: before or after normalisation.
+struct AddedGroup {
+  AddedTokenFinder finder;
+  std::vector<AddedToken> tokens;
+
+  /// Calls on_text(view) and on_token(id) for what the text consists of, in order.
+  template <typename OnText, typename OnToken>
+  void split(std::string_view text, Tokenizer::Specials specials, OnText on_text,
+             OnToken on_token) const {
+    size_t done = 0;
+    size_t from = 0;
+    AddedTokenFinder::Find find{};
+    while (specials != Tokenizer::Specials::kPlain && finder.next(text, from, find)) {
+      from = find.end;
+      const AddedToken& token = tokens[find.pattern];
+      if (token.special && specials != Tokenizer::Specials::kParse) continue;
+      if (token.single_word &&
+          (ends_with_word(text.substr(0, find.begin)) || begins_with_word(text.substr(find.end)))) {
+        continue;
+      }
+      size_t begin = find.begin;
+      size_t end = find.end;
+      if (token.lstrip && begin > done)
+        begin = done + trailing_space_begin(text.substr(done, begin - done));
+      if (token.rstrip) end += leading_space_end(text.substr(end));
+      if (begin > done) on_text(text.substr(done, begin - done));
+      on_token(token.id);
+      done = end;
+    }
+    if (done < text.size()) on_text(text.substr(done));
+  }
+};
+
+AddedGroup make_group(const TokenizerFile& file, bool normalized) {
+  AddedGroup group;
+  std::vector<std::string> patterns;
+  for (const AddedToken& t : file.added) {
+    if (t.normalized != normalized) continue;
+    group.tokens.push_back(t);
+    patterns.push_back(normalized && file.nfc ? to_nfc(t.content) : t.content);
+  }
+  group.finder = AddedTokenFinder(patterns);
+  return group;
+}
+
+}  // namespace
+
+struct Tokenizer::State {
+  std::vector<std::string> token_bytes;  // by id, added tokens included
+  std::vector<bool> special;
+  std::unordered_map<std::string, int32_t> ids;
+  bool nfc = false;
+  AddedGroup before_normalizing, after_normalizing;
+  PreTokenizer pretokenizer{{}};
+  Bpe bpe;
+
+  std::mutex mutex;  // guards workers
+  std::vector<std::unique_ptr<Worker>> workers;
+
+  explicit State(Bpe model) : bpe(std::move(model)) {}
+
+  std::unique_ptr<Worker> take_worker() {
+    {
+      const std::lock_guard lock(mutex);
+      if (!workers.empty()) {
+        std::unique_ptr<Worker> worker = std::move(workers.back());
+        workers.pop_back();
+        return worker;
+      }
+    }
+    return std::make_unique<Worker>();
+  }
+  void give_back(std::unique_ptr<Worker> worker) {
+    const std::lock_guard lock(mutex);
+    workers.push_back(std::move(worker));
+  }
+
+  void encode_text(std::string_view text, Worker& worker, std::vector<int32_t>& out) const {
+    pretokenizer.split(text, worker.match,
+                       [&](std::string_view piece) { bpe.encode(piece, worker.bpe, out); });
+  }
+
+  void encode(std::string_view bytes, Specials specials, Worker& worker,
+              std::vector<int32_t>& out) const {
+    const auto token = [&](int32_t id) { out.push_back(id); };
+    before_normalizing.split(
+        bytes, specials,
+        [&](std::string_view raw) {
+          std::string normal;
+          if (nfc && nfc_may_change(raw)) {
+            normal = to_nfc(raw);
+            raw = normal;
+          }
+          after_normalizing.split(
+              raw, specials, [&](std::string_view text) { encode_text(text, worker, out); }, token);
+        },
+        token);
+  }
+};
+
+Tokenizer::Tokenizer() = default;
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+Tokenizer::~Tokenizer() = default;
+
+Result<Tokenizer> Tokenizer::load(const std::string& path) {
+  TRY_ASSIGN(const std::string json, read_file(path, kFileBytesMax));
+  return parse(json, path);
+}
+
+Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& path_for_messages) {
+  TRY_ASSIGN(TokenizerFile file, read_tokenizer_file(json, path_for_messages));
+
+  Bpe::Parts parts;
+  parts.byte_tokens = file.byte_tokens;
+  parts.ignore_merges = file.ignore_merges;
+  parts.merges = MergeTable(file.merges.size());
+  for (size_t rank = 0; rank < file.merges.size(); ++rank) {
+    const TokenizerFile::Merge& m = file.merges[rank];
+    check(parts.merges.add(m.left, m.right, {static_cast<uint32_t>(rank), m.token}),
+          "tokenizer: merge {} twice", rank);
+  }
+  size_t ids_end = file.vocab.size();
+  for (const AddedToken& t : file.added) ids_end = std::max(ids_end, static_cast<size_t>(t.id) + 1);
+  std::vector<bool> special(ids_end);
+  std::vector<bool> added(ids_end);
+  for (const AddedToken& t : file.added) {
+    special[t.id] = t.special;
+    added[t.id] = true;
+  }
+  parts.token_bytes.resize(file.vocab.size());
+  for (size_t id = 0; id < file.vocab.size(); ++id) {
+    std::optional<std::string> bytes = letters_to_bytes(file.vocab[id]);
+    if (bytes && !special[id]) parts.whole_tokens.push_back(static_cast<int32_t>(id));
+    parts.token_bytes[id] = bytes ? *std::move(bytes) : file.vocab[id];
+  }
+
+  std::vector<std::string> token_bytes = parts.token_bytes;
+  token_bytes.resize(ids_end);
+  for (const AddedToken& t : file.added)
+    token_bytes[t.id] = t.content;  // letters are not decoded there
+
+  Tokenizer tokenizer;
+  tokenizer.state_ = std::make_unique<State>(Bpe(std::move(parts)));
+  State& s = *tokenizer.state_;
+  s.token_bytes = std::move(token_bytes);
+  s.special = std::move(special);
+  s.nfc = file.nfc;
+  s.before_normalizing = make_group(file, false);
+  s.after_normalizing = make_group(file, true);
+  std::vector<SplitRegex> patterns;
+  for (const TokenizerFile::Pattern& p : file.patterns) {
+    TRY_ASSIGN(SplitRegex regex,
+               p.literal ? SplitRegex::compile_literal(p.text) : SplitRegex::compile(p.text));
+    patterns.push_back(std::move(regex));
+  }
+  s.pretokenizer = PreTokenizer(std::move(patterns));
+  s.ids = std::move(file.ids);
+  return tokenizer;
+}
+
+void Tokenizer::encode(std::string_view bytes, Specials specials, std::vector<int32_t>& ids) const {
+  std::unique_ptr<Worker> worker = state_->take_worker();
+  state_->encode(bytes, specials, *worker, ids);
+  state_->give_back(std::move(worker));
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_specials) const {
+  std::string bytes;
+  for (const int32_t id : ids) {
+    if (skip_specials && is_special(id)) continue;
+    bytes += token_bytes(id);
+  }
+  return bytes;
+}
+
+std::string_view Tokenizer::token_bytes(int32_t id) const {
+  if (id < 0 || static_cast<size_t>(id) >= state_->token_bytes.size()) return {};
+  return state_->token_bytes[id];
+}
+
+std::optional<int32_t> Tokenizer::token_id(std::string_view token_text) const {
+  const auto it = state_->ids.find(std::string(token_text));
+  return it == state_->ids.end() ? std::nullopt : std::optional(it->second);
+}
+
+bool Tokenizer::is_special(int32_t id) const {
+  return id >= 0 && static_cast<size_t>(id) < state_->special.size() && state_->special[id];
+}
+
+int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(state_->token_bytes.size()); }
+
+}  // namespace ferry::text

@@ -1,0 +1,48 @@
+// Reads and writes tokenizer.json: what stands in the file, checked, before anything is built of it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/result.h"
+#include "text/added_tokens.h"
+
+namespace ferry::text {
+
+struct TokenizerFile {
+  struct Pattern {
+    std::string text;
+    bool literal = false;
+  };
+  struct Merge {
+    int32_t left, right, token;
+  };
+  std::vector<std::string> vocab;  // token texts by id, as written in the file
+  std::vector<Merge> merges;       // by rank
+  std::vector<AddedToken> added;   // by id; those in `vocab` keep their id, the others follow it
+  std::vector<Pattern> patterns;   // of the pre-tokenizers, in order
+  bool nfc = false;
+  bool ignore_merges = false;
+
+  // Follow from the above.
+  std::unordered_map<std::string, int32_t> ids;  // vocab and added tokens
+  std::array<int32_t, 256> byte_tokens{};
+};
+
+/// Accepts a file if Ferry encodes by it exactly as Hugging Face's tokenizers does, and has a token
+/// for every byte. The post_processor is not looked at: encode adds no tokens (see tokenizer.h).
+///
+/// Errors   kCorrupt: not JSON, not the format, or contradicting itself (ids with gaps or given twice,
+///          merges of unknown tokens, given twice or with an empty side). kInvalidInput: a sound file
+///          that asks for something Ferry does not do, by name. Both name path and field.
+Result<TokenizerFile> read_tokenizer_file(std::string_view json, const std::string& path);
+
+/// The file as JSON; reading it back gives the same. The post_processor puts `bos` before the text
+/// (Hugging Face's add_special_tokens); empty: none.
+std::string write_tokenizer_file(const TokenizerFile& file, const std::string& bos);
+
+}  // namespace ferry::text

@@ -1,0 +1,144 @@
+// The settings of a training run: one list of fields (name, default, unit, bounds, meaning) from which
+// come reading TOML, overriding on the command line, printing, JSON and what changed on resume.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+
+namespace ferry {
+
+/// [model.rope_scaling], the names of config.json. Absent unless `type` is given.
+struct RopeScalingSettings {
+  std::optional<std::string> type;
+  std::optional<double> factor, beta_fast, beta_slow, mscale, mscale_all_dim;
+  std::optional<int64_t> original_max_position_embeddings;
+};
+
+/// [model]: where the model comes from, and what of its architecture is given here. A hyper-parameter
+/// that is not given comes from the preset or the config.json.
+struct ModelSettings {
+  std::string preset;   // at most one of these three
+  std::string config;
+  std::string init;
+  std::optional<int64_t> vocab_size, hidden_size, intermediate_size, moe_intermediate_size, num_hidden_layers,
+      num_nextn_predict_layers, num_attention_heads, q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim,
+      v_head_dim, first_k_dense_replace, moe_layer_freq, n_routed_experts, n_shared_experts, num_experts_per_tok,
+      n_group, topk_group, max_position_embeddings;
+  std::optional<double> routed_scaling_factor, rms_norm_eps, rope_theta, initializer_range;
+  std::optional<bool> norm_topk_prob, tie_word_embeddings;
+  std::optional<std::string> topk_method, scoring_func;
+  RopeScalingSettings rope_scaling;
+};
+
+struct DataSettings {
+  std::string dir;
+  int64_t sequence_length = 512;
+};
+
+struct TrainSettings {
+  int64_t steps = 1000;
+  int64_t tokens_per_step = 8192;
+  int64_t micro_batch_tokens = 4096;
+  int64_t seed = 1;
+  std::string compute = "bf16";
+  std::string mla_form = "expanded";
+  bool recompute = false;
+  std::string device = "cpu";
+  int64_t threads = 0;
+  double clip = 1;
+  double mtp_weight = 0.3;
+  double balance_alpha = 1e-4;
+  double bias_update_speed = 1e-3;
+  int64_t evaluate_every = 100;
+  int64_t evaluate_tokens = 262144;
+  double skip_loss_z = 0;
+  double skip_gradient_z = 0;
+};
+
+struct ScheduleSettings {
+  std::string kind = "wsd";
+  std::string decay = "1-sqrt";
+  int64_t warmup_steps = 100;
+  double decay_fraction = 0.2;
+  std::optional<int64_t> decay_steps;
+  double min_ratio = 0;
+};
+
+struct OptimizerConfig {
+  std::string kind = "adamw";
+  double lr = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  bool decay_all = false;
+  double muon_momentum = 0.95;
+  double muon_update_rms = 0.18;
+};
+
+struct CheckpointSettings {
+  std::string dir = "run";
+  int64_t every = 100;
+  int64_t keep_last = 2;
+  bool keep_best = true;
+  std::string weights = "f32";
+};
+
+struct LogSettings {
+  int64_t every = 10;
+  std::string colour = "auto";
+  bool tensorboard = true;
+  bool curve = true;
+};
+
+struct Settings {
+  ModelSettings model;
+  DataSettings data;
+  TrainSettings train;
+  OptimizerConfig optimizer;
+  ScheduleSettings schedule;
+  CheckpointSettings checkpoint;
+  LogSettings log;
+};
+
+/// Reads TOML text; `name` is what messages call it. `overrides` ("train.steps=300", with or without
+/// "--") win over the text. Everything is checked, each field alone and all together.
+/// Errors: kInvalidInput: "NAME:LINE: section.key is ...; it must be ..." with the nearest known key for
+/// an unknown one.
+Result<Settings> parse_settings(std::string_view toml, std::string_view name, std::span<const std::string> overrides = {});
+
+/// The same from a file of at most 1 MiB. Errors also: kNotFound, kUnavailable.
+Result<Settings> read_settings(const std::string& path, std::span<const std::string> overrides = {});
+
+/// TOML of every field with its meaning, unit, bounds and default; parses back to equal settings.
+std::string print_settings(const Settings& settings);
+
+/// Every field that is set, by section.
+nlohmann::ordered_json settings_json(const Settings& settings);
+
+/// The hyper-parameters given in [model] under config.json's names ("rope_scaling" nested), to be laid over
+/// a preset or a config.json. q_lora_rank 0 becomes null, as config.json has it.
+nlohmann::ordered_json model_overrides(const ModelSettings& model);
+
+struct SettingChange {
+  std::string key;   // "train.steps"
+  std::string was, now;   // "not set" where it is not
+};
+
+/// What differs, in the order of the list of fields: told when a run is resumed.
+std::vector<SettingChange> changed_settings(const Settings& was, const Settings& now);
+
+/// The same numbers as the modules below know them. The settings have been checked.
+Schedule schedule_of(const Settings& settings);
+OptimizerSettings optimizer_of(const Settings& settings);
+
+}  // namespace ferry

@@ -1,0 +1,197 @@
+#include "train/metrics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+
+namespace ferry {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Record = std::variant<StepRecord, HeldOutRecord>;
+
+/// The fields of each record, once: for writing, reading and TensorBoard's tags.
+template <typename Record, typename Visit>
+void visit_fields(Record& r, Visit&& v) {
+  v("step", r.step);
+  v("unix_ms", r.unix_ms);
+  if constexpr (requires { r.tokens; }) {
+    v("tokens", r.tokens);
+    v("loss", r.loss);
+    v("bits_per_byte", r.bits_per_byte);
+    v("mtp_loss", r.mtp_loss);
+    v("balance_loss", r.balance_loss);
+    v("gradient_norm", r.gradient_norm);
+    v("loss_z", r.loss_z);
+    v("gradient_norm_z", r.gradient_norm_z);
+    v("lr", r.lr);
+    v("seconds", r.seconds);
+    v("tokens_per_s", r.tokens_per_s);
+    v("mfu", r.mfu);
+    v("skipped", r.skipped);
+  } else {
+    v("loss", r.loss);
+    v("bits_per_byte", r.bits_per_byte);
+  }
+}
+
+struct WriteJson {
+  Json& out;
+  template <typename T>
+  void operator()(const char* name, const T& v) { out[name] = v; }
+  template <typename T>
+  void operator()(const char* name, const std::optional<T>& v) { if (v) out[name] = *v; }
+};
+
+struct ReadJson {
+  const Json& in;
+  std::string problem = {};
+
+  void operator()(const char* name, int64_t& v) {
+    const auto it = in.find(name);
+    if (it == in.end() || !it->is_number_integer()) problem = fmt::format("\"{}\" is not a whole number", name);
+    else v = it->get<int64_t>();
+  }
+  void operator()(const char* name, double& v) {
+    const auto it = in.find(name);
+    if (it != in.end() && it->is_number()) v = it->get<double>();
+    else if (it != in.end() && it->is_null()) v = std::numeric_limits<double>::quiet_NaN();
+    else problem = fmt::format("\"{}\" is not a number", name);
+  }
+  void operator()(const char* name, std::string& v) {
+    const auto it = in.find(name);
+    if (it == in.end() || !it->is_string()) problem = fmt::format("\"{}\" is not text", name);
+    else v = it->get<std::string>();
+  }
+  template <typename T>
+  void operator()(const char* name, std::optional<T>& v) {
+    if (in.contains(name)) (*this)(name, v.emplace());
+  }
+};
+
+/// Every number but the step, its time and what grows with it, as TRAIN/field or HELD_OUT/field.
+struct CollectScalars {
+  std::string prefix;
+  std::vector<std::pair<std::string, float>> out = {};
+  void operator()(const char*, int64_t) {}
+  void operator()(const char*, const std::optional<std::string>&) {}
+  void operator()(const char* name, double v) { out.emplace_back(prefix + name, static_cast<float>(v)); }
+  void operator()(const char* name, const std::optional<double>& v) { if (v) (*this)(name, *v); }
+};
+
+template <typename Record>
+std::string json_line(const char* kind, const Record& record) {
+  Json j = {{"kind", kind}};
+  visit_fields(record, WriteJson{j});
+  return j.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+template <typename Record>
+std::string tensorboard_record(const char* prefix, const Record& record) {
+  CollectScalars scalars{prefix};
+  visit_fields(record, scalars);
+  std::vector<tensorboard::Scalar> list;
+  for (const auto& [tag, value] : scalars.out) list.push_back({tag, value});
+  return tensorboard::framed(tensorboard::scalars_event(static_cast<double>(record.unix_ms) / 1000, record.step, list));
+}
+
+Result<Record> parse_line(std::string_view line, const std::string& path, size_t number) {
+  const Json j = Json::parse(line, nullptr, false);
+  if (!j.is_object()) return fail(Code::kCorrupt, "{}:{}: not a JSON object", path, number);
+  const std::string kind = j.contains("kind") && j["kind"].is_string() ? j["kind"].get<std::string>() : "";
+  ReadJson read{j};
+  Record record;
+  if (kind == "step") visit_fields(std::get<StepRecord>(record), read);
+  else if (kind == "held_out") visit_fields(record.emplace<HeldOutRecord>(), read);
+  else read.problem = "\"kind\" is neither \"step\" nor \"held_out\"";
+  if (!read.problem.empty()) return fail(Code::kCorrupt, "{}:{}: {}", path, number, read.problem);
+  return record;
+}
+
+void append(Metrics& metrics, const StepRecord& r) { metrics.steps.push_back(r); }
+void append(Metrics& metrics, const HeldOutRecord& r) { metrics.held_out.push_back(r); }
+
+/// The lines that end with a newline, without it.
+std::vector<std::string_view> whole_lines(std::string_view text) {
+  std::vector<std::string_view> lines;
+  for (size_t end; (end = text.find('\n')) != std::string_view::npos; text.remove_prefix(end + 1))
+    lines.push_back(text.substr(0, end));
+  return lines;
+}
+
+Result<std::string> read_if_there(const std::string& path) {
+  if (!path_exists(path)) return std::string();
+  return read_file(path);
+}
+
+}  // namespace
+
+std::string to_json_line(const StepRecord& record) { return json_line("step", record); }
+std::string to_json_line(const HeldOutRecord& record) { return json_line("held_out", record); }
+
+Result<Metrics> read_metrics(const std::string& path) {
+  TRY_ASSIGN(const std::string text, read_if_there(path));
+  Metrics metrics;
+  size_t number = 0;
+  for (const std::string_view line : whole_lines(text)) {
+    TRY_ASSIGN(const Record record, parse_line(line, path, ++number));
+    std::visit([&metrics](const auto& r) { append(metrics, r); }, record);
+  }
+  return metrics;
+}
+
+Result<MetricsLog> MetricsLog::open(const std::string& folder, int64_t resumed_step, bool with_tensorboard, const Clock& clock) {
+  TRY(make_folders(folder));
+  const std::string path = join_path(folder, "metrics.jsonl");
+  TRY_ASSIGN(const std::string before, read_if_there(path));
+  Metrics kept;
+  std::string text;
+  size_t number = 0;
+  for (const std::string_view line : whole_lines(before)) {
+    TRY_ASSIGN(const Record record, parse_line(line, path, ++number));
+    std::visit([&](const auto& r) {
+      if (r.step > resumed_step) return;
+      append(kept, r);
+      text.append(line) += '\n';
+    }, record);
+  }
+  if (text != before) TRY(write_file_atomic(path, text));
+  TRY_ASSIGN(FileWriter lines, FileWriter::append(path));
+  std::optional<FileWriter> events;
+  if (with_tensorboard) {
+    const std::string events_folder = join_path(folder, "tensorboard");
+    TRY(make_folders(events_folder));
+    // TensorBoard reads the files of a folder in the order of their names, hence the time in front.
+    std::string name;
+    int64_t ms = clock.unix_ms();
+    do {
+      name = join_path(events_folder, fmt::format("events.out.tfevents.{:014}.ferry", ms++));
+    } while (path_exists(name));
+    TRY_ASSIGN(events, FileWriter::create(name));
+    const double now = static_cast<double>(clock.unix_ms()) / 1000;
+    TRY(events->write(tensorboard::framed(tensorboard::version_event(now)) +
+                      tensorboard::framed(tensorboard::session_start_event(now, resumed_step + 1))));
+  }
+  MetricsLog log(std::move(lines), std::move(events));
+  log.metrics_ = std::move(kept);
+  return log;
+}
+
+Result<void> MetricsLog::write(const StepRecord& record) {
+  metrics_.steps.push_back(record);
+  TRY(lines_.write(to_json_line(record) + "\n"));
+  if (events_) TRY(events_->write(tensorboard_record("train/", record)));
+  return {};
+}
+
+Result<void> MetricsLog::write(const HeldOutRecord& record) {
+  metrics_.held_out.push_back(record);
+  TRY(lines_.write(to_json_line(record) + "\n"));
+  if (events_) TRY(events_->write(tensorboard_record("held_out/", record)));
+  return {};
+}
+
+}  // namespace ferry

@@ -1,0 +1,359 @@
+#include "train/supervisor.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <ctime>
+#include <optional>
+
+#include "base/file.h"
+#include "base/random.h"
+
+namespace ferry::supervisor {
+namespace {
+
+// ---- The rules, one at a time -----------------------------------------------------------------------
+
+/// Feeds events at given times and keeps what came of the last one.
+struct Play {
+  Settings settings;
+  State state;
+  std::vector<Action> actions;
+  double now = 0;
+
+  Play() { std::tie(state, actions) = begin(0, false); }
+  Play& on(const Event& e, double after = 0) {
+    const double end = now + after;
+    while (end - now > 1) {  // the shell ticks
+      now += 1;
+      step(Tick{});
+    }
+    now = end;
+    step(e);
+    return *this;
+  }
+  void step(const Event& e) { std::tie(state, actions) = advance(state, e, now, settings); }
+  template <typename T>
+  bool has() const {
+    for (const Action& a : actions)
+      if (std::holds_alternative<T>(a)) return true;
+    return false;
+  }
+  std::optional<int> exit() const {
+    for (const Action& a : actions)
+      if (const Exit* e = std::get_if<Exit>(&a)) return e->code;
+    return std::nullopt;
+  }
+  Play& ticks(double seconds) {  // until something happens
+    for (const double end = now + seconds; now < end && !state.done;) {
+      now += 1;
+      step(Tick{});
+      if (!actions.empty()) break;
+    }
+    return *this;
+  }
+};
+
+TEST(SupervisorRules, DoneVerdictAndWrongInputAreTheRunsOwn) {
+  for (const int code : {0, 1, 2}) EXPECT_EQ(Play().on(Started{}).on(Heartbeat{1}).on(Exited{code}).exit(), code);
+}
+
+TEST(SupervisorRules, ACrashStartsAgainFromTheCheckpointAfterAPause) {
+  for (const Event& crash : {Event(Died{SIGSEGV}), Event(Exited{3}), Event(Exited{134}), Event(StartFailed{"fork"})}) {
+    Play p;
+    if (!std::holds_alternative<StartFailed>(crash)) p.on(Started{}).on(Heartbeat{7});
+    p.on(crash);
+    EXPECT_FALSE(p.has<Start>());
+    p.ticks(3);
+    ASSERT_TRUE(p.has<Start>());
+    EXPECT_TRUE(std::get<Start>(p.actions[0]).resume);
+    EXPECT_NEAR(p.now, 1, 1e-9);
+  }
+}
+
+TEST(SupervisorRules, GivesUpWhenRestartsGetNoFurtherButNotWhileTheyDo) {
+  Play p;
+  for (int i = 1; i <= 40; ++i) {  // each life gets one step further: goes on for ever
+    p.on(Started{}).on(Heartbeat{i}).on(Died{SIGKILL});
+    ASSERT_FALSE(p.state.done) << i;
+    EXPECT_EQ(p.state.failures, 1);
+    p.ticks(3);
+    ASSERT_TRUE(p.has<Start>());
+  }
+  for (int i = 1; i <= p.settings.failures_max - 1; ++i) {
+    p.on(Started{}).on(Heartbeat{40}).on(Died{SIGKILL});
+    ASSERT_FALSE(p.state.done) << i;
+    p.ticks(120);
+    ASSERT_TRUE(p.has<Start>());
+  }
+  p.on(Started{}).on(Heartbeat{40}).on(Died{SIGKILL});
+  EXPECT_EQ(p.exit(), 3);
+}
+
+TEST(SupervisorRules, SilenceIsAHangAfterAMinuteOrTwentySteps) {
+  Play fast;
+  fast.on(Started{}).on(Heartbeat{1}).on(Heartbeat{2}, 1).ticks(1000);
+  EXPECT_TRUE(fast.has<Kill>());
+  EXPECT_NEAR(fast.now, 1 + 61, 1.01);
+  Play slow;
+  slow.on(Started{}).on(Heartbeat{1}).on(Heartbeat{2}, 10).ticks(1000);
+  EXPECT_TRUE(slow.has<Kill>());
+  EXPECT_NEAR(slow.now, 10 + 201, 1.01);
+  Play never;
+  never.on(Started{}).ticks(2000);
+  EXPECT_TRUE(never.has<Kill>());
+  EXPECT_NEAR(never.now, 901, 1.01);
+  never.on(Died{SIGKILL}).ticks(3);
+  EXPECT_TRUE(never.has<Start>());
+}
+
+TEST(SupervisorRules, ItsOwnStopIsNotTheWorkersSilence) {
+  Play p;
+  p.on(Started{}).on(Heartbeat{1}).on(Heartbeat{2}, 1);
+  p.now += 5000;  // Ctrl-Z, lunch, fg
+  p.step(Tick{});
+  EXPECT_TRUE(p.actions.empty());
+  p.ticks(55);
+  EXPECT_TRUE(p.actions.empty());
+  p.ticks(20);
+  EXPECT_TRUE(p.has<Kill>());
+}
+
+TEST(SupervisorRules, TheFirstSignalLetsTheWorkerSaveTheSecondEndsIt) {
+  Play p;
+  p.on(Started{}).on(Heartbeat{5}).on(Signal{SIGINT});
+  EXPECT_TRUE(p.has<Terminate>());
+  p.on(Heartbeat{6});
+  EXPECT_TRUE(p.actions.empty());
+  Play saved = p;
+  EXPECT_EQ(saved.on(Exited{0}).exit(), 0);
+  Play crashed = p;
+  EXPECT_EQ(crashed.on(Died{SIGSEGV}).exit(), 3);  // and no restart
+  Play endless = p;
+  endless.ticks(10000);
+  EXPECT_TRUE(endless.has<Kill>());
+  EXPECT_NEAR(endless.now, 601, 1.01);
+  p.on(Signal{SIGINT});
+  EXPECT_TRUE(p.has<Kill>());
+  EXPECT_EQ(p.on(Died{SIGKILL}).exit(), 3);
+}
+
+TEST(SupervisorRules, ASignalIsNeverLostBetweenWorkers) {
+  Play starting;
+  starting.on(Signal{SIGTERM});
+  EXPECT_FALSE(starting.has<Terminate>());
+  starting.on(Started{});
+  EXPECT_TRUE(starting.has<Terminate>());
+  EXPECT_EQ(starting.on(Died{SIGTERM}).exit(), 0);  // died of it before it could begin
+  Play waiting;
+  waiting.on(Started{}).on(Died{SIGBUS});
+  EXPECT_EQ(waiting.on(Signal{SIGTERM}).exit(), 3);
+}
+
+TEST(SupervisorRules, AWorkerThatOutlivesSigkillGetsNoSuccessor) {
+  Play p;
+  p.on(Started{}).on(Heartbeat{1}).ticks(100);
+  ASSERT_TRUE(p.has<Kill>());
+  p.ticks(100);
+  EXPECT_EQ(p.exit(), 3);
+  EXPECT_FALSE(p.has<Start>());
+}
+
+// ---- Thousands of random worlds ---------------------------------------------------------------------
+
+/// A world with at most one real worker, whose vices are drawn from the seed. Returns what was broken.
+std::string simulate(uint64_t seed) {
+  const Random random(seed, RandomPurpose::kTest, 0);
+  uint64_t draws = 0;
+  const auto chance = [&](double p) { return random.uniform(draws++) < p; };
+  const double crash = chance(0.5) ? 0.02 : 0, hang = chance(0.5) ? 0.01 : 0, signal = chance(0.5) ? 0.003 : 0;
+  const bool deaf = chance(0.2), immortal = chance(0.05), stuck = chance(0.2), user_error = chance(0.05);
+  const int64_t steps = 200;
+  Settings settings{.startup_s = 30, .hang_min_s = 10, .stop_s = 20, .kill_s = 5};
+  double now = 0;
+  bool alive = false, hung = false, asked = false, signalled = false, pending_start = false;
+  int64_t step = 0, checkpoint = 0;
+  int terminates = 0, workers_when_signalled = 0;
+  auto [state, actions] = begin(now, false);
+  std::vector<Event> queue;
+  for (int round = 0; round < 200000; ++round) {
+    for (const Action& a : actions) {
+      if (std::holds_alternative<Start>(a)) {
+        if (alive) return "two workers";
+        if (signalled) return "a worker started after a signal";
+        pending_start = true;
+      } else if (std::holds_alternative<Terminate>(a)) {
+        if (!alive) return "SIGTERM to nobody";
+        if (++terminates > 1) return "SIGTERM twice";
+        if (!deaf) asked = true;
+      } else if (std::holds_alternative<Kill>(a)) {
+        if (alive && !immortal) {
+          alive = false;
+          queue.push_back(Died{SIGKILL});
+        }
+      } else if (const Exit* e = std::get_if<Exit>(&a)) {
+        if (alive && !immortal) return "left a worker behind";
+        if (signalled && workers_when_signalled > 0 && terminates == 0) return "SIGTERM lost";
+        if (e->code == 0 && step < steps && !signalled) return "status 0 before the last step";
+        const auto [after, nothing] = advance(state, Tick{}, now + 1000, settings);
+        if (!nothing.empty()) return "acts after its end";
+        return "";
+      }
+    }
+    if (pending_start) {  // fork may fail; a signal may come first
+      if (!signalled && chance(signal)) {
+        signalled = true;
+        workers_when_signalled = 1;
+        queue.push_back(Signal{SIGTERM});
+      }
+      pending_start = hung = asked = false;
+      if (chance(0.02) && !signalled) {
+        queue.push_back(StartFailed{"no memory"});
+      } else {
+        alive = true;
+        step = checkpoint;
+        queue.push_back(Started{});
+      }
+    }
+    if (queue.empty()) {
+      now += 0.5 + random.uniform(draws++);
+      if (chance(0.001)) now += 100;  // suspended
+      Event e = Tick{};
+      if (!signalled && chance(signal)) {
+        signalled = true;
+        workers_when_signalled = alive ? 1 : 0;
+        e = Signal{SIGINT};
+      } else if (signalled && chance(signal)) {
+        e = Signal{SIGINT};
+      } else if (alive && user_error) {
+        alive = false;
+        e = Exited{2};
+      } else if (alive && asked) {
+        if (chance(0.3)) {
+          alive = false;
+          e = chance(0.8) ? Event(Exited{0}) : Event(Died{SIGSEGV});
+        }
+      } else if (alive && (chance(crash) || (stuck && step >= steps / 2))) {
+        alive = false;
+        e = chance(0.5) ? Event(Died{SIGSEGV}) : Event(Exited{3});
+      } else if (alive && !hung) {
+        hung = chance(hang);
+        if (++step % 10 == 0) checkpoint = step;
+        e = Heartbeat{step};
+        if (step >= steps) {
+          alive = false;
+          queue.push_back(Exited{0});
+        }
+      }
+      queue.insert(queue.begin(), e);
+    }
+    const Event e = queue.front();
+    queue.erase(queue.begin());
+    std::tie(state, actions) = advance(std::move(state), e, now, settings);
+    if (!state.done && wake_at(state, settings) > now + settings.tick_max_s) return "sleeps too long";
+  }
+  return "never ends";
+}
+
+TEST(SupervisorSimulation, KeepsItsPromisesInFiveThousandWorlds) {
+  for (uint64_t seed = 1; seed <= 5000; ++seed) ASSERT_EQ(simulate(seed), "") << "seed=" << seed;
+}
+
+// ---- Real processes ---------------------------------------------------------------------------------
+
+class SupervisedProcess : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fmt::format("{}ferry_supervisor_{}", ::testing::TempDir(), ::getpid());
+    ASSERT_TRUE(remove_tree(folder_));
+    ASSERT_TRUE(make_folders(folder_));
+  }
+  void TearDown() override { ASSERT_TRUE(remove_tree(folder_)); }
+
+  std::string in_folder(const char* name) const { return join_path(folder_, name); }
+
+  int run(const std::string& first, const std::string& again, Settings settings = {.backoff_first_s = 0.01}) {
+    const Command command{"/bin/sh", {"-c", first}, {"-c", again}};
+    return supervise(command, settings, system_clock(), [this](std::string_view s) { said_ += std::string(s) + "\n"; });
+  }
+
+  /// Waits until the file is there, at most 10 s.
+  static bool appears(const std::string& path) {
+    for (int i = 0; i < 1000 && !path_exists(path); ++i) pause_ms(10);
+    return path_exists(path);
+  }
+  static void pause_ms(long ms) {
+    const timespec t{0, ms * 1000000};
+    ::nanosleep(&t, nullptr);
+  }
+  static bool runs(pid_t pid) {  // a zombie that nobody reaps does not
+    const auto stat = read_file(fmt::format("/proc/{}/stat", pid));
+    return stat && stat->find(") Z") == std::string::npos;
+  }
+
+  std::string folder_, said_;
+};
+
+constexpr const char* kBeat = "printf '\\005\\000\\000\\000\\000\\000\\000\\000' >&3; ";
+
+TEST_F(SupervisedProcess, PassesTheStatusOn) {
+  EXPECT_EQ(run("exit 0", "exit 1"), 0);
+  EXPECT_EQ(run("exit 2", "exit 0"), 2);
+}
+
+TEST_F(SupervisedProcess, StartsACrashedWorkerAgainWithTheOtherArguments) {
+  EXPECT_EQ(run(std::string(kBeat) + "kill -SEGV $$", "exit 0"), 0);
+  EXPECT_NE(said_.find("signal 11"), std::string::npos) << said_;
+  EXPECT_NE(said_.find("after step 5"), std::string::npos) << said_;
+}
+
+TEST_F(SupervisedProcess, GivesUpAndEndsAHang) {
+  Settings settings{.failures_max = 1, .backoff_first_s = 0.01, .startup_s = 0.05, .hang_min_s = 0.05, .tick_max_s = 0.1};
+  EXPECT_EQ(run("exec sleep 20", "exit 3", settings), 3);
+  EXPECT_NE(said_.find("no sign of life"), std::string::npos) << said_;
+  EXPECT_NE(said_.find("giving up"), std::string::npos) << said_;
+}
+
+TEST_F(SupervisedProcess, ForwardsASignalAndLetsTheWorkerSave) {
+  const std::string loop = fmt::format("trap 'touch {}; exit 0' TERM; {} touch {}; while :; do sleep 0.02; done",
+                                       in_folder("saved"), kBeat, in_folder("up"));
+  const pid_t supervisor = ::fork();
+  if (supervisor == 0) ::_exit(run(loop, "exit 9"));
+  ASSERT_TRUE(appears(in_folder("up")));
+  ::kill(supervisor, SIGINT);
+  int status = 0;
+  ASSERT_EQ(::waitpid(supervisor, &status, 0), supervisor);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  EXPECT_TRUE(path_exists(in_folder("saved")));
+}
+
+TEST_F(SupervisedProcess, TheWorkerDiesWithItsSupervisor) {
+  const std::string loop = fmt::format("trap '' TERM; echo $$ > {0}.tmp; mv {0}.tmp {0}; while :; do sleep 0.02; done", in_folder("pid"));
+  const pid_t supervisor = ::fork();
+  if (supervisor == 0) ::_exit(run(loop, "exit 9"));
+  ASSERT_TRUE(appears(in_folder("pid")));
+  const pid_t worker = std::stoi(*read_file(in_folder("pid")));
+  EXPECT_TRUE(runs(worker));
+  ::kill(supervisor, SIGKILL);
+  ASSERT_EQ(::waitpid(supervisor, nullptr, 0), supervisor);
+  for (int i = 0; i < 500 && runs(worker); ++i) pause_ms(10);
+  EXPECT_FALSE(runs(worker));
+}
+
+TEST(Pulse, IsSilentUnlessSupervised) {
+  EXPECT_TRUE(Pulse::open(false));
+  const int saved = ::dup(kHeartbeatFd);
+  ::close(kHeartbeatFd);
+  const auto pulse = Pulse::open(true);
+  ASSERT_FALSE(pulse);
+  EXPECT_EQ(pulse.error().code, Code::kInvalidInput);
+  if (saved >= 0) {
+    ::dup2(saved, kHeartbeatFd);
+    ::close(saved);
+  }
+}
+
+}  // namespace
+}  // namespace ferry::supervisor

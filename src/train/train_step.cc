@@ -1,0 +1,101 @@
+#include "train/train_step.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "autograd/tape.h"
+#include "base/check.h"
+#include "ops/add/add.h"
+#include "ops/balance_loss/balance_loss.h"
+
+namespace ferry {
+namespace {
+
+models::TokenBatch to_device(const data::Batch& batch, Device& device) {
+  const Shape shape = {static_cast<int64_t>(batch.tokens.size())};
+  models::TokenBatch b;
+  b.tokens = Tensor::from_i32(batch.tokens, shape, device);
+  b.labels = Tensor::from_i32(batch.labels, shape, device);
+  b.mtp_tokens = b.labels;  // the token after each input: every label exists
+  b.mtp_labels = Tensor::from_i32(batch.mtp_labels, shape, device);
+  b.segments = ops::Segments::packed(batch.segment_lengths, device);
+  return b;
+}
+
+int64_t counted(const std::vector<int32_t>& labels) {
+  return std::count_if(labels.begin(), labels.end(), [](int32_t l) { return l >= 0; });
+}
+
+double value_of(const Tensor& scalar) { return static_cast<double>(scalar.to_f32().at(0)); }
+
+}  // namespace
+
+TrainStep::TrainStep(models::CausalLm& model, Optimizer& optimizer, const StepSettings& settings)
+    : model_(model), optimizer_(optimizer), settings_(settings) {
+  for (Weight* w : optimizer_.weights()) w->value.set_needs_grad(true);
+}
+
+StepGradients TrainStep::gradients(const data::Loader& loader, int64_t step) {
+  gradients_.clear();
+  tree_.clear();
+  expert_counts_.clear();
+  const int64_t sequences = loader.sequences_per_step(), size = settings_.micro_batch_sequences;
+  check(sequences % size == 0, "train step: {} sequences in micro-batches of {}", sequences, size);
+  const int64_t micro_batches = sequences / size;
+  const data::Batch whole = loader.batch(step);
+  StepGradients sum;
+  sum.tokens = static_cast<int64_t>(whole.tokens.size());
+  sum.label_bytes = whole.label_bytes;
+  const double labels = static_cast<double>(std::max<int64_t>(1, counted(whole.labels)));
+  const double mtp_labels = static_cast<double>(std::max<int64_t>(1, counted(whole.mtp_labels)));
+  for (int64_t m = 0; m < micro_batches; ++m)
+    micro_batch(loader.micro_batch(step, m * size, size), m, labels, mtp_labels, sum.tokens, sum);
+  for (const Weight* w : optimizer_.weights()) gradients_.push_back(tree_.take(w->value, micro_batches));
+  const GradientNorm norm = gradient_norm(gradients_, 1);
+  sum.norm = norm_ = norm.norm;
+  sum.finite = norm.finite && std::isfinite(sum.loss) && std::isfinite(sum.mtp_loss) && std::isfinite(sum.balance_loss);
+  return sum;
+}
+
+void TrainStep::micro_batch(const data::Batch& batch, int64_t index, double labels, double mtp_labels,
+                            int64_t step_tokens, StepGradients& sum) {
+  const models::TokenBatch tokens = to_device(batch, model_.device());
+  models::ForwardOptions forward;
+  forward.mla_form = settings_.mla_form;
+  forward.recompute = settings_.recompute;
+  forward.balance_alpha = settings_.balance_alpha * static_cast<double>(batch.tokens.size()) / static_cast<double>(step_tokens);
+  const double mtp_weight = model_.has_mtp() ? settings_.mtp_weight : 0;
+  Tape tape(&ops::accumulate);
+  models::Losses losses;
+  {
+    const Tape::Recording recording(&tape);
+    losses = model_.losses(tokens, forward, {.scale = static_cast<float>(1 / labels), .mtp_scale = static_cast<float>(mtp_weight / mtp_labels)});
+  }
+  const std::vector<float> one = {1.0f};
+  const Tensor unit = Tensor::from_f32(one, {1}, model_.device());
+  std::vector<std::pair<Tensor, Tensor>> seeds = {{losses.main, unit}};
+  if (losses.mtp.defined()) seeds.emplace_back(losses.mtp, unit);
+  for (const Tensor& b : losses.balance) seeds.emplace_back(b, unit);
+  for (size_t l = 0; l < losses.trace.experts.size(); ++l) {
+    const int experts = static_cast<int>(model_.experts());
+    if (l == expert_counts_.size()) expert_counts_.push_back(Tensor::zeros({experts}, DType::kI32, model_.device()));
+    ops::add_expert_counts(losses.trace.experts[l], expert_counts_[l]);
+  }
+  sum.loss += value_of(losses.main);
+  if (losses.mtp.defined()) sum.mtp_loss += value_of(losses.mtp) / mtp_weight;
+  for (const Tensor& b : losses.balance) sum.balance_loss += value_of(b);
+  losses = {};
+  tape.backward(std::move(seeds), {.leaf_ready = [&](const Tensor& leaf, Tensor gradient) {
+                                     tree_.add(index, leaf, std::move(gradient));
+                                   }});
+}
+
+void TrainStep::update(double lr) {
+  optimizer_.step(gradients_, lr, clip_scale(norm_, settings_.clip));
+  gradients_.clear();
+  const std::vector<Weight*> biases = model_.selection_biases();
+  for (size_t l = 0; l < biases.size() && l < expert_counts_.size(); ++l)
+    ops::bias_update(*biases[l], expert_counts_[l], static_cast<float>(settings_.bias_update_speed));
+}
+
+}  // namespace ferry

@@ -1,0 +1,61 @@
+// One training step: micro-batches forward and backward, the gradient tree, the update.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/loader.h"
+#include "models/causal_lm.h"
+#include "optim/gradient_tree.h"
+#include "optim/optimizer.h"
+
+namespace ferry {
+
+struct StepSettings {
+  models::MlaForm mla_form = models::MlaForm::kExpanded;
+  bool recompute = false;
+  double mtp_weight = 0.3;          // lambda of V3 equation 25
+  double balance_alpha = 1e-4;
+  double bias_update_speed = 1e-3;  // gamma
+  double clip = 1;
+  int64_t micro_batch_sequences = 1;
+};
+
+struct StepGradients {
+  double loss = 0;       // mean over the step's labels, nats
+  double mtp_loss = 0;   // mean over its labels, unweighted
+  double balance_loss = 0;
+  double norm = 0;       // of the gradient, before clipping
+  bool finite = true;    // losses and gradient
+  int64_t label_bytes = 0;
+  int64_t tokens = 0;
+};
+
+/// Owner: the loop. One thread. The bits of a step depend on the weights, the batch and the settings alone.
+class TrainStep {
+ public:
+  TrainStep(models::CausalLm& model, Optimizer& optimizer, const StepSettings& settings);
+
+  /// Gradients of the step's batch; the weights stay as they are.
+  StepGradients gradients(const data::Loader& loader, int64_t step);
+
+  /// Updates the weights with the gradients of the last call, clipped, and the selection biases by how
+  /// often each expert was chosen. To refuse the update is not to call this.
+  void update(double lr);
+
+ private:
+  void micro_batch(const data::Batch& batch, int64_t index, double labels, double mtp_labels, int64_t step_tokens,
+                   StepGradients& sum);
+
+  models::CausalLm& model_;
+  Optimizer& optimizer_;
+  StepSettings settings_;
+  GradientTree tree_;
+  std::vector<Tensor> gradients_;      // of optimizer_.weights()
+  std::vector<Tensor> expert_counts_;  // i32 [experts] of each MoE layer
+  double norm_ = 0;
+};
+
+}  // namespace ferry

@@ -1,0 +1,354 @@
+#include "source_rules.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <regex>
+#include <set>
+#include <sstream>
+
+namespace ferry::rules {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Folder -> the folders directly below it in the order of layers. Whoever may include a folder may
+/// include what lies below it too. `comm` has no code yet; its place is kept.
+const std::map<std::string, std::vector<std::string>>& layers() {
+  static const std::map<std::string, std::vector<std::string>> table = {
+      {"base", {}},
+      {"device", {"base"}},
+      {"tensor", {"device"}},
+      {"comm", {"tensor"}},
+      {"autograd", {"tensor"}},
+      {"ops", {"autograd", "comm"}},
+      {"optim", {"ops"}},
+      {"models", {"ops"}},
+      {"text", {"base"}},
+      {"checkpoint", {"tensor"}},
+      {"data", {"text", "tensor"}},
+      {"train", {"models", "optim", "data", "checkpoint"}},
+      {"engine", {"models", "text", "checkpoint"}},
+      {"rl", {"train", "engine"}},
+      {"serve", {"engine"}},
+      {"verify", {"engine"}},
+      {"cli", {"rl", "serve", "verify", "train", "engine"}},
+  };
+  return table;
+}
+
+std::set<std::string> visible_from(const std::string& folder) {
+  std::set<std::string> seen;
+  std::function<void(const std::string&)> visit = [&](const std::string& f) {
+    if (!seen.insert(f).second) return;
+    for (const std::string& below : layers().at(f)) visit(below);
+  };
+  visit(folder);
+  return seen;
+}
+
+/// "ops" of "src/ops/add/add.cc"; empty outside src/.
+std::string folder_of(const std::string& path) {
+  if (path.rfind("src/", 0) != 0) return "";
+  const size_t end = path.find('/', 4);
+  return end == std::string::npos ? "" : path.substr(4, end - 4);
+}
+
+struct Include {
+  int line;
+  bool quoted;
+  std::string name;
+};
+
+std::vector<Include> includes_of(const std::string& text) {
+  static const std::regex pattern(R"re(^\s*#\s*include\s*([<"])([^>"]+)[>"])re");
+  std::vector<Include> out;
+  std::istringstream lines(text);
+  std::string line;
+  for (int number = 1; std::getline(lines, line); ++number) {
+    std::smatch m;
+    if (std::regex_search(line, m, pattern)) out.push_back({number, m[1] == "\"", m[2]});
+  }
+  return out;
+}
+
+/// Where a quoted include leads: Ferry includes from src/ on; tests and benches also beside themselves.
+std::string resolve(const std::string& from, const std::string& name, const std::set<std::string>& paths) {
+  if (paths.contains("src/" + name)) return "src/" + name;
+  const std::string beside = (fs::path(from).parent_path() / name).lexically_normal().string();
+  if (from.rfind("src/", 0) != 0 && paths.contains(beside)) return beside;
+  return "";
+}
+
+std::set<std::string> paths_of(const std::vector<SourceFile>& files) {
+  std::set<std::string> paths;
+  for (const SourceFile& f : files) paths.insert(f.path);
+  return paths;
+}
+
+/// A pattern, and the only files (by pattern of their path) in which it may stand.
+struct Place {
+  const char* pattern;
+  const char* where;
+  const char* why;
+};
+
+std::vector<Violation> check_places(const std::vector<SourceFile>& files, const std::vector<Place>& places,
+                                    const std::function<std::string(const SourceFile&)>& text_of) {
+  std::vector<std::pair<std::regex, std::regex>> compiled;
+  for (const Place& p : places) compiled.emplace_back(std::regex(p.pattern), std::regex(p.where));
+  std::vector<Violation> out;
+  for (const SourceFile& file : files) {
+    std::istringstream lines(text_of(file));
+    std::string line;
+    for (int number = 1; std::getline(lines, line); ++number)
+      for (size_t i = 0; i < places.size(); ++i) {
+        std::smatch m;
+        if (!std::regex_search(line, m, compiled[i].first) || std::regex_search(file.path, compiled[i].second)) continue;
+        out.push_back({file.path, number, "\"" + m.str() + "\": " + places[i].why});
+      }
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string describe(const std::vector<Violation>& violations) {
+  std::string out;
+  for (const Violation& v : violations) out += v.path + ":" + std::to_string(v.line) + ": " + v.what + "\n";
+  return out;
+}
+
+std::vector<SourceFile> read_sources(const std::string& root) {
+  std::vector<SourceFile> files;
+  for (const char* top : {"src", "tests", "bench", "ascend_sim"}) {
+    if (!fs::exists(fs::path(root) / top)) continue;
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(fs::path(root) / top)) {
+      const std::string extension = entry.path().extension().string();
+      if (!entry.is_regular_file() || (extension != ".h" && extension != ".cc" && extension != ".cu")) continue;
+      std::ifstream in(entry.path(), std::ios::binary);
+      std::ostringstream text;
+      text << in.rdbuf();
+      files.push_back({fs::relative(entry.path(), root).string(), text.str()});
+    }
+  }
+  std::sort(files.begin(), files.end(), [](const SourceFile& a, const SourceFile& b) { return a.path < b.path; });
+  return files;
+}
+
+// --- layers ---------------------------------------------------------------------------------------
+
+std::vector<Violation> check_layers(const std::vector<SourceFile>& files) {
+  std::vector<Violation> out;
+  const std::set<std::string> paths = paths_of(files);
+  for (const SourceFile& file : files) {
+    const bool simulator = file.path.rfind("ascend_sim/", 0) == 0;
+    const std::string folder = folder_of(file.path);
+    if (file.path.rfind("src/", 0) == 0 && !layers().contains(folder)) {
+      out.push_back({file.path, 0, "lies in no folder that ARCHITECTURE.md knows; give it a place among the layers"});
+      continue;
+    }
+    for (const Include& include : includes_of(file.text)) {
+      if (!include.quoted) continue;
+      const std::string target = resolve(file.path, include.name, paths);
+      if (target.empty()) {
+        out.push_back({file.path, include.line, "\"" + include.name + "\" is no file of Ferry; name it from src/ on, "
+                                                "and libraries in <>"});
+      } else if (simulator != (target.rfind("ascend_sim/", 0) == 0)) {
+        out.push_back({file.path, include.line, "the software Ascend judges src/ and shares no line with it"});
+      } else if (!folder.empty() && !visible_from(folder).contains(folder_of(target))) {
+        out.push_back({file.path, include.line, folder + " may not include " + include.name +
+                                                ": see the table of layers in ARCHITECTURE.md"});
+      }
+    }
+  }
+  return out;
+}
+
+std::vector<Violation> check_cycles(const std::vector<SourceFile>& files) {
+  const std::set<std::string> paths = paths_of(files);
+  std::map<std::string, std::vector<std::string>> edges;
+  for (const SourceFile& file : files)
+    for (const Include& include : includes_of(file.text)) {
+      const std::string target = include.quoted ? resolve(file.path, include.name, paths) : "";
+      if (!target.empty()) edges[file.path].push_back(target);
+    }
+  std::vector<Violation> out;
+  std::map<std::string, int> state;  // 1: on the way down, 2: done
+  std::vector<std::string> way;
+  std::function<void(const std::string&)> visit = [&](const std::string& path) {
+    state[path] = 1;
+    way.push_back(path);
+    for (const std::string& next : edges[path]) {
+      if (state[next] == 0) visit(next);
+      if (state[next] != 1) continue;
+      std::string round;
+      for (auto it = std::find(way.begin(), way.end(), next); it != way.end(); ++it) round += *it + " -> ";
+      out.push_back({path, 0, "includes itself: " + round + next});
+    }
+    way.pop_back();
+    state[path] = 2;
+  };
+  for (const SourceFile& file : files)
+    if (state[file.path] == 0) visit(file.path);
+  return out;
+}
+
+std::vector<Violation> check_libraries(const std::vector<SourceFile>& files) {
+  static const std::vector<Place> places = {
+      {R"(<(cuda|cublas|cudnn|curand|cutlass|cute|nvtx|nvml)[^>]*>)", R"(^src/device/cuda/|_cuda\.cu$)",
+       "CUDA stays in src/device/cuda and *_cuda.cu"},
+      {R"(<nccl[^>]*>)", R"(^src/comm/nccl/)", "NCCL stays in src/comm/nccl"},
+      {R"(<(acl|aclnn|hccl)[^>]*>)", R"(^src/(device/ascend|comm/hccl)/|_ascend\.cc$|^ascend_sim/)",
+       "Ascend's headers stay in src/device/ascend, src/comm/hccl and *_ascend.cc"},
+      {R"(<(immintrin|arm_neon)\.h>)", R"(^src/base/|^src/ops/cpu/|_cpu\.cc$|_kernel\.h$)",
+       "vector instructions stay in src/ops/cpu and *_cpu.cc, which are built once for each tier"},
+      {R"(<CLI/[^>]*>)", R"(^src/cli/|^bench/)", "the command line is read in src/cli"},
+      {R"(<toml\+\+/[^>]*>)", R"(^src/train/[a-z_]*config[a-z_]*\.cc$|^src/cli/.*\.cc$)",
+       "TOML is read by the training configuration alone"},
+      {R"(<nlohmann/json\.hpp>)", R"(\.cc$)", "<nlohmann/json.hpp> is slow to compile: in .cc files only, headers take json_fwd.hpp"},
+      {R"(<pcre2\.h>)", R"(^src/text/)", "regular expressions stay in src/text"},
+      {R"(<sodium\.h>)", R"(^src/base/)", "hashes come in through base/hash.h"},
+      {R"(<(zlib|zstd|lzma)\.h>)", R"(^src/data/|^src/cli/)", "compression stays in src/data and the yardsticks of ferry eval"},
+      {R"(<(thread|future|condition_variable|shared_mutex|semaphore|latch|barrier|pthread\.h)>)",
+       R"(^src/base/|_test\.cc$|^tests/)", "threads are base/threads.h's: FTZ/DAZ must be set on each (ARCHITECTURE.md, contract 2)"},
+      {R"(<(fcntl|sys/(mman|stat|statvfs|file|statfs))\.h>|<fstream>)",
+       R"(^src/(base|device)/|_process\.cc$|_test\.cc$|^tests/)", "files come in through base/file.h, where faults can be injected"},
+      {R"(<(sys/socket|netinet/in|netdb|arpa/inet)\.h>)", R"(^src/base/|^src/serve/|^src/comm/)",
+       "the network comes in through base, serve and comm"},
+      {R"(<chrono>|<ctime>|<time\.h>)", R"(^src/base/|_test\.cc$|^tests/|^bench/)", "time comes in through base/clock.h"},
+      {R"(<(cmath|math\.h)>)", R"(^(?!.*_cpu\.cc$))", "libm's results differ between versions: kernels take their functions from ops/cpu"},
+      {R"(<random>)", R"(^$)", "randomness is counter-based: base/random.h"},
+      {R"(<regex>)", R"(^tests/source_rules)", "std::regex recurses on its input: text/split_regex.h"},
+      {R"(<iostream>)", R"(^$)", "print with fmt; streams initialise at start and format by locale"},
+      {R"(<gtest/[^>]*>)", R"(_test\.cc$|^tests/)", "GoogleTest belongs in tests"},
+  };
+  return check_places(files, places, [](const SourceFile& f) {
+    std::string out;
+    int at = 1;
+    for (const Include& include : includes_of(f.text)) {
+      for (; at < include.line; ++at) out += '\n';
+      out += include.quoted ? "" : "<" + include.name + ">";
+    }
+    return out;
+  });
+}
+
+// --- tidiness -------------------------------------------------------------------------------------
+
+std::string code_only(const std::string& text) {
+  std::string out = text;
+  enum { kCode, kLine, kBlock, kString, kChar, kRaw } state = kCode;
+  std::string raw_end;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    const char next = i + 1 < text.size() ? text[i + 1] : '\0';
+    const auto blank = [&](size_t at) { if (at < out.size() && out[at] != '\n') out[at] = ' '; };
+    switch (state) {
+      case kCode:
+        if (c == '/' && next == '/') { state = kLine; blank(i); }
+        else if (c == '/' && next == '*') { state = kBlock; blank(i); blank(++i); }
+        else if (c == '"' && i > 0 && text[i - 1] == 'R') {
+          const size_t open = text.find('(', i);
+          raw_end = ")" + text.substr(i + 1, open - i - 1) + "\"";
+          state = kRaw;
+        }
+        else if (c == '"') state = kString;
+        else if (c == '\'' && !(i > 0 && std::isalnum(static_cast<unsigned char>(text[i - 1])))) state = kChar;
+        break;
+      case kLine:
+        if (c == '\n') state = kCode;
+        else blank(i);
+        break;
+      case kBlock:
+        blank(i);
+        if (c == '*' && next == '/') { blank(++i); state = kCode; }
+        break;
+      case kRaw:
+        if (text.compare(i, raw_end.size(), raw_end) == 0) { i += raw_end.size() - 1; state = kCode; }
+        else blank(i);
+        break;
+      case kString:
+      case kChar:
+        if (c == '\\') { blank(i); blank(++i); }
+        else if (c == (state == kString ? '"' : '\'')) state = kCode;
+        else blank(i);
+        break;
+    }
+  }
+  return out;
+}
+
+std::vector<Violation> check_banned(const std::vector<SourceFile>& files) {
+  static const std::vector<Place> in_code = {
+      {R"(_clock::now\b|\b(gettimeofday|clock_gettime)\s*\()", R"(^src/base/|_test\.cc$|^tests/)",
+       "take a Clock (base/clock.h): what reads the system's time cannot be replayed"},
+      {R"(\bs?rand(48)?\s*\(|::random\s*\(|\brandom_device\b|\bmt19937\b)", R"(^$)", "take numbers from base/random.h: keyed by purpose, step and index, never by call order"},
+      {R"(\btime\s*\(\s*(nullptr|NULL|0|&))", R"(^src/base/)", "take a Clock (base/clock.h)"},
+      {R"(\b(secure_)?getenv\s*\()", R"(^src/(base|device)/|_test\.cc$|^tests/|^bench/)", "settings arrive as arguments; the environment is read in base and device only"},
+      {R"(\bsetenv\s*\()", R"(_test\.cc$|^tests/)", "not safe beside threads: pass a setting"},
+      {R"(std::j?thread\b|\bpthread_create\b|std::async\b)", R"(^src/base/|_test\.cc$|^tests/)",
+       "use base/threads.h: every thread must have FTZ/DAZ set"},
+      {R"(\b(malloc|calloc|realloc|aligned_alloc|posix_memalign)\s*\()", R"(^src/device/|^tests/fuzz/)",
+       "memory of tensors is Device::allocate's; elsewhere use containers"},
+      {R"(^(?!.*_ptr<).*\bnew\s+(\(|[A-Za-z_:]))", R"(^src/device/|_test\.cc$|^tests/)", "use make_unique, make_shared or a container"},
+      {R"(\bdelete\s*(\[\s*\])?\s*[A-Za-z_(*])", R"(^src/device/)", "owners delete: unique_ptr, shared_ptr or a container"},
+      {R"(\b(cudaMalloc|aclrtMalloc)\w*\s*\()", R"(^src/device/)", "memory of a chip is Device::allocate's"},
+      {R"(\bsystem\s*\(|\bpopen\s*\()", R"(_test\.cc$|^tests/)", "a shell reads what it is given: start programs with their arguments"},
+      {R"(\busing\s+namespace\s+std\b)", R"(^$)", "name what is used"},
+      {R"(\bassert\s*\()", R"(^$)", "check() is on in release builds and says what was wrong"},
+      {R"(\b(strcpy|strcat|sprintf|gets|strtok|atoi|atof|atol)\s*\()", R"(^$)", "use fmt, std::from_chars and std::string_view"},
+      {R"(catch\s*\(\s*\.\.\.\s*\))", R"(^src/base/|^src/cli/main\.cc$|_test\.cc$|^tests/)",
+       "swallows bugs: name the failure that is expected here"},
+  };
+  // Kernels: their bits must not depend on the C library. sqrt and fma are rounded exactly everywhere.
+  static const std::vector<Place> in_kernels = {
+      {R"(std::(exp2?|expm1|log(2|10|1p)?|pow|sin|cos|tanh?|erf|cbrt|hypot)f?\s*\(|\b(exp2?|log(2|10)?|pow|sin|cos|tanh?|erf)f\s*\()", R"(^$)",
+       "libm's results differ between versions: kernels compute it in ops/cpu"},
+      {R"(std::(function|vector|map|string)\b)", R"(^$)",
+       "templates of the library would be compiled with this tier's instructions and linked for all"},
+  };
+  static const std::vector<Place> in_text = {
+      {R"(\bTO)" R"(DO\b|\bFIX)" R"(ME\b|\bX)" R"(XX\b|\bHA)" R"(CK\b)", R"(^$)", "finish it, or refuse it by name and say so in the docs"},
+      {R"(\bNOLINT\b)", R"(^$)", "mend it, or take the check off the list in .clang-tidy with a reason"},
+  };
+  std::vector<Violation> out = check_places(files, in_code, [](const SourceFile& f) { return code_only(f.text); });
+  std::vector<SourceFile> kernels;
+  std::copy_if(files.begin(), files.end(), std::back_inserter(kernels),
+               [](const SourceFile& f) { return f.path.ends_with("_cpu.cc"); });
+  for (Violation& v : check_places(kernels, in_kernels, [](const SourceFile& f) { return code_only(f.text); }))
+    out.push_back(std::move(v));
+  for (Violation& v : check_places(files, in_text, [](const SourceFile& f) { return f.text; })) out.push_back(std::move(v));
+  return out;
+}
+
+std::vector<Violation> check_form(const std::vector<SourceFile>& files) {
+  constexpr size_t kColumnsMax = 120;
+  std::vector<Violation> out;
+  for (const SourceFile& file : files) {
+    // A .cc that has a header of its name is introduced there, and so is that header's test.
+    std::string stem = file.path.substr(0, file.path.rfind('.'));
+    if (stem.ends_with("_test")) stem.resize(stem.size() - 5);
+    const bool beside_header = file.path.ends_with(".cc") &&
+        std::any_of(files.begin(), files.end(), [&](const SourceFile& f) { return f.path == stem + ".h"; });
+    if (file.text.rfind("//", 0) != 0 && !beside_header)
+      out.push_back({file.path, 1, "begins without a comment that says what it is"});
+    if (!file.text.empty() && file.text.back() != '\n') out.push_back({file.path, 0, "does not end its last line"});
+    if (file.path.ends_with(".h") && file.text.find("#pragma once") == std::string::npos)
+      out.push_back({file.path, 0, "is a header without #pragma once"});
+    std::istringstream lines(file.text);
+    std::string line;
+    for (int number = 1; std::getline(lines, line); ++number) {
+      const auto continuation = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; };
+      const size_t columns = line.size() - static_cast<size_t>(std::count_if(line.begin(), line.end(), continuation));
+      if (columns > kColumnsMax) out.push_back({file.path, number, "has " + std::to_string(columns) + " columns; at most 120"});
+      if (line.find('\t') != std::string::npos) out.push_back({file.path, number, "has a tab; indent with spaces"});
+      if (!line.empty() && line.back() == ' ') out.push_back({file.path, number, "ends in a space"});
+    }
+  }
+  return out;
+}
+
+}  // namespace ferry::rules

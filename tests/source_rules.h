@@ -1,0 +1,51 @@
+// The rules about Ferry's sources that a machine can check: who may include whom, and what may be
+// called where. Pure functions of file names and texts, so that the rules themselves can be tested.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace ferry::rules {
+
+struct SourceFile {
+  std::string path;  // from the repository's root: "src/ops/add/add.cc"
+  std::string text;
+};
+
+struct Violation {
+  std::string path;
+  int line;          // from 1; 0: the file as a whole
+  std::string what;  // what is wrong, why it is a rule, what to do
+};
+
+std::string describe(const std::vector<Violation>& violations);  // one line each
+
+/// Files that git would track: those below src/, tests/, bench/ and ascend_sim/ of the repository.
+std::vector<SourceFile> read_sources(const std::string& root);
+
+// --- layers ---------------------------------------------------------------------------------------
+
+/// Includes of Ferry's own files: only from folders that the file's folder may see; every included
+/// file exists; ascend_sim/ and src/ share nothing.
+std::vector<Violation> check_layers(const std::vector<SourceFile>& files);
+
+/// No file includes itself, by whatever way round.
+std::vector<Violation> check_cycles(const std::vector<SourceFile>& files);
+
+/// Libraries and operating-system headers stay in the folders that wrap them; chips' vendors' headers
+/// in that vendor's folder.
+std::vector<Violation> check_libraries(const std::vector<SourceFile>& files);
+
+// --- tidiness -------------------------------------------------------------------------------------
+
+/// Calls and words that have one place or none: clocks, randomness, environment, threads, memory,
+/// libm in kernels, unfinished work.
+std::vector<Violation> check_banned(const std::vector<SourceFile>& files);
+
+/// A comment on the first line, at most 120 columns, a last line that ends, no tabs, #pragma once.
+std::vector<Violation> check_form(const std::vector<SourceFile>& files);
+
+/// Text without comments, string and character literals: each of their characters is a space, lines stay.
+std::string code_only(const std::string& text);
+
+}  // namespace ferry::rules
