@@ -1,3 +1,4 @@
+// Tests of the checkpoints code: round trips, every refusal, and failures and kills at every step.
 #include "checkpoint/checkpoints.h"
 
 #include <map>

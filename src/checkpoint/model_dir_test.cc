@@ -1,3 +1,4 @@
+// Tests of the model dir code: round trips, every refusal, and failures and kills at every step.
 #include "checkpoint/model_dir.h"
 
 #include <nlohmann/json.hpp>

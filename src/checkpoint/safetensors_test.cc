@@ -1,3 +1,4 @@
+// Tests of the safetensors reader and writer, and of element conversion: round trips and every refusal.
 #include "checkpoint/safetensors.h"
 
 #include <bit>
