@@ -22,7 +22,7 @@ Estimate estimate(const models::CausalLm& model, const Settings& s, uint64_t opt
   e.flops_total = e.flops_per_step * static_cast<double>(s.train.steps);
   const double parameters = static_cast<double>(e.parameters_total);
   const int64_t micro_batches = std::max<int64_t>(1, s.train.tokens_per_step / s.train.micro_batch_tokens);
-  const double gradients = micro_batches == 1 ? 1 : std::bit_width(static_cast<uint64_t>(micro_batches - 1)) + 0.2;
+  const double gradients = micro_batches == 1 ? 1 : static_cast<double>(std::bit_width(static_cast<uint64_t>(micro_batches - 1))) + 0.2;
   e.memory_bytes = 4 * parameters * (1 + gradients) + static_cast<double>(optimizer_bytes) +
                    model.activation_bytes_per_token(s.train.recompute) * static_cast<double>(s.train.micro_batch_tokens) +
                    (256 << 20);  // scratch of kernels, the program itself
