@@ -67,16 +67,22 @@ void show(ProgressLine& line, const data::PrepareProgress& p, double phase_start
   const double now = system_clock().monotonic_s();
   line.show(now, [&] {
     const double seconds = std::max(now - phase_start_s, 1e-3);
-    const double share = p.total == 0 ? 1 : static_cast<double>(p.done) / static_cast<double>(p.total);
-    return fmt::format("{}: {:3.0f} %, {} of text, {:.1f} MB/s, {} left",
-                       p.phase == data::PrepareProgress::Phase::kScan ? "1/2 reading" : "2/2 tokenising", 100 * share,
-                       format_bytes(static_cast<double>(p.text_bytes)), static_cast<double>(p.text_bytes) / 1e6 / seconds,
-                       share > 0 ? format_duration(seconds / share * (1 - share)) : "?");
+    const double share =
+        p.total == 0 ? 1 : static_cast<double>(p.done) / static_cast<double>(p.total);
+    return fmt::format(
+        "{}: {:3.0f} %, {} of text, {:.1f} MB/s, {} left",
+        p.phase == data::PrepareProgress::Phase::kScan ? "1/2 reading" : "2/2 tokenising",
+        100 * share,
+        format_bytes(static_cast<double>(p.text_bytes)),
+        static_cast<double>(p.text_bytes) / 1e6 / seconds,
+        share > 0 ? format_duration(seconds / share * (1 - share)) : "?");
   });
 }
 
 Json part_json(const data::Part& part) {
-  return {{"documents", part.documents()}, {"tokens", part.tokens()}, {"bytes", part.bytes()},
+  return {{"documents", part.documents()},
+          {"tokens", part.tokens()},
+          {"bytes", part.bytes()},
           {"shards", part.shards.size()}};
 }
 
@@ -96,57 +102,85 @@ Result<void> prepare(PrepareArgs& args) {
   const double seconds = system_clock().monotonic_s() - start_s;
   const uint64_t bytes = m.train.bytes() + m.held_out.bytes();
   const uint64_t tokens = m.train.tokens() + m.held_out.tokens();
-  fmt::print("{}: {} training documents, {} tokens; held out {} documents, {}\n", args.options.out,
-             m.train.documents(), format_count(static_cast<double>(m.train.tokens())), m.held_out.documents(),
+  fmt::print("{}: {} training documents, {} tokens; held out {} documents, {}\n",
+             args.options.out,
+             m.train.documents(),
+             format_count(static_cast<double>(m.train.tokens())),
+             m.held_out.documents(),
              format_bytes(static_cast<double>(m.held_out.bytes())));
   if (m.held_out.bytes() < args.options.held_out_bytes)
-    fmt::print("held out is less than the {} bytes asked for: at most a tenth of the text is held out, and {} documents "
-               "that stand in the training text as well were left out\n",
-               args.options.held_out_bytes, m.near_duplicates);
-  return print_json({{"command", "data prepare"},
-                     {"out", args.options.out},
-                     {"documents", m.train.documents() + m.held_out.documents()},
-                     {"tokens", tokens},
-                     {"bytes", bytes},
-                     {"bytes_per_token", static_cast<double>(bytes) / static_cast<double>(std::max<uint64_t>(tokens, 1))},
-                     {"train", part_json(m.train)},
-                     {"held_out", part_json(m.held_out)},
-                     {"duplicates", m.duplicates},
-                     {"near_duplicates", m.near_duplicates},
-                     {"fingerprint", m.fingerprint()},
-                     {"seconds", seconds},
-                     {"mb_per_s", static_cast<double>(bytes) / 1e6 / std::max(seconds, 1e-6)}});
+    fmt::print(
+        "held out is less than the {} bytes asked for: at most a tenth of the text is held out, "
+        "and {} documents "
+        "that stand in the training text as well were left out\n",
+        args.options.held_out_bytes,
+        m.near_duplicates);
+  return print_json(
+      {{"command", "data prepare"},
+       {"out", args.options.out},
+       {"documents", m.train.documents() + m.held_out.documents()},
+       {"tokens", tokens},
+       {"bytes", bytes},
+       {"bytes_per_token",
+        static_cast<double>(bytes) / static_cast<double>(std::max<uint64_t>(tokens, 1))},
+       {"train", part_json(m.train)},
+       {"held_out", part_json(m.held_out)},
+       {"duplicates", m.duplicates},
+       {"near_duplicates", m.near_duplicates},
+       {"fingerprint", m.fingerprint()},
+       {"seconds", seconds},
+       {"mb_per_s", static_cast<double>(bytes) / 1e6 / std::max(seconds, 1e-6)}});
 }
 
 void add_prepare(CLI::App& parent, int& status) {
   auto args = std::make_shared<PrepareArgs>();
   data::PrepareOptions& o = args->options;
-  CLI::App* command = parent.add_subcommand("prepare", "Turn text files into a dataset to train on");
-  command->add_option("inputs", o.inputs, "Text (.txt, any other name) or JSON lines (.jsonl, .ndjson), plain or .gz, .dz, .zst")
+  CLI::App* command =
+      parent.add_subcommand("prepare", "Turn text files into a dataset to train on");
+  command
+      ->add_option(
+          "inputs",
+          o.inputs,
+          "Text (.txt, any other name) or JSON lines (.jsonl, .ndjson), plain or .gz, .dz, .zst")
       ->required();
   command->add_option("--out", o.out, "Folder of the dataset")->required();
   command->add_option("--tokenizer", o.tokenizer, "The tokenizer.json")->required();
-  command->add_option("--split", args->split,
-                      "Where documents of text files begin: file, paragraph (after a blank line), entry (the same, at a "
-                      "line without indentation), line, prefix:TEXT")
+  command
+      ->add_option("--split",
+                   args->split,
+                   "Where documents of text files begin: file, paragraph (after a blank line), "
+                   "entry (the same, at a "
+                   "line without indentation), line, prefix:TEXT")
       ->capture_default_str();
-  command->add_option("--min-document-bytes", o.source.min_document_bytes, "Join shorter documents with the next (text files)")
+  command
+      ->add_option("--min-document-bytes",
+                   o.source.min_document_bytes,
+                   "Join shorter documents with the next (text files)")
       ->capture_default_str();
-  command->add_option("--field", o.source.field, "The field of JSON lines that holds the text")->capture_default_str();
-  command->add_option("--held-out-bytes", o.held_out_bytes, "Bytes of text to hold out, at most a tenth of all")
+  command->add_option("--field", o.source.field, "The field of JSON lines that holds the text")
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--held-out-bytes", o.held_out_bytes, "Bytes of text to hold out, at most a tenth of all")
       ->transform(CLI::AsSizeValue(false))
       ->default_str(std::to_string(o.held_out_bytes));
-  command->add_option("--near-duplicate", o.near_duplicate,
-                      "Leave out held-out documents of whose word 5-grams this share stands in training text; 2: none")
+  command
+      ->add_option("--near-duplicate",
+                   o.near_duplicate,
+                   "Leave out held-out documents of whose word 5-grams this share stands in "
+                   "training text; 2: none")
       ->capture_default_str();
   command->add_flag("--keep-duplicates", o.keep_duplicates, "Keep equal documents");
-  command->add_option("--seed", o.seed, "Of the choice of held-out documents")->capture_default_str();
+  command->add_option("--seed", o.seed, "Of the choice of held-out documents")
+      ->capture_default_str();
   command->add_option("--shard-bytes", o.shard_bytes, "Size of a shard")
       ->transform(CLI::AsSizeValue(false))
       ->default_str(std::to_string(o.shard_bytes));
   command->add_option("--bos", o.bos, "The tokenizer's begin token, if its name is unusual");
   command->add_option("--eos", o.eos, "The tokenizer's end token, if its name is unusual");
-  command->add_option("--threads", o.threads, "0: one per processor")->check(CLI::Range(0, 1024))->capture_default_str();
+  command->add_option("--threads", o.threads, "0: one per processor")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
   command->add_flag("--force", o.force, "Replace the dataset that the folder holds");
   command->callback([args, &status] { status = report("prepare", prepare(*args)); });
 }
@@ -165,14 +199,23 @@ std::string printable(const std::string& text) {
   return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-void show_documents(const data::Dataset& dataset, const data::Documents& documents, const char* name, int count) {
+void show_documents(const data::Dataset& dataset,
+                    const data::Documents& documents,
+                    const char* name,
+                    int count) {
   constexpr int64_t kTokensShown = 48;
   for (int64_t i = 0; i < std::min<int64_t>(count, documents.size()); ++i) {
     const data::Documents::Document d = documents[i];
     std::vector<int32_t> ids;
-    for (int64_t t = d.begin; t < std::min(d.end, d.begin + kTokensShown); ++t) ids.push_back(d.shard->token(t));
-    fmt::print("  {} document {}: {} tokens, {} bytes: {}{}\n", name, i, d.tokens(), d.bytes,
-               printable(dataset.tokenizer().decode(ids)), d.tokens() > kTokensShown ? " ..." : "");
+    for (int64_t t = d.begin; t < std::min(d.end, d.begin + kTokensShown); ++t)
+      ids.push_back(d.shard->token(t));
+    fmt::print("  {} document {}: {} tokens, {} bytes: {}{}\n",
+               name,
+               i,
+               d.tokens(),
+               d.bytes,
+               printable(dataset.tokenizer().decode(ids)),
+               d.tokens() > kTokensShown ? " ..." : "");
   }
 }
 
@@ -180,16 +223,29 @@ Result<void> inspect(const InspectArgs& args) {
   ProgressLine line;
   const auto progress = [&](uint64_t done, uint64_t total) {
     line.show(system_clock().monotonic_s(), [&] {
-      return fmt::format("verifying: {} of {}", format_bytes(static_cast<double>(done)), format_bytes(static_cast<double>(total)));
+      return fmt::format("verifying: {} of {}",
+                         format_bytes(static_cast<double>(done)),
+                         format_bytes(static_cast<double>(total)));
     });
   };
-  TRY_ASSIGN(const auto dataset,
-             data::Dataset::open(args.folder, args.verify ? data::Dataset::Verify::kAll : data::Dataset::Verify::kSizes, progress));
+  TRY_ASSIGN(
+      const auto dataset,
+      data::Dataset::open(args.folder,
+                          args.verify ? data::Dataset::Verify::kAll : data::Dataset::Verify::kSizes,
+                          progress));
   line.clear();
   const data::Manifest& m = dataset->manifest();
-  fmt::print("{}: vocabulary {}, begin token {}, end token {}, split {}\n", args.folder, m.vocab_size, m.bos, m.eos, m.split);
+  fmt::print("{}: vocabulary {}, begin token {}, end token {}, split {}\n",
+             args.folder,
+             m.vocab_size,
+             m.bos,
+             m.eos,
+             m.split);
   for (const data::InputInfo& input : m.inputs)
-    fmt::print("  from {} ({}, {} documents)\n", input.path, format_bytes(static_cast<double>(input.file_bytes)), input.documents);
+    fmt::print("  from {} ({}, {} documents)\n",
+               input.path,
+               format_bytes(static_cast<double>(input.file_bytes)),
+               input.documents);
   show_documents(*dataset, dataset->train(), "training", args.documents);
   show_documents(*dataset, dataset->held_out(), "held-out", args.documents);
   return print_json({{"command", "data inspect"},
@@ -207,7 +263,9 @@ void add_inspect(CLI::App& parent, int& status) {
   CLI::App* command = parent.add_subcommand("inspect", "Show what a dataset holds");
   command->add_option("folder", args->folder, "The dataset")->required();
   command->add_flag("--verify", args->verify, "Compare every file with its checksum");
-  command->add_option("--documents", args->documents, "How many of each part to show")->check(CLI::Range(0, 1000))->capture_default_str();
+  command->add_option("--documents", args->documents, "How many of each part to show")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
   command->callback([args, &status] { status = report("inspect", inspect(*args)); });
 }
 

@@ -1,15 +1,41 @@
 // ferry: one program, one subcommand for each thing it does.
 #include <CLI/CLI.hpp>
 
+#include "base/check.h"
+#include "cli/command.h"
+#include "cli/data_command.h"
+#include "cli/eval_command.h"
+#include "cli/generate_command.h"
+#include "cli/logits_command.h"
 #include "cli/ops_command.h"
 #include "cli/tokenizer_command.h"
+#include "cli/train_command.h"
+#include "device/device.h"
 
 int main(int argc, char** argv) {
+  using namespace ferry;
   CLI::App app("Trains DeepSeek-style models and looks at them.", "ferry");
   app.require_subcommand(1);
+  app.fallthrough(false);
   int status = 0;
-  ferry::cli::add_ops_command(app, status);
-  ferry::cli::add_tokenizer_command(app, status);
-  CLI11_PARSE(app, argc, argv);
+  cli::add_tokenizer_command(app, status);
+  cli::add_data_command(app, status);
+  cli::add_train_command(app, status);
+  cli::add_eval_command(app, status);
+  cli::add_generate_command(app, status);
+  cli::add_logits_command(app, status);
+  cli::add_ops_command(app, status);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  } catch (const DeviceError& e) {
+    return cli::report({Code::kUnavailable, e.what()});
+  } catch (const Bug& e) {
+    fmt::print(stderr, "ferry: a bug in Ferry: {}\nPlease report it with the command that you gave.\n", e.what());
+    return 3;
+  } catch (const std::bad_alloc&) {
+    return cli::report({Code::kExhausted, "out of memory; choose smaller inputs or a larger machine"});
+  }
   return status;
 }

@@ -30,7 +30,8 @@ constexpr Magic kNotText[] = {
     {std::string_view("\xFD"
                       "7zXZ\0",
                       6),
-     "xz-compressed", "decompress it first (xz -dk), or recompress it with zstd"},
+     "xz-compressed",
+     "decompress it first (xz -dk), or recompress it with zstd"},
     {"BZh", "bzip2-compressed", "decompress it first (bzip2 -dk), or recompress it with zstd"},
     {"PAR1", "a Parquet file", "convert it to .jsonl first"},
     {"%PDF-", "a PDF", "extract its text first (pdftotext)"},
@@ -80,8 +81,11 @@ struct ByteStream::State {
 
   template <typename... Args>
   tl::unexpected<Status> corrupt(fmt::format_string<Args...> what, Args&&... args) const {
-    return fail(Code::kCorrupt, "{}: {} (byte {} of the file); fetch or make the file again", file.path(),
-                fmt::format(what, std::forward<Args>(args)...), offset());
+    return fail(Code::kCorrupt,
+                "{}: {} (byte {} of the file); fetch or make the file again",
+                file.path(),
+                fmt::format(what, std::forward<Args>(args)...),
+                offset());
   }
 
   Result<size_t> read_plain(char* out, size_t size) {
@@ -108,7 +112,8 @@ struct ByteStream::State {
           ++begin;
           continue;
         }
-        if (members > 0 && input[begin] != kGzipMagic[0]) return corrupt("bytes that are not gzip after its end");
+        if (members > 0 && input[begin] != kGzipMagic[0])
+          return corrupt("bytes that are not gzip after its end");
         check(inflateReset(&gzip) == Z_OK, "byte_stream: zlib cannot be reset");
         in_member = true;
       }
@@ -122,7 +127,8 @@ struct ByteStream::State {
       } else if (code == Z_MEM_ERROR) {
         return fail(Code::kExhausted, "{}: no memory to decompress it", file.path());
       } else if (code != Z_OK && code != Z_BUF_ERROR) {
-        return corrupt("the gzip data is damaged: {}", gzip.msg != nullptr ? gzip.msg : "unknown error");
+        return corrupt("the gzip data is damaged: {}",
+                       gzip.msg != nullptr ? gzip.msg : "unknown error");
       }
     }
     return wanted - gzip.avail_out;
@@ -138,7 +144,8 @@ struct ByteStream::State {
       if (at_end && !in_member) return size_t{0};
       const size_t code = ZSTD_decompressStream(zstd, &output, &in);
       begin += in.pos;
-      if (ZSTD_isError(code)) return corrupt("the zstd data cannot be read: {}", ZSTD_getErrorName(code));
+      if (ZSTD_isError(code))
+        return corrupt("the zstd data cannot be read: {}", ZSTD_getErrorName(code));
       in_member = code != 0;
       if (at_end && in_member && output.pos == 0) return corrupt("the zstd data is cut short");
     }
@@ -161,7 +168,8 @@ Result<ByteStream> ByteStream::open(const std::string& path) {
       return fail(Code::kInvalidInput, "{}: is {}; {}", path, magic.name, magic.advice);
   if (head.starts_with(kGzipMagic)) {
     state->kind = Kind::kGzip;
-    check(inflateInit2(&state->gzip, MAX_WBITS + 16) == Z_OK, "byte_stream: zlib cannot be started");
+    check(inflateInit2(&state->gzip, MAX_WBITS + 16) == Z_OK,
+          "byte_stream: zlib cannot be started");
     state->gzip_open = true;
   } else if (head.starts_with(kZstdMagic)) {
     state->kind = Kind::kZstd;
@@ -169,8 +177,10 @@ Result<ByteStream> ByteStream::open(const std::string& path) {
     check(state->zstd != nullptr, "byte_stream: zstd cannot be started");
     ZSTD_DCtx_setParameter(state->zstd, ZSTD_d_windowLogMax, kZstdWindowLogMax);
   } else if (path.ends_with(".gz") || path.ends_with(".dz") || path.ends_with(".zst")) {
-    return fail(Code::kCorrupt, "{}: its name says compressed, but it begins neither as gzip nor as zstd; "
-                "fetch or make the file again, or rename it", path);
+    return fail(Code::kCorrupt,
+                "{}: its name says compressed, but it begins neither as gzip nor as zstd; "
+                "fetch or make the file again, or rename it",
+                path);
   }
   return ByteStream(std::move(state));
 }

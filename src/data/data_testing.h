@@ -1,4 +1,5 @@
-// What the tests of this folder share: folders, files of all kinds, a small tokenizer, a random text.
+// What the tests of this folder share: folders, files of all kinds, a small tokenizer, a random
+// text.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -12,8 +12,11 @@ namespace {
 constexpr uint64_t kManifestBytesMax = uint64_t{64} << 20;
 
 tl::unexpected<Status> changed(const std::string& path) {
-  return fail(Code::kCorrupt, "{}: its checksum is not the manifest's; it changed after it was prepared: restore it, or "
-              "prepare the dataset again", path);
+  return fail(
+      Code::kCorrupt,
+      "{}: its checksum is not the manifest's; it changed after it was prepared: restore it, or "
+      "prepare the dataset again",
+      path);
 }
 
 Result<void> verify_text(const std::string& path, const std::string& blake2b) {
@@ -37,12 +40,22 @@ Documents::Document Documents::operator[](int64_t index) const {
   const auto after = std::upper_bound(first_.begin(), first_.end(), index);
   const auto s = static_cast<size_t>(after - first_.begin()) - 1;
   const int64_t d = index - first_[s];
-  return {&shards_[s], shards_[s].document_begin(d), shards_[s].document_end(d), shards_[s].document_bytes(d)};
+  return {&shards_[s],
+          shards_[s].document_begin(d),
+          shards_[s].document_end(d),
+          shards_[s].document_bytes(d)};
 }
 
-Dataset::Dataset(std::string folder, Manifest manifest, text::Tokenizer tokenizer, Documents train, Documents held_out)
-    : folder_(std::move(folder)), manifest_(std::move(manifest)), tokenizer_(std::move(tokenizer)),
-      train_(std::move(train)), held_out_(std::move(held_out)) {
+Dataset::Dataset(std::string folder,
+                 Manifest manifest,
+                 text::Tokenizer tokenizer,
+                 Documents train,
+                 Documents held_out)
+    : folder_(std::move(folder)),
+      manifest_(std::move(manifest)),
+      tokenizer_(std::move(tokenizer)),
+      train_(std::move(train)),
+      held_out_(std::move(held_out)) {
   for (int32_t id = 0; id < manifest_.vocab_size; ++id) {
     const bool control = id == manifest_.bos || id == manifest_.eos;
     token_bytes_.push_back(control ? 0 : static_cast<int32_t>(tokenizer_.token_bytes(id).size()));
@@ -52,22 +65,33 @@ Dataset::Dataset(std::string folder, Manifest manifest, text::Tokenizer tokenize
 std::string Dataset::tokenizer_path() const { return join_path(folder_, kTokenizerFile); }
 std::string Dataset::held_out_text_path() const { return join_path(folder_, kHeldOutTextFile); }
 
-Result<std::shared_ptr<const Dataset>> Dataset::open(const std::string& folder, Verify verify,
-                                                     const std::function<void(uint64_t, uint64_t)>& progress) {
+Result<std::shared_ptr<const Dataset>> Dataset::open(
+    const std::string& folder,
+    Verify verify,
+    const std::function<void(uint64_t, uint64_t)>& progress) {
   const std::string manifest_path = join_path(folder, kManifestFile);
   if (!path_exists(manifest_path))
-    return fail(Code::kNotFound, "{}: is no dataset, or one that was not prepared to its end: it has no {}; run `ferry data "
-                "prepare`", folder, kManifestFile);
+    return fail(
+        Code::kNotFound,
+        "{}: is no dataset, or one that was not prepared to its end: it has no {}; run `ferry data "
+        "prepare`",
+        folder,
+        kManifestFile);
   TRY_ASSIGN(const std::string json, read_file(manifest_path, kManifestBytesMax));
   TRY_ASSIGN(Manifest manifest, Manifest::parse(json, manifest_path));
 
   const std::string tokenizer_path = join_path(folder, kTokenizerFile);
   TRY_ASSIGN(const std::string tokenizer_json, read_file(tokenizer_path));
-  if (blake2b_hex(tokenizer_json.data(), tokenizer_json.size()) != manifest.tokenizer_blake2b) return changed(tokenizer_path);
+  if (blake2b_hex(tokenizer_json.data(), tokenizer_json.size()) != manifest.tokenizer_blake2b)
+    return changed(tokenizer_path);
   TRY_ASSIGN(text::Tokenizer tokenizer, text::Tokenizer::parse(tokenizer_json, tokenizer_path));
   if (tokenizer.vocab_size() != manifest.vocab_size)
-    return fail(Code::kCorrupt, "{}: vocab_size {} is not that of {} ({}); prepare the dataset again", manifest_path,
-                manifest.vocab_size, kTokenizerFile, tokenizer.vocab_size());
+    return fail(Code::kCorrupt,
+                "{}: vocab_size {} is not that of {} ({}); prepare the dataset again",
+                manifest_path,
+                manifest.vocab_size,
+                kTokenizerFile,
+                tokenizer.vocab_size());
 
   uint64_t done = 0, total = 0;
   for (const Part* part : {&manifest.train, &manifest.held_out})
@@ -75,7 +99,10 @@ Result<std::shared_ptr<const Dataset>> Dataset::open(const std::string& folder, 
   const auto open_part = [&](const Part& part) -> Result<Documents> {
     std::vector<Shard> shards;
     for (const ShardInfo& info : part.shards) {
-      TRY_ASSIGN(Shard shard, Shard::open(join_path(folder, info.file), info, manifest.vocab_size, verify == Verify::kAll));
+      TRY_ASSIGN(
+          Shard shard,
+          Shard::open(
+              join_path(folder, info.file), info, manifest.vocab_size, verify == Verify::kAll));
       shards.push_back(std::move(shard));
       done += info.file_bytes;
       if (progress) progress(done, total);
@@ -84,9 +111,10 @@ Result<std::shared_ptr<const Dataset>> Dataset::open(const std::string& folder, 
   };
   TRY_ASSIGN(Documents train, open_part(manifest.train));
   TRY_ASSIGN(Documents held_out, open_part(manifest.held_out));
-  if (verify == Verify::kAll) TRY(verify_text(join_path(folder, kHeldOutTextFile), manifest.held_out_text_blake2b));
-  return std::shared_ptr<const Dataset>(
-      new Dataset(folder, std::move(manifest), std::move(tokenizer), std::move(train), std::move(held_out)));
+  if (verify == Verify::kAll)
+    TRY(verify_text(join_path(folder, kHeldOutTextFile), manifest.held_out_text_blake2b));
+  return std::shared_ptr<const Dataset>(new Dataset(
+      folder, std::move(manifest), std::move(tokenizer), std::move(train), std::move(held_out)));
 }
 
 }  // namespace ferry::data

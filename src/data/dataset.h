@@ -19,8 +19,8 @@ class Documents {
  public:
   struct Document {
     const Shard* shard;
-    int64_t begin, end;   // tokens in the shard; the last is the end token
-    int64_t bytes;        // of text
+    int64_t begin, end;  // tokens in the shard; the last is the end token
+    int64_t bytes;       // of text
     int64_t tokens() const { return end - begin; }
   };
 
@@ -32,20 +32,25 @@ class Documents {
 
  private:
   std::vector<Shard> shards_;
-  std::vector<int64_t> first_;   // document of each shard, and one past the last
+  std::vector<int64_t> first_;  // document of each shard, and one past the last
   int64_t tokens_ = 0, bytes_ = 0;
 };
 
 /// Immutable; share it between loaders by shared_ptr.
 class Dataset {
  public:
-  enum class Verify { kAll, kSizes };   // hash every file (about 1 GB/s), or only compare sizes and counts
+  enum class Verify {
+    kAll,
+    kSizes
+  };  // hash every file (about 1 GB/s), or only compare sizes and counts
 
   /// Errors: kNotFound without a manifest (no dataset, or one that was not prepared to its end);
   /// kCorrupt if a file is not what was prepared, naming it.
   /// progress(done, total) is called with bytes after each file.
-  static Result<std::shared_ptr<const Dataset>> open(const std::string& folder, Verify verify,
-                                                     const std::function<void(uint64_t, uint64_t)>& progress = {});
+  static Result<std::shared_ptr<const Dataset>> open(
+      const std::string& folder,
+      Verify verify,
+      const std::function<void(uint64_t, uint64_t)>& progress = {});
 
   const Manifest& manifest() const { return manifest_; }
   const std::string& folder() const { return folder_; }
@@ -59,7 +64,11 @@ class Dataset {
   int32_t token_bytes(int32_t id) const { return token_bytes_[static_cast<size_t>(id)]; }
 
  private:
-  Dataset(std::string folder, Manifest manifest, text::Tokenizer tokenizer, Documents train, Documents held_out);
+  Dataset(std::string folder,
+          Manifest manifest,
+          text::Tokenizer tokenizer,
+          Documents train,
+          Documents held_out);
   std::string folder_;
   Manifest manifest_;
   text::Tokenizer tokenizer_;

@@ -8,8 +8,14 @@ namespace ferry::data {
 namespace {
 
 /// Appends a segment: inputs [offset, offset + count) of a document.
-void append_segment(const Dataset& dataset, const Documents::Document& d, int64_t offset, int64_t count, Batch& out) {
-  const auto stored = [&](int64_t i) { return d.shard->token(d.begin + i); };   // the label of input i
+void append_segment(const Dataset& dataset,
+                    const Documents::Document& d,
+                    int64_t offset,
+                    int64_t count,
+                    Batch& out) {
+  const auto stored = [&](int64_t i) {
+    return d.shard->token(d.begin + i);
+  };  // the label of input i
   for (int64_t i = offset; i < offset + count; ++i) {
     const int32_t label = stored(i);
     out.tokens.push_back(i == 0 ? dataset.manifest().bos : stored(i - 1));
@@ -21,14 +27,16 @@ void append_segment(const Dataset& dataset, const Documents::Document& d, int64_
   if (offset + count < d.tokens()) return;
   ++out.label_documents;
   if (dataset.manifest().token_bytes_exact) return;
-  // The tokenizer normalised the text: what its tokens' bytes lack or exceed is set right at the end.
+  // The tokenizer normalised the text: what its tokens' bytes lack or exceed is set right at the
+  // end.
   int64_t bytes = 0;
   for (int64_t i = 0; i < d.tokens(); ++i) bytes += dataset.token_bytes(stored(i));
   out.label_bytes += d.bytes - bytes;
 }
 
 void reserve(Batch& batch, int64_t tokens) {
-  for (std::vector<int32_t>* v : {&batch.tokens, &batch.labels, &batch.mtp_labels}) v->reserve(static_cast<size_t>(tokens));
+  for (std::vector<int32_t>* v : {&batch.tokens, &batch.labels, &batch.mtp_labels})
+    v->reserve(static_cast<size_t>(tokens));
 }
 
 Result<void> check_setting(bool ok, const char* name, int64_t value, std::string_view must) {
@@ -46,7 +54,7 @@ struct Loader::Epoch {
   static constexpr uint64_t kStride = 64;
   int64_t number;
   Permutation order;
-  std::vector<int64_t> begin;   // token at which document kStride * i of the order begins
+  std::vector<int64_t> begin;  // token at which document kStride * i of the order begins
 
   Epoch(const Documents& documents, uint64_t seed, int64_t epoch_number)
       : number(epoch_number),
@@ -57,13 +65,18 @@ struct Loader::Epoch {
       if (i % kStride == 0) begin.push_back(at);
       at += documents[static_cast<int64_t>(order(i))].tokens();
     }
-    check(at == documents.tokens(), "loader: {} tokens in the documents, {} in the shards", at, documents.tokens());
+    check(at == documents.tokens(),
+          "loader: {} tokens in the documents, {} in the shards",
+          at,
+          documents.tokens());
   }
 
   /// Calls f(document, offset in it, count) for the tokens [from, from + count) of the stream.
   template <typename F>
   void for_each(const Documents& documents, int64_t from, int64_t count, F f) const {
-    const auto block = static_cast<uint64_t>(std::upper_bound(begin.begin(), begin.end(), from) - begin.begin()) - 1;
+    const auto block =
+        static_cast<uint64_t>(std::upper_bound(begin.begin(), begin.end(), from) - begin.begin()) -
+        1;
     int64_t at = begin[block];
     for (uint64_t i = block * kStride; count > 0; ++i) {
       const Documents::Document d = documents[static_cast<int64_t>(order(i))];
@@ -84,19 +97,26 @@ struct Loader::Cache {
 };
 
 Loader::Loader(std::shared_ptr<const Dataset> dataset, const LoaderConfig& config)
-    : dataset_(std::move(dataset)), config_(config),
-      sequences_per_step_(config.tokens_per_step / config.sequence_length), cache_(std::make_unique<Cache>()) {}
+    : dataset_(std::move(dataset)),
+      config_(config),
+      sequences_per_step_(config.tokens_per_step / config.sequence_length),
+      cache_(std::make_unique<Cache>()) {}
 Loader::Loader(Loader&&) noexcept = default;
 Loader& Loader::operator=(Loader&&) noexcept = default;
 Loader::~Loader() = default;
 
 Result<Loader> Loader::create(std::shared_ptr<const Dataset> dataset, const LoaderConfig& config) {
   const int64_t length = config.sequence_length, tokens = config.tokens_per_step;
-  TRY(check_setting(length >= 2 && length <= kSequenceLengthMax, "sequence_length", length, "2 to 16777216"));
-  TRY(check_setting(tokens >= length && tokens <= kBatchTokensMax && tokens % length == 0, "tokens_per_step", tokens,
+  TRY(check_setting(
+      length >= 2 && length <= kSequenceLengthMax, "sequence_length", length, "2 to 16777216"));
+  TRY(check_setting(tokens >= length && tokens <= kBatchTokensMax && tokens % length == 0,
+                    "tokens_per_step",
+                    tokens,
                     fmt::format("a multiple of sequence_length ({}), at most 2147483648", length)));
   if (dataset->train().size() == 0)
-    return fail(Code::kInvalidInput, "{}: has no training documents; prepare it from more text", dataset->folder());
+    return fail(Code::kInvalidInput,
+                "{}: has no training documents; prepare it from more text",
+                dataset->folder());
   return Loader(std::move(dataset), config);
 }
 
@@ -111,19 +131,27 @@ Batch Loader::batch(int64_t step) const { return micro_batch(step, 0, sequences_
 
 Batch Loader::micro_batch(int64_t step, int64_t first, int64_t count) const {
   check(step >= 0 && first >= 0 && count >= 0 && first + count <= sequences_per_step_,
-        "loader: sequences {} to {} of {} in step {}", first, first + count, sequences_per_step_, step);
+        "loader: sequences {} to {} of {} in step {}",
+        first,
+        first + count,
+        sequences_per_step_,
+        step);
   const int64_t length = config_.sequence_length;
   const int64_t per_epoch = tokens_per_epoch();
   Batch out;
   reserve(out, count * length);
   for (int64_t s = 0; s < count; ++s) {
     int64_t at = (step * sequences_per_step_ + first + s) * length;
-    for (int64_t left = length; left > 0;) {   // a sequence may span epochs
+    for (int64_t left = length; left > 0;) {  // a sequence may span epochs
       const int64_t within = at % per_epoch;
       const int64_t n = std::min(left, per_epoch - within);
-      epoch(at / per_epoch)->for_each(dataset_->train(), within, n, [&](const Documents::Document& d, int64_t offset, int64_t m) {
-        append_segment(*dataset_, d, offset, m, out);
-      });
+      epoch(at / per_epoch)
+          ->for_each(dataset_->train(),
+                     within,
+                     n,
+                     [&](const Documents::Document& d, int64_t offset, int64_t m) {
+                       append_segment(*dataset_, d, offset, m, out);
+                     });
       at += n;
       left -= n;
     }
@@ -131,9 +159,11 @@ Batch Loader::micro_batch(int64_t step, int64_t first, int64_t count) const {
   return out;
 }
 
-HeldOut::HeldOut(std::shared_ptr<const Dataset> dataset, int32_t sequence_length, int64_t tokens_per_batch)
+HeldOut::HeldOut(std::shared_ptr<const Dataset> dataset,
+                 int32_t sequence_length,
+                 int64_t tokens_per_batch)
     : dataset_(std::move(dataset)), sequence_length_(sequence_length) {
-  int64_t used = tokens_per_batch;   // of the current batch: the first segment opens one
+  int64_t used = tokens_per_batch;  // of the current batch: the first segment opens one
   const Documents& documents = dataset_->held_out();
   for (int64_t i = 0; i < documents.size(); ++i) {
     const int64_t tokens = documents[i].tokens();
@@ -149,12 +179,18 @@ HeldOut::HeldOut(std::shared_ptr<const Dataset> dataset, int32_t sequence_length
   begin_.push_back({documents.size(), 0});
 }
 
-Result<HeldOut> HeldOut::create(std::shared_ptr<const Dataset> dataset, int32_t sequence_length,
+Result<HeldOut> HeldOut::create(std::shared_ptr<const Dataset> dataset,
+                                int32_t sequence_length,
                                 int64_t tokens_per_batch) {
-  TRY(check_setting(sequence_length >= 2 && sequence_length <= kSequenceLengthMax, "sequence_length", sequence_length,
+  TRY(check_setting(sequence_length >= 2 && sequence_length <= kSequenceLengthMax,
+                    "sequence_length",
+                    sequence_length,
                     "2 to 16777216"));
-  TRY(check_setting(tokens_per_batch >= sequence_length && tokens_per_batch <= kBatchTokensMax, "tokens_per_batch",
-                    tokens_per_batch, fmt::format("at least sequence_length ({}), at most 2147483648", sequence_length)));
+  TRY(check_setting(
+      tokens_per_batch >= sequence_length && tokens_per_batch <= kBatchTokensMax,
+      "tokens_per_batch",
+      tokens_per_batch,
+      fmt::format("at least sequence_length ({}), at most 2147483648", sequence_length)));
   return HeldOut(std::move(dataset), sequence_length, tokens_per_batch);
 }
 
@@ -162,7 +198,8 @@ Batch HeldOut::batch(int64_t index) const {
   check(index >= 0 && index < batches(), "held-out: batch {} of {}", index, batches());
   const Place end = begin_[static_cast<size_t>(index) + 1];
   Batch out;
-  for (Place at = begin_[static_cast<size_t>(index)]; at.document != end.document || at.offset != end.offset;) {
+  for (Place at = begin_[static_cast<size_t>(index)];
+       at.document != end.document || at.offset != end.offset;) {
     const Documents::Document d = dataset_->held_out()[at.document];
     const int64_t n = std::min<int64_t>(sequence_length_, d.tokens() - at.offset);
     append_segment(*dataset_, d, at.offset, n, out);

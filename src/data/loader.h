@@ -1,5 +1,5 @@
-// Batches of training and of held-out text, each a pure function of (dataset, settings, number): to go
-// on at step N is to ask for batch N.
+// Batches of training and of held-out text, each a pure function of (dataset, settings, number): to
+// go on at step N is to ask for batch N.
 //
 // A document of tokens t1 ... tn is learnt as  input  bos t1 ... tn
 //                                              label  t1 ... tn eos
@@ -20,26 +20,27 @@ namespace ferry::data {
 struct Batch {
   std::vector<int32_t> tokens;      // inputs
   std::vector<int32_t> labels;      // the next token of each; there always is one
-  std::vector<int32_t> mtp_labels;  // the one after that; -1 where the document ends before it, or, in
-                                    // a segment that is cut, for its last token
-  std::vector<int32_t> segment_lengths;   // sum: tokens. Attention stays inside; positions begin at 0
-  int64_t label_bytes = 0;          // of original text that the labels stand for
-  int64_t label_documents = 0;      // documents whose end is among the labels
+  std::vector<int32_t> mtp_labels;  // the one after that; -1 where the document ends before it, or,
+                                    // in a segment that is cut, for its last token
+  std::vector<int32_t>
+      segment_lengths;          // sum: tokens. Attention stays inside; positions begin at 0
+  int64_t label_bytes = 0;      // of original text that the labels stand for
+  int64_t label_documents = 0;  // documents whose end is among the labels
 };
 
 struct LoaderConfig {
-  int32_t sequence_length = 0;      // at least 2
-  int64_t tokens_per_step = 0;      // a multiple of sequence_length
+  int32_t sequence_length = 0;  // at least 2
+  int64_t tokens_per_step = 0;  // a multiple of sequence_length
   uint64_t seed = 0;
 };
 
 /// Training batches.
 ///
-/// Each epoch takes all documents in an order of its own, a permutation keyed by (seed, epoch); one after the
-/// other they are a stream, and the epochs' streams are one. Sequence s is the stream's tokens
-/// [s * sequence_length, (s + 1) * sequence_length). A document that a sequence's end cuts goes
-/// on in the next one as a new segment: it does not see what came before, and its first input is
-/// the token before the cut. No token is dropped and none is padding.
+/// Each epoch takes all documents in an order of its own, a permutation keyed by (seed, epoch); one
+/// after the other they are a stream, and the epochs' streams are one. Sequence s is the stream's
+/// tokens [s * sequence_length, (s + 1) * sequence_length). A document that a sequence's end cuts
+/// goes on in the next one as a new segment: it does not see what came before, and its first input
+/// is the token before the cut. No token is dropped and none is padding.
 ///
 /// Threads: any number. Memory: the index of one epoch, 8 bytes per 64 documents.
 class Loader {
@@ -75,14 +76,15 @@ class Loader {
   ~Loader();
 };
 
-/// The held-out documents, in the order of their hashes, so that the first batches are a sample of all.
-/// Each document is cut at multiples of sequence_length into segments, which are packed whole,
-/// in order, into batches of at most tokens_per_batch tokens. What is cut off does not see what came
-/// before it. All labels' bytes together are the documents' bytes.
+/// The held-out documents, in the order of their hashes, so that the first batches are a sample of
+/// all. Each document is cut at multiples of sequence_length into segments, which are packed whole,
+/// in order, into batches of at most tokens_per_batch tokens. What is cut off does not see what
+/// came before it. All labels' bytes together are the documents' bytes.
 class HeldOut {
  public:
   /// Errors: kInvalidInput, naming the setting; none if nothing is held out: then batches() is 0.
-  static Result<HeldOut> create(std::shared_ptr<const Dataset> dataset, int32_t sequence_length,
+  static Result<HeldOut> create(std::shared_ptr<const Dataset> dataset,
+                                int32_t sequence_length,
                                 int64_t tokens_per_batch);
 
   int64_t batches() const { return static_cast<int64_t>(begin_.size()) - 1; }
@@ -90,12 +92,14 @@ class HeldOut {
 
  private:
   struct Place {
-    int64_t document, offset;   // of a segment's first input
+    int64_t document, offset;  // of a segment's first input
   };
-  HeldOut(std::shared_ptr<const Dataset> dataset, int32_t sequence_length, int64_t tokens_per_batch);
+  HeldOut(std::shared_ptr<const Dataset> dataset,
+          int32_t sequence_length,
+          int64_t tokens_per_batch);
   std::shared_ptr<const Dataset> dataset_;
   int32_t sequence_length_;
-  std::vector<Place> begin_;   // of each batch, and the end
+  std::vector<Place> begin_;  // of each batch, and the end
 };
 
 }  // namespace ferry::data

@@ -10,13 +10,16 @@ namespace ferry::data {
 namespace {
 
 /// A dataset of documents of very different lengths, one a line.
-std::shared_ptr<const Dataset> make_dataset(const TestFolder& folder, const std::string& tokenizer, int documents,
+std::shared_ptr<const Dataset> make_dataset(const TestFolder& folder,
+                                            const std::string& tokenizer,
+                                            int documents,
                                             uint64_t held_out_bytes) {
   const Random random(21, RandomPurpose::kTest, 0);
   std::string text;
   for (uint64_t i = 0; i < static_cast<uint64_t>(documents); ++i) {
     const int words = i % 7 == 0 ? 60 : 1 + static_cast<int>(random.below(i, 9));
-    text += random_words(random, i * 100, words) + (i % 3 == 0 ? " e\xCC\x81t\xC3\xA9\n" : " 中\n");   // NFC changes one
+    text += random_words(random, i * 100, words) +
+            (i % 3 == 0 ? " e\xCC\x81t\xC3\xA9\n" : " 中\n");  // NFC changes one
   }
   PrepareOptions options;
   options.inputs = {folder.write("a.txt", text)};
@@ -39,7 +42,8 @@ Loader make_loader(const std::shared_ptr<const Dataset>& dataset, const LoaderCo
 
 bool operator==(const Batch& a, const Batch& b) {
   return a.tokens == b.tokens && a.labels == b.labels && a.mtp_labels == b.mtp_labels &&
-         a.segment_lengths == b.segment_lengths && a.label_bytes == b.label_bytes && a.label_documents == b.label_documents;
+         a.segment_lengths == b.segment_lengths && a.label_bytes == b.label_bytes &&
+         a.label_documents == b.label_documents;
 }
 
 /// What holds inside every batch.
@@ -67,7 +71,8 @@ void append(Batch& all, const Batch& more) {
   all.tokens.insert(all.tokens.end(), more.tokens.begin(), more.tokens.end());
   all.labels.insert(all.labels.end(), more.labels.begin(), more.labels.end());
   all.mtp_labels.insert(all.mtp_labels.end(), more.mtp_labels.begin(), more.mtp_labels.end());
-  all.segment_lengths.insert(all.segment_lengths.end(), more.segment_lengths.begin(), more.segment_lengths.end());
+  all.segment_lengths.insert(
+      all.segment_lengths.end(), more.segment_lengths.begin(), more.segment_lengths.end());
   all.label_bytes += more.label_bytes;
   all.label_documents += more.label_documents;
 }
@@ -80,7 +85,8 @@ TEST(Permutation, IsABijectionThatDependsOnItsKey) {
     EXPECT_EQ(values.size(), n);
     EXPECT_EQ(*values.rbegin(), n - 1);
   }
-  const Permutation a(1000, Random(1, RandomPurpose::kShuffle, 0)), b(1000, Random(1, RandomPurpose::kShuffle, 1)),
+  const Permutation a(1000, Random(1, RandomPurpose::kShuffle, 0)),
+      b(1000, Random(1, RandomPurpose::kShuffle, 1)),
       c(1000, Random(2, RandomPurpose::kShuffle, 0));
   int same_b = 0, same_c = 0, fixed = 0, follows = 0;
   for (uint64_t i = 0; i < 1000; ++i) {
@@ -89,7 +95,7 @@ TEST(Permutation, IsABijectionThatDependsOnItsKey) {
     fixed += a(i) == i;
     follows += i > 0 && a(i) == a(i - 1) + 1;
   }
-  for (const int count : {same_b, same_c, fixed, follows}) EXPECT_LT(count, 10);   // each expects 1
+  for (const int count : {same_b, same_c, fixed, follows}) EXPECT_LT(count, 10);  // each expects 1
 }
 
 TEST(Loader, EachEpochTakesEveryDocumentOnceWholeAndInAnotherOrder) {
@@ -154,22 +160,25 @@ TEST(Loader, ABatchIsAFunctionOfItsStepAlone) {
   std::vector<Batch> batches;
   {
     const Loader loader = make_loader(dataset, config);
-    for (int64_t step = 0; step * 96 < 4 * loader.tokens_per_epoch(); ++step) batches.push_back(loader.batch(step));
+    for (int64_t step = 0; step * 96 < 4 * loader.tokens_per_epoch(); ++step)
+      batches.push_back(loader.batch(step));
   }
   const Loader again = make_loader(dataset, config);
   const Random random(1, RandomPurpose::kTest, 0);
-  for (uint64_t i = 0; i < 200; ++i) {   // in any order, across epochs
+  for (uint64_t i = 0; i < 200; ++i) {  // in any order, across epochs
     const auto step = static_cast<int64_t>(random.below(i, batches.size()));
     ASSERT_TRUE(again.batch(step) == batches[static_cast<size_t>(step)]) << step;
   }
   for (const int64_t resumed_at : {int64_t{1}, int64_t{37}}) {
-    const Loader resumed = make_loader(*Dataset::open(folder / "dataset", Dataset::Verify::kAll), config);
+    const Loader resumed =
+        make_loader(*Dataset::open(folder / "dataset", Dataset::Verify::kAll), config);
     for (int64_t step = resumed_at; step < resumed_at + 50; ++step)
       ASSERT_TRUE(resumed.batch(step) == batches[static_cast<size_t>(step)]);
   }
-  for (const int64_t count : {1, 2}) {   // micro-batches are the batch
+  for (const int64_t count : {1, 2}) {  // micro-batches are the batch
     Batch all;
-    for (int64_t first = 0; first < again.sequences_per_step(); first += count) append(all, again.micro_batch(30, first, count));
+    for (int64_t first = 0; first < again.sequences_per_step(); first += count)
+      append(all, again.micro_batch(30, first, count));
     EXPECT_TRUE(all == batches[30]);
   }
   // The same stream in steps of another size.
@@ -201,8 +210,12 @@ TEST(Loader, CountsTheBytesOfTheTextAlsoWhereTheTokenizerChangesIt) {
 TEST(Loader, RefusesSettingsThatDoNotFit) {
   const TestFolder folder;
   const auto dataset = make_dataset(folder, tokenizer_json(), 50, 0);
-  for (const LoaderConfig& config : {LoaderConfig{0, 64, 0}, LoaderConfig{1, 64, 0}, LoaderConfig{-16, 64, 0},
-                                     LoaderConfig{16, 0, 0}, LoaderConfig{16, 65, 0}, LoaderConfig{128, 64, 0}}) {
+  for (const LoaderConfig& config : {LoaderConfig{0, 64, 0},
+                                     LoaderConfig{1, 64, 0},
+                                     LoaderConfig{-16, 64, 0},
+                                     LoaderConfig{16, 0, 0},
+                                     LoaderConfig{16, 65, 0},
+                                     LoaderConfig{128, 64, 0}}) {
     const auto loader = Loader::create(dataset, config);
     ASSERT_FALSE(loader);
     EXPECT_EQ(loader.error().code, Code::kInvalidInput);
@@ -231,13 +244,15 @@ TEST(HeldOut, CoversEveryByteWhateverTheBatches) {
     EXPECT_EQ(all.label_documents, dataset->held_out().size());
     std::vector<std::string> documents(1);
     for (const int32_t label : all.labels) {
-      if (label != dataset->manifest().eos) documents.back() += dataset->tokenizer().token_bytes(label);
-      else documents.emplace_back();
+      if (label != dataset->manifest().eos)
+        documents.back() += dataset->tokenizer().token_bytes(label);
+      else
+        documents.emplace_back();
     }
     documents.pop_back();
     EXPECT_EQ(documents, expected);
     if (per_batch == 32) first = all;
-    EXPECT_TRUE(all == first);   // the same segments, whatever the packing
+    EXPECT_TRUE(all == first);  // the same segments, whatever the packing
   }
 }
 

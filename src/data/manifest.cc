@@ -21,9 +21,16 @@ uint64_t sum(const std::vector<ShardInfo>& shards, uint64_t ShardInfo::*field) {
 Json part_json(const Part& part) {
   Json shards = Json::array();
   for (const ShardInfo& s : part.shards)
-    shards.push_back({{"file", s.file}, {"file_bytes", s.file_bytes}, {"blake2b", s.blake2b},
-                      {"tokens", s.tokens}, {"documents", s.documents}, {"bytes", s.bytes}});
-  return {{"tokens", part.tokens()}, {"documents", part.documents()}, {"bytes", part.bytes()}, {"shards", shards}};
+    shards.push_back({{"file", s.file},
+                      {"file_bytes", s.file_bytes},
+                      {"blake2b", s.blake2b},
+                      {"tokens", s.tokens},
+                      {"documents", s.documents},
+                      {"bytes", s.bytes}});
+  return {{"tokens", part.tokens()},
+          {"documents", part.documents()},
+          {"bytes", part.bytes()},
+          {"shards", shards}};
 }
 
 /// Reads fields and remembers the first that is not as it must be.
@@ -52,8 +59,12 @@ class Fields {
     const Json* v = get(name, [](const Json& j) { return j.is_string(); });
     return v != nullptr ? v->get<std::string>() : "";
   }
-  const Json& object(const char* name) { return nested(name, [](const Json& j) { return j.is_object(); }); }
-  const Json& array(const char* name) { return nested(name, [](const Json& j) { return j.is_array(); }); }
+  const Json& object(const char* name) {
+    return nested(name, [](const Json& j) { return j.is_object(); });
+  }
+  const Json& array(const char* name) {
+    return nested(name, [](const Json& j) { return j.is_array(); });
+  }
 
   void fault(const std::string& name) {
     if (fault_.empty()) fault_ = name;
@@ -86,8 +97,12 @@ Part read_part(Fields& parent, const char* name) {
   Part part;
   for (const Json& json : in.array("shards")) {
     Fields f(json);
-    ShardInfo s{f.text("file"), f.number("file_bytes"), f.text("blake2b"),
-                f.number("tokens"), f.number("documents"), f.number("bytes")};
+    ShardInfo s{f.text("file"),
+                f.number("file_bytes"),
+                f.text("blake2b"),
+                f.number("tokens"),
+                f.number("documents"),
+                f.number("bytes")};
     // A shard lies in the dataset's folder, wherever its manifest would like it to be.
     if (s.file.empty() || s.file.find('/') != s.file.npos) f.fault("file");
     in.join(f, "shards");
@@ -109,17 +124,27 @@ uint64_t Part::bytes() const { return sum(shards, &ShardInfo::bytes); }
 std::string Manifest::to_json() const {
   Json inputs_json = Json::array();
   for (const InputInfo& i : inputs)
-    inputs_json.push_back(
-        {{"path", i.path}, {"file_bytes", i.file_bytes}, {"blake2b", i.blake2b}, {"documents", i.documents}});
+    inputs_json.push_back({{"path", i.path},
+                           {"file_bytes", i.file_bytes},
+                           {"blake2b", i.blake2b},
+                           {"documents", i.documents}});
   const Json json = {
       {"format", kFormat},
       {"version", version},
       {"tokenizer",
-       {{"file", kTokenizerFile}, {"blake2b", tokenizer_blake2b}, {"vocab_size", vocab_size}, {"bos", bos},
-        {"eos", eos}, {"token_bytes_exact", token_bytes_exact}}},
+       {{"file", kTokenizerFile},
+        {"blake2b", tokenizer_blake2b},
+        {"vocab_size", vocab_size},
+        {"bos", bos},
+        {"eos", eos},
+        {"token_bytes_exact", token_bytes_exact}}},
       {"settings",
-       {{"split", split}, {"field", field}, {"min_document_bytes", min_document_bytes},
-        {"held_out_bytes", held_out_bytes}, {"near_duplicate", near_duplicate}, {"seed", seed}}},
+       {{"split", split},
+        {"field", field},
+        {"min_document_bytes", min_document_bytes},
+        {"held_out_bytes", held_out_bytes},
+        {"near_duplicate", near_duplicate},
+        {"seed", seed}}},
       {"inputs", inputs_json},
       {"left_out", {{"duplicates", duplicates}, {"near_duplicates", near_duplicates}}},
       {"held_out_text_blake2b", held_out_text_blake2b},
@@ -136,11 +161,14 @@ Result<Manifest> Manifest::parse(const std::string& text, const std::string& pat
   if (json.is_discarded()) return fail(Code::kCorrupt, "{}: is not JSON; {}", path, kAdvice);
   Fields root(json);
   Manifest m;
-  if (root.text("format") != kFormat) return fail(Code::kCorrupt, "{}: is not a dataset's manifest; {}", path, kAdvice);
+  if (root.text("format") != kFormat)
+    return fail(Code::kCorrupt, "{}: is not a dataset's manifest; {}", path, kAdvice);
   m.version = root.id("version");
   if (m.version != 1)
-    return fail(Code::kInvalidInput, "{}: is of version {}, this program reads version 1; prepare the dataset again",
-                path, m.version);
+    return fail(Code::kInvalidInput,
+                "{}: is of version {}, this program reads version 1; prepare the dataset again",
+                path,
+                m.version);
   Fields tokenizer(root.object("tokenizer"));
   m.tokenizer_blake2b = tokenizer.text("blake2b");
   m.vocab_size = tokenizer.id("vocab_size");
@@ -159,7 +187,8 @@ Result<Manifest> Manifest::parse(const std::string& text, const std::string& pat
   root.join(settings, "settings");
   for (const Json& input : root.array("inputs")) {
     Fields f(input);
-    m.inputs.push_back({f.text("path"), f.number("file_bytes"), f.text("blake2b"), f.number("documents")});
+    m.inputs.push_back(
+        {f.text("path"), f.number("file_bytes"), f.text("blake2b"), f.number("documents")});
     root.join(f, "inputs");
   }
   Fields left_out(root.object("left_out"));
@@ -170,13 +199,20 @@ Result<Manifest> Manifest::parse(const std::string& text, const std::string& pat
   m.train = read_part(root, "train");
   m.held_out = read_part(root, "held_out");
   if (!root.first_fault().empty())
-    return fail(Code::kCorrupt, "{}: field '{}' is missing or wrong; {}", path, root.first_fault(), kAdvice);
+    return fail(Code::kCorrupt,
+                "{}: field '{}' is missing or wrong; {}",
+                path,
+                root.first_fault(),
+                kAdvice);
   return m;
 }
 
 std::string Manifest::fingerprint() const {
-  const Json json = {{"tokenizer", tokenizer_blake2b}, {"bos", bos}, {"eos", eos},
-                     {"train", part_json(train)}, {"held_out", part_json(held_out)}};
+  const Json json = {{"tokenizer", tokenizer_blake2b},
+                     {"bos", bos},
+                     {"eos", eos},
+                     {"train", part_json(train)},
+                     {"held_out", part_json(held_out)}};
   const std::string text = json.dump();
   return blake2b_hex(text.data(), text.size());
 }

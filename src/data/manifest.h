@@ -15,29 +15,29 @@ struct InputInfo {
   std::string path;
   uint64_t file_bytes = 0;
   std::string blake2b;
-  uint64_t documents = 0;   // before any was left out
+  uint64_t documents = 0;  // before any was left out
 };
 
 /// The training or the held-out documents.
 struct Part {
   std::vector<ShardInfo> shards;
-  uint64_t tokens() const;      // end tokens included
+  uint64_t tokens() const;  // end tokens included
   uint64_t documents() const;
-  uint64_t bytes() const;       // of text
+  uint64_t bytes() const;  // of text
 };
 
 struct Manifest {
   int version = 1;
   std::string tokenizer_blake2b;
   int32_t vocab_size = 0;
-  int32_t bos = 0, eos = 0;            // ids; equal if the tokenizer has but one such token
-  bool token_bytes_exact = true;       // the tokens' bytes are the text's, in every document
+  int32_t bos = 0, eos = 0;       // ids; equal if the tokenizer has but one such token
+  bool token_bytes_exact = true;  // the tokens' bytes are the text's, in every document
   std::string split, field;
   uint64_t min_document_bytes = 0, held_out_bytes = 0, seed = 0;
   double near_duplicate = 0;
   std::vector<InputInfo> inputs;
-  uint64_t duplicates = 0, near_duplicates = 0;   // documents left out
-  std::string held_out_text_blake2b;   // of held-out.txt
+  uint64_t duplicates = 0, near_duplicates = 0;  // documents left out
+  std::string held_out_text_blake2b;             // of held-out.txt
   Part train, held_out;
 
   std::string to_json() const;

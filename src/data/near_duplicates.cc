@@ -16,7 +16,11 @@ uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-enum class Letter : uint8_t { kNone, kWord, kWide };  // kWide: leads a UTF-8 character of 3 or 4 bytes
+enum class Letter : uint8_t {
+  kNone,
+  kWord,
+  kWide
+};  // kWide: leads a UTF-8 character of 3 or 4 bytes
 
 struct Letters {
   std::array<Letter, 256> kind{};
@@ -43,7 +47,8 @@ class ShingleWindow {
     words_[count_++ % kShingleWeight] = {word, weight};
     int total = 0;
     uint64_t hash = 0;
-    for (size_t back = 1; back <= count_ && back <= kShingleWeight && total < kShingleWeight; ++back) {
+    for (size_t back = 1; back <= count_ && back <= kShingleWeight && total < kShingleWeight;
+         ++back) {
       const Word& w = words_[(count_ - back) % kShingleWeight];
       hash = mix(hash + w.hash);
       total += w.weight;
@@ -111,12 +116,15 @@ void append_shingles(std::string_view text, std::vector<uint64_t>& hashes) {
       continue;
     }
     uint64_t hash = 0xCBF29CE484222325;  // FNV-1a over the folded bytes of the word
-    const auto take = [&] { hash = (hash ^ kLetters.folded[static_cast<unsigned char>(text[i++])]) * 0x100000001B3; };
+    const auto take = [&] {
+      hash = (hash ^ kLetters.folded[static_cast<unsigned char>(text[i++])]) * 0x100000001B3;
+    };
     take();
     if (kind == Letter::kWide) {
       while (i < text.size() && (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80) take();
     } else {
-      while (i < text.size() && kLetters.kind[static_cast<unsigned char>(text[i])] == Letter::kWord) take();
+      while (i < text.size() && kLetters.kind[static_cast<unsigned char>(text[i])] == Letter::kWord)
+        take();
     }
     window.add(hash, kind == Letter::kWide ? 1 : 2);
   }
@@ -138,7 +146,8 @@ void OverlapIndex::see(std::string_view training, std::vector<uint64_t>& scratch
   scratch.clear();
   append_shingles(training, scratch);
   for (const uint64_t h : scratch)
-    if (const int64_t slot = shingles_.find(h); slot >= 0) seen_[slot].store(true, std::memory_order_relaxed);
+    if (const int64_t slot = shingles_.find(h); slot >= 0)
+      seen_[slot].store(true, std::memory_order_relaxed);
 }
 
 double OverlapIndex::share_seen(std::string_view held_out) const {
@@ -148,7 +157,8 @@ double OverlapIndex::share_seen(std::string_view held_out) const {
   hashes.erase(std::unique(hashes.begin(), hashes.end()), hashes.end());
   size_t seen = 0;
   for (const uint64_t h : hashes)
-    if (const int64_t slot = shingles_.find(h); slot >= 0) seen += seen_[slot].load(std::memory_order_relaxed);
+    if (const int64_t slot = shingles_.find(h); slot >= 0)
+      seen += seen_[slot].load(std::memory_order_relaxed);
   return hashes.empty() ? 0 : static_cast<double>(seen) / static_cast<double>(hashes.size());
 }
 

@@ -16,7 +16,8 @@ uint64_t Permutation::encrypt(uint64_t x) const {
   const uint64_t mask = (uint64_t{1} << half_bits_) - 1;
   uint64_t left = x >> half_bits_, right = x & mask;
   for (const uint64_t key : keys_) {
-    uint64_t f = (right + key) * 0xBF58476D1CE4E5B9;   // the mixer of splitmix64, cut to half the bits
+    uint64_t f =
+        (right + key) * 0xBF58476D1CE4E5B9;  // the mixer of splitmix64, cut to half the bits
     f = (f ^ (f >> 29)) * 0x94D049BB133111EB;
     const uint64_t next = left ^ ((f >> 32) & mask);
     left = right;

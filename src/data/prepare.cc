@@ -19,14 +19,14 @@ namespace {
 
 using text::Tokenizer;
 
-constexpr size_t kBatchBytes = size_t{4} << 20;       // of text tokenised at once
-constexpr size_t kTaskBytes = size_t{128} << 10;      // of text for one thread
-constexpr uint64_t kShardDocumentsMax = uint64_t{1} << 20;   // bounds the table that a writer holds
+constexpr size_t kBatchBytes = size_t{4} << 20;             // of text tokenised at once
+constexpr size_t kTaskBytes = size_t{128} << 10;            // of text for one thread
+constexpr uint64_t kShardDocumentsMax = uint64_t{1} << 20;  // bounds the table that a writer holds
 
 enum class Fate : uint8_t { kTrain, kHeldOut, kDuplicate };
 
 struct HeldOutDocument {
-  uint64_t index;   // among all documents
+  uint64_t index;  // among all documents
   std::string text;
 };
 
@@ -50,14 +50,17 @@ class Inputs {
         documents_ += piece.last;
         return true;
       }
-      files_.push_back({options_.inputs[files_.size()], reader_->file_bytes_read(), reader_->file_hash(), documents_});
+      files_.push_back({options_.inputs[files_.size()],
+                        reader_->file_bytes_read(),
+                        reader_->file_hash(),
+                        documents_});
       before_ = progress_.done;
       reader_.reset();
     }
   }
 
   const PrepareProgress& progress() const { return progress_; }
-  const std::vector<InputInfo>& files() const { return files_; }   // those read to their end
+  const std::vector<InputInfo>& files() const { return files_; }  // those read to their end
 
  private:
   const PrepareOptions& options_;
@@ -70,8 +73,8 @@ class Inputs {
 /// What the first reading finds out.
 struct Survey {
   std::vector<InputInfo> files;
-  std::vector<Fate> fates;                          // by document
-  std::map<uint64_t, HeldOutDocument> held_out;     // by hash, ascending
+  std::vector<Fate> fates;                       // by document
+  std::map<uint64_t, HeldOutDocument> held_out;  // by hash, ascending
   uint64_t held_out_bytes = 0;
   uint64_t bytes = 0, duplicates = 0;
 
@@ -142,7 +145,8 @@ Result<Survey> survey(const PrepareOptions& options, uint64_t total) {
   }
   s.files = inputs.files();
   s.bytes = inputs.progress().text_bytes;
-  s.trim(with_margin(options, std::max<uint64_t>(1, std::min(options.held_out_bytes, s.bytes / 10))));
+  s.trim(
+      with_margin(options, std::max<uint64_t>(1, std::min(options.held_out_bytes, s.bytes / 10))));
   for (const auto& [value, document] : s.held_out) s.fates[document.index] = Fate::kHeldOut;
   return s;
 }
@@ -150,12 +154,12 @@ Result<Survey> survey(const PrepareOptions& options, uint64_t total) {
 /// Text on its way to tokens.
 struct Batch {
   struct Item {
-    size_t begin, end;   // in `text`
-    bool last;           // ends its document
+    size_t begin, end;  // in `text`
+    bool last;          // ends its document
   };
   std::string text;
   std::vector<Item> items;
-  std::vector<size_t> task_begin;   // first item of each task, and one past the last item
+  std::vector<size_t> task_begin;  // first item of each task, and one past the last item
 };
 
 /// Reads the training documents of the inputs, in batches.
@@ -195,8 +199,10 @@ class TrainingText {
 
  private:
   static tl::unexpected<Status> changed(const std::string& path) {
-    return fail(Code::kInvalidInput, "{}: changed while it was being prepared; let no one write to it, and prepare again",
-                path);
+    return fail(
+        Code::kInvalidInput,
+        "{}: changed while it was being prepared; let no one write to it, and prepare again",
+        path);
   }
   Result<void> compare_files() {
     for (; compared_ < inputs_.files().size(); ++compared_)
@@ -214,14 +220,18 @@ class TrainingText {
 /// Writes documents into as many shards as they need.
 class PartWriter {
  public:
-  PartWriter(const PrepareOptions& options, const Tokenizer& tokenizer, int32_t eos, const char* name)
+  PartWriter(const PrepareOptions& options,
+             const Tokenizer& tokenizer,
+             int32_t eos,
+             const char* name)
       : options_(options), tokenizer_(tokenizer), eos_(eos), name_(name) {}
 
   /// Appends part of a document: tokens, and the text they came from.
   Result<void> append(std::span<const int32_t> tokens, uint64_t text_bytes, bool last) {
     if (!shard_) {
       const std::string file = fmt::format("{}-{:05}.tok", name_, part_.shards.size());
-      TRY_ASSIGN(shard_, ShardWriter::create(join_path(options_.out, file), tokenizer_.vocab_size()));
+      TRY_ASSIGN(shard_,
+                 ShardWriter::create(join_path(options_.out, file), tokenizer_.vocab_size()));
       part_.shards.push_back({.file = file});
     }
     TRY(shard_->append(tokens));
@@ -266,13 +276,16 @@ class PartWriter {
 /// The tokens of the items of one task.
 struct Tokens {
   std::vector<int32_t> ids;
-  std::vector<size_t> ends;   // of each item
+  std::vector<size_t> ends;  // of each item
   std::vector<uint64_t> shingles;
 };
 
 /// Tokenises batch after batch: while one is worked on by all threads, one of them reads the next.
-Result<void> write_training(const PrepareOptions& options, const Tokenizer& tokenizer, TrainingText& text,
-                            OverlapIndex& overlap, PartWriter& writer) {
+Result<void> write_training(const PrepareOptions& options,
+                            const Tokenizer& tokenizer,
+                            TrainingText& text,
+                            OverlapIndex& overlap,
+                            PartWriter& writer) {
   ThreadPool pool(options.threads);
   Batch current, next;
   std::vector<Tokens> results;
@@ -292,7 +305,8 @@ Result<void> write_training(const PrepareOptions& options, const Tokenizer& toke
       out.ends.clear();
       for (size_t i = current.task_begin[task]; i < current.task_begin[task + 1]; ++i) {
         const Batch::Item& item = current.items[i];
-        const std::string_view piece = std::string_view(current.text).substr(item.begin, item.end - item.begin);
+        const std::string_view piece =
+            std::string_view(current.text).substr(item.begin, item.end - item.begin);
         tokenizer.encode(piece, Tokenizer::Specials::kPlain, out.ids);
         out.ends.push_back(out.ids.size());
         overlap.see(piece, out.shingles);
@@ -302,7 +316,9 @@ Result<void> write_training(const PrepareOptions& options, const Tokenizer& toke
       const Tokens& done = results[task];
       for (size_t k = 0, begin = 0; k < done.ends.size(); begin = done.ends[k++]) {
         const Batch::Item& item = current.items[current.task_begin[task] + k];
-        TRY(writer.append(std::span(done.ids).subspan(begin, done.ends[k] - begin), item.end - item.begin, item.last));
+        TRY(writer.append(std::span(done.ids).subspan(begin, done.ends[k] - begin),
+                          item.end - item.begin,
+                          item.last));
       }
     }
     TRY(read);
@@ -312,30 +328,39 @@ Result<void> write_training(const PrepareOptions& options, const Tokenizer& toke
   return {};
 }
 
-Result<int32_t> find_token(const Tokenizer& tokenizer, const std::string& path, const char* option,
-                           const std::string& wanted, std::initializer_list<const char*> usual) {
+Result<int32_t> find_token(const Tokenizer& tokenizer,
+                           const std::string& path,
+                           const char* option,
+                           const std::string& wanted,
+                           std::initializer_list<const char*> usual) {
   if (!wanted.empty()) {
     if (const std::optional<int32_t> id = tokenizer.token_id(wanted)) return *id;
     return fail(Code::kInvalidInput, "{}: has no token '{}', which {} names", path, wanted, option);
   }
   for (const char* name : usual)
-    if (const std::optional<int32_t> id = tokenizer.token_id(name); id && tokenizer.is_special(*id)) return *id;
-  return fail(Code::kInvalidInput, "{}: has no special token of a usual name ({}); name it with {}", path,
-              fmt::format("{} ...", *usual.begin()), option);
+    if (const std::optional<int32_t> id = tokenizer.token_id(name); id && tokenizer.is_special(*id))
+      return *id;
+  return fail(Code::kInvalidInput,
+              "{}: has no special token of a usual name ({}); name it with {}",
+              path,
+              fmt::format("{} ...", *usual.begin()),
+              option);
 }
 
-/// Whether a prepare made the file and may remove it. Not tokenizer.json: it may be the very file that
-/// options.tokenizer names, and it is replaced whole.
+/// Whether a prepare made the file and may remove it. Not tokenizer.json: it may be the very file
+/// that options.tokenizer names, and it is replaced whole.
 bool is_removable(std::string_view name) {
   const auto temporary_of = [&](std::string_view file) {
     return name.starts_with(file) && name.substr(file.size()).starts_with(".tmp.");
   };
-  const bool shard = (name.starts_with("train-") || name.starts_with("held-out-")) && name.ends_with(".tok");
-  return shard || name == kManifestFile || name == kHeldOutTextFile || temporary_of(kManifestFile) ||
-         temporary_of(kTokenizerFile);
+  const bool shard =
+      (name.starts_with("train-") || name.starts_with("held-out-")) && name.ends_with(".tok");
+  return shard || name == kManifestFile || name == kHeldOutTextFile ||
+         temporary_of(kManifestFile) || temporary_of(kTokenizerFile);
 }
 
-/// Removes what an earlier prepare left, its manifest first: what is half removed must not look whole.
+/// Removes what an earlier prepare left, its manifest first: what is half removed must not look
+/// whole.
 Result<void> remove_dataset(const std::string& folder) {
   TRY(remove_tree(join_path(folder, kManifestFile)));
   TRY(sync_folder(folder));
@@ -345,46 +370,64 @@ Result<void> remove_dataset(const std::string& folder) {
   return {};
 }
 
-Result<void> clear_folder(const PrepareOptions& options) {
+Result<void> check_folder(const PrepareOptions& options) {
   for (const std::string& input : options.inputs) {
-    std::error_code none;   // a path that does not exist is told of when it is opened
+    std::error_code none;  // a path that does not exist is told of when it is opened
     if (std::filesystem::equivalent(parent_folder(input), options.out, none))
-      return fail(Code::kInvalidInput, "{}: lies in the folder that the dataset is to have for itself; choose another --out",
-                  input);
+      return fail(
+          Code::kInvalidInput,
+          "{}: lies in the folder that the dataset is to have for itself; choose another --out",
+          input);
   }
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(options.out));
   if (!options.force && path_exists(join_path(options.out, kManifestFile)))
-    return fail(Code::kInvalidInput, "{}: holds a dataset; choose another folder, or replace it with --force", options.out);
+    return fail(Code::kInvalidInput,
+                "{}: holds a dataset; choose another folder, or replace it with --force",
+                options.out);
   for (const std::string& name : names)
     if (name != ".lock" && name != kTokenizerFile && !is_removable(name))
-      return fail(Code::kInvalidInput, "{}: holds '{}', which is no dataset's; choose an empty or a new folder",
-                  options.out, name);
-  return remove_dataset(options.out);
+      return fail(Code::kInvalidInput,
+                  "{}: holds '{}', which is no dataset's; choose an empty or a new folder",
+                  options.out,
+                  name);
+  return {};
 }
 
 Result<void> check_options(const PrepareOptions& options) {
-  if (options.inputs.empty()) return fail(Code::kInvalidInput, "no input: name at least one text file");
+  if (options.inputs.empty())
+    return fail(Code::kInvalidInput, "no input: name at least one text file");
   if (options.held_out_bytes > kHeldOutBytesMax)
-    return fail(Code::kInvalidInput, "--held-out-bytes {}: at most {}, which is held in memory", options.held_out_bytes,
+    return fail(Code::kInvalidInput,
+                "--held-out-bytes {}: at most {}, which is held in memory",
+                options.held_out_bytes,
                 kHeldOutBytesMax);
   if (!(options.near_duplicate > 0))
-    return fail(Code::kInvalidInput, "--near-duplicate {}: must be above 0 (and above 1 to keep all)", options.near_duplicate);
+    return fail(Code::kInvalidInput,
+                "--near-duplicate {}: must be above 0 (and above 1 to keep all)",
+                options.near_duplicate);
   if (options.source.min_document_bytes > kPieceBytes / 2)
-    return fail(Code::kInvalidInput, "--min-document-bytes {}: at most {}", options.source.min_document_bytes, kPieceBytes / 2);
+    return fail(Code::kInvalidInput,
+                "--min-document-bytes {}: at most {}",
+                options.source.min_document_bytes,
+                kPieceBytes / 2);
   if (options.shard_bytes < 4096)
     return fail(Code::kInvalidInput, "--shard-bytes {}: at least 4096", options.shard_bytes);
   return {};
 }
 
 /// The held-out part: tokens, and the same documents as text.
-Result<void> write_held_out(const PrepareOptions& options, const Tokenizer& tokenizer, const Survey& s,
-                            const OverlapIndex& overlap, Manifest& m) {
+Result<void> write_held_out(const PrepareOptions& options,
+                            const Tokenizer& tokenizer,
+                            const Survey& s,
+                            const OverlapIndex& overlap,
+                            Manifest& m) {
   PartWriter writer(options, tokenizer, m.eos, "held-out");
   TRY_ASSIGN(FileWriter text, FileWriter::create(join_path(options.out, kHeldOutTextFile)));
   Hasher hasher;
   std::vector<int32_t> ids;
   for (const auto& [hash, document] : s.held_out) {
-    if (options.near_duplicate <= 1 && overlap.share_seen(document.text) >= options.near_duplicate) {
+    if (options.near_duplicate <= 1 &&
+        overlap.share_seen(document.text) >= options.near_duplicate) {
       ++m.near_duplicates;
       continue;
     }
@@ -402,16 +445,33 @@ Result<void> write_held_out(const PrepareOptions& options, const Tokenizer& toke
   return {};
 }
 
-Result<Manifest> write_dataset(const PrepareOptions& options) {
-  TRY_ASSIGN(const std::string tokenizer_json, read_file(options.tokenizer));
-  TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::parse(tokenizer_json, options.tokenizer));
+/// All that is known before anything is written.
+struct Plan {
+  std::string tokenizer_json;
+  Tokenizer tokenizer;
+  Manifest manifest;  // as far as known
+  Survey survey;
+  uint64_t file_bytes = 0;  // of all inputs
+};
+
+Result<Plan> make_plan(const PrepareOptions& options) {
+  TRY_ASSIGN(std::string tokenizer_json, read_file(options.tokenizer));
+  TRY_ASSIGN(Tokenizer tokenizer, Tokenizer::parse(tokenizer_json, options.tokenizer));
   Manifest m;
   m.tokenizer_blake2b = blake2b_hex(tokenizer_json.data(), tokenizer_json.size());
   m.vocab_size = tokenizer.vocab_size();
-  TRY_ASSIGN(m.eos, find_token(tokenizer, options.tokenizer, "--eos", options.eos,
-                               {"<|eos|>", "<｜end▁of▁sentence｜>", "<|end_of_text|>", "<|endoftext|>", "</s>"}));
+  TRY_ASSIGN(
+      m.eos,
+      find_token(tokenizer,
+                 options.tokenizer,
+                 "--eos",
+                 options.eos,
+                 {"<|eos|>", "<｜end▁of▁sentence｜>", "<|end_of_text|>", "<|endoftext|>", "</s>"}));
   // Tokenizers without a begin token (Qwen2, GPT-2) begin a text after the end of another.
-  const auto bos = find_token(tokenizer, options.tokenizer, "--bos", options.bos,
+  const auto bos = find_token(tokenizer,
+                              options.tokenizer,
+                              "--bos",
+                              options.bos,
                               {"<|bos|>", "<｜begin▁of▁sentence｜>", "<|begin_of_text|>", "<s>"});
   if (!bos && !options.bos.empty()) return tl::unexpected(bos.error());
   m.bos = bos ? *bos : m.eos;
@@ -427,31 +487,46 @@ Result<Manifest> write_dataset(const PrepareOptions& options) {
     TRY_ASSIGN(const uint64_t size, file_size(path));
     total += size;
   }
-  TRY_ASSIGN(const Survey s, survey(options, total));
+  TRY_ASSIGN(Survey s, survey(options, total));
   m.inputs = s.files;
   m.duplicates = s.duplicates;
   const uint64_t taken = s.fates.size() - s.duplicates;
   if (taken <= s.held_out.size())
-    return fail(Code::kInvalidInput, "{}: {} documents in {} bytes of text leave nothing to train on; give more text, a finer "
-                "--split, or --held-out-bytes 0", options.inputs.front(), taken, s.bytes);
+    return fail(
+        Code::kInvalidInput,
+        "{}: {} documents in {} bytes of text leave nothing to train on; give more text, a finer "
+        "--split, or --held-out-bytes 0",
+        options.inputs.front(),
+        taken,
+        s.bytes);
   if (options.held_out_bytes > 0 && s.held_out.empty())
-    return fail(Code::kInvalidInput, "{}: every document is longer than {} bytes, too long to hold one out; choose a finer "
-                "--split, or --held-out-bytes 0", options.inputs.front(), kPieceBytes);
+    return fail(
+        Code::kInvalidInput,
+        "{}: every document is longer than {} bytes, too long to hold one out; choose a finer "
+        "--split, or --held-out-bytes 0",
+        options.inputs.front(),
+        kPieceBytes);
+  return Plan{std::move(tokenizer_json), std::move(tokenizer), std::move(m), std::move(s), total};
+}
 
+Result<Manifest> write_dataset(const PrepareOptions& options, Plan plan) {
+  const Tokenizer& tokenizer = plan.tokenizer;
+  const Survey& s = plan.survey;
+  Manifest& m = plan.manifest;
   std::vector<std::string_view> held_out_texts;
   if (options.near_duplicate <= 1)
     for (const auto& [hash, document] : s.held_out) held_out_texts.push_back(document.text);
   OverlapIndex overlap(held_out_texts);
-  TrainingText text(options, s, total);
+  TrainingText text(options, s, plan.file_bytes);
   PartWriter writer(options, tokenizer, m.eos, "train");
   TRY(write_training(options, tokenizer, text, overlap, writer));
   TRY_ASSIGN(m.train, writer.finish());
   m.token_bytes_exact = writer.exact();
   TRY(write_held_out(options, tokenizer, s, overlap, m));
-  TRY(write_file_atomic(join_path(options.out, kTokenizerFile), tokenizer_json));
+  TRY(write_file_atomic(join_path(options.out, kTokenizerFile), plan.tokenizer_json));
   TRY(sync_folder(options.out));
   TRY(write_file_atomic(join_path(options.out, kManifestFile), m.to_json()));
-  return m;
+  return std::move(plan.manifest);
 }
 
 }  // namespace
@@ -459,8 +534,10 @@ Result<Manifest> write_dataset(const PrepareOptions& options) {
 Result<Manifest> prepare(const PrepareOptions& options) {
   TRY(check_options(options));
   TRY_ASSIGN(const FolderLock lock, FolderLock::acquire(options.out));
-  TRY(clear_folder(options));
-  Result<Manifest> result = write_dataset(options);
+  TRY(check_folder(options));
+  TRY_ASSIGN(Plan plan, make_plan(options));
+  TRY(remove_dataset(options.out));  // not earlier: a slip in the options must not cost a dataset
+  Result<Manifest> result = write_dataset(options, std::move(plan));
   if (!result) {
     // Partial shards may be what filled the disk. The first failure is the one to tell.
     const Result<void> removed = remove_dataset(options.out);

@@ -32,7 +32,10 @@ std::string lines(uint64_t stream, int count) {
   const Random random(11, RandomPurpose::kTest, stream);
   std::string text;
   for (int i = 0; i < count; ++i)
-    text += random_words(random, static_cast<uint64_t>(i) * 1000, 1 + static_cast<int>(random.below(i, 40))) + "\n";
+    text +=
+        random_words(
+            random, static_cast<uint64_t>(i) * 1000, 1 + static_cast<int>(random.below(i, 40))) +
+        "\n";
   return text;
 }
 
@@ -53,7 +56,8 @@ TEST(Prepare, EveryDocumentIsTrainedOnOrHeldOutOnceByteForByte) {
   constexpr char kOdd[] = "nul \0 and <|eos|> \xFF\xC3 and \xE4\xB8 end\n";
   const std::string odd(kOdd, sizeof kOdd - 1);
   const std::string a = lines(1, 300) + odd, b = "same\n" + lines(2, 300) + "same\n" + odd;
-  PrepareOptions options = line_options(folder, {folder.write("a.txt", a), folder.write("b.txt.gz", gzip(b))});
+  PrepareOptions options =
+      line_options(folder, {folder.write("a.txt", a), folder.write("b.txt.gz", gzip(b))});
   options.shard_bytes = 4096;
   const auto manifest = prepare(options);
   ASSERT_TRUE(manifest) << manifest.error().message;
@@ -65,7 +69,8 @@ TEST(Prepare, EveryDocumentIsTrainedOnOrHeldOutOnceByteForByte) {
   std::set<std::string> seen;
   const std::string all = a + b;
   for (size_t i = 0; i < all.size(); i = all.find('\n', i) + 1)
-    if (std::string line = all.substr(i, all.find('\n', i) + 1 - i); seen.insert(line).second) expected.push_back(line);
+    if (std::string line = all.substr(i, all.find('\n', i) + 1 - i); seen.insert(line).second)
+      expected.push_back(line);
   std::vector<std::string> train = texts(*dataset, dataset->train());
   const std::vector<std::string> held_out = texts(*dataset, dataset->held_out());
   EXPECT_EQ(manifest->duplicates, 2u);
@@ -94,7 +99,8 @@ TEST(Prepare, EveryDocumentIsTrainedOnOrHeldOutOnceByteForByte) {
 
 TEST(Prepare, ThreadsDoNotMatterAndTheHeldOutDoNotDependOnTheOrder) {
   const TestFolder folder;
-  const std::string a = folder.write("a.txt", lines(1, 2000)), b = folder.write("b.txt", lines(2, 2000));
+  const std::string a = folder.write("a.txt", lines(1, 2000)),
+                    b = folder.write("b.txt", lines(2, 2000));
   PrepareOptions options = line_options(folder, {a, b});
   options.threads = 1;
   const auto one = prepare(options);
@@ -116,9 +122,10 @@ TEST(Prepare, HeldOutNearDuplicatesOfTrainingTextAreLeftOut) {
   const Random random(3, RandomPurpose::kTest, 9);
   std::string text;
   for (uint64_t i = 0; i < 200; ++i) {
-    const std::string head = random_words(random, i * 1000, 30), tail = random_words(random, i * 1000 + 500, 30);
+    const std::string head = random_words(random, i * 1000, 30),
+                      tail = random_words(random, i * 1000 + 500, 30);
     text += head + " " + tail + "\n";
-    if (i % 2 == 0) text += head + " changed " + tail + "\n";   // shares 52 of 60 shingles
+    if (i % 2 == 0) text += head + " changed " + tail + "\n";  // shares 52 of 60 shingles
   }
   PrepareOptions options = line_options(folder, {folder.write("a.txt", text)});
   options.held_out_bytes = 6000;
@@ -137,7 +144,9 @@ TEST(Prepare, HeldOutNearDuplicatesOfTrainingTextAreLeftOut) {
       const std::set<uint64_t> x = shingles(h), y = shingles(t);
       std::vector<uint64_t> both;
       std::set_intersection(x.begin(), x.end(), y.begin(), y.end(), std::back_inserter(both));
-      ASSERT_LT(static_cast<double>(both.size()) / static_cast<double>(x.size() + y.size() - both.size()), 0.7);
+      ASSERT_LT(
+          static_cast<double>(both.size()) / static_cast<double>(x.size() + y.size() - both.size()),
+          0.7);
     }
   options.near_duplicate = 2;
   options.force = true;
@@ -148,7 +157,8 @@ TEST(Prepare, AChangedFileIsNoticed) {
   const TestFolder folder;
   PrepareOptions options = line_options(folder, {folder.write("a.txt", lines(1, 300))});
   ASSERT_TRUE(prepare(options));
-  for (const char* name : {"train-00000.tok", "held-out-00000.tok", "held-out.txt", "tokenizer.json"}) {
+  for (const char* name :
+       {"train-00000.tok", "held-out-00000.tok", "held-out.txt", "tokenizer.json"}) {
     const std::string path = join_path(options.out, name);
     const std::string whole = *read_file(path);
     std::string changed = whole;
@@ -163,9 +173,11 @@ TEST(Prepare, AChangedFileIsNoticed) {
   // Every damage to a shard that sizes can show is found without hashing; none is ever read past.
   const std::string path = join_path(options.out, "train-00000.tok");
   const std::string whole = *read_file(path);
-  for (const size_t size : {size_t{0}, size_t{23}, size_t{47}, whole.size() - 8, whole.size() - 1}) {
+  for (const size_t size :
+       {size_t{0}, size_t{23}, size_t{47}, whole.size() - 8, whole.size() - 1}) {
     ASSERT_TRUE(write_file_atomic(path, whole.substr(0, size)));
-    EXPECT_EQ(Dataset::open(options.out, Dataset::Verify::kSizes).error().code, Code::kCorrupt) << size;
+    EXPECT_EQ(Dataset::open(options.out, Dataset::Verify::kSizes).error().code, Code::kCorrupt)
+        << size;
   }
   ASSERT_TRUE(remove_tree(path));
   EXPECT_EQ(Dataset::open(options.out, Dataset::Verify::kSizes).error().code, Code::kNotFound);
@@ -180,12 +192,19 @@ TEST(Prepare, AManifestThatLacksAnythingIsRefused) {
   int refused = 0;
   const nlohmann::json flat = whole.flatten();
   for (const auto& [pointer, value] : flat.items()) {
-    for (const nlohmann::json& wrong : {nlohmann::json(nullptr), nlohmann::json(-1), nlohmann::json("../x"), nlohmann::json::array()}) {
+    for (const nlohmann::json& wrong : {nlohmann::json(nullptr),
+                                        nlohmann::json(-1),
+                                        nlohmann::json("../x"),
+                                        nlohmann::json::array()}) {
       nlohmann::json changed = whole;
       changed[nlohmann::json::json_pointer(pointer)] = wrong;
       const auto parsed = Manifest::parse(changed.dump(), path);
-      if (wrong.is_string() && value.is_string() && pointer.find("format") == pointer.npos && !pointer.ends_with("/file")) continue;
-      if (pointer == "/tokenizer/file" || (pointer == "/settings/near_duplicate" && wrong.is_number())) continue;
+      if (wrong.is_string() && value.is_string() && pointer.find("format") == pointer.npos &&
+          !pointer.ends_with("/file"))
+        continue;
+      if (pointer == "/tokenizer/file" ||
+          (pointer == "/settings/near_duplicate" && wrong.is_number()))
+        continue;
       ASSERT_FALSE(parsed) << pointer << " = " << wrong;
       EXPECT_NE(parsed.error().message.find(path), std::string::npos);
       ++refused;
@@ -213,9 +232,11 @@ TEST(Prepare, NoSpaceAtAnyMomentLeavesNothing) {
         break;
       }
       expect_failure(result, Code::kExhausted, "No space left");
-      EXPECT_NE(result.error().message.find(options.out), std::string::npos) << result.error().message;
+      EXPECT_NE(result.error().message.find(options.out), std::string::npos)
+          << result.error().message;
       const std::vector<std::string> left = *list_folder(options.out);
-      for (const std::string& name : left) EXPECT_TRUE(name == ".lock" || name == kTokenizerFile) << name;
+      for (const std::string& name : left)
+        EXPECT_TRUE(name == ".lock" || name == kTokenizerFile) << name;
     }
   }
   arm_faults("file.read:3:eio");
@@ -240,9 +261,11 @@ TEST(Prepare, KilledAtAnyMomentItIsEitherWholeOrNoDataset) {
   const std::string fingerprint = prepare(options)->fingerprint();
   ASSERT_TRUE(remove_tree(options.out));
   int killed = 0;
-  for (const char* point : {"file.create", "file.write", "file.sync", "file.rename", "file.sync_folder"}) {
+  for (const char* point :
+       {"file.create", "file.write", "file.sync", "file.rename", "file.sync_folder"}) {
     for (int n = 1;; ++n) {
-      ASSERT_TRUE(remove_tree(join_path(options.out, kManifestFile)));   // other remains stay: prepare must cope
+      ASSERT_TRUE(remove_tree(
+          join_path(options.out, kManifestFile)));  // other remains stay: prepare must cope
       const int status = in_child([&] {
         arm_faults(fmt::format("{}:{}:kill", point, n));
         return prepare(options) ? 0 : 1;
@@ -275,9 +298,13 @@ TEST(Prepare, RefusesAFolderThatIsNotItsOwn) {
   }
   ASSERT_TRUE(prepare(options));
   expect_failure(prepare(options), Code::kInvalidInput, "--force");
-  options.tokenizer = join_path(options.out, kTokenizerFile);   // its own copy may be the source
+  options.tokenizer = join_path(options.out, kTokenizerFile);  // its own copy may be the source
   options.force = true;
   EXPECT_TRUE(prepare(options));
+  options.inputs.push_back(folder / "absent.txt");
+  expect_failure(prepare(options), Code::kNotFound, "absent.txt");
+  EXPECT_TRUE(
+      Dataset::open(options.out, Dataset::Verify::kAll));  // what was to be replaced is still there
   ASSERT_TRUE(write_file_atomic(join_path(options.out, "thesis.txt"), "mine"));
   expect_failure(prepare(options), Code::kInvalidInput, "thesis.txt");
   options.inputs = {join_path(options.out, "thesis.txt")};
@@ -295,24 +322,38 @@ TEST(Prepare, RefusesWhatCannotBecomeADataset) {
     return prepare(o);
   };
   expect_failure(with([](auto& o) { o.inputs = {}; }), Code::kInvalidInput, "no input");
-  expect_failure(with([&](auto& o) { o.inputs = {folder.write("empty.txt", "")}; }), Code::kInvalidInput, "nothing to train on");
-  expect_failure(with([&](auto& o) { o.inputs = {folder.write("one.txt", "one\n")}; }), Code::kInvalidInput, "nothing to train on");
+  expect_failure(with([&](auto& o) { o.inputs = {folder.write("empty.txt", "")}; }),
+                 Code::kInvalidInput,
+                 "nothing to train on");
+  expect_failure(with([&](auto& o) { o.inputs = {folder.write("one.txt", "one\n")}; }),
+                 Code::kInvalidInput,
+                 "nothing to train on");
   expect_failure(with([&](auto& o) {
-    o.inputs = {folder.write("long.txt", std::string(kPieceBytes + 9, 'x') + "\n" + std::string(kPieceBytes + 10, 'x'))};
-  }), Code::kInvalidInput, "too long to hold one out");
-  expect_failure(with([](auto& o) { o.near_duplicate = 0; }), Code::kInvalidInput, "--near-duplicate");
-  expect_failure(with([](auto& o) { o.held_out_bytes = kHeldOutBytesMax + 1; }), Code::kInvalidInput, "--held-out-bytes");
+                   o.inputs = {folder.write("long.txt",
+                                            std::string(kPieceBytes + 9, 'x') + "\n" +
+                                                std::string(kPieceBytes + 10, 'x'))};
+                 }),
+                 Code::kInvalidInput,
+                 "too long to hold one out");
+  expect_failure(
+      with([](auto& o) { o.near_duplicate = 0; }), Code::kInvalidInput, "--near-duplicate");
+  expect_failure(with([](auto& o) { o.held_out_bytes = kHeldOutBytesMax + 1; }),
+                 Code::kInvalidInput,
+                 "--held-out-bytes");
   expect_failure(with([](auto& o) { o.eos = "<nothing>"; }), Code::kInvalidInput, "--eos");
   expect_failure(with([](auto& o) { o.bos = "<nothing>"; }), Code::kInvalidInput, "--bos");
   expect_failure(with([](auto& o) { o.tokenizer = o.inputs[0]; }), Code::kCorrupt, "a.txt");
   expect_failure(with([](auto& o) { o.inputs[0] += ".absent"; }), Code::kNotFound, "a.txt.absent");
   const std::string path = folder.write("changing.txt", lines(1, 300));
   expect_failure(with([&](auto& o) {
-    o.inputs = {path};
-    o.progress = [&](const PrepareProgress& p) {
-      if (p.phase == PrepareProgress::Phase::kScan && p.done == p.total) folder.write("changing.txt", lines(2, 300));
-    };
-  }), Code::kInvalidInput, "changed while it was being prepared");
+                   o.inputs = {path};
+                   o.progress = [&](const PrepareProgress& p) {
+                     if (p.phase == PrepareProgress::Phase::kScan && p.done == p.total)
+                       folder.write("changing.txt", lines(2, 300));
+                   };
+                 }),
+                 Code::kInvalidInput,
+                 "changed while it was being prepared");
   EXPECT_FALSE(path_exists(join_path(options.out, kManifestFile)));
 }
 

@@ -29,8 +29,10 @@ uint32_t token_bytes_of(int32_t vocab_size) { return vocab_size <= 65536 ? 2 : 4
 
 }  // namespace
 
-ShardWriter::ShardWriter(FileWriter file, int32_t vocab_size) : file_(std::move(file)), vocab_size_(vocab_size) {
-  Header header{{}, kShardVersion, token_bytes_of(vocab_size), static_cast<uint32_t>(vocab_size), 0};
+ShardWriter::ShardWriter(FileWriter file, int32_t vocab_size)
+    : file_(std::move(file)), vocab_size_(vocab_size) {
+  Header header{
+      {}, kShardVersion, token_bytes_of(vocab_size), static_cast<uint32_t>(vocab_size), 0};
   std::memcpy(header.magic, kMagic, 8);
   put(&header, sizeof header);
 }
@@ -40,7 +42,9 @@ Result<ShardWriter> ShardWriter::create(const std::string& path, int32_t vocab_s
   return ShardWriter(std::move(file), vocab_size);
 }
 
-void ShardWriter::put(const void* data, size_t size) { block_.append(static_cast<const char*>(data), size); }
+void ShardWriter::put(const void* data, size_t size) {
+  block_.append(static_cast<const char*>(data), size);
+}
 
 Result<void> ShardWriter::flush() {
   hasher_.update(block_.data(), block_.size());
@@ -52,7 +56,10 @@ Result<void> ShardWriter::flush() {
 Result<void> ShardWriter::append(std::span<const int32_t> tokens) {
   const bool wide = token_bytes_of(vocab_size_) == 4;
   for (const int32_t token : tokens) {
-    check(token >= 0 && token < vocab_size_, "shard: token {} of a vocabulary of {}", token, vocab_size_);
+    check(token >= 0 && token < vocab_size_,
+          "shard: token {} of a vocabulary of {}",
+          token,
+          vocab_size_);
     const auto narrow = static_cast<uint16_t>(token);
     put(wide ? static_cast<const void*>(&token) : &narrow, wide ? 4 : 2);
     if (block_.size() >= kBlockBytes) TRY(flush());
@@ -62,14 +69,16 @@ Result<void> ShardWriter::append(std::span<const int32_t> tokens) {
 }
 
 void ShardWriter::end_document(uint64_t text_bytes) {
-  check(tokens_ > (table_.empty() ? 0 : table_[table_.size() - 2]), "shard: a document without tokens");
+  check(tokens_ > (table_.empty() ? 0 : table_[table_.size() - 2]),
+        "shard: a document without tokens");
   table_.push_back(tokens_);
   table_.push_back(text_bytes);
   bytes_ += text_bytes;
 }
 
 Result<ShardInfo> ShardWriter::finish() {
-  check((table_.empty() ? 0 : table_[table_.size() - 2]) == tokens_, "shard: ends inside a document");
+  check((table_.empty() ? 0 : table_[table_.size() - 2]) == tokens_,
+        "shard: ends inside a document");
   const uint64_t data_bytes = tokens_ * token_bytes_of(vocab_size_);
   block_.append((8 - data_bytes % 8) % 8, '\0');
   put(table_.data(), table_.size() * sizeof(uint64_t));
@@ -85,7 +94,10 @@ Result<ShardInfo> ShardWriter::finish() {
 namespace {
 
 /// What is wrong with the file, or nothing.
-std::string find_fault(std::span<const std::byte> bytes, const ShardInfo& info, int32_t vocab_size, bool verify) {
+std::string find_fault(std::span<const std::byte> bytes,
+                       const ShardInfo& info,
+                       int32_t vocab_size,
+                       bool verify) {
   if (bytes.size() != info.file_bytes)
     return fmt::format("has {} bytes, the manifest says {}", bytes.size(), info.file_bytes);
   if (verify && blake2b_hex(bytes) != info.blake2b) return "its checksum is not the manifest's";
@@ -97,13 +109,16 @@ std::string find_fault(std::span<const std::byte> bytes, const ShardInfo& info, 
   if (std::memcmp(header.magic, kMagic, 8) != 0 || std::memcmp(footer.magic, kEndMagic, 8) != 0)
     return "does not begin and end as a shard does";
   if (header.version != kShardVersion)
-    return fmt::format("is of version {}, this program reads version {}", header.version, kShardVersion);
-  if (header.vocab_size != static_cast<uint32_t>(vocab_size) || header.token_bytes != token_bytes_of(vocab_size))
+    return fmt::format(
+        "is of version {}, this program reads version {}", header.version, kShardVersion);
+  if (header.vocab_size != static_cast<uint32_t>(vocab_size) ||
+      header.token_bytes != token_bytes_of(vocab_size))
     return "was made for another vocabulary";
   if (footer.tokens != info.tokens || footer.documents != info.documents)
     return "its counts are not the manifest's";
   // The counts are bounded by the file's size before they are multiplied.
-  if (footer.tokens > bytes.size() || footer.documents > bytes.size()) return "its counts exceed its size";
+  if (footer.tokens > bytes.size() || footer.documents > bytes.size())
+    return "its counts exceed its size";
   const uint64_t data = (footer.tokens * header.token_bytes + 7) / 8 * 8;
   if (sizeof header + data + footer.documents * 16 + sizeof footer != bytes.size())
     return "its counts contradict its size";
@@ -112,15 +127,22 @@ std::string find_fault(std::span<const std::byte> bytes, const ShardInfo& info, 
 
 }  // namespace
 
-Result<Shard> Shard::open(const std::string& path, const ShardInfo& info, int32_t vocab_size, bool verify) {
+Result<Shard> Shard::open(const std::string& path,
+                          const ShardInfo& info,
+                          int32_t vocab_size,
+                          bool verify) {
   TRY_ASSIGN(MappedFile file, MappedFile::open(path));
   Shard shard(std::move(file));
   const std::span<const std::byte> bytes = shard.file_.bytes();
   const auto changed = [&](std::string_view why) {
-    return fail(Code::kCorrupt, "{}: {}; it changed after it was prepared: restore it, or prepare the dataset again",
-                path, why);
+    return fail(
+        Code::kCorrupt,
+        "{}: {}; it changed after it was prepared: restore it, or prepare the dataset again",
+        path,
+        why);
   };
-  if (const std::string fault = find_fault(bytes, info, vocab_size, verify); !fault.empty()) return changed(fault);
+  if (const std::string fault = find_fault(bytes, info, vocab_size, verify); !fault.empty())
+    return changed(fault);
   shard.tokens_ = static_cast<int64_t>(info.tokens);
   shard.wide_ = token_bytes_of(vocab_size) == 4;
   shard.data_ = bytes.data() + sizeof(Header);
@@ -128,11 +150,13 @@ Result<Shard> Shard::open(const std::string& path, const ShardInfo& info, int32_
   shard.table_ = {reinterpret_cast<const uint64_t*>(table), info.documents * 2};
   uint64_t end = 0, text_bytes = 0;
   for (size_t d = 0; d < info.documents; ++d) {
-    if (shard.table_[2 * d] <= end) return changed(fmt::format("document {} ends before it begins", d));
+    if (shard.table_[2 * d] <= end)
+      return changed(fmt::format("document {} ends before it begins", d));
     end = shard.table_[2 * d];
     text_bytes += shard.table_[2 * d + 1];
   }
-  if (end != info.tokens || text_bytes != info.bytes) return changed("its documents are not all of its tokens");
+  if (end != info.tokens || text_bytes != info.bytes)
+    return changed("its documents are not all of its tokens");
   for (int64_t i = 0; verify && i < shard.tokens_; ++i)
     if (shard.token(i) < 0 || shard.token(i) >= vocab_size)
       return changed(fmt::format("token {} is not in the vocabulary", i));

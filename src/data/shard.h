@@ -1,6 +1,7 @@
 // A shard: the tokens of some documents, one after the other, and where each ends.
 //
-// Layout, little endian:  header  "FERRYTOK", u32 version, u32 token_bytes (2 or 4), u32 vocab_size, u32 0
+// Layout, little endian:  header  "FERRYTOK", u32 version, u32 token_bytes (2 or 4), u32
+// vocab_size, u32 0
 //                         tokens  u16 or u32 each, then zeros up to a multiple of 8
 //                         table   per document u64 tokens up to its end, u64 bytes of its text
 //                         footer  u64 tokens, u64 documents, "FERRYEND"
@@ -20,11 +21,11 @@ namespace ferry::data {
 
 /// What the manifest says of a shard.
 struct ShardInfo {
-  std::string file;      // name in the dataset's folder
+  std::string file;  // name in the dataset's folder
   uint64_t file_bytes = 0;
-  std::string blake2b;   // of the whole file
+  std::string blake2b;  // of the whole file
   uint64_t tokens = 0, documents = 0;
-  uint64_t bytes = 0;    // of the documents' text
+  uint64_t bytes = 0;  // of the documents' text
 };
 
 constexpr uint32_t kShardVersion = 1;
@@ -33,8 +34,8 @@ constexpr uint32_t kShardVersion = 1;
 class ShardWriter {
  public:
   static Result<ShardWriter> create(const std::string& path, int32_t vocab_size);
-  Result<void> append(std::span<const int32_t> tokens);   // of the current document
-  void end_document(uint64_t text_bytes);                 // at least one token was appended
+  Result<void> append(std::span<const int32_t> tokens);  // of the current document
+  void end_document(uint64_t text_bytes);                // at least one token was appended
   uint64_t tokens() const { return tokens_; }
   uint64_t documents() const { return table_.size() / 2; }
   /// Ends and syncs the file; no call after it. `file` of the result is left empty.
@@ -58,10 +59,15 @@ class Shard {
  public:
   /// Errors: kNotFound; kCorrupt if the file differs from `info` or contradicts itself. The whole
   /// file is hashed and every token checked against the vocabulary only if `verify`.
-  static Result<Shard> open(const std::string& path, const ShardInfo& info, int32_t vocab_size, bool verify);
+  static Result<Shard> open(const std::string& path,
+                            const ShardInfo& info,
+                            int32_t vocab_size,
+                            bool verify);
 
   int64_t documents() const { return static_cast<int64_t>(table_.size() / 2); }
-  int64_t document_begin(int64_t d) const { return d == 0 ? 0 : static_cast<int64_t>(table_[2 * d - 2]); }
+  int64_t document_begin(int64_t d) const {
+    return d == 0 ? 0 : static_cast<int64_t>(table_[2 * d - 2]);
+  }
   int64_t document_end(int64_t d) const { return static_cast<int64_t>(table_[2 * d]); }
   int64_t document_bytes(int64_t d) const { return static_cast<int64_t>(table_[2 * d + 1]); }
   int64_t tokens() const { return tokens_; }

@@ -57,11 +57,12 @@ struct Window {
   }
 };
 
-/// Documents of a text file. A document begins at the start of the line that holds its first ink (byte
-/// that is no white space), but whether it does is known only when that ink is met.
+/// Documents of a text file. A document begins at the start of the line that holds its first ink
+/// (byte that is no white space), but whether it does is known only when that ink is met.
 class TextDocuments {
  public:
-  TextDocuments(ByteStream stream, const SourceOptions& options) : in_{std::move(stream)}, options_(options) {}
+  TextDocuments(ByteStream stream, const SourceOptions& options)
+      : in_{std::move(stream)}, options_(options) {}
 
   Result<bool> next(Piece& piece) {
     for (;;) {
@@ -95,8 +96,8 @@ class TextDocuments {
     document_bytes_ = last ? 0 : document_bytes_ + size;
   }
 
-  /// Where the next document begins, if that lies in the buffer and not more than a piece away. Goes on
-  /// from scan_, each byte once.
+  /// Where the next document begins, if that lies in the buffer and not more than a piece away.
+  /// Goes on from scan_, each byte once.
   std::optional<size_t> find_boundary() {
     const std::string& text = in_.buffer;
     const size_t limit = std::min(text.size(), in_.begin + kPieceBytes + 1);
@@ -113,12 +114,14 @@ class TextDocuments {
         ++scan_;
         indented_ = true;
       } else {
-        if (options_.split == Split::kPrefix && !in_.ended && text.size() - line_start_ < options_.prefix.size())
+        if (options_.split == Split::kPrefix && !in_.ended &&
+            text.size() - line_start_ < options_.prefix.size())
           return std::nullopt;  // too little of the line to tell
         line_has_ink_ = true;
         const size_t at = std::max(line_start_, in_.begin);
         const uint64_t bytes = document_bytes_ + (at - in_.begin);
-        const bool ends = document_has_ink_ && bytes >= options_.min_document_bytes && line_begins_document();
+        const bool ends =
+            document_has_ink_ && bytes >= options_.min_document_bytes && line_begins_document();
         document_has_ink_ = true;
         if (ends) return at;
       }
@@ -175,7 +178,9 @@ class JsonDocuments {
   ByteStream& stream() { return in_.stream; }
 
  private:
-  std::string place() const { return fmt::format("{}: line {} (byte {} of the text)", path_, line_, offset_); }
+  std::string place() const {
+    return fmt::format("{}: line {} (byte {} of the text)", path_, line_, offset_);
+  }
 
   Result<bool> next_line() {
     size_t searched = 0;
@@ -184,7 +189,9 @@ class JsonDocuments {
       searched = in_.ahead().size();
       if (searched > kJsonLineBytesMax) {
         ++line_;
-        return fail(Code::kInvalidInput, "{}: is longer than {} MiB; put its text into a .txt file instead", place(),
+        return fail(Code::kInvalidInput,
+                    "{}: is longer than {} MiB; put its text into a .txt file instead",
+                    place(),
                     kJsonLineBytesMax >> 20);
       }
       TRY(in_.read_more());
@@ -207,7 +214,8 @@ class JsonDocuments {
     try {
       object = nlohmann::json::parse(line);
     } catch (const nlohmann::json::exception& e) {
-      return fail(Code::kCorrupt, "{}: is not JSON: {}; correct or remove the line", place(), e.what());
+      return fail(
+          Code::kCorrupt, "{}: is not JSON: {}; correct or remove the line", place(), e.what());
     }
     const auto field = object.is_object() ? object.find(options_.field) : object.end();
     if (!object.is_object() || field == object.end()) {
@@ -215,12 +223,20 @@ class JsonDocuments {
       if (object.is_object())
         for (const auto& [name, value] : object.items())
           if (names.size() < 200) names += (names.empty() ? "" : ", ") + name;
-      return fail(Code::kInvalidInput, "{}: has no field '{}' (it has: {}); name the field that holds the text with --field",
-                  place(), options_.field, names.empty() ? "none" : names);
+      return fail(
+          Code::kInvalidInput,
+          "{}: has no field '{}' (it has: {}); name the field that holds the text with --field",
+          place(),
+          options_.field,
+          names.empty() ? "none" : names);
     }
     if (!field->is_string())
-      return fail(Code::kInvalidInput, "{}: field '{}' is a {}, not a string; name the field that holds the text with --field",
-                  place(), options_.field, field->type_name());
+      return fail(
+          Code::kInvalidInput,
+          "{}: field '{}' is a {}, not a string; name the field that holds the text with --field",
+          place(),
+          options_.field,
+          field->type_name());
     document_ = std::move(field->get_ref<std::string&>());
     return {};
   }
@@ -237,7 +253,10 @@ constexpr struct {
   Split split;
   const char* name;
 } kSplitNames[] = {
-    {Split::kFile, "file"}, {Split::kParagraph, "paragraph"}, {Split::kEntry, "entry"}, {Split::kLine, "line"},
+    {Split::kFile, "file"},
+    {Split::kParagraph, "paragraph"},
+    {Split::kEntry, "entry"},
+    {Split::kLine, "line"},
 };
 
 }  // namespace
@@ -252,14 +271,18 @@ Result<void> parse_split(std::string_view name, SourceOptions& options) {
   constexpr std::string_view kPrefix = "prefix:";
   if (name.starts_with(kPrefix)) {
     const std::string_view prefix = name.substr(kPrefix.size());
-    if (prefix.empty() || is_space(prefix[0]) || prefix.find('\n') != prefix.npos || prefix.size() > 1024)
+    if (prefix.empty() || is_space(prefix[0]) || prefix.find('\n') != prefix.npos ||
+        prefix.size() > 1024)
       return fail(Code::kInvalidInput,
-                  "--split prefix:TEXT: TEXT must be 1 to 1024 bytes of one line that begin with no white space");
+                  "--split prefix:TEXT: TEXT must be 1 to 1024 bytes of one line that begin with "
+                  "no white space");
     options.split = Split::kPrefix;
     options.prefix = prefix;
     return {};
   }
-  return fail(Code::kInvalidInput, "--split {}: unknown; possible are file, paragraph, entry, line and prefix:TEXT", name);
+  return fail(Code::kInvalidInput,
+              "--split {}: unknown; possible are file, paragraph, entry, line and prefix:TEXT",
+              name);
 }
 
 std::string split_name(const SourceOptions& options) {

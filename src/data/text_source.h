@@ -1,5 +1,6 @@
 // Cuts text files into documents, streaming: a document comes in pieces of bounded size, and the
-// pieces of a file, one after the other, are every byte of it (.txt) or of its text fields (.jsonl).
+// pieces of a file, one after the other, are every byte of it (.txt) or of its text fields
+// (.jsonl).
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,8 @@
 
 namespace ferry::data {
 
-/// Where a document of a text file ends and the next begins. Blank lines belong to what they follow.
+/// Where a document of a text file ends and the next begins. Blank lines belong to what they
+/// follow.
 enum class Split {
   kFile,       // never: the file is one document
   kParagraph,  // at a line that follows a blank line
@@ -23,9 +25,9 @@ enum class Split {
 /// How the files are to be read.
 struct SourceOptions {
   Split split = Split::kFile;
-  std::string prefix;                // of kPrefix; at most 1 KiB
-  uint64_t min_document_bytes = 1;   // shorter documents of a text file are joined with what follows
-  std::string field = "text";        // of each .jsonl line
+  std::string prefix;               // of kPrefix; at most 1 KiB
+  uint64_t min_document_bytes = 1;  // shorter documents of a text file are joined with what follows
+  std::string field = "text";       // of each .jsonl line
 };
 
 /// Sets split and prefix from "file", "paragraph", "entry", "line" or "prefix:TEXT".
@@ -33,8 +35,8 @@ struct SourceOptions {
 Result<void> parse_split(std::string_view name, SourceOptions& options);
 std::string split_name(const SourceOptions& options);
 
-/// A longer document comes in pieces that are cut before white space, where there is some, and never
-/// inside a well-formed UTF-8 character.
+/// A longer document comes in pieces that are cut before white space, where there is some, and
+/// never inside a well-formed UTF-8 character.
 constexpr size_t kPieceBytes = size_t{1} << 20;
 constexpr size_t kJsonLineBytesMax = size_t{64} << 20;  // a .jsonl line is held whole
 
@@ -43,9 +45,9 @@ struct Piece {
   bool last = false;  // ends its document
 };
 
-/// One file. For one thread at a time. Memory: 2 * kPieceBytes and ByteStream's; for .jsonl six times
-/// its longest line. Files named *.jsonl or *.ndjson (before .gz, .dz, .zst) are JSON lines, all
-/// others text, of any bytes.
+/// One file. For one thread at a time. Memory: 2 * kPieceBytes and ByteStream's; for .jsonl six
+/// times its longest line. Files named *.jsonl or *.ndjson (before .gz, .dz, .zst) are JSON lines,
+/// all others text, of any bytes.
 class DocumentReader {
  public:
   static Result<DocumentReader> open(const std::string& path, const SourceOptions& options);
@@ -54,8 +56,9 @@ class DocumentReader {
   ~DocumentReader();
 
   /// False at the end of the file.
-  /// Errors: ByteStream's; kCorrupt for a .jsonl line that is not JSON; kInvalidInput for one without
-  /// the field or above the limit. They name the line and its offset in the decompressed text.
+  /// Errors: ByteStream's; kCorrupt for a .jsonl line that is not JSON; kInvalidInput for one
+  /// without the field or above the limit. They name the line and its offset in the decompressed
+  /// text.
   Result<bool> next(Piece& piece);
 
   uint64_t file_bytes_read() const;

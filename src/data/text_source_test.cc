@@ -7,7 +7,8 @@
 namespace ferry::data {
 namespace {
 
-Result<std::vector<std::string>> read_documents(const std::string& path, const SourceOptions& options = {}) {
+Result<std::vector<std::string>> read_documents(const std::string& path,
+                                                const SourceOptions& options = {}) {
   TRY_ASSIGN(DocumentReader reader, DocumentReader::open(path, options));
   std::vector<std::string> documents;
   Piece piece;
@@ -37,7 +38,8 @@ std::vector<std::string> split_whole(const std::string& text, const SourceOption
   bool after_blank = false, ink = false;
   for (size_t i = 0; i < text.size();) {
     const size_t newline = text.find('\n', i);
-    const std::string line = text.substr(i, newline == std::string::npos ? newline : newline - i + 1);
+    const std::string line =
+        text.substr(i, newline == std::string::npos ? newline : newline - i + 1);
     i += line.size();
     const bool blank = std::all_of(line.begin(), line.end(), space);
     bool begins = false;
@@ -48,7 +50,8 @@ std::vector<std::string> split_whole(const std::string& text, const SourceOption
       case Split::kLine: begins = true; break;
       case Split::kPrefix: begins = line.starts_with(options.prefix); break;
     }
-    if (!blank && ink && begins && documents.back().size() >= options.min_document_bytes) documents.emplace_back();
+    if (!blank && ink && begins && documents.back().size() >= options.min_document_bytes)
+      documents.emplace_back();
     documents.back() += line;
     ink = ink || !blank;
     after_blank = blank;
@@ -70,8 +73,10 @@ TEST(TextSource, CutsAsTheRuleSaysAndLosesNoByte) {
   for (const size_t bytes : {1, 5, 40, 700, 600000}) {
     const std::string text = awkward_text(bytes, bytes);
     const std::string plain = folder.write("a.txt", text);
-    const std::string packed = folder.write("a.gz", gzip(text.substr(0, bytes / 3)) + gzip(text.substr(bytes / 3)));
-    const std::string packed_zstd = folder.write("a.txt.zst", zstd(text.substr(0, bytes / 2)) + zstd(text.substr(bytes / 2)));
+    const std::string packed =
+        folder.write("a.gz", gzip(text.substr(0, bytes / 3)) + gzip(text.substr(bytes / 3)));
+    const std::string packed_zstd =
+        folder.write("a.txt.zst", zstd(text.substr(0, bytes / 2)) + zstd(text.substr(bytes / 2)));
     for (const char* split : {"file", "paragraph", "entry", "line", "prefix:#a"}) {
       for (const uint64_t least : {1, 9, 5000}) {
         SourceOptions options;
@@ -81,7 +86,8 @@ TEST(TextSource, CutsAsTheRuleSaysAndLosesNoByte) {
         const auto documents = read_documents(plain, options);
         ASSERT_TRUE(documents) << documents.error().message;
         ASSERT_EQ(joined(*documents), text) << split;
-        ASSERT_EQ(*documents, split_whole(text, options)) << split << " " << least << " of " << bytes;
+        ASSERT_EQ(*documents, split_whole(text, options))
+            << split << " " << least << " of " << bytes;
         ASSERT_EQ(*read_documents(packed, options), *documents);
         ASSERT_EQ(*read_documents(packed_zstd, options), *documents);
       }
@@ -94,7 +100,7 @@ TEST(TextSource, CutsAsTheRuleSaysAndLosesNoByte) {
 
 TEST(TextSource, OneLongLineComesInPiecesThatCutNoCharacter) {
   const TestFolder folder;
-  std::string text = "x";   // so that pieces would end inside characters of three bytes
+  std::string text = "x";  // so that pieces would end inside characters of three bytes
   while (text.size() < 5 * kPieceBytes / 2) text += "中";
   for (const char* split : {"file", "paragraph", "line"}) {
     SourceOptions options;
@@ -133,7 +139,10 @@ TEST(TextSource, OneLongLineComesInPiecesThatCutNoCharacter) {
   EXPECT_EQ(piece.text[0], ' ');
 }
 
-void expect_failure(const std::string& path, Code code, std::string_view why, const SourceOptions& options = {}) {
+void expect_failure(const std::string& path,
+                    Code code,
+                    std::string_view why,
+                    const SourceOptions& options = {}) {
   const auto result = read_documents(path, options);
   ASSERT_FALSE(result) << path;
   EXPECT_EQ(result.error().code, code) << result.error().message;
@@ -144,7 +153,8 @@ void expect_failure(const std::string& path, Code code, std::string_view why, co
 TEST(TextSource, DamagedCompressionIsTold) {
   const TestFolder folder;
   const std::string text = awkward_text(3, 20000);
-  for (const auto& [name, packed] : {std::pair{"a.txt.gz", gzip(text)}, std::pair{"a.txt.zst", zstd(text)}}) {
+  for (const auto& [name, packed] :
+       {std::pair{"a.txt.gz", gzip(text)}, std::pair{"a.txt.zst", zstd(text)}}) {
     for (const size_t size : {packed.size() - 1, packed.size() - 5, packed.size() / 2, size_t{12}})
       expect_failure(folder.write(name, packed.substr(0, size)), Code::kCorrupt, "cut short");
     std::string flipped = packed;
@@ -158,7 +168,8 @@ TEST(TextSource, DamagedCompressionIsTold) {
   }
   expect_failure(folder.write("b.gz", gzip(text) + "rest"), Code::kCorrupt, "not gzip");
   expect_failure(folder.write("b.zst", zstd(text) + "rest"), Code::kCorrupt, "zstd");
-  EXPECT_EQ(joined(*read_documents(folder.write("c.gz", gzip(text) + std::string(512, '\0')))), text);
+  EXPECT_EQ(joined(*read_documents(folder.write("c.gz", gzip(text) + std::string(512, '\0')))),
+            text);
   expect_failure(folder.write("d.gz", "plain text"), Code::kCorrupt, "name says compressed");
   expect_failure(folder.write("e.txt", "PK\x03\x04..."), Code::kInvalidInput, "zip");
   expect_failure(folder / "absent.txt", Code::kNotFound, "No such file");
@@ -168,22 +179,32 @@ TEST(TextSource, DamagedCompressionIsTold) {
 TEST(TextSource, JsonLines) {
   const TestFolder folder;
   const std::string path = folder.write(
-      "a.jsonl", "{\"text\":\"one\\u0000\\n\",\"n\":1}\n\n  \n{\"body\":[{\"text\":0}],\"text\":\"zwei \\u4e2d\"}\n{\"text\":\"\"}\n{\"text\":\"3\"}");
-  EXPECT_EQ(*read_documents(path), (std::vector<std::string>{std::string("one\0\n", 5), "zwei 中", "3"}));
-  EXPECT_EQ(*read_documents(folder.write("b.jsonl.gz", gzip("{\"body\":\"x\"}\n")), {.field = "body"}),
-            std::vector<std::string>{"x"});
+      "a.jsonl",
+      "{\"text\":\"one\\u0000\\n\",\"n\":1}\n\n  \n{\"body\":[{\"text\":0}],\"text\":\"zwei "
+      "\\u4e2d\"}\n{\"text\":\"\"}\n{\"text\":\"3\"}");
+  EXPECT_EQ(*read_documents(path),
+            (std::vector<std::string>{std::string("one\0\n", 5), "zwei 中", "3"}));
+  EXPECT_EQ(
+      *read_documents(folder.write("b.jsonl.gz", gzip("{\"body\":\"x\"}\n")), {.field = "body"}),
+      std::vector<std::string>{"x"});
 
   const std::string good = "{\"text\":\"a\"}\n";
-  expect_failure(folder.write("c.jsonl", good + "{\"body\":\"a\"}\n"), Code::kInvalidInput, "line 2 (byte 13 of the text): has no field 'text' (it has: body)");
-  expect_failure(folder.write("d.jsonl", good + good + "{\"text\":3}\n"), Code::kInvalidInput, "line 3");
+  expect_failure(folder.write("c.jsonl", good + "{\"body\":\"a\"}\n"),
+                 Code::kInvalidInput,
+                 "line 2 (byte 13 of the text): has no field 'text' (it has: body)");
+  expect_failure(
+      folder.write("d.jsonl", good + good + "{\"text\":3}\n"), Code::kInvalidInput, "line 3");
   expect_failure(folder.write("e.jsonl", good + "{\"text\":\"a"), Code::kCorrupt, "line 2");
   expect_failure(folder.write("f.jsonl", "{\"text\":\"\xFF\"}\n"), Code::kCorrupt, "line 1");
   expect_failure(folder.write("g.jsonl", "[\"text\"]\n"), Code::kInvalidInput, "line 1");
 
   std::string text(3 * kPieceBytes, 'z');
-  EXPECT_EQ(*read_documents(folder.write("h.jsonl", "{\"text\":\"" + text + "\"}\n")), std::vector<std::string>{text});
+  EXPECT_EQ(*read_documents(folder.write("h.jsonl", "{\"text\":\"" + text + "\"}\n")),
+            std::vector<std::string>{text});
   const std::string endless(kJsonLineBytesMax + kPieceBytes, 'z');
-  expect_failure(folder.write("i.jsonl.gz", gzip("{\"text\":\"" + endless)), Code::kInvalidInput, "longer than 64 MiB");
+  expect_failure(folder.write("i.jsonl.gz", gzip("{\"text\":\"" + endless)),
+                 Code::kInvalidInput,
+                 "longer than 64 MiB");
 }
 
 TEST(TextSource, UnknownSplitsAreRefused) {

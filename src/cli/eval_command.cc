@@ -1,0 +1,113 @@
+#include "cli/eval_command.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "cli/command.h"
+#include "cli/compressors.h"
+#include "cli/open_model.h"
+#include "data/dataset.h"
+#include "engine/evaluate.h"
+
+namespace ferry::cli {
+namespace {
+
+struct Arguments {
+  OpenOptions open;
+  std::string text, data;
+  engine::EvaluateOptions evaluate;
+  bool compressors = true;
+};
+
+struct Subject {
+  std::vector<std::vector<int32_t>> documents;
+  int64_t bytes = 0;
+  std::string text;  // the same as one text, for the compressors
+};
+
+/// One document: the file.
+Result<Subject> from_text(const Arguments& args, const OpenedModel& m) {
+  Subject s;
+  TRY_ASSIGN(s.text, read_file(args.text));
+  if (s.text.empty()) return fail(Code::kInvalidInput, "{}: empty; there is nothing to predict", args.text);
+  s.bytes = static_cast<int64_t>(s.text.size());
+  s.documents.emplace_back();
+  m.tokenizer->encode(s.text, text::Tokenizer::Specials::kAsText, s.documents[0]);
+  return s;
+}
+
+/// The held-out documents of a prepared dataset, each with its end token.
+Result<Subject> from_dataset(const Arguments& args, const OpenedModel& m) {
+  TRY_ASSIGN(const std::shared_ptr<const data::Dataset> dataset, data::Dataset::open(args.data, data::Dataset::Verify::kAll));
+  if (dataset->manifest().vocab_size != m.tokenizer->vocab_size())
+    return fail(Code::kInvalidInput, "{}: prepared with a tokenizer of {} ids, the model's has {}", args.data,
+                dataset->manifest().vocab_size, m.tokenizer->vocab_size());
+  const data::Documents& held_out = dataset->held_out();
+  if (held_out.size() == 0) return fail(Code::kInvalidInput, "{}: no documents were held out", args.data);
+  Subject s;
+  TRY_ASSIGN(s.text, read_file(dataset->held_out_text_path()));
+  s.bytes = held_out.bytes();
+  for (int64_t d = 0; d < held_out.size(); ++d) {
+    const data::Documents::Document document = held_out[d];
+    s.documents.emplace_back();
+    for (int64_t t = document.begin; t < document.end; ++t) s.documents.back().push_back(document.shard->token(t));
+  }
+  return s;
+}
+
+Result<void> evaluate(Arguments& args) {
+  if (args.text.empty() == args.data.empty())
+    return fail(Code::kInvalidInput, "eval: give either --text FILE or --data DATASET");
+  TRY_ASSIGN(const OpenedModel m, open_model(args.open));
+  TRY_ASSIGN(const Subject s, args.text.empty() ? from_dataset(args, m) : from_text(args, m));
+  args.evaluate.context = std::min(args.evaluate.context, m.model->max_positions());
+  int64_t total = 0;
+  for (const auto& d : s.documents) total += static_cast<int64_t>(d.size());
+  const bool terminal = ::isatty(STDERR_FILENO) == 1;
+  const double begin = system_clock().monotonic_s();
+  engine::Evaluation e;
+  e.bytes = s.bytes;
+  engine::evaluate(*m.model, s.documents, m.bos, args.evaluate, e, [&](int64_t scored) {
+    if (terminal) fmt::print(stderr, "\r{} tokens of about {} scored", scored, total);
+  });
+  if (terminal) fmt::print(stderr, "\r\033[K");
+  const double seconds = system_clock().monotonic_s() - begin;
+  nlohmann::ordered_json j = {{"bits_per_byte", e.bits_per_byte()}, {"nats_per_token", e.nats_per_token()},
+                              {"bytes", e.bytes}, {"tokens", e.tokens}, {"seconds", seconds}};
+  fmt::print("{:<12} {:.4f} bits per byte ({:.4f} nats a token; {} bytes, {} tokens)\n", "this model", e.bits_per_byte(),
+             e.nats_per_token(), e.bytes, e.tokens);
+  if (args.compressors) {
+    TRY_ASSIGN(const double xz, xz_bits_per_byte(s.text));
+    TRY_ASSIGN(const double zstd, zstd_bits_per_byte(s.text));
+    fmt::print("{:<12} {:.4f} bits per byte\n{:<12} {:.4f} bits per byte\n", "xz -9e", xz, "zstd -19", zstd);
+    j["xz_bits_per_byte"] = xz;
+    j["zstd_bits_per_byte"] = zstd;
+  }
+  fmt::print("{}\n", j.dump());
+  return {};
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& app, int& status) {
+  CLI::App* command = app.add_subcommand("eval", "How well a model predicts a text, beside xz and zstd");
+  const auto args = std::make_shared<Arguments>();
+  command->add_option("directory", args->open.directory, "a model directory")->required();
+  command->add_option("--text", args->text, "a file: one document");
+  command->add_option("--data", args->data, "a prepared dataset: its held-out documents");
+  command->add_option("--context", args->evaluate.context, "tokens of a window")->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
+  command->add_option("--overlap", args->evaluate.overlap, "part of each window that only gives context")->check(CLI::Range(0.0, 0.99));
+  command->add_option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
+  command->add_option("--dtype", args->open.dtype, "compute in bf16 (as trained by default) or f32");
+  command->add_flag("!--no-compressors", args->compressors, "leave xz and zstd out");
+  command->callback([args, &status] {
+    const Result<void> r = evaluate(*args);
+    status = r ? 0 : report(r.error());
+  });
+}
+
+}  // namespace ferry::cli

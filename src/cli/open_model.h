@@ -1,0 +1,29 @@
+// Opening a model directory for looking at the model: the model, its tokenizer, its device.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "models/causal_lm.h"
+#include "text/tokenizer.h"
+
+namespace ferry::cli {
+
+struct OpenOptions {
+  std::string directory;
+  std::string device = "cpu";
+  std::string dtype;          // "f32", "bf16"; empty: bf16
+  bool tokenizer = true;
+};
+
+struct OpenedModel {
+  std::unique_ptr<models::CausalLm> model;
+  std::unique_ptr<text::Tokenizer> tokenizer;
+  int32_t bos = 0;
+};
+
+/// Errors: kNotFound, kCorrupt, kInvalidInput, kUnavailable (the device).
+Result<OpenedModel> open_model(const OpenOptions& options);
+
+}  // namespace ferry::cli

@@ -1,0 +1,90 @@
+#include "cli/train_command.h"
+
+#include <csignal>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/system.h"
+#include "cli/command.h"
+#include "device/device.h"
+#include "train/loop.h"
+#include "train/supervisor.h"
+
+namespace ferry::cli {
+namespace {
+
+std::atomic<bool> g_stop{false};
+
+struct Arguments {
+  std::string config;
+  bool resume = false, print_config = false, worker = false;
+};
+
+void print_result(const TrainResult& r) {
+  nlohmann::ordered_json j;
+  j["model_dir"] = r.model_dir;
+  j["step"] = r.step;
+  j["stopped"] = r.stopped;
+  j["loss"] = r.loss;
+  if (r.held_out_bits_per_byte) j["held_out_bits_per_byte"] = *r.held_out_bits_per_byte;
+  j["tokens_per_s"] = r.tokens_per_s;
+  if (r.mfu) j["mfu"] = *r.mfu;
+  j["seconds"] = r.seconds;
+  j["peak_mb"] = static_cast<double>(memory_peak_bytes()) / 1e6;
+  fmt::print("{}\n", j.dump());
+}
+
+/// The process that trains. It leaves with 0 when it is done or was stopped, having saved.
+int work(const Arguments& args, const std::vector<std::string>& overrides) {
+  struct sigaction action {};
+  action.sa_handler = [](int) { g_stop = true; };
+  ::sigaction(SIGTERM, &action, nullptr);
+  const Result<supervisor::Pulse> pulse = supervisor::Pulse::open(true);
+  if (!pulse) return report(pulse.error());
+  const Result<Settings> settings = read_settings(args.config, overrides);
+  if (!settings) return report(settings.error());
+  try {
+    const Result<TrainResult> result =
+        train(*settings, {.resume = args.resume, .stop = &g_stop, .beat = [&](int64_t steps) { pulse->beat(steps); }});
+    if (!result) return report(result.error());
+    if (result->stopped) fmt::print("stopped    after step {}; go on with: ferry train {} --resume\n", result->step, args.config);
+    print_result(*result);
+    return 0;
+  } catch (const DeviceError& e) {
+    return report({Code::kUnavailable, e.what()});
+  }
+}
+
+int run(const Arguments& args, const std::vector<std::string>& overrides) {
+  for (const std::string& o : overrides)
+    if (!o.starts_with("--") || o.find('=') == std::string::npos)
+      return report({Code::kInvalidInput, fmt::format("{}: not understood; settings are given as --section.key=value", o)});
+  if (args.worker) return work(args, overrides);
+  const Result<Settings> settings = read_settings(args.config, overrides);
+  if (!settings) return report(settings.error());
+  if (args.print_config) {
+    fmt::print("{}", print_settings(*settings));
+    return 0;
+  }
+  supervisor::Command command{.program = "/proc/self/exe", .first = {"train", args.config, "--worker"}, .again = {}};
+  command.first.insert(command.first.end(), overrides.begin(), overrides.end());
+  command.again = command.first;
+  command.again.emplace_back("--resume");
+  if (args.resume) command.first = command.again;
+  return supervisor::supervise(command, {}, system_clock(), [](std::string_view text) { fmt::print(stderr, "{}\n", text); });
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app, int& status) {
+  CLI::App* command = app.add_subcommand("train", "Train a model as a TOML file says; any setting can be given as --section.key=value");
+  const auto args = std::make_shared<Arguments>();
+  command->add_option("config", args->config, "settings, a TOML file")->required();
+  command->add_flag("--resume", args->resume, "go on from the newest checkpoint of checkpoint.dir");
+  command->add_flag("--print-config", args->print_config, "print all settings as they would be used, and leave");
+  command->add_flag("--worker", args->worker)->group("");  // the supervised process; not for people
+  command->allow_extras();
+  command->callback([command, args, &status] { status = run(*args, command->remaining()); });
+}
+
+}  // namespace ferry::cli
