@@ -19,7 +19,7 @@ else()
   pkg_check_modules(LZMA REQUIRED IMPORTED_TARGET liblzma)
 endif()
 
-set(FERRY_LIBS_base PkgConfig::SODIUM)
+set(FERRY_LIBS_base PkgConfig::SODIUM nlohmann_json::nlohmann_json)
 set(FERRY_LIBS_text PkgConfig::PCRE2 nlohmann_json::nlohmann_json)
 set(FERRY_LIBS_data PkgConfig::ZSTD PkgConfig::ZLIB nlohmann_json::nlohmann_json)
 set(FERRY_LIBS_checkpoint nlohmann_json::nlohmann_json)

@@ -1,6 +1,7 @@
 // The models that Ferry knows: one line each.
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "models/causal_lm.h"
 #include "models/deepseek_v3/model.h"
 
@@ -8,8 +9,8 @@ namespace ferry::models {
 
 Result<std::unique_ptr<CausalLm>> make_model(std::string_view config_json, const std::string& path, Device& device,
                                              DType compute, DType storage) {
-  const nlohmann::json json = nlohmann::json::parse(config_json, nullptr, false);
-  if (!json.is_object()) return fail(Code::kCorrupt, "{}: not a JSON object; is the file whole?", path);
+  TRY_ASSIGN(const nlohmann::json json, parse_json(config_json, path));
+  if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
   const auto it = json.find("model_type");
   const std::string type = it != json.end() && it->is_string() ? it->get<std::string>() : "";
   if (type == "deepseek_v3" || type == "deepseek_v2") {

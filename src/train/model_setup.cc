@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "checkpoint/weights.h"
 
 namespace ferry {
@@ -39,9 +40,9 @@ Result<Json> base_config(const ModelSettings& settings) {
   else if (!settings.config.empty()) path = settings.config;
   if (!path.empty()) {
     TRY_ASSIGN(text, read_file(path, 1 << 20));
-    Json json = Json::parse(text, nullptr, false);
-    if (!json.is_object()) return fail(Code::kCorrupt, "{}: not a JSON object; is the file whole?", path);
-    return json;
+    TRY_ASSIGN(const nlohmann::json json, parse_json(text, path));
+    if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
+    return Json(json);
   }
   for (const Preset& p : kPresets)
     if (settings.preset == p.name) return Json::parse(p.config);

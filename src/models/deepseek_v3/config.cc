@@ -5,10 +5,13 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/json.h"
+
 namespace ferry::models::deepseek_v3 {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using nlohmann::ordered_json;
+using Json = nlohmann::json;
 
 constexpr int64_t kSizeMax = int64_t{1} << 24;  // above any real model's; products stay below 2^63
 
@@ -147,8 +150,7 @@ Result<void> parse_gate(Fields& f, Config& c) {
 }  // namespace
 
 Result<Config> parse_config(std::string_view text, const std::string& path) {
-  const Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) return fail(Code::kCorrupt, "{}: not valid JSON; is the file whole?", path);
+  TRY_ASSIGN(const Json json, parse_json(text, path));
   if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
   Fields f(json, path);
   Config c;
@@ -222,8 +224,8 @@ Result<void> validate(const Config& c, const std::string& path) {
 
 std::string to_json(const Config& c, std::string_view torch_dtype) {
   const char* method = c.topk_method == TopK::kNoAuxTc ? "noaux_tc" : c.topk_method == TopK::kGreedy ? "greedy" : "group_limited_greedy";
-  Json j;
-  j["architectures"] = Json::array({c.v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM"});
+  ordered_json j;
+  j["architectures"] = ordered_json::array({c.v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM"});
   j["model_type"] = c.v2 ? "deepseek_v2" : "deepseek_v3";
   j["attention_bias"] = false;
   j["attention_dropout"] = 0.0;
@@ -253,7 +255,7 @@ std::string to_json(const Config& c, std::string_view torch_dtype) {
   j["num_hidden_layers"] = c.num_hidden_layers;
   j["num_key_value_heads"] = c.num_attention_heads;
   j["num_nextn_predict_layers"] = c.num_nextn_predict_layers;
-  j["q_lora_rank"] = c.q_lora_rank > 0 ? Json(c.q_lora_rank) : Json(nullptr);
+  j["q_lora_rank"] = c.q_lora_rank > 0 ? ordered_json(c.q_lora_rank) : ordered_json(nullptr);
   j["qk_nope_head_dim"] = c.qk_nope_head_dim;
   j["qk_rope_head_dim"] = c.qk_rope_head_dim;
   j["rms_norm_eps"] = c.rms_norm_eps;

@@ -1,0 +1,20 @@
+// Reading JSON of outside origin strictly: duplicate keys, deep nesting and bad UTF-8 are refused.
+// For .cc files: whoever includes this needs <nlohmann/json.hpp> to use the result.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace ferry {
+
+/// Errors: kCorrupt, naming the path and the byte or key. `path` is for messages. The result is at most
+/// 64 levels deep, so that functions that recurse on it (dump) cannot exhaust the stack.
+Result<nlohmann::json> parse_json(std::string_view text, const std::string& path);
+
+/// A name of outside origin, fit for a message: quoted, control bytes escaped, cut at 200 bytes.
+std::string printable(std::string_view name);
+
+}  // namespace ferry
