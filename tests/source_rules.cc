@@ -203,7 +203,7 @@ std::vector<Violation> check_libraries(const std::vector<SourceFile>& files) {
       {R"(<nccl[^>]*>)", R"(^src/comm/nccl/)", "NCCL stays in src/comm/nccl"},
       {R"(<(acl|aclnn|hccl)[^>]*>)", R"(^src/(device/ascend|comm/hccl)/|_ascend\.cc$|^ascend_sim/)",
        "Ascend's headers stay in src/device/ascend, src/comm/hccl and *_ascend.cc"},
-      {R"(<(immintrin|arm_neon)\.h>)", R"(^src/base/|^src/ops/cpu/|_cpu\.cc$|_kernel\.h$)",
+      {R"(<(immintrin|arm_neon)\.h>)", R"(^src/base/|^src/ops/cpu/|_cpu\.cc$|^bench/)",
        "vector instructions stay in src/ops/cpu and *_cpu.cc, which are built once for each tier"},
       {R"(<CLI/[^>]*>)", R"(^src/cli/|^bench/)", "the command line is read in src/cli"},
       {R"(<toml\+\+/[^>]*>)", R"(^src/train/[a-z_]*config[a-z_]*\.cc$|^src/cli/.*\.cc$)",
@@ -215,7 +215,7 @@ std::vector<Violation> check_libraries(const std::vector<SourceFile>& files) {
       {R"(<(thread|future|condition_variable|shared_mutex|semaphore|latch|barrier|pthread\.h)>)",
        R"(^src/base/|_test\.cc$|^tests/)", "threads are base/threads.h's: FTZ/DAZ must be set on each (ARCHITECTURE.md, contract 2)"},
       {R"(<(fcntl|sys/(mman|stat|statvfs|file|statfs))\.h>|<fstream>)",
-       R"(^src/(base|device)/|_process\.cc$|_test\.cc$|^tests/)", "files come in through base/file.h, where faults can be injected"},
+       R"(^src/(base|device)/|_process\.cc$|_test\.cc$|/[a-z]*_?test(ing|_support)\.h$|^tests/)", "files come in through base/file.h, where faults can be injected"},
       {R"(<(sys/socket|netinet/in|netdb|arpa/inet)\.h>)", R"(^src/base/|^src/serve/|^src/comm/)",
        "the network comes in through base, serve and comm"},
       {R"(<chrono>|<ctime>|<time\.h>)", R"(^src/base/|_test\.cc$|^tests/|^bench/)", "time comes in through base/clock.h"},
@@ -223,7 +223,7 @@ std::vector<Violation> check_libraries(const std::vector<SourceFile>& files) {
       {R"(<random>)", R"(^$)", "randomness is counter-based: base/random.h"},
       {R"(<regex>)", R"(^tests/source_rules)", "std::regex recurses on its input: text/split_regex.h"},
       {R"(<iostream>)", R"(^$)", "print with fmt; streams initialise at start and format by locale"},
-      {R"(<gtest/[^>]*>)", R"(_test\.cc$|^tests/)", "GoogleTest belongs in tests"},
+      {R"(<gtest/[^>]*>)", R"(_test\.cc$|/[a-z]*_?test(ing|_support)\.h$|^tests/)", "GoogleTest belongs in tests"},
   };
   return check_places(files, places, [](const SourceFile& f) {
     std::string out;

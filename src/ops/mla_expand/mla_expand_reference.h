@@ -1,3 +1,4 @@
+// mla_expand in float64, written plainly: what its kernels are judged by.
 #pragma once
 
 #include <vector>

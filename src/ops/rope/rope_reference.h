@@ -1,3 +1,4 @@
+// rope in float64, written plainly: what its kernels are judged by.
 #pragma once
 
 #include "ops/spec.h"
