@@ -1,7 +1,7 @@
 // Attention's speed at the shapes of training, forward and backward, counting what is visible only:
 // 2 (Dqk + Dv) operations a query, key and head forward, 2 (3 Dqk + 2 Dv) backward.
-// Wall-clock time; FERRY_BENCH_CPU_TIME=1 counts the threads' processor time instead, for tuning on a
-// machine that others use too. Usage: attention_bench [f32|bf16]. The last line is JSON.
+// Wall-clock time; FERRY_BENCH_CPU_TIME=1 counts the threads' processor time instead, for tuning on
+// a machine that others use too. Usage: attention_bench [f32|bf16]. The last line is JSON.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -31,7 +31,8 @@ struct BenchShape {
 Tensor normal(const Shape& shape, DType dtype, uint64_t stream) {
   const Random random(1, RandomPurpose::kTest, stream);
   std::vector<float> values(static_cast<size_t>(shape.count()));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(random.uniform(i) * 2 - 1);
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>(random.uniform(i) * 2 - 1);
   Tensor t = Tensor::empty(shape, dtype, cpu_device());
   t.assign_f32(values);
   return t;
@@ -63,7 +64,8 @@ std::string measure(const BenchShape& s, DType dtype) {
   const float scale = 1 / std::sqrt(static_cast<float>(s.d_qk));
   const bool cpu_time = std::getenv("FERRY_BENCH_CPU_TIME") != nullptr;
   const auto now = [cpu_time] {
-    return cpu_time ? static_cast<double>(std::clock()) / CLOCKS_PER_SEC : system_clock().monotonic_s();
+    return cpu_time ? static_cast<double>(std::clock()) / CLOCKS_PER_SEC
+                    : system_clock().monotonic_s();
   };
   const double forward = best_seconds([&] {
     const double begin = now();
@@ -85,12 +87,23 @@ std::string measure(const BenchShape& s, DType dtype) {
     return now() - begin;
   });
   const auto heads = static_cast<double>(s.heads);
-  const double forward_gflops = 2e-9 * pairs * heads * static_cast<double>(s.d_qk + s.d_v) / forward;
-  const double backward_gflops = 2e-9 * pairs * heads * static_cast<double>(3 * s.d_qk + 2 * s.d_v) / backward;
-  fmt::print("{:>10} {:>4}  forward {:8.2f} ms {:6.1f} GFLOP/s   backward {:8.2f} ms {:6.1f} GFLOP/s\n", s.name,
-             to_string(dtype), forward * 1e3, forward_gflops, backward * 1e3, backward_gflops);
-  return fmt::format("\"{}_{}\": {{\"forward_gflops\": {:.1f}, \"backward_gflops\": {:.1f}}}", s.name, to_string(dtype),
-                     forward_gflops, backward_gflops);
+  const double forward_gflops =
+      2e-9 * pairs * heads * static_cast<double>(s.d_qk + s.d_v) / forward;
+  const double backward_gflops =
+      2e-9 * pairs * heads * static_cast<double>(3 * s.d_qk + 2 * s.d_v) / backward;
+  fmt::print(
+      "{:>10} {:>4}  forward {:8.2f} ms {:6.1f} GFLOP/s   backward {:8.2f} ms {:6.1f} GFLOP/s\n",
+      s.name,
+      to_string(dtype),
+      forward * 1e3,
+      forward_gflops,
+      backward * 1e3,
+      backward_gflops);
+  return fmt::format("\"{}_{}\": {{\"forward_gflops\": {:.1f}, \"backward_gflops\": {:.1f}}}",
+                     s.name,
+                     to_string(dtype),
+                     forward_gflops,
+                     backward_gflops);
 }
 
 }  // namespace
@@ -99,7 +112,8 @@ std::string measure(const BenchShape& s, DType dtype) {
 int main(int argc, char** argv) {
   using namespace ferry;
   const std::string only = argc > 1 ? argv[1] : "";
-  const std::vector<int32_t> s_lengths = {100, 412, 512, 300, 212, 150, 362, 512, 512, 250, 262, 512};
+  const std::vector<int32_t> s_lengths = {
+      100, 412, 512, 300, 212, 150, 362, 512, 512, 250, 262, 512};
   const std::vector<BenchShape> shapes = {
       {"s48", s_lengths, 8, 8, 48, 32, false},
       {"s96", s_lengths, 5, 5, 96, 64, false},
@@ -109,8 +123,10 @@ int main(int argc, char** argv) {
   };
   std::string json;
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
-    if ((only == "f32" && dtype != DType::kF32) || (only == "bf16" && dtype != DType::kBF16)) continue;
-    for (const BenchShape& shape : shapes) json += (json.empty() ? "" : ", ") + measure(shape, dtype);
+    if ((only == "f32" && dtype != DType::kF32) || (only == "bf16" && dtype != DType::kBF16))
+      continue;
+    for (const BenchShape& shape : shapes)
+      json += (json.empty() ? "" : ", ") + measure(shape, dtype);
   }
   fmt::print("{{\"threads\": {}, {}}}\n", cpu_pool().threads(), json);
   return 0;

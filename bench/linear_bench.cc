@@ -1,7 +1,8 @@
 // Our linear against oneDNN's matmul, in turns within one run: the shapes of training (f32 master
-// weights, converted and packed in every call; oneDNN is given bf16 ones) and of decoding (bf16 weights
-// as they lie in the checkpoint; oneDNN is given them in the packed format it prefers). Each call takes
-// another copy of the weights, so that they come from beyond L2 as in a model. Ends with a line of JSON.
+// weights, converted and packed in every call; oneDNN is given bf16 ones) and of decoding (bf16
+// weights as they lie in the checkpoint; oneDNN is given them in the packed format it prefers).
+// Each call takes another copy of the weights, so that they come from beyond L2 as in a model. Ends
+// with a line of JSON.
 #include <dnnl.hpp>
 
 #include <fmt/core.h>
@@ -35,7 +36,8 @@ constexpr double kWarm_s = 0.004, kMeasured_s = 0.015;
 
 double now_s() { return system_clock().monotonic_s(); }
 
-/// Seconds per call over kMeasured_s, after calling for kWarm_s: the other side's threads may still spin.
+/// Seconds per call over kMeasured_s, after calling for kWarm_s: the other side's threads may still
+/// spin.
 double time_calls(const std::function<void()>& call) {
   const double warm = now_s() + kWarm_s;
   do call();
@@ -56,7 +58,9 @@ double median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
-struct Comparison { double ours_s, theirs_s, ratio; };  // medians; ratio: theirs / ours, pair by pair
+struct Comparison {
+  double ours_s, theirs_s, ratio;
+};  // medians; ratio: theirs / ours, pair by pair
 
 Comparison compare(const std::function<void()>& ours, const std::function<void()>& theirs) {
   std::vector<double> a, b, ratios;
@@ -74,7 +78,9 @@ std::vector<float> normal_values(int64_t count, uint64_t stream) {
   const Random random(1, RandomPurpose::kTest, stream);
   std::vector<float> v(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i)
-    v[static_cast<size_t>(i)] = i < kPeriod ? static_cast<float>(random.normal(static_cast<uint64_t>(i))) : v[static_cast<size_t>(i - kPeriod)];
+    v[static_cast<size_t>(i)] = i < kPeriod
+                                    ? static_cast<float>(random.normal(static_cast<uint64_t>(i)))
+                                    : v[static_cast<size_t>(i - kPeriod)];
   return v;
 }
 
@@ -98,11 +104,21 @@ class Peer {
  public:
   using Tag = dnnl::memory::format_tag;
 
-  Peer(const Tensor& a, Tag a_tag, const std::vector<Tensor>& bs, Tag b_tag, bool pack_b, int64_t m, int64_t n, int64_t k, DType out)
+  Peer(const Tensor& a,
+       Tag a_tag,
+       const std::vector<Tensor>& bs,
+       Tag b_tag,
+       bool pack_b,
+       int64_t m,
+       int64_t n,
+       int64_t k,
+       DType out)
       : stream_(engine()), c_(Tensor::empty({m, n}, out, cpu_device())) {
     using dnnl::memory;
-    const memory::desc a_desc({m, k}, dnnl_type(a.dtype()), a_tag), b_plain({k, n}, dnnl_type(bs[0].dtype()), b_tag);
-    const memory::desc b_desc = pack_b ? memory::desc({k, n}, dnnl_type(bs[0].dtype()), Tag::any) : b_plain;
+    const memory::desc a_desc({m, k}, dnnl_type(a.dtype()), a_tag),
+        b_plain({k, n}, dnnl_type(bs[0].dtype()), b_tag);
+    const memory::desc b_desc =
+        pack_b ? memory::desc({k, n}, dnnl_type(bs[0].dtype()), Tag::any) : b_plain;
     const memory::desc c_desc({m, n}, dnnl_type(out), Tag::ab);
     const dnnl::matmul::primitive_desc desc({a_desc, b_desc, c_desc}, engine());
     matmul_ = dnnl::matmul(desc);
@@ -124,7 +140,8 @@ class Peer {
 
   void operator()() {
     next_ = (next_ + 1) % bs_.size();
-    matmul_.execute(stream_, {{DNNL_ARG_SRC, a_}, {DNNL_ARG_WEIGHTS, bs_[next_]}, {DNNL_ARG_DST, out_}});
+    matmul_.execute(stream_,
+                    {{DNNL_ARG_SRC, a_}, {DNNL_ARG_WEIGHTS, bs_[next_]}, {DNNL_ARG_DST, out_}});
     stream_.wait();
   }
   const std::string& name() const { return name_; }
@@ -139,14 +156,20 @@ class Peer {
   std::string name_;
 };
 
-struct LinearShape { int64_t tokens, inputs, outputs; };
+struct LinearShape {
+  int64_t tokens, inputs, outputs;
+};
 
 std::vector<Weight> make_weights(const LinearShape& s, DType dtype) {
-  const double bytes = static_cast<double>(s.inputs * s.outputs) * static_cast<double>(size_of(dtype));
+  const double bytes =
+      static_cast<double>(s.inputs * s.outputs) * static_cast<double>(size_of(dtype));
   const int copies = std::max(1, static_cast<int>(kWeightBytes / bytes));
   std::vector<Weight> weights;
   for (int i = 0; i < copies; ++i)
-    weights.push_back({.name = "w", .global_shape = {s.outputs, s.inputs}, .shard = {}, .value = normal({s.outputs, s.inputs}, dtype, 10)});
+    weights.push_back({.name = "w",
+                       .global_shape = {s.outputs, s.inputs},
+                       .shard = {},
+                       .value = normal({s.outputs, s.inputs}, dtype, 10)});
   return weights;
 }
 
@@ -158,12 +181,28 @@ std::vector<Tensor> values(const std::vector<Weight>& weights) {
 
 nlohmann::json report(const char* what, DType dtype, const LinearShape& s, const Comparison& c) {
   const double flops = 2.0 * static_cast<double>(s.tokens * s.inputs * s.outputs);
-  fmt::print("{:8} {:4} {:5} x {:5} -> {:5}  {:9.1f} us {:6.0f} GFLOP/s   oneDNN {:9.1f} us {:6.0f} GFLOP/s   {:.2f}x\n", what,
-             to_string(dtype), s.tokens, s.inputs, s.outputs, c.ours_s * 1e6, flops / c.ours_s / 1e9, c.theirs_s * 1e6,
-             flops / c.theirs_s / 1e9, c.ratio);
+  fmt::print(
+      "{:8} {:4} {:5} x {:5} -> {:5}  {:9.1f} us {:6.0f} GFLOP/s   oneDNN {:9.1f} us {:6.0f} "
+      "GFLOP/s   {:.2f}x\n",
+      what,
+      to_string(dtype),
+      s.tokens,
+      s.inputs,
+      s.outputs,
+      c.ours_s * 1e6,
+      flops / c.ours_s / 1e9,
+      c.theirs_s * 1e6,
+      flops / c.theirs_s / 1e9,
+      c.ratio);
   std::fflush(stdout);
-  return {{"what", what}, {"dtype", to_string(dtype)}, {"tokens", s.tokens}, {"inputs", s.inputs}, {"outputs", s.outputs},
-          {"ours_us", c.ours_s * 1e6}, {"onednn_us", c.theirs_s * 1e6}, {"ratio", c.ratio}};
+  return {{"what", what},
+          {"dtype", to_string(dtype)},
+          {"tokens", s.tokens},
+          {"inputs", s.inputs},
+          {"outputs", s.outputs},
+          {"ours_us", c.ours_s * 1e6},
+          {"onednn_us", c.theirs_s * 1e6},
+          {"ratio", c.ratio}};
 }
 
 nlohmann::json training(DType dtype, const LinearShape& s) {
@@ -173,14 +212,24 @@ nlohmann::json training(DType dtype, const LinearShape& s) {
   for (const Weight& w : make_weights(s, dtype)) plain.push_back(w.value);
   Peer peer(x, Peer::Tag::ab, plain, Peer::Tag::ba, false, s.tokens, s.outputs, s.inputs, dtype);
   size_t next = 0;
-  return report("train", dtype, s, compare([&] { ops::linear(x, weights[next = (next + 1) % weights.size()]); }, [&] { peer(); }));
+  return report("train",
+                dtype,
+                s,
+                compare([&] { ops::linear(x, weights[next = (next + 1) % weights.size()]); },
+                        [&] { peer(); }));
 }
 
 /// d_w[outputs, inputs] = d_yᵀ x: the contraction is over tokens.
 nlohmann::json weight_gradient(DType dtype, const LinearShape& s) {
-  const Tensor x = normal({s.tokens, s.inputs}, dtype, 1), d_y = normal({s.tokens, s.outputs}, dtype, 2);
-  Peer peer(d_y, Peer::Tag::ba, {x}, Peer::Tag::ab, false, s.outputs, s.inputs, s.tokens, DType::kF32);
-  return report("d_w", dtype, s, compare([&] { ops::matmul(d_y, x, {.transpose_a = true, .out = DType::kF32}); }, [&] { peer(); }));
+  const Tensor x = normal({s.tokens, s.inputs}, dtype, 1),
+               d_y = normal({s.tokens, s.outputs}, dtype, 2);
+  Peer peer(
+      d_y, Peer::Tag::ba, {x}, Peer::Tag::ab, false, s.outputs, s.inputs, s.tokens, DType::kF32);
+  return report("d_w",
+                dtype,
+                s,
+                compare([&] { ops::matmul(d_y, x, {.transpose_a = true, .out = DType::kF32}); },
+                        [&] { peer(); }));
 }
 
 nlohmann::json input_gradient(DType dtype, const LinearShape& s) {
@@ -190,16 +239,32 @@ nlohmann::json input_gradient(DType dtype, const LinearShape& s) {
   for (const Weight& w : make_weights(s, dtype)) plain.push_back(w.value);
   Peer peer(d_y, Peer::Tag::ab, plain, Peer::Tag::ab, false, s.tokens, s.inputs, s.outputs, dtype);
   size_t next = 0;
-  return report("d_x", dtype, s,
-                compare([&] { ops::matmul(d_y, weights[next = (next + 1) % weights.size()].value); }, [&] { peer(); }));
+  return report(
+      "d_x",
+      dtype,
+      s,
+      compare([&] { ops::matmul(d_y, weights[next = (next + 1) % weights.size()].value); },
+              [&] { peer(); }));
 }
 
 nlohmann::json decoding(const LinearShape& s) {
   const Tensor x = normal({s.tokens, s.inputs}, DType::kBF16, 1);
   const std::vector<Weight> weights = make_weights(s, DType::kBF16);
-  Peer peer(x, Peer::Tag::ab, values(weights), Peer::Tag::ba, true, s.tokens, s.outputs, s.inputs, DType::kBF16);
+  Peer peer(x,
+            Peer::Tag::ab,
+            values(weights),
+            Peer::Tag::ba,
+            true,
+            s.tokens,
+            s.outputs,
+            s.inputs,
+            DType::kBF16);
   size_t next = 0;
-  return report("decode", DType::kBF16, s, compare([&] { ops::linear(x, weights[next = (next + 1) % weights.size()]); }, [&] { peer(); }));
+  return report("decode",
+                DType::kBF16,
+                s,
+                compare([&] { ops::linear(x, weights[next = (next + 1) % weights.size()]); },
+                        [&] { peer(); }));
 }
 
 nlohmann::json large(DType dtype) {
@@ -213,17 +278,40 @@ nlohmann::json large(DType dtype) {
 constexpr int64_t kSteps = 200000;
 constexpr int kChains = 24;
 
-// The rate of the instruction alone: independent chains in registers, nothing loaded. asm, because the
-// compiler would fold chains of constants.
-#define FERRY_CHAINS(instruction)                                                                            \
-  for (int64_t i = 0; i < kSteps; ++i)                                                                       \
-    asm volatile(instruction(2) instruction(3) instruction(4) instruction(5) instruction(6) instruction(7)   \
-                 instruction(8) instruction(9) instruction(10) instruction(11) instruction(12) instruction(13) \
-                 instruction(14) instruction(15) instruction(16) instruction(17) instruction(18) instruction(19) \
-                 instruction(20) instruction(21) instruction(22) instruction(23) instruction(24) instruction(25) \
-                 ::: "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",  \
-                 "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22",       \
-                 "xmm23", "xmm24", "xmm25")
+// The rate of the instruction alone: independent chains in registers, nothing loaded. asm, because
+// the compiler would fold chains of constants.
+#define FERRY_CHAINS(instruction)                                                               \
+  for (int64_t i = 0; i < kSteps; ++i)                                                          \
+  asm volatile(instruction(2) instruction(3) instruction(4) instruction(5) instruction(6)       \
+                   instruction(7) instruction(8) instruction(9) instruction(10) instruction(11) \
+                       instruction(12) instruction(13) instruction(14) instruction(15)          \
+                           instruction(16) instruction(17) instruction(18) instruction(19)      \
+                               instruction(20) instruction(21) instruction(22) instruction(23)  \
+                                   instruction(24) instruction(25)::                            \
+                                       : "xmm2",                                                \
+                                         "xmm3",                                                \
+                                         "xmm4",                                                \
+                                         "xmm5",                                                \
+                                         "xmm6",                                                \
+                                         "xmm7",                                                \
+                                         "xmm8",                                                \
+                                         "xmm9",                                                \
+                                         "xmm10",                                               \
+                                         "xmm11",                                               \
+                                         "xmm12",                                               \
+                                         "xmm13",                                               \
+                                         "xmm14",                                               \
+                                         "xmm15",                                               \
+                                         "xmm16",                                               \
+                                         "xmm17",                                               \
+                                         "xmm18",                                               \
+                                         "xmm19",                                               \
+                                         "xmm20",                                               \
+                                         "xmm21",                                               \
+                                         "xmm22",                                               \
+                                         "xmm23",                                               \
+                                         "xmm24",                                               \
+                                         "xmm25")
 #define FERRY_DOT(r) "vdpbf16ps %%zmm0, %%zmm1, %%zmm" #r "\n"
 #define FERRY_FMA(r) "vfmadd231ps %%zmm0, %%zmm1, %%zmm" #r "\n"
 
@@ -237,7 +325,8 @@ double register_rate(void (*chains)(), double flops_per_instruction) {
   for (int r = 0; r < 5; ++r) {
     const double begin = now_s();
     cpu_pool().parallel_for(threads * 8, [&](int64_t, int) { chains(); });
-    rates.push_back(8.0 * threads * kSteps * kChains * flops_per_instruction / (now_s() - begin) / 1e9);
+    rates.push_back(8.0 * threads * kSteps * kChains * flops_per_instruction / (now_s() - begin) /
+                    1e9);
   }
   return median(rates);
 }
@@ -247,21 +336,31 @@ int run() {
   const int threads = cpu_pool().threads();
   // oneDNN's threads are OpenMP's.
   setenv("OMP_NUM_THREADS", std::to_string(threads).c_str(), 1);
-  fmt::print("{} threads, tier {}; x is ours against oneDNN {}.{}.{}: above 1 we are faster\n", threads, to_string(cpu_tier()),
-             dnnl::version()->major, dnnl::version()->minor, dnnl::version()->patch);
+  fmt::print("{} threads, tier {}; x is ours against oneDNN {}.{}.{}: above 1 we are faster\n",
+             threads,
+             to_string(cpu_tier()),
+             dnnl::version()->major,
+             dnnl::version()->minor,
+             dnnl::version()->patch);
   nlohmann::json json{{"bench", "linear"}, {"threads", threads}, {"tier", to_string(cpu_tier())}};
 #if defined(__x86_64__)
   if (cpu_has(CpuTier::kAvx512)) {
     json["register_bf16_gflops"] = register_rate(&dot_chains, 64);
     json["register_f32_gflops"] = register_rate(&fma_chains, 32);
-    fmt::print("registers only: vdpbf16ps {:.0f} GFLOP/s, f32 fma {:.0f} GFLOP/s\n", json["register_bf16_gflops"].get<double>(),
+    fmt::print("registers only: vdpbf16ps {:.0f} GFLOP/s, f32 fma {:.0f} GFLOP/s\n",
+               json["register_bf16_gflops"].get<double>(),
                json["register_f32_gflops"].get<double>());
   }
 #endif
   auto& rows = json["rows"] = nlohmann::json::array();
   for (const DType t : {DType::kBF16, DType::kF32}) rows.push_back(large(t));
-  const LinearShape training_shapes[] = {{4096, 320, 320}, {4096, 320, 1152}, {8192, 768, 768}, {8192, 768, 3072},
-                                         {8192, 3072, 768}, {1024, 768, 6144}, {1024, 6144, 768}};
+  const LinearShape training_shapes[] = {{4096, 320, 320},
+                                         {4096, 320, 1152},
+                                         {8192, 768, 768},
+                                         {8192, 768, 3072},
+                                         {8192, 3072, 768},
+                                         {1024, 768, 6144},
+                                         {1024, 6144, 768}};
   for (const DType t : {DType::kBF16, DType::kF32})
     for (const LinearShape& s : training_shapes) rows.push_back(training(t, s));
   for (const DType t : {DType::kBF16, DType::kF32})
@@ -269,7 +368,12 @@ int run() {
       rows.push_back(input_gradient(t, s));
       rows.push_back(weight_gradient(t, s));
     }
-  const LinearShape decoding_shapes[] = {{1, 320, 1152}, {1, 768, 768}, {1, 768, 3072}, {1, 3072, 768}, {1, 768, 6144}, {1, 6144, 768}};
+  const LinearShape decoding_shapes[] = {{1, 320, 1152},
+                                         {1, 768, 768},
+                                         {1, 768, 3072},
+                                         {1, 3072, 768},
+                                         {1, 768, 6144},
+                                         {1, 6144, 768}};
   for (LinearShape s : decoding_shapes)
     for (const int64_t tokens : {1, 2, 4, 8}) {
       s.tokens = tokens;

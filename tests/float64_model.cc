@@ -53,20 +53,24 @@ class Run {
     for (int64_t l = 0; l < c_.num_hidden_layers; ++l) h = layer(l, h, c_.is_moe(l));
     const size_t n = tokens.size();
     for (size_t t = 0; t + 1 < n; ++t, ++labels)
-      main += surprise(product(head(), normed(h[t], w("model.norm.weight"), c_.rms_norm_eps)), tokens[t + 1]);
+      main += surprise(product(head(), normed(h[t], w("model.norm.weight"), c_.rms_norm_eps)),
+                       tokens[t + 1]);
     if (c_.num_nextn_predict_layers == 0) return;
     const std::string name = "model.layers." + std::to_string(c_.num_hidden_layers) + ".";
     Rows x;
     for (size_t t = 0; t < n; ++t) {
       // Past the document's end there is no next token: id 0 stands there, and nothing is scored.
-      Values both = normed(embedding(t + 1 < n ? tokens[t + 1] : 0), w(name + "enorm.weight"), c_.rms_norm_eps);
+      Values both = normed(
+          embedding(t + 1 < n ? tokens[t + 1] : 0), w(name + "enorm.weight"), c_.rms_norm_eps);
       const Values previous = normed(h[t], w(name + "hnorm.weight"), c_.rms_norm_eps);
       both.insert(both.end(), previous.begin(), previous.end());
       x.push_back(product(w(name + "eh_proj.weight"), both));
     }
     x = layer(c_.num_hidden_layers, x, c_.n_routed_experts > 0);
     for (size_t t = 0; t + 2 < n; ++t, ++mtp_labels)
-      mtp += surprise(product(head(), normed(x[t], w(name + "shared_head.norm.weight"), c_.rms_norm_eps)), tokens[t + 2]);
+      mtp += surprise(
+          product(head(), normed(x[t], w(name + "shared_head.norm.weight"), c_.rms_norm_eps)),
+          tokens[t + 2]);
   }
 
   double main = 0, mtp = 0, balance = 0;
@@ -74,7 +78,9 @@ class Run {
 
  private:
   const Values& w(const std::string& name) const { return w_.at(name); }
-  const Values& head() const { return w(c_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight"); }
+  const Values& head() const {
+    return w(c_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+  }
   Values embedding(int32_t id) const {
     const Values& e = w("model.embed_tokens.weight");
     const auto d = static_cast<long>(c_.hidden_size);
@@ -84,7 +90,8 @@ class Run {
   Rows layer(int64_t index, const Rows& h, bool moe_layer) {
     const std::string name = "model.layers." + std::to_string(index) + ".";
     Rows x, out;
-    for (const Values& v : h) x.push_back(normed(v, w(name + "input_layernorm.weight"), c_.rms_norm_eps));
+    for (const Values& v : h)
+      x.push_back(normed(v, w(name + "input_layernorm.weight"), c_.rms_norm_eps));
     const Rows attended = attention(name + "self_attn.", x);
     Rows a, y;
     for (size_t t = 0; t < h.size(); ++t) {
@@ -93,7 +100,10 @@ class Run {
     }
     const Rows ff = moe_layer ? moe(name + "mlp.", y) : Rows{};
     for (size_t t = 0; t < h.size(); ++t)
-      out.push_back(plus(a[t], moe_layer ? ff[t] : mlp(name + "mlp.", y[t], 0, static_cast<size_t>(c_.intermediate_size))));
+      out.push_back(
+          plus(a[t],
+               moe_layer ? ff[t]
+                         : mlp(name + "mlp.", y[t], 0, static_cast<size_t>(c_.intermediate_size))));
     return out;
   }
 
@@ -102,7 +112,10 @@ class Run {
     const double f = std::pow(c_.rope_theta, -2.0 * static_cast<double>(pair) / d);
     if (!c_.yarn) return f;
     const auto correction = [&](double rotations) {
-      return d * std::log(static_cast<double>(c_.yarn->original_max_position_embeddings) / (rotations * 2 * M_PI)) / (2 * std::log(c_.rope_theta));
+      return d *
+             std::log(static_cast<double>(c_.yarn->original_max_position_embeddings) /
+                      (rotations * 2 * M_PI)) /
+             (2 * std::log(c_.rope_theta));
     };
     const double low = std::max(std::floor(correction(c_.yarn->beta_fast)), 0.0);
     double high = std::min(std::ceil(correction(c_.yarn->beta_slow)), d - 1);
@@ -118,7 +131,8 @@ class Run {
   void rotate(double* x, double position) const {
     const double m = c_.yarn ? yarn_m(c_.yarn->mscale) / yarn_m(c_.yarn->mscale_all_dim) : 1;
     for (int64_t p = 0; p < c_.qk_rope_head_dim / 2; ++p) {
-      const double angle = position * frequency(p), cosine = std::cos(angle) * m, sine = std::sin(angle) * m;
+      const double angle = position * frequency(p), cosine = std::cos(angle) * m,
+                   sine = std::sin(angle) * m;
       const double a = x[2 * p], b = x[2 * p + 1];
       x[2 * p] = a * cosine - b * sine;
       x[2 * p + 1] = a * sine + b * cosine;
@@ -126,21 +140,28 @@ class Run {
   }
 
   Rows attention(const std::string& name, const Rows& x) {
-    const auto heads = static_cast<size_t>(c_.num_attention_heads), nope = static_cast<size_t>(c_.qk_nope_head_dim);
-    const auto rope = static_cast<size_t>(c_.qk_rope_head_dim), vd = static_cast<size_t>(c_.v_head_dim);
+    const auto heads = static_cast<size_t>(c_.num_attention_heads),
+               nope = static_cast<size_t>(c_.qk_nope_head_dim);
+    const auto rope = static_cast<size_t>(c_.qk_rope_head_dim),
+               vd = static_cast<size_t>(c_.v_head_dim);
     const auto latent = static_cast<size_t>(c_.kv_lora_rank);
     Rows q, kv, pe, out;
     for (size_t t = 0; t < x.size(); ++t) {
       const Values full = c_.q_lora_rank > 0
-          ? product(w(name + "q_b_proj.weight"), normed(product(w(name + "q_a_proj.weight"), x[t]), w(name + "q_a_layernorm.weight"), 1e-6))
-          : product(w(name + "q_proj.weight"), x[t]);
+                              ? product(w(name + "q_b_proj.weight"),
+                                        normed(product(w(name + "q_a_proj.weight"), x[t]),
+                                               w(name + "q_a_layernorm.weight"),
+                                               1e-6))
+                              : product(w(name + "q_proj.weight"), x[t]);
       q.push_back(full);
-      for (size_t h = 0; h < heads; ++h) rotate(&q[t][h * (nope + rope) + nope], static_cast<double>(t));
+      for (size_t h = 0; h < heads; ++h)
+        rotate(&q[t][h * (nope + rope) + nope], static_cast<double>(t));
       Values ckv = product(w(name + "kv_a_proj_with_mqa.weight"), x[t]);
       pe.emplace_back(ckv.begin() + static_cast<long>(latent), ckv.end());
       rotate(pe[t].data(), static_cast<double>(t));
       ckv.resize(latent);
-      kv.push_back(product(w(name + "kv_b_proj.weight"), normed(ckv, w(name + "kv_a_layernorm.weight"), 1e-6)));
+      kv.push_back(product(w(name + "kv_b_proj.weight"),
+                           normed(ckv, w(name + "kv_a_layernorm.weight"), 1e-6)));
     }
     const double m = c_.yarn ? yarn_m(c_.yarn->mscale_all_dim) : 1;
     const double scale = m * m / std::sqrt(static_cast<double>(nope + rope));
@@ -158,7 +179,8 @@ class Run {
         double sum = 0;
         for (double& v : s) sum += v = std::exp(v - max);
         for (size_t j = 0; j <= t; ++j)
-          for (size_t i = 0; i < vd; ++i) o[h * vd + i] += s[j] / sum * kv[j][h * (nope + vd) + nope + i];
+          for (size_t i = 0; i < vd; ++i)
+            o[h * vd + i] += s[j] / sum * kv[j][h * (nope + vd) + nope + i];
       }
       out.push_back(product(w(name + "o_proj.weight"), o));
     }
@@ -174,9 +196,11 @@ class Run {
   }
 
   Rows moe(const std::string& name, const Rows& x) {
-    const auto experts = static_cast<size_t>(c_.n_routed_experts), k = static_cast<size_t>(c_.num_experts_per_tok);
+    const auto experts = static_cast<size_t>(c_.n_routed_experts),
+               k = static_cast<size_t>(c_.num_experts_per_tok);
     const size_t groups = c_.topk_method == TopK::kGreedy ? 1 : static_cast<size_t>(c_.n_group);
-    const size_t kept = c_.topk_method == TopK::kGreedy ? 1 : static_cast<size_t>(c_.topk_group), size = experts / groups;
+    const size_t kept = c_.topk_method == TopK::kGreedy ? 1 : static_cast<size_t>(c_.topk_group),
+                 size = experts / groups;
     Rows out;
     Values chosen_count(experts, 0.0), share(experts, 0.0);
     for (const Values& v : x) {
@@ -190,10 +214,12 @@ class Run {
         for (double& e : s) e /= sum;
       }
       Values biased = s;
-      if (c_.topk_method == TopK::kNoAuxTc) biased = plus(biased, w(name + "gate.e_score_correction_bias"));
+      if (c_.topk_method == TopK::kNoAuxTc)
+        biased = plus(biased, w(name + "gate.e_score_correction_bias"));
       std::vector<std::pair<double, size_t>> group_scores;
       for (size_t g = 0; g < groups; ++g) {
-        Values members(biased.begin() + static_cast<long>(g * size), biased.begin() + static_cast<long>((g + 1) * size));
+        Values members(biased.begin() + static_cast<long>(g * size),
+                       biased.begin() + static_cast<long>((g + 1) * size));
         std::sort(members.rbegin(), members.rend());
         const bool two = c_.topk_method == TopK::kNoAuxTc && size > 1;
         group_scores.emplace_back(-(two ? members[0] + members[1] : members[0]), g);
@@ -201,7 +227,8 @@ class Run {
       std::sort(group_scores.begin(), group_scores.end());
       std::vector<std::pair<double, size_t>> candidates;
       for (size_t g = 0; g < kept; ++g)
-        for (size_t e = group_scores[g].second * size; e < (group_scores[g].second + 1) * size; ++e) candidates.emplace_back(-biased[e], e);
+        for (size_t e = group_scores[g].second * size; e < (group_scores[g].second + 1) * size; ++e)
+          candidates.emplace_back(-biased[e], e);
       std::sort(candidates.begin(), candidates.end());
       double sum = 0;
       for (size_t j = 0; j < k; ++j) sum += s[candidates[j].second];
@@ -209,19 +236,25 @@ class Run {
       for (size_t j = 0; j < k; ++j) {
         const size_t e = candidates[j].second;
         const double weight = s[e] / (c_.norm_topk_prob ? sum : 1) * c_.routed_scaling_factor;
-        const Values one = mlp(name + "experts.*.", v, e, static_cast<size_t>(c_.moe_intermediate_size));
+        const Values one =
+            mlp(name + "experts.*.", v, e, static_cast<size_t>(c_.moe_intermediate_size));
         for (size_t i = 0; i < y.size(); ++i) y[i] += weight * one[i];
         chosen_count[e] += 1;
       }
       const double total = std::accumulate(s.begin(), s.end(), 0.0);
       for (size_t e = 0; e < experts; ++e) share[e] += s[e] / total;
       if (c_.n_shared_experts > 0)
-        y = plus(y, mlp(name + "shared_experts.", v, 0, static_cast<size_t>(c_.n_shared_experts * c_.moe_intermediate_size)));
+        y = plus(y,
+                 mlp(name + "shared_experts.",
+                     v,
+                     0,
+                     static_cast<size_t>(c_.n_shared_experts * c_.moe_intermediate_size)));
       out.push_back(y);
     }
     const double tokens = static_cast<double>(x.size());
     for (size_t e = 0; e < experts; ++e)
-      balance += static_cast<double>(experts) / (static_cast<double>(k) * tokens) * chosen_count[e] * share[e] / tokens;
+      balance += static_cast<double>(experts) / (static_cast<double>(k) * tokens) *
+                 chosen_count[e] * share[e] / tokens;
     return out;
   }
 

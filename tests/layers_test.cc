@@ -1,4 +1,5 @@
-// Who may include whom (ARCHITECTURE.md), checked on the whole tree; and each rule on a breach of it.
+// Who may include whom (ARCHITECTURE.md), checked on the whole tree; and each rule on a breach of
+// it.
 #include <gtest/gtest.h>
 
 #include "source_rules.h"
@@ -11,7 +12,9 @@ const std::vector<SourceFile>& tree() {
   return files;
 }
 
-TEST(Layers, TheTreeIsRead) { ASSERT_GT(tree().size(), 100u) << "found too few sources under " << FERRY_SOURCE_DIR; }
+TEST(Layers, TheTreeIsRead) {
+  ASSERT_GT(tree().size(), 100u) << "found too few sources under " << FERRY_SOURCE_DIR;
+}
 TEST(Layers, IncludesGoDownOnly) { EXPECT_EQ(describe(check_layers(tree())), ""); }
 TEST(Layers, NoFileIncludesItself) { EXPECT_EQ(describe(check_cycles(tree())), ""); }
 TEST(Layers, LibrariesStayInTheirFolders) { EXPECT_EQ(describe(check_libraries(tree())), ""); }
@@ -42,7 +45,8 @@ TEST(LayerRules, TrainAndEngineNeverSeeEachOther) {
 
 TEST(LayerRules, TheSoftwareAscendSharesNothing) {
   EXPECT_EQ(layer_breaches("ascend_sim/acl.cc", "base/check.h"), 1u);
-  EXPECT_EQ(check_layers({{"ascend_sim/a.cc", "#include \"b.h\"\n"}, {"ascend_sim/b.h", ""}}).size(), 0u);
+  EXPECT_EQ(
+      check_layers({{"ascend_sim/a.cc", "#include \"b.h\"\n"}, {"ascend_sim/b.h", ""}}).size(), 0u);
 }
 
 TEST(LayerRules, UnknownFoldersAndFilesAreReported) {
@@ -55,7 +59,8 @@ TEST(LayerRules, CyclesAreFound) {
                                          {"src/base/b.h", "  #  include \"base/c.h\"\n"},
                                          {"src/base/c.h", "#include \"base/a.h\"\n"}};
   ASSERT_EQ(check_cycles(round).size(), 1u);
-  EXPECT_NE(check_cycles(round)[0].what.find("src/base/a.h -> src/base/b.h -> src/base/c.h -> src/base/a.h"),
+  EXPECT_NE(check_cycles(round)[0].what.find(
+                "src/base/a.h -> src/base/b.h -> src/base/c.h -> src/base/a.h"),
             std::string::npos);
   EXPECT_EQ(check_cycles({round[0], round[1], {"src/base/c.h", ""}}).size(), 0u);
 }

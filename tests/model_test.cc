@@ -45,7 +45,8 @@ Config small_config() {
   c.v_head_dim = 8;
   c.num_nextn_predict_layers = 1;
   c.max_position_embeddings = 256;
-  c.yarn = models::deepseek_v3::Yarn{.factor = 4, .mscale = 0.8, .mscale_all_dim = 0.6, .original_max_position_embeddings = 32};
+  c.yarn = models::deepseek_v3::Yarn{
+      .factor = 4, .mscale = 0.8, .mscale_all_dim = 0.6, .original_max_position_embeddings = 32};
   return c;
 }
 
@@ -57,7 +58,9 @@ std::unique_ptr<Model> random_model(const Config& c, DType compute) {
     const bool matrix = w->value.rank() > 1;
     const double fan_in = static_cast<double>(w->value.dim(-1));
     for (size_t i = 0; i < v.size(); ++i)
-      v[i] = static_cast<float>(matrix ? random.normal(i) / std::sqrt(fan_in) : w->trained ? 1 + 0.2 * random.normal(i) : 0.3 * random.uniform(i));
+      v[i] = static_cast<float>(matrix       ? random.normal(i) / std::sqrt(fan_in)
+                                : w->trained ? 1 + 0.2 * random.normal(i)
+                                             : 0.3 * random.uniform(i));
     w->value.assign_f32(v);
     w->changed();
   }
@@ -70,7 +73,8 @@ std::vector<std::vector<int32_t>> documents() {
   uint64_t i = 0;
   for (const int length : {13, 1, 30, 7}) {
     d.emplace_back();
-    for (int t = 0; t < length; ++t) d.back().push_back(static_cast<int32_t>(random.below(i++, 61)));
+    for (int t = 0; t < length; ++t)
+      d.back().push_back(static_cast<int32_t>(random.below(i++, 61)));
   }
   return d;
 }
@@ -112,25 +116,34 @@ std::vector<char> bytes_of(const Tensor& t) {
 constexpr float kMtpWeight = 0.3f;
 constexpr double kAlpha = 0.1;  // large, so that its gradient shows
 
-std::map<std::string, Tensor> gradients(Model& model, const Packed& p, ForwardOptions options, models::Losses* losses) {
+std::map<std::string, Tensor> gradients(Model& model,
+                                        const Packed& p,
+                                        ForwardOptions options,
+                                        models::Losses* losses) {
   for (Weight* w : model.weights()) w->value.set_needs_grad(w->trained);
   options.balance_alpha = kAlpha;
   Tape tape(&ops::accumulate);
   {
     const Tape::Recording recording(&tape);
-    *losses = model.losses(p.batch, options, {.scale = 1.0f / static_cast<float>(p.labels),
-                                              .mtp_scale = kMtpWeight / static_cast<float>(p.mtp_labels)});
+    *losses = model.losses(p.batch,
+                           options,
+                           {.scale = 1.0f / static_cast<float>(p.labels),
+                            .mtp_scale = kMtpWeight / static_cast<float>(p.mtp_labels)});
   }
   const std::vector<float> one = {1.0f};
   std::vector<std::pair<Tensor, Tensor>> seeds;
-  const auto seed = [&](const Tensor& t) { seeds.emplace_back(t, Tensor::from_f32(one, {1}, cpu_device())); };
+  const auto seed = [&](const Tensor& t) {
+    seeds.emplace_back(t, Tensor::from_f32(one, {1}, cpu_device()));
+  };
   seed(losses->main);
   if (losses->mtp.defined()) seed(losses->mtp);
   for (const Tensor& b : losses->balance) seed(b);
   std::map<const Storage*, std::string> names;
   for (Weight* w : model.weights()) names[w->value.storage().get()] = w->name;
   std::map<std::string, Tensor> grads;
-  tape.backward(std::move(seeds), {.leaf_ready = [&](const Tensor& leaf, Tensor g) { grads[names.at(leaf.storage().get())] = std::move(g); }});
+  tape.backward(std::move(seeds), {.leaf_ready = [&](const Tensor& leaf, Tensor g) {
+                  grads[names.at(leaf.storage().get())] = std::move(g);
+                }});
   return grads;
 }
 
@@ -144,7 +157,9 @@ TEST(Float64, LossesWithMtpAndBalanceAndTheirGradients) {
     const std::vector<float> v = w->value.to_f32();
     reference.weights[w->name] = Values(v.begin(), v.end());
   }
-  const auto total = [&](const Float64Losses& l) { return l.main + static_cast<double>(kMtpWeight) * l.mtp + kAlpha * l.balance; };
+  const auto total = [&](const Float64Losses& l) {
+    return l.main + static_cast<double>(kMtpWeight) * l.mtp + kAlpha * l.balance;
+  };
   const Float64Losses expected = reference.losses(docs);
   for (const MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed}) {
     models::Losses losses;
@@ -180,7 +195,8 @@ TEST_P(EachType, CachedIsUncachedAndBatchedIsAlone) {
   const auto model = random_model(small_config(), GetParam());
   const auto docs = documents();
   const Packed p = pack(docs);
-  const std::vector<char> whole = bytes_of(model->logits(model->forward(p.batch.tokens, p.batch.segments, {}, nullptr)));
+  const std::vector<char> whole =
+      bytes_of(model->logits(model->forward(p.batch.tokens, p.batch.segments, {}, nullptr)));
   const size_t row = whole.size() / static_cast<size_t>(p.batch.tokens.dim(0));
 
   // Documents share passes in uneven chunks, each in a slot of a cache; then each token by itself.
@@ -203,19 +219,24 @@ TEST_P(EachType, CachedIsUncachedAndBatchedIsAlone) {
       const ops::Segments segments = cache.begin(parts);
       ForwardOptions options;
       options.cache = &cache;
-      const Tensor ids = Tensor::from_i32(tokens, {static_cast<int64_t>(tokens.size())}, cpu_device());
-      const std::vector<char> out = bytes_of(model->logits(model->forward(ids, segments, options, nullptr)));
+      const Tensor ids =
+          Tensor::from_i32(tokens, {static_cast<int64_t>(tokens.size())}, cpu_device());
+      const std::vector<char> out =
+          bytes_of(model->logits(model->forward(ids, segments, options, nullptr)));
       size_t at = 0;
       for (const KvCache::Part& part : parts) {
         auto& g = got[static_cast<size_t>(part.slot)];
-        g.insert(g.end(), out.begin() + static_cast<long>(at * row), out.begin() + static_cast<long>((at + static_cast<size_t>(part.tokens)) * row));
+        g.insert(g.end(),
+                 out.begin() + static_cast<long>(at * row),
+                 out.begin() + static_cast<long>((at + static_cast<size_t>(part.tokens)) * row));
         at += static_cast<size_t>(part.tokens);
       }
     }
     size_t from = 0;
     for (size_t d = 0; d < docs.size(); ++d) {
       ASSERT_EQ(got[d].size(), docs[d].size() * row);
-      EXPECT_EQ(std::memcmp(got[d].data(), whole.data() + from, got[d].size()), 0) << "document " << d << ", chunks of " << chunk;
+      EXPECT_EQ(std::memcmp(got[d].data(), whole.data() + from, got[d].size()), 0)
+          << "document " << d << ", chunks of " << chunk;
       from += got[d].size();
     }
   }
@@ -261,14 +282,18 @@ TEST_P(EachType, TiersAndThreadsGiveTheSameGradients) {
     for (const int threads : {1, 3}) {
       set_cpu_threads(threads);
       const auto got = gradients(*model, p, {.mla_form = MlaForm::kExpanded}, &losses);
-      for (const auto& [name, g] : expected) EXPECT_EQ(bytes_of(g), bytes_of(got.at(name))) << name << ' ' << to_string(t) << ' ' << threads;
+      for (const auto& [name, g] : expected)
+        EXPECT_EQ(bytes_of(g), bytes_of(got.at(name)))
+            << name << ' ' << to_string(t) << ' ' << threads;
     }
   }
   set_cpu_tier(tier);
   set_cpu_threads(0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, EachType, ::testing::Values(DType::kF32, DType::kBF16),
+INSTANTIATE_TEST_SUITE_P(Types,
+                         EachType,
+                         ::testing::Values(DType::kF32, DType::kBF16),
                          [](const auto& type) { return std::string(to_string(type.param)); });
 
 }  // namespace

@@ -50,14 +50,19 @@ class Golden {
         file_(*SafetensorsFile::open(kGoldens + name + ".safetensors")) {}
 
   std::unique_ptr<CausalLm> model() const {
-    auto model = models::make_model(json_.at("config").dump(), "config.json", cpu_device(), DType::kF32, DType::kF32);
+    auto model = models::make_model(
+        json_.at("config").dump(), "config.json", cpu_device(), DType::kF32, DType::kF32);
     if (!model) throw std::runtime_error(model.error().message);
     for (Weight* w : (*model)->weights()) fill(*w);
     return std::move(*model);
   }
 
-  std::vector<float> floats(const std::string& name) const { return file_.load(name, cpu_device())->to_f32(); }
-  std::vector<int32_t> ints(const std::string& name) const { return file_.load(name, cpu_device())->to_i32(); }
+  std::vector<float> floats(const std::string& name) const {
+    return file_.load(name, cpu_device())->to_f32();
+  }
+  std::vector<int32_t> ints(const std::string& name) const {
+    return file_.load(name, cpu_device())->to_i32();
+  }
   const nlohmann::json& json() const { return json_; }
 
  private:
@@ -121,22 +126,32 @@ TEST_P(Parity, LogitsAndChosenExpertsInBothForms) {
     trace.keep_layer_outputs = true;
     const Tensor hidden = model->forward(batch.tokens, batch.segments, {.mla_form = form}, &trace);
     for (size_t l = 0; l < trace.layer_outputs.size(); ++l)
-      EXPECT_LT(relative_error(trace.layer_outputs[l].to_f32(), golden_.floats("hidden." + std::to_string(l))), 1e-5) << "layer " << l;
+      EXPECT_LT(relative_error(trace.layer_outputs[l].to_f32(),
+                               golden_.floats("hidden." + std::to_string(l))),
+                1e-5)
+          << "layer " << l;
     EXPECT_LT(relative_error(model->logits(hidden).to_f32(), golden_.floats("logits")), 1e-5);
     size_t moe = 0;
-    for (int64_t l = 0; l < golden_.json().at("config").at("num_hidden_layers").get<int64_t>(); ++l) {
+    for (int64_t l = 0; l < golden_.json().at("config").at("num_hidden_layers").get<int64_t>();
+         ++l) {
       const std::string name = "experts." + std::to_string(l);
-      if (!golden_.json().at("params").contains("model.layers." + std::to_string(l) + ".mlp.gate.weight")) continue;
+      if (!golden_.json().at("params").contains("model.layers." + std::to_string(l) +
+                                                ".mlp.gate.weight"))
+        continue;
       ASSERT_LT(moe, trace.experts.size());
       const Tensor& chosen = trace.experts[moe++];
       std::vector<int32_t> got = chosen.to_i32();
-      for (auto row = got.begin(); row != got.end(); row += chosen.dim(1)) std::sort(row, row + chosen.dim(1));
+      for (auto row = got.begin(); row != got.end(); row += chosen.dim(1))
+        std::sort(row, row + chosen.dim(1));
       EXPECT_EQ(got, golden_.ints(name));
     }
   }
 }
 
-std::map<const Storage*, Tensor> gradients(CausalLm& model, const models::TokenBatch& batch, const ForwardOptions& options, double* loss) {
+std::map<const Storage*, Tensor> gradients(CausalLm& model,
+                                           const models::TokenBatch& batch,
+                                           const ForwardOptions& options,
+                                           double* loss) {
   for (Weight* w : model.weights()) w->value.set_needs_grad(w->trained);
   const float scale = 1.0f / static_cast<float>(batch.tokens.dim(0) - 1);
   Tape tape(&ops::accumulate);
@@ -148,8 +163,11 @@ std::map<const Storage*, Tensor> gradients(CausalLm& model, const models::TokenB
   *loss = static_cast<double>(losses.main.to_f32().at(0));
   std::map<const Storage*, Tensor> grads;
   const std::vector<float> one = {1.0f};
-  tape.backward(losses.main, Tensor::from_f32(one, {1}, cpu_device()),
-                {.leaf_ready = [&](const Tensor& leaf, Tensor g) { grads[leaf.storage().get()] = std::move(g); }});
+  tape.backward(losses.main,
+                Tensor::from_f32(one, {1}, cpu_device()),
+                {.leaf_ready = [&](const Tensor& leaf, Tensor g) {
+                  grads[leaf.storage().get()] = std::move(g);
+                }});
   return grads;
 }
 
@@ -159,7 +177,8 @@ TEST_P(Parity, EveryGradientInBothFormsAndRecomputed) {
   for (const bool recompute : {false, true}) {
     for (const MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed}) {
       double loss = 0;
-      const auto grads = gradients(*model, batch, {.mla_form = form, .recompute = recompute}, &loss);
+      const auto grads =
+          gradients(*model, batch, {.mla_form = form, .recompute = recompute}, &loss);
       EXPECT_NEAR(loss, static_cast<double>(golden_.floats("loss").at(0)), 1e-5 * loss);
       for (const Weight* w : model->weights()) {
         if (!w->trained) continue;
@@ -168,8 +187,10 @@ TEST_P(Parity, EveryGradientInBothFormsAndRecomputed) {
         size_t from = 0;
         for (const std::string& name : checkpoint_names(*w)) {
           const std::vector<float> expected = golden_.floats("grad." + name);
-          const std::vector<float> part(got.begin() + static_cast<long>(from), got.begin() + static_cast<long>(from + expected.size()));
-          EXPECT_LT(relative_error(part, expected), 1e-4) << name << (recompute ? " recomputed" : "");
+          const std::vector<float> part(got.begin() + static_cast<long>(from),
+                                        got.begin() + static_cast<long>(from + expected.size()));
+          EXPECT_LT(relative_error(part, expected), 1e-4)
+              << name << (recompute ? " recomputed" : "");
           from += expected.size();
         }
       }
@@ -183,8 +204,9 @@ TEST_P(Parity, TenAdamWSteps) {
   const auto& adamw = golden_.json().at("adamw");
   std::map<const Storage*, std::pair<Tensor, Tensor>> moments;
   for (Weight* w : model->weights())
-    moments[w->value.storage().get()] = {Tensor::zeros(w->value.shape(), DType::kF32, cpu_device()),
-                                         Tensor::zeros(w->value.shape(), DType::kF32, cpu_device())};
+    moments[w->value.storage().get()] = {
+        Tensor::zeros(w->value.shape(), DType::kF32, cpu_device()),
+        Tensor::zeros(w->value.shape(), DType::kF32, cpu_device())};
   const std::vector<float> expected = golden_.floats("adamw_losses");
   for (size_t step = 0; step < expected.size(); ++step) {
     double loss = 0;
@@ -193,17 +215,31 @@ TEST_P(Parity, TenAdamWSteps) {
     for (Weight* w : model->weights()) {
       if (!w->trained) continue;
       const auto& [m, v] = moments.at(w->value.storage().get());
-      ops::adamw_update(*w, m, v, grads.at(w->value.storage().get()),
-                        {.lr = adamw.at("lr"), .beta1 = adamw.at("betas").at(0), .beta2 = adamw.at("betas").at(1),
-                         .eps = adamw.at("eps"), .weight_decay = adamw.at("weight_decay"), .step = static_cast<int64_t>(step) + 1},
+      ops::adamw_update(*w,
+                        m,
+                        v,
+                        grads.at(w->value.storage().get()),
+                        {.lr = adamw.at("lr"),
+                         .beta1 = adamw.at("betas").at(0),
+                         .beta2 = adamw.at("betas").at(1),
+                         .eps = adamw.at("eps"),
+                         .weight_decay = adamw.at("weight_decay"),
+                         .step = static_cast<int64_t>(step) + 1},
                         1.0f);
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Transformers, Parity,
-                         ::testing::Values("v2_group", "v2_lite", "v2_plain", "v3_full", "v3_qfull_nodense",
-                                           "v3_tied_mscale", "v3_wide_eps", "v3_yarn_plain"));
+INSTANTIATE_TEST_SUITE_P(Transformers,
+                         Parity,
+                         ::testing::Values("v2_group",
+                                           "v2_lite",
+                                           "v2_plain",
+                                           "v3_full",
+                                           "v3_qfull_nodense",
+                                           "v3_tied_mscale",
+                                           "v3_wide_eps",
+                                           "v3_yarn_plain"));
 
 }  // namespace
 }  // namespace ferry

@@ -74,8 +74,11 @@ std::vector<Include> includes_of(const std::string& text) {
   return out;
 }
 
-/// Where a quoted include leads: Ferry includes from src/ on; tests and benches also beside themselves.
-std::string resolve(const std::string& from, const std::string& name, const std::set<std::string>& paths) {
+/// Where a quoted include leads: Ferry includes from src/ on; tests and benches also beside
+/// themselves.
+std::string resolve(const std::string& from,
+                    const std::string& name,
+                    const std::set<std::string>& paths) {
   if (paths.contains("src/" + name)) return "src/" + name;
   const std::string beside = (fs::path(from).parent_path() / name).lexically_normal().string();
   if (from.rfind("src/", 0) != 0 && paths.contains(beside)) return beside;
@@ -95,7 +98,8 @@ struct Place {
   const char* why;
 };
 
-std::vector<Violation> check_places(const std::vector<SourceFile>& files, const std::vector<Place>& places,
+std::vector<Violation> check_places(const std::vector<SourceFile>& files,
+                                    const std::vector<Place>& places,
                                     const std::function<std::string(const SourceFile&)>& text_of) {
   std::vector<std::pair<std::regex, std::regex>> compiled;
   for (const Place& p : places) compiled.emplace_back(std::regex(p.pattern), std::regex(p.where));
@@ -106,7 +110,9 @@ std::vector<Violation> check_places(const std::vector<SourceFile>& files, const 
     for (int number = 1; std::getline(lines, line); ++number)
       for (size_t i = 0; i < places.size(); ++i) {
         std::smatch m;
-        if (!std::regex_search(line, m, compiled[i].first) || std::regex_search(file.path, compiled[i].second)) continue;
+        if (!std::regex_search(line, m, compiled[i].first) ||
+            std::regex_search(file.path, compiled[i].second))
+          continue;
         out.push_back({file.path, number, "\"" + m.str() + "\": " + places[i].why});
       }
   }
@@ -117,7 +123,8 @@ std::vector<Violation> check_places(const std::vector<SourceFile>& files, const 
 
 std::string describe(const std::vector<Violation>& violations) {
   std::string out;
-  for (const Violation& v : violations) out += v.path + ":" + std::to_string(v.line) + ": " + v.what + "\n";
+  for (const Violation& v : violations)
+    out += v.path + ":" + std::to_string(v.line) + ": " + v.what + "\n";
   return out;
 }
 
@@ -125,20 +132,26 @@ std::vector<SourceFile> read_sources(const std::string& root) {
   std::vector<SourceFile> files;
   for (const char* top : {"src", "tests", "bench", "ascend_sim"}) {
     if (!fs::exists(fs::path(root) / top)) continue;
-    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(fs::path(root) / top)) {
+    for (const fs::directory_entry& entry :
+         fs::recursive_directory_iterator(fs::path(root) / top)) {
       const std::string extension = entry.path().extension().string();
-      if (!entry.is_regular_file() || (extension != ".h" && extension != ".cc" && extension != ".cu")) continue;
+      if (!entry.is_regular_file() ||
+          (extension != ".h" && extension != ".cc" && extension != ".cu"))
+        continue;
       std::ifstream in(entry.path(), std::ios::binary);
       std::ostringstream text;
       text << in.rdbuf();
       files.push_back({fs::relative(entry.path(), root).string(), text.str()});
     }
   }
-  std::sort(files.begin(), files.end(), [](const SourceFile& a, const SourceFile& b) { return a.path < b.path; });
+  std::sort(files.begin(), files.end(), [](const SourceFile& a, const SourceFile& b) {
+    return a.path < b.path;
+  });
   return files;
 }
 
-// --- layers ---------------------------------------------------------------------------------------
+// --- layers
+// ---------------------------------------------------------------------------------------
 
 std::vector<Violation> check_layers(const std::vector<SourceFile>& files) {
   std::vector<Violation> out;
@@ -147,20 +160,30 @@ std::vector<Violation> check_layers(const std::vector<SourceFile>& files) {
     const bool simulator = file.path.rfind("ascend_sim/", 0) == 0;
     const std::string folder = folder_of(file.path);
     if (file.path.rfind("src/", 0) == 0 && !layers().contains(folder)) {
-      out.push_back({file.path, 0, "lies in no folder that ARCHITECTURE.md knows; give it a place among the layers"});
+      out.push_back(
+          {file.path,
+           0,
+           "lies in no folder that ARCHITECTURE.md knows; give it a place among the layers"});
       continue;
     }
     for (const Include& include : includes_of(file.text)) {
       if (!include.quoted) continue;
       const std::string target = resolve(file.path, include.name, paths);
       if (target.empty()) {
-        out.push_back({file.path, include.line, "\"" + include.name + "\" is no file of Ferry; name it from src/ on, "
-                                                "and libraries in <>"});
+        out.push_back({file.path,
+                       include.line,
+                       "\"" + include.name +
+                           "\" is no file of Ferry; name it from src/ on, "
+                           "and libraries in <>"});
       } else if (simulator != (target.rfind("ascend_sim/", 0) == 0)) {
-        out.push_back({file.path, include.line, "the software Ascend judges src/ and shares no line with it"});
+        out.push_back({file.path,
+                       include.line,
+                       "the software Ascend judges src/ and shares no line with it"});
       } else if (!folder.empty() && !visible_from(folder).contains(folder_of(target))) {
-        out.push_back({file.path, include.line, folder + " may not include " + include.name +
-                                                ": see the table of layers in ARCHITECTURE.md"});
+        out.push_back({file.path,
+                       include.line,
+                       folder + " may not include " + include.name +
+                           ": see the table of layers in ARCHITECTURE.md"});
       }
     }
   }
@@ -185,7 +208,8 @@ std::vector<Violation> check_cycles(const std::vector<SourceFile>& files) {
       if (state[next] == 0) visit(next);
       if (state[next] != 1) continue;
       std::string round;
-      for (auto it = std::find(way.begin(), way.end(), next); it != way.end(); ++it) round += *it + " -> ";
+      for (auto it = std::find(way.begin(), way.end(), next); it != way.end(); ++it)
+        round += *it + " -> ";
       out.push_back({path, 0, "includes itself: " + round + next});
     }
     way.pop_back();
@@ -198,32 +222,51 @@ std::vector<Violation> check_cycles(const std::vector<SourceFile>& files) {
 
 std::vector<Violation> check_libraries(const std::vector<SourceFile>& files) {
   static const std::vector<Place> places = {
-      {R"(<(cuda|cublas|cudnn|curand|cutlass|cute|nvtx|nvml)[^>]*>)", R"(^src/device/cuda/|_cuda\.cu$)",
+      {R"(<(cuda|cublas|cudnn|curand|cutlass|cute|nvtx|nvml)[^>]*>)",
+       R"(^src/device/cuda/|_cuda\.cu$)",
        "CUDA stays in src/device/cuda and *_cuda.cu"},
       {R"(<nccl[^>]*>)", R"(^src/comm/nccl/)", "NCCL stays in src/comm/nccl"},
-      {R"(<(acl|aclnn|hccl)[^>]*>)", R"(^src/(device/ascend|comm/hccl)/|_ascend\.cc$|^ascend_sim/)",
+      {R"(<(acl|aclnn|hccl)[^>]*>)",
+       R"(^src/(device/ascend|comm/hccl)/|_ascend\.cc$|^ascend_sim/)",
        "Ascend's headers stay in src/device/ascend, src/comm/hccl and *_ascend.cc"},
-      {R"(<(immintrin|arm_neon)\.h>)", R"(^src/base/|^src/ops/cpu/|_cpu\.cc$|^bench/)",
+      {R"(<(immintrin|arm_neon)\.h>)",
+       R"(^src/base/|^src/ops/cpu/|^bench/|_cpu\.cc$|_kernel\.h$)",
        "vector instructions stay in src/ops/cpu and *_cpu.cc, which are built once for each tier"},
       {R"(<CLI/[^>]*>)", R"(^src/cli/|^bench/)", "the command line is read in src/cli"},
-      {R"(<toml\+\+/[^>]*>)", R"(^src/train/[a-z_]*config[a-z_]*\.cc$|^src/cli/.*\.cc$)",
+      {R"(<toml\+\+/[^>]*>)",
+       R"(^src/train/[a-z_]*config[a-z_]*\.cc$|^src/cli/.*\.cc$)",
        "TOML is read by the training configuration alone"},
-      {R"(<nlohmann/json\.hpp>)", R"(\.cc$)", "<nlohmann/json.hpp> is slow to compile: in .cc files only, headers take json_fwd.hpp"},
+      {R"(<nlohmann/json\.hpp>)",
+       R"(\.cc$)",
+       "<nlohmann/json.hpp> is slow to compile: in .cc files only, headers take json_fwd.hpp"},
       {R"(<pcre2\.h>)", R"(^src/text/)", "regular expressions stay in src/text"},
       {R"(<sodium\.h>)", R"(^src/base/)", "hashes come in through base/hash.h"},
-      {R"(<(zlib|zstd|lzma)\.h>)", R"(^src/data/|^src/cli/)", "compression stays in src/data and the yardsticks of ferry eval"},
+      {R"(<(zlib|zstd|lzma)\.h>)",
+       R"(^src/data/|^src/cli/)",
+       "compression stays in src/data and the yardsticks of ferry eval"},
       {R"(<(thread|future|condition_variable|shared_mutex|semaphore|latch|barrier|pthread\.h)>)",
-       R"(^src/base/|_test\.cc$|^tests/)", "threads are base/threads.h's: FTZ/DAZ must be set on each (ARCHITECTURE.md, contract 2)"},
+       R"(^src/base/|_test\.cc$|^tests/)",
+       "threads are base/threads.h's: FTZ/DAZ must be set on each (ARCHITECTURE.md, contract 2)"},
       {R"(<(fcntl|sys/(mman|stat|statvfs|file|statfs))\.h>|<fstream>)",
-       R"(^src/(base|device)/|_process\.cc$|_test\.cc$|/[a-z]*_?test(ing|_support)\.h$|^tests/)", "files come in through base/file.h, where faults can be injected"},
-      {R"(<(sys/socket|netinet/in|netdb|arpa/inet)\.h>)", R"(^src/base/|^src/serve/|^src/comm/)",
+       R"(^src/(base|device)/|_process\.cc$|_test\.cc$|^tests/)",
+       "files come in through base/file.h, where faults can be injected"},
+      {R"(<(sys/socket|netinet/in|netdb|arpa/inet)\.h>)",
+       R"(^src/base/|^src/serve/|^src/comm/)",
        "the network comes in through base, serve and comm"},
-      {R"(<chrono>|<ctime>|<time\.h>)", R"(^src/base/|_test\.cc$|^tests/|^bench/)", "time comes in through base/clock.h"},
-      {R"(<(cmath|math\.h)>)", R"(^(?!.*_cpu\.cc$))", "libm's results differ between versions: kernels take their functions from ops/cpu"},
+      {R"(<chrono>|<ctime>|<time\.h>)",
+       R"(^src/base/|_test\.cc$|^tests/|^bench/)",
+       "time comes in through base/clock.h"},
+      {R"(<(cmath|math\.h)>)",
+       R"(^(?!.*_cpu\.cc$))",
+       "libm's results differ between versions: kernels take their functions from ops/cpu"},
       {R"(<random>)", R"(^$)", "randomness is counter-based: base/random.h"},
-      {R"(<regex>)", R"(^tests/source_rules)", "std::regex recurses on its input: text/split_regex.h"},
-      {R"(<iostream>)", R"(^$)", "print with fmt; streams initialise at start and format by locale"},
-      {R"(<gtest/[^>]*>)", R"(_test\.cc$|/[a-z]*_?test(ing|_support)\.h$|^tests/)", "GoogleTest belongs in tests"},
+      {R"(<regex>)",
+       R"(^tests/source_rules)",
+       "std::regex recurses on its input: text/split_regex.h"},
+      {R"(<iostream>)",
+       R"(^$)",
+       "print with fmt; streams initialise at start and format by locale"},
+      {R"(<gtest/[^>]*>)", R"(_test\.cc$|test_support\.h$|^tests/)", "GoogleTest belongs in tests"},
   };
   return check_places(files, places, [](const SourceFile& f) {
     std::string out;
@@ -236,7 +279,8 @@ std::vector<Violation> check_libraries(const std::vector<SourceFile>& files) {
   });
 }
 
-// --- tidiness -------------------------------------------------------------------------------------
+// --- tidiness
+// -------------------------------------------------------------------------------------
 
 std::string code_only(const std::string& text) {
   std::string out = text;
@@ -245,36 +289,56 @@ std::string code_only(const std::string& text) {
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     const char next = i + 1 < text.size() ? text[i + 1] : '\0';
-    const auto blank = [&](size_t at) { if (at < out.size() && out[at] != '\n') out[at] = ' '; };
+    const auto blank = [&](size_t at) {
+      if (at < out.size() && out[at] != '\n') out[at] = ' ';
+    };
     switch (state) {
       case kCode:
-        if (c == '/' && next == '/') { state = kLine; blank(i); }
-        else if (c == '/' && next == '*') { state = kBlock; blank(i); blank(++i); }
-        else if (c == '"' && i > 0 && text[i - 1] == 'R') {
+        if (c == '/' && next == '/') {
+          state = kLine;
+          blank(i);
+        } else if (c == '/' && next == '*') {
+          state = kBlock;
+          blank(i);
+          blank(++i);
+        } else if (c == '"' && i > 0 && text[i - 1] == 'R') {
           const size_t open = text.find('(', i);
           raw_end = ")" + text.substr(i + 1, open - i - 1) + "\"";
           state = kRaw;
-        }
-        else if (c == '"') state = kString;
-        else if (c == '\'' && !(i > 0 && std::isalnum(static_cast<unsigned char>(text[i - 1])))) state = kChar;
+        } else if (c == '"')
+          state = kString;
+        else if (c == '\'' && !(i > 0 && std::isalnum(static_cast<unsigned char>(text[i - 1]))))
+          state = kChar;
         break;
       case kLine:
-        if (c == '\n') state = kCode;
-        else blank(i);
+        if (c == '\n')
+          state = kCode;
+        else
+          blank(i);
         break;
       case kBlock:
         blank(i);
-        if (c == '*' && next == '/') { blank(++i); state = kCode; }
+        if (c == '*' && next == '/') {
+          blank(++i);
+          state = kCode;
+        }
         break;
       case kRaw:
-        if (text.compare(i, raw_end.size(), raw_end) == 0) { i += raw_end.size() - 1; state = kCode; }
-        else blank(i);
+        if (text.compare(i, raw_end.size(), raw_end) == 0) {
+          i += raw_end.size() - 1;
+          state = kCode;
+        } else
+          blank(i);
         break;
       case kString:
       case kChar:
-        if (c == '\\') { blank(i); blank(++i); }
-        else if (c == (state == kString ? '"' : '\'')) state = kCode;
-        else blank(i);
+        if (c == '\\') {
+          blank(i);
+          blank(++i);
+        } else if (c == (state == kString ? '"' : '\''))
+          state = kCode;
+        else
+          blank(i);
         break;
     }
   }
@@ -283,44 +347,80 @@ std::string code_only(const std::string& text) {
 
 std::vector<Violation> check_banned(const std::vector<SourceFile>& files) {
   static const std::vector<Place> in_code = {
-      {R"(_clock::now\b|\b(gettimeofday|clock_gettime)\s*\()", R"(^src/base/|_test\.cc$|^tests/)",
+      {R"(_clock::now\b|\b(gettimeofday|clock_gettime)\s*\()",
+       R"(^src/base/|_test\.cc$|^tests/)",
        "take a Clock (base/clock.h): what reads the system's time cannot be replayed"},
-      {R"(\bs?rand(48)?\s*\(|::random\s*\(|\brandom_device\b|\bmt19937\b)", R"(^$)", "take numbers from base/random.h: keyed by purpose, step and index, never by call order"},
+      {R"(\bs?rand(48)?\s*\(|::random\s*\(|\brandom_device\b|\bmt19937\b)",
+       R"(^$)",
+       "take numbers from base/random.h: keyed by purpose, step and index, never by call order"},
       {R"(\btime\s*\(\s*(nullptr|NULL|0|&))", R"(^src/base/)", "take a Clock (base/clock.h)"},
-      {R"(\b(secure_)?getenv\s*\()", R"(^src/(base|device)/|_test\.cc$|^tests/|^bench/)", "settings arrive as arguments; the environment is read in base and device only"},
-      {R"(\bsetenv\s*\()", R"(_test\.cc$|^tests/)", "not safe beside threads: pass a setting"},
-      {R"(std::j?thread\b|\bpthread_create\b|std::async\b)", R"(^src/base/|_test\.cc$|^tests/)",
+      {R"(\b(secure_)?getenv\s*\()",
+       R"(^src/(base|device)/|_test\.cc$|^tests/|^bench/)",
+       "settings arrive as arguments; the environment is read in base and device only"},
+      {R"(\bsetenv\s*\()",
+       R"(_test\.cc$|^tests/|^bench/)",
+       "not safe beside threads: pass a setting"},
+      {R"(std::j?thread\b|\bpthread_create\b|std::async\b)",
+       R"(^src/base/|_test\.cc$|^tests/)",
        "use base/threads.h: every thread must have FTZ/DAZ set"},
-      {R"(\b(malloc|calloc|realloc|aligned_alloc|posix_memalign)\s*\()", R"(^src/device/|^tests/fuzz/)",
+      {R"(\b(malloc|calloc|realloc|aligned_alloc|posix_memalign)\s*\()",
+       R"(^src/device/|^tests/fuzz/)",
        "memory of tensors is Device::allocate's; elsewhere use containers"},
-      {R"(^(?!.*_ptr<).*\bnew\s+(\(|[A-Za-z_:]))", R"(^src/device/|_test\.cc$|^tests/)", "use make_unique, make_shared or a container"},
-      {R"(\bdelete\s*(\[\s*\])?\s*[A-Za-z_(*])", R"(^src/device/)", "owners delete: unique_ptr, shared_ptr or a container"},
-      {R"(\b(cudaMalloc|aclrtMalloc)\w*\s*\()", R"(^src/device/)", "memory of a chip is Device::allocate's"},
-      {R"(\bsystem\s*\(|\bpopen\s*\()", R"(_test\.cc$|^tests/)", "a shell reads what it is given: start programs with their arguments"},
+      {R"(^(?!.*_ptr<).*\bnew\s+(\(|[A-Za-z_:]))",
+       R"(^src/device/|_test\.cc$|^tests/)",
+       "use make_unique, make_shared or a container"},
+      {R"(\bdelete\s*(\[\s*\])?\s*[A-Za-z_(*])",
+       R"(^src/device/)",
+       "owners delete: unique_ptr, shared_ptr or a container"},
+      {R"(\b(cudaMalloc|aclrtMalloc)\w*\s*\()",
+       R"(^src/device/)",
+       "memory of a chip is Device::allocate's"},
+      {R"(\bsystem\s*\(|\bpopen\s*\()",
+       R"(_test\.cc$|^tests/)",
+       "a shell reads what it is given: start programs with their arguments"},
       {R"(\busing\s+namespace\s+std\b)", R"(^$)", "name what is used"},
       {R"(\bassert\s*\()", R"(^$)", "check() is on in release builds and says what was wrong"},
-      {R"(\b(strcpy|strcat|sprintf|gets|strtok|atoi|atof|atol)\s*\()", R"(^$)", "use fmt, std::from_chars and std::string_view"},
-      {R"(catch\s*\(\s*\.\.\.\s*\))", R"(^src/base/|^src/cli/main\.cc$|_test\.cc$|^tests/)",
+      {R"(\b(strcpy|strcat|sprintf|gets|strtok|atoi|atof|atol)\s*\()",
+       R"(^$)",
+       "use fmt, std::from_chars and std::string_view"},
+      {R"(catch\s*\(\s*\.\.\.\s*\))",
+       R"(^src/base/|^src/cli/main\.cc$|_test\.cc$|^tests/)",
        "swallows bugs: name the failure that is expected here"},
   };
-  // Kernels: their bits must not depend on the C library. sqrt and fma are rounded exactly everywhere.
+  // Kernels: their bits must not depend on the C library. sqrt and fma are rounded exactly
+  // everywhere.
   static const std::vector<Place> in_kernels = {
-      {R"(std::(exp2?|expm1|log(2|10|1p)?|pow|sin|cos|tanh?|erf|cbrt|hypot)f?\s*\(|\b(exp2?|log(2|10)?|pow|sin|cos|tanh?|erf)f\s*\()", R"(^$)",
+      {R"(std::(exp2?|expm1|log(2|10|1p)?|pow|sin|cos|tanh?|erf|cbrt|hypot)f?\s*\(|\b(exp2?|log(2|10)?|pow|sin|cos|tanh?|erf)f\s*\()",
+       R"(^$)",
        "libm's results differ between versions: kernels compute it in ops/cpu"},
-      {R"(std::(function|vector|map|string)\b)", R"(^$)",
-       "templates of the library would be compiled with this tier's instructions and linked for all"},
+      {R"(std::(function|vector|map|string)\b)",
+       R"(^$)",
+       "templates of the library would be compiled with this tier's instructions and linked for "
+       "all"},
   };
   static const std::vector<Place> in_text = {
-      {R"(\bTO)" R"(DO\b|\bFIX)" R"(ME\b|\bX)" R"(XX\b|\bHA)" R"(CK\b)", R"(^$)", "finish it, or refuse it by name and say so in the docs"},
-      {R"(\bNOLINT\b)", R"(^$)", "mend it, or take the check off the list in .clang-tidy with a reason"},
+      {R"(\bTO)"
+       R"(DO\b|\bFIX)"
+       R"(ME\b|\bX)"
+       R"(XX\b|\bHA)"
+       R"(CK\b)",
+       R"(^$)",
+       "finish it, or refuse it by name and say so in the docs"},
+      {R"(\bNOLINT\b)",
+       R"(^$)",
+       "mend it, or take the check off the list in .clang-tidy with a reason"},
   };
-  std::vector<Violation> out = check_places(files, in_code, [](const SourceFile& f) { return code_only(f.text); });
+  std::vector<Violation> out =
+      check_places(files, in_code, [](const SourceFile& f) { return code_only(f.text); });
   std::vector<SourceFile> kernels;
-  std::copy_if(files.begin(), files.end(), std::back_inserter(kernels),
-               [](const SourceFile& f) { return f.path.ends_with("_cpu.cc"); });
-  for (Violation& v : check_places(kernels, in_kernels, [](const SourceFile& f) { return code_only(f.text); }))
+  std::copy_if(files.begin(), files.end(), std::back_inserter(kernels), [](const SourceFile& f) {
+    return f.path.ends_with("_cpu.cc");
+  });
+  for (Violation& v :
+       check_places(kernels, in_kernels, [](const SourceFile& f) { return code_only(f.text); }))
     out.push_back(std::move(v));
-  for (Violation& v : check_places(files, in_text, [](const SourceFile& f) { return f.text; })) out.push_back(std::move(v));
+  for (Violation& v : check_places(files, in_text, [](const SourceFile& f) { return f.text; }))
+    out.push_back(std::move(v));
   return out;
 }
 
@@ -332,20 +432,30 @@ std::vector<Violation> check_form(const std::vector<SourceFile>& files) {
     std::string stem = file.path.substr(0, file.path.rfind('.'));
     if (stem.ends_with("_test")) stem.resize(stem.size() - 5);
     const bool beside_header = file.path.ends_with(".cc") &&
-        std::any_of(files.begin(), files.end(), [&](const SourceFile& f) { return f.path == stem + ".h"; });
+                               std::any_of(files.begin(), files.end(), [&](const SourceFile& f) {
+                                 return f.path == stem + ".h";
+                               });
     if (file.text.rfind("//", 0) != 0 && !beside_header)
       out.push_back({file.path, 1, "begins without a comment that says what it is"});
-    if (!file.text.empty() && file.text.back() != '\n') out.push_back({file.path, 0, "does not end its last line"});
+    if (!file.text.empty() && file.text.back() != '\n')
+      out.push_back({file.path, 0, "does not end its last line"});
     if (file.path.ends_with(".h") && file.text.find("#pragma once") == std::string::npos)
       out.push_back({file.path, 0, "is a header without #pragma once"});
     std::istringstream lines(file.text);
     std::string line;
     for (int number = 1; std::getline(lines, line); ++number) {
-      const auto continuation = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; };
-      const size_t columns = line.size() - static_cast<size_t>(std::count_if(line.begin(), line.end(), continuation));
-      if (columns > kColumnsMax) out.push_back({file.path, number, "has " + std::to_string(columns) + " columns; at most 120"});
-      if (line.find('\t') != std::string::npos) out.push_back({file.path, number, "has a tab; indent with spaces"});
-      if (!line.empty() && line.back() == ' ') out.push_back({file.path, number, "ends in a space"});
+      const auto continuation = [](char c) {
+        return (static_cast<unsigned char>(c) & 0xC0) == 0x80;
+      };
+      const size_t columns =
+          line.size() - static_cast<size_t>(std::count_if(line.begin(), line.end(), continuation));
+      if (columns > kColumnsMax)
+        out.push_back(
+            {file.path, number, "has " + std::to_string(columns) + " columns; at most 120"});
+      if (line.find('\t') != std::string::npos)
+        out.push_back({file.path, number, "has a tab; indent with spaces"});
+      if (!line.empty() && line.back() == ' ')
+        out.push_back({file.path, number, "ends in a space"});
     }
   }
   return out;

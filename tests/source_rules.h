@@ -23,7 +23,8 @@ std::string describe(const std::vector<Violation>& violations);  // one line eac
 /// Files that git would track: those below src/, tests/, bench/ and ascend_sim/ of the repository.
 std::vector<SourceFile> read_sources(const std::string& root);
 
-// --- layers ---------------------------------------------------------------------------------------
+// --- layers
+// ---------------------------------------------------------------------------------------
 
 /// Includes of Ferry's own files: only from folders that the file's folder may see; every included
 /// file exists; ascend_sim/ and src/ share nothing.
@@ -32,11 +33,12 @@ std::vector<Violation> check_layers(const std::vector<SourceFile>& files);
 /// No file includes itself, by whatever way round.
 std::vector<Violation> check_cycles(const std::vector<SourceFile>& files);
 
-/// Libraries and operating-system headers stay in the folders that wrap them; chips' vendors' headers
-/// in that vendor's folder.
+/// Libraries and operating-system headers stay in the folders that wrap them; chips' vendors'
+/// headers in that vendor's folder.
 std::vector<Violation> check_libraries(const std::vector<SourceFile>& files);
 
-// --- tidiness -------------------------------------------------------------------------------------
+// --- tidiness
+// -------------------------------------------------------------------------------------
 
 /// Calls and words that have one place or none: clocks, randomness, environment, threads, memory,
 /// libm in kernels, unfinished work.
@@ -45,7 +47,8 @@ std::vector<Violation> check_banned(const std::vector<SourceFile>& files);
 /// A comment on the first line, at most 120 columns, a last line that ends, no tabs, #pragma once.
 std::vector<Violation> check_form(const std::vector<SourceFile>& files);
 
-/// Text without comments, string and character literals: each of their characters is a space, lines stay.
+/// Text without comments, string and character literals: each of their characters is a space, lines
+/// stay.
 std::string code_only(const std::string& text);
 
 }  // namespace ferry::rules

@@ -1,4 +1,5 @@
-// The style rules that are really about bugs, checked on the whole tree; and each rule on a breach of it.
+// The style rules that are really about bugs, checked on the whole tree; and each rule on a breach
+// of it.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -49,27 +50,37 @@ TEST(Tidy, EveryPackageIsUsedAndExplained) {
   ASSERT_GT(packages().size(), 10u);
   for (const Package& p : packages()) {
     EXPECT_FALSE(p.what_for.empty()) << p.name << " has no reason in packages.txt";
-    EXPECT_NE(readme.find("`" + p.name + "`"), std::string::npos) << "README.md does not list " << p.name;
+    EXPECT_NE(readme.find("`" + p.name + "`"), std::string::npos)
+        << "README.md does not list " << p.name;
     if (p.header == "-") continue;
-    EXPECT_TRUE(std::any_of(tree().begin(), tree().end(), [&](const SourceFile& f) {
-      return f.text.find("#include <" + p.header + ">") != std::string::npos;
-    })) << "nothing includes <" << p.header << ">: take " << p.name << " off packages.txt";
+    EXPECT_TRUE(std::any_of(tree().begin(),
+                            tree().end(),
+                            [&](const SourceFile& f) {
+                              return f.text.find("#include <" + p.header + ">") !=
+                                     std::string::npos;
+                            }))
+        << "nothing includes <" << p.header << ">: take " << p.name << " off packages.txt";
   }
 }
 
 /// CMake takes src/*.cc by glob. What it would miss: a test or bench source that no list names, a
 /// header that nothing includes, an extension that is not built.
 TEST(Tidy, NothingLiesAboutUnused) {
-  const std::string lists = read_text("tests/CMakeLists.txt") + read_text("tests/fuzz/CMakeLists.txt") +
+  const std::string lists = read_text("tests/CMakeLists.txt") +
+                            read_text("tests/fuzz/CMakeLists.txt") +
                             read_text("bench/CMakeLists.txt") + read_text("cmake/checks.cmake");
   for (const SourceFile& file : tree()) {
     const std::string name = file.path.substr(file.path.rfind('/') + 1);
     const std::string stem = name.substr(0, name.rfind('.'));
     if (file.path.ends_with(".h")) {
       const std::string from_src = file.path.rfind("src/", 0) == 0 ? file.path.substr(4) : name;
-      EXPECT_TRUE(std::any_of(tree().begin(), tree().end(), [&](const SourceFile& f) {
-        return f.text.find("#include \"" + from_src + "\"") != std::string::npos;
-      })) << file.path << ": nothing includes it";
+      EXPECT_TRUE(std::any_of(tree().begin(),
+                              tree().end(),
+                              [&](const SourceFile& f) {
+                                return f.text.find("#include \"" + from_src + "\"") !=
+                                       std::string::npos;
+                              }))
+          << file.path << ": nothing includes it";
     } else if (file.path.rfind("src/", 0) != 0) {
       const bool fuzzer = file.path.ends_with("_fuzz.cc");
       EXPECT_TRUE(lists.find(fuzzer ? stem.substr(0, stem.size() - 5) : stem) != std::string::npos)
@@ -78,7 +89,9 @@ TEST(Tidy, NothingLiesAboutUnused) {
   }
 }
 
-size_t breaches(const std::string& path, const std::string& text) { return check_banned({{path, text}}).size(); }
+size_t breaches(const std::string& path, const std::string& text) {
+  return check_banned({{path, text}}).size();
+}
 
 TEST(TidyRules, BannedCallsAreFound) {
   EXPECT_EQ(breaches("src/train/a.cc", "auto t = std::chrono::steady_clock::now();"), 1u);
@@ -93,7 +106,8 @@ TEST(TidyRules, BannedCallsAreFound) {
   EXPECT_EQ(breaches("src/train/a.cc", "std::this_thread::yield();"), 0u);
   EXPECT_EQ(breaches("src/train/a.cc", "auto* p = new Tape;"), 1u);
   EXPECT_EQ(breaches("src/train/a.cc", "auto* p = new (place) Tape;"), 1u);
-  EXPECT_EQ(breaches("src/train/a.cc", "return std::unique_ptr<Tape>(new Tape(1));"), 0u);  // a private constructor
+  EXPECT_EQ(breaches("src/train/a.cc", "return std::unique_ptr<Tape>(new Tape(1));"),
+            0u);  // a private constructor
   EXPECT_EQ(breaches("src/train/a.cc", "delete p;"), 1u);
   EXPECT_EQ(breaches("src/train/a.cc", "Tape(const Tape&) = delete;"), 0u);
   EXPECT_EQ(breaches("src/train/a.cc", "void* p = malloc(4);"), 1u);
@@ -106,7 +120,9 @@ TEST(TidyRules, BannedCallsAreFound) {
 TEST(TidyRules, KernelsMayNotCallLibm) {
   EXPECT_EQ(breaches("src/ops/a/a_cpu.cc", "y = std::exp(x);"), 1u);
   EXPECT_EQ(breaches("src/ops/a/a_cpu.cc", "y = expf(x);"), 1u);
-  EXPECT_EQ(breaches("src/ops/a/a_cpu.cc", "y = std::sqrt(x); z = std::fma(x, y, z); w = exp(lanes);"), 0u);
+  EXPECT_EQ(
+      breaches("src/ops/a/a_cpu.cc", "y = std::sqrt(x); z = std::fma(x, y, z); w = exp(lanes);"),
+      0u);
   EXPECT_EQ(breaches("src/ops/a/a_reference.cc", "y = std::exp(x);"), 0u);
   EXPECT_EQ(breaches("src/ops/a/a_cpu.cc", "std::vector<float> v;"), 1u);
 }

@@ -19,18 +19,30 @@ Tensor Grads::of(const Tensor& output) const {
   Tensor d = tape_.read(output);
   return d.defined() ? d : Tensor::zeros(output.shape(), output.dtype(), output.device());
 }
-bool Grads::has(const Tensor& output) const { return tape_.grads_.contains(output.storage().get()); }
+bool Grads::has(const Tensor& output) const {
+  return tape_.grads_.contains(output.storage().get());
+}
 void Grads::add(const Tensor& input, Tensor d) { tape_.add(input, std::move(d)); }
 
-void Tape::record(const char* op, std::vector<Tensor> inputs, std::vector<Tensor> outputs,
-                  Backward input_grads, Backward weight_grads) {
+void Tape::record(const char* op,
+                  std::vector<Tensor> inputs,
+                  std::vector<Tensor> outputs,
+                  Backward input_grads,
+                  Backward weight_grads) {
   bool any = false;
   for (const Tensor& t : inputs) any = any || t.needs_grad();
   if (any)
-    push({op, layer_, std::move(inputs), std::move(outputs), std::move(input_grads), std::move(weight_grads)});
+    push({op,
+          layer_,
+          std::move(inputs),
+          std::move(outputs),
+          std::move(input_grads),
+          std::move(weight_grads)});
 }
 
-void Tape::record_always(const char* op, std::vector<Tensor> inputs, std::vector<Tensor> outputs,
+void Tape::record_always(const char* op,
+                         std::vector<Tensor> inputs,
+                         std::vector<Tensor> outputs,
                          Backward input_grads) {
   push({op, layer_, std::move(inputs), std::move(outputs), std::move(input_grads), {}});
 }
@@ -43,8 +55,13 @@ void Tape::push(Node node) {
   for (const Tensor& t : node.inputs) {
     const Storage* key = t.storage().get();
     if (!t.needs_grad() || produced_.contains(key)) continue;
-    check(!handed_over_.contains(key), "{}: a weight is used again after its gradient was handed over", node.op);
-    check(t.covers_storage(), "{}: a leaf must be recorded whole, {} is a part of its storage", node.op, t.shape().str());
+    check(!handed_over_.contains(key),
+          "{}: a weight is used again after its gradient was handed over",
+          node.op);
+    check(t.covers_storage(),
+          "{}: a leaf must be recorded whole, {} is a part of its storage",
+          node.op,
+          t.shape().str());
     ++uses_[key];
     leaves_.try_emplace(key, t);
   }
@@ -59,8 +76,14 @@ Tensor Tape::read(const Tensor& value) const {
 
 void Tape::add(const Tensor& input, Tensor d) {
   if (!input.needs_grad()) return;
-  check(d.shape() == input.shape(), "gradient: {} for a value {}", d.shape().str(), input.shape().str());
-  check(d.dtype() == input.dtype(), "gradient: {} for a value in {}", to_string(d.dtype()), to_string(input.dtype()));
+  check(d.shape() == input.shape(),
+        "gradient: {} for a value {}",
+        d.shape().str(),
+        input.shape().str());
+  check(d.dtype() == input.dtype(),
+        "gradient: {} for a value in {}",
+        to_string(d.dtype()),
+        to_string(input.dtype()));
   const Storage* key = input.storage().get();
   const auto it = grads_.find(key);
   if (it == grads_.end()) {
@@ -145,8 +168,9 @@ void Tape::backward(std::vector<std::pair<Tensor, Tensor>> seeds, const Playback
 
 Tensor Tape::grad(const Tensor& leaf) const { return read(leaf); }
 
-std::vector<Tensor> recompute(std::vector<Tensor> inputs,
-                              std::function<std::vector<Tensor>(const std::vector<Tensor>&)> forward) {
+std::vector<Tensor> recompute(
+    std::vector<Tensor> inputs,
+    std::function<std::vector<Tensor>(const std::vector<Tensor>&)> forward) {
   Tape* tape = Tape::current();
   if (tape == nullptr) return forward(inputs);
   std::vector<Tensor> outputs;
@@ -162,7 +186,10 @@ std::vector<Tensor> recompute(std::vector<Tensor> inputs,
       again = forward(inputs);
       t_recomputing = false;
     }
-    check(again.size() == outputs.size(), "recompute: {} outputs, then {}", outputs.size(), again.size());
+    check(again.size() == outputs.size(),
+          "recompute: {} outputs, then {}",
+          outputs.size(),
+          again.size());
     for (size_t i = 0; i < outputs.size(); ++i)
       if (grads.has(outputs[i])) grads.add(again[i], grads.of(outputs[i]));
   });

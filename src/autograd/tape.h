@@ -1,8 +1,8 @@
 // The tape: what ops record while a model runs forward, and the playback that computes gradients.
 //
-// A value is identified by its storage, so slices and reshapes need no nodes: the gradient of a view
-// is the same region of the gradient of its storage. Activations have gradients of their own dtype,
-// leaves (weights) likewise: a trained weight is f32, so are its gradients.
+// A value is identified by its storage, so slices and reshapes need no nodes: the gradient of a
+// view is the same region of the gradient of its storage. Activations have gradients of their own
+// dtype, leaves (weights) likewise: a trained weight is f32, so are its gradients.
 #pragma once
 
 #include <functional>
@@ -18,7 +18,8 @@ namespace ferry {
 
 class Tape;
 
-/// Where a node's backward function reads the gradients of its outputs and adds those of its inputs.
+/// Where a node's backward function reads the gradients of its outputs and adds those of its
+/// inputs.
 class Grads {
  public:
   /// The gradient of an output; zeros if nothing downstream used it.
@@ -37,8 +38,8 @@ class Grads {
 };
 
 struct PlaybackHooks {
-  /// Called once for each leaf, as soon as nothing can add to its gradient any more. The gradient is
-  /// handed over: the tape forgets it.
+  /// Called once for each leaf, as soon as nothing can add to its gradient any more. The gradient
+  /// is handed over: the tape forgets it.
   std::function<void(const Tensor& leaf, Tensor gradient)> leaf_ready;
   /// Called when a layer (Tape::begin_layer) has been played back whole, highest first.
   std::function<void(int layer)> layer_done;
@@ -73,23 +74,31 @@ class Tape {
   /// Records a node if any input needs a gradient; its outputs then need one too. `input_grads`
   /// gives the gradients of activations; `weight_grads` (may be empty) those of weights, which a
   /// schedule may play later. Both may be called more than once only if the tape is played twice.
-  void record(const char* op, std::vector<Tensor> inputs, std::vector<Tensor> outputs,
-              Backward input_grads, Backward weight_grads = {});
+  void record(const char* op,
+              std::vector<Tensor> inputs,
+              std::vector<Tensor> outputs,
+              Backward input_grads,
+              Backward weight_grads = {});
 
   /// record() even if no named input needs a gradient, because something unnamed (a weight) does.
-  void record_always(const char* op, std::vector<Tensor> inputs, std::vector<Tensor> outputs, Backward input_grads);
+  void record_always(const char* op,
+                     std::vector<Tensor> inputs,
+                     std::vector<Tensor> outputs,
+                     Backward input_grads);
 
   /// The nodes recorded from here on belong to this layer (numbers ascend in forward order).
   void begin_layer(int layer) { layer_ = layer; }
   int layer() const { return layer_; }
 
-  /// Plays back from `output`, whose gradient is `d_output`. Within a layer all input gradients come
-  /// first, then the weight gradients in the same order. Frees what each node saved once it is played.
+  /// Plays back from `output`, whose gradient is `d_output`. Within a layer all input gradients
+  /// come first, then the weight gradients in the same order. Frees what each node saved once it is
+  /// played.
   void backward(const Tensor& output, Tensor d_output, const PlaybackHooks& hooks = {});
   /// The same from several outputs at once.
   void backward(std::vector<std::pair<Tensor, Tensor>> seeds, const PlaybackHooks& hooks = {});
 
-  /// After backward without a leaf_ready hook: the gradient, or an undefined tensor if none arrived.
+  /// After backward without a leaf_ready hook: the gradient, or an undefined tensor if none
+  /// arrived.
   Tensor grad(const Tensor& leaf) const;
   /// Gradients stay and further backward calls add to them, until this.
   void clear_grads() { grads_.clear(); }
@@ -119,18 +128,20 @@ class Tape {
   int layer_ = 0;
   std::vector<Node> nodes_;
   std::unordered_map<const Storage*, Gradient> grads_;
-  std::unordered_map<const Storage*, int> uses_;   // how many nodes still to play read this leaf
+  std::unordered_map<const Storage*, int> uses_;  // how many nodes still to play read this leaf
   std::unordered_map<const Storage*, Tensor> leaves_;
-  std::unordered_set<const Storage*> produced_;    // outputs of nodes: not leaves
-  std::unordered_set<const Storage*> handed_over_; // leaves whose gradient is complete
+  std::unordered_set<const Storage*> produced_;     // outputs of nodes: not leaves
+  std::unordered_set<const Storage*> handed_over_;  // leaves whose gradient is complete
 };
 
 /// Runs `forward` without recording, and again, recording, when its gradient is played back: the
 /// activations inside live only then. `forward` must be a function of `inputs` and of weights; a
-/// weight may be used by one such region only (a second one would come after its gradient was handed
-/// over, which is checked). The recomputed bits are the same. Without a tape: just forward(inputs).
-std::vector<Tensor> recompute(std::vector<Tensor> inputs,
-                              std::function<std::vector<Tensor>(const std::vector<Tensor>&)> forward);
+/// weight may be used by one such region only (a second one would come after its gradient was
+/// handed over, which is checked). The recomputed bits are the same. Without a tape: just
+/// forward(inputs).
+std::vector<Tensor> recompute(
+    std::vector<Tensor> inputs,
+    std::function<std::vector<Tensor>(const std::vector<Tensor>&)> forward);
 
 /// Whether a forward function runs for the second time, so that counters count each token once.
 bool recomputing();

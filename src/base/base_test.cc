@@ -4,8 +4,8 @@
 #include <atomic>
 #include <vector>
 
-#include "base/file.h"
 #include "base/fault.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/random.h"
 #include "base/threads.h"
@@ -22,7 +22,8 @@ TEST(Philox, KnownAnswers) {  // from the Random123 distribution's kat_vectors, 
 }
 
 TEST(Random, IsAFunctionOfItsAddress) {
-  const Random a(7, RandomPurpose::kTest, 3), b(7, RandomPurpose::kTest, 3), c(7, RandomPurpose::kTest, 4);
+  const Random a(7, RandomPurpose::kTest, 3), b(7, RandomPurpose::kTest, 3),
+      c(7, RandomPurpose::kTest, 4);
   EXPECT_EQ(a.bits(5), b.bits(5));
   EXPECT_NE(a.bits(5), a.bits(6));
   EXPECT_NE(a.bits(5), c.bits(5));
@@ -43,7 +44,11 @@ TEST(ThreadPool, RunsEachTaskOnceAndPassesExceptionsOn) {
     pool.parallel_for(97, [&](int64_t i, int) { done[static_cast<size_t>(i)]++; });
     for (auto& d : done) ASSERT_EQ(d.load(), 1);
   }
-  EXPECT_THROW(pool.parallel_for(8, [](int64_t i, int) { if (i == 5) throw 1; }), int);
+  EXPECT_THROW(pool.parallel_for(8,
+                                 [](int64_t i, int) {
+                                   if (i == 5) throw 1;
+                                 }),
+               int);
   std::atomic<int> after{0};
   pool.parallel_for(10, [&](int64_t, int) { after++; });
   EXPECT_EQ(after.load(), 10);

@@ -22,7 +22,8 @@ class Bug : public std::logic_error {
 /// check(k == k_w, "linear: x has {} columns, weight has {}", k, k_w).
 template <typename... Args>
 void check(bool ok, fmt::format_string<Args...> format, Args&&... args) {
-  if (!ok) [[unlikely]] throw_bug(fmt::format(format, std::forward<Args>(args)...));
+  if (!ok) [[unlikely]]
+    throw_bug(fmt::format(format, std::forward<Args>(args)...));
 }
 
 }  // namespace ferry

@@ -8,7 +8,8 @@ namespace {
 class SystemClock final : public Clock {
  public:
   double monotonic_s() const override {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
   }
   int64_t unix_ms() const override {
     return std::chrono::duration_cast<std::chrono::milliseconds>(

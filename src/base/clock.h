@@ -8,8 +8,8 @@ namespace ferry {
 class Clock {
  public:
   virtual ~Clock() = default;
-  virtual double monotonic_s() const = 0;   // seconds from an arbitrary start; never goes back
-  virtual int64_t unix_ms() const = 0;      // wall clock, milliseconds since 1970 UTC
+  virtual double monotonic_s() const = 0;  // seconds from an arbitrary start; never goes back
+  virtual int64_t unix_ms() const = 0;     // wall clock, milliseconds since 1970 UTC
 };
 
 const Clock& system_clock();

@@ -22,8 +22,10 @@ CpuTier tier_from_environment() {
   for (const CpuTier t : {CpuTier::kPlain, CpuTier::kAvx2, CpuTier::kAvx512}) {
     if (std::string_view(forced) != to_string(t)) continue;
     if (cpu_has(t)) return t;
-    std::fprintf(stderr, "FERRY_CPU=%s: this processor lacks these instructions; unset it, or use %s\n",
-                 forced, to_string(best_tier()));
+    std::fprintf(stderr,
+                 "FERRY_CPU=%s: this processor lacks these instructions; unset it, or use %s\n",
+                 forced,
+                 to_string(best_tier()));
     std::exit(2);
   }
   std::fprintf(stderr, "FERRY_CPU=%s: unknown; use plain, avx2 or avx512\n", forced);

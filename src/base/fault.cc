@@ -59,7 +59,8 @@ void parse(std::string_view list, std::vector<Fault>& out) {
       if (std::from_chars(item.data() + a + 1, stop, f.at).ptr != stop) f.at = 0;
     }
     if (f.at < 1 || !known(f.action)) {
-      std::fprintf(stderr, "FERRY_FAULT: '%s' is not NAME:N:{enospc,eio,erofs,kill,abort,count}\n",
+      std::fprintf(stderr,
+                   "FERRY_FAULT: '%s' is not NAME:N:{enospc,eio,erofs,kill,abort,count}\n",
                    item.c_str());
       std::exit(2);
     }

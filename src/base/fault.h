@@ -1,8 +1,8 @@
-// Fault points: named places where a test, or FERRY_FAULT in the environment, makes an operation fail
-// or the process die. FERRY_FAULT is a comma-separated list of NAME:N:ACTION: the N-th time (from 1)
-// that point NAME is passed, do ACTION, which is enospc, eio, erofs (the operation fails with that
-// errno), kill (SIGKILL to this process), abort, or count (only counts).
-// Example: FERRY_FAULT=file.rename:3:kill ferry train ...
+// Fault points: named places where a test, or FERRY_FAULT in the environment, makes an operation
+// fail or the process die. FERRY_FAULT is a comma-separated list of NAME:N:ACTION: the N-th time
+// (from 1) that point NAME is passed, do ACTION, which is enospc, eio, erofs (the operation fails
+// with that errno), kill (SIGKILL to this process), abort, or count (only counts). Example:
+// FERRY_FAULT=file.rename:3:kill ferry train ...
 #pragma once
 
 #include <string>

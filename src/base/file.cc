@@ -42,7 +42,8 @@ const char* advice(int error) {
 }
 
 tl::unexpected<Status> os_error(const char* doing, const std::string& path, int error) {
-  return fail(code_of(error), "{}: cannot {}: {}{}", path, doing, std::strerror(error), advice(error));
+  return fail(
+      code_of(error), "{}: cannot {}: {}{}", path, doing, std::strerror(error), advice(error));
 }
 
 /// errno after a system call that may be made to fail at a fault point.
@@ -63,8 +64,11 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max) {
   if (error == 0 && S_ISDIR(st.st_mode)) error = EISDIR;
   if (error == 0 && static_cast<uint64_t>(st.st_size) > bytes_max) {
     ::close(fd);
-    return fail(Code::kInvalidInput, "{}: {} bytes, more than the {} expected of such a file", path,
-                st.st_size, bytes_max);
+    return fail(Code::kInvalidInput,
+                "{}: {} bytes, more than the {} expected of such a file",
+                path,
+                st.st_size,
+                bytes_max);
   }
   content.reserve(static_cast<size_t>(st.st_size));
   char block[1 << 16];
@@ -76,7 +80,10 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max) {
     content.append(block, static_cast<size_t>(n));
     if (content.size() > bytes_max) {
       ::close(fd);
-      return fail(Code::kInvalidInput, "{}: more than the {} bytes expected of such a file", path, bytes_max);
+      return fail(Code::kInvalidInput,
+                  "{}: more than the {} bytes expected of such a file",
+                  path,
+                  bytes_max);
     }
   }
   ::close(fd);
@@ -122,7 +129,9 @@ Result<MappedFile> MappedFile::open(const std::string& path) {
 }
 
 MappedFile::MappedFile(MappedFile&& o) noexcept
-    : path_(std::move(o.path_)), data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
+    : path_(std::move(o.path_)),
+      data_(std::exchange(o.data_, nullptr)),
+      size_(std::exchange(o.size_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& o) noexcept {
   std::swap(path_, o.path_);
@@ -138,12 +147,15 @@ MappedFile::~MappedFile() {
 Result<FileReader> FileReader::open(const std::string& path) {
   FileReader reader;
   reader.path_ = path;
-  reader.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not block here
+  reader.fd_ =
+      ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not block here
   if (reader.fd_ < 0) return os_error("open", path, errno);
   struct stat st {};
   if (::fstat(reader.fd_, &st) != 0) return os_error("open", path, errno);
   if (!S_ISREG(st.st_mode))
-    return fail(Code::kInvalidInput, "{}: {}; name a regular file", path,
+    return fail(Code::kInvalidInput,
+                "{}: {}; name a regular file",
+                path,
                 S_ISDIR(st.st_mode) ? "is a folder" : "is not a regular file");
   return reader;
 }
@@ -252,7 +264,8 @@ Result<void> sync_folder(const std::string& path) {
 }
 
 Result<void> rename_path(const std::string& from, const std::string& to) {
-  const int error = error_of("file.rename", [&] { return ::rename(from.c_str(), to.c_str()) == 0; });
+  const int error =
+      error_of("file.rename", [&] { return ::rename(from.c_str(), to.c_str()) == 0; });
   if (error != 0) return os_error(fmt::format("rename to {}", to).c_str(), from, error);
   return sync_folder(parent_folder(to));
 }
@@ -318,7 +331,8 @@ Result<uint64_t> free_disk_bytes(const std::string& path) {
   while (!folder.empty() && !fs::exists(folder, error) && folder != folder.parent_path())
     folder = folder.parent_path();
   struct statvfs st {};
-  if (::statvfs(folder.c_str(), &st) != 0) return os_error("find free space", folder.string(), errno);
+  if (::statvfs(folder.c_str(), &st) != 0)
+    return os_error("find free space", folder.string(), errno);
   return uint64_t{st.f_bavail} * st.f_frsize;
 }
 
@@ -342,8 +356,10 @@ Result<FolderLock> FolderLock::acquire(const std::string& folder) {
     char holder[32] = {};
     const ssize_t n = ::pread(lock.fd_, holder, sizeof holder - 1, 0);
     return fail(Code::kInvalidInput,
-                "{}: another run uses this folder (process {}); wait for it, stop it, or choose another folder",
-                folder, n > 0 ? holder : "unknown");
+                "{}: another run uses this folder (process {}); wait for it, stop it, or choose "
+                "another folder",
+                folder,
+                n > 0 ? holder : "unknown");
   }
   const std::string pid = std::to_string(::getpid());
   if (::ftruncate(lock.fd_, 0) != 0 || ::pwrite(lock.fd_, pid.data(), pid.size(), 0) < 0)
@@ -374,7 +390,8 @@ namespace {
 
 /// What flock answers where a folder cannot be locked: NFS wants it open for writing (EBADF).
 bool cannot_lock_folders(int error) {
-  return error == EBADF || error == ENOLCK || error == EOPNOTSUPP || error == EINVAL || error == ENOSYS;
+  return error == EBADF || error == ENOLCK || error == EOPNOTSUPP || error == EINVAL ||
+         error == ENOSYS;
 }
 
 }  // namespace
@@ -399,9 +416,10 @@ Result<std::optional<FolderClaim>> FolderClaim::try_now(const std::string& folde
     if (!cannot_lock_folders(errno)) return os_error("lock the folder", folder, errno);
     claim.exclusive_ = false;
   }
-  struct stat held {}, named {};
-  if (::fstat(claim.fd_, &held) != 0 || ::stat(folder.c_str(), &named) != 0 || held.st_ino != named.st_ino ||
-      held.st_dev != named.st_dev)
+  struct stat held {
+  }, named{};
+  if (::fstat(claim.fd_, &held) != 0 || ::stat(folder.c_str(), &named) != 0 ||
+      held.st_ino != named.st_ino || held.st_dev != named.st_dev)
     return std::nullopt;
   return std::optional<FolderClaim>(std::move(claim));
 }

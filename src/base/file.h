@@ -24,7 +24,8 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max = uint
 Result<void> write_file_atomic(const std::string& path, std::string_view content);
 
 /// A file mapped read-only. Movable; unmaps when destroyed. A file that another process truncates
-/// while it is mapped raises SIGBUS: map only files that Ferry or its user does not rewrite in place.
+/// while it is mapped raises SIGBUS: map only files that Ferry or its user does not rewrite in
+/// place.
 class MappedFile {
  public:
   static Result<MappedFile> open(const std::string& path);
@@ -45,7 +46,8 @@ class MappedFile {
 /// Reads a regular file from its start to its end, in blocks that the caller sizes.
 class FileReader {
  public:
-  /// Errors: kNotFound, kUnavailable (unreadable), kInvalidInput (a folder, a pipe: not a regular file).
+  /// Errors: kNotFound, kUnavailable (unreadable), kInvalidInput (a folder, a pipe: not a regular
+  /// file).
   static Result<FileReader> open(const std::string& path);
   FileReader(FileReader&&) noexcept;
   FileReader& operator=(FileReader&&) noexcept;
@@ -64,15 +66,15 @@ class FileReader {
 /// Appends to a new file; buffered by the caller. Not atomic: write to a temporary name or folder.
 class FileWriter {
  public:
-  static Result<FileWriter> create(const std::string& path);          // truncates
-  static Result<FileWriter> append(const std::string& path);          // creates if absent
+  static Result<FileWriter> create(const std::string& path);  // truncates
+  static Result<FileWriter> append(const std::string& path);  // creates if absent
   FileWriter(FileWriter&&) noexcept;
   FileWriter& operator=(FileWriter&&) noexcept;
-  ~FileWriter();                                                      // closes without syncing
+  ~FileWriter();  // closes without syncing
 
   Result<void> write(const void* data, size_t size);
   Result<void> write(std::string_view text) { return write(text.data(), text.size()); }
-  Result<void> sync();                                                // fsync
+  Result<void> sync();  // fsync
   Result<void> close();
   uint64_t bytes_written() const { return bytes_; }
 
@@ -84,18 +86,18 @@ class FileWriter {
 };
 
 Result<void> sync_folder(const std::string& path);
-Result<void> rename_path(const std::string& from, const std::string& to);   // then syncs the parent
+Result<void> rename_path(const std::string& from, const std::string& to);  // then syncs the parent
 /// Swaps two paths of one file system in one step. False where the kernel or the file system cannot
 /// (or the step failed): then nothing has changed. The caller syncs the parent.
 bool exchange_paths(const std::string& a, const std::string& b);
 Result<void> make_folders(const std::string& path);
-Result<bool> create_folder(const std::string& path);      // false: the name is taken
-Result<void> remove_tree(const std::string& path);        // no error when it does not exist
-Result<std::vector<std::string>> list_folder(const std::string& path);   // names, sorted
+Result<bool> create_folder(const std::string& path);  // false: the name is taken
+Result<void> remove_tree(const std::string& path);    // no error when it does not exist
+Result<std::vector<std::string>> list_folder(const std::string& path);  // names, sorted
 bool path_exists(const std::string& path);
 bool is_folder(const std::string& path);
 Result<uint64_t> file_size(const std::string& path);
-Result<uint64_t> free_disk_bytes(const std::string& path);   // of the nearest existing parent
+Result<uint64_t> free_disk_bytes(const std::string& path);  // of the nearest existing parent
 std::string parent_folder(const std::string& path);
 std::string join_path(std::string_view folder, std::string_view name);
 
@@ -114,11 +116,11 @@ class FolderLock {
 };
 
 /// A hold on a folder itself (flock on the folder; no file is made in it), for work on its entries.
-/// It ends when destroyed or when the process ends, however it ends, so a folder that can be claimed
-/// belongs to nobody alive: no process numbers, which may be reused, need to be compared.
+/// It ends when destroyed or when the process ends, however it ends, so a folder that can be
+/// claimed belongs to nobody alive: no process numbers, which may be reused, need to be compared.
 class FolderClaim {
  public:
-  static Result<FolderClaim> wait(const std::string& folder);       // until the holder lets go
+  static Result<FolderClaim> wait(const std::string& folder);  // until the holder lets go
   /// Nothing if somebody else holds it, or if `folder` no longer names the folder that was claimed.
   static Result<std::optional<FolderClaim>> try_now(const std::string& folder);
   FolderClaim(FolderClaim&&) noexcept;

@@ -49,6 +49,8 @@ std::string blake2b_hex(const void* data, size_t size) {
   return hasher.hex();
 }
 
-std::string blake2b_hex(std::span<const std::byte> bytes) { return blake2b_hex(bytes.data(), bytes.size()); }
+std::string blake2b_hex(std::span<const std::byte> bytes) {
+  return blake2b_hex(bytes.data(), bytes.size());
+}
 
 }  // namespace ferry

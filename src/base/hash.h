@@ -1,4 +1,5 @@
-// BLAKE2b (libsodium): the one hash of Ferry's formats. Checksums, manifests and the passport use it.
+// BLAKE2b (libsodium): the one hash of Ferry's formats. Checksums, manifests and the passport use
+// it.
 #pragma once
 
 #include <cstddef>

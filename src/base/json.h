@@ -10,8 +10,8 @@
 
 namespace ferry {
 
-/// Errors: kCorrupt, naming the path and the byte or key. `path` is for messages. The result is at most
-/// 64 levels deep, so that functions that recurse on it (dump) cannot exhaust the stack.
+/// Errors: kCorrupt, naming the path and the byte or key. `path` is for messages. The result is at
+/// most 64 levels deep, so that functions that recurse on it (dump) cannot exhaust the stack.
 Result<nlohmann::json> parse_json(std::string_view text, const std::string& path);
 
 /// A name of outside origin, fit for a message: quoted, control bytes escaped, cut at 200 bytes.

@@ -8,8 +8,10 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> c, std::array<uint32_t, 2
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = uint64_t{0xD2511F53} * c[0];
     const uint64_t p1 = uint64_t{0xCD9E8D57} * c[2];
-    c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k[0], static_cast<uint32_t>(p1),
-         static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k[1], static_cast<uint32_t>(p0)};
+    c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k[0],
+         static_cast<uint32_t>(p1),
+         static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k[1],
+         static_cast<uint32_t>(p0)};
     k[0] += 0x9E3779B9;
     k[1] += 0xBB67AE85;
   }
@@ -23,10 +25,11 @@ uint64_t Random::bits(uint64_t index) const {
   // The purpose is folded into the key: 28 bits of it never collide with the seeds people choose.
   const std::array<uint32_t, 2> key = {static_cast<uint32_t>(seed_),
                                        static_cast<uint32_t>(seed_ >> 32) ^ (purpose_ << 20)};
-  const std::array<uint32_t, 4> out =
-      philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
-              static_cast<uint32_t>(step_), static_cast<uint32_t>(step_ >> 32)},
-             key);
+  const std::array<uint32_t, 4> out = philox({static_cast<uint32_t>(index),
+                                              static_cast<uint32_t>(index >> 32),
+                                              static_cast<uint32_t>(step_),
+                                              static_cast<uint32_t>(step_ >> 32)},
+                                             key);
   return (uint64_t{out[0]} << 32) | out[1];
 }
 

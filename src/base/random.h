@@ -1,5 +1,5 @@
-// Counter-based randomness. A number is a pure function of (purpose, step, index), never of how many
-// numbers were drawn before it, so that any rank, thread or resumed run draws the same one.
+// Counter-based randomness. A number is a pure function of (purpose, step, index), never of how
+// many numbers were drawn before it, so that any rank, thread or resumed run draws the same one.
 #pragma once
 
 #include <array>
@@ -9,11 +9,11 @@ namespace ferry {
 
 /// What a stream of random numbers is for. The values are part of the format: append only.
 enum class RandomPurpose : uint32_t {
-  kInit = 1,         // parameter initialisation; step = hash of the parameter's name
-  kShuffle = 2,      // order of training documents; step = epoch
-  kSample = 3,       // sampling of generated tokens; step = position
-  kTest = 4,         // test data
-  kTokenSplit = 5,   // reserved for token splitting in data preparation
+  kInit = 1,        // parameter initialisation; step = hash of the parameter's name
+  kShuffle = 2,     // order of training documents; step = epoch
+  kSample = 3,      // sampling of generated tokens; step = position
+  kTest = 4,        // test data
+  kTokenSplit = 5,  // reserved for token splitting in data preparation
 };
 
 /// Philox4x32-10. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
@@ -24,9 +24,9 @@ class Random {
  public:
   Random(uint64_t seed, RandomPurpose purpose, uint64_t step);
 
-  uint64_t bits(uint64_t index) const;      // 64 uniform bits
-  double uniform(uint64_t index) const;     // [0, 1), 53 bits
-  double normal(uint64_t index) const;      // mean 0, variance 1 (Box-Muller)
+  uint64_t bits(uint64_t index) const;               // 64 uniform bits
+  double uniform(uint64_t index) const;              // [0, 1), 53 bits
+  double normal(uint64_t index) const;               // mean 0, variance 1 (Box-Muller)
   uint64_t below(uint64_t index, uint64_t n) const;  // [0, n), n > 0; bias below 2^-64 * n
 
  private:

@@ -44,16 +44,15 @@ int exit_status(Code code);
 #define FERRY_CONCAT(a, b) FERRY_CONCAT_(a, b)
 
 /// TRY(expr): returns the failure of a Result from the enclosing function; drops its value.
-#define TRY(expr)                                                              \
-  do {                                                                         \
-    auto ferry_result_ = (expr);                                               \
+#define TRY(expr)                                                                \
+  do {                                                                           \
+    auto ferry_result_ = (expr);                                                 \
     if (!ferry_result_) return tl::unexpected(std::move(ferry_result_).error()); \
   } while (false)
 
 /// TRY_ASSIGN(auto x, expr): x becomes the value, or the enclosing function returns the failure.
-#define TRY_ASSIGN(target, expr) \
-  TRY_ASSIGN_(target, expr, FERRY_CONCAT(ferry_result_, __LINE__))
-#define TRY_ASSIGN_(target, expr, name)                       \
-  auto name = (expr);                                         \
-  if (!name) return tl::unexpected(std::move(name).error());  \
+#define TRY_ASSIGN(target, expr) TRY_ASSIGN_(target, expr, FERRY_CONCAT(ferry_result_, __LINE__))
+#define TRY_ASSIGN_(target, expr, name)                      \
+  auto name = (expr);                                        \
+  if (!name) return tl::unexpected(std::move(name).error()); \
   target = *std::move(name)

@@ -6,7 +6,8 @@
 
 namespace ferry {
 
-/// Memory that a process can still take without swapping: the system's, or less under a cgroup limit.
+/// Memory that a process can still take without swapping: the system's, or less under a cgroup
+/// limit.
 uint64_t memory_available_bytes();
 
 /// Most memory this process ever had resident (VmHWM), and what it has now (VmRSS).

@@ -76,7 +76,8 @@ struct ThreadPool::State {
     const FlushDenormals flush;
     uint64_t seen = 0;
     for (;;) {
-      for (int i = 0; i < kSpins && generation.load(std::memory_order_acquire) == seen; ++i) pause();
+      for (int i = 0; i < kSpins && generation.load(std::memory_order_acquire) == seen; ++i)
+        pause();
       if (generation.load(std::memory_order_acquire) == seen) {
         std::unique_lock lock(mutex);
         wake.wait(lock, [&] { return generation.load(std::memory_order_acquire) != seen; });
@@ -128,8 +129,10 @@ void ThreadPool::run(int64_t tasks, void (*fn)(void*, int64_t, int), void* conte
   s.wake.notify_all();
   s.work(0);
   for (int i = 0; s.busy.load(std::memory_order_acquire) != 0; ++i) {
-    if (i < kSpins) pause();
-    else std::this_thread::yield();
+    if (i < kSpins)
+      pause();
+    else
+      std::this_thread::yield();
   }
   if (s.error) std::rethrow_exception(std::exchange(s.error, nullptr));
 }

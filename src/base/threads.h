@@ -37,7 +37,9 @@ class ThreadPool {
   /// f(int64_t task, int thread)
   template <typename F>
   void parallel_for(int64_t tasks, F&& f) {
-    run(tasks, [](void* c, int64_t task, int thread) { (*static_cast<F*>(c))(task, thread); },
+    run(
+        tasks,
+        [](void* c, int64_t task, int thread) { (*static_cast<F*>(c))(task, thread); },
         const_cast<void*>(static_cast<const void*>(&f)));
   }
 

@@ -74,15 +74,18 @@ std::vector<std::string> clean(const std::string& folder) {
   return problems;
 }
 
-Result<void> write_checkpoint(StagedFolder& staged, const ModelContents& model,
+Result<void> write_checkpoint(StagedFolder& staged,
+                              const ModelContents& model,
                               const TrainingStateContents& state) {
   TRY(write_model(staged, model));
   return write_training_state(staged, state);
 }
 
 tl::unexpected<Status> not_saved(const Status& why, const std::string& folder) {
-  return fail(why.code, "{}; this checkpoint was not saved, those already in {} are untouched",
-              why.message, folder);
+  return fail(why.code,
+              "{}; this checkpoint was not saved, those already in {} are untouched",
+              why.message,
+              folder);
 }
 
 }  // namespace
@@ -110,7 +113,8 @@ Result<CheckpointList> list_checkpoints(const std::string& folder) {
       list.ignored.push_back(info.error().message);
     }
   }
-  std::sort(list.complete.begin(), list.complete.end(),
+  std::sort(list.complete.begin(),
+            list.complete.end(),
             [](const CheckpointInfo& a, const CheckpointInfo& b) { return a.step < b.step; });
   return list;
 }
@@ -118,15 +122,22 @@ Result<CheckpointList> list_checkpoints(const std::string& folder) {
 Result<CheckpointInfo> newest_checkpoint(const std::string& folder) {
   TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
   if (!list.complete.empty()) return list.complete.back();
-  return fail(Code::kNotFound, "{}: no complete checkpoint{}{}", folder,
-              list.ignored.empty() ? "" : "; ignored: ", fmt::join(list.ignored, "; "));
+  return fail(Code::kNotFound,
+              "{}: no complete checkpoint{}{}",
+              folder,
+              list.ignored.empty() ? "" : "; ignored: ",
+              fmt::join(list.ignored, "; "));
 }
 
-Result<SaveReport> save_checkpoint(const std::string& folder, int64_t step,
-                                   const ModelContents& model, const TrainingStateContents& state) {
+Result<SaveReport> save_checkpoint(const std::string& folder,
+                                   int64_t step,
+                                   const ModelContents& model,
+                                   const TrainingStateContents& state) {
   const std::string path = checkpoint_path(folder, step);
   const Result<CheckpointInfo> described = read_document(state.document, "training state");
-  check(described && described->step == step, "checkpoint {}: its document: {}", path,
+  check(described && described->step == step,
+        "checkpoint {}: its document: {}",
+        path,
         described ? "names another step" : described.error().message);
   TRY(make_folders(folder));
   std::vector<std::string> warnings = clean(folder);  // first: leftovers take space

@@ -37,8 +37,10 @@ Result<CheckpointInfo> newest_checkpoint(const std::string& folder);
 /// Writes, or replaces, the checkpoint of `step`. check: the document's step is `step`.
 /// Errors: kExhausted before anything is written if the disk is short, or while writing;
 /// kUnavailable. The checkpoints that are there stay as they are unless the message says otherwise.
-Result<SaveReport> save_checkpoint(const std::string& folder, int64_t step,
-                                   const ModelContents& model, const TrainingStateContents& state);
+Result<SaveReport> save_checkpoint(const std::string& folder,
+                                   int64_t step,
+                                   const ModelContents& model,
+                                   const TrainingStateContents& state);
 
 struct KeepRules {
   int keep_last = 3;  // the newest, at least 1

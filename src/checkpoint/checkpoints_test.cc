@@ -105,7 +105,8 @@ TEST(TrainingState, FindsDamage) {
   EXPECT_TRUE(fails(TrainingStateReader::open(path), Code::kCorrupt, {part, "missing"}));
   EXPECT_TRUE(fails(newest_checkpoint(folder), Code::kNotFound, {folder, "ignored", part}));
   ASSERT_TRUE(write_model_dir(join_path(folder, "model"), model(1)));
-  EXPECT_TRUE(fails(TrainingStateReader::open(join_path(folder, "model")), Code::kNotFound,
+  EXPECT_TRUE(fails(TrainingStateReader::open(join_path(folder, "model")),
+                    Code::kNotFound,
                     {"without training state"}));
 }
 
@@ -126,18 +127,19 @@ TEST(TrainingState, RefusesContradictoryTables) {
     return TrainingStateReader::open(path);
   };
   EXPECT_TRUE(write(R"({"dtype":"F32","shape":[2,3],"pieces":[[0,2,0]]})"));
-  for (const char* bad :
-       {R"({"dtype":"F32","shape":[3,3],"pieces":[[0,2,0]]})",
-        R"({"dtype":"F32","shape":[2,4],"pieces":[[0,2,0]]})",
-        R"({"dtype":"I32","shape":[2,3],"pieces":[[0,2,0]]})",
-        R"({"dtype":"F32","shape":[2,3],"pieces":[[0,2,1]]})",
-        R"({"dtype":"F32","shape":[2,3],"pieces":[[0,1,0]]})",
-        R"({"dtype":"F32","shape":[2,3],"pieces":[]})",
-        R"({"dtype":"F32","shape":[2,3],"pieces":[[2,0,0]]})",
-        R"({"dtype":"F32","shape":[-2,3],"pieces":[]})",
-        R"({"dtype":"F32","shape":[],"pieces":[]})",
-        R"({"dtype":"F9","shape":[2,3],"pieces":[[0,2,0]]})",
-        R"({"dtype":"F32","shape":[2,3],"pieces":[[0,18446744073709551615,0]]})", "3", "{}"})
+  for (const char* bad : {R"({"dtype":"F32","shape":[3,3],"pieces":[[0,2,0]]})",
+                          R"({"dtype":"F32","shape":[2,4],"pieces":[[0,2,0]]})",
+                          R"({"dtype":"I32","shape":[2,3],"pieces":[[0,2,0]]})",
+                          R"({"dtype":"F32","shape":[2,3],"pieces":[[0,2,1]]})",
+                          R"({"dtype":"F32","shape":[2,3],"pieces":[[0,1,0]]})",
+                          R"({"dtype":"F32","shape":[2,3],"pieces":[]})",
+                          R"({"dtype":"F32","shape":[2,3],"pieces":[[2,0,0]]})",
+                          R"({"dtype":"F32","shape":[-2,3],"pieces":[]})",
+                          R"({"dtype":"F32","shape":[],"pieces":[]})",
+                          R"({"dtype":"F9","shape":[2,3],"pieces":[[0,2,0]]})",
+                          R"({"dtype":"F32","shape":[2,3],"pieces":[[0,18446744073709551615,0]]})",
+                          "3",
+                          "{}"})
     EXPECT_TRUE(fails(write(bad), Code::kCorrupt, {"state/tensors.json", "'a'"}) ||
                 fails(write(bad), Code::kCorrupt, {"state/tensors.json", "are not in"}))
         << bad;

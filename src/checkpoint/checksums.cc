@@ -28,14 +28,14 @@ Result<Checksums> Checksums::open(const std::string& folder) {
   TRY_ASSIGN(const nlohmann::json root, parse_json(sums.text_, path));
   if (!root.is_object() || !root.contains("format") || root["format"] != kFormat ||
       !root.contains("files") || !root["files"].is_object())
-    return fail(Code::kCorrupt, "{}: needs \"format\": \"{}\" and an object \"files\"", path,
-                kFormat);
+    return fail(
+        Code::kCorrupt, "{}: needs \"format\": \"{}\" and an object \"files\"", path, kFormat);
   for (const auto& [name, entry] : root["files"].items()) {
     if (!is_inside(name))
       return fail(Code::kCorrupt, "{}: {} points outside the folder", path, printable(name));
     if (!is_digest(entry))
-      return fail(Code::kCorrupt, "{}: {}: needs bytes and blake2b (64 digits)", path,
-                  printable(name));
+      return fail(
+          Code::kCorrupt, "{}: {}: needs bytes and blake2b (64 digits)", path, printable(name));
     sums.files_[name] = {entry["bytes"].get<uint64_t>(), entry["blake2b"].get<std::string>()};
   }
   return sums;
@@ -54,12 +54,16 @@ Result<void> Checksums::check_sizes() const {
     if (!path_exists(path))
       return fail(Code::kCorrupt,
                   "{}: missing, but listed in {}; restore it, or use another copy of the folder",
-                  path, kChecksumsName);
+                  path,
+                  kChecksumsName);
     TRY_ASSIGN(const uint64_t bytes, file_size(path));
     if (bytes != digest.bytes)
       return fail(Code::kCorrupt,
-                  "{}: {} bytes, {} lists {}; it was changed or damaged: restore it", path, bytes,
-                  kChecksumsName, digest.bytes);
+                  "{}: {} bytes, {} lists {}; it was changed or damaged: restore it",
+                  path,
+                  bytes,
+                  kChecksumsName,
+                  digest.bytes);
   }
   return {};
 }
@@ -69,14 +73,17 @@ Result<void> Checksums::check_bytes(const std::string& relative, const void* dat
   const std::string path = join_path(folder_, relative);
   const auto it = files_.find(relative);
   if (it == files_.end())
-    return fail(Code::kCorrupt, "{}: not listed in {}, so it was put there later; remove it", path,
+    return fail(Code::kCorrupt,
+                "{}: not listed in {}, so it was put there later; remove it",
+                path,
                 kChecksumsName);
   if (it->second != FileDigest{size, blake2b_hex(data, size)})
     return fail(Code::kCorrupt,
                 "{}: its content does not have the checksum in {}; it was changed or damaged: "
                 "restore it, or, if you "
                 "changed it on purpose, write the folder anew",
-                path, kChecksumsName);
+                path,
+                kChecksumsName);
   right_.insert(relative);
   return {};
 }

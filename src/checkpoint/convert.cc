@@ -88,7 +88,10 @@ void convert_elements(DType from, const std::byte* in, DType to, std::byte* out,
 void fill_from(const Tensor& tensor, DType from, std::span<const std::byte> bytes) {
   const int64_t count = tensor.count();
   check(bytes.size() == static_cast<size_t>(count) * size_of(from),
-        "fill: {} bytes for {} elements of {}", bytes.size(), count, to_string(from));
+        "fill: {} bytes for {} elements of {}",
+        bytes.size(),
+        count,
+        to_string(from));
   const Tensor flat = tensor.reshape(Shape{count});
   std::vector<std::byte> piece;
   for (int64_t begin = 0; begin < count; begin += kPieceElements) {
@@ -104,7 +107,8 @@ void fill_from(const Tensor& tensor, DType from, std::span<const std::byte> byte
   }
 }
 
-Result<void> for_each_piece(const Tensor& tensor, DType stored,
+Result<void> for_each_piece(const Tensor& tensor,
+                            DType stored,
                             const std::function<Result<void>(std::span<const std::byte>)>& take) {
   const int64_t count = tensor.count();
   const Tensor flat = tensor.reshape(Shape{count});
@@ -118,8 +122,8 @@ Result<void> for_each_piece(const Tensor& tensor, DType stored,
       continue;
     }
     converted.resize(static_cast<size_t>(part.count()) * size_of(stored));
-    convert_elements(tensor.dtype(), raw.data(), stored, converted.data(),
-                     static_cast<size_t>(part.count()));
+    convert_elements(
+        tensor.dtype(), raw.data(), stored, converted.data(), static_cast<size_t>(part.count()));
     TRY(take(converted));
   }
   return {};

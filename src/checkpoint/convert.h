@@ -26,7 +26,8 @@ void convert_elements(DType from, const std::byte* in, DType to, std::byte* out,
 void fill_from(const Tensor& tensor, DType from, std::span<const std::byte> bytes);
 
 /// Calls `take` with the tensor's elements as `stored`, from first to last, in pieces of a few MiB.
-Result<void> for_each_piece(const Tensor& tensor, DType stored,
+Result<void> for_each_piece(const Tensor& tensor,
+                            DType stored,
                             const std::function<Result<void>(std::span<const std::byte>)>& take);
 
 }  // namespace ferry

@@ -10,8 +10,8 @@ Result<std::string> json_quoted(std::string_view text) {
   try {
     return json(text).dump();
   } catch (const json::exception&) {
-    return fail(Code::kInvalidInput, "{}: not UTF-8, so it cannot be stored as JSON",
-                printable(text));
+    return fail(
+        Code::kInvalidInput, "{}: not UTF-8, so it cannot be stored as JSON", printable(text));
   }
 }
 

@@ -20,9 +20,10 @@ constexpr uint64_t kTextBytesMax = uint64_t{256} << 20;
 std::string expert_name(std::string_view name_with_star, int64_t expert) {
   const size_t star = name_with_star.find('*');
   check(star != name_with_star.npos && name_with_star.find('*', star + 1) == name_with_star.npos,
-        "model dir: {} needs exactly one '*'", name_with_star);
-  return fmt::format("{}{}{}", name_with_star.substr(0, star), expert,
-                     name_with_star.substr(star + 1));
+        "model dir: {} needs exactly one '*'",
+        name_with_star);
+  return fmt::format(
+      "{}{}{}", name_with_star.substr(0, star), expert, name_with_star.substr(star + 1));
 }
 
 /// Stacks taken apart: views, no copies.
@@ -31,13 +32,18 @@ std::vector<NamedTensor> expanded(const std::vector<NamedTensor>& tensors) {
   for (const NamedTensor& t : tensors) {
     const DType stored = t.stored.value_or(t.value.dtype());
     check(t.value.contiguous(), "model dir: {} is not contiguous", t.name);
-    check(can_convert(t.value.dtype(), stored), "model dir: {} is {}, to be stored as {}", t.name,
-          to_string(t.value.dtype()), to_string(stored));
+    check(can_convert(t.value.dtype(), stored),
+          "model dir: {} is {}, to be stored as {}",
+          t.name,
+          to_string(t.value.dtype()),
+          to_string(stored));
     if (t.name.find('*') == std::string::npos) {
       out.push_back(t);
       continue;
     }
-    check(t.value.rank() >= 2, "model dir: {} stands for a stack, but has shape {}", t.name,
+    check(t.value.rank() >= 2,
+          "model dir: {} stands for a stack, but has shape {}",
+          t.name,
           t.value.shape().str());
     std::vector<int64_t> dims;
     for (int d = 1; d < t.value.rank(); ++d) dims.push_back(t.value.dim(d));
@@ -52,7 +58,8 @@ uint64_t stored_bytes(const NamedTensor& t) {
   return static_cast<uint64_t>(t.value.count()) * size_of(t.stored.value_or(t.value.dtype()));
 }
 
-Result<void> write_shards(StagedFolder& folder, const std::vector<NamedTensor>& tensors,
+Result<void> write_shards(StagedFolder& folder,
+                          const std::vector<NamedTensor>& tensors,
                           uint64_t shard_bytes) {
   std::vector<std::vector<NamedTensor>> shards(1);
   uint64_t total = 0, filled = 0;
@@ -94,8 +101,8 @@ Result<ModelDir> ModelDir::open(const std::string& path) {
     if (!path_exists(path) && path_exists(parent_folder(path))) TRY(recover_folder(path));
     if (!path_exists(path)) return fail(Code::kNotFound, "{}: no such model directory", path);
     if (!is_folder(path))
-      return fail(Code::kInvalidInput, "{}: not a directory; a model directory has {}", path,
-                  kConfigName);
+      return fail(
+          Code::kInvalidInput, "{}: not a directory; a model directory has {}", path, kConfigName);
     const Result<std::string> before = read_file(sums);
     Result<ModelDir> dir = open_once(path);
     const Result<std::string> after = read_file(sums);
@@ -121,8 +128,10 @@ Result<void> ModelDir::open_shards() {
   const bool single = path_exists(join_path(path_, kSingleName)), indexed = path_exists(index);
   if (single && indexed)
     return fail(Code::kCorrupt,
-                "{}: has {} and {}; remove the one that does not belong to the model", path_,
-                kSingleName, kIndexName);
+                "{}: has {} and {}; remove the one that does not belong to the model",
+                path_,
+                kSingleName,
+                kIndexName);
   if (indexed) return open_index(index);
   if (!single)
     return fail(Code::kNotFound, "{}: has neither {} nor {}", path_, kSingleName, kIndexName);
@@ -144,32 +153,46 @@ Result<void> ModelDir::open_index(const std::string& index_path) {
     const std::string& file = where.get_ref<const std::string&>();
     if (!is_inside(file) || file.find('/') != file.npos || !file.ends_with(".safetensors"))
       return fail(Code::kCorrupt,
-                  "{}: {}: {} is not the name of a safetensors file in this directory", index_path,
-                  printable(name), printable(file));
+                  "{}: {}: {} is not the name of a safetensors file in this directory",
+                  index_path,
+                  printable(name),
+                  printable(file));
     files.insert(file);
   }
   for (const std::string& file : files)
     if (!path_exists(join_path(path_, file)))
-      return fail(Code::kNotFound, "{}: {} is missing, but the index names it; fetch the shard",
-                  path_, file);
+      return fail(Code::kNotFound,
+                  "{}: {} is missing, but the index names it; fetch the shard",
+                  path_,
+                  file);
   for (const std::string& file : files) {
     const size_t number = shards_.size();
     TRY(add_shard(file));
     for (const TensorInfo& t : shards_.back()->tensors()) {
       const auto it = map.find(t.name);
       if (it == map.end())
-        return fail(Code::kCorrupt, "{}: {} holds {}, which the index does not name", path_, file,
+        return fail(Code::kCorrupt,
+                    "{}: {} holds {}, which the index does not name",
+                    path_,
+                    file,
                     printable(t.name));
       if (*it != file)
-        return fail(Code::kCorrupt, "{}: {} is in {}, but the index places it in {}", path_,
-                    printable(t.name), file, it->get_ref<const std::string&>());
+        return fail(Code::kCorrupt,
+                    "{}: {} is in {}, but the index places it in {}",
+                    path_,
+                    printable(t.name),
+                    file,
+                    it->get_ref<const std::string&>());
       places_.emplace(t.name, Place{number, &t});
     }
   }
   for (const auto& [name, where] : map.items())
     if (!places_.contains(name))
-      return fail(Code::kCorrupt, "{}: the index places {} in {}, which does not have it", path_,
-                  printable(name), where.get_ref<const std::string&>());
+      return fail(Code::kCorrupt,
+                  "{}: the index places {} in {}, which does not have it",
+                  path_,
+                  printable(name),
+                  where.get_ref<const std::string&>());
   return {};
 }
 
@@ -198,19 +221,27 @@ Result<void> ModelDir::fill(const Tensor& tensor, std::string_view name) {
   const auto& [shard, info] = it->second;
   const SafetensorsFile& file = *shards_[shard];
   if (info->shape != tensor.shape())
-    return fail(Code::kInvalidInput, "{}: {} has shape {}, expected {}", file.path(), name,
-                info->shape.str(), tensor.shape().str());
+    return fail(Code::kInvalidInput,
+                "{}: {} has shape {}, expected {}",
+                file.path(),
+                name,
+                info->shape.str(),
+                tensor.shape().str());
   if (!can_convert(info->dtype, tensor.dtype())) {
     const bool fp8 = info->dtype == DType::kF8E4M3;
-    return fail(Code::kInvalidInput, "{}: {} is {}, wanted {}{}", file.path(), name,
-                to_string(info->dtype), to_string(tensor.dtype()),
+    return fail(Code::kInvalidInput,
+                "{}: {} is {}, wanted {}{}",
+                file.path(),
+                name,
+                to_string(info->dtype),
+                to_string(tensor.dtype()),
                 fp8 ? "; FP8 weights need their scales, which Ferry does not apply yet: "
                       "convert the model to BF16 first"
                     : "");
   }
   if (sums_)
-    TRY(sums_->check_bytes(shard_names_[shard], file.file_bytes().data(),
-                           file.file_bytes().size()));
+    TRY(sums_->check_bytes(
+        shard_names_[shard], file.file_bytes().data(), file.file_bytes().size()));
   fill_from(tensor, info->dtype, file.bytes(*info));
   return {};
 }
@@ -224,19 +255,27 @@ Result<Tensor> ModelDir::load(std::string_view name, Device& device, DType want)
   return tensor;
 }
 
-Result<Tensor> ModelDir::load_stacked(std::string_view name_with_star, int64_t experts,
-                                      Device& device, DType want) {
+Result<Tensor> ModelDir::load_stacked(std::string_view name_with_star,
+                                      int64_t experts,
+                                      Device& device,
+                                      DType want) {
   check(experts > 0, "load_stacked: {} of {} experts", name_with_star, experts);
   const std::string first = expert_name(name_with_star, 0);
   const TensorInfo* found = info(first);
   if (found == nullptr)
     return fail(Code::kNotFound, "{}: has no tensor {}", path_, printable(first));
   if (info(expert_name(name_with_star, experts)) != nullptr)
-    return fail(Code::kInvalidInput, "{}: has {}, more than the {} experts expected", path_,
-                expert_name(name_with_star, experts), experts);
+    return fail(Code::kInvalidInput,
+                "{}: has {}, more than the {} experts expected",
+                path_,
+                expert_name(name_with_star, experts),
+                experts);
   if (found->shape.rank() >= kRankMax)
-    return fail(Code::kInvalidInput, "{}: {} has shape {}; too many dimensions to stack", path_,
-                first, found->shape.str());
+    return fail(Code::kInvalidInput,
+                "{}: {} has shape {}; too many dimensions to stack",
+                path_,
+                first,
+                found->shape.str());
   std::vector<int64_t> dims = {experts};
   for (int d = 0; d < found->shape.rank(); ++d) dims.push_back(found->shape[d]);
   Tensor stack = Tensor::empty(Shape(dims), want, device);
@@ -254,11 +293,13 @@ Result<std::string> ModelDir::text(const std::string& file_name) {
 
 Result<void> ModelDir::verify() {
   if (!sums_)
-    return fail(Code::kNotFound, "{}: has no {}, so there is nothing to verify against", path_,
+    return fail(Code::kNotFound,
+                "{}: has no {}, so there is nothing to verify against",
+                path_,
                 kChecksumsName);
   for (size_t i = 0; i < shards_.size(); ++i)
-    TRY(sums_->check_bytes(shard_names_[i], shards_[i]->file_bytes().data(),
-                           shards_[i]->file_bytes().size()));
+    TRY(sums_->check_bytes(
+        shard_names_[i], shards_[i]->file_bytes().data(), shards_[i]->file_bytes().size()));
   return sums_->check_all();
 }
 
@@ -277,7 +318,9 @@ uint64_t bytes_needed(const ModelContents& contents) {
 }
 
 Result<void> write_model(StagedFolder& folder, const ModelContents& contents) {
-  check(contents.texts.contains(kConfigName), "model dir: no {} given for {}", kConfigName,
+  check(contents.texts.contains(kConfigName),
+        "model dir: no {} given for {}",
+        kConfigName,
         folder.destination());
   for (const auto& [name, text] : contents.texts) TRY(folder.write_text(name, text));
   return write_shards(folder, expanded(contents.tensors), contents.shard_bytes);
@@ -295,7 +338,8 @@ Result<SaveReport> commit_folder(StagedFolder& folder) {
   if (!done && folder.published())
     return fail(done.error().code,
                 "{}; {} is the new one, whole, but it may not survive a power failure: save again",
-                done.error().message, folder.destination());
+                done.error().message,
+                folder.destination());
   if (!done) return tl::unexpected(done.error());
   return SaveReport{
       .path = folder.destination(), .bytes = folder.bytes(), .warnings = folder.warnings()};

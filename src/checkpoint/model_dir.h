@@ -47,7 +47,9 @@ class ModelDir {
   /// The tensors of `experts` experts as one: "a.*.weight" gives [experts, N, K] from a.0.weight
   /// [N, K], a.1.weight ... Errors: as load; kInvalidInput if shapes differ, or if there are more
   /// experts.
-  Result<Tensor> load_stacked(std::string_view name_with_star, int64_t experts, Device& device,
+  Result<Tensor> load_stacked(std::string_view name_with_star,
+                              int64_t experts,
+                              Device& device,
                               DType want);
 
   /// Another text file of the directory, such as tokenizer.json. Errors: kNotFound, kCorrupt.

@@ -14,7 +14,8 @@ ModelContents contents(uint64_t seed, uint64_t shard_bytes = uint64_t{4} << 30) 
   ModelContents c;
   c.tensors = {{"model.embed_tokens.weight", random_tensor({16, 8}, seed)},
                {"model.layers.1.mlp.experts.*.gate_proj.weight",
-                random_tensor({12, 4, 8}, seed + 1), DType::kBF16},
+                random_tensor({12, 4, 8}, seed + 1),
+                DType::kBF16},
                {"model.norm.weight", random_tensor({8}, seed + 2)}};
   c.texts = {{"config.json", fmt::format("{{\"seed\": {}}}", seed)}, {"tokenizer.json", "{}"}};
   c.shard_bytes = shard_bytes;
@@ -71,7 +72,8 @@ TEST(ModelDir, RoundTripWholeAndSharded) {
     EXPECT_EQ(eleven.to_f32(), experts.slice(0, 11, 12).to_f32());
     EXPECT_TRUE(
         fails(dir->load_stacked(stack, 13, cpu(), DType::kF32), Code::kNotFound, {"experts.12."}));
-    EXPECT_TRUE(fails(dir->load_stacked(stack, 11, cpu(), DType::kF32), Code::kInvalidInput,
+    EXPECT_TRUE(fails(dir->load_stacked(stack, 11, cpu(), DType::kF32),
+                      Code::kInvalidInput,
                       {"experts.11.", "11 experts"}));
     EXPECT_THROW(static_cast<void>(dir->load_stacked("no.star", 2, cpu(), DType::kF32)), Bug);
     EXPECT_TRUE(fails(dir->load("nope", cpu(), DType::kF32), Code::kNotFound, {path, "'nope'"}));
@@ -104,7 +106,8 @@ TEST(ModelDir, FindsDamage) {
   flip_bit(single, *file_size(single) - 1);
   Result<ModelDir> dir = ModelDir::open(path);
   ASSERT_TRUE(dir);  // contents are checked when they are used
-  EXPECT_TRUE(fails(dir->load("model.norm.weight", cpu(), DType::kF32), Code::kCorrupt,
+  EXPECT_TRUE(fails(dir->load("model.norm.weight", cpu(), DType::kF32),
+                    Code::kCorrupt,
                     {single, "checksum", "restore"}));
   EXPECT_TRUE(fails(dir->verify(), Code::kCorrupt, {single}));
 
@@ -123,7 +126,11 @@ TEST(ModelDir, FindsDamage) {
   EXPECT_TRUE(fails(ModelDir::open(path), Code::kCorrupt, {single, "missing"}));
 
   for (const char* sums :
-       {"", "{", "[]", R"({"format":"ferry-checksums-1"})", R"({"format":"other","files":{}})",
+       {"",
+        "{",
+        "[]",
+        R"({"format":"ferry-checksums-1"})",
+        R"({"format":"other","files":{}})",
         R"({"format":"ferry-checksums-1","files":{"../x":{"bytes":1,"blake2b":""}}})",
         R"({"format":"ferry-checksums-1","files":{"x":{"bytes":-1,"blake2b":""}}})",
         R"({"format":"ferry-checksums-1","format":"ferry-checksums-1","files":{}})"}) {
@@ -150,23 +157,28 @@ TEST(ModelDir, IndexAndShardsMustAgree) {
     return ModelDir::open(path);
   };
   const std::string norm = "model.norm.weight";
-  EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"].erase(norm); }), Code::kCorrupt,
+  EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"].erase(norm); }),
+                    Code::kCorrupt,
                     {norm, "does not name"}));
   EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"]["ghost"] = i["weight_map"][norm]; }),
-                    Code::kCorrupt, {"ghost", "does not have"}));
+                    Code::kCorrupt,
+                    {"ghost", "does not have"}));
   EXPECT_TRUE(fails(
       with([&](auto& i) { i["weight_map"][norm] = i["weight_map"]["model.embed_tokens.weight"]; }),
-      Code::kCorrupt, {norm, "places it"}));
-  EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"][norm] = 3; }), Code::kCorrupt,
-                    {norm, "file's name"}));
+      Code::kCorrupt,
+      {norm, "places it"}));
+  EXPECT_TRUE(fails(
+      with([&](auto& i) { i["weight_map"][norm] = 3; }), Code::kCorrupt, {norm, "file's name"}));
   EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"] = 3; }), Code::kCorrupt, {"weight_map"}));
   for (const char* outside :
        {"../model.safetensors", "/etc/x.safetensors", "a/b.safetensors", "..", "", "config.json"})
-    EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"][norm] = outside; }), Code::kCorrupt,
+    EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"][norm] = outside; }),
+                      Code::kCorrupt,
                       {norm, "not the name"}))
         << outside;
   EXPECT_TRUE(fails(with([&](auto& i) { i["weight_map"][norm] = "model-9.safetensors"; }),
-                    Code::kNotFound, {"model-9.safetensors", "missing"}));
+                    Code::kNotFound,
+                    {"model-9.safetensors", "missing"}));
   ASSERT_TRUE(
       write_file_atomic(index_path, R"({"weight_map":{"a":"x.safetensors","a":"y.safetensors"}})"));
   EXPECT_TRUE(fails(ModelDir::open(path), Code::kCorrupt, {"'a'", "twice"}));
@@ -196,10 +208,12 @@ TEST(ModelDir, ReplacesOnlyWhatFerryWrote) {
   EXPECT_TRUE(
       fails(write_model_dir(path, contents(22)), Code::kInvalidInput, {"notes.txt", "move it"}));
   EXPECT_EQ(*read_file(join_path(path, "notes.txt")), "mine");
-  EXPECT_TRUE(fails(write_model_dir(folder, contents(22)), Code::kInvalidInput,
+  EXPECT_TRUE(fails(write_model_dir(folder, contents(22)),
+                    Code::kInvalidInput,
                     {folder, "not a folder that Ferry wrote"}));
   EXPECT_TRUE(fails(write_model_dir(join_path(path, "notes.txt"), contents(22)),
-                    Code::kInvalidInput, {"not a folder"}));
+                    Code::kInvalidInput,
+                    {"not a folder"}));
   EXPECT_TRUE(fails(write_model_dir("/", contents(22)), Code::kInvalidInput, {"/"}));
   EXPECT_EQ(seed_of(path), 21U);
   EXPECT_TRUE(leftovers(folder).empty());
@@ -210,8 +224,12 @@ TEST(ModelDir, AnErrorAtAnyStepLeavesTheOldOne) {
     const std::string folder = fresh_folder("enospc"), path = join_path(folder, "model");
     ASSERT_TRUE(write_model_dir(path, contents(30, 600)));
     for (const char* action : {"enospc", "erofs", "eio"}) {
-      for (const char* point : {"file.mkdir", "file.create", "file.write", "file.sync",
-                                "file.rename", "file.sync_folder"}) {
+      for (const char* point : {"file.mkdir",
+                                "file.create",
+                                "file.write",
+                                "file.sync",
+                                "file.rename",
+                                "file.sync_folder"}) {
         bool clean = false;
         for (int n = 1; !clean; ++n) {
           arm_faults(fmt::format("{}:{}:{}{}", point, n, action, exchange));
@@ -322,7 +340,8 @@ TEST(ModelDir, WritersAndReadersAtOnce) {
 }
 
 TEST(ModelDir, RefusesToStartWithoutSpace) {
-  EXPECT_TRUE(fails(require_space(fresh_folder("space"), uint64_t{1} << 60), Code::kExhausted,
+  EXPECT_TRUE(fails(require_space(fresh_folder("space"), uint64_t{1} << 60),
+                    Code::kExhausted,
                     {"saving needs", "are free"}));
   EXPECT_TRUE(require_space(fresh_folder("space"), 1 << 20));
 }

@@ -117,10 +117,12 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
 
-  bool parse_error(size_t position, const std::string&,
+  bool parse_error(size_t position,
+                   const std::string&,
                    const nlohmann::detail::exception& e) override {
-    problem = {Code::kCorrupt, fmt::format("the header is not JSON at byte {}: {}",
-                                           kLengthBytes + position, e.what())};
+    problem = {
+        Code::kCorrupt,
+        fmt::format("the header is not JSON at byte {}: {}", kLengthBytes + position, e.what())};
     return false;
   }
 
@@ -134,8 +136,10 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   bool unexpected(const std::string& what) {
     const bool in_field = at_ != At::kStart && at_ != At::kTop;
-    return refuse(Code::kCorrupt, fmt::format("{} where the format has none{}", what,
-                                              in_field ? " (" + printable(field_) + ")" : ""));
+    return refuse(Code::kCorrupt,
+                  fmt::format("{} where the format has none{}",
+                              what,
+                              in_field ? " (" + printable(field_) + ")" : ""));
   }
 
   bool metadata_value(const std::string& text) {
@@ -163,11 +167,16 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     if (offsets_[1] - offsets_[0] != bytes)
       return refuse(Code::kCorrupt,
                     fmt::format("data_offsets [{}, {}] hold {} bytes, shape [{}] of {} takes {}",
-                                offsets_[0], offsets_[1], offsets_[1] - offsets_[0],
-                                fmt::join(shape_, ", "), to_string(*dtype_), bytes));
+                                offsets_[0],
+                                offsets_[1],
+                                offsets_[1] - offsets_[0],
+                                fmt::join(shape_, ", "),
+                                to_string(*dtype_),
+                                bytes));
     if (shape_.size() > static_cast<size_t>(kRankMax))
-      return refuse(Code::kInvalidInput, fmt::format("has {} dimensions; Ferry reads up to {}",
-                                                     shape_.size(), kRankMax));
+      return refuse(
+          Code::kInvalidInput,
+          fmt::format("has {} dimensions; Ferry reads up to {}", shape_.size(), kRankMax));
     const std::vector<int64_t> dims(shape_.begin(), shape_.end());
     tensors.push_back({name_, *dtype_, Shape(dims), offsets_[0], offsets_[1]});
     return true;
@@ -182,7 +191,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 };
 
 /// The tensors must tile [0, data_bytes): no overlap, no hole, nothing outside.
-Result<void> check_tiling(const std::vector<TensorInfo>& tensors, uint64_t data_bytes,
+Result<void> check_tiling(const std::vector<TensorInfo>& tensors,
+                          uint64_t data_bytes,
                           const std::string& path) {
   std::vector<const TensorInfo*> by_place;
   by_place.reserve(tensors.size());
@@ -197,16 +207,27 @@ Result<void> check_tiling(const std::vector<TensorInfo>& tensors, uint64_t data_
                   "{}: {}: data_offsets [{}, {}] end behind the {} bytes of data; the file is cut "
                   "short or damaged, "
                   "fetch it again",
-                  path, printable(t->name), t->begin, t->end, data_bytes);
+                  path,
+                  printable(t->name),
+                  t->begin,
+                  t->end,
+                  data_bytes);
     if (t->begin != covered)
       return fail(Code::kCorrupt,
-                  "{}: {}: data_offsets [{}, {}] {} byte {}, where the data before end", path,
-                  printable(t->name), t->begin, t->end,
-                  t->begin < covered ? "overlap the data before" : "leave a hole from", covered);
+                  "{}: {}: data_offsets [{}, {}] {} byte {}, where the data before end",
+                  path,
+                  printable(t->name),
+                  t->begin,
+                  t->end,
+                  t->begin < covered ? "overlap the data before" : "leave a hole from",
+                  covered);
     covered = t->end;
   }
   if (covered != data_bytes)
-    return fail(Code::kCorrupt, "{}: {} bytes of data, but the tensors end at {}", path, data_bytes,
+    return fail(Code::kCorrupt,
+                "{}: {} bytes of data, but the tensors end at {}",
+                path,
+                data_bytes,
                 covered);
   return {};
 }
@@ -230,9 +251,13 @@ Result<std::string> header_text(const std::vector<TensorInfo>& layout,
     std::string shape;
     for (int d = 0; d < t.shape.rank(); ++d)
       shape += fmt::format("{}{}", d == 0 ? "" : ",", t.shape[d]);
-    text +=
-        fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-                    text.size() == 1 ? "" : ",", name, to_string(t.dtype), shape, t.begin, t.end);
+    text += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
+                        text.size() == 1 ? "" : ",",
+                        name,
+                        to_string(t.dtype),
+                        shape,
+                        t.begin,
+                        t.end);
   }
   text += "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');
@@ -251,19 +276,23 @@ Result<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
 
 Result<SafetensorsFile> SafetensorsFile::parse(std::span<const std::byte> bytes, std::string path) {
   if (bytes.size() < kLengthBytes)
-    return fail(Code::kCorrupt, "{}: {} bytes, too short for a safetensors file", path,
-                bytes.size());
+    return fail(
+        Code::kCorrupt, "{}: {} bytes, too short for a safetensors file", path, bytes.size());
   uint64_t length = 0;
   std::memcpy(&length, bytes.data(), kLengthBytes);
   if (length > kHeaderBytesMax)
     return fail(
         Code::kCorrupt,
-        "{}: bytes 0-7 give a header of {} bytes, above the format's {}; is it safetensors?", path,
-        length, kHeaderBytesMax);
+        "{}: bytes 0-7 give a header of {} bytes, above the format's {}; is it safetensors?",
+        path,
+        length,
+        kHeaderBytesMax);
   if (length > bytes.size() - kLengthBytes)
     return fail(Code::kCorrupt,
                 "{}: the header ends at byte {}, the file at {}; it is cut short, fetch it again",
-                path, kLengthBytes + length, bytes.size());
+                path,
+                kLengthBytes + length,
+                bytes.size());
   const char* header = reinterpret_cast<const char*>(bytes.data()) + kLengthBytes;
   if (length == 0 || header[0] != '{')
     return fail(Code::kCorrupt, "{}: byte 8 does not open a JSON object", path);
@@ -286,16 +315,17 @@ Result<SafetensorsFile> SafetensorsFile::parse(std::span<const std::byte> bytes,
   std::sort(file.tensors_.begin(), file.tensors_.end(), by_name);
   for (size_t i = 1; i < file.tensors_.size(); ++i)
     if (file.tensors_[i].name == file.tensors_[i - 1].name)
-      return fail(Code::kCorrupt, "{}: {} occurs twice", file.path_,
-                  printable(file.tensors_[i].name));
+      return fail(
+          Code::kCorrupt, "{}: {} occurs twice", file.path_, printable(file.tensors_[i].name));
   TRY(check_tiling(file.tensors_, file.data_.size(), file.path_));
   return file;
 }
 
 const TensorInfo* SafetensorsFile::find(std::string_view name) const {
-  const auto it =
-      std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                       [](const TensorInfo& t, std::string_view n) { return t.name < n; });
+  const auto it = std::lower_bound(
+      tensors_.begin(), tensors_.end(), name, [](const TensorInfo& t, std::string_view n) {
+        return t.name < n;
+      });
   return it != tensors_.end() && it->name == name ? &*it : nullptr;
 }
 
@@ -325,7 +355,8 @@ Result<SafetensorsWriter> SafetensorsWriter::create(const std::string& path,
   for (const TensorInfo& t : layout) names.push_back(t.name);
   std::sort(names.begin(), names.end());
   const auto twice = std::adjacent_find(names.begin(), names.end());
-  check(twice == names.end(), "safetensors: {} is declared twice",
+  check(twice == names.end(),
+        "safetensors: {} is declared twice",
         twice == names.end() ? "" : *twice);
   check(!std::binary_search(names.begin(), names.end(), "__metadata__"),
         "safetensors: a tensor named __metadata__");
@@ -334,7 +365,10 @@ Result<SafetensorsWriter> SafetensorsWriter::create(const std::string& path,
   if (header.size() > kHeaderBytesMax)
     return fail(Code::kInvalidInput,
                 "{}: a header of {} bytes for {} tensors is above the format's {}; use more shards",
-                path, header.size(), layout.size(), kHeaderBytesMax);
+                path,
+                header.size(),
+                layout.size(),
+                kHeaderBytesMax);
   TRY_ASSIGN(FileWriter out, FileWriter::create(path));
   SafetensorsWriter writer(std::move(out));
   writer.layout_ = std::move(layout);
@@ -359,23 +393,27 @@ Result<void> SafetensorsWriter::write(std::string_view tensor, std::span<const s
     current_bytes_ = 0;
   }
   check(current_ < layout_.size() && layout_[current_].name == tensor,
-        "safetensors: {} is not next to be written", tensor);
+        "safetensors: {} is not next to be written",
+        tensor);
   current_bytes_ += bytes.size();
   check(current_bytes_ <= layout_[current_].end - layout_[current_].begin,
-        "safetensors: {} is given more than its size", tensor);
+        "safetensors: {} is given more than its size",
+        tensor);
   return put(bytes.data(), bytes.size());
 }
 
 Result<FileDigest> SafetensorsWriter::finish() {
   for (size_t i = current_; i < layout_.size(); ++i)
     check(layout_[i].end - layout_[i].begin == (i == current_ ? current_bytes_ : 0),
-          "safetensors: {} was not written whole", layout_[i].name);
+          "safetensors: {} was not written whole",
+          layout_[i].name);
   TRY(out_.sync());
   TRY(out_.close());
   return FileDigest{.bytes = out_.bytes_written(), .blake2b = hasher_.hex()};
 }
 
-Result<FileDigest> write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
+Result<FileDigest> write_safetensors(const std::string& path,
+                                     std::span<const NamedTensor> tensors,
                                      const SafetensorsMetadata& metadata) {
   std::vector<TensorDecl> declared;
   std::map<std::string_view, const NamedTensor*> by_its_name;
@@ -387,8 +425,9 @@ Result<FileDigest> write_safetensors(const std::string& path, std::span<const Na
              SafetensorsWriter::create(path, std::move(declared), metadata));
   for (const TensorInfo& info : writer.layout())
     TRY(for_each_piece(
-        by_its_name[info.name]->value, info.dtype,
-        [&](std::span<const std::byte> piece) { return writer.write(info.name, piece); }));
+        by_its_name[info.name]->value, info.dtype, [&](std::span<const std::byte> piece) {
+          return writer.write(info.name, piece);
+        }));
   return writer.finish();
 }
 

@@ -80,7 +80,8 @@ class SafetensorsWriter {
  public:
   /// Writes the header. check: names are distinct. Errors: kInvalidInput (a name that is not UTF-8,
   /// a header above 100 MB), kExhausted, kUnavailable.
-  static Result<SafetensorsWriter> create(const std::string& path, std::vector<TensorDecl> tensors,
+  static Result<SafetensorsWriter> create(const std::string& path,
+                                          std::vector<TensorDecl> tensors,
                                           const SafetensorsMetadata& metadata = {});
 
   /// The order in which the tensors' bytes must come.
@@ -108,7 +109,8 @@ struct NamedTensor {
 };
 
 /// Writes all of them; value by value, so no second copy of the model is held.
-Result<FileDigest> write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
+Result<FileDigest> write_safetensors(const std::string& path,
+                                     std::span<const NamedTensor> tensors,
                                      const SafetensorsMetadata& metadata = {});
 
 }  // namespace ferry

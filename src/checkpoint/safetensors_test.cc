@@ -1,4 +1,5 @@
-// Tests of the safetensors reader and writer, and of element conversion: round trips and every refusal.
+// Tests of the safetensors reader and writer, and of element conversion: round trips and every
+// refusal.
 #include "checkpoint/safetensors.h"
 
 #include <bit>
@@ -30,9 +31,17 @@ Result<SafetensorsFile> parse_header(const std::string& header, size_t data_byte
 TEST(Safetensors, RoundTripOfEveryType) {
   const std::string path = join_path(fresh_folder("types"), "x.safetensors");
   std::vector<NamedTensor> tensors;
-  for (const DType t :
-       {DType::kF32, DType::kBF16, DType::kF16, DType::kF64, DType::kI64, DType::kI32, DType::kI16,
-        DType::kI8, DType::kU8, DType::kBool, DType::kF8E4M3}) {
+  for (const DType t : {DType::kF32,
+                        DType::kBF16,
+                        DType::kF16,
+                        DType::kF64,
+                        DType::kI64,
+                        DType::kI32,
+                        DType::kI16,
+                        DType::kI8,
+                        DType::kU8,
+                        DType::kBool,
+                        DType::kF8E4M3}) {
     Tensor value = Tensor::empty({3, 5}, t, cpu());
     std::vector<unsigned char> bytes(value.bytes());
     for (size_t i = 0; i < bytes.size(); ++i)
@@ -79,7 +88,8 @@ TEST(Safetensors, ContentAloneDecidesTheBytes) {
                Bug);
   EXPECT_TRUE(
       fails(write_safetensors(join_path(folder, "4"), std::vector{NamedTensor{"\xff", a.value}}),
-            Code::kInvalidInput, {"not UTF-8"}));
+            Code::kInvalidInput,
+            {"not UTF-8"}));
 }
 
 TEST(Safetensors, WriterInsistsOnItsOrderAndOnWholeTensors) {
@@ -261,7 +271,8 @@ TEST(Safetensors, RefusesEachBadInput) {
   }
   EXPECT_TRUE(
       fails(parse_header(one(R"("dtype":"U8","shape":[1,1,1,1,1],"data_offsets":[0,1])"), 1),
-            Code::kInvalidInput, {"'a'", "5 dimensions"}));
+            Code::kInvalidInput,
+            {"'a'", "5 dimensions"}));
 }
 
 TEST(Safetensors, RefusesEveryTruncationAndHugeHeaders) {

@@ -53,8 +53,8 @@ Result<std::string> resolve(const std::string& destination) {
 Result<void> check_replaceable(const std::string& destination) {
   if (!path_exists(destination)) return {};
   if (!is_folder(destination))
-    return fail(Code::kInvalidInput, "{}: exists and is not a folder; choose another name",
-                destination);
+    return fail(
+        Code::kInvalidInput, "{}: exists and is not a folder; choose another name", destination);
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(destination));
   if (names.empty()) return {};
   const Result<Checksums> sums = Checksums::open(destination);
@@ -62,7 +62,8 @@ Result<void> check_replaceable(const std::string& destination) {
     return fail(
         Code::kInvalidInput,
         "{}: exists and is not a folder that Ferry wrote ({}); choose another name, or remove it",
-        destination, sums.error().message);
+        destination,
+        sums.error().message);
   std::error_code error;
   for (fs::recursive_directory_iterator it(destination, error), end; !error && it != end;
        it.increment(error)) {
@@ -71,7 +72,8 @@ Result<void> check_replaceable(const std::string& destination) {
     if (relative != kChecksumsName && !sums->files().contains(relative))
       return fail(Code::kInvalidInput,
                   "{}: would be lost when {} is replaced, and Ferry did not write it; move it away",
-                  it->path().string(), destination);
+                  it->path().string(),
+                  destination);
   }
   if (error) return fail(Code::kUnavailable, "{}: cannot list: {}", destination, error.message());
   return {};
@@ -160,9 +162,11 @@ Result<void> StagedFolder::write_text(const std::string& relative, std::string_v
 }
 
 void StagedFolder::add(const std::string& relative, FileDigest digest) {
-  check(relative != kChecksumsName && is_inside(relative), "staged folder: a file named {}",
+  check(relative != kChecksumsName && is_inside(relative),
+        "staged folder: a file named {}",
         printable(relative));
-  check(files_.emplace(relative, std::move(digest)).second, "staged folder: {} is written twice",
+  check(files_.emplace(relative, std::move(digest)).second,
+        "staged folder: {} is written twice",
         relative);
 }
 
@@ -216,7 +220,9 @@ Result<void> StagedFolder::publish() {
             back.error().code,
             "{}; and putting the previous one back failed, too: {}; it is whole in {}, and the "
             "next time it is opened or written it is put back",
-            moved.error().message, back.error().message, old);
+            moved.error().message,
+            back.error().message,
+            old);
     }
     return moved;
   }
@@ -269,7 +275,8 @@ Result<void> require_space(const std::string& folder, uint64_t bytes) {
   return fail(
       Code::kExhausted,
       "{}: saving needs {}, {} are free; nothing was written: free space, or choose another folder",
-      folder, format_bytes(static_cast<double>(needed)),
+      folder,
+      format_bytes(static_cast<double>(needed)),
       format_bytes(static_cast<double>(available)));
 }
 

@@ -24,9 +24,10 @@ namespace ferry {
 /// _exit).
 inline const std::string& test_root() {
   struct Root {
-    std::string path = fmt::format(
-        "{}/ferry_checkpoint_test.{}",
-        ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ::testing::TempDir(), ::getpid());
+    std::string path =
+        fmt::format("{}/ferry_checkpoint_test.{}",
+                    ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ::testing::TempDir(),
+                    ::getpid());
     ~Root() { EXPECT_TRUE(remove_tree(path)); }
   };
   static const Root root;
@@ -64,7 +65,8 @@ inline void flip_bit(const std::string& path, size_t byte) {
 
 /// A failure of this code whose message has all the words.
 template <typename T>
-::testing::AssertionResult fails(const Result<T>& result, Code code,
+::testing::AssertionResult fails(const Result<T>& result,
+                                 Code code,
                                  const std::vector<std::string>& words) {
   if (result) return ::testing::AssertionFailure() << "succeeded";
   if (result.error().code != code)
@@ -76,9 +78,14 @@ template <typename T>
 }
 
 /// Every step of a save that can fail or be the last one of a process.
-inline constexpr const char* kSteps[] = {"file.mkdir",  "file.create",      "file.write",
-                                         "file.sync",   "file.sync_folder", "file.exchange",
-                                         "file.rename", "file.remove"};
+inline constexpr const char* kSteps[] = {"file.mkdir",
+                                         "file.create",
+                                         "file.write",
+                                         "file.sync",
+                                         "file.sync_folder",
+                                         "file.exchange",
+                                         "file.rename",
+                                         "file.remove"};
 
 /// Runs `save` in a child with the faults armed. True if it ended by itself, false if it was
 /// killed.

@@ -41,28 +41,41 @@ std::map<std::string, Written> gathered(const TrainingStateContents& contents) {
   for (size_t part = 0; part < contents.parts.size(); ++part) {
     for (const StatePiece& p : contents.parts[part]) {
       check(p.global_shape.rank() >= 1 && p.value.contiguous(),
-            "training state: {} must be contiguous, with rows", p.name);
+            "training state: {} must be contiguous, with rows",
+            p.name);
       const int64_t rows = p.value.dim(0);
       check(p.value.shape() == with_rows(p.global_shape, rows),
-            "training state: {} is {}, of global {}", p.name, p.value.shape().str(),
+            "training state: {} is {}, of global {}",
+            p.name,
+            p.value.shape().str(),
             p.global_shape.str());
       const auto [it, fresh] =
           tensors.try_emplace(p.name, Written{p.value.dtype(), p.global_shape, {}});
       check(it->second.dtype == p.value.dtype() && it->second.shape == p.global_shape,
-            "training state: the pieces of {} differ in type or global shape", p.name);
+            "training state: the pieces of {} differ in type or global shape",
+            p.name);
       check(it->second.parts.emplace(std::pair(p.begin, p.begin + rows), part).second,
-            "training state: rows [{}, {}) of {} are given twice", p.begin, p.begin + rows, p.name);
+            "training state: rows [{}, {}) of {} are given twice",
+            p.begin,
+            p.begin + rows,
+            p.name);
     }
   }
   for (const auto& [name, written] : tensors) {
     int64_t covered = 0;
     for (const auto& [range, part] : written.parts) {
-      check(range.first == covered, "training state: rows of {} up to {}, then from {}", name,
-            covered, range.first);
+      check(range.first == covered,
+            "training state: rows of {} up to {}, then from {}",
+            name,
+            covered,
+            range.first);
       covered = range.second;
     }
-    check(covered == written.shape[0], "training state: {} of {} rows of {}", covered,
-          written.shape[0], name);
+    check(covered == written.shape[0],
+          "training state: {} of {} rows of {}",
+          covered,
+          written.shape[0],
+          name);
   }
   return tensors;
 }
@@ -136,8 +149,8 @@ Result<void> TrainingStateReader::read_tensors(const std::string& text, const st
   TRY_ASSIGN(const json root, parse_json(text, path));
   if (!root.is_object() || !root.contains("format") || root["format"] != kFormat ||
       !root.contains("tensors") || !root["tensors"].is_object())
-    return fail(Code::kCorrupt, "{}: needs \"format\": \"{}\" and an object \"tensors\"", path,
-                kFormat);
+    return fail(
+        Code::kCorrupt, "{}: needs \"format\": \"{}\" and an object \"tensors\"", path, kFormat);
   for (size_t part = 0; sums_->files().contains(join_path(kStateFolder, part_name(part))); ++part) {
     part_names_.push_back(join_path(kStateFolder, part_name(part)));
     TRY_ASSIGN(SafetensorsFile file, SafetensorsFile::open(join_path(path_, part_names_.back())));
@@ -157,23 +170,38 @@ Result<void> TrainingStateReader::read_tensors(const std::string& text, const st
     int64_t covered = 0;
     for (const json& p : value["pieces"]) {
       if (!is_list_of_unsigned(p) || p.size() != 3)
-        return fail(Code::kCorrupt, "{}: {}: a piece is not [begin, end, part]", path,
-                    printable(name));
+        return fail(
+            Code::kCorrupt, "{}: {}: a piece is not [begin, end, part]", path, printable(name));
       const Piece piece{p[0].get<int64_t>(), p[1].get<int64_t>(), p[2].get<size_t>(), nullptr};
       if (piece.begin != covered || piece.end < piece.begin || piece.part >= parts_.size())
-        return fail(Code::kCorrupt, "{}: {}: the piece [{}, {}) of part {} does not follow row {}",
-                    path, printable(name), piece.begin, piece.end, piece.part, covered);
+        return fail(Code::kCorrupt,
+                    "{}: {}: the piece [{}, {}) of part {} does not follow row {}",
+                    path,
+                    printable(name),
+                    piece.begin,
+                    piece.end,
+                    piece.part,
+                    covered);
       const TensorInfo* info = parts_[piece.part]->find(piece_name(name, piece.begin, piece.end));
       if (info == nullptr || info->dtype != *dtype ||
           info->shape != with_rows(entry.tensor.shape, piece.end - piece.begin))
-        return fail(Code::kCorrupt, "{}: rows [{}, {}) of {} are not in {} as listed", path,
-                    piece.begin, piece.end, printable(name), part_names_[piece.part]);
+        return fail(Code::kCorrupt,
+                    "{}: rows [{}, {}) of {} are not in {} as listed",
+                    path,
+                    piece.begin,
+                    piece.end,
+                    printable(name),
+                    part_names_[piece.part]);
       entry.pieces.push_back({piece.begin, piece.end, piece.part, info});
       covered = piece.end;
     }
     if (covered != entry.tensor.shape[0])
-      return fail(Code::kCorrupt, "{}: {}: pieces cover {} of {} rows", path, printable(name),
-                  covered, entry.tensor.shape[0]);
+      return fail(Code::kCorrupt,
+                  "{}: {}: pieces cover {} of {} rows",
+                  path,
+                  printable(name),
+                  covered,
+                  entry.tensor.shape[0]);
     entries_.emplace(name, std::move(entry));
   }
   return {};
@@ -190,23 +218,30 @@ const StateTensor* TrainingStateReader::info(std::string_view name) const {
   return it == entries_.end() ? nullptr : &it->second.tensor;
 }
 
-Result<Tensor> TrainingStateReader::load_range(std::string_view name, int64_t begin, int64_t end,
+Result<Tensor> TrainingStateReader::load_range(std::string_view name,
+                                               int64_t begin,
+                                               int64_t end,
                                                Device& device) {
   const auto it = entries_.find(name);
   if (it == entries_.end())
     return fail(Code::kNotFound, "{}: the training state has no tensor {}", path_, printable(name));
   const auto& [tensor, pieces] = it->second;
   check(0 <= begin && begin <= end && end <= tensor.shape[0],
-        "training state: rows [{}, {}) of {} {}", begin, end, name, tensor.shape.str());
+        "training state: rows [{}, {}) of {} {}",
+        begin,
+        end,
+        name,
+        tensor.shape.str());
   Tensor rows = Tensor::empty(with_rows(tensor.shape, end - begin), tensor.dtype, device);
   const size_t row_bytes = end == begin ? 0 : rows.bytes() / static_cast<size_t>(end - begin);
   for (const Piece& p : pieces) {
     const int64_t from = std::max(begin, p.begin), to = std::min(end, p.end);
     if (from >= to) continue;
     const SafetensorsFile& file = *parts_[p.part];
-    TRY(sums_->check_bytes(part_names_[p.part], file.file_bytes().data(),
-                           file.file_bytes().size()));
-    fill_from(rows.slice(0, from - begin, to - begin), tensor.dtype,
+    TRY(sums_->check_bytes(
+        part_names_[p.part], file.file_bytes().data(), file.file_bytes().size()));
+    fill_from(rows.slice(0, from - begin, to - begin),
+              tensor.dtype,
               file.bytes(*p.info).subspan(static_cast<size_t>(from - p.begin) * row_bytes,
                                           static_cast<size_t>(to - from) * row_bytes));
   }

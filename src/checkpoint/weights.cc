@@ -15,9 +15,17 @@ std::string expert_name(const std::string& name, int64_t expert) {
 Result<void> expect_tensor(const ModelDir& dir, const std::string& name, const Shape& shape) {
   const TensorInfo* info = dir.info(name);
   if (info == nullptr)
-    return fail(Code::kInvalidInput, "{}: tensor \"{}\" is missing; config.json asks for it", dir.path(), name);
+    return fail(Code::kInvalidInput,
+                "{}: tensor \"{}\" is missing; config.json asks for it",
+                dir.path(),
+                name);
   if (info->shape != shape)
-    return fail(Code::kInvalidInput, "{}: tensor \"{}\" is {}, config.json asks for {}", dir.path(), name, info->shape.str(), shape.str());
+    return fail(Code::kInvalidInput,
+                "{}: tensor \"{}\" is {}, config.json asks for {}",
+                dir.path(),
+                name,
+                info->shape.str(),
+                shape.str());
   return {};
 }
 
@@ -48,25 +56,36 @@ Result<void> check_alias(ModelDir& dir, const WeightAlias& alias, std::set<std::
   value.copy_bytes_to(a.data());
   copy.copy_bytes_to(b.data());
   if (a != b)
-    return fail(Code::kInvalidInput, "{}: tensor \"{}\" differs from \"{}\"; Ferry shares the two", dir.path(), alias.first, alias.second->name);
+    return fail(Code::kInvalidInput,
+                "{}: tensor \"{}\" differs from \"{}\"; Ferry shares the two",
+                dir.path(),
+                alias.first,
+                alias.second->name);
   return {};
 }
 
 }  // namespace
 
-Result<void> load_weights(ModelDir& dir, const std::vector<Weight*>& weights, const std::vector<WeightAlias>& aliases) {
+Result<void> load_weights(ModelDir& dir,
+                          const std::vector<Weight*>& weights,
+                          const std::vector<WeightAlias>& aliases) {
   const std::vector<std::string> names = dir.names();
   std::set<std::string> unread(names.begin(), names.end());
   for (Weight* w : weights) TRY(load_weight(dir, *w, unread));
   for (const WeightAlias& alias : aliases) TRY(check_alias(dir, alias, unread));
   for (const std::string& name : unread) {
-    if (name.ends_with(".rotary_emb.inv_freq")) continue;  // old exports keep a table that rope_theta gives
-    return fail(Code::kInvalidInput, "{}: tensor \"{}\" is not part of the model that config.json describes", dir.path(), name);
+    if (name.ends_with(".rotary_emb.inv_freq"))
+      continue;  // old exports keep a table that rope_theta gives
+    return fail(Code::kInvalidInput,
+                "{}: tensor \"{}\" is not part of the model that config.json describes",
+                dir.path(),
+                name);
   }
   return {};
 }
 
-std::vector<NamedTensor> stored_weights(const std::vector<Weight*>& weights, const std::vector<WeightAlias>& aliases,
+std::vector<NamedTensor> stored_weights(const std::vector<Weight*>& weights,
+                                        const std::vector<WeightAlias>& aliases,
                                         DType matrices) {
   std::vector<NamedTensor> out;
   const auto add = [&](const std::string& name, const Weight& w) {

@@ -15,13 +15,16 @@ namespace ferry {
 using WeightAlias = std::pair<std::string, const Weight*>;
 
 /// Fills every weight from the directory, converted to the type it is stored in.
-/// Errors: kInvalidInput naming the tensor: missing, of another shape, or one that the model does not
-/// have; kCorrupt: an alias that differs from its weight, a checksum.
-Result<void> load_weights(ModelDir& dir, const std::vector<Weight*>& weights, const std::vector<WeightAlias>& aliases);
+/// Errors: kInvalidInput naming the tensor: missing, of another shape, or one that the model does
+/// not have; kCorrupt: an alias that differs from its weight, a checksum.
+Result<void> load_weights(ModelDir& dir,
+                          const std::vector<Weight*>& weights,
+                          const std::vector<WeightAlias>& aliases);
 
-/// The tensors of a model directory, in the weights' order; matrices stored as `matrices` (f32 or bf16),
-/// vectors (norms, selection biases) always in f32.
-std::vector<NamedTensor> stored_weights(const std::vector<Weight*>& weights, const std::vector<WeightAlias>& aliases,
+/// The tensors of a model directory, in the weights' order; matrices stored as `matrices` (f32 or
+/// bf16), vectors (norms, selection biases) always in f32.
+std::vector<NamedTensor> stored_weights(const std::vector<Weight*>& weights,
+                                        const std::vector<WeightAlias>& aliases,
                                         DType matrices);
 
 }  // namespace ferry

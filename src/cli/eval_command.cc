@@ -33,7 +33,8 @@ struct Subject {
 Result<Subject> from_text(const Arguments& args, const OpenedModel& m) {
   Subject s;
   TRY_ASSIGN(s.text, read_file(args.text));
-  if (s.text.empty()) return fail(Code::kInvalidInput, "{}: empty; there is nothing to predict", args.text);
+  if (s.text.empty())
+    return fail(Code::kInvalidInput, "{}: empty; there is nothing to predict", args.text);
   s.bytes = static_cast<int64_t>(s.text.size());
   s.documents.emplace_back();
   m.tokenizer->encode(s.text, text::Tokenizer::Specials::kAsText, s.documents[0]);
@@ -42,19 +43,25 @@ Result<Subject> from_text(const Arguments& args, const OpenedModel& m) {
 
 /// The held-out documents of a prepared dataset, each with its end token.
 Result<Subject> from_dataset(const Arguments& args, const OpenedModel& m) {
-  TRY_ASSIGN(const std::shared_ptr<const data::Dataset> dataset, data::Dataset::open(args.data, data::Dataset::Verify::kAll));
+  TRY_ASSIGN(const std::shared_ptr<const data::Dataset> dataset,
+             data::Dataset::open(args.data, data::Dataset::Verify::kAll));
   if (dataset->manifest().vocab_size != m.tokenizer->vocab_size())
-    return fail(Code::kInvalidInput, "{}: prepared with a tokenizer of {} ids, the model's has {}", args.data,
-                dataset->manifest().vocab_size, m.tokenizer->vocab_size());
+    return fail(Code::kInvalidInput,
+                "{}: prepared with a tokenizer of {} ids, the model's has {}",
+                args.data,
+                dataset->manifest().vocab_size,
+                m.tokenizer->vocab_size());
   const data::Documents& held_out = dataset->held_out();
-  if (held_out.size() == 0) return fail(Code::kInvalidInput, "{}: no documents were held out", args.data);
+  if (held_out.size() == 0)
+    return fail(Code::kInvalidInput, "{}: no documents were held out", args.data);
   Subject s;
   TRY_ASSIGN(s.text, read_file(dataset->held_out_text_path()));
   s.bytes = held_out.bytes();
   for (int64_t d = 0; d < held_out.size(); ++d) {
     const data::Documents::Document document = held_out[d];
     s.documents.emplace_back();
-    for (int64_t t = document.begin; t < document.end; ++t) s.documents.back().push_back(document.shard->token(t));
+    for (int64_t t = document.begin; t < document.end; ++t)
+      s.documents.back().push_back(document.shard->token(t));
   }
   return s;
 }
@@ -76,14 +83,25 @@ Result<void> evaluate(Arguments& args) {
   });
   if (terminal) fmt::print(stderr, "\r\033[K");
   const double seconds = system_clock().monotonic_s() - begin;
-  nlohmann::ordered_json j = {{"bits_per_byte", e.bits_per_byte()}, {"nats_per_token", e.nats_per_token()},
-                              {"bytes", e.bytes}, {"tokens", e.tokens}, {"seconds", seconds}};
-  fmt::print("{:<12} {:.4f} bits per byte ({:.4f} nats a token; {} bytes, {} tokens)\n", "this model", e.bits_per_byte(),
-             e.nats_per_token(), e.bytes, e.tokens);
+  nlohmann::ordered_json j = {{"bits_per_byte", e.bits_per_byte()},
+                              {"nats_per_token", e.nats_per_token()},
+                              {"bytes", e.bytes},
+                              {"tokens", e.tokens},
+                              {"seconds", seconds}};
+  fmt::print("{:<12} {:.4f} bits per byte ({:.4f} nats a token; {} bytes, {} tokens)\n",
+             "this model",
+             e.bits_per_byte(),
+             e.nats_per_token(),
+             e.bytes,
+             e.tokens);
   if (args.compressors) {
     TRY_ASSIGN(const double xz, xz_bits_per_byte(s.text));
     TRY_ASSIGN(const double zstd, zstd_bits_per_byte(s.text));
-    fmt::print("{:<12} {:.4f} bits per byte\n{:<12} {:.4f} bits per byte\n", "xz -9e", xz, "zstd -19", zstd);
+    fmt::print("{:<12} {:.4f} bits per byte\n{:<12} {:.4f} bits per byte\n",
+               "xz -9e",
+               xz,
+               "zstd -19",
+               zstd);
     j["xz_bits_per_byte"] = xz;
     j["zstd_bits_per_byte"] = zstd;
   }
@@ -94,15 +112,21 @@ Result<void> evaluate(Arguments& args) {
 }  // namespace
 
 void add_eval_command(CLI::App& app, int& status) {
-  CLI::App* command = app.add_subcommand("eval", "How well a model predicts a text, beside xz and zstd");
+  CLI::App* command =
+      app.add_subcommand("eval", "How well a model predicts a text, beside xz and zstd");
   const auto args = std::make_shared<Arguments>();
   command->add_option("directory", args->open.directory, "a model directory")->required();
   command->add_option("--text", args->text, "a file: one document");
   command->add_option("--data", args->data, "a prepared dataset: its held-out documents");
-  command->add_option("--context", args->evaluate.context, "tokens of a window")->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
-  command->add_option("--overlap", args->evaluate.overlap, "part of each window that only gives context")->check(CLI::Range(0.0, 0.99));
+  command->add_option("--context", args->evaluate.context, "tokens of a window")
+      ->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
+  command
+      ->add_option(
+          "--overlap", args->evaluate.overlap, "part of each window that only gives context")
+      ->check(CLI::Range(0.0, 0.99));
   command->add_option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
-  command->add_option("--dtype", args->open.dtype, "compute in bf16 (as trained by default) or f32");
+  command->add_option(
+      "--dtype", args->open.dtype, "compute in bf16 (as trained by default) or f32");
   command->add_flag("!--no-compressors", args->compressors, "leave xz and zstd out");
   command->callback([args, &status] {
     const Result<void> r = evaluate(*args);

@@ -18,7 +18,9 @@ struct Arguments {
 };
 
 /// One sequence of ids a line, separated by spaces or commas.
-Result<std::vector<std::vector<int32_t>>> read_sequences(const std::string& path, int64_t vocab, int64_t positions) {
+Result<std::vector<std::vector<int32_t>>> read_sequences(const std::string& path,
+                                                         int64_t vocab,
+                                                         int64_t positions) {
   TRY_ASSIGN(const std::string text, read_file(path));
   std::vector<std::vector<int32_t>> sequences;
   size_t line_number = 0;
@@ -36,34 +38,51 @@ Result<std::vector<std::vector<int32_t>>> read_sequences(const std::string& path
       int32_t id = 0;
       const auto [next, error] = std::from_chars(p, stop, id);
       if (error != std::errc() || id < 0 || id >= vocab)
-        return fail(Code::kInvalidInput, "{}:{}: column {}: not an id from 0 to {}", path, line_number, p - (text.data() + begin) + 1, vocab - 1);
+        return fail(Code::kInvalidInput,
+                    "{}:{}: column {}: not an id from 0 to {}",
+                    path,
+                    line_number,
+                    p - (text.data() + begin) + 1,
+                    vocab - 1);
       ids.push_back(id);
       p = next;
     }
     if (static_cast<int64_t>(ids.size()) > positions)
-      return fail(Code::kInvalidInput, "{}:{}: {} ids, the model has {} positions", path, line_number, ids.size(), positions);
+      return fail(Code::kInvalidInput,
+                  "{}:{}: {} ids, the model has {} positions",
+                  path,
+                  line_number,
+                  ids.size(),
+                  positions);
     if (ids.empty()) return fail(Code::kInvalidInput, "{}:{}: no ids", path, line_number);
     sequences.push_back(std::move(ids));
     begin = end + 1;
   }
-  if (sequences.empty()) return fail(Code::kInvalidInput, "{}: empty; one sequence of ids a line is expected", path);
+  if (sequences.empty())
+    return fail(Code::kInvalidInput, "{}: empty; one sequence of ids a line is expected", path);
   return sequences;
 }
 
 Result<void> logits(Arguments& args) {
   args.open.tokenizer = false;
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
-  TRY_ASSIGN(const auto sequences, read_sequences(args.tokens, m.model->vocab_size(), m.model->max_positions()));
+  TRY_ASSIGN(const auto sequences,
+             read_sequences(args.tokens, m.model->vocab_size(), m.model->max_positions()));
   std::vector<TensorDecl> declared;
   for (size_t i = 0; i < sequences.size(); ++i)
-    declared.push_back({std::to_string(i), DType::kF32, {static_cast<int64_t>(sequences[i].size()), m.model->vocab_size()}});
+    declared.push_back({std::to_string(i),
+                        DType::kF32,
+                        {static_cast<int64_t>(sequences[i].size()), m.model->vocab_size()}});
   const std::string temporary = args.out + ".tmp";
-  TRY_ASSIGN(SafetensorsWriter writer, SafetensorsWriter::create(temporary, declared, {{"device", m.model->device().name()}}));
+  TRY_ASSIGN(
+      SafetensorsWriter writer,
+      SafetensorsWriter::create(temporary, declared, {{"device", m.model->device().name()}}));
   for (const TensorInfo& info : writer.layout()) {
     const std::vector<int32_t>& ids = sequences[std::stoul(info.name)];
     const auto length = static_cast<int32_t>(ids.size());
     const ops::Segments segments = ops::Segments::packed({&length, 1}, m.model->device());
-    const Tensor hidden = m.model->forward(Tensor::from_i32(ids, {length}, m.model->device()), segments, {}, nullptr);
+    const Tensor hidden =
+        m.model->forward(Tensor::from_i32(ids, {length}, m.model->device()), segments, {}, nullptr);
     const Tensor rows = m.model->logits(hidden);
     std::vector<std::byte> bytes(rows.bytes());
     rows.copy_bytes_to(bytes.data());
@@ -71,7 +90,8 @@ Result<void> logits(Arguments& args) {
   }
   TRY(writer.finish());
   TRY(rename_path(temporary, args.out));
-  const nlohmann::ordered_json j = {{"out", args.out}, {"sequences", sequences.size()}, {"vocab", m.model->vocab_size()}};
+  const nlohmann::ordered_json j = {
+      {"out", args.out}, {"sequences", sequences.size()}, {"vocab", m.model->vocab_size()}};
   fmt::print("{}\n", j.dump());
   return {};
 }
@@ -79,11 +99,16 @@ Result<void> logits(Arguments& args) {
 }  // namespace
 
 void add_logits_command(CLI::App& app, int& status) {
-  CLI::App* command = app.add_subcommand("logits", "Write the logits of given ids, for whoever wants to check us");
+  CLI::App* command =
+      app.add_subcommand("logits", "Write the logits of given ids, for whoever wants to check us");
   const auto args = std::make_shared<Arguments>();
   command->add_option("directory", args->open.directory, "a model directory")->required();
   command->add_option("--tokens", args->tokens, "one sequence of ids a line")->required();
-  command->add_option("--out", args->out, "a safetensors file: for line i, from 0, tensor \"i\" [ids, vocab] f32")->required();
+  command
+      ->add_option("--out",
+                   args->out,
+                   "a safetensors file: for line i, from 0, tensor \"i\" [ids, vocab] f32")
+      ->required();
   command->add_option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
   command->add_option("--dtype", args->open.dtype, "compute in bf16 (default) or f32");
   command->callback([args, &status] {

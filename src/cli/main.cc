@@ -32,10 +32,13 @@ int main(int argc, char** argv) {
   } catch (const DeviceError& e) {
     return cli::report({Code::kUnavailable, e.what()});
   } catch (const Bug& e) {
-    fmt::print(stderr, "ferry: a bug in Ferry: {}\nPlease report it with the command that you gave.\n", e.what());
+    fmt::print(stderr,
+               "ferry: a bug in Ferry: {}\nPlease report it with the command that you gave.\n",
+               e.what());
     return 3;
   } catch (const std::bad_alloc&) {
-    return cli::report({Code::kExhausted, "out of memory; choose smaller inputs or a larger machine"});
+    return cli::report(
+        {Code::kExhausted, "out of memory; choose smaller inputs or a larger machine"});
   }
   return status;
 }

@@ -13,7 +13,7 @@ namespace ferry::cli {
 struct OpenOptions {
   std::string directory;
   std::string device = "cpu";
-  std::string dtype;          // "f32", "bf16"; empty: bf16
+  std::string dtype;  // "f32", "bf16"; empty: bf16
   bool tokenizer = true;
 };
 

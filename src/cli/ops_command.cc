@@ -30,7 +30,8 @@ std::vector<std::string> reasons(const std::vector<ops::OpSpec>& specs) {
   for (const ops::OpSpec& spec : specs)
     for (const ops::KernelRow& row : spec.kernels)
       for (const char* reason : {row.cpu, row.cuda, row.ascend})
-        if (reason != nullptr && std::find(out.begin(), out.end(), reason) == out.end()) out.push_back(reason);
+        if (reason != nullptr && std::find(out.begin(), out.end(), reason) == out.end())
+          out.push_back(reason);
   return out;
 }
 
@@ -45,28 +46,41 @@ void print_markdown(const std::vector<ops::OpSpec>& specs) {
   const std::vector<std::string> why = reasons(specs);
   fmt::print(
       "# Ops and devices\n\n"
-      "Made by `ferry ops --markdown` from the kernel tables in `src/ops/*/*.cc`; a test compares.\n\n"
-      "\"Checked on\" is where the specs of the op run: **hardware** in `./run test` on the machine at hand\n"
+      "Made by `ferry ops --markdown` from the kernel tables in `src/ops/*/*.cc`; a test "
+      "compares.\n\n"
+      "\"Checked on\" is where the specs of the op run: **hardware** in `./run test` on the "
+      "machine at hand\n"
       "(each tier that the processor has), **software** under an emulator.\n\n"
       "| op | kernel | CPU | checked on: hardware | checked on: software | CUDA | Ascend |\n"
       "|---|---|---|---|---|---|---|\n");
   for (const ops::OpSpec& spec : specs)
     for (const ops::KernelRow& row : spec.kernels) {
       const bool cpu = row.cpu == nullptr;
-      fmt::print("| {} | {} | {} | {} | {} | {} | {} |\n", spec.op, row.kernel, cell(row.cpu, why),
-                 cpu ? "x86-64: avx512, avx2, plain" : "-", cpu ? "aarch64: plain (qemu-user)" : "-",
-                 cell(row.cuda, why), cell(row.ascend, why));
+      fmt::print("| {} | {} | {} | {} | {} | {} | {} |\n",
+                 spec.op,
+                 row.kernel,
+                 cell(row.cpu, why),
+                 cpu ? "x86-64: avx512, avx2, plain" : "-",
+                 cpu ? "aarch64: plain (qemu-user)" : "-",
+                 cell(row.cuda, why),
+                 cell(row.ascend, why));
     }
   fmt::print("\n");
   for (size_t i = 0; i < why.size(); ++i) fmt::print("({}) {}\n", i + 1, why[i]);
 }
 
 void print_table(const std::vector<ops::OpSpec>& specs) {
-  fmt::print("{:<20} {:<28} {:>5} {:>5} {:>7} {:>6}\n", "op", "kernel", "cpu", "cuda", "ascend", "cases");
+  fmt::print(
+      "{:<20} {:<28} {:>5} {:>5} {:>7} {:>6}\n", "op", "kernel", "cpu", "cuda", "ascend", "cases");
   for (const ops::OpSpec& spec : specs)
     for (const ops::KernelRow& row : spec.kernels)
-      fmt::print("{:<20} {:<28} {:>5} {:>5} {:>7} {:>6}\n", spec.op, row.kernel, mark(row.cpu), mark(row.cuda),
-                 mark(row.ascend), spec.cases.size());
+      fmt::print("{:<20} {:<28} {:>5} {:>5} {:>7} {:>6}\n",
+                 spec.op,
+                 row.kernel,
+                 mark(row.cpu),
+                 mark(row.cuda),
+                 mark(row.ascend),
+                 spec.cases.size());
   for (const std::string& reason : reasons(specs)) fmt::print("missing: {}\n", reason);
 }
 
@@ -100,12 +114,19 @@ void bench(const std::vector<ops::OpSpec>& specs, const std::string& only) {
       const double s = seconds_per_run(c, device);
       const double gflops = c.flops / s * 1e-9;
       const double gbytes = c.bytes / s * 1e-9;
-      fmt::print("{:<18} {:<52} {:>10.1f} {:>9.1f} {:>8.1f}\n", spec.op, c.name, s * 1e6, gflops, gbytes);
-      rows.push_back({{"op", spec.op}, {"case", c.name}, {"us", s * 1e6}, {"gflop_per_s", gflops}, {"gb_per_s", gbytes}});
+      fmt::print(
+          "{:<18} {:<52} {:>10.1f} {:>9.1f} {:>8.1f}\n", spec.op, c.name, s * 1e6, gflops, gbytes);
+      rows.push_back({{"op", spec.op},
+                      {"case", c.name},
+                      {"us", s * 1e6},
+                      {"gflop_per_s", gflops},
+                      {"gb_per_s", gbytes}});
     }
   }
-  const nlohmann::ordered_json line = {
-      {"command", "ops --bench"}, {"tier", to_string(cpu_tier())}, {"threads", cpu_pool().threads()}, {"rows", rows}};
+  const nlohmann::ordered_json line = {{"command", "ops --bench"},
+                                       {"tier", to_string(cpu_tier())},
+                                       {"threads", cpu_pool().threads()},
+                                       {"rows", rows}};
   fmt::print("{}\n", line.dump());
 }
 
@@ -113,9 +134,11 @@ void bench(const std::vector<ops::OpSpec>& specs, const std::string& only) {
 
 void add_ops_command(CLI::App& app, int& status) {
   auto args = std::make_shared<OpsArgs>();
-  CLI::App* command = app.add_subcommand("ops", "Show which op has a kernel on which device; measure them");
+  CLI::App* command =
+      app.add_subcommand("ops", "Show which op has a kernel on which device; measure them");
   command->add_flag("--markdown", args->markdown, "As docs/ops.md");
-  CLI::Option* bench_flag = command->add_flag("--bench", args->bench, "Time every op's benchmark shapes on the CPU");
+  CLI::Option* bench_flag =
+      command->add_flag("--bench", args->bench, "Time every op's benchmark shapes on the CPU");
   command->add_option("--op", args->only, "Of --bench: this op alone")->needs(bench_flag);
   command->callback([args, &status] {
     const std::vector<ops::OpSpec> specs = ops::all_op_specs();
@@ -125,9 +148,12 @@ void add_ops_command(CLI::App& app, int& status) {
       status = 2;
       return;
     }
-    if (args->bench) bench(specs, args->only);
-    else if (args->markdown) print_markdown(specs);
-    else print_table(specs);
+    if (args->bench)
+      bench(specs, args->only);
+    else if (args->markdown)
+      print_markdown(specs);
+    else
+      print_table(specs);
     status = 0;
   });
 }

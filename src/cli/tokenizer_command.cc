@@ -76,8 +76,10 @@ struct TrainArgs {
 };
 
 /// Feeds a mapped file in parts of about 4 MiB that end at a line's end where there is one.
-Result<uint64_t> feed_file(text::BpeTrainer& trainer, const std::string& path,
-                           uint64_t bytes_before, Progress& progress) {
+Result<uint64_t> feed_file(text::BpeTrainer& trainer,
+                           const std::string& path,
+                           uint64_t bytes_before,
+                           Progress& progress) {
   constexpr size_t kPart = size_t{4} << 20;
   if (is_folder(path))
     return fail(Code::kInvalidInput, "{}: is a folder; name its text files", path);
@@ -125,12 +127,16 @@ Result<void> train(TrainArgs& args) {
     fmt::print(stderr,
                "The text holds no more pairs that occur {} times: {} tokens instead of {}. "
                "Give more text, or a smaller --vocab.\n",
-               args.options.frequency_min, trained.vocab_size, args.options.vocab_size);
+               args.options.frequency_min,
+               trained.vocab_size,
+               args.options.vocab_size);
   }
-  const nlohmann::ordered_json line = {
-      {"command", "tokenizer train"}, {"out", text::replace_ill_formed(args.out)},
-      {"vocab", trained.vocab_size},  {"bytes", bytes},
-      {"words", trained.words},       {"seconds", system_clock().monotonic_s() - start_s}};
+  const nlohmann::ordered_json line = {{"command", "tokenizer train"},
+                                       {"out", text::replace_ill_formed(args.out)},
+                                       {"vocab", trained.vocab_size},
+                                       {"bytes", bytes},
+                                       {"words", trained.words},
+                                       {"seconds", system_clock().monotonic_s() - start_s}};
   fmt::print("{}\n", line.dump());
   return flush_output();
 }
@@ -147,7 +153,8 @@ void add_train(CLI::App& parent, int& status) {
       ->check(CLI::IsMember({"deepseek", "llama3", "qwen2", "gpt2"}))
       ->capture_default_str();
   command
-      ->add_option("--special", args->options.specials,
+      ->add_option("--special",
+                   args->options.specials,
                    "Special tokens, ids from 0; the first is the BOS (once per token)")
       ->allow_extra_args(false)
       ->capture_default_str();
@@ -202,8 +209,10 @@ Result<std::vector<int32_t>> parse_ids(const std::vector<std::string>& words,
     const auto [stop, error] = std::from_chars(words[i].data(), end, id);
     if (error != std::errc() || stop != end || id < 0 || id >= tokenizer.vocab_size()) {
       return fail(Code::kInvalidInput,
-                  "item {} is \"{}\": give token ids from 0 to {}, white space between them", i + 1,
-                  text::replace_ill_formed(words[i].substr(0, 40)), tokenizer.vocab_size() - 1);
+                  "item {} is \"{}\": give token ids from 0 to {}, white space between them",
+                  i + 1,
+                  text::replace_ill_formed(words[i].substr(0, 40)),
+                  tokenizer.vocab_size() - 1);
     }
     ids.push_back(id);
   }
@@ -234,7 +243,8 @@ void add_tokenizer_option(CLI::App& command, std::string& path) {
 void add_specials_option(CLI::App& command, std::string& specials) {
   command
       .add_option(
-          "--specials", specials,
+          "--specials",
+          specials,
           "Text of special tokens: text (ordinary tokens), parse (the control token), plain "
           "(ordinary, and that of other added tokens too)")
       ->check(CLI::IsMember({"text", "parse", "plain"}))
@@ -277,8 +287,11 @@ Result<std::vector<std::string_view>> split_frames(std::string_view all, const s
     uint32_t size = 0;
     if (all.size() - i >= sizeof size) std::memcpy(&size, all.data() + i, sizeof size);
     if (all.size() - i < sizeof size || all.size() - i - sizeof size < size) {
-      return fail(Code::kCorrupt, "{}: the frame at byte {} is cut short (the file has {} bytes)",
-                  path, i, all.size());
+      return fail(Code::kCorrupt,
+                  "{}: the frame at byte {} is cut short (the file has {} bytes)",
+                  path,
+                  i,
+                  all.size());
     }
     documents.push_back(all.substr(i + sizeof size, size));
     i += sizeof size + size;
@@ -337,8 +350,8 @@ void add_bench(CLI::App& parent, int& status) {
   add_tokenizer_option(*command, args->tokenizer);
   add_specials_option(*command, args->specials);
   command
-      ->add_option("--frames", args->frames,
-                   "Documents: 32-bit little-endian byte count, bytes, and so on")
+      ->add_option(
+          "--frames", args->frames, "Documents: 32-bit little-endian byte count, bytes, and so on")
       ->required();
   command->add_option("--out", args->out, "Write the ids the same way: count, 32-bit ids");
   command->add_option("--repeat", args->repeat, "Rounds; the fastest counts")

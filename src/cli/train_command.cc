@@ -45,9 +45,14 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
   if (!settings) return report(settings.error());
   try {
     const Result<TrainResult> result =
-        train(*settings, {.resume = args.resume, .stop = &g_stop, .beat = [&](int64_t steps) { pulse->beat(steps); }});
+        train(*settings, {.resume = args.resume, .stop = &g_stop, .beat = [&](int64_t steps) {
+                            pulse->beat(steps);
+                          }});
     if (!result) return report(result.error());
-    if (result->stopped) fmt::print("stopped    after step {}; go on with: ferry train {} --resume\n", result->step, args.config);
+    if (result->stopped)
+      fmt::print("stopped    after step {}; go on with: ferry train {} --resume\n",
+                 result->step,
+                 args.config);
     print_result(*result);
     return 0;
   } catch (const DeviceError& e) {
@@ -58,7 +63,9 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
 int run(const Arguments& args, const std::vector<std::string>& overrides) {
   for (const std::string& o : overrides)
     if (!o.starts_with("--") || o.find('=') == std::string::npos)
-      return report({Code::kInvalidInput, fmt::format("{}: not understood; settings are given as --section.key=value", o)});
+      return report(
+          {Code::kInvalidInput,
+           fmt::format("{}: not understood; settings are given as --section.key=value", o)});
   if (args.worker) return work(args, overrides);
   const Result<Settings> settings = read_settings(args.config, overrides);
   if (!settings) return report(settings.error());
@@ -66,22 +73,27 @@ int run(const Arguments& args, const std::vector<std::string>& overrides) {
     fmt::print("{}", print_settings(*settings));
     return 0;
   }
-  supervisor::Command command{.program = "/proc/self/exe", .first = {"train", args.config, "--worker"}, .again = {}};
+  supervisor::Command command{
+      .program = "/proc/self/exe", .first = {"train", args.config, "--worker"}, .again = {}};
   command.first.insert(command.first.end(), overrides.begin(), overrides.end());
   command.again = command.first;
   command.again.emplace_back("--resume");
   if (args.resume) command.first = command.again;
-  return supervisor::supervise(command, {}, system_clock(), [](std::string_view text) { fmt::print(stderr, "{}\n", text); });
+  return supervisor::supervise(
+      command, {}, system_clock(), [](std::string_view text) { fmt::print(stderr, "{}\n", text); });
 }
 
 }  // namespace
 
 void add_train_command(CLI::App& app, int& status) {
-  CLI::App* command = app.add_subcommand("train", "Train a model as a TOML file says; any setting can be given as --section.key=value");
+  CLI::App* command = app.add_subcommand(
+      "train",
+      "Train a model as a TOML file says; any setting can be given as --section.key=value");
   const auto args = std::make_shared<Arguments>();
   command->add_option("config", args->config, "settings, a TOML file")->required();
   command->add_flag("--resume", args->resume, "go on from the newest checkpoint of checkpoint.dir");
-  command->add_flag("--print-config", args->print_config, "print all settings as they would be used, and leave");
+  command->add_flag(
+      "--print-config", args->print_config, "print all settings as they would be used, and leave");
   command->add_flag("--worker", args->worker)->group("");  // the supervised process; not for people
   command->allow_extras();
   command->callback([command, args, &status] { status = run(*args, command->remaining()); });

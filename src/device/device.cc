@@ -20,7 +20,10 @@ Result<Device*> open_device(std::string_view name) {
   const std::string_view kind = name.substr(0, name.find(':'));
   if (kind == "cpu") return &cpu_device();
   if (kind == "cuda" || kind == "ascend")
-    return fail(Code::kUnavailable, "device '{}': this build of Ferry has no {} backend; use --device cpu", name, kind);
+    return fail(Code::kUnavailable,
+                "device '{}': this build of Ferry has no {} backend; use --device cpu",
+                name,
+                kind);
   return fail(Code::kInvalidInput, "device '{}': unknown; use cpu, cuda[:N] or ascend[:N]", name);
 }
 

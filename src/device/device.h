@@ -50,10 +50,11 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual DeviceKind kind() const = 0;
-  virtual std::string name() const = 0;         // "cpu", "ascend:0"
-  virtual std::string describe() const = 0;     // for reports: chip, memory, software
+  virtual std::string name() const = 0;      // "cpu", "ascend:0"
+  virtual std::string describe() const = 0;  // for reports: chip, memory, software
 
-  /// Uninitialised memory, 64-byte aligned, reused in stream order. Throws DeviceError when there is none.
+  /// Uninitialised memory, 64-byte aligned, reused in stream order. Throws DeviceError when there
+  /// is none.
   virtual void* allocate(size_t bytes) = 0;
   virtual void deallocate(void* p, size_t bytes) = 0;
   virtual MemoryUse memory_use() const = 0;

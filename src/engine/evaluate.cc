@@ -14,9 +14,13 @@ struct Window {
 };
 
 /// Windows of one document: inputs are [first_context, t0, t1, ...], labels [t0, t1, ...].
-void add_windows(const std::vector<int32_t>& document, int32_t first_context, const EvaluateOptions& o, std::vector<Window>& out) {
+void add_windows(const std::vector<int32_t>& document,
+                 int32_t first_context,
+                 const EvaluateOptions& o,
+                 std::vector<Window>& out) {
   const auto n = static_cast<int64_t>(document.size());
-  const int64_t stride = std::max<int64_t>(1, o.context - static_cast<int64_t>(static_cast<double>(o.context) * o.overlap));
+  const int64_t stride = std::max<int64_t>(
+      1, o.context - static_cast<int64_t>(static_cast<double>(o.context) * o.overlap));
   int64_t counted = 0;  // labels [0, counted) have been scored
   for (int64_t begin = 0; counted < n; begin += stride) {
     const int64_t end = std::min(n, begin + o.context);
@@ -43,19 +47,30 @@ double score(models::CausalLm& model, std::span<const Window> windows) {
   batch.labels = Tensor::from_i32(labels, shape, model.device());
   batch.segments = ops::Segments::packed(lengths, model.device());
   double nats = 0;
-  for (const float l : model.losses(batch, {}, {}).token_losses.to_f32()) nats += static_cast<double>(l);
+  for (const float l : model.losses(batch, {}, {}).token_losses.to_f32())
+    nats += static_cast<double>(l);
   return nats;
 }
 
 }  // namespace
 
-double Evaluation::bits_per_byte() const { return bytes > 0 ? nats / std::log(2.0) / static_cast<double>(bytes) : 0; }
-double Evaluation::nats_per_token() const { return tokens > 0 ? nats / static_cast<double>(tokens) : 0; }
+double Evaluation::bits_per_byte() const {
+  return bytes > 0 ? nats / std::log(2.0) / static_cast<double>(bytes) : 0;
+}
+double Evaluation::nats_per_token() const {
+  return tokens > 0 ? nats / static_cast<double>(tokens) : 0;
+}
 
-void evaluate(models::CausalLm& model, std::span<const std::vector<int32_t>> documents, int32_t first_context,
-              const EvaluateOptions& options, Evaluation& sum, const std::function<void(int64_t)>& progress) {
-  check(options.context >= 2 && options.context <= model.max_positions(), "evaluate: a context of {} tokens, the model has {}",
-        options.context, model.max_positions());
+void evaluate(models::CausalLm& model,
+              std::span<const std::vector<int32_t>> documents,
+              int32_t first_context,
+              const EvaluateOptions& options,
+              Evaluation& sum,
+              const std::function<void(int64_t)>& progress) {
+  check(options.context >= 2 && options.context <= model.max_positions(),
+        "evaluate: a context of {} tokens, the model has {}",
+        options.context,
+        model.max_positions());
   check(options.overlap >= 0 && options.overlap < 1, "evaluate: overlap {}", options.overlap);
   std::vector<Window> pending;
   int64_t pending_tokens = 0, scored = 0;
@@ -75,7 +90,8 @@ void evaluate(models::CausalLm& model, std::span<const std::vector<int32_t>> doc
       const auto size = static_cast<int64_t>(w.tokens.size());
       if (pending_tokens + size > std::max(options.tokens_per_pass, options.context)) flush();
       pending_tokens += size;
-      sum.tokens += std::count_if(w.labels.begin(), w.labels.end(), [](int32_t l) { return l >= 0; });
+      sum.tokens +=
+          std::count_if(w.labels.begin(), w.labels.end(), [](int32_t l) { return l >= 0; });
       pending.push_back(std::move(w));
     }
   }

@@ -6,7 +6,9 @@ namespace ferry::engine {
 namespace {
 
 /// Runs the tokens through the model after those the cache holds; logits of the last one.
-std::vector<float> step(models::CausalLm& model, models::KvCache& cache, std::span<const int32_t> tokens) {
+std::vector<float> step(models::CausalLm& model,
+                        models::KvCache& cache,
+                        std::span<const int32_t> tokens) {
   const models::KvCache::Part part{0, static_cast<int64_t>(tokens.size())};
   const ops::Segments segments = cache.begin({&part, 1});
   models::ForwardOptions options;
@@ -18,24 +20,32 @@ std::vector<float> step(models::CausalLm& model, models::KvCache& cache, std::sp
 
 }  // namespace
 
-Result<std::vector<int32_t>> generate(models::CausalLm& model, std::span<const int32_t> prompt,
+Result<std::vector<int32_t>> generate(models::CausalLm& model,
+                                      std::span<const int32_t> prompt,
                                       const GenerateOptions& options,
                                       const std::function<bool(const Sampled&)>& on_token) {
   TRY(validate(options.sampling));
   const auto length = static_cast<int64_t>(prompt.size());
   if (length == 0) return fail(Code::kInvalidInput, "prompt: empty; give at least one token");
   if (length >= model.max_positions())
-    return fail(Code::kInvalidInput, "prompt: {} tokens, the model has {} positions; shorten it", length, model.max_positions());
+    return fail(Code::kInvalidInput,
+                "prompt: {} tokens, the model has {} positions; shorten it",
+                length,
+                model.max_positions());
   const int64_t limit = std::min(options.tokens_max, model.max_positions() - length);
   const std::unique_ptr<models::KvCache> cache = model.make_cache(1, length + limit);
 
   std::vector<float> logits;
   for (int64_t begin = 0; begin < length; begin += options.prefill_chunk)
-    logits = step(model, *cache, prompt.subspan(static_cast<size_t>(begin),
-                                                static_cast<size_t>(std::min(options.prefill_chunk, length - begin))));
+    logits =
+        step(model,
+             *cache,
+             prompt.subspan(static_cast<size_t>(begin),
+                            static_cast<size_t>(std::min(options.prefill_chunk, length - begin))));
   std::vector<int32_t> out;
   while (static_cast<int64_t>(out.size()) < limit) {
-    const Sampled next = sample(logits, options.sampling, static_cast<uint64_t>(length) + out.size());
+    const Sampled next =
+        sample(logits, options.sampling, static_cast<uint64_t>(length) + out.size());
     if (options.stop_at_eos && next.token == model.eos_token()) break;
     out.push_back(next.token);
     if (!on_token(next)) break;

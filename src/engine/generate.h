@@ -18,10 +18,11 @@ struct GenerateOptions {
   int64_t prefill_chunk = 512;  // tokens of the prompt a pass; no bit depends on it
 };
 
-/// Calls on_token for each new token as it comes; generation stops when it returns false, at eos, or
-/// after tokens_max. Returns the new tokens (eos excluded).
-/// Errors: kInvalidInput if the prompt is empty or does not fit the model's positions.
-Result<std::vector<int32_t>> generate(models::CausalLm& model, std::span<const int32_t> prompt,
+/// Calls on_token for each new token as it comes; generation stops when it returns false, at eos,
+/// or after tokens_max. Returns the new tokens (eos excluded). Errors: kInvalidInput if the prompt
+/// is empty or does not fit the model's positions.
+Result<std::vector<int32_t>> generate(models::CausalLm& model,
+                                      std::span<const int32_t> prompt,
                                       const GenerateOptions& options,
                                       const std::function<bool(const Sampled&)>& on_token);
 

@@ -19,7 +19,8 @@ int32_t largest(std::span<const float> logits) {
 
 double log_sum_exp(std::span<const float> logits, double max, double inverse_temperature) {
   double sum = 0;
-  for (const float l : logits) sum += std::exp((static_cast<double>(l) - max) * inverse_temperature);
+  for (const float l : logits)
+    sum += std::exp((static_cast<double>(l) - max) * inverse_temperature);
   return std::log(sum);
 }
 
@@ -27,8 +28,11 @@ double log_sum_exp(std::span<const float> logits, double max, double inverse_tem
 
 Result<void> validate(const SamplingOptions& o) {
   if (!(o.temperature >= 0 && o.temperature <= 100))
-    return fail(Code::kInvalidInput, "temperature {}: must be from 0 (the most probable token) to 100", o.temperature);
-  if (!(o.top_p > 0 && o.top_p <= 1)) return fail(Code::kInvalidInput, "top-p {}: must be above 0 and at most 1", o.top_p);
+    return fail(Code::kInvalidInput,
+                "temperature {}: must be from 0 (the most probable token) to 100",
+                o.temperature);
+  if (!(o.top_p > 0 && o.top_p <= 1))
+    return fail(Code::kInvalidInput, "top-p {}: must be above 0 and at most 1", o.top_p);
   return {};
 }
 
@@ -40,7 +44,8 @@ Sampled sample(std::span<const float> logits, const SamplingOptions& options, ui
   const double inverse = 1 / options.temperature;
   const double normaliser = log_sum_exp(logits, max, inverse);
   const auto probability = [&](int32_t id) {
-    return std::exp((static_cast<double>(logits[static_cast<size_t>(id)]) - max) * inverse - normaliser);
+    return std::exp((static_cast<double>(logits[static_cast<size_t>(id)]) - max) * inverse -
+                    normaliser);
   };
 
   std::vector<int32_t> order(logits.size());

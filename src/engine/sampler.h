@@ -1,5 +1,5 @@
-// Chooses the next token from logits. A function of its arguments alone: the same seed, position and
-// logits give the same token, whatever else runs.
+// Chooses the next token from logits. A function of its arguments alone: the same seed, position
+// and logits give the same token, whatever else runs.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,9 @@ Result<void> validate(const SamplingOptions& options);
 
 struct Sampled {
   int32_t token = 0;
-  double log_probability = 0;      // of the token, under the distribution it was drawn from
-  std::vector<int32_t> kept;       // the support after top-p, most probable first; empty if all were kept
+  double log_probability = 0;  // of the token, under the distribution it was drawn from
+  std::vector<int32_t>
+      kept;  // the support after top-p, most probable first; empty if all were kept
 };
 
 /// logits [vocab] of the token at `position` (its own, in its sequence).

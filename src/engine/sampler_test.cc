@@ -20,7 +20,8 @@ TEST(Sampler, DrawsWithTheRightFrequencies) {
   const std::vector<float> logits = {0, 1, 2};
   std::map<int32_t, int> counts;
   constexpr int kDraws = 20000;
-  for (uint64_t i = 0; i < kDraws; ++i) counts[sample(logits, {.temperature = 0.5, .top_p = 1, .seed = 9}, i).token]++;
+  for (uint64_t i = 0; i < kDraws; ++i)
+    counts[sample(logits, {.temperature = 0.5, .top_p = 1, .seed = 9}, i).token]++;
   const double z = 1 + std::exp(2.0) + std::exp(4.0);
   EXPECT_NEAR(counts[0], kDraws / z, 5 * std::sqrt(kDraws / z));
   EXPECT_NEAR(counts[2], kDraws * std::exp(4.0) / z, 5 * std::sqrt(kDraws * 0.1));

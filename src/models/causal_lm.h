@@ -17,16 +17,18 @@
 
 namespace ferry::models {
 
-/// MLA computed with per-head keys and values (fewer operations in training) or on the latent itself
-/// (what a cache holds). The two are different numerics; whatever generates or scores uses absorbed.
+/// MLA computed with per-head keys and values (fewer operations in training) or on the latent
+/// itself (what a cache holds). The two are different numerics; whatever generates or scores uses
+/// absorbed.
 enum class MlaForm { kExpanded, kAbsorbed };
 
 struct ForwardOptions {
   MlaForm mla_form = MlaForm::kAbsorbed;
-  bool recompute = false;           // keep only each layer's input for the gradient
-  double balance_alpha = 0;         // weight of the sequence-wise balance loss; 0: not computed
-  KvCache* cache = nullptr;         // absorbed form only; the tokens are appended to it
-  const std::vector<Tensor>* given_experts = nullptr;  // replay: i32 [tokens, top_k] for each MoE layer
+  bool recompute = false;    // keep only each layer's input for the gradient
+  double balance_alpha = 0;  // weight of the sequence-wise balance loss; 0: not computed
+  KvCache* cache = nullptr;  // absorbed form only; the tokens are appended to it
+  const std::vector<Tensor>* given_experts =
+      nullptr;  // replay: i32 [tokens, top_k] for each MoE layer
 };
 
 /// What a forward pass leaves besides its result, in layer order.
@@ -40,10 +42,11 @@ struct ForwardTrace {
 
 /// A batch for training or scoring. Label -1: not counted.
 struct TokenBatch {
-  Tensor tokens;       // i32 [tokens]
-  Tensor labels;       // i32 [tokens]: the next token
-  Tensor mtp_tokens;   // i32 [tokens]: the next token (0 where there is none); not needed without MTP
-  Tensor mtp_labels;   // i32 [tokens]: the token after the next
+  Tensor tokens;  // i32 [tokens]
+  Tensor labels;  // i32 [tokens]: the next token
+  Tensor
+      mtp_tokens;  // i32 [tokens]: the next token (0 where there is none); not needed without MTP
+  Tensor mtp_labels;  // i32 [tokens]: the token after the next
   ops::Segments segments;
 };
 
@@ -55,9 +58,9 @@ struct LossOptions {
 /// The terms of the loss, each f32 [1] and ready to be played back from with gradient 1.
 struct Losses {
   Tensor main;
-  Tensor mtp;                    // not defined if not run
-  std::vector<Tensor> balance;   // one for each MoE layer
-  Tensor token_losses;           // f32 [tokens]: -log p of each label, 0 where there is none
+  Tensor mtp;                   // not defined if not run
+  std::vector<Tensor> balance;  // one for each MoE layer
+  Tensor token_losses;          // f32 [tokens]: -log p of each label, 0 where there is none
   ForwardTrace trace;
 };
 
@@ -66,12 +69,16 @@ class CausalLm {
   virtual ~CausalLm() = default;
 
   /// The hidden state of every token after the last block and the final norm: [tokens, hidden].
-  virtual Tensor forward(const Tensor& tokens, const ops::Segments& segments, const ForwardOptions& options,
+  virtual Tensor forward(const Tensor& tokens,
+                         const ops::Segments& segments,
+                         const ForwardOptions& options,
                          ForwardTrace* trace) = 0;
   /// logits f32 [tokens, vocab] of hidden states that forward returned.
   virtual Tensor logits(const Tensor& hidden) = 0;
   /// The losses of a batch; logits are never stored whole.
-  virtual Losses losses(const TokenBatch& batch, const ForwardOptions& options, const LossOptions& loss) = 0;
+  virtual Losses losses(const TokenBatch& batch,
+                        const ForwardOptions& options,
+                        const LossOptions& loss) = 0;
 
   /// All parameters, in the checkpoint's order. Pointers live as long as the model.
   virtual std::vector<Weight*> weights() = 0;
@@ -83,14 +90,14 @@ class CausalLm {
   virtual std::unique_ptr<KvCache> make_cache(int64_t slots, int64_t tokens_per_slot) = 0;
   virtual std::string config_json(std::string_view torch_dtype) const = 0;
   virtual int64_t vocab_size() const = 0;
-  virtual int64_t experts() const = 0;           // routed experts of a MoE layer; 0: none
+  virtual int64_t experts() const = 0;  // routed experts of a MoE layer; 0: none
   virtual int64_t max_positions() const = 0;
   virtual int32_t eos_token() const = 0;
   virtual bool has_mtp() const = 0;
   virtual int64_t parameters_total() const = 0;
-  virtual int64_t parameters_active() const = 0; // used for one token
-  /// Multiplications and additions of one token's forward pass, attention included, at a mean context
-  /// of `context` tokens. A training step costs three times as much.
+  virtual int64_t parameters_active() const = 0;  // used for one token
+  /// Multiplications and additions of one token's forward pass, attention included, at a mean
+  /// context of `context` tokens. A training step costs three times as much.
   virtual double flops_per_token(double context, MlaForm form) const = 0;
   /// Bytes that a forward pass of one token keeps for its gradient, without and with recomputation.
   virtual double activation_bytes_per_token(bool recompute) const = 0;
@@ -104,13 +111,17 @@ class CausalLm {
   DType compute_;  // f32 or bf16: the type of activations
 };
 
-/// Draws the initial values of every weight from `seed`: normal with the config's standard deviation,
-/// ones for norms, zeros for selection biases. A weight's values depend on seed and name alone.
+/// Draws the initial values of every weight from `seed`: normal with the config's standard
+/// deviation, ones for norms, zeros for selection biases. A weight's values depend on seed and name
+/// alone.
 void initialise(CausalLm& model, uint64_t seed);
 
 /// Makes the model that config.json describes, with uninitialised f32 (or `storage`) weights.
 /// Errors: kInvalidInput naming the field.
-Result<std::unique_ptr<CausalLm>> make_model(std::string_view config_json, const std::string& path, Device& device,
-                                             DType compute, DType storage);
+Result<std::unique_ptr<CausalLm>> make_model(std::string_view config_json,
+                                             const std::string& path,
+                                             Device& device,
+                                             DType compute,
+                                             DType storage);
 
 }  // namespace ferry::models

@@ -19,7 +19,8 @@ void initialise(CausalLm& model, uint64_t seed) {
       const auto count = static_cast<int64_t>(values.size());
       cpu_pool().parallel_for((count + kBlock - 1) / kBlock, [&](int64_t block, int) {
         for (int64_t i = block * kBlock; i < count && i < (block + 1) * kBlock; ++i)
-          values[static_cast<size_t>(i)] = static_cast<float>(deviation * random.normal(static_cast<uint64_t>(i)));
+          values[static_cast<size_t>(i)] =
+              static_cast<float>(deviation * random.normal(static_cast<uint64_t>(i)));
       });
     }
     w->value.assign_f32(values);

@@ -4,9 +4,15 @@
 
 namespace ferry::models {
 
-KvCache::KvCache(int64_t layers, int64_t width, int64_t slots, int64_t tokens_per_slot, DType dtype, Device& device)
+KvCache::KvCache(int64_t layers,
+                 int64_t width,
+                 int64_t slots,
+                 int64_t tokens_per_slot,
+                 DType dtype,
+                 Device& device)
     : slots_(slots), tokens_per_slot_(tokens_per_slot), lengths_(static_cast<size_t>(slots), 0) {
-  for (int64_t l = 0; l < layers; ++l) layers_.push_back(Tensor::empty({slots * tokens_per_slot, width}, dtype, device));
+  for (int64_t l = 0; l < layers; ++l)
+    layers_.push_back(Tensor::empty({slots * tokens_per_slot, width}, dtype, device));
 }
 
 ops::Segments KvCache::begin(std::span<const Part> parts) {
@@ -14,8 +20,12 @@ ops::Segments KvCache::begin(std::span<const Part> parts) {
   part_begins_.clear();
   std::vector<int32_t> position, key_begin;
   for (const Part& part : parts_) {
-    check(part.slot >= 0 && part.slot < slots_ && part.tokens > 0 && part.tokens <= remaining(part.slot),
-          "cache: {} more tokens for slot {} of {}, which has room for {}", part.tokens, part.slot, slots_,
+    check(part.slot >= 0 && part.slot < slots_ && part.tokens > 0 &&
+              part.tokens <= remaining(part.slot),
+          "cache: {} more tokens for slot {} of {}, which has room for {}",
+          part.tokens,
+          part.slot,
+          slots_,
           part.slot >= 0 && part.slot < slots_ ? remaining(part.slot) : 0);
     int64_t& length = lengths_[static_cast<size_t>(part.slot)];
     part_begins_.push_back(part.slot * tokens_per_slot_ + length);
@@ -30,8 +40,10 @@ ops::Segments KvCache::begin(std::span<const Part> parts) {
 
 Tensor KvCache::append(int64_t layer, const Tensor& keys) {
   Tensor& rows = layers_.at(static_cast<size_t>(layer));
-  check(keys.contiguous() && keys.dim(1) == rows.dim(1) && keys.dtype() == rows.dtype(), "cache: keys {} for rows {}",
-        keys.shape().str(), rows.shape().str());
+  check(keys.contiguous() && keys.dim(1) == rows.dim(1) && keys.dtype() == rows.dtype(),
+        "cache: keys {} for rows {}",
+        keys.shape().str(),
+        rows.shape().str());
   int64_t from = 0;
   for (size_t p = 0; p < parts_.size(); ++p) {
     const Tensor source = keys.slice(0, from, from + parts_[p].tokens);
@@ -44,7 +56,11 @@ Tensor KvCache::append(int64_t layer, const Tensor& keys) {
 }
 
 void KvCache::truncate(int64_t slot, int64_t length) {
-  check(length >= 0 && length <= this->length(slot), "cache: truncate slot {} from {} to {}", slot, this->length(slot), length);
+  check(length >= 0 && length <= this->length(slot),
+        "cache: truncate slot {} from {} to {}",
+        slot,
+        this->length(slot),
+        length);
   lengths_[static_cast<size_t>(slot)] = length;
 }
 

@@ -14,9 +14,14 @@ namespace ferry::models {
 
 class KvCache {
  public:
-  /// So many sequences ("slots") of at most tokens_per_slot tokens; for each layer `width` numbers a
-  /// token (MLA: the latent and the rotated shared key).
-  KvCache(int64_t layers, int64_t width, int64_t slots, int64_t tokens_per_slot, DType dtype, Device& device);
+  /// So many sequences ("slots") of at most tokens_per_slot tokens; for each layer `width` numbers
+  /// a token (MLA: the latent and the rotated shared key).
+  KvCache(int64_t layers,
+          int64_t width,
+          int64_t slots,
+          int64_t tokens_per_slot,
+          DType dtype,
+          Device& device);
 
   struct Part {
     int64_t slot;
@@ -42,8 +47,8 @@ class KvCache {
   int64_t slots_, tokens_per_slot_;
   std::vector<Tensor> layers_;
   std::vector<int64_t> lengths_;
-  std::vector<Part> parts_;              // of the pass under way
-  std::vector<int64_t> part_begins_;     // first row of each part in the cache
+  std::vector<Part> parts_;           // of the pass under way
+  std::vector<int64_t> part_begins_;  // first row of each part in the cache
 };
 
 }  // namespace ferry::models

@@ -7,8 +7,11 @@
 
 namespace ferry::models {
 
-Result<std::unique_ptr<CausalLm>> make_model(std::string_view config_json, const std::string& path, Device& device,
-                                             DType compute, DType storage) {
+Result<std::unique_ptr<CausalLm>> make_model(std::string_view config_json,
+                                             const std::string& path,
+                                             Device& device,
+                                             DType compute,
+                                             DType storage) {
   TRY_ASSIGN(const nlohmann::json json, parse_json(config_json, path));
   if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
   const auto it = json.find("model_type");
@@ -17,7 +20,11 @@ Result<std::unique_ptr<CausalLm>> make_model(std::string_view config_json, const
     TRY_ASSIGN(deepseek_v3::Config config, deepseek_v3::parse_config(config_json, path));
     return std::make_unique<deepseek_v3::Model>(std::move(config), device, compute, storage);
   }
-  return fail(Code::kInvalidInput, "{}: \"model_type\": \"{}\" is not a model that Ferry knows (deepseek_v2, deepseek_v3)", path, type);
+  return fail(
+      Code::kInvalidInput,
+      "{}: \"model_type\": \"{}\" is not a model that Ferry knows (deepseek_v2, deepseek_v3)",
+      path,
+      type);
 }
 
 }  // namespace ferry::models

@@ -26,7 +26,8 @@ void notify_after(const OpCall& call) {
 }
 
 void throw_missing(const char* op, Device& device, const char* why) {
-  throw DeviceError(device.name(), 0, fmt::format("{}: no kernel for {}: {}", op, device.name(), why));
+  throw DeviceError(
+      device.name(), 0, fmt::format("{}: no kernel for {}: {}", op, device.name(), why));
 }
 
 }  // namespace detail

@@ -25,8 +25,8 @@ struct OpCall {
   std::vector<NamedView> outputs;
 };
 
-/// Watches every call while installed: profiling, hunting NaN, injecting faults, verifying. Observers
-/// enqueue on the stream or synchronise it themselves; dispatch never does.
+/// Watches every call while installed: profiling, hunting NaN, injecting faults, verifying.
+/// Observers enqueue on the stream or synchronise it themselves; dispatch never does.
 class Observer {
  public:
   virtual ~Observer() = default;
@@ -51,12 +51,17 @@ void notify_after(const OpCall& call);
 
 struct Describe {  // the visitor that turns an Args struct into an OpCall
   OpCall& call;
-  void in(const char* name, const View& v) { if (v.given()) call.inputs.push_back({name, v}); }
-  void out(const char* name, const View& v) { if (v.given()) call.outputs.push_back({name, v}); }
+  void in(const char* name, const View& v) {
+    if (v.given()) call.inputs.push_back({name, v});
+  }
+  void out(const char* name, const View& v) {
+    if (v.given()) call.outputs.push_back({name, v});
+  }
 };
 }  // namespace detail
 
-/// Launches the op's kernel for the device. Args offers visit(v): v.in(name, view), v.out(name, view).
+/// Launches the op's kernel for the device. Args offers visit(v): v.in(name, view), v.out(name,
+/// view).
 template <class Args>
 void dispatch(const KernelTable<Args>& table, const Args& args, Device& device) {
   const Kernel<Args>& kernel = table.on(device.kind());

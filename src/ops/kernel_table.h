@@ -1,5 +1,5 @@
-// Which kernel each device uses for an op. A Kernel has no default: a table that leaves a device out
-// does not compile, and an absent kernel says why it is absent. Light: included by kernels.
+// Which kernel each device uses for an op. A Kernel has no default: a table that leaves a device
+// out does not compile, and an absent kernel says why it is absent. Light: included by kernels.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,8 @@ struct Kernel {
   const char* missing_because;
 
  private:
-  constexpr explicit Kernel(const char* because) : launch(nullptr), plan(nullptr), missing_because(because) {}
+  constexpr explicit Kernel(const char* because)
+      : launch(nullptr), plan(nullptr), missing_because(because) {}
 };
 
 template <class Args>
@@ -62,14 +63,25 @@ void launch_tier(const Plan& plan, const Args& args, void* workspace, Stream& st
 /// In <op>_cpu.cc it is defined in namespace ferry::ops::FERRY_TIER.
 /// In <op>.cc: CPU_KERNEL(Args, name) or CPU_KERNEL(Args, name, plan_function) in the table.
 #if defined(__x86_64__)
-#define DECLARE_CPU_KERNEL(Args, name)                                    \
-  namespace plain { void name(const Plan&, const Args&, void*, Stream&); }  \
-  namespace avx2 { void name(const Plan&, const Args&, void*, Stream&); }   \
-  namespace avx512 { void name(const Plan&, const Args&, void*, Stream&); }
-#define CPU_KERNEL(Args, name, ...) \
-  ::ferry::ops::Kernel<Args>(&::ferry::ops::launch_tier<Args, plain::name, avx2::name, avx512::name> __VA_OPT__(,) __VA_ARGS__)
+#define DECLARE_CPU_KERNEL(Args, name)                 \
+  namespace plain {                                    \
+  void name(const Plan&, const Args&, void*, Stream&); \
+  }                                                    \
+  namespace avx2 {                                     \
+  void name(const Plan&, const Args&, void*, Stream&); \
+  }                                                    \
+  namespace avx512 {                                   \
+  void name(const Plan&, const Args&, void*, Stream&); \
+  }
+#define CPU_KERNEL(Args, name, ...)                                                          \
+  ::ferry::ops::Kernel<Args>(                                                                \
+      &::ferry::ops::launch_tier<Args, plain::name, avx2::name, avx512::name> __VA_OPT__(, ) \
+          __VA_ARGS__)
 #else
-#define DECLARE_CPU_KERNEL(Args, name) \
-  namespace plain { void name(const Plan&, const Args&, void*, Stream&); }
-#define CPU_KERNEL(Args, name, ...) ::ferry::ops::Kernel<Args>(&plain::name __VA_OPT__(,) __VA_ARGS__)
+#define DECLARE_CPU_KERNEL(Args, name)                 \
+  namespace plain {                                    \
+  void name(const Plan&, const Args&, void*, Stream&); \
+  }
+#define CPU_KERNEL(Args, name, ...) \
+  ::ferry::ops::Kernel<Args>(&plain::name __VA_OPT__(, ) __VA_ARGS__)
 #endif

@@ -17,8 +17,13 @@ Segments Segments::packed(std::span<const int32_t> lengths, Device& device) {
   return cached(std::move(position), std::move(key_begin), device);
 }
 
-Segments Segments::cached(std::vector<int32_t> position, std::vector<int32_t> key_begin, Device& device) {
-  check(position.size() == key_begin.size(), "segments: {} positions, {} key rows", position.size(), key_begin.size());
+Segments Segments::cached(std::vector<int32_t> position,
+                          std::vector<int32_t> key_begin,
+                          Device& device) {
+  check(position.size() == key_begin.size(),
+        "segments: {} positions, {} key rows",
+        position.size(),
+        key_begin.size());
   const Shape shape = {static_cast<int64_t>(position.size())};
   Segments s;
   s.position = Tensor::from_i32(position, shape, device);

@@ -10,11 +10,12 @@
 
 namespace ferry::ops {
 
-/// Query token t attends to the key rows [key_begin[t], key_begin[t] + position[t]], and to no other.
+/// Query token t attends to the key rows [key_begin[t], key_begin[t] + position[t]], and to no
+/// other.
 struct Segments {
-  Tensor position;    // i32 [tokens]: place in the document, from 0; also RoPE's
-  Tensor key_begin;   // i32 [tokens]: row of the document's first key in k and v
-  std::vector<int32_t> host_position;   // the same on the host, for planning
+  Tensor position;                     // i32 [tokens]: place in the document, from 0; also RoPE's
+  Tensor key_begin;                    // i32 [tokens]: row of the document's first key in k and v
+  std::vector<int32_t> host_position;  // the same on the host, for planning
   std::vector<int32_t> host_key_begin;
 
   int64_t tokens() const { return static_cast<int64_t>(host_position.size()); }
@@ -24,7 +25,9 @@ struct Segments {
   static Segments packed(std::span<const int32_t> lengths, Device& device);
 
   /// Rows of a cache: token t has the position and its document's keys begin at the row given.
-  static Segments cached(std::vector<int32_t> position, std::vector<int32_t> key_begin, Device& device);
+  static Segments cached(std::vector<int32_t> position,
+                         std::vector<int32_t> key_begin,
+                         Device& device);
 };
 
 }  // namespace ferry::ops

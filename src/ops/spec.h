@@ -24,33 +24,36 @@ struct RefTensor {
   double operator[](int64_t i) const { return values[static_cast<size_t>(i)]; }
 };
 
-/// How an input is filled. The values are rounded to the dtype; the reference sees the rounded ones.
+/// How an input is filled. The values are rounded to the dtype; the reference sees the rounded
+/// ones.
 struct InputSpec {
   enum class Fill { kNormal, kUniform, kIndex, kGiven };
   std::string name;
   Shape shape;
   DType dtype = DType::kF32;
   Fill fill = Fill::kNormal;
-  double scale = 1;          // standard deviation; half width; exclusive upper bound of indices
-  double offset = 0;         // added
-  bool gradient = false;     // compare this input's gradient
-  bool rows = false;         // dimension 0 is tokens: may be cut for row independence
+  double scale = 1;       // standard deviation; half width; exclusive upper bound of indices
+  double offset = 0;      // added
+  bool gradient = false;  // compare this input's gradient
+  bool rows = false;      // dimension 0 is tokens: may be cut for row independence
   std::vector<double> given = {};  // kGiven: the values, row by row
 };
 
 struct OpCase {
-  std::string name;                 // "bf16 [7, 129]"
+  std::string name;  // "bf16 [7, 129]"
   std::vector<InputSpec> inputs;
   /// The op through its public function. Inputs arrive in order, on the device.
   std::function<std::vector<Tensor>(const std::vector<Tensor>&)> run;
   /// The same in float64, from the values that the device saw.
   std::function<std::vector<RefTensor>(const std::vector<RefTensor>&)> reference;
-  /// Largest error allowed of one output, from sizes and the type's roundoff: called with the output's
-  /// index, the inputs and the reference's output; returns one bound for each element (or one for all).
-  std::function<std::vector<double>(int output, const std::vector<RefTensor>&, const RefTensor&)> tolerance;
+  /// Largest error allowed of one output, from sizes and the type's roundoff: called with the
+  /// output's index, the inputs and the reference's output; returns one bound for each element (or
+  /// one for all).
+  std::function<std::vector<double>(int output, const std::vector<RefTensor>&, const RefTensor&)>
+      tolerance;
   /// Bound on |<analytic, direction> - finite difference| relative to the sum of |products|.
   double gradient_tolerance = 1e-4;
-  bool row_independent = true;      // outputs have tokens in dimension 0 and row t needs row t alone
+  bool row_independent = true;  // outputs have tokens in dimension 0 and row t needs row t alone
   int differentiable_outputs = -1;  // the first so many outputs get gradients; -1: all
   double flops = 0;                 // of the forward pass
   double bytes = 0;                 // least memory traffic of the forward pass
@@ -60,7 +63,7 @@ struct OpCase {
 /// One kernel of the op and which devices have it: a row of the op x device table.
 struct KernelRow {
   const char* kernel;
-  const char* cpu;     // nullptr: present; otherwise why it is missing
+  const char* cpu;  // nullptr: present; otherwise why it is missing
   const char* cuda;
   const char* ascend;
 };
@@ -79,8 +82,8 @@ struct OpSpec {
 /// Every op's spec, in alphabetical order. The list is made by CMake from the folders of src/ops.
 std::vector<OpSpec> all_op_specs();
 
-/// Bound for one rounding to `dtype` of a value computed with relative error `relative`: for outputs
-/// of elementwise ops. Adds the type's smallest normal number.
+/// Bound for one rounding to `dtype` of a value computed with relative error `relative`: for
+/// outputs of elementwise ops. Adds the type's smallest normal number.
 std::function<std::vector<double>(int, const std::vector<RefTensor>&, const RefTensor&)>
 elementwise_tolerance(DType dtype, double relative);
 

@@ -99,7 +99,10 @@ Gradients differentiate(const OpCase& c, std::vector<Tensor>& inputs, uint64_t s
 class Checker {
  public:
   Checker(const OpCase& c, Device& device, const SpecOptions& options)
-      : case_(c), device_(device), options_(options), inputs_(make_inputs(c, device, options.seed)) {}
+      : case_(c),
+        device_(device),
+        options_(options),
+        inputs_(make_inputs(c, device, options.seed)) {}
 
   std::vector<Finding> run() {
     const FlushDenormals flush;
@@ -118,7 +121,8 @@ class Checker {
   }
 
   bool wants_gradients() const {
-    return std::any_of(case_.inputs.begin(), case_.inputs.end(), [](const InputSpec& i) { return i.gradient; });
+    return std::any_of(
+        case_.inputs.begin(), case_.inputs.end(), [](const InputSpec& i) { return i.gradient; });
   }
 
   /// Forward between guard bytes, compared with the reference. Returns the outputs' bytes.
@@ -132,7 +136,8 @@ class Checker {
         compare_with_reference(outputs);
         for (const Tensor& y : outputs) bytes.push_back(host_bytes(y));
       }
-      if (guard.violations() > 0) found("guard bytes", "{} buffers overwritten", guard.violations());
+      if (guard.violations() > 0)
+        found("guard bytes", "{} buffers overwritten", guard.violations());
     }
     return bytes;
   }
@@ -140,11 +145,16 @@ class Checker {
   void compare_with_reference(const std::vector<Tensor>& outputs) {
     const std::vector<RefTensor> in = to_reference(inputs_);
     const std::vector<RefTensor> expected = case_.reference(in);
-    if (expected.size() != outputs.size()) return found("reference", "{} outputs, expected {}", outputs.size(), expected.size());
+    if (expected.size() != outputs.size())
+      return found("reference", "{} outputs, expected {}", outputs.size(), expected.size());
     for (size_t o = 0; o < outputs.size(); ++o) {
       const std::vector<double> got = host_values(outputs[o]);
       if (outputs[o].shape() != expected[o].shape)
-        return found("reference", "output {} is {}, expected {}", o, outputs[o].shape().str(), expected[o].shape.str());
+        return found("reference",
+                     "output {} is {}, expected {}",
+                     o,
+                     outputs[o].shape().str(),
+                     expected[o].shape.str());
       const std::vector<double> bound = case_.tolerance(static_cast<int>(o), in, expected[o]);
       double worst = 0;
       size_t at = 0;
@@ -158,8 +168,13 @@ class Checker {
         }
       }
       if (worst > 1)
-        found("reference", "output {} element {}: got {:.9g}, expected {:.9g}, {:.3g} times the bound", o, at, got[at],
-              expected[o].values[at], worst);
+        found("reference",
+              "output {} element {}: got {:.9g}, expected {:.9g}, {:.3g} times the bound",
+              o,
+              at,
+              got[at],
+              expected[o].values[at],
+              worst);
     }
   }
 
@@ -167,7 +182,8 @@ class Checker {
     for (int r = 1; r < options_.repeats; ++r) {
       const std::vector<Tensor> again = case_.run(inputs_);
       for (size_t o = 0; o < again.size(); ++o)
-        if (host_bytes(again[o]) != expected_[o]) return found("repeatability", "output {} differs in run {}", o, r);
+        if (host_bytes(again[o]) != expected_[o])
+          return found("repeatability", "output {} differs in run {}", o, r);
     }
   }
 
@@ -185,8 +201,15 @@ class Checker {
       for (size_t o = 0; o < outputs.size(); ++o) {
         const std::vector<char> got = host_bytes(outputs[o]);
         const size_t row_bytes = expected_[o].size() / static_cast<size_t>(rows);
-        if (std::memcmp(got.data(), expected_[o].data() + static_cast<size_t>(begin) * row_bytes, got.size()) != 0) {
-          found("rows", "output {}: rows [{}, {}) alone differ from the same rows among {}", o, begin, end, rows);
+        if (std::memcmp(got.data(),
+                        expected_[o].data() + static_cast<size_t>(begin) * row_bytes,
+                        got.size()) != 0) {
+          found("rows",
+                "output {}: rows [{}, {}) alone differ from the same rows among {}",
+                o,
+                begin,
+                end,
+                rows);
           return false;
         }
       }
@@ -210,18 +233,27 @@ class Checker {
         continue;
       }
       const std::vector<double> analytic = host_values(g.grads[i]);
-      for (uint64_t direction = 0; direction < 4; ++direction) compare_direction(g, in, i, analytic, direction);
+      for (uint64_t direction = 0; direction < 4; ++direction)
+        compare_direction(g, in, i, analytic, direction);
       const std::vector<double> doubled = host_values(twice.grads[i]);
       for (size_t k = 0; k < analytic.size(); ++k)
         if (doubled[k] != 2 * analytic[k]) {
-          found("gradient", "{}: accumulated twice, element {} is {:.9g}, once {:.9g}", case_.inputs[i].name, k, doubled[k], analytic[k]);
+          found("gradient",
+                "{}: accumulated twice, element {} is {:.9g}, once {:.9g}",
+                case_.inputs[i].name,
+                k,
+                doubled[k],
+                analytic[k]);
           break;
         }
     }
   }
 
-  void compare_direction(const Gradients& g, const std::vector<RefTensor>& in, size_t input,
-                         const std::vector<double>& analytic, uint64_t direction) {
+  void compare_direction(const Gradients& g,
+                         const std::vector<RefTensor>& in,
+                         size_t input,
+                         const std::vector<double>& analytic,
+                         uint64_t direction) {
     const Random random(options_.seed, RandomPurpose::kTest, 5000 + 16 * input + direction);
     std::vector<double> d(analytic.size(), 0.0);
     for (size_t k = 0; k < d.size(); ++k) {
@@ -250,8 +282,13 @@ class Checker {
     }
     const double bound = case_.gradient_tolerance * std::max(magnitude, std::abs(numeric)) + 1e-7;
     if (!(std::abs(exact - numeric) <= bound))
-      found("gradient", "{} direction {}: {:.9g}, finite difference {:.9g}, bound {:.3g}", case_.inputs[input].name,
-            direction, exact, numeric, bound);
+      found("gradient",
+            "{} direction {}: {:.9g}, finite difference {:.9g}, bound {:.3g}",
+            case_.inputs[input].name,
+            direction,
+            exact,
+            numeric,
+            bound);
   }
 
   void check_tiers_and_threads() {
@@ -261,7 +298,8 @@ class Checker {
     for (const CpuTier t : {CpuTier::kPlain, CpuTier::kAvx2, CpuTier::kAvx512}) {
       if (!cpu_has(t) || t == tier) continue;
       set_cpu_tier(t);
-      if (all_bytes() != grads) found("tier", "{} gives other bits than {}", to_string(t), to_string(tier));
+      if (all_bytes() != grads)
+        found("tier", "{} gives other bits than {}", to_string(t), to_string(tier));
     }
     set_cpu_tier(tier);
     for (const int n : {1, 2, 3}) {
@@ -305,8 +343,13 @@ std::vector<Tensor> make_inputs(const OpCase& c, Device& device, uint64_t seed) 
     for (size_t k = 0; k < count; ++k) {
       switch (spec.fill) {
         case InputSpec::Fill::kNormal: v[k] = spec.offset + spec.scale * random.normal(k); break;
-        case InputSpec::Fill::kUniform: v[k] = spec.offset + spec.scale * (2 * random.uniform(k) - 1); break;
-        case InputSpec::Fill::kIndex: v[k] = spec.offset + static_cast<double>(random.below(k, static_cast<uint64_t>(spec.scale))); break;
+        case InputSpec::Fill::kUniform:
+          v[k] = spec.offset + spec.scale * (2 * random.uniform(k) - 1);
+          break;
+        case InputSpec::Fill::kIndex:
+          v[k] =
+              spec.offset + static_cast<double>(random.below(k, static_cast<uint64_t>(spec.scale)));
+          break;
         case InputSpec::Fill::kGiven: v[k] = spec.given.at(k); break;
       }
     }

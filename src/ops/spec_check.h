@@ -9,7 +9,8 @@
 namespace ferry::ops {
 
 struct Finding {
-  std::string property;  // "reference", "gradient", "guard bytes", "repeatability", "rows", "tier", "threads"
+  std::string property;  // "reference", "gradient", "guard bytes", "repeatability", "rows", "tier",
+                         // "threads"
   std::string detail;    // worst element, expected, got, bound
 };
 

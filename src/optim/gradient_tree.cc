@@ -7,8 +7,8 @@
 
 namespace ferry {
 
-/// left + right in left's memory, or in memory of its own where something else still reads left (the
-/// gradient of a plain sum may serve two leaves).
+/// left + right in left's memory, or in memory of its own where something else still reads left
+/// (the gradient of a plain sum may serve two leaves).
 Tensor GradientTree::plus(Tensor left, Tensor right) {
   if (!right.defined()) return left;
   if (!left.defined()) return right;
@@ -31,8 +31,12 @@ void GradientTree::push(Sum& sum, Tensor gradient) {
 }
 
 void GradientTree::add(int64_t micro, const Tensor& leaf, Tensor gradient) {
-  check(gradient.shape() == leaf.shape() && gradient.dtype() == leaf.dtype(), "gradient tree: gradient {} {} for a leaf {} {}",
-        to_string(gradient.dtype()), gradient.shape().str(), to_string(leaf.dtype()), leaf.shape().str());
+  check(gradient.shape() == leaf.shape() && gradient.dtype() == leaf.dtype(),
+        "gradient tree: gradient {} {} for a leaf {} {}",
+        to_string(gradient.dtype()),
+        gradient.shape().str(),
+        to_string(leaf.dtype()),
+        leaf.shape().str());
   check(gradient.contiguous(), "gradient tree: a strided gradient {}", gradient.shape().str());
   Sum& sum = sums_[leaf.storage().get()];
   sum.leaf = leaf.storage();
@@ -46,10 +50,14 @@ Tensor GradientTree::take(const Tensor& leaf, int64_t micro_batches) {
   if (it == sums_.end()) return {};
   Sum sum = std::move(it->second);
   sums_.erase(it);
-  check(sum.count <= micro_batches, "gradient tree: {} gradients for {} micro-batches", sum.count, micro_batches);
+  check(sum.count <= micro_batches,
+        "gradient tree: {} gradients for {} micro-batches",
+        sum.count,
+        micro_batches);
   while (sum.count < micro_batches) push(sum, {});
   Tensor total;
-  for (size_t level = 0; level < sum.level.size(); ++level)  // a bit that is not set left its slot empty
+  for (size_t level = 0; level < sum.level.size();
+       ++level)  // a bit that is not set left its slot empty
     total = plus(std::exchange(sum.level[level], {}), std::move(total));
   return total;
 }

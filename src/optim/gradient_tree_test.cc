@@ -33,7 +33,9 @@ std::vector<float> tree(int64_t begin, int64_t end) {
   return left;
 }
 
-Tensor tensor(const std::vector<float>& v) { return Tensor::from_f32(v, {static_cast<int64_t>(v.size())}, cpu()); }
+Tensor tensor(const std::vector<float>& v) {
+  return Tensor::from_f32(v, {static_cast<int64_t>(v.size())}, cpu());
+}
 
 Tensor sum_of(const std::vector<Tensor>& list) {
   GradientTree t;
@@ -67,7 +69,8 @@ TEST(GradientTree, RanksThatHoldPowersOfTwoGiveTheSameBits) {
         for (int64_t i = begin; i < begin + run; ++i) own.push_back(tensor(gradient(i)));
         ranks.push_back(sum_of(own));
       }
-      EXPECT_TRUE(same_bits(sum_of(ranks).to_f32(), tree(0, n))) << n << " micro-batches in runs of " << run;
+      EXPECT_TRUE(same_bits(sum_of(ranks).to_f32(), tree(0, n)))
+          << n << " micro-batches in runs of " << run;
     }
   }
 }
@@ -90,7 +93,8 @@ TEST(GradientTree, AnAbsentGradientIsZero) {
 
 TEST(GradientTree, HoldsALogarithmOfCopiesAndLeavesAliasesAlone) {
   GradientTree t;
-  const Tensor a = Tensor::zeros({37}, DType::kF32, cpu()), b = Tensor::zeros({37}, DType::kF32, cpu());
+  const Tensor a = Tensor::zeros({37}, DType::kF32, cpu()),
+               b = Tensor::zeros({37}, DType::kF32, cpu());
   const Tensor shared = tensor(gradient(0));
   t.add(0, a, shared);
   t.add(0, b, shared);

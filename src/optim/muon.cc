@@ -19,7 +19,8 @@ constexpr NewtonSchulz kLift{3.4445f, -4.7750f, 2.0315f};
 constexpr NewtonSchulz kConverge{2.0f, -1.5f, 0.5f};
 constexpr int kLiftSteps = 8, kConvergeSteps = 2;
 
-/// Below this Frobenius norm a matrix is taken for (nearly) zero instead of being blown up to norm 1.
+/// Below this Frobenius norm a matrix is taken for (nearly) zero instead of being blown up to
+/// norm 1.
 constexpr double kNormLeast = 1e-20;
 
 void divide_by_norm(const Tensor& matrix) {
@@ -30,10 +31,13 @@ void divide_by_norm(const Tensor& matrix) {
 }  // namespace
 
 Tensor orthogonal_factor(const Tensor& u) {
-  check((u.rank() == 2 || u.rank() == 3) && u.dtype() == DType::kF32 && u.contiguous(), "orthogonal_factor: {} {}",
-        to_string(u.dtype()), u.shape().str());
+  check((u.rank() == 2 || u.rank() == 3) && u.dtype() == DType::kF32 && u.contiguous(),
+        "orthogonal_factor: {} {}",
+        to_string(u.dtype()),
+        u.shape().str());
   const int64_t n = u.dim(-2), m = u.dim(-1);
-  const bool wide = n <= m;   // the smaller of XXᵀ and XᵀX: the same polynomial of the singular values
+  const bool wide =
+      n <= m;  // the smaller of XXᵀ and XᵀX: the same polynomial of the singular values
   Tensor x = Tensor::empty(u.shape(), DType::kF32, u.device());
   ops::axpby(1, u, 0, x);
   if (u.rank() == 2) {
@@ -43,29 +47,40 @@ Tensor orthogonal_factor(const Tensor& u) {
   }
   for (int k = 0; k < kLiftSteps + kConvergeSteps; ++k) {
     const NewtonSchulz& s = k < kLiftSteps ? kLift : kConverge;
-    const Tensor a = wide ? ops::matmul(x, x, {.transpose_b = true}) : ops::matmul(x, x, {.transpose_a = true});
+    const Tensor a =
+        wide ? ops::matmul(x, x, {.transpose_b = true}) : ops::matmul(x, x, {.transpose_a = true});
     const Tensor p = ops::matmul(a, a);
-    ops::axpby(s.b, a, s.c, p);                              // p = bA + cA²
+    ops::axpby(s.b, a, s.c, p);  // p = bA + cA²
     const Tensor next = wide ? ops::matmul(p, x) : ops::matmul(x, p);
-    ops::axpby(s.a, x, 1, next);                             // next = aX + pX, or aX + Xp
+    ops::axpby(s.a, x, 1, next);  // next = aX + pX, or aX + Xp
     x = next;
   }
   return x;
 }
 
-void muon_update(Weight& w, const Tensor& m, const Tensor& gradient, const Muon& muon, double gradient_scale) {
+void muon_update(
+    Weight& w, const Tensor& m, const Tensor& gradient, const Muon& muon, double gradient_scale) {
   const Tensor& value = w.value;
-  check(gradient.shape() == value.shape() && m.shape() == value.shape(), "muon: {} {}, momentum {}, gradient {}", w.name,
-        value.shape().str(), m.shape().str(), gradient.shape().str());
-  const auto scale = static_cast<float>(gradient_scale), momentum = static_cast<float>(muon.momentum);
+  check(gradient.shape() == value.shape() && m.shape() == value.shape(),
+        "muon: {} {}, momentum {}, gradient {}",
+        w.name,
+        value.shape().str(),
+        m.shape().str(),
+        gradient.shape().str());
+  const auto scale = static_cast<float>(gradient_scale),
+             momentum = static_cast<float>(muon.momentum);
   ops::axpby(scale, gradient, momentum, m);
-  // Nesterov's look-ahead: the direction is where the momentum will be after the next like gradient.
+  // Nesterov's look-ahead: the direction is where the momentum will be after the next like
+  // gradient.
   Tensor ahead = Tensor::empty(value.shape(), DType::kF32, value.device());
   ops::axpby(scale, gradient, 0, ahead);
   ops::axpby(momentum, m, 1, ahead);
   const Tensor o = orthogonal_factor(ahead);
   const double size = std::sqrt(static_cast<double>(std::max(value.dim(-2), value.dim(-1))));
-  ops::axpby(static_cast<float>(-muon.lr * muon.update_rms * size), o, static_cast<float>(1 - muon.lr * muon.weight_decay), value);
+  ops::axpby(static_cast<float>(-muon.lr * muon.update_rms * size),
+             o,
+             static_cast<float>(1 - muon.lr * muon.weight_decay),
+             value);
   w.changed();
 }
 

@@ -11,7 +11,10 @@
 
 namespace ferry {
 
-UpdateRule rule_for(std::string_view name, int rank, bool trained, const OptimizerSettings& settings) {
+UpdateRule rule_for(std::string_view name,
+                    int rank,
+                    bool trained,
+                    const OptimizerSettings& settings) {
   if (!trained) return {};
   if (rank < 2) return {UpdateRule::Kind::kAdamW, settings.decay_all};
   const bool table = name.ends_with("embed_tokens.weight") || name.ends_with("lm_head.weight") ||
@@ -35,24 +38,35 @@ double clip_scale(double norm, double clip) {
   return clip == 0 ? 1 : std::min(1.0, clip / (norm + 1e-6));  // 1e-6 as PyTorch has it
 }
 
-Optimizer::Optimizer(const OptimizerSettings& settings, const std::vector<Weight*>& weights) : settings_(settings) {
+Optimizer::Optimizer(const OptimizerSettings& settings, const std::vector<Weight*>& weights)
+    : settings_(settings) {
   std::unordered_set<std::string> names;
   for (Weight* w : weights) {
     const UpdateRule rule = rule_for(w->name, w->value.rank(), w->trained, settings);
     if (rule.kind == UpdateRule::Kind::kNone) continue;
     check(names.insert(w->name).second, "optimizer: two weights are called {}", w->name);
-    check(w->value.dtype() == DType::kF32, "optimizer: {} is {}; the master copy is f32", w->name, to_string(w->value.dtype()));
+    check(w->value.dtype() == DType::kF32,
+          "optimizer: {} is {}; the master copy is f32",
+          w->name,
+          to_string(w->value.dtype()));
     Slot slot{.rule = rule};
     slot.m = Tensor::zeros(w->value.shape(), DType::kF32, w->value.device());
-    if (rule.kind == UpdateRule::Kind::kAdamW) slot.v = Tensor::zeros(w->value.shape(), DType::kF32, w->value.device());
+    if (rule.kind == UpdateRule::Kind::kAdamW)
+      slot.v = Tensor::zeros(w->value.shape(), DType::kF32, w->value.device());
     weights_.push_back(w);
     slots_.push_back(std::move(slot));
   }
 }
 
 void Optimizer::step(std::span<const Tensor> gradients, double lr, double gradient_scale) {
-  check(gradients.size() == weights_.size(), "optimizer: {} gradients for {} weights", gradients.size(), weights_.size());
-  check(lr >= 0 && std::isfinite(lr) && std::isfinite(gradient_scale), "optimizer: lr {}, gradient scale {}", lr, gradient_scale);
+  check(gradients.size() == weights_.size(),
+        "optimizer: {} gradients for {} weights",
+        gradients.size(),
+        weights_.size());
+  check(lr >= 0 && std::isfinite(lr) && std::isfinite(gradient_scale),
+        "optimizer: lr {}, gradient scale {}",
+        lr,
+        gradient_scale);
   ++steps_;
   for (size_t i = 0; i < weights_.size(); ++i) {
     if (!gradients[i].defined()) continue;
@@ -60,8 +74,13 @@ void Optimizer::step(std::span<const Tensor> gradients, double lr, double gradie
     const Slot& slot = slots_[i];
     const double decay = slot.rule.decays ? settings_.weight_decay : 0;
     if (slot.rule.kind == UpdateRule::Kind::kMuon) {
-      muon_update(w, slot.m, gradients[i],
-                  {.lr = lr, .momentum = settings_.muon_momentum, .weight_decay = decay, .update_rms = settings_.muon_update_rms},
+      muon_update(w,
+                  slot.m,
+                  gradients[i],
+                  {.lr = lr,
+                   .momentum = settings_.muon_momentum,
+                   .weight_decay = decay,
+                   .update_rms = settings_.muon_update_rms},
                   gradient_scale);
     } else {
       const ops::AdamW adamw{.lr = lr,
@@ -80,7 +99,8 @@ void Optimizer::set_steps(int64_t steps) {
   steps_ = steps;
 }
 
-void Optimizer::for_each_state(const std::function<void(const std::string&, const Tensor&)>& f) const {
+void Optimizer::for_each_state(
+    const std::function<void(const std::string&, const Tensor&)>& f) const {
   for (size_t i = 0; i < weights_.size(); ++i) {
     const bool muon = slots_[i].rule.kind == UpdateRule::Kind::kMuon;
     f(fmt::format("{}.m.{}", muon ? "muon" : "adam", weights_[i]->name), slots_[i].m);

@@ -1,5 +1,5 @@
-// The optimizer: which weights are updated how, and the state of each. AdamW for everything, or Muon
-// for the matrices and AdamW for the rest.
+// The optimizer: which weights are updated how, and the state of each. AdamW for everything, or
+// Muon for the matrices and AdamW for the rest.
 #pragma once
 
 #include <cstdint>
@@ -20,17 +20,17 @@ struct OptimizerSettings {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
-  double weight_decay = 0.1;        // decoupled: times the learning rate
-  bool decay_all = false;           // vectors too
+  double weight_decay = 0.1;  // decoupled: times the learning rate
+  bool decay_all = false;     // vectors too
   double muon_momentum = 0.95;
-  double muon_update_rms = 0.18;    // of an update at learning rate 1, so that AdamW's rates fit Muon
+  double muon_update_rms = 0.18;  // of an update at learning rate 1, so that AdamW's rates fit Muon
 };
 
 /// How a weight is updated, by its name and rank alone:
 ///
 ///     weight                                              kAdamW           kMuon           decays
-///     vectors (norms, biases), rank 1                     AdamW            AdamW           if decay_all
-///     the embedding and the head, rank 2:                 AdamW            AdamW           yes
+///     vectors (norms, biases), rank 1                     AdamW            AdamW           if
+///     decay_all the embedding and the head, rank 2:                 AdamW            AdamW yes
 ///       *.embed_tokens.weight, lm_head.weight, *.shared_head.head.weight
 ///     all other matrices, rank 2 (the router's too),      AdamW            Muon            yes
 ///       projections that serve many heads taken whole
@@ -43,47 +43,54 @@ struct UpdateRule {
   bool decays = false;
   bool operator==(const UpdateRule&) const = default;
 };
-UpdateRule rule_for(std::string_view name, int rank, bool trained, const OptimizerSettings& settings);
+UpdateRule rule_for(std::string_view name,
+                    int rank,
+                    bool trained,
+                    const OptimizerSettings& settings);
 
 /// The norm of all gradients together, times `scale`. Undefined tensors count as zeros.
 ///
 /// Order     ops/sum_squares: a function of the shapes and of the order of the list.
 struct GradientNorm {
   double norm = 0;
-  bool finite = true;   // false: an Inf or NaN somewhere; the update must be refused
+  bool finite = true;  // false: an Inf or NaN somewhere; the update must be refused
 };
 GradientNorm gradient_norm(std::span<const Tensor> gradients, double scale);
 
 /// What to multiply gradients with so that their norm is at most `clip`; 1 if clip is 0.
 double clip_scale(double norm, double clip);
 
-/// Owns the state (f32, on each weight's device) of the weights it was given; updates them in place and
-/// raises their versions. The weights must outlive it. Thread rule: one thread.
+/// Owns the state (f32, on each weight's device) of the weights it was given; updates them in place
+/// and raises their versions. The weights must outlive it. Thread rule: one thread.
 class Optimizer {
  public:
-  /// Weights that are not trained are left out of weights(). Errors: check: names unique, values f32.
+  /// Weights that are not trained are left out of weights(). Errors: check: names unique, values
+  /// f32.
   Optimizer(const OptimizerSettings& settings, const std::vector<Weight*>& weights);
 
-  /// One update. gradients[i] is that of weights()[i], whose shape it has; an undefined one leaves its
-  /// weight and state alone. `gradient_scale` (1 / micro-batches, clipping) multiplies them on the fly.
+  /// One update. gradients[i] is that of weights()[i], whose shape it has; an undefined one leaves
+  /// its weight and state alone. `gradient_scale` (1 / micro-batches, clipping) multiplies them on
+  /// the fly.
   void step(std::span<const Tensor> gradients, double lr, double gradient_scale);
 
   const std::vector<Weight*>& weights() const { return weights_; }
 
-  /// Updates made: Adam's bias correction depends on it. Part of a checkpoint, with the tensors below.
+  /// Updates made: Adam's bias correction depends on it. Part of a checkpoint, with the tensors
+  /// below.
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps);
 
-  /// "adam.m.NAME" and "adam.v.NAME", or "muon.m.NAME", in the order of weights(). A checkpoint reads
-  /// them, and fills them on resume (the tensors share the state's memory).
-  void for_each_state(const std::function<void(const std::string& name, const Tensor& state)>& f) const;
+  /// "adam.m.NAME" and "adam.v.NAME", or "muon.m.NAME", in the order of weights(). A checkpoint
+  /// reads them, and fills them on resume (the tensors share the state's memory).
+  void for_each_state(
+      const std::function<void(const std::string& name, const Tensor& state)>& f) const;
 
   size_t state_bytes() const;
 
  private:
   struct Slot {
     UpdateRule rule;
-    Tensor m, v;   // Muon has no v
+    Tensor m, v;  // Muon has no v
   };
 
   OptimizerSettings settings_;

@@ -37,30 +37,43 @@ double rms(const std::vector<float>& v) {
   return std::sqrt(sum / static_cast<double>(v.size()));
 }
 
-// ---- Which weight gets what -------------------------------------------------------------------------
+// ---- Which weight gets what
+// -------------------------------------------------------------------------
 
 TEST(UpdateRule, FollowsTheTable) {
   using Kind = UpdateRule::Kind;
   const OptimizerSettings adamw, muon{.kind = OptimizerSettings::Kind::kMuon};
   const OptimizerSettings all{.decay_all = true};
-  const auto rule = [](const char* name, int rank, const OptimizerSettings& s) { return rule_for(name, rank, true, s); };
-  EXPECT_EQ(rule("model.layers.0.input_layernorm.weight", 1, muon), (UpdateRule{Kind::kAdamW, false}));
-  EXPECT_EQ(rule("model.layers.0.input_layernorm.weight", 1, all), (UpdateRule{Kind::kAdamW, true}));
-  for (const char* table : {"model.embed_tokens.weight", "lm_head.weight", "model.layers.4.embed_tokens.weight",
+  const auto rule = [](const char* name, int rank, const OptimizerSettings& s) {
+    return rule_for(name, rank, true, s);
+  };
+  EXPECT_EQ(rule("model.layers.0.input_layernorm.weight", 1, muon),
+            (UpdateRule{Kind::kAdamW, false}));
+  EXPECT_EQ(rule("model.layers.0.input_layernorm.weight", 1, all),
+            (UpdateRule{Kind::kAdamW, true}));
+  for (const char* table : {"model.embed_tokens.weight",
+                            "lm_head.weight",
+                            "model.layers.4.embed_tokens.weight",
                             "model.layers.4.shared_head.head.weight"})
     EXPECT_EQ(rule(table, 2, muon), (UpdateRule{Kind::kAdamW, true})) << table;
-  for (const char* matrix : {"model.layers.0.self_attn.kv_b_proj.weight", "model.layers.1.mlp.gate.weight", "model.layers.4.eh_proj.weight"}) {
+  for (const char* matrix : {"model.layers.0.self_attn.kv_b_proj.weight",
+                             "model.layers.1.mlp.gate.weight",
+                             "model.layers.4.eh_proj.weight"}) {
     EXPECT_EQ(rule(matrix, 2, muon), (UpdateRule{Kind::kMuon, true})) << matrix;
     EXPECT_EQ(rule(matrix, 2, adamw), (UpdateRule{Kind::kAdamW, true})) << matrix;
   }
-  EXPECT_EQ(rule("model.layers.1.mlp.experts.gate_proj.weight", 3, muon), (UpdateRule{Kind::kMuon, true}));
-  EXPECT_EQ(rule_for("model.layers.1.mlp.gate.e_score_correction_bias", 1, false, muon), UpdateRule{});
+  EXPECT_EQ(rule("model.layers.1.mlp.experts.gate_proj.weight", 3, muon),
+            (UpdateRule{Kind::kMuon, true}));
+  EXPECT_EQ(rule_for("model.layers.1.mlp.gate.e_score_correction_bias", 1, false, muon),
+            UpdateRule{});
 }
 
-// ---- AdamW against float64 --------------------------------------------------------------------------
+// ---- AdamW against float64
+// --------------------------------------------------------------------------
 
 TEST(Optimizer, AdamWFollowsTheFormulaInFloat64) {
-  Weight matrix = weight("a.weight", {5, 7}, 1), vector = weight("norm.weight", {9}, 2), fixed = weight("bias", {3}, 3);
+  Weight matrix = weight("a.weight", {5, 7}, 1), vector = weight("norm.weight", {9}, 2),
+         fixed = weight("bias", {3}, 3);
   fixed.trained = false;
   const OptimizerSettings settings{.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
   Optimizer optimizer(settings, {&matrix, &vector, &fixed});
@@ -73,7 +86,10 @@ TEST(Optimizer, AdamWFollowsTheFormulaInFloat64) {
   std::vector<Reference> references;
   for (Weight* w : optimizer.weights()) {
     const std::vector<float> p = w->value.to_f32();
-    references.push_back({{p.begin(), p.end()}, std::vector<double>(p.size()), std::vector<double>(p.size()), w == &matrix ? 0.1 : 0});
+    references.push_back({{p.begin(), p.end()},
+                          std::vector<double>(p.size()),
+                          std::vector<double>(p.size()),
+                          w == &matrix ? 0.1 : 0});
   }
   const double scale = 0.25;
   for (int step = 1; step <= 10; ++step) {
@@ -88,7 +104,8 @@ TEST(Optimizer, AdamWFollowsTheFormulaInFloat64) {
         const double d = g[j] * scale;
         r.m[j] = 0.9 * r.m[j] + 0.1 * d;
         r.v[j] = 0.95 * r.v[j] + 0.05 * d * d;
-        const double m_hat = r.m[j] / (1 - std::pow(0.9, step)), v_hat = r.v[j] / (1 - std::pow(0.95, step));
+        const double m_hat = r.m[j] / (1 - std::pow(0.9, step)),
+                     v_hat = r.v[j] / (1 - std::pow(0.95, step));
         r.p[j] = r.p[j] * (1 - lr * r.decay) - lr * m_hat / (std::sqrt(v_hat) + 1e-8);
       }
     }
@@ -97,9 +114,11 @@ TEST(Optimizer, AdamWFollowsTheFormulaInFloat64) {
     EXPECT_GT(matrix.version, version);
     for (size_t i = 0; i < 2; ++i) {
       const std::vector<float> p = optimizer.weights()[i]->value.to_f32();
-      // Each step rounds the parameter (|p| < 1: 2^-25) and an update of about lr (a dozen roundings).
+      // Each step rounds the parameter (|p| < 1: 2^-25) and an update of about lr (a dozen
+      // roundings).
       const double bound = step * (0x1p-24 + 16 * 0x1p-24 * lr);
-      for (size_t j = 0; j < p.size(); ++j) ASSERT_NEAR(p[j], references[i].p[j], bound) << "step " << step;
+      for (size_t j = 0; j < p.size(); ++j)
+        ASSERT_NEAR(p[j], references[i].p[j], bound) << "step " << step;
     }
   }
   EXPECT_EQ(optimizer.steps(), 10);
@@ -108,10 +127,13 @@ TEST(Optimizer, AdamWFollowsTheFormulaInFloat64) {
 
 TEST(Optimizer, StateGoesToACheckpointAndComesBack) {
   const OptimizerSettings settings{.kind = OptimizerSettings::Kind::kMuon};
-  const auto make = [] { return std::vector<Weight>{weight("a.weight", {4, 6}, 1), weight("norm.weight", {6}, 2)}; };
+  const auto make = [] {
+    return std::vector<Weight>{weight("a.weight", {4, 6}, 1), weight("norm.weight", {6}, 2)};
+  };
   const auto gradients = [](int step) {
-    return std::vector<Tensor>{Tensor::from_f32(normal(24, static_cast<uint64_t>(10 * step)), {4, 6}, cpu()),
-                               Tensor::from_f32(normal(6, static_cast<uint64_t>(10 * step) + 1), {6}, cpu())};
+    return std::vector<Tensor>{
+        Tensor::from_f32(normal(24, static_cast<uint64_t>(10 * step)), {4, 6}, cpu()),
+        Tensor::from_f32(normal(6, static_cast<uint64_t>(10 * step) + 1), {6}, cpu())};
   };
   std::vector<Weight> whole = make(), resumed = make();
   Optimizer a(settings, {&whole[0], &whole[1]});
@@ -119,7 +141,8 @@ TEST(Optimizer, StateGoesToACheckpointAndComesBack) {
   std::map<std::string, std::vector<float>> saved;
   a.for_each_state([&](const std::string& name, const Tensor& t) { saved[name] = t.to_f32(); });
   ASSERT_EQ(saved.size(), 3u);
-  for (const char* name : {"muon.m.a.weight", "adam.m.norm.weight", "adam.v.norm.weight"}) EXPECT_TRUE(saved.contains(name)) << name;
+  for (const char* name : {"muon.m.a.weight", "adam.m.norm.weight", "adam.v.norm.weight"})
+    EXPECT_TRUE(saved.contains(name)) << name;
   for (size_t i = 0; i < 2; ++i) resumed[i].value.assign_f32(whole[i].value.to_f32());
   Optimizer b(settings, {&resumed[0], &resumed[1]});
   b.for_each_state([&](const std::string& name, Tensor t) { t.assign_f32(saved.at(name)); });
@@ -142,12 +165,14 @@ TEST(Optimizer, AWeightWithoutGradientStays) {
 }
 
 TEST(GradientNorm, SeesEveryTensorAndWhatIsNotFinite) {
-  const Tensor a = Tensor::from_f32(std::vector<float>{3, 0}, {2}, cpu()), b = Tensor::from_f32(std::vector<float>{4}, {1}, cpu());
+  const Tensor a = Tensor::from_f32(std::vector<float>{3, 0}, {2}, cpu()),
+               b = Tensor::from_f32(std::vector<float>{4}, {1}, cpu());
   const GradientNorm n = gradient_norm(std::vector<Tensor>{a, {}, b}, 0.5);
   EXPECT_TRUE(n.finite);
   EXPECT_DOUBLE_EQ(n.norm, 2.5);
   EXPECT_DOUBLE_EQ(gradient_norm({}, 1).norm, 0);
-  for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
     const Tensor c = Tensor::from_f32(std::vector<float>{1, bad, 1}, {3}, cpu());
     EXPECT_FALSE(gradient_norm(std::vector<Tensor>{a, c}, 1).finite);
   }
@@ -156,7 +181,8 @@ TEST(GradientNorm, SeesEveryTensorAndWhatIsNotFinite) {
   EXPECT_NEAR(clip_scale(50, 1) * 50, 1, 1e-6);
 }
 
-// ---- Muon against float64 ---------------------------------------------------------------------------
+// ---- Muon against float64
+// ---------------------------------------------------------------------------
 
 using Matrix = std::vector<double>;
 
@@ -164,14 +190,17 @@ Matrix product(const Matrix& a, const Matrix& b, int64_t n, int64_t k, int64_t m
   Matrix c(static_cast<size_t>(n * m));
   for (int64_t i = 0; i < n; ++i)
     for (int64_t l = 0; l < k; ++l)
-      for (int64_t j = 0; j < m; ++j) c[static_cast<size_t>(i * m + j)] += a[static_cast<size_t>(i * k + l)] * b[static_cast<size_t>(l * m + j)];
+      for (int64_t j = 0; j < m; ++j)
+        c[static_cast<size_t>(i * m + j)] +=
+            a[static_cast<size_t>(i * k + l)] * b[static_cast<size_t>(l * m + j)];
   return c;
 }
 
 Matrix transposed(const Matrix& a, int64_t n, int64_t m) {
   Matrix t(a.size());
   for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < m; ++j) t[static_cast<size_t>(j * n + i)] = a[static_cast<size_t>(i * m + j)];
+    for (int64_t j = 0; j < m; ++j)
+      t[static_cast<size_t>(j * n + i)] = a[static_cast<size_t>(i * m + j)];
   return t;
 }
 
@@ -192,19 +221,23 @@ Matrix reference_factor(Matrix x, int64_t n, int64_t m) {
 }
 
 TEST(Muon, FactorAgreesWithFloat64AndIsNearlyOrthogonal) {
-  for (const auto& [n, m] : {std::pair<int64_t, int64_t>{8, 8}, {24, 40}, {40, 24}, {1, 16}, {33, 7}}) {
+  for (const auto& [n, m] :
+       {std::pair<int64_t, int64_t>{8, 8}, {24, 40}, {40, 24}, {1, 16}, {33, 7}}) {
     const std::vector<float> u = normal(n * m, static_cast<uint64_t>(n * 100 + m), 1e-6);
     const std::vector<float> got = orthogonal_factor(Tensor::from_f32(u, {n, m}, cpu())).to_f32();
     const Matrix expected = reference_factor(Matrix(u.begin(), u.end()), n, m);
-    // The lifting steps may multiply a rounding (2^-24 of norm 1) by 3.4445 each, 1.2e-3 in all, for a singular
-    // value near zero; the converging ones shrink it. Matrices without such values stay well below.
+    // The lifting steps may multiply a rounding (2^-24 of norm 1) by 3.4445 each, 1.2e-3 in all,
+    // for a singular value near zero; the converging ones shrink it. Matrices without such values
+    // stay well below.
     for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 2e-4) << n << "x" << m;
     const Matrix o(got.begin(), got.end());
     const bool wide = n <= m;
     const int64_t k = std::min(n, m);
-    const Matrix gram = wide ? product(o, transposed(o, n, m), n, m, n) : product(transposed(o, n, m), o, m, n, m);
+    const Matrix gram =
+        wide ? product(o, transposed(o, n, m), n, m, n) : product(transposed(o, n, m), o, m, n, m);
     for (int64_t i = 0; i < k; ++i)
-      for (int64_t j = 0; j < k; ++j) ASSERT_NEAR(gram[static_cast<size_t>(i * k + j)], i == j ? 1 : 0, 0.02) << n << "x" << m;
+      for (int64_t j = 0; j < k; ++j)
+        ASSERT_NEAR(gram[static_cast<size_t>(i * k + j)], i == j ? 1 : 0, 0.02) << n << "x" << m;
   }
 }
 
@@ -212,11 +245,16 @@ TEST(Muon, StackedExpertsAreTakenOneByOne) {
   const std::vector<float> u = normal(3 * 8 * 12, 77);
   const std::vector<float> all = orthogonal_factor(Tensor::from_f32(u, {3, 8, 12}, cpu())).to_f32();
   for (size_t e = 0; e < 3; ++e) {
-    const std::vector<float> part(u.begin() + static_cast<std::ptrdiff_t>(e * 96), u.begin() + static_cast<std::ptrdiff_t>(e * 96 + 96));
-    const std::vector<float> one = orthogonal_factor(Tensor::from_f32(part, {8, 12}, cpu())).to_f32();
-    EXPECT_TRUE(std::equal(one.begin(), one.end(), all.begin() + static_cast<std::ptrdiff_t>(e * 96))) << e;
+    const std::vector<float> part(u.begin() + static_cast<std::ptrdiff_t>(e * 96),
+                                  u.begin() + static_cast<std::ptrdiff_t>(e * 96 + 96));
+    const std::vector<float> one =
+        orthogonal_factor(Tensor::from_f32(part, {8, 12}, cpu())).to_f32();
+    EXPECT_TRUE(
+        std::equal(one.begin(), one.end(), all.begin() + static_cast<std::ptrdiff_t>(e * 96)))
+        << e;
   }
-  const std::vector<float> zero = orthogonal_factor(Tensor::zeros({2, 4, 4}, DType::kF32, cpu())).to_f32();
+  const std::vector<float> zero =
+      orthogonal_factor(Tensor::zeros({2, 4, 4}, DType::kF32, cpu())).to_f32();
   EXPECT_EQ(zero, std::vector<float>(32));  // an expert that no token chose
 }
 
@@ -237,11 +275,13 @@ TEST(Muon, UpdateFollowsTheRecipe) {
       ahead[i] = 0.95 * m[i] + scale * g[i];
     }
     const Matrix o = reference_factor(ahead, 24, 40);
-    for (size_t i = 0; i < p.size(); ++i) p[i] = p[i] * (1 - lr * 0.1) - lr * 0.18 * std::sqrt(40.0) * o[i];
+    for (size_t i = 0; i < p.size(); ++i)
+      p[i] = p[i] * (1 - lr * 0.1) - lr * 0.18 * std::sqrt(40.0) * o[i];
     const std::vector<float> after = w.value.to_f32();
     std::vector<float> update(after.size());
     for (size_t i = 0; i < after.size(); ++i) {
-      ASSERT_NEAR(after[i], p[i], (step + 1) * lr * 0.18 * std::sqrt(40.0) * 2e-4) << "step " << step;
+      ASSERT_NEAR(after[i], p[i], (step + 1) * lr * 0.18 * std::sqrt(40.0) * 2e-4)
+          << "step " << step;
       update[i] = static_cast<float>(after[i] - before[i] * (1 - lr * 0.1));
     }
     EXPECT_NEAR(rms(update), 0.18 * lr, 0.01 * 0.18 * lr);

@@ -59,7 +59,10 @@ Tensor Tensor::from_f32(std::span<const float> values, const Shape& shape, Devic
 
 Tensor Tensor::from_i32(std::span<const int32_t> values, const Shape& shape, Device& device) {
   Tensor t = empty(shape, DType::kI32, device);
-  check(static_cast<int64_t>(values.size()) == t.count(), "tensor: {} values for {}", values.size(), shape.str());
+  check(static_cast<int64_t>(values.size()) == t.count(),
+        "tensor: {} values for {}",
+        values.size(),
+        shape.str());
   t.copy_bytes_from(values.data());
   return t;
 }
@@ -110,7 +113,11 @@ Tensor Tensor::reshape(const Shape& shape) const {
 Tensor Tensor::slice(int d, int64_t begin, int64_t end) const {
   if (d < 0) d += rank();
   check(d >= 0 && d < rank() && 0 <= begin && begin <= end && end <= shape_[d],
-        "slice: [{}, {}) of dimension {} of {}", begin, end, d, shape_.str());
+        "slice: [{}, {}) of dimension {} of {}",
+        begin,
+        end,
+        d,
+        shape_.str());
   Tensor t = *this;
   t.offset_ += begin * strides_[static_cast<size_t>(d)];
   t.shape_[d] = end - begin;
@@ -164,14 +171,18 @@ void for_each_row(const Tensor& t, F&& f) {
 }  // namespace
 
 std::vector<float> Tensor::to_f32() const {
-  check(dtype_ == DType::kF32 || dtype_ == DType::kBF16, "to_f32: of a {} tensor", to_string(dtype_));
+  check(
+      dtype_ == DType::kF32 || dtype_ == DType::kBF16, "to_f32: of a {} tensor", to_string(dtype_));
   std::vector<float> out;
   out.reserve(static_cast<size_t>(count()));
   std::vector<char> row;
   for_each_row(*this, [&](int64_t offset, int64_t length) {
     const size_t size = static_cast<size_t>(length) * size_of(dtype_);
     row.resize(size);
-    device().copy_to_host(row.data(), static_cast<char*>(data()) + static_cast<size_t>(offset) * size_of(dtype_), size);
+    device().copy_to_host(
+        row.data(),
+        static_cast<char*>(data()) + static_cast<size_t>(offset) * size_of(dtype_),
+        size);
     device().stream().synchronize();
     for (int64_t i = 0; i < length; ++i) {
       if (dtype_ == DType::kF32) {
@@ -196,7 +207,10 @@ std::vector<int32_t> Tensor::to_i32() const {
 }
 
 void Tensor::assign_f32(std::span<const float> values) {
-  check(static_cast<int64_t>(values.size()) == count(), "assign: {} values for {}", values.size(), shape_.str());
+  check(static_cast<int64_t>(values.size()) == count(),
+        "assign: {} values for {}",
+        values.size(),
+        shape_.str());
   if (dtype_ == DType::kF32) return copy_bytes_from(values.data());
   check(dtype_ == DType::kBF16, "assign_f32: to a {} tensor", to_string(dtype_));
   std::vector<bf16_t> rounded(values.size());

@@ -52,7 +52,7 @@ class Tensor {
  public:
   Tensor() = default;  // "no tensor": defined() is false
 
-  static Tensor empty(const Shape& shape, DType dtype, Device& device);   // uninitialised
+  static Tensor empty(const Shape& shape, DType dtype, Device& device);  // uninitialised
   static Tensor zeros(const Shape& shape, DType dtype, Device& device);
   /// Copies from the host. The span's element type must have the dtype's size.
   static Tensor from_f32(std::span<const float> values, const Shape& shape, Device& device);
@@ -62,20 +62,25 @@ class Tensor {
   const Shape& shape() const { return shape_; }
   int rank() const { return shape_.rank(); }
   int64_t dim(int d) const { return shape_[d < 0 ? d + shape_.rank() : d]; }
-  int64_t stride(int d) const { return strides_[static_cast<size_t>(d < 0 ? d + shape_.rank() : d)]; }
+  int64_t stride(int d) const {
+    return strides_[static_cast<size_t>(d < 0 ? d + shape_.rank() : d)];
+  }
   int64_t count() const { return shape_.count(); }
   DType dtype() const { return dtype_; }
-  size_t bytes() const { return static_cast<size_t>(count()) * size_of(dtype_); }  // of the elements
+  size_t bytes() const {
+    return static_cast<size_t>(count()) * size_of(dtype_);
+  }  // of the elements
   Device& device() const { return storage_->device; }
   bool contiguous() const;
 
-  void* data() const;   // device memory of the first element
-  View view() const;    // an undefined tensor gives a View that is not given()
+  void* data() const;  // device memory of the first element
+  View view() const;   // an undefined tensor gives a View that is not given()
   const std::shared_ptr<Storage>& storage() const { return storage_; }
   int64_t offset() const { return offset_; }  // elements from the start of the storage
   bool covers_storage() const;
 
-  /// Views that share memory. reshape needs contiguous memory. slice keeps rank: [begin, end) of dim.
+  /// Views that share memory. reshape needs contiguous memory. slice keeps rank: [begin, end) of
+  /// dim.
   Tensor reshape(const Shape& shape) const;
   Tensor slice(int dim, int64_t begin, int64_t end) const;
   /// The same region of another storage that has this one's layout (a gradient), any dtype.

@@ -11,7 +11,7 @@ namespace ferry {
 constexpr int kRankMax = 4;
 
 struct View {
-  void* data = nullptr;   // null with rank 0: "not given"
+  void* data = nullptr;  // null with rank 0: "not given"
   DType dtype = DType::kF32;
   int rank = 0;
   int64_t shape[kRankMax] = {1, 1, 1, 1};   // dimensions past the rank are 1

@@ -20,17 +20,17 @@ struct Shard {
 /// Made by an op for its kernel (panels, scales); valid while `version` is the weight's.
 struct PackedWeight {
   uint64_t version = 0;
-  int layout = 0;      // the op's own numbering
+  int layout = 0;  // the op's own numbering
   Tensor panels;
 };
 
 struct Weight {
-  std::string name;     // as in the checkpoint: "model.layers.0.mlp.gate_proj.weight"
+  std::string name;  // as in the checkpoint: "model.layers.0.mlp.gate_proj.weight"
   Shape global_shape;
-  Shard shard;          // the whole tensor unless several ranks share it
-  Tensor value;         // f32 (the master copy while training) or bf16
-  bool trained = true;  // false: no gradient, no optimizer (the router's selection bias)
-  uint64_t version = 0; // raised by whoever changes value; packings of older versions are stale
+  Shard shard;           // the whole tensor unless several ranks share it
+  Tensor value;          // f32 (the master copy while training) or bf16
+  bool trained = true;   // false: no gradient, no optimizer (the router's selection bias)
+  uint64_t version = 0;  // raised by whoever changes value; packings of older versions are stale
   mutable std::shared_ptr<PackedWeight> packed;
 
   int64_t dim(int d) const { return value.dim(d); }

@@ -98,16 +98,25 @@ bool is_word(std::string_view one_char) {
     constexpr std::string_view kWord = R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}])";
     int error = 0;
     size_t offset = 0;
-    pcre2_code* c = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(kWord.data()), kWord.size(),
-                                  PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
-    check(c != nullptr, "added_tokens: PCRE2 refuses the word class, error {} at {}", error,
-          offset);
+    pcre2_code* c = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(kWord.data()),
+                                  kWord.size(),
+                                  PCRE2_UTF | PCRE2_UCP,
+                                  &error,
+                                  &offset,
+                                  nullptr);
+    check(
+        c != nullptr, "added_tokens: PCRE2 refuses the word class, error {} at {}", error, offset);
     return std::shared_ptr<pcre2_code>(c, pcre2_code_free);
   }();
   const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
       pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
-  return pcre2_match(code.get(), reinterpret_cast<PCRE2_SPTR>(one_char.data()), one_char.size(), 0,
-                     0, data.get(), nullptr) > 0;
+  return pcre2_match(code.get(),
+                     reinterpret_cast<PCRE2_SPTR>(one_char.data()),
+                     one_char.size(),
+                     0,
+                     0,
+                     data.get(),
+                     nullptr) > 0;
 }
 
 }  // namespace

@@ -153,8 +153,8 @@ void Bpe::merge_heap(std::string_view piece, BpeScratch& s, std::vector<int32_t>
   s.next_.resize(piece.size());
   s.heap_.clear();
   const auto later = [](uint64_t a, uint64_t b) { return a > b; };
-  // An entry is rank, then position: the smallest is the next merge. Entries that a merge beside them
-  // made stale stay, and are known by their rank, which belongs to one pair only.
+  // An entry is rank, then position: the smallest is the next merge. Entries that a merge beside
+  // them made stale stay, and are known by their rank, which belongs to one pair only.
   const auto entry = [](uint32_t rank, int32_t at) {
     return uint64_t{rank} << 32 | static_cast<uint32_t>(at);
   };
@@ -199,10 +199,11 @@ void Bpe::merge_heap(std::string_view piece, BpeScratch& s, std::vector<int32_t>
 // together, give these two again. Then: t1 … tn is the encoding of its bytes if and only if every
 // adjacent pair is compatible. For the run over everything, looked at only inside ti ti+1, picks at
 // every moment what the run over those bytes alone would pick, since both take the smallest (rank,
-// position); so the first merge that crossed the border between ti and ti+1 would cross it alone too,
-// and the other way round. Hence tokens of one window up to a border, followed by the tokens of a
-// window that begins at that border, are the encoding of both together if the second begins with the
-// token that follows the border in the first: then every adjacent pair comes from one of the two.
+// position); so the first merge that crossed the border between ti and ti+1 would cross it alone
+// too, and the other way round. Hence tokens of one window up to a border, followed by the tokens
+// of a window that begins at that border, are the encoding of both together if the second begins
+// with the token that follows the border in the first: then every adjacent pair comes from one of
+// the two.
 void Bpe::merge_windows(std::string_view piece, BpeScratch& s, std::vector<int32_t>& ids) const {
   size_t window = kWindow;
   size_t start = 0;

@@ -11,7 +11,8 @@
 
 namespace ferry::text {
 
-/// The merge list as a hash table from (left, right) to (rank, merged token). Immutable once filled.
+/// The merge list as a hash table from (left, right) to (rank, merged token). Immutable once
+/// filled.
 class MergeTable {
  public:
   struct Merge {

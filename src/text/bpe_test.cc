@@ -112,8 +112,10 @@ TEST(AddedTokens, WordsAndSpaces) {
 }
 
 TEST(PreTokenizer, PiecesCoverTheTextWhateverItsBytes) {
-  for (const auto& patterns : {kDeepseekPatterns, std::vector<std::string>{kLlama3Pattern},
-                               std::vector<std::string>{"b*"}, std::vector<std::string>{}}) {
+  for (const auto& patterns : {kDeepseekPatterns,
+                               std::vector<std::string>{kLlama3Pattern},
+                               std::vector<std::string>{"b*"},
+                               std::vector<std::string>{}}) {
     const Result<PreTokenizer> p = PreTokenizer::compile(patterns);
     ASSERT_TRUE(p) << p.error().message;
     MatchScratch scratch;
@@ -167,8 +169,15 @@ TEST(SplitRegex, RefusesWhatTheEnginesReadDifferently) {
     ASSERT_FALSE(r) << bad;
     EXPECT_EQ(r.error().code, Code::kInvalidInput);
   }
-  for (const char* good : {"a|b", "(?i:'s)?", "[^\\s\\p{L}]+", "a{2,5}b", "(?=a)b", "(?<!a)b",
-                           "\\.\\*", "[a\\-z\\]]++", "(ab){1,3}"}) {
+  for (const char* good : {"a|b",
+                           "(?i:'s)?",
+                           "[^\\s\\p{L}]+",
+                           "a{2,5}b",
+                           "(?=a)b",
+                           "(?<!a)b",
+                           "\\.\\*",
+                           "[a\\-z\\]]++",
+                           "(ab){1,3}"}) {
     EXPECT_TRUE(SplitRegex::compile(good)) << good;
   }
 }

@@ -23,14 +23,10 @@ struct ViewHash {
 
 std::vector<std::string> patterns_of(SplitStyle style) {
   switch (style) {
-    case SplitStyle::kDeepseek:
-      return kDeepseekPatterns;
-    case SplitStyle::kLlama3:
-      return {kLlama3Pattern};
-    case SplitStyle::kQwen2:
-      return {kQwen2Pattern};
-    case SplitStyle::kGpt2:
-      return {kGpt2Pattern};
+    case SplitStyle::kDeepseek: return kDeepseekPatterns;
+    case SplitStyle::kLlama3: return {kLlama3Pattern};
+    case SplitStyle::kQwen2: return {kQwen2Pattern};
+    case SplitStyle::kGpt2: return {kGpt2Pattern};
   }
   throw_bug("bpe_trainer: unknown split style");
 }
@@ -187,7 +183,8 @@ Result<BpeTrainer> BpeTrainer::create(BpeTrainerOptions options) {
         well_formed_prefix(special) != special.size()) {
       return fail(Code::kInvalidInput,
                   "tokenizer training: special token \"{}\" must be 1 to {} bytes of UTF-8",
-                  replace_ill_formed(special), kWordBytesMax);
+                  replace_ill_formed(special),
+                  kWordBytesMax);
     }
     const std::optional<std::string> bytes = letters_to_bytes(special);
     if (bytes && bytes->size() == 1) {
@@ -197,8 +194,8 @@ Result<BpeTrainer> BpeTrainer::create(BpeTrainerOptions options) {
                   special);
     }
     if (!seen.insert(special).second) {
-      return fail(Code::kInvalidInput, "tokenizer training: special token \"{}\" is named twice",
-                  special);
+      return fail(
+          Code::kInvalidInput, "tokenizer training: special token \"{}\" is named twice", special);
     }
   }
   const size_t least = 256 + options.specials.size();
@@ -207,10 +204,14 @@ Result<BpeTrainer> BpeTrainer::create(BpeTrainerOptions options) {
     return fail(Code::kInvalidInput,
                 "tokenizer training: a vocabulary of {} is not within {} (256 bytes and {} "
                 "special tokens) to {}",
-                options.vocab_size, least, options.specials.size(), 1 << 24);
+                options.vocab_size,
+                least,
+                options.specials.size(),
+                1 << 24);
   }
   if (options.words_max < 2) {
-    return fail(Code::kInvalidInput, "tokenizer training: words_max is {}, not at least 2",
+    return fail(Code::kInvalidInput,
+                "tokenizer training: words_max is {}, not at least 2",
                 options.words_max);
   }
   TRY_ASSIGN(PreTokenizer pretokenizer, PreTokenizer::compile(patterns_of(options.split)));
@@ -221,8 +222,8 @@ Result<BpeTrainer> BpeTrainer::create(BpeTrainerOptions options) {
 }
 
 void BpeTrainer::feed(std::string_view text) {
-  state_->pretokenizer.split(text, state_->scratch,
-                             [&](std::string_view word) { state_->count(word); });
+  state_->pretokenizer.split(
+      text, state_->scratch, [&](std::string_view word) { state_->count(word); });
 }
 
 BpeTrainer::Trained BpeTrainer::train(const std::function<void(int32_t, int32_t)>& progress) {

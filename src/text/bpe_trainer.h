@@ -1,5 +1,5 @@
-// Learns a byte-level BPE vocabulary from text and writes it as a tokenizer.json that Hugging Face's
-// tokenizers loads and agrees with.
+// Learns a byte-level BPE vocabulary from text and writes it as a tokenizer.json that Hugging
+// Face's tokenizers loads and agrees with.
 #pragma once
 
 #include <cstddef>
@@ -32,7 +32,8 @@ struct BpeTrainerOptions {
 /// The result is a pure function of the options and of the texts in their order (of their multiset
 /// of words alone while words_max is not reached): of all pairs the most frequent is merged, among
 /// equals the one with the smallest left id, then the smallest right id. Ids: specials, bytes in
-/// the order of their letters, then tokens as they are made. A pair that spells a special token is never merged.
+/// the order of their letters, then tokens as they are made. A pair that spells a special token is
+/// never merged.
 class BpeTrainer {
  public:
   /// Errors: kInvalidInput, naming the option.

@@ -19,8 +19,8 @@ BpeTrainer make(BpeTrainerOptions options) {
 
 std::string sample_text(uint64_t seed, size_t words) {
   const Random random(seed, RandomPurpose::kTest, 0);
-  const std::vector<std::string> stems = {"low",  "lower", "newest", "widest", "tokens",
-                                          "aaaa", "abab",  "中文",   "é"};
+  const std::vector<std::string> stems = {
+      "low", "lower", "newest", "widest", "tokens", "aaaa", "abab", "中文", "é"};
   std::string text;
   for (size_t i = 0; i < words; ++i) {
     text += stems[random.below(2 * i, stems.size())];
@@ -184,11 +184,13 @@ TEST(BpeTrainer, RunsOutOfPairs) {
 }
 
 TEST(BpeTrainer, RefusesBadOptions) {
-  for (const BpeTrainerOptions& bad :
-       {BpeTrainerOptions{.vocab_size = 258}, BpeTrainerOptions{.vocab_size = -1},
-        BpeTrainerOptions{.specials = {"a"}}, BpeTrainerOptions{.specials = {""}},
-        BpeTrainerOptions{.specials = {"<x>", "<x>"}}, BpeTrainerOptions{.specials = {"\xff<"}},
-        BpeTrainerOptions{.words_max = 0}}) {
+  for (const BpeTrainerOptions& bad : {BpeTrainerOptions{.vocab_size = 258},
+                                       BpeTrainerOptions{.vocab_size = -1},
+                                       BpeTrainerOptions{.specials = {"a"}},
+                                       BpeTrainerOptions{.specials = {""}},
+                                       BpeTrainerOptions{.specials = {"<x>", "<x>"}},
+                                       BpeTrainerOptions{.specials = {"\xff<"}},
+                                       BpeTrainerOptions{.words_max = 0}}) {
     const Result<BpeTrainer> t = BpeTrainer::create(bad);
     ASSERT_FALSE(t);
     EXPECT_EQ(t.error().code, Code::kInvalidInput);

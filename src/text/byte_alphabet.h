@@ -1,5 +1,6 @@
-// The byte-level alphabet of GPT-2: every byte is written as one printable character, so that tokens
-// can stand in JSON. Printable Latin-1 bytes are themselves; the other 68 become U+0100, U+0101, ...
+// The byte-level alphabet of GPT-2: every byte is written as one printable character, so that
+// tokens can stand in JSON. Printable Latin-1 bytes are themselves; the other 68 become U+0100,
+// U+0101, ...
 #pragma once
 
 #include <optional>

@@ -58,8 +58,9 @@ uint8_t combining_class(char32_t point) {
   if (point < 0x300) return 0;
   const auto* end = kCombiningClasses + kCombiningClassesCount;
   const auto* it =
-      std::lower_bound(kCombiningClasses, end, point,
-                       [](const CombiningClass& c, char32_t p) { return c.point < p; });
+      std::lower_bound(kCombiningClasses, end, point, [](const CombiningClass& c, char32_t p) {
+        return c.point < p;
+      });
   return it != end && it->point == point ? it->value : uint8_t{0};
 }
 
@@ -72,8 +73,8 @@ void decompose(char32_t point, std::vector<Marked>& out) {
     return;
   }
   const auto* end = kDecompositions + kDecompositionsCount;
-  const auto* it = std::lower_bound(kDecompositions, end, point,
-                                    [](const Decomposition& d, char32_t p) { return d.point < p; });
+  const auto* it = std::lower_bound(
+      kDecompositions, end, point, [](const Decomposition& d, char32_t p) { return d.point < p; });
   if (it == end || it->point != point) {
     out.push_back({point, combining_class(point)});
     return;
@@ -95,7 +96,9 @@ char32_t compose(char32_t first, char32_t second) {
     return first + (second - kTailBase);
   }
   const auto* end = kCompositions + kCompositionsCount;
-  const auto* it = std::lower_bound(kCompositions, end, std::pair{first, second},
+  const auto* it = std::lower_bound(kCompositions,
+                                    end,
+                                    std::pair{first, second},
                                     [](const Composition& c, std::pair<char32_t, char32_t> p) {
                                       return std::pair{c.first, c.second} < p;
                                     });
@@ -112,7 +115,8 @@ void flush(std::vector<Marked>& run, std::string& out) {
     size_t end = i;
     while (end < run.size() && run[end].combining_class != 0) ++end;
     std::stable_sort(
-        run.begin() + static_cast<ptrdiff_t>(i), run.begin() + static_cast<ptrdiff_t>(end),
+        run.begin() + static_cast<ptrdiff_t>(i),
+        run.begin() + static_cast<ptrdiff_t>(end),
         [](const Marked& a, const Marked& b) { return a.combining_class < b.combining_class; });
     i = end;
   }

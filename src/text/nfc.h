@@ -1,6 +1,6 @@
-// Unicode normalisation form C, as Hugging Face's tokenizers applies it (its age of Unicode included,
-// see unicode_tables.h). Own code rather than ICU or utf8proc: their tables are of another age, and
-// an added dependency for 100 lines. UAX 15 is the source.
+// Unicode normalisation form C, as Hugging Face's tokenizers applies it (its age of Unicode
+// included, see unicode_tables.h). Own code rather than ICU or utf8proc: their tables are of
+// another age, and an added dependency for 100 lines. UAX 15 is the source.
 #pragma once
 
 #include <string>

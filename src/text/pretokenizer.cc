@@ -16,7 +16,8 @@ const char* const kLlama3Pattern =
 const char* const kQwen2Pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 const std::vector<std::string> kDeepseekPatterns = {
-    R"(\p{N}{1,3})", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    R"(\p{N}{1,3})",
+    "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
     "[!\"#$%&'()*+,\\-./"
     ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
     " ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"};
@@ -50,7 +51,8 @@ const StandIns& stand_ins() {
   return table;
 }
 
-/// One character of raw text as the patterns are to see it; an ill-formed stretch goes byte by byte.
+/// One character of raw text as the patterns are to see it; an ill-formed stretch goes byte by
+/// byte.
 struct Seen {
   char32_t point;
   size_t bytes;
@@ -92,7 +94,9 @@ Result<PreTokenizer> PreTokenizer::compile(const std::vector<std::string>& patte
   return PreTokenizer(std::move(compiled));
 }
 
-void PreTokenizer::run(std::string_view text, MatchScratch& scratch, Emit emit,
+void PreTokenizer::run(std::string_view text,
+                       MatchScratch& scratch,
+                       Emit emit,
                        void* context) const {
   if (patterns_.empty()) {
     if (!text.empty()) emit(context, text);
@@ -107,7 +111,8 @@ void PreTokenizer::run(std::string_view text, MatchScratch& scratch, Emit emit,
     append_utf8(shown, c.point);
     i += c.bytes;
   }
-  // The pieces of what is shown come in order, so walking both texts side by side finds the raw ones.
+  // The pieces of what is shown come in order, so walking both texts side by side finds the raw
+  // ones.
   size_t raw = 0;
   const auto back = [&](std::string_view piece) {
     const size_t begin = raw;
@@ -119,13 +124,16 @@ void PreTokenizer::run(std::string_view text, MatchScratch& scratch, Emit emit,
     emit(context, text.substr(begin, raw - begin));
   };
   level(
-      0, shown, scratch, [](void* f, std::string_view p) { (*static_cast<decltype(back)*>(f))(p); },
+      0,
+      shown,
+      scratch,
+      [](void* f, std::string_view p) { (*static_cast<decltype(back)*>(f))(p); },
       const_cast<void*>(static_cast<const void*>(&back)));
   check(raw == text.size(), "pretokenizer: pieces cover {} of {} bytes", raw, text.size());
 }
 
-void PreTokenizer::level(size_t depth, std::string_view text, MatchScratch& scratch, Emit emit,
-                         void* context) const {
+void PreTokenizer::level(
+    size_t depth, std::string_view text, MatchScratch& scratch, Emit emit, void* context) const {
   if (text.empty()) return;
   if (depth == patterns_.size()) return emit(context, text);
   size_t done = 0;

@@ -1,8 +1,8 @@
-// Cuts text into the pieces inside which BPE merges: a chain of Split patterns, each applied to every
-// piece that the one before it left, matches and what lies between them alike ("Isolated").
+// Cuts text into the pieces inside which BPE merges: a chain of Split patterns, each applied to
+// every piece that the one before it left, matches and what lies between them alike ("Isolated").
 //
-// Ill-formed UTF-8: for the patterns each ill-formed byte is U+FFFD, a symbol of category So, which is
-// also what it becomes for a reader that replaces errors. The pieces hold the bytes themselves.
+// Ill-formed UTF-8: for the patterns each ill-formed byte is U+FFFD, a symbol of category So, which
+// is also what it becomes for a reader that replaces errors. The pieces hold the bytes themselves.
 #pragma once
 
 #include <memory>
@@ -33,7 +33,8 @@ class PreTokenizer {
   template <typename F>
   void split(std::string_view text, MatchScratch& scratch, F&& piece) const {
     run(
-        text, scratch,
+        text,
+        scratch,
         [](void* f, std::string_view p) { (*static_cast<std::remove_reference_t<F>*>(f))(p); },
         const_cast<void*>(static_cast<const void*>(&piece)));
   }
@@ -41,8 +42,8 @@ class PreTokenizer {
  private:
   using Emit = void (*)(void* context, std::string_view piece);
   void run(std::string_view text, MatchScratch& scratch, Emit emit, void* context) const;
-  void level(size_t depth, std::string_view text, MatchScratch& scratch, Emit emit,
-             void* context) const;
+  void level(
+      size_t depth, std::string_view text, MatchScratch& scratch, Emit emit, void* context) const;
 
   std::vector<SplitRegex> patterns_;
 };

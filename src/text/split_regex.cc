@@ -26,12 +26,8 @@ class PatternChecker {
       bool quantifiable = true;
       bool group = false;
       switch (c) {
-        case '\\':
-          TRY(escape(/*in_class=*/false));
-          break;
-        case '[':
-          TRY(bracket_class());
-          break;
+        case '\\': TRY(escape(/*in_class=*/false)); break;
+        case '[': TRY(bracket_class()); break;
         case '(':
           TRY(open_group());
           quantifiable = false;
@@ -50,11 +46,8 @@ class PatternChecker {
         case '*':
         case '+':
         case '?':
-        case '{':
-          return refuse("a quantifier with nothing to repeat, or a second one,");
-        default:
-          ++i_;
-          break;
+        case '{': return refuse("a quantifier with nothing to repeat, or a second one,");
+        default: ++i_; break;
       }
       if (quantifiable) TRY(quantifier(group));
     }
@@ -67,7 +60,9 @@ class PatternChecker {
         Code::kInvalidInput,
         "the pattern has {} at offset {} (\"{}\"): Ferry does not take it, because Hugging Face's "
         "engine and PCRE2 may read it differently or match it without bound",
-        what, i_, p_.substr(i_, 12));
+        what,
+        i_,
+        p_.substr(i_, 12));
   }
 
   Result<void> escape(bool in_class) {
@@ -202,13 +197,15 @@ Result<SplitRegex> SplitRegex::compile_flags(const std::string& pattern, uint32_
   pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
   check(context != nullptr, "split_regex: no memory for compiling");
   pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                                       flags, &code, &offset, context);
+  pcre2_code* compiled = pcre2_compile(
+      reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), flags, &code, &offset, context);
   pcre2_compile_context_free(context);
   if (compiled == nullptr) {
     std::array<PCRE2_UCHAR, 256> why{};
     pcre2_get_error_message(code, why.data(), why.size());
-    return fail(Code::kInvalidInput, "the pattern does not compile at offset {}: {}", offset,
+    return fail(Code::kInvalidInput,
+                "the pattern does not compile at offset {}: {}",
+                offset,
                 reinterpret_cast<const char*>(why.data()));
   }
   SplitRegex regex;
@@ -219,13 +216,20 @@ Result<SplitRegex> SplitRegex::compile_flags(const std::string& pattern, uint32_
   return regex;
 }
 
-bool SplitRegex::find(std::string_view text, size_t from, MatchScratch& scratch,
+bool SplitRegex::find(std::string_view text,
+                      size_t from,
+                      MatchScratch& scratch,
                       Match& match) const {
   const auto* code = static_cast<const pcre2_code*>(code_.get());
   MatchScratch::State& s = *scratch.state_;
   const auto run = jit_ ? pcre2_jit_match : pcre2_match;
-  const int found = run(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
-                        PCRE2_NO_UTF_CHECK, s.data, s.context);
+  const int found = run(code,
+                        reinterpret_cast<PCRE2_SPTR>(text.data()),
+                        text.size(),
+                        from,
+                        PCRE2_NO_UTF_CHECK,
+                        s.data,
+                        s.context);
   if (found == PCRE2_ERROR_NOMATCH) return false;
   check(found >= 0, "split_regex: matching failed with PCRE2 error {}", found);
   const size_t* offsets = pcre2_get_ovector_pointer(s.data);

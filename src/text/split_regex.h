@@ -1,5 +1,6 @@
 // One regular expression of a Split pre-tokenizer, run by PCRE2. Tokenizer files are written for
-// Oniguruma's Ruby syntax: a pattern is accepted only if every construct in it means the same in both.
+// Oniguruma's Ruby syntax: a pattern is accepted only if every construct in it means the same in
+// both.
 #pragma once
 
 #include <memory>

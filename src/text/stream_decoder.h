@@ -1,4 +1,5 @@
-// Turns ids into text as they are generated, holding back a character until all its bytes are there.
+// Turns ids into text as they are generated, holding back a character until all its bytes are
+// there.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ class StreamDecoder {
 
   /// The text that is certain once this id is known: well-formed UTF-8, possibly empty.
   std::string push(int32_t id);
-  /// What is held back, replaced by U+FFFD since nothing will complete it. The stream starts afresh.
+  /// What is held back, replaced by U+FFFD since nothing will complete it. The stream starts
+  /// afresh.
   std::string flush();
   /// Bytes held back: 0 to 3.
   size_t bytes_held() const { return held_.size(); }

@@ -30,7 +30,9 @@ struct AddedGroup {
 
   /// Calls on_text(view) and on_token(id) for what the text consists of, in order.
   template <typename OnText, typename OnToken>
-  void split(std::string_view text, Tokenizer::Specials specials, OnText on_text,
+  void split(std::string_view text,
+             Tokenizer::Specials specials,
+             OnText on_text,
              OnToken on_token) const {
     size_t done = 0;
     size_t from = 0;
@@ -101,15 +103,18 @@ struct Tokenizer::State {
   }
 
   void encode_text(std::string_view text, Worker& worker, std::vector<int32_t>& out) const {
-    pretokenizer.split(text, worker.match,
-                       [&](std::string_view piece) { bpe.encode(piece, worker.bpe, out); });
+    pretokenizer.split(
+        text, worker.match, [&](std::string_view piece) { bpe.encode(piece, worker.bpe, out); });
   }
 
-  void encode(std::string_view bytes, Specials specials, Worker& worker,
+  void encode(std::string_view bytes,
+              Specials specials,
+              Worker& worker,
               std::vector<int32_t>& out) const {
     const auto token = [&](int32_t id) { out.push_back(id); };
     before_normalizing.split(
-        bytes, specials,
+        bytes,
+        specials,
         [&](std::string_view raw) {
           std::string normal;
           if (nfc && nfc_may_change(raw)) {
@@ -143,7 +148,8 @@ Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& pat
   for (size_t rank = 0; rank < file.merges.size(); ++rank) {
     const TokenizerFile::Merge& m = file.merges[rank];
     check(parts.merges.add(m.left, m.right, {static_cast<uint32_t>(rank), m.token}),
-          "tokenizer: merge {} twice", rank);
+          "tokenizer: merge {} twice",
+          rank);
   }
   size_t ids_end = file.vocab.size();
   for (const AddedToken& t : file.added) ids_end = std::max(ids_end, static_cast<size_t>(t.id) + 1);

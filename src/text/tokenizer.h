@@ -1,7 +1,8 @@
 // Byte-level BPE as Hugging Face's tokenizer.json describes it (DeepSeek V3, Llama 3, Qwen2 kinds).
 //
 // The ids are those of Hugging Face's tokenizers with add_special_tokens=False: encode never adds a
-// BOS, whatever the file's post_processor says; ask token_id for it. Chat templates write their own.
+// BOS, whatever the file's post_processor says; ask token_id for it. Chat templates write their
+// own.
 #pragma once
 
 #include <cstdint>
@@ -36,12 +37,14 @@ class Tokenizer {
   ~Tokenizer();
 
   /// Appends the ids of `bytes` (any bytes; ill-formed UTF-8 round-trips exactly, each such byte
-  /// counting as a symbol when text is cut into pieces). Two things are lost, as the file asks: what
-  /// its normalizer (NFC) changes, and the white space that added tokens with lstrip or rstrip take.
-  /// Time O(n log n); memory: the ids, and a copy of the text if it is ill-formed or not in NFC.
+  /// counting as a symbol when text is cut into pieces). Two things are lost, as the file asks:
+  /// what its normalizer (NFC) changes, and the white space that added tokens with lstrip or rstrip
+  /// take. Time O(n log n); memory: the ids, and a copy of the text if it is ill-formed or not in
+  /// NFC.
   void encode(std::string_view bytes, Specials specials, std::vector<int32_t>& ids) const;
 
-  /// The bytes of the ids, exactly as they were encoded. Special tokens give their text, or nothing.
+  /// The bytes of the ids, exactly as they were encoded. Special tokens give their text, or
+  /// nothing.
   std::string decode(std::span<const int32_t> ids, bool skip_specials = false) const;
 
   /// The bytes of one token; empty for an id that is not in the vocabulary.

@@ -45,17 +45,23 @@ class Reader {
     return fail(Code::kCorrupt,
                 "{}: {}{}{}; the file is damaged or was not written by a tokenizer library: "
                 "fetch or export it again",
-                path_, field, field.empty() ? "" : " ", what);
+                path_,
+                field,
+                field.empty() ? "" : " ",
+                what);
   }
   tl::unexpected<Status> refuse(std::string_view field, std::string_view what) const {
     return fail(Code::kInvalidInput,
                 "{}: {} {}; Ferry reads byte-level BPE as DeepSeek, Llama 3 and Qwen2 "
                 "use it: export the tokenizer without this",
-                path_, field, what);
+                path_,
+                field,
+                what);
   }
 
   Result<Json> parse(std::string_view text) {
-    // The parser keeps the last of equal keys; counting them as they come finds a token named twice.
+    // The parser keeps the last of equal keys; counting them as they come finds a token named
+    // twice.
     std::string section, part;
     size_t vocab_keys = 0;
     const Json::parser_callback_t count = [&](int depth, Json::parse_event_t event, Json& value) {
@@ -72,14 +78,18 @@ class Reader {
       // The library's text may quote bytes of the file; only its position is repeated.
       const auto* at = dynamic_cast<const Json::parse_error*>(&e);
       return fail(Code::kCorrupt,
-                  "{}: not JSON from byte {} on (of {}): fetch or export the file again", path_,
-                  at != nullptr ? at->byte : 0, text.size());
+                  "{}: not JSON from byte {} on (of {}): fetch or export the file again",
+                  path_,
+                  at != nullptr ? at->byte : 0,
+                  text.size());
     }
     if (root.is_object() && root.contains("model") && root["model"].is_object() &&
         root["model"].contains("vocab") && root["model"]["vocab"].is_object() &&
         root["model"]["vocab"].size() != vocab_keys) {
-      return corrupt("model.vocab", fmt::format("names {} tokens, but only {} different ones",
-                                                vocab_keys, root["model"]["vocab"].size()));
+      return corrupt("model.vocab",
+                     fmt::format("names {} tokens, but only {} different ones",
+                                 vocab_keys,
+                                 root["model"]["vocab"].size()));
     }
     return root;
   }
@@ -99,7 +109,9 @@ class Reader {
     return {};
   }
 
-  Result<bool> flag(const Json& object, const char* name, const std::string& field,
+  Result<bool> flag(const Json& object,
+                    const char* name,
+                    const std::string& field,
                     std::optional<bool> missing) const {
     const Json* value = member(object, name);
     if (value == nullptr && missing) return *missing;
@@ -231,9 +243,10 @@ class Reader {
       if (text.empty())
         return corrupt("model.vocab", fmt::format("gives id {} to an empty token", at));
       if (at >= vocab->size()) {
-        return corrupt(fmt::format("model.vocab[\"{}\"]", text),
-                       fmt::format("is {}, but there are only {} tokens: the ids have gaps", at,
-                                   vocab->size()));
+        return corrupt(
+            fmt::format("model.vocab[\"{}\"]", text),
+            fmt::format(
+                "is {}, but there are only {} tokens: the ids have gaps", at, vocab->size()));
       }
       if (taken[at]) {
         return corrupt(fmt::format("model.vocab[\"{}\"]", text),
@@ -249,7 +262,8 @@ class Reader {
       if (it == file_.ids.end()) {
         return refuse("model.vocab",
                       fmt::format("has no token for byte 0x{:02X} (\"{}\"), so text would be lost",
-                                  byte, bytes_to_letters({&as_char, 1})));
+                                  byte,
+                                  bytes_to_letters({&as_char, 1})));
       }
       file_.byte_tokens[byte] = it->second;
     }
@@ -336,7 +350,9 @@ class Reader {
             field,
             fmt::format("gives \"{}\" id {} where the vocabulary and the tokens before it make "
                         "it {}: the ids have gaps or clash",
-                        token.content, token.id, expected));
+                        token.content,
+                        token.id,
+                        expected));
       }
       file_.ids.emplace(token.content, token.id);
       file_.added.push_back(std::move(token));

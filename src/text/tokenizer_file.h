@@ -1,4 +1,5 @@
-// Reads and writes tokenizer.json: what stands in the file, checked, before anything is built of it.
+// Reads and writes tokenizer.json: what stands in the file, checked, before anything is built of
+// it.
 #pragma once
 
 #include <array>
@@ -36,9 +37,10 @@ struct TokenizerFile {
 /// Accepts a file if Ferry encodes by it exactly as Hugging Face's tokenizers does, and has a token
 /// for every byte. The post_processor is not looked at: encode adds no tokens (see tokenizer.h).
 ///
-/// Errors   kCorrupt: not JSON, not the format, or contradicting itself (ids with gaps or given twice,
-///          merges of unknown tokens, given twice or with an empty side). kInvalidInput: a sound file
-///          that asks for something Ferry does not do, by name. Both name path and field.
+/// Errors   kCorrupt: not JSON, not the format, or contradicting itself (ids with gaps or given
+/// twice,
+///          merges of unknown tokens, given twice or with an empty side). kInvalidInput: a sound
+///          file that asks for something Ferry does not do, by name. Both name path and field.
 Result<TokenizerFile> read_tokenizer_file(std::string_view json, const std::string& path);
 
 /// The file as JSON; reading it back gives the same. The post_processor puts `bos` before the text

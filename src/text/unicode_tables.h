@@ -1,5 +1,5 @@
-// Tables that make splitting and normalising agree with Hugging Face's tokenizers, whatever version of
-// Unicode the PCRE2 of this machine knows. Made by tools/oracle/make_unicode_tables.py.
+// Tables that make splitting and normalising agree with Hugging Face's tokenizers, whatever version
+// of Unicode the PCRE2 of this machine knows. Made by tools/oracle/make_unicode_tables.py.
 #pragma once
 
 #include <cstddef>

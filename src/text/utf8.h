@@ -1,5 +1,6 @@
-// UTF-8 one character at a time, for bytes that may be ill-formed. What counts as ill-formed, and how
-// long an ill-formed stretch is, follows the Unicode standard's "maximal subpart", as Python and Rust do.
+// UTF-8 one character at a time, for bytes that may be ill-formed. What counts as ill-formed, and
+// how long an ill-formed stretch is, follows the Unicode standard's "maximal subpart", as Python
+// and Rust do.
 #pragma once
 
 #include <cstddef>

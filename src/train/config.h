@@ -1,5 +1,6 @@
-// The settings of a training run: one list of fields (name, default, unit, bounds, meaning) from which
-// come reading TOML, overriding on the command line, printing, JSON and what changed on resume.
+// The settings of a training run: one list of fields (name, default, unit, bounds, meaning) from
+// which come reading TOML, overriding on the command line, printing, JSON and what changed on
+// resume.
 #pragma once
 
 #include <cstdint>
@@ -23,16 +24,17 @@ struct RopeScalingSettings {
   std::optional<int64_t> original_max_position_embeddings;
 };
 
-/// [model]: where the model comes from, and what of its architecture is given here. A hyper-parameter
-/// that is not given comes from the preset or the config.json.
+/// [model]: where the model comes from, and what of its architecture is given here. A
+/// hyper-parameter that is not given comes from the preset or the config.json.
 struct ModelSettings {
-  std::string preset;   // at most one of these three
+  std::string preset;  // at most one of these three
   std::string config;
   std::string init;
-  std::optional<int64_t> vocab_size, hidden_size, intermediate_size, moe_intermediate_size, num_hidden_layers,
-      num_nextn_predict_layers, num_attention_heads, q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim,
-      v_head_dim, first_k_dense_replace, moe_layer_freq, n_routed_experts, n_shared_experts, num_experts_per_tok,
-      n_group, topk_group, max_position_embeddings;
+  std::optional<int64_t> vocab_size, hidden_size, intermediate_size, moe_intermediate_size,
+      num_hidden_layers, num_nextn_predict_layers, num_attention_heads, q_lora_rank, kv_lora_rank,
+      qk_nope_head_dim, qk_rope_head_dim, v_head_dim, first_k_dense_replace, moe_layer_freq,
+      n_routed_experts, n_shared_experts, num_experts_per_tok, n_group, topk_group,
+      max_position_embeddings;
   std::optional<double> routed_scaling_factor, rms_norm_eps, rope_theta, initializer_range;
   std::optional<bool> norm_topk_prob, tie_word_embeddings;
   std::optional<std::string> topk_method, scoring_func;
@@ -110,14 +112,18 @@ struct Settings {
   LogSettings log;
 };
 
-/// Reads TOML text; `name` is what messages call it. `overrides` ("train.steps=300", with or without
+/// Reads TOML text; `name` is what messages call it. `overrides` ("train.steps=300", with or
+/// without
 /// "--") win over the text. Everything is checked, each field alone and all together.
-/// Errors: kInvalidInput: "NAME:LINE: section.key is ...; it must be ..." with the nearest known key for
-/// an unknown one.
-Result<Settings> parse_settings(std::string_view toml, std::string_view name, std::span<const std::string> overrides = {});
+/// Errors: kInvalidInput: "NAME:LINE: section.key is ...; it must be ..." with the nearest known
+/// key for an unknown one.
+Result<Settings> parse_settings(std::string_view toml,
+                                std::string_view name,
+                                std::span<const std::string> overrides = {});
 
 /// The same from a file of at most 1 MiB. Errors also: kNotFound, kUnavailable.
-Result<Settings> read_settings(const std::string& path, std::span<const std::string> overrides = {});
+Result<Settings> read_settings(const std::string& path,
+                               std::span<const std::string> overrides = {});
 
 /// TOML of every field with its meaning, unit, bounds and default; parses back to equal settings.
 std::string print_settings(const Settings& settings);
@@ -125,13 +131,13 @@ std::string print_settings(const Settings& settings);
 /// Every field that is set, by section.
 nlohmann::ordered_json settings_json(const Settings& settings);
 
-/// The hyper-parameters given in [model] under config.json's names ("rope_scaling" nested), to be laid over
-/// a preset or a config.json. q_lora_rank 0 becomes null, as config.json has it.
+/// The hyper-parameters given in [model] under config.json's names ("rope_scaling" nested), to be
+/// laid over a preset or a config.json. q_lora_rank 0 becomes null, as config.json has it.
 nlohmann::ordered_json model_overrides(const ModelSettings& model);
 
 struct SettingChange {
-  std::string key;   // "train.steps"
-  std::string was, now;   // "not set" where it is not
+  std::string key;       // "train.steps"
+  std::string was, now;  // "not set" where it is not
 };
 
 /// What differs, in the order of the list of fields: told when a run is resumed.

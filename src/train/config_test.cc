@@ -31,8 +31,11 @@ std::string refusal(std::string_view toml, std::vector<std::string> overrides = 
 }
 
 TEST(Settings, ReadsTomlAndOverrides) {
-  const std::vector<std::string> overrides = {"--train.steps=400", "optimizer.kind=muon", "--optimizer.lr=2e-3",
-                                              "--train.recompute=true", "--model.n_routed_experts=8"};
+  const std::vector<std::string> overrides = {"--train.steps=400",
+                                              "optimizer.kind=muon",
+                                              "--optimizer.lr=2e-3",
+                                              "--train.recompute=true",
+                                              "--model.n_routed_experts=8"};
   const auto s = parse_settings(kGood, "run.toml", overrides);
   ASSERT_TRUE(s) << s.error().message;
   EXPECT_EQ(s->train.steps, 400);
@@ -43,25 +46,35 @@ TEST(Settings, ReadsTomlAndOverrides) {
   EXPECT_TRUE(s->train.recompute);
   EXPECT_EQ(optimizer_of(*s).kind, OptimizerSettings::Kind::kMuon);
   EXPECT_EQ(schedule_of(*s).decay_steps, 80);
-  EXPECT_EQ(model_overrides(s->model).dump(),
-            R"({"hidden_size":256,"q_lora_rank":null,"n_routed_experts":8,"rope_scaling":{"type":"yarn","factor":4.0}})");
+  EXPECT_EQ(
+      model_overrides(s->model).dump(),
+      R"({"hidden_size":256,"q_lora_rank":null,"n_routed_experts":8,"rope_scaling":{"type":"yarn","factor":4.0}})");
   EXPECT_EQ(settings_json(*s)["train"]["steps"], 400);
 }
 
 TEST(Settings, PrintsWhatItReadsBack) {
-  const auto s = parse_settings(kGood, "run.toml", std::vector<std::string>{"--checkpoint.dir=a \"b\"\\\n\x7f", "--optimizer.eps=1e-20"});
+  const auto s = parse_settings(
+      kGood,
+      "run.toml",
+      std::vector<std::string>{"--checkpoint.dir=a \"b\"\\\n\x7f", "--optimizer.eps=1e-20"});
   ASSERT_TRUE(s);
   const std::string printed = print_settings(*s);
   const auto again = parse_settings(printed, "printed");
   ASSERT_TRUE(again) << again.error().message << "\n" << printed;
   EXPECT_TRUE(changed_settings(*s, *again).empty());
   EXPECT_EQ(settings_json(*s), settings_json(*again));
-  EXPECT_NE(printed.find("# updates of the weights (a whole number, 1 to 1000000000; steps; default 1000)\nsteps = 300\n"), std::string::npos)
+  EXPECT_NE(printed.find("# updates of the weights (a whole number, 1 to 1000000000; steps; "
+                         "default 1000)\nsteps = 300\n"),
+            std::string::npos)
       << printed;
 }
 
 TEST(Settings, ListsWhatChanged) {
-  const auto a = parse_settings(kGood, "a"), b = parse_settings(kGood, "b", std::vector<std::string>{"--train.steps=500", "--model.vocab_size=4096"});
+  const auto a = parse_settings(kGood, "a"),
+             b = parse_settings(
+                 kGood,
+                 "b",
+                 std::vector<std::string>{"--train.steps=500", "--model.vocab_size=4096"});
   const auto changes = changed_settings(*a, *b);
   ASSERT_EQ(changes.size(), 2u);
   EXPECT_EQ(changes[0].key, "model.vocab_size");
@@ -71,42 +84,69 @@ TEST(Settings, ListsWhatChanged) {
 }
 
 TEST(Settings, RefusesWithFileLineKeyAndWhatIsAllowed) {
-  EXPECT_EQ(refusal("[train]\n\nsteps = -3\n"), "run.toml:3: train.steps is -3; it must be a whole number, 1 to 1000000000");
-  EXPECT_EQ(refusal("[train]\nsteps = 1.5\n"), "run.toml:2: train.steps is a number with a fraction; it must be a whole number, 1 to 1000000000");
-  EXPECT_EQ(refusal("[train]\nsteps = \"many\"\n"), "run.toml:2: train.steps is text; it must be a whole number, 1 to 1000000000");
-  EXPECT_EQ(refusal("[optimizer]\nlr = nan\n"), "run.toml:2: optimizer.lr is nan; it must be a number, above 0, at most 10");
-  EXPECT_EQ(refusal("[optimizer]\nlr = -inf\n"), "run.toml:2: optimizer.lr is -inf; it must be a number, above 0, at most 10");
-  EXPECT_EQ(refusal("[train]\ncompute = \"fp8\"\n"), "run.toml:2: train.compute is \"fp8\"; it must be one of \"bf16\", \"f32\"");
-  EXPECT_EQ(refusal("[train]\nrecompute = 1\n"), "run.toml:2: train.recompute is a whole number; it must be true or false");
-  EXPECT_EQ(refusal("[train]\nsteps = [1]\n"), "run.toml:2: train.steps is an array; it must be a whole number, 1 to 1000000000");
-  EXPECT_EQ(refusal("[train]\nsteps = 1979-05-27\n"), "run.toml:2: train.steps is a date or time; it must be a whole number, 1 to 1000000000");
-  EXPECT_EQ(refusal("train = 4\n"), "run.toml:1: train is a whole number; it must be a section, [train]");
-  EXPECT_NE(refusal("[train]\nsteps = 99999999999999999999\n").find("run.toml:2:"), std::string::npos);
+  EXPECT_EQ(refusal("[train]\n\nsteps = -3\n"),
+            "run.toml:3: train.steps is -3; it must be a whole number, 1 to 1000000000");
+  EXPECT_EQ(refusal("[train]\nsteps = 1.5\n"),
+            "run.toml:2: train.steps is a number with a fraction; it must be a whole number, 1 to "
+            "1000000000");
+  EXPECT_EQ(refusal("[train]\nsteps = \"many\"\n"),
+            "run.toml:2: train.steps is text; it must be a whole number, 1 to 1000000000");
+  EXPECT_EQ(refusal("[optimizer]\nlr = nan\n"),
+            "run.toml:2: optimizer.lr is nan; it must be a number, above 0, at most 10");
+  EXPECT_EQ(refusal("[optimizer]\nlr = -inf\n"),
+            "run.toml:2: optimizer.lr is -inf; it must be a number, above 0, at most 10");
+  EXPECT_EQ(refusal("[train]\ncompute = \"fp8\"\n"),
+            "run.toml:2: train.compute is \"fp8\"; it must be one of \"bf16\", \"f32\"");
+  EXPECT_EQ(refusal("[train]\nrecompute = 1\n"),
+            "run.toml:2: train.recompute is a whole number; it must be true or false");
+  EXPECT_EQ(refusal("[train]\nsteps = [1]\n"),
+            "run.toml:2: train.steps is an array; it must be a whole number, 1 to 1000000000");
+  EXPECT_EQ(
+      refusal("[train]\nsteps = 1979-05-27\n"),
+      "run.toml:2: train.steps is a date or time; it must be a whole number, 1 to 1000000000");
+  EXPECT_EQ(refusal("train = 4\n"),
+            "run.toml:1: train is a whole number; it must be a section, [train]");
+  EXPECT_NE(refusal("[train]\nsteps = 99999999999999999999\n").find("run.toml:2:"),
+            std::string::npos);
   EXPECT_NE(refusal("[train]\nsteps = 1\nsteps = 2\n").find("run.toml:3:"), std::string::npos);
   EXPECT_NE(refusal("[train\n").find("run.toml:1:"), std::string::npos);
   EXPECT_NE(refusal("[train]\nx = \"\xff\"\n").find("run.toml:"), std::string::npos);
 }
 
 TEST(Settings, SuggestsTheNearestKey) {
-  EXPECT_EQ(refusal("[train]\nstesp = 3\n"), "run.toml:2: unknown setting train.stesp; did you mean train.steps?");
-  EXPECT_EQ(refusal("[schedule]\nsteps = 3\n"), "run.toml:2: unknown setting schedule.steps; did you mean train.steps?");
-  EXPECT_EQ(refusal("[trian]\nsteps = 3\n"), "run.toml:1: unknown setting trian; did you mean train?");
-  EXPECT_EQ(refusal("[model]\nhiden_size = 3\n"), "run.toml:2: unknown setting model.hiden_size; did you mean model.hidden_size?");
-  EXPECT_EQ(refusal("[train]\nwarp_drive = 3\n"), "run.toml:2: unknown setting train.warp_drive; `ferry train --print-config` lists all");
-  EXPECT_EQ(refusal("", {"--train.stps=3"}), "command line: unknown setting train.stps; did you mean train.steps?");
-  EXPECT_EQ(refusal("", {"--train.steps=3x"}), "command line: train.steps is \"3x\"; it must be a whole number, 1 to 1000000000");
-  EXPECT_EQ(refusal("", {"--optimizer.lr=nan"}), "command line: optimizer.lr is nan; it must be a number, above 0, at most 10");
-  EXPECT_EQ(refusal("", {"--train.steps"}), "command line: \"train.steps\": settings are given as --section.key=value");
+  EXPECT_EQ(refusal("[train]\nstesp = 3\n"),
+            "run.toml:2: unknown setting train.stesp; did you mean train.steps?");
+  EXPECT_EQ(refusal("[schedule]\nsteps = 3\n"),
+            "run.toml:2: unknown setting schedule.steps; did you mean train.steps?");
+  EXPECT_EQ(refusal("[trian]\nsteps = 3\n"),
+            "run.toml:1: unknown setting trian; did you mean train?");
+  EXPECT_EQ(refusal("[model]\nhiden_size = 3\n"),
+            "run.toml:2: unknown setting model.hiden_size; did you mean model.hidden_size?");
+  EXPECT_EQ(refusal("[train]\nwarp_drive = 3\n"),
+            "run.toml:2: unknown setting train.warp_drive; `ferry train --print-config` lists all");
+  EXPECT_EQ(refusal("", {"--train.stps=3"}),
+            "command line: unknown setting train.stps; did you mean train.steps?");
+  EXPECT_EQ(refusal("", {"--train.steps=3x"}),
+            "command line: train.steps is \"3x\"; it must be a whole number, 1 to 1000000000");
+  EXPECT_EQ(refusal("", {"--optimizer.lr=nan"}),
+            "command line: optimizer.lr is nan; it must be a number, above 0, at most 10");
+  EXPECT_EQ(refusal("", {"--train.steps"}),
+            "command line: \"train.steps\": settings are given as --section.key=value");
 }
 
 TEST(Settings, ChecksThemTogether) {
   const auto with = [](std::vector<std::string> o) { return refusal(kGood, std::move(o)); };
   EXPECT_NE(with({"--model.init=x"}).find("exclude each other"), std::string::npos);
-  EXPECT_NE(with({"--model.init=x", "--model.preset="}).find("model.hidden_size is given"), std::string::npos);
+  EXPECT_NE(with({"--model.init=x", "--model.preset="}).find("model.hidden_size is given"),
+            std::string::npos);
   EXPECT_NE(with({"--data.dir="}).find("data.dir is not set"), std::string::npos);
-  EXPECT_NE(with({"--data.sequence_length=1000"}).find("multiple of data.sequence_length, 1000"), std::string::npos);
-  EXPECT_NE(with({"--train.tokens_per_step=5000"}).find("multiple of train.micro_batch_tokens, 4096"), std::string::npos);
-  EXPECT_NE(with({"--schedule.warmup_steps=290"}).find("decay_steps is 60, between 0 and the 10"), std::string::npos);
+  EXPECT_NE(with({"--data.sequence_length=1000"}).find("multiple of data.sequence_length, 1000"),
+            std::string::npos);
+  EXPECT_NE(
+      with({"--train.tokens_per_step=5000"}).find("multiple of train.micro_batch_tokens, 4096"),
+      std::string::npos);
+  EXPECT_NE(with({"--schedule.warmup_steps=290"}).find("decay_steps is 60, between 0 and the 10"),
+            std::string::npos);
   EXPECT_NE(refusal("[data]\ndir = \"x\"\n").find("no model"), std::string::npos);
   EXPECT_NE(refusal("[model.rope_scaling]\nfactor = 2\n").find("has no type"), std::string::npos);
 }

@@ -10,17 +10,19 @@ namespace ferry {
 
 struct CurveOptions {
   std::string title = "Training loss";
-  std::string subtitle;      // "10.2 M parameters, 12 M tokens"
+  std::string subtitle;  // "10.2 M parameters, 12 M tokens"
   int width = 960;
   int height = 540;
-  int64_t steps = 0;         // of the whole run, for the axis; 0: as far as the records go
+  int64_t steps = 0;  // of the whole run, for the axis; 0: as far as the records go
 };
 
-/// Training loss of each step (thin), the same smoothed (thick), and held-out loss (dots), in nats per
-/// token over steps. Pure: the same records give the same bytes. At most as many points as pixels.
+/// Training loss of each step (thin), the same smoothed (thick), and held-out loss (dots), in nats
+/// per token over steps. Pure: the same records give the same bytes. At most as many points as
+/// pixels.
 std::string loss_curve_svg(const Metrics& metrics, const CurveOptions& options);
 
-/// Marks for an axis from `low` to `high`: multiples of 1, 2 or 5 times a power of ten, about `count`.
+/// Marks for an axis from `low` to `high`: multiples of 1, 2 or 5 times a power of ten, about
+/// `count`.
 std::vector<double> axis_ticks(double low, double high, int count);
 
 }  // namespace ferry

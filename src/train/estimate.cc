@@ -9,24 +9,35 @@
 
 namespace ferry {
 
-Estimate estimate(const models::CausalLm& model, const Settings& s, uint64_t optimizer_bytes,
-                  uint64_t checkpoint_bytes, double peak_flops_per_s) {
+Estimate estimate(const models::CausalLm& model,
+                  const Settings& s,
+                  uint64_t optimizer_bytes,
+                  uint64_t checkpoint_bytes,
+                  double peak_flops_per_s) {
   Estimate e;
   e.parameters_total = model.parameters_total();
   e.parameters_active = model.parameters_active();
-  const auto form = s.train.mla_form == "absorbed" ? models::MlaForm::kAbsorbed : models::MlaForm::kExpanded;
+  const auto form =
+      s.train.mla_form == "absorbed" ? models::MlaForm::kAbsorbed : models::MlaForm::kExpanded;
   const double passes = s.train.recompute ? 4 : 3;
   // Documents are shorter than sequences; half a sequence is the mean context if they fill it.
-  e.flops_per_step = passes * model.flops_per_token(static_cast<double>(s.data.sequence_length) / 2, form) *
+  e.flops_per_step = passes *
+                     model.flops_per_token(static_cast<double>(s.data.sequence_length) / 2, form) *
                      static_cast<double>(s.train.tokens_per_step);
   e.flops_total = e.flops_per_step * static_cast<double>(s.train.steps);
   const double parameters = static_cast<double>(e.parameters_total);
-  const int64_t micro_batches = std::max<int64_t>(1, s.train.tokens_per_step / s.train.micro_batch_tokens);
-  const double gradients = micro_batches == 1 ? 1 : static_cast<double>(std::bit_width(static_cast<uint64_t>(micro_batches - 1))) + 0.2;
+  const int64_t micro_batches =
+      std::max<int64_t>(1, s.train.tokens_per_step / s.train.micro_batch_tokens);
+  const double gradients =
+      micro_batches == 1
+          ? 1
+          : static_cast<double>(std::bit_width(static_cast<uint64_t>(micro_batches - 1))) + 0.2;
   e.memory_bytes = 4 * parameters * (1 + gradients) + static_cast<double>(optimizer_bytes) +
-                   model.activation_bytes_per_token(s.train.recompute) * static_cast<double>(s.train.micro_batch_tokens) +
+                   model.activation_bytes_per_token(s.train.recompute) *
+                       static_cast<double>(s.train.micro_batch_tokens) +
                    (256 << 20);  // scratch of kernels, the program itself
-  const double kept = static_cast<double>(s.checkpoint.keep_last + (s.checkpoint.keep_best ? 1 : 0) + 1);
+  const double kept =
+      static_cast<double>(s.checkpoint.keep_last + (s.checkpoint.keep_best ? 1 : 0) + 1);
   e.disk_bytes = kept * static_cast<double>(checkpoint_bytes);
   e.peak_flops_per_s = peak_flops_per_s;
   e.seconds = e.flops_total / (peak_flops_per_s * kEfficiencyAssumed);
@@ -35,7 +46,8 @@ Estimate estimate(const models::CausalLm& model, const Settings& s, uint64_t opt
 
 double measure_peak(Device& device, DType compute) {
   constexpr int64_t n = 1536;
-  const Tensor a = Tensor::zeros({n, n}, compute, device), b = Tensor::zeros({n, n}, compute, device);
+  const Tensor a = Tensor::zeros({n, n}, compute, device),
+               b = Tensor::zeros({n, n}, compute, device);
   const Clock& clock = system_clock();
   double best = 0;
   const double begin = clock.monotonic_s();
@@ -48,16 +60,27 @@ double measure_peak(Device& device, DType compute) {
   return best;
 }
 
-Result<void> check_fits(const Estimate& e, const Settings& s, uint64_t memory_available, uint64_t disk_free) {
+Result<void> check_fits(const Estimate& e,
+                        const Settings& s,
+                        uint64_t memory_available,
+                        uint64_t disk_free) {
   if (e.memory_bytes > static_cast<double>(memory_available))
     return fail(Code::kExhausted,
-                "memory: the run needs about {}, {} are free; lower train.micro_batch_tokens ({}), set train.recompute, "
-                "or choose a smaller model", format_bytes(e.memory_bytes), format_bytes(static_cast<double>(memory_available)),
+                "memory: the run needs about {}, {} are free; lower train.micro_batch_tokens ({}), "
+                "set train.recompute, "
+                "or choose a smaller model",
+                format_bytes(e.memory_bytes),
+                format_bytes(static_cast<double>(memory_available)),
                 s.train.micro_batch_tokens);
   if (e.disk_bytes > static_cast<double>(disk_free))
-    return fail(Code::kExhausted, "{}: the checkpoints need about {}, {} are free; free space, lower checkpoint.keep_last ({}) or "
-                "choose another checkpoint.dir", s.checkpoint.dir, format_bytes(e.disk_bytes),
-                format_bytes(static_cast<double>(disk_free)), s.checkpoint.keep_last);
+    return fail(Code::kExhausted,
+                "{}: the checkpoints need about {}, {} are free; free space, lower "
+                "checkpoint.keep_last ({}) or "
+                "choose another checkpoint.dir",
+                s.checkpoint.dir,
+                format_bytes(e.disk_bytes),
+                format_bytes(static_cast<double>(disk_free)),
+                s.checkpoint.keep_last);
   return {};
 }
 
@@ -69,9 +92,15 @@ std::string describe(const Estimate& e, const Settings& s) {
       "memory     about {}\n"
       "disk       about {} for checkpoints\n"
       "time       about {} at {:.0f} % of the {} GFLOP/s that a matrix product reaches here",
-      format_count(static_cast<double>(e.parameters_total)) + " ", format_count(static_cast<double>(e.parameters_active)) + " ",
-      format_count(tokens) + " ", s.train.steps, format_count(e.flops_total), format_bytes(e.memory_bytes),
-      format_bytes(e.disk_bytes), format_duration(e.seconds), 100 * kEfficiencyAssumed,
+      format_count(static_cast<double>(e.parameters_total)) + " ",
+      format_count(static_cast<double>(e.parameters_active)) + " ",
+      format_count(tokens) + " ",
+      s.train.steps,
+      format_count(e.flops_total),
+      format_bytes(e.memory_bytes),
+      format_bytes(e.disk_bytes),
+      format_duration(e.seconds),
+      100 * kEfficiencyAssumed,
       static_cast<int64_t>(e.peak_flops_per_s / 1e9));
 }
 

@@ -11,26 +11,33 @@ namespace ferry {
 
 struct Estimate {
   int64_t parameters_total = 0, parameters_active = 0;
-  double flops_per_step = 0;     // forward and backward
+  double flops_per_step = 0;  // forward and backward
   double flops_total = 0;
-  double memory_bytes = 0;       // weights, optimizer, gradients, activations
-  double disk_bytes = 0;         // all checkpoints that are kept, and one being written
-  double peak_flops_per_s = 0;   // of a large matrix product, measured now
-  double seconds = 0;            // at the efficiency assumed
+  double memory_bytes = 0;      // weights, optimizer, gradients, activations
+  double disk_bytes = 0;        // all checkpoints that are kept, and one being written
+  double peak_flops_per_s = 0;  // of a large matrix product, measured now
+  double seconds = 0;           // at the efficiency assumed
 };
 
-constexpr double kEfficiencyAssumed = 0.45;  // of the measured matrix-product rate; told with the time
+constexpr double kEfficiencyAssumed =
+    0.45;  // of the measured matrix-product rate; told with the time
 
 /// optimizer_bytes: of its state; checkpoint_bytes: of one checkpoint.
-Estimate estimate(const models::CausalLm& model, const Settings& settings, uint64_t optimizer_bytes,
-                  uint64_t checkpoint_bytes, double peak_flops_per_s);
+Estimate estimate(const models::CausalLm& model,
+                  const Settings& settings,
+                  uint64_t optimizer_bytes,
+                  uint64_t checkpoint_bytes,
+                  double peak_flops_per_s);
 
 /// Rate of a large matrix product in the compute type on the model's device, operations per second:
 /// the best of a few runs that together take about half a second.
 double measure_peak(Device& device, DType compute);
 
 /// Errors: kExhausted if memory or disk is too small, with both numbers and what to change.
-Result<void> check_fits(const Estimate& e, const Settings& settings, uint64_t memory_available, uint64_t disk_free);
+Result<void> check_fits(const Estimate& e,
+                        const Settings& settings,
+                        uint64_t memory_available,
+                        uint64_t disk_free);
 
 /// The estimate in words, several lines.
 std::string describe(const Estimate& e, const Settings& settings);

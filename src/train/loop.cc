@@ -19,7 +19,7 @@
 namespace ferry {
 namespace {
 
-constexpr int kRefusedInARowMax = 20;   // then the run has diverged: going on only burns the machine
+constexpr int kRefusedInARowMax = 20;  // then the run has diverged: going on only burns the machine
 
 struct HeldOutLoss {
   double nats_per_token = 0, bits_per_byte = 0;
@@ -27,7 +27,8 @@ struct HeldOutLoss {
 
 class Run {
  public:
-  Run(const Settings& settings, const TrainOptions& options) : settings_(settings), options_(options) {}
+  Run(const Settings& settings, const TrainOptions& options)
+      : settings_(settings), options_(options) {}
 
   Result<TrainResult> go() {
     TRY(prepare());
@@ -48,7 +49,10 @@ class Run {
   Result<void> save();
   TrainResult result() const;
   bool stopping() const { return options_.stop != nullptr && options_.stop->load(); }
-  void say(const std::string& text) { std::fprintf(options_.out, "%s\n", text.c_str()); std::fflush(options_.out); }
+  void say(const std::string& text) {
+    std::fprintf(options_.out, "%s\n", text.c_str());
+    std::fflush(options_.out);
+  }
 
   const Settings& settings_;
   const TrainOptions& options_;
@@ -68,7 +72,7 @@ class Run {
   Estimate estimate_;
   std::optional<HeldOutLoss> held_out_loss_;
   int64_t saved_step_ = -1;
-  int64_t own_steps_ = 0;        // of this process
+  int64_t own_steps_ = 0;  // of this process
   double own_seconds_ = 0;
   double last_loss_ = 0;
   int refused_in_a_row_ = 0;
@@ -79,28 +83,40 @@ Result<void> Run::prepare() {
   TRY_ASSIGN(device_, open_device(settings_.train.device));
   TRY_ASSIGN(lock_, FolderLock::acquire(settings_.checkpoint.dir));
   TRY_ASSIGN(dataset_, data::Dataset::open(settings_.data.dir, data::Dataset::Verify::kAll));
-  TRY_ASSIGN(loader_, data::Loader::create(dataset_, {.sequence_length = static_cast<int32_t>(settings_.data.sequence_length),
-                                                      .tokens_per_step = settings_.train.tokens_per_step,
-                                                      .seed = static_cast<uint64_t>(settings_.train.seed)}));
-  TRY_ASSIGN(held_out_, data::HeldOut::create(dataset_, static_cast<int32_t>(settings_.data.sequence_length),
-                                              settings_.train.micro_batch_tokens));
+  TRY_ASSIGN(
+      loader_,
+      data::Loader::create(dataset_,
+                           {.sequence_length = static_cast<int32_t>(settings_.data.sequence_length),
+                            .tokens_per_step = settings_.train.tokens_per_step,
+                            .seed = static_cast<uint64_t>(settings_.train.seed)}));
+  TRY_ASSIGN(held_out_,
+             data::HeldOut::create(dataset_,
+                                   static_cast<int32_t>(settings_.data.sequence_length),
+                                   settings_.train.micro_batch_tokens));
   schedule_ = schedule_of(settings_);
   TRY(resume_or_begin());
   TRY(announce());
   const int64_t micro = settings_.train.micro_batch_tokens / settings_.data.sequence_length;
-  step_.emplace(*model_, *optimizer_,
-                StepSettings{.mla_form = settings_.train.mla_form == "absorbed" ? models::MlaForm::kAbsorbed : models::MlaForm::kExpanded,
-                             .recompute = settings_.train.recompute,
-                             .mtp_weight = settings_.train.mtp_weight,
-                             .balance_alpha = settings_.train.balance_alpha,
-                             .bias_update_speed = settings_.train.bias_update_speed,
-                             .clip = settings_.train.clip,
-                             .micro_batch_sequences = micro});
-  TRY_ASSIGN(metrics_, MetricsLog::open(settings_.checkpoint.dir, state_.step, settings_.log.tensorboard, clock_));
-  progress_.emplace(ProgressSettings{.steps = settings_.train.steps, .every = settings_.log.every,
-                                     .terminal = Progress::is_terminal(options_.out),
-                                     .colour = Progress::wants_colour(options_.out, settings_.log.colour)},
-                    options_.out);
+  step_.emplace(
+      *model_,
+      *optimizer_,
+      StepSettings{.mla_form = settings_.train.mla_form == "absorbed" ? models::MlaForm::kAbsorbed
+                                                                      : models::MlaForm::kExpanded,
+                   .recompute = settings_.train.recompute,
+                   .mtp_weight = settings_.train.mtp_weight,
+                   .balance_alpha = settings_.train.balance_alpha,
+                   .bias_update_speed = settings_.train.bias_update_speed,
+                   .clip = settings_.train.clip,
+                   .micro_batch_sequences = micro});
+  TRY_ASSIGN(
+      metrics_,
+      MetricsLog::open(settings_.checkpoint.dir, state_.step, settings_.log.tensorboard, clock_));
+  progress_.emplace(
+      ProgressSettings{.steps = settings_.train.steps,
+                       .every = settings_.log.every,
+                       .terminal = Progress::is_terminal(options_.out),
+                       .colour = Progress::wants_colour(options_.out, settings_.log.colour)},
+      options_.out);
   return {};
 }
 
@@ -108,8 +124,11 @@ Result<void> Run::resume_or_begin() {
   TRY_ASSIGN(const CheckpointList list, list_checkpoints(settings_.checkpoint.dir));
   for (const std::string& why : list.ignored) say("ignored    " + why);
   if (!options_.resume && !list.complete.empty())
-    return fail(Code::kInvalidInput, "{}: holds a run that got to step {}; go on with it by --resume, or choose another checkpoint.dir",
-                settings_.checkpoint.dir, list.complete.back().step);
+    return fail(Code::kInvalidInput,
+                "{}: holds a run that got to step {}; go on with it by --resume, or choose another "
+                "checkpoint.dir",
+                settings_.checkpoint.dir,
+                list.complete.back().step);
   std::string config;
   if (list.complete.empty()) {
     if (options_.resume) say("resume     no checkpoint yet: from the beginning");
@@ -130,21 +149,33 @@ Result<void> Run::resume_or_begin() {
       say(fmt::format("changed    {}: {} -> {}", c.key, c.was, c.now));
   }
   if (settings_.data.sequence_length > model_->max_positions())
-    return fail(Code::kInvalidInput, "data.sequence_length {}: the model has {} positions (max_position_embeddings)",
-                settings_.data.sequence_length, model_->max_positions());
+    return fail(Code::kInvalidInput,
+                "data.sequence_length {}: the model has {} positions (max_position_embeddings)",
+                settings_.data.sequence_length,
+                model_->max_positions());
   return {};
 }
 
 Result<void> Run::announce() {
-  estimate_ = estimate(*model_, settings_, optimizer_->state_bytes(), checkpoint_bytes(*model_, *optimizer_, *dataset_, settings_),
+  estimate_ = estimate(*model_,
+                       settings_,
+                       optimizer_->state_bytes(),
+                       checkpoint_bytes(*model_, *optimizer_, *dataset_, settings_),
                        measure_peak(*device_, model_->compute()));
   say(describe(estimate_, settings_));
-  say(fmt::format("data       {} tokens in {} documents, {} of text", format_count(static_cast<double>(dataset_->train().tokens())),
-                  dataset_->train().size(), format_bytes(static_cast<double>(dataset_->train().bytes()))));
-  say(fmt::format("device     {}, {}, compute {}", device_->describe(), processor_name(), settings_.train.compute));
-  // The weights and the optimizer's state are allocated by now; only what is still to come must fit.
+  say(fmt::format("data       {} tokens in {} documents, {} of text",
+                  format_count(static_cast<double>(dataset_->train().tokens())),
+                  dataset_->train().size(),
+                  format_bytes(static_cast<double>(dataset_->train().bytes()))));
+  say(fmt::format("device     {}, {}, compute {}",
+                  device_->describe(),
+                  processor_name(),
+                  settings_.train.compute));
+  // The weights and the optimizer's state are allocated by now; only what is still to come must
+  // fit.
   Estimate rest = estimate_;
-  rest.memory_bytes -= 4.0 * static_cast<double>(estimate_.parameters_total) + static_cast<double>(optimizer_->state_bytes());
+  rest.memory_bytes -= 4.0 * static_cast<double>(estimate_.parameters_total) +
+                       static_cast<double>(optimizer_->state_bytes());
   TRY_ASSIGN(const uint64_t disk, free_disk_bytes(settings_.checkpoint.dir));
   return check_fits(rest, settings_, memory_available_bytes(), disk);
 }
@@ -181,9 +212,11 @@ Result<void> Run::one_step() {
   record.step = state_.step;
   record.unix_ms = clock_.unix_ms();
   record.tokens = state_.step * settings_.train.tokens_per_step;
-  record.bits_per_byte = g.loss * static_cast<double>(g.tokens) / std::log(2.0) / static_cast<double>(std::max<int64_t>(1, g.label_bytes));
+  record.bits_per_byte = g.loss * static_cast<double>(g.tokens) / std::log(2.0) /
+                         static_cast<double>(std::max<int64_t>(1, g.label_bytes));
   if (model_->has_mtp() && settings_.train.mtp_weight > 0) record.mtp_loss = g.mtp_loss;
-  if (settings_.train.balance_alpha > 0 && model_->experts() > 0) record.balance_loss = g.balance_loss;
+  if (settings_.train.balance_alpha > 0 && model_->experts() > 0)
+    record.balance_loss = g.balance_loss;
   record.seconds = clock_.monotonic_s() - begin;
   record.tokens_per_s = static_cast<double>(g.tokens) / record.seconds;
   record.mfu = estimate_.flops_per_step / record.seconds / estimate_.peak_flops_per_s;
@@ -200,10 +233,15 @@ Result<void> Run::one_step() {
     return {};
   }
   ++state_.refused;
-  progress_->note(fmt::format("step {}: update refused: {}; the weights stay as they were", state_.step, *record.skipped));
+  progress_->note(fmt::format(
+      "step {}: update refused: {}; the weights stay as they were", state_.step, *record.skipped));
   if (++refused_in_a_row_ < kRefusedInARowMax) return {};
-  return fail(Code::kVerdict, "{} updates in a row were refused; the last checkpoint is in {}. Lower optimizer.lr or raise "
-              "schedule.warmup_steps and go on with --resume", refused_in_a_row_, settings_.checkpoint.dir);
+  return fail(
+      Code::kVerdict,
+      "{} updates in a row were refused; the last checkpoint is in {}. Lower optimizer.lr or raise "
+      "schedule.warmup_steps and go on with --resume",
+      refused_in_a_row_,
+      settings_.checkpoint.dir);
 }
 
 /// Why the update must not be made, if so.
@@ -211,9 +249,13 @@ std::optional<std::string> Run::refusal(const StepGradients& g, const StepRecord
   if (!g.finite) return fmt::format("not finite (loss {}, gradient norm {})", g.loss, g.norm);
   const TrainSettings& t = settings_.train;
   if (t.skip_loss_z > 0 && record.loss_z && *record.loss_z > t.skip_loss_z)
-    return fmt::format("loss {:.4f} is {:.1f} standard deviations above the last ones", g.loss, *record.loss_z);
-  if (t.skip_gradient_z > 0 && record.gradient_norm_z && *record.gradient_norm_z > t.skip_gradient_z)
-    return fmt::format("gradient norm {:.4f} is {:.1f} standard deviations above the last ones", g.norm, *record.gradient_norm_z);
+    return fmt::format(
+        "loss {:.4f} is {:.1f} standard deviations above the last ones", g.loss, *record.loss_z);
+  if (t.skip_gradient_z > 0 && record.gradient_norm_z &&
+      *record.gradient_norm_z > t.skip_gradient_z)
+    return fmt::format("gradient norm {:.4f} is {:.1f} standard deviations above the last ones",
+                       g.norm,
+                       *record.gradient_norm_z);
   return std::nullopt;
 }
 
@@ -222,22 +264,29 @@ Result<void> Run::evaluate() {
   if (held_out_->batches() == 0) return {};
   double nats = 0;
   int64_t tokens = 0, bytes = 0;
-  for (int64_t b = 0; b < held_out_->batches() && tokens < settings_.train.evaluate_tokens && !stopping(); ++b) {
+  for (int64_t b = 0;
+       b < held_out_->batches() && tokens < settings_.train.evaluate_tokens && !stopping();
+       ++b) {
     const data::Batch batch = held_out_->batch(b);
     const Shape shape = {static_cast<int64_t>(batch.tokens.size())};
     models::TokenBatch t;
     t.tokens = Tensor::from_i32(batch.tokens, shape, *device_);
     t.labels = Tensor::from_i32(batch.labels, shape, *device_);
     t.segments = ops::Segments::packed(batch.segment_lengths, *device_);
-    for (const float l : model_->losses(t, {}, {}).token_losses.to_f32()) nats += static_cast<double>(l);
+    for (const float l : model_->losses(t, {}, {}).token_losses.to_f32())
+      nats += static_cast<double>(l);
     tokens += shape[0];
     bytes += batch.label_bytes;
     if (options_.beat) options_.beat(state_.step);
   }
   if (stopping() || tokens == 0) return {};
-  held_out_loss_ = HeldOutLoss{nats / static_cast<double>(tokens), nats / std::log(2.0) / static_cast<double>(std::max<int64_t>(1, bytes))};
+  held_out_loss_ =
+      HeldOutLoss{nats / static_cast<double>(tokens),
+                  nats / std::log(2.0) / static_cast<double>(std::max<int64_t>(1, bytes))};
   state_.held_out_loss = held_out_loss_->nats_per_token;
-  const HeldOutRecord record{.step = state_.step, .unix_ms = clock_.unix_ms(), .loss = held_out_loss_->nats_per_token,
+  const HeldOutRecord record{.step = state_.step,
+                             .unix_ms = clock_.unix_ms(),
+                             .loss = held_out_loss_->nats_per_token,
                              .bits_per_byte = held_out_loss_->bits_per_byte};
   TRY(metrics_->write(record));
   progress_->held_out(record);
@@ -247,27 +296,37 @@ Result<void> Run::evaluate() {
 Result<void> Run::save() {
   const double begin = clock_.monotonic_s();
   TRY_ASSIGN(const SaveReport report,
-             save_checkpoint(settings_.checkpoint.dir, state_.step, model_contents(*model_, *dataset_, settings_),
+             save_checkpoint(settings_.checkpoint.dir,
+                             state_.step,
+                             model_contents(*model_, *dataset_, settings_),
                              state_contents(*model_, *optimizer_, state_, *dataset_, settings_)));
   saved_step_ = state_.step;
-  progress_->note(fmt::format("saved      {} ({}, {})", report.path, format_bytes(static_cast<double>(report.bytes)),
+  progress_->note(fmt::format("saved      {} ({}, {})",
+                              report.path,
+                              format_bytes(static_cast<double>(report.bytes)),
                               format_duration(clock_.monotonic_s() - begin)));
   for (const std::string& w : report.warnings) progress_->note("warning    " + w);
-  TRY(prune_checkpoints(settings_.checkpoint.dir, {.keep_last = static_cast<int>(settings_.checkpoint.keep_last),
-                                                   .keep_best = settings_.checkpoint.keep_best ? 1 : 0}));
+  TRY(prune_checkpoints(settings_.checkpoint.dir,
+                        {.keep_last = static_cast<int>(settings_.checkpoint.keep_last),
+                         .keep_best = settings_.checkpoint.keep_best ? 1 : 0}));
   if (!settings_.log.curve) return {};
-  const CurveOptions curve{.title = "Training loss",
-                           .subtitle = fmt::format("{} parameters, {} tokens", format_count(static_cast<double>(estimate_.parameters_total)),
-                                                   format_count(static_cast<double>(state_.step * settings_.train.tokens_per_step))),
-                           .steps = settings_.train.steps};
-  return write_file_atomic(join_path(settings_.checkpoint.dir, "curve.svg"), loss_curve_svg(metrics_->metrics(), curve));
+  const CurveOptions curve{
+      .title = "Training loss",
+      .subtitle = fmt::format(
+          "{} parameters, {} tokens",
+          format_count(static_cast<double>(estimate_.parameters_total)),
+          format_count(static_cast<double>(state_.step * settings_.train.tokens_per_step))),
+      .steps = settings_.train.steps};
+  return write_file_atomic(join_path(settings_.checkpoint.dir, "curve.svg"),
+                           loss_curve_svg(metrics_->metrics(), curve));
 }
 
 TrainResult Run::result() const {
   TrainResult r;
   r.stopped = state_.step < settings_.train.steps;
   r.step = state_.step;
-  r.model_dir = checkpoint_path(settings_.checkpoint.dir, saved_step_ >= 0 ? saved_step_ : state_.step);
+  r.model_dir =
+      checkpoint_path(settings_.checkpoint.dir, saved_step_ >= 0 ? saved_step_ : state_.step);
   r.loss = last_loss_;
   if (held_out_loss_) r.held_out_bits_per_byte = held_out_loss_->bits_per_byte;
   if (own_seconds_ > 0) {
@@ -281,6 +340,8 @@ TrainResult Run::result() const {
 
 }  // namespace
 
-Result<TrainResult> train(const Settings& settings, const TrainOptions& options) { return Run(settings, options).go(); }
+Result<TrainResult> train(const Settings& settings, const TrainOptions& options) {
+  return Run(settings, options).go();
+}
 
 }  // namespace ferry

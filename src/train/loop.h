@@ -1,4 +1,5 @@
-// The training loop: what one worker process does from its first step, or its last checkpoint, to the end.
+// The training loop: what one worker process does from its first step, or its last checkpoint, to
+// the end.
 #pragma once
 
 #include <atomic>
@@ -13,25 +14,25 @@
 namespace ferry {
 
 struct TrainOptions {
-  bool resume = false;                         // go on from the newest checkpoint of checkpoint.dir
-  const std::atomic<bool>* stop = nullptr;     // set: save and leave after the step under way
-  std::function<void(int64_t)> beat;           // called with the steps done, at least once a step
+  bool resume = false;                      // go on from the newest checkpoint of checkpoint.dir
+  const std::atomic<bool>* stop = nullptr;  // set: save and leave after the step under way
+  std::function<void(int64_t)> beat;        // called with the steps done, at least once a step
   std::FILE* out = stdout;
 };
 
 struct TrainResult {
-  bool stopped = false;         // by `stop`, before the last step
+  bool stopped = false;  // by `stop`, before the last step
   int64_t step = 0;
-  std::string model_dir;        // of the last checkpoint
-  double loss = 0;              // of the last step
+  std::string model_dir;  // of the last checkpoint
+  double loss = 0;        // of the last step
   std::optional<double> held_out_bits_per_byte;
-  double tokens_per_s = 0;      // over this process's steps, evaluation and saving left out
+  double tokens_per_s = 0;  // over this process's steps, evaluation and saving left out
   std::optional<double> mfu;
-  double seconds = 0;           // of training steps, over all parts of the run
+  double seconds = 0;  // of training steps, over all parts of the run
 };
 
-/// Errors: kInvalidInput, kNotFound, kCorrupt: settings, data, checkpoint; kExhausted: memory, disk;
-/// kVerdict: the loss stayed not finite. Throws DeviceError.
+/// Errors: kInvalidInput, kNotFound, kCorrupt: settings, data, checkpoint; kExhausted: memory,
+/// disk; kVerdict: the loss stayed not finite. Throws DeviceError.
 Result<TrainResult> train(const Settings& settings, const TrainOptions& options);
 
 }  // namespace ferry

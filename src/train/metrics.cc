@@ -41,9 +41,13 @@ void visit_fields(Record& r, Visit&& v) {
 struct WriteJson {
   Json& out;
   template <typename T>
-  void operator()(const char* name, const T& v) { out[name] = v; }
+  void operator()(const char* name, const T& v) {
+    out[name] = v;
+  }
   template <typename T>
-  void operator()(const char* name, const std::optional<T>& v) { if (v) out[name] = *v; }
+  void operator()(const char* name, const std::optional<T>& v) {
+    if (v) out[name] = *v;
+  }
 };
 
 struct ReadJson {
@@ -52,19 +56,26 @@ struct ReadJson {
 
   void operator()(const char* name, int64_t& v) {
     const auto it = in.find(name);
-    if (it == in.end() || !it->is_number_integer()) problem = fmt::format("\"{}\" is not a whole number", name);
-    else v = it->get<int64_t>();
+    if (it == in.end() || !it->is_number_integer())
+      problem = fmt::format("\"{}\" is not a whole number", name);
+    else
+      v = it->get<int64_t>();
   }
   void operator()(const char* name, double& v) {
     const auto it = in.find(name);
-    if (it != in.end() && it->is_number()) v = it->get<double>();
-    else if (it != in.end() && it->is_null()) v = std::numeric_limits<double>::quiet_NaN();
-    else problem = fmt::format("\"{}\" is not a number", name);
+    if (it != in.end() && it->is_number())
+      v = it->get<double>();
+    else if (it != in.end() && it->is_null())
+      v = std::numeric_limits<double>::quiet_NaN();
+    else
+      problem = fmt::format("\"{}\" is not a number", name);
   }
   void operator()(const char* name, std::string& v) {
     const auto it = in.find(name);
-    if (it == in.end() || !it->is_string()) problem = fmt::format("\"{}\" is not text", name);
-    else v = it->get<std::string>();
+    if (it == in.end() || !it->is_string())
+      problem = fmt::format("\"{}\" is not text", name);
+    else
+      v = it->get<std::string>();
   }
   template <typename T>
   void operator()(const char* name, std::optional<T>& v) {
@@ -78,8 +89,12 @@ struct CollectScalars {
   std::vector<std::pair<std::string, float>> out = {};
   void operator()(const char*, int64_t) {}
   void operator()(const char*, const std::optional<std::string>&) {}
-  void operator()(const char* name, double v) { out.emplace_back(prefix + name, static_cast<float>(v)); }
-  void operator()(const char* name, const std::optional<double>& v) { if (v) (*this)(name, *v); }
+  void operator()(const char* name, double v) {
+    out.emplace_back(prefix + name, static_cast<float>(v));
+  }
+  void operator()(const char* name, const std::optional<double>& v) {
+    if (v) (*this)(name, *v);
+  }
 };
 
 template <typename Record>
@@ -95,18 +110,23 @@ std::string tensorboard_record(const char* prefix, const Record& record) {
   visit_fields(record, scalars);
   std::vector<tensorboard::Scalar> list;
   for (const auto& [tag, value] : scalars.out) list.push_back({tag, value});
-  return tensorboard::framed(tensorboard::scalars_event(static_cast<double>(record.unix_ms) / 1000, record.step, list));
+  return tensorboard::framed(
+      tensorboard::scalars_event(static_cast<double>(record.unix_ms) / 1000, record.step, list));
 }
 
 Result<Record> parse_line(std::string_view line, const std::string& path, size_t number) {
   const Json j = Json::parse(line, nullptr, false);
   if (!j.is_object()) return fail(Code::kCorrupt, "{}:{}: not a JSON object", path, number);
-  const std::string kind = j.contains("kind") && j["kind"].is_string() ? j["kind"].get<std::string>() : "";
+  const std::string kind =
+      j.contains("kind") && j["kind"].is_string() ? j["kind"].get<std::string>() : "";
   ReadJson read{j};
   Record record;
-  if (kind == "step") visit_fields(std::get<StepRecord>(record), read);
-  else if (kind == "held_out") visit_fields(record.emplace<HeldOutRecord>(), read);
-  else read.problem = "\"kind\" is neither \"step\" nor \"held_out\"";
+  if (kind == "step")
+    visit_fields(std::get<StepRecord>(record), read);
+  else if (kind == "held_out")
+    visit_fields(record.emplace<HeldOutRecord>(), read);
+  else
+    read.problem = "\"kind\" is neither \"step\" nor \"held_out\"";
   if (!read.problem.empty()) return fail(Code::kCorrupt, "{}:{}: {}", path, number, read.problem);
   return record;
 }
@@ -143,7 +163,10 @@ Result<Metrics> read_metrics(const std::string& path) {
   return metrics;
 }
 
-Result<MetricsLog> MetricsLog::open(const std::string& folder, int64_t resumed_step, bool with_tensorboard, const Clock& clock) {
+Result<MetricsLog> MetricsLog::open(const std::string& folder,
+                                    int64_t resumed_step,
+                                    bool with_tensorboard,
+                                    const Clock& clock) {
   TRY(make_folders(folder));
   const std::string path = join_path(folder, "metrics.jsonl");
   TRY_ASSIGN(const std::string before, read_if_there(path));
@@ -152,11 +175,13 @@ Result<MetricsLog> MetricsLog::open(const std::string& folder, int64_t resumed_s
   size_t number = 0;
   for (const std::string_view line : whole_lines(before)) {
     TRY_ASSIGN(const Record record, parse_line(line, path, ++number));
-    std::visit([&](const auto& r) {
-      if (r.step > resumed_step) return;
-      append(kept, r);
-      text.append(line) += '\n';
-    }, record);
+    std::visit(
+        [&](const auto& r) {
+          if (r.step > resumed_step) return;
+          append(kept, r);
+          text.append(line) += '\n';
+        },
+        record);
   }
   if (text != before) TRY(write_file_atomic(path, text));
   TRY_ASSIGN(FileWriter lines, FileWriter::append(path));
@@ -172,8 +197,9 @@ Result<MetricsLog> MetricsLog::open(const std::string& folder, int64_t resumed_s
     } while (path_exists(name));
     TRY_ASSIGN(events, FileWriter::create(name));
     const double now = static_cast<double>(clock.unix_ms()) / 1000;
-    TRY(events->write(tensorboard::framed(tensorboard::version_event(now)) +
-                      tensorboard::framed(tensorboard::session_start_event(now, resumed_step + 1))));
+    TRY(events->write(
+        tensorboard::framed(tensorboard::version_event(now)) +
+        tensorboard::framed(tensorboard::session_start_event(now, resumed_step + 1))));
   }
   MetricsLog log(std::move(lines), std::move(events));
   log.metrics_ = std::move(kept);

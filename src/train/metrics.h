@@ -15,21 +15,22 @@
 
 namespace ferry {
 
-/// After update `step` (from 1). A number that is not finite is written as null and read back as NaN.
+/// After update `step` (from 1). A number that is not finite is written as null and read back as
+/// NaN.
 struct StepRecord {
   int64_t step = 0;
   int64_t unix_ms = 0;
-  int64_t tokens = 0;              // trained on so far
-  double loss = 0;                 // main, nats per token
-  double bits_per_byte = 0;        // of the original text
+  int64_t tokens = 0;        // trained on so far
+  double loss = 0;           // main, nats per token
+  double bits_per_byte = 0;  // of the original text
   std::optional<double> mtp_loss, balance_loss;
-  double gradient_norm = 0;        // before clipping
+  double gradient_norm = 0;  // before clipping
   std::optional<double> loss_z, gradient_norm_z;
   double lr = 0;
-  double seconds = 0;              // that the step took
+  double seconds = 0;  // that the step took
   double tokens_per_s = 0;
-  std::optional<double> mfu;       // of the measured peak
-  std::optional<std::string> skipped;   // why the update was refused
+  std::optional<double> mfu;           // of the measured peak
+  std::optional<std::string> skipped;  // why the update was refused
 };
 
 /// Of the weights after `step`, on text that is not trained on.
@@ -41,26 +42,30 @@ struct HeldOutRecord {
 };
 
 struct Metrics {
-  std::vector<StepRecord> steps;         // ascending
-  std::vector<HeldOutRecord> held_out;   // ascending
+  std::vector<StepRecord> steps;        // ascending
+  std::vector<HeldOutRecord> held_out;  // ascending
 };
 
 /// One line, without the newline.
 std::string to_json_line(const StepRecord& record);
 std::string to_json_line(const HeldOutRecord& record);
 
-/// Reads metrics.jsonl. A last line without its newline was cut off by a crash and is left out; a file
-/// that is not there gives no records. Errors: kCorrupt with the line, kUnavailable.
+/// Reads metrics.jsonl. A last line without its newline was cut off by a crash and is left out; a
+/// file that is not there gives no records. Errors: kCorrupt with the line, kUnavailable.
 Result<Metrics> read_metrics(const std::string& path);
 
-/// Appends to FOLDER/metrics.jsonl and, if asked for, an event file in FOLDER/tensorboard. Each record
-/// reaches the system before write() returns, so that a crash loses at most the one being written.
+/// Appends to FOLDER/metrics.jsonl and, if asked for, an event file in FOLDER/tensorboard. Each
+/// record reaches the system before write() returns, so that a crash loses at most the one being
+/// written.
 class MetricsLog {
  public:
-  /// Opens for a run that goes on after `resumed_step` (0: from the start): records of later steps, of a
-  /// part of the run that did not survive, are removed. A new event file is begun, which tells
+  /// Opens for a run that goes on after `resumed_step` (0: from the start): records of later steps,
+  /// of a part of the run that did not survive, are removed. A new event file is begun, which tells
   /// TensorBoard to forget the later steps of older ones.
-  static Result<MetricsLog> open(const std::string& folder, int64_t resumed_step, bool tensorboard, const Clock& clock);
+  static Result<MetricsLog> open(const std::string& folder,
+                                 int64_t resumed_step,
+                                 bool tensorboard,
+                                 const Clock& clock);
 
   Result<void> write(const StepRecord& record);
   Result<void> write(const HeldOutRecord& record);
@@ -69,7 +74,8 @@ class MetricsLog {
   const Metrics& metrics() const { return metrics_; }
 
  private:
-  MetricsLog(FileWriter lines, std::optional<FileWriter> events) : lines_(std::move(lines)), events_(std::move(events)) {}
+  MetricsLog(FileWriter lines, std::optional<FileWriter> events)
+      : lines_(std::move(lines)), events_(std::move(events)) {}
 
   FileWriter lines_;
   std::optional<FileWriter> events_;
@@ -90,8 +96,9 @@ struct Scalar {
 };
 
 /// Serialised tensorflow.Event messages.
-std::string version_event(double wall_time_s);                                   // the first of a file
-std::string session_start_event(double wall_time_s, int64_t first_step);         // forget steps >= first_step
+std::string version_event(double wall_time_s);  // the first of a file
+std::string session_start_event(double wall_time_s,
+                                int64_t first_step);  // forget steps >= first_step
 std::string scalars_event(double wall_time_s, int64_t step, const std::vector<Scalar>& scalars);
 
 }  // namespace tensorboard

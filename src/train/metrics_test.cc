@@ -22,27 +22,43 @@ class FixedClock final : public Clock {
 };
 
 StepRecord record(int64_t step) {
-  return {.step = step, .unix_ms = 1700000000000 + step, .tokens = 100 * step, .loss = 9.0 / static_cast<double>(step),
-          .bits_per_byte = 2, .mtp_loss = 4.5, .gradient_norm = 0.7, .loss_z = -0.25, .lr = 1e-3, .seconds = 0.5,
-          .tokens_per_s = 200, .mfu = 0.4};
+  return {.step = step,
+          .unix_ms = 1700000000000 + step,
+          .tokens = 100 * step,
+          .loss = 9.0 / static_cast<double>(step),
+          .bits_per_byte = 2,
+          .mtp_loss = 4.5,
+          .gradient_norm = 0.7,
+          .loss_z = -0.25,
+          .lr = 1e-3,
+          .seconds = 0.5,
+          .tokens_per_s = 200,
+          .mfu = 0.4};
 }
-HeldOutRecord held_out(int64_t step) { return {.step = step, .unix_ms = 1, .loss = 8.0 / static_cast<double>(step), .bits_per_byte = 1.5}; }
+HeldOutRecord held_out(int64_t step) {
+  return {
+      .step = step, .unix_ms = 1, .loss = 8.0 / static_cast<double>(step), .bits_per_byte = 1.5};
+}
 
 std::string unhex(std::string_view hex) {
   std::string out;
-  for (size_t i = 0; i < hex.size(); i += 2) out += static_cast<char>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16));
+  for (size_t i = 0; i < hex.size(); i += 2)
+    out += static_cast<char>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16));
   return out;
 }
 
 // The bytes are those of the Python package tensorboard 2.21.0: RecordWriter over event_pb2.Event.
 TEST(TensorBoard, WritesTheBytesThatTensorBoardWrites) {
   EXPECT_EQ(tensorboard::masked_crc32c("123456789"), 0xc78ab0e5u);
-  EXPECT_EQ(tensorboard::framed(tensorboard::version_event(1700000000.25)),
-            unhex("1800000000000000a37f4b220900001040fc54d9411a0d627261696e2e4576656e743a32338d2fe9"));
+  EXPECT_EQ(
+      tensorboard::framed(tensorboard::version_event(1700000000.25)),
+      unhex("1800000000000000a37f4b220900001040fc54d9411a0d627261696e2e4576656e743a32338d2fe9"));
   EXPECT_EQ(tensorboard::framed(tensorboard::session_start_event(1700000000.25, 301)),
             unhex("100000000000000095fbfe180900001040fc54d94110ad023a020801cb79b93b"));
-  EXPECT_EQ(tensorboard::framed(tensorboard::scalars_event(1700000000.25, 301, {{"train/loss", 3.5f}, {"train/lr", 0.001f}})),
-            unhex("3200000000000000241956ec0900001040fc54d94110ad022a240a110a0a747261696e2f6c6f73731500006040"
+  EXPECT_EQ(tensorboard::framed(tensorboard::scalars_event(
+                1700000000.25, 301, {{"train/loss", 3.5f}, {"train/lr", 0.001f}})),
+            unhex("3200000000000000241956ec0900001040fc54d94110ad022a240a110a0a747261696e2f6c6f7373"
+                  "1500006040"
                   "0a0f0a08747261696e2f6c72156f12833a9147402b"));
 }
 
@@ -103,14 +119,20 @@ TEST_F(MetricsFolder, RecordsComeBackAsTheyWere) {
   EXPECT_EQ(back->steps[0].balance_loss, std::nullopt);
   EXPECT_TRUE(back->steps[0].skipped->starts_with("the gradient is \"not\" finite"));
   EXPECT_EQ(to_json_line(back->held_out[0]), to_json_line(held_out(3)));
-  EXPECT_EQ(to_json_line(record(2)),
-            R"({"kind":"step","step":2,"unix_ms":1700000000002,"tokens":200,"loss":4.5,"bits_per_byte":2.0,"mtp_loss":4.5,)"
-            R"("gradient_norm":0.7,"loss_z":-0.25,"lr":0.001,"seconds":0.5,"tokens_per_s":200.0,"mfu":0.4})");
+  EXPECT_EQ(
+      to_json_line(record(2)),
+      R"({"kind":"step","step":2,"unix_ms":1700000000002,"tokens":200,"loss":4.5,"bits_per_byte":2.0,"mtp_loss":4.5,)"
+      R"("gradient_norm":0.7,"loss_z":-0.25,"lr":0.001,"seconds":0.5,"tokens_per_s":200.0,"mfu":0.4})");
 }
 
 TEST_F(MetricsFolder, DamageIsNamedByLine) {
   ASSERT_TRUE(make_folders(folder_));
-  for (const char* bad : {"{}", "[1]", "nonsense", R"({"kind":"step","step":"x"})", R"({"kind":"step","step":1})", "{\"kind\":7}"}) {
+  for (const char* bad : {"{}",
+                          "[1]",
+                          "nonsense",
+                          R"({"kind":"step","step":"x"})",
+                          R"({"kind":"step","step":1})",
+                          "{\"kind\":7}"}) {
     ASSERT_TRUE(write_file_atomic(path_, to_json_line(record(1)) + "\n" + bad + "\n"));
     const auto r = read_metrics(path_);
     ASSERT_FALSE(r) << bad;
@@ -130,7 +152,8 @@ TEST_F(MetricsFolder, NoSpaceIsReported) {
   EXPECT_EQ(r.error().code, Code::kExhausted);
 }
 
-// ---- The progress line ------------------------------------------------------------------------------
+// ---- The progress line
+// ------------------------------------------------------------------------------
 
 TEST(ProgressLine, SaysAll) {
   StepRecord r = record(41);
@@ -139,14 +162,19 @@ TEST(ProgressLine, SaysAll) {
   r.gradient_norm_z = -1.14;
   r.tokens_per_s = 12345;
   EXPECT_EQ(progress_line(r, 0.5, {.steps = 1000}),
-            "  41/1000   4%  loss 3.2146 (+0.3σ)  2.000 bits/byte  |g| 0.700 (-1.1σ)  lr 1.00e-03  12.3 k tok/s  MFU 40%  "
+            "  41/1000   4%  loss 3.2146 (+0.3σ)  2.000 bits/byte  |g| 0.700 (-1.1σ)  lr 1.00e-03  "
+            "12.3 k tok/s  MFU 40%  "
             "ETA 8 min 00 s");
   r.skipped = "the loss is not finite";
-  EXPECT_TRUE(progress_line(r, 0, {.steps = 41}).ends_with("update refused: the loss is not finite"));
+  EXPECT_TRUE(
+      progress_line(r, 0, {.steps = 41}).ends_with("update refused: the loss is not finite"));
   r.gradient_norm_z = 4.5;
-  EXPECT_NE(progress_line(r, 0, {.steps = 41, .colour = true}).find("\x1b[31m (+4.5σ)"), std::string::npos);
+  EXPECT_NE(progress_line(r, 0, {.steps = 41, .colour = true}).find("\x1b[31m (+4.5σ)"),
+            std::string::npos);
   const HeldOutRecord before = held_out(1), now = held_out(2);
-  EXPECT_EQ(held_out_line(now, &before, {}), "held-out after step 2: loss 4.0000, 1.5000 bits per byte (best so far; before 1.5000 after step 1)");
+  EXPECT_EQ(held_out_line(now, &before, {}),
+            "held-out after step 2: loss 4.0000, 1.5000 bits per byte (best so far; before 1.5000 "
+            "after step 1)");
 }
 
 std::string shown(const ProgressSettings& settings) {
@@ -170,18 +198,21 @@ TEST(Progress, OneLineOnATerminalALineEverySoOftenElsewhere) {
   EXPECT_EQ(plain.find('\r'), std::string::npos);
   EXPECT_EQ(plain.find('\x1b'), std::string::npos);
   const std::string live = shown({.steps = 25, .every = 10, .terminal = true});
-  EXPECT_EQ(std::count(live.begin(), live.end(), '\n'), 2);    // the note, the end
+  EXPECT_EQ(std::count(live.begin(), live.end(), '\n'), 2);  // the note, the end
   EXPECT_EQ(std::count(live.begin(), live.end(), '\r'), 26);
   EXPECT_TRUE(live.ends_with(progress_line(record(25), 0.5, {.steps = 25}) + "\n"));
 }
 
-// ---- The curve --------------------------------------------------------------------------------------
+// ---- The curve
+// --------------------------------------------------------------------------------------
 
 TEST(Curve, TicksAreRoundAndFew) {
-  EXPECT_EQ(axis_ticks(0, 1000, 8), (std::vector<double>{0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000}));
+  EXPECT_EQ(axis_ticks(0, 1000, 8),
+            (std::vector<double>{0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000}));
   EXPECT_EQ(axis_ticks(2.9, 4.1, 3), (std::vector<double>{3, 3.5, 4}));
   EXPECT_EQ(axis_ticks(3, 3, 5), (std::vector<double>{3}));
-  for (double high = 1e-6; high < 1e12; high *= 1.7) EXPECT_LE(axis_ticks(0, high, 8).size(), 12u) << high;
+  for (double high = 1e-6; high < 1e12; high *= 1.7)
+    EXPECT_LE(axis_ticks(0, high, 8).size(), 12u) << high;
 }
 
 TEST(Curve, IsAFunctionOfTheRecordsAndOfBoundedSize) {

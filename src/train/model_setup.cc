@@ -18,14 +18,16 @@ struct Preset {
 
 // small: the demo's model, about 10 M parameters. medium: about 100 M, for measuring speed.
 constexpr Preset kPresets[] = {
-    {"small", R"({"model_type": "deepseek_v3", "hidden_size": 256, "num_hidden_layers": 5, "first_k_dense_replace": 1,
+    {"small",
+     R"({"model_type": "deepseek_v3", "hidden_size": 256, "num_hidden_layers": 5, "first_k_dense_replace": 1,
       "intermediate_size": 704, "moe_intermediate_size": 128, "n_routed_experts": 16, "n_shared_experts": 1,
       "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
       "norm_topk_prob": true, "routed_scaling_factor": 1.0, "num_attention_heads": 4, "q_lora_rank": null,
       "kv_lora_rank": 96, "qk_nope_head_dim": 48, "qk_rope_head_dim": 16, "v_head_dim": 64, "rms_norm_eps": 1e-6,
       "rope_theta": 10000.0, "max_position_embeddings": 2048, "num_nextn_predict_layers": 1,
       "initializer_range": 0.02, "tie_word_embeddings": false})"},
-    {"medium", R"({"model_type": "deepseek_v3", "hidden_size": 768, "num_hidden_layers": 12, "first_k_dense_replace": 1,
+    {"medium",
+     R"({"model_type": "deepseek_v3", "hidden_size": 768, "num_hidden_layers": 12, "first_k_dense_replace": 1,
       "intermediate_size": 2048, "moe_intermediate_size": 96, "n_routed_experts": 32, "n_shared_experts": 2,
       "num_experts_per_tok": 4, "n_group": 1, "topk_group": 1, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
       "norm_topk_prob": true, "routed_scaling_factor": 1.0, "num_attention_heads": 12, "q_lora_rank": 384,
@@ -36,8 +38,10 @@ constexpr Preset kPresets[] = {
 
 Result<Json> base_config(const ModelSettings& settings) {
   std::string path, text;
-  if (!settings.init.empty()) path = join_path(settings.init, kConfigName);
-  else if (!settings.config.empty()) path = settings.config;
+  if (!settings.init.empty())
+    path = join_path(settings.init, kConfigName);
+  else if (!settings.config.empty())
+    path = settings.config;
   if (!path.empty()) {
     TRY_ASSIGN(text, read_file(path, 1 << 20));
     TRY_ASSIGN(const nlohmann::json json, parse_json(text, path));
@@ -47,7 +51,10 @@ Result<Json> base_config(const ModelSettings& settings) {
   for (const Preset& p : kPresets)
     if (settings.preset == p.name) return Json::parse(p.config);
   if (settings.preset.empty()) return Json{{"model_type", "deepseek_v3"}};
-  return fail(Code::kInvalidInput, "model.preset \"{}\": there is none of this name; use {}", settings.preset, preset_names());
+  return fail(Code::kInvalidInput,
+              "model.preset \"{}\": there is none of this name; use {}",
+              settings.preset,
+              preset_names());
 }
 
 }  // namespace
@@ -62,9 +69,14 @@ Result<std::string> resolve_config(const ModelSettings& settings, const data::Ma
   TRY_ASSIGN(Json json, base_config(settings));
   const Json overrides = model_overrides(settings);
   for (const auto& [name, value] : overrides.items()) {
-    if (!settings.init.empty() && json.contains(name) && json.at(name) != value && name != "max_position_embeddings")
-      return fail(Code::kInvalidInput, "model.{}: {} is {} in {}; a model that goes on from a directory keeps its shape",
-                  name, value.dump(), json.at(name).dump(), settings.init);
+    if (!settings.init.empty() && json.contains(name) && json.at(name) != value &&
+        name != "max_position_embeddings")
+      return fail(Code::kInvalidInput,
+                  "model.{}: {} is {} in {}; a model that goes on from a directory keeps its shape",
+                  name,
+                  value.dump(),
+                  json.at(name).dump(),
+                  settings.init);
     json[name] = value;
   }
   if (settings.init.empty()) {
@@ -75,15 +87,21 @@ Result<std::string> resolve_config(const ModelSettings& settings, const data::Ma
   }
   const Json& vocab = json["vocab_size"];
   if (vocab.is_number_integer() && vocab.get<int64_t>() < data.vocab_size)
-    return fail(Code::kInvalidInput, "vocab_size {}: the data's tokenizer has {} tokens", vocab.dump(), data.vocab_size);
+    return fail(Code::kInvalidInput,
+                "vocab_size {}: the data's tokenizer has {} tokens",
+                vocab.dump(),
+                data.vocab_size);
   return json.dump(2);
 }
 
-Result<std::unique_ptr<models::CausalLm>> make_training_model(const Settings& settings, const std::string& config_json,
+Result<std::unique_ptr<models::CausalLm>> make_training_model(const Settings& settings,
+                                                              const std::string& config_json,
                                                               Device& device) {
   const DType compute = settings.train.compute == "f32" ? DType::kF32 : DType::kBF16;
-  const std::string path = settings.model.init.empty() ? "[model]" : join_path(settings.model.init, kConfigName);
-  TRY_ASSIGN(std::unique_ptr<models::CausalLm> model, models::make_model(config_json, path, device, compute, DType::kF32));
+  const std::string path =
+      settings.model.init.empty() ? "[model]" : join_path(settings.model.init, kConfigName);
+  TRY_ASSIGN(std::unique_ptr<models::CausalLm> model,
+             models::make_model(config_json, path, device, compute, DType::kF32));
   if (settings.model.init.empty()) {
     models::initialise(*model, static_cast<uint64_t>(settings.train.seed));
   } else {

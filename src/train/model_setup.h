@@ -1,4 +1,5 @@
-// From settings to a model: preset, config.json or model directory, with the run's own values on top.
+// From settings to a model: preset, config.json or model directory, with the run's own values on
+// top.
 #pragma once
 
 #include <memory>
@@ -10,12 +11,14 @@
 
 namespace ferry {
 
-/// config.json of the run: the preset's, file's or directory's fields, then those of [model], then the
-/// tokenizer's vocabulary and special tokens. Errors: kInvalidInput, kNotFound.
+/// config.json of the run: the preset's, file's or directory's fields, then those of [model], then
+/// the tokenizer's vocabulary and special tokens. Errors: kInvalidInput, kNotFound.
 Result<std::string> resolve_config(const ModelSettings& settings, const data::Manifest& data);
 
-/// The model of the run on its device, weights in f32: drawn from the seed, or read from model.init.
-Result<std::unique_ptr<models::CausalLm>> make_training_model(const Settings& settings, const std::string& config_json,
+/// The model of the run on its device, weights in f32: drawn from the seed, or read from
+/// model.init.
+Result<std::unique_ptr<models::CausalLm>> make_training_model(const Settings& settings,
+                                                              const std::string& config_json,
                                                               Device& device);
 
 /// Names of the built-in presets.

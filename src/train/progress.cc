@@ -31,22 +31,39 @@ std::string progress_line(const StepRecord& r, double seconds_per_step, const Pr
   const int width = static_cast<int>(std::to_string(s.steps).size());
   const int64_t percent = s.steps > 0 ? 100 * r.step / s.steps : 100;
   std::string line = painted(fmt::format("{:>{}}/{}", r.step, width, s.steps), kBold, s.colour);
-  line += fmt::format(" {:>3}%  loss {:.4f}{}  {:.3f} bits/byte  |g| {:.3f}{}  lr {:.2e}  {} tok/s", percent, r.loss,
-                      sigma(r.loss_z, s.colour), r.bits_per_byte, r.gradient_norm, sigma(r.gradient_norm_z, s.colour), r.lr,
+  line += fmt::format(" {:>3}%  loss {:.4f}{}  {:.3f} bits/byte  |g| {:.3f}{}  lr {:.2e}  {} tok/s",
+                      percent,
+                      r.loss,
+                      sigma(r.loss_z, s.colour),
+                      r.bits_per_byte,
+                      r.gradient_norm,
+                      sigma(r.gradient_norm_z, s.colour),
+                      r.lr,
                       format_count(r.tokens_per_s));
   if (r.mfu) line += fmt::format("  MFU {:.0f}%", 100 * *r.mfu);
   if (seconds_per_step > 0 && r.step < s.steps)
-    line += fmt::format("  ETA {}", format_duration(seconds_per_step * static_cast<double>(s.steps - r.step)));
+    line += fmt::format("  ETA {}",
+                        format_duration(seconds_per_step * static_cast<double>(s.steps - r.step)));
   if (r.skipped) line += painted(fmt::format("  update refused: {}", *r.skipped), kRed, s.colour);
   return line;
 }
 
-std::string held_out_line(const HeldOutRecord& r, const HeldOutRecord* best, const ProgressSettings& s) {
-  std::string line = painted(fmt::format("held-out after step {}: loss {:.4f}, {:.4f} bits per byte", r.step, r.loss, r.bits_per_byte),
-                             kGreen, s.colour);
+std::string held_out_line(const HeldOutRecord& r,
+                          const HeldOutRecord* best,
+                          const ProgressSettings& s) {
+  std::string line =
+      painted(fmt::format("held-out after step {}: loss {:.4f}, {:.4f} bits per byte",
+                          r.step,
+                          r.loss,
+                          r.bits_per_byte),
+              kGreen,
+              s.colour);
   if (best != nullptr)
-    line += best->loss > r.loss ? fmt::format(" (best so far; before {:.4f} after step {})", best->bits_per_byte, best->step)
-                                : fmt::format(" (best {:.4f} after step {})", best->bits_per_byte, best->step);
+    line +=
+        best->loss > r.loss
+            ? fmt::format(
+                  " (best so far; before {:.4f} after step {})", best->bits_per_byte, best->step)
+            : fmt::format(" (best {:.4f} after step {})", best->bits_per_byte, best->step);
   return line;
 }
 
@@ -55,7 +72,9 @@ void Progress::step(const StepRecord& r) {
   if (seconds_.size() == kRemembered) seconds_.erase(seconds_.begin());
   seconds_.push_back(r.seconds);
   std::vector<double> sorted(seconds_);
-  std::nth_element(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2), sorted.end());
+  std::nth_element(sorted.begin(),
+                   sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2),
+                   sorted.end());
   const std::string line = progress_line(r, sorted[sorted.size() / 2], settings_);
   if (settings_.terminal && !r.skipped) {
     live_ = line;
@@ -75,8 +94,10 @@ void Progress::held_out(const HeldOutRecord& r) {
 }
 
 void Progress::note(const std::string& text) {
-  if (settings_.terminal) fmt::print(out_, "\r\x1b[K{}\n{}", text, live_);
-  else fmt::print(out_, "{}\n", text);
+  if (settings_.terminal)
+    fmt::print(out_, "\r\x1b[K{}\n{}", text, live_);
+  else
+    fmt::print(out_, "{}\n", text);
   std::fflush(out_);
 }
 

@@ -1,4 +1,5 @@
-// What a person sees while a run trains: one live line on a terminal, a line every so often elsewhere.
+// What a person sees while a run trains: one live line on a terminal, a line every so often
+// elsewhere.
 #pragma once
 
 #include <cstdint>
@@ -10,19 +11,23 @@
 namespace ferry {
 
 struct ProgressSettings {
-  int64_t steps = 1;         // of the whole run
-  int64_t every = 10;        // off a terminal: a line every so many steps, the first and the last too
-  bool terminal = false;     // the line is rewritten in place
+  int64_t steps = 1;      // of the whole run
+  int64_t every = 10;     // off a terminal: a line every so many steps, the first and the last too
+  bool terminal = false;  // the line is rewritten in place
   bool colour = false;
 };
 
 /// "  412/1000 41%  loss 3.214 (+0.3σ)  1.61 bits/byte  |g| 0.83 (-1.1σ)  lr 9.8e-04  12.3 k tok/s
 /// MFU 41%  ETA 4 min 05 s". Pure. seconds_per_step: for the ETA; 0 leaves it out.
-std::string progress_line(const StepRecord& record, double seconds_per_step, const ProgressSettings& settings);
-std::string held_out_line(const HeldOutRecord& record, const HeldOutRecord* best_before, const ProgressSettings& settings);
+std::string progress_line(const StepRecord& record,
+                          double seconds_per_step,
+                          const ProgressSettings& settings);
+std::string held_out_line(const HeldOutRecord& record,
+                          const HeldOutRecord* best_before,
+                          const ProgressSettings& settings);
 
-/// Writes the lines. The ETA is from the median of the last steps, so that an evaluation or a checkpoint does
-/// not shake it. Owner: the training loop.
+/// Writes the lines. The ETA is from the median of the last steps, so that an evaluation or a
+/// checkpoint does not shake it. Owner: the training loop.
 class Progress {
  public:
   Progress(const ProgressSettings& settings, std::FILE* out) : settings_(settings), out_(out) {}
@@ -44,8 +49,8 @@ class Progress {
  private:
   ProgressSettings settings_;
   std::FILE* out_;
-  std::string live_;                   // the line that is on the screen now
-  std::vector<double> seconds_;        // of the last steps
+  std::string live_;             // the line that is on the screen now
+  std::vector<double> seconds_;  // of the last steps
   std::optional<HeldOutRecord> best_;
   bool first_ = true;
 };

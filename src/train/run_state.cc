@@ -35,10 +35,13 @@ Result<T> field(const Json& json, const char* name, const std::string& path) {
 
 }  // namespace
 
-ModelContents model_contents(models::CausalLm& model, const data::Dataset& dataset, const Settings& settings) {
+ModelContents model_contents(models::CausalLm& model,
+                             const data::Dataset& dataset,
+                             const Settings& settings) {
   ModelContents c;
   const bool f32 = settings.checkpoint.weights == "f32";
-  c.tensors = stored_weights(model.weights(), model.weight_aliases(), f32 ? DType::kF32 : DType::kBF16);
+  c.tensors =
+      stored_weights(model.weights(), model.weight_aliases(), f32 ? DType::kF32 : DType::kBF16);
   c.texts["config.json"] = model.config_json(f32 ? "float32" : "bfloat16");
   const data::Manifest& m = dataset.manifest();
   Result<std::string> tokenizer = read_file(dataset.tokenizer_path());
@@ -47,14 +50,24 @@ ModelContents model_contents(models::CausalLm& model, const data::Dataset& datas
                                           {"bos_token", token_text(dataset, m.bos)},
                                           {"eos_token", token_text(dataset, m.eos)},
                                           {"model_max_length", model.max_positions()},
-                                          {"clean_up_tokenization_spaces", false}}.dump(2) + "\n";
-  c.texts["generation_config.json"] = Json{{"bos_token_id", m.bos}, {"eos_token_id", m.eos}, {"do_sample", true},
-                                           {"temperature", 0.7}, {"top_p", 0.95}}.dump(2) + "\n";
+                                          {"clean_up_tokenization_spaces", false}}
+                                         .dump(2) +
+                                     "\n";
+  c.texts["generation_config.json"] = Json{{"bos_token_id", m.bos},
+                                           {"eos_token_id", m.eos},
+                                           {"do_sample", true},
+                                           {"temperature", 0.7},
+                                           {"top_p", 0.95}}
+                                          .dump(2) +
+                                      "\n";
   return c;
 }
 
-TrainingStateContents state_contents(models::CausalLm& model, const Optimizer& optimizer, const RunState& state,
-                                     const data::Dataset& dataset, const Settings& settings) {
+TrainingStateContents state_contents(models::CausalLm& model,
+                                     const Optimizer& optimizer,
+                                     const RunState& state,
+                                     const data::Dataset& dataset,
+                                     const Settings& settings) {
   Json document;
   document["step"] = state.step;
   document["numerics"] = kNumerics;
@@ -69,13 +82,18 @@ TrainingStateContents state_contents(models::CausalLm& model, const Optimizer& o
   TrainingStateContents c;
   c.document = document.dump(1);
   c.parts.emplace_back();
-  optimizer.for_each_state([&](const std::string& name, const Tensor& t) { c.parts[0].push_back(StatePiece::whole(name, t)); });
+  optimizer.for_each_state([&](const std::string& name, const Tensor& t) {
+    c.parts[0].push_back(StatePiece::whole(name, t));
+  });
   if (stores_masters(settings))
-    for (const Weight* w : model.weights()) c.parts[0].push_back(StatePiece::whole("master." + w->name, w->value));
+    for (const Weight* w : model.weights())
+      c.parts[0].push_back(StatePiece::whole("master." + w->name, w->value));
   return c;
 }
 
-uint64_t checkpoint_bytes(models::CausalLm& model, const Optimizer& optimizer, const data::Dataset& dataset,
+uint64_t checkpoint_bytes(models::CausalLm& model,
+                          const Optimizer& optimizer,
+                          const data::Dataset& dataset,
                           const Settings& settings) {
   return bytes_needed(model_contents(model, dataset, settings)) +
          bytes_needed(state_contents(model, optimizer, {}, dataset, settings));
@@ -86,18 +104,30 @@ Result<std::string> checkpoint_config(const CheckpointInfo& checkpoint) {
   return dir.config_json();
 }
 
-Result<Resumed> restore(const CheckpointInfo& checkpoint, models::CausalLm& model, Optimizer& optimizer,
+Result<Resumed> restore(const CheckpointInfo& checkpoint,
+                        models::CausalLm& model,
+                        Optimizer& optimizer,
                         const data::Dataset& dataset) {
   const std::string path = join_path(checkpoint.path, kStateDocument);
   TRY_ASSIGN(TrainingStateReader reader, TrainingStateReader::open(checkpoint.path));
   TRY_ASSIGN(const Json document, parse_document(reader.document(), path));
   TRY_ASSIGN(const int numerics, field<int>(document, "numerics", path));
   if (numerics != kNumerics)
-    return fail(Code::kInvalidInput, "{}: numerics {}, this version of Ferry computes numerics {}; go on with the version that wrote it", path, numerics, kNumerics);
+    return fail(Code::kInvalidInput,
+                "{}: numerics {}, this version of Ferry computes numerics {}; go on with the "
+                "version that wrote it",
+                path,
+                numerics,
+                kNumerics);
   TRY_ASSIGN(const std::string data, field<std::string>(document, "data", path));
   if (data != dataset.manifest().fingerprint())
-    return fail(Code::kInvalidInput, "{}: the run was trained on other data than {}; give data.dir its dataset, or begin "
-                "a new run from this one with model.init={}", checkpoint.path, dataset.folder(), checkpoint.path);
+    return fail(
+        Code::kInvalidInput,
+        "{}: the run was trained on other data than {}; give data.dir its dataset, or begin "
+        "a new run from this one with model.init={}",
+        checkpoint.path,
+        dataset.folder(),
+        checkpoint.path);
   Resumed r;
   TRY_ASSIGN(const std::string toml, field<std::string>(document, "settings", path));
   TRY_ASSIGN(r.settings, parse_settings(toml, path));
@@ -105,8 +135,10 @@ Result<Resumed> restore(const CheckpointInfo& checkpoint, models::CausalLm& mode
   TRY_ASSIGN(r.state.refused, field<int64_t>(document, "refused", path));
   TRY_ASSIGN(r.state.seconds, field<double>(document, "seconds", path));
   TRY_ASSIGN(const int64_t updates, field<int64_t>(document, "optimizer_steps", path));
-  TRY_ASSIGN(const std::vector<double> losses, field<std::vector<double>>(document, "loss_window", path));
-  TRY_ASSIGN(const std::vector<double> norms, field<std::vector<double>>(document, "norm_window", path));
+  TRY_ASSIGN(const std::vector<double> losses,
+             field<std::vector<double>>(document, "loss_window", path));
+  TRY_ASSIGN(const std::vector<double> norms,
+             field<std::vector<double>>(document, "norm_window", path));
   r.state.loss_z.restore(losses);
   r.state.norm_z.restore(norms);
   r.state.held_out_loss = checkpoint.held_out_loss;
@@ -123,13 +155,19 @@ Result<Resumed> restore(const CheckpointInfo& checkpoint, models::CausalLm& mode
     if (!loaded) return;
     const StateTensor* info = reader.info(name);
     if (info == nullptr || info->shape != state.shape() || info->dtype != state.dtype()) {
-      loaded = fail(Code::kInvalidInput, "{}: the optimizer's \"{}\" {} is not there; the run had another optimizer or model",
-                    checkpoint.path, name, state.shape().str());
+      loaded =
+          fail(Code::kInvalidInput,
+               "{}: the optimizer's \"{}\" {} is not there; the run had another optimizer or model",
+               checkpoint.path,
+               name,
+               state.shape().str());
       return;
     }
     const Result<Tensor> stored = reader.load(name, state.device());
-    if (!stored) loaded = tl::unexpected(stored.error());
-    else state.device().copy(state.data(), stored->data(), state.bytes());
+    if (!stored)
+      loaded = tl::unexpected(stored.error());
+    else
+      state.device().copy(state.data(), stored->data(), state.bytes());
   });
   TRY(loaded);
   optimizer.set_steps(updates);

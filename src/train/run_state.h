@@ -16,30 +16,39 @@ namespace ferry {
 
 /// What changes from step to step, besides weights and optimizer state.
 struct RunState {
-  int64_t step = 0;        // steps done, refused ones too: the position in the data
-  int64_t refused = 0;     // updates that were refused
-  double seconds = 0;      // of training, over all parts of the run
+  int64_t step = 0;     // steps done, refused ones too: the position in the data
+  int64_t refused = 0;  // updates that were refused
+  double seconds = 0;   // of training, over all parts of the run
   ZScore loss_z, norm_z;
-  std::optional<double> held_out_loss;   // of these weights
+  std::optional<double> held_out_loss;  // of these weights
 };
 
 /// Both parts of a checkpoint, as they would be written now (tensors are shared, not copied).
-ModelContents model_contents(models::CausalLm& model, const data::Dataset& dataset, const Settings& settings);
-TrainingStateContents state_contents(models::CausalLm& model, const Optimizer& optimizer, const RunState& state,
-                                     const data::Dataset& dataset, const Settings& settings);
+ModelContents model_contents(models::CausalLm& model,
+                             const data::Dataset& dataset,
+                             const Settings& settings);
+TrainingStateContents state_contents(models::CausalLm& model,
+                                     const Optimizer& optimizer,
+                                     const RunState& state,
+                                     const data::Dataset& dataset,
+                                     const Settings& settings);
 
 /// Bytes on disk of one checkpoint.
-uint64_t checkpoint_bytes(models::CausalLm& model, const Optimizer& optimizer, const data::Dataset& dataset,
+uint64_t checkpoint_bytes(models::CausalLm& model,
+                          const Optimizer& optimizer,
+                          const data::Dataset& dataset,
                           const Settings& settings);
 
 struct Resumed {
   RunState state;
-  Settings settings;   // those that the checkpoint was written under
+  Settings settings;  // those that the checkpoint was written under
 };
 
-/// Fills model and optimizer from the checkpoint. Errors: kInvalidInput if the data or the optimizer's kind
-/// is another, kCorrupt, kNotFound.
-Result<Resumed> restore(const CheckpointInfo& checkpoint, models::CausalLm& model, Optimizer& optimizer,
+/// Fills model and optimizer from the checkpoint. Errors: kInvalidInput if the data or the
+/// optimizer's kind is another, kCorrupt, kNotFound.
+Result<Resumed> restore(const CheckpointInfo& checkpoint,
+                        models::CausalLm& model,
+                        Optimizer& optimizer,
                         const data::Dataset& dataset);
 
 /// config.json of a checkpoint. Errors: kNotFound, kCorrupt.

@@ -22,7 +22,8 @@ struct Advance {
 
   template <typename... Args>
   void log(fmt::format_string<Args...> format, Args&&... args) {
-    actions.emplace_back(std::in_place_type<Log>, Log{fmt::format(format, std::forward<Args>(args)...)});
+    actions.emplace_back(std::in_place_type<Log>,
+                         Log{fmt::format(format, std::forward<Args>(args)...)});
   }
 
   void exit(int code) {
@@ -46,29 +47,40 @@ struct Advance {
   }
 
   double silence_max() const {
-    return s.heard ? std::max(settings.hang_min_s, settings.hang_steps * s.interval_s) : settings.startup_s;
+    return s.heard ? std::max(settings.hang_min_s, settings.hang_steps * s.interval_s)
+                   : settings.startup_s;
   }
 
   /// No worker is left, and not because it was through.
   void failed(const std::string& how) {
     s.worker = Worker::kNone;
     if (s.stopping) {
-      log("the worker {} before it had saved; what was trained since the newest checkpoint is lost", how);
+      log("the worker {} before it had saved; what was trained since the newest checkpoint is lost",
+          how);
       return exit(3);
     }
     const bool progress = s.step > s.step_at_failure;
     s.failures = progress ? 1 : s.failures + 1;
     s.step_at_failure = s.step;
     if (s.failures > settings.failures_max) {
-      log("the worker {}; {} restarts in a row got no further than step {}: giving up. The newest checkpoint is whole; "
+      log("the worker {}; {} restarts in a row got no further than step {}: giving up. The newest "
+          "checkpoint is whole; "
           "look at the messages above, then go on with --resume",
-          how, settings.failures_max, std::max<int64_t>(s.step, 0));
+          how,
+          settings.failures_max,
+          std::max<int64_t>(s.step, 0));
       return exit(3);
     }
-    const double pause = std::min(settings.backoff_max_s, settings.backoff_first_s * std::exp2(s.failures - 1));
+    const double pause =
+        std::min(settings.backoff_max_s, settings.backoff_first_s * std::exp2(s.failures - 1));
     s.restart_at = now + pause;
-    log("the worker {} after step {}; starting again from the newest checkpoint in {} (attempt {} of {})", how,
-        std::max<int64_t>(s.step, 0), format_duration(pause), s.failures, settings.failures_max);
+    log("the worker {} after step {}; starting again from the newest checkpoint in {} (attempt {} "
+        "of {})",
+        how,
+        std::max<int64_t>(s.step, 0),
+        format_duration(pause),
+        s.failures,
+        settings.failures_max);
   }
 
   void on(const Started&) {
@@ -85,8 +97,8 @@ struct Advance {
   void on(const Heartbeat& e) {
     if (s.worker != Worker::kRunning && s.worker != Worker::kStopping) return;
     if (s.worker == Worker::kRunning) {
-      // The slowest counts, forgotten by a hundredth each time: one long evaluation widens the patience
-      // for the next hundred beats, not for ever.
+      // The slowest counts, forgotten by a hundredth each time: one long evaluation widens the
+      // patience for the next hundred beats, not for ever.
       if (s.heard) s.interval_s = std::max(0.99 * s.interval_s, now - s.since);
       s.since = now;  // while stopping the clock for saving goes on
     }
@@ -100,7 +112,8 @@ struct Advance {
       s.worker = Worker::kNone;
       return exit(e.code);
     }
-    failed(e.code == 3 ? "left with status 3 (its device or environment failed)" : fmt::format("left with status {}", e.code));
+    failed(e.code == 3 ? "left with status 3 (its device or environment failed)"
+                       : fmt::format("left with status {}", e.code));
   }
 
   void on(const Died& e) {
@@ -155,7 +168,8 @@ struct Advance {
         return kill();
       case Worker::kKilled:
         if (waited <= settings.kill_s) return;
-        log("the worker does not end, {} after SIGKILL: its driver holds it in the kernel. Leaving without a new one, which "
+        log("the worker does not end, {} after SIGKILL: its driver holds it in the kernel. Leaving "
+            "without a new one, which "
             "could write the same files; the chip may need a reset",
             format_duration(waited));
         return exit(3);
@@ -173,7 +187,10 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume) {
   return {s, {Start{resume}}};
 }
 
-std::pair<State, std::vector<Action>> advance(State state, const Event& event, double now, const Settings& settings) {
+std::pair<State, std::vector<Action>> advance(State state,
+                                              const Event& event,
+                                              double now,
+                                              const Settings& settings) {
   if (state.done) return {std::move(state), {}};
   now = std::max(now, state.event_at);
   // A supervisor that was itself stopped (Ctrl-Z, a sleeping laptop) must not hold its own silence

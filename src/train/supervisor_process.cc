@@ -1,4 +1,5 @@
-// Carries the supervisor's rules out: fork and exec, one pipe for heartbeats, signals as a descriptor.
+// Carries the supervisor's rules out: fork and exec, one pipe for heartbeats, signals as a
+// descriptor.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
@@ -41,7 +42,8 @@ class Fd {
 };
 
 /// Between fork and exec only what is safe after fork in any program: plain system calls.
-[[noreturn]] void become_worker(const char* program, char* const* argv, int pipe_end, pid_t parent, const sigset_t& mask) {
+[[noreturn]] void become_worker(
+    const char* program, char* const* argv, int pipe_end, pid_t parent, const sigset_t& mask) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(3);  // the supervisor died before the line above
   struct sigaction ignore {};
@@ -62,7 +64,10 @@ class Fd {
 
 class Shell {
  public:
-  Shell(const Command& command, const Settings& settings, const Clock& clock, const std::function<void(std::string_view)>& log)
+  Shell(const Command& command,
+        const Settings& settings,
+        const Clock& clock,
+        const std::function<void(std::string_view)>& log)
       : command_(command), settings_(settings), clock_(clock), log_(log) {
     sigset_t watched;
     ::sigemptyset(&watched);
@@ -80,8 +85,10 @@ class Shell {
     auto [state, actions] = begin(clock_.monotonic_s(), false);
     for (;;) {
       for (const Action& action : actions)
-        if (const Exit* exit = std::get_if<Exit>(&action)) return exit->code;
-        else std::visit([this](const auto& a) { carry_out(a); }, action);
+        if (const Exit* exit = std::get_if<Exit>(&action))
+          return exit->code;
+        else
+          std::visit([this](const auto& a) { carry_out(a); }, action);
       if (events_.empty()) wait_until(wake_at(state, settings_));
       Event event = Tick{};
       if (!events_.empty()) {
@@ -100,18 +107,25 @@ class Shell {
     heartbeats_ = Fd(ends[0]);
     const Fd theirs(ends[1]);
     std::vector<char*> argv{const_cast<char*>(command_.program.c_str())};
-    for (const std::string& a : start.resume ? command_.again : command_.first) argv.push_back(const_cast<char*>(a.c_str()));
+    for (const std::string& a : start.resume ? command_.again : command_.first)
+      argv.push_back(const_cast<char*>(a.c_str()));
     argv.push_back(nullptr);
     const pid_t parent = ::getpid();
     worker_ = ::fork();
-    if (worker_ == 0) become_worker(command_.program.c_str(), argv.data(), theirs.get(), parent, mask_);
-    if (worker_ < 0) return events_.push_back(StartFailed{fmt::format("fork: {}", std::strerror(errno))});
+    if (worker_ == 0)
+      become_worker(command_.program.c_str(), argv.data(), theirs.get(), parent, mask_);
+    if (worker_ < 0)
+      return events_.push_back(StartFailed{fmt::format("fork: {}", std::strerror(errno))});
     events_.push_back(Started{});
   }
 
   // The worker stays a zombie until reap(), so its number cannot be anybody else's.
-  void carry_out(const Terminate&) { if (worker_ > 0) ::kill(worker_, SIGTERM); }
-  void carry_out(const Kill&) { if (worker_ > 0) ::kill(worker_, SIGKILL); }
+  void carry_out(const Terminate&) {
+    if (worker_ > 0) ::kill(worker_, SIGTERM);
+  }
+  void carry_out(const Kill&) {
+    if (worker_ > 0) ::kill(worker_, SIGKILL);
+  }
   void carry_out(const Log& log) { log_(log.text); }
   void carry_out(const Exit&) {}
 
@@ -130,7 +144,8 @@ class Shell {
       const auto count = static_cast<size_t>(n) / sizeof steps[0];
       if (count > 0) events_.push_back(Heartbeat{*std::max_element(steps, steps + count)});
     }
-    if (n == 0) heartbeats_ = Fd();  // the worker closed it: poll() must not spin on the end of file
+    if (n == 0)
+      heartbeats_ = Fd();  // the worker closed it: poll() must not spin on the end of file
   }
 
   void read_signals() {
@@ -145,8 +160,10 @@ class Shell {
     if (worker_ <= 0 || ::waitpid(worker_, &status, WNOHANG) != worker_) return;
     worker_ = -1;
     read_heartbeats();  // what it wrote after the last look
-    if (WIFEXITED(status)) events_.push_back(Exited{WEXITSTATUS(status)});
-    else events_.push_back(Died{WTERMSIG(status)});
+    if (WIFEXITED(status))
+      events_.push_back(Exited{WEXITSTATUS(status)});
+    else
+      events_.push_back(Died{WTERMSIG(status)});
   }
 
   const Command& command_;
@@ -161,7 +178,9 @@ class Shell {
 
 }  // namespace
 
-int supervise(const Command& command, const Settings& settings, const Clock& clock,
+int supervise(const Command& command,
+              const Settings& settings,
+              const Clock& clock,
               const std::function<void(std::string_view)>& log) {
   return Shell(command, settings, clock, log).run();
 }
@@ -171,7 +190,9 @@ Result<Pulse> Pulse::open(bool supervised) {
   if (!supervised) return pulse;
   struct stat st {};
   if (::fstat(kHeartbeatFd, &st) != 0 || !S_ISFIFO(st.st_mode))
-    return fail(Code::kInvalidInput, "descriptor {} is not a supervisor's pipe: start without the worker option", kHeartbeatFd);
+    return fail(Code::kInvalidInput,
+                "descriptor {} is not a supervisor's pipe: start without the worker option",
+                kHeartbeatFd);
   ::fcntl(kHeartbeatFd, F_SETFD, FD_CLOEXEC);
   pulse.on_ = true;
   return pulse;

@@ -14,7 +14,8 @@
 namespace ferry::supervisor {
 namespace {
 
-// ---- The rules, one at a time -----------------------------------------------------------------------
+// ---- The rules, one at a time
+// -----------------------------------------------------------------------
 
 /// Feeds events at given times and keeps what came of the last one.
 struct Play {
@@ -57,11 +58,13 @@ struct Play {
 };
 
 TEST(SupervisorRules, DoneVerdictAndWrongInputAreTheRunsOwn) {
-  for (const int code : {0, 1, 2}) EXPECT_EQ(Play().on(Started{}).on(Heartbeat{1}).on(Exited{code}).exit(), code);
+  for (const int code : {0, 1, 2})
+    EXPECT_EQ(Play().on(Started{}).on(Heartbeat{1}).on(Exited{code}).exit(), code);
 }
 
 TEST(SupervisorRules, ACrashStartsAgainFromTheCheckpointAfterAPause) {
-  for (const Event& crash : {Event(Died{SIGSEGV}), Event(Exited{3}), Event(Exited{134}), Event(StartFailed{"fork"})}) {
+  for (const Event& crash :
+       {Event(Died{SIGSEGV}), Event(Exited{3}), Event(Exited{134}), Event(StartFailed{"fork"})}) {
     Play p;
     if (!std::holds_alternative<StartFailed>(crash)) p.on(Started{}).on(Heartbeat{7});
     p.on(crash);
@@ -161,15 +164,19 @@ TEST(SupervisorRules, AWorkerThatOutlivesSigkillGetsNoSuccessor) {
   EXPECT_FALSE(p.has<Start>());
 }
 
-// ---- Thousands of random worlds ---------------------------------------------------------------------
+// ---- Thousands of random worlds
+// ---------------------------------------------------------------------
 
-/// A world with at most one real worker, whose vices are drawn from the seed. Returns what was broken.
+/// A world with at most one real worker, whose vices are drawn from the seed. Returns what was
+/// broken.
 std::string simulate(uint64_t seed) {
   const Random random(seed, RandomPurpose::kTest, 0);
   uint64_t draws = 0;
   const auto chance = [&](double p) { return random.uniform(draws++) < p; };
-  const double crash = chance(0.5) ? 0.02 : 0, hang = chance(0.5) ? 0.01 : 0, signal = chance(0.5) ? 0.003 : 0;
-  const bool deaf = chance(0.2), immortal = chance(0.05), stuck = chance(0.2), user_error = chance(0.05);
+  const double crash = chance(0.5) ? 0.02 : 0, hang = chance(0.5) ? 0.01 : 0,
+               signal = chance(0.5) ? 0.003 : 0;
+  const bool deaf = chance(0.2), immortal = chance(0.05), stuck = chance(0.2),
+             user_error = chance(0.05);
   const int64_t steps = 200;
   Settings settings{.startup_s = 30, .hang_min_s = 10, .stop_s = 20, .kill_s = 5};
   double now = 0;
@@ -252,7 +259,8 @@ std::string simulate(uint64_t seed) {
     const Event e = queue.front();
     queue.erase(queue.begin());
     std::tie(state, actions) = advance(std::move(state), e, now, settings);
-    if (!state.done && wake_at(state, settings) > now + settings.tick_max_s) return "sleeps too long";
+    if (!state.done && wake_at(state, settings) > now + settings.tick_max_s)
+      return "sleeps too long";
   }
   return "never ends";
 }
@@ -261,7 +269,8 @@ TEST(SupervisorSimulation, KeepsItsPromisesInFiveThousandWorlds) {
   for (uint64_t seed = 1; seed <= 5000; ++seed) ASSERT_EQ(simulate(seed), "") << "seed=" << seed;
 }
 
-// ---- Real processes ---------------------------------------------------------------------------------
+// ---- Real processes
+// ---------------------------------------------------------------------------------
 
 class SupervisedProcess : public ::testing::Test {
  protected:
@@ -274,9 +283,13 @@ class SupervisedProcess : public ::testing::Test {
 
   std::string in_folder(const char* name) const { return join_path(folder_, name); }
 
-  int run(const std::string& first, const std::string& again, Settings settings = {.backoff_first_s = 0.01}) {
+  int run(const std::string& first,
+          const std::string& again,
+          Settings settings = {.backoff_first_s = 0.01}) {
     const Command command{"/bin/sh", {"-c", first}, {"-c", again}};
-    return supervise(command, settings, system_clock(), [this](std::string_view s) { said_ += std::string(s) + "\n"; });
+    return supervise(command, settings, system_clock(), [this](std::string_view s) {
+      said_ += std::string(s) + "\n";
+    });
   }
 
   /// Waits until the file is there, at most 10 s.
@@ -310,15 +323,22 @@ TEST_F(SupervisedProcess, StartsACrashedWorkerAgainWithTheOtherArguments) {
 }
 
 TEST_F(SupervisedProcess, GivesUpAndEndsAHang) {
-  Settings settings{.failures_max = 1, .backoff_first_s = 0.01, .startup_s = 0.05, .hang_min_s = 0.05, .tick_max_s = 0.1};
+  Settings settings{.failures_max = 1,
+                    .backoff_first_s = 0.01,
+                    .startup_s = 0.05,
+                    .hang_min_s = 0.05,
+                    .tick_max_s = 0.1};
   EXPECT_EQ(run("exec sleep 20", "exit 3", settings), 3);
   EXPECT_NE(said_.find("no sign of life"), std::string::npos) << said_;
   EXPECT_NE(said_.find("giving up"), std::string::npos) << said_;
 }
 
 TEST_F(SupervisedProcess, ForwardsASignalAndLetsTheWorkerSave) {
-  const std::string loop = fmt::format("trap 'touch {}; exit 0' TERM; {} touch {}; while :; do sleep 0.02; done",
-                                       in_folder("saved"), kBeat, in_folder("up"));
+  const std::string loop =
+      fmt::format("trap 'touch {}; exit 0' TERM; {} touch {}; while :; do sleep 0.02; done",
+                  in_folder("saved"),
+                  kBeat,
+                  in_folder("up"));
   const pid_t supervisor = ::fork();
   if (supervisor == 0) ::_exit(run(loop, "exit 9"));
   ASSERT_TRUE(appears(in_folder("up")));
@@ -330,7 +350,9 @@ TEST_F(SupervisedProcess, ForwardsASignalAndLetsTheWorkerSave) {
 }
 
 TEST_F(SupervisedProcess, TheWorkerDiesWithItsSupervisor) {
-  const std::string loop = fmt::format("trap '' TERM; echo $$ > {0}.tmp; mv {0}.tmp {0}; while :; do sleep 0.02; done", in_folder("pid"));
+  const std::string loop =
+      fmt::format("trap '' TERM; echo $$ > {0}.tmp; mv {0}.tmp {0}; while :; do sleep 0.02; done",
+                  in_folder("pid"));
   const pid_t supervisor = ::fork();
   if (supervisor == 0) ::_exit(run(loop, "exit 9"));
   ASSERT_TRUE(appears(in_folder("pid")));

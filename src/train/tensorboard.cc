@@ -1,5 +1,5 @@
-// TensorBoard's event files, written by hand: the few fields of three protobuf messages (Event, Summary,
-// SessionLog; tensorboard/compat/proto) and TFRecord's framing.
+// TensorBoard's event files, written by hand: the few fields of three protobuf messages (Event,
+// Summary, SessionLog; tensorboard/compat/proto) and TFRecord's framing.
 #include <array>
 #include <bit>
 
@@ -51,7 +51,8 @@ void put_float(std::string& out, unsigned field, float v) {
 std::string event(double wall_time_s, int64_t step, unsigned field, std::string_view what) {
   std::string out;
   put_double(out, 1, wall_time_s);
-  if (step != 0) put_int(out, 2, static_cast<uint64_t>(step));  // zero is what an absent field means
+  if (step != 0)
+    put_int(out, 2, static_cast<uint64_t>(step));  // zero is what an absent field means
   put_bytes(out, field, what);
   return out;
 }
@@ -60,7 +61,8 @@ std::string event(double wall_time_s, int64_t step, unsigned field, std::string_
 
 uint32_t masked_crc32c(std::string_view bytes) {
   uint32_t crc = 0xFFFFFFFFu;
-  for (const char c : bytes) crc = (crc >> 8) ^ kCrcTable[(crc ^ static_cast<unsigned char>(c)) & 0xFF];
+  for (const char c : bytes)
+    crc = (crc >> 8) ^ kCrcTable[(crc ^ static_cast<unsigned char>(c)) & 0xFF];
   crc = ~crc;
   return std::rotr(crc, 15) + 0xA282EAD8u;
 }

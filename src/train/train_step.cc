@@ -50,26 +50,36 @@ StepGradients TrainStep::gradients(const data::Loader& loader, int64_t step) {
   const double mtp_labels = static_cast<double>(std::max<int64_t>(1, counted(whole.mtp_labels)));
   for (int64_t m = 0; m < micro_batches; ++m)
     micro_batch(loader.micro_batch(step, m * size, size), m, labels, mtp_labels, sum.tokens, sum);
-  for (const Weight* w : optimizer_.weights()) gradients_.push_back(tree_.take(w->value, micro_batches));
+  for (const Weight* w : optimizer_.weights())
+    gradients_.push_back(tree_.take(w->value, micro_batches));
   const GradientNorm norm = gradient_norm(gradients_, 1);
   sum.norm = norm_ = norm.norm;
-  sum.finite = norm.finite && std::isfinite(sum.loss) && std::isfinite(sum.mtp_loss) && std::isfinite(sum.balance_loss);
+  sum.finite = norm.finite && std::isfinite(sum.loss) && std::isfinite(sum.mtp_loss) &&
+               std::isfinite(sum.balance_loss);
   return sum;
 }
 
-void TrainStep::micro_batch(const data::Batch& batch, int64_t index, double labels, double mtp_labels,
-                            int64_t step_tokens, StepGradients& sum) {
+void TrainStep::micro_batch(const data::Batch& batch,
+                            int64_t index,
+                            double labels,
+                            double mtp_labels,
+                            int64_t step_tokens,
+                            StepGradients& sum) {
   const models::TokenBatch tokens = to_device(batch, model_.device());
   models::ForwardOptions forward;
   forward.mla_form = settings_.mla_form;
   forward.recompute = settings_.recompute;
-  forward.balance_alpha = settings_.balance_alpha * static_cast<double>(batch.tokens.size()) / static_cast<double>(step_tokens);
+  forward.balance_alpha = settings_.balance_alpha * static_cast<double>(batch.tokens.size()) /
+                          static_cast<double>(step_tokens);
   const double mtp_weight = model_.has_mtp() ? settings_.mtp_weight : 0;
   Tape tape(&ops::accumulate);
   models::Losses losses;
   {
     const Tape::Recording recording(&tape);
-    losses = model_.losses(tokens, forward, {.scale = static_cast<float>(1 / labels), .mtp_scale = static_cast<float>(mtp_weight / mtp_labels)});
+    losses = model_.losses(tokens,
+                           forward,
+                           {.scale = static_cast<float>(1 / labels),
+                            .mtp_scale = static_cast<float>(mtp_weight / mtp_labels)});
   }
   const std::vector<float> one = {1.0f};
   const Tensor unit = Tensor::from_f32(one, {1}, model_.device());
@@ -78,7 +88,8 @@ void TrainStep::micro_batch(const data::Batch& batch, int64_t index, double labe
   for (const Tensor& b : losses.balance) seeds.emplace_back(b, unit);
   for (size_t l = 0; l < losses.trace.experts.size(); ++l) {
     const int experts = static_cast<int>(model_.experts());
-    if (l == expert_counts_.size()) expert_counts_.push_back(Tensor::zeros({experts}, DType::kI32, model_.device()));
+    if (l == expert_counts_.size())
+      expert_counts_.push_back(Tensor::zeros({experts}, DType::kI32, model_.device()));
     ops::add_expert_counts(losses.trace.experts[l], expert_counts_[l]);
   }
   sum.loss += value_of(losses.main);
@@ -86,8 +97,8 @@ void TrainStep::micro_batch(const data::Batch& batch, int64_t index, double labe
   for (const Tensor& b : losses.balance) sum.balance_loss += value_of(b);
   losses = {};
   tape.backward(std::move(seeds), {.leaf_ready = [&](const Tensor& leaf, Tensor gradient) {
-                                     tree_.add(index, leaf, std::move(gradient));
-                                   }});
+                  tree_.add(index, leaf, std::move(gradient));
+                }});
 }
 
 void TrainStep::update(double lr) {
@@ -95,7 +106,8 @@ void TrainStep::update(double lr) {
   gradients_.clear();
   const std::vector<Weight*> biases = model_.selection_biases();
   for (size_t l = 0; l < biases.size() && l < expert_counts_.size(); ++l)
-    ops::bias_update(*biases[l], expert_counts_[l], static_cast<float>(settings_.bias_update_speed));
+    ops::bias_update(
+        *biases[l], expert_counts_[l], static_cast<float>(settings_.bias_update_speed));
 }
 
 }  // namespace ferry

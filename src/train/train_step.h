@@ -16,7 +16,7 @@ namespace ferry {
 struct StepSettings {
   models::MlaForm mla_form = models::MlaForm::kExpanded;
   bool recompute = false;
-  double mtp_weight = 0.3;          // lambda of V3 equation 25
+  double mtp_weight = 0.3;  // lambda of V3 equation 25
   double balance_alpha = 1e-4;
   double bias_update_speed = 1e-3;  // gamma
   double clip = 1;
@@ -24,16 +24,17 @@ struct StepSettings {
 };
 
 struct StepGradients {
-  double loss = 0;       // mean over the step's labels, nats
-  double mtp_loss = 0;   // mean over its labels, unweighted
+  double loss = 0;      // mean over the step's labels, nats
+  double mtp_loss = 0;  // mean over its labels, unweighted
   double balance_loss = 0;
-  double norm = 0;       // of the gradient, before clipping
-  bool finite = true;    // losses and gradient
+  double norm = 0;     // of the gradient, before clipping
+  bool finite = true;  // losses and gradient
   int64_t label_bytes = 0;
   int64_t tokens = 0;
 };
 
-/// Owner: the loop. One thread. The bits of a step depend on the weights, the batch and the settings alone.
+/// Owner: the loop. One thread. The bits of a step depend on the weights, the batch and the
+/// settings alone.
 class TrainStep {
  public:
   TrainStep(models::CausalLm& model, Optimizer& optimizer, const StepSettings& settings);
@@ -41,12 +42,16 @@ class TrainStep {
   /// Gradients of the step's batch; the weights stay as they are.
   StepGradients gradients(const data::Loader& loader, int64_t step);
 
-  /// Updates the weights with the gradients of the last call, clipped, and the selection biases by how
-  /// often each expert was chosen. To refuse the update is not to call this.
+  /// Updates the weights with the gradients of the last call, clipped, and the selection biases by
+  /// how often each expert was chosen. To refuse the update is not to call this.
   void update(double lr);
 
  private:
-  void micro_batch(const data::Batch& batch, int64_t index, double labels, double mtp_labels, int64_t step_tokens,
+  void micro_batch(const data::Batch& batch,
+                   int64_t index,
+                   double labels,
+                   double mtp_labels,
+                   int64_t step_tokens,
                    StepGradients& sum);
 
   models::CausalLm& model_;

@@ -11,7 +11,8 @@ std::optional<double> ZScore::add(double x) {
   if (!std::isfinite(x)) return std::nullopt;
   std::optional<double> z;
   if (ring_.size() >= kLeast) {
-    // From scratch each time, oldest first: 128 additions, no drift, and the same bits after a resume.
+    // From scratch each time, oldest first: 128 additions, no drift, and the same bits after a
+    // resume.
     const std::vector<double> v = values();
     double sum = 0, squares = 0;
     for (const double y : v) sum += y;

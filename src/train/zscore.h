@@ -8,12 +8,13 @@
 
 namespace ferry {
 
-/// Distance of a value from the mean of the `window` values before it, in their standard deviations.
-/// The value itself is not among them: a spike would widen the measure that it is held against.
+/// Distance of a value from the mean of the `window` values before it, in their standard
+/// deviations. The value itself is not among them: a spike would widen the measure that it is held
+/// against.
 class ZScore {
  public:
   static constexpr size_t kWindow = 128;
-  static constexpr size_t kLeast = 16;   // fewer values say nothing
+  static constexpr size_t kLeast = 16;  // fewer values say nothing
 
   /// The score of x, if there are enough values before it, they vary, and x is finite; then x joins
   /// them (unless it is not finite).
@@ -25,7 +26,7 @@ class ZScore {
 
  private:
   std::vector<double> ring_;
-  size_t next_ = 0;   // where the ring is written next, once it is full
+  size_t next_ = 0;  // where the ring is written next, once it is full
 };
 
 }  // namespace ferry

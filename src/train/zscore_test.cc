@@ -44,7 +44,8 @@ TEST(ZScore, GoesOnIdenticallyAfterRestore) {
   for (uint64_t i = 0; i < 300; ++i) whole.add(random.normal(i));
   ZScore resumed;
   resumed.restore(whole.values());
-  for (uint64_t i = 300; i < 600; ++i) ASSERT_EQ(whole.add(random.normal(i)), resumed.add(random.normal(i)));
+  for (uint64_t i = 300; i < 600; ++i)
+    ASSERT_EQ(whole.add(random.normal(i)), resumed.add(random.normal(i)));
 }
 
 }  // namespace

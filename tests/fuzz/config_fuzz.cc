@@ -9,7 +9,8 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace ferry;
   using namespace ferry::models::deepseek_v3;
-  const Result<Config> config = parse_config({reinterpret_cast<const char*>(data), size}, "fuzz.json");
+  const Result<Config> config =
+      parse_config({reinterpret_cast<const char*>(data), size}, "fuzz.json");
   if (!config) {
     check(!config.error().message.empty(), "fuzz: refused without a word");
     return 0;
@@ -19,7 +20,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text = to_json(*config, "bfloat16");
   const Result<Config> again = parse_config(text, "written.json");
   check(again.has_value(), "fuzz: refuses its own file: {}", again ? "" : again.error().message);
-  check(to_json(*again, "bfloat16") == text, "fuzz: changed by writing and reading:\n{}\n{}", text,
+  check(to_json(*again, "bfloat16") == text,
+        "fuzz: changed by writing and reading:\n{}\n{}",
+        text,
         to_json(*again, "bfloat16"));
   return 0;
 }

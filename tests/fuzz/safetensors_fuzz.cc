@@ -18,7 +18,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     covered += file->bytes(info).size();
     const Result<Tensor> tensor = file->load(info.name, cpu);
     check(tensor.has_value() && tensor->bytes() == file->bytes(info).size(),
-          "fuzz: {} does not load", info.name);
+          "fuzz: {} does not load",
+          info.name);
     check(file->find(info.name) == &info, "fuzz: {} is not found", info.name);
   }
   check(covered <= size, "fuzz: {} bytes of tensors in {}", covered, size);

@@ -1,5 +1,5 @@
-// Fuzzes the tokenizer.json reader: whatever loads must keep every byte of text that its added tokens
-// and normalizer do not take.
+// Fuzzes the tokenizer.json reader: whatever loads must keep every byte of text that its added
+// tokens and normalizer do not take.
 #include <cstdint>
 #include <cstdlib>
 #include <string>

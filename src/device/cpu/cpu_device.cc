@@ -35,7 +35,9 @@ class CpuDevice final : public Device, public Stream {
  public:
   DeviceKind kind() const override { return DeviceKind::kCpu; }
   std::string name() const override { return "cpu"; }
-  std::string describe() const override { return fmt::format("cpu, {} threads", cpu_pool().threads()); }
+  std::string describe() const override {
+    return fmt::format("cpu, {} threads", cpu_pool().threads());
+  }
 
   void* allocate(size_t bytes) override {
     const bool guarded = g_guards.load(std::memory_order_relaxed) > 0;
@@ -71,8 +73,12 @@ class CpuDevice final : public Device, public Stream {
     use_.peak_bytes = use_.live_bytes;
   }
 
-  void copy_from_host(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
-  void copy_to_host(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void copy_from_host(void* to, const void* from, size_t bytes) override {
+    std::memcpy(to, from, bytes);
+  }
+  void copy_to_host(void* to, const void* from, size_t bytes) override {
+    std::memcpy(to, from, bytes);
+  }
   void copy(void* to, const void* from, size_t bytes) override { std::memmove(to, from, bytes); }
   void fill_zero(void* p, size_t bytes) override { std::memset(p, 0, bytes); }
 
@@ -93,15 +99,19 @@ class CpuDevice final : public Device, public Stream {
     void* p = nullptr;
     if (large) {
       p = ::mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      if (p == MAP_FAILED) p = nullptr;
-      else ::madvise(p, whole, MADV_HUGEPAGE);
+      if (p == MAP_FAILED)
+        p = nullptr;
+      else
+        ::madvise(p, whole, MADV_HUGEPAGE);
     } else {
       p = std::aligned_alloc(64, whole);
     }
     if (p == nullptr)
-      throw DeviceError("cpu", 0, fmt::format("cpu: out of memory asking for {} ({} in use)",
-                                              format_bytes(static_cast<double>(whole)),
-                                              format_bytes(static_cast<double>(use_.live_bytes))));
+      throw DeviceError("cpu",
+                        0,
+                        fmt::format("cpu: out of memory asking for {} ({} in use)",
+                                    format_bytes(static_cast<double>(whole)),
+                                    format_bytes(static_cast<double>(use_.live_bytes))));
     use_.reserved_bytes += whole;
     return static_cast<char*>(p);
   }
@@ -113,8 +123,10 @@ class CpuDevice final : public Device, public Stream {
       return;
     }
     use_.reserved_bytes -= whole;
-    if (whole >= kHugePage) ::munmap(block, whole);
-    else std::free(block);
+    if (whole >= kHugePage)
+      ::munmap(block, whole);
+    else
+      std::free(block);
   }
 
   static void check_fences(const char* block, size_t bytes, size_t whole) {
@@ -153,7 +165,8 @@ std::unique_ptr<ThreadPool>& pool_slot() {
 }  // namespace
 
 Device& cpu_device() {
-  static auto* device = new CpuDevice;  // never destroyed: tensors in static storage may outlive main
+  static auto* device =
+      new CpuDevice;  // never destroyed: tensors in static storage may outlive main
   return *device;
 }
 

@@ -29,11 +29,11 @@ struct Config {
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t num_hidden_layers = 0;
-  int64_t first_k_dense_replace = 0;   // the first layers with a dense MLP
-  int64_t moe_layer_freq = 1;          // from there on, every so many layers is a MoE layer
-  int64_t intermediate_size = 0;       // of dense MLPs
-  int64_t moe_intermediate_size = 0;   // of one expert
-  int64_t n_routed_experts = 0;        // 0: no MoE anywhere
+  int64_t first_k_dense_replace = 0;  // the first layers with a dense MLP
+  int64_t moe_layer_freq = 1;         // from there on, every so many layers is a MoE layer
+  int64_t intermediate_size = 0;      // of dense MLPs
+  int64_t moe_intermediate_size = 0;  // of one expert
+  int64_t n_routed_experts = 0;       // 0: no MoE anywhere
   int64_t n_shared_experts = 0;
   int64_t num_experts_per_tok = 0;
   int64_t n_group = 1;
@@ -43,7 +43,7 @@ struct Config {
   bool norm_topk_prob = true;
   double routed_scaling_factor = 1;
   int64_t num_attention_heads = 0;
-  int64_t q_lora_rank = 0;             // 0: null, one q_proj
+  int64_t q_lora_rank = 0;  // 0: null, one q_proj
   int64_t kv_lora_rank = 0;
   int64_t qk_nope_head_dim = 0;
   int64_t qk_rope_head_dim = 0;
@@ -65,14 +65,15 @@ struct Config {
   }
 };
 
-/// Errors: kInvalidInput naming the path, the field, its value and what is allowed. Fields that Ferry
-/// does not know are refused: they might change what the model computes.
+/// Errors: kInvalidInput naming the path, the field, its value and what is allowed. Fields that
+/// Ferry does not know are refused: they might change what the model computes.
 Result<Config> parse_config(std::string_view json, const std::string& path);
 
 /// config.json, as Transformers reads it. `torch_dtype` is "float32" or "bfloat16".
 std::string to_json(const Config& config, std::string_view torch_dtype);
 
-/// The rules that hold between fields (groups divide experts, ...), for configs made in code as well.
+/// The rules that hold between fields (groups divide experts, ...), for configs made in code as
+/// well.
 Result<void> validate(const Config& config, const std::string& path);
 
 }  // namespace ferry::models::deepseek_v3

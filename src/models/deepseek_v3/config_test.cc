@@ -11,7 +11,8 @@ namespace {
 using Json = nlohmann::json;
 
 Json small() {
-  return Json::parse(R"({"model_type": "deepseek_v3", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 2,
+  return Json::parse(
+      R"({"model_type": "deepseek_v3", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 2,
     "intermediate_size": 128, "moe_intermediate_size": 32, "n_routed_experts": 8, "n_shared_experts": 1,
     "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "num_attention_heads": 4, "kv_lora_rank": 32,
     "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16, "first_k_dense_replace": 1})");
@@ -43,38 +44,74 @@ TEST(Config, GoodOnesSurviveBeingWritten) {
 }
 
 TEST(Config, EachRequiredFieldIsMissed) {
-  for (const char* field : {"vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "moe_intermediate_size",
-                            "num_experts_per_tok", "num_attention_heads", "kv_lora_rank", "qk_nope_head_dim",
-                            "qk_rope_head_dim", "v_head_dim"}) {
+  for (const char* field : {"vocab_size",
+                            "hidden_size",
+                            "num_hidden_layers",
+                            "intermediate_size",
+                            "moe_intermediate_size",
+                            "num_experts_per_tok",
+                            "num_attention_heads",
+                            "kv_lora_rank",
+                            "qk_nope_head_dim",
+                            "qk_rope_head_dim",
+                            "v_head_dim"}) {
     Json config = small();
     config.erase(field);
     const std::string message = refusal(config.dump());
-    EXPECT_NE(message.find(std::string("\"") + field + "\" is missing"), std::string::npos) << message;
+    EXPECT_NE(message.find(std::string("\"") + field + "\" is missing"), std::string::npos)
+        << message;
   }
 }
 
 TEST(Config, BadValuesAreRefusedByName) {
-  const std::vector<std::pair<const char*, Json>> bad = {
-      {"vocab_size", 0}, {"vocab_size", -5}, {"vocab_size", 1e30}, {"vocab_size", "256"}, {"vocab_size", 2.5},
-      {"vocab_size", true}, {"vocab_size", uint64_t{1} << 63}, {"hidden_size", Json::array({64})},
-      {"num_hidden_layers", 1000000}, {"num_attention_heads", 0}, {"qk_rope_head_dim", 7}, {"q_lora_rank", 0},
-      {"rms_norm_eps", 0}, {"rms_norm_eps", -1e-6}, {"rope_theta", "10000"}, {"routed_scaling_factor", 0},
-      {"n_group", 3}, {"topk_group", 3}, {"num_experts_per_tok", 9}, {"scoring_func", "relu"}, {"topk_method", 1},
-      {"norm_topk_prob", 1}, {"hidden_act", "gelu"}, {"attention_bias", true}, {"num_nextn_predict_layers", 2},
-      {"num_key_value_heads", 2}, {"bos_token_id", 256}, {"quantization_config", Json::object()},
-      {"a_field_of_tomorrow", 1}, {"rope_scaling", 3}, {"tie_word_embeddings", "no"}};
+  const std::vector<std::pair<const char*, Json>> bad = {{"vocab_size", 0},
+                                                         {"vocab_size", -5},
+                                                         {"vocab_size", 1e30},
+                                                         {"vocab_size", "256"},
+                                                         {"vocab_size", 2.5},
+                                                         {"vocab_size", true},
+                                                         {"vocab_size", uint64_t{1} << 63},
+                                                         {"hidden_size", Json::array({64})},
+                                                         {"num_hidden_layers", 1000000},
+                                                         {"num_attention_heads", 0},
+                                                         {"qk_rope_head_dim", 7},
+                                                         {"q_lora_rank", 0},
+                                                         {"rms_norm_eps", 0},
+                                                         {"rms_norm_eps", -1e-6},
+                                                         {"rope_theta", "10000"},
+                                                         {"routed_scaling_factor", 0},
+                                                         {"n_group", 3},
+                                                         {"topk_group", 3},
+                                                         {"num_experts_per_tok", 9},
+                                                         {"scoring_func", "relu"},
+                                                         {"topk_method", 1},
+                                                         {"norm_topk_prob", 1},
+                                                         {"hidden_act", "gelu"},
+                                                         {"attention_bias", true},
+                                                         {"num_nextn_predict_layers", 2},
+                                                         {"num_key_value_heads", 2},
+                                                         {"bos_token_id", 256},
+                                                         {"quantization_config", Json::object()},
+                                                         {"a_field_of_tomorrow", 1},
+                                                         {"rope_scaling", 3},
+                                                         {"tie_word_embeddings", "no"}};
   for (const auto& [field, value] : bad) {
     const std::string message = refusal_with(field, value);
-    EXPECT_NE(message.find(field), std::string::npos) << field << " = " << value << ": \"" << message << "\"";
+    EXPECT_NE(message.find(field), std::string::npos)
+        << field << " = " << value << ": \"" << message << "\"";
   }
 }
 
 TEST(Config, RopeScalingIsReadStrictly) {
   const Json yarn = {{"type", "yarn"}, {"factor", 40}, {"original_max_position_embeddings", 4096}};
   EXPECT_EQ(refusal_with("rope_scaling", yarn), "");
-  for (const auto& [field, value] : std::vector<std::pair<const char*, Json>>{
-           {"type", "linear"}, {"factor", 0}, {"factor", nullptr}, {"original_max_position_embeddings", nullptr},
-           {"mscale", "big"}, {"short_factor", Json::array({1})}}) {
+  for (const auto& [field, value] :
+       std::vector<std::pair<const char*, Json>>{{"type", "linear"},
+                                                 {"factor", 0},
+                                                 {"factor", nullptr},
+                                                 {"original_max_position_embeddings", nullptr},
+                                                 {"mscale", "big"},
+                                                 {"short_factor", Json::array({1})}}) {
     Json broken = yarn;
     broken[field] = value;
     EXPECT_NE(refusal_with("rope_scaling", broken), "") << field << " = " << value;
@@ -83,7 +120,8 @@ TEST(Config, RopeScalingIsReadStrictly) {
 
 TEST(Config, DamagedTextIsRefused) {
   const std::string good = small().dump();
-  for (size_t n = 0; n < good.size(); n += 7) EXPECT_NE(refusal(good.substr(0, n)), "") << "cut to " << n << " bytes";
+  for (size_t n = 0; n < good.size(); n += 7)
+    EXPECT_NE(refusal(good.substr(0, n)), "") << "cut to " << n << " bytes";
   std::string not_a_number = good;
   not_a_number.replace(not_a_number.find("256"), 3, "NaN");
   EXPECT_NE(refusal(not_a_number), "");

@@ -19,7 +19,8 @@
 namespace ferry::models::deepseek_v3 {
 namespace {
 
-// Transformers and DeepSeek's own code fix the epsilon of the two latent norms, whatever rms_norm_eps.
+// Transformers and DeepSeek's own code fix the epsilon of the two latent norms, whatever
+// rms_norm_eps.
 constexpr float kLatentNormEps = 1e-6f;
 
 ops::RopeConfig rope_config(const Config& c) {
@@ -45,7 +46,8 @@ ops::RouterConfig router_config(const Config& c) {
   const bool grouped = c.topk_method != TopK::kGreedy;
   r.groups = grouped ? static_cast<int>(c.n_group) : 1;
   r.groups_kept = grouped ? static_cast<int>(c.topk_group) : 1;
-  r.group_score = c.topk_method == TopK::kNoAuxTc ? ops::GroupScore::kTop2Sum : ops::GroupScore::kMax;
+  r.group_score =
+      c.topk_method == TopK::kNoAuxTc ? ops::GroupScore::kTop2Sum : ops::GroupScore::kMax;
   r.normalize = c.norm_topk_prob;
   r.scale = static_cast<float>(c.routed_scaling_factor);
   return r;
@@ -61,38 +63,51 @@ Model::Model(Config config, Device& device, DType compute, DType storage)
       router_(router_config(config_)),
       softmax_scale_(ops::mla_softmax_scale(config_.qk_head_dim(), rope_config(config_))) {}
 
-Tensor Model::forward(const Tensor& tokens, const ops::Segments& segments, const ForwardOptions& options,
+Tensor Model::forward(const Tensor& tokens,
+                      const ops::Segments& segments,
+                      const ForwardOptions& options,
                       ForwardTrace* trace) {
   Pass pass{segments, options, trace};
   return ops::rms_norm(hidden_before_norm(tokens, pass), weights_.norm, eps());
 }
 
-Tensor Model::logits(const Tensor& hidden) { return ops::linear(hidden, head(), {.out = DType::kF32}); }
+Tensor Model::logits(const Tensor& hidden) {
+  return ops::linear(hidden, head(), {.out = DType::kF32});
+}
 
-Losses Model::losses(const TokenBatch& batch, const ForwardOptions& options, const LossOptions& loss) {
+Losses Model::losses(const TokenBatch& batch,
+                     const ForwardOptions& options,
+                     const LossOptions& loss) {
   Losses out;
   Pass pass{batch.segments, options, &out.trace};
   const Tensor h = hidden_before_norm(batch.tokens, pass);
-  ops::CrossEntropy main = ops::cross_entropy(ops::rms_norm(h, weights_.norm, eps()), head(), batch.labels, loss.scale);
+  ops::CrossEntropy main =
+      ops::cross_entropy(ops::rms_norm(h, weights_.norm, eps()), head(), batch.labels, loss.scale);
   out.main = main.loss;
   out.token_losses = main.token_losses;
   if (loss.mtp_scale > 0 && weights_.mtp) {
     // V3 section 2.2, depth 1: the hidden state of token i and the embedding of token i + 1 predict
     // token i + 2. The checkpoint's eh_proj takes the embedding first.
     const MtpWeights& m = *weights_.mtp;
-    if (Tape* tape = Tape::current()) tape->begin_layer(static_cast<int>(config_.num_hidden_layers) + 1);
-    const Tensor next = ops::rms_norm(ops::embedding(batch.mtp_tokens, weights_.embed_tokens, compute_), m.enorm, eps());
+    if (Tape* tape = Tape::current())
+      tape->begin_layer(static_cast<int>(config_.num_hidden_layers) + 1);
+    const Tensor next = ops::rms_norm(
+        ops::embedding(batch.mtp_tokens, weights_.embed_tokens, compute_), m.enorm, eps());
     const Tensor previous = ops::rms_norm(h, m.hnorm, eps());
     const Tensor x = ops::linear(ops::concat(next, previous), m.eh_proj);
     const Tensor y = run_layer(m.layer, x, pass);
-    out.mtp = ops::cross_entropy(ops::rms_norm(y, m.shared_head_norm, eps()), head(), batch.mtp_labels, loss.mtp_scale).loss;
+    out.mtp =
+        ops::cross_entropy(
+            ops::rms_norm(y, m.shared_head_norm, eps()), head(), batch.mtp_labels, loss.mtp_scale)
+            .loss;
   }
   out.balance = out.trace.balance_losses;
   return out;
 }
 
 Tensor Model::hidden_before_norm(const Tensor& tokens, Pass& pass) {
-  check(pass.options.cache == nullptr || pass.options.mla_form == MlaForm::kAbsorbed, "deepseek_v3: a cache needs the absorbed form");
+  check(pass.options.cache == nullptr || pass.options.mla_form == MlaForm::kAbsorbed,
+        "deepseek_v3: a cache needs the absorbed form");
   Tape* tape = Tape::current();
   if (tape != nullptr) tape->begin_layer(0);
   Tensor h = ops::embedding(tokens, weights_.embed_tokens, compute_);
@@ -107,15 +122,17 @@ Tensor Model::hidden_before_norm(const Tensor& tokens, Pass& pass) {
 Tensor Model::run_layer(const LayerWeights& w, const Tensor& h, Pass& pass) {
   std::vector<Tensor> out;
   if (pass.options.recompute) {
-    // By value: when the layer runs again, for its gradient, this pass has ended. Its trace is complete.
+    // By value: when the layer runs again, for its gradient, this pass has ended. Its trace is
+    // complete.
     const ops::Segments segments = pass.segments;
     const ForwardOptions options = pass.options;
     const int64_t index = pass.layer, moe_index = pass.moe_layer;
     ForwardTrace* const trace = pass.trace;
-    out = recompute({h}, [this, &w, segments, options, index, moe_index, trace](const std::vector<Tensor>& in) {
-      const Pass again{segments, options, nullptr, index, moe_index};
-      return layer(w, in[0], again, recomputing() ? nullptr : trace);
-    });
+    out = recompute(
+        {h}, [this, &w, segments, options, index, moe_index, trace](const std::vector<Tensor>& in) {
+          const Pass again{segments, options, nullptr, index, moe_index};
+          return layer(w, in[0], again, recomputing() ? nullptr : trace);
+        });
   } else {
     out = layer(w, h, pass, pass.trace);
   }
@@ -129,8 +146,12 @@ Tensor Model::run_layer(const LayerWeights& w, const Tensor& h, Pass& pass) {
 }
 
 /// One transformer block. Returns its output and, if asked for, the balance loss of its router.
-std::vector<Tensor> Model::layer(const LayerWeights& w, const Tensor& h, const Pass& pass, ForwardTrace* trace) const {
-  const Tensor a = ops::add(h, attention(w.self_attn, ops::rms_norm(h, w.input_layernorm, eps()), pass));
+std::vector<Tensor> Model::layer(const LayerWeights& w,
+                                 const Tensor& h,
+                                 const Pass& pass,
+                                 ForwardTrace* trace) const {
+  const Tensor a =
+      ops::add(h, attention(w.self_attn, ops::rms_norm(h, w.input_layernorm, eps()), pass));
   const Tensor x = ops::rms_norm(a, w.post_attention_layernorm, eps());
   if (w.mlp) return {ops::add(a, mlp(*w.mlp, x))};
   Tensor balance;
@@ -145,51 +166,86 @@ Tensor Model::attention(const AttentionWeights& w, const Tensor& x, const Pass& 
   const Tensor q = queries(w, x, pass);
   const Tensor ckv = ops::linear(x, w.kv_a_proj_with_mqa);
   const Tensor c = ops::rms_norm(ckv.slice(1, 0, latent), w.kv_a_layernorm, kLatentNormEps);
-  const Tensor k_pe = ops::rope(ckv.slice(1, latent, ckv.dim(1)), rope_, pass.segments.position, 0, config_.rope_interleave);
-  const Tensor o = pass.options.mla_form == MlaForm::kExpanded ? attend_expanded(w, q, c, k_pe, pass)
-                                                               : attend_absorbed(w, q, c, k_pe, pass);
-  return ops::linear(o.reshape({tokens, config_.num_attention_heads * config_.v_head_dim}), w.o_proj);
+  const Tensor k_pe = ops::rope(
+      ckv.slice(1, latent, ckv.dim(1)), rope_, pass.segments.position, 0, config_.rope_interleave);
+  const Tensor o = pass.options.mla_form == MlaForm::kExpanded
+                       ? attend_expanded(w, q, c, k_pe, pass)
+                       : attend_absorbed(w, q, c, k_pe, pass);
+  return ops::linear(o.reshape({tokens, config_.num_attention_heads * config_.v_head_dim}),
+                     w.o_proj);
 }
 
 /// [tokens, heads, nope + rope], the last part rotated.
 Tensor Model::queries(const AttentionWeights& w, const Tensor& x, const Pass& pass) const {
-  const Tensor q = w.q_proj ? ops::linear(x, *w.q_proj)
-                            : ops::linear(ops::rms_norm(ops::linear(x, *w.q_a_proj), *w.q_a_layernorm, kLatentNormEps), *w.q_b_proj);
-  return ops::rope(q.reshape({x.dim(0), config_.num_attention_heads, config_.qk_head_dim()}), rope_,
-                   pass.segments.position, config_.qk_nope_head_dim, config_.rope_interleave);
+  const Tensor q =
+      w.q_proj ? ops::linear(x, *w.q_proj)
+               : ops::linear(
+                     ops::rms_norm(ops::linear(x, *w.q_a_proj), *w.q_a_layernorm, kLatentNormEps),
+                     *w.q_b_proj);
+  return ops::rope(q.reshape({x.dim(0), config_.num_attention_heads, config_.qk_head_dim()}),
+                   rope_,
+                   pass.segments.position,
+                   config_.qk_nope_head_dim,
+                   config_.rope_interleave);
 }
 
 /// Keys and values of every head are computed from the latent.
-Tensor Model::attend_expanded(const AttentionWeights& w, const Tensor& q, const Tensor& c, const Tensor& k_pe, const Pass& pass) const {
+Tensor Model::attend_expanded(const AttentionWeights& w,
+                              const Tensor& q,
+                              const Tensor& c,
+                              const Tensor& k_pe,
+                              const Pass& pass) const {
   const int64_t nope = config_.qk_nope_head_dim;
-  const Tensor kv = ops::linear(c, w.kv_b_proj).reshape({c.dim(0), config_.num_attention_heads, nope + config_.v_head_dim});
+  const Tensor kv =
+      ops::linear(c, w.kv_b_proj)
+          .reshape({c.dim(0), config_.num_attention_heads, nope + config_.v_head_dim});
   const ops::Expanded e = ops::mla_expand(kv, k_pe, nope);
   return ops::attention(q, e.k, e.v, pass.segments, softmax_scale_);
 }
 
-/// Queries are taken to the latent space instead, where all heads share one key: what a cache holds.
-Tensor Model::attend_absorbed(const AttentionWeights& w, const Tensor& q, const Tensor& c, const Tensor& k_pe, const Pass& pass) const {
-  const int64_t nope = config_.qk_nope_head_dim, v = config_.v_head_dim, latent = config_.kv_lora_rank;
-  const Tensor q_latent = ops::head_linear(q.slice(2, 0, nope), w.kv_b_proj, {.rows_per_head = nope + v, .begin = 0, .rows = nope, .transpose = false});
+/// Queries are taken to the latent space instead, where all heads share one key: what a cache
+/// holds.
+Tensor Model::attend_absorbed(const AttentionWeights& w,
+                              const Tensor& q,
+                              const Tensor& c,
+                              const Tensor& k_pe,
+                              const Pass& pass) const {
+  const int64_t nope = config_.qk_nope_head_dim, v = config_.v_head_dim,
+                latent = config_.kv_lora_rank;
+  const Tensor q_latent =
+      ops::head_linear(q.slice(2, 0, nope),
+                       w.kv_b_proj,
+                       {.rows_per_head = nope + v, .begin = 0, .rows = nope, .transpose = false});
   const Tensor q_absorbed = ops::concat(q_latent, q.slice(2, nope, q.dim(2)));
   Tensor keys = ops::concat(c, k_pe);
   if (pass.options.cache != nullptr) keys = pass.options.cache->append(pass.layer, keys);
   keys = keys.reshape({keys.dim(0), 1, keys.dim(1)});
-  const Tensor z = ops::attention(q_absorbed, keys, keys.slice(2, 0, latent), pass.segments, softmax_scale_);
-  return ops::head_linear(z, w.kv_b_proj, {.rows_per_head = nope + v, .begin = nope, .rows = v, .transpose = true});
+  const Tensor z =
+      ops::attention(q_absorbed, keys, keys.slice(2, 0, latent), pass.segments, softmax_scale_);
+  return ops::head_linear(
+      z, w.kv_b_proj, {.rows_per_head = nope + v, .begin = nope, .rows = v, .transpose = true});
 }
 
 Tensor Model::mlp(const MlpWeights& w, const Tensor& x) const {
-  return ops::linear(ops::swiglu(ops::linear(x, w.gate_proj), ops::linear(x, w.up_proj)), w.down_proj);
+  return ops::linear(ops::swiglu(ops::linear(x, w.gate_proj), ops::linear(x, w.up_proj)),
+                     w.down_proj);
 }
 
 /// Mixture of experts, V3 section 2.1.2: shared experts see every token, routed ones their own.
-Tensor Model::moe(const MoeWeights& w, const Tensor& x, const Pass& pass, ForwardTrace* trace, Tensor* balance) const {
+Tensor Model::moe(const MoeWeights& w,
+                  const Tensor& x,
+                  const Pass& pass,
+                  ForwardTrace* trace,
+                  Tensor* balance) const {
   const Tensor bias = w.e_score_correction_bias ? w.e_score_correction_bias->value : Tensor{};
-  const Tensor given = pass.options.given_experts ? pass.options.given_experts->at(static_cast<size_t>(pass.moe_layer)) : Tensor{};
-  const ops::Routing routing = ops::route(ops::linear(x, w.gate, {.out = DType::kF32}), bias, router_, given);
+  const Tensor given = pass.options.given_experts
+                           ? pass.options.given_experts->at(static_cast<size_t>(pass.moe_layer))
+                           : Tensor{};
+  const ops::Routing routing =
+      ops::route(ops::linear(x, w.gate, {.out = DType::kF32}), bias, router_, given);
   if (pass.options.balance_alpha > 0)
-    *balance = ops::balance_loss(routing, pass.segments, static_cast<float>(pass.options.balance_alpha));
+    *balance =
+        ops::balance_loss(routing, pass.segments, static_cast<float>(pass.options.balance_alpha));
   if (trace != nullptr) {
     trace->experts.push_back(routing.experts);
     trace->router_weights.push_back(routing.weights);
@@ -198,7 +254,8 @@ Tensor Model::moe(const MoeWeights& w, const Tensor& x, const Pass& pass, Forwar
   const Tensor rows = ops::permute(x, plan);
   const Tensor inner = ops::swiglu(ops::grouped_linear(rows, w.experts.gate_proj, plan.offsets),
                                    ops::grouped_linear(rows, w.experts.up_proj, plan.offsets));
-  const Tensor routed = ops::combine(ops::grouped_linear(inner, w.experts.down_proj, plan.offsets), routing.weights, plan);
+  const Tensor routed = ops::combine(
+      ops::grouped_linear(inner, w.experts.down_proj, plan.offsets), routing.weights, plan);
   return w.shared_experts ? ops::add(routed, mlp(*w.shared_experts, x)) : routed;
 }
 
@@ -212,7 +269,8 @@ std::vector<Weight*> Model::weights() {
 std::vector<std::pair<std::string, const Weight*>> Model::weight_aliases() const {
   if (!weights_.mtp) return {};
   const std::string layer = "model.layers." + std::to_string(config_.num_hidden_layers);
-  return {{layer + ".embed_tokens.weight", &weights_.embed_tokens}, {layer + ".shared_head.head.weight", &head()}};
+  return {{layer + ".embed_tokens.weight", &weights_.embed_tokens},
+          {layer + ".shared_head.head.weight", &head()}};
 }
 
 std::vector<Weight*> Model::selection_biases() {
@@ -223,10 +281,16 @@ std::vector<Weight*> Model::selection_biases() {
 }
 
 std::unique_ptr<KvCache> Model::make_cache(int64_t slots, int64_t tokens_per_slot) {
-  return std::make_unique<KvCache>(config_.num_hidden_layers, config_.kv_lora_rank + config_.qk_rope_head_dim, slots,
-                                   tokens_per_slot, compute_, *device_);
+  return std::make_unique<KvCache>(config_.num_hidden_layers,
+                                   config_.kv_lora_rank + config_.qk_rope_head_dim,
+                                   slots,
+                                   tokens_per_slot,
+                                   compute_,
+                                   *device_);
 }
 
-std::string Model::config_json(std::string_view torch_dtype) const { return to_json(config_, torch_dtype); }
+std::string Model::config_json(std::string_view torch_dtype) const {
+  return to_json(config_, torch_dtype);
+}
 
 }  // namespace ferry::models::deepseek_v3

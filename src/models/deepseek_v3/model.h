@@ -14,10 +14,14 @@ class Model final : public CausalLm {
  public:
   Model(Config config, Device& device, DType compute, DType storage);
 
-  Tensor forward(const Tensor& tokens, const ops::Segments& segments, const ForwardOptions& options,
+  Tensor forward(const Tensor& tokens,
+                 const ops::Segments& segments,
+                 const ForwardOptions& options,
                  ForwardTrace* trace) override;
   Tensor logits(const Tensor& hidden) override;
-  Losses losses(const TokenBatch& batch, const ForwardOptions& options, const LossOptions& loss) override;
+  Losses losses(const TokenBatch& batch,
+                const ForwardOptions& options,
+                const LossOptions& loss) override;
 
   std::vector<Weight*> weights() override;
   std::vector<std::pair<std::string, const Weight*>> weight_aliases() const override;
@@ -47,14 +51,31 @@ class Model final : public CausalLm {
 
   Tensor hidden_before_norm(const Tensor& tokens, Pass& pass);
   Tensor run_layer(const LayerWeights& w, const Tensor& h, Pass& pass);
-  std::vector<Tensor> layer(const LayerWeights& w, const Tensor& h, const Pass& pass, ForwardTrace* trace) const;
+  std::vector<Tensor> layer(const LayerWeights& w,
+                            const Tensor& h,
+                            const Pass& pass,
+                            ForwardTrace* trace) const;
   Tensor attention(const AttentionWeights& w, const Tensor& x, const Pass& pass) const;
   Tensor queries(const AttentionWeights& w, const Tensor& x, const Pass& pass) const;
-  Tensor attend_expanded(const AttentionWeights& w, const Tensor& q, const Tensor& c, const Tensor& k_pe, const Pass& pass) const;
-  Tensor attend_absorbed(const AttentionWeights& w, const Tensor& q, const Tensor& c, const Tensor& k_pe, const Pass& pass) const;
+  Tensor attend_expanded(const AttentionWeights& w,
+                         const Tensor& q,
+                         const Tensor& c,
+                         const Tensor& k_pe,
+                         const Pass& pass) const;
+  Tensor attend_absorbed(const AttentionWeights& w,
+                         const Tensor& q,
+                         const Tensor& c,
+                         const Tensor& k_pe,
+                         const Pass& pass) const;
   Tensor mlp(const MlpWeights& w, const Tensor& x) const;
-  Tensor moe(const MoeWeights& w, const Tensor& x, const Pass& pass, ForwardTrace* trace, Tensor* balance) const;
-  const Weight& head() const { return weights_.lm_head ? *weights_.lm_head : weights_.embed_tokens; }
+  Tensor moe(const MoeWeights& w,
+             const Tensor& x,
+             const Pass& pass,
+             ForwardTrace* trace,
+             Tensor* balance) const;
+  const Weight& head() const {
+    return weights_.lm_head ? *weights_.lm_head : weights_.embed_tokens;
+  }
   float eps() const { return static_cast<float>(config_.rms_norm_eps); }
 
   Config config_;

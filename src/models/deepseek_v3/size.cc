@@ -1,4 +1,5 @@
-// What a DeepSeek model costs: parameters, operations, memory. For refusing what cannot fit, and MFU.
+// What a DeepSeek model costs: parameters, operations, memory. For refusing what cannot fit, and
+// MFU.
 #include "models/deepseek_v3/model.h"
 
 namespace ferry::models::deepseek_v3 {
@@ -31,10 +32,12 @@ int64_t active_matrices(const Config& c) {
   const LayerSize s = layer_size(c);
   const int64_t moe = s.attention + s.gate + s.shared + c.num_experts_per_tok * s.expert;
   int64_t sum = 0;
-  for (int64_t l = 0; l < c.num_hidden_layers; ++l) sum += c.is_moe(l) ? moe : s.attention + s.dense;
+  for (int64_t l = 0; l < c.num_hidden_layers; ++l)
+    sum += c.is_moe(l) ? moe : s.attention + s.dense;
   sum += c.vocab_size * c.hidden_size;  // the head
   if (c.num_nextn_predict_layers > 0)
-    sum += (c.n_routed_experts > 0 ? moe : s.attention + s.dense) + 2 * c.hidden_size * c.hidden_size + c.vocab_size * c.hidden_size;
+    sum += (c.n_routed_experts > 0 ? moe : s.attention + s.dense) +
+           2 * c.hidden_size * c.hidden_size + c.vocab_size * c.hidden_size;
   return sum;
 }
 
@@ -55,7 +58,8 @@ double Model::flops_per_token(double context, MlaForm form) const {
   double flops = 2.0 * static_cast<double>(active_matrices(c));
   double key = static_cast<double>(c.qk_head_dim()), value = static_cast<double>(c.v_head_dim);
   if (form == MlaForm::kAbsorbed) {
-    // q and the output pass through kv_b per head, which costs what expanding one token's keys would.
+    // q and the output pass through kv_b per head, which costs what expanding one token's keys
+    // would.
     key = static_cast<double>(c.kv_lora_rank + c.qk_rope_head_dim);
     value = static_cast<double>(c.kv_lora_rank);
   }
@@ -69,10 +73,14 @@ double Model::activation_bytes_per_token(bool recompute) const {
   const double d = static_cast<double>(c.hidden_size);
   if (recompute) return size * d * static_cast<double>(c.num_hidden_layers + 1);
   const double heads = static_cast<double>(c.num_attention_heads);
-  const double attention = heads * static_cast<double>(3 * c.qk_head_dim() + 2 * c.v_head_dim + c.qk_nope_head_dim + c.v_head_dim) +
-                           static_cast<double>(2 * c.q_lora_rank + 3 * c.kv_lora_rank + 2 * c.qk_rope_head_dim);
-  const double k = static_cast<double>(c.num_experts_per_tok), inner = static_cast<double>(c.moe_intermediate_size);
-  const double moe = k * (2 * d + 3 * inner) + static_cast<double>(c.n_shared_experts) * 3 * inner + 2 * d;
+  const double attention =
+      heads * static_cast<double>(3 * c.qk_head_dim() + 2 * c.v_head_dim + c.qk_nope_head_dim +
+                                  c.v_head_dim) +
+      static_cast<double>(2 * c.q_lora_rank + 3 * c.kv_lora_rank + 2 * c.qk_rope_head_dim);
+  const double k = static_cast<double>(c.num_experts_per_tok),
+               inner = static_cast<double>(c.moe_intermediate_size);
+  const double moe =
+      k * (2 * d + 3 * inner) + static_cast<double>(c.n_shared_experts) * 3 * inner + 2 * d;
   const double dense = 3 * static_cast<double>(c.intermediate_size) + d;
   double sum = 0;
   for (int64_t l = 0; l < c.num_hidden_layers + c.num_nextn_predict_layers; ++l) {

@@ -7,10 +7,15 @@ namespace {
 
 class Maker {
  public:
-  Maker(const Config& config, DType storage, Device& device) : c_(config), storage_(storage), device_(device) {}
+  Maker(const Config& config, DType storage, Device& device)
+      : c_(config), storage_(storage), device_(device) {}
 
-  Weight matrix(const std::string& name, const Shape& shape) const { return make(name + ".weight", shape, storage_); }
-  Weight norm(const std::string& name, int64_t size) const { return make(name + ".weight", {size}, DType::kF32); }
+  Weight matrix(const std::string& name, const Shape& shape) const {
+    return make(name + ".weight", shape, storage_);
+  }
+  Weight norm(const std::string& name, int64_t size) const {
+    return make(name + ".weight", {size}, DType::kF32);
+  }
 
   MlpWeights mlp(const std::string& name, int64_t intermediate) const {
     return {matrix(name + ".gate_proj", {intermediate, c_.hidden_size}),
@@ -28,9 +33,11 @@ class Maker {
     } else {
       w.q_proj = matrix(name + ".q_proj", {q, c_.hidden_size});
     }
-    w.kv_a_proj_with_mqa = matrix(name + ".kv_a_proj_with_mqa", {c_.kv_lora_rank + c_.qk_rope_head_dim, c_.hidden_size});
+    w.kv_a_proj_with_mqa = matrix(name + ".kv_a_proj_with_mqa",
+                                  {c_.kv_lora_rank + c_.qk_rope_head_dim, c_.hidden_size});
     w.kv_a_layernorm = norm(name + ".kv_a_layernorm", c_.kv_lora_rank);
-    w.kv_b_proj = matrix(name + ".kv_b_proj", {heads * (c_.qk_nope_head_dim + c_.v_head_dim), c_.kv_lora_rank});
+    w.kv_b_proj = matrix(name + ".kv_b_proj",
+                         {heads * (c_.qk_nope_head_dim + c_.v_head_dim), c_.kv_lora_rank});
     w.o_proj = matrix(name + ".o_proj", {c_.hidden_size, heads * c_.v_head_dim});
     return w;
   }
@@ -40,13 +47,15 @@ class Maker {
     MoeWeights w;
     w.gate = matrix(name + ".gate", {experts, c_.hidden_size});
     if (c_.topk_method == TopK::kNoAuxTc) {
-      w.e_score_correction_bias = make(name + ".gate.e_score_correction_bias", {experts}, DType::kF32);
+      w.e_score_correction_bias =
+          make(name + ".gate.e_score_correction_bias", {experts}, DType::kF32);
       w.e_score_correction_bias->trained = false;
     }
     w.experts = {matrix(name + ".experts.*.gate_proj", {experts, inner, c_.hidden_size}),
                  matrix(name + ".experts.*.up_proj", {experts, inner, c_.hidden_size}),
                  matrix(name + ".experts.*.down_proj", {experts, c_.hidden_size, inner})};
-    if (c_.n_shared_experts > 0) w.shared_experts = mlp(name + ".shared_experts", c_.n_shared_experts * inner);
+    if (c_.n_shared_experts > 0)
+      w.shared_experts = mlp(name + ".shared_experts", c_.n_shared_experts * inner);
     return w;
   }
 
@@ -56,8 +65,10 @@ class Maker {
     w.input_layernorm = norm(name + ".input_layernorm", c_.hidden_size);
     w.self_attn = attention(name + ".self_attn");
     w.post_attention_layernorm = norm(name + ".post_attention_layernorm", c_.hidden_size);
-    if (moe_layer) w.moe = moe(name + ".mlp");
-    else w.mlp = mlp(name + ".mlp", c_.intermediate_size);
+    if (moe_layer)
+      w.moe = moe(name + ".mlp");
+    else
+      w.mlp = mlp(name + ".mlp", c_.intermediate_size);
     return w;
   }
 
@@ -125,9 +136,11 @@ ModelWeights make_weights(const Config& config, DType storage, Device& device) {
   const Maker make(config, storage, device);
   ModelWeights w;
   w.embed_tokens = make.matrix("model.embed_tokens", {config.vocab_size, config.hidden_size});
-  for (int64_t l = 0; l < config.num_hidden_layers; ++l) w.layers.push_back(make.layer(l, config.is_moe(l)));
+  for (int64_t l = 0; l < config.num_hidden_layers; ++l)
+    w.layers.push_back(make.layer(l, config.is_moe(l)));
   w.norm = make.norm("model.norm", config.hidden_size);
-  if (!config.tie_word_embeddings) w.lm_head = make.matrix("lm_head", {config.vocab_size, config.hidden_size});
+  if (!config.tie_word_embeddings)
+    w.lm_head = make.matrix("lm_head", {config.vocab_size, config.hidden_size});
   if (config.num_nextn_predict_layers > 0) w.mtp = make.mtp();
   return w;
 }

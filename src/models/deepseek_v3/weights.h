@@ -12,14 +12,14 @@
 namespace ferry::models::deepseek_v3 {
 
 struct AttentionWeights {
-  std::optional<Weight> q_proj;          // [heads * qk_head_dim, hidden], if there is no q_lora
-  std::optional<Weight> q_a_proj;        // [q_lora_rank, hidden]
-  std::optional<Weight> q_a_layernorm;   // [q_lora_rank]
-  std::optional<Weight> q_b_proj;        // [heads * qk_head_dim, q_lora_rank]
-  Weight kv_a_proj_with_mqa;             // [kv_lora_rank + qk_rope_head_dim, hidden]
-  Weight kv_a_layernorm;                 // [kv_lora_rank]
-  Weight kv_b_proj;                      // [heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]
-  Weight o_proj;                         // [hidden, heads * v_head_dim]
+  std::optional<Weight> q_proj;         // [heads * qk_head_dim, hidden], if there is no q_lora
+  std::optional<Weight> q_a_proj;       // [q_lora_rank, hidden]
+  std::optional<Weight> q_a_layernorm;  // [q_lora_rank]
+  std::optional<Weight> q_b_proj;       // [heads * qk_head_dim, q_lora_rank]
+  Weight kv_a_proj_with_mqa;            // [kv_lora_rank + qk_rope_head_dim, hidden]
+  Weight kv_a_layernorm;                // [kv_lora_rank]
+  Weight kv_b_proj;                     // [heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]
+  Weight o_proj;                        // [hidden, heads * v_head_dim]
 };
 
 struct MlpWeights {
@@ -35,7 +35,7 @@ struct MoeWeights {
 };
 
 struct LayerWeights {
-  Weight input_layernorm;           // [hidden]
+  Weight input_layernorm;  // [hidden]
   AttentionWeights self_attn;
   Weight post_attention_layernorm;  // [hidden]
   std::optional<MlpWeights> mlp;    // a dense layer
@@ -43,22 +43,22 @@ struct LayerWeights {
 };
 
 struct MtpWeights {
-  Weight enorm, hnorm;       // [hidden]
-  Weight eh_proj;            // [hidden, 2 * hidden], for [enorm(embedding) | hnorm(hidden)]
-  LayerWeights layer;        // the last layer number: num_hidden_layers
-  Weight shared_head_norm;   // [hidden]; embedding and head are the main model's
+  Weight enorm, hnorm;      // [hidden]
+  Weight eh_proj;           // [hidden, 2 * hidden], for [enorm(embedding) | hnorm(hidden)]
+  LayerWeights layer;       // the last layer number: num_hidden_layers
+  Weight shared_head_norm;  // [hidden]; embedding and head are the main model's
 };
 
 struct ModelWeights {
-  Weight embed_tokens;               // [vocab, hidden]
+  Weight embed_tokens;  // [vocab, hidden]
   std::vector<LayerWeights> layers;
-  Weight norm;                       // [hidden]
-  std::optional<Weight> lm_head;     // [vocab, hidden]; absent when tied to embed_tokens
+  Weight norm;                    // [hidden]
+  std::optional<Weight> lm_head;  // [vocab, hidden]; absent when tied to embed_tokens
   std::optional<MtpWeights> mtp;
 };
 
-/// Names and shapes as the config says; values uninitialised, in `storage` (f32 or bf16), except norms
-/// and the selection bias, which are f32 always.
+/// Names and shapes as the config says; values uninitialised, in `storage` (f32 or bf16), except
+/// norms and the selection bias, which are f32 always.
 ModelWeights make_weights(const Config& config, DType storage, Device& device);
 
 /// Every weight, in the checkpoint's order.

@@ -16,11 +16,20 @@ constexpr KernelTable<AdamWArgs> kAdamW{
     .ascend = Kernel<AdamWArgs>::missing(kNoAscendYet),
 };
 
-void adamw_update(Weight& w, const Tensor& m, const Tensor& v, const Tensor& grad, const AdamW& o, float grad_scale) {
+void adamw_update(Weight& w,
+                  const Tensor& m,
+                  const Tensor& v,
+                  const Tensor& grad,
+                  const AdamW& o,
+                  float grad_scale) {
   const Tensor& p = w.value;
   for (const Tensor* t : {&p, &m, &v, &grad})
-    check(t->shape() == p.shape() && t->dtype() == DType::kF32, "adamw: {} {}, a part {} in {}", w.name,
-          p.shape().str(), t->shape().str(), to_string(t->dtype()));
+    check(t->shape() == p.shape() && t->dtype() == DType::kF32,
+          "adamw: {} {}, a part {} in {}",
+          w.name,
+          p.shape().str(),
+          t->shape().str(),
+          to_string(t->dtype()));
   check(o.step >= 1, "adamw: step {}", o.step);
   const auto step = static_cast<double>(o.step);
   AdamWArgs args{.p = p.view(), .m = m.view(), .v = v.view(), .grad = grad.view()};

@@ -21,15 +21,20 @@ struct AdamW {
 };
 
 /// g = grad * grad_scale;  p *= 1 - lr weight_decay;  m = beta1 m + (1 - beta1) g;
-/// v = beta2 v + (1 - beta2) g²;  p -= lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + eps).
-/// p is the weight's value; p, m and v change in place, and the weight's version rises.
+/// v = beta2 v + (1 - beta2) g²;  p -= lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step)
+/// + eps). p is the weight's value; p, m and v change in place, and the weight's version rises.
 ///
 /// Shapes    w, m, v, grad alike; grad may be a strided view.
 /// Types     f32. The scalars are computed in float64 and rounded once to f32.
 /// Gradient  none.
 /// Errors    check: shapes, types, step >= 1.
-/// Source    Loshchilov & Hutter 2017, arXiv 1711.05101; the order of operations is torch.optim.AdamW's.
-void adamw_update(Weight& w, const Tensor& m, const Tensor& v, const Tensor& grad, const AdamW& options,
+/// Source    Loshchilov & Hutter 2017, arXiv 1711.05101; the order of operations is
+/// torch.optim.AdamW's.
+void adamw_update(Weight& w,
+                  const Tensor& m,
+                  const Tensor& v,
+                  const Tensor& grad,
+                  const AdamW& options,
                   float grad_scale = 1);
 
 /// This op's rows of the op x device table.

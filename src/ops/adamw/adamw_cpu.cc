@@ -6,7 +6,8 @@ namespace ferry::ops::FERRY_TIER {
 
 void adamw(const Plan&, const AdamWArgs& a, void*, Stream&) {
   const F32x16 decay = splat(a.decay), beta1 = splat(a.beta1), rest1 = splat(a.one_minus_beta1);
-  const F32x16 beta2 = splat(a.beta2), rest2 = splat(a.one_minus_beta2), minus_step = splat(0.0f - a.step_size);
+  const F32x16 beta2 = splat(a.beta2), rest2 = splat(a.one_minus_beta2),
+               minus_step = splat(0.0f - a.step_size);
   const F32x16 root = splat(a.root), eps = splat(a.eps), grad_scale = splat(a.grad_scale);
   parallel_lanes(Rows({&a.p, &a.m, &a.v, &a.grad}), [&](const int64_t* at, int64_t i, int n) {
     float* p = a.p.as<float>() + at[0] + i;

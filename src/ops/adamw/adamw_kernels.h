@@ -9,11 +9,11 @@ namespace ferry::ops {
 struct AdamWArgs {
   View p, m, v;  // f32, in place
   View grad;     // f32; may be strided
-  float decay;       // p *= decay
+  float decay;   // p *= decay
   float beta1, one_minus_beta1;
   float beta2, one_minus_beta2;
-  float step_size;   // lr / (1 - beta1^step)
-  float root;        // sqrt(1 - beta2^step)
+  float step_size;  // lr / (1 - beta1^step)
+  float root;       // sqrt(1 - beta2^step)
   float eps;
   float grad_scale;
   template <class V>

@@ -11,6 +11,9 @@ struct AdamWState {
 };
 
 /// One step; see adamw.h.
-AdamWState adamw_reference(AdamWState state, const RefTensor& grad, const AdamW& options, double grad_scale);
+AdamWState adamw_reference(AdamWState state,
+                           const RefTensor& grad,
+                           const AdamW& options,
+                           double grad_scale);
 
 }  // namespace ferry::ops

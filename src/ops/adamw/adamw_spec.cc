@@ -13,7 +13,10 @@ Tensor copy_of(const Tensor& t) {
 }
 
 /// Bounds for p, m and v: each is a sum of terms with a few roundings (u) of their own.
-std::vector<double> bound(int output, const std::vector<RefTensor>& in, const AdamW& o, double grad_scale) {
+std::vector<double> bound(int output,
+                          const std::vector<RefTensor>& in,
+                          const AdamW& o,
+                          double grad_scale) {
   constexpr double u = 0x1p-24;
   const AdamWState next = adamw_reference({in[0], in[1], in[2]}, in[3], o, grad_scale);
   std::vector<double> b(in[0].values.size());
@@ -24,19 +27,31 @@ std::vector<double> bound(int output, const std::vector<RefTensor>& in, const Ad
     const double moved = std::abs(next.p.values[i] - in[0].values[i] * (1 - o.lr * o.weight_decay));
     // The update inherits m's error, half of v's, and five roundings.
     const double m_relative = m_error / (std::abs(next.m.values[i]) + 1e-300);
-    const double p_error = 3 * u * std::abs(in[0].values[i]) + u * std::abs(next.p.values[i]) + moved * (m_relative + 8 * u);
+    const double p_error = 3 * u * std::abs(in[0].values[i]) + u * std::abs(next.p.values[i]) +
+                           moved * (m_relative + 8 * u);
     b[i] = 1.001 * (output == 0 ? p_error : output == 1 ? m_error : v_error) + 0x1p-126;
   }
   return b;
 }
 
-OpCase adamw_case(const Shape& shape, const AdamW& options, float grad_scale, double grad_size, bool benchmark = false) {
+OpCase adamw_case(const Shape& shape,
+                  const AdamW& options,
+                  float grad_scale,
+                  double grad_size,
+                  bool benchmark = false) {
   OpCase c;
-  c.name = fmt::format("{} step {} lr {:g} decay {:g} grad {:g}", shape.str(), options.step, options.lr,
-                       options.weight_decay, grad_size);
+  c.name = fmt::format("{} step {} lr {:g} decay {:g} grad {:g}",
+                       shape.str(),
+                       options.step,
+                       options.lr,
+                       options.weight_decay,
+                       grad_size);
   c.inputs = {{.name = "p", .shape = shape},
               {.name = "m", .shape = shape, .scale = 0.1 * grad_size},
-              {.name = "v", .shape = shape, .fill = InputSpec::Fill::kUniform, .scale = 0.4 * grad_size * grad_size,
+              {.name = "v",
+               .shape = shape,
+               .fill = InputSpec::Fill::kUniform,
+               .scale = 0.4 * grad_size * grad_size,
                .offset = 0.5 * grad_size * grad_size},
               {.name = "grad", .shape = shape, .scale = grad_size}};
   c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
@@ -46,7 +61,8 @@ OpCase adamw_case(const Shape& shape, const AdamW& options, float grad_scale, do
     return {w.value, m, v};
   };
   c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
-    AdamWState s = adamw_reference({in[0], in[1], in[2]}, in[3], options, static_cast<double>(grad_scale));
+    AdamWState s =
+        adamw_reference({in[0], in[1], in[2]}, in[3], options, static_cast<double>(grad_scale));
     return {s.p, s.m, s.v};
   };
   c.tolerance = [=](int output, const std::vector<RefTensor>& in, const RefTensor&) {
@@ -65,12 +81,13 @@ OpSpec adamw_spec() {
   OpSpec spec{.op = "adamw", .kernels = adamw_kernels(), .cases = {}};
   const AdamW first{.lr = 1e-3, .step = 1};
   const AdamW later{.lr = 3e-4, .beta1 = 0.9, .beta2 = 0.95, .weight_decay = 0.1, .step = 1234};
-  const AdamW wild{.lr = 0.5, .beta1 = 0.5, .beta2 = 0.5, .eps = 0.1, .weight_decay = 0.5, .step = 3};
+  const AdamW wild{
+      .lr = 0.5, .beta1 = 0.5, .beta2 = 0.5, .eps = 0.1, .weight_decay = 0.5, .step = 3};
   spec.cases.push_back(adamw_case({1}, first, 1, 1));
   spec.cases.push_back(adamw_case({7, 129}, first, 1, 1));
   spec.cases.push_back(adamw_case({33, 20}, later, 0.37f, 0.01));
-  spec.cases.push_back(adamw_case({5, 64}, wild, 1.5f, 0.1));     // where each scalar matters
-  spec.cases.push_back(adamw_case({5, 64}, first, 1, 1e-9));      // so small that eps decides
+  spec.cases.push_back(adamw_case({5, 64}, wild, 1.5f, 0.1));  // where each scalar matters
+  spec.cases.push_back(adamw_case({5, 64}, first, 1, 1e-9));   // so small that eps decides
   spec.cases.push_back(adamw_case({4096, 2048}, later, 1, 0.01, true));
   return spec;
 }

@@ -19,7 +19,10 @@ namespace {
 void check_alike(const char* op, const Tensor& a, const Tensor& b) {
   check(a.shape() == b.shape(), "{}: {} and {}", op, a.shape().str(), b.shape().str());
   check(a.dtype() == b.dtype() && (a.dtype() == DType::kF32 || a.dtype() == DType::kBF16),
-        "{}: {} and {}", op, to_string(a.dtype()), to_string(b.dtype()));
+        "{}: {} and {}",
+        op,
+        to_string(a.dtype()),
+        to_string(b.dtype()));
 }
 
 }  // namespace

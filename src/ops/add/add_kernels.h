@@ -7,8 +7,8 @@
 namespace ferry::ops {
 
 struct AddArgs {
-  View a, b;   // same shape; may be strided; f32 or bf16, the same type
-  View y;      // may be a itself (accumulation)
+  View a, b;  // same shape; may be strided; f32 or bf16, the same type
+  View y;     // may be a itself (accumulation)
   template <class V>
   void visit(V&& v) const {
     v.in("a", a);

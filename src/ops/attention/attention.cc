@@ -28,33 +28,61 @@ namespace {
 
 constexpr int32_t kPositionMax = 1 << 24;  // positions are compared as floats
 
-void check_arguments(const Tensor& q, const Tensor& k, const Tensor& v, const Segments& segments, float scale) {
-  check(q.rank() == 3 && k.rank() == 3 && v.rank() == 3, "attention: q {}, k {}, v {}", q.shape().str(),
-        k.shape().str(), v.shape().str());
-  check(k.dim(2) == q.dim(2) && k.dim(0) == v.dim(0) && k.dim(1) == v.dim(1), "attention: q {}, k {}, v {}",
-        q.shape().str(), k.shape().str(), v.shape().str());
+void check_arguments(
+    const Tensor& q, const Tensor& k, const Tensor& v, const Segments& segments, float scale) {
+  check(q.rank() == 3 && k.rank() == 3 && v.rank() == 3,
+        "attention: q {}, k {}, v {}",
+        q.shape().str(),
+        k.shape().str(),
+        v.shape().str());
+  check(k.dim(2) == q.dim(2) && k.dim(0) == v.dim(0) && k.dim(1) == v.dim(1),
+        "attention: q {}, k {}, v {}",
+        q.shape().str(),
+        k.shape().str(),
+        v.shape().str());
   check(k.dim(1) > 0 && q.dim(1) > 0 && q.dim(1) % k.dim(1) == 0 && q.dim(2) > 0 && v.dim(2) > 0,
-        "attention: {} heads, {} of keys, sizes {} and {}", q.dim(1), k.dim(1), q.dim(2), v.dim(2));
-  check((q.dtype() == DType::kF32 || q.dtype() == DType::kBF16) && k.dtype() == q.dtype() && v.dtype() == q.dtype(),
-        "attention: q {}, k {}, v {}", to_string(q.dtype()), to_string(k.dtype()), to_string(v.dtype()));
+        "attention: {} heads, {} of keys, sizes {} and {}",
+        q.dim(1),
+        k.dim(1),
+        q.dim(2),
+        v.dim(2));
+  check((q.dtype() == DType::kF32 || q.dtype() == DType::kBF16) && k.dtype() == q.dtype() &&
+            v.dtype() == q.dtype(),
+        "attention: q {}, k {}, v {}",
+        to_string(q.dtype()),
+        to_string(k.dtype()),
+        to_string(v.dtype()));
   check(scale > 0, "attention: scale {}", scale);
-  check(segments.tokens() == q.dim(0), "attention: {} tokens in segments, q {}", segments.tokens(), q.shape().str());
+  check(segments.tokens() == q.dim(0),
+        "attention: {} tokens in segments, q {}",
+        segments.tokens(),
+        q.shape().str());
   for (size_t t = 0; t < segments.host_position.size(); ++t) {
     const int32_t position = segments.host_position[t], begin = segments.host_key_begin[t];
-    check(position >= 0 && position < kPositionMax && begin >= 0 && int64_t{begin} + position < k.dim(0),
-          "attention: token {} at position {} with keys from row {}, of {}", t, position, begin, k.dim(0));
+    check(position >= 0 && position < kPositionMax && begin >= 0 &&
+              int64_t{begin} + position < k.dim(0),
+          "attention: token {} at position {} with keys from row {}, of {}",
+          t,
+          position,
+          begin,
+          k.dim(0));
   }
 }
 
 /// The gradient gives each document's keys to one task, so no two runs of queries may share a key.
 void check_documents(const Segments& s) {
   std::vector<QueryRun> runs(static_cast<size_t>(s.tokens()));
-  const int64_t count = find_runs(s.host_position.data(), s.host_key_begin.data(), s.tokens(), runs.data());
+  const int64_t count =
+      find_runs(s.host_position.data(), s.host_key_begin.data(), s.tokens(), runs.data());
   runs.resize(static_cast<size_t>(count));
-  std::sort(runs.begin(), runs.end(), [](const QueryRun& a, const QueryRun& b) { return a.key_begin < b.key_begin; });
+  std::sort(runs.begin(), runs.end(), [](const QueryRun& a, const QueryRun& b) {
+    return a.key_begin < b.key_begin;
+  });
   for (size_t i = 1; i < runs.size(); ++i)
     check(runs[i - 1].key_begin + runs[i - 1].keys <= runs[i].key_begin,
-          "attention: tokens {} and {} begin documents that share keys; their gradient is not defined", runs[i - 1].begin,
+          "attention: tokens {} and {} begin documents that share keys; their gradient is not "
+          "defined",
+          runs[i - 1].begin,
           runs[i].begin);
 }
 
@@ -65,19 +93,30 @@ bool begins_with(const Tensor& k, const Tensor& v) {
 }
 
 int64_t longest_document(const Segments& s) {
-  return s.tokens() == 0 ? 0 : int64_t{*std::max_element(s.host_position.begin(), s.host_position.end())} + 1;
+  return s.tokens() == 0
+             ? 0
+             : int64_t{*std::max_element(s.host_position.begin(), s.host_position.end())} + 1;
 }
 
 }  // namespace
 
-Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Segments& segments, float scale) {
+Tensor attention(
+    const Tensor& q, const Tensor& k, const Tensor& v, const Segments& segments, float scale) {
   check_arguments(q, k, v, segments, scale);
   Tensor out = Tensor::empty({q.dim(0), q.dim(1), v.dim(2)}, q.dtype(), q.device());
   Tensor lse = Tensor::empty({q.dim(0), q.dim(1)}, DType::kF32, q.device());
   const int64_t longest = longest_document(segments);
   const Tensor position = segments.position, key_begin = segments.key_begin;
   dispatch(kForward,
-           AttentionArgs{q.view(), k.view(), v.view(), position.view(), key_begin.view(), out.view(), lse.view(), scale, longest},
+           AttentionArgs{q.view(),
+                         k.view(),
+                         v.view(),
+                         position.view(),
+                         key_begin.view(),
+                         out.view(),
+                         lse.view(),
+                         scale,
+                         longest},
            q.device());
   Tape* const tape = Tape::current();
   if (tape == nullptr || !(q.needs_grad() || k.needs_grad() || v.needs_grad())) return out;
@@ -88,8 +127,19 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Segmen
     Tensor d_v;
     if (!begins_with(k, v)) d_v = Tensor::empty(v.shape(), v.dtype(), v.device());
     dispatch(kBackward,
-             AttentionBackwardArgs{q.view(), k.view(), v.view(), position.view(), key_begin.view(), out.view(), lse.view(),
-                                   grads.of(out).view(), d_q.view(), d_k.view(), d_v.view(), scale, longest},
+             AttentionBackwardArgs{q.view(),
+                                   k.view(),
+                                   v.view(),
+                                   position.view(),
+                                   key_begin.view(),
+                                   out.view(),
+                                   lse.view(),
+                                   grads.of(out).view(),
+                                   d_q.view(),
+                                   d_k.view(),
+                                   d_v.view(),
+                                   scale,
+                                   longest},
              q.device());
     grads.add(q, d_q);
     grads.add(k, d_k);

@@ -21,7 +21,10 @@ void sort_by_cost(QueryBlock* tasks, int64_t count) {
 
 }  // namespace
 
-int64_t find_runs(const int32_t* position, const int32_t* key_begin, int64_t tokens, QueryRun* runs) {
+int64_t find_runs(const int32_t* position,
+                  const int32_t* key_begin,
+                  int64_t tokens,
+                  QueryRun* runs) {
   int64_t count = 0;
   for (int64_t t = 0; t < tokens; ++t) {
     if (count == 0 || runs[count - 1].key_begin != key_begin[t])
@@ -36,12 +39,16 @@ int64_t find_runs(const int32_t* position, const int32_t* key_begin, int64_t tok
 int64_t forward_tasks(const AttentionArgs& args, QueryRun* runs, QueryBlock* tasks) {
   const int64_t heads = args.k.shape[1], group = args.q.shape[1] / heads;
   const auto* position = args.position.as<int32_t>();
-  const int64_t run_count = find_runs(position, args.key_begin.as<int32_t>(), args.q.shape[0], runs);
+  const int64_t run_count =
+      find_runs(position, args.key_begin.as<int32_t>(), args.q.shape[0], runs);
   int64_t count = 0;
   for (int64_t i = 0; i < run_count; ++i) {
     const int64_t rows = (runs[i].end - runs[i].begin) * group;
     for (int64_t row = 0; row < rows; row += kTaskRows) {
-      QueryBlock task{runs[i], 0, static_cast<int32_t>(row), static_cast<int32_t>(std::min(rows, row + kTaskRows))};
+      QueryBlock task{runs[i],
+                      0,
+                      static_cast<int32_t>(row),
+                      static_cast<int32_t>(std::min(rows, row + kTaskRows))};
       task.run.keys = 0;
       for (int64_t t = row / group; t <= (task.row_end - 1) / group; ++t)
         task.run.keys = std::max(task.run.keys, position[runs[i].begin + t] + 1);
@@ -62,12 +69,16 @@ int64_t backward_tasks(const AttentionBackwardArgs& args, QueryRun* runs, QueryB
   int64_t count = 0;
   for (int64_t i = 0; i < run_count; ++i)
     for (int64_t head = 0; head < heads; ++head)
-      tasks[count++] = {runs[i], static_cast<int32_t>(head), 0, static_cast<int32_t>((runs[i].end - runs[i].begin) * group)};
+      tasks[count++] = {runs[i],
+                        static_cast<int32_t>(head),
+                        0,
+                        static_cast<int32_t>((runs[i].end - runs[i].begin) * group)};
   sort_by_cost(tasks, count);
   return count;
 }
 
-ForwardLayout forward_layout(const AttentionArgs& a, void* workspace, int thread, int threads, size_t* bytes) {
+ForwardLayout forward_layout(
+    const AttentionArgs& a, void* workspace, int thread, int threads, size_t* bytes) {
   const int64_t tokens = a.q.shape[0], heads = a.k.shape[1], group = a.q.shape[1] / heads;
   const int64_t d_qk = round_up(a.q.shape[2], 2), d_v = a.v.shape[2];
   Carver carver(workspace);
@@ -91,7 +102,8 @@ ForwardLayout forward_layout(const AttentionArgs& a, void* workspace, int thread
   return l;
 }
 
-BackwardLayout backward_layout(const AttentionBackwardArgs& a, void* workspace, int thread, int threads, size_t* bytes) {
+BackwardLayout backward_layout(
+    const AttentionBackwardArgs& a, void* workspace, int thread, int threads, size_t* bytes) {
   const int64_t tokens = a.q.shape[0], heads = a.k.shape[1];
   const int64_t d_qk = round_up(a.q.shape[2], 16), d_v = round_up(a.v.shape[2], 16);
   const int64_t keys = round_up(a.longest, kKeyTile);

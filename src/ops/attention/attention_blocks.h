@@ -8,8 +8,8 @@
 
 namespace ferry::ops {
 
-/// Consecutive queries [begin, end) whose documents begin at the same key row. A "row" of a run and a
-/// key head is one query of one of the `group` heads that share the key head: token-major.
+/// Consecutive queries [begin, end) whose documents begin at the same key row. A "row" of a run and
+/// a key head is one query of one of the `group` heads that share the key head: token-major.
 struct QueryRun {
   int32_t begin, end;
   int32_t key_begin;
@@ -26,11 +26,14 @@ struct QueryBlock {
 /// Time it takes, in units that only compare.
 inline int64_t cost(const QueryBlock& b) { return int64_t{b.row_end - b.row_begin} * b.run.keys; }
 
-constexpr int64_t kBlockRows = 64;       // rows that are lanes of one product
-constexpr int64_t kTaskRows = 4 * 64;    // of one forward task: blocks that share packed values
+constexpr int64_t kBlockRows = 64;     // rows that are lanes of one product
+constexpr int64_t kTaskRows = 4 * 64;  // of one forward task: blocks that share packed values
 
 /// Writes the runs in order and returns their number (at most `tokens`).
-int64_t find_runs(const int32_t* position, const int32_t* key_begin, int64_t tokens, QueryRun* runs);
+int64_t find_runs(const int32_t* position,
+                  const int32_t* key_begin,
+                  int64_t tokens,
+                  QueryRun* runs);
 
 /// Writes the tasks of the forward pass, dearest first, and returns their number.
 int64_t forward_tasks(const AttentionArgs& args, QueryRun* runs, QueryBlock* tasks);
@@ -38,7 +41,8 @@ int64_t forward_tasks(const AttentionArgs& args, QueryRun* runs, QueryBlock* tas
 /// Writes one task for each run and key head, dearest first, and returns their number.
 int64_t backward_tasks(const AttentionBackwardArgs& args, QueryRun* runs, QueryBlock* tasks);
 
-/// Hands out parts of the workspace, each at a multiple of 64 bytes. With a null base it only counts.
+/// Hands out parts of the workspace, each at a multiple of 64 bytes. With a null base it only
+/// counts.
 class Carver {
  public:
   explicit Carver(void* base) : base_(static_cast<char*>(base)) {}
@@ -61,16 +65,16 @@ struct ForwardLayout {
   QueryRun* runs;
   QueryBlock* tasks;
   struct PerBlock {
-    float* q;         // [Dqk][64 rows]
-    float* sum;       // [Dv][64]: sum of p v, transposed
-    float* top;       // [64] largest score so far
-    float* total;     // [64] sum of e^(score - top)
-    float* visible;   // [64] keys that the row sees
+    float* q;        // [Dqk][64 rows]
+    float* sum;      // [Dv][64]: sum of p v, transposed
+    float* top;      // [64] largest score so far
+    float* total;    // [64] sum of e^(score - top)
+    float* visible;  // [64] keys that the row sees
   } block[kTaskRows / kBlockRows];
-  float* k_rows;      // [64 keys][Dqk], unless k's own rows serve
-  float* v_columns;   // [Dv][64 keys]
-  float* scores;      // [64 keys][64 rows]; then the weights p
-  float* shrink;      // [64] e^(old top - new top)
+  float* k_rows;     // [64 keys][Dqk], unless k's own rows serve
+  float* v_columns;  // [Dv][64 keys]
+  float* scores;     // [64 keys][64 rows]; then the weights p
+  float* shrink;     // [64] e^(old top - new top)
 };
 
 /// The same for the gradient.
@@ -79,9 +83,9 @@ struct BackwardLayout {
   QueryBlock* tasks;
   // Of a run and key head; one set for each thread, or the first for all if they share a run.
   struct PerRun {
-    float* k_columns;       // [Dqk][keys]
-    float *d_k, *d_v;       // [keys][D up to whole vectors]: sums
-    float* d_s;             // [keys][64 rows] of one block of rows
+    float* k_columns;                  // [Dqk][keys]
+    float *d_k, *d_v;                  // [keys][D up to whole vectors]: sums
+    float* d_s;                        // [keys][64 rows] of one block of rows
     float *q_lanes, *d_out_lanes;      // [D][64 rows]
     float *q_columns, *d_out_columns;  // [64 rows][D up to whole vectors]
     float *lse, *delta, *visible;      // [64]
@@ -95,8 +99,10 @@ struct BackwardLayout {
   } thread;
 };
 
-ForwardLayout forward_layout(const AttentionArgs& args, void* workspace, int thread, int threads, size_t* bytes);
-BackwardLayout backward_layout(const AttentionBackwardArgs& args, void* workspace, int thread, int threads, size_t* bytes);
+ForwardLayout forward_layout(
+    const AttentionArgs& args, void* workspace, int thread, int threads, size_t* bytes);
+BackwardLayout backward_layout(
+    const AttentionBackwardArgs& args, void* workspace, int thread, int threads, size_t* bytes);
 
 Plan plan_attention_forward(const AttentionArgs& args);
 Plan plan_attention_backward(const AttentionBackwardArgs& args);

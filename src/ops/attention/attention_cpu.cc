@@ -1,6 +1,6 @@
 // Attention with scores transposed: keys down, query rows across the lanes. So the softmax's maxima
-// and sums run down a column and need no sums across lanes, a row's arithmetic is that of its own lane
-// alone, and three of the five products of the gradient read what the last step wrote.
+// and sums run down a column and need no sums across lanes, a row's arithmetic is that of its own
+// lane alone, and three of the five products of the gradient read what the last step wrote.
 #include "device/cpu/cpu_device.h"
 #include "ops/attention/attention_blocks.h"
 #include "ops/cpu/tile_product.h"
@@ -21,26 +21,34 @@ struct BlockRows {
   int64_t token_begin, head_begin, group;
 
   BlockRows(const QueryBlock& b, int64_t row, int64_t row_end, int64_t heads_per_key)
-      : row_begin(row), count(row_end - row < kBlockRows ? row_end - row : kBlockRows),
-        token_begin(b.run.begin), head_begin(b.head * heads_per_key), group(heads_per_key) {}
+      : row_begin(row),
+        count(row_end - row < kBlockRows ? row_end - row : kBlockRows),
+        token_begin(b.run.begin),
+        head_begin(b.head * heads_per_key),
+        group(heads_per_key) {}
   int64_t token(int64_t r) const { return token_begin + (row_begin + r) / group; }
   int64_t head(int64_t r) const { return head_begin + (row_begin + r) % group; }
-  int64_t offset(const View& v, int64_t r) const { return token(r) * v.stride[0] + head(r) * v.stride[1]; }
+  int64_t offset(const View& v, int64_t r) const {
+    return token(r) * v.stride[0] + head(r) * v.stride[1];
+  }
 };
 
 template <typename T>
 void widen_row(const T* from, int64_t count, float* to) {
-  for (int64_t d = 0; d < count; d += kLanes) store_n(to + d, load_n(from + d, lanes_left(count - d)), lanes_left(count - d));
+  for (int64_t d = 0; d < count; d += kLanes)
+    store_n(to + d, load_n(from + d, lanes_left(count - d)), lanes_left(count - d));
 }
 
-/// to[d][i] = row(i)[d] for count <= 64 rows of `depth` elements; to's rows are padded by zeros to 64.
+/// to[d][i] = row(i)[d] for count <= 64 rows of `depth` elements; to's rows are padded by zeros
+/// to 64.
 template <typename T, typename F>
 void transpose_rows(F&& row, int64_t count, int64_t depth, float* to, int64_t stride) {
   for (int64_t d = 0; d < depth; d += kLanes) {
     const int n = lanes_left(depth - d);
     for (int64_t i = 0; i < kKeyTile; i += kLanes) {
       float block[kLanes][kLanes] = {};
-      for (int64_t r = 0; r < lanes_left(count - i); ++r) store_n(block[r], load_n(row(i + r) + d, n), n);
+      for (int64_t r = 0; r < lanes_left(count - i); ++r)
+        store_n(block[r], load_n(row(i + r) + d, n), n);
       for (int e = 0; e < n; ++e) {
         float line[kLanes];
         for (int r = 0; r < kLanes; ++r) line[r] = block[r][e];
@@ -54,19 +62,27 @@ void transpose_rows(F&& row, int64_t count, int64_t depth, float* to, int64_t st
 template <typename T>
 void pack_lanes(const View& v, const BlockRows& rows, float* lanes) {
   const int64_t depth = v.shape[2];
-  transpose_rows<T>([&](int64_t r) { return v.as<T>() + rows.offset(v, r); }, rows.count, depth, lanes, kBlockRows);
-  if (whole_groups<T>(depth) > depth) std::memset(lanes + depth * kBlockRows, 0, kBlockRows * sizeof(float));
+  transpose_rows<T>([&](int64_t r) { return v.as<T>() + rows.offset(v, r); },
+                    rows.count,
+                    depth,
+                    lanes,
+                    kBlockRows);
+  if (whole_groups<T>(depth) > depth)
+    std::memset(lanes + depth * kBlockRows, 0, kBlockRows * sizeof(float));
 }
 
 /// columns[row][depth up to whole vectors], zeros likewise.
 template <typename T>
 void pack_columns(const View& v, const BlockRows& rows, float* columns) {
   const int64_t depth = v.shape[2], stride = vectors_for(depth) * kLanes;
-  std::memset(columns, 0, static_cast<size_t>(whole_groups<T>(rows.count) * stride) * sizeof(float));
-  for (int64_t r = 0; r < rows.count; ++r) widen_row(v.as<T>() + rows.offset(v, r), depth, columns + r * stride);
+  std::memset(
+      columns, 0, static_cast<size_t>(whole_groups<T>(rows.count) * stride) * sizeof(float));
+  for (int64_t r = 0; r < rows.count; ++r)
+    widen_row(v.as<T>() + rows.offset(v, r), depth, columns + r * stride);
 }
 
-/// The rows of a tile of keys, as the left side of a product: f32 as they lie, bf16 widened and padded.
+/// The rows of a tile of keys, as the left side of a product: f32 as they lie, bf16 widened and
+/// padded.
 template <typename T>
 struct KeyRows {
   const float* data;
@@ -91,9 +107,11 @@ struct KeyRows {
 
 /// columns[d][key] of `count` keys, zeros up to a whole tile. Reads no other key.
 template <typename T>
-void transpose_keys(const View& v, int64_t key, int64_t head, int64_t count, float* columns, int64_t stride) {
+void transpose_keys(
+    const View& v, int64_t key, int64_t head, int64_t count, float* columns, int64_t stride) {
   const T* from = v.as<T>() + key * v.stride[0] + head * v.stride[1];
-  transpose_rows<T>([&](int64_t i) { return from + i * v.stride[0]; }, count, v.shape[2], columns, stride);
+  transpose_rows<T>(
+      [&](int64_t i) { return from + i * v.stride[0]; }, count, v.shape[2], columns, stride);
 }
 
 template <typename T>
@@ -102,7 +120,10 @@ bool all_finite(const View& v, int64_t key, int64_t head, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     const T* row = v.as<T>() + (key + i) * v.stride[0] + head * v.stride[1];
     for (int64_t d = 0; d < v.shape[2]; d += kLanes)
-      sum = fma(load_n(row + d, static_cast<int>(v.shape[2] - d < kLanes ? v.shape[2] - d : kLanes)), splat(0), sum);
+      sum =
+          fma(load_n(row + d, static_cast<int>(v.shape[2] - d < kLanes ? v.shape[2] - d : kLanes)),
+              splat(0),
+              sum);
   }
   return sum_lanes(sum) == 0;
 }
@@ -124,12 +145,17 @@ float least(const float* values, int64_t count) {
   return m;
 }
 
-// ---- forward ----------------------------------------------------------------------------------------
+// ---- forward
+// ----------------------------------------------------------------------------------------
 
-/// One tile's step of the running softmax for `vectors` * 16 rows: scores become p, the rows' largest
-/// score and total move on, and `shrink` says by how much the older sums must shrink.
+/// One tile's step of the running softmax for `vectors` * 16 rows: scores become p, the rows'
+/// largest score and total move on, and `shrink` says by how much the older sums must shrink.
 template <int vectors, bool masked, typename T>
-void softmax_tile(const ForwardLayout& l, const ForwardLayout::PerBlock& b, int64_t tile, int64_t keys, float scale) {
+void softmax_tile(const ForwardLayout& l,
+                  const ForwardLayout::PerBlock& b,
+                  int64_t tile,
+                  int64_t keys,
+                  float scale) {
   F32x16 visible[vectors], top[vectors], total[vectors];
   for (int j = 0; j < vectors; ++j) {
     visible[j] = load(b.visible + j * kLanes);
@@ -139,7 +165,9 @@ void softmax_tile(const ForwardLayout& l, const ForwardLayout::PerBlock& b, int6
   for (int64_t i = 0; i < keys; ++i)
     for (int j = 0; j < vectors; ++j) {
       F32x16 s = load(l.scores + i * kBlockRows + j * kLanes);
-      if (masked) s = where_less(splat(static_cast<float>(tile + i)), visible[j], s, splat(-__builtin_inff()));
+      if (masked)
+        s = where_less(
+            splat(static_cast<float>(tile + i)), visible[j], s, splat(-__builtin_inff()));
       top[j] = max(top[j], s);
     }
   F32x16 shrink[vectors], low[vectors];
@@ -159,13 +187,18 @@ void softmax_tile(const ForwardLayout& l, const ForwardLayout::PerBlock& b, int6
       total[j] = total[j] + p;
       store(at, rounded_to<T>(p));
     }
-  if (whole_groups<T>(keys) > keys) std::memset(l.scores + keys * kBlockRows, 0, kBlockRows * sizeof(float));
+  if (whole_groups<T>(keys) > keys)
+    std::memset(l.scores + keys * kBlockRows, 0, kBlockRows * sizeof(float));
   for (int j = 0; j < vectors; ++j)
     store(b.total + j * kLanes, fma(load(b.total + j * kLanes), shrink[j], total[j]));
 }
 
 template <bool masked, typename T>
-void softmax_tile(const ForwardLayout& l, const ForwardLayout::PerBlock& b, int64_t vectors, int64_t tile, int64_t keys,
+void softmax_tile(const ForwardLayout& l,
+                  const ForwardLayout::PerBlock& b,
+                  int64_t vectors,
+                  int64_t tile,
+                  int64_t keys,
                   float scale) {
   if (vectors == 4) softmax_tile<4, masked, T>(l, b, tile, keys, scale);
   if (vectors == 3) softmax_tile<3, masked, T>(l, b, tile, keys, scale);
@@ -173,12 +206,16 @@ void softmax_tile(const ForwardLayout& l, const ForwardLayout::PerBlock& b, int6
   if (vectors == 1) softmax_tile<1, masked, T>(l, b, tile, keys, scale);
 }
 
-/// sum = sum * shrink + v p, where v has values that are not finite, so that a masked key's weight of
-/// zero does not hide it: rows skip the keys that they do not see. The bits of all others are those of
-/// tile_product.
+/// sum = sum * shrink + v p, where v has values that are not finite, so that a masked key's weight
+/// of zero does not hide it: rows skip the keys that they do not see. The bits of all others are
+/// those of tile_product.
 template <typename T>
-void weigh_unseen_infinities(const ForwardLayout& l, const ForwardLayout::PerBlock& b, int64_t d_v, int64_t vectors,
-                             int64_t tile, int64_t keys) {
+void weigh_unseen_infinities(const ForwardLayout& l,
+                             const ForwardLayout::PerBlock& b,
+                             int64_t d_v,
+                             int64_t vectors,
+                             int64_t tile,
+                             int64_t keys) {
   for (int64_t d = 0; d < d_v; ++d)
     for (int64_t j = 0; j < vectors; ++j) {
       float* const at = b.sum + d * kBlockRows + j * kLanes;
@@ -186,7 +223,9 @@ void weigh_unseen_infinities(const ForwardLayout& l, const ForwardLayout::PerBlo
       F32x16 sum = load(at) * load(l.shrink + j * kLanes);
       for (int64_t i = 0; i < keys; i += kGroup<T>)
         for (int64_t e = i + kGroup<T> - 1; e >= i; --e) {
-          const F32x16 next = fma(splat(l.v_columns[d * kKeyTile + e]), load(l.scores + e * kBlockRows + j * kLanes), sum);
+          const F32x16 next = fma(splat(l.v_columns[d * kKeyTile + e]),
+                                  load(l.scores + e * kBlockRows + j * kLanes),
+                                  sum);
           sum = where_less(splat(static_cast<float>(tile + e)), visible, next, sum);
         }
       store(at, sum);
@@ -250,21 +289,43 @@ void forward_task(const AttentionArgs& a, const QueryBlock& task, const ForwardL
       const BlockRows rows(task, task.row_begin + i * kBlockRows, task.row_end, group);
       const int64_t n = keys_seen[i] - tile < keys ? keys_seen[i] - tile : keys;
       const int64_t vectors = vectors_for(rows.count);
-      tile_product<Start::kZero, T>({k_rows.data, k_rows.stride, b.q, kBlockRows, whole_groups<T>(d_qk), l.scores, kBlockRows},
-                                    0, n, 0, vectors);
+      tile_product<Start::kZero, T>({k_rows.data,
+                                     k_rows.stride,
+                                     b.q,
+                                     kBlockRows,
+                                     whole_groups<T>(d_qk),
+                                     l.scores,
+                                     kBlockRows},
+                                    0,
+                                    n,
+                                    0,
+                                    vectors);
       const bool masked = least(b.visible, rows.count) < static_cast<float>(tile + n);
-      if (masked) softmax_tile<true, T>(l, b, vectors, tile, n, a.scale);
-      else softmax_tile<false, T>(l, b, vectors, tile, n, a.scale);
+      if (masked)
+        softmax_tile<true, T>(l, b, vectors, tile, n, a.scale);
+      else
+        softmax_tile<false, T>(l, b, vectors, tile, n, a.scale);
       if ((masked || n < keys) && !all_finite<T>(a.v, task.run.key_begin + tile, task.head, keys)) {
         weigh_unseen_infinities<T>(l, b, d_v, vectors, tile, n);
         continue;
       }
-      tile_product<Start::kScaleAndAdd, T>({l.v_columns, kKeyTile, l.scores, kBlockRows, whole_groups<T>(n), b.sum, kBlockRows, l.shrink},
-                                           0, d_v, 0, vectors);
+      tile_product<Start::kScaleAndAdd, T>({l.v_columns,
+                                            kKeyTile,
+                                            l.scores,
+                                            kBlockRows,
+                                            whole_groups<T>(n),
+                                            b.sum,
+                                            kBlockRows,
+                                            l.shrink},
+                                           0,
+                                           d_v,
+                                           0,
+                                           vectors);
     }
   }
   for (int64_t i = 0; i < blocks; ++i)
-    end_block<T>(a, BlockRows(task, task.row_begin + i * kBlockRows, task.row_end, group), l.block[i]);
+    end_block<T>(
+        a, BlockRows(task, task.row_begin + i * kBlockRows, task.row_end, group), l.block[i]);
 }
 
 template <typename T>
@@ -277,7 +338,8 @@ void forward(const AttentionArgs& a, void* workspace) {
   });
 }
 
-// ---- backward ---------------------------------------------------------------------------------------
+// ---- backward
+// ---------------------------------------------------------------------------------------
 //
 // With s the scaled scores, P = exp(s - lse) and D = rowsum(d_out * out):
 //   d_v = Pᵀ d_out    d_s = P (d_out vᵀ - D)    d_q = scale d_s k    d_k = scale d_sᵀ q
@@ -298,9 +360,12 @@ struct Backward {
   /// Once for each tile of keys, before the first block of rows.
   void begin_tile(int64_t tile) const {
     const int64_t keys = task.run.keys - tile < kKeyTile ? task.run.keys - tile : kKeyTile;
-    transpose_keys<T>(a.k, task.run.key_begin + tile, task.head, keys, run.k_columns + tile, keys_stride());
-    std::memset(run.d_k + tile * qk_columns(), 0, static_cast<size_t>(keys * qk_columns()) * sizeof(float));
-    std::memset(run.d_v + tile * v_columns(), 0, static_cast<size_t>(keys * v_columns()) * sizeof(float));
+    transpose_keys<T>(
+        a.k, task.run.key_begin + tile, task.head, keys, run.k_columns + tile, keys_stride());
+    std::memset(
+        run.d_k + tile * qk_columns(), 0, static_cast<size_t>(keys * qk_columns()) * sizeof(float));
+    std::memset(
+        run.d_v + tile * v_columns(), 0, static_cast<size_t>(keys * v_columns()) * sizeof(float));
   }
 
   static constexpr int64_t kPackings = 4;
@@ -317,7 +382,8 @@ struct Backward {
       run.lse[r] = run.delta[r] = 0;
       if (r >= rows.count) continue;
       run.lse[r] = a.lse.as<float>()[rows.token(r) * a.lse.shape[1] + rows.head(r)];
-      const T *out = a.out.as<T>() + rows.offset(a.out, r), *d_out = a.d_out.as<T>() + rows.offset(a.d_out, r);
+      const T *out = a.out.as<T>() + rows.offset(a.out, r),
+              *d_out = a.d_out.as<T>() + rows.offset(a.d_out, r);
       F32x16 sum = splat(0);
       for (int64_t d = 0; d < d_v(); d += kLanes) {
         const int n = static_cast<int>(d_v() - d < kLanes ? d_v() - d : kLanes);
@@ -329,9 +395,14 @@ struct Backward {
   }
 
   /// P and d_s of a tile, rounded to T, from scores and d_p.
-  void score_gradients(const BackwardLayout::PerThread& own, float* d_s, int64_t tile, int64_t keys, int64_t vectors) const {
+  void score_gradients(const BackwardLayout::PerThread& own,
+                       float* d_s,
+                       int64_t tile,
+                       int64_t keys,
+                       int64_t vectors) const {
     for (int64_t j = 0; j < vectors; ++j) {
-      const F32x16 low = splat(0) - load(run.lse + j * kLanes), delta = load(run.delta + j * kLanes);
+      const F32x16 low = splat(0) - load(run.lse + j * kLanes),
+                   delta = load(run.delta + j * kLanes);
       const F32x16 visible = load(run.visible + j * kLanes);
       for (int64_t i = 0; i < keys; ++i) {
         const int64_t at = i * kBlockRows + j * kLanes;
@@ -342,31 +413,82 @@ struct Backward {
         store(d_s + at, where_less(here, visible, rounded_to<T>(gradient), splat(0)));
       }
     }
-    if (whole_groups<T>(keys) > keys) std::memset(d_s + keys * kBlockRows, 0, kBlockRows * sizeof(float));
+    if (whole_groups<T>(keys) > keys)
+      std::memset(d_s + keys * kBlockRows, 0, kBlockRows * sizeof(float));
   }
 
   /// One tile of keys of a block of rows: d_k and d_v of its keys move on, d_s is left for d_q.
-  void tile_step(const BlockRows& rows, int64_t tile, int64_t keys_seen, const BackwardLayout::PerThread& own) const {
+  void tile_step(const BlockRows& rows,
+                 int64_t tile,
+                 int64_t keys_seen,
+                 const BackwardLayout::PerThread& own) const {
     const int64_t keys = keys_seen - tile < kKeyTile ? keys_seen - tile : kKeyTile;
     const int64_t vectors = vectors_for(rows.count), row_terms = whole_groups<T>(rows.count);
     const int64_t key = task.run.key_begin + tile;
     float* const d_s = run.d_s + tile * kBlockRows;
-    const KeyRows<T> k_rows(a.k, key, task.head, keys, own.k_rows), v_rows(a.v, key, task.head, keys, own.v_rows);
-    tile_product<Start::kZero, T>({k_rows.data, k_rows.stride, run.q_lanes, kBlockRows, whole_groups<T>(d_qk()), own.p, kBlockRows},
-                                  0, keys, 0, vectors);
-    tile_product<Start::kZero, T>({v_rows.data, v_rows.stride, run.d_out_lanes, kBlockRows, whole_groups<T>(d_v()), own.d_p, kBlockRows},
-                                  0, keys, 0, vectors);
+    const KeyRows<T> k_rows(a.k, key, task.head, keys, own.k_rows),
+        v_rows(a.v, key, task.head, keys, own.v_rows);
+    tile_product<Start::kZero, T>({k_rows.data,
+                                   k_rows.stride,
+                                   run.q_lanes,
+                                   kBlockRows,
+                                   whole_groups<T>(d_qk()),
+                                   own.p,
+                                   kBlockRows},
+                                  0,
+                                  keys,
+                                  0,
+                                  vectors);
+    tile_product<Start::kZero, T>({v_rows.data,
+                                   v_rows.stride,
+                                   run.d_out_lanes,
+                                   kBlockRows,
+                                   whole_groups<T>(d_v()),
+                                   own.d_p,
+                                   kBlockRows},
+                                  0,
+                                  keys,
+                                  0,
+                                  vectors);
     score_gradients(own, d_s, tile, keys, vectors);
-    tile_product<Start::kAdd, T>({own.p, kBlockRows, run.d_out_columns, v_columns(), row_terms, run.d_v + tile * v_columns(), v_columns()},
-                                 0, keys, 0, vectors_for(d_v()));
-    tile_product<Start::kAdd, T>({d_s, kBlockRows, run.q_columns, qk_columns(), row_terms, run.d_k + tile * qk_columns(), qk_columns()},
-                                 0, keys, 0, vectors_for(d_qk()));
+    tile_product<Start::kAdd, T>({own.p,
+                                  kBlockRows,
+                                  run.d_out_columns,
+                                  v_columns(),
+                                  row_terms,
+                                  run.d_v + tile * v_columns(),
+                                  v_columns()},
+                                 0,
+                                 keys,
+                                 0,
+                                 vectors_for(d_v()));
+    tile_product<Start::kAdd, T>({d_s,
+                                  kBlockRows,
+                                  run.q_columns,
+                                  qk_columns(),
+                                  row_terms,
+                                  run.d_k + tile * qk_columns(),
+                                  qk_columns()},
+                                 0,
+                                 keys,
+                                 0,
+                                 vectors_for(d_qk()));
   }
 
   /// Columns [begin, end) of the block's d_q, once all its tiles are done.
-  void query_gradients(const BlockRows& rows, int64_t keys_seen, int64_t begin, int64_t end, float* d_q) const {
-    tile_product<Start::kZero, T>({run.k_columns, keys_stride(), run.d_s, kBlockRows, whole_groups<T>(keys_seen), d_q, kBlockRows},
-                                  begin, end, 0, vectors_for(rows.count));
+  void query_gradients(
+      const BlockRows& rows, int64_t keys_seen, int64_t begin, int64_t end, float* d_q) const {
+    tile_product<Start::kZero, T>({run.k_columns,
+                                   keys_stride(),
+                                   run.d_s,
+                                   kBlockRows,
+                                   whole_groups<T>(keys_seen),
+                                   d_q,
+                                   kBlockRows},
+                                  begin,
+                                  end,
+                                  0,
+                                  vectors_for(rows.count));
     for (int64_t r = 0; r < rows.count; ++r) {
       T* const to = a.d_q.template as<T>() + rows.offset(a.d_q, r);
       float line[kLanes];
@@ -391,9 +513,12 @@ struct Backward {
     const int64_t keys = task.run.keys - tile < kKeyTile ? task.run.keys - tile : kKeyTile;
     for (int64_t key = tile; key < tile + keys; ++key) {
       float *const d_k = run.d_k + key * qk_columns(), *const d_value = run.d_v + key * v_columns();
-      for (int64_t d = 0; d < qk_columns(); d += kLanes) store(d_k + d, load(d_k + d) * splat(a.scale));
-      if (a.d_v.given()) write_row(a.d_v, task.run.key_begin + key, task.head, d_value);
-      else for (int64_t d = 0; d < d_v(); ++d) d_k[d] = d_k[d] + d_value[d];
+      for (int64_t d = 0; d < qk_columns(); d += kLanes)
+        store(d_k + d, load(d_k + d) * splat(a.scale));
+      if (a.d_v.given())
+        write_row(a.d_v, task.run.key_begin + key, task.head, d_value);
+      else
+        for (int64_t d = 0; d < d_v(); ++d) d_k[d] = d_k[d] + d_value[d];
       write_row(a.d_k, task.run.key_begin + key, task.head, d_k);
     }
   }
@@ -409,7 +534,8 @@ struct Backward {
       const BlockRows rows(task, row, task.row_end, group());
       const int64_t keys_seen = begin_block(rows);
       each(kPackings, [&](int64_t i, Own) { pack(rows, i); });
-      each(tiles(keys_seen), [&](int64_t i, Own own) { tile_step(rows, i * kKeyTile, keys_seen, own); });
+      each(tiles(keys_seen),
+           [&](int64_t i, Own own) { tile_step(rows, i * kKeyTile, keys_seen, own); });
       constexpr int64_t kColumns = 96;  // of d_q at a time
       each((d_qk() + kColumns - 1) / kColumns, [&](int64_t i, Own own) {
         const int64_t end = (i + 1) * kColumns < d_qk() ? (i + 1) * kColumns : d_qk();
@@ -422,7 +548,8 @@ struct Backward {
 
 void zero(const View& v) {
   cpu_pool().parallel_for(v.shape[0], [&](int64_t row, int) {
-    std::memset(v.as<char>() + static_cast<size_t>(row * v.stride[0]) * size_of(v.dtype), 0,
+    std::memset(v.as<char>() + static_cast<size_t>(row * v.stride[0]) * size_of(v.dtype),
+                0,
                 static_cast<size_t>(v.stride[0]) * size_of(v.dtype));
   });
 }
@@ -432,13 +559,16 @@ void backward(const AttentionBackwardArgs& a, void* workspace) {
   const int threads = cpu_pool().threads();
   zero(a.d_k);
   if (a.d_v.given()) zero(a.d_v);
-  const auto layout = [&](int thread) { return backward_layout(a, workspace, thread, threads, nullptr); };
+  const auto layout = [&](int thread) {
+    return backward_layout(a, workspace, thread, threads, nullptr);
+  };
   const BackwardLayout first = layout(0);
   const int64_t count = backward_tasks(a, first.runs, first.tasks);
   int64_t left = 0;
   for (int64_t i = 0; i < count; ++i) left += cost(first.tasks[i]);
-  // Tasks so dear that the others would wait for them (a long document of few key heads) are shared by
-  // all threads, tile by tile; then each thread takes whole ones. The sums and their order are the same.
+  // Tasks so dear that the others would wait for them (a long document of few key heads) are shared
+  // by all threads, tile by tile; then each thread takes whole ones. The sums and their order are
+  // the same.
   int64_t done = 0;
   for (; done < count && cost(first.tasks[done]) * threads > left; ++done) {
     left -= cost(first.tasks[done]);
@@ -457,13 +587,17 @@ void backward(const AttentionBackwardArgs& a, void* workspace) {
 }  // namespace
 
 void attention_forward(const Plan&, const AttentionArgs& a, void* workspace, Stream&) {
-  if (a.q.dtype == DType::kBF16) forward<bf16_t>(a, workspace);
-  else forward<float>(a, workspace);
+  if (a.q.dtype == DType::kBF16)
+    forward<bf16_t>(a, workspace);
+  else
+    forward<float>(a, workspace);
 }
 
 void attention_backward(const Plan&, const AttentionBackwardArgs& a, void* workspace, Stream&) {
-  if (a.q.dtype == DType::kBF16) backward<bf16_t>(a, workspace);
-  else backward<float>(a, workspace);
+  if (a.q.dtype == DType::kBF16)
+    backward<bf16_t>(a, workspace);
+  else
+    backward<float>(a, workspace);
 }
 
 }  // namespace ferry::ops::FERRY_TIER

@@ -19,7 +19,7 @@ struct AttentionArgs {
   View out;        // [T, H, Dv]
   View lse;        // [T, H] f32: log of the sum of e^score, kept for the gradient
   float scale;
-  int64_t longest; // the largest position + 1
+  int64_t longest;  // the largest position + 1
   template <class V>
   void visit(V&& v_) const {
     v_.in("q", q);
@@ -34,9 +34,9 @@ struct AttentionArgs {
 
 struct AttentionBackwardArgs {
   View q, k, v, position, key_begin, out, lse, d_out;
-  View d_q;        // [T, H, Dqk], q's type
-  View d_k, d_v;   // [S, Hk, ...]; overwritten whole, zeros where no query looks. If v is the first
-                   // columns of k itself, d_v is not given and d_k has the sum, rounded once.
+  View d_q;       // [T, H, Dqk], q's type
+  View d_k, d_v;  // [S, Hk, ...]; overwritten whole, zeros where no query looks. If v is the first
+                  // columns of k itself, d_v is not given and d_k has the sum, rounded once.
   float scale;
   int64_t longest;
   template <class V>

@@ -12,8 +12,8 @@ namespace {
 struct Sizes {
   std::vector<int32_t> lengths;  // of documents
   int64_t heads, key_heads, d_qk, d_v;
-  double spread = 1;             // of q: 30 gives scores whose e^score would overflow
-  bool shared = false;           // v is the first d_v columns of k, as in MLA's absorbed form
+  double spread = 1;    // of q: 30 gives scores whose e^score would overflow
+  bool shared = false;  // v is the first d_v columns of k, as in MLA's absorbed form
   bool benchmark = false;
 };
 
@@ -35,17 +35,24 @@ double largest_norm(const RefTensor& x) {
   return std::sqrt(largest);
 }
 
-/// Error bound. A score is a sum of d_qk terms; an error of it is a relative error of its weight, both
-/// above and below the line; so are the rounding of scale * qk - top (at most 88 where the weight is
-/// not zero), e^x (2 ulp), the factors of later tiles and, for bf16, the rounding of the weight. The
-/// weighted sum adds one rounding for each key. All this times the sum of weight * |v|; then y's rounding.
-std::vector<double> error_bound(DType dtype, const RefTensor& q, const RefTensor& k, const RefTensor& magnitude,
-                                const RefTensor& y, int64_t longest, double scale) {
+/// Error bound. A score is a sum of d_qk terms; an error of it is a relative error of its weight,
+/// both above and below the line; so are the rounding of scale * qk - top (at most 88 where the
+/// weight is not zero), e^x (2 ulp), the factors of later tiles and, for bf16, the rounding of the
+/// weight. The weighted sum adds one rounding for each key. All this times the sum of weight * |v|;
+/// then y's rounding.
+std::vector<double> error_bound(DType dtype,
+                                const RefTensor& q,
+                                const RefTensor& k,
+                                const RefTensor& magnitude,
+                                const RefTensor& y,
+                                int64_t longest,
+                                double scale) {
   constexpr double u = 0x1p-24;
   const auto d_qk = static_cast<double>(q.shape[2]), keys = static_cast<double>(longest);
   const double largest_score = scale * largest_norm(q) * largest_norm(k);
   const double score = (d_qk + 1) * u * largest_score + std::min(88.0, 2 * largest_score) * u;
-  const double weight = 2 * score + (6 + keys / 64 * 6) * u + (dtype == DType::kBF16 ? unit_roundoff(dtype) : 0);
+  const double weight =
+      2 * score + (6 + keys / 64 * 6) * u + (dtype == DType::kBF16 ? unit_roundoff(dtype) : 0);
   std::vector<double> bound(y.values.size());
   for (size_t i = 0; i < bound.size(); ++i)
     bound[i] = (2 * weight + (2 * keys + 4) * u) * (1 + 1e-3) * magnitude.values[i] +
@@ -66,13 +73,26 @@ OpCase attention_case(DType dtype, const Sizes& z) {
   }
   const float scale = 1 / std::sqrt(static_cast<float>(z.d_qk));
   OpCase c;
-  c.name = fmt::format("{} {} documents of up to {} heads {}/{} sizes {}/{}{}{}", to_string(dtype), z.lengths.size(),
-                       longest, z.heads, z.key_heads, z.d_qk, z.d_v, z.shared ? " shared" : "",
+  c.name = fmt::format("{} {} documents of up to {} heads {}/{} sizes {}/{}{}{}",
+                       to_string(dtype),
+                       z.lengths.size(),
+                       longest,
+                       z.heads,
+                       z.key_heads,
+                       z.d_qk,
+                       z.d_v,
+                       z.shared ? " shared" : "",
                        z.spread > 1 ? " large scores" : "");
-  c.inputs = {{.name = "q", .shape = {tokens, z.heads, z.d_qk}, .dtype = dtype, .scale = z.spread, .gradient = true},
-              {.name = "k", .shape = {tokens, z.key_heads, z.d_qk}, .dtype = dtype, .gradient = true}};
+  c.inputs = {
+      {.name = "q",
+       .shape = {tokens, z.heads, z.d_qk},
+       .dtype = dtype,
+       .scale = z.spread,
+       .gradient = true},
+      {.name = "k", .shape = {tokens, z.key_heads, z.d_qk}, .dtype = dtype, .gradient = true}};
   if (!z.shared)
-    c.inputs.push_back({.name = "v", .shape = {tokens, z.key_heads, z.d_v}, .dtype = dtype, .gradient = true});
+    c.inputs.push_back(
+        {.name = "v", .shape = {tokens, z.key_heads, z.d_v}, .dtype = dtype, .gradient = true});
   c.run = [z, scale](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     const Segments segments = Segments::packed(z.lengths, in[0].device());
     return {attention(in[0], in[1], z.shared ? in[1].slice(2, 0, z.d_v) : in[2], segments, scale)};
@@ -83,18 +103,23 @@ OpCase attention_case(DType dtype, const Sizes& z) {
       for (double& x : v.values) x = std::abs(x);
     return attention_reference(in[0], in[1], v, position, key_begin, static_cast<double>(scale));
   };
-  c.reference = [reference](const std::vector<RefTensor>& in) -> std::vector<RefTensor> { return {reference(in, false)}; };
-  c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
-    return error_bound(dtype, in[0], in[1], reference(in, true), y, longest, static_cast<double>(scale));
+  c.reference = [reference](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
+    return {reference(in, false)};
   };
-  // bf16: P, dS and out (in D) are rounded, and so are the gradients; f32: scores' errors. With large
-  // scores one key has nearly all the weight, dP - D cancels there and out's rounding is what is left.
+  c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
+    return error_bound(
+        dtype, in[0], in[1], reference(in, true), y, longest, static_cast<double>(scale));
+  };
+  // bf16: P, dS and out (in D) are rounded, and so are the gradients; f32: scores' errors. With
+  // large scores one key has nearly all the weight, dP - D cancels there and out's rounding is what
+  // is left.
   c.gradient_tolerance = dtype == DType::kBF16 ? (z.spread > 1 ? 0.25 : 0x1p-6) : 2e-5 * z.spread;
   c.row_independent = false;  // a row needs its document's keys: attention_test.cc
   double pairs = 0;
   for (const int32_t length : z.lengths) pairs += 0.5 * length * (length + 1.0);
   c.flops = 2.0 * pairs * static_cast<double>(z.heads * (z.d_qk + z.d_v));
-  c.bytes = static_cast<double>(tokens * (z.heads + z.key_heads) * (z.d_qk + z.d_v)) * static_cast<double>(size_of(dtype));
+  c.bytes = static_cast<double>(tokens * (z.heads + z.key_heads) * (z.d_qk + z.d_v)) *
+            static_cast<double>(size_of(dtype));
   c.benchmark = z.benchmark;
   return c;
 }
@@ -106,14 +131,14 @@ OpSpec attention_spec() {
   for (const DType t : {DType::kF32, DType::kBF16}) {
     const auto add = [&](const Sizes& z) { spec.cases.push_back(attention_case(t, z)); };
     add({{1}, 1, 1, 1, 1});
-    add({{5, 1, 1, 17, 2}, 3, 1, 7, 5});                  // odd sizes, documents of one token
-    add({{67}, 2, 2, 24, 16});                            // one key past a tile
-    add({{130, 3}, 4, 2, 16, 24});                        // three tiles; Dv > Dqk
-    add({{9, 20}, 6, 3, 17, 33});                         // odd and no multiple of a vector
-    add({{40, 30}, 5, 5, 48, 32});                        // the small model's
-    add({{70}, 2, 1, 16, 16, 30});                        // scores far beyond e^88
-    add({{11, 6}, 2, 2, 192, 128});                       // DeepSeek V3, expanded
-    add({{5, 7}, 3, 1, 576, 512, 1, true});               // and absorbed: v lies inside k
+    add({{5, 1, 1, 17, 2}, 3, 1, 7, 5});     // odd sizes, documents of one token
+    add({{67}, 2, 2, 24, 16});               // one key past a tile
+    add({{130, 3}, 4, 2, 16, 24});           // three tiles; Dv > Dqk
+    add({{9, 20}, 6, 3, 17, 33});            // odd and no multiple of a vector
+    add({{40, 30}, 5, 5, 48, 32});           // the small model's
+    add({{70}, 2, 1, 16, 16, 30});           // scores far beyond e^88
+    add({{11, 6}, 2, 2, 192, 128});          // DeepSeek V3, expanded
+    add({{5, 7}, 3, 1, 576, 512, 1, true});  // and absorbed: v lies inside k
     add({{66}, 2, 1, 18, 10, 1, true});
     add({std::vector<int32_t>(8, 512), 8, 8, 48, 32, 1, false, true});
     add({std::vector<int32_t>(8, 1024), 12, 12, 96, 64, 1, false, true});

@@ -16,8 +16,12 @@ constexpr KernelTable<AxpbyArgs> kAxpby{
 
 void axpby(float a, const Tensor& x, float b, const Tensor& y) {
   const auto known = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
-  check(x.shape() == y.shape() && known(x.dtype()) && known(y.dtype()), "axpby: x {} in {}, y {} in {}",
-        x.shape().str(), to_string(x.dtype()), y.shape().str(), to_string(y.dtype()));
+  check(x.shape() == y.shape() && known(x.dtype()) && known(y.dtype()),
+        "axpby: x {} in {}, y {} in {}",
+        x.shape().str(),
+        to_string(x.dtype()),
+        y.shape().str(),
+        to_string(y.dtype()));
   dispatch(kAxpby, AxpbyArgs{x.view(), y.view(), a, b}, y.device());
 }
 

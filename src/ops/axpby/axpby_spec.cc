@@ -8,9 +8,11 @@
 namespace ferry::ops {
 namespace {
 
-OpCase axpby_case(DType x_type, DType y_type, const Shape& shape, float a, float b, bool benchmark = false) {
+OpCase axpby_case(
+    DType x_type, DType y_type, const Shape& shape, float a, float b, bool benchmark = false) {
   OpCase c;
-  c.name = fmt::format("{} into {} {} a {:g} b {:g}", to_string(x_type), to_string(y_type), shape.str(), a, b);
+  c.name = fmt::format(
+      "{} into {} {} a {:g} b {:g}", to_string(x_type), to_string(y_type), shape.str(), a, b);
   c.inputs = {{.name = "x", .shape = shape, .dtype = x_type, .rows = true},
               {.name = "y", .shape = shape, .dtype = y_type, .rows = true}};
   c.run = [a, b](const std::vector<Tensor>& in) -> std::vector<Tensor> {
@@ -27,11 +29,13 @@ OpCase axpby_case(DType x_type, DType y_type, const Shape& shape, float a, float
     std::vector<double> bound(y.values.size());
     for (size_t i = 0; i < bound.size(); ++i)  // b y is rounded, then the sum, then to y's type
       bound[i] = 1.001 * ((unit_roundoff(y_type) + 0x1p-24) * std::abs(y.values[i]) +
-                          0x1p-24 * std::abs(static_cast<double>(b) * in[1].values[i])) + 0x1p-126;
+                          0x1p-24 * std::abs(static_cast<double>(b) * in[1].values[i])) +
+                 0x1p-126;
     return bound;
   };
   c.flops = 3.0 * static_cast<double>(shape.count());
-  c.bytes = static_cast<double>(shape.count()) * static_cast<double>(size_of(x_type) + 2 * size_of(y_type));
+  c.bytes = static_cast<double>(shape.count()) *
+            static_cast<double>(size_of(x_type) + 2 * size_of(y_type));
   c.benchmark = benchmark;
   return c;
 }

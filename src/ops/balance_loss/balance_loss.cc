@@ -13,7 +13,8 @@ namespace ferry::ops {
 namespace {
 
 Plan plan_forward(const BalanceLossArgs& a) {
-  return {.workspace_bytes = static_cast<size_t>(a.share.shape[0]) * sizeof(float)};  // each document's loss
+  return {.workspace_bytes =
+              static_cast<size_t>(a.share.shape[0]) * sizeof(float)};  // each document's loss
 }
 
 }  // namespace
@@ -49,31 +50,50 @@ constexpr KernelTable<BiasUpdateArgs> kBiasUpdate{
 Tensor balance_loss(const Routing& routing, const Segments& segments, float alpha) {
   const Tensor& scores = routing.scores;
   const Tensor& experts = routing.experts;
-  check(scores.rank() == 2 && experts.rank() == 2 && scores.dim(0) == experts.dim(0) && scores.contiguous() &&
-            experts.contiguous() && scores.dim(1) <= kExpertsMax,
-        "balance_loss: scores {}, experts {}", scores.shape().str(), experts.shape().str());
-  check(scores.dtype() == DType::kF32 && experts.dtype() == DType::kI32, "balance_loss: scores are {}, experts {}",
-        to_string(scores.dtype()), to_string(experts.dtype()));
-  check(segments.tokens() == scores.dim(0) && segments.tokens() > 0, "balance_loss: {} tokens, documents of {}",
-        scores.dim(0), segments.tokens());
-  check(segments.host_position.front() == 0, "balance_loss: the first document starts at position {}",
+  check(scores.rank() == 2 && experts.rank() == 2 && scores.dim(0) == experts.dim(0) &&
+            scores.contiguous() && experts.contiguous() && scores.dim(1) <= kExpertsMax,
+        "balance_loss: scores {}, experts {}",
+        scores.shape().str(),
+        experts.shape().str());
+  check(scores.dtype() == DType::kF32 && experts.dtype() == DType::kI32,
+        "balance_loss: scores are {}, experts {}",
+        to_string(scores.dtype()),
+        to_string(experts.dtype()));
+  check(segments.tokens() == scores.dim(0) && segments.tokens() > 0,
+        "balance_loss: {} tokens, documents of {}",
+        scores.dim(0),
+        segments.tokens());
+  check(segments.host_position.front() == 0,
+        "balance_loss: the first document starts at position {}",
         segments.host_position.front());
   Device& device = scores.device();
-  const int64_t documents = std::count(segments.host_position.begin(), segments.host_position.end(), 0);
+  const int64_t documents =
+      std::count(segments.host_position.begin(), segments.host_position.end(), 0);
   Tensor begin = Tensor::empty({documents + 1}, DType::kI32, device);
   Tensor document = Tensor::empty({scores.dim(0)}, DType::kI32, device);
   Tensor share = Tensor::empty({documents, scores.dim(1)}, DType::kF32, device);
   Tensor loss = Tensor::empty({1}, DType::kF32, device);
   dispatch(kForward,
-           BalanceLossArgs{scores.view(), experts.view(), segments.position.view(), begin.view(), document.view(),
-                           share.view(), loss.view(), alpha},
+           BalanceLossArgs{scores.view(),
+                           experts.view(),
+                           segments.position.view(),
+                           begin.view(),
+                           document.view(),
+                           share.view(),
+                           loss.view(),
+                           alpha},
            device);
   if (Tape* tape = Tape::current())
     tape->record("balance_loss", {scores}, {loss}, [=](Grads& grads) {
       Tensor d_scores = Tensor::empty(scores.shape(), DType::kF32, scores.device());
       dispatch(kBackward,
-               BalanceLossBackwardArgs{scores.view(), begin.view(), document.view(), share.view(),
-                                       grads.of(loss).view(), d_scores.view(), alpha},
+               BalanceLossBackwardArgs{scores.view(),
+                                       begin.view(),
+                                       document.view(),
+                                       share.view(),
+                                       grads.of(loss).view(),
+                                       d_scores.view(),
+                                       alpha},
                scores.device());
       grads.add(scores, d_scores);
     });
@@ -87,23 +107,33 @@ Tensor expert_counts(const Tensor& chosen, int experts) {
 }
 
 void add_expert_counts(const Tensor& chosen, const Tensor& counts) {
-  check(chosen.dtype() == DType::kI32 && chosen.contiguous() && counts.dtype() == DType::kI32 && counts.rank() == 1,
-        "expert_counts: chosen {} in {}, counts {} in {}", chosen.shape().str(), to_string(chosen.dtype()),
-        counts.shape().str(), to_string(counts.dtype()));
+  check(chosen.dtype() == DType::kI32 && chosen.contiguous() && counts.dtype() == DType::kI32 &&
+            counts.rank() == 1,
+        "expert_counts: chosen {} in {}, counts {} in {}",
+        chosen.shape().str(),
+        to_string(chosen.dtype()),
+        counts.shape().str(),
+        to_string(counts.dtype()));
   dispatch(kCounts, ExpertCountsArgs{chosen.view(), counts.view()}, chosen.device());
 }
 
 void bias_update(Weight& bias, const Tensor& counts, float gamma) {
   const Tensor& b = bias.value;
-  check(b.rank() == 1 && b.shape() == counts.shape() && b.dtype() == DType::kF32 && counts.dtype() == DType::kI32,
-        "bias_update: {} {} in {}, counts {} in {}", bias.name, b.shape().str(), to_string(b.dtype()),
-        counts.shape().str(), to_string(counts.dtype()));
+  check(b.rank() == 1 && b.shape() == counts.shape() && b.dtype() == DType::kF32 &&
+            counts.dtype() == DType::kI32,
+        "bias_update: {} {} in {}, counts {} in {}",
+        bias.name,
+        b.shape().str(),
+        to_string(b.dtype()),
+        counts.shape().str(),
+        to_string(counts.dtype()));
   dispatch(kBiasUpdate, BiasUpdateArgs{counts.view(), b.view(), gamma}, b.device());
   bias.changed();
 }
 
 std::vector<KernelRow> balance_loss_kernels() {
-  return {kernel_row(kForward), kernel_row(kBackward), kernel_row(kCounts), kernel_row(kBiasUpdate)};
+  return {
+      kernel_row(kForward), kernel_row(kBackward), kernel_row(kCounts), kernel_row(kBiasUpdate)};
 }
 
 }  // namespace ferry::ops

@@ -16,7 +16,9 @@ float sum_of(const float* values, int64_t n) {
 
 float dot_of(const float* a, const float* b, int64_t n) {
   F32x16 sum = splat(0);
-  for_lanes(0, n, [&](int64_t i, int lanes) { sum = fma(load_n(a + i, lanes), load_n(b + i, lanes), sum); });
+  for_lanes(0, n, [&](int64_t i, int lanes) {
+    sum = fma(load_n(a + i, lanes), load_n(b + i, lanes), sum);
+  });
   return sum_lanes(sum);
 }
 
@@ -24,7 +26,8 @@ void find_documents(const BalanceLossArgs& a) {
   const int64_t tokens = a.scores.shape[0];
   int32_t documents = 0;
   for (int64_t t = 0; t < tokens; ++t) {
-    if (a.position.as<int32_t>()[t] == 0) a.begin.as<int32_t>()[documents++] = static_cast<int32_t>(t);
+    if (a.position.as<int32_t>()[t] == 0)
+      a.begin.as<int32_t>()[documents++] = static_cast<int32_t>(t);
     a.document.as<int32_t>()[t] = documents - 1;
   }
   a.begin.as<int32_t>()[documents] = static_cast<int32_t>(tokens);
@@ -42,7 +45,9 @@ float document_loss(const BalanceLossArgs& a, int64_t begin, int64_t end, float*
   for (int64_t t = begin; t < end; ++t) {
     const float* scores = a.scores.as<float>() + t * experts;
     const F32x16 sum = splat(sum_of(scores, experts) + kTiny);
-    for_lanes(0, experts, [&](int64_t i, int n) { store_n(mean + i, load_n(mean + i, n) + load_n(scores + i, n) / sum, n); });
+    for_lanes(0, experts, [&](int64_t i, int n) {
+      store_n(mean + i, load_n(mean + i, n) + load_n(scores + i, n) / sum, n);
+    });
   }
   const float even = static_cast<float>(experts) / (static_cast<float>(top_k) * length);
   for (int64_t i = 0; i < experts; ++i) {
@@ -98,10 +103,13 @@ void bias_update(const Plan&, const BiasUpdateArgs& a, void*, Stream&) {
   int64_t sum = 0;
   for (int64_t i = 0; i < experts; ++i) sum += a.counts.as<int32_t>()[i];
   for (int64_t i = 0; i < experts; ++i) {
-    const int64_t count = a.counts.as<int32_t>()[i] * experts;  // against the sum: the mean times experts
+    const int64_t count =
+        a.counts.as<int32_t>()[i] * experts;  // against the sum: the mean times experts
     float& b = a.bias.as<float>()[i];
-    if (count < sum) b += a.gamma;
-    else if (count > sum) b -= a.gamma;
+    if (count < sum)
+      b += a.gamma;
+    else if (count > sum)
+      b -= a.gamma;
   }
 }
 

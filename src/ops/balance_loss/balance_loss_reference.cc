@@ -3,7 +3,9 @@
 
 namespace ferry::ops {
 
-RefTensor balance_loss_reference(const RefTensor& scores, const RefTensor& experts, std::span<const int32_t> lengths,
+RefTensor balance_loss_reference(const RefTensor& scores,
+                                 const RefTensor& experts,
+                                 std::span<const int32_t> lengths,
                                  double alpha) {
   const int64_t e = scores.shape[1], k = experts.shape[1];
   RefTensor loss({1});

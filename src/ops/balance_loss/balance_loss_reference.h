@@ -9,7 +9,9 @@
 namespace ferry::ops {
 
 /// scores [tokens, experts], experts [tokens, top_k], lengths of the documents; see balance_loss.h.
-RefTensor balance_loss_reference(const RefTensor& scores, const RefTensor& experts, std::span<const int32_t> lengths,
+RefTensor balance_loss_reference(const RefTensor& scores,
+                                 const RefTensor& experts,
+                                 std::span<const int32_t> lengths,
                                  double alpha);
 
 /// chosen of any shape; returns [experts].

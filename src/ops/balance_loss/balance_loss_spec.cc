@@ -9,25 +9,38 @@
 namespace ferry::ops {
 namespace {
 
-OpCase loss_case(std::vector<int32_t> lengths, int64_t experts, int64_t top_k, bool benchmark = false) {
+OpCase loss_case(std::vector<int32_t> lengths,
+                 int64_t experts,
+                 int64_t top_k,
+                 bool benchmark = false) {
   const int64_t tokens = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
   constexpr float kAlpha = 0.5f;
   OpCase c;
-  c.name = fmt::format("{} documents, {} tokens, top {} of {}", lengths.size(), tokens, top_k, experts);
-  c.inputs = {{.name = "scores", .shape = {tokens, experts}, .fill = InputSpec::Fill::kUniform, .scale = 0.48,
-               .offset = 0.5, .gradient = true},
-              {.name = "experts", .shape = {tokens, top_k}, .dtype = DType::kI32, .fill = InputSpec::Fill::kIndex,
+  c.name =
+      fmt::format("{} documents, {} tokens, top {} of {}", lengths.size(), tokens, top_k, experts);
+  c.inputs = {{.name = "scores",
+               .shape = {tokens, experts},
+               .fill = InputSpec::Fill::kUniform,
+               .scale = 0.48,
+               .offset = 0.5,
+               .gradient = true},
+              {.name = "experts",
+               .shape = {tokens, top_k},
+               .dtype = DType::kI32,
+               .fill = InputSpec::Fill::kIndex,
                .scale = static_cast<double>(experts)}};
   c.run = [lengths](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     const Segments documents = Segments::packed(lengths, in[0].device());
-    return {balance_loss(Routing{.experts = in[1], .weights = {}, .scores = in[0]}, documents, kAlpha)};
+    return {
+        balance_loss(Routing{.experts = in[1], .weights = {}, .scores = in[0]}, documents, kAlpha)};
   };
   c.reference = [lengths](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     return {balance_loss_reference(in[0], in[1], lengths, static_cast<double>(kAlpha))};
   };
   // All terms are positive: the longest chain of additions, and about ten roundings besides.
   const int32_t longest = *std::max_element(lengths.begin(), lengths.end());
-  const auto chain = static_cast<double>(longest + static_cast<int32_t>(lengths.size())) + static_cast<double>(experts) / 8;
+  const auto chain = static_cast<double>(longest + static_cast<int32_t>(lengths.size())) +
+                     static_cast<double>(experts) / 8;
   c.tolerance = elementwise_tolerance(DType::kF32, (chain + 20) * 0x1p-24);
   c.gradient_tolerance = 1e-5;
   c.row_independent = false;
@@ -42,9 +55,15 @@ std::vector<double> exact(int, const std::vector<RefTensor>&, const RefTensor&) 
 OpCase counts_case(int64_t tokens, int64_t top_k, int experts) {
   OpCase c;
   c.name = fmt::format("counts of [{}, {}], {} experts", tokens, top_k, experts);
-  c.inputs = {{.name = "chosen", .shape = {tokens, top_k}, .dtype = DType::kI32, .fill = InputSpec::Fill::kIndex,
-               .scale = static_cast<double>(experts + 2), .offset = -1}};  // some ids lie outside
-  c.run = [experts](const std::vector<Tensor>& in) -> std::vector<Tensor> { return {expert_counts(in[0], experts)}; };
+  c.inputs = {{.name = "chosen",
+               .shape = {tokens, top_k},
+               .dtype = DType::kI32,
+               .fill = InputSpec::Fill::kIndex,
+               .scale = static_cast<double>(experts + 2),
+               .offset = -1}};  // some ids lie outside
+  c.run = [experts](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    return {expert_counts(in[0], experts)};
+  };
   c.reference = [experts](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     return {expert_counts_reference(in[0], experts)};
   };
@@ -59,7 +78,11 @@ OpCase update_case(const char* name, std::vector<double> counts) {
   c.name = fmt::format("bias update: {}", name);
   const auto experts = static_cast<int64_t>(counts.size());
   c.inputs = {{.name = "bias", .shape = {experts}, .scale = 0.1},
-              {.name = "counts", .shape = {experts}, .dtype = DType::kI32, .fill = InputSpec::Fill::kGiven, .given = counts}};
+              {.name = "counts",
+               .shape = {experts},
+               .dtype = DType::kI32,
+               .fill = InputSpec::Fill::kGiven,
+               .given = counts}};
   c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     Weight bias{.name = "bias", .global_shape = in[0].shape(), .shard = {}, .trained = false};
     bias.value = Tensor::empty(in[0].shape(), DType::kF32, in[0].device());

@@ -21,8 +21,10 @@ Tensor cast(const Tensor& x, DType to) {
   if (x.dtype() == to) return x;
   Tensor y = Tensor::empty(x.shape(), to, x.device());
   dispatch(kCast, CastArgs{x.view(), y.view()}, x.device());
-  if (Tape* tape = Tape::current())  // recording is paused during playback: the cast back is not recorded
-    tape->record("cast", {x}, {y}, [x, y](Grads& grads) { grads.add(x, cast(grads.of(y), x.dtype())); });
+  if (Tape* tape =
+          Tape::current())  // recording is paused during playback: the cast back is not recorded
+    tape->record(
+        "cast", {x}, {y}, [x, y](Grads& grads) { grads.add(x, cast(grads.of(y), x.dtype())); });
   return y;
 }
 

@@ -6,14 +6,22 @@ namespace {
 
 OpCase cast_case(DType from, DType to, const Shape& shape, double scale, bool benchmark = false) {
   OpCase c;
-  c.name = fmt::format("{} to {} {} scale {:g}", to_string(from), to_string(to), shape.str(), scale);
+  c.name =
+      fmt::format("{} to {} {} scale {:g}", to_string(from), to_string(to), shape.str(), scale);
   // At 1e30 a finite difference's step is lost in float64.
-  c.inputs = {{.name = "x", .shape = shape, .dtype = from, .scale = scale, .gradient = scale <= 1, .rows = true}};
+  c.inputs = {{.name = "x",
+               .shape = shape,
+               .dtype = from,
+               .scale = scale,
+               .gradient = scale <= 1,
+               .rows = true}};
   c.run = [to](const std::vector<Tensor>& in) -> std::vector<Tensor> { return {cast(in[0], to)}; };
   c.reference = [](const std::vector<RefTensor>& in) -> std::vector<RefTensor> { return {in[0]}; };
   c.tolerance = from == DType::kF32 && to == DType::kBF16
                     ? elementwise_tolerance(to, 0)
-                    : [](int, const std::vector<RefTensor>&, const RefTensor&) { return std::vector<double>{0.0}; };
+                    : [](int, const std::vector<RefTensor>&, const RefTensor&) {
+                        return std::vector<double>{0.0};
+                      };
   c.gradient_tolerance = from == DType::kBF16 ? 0x1p-8 : 1e-6;
   c.bytes = static_cast<double>(shape.count()) * static_cast<double>(size_of(from) + size_of(to));
   c.benchmark = benchmark;
@@ -24,11 +32,13 @@ OpCase cast_case(DType from, DType to, const Shape& shape, double scale, bool be
 
 OpSpec cast_spec() {
   OpSpec spec{.op = "cast", .kernels = cast_kernels(), .cases = {}};
-  for (const auto& [from, to] : {std::pair{DType::kF32, DType::kBF16}, std::pair{DType::kBF16, DType::kF32}}) {
+  for (const auto& [from, to] :
+       {std::pair{DType::kF32, DType::kBF16}, std::pair{DType::kBF16, DType::kF32}}) {
     spec.cases.push_back(cast_case(from, to, {1}, 1));
     spec.cases.push_back(cast_case(from, to, {7, 129}, 1));
     spec.cases.push_back(cast_case(from, to, {3, 5, 33}, 1e30));
-    spec.cases.push_back(cast_case(from, to, {3, 33}, 1e-37));  // near and below the smallest normal number
+    spec.cases.push_back(
+        cast_case(from, to, {3, 33}, 1e-37));  // near and below the smallest normal number
     spec.cases.push_back(cast_case(from, to, {8192, 768}, 1, true));
   }
   spec.cases.push_back(cast_case(DType::kF32, DType::kF32, {3, 5}, 1));  // x itself

@@ -15,11 +15,16 @@ constexpr KernelTable<ConcatArgs> kConcat{
 };
 
 Tensor concat(const Tensor& a, const Tensor& b) {
-  check(a.rank() == b.rank() && (a.rank() == 2 || a.rank() == 3), "concat: {} and {}", a.shape().str(), b.shape().str());
+  check(a.rank() == b.rank() && (a.rank() == 2 || a.rank() == 3),
+        "concat: {} and {}",
+        a.shape().str(),
+        b.shape().str());
   for (int d = 0; d + 1 < a.rank(); ++d)
     check(a.dim(d) == b.dim(d), "concat: {} and {}", a.shape().str(), b.shape().str());
-  check(a.dtype() == b.dtype() && (a.dtype() == DType::kF32 || a.dtype() == DType::kBF16), "concat: {} and {}",
-        to_string(a.dtype()), to_string(b.dtype()));
+  check(a.dtype() == b.dtype() && (a.dtype() == DType::kF32 || a.dtype() == DType::kBF16),
+        "concat: {} and {}",
+        to_string(a.dtype()),
+        to_string(b.dtype()));
   Shape shape = a.shape();
   shape[a.rank() - 1] = a.dim(-1) + b.dim(-1);
   Tensor y = Tensor::empty(shape, a.dtype(), a.device());

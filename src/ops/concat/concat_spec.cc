@@ -10,9 +10,15 @@ OpCase concat_case(DType dtype, const Shape& a, const Shape& b) {
   c.name = fmt::format("{} {} {}", to_string(dtype), a.str(), b.str());
   c.inputs = {{.name = "a", .shape = a, .dtype = dtype, .gradient = true, .rows = true},
               {.name = "b", .shape = b, .dtype = dtype, .gradient = true, .rows = true}};
-  c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> { return {concat(in[0], in[1])}; };
-  c.reference = [](const std::vector<RefTensor>& in) -> std::vector<RefTensor> { return {concat_reference(in[0], in[1])}; };
-  c.tolerance = [](int, const std::vector<RefTensor>&, const RefTensor&) { return std::vector<double>{1e-300}; };
+  c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    return {concat(in[0], in[1])};
+  };
+  c.reference = [](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
+    return {concat_reference(in[0], in[1])};
+  };
+  c.tolerance = [](int, const std::vector<RefTensor>&, const RefTensor&) {
+    return std::vector<double>{1e-300};
+  };
   c.gradient_tolerance = 1e-6;
   c.bytes = 2.0 * static_cast<double>(a.count() + b.count()) * static_cast<double>(size_of(dtype));
   return c;

@@ -3,7 +3,8 @@
 // Order (numerics 1), whatever the blocking, tier, threads and path: one f32 accumulator for each
 // element of C, starting at +0 (or at C's value when accumulating).
 //   f32   acc = fma(a[k], b[k], acc), k ascending.
-//   bf16  for pairs (k, k+1): acc = fma(a[k+1], b[k+1], acc), then acc = fma(a[k], b[k], acc); an odd
+//   bf16  for pairs (k, k+1): acc = fma(a[k+1], b[k+1], acc), then acc = fma(a[k], b[k], acc); an
+//   odd
 //         k is padded by zeros. That is vdpbf16ps.
 // Splitting k at even places and going on from the stored f32 accumulator changes no bit.
 #pragma once
@@ -25,24 +26,28 @@ struct GemmOperand {
 };
 
 struct Gemm {
-  GemmOperand a, b;           // rows of a: m; rows of b: n
-  void* c = nullptr;          // element (m, n) at c[m * c_stride + n]
+  GemmOperand a, b;             // rows of a: m; rows of b: n
+  void* c = nullptr;            // element (m, n) at c[m * c_stride + n]
   DType c_dtype = DType::kF32;  // f32, or bf16: rounded once, from the accumulator
   int64_t c_stride = 0;
   int64_t m = 0, n = 0, k = 0;
-  bool bf16 = false;          // the compute type: bf16 products, or f32
-  bool accumulate = false;    // go on from C's values; C is f32 then
-  int64_t first_task = 0;     // set by gemm_batch
+  bool bf16 = false;        // the compute type: bf16 products, or f32
+  bool accumulate = false;  // go on from C's values; C is f32 then
+  int64_t first_task = 0;   // set by gemm_batch
 };
 
-// Sizes of one thread's buffers: four strips of A, of which one is to stay in L1, and a block of B in L2.
+// Sizes of one thread's buffers: four strips of A, of which one is to stay in L1, and a block of B
+// in L2.
 inline constexpr size_t kGemmStripBytes = size_t{256} << 10;
 inline constexpr size_t kGemmBlockBytes = size_t{640} << 10;
-inline constexpr size_t kGemmScratchBytes = size_t{512} << 10;  // accumulators between blocks of k when C is bf16
+inline constexpr size_t kGemmScratchBytes =
+    size_t{512} << 10;  // accumulators between blocks of k when C is bf16
 inline constexpr size_t kGemmThreadBytes = kGemmStripBytes + kGemmBlockBytes + kGemmScratchBytes;
 
 /// The array of problems, up to the next cache line.
-inline size_t gemm_problems_bytes(int64_t count) { return (static_cast<size_t>(count) * sizeof(Gemm) + 63) / 64 * 64; }
+inline size_t gemm_problems_bytes(int64_t count) {
+  return (static_cast<size_t>(count) * sizeof(Gemm) + 63) / 64 * 64;
+}
 
 /// What gemm_batch needs, after the array of problems if it lies in the workspace too.
 inline size_t gemm_workspace_bytes(int64_t count) {
@@ -52,8 +57,8 @@ inline size_t gemm_workspace_bytes(int64_t count) {
 #if defined(FERRY_TIER)
 namespace FERRY_TIER {
 
-/// Computes all problems, which share types and n; m and k may differ (experts). Their C are disjoint.
-/// Uses the thread pool. workspace: kGemmThreadBytes for each thread, 64-byte aligned.
+/// Computes all problems, which share types and n; m and k may differ (experts). Their C are
+/// disjoint. Uses the thread pool. workspace: kGemmThreadBytes for each thread, 64-byte aligned.
 void gemm_batch(Gemm* problems, int64_t count, void* workspace);
 
 inline void gemm(Gemm problem, void* workspace) { gemm_batch(&problem, 1, workspace); }

@@ -1,11 +1,13 @@
-// The blocked matrix product. A task is a block of C; its thread packs the block's part of B, then one
-// strip of A after the other, and runs a register tile over strip and panel. No barriers: packing B
-// again in each task costs less than waiting, and experts with unequal rows balance by themselves.
+// The blocked matrix product. A task is a block of C; its thread packs the block's part of B, then
+// one strip of A after the other, and runs a register tile over strip and panel. No barriers:
+// packing B again in each task costs less than waiting, and experts with unequal rows balance by
+// themselves.
 //
-// Packed memory is made of 4-byte units, lanes innermost: f32, or pairs of bf16 (Packing). A pair of bf16
-// becomes two f32 units, the odd element first, and the f32 tile does what vdpbf16ps would, in the same
-// order: two fma run twice as fast here as one vdpbf16ps (Sapphire Rapids: one in two cycles, measured by
-// linear_bench). Where a few rows are multiplied, reading and packing B is the cost, and pairs are better.
+// Packed memory is made of 4-byte units, lanes innermost: f32, or pairs of bf16 (Packing). A pair
+// of bf16 becomes two f32 units, the odd element first, and the f32 tile does what vdpbf16ps would,
+// in the same order: two fma run twice as fast here as one vdpbf16ps (Sapphire Rapids: one in two
+// cycles, measured by linear_bench). Where a few rows are multiplied, reading and packing B is the
+// cost, and pairs are better.
 #include "ops/cpu/gemm.h"
 
 #include <cstring>
@@ -19,7 +21,7 @@ namespace {
 #if defined(FERRY_TIER_avx512)
 constexpr int kStripRows = 14;  // 28 accumulators, 2 registers for B, 1 for A
 constexpr int kVectors = 2;
-constexpr int kPairsRows = 4;   // up to so many rows of C take bf16 in pairs
+constexpr int kPairsRows = 4;  // up to so many rows of C take bf16 in pairs
 #elif defined(FERRY_TIER_avx2)
 constexpr int kStripRows = 6;
 constexpr int kVectors = 1;
@@ -29,10 +31,10 @@ constexpr int kStripRows = 4;
 constexpr int kVectors = 1;
 constexpr int kPairsRows = 0;
 #endif
-constexpr int kPanel = kVectors * kLanes;  // columns of C in a tile
+constexpr int kPanel = kVectors * kLanes;   // columns of C in a tile
 constexpr int64_t kPrefetch = 16 * kPanel;  // units of B ahead: it streams from L2
-constexpr int64_t kStripPad = 48;          // the last unit's lanes, and the same
-constexpr int64_t kPanelPad = 32;          // keeps panels from lying in the same cache sets
+constexpr int64_t kStripPad = 48;           // the last unit's lanes, and the same
+constexpr int64_t kPanelPad = 32;           // keeps panels from lying in the same cache sets
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -49,7 +51,9 @@ enum class Packing {
 
 /// Units that k elements take.
 constexpr int64_t units(Packing packing, int64_t k) {
-  return packing == Packing::kF32 ? k : packing == Packing::kSplit ? round_up(k, 2) : ceil_div(k, 2);
+  return packing == Packing::kF32     ? k
+         : packing == Packing::kSplit ? round_up(k, 2)
+                                      : ceil_div(k, 2);
 }
 
 // ---- Register tiles -----------------------------------------------------------------------------
@@ -60,14 +64,15 @@ struct Tile {
   void* out;
   int64_t out_stride;
   bool out_bf16;
-  int columns;        // of the panel that exist in C
+  int columns;  // of the panel that exist in C
 };
 
 template <bool kDot>
 inline F32x16 multiply_add(F32x16 a, F32x16 b, F32x16 c) {
 #if defined(FERRY_TIER_avx512)
   if constexpr (kDot)
-    return {_mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
+    return {
+        _mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
 #endif
   return fma(a, b, c);
 }
@@ -89,7 +94,8 @@ inline void store_tile(const F32x16 (&acc)[M][kVectors], const Tile& t) {
 #pragma GCC unroll 16
     for (int i = 0; i < M; ++i)
       for (int v = 0; v < kVectors; ++v)
-        if (const int n = lanes_of(t, v)) store_n(out + i * t.out_stride + v * kLanes, acc[i][v], n);
+        if (const int n = lanes_of(t, v))
+          store_n(out + i * t.out_stride + v * kLanes, acc[i][v], n);
   }
 }
 
@@ -104,11 +110,13 @@ void tile_kernel(const float* a, const float* b, int64_t steps, const Tile& t) {
     if (t.columns == kPanel) {
 #pragma GCC unroll 16
       for (int i = 0; i < M; ++i)
-        for (int v = 0; v < kVectors; ++v) acc[i][v] = load(t.init + i * t.init_stride + v * kLanes);
+        for (int v = 0; v < kVectors; ++v)
+          acc[i][v] = load(t.init + i * t.init_stride + v * kLanes);
     } else {
 #pragma GCC unroll 16
       for (int i = 0; i < M; ++i)
-        for (int v = 0; v < kVectors; ++v) acc[i][v] = load_n(t.init + i * t.init_stride + v * kLanes, lanes_of(t, v));
+        for (int v = 0; v < kVectors; ++v)
+          acc[i][v] = load_n(t.init + i * t.init_stride + v * kLanes, lanes_of(t, v));
     }
   }
   for (int64_t s = 0; s < steps; ++s, a += M, b += kPanel) {
@@ -123,27 +131,35 @@ void tile_kernel(const float* a, const float* b, int64_t steps, const Tile& t) {
       for (int v = 0; v < kVectors; ++v) acc[i][v] = multiply_add<kDot>(row, column[v], acc[i][v]);
     }
   }
-  if (t.out_bf16) store_tile<bf16_t>(acc, t);
-  else store_tile<float>(acc, t);
+  if (t.out_bf16)
+    store_tile<bf16_t>(acc, t);
+  else
+    store_tile<float>(acc, t);
 }
 
 using TileKernel = void (*)(const float*, const float*, int64_t, const Tile&);
-struct TileKernels { TileKernel rows[kStripRows]; };
+struct TileKernels {
+  TileKernel rows[kStripRows];
+};
 
 template <bool kDot, int... kRows>
-constexpr TileKernels tile_kernels(std::integer_sequence<int, kRows...>) { return {{&tile_kernel<kRows + 1, kDot>...}}; }
-constexpr TileKernels kF32Tiles = tile_kernels<false>(std::make_integer_sequence<int, kStripRows>{});
-constexpr TileKernels kPairTiles = tile_kernels<(kPairsRows > 0)>(std::make_integer_sequence<int, kStripRows>{});
+constexpr TileKernels tile_kernels(std::integer_sequence<int, kRows...>) {
+  return {{&tile_kernel<kRows + 1, kDot>...}};
+}
+constexpr TileKernels kF32Tiles =
+    tile_kernels<false>(std::make_integer_sequence<int, kStripRows>{});
+constexpr TileKernels kPairTiles =
+    tile_kernels<(kPairsRows > 0)>(std::make_integer_sequence<int, kStripRows>{});
 
 // ---- Packing ------------------------------------------------------------------------------------
 
-/// What to pack: `rows` <= 16 rows as lanes [0, lanes) of units `out_stride` apart; lanes past the rows
-/// become zero. Lanes up to 16 may be written: units are filled in ascending order.
+/// What to pack: `rows` <= 16 rows as lanes [0, lanes) of units `out_stride` apart; lanes past the
+/// rows become zero. Lanes up to 16 may be written: units are filled in ascending order.
 struct Pack {
   int64_t row_stride;
   int rows, lanes;
-  int64_t k;          // elements
-  int64_t out_stride; // units
+  int64_t k;           // elements
+  int64_t out_stride;  // units
 };
 
 #if defined(FERRY_TIER_avx512)
@@ -181,16 +197,21 @@ inline int up_to16(int64_t n) { return n < 0 ? 0 : n > 16 ? 16 : static_cast<int
 /// Sixteen f32, or pairs, of one row from p on, of which n elements exist.
 template <typename T, Packing kPacking>
 inline __m512i load_units(const T* p, int64_t n) {
-  if constexpr (kPacking == Packing::kF32) return _mm512_castps_si512(load_n(p, up_to16(n)).v);
-  else if constexpr (sizeof(T) == 2) return _mm512_maskz_loadu_epi16(first32(n), p);
+  if constexpr (kPacking == Packing::kF32)
+    return _mm512_castps_si512(load_n(p, up_to16(n)).v);
+  else if constexpr (sizeof(T) == 2)
+    return _mm512_maskz_loadu_epi16(first32(n), p);
   else {
-    const __m512bh pairs = _mm512_cvtne2ps_pbh(load_n(p + 16, up_to16(n - 16)).v, load_n(p, up_to16(n)).v);
+    const __m512bh pairs =
+        _mm512_cvtne2ps_pbh(load_n(p + 16, up_to16(n - 16)).v, load_n(p, up_to16(n)).v);
     return reinterpret_cast<__m512i>(pairs);
   }
 }
 
 /// The two f32 units of sixteen pairs.
-inline __m512i odd_units(__m512i pairs) { return _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000))); }
+inline __m512i odd_units(__m512i pairs) {
+  return _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000)));
+}
 inline __m512i even_units(__m512i pairs) { return _mm512_slli_epi32(pairs, 16); }
 
 template <Packing kPacking>
@@ -218,10 +239,12 @@ void pack_along_k(const T* data, const Pack& p, float* out) {
       }
     } else {
       for (int i = 0; i < 16; ++i)
-        r[i] = i < p.rows ? load_units<T, kPacking>(data + i * p.row_stride + k, n) : _mm512_setzero_si512();
+        r[i] = i < p.rows ? load_units<T, kPacking>(data + i * p.row_stride + k, n)
+                          : _mm512_setzero_si512();
     }
     transpose16(r);
-    const int count = static_cast<int>(kPacking == Packing::kF32 ? min(n, 16) : ceil_div(min(n, 32), 2));
+    const int count =
+        static_cast<int>(kPacking == Packing::kF32 ? min(n, 16) : ceil_div(min(n, 32), 2));
     if (count == 16) {
 #pragma GCC unroll 16
       for (int j = 0; j < 16; ++j) store_units<kPacking>(out, p.out_stride, j, r[j]);
@@ -232,7 +255,9 @@ void pack_along_k(const T* data, const Pack& p, float* out) {
   }
 }
 
-inline __m512i load_bf16_words(const bf16_t* p, int n) { return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(n), p)); }
+inline __m512i load_bf16_words(const bf16_t* p, int n) {
+  return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(n), p));
+}
 inline __m512i load_bf16_words(const float* p, int n) {
   return _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load_n(p, n).v)));
 }
@@ -242,7 +267,8 @@ inline void pack_unit(const T* row, const T* next, int n, float* out, int64_t ou
   if constexpr (kPacking == Packing::kF32) {
     store(out, load_n(row, n));
   } else {
-    const __m512i odd = next == nullptr ? _mm512_setzero_si512() : _mm512_slli_epi32(load_bf16_words(next, n), 16);
+    const __m512i odd =
+        next == nullptr ? _mm512_setzero_si512() : _mm512_slli_epi32(load_bf16_words(next, n), 16);
     const __m512i even = load_bf16_words(row, n);
     if constexpr (kPacking == Packing::kPairs) {
       _mm512_storeu_si512(out, _mm512_or_si512(odd, even));
@@ -260,8 +286,10 @@ inline float widen_one(bf16_t h) { return bf16_to_f32(h); }
 
 template <Packing kPacking, typename T>
 inline float element(T v) {
-  if constexpr (kPacking == Packing::kSplit && sizeof(T) == 4) return bf16_to_f32(f32_to_bf16(v));
-  else return widen_one(v);
+  if constexpr (kPacking == Packing::kSplit && sizeof(T) == 4)
+    return bf16_to_f32(f32_to_bf16(v));
+  else
+    return widen_one(v);
 }
 
 template <typename T, Packing kPacking>
@@ -299,8 +327,14 @@ inline void pack_unit(const T* row, const T* next, int n, float* out, int64_t ou
 /// Rows that lie side by side in memory: k outermost, so that each line is read once. Lanes from
 /// `rows` to `lanes` become zero.
 template <typename T, Packing kPacking>
-void pack_across_k(const T* data, int64_t k_stride, int64_t rows, int64_t lanes, int64_t k_count, float* out,
-                   int64_t out_stride, int64_t panel_stride) {
+void pack_across_k(const T* data,
+                   int64_t k_stride,
+                   int64_t rows,
+                   int64_t lanes,
+                   int64_t k_count,
+                   float* out,
+                   int64_t out_stride,
+                   int64_t panel_stride) {
   constexpr int64_t kStep = kPacking == Packing::kF32 ? 1 : 2;
   for (int64_t k = 0; k < k_count; k += kStep, data += kStep * k_stride) {
     const bool has_next = kStep == 2 && k + 1 < k_count;
@@ -308,7 +342,11 @@ void pack_across_k(const T* data, int64_t k_stride, int64_t rows, int64_t lanes,
     for (int64_t r = 0; r < lanes; r += kLanes) {
       const int n = static_cast<int>(max(0, min(kLanes, rows - r)));
       const T* row = data + (n > 0 ? r : 0);
-      pack_unit<T, kPacking>(row, has_next ? row + k_stride : nullptr, n, at + r / kPanel * panel_stride + r % kPanel, out_stride);
+      pack_unit<T, kPacking>(row,
+                             has_next ? row + k_stride : nullptr,
+                             n,
+                             at + r / kPanel * panel_stride + r % kPanel,
+                             out_stride);
     }
   }
 }
@@ -328,7 +366,9 @@ void pack_strips(const GemmOperand& o, const Strips& strips, int64_t k, int64_t 
   if (o.k_stride == 1) {
     for (int s = 0; s < strips.count; ++s) {
       const int rows = strips.rows(s);
-      pack_along_k<T, kPacking>(data + strips.row[s] * o.row_stride, {o.row_stride, rows, rows, k_count, rows}, strips.at[s]);
+      pack_along_k<T, kPacking>(data + strips.row[s] * o.row_stride,
+                                {o.row_stride, rows, rows, k_count, rows},
+                                strips.at[s]);
     }
     return;
   }
@@ -337,35 +377,51 @@ void pack_strips(const GemmOperand& o, const Strips& strips, int64_t k, int64_t 
     for (int s = 0; s < strips.count; ++s) {
       const int rows = strips.rows(s);
       const T* row = data + strips.row[s];
-      pack_unit<T, kPacking>(row, kStep == 2 && i + 1 < k_count ? row + o.k_stride : nullptr, rows,
-                             strips.at[s] + units(kPacking, i) * rows, rows);
+      pack_unit<T, kPacking>(row,
+                             kStep == 2 && i + 1 < k_count ? row + o.k_stride : nullptr,
+                             rows,
+                             strips.at[s] + units(kPacking, i) * rows,
+                             rows);
     }
 }
 
 /// Panels of B for columns [row, row + rows) of C.
 template <typename T, Packing kPacking>
-void pack_block(const GemmOperand& o, int64_t row, int64_t rows, int64_t k, int64_t k_count, float* out,
+void pack_block(const GemmOperand& o,
+                int64_t row,
+                int64_t rows,
+                int64_t k,
+                int64_t k_count,
+                float* out,
                 int64_t panel_stride) {
   const T* data = static_cast<const T*>(o.data) + row * o.row_stride + k * o.k_stride;
   const int64_t lanes = round_up(rows, kPanel);
-  if (o.k_stride != 1) return pack_across_k<T, kPacking>(data, o.k_stride, rows, lanes, k_count, out, kPanel, panel_stride);
+  if (o.k_stride != 1)
+    return pack_across_k<T, kPacking>(
+        data, o.k_stride, rows, lanes, k_count, out, kPanel, panel_stride);
   for (int64_t r = 0; r < lanes; r += kLanes) {
     const int n = static_cast<int>(max(0, min(kLanes, rows - r)));
-    pack_along_k<T, kPacking>(data + r * o.row_stride, {o.row_stride, n, kLanes, k_count, kPanel},
-                           out + r / kPanel * panel_stride + r % kPanel);
+    pack_along_k<T, kPacking>(data + r * o.row_stride,
+                              {o.row_stride, n, kLanes, k_count, kPanel},
+                              out + r / kPanel * panel_stride + r % kPanel);
   }
 }
 
 using PackStrips = void (*)(const GemmOperand&, const Strips&, int64_t, int64_t);
 using PackBlock = void (*)(const GemmOperand&, int64_t, int64_t, int64_t, int64_t, float*, int64_t);
 
-struct Packers { PackStrips strips; PackBlock block; };
+struct Packers {
+  PackStrips strips;
+  PackBlock block;
+};
 
 template <typename T>
 constexpr Packers packers_of(Packing packing) {
-  if (packing == Packing::kF32) return {&pack_strips<T, Packing::kF32>, &pack_block<T, Packing::kF32>};
+  if (packing == Packing::kF32)
+    return {&pack_strips<T, Packing::kF32>, &pack_block<T, Packing::kF32>};
 #if defined(FERRY_TIER_avx512)
-  if (packing == Packing::kPairs) return {&pack_strips<T, Packing::kPairs>, &pack_block<T, Packing::kPairs>};
+  if (packing == Packing::kPairs)
+    return {&pack_strips<T, Packing::kPairs>, &pack_block<T, Packing::kPairs>};
 #endif
   return {&pack_strips<T, Packing::kSplit>, &pack_block<T, Packing::kSplit>};
 }
@@ -381,27 +437,33 @@ struct Blocks {
   Packing packing;
 };
 
-/// Bounds: a strip within kGemmStripBytes, panels within kGemmBlockBytes, bf16 C over several k blocks
-/// within kGemmScratchBytes.
+/// Bounds: a strip within kGemmStripBytes, panels within kGemmBlockBytes, bf16 C over several k
+/// blocks within kGemmScratchBytes.
 Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count) {
-  const Packing packing = !g.bf16 ? Packing::kF32 : m_mean <= kPairsRows ? Packing::kPairs : Packing::kSplit;
+  const Packing packing = !g.bf16                ? Packing::kF32
+                          : m_mean <= kPairsRows ? Packing::kPairs
+                                                 : Packing::kSplit;
   const bool few_rows = m_mean <= kStripRows;  // B is read once: keep its packed part in L1
   const int64_t k_limit = few_rows ? 1024 : kBlockK;
   const int64_t k_blocks = max(1, ceil_div(k_max, k_limit));
   const int64_t k = round_up(ceil_div(max(1, k_max), k_blocks), 2);
   const int64_t column_bytes = 4 * units(packing, k);
-  const int64_t n_limit = few_rows ? 4 * kPanel
-      : max(kPanel, min(512, (int64_t{512} << 10) / column_bytes / kPanel * kPanel));
+  const int64_t n_limit =
+      few_rows ? 4 * kPanel
+               : max(kPanel, min(512, (int64_t{512} << 10) / column_bytes / kPanel * kPanel));
   int64_t m_limit = 1024;
   if (k_blocks > 1 && g.c_dtype == DType::kBF16)
     m_limit = min(m_limit, static_cast<int64_t>(kGemmScratchBytes) / (4 * n_limit));
-  // Packing one row of A costs about as much as 5 of its products, of B about 10 (in columns, rows).
+  // Packing one row of A costs about as much as 5 of its products, of B about 10 (in columns,
+  // rows).
   const int64_t threads = cpu_pool().threads();
   const int64_t m_least = ceil_div(max(1, m_mean), m_limit), n_least = ceil_div(g.n, n_limit);
   Blocks best{m_limit, n_limit, k, packing};
   double best_cost = 0;
-  for (int64_t mb = m_least; mb < m_least + 12 && (mb == m_least || mb * kStripRows <= m_mean); ++mb)
-    for (int64_t nb = n_least; nb < n_least + 8 && (nb == n_least || (nb - 1) * kPanel < g.n); ++nb) {
+  for (int64_t mb = m_least; mb < m_least + 12 && (mb == m_least || mb * kStripRows <= m_mean);
+       ++mb)
+    for (int64_t nb = n_least; nb < n_least + 8 && (nb == n_least || (nb - 1) * kPanel < g.n);
+         ++nb) {
       const int64_t m = ceil_div(max(1, m_mean), mb), n = round_up(ceil_div(g.n, nb), kPanel);
       const int64_t tasks = count * mb * ceil_div(g.n, n);
       const double work = static_cast<double>(m * n + 5 * m + 10 * n);
@@ -446,10 +508,16 @@ struct Runner {
     const int64_t m_blocks = ceil_div(g.m, blocks.m);
     const int64_t at = task - g.first_task;
     const int64_t m = at % m_blocks * blocks.m, n = at / m_blocks * blocks.n;
-    block(g, m, min(blocks.m, g.m - m), n, min(blocks.n, g.n - n), workspace + static_cast<size_t>(thread) * kGemmThreadBytes);
+    block(g,
+          m,
+          min(blocks.m, g.m - m),
+          n,
+          min(blocks.n, g.n - n),
+          workspace + static_cast<size_t>(thread) * kGemmThreadBytes);
   }
 
-  void block(const Gemm& g, int64_t m, int64_t rows, int64_t n, int64_t columns, char* memory) const {
+  void block(
+      const Gemm& g, int64_t m, int64_t rows, int64_t n, int64_t columns, char* memory) const {
     float* const strip_memory = reinterpret_cast<float*>(memory);
     float* const panels = reinterpret_cast<float*>(memory + kGemmStripBytes);
     float* const scratch = reinterpret_cast<float*>(memory + kGemmStripBytes + kGemmBlockBytes);
@@ -457,7 +525,8 @@ struct Runner {
     const PackBlock pack_b = packers(g.b.dtype, blocks.packing).block;
     const TileKernels& tiles = blocks.packing == Packing::kPairs ? kPairTiles : kF32Tiles;
     const bool c16 = g.c_dtype == DType::kBF16;
-    const int64_t strips = ceil_div(rows, kStripRows);  // of equal height: tall tiles are the fast ones
+    const int64_t strips =
+        ceil_div(rows, kStripRows);  // of equal height: tall tiles are the fast ones
     Strips group{};
     int64_t k = 0;
     do {  // once even without any k: C becomes zero
@@ -471,7 +540,8 @@ struct Runner {
         if (in_group == 0) {
           group.count = static_cast<int>(min(kStripGroup, strips - s));
           for (int i = 0; i <= group.count; ++i) group.row[i] = m + rows * (s + i) / strips;
-          for (int i = 0; i < group.count; ++i) group.at[i] = strip_memory + i * (steps * kStripRows + kStripPad);
+          for (int i = 0; i < group.count; ++i)
+            group.at[i] = strip_memory + i * (steps * kStripRows + kStripPad);
           pack_a(g.a, group, k, k_count);
         }
         const int height = group.rows(in_group);
@@ -480,7 +550,11 @@ struct Runner {
         for (int64_t j = 0; j < columns; j += kPanel) {
           float* const partial = scratch + row * blocks.n + j;
           const int64_t c_at = (m + row) * g.c_stride + n + j;
-          Tile t{.init = nullptr, .init_stride = blocks.n, .out = partial, .out_stride = blocks.n, .out_bf16 = false,
+          Tile t{.init = nullptr,
+                 .init_stride = blocks.n,
+                 .out = partial,
+                 .out_stride = blocks.n,
+                 .out_bf16 = false,
                  .columns = static_cast<int>(min(kPanel, columns - j))};
           if (!c16) {
             t.out = static_cast<float*>(g.c) + c_at;
@@ -511,8 +585,12 @@ void gemm_batch(Gemm* problems, int64_t count, void* workspace) {
     k_max = max(k_max, problems[i].k);
   }
   if (rows == 0 || problems[0].n == 0) return;
-  Runner runner{problems, count, choose_blocks(problems[0], ceil_div(rows, count), k_max, count), static_cast<char*>(workspace)};
-  cpu_pool().parallel_for(runner.task_count(), [&](int64_t task, int thread) { runner.run(task, thread); });
+  Runner runner{problems,
+                count,
+                choose_blocks(problems[0], ceil_div(rows, count), k_max, count),
+                static_cast<char*>(workspace)};
+  cpu_pool().parallel_for(runner.task_count(),
+                          [&](int64_t task, int thread) { runner.run(task, thread); });
 }
 
 }  // namespace ferry::ops::FERRY_TIER

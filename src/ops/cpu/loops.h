@@ -19,7 +19,8 @@ inline void for_lanes(int64_t begin, int64_t end, F&& f) {
 /// f(row) for each row, in parallel. `elements`: what one row costs; small rows share a task.
 template <typename F>
 void parallel_rows(int64_t rows, int64_t elements, F&& f) {
-  const int64_t together = elements >= Rows::kBlockElements ? 1 : Rows::kBlockElements / (elements > 0 ? elements : 1);
+  const int64_t together =
+      elements >= Rows::kBlockElements ? 1 : Rows::kBlockElements / (elements > 0 ? elements : 1);
   cpu_pool().parallel_for((rows + together - 1) / together, [&](int64_t task, int) {
     const int64_t end = (task + 1) * together < rows ? (task + 1) * together : rows;
     for (int64_t r = task * together; r < end; ++r) f(r);
@@ -39,8 +40,10 @@ void parallel_lanes(const Rows& rows, F&& f) {
 /// f(float{}) or f(bf16_t{}): for generic lambdas that need the element type.
 template <typename F>
 void with_type(DType dtype, F&& f) {
-  if (dtype == DType::kBF16) f(bf16_t{});
-  else f(float{});
+  if (dtype == DType::kBF16)
+    f(bf16_t{});
+  else
+    f(float{});
 }
 
 }  // namespace ferry::ops::FERRY_TIER

@@ -1,5 +1,6 @@
 // Elementwise work over tensors of one shape: finds the longest runs that are contiguous in all of
-// them and cuts the work into blocks for the thread pool. Blocks never split differently by threads.
+// them and cuts the work into blocks for the thread pool. Blocks never split differently by
+// threads.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,8 @@ class Rows {
     if (split_ == 0) {  // wholly contiguous: one run, cut into blocks
       pieces_ = length_ == 0 ? 0 : (length_ + kBlockElements - 1) / kBlockElements;
     } else {
-      rows_per_block_ = length_ >= kBlockElements ? 1 : kBlockElements / (length_ > 0 ? length_ : 1);
+      rows_per_block_ =
+          length_ >= kBlockElements ? 1 : kBlockElements / (length_ > 0 ? length_ : 1);
       pieces_ = (rows_ + rows_per_block_ - 1) / rows_per_block_;
     }
   }
@@ -53,7 +55,8 @@ class Rows {
       f(static_cast<const int64_t*>(offset), n);
       return;
     }
-    const int64_t end = (block + 1) * rows_per_block_ < rows_ ? (block + 1) * rows_per_block_ : rows_;
+    const int64_t end =
+        (block + 1) * rows_per_block_ < rows_ ? (block + 1) * rows_per_block_ : rows_;
     for (int64_t r = block * rows_per_block_; r < end; ++r) {
       for (int i = 0; i < count_; ++i) offset[i] = 0;
       int64_t rest = r;

@@ -1,6 +1,7 @@
 // Sixteen float lanes on every tier: one AVX-512 register, two AVX2 registers, or an array that the
 // compiler vectorises as it can. Each operation is exactly rounded (or, exp and log, built from
-// exactly rounded ones in a fixed order), so all tiers give the same bits. Include from *_cpu.cc only.
+// exactly rounded ones in a fixed order), so all tiers give the same bits. Include from *_cpu.cc
+// only.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,9 @@ constexpr int kLanes = 16;
 
 #if defined(FERRY_TIER_avx512)
 
-struct F32x16 { __m512 v; };
+struct F32x16 {
+  __m512 v;
+};
 
 inline F32x16 splat(float x) { return {_mm512_set1_ps(x)}; }
 inline F32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
@@ -27,14 +30,16 @@ inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 
 inline F32x16 load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
 inline void store_n(float* p, F32x16 a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }
 inline F32x16 load(const bf16_t* p) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(
+      _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
 }
 inline void store(bf16_t* p, F32x16 a) {
   const __m256bh h = _mm512_cvtneps_pbh(a.v);
   std::memcpy(p, &h, 32);
 }
 inline F32x16 load_n(const bf16_t* p, int n) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(n), p)), 16))};
+  return {_mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(n), p)), 16))};
 }
 inline void store_n(bf16_t* p, F32x16 a, int n) {
   const __m256bh h = _mm512_cvtneps_pbh(a.v);
@@ -46,20 +51,26 @@ inline F32x16 operator+(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; 
 inline F32x16 operator-(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline F32x16 operator*(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline F32x16 operator/(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
-inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }  // a*b + c
+inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
+  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}  // a*b + c
 inline F32x16 max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }  // b if either is NaN
 inline F32x16 min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline F32x16 sqrt(F32x16 a) { return {_mm512_sqrt_ps(a.v)}; }
-inline F32x16 round_even(F32x16 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline F32x16 round_even(F32x16 a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
 /// a < b ? x : y, lane by lane (y if either is NaN).
 inline F32x16 where_less(F32x16 a, F32x16 b, F32x16 x, F32x16 y) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
 }
 /// 2^n for whole n in [-126, 127].
 inline F32x16 pow2(F32x16 n) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
+  return {_mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
 }
-/// Splits positive normal x into mantissa in [0.7071, 1.4142) and exponent: x = mantissa * 2^exponent.
+/// Splits positive normal x into mantissa in [0.7071, 1.4142) and exponent: x = mantissa *
+/// 2^exponent.
 inline F32x16 split_exponent(F32x16 x, F32x16* exponent) {
   const __m512i bits = _mm512_sub_epi32(_mm512_castps_si512(x.v), _mm512_set1_epi32(0x3F3504F3));
   *exponent = {_mm512_cvtepi32_ps(_mm512_srai_epi32(bits, 23))};
@@ -69,7 +80,9 @@ inline F32x16 split_exponent(F32x16 x, F32x16* exponent) {
 
 #elif defined(FERRY_TIER_avx2)
 
-struct F32x16 { __m256 lo, hi; };
+struct F32x16 {
+  __m256 lo, hi;
+};
 
 inline F32x16 splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 inline F32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -78,7 +91,8 @@ inline void store(float* p, F32x16 a) {
   _mm256_storeu_ps(p + 8, a.hi);
 }
 inline __m256 widen(const bf16_t* p) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(
+      _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
 }
 inline F32x16 load(const bf16_t* p) { return {widen(p), widen(p + 8)}; }
 inline __m128i narrow(__m256 f) {
@@ -86,7 +100,8 @@ inline __m128i narrow(__m256 f) {
   const __m256i magnitude = _mm256_and_si256(u, _mm256_set1_epi32(0x7FFFFFFF));
   const __m256i high = _mm256_srli_epi32(u, 16);
   const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
-  __m256i r = _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF))), 16);
+  __m256i r =
+      _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF))), 16);
   const __m256i tiny = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x00800000), magnitude);
   const __m256i nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7F800000));
   r = _mm256_blendv_epi8(r, _mm256_and_si256(high, _mm256_set1_epi32(0x8000)), tiny);
@@ -97,13 +112,27 @@ inline void store(bf16_t* p, F32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(a.lo));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), narrow(a.hi));
 }
-inline F32x16 operator+(F32x16 a, F32x16 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
-inline F32x16 operator-(F32x16 a, F32x16 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
-inline F32x16 operator*(F32x16 a, F32x16 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
-inline F32x16 operator/(F32x16 a, F32x16 b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
-inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)}; }
-inline F32x16 max(F32x16 a, F32x16 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
-inline F32x16 min(F32x16 a, F32x16 b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+inline F32x16 operator+(F32x16 a, F32x16 b) {
+  return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+inline F32x16 operator-(F32x16 a, F32x16 b) {
+  return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+inline F32x16 operator*(F32x16 a, F32x16 b) {
+  return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+inline F32x16 operator/(F32x16 a, F32x16 b) {
+  return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
+inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+inline F32x16 max(F32x16 a, F32x16 b) {
+  return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+}
+inline F32x16 min(F32x16 a, F32x16 b) {
+  return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
+}
 inline F32x16 sqrt(F32x16 a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
 inline F32x16 round_even(F32x16 a) {
   constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
@@ -115,7 +144,8 @@ inline F32x16 where_less(F32x16 a, F32x16 b, F32x16 x, F32x16 y) {
 }
 inline F32x16 pow2(F32x16 n) {
   const auto half = [](__m256 h) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(h), _mm256_set1_epi32(127)), 23));
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(h), _mm256_set1_epi32(127)), 23));
   };
   return {half(n.lo), half(n.hi)};
 }
@@ -124,7 +154,8 @@ inline F32x16 split_exponent(F32x16 x, F32x16* exponent) {
   const auto half = [bias](__m256 h, __m256* e) {
     const __m256i bits = _mm256_sub_epi32(_mm256_castps_si256(h), bias);
     *e = _mm256_cvtepi32_ps(_mm256_srai_epi32(bits, 23));
-    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x007FFFFF)), bias));
+    return _mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x007FFFFF)), bias));
   };
   F32x16 m;
   m.lo = half(x.lo, &exponent->lo);
@@ -134,7 +165,9 @@ inline F32x16 split_exponent(F32x16 x, F32x16* exponent) {
 
 #else  // plain
 
-struct F32x16 { float v[16]; };
+struct F32x16 {
+  float v[16];
+};
 
 template <typename F>
 inline F32x16 lanewise(F&& f) {
@@ -142,26 +175,46 @@ inline F32x16 lanewise(F&& f) {
   for (int i = 0; i < 16; ++i) r.v[i] = f(i);
   return r;
 }
-inline F32x16 splat(float x) { return lanewise([=](int) { return x; }); }
+inline F32x16 splat(float x) {
+  return lanewise([=](int) { return x; });
+}
 inline F32x16 load(const float* p) {
   F32x16 r;
   std::memcpy(r.v, p, sizeof r.v);
   return r;
 }
 inline void store(float* p, F32x16 a) { std::memcpy(p, a.v, sizeof a.v); }
-inline F32x16 load(const bf16_t* p) { return lanewise([=](int i) { return bf16_to_f32(p[i]); }); }
+inline F32x16 load(const bf16_t* p) {
+  return lanewise([=](int i) { return bf16_to_f32(p[i]); });
+}
 inline void store(bf16_t* p, F32x16 a) {
   for (int i = 0; i < 16; ++i) p[i] = f32_to_bf16(a.v[i]);
 }
-inline F32x16 operator+(F32x16 a, F32x16 b) { return lanewise([&](int i) { return a.v[i] + b.v[i]; }); }
-inline F32x16 operator-(F32x16 a, F32x16 b) { return lanewise([&](int i) { return a.v[i] - b.v[i]; }); }
-inline F32x16 operator*(F32x16 a, F32x16 b) { return lanewise([&](int i) { return a.v[i] * b.v[i]; }); }
-inline F32x16 operator/(F32x16 a, F32x16 b) { return lanewise([&](int i) { return a.v[i] / b.v[i]; }); }
+inline F32x16 operator+(F32x16 a, F32x16 b) {
+  return lanewise([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline F32x16 operator-(F32x16 a, F32x16 b) {
+  return lanewise([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline F32x16 operator*(F32x16 a, F32x16 b) {
+  return lanewise([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline F32x16 operator/(F32x16 a, F32x16 b) {
+  return lanewise([&](int i) { return a.v[i] / b.v[i]; });
+}
 // One fused operation with one rounding: an instruction on Arm, fmaf on x86 without -mfma.
-inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return lanewise([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); }); }
-inline F32x16 max(F32x16 a, F32x16 b) { return lanewise([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
-inline F32x16 min(F32x16 a, F32x16 b) { return lanewise([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
-inline F32x16 sqrt(F32x16 a) { return lanewise([&](int i) { return __builtin_sqrtf(a.v[i]); }); }
+inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
+  return lanewise([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
+}
+inline F32x16 max(F32x16 a, F32x16 b) {
+  return lanewise([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline F32x16 min(F32x16 a, F32x16 b) {
+  return lanewise([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline F32x16 sqrt(F32x16 a) {
+  return lanewise([&](int i) { return __builtin_sqrtf(a.v[i]); });
+}
 inline F32x16 round_even(F32x16 a) {
   // Adding and taking away 1.5 * 2^23 rounds |a| < 2^22; larger values do not occur (exp clamps).
   return lanewise([&](int i) {
@@ -173,7 +226,9 @@ inline F32x16 where_less(F32x16 a, F32x16 b, F32x16 x, F32x16 y) {
   return lanewise([&](int i) { return a.v[i] < b.v[i] ? x.v[i] : y.v[i]; });
 }
 inline F32x16 pow2(F32x16 n) {
-  return lanewise([&](int i) { return std::bit_cast<float>(static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23); });
+  return lanewise([&](int i) {
+    return std::bit_cast<float>(static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23);
+  });
 }
 inline F32x16 split_exponent(F32x16 x, F32x16* exponent) {
   return lanewise([&](int i) {
@@ -203,7 +258,8 @@ inline void store_n(T* p, F32x16 a, int n) {
 }
 #endif
 
-/// Sum of the lanes as a fixed tree: halves (i, i+8), then 4, 2, 1 apart. Part of the numerics format.
+/// Sum of the lanes as a fixed tree: halves (i, i+8), then 4, 2, 1 apart. Part of the numerics
+/// format.
 inline float sum_lanes(F32x16 a) {
   float b[16];
   store(b, a);

@@ -1,9 +1,9 @@
 // Small matrix products on register tiles, for kernels that keep their operands in cache: attention
-// scores and what is made of them. C[m][n] (+)= sum over k of A[m][k] * B[k][n], one accumulator per
-// element. Operands are f32; those of a bf16 product hold values widened from bf16 and meet in
-// vdpbf16ps's order, which is exact: the bits are that instruction's. (It is not used here because it
-// runs at half the arithmetic rate of two FMAs on Sapphire and Emerald Rapids: 85 against 171 GFLOP/s.)
-// Include from *_cpu.cc only.
+// scores and what is made of them. C[m][n] (+)= sum over k of A[m][k] * B[k][n], one accumulator
+// per element. Operands are f32; those of a bf16 product hold values widened from bf16 and meet in
+// vdpbf16ps's order, which is exact: the bits are that instruction's. (It is not used here because
+// it runs at half the arithmetic rate of two FMAs on Sapphire and Emerald Rapids: 85 against 171
+// GFLOP/s.) Include from *_cpu.cc only.
 #pragma once
 
 #include "ops/cpu/simd.h"
@@ -19,7 +19,8 @@ template <typename T>
 inline F32x16 rounded_to(F32x16 a) {
   if constexpr (sizeof(T) == 4) return a;
 #if defined(FERRY_TIER_avx512)
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(a.v)), 16))};
+  return {_mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(a.v)), 16))};
 #else
   bf16_t half[kLanes];
   store(half, a);
@@ -30,15 +31,15 @@ inline F32x16 rounded_to(F32x16 a) {
 /// What C holds before the sum: +0; C itself; C times a factor for each column.
 enum class Start { kZero, kAdd, kScaleAndAdd };
 
-/// The operands of a product. Strides in elements; C's columns are whole vectors; k is padded by zeros
-/// to whole groups.
+/// The operands of a product. Strides in elements; C's columns are whole vectors; k is padded by
+/// zeros to whole groups.
 struct TileProduct {
-  const float* a;        // [m][k]
+  const float* a;  // [m][k]
   int64_t a_stride;
-  const float* b;        // [k][columns]
+  const float* b;  // [k][columns]
   int64_t b_stride;
   int64_t k;
-  float* c;              // [m][columns]
+  float* c;  // [m][columns]
   int64_t c_stride;
   const float* factor = nullptr;  // [columns], for Start::kScaleAndAdd
 };
@@ -58,9 +59,12 @@ inline void register_tile(const TileProduct& p, int64_t row, int64_t column) {
   for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; ++j) {
-      if constexpr (start == Start::kZero) sum[i][j] = splat(0);
-      else sum[i][j] = load(c + i * c_stride + j * kLanes);
-      if constexpr (start == Start::kScaleAndAdd) sum[i][j] = sum[i][j] * load(p.factor + column + j * kLanes);
+      if constexpr (start == Start::kZero)
+        sum[i][j] = splat(0);
+      else
+        sum[i][j] = load(c + i * c_stride + j * kLanes);
+      if constexpr (start == Start::kScaleAndAdd)
+        sum[i][j] = sum[i][j] * load(p.factor + column + j * kLanes);
     }
   const float* a = p.a + row * a_stride;
   const float* b = p.b + column;
@@ -86,7 +90,8 @@ inline void register_tile(const TileProduct& p, int64_t row, int64_t column) {
 
 template <Start start, int group, int vectors>
 inline void product_columns(const TileProduct& p, int64_t row, int64_t rows_end, int64_t column) {
-  for (; row + kTileRows <= rows_end; row += kTileRows) register_tile<start, group, kTileRows, vectors>(p, row, column);
+  for (; row + kTileRows <= rows_end; row += kTileRows)
+    register_tile<start, group, kTileRows, vectors>(p, row, column);
   if constexpr (kTileRows > 4)
     if (row + 4 <= rows_end) {
       register_tile<start, group, 4, vectors>(p, row, column);
@@ -99,9 +104,11 @@ inline void product_columns(const TileProduct& p, int64_t row, int64_t rows_end,
   if (row < rows_end) register_tile<start, group, 1, vectors>(p, row, column);
 }
 
-/// Rows [row, rows_end) and columns [column, column + 16 * vectors) of C, for operands that came from T.
+/// Rows [row, rows_end) and columns [column, column + 16 * vectors) of C, for operands that came
+/// from T.
 template <Start start, typename T>
-[[gnu::noinline]] void tile_product(const TileProduct& p, int64_t row, int64_t rows_end, int64_t column, int64_t vectors) {
+[[gnu::noinline]] void tile_product(
+    const TileProduct& p, int64_t row, int64_t rows_end, int64_t column, int64_t vectors) {
   constexpr int group = kGroup<T>;
   for (; vectors >= kTileVectors; vectors -= kTileVectors, column += kTileVectors * kLanes)
     product_columns<start, group, kTileVectors>(p, row, rows_end, column);

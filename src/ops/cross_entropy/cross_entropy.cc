@@ -39,24 +39,46 @@ constexpr KernelTable<CrossEntropyBackwardArgs> kBackward{
     .ascend = Kernel<CrossEntropyBackwardArgs>::missing(kNoAscendYet),
 };
 
-CrossEntropy cross_entropy(const Tensor& hidden, const Weight& head, const Tensor& labels, float scale) {
+CrossEntropy cross_entropy(const Tensor& hidden,
+                           const Weight& head,
+                           const Tensor& labels,
+                           float scale) {
   const Tensor& w = head.value;
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
-  check(hidden.rank() == 2 && w.rank() == 2 && hidden.dim(1) == w.dim(1) && w.dim(0) > 0, "cross_entropy: hidden {}, {} {}",
-        hidden.shape().str(), head.name, w.shape().str());
-  check(labels.shape() == Shape{hidden.dim(0)} && labels.dtype() == DType::kI32 && labels.contiguous(),
-        "cross_entropy: labels {} {} for {} tokens", to_string(labels.dtype()), labels.shape().str(), hidden.dim(0));
-  check(is_float(hidden.dtype()) && is_float(w.dtype()), "cross_entropy: hidden {}, {} {}", to_string(hidden.dtype()),
-        head.name, to_string(w.dtype()));
+  check(hidden.rank() == 2 && w.rank() == 2 && hidden.dim(1) == w.dim(1) && w.dim(0) > 0,
+        "cross_entropy: hidden {}, {} {}",
+        hidden.shape().str(),
+        head.name,
+        w.shape().str());
+  check(labels.shape() == Shape{hidden.dim(0)} && labels.dtype() == DType::kI32 &&
+            labels.contiguous(),
+        "cross_entropy: labels {} {} for {} tokens",
+        to_string(labels.dtype()),
+        labels.shape().str(),
+        hidden.dim(0));
+  check(is_float(hidden.dtype()) && is_float(w.dtype()),
+        "cross_entropy: hidden {}, {} {}",
+        to_string(hidden.dtype()),
+        head.name,
+        to_string(w.dtype()));
   Device& device = hidden.device();
   Tape* const tape = Tape::current();
-  CrossEntropy result{Tensor::empty({1}, DType::kF32, device), Tensor::empty({hidden.dim(0)}, DType::kF32, device)};
+  CrossEntropy result{Tensor::empty({1}, DType::kF32, device),
+                      Tensor::empty({hidden.dim(0)}, DType::kF32, device)};
   Tensor d_hidden, d_head;
-  if (tape != nullptr && hidden.needs_grad()) d_hidden = Tensor::empty(hidden.shape(), hidden.dtype(), device);
+  if (tape != nullptr && hidden.needs_grad())
+    d_hidden = Tensor::empty(hidden.shape(), hidden.dtype(), device);
   if (tape != nullptr && w.needs_grad()) d_head = Tensor::empty(w.shape(), DType::kF32, device);
   dispatch(kForward,
-           {hidden.view(), w.view(), labels.view(), result.token_losses.view(), result.loss.view(), d_hidden.view(),
-            d_head.view(), scale, chunk_tokens(hidden.dim(0), w.dim(0))},
+           {hidden.view(),
+            w.view(),
+            labels.view(),
+            result.token_losses.view(),
+            result.loss.view(),
+            d_hidden.view(),
+            d_head.view(),
+            scale,
+            chunk_tokens(hidden.dim(0), w.dim(0))},
            device);
   if (tape == nullptr) return result;
   // The gradients are scaled in place and handed over, so each closure can be played once.
@@ -67,10 +89,16 @@ CrossEntropy cross_entropy(const Tensor& hidden, const Weight& head, const Tenso
       grads.add(to, gradient);
     };
   };
-  tape->record("cross_entropy", {hidden, w}, {result.loss}, hand_over(hidden, d_hidden), hand_over(w, d_head));
+  tape->record("cross_entropy",
+               {hidden, w},
+               {result.loss},
+               hand_over(hidden, d_hidden),
+               hand_over(w, d_head));
   return result;
 }
 
-std::vector<KernelRow> cross_entropy_kernels() { return {kernel_row(kForward), kernel_row(kBackward)}; }
+std::vector<KernelRow> cross_entropy_kernels() {
+  return {kernel_row(kForward), kernel_row(kBackward)};
+}
 
 }  // namespace ferry::ops

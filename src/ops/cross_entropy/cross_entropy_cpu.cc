@@ -1,4 +1,5 @@
-// Chunks of tokens: logits, losses and d_logits in place of them, then the two products of the gradient.
+// Chunks of tokens: logits, losses and d_logits in place of them, then the two products of the
+// gradient.
 #include "device/cpu/cpu_device.h"
 #include "ops/cpu/gemm.h"
 #include "ops/cpu/simd.h"
@@ -10,7 +11,9 @@ namespace {
 
 constexpr int64_t kElementsPerTask = 16384;
 
-int lanes_left(int64_t at, int64_t end) { return static_cast<int>(end - at < kLanes ? end - at : kLanes); }
+int lanes_left(int64_t at, int64_t end) {
+  return static_cast<int>(end - at < kLanes ? end - at : kLanes);
+}
 
 float row_max(const float* x, int64_t n) {
   float m = x[0];
@@ -83,19 +86,41 @@ void losses_and_gradients(const CrossEntropyArgs& a, void* workspace) {
   do {  // once even without tokens: d_head becomes zero
     const int64_t rows = tokens - begin < a.chunk ? tokens - begin : a.chunk;
     T* const hidden = a.hidden.as<T>() + begin * a.hidden.stride[0];
-    gemm({.a = {hidden, a.hidden.dtype, a.hidden.stride[0], 1}, .b = head_by_row, .c = logits, .c_stride = stride,
-          .m = rows, .n = vocab, .k = inputs, .bf16 = bf16}, rest);
+    gemm({.a = {hidden, a.hidden.dtype, a.hidden.stride[0], 1},
+          .b = head_by_row,
+          .c = logits,
+          .c_stride = stride,
+          .m = rows,
+          .n = vocab,
+          .k = inputs,
+          .bf16 = bf16},
+         rest);
     cpu_pool().parallel_for(rows, [&](int64_t r, int) {
-      a.token_losses.as<float>()[begin + r] =
-          token<T>(logits + r * stride, vocab, a.labels.as<int32_t>()[begin + r], a.scale, gradient);
+      a.token_losses.as<float>()[begin + r] = token<T>(
+          logits + r * stride, vocab, a.labels.as<int32_t>()[begin + r], a.scale, gradient);
     });
     if (a.d_hidden.given())
-      gemm({.a = {logits, a.hidden.dtype, d_stride, 1}, .b = head_by_column, .c = a.d_hidden.as<T>() + begin * inputs,
-            .c_dtype = a.hidden.dtype, .c_stride = inputs, .m = rows, .n = inputs, .k = vocab, .bf16 = bf16}, rest);
+      gemm({.a = {logits, a.hidden.dtype, d_stride, 1},
+            .b = head_by_column,
+            .c = a.d_hidden.as<T>() + begin * inputs,
+            .c_dtype = a.hidden.dtype,
+            .c_stride = inputs,
+            .m = rows,
+            .n = inputs,
+            .k = vocab,
+            .bf16 = bf16},
+           rest);
     if (a.d_head.given())
-      gemm({.a = {logits, a.hidden.dtype, 1, d_stride}, .b = {hidden, a.hidden.dtype, 1, a.hidden.stride[0]},
-            .c = a.d_head.data, .c_stride = inputs, .m = vocab, .n = inputs, .k = rows, .bf16 = bf16,
-            .accumulate = begin > 0}, rest);
+      gemm({.a = {logits, a.hidden.dtype, 1, d_stride},
+            .b = {hidden, a.hidden.dtype, 1, a.hidden.stride[0]},
+            .c = a.d_head.data,
+            .c_stride = inputs,
+            .m = vocab,
+            .n = inputs,
+            .k = rows,
+            .bf16 = bf16,
+            .accumulate = begin > 0},
+           rest);
     begin += rows;
   } while (begin < tokens);
 }
@@ -103,11 +128,14 @@ void losses_and_gradients(const CrossEntropyArgs& a, void* workspace) {
 }  // namespace
 
 void cross_entropy(const Plan&, const CrossEntropyArgs& a, void* workspace, Stream&) {
-  if (a.hidden.dtype == DType::kBF16) losses_and_gradients<bf16_t>(a, workspace);
-  else losses_and_gradients<float>(a, workspace);
+  if (a.hidden.dtype == DType::kBF16)
+    losses_and_gradients<bf16_t>(a, workspace);
+  else
+    losses_and_gradients<float>(a, workspace);
   F32x16 sum = splat(0);
   const int64_t tokens = a.hidden.shape[0];
-  for (int64_t t = 0; t < tokens; t += kLanes) sum = sum + load_n(a.token_losses.as<float>() + t, lanes_left(t, tokens));
+  for (int64_t t = 0; t < tokens; t += kLanes)
+    sum = sum + load_n(a.token_losses.as<float>() + t, lanes_left(t, tokens));
   *a.loss.as<float>() = a.scale * sum_lanes(sum);
 }
 
@@ -115,16 +143,20 @@ void cross_entropy_backward(const Plan&, const CrossEntropyBackwardArgs& a, void
   const F32x16 factor = splat(*a.d_loss.as<float>());
   const int64_t count = a.gradient.count();
   const auto scale = [&](auto* x) {
-    cpu_pool().parallel_for((count + kElementsPerTask - 1) / kElementsPerTask, [&](int64_t task, int) {
-      const int64_t end = (task + 1) * kElementsPerTask < count ? (task + 1) * kElementsPerTask : count;
-      for (int64_t i = task * kElementsPerTask; i < end; i += kLanes) {
-        const int left = lanes_left(i, end);
-        store_n(x + i, load_n(x + i, left) * factor, left);
-      }
-    });
+    cpu_pool().parallel_for(
+        (count + kElementsPerTask - 1) / kElementsPerTask, [&](int64_t task, int) {
+          const int64_t end =
+              (task + 1) * kElementsPerTask < count ? (task + 1) * kElementsPerTask : count;
+          for (int64_t i = task * kElementsPerTask; i < end; i += kLanes) {
+            const int left = lanes_left(i, end);
+            store_n(x + i, load_n(x + i, left) * factor, left);
+          }
+        });
   };
-  if (a.gradient.dtype == DType::kBF16) scale(a.gradient.as<bf16_t>());
-  else scale(a.gradient.as<float>());
+  if (a.gradient.dtype == DType::kBF16)
+    scale(a.gradient.as<bf16_t>());
+  else
+    scale(a.gradient.as<float>());
 }
 
 }  // namespace ferry::ops::FERRY_TIER

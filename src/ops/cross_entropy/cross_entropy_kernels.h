@@ -15,7 +15,7 @@ struct CrossEntropyArgs {
   View d_hidden;      // [tokens, inputs], hidden's type; not given if not wanted
   View d_head;        // [vocab, inputs] f32, overwritten; not given if not wanted
   float scale;
-  int64_t chunk;      // tokens whose logits exist at a time; even
+  int64_t chunk;  // tokens whose logits exist at a time; even
   template <class V>
   void visit(V&& v) const {
     v.in("hidden", hidden);
@@ -42,8 +42,8 @@ struct CrossEntropyBackwardArgs {
 DECLARE_CPU_KERNEL(CrossEntropyArgs, cross_entropy)
 DECLARE_CPU_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward)
 
-/// Floats between rows of logits: whole vectors, and not a power of two, so that a strip of rows does
-/// not fall into one cache set.
+/// Floats between rows of logits: whole vectors, and not a power of two, so that a strip of rows
+/// does not fall into one cache set.
 constexpr int64_t logits_stride(int64_t vocab) { return (vocab + 15) / 16 * 16 + 16; }
 
 }  // namespace ferry::ops

@@ -23,7 +23,9 @@ LogSum log_sum_exp(const double* x, int64_t n) {
 
 }  // namespace
 
-std::vector<RefTensor> cross_entropy_reference(const RefTensor& hidden, const RefTensor& head, const RefTensor& labels,
+std::vector<RefTensor> cross_entropy_reference(const RefTensor& hidden,
+                                               const RefTensor& head,
+                                               const RefTensor& labels,
                                                double scale) {
   const int64_t tokens = hidden.shape[0], vocab = head.shape[0];
   const RefTensor logits = matmul_reference(hidden, head, false, true);
@@ -39,7 +41,9 @@ std::vector<RefTensor> cross_entropy_reference(const RefTensor& hidden, const Re
   return {loss, token_losses};
 }
 
-std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden, const RefTensor& head, const RefTensor& labels) {
+std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden,
+                                               const RefTensor& head,
+                                               const RefTensor& labels) {
   constexpr double u = 0x1p-24;
   const int64_t tokens = hidden.shape[0], inputs = hidden.shape[1], vocab = head.shape[0];
   const RefTensor logits = matmul_reference(hidden, head, false, true);
@@ -51,15 +55,20 @@ std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden, const Re
     const double* x = logits.values.data() + t * vocab;
     const double* magnitude = magnitudes.values.data() + t * vocab;
     const LogSum l = log_sum_exp(x, vocab);
-    // A logit's error moves the loss by at most twice as much. The argument of exp is rounded once, exp
-    // within 4 u, then a tile's lane sum, its tree and the tiles: relative errors of the sum.
-    const double logit = static_cast<double>(inputs) * u * *std::max_element(magnitude, magnitude + vocab);
+    // A logit's error moves the loss by at most twice as much. The argument of exp is rounded once,
+    // exp within 4 u, then a tile's lane sum, its tree and the tiles: relative errors of the sum.
+    const double logit =
+        static_cast<double>(inputs) * u * *std::max_element(magnitude, magnitude + vocab);
     double argument = 0;
-    for (int64_t i = 0; i < vocab; ++i) argument = std::max(argument, std::abs(x[i] - l.maximum) * std::exp(x[i] - l.maximum));
-    const double sums = static_cast<double>(std::min(vocab, kVocabTile)) / 16 + 4 + static_cast<double>(vocab) / kVocabTile;
+    for (int64_t i = 0; i < vocab; ++i)
+      argument = std::max(argument, std::abs(x[i] - l.maximum) * std::exp(x[i] - l.maximum));
+    const double sums = static_cast<double>(std::min(vocab, kVocabTile)) / 16 + 4 +
+                        static_cast<double>(vocab) / kVocabTile;
     const double gap = l.maximum - x[label];
-    bounds[static_cast<size_t>(t)] = 1.01 * (2 * logit + u * (argument * static_cast<double>(vocab) + 4 + sums) +
-                                             u * (4 * l.log_sum + 2) + u * (gap + l.log_sum + gap)) + 0x1p-126;
+    bounds[static_cast<size_t>(t)] =
+        1.01 * (2 * logit + u * (argument * static_cast<double>(vocab) + 4 + sums) +
+                u * (4 * l.log_sum + 2) + u * (gap + l.log_sum + gap)) +
+        0x1p-126;
   }
   return bounds;
 }

@@ -8,10 +8,14 @@
 namespace ferry::ops {
 
 /// {loss [1], token_losses [tokens]}; see cross_entropy.h.
-std::vector<RefTensor> cross_entropy_reference(const RefTensor& hidden, const RefTensor& head, const RefTensor& labels,
+std::vector<RefTensor> cross_entropy_reference(const RefTensor& hidden,
+                                               const RefTensor& head,
+                                               const RefTensor& labels,
                                                double scale);
 
 /// Bounds on the errors of token_losses, from the order of cross_entropy.h.
-std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden, const RefTensor& head, const RefTensor& labels);
+std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden,
+                                               const RefTensor& head,
+                                               const RefTensor& labels);
 
 }  // namespace ferry::ops

@@ -22,9 +22,11 @@ Tensor normal(const Shape& shape, uint64_t stream) {
 
 TEST(CrossEntropy, LabelOutsideTheVocabularyIsNotANumber) {
   const Tensor hidden = normal({4, 8}, 1);
-  const Weight head{.name = "head", .global_shape = {20, 8}, .shard = {}, .value = normal({20, 8}, 2)};
+  const Weight head{
+      .name = "head", .global_shape = {20, 8}, .shard = {}, .value = normal({20, 8}, 2)};
   const std::vector<int32_t> labels{0, 20, -2, -1};
-  const CrossEntropy y = cross_entropy(hidden, head, Tensor::from_i32(labels, {4}, cpu_device()), 1);
+  const CrossEntropy y =
+      cross_entropy(hidden, head, Tensor::from_i32(labels, {4}, cpu_device()), 1);
   const std::vector<float> losses = y.token_losses.to_f32();
   EXPECT_GT(losses[0], 0);
   EXPECT_TRUE(std::isnan(losses[1]));
@@ -35,8 +37,10 @@ TEST(CrossEntropy, LabelOutsideTheVocabularyIsNotANumber) {
 
 TEST(CrossEntropy, RecordingChangesNoBit) {
   Tensor hidden = normal({9, 40}, 3);
-  const Weight head{.name = "head", .global_shape = {77, 40}, .shard = {}, .value = normal({77, 40}, 4)};
-  const Tensor labels = Tensor::from_i32(std::vector<int32_t>{1, 2, 3, -1, 76, 0, 5, 6, 7}, {9}, cpu_device());
+  const Weight head{
+      .name = "head", .global_shape = {77, 40}, .shard = {}, .value = normal({77, 40}, 4)};
+  const Tensor labels =
+      Tensor::from_i32(std::vector<int32_t>{1, 2, 3, -1, 76, 0, 5, 6, 7}, {9}, cpu_device());
   const CrossEntropy alone = cross_entropy(hidden, head, labels, 0.5f);
   hidden.set_needs_grad(true);
   Tape tape(&accumulate);

@@ -24,18 +24,31 @@ constexpr KernelTable<EmbeddingBackwardArgs> kBackward{
 
 Tensor embedding(const Tensor& ids, const Weight& weight, DType out) {
   const Tensor& w = weight.value;
-  check(ids.rank() == 1 && w.rank() == 2, "embedding: ids {}, {} {}", ids.shape().str(), weight.name, w.shape().str());
+  check(ids.rank() == 1 && w.rank() == 2,
+        "embedding: ids {}, {} {}",
+        ids.shape().str(),
+        weight.name,
+        w.shape().str());
   check(ids.dtype() == DType::kI32, "embedding: ids are {}", to_string(ids.dtype()));
-  check((w.dtype() == DType::kF32 || w.dtype() == DType::kBF16) && (out == DType::kF32 || out == DType::kBF16),
-        "embedding: {} is {}, wanted {}", weight.name, to_string(w.dtype()), to_string(out));
+  check((w.dtype() == DType::kF32 || w.dtype() == DType::kBF16) &&
+            (out == DType::kF32 || out == DType::kBF16),
+        "embedding: {} is {}, wanted {}",
+        weight.name,
+        to_string(w.dtype()),
+        to_string(out));
   Tensor y = Tensor::empty({ids.dim(0), w.dim(1)}, out, ids.device());
   dispatch(kForward, EmbeddingArgs{ids.view(), w.view(), y.view()}, ids.device());
   if (Tape* tape = Tape::current())
     tape->record(
-        "embedding", {w}, {y}, [](Grads&) {},  // the ids have no gradient
+        "embedding",
+        {w},
+        {y},
+        [](Grads&) {},  // the ids have no gradient
         [ids, w, y](Grads& grads) {
           Tensor d_w = Tensor::empty(w.shape(), DType::kF32, ids.device());
-          dispatch(kBackward, EmbeddingBackwardArgs{ids.view(), grads.of(y).view(), d_w.view()}, ids.device());
+          dispatch(kBackward,
+                   EmbeddingBackwardArgs{ids.view(), grads.of(y).view(), d_w.view()},
+                   ids.device());
           grads.add(w, d_w);
         });
   return y;
@@ -43,7 +56,11 @@ Tensor embedding(const Tensor& ids, const Weight& weight, DType out) {
 
 void check_ids(std::span<const int32_t> ids, int64_t vocab) {
   for (size_t t = 0; t < ids.size(); ++t)
-    check(0 <= ids[t] && ids[t] < vocab, "embedding: token {} has id {}, the vocabulary {} rows", t, ids[t], vocab);
+    check(0 <= ids[t] && ids[t] < vocab,
+          "embedding: token {} has id {}, the vocabulary {} rows",
+          t,
+          ids[t],
+          vocab);
 }
 
 std::vector<KernelRow> embedding_kernels() { return {kernel_row(kForward), kernel_row(kBackward)}; }

@@ -21,7 +21,9 @@ void embedding_forward(const Plan&, const EmbeddingArgs& a, void*, Stream&) {
         const bool known = 0 <= id && id < vocab;
         const W* w = a.weight.as<W>() + (known ? id * a.weight.stride[0] : 0);
         Y* y = a.y.as<Y>() + t * hidden;
-        for_lanes(0, hidden, [&](int64_t i, int n) { store_n(y + i, known ? load_n(w + i, n) : splat(0), n); });
+        for_lanes(0, hidden, [&](int64_t i, int n) {
+          store_n(y + i, known ? load_n(w + i, n) : splat(0), n);
+        });
       });
     });
   });
@@ -31,20 +33,24 @@ void embedding_backward(const Plan&, const EmbeddingBackwardArgs& a, void*, Stre
   const int64_t tokens = a.ids.shape[0], vocab = a.d_weight.shape[0], hidden = a.d_weight.shape[1];
   with_type(a.d_y.dtype, [&](auto type) {
     using T = decltype(type);
-    cpu_pool().parallel_for((hidden + kColumnsPerTask - 1) / kColumnsPerTask, [&](int64_t task, int) {
-      const int64_t begin = task * kColumnsPerTask;
-      const int64_t end = begin + kColumnsPerTask < hidden ? begin + kColumnsPerTask : hidden;
-      float* d_w = a.d_weight.as<float>();
-      for (int64_t v = 0; v < vocab; ++v)
-        for_lanes(begin, end, [&](int64_t i, int n) { store_n(d_w + v * hidden + i, splat(0), n); });
-      for (int64_t t = 0; t < tokens; ++t) {
-        const int64_t id = a.ids.as<int32_t>()[t];
-        if (id < 0 || id >= vocab) continue;
-        const T* d_y = a.d_y.as<T>() + t * a.d_y.stride[0];
-        float* row = d_w + id * hidden;
-        for_lanes(begin, end, [&](int64_t i, int n) { store_n(row + i, load_n(row + i, n) + load_n(d_y + i, n), n); });
-      }
-    });
+    cpu_pool().parallel_for(
+        (hidden + kColumnsPerTask - 1) / kColumnsPerTask, [&](int64_t task, int) {
+          const int64_t begin = task * kColumnsPerTask;
+          const int64_t end = begin + kColumnsPerTask < hidden ? begin + kColumnsPerTask : hidden;
+          float* d_w = a.d_weight.as<float>();
+          for (int64_t v = 0; v < vocab; ++v)
+            for_lanes(
+                begin, end, [&](int64_t i, int n) { store_n(d_w + v * hidden + i, splat(0), n); });
+          for (int64_t t = 0; t < tokens; ++t) {
+            const int64_t id = a.ids.as<int32_t>()[t];
+            if (id < 0 || id >= vocab) continue;
+            const T* d_y = a.d_y.as<T>() + t * a.d_y.stride[0];
+            float* row = d_w + id * hidden;
+            for_lanes(begin, end, [&](int64_t i, int n) {
+              store_n(row + i, load_n(row + i, n) + load_n(d_y + i, n), n);
+            });
+          }
+        });
   });
 }
 

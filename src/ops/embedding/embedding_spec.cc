@@ -12,10 +12,22 @@ struct Sizes {
 
 OpCase embedding_case(DType w_type, DType out, Sizes s, bool benchmark = false) {
   OpCase c;
-  c.name = fmt::format("{} to {} tokens {} of [{}, {}]", to_string(w_type), to_string(out), s.tokens, s.vocab, s.hidden);
-  c.inputs = {{.name = "ids", .shape = {s.tokens}, .dtype = DType::kI32, .fill = InputSpec::Fill::kIndex,
-               .scale = static_cast<double>(s.vocab), .rows = true},
-              {.name = "w", .shape = {s.vocab, s.hidden}, .dtype = w_type, .gradient = w_type == DType::kF32}};
+  c.name = fmt::format("{} to {} tokens {} of [{}, {}]",
+                       to_string(w_type),
+                       to_string(out),
+                       s.tokens,
+                       s.vocab,
+                       s.hidden);
+  c.inputs = {{.name = "ids",
+               .shape = {s.tokens},
+               .dtype = DType::kI32,
+               .fill = InputSpec::Fill::kIndex,
+               .scale = static_cast<double>(s.vocab),
+               .rows = true},
+              {.name = "w",
+               .shape = {s.vocab, s.hidden},
+               .dtype = w_type,
+               .gradient = w_type == DType::kF32}};
   c.run = [out](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     const Weight w{.name = "w", .global_shape = in[1].shape(), .shard = {}, .value = in[1]};
     return {embedding(in[0], w, out)};
@@ -26,9 +38,12 @@ OpCase embedding_case(DType w_type, DType out, Sizes s, bool benchmark = false) 
   // A copy is exact; a narrowing rounds once.
   const bool narrows = out == DType::kBF16 && w_type == DType::kF32;
   c.tolerance = narrows ? elementwise_tolerance(out, 0)
-                        : [](int, const std::vector<RefTensor>&, const RefTensor&) { return std::vector<double>{0.0}; };
+                        : [](int, const std::vector<RefTensor>&, const RefTensor&) {
+                            return std::vector<double>{0.0};
+                          };
   c.gradient_tolerance = 1e-5;
-  c.bytes = static_cast<double>(s.tokens * s.hidden) * static_cast<double>(size_of(w_type) + size_of(out));
+  c.bytes = static_cast<double>(s.tokens * s.hidden) *
+            static_cast<double>(size_of(w_type) + size_of(out));
   c.benchmark = benchmark;
   return c;
 }
@@ -47,7 +62,7 @@ OpSpec embedding_spec() {
   OpSpec spec{.op = "embedding", .kernels = embedding_kernels(), .cases = {}};
   for (const DType w : {DType::kF32, DType::kBF16})
     for (const DType out : {DType::kF32, DType::kBF16}) {
-      spec.cases.push_back(embedding_case(w, out, {7, 5, 129}));   // ids repeat
+      spec.cases.push_back(embedding_case(w, out, {7, 5, 129}));  // ids repeat
       spec.cases.push_back(embedding_case(w, out, {1, 1, 1}));
       spec.cases.push_back(embedding_case(w, out, {33, 300, 64}));  // rows that no token uses
       spec.cases.push_back(embedding_case(w, out, {8192, 8192, 768}, true));

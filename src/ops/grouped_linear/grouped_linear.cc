@@ -9,7 +9,9 @@
 namespace ferry::ops {
 namespace {
 
-Plan cpu_plan(const GroupedMatmulArgs& args) { return {.workspace_bytes = gemm_workspace_bytes(args.offsets.shape[0] - 1)}; }
+Plan cpu_plan(const GroupedMatmulArgs& args) {
+  return {.workspace_bytes = gemm_workspace_bytes(args.offsets.shape[0] - 1)};
+}
 
 }  // namespace
 
@@ -23,30 +25,54 @@ constexpr KernelTable<GroupedMatmulArgs> kGroupedMatmul{
 Tensor grouped_linear(const Tensor& x, const Weight& weight, const Tensor& offsets) {
   const Tensor& w = weight.value;
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
-  check(x.rank() == 2 && w.rank() == 3 && x.dim(1) == w.dim(2), "grouped_linear: x {}, {} {}", x.shape().str(),
-        weight.name, w.shape().str());
-  check(is_float(x.dtype()) && is_float(w.dtype()), "grouped_linear: x {}, {} {}", to_string(x.dtype()), weight.name,
+  check(x.rank() == 2 && w.rank() == 3 && x.dim(1) == w.dim(2),
+        "grouped_linear: x {}, {} {}",
+        x.shape().str(),
+        weight.name,
+        w.shape().str());
+  check(is_float(x.dtype()) && is_float(w.dtype()),
+        "grouped_linear: x {}, {} {}",
+        to_string(x.dtype()),
+        weight.name,
         to_string(w.dtype()));
   check(offsets.rank() == 1 && offsets.dim(0) == w.dim(0) + 1 && offsets.dtype() == DType::kI32,
-        "grouped_linear: offsets {} {} for {} experts", to_string(offsets.dtype()), offsets.shape().str(), w.dim(0));
+        "grouped_linear: offsets {} {} for {} experts",
+        to_string(offsets.dtype()),
+        offsets.shape().str(),
+        w.dim(0));
   Tensor y = Tensor::empty({x.dim(0), w.dim(1)}, x.dtype(), x.device());
   dispatch(kGroupedMatmul,
-           {x.view(), w.view(), offsets.view(), y.view(), GroupedProduct::kForward, x.dtype()}, x.device());
+           {x.view(), w.view(), offsets.view(), y.view(), GroupedProduct::kForward, x.dtype()},
+           x.device());
   if (Tape* tape = Tape::current())
     tape->record(
-        "grouped_linear", {x, w}, {y},
+        "grouped_linear",
+        {x, w},
+        {y},
         [x, w, offsets, y](Grads& grads) {
           if (!grads.wanted(x)) return;
           Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
           dispatch(kGroupedMatmul,
-                   {grads.of(y).view(), w.view(), offsets.view(), d_x.view(), GroupedProduct::kInputs, x.dtype()}, x.device());
+                   {grads.of(y).view(),
+                    w.view(),
+                    offsets.view(),
+                    d_x.view(),
+                    GroupedProduct::kInputs,
+                    x.dtype()},
+                   x.device());
           grads.add(x, d_x);
         },
         [x, w, offsets, y](Grads& grads) {
           if (!grads.wanted(w)) return;
           Tensor d_w = Tensor::empty(w.shape(), w.dtype(), x.device());
           dispatch(kGroupedMatmul,
-                   {grads.of(y).view(), x.view(), offsets.view(), d_w.view(), GroupedProduct::kWeights, x.dtype()}, x.device());
+                   {grads.of(y).view(),
+                    x.view(),
+                    offsets.view(),
+                    d_w.view(),
+                    GroupedProduct::kWeights,
+                    x.dtype()},
+                   x.device());
           grads.add(w, d_w);
         });
   return y;

@@ -5,7 +5,9 @@
 namespace ferry::ops::FERRY_TIER {
 namespace {
 
-void* at(const View& v, int64_t index) { return v.as<char>() + index * v.stride[0] * static_cast<int64_t>(size_of(v.dtype)); }
+void* at(const View& v, int64_t index) {
+  return v.as<char>() + index * v.stride[0] * static_cast<int64_t>(size_of(v.dtype));
+}
 
 }  // namespace
 

@@ -1,4 +1,5 @@
-// What the kernel of grouped_linear takes: the forward pass and both gradients are products of groups.
+// What the kernel of grouped_linear takes: the forward pass and both gradients are products of
+// groups.
 #pragma once
 
 #include "ops/kernel_table.h"
@@ -7,9 +8,11 @@
 namespace ferry::ops {
 
 enum class GroupedProduct {
-  kForward,   // c[r] = a[r] b[e]ᵀ : a [rows, inputs],  b [experts, outputs, inputs], c [rows, outputs]
-  kInputs,    // c[r] = a[r] b[e]  : a [rows, outputs], b [experts, outputs, inputs], c [rows, inputs]
-  kWeights,   // c[e] = Σ a[r]ᵀ b[r]: a [rows, outputs], b [rows, inputs], c [experts, outputs, inputs]
+  kForward,  // c[r] = a[r] b[e]ᵀ : a [rows, inputs],  b [experts, outputs, inputs], c [rows,
+             // outputs]
+  kInputs,  // c[r] = a[r] b[e]  : a [rows, outputs], b [experts, outputs, inputs], c [rows, inputs]
+  kWeights,  // c[e] = Σ a[r]ᵀ b[r]: a [rows, outputs], b [rows, inputs], c [experts, outputs,
+             // inputs]
 };
 
 struct GroupedMatmulArgs {

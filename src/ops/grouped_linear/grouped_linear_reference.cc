@@ -5,7 +5,10 @@
 
 namespace ferry::ops {
 
-RefTensor grouped_linear_reference(const RefTensor& x, const RefTensor& w, const RefTensor& offsets, bool magnitudes) {
+RefTensor grouped_linear_reference(const RefTensor& x,
+                                   const RefTensor& w,
+                                   const RefTensor& offsets,
+                                   bool magnitudes) {
   const int64_t experts = w.shape[0], outputs = w.shape[1], inputs = w.shape[2];
   RefTensor y({x.shape[0], outputs});
   for (int64_t e = 0; e < experts; ++e)

@@ -9,16 +9,31 @@
 namespace ferry::ops {
 namespace {
 
-OpCase grouped_case(DType x, DType w, const std::vector<int64_t>& rows_of, int64_t inputs, int64_t outputs, bool benchmark = false) {
+OpCase grouped_case(DType x,
+                    DType w,
+                    const std::vector<int64_t>& rows_of,
+                    int64_t inputs,
+                    int64_t outputs,
+                    bool benchmark = false) {
   const auto experts = static_cast<int64_t>(rows_of.size());
   std::vector<double> offsets{0};
   for (const int64_t rows : rows_of) offsets.push_back(offsets.back() + static_cast<double>(rows));
   const auto rows = static_cast<int64_t>(offsets.back());
   OpCase c;
-  c.name = fmt::format("{} x {} [{}, {}] -> {}, {} experts", to_string(x), to_string(w), rows, inputs, outputs, experts);
+  c.name = fmt::format("{} x {} [{}, {}] -> {}, {} experts",
+                       to_string(x),
+                       to_string(w),
+                       rows,
+                       inputs,
+                       outputs,
+                       experts);
   c.inputs = {{.name = "x", .shape = {rows, inputs}, .dtype = x, .gradient = true},
               bf16_exact_input("w", {experts, outputs, inputs}, w, 5),
-              {.name = "offsets", .shape = {experts + 1}, .dtype = DType::kI32, .fill = InputSpec::Fill::kGiven, .given = offsets}};
+              {.name = "offsets",
+               .shape = {experts + 1},
+               .dtype = DType::kI32,
+               .fill = InputSpec::Fill::kGiven,
+               .given = offsets}};
   c.inputs[1].gradient = w == DType::kF32;  // trained weights are f32
   c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     const Weight weight{.name = "w", .global_shape = in[1].shape(), .shard = {}, .value = in[1]};
@@ -31,7 +46,8 @@ OpCase grouped_case(DType x, DType w, const std::vector<int64_t>& rows_of, int64
     return matmul_tolerance(y, grouped_linear_reference(in[0], in[1], in[2], true), inputs, x);
   };
   c.gradient_tolerance = x == DType::kF32 ? 1e-5 : 0x1p-8;  // as linear
-  c.row_independent = false;  // rows cannot be cut without changing the offsets: grouped_linear_test
+  c.row_independent =
+      false;  // rows cannot be cut without changing the offsets: grouped_linear_test
   c.flops = 2.0 * static_cast<double>(rows * inputs * outputs);
   c.bytes = static_cast<double>(rows * (inputs + outputs)) * static_cast<double>(size_of(x)) +
             static_cast<double>(experts * outputs * inputs) * static_cast<double>(size_of(w));
@@ -47,9 +63,10 @@ OpSpec grouped_linear_spec() {
   for (const DType x : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(grouped_case(x, DType::kF32, {1}, 7, 5));
     spec.cases.push_back(grouped_case(x, DType::kF32, {0, 3, 0, 17, 1, 0}, 129, 33));
-    spec.cases.push_back(grouped_case(x, DType::kF32, {0, 0, 65}, 64, 70));   // one expert takes all
+    spec.cases.push_back(grouped_case(x, DType::kF32, {0, 0, 65}, 64, 70));  // one expert takes all
     spec.cases.push_back(grouped_case(x, DType::kBF16, {5, 0, 2, 9}, 96, 40));
-    spec.cases.push_back(grouped_case(x, DType::kF32, {0, 0}, 16, 16));       // nobody routed anything here
+    spec.cases.push_back(
+        grouped_case(x, DType::kF32, {0, 0}, 16, 16));  // nobody routed anything here
     spec.cases.push_back(grouped_case(x, DType::kF32, even, 768, 384, true));
   }
   return spec;

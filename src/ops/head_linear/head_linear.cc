@@ -23,25 +23,46 @@ Tensor head_linear(const Tensor& x, const Weight& weight, const HeadLinear& opti
   const auto& [rows_per_head, begin, rows, transpose] = options;
   const Tensor& w = weight.value;
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
-  check(0 <= begin && 0 < rows && begin + rows <= rows_per_head, "head_linear: rows [{}, {}) of {}", begin, begin + rows,
+  check(0 <= begin && 0 < rows && begin + rows <= rows_per_head,
+        "head_linear: rows [{}, {}) of {}",
+        begin,
+        begin + rows,
         rows_per_head);
-  check(x.rank() == 3 && w.rank() == 2 && x.dim(1) * rows_per_head == w.dim(0) && x.dim(2) == (transpose ? w.dim(1) : rows),
-        "head_linear: x {}, {} {}, {} of {} rows a head{}", x.shape().str(), weight.name, w.shape().str(), rows,
-        rows_per_head, transpose ? ", transposed" : "");
-  check(is_float(x.dtype()) && is_float(w.dtype()), "head_linear: x {}, {} {}", to_string(x.dtype()), weight.name,
+  check(x.rank() == 3 && w.rank() == 2 && x.dim(1) * rows_per_head == w.dim(0) &&
+            x.dim(2) == (transpose ? w.dim(1) : rows),
+        "head_linear: x {}, {} {}, {} of {} rows a head{}",
+        x.shape().str(),
+        weight.name,
+        w.shape().str(),
+        rows,
+        rows_per_head,
+        transpose ? ", transposed" : "");
+  check(is_float(x.dtype()) && is_float(w.dtype()),
+        "head_linear: x {}, {} {}",
+        to_string(x.dtype()),
+        weight.name,
         to_string(w.dtype()));
   const int64_t tokens = x.dim(0), heads = x.dim(1), rank = w.dim(1);
   const Tensor part = w.reshape({heads, rows_per_head, rank}).slice(1, begin, begin + rows);
   Tensor y = Tensor::empty({tokens, heads, transpose ? rows : rank}, x.dtype(), x.device());
-  dispatch_matmul({.a = heads_first(x), .b = part.view(), .c = heads_first(y), .transpose_b = transpose, .compute = x.dtype()},
+  dispatch_matmul({.a = heads_first(x),
+                   .b = part.view(),
+                   .c = heads_first(y),
+                   .transpose_b = transpose,
+                   .compute = x.dtype()},
                   x.device());
   if (Tape* tape = Tape::current())
     tape->record(
-        "head_linear", {x, w}, {y},
+        "head_linear",
+        {x, w},
+        {y},
         [x, part, y, transpose = transpose](Grads& grads) {
           if (!grads.wanted(x)) return;
           Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
-          dispatch_matmul({.a = heads_first(grads.of(y)), .b = part.view(), .c = heads_first(d_x), .transpose_b = !transpose,
+          dispatch_matmul({.a = heads_first(grads.of(y)),
+                           .b = part.view(),
+                           .c = heads_first(d_x),
+                           .transpose_b = !transpose,
                            .compute = x.dtype()},
                           x.device());
           grads.add(x, d_x);
@@ -50,8 +71,11 @@ Tensor head_linear(const Tensor& x, const Weight& weight, const HeadLinear& opti
           if (!grads.wanted(part)) return;
           const Tensor d_y = grads.of(y);
           Tensor d_w = Tensor::empty(part.shape(), part.dtype(), x.device());
-          dispatch_matmul({.a = heads_first(transpose ? d_y : x), .b = heads_first(transpose ? x : d_y), .c = d_w.view(),
-                           .transpose_a = true, .compute = x.dtype()},
+          dispatch_matmul({.a = heads_first(transpose ? d_y : x),
+                           .b = heads_first(transpose ? x : d_y),
+                           .c = d_w.view(),
+                           .transpose_a = true,
+                           .compute = x.dtype()},
                           x.device());
           grads.add(part, d_w);
         });

@@ -1,5 +1,5 @@
-// A product for each attention head with its own slice of one weight: what MLA's absorbed form makes of
-// kv_b_proj, so that attention runs on the latent itself.
+// A product for each attention head with its own slice of one weight: what MLA's absorbed form
+// makes of kv_b_proj, so that attention runs on the latent itself.
 #pragma once
 
 #include <vector>
@@ -20,7 +20,8 @@ struct HeadLinear {
 
 /// y[t, h] = x[t, h] W_h, or x[t, h] W_hᵀ if transpose, where W_h are the chosen rows of head h.
 ///
-/// Shapes    w [heads * rows_per_head, rank]. x [tokens, heads, rows], returns [tokens, heads, rank]; if
+/// Shapes    w [heads * rows_per_head, rank]. x [tokens, heads, rows], returns [tokens, heads,
+/// rank]; if
 ///           transpose the other way round. x may be a slice of a wider last dimension.
 /// Types     as linear; returns x's type.
 /// Gradient  d_x; d_w in the weight's type, added to the chosen rows. Keeps x.

@@ -5,7 +5,10 @@
 
 namespace ferry::ops {
 
-RefTensor head_linear_reference(const RefTensor& x, const RefTensor& w, const HeadLinear& options, bool magnitudes) {
+RefTensor head_linear_reference(const RefTensor& x,
+                                const RefTensor& w,
+                                const HeadLinear& options,
+                                bool magnitudes) {
   const int64_t tokens = x.shape[0], heads = x.shape[1], inputs = x.shape[2], rank = w.shape[1];
   const int64_t outputs = options.transpose ? options.rows : rank;
   RefTensor y({tokens, heads, outputs});
@@ -14,8 +17,10 @@ RefTensor head_linear_reference(const RefTensor& x, const RefTensor& w, const He
       for (int64_t o = 0; o < outputs; ++o) {
         double sum = 0;
         for (int64_t i = 0; i < inputs; ++i) {
-          const int64_t row = h * options.rows_per_head + options.begin + (options.transpose ? o : i);
-          const double product = x[(t * heads + h) * inputs + i] * w[row * rank + (options.transpose ? i : o)];
+          const int64_t row =
+              h * options.rows_per_head + options.begin + (options.transpose ? o : i);
+          const double product =
+              x[(t * heads + h) * inputs + i] * w[row * rank + (options.transpose ? i : o)];
           sum += magnitudes ? std::abs(product) : product;
         }
         y[(t * heads + h) * outputs + o] = sum;

@@ -6,6 +6,9 @@
 namespace ferry::ops {
 
 /// x [tokens, heads, rows or rank], w [heads * rows_per_head, rank]; see head_linear.h.
-RefTensor head_linear_reference(const RefTensor& x, const RefTensor& w, const HeadLinear& options, bool magnitudes = false);
+RefTensor head_linear_reference(const RefTensor& x,
+                                const RefTensor& w,
+                                const HeadLinear& options,
+                                bool magnitudes = false);
 
 }  // namespace ferry::ops

@@ -10,25 +10,42 @@ Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& option
   const Tensor& w = weight.value;
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
   const DType out = options.out.value_or(x.dtype());
-  check(x.rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1), "linear: x {}, {} {}", x.shape().str(), weight.name,
+  check(x.rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1),
+        "linear: x {}, {} {}",
+        x.shape().str(),
+        weight.name,
         w.shape().str());
-  check(is_float(x.dtype()) && is_float(w.dtype()) && is_float(out), "linear: x {}, {} {}, y {}", to_string(x.dtype()),
-        weight.name, to_string(w.dtype()), to_string(out));
+  check(is_float(x.dtype()) && is_float(w.dtype()) && is_float(out),
+        "linear: x {}, {} {}, y {}",
+        to_string(x.dtype()),
+        weight.name,
+        to_string(w.dtype()),
+        to_string(out));
   Tensor y = Tensor::empty({x.dim(0), w.dim(0)}, out, x.device());
-  dispatch_matmul({.a = x.view(), .b = w.view(), .c = y.view(), .transpose_b = true, .compute = x.dtype()}, x.device());
+  dispatch_matmul(
+      {.a = x.view(), .b = w.view(), .c = y.view(), .transpose_b = true, .compute = x.dtype()},
+      x.device());
   if (Tape* tape = Tape::current())
     tape->record(
-        "linear", {x, w}, {y},
+        "linear",
+        {x, w},
+        {y},
         [x, w, y](Grads& grads) {
           if (!grads.wanted(x)) return;
           Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
-          dispatch_matmul({.a = grads.of(y).view(), .b = w.view(), .c = d_x.view(), .compute = x.dtype()}, x.device());
+          dispatch_matmul(
+              {.a = grads.of(y).view(), .b = w.view(), .c = d_x.view(), .compute = x.dtype()},
+              x.device());
           grads.add(x, d_x);
         },
         [x, w, y](Grads& grads) {
           if (!grads.wanted(w)) return;
           Tensor d_w = Tensor::empty(w.shape(), w.dtype(), x.device());
-          dispatch_matmul({.a = grads.of(y).view(), .b = x.view(), .c = d_w.view(), .transpose_a = true, .compute = x.dtype()},
+          dispatch_matmul({.a = grads.of(y).view(),
+                           .b = x.view(),
+                           .c = d_w.view(),
+                           .transpose_a = true,
+                           .compute = x.dtype()},
                           x.device());
           grads.add(w, d_w);
         });

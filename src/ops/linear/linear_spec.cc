@@ -9,12 +9,21 @@ struct LinearShape {
   int64_t tokens, inputs, outputs;
 };
 
-OpCase linear_case(DType x, DType w, DType out, const LinearShape& s, bool gradient, bool benchmark = false) {
+OpCase linear_case(
+    DType x, DType w, DType out, const LinearShape& s, bool gradient, bool benchmark = false) {
   OpCase c;
-  c.name = fmt::format("{} x {} -> {} [{}, {}] -> {}", to_string(x), to_string(w), to_string(out), s.tokens, s.inputs, s.outputs);
-  c.inputs = {{.name = "x", .shape = {s.tokens, s.inputs}, .dtype = x, .gradient = gradient, .rows = true},
-              {.name = "w", .shape = {s.outputs, s.inputs}, .dtype = w}};
-  // Where a trained f32 weight is rounded to bf16, one that bf16 holds exactly keeps the bound tight.
+  c.name = fmt::format("{} x {} -> {} [{}, {}] -> {}",
+                       to_string(x),
+                       to_string(w),
+                       to_string(out),
+                       s.tokens,
+                       s.inputs,
+                       s.outputs);
+  c.inputs = {
+      {.name = "x", .shape = {s.tokens, s.inputs}, .dtype = x, .gradient = gradient, .rows = true},
+      {.name = "w", .shape = {s.outputs, s.inputs}, .dtype = w}};
+  // Where a trained f32 weight is rounded to bf16, one that bf16 holds exactly keeps the bound
+  // tight.
   const bool rounded = x == DType::kBF16 && w == DType::kF32;
   if (rounded && gradient) c.inputs[1] = bf16_exact_input("w", {s.outputs, s.inputs}, w, 3);
   c.inputs[1].gradient = gradient;
@@ -26,11 +35,16 @@ OpCase linear_case(DType x, DType w, DType out, const LinearShape& s, bool gradi
     return {matmul_reference(in[0], in[1], false, true)};
   };
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
-    return matmul_tolerance(y, matmul_reference(in[0], in[1], false, true, true), s.inputs, out, x, rounded && !gradient ? 1 : 0);
+    return matmul_tolerance(y,
+                            matmul_reference(in[0], in[1], false, true, true),
+                            s.inputs,
+                            out,
+                            x,
+                            rounded && !gradient ? 1 : 0);
   };
-  // Each gradient is rounded once to its type, after at most max(outputs, tokens) roundings to f32 of
-  // sums that cancel to about 1/sqrt of their terms; an f32 d_y is rounded to bf16 before the product,
-  // term by term, which averages out to twice bf16's roundoff.
+  // Each gradient is rounded once to its type, after at most max(outputs, tokens) roundings to f32
+  // of sums that cancel to about 1/sqrt of their terms; an f32 d_y is rounded to bf16 before the
+  // product, term by term, which averages out to twice bf16's roundoff.
   c.gradient_tolerance = x == DType::kF32 ? 1e-5 : out == DType::kF32 ? 0x1p-6 : 0x1p-8;
   c.flops = 2.0 * static_cast<double>(s.tokens * s.inputs * s.outputs);
   c.bytes = static_cast<double>(s.tokens * s.inputs) * static_cast<double>(size_of(x)) +
@@ -50,10 +64,11 @@ OpSpec linear_spec() {
     spec.cases.push_back(linear_case(x, kF32, x, {7, 129, 33}, true));
     spec.cases.push_back(linear_case(x, kF32, x, {1, 320, 96}, true));
     spec.cases.push_back(linear_case(x, kF32, x, {61, 96, 160}, true));
-    spec.cases.push_back(linear_case(x, kF32, kF32, {33, 64, 8}, true));      // the router
+    spec.cases.push_back(linear_case(x, kF32, kF32, {33, 64, 8}, true));  // the router
     spec.cases.push_back(linear_case(x, kF32, kF32, {17, 70, 130}, false));
-    spec.cases.push_back(linear_case(x, kBF16, x, {5, 7168, 64}, false));     // DeepSeek V3's hidden size
-    spec.cases.push_back(linear_case(x, x, x, {40, 1536, 192}, false));       // its q_lora_rank
+    spec.cases.push_back(
+        linear_case(x, kBF16, x, {5, 7168, 64}, false));  // DeepSeek V3's hidden size
+    spec.cases.push_back(linear_case(x, x, x, {40, 1536, 192}, false));  // its q_lora_rank
     spec.cases.push_back(linear_case(x, kF32, x, {4096, 768, 3072}, true, true));
     spec.cases.push_back(linear_case(x, kBF16, x, {1, 768, 3072}, false, true));
   }

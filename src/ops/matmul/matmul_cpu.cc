@@ -22,7 +22,8 @@ void matmul(const Plan&, const MatmulArgs& args, void* workspace, Stream&) {
   for (int64_t i = 0; i < count; ++i)
     problems[i] = {.a = operand(args.a, i, args.transpose_a),
                    .b = operand(args.b, i, !args.transpose_b),
-                   .c = args.c.as<char>() + i * (r == 1 ? args.c.stride[0] : 0) * static_cast<int64_t>(size_of(args.c.dtype)),
+                   .c = args.c.as<char>() + i * (r == 1 ? args.c.stride[0] : 0) *
+                                                static_cast<int64_t>(size_of(args.c.dtype)),
                    .c_dtype = args.c.dtype,
                    .c_stride = args.c.stride[r],
                    .m = args.c.shape[r],

@@ -1,5 +1,5 @@
-// What the kernel of matmul takes. Everything that is one product, or the same product for each of a
-// batch (heads), goes through it: linear, head_linear and their gradients.
+// What the kernel of matmul takes. Everything that is one product, or the same product for each of
+// a batch (heads), goes through it: linear, head_linear and their gradients.
 #pragma once
 
 #include "ops/kernel_table.h"
@@ -9,9 +9,10 @@ namespace ferry::ops {
 
 /// c = op(a) op(b), where op transposes the last two dimensions if asked to.
 struct MatmulArgs {
-  View a;   // [m, k], or [k, m] if transpose_a; f32 or bf16; rows may be strided
-  View b;   // [k, n], or [n, k] if transpose_b; f32 or bf16; rounded to bf16 if that is the compute type
-  View c;   // [m, n] f32 or bf16; rows may be strided
+  View a;  // [m, k], or [k, m] if transpose_a; f32 or bf16; rows may be strided
+  View b;  // [k, n], or [n, k] if transpose_b; f32 or bf16; rounded to bf16 if that is the compute
+           // type
+  View c;  // [m, n] f32 or bf16; rows may be strided
   // All of rank 2, or all of rank 3 with the batch first (any stride).
   bool transpose_a = false;
   bool transpose_b = false;

@@ -23,8 +23,10 @@ RefTensor rows_first(const RefTensor& t, bool transpose, bool magnitudes) {
 
 }  // namespace
 
-RefTensor matmul_reference(const RefTensor& a, const RefTensor& b, bool transpose_a, bool transpose_b, bool magnitudes) {
-  const RefTensor left = rows_first(a, transpose_a, magnitudes), right = rows_first(b, !transpose_b, magnitudes);
+RefTensor matmul_reference(
+    const RefTensor& a, const RefTensor& b, bool transpose_a, bool transpose_b, bool magnitudes) {
+  const RefTensor left = rows_first(a, transpose_a, magnitudes),
+                  right = rows_first(b, !transpose_b, magnitudes);
   const int64_t m = left.shape[0], n = right.shape[0], k = left.shape[1];
   RefTensor y({m, n});
   for (int64_t i = 0; i < m; ++i)
@@ -36,17 +38,24 @@ RefTensor matmul_reference(const RefTensor& a, const RefTensor& b, bool transpos
   return y;
 }
 
-std::vector<double> matmul_tolerance(const RefTensor& y, const RefTensor& magnitudes, int64_t k, DType out,
-                                     DType compute, int rounded_operands) {
+std::vector<double> matmul_tolerance(const RefTensor& y,
+                                     const RefTensor& magnitudes,
+                                     int64_t k,
+                                     DType out,
+                                     DType compute,
+                                     int rounded_operands) {
   const double sum = static_cast<double>(k) * 0x1p-24 + rounded_operands * unit_roundoff(compute);
   std::vector<double> bound(y.values.size());
   for (size_t i = 0; i < bound.size(); ++i)
-    bound[i] = (1 + 1e-2) * (sum * magnitudes.values[i] + (out == DType::kBF16 ? unit_roundoff(out) : 0) * std::abs(y.values[i])) +
-               0x1p-126;
+    bound[i] =
+        (1 + 1e-2) * (sum * magnitudes.values[i] +
+                      (out == DType::kBF16 ? unit_roundoff(out) : 0) * std::abs(y.values[i])) +
+        0x1p-126;
   return bound;
 }
 
-InputSpec bf16_exact_input(const char* name, const Shape& shape, DType dtype, uint64_t seed, double scale) {
+InputSpec bf16_exact_input(
+    const char* name, const Shape& shape, DType dtype, uint64_t seed, double scale) {
   const Random random(seed, RandomPurpose::kTest, 77);
   InputSpec spec{.name = name, .shape = shape, .dtype = dtype, .fill = InputSpec::Fill::kGiven};
   for (int64_t i = 0; i < shape.count(); ++i) {

@@ -7,16 +7,25 @@
 namespace ferry::ops {
 
 /// op(a) op(b) for rank 2 in float64; see matmul.h. `magnitudes`: of the absolute values instead.
-RefTensor matmul_reference(const RefTensor& a, const RefTensor& b, bool transpose_a = false, bool transpose_b = false,
+RefTensor matmul_reference(const RefTensor& a,
+                           const RefTensor& b,
+                           bool transpose_a = false,
+                           bool transpose_b = false,
                            bool magnitudes = false);
 
-/// Bound on the error of sums of k products: k roundings of the f32 accumulator (each within 2^-24 of
-/// Σ|a b|), rounding operands to `compute` if they are not (`rounded_operands` of them), then one
-/// rounding to `out`.
-std::vector<double> matmul_tolerance(const RefTensor& y, const RefTensor& magnitudes, int64_t k, DType out,
-                                     DType compute = DType::kF32, int rounded_operands = 0);
+/// Bound on the error of sums of k products: k roundings of the f32 accumulator (each within 2^-24
+/// of Σ|a b|), rounding operands to `compute` if they are not (`rounded_operands` of them), then
+/// one rounding to `out`.
+std::vector<double> matmul_tolerance(const RefTensor& y,
+                                     const RefTensor& magnitudes,
+                                     int64_t k,
+                                     DType out,
+                                     DType compute = DType::kF32,
+                                     int rounded_operands = 0);
 
-/// An input of standard normal numbers that bf16 holds exactly, so that rounding to it changes nothing.
-InputSpec bf16_exact_input(const char* name, const Shape& shape, DType dtype, uint64_t seed, double scale = 1);
+/// An input of standard normal numbers that bf16 holds exactly, so that rounding to it changes
+/// nothing.
+InputSpec bf16_exact_input(
+    const char* name, const Shape& shape, DType dtype, uint64_t seed, double scale = 1);
 
 }  // namespace ferry::ops

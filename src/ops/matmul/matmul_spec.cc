@@ -12,19 +12,37 @@ struct MatmulShape {
 
 OpCase matmul_case(DType a, DType b, DType out, const MatmulShape& s, bool benchmark = false) {
   OpCase c;
-  c.name = fmt::format("{} x {} -> {} [{}, {}]{} [{}, {}]{}", to_string(a), to_string(b), to_string(out), s.m, s.k,
-                       s.transpose_a ? "^T" : "", s.k, s.n, s.transpose_b ? "^T" : "");
-  c.inputs = {{.name = "a", .shape = s.transpose_a ? Shape{s.k, s.m} : Shape{s.m, s.k}, .dtype = a, .rows = !s.transpose_a},
-              {.name = "b", .shape = s.transpose_b ? Shape{s.n, s.k} : Shape{s.k, s.n}, .dtype = b}};
+  c.name = fmt::format("{} x {} -> {} [{}, {}]{} [{}, {}]{}",
+                       to_string(a),
+                       to_string(b),
+                       to_string(out),
+                       s.m,
+                       s.k,
+                       s.transpose_a ? "^T" : "",
+                       s.k,
+                       s.n,
+                       s.transpose_b ? "^T" : "");
+  c.inputs = {
+      {.name = "a",
+       .shape = s.transpose_a ? Shape{s.k, s.m} : Shape{s.m, s.k},
+       .dtype = a,
+       .rows = !s.transpose_a},
+      {.name = "b", .shape = s.transpose_b ? Shape{s.n, s.k} : Shape{s.k, s.n}, .dtype = b}};
   c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-    return {matmul(in[0], in[1], {.transpose_a = s.transpose_a, .transpose_b = s.transpose_b, .out = out})};
+    return {matmul(
+        in[0], in[1], {.transpose_a = s.transpose_a, .transpose_b = s.transpose_b, .out = out})};
   };
   c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     return {matmul_reference(in[0], in[1], s.transpose_a, s.transpose_b)};
   };
   const int rounded = a == DType::kBF16 && b == DType::kF32 ? 1 : 0;
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
-    return matmul_tolerance(y, matmul_reference(in[0], in[1], s.transpose_a, s.transpose_b, true), s.k, out, a, rounded);
+    return matmul_tolerance(y,
+                            matmul_reference(in[0], in[1], s.transpose_a, s.transpose_b, true),
+                            s.k,
+                            out,
+                            a,
+                            rounded);
   };
   c.row_independent = !s.transpose_a;
   c.flops = 2.0 * static_cast<double>(s.m * s.n * s.k);
@@ -43,12 +61,20 @@ OpSpec matmul_spec() {
   for (const DType a : {kF32, kBF16})
     for (const DType b : {kF32, kBF16})
       for (const int transposed : {0, 1, 2, 3})
-        spec.cases.push_back(matmul_case(a, b, transposed % 2 == 0 ? a : kF32,
-                                         {.m = 35, .n = 67, .k = 129, .transpose_a = transposed > 1, .transpose_b = transposed % 2 > 0}));
+        spec.cases.push_back(matmul_case(a,
+                                         b,
+                                         transposed % 2 == 0 ? a : kF32,
+                                         {.m = 35,
+                                          .n = 67,
+                                          .k = 129,
+                                          .transpose_a = transposed > 1,
+                                          .transpose_b = transposed % 2 > 0}));
   for (const DType t : {kF32, kBF16}) {
     spec.cases.push_back(matmul_case(t, t, t, {.m = 1, .n = 1, .k = 1}));
-    spec.cases.push_back(matmul_case(t, t, t, {.m = 130, .n = 300, .k = 1030, .transpose_b = true}));  // several blocks of k
-    spec.cases.push_back(matmul_case(t, t, t, {.m = 768, .n = 3072, .k = 768, .transpose_b = true}, true));
+    spec.cases.push_back(matmul_case(
+        t, t, t, {.m = 130, .n = 300, .k = 1030, .transpose_b = true}));  // several blocks of k
+    spec.cases.push_back(
+        matmul_case(t, t, t, {.m = 768, .n = 3072, .k = 768, .transpose_b = true}, true));
     spec.cases.push_back(matmul_case(t, t, t, {.m = 2048, .n = 2048, .k = 2048}, true));
   }
   return spec;

@@ -22,10 +22,16 @@ constexpr KernelTable<MlaExpandBackwardArgs> kBackward{
 };
 
 Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope) {
-  check(kv.rank() == 3 && k_pe.rank() == 2 && kv.dim(0) == k_pe.dim(0) && nope >= 0 && nope < kv.dim(2),
-        "mla_expand: kv {}, k_pe {}, nope {}", kv.shape().str(), k_pe.shape().str(), nope);
-  check((kv.dtype() == DType::kF32 || kv.dtype() == DType::kBF16) && k_pe.dtype() == kv.dtype(), "mla_expand: kv {}, k_pe {}",
-        to_string(kv.dtype()), to_string(k_pe.dtype()));
+  check(kv.rank() == 3 && k_pe.rank() == 2 && kv.dim(0) == k_pe.dim(0) && nope >= 0 &&
+            nope < kv.dim(2),
+        "mla_expand: kv {}, k_pe {}, nope {}",
+        kv.shape().str(),
+        k_pe.shape().str(),
+        nope);
+  check((kv.dtype() == DType::kF32 || kv.dtype() == DType::kBF16) && k_pe.dtype() == kv.dtype(),
+        "mla_expand: kv {}, k_pe {}",
+        to_string(kv.dtype()),
+        to_string(k_pe.dtype()));
   const int64_t tokens = kv.dim(0), heads = kv.dim(1);
   Expanded y{Tensor::empty({tokens, heads, nope + k_pe.dim(1)}, kv.dtype(), kv.device()),
              Tensor::empty({tokens, heads, kv.dim(2) - nope}, kv.dtype(), kv.device())};
@@ -34,7 +40,9 @@ Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope) {
     tape->record("mla_expand", {kv, k_pe}, {y.k, y.v}, [kv, k_pe, y](Grads& grads) {
       Tensor d_kv = Tensor::empty(kv.shape(), kv.dtype(), kv.device());
       Tensor d_k_pe = Tensor::empty(k_pe.shape(), k_pe.dtype(), k_pe.device());
-      dispatch(kBackward, MlaExpandBackwardArgs{grads.of(y.k).view(), grads.of(y.v).view(), d_kv.view(), d_k_pe.view()},
+      dispatch(kBackward,
+               MlaExpandBackwardArgs{
+                   grads.of(y.k).view(), grads.of(y.v).view(), d_kv.view(), d_k_pe.view()},
                kv.device());
       grads.add(kv, d_kv);
       grads.add(k_pe, d_k_pe);
@@ -42,6 +50,8 @@ Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope) {
   return y;
 }
 
-std::vector<KernelRow> mla_expand_kernels() { return {kernel_row(kForward), kernel_row(kBackward)}; }
+std::vector<KernelRow> mla_expand_kernels() {
+  return {kernel_row(kForward), kernel_row(kBackward)};
+}
 
 }  // namespace ferry::ops

@@ -11,7 +11,8 @@ constexpr int64_t kTokensPerTask = 16;
 template <typename F>
 void for_tokens(int64_t tokens, F&& f) {
   cpu_pool().parallel_for((tokens + kTokensPerTask - 1) / kTokensPerTask, [&](int64_t task, int) {
-    for (int64_t t = task * kTokensPerTask; t < tokens && t < (task + 1) * kTokensPerTask; ++t) f(t);
+    for (int64_t t = task * kTokensPerTask; t < tokens && t < (task + 1) * kTokensPerTask; ++t)
+      f(t);
   });
 }
 
@@ -40,7 +41,8 @@ void forward(const MlaExpandArgs& a) {
 
 template <typename T>
 void backward(const MlaExpandBackwardArgs& a) {
-  const int64_t heads = a.d_k.shape[1], d_v = a.d_v.shape[2], rotary = a.d_k_pe.shape[1], nope = a.d_k.shape[2] - rotary;
+  const int64_t heads = a.d_k.shape[1], d_v = a.d_v.shape[2], rotary = a.d_k_pe.shape[1],
+                nope = a.d_k.shape[2] - rotary;
   for_tokens(a.d_k.shape[0], [&](int64_t t) {
     for (int64_t h = 0; h < heads; ++h) {
       copy(row<T>(a.d_kv, t, h), row<T>(a.d_k, t, h), nope);
@@ -58,13 +60,17 @@ void backward(const MlaExpandBackwardArgs& a) {
 }  // namespace
 
 void mla_expand_forward(const Plan&, const MlaExpandArgs& a, void*, Stream&) {
-  if (a.kv.dtype == DType::kF32) forward<float>(a);
-  else forward<bf16_t>(a);
+  if (a.kv.dtype == DType::kF32)
+    forward<float>(a);
+  else
+    forward<bf16_t>(a);
 }
 
 void mla_expand_backward(const Plan&, const MlaExpandBackwardArgs& a, void*, Stream&) {
-  if (a.d_k.dtype == DType::kF32) backward<float>(a);
-  else backward<bf16_t>(a);
+  if (a.d_k.dtype == DType::kF32)
+    backward<float>(a);
+  else
+    backward<bf16_t>(a);
 }
 
 }  // namespace ferry::ops::FERRY_TIER

@@ -7,9 +7,9 @@
 namespace ferry::ops {
 
 struct MlaExpandArgs {
-  View kv;     // [T, H, nope + dv] f32 or bf16
-  View k_pe;   // [T, dr], the same type
-  View k, v;   // [T, H, nope + dr], [T, H, dv]
+  View kv;    // [T, H, nope + dv] f32 or bf16
+  View k_pe;  // [T, dr], the same type
+  View k, v;  // [T, H, nope + dr], [T, H, dv]
   template <class V>
   void visit(V&& visitor) const {
     visitor.in("kv", kv);

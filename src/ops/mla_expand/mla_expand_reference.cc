@@ -3,8 +3,11 @@
 
 namespace ferry::ops {
 
-std::vector<RefTensor> mla_expand_reference(const RefTensor& kv, const RefTensor& k_pe, int64_t nope) {
-  const int64_t tokens = kv.shape[0], heads = kv.shape[1], columns = kv.shape[2], rotary = k_pe.shape[1];
+std::vector<RefTensor> mla_expand_reference(const RefTensor& kv,
+                                            const RefTensor& k_pe,
+                                            int64_t nope) {
+  const int64_t tokens = kv.shape[0], heads = kv.shape[1], columns = kv.shape[2],
+                rotary = k_pe.shape[1];
   const int64_t d_qk = nope + rotary, d_v = columns - nope;
   RefTensor k({tokens, heads, d_qk}), v({tokens, heads, d_v});
   for (int64_t row = 0; row < tokens * heads; ++row) {

@@ -8,6 +8,8 @@
 namespace ferry::ops {
 
 /// kv [T, H, nope + dv], k_pe [T, dr] -> k, v; see mla_expand.h.
-std::vector<RefTensor> mla_expand_reference(const RefTensor& kv, const RefTensor& k_pe, int64_t nope);
+std::vector<RefTensor> mla_expand_reference(const RefTensor& kv,
+                                            const RefTensor& k_pe,
+                                            int64_t nope);
 
 }  // namespace ferry::ops

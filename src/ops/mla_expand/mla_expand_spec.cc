@@ -12,22 +12,40 @@ struct Sizes {
 
 OpCase expand_case(DType dtype, const Sizes& z) {
   OpCase c;
-  c.name = fmt::format("{} {} tokens {} heads {}+{}/{}", to_string(dtype), z.tokens, z.heads, z.nope, z.rotary, z.d_v);
+  c.name = fmt::format("{} {} tokens {} heads {}+{}/{}",
+                       to_string(dtype),
+                       z.tokens,
+                       z.heads,
+                       z.nope,
+                       z.rotary,
+                       z.d_v);
   // k_pe lies behind the latent in the projection's output: a strided view.
-  c.inputs = {{.name = "kv", .shape = {z.tokens, z.heads, z.nope + z.d_v}, .dtype = dtype, .gradient = true, .rows = true},
-              {.name = "latent", .shape = {z.tokens, 3 + z.rotary}, .dtype = dtype, .gradient = true, .rows = true}};
+  c.inputs = {{.name = "kv",
+               .shape = {z.tokens, z.heads, z.nope + z.d_v},
+               .dtype = dtype,
+               .gradient = true,
+               .rows = true},
+              {.name = "latent",
+               .shape = {z.tokens, 3 + z.rotary},
+               .dtype = dtype,
+               .gradient = true,
+               .rows = true}};
   c.run = [z](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     const Expanded y = mla_expand(in[0], in[1].slice(1, 3, 3 + z.rotary), z.nope);
     return {y.k, y.v};
   };
   c.reference = [z](const std::vector<RefTensor>& in) {
     RefTensor k_pe({z.tokens, z.rotary});
-    for (int64_t i = 0; i < k_pe.shape.count(); ++i) k_pe[i] = in[1][i / z.rotary * (3 + z.rotary) + 3 + i % z.rotary];
+    for (int64_t i = 0; i < k_pe.shape.count(); ++i)
+      k_pe[i] = in[1][i / z.rotary * (3 + z.rotary) + 3 + i % z.rotary];
     return mla_expand_reference(in[0], k_pe, z.nope);
   };
-  c.tolerance = [](int, const std::vector<RefTensor>&, const RefTensor&) { return std::vector<double>{0.0}; };  // copies
+  c.tolerance = [](int, const std::vector<RefTensor>&, const RefTensor&) {
+    return std::vector<double>{0.0};
+  };  // copies
   c.gradient_tolerance = dtype == DType::kBF16 ? 0x1p-8 : 1e-6;
-  c.bytes = 2.0 * static_cast<double>(z.tokens * z.heads * (z.nope + z.rotary + z.d_v)) * static_cast<double>(size_of(dtype));
+  c.bytes = 2.0 * static_cast<double>(z.tokens * z.heads * (z.nope + z.rotary + z.d_v)) *
+            static_cast<double>(size_of(dtype));
   c.benchmark = z.benchmark;
   return c;
 }
@@ -39,7 +57,7 @@ OpSpec mla_expand_spec() {
   for (const DType t : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(expand_case(t, {1, 1, 1, 1, 1}));
     spec.cases.push_back(expand_case(t, {37, 3, 7, 18, 5}));
-    spec.cases.push_back(expand_case(t, {5, 4, 0, 16, 8}));       // no part without position
+    spec.cases.push_back(expand_case(t, {5, 4, 0, 16, 8}));      // no part without position
     spec.cases.push_back(expand_case(t, {3, 4, 128, 64, 128}));  // DeepSeek V3's
     spec.cases.push_back(expand_case(t, {8192, 12, 64, 32, 64, true}));
   }

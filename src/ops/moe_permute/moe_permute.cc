@@ -47,23 +47,33 @@ constexpr KernelTable<CombineBackwardArgs> kCombineBackward{
 namespace {
 
 void check_rows(const char* op, const Tensor& x, int64_t rows) {
-  check(x.rank() == 2 && x.dim(0) == rows && (x.dtype() == DType::kF32 || x.dtype() == DType::kBF16),
-        "{}: x {} in {}, the plan has {} rows", op, x.shape().str(), to_string(x.dtype()), rows);
+  check(
+      x.rank() == 2 && x.dim(0) == rows && (x.dtype() == DType::kF32 || x.dtype() == DType::kBF16),
+      "{}: x {} in {}, the plan has {} rows",
+      op,
+      x.shape().str(),
+      to_string(x.dtype()),
+      rows);
 }
 
 }  // namespace
 
 ExpertPlan plan_experts(const Tensor& chosen, int experts) {
-  check(chosen.rank() == 2 && chosen.dtype() == DType::kI32 && chosen.contiguous(), "plan_experts: chosen {} in {}",
-        chosen.shape().str(), to_string(chosen.dtype()));
+  check(chosen.rank() == 2 && chosen.dtype() == DType::kI32 && chosen.contiguous(),
+        "plan_experts: chosen {} in {}",
+        chosen.shape().str(),
+        to_string(chosen.dtype()));
   check(experts >= 1, "plan_experts: {} experts", experts);
   Device& device = chosen.device();
   ExpertPlan plan;
   plan.offsets = Tensor::empty({experts + 1}, DType::kI32, device);
   plan.row_of_slot = Tensor::empty(chosen.shape(), DType::kI32, device);
   plan.token_of_row = Tensor::empty({chosen.count()}, DType::kI32, device);
-  dispatch(kPlan, PlanExpertsArgs{chosen.view(), plan.offsets.view(), plan.row_of_slot.view(), plan.token_of_row.view()},
-           device);
+  dispatch(
+      kPlan,
+      PlanExpertsArgs{
+          chosen.view(), plan.offsets.view(), plan.row_of_slot.view(), plan.token_of_row.view()},
+      device);
   return plan;
 }
 
@@ -82,18 +92,28 @@ Tensor permute(const Tensor& x, const ExpertPlan& plan) {
 
 Tensor combine(const Tensor& x, const Tensor& weights, const ExpertPlan& plan) {
   check_rows("combine", x, plan.token_of_row.dim(0));
-  check(weights.shape() == plan.row_of_slot.shape() && weights.dtype() == DType::kF32 && weights.contiguous(),
-        "combine: weights {} in {}, the plan has slots {}", weights.shape().str(), to_string(weights.dtype()),
+  check(weights.shape() == plan.row_of_slot.shape() && weights.dtype() == DType::kF32 &&
+            weights.contiguous(),
+        "combine: weights {} in {}, the plan has slots {}",
+        weights.shape().str(),
+        to_string(weights.dtype()),
         plan.row_of_slot.shape().str());
   Tensor y = Tensor::empty({weights.dim(0), x.dim(1)}, x.dtype(), x.device());
-  dispatch(kCombine, CombineArgs{x.view(), weights.view(), plan.row_of_slot.view(), y.view()}, x.device());
+  dispatch(kCombine,
+           CombineArgs{x.view(), weights.view(), plan.row_of_slot.view(), y.view()},
+           x.device());
   if (Tape* tape = Tape::current())
     tape->record("combine", {x, weights}, {y}, [=](Grads& grads) {
       Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
       Tensor d_weights = Tensor::empty(weights.shape(), DType::kF32, x.device());
       dispatch(kCombineBackward,
-               CombineBackwardArgs{x.view(), weights.view(), plan.row_of_slot.view(), plan.offsets.view(),
-                                   grads.of(y).view(), d_x.view(), d_weights.view()},
+               CombineBackwardArgs{x.view(),
+                                   weights.view(),
+                                   plan.row_of_slot.view(),
+                                   plan.offsets.view(),
+                                   grads.of(y).view(),
+                                   d_x.view(),
+                                   d_weights.view()},
                x.device());
       grads.add(x, d_x);
       grads.add(weights, d_weights);
@@ -102,7 +122,8 @@ Tensor combine(const Tensor& x, const Tensor& weights, const ExpertPlan& plan) {
 }
 
 std::vector<KernelRow> moe_permute_kernels() {
-  return {kernel_row(kPlan), kernel_row(kPermute), kernel_row(kCombine), kernel_row(kCombineBackward)};
+  return {
+      kernel_row(kPlan), kernel_row(kPermute), kernel_row(kCombine), kernel_row(kCombineBackward)};
 }
 
 }  // namespace ferry::ops

@@ -34,10 +34,10 @@ Tensor permute(const Tensor& x, const ExpertPlan& plan);
 
 /// y_t = sum_j weights[t, j] * x[row_of_slot[t, j]].
 ///
-/// Shapes    x [tokens * top_k, hidden], rows may be strided; weights [tokens, top_k]; returns [tokens, hidden].
-/// Types     x f32 or bf16; weights f32; returns x's type.
-/// Gradient  d_x, d_weights; keeps x and the weights.
-/// Order     y: slots in top_k order, fma from +0 in f32, rounded once. d_weights: 16 lanes over
+/// Shapes    x [tokens * top_k, hidden], rows may be strided; weights [tokens, top_k]; returns
+/// [tokens, hidden]. Types     x f32 or bf16; weights f32; returns x's type. Gradient  d_x,
+/// d_weights; keeps x and the weights. Order     y: slots in top_k order, fma from +0 in f32,
+/// rounded once. d_weights: 16 lanes over
 ///           hidden, then the fixed lane tree.
 /// Errors    check: shapes, types.
 Tensor combine(const Tensor& x, const Tensor& weights, const ExpertPlan& plan);

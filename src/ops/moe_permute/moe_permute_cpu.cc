@@ -6,10 +6,12 @@
 namespace ferry::ops::FERRY_TIER {
 
 void plan_experts(const Plan&, const PlanExpertsArgs& a, void* workspace, Stream&) {
-  const int64_t top_k = a.chosen.shape[1], slots = a.chosen.count(), experts = a.offsets.shape[0] - 1;
+  const int64_t top_k = a.chosen.shape[1], slots = a.chosen.count(),
+                experts = a.offsets.shape[0] - 1;
   const int32_t* chosen = a.chosen.as<int32_t>();
   int32_t* offsets = a.offsets.as<int32_t>();
-  auto* next = static_cast<int32_t*>(workspace);  // [experts]: the row that the expert's next slot gets
+  auto* next =
+      static_cast<int32_t*>(workspace);  // [experts]: the row that the expert's next slot gets
   const auto exists = [experts](int32_t e) { return 0 <= e && e < experts; };
   for (int64_t e = 0; e < experts; ++e) next[e] = 0;
   for (int64_t s = 0; s < slots; ++s)
@@ -35,8 +37,12 @@ void permute(const Plan&, const PermuteArgs& a, void*, Stream&) {
   parallel_rows(rows, hidden, [&](int64_t r) {
     const int32_t token = a.token_of_row.as<int32_t>()[r];
     char* to = a.y.as<char>() + static_cast<size_t>(r * hidden) * size;
-    if (token < 0) std::memset(to, 0, static_cast<size_t>(hidden) * size);
-    else std::memcpy(to, a.x.as<char>() + static_cast<size_t>(token * a.x.stride[0]) * size, static_cast<size_t>(hidden) * size);
+    if (token < 0)
+      std::memset(to, 0, static_cast<size_t>(hidden) * size);
+    else
+      std::memcpy(to,
+                  a.x.as<char>() + static_cast<size_t>(token * a.x.stride[0]) * size,
+                  static_cast<size_t>(hidden) * size);
   });
 }
 
@@ -51,7 +57,8 @@ void combine(const Plan&, const CombineArgs& a, void*, Stream&) {
         F32x16 sum = splat(0);
         for (int64_t j = 0; j < top_k; ++j) {
           if (rows[j] < 0) continue;
-          const F32x16 weight = splat(a.weights.given() ? a.weights.as<float>()[t * top_k + j] : 1.0f);
+          const F32x16 weight =
+              splat(a.weights.given() ? a.weights.as<float>()[t * top_k + j] : 1.0f);
           sum = fma(weight, load_n(a.x.as<T>() + rows[j] * a.x.stride[0] + i, n), sum);
         }
         store_n(y + i, sum, n);

@@ -36,7 +36,7 @@ struct CombineArgs {
   View x;        // [tokens * top_k, hidden] f32 or bf16; rows may be strided
   View weights;  // [tokens, top_k] f32; not given: all 1 (the gradient of permute)
   View row_of_slot;
-  View y;        // [tokens, hidden], x's type
+  View y;  // [tokens, hidden], x's type
   template <class V>
   void visit(V&& v) const {
     v.in("x", x);

@@ -30,12 +30,15 @@ RefTensor permute_reference(const RefTensor& x, const ExpertPlanReference& plan)
   return y;
 }
 
-RefTensor combine_reference(const RefTensor& x, const RefTensor& weights, const ExpertPlanReference& plan) {
+RefTensor combine_reference(const RefTensor& x,
+                            const RefTensor& weights,
+                            const ExpertPlanReference& plan) {
   const int64_t hidden = x.shape[1], top_k = weights.shape[1];
   RefTensor y({weights.shape[0], hidden});
   for (int64_t s = 0; s < weights.shape.count(); ++s) {
     const auto row = static_cast<int64_t>(plan.row_of_slot[s]);
-    for (int64_t i = 0; row >= 0 && i < hidden; ++i) y[s / top_k * hidden + i] += weights[s] * x[row * hidden + i];
+    for (int64_t i = 0; row >= 0 && i < hidden; ++i)
+      y[s / top_k * hidden + i] += weights[s] * x[row * hidden + i];
   }
   return y;
 }

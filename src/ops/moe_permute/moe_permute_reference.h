@@ -12,6 +12,8 @@ struct ExpertPlanReference {
 /// chosen [tokens, top_k]; see moe_permute.h for all three.
 ExpertPlanReference plan_experts_reference(const RefTensor& chosen, int64_t experts);
 RefTensor permute_reference(const RefTensor& x, const ExpertPlanReference& plan);
-RefTensor combine_reference(const RefTensor& x, const RefTensor& weights, const ExpertPlanReference& plan);
+RefTensor combine_reference(const RefTensor& x,
+                            const RefTensor& weights,
+                            const ExpertPlanReference& plan);
 
 }  // namespace ferry::ops

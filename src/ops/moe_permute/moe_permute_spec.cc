@@ -20,8 +20,13 @@ std::string describe(const Sizes& s) {
 
 /// Ids in [-outside, experts): negative ones are no expert's.
 InputSpec chosen_input(const Sizes& s, int outside = 0) {
-  return {.name = "chosen", .shape = {s.tokens, s.top_k}, .dtype = DType::kI32, .fill = InputSpec::Fill::kIndex,
-          .scale = static_cast<double>(s.experts + outside), .offset = static_cast<double>(-outside), .rows = true};
+  return {.name = "chosen",
+          .shape = {s.tokens, s.top_k},
+          .dtype = DType::kI32,
+          .fill = InputSpec::Fill::kIndex,
+          .scale = static_cast<double>(s.experts + outside),
+          .offset = static_cast<double>(-outside),
+          .rows = true};
 }
 
 std::vector<double> exact(int, const std::vector<RefTensor>&, const RefTensor&) { return {0.0}; }
@@ -45,23 +50,31 @@ OpCase plan_case(const Sizes& s, int outside = 0) {
 
 OpCase permute_case(DType dtype, const Sizes& s, int outside = 0) {
   OpCase c;
-  c.name = fmt::format("permute {} {}{}", to_string(dtype), describe(s), outside > 0 ? " and others" : "");
+  c.name = fmt::format(
+      "permute {} {}{}", to_string(dtype), describe(s), outside > 0 ? " and others" : "");
   c.inputs = {chosen_input(s, outside),
               {.name = "x", .shape = {s.tokens, s.hidden}, .dtype = dtype, .gradient = true}};
-  c.run = [s](const std::vector<Tensor>& in) -> std::vector<Tensor> { return {permute(in[1], plan_experts(in[0], s.experts))}; };
+  c.run = [s](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    return {permute(in[1], plan_experts(in[0], s.experts))};
+  };
   c.reference = [s](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     return {permute_reference(in[1], plan_experts_reference(in[0], s.experts))};
   };
   c.tolerance = exact;
   c.gradient_tolerance = dtype == DType::kBF16 ? 0x1p-8 : 1e-6;
   c.row_independent = false;
-  c.bytes = static_cast<double>(s.tokens * s.hidden * (1 + s.top_k)) * static_cast<double>(size_of(dtype));
+  c.bytes = static_cast<double>(s.tokens * s.hidden * (1 + s.top_k)) *
+            static_cast<double>(size_of(dtype));
   return c;
 }
 
-/// One rounding for each slot, relative to what the slots sum to in magnitude, then one to the type.
-std::vector<double> combine_bound(DType dtype, const RefTensor& x, const RefTensor& weights,
-                                  const ExpertPlanReference& plan, const RefTensor& y) {
+/// One rounding for each slot, relative to what the slots sum to in magnitude, then one to the
+/// type.
+std::vector<double> combine_bound(DType dtype,
+                                  const RefTensor& x,
+                                  const RefTensor& weights,
+                                  const ExpertPlanReference& plan,
+                                  const RefTensor& y) {
   RefTensor x_size = x, w_size = weights;
   for (double& v : x_size.values) v = std::abs(v);
   for (double& v : w_size.values) v = std::abs(v);
@@ -69,16 +82,19 @@ std::vector<double> combine_bound(DType dtype, const RefTensor& x, const RefTens
   std::vector<double> bound(y.values.size());
   for (size_t i = 0; i < bound.size(); ++i)
     bound[i] = 1.001 * (unit_roundoff(dtype) * std::abs(y.values[i]) +
-                        static_cast<double>(weights.shape[1]) * 0x1p-24 * size.values[i]) + 0x1p-126;
+                        static_cast<double>(weights.shape[1]) * 0x1p-24 * size.values[i]) +
+               0x1p-126;
   return bound;
 }
 
 OpCase combine_case(DType dtype, const Sizes& s, int outside = 0) {
   OpCase c;
-  c.name = fmt::format("combine {} {}{}", to_string(dtype), describe(s), outside > 0 ? " and others" : "");
-  c.inputs = {chosen_input(s, outside),
-              {.name = "x", .shape = {s.tokens * s.top_k, s.hidden}, .dtype = dtype, .gradient = true},
-              {.name = "weights", .shape = {s.tokens, s.top_k}, .gradient = true}};
+  c.name = fmt::format(
+      "combine {} {}{}", to_string(dtype), describe(s), outside > 0 ? " and others" : "");
+  c.inputs = {
+      chosen_input(s, outside),
+      {.name = "x", .shape = {s.tokens * s.top_k, s.hidden}, .dtype = dtype, .gradient = true},
+      {.name = "weights", .shape = {s.tokens, s.top_k}, .gradient = true}};
   c.run = [s](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     return {combine(in[1], in[2], plan_experts(in[0], s.experts))};
   };
@@ -98,9 +114,10 @@ OpCase combine_case(DType dtype, const Sizes& s, int outside = 0) {
 OpCase round_trip_case(DType dtype, const Sizes& s, bool benchmark = false) {
   OpCase c;
   c.name = fmt::format("there and back {} {}", to_string(dtype), describe(s));
-  c.inputs = {chosen_input(s),
-              {.name = "x", .shape = {s.tokens, s.hidden}, .dtype = dtype, .gradient = true, .rows = true},
-              {.name = "weights", .shape = {s.tokens, s.top_k}, .gradient = true, .rows = true}};
+  c.inputs = {
+      chosen_input(s),
+      {.name = "x", .shape = {s.tokens, s.hidden}, .dtype = dtype, .gradient = true, .rows = true},
+      {.name = "weights", .shape = {s.tokens, s.top_k}, .gradient = true, .rows = true}};
   c.run = [s](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     const ExpertPlan plan = plan_experts(in[0], s.experts);
     return {combine(permute(in[1], plan), in[2], plan)};
@@ -115,7 +132,8 @@ OpCase round_trip_case(DType dtype, const Sizes& s, bool benchmark = false) {
   };
   c.gradient_tolerance = dtype == DType::kBF16 ? 0x1p-7 : 1e-5;
   c.flops = 2.0 * static_cast<double>(s.tokens * s.top_k * s.hidden);
-  c.bytes = static_cast<double>(s.tokens * s.hidden * (2 + 2 * s.top_k)) * static_cast<double>(size_of(dtype));
+  c.bytes = static_cast<double>(s.tokens * s.hidden * (2 + 2 * s.top_k)) *
+            static_cast<double>(size_of(dtype));
   c.benchmark = benchmark;
   return c;
 }
@@ -125,7 +143,8 @@ OpCase round_trip_case(DType dtype, const Sizes& s, bool benchmark = false) {
 OpSpec moe_permute_spec() {
   OpSpec spec{.op = "moe_permute", .kernels = moe_permute_kernels(), .cases = {}};
   const Sizes odd{.tokens = 13, .top_k = 3, .experts = 7, .hidden = 37};
-  const Sizes sparse{.tokens = 5, .top_k = 2, .experts = 64, .hidden = 16};  // most experts are empty
+  const Sizes sparse{
+      .tokens = 5, .top_k = 2, .experts = 64, .hidden = 16};  // most experts are empty
   const Sizes all{.tokens = 6, .top_k = 4, .experts = 4, .hidden = 33};
   const Sizes one{.tokens = 1, .top_k = 1, .experts = 1, .hidden = 1};
   const Sizes none{.tokens = 0, .top_k = 2, .experts = 3, .hidden = 8};
@@ -139,7 +158,8 @@ OpSpec moe_permute_spec() {
     }
     spec.cases.push_back(permute_case(t, odd, 4));
     spec.cases.push_back(combine_case(t, odd, 4));
-    spec.cases.push_back(round_trip_case(t, {.tokens = 8192, .top_k = 4, .experts = 32, .hidden = 768}, true));
+    spec.cases.push_back(
+        round_trip_case(t, {.tokens = 8192, .top_k = 4, .experts = 32, .hidden = 768}, true));
   }
   return spec;
 }

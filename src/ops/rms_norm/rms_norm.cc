@@ -23,9 +23,14 @@ constexpr KernelTable<RmsNormBackwardArgs> kBackward{
 
 Tensor rms_norm(const Tensor& x, const Weight& weight, float eps) {
   const Tensor& w = weight.value;
-  check(x.rank() == 2 && w.rank() == 1 && x.dim(1) == w.dim(0), "rms_norm: x {}, {} {}",
-        x.shape().str(), weight.name, w.shape().str());
-  check(x.dtype() == DType::kF32 || x.dtype() == DType::kBF16, "rms_norm: x is {}", to_string(x.dtype()));
+  check(x.rank() == 2 && w.rank() == 1 && x.dim(1) == w.dim(0),
+        "rms_norm: x {}, {} {}",
+        x.shape().str(),
+        weight.name,
+        w.shape().str());
+  check(x.dtype() == DType::kF32 || x.dtype() == DType::kBF16,
+        "rms_norm: x is {}",
+        to_string(x.dtype()));
   check(eps > 0, "rms_norm: eps {}", eps);
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
   Tensor rstd = Tensor::empty({x.dim(0)}, DType::kF32, x.device());
@@ -35,7 +40,9 @@ Tensor rms_norm(const Tensor& x, const Weight& weight, float eps) {
       Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
       Tensor d_w;
       if (grads.wanted(w)) d_w = Tensor::empty(w.shape(), DType::kF32, x.device());
-      dispatch(kBackward, RmsNormBackwardArgs{x.view(), w.view(), rstd.view(), grads.of(y).view(), d_x.view(), d_w.view()},
+      dispatch(kBackward,
+               RmsNormBackwardArgs{
+                   x.view(), w.view(), rstd.view(), grads.of(y).view(), d_x.view(), d_w.view()},
                x.device());
       grads.add(x, d_x);
       if (d_w.defined()) grads.add(w, d_w);

@@ -1,4 +1,5 @@
-// Rows in parallel; the weight's gradient in column blocks, so that each column sums tokens in order.
+// Rows in parallel; the weight's gradient in column blocks, so that each column sums tokens in
+// order.
 #include "device/cpu/cpu_device.h"
 #include "ops/cpu/simd.h"
 #include "ops/rms_norm/rms_norm_kernels.h"
@@ -26,7 +27,9 @@ void forward_row(const T* x, const W* w, T* y, float* rstd, int64_t hidden, floa
   const float mean = sum_lanes(squares) / static_cast<float>(hidden);
   *rstd = 1.0f / __builtin_sqrtf(mean + eps);
   const F32x16 r = splat(*rstd);
-  for_lanes(0, hidden, [&](int64_t i, int n) { store_n(y + i, load_n(x + i, n) * r * load_n(w + i, n), n); });
+  for_lanes(0, hidden, [&](int64_t i, int n) {
+    store_n(y + i, load_n(x + i, n) * r * load_n(w + i, n), n);
+  });
 }
 
 // With g = d_y * w and n = x * rstd:  d_x = rstd * (g - n * mean(g * n)).
@@ -49,8 +52,12 @@ void forward(const RmsNormArgs& a) {
   const int64_t tokens = a.x.shape[0], hidden = a.x.shape[1];
   cpu_pool().parallel_for((tokens + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task, int) {
     for (int64_t t = task * kRowsPerTask; t < tokens && t < (task + 1) * kRowsPerTask; ++t)
-      forward_row(a.x.as<T>() + t * a.x.stride[0], a.weight.as<W>(), a.y.as<T>() + t * hidden, a.rstd.as<float>() + t,
-                  hidden, a.eps);
+      forward_row(a.x.as<T>() + t * a.x.stride[0],
+                  a.weight.as<W>(),
+                  a.y.as<T>() + t * hidden,
+                  a.rstd.as<float>() + t,
+                  hidden,
+                  a.eps);
   });
 }
 
@@ -59,8 +66,12 @@ void backward(const RmsNormBackwardArgs& a) {
   const int64_t tokens = a.x.shape[0], hidden = a.x.shape[1];
   cpu_pool().parallel_for((tokens + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task, int) {
     for (int64_t t = task * kRowsPerTask; t < tokens && t < (task + 1) * kRowsPerTask; ++t)
-      backward_row(a.x.as<T>() + t * a.x.stride[0], a.weight.as<W>(), a.rstd.as<float>()[t],
-                   a.d_y.as<T>() + t * a.d_y.stride[0], a.d_x.as<T>() + t * hidden, hidden);
+      backward_row(a.x.as<T>() + t * a.x.stride[0],
+                   a.weight.as<W>(),
+                   a.rstd.as<float>()[t],
+                   a.d_y.as<T>() + t * a.d_y.stride[0],
+                   a.d_x.as<T>() + t * hidden,
+                   hidden);
   });
   if (!a.d_weight.given()) return;
   cpu_pool().parallel_for((hidden + kColumnsPerTask - 1) / kColumnsPerTask, [&](int64_t task, int) {
@@ -76,7 +87,9 @@ void backward(const RmsNormBackwardArgs& a) {
         s = fma(load_n(d_y + i, n), load_n(x + i, n) * r, s);
       });
     }
-    for_lanes(begin, end, [&](int64_t i, int n) { store_n(a.d_weight.as<float>() + i, sum[(i - begin) / kLanes], n); });
+    for_lanes(begin, end, [&](int64_t i, int n) {
+      store_n(a.d_weight.as<float>() + i, sum[(i - begin) / kLanes], n);
+    });
   });
 }
 
@@ -84,14 +97,18 @@ void backward(const RmsNormBackwardArgs& a) {
 
 void rms_norm_forward(const Plan&, const RmsNormArgs& a, void*, Stream&) {
   const bool x16 = a.x.dtype == DType::kBF16, w16 = a.weight.dtype == DType::kBF16;
-  if (x16) w16 ? forward<bf16_t, bf16_t>(a) : forward<bf16_t, float>(a);
-  else w16 ? forward<float, bf16_t>(a) : forward<float, float>(a);
+  if (x16)
+    w16 ? forward<bf16_t, bf16_t>(a) : forward<bf16_t, float>(a);
+  else
+    w16 ? forward<float, bf16_t>(a) : forward<float, float>(a);
 }
 
 void rms_norm_backward(const Plan&, const RmsNormBackwardArgs& a, void*, Stream&) {
   const bool x16 = a.x.dtype == DType::kBF16, w16 = a.weight.dtype == DType::kBF16;
-  if (x16) w16 ? backward<bf16_t, bf16_t>(a) : backward<bf16_t, float>(a);
-  else w16 ? backward<float, bf16_t>(a) : backward<float, float>(a);
+  if (x16)
+    w16 ? backward<bf16_t, bf16_t>(a) : backward<bf16_t, float>(a);
+  else
+    w16 ? backward<float, bf16_t>(a) : backward<float, float>(a);
 }
 
 }  // namespace ferry::ops::FERRY_TIER

@@ -7,10 +7,10 @@
 namespace ferry::ops {
 
 struct RmsNormArgs {
-  View x;        // [tokens, hidden] f32 or bf16; rows may be strided
-  View weight;   // [hidden] f32 or bf16
-  View y;        // [tokens, hidden], x's type
-  View rstd;     // [tokens] f32: 1 / sqrt(mean(x²) + eps), kept for the gradient
+  View x;       // [tokens, hidden] f32 or bf16; rows may be strided
+  View weight;  // [hidden] f32 or bf16
+  View y;       // [tokens, hidden], x's type
+  View rstd;    // [tokens] f32: 1 / sqrt(mean(x²) + eps), kept for the gradient
   float eps;
   template <class V>
   void visit(V&& v) const {

@@ -7,10 +7,17 @@
 namespace ferry::ops {
 namespace {
 
-OpCase norm_case(DType dtype, int64_t tokens, int64_t hidden, double scale, float eps, bool benchmark = false) {
+OpCase norm_case(
+    DType dtype, int64_t tokens, int64_t hidden, double scale, float eps, bool benchmark = false) {
   OpCase c;
-  c.name = fmt::format("{} [{}, {}] scale {:g} eps {:g}", to_string(dtype), tokens, hidden, scale, eps);
-  c.inputs = {{.name = "x", .shape = {tokens, hidden}, .dtype = dtype, .scale = scale, .gradient = true, .rows = true},
+  c.name =
+      fmt::format("{} [{}, {}] scale {:g} eps {:g}", to_string(dtype), tokens, hidden, scale, eps);
+  c.inputs = {{.name = "x",
+               .shape = {tokens, hidden},
+               .dtype = dtype,
+               .scale = scale,
+               .gradient = true,
+               .rows = true},
               {.name = "weight", .shape = {hidden}, .scale = 0.5, .offset = 1, .gradient = true}};
   c.run = [eps](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     Weight w{.name = "weight", .global_shape = in[1].shape(), .shard = {}, .value = in[1]};
@@ -19,7 +26,8 @@ OpCase norm_case(DType dtype, int64_t tokens, int64_t hidden, double scale, floa
   c.reference = [eps](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     return {rms_norm_reference(in[0], in[1], static_cast<double>(eps))};
   };
-  // The sum of squares has relative error (hidden/16 + 4) u, halved by the root; then five roundings.
+  // The sum of squares has relative error (hidden/16 + 4) u, halved by the root; then five
+  // roundings.
   c.tolerance = elementwise_tolerance(dtype, (static_cast<double>(hidden) / 32 + 7) * 0x1p-24);
   c.gradient_tolerance = dtype == DType::kBF16 ? 0x1p-7 : 1e-5;
   c.flops = 4.0 * static_cast<double>(tokens * hidden);

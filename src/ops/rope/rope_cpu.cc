@@ -52,7 +52,8 @@ void rotate_row(const RopeArgs& args, const T* x, T* y, const float* cos, const 
     const int n = static_cast<int>(pairs - i < kLanes ? pairs - i : kLanes);
     const Pairs p = load_pairs(x + args.begin, i, pairs, args.interleaved, n);
     const F32x16 c = load_n(cos + i, n), s = load_n(sin + i, n);
-    const Pairs turned = args.inverse ? Pairs{p.a * c + p.b * s, p.b * c - p.a * s} : Pairs{p.a * c - p.b * s, p.b * c + p.a * s};
+    const Pairs turned = args.inverse ? Pairs{p.a * c + p.b * s, p.b * c - p.a * s}
+                                      : Pairs{p.a * c - p.b * s, p.b * c + p.a * s};
     store_pairs(y + args.begin, i, pairs, args.interleaved, n, turned);
   }
 }
@@ -66,8 +67,11 @@ void run(const RopeArgs& a) {
     for (int64_t t = task * per_task; t < tokens && t < (task + 1) * per_task; ++t) {
       const int64_t angle = int64_t{a.position.as<int32_t>()[t]} * pairs;
       for (int64_t h = 0; h < heads; ++h)
-        rotate_row(a, a.x.as<T>() + t * a.x.stride[0] + h * a.x.stride[1], a.y.as<T>() + t * a.y.stride[0] + h * a.y.stride[1],
-                   a.cos.as<float>() + angle, a.sin.as<float>() + angle);
+        rotate_row(a,
+                   a.x.as<T>() + t * a.x.stride[0] + h * a.x.stride[1],
+                   a.y.as<T>() + t * a.y.stride[0] + h * a.y.stride[1],
+                   a.cos.as<float>() + angle,
+                   a.sin.as<float>() + angle);
     }
   });
 }
@@ -75,8 +79,10 @@ void run(const RopeArgs& a) {
 }  // namespace
 
 void rope(const Plan&, const RopeArgs& a, void*, Stream&) {
-  if (a.x.dtype == DType::kF32) run<float>(a);
-  else run<bf16_t>(a);
+  if (a.x.dtype == DType::kF32)
+    run<float>(a);
+  else
+    run<bf16_t>(a);
 }
 
 }  // namespace ferry::ops::FERRY_TIER

@@ -7,13 +7,13 @@
 namespace ferry::ops {
 
 struct RopeArgs {
-  View x;          // [T, H, D] f32 or bf16, may be strided
-  View cos, sin;   // [positions, dim / 2] f32
-  View position;   // [T] i32
-  View y;          // [T, H, D], x's type, contiguous
-  int64_t begin;   // the first rotated column
+  View x;         // [T, H, D] f32 or bf16, may be strided
+  View cos, sin;  // [positions, dim / 2] f32
+  View position;  // [T] i32
+  View y;         // [T, H, D], x's type, contiguous
+  int64_t begin;  // the first rotated column
   bool interleaved;
-  bool inverse;    // the gradient
+  bool inverse;  // the gradient
   template <class V>
   void visit(V&& v) const {
     v.in("x", x);

@@ -3,15 +3,22 @@
 
 namespace ferry::ops {
 
-RefTensor rope_reference(const RefTensor& x, const RefTensor& cos, const RefTensor& sin, const RefTensor& position,
-                         int64_t begin, bool interleaved) {
-  const int64_t depth = x.shape[x.shape.rank() - 1], rows = x.shape.count() / depth, pairs = cos.shape[1];
+RefTensor rope_reference(const RefTensor& x,
+                         const RefTensor& cos,
+                         const RefTensor& sin,
+                         const RefTensor& position,
+                         int64_t begin,
+                         bool interleaved) {
+  const int64_t depth = x.shape[x.shape.rank() - 1], rows = x.shape.count() / depth,
+                pairs = cos.shape[1];
   const int64_t heads = rows / x.shape[0];
   RefTensor y = x;
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < pairs; ++i) {
-      const int64_t angle = static_cast<int64_t>(position[row / heads]) * pairs + i, first = row * depth + begin;
-      const int64_t a = first + (interleaved ? 2 * i : i), b = first + (interleaved ? 2 * i + 1 : pairs + i);
+      const int64_t angle = static_cast<int64_t>(position[row / heads]) * pairs + i,
+                    first = row * depth + begin;
+      const int64_t a = first + (interleaved ? 2 * i : i),
+                    b = first + (interleaved ? 2 * i + 1 : pairs + i);
       y[a] = x[a] * cos[angle] - x[b] * sin[angle];
       y[b] = x[b] * cos[angle] + x[a] * sin[angle];
     }

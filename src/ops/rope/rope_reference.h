@@ -6,7 +6,11 @@
 namespace ferry::ops {
 
 /// x [T, H, D] or [T, D], cos and sin [positions, dim / 2], position [T]; see rope.h.
-RefTensor rope_reference(const RefTensor& x, const RefTensor& cos, const RefTensor& sin, const RefTensor& position,
-                         int64_t begin, bool interleaved);
+RefTensor rope_reference(const RefTensor& x,
+                         const RefTensor& cos,
+                         const RefTensor& sin,
+                         const RefTensor& position,
+                         int64_t begin,
+                         bool interleaved);
 
 }  // namespace ferry::ops

@@ -11,15 +11,29 @@ namespace {
 
 constexpr int64_t kPositions = 50;
 
-OpCase rope_case(DType dtype, const Shape& shape, int64_t begin, int64_t dim, bool interleaved, bool benchmark = false) {
+OpCase rope_case(DType dtype,
+                 const Shape& shape,
+                 int64_t begin,
+                 int64_t dim,
+                 bool interleaved,
+                 bool benchmark = false) {
   OpCase c;
-  c.name = fmt::format("{} {} columns {}+{} {}", to_string(dtype), shape.str(), begin, dim, interleaved ? "interleaved" : "halves");
+  c.name = fmt::format("{} {} columns {}+{} {}",
+                       to_string(dtype),
+                       shape.str(),
+                       begin,
+                       dim,
+                       interleaved ? "interleaved" : "halves");
   const Shape table = {kPositions, dim / 2};
   c.inputs = {{.name = "x", .shape = shape, .dtype = dtype, .gradient = true, .rows = true},
               {.name = "cos", .shape = table, .fill = InputSpec::Fill::kUniform},
               {.name = "sin", .shape = table, .fill = InputSpec::Fill::kUniform},
-              {.name = "position", .shape = {shape[0]}, .dtype = DType::kI32, .fill = InputSpec::Fill::kIndex,
-               .scale = kPositions, .rows = true}};
+              {.name = "position",
+               .shape = {shape[0]},
+               .dtype = DType::kI32,
+               .fill = InputSpec::Fill::kIndex,
+               .scale = kPositions,
+               .rows = true}};
   c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     Tensor position = in[3];
     return {rope(in[0], {in[1], in[2]}, position, begin, interleaved)};
@@ -27,12 +41,14 @@ OpCase rope_case(DType dtype, const Shape& shape, int64_t begin, int64_t dim, bo
   c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     return {rope_reference(in[0], in[1], in[2], in[3], begin, interleaved)};
   };
-  // Two products and their sum, each rounded; |cos|, |sin| <= 1, so both products are at most the largest x.
+  // Two products and their sum, each rounded; |cos|, |sin| <= 1, so both products are at most the
+  // largest x.
   c.tolerance = [dtype](int, const std::vector<RefTensor>& in, const RefTensor& y) {
     double largest = 0;
     for (const double v : in[0].values) largest = std::max(largest, std::abs(v));
     std::vector<double> bound(y.values.size());
-    for (size_t i = 0; i < bound.size(); ++i) bound[i] = 4 * 0x1p-24 * largest + unit_roundoff(dtype) * std::abs(y.values[i]) * 1.001;
+    for (size_t i = 0; i < bound.size(); ++i)
+      bound[i] = 4 * 0x1p-24 * largest + unit_roundoff(dtype) * std::abs(y.values[i]) * 1.001;
     return bound;
   };
   c.gradient_tolerance = dtype == DType::kBF16 ? 0x1p-7 : 1e-5;
@@ -48,10 +64,11 @@ OpSpec rope_spec() {
   OpSpec spec{.op = "rope", .kernels = rope_kernels(), .cases = {}};
   for (const DType t : {DType::kF32, DType::kBF16})
     for (const bool interleaved : {true, false}) {
-      spec.cases.push_back(rope_case(t, {7, 3, 29}, 5, 18, interleaved));  // odd sizes, columns on both sides
-      spec.cases.push_back(rope_case(t, {9, 6}, 0, 2, interleaved));       // one pair, no heads
+      spec.cases.push_back(
+          rope_case(t, {7, 3, 29}, 5, 18, interleaved));  // odd sizes, columns on both sides
+      spec.cases.push_back(rope_case(t, {9, 6}, 0, 2, interleaved));          // one pair, no heads
       spec.cases.push_back(rope_case(t, {5, 2, 192}, 128, 64, interleaved));  // DeepSeek V3's q
-      spec.cases.push_back(rope_case(t, {5, 64}, 0, 64, interleaved));     // and k_pe
+      spec.cases.push_back(rope_case(t, {5, 64}, 0, 64, interleaved));        // and k_pe
       spec.cases.push_back(rope_case(t, {4, 2, 40}, 0, 40, interleaved));
       spec.cases.push_back(rope_case(t, {8192, 12, 96}, 64, 32, interleaved, true));
     }

@@ -7,7 +7,7 @@
 namespace ferry::ops {
 namespace {
 
-constexpr double kLn2 = 0.693147180559945286;   // nearest double
+constexpr double kLn2 = 0.693147180559945286;  // nearest double
 constexpr double kLn2Rest = 2.319046813846299558e-17;
 constexpr double kHalfPi = 1.570796326794896558;
 constexpr double kHalfPiRest = 6.123233995736766036e-17;
@@ -58,14 +58,20 @@ Turn turn(double x) {
   }
 }
 
-double mscale(double factor, double m) { return factor <= 1 ? 1 : 0.1 * m * natural_log(factor) + 1; }
+double mscale(double factor, double m) {
+  return factor <= 1 ? 1 : 0.1 * m * natural_log(factor) + 1;
+}
 
 void check_config(const RopeConfig& c) {
   check(c.dim > 0 && c.dim % 2 == 0, "rope: dim {}", c.dim);
   check(c.theta > 1, "rope: theta {}", c.theta);
   if (c.yarn)
-    check(c.factor >= 1 && c.original_max_position > 0 && c.beta_fast >= c.beta_slow && c.beta_slow > 0,
-          "rope: YaRN factor {}, original positions {}, beta {} and {}", c.factor, c.original_max_position, c.beta_fast,
+    check(c.factor >= 1 && c.original_max_position > 0 && c.beta_fast >= c.beta_slow &&
+              c.beta_slow > 0,
+          "rope: YaRN factor {}, original positions {}, beta {} and {}",
+          c.factor,
+          c.original_max_position,
+          c.beta_fast,
           c.beta_slow);
 }
 
@@ -75,11 +81,15 @@ YarnRange yarn_range(const RopeConfig& config) {
   check_config(config);
   const auto dim = static_cast<double>(config.dim);
   const auto pair_with = [&](double turns) {  // that turns so often in the original context
-    return dim * natural_log(static_cast<double>(config.original_max_position) / (turns * 4 * kHalfPi)) /
+    return dim *
+           natural_log(static_cast<double>(config.original_max_position) / (turns * 4 * kHalfPi)) /
            (2 * natural_log(config.theta));
   };
-  const auto clamped = [&](double i) { return static_cast<int64_t>(i < 0 ? 0 : i > dim - 1 ? dim - 1 : i); };
-  return {clamped(std::floor(pair_with(config.beta_fast))), clamped(std::ceil(pair_with(config.beta_slow)))};
+  const auto clamped = [&](double i) {
+    return static_cast<int64_t>(i < 0 ? 0 : i > dim - 1 ? dim - 1 : i);
+  };
+  return {clamped(std::floor(pair_with(config.beta_fast))),
+          clamped(std::ceil(pair_with(config.beta_slow)))};
 }
 
 RopeTable make_rope_table(const RopeConfig& config, int64_t positions, Device& device) {
@@ -88,12 +98,14 @@ RopeTable make_rope_table(const RopeConfig& config, int64_t positions, Device& d
   std::vector<double> frequency(static_cast<size_t>(pairs));
   const double log_theta = natural_log(config.theta);
   for (int64_t i = 0; i < pairs; ++i)
-    frequency[static_cast<size_t>(i)] = exponential(-2.0 * static_cast<double>(i) / static_cast<double>(config.dim) * log_theta);
+    frequency[static_cast<size_t>(i)] =
+        exponential(-2.0 * static_cast<double>(i) / static_cast<double>(config.dim) * log_theta);
   double size = 1;
   if (config.yarn) {
     const YarnRange range = yarn_range(config);
     // A ramp of no width is a step; Transformers widens it by a thousandth, which is the same.
-    const double width = range.high > range.low ? static_cast<double>(range.high - range.low) : 1e-3;
+    const double width =
+        range.high > range.low ? static_cast<double>(range.high - range.low) : 1e-3;
     for (int64_t i = 0; i < pairs; ++i) {
       double& f = frequency[static_cast<size_t>(i)];
       const double x = static_cast<double>(i - range.low) / width, ramp = x < 0 ? 0 : x > 1 ? 1 : x;
@@ -108,7 +120,8 @@ RopeTable make_rope_table(const RopeConfig& config, int64_t positions, Device& d
       cos[static_cast<size_t>(t * pairs + i)] = static_cast<float>(angle.cos * size);
       sin[static_cast<size_t>(t * pairs + i)] = static_cast<float>(angle.sin * size);
     }
-  return {Tensor::from_f32(cos, {positions, pairs}, device), Tensor::from_f32(sin, {positions, pairs}, device)};
+  return {Tensor::from_f32(cos, {positions, pairs}, device),
+          Tensor::from_f32(sin, {positions, pairs}, device)};
 }
 
 float mla_softmax_scale(int64_t d_qk, const RopeConfig& config) {

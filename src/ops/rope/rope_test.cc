@@ -12,8 +12,15 @@ namespace ferry::ops {
 namespace {
 
 RopeConfig deepseek_v3() {
-  return {.dim = 64, .theta = 10000, .yarn = true, .factor = 40, .original_max_position = 4096, .beta_fast = 32,
-          .beta_slow = 1, .mscale = 1, .mscale_all_dim = 1};
+  return {.dim = 64,
+          .theta = 10000,
+          .yarn = true,
+          .factor = 40,
+          .original_max_position = 4096,
+          .beta_fast = 32,
+          .beta_slow = 1,
+          .mscale = 1,
+          .mscale_all_dim = 1};
 }
 
 /// The formulas again, with libm and nothing shared.
@@ -21,7 +28,8 @@ double expected_angle(const RopeConfig& c, int64_t position, int64_t i) {
   double f = std::pow(c.theta, -2.0 * static_cast<double>(i) / static_cast<double>(c.dim));
   if (c.yarn) {
     const auto corr = [&](double r) {
-      return static_cast<double>(c.dim) * std::log(static_cast<double>(c.original_max_position) / (2 * M_PI * r)) /
+      return static_cast<double>(c.dim) *
+             std::log(static_cast<double>(c.original_max_position) / (2 * M_PI * r)) /
              (2 * std::log(c.theta));
     };
     const double low = std::max(0.0, std::floor(corr(c.beta_fast)));
@@ -43,8 +51,10 @@ void expect_table(const RopeConfig& c, int64_t positions, double size) {
       // One rounding to f32, and what either side's float64 frequency may be off by.
       const double slack = angle * 0x1p-50 + 0x1p-51;
       const double x = std::cos(angle) * size, y = std::sin(angle) * size;
-      ASSERT_LE(std::abs(static_cast<double>(cos[at]) - x), 0x1p-24 * std::abs(x) + slack) << t << " " << i;
-      ASSERT_LE(std::abs(static_cast<double>(sin[at]) - y), 0x1p-24 * std::abs(y) + slack) << t << " " << i;
+      ASSERT_LE(std::abs(static_cast<double>(cos[at]) - x), 0x1p-24 * std::abs(x) + slack)
+          << t << " " << i;
+      ASSERT_LE(std::abs(static_cast<double>(sin[at]) - y), 0x1p-24 * std::abs(y) + slack)
+          << t << " " << i;
     }
 }
 
@@ -65,7 +75,8 @@ TEST(Rope, YarnRangesAndScalesAreTheModels) {
   const YarnRange v3 = yarn_range(deepseek_v3());
   EXPECT_EQ(v3.low, 10);
   EXPECT_EQ(v3.high, 23);
-  const YarnRange v4 = yarn_range({.dim = 64, .theta = 160000, .yarn = true, .factor = 16, .original_max_position = 65536});
+  const YarnRange v4 = yarn_range(
+      {.dim = 64, .theta = 160000, .yarn = true, .factor = 16, .original_max_position = 65536});
   EXPECT_EQ(v4.low, 15);
   EXPECT_EQ(v4.high, 25);
   EXPECT_FLOAT_EQ(mla_softmax_scale(192, deepseek_v3()), 0.13523378f);
@@ -82,9 +93,11 @@ TEST(Rope, KnowsADistanceNotAPlace) {
   const Tensor x = Tensor::from_f32(values, {2, 8}, cpu_device());
   for (const bool interleaved : {true, false}) {
     const auto product = [&](std::vector<int32_t> at) {
-      const std::vector<float> y = rope(x, table, Tensor::from_i32(at, {2}, cpu_device()), 0, interleaved).to_f32();
+      const std::vector<float> y =
+          rope(x, table, Tensor::from_i32(at, {2}, cpu_device()), 0, interleaved).to_f32();
       double sum = 0;
-      for (size_t i = 0; i < 8; ++i) sum += static_cast<double>(y[i]) * static_cast<double>(y[8 + i]);
+      for (size_t i = 0; i < 8; ++i)
+        sum += static_cast<double>(y[i]) * static_cast<double>(y[8 + i]);
       return sum;
     };
     EXPECT_NEAR(product({3, 10}), product({90, 97}), 1e-4);
@@ -101,7 +114,8 @@ TEST(Rope, StridedViewsAndRefusals) {
   const Tensor part = all.slice(1, 6, 12);
   Tensor packed = Tensor::empty({5, 6}, DType::kF32, cpu_device());
   packed.assign_f32(part.to_f32());
-  EXPECT_EQ(rope(part, table, position, 2, true).to_f32(), rope(packed, table, position, 2, true).to_f32());
+  EXPECT_EQ(rope(part, table, position, 2, true).to_f32(),
+            rope(packed, table, position, 2, true).to_f32());
   EXPECT_THROW(rope(part, table, position, 3, true), Bug);
   const Tensor outside = Tensor::from_i32(std::vector<int32_t>{0, 1, 2, 3, 10}, {5}, cpu_device());
   EXPECT_THROW(rope(part, table, outside, 0, true), Bug);

@@ -25,31 +25,60 @@ constexpr KernelTable<RouterBackwardArgs> kBackward{
 namespace {
 
 void check_config(const RouterConfig& c) {
-  check(1 <= c.experts && c.experts <= kExpertsMax, "router: {} experts, at most {}", c.experts, kExpertsMax);
+  check(1 <= c.experts && c.experts <= kExpertsMax,
+        "router: {} experts, at most {}",
+        c.experts,
+        kExpertsMax);
   check(1 <= c.top_k && c.top_k <= c.experts, "router: top {} of {} experts", c.top_k, c.experts);
-  check(c.groups >= 1 && c.experts % c.groups == 0, "router: {} experts in {} groups", c.experts, c.groups);
-  check(1 <= c.groups_kept && c.groups_kept <= c.groups, "router: {} of {} groups kept", c.groups_kept, c.groups);
+  check(c.groups >= 1 && c.experts % c.groups == 0,
+        "router: {} experts in {} groups",
+        c.experts,
+        c.groups);
+  check(1 <= c.groups_kept && c.groups_kept <= c.groups,
+        "router: {} of {} groups kept",
+        c.groups_kept,
+        c.groups);
   const int size = c.experts / c.groups;
-  check(c.groups_kept * size >= c.top_k, "router: top {} of {} groups of {}", c.top_k, c.groups_kept, size);
+  check(c.groups_kept * size >= c.top_k,
+        "router: top {} of {} groups of {}",
+        c.top_k,
+        c.groups_kept,
+        size);
   check(c.groups_kept == c.groups || c.group_score == GroupScore::kMax || size >= 2,
         "router: the two best of a group of one expert");
 }
 
-void check_inputs(const Tensor& logits, const Tensor& bias, const RouterConfig& c, const Tensor& given) {
+void check_inputs(const Tensor& logits,
+                  const Tensor& bias,
+                  const RouterConfig& c,
+                  const Tensor& given) {
   check(logits.rank() == 2 && logits.dim(1) == c.experts && logits.dtype() == DType::kF32,
-        "router: logits {} in {} for {} experts", logits.shape().str(), to_string(logits.dtype()), c.experts);
+        "router: logits {} in {} for {} experts",
+        logits.shape().str(),
+        to_string(logits.dtype()),
+        c.experts);
   if (bias.defined())
     check(bias.rank() == 1 && bias.dim(0) == c.experts && bias.dtype() == DType::kF32,
-          "router: bias {} in {} for {} experts", bias.shape().str(), to_string(bias.dtype()), c.experts);
+          "router: bias {} in {} for {} experts",
+          bias.shape().str(),
+          to_string(bias.dtype()),
+          c.experts);
   if (given.defined())
-    check(given.shape() == Shape({logits.dim(0), c.top_k}) && given.dtype() == DType::kI32 && given.contiguous(),
-          "router: given experts {} in {} for {} tokens, top {}", given.shape().str(), to_string(given.dtype()),
-          logits.dim(0), c.top_k);
+    check(given.shape() == Shape({logits.dim(0), c.top_k}) && given.dtype() == DType::kI32 &&
+              given.contiguous(),
+          "router: given experts {} in {} for {} tokens, top {}",
+          given.shape().str(),
+          to_string(given.dtype()),
+          logits.dim(0),
+          c.top_k);
 }
 
 }  // namespace
 
-Routing route(const Tensor& logits, const Tensor& bias, const RouterConfig& config, const Tensor& given_experts) {
+Routing route(const Tensor& logits,
+              const Tensor& bias,
+              const RouterConfig& config,
+              const Tensor& given_experts) {
   check_config(config);
   check_inputs(logits, bias, config, given_experts);
   const int64_t tokens = logits.dim(0);
@@ -60,8 +89,13 @@ Routing route(const Tensor& logits, const Tensor& bias, const RouterConfig& conf
   Tensor chosen;
   if (!given_experts.defined()) chosen = Tensor::empty({tokens, config.top_k}, DType::kI32, device);
   dispatch(kForward,
-           RouterArgs{logits.view(), bias.view(), given_experts.view(), chosen.view(), r.weights.view(),
-                      r.scores.view(), config},
+           RouterArgs{logits.view(),
+                      bias.view(),
+                      given_experts.view(),
+                      chosen.view(),
+                      r.weights.view(),
+                      r.scores.view(),
+                      config},
            device);
   r.experts = chosen.defined() ? chosen : given_experts;
   if (Tape* tape = Tape::current())
@@ -70,8 +104,12 @@ Routing route(const Tensor& logits, const Tensor& bias, const RouterConfig& conf
       const Tensor d_scores = grads.has(r.scores) ? grads.of(r.scores) : Tensor();
       Tensor d_logits = Tensor::empty(logits.shape(), DType::kF32, logits.device());
       dispatch(kBackward,
-               RouterBackwardArgs{r.scores.view(), r.experts.view(), d_weights.view(), d_scores.view(),
-                                  d_logits.view(), config},
+               RouterBackwardArgs{r.scores.view(),
+                                  r.experts.view(),
+                                  d_weights.view(),
+                                  d_scores.view(),
+                                  d_logits.view(),
+                                  config},
                logits.device());
       grads.add(logits, d_logits);
     });

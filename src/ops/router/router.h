@@ -20,15 +20,20 @@ struct Routing {
 /// / (their sum + 1e-20) if normalize, * scale.
 ///
 /// Shapes    logits [tokens, experts], rows may be strided; bias [experts] or undefined;
-///           given_experts [tokens, top_k] or undefined: these experts instead of choosing (replay).
+///           given_experts [tokens, top_k] or undefined: these experts instead of choosing
+///           (replay).
 /// Types     logits, bias f32; given_experts i32. An id outside [0, experts) gets weight 0.
 /// Gradient  d_logits from weights and from scores; none for the bias and the choice. Keeps
 ///           experts and scores.
-/// Order     softmax's sum: 16 lanes over experts, then the fixed lane tree; the sum of the weights:
+/// Order     softmax's sum: 16 lanes over experts, then the fixed lane tree; the sum of the
+/// weights:
 ///           in top_k order. A token's routing depends on its logits alone.
 /// Errors    check: shapes, types, the config's bounds.
 /// Source    DeepSeek-V2, arXiv 2405.04434 (2.1.2, 2.1.3); DeepSeek-V3, arXiv 2412.19437 (2.1.2).
-Routing route(const Tensor& logits, const Tensor& bias, const RouterConfig& config, const Tensor& given_experts = {});
+Routing route(const Tensor& logits,
+              const Tensor& bias,
+              const RouterConfig& config,
+              const Tensor& given_experts = {});
 
 /// This op's rows of the op x device table.
 std::vector<KernelRow> router_kernels();

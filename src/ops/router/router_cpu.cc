@@ -1,5 +1,5 @@
-// One token at a time: scores in lanes, then a scan that keeps the best in an ordered list. Scanning
-// upwards and replacing on "greater" only gives ties to the lower index.
+// One token at a time: scores in lanes, then a scan that keeps the best in an ordered list.
+// Scanning upwards and replacing on "greater" only gives ties to the lower index.
 #include "ops/cpu/loops.h"
 #include "ops/router/router_kernels.h"
 
@@ -10,12 +10,15 @@ constexpr float kLaneNumber[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
 
 /// The first n lanes of v, `rest` in the others.
 F32x16 first_n(F32x16 v, int n, float rest) {
-  return n == kLanes ? v : where_less(load(kLaneNumber), splat(static_cast<float>(n)), v, splat(rest));
+  return n == kLanes ? v
+                     : where_less(load(kLaneNumber), splat(static_cast<float>(n)), v, splat(rest));
 }
 
 void softmax_row(const float* logits, float* scores, int experts) {
   F32x16 most = splat(-__builtin_inff());
-  for_lanes(0, experts, [&](int64_t i, int n) { most = max(most, first_n(load_n(logits + i, n), n, -__builtin_inff())); });
+  for_lanes(0, experts, [&](int64_t i, int n) {
+    most = max(most, first_n(load_n(logits + i, n), n, -__builtin_inff()));
+  });
   const F32x16 shift = splat(max_lanes(most));
   F32x16 sum = splat(0);
   for_lanes(0, experts, [&](int64_t i, int n) {
@@ -24,11 +27,14 @@ void softmax_row(const float* logits, float* scores, int experts) {
     store_n(scores + i, e, n);
   });
   const F32x16 total = splat(sum_lanes(sum));
-  for_lanes(0, experts, [&](int64_t i, int n) { store_n(scores + i, load_n(scores + i, n) / total, n); });
+  for_lanes(
+      0, experts, [&](int64_t i, int n) { store_n(scores + i, load_n(scores + i, n) / total, n); });
 }
 
 void sigmoid_row(const float* logits, float* scores, int experts) {
-  for_lanes(0, experts, [&](int64_t i, int n) { store_n(scores + i, sigmoid(load_n(logits + i, n)), n); });
+  for_lanes(0, experts, [&](int64_t i, int n) {
+    store_n(scores + i, sigmoid(load_n(logits + i, n)), n);
+  });
 }
 
 /// The `capacity` largest of the values offered, descending. Whatever the values (NaN too), the
@@ -80,7 +86,8 @@ void choose(const float* biased, int32_t* experts, const RouterConfig& c) {
   for (int g = 0; g < c.groups; ++g) kept[g] = c.groups_kept == c.groups;
   if (c.groups_kept < c.groups) {
     Best groups(c.groups_kept);
-    for (int g = 0; g < c.groups; ++g) groups.offer(group_score(biased + g * size, size, c.group_score), g);
+    for (int g = 0; g < c.groups; ++g)
+      groups.offer(group_score(biased + g * size, size, c.group_score), g);
     for (int j = 0; j < groups.count(); ++j) kept[groups.index(j)] = true;
   }
   Best best(c.top_k);
@@ -109,7 +116,10 @@ void weigh(const float* scores, const int32_t* experts, float* weights, const Ro
 
 /// Adds to d (gradients of scores) what the weights' gradients give: with n_j = s_j / sum,
 /// d_s_j += scale / sum * (d_w_j - sum_i d_w_i n_i) if normalised, scale * d_w_j if not.
-void weigh_backward(const float* scores, const int32_t* experts, const float* d_weights, float* d,
+void weigh_backward(const float* scores,
+                    const int32_t* experts,
+                    const float* d_weights,
+                    float* d,
                     const RouterConfig& c) {
   const float by = c.normalize ? denominator(scores, experts, c) : 1.0f;
   float mean = 0;
@@ -130,9 +140,13 @@ void scores_backward(const float* scores, float* d, const RouterConfig& c) {
     return;
   }
   F32x16 dot = splat(0);
-  for_lanes(0, c.experts, [&](int64_t i, int n) { dot = fma(load_n(d + i, n), load_n(scores + i, n), dot); });
+  for_lanes(0, c.experts, [&](int64_t i, int n) {
+    dot = fma(load_n(d + i, n), load_n(scores + i, n), dot);
+  });
   const F32x16 mean = splat(sum_lanes(dot));
-  for_lanes(0, c.experts, [&](int64_t i, int n) { store_n(d + i, load_n(scores + i, n) * (load_n(d + i, n) - mean), n); });
+  for_lanes(0, c.experts, [&](int64_t i, int n) {
+    store_n(d + i, load_n(scores + i, n) * (load_n(d + i, n) - mean), n);
+  });
 }
 
 }  // namespace
@@ -149,7 +163,9 @@ void router_forward(const Plan&, const RouterArgs& a, void*, Stream&) {
     if (a.bias.given()) {
       float biased[kExpertsMax];
       const float* bias = a.bias.as<float>();
-      for_lanes(0, c.experts, [&](int64_t i, int n) { store_n(biased + i, load_n(scores + i, n) + load_n(bias + i, n), n); });
+      for_lanes(0, c.experts, [&](int64_t i, int n) {
+        store_n(biased + i, load_n(scores + i, n) + load_n(bias + i, n), n);
+      });
       choose(biased, experts, c);
     } else {
       choose(scores, experts, c);
@@ -164,10 +180,16 @@ void router_backward(const Plan&, const RouterBackwardArgs& a, void*, Stream&) {
     const float* scores = a.scores.as<float>() + t * c.experts;
     float* d = a.d_logits.as<float>() + t * c.experts;
     for_lanes(0, c.experts, [&](int64_t i, int n) {
-      store_n(d + i, a.d_scores.given() ? load_n(a.d_scores.as<float>() + t * c.experts + i, n) : splat(0), n);
+      store_n(d + i,
+              a.d_scores.given() ? load_n(a.d_scores.as<float>() + t * c.experts + i, n) : splat(0),
+              n);
     });
     if (a.d_weights.given())
-      weigh_backward(scores, a.experts.as<int32_t>() + t * c.top_k, a.d_weights.as<float>() + t * c.top_k, d, c);
+      weigh_backward(scores,
+                     a.experts.as<int32_t>() + t * c.top_k,
+                     a.d_weights.as<float>() + t * c.top_k,
+                     d,
+                     c);
     scores_backward(scores, d, c);
   });
 }

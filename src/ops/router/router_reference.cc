@@ -40,39 +40,50 @@ void drop_groups(std::vector<double>& biased, const RouterConfig& c, double* mar
   const auto size = static_cast<size_t>(c.experts / c.groups);
   std::vector<double> worth;
   for (size_t g = 0; g < static_cast<size_t>(c.groups); ++g) {
-    std::vector<double> members(biased.begin() + static_cast<long>(g * size), biased.begin() + static_cast<long>((g + 1) * size));
+    std::vector<double> members(biased.begin() + static_cast<long>(g * size),
+                                biased.begin() + static_cast<long>((g + 1) * size));
     std::sort(members.rbegin(), members.rend());
-    worth.push_back(c.group_score == GroupScore::kMax || size < 2 ? members[0] : members[0] + members[1]);
+    worth.push_back(c.group_score == GroupScore::kMax || size < 2 ? members[0]
+                                                                  : members[0] + members[1]);
   }
   const std::vector<int> order = descending(worth);
   *margin = std::min(*margin, gap_after(worth, order, static_cast<size_t>(c.groups_kept) - 1));
   for (size_t place = static_cast<size_t>(c.groups_kept); place < order.size(); ++place)
-    std::fill_n(biased.begin() + static_cast<long>(static_cast<size_t>(order[place]) * size), size, -INFINITY);
+    std::fill_n(biased.begin() + static_cast<long>(static_cast<size_t>(order[place]) * size),
+                size,
+                -INFINITY);
 }
 
 }  // namespace
 
-RoutingReference router_reference(const RefTensor& logits, const RefTensor& bias, const RouterConfig& c,
+RoutingReference router_reference(const RefTensor& logits,
+                                  const RefTensor& bias,
+                                  const RouterConfig& c,
                                   const RefTensor& given) {
   const int64_t tokens = logits.shape[0], k = c.top_k;
-  RoutingReference r{RefTensor({tokens, k}), RefTensor({tokens, k}), RefTensor({tokens, c.experts}), INFINITY};
+  RoutingReference r{
+      RefTensor({tokens, k}), RefTensor({tokens, k}), RefTensor({tokens, c.experts}), INFINITY};
   for (int64_t t = 0; t < tokens; ++t) {
     const std::vector<double> scores = scores_of(logits, t, c);
     std::vector<double> biased = scores;
-    for (size_t e = 0; e < biased.size(); ++e) biased[e] += bias.values.empty() ? 0 : bias.values[e];
+    for (size_t e = 0; e < biased.size(); ++e)
+      biased[e] += bias.values.empty() ? 0 : bias.values[e];
     drop_groups(biased, c, &r.margin);
     const std::vector<int> order = descending(biased);
     double sum = 0;
     for (int64_t j = 0; j < k; ++j) {
-      if (given.values.empty()) r.margin = std::min(r.margin, gap_after(biased, order, static_cast<size_t>(j)));
-      const auto e = given.values.empty() ? order[static_cast<size_t>(j)] : static_cast<int>(given[t * k + j]);
+      if (given.values.empty())
+        r.margin = std::min(r.margin, gap_after(biased, order, static_cast<size_t>(j)));
+      const auto e =
+          given.values.empty() ? order[static_cast<size_t>(j)] : static_cast<int>(given[t * k + j]);
       r.experts[t * k + j] = e;
       r.weights[t * k + j] = 0 <= e && e < c.experts ? scores[static_cast<size_t>(e)] : 0.0;
       sum += r.weights[t * k + j];
     }
     for (int64_t j = 0; j < k; ++j)
       r.weights[t * k + j] *= static_cast<double>(c.scale) / (c.normalize ? sum + 1e-20 : 1.0);
-    std::copy(scores.begin(), scores.end(), r.scores.values.begin() + static_cast<long>(t * c.experts));
+    std::copy(
+        scores.begin(), scores.end(), r.scores.values.begin() + static_cast<long>(t * c.experts));
   }
   return r;
 }

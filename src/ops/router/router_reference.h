@@ -15,7 +15,9 @@ struct RoutingReference {
 
 /// logits [tokens, experts]; bias [experts] or of rank 0: none; given [tokens, top_k] or of rank 0;
 /// see router.h.
-RoutingReference router_reference(const RefTensor& logits, const RefTensor& bias, const RouterConfig& config,
+RoutingReference router_reference(const RefTensor& logits,
+                                  const RefTensor& bias,
+                                  const RouterConfig& config,
                                   const RefTensor& given = {});
 
 }  // namespace ferry::ops

@@ -25,7 +25,10 @@ Tensor scaled(const Tensor& x, const Tensor& factor, float number) {
 }
 
 Tensor recorded(const char* op, const Tensor& x, const Tensor& factor, float number) {
-  check(x.dtype() == DType::kF32 || x.dtype() == DType::kBF16, "{}: x is {}", op, to_string(x.dtype()));
+  check(x.dtype() == DType::kF32 || x.dtype() == DType::kBF16,
+        "{}: x is {}",
+        op,
+        to_string(x.dtype()));
   Tensor y = scaled(x, factor, number);
   if (Tape* tape = Tape::current())
     tape->record(op, {x}, {y}, [x, factor, number, y](Grads& grads) {
@@ -39,9 +42,12 @@ Tensor recorded(const char* op, const Tensor& x, const Tensor& factor, float num
 Tensor scale(const Tensor& x, float factor) { return recorded("scale", x, {}, factor); }
 
 Tensor scale_by(const Tensor& x, const Tensor& factor) {
-  check(factor.count() == 1 && factor.dtype() == DType::kF32, "scale_by: factor {} in {}", factor.shape().str(),
+  check(factor.count() == 1 && factor.dtype() == DType::kF32,
+        "scale_by: factor {} in {}",
+        factor.shape().str(),
         to_string(factor.dtype()));
-  check(Tape::current() == nullptr || !factor.needs_grad(), "scale_by: the factor wants a gradient, there is none");
+  check(Tape::current() == nullptr || !factor.needs_grad(),
+        "scale_by: the factor wants a gradient, there is none");
   return recorded("scale_by", x, factor, 0);
 }
 

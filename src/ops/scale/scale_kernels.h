@@ -7,9 +7,9 @@
 namespace ferry::ops {
 
 struct ScaleArgs {
-  View x;        // f32 or bf16; may be strided
-  View factor;   // [1] f32 on the device; not given: use `number`
-  View y;        // x's shape and type
+  View x;       // f32 or bf16; may be strided
+  View factor;  // [1] f32 on the device; not given: use `number`
+  View y;       // x's shape and type
   float number;
   template <class V>
   void visit(V&& v) const {

@@ -10,7 +10,9 @@ OpCase scale_case(DType dtype, const Shape& shape, float factor, bool benchmark 
   OpCase c;
   c.name = fmt::format("{} {} by {:g}", to_string(dtype), shape.str(), factor);
   c.inputs = {{.name = "x", .shape = shape, .dtype = dtype, .gradient = true, .rows = true}};
-  c.run = [factor](const std::vector<Tensor>& in) -> std::vector<Tensor> { return {scale(in[0], factor)}; };
+  c.run = [factor](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    return {scale(in[0], factor)};
+  };
   c.reference = [factor](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     return {scale_reference(in[0], static_cast<double>(factor))};
   };
@@ -26,7 +28,9 @@ OpCase scale_by_case(DType dtype, const Shape& shape) {
   OpCase c = scale_case(dtype, shape, 1);
   c.name = fmt::format("{} {} by a device number", to_string(dtype), shape.str());
   c.inputs.push_back({.name = "factor", .shape = {1}});
-  c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> { return {scale_by(in[0], in[1])}; };
+  c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    return {scale_by(in[0], in[1])};
+  };
   c.reference = [](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     return {scale_reference(in[0], in[1][0])};
   };

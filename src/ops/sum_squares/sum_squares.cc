@@ -30,8 +30,12 @@ SquareSum sum_squares(std::span<const Tensor> tensors) {
   const Tensor sums = Tensor::empty({static_cast<int64_t>(tensors.size())}, DType::kF64, device);
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Tensor& t = tensors[i];
-    check(t.dtype() == DType::kF32 && t.contiguous() && &t.device() == &device, "sum_squares: tensor {} is {} in {} on {}",
-          i, t.shape().str(), to_string(t.dtype()), t.device().name());
+    check(t.dtype() == DType::kF32 && t.contiguous() && &t.device() == &device,
+          "sum_squares: tensor {} is {} in {} on {}",
+          i,
+          t.shape().str(),
+          to_string(t.dtype()),
+          t.device().name());
     const auto at = static_cast<int64_t>(i);
     dispatch(kSumSquares, SumSquaresArgs{t.view(), sums.slice(0, at, at + 1).view()}, device);
   }

@@ -10,8 +10,10 @@ double block_sum(const float* x, int64_t n) {
   double lanes[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) lanes[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
-  for (int l = 0; i + l < n; ++l) lanes[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
+    for (int l = 0; l < kLanes; ++l)
+      lanes[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
+  for (int l = 0; i + l < n; ++l)
+    lanes[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
   for (int width = kLanes / 2; width >= 1; width /= 2)
     for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];
   return lanes[0];
@@ -25,7 +27,8 @@ void sum_squares(const Plan&, const SumSquaresArgs& a, void* workspace, Stream&)
   auto* sums = static_cast<double*>(workspace);
   parallel_rows(blocks, kSquaresBlock, [&](int64_t b) {
     const int64_t begin = b * kSquaresBlock;
-    sums[b] = block_sum(a.x.as<float>() + begin, count - begin < kSquaresBlock ? count - begin : kSquaresBlock);
+    sums[b] = block_sum(a.x.as<float>() + begin,
+                        count - begin < kSquaresBlock ? count - begin : kSquaresBlock);
   });
   if (blocks == 0) sums[blocks++] = 0;
   while (blocks > 1) {

@@ -6,7 +6,8 @@ namespace ferry::ops {
 double sum_squares_reference(const std::vector<RefTensor>& tensors) {
   long double sum = 0;
   for (const RefTensor& t : tensors)
-    for (const double v : t.values) sum += static_cast<long double>(v) * static_cast<long double>(v);
+    for (const double v : t.values)
+      sum += static_cast<long double>(v) * static_cast<long double>(v);
   return static_cast<double>(sum);
 }
 

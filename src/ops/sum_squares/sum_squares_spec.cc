@@ -10,7 +10,10 @@ namespace {
 // 256 additions in a lane, 4 over lanes, then the trees over blocks and tensors.
 constexpr double kSumError = 300 * 0x1p-53;
 
-OpCase squares_case(const char* name, const std::vector<Shape>& shapes, double scale, bool benchmark = false) {
+OpCase squares_case(const char* name,
+                    const std::vector<Shape>& shapes,
+                    double scale,
+                    bool benchmark = false) {
   OpCase c;
   c.name = name;
   double count = 0;
@@ -19,7 +22,8 @@ OpCase squares_case(const char* name, const std::vector<Shape>& shapes, double s
     count += static_cast<double>(s.count());
   }
   c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-    return {Tensor::from_f32(std::vector<float>{static_cast<float>(sum_squares(in).sum)}, {1}, in[0].device())};
+    return {Tensor::from_f32(
+        std::vector<float>{static_cast<float>(sum_squares(in).sum)}, {1}, in[0].device())};
   };
   c.reference = [](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     RefTensor sum({1});
@@ -42,7 +46,8 @@ OpSpec sum_squares_spec() {
   spec.cases.push_back(squares_case("odd", {{7, 129}}, 1));
   spec.cases.push_back(squares_case("one block", {{4096}}, 1));
   spec.cases.push_back(squares_case("three blocks and a tail", {{3, 4099}}, 1));
-  spec.cases.push_back(squares_case("several tensors, one empty", {{5, 33}, {0, 4}, {20000}, {1}}, 1));
+  spec.cases.push_back(
+      squares_case("several tensors, one empty", {{5, 33}, {0, 4}, {20000}, {1}}, 1));
   spec.cases.push_back(squares_case("a parameter", {{4096, 2048}}, 1, true));
   return spec;
 }

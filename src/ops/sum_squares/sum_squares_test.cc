@@ -1,4 +1,5 @@
-// The float64 result of sum_squares, and what it says about numbers that are not finite, and of none.
+// The float64 result of sum_squares, and what it says about numbers that are not finite, and of
+// none.
 #include "ops/sum_squares/sum_squares.h"
 
 #include <gtest/gtest.h>
@@ -18,15 +19,17 @@ TEST(SumSquares, OneBadElementAnywhereIsSeen) {
     for (const size_t place : {size_t{0}, size_t{4095}, size_t{4096}, size_t{9000}}) {
       std::vector<float> values(9001, 1.0f);
       values[place] = bad;
-      const std::vector<Tensor> tensors = {Tensor::from_f32(std::vector<float>{1, 2}, {2}, cpu_device()),
-                                           Tensor::from_f32(values, {9001}, cpu_device())};
+      const std::vector<Tensor> tensors = {
+          Tensor::from_f32(std::vector<float>{1, 2}, {2}, cpu_device()),
+          Tensor::from_f32(values, {9001}, cpu_device())};
       EXPECT_FALSE(sum_squares(tensors).finite) << bad << " at " << place;
     }
 }
 
 TEST(SumSquares, IsAccurateInFloat64AndTheSameBitsOnEveryTier) {
   const Random random(5, RandomPurpose::kTest, 0);
-  for (const double scale : {1.0, 1e-15, 1e30}) {  // the last two leave the range of f32 when squared
+  for (const double scale :
+       {1.0, 1e-15, 1e30}) {  // the last two leave the range of f32 when squared
     std::vector<float> values(20001);
     RefTensor reference({20001});
     for (size_t i = 0; i < values.size(); ++i) {

@@ -25,14 +25,18 @@ constexpr KernelTable<SwigluBackwardArgs> kBackward{
 Tensor swiglu(const Tensor& gate, const Tensor& up) {
   check(gate.shape() == up.shape(), "swiglu: gate {}, up {}", gate.shape().str(), up.shape().str());
   check(gate.dtype() == up.dtype() && (gate.dtype() == DType::kF32 || gate.dtype() == DType::kBF16),
-        "swiglu: gate is {}, up {}", to_string(gate.dtype()), to_string(up.dtype()));
+        "swiglu: gate is {}, up {}",
+        to_string(gate.dtype()),
+        to_string(up.dtype()));
   Tensor y = Tensor::empty(gate.shape(), gate.dtype(), gate.device());
   dispatch(kForward, SwigluArgs{gate.view(), up.view(), y.view()}, gate.device());
   if (Tape* tape = Tape::current())
     tape->record("swiglu", {gate, up}, {y}, [gate, up, y](Grads& grads) {
       Tensor d_gate = Tensor::empty(gate.shape(), gate.dtype(), gate.device());
       Tensor d_up = Tensor::empty(up.shape(), up.dtype(), up.device());
-      dispatch(kBackward, SwigluBackwardArgs{gate.view(), up.view(), grads.of(y).view(), d_gate.view(), d_up.view()},
+      dispatch(kBackward,
+               SwigluBackwardArgs{
+                   gate.view(), up.view(), grads.of(y).view(), d_gate.view(), d_up.view()},
                gate.device());
       grads.add(gate, d_gate);
       grads.add(up, d_up);

@@ -11,9 +11,16 @@ namespace {
 OpCase swiglu_case(DType dtype, const Shape& shape, double scale, bool benchmark = false) {
   OpCase c;
   c.name = fmt::format("{} {} scale {:g}", to_string(dtype), shape.str(), scale);
-  c.inputs = {{.name = "gate", .shape = shape, .dtype = dtype, .scale = scale, .gradient = true, .rows = true},
+  c.inputs = {{.name = "gate",
+               .shape = shape,
+               .dtype = dtype,
+               .scale = scale,
+               .gradient = true,
+               .rows = true},
               {.name = "up", .shape = shape, .dtype = dtype, .gradient = true, .rows = true}};
-  c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> { return {swiglu(in[0], in[1])}; };
+  c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    return {swiglu(in[0], in[1])};
+  };
   c.reference = [](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     return {swiglu_reference(in[0], in[1])};
   };
@@ -51,7 +58,8 @@ OpCase halves_case(DType dtype, int64_t rows, int64_t inner) {
     const std::vector<RefTensor> half = halves(in[0]);
     return {swiglu_reference(half[0], half[1])};
   };
-  c.tolerance = [halves, bound = c.tolerance](int output, const std::vector<RefTensor>& in, const RefTensor& y) {
+  c.tolerance = [halves, bound = c.tolerance](
+                    int output, const std::vector<RefTensor>& in, const RefTensor& y) {
     return bound(output, halves(in[0]), y);
   };
   return c;
