@@ -25,6 +25,15 @@ struct HeldOutLoss {
   double nats_per_token = 0, bits_per_byte = 0;
 };
 
+/// Removes what write_file_atomic left in the run's folder when its process was killed. The folder is locked:
+/// nobody is writing there. (Step folders that were being written have their own rules, and are hidden.)
+Result<void> remove_leftovers(const std::string& folder) {
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
+  for (const std::string& name : names)
+    if (name.starts_with("metrics.jsonl.tmp.") || name.starts_with("curve.svg.tmp.")) TRY(remove_tree(join_path(folder, name)));
+  return {};
+}
+
 class Run {
  public:
   Run(const Settings& settings, const TrainOptions& options) : settings_(settings), options_(options) {}
@@ -78,6 +87,7 @@ Result<void> Run::prepare() {
   if (settings_.train.threads > 0) set_cpu_threads(static_cast<int>(settings_.train.threads));
   TRY_ASSIGN(device_, open_device(settings_.train.device));
   TRY_ASSIGN(lock_, FolderLock::acquire(settings_.checkpoint.dir));
+  TRY(remove_leftovers(settings_.checkpoint.dir));
   TRY_ASSIGN(dataset_, data::Dataset::open(settings_.data.dir, data::Dataset::Verify::kAll));
   TRY_ASSIGN(loader_, data::Loader::create(dataset_, {.sequence_length = static_cast<int32_t>(settings_.data.sequence_length),
                                                       .tokens_per_step = settings_.train.tokens_per_step,
