@@ -278,7 +278,7 @@ TrainResult Run::result() const {
   r.stopped = state_.step < settings_.train.steps;
   r.step = state_.step;
   r.model_dir = checkpoint_path(settings_.checkpoint.dir, saved_step_ >= 0 ? saved_step_ : state_.step);
-  r.loss = last_loss_;
+  if (own_steps_ > 0) r.loss = last_loss_;
   if (held_out_loss_) r.held_out_bits_per_byte = held_out_loss_->bits_per_byte;
   if (own_seconds_ > 0) {
     const double steps_per_s = static_cast<double>(own_steps_) / own_seconds_;
