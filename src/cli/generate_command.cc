@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/clock.h"
 #include "cli/command.h"
@@ -24,11 +25,7 @@ Result<void> generate(Arguments& args) {
   TRY(engine::validate(args.generate.sampling));
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   std::vector<int32_t> ids = {m.bos};
-  m.tokenizer->encode(
-      args.prompt,
-      args.specials ? text::Tokenizer::Specials::kParse : text::Tokenizer::Specials::kAsText,
-      ids);
-  if (args.echo) fmt::print("{}", args.prompt);
+  m.tokenizer->encode(args.prompt, args.specials ? text::Tokenizer::Specials::kParse : text::Tokenizer::Specials::kAsText, ids);
   text::StreamDecoder decoder(*m.tokenizer, true);
   std::string text;
   const auto show = [&](const std::string& piece) {
@@ -36,12 +33,17 @@ Result<void> generate(Arguments& args) {
     fmt::print("{}", piece);
     std::fflush(stdout);
   };
+  // Not before the prompt is known to fit: a refusal should be all that is printed.
+  auto echo = [&, done = false]() mutable {
+    if (args.echo && !std::exchange(done, true)) fmt::print("{}", args.prompt);
+  };
   const double begin = system_clock().monotonic_s();
-  TRY_ASSIGN(const std::vector<int32_t> out,
-             engine::generate(*m.model, ids, args.generate, [&](const engine::Sampled& s) {
+  TRY_ASSIGN(const std::vector<int32_t> out, engine::generate(*m.model, ids, args.generate, [&](const engine::Sampled& s) {
+               echo();
                show(decoder.push(s.token));
                return true;
              }));
+  echo();
   show(decoder.flush());
   const double seconds = system_clock().monotonic_s() - begin;
   fmt::print("\n");

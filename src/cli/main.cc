@@ -1,5 +1,6 @@
 // ferry: one program, one subcommand for each thing it does.
 #include <CLI/CLI.hpp>
+#include <utility>
 
 #include "base/check.h"
 #include "cli/command.h"
@@ -25,6 +26,9 @@ int main(int argc, char** argv) {
   cli::add_generate_command(app, status);
   cli::add_logits_command(app, status);
   cli::add_ops_command(app, status);
+  const auto is_given = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
+  if (argc > 1 && argv[1][0] != '-' && std::as_const(app).get_subcommands(is_given).empty())
+    return cli::report({Code::kInvalidInput, fmt::format("{}: no such command; `ferry --help` lists them", argv[1])});
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -25,9 +25,9 @@ void print_result(const TrainResult& r) {
   j["model_dir"] = r.model_dir;
   j["step"] = r.step;
   j["stopped"] = r.stopped;
-  j["loss"] = r.loss;
+  if (r.loss) j["loss"] = *r.loss;
   if (r.held_out_bits_per_byte) j["held_out_bits_per_byte"] = *r.held_out_bits_per_byte;
-  j["tokens_per_s"] = r.tokens_per_s;
+  if (r.tokens_per_s) j["tokens_per_s"] = *r.tokens_per_s;
   if (r.mfu) j["mfu"] = *r.mfu;
   j["seconds"] = r.seconds;
   j["peak_mb"] = static_cast<double>(memory_peak_bytes()) / 1e6;

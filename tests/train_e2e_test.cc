@@ -1,0 +1,610 @@
+// The built program from text to a trained model, as a person runs it: what is killed, stopped, starved of
+// disk or given other threads ends with the same bytes; what is given wrong input says so and touches nothing.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <random>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+using Strings = std::vector<std::string>;
+using Environment = std::map<std::string, std::string>;
+
+constexpr int kSteps = 16;
+constexpr int kWaitMs = 120000;   // longer than anything here takes on a busy machine
+
+std::string read(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+void write(const fs::path& path, const std::string& text) {
+  std::ofstream out(path, std::ios::binary);
+  out << text;
+  ASSERT_TRUE(out.flush()) << path;
+}
+
+void sleep_ms(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
+
+template <typename Condition>
+bool wait_for(const Condition& condition) {
+  for (int ms = 0; ms < kWaitMs; ms += 2) {
+    if (condition()) return true;
+    sleep_ms(2);
+  }
+  return false;
+}
+
+/// 0 to 255: it left with this status; above: 256 + the signal that ended it.
+int status_of(int wait_status) { return WIFSIGNALED(wait_status) ? 256 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status); }
+constexpr int kKilled = 256 + SIGKILL;
+
+/// One run of the program; both its outputs go to a file. Owner: a test; a child that is still alive dies with it.
+class Program {
+ public:
+  Program(const fs::path& log, const Strings& args, const Environment& environment = {}) : log_(log) {
+    Strings words = {FERRY_PROGRAM};
+    words.insert(words.end(), args.begin(), args.end());
+    std::vector<char*> argv;
+    for (std::string& w : words) argv.push_back(w.data());
+    argv.push_back(nullptr);
+    // A worker that runs without a supervisor still wants the pipe of one.
+    if (::pipe2(heartbeats_, O_CLOEXEC | O_NONBLOCK) != 0) std::abort();
+    const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (out < 0) std::abort();
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
+      ::dup2(out, 1);
+      ::dup2(out, 2);
+      if (heartbeats_[1] == 3) ::fcntl(3, F_SETFD, 0);
+      else ::dup2(heartbeats_[1], 3);
+      ::execv(argv[0], argv.data());
+      ::_exit(127);
+    }
+    ::close(out);
+    if (pid_ < 0) std::abort();
+  }
+  ~Program() {
+    if (!status_) {
+      ::kill(pid_, SIGKILL);
+      ::waitpid(pid_, nullptr, 0);
+    }
+    ::close(heartbeats_[0]);
+    ::close(heartbeats_[1]);
+  }
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  void signal(int number) const { ::kill(pid_, number); }
+  std::string output() const { return read(log_); }
+  bool said(const std::string& text) const { return output().find(text) != std::string::npos; }
+  bool ended() {
+    int s = 0;
+    if (!status_ && ::waitpid(pid_, &s, WNOHANG) == pid_) status_ = status_of(s);
+    return status_.has_value();
+  }
+  int wait() {
+    if (!wait_for([&] { return ended(); })) ADD_FAILURE() << "does not end: " << output();
+    return status_.value_or(-1);
+  }
+
+ private:
+  fs::path log_;
+  pid_t pid_ = -1;
+  int heartbeats_[2] = {-1, -1};
+  std::optional<int> status_;
+};
+
+constexpr const char* kModel = R"([model]
+hidden_size = 32
+num_hidden_layers = 2
+num_nextn_predict_layers = 1
+num_attention_heads = 2
+q_lora_rank = 0
+kv_lora_rank = 16
+qk_nope_head_dim = 16
+qk_rope_head_dim = 8
+v_head_dim = 16
+intermediate_size = 64
+moe_intermediate_size = 32
+first_k_dense_replace = 1
+moe_layer_freq = 1
+n_routed_experts = 4
+n_shared_experts = 1
+num_experts_per_tok = 2
+n_group = 1
+topk_group = 1
+topk_method = "noaux_tc"
+scoring_func = "sigmoid"
+norm_topk_prob = true
+routed_scaling_factor = 1.0
+rms_norm_eps = 1e-6
+rope_theta = 10000.0
+max_position_embeddings = 128
+initializer_range = 0.02
+tie_word_embeddings = false
+)";
+
+constexpr const char* kRun = R"([data]
+sequence_length = 64
+[train]
+tokens_per_step = 256
+micro_batch_tokens = 256
+evaluate_every = 4
+evaluate_tokens = 512
+[schedule]
+warmup_steps = 2
+[checkpoint]
+every = 2
+[log]
+every = 1
+)";
+
+/// Sentences of a small vocabulary, a document a line.
+std::string generated_text(uint32_t seed) {
+  const char* const words[] = {"the", "ferry", "crosses", "a", "river", "at", "night", "and", "carries", "stones", "light",
+                               "from", "one", "shore", "to", "other", "slow", "water", "under", "bridge", "Überfahrt", "\xe6\xb8\xa1"};
+  std::mt19937 random(seed);
+  std::string text;
+  for (int line = 0; line < 1500; ++line) {
+    const size_t length = 20 + random() % 30;
+    for (size_t w = 0; w < length; ++w) text += std::string(w == 0 ? "" : " ") + words[random() % std::size(words)];
+    text += ".\n";
+  }
+  return text;
+}
+
+/// What a run leaves behind that must not depend on how it got there.
+struct Trace {
+  std::string weights, state;
+  Json document;                   // state.json without the time it took
+  std::map<int, Json> steps;       // metrics.jsonl: loss and gradient norm of each step
+
+  bool operator==(const Trace&) const = default;
+};
+
+class TrainE2e : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    std::string name = (fs::temp_directory_path() / "ferry-e2e-XXXXXX").string();
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    root_ = name;
+    write(root_ / "text.txt", generated_text(1));
+    write(root_ / "other.txt", generated_text(2));
+    write(root_ / "ids", "1 2 3\n");
+    write(root_ / "run.toml", std::string(kModel) + kRun);
+    ran({"tokenizer", "train", "--vocab", "300", "--out", path("tok.json"), path("text.txt")});
+    for (const char* const data : {"text", "other"})
+      ran({"data", "prepare", path(std::string(data) + ".txt"), "--split", "line", "--tokenizer", path("tok.json"), "--out", path(data),
+           "--held-out-bytes", "8K", "--near-duplicate", "2"});
+    ran(train("base"));
+    base_ = trace("base");
+    ASSERT_EQ(base_.steps.size(), static_cast<size_t>(kSteps));
+    ASSERT_LT(base_.steps[kSteps]["loss"].get<double>(), base_.steps[1]["loss"].get<double>() - 0.3) << "it does not learn";
+  }
+  static void TearDownTestSuite() { fs::remove_all(root_); }
+
+  static std::string path(const std::string& name) { return (root_ / name).string(); }
+  static std::string checkpoint(const std::string& run, int step = kSteps) {
+    char name[32];
+    std::snprintf(name, sizeof name, "/step-%08d", step);
+    return path(run) + name;
+  }
+
+  /// The command that trains in folder `run`; what is in `more` wins.
+  static Strings train(const std::string& run, const Strings& more = {}, const std::string& config = "run.toml") {
+    Strings args = {"train", path(config), "--data.dir=" + path("text"), "--checkpoint.dir=" + path(run),
+                    "--train.steps=" + std::to_string(kSteps)};
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+
+  struct Ended {
+    int status;
+    std::string output;
+  };
+  static Ended end_of(const Strings& args, const Environment& environment = {}) {
+    Program p(root_ / "log", args, environment);
+    const int status = p.wait();
+    return {status, p.output()};
+  }
+  /// Runs to a good end; its output.
+  static std::string ran(const Strings& args, const Environment& environment = {}) {
+    const Ended e = end_of(args, environment);
+    EXPECT_EQ(e.status, 0) << e.output;
+    return e.output;
+  }
+  /// Is refused with this status, and says each of these.
+  static void refused(int status, const Strings& args, const Strings& says, const Environment& environment = {}) {
+    const Ended e = end_of(args, environment);
+    EXPECT_EQ(e.status, status) << testing::PrintToString(args) << "\n" << e.output;
+    for (const std::string& s : says) EXPECT_NE(e.output.find(s), std::string::npos) << "not said: " << s << "\n" << e.output;
+  }
+
+  static Trace trace(const std::string& run, int step = kSteps) {
+    Trace t;
+    const fs::path folder = checkpoint(run, step);
+    t.weights = read(folder / "model.safetensors");
+    t.state = read(folder / "state/part-00000.safetensors");
+    t.document = Json::parse(read(folder / "state/state.json"), nullptr, false);
+    EXPECT_FALSE(t.weights.empty() || t.state.empty() || !t.document.is_object()) << folder;
+    if (t.document.is_object()) {
+      t.document.erase("seconds");
+      t.document.erase("settings");  // names the folder of the run
+    }
+    std::istringstream lines(read(path(run) + "/metrics.jsonl"));
+    for (std::string line; std::getline(lines, line);) {
+      const Json j = Json::parse(line);
+      if (j.at("kind") != "step") continue;
+      const bool fresh = t.steps.emplace(j.at("step").get<int>(), Json{{"loss", j.at("loss")}, {"norm", j.at("gradient_norm")}}).second;
+      EXPECT_TRUE(fresh) << run << ": two lines for step " << j.at("step");
+    }
+    return t;
+  }
+  /// Not EXPECT_EQ: nobody reads a megabyte of weights.
+  static void expect_same(const Trace& a, const Trace& b, const std::string& what) {
+    EXPECT_TRUE(a.weights == b.weights) << what << ": other weights";
+    EXPECT_TRUE(a.state == b.state) << what << ": another optimizer state";
+    EXPECT_EQ(a.document, b.document) << what;
+    EXPECT_EQ(a.steps, b.steps) << what;
+  }
+
+  static bool has_checkpoint(const std::string& run) {
+    std::error_code none;
+    for (const auto& entry : fs::directory_iterator(path(run), none))
+      if (entry.path().filename().string().starts_with("step-")) return true;
+    return false;
+  }
+
+  static void copy(const std::string& from, const std::string& to) {
+    fs::remove_all(to);
+    fs::copy(from, to, fs::copy_options::recursive);
+  }
+
+  inline static fs::path root_;
+  inline static Trace base_;
+};
+
+TEST_F(TrainE2e, StoppedAndResumedIsUninterrupted) {
+  // A run that was over before the signal came proves nothing: again.
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    const std::string run = "stopped" + std::to_string(attempt);
+    Program p(root_ / "log", train(run));
+    ASSERT_TRUE(wait_for([&] { return p.ended() || p.said(" 5/" + std::to_string(kSteps)); })) << p.output();
+    p.signal(SIGTERM);
+    ASSERT_EQ(p.wait(), 0) << p.output();
+    if (!p.said("stopped    after step")) continue;
+    const std::string resumed = ran(train(run, {"--resume"}));
+    EXPECT_NE(resumed.find("resume     from"), std::string::npos) << resumed;
+    expect_same(trace(run), base_, run);
+    const std::string nothing_to_do = ran(train(run, {"--resume"}));
+    EXPECT_EQ(nothing_to_do.find("\"loss\""), std::string::npos) << nothing_to_do;  // no step, so no figure
+    expect_same(trace(run), base_, run + " once more");
+    return;
+  }
+  FAIL() << "five runs were over before SIGTERM reached them";
+}
+
+// Each worker is killed by a fault or at some moment; the next goes on from what it left.
+TEST_F(TrainE2e, KilledAnywhereIsUninterrupted) {
+  struct Point {
+    const char* name;
+    unsigned last;   // about what three checkpoints pass
+  };
+  const Point points[] = {{"file.write", 400}, {"file.sync", 40}, {"file.sync_folder", 12}, {"file.rename", 6},
+                          {"file.mkdir", 8},   {"file.remove", 4}};
+  std::mt19937 random(20);
+  int kills = 0, laps = 0;
+  for (; kills < 24 && laps < 12; ++laps) {
+    const std::string run = "killed" + std::to_string(laps);
+    std::string story = run;
+    bool done = false;
+    for (int start = 0; start < 40 && !done; ++start) {
+      Strings args = train(run, {"--worker"});
+      if (start > 0) args.emplace_back("--resume");
+      Environment environment;
+      int after_ms = -1;
+      // The first start of a lap dies early, later ones anywhere; the eighth of a lap is left alone.
+      if (start < 8) {
+        const unsigned which = static_cast<unsigned>(random() % (std::size(points) + 2));
+        if (which < std::size(points)) {
+          const Point& point = points[which];
+          environment["FERRY_FAULT"] = std::string(point.name) + ":" + std::to_string(1 + random() % point.last) + ":kill";
+          story += " " + environment["FERRY_FAULT"];
+        } else {
+          after_ms = static_cast<int>(random() % 500);
+          story += " " + std::to_string(after_ms) + "ms";
+        }
+      }
+      Program p(root_ / "log", args, environment);
+      if (after_ms >= 0) {
+        sleep_ms(after_ms);
+        p.signal(SIGKILL);
+      }
+      const int status = p.wait();
+      ASSERT_TRUE(status == 0 || status == kKilled) << story << ": status " << status << "\n" << p.output();
+      kills += status == kKilled;
+      done = status == 0;
+    }
+    ASSERT_TRUE(done) << story;
+    expect_same(trace(run), base_, story);
+    for (const auto& entry : fs::directory_iterator(path(run)))
+      EXPECT_EQ(entry.path().filename().string().find(".tmp"), std::string::npos) << story << ": left over: " << entry.path();
+    fs::remove_all(path(run));
+  }
+  EXPECT_GE(kills, 24) << "in " << laps << " laps";
+}
+
+pid_t worker_of(const std::string& folder) { return static_cast<pid_t>(std::atol(read(folder + "/.lock").c_str())); }
+
+TEST_F(TrainE2e, SupervisorStartsAKilledWorkerAgain) {
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    const std::string run = "supervised" + std::to_string(attempt);
+    Program p(root_ / "log", train(run));
+    ASSERT_TRUE(wait_for([&] { return p.ended() || has_checkpoint(run); })) << p.output();
+    if (!p.ended()) ::kill(worker_of(path(run)), SIGKILL);
+    ASSERT_EQ(p.wait(), 0) << p.output();
+    if (!p.said("resume     from")) continue;
+    expect_same(trace(run), base_, run);
+    return;
+  }
+  FAIL() << "five runs were over before their worker was killed";
+}
+
+TEST_F(TrainE2e, WorkerDiesWithItsSupervisor) {
+  ASSERT_EQ(::prctl(PR_SET_CHILD_SUBREAPER, 1), 0);  // the orphan becomes ours: we see how it ends
+  const std::string run = "orphaned";
+  Program p(root_ / "log", train(run, {"--train.steps=100000", "--checkpoint.every=2"}));
+  ASSERT_TRUE(wait_for([&] { return p.ended() || has_checkpoint(run); })) << p.output();
+  ASSERT_FALSE(p.ended()) << p.output();
+  const pid_t worker = worker_of(path(run));
+  ASSERT_GT(worker, 0);
+  p.signal(SIGKILL);
+  ASSERT_EQ(p.wait(), kKilled);
+  int status = 0;
+  ASSERT_TRUE(wait_for([&] { return ::waitpid(worker, &status, WNOHANG) == worker; })) << "worker " << worker << " lives on";
+  EXPECT_EQ(status_of(status), kKilled);
+  Program again(root_ / "log", train(run, {"--train.steps=100000", "--resume"}));  // the folder is free again
+  ASSERT_TRUE(wait_for([&] { return again.ended() || again.said("resume     from"); })) << again.output();
+  again.signal(SIGTERM);
+  EXPECT_EQ(again.wait(), 0) << again.output();
+}
+
+TEST_F(TrainE2e, BitsDoNotDependOnHowItIsComputed) {
+  const Strings numerics[] = {{},
+                              {"--train.compute=f32"},
+                              {"--train.mla_form=absorbed"},
+                              {"--train.micro_batch_tokens=128"},
+                              {"--optimizer.kind=muon", "--checkpoint.weights=bf16"}};
+  const struct {
+    Environment environment;
+    Strings settings;
+  } ways[] = {{{{"FERRY_THREADS", "1"}}, {}},
+              {{{"FERRY_THREADS", "3"}}, {"--train.recompute=true"}},
+              {{{"FERRY_CPU", "plain"}}, {"--checkpoint.every=0", "--train.evaluate_every=0", "--log.tensorboard=false"}}};
+  std::vector<Trace> seen;
+  for (size_t n = 0; n < std::size(numerics); ++n) {
+    for (size_t w = 0; w < std::size(ways); ++w) {
+      const std::string run = "way" + std::to_string(n) + std::to_string(w);
+      Strings more = numerics[n];
+      more.insert(more.end(), {"--train.steps=4", "--checkpoint.every=4"});
+      more.insert(more.end(), ways[w].settings.begin(), ways[w].settings.end());
+      ran(train(run, more), ways[w].environment);
+      const Trace t = trace(run, 4);
+      if (w == 0) seen.push_back(t);
+      else expect_same(t, seen.back(), run);
+    }
+    for (size_t other = 0; other < n; ++other) EXPECT_FALSE(seen[n].state == seen[other].state) << "settings " << n << " change nothing";
+  }
+}
+
+TEST_F(TrainE2e, SettingsAreRefused) {
+  write(root_ / "unknown.toml", std::string(kModel) + "[train]\nstesp = 3\n");
+  refused(2, train("none", {}, "unknown.toml"), {"unknown.toml:30", "train.stesp", "did you mean train.steps"});
+  refused(2, train("none", {"--train.steps=-1"}), {"train.steps is -1", "1 to"});
+  refused(2, train("none", {"--train.steps=4x"}), {"train.steps", "4x"});
+  refused(2, train("none", {"--train.micro_batch_tokens=100"}), {"train.micro_batch_tokens is 100", "data.sequence_length"});
+  refused(2, train("none", {"--data.sequence_length=256"}), {"256", "128 positions"});
+  refused(2, train("none", {"--train.device=abacus"}), {"abacus"});
+  refused(2, train("none", {"--resume", "please"}), {"please"});
+  refused(2, train("none", {"--worker"}, "absent.toml"), {"absent.toml"});
+  refused(2, {"train"}, {"config"});
+  refused(2, {"sail"}, {"sail: no such command"});
+}
+
+TEST_F(TrainE2e, DataIsRefused) {
+  refused(2, train("none", {"--data.dir=" + path("nowhere")}), {path("nowhere"), "data prepare"});
+  copy(path("text"), path("harmed"));
+  for (const auto& entry : fs::recursive_directory_iterator(path("harmed"))) {
+    if (!entry.is_regular_file() || entry.path().filename().string().find("train") == std::string::npos) continue;
+    std::string bytes = read(entry.path());
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+    write(entry.path(), bytes);
+    refused(2, train("none", {"--data.dir=" + path("harmed")}), {path("harmed"), entry.path().filename().string()});
+    write(entry.path(), bytes.substr(0, bytes.size() - 1));
+    refused(2, train("none", {"--data.dir=" + path("harmed")}), {path("harmed"), entry.path().filename().string()});
+    break;
+  }
+  copy(path("base"), path("base2"));
+  refused(2, train("base2", {"--resume", "--data.dir=" + path("other"), "--train.steps=20"}), {checkpoint("base2"), "other data", "model.init"});
+  expect_same(trace("base2"), base_, "after a refusal");
+}
+
+TEST_F(TrainE2e, RunFolderIsGuarded) {
+  refused(2, train("base"), {path("base"), "--resume", "step 16"});
+  expect_same(trace("base"), base_, "after a refusal");
+  const Strings endless = {"--train.steps=100000", "--checkpoint.every=0", "--train.evaluate_every=0"};
+  Program p(root_ / "first.log", train("locked", endless));
+  ASSERT_TRUE(wait_for([&] { return p.ended() || p.said("1/100000"); })) << p.output();
+  refused(2, train("locked", endless), {path("locked"), "another run", std::to_string(worker_of(path("locked")))});
+  refused(2, train("locked", {"--resume"}), {path("locked"), "another run"});
+  EXPECT_FALSE(p.ended()) << p.output();
+  p.signal(SIGTERM);
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(p.said("stopped    after step")) << p.output();
+}
+
+// A torn checkpoint is not gone on from; the one before it is. A changed byte is refused.
+TEST_F(TrainE2e, HarmedCheckpointsAreToldApart) {
+  copy(path("base"), path("torn"));
+  fs::resize_file(checkpoint("torn") + "/model.safetensors", 1000);
+  const std::string resumed = ran(train("torn", {"--resume"}));
+  EXPECT_NE(resumed.find("ignored    "), std::string::npos) << resumed;
+  EXPECT_NE(resumed.find("resume     from " + checkpoint("torn", kSteps - 2)), std::string::npos) << resumed;
+  expect_same(trace("torn"), base_, "torn");
+  for (const char* const file : {"model.safetensors", "state/part-00000.safetensors"}) {
+    copy(path("base"), path("flipped"));
+    const fs::path harmed = fs::path(checkpoint("flipped")) / file;
+    std::string bytes = read(harmed);
+    bytes[bytes.size() - 5] = static_cast<char>(bytes[bytes.size() - 5] ^ 64);
+    write(harmed, bytes);
+    refused(2, train("flipped", {"--resume", "--train.steps=20"}), {harmed.string(), "checksum"});
+  }
+}
+
+TEST_F(TrainE2e, FullDiskKeepsTheEarlierCheckpoint) {
+  int failed = 0, kept = 0;
+  for (const char* const fault : {"file.write:150:enospc", "file.write:300:enospc", "file.write:500:enospc", "file.sync:30:eio",
+                                  "file.rename:3:erofs", "file.mkdir:3:enospc"}) {
+    const std::string run = "full";
+    fs::remove_all(path(run));
+    const Ended e = end_of(train(run, {"--worker"}), {{"FERRY_FAULT", fault}});
+    ASSERT_TRUE(e.status == 0 || e.status == 3) << fault << ": " << e.status << "\n" << e.output;
+    if (e.status == 3) {
+      ++failed;
+      EXPECT_NE(e.output.find(path(run)), std::string::npos) << "says not where\n" << e.output;
+    }
+    if (has_checkpoint(run)) {
+      ++kept;
+      int newest = kSteps;
+      while (newest > 0 && !fs::exists(checkpoint(run, newest))) --newest;
+      ran({"logits", checkpoint(run, newest), "--tokens", path("ids"), "--out", path("logits")});
+    }
+    ran(train(run, {"--worker", "--resume"}));
+    expect_same(trace(run), base_, fault);
+  }
+  EXPECT_GE(failed, 4);
+  EXPECT_GE(kept, 2);
+}
+
+TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
+  const std::string model = checkpoint("base"), bad = path("bad");
+  const auto all_refuse = [&](const Strings& says) {
+    refused(2, {"generate", bad, "--prompt", "a", "--tokens", "2"}, says);
+    refused(2, {"logits", bad, "--tokens", path("ids"), "--out", path("out")}, says);
+    refused(2, {"eval", bad, "--data", path("text"), "--no-compressors"}, says);
+  };
+  for (const bool checksums : {true, false}) {  // a folder from elsewhere has none
+    copy(model, bad);
+    if (!checksums) fs::remove(bad + "/checksums.json");
+    fs::resize_file(bad + "/model.safetensors", fs::file_size(bad + "/model.safetensors") - 100);
+    all_refuse({bad + "/model.safetensors"});
+    copy(model, bad);
+    if (!checksums) fs::remove(bad + "/checksums.json");
+    write(bad + "/config.json", "{\"frobnicate\": 1," + read(bad + "/config.json").substr(1));
+    all_refuse({bad + "/config.json", checksums ? "checksums.json" : "\"frobnicate\""});
+  }
+  all_refuse({bad});
+  fs::remove_all(bad);
+  all_refuse({bad});
+
+  write(root_ / "range", "1 2\n5 999\n");
+  refused(2, {"logits", model, "--tokens", path("range"), "--out", path("out")}, {path("range") + ":2", "column 3", "319"});
+  write(root_ / "range", "-1\n");
+  refused(2, {"logits", model, "--tokens", path("range"), "--out", path("out")}, {path("range") + ":1", "column 1"});
+  write(root_ / "range", "");
+  refused(2, {"logits", model, "--tokens", path("range"), "--out", path("out")}, {path("range"), "empty"});
+  const Ended too_long = end_of({"generate", model, "--prompt", read(root_ / "text.txt").substr(0, 3000)});
+  EXPECT_EQ(too_long.status, 2);
+  EXPECT_TRUE(too_long.output.starts_with("ferry: prompt: ")) << too_long.output;
+  EXPECT_NE(too_long.output.find("the model has 128 positions"), std::string::npos) << too_long.output;
+  refused(2, {"generate", model, "--prompt", "a", "--temperature", "-1"}, {"temperature -1"});
+  refused(2, {"generate", model, "--prompt", "a", "--top-p", "0"}, {"top"});
+  refused(2, {"generate", model, "--prompt", "a", "--tokens", "0"}, {"--tokens"});
+  refused(2, {"generate", model, "--prompt", "a", "--dtype", "f16"}, {"--dtype f16"});
+  EXPECT_FALSE(fs::exists(path("out")));
+}
+
+TEST_F(TrainE2e, SameSeedSameTextWhateverTheThreads) {
+  const std::string model = checkpoint("base");
+  const auto text = [&](const std::string& seed, const std::string& threads) {
+    return ran({"generate", model, "--prompt", "the ferry", "--tokens", "60", "--temperature", "1", "--seed", seed}, {{"FERRY_THREADS", threads}});
+  };
+  const std::string first = text("7", "1");
+  EXPECT_TRUE(first.starts_with("the ferry"));
+  EXPECT_EQ(first, text("7", "1"));
+  EXPECT_EQ(first, text("7", "3"));
+  EXPECT_NE(first, text("8", "1"));
+  std::string ids;
+  for (int i = 0; i < 128; ++i) ids += std::to_string(i * 37 % 300) + " ";
+  write(root_ / "long.ids", ids + "\n1 2 3\n");
+  for (const char* const dtype : {"bf16", "f32"}) {
+    std::string logits;
+    for (const Environment& way : {Environment{{"FERRY_THREADS", "1"}}, Environment{{"FERRY_THREADS", "3"}}, Environment{{"FERRY_CPU", "plain"}}}) {
+      ran({"logits", model, "--tokens", path("long.ids"), "--out", path("logits"), "--dtype", dtype}, way);
+      const std::string now = read(root_ / "logits");
+      ASSERT_GT(now.size(), 131u * 320 * 4);
+      if (logits.empty()) logits = now;
+      EXPECT_TRUE(now == logits) << dtype << " " << testing::PrintToString(way);
+    }
+  }
+}
+
+TEST_F(TrainE2e, FineTuningBeginsWhereTheModelEnded) {
+  write(root_ / "init.toml", "[model]\ninit = \"" + checkpoint("base") + "\"\n" + kRun);
+  ran(train("tuned", {"--train.steps=4"}, "init.toml"));
+  const double first = trace("tuned", 4).steps[1]["loss"].get<double>();
+  const double ended = base_.steps[kSteps]["loss"].get<double>();
+  EXPECT_NEAR(first, ended, 0.15) << "fresh: " << base_.steps[1]["loss"];
+  refused(2, train("none", {"--model.hidden_size=32"}, "init.toml"), {"model.hidden_size", "model.init"});
+}
+
+/// Sets the first element of a tensor of an f32 safetensors file to NaN.
+void poison(const fs::path& file, const std::string& tensor) {
+  std::string bytes = read(file);
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  const Json layout = Json::parse(bytes.substr(8, header));
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::memcpy(bytes.data() + 8 + header + layout.at(tensor).at("data_offsets")[0].get<size_t>(), &nan, sizeof nan);
+  write(file, bytes);
+}
+
+TEST_F(TrainE2e, NonFiniteUpdatesAreRefused) {
+  copy(checkpoint("base"), path("poisoned"));
+  fs::remove(path("poisoned/checksums.json"));
+  poison(root_ / "poisoned/model.safetensors", "model.layers.0.self_attn.o_proj.weight");
+  const std::string before = read(root_ / "poisoned/model.safetensors");
+  write(root_ / "nan.toml", "[model]\ninit = \"" + path("poisoned") + "\"\n" + kRun);
+  const Ended e = end_of(train("nan", {"--train.steps=100"}, "nan.toml"));
+  EXPECT_EQ(e.status, 1) << e.output;
+  EXPECT_NE(e.output.find("step 1: update refused: not finite"), std::string::npos) << e.output;
+  EXPECT_NE(e.output.find("20 updates in a row were refused"), std::string::npos) << e.output;
+  EXPECT_EQ(e.output.find("step 21:"), std::string::npos) << e.output;
+  EXPECT_TRUE(read(checkpoint("nan", 18) + "/model.safetensors") == before) << "a refused update changed the weights";
+  EXPECT_TRUE(read(root_ / "poisoned/model.safetensors") == before);
+}
+
+}  // namespace
