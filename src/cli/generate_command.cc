@@ -25,7 +25,10 @@ Result<void> generate(Arguments& args) {
   TRY(engine::validate(args.generate.sampling));
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   std::vector<int32_t> ids = {m.bos};
-  m.tokenizer->encode(args.prompt, args.specials ? text::Tokenizer::Specials::kParse : text::Tokenizer::Specials::kAsText, ids);
+  m.tokenizer->encode(
+      args.prompt,
+      args.specials ? text::Tokenizer::Specials::kParse : text::Tokenizer::Specials::kAsText,
+      ids);
   text::StreamDecoder decoder(*m.tokenizer, true);
   std::string text;
   const auto show = [&](const std::string& piece) {
@@ -38,7 +41,8 @@ Result<void> generate(Arguments& args) {
     if (args.echo && !std::exchange(done, true)) fmt::print("{}", args.prompt);
   };
   const double begin = system_clock().monotonic_s();
-  TRY_ASSIGN(const std::vector<int32_t> out, engine::generate(*m.model, ids, args.generate, [&](const engine::Sampled& s) {
+  TRY_ASSIGN(const std::vector<int32_t> out,
+             engine::generate(*m.model, ids, args.generate, [&](const engine::Sampled& s) {
                echo();
                show(decoder.push(s.token));
                return true;

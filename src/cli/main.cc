@@ -28,7 +28,8 @@ int main(int argc, char** argv) {
   cli::add_ops_command(app, status);
   const auto is_given = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
   if (argc > 1 && argv[1][0] != '-' && std::as_const(app).get_subcommands(is_given).empty())
-    return cli::report({Code::kInvalidInput, fmt::format("{}: no such command; `ferry --help` lists them", argv[1])});
+    return cli::report({Code::kInvalidInput,
+                        fmt::format("{}: no such command; `ferry --help` lists them", argv[1])});
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -48,11 +48,12 @@ double measure_peak(Device& device, DType compute) {
   const Clock& clock = system_clock();
   double best = 0;
   const double begin = clock.monotonic_s();
-  // Grows to a size at which the product is at its best, but not where one alone takes long (a processor
-  // without fused multiply-add is a thousand times slower).
+  // Grows to a size at which the product is at its best, but not where one alone takes long (a
+  // processor without fused multiply-add is a thousand times slower).
   int64_t n = 192;
   do {
-    const Tensor a = Tensor::zeros({n, n}, compute, device), b = Tensor::zeros({n, n}, compute, device);
+    const Tensor a = Tensor::zeros({n, n}, compute, device),
+                 b = Tensor::zeros({n, n}, compute, device);
     device.stream().synchronize();
     double fastest = 1e300;
     for (int i = 0; i < 2; ++i) {

@@ -25,12 +25,14 @@ struct HeldOutLoss {
   double nats_per_token = 0, bits_per_byte = 0;
 };
 
-/// Removes what write_file_atomic left in the run's folder when its process was killed. The folder is locked:
-/// nobody is writing there. (Step folders that were being written have their own rules, and are hidden.)
+/// Removes what write_file_atomic left in the run's folder when its process was killed. The folder
+/// is locked: nobody is writing there. (Step folders that were being written have their own rules,
+/// and are hidden.)
 Result<void> remove_leftovers(const std::string& folder) {
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
   for (const std::string& name : names)
-    if (name.starts_with("metrics.jsonl.tmp.") || name.starts_with("curve.svg.tmp.")) TRY(remove_tree(join_path(folder, name)));
+    if (name.starts_with("metrics.jsonl.tmp.") || name.starts_with("curve.svg.tmp."))
+      TRY(remove_tree(join_path(folder, name)));
   return {};
 }
 
@@ -335,7 +337,8 @@ TrainResult Run::result() const {
   TrainResult r;
   r.stopped = state_.step < settings_.train.steps;
   r.step = state_.step;
-  r.model_dir = checkpoint_path(settings_.checkpoint.dir, saved_step_ >= 0 ? saved_step_ : state_.step);
+  r.model_dir =
+      checkpoint_path(settings_.checkpoint.dir, saved_step_ >= 0 ? saved_step_ : state_.step);
   if (own_steps_ > 0) r.loss = last_loss_;
   if (held_out_loss_) r.held_out_bits_per_byte = held_out_loss_->bits_per_byte;
   if (own_seconds_ > 0) {

@@ -23,10 +23,11 @@ struct TrainOptions {
 struct TrainResult {
   bool stopped = false;  // by `stop`, before the last step
   int64_t step = 0;
-  std::string model_dir;        // of the last checkpoint
-  std::optional<double> loss;   // of the last step; like the speeds below, nothing if this process made no step
+  std::string model_dir;  // of the last checkpoint
+  std::optional<double>
+      loss;  // of the last step; like the speeds below, nothing if this process made no step
   std::optional<double> held_out_bits_per_byte;
-  std::optional<double> tokens_per_s;   // over this process's steps, evaluation and saving left out
+  std::optional<double> tokens_per_s;  // over this process's steps, evaluation and saving left out
   std::optional<double> mfu;
   double seconds = 0;  // of training steps, over all parts of the run
 };
