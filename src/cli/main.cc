@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "cli/bench_train_command.h"
 #include "cli/command.h"
 #include "cli/data_command.h"
 #include "cli/eval_command.h"
@@ -22,6 +23,7 @@ int main(int argc, char** argv) {
   cli::add_tokenizer_command(app, status);
   cli::add_data_command(app, status);
   cli::add_train_command(app, status);
+  cli::add_bench_train_command(app, status);
   cli::add_eval_command(app, status);
   cli::add_generate_command(app, status);
   cli::add_logits_command(app, status);

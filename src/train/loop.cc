@@ -108,7 +108,6 @@ Result<void> Run::prepare() {
   schedule_ = schedule_of(settings_);
   TRY(resume_or_begin());
   TRY(announce());
-  const int64_t micro = settings_.train.micro_batch_tokens / settings_.data.sequence_length;
   step_.emplace(
       *model_,
       *optimizer_,
@@ -118,8 +117,7 @@ Result<void> Run::prepare() {
                    .mtp_weight = settings_.train.mtp_weight,
                    .balance_alpha = settings_.train.balance_alpha,
                    .bias_update_speed = settings_.train.bias_update_speed,
-                   .clip = settings_.train.clip,
-                   .micro_batch_sequences = micro});
+                   .clip = settings_.train.clip});
   TRY_ASSIGN(
       metrics_,
       MetricsLog::open(settings_.checkpoint.dir, state_.step, settings_.log.tensorboard, clock_));
@@ -209,7 +207,11 @@ Result<void> Run::steps() {
 
 Result<void> Run::one_step() {
   const double begin = clock_.monotonic_s();
-  const StepGradients g = step_->gradients(*loader_, state_.step);
+  std::vector<data::Batch> micro_batches;
+  const int64_t size = settings_.train.micro_batch_tokens / settings_.data.sequence_length;
+  for (int64_t first = 0; first < loader_->sequences_per_step(); first += size)
+    micro_batches.push_back(loader_->micro_batch(state_.step, first, size));
+  const StepGradients g = step_->gradients(micro_batches);
   StepRecord record;
   record.loss = g.loss;
   record.gradient_norm = g.norm;

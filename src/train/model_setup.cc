@@ -19,11 +19,11 @@ struct Preset {
 // small: the demo's model, about 10 M parameters. medium: about 100 M, for measuring speed.
 constexpr Preset kPresets[] = {
     {"small",
-     R"({"model_type": "deepseek_v3", "hidden_size": 256, "num_hidden_layers": 5, "first_k_dense_replace": 1,
-      "intermediate_size": 704, "moe_intermediate_size": 128, "n_routed_experts": 16, "n_shared_experts": 1,
+     R"({"model_type": "deepseek_v3", "hidden_size": 192, "num_hidden_layers": 4, "first_k_dense_replace": 1,
+      "intermediate_size": 512, "moe_intermediate_size": 128, "n_routed_experts": 24, "n_shared_experts": 1,
       "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
       "norm_topk_prob": true, "routed_scaling_factor": 1.0, "num_attention_heads": 4, "q_lora_rank": null,
-      "kv_lora_rank": 96, "qk_nope_head_dim": 48, "qk_rope_head_dim": 16, "v_head_dim": 64, "rms_norm_eps": 1e-6,
+      "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 48, "rms_norm_eps": 1e-6,
       "rope_theta": 10000.0, "max_position_embeddings": 2048, "num_nextn_predict_layers": 1,
       "initializer_range": 0.02, "tie_word_embeddings": false})"},
     {"medium",

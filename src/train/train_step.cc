@@ -35,23 +35,27 @@ TrainStep::TrainStep(models::CausalLm& model, Optimizer& optimizer, const StepSe
   for (Weight* w : optimizer_.weights()) w->value.set_needs_grad(true);
 }
 
-StepGradients TrainStep::gradients(const data::Loader& loader, int64_t step) {
+StepGradients TrainStep::gradients(std::span<const data::Batch> micro_batches) {
   gradients_.clear();
   tree_.clear();
   expert_counts_.clear();
-  const int64_t sequences = loader.sequences_per_step(), size = settings_.micro_batch_sequences;
-  check(sequences % size == 0, "train step: {} sequences in micro-batches of {}", sequences, size);
-  const int64_t micro_batches = sequences / size;
-  const data::Batch whole = loader.batch(step);
   StepGradients sum;
-  sum.tokens = static_cast<int64_t>(whole.tokens.size());
-  sum.label_bytes = whole.label_bytes;
-  const double labels = static_cast<double>(std::max<int64_t>(1, counted(whole.labels)));
-  const double mtp_labels = static_cast<double>(std::max<int64_t>(1, counted(whole.mtp_labels)));
-  for (int64_t m = 0; m < micro_batches; ++m)
-    micro_batch(loader.micro_batch(step, m * size, size), m, labels, mtp_labels, sum.tokens, sum);
-  for (const Weight* w : optimizer_.weights())
-    gradients_.push_back(tree_.take(w->value, micro_batches));
+  int64_t labels = 0, mtp_labels = 0;
+  for (const data::Batch& batch : micro_batches) {
+    sum.tokens += static_cast<int64_t>(batch.tokens.size());
+    sum.label_bytes += batch.label_bytes;
+    labels += counted(batch.labels);
+    mtp_labels += counted(batch.mtp_labels);
+  }
+  int64_t index = 0;
+  for (const data::Batch& batch : micro_batches)
+    micro_batch(batch,
+                index++,
+                static_cast<double>(std::max<int64_t>(1, labels)),
+                static_cast<double>(std::max<int64_t>(1, mtp_labels)),
+                sum.tokens,
+                sum);
+  for (const Weight* w : optimizer_.weights()) gradients_.push_back(tree_.take(w->value, index));
   const GradientNorm norm = gradient_norm(gradients_, 1);
   sum.norm = norm_ = norm.norm;
   sum.finite = norm.finite && std::isfinite(sum.loss) && std::isfinite(sum.mtp_loss) &&

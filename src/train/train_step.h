@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,6 @@ struct StepSettings {
   double balance_alpha = 1e-4;
   double bias_update_speed = 1e-3;  // gamma
   double clip = 1;
-  int64_t micro_batch_sequences = 1;
 };
 
 struct StepGradients {
@@ -39,8 +39,8 @@ class TrainStep {
  public:
   TrainStep(models::CausalLm& model, Optimizer& optimizer, const StepSettings& settings);
 
-  /// Gradients of the step's batch; the weights stay as they are.
-  StepGradients gradients(const data::Loader& loader, int64_t step);
+  /// Gradients of a step's micro-batches, in order; the weights stay as they are.
+  StepGradients gradients(std::span<const data::Batch> micro_batches);
 
   /// Updates the weights with the gradients of the last call, clipped, and the selection biases by
   /// how often each expert was chosen. To refuse the update is not to call this.

@@ -1,0 +1,51 @@
+#include "cli/bench_train_command.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "cli/command.h"
+#include "train/benchmark.h"
+
+namespace ferry::cli {
+namespace {
+
+struct Arguments {
+  std::string config, write_config;
+  int64_t steps = 5, warmup = 2;
+};
+
+Result<void> bench(const Arguments& args, const std::vector<std::string>& overrides) {
+  TRY_ASSIGN(const Settings settings, read_settings(args.config, overrides));
+  TRY_ASSIGN(const BenchmarkResult r, benchmark_training(settings, args.steps, args.warmup));
+  if (!args.write_config.empty()) TRY(write_file_atomic(args.write_config, r.config_json));
+  const nlohmann::ordered_json j = {{"tokens_per_s", r.tokens_per_s},
+                                    {"best_tokens_per_s", r.best_tokens_per_s},
+                                    {"mfu", r.mfu},
+                                    {"peak_gflops", r.peak_gflops},
+                                    {"peak_mb", r.peak_mb},
+                                    {"parameters", r.parameters},
+                                    {"tokens_per_step", settings.train.tokens_per_step},
+                                    {"micro_batch_tokens", settings.train.micro_batch_tokens},
+                                    {"sequence_length", settings.data.sequence_length}};
+  fmt::print("{}\n", j.dump());
+  return {};
+}
+
+}  // namespace
+
+void add_bench_train_command(CLI::App& app, int& status) {
+  CLI::App* command =
+      app.add_subcommand("bench-train", "Speed and memory of training steps on random tokens");
+  const auto args = std::make_shared<Arguments>();
+  command->add_option("--config", args->config, "settings, a TOML file")->required();
+  command->add_option("--steps", args->steps, "steps measured")->check(CLI::Range(1, 1000000));
+  command->add_option("--warmup", args->warmup, "steps before them")->check(CLI::Range(0, 1000000));
+  command->add_option("--write-config", args->write_config, "write the model's config.json here");
+  command->allow_extras();
+  command->callback([command, args, &status] {
+    const Result<void> r = bench(*args, command->remaining());
+    status = r ? 0 : report(r.error());
+  });
+}
+
+}  // namespace ferry::cli

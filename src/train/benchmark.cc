@@ -1,0 +1,89 @@
+#include "train/benchmark.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "base/system.h"
+#include "train/estimate.h"
+#include "train/model_setup.h"
+#include "train/train_step.h"
+
+namespace ferry {
+namespace {
+
+/// One micro-batch of whole sequences of random tokens, each predicted from the one before.
+data::Batch random_batch(int64_t tokens, int64_t sequence, int64_t vocab, uint64_t number) {
+  const Random random(1, RandomPurpose::kTest, number);
+  data::Batch b;
+  for (int64_t t = 0; t < tokens; ++t) {
+    const auto at = static_cast<uint64_t>(t);
+    const auto id = [&](uint64_t i) {
+      return static_cast<int32_t>(random.below(i, static_cast<uint64_t>(vocab)));
+    };
+    b.tokens.push_back(id(at));
+    b.labels.push_back(id(at + 1));
+    b.mtp_labels.push_back((t + 1) % sequence == 0 ? -1 : id(at + 2));
+  }
+  b.segment_lengths.assign(static_cast<size_t>(tokens / sequence), static_cast<int32_t>(sequence));
+  b.label_bytes = tokens;
+  return b;
+}
+
+}  // namespace
+
+Result<BenchmarkResult> benchmark_training(const Settings& settings,
+                                           int64_t steps,
+                                           int64_t warmup) {
+  if (!settings.model.vocab_size)
+    return fail(Code::kInvalidInput, "model.vocab_size: must be given; there is no tokenizer here");
+  TRY_ASSIGN(Device * device, open_device(settings.train.device));
+  data::Manifest manifest;
+  manifest.vocab_size = static_cast<int32_t>(*settings.model.vocab_size);
+  manifest.eos = 1;
+  BenchmarkResult r;
+  TRY_ASSIGN(const std::string config, resolve_config(settings.model, manifest));
+  const uint64_t before = memory_resident_bytes();
+  TRY_ASSIGN(const std::unique_ptr<models::CausalLm> model,
+             make_training_model(settings, config, *device));
+  r.config_json = model->config_json("float32");
+  r.parameters = model->parameters_total();
+  Optimizer optimizer(optimizer_of(settings), model->weights());
+  TrainStep step(*model,
+                 optimizer,
+                 {.recompute = settings.train.recompute,
+                  .mtp_weight = settings.train.mtp_weight,
+                  .balance_alpha = settings.train.balance_alpha,
+                  .bias_update_speed = settings.train.bias_update_speed,
+                  .clip = settings.train.clip});
+  const int64_t sequence = settings.data.sequence_length, micro = settings.train.micro_batch_tokens;
+  std::vector<double> seconds;
+  const Clock& clock = system_clock();
+  for (int64_t s = 0; s < warmup + steps; ++s) {
+    std::vector<data::Batch> batches;
+    for (int64_t at = 0; at < settings.train.tokens_per_step; at += micro)
+      batches.push_back(
+          random_batch(micro,
+                       sequence,
+                       *settings.model.vocab_size,
+                       static_cast<uint64_t>(s * settings.train.tokens_per_step + at)));
+    const double begin = clock.monotonic_s();
+    step.gradients(batches);
+    step.update(settings.optimizer.lr);
+    device->stream().synchronize();
+    if (s >= warmup) seconds.push_back(clock.monotonic_s() - begin);
+  }
+  r.peak_mb = static_cast<double>(memory_peak_bytes() - before) / 1e6;
+  std::sort(seconds.begin(), seconds.end());
+  const double tokens = static_cast<double>(settings.train.tokens_per_step);
+  r.tokens_per_s = tokens / seconds[seconds.size() / 2];
+  r.best_tokens_per_s = tokens / seconds.front();
+  const double peak = measure_peak(*device, model->compute());
+  r.peak_gflops = peak / 1e9;
+  const double flops =
+      3 * model->flops_per_token(static_cast<double>(sequence) / 2, models::MlaForm::kExpanded);
+  r.mfu = flops * r.tokens_per_s / peak;
+  return r;
+}
+
+}  // namespace ferry
