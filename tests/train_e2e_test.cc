@@ -474,6 +474,12 @@ TEST_F(TrainE2e, HarmedCheckpointsAreToldApart) {
   EXPECT_NE(resumed.find("ignored    "), std::string::npos) << resumed;
   EXPECT_NE(resumed.find("resume     from " + checkpoint("torn", kSteps - 2)), std::string::npos) << resumed;
   expect_same(trace("torn"), base_, "torn");
+  // Writing the torn one anew is a replacement; it may be cut short as well.
+  fs::resize_file(checkpoint("torn") + "/model.safetensors", 1000);
+  const Ended cut = end_of(train("torn", {"--worker", "--resume"}), {{"FERRY_FAULT", "file.exchange:1:kill"}});
+  EXPECT_EQ(cut.status, kKilled) << cut.output;
+  ran(train("torn", {"--resume"}));
+  expect_same(trace("torn"), base_, "torn, then killed");
   for (const char* const file : {"model.safetensors", "state/part-00000.safetensors"}) {
     copy(path("base"), path("flipped"));
     const fs::path harmed = fs::path(checkpoint("flipped")) / file;
