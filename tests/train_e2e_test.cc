@@ -1,11 +1,13 @@
-// The built program from text to a trained model, as a person runs it: what is killed, stopped, starved of
-// disk or given other threads ends with the same bytes; what is given wrong input says so and touches nothing.
+// The built program from text to a trained model, as a person runs it: what is killed, stopped,
+// starved of disk or given other threads ends with the same bytes; what is given wrong input says
+// so and touches nothing.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -16,11 +18,12 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <random>
 #include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "base/random.h"
 
 namespace {
 
@@ -30,7 +33,7 @@ using Strings = std::vector<std::string>;
 using Environment = std::map<std::string, std::string>;
 
 constexpr int kSteps = 16;
-constexpr int kWaitMs = 120000;   // longer than anything here takes on a busy machine
+constexpr int kWaitMs = 120000;  // longer than anything here takes on a busy machine
 
 std::string read(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
@@ -57,13 +60,17 @@ bool wait_for(const Condition& condition) {
 }
 
 /// 0 to 255: it left with this status; above: 256 + the signal that ended it.
-int status_of(int wait_status) { return WIFSIGNALED(wait_status) ? 256 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status); }
+int status_of(int wait_status) {
+  return WIFSIGNALED(wait_status) ? 256 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+}
 constexpr int kKilled = 256 + SIGKILL;
 
-/// One run of the program; both its outputs go to a file. Owner: a test; a child that is still alive dies with it.
+/// One run of the program; both its outputs go to a file. Owner: a test; a child that is still
+/// alive dies with it.
 class Program {
  public:
-  Program(const fs::path& log, const Strings& args, const Environment& environment = {}) : log_(log) {
+  Program(const fs::path& log, const Strings& args, const Environment& environment = {})
+      : log_(log) {
     Strings words = {FERRY_PROGRAM};
     words.insert(words.end(), args.begin(), args.end());
     std::vector<char*> argv;
@@ -78,8 +85,10 @@ class Program {
       for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
       ::dup2(out, 1);
       ::dup2(out, 2);
-      if (heartbeats_[1] == 3) ::fcntl(3, F_SETFD, 0);
-      else ::dup2(heartbeats_[1], 3);
+      if (heartbeats_[1] == 3)
+        ::fcntl(3, F_SETFD, 0);
+      else
+        ::dup2(heartbeats_[1], 3);
       ::execv(argv[0], argv.data());
       ::_exit(127);
     }
@@ -163,14 +172,17 @@ every = 1
 )";
 
 /// Sentences of a small vocabulary, a document a line.
-std::string generated_text(uint32_t seed) {
-  const char* const words[] = {"the", "ferry", "crosses", "a", "river", "at", "night", "and", "carries", "stones", "light",
-                               "from", "one", "shore", "to", "other", "slow", "water", "under", "bridge", "Überfahrt", "\xe6\xb8\xa1"};
-  std::mt19937 random(seed);
+std::string generated_text(uint64_t seed) {
+  const char* const words[] = {"the",   "ferry",  "crosses",   "a",           "river", "at",
+                               "night", "and",    "carries",   "stones",      "light", "from",
+                               "one",   "shore",  "to",        "other",       "slow",  "water",
+                               "under", "bridge", "Überfahrt", "\xe6\xb8\xa1"};
   std::string text;
-  for (int line = 0; line < 1500; ++line) {
-    const size_t length = 20 + random() % 30;
-    for (size_t w = 0; w < length; ++w) text += std::string(w == 0 ? "" : " ") + words[random() % std::size(words)];
+  for (uint64_t line = 0; line < 1500; ++line) {
+    const ferry::Random random(seed, ferry::RandomPurpose::kTest, line);
+    const uint64_t length = 20 + random.below(0, 30);
+    for (uint64_t w = 1; w <= length; ++w)
+      text += std::string(w == 1 ? "" : " ") + words[random.below(w, std::size(words))];
     text += ".\n";
   }
   return text;
@@ -179,8 +191,8 @@ std::string generated_text(uint32_t seed) {
 /// What a run leaves behind that must not depend on how it got there.
 struct Trace {
   std::string weights, state;
-  Json document;                   // state.json without the time it took
-  std::map<int, Json> steps;       // metrics.jsonl: loss and gradient norm of each step
+  Json document;              // state.json without the time it took
+  std::map<int, Json> steps;  // metrics.jsonl: loss and gradient norm of each step
 
   bool operator==(const Trace&) const = default;
 };
@@ -197,12 +209,24 @@ class TrainE2e : public testing::Test {
     write(root_ / "run.toml", std::string(kModel) + kRun);
     ran({"tokenizer", "train", "--vocab", "300", "--out", path("tok.json"), path("text.txt")});
     for (const char* const data : {"text", "other"})
-      ran({"data", "prepare", path(std::string(data) + ".txt"), "--split", "line", "--tokenizer", path("tok.json"), "--out", path(data),
-           "--held-out-bytes", "8K", "--near-duplicate", "2"});
+      ran({"data",
+           "prepare",
+           path(std::string(data) + ".txt"),
+           "--split",
+           "line",
+           "--tokenizer",
+           path("tok.json"),
+           "--out",
+           path(data),
+           "--held-out-bytes",
+           "8K",
+           "--near-duplicate",
+           "2"});
     ran(train("base"));
     base_ = trace("base");
     ASSERT_EQ(base_.steps.size(), static_cast<size_t>(kSteps));
-    ASSERT_LT(base_.steps[kSteps]["loss"].get<double>(), base_.steps[1]["loss"].get<double>() - 0.3) << "it does not learn";
+    ASSERT_LT(base_.steps[kSteps]["loss"].get<double>(), base_.steps[1]["loss"].get<double>() - 0.3)
+        << "it does not learn";
   }
   static void TearDownTestSuite() { fs::remove_all(root_); }
 
@@ -214,8 +238,13 @@ class TrainE2e : public testing::Test {
   }
 
   /// The command that trains in folder `run`; what is in `more` wins.
-  static Strings train(const std::string& run, const Strings& more = {}, const std::string& config = "run.toml") {
-    Strings args = {"train", path(config), "--data.dir=" + path("text"), "--checkpoint.dir=" + path(run),
+  static Strings train(const std::string& run,
+                       const Strings& more = {},
+                       const std::string& config = "run.toml") {
+    Strings args = {"train",
+                    path(config),
+                    "--data.dir=" + path("text"),
+                    "--checkpoint.dir=" + path(run),
                     "--train.steps=" + std::to_string(kSteps)};
     args.insert(args.end(), more.begin(), more.end());
     return args;
@@ -237,10 +266,14 @@ class TrainE2e : public testing::Test {
     return e.output;
   }
   /// Is refused with this status, and says each of these.
-  static void refused(int status, const Strings& args, const Strings& says, const Environment& environment = {}) {
+  static void refused(int status,
+                      const Strings& args,
+                      const Strings& says,
+                      const Environment& environment = {}) {
     const Ended e = end_of(args, environment);
     EXPECT_EQ(e.status, status) << testing::PrintToString(args) << "\n" << e.output;
-    for (const std::string& s : says) EXPECT_NE(e.output.find(s), std::string::npos) << "not said: " << s << "\n" << e.output;
+    for (const std::string& s : says)
+      EXPECT_NE(e.output.find(s), std::string::npos) << "not said: " << s << "\n" << e.output;
   }
 
   static Trace trace(const std::string& run, int step = kSteps) {
@@ -258,7 +291,10 @@ class TrainE2e : public testing::Test {
     for (std::string line; std::getline(lines, line);) {
       const Json j = Json::parse(line);
       if (j.at("kind") != "step") continue;
-      const bool fresh = t.steps.emplace(j.at("step").get<int>(), Json{{"loss", j.at("loss")}, {"norm", j.at("gradient_norm")}}).second;
+      const bool fresh = t.steps
+                             .emplace(j.at("step").get<int>(),
+                                      Json{{"loss", j.at("loss")}, {"norm", j.at("gradient_norm")}})
+                             .second;
       EXPECT_TRUE(fresh) << run << ": two lines for step " << j.at("step");
     }
     return t;
@@ -292,7 +328,8 @@ TEST_F(TrainE2e, StoppedAndResumedIsUninterrupted) {
   for (int attempt = 0; attempt < 5; ++attempt) {
     const std::string run = "stopped" + std::to_string(attempt);
     Program p(root_ / "log", train(run));
-    ASSERT_TRUE(wait_for([&] { return p.ended() || p.said(" 5/" + std::to_string(kSteps)); })) << p.output();
+    ASSERT_TRUE(wait_for([&] { return p.ended() || p.said(" 5/" + std::to_string(kSteps)); }))
+        << p.output();
     p.signal(SIGTERM);
     ASSERT_EQ(p.wait(), 0) << p.output();
     if (!p.said("stopped    after step")) continue;
@@ -300,7 +337,8 @@ TEST_F(TrainE2e, StoppedAndResumedIsUninterrupted) {
     EXPECT_NE(resumed.find("resume     from"), std::string::npos) << resumed;
     expect_same(trace(run), base_, run);
     const std::string nothing_to_do = ran(train(run, {"--resume"}));
-    EXPECT_EQ(nothing_to_do.find("\"loss\""), std::string::npos) << nothing_to_do;  // no step, so no figure
+    EXPECT_EQ(nothing_to_do.find("\"loss\""), std::string::npos)
+        << nothing_to_do;  // no step, so no figure
     expect_same(trace(run), base_, run + " once more");
     return;
   }
@@ -311,30 +349,36 @@ TEST_F(TrainE2e, StoppedAndResumedIsUninterrupted) {
 TEST_F(TrainE2e, KilledAnywhereIsUninterrupted) {
   struct Point {
     const char* name;
-    unsigned last;   // about what three checkpoints pass
+    uint64_t last;  // about what three checkpoints pass
   };
-  const Point points[] = {{"file.write", 400}, {"file.sync", 40}, {"file.sync_folder", 12}, {"file.rename", 6},
-                          {"file.mkdir", 8},   {"file.remove", 4}};
-  std::mt19937 random(20);
+  const Point points[] = {{"file.write", 400},
+                          {"file.sync", 40},
+                          {"file.sync_folder", 12},
+                          {"file.rename", 6},
+                          {"file.mkdir", 8},
+                          {"file.remove", 4}};
   int kills = 0, laps = 0;
   for (; kills < 24 && laps < 12; ++laps) {
     const std::string run = "killed" + std::to_string(laps);
     std::string story = run;
     bool done = false;
-    for (int start = 0; start < 40 && !done; ++start) {
+    const ferry::Random random(20, ferry::RandomPurpose::kTest, static_cast<uint64_t>(laps));
+    for (uint64_t start = 0; start < 40 && !done; ++start) {
       Strings args = train(run, {"--worker"});
       if (start > 0) args.emplace_back("--resume");
       Environment environment;
       int after_ms = -1;
-      // The first start of a lap dies early, later ones anywhere; the eighth of a lap is left alone.
+      // After eight starts it is left alone, so that the lap ends.
       if (start < 8) {
-        const unsigned which = static_cast<unsigned>(random() % (std::size(points) + 2));
+        const uint64_t which = random.below(2 * start, std::size(points) + 2);
         if (which < std::size(points)) {
           const Point& point = points[which];
-          environment["FERRY_FAULT"] = std::string(point.name) + ":" + std::to_string(1 + random() % point.last) + ":kill";
+          environment["FERRY_FAULT"] = std::string(point.name) + ":" +
+                                       std::to_string(1 + random.below(2 * start + 1, point.last)) +
+                                       ":kill";
           story += " " + environment["FERRY_FAULT"];
         } else {
-          after_ms = static_cast<int>(random() % 500);
+          after_ms = static_cast<int>(random.below(2 * start + 1, 500));
           story += " " + std::to_string(after_ms) + "ms";
         }
       }
@@ -344,27 +388,35 @@ TEST_F(TrainE2e, KilledAnywhereIsUninterrupted) {
         p.signal(SIGKILL);
       }
       const int status = p.wait();
-      ASSERT_TRUE(status == 0 || status == kKilled) << story << ": status " << status << "\n" << p.output();
+      ASSERT_TRUE(status == 0 || status == kKilled) << story << ": status " << status << "\n"
+                                                    << p.output();
       kills += status == kKilled;
       done = status == 0;
     }
     ASSERT_TRUE(done) << story;
     expect_same(trace(run), base_, story);
     for (const auto& entry : fs::directory_iterator(path(run)))
-      EXPECT_EQ(entry.path().filename().string().find(".tmp"), std::string::npos) << story << ": left over: " << entry.path();
+      EXPECT_EQ(entry.path().filename().string().find(".tmp"), std::string::npos)
+          << story << ": left over: " << entry.path();
     fs::remove_all(path(run));
   }
   EXPECT_GE(kills, 24) << "in " << laps << " laps";
 }
 
-pid_t worker_of(const std::string& folder) { return static_cast<pid_t>(std::atol(read(folder + "/.lock").c_str())); }
+/// 0: nobody has trained there.
+pid_t worker_of(const std::string& folder) {
+  const std::string holder = read(folder + "/.lock");
+  pid_t pid = 0;
+  std::from_chars(holder.data(), holder.data() + holder.size(), pid);
+  return pid;
+}
 
 TEST_F(TrainE2e, SupervisorStartsAKilledWorkerAgain) {
   for (int attempt = 0; attempt < 5; ++attempt) {
     const std::string run = "supervised" + std::to_string(attempt);
     Program p(root_ / "log", train(run));
     ASSERT_TRUE(wait_for([&] { return p.ended() || has_checkpoint(run); })) << p.output();
-    if (!p.ended()) ::kill(worker_of(path(run)), SIGKILL);
+    if (!p.ended() && worker_of(path(run)) > 0) ::kill(worker_of(path(run)), SIGKILL);
     ASSERT_EQ(p.wait(), 0) << p.output();
     if (!p.said("resume     from")) continue;
     expect_same(trace(run), base_, run);
@@ -384,10 +436,13 @@ TEST_F(TrainE2e, WorkerDiesWithItsSupervisor) {
   p.signal(SIGKILL);
   ASSERT_EQ(p.wait(), kKilled);
   int status = 0;
-  ASSERT_TRUE(wait_for([&] { return ::waitpid(worker, &status, WNOHANG) == worker; })) << "worker " << worker << " lives on";
+  ASSERT_TRUE(wait_for([&] { return ::waitpid(worker, &status, WNOHANG) == worker; }))
+      << "worker " << worker << " lives on";
   EXPECT_EQ(status_of(status), kKilled);
-  Program again(root_ / "log", train(run, {"--train.steps=100000", "--resume"}));  // the folder is free again
-  ASSERT_TRUE(wait_for([&] { return again.ended() || again.said("resume     from"); })) << again.output();
+  Program again(root_ / "log",
+                train(run, {"--train.steps=100000", "--resume"}));  // the folder is free again
+  ASSERT_TRUE(wait_for([&] { return again.ended() || again.said("resume     from"); }))
+      << again.output();
   again.signal(SIGTERM);
   EXPECT_EQ(again.wait(), 0) << again.output();
 }
@@ -403,7 +458,8 @@ TEST_F(TrainE2e, BitsDoNotDependOnHowItIsComputed) {
     Strings settings;
   } ways[] = {{{{"FERRY_THREADS", "1"}}, {}},
               {{{"FERRY_THREADS", "3"}}, {"--train.recompute=true"}},
-              {{{"FERRY_CPU", "plain"}}, {"--checkpoint.every=0", "--train.evaluate_every=0", "--log.tensorboard=false"}}};
+              {{{"FERRY_CPU", "plain"}},
+               {"--checkpoint.every=0", "--train.evaluate_every=0", "--log.tensorboard=false"}}};
   std::vector<Trace> seen;
   for (size_t n = 0; n < std::size(numerics); ++n) {
     for (size_t w = 0; w < std::size(ways); ++w) {
@@ -413,19 +469,26 @@ TEST_F(TrainE2e, BitsDoNotDependOnHowItIsComputed) {
       more.insert(more.end(), ways[w].settings.begin(), ways[w].settings.end());
       ran(train(run, more), ways[w].environment);
       const Trace t = trace(run, 4);
-      if (w == 0) seen.push_back(t);
-      else expect_same(t, seen.back(), run);
+      if (w == 0)
+        seen.push_back(t);
+      else
+        expect_same(t, seen.back(), run);
     }
-    for (size_t other = 0; other < n; ++other) EXPECT_FALSE(seen[n].state == seen[other].state) << "settings " << n << " change nothing";
+    for (size_t other = 0; other < n; ++other)
+      EXPECT_FALSE(seen[n].state == seen[other].state) << "settings " << n << " change nothing";
   }
 }
 
 TEST_F(TrainE2e, SettingsAreRefused) {
   write(root_ / "unknown.toml", std::string(kModel) + "[train]\nstesp = 3\n");
-  refused(2, train("none", {}, "unknown.toml"), {"unknown.toml:30", "train.stesp", "did you mean train.steps"});
+  refused(2,
+          train("none", {}, "unknown.toml"),
+          {"unknown.toml:30", "train.stesp", "did you mean train.steps"});
   refused(2, train("none", {"--train.steps=-1"}), {"train.steps is -1", "1 to"});
   refused(2, train("none", {"--train.steps=4x"}), {"train.steps", "4x"});
-  refused(2, train("none", {"--train.micro_batch_tokens=100"}), {"train.micro_batch_tokens is 100", "data.sequence_length"});
+  refused(2,
+          train("none", {"--train.micro_batch_tokens=100"}),
+          {"train.micro_batch_tokens is 100", "data.sequence_length"});
   refused(2, train("none", {"--data.sequence_length=256"}), {"256", "128 positions"});
   refused(2, train("none", {"--train.device=abacus"}), {"abacus"});
   refused(2, train("none", {"--resume", "please"}), {"please"});
@@ -438,27 +501,38 @@ TEST_F(TrainE2e, DataIsRefused) {
   refused(2, train("none", {"--data.dir=" + path("nowhere")}), {path("nowhere"), "data prepare"});
   copy(path("text"), path("harmed"));
   for (const auto& entry : fs::recursive_directory_iterator(path("harmed"))) {
-    if (!entry.is_regular_file() || entry.path().filename().string().find("train") == std::string::npos) continue;
+    if (!entry.is_regular_file() ||
+        entry.path().filename().string().find("train") == std::string::npos)
+      continue;
     std::string bytes = read(entry.path());
     bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
     write(entry.path(), bytes);
-    refused(2, train("none", {"--data.dir=" + path("harmed")}), {path("harmed"), entry.path().filename().string()});
+    refused(2,
+            train("none", {"--data.dir=" + path("harmed")}),
+            {path("harmed"), entry.path().filename().string()});
     write(entry.path(), bytes.substr(0, bytes.size() - 1));
-    refused(2, train("none", {"--data.dir=" + path("harmed")}), {path("harmed"), entry.path().filename().string()});
+    refused(2,
+            train("none", {"--data.dir=" + path("harmed")}),
+            {path("harmed"), entry.path().filename().string()});
     break;
   }
   copy(path("base"), path("base2"));
-  refused(2, train("base2", {"--resume", "--data.dir=" + path("other"), "--train.steps=20"}), {checkpoint("base2"), "other data", "model.init"});
+  refused(2,
+          train("base2", {"--resume", "--data.dir=" + path("other"), "--train.steps=20"}),
+          {checkpoint("base2"), "other data", "model.init"});
   expect_same(trace("base2"), base_, "after a refusal");
 }
 
 TEST_F(TrainE2e, RunFolderIsGuarded) {
   refused(2, train("base"), {path("base"), "--resume", "step 16"});
   expect_same(trace("base"), base_, "after a refusal");
-  const Strings endless = {"--train.steps=100000", "--checkpoint.every=0", "--train.evaluate_every=0"};
+  const Strings endless = {
+      "--train.steps=100000", "--checkpoint.every=0", "--train.evaluate_every=0"};
   Program p(root_ / "first.log", train("locked", endless));
   ASSERT_TRUE(wait_for([&] { return p.ended() || p.said("1/100000"); })) << p.output();
-  refused(2, train("locked", endless), {path("locked"), "another run", std::to_string(worker_of(path("locked")))});
+  refused(2,
+          train("locked", endless),
+          {path("locked"), "another run", std::to_string(worker_of(path("locked")))});
   refused(2, train("locked", {"--resume"}), {path("locked"), "another run"});
   EXPECT_FALSE(p.ended()) << p.output();
   p.signal(SIGTERM);
@@ -472,11 +546,13 @@ TEST_F(TrainE2e, HarmedCheckpointsAreToldApart) {
   fs::resize_file(checkpoint("torn") + "/model.safetensors", 1000);
   const std::string resumed = ran(train("torn", {"--resume"}));
   EXPECT_NE(resumed.find("ignored    "), std::string::npos) << resumed;
-  EXPECT_NE(resumed.find("resume     from " + checkpoint("torn", kSteps - 2)), std::string::npos) << resumed;
+  EXPECT_NE(resumed.find("resume     from " + checkpoint("torn", kSteps - 2)), std::string::npos)
+      << resumed;
   expect_same(trace("torn"), base_, "torn");
   // Writing the torn one anew is a replacement; it may be cut short as well.
   fs::resize_file(checkpoint("torn") + "/model.safetensors", 1000);
-  const Ended cut = end_of(train("torn", {"--worker", "--resume"}), {{"FERRY_FAULT", "file.exchange:1:kill"}});
+  const Ended cut =
+      end_of(train("torn", {"--worker", "--resume"}), {{"FERRY_FAULT", "file.exchange:1:kill"}});
   EXPECT_EQ(cut.status, kKilled) << cut.output;
   ran(train("torn", {"--resume"}));
   expect_same(trace("torn"), base_, "torn, then killed");
@@ -492,8 +568,12 @@ TEST_F(TrainE2e, HarmedCheckpointsAreToldApart) {
 
 TEST_F(TrainE2e, FullDiskKeepsTheEarlierCheckpoint) {
   int failed = 0, kept = 0;
-  for (const char* const fault : {"file.write:150:enospc", "file.write:300:enospc", "file.write:500:enospc", "file.sync:30:eio",
-                                  "file.rename:3:erofs", "file.mkdir:3:enospc"}) {
+  for (const char* const fault : {"file.write:150:enospc",
+                                  "file.write:300:enospc",
+                                  "file.write:500:enospc",
+                                  "file.sync:30:eio",
+                                  "file.rename:3:erofs",
+                                  "file.mkdir:3:enospc"}) {
     const std::string run = "full";
     fs::remove_all(path(run));
     const Ended e = end_of(train(run, {"--worker"}), {{"FERRY_FAULT", fault}});
@@ -537,15 +617,23 @@ TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
   all_refuse({bad});
 
   write(root_ / "range", "1 2\n5 999\n");
-  refused(2, {"logits", model, "--tokens", path("range"), "--out", path("out")}, {path("range") + ":2", "column 3", "319"});
+  refused(2,
+          {"logits", model, "--tokens", path("range"), "--out", path("out")},
+          {path("range") + ":2", "column 3", "319"});
   write(root_ / "range", "-1\n");
-  refused(2, {"logits", model, "--tokens", path("range"), "--out", path("out")}, {path("range") + ":1", "column 1"});
+  refused(2,
+          {"logits", model, "--tokens", path("range"), "--out", path("out")},
+          {path("range") + ":1", "column 1"});
   write(root_ / "range", "");
-  refused(2, {"logits", model, "--tokens", path("range"), "--out", path("out")}, {path("range"), "empty"});
-  const Ended too_long = end_of({"generate", model, "--prompt", read(root_ / "text.txt").substr(0, 3000)});
+  refused(2,
+          {"logits", model, "--tokens", path("range"), "--out", path("out")},
+          {path("range"), "empty"});
+  const Ended too_long =
+      end_of({"generate", model, "--prompt", read(root_ / "text.txt").substr(0, 3000)});
   EXPECT_EQ(too_long.status, 2);
   EXPECT_TRUE(too_long.output.starts_with("ferry: prompt: ")) << too_long.output;
-  EXPECT_NE(too_long.output.find("the model has 128 positions"), std::string::npos) << too_long.output;
+  EXPECT_NE(too_long.output.find("the model has 128 positions"), std::string::npos)
+      << too_long.output;
   refused(2, {"generate", model, "--prompt", "a", "--temperature", "-1"}, {"temperature -1"});
   refused(2, {"generate", model, "--prompt", "a", "--top-p", "0"}, {"top"});
   refused(2, {"generate", model, "--prompt", "a", "--tokens", "0"}, {"--tokens"});
@@ -556,7 +644,17 @@ TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
 TEST_F(TrainE2e, SameSeedSameTextWhateverTheThreads) {
   const std::string model = checkpoint("base");
   const auto text = [&](const std::string& seed, const std::string& threads) {
-    return ran({"generate", model, "--prompt", "the ferry", "--tokens", "60", "--temperature", "1", "--seed", seed}, {{"FERRY_THREADS", threads}});
+    return ran({"generate",
+                model,
+                "--prompt",
+                "the ferry",
+                "--tokens",
+                "60",
+                "--temperature",
+                "1",
+                "--seed",
+                seed},
+               {{"FERRY_THREADS", threads}});
   };
   const std::string first = text("7", "1");
   EXPECT_TRUE(first.starts_with("the ferry"));
@@ -568,8 +666,18 @@ TEST_F(TrainE2e, SameSeedSameTextWhateverTheThreads) {
   write(root_ / "long.ids", ids + "\n1 2 3\n");
   for (const char* const dtype : {"bf16", "f32"}) {
     std::string logits;
-    for (const Environment& way : {Environment{{"FERRY_THREADS", "1"}}, Environment{{"FERRY_THREADS", "3"}}, Environment{{"FERRY_CPU", "plain"}}}) {
-      ran({"logits", model, "--tokens", path("long.ids"), "--out", path("logits"), "--dtype", dtype}, way);
+    for (const Environment& way : {Environment{{"FERRY_THREADS", "1"}},
+                                   Environment{{"FERRY_THREADS", "3"}},
+                                   Environment{{"FERRY_CPU", "plain"}}}) {
+      ran({"logits",
+           model,
+           "--tokens",
+           path("long.ids"),
+           "--out",
+           path("logits"),
+           "--dtype",
+           dtype},
+          way);
       const std::string now = read(root_ / "logits");
       ASSERT_GT(now.size(), 131u * 320 * 4);
       if (logits.empty()) logits = now;
@@ -584,7 +692,9 @@ TEST_F(TrainE2e, FineTuningBeginsWhereTheModelEnded) {
   const double first = trace("tuned", 4).steps[1]["loss"].get<double>();
   const double ended = base_.steps[kSteps]["loss"].get<double>();
   EXPECT_NEAR(first, ended, 0.15) << "fresh: " << base_.steps[1]["loss"];
-  refused(2, train("none", {"--model.hidden_size=32"}, "init.toml"), {"model.hidden_size", "model.init"});
+  refused(2,
+          train("none", {"--model.hidden_size=32"}, "init.toml"),
+          {"model.hidden_size", "model.init"});
 }
 
 /// Sets the first element of a tensor of an f32 safetensors file to NaN.
@@ -594,7 +704,9 @@ void poison(const fs::path& file, const std::string& tensor) {
   std::memcpy(&header, bytes.data(), sizeof header);
   const Json layout = Json::parse(bytes.substr(8, header));
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  std::memcpy(bytes.data() + 8 + header + layout.at(tensor).at("data_offsets")[0].get<size_t>(), &nan, sizeof nan);
+  std::memcpy(bytes.data() + 8 + header + layout.at(tensor).at("data_offsets")[0].get<size_t>(),
+              &nan,
+              sizeof nan);
   write(file, bytes);
 }
 
@@ -609,7 +721,8 @@ TEST_F(TrainE2e, NonFiniteUpdatesAreRefused) {
   EXPECT_NE(e.output.find("step 1: update refused: not finite"), std::string::npos) << e.output;
   EXPECT_NE(e.output.find("20 updates in a row were refused"), std::string::npos) << e.output;
   EXPECT_EQ(e.output.find("step 21:"), std::string::npos) << e.output;
-  EXPECT_TRUE(read(checkpoint("nan", 18) + "/model.safetensors") == before) << "a refused update changed the weights";
+  EXPECT_TRUE(read(checkpoint("nan", 18) + "/model.safetensors") == before)
+      << "a refused update changed the weights";
   EXPECT_TRUE(read(root_ / "poisoned/model.safetensors") == before);
 }
 
