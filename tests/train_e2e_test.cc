@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -17,11 +18,12 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <random>
 #include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "base/random.h"
 
 namespace {
 
@@ -170,17 +172,17 @@ every = 1
 )";
 
 /// Sentences of a small vocabulary, a document a line.
-std::string generated_text(uint32_t seed) {
+std::string generated_text(uint64_t seed) {
   const char* const words[] = {"the",   "ferry",  "crosses",   "a",           "river", "at",
                                "night", "and",    "carries",   "stones",      "light", "from",
                                "one",   "shore",  "to",        "other",       "slow",  "water",
                                "under", "bridge", "Überfahrt", "\xe6\xb8\xa1"};
-  std::mt19937 random(seed);
   std::string text;
-  for (int line = 0; line < 1500; ++line) {
-    const size_t length = 20 + random() % 30;
-    for (size_t w = 0; w < length; ++w)
-      text += std::string(w == 0 ? "" : " ") + words[random() % std::size(words)];
+  for (uint64_t line = 0; line < 1500; ++line) {
+    const ferry::Random random(seed, ferry::RandomPurpose::kTest, line);
+    const uint64_t length = 20 + random.below(0, 30);
+    for (uint64_t w = 1; w <= length; ++w)
+      text += std::string(w == 1 ? "" : " ") + words[random.below(w, std::size(words))];
     text += ".\n";
   }
   return text;
@@ -347,7 +349,7 @@ TEST_F(TrainE2e, StoppedAndResumedIsUninterrupted) {
 TEST_F(TrainE2e, KilledAnywhereIsUninterrupted) {
   struct Point {
     const char* name;
-    unsigned last;  // about what three checkpoints pass
+    uint64_t last;  // about what three checkpoints pass
   };
   const Point points[] = {{"file.write", 400},
                           {"file.sync", 40},
@@ -355,28 +357,28 @@ TEST_F(TrainE2e, KilledAnywhereIsUninterrupted) {
                           {"file.rename", 6},
                           {"file.mkdir", 8},
                           {"file.remove", 4}};
-  std::mt19937 random(20);
   int kills = 0, laps = 0;
   for (; kills < 24 && laps < 12; ++laps) {
     const std::string run = "killed" + std::to_string(laps);
     std::string story = run;
     bool done = false;
-    for (int start = 0; start < 40 && !done; ++start) {
+    const ferry::Random random(20, ferry::RandomPurpose::kTest, static_cast<uint64_t>(laps));
+    for (uint64_t start = 0; start < 40 && !done; ++start) {
       Strings args = train(run, {"--worker"});
       if (start > 0) args.emplace_back("--resume");
       Environment environment;
       int after_ms = -1;
-      // The first start of a lap dies early, later ones anywhere; the eighth of a lap is left
-      // alone.
+      // After eight starts it is left alone, so that the lap ends.
       if (start < 8) {
-        const unsigned which = static_cast<unsigned>(random() % (std::size(points) + 2));
+        const uint64_t which = random.below(2 * start, std::size(points) + 2);
         if (which < std::size(points)) {
           const Point& point = points[which];
-          environment["FERRY_FAULT"] =
-              std::string(point.name) + ":" + std::to_string(1 + random() % point.last) + ":kill";
+          environment["FERRY_FAULT"] = std::string(point.name) + ":" +
+                                       std::to_string(1 + random.below(2 * start + 1, point.last)) +
+                                       ":kill";
           story += " " + environment["FERRY_FAULT"];
         } else {
-          after_ms = static_cast<int>(random() % 500);
+          after_ms = static_cast<int>(random.below(2 * start + 1, 500));
           story += " " + std::to_string(after_ms) + "ms";
         }
       }
@@ -401,8 +403,12 @@ TEST_F(TrainE2e, KilledAnywhereIsUninterrupted) {
   EXPECT_GE(kills, 24) << "in " << laps << " laps";
 }
 
+/// 0: nobody has trained there.
 pid_t worker_of(const std::string& folder) {
-  return static_cast<pid_t>(std::atol(read(folder + "/.lock").c_str()));
+  const std::string holder = read(folder + "/.lock");
+  pid_t pid = 0;
+  std::from_chars(holder.data(), holder.data() + holder.size(), pid);
+  return pid;
 }
 
 TEST_F(TrainE2e, SupervisorStartsAKilledWorkerAgain) {
@@ -410,7 +416,7 @@ TEST_F(TrainE2e, SupervisorStartsAKilledWorkerAgain) {
     const std::string run = "supervised" + std::to_string(attempt);
     Program p(root_ / "log", train(run));
     ASSERT_TRUE(wait_for([&] { return p.ended() || has_checkpoint(run); })) << p.output();
-    if (!p.ended()) ::kill(worker_of(path(run)), SIGKILL);
+    if (!p.ended() && worker_of(path(run)) > 0) ::kill(worker_of(path(run)), SIGKILL);
     ASSERT_EQ(p.wait(), 0) << p.output();
     if (!p.said("resume     from")) continue;
     expect_same(trace(run), base_, run);
@@ -543,6 +549,13 @@ TEST_F(TrainE2e, HarmedCheckpointsAreToldApart) {
   EXPECT_NE(resumed.find("resume     from " + checkpoint("torn", kSteps - 2)), std::string::npos)
       << resumed;
   expect_same(trace("torn"), base_, "torn");
+  // Writing the torn one anew is a replacement; it may be cut short as well.
+  fs::resize_file(checkpoint("torn") + "/model.safetensors", 1000);
+  const Ended cut =
+      end_of(train("torn", {"--worker", "--resume"}), {{"FERRY_FAULT", "file.exchange:1:kill"}});
+  EXPECT_EQ(cut.status, kKilled) << cut.output;
+  ran(train("torn", {"--resume"}));
+  expect_same(trace("torn"), base_, "torn, then killed");
   for (const char* const file : {"model.safetensors", "state/part-00000.safetensors"}) {
     copy(path("base"), path("flipped"));
     const fs::path harmed = fs::path(checkpoint("flipped")) / file;
