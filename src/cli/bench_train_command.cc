@@ -1,5 +1,7 @@
 #include "cli/bench_train_command.h"
 
+#include <fmt/core.h>
+
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -27,8 +29,7 @@ Result<void> bench(const Arguments& args, const std::vector<std::string>& overri
                                     {"tokens_per_step", settings.train.tokens_per_step},
                                     {"micro_batch_tokens", settings.train.micro_batch_tokens},
                                     {"sequence_length", settings.data.sequence_length}};
-  fmt::print("{}\n", j.dump());
-  return {};
+  return print_json(j);
 }
 
 }  // namespace
@@ -42,10 +43,8 @@ void add_bench_train_command(CLI::App& app, int& status) {
   command->add_option("--warmup", args->warmup, "steps before them")->check(CLI::Range(0, 1000000));
   command->add_option("--write-config", args->write_config, "write the model's config.json here");
   command->allow_extras();
-  command->callback([command, args, &status] {
-    const Result<void> r = bench(*args, command->remaining());
-    status = r ? 0 : report(r.error());
-  });
+  command->callback(
+      [command, args, &status] { status = report(bench(*args, command->remaining())); });
 }
 
 }  // namespace ferry::cli

@@ -1,19 +1,48 @@
-// What the subcommands share: reporting a failure, and refusing one by exit status.
+// What the subcommands share: failures and exit status, the closing line of JSON, a progress line.
 #pragma once
 
-#include <fmt/core.h>
-
-#include <cstdio>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
 
 #include "base/result.h"
 
 namespace ferry::cli {
 
 /// Prints "ferry: MESSAGE" to standard error; the process exit status for it.
-inline int report(const Status& status) {
-  std::fflush(stdout);
-  fmt::print(stderr, "ferry: {}\n", status.message);
-  return exit_status(status.code);
-}
+int report(const Status& status);
+
+/// 0, or report(the failure).
+int report(const Result<void>& result);
+
+/// The line of JSON that ends the output of a command that measures. Errors: as flush_output.
+Result<void> print_json(const nlohmann::ordered_json& line);
+
+/// Errors: kExhausted if standard output could not be written (a full disk, a closed pipe).
+Result<void> flush_output();
+
+/// One line on a terminal's standard error, written over at most ten times a second; nothing
+/// elsewhere.
+class ProgressLine {
+ public:
+  ProgressLine();
+  ~ProgressLine() { clear(); }
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+
+  /// text() makes the line; it is called only if the line is shown.
+  template <typename Text>
+  void show(Text&& text) {
+    if (due()) print(text());
+  }
+  void clear();
+
+ private:
+  bool due();
+  void print(const std::string& line);
+
+  bool terminal_;
+  bool shown_ = false;
+  double next_s_ = 0;
+};
 
 }  // namespace ferry::cli

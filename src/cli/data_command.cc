@@ -1,7 +1,6 @@
 #include "cli/data_command.h"
 
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -11,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/units.h"
+#include "cli/command.h"
 #include "data/dataset.h"
 #include "data/prepare.h"
 
@@ -18,43 +18,6 @@ namespace ferry::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-int report(const char* command, const Result<void>& result) {
-  if (result) return 0;
-  fmt::print(stderr, "ferry data {}: {}\n", command, result.error().message);
-  return exit_status(result.error().code);
-}
-
-Result<void> print_json(const Json& line) {
-  fmt::print("{}\n", line.dump(-1, ' ', false, Json::error_handler_t::replace));
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
-    return fail(Code::kExhausted, "standard output: cannot be written");
-  return {};
-}
-
-/// One line on a terminal, written over; nothing elsewhere.
-class ProgressLine {
- public:
-  ~ProgressLine() { clear(); }
-
-  template <typename Text>
-  void show(double now_s, Text&& text) {
-    if (!terminal_ || now_s < next_s_) return;
-    next_s_ = now_s + 0.1;
-    shown_ = true;
-    fmt::print(stderr, "\r\033[K{}", text());
-    std::fflush(stderr);
-  }
-  void clear() {
-    if (shown_) fmt::print(stderr, "\r\033[K");
-    shown_ = false;
-  }
-
- private:
-  bool terminal_ = isatty(STDERR_FILENO) == 1;
-  bool shown_ = false;
-  double next_s_ = 0;
-};
 
 // --- prepare -------------------------------------------------------------------------------------
 
@@ -65,7 +28,7 @@ struct PrepareArgs {
 
 void show(ProgressLine& line, const data::PrepareProgress& p, double phase_start_s) {
   const double now = system_clock().monotonic_s();
-  line.show(now, [&] {
+  line.show([&] {
     const double seconds = std::max(now - phase_start_s, 1e-3);
     const double share =
         p.total == 0 ? 1 : static_cast<double>(p.done) / static_cast<double>(p.total);
@@ -182,7 +145,7 @@ void add_prepare(CLI::App& parent, int& status) {
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   command->add_flag("--force", o.force, "Replace the dataset that the folder holds");
-  command->callback([args, &status] { status = report("prepare", prepare(*args)); });
+  command->callback([args, &status] { status = report(prepare(*args)); });
 }
 
 // --- inspect -------------------------------------------------------------------------------------
@@ -222,7 +185,7 @@ void show_documents(const data::Dataset& dataset,
 Result<void> inspect(const InspectArgs& args) {
   ProgressLine line;
   const auto progress = [&](uint64_t done, uint64_t total) {
-    line.show(system_clock().monotonic_s(), [&] {
+    line.show([&] {
       return fmt::format("verifying: {} of {}",
                          format_bytes(static_cast<double>(done)),
                          format_bytes(static_cast<double>(total)));
@@ -266,7 +229,7 @@ void add_inspect(CLI::App& parent, int& status) {
   command->add_option("--documents", args->documents, "How many of each part to show")
       ->check(CLI::Range(0, 1000))
       ->capture_default_str();
-  command->callback([args, &status] { status = report("inspect", inspect(*args)); });
+  command->callback([args, &status] { status = report(inspect(*args)); });
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 #include "cli/eval_command.h"
 
-#include <unistd.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -74,14 +74,14 @@ Result<void> evaluate(Arguments& args) {
   args.evaluate.context = std::min(args.evaluate.context, m.model->max_positions());
   int64_t total = 0;
   for (const auto& d : s.documents) total += static_cast<int64_t>(d.size());
-  const bool terminal = ::isatty(STDERR_FILENO) == 1;
+  ProgressLine line;
   const double begin = system_clock().monotonic_s();
   engine::Evaluation e;
   e.bytes = s.bytes;
   engine::evaluate(*m.model, s.documents, m.bos, args.evaluate, e, [&](int64_t scored) {
-    if (terminal) fmt::print(stderr, "\r{} tokens of about {} scored", scored, total);
+    line.show([&] { return fmt::format("{} tokens of about {} scored", scored, total); });
   });
-  if (terminal) fmt::print(stderr, "\r\033[K");
+  line.clear();
   const double seconds = system_clock().monotonic_s() - begin;
   nlohmann::ordered_json j = {{"bits_per_byte", e.bits_per_byte()},
                               {"nats_per_token", e.nats_per_token()},
@@ -105,8 +105,7 @@ Result<void> evaluate(Arguments& args) {
     j["xz_bits_per_byte"] = xz;
     j["zstd_bits_per_byte"] = zstd;
   }
-  fmt::print("{}\n", j.dump());
-  return {};
+  return print_json(j);
 }
 
 }  // namespace
@@ -128,10 +127,7 @@ void add_eval_command(CLI::App& app, int& status) {
   command->add_option(
       "--dtype", args->open.dtype, "compute in bf16 (as trained by default) or f32");
   command->add_flag("!--no-compressors", args->compressors, "leave xz and zstd out");
-  command->callback([args, &status] {
-    const Result<void> r = evaluate(*args);
-    status = r ? 0 : report(r.error());
-  });
+  command->callback([args, &status] { status = report(evaluate(*args)); });
 }
 
 }  // namespace ferry::cli

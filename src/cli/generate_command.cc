@@ -1,6 +1,6 @@
 #include "cli/generate_command.h"
 
-#include <unistd.h>
+#include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -57,8 +57,7 @@ Result<void> generate(Arguments& args) {
                                     {"tokens", out.size()},
                                     {"seconds", seconds},
                                     {"tokens_per_s", static_cast<double>(out.size()) / seconds}};
-  fmt::print("{}\n", j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-  return {};
+  return print_json(j);
 }
 
 }  // namespace
@@ -89,10 +88,7 @@ void add_generate_command(CLI::App& app, int& status) {
                     args->specials,
                     "special tokens written in the prompt are control tokens");
   command->add_flag("--json", args->json, "end with one line of JSON");
-  command->callback([args, &status] {
-    const Result<void> r = generate(*args);
-    status = r ? 0 : report(r.error());
-  });
+  command->callback([args, &status] { status = report(generate(*args)); });
 }
 
 }  // namespace ferry::cli

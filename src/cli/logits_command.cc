@@ -1,5 +1,7 @@
 #include "cli/logits_command.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
@@ -92,8 +94,7 @@ Result<void> logits(Arguments& args) {
   TRY(rename_path(temporary, args.out));
   const nlohmann::ordered_json j = {
       {"out", args.out}, {"sequences", sequences.size()}, {"vocab", m.model->vocab_size()}};
-  fmt::print("{}\n", j.dump());
-  return {};
+  return print_json(j);
 }
 
 }  // namespace
@@ -111,10 +112,7 @@ void add_logits_command(CLI::App& app, int& status) {
       ->required();
   command->add_option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
   command->add_option("--dtype", args->open.dtype, "compute in bf16 (default) or f32");
-  command->callback([args, &status] {
-    const Result<void> r = logits(*args);
-    status = r ? 0 : report(r.error());
-  });
+  command->callback([args, &status] { status = report(logits(*args)); });
 }
 
 }  // namespace ferry::cli

@@ -1,7 +1,6 @@
 #include "cli/tokenizer_command.h"
 
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -13,6 +12,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/units.h"
+#include "cli/command.h"
 #include "text/bpe_trainer.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
@@ -21,41 +21,6 @@ namespace ferry::cli {
 namespace {
 
 using text::Tokenizer;
-
-/// One line on a terminal that is written over; nothing elsewhere.
-class Progress {
- public:
-  void show(const std::string& line) {
-    const double now = system_clock().monotonic_s();
-    if (!terminal_ || now < next_s_) return;
-    next_s_ = now + 0.1;
-    fmt::print(stderr, "\r\033[K{}", line);
-    std::fflush(stderr);
-    shown_ = true;
-  }
-  void end() {
-    if (shown_) fmt::print(stderr, "\r\033[K");
-    shown_ = false;
-  }
-
- private:
-  bool terminal_ = isatty(STDERR_FILENO) == 1;
-  bool shown_ = false;
-  double next_s_ = 0;
-};
-
-int report(const Result<void>& result) {
-  if (result) return 0;
-  fmt::print(stderr, "ferry tokenizer: {}\n", result.error().message);
-  return exit_status(result.error().code);
-}
-
-Result<void> flush_output() {
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-    return fail(Code::kExhausted, "standard output: {}", std::strerror(errno));
-  }
-  return {};
-}
 
 Result<std::string> read_stdin() {
   std::string all;
@@ -79,7 +44,7 @@ struct TrainArgs {
 Result<uint64_t> feed_file(text::BpeTrainer& trainer,
                            const std::string& path,
                            uint64_t bytes_before,
-                           Progress& progress) {
+                           ProgressLine& progress) {
   constexpr size_t kPart = size_t{4} << 20;
   if (is_folder(path))
     return fail(Code::kInvalidInput, "{}: is a folder; name its text files", path);
@@ -95,8 +60,9 @@ Result<uint64_t> feed_file(text::BpeTrainer& trainer,
     }
     trainer.feed(all.substr(i, end - i));
     i = end;
-    progress.show(
-        fmt::format("counting words: {}", format_bytes(static_cast<double>(bytes_before + i))));
+    progress.show([&] {
+      return fmt::format("counting words: {}", format_bytes(static_cast<double>(bytes_before + i)));
+    });
   }
   return all.size();
 }
@@ -111,7 +77,7 @@ Result<void> train(TrainArgs& args) {
   if (!is_folder(parent_folder(args.out))) {  // known before the work, not after it
     return fail(Code::kNotFound, "{}: its folder does not exist; make it first", args.out);
   }
-  Progress progress;
+  ProgressLine progress;
   const double start_s = system_clock().monotonic_s();
   uint64_t bytes = 0;
   for (const std::string& path : args.files) {
@@ -119,9 +85,9 @@ Result<void> train(TrainArgs& args) {
     bytes += size;
   }
   const text::BpeTrainer::Trained trained = trainer.train([&](int32_t made, int32_t wanted) {
-    progress.show(fmt::format("merging: {} of {} tokens", made, wanted));
+    progress.show([&] { return fmt::format("merging: {} of {} tokens", made, wanted); });
   });
-  progress.end();
+  progress.clear();
   TRY(write_file_atomic(args.out, trained.json));
   if (trained.vocab_size < args.options.vocab_size) {
     fmt::print(stderr,

@@ -1,5 +1,7 @@
 #include "cli/train_command.h"
 
+#include <fmt/core.h>
+
 #include <csignal>
 #include <nlohmann/json.hpp>
 
@@ -20,7 +22,7 @@ struct Arguments {
   bool resume = false, print_config = false, worker = false;
 };
 
-void print_result(const TrainResult& r) {
+Result<void> print_result(const TrainResult& r) {
   nlohmann::ordered_json j;
   j["model_dir"] = r.model_dir;
   j["step"] = r.step;
@@ -31,7 +33,7 @@ void print_result(const TrainResult& r) {
   if (r.mfu) j["mfu"] = *r.mfu;
   j["seconds"] = r.seconds;
   j["peak_mb"] = static_cast<double>(memory_peak_bytes()) / 1e6;
-  fmt::print("{}\n", j.dump());
+  return print_json(j);
 }
 
 /// The process that trains. It leaves with 0 when it is done or was stopped, having saved.
@@ -53,8 +55,7 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
       fmt::print("stopped    after step {}; go on with: ferry train {} --resume\n",
                  result->step,
                  args.config);
-    print_result(*result);
-    return 0;
+    return report(print_result(*result));
   } catch (const DeviceError& e) {
     return report({Code::kUnavailable, e.what()});
   }

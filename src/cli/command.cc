@@ -1,0 +1,56 @@
+#include "cli/command.h"
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+
+namespace ferry::cli {
+
+int report(const Status& status) {
+  std::fflush(stdout);
+  fmt::print(stderr, "ferry: {}\n", status.message);
+  return exit_status(status.code);
+}
+
+int report(const Result<void>& result) { return result ? 0 : report(result.error()); }
+
+Result<void> flush_output() {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+    return fail(Code::kExhausted, "standard output: {}", std::strerror(errno));
+  return {};
+}
+
+Result<void> print_json(const nlohmann::ordered_json& line) {
+  // Text from outside may be ill-formed UTF-8: it is shown, not refused.
+  fmt::print("{}\n", line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  return flush_output();
+}
+
+ProgressLine::ProgressLine() : terminal_(::isatty(STDERR_FILENO) == 1) {}
+
+bool ProgressLine::due() {
+  if (!terminal_) return false;
+  const double now = system_clock().monotonic_s();
+  if (now < next_s_) return false;
+  next_s_ = now + 0.1;
+  return true;
+}
+
+void ProgressLine::print(const std::string& line) {
+  fmt::print(stderr, "\r\033[K{}", line);
+  std::fflush(stderr);
+  shown_ = true;
+}
+
+void ProgressLine::clear() {
+  if (shown_) fmt::print(stderr, "\r\033[K");
+  shown_ = false;
+}
+
+}  // namespace ferry::cli
