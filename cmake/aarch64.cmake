@@ -1,11 +1,11 @@
 # The cross-build for Arm hosts: Debian's cross compiler, and the arm64 packages that
-# tools/aarch64_root.sh laid into build-aarch64/root. Programs are static and run under qemu-user.
+# tools/aarch64_root.sh laid into build-aarch64/root. Run under
+# qemu-user with QEMU_LD_PREFIX=/usr/aarch64-linux-gnu, where the cross compiler's libraries lie.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
 set(CMAKE_LIBRARY_ARCHITECTURE aarch64-linux-gnu)
 set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64)
-set(CMAKE_EXE_LINKER_FLAGS_INIT -static)
 
 set(FERRY_ROOT ${CMAKE_CURRENT_LIST_DIR}/../build-aarch64/root)
 set(CMAKE_FIND_ROOT_PATH ${FERRY_ROOT})

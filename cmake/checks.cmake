@@ -54,7 +54,7 @@ if(FERRY_CHECKS)
       ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1;UBSAN_OPTIONS=print_stacktrace=1")
     add_test(NAME aarch64.${name} COMMAND qemu-aarch64 ${CMAKE_SOURCE_DIR}/build-aarch64/${name}_test
              WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-    set_tests_properties(aarch64.${name} PROPERTIES TIMEOUT 1200 ENVIRONMENT FERRY_SPECS=smallest)
+    set_tests_properties(aarch64.${name} PROPERTIES TIMEOUT 1200 ENVIRONMENT "FERRY_SPECS=smallest;QEMU_LD_PREFIX=/usr/aarch64-linux-gnu")
   endforeach()
   set(FERRY_FUZZ_SECONDS 20 CACHE STRING "Seconds that ctest runs each fuzzer")
   file(GLOB fuzzers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/fuzz/*_fuzz.cc)

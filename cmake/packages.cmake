@@ -1,6 +1,7 @@
 # Which library each folder links (packages.txt says which Debian package each comes from, and why).
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
+find_package(fmt REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(tl-expected REQUIRED)
 pkg_check_modules(SODIUM REQUIRED IMPORTED_TARGET libsodium)
@@ -8,14 +9,8 @@ pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)
 
-target_link_libraries(ferry_flags INTERFACE tl::expected Threads::Threads)
-if(CMAKE_CROSSCOMPILING)
-  # Debian's libfmt-dev has no static library, and the cross-built programs are static.
-  target_compile_definitions(ferry_flags INTERFACE FMT_HEADER_ONLY)
-  target_include_directories(ferry_flags SYSTEM INTERFACE ${FERRY_ROOT}/usr/include)
-else()
-  find_package(fmt REQUIRED)
-  target_link_libraries(ferry_flags INTERFACE fmt::fmt)
+target_link_libraries(ferry_flags INTERFACE fmt::fmt tl::expected Threads::Threads)
+if(NOT CMAKE_CROSSCOMPILING)
   pkg_check_modules(LZMA REQUIRED IMPORTED_TARGET liblzma)
 endif()
 

@@ -4,7 +4,7 @@
 # usage: tools/aarch64_root.sh FOLDER
 set -euo pipefail
 
-packages=(libfmt-dev libexpected-dev nlohmann-json3-dev libpcre2-dev libsodium-dev libzstd-dev zlib1g-dev
+packages=(libfmt-dev libfmt9 libexpected-dev nlohmann-json3-dev libpcre2-dev libsodium-dev libzstd-dev zlib1g-dev
           liblzma-dev libgtest-dev libgmock-dev)
 stamp="packages: ${packages[*]}"
 
