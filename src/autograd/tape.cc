@@ -58,12 +58,10 @@ void Tape::push(Node node) {
     check(!handed_over_.contains(key),
           "{}: a weight is used again after its gradient was handed over",
           node.op);
-    check(t.covers_storage(),
-          "{}: a leaf must be recorded whole, {} is a part of its storage",
-          node.op,
-          t.shape().str());
     ++uses_[key];
-    leaves_.try_emplace(key, t);
+    // A leaf may be read in parts; what is handed over in the end is the whole of it.
+    const auto leaf = leaves_.try_emplace(key, t).first;
+    if (t.covers_storage()) leaf->second = t;
   }
   nodes_.push_back(std::move(node));
 }
@@ -117,6 +115,10 @@ void Tape::finish_uses(const Node& node, const PlaybackHooks& hooks) {
     if (!hooks.leaf_ready) continue;
     const auto g = grads_.find(t.storage().get());
     if (g == grads_.end()) continue;
+    check(leaf.covers_storage(),
+          "{}: no node read the whole of a leaf, only {}: its gradient cannot be handed over",
+          node.op,
+          leaf.shape().str());
     Tensor whole = Tensor(leaf).mirrored_in(g->second.storage, g->second.dtype);
     grads_.erase(g);
     handed_over_.insert(leaf.storage().get());
