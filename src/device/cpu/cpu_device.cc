@@ -73,14 +73,15 @@ class CpuDevice final : public Device, public Stream {
     use_.peak_bytes = use_.live_bytes;
   }
 
-  void copy_from_host(void* to, const void* from, size_t bytes) override {
-    std::memcpy(to, from, bytes);
+  // An empty tensor's host side may be a null pointer, which memcpy must not be given.
+  void copy_from_host(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
+  void copy_to_host(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
+  void copy(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) std::memmove(to, from, bytes);
   }
-  void copy_to_host(void* to, const void* from, size_t bytes) override {
-    std::memcpy(to, from, bytes);
+  void fill_zero(void* p, size_t bytes) override {
+    if (bytes > 0) std::memset(p, 0, bytes);
   }
-  void copy(void* to, const void* from, size_t bytes) override { std::memmove(to, from, bytes); }
-  void fill_zero(void* p, size_t bytes) override { std::memset(p, 0, bytes); }
 
   Stream& stream() override { return *this; }
   void synchronize() override {}
