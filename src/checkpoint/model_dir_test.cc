@@ -22,8 +22,9 @@ ModelContents contents(uint64_t seed, uint64_t shard_bytes = uint64_t{4} << 30) 
   return c;
 }
 
-/// Whole, verified, and what contents(seed) gives; returns the seed. `replaced_meanwhile`: others write,
-/// so verify(), which reads the files by name again, may meet the next directory's and is left out.
+/// Whole, verified, and what contents(seed) gives; returns the seed. `replaced_meanwhile`: others
+/// write, so verify(), which reads the files by name again, may meet the next directory's and is
+/// left out.
 uint64_t seed_of(const std::string& path, bool replaced_meanwhile = false) {
   Result<ModelDir> dir = ModelDir::open(path);
   EXPECT_TRUE(dir) << dir.error().message;
