@@ -300,6 +300,7 @@ TEST(Events, MeasureTimeIfTheyWereMadeTo) {
 }
 
 TEST(Freeing, WhatATaskMayStillUseEndsTheProgram) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   const Simulation simulation;
   void* stream = make_stream();
   void* p = device_memory(64);
