@@ -22,10 +22,7 @@ struct Flag {
 };
 
 /// Set on a worker while the mutant OP:rounding runs: floats are cut instead of rounded.
-inline bool& cuts_on_this_thread() {
-  thread_local bool cuts = false;
-  return cuts;
-}
+ASCEND_SIM_EXPORT bool& cuts_on_this_thread();
 
 inline float decode(Bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 

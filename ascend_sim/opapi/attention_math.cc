@@ -177,8 +177,8 @@ void attend_backward(const float* q,
         continue;
       }
       exponentials(probability, b.keys, max);
-      const float mean =
-          dot(dy + (first + r) * value_dim, out + (first + r) * value_dim, value_dim, options.order);
+      const float mean = dot(
+          dy + (first + r) * value_dim, out + (first + r) * value_dim, value_dim, options.order);
       for (int64_t j = 0; j < b.keys; ++j) {
         const bool seen = sees(b.visible[static_cast<size_t>(r)], j);
         probability[j] = seen ? probability[j] / all : 0.0f;

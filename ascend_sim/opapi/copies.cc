@@ -39,11 +39,17 @@ void copy(const View& to, const View& from, Rounding rounding = Rounding::kNeare
 }
 
 void fill(const View& to, double value) {
-  in_pieces(to.count(), [&](int64_t first, int64_t n) {
-    double values[kPiece];
-    std::fill(values, values + n, value);
-    write(to, first, n, values);
-  });
+  if (to.count() == 0) return;
+  std::vector<double> values(static_cast<size_t>(std::min(to.count(), kPiece)), value);
+  if (!to.contiguous()) {
+    in_pieces(to.count(), [&](int64_t first, int64_t n) { write(to, first, n, values.data()); });
+    return;
+  }
+  // One piece is rounded, the others are copies of it.
+  const auto size = static_cast<int64_t>(size_of(to.type));
+  write(to, 0, std::min(to.count(), kPiece), values.data());
+  for (int64_t i = kPiece; i < to.count(); i += kPiece)
+    std::memcpy(to.at(i), to.data, static_cast<size_t>(std::min(kPiece, to.count() - i) * size));
 }
 
 }  // namespace
@@ -54,8 +60,8 @@ ASCEND_OP(Cast, const aclTensor* self, aclDataType dtype, aclTensor* out) {
   return plan("Cast", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("self", self);
     const Tensor y = op.output("out", out);
-    require_number(op, "self", x);
-    require_number(op, "out", y);
+    for (const Tensor* t : {&x, &y})
+      if (t->dtype != ACL_DOUBLE) require_number(op, "self, out", *t);
     op.require(y.dtype == dtype, "out is not of type dtype");
     op.require_shape("out", y, x.shape);
     op.launch([=](Launch&) {
@@ -95,11 +101,8 @@ ASCEND_OP(InplaceFillScalar, aclTensor* self_ref, const aclScalar* value) {
   });
 }
 
-ASCEND_OP(Arange,
-          const aclScalar* start,
-          const aclScalar* end,
-          const aclScalar* step,
-          aclTensor* out) {
+ASCEND_OP(
+    Arange, const aclScalar* start, const aclScalar* end, const aclScalar* step, aclTensor* out) {
   return plan("Arange", workspace_size, executor, [&](Plan& op) {
     const double from = op.scalar("start", start), to = op.scalar("end", end),
                  by = op.scalar("step", step);
@@ -111,8 +114,7 @@ ASCEND_OP(Arange,
     op.launch([=](Launch&) {
       in_pieces(n, [&](int64_t first, int64_t count) {
         double values[kPiece];
-        for (int64_t i = 0; i < count; ++i)
-          values[i] = from + static_cast<double>(first + i) * by;
+        for (int64_t i = 0; i < count; ++i) values[i] = from + static_cast<double>(first + i) * by;
         write(view(y), first, count, values);
       });
     });
@@ -275,15 +277,24 @@ ASCEND_OP(Triu, const aclTensor* self, int64_t diagonal, aclTensor* out) {
     op.require_same_type("self", x, "out", y);
     op.require_shape("out", y, x.shape);
     op.launch([=](Launch&) {
+      const View from = view(x), to = view(y);
       const int64_t rows = x.dim(-2), columns = x.dim(-1);
-      in_pieces(x.elements(), [&](int64_t first, int64_t n) {
-        double values[kPiece];
-        read(view(x), first, n, values);
-        for (int64_t i = 0; i < n; ++i) {
-          const int64_t row = (first + i) / columns % rows, column = (first + i) % columns;
-          if (column - row < diagonal) values[i] = 0;
+      const int64_t lines = columns == 0 ? 0 : from.count() / columns;
+      in_parallel((lines + 255) / 256, [&](int64_t part) {
+        std::vector<double> line(static_cast<size_t>(columns));
+        for (int64_t i = part * 256; i < std::min(lines, (part + 1) * 256); ++i) {
+          const int64_t zeros = std::clamp<int64_t>(i % rows + diagonal, 0, columns);
+          if (from.contiguous() && to.contiguous()) {  // masks are large and made often
+            const auto size = static_cast<int64_t>(size_of(to.type));
+            std::byte* row = to.at(i * columns);
+            std::memmove(row, from.at(i * columns), static_cast<size_t>(columns * size));
+            std::memset(row, 0, static_cast<size_t>(zeros * size));
+            continue;
+          }
+          read(from, i * columns, columns, line.data());
+          std::fill(line.begin(), line.begin() + zeros, 0.0);
+          write(to, i * columns, columns, line.data());
         }
-        write(view(y), first, n, values);
       });
     });
   });

@@ -11,7 +11,7 @@ namespace {
 
 /// What a reduction over `dims` (all of them, if there are none) leaves.
 struct Reduced {
-  Dims order;   // a permutation that puts the reduced dimensions last
+  Dims order;  // a permutation that puts the reduced dimensions last
   int64_t lines = 1, length = 1;
   Shape shape;  // of the result
 };
@@ -58,7 +58,9 @@ void reduce(const Tensor& x, const Reduced& r, const Tensor& y, const F& f) {
 }  // namespace
 
 ASCEND_REDUCES(ReduceSum)
-ASCEND_DEFECT(reduce_sum_loses_tail, "ReduceSum", "leaves out what lies behind the last 64 of a line")
+ASCEND_DEFECT(reduce_sum_loses_tail,
+              "ReduceSum",
+              "leaves out what lies behind the last 64 of a line")
 
 ASCEND_OP(ReduceSum,
           const aclTensor* self,
@@ -209,12 +211,8 @@ ASCEND_OP(ArgMax, const aclTensor* self, int64_t dim, bool keepdim, aclTensor* o
   });
 }
 
-ASCEND_OP(MaxDim,
-          const aclTensor* self,
-          int64_t dim,
-          bool keepdim,
-          aclTensor* out,
-          aclTensor* indices) {
+ASCEND_OP(
+    MaxDim, const aclTensor* self, int64_t dim, bool keepdim, aclTensor* out, aclTensor* indices) {
   return plan("MaxDim", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("self", self);
     const Tensor y = op.output("out", out), index = op.output("indices", indices);

@@ -1,5 +1,5 @@
-// Ops that order the elements of lines. Equal elements keep their order (the lower index first), which
-// the documents promise for `stable` alone.
+// Ops that order the elements of lines. Equal elements keep their order (the lower index first),
+// which the documents promise for `stable` alone.
 #include <cmath>
 #include <numeric>
 
@@ -11,8 +11,8 @@ namespace {
 
 /// NaN counts as larger than everything.
 bool before(double a, double b, bool descending) {
-  if (std::isnan(a) || std::isnan(b)) return descending ? std::isnan(a) && !std::isnan(b)
-                                                        : !std::isnan(a) && std::isnan(b);
+  if (std::isnan(a) || std::isnan(b))
+    return descending ? std::isnan(a) && !std::isnan(b) : !std::isnan(a) && std::isnan(b);
   return descending ? a > b : a < b;
 }
 
