@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <set>
 
 #include "nnopbase/numbers.h"
@@ -158,8 +159,8 @@ TEST(Views, OfAnyStridesAreReadAndWritten) {
   int64_t* strides = nullptr;
   uint64_t rank = 0;
   ASSERT_EQ(aclGetViewStrides(x, &strides, &rank), 0);
+  const std::unique_ptr<int64_t[]> owner(strides);  // the caller's, by the interface
   EXPECT_EQ(std::vector<int64_t>(strides, strides + rank), std::vector<int64_t>({1, 4}));
-  delete[] strides;
   aclTensor* z = tensor(to, {2, 3}, ACL_FLOAT, {1, 2}, 2);
   aclTensor* twos = tensor(from, {2, 3}, ACL_FLOAT, {0, 0}, 2);
   ASSERT_EQ(triple(twos, z), 0);
