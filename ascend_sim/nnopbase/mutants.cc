@@ -67,11 +67,6 @@ void land_late(const Change& change) {
 
 }  // namespace
 
-bool& cuts_on_this_thread() {  // one for all three libraries
-  thread_local bool cuts = false;
-  return cuts;
-}
-
 std::string mutant_of(const std::string& op) {
   return settings().mutant_op == op ? settings().mutant_kind : "";
 }

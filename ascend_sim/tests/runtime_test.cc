@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cfenv>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -244,6 +245,19 @@ TEST(Streams, RunInOrderAndBesideEachOther) {
   EXPECT_EQ(aclrtDestroyStream(a), code::kInvalidHandle);
 }
 
+TEST(Streams, DoNotInheritTheProgramsRounding) {
+  const Simulation simulation;
+  void* stream = make_stream();
+  int mode = -1;
+  std::fesetround(FE_UPWARD);
+  ASSERT_EQ(aclrtLaunchHostFunc(
+                stream, [](void* out) { *static_cast<int*>(out) = std::fegetround(); }, &mode),
+            0);
+  std::fesetround(FE_TONEAREST);
+  ASSERT_EQ(aclrtSynchronizeStream(stream), 0);
+  EXPECT_EQ(mode, FE_TONEAREST);
+}
+
 TEST(Events, HoldOneStreamForAnother) {
   const Simulation simulation;
   void* a = make_stream();
@@ -431,8 +445,7 @@ TEST(Settings, NameTheChip) {
   EXPECT_STRNE(ferrySoftwareAscend(), "");
 }
 
-// --- defects of the runtime: with each, what is promised above does not hold
-// -----------------------
+// --- defects of the runtime: with each, what is promised above does not hold --------------------
 
 TEST(Defects, OfFills) {
   for (const char* name : {"memset_loses_tail", "memset_overruns"}) {
