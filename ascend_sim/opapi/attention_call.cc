@@ -48,11 +48,13 @@ std::vector<float> keys_of(const AttentionCall& call,
   std::vector<float> out;
   const int64_t needed = (s.k_length + call.block_size - 1) / call.block_size;
   for (int64_t b = 0; b < needed; ++b) {
-    const int64_t entry = call.stale_block && b > 0 && b == needed - 1 ? b - 1 : b;
     const int64_t n = std::min(call.block_size, s.k_length - b * call.block_size);
-    const std::vector<float> part = rows_of(t, table[static_cast<size_t>(entry)], head, 0, n);
+    const std::vector<float> part = rows_of(t, table[static_cast<size_t>(b)], head, 0, n);
     out.insert(out.end(), part.begin(), part.end());
   }
+  const int64_t width = t.dim(-1);
+  if (call.stale_row && s.k_length > 1)
+    std::copy_n(out.end() - 2 * width, width, out.end() - width);
   return out;
 }
 

@@ -59,7 +59,7 @@ struct AttentionCall {
   /// With a block table: keys are read from these by block, [blocks, head, position, dim].
   std::optional<Tensor> blocks;  // the table, int32 [batch, blocks of a sequence]
   int64_t block_size = 0;
-  bool stale_block = false;  // planted: the table's last entry of a sequence is the one before
+  bool stale_row = false;  // planted: the newest row is the one before
 };
 
 /// Reads the visible keys of one sequence's queries. Built on the stream; one for each launch.

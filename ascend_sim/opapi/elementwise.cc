@@ -81,13 +81,13 @@ Pair take_comparison(Plan& op, const aclTensor* self, const aclTensor* other, ac
 
 ASCEND_DEFECT(add_loses_tail, "Add", "leaves what lies behind the last whole block of 32 bytes")
 ASCEND_DEFECT(inplace_add_overwrites, "InplaceAdd", "writes alpha * other without adding self")
-ASCEND_DEFECT(add_ignores_alpha, "Add", "takes alpha for 1")
+ASCEND_DEFECT(inplace_add_ignores_alpha, "InplaceAdd", "takes alpha for 1")
 
 ASCEND_OP(
     Add, const aclTensor* self, const aclTensor* other, const aclScalar* alpha, aclTensor* out) {
   return plan("Add", workspace_size, executor, [&](Plan& op) {
     const Pair p = take_pair(op, self, other, out);
-    const double scale = defect("add_ignores_alpha") ? 1.0 : op.scalar("alpha", alpha);
+    const double scale = op.scalar("alpha", alpha);
     op.launch([=](Launch&) {
       const auto f = [scale](auto a, auto b) { return a + number<decltype(a)>(scale) * b; };
       if (defect("add_loses_tail") && p.out.contiguous()) {
@@ -128,7 +128,7 @@ ASCEND_OP(InplaceAdd, aclTensor* self_ref, const aclTensor* other, const aclScal
     require_number(op, "selfRef", x);
     require_number(op, "other", b);
     require_broadcast(op, x, b, x);
-    const double scale = op.scalar("alpha", alpha);
+    const double scale = defect("inplace_add_ignores_alpha") ? 1.0 : op.scalar("alpha", alpha);
     op.launch([=](Launch&) {
       const bool overwrites = defect("inplace_add_overwrites");
       map(
@@ -154,17 +154,10 @@ ASCEND_OP(
   });
 }
 
-ASCEND_DEFECT(mul_broadcasts_first_row, "Mul", "a broadcast operand's first row serves for all")
-
 ASCEND_OP(Mul, const aclTensor* self, const aclTensor* other, aclTensor* out) {
   return plan("Mul", workspace_size, executor, [&](Plan& op) {
     const Pair p = take_pair(op, self, other, out);
-    op.launch([=](Launch&) {
-      Tensor b = p.b;
-      if (defect("mul_broadcasts_first_row") && b.shape != p.out.shape && !b.strides.empty())
-        b.strides[0] = 0;
-      map([](auto x, auto y) { return x * y; }, p.out, p.a, b);
-    });
+    op.launch([=](Launch&) { map([](auto x, auto y) { return x * y; }, p.out, p.a, p.b); });
   });
 }
 
@@ -181,13 +174,17 @@ ASCEND_OP(InplaceMul, aclTensor* self_ref, const aclTensor* other) {
   });
 }
 
+ASCEND_DEFECT(muls_scalar_as_half, "Muls", "takes the factor for a float16")
+
 ASCEND_OP(Muls, const aclTensor* self, const aclScalar* other, aclTensor* out) {
   return plan("Muls", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("self", self);
     const Tensor y = op.output("out", out);
     require_number(op, "self", x);
     op.require_shape("out", y, x.shape);
-    const double factor = op.scalar("other", other);
+    const double given = op.scalar("other", other);
+    const double factor =
+        defect("muls_scalar_as_half") ? as_half(static_cast<float>(given)) : given;
     op.launch(
         [=](Launch&) { map([factor](auto v) { return v * number<decltype(v)>(factor); }, y, x); });
   });
@@ -281,6 +278,8 @@ ASCEND_OP(LtTensor, const aclTensor* self, const aclTensor* other, aclTensor* ou
   });
 }
 
+ASCEND_DEFECT(gt_takes_equal, "GtScalar", "is true where both are equal")
+
 ASCEND_OP(GtScalar, const aclTensor* self, const aclScalar* other, aclTensor* out) {
   return plan("GtScalar", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("self", self);
@@ -289,8 +288,16 @@ ASCEND_OP(GtScalar, const aclTensor* self, const aclScalar* other, aclTensor* ou
     op.require_type("out", y, {ACL_BOOL});
     op.require_shape("out", y, x.shape);
     const double bound = op.scalar("other", other);
-    op.launch(
-        [=](Launch&) { map([bound](auto v) { return static_cast<double>(v) > bound; }, y, x); });
+    op.launch([=](Launch&) {
+      const bool equal_too = defect("gt_takes_equal");
+      map(
+          [=](auto v) {
+            const auto value = static_cast<double>(v);
+            return value > bound || (equal_too && value == bound);
+          },
+          y,
+          x);
+    });
   });
 }
 
@@ -365,8 +372,12 @@ ASCEND_OP(Exp, const aclTensor* self, aclTensor* out) {
 ASCEND_OP(Log, const aclTensor* self, aclTensor* out) {
   return apply("Log", self, out, workspace_size, executor, [](float x) { return std::log(x); });
 }
+ASCEND_DEFECT(sqrt_coarse, "Sqrt", "is good to the bits of float16 alone")
+
 ASCEND_OP(Sqrt, const aclTensor* self, aclTensor* out) {
-  return apply("Sqrt", self, out, workspace_size, executor, [](float x) { return std::sqrt(x); });
+  const Function coarse = [](float x) { return as_half(std::sqrt(x)); };
+  const Function f = [](float x) { return std::sqrt(x); };
+  return apply("Sqrt", self, out, workspace_size, executor, defect("sqrt_coarse") ? coarse : f);
 }
 ASCEND_OP(Rsqrt, const aclTensor* self, aclTensor* out) {
   return apply(

@@ -232,17 +232,11 @@ void launch_backward(Plan& op,
                      AttentionDefects (*planted)()) {
   op.workspace(16 * 1024 * 1024);
   op.launch([=](Launch& at) {
-    run_attention_gradient(at, {call, b.dy, b.y, b.maximum, b.sum, b.dq, b.dk, b.dv}, planted());
+    run_attention_gradient(at, {call, b.dy, b.y, b.dq, b.dk, b.dv, b.maximum, b.sum}, planted());
   });
 }
 
 }  // namespace
-
-ASCEND_DEFECT(fa_causal_off_by_one, "FlashAttentionScore", "a query sees the key behind its own")
-ASCEND_DEFECT(fa_no_rescale,
-              "FlashAttentionScore",
-              "sums of earlier tiles are not rescaled to a new maximum")
-ASCEND_DEFECT(fa_no_scale, "FlashAttentionScore", "leaves out scaleValue")
 
 ASCEND_OP(FlashAttentionScore,
           const aclTensor* query,
@@ -298,13 +292,7 @@ ASCEND_OP(FlashAttentionScore,
                    statistics(op, "softmaxMaxOut", max, call, false),
                    statistics(op, "softmaxSumOut", sum, call, false),
                    by_heads(op, "attentionOutOut", out, input_layout, head_num),
-                   [] {
-                     AttentionDefects d;
-                     d.causal_off_by_one = defect("fa_causal_off_by_one");
-                     d.no_rescale = defect("fa_no_rescale");
-                     d.no_scale = defect("fa_no_scale");
-                     return d;
-                   });
+                   [] { return AttentionDefects(); });
   });
 }
 
@@ -386,13 +374,6 @@ ASCEND_OP(FlashAttentionVarLenScore,
   });
 }
 
-ASCEND_DEFECT(fa_grad_lse_off,
-              "FlashAttentionScoreGrad",
-              "recomputes probabilities with a maximum that is 1/8 too high")
-ASCEND_DEFECT(fa_grad_causal_off_by_one,
-              "FlashAttentionScoreGrad",
-              "a query's gradient reaches the key behind its own")
-
 ASCEND_OP(FlashAttentionScoreGrad,
           const aclTensor* query,
           const aclTensor* key_in,
@@ -458,12 +439,7 @@ ASCEND_OP(FlashAttentionScoreGrad,
                                      dk_out,
                                      dv_out,
                                      dpse_out);
-    launch_backward(op, call, b, [] {
-      AttentionDefects d;
-      d.lse_off = defect("fa_grad_lse_off");
-      d.causal_off_by_one = defect("fa_grad_causal_off_by_one");
-      return d;
-    });
+    launch_backward(op, call, b, [] { return AttentionDefects(); });
   });
 }
 

@@ -197,7 +197,7 @@ aclnnStatus fused(const Fused& f,
                   uint64_t* workspace_size,
                   aclOpExecutor** executor,
                   AttentionDefects (*planted)(),
-                  bool (*stale_block)()) {
+                  bool (*stale_row)()) {
   return plan(f.op, workspace_size, executor, [&](Plan& op) {
     op.require(op.chip().family != ChipFamily::k310P, "not supported on " + op.chip().name);
     for (const void* p : f.unused)
@@ -310,7 +310,7 @@ aclnnStatus fused(const Fused& f,
     op.workspace(16 * 1024 * 1024);
     op.launch([=](Launch& at) {
       AttentionCall mine = call;
-      mine.stale_block = stale_block();
+      mine.stale_row = stale_row();
       const auto keep_of = [&](const AttentionCall& of) {
         return [&](size_t sequence, int64_t head, int64_t i, float maximum, float sum) {
           if (!lse) return;
@@ -331,13 +331,6 @@ aclnnStatus fused(const Fused& f,
 }
 
 }  // namespace
-
-ASCEND_DEFECT(fia2_causal_off_by_one,
-              "FusedInferAttentionScoreV2",
-              "a query sees the key behind its own")
-ASCEND_DEFECT(fia2_no_rescale,
-              "FusedInferAttentionScoreV2",
-              "sums of earlier tiles are not rescaled to a new maximum")
 
 ASCEND_OP(FusedInferAttentionScoreV2,
           const aclTensor* query,
@@ -421,27 +414,15 @@ ASCEND_OP(FusedInferAttentionScoreV2,
                 attention_out,
                 softmax_lse};
   return fused(
-      f,
-      workspace_size,
-      executor,
-      [] {
-        AttentionDefects d;
-        d.causal_off_by_one = defect("fia2_causal_off_by_one");
-        d.no_rescale = defect("fia2_no_rescale");
-        return d;
-      },
-      [] { return false; });
+      f, workspace_size, executor, [] { return AttentionDefects(); }, [] { return false; });
 }
 
-ASCEND_DEFECT(fia_stale_block,
+ASCEND_DEFECT(fia_stale_row,
               "FusedInferAttentionScoreV3",
-              "a sequence's last block is read where the one before lies")
+              "the newest cache row is read where the one before lies")
 ASCEND_DEFECT(fia_no_rescale,
               "FusedInferAttentionScoreV3",
               "sums of earlier tiles are not rescaled to a new maximum")
-ASCEND_DEFECT(fia_causal_off_by_one,
-              "FusedInferAttentionScoreV3",
-              "a query sees the key behind its own")
 ASCEND_DEFECT(fia_no_scale, "FusedInferAttentionScoreV3", "leaves out scaleValue")
 
 ASCEND_OP(FusedInferAttentionScoreV3,
@@ -534,10 +515,9 @@ ASCEND_OP(FusedInferAttentionScoreV3,
       executor,
       [] {
         AttentionDefects d;
-        d.causal_off_by_one = defect("fia_causal_off_by_one");
         d.no_rescale = defect("fia_no_rescale");
         d.no_scale = defect("fia_no_scale");
         return d;
       },
-      [] { return defect("fia_stale_block"); });
+      [] { return defect("fia_stale_row"); });
 }

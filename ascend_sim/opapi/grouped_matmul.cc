@@ -130,7 +130,7 @@ ASCEND_DEFECT(gmm_skips_last_after_empty,
               "the last group is left out where a group is empty")
 ASCEND_DEFECT(gmm_grad_not_accumulated,
               "GroupedMatmulV5",
-              "groupType 2 keeps the last block of 16 tokens only")
+              "groupType 2 keeps the last block of 4 tokens only")
 
 ASCEND_OP(GroupedMatmulV5,
           const aclTensorList* x,
@@ -216,8 +216,8 @@ ASCEND_OP(GroupedMatmulV5,
           continue;  // "what groupList does not name is not updated": also with groupType 2
         options.order = {at.order(n)};
         if (!by_m) {
-          const bool last_block = defect("gmm_grad_not_accumulated") && n > 16;
-          const int64_t from = last_block ? first + (n - 1) / 16 * 16 : first;
+          const bool last_block = defect("gmm_grad_not_accumulated") && n > 4;
+          const int64_t from = last_block ? first + (n - 1) / 4 * 4 : first;
           multiply(matrix(view(g.x[0].narrow(1, from, last - from))),
                    matrix(view(g.weight[0].narrow(0, from, last - from))),
                    matrix(view(g.out[0].select(0, i))),

@@ -72,7 +72,7 @@ Shape looked_up(const Tensor& self, int d, const Tensor& index) {
 
 ASCEND_DEFECT(embedding_clamps_rows,
               "Embedding",
-              "rows beyond the last whole block of 8 take the block's last")
+              "the last quarter of the rows is read as its first")
 
 ASCEND_OP(Embedding, const aclTensor* weight, const aclTensor* indices, const aclTensor* out) {
   return plan("Embedding", workspace_size, executor, [&](Plan& op) {
@@ -88,8 +88,7 @@ ASCEND_OP(Embedding, const aclTensor* weight, const aclTensor* indices, const ac
     op.launch([=](Launch& at) {
       std::vector<int64_t> rows = checked_indices(at, index, w.dim(0));
       if (defect("embedding_clamps_rows")) {
-        const int64_t last = std::max<int64_t>(w.dim(0) / 8 * 8 - 1, 0);
-        for (int64_t& r : rows) r = std::min(r, w.dim(0) % 8 == 0 ? last - 1 : last);
+        for (int64_t& r : rows) r = std::min(r, w.dim(0) * 3 / 4);
       }
       take(view(y), view(w), 0, rows);
     });
@@ -328,8 +327,6 @@ ASCEND_OP(ScatterAdd,
   });
 }
 
-ASCEND_DEFECT(index_copy_stale_row, "InplaceIndexCopy", "the last index keeps its old row")
-
 ASCEND_OP(InplaceIndexCopy,
           aclTensor* self_ref,
           int64_t dim,
@@ -348,8 +345,7 @@ ASCEND_OP(InplaceIndexCopy,
     op.require_shape("source", source, shape);
     op.launch([=](Launch& at) {
       const std::vector<int64_t> rows = checked_indices(at, index, x.dim(d));
-      const size_t n = rows.size() - (defect("index_copy_stale_row") && !rows.empty() ? 1 : 0);
-      for (size_t i = 0; i < n; ++i)
+      for (size_t i = 0; i < rows.size(); ++i)
         copy_row(view(x.select(d, rows[i])), view(source.select(d, static_cast<int64_t>(i))));
     });
   });

@@ -152,8 +152,6 @@ ASCEND_OP(Mm, const aclTensor* self, const aclTensor* mat2, aclTensor* out, int8
 }
 
 ASCEND_REDUCES(Matmul)
-ASCEND_DEFECT(matmul_hf32, "Matmul", "multiplies float32 as HF32 although cubeMathType is 0")
-ASCEND_DEFECT(matmul_loses_k_tail, "Matmul", "the contraction stops at the last whole block of 16")
 
 ASCEND_OP(
     Matmul, const aclTensor* self, const aclTensor* mat2, aclTensor* out, int8_t cube_math_type) {
@@ -167,8 +165,8 @@ ASCEND_OP(
       executor,
       1,
       6,
-      [] { return defect("matmul_hf32"); },
-      [] { return defect("matmul_loses_k_tail"); });
+      [] { return false; },
+      [] { return false; });
 }
 
 ASCEND_REDUCES(BatchMatMul)

@@ -338,8 +338,7 @@ void gather_rows(const Tensor& rows,
                  const std::vector<float>& weights,
                  int64_t k,
                  int64_t hidden,
-                 const Tensor& out,
-                 int64_t skipped) {
+                 const Tensor& out) {
   const RowsOf from(rows, hidden), to(out, hidden);
   in_rows(static_cast<int64_t>(row_of.size()) / k, [&](int64_t first, int64_t last) {
     std::vector<float> total(static_cast<size_t>(hidden)), one(static_cast<size_t>(hidden));
@@ -347,7 +346,7 @@ void gather_rows(const Tensor& rows,
       std::fill(total.begin(), total.end(), 0.0f);
       for (int64_t j = 0; j < k; ++j) {
         const auto p = static_cast<size_t>(t * k + j);
-        if (row_of[p] < 0 || j == skipped) continue;
+        if (row_of[p] < 0) continue;
         from.get(row_of[p], one.data());
         const float w = weights.empty() ? 1.0f : weights[p];
         for (size_t i = 0; i < total.size(); ++i) total[i] += w * one[i];
@@ -358,10 +357,6 @@ void gather_rows(const Tensor& rows,
 }
 
 }  // namespace
-
-ASCEND_DEFECT(init_routing_grad_one_expert_short,
-              "MoeInitRoutingV2Grad",
-              "a token's last expert adds nothing")
 
 ASCEND_OP(MoeInitRoutingV2Grad,
           const aclTensor* grad_in,
@@ -389,9 +384,7 @@ ASCEND_OP(MoeInitRoutingV2Grad,
     op.require_shape("out", y, {row_of.elements() / top_k, hidden});
     op.launch([=](Launch& at) {
       const int64_t rows = grad.elements() / std::max<int64_t>(hidden, 1);
-      const int64_t skipped =
-          defect("init_routing_grad_one_expert_short") && top_k > 1 ? top_k - 1 : -1;
-      gather_rows(grad, row_indices(at, row_of, rows, false), {}, top_k, hidden, y, skipped);
+      gather_rows(grad, row_indices(at, row_of, rows, false), {}, top_k, hidden, y);
     });
   });
 }
@@ -653,10 +646,6 @@ ASCEND_OP(MoeTokenPermute,
   });
 }
 
-ASCEND_DEFECT(permute_grad_one_expert_short,
-              "MoeTokenPermuteGrad",
-              "a token's last expert adds nothing")
-
 ASCEND_OP(MoeTokenPermuteGrad,
           const aclTensor* grad_in,
           const aclTensor* sorted_indices,
@@ -678,17 +667,10 @@ ASCEND_OP(MoeTokenPermuteGrad,
     op.require_same_type("permutedOutputGrad", grad, "out", y);
     op.require_shape("out", y, {sorted.elements() / num_topk, grad.dim(1)});
     op.launch([=](Launch& at) {
-      const int64_t skipped =
-          defect("permute_grad_one_expert_short") && num_topk > 1 ? num_topk - 1 : -1;
-      gather_rows(
-          grad, row_indices(at, sorted, grad.dim(0), false), {}, num_topk, grad.dim(1), y, skipped);
+      gather_rows(grad, row_indices(at, sorted, grad.dim(0), false), {}, num_topk, grad.dim(1), y);
     });
   });
 }
-
-ASCEND_DEFECT(unpermute_unweighted,
-              "MoeTokenUnpermute",
-              "adds the experts up without their weights")
 
 ASCEND_OP(MoeTokenUnpermute,
           const aclTensor* permuted_tokens,
@@ -717,16 +699,11 @@ ASCEND_OP(MoeTokenUnpermute,
     op.require_same_type("permutedTokens", x, "out", y);
     op.require_shape("out", y, {tokens, x.dim(1)});
     op.launch([=](Launch& at) {
-      std::vector<float> weights = probs ? floats(view(*probs)) : std::vector<float>();
-      if (defect("unpermute_unweighted")) weights.clear();
-      gather_rows(x, row_indices(at, sorted, x.dim(0), false), weights, k, x.dim(1), y, -1);
+      const std::vector<float> weights = probs ? floats(view(*probs)) : std::vector<float>();
+      gather_rows(x, row_indices(at, sorted, x.dim(0), false), weights, k, x.dim(1), y);
     });
   });
 }
-
-ASCEND_DEFECT(unpermute_grad_shifted_probs,
-              "MoeTokenUnpermuteGrad",
-              "a row takes the weight of the row before")
 
 ASCEND_OP(MoeTokenUnpermuteGrad,
           const aclTensor* permute_tokens,
@@ -767,7 +744,6 @@ ASCEND_OP(MoeTokenUnpermuteGrad,
     op.launch([=](Launch& at) {
       const std::vector<int64_t> rows = row_indices(at, sorted, x.dim(0), false);
       const std::vector<float> weights = probs ? floats(view(*probs)) : std::vector<float>();
-      const bool shifted = defect("unpermute_grad_shifted_probs");
       const Order order{at.order(tokens)};
       const RowsOf from(x, hidden), to(dx, hidden), above(grad, hidden);
       in_rows(tokens, [&](int64_t first, int64_t last) {
@@ -782,7 +758,7 @@ ASCEND_OP(MoeTokenUnpermuteGrad,
                 from.get(rows[p], one.data());
                 share = dot(one.data(), g.data(), hidden, order);
               }
-              const float w = weights.empty() ? 1.0f : weights[shifted && p > 0 ? p - 1 : p];
+              const float w = weights.empty() ? 1.0f : weights[p];
               for (size_t i = 0; i < g.size(); ++i) one[i] = g[i] * w;
               to.set(rows[p], one.data());
             }

@@ -41,6 +41,12 @@ OP(InplaceAdd, T, T, S)
 OP(Mul, T, T, T)
 OP(Exp, T, T)
 OP(SWhere, T, T, T, T)
+OP(Muls, T, S, T)
+OP(InplaceMul, T, T)
+OP(Sqrt, T, T)
+OP(GtScalar, T, S, T)
+OP(Triu, T, i64, T)
+OP(Sort, T, bool, i64, bool, T, T)
 OP(InplaceCopy, T, T)
 OP(Permute, T, IA, T)
 OP(Cat, TL, i64, T)
@@ -670,6 +676,48 @@ Outcome where() {
   Outcome o{RUN(SWhere, c, a, b, y), {}, {}};
   const Values va = a.values(), vb = b.values();
   o.add(y.values(), {va[0], vb[1], va[2], vb[0], vb[1], va[5]});
+  return o;
+}
+
+Outcome muls() {
+  Device x = random({3, 5}, 4), b = random({3, 1}, 5), y({3, 5}, kF32);
+  const Scalar factor(0.3337f);
+  Outcome o{RUN(Muls, x, factor, y), {}, {}};
+  if (o.answer == 0) o.answer = RUN(InplaceMul, y, b);
+  Values expected = x.values();
+  const Values vb = b.values();
+  for (size_t i = 0; i < expected.size(); ++i) expected[i] *= double{0.3337f} * vb[i / 5];
+  o.add(y.values(), expected);
+  return o;
+}
+
+Outcome square_root() {
+  Device x({3}, kF32, {2, 0.01, 1234}), y({3}, kF32);
+  Outcome o{RUN(Sqrt, x, y), {}, {}};
+  o.add(y.values(), {std::sqrt(2), std::sqrt(double{0.01f}), std::sqrt(1234)});
+  return o;
+}
+
+Outcome greater() {
+  Device x({4}, kI64, {-1, 3, 4, 9}), y({4}, ACL_BOOL);
+  const Scalar three(3);
+  Outcome o{RUN(GtScalar, x, three, y), {}, {}};
+  o.add(y.values(), {0, 0, 1, 1});
+  return o;
+}
+
+Outcome triangle() {
+  Device x({3, 4}, ACL_BOOL, Values(12, 1)), y({3, 4}, ACL_BOOL);
+  Outcome o{RUN(Triu, x, i64{1}, y), {}, {}};
+  o.add(y.values(), {0, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 1});
+  return o;
+}
+
+Outcome sort() {
+  Device x({5}, kF32, {3, 1, 3, 0, 1}), v({5}, kF32), at({5}, kI64);
+  Outcome o{RUN(Sort, x, true, i64{0}, true, v, at), {}, {}};
+  o.add(v.values(), {3, 3, 1, 1, 0});
+  o.add(at.values(), {0, 2, 1, 4, 3});
   return o;
 }
 
@@ -1644,6 +1692,11 @@ const std::vector<Scenario>& scenarios() {
       {"Mul", kTight, mul},
       {"Exp", kTight, exponential},
       {"SWhere", kTight, where},
+      {"Muls", kTight, muls},
+      {"Sqrt", kTight, square_root},
+      {"GtScalar", kTight, greater},
+      {"Triu", kTight, triangle},
+      {"Sort", kTight, sort},
       {"InplaceCopy", kTight, inplace_copy},
       {"Permute", kTight, permute},
       {"Cat", kTight, cat},

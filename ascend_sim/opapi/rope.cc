@@ -127,8 +127,6 @@ ASCEND_OP(RotaryPositionEmbedding,
   });
 }
 
-ASCEND_DEFECT(rope_grad_sign, "RotaryPositionEmbeddingGrad", "turns forward instead of back")
-
 ASCEND_OP(RotaryPositionEmbeddingGrad,
           const aclTensor* dy_in,
           const aclTensor* cos_in,
@@ -161,7 +159,6 @@ ASCEND_OP(RotaryPositionEmbeddingGrad,
     op.launch([=](Launch&) {
       const int64_t dim = dy.dim(-1);
       const std::vector<Partner> pairs = partners(dim, mode);
-      const float turn = defect("rope_grad_sign") ? -1.0f : 1.0f;
       for_rows(
           dy, cos, sin, [&](int64_t r, const float* g, const float* cosine, const float* sine) {
             float result[896];
@@ -169,7 +166,7 @@ ASCEND_OP(RotaryPositionEmbeddingGrad,
             // opposite.
             for (int64_t i = 0; i < dim; ++i) {
               const Partner p = pairs[static_cast<size_t>(i)];
-              result[i] = g[i] * cosine[i] - turn * p.sign * g[p.index] * sine[p.index];
+              result[i] = g[i] * cosine[i] - p.sign * g[p.index] * sine[p.index];
             }
             write(view(dx), r * dim, dim, result);
           });

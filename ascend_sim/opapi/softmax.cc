@@ -193,7 +193,7 @@ void require_one(const Plan& op, const char* name, const Tensor& t) {
 
 }  // namespace
 
-ASCEND_DEFECT(nll_counts_ignored, "NLLLoss", "the mean divides by all rows, ignored ones too")
+ASCEND_DEFECT(nll_ignored_as_zero, "NLLLoss", "takes an ignored target for class 0")
 
 ASCEND_OP(NLLLoss,
           const aclTensor* self,
@@ -214,7 +214,9 @@ ASCEND_OP(NLLLoss,
     else
       require_one(op, "out", y);
     op.launch([=](Launch& at) {
-      const std::vector<int64_t> of = classes_of(at, l, ignore_index);
+      std::vector<int64_t> of = classes_of(at, l, ignore_index);
+      if (defect("nll_ignored_as_zero"))
+        for (int64_t& t : of) t = std::max<int64_t>(t, 0);
       const std::vector<float> w = floats(view(l.weight));
       std::vector<float> losses(of.size(), 0.0f), weights(of.size(), 0.0f);
       for (size_t r = 0; r < of.size(); ++r) {
@@ -231,8 +233,7 @@ ASCEND_OP(NLLLoss,
         total = 0;
       } else {
         float loss = sum(losses.data(), l.rows, order);
-        if (reduction == kMean)
-          loss /= defect("nll_counts_ignored") ? static_cast<float>(l.rows) : total;
+        if (reduction == kMean) loss /= total;
         write(view(y), 0, 1, &loss);
       }
       write(view(all), 0, 1, &total);
