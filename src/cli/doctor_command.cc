@@ -20,7 +20,7 @@ namespace ferry::cli {
 namespace {
 
 struct Arguments {
-  verify::Options options;
+  doctor::Options options;
   std::string soak = "10s", limit = "2m", json, html;
   bool soak_given = false;
   bool child = false;
@@ -60,7 +60,7 @@ class Paint {
 };
 
 /// Prints a line for each subject when it is done with, and what was measured and noted.
-class Table final : public verify::Listener {
+class Table final : public doctor::Listener {
  public:
   explicit Table(const Paint& paint) : paint_(paint) {}
 
@@ -68,7 +68,7 @@ class Table final : public verify::Listener {
     fmt::print("{}  {}\n", paint_.bold(device), description);
   }
   void planned(size_t checks) override { planned_ = checks; }
-  void began(size_t index, const verify::CheckHead& head) override {
+  void began(size_t index, const doctor::CheckHead& head) override {
     if (head.subject != subject_ || head.level != level_) close_row();
     if (head.level != level_ || !any_) print_heading(head.level);
     subject_ = head.subject;
@@ -83,26 +83,26 @@ class Table final : public verify::Listener {
       return fmt::format("[{}/{}] {} {:.0f} %", index_ + 1, planned_, name_, 100 * fraction);
     });
   }
-  void measured(const verify::Measurement& m) override {
+  void measured(const doctor::Measurement& m) override {
     const std::string share =
         m.peak > 0 ? fmt::format("  {:.0f} % of the peak, {:.4g}", 100 * m.value / m.peak, m.peak)
                    : "";
     say(fmt::format("  {:<36} {:>10.4g} {}{}", m.name, m.value, m.unit, share));
   }
   void noted(const std::string& text) override { say("  " + text); }
-  void ended(const verify::Outcome& o) override {
+  void ended(const doctor::Outcome& o) override {
     ++checks_;
     seconds_ += o.seconds;
     if (o.problems.empty()) return;
     ++wrong_;
-    for (const verify::Problem& p : o.problems)
+    for (const doctor::Problem& p : o.problems)
       details_.push_back(fmt::format("{}: {}: {}", o.head.name, p.property, p.detail));
   }
 
   /// Prints the row of the subject that came last.
   void close_row() {
     progress_.clear();
-    if (checks_ > 0 && (level_ != verify::Level::kSpeed || wrong_ > 0))
+    if (checks_ > 0 && (level_ != doctor::Level::kSpeed || wrong_ > 0))
       fmt::print("  {:<16} {:>4} checks {:>8.2f} s  {}\n",
                  subject_,
                  checks_,
@@ -119,13 +119,13 @@ class Table final : public verify::Listener {
   }
 
  private:
-  void print_heading(verify::Level level) {
-    static const std::map<verify::Level, const char*> titles = {
-        {verify::Level::kRuntime, "Copies, memory, streams"},
-        {verify::Level::kPrimitive, "Calls of the vendor's library"},
-        {verify::Level::kOp, "Ops against the float64 reference, forward and backward"},
-        {verify::Level::kLoad, "Under load"},
-        {verify::Level::kSpeed, "Speed"}};
+  void print_heading(doctor::Level level) {
+    static const std::map<doctor::Level, const char*> titles = {
+        {doctor::Level::kRuntime, "Copies, memory, streams"},
+        {doctor::Level::kPrimitive, "Calls of the vendor's library"},
+        {doctor::Level::kOp, "Ops against the float64 reference, forward and backward"},
+        {doctor::Level::kLoad, "Under load"},
+        {doctor::Level::kSpeed, "Speed"}};
     fmt::print("{}\n", paint_.bold(titles.at(level)));
   }
   void say(const std::string& line) {
@@ -135,7 +135,7 @@ class Table final : public verify::Listener {
 
   const Paint& paint_;
   ProgressLine progress_;
-  verify::Level level_ = verify::Level::kRuntime;
+  doctor::Level level_ = doctor::Level::kRuntime;
   std::string subject_, name_;
   bool any_ = false;
   size_t planned_ = 0, index_ = 0;
@@ -144,7 +144,7 @@ class Table final : public verify::Listener {
   std::vector<std::string> details_;
 };
 
-std::vector<std::string> child_arguments(const verify::Options& o, size_t from) {
+std::vector<std::string> child_arguments(const doctor::Options& o, size_t from) {
   std::vector<std::string> a = {"doctor", "--child", "--from", fmt::format("{}", from)};
   const auto add = [&](const char* name, std::string value) {
     a.push_back(name);
@@ -159,39 +159,39 @@ std::vector<std::string> child_arguments(const verify::Options& o, size_t from) 
   return a;
 }
 
-void print_verdict(const verify::Report& report, const Paint& paint) {
+void print_verdict(const doctor::Report& report, const Paint& paint) {
   const std::string text = to_string(report.verdict);
   fmt::print("\n{}  {}\n",
              paint.bold("Verdict"),
-             report.verdict == verify::Verdict::kFitToTrain   ? paint.good(text)
-             : report.verdict == verify::Verdict::kFitToServe ? paint.warn(text)
+             report.verdict == doctor::Verdict::kFitToTrain   ? paint.good(text)
+             : report.verdict == doctor::Verdict::kFitToServe ? paint.warn(text)
                                                               : paint.bad(text));
   for (const std::string& reason : report.reasons) fmt::print("  {}\n", reason);
 }
 
-Result<int> doctor(Arguments& args) {
+Result<int> examine(Arguments& args) {
   TRY_ASSIGN(args.options.soak_s, parse_duration("--soak", args.soak));
   TRY_ASSIGN(args.options.limit_s, parse_duration("--limit", args.limit));
   if (args.options.quick && !args.soak_given) args.options.soak_s = 2;
-  if (args.child) return verify::examine_as_child(args.options, args.from);
+  if (args.child) return doctor::examine_as_child(args.options, args.from);
 
   const Paint paint;
   Table table(paint);
-  const verify::Command command{.program = "/proc/self/exe", .arguments = [&](size_t from) {
+  const doctor::Command command{.program = "/proc/self/exe", .arguments = [&](size_t from) {
                                   return child_arguments(args.options, from);
                                 }};
-  TRY_ASSIGN(const verify::Report report,
-             verify::examine_in_child(args.options, command, system_clock(), table));
+  TRY_ASSIGN(const doctor::Report report,
+             doctor::examine_in_child(args.options, command, system_clock(), table));
   table.close_row();
   print_verdict(report, paint);
-  const nlohmann::ordered_json whole = verify::to_json(report);
-  if (!args.html.empty()) TRY(write_file_atomic(args.html, verify::to_html(report)));
+  const nlohmann::ordered_json whole = doctor::to_json(report);
+  if (!args.html.empty()) TRY(write_file_atomic(args.html, doctor::to_html(report)));
   if (!args.json.empty() && args.json != "-")
     TRY(write_file_atomic(
         args.json,
         whole.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n"));
-  TRY(print_json(args.json == "-" ? whole : verify::summary_json(report)));
-  return report.verdict == verify::Verdict::kFitToTrain ? 0 : exit_status(Code::kVerdict);
+  TRY(print_json(args.json == "-" ? whole : doctor::summary_json(report)));
+  return report.verdict == doctor::Verdict::kFitToTrain ? 0 : exit_status(Code::kVerdict);
 }
 
 }  // namespace
@@ -218,7 +218,7 @@ void add_doctor_command(CLI::App& app, int& status) {
   command->add_option("--from", args->from)->group("");
   command->callback([soak, args, &status] {
     args->soak_given = soak->count() > 0;
-    const Result<int> done = doctor(*args);
+    const Result<int> done = examine(*args);
     status = done ? *done : report(done.error());
   });
 }

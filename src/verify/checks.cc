@@ -7,10 +7,12 @@
 
 #include "base/check.h"
 #include "base/threads.h"
+#include "device/ascend/ascend_device.h"
+#include "ops/ascend/library_specs.h"
 #include "ops/dispatch.h"
 #include "ops/spec_check.h"
 
-namespace ferry::verify {
+namespace ferry::doctor {
 namespace {
 
 /// Ops that generating a token never calls.
@@ -21,24 +23,43 @@ bool training_op(const std::string& op) {
   return std::find(kTrainingOps.begin(), kTrainingOps.end(), op) != kTrainingOps.end();
 }
 
-/// Writes down which kernels a check runs.
+/// Writes down which kernels a check runs, and which calls of the vendor's library they make.
 class Recorder final : public ops::Observer {
  public:
-  Recorder(Outcome& outcome, Listener& listener) : outcome_(outcome), listener_(listener) {}
+  Recorder(Outcome& outcome, Listener& listener, Device& device)
+      : outcome_(outcome), listener_(listener), device_(device) {
+    watch([this](const char* call) { called(call); });
+  }
+  ~Recorder() override { watch({}); }
+  Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
 
   void before(const ops::OpCall& call) override {
-    if (last_ == call.op) return;
+    const auto same = [&](const KernelUse& u) { return u.kernel == call.op; };
+    auto use = std::find_if(outcome_.used.begin(), outcome_.used.end(), same);
+    if (use == outcome_.used.end()) use = outcome_.used.insert(use, {call.op, {}});
+    running_ = static_cast<int>(use - outcome_.used.begin());
+    if (last_ != call.op) listener_.launched(call.op);
     last_ = call.op;
-    const auto same = [&](const KernelUse& u) { return u.kernel == last_; };
-    if (std::none_of(outcome_.used.begin(), outcome_.used.end(), same))
-      outcome_.used.push_back({last_, {}});
-    listener_.launched(last_);
   }
+  void after(const ops::OpCall&) override { running_ = -1; }
 
  private:
+  void watch(std::function<void(const char*)> watcher) const {
+    if (device_.kind() == DeviceKind::kAscend)
+      static_cast<AscendDevice&>(device_).stream().watch(std::move(watcher));
+  }
+  void called(const char* call) {
+    if (running_ < 0) return;  // a copy of the check's own
+    std::vector<std::string>& calls = outcome_.used[static_cast<size_t>(running_)].calls;
+    if (std::find(calls.begin(), calls.end(), call) == calls.end()) calls.push_back(call);
+  }
+
   Outcome& outcome_;
   Listener& listener_;
+  Device& device_;
   std::string last_;
+  int running_ = -1;
 };
 
 int64_t elements(const ops::OpCase& c) {
@@ -49,6 +70,7 @@ int64_t elements(const ops::OpCase& c) {
 
 Check spec_check(const std::string& op,
                  const ops::OpCase& c,
+                 Level level,
                  bool gradient,
                  const Options& options) {
   ops::SpecOptions spec;
@@ -59,7 +81,7 @@ Check spec_check(const std::string& op,
   Check check;
   check.head = {.name = fmt::format("{}, {}{}", op, c.name, gradient ? ", gradient" : ""),
                 .subject = op,
-                .level = Level::kOp,
+                .level = level,
                 .training_only = gradient || training_op(op)};
   check.run = [c, spec](Running& r) {
     for (const ops::Finding& f : ops::check_case(c, r.device, spec))
@@ -82,9 +104,30 @@ std::vector<Check> spec_checks(const Options& options) {
     for (const bool gradient : {false, true})
       for (const ops::OpCase& c : cases)
         if (!gradient || ops::has_gradient(c))
-          checks.push_back(spec_check(spec.op, c, gradient, options));
+          checks.push_back(spec_check(spec.op, c, Level::kOp, gradient, options));
   }
   return checks;
+}
+
+/// Single calls of the vendor's library, where there is one.
+std::vector<Check> library_checks(const Options& options) {
+  std::vector<Check> checks;
+  if (!options.device.starts_with("ascend")) return checks;
+  for (const ops::OpSpec& spec : ops::ascend::library_specs())
+    for (const ops::OpCase& c : spec.cases)
+      checks.push_back(spec_check(spec.op, c, Level::kPrimitive, false, options));
+  return checks;
+}
+
+/// Whether the device still answers after an error: a call that it refused costs it nothing.
+bool answers(Device& device) {
+  try {
+    const Tensor t = Tensor::zeros({64}, DType::kF32, device);
+    const std::vector<float> values = t.to_f32();
+    return std::all_of(values.begin(), values.end(), [](float v) { return v == 0; });
+  } catch (const DeviceError&) {
+    return false;
+  }
 }
 
 void append(std::vector<Check>& to, std::vector<Check> from) {
@@ -96,6 +139,7 @@ void append(std::vector<Check>& to, std::vector<Check> from) {
 std::vector<Check> make_checks(const Options& options) {
   std::vector<Check> all;
   append(all, runtime_checks());
+  append(all, library_checks(options));
   append(all, spec_checks(options));
   append(all, load_checks());
   append(all, measurements());
@@ -115,7 +159,7 @@ Outcome run_check(const Check& check,
   const Clock& clock = system_clock();
   const double begin_s = clock.monotonic_s();
   Outcome outcome{.head = check.head};
-  Recorder recorder(outcome, listener);
+  Recorder recorder(outcome, listener, device);
   Running running{device, options, listener, outcome, clock};
   try {
     const ops::Observing observing(recorder);
@@ -123,7 +167,7 @@ Outcome run_check(const Check& check,
     device.stream().synchronize();  // what the check left behind belongs to it
   } catch (const DeviceError& e) {
     outcome.problems.push_back({"device error", e.what()});
-    *device_lost = true;
+    *device_lost = !answers(device);
   } catch (const Bug& e) {
     outcome.problems.push_back({"bug in Ferry", e.what()});
   }
@@ -151,4 +195,4 @@ Result<bool> examine(const Options& options, size_t from, Listener& listener) {
   return true;
 }
 
-}  // namespace ferry::verify
+}  // namespace ferry::doctor

@@ -9,7 +9,7 @@
 #include "device/device.h"
 #include "verify/doctor.h"
 
-namespace ferry::verify {
+namespace ferry::doctor {
 
 struct Options {
   std::string device = "cpu";
@@ -57,8 +57,8 @@ struct Check {
 /// Every check, from the most basic level up. A check makes its inputs when it runs.
 std::vector<Check> make_checks(const Options& options);
 
-/// Runs one check. A DeviceError or a Bug inside is a finding; after the first the device may be
-/// lost: *device_lost is set.
+/// Runs one check. A DeviceError or a Bug inside is a finding; *device_lost tells whether the
+/// device answers no more.
 Outcome run_check(const Check& check,
                   Device& device,
                   const Options& options,
@@ -76,4 +76,4 @@ std::vector<Check> load_checks();
 std::vector<Check> measurements();
 std::vector<Check> soak_checks(const Options& options);
 
-}  // namespace ferry::verify
+}  // namespace ferry::doctor

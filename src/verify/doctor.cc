@@ -10,7 +10,7 @@
 #include "base/check.h"
 #include "ops/spec.h"
 
-namespace ferry::verify {
+namespace ferry::doctor {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -150,12 +150,13 @@ bool any_failed(const std::vector<const Outcome*>& outcomes) {
 /// One culprit for each subject that failed, in the order in which they were tried.
 std::vector<Culprit> subject_culprits(const std::vector<const Outcome*>& outcomes, bool call) {
   std::vector<Culprit> culprits;
-  for (const Outcome* o : outcomes) {
-    const std::string& subject = o->head.subject;
-    const auto known = [&](const Culprit& c) { return c.op == subject; };
-    if (!failed(*o) || std::any_of(culprits.begin(), culprits.end(), known)) continue;
-    culprits.push_back({subject, "", call ? subject : "", because(*o)});
-  }
+  for (const Outcome* o : outcomes)
+    for (const Problem& p : o->problems) {
+      const std::string& subject = p.subject.empty() ? o->head.subject : p.subject;
+      const auto known = [&](const Culprit& c) { return c.op == subject; };
+      if (std::none_of(culprits.begin(), culprits.end(), known))
+        culprits.push_back({subject, "", call ? subject : "", because(o->head, p)});
+    }
   return culprits;
 }
 
@@ -361,4 +362,4 @@ Json to_json(const Report& report) {
   return j;
 }
 
-}  // namespace ferry::verify
+}  // namespace ferry::doctor

@@ -11,7 +11,7 @@
 
 #include "device/device.h"
 
-namespace ferry::verify {
+namespace ferry::doctor {
 
 /// What a check stands on. What is broken on one level shows on those above it too, so the lowest
 /// level that fails holds the culprit.
@@ -27,7 +27,7 @@ const char* to_string(Level level);
 /// The head of a check: what is known before it runs.
 struct CheckHead {
   std::string name;     // "rms_norm, bf16 [7, 129], gradient": unique
-  std::string subject;  // "copies", "memory", "streams", "links", or the op
+  std::string subject;  // "copies", "fills", "streams", "memory", "links", or the op
   Level level = Level::kOp;
   bool training_only = false;  // a failure does not keep the chip from serving
   double limit_s = 120;        // silence for longer is a hang
@@ -61,7 +61,7 @@ struct Measurement {
 
 /// Who is at fault, as far as the outcomes tell.
 struct Culprit {
-  std::string op;      // "rms_norm"; or "copies", "memory", "streams"
+  std::string op;      // "rms_norm"; or "copies", "fills", "streams", "memory"
   std::string kernel;  // "rms_norm_backward"; empty for what is no kernel
   std::string call;    // "aclnnRmsNormGrad"; empty where there is none or several are possible
   std::string because;
@@ -108,4 +108,4 @@ CheckHead head_from_json(const nlohmann::ordered_json& j);
 Outcome outcome_from_json(const nlohmann::ordered_json& j);
 Measurement measurement_from_json(const nlohmann::ordered_json& j);
 
-}  // namespace ferry::verify
+}  // namespace ferry::doctor

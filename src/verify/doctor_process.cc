@@ -18,7 +18,7 @@
 #include "base/check.h"
 #include "base/system.h"
 
-namespace ferry::verify {
+namespace ferry::doctor {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -339,4 +339,4 @@ Result<int> examine_as_child(const Options& options, size_t from) {
   return exit_status(done.error().code);
 }
 
-}  // namespace ferry::verify
+}  // namespace ferry::doctor

@@ -8,7 +8,7 @@
 
 #include "verify/checks.h"
 
-namespace ferry::verify {
+namespace ferry::doctor {
 
 constexpr int kReportFd = 3;  // where the child writes what its Listener hears, a line of JSON each
 
@@ -30,4 +30,4 @@ Result<Report> examine_in_child(const Options& options,
 /// Errors: kInvalidInput when kReportFd is no pipe.
 Result<int> examine_as_child(const Options& options, size_t from);
 
-}  // namespace ferry::verify
+}  // namespace ferry::doctor

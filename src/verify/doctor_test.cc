@@ -12,7 +12,7 @@
 #include "verify/doctor_process.h"
 #include "verify/report_html.h"
 
-namespace ferry::verify {
+namespace ferry::doctor {
 namespace {
 
 /// Spoils outputs of one kernel from its n-th call on, every `every` calls.
@@ -270,4 +270,4 @@ TEST(DoctorProcess, ADeviceThatTakesEveryChildIsGivenUp) {
 }
 
 }  // namespace
-}  // namespace ferry::verify
+}  // namespace ferry::doctor

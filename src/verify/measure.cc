@@ -7,13 +7,14 @@
 #include "base/cpu_tier.h"
 #include "base/random.h"
 #include "base/units.h"
+#include "device/ascend/ascend_device.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/add/add.h"
 #include "ops/linear/linear.h"
 #include "verify/checks.h"
 #include "verify/peak_kernels.h"
 
-namespace ferry::verify {
+namespace ferry::doctor {
 
 double fma_chain_flops(int64_t rounds) { return 2.0 * 16 * 12 * static_cast<double>(rounds); }
 
@@ -63,8 +64,11 @@ double cpu_peak(const Running& r) {
 }
 
 /// What the chip could do with `dtype` at best, operations per second; 0 if that is not known.
-double chip_peak(const Running& r, DType) {
-  return r.device.kind() == DeviceKind::kCpu ? cpu_peak(r) : 0;
+double chip_peak(const Running& r, DType dtype) {
+  if (r.device.kind() == DeviceKind::kCpu) return cpu_peak(r);
+  if (r.device.kind() != DeviceKind::kAscend || dtype != DType::kBF16) return 0;
+  const auto& ascend = static_cast<const AscendDevice&>(r.device);
+  return ascend.software() ? 0 : ascend.chip().tflops_bf16() * 1e12;
 }
 
 /// Normal numbers, a few thousand of them over and over: zeros would cost a chip less power.
@@ -171,8 +175,8 @@ void measure_links(Running& r) {
     for (Device* to : chips) {
       if (from == to) continue;
       const auto count = static_cast<int64_t>(bytes / 4);
-      const Tensor source = Tensor::empty({count}, DType::kF32, *from),
-                   target = Tensor::zeros({count}, DType::kF32, *to);
+      Tensor source = Tensor::empty({count}, DType::kF32, *from);
+      const Tensor target = Tensor::zeros({count}, DType::kF32, *to);
       source.copy_bytes_from(sent.data());
       std::vector<char> between(bytes);
       double best_s = std::numeric_limits<double>::max();
@@ -221,4 +225,4 @@ std::vector<Check> measurements() {
   return checks;
 }
 
-}  // namespace ferry::verify
+}  // namespace ferry::doctor

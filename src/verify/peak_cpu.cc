@@ -2,7 +2,7 @@
 #include "ops/cpu/simd.h"
 #include "verify/peak_kernels.h"
 
-namespace ferry::verify::FERRY_TIER {
+namespace ferry::doctor::FERRY_TIER {
 
 float fma_chains(int64_t rounds) {
   namespace lanes = ferry::ops::FERRY_TIER;
@@ -32,4 +32,4 @@ float fma_chains(int64_t rounds) {
   return sum;
 }
 
-}  // namespace ferry::verify::FERRY_TIER
+}  // namespace ferry::doctor::FERRY_TIER

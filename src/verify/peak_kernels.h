@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace ferry::verify {
+namespace ferry::doctor {
 
 /// Floating-point operations of one fma_chains call with `rounds`.
 double fma_chain_flops(int64_t rounds);
@@ -22,4 +22,4 @@ namespace plain {
 float fma_chains(int64_t rounds);
 }
 
-}  // namespace ferry::verify
+}  // namespace ferry::doctor

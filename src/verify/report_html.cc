@@ -8,7 +8,7 @@
 
 #include "base/units.h"
 
-namespace ferry::verify {
+namespace ferry::doctor {
 namespace {
 
 constexpr const char* kStyle = R"css(
@@ -258,4 +258,4 @@ std::string to_html(const Report& r) {
   return page.take();
 }
 
-}  // namespace ferry::verify
+}  // namespace ferry::doctor

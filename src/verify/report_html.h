@@ -6,8 +6,8 @@
 
 #include "verify/doctor.h"
 
-namespace ferry::verify {
+namespace ferry::doctor {
 
 std::string to_html(const Report& report);
 
-}  // namespace ferry::verify
+}  // namespace ferry::doctor

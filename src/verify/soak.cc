@@ -11,7 +11,7 @@
 #include "ops/spec_check.h"
 #include "verify/checks.h"
 
-namespace ferry::verify {
+namespace ferry::doctor {
 namespace {
 
 using Bits = std::vector<unsigned char>;
@@ -274,4 +274,4 @@ std::vector<Check> soak_checks(const Options& options) {
   return {{.head = {.name = "soak", .subject = "soak", .level = Level::kLoad}, .run = soak}};
 }
 
-}  // namespace ferry::verify
+}  // namespace ferry::doctor
