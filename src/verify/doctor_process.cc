@@ -24,7 +24,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int kDeviceLost = 4;
-constexpr int kDeathsMax = 12;  // a device that takes so many children is not examined further
+constexpr int kDeathsMax = 12;  // in a row: the device is not examined further
 
 std::string line_of(const char* event, Json content) {
   return Json{{"event", event}, {"content", std::move(content)}}.dump(
@@ -174,11 +174,12 @@ class Examination {
     report_.soak_s = options_.soak_s;
     report_.seed = options_.seed;
     report_.only = options_.only;
-    for (int deaths = 0; !finished_; ++deaths) {
-      if (deaths == kDeathsMax) {
-        note(fmt::format("given up after {} processes were lost", deaths));
+    while (!finished_) {
+      if (deaths_ == kDeathsMax) {
+        note(fmt::format("given up after {} processes in a row were lost", deaths_));
         break;
       }
+      ++deaths_;
       TRY(follow_one());
     }
     report_.seconds = clock_.monotonic_s() - begin_s;
@@ -294,6 +295,7 @@ class Examination {
         note(content.get<std::string>());
       } else if (event == "ended") {
         end(outcome_from_json(content));
+        if (report_.outcomes.back().problems.empty()) deaths_ = 0;
       } else if (event == "failed" && next_ == 0) {
         return tl::unexpected(Status{static_cast<Code>(content.at("code").get<int>()),
                                      content.at("message").get<std::string>()});
@@ -313,6 +315,7 @@ class Examination {
   Report report_;
   std::optional<Outcome> running_;  // the check that began and has not ended
   size_t next_ = 0, planned_ = 0;
+  int deaths_ = 0;  // children that ended since a check passed
   bool finished_ = false;
 };
 
