@@ -103,9 +103,10 @@ class Table final : public doctor::Listener {
   void close_row() {
     progress_.clear();
     if (checks_ > 0 && (level_ != doctor::Level::kSpeed || wrong_ > 0))
-      fmt::print("  {:<16} {:>4} checks {:>8.2f} s  {}\n",
+      fmt::print("  {:<28} {:>4} {:<6} {:>8.2f} s  {}\n",
                  subject_,
                  checks_,
+                 checks_ == 1 ? "check" : "checks",
                  seconds_,
                  wrong_ == 0 ? paint_.good("ok") : paint_.bad(fmt::format("{} FAILED", wrong_)));
     constexpr size_t kShown = 4;

@@ -11,6 +11,7 @@
 #include "ops/ascend/library_specs.h"
 #include "ops/dispatch.h"
 #include "ops/spec_check.h"
+#include "verify/checked_specs.h"
 
 namespace ferry::doctor {
 namespace {
@@ -68,6 +69,7 @@ int64_t elements(const ops::OpCase& c) {
   return n;
 }
 
+/// The case lives as long as the process.
 Check spec_check(const std::string& op,
                  const ops::OpCase& c,
                  Level level,
@@ -83,7 +85,7 @@ Check spec_check(const std::string& op,
                 .subject = op,
                 .level = level,
                 .training_only = gradient || training_op(op)};
-  check.run = [c, spec](Running& r) {
+  check.run = [&c, spec](Running& r) {
     for (const ops::Finding& f : ops::check_case(c, r.device, spec))
       r.found(f.property.c_str(), "{}", f.detail);
   };
@@ -94,17 +96,17 @@ Check spec_check(const std::string& op,
 std::vector<Check> spec_checks(const Options& options) {
   constexpr int64_t kQuickElements = 40'000;
   std::vector<Check> checks;
-  for (const ops::OpSpec& spec : ops::all_op_specs()) {
-    std::vector<ops::OpCase> cases;
+  for (const ops::OpSpec& spec : checked_specs()) {
+    std::vector<const ops::OpCase*> cases;
     for (const ops::OpCase& c : spec.cases)
-      if (!c.benchmark && (!options.quick || elements(c) <= kQuickElements)) cases.push_back(c);
-    std::stable_sort(cases.begin(), cases.end(), [](const auto& a, const auto& b) {
-      return elements(a) < elements(b);
+      if (!options.quick || elements(c) <= kQuickElements) cases.push_back(&c);
+    std::stable_sort(cases.begin(), cases.end(), [](const auto* a, const auto* b) {
+      return elements(*a) < elements(*b);
     });
     for (const bool gradient : {false, true})
-      for (const ops::OpCase& c : cases)
-        if (!gradient || ops::has_gradient(c))
-          checks.push_back(spec_check(spec.op, c, Level::kOp, gradient, options));
+      for (const ops::OpCase* c : cases)
+        if (!gradient || ops::has_gradient(*c))
+          checks.push_back(spec_check(spec.op, *c, Level::kOp, gradient, options));
   }
   return checks;
 }
@@ -113,7 +115,8 @@ std::vector<Check> spec_checks(const Options& options) {
 std::vector<Check> library_checks(const Options& options) {
   std::vector<Check> checks;
   if (!options.device.starts_with("ascend")) return checks;
-  for (const ops::OpSpec& spec : ops::ascend::library_specs())
+  static const std::vector<ops::OpSpec> specs = ops::ascend::library_specs();
+  for (const ops::OpSpec& spec : specs)
     for (const ops::OpCase& c : spec.cases)
       checks.push_back(spec_check(spec.op, c, Level::kPrimitive, false, options));
   return checks;
@@ -135,6 +138,16 @@ void append(std::vector<Check>& to, std::vector<Check> from) {
 }
 
 }  // namespace
+
+const std::vector<ops::OpSpec>& checked_specs() {
+  static const std::vector<ops::OpSpec> specs = [] {
+    std::vector<ops::OpSpec> all = ops::all_op_specs();
+    for (ops::OpSpec& spec : all)
+      std::erase_if(spec.cases, [](const ops::OpCase& c) { return c.benchmark; });
+    return all;
+  }();
+  return specs;
+}
 
 std::vector<Check> make_checks(const Options& options) {
   std::vector<Check> all;

@@ -8,7 +8,7 @@
 #include <set>
 
 #include "base/check.h"
-#include "ops/spec.h"
+#include "verify/checked_specs.h"
 
 namespace ferry::doctor {
 namespace {
@@ -21,7 +21,7 @@ bool failed(const Outcome& o) { return !o.problems.empty(); }
 std::string op_of_kernel(const std::string& kernel) {
   static const std::map<std::string, std::string> table = [] {
     std::map<std::string, std::string> t;
-    for (const ops::OpSpec& spec : ops::all_op_specs())
+    for (const ops::OpSpec& spec : checked_specs())
       for (const ops::KernelRow& row : spec.kernels) t[row.kernel] = spec.op;
     return t;
   }();

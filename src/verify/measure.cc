@@ -95,7 +95,7 @@ void measure_matmul(Running& r, DType dtype) {
     best = std::max(best, 2.0 * static_cast<double>(n * n * n) / s);
     if (s > 0.05) break;
   }
-  r.listener.measured({.name = fmt::format("matmul {}", to_string(dtype)),
+  r.listener.measured({.name = dtype == DType::kF32 ? "matmul f32" : "matmul bf16",
                        .unit = "GFLOP/s",
                        .value = best * 1e-9,
                        .peak = chip_peak(r, dtype) * 1e-9});

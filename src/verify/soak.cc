@@ -9,6 +9,7 @@
 #include "base/units.h"
 #include "ops/matmul/matmul.h"
 #include "ops/spec_check.h"
+#include "verify/checked_specs.h"
 #include "verify/checks.h"
 
 namespace ferry::doctor {
@@ -84,7 +85,7 @@ std::vector<ops::OpCase> light_cases(const ops::OpSpec& spec) {
   constexpr int64_t kLeast = 100, kMost = 20'000;
   std::vector<ops::OpCase> cases;
   for (const ops::OpCase& c : spec.cases)
-    if (!c.benchmark && elements(c) >= kLeast && elements(c) <= kMost) cases.push_back(c);
+    if (elements(c) >= kLeast && elements(c) <= kMost) cases.push_back(c);
   std::stable_sort(cases.begin(), cases.end(), [](const auto& a, const auto& b) {
     return elements(a) < elements(b);
   });
@@ -114,7 +115,7 @@ void back_to_back(Running& r, const ops::OpSpec& spec) {
 /// All ops in turn, so that memory and workspaces go from one to the next.
 void all_together(Running& r) {
   std::vector<std::pair<std::string, Replay>> replays;
-  for (const ops::OpSpec& spec : ops::all_op_specs())
+  for (const ops::OpSpec& spec : checked_specs())
     for (const ops::OpCase& c : light_cases(spec))
       replays.emplace_back(spec.op, Replay(c, r.device, r.options.seed));
   for (int round = 0; round < (r.options.quick ? 2 : 8); ++round) {
@@ -213,7 +214,7 @@ std::string known_copy(Running& r, const Random& random, uint64_t at) {
 void soak(Running& r) {
   const Random random(r.options.seed, RandomPurpose::kTest, 0x50A4);
   std::vector<std::pair<std::string, Replay>> replays;
-  for (const ops::OpSpec& spec : ops::all_op_specs())
+  for (const ops::OpSpec& spec : checked_specs())
     for (const ops::OpCase& c : light_cases(spec))
       replays.emplace_back(spec.op, Replay(c, r.device, r.options.seed));
   std::map<std::string, Tally> tallies;
@@ -258,11 +259,11 @@ void soak(Running& r) {
 
 std::vector<Check> load_checks() {
   std::vector<Check> checks;
-  for (const ops::OpSpec& spec : ops::all_op_specs())
+  for (const ops::OpSpec& spec : checked_specs())
     checks.push_back({.head = {.name = fmt::format("{}, many in a row", spec.op),
                                .subject = spec.op,
                                .level = Level::kLoad},
-                      .run = [spec](Running& r) { back_to_back(r, spec); }});
+                      .run = [&spec](Running& r) { back_to_back(r, spec); }});
   checks.push_back(
       {.head = {.name = "all ops in turn", .subject = "streams", .level = Level::kLoad},
        .run = all_together});
