@@ -140,7 +140,7 @@ void work(Stream& stream) {
 
 /// Takes a stream's unreported failure; one that stopped the context stays.
 Outcome take_failure(Stream& stream) {
-  const Outcome failure = failure_of(stream);
+  Outcome failure = failure_of(stream);
   if (stream.context->stopped_by == 0) stream.failure = {};
   return failure;
 }

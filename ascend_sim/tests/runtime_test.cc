@@ -1,4 +1,5 @@
 // libascendcl.so through its C interface: memory, streams, events, contexts, failures, defects.
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -390,7 +391,6 @@ TEST(Failures, StopTheContextIfAskedTo) {
 TEST(Failures, AbortsWakeWhoWaits) {
   const Simulation simulation;
   void* stream = make_stream();
-  Gate gate;
   void* context = nullptr;
   ASSERT_EQ(aclrtGetCurrentContext(&context), 0);
   for (const bool whole_device : {false, true}) {
@@ -437,6 +437,53 @@ TEST(Settings, ThatCannotBeReadEndTheProgram) {
   EXPECT_DEATH(start("FAULT", "507054"), "expected CODE@N");
   EXPECT_DEATH(start("FAULT", "507054@0"), "expected CODE@N");
   EXPECT_DEATH(start("MUTANT", "Mm"), "expected OP:KIND");
+}
+
+/// What ggml's CANN backend calls of the runtime and nnopbase, graphs left out: the least that
+/// other people's programs need.
+TEST(Exports, HoldWhatOtherProgramsCall) {
+  for (const char* name : {"aclInit",
+                           "aclGetRecentErrMsg",
+                           "aclCreateTensor",
+                           "aclCreateScalar",
+                           "aclCreateIntArray",
+                           "aclCreateTensorList",
+                           "aclDestroyTensor",
+                           "aclDestroyScalar",
+                           "aclDestroyIntArray",
+                           "aclDestroyTensorList",
+                           "aclrtSetDevice",
+                           "aclrtResetDevice",
+                           "aclrtGetDevice",
+                           "aclrtGetDeviceCount",
+                           "aclrtGetSocName",
+                           "aclrtGetMemInfo",
+                           "aclrtDeviceCanAccessPeer",
+                           "aclrtDeviceEnablePeerAccess",
+                           "aclrtSynchronizeDevice",
+                           "aclrtCreateStream",
+                           "aclrtDestroyStream",
+                           "aclrtSynchronizeStream",
+                           "aclrtStreamWaitEvent",
+                           "aclrtCreateEvent",
+                           "aclrtDestroyEvent",
+                           "aclrtRecordEvent",
+                           "aclrtSynchronizeEvent",
+                           "aclrtMalloc",
+                           "aclrtFree",
+                           "aclrtMallocHost",
+                           "aclrtFreeHost",
+                           "aclrtMemcpy",
+                           "aclrtMemcpyAsync",
+                           "aclrtMemset",
+                           "aclrtMallocPhysical",
+                           "aclrtFreePhysical",
+                           "aclrtMapMem",
+                           "aclrtUnmapMem",
+                           "aclrtReserveMemAddress",
+                           "aclrtReleaseMemAddress",
+                           "aclrtMemGetAllocationGranularity"})
+    EXPECT_NE(dlsym(RTLD_DEFAULT, name), nullptr) << name;
 }
 
 TEST(Settings, NameTheChip) {
