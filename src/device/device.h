@@ -72,6 +72,10 @@ class Device {
   virtual void fill_zero(void* p, size_t bytes) = 0;
 
   virtual Stream& stream() = 0;
+
+  /// From now on each launch is waited for, so that an error names the one that failed. Slow; where
+  /// launches run at once there is nothing to do.
+  virtual void set_replay(bool /*on*/) {}
 };
 
 /// "cpu", "cuda", "cuda:1", "ascend:0". Errors: kInvalidInput (no such kind), kUnavailable (why).

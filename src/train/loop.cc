@@ -92,6 +92,7 @@ class Run {
 Result<void> Run::prepare() {
   if (settings_.train.threads > 0) set_cpu_threads(static_cast<int>(settings_.train.threads));
   TRY_ASSIGN(device_, open_device(settings_.train.device));
+  if (options_.replay_to > 0) device_->set_replay(true);
   TRY_ASSIGN(lock_, FolderLock::acquire(settings_.checkpoint.dir));
   TRY(remove_leftovers(settings_.checkpoint.dir));
   TRY_ASSIGN(dataset_, data::Dataset::open(settings_.data.dir, data::Dataset::Verify::kAll));
@@ -192,8 +193,10 @@ Result<void> Run::announce() {
 
 Result<void> Run::steps() {
   if (options_.beat) options_.beat(state_.step);
+  if (state_.step >= options_.replay_to && options_.replay_to > 0) device_->set_replay(false);
   while (state_.step < settings_.train.steps && !stopping()) {
     TRY(one_step());
+    if (options_.replay_to == state_.step) device_->set_replay(false);
     if (options_.beat) options_.beat(state_.step);
     const bool last = state_.step == settings_.train.steps;
     const int64_t e = settings_.train.evaluate_every, c = settings_.checkpoint.every;

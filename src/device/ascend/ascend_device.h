@@ -44,6 +44,7 @@ class AscendDevice final : public Device {
   void fill_zero(void* p, size_t bytes) override;
 
   AscendStream& stream() override { return stream_; }
+  void set_replay(bool on) override { options_.replay = on; }
 
   const acl::Library& library() const { return library_; }
   const acl::Chip& chip() const { return chip_; }
