@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -64,6 +65,8 @@ class Device {
   virtual void deallocate(void* p, size_t bytes) = 0;
   virtual MemoryUse memory_use() const = 0;
   virtual void reset_peak() = 0;
+  /// Bytes that can still be allocated; nothing where the device's memory is the host's.
+  virtual std::optional<uint64_t> memory_available() const { return std::nullopt; }
 
   /// Ordered on stream(); the host memory must stay until the stream is synchronised.
   virtual void copy_from_host(void* device, const void* host, size_t bytes) = 0;

@@ -188,7 +188,8 @@ Result<void> Run::announce() {
   rest.memory_bytes -= 4.0 * static_cast<double>(estimate_.parameters_total) +
                        static_cast<double>(optimizer_->state_bytes());
   TRY_ASSIGN(const uint64_t disk, free_disk_bytes(settings_.checkpoint.dir));
-  return check_fits(rest, settings_, memory_available_bytes(), disk);
+  const uint64_t memory = device_->memory_available().value_or(memory_available_bytes());
+  return check_fits(rest, settings_, memory, disk);
 }
 
 Result<void> Run::steps() {
