@@ -90,14 +90,15 @@ void AscendStream::wait_for(acl::Event event) {
   wait([&](int32_t ms) { return device_.library().aclrtSynchronizeEventWithTimeout(event, ms); });
 }
 
-void AscendStream::fail(int64_t code, const char* call) {
+void AscendStream::fail(int64_t code, const char* call, const std::string& detail) {
   const std::string what = named(op_, call);
   throw DeviceError(device_.name(),
                     code,
-                    fmt::format("{}: {}: {}{}",
+                    fmt::format("{}: {}: {}{}{}",
                                 device_.name(),
                                 what,
                                 acl::describe_code(code),
+                                detail,
                                 device_.library().recent_message()),
                     what);
 }

@@ -31,8 +31,8 @@ class AscendStream final : public Stream {
   /// waits for it.
   void launched(const char* call);
 
-  /// Throws DeviceError for a call that was refused at once.
-  [[noreturn]] void fail(int64_t code, const char* call);
+  /// Throws DeviceError for a call that was refused at once. `detail` follows the code's meaning.
+  [[noreturn]] void fail(int64_t code, const char* call, const std::string& detail = "");
 
   /// Waits for an event that was recorded on this stream, as synchronize() does.
   void wait_for(acl::Event event);
