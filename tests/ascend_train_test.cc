@@ -182,7 +182,7 @@ TEST_F(AscendTrain, WhatItTrainedGenerates) {
                                 "ascend",
                                 "--prompt",
                                 "the ferry",
-                                "--max-tokens",
+                                "--tokens",
                                 "8",
                                 "--temperature",
                                 "0"});

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -65,8 +64,6 @@ class Device {
   virtual void deallocate(void* p, size_t bytes) = 0;
   virtual MemoryUse memory_use() const = 0;
   virtual void reset_peak() = 0;
-  /// Bytes that can still be allocated; nothing where the device's memory is the host's.
-  virtual std::optional<uint64_t> memory_available() const { return std::nullopt; }
 
   /// Ordered on stream(); the host memory must stay until the stream is synchronised.
   virtual void copy_from_host(void* device, const void* host, size_t bytes) = 0;
@@ -75,10 +72,6 @@ class Device {
   virtual void fill_zero(void* p, size_t bytes) = 0;
 
   virtual Stream& stream() = 0;
-
-  /// From now on each launch is waited for, so that an error names the one that failed. Slow; where
-  /// launches run at once there is nothing to do.
-  virtual void set_replay(bool /*on*/) {}
 };
 
 /// "cpu", "cuda", "cuda:1", "ascend:0". Errors: kInvalidInput (no such kind), kUnavailable (why).
