@@ -70,10 +70,12 @@ void dispatch(const KernelTable<Args>& table, const Args& args, Device& device) 
   std::unique_ptr<Storage> workspace;  // freed in stream order by the device's pool
   if (plan.workspace_bytes > 0) workspace = std::make_unique<Storage>(device, plan.workspace_bytes);
   void* const memory = workspace ? workspace->data : nullptr;
+  device.stream().begin(table.op);
   if (!detail::observed()) return kernel.launch(plan, args, memory, device.stream());
   OpCall call{table.op, device, {}, {}};
   args.visit(detail::Describe{call});
   detail::notify_before(call);
+  device.stream().begin(table.op);
   kernel.launch(plan, args, memory, device.stream());
   detail::notify_after(call);
 }
