@@ -130,7 +130,7 @@ void attention_fused_packed_backward(const AttentionBackwardArgs& a, Stream& str
                                           Operand(a.d_q),
                                           Operand(a.d_k),
                                           Operand(a.d_v),
-                                          reserved);  // dpse
+                                          nullptr);  // dpse
 }
 
 namespace {

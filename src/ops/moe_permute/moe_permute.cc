@@ -20,7 +20,7 @@ constexpr KernelTable<PlanExpertsArgs> kPlan{
     .op = "plan_experts",
     .cpu = CPU_KERNEL(PlanExpertsArgs, plan_experts, plan_sort),
     .cuda = Kernel<PlanExpertsArgs>::missing(kNoCudaYet),
-    .ascend = ASCEND_KERNEL(PlanExpertsArgs, Branch::kComposed, plan_experts),
+    .ascend = ASCEND_KERNEL(PlanExpertsArgs, Branch::kFused, plan_experts),
 };
 
 constexpr KernelTable<PermuteArgs> kPermute{

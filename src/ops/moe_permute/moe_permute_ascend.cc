@@ -1,7 +1,8 @@
-// The plan is a stable sort of slots by expert; rows move through the vendor's permute and combine
-// ops. A slot without an expert here is -1 in the plan. Permute's op takes no such number, so these
-// slots are sorted behind all others and their rows cleared; combine's op skips them in its mode
-// for experts of fixed capacity, where each row of x counts as an expert of capacity 1.
+// The plan, a stable sort of slots by expert, is the vendor's routing op; rows move through its
+// permute and combine ops. A slot without an expert here is -1 in the plan. Permute's op takes no
+// such number, so these slots are sorted behind all others and their rows cleared; combine's op
+// skips them in its mode for experts of fixed capacity, where each row of x counts as an expert of
+// capacity 1.
 #include "ops/ascend/scratch.h"
 #include "ops/moe_permute/moe_permute_kernels.h"
 
@@ -14,6 +15,9 @@ constexpr int64_t kSkipByRow = 3;       // dropPadMode: -1 is skipped, slots row
 constexpr int64_t kSkipInGradient = 1;  // the same for the gradient op
 constexpr int64_t kOneRowEach = 1;      // expertCapacity
 constexpr int64_t kAllRows = 0;         // activeNum
+constexpr int64_t kNoCapacity = 0;      // expertCapacity
+constexpr int64_t kKeepAll = 0;         // dropPadMode of the routing op
+constexpr int64_t kRunningSums = 1;     // expertTokensCountOrCumsumFlag
 
 /// Where x < 0, i32.
 Operand negative(Scratch& scratch, const Operand& x) {
@@ -31,54 +35,50 @@ Operand negative_as(Scratch& scratch, const Operand& x, int64_t value) {
   return y;
 }
 
-/// Where x is no expert's number, once negative numbers were made `experts`.
-Operand outside(Scratch& scratch, const Operand& x, int64_t experts) {
-  const Operand mask = scratch.like(x, acl::kBool);
-  aclnn::GtScalar(scratch.stream(), x, Scalar(experts - 1), mask);
-  return mask;
-}
-
 }  // namespace
 
+// The op sorts rows of x along: given each token's number as its only feature, it answers which
+// token is in which row. Slots of no expert here belong to one more expert, the last.
 void plan_experts(const Plan&, const PlanExpertsArgs& a, void*, Stream& stream) {
   const int64_t tokens = a.chosen.shape[0], top_k = a.chosen.shape[1], slots = tokens * top_k,
                 experts = a.offsets.shape[0] - 1;
-  const Operand offsets = a.offsets;
-  if (slots == 0) return aclnn::InplaceZero(stream, offsets);
+  const Operand offsets = a.offsets, token_of_row = a.token_of_row;
+  aclnn::InplaceZero(stream, offsets);
+  if (slots == 0) return;
   Scratch scratch(stream);
-  const Operand expert = negative_as(scratch, Operand(a.chosen).reshape({slots}), experts);
-  const Operand nobody = outside(scratch, expert, experts);
+  const Operand expert = negative_as(scratch, a.chosen, experts),
+                nobody = scratch.like(expert, acl::kBool),
+                number = scratch.take(acl::kFloat, {tokens}),
+                number_of_row = scratch.take(acl::kFloat, {slots, 1}),
+                ends = scratch.take(acl::kInt32, {experts + 1});
+  aclnn::GtScalar(stream, expert, Scalar(experts - 1), nobody);
   aclnn::InplaceMaskedFillScalar(stream, expert, nobody, Scalar(experts));
-
-  // offsets[e] counts the slots of experts below e: each slot is counted one place further on.
-  const Operand place = scratch.take(acl::kInt32, {slots}),
-                one = scratch.take(acl::kInt32, {slots}),
-                zero = scratch.take(acl::kInt32, {experts + 2}),
-                counts = scratch.take(acl::kInt32, {experts + 2});
-  aclnn::Adds(stream, expert, Scalar(int64_t{1}), Scalar(int64_t{1}), place);
-  aclnn::InplaceFillScalar(stream, one, Scalar(int64_t{1}));
-  aclnn::InplaceZero(stream, zero);
-  aclnn::IndexAdd(stream, zero, 0, place, one, Scalar(int64_t{1}), counts);
-  aclnn::Cumsum(stream, counts.slice(0, 0, experts + 1), 0, acl::kInt32, offsets);
-
-  const Operand expert_of_row = scratch.take(acl::kInt32, {slots}),
-                slot_of_row = scratch.take(acl::kInt64, {slots}),
-                row = scratch.take(acl::kInt64, {slots});
-  aclnn::Sort(stream, expert, true, 0, false, expert_of_row, slot_of_row);
-  aclnn::Argsort(stream, slot_of_row, 0, false, row);
-  const Operand row_of_slot = Operand(a.row_of_slot).reshape({slots}),
-                token_of_row = a.token_of_row;
-  aclnn::Cast(stream, row, acl::kInt32, row_of_slot);
+  aclnn::Arange(stream, Scalar(0.0f), Scalar(static_cast<float>(tokens)), Scalar(1.0f), number);
+  const Operand row_of_slot = a.row_of_slot;
+  aclnn::MoeInitRoutingV2(stream,
+                          number.unsqueeze(1),
+                          expert,
+                          kAllRows,
+                          kNoCapacity,
+                          experts + 1,
+                          kKeepAll,
+                          kRunningSums,
+                          false,
+                          number_of_row,
+                          row_of_slot.reshape({slots}),
+                          ends,
+                          nullptr);  // expertTokensBeforeCapacity
+  aclnn::InplaceCopy(stream, offsets.slice(0, 1, experts + 1), ends.slice(0, 0, experts));
+  aclnn::Cast(stream, number_of_row.reshape({slots}), acl::kInt32, token_of_row);
+  // Without a row: slots of nobody, and the rows behind the last expert's.
   aclnn::InplaceMaskedFillScalar(stream, row_of_slot, nobody, Scalar(int64_t{-1}));
-
-  const Operand token = scratch.take(acl::kInt32, {tokens, 1}),
-                token_of_slot = scratch.take(acl::kInt32, {tokens, top_k});
-  aclnn::Arange(
-      stream, Scalar(int64_t{0}), Scalar(tokens), Scalar(int64_t{1}), token.reshape({tokens}));
-  aclnn::InplaceCopy(stream, token_of_slot, token.expand(1, top_k));
-  aclnn::IndexSelect(stream, token_of_slot.reshape({slots}), 0, slot_of_row, token_of_row);
-  aclnn::InplaceMaskedFillScalar(
-      stream, token_of_row, outside(scratch, expert_of_row, experts), Scalar(int64_t{-1}));
+  const Operand row = scratch.take(acl::kInt32, {slots}), used = scratch.take(acl::kBool, {slots}),
+                none = scratch.take(acl::kInt32, {1}), known = scratch.like(row, acl::kInt32);
+  aclnn::Arange(stream, Scalar(int64_t{0}), Scalar(slots), Scalar(int64_t{1}), row);
+  aclnn::LtTensor(stream, row, offsets.slice(0, experts, experts + 1), used);
+  aclnn::InplaceFillScalar(stream, none, Scalar(int64_t{-1}));
+  aclnn::SWhere(stream, used, token_of_row, none, known);
+  aclnn::InplaceCopy(stream, token_of_row, known);
 }
 
 void permute(const Plan&, const PermuteArgs& a, void*, Stream& stream) {
