@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <set>
 
 #include "nnopbase/numbers.h"
@@ -108,8 +109,7 @@ std::vector<float> tripled(const std::vector<float>& values,
   return read_floats(to, values.size());
 }
 
-// --- numbers
-// ---------------------------------------------------------------------------------------
+// --- numbers ------------------------------------------------------------------------------------
 
 TEST(Numbers, EveryHalfAndBf16ComesBack) {
   for (uint32_t i = 0; i < 65536; ++i) {
@@ -144,8 +144,7 @@ TEST(Numbers, AreRoundedToNearestEven) {
   EXPECT_EQ(rounded(-200.0f, ACL_INT8), -128.0f);
 }
 
-// --- views
-// -----------------------------------------------------------------------------------------
+// --- views --------------------------------------------------------------------------------------
 
 TEST(Views, OfAnyStridesAreReadAndWritten) {
   const Simulation simulation;
@@ -158,8 +157,8 @@ TEST(Views, OfAnyStridesAreReadAndWritten) {
   int64_t* strides = nullptr;
   uint64_t rank = 0;
   ASSERT_EQ(aclGetViewStrides(x, &strides, &rank), 0);
+  const std::unique_ptr<int64_t[]> owner(strides);  // the caller's, by the interface
   EXPECT_EQ(std::vector<int64_t>(strides, strides + rank), std::vector<int64_t>({1, 4}));
-  delete[] strides;
   aclTensor* z = tensor(to, {2, 3}, ACL_FLOAT, {1, 2}, 2);
   aclTensor* twos = tensor(from, {2, 3}, ACL_FLOAT, {0, 0}, 2);
   ASSERT_EQ(triple(twos, z), 0);
@@ -181,8 +180,7 @@ TEST(Views, Helpers) {
   EXPECT_FALSE(broadcast_shapes({3}, {2}).has_value());
 }
 
-// --- the two phases
-// --------------------------------------------------------------------------------
+// --- the two phases -----------------------------------------------------------------------------
 
 TEST(Phases, RefuseByTheDocumentedCodes) {
   const Simulation simulation;
@@ -286,8 +284,7 @@ TEST(Phases, ListsTakeTheirMembersAlong) {
   EXPECT_DEATH(aclDestroyTensor(members[1]), "what is not there");
 }
 
-// --- faults
-// ----------------------------------------------------------------------------------------
+// --- faults -------------------------------------------------------------------------------------
 
 TEST(Faults, ComeAtTheirCallAndBackWithTheSameTensors) {
   const Simulation simulation({{"FAULT", "507035@2:TestTriple"}});
@@ -355,8 +352,27 @@ TEST(Faults, CanBeLimitedToOneProcess) {
   std::filesystem::remove(path);
 }
 
-// --- orders
-// ----------------------------------------------------------------------------------------
+TEST(Faults, ThatStopTheContextAreFoundBehindAclnnsCode) {
+  const Simulation simulation({{"FAULT", "507035@1"}});
+  void* stream = make_stream();
+  ASSERT_EQ(aclrtSetStreamFailureMode(stream, 1), 0);
+  aclTensor* a = tensor(device_floats({1, 2}), {2});
+  void* workspace = device_memory(8);
+  const auto launch = [&] {
+    uint64_t size = 0;
+    aclOpExecutor* executor = nullptr;
+    EXPECT_EQ(aclnnTestTripleGetWorkspaceSize(a, a, &size, &executor), 0);
+    return aclnnTestTriple(workspace, size, executor, stream);
+  };
+  ASSERT_EQ(launch(), 0);
+  ASSERT_EQ(aclrtSynchronizeStream(stream), code::kVectorCoreException);
+  EXPECT_EQ(aclrtGetLastError(0), code::kVectorCoreException);
+  EXPECT_EQ(launch(), code::kRuntimeError);
+  EXPECT_NE(last_message().find("[507035] vector core exception"), std::string::npos);
+  EXPECT_EQ(aclrtGetLastError(0), code::kVectorCoreException) << "the runtime's own code";
+}
+
+// --- orders -------------------------------------------------------------------------------------
 
 /// The order that TestSum was given, for so many rows.
 float order_of(int64_t rows) {
@@ -383,8 +399,7 @@ TEST(Orders, IgnoreTheLevelUnderTheDefect) {
   EXPECT_NE(order_of(4), order_of(4));
 }
 
-// --- mutants and defects of any op
-// -----------------------------------------------------------------
+// --- mutants and defects of any op --------------------------------------------------------------
 
 std::vector<float> numbers(size_t n) {
   std::vector<float> out(n);
