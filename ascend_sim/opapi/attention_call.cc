@@ -28,24 +28,33 @@ std::vector<float> joined(const std::vector<float>& a, const std::vector<float>&
   std::vector<float> out;
   out.reserve(a.size() + b.size());
   for (size_t r = 0; r < n; ++r) {
-    out.insert(out.end(), a.begin() + static_cast<int64_t>(r * wa), a.begin() + static_cast<int64_t>((r + 1) * wa));
-    out.insert(out.end(), b.begin() + static_cast<int64_t>(r * wb), b.begin() + static_cast<int64_t>((r + 1) * wb));
+    out.insert(out.end(),
+               a.begin() + static_cast<int64_t>(r * wa),
+               a.begin() + static_cast<int64_t>((r + 1) * wa));
+    out.insert(out.end(),
+               b.begin() + static_cast<int64_t>(r * wb),
+               b.begin() + static_cast<int64_t>((r + 1) * wb));
   }
   return out;
 }
 
 /// Keys (or values) of a sequence, through the block table where there is one.
-std::vector<float> keys_of(const AttentionCall& call, const Tensor& t, const Sequence& s, int64_t head) {
+std::vector<float> keys_of(const AttentionCall& call,
+                           const Tensor& t,
+                           const Sequence& s,
+                           int64_t head) {
   if (!call.blocks) return rows_of(t, s.batch, head, s.k_first, s.k_length);
   const std::vector<int64_t> table = integers(view(call.blocks->select(0, s.batch)));
   std::vector<float> out;
   const int64_t needed = (s.k_length + call.block_size - 1) / call.block_size;
   for (int64_t b = 0; b < needed; ++b) {
-    const int64_t entry = call.stale_block && b > 0 && b == needed - 1 ? b - 1 : b;
     const int64_t n = std::min(call.block_size, s.k_length - b * call.block_size);
-    const std::vector<float> part = rows_of(t, table[static_cast<size_t>(entry)], head, 0, n);
+    const std::vector<float> part = rows_of(t, table[static_cast<size_t>(b)], head, 0, n);
     out.insert(out.end(), part.begin(), part.end());
   }
+  const int64_t width = t.dim(-1);
+  if (call.stale_row && s.k_length > 1)
+    std::copy_n(out.end() - 2 * width, width, out.end() - width);
   return out;
 }
 
@@ -59,8 +68,9 @@ Loaded load_group(const AttentionCall& call, const Sequence& s, int64_t kv, int6
   Loaded l;
   for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
     const std::vector<float> nope = rows_of(call.q, s.batch, h, s.q_first, s.q_length);
-    const std::vector<float> rope =
-        call.q_rope ? rows_of(*call.q_rope, s.batch, h, s.q_first, s.q_length) : std::vector<float>();
+    const std::vector<float> rope = call.q_rope
+                                        ? rows_of(*call.q_rope, s.batch, h, s.q_first, s.q_length)
+                                        : std::vector<float>();
     const std::vector<float> both = joined(nope, rope, s.q_length);
     l.q.insert(l.q.end(), both.begin(), both.end());
   }
@@ -86,7 +96,10 @@ std::vector<Sequence> merged_documents(const std::vector<Sequence>& all) {
   return out;
 }
 
-AttentionOptions options_of(const Launch& at, const AttentionCall& call, const AttentionDefects& defects, int64_t rows) {
+AttentionOptions options_of(const Launch& at,
+                            const AttentionCall& call,
+                            const AttentionDefects& defects,
+                            int64_t rows) {
   AttentionOptions options;
   options.scale = defects.no_scale ? 1.0f : call.scale;
   options.zero_blind_rows = call.zero_blind_rows;
@@ -97,14 +110,9 @@ AttentionOptions options_of(const Launch& at, const AttentionCall& call, const A
 
 }  // namespace
 
-Tensor by_heads(const Plan& op,
-                const char* name,
-                const Tensor& t,
-                const std::string& layout,
-                int64_t heads) {
-  const auto bad = [&](int rank) {
-    op.require_rank(name, t, rank, rank);
-  };
+Tensor by_heads(
+    const Plan& op, const char* name, const Tensor& t, const std::string& layout, int64_t heads) {
+  const auto bad = [&](int rank) { op.require_rank(name, t, rank, rank); };
   op.require(heads > 0, "the number of heads must be positive");
   if (layout == "BSH" || layout == "SBH") {
     bad(3);
@@ -126,19 +134,18 @@ Tensor by_heads(const Plan& op,
     bad(4);
   } else if (layout == "TND") {
     bad(3);
-    out = reshaped(t,
-                   {1, t.dim(1), t.dim(0), t.dim(2)},
-                   {0, t.stride(1), t.stride(0), t.stride(2)});
+    out =
+        reshaped(t, {1, t.dim(1), t.dim(0), t.dim(2)}, {0, t.stride(1), t.stride(0), t.stride(2)});
   } else if (layout == "NTD") {
     bad(3);
-    out = reshaped(t,
-                   {1, t.dim(0), t.dim(1), t.dim(2)},
-                   {0, t.stride(0), t.stride(1), t.stride(2)});
+    out =
+        reshaped(t, {1, t.dim(0), t.dim(1), t.dim(2)}, {0, t.stride(0), t.stride(1), t.stride(2)});
   } else {
     op.refuse("inputLayout \"" + layout + "\" is not supported");
   }
-  op.require(out.dim(1) == heads, std::string(name) + " has " + std::to_string(out.dim(1)) +
-                                      " heads, not " + std::to_string(heads));
+  op.require(out.dim(1) == heads,
+             std::string(name) + " has " + std::to_string(out.dim(1)) + " heads, not " +
+                 std::to_string(heads));
   return out;
 }
 
@@ -164,8 +171,8 @@ std::vector<Sequence> sequences_from_sums(const Plan& op,
 Masks::Masks(const MaskRules& rules, const AttentionDefects& defects)
     : rules_(rules), defects_(defects) {
   if (!rules_.mask || !rules_.compressed()) return;
-  // Kernels read the mask's content around the diagonal. One column tells it all if it is as it must
-  // be; if it is not, what was passed is what hides.
+  // Kernels read the mask's content around the diagonal. One column tells it all if it is as it
+  // must be; if it is not, what was passed is what hides.
   const Tensor& m = *rules_.mask;
   const View column = view(m.select(m.rank() - 1, kCompressed / 2));
   std::vector<int64_t> values(static_cast<size_t>(kCompressed));
@@ -192,7 +199,8 @@ Visible Masks::of(const Sequence& s, int64_t head, int64_t i, std::vector<uint8_
     const int64_t corner = rules_.mode == 2 ? 0 : keys - s.q_length;
     const int64_t after = rules_.mode == 4 ? rules_.after : 0;
     int64_t last = bounded(sum(sum(i + corner, after), 1 + extra));
-    if (rules_.mode == 4) v.first = bounded(sum(i + corner, -std::min<int64_t>(rules_.before, keys + s.q_length)));
+    if (rules_.mode == 4)
+      v.first = bounded(sum(i + corner, -std::min<int64_t>(rules_.before, keys + s.q_length)));
     if (rules_.mode == 6 && static_cast<size_t>(s.batch) < rules_.prefix.size())
       last = std::max(last, bounded(rules_.prefix[static_cast<size_t>(s.batch)]));
     v.last = std::max(last, v.first);
@@ -220,12 +228,11 @@ Visible Masks::of(const Sequence& s, int64_t head, int64_t i, std::vector<uint8_
   return v;
 }
 
-void run_attention(
-    Launch& at,
-    const AttentionCall& call,
-    const AttentionDefects& defects,
-    const Tensor& out,
-    const std::function<void(const Sequence&, int64_t, int64_t, float, float)>& softmax) {
+void run_attention(Launch& at,
+                   const AttentionCall& call,
+                   const AttentionDefects& defects,
+                   const Tensor& out,
+                   const SoftmaxOutput& softmax) {
   const int64_t heads = call.q.dim(1), key_heads = call.k.dim(1), group = heads / key_heads;
   const Masks masks(call.mask, defects);
   const std::vector<Sequence>& own = call.sequences;
@@ -263,7 +270,15 @@ void run_attention(
     };
     const auto n = static_cast<size_t>(l.sizes.rows);
     std::vector<float> y(n * static_cast<size_t>(l.sizes.value_dim)), maximum(n), total(n);
-    attend(l.q.data(), l.k.data(), l.v.data(), l.sizes, visible, options, y.data(), maximum.data(), total.data());
+    attend(l.q.data(),
+           l.k.data(),
+           l.v.data(),
+           l.sizes,
+           visible,
+           options,
+           y.data(),
+           maximum.data(),
+           total.data());
     for (int64_t g = 0; g < group; ++g) {
       const int64_t head = kv * group + g;
       write(view(out.select(0, s.batch).select(0, head).narrow(0, s.q_first, s.q_length)),
@@ -272,7 +287,7 @@ void run_attention(
             y.data() + g * s.q_length * l.sizes.value_dim);
       for (int64_t i = 0; i < s.q_length; ++i) {
         const auto r = static_cast<size_t>(g * s.q_length + i);
-        softmax(s, head, i, maximum[r], total[r]);
+        softmax(index, head, i, maximum[r], total[r]);
       }
     }
   });
@@ -288,8 +303,10 @@ void run_attention_gradient(Launch& at,
   for (const Sequence& s : f.sequences) rows += s.q_length;
   const AttentionOptions options = options_of(at, f, defects, rows);
   in_parallel(static_cast<int64_t>(f.sequences.size()) * key_heads, [&](int64_t part) {
-    const Sequence& s = f.sequences[static_cast<size_t>(part / key_heads)];
+    const auto index = static_cast<size_t>(part / key_heads);
+    const Sequence& s = f.sequences[index];
     const int64_t kv = part % key_heads;
+    if (s.q_length == 0) return;
     const Loaded l = load_group(f, s, kv, group);
     const int64_t dim = l.sizes.dim, value_dim = l.sizes.value_dim;
     const auto n = static_cast<size_t>(l.sizes.rows);
@@ -301,10 +318,7 @@ void run_attention_gradient(Launch& at,
         to->insert(to->end(), rows_here.begin(), rows_here.end());
       }
       for (auto [from, to] : {std::pair{&call.maximum, &maximum}, std::pair{&call.sum, &total}})
-        read(view(from->select(0, s.batch).select(0, head).narrow(0, s.q_first, s.q_length)),
-             0,
-             s.q_length,
-             to->data() + g * s.q_length);
+        read(view((*from)[index].select(0, head)), 0, s.q_length, to->data() + g * s.q_length);
     }
     if (defects.lse_off)
       for (float& m : maximum) m += 0.125f;
@@ -325,8 +339,16 @@ void run_attention_gradient(Launch& at,
                     visible,
                     options,
                     {dq.data(), dk.data(), dv.data()});
-    const auto put = [&](const Tensor& to, int64_t head, int64_t first, int64_t length, int64_t width, const float* from) {
-      write(view(to.select(0, s.batch).select(0, head).narrow(0, first, length)), 0, length * width, from);
+    const auto put = [&](const Tensor& to,
+                         int64_t head,
+                         int64_t first,
+                         int64_t length,
+                         int64_t width,
+                         const float* from) {
+      write(view(to.select(0, s.batch).select(0, head).narrow(0, first, length)),
+            0,
+            length * width,
+            from);
     };
     for (int64_t g = 0; g < group; ++g)
       put(call.dq, kv * group + g, s.q_first, s.q_length, dim, dq.data() + g * s.q_length * dim);

@@ -13,7 +13,8 @@
 namespace ascend_sim {
 
 /// A tensor as [batch, head, position, dim], whatever its layout; TND and NTD have one batch.
-Tensor by_heads(const Plan& op, const char* name, const Tensor& t, const std::string& layout, int64_t heads);
+Tensor by_heads(
+    const Plan& op, const char* name, const Tensor& t, const std::string& layout, int64_t heads);
 
 /// One sequence: rows [q_first, q_first + q_length) of batch `batch` of the queries, and its keys.
 struct Sequence {
@@ -22,7 +23,8 @@ struct Sequence {
   int64_t k_first = 0, k_length = 0;
 };
 
-/// Sequences from running sums (TND): refuses sums that fall or do not end within `queries`, `keys`.
+/// Sequences from running sums (TND): refuses sums that fall or do not end within `queries`,
+/// `keys`.
 std::vector<Sequence> sequences_from_sums(const Plan& op,
                                           const std::vector<int64_t>& q_sums,
                                           const std::vector<int64_t>& k_sums,
@@ -30,8 +32,9 @@ std::vector<Sequence> sequences_from_sums(const Plan& op,
                                           int64_t keys);
 
 struct MaskRules {
-  std::optional<Tensor> mask;  // as [batch or 1, head or 1, query, key]; or 2048 x 2048 (compressed)
-  int64_t mode = 0;            // sparseMode
+  std::optional<Tensor>
+      mask;          // as [batch or 1, head or 1, query, key]; or 2048 x 2048 (compressed)
+  int64_t mode = 0;  // sparseMode
   int64_t before = 0, after = 0;  // preTokens, nextTokens
   std::vector<int64_t> prefix;    // of each batch, for modes 5 and 6
   bool compressed() const { return mode == 2 || mode == 3 || mode == 4 || mode == 6; }
@@ -56,7 +59,7 @@ struct AttentionCall {
   /// With a block table: keys are read from these by block, [blocks, head, position, dim].
   std::optional<Tensor> blocks;  // the table, int32 [batch, blocks of a sequence]
   int64_t block_size = 0;
-  bool stale_block = false;  // planted: the table's last entry of a sequence is the one before
+  bool stale_row = false;  // planted: the newest row is the one before
 };
 
 /// Reads the visible keys of one sequence's queries. Built on the stream; one for each launch.
@@ -73,18 +76,20 @@ class Masks {
   std::vector<uint8_t> by_delta_;  // if not: hidden, by query - key + 1024
 };
 
-/// out and, where given, the softmax's maximum and sum by [batch, head, position].
+/// out; and calls softmax with the number of the sequence, the head, the position in the sequence,
+/// and the row's maximum and sum.
+using SoftmaxOutput =
+    std::function<void(size_t sequence, int64_t head, int64_t i, float maximum, float sum)>;
 void run_attention(Launch& at,
                    const AttentionCall& call,
                    const AttentionDefects& defects,
                    const Tensor& out,
-                   const std::function<void(const Sequence&, int64_t head, int64_t i, float maximum, float sum)>& softmax);
+                   const SoftmaxOutput& softmax);
 
 struct AttentionGradientCall {
   AttentionCall forward;
-  Tensor dy, y;         // by_heads
-  Tensor maximum, sum;  // [batch, head, position], floats
-  Tensor dq, dk, dv;    // by_heads
+  Tensor dy, y, dq, dk, dv;          // by_heads
+  std::vector<Tensor> maximum, sum;  // of each sequence, [head, position], floats
 };
 
 void run_attention_gradient(Launch& at,

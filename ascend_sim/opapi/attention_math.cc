@@ -81,11 +81,11 @@ void scores_of(const float* q,
   }
 }
 
-/// Planted: tiles of 64 keys, each with its own maximum, added up as if all maxima were one.
+/// Planted: tiles of 16 keys, each with its own maximum, added up as if all maxima were one.
 float total_without_rescaling(float* row, int64_t keys, float* maximum) {
   float total = 0, running = kHidden;
-  for (int64_t j = 0; j < keys; j += 64) {
-    const int64_t n = std::min<int64_t>(64, keys - j);
+  for (int64_t j = 0; j < keys; j += 16) {
+    const int64_t n = std::min<int64_t>(16, keys - j);
     running = std::max(running, largest(row + j, n));
     if (running == kHidden)
       std::fill(row + j, row + j + n, 0.0f);
@@ -177,8 +177,8 @@ void attend_backward(const float* q,
         continue;
       }
       exponentials(probability, b.keys, max);
-      const float mean =
-          dot(dy + (first + r) * value_dim, out + (first + r) * value_dim, value_dim, options.order);
+      const float mean = dot(
+          dy + (first + r) * value_dim, out + (first + r) * value_dim, value_dim, options.order);
       for (int64_t j = 0; j < b.keys; ++j) {
         const bool seen = sees(b.visible[static_cast<size_t>(r)], j);
         probability[j] = seen ? probability[j] / all : 0.0f;

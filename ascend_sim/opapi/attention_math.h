@@ -1,5 +1,5 @@
-// Attention of one sequence and one key head: what all attention ops come down to. Plain softmax over
-// whole rows, in float32.
+// Attention of one sequence and one key head: what all attention ops come down to. Plain softmax
+// over whole rows, in float32.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,8 @@
 
 namespace ascend_sim {
 
-/// Which keys a query row sees: [first, last), less those with hidden[key] != 0 where hidden is given.
+/// Which keys a query row sees: [first, last), less those with hidden[key] != 0 where hidden is
+/// given.
 struct Visible {
   int64_t first = 0, last = 0;
   const uint8_t* hidden = nullptr;
@@ -27,7 +28,8 @@ struct AttentionOptions {
   Order order = {};
 };
 
-/// out [rows, value_dim] = softmax(scale q k^T) v; maximum and total [rows] are those of the softmax.
+/// out [rows, value_dim] = softmax(scale q k^T) v; maximum and total [rows] are those of the
+/// softmax.
 void attend(const float* q,
             const float* k,
             const float* v,

@@ -39,11 +39,32 @@ void copy(const View& to, const View& from, Rounding rounding = Rounding::kNeare
 }
 
 void fill(const View& to, double value) {
-  in_pieces(to.count(), [&](int64_t first, int64_t n) {
-    double values[kPiece];
-    std::fill(values, values + n, value);
-    write(to, first, n, values);
-  });
+  if (to.count() == 0) return;
+  std::vector<double> values(static_cast<size_t>(std::min(to.count(), kPiece)), value);
+  if (!to.contiguous()) {
+    in_pieces(to.count(), [&](int64_t first, int64_t n) { write(to, first, n, values.data()); });
+    return;
+  }
+  // One piece is rounded, the others are copies of it.
+  const auto size = static_cast<int64_t>(size_of(to.type));
+  write(to, 0, std::min(to.count(), kPiece), values.data());
+  for (int64_t i = kPiece; i < to.count(); i += kPiece)
+    std::memcpy(to.at(i), to.data, static_cast<size_t>(std::min(kPiece, to.count() - i) * size));
+}
+
+/// Whether v is a dense tensor with its dimensions in another order.
+bool is_turned(const View& v) {
+  if (v.contiguous()) return false;
+  std::vector<std::pair<int64_t, int64_t>> by_stride;
+  for (size_t i = 0; i < v.dims.size(); ++i)
+    if (v.dims[i] != 1) by_stride.emplace_back(v.strides[i], v.dims[i]);
+  std::sort(by_stride.begin(), by_stride.end());
+  int64_t expected = 1;
+  for (const auto& [stride, size] : by_stride) {
+    if (stride != expected) return false;
+    expected *= size;
+  }
+  return true;
 }
 
 }  // namespace
@@ -54,8 +75,8 @@ ASCEND_OP(Cast, const aclTensor* self, aclDataType dtype, aclTensor* out) {
   return plan("Cast", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("self", self);
     const Tensor y = op.output("out", out);
-    require_number(op, "self", x);
-    require_number(op, "out", y);
+    for (const Tensor* t : {&x, &y})
+      if (t->dtype != ACL_DOUBLE) require_number(op, "self, out", *t);
     op.require(y.dtype == dtype, "out is not of type dtype");
     op.require_shape("out", y, x.shape);
     op.launch([=](Launch&) {
@@ -79,7 +100,7 @@ ASCEND_OP(InplaceCopy, aclTensor* self_ref, const aclTensor* src) {
     op.require(x.broadcast_to(y.shape).has_value(), "src does not broadcast to selfRef");
     op.launch([=](Launch&) {
       View from = view(x);
-      if (defect("copy_reads_transposed_as_contiguous") && !from.contiguous() && from.rank() > 1)
+      if (defect("copy_reads_transposed_as_contiguous") && is_turned(from))
         from.strides = contiguous_strides(from.dims);
       copy(view(y), broadcast(from, y.shape));
     });
@@ -95,11 +116,8 @@ ASCEND_OP(InplaceFillScalar, aclTensor* self_ref, const aclScalar* value) {
   });
 }
 
-ASCEND_OP(Arange,
-          const aclScalar* start,
-          const aclScalar* end,
-          const aclScalar* step,
-          aclTensor* out) {
+ASCEND_OP(
+    Arange, const aclScalar* start, const aclScalar* end, const aclScalar* step, aclTensor* out) {
   return plan("Arange", workspace_size, executor, [&](Plan& op) {
     const double from = op.scalar("start", start), to = op.scalar("end", end),
                  by = op.scalar("step", step);
@@ -111,8 +129,7 @@ ASCEND_OP(Arange,
     op.launch([=](Launch&) {
       in_pieces(n, [&](int64_t first, int64_t count) {
         double values[kPiece];
-        for (int64_t i = 0; i < count; ++i)
-          values[i] = from + static_cast<double>(first + i) * by;
+        for (int64_t i = 0; i < count; ++i) values[i] = from + static_cast<double>(first + i) * by;
         write(view(y), first, count, values);
       });
     });
@@ -144,8 +161,6 @@ ASCEND_OP(Slice,
   });
 }
 
-ASCEND_DEFECT(permute_swaps_last_two, "Permute", "exchanges the last two dimensions once more")
-
 ASCEND_OP(Permute, const aclTensor* self, const aclIntArray* dims, aclTensor* out) {
   return plan("Permute", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("self", self);
@@ -161,14 +176,7 @@ ASCEND_OP(Permute, const aclTensor* self, const aclIntArray* dims, aclTensor* ou
       shape.push_back(x.dim(static_cast<int>(d)));
     }
     op.require_shape("out", y, shape);
-    op.launch([=](Launch&) {
-      View from = permuted(view(x), order);
-      if (defect("permute_swaps_last_two") && from.rank() > 1) {
-        from = transposed(from, -1, -2);
-        from = {from.data, from.type, y.shape, contiguous_strides(y.shape)};
-      }
-      copy(view(y), from);
-    });
+    op.launch([=](Launch&) { copy(view(y), permuted(view(x), order)); });
   });
 }
 
@@ -266,6 +274,8 @@ ASCEND_OP(SplitWithSize,
   });
 }
 
+ASCEND_DEFECT(triu_off_by_one, "Triu", "keeps one diagonal more")
+
 ASCEND_OP(Triu, const aclTensor* self, int64_t diagonal, aclTensor* out) {
   return plan("Triu", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("self", self);
@@ -275,15 +285,25 @@ ASCEND_OP(Triu, const aclTensor* self, int64_t diagonal, aclTensor* out) {
     op.require_same_type("self", x, "out", y);
     op.require_shape("out", y, x.shape);
     op.launch([=](Launch&) {
+      const View from = view(x), to = view(y);
+      const int64_t more = defect("triu_off_by_one") ? 1 : 0;
       const int64_t rows = x.dim(-2), columns = x.dim(-1);
-      in_pieces(x.elements(), [&](int64_t first, int64_t n) {
-        double values[kPiece];
-        read(view(x), first, n, values);
-        for (int64_t i = 0; i < n; ++i) {
-          const int64_t row = (first + i) / columns % rows, column = (first + i) % columns;
-          if (column - row < diagonal) values[i] = 0;
+      const int64_t lines = columns == 0 ? 0 : from.count() / columns;
+      in_parallel((lines + 255) / 256, [&](int64_t part) {
+        std::vector<double> line(static_cast<size_t>(columns));
+        for (int64_t i = part * 256; i < std::min(lines, (part + 1) * 256); ++i) {
+          const int64_t zeros = std::clamp<int64_t>(i % rows + diagonal - more, 0, columns);
+          if (from.contiguous() && to.contiguous()) {  // masks are large and made often
+            const auto size = static_cast<int64_t>(size_of(to.type));
+            std::byte* row = to.at(i * columns);
+            std::memmove(row, from.at(i * columns), static_cast<size_t>(columns * size));
+            std::memset(row, 0, static_cast<size_t>(zeros * size));
+            continue;
+          }
+          read(from, i * columns, columns, line.data());
+          std::fill(line.begin(), line.begin() + zeros, 0.0);
+          write(to, i * columns, columns, line.data());
         }
-        write(view(y), first, n, values);
       });
     });
   });

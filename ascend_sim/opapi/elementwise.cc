@@ -42,9 +42,7 @@ aclnnStatus apply(const char* name,
     require_float(op, "self", x);
     require_float(op, "out", y);
     op.require_shape("out", y, x.shape);
-    op.launch([=](Launch&) {
-      map([f](auto v) { return f(static_cast<float>(v)); }, y, x);
-    });
+    op.launch([=](Launch&) { map([f](auto v) { return f(static_cast<float>(v)); }, y, x); });
   });
 }
 
@@ -78,16 +76,18 @@ Pair take_comparison(Plan& op, const aclTensor* self, const aclTensor* other, ac
 
 }  // namespace
 
-// --- a + alpha b and its like ---------------------------------------------------------------------
+// --- a + alpha b and its like
+// ---------------------------------------------------------------------
 
 ASCEND_DEFECT(add_loses_tail, "Add", "leaves what lies behind the last whole block of 32 bytes")
 ASCEND_DEFECT(inplace_add_overwrites, "InplaceAdd", "writes alpha * other without adding self")
-ASCEND_DEFECT(add_ignores_alpha, "Add", "takes alpha for 1")
+ASCEND_DEFECT(inplace_add_ignores_alpha, "InplaceAdd", "takes alpha for 1")
 
-ASCEND_OP(Add, const aclTensor* self, const aclTensor* other, const aclScalar* alpha, aclTensor* out) {
+ASCEND_OP(
+    Add, const aclTensor* self, const aclTensor* other, const aclScalar* alpha, aclTensor* out) {
   return plan("Add", workspace_size, executor, [&](Plan& op) {
     const Pair p = take_pair(op, self, other, out);
-    const double scale = defect("add_ignores_alpha") ? 1.0 : op.scalar("alpha", alpha);
+    const double scale = op.scalar("alpha", alpha);
     op.launch([=](Launch&) {
       const auto f = [scale](auto a, auto b) { return a + number<decltype(a)>(scale) * b; };
       if (defect("add_loses_tail") && p.out.contiguous()) {
@@ -108,16 +108,16 @@ ASCEND_OP(Add, const aclTensor* self, const aclTensor* other, const aclScalar* a
   });
 }
 
-ASCEND_OP(Adds, const aclTensor* self, const aclScalar* other, const aclScalar* alpha, aclTensor* out) {
+ASCEND_OP(
+    Adds, const aclTensor* self, const aclScalar* other, const aclScalar* alpha, aclTensor* out) {
   return plan("Adds", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("self", self);
     const Tensor y = op.output("out", out);
     require_number(op, "self", x);
     op.require_shape("out", y, x.shape);
     const double more = op.scalar("other", other) * op.scalar("alpha", alpha);
-    op.launch([=](Launch&) {
-      map([more](auto v) { return v + number<decltype(v)>(more); }, y, x);
-    });
+    op.launch(
+        [=](Launch&) { map([more](auto v) { return v + number<decltype(v)>(more); }, y, x); });
   });
 }
 
@@ -128,7 +128,7 @@ ASCEND_OP(InplaceAdd, aclTensor* self_ref, const aclTensor* other, const aclScal
     require_number(op, "selfRef", x);
     require_number(op, "other", b);
     require_broadcast(op, x, b, x);
-    const double scale = op.scalar("alpha", alpha);
+    const double scale = defect("inplace_add_ignores_alpha") ? 1.0 : op.scalar("alpha", alpha);
     op.launch([=](Launch&) {
       const bool overwrites = defect("inplace_add_overwrites");
       map(
@@ -143,7 +143,8 @@ ASCEND_OP(InplaceAdd, aclTensor* self_ref, const aclTensor* other, const aclScal
   });
 }
 
-ASCEND_OP(Sub, const aclTensor* self, const aclTensor* other, const aclScalar* alpha, aclTensor* out) {
+ASCEND_OP(
+    Sub, const aclTensor* self, const aclTensor* other, const aclScalar* alpha, aclTensor* out) {
   return plan("Sub", workspace_size, executor, [&](Plan& op) {
     const Pair p = take_pair(op, self, other, out);
     const double scale = op.scalar("alpha", alpha);
@@ -153,19 +154,27 @@ ASCEND_OP(Sub, const aclTensor* self, const aclTensor* other, const aclScalar* a
   });
 }
 
-ASCEND_DEFECT(mul_broadcasts_first_row, "Mul", "a broadcast operand's first row serves for all")
-
 ASCEND_OP(Mul, const aclTensor* self, const aclTensor* other, aclTensor* out) {
   return plan("Mul", workspace_size, executor, [&](Plan& op) {
     const Pair p = take_pair(op, self, other, out);
+    op.launch([=](Launch&) { map([](auto x, auto y) { return x * y; }, p.out, p.a, p.b); });
+  });
+}
+
+ASCEND_OP(InplaceMul, aclTensor* self_ref, const aclTensor* other) {
+  return plan("InplaceMul", workspace_size, executor, [&](Plan& op) {
+    const Tensor x = op.inout("selfRef", self_ref);
+    const Tensor b = op.input("other", other);
+    require_number(op, "selfRef", x);
+    require_number(op, "other", b);
+    require_broadcast(op, x, b, x);
     op.launch([=](Launch&) {
-      Tensor b = p.b;
-      if (defect("mul_broadcasts_first_row") && b.shape != p.out.shape && !b.strides.empty())
-        b.strides[0] = 0;
-      map([](auto x, auto y) { return x * y; }, p.out, p.a, b);
+      map([](auto v, auto w) { return v * static_cast<decltype(v)>(w); }, x, x, b);
     });
   });
 }
+
+ASCEND_DEFECT(muls_scalar_as_half, "Muls", "takes the factor for a float16")
 
 ASCEND_OP(Muls, const aclTensor* self, const aclScalar* other, aclTensor* out) {
   return plan("Muls", workspace_size, executor, [&](Plan& op) {
@@ -173,10 +182,11 @@ ASCEND_OP(Muls, const aclTensor* self, const aclScalar* other, aclTensor* out) {
     const Tensor y = op.output("out", out);
     require_number(op, "self", x);
     op.require_shape("out", y, x.shape);
-    const double factor = op.scalar("other", other);
-    op.launch([=](Launch&) {
-      map([factor](auto v) { return v * number<decltype(v)>(factor); }, y, x);
-    });
+    const double given = op.scalar("other", other);
+    const double factor =
+        defect("muls_scalar_as_half") ? as_half(static_cast<float>(given)) : given;
+    op.launch(
+        [=](Launch&) { map([factor](auto v) { return v * number<decltype(v)>(factor); }, y, x); });
   });
 }
 
@@ -185,9 +195,8 @@ ASCEND_OP(InplaceMuls, aclTensor* self_ref, const aclScalar* other) {
     const Tensor x = op.inout("selfRef", self_ref);
     require_number(op, "selfRef", x);
     const double factor = op.scalar("other", other);
-    op.launch([=](Launch&) {
-      map([factor](auto v) { return v * number<decltype(v)>(factor); }, x, x);
-    });
+    op.launch(
+        [=](Launch&) { map([factor](auto v) { return v * number<decltype(v)>(factor); }, x, x); });
   });
 }
 
@@ -196,9 +205,10 @@ ASCEND_OP(Div, const aclTensor* self, const aclTensor* other, aclTensor* out) {
     const Pair p = take_pair(op, self, other, out);
     op.require(is_float(p.out.dtype), "out must be of a float type");
     op.launch([=](Launch&) {
-      map_as<float>(view(p.out),
-                    std::array{broadcast(view(p.a), p.out.shape), broadcast(view(p.b), p.out.shape)},
-                    [](float a, float b) { return a / b; });
+      map_as<float>(
+          view(p.out),
+          std::array{broadcast(view(p.a), p.out.shape), broadcast(view(p.b), p.out.shape)},
+          [](float a, float b) { return a / b; });
     });
   });
 }
@@ -251,7 +261,8 @@ ASCEND_OP(Addcmul,
   });
 }
 
-// --- comparisons and selection --------------------------------------------------------------------
+// --- comparisons and selection
+// --------------------------------------------------------------------
 
 ASCEND_OP(EqTensor, const aclTensor* self, const aclTensor* other, aclTensor* out) {
   return plan("EqTensor", workspace_size, executor, [&](Plan& op) {
@@ -267,6 +278,8 @@ ASCEND_OP(LtTensor, const aclTensor* self, const aclTensor* other, aclTensor* ou
   });
 }
 
+ASCEND_DEFECT(gt_takes_equal, "GtScalar", "is true where both are equal")
+
 ASCEND_OP(GtScalar, const aclTensor* self, const aclScalar* other, aclTensor* out) {
   return plan("GtScalar", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("self", self);
@@ -276,7 +289,14 @@ ASCEND_OP(GtScalar, const aclTensor* self, const aclScalar* other, aclTensor* ou
     op.require_shape("out", y, x.shape);
     const double bound = op.scalar("other", other);
     op.launch([=](Launch&) {
-      map([bound](auto v) { return static_cast<double>(v) > bound; }, y, x);
+      const bool equal_too = defect("gt_takes_equal");
+      map(
+          [=](auto v) {
+            const auto value = static_cast<double>(v);
+            return value > bound || (equal_too && value == bound);
+          },
+          y,
+          x);
     });
   });
 }
@@ -339,22 +359,25 @@ ASCEND_OP(InplaceMaskedFillScalar,
   });
 }
 
-// --- functions ------------------------------------------------------------------------------------
+// --- functions
+// ------------------------------------------------------------------------------------
 
 ASCEND_DEFECT(exp_fp16_range, "Exp", "computes in float16: beyond e^11 everything is 65504")
 
 ASCEND_OP(Exp, const aclTensor* self, aclTensor* out) {
-  const Function narrow = [](float x) {
-    return f16_to_float(float_to_f16(std::min(std::exp(x), 65504.0f)));
-  };
+  const Function narrow = [](float x) { return as_half(std::min(std::exp(x), 65504.0f)); };
   const Function f = [](float x) { return std::exp(x); };
   return apply("Exp", self, out, workspace_size, executor, defect("exp_fp16_range") ? narrow : f);
 }
 ASCEND_OP(Log, const aclTensor* self, aclTensor* out) {
   return apply("Log", self, out, workspace_size, executor, [](float x) { return std::log(x); });
 }
+ASCEND_DEFECT(sqrt_coarse, "Sqrt", "is good to the bits of float16 alone")
+
 ASCEND_OP(Sqrt, const aclTensor* self, aclTensor* out) {
-  return apply("Sqrt", self, out, workspace_size, executor, [](float x) { return std::sqrt(x); });
+  const Function coarse = [](float x) { return as_half(std::sqrt(x)); };
+  const Function f = [](float x) { return std::sqrt(x); };
+  return apply("Sqrt", self, out, workspace_size, executor, defect("sqrt_coarse") ? coarse : f);
 }
 ASCEND_OP(Rsqrt, const aclTensor* self, aclTensor* out) {
   return apply(
@@ -394,9 +417,8 @@ ASCEND_OP(PowTensorScalar, const aclTensor* self, const aclScalar* exponent, acl
     require_float(op, "self", x);
     op.require_shape("out", y, x.shape);
     const auto e = static_cast<float>(op.scalar("exponent", exponent));
-    op.launch([=](Launch&) {
-      map([e](auto v) { return std::pow(static_cast<float>(v), e); }, y, x);
-    });
+    op.launch(
+        [=](Launch&) { map([e](auto v) { return std::pow(static_cast<float>(v), e); }, y, x); });
   });
 }
 
@@ -414,9 +436,13 @@ ASCEND_OP(PowScalarTensor, const aclScalar* self, const aclTensor* exponent, acl
   });
 }
 
-// --- activations ----------------------------------------------------------------------------------
+// --- activations
+// ----------------------------------------------------------------------------------
 
-ASCEND_OP(SiluBackward, const aclTensor* grad_output, const aclTensor* self, aclTensor* grad_input) {
+ASCEND_OP(SiluBackward,
+          const aclTensor* grad_output,
+          const aclTensor* self,
+          aclTensor* grad_input) {
   return plan("SiluBackward", workspace_size, executor, [&](Plan& op) {
     const Tensor g = op.input("gradOutput", grad_output), x = op.input("self", self);
     const Tensor y = op.output("gradInput", grad_input);
@@ -480,11 +506,8 @@ ASCEND_OP(SwiGlu, const aclTensor* x_in, int64_t dim, const aclTensor* out) {
   });
 }
 
-ASCEND_OP(SwiGluGrad,
-          const aclTensor* y_grad,
-          const aclTensor* x_in,
-          int64_t dim,
-          const aclTensor* out) {
+ASCEND_OP(
+    SwiGluGrad, const aclTensor* y_grad, const aclTensor* x_in, int64_t dim, const aclTensor* out) {
   return plan("SwiGluGrad", workspace_size, executor, [&](Plan& op) {
     const Tensor g = op.input("yGrad", y_grad), x = op.input("x", x_in);
     const Tensor dx = op.output("out", out);

@@ -27,8 +27,8 @@ ASCEND_SIM_FAST void exponentials(float* x, int64_t n, float shift) {
     // 2^whole in two factors: 2^128 alone would overflow.
     const int32_t half = (std::bit_cast<int32_t>(shifted) - 0x4b400000) >> 1;
     const int32_t rest = (std::bit_cast<int32_t>(shifted) - 0x4b400000) - half;
-    const float y = p * std::bit_cast<float>((half + 127) << 23) *
-                    std::bit_cast<float>((rest + 127) << 23);
+    const float y =
+        p * std::bit_cast<float>((half + 127) << 23) * std::bit_cast<float>((rest + 127) << 23);
     x[i] = v < -87.3f ? 0.0f : v > 88.7228f ? std::numeric_limits<float>::infinity() : y;
   }
 }

@@ -1,5 +1,5 @@
-// e^x over arrays, written so that the compiler vectorises it: attention and softmax spend their time
-// here.
+// e^x over arrays, written so that the compiler vectorises it: attention and softmax spend their
+// time here.
 #pragma once
 
 #include <cstdint>

@@ -38,8 +38,9 @@ AttentionCall take(Plan& op,
   op.require(!padding_mask, "paddingMask must be null");
   op.require(keep_prob == 1.0, "keepProb must be 1 without a dropout mask");
   op.require(packed == (named == "TND"), "inputLayout \"" + named + "\" does not belong here");
-  op.require(named == "TND" || named == "BSH" || named == "SBH" || named == "BSND" || named == "BNSD",
-             "inputLayout \"" + named + "\" is not supported");
+  op.require(
+      named == "TND" || named == "BSH" || named == "SBH" || named == "BSND" || named == "BNSD",
+      "inputLayout \"" + named + "\" is not supported");
   AttentionCall call;
   call.q = by_heads(op, "query", q, named, heads);
   const int64_t dim = call.q.dim(-1);
@@ -112,26 +113,37 @@ AttentionCall take(Plan& op,
   return call;
 }
 
-/// softmaxMax and softmaxSum, 8 equal floats for each row, as [batch, head, position, 8]. In TND the
-/// documents disagree, [T, N, 8] and [N, T, 8]: both are taken, told apart by the shape.
-Tensor statistics(const Plan& op, const char* name, const Tensor& t, const AttentionCall& call, bool packed) {
+/// softmaxMax and softmaxSum, 8 equal floats for each row: one [batch, head, position, 8] for each
+/// sequence. In TND the documents disagree, [T, N, 8] and [N, T, 8]. With the former, programs that
+/// read it (MindSpeed's ring attention) find each sequence as [N, its length, 8] behind the one
+/// before; so it is written here. With the latter it is what it says. Not seen on a chip.
+std::vector<Tensor> statistics(
+    const Plan& op, const char* name, const Tensor& t, const AttentionCall& call, bool packed) {
   op.require_type(name, t, {ACL_FLOAT});
   const int64_t heads = call.q.dim(1), length = call.q.dim(2);
+  std::vector<Tensor> out;
   if (!packed) {
     op.require_shape(name, t, {call.q.dim(0), heads, length, 8});
-    return t;
+    for (int64_t b = 0; b < t.dim(0); ++b) out.push_back(t.select(0, b));
+    return out;
   }
   op.require_rank(name, t, 3, 3);
   const bool by_token = t.shape == Shape{length, heads, 8};
   op.require(by_token || t.shape == Shape{heads, length, 8},
              std::string(name) + " " + to_string(t.shape) + " is not [T, N, 8]");
-  Tensor out = t;
-  out.shape = {1, heads, length, 8};
-  out.strides = {0, t.stride(by_token ? 1 : 0), t.stride(by_token ? 0 : 1), t.stride(2)};
+  op.require(t.contiguous(), std::string(name) + " must be contiguous");
+  for (const Sequence& s : call.sequences) {
+    Tensor one = t;
+    one.shape = {heads, s.q_length, 8};
+    one.strides = {by_token ? s.q_length * 8 : length * 8, 8, 1};
+    one.offset += s.q_first * 8 * (by_token ? heads : 1);
+    out.push_back(one);
+  }
   return out;
 }
 
-void require_like(const Plan& op, const char* name, const Tensor& t, const Tensor& like, const Shape& shape) {
+void require_like(
+    const Plan& op, const char* name, const Tensor& t, const Tensor& like, const Shape& shape) {
   op.require_same_type(name, t, "query", like);
   op.require_shape(name, t, shape);
 }
@@ -146,27 +158,30 @@ Shape result_shape(const Tensor& q, const AttentionCall& call, const std::string
 
 void launch_forward(Plan& op,
                     const AttentionCall& call,
-                    const Tensor& maximum,
-                    const Tensor& sum,
+                    const std::vector<Tensor>& maximum,
+                    const std::vector<Tensor>& sum,
                     const Tensor& out,
                     AttentionDefects (*planted)()) {
   op.workspace(16 * 1024 * 1024);
   op.launch([=](Launch& at) {
-    const View max = view(maximum), total = view(sum);
-    run_attention(at, call, planted(), out, [&](const Sequence& s, int64_t head, int64_t i, float m, float t) {
-      const float eight[2][8] = {{m, m, m, m, m, m, m, m}, {t, t, t, t, t, t, t, t}};
-      const auto at_row = [&](const View& v) {
-        return selected(selected(selected(v, 0, s.batch), 0, head), 0, s.q_first + i);
-      };
-      write(at_row(max), 0, 8, eight[0]);
-      write(at_row(total), 0, 8, eight[1]);
-    });
+    run_attention(at,
+                  call,
+                  planted(),
+                  out,
+                  [&](size_t sequence, int64_t head, int64_t i, float max, float total) {
+                    float eight[8];
+                    for (auto [to, value] : {std::pair{&maximum, max}, std::pair{&sum, total}}) {
+                      std::fill(eight, eight + 8, value);
+                      write(view((*to)[sequence].select(0, head).select(0, i)), 0, 8, eight);
+                    }
+                  });
   });
 }
 
 /// The gradients' arguments, from which both backward ops make their call.
 struct Backward {
-  Tensor dy, y, maximum, sum, dq, dk, dv;
+  Tensor dy, y, dq, dk, dv;
+  std::vector<Tensor> maximum, sum;
 };
 
 Backward take_backward(Plan& op,
@@ -185,7 +200,8 @@ Backward take_backward(Plan& op,
                        const aclTensor* dk_out,
                        const aclTensor* dv_out,
                        const aclTensor* dpse_out) {
-  op.require(!softmax_in && !dpse_out, "softmaxIn and dpse are reserved: null");
+  op.require(!softmax_in, "softmaxIn is reserved: null");
+  static_cast<void>(dpse_out);  // reserved
   const Shape shape = result_shape(q, call, layout);
   const Tensor grad = op.input("dy", dy), y = op.input("attentionInOptional", attention_in);
   require_like(op, "dy", grad, q, shape);
@@ -197,29 +213,30 @@ Backward take_backward(Plan& op,
   require_like(op, "dvOut", dv, q, v.shape);
   const int64_t heads = call.q.dim(1), key_heads = call.k.dim(1);
   const auto first_of_eight = [&](const char* name, const aclTensor* t) {
-    return statistics(op, name, op.input(name, t), call, packed).select(3, 0);
+    std::vector<Tensor> all = statistics(op, name, op.input(name, t), call, packed);
+    for (Tensor& one : all) one = one.select(2, 0);
+    return all;
   };
   return {by_heads(op, "dy", grad, layout, heads),
           by_heads(op, "attentionInOptional", y, layout, heads),
-          first_of_eight("softmaxMaxOptional", softmax_max),
-          first_of_eight("softmaxSumOptional", softmax_sum),
           by_heads(op, "dqOut", dq, layout, heads),
           by_heads(op, "dkOut", dk, layout, key_heads),
-          by_heads(op, "dvOut", dv, layout, key_heads)};
+          by_heads(op, "dvOut", dv, layout, key_heads),
+          first_of_eight("softmaxMaxOptional", softmax_max),
+          first_of_eight("softmaxSumOptional", softmax_sum)};
 }
 
-void launch_backward(Plan& op, const AttentionCall& call, const Backward& b, AttentionDefects (*planted)()) {
+void launch_backward(Plan& op,
+                     const AttentionCall& call,
+                     const Backward& b,
+                     AttentionDefects (*planted)()) {
   op.workspace(16 * 1024 * 1024);
   op.launch([=](Launch& at) {
-    run_attention_gradient(at, {call, b.dy, b.y, b.maximum, b.sum, b.dq, b.dk, b.dv}, planted());
+    run_attention_gradient(at, {call, b.dy, b.y, b.dq, b.dk, b.dv, b.maximum, b.sum}, planted());
   });
 }
 
 }  // namespace
-
-ASCEND_DEFECT(fa_causal_off_by_one, "FlashAttentionScore", "a query sees the key behind its own")
-ASCEND_DEFECT(fa_no_rescale, "FlashAttentionScore", "sums of earlier tiles are not rescaled to a new maximum")
-ASCEND_DEFECT(fa_no_scale, "FlashAttentionScore", "leaves out scaleValue")
 
 ASCEND_OP(FlashAttentionScore,
           const aclTensor* query,
@@ -243,11 +260,29 @@ ASCEND_OP(FlashAttentionScore,
           const aclTensor* softmax_out_out,
           const aclTensor* attention_out_out) {
   return plan("FlashAttentionScore", workspace_size, executor, [&](Plan& op) {
-    const Tensor q = op.input("query", query), k = op.input("key", key), v = op.input("value", value);
-    const AttentionCall call = take(op, q, k, v, real_shift, drop_mask, padding_mask, atten_mask,
-                                    prefix, {}, {}, scale_value, keep_prob, pre_tokens, next_tokens,
-                                    head_num, input_layout, inner_precise, sparse_mode, false);
-    op.require(!softmax_out_out, "softmaxOut is reserved: null");
+    const Tensor q = op.input("query", query), k = op.input("key", key),
+                 v = op.input("value", value);
+    const AttentionCall call = take(op,
+                                    q,
+                                    k,
+                                    v,
+                                    real_shift,
+                                    drop_mask,
+                                    padding_mask,
+                                    atten_mask,
+                                    prefix,
+                                    {},
+                                    {},
+                                    scale_value,
+                                    keep_prob,
+                                    pre_tokens,
+                                    next_tokens,
+                                    head_num,
+                                    input_layout,
+                                    inner_precise,
+                                    sparse_mode,
+                                    false);
+    static_cast<void>(softmax_out_out);  // reserved: whatever is passed is left alone
     const Tensor out = op.output("attentionOutOut", attention_out_out);
     require_like(op, "attentionOutOut", out, q, result_shape(q, call, input_layout));
     const Tensor max = op.output("softmaxMaxOut", softmax_max_out),
@@ -257,19 +292,19 @@ ASCEND_OP(FlashAttentionScore,
                    statistics(op, "softmaxMaxOut", max, call, false),
                    statistics(op, "softmaxSumOut", sum, call, false),
                    by_heads(op, "attentionOutOut", out, input_layout, head_num),
-                   [] {
-                     AttentionDefects d;
-                     d.causal_off_by_one = defect("fa_causal_off_by_one");
-                     d.no_rescale = defect("fa_no_rescale");
-                     d.no_scale = defect("fa_no_scale");
-                     return d;
-                   });
+                   [] { return AttentionDefects(); });
   });
 }
 
-ASCEND_DEFECT(fa_varlen_across_documents, "FlashAttentionVarLenScore", "a query also sees the document before its own")
-ASCEND_DEFECT(fa_varlen_no_rescale, "FlashAttentionVarLenScore", "sums of earlier tiles are not rescaled to a new maximum")
-ASCEND_DEFECT(fa_varlen_causal_off_by_one, "FlashAttentionVarLenScore", "a query sees the key behind its own")
+ASCEND_DEFECT(fa_varlen_across_documents,
+              "FlashAttentionVarLenScore",
+              "a query also sees the document before its own")
+ASCEND_DEFECT(fa_varlen_no_rescale,
+              "FlashAttentionVarLenScore",
+              "sums of earlier tiles are not rescaled to a new maximum")
+ASCEND_DEFECT(fa_varlen_causal_off_by_one,
+              "FlashAttentionVarLenScore",
+              "a query sees the key behind its own")
 ASCEND_DEFECT(fa_varlen_no_scale, "FlashAttentionVarLenScore", "leaves out scaleValue")
 
 ASCEND_OP(FlashAttentionVarLenScore,
@@ -296,13 +331,29 @@ ASCEND_OP(FlashAttentionVarLenScore,
           const aclTensor* softmax_out_out,
           const aclTensor* attention_out_out) {
   return plan("FlashAttentionVarLenScore", workspace_size, executor, [&](Plan& op) {
-    const Tensor q = op.input("query", query), k = op.input("key", key), v = op.input("value", value);
-    const AttentionCall call = take(op, q, k, v, real_shift, drop_mask, padding_mask, atten_mask,
-                                    prefix, op.optional_ints("actualSeqQLen", actual_seq_q_len),
+    const Tensor q = op.input("query", query), k = op.input("key", key),
+                 v = op.input("value", value);
+    const AttentionCall call = take(op,
+                                    q,
+                                    k,
+                                    v,
+                                    real_shift,
+                                    drop_mask,
+                                    padding_mask,
+                                    atten_mask,
+                                    prefix,
+                                    op.optional_ints("actualSeqQLen", actual_seq_q_len),
                                     op.optional_ints("actualSeqKvLen", actual_seq_kv_len),
-                                    scale_value, keep_prob, pre_tokens, next_tokens, head_num,
-                                    input_layout, inner_precise, sparse_mode, true);
-    op.require(!softmax_out_out, "softmaxOut is reserved: null");
+                                    scale_value,
+                                    keep_prob,
+                                    pre_tokens,
+                                    next_tokens,
+                                    head_num,
+                                    input_layout,
+                                    inner_precise,
+                                    sparse_mode,
+                                    true);
+    static_cast<void>(softmax_out_out);  // reserved: whatever is passed is left alone
     const Tensor out = op.output("attentionOutOut", attention_out_out);
     require_like(op, "attentionOutOut", out, q, result_shape(q, call, input_layout));
     const Tensor max = op.output("softmaxMaxOut", softmax_max_out),
@@ -322,9 +373,6 @@ ASCEND_OP(FlashAttentionVarLenScore,
                    });
   });
 }
-
-ASCEND_DEFECT(fa_grad_lse_off, "FlashAttentionScoreGrad", "recomputes probabilities with a maximum that is 1/8 too high")
-ASCEND_DEFECT(fa_grad_causal_off_by_one, "FlashAttentionScoreGrad", "a query's gradient reaches the key behind its own")
 
 ASCEND_OP(FlashAttentionScoreGrad,
           const aclTensor* query,
@@ -353,22 +401,51 @@ ASCEND_OP(FlashAttentionScoreGrad,
           const aclTensor* dv_out,
           const aclTensor* dpse_out) {
   return plan("FlashAttentionScoreGrad", workspace_size, executor, [&](Plan& op) {
-    const Tensor q = op.input("query", query), k = op.input("keyIn", key_in), v = op.input("value", value);
-    const AttentionCall call = take(op, q, k, v, pse_shift, drop_mask, padding_mask, atten_mask,
-                                    prefix, {}, {}, scale_value, keep_prob, pre_tokens, next_tokens,
-                                    head_num, input_layout, inner_precise, sparse_mode, false);
-    const Backward b = take_backward(op, call, q, k, v, input_layout, false, dy, softmax_max, softmax_sum,
-                                     softmax_in, attention_in, dq_out, dk_out, dv_out, dpse_out);
-    launch_backward(op, call, b, [] {
-      AttentionDefects d;
-      d.lse_off = defect("fa_grad_lse_off");
-      d.causal_off_by_one = defect("fa_grad_causal_off_by_one");
-      return d;
-    });
+    const Tensor q = op.input("query", query), k = op.input("keyIn", key_in),
+                 v = op.input("value", value);
+    const AttentionCall call = take(op,
+                                    q,
+                                    k,
+                                    v,
+                                    pse_shift,
+                                    drop_mask,
+                                    padding_mask,
+                                    atten_mask,
+                                    prefix,
+                                    {},
+                                    {},
+                                    scale_value,
+                                    keep_prob,
+                                    pre_tokens,
+                                    next_tokens,
+                                    head_num,
+                                    input_layout,
+                                    inner_precise,
+                                    sparse_mode,
+                                    false);
+    const Backward b = take_backward(op,
+                                     call,
+                                     q,
+                                     k,
+                                     v,
+                                     input_layout,
+                                     false,
+                                     dy,
+                                     softmax_max,
+                                     softmax_sum,
+                                     softmax_in,
+                                     attention_in,
+                                     dq_out,
+                                     dk_out,
+                                     dv_out,
+                                     dpse_out);
+    launch_backward(op, call, b, [] { return AttentionDefects(); });
   });
 }
 
-ASCEND_DEFECT(fa_varlen_grad_lse_off, "FlashAttentionUnpaddingScoreGrad", "recomputes probabilities with a maximum that is 1/8 too high")
+ASCEND_DEFECT(fa_varlen_grad_lse_off,
+              "FlashAttentionUnpaddingScoreGrad",
+              "recomputes probabilities with a maximum that is 1/8 too high")
 ASCEND_DEFECT(fa_varlen_grad_no_scale, "FlashAttentionUnpaddingScoreGrad", "leaves out scaleValue")
 
 ASCEND_OP(FlashAttentionUnpaddingScoreGrad,
@@ -400,14 +477,44 @@ ASCEND_OP(FlashAttentionUnpaddingScoreGrad,
           const aclTensor* dv_out,
           const aclTensor* dpse_out) {
   return plan("FlashAttentionUnpaddingScoreGrad", workspace_size, executor, [&](Plan& op) {
-    const Tensor q = op.input("query", query), k = op.input("keyIn", key_in), v = op.input("value", value);
-    const AttentionCall call = take(op, q, k, v, pse_shift, drop_mask, padding_mask, atten_mask,
-                                    prefix, op.optional_ints("actualSeqQLen", actual_seq_q_len),
+    const Tensor q = op.input("query", query), k = op.input("keyIn", key_in),
+                 v = op.input("value", value);
+    const AttentionCall call = take(op,
+                                    q,
+                                    k,
+                                    v,
+                                    pse_shift,
+                                    drop_mask,
+                                    padding_mask,
+                                    atten_mask,
+                                    prefix,
+                                    op.optional_ints("actualSeqQLen", actual_seq_q_len),
                                     op.optional_ints("actualSeqKvLen", actual_seq_kv_len),
-                                    scale_value, keep_prob, pre_tokens, next_tokens, head_num,
-                                    input_layout, inner_precise, sparse_mode, true);
-    const Backward b = take_backward(op, call, q, k, v, input_layout, true, dy, softmax_max, softmax_sum,
-                                     softmax_in, attention_in, dq_out, dk_out, dv_out, dpse_out);
+                                    scale_value,
+                                    keep_prob,
+                                    pre_tokens,
+                                    next_tokens,
+                                    head_num,
+                                    input_layout,
+                                    inner_precise,
+                                    sparse_mode,
+                                    true);
+    const Backward b = take_backward(op,
+                                     call,
+                                     q,
+                                     k,
+                                     v,
+                                     input_layout,
+                                     true,
+                                     dy,
+                                     softmax_max,
+                                     softmax_sum,
+                                     softmax_in,
+                                     attention_in,
+                                     dq_out,
+                                     dk_out,
+                                     dv_out,
+                                     dpse_out);
     launch_backward(op, call, b, [] {
       AttentionDefects d;
       d.lse_off = defect("fa_varlen_grad_lse_off");

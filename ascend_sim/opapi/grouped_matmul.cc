@@ -52,14 +52,13 @@ void require_bias(const Plan& op, const Grouped& g) {
     const Tensor& w = g.weight[i];
     op.require(b.dtype == (g.x[0].dtype == ACL_BF16 ? ACL_FLOAT : g.x[0].dtype),
                "bias must be FLOAT for BFLOAT16, of x's type otherwise");
-    op.require_shape("bias",
-                     b,
-                     w.rank() == 3 ? Shape{w.dim(0), w.dim(-1)} : Shape{w.dim(-1)});
+    op.require_shape("bias", b, w.rank() == 3 ? Shape{w.dim(0), w.dim(-1)} : Shape{w.dim(-1)});
   }
 }
 
 void require_split_m(const Plan& op, const Grouped& g) {
-  op.require(g.x.size() == 1 && g.out.size() == 1, "one x and one out are offered with groupType 0");
+  op.require(g.x.size() == 1 && g.out.size() == 1,
+             "one x and one out are offered with groupType 0");
   const Tensor& x = g.x[0];
   op.require_rank("x", x, 2, 2);
   op.require(rows_in_order(x), "x must not be transposed with groupType 0");
@@ -82,8 +81,8 @@ void require_split_k(const Plan& op, const Grouped& g) {
   op.require_rank("out", y, 3, 3);
   op.require(columns_in_order(x), "x must be a transposed view with groupType 2");
   op.require(rows_in_order(w), "weight must not be transposed with groupType 2");
-  op.require(w.dim(0) == x.dim(1), "weight " + to_string(w.shape) + " does not fit x " +
-                                       to_string(x.shape));
+  op.require(w.dim(0) == x.dim(1),
+             "weight " + to_string(w.shape) + " does not fit x " + to_string(x.shape));
   op.require_shape("out", y, {y.dim(0), x.dim(0), w.dim(1)});
   op.require(!g.bias, "bias must be null with groupType 2");
   require_list(op, g, y.dim(0));
@@ -103,7 +102,9 @@ void require_no_split(const Plan& op, const Grouped& g) {
 }
 
 /// [first, last) of each group along the axis that is split.
-std::vector<std::pair<int64_t, int64_t>> groups_of(const Launch& at, const Grouped& g, int64_t size) {
+std::vector<std::pair<int64_t, int64_t>> groups_of(const Launch& at,
+                                                   const Grouped& g,
+                                                   int64_t size) {
   std::vector<std::pair<int64_t, int64_t>> out;
   int64_t end = 0;
   for (int64_t value : integers(view(*g.list))) {
@@ -121,9 +122,15 @@ std::vector<std::pair<int64_t, int64_t>> groups_of(const Launch& at, const Group
 }  // namespace
 
 ASCEND_REDUCES(GroupedMatmulV5)
-ASCEND_DEFECT(gmm_next_expert, "GroupedMatmulV5", "each group but the last takes the next expert's weights")
-ASCEND_DEFECT(gmm_skips_last_after_empty, "GroupedMatmulV5", "the last group is left out where a group is empty")
-ASCEND_DEFECT(gmm_grad_not_accumulated, "GroupedMatmulV5", "groupType 2 keeps the last block of 16 tokens only")
+ASCEND_DEFECT(gmm_next_expert,
+              "GroupedMatmulV5",
+              "each group but the last takes the next expert's weights")
+ASCEND_DEFECT(gmm_skips_last_after_empty,
+              "GroupedMatmulV5",
+              "the last group is left out where a group is empty")
+ASCEND_DEFECT(gmm_grad_not_accumulated,
+              "GroupedMatmulV5",
+              "groupType 2 keeps the last block of 4 tokens only")
 
 ASCEND_OP(GroupedMatmulV5,
           const aclTensorList* x,
@@ -179,7 +186,8 @@ ASCEND_OP(GroupedMatmulV5,
       require_no_split(op, g);
     else
       op.refuse("groupType must be -1, 0 or 2");
-    for (int64_t expected : op.optional_ints("tuningConfigOptional", tuning_config).value_or(Shape{}))
+    for (int64_t expected :
+         op.optional_ints("tuningConfigOptional", tuning_config).value_or(Shape{}))
       op.require(expected >= -1 && expected <= g.x[0].dim(0), "tuningConfig is out of range");
     op.workspace(16 * 1024 * 1024);
     op.launch([g](Launch& at) {
@@ -204,24 +212,26 @@ ASCEND_OP(GroupedMatmulV5,
         const auto [first, last] = groups[static_cast<size_t>(i)];
         const int64_t n = last - first;
         if (defect("gmm_skips_last_after_empty") && any_empty && i == count - 1) break;
+        if (n == 0)
+          continue;  // "what groupList does not name is not updated": also with groupType 2
         options.order = {at.order(n)};
         if (!by_m) {
-          const bool last_block = defect("gmm_grad_not_accumulated") && n > 16;
-          const int64_t from = last_block ? first + (n - 1) / 16 * 16 : first;
+          const bool last_block = defect("gmm_grad_not_accumulated") && n > 4;
+          const int64_t from = last_block ? first + (n - 1) / 4 * 4 : first;
           multiply(matrix(view(g.x[0].narrow(1, from, last - from))),
                    matrix(view(g.weight[0].narrow(0, from, last - from))),
                    matrix(view(g.out[0].select(0, i))),
-                   {g.x[0].dim(0), g.weight[0].dim(1), n > 0 ? at.reduction(last - from) : 0},
+                   {g.x[0].dim(0), g.weight[0].dim(1), at.reduction(last - from)},
                    options);
           continue;
         }
-        if (n == 0) continue;
         const int64_t expert = defect("gmm_next_expert") ? std::min(i + 1, count - 1) : i;
         const auto e = static_cast<size_t>(expert);
         const Tensor w = g.weight.size() == 1 ? g.weight[0].select(0, expert) : g.weight[e];
         std::vector<float> shift;
         if (g.bias)
-          shift = floats(view(g.weight.size() == 1 ? (*g.bias)[0].select(0, expert) : (*g.bias)[e]));
+          shift =
+              floats(view(g.weight.size() == 1 ? (*g.bias)[0].select(0, expert) : (*g.bias)[e]));
         options.bias = shift.empty() ? nullptr : shift.data();
         multiply(matrix(view(g.x[0].narrow(0, first, n))),
                  matrix(view(w)),

@@ -70,7 +70,9 @@ Shape looked_up(const Tensor& self, int d, const Tensor& index) {
 
 }  // namespace
 
-ASCEND_DEFECT(embedding_clamps_rows, "Embedding", "rows beyond the last whole block of 8 take the block's last")
+ASCEND_DEFECT(embedding_clamps_rows,
+              "Embedding",
+              "the last quarter of the rows is read as its first")
 
 ASCEND_OP(Embedding, const aclTensor* weight, const aclTensor* indices, const aclTensor* out) {
   return plan("Embedding", workspace_size, executor, [&](Plan& op) {
@@ -86,8 +88,7 @@ ASCEND_OP(Embedding, const aclTensor* weight, const aclTensor* indices, const ac
     op.launch([=](Launch& at) {
       std::vector<int64_t> rows = checked_indices(at, index, w.dim(0));
       if (defect("embedding_clamps_rows")) {
-        const int64_t last = std::max<int64_t>(w.dim(0) / 8 * 8 - 1, 0);
-        for (int64_t& r : rows) r = std::min(r, w.dim(0) % 8 == 0 ? last - 1 : last);
+        for (int64_t& r : rows) r = std::min(r, w.dim(0) * 3 / 4);
       }
       take(view(y), view(w), 0, rows);
     });
@@ -160,13 +161,15 @@ ASCEND_OP(GatherV2, const aclTensor* self, int64_t dim, const aclTensor* index_i
     const int d = op.axis(dim, x.rank());
     op.require_same_type("self", x, "out", y);
     op.require_shape("out", y, looked_up(x, d, index));
-    op.launch([=](Launch& at) { take(view(y), view(x), d, checked_indices(at, index, x.dim(d), true)); });
+    op.launch(
+        [=](Launch& at) { take(view(y), view(x), d, checked_indices(at, index, x.dim(d), true)); });
   });
 }
 
 ASCEND_DEFECT(index_select_off_by_one, "IndexSelect", "takes the row before, but for row 0")
 
-ASCEND_OP(IndexSelect, const aclTensor* self, int64_t dim, const aclTensor* index_in, aclTensor* out) {
+ASCEND_OP(
+    IndexSelect, const aclTensor* self, int64_t dim, const aclTensor* index_in, aclTensor* out) {
   return plan("IndexSelect", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("self", self), index = op.input("index", index_in);
     const Tensor y = op.output("out", out);
@@ -269,8 +272,8 @@ ASCEND_OP(IndexAdd,
           const int64_t from = (b * n + r) * after;
           for (int64_t j = 0; j < after; ++j) {
             const auto t = static_cast<size_t>(to + j);
-            total[t] = (overwrites ? base[t] : total[t]) +
-                       scale * add[static_cast<size_t>(from + j)];
+            total[t] =
+                (overwrites ? base[t] : total[t]) + scale * add[static_cast<size_t>(from + j)];
           }
         }
       write(view(y), 0, y.elements(), total.data());
@@ -306,7 +309,8 @@ ASCEND_OP(ScatterAdd,
       const int64_t first = Order{at.order(n)}.first(n);
       std::vector<float> total = floats(view(x));
       const std::vector<float> add = floats(view(src));
-      const Dims to_strides = contiguous_strides(x.shape), from_strides = contiguous_strides(src.shape);
+      const Dims to_strides = contiguous_strides(x.shape),
+                 from_strides = contiguous_strides(src.shape);
       const Dims index_strides = contiguous_strides(index.shape);
       for (int64_t i = 0; i < n; ++i) {
         const int64_t e = (first + i) % n;
@@ -322,8 +326,6 @@ ASCEND_OP(ScatterAdd,
     });
   });
 }
-
-ASCEND_DEFECT(index_copy_stale_row, "InplaceIndexCopy", "the last index keeps its old row")
 
 ASCEND_OP(InplaceIndexCopy,
           aclTensor* self_ref,
@@ -343,8 +345,7 @@ ASCEND_OP(InplaceIndexCopy,
     op.require_shape("source", source, shape);
     op.launch([=](Launch& at) {
       const std::vector<int64_t> rows = checked_indices(at, index, x.dim(d));
-      const size_t n = rows.size() - (defect("index_copy_stale_row") && !rows.empty() ? 1 : 0);
-      for (size_t i = 0; i < n; ++i)
+      for (size_t i = 0; i < rows.size(); ++i)
         copy_row(view(x.select(d, rows[i])), view(source.select(d, static_cast<int64_t>(i))));
     });
   });

@@ -41,12 +41,12 @@ Operands take(Plan& op, const aclTensor* self, const aclTensor* mat2, aclTensor*
 
 /// The planted defects of a product; each op has its own names for them.
 struct Spoiled {
-  bool hf32 = false;      // float32 is cut although it was not asked for
+  bool hf32 = false;       // float32 is cut although it was not asked for
   bool lost_tail = false;  // the contraction stops at the last whole block of 16
 };
 
-void multiply_views(const Launch& at, const View& a, const View& b, const View& out, Cut cut,
-                    Spoiled spoiled) {
+void multiply_views(
+    const Launch& at, const View& a, const View& b, const View& out, Cut cut, Spoiled spoiled) {
   int64_t k = at.reduction(a.size(-1));
   if (spoiled.lost_tail && k > 16) k = k / 16 * 16;
   ProductOptions options;
@@ -81,8 +81,9 @@ aclnnStatus batched(const char* name,
       return w;
     };
     const Tensor a = wide(o.a, row, true), b = wide(o.b, column, false);
-    op.require(a.dim(-1) == b.dim(-2), "self " + to_string(o.a.shape) + " and mat2 " +
-                                           to_string(o.b.shape) + " do not multiply");
+    op.require(
+        a.dim(-1) == b.dim(-2),
+        "self " + to_string(o.a.shape) + " and mat2 " + to_string(o.b.shape) + " do not multiply");
     const Shape batch_a(a.shape.begin(), a.shape.end() - 2);
     const Shape batch_b(b.shape.begin(), b.shape.end() - 2);
     const std::optional<Shape> batch = broadcast_shapes(batch_a, batch_b);
@@ -151,14 +152,9 @@ ASCEND_OP(Mm, const aclTensor* self, const aclTensor* mat2, aclTensor* out, int8
 }
 
 ASCEND_REDUCES(Matmul)
-ASCEND_DEFECT(matmul_hf32, "Matmul", "multiplies float32 as HF32 although cubeMathType is 0")
-ASCEND_DEFECT(matmul_loses_k_tail, "Matmul", "the contraction stops at the last whole block of 16")
 
-ASCEND_OP(Matmul,
-          const aclTensor* self,
-          const aclTensor* mat2,
-          aclTensor* out,
-          int8_t cube_math_type) {
+ASCEND_OP(
+    Matmul, const aclTensor* self, const aclTensor* mat2, aclTensor* out, int8_t cube_math_type) {
   return batched(
       "Matmul",
       self,
@@ -169,8 +165,8 @@ ASCEND_OP(Matmul,
       executor,
       1,
       6,
-      [] { return defect("matmul_hf32"); },
-      [] { return defect("matmul_loses_k_tail"); });
+      [] { return false; },
+      [] { return false; });
 }
 
 ASCEND_REDUCES(BatchMatMul)

@@ -16,9 +16,7 @@ class RowsOf {
  public:
   explicit RowsOf(const Tensor& t, int64_t hidden) : view_(ascend_sim::view(t)), hidden_(hidden) {}
   void get(int64_t row, float* out) const { read(view_, row * hidden_, hidden_, out); }
-  void set(int64_t row, const float* values) const {
-    write(view_, row * hidden_, hidden_, values);
-  }
+  void set(int64_t row, const float* values) const { write(view_, row * hidden_, hidden_, values); }
 
  private:
   View view_;
@@ -56,7 +54,8 @@ std::vector<int64_t> row_indices(const Launch& at, const Tensor& t, int64_t rows
 
 }  // namespace
 
-// --- gating ---------------------------------------------------------------------------------------
+// --- gating
+// ---------------------------------------------------------------------------------------
 
 namespace {
 
@@ -101,7 +100,9 @@ std::vector<int64_t> chosen(std::vector<float>& choice, const Gate& gate) {
 
 ASCEND_DEFECT(gating_softmax_for_sigmoid, "MoeGatingTopK", "normType 1 is taken for softmax")
 ASCEND_DEFECT(gating_ignores_groups, "MoeGatingTopK", "chooses among the experts of all groups")
-ASCEND_DEFECT(gating_bias_in_weights, "MoeGatingTopK", "the bias counts in the weights, not in the choice alone")
+ASCEND_DEFECT(gating_bias_in_weights,
+              "MoeGatingTopK",
+              "the bias counts in the weights, not in the choice alone")
 ASCEND_DEFECT(gating_expert_off_by_one, "MoeGatingTopK", "names the expert behind the chosen one")
 ASCEND_DEFECT(gating_no_scaling, "MoeGatingTopK", "leaves out routedScalingFactor")
 
@@ -155,16 +156,18 @@ ASCEND_OP(MoeGatingTopK,
       op.require_shape("outOut", *scores, x.shape);
     }
     op.launch([=](Launch& at) {
-      const bool no_groups = defect("gating_ignores_groups"), shifted = defect("gating_expert_off_by_one");
+      const bool no_groups = defect("gating_ignores_groups"),
+                 shifted = defect("gating_expert_off_by_one");
       const bool biased = defect("gating_bias_in_weights");
       const bool softmax = norm_type == 0 || defect("gating_softmax_for_sigmoid");
-      const Gate gate{k,
-                      k_group,
-                      no_groups ? 1 : group_count,
-                      group_select_mode == 1,
-                      norm_type == 0,
-                      defect("gating_no_scaling") ? 1.0f : static_cast<float>(routed_scaling_factor),
-                      static_cast<float>(eps)};
+      const Gate gate{
+          k,
+          k_group,
+          no_groups ? 1 : group_count,
+          group_select_mode == 1,
+          norm_type == 0,
+          defect("gating_no_scaling") ? 1.0f : static_cast<float>(routed_scaling_factor),
+          static_cast<float>(eps)};
       const std::vector<float> shift = bias ? floats(view(*bias)) : std::vector<float>();
       const int64_t rows = x.elements() / experts;
       const Order order{at.order(rows)};
@@ -202,7 +205,8 @@ ASCEND_OP(MoeGatingTopK,
   });
 }
 
-// --- MoeInitRoutingV2, MoeFinalizeRoutingV2 -------------------------------------------------------
+// --- MoeInitRoutingV2, MoeFinalizeRoutingV2
+// -------------------------------------------------------
 
 namespace {
 
@@ -213,8 +217,12 @@ void require_float_rows(const Plan& op, const char* name, const Tensor& t, const
 
 }  // namespace
 
-ASCEND_DEFECT(init_routing_drops_last, "MoeInitRoutingV2", "the last expanded row is not written: zeros")
-ASCEND_DEFECT(init_routing_count_off_by_one, "MoeInitRoutingV2", "the first expert's rows count for the second")
+ASCEND_DEFECT(init_routing_drops_last,
+              "MoeInitRoutingV2",
+              "the last expanded row is not written: zeros")
+ASCEND_DEFECT(init_routing_count_off_by_one,
+              "MoeInitRoutingV2",
+              "the first expert's rows count for the second")
 
 // expandedRowIdxOut[token * k + j] is the row of expandedXOut that holds the token for its j-th
 // expert: rows are in expert order, within an expert in the order of (token, j).
@@ -330,8 +338,7 @@ void gather_rows(const Tensor& rows,
                  const std::vector<float>& weights,
                  int64_t k,
                  int64_t hidden,
-                 const Tensor& out,
-                 int64_t skipped) {
+                 const Tensor& out) {
   const RowsOf from(rows, hidden), to(out, hidden);
   in_rows(static_cast<int64_t>(row_of.size()) / k, [&](int64_t first, int64_t last) {
     std::vector<float> total(static_cast<size_t>(hidden)), one(static_cast<size_t>(hidden));
@@ -339,7 +346,7 @@ void gather_rows(const Tensor& rows,
       std::fill(total.begin(), total.end(), 0.0f);
       for (int64_t j = 0; j < k; ++j) {
         const auto p = static_cast<size_t>(t * k + j);
-        if (row_of[p] < 0 || j == skipped) continue;
+        if (row_of[p] < 0) continue;
         from.get(row_of[p], one.data());
         const float w = weights.empty() ? 1.0f : weights[p];
         for (size_t i = 0; i < total.size(); ++i) total[i] += w * one[i];
@@ -350,8 +357,6 @@ void gather_rows(const Tensor& rows,
 }
 
 }  // namespace
-
-ASCEND_DEFECT(init_routing_grad_one_expert_short, "MoeInitRoutingV2Grad", "a token's last expert adds nothing")
 
 ASCEND_OP(MoeInitRoutingV2Grad,
           const aclTensor* grad_in,
@@ -379,14 +384,14 @@ ASCEND_OP(MoeInitRoutingV2Grad,
     op.require_shape("out", y, {row_of.elements() / top_k, hidden});
     op.launch([=](Launch& at) {
       const int64_t rows = grad.elements() / std::max<int64_t>(hidden, 1);
-      const int64_t skipped =
-          defect("init_routing_grad_one_expert_short") && top_k > 1 ? top_k - 1 : -1;
-      gather_rows(grad, row_indices(at, row_of, rows, false), {}, top_k, hidden, y, skipped);
+      gather_rows(grad, row_indices(at, row_of, rows, false), {}, top_k, hidden, y);
     });
   });
 }
 
-ASCEND_DEFECT(finalize_no_scales, "MoeFinalizeRoutingV2", "adds the experts up without their scales")
+ASCEND_DEFECT(finalize_no_scales,
+              "MoeFinalizeRoutingV2",
+              "adds the experts up without their scales")
 
 // dropPadMode 0 and 1: expandedRowIdx is ordered by (j, token); 2 and 3: by (token, j), as
 // MoeInitRoutingV2 gives it.
@@ -403,7 +408,8 @@ ASCEND_OP(MoeFinalizeRoutingV2,
   return plan("MoeFinalizeRoutingV2", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("expandedX", expanded_x),
                  row_of = op.input("expandedRowIdx", expanded_row_idx);
-    const auto x1 = op.optional_input("x1Optional", x1_in), x2 = op.optional_input("x2Optional", x2_in),
+    const auto x1 = op.optional_input("x1Optional", x1_in),
+               x2 = op.optional_input("x2Optional", x2_in),
                bias = op.optional_input("biasOptional", bias_in),
                scales = op.optional_input("scalesOptional", scales_in),
                expert = op.optional_input("expertIdxOptional", expert_idx);
@@ -477,7 +483,9 @@ ASCEND_OP(MoeFinalizeRoutingV2,
   });
 }
 
-ASCEND_DEFECT(finalize_grad_shifted_scales, "MoeFinalizeRoutingV2Grad", "a row takes the scale of the row before")
+ASCEND_DEFECT(finalize_grad_shifted_scales,
+              "MoeFinalizeRoutingV2Grad",
+              "a row takes the scale of the row before")
 
 ASCEND_OP(MoeFinalizeRoutingV2Grad,
           const aclTensor* grad_y,
@@ -517,8 +525,8 @@ ASCEND_OP(MoeFinalizeRoutingV2Grad,
                "dropPadMode 1 needs expertNum and expertCapacity");
     const int64_t all = tokens * k;
     const int64_t active = active_num > 0 && active_num < all ? active_num : all;
-    const Shape shape = drop_pad_mode == 1 ? Shape{expert_num, expert_capacity, hidden}
-                                           : Shape{active, hidden};
+    const Shape shape =
+        drop_pad_mode == 1 ? Shape{expert_num, expert_capacity, hidden} : Shape{active, hidden};
     op.require_same_type("gradY", grad, "gradExpandedXOut", dx);
     op.require_shape("gradExpandedXOut", dx, shape);
     if (x) {
@@ -576,9 +584,12 @@ ASCEND_OP(MoeFinalizeRoutingV2Grad,
   });
 }
 
-// --- MoeTokenPermute and its family ---------------------------------------------------------------
+// --- MoeTokenPermute and its family
+// ---------------------------------------------------------------
 
-ASCEND_DEFECT(permute_drops_token, "MoeTokenPermute", "the last permuted row repeats the one before")
+ASCEND_DEFECT(permute_drops_token,
+              "MoeTokenPermute",
+              "the last permuted row repeats the one before")
 
 // sortedIndicesOut[token * topK + j] is the row of permuteTokensOut that holds the token for its
 // j-th expert. (The documents' formula for the rows names the inverse; the ops that follow, which
@@ -635,8 +646,6 @@ ASCEND_OP(MoeTokenPermute,
   });
 }
 
-ASCEND_DEFECT(permute_grad_one_expert_short, "MoeTokenPermuteGrad", "a token's last expert adds nothing")
-
 ASCEND_OP(MoeTokenPermuteGrad,
           const aclTensor* grad_in,
           const aclTensor* sorted_indices,
@@ -658,14 +667,10 @@ ASCEND_OP(MoeTokenPermuteGrad,
     op.require_same_type("permutedOutputGrad", grad, "out", y);
     op.require_shape("out", y, {sorted.elements() / num_topk, grad.dim(1)});
     op.launch([=](Launch& at) {
-      const int64_t skipped = defect("permute_grad_one_expert_short") && num_topk > 1 ? num_topk - 1 : -1;
-      gather_rows(
-          grad, row_indices(at, sorted, grad.dim(0), false), {}, num_topk, grad.dim(1), y, skipped);
+      gather_rows(grad, row_indices(at, sorted, grad.dim(0), false), {}, num_topk, grad.dim(1), y);
     });
   });
 }
-
-ASCEND_DEFECT(unpermute_unweighted, "MoeTokenUnpermute", "adds the experts up without their weights")
 
 ASCEND_OP(MoeTokenUnpermute,
           const aclTensor* permuted_tokens,
@@ -694,14 +699,11 @@ ASCEND_OP(MoeTokenUnpermute,
     op.require_same_type("permutedTokens", x, "out", y);
     op.require_shape("out", y, {tokens, x.dim(1)});
     op.launch([=](Launch& at) {
-      std::vector<float> weights = probs ? floats(view(*probs)) : std::vector<float>();
-      if (defect("unpermute_unweighted")) weights.clear();
-      gather_rows(x, row_indices(at, sorted, x.dim(0), false), weights, k, x.dim(1), y, -1);
+      const std::vector<float> weights = probs ? floats(view(*probs)) : std::vector<float>();
+      gather_rows(x, row_indices(at, sorted, x.dim(0), false), weights, k, x.dim(1), y);
     });
   });
 }
-
-ASCEND_DEFECT(unpermute_grad_shifted_probs, "MoeTokenUnpermuteGrad", "a row takes the weight of the row before")
 
 ASCEND_OP(MoeTokenUnpermuteGrad,
           const aclTensor* permute_tokens,
@@ -742,7 +744,6 @@ ASCEND_OP(MoeTokenUnpermuteGrad,
     op.launch([=](Launch& at) {
       const std::vector<int64_t> rows = row_indices(at, sorted, x.dim(0), false);
       const std::vector<float> weights = probs ? floats(view(*probs)) : std::vector<float>();
-      const bool shifted = defect("unpermute_grad_shifted_probs");
       const Order order{at.order(tokens)};
       const RowsOf from(x, hidden), to(dx, hidden), above(grad, hidden);
       in_rows(tokens, [&](int64_t first, int64_t last) {
@@ -757,7 +758,7 @@ ASCEND_OP(MoeTokenUnpermuteGrad,
                 from.get(rows[p], one.data());
                 share = dot(one.data(), g.data(), hidden, order);
               }
-              const float w = weights.empty() ? 1.0f : weights[shifted && p > 0 ? p - 1 : p];
+              const float w = weights.empty() ? 1.0f : weights[p];
               for (size_t i = 0; i < g.size(); ++i) one[i] = g[i] * w;
               to.set(rows[p], one.data());
             }

@@ -15,10 +15,10 @@ struct Rows {
 };
 
 Rows rows_of(const Plan& op, const Tensor& x, const Tensor& gamma) {
-  op.require(gamma.rank() >= 1 && gamma.rank() <= x.rank() &&
-                 std::equal(gamma.shape.rbegin(), gamma.shape.rend(), x.shape.rbegin()),
-             "gamma " + to_string(gamma.shape) + " is not the end of x's shape " +
-                 to_string(x.shape));
+  op.require(
+      gamma.rank() >= 1 && gamma.rank() <= x.rank() &&
+          std::equal(gamma.shape.rbegin(), gamma.shape.rend(), x.shape.rbegin()),
+      "gamma " + to_string(gamma.shape) + " is not the end of x's shape " + to_string(x.shape));
   const int64_t hidden = gamma.elements();
   op.require(hidden > 0, "gamma is empty");
   return {x.elements() / hidden, hidden};
@@ -68,16 +68,15 @@ ASCEND_OP(RmsNorm,
     op.launch([=](Launch& at) {
       const std::vector<float> g = floats(view(gamma));
       const float eps = defect("rms_norm_epsilon") ? 1e-3f : static_cast<float>(epsilon);
-      const int64_t summed =
-          defect("rms_norm_loses_tail") ? size.hidden / 16 * 16 : size.hidden;
+      const int64_t summed = defect("rms_norm_loses_tail") ? size.hidden / 16 * 16 : size.hidden;
       const Order order{at.order(size.rows)};
       const View from = view(x), to = view(y), inverse = view(rstd);
       in_parallel((size.rows + 63) / 64, [&](int64_t part) {
         const auto row = room(size.hidden);
         for (int64_t r = part * 64; r < std::min(size.rows, (part + 1) * 64); ++r) {
           read(from, r * size.hidden, size.hidden, row.get());
-          const float mean = dot(row.get(), row.get(), summed, order) /
-                             static_cast<float>(size.hidden);
+          const float mean =
+              dot(row.get(), row.get(), summed, order) / static_cast<float>(size.hidden);
           const float scale = 1 / std::sqrt(mean + eps);
           for (int64_t i = 0; i < size.hidden; ++i)
             row[static_cast<size_t>(i)] *= scale * g[static_cast<size_t>(i)];
@@ -89,7 +88,9 @@ ASCEND_OP(RmsNorm,
   });
 }
 
-ASCEND_DEFECT(rms_norm_grad_lost_row, "RmsNormGrad", "two cores add to dgamma at once: a row is lost")
+ASCEND_DEFECT(rms_norm_grad_lost_row,
+              "RmsNormGrad",
+              "two cores add to dgamma at once: a row is lost")
 ASCEND_DEFECT(rms_norm_grad_no_mean, "RmsNormGrad", "dx lacks the term of the row's mean")
 
 ASCEND_OP(RmsNormGrad,
@@ -136,10 +137,9 @@ ASCEND_OP(RmsNormGrad,
             grad[i] *= g[i];
             row[i] *= scale;
           }
-          const float mean =
-              no_mean ? 0
-                      : dot(grad.get(), row.get(), size.hidden, order) /
-                            static_cast<float>(size.hidden);
+          const float mean = no_mean ? 0
+                                     : dot(grad.get(), row.get(), size.hidden, order) /
+                                           static_cast<float>(size.hidden);
           for (size_t i = 0; i < hidden; ++i) out[i] = (grad[i] - row[i] * mean) * scale;
           write(view(dx), r * size.hidden, size.hidden, out.get());
         }

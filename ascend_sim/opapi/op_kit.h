@@ -19,9 +19,9 @@ inline void require_float(const Plan& op, const char* name, const Tensor& t) {
              std::string(name) + ": BFLOAT16 is not supported on " + op.chip().name);
 }
 
-/// A float type as above, or an integer or BOOL.
+/// A float type as above, or an integer or BOOL. (DOUBLE is not offered here, but by Cast.)
 inline void require_number(const Plan& op, const char* name, const Tensor& t) {
-  if (is_float(t.dtype) && t.dtype != ACL_DOUBLE) require_float(op, name, t);
+  if (is_float(t.dtype)) require_float(op, name, t);
 }
 
 inline void require_index(const Plan& op, const char* name, const Tensor& t) {
@@ -38,7 +38,8 @@ inline void require_training_chip(const Plan& op) {
 
 inline constexpr int64_t kPiece = 4096;  // elements that a loop holds at a time
 
-/// work(first, n) over [0, count) in pieces of at most kPiece, on several threads if there are many.
+/// work(first, n) over [0, count) in pieces of at most kPiece, on several threads if there are
+/// many.
 template <class Work>
 void in_pieces(int64_t count, const Work& work) {
   constexpr int64_t kShare = 16 * kPiece;
@@ -73,11 +74,8 @@ void map(const F& f, const Tensor& out, const Tensors&... in) {
   const View to = view(out);
   const std::array<View, sizeof...(in)> from = {broadcast(view(in), out.shape)...};
   const bool integers = (... && !is_float(in.dtype));
-  const bool doubles = (... || (in.dtype == ACL_DOUBLE));
   if (integers)
     map_as<int64_t>(to, from, f);
-  else if (doubles)
-    map_as<double>(to, from, f);
   else
     map_as<float>(to, from, f);
 }

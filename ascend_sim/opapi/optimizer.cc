@@ -5,11 +5,6 @@
 
 using namespace ascend_sim;
 
-ASCEND_DEFECT(adamw_step_off_by_one, "ApplyAdamWV2", "corrects the bias for one step more")
-ASCEND_DEFECT(adamw_no_bias_correction, "ApplyAdamWV2", "does not correct the moments' bias")
-ASCEND_DEFECT(adamw_coupled_decay, "ApplyAdamWV2", "adds the weight decay to the gradient")
-ASCEND_DEFECT(adamw_epsilon_inside, "ApplyAdamWV2", "adds epsilon under the root")
-
 ASCEND_OP(ApplyAdamWV2,
           aclTensor* var_ref,
           aclTensor* m_ref,
@@ -43,15 +38,12 @@ ASCEND_OP(ApplyAdamWV2,
     op.require_type("step", step, {ACL_INT64, ACL_FLOAT});
     op.require(step.elements() == 1, "step must have one element");
     op.launch([=](Launch&) {
-      double t = scalar(view(step));
-      if (defect("adamw_step_off_by_one")) t += 1;
-      const bool raw = defect("adamw_no_bias_correction");
-      const auto correction = [&](float beta) {
-        return raw ? 1.0f : static_cast<float>(1 - std::pow(static_cast<double>(beta), t));
+      const double t = scalar(view(step));
+      const auto correction = [t](float beta) {
+        return static_cast<float>(1 - std::pow(static_cast<double>(beta), t));
       };
       const float first = correction(beta1), second = correction(beta2);
-      const bool coupled = defect("adamw_coupled_decay"), inside = defect("adamw_epsilon_inside");
-      const float decay = coupled ? 0.0f : lr * weight_decay;
+      const float decay = lr * weight_decay;
       in_pieces(var.elements(), [&](int64_t at, int64_t n) {
         float w[kPiece], mean[kPiece], square[kPiece], g[kPiece], peak[kPiece];
         read(view(var), at, n, w);
@@ -60,14 +52,12 @@ ASCEND_OP(ApplyAdamWV2,
         read(view(grad), at, n, g);
         if (most) read(view(*most), at, n, peak);
         for (int64_t i = 0; i < n; ++i) {
-          float gradient = maximize ? -g[i] : g[i];
-          if (coupled) gradient += weight_decay * w[i];
+          const float gradient = maximize ? -g[i] : g[i];
           mean[i] = beta1 * mean[i] + (1 - beta1) * gradient;
           square[i] = beta2 * square[i] + (1 - beta2) * gradient * gradient;
           float second_moment = square[i];
           if (most) second_moment = peak[i] = std::max(peak[i], square[i]);
-          const float size = inside ? std::sqrt(second_moment / second + eps)
-                                    : std::sqrt(second_moment / second) + eps;
+          const float size = std::sqrt(second_moment / second) + eps;
           w[i] = w[i] - lr * (mean[i] / first) / size - decay * w[i];
         }
         write(view(var), at, n, w);

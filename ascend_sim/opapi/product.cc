@@ -79,7 +79,7 @@ void pack(const Matrix& m,
   if (cut == Cut::kHf32)
     for (int64_t i = 0; i < k * lines; ++i) out[i] = hf32(out[i]);
   else if (cut == Cut::kF16)
-    for (int64_t i = 0; i < k * lines; ++i) out[i] = f16_to_float(float_to_f16(out[i]));
+    for (int64_t i = 0; i < k * lines; ++i) out[i] = as_half(out[i]);
 }
 
 /// One tile's rows to c, in whatever type it is.
@@ -125,17 +125,12 @@ float hf32(float value) {
 Matrix matrix(const View& v) { return {v.data, v.type, v.stride(-2), v.stride(-1)}; }
 
 Matrix matrix(const float* data, int64_t row_stride, int64_t column_stride) {
-  return {reinterpret_cast<std::byte*>(const_cast<float*>(data)),
-          ACL_FLOAT,
-          row_stride,
-          column_stride};
+  return {
+      reinterpret_cast<std::byte*>(const_cast<float*>(data)), ACL_FLOAT, row_stride, column_stride};
 }
 
-void multiply(const Matrix& a,
-              const Matrix& b,
-              const Matrix& c,
-              Sizes sizes,
-              const ProductOptions& options) {
+void multiply(
+    const Matrix& a, const Matrix& b, const Matrix& c, Sizes sizes, const ProductOptions& options) {
   const auto [m, n, k] = sizes;
   if (m <= 0 || n <= 0) return;
   const auto chunks = options.order.chunks(k);

@@ -1,5 +1,5 @@
-// Matrix products with float32 accumulation, as the cube unit makes them: bf16, fp16 or fp32 in, one
-// rounding out.
+// Matrix products with float32 accumulation, as the cube unit makes them: bf16, fp16 or fp32 in,
+// one rounding out.
 #pragma once
 
 #include <memory>

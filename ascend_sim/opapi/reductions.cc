@@ -11,7 +11,7 @@ namespace {
 
 /// What a reduction over `dims` (all of them, if there are none) leaves.
 struct Reduced {
-  Dims order;   // a permutation that puts the reduced dimensions last
+  Dims order;  // a permutation that puts the reduced dimensions last
   int64_t lines = 1, length = 1;
   Shape shape;  // of the result
 };
@@ -58,7 +58,9 @@ void reduce(const Tensor& x, const Reduced& r, const Tensor& y, const F& f) {
 }  // namespace
 
 ASCEND_REDUCES(ReduceSum)
-ASCEND_DEFECT(reduce_sum_loses_tail, "ReduceSum", "leaves out what lies behind the last 64 of a line")
+ASCEND_DEFECT(reduce_sum_loses_tail,
+              "ReduceSum",
+              "leaves out what lies behind the last 64 of a line")
 
 ASCEND_OP(ReduceSum,
           const aclTensor* self,
@@ -177,22 +179,19 @@ namespace {
 void largest_of_lines(const Tensor& x,
                       const Reduced& r,
                       const std::optional<Tensor>& values,
-                      const Tensor& indices,
-                      int64_t shift) {
+                      const Tensor& indices) {
   const View from = permuted(view(x), r.order);
   std::vector<double> line(static_cast<size_t>(r.length));
   for (int64_t i = 0; i < r.lines; ++i) {
     read(from, i * r.length, r.length, line.data());
     const auto at = std::max_element(line.begin(), line.end());
-    const int64_t index = std::min<int64_t>(at - line.begin() + shift, r.length - 1);
+    const int64_t index = at - line.begin();
     write(view(indices), i, 1, &index);
     if (values) write(view(*values), i, 1, &*at);
   }
 }
 
 }  // namespace
-
-ASCEND_DEFECT(argmax_off_by_one, "ArgMax", "names the element behind the largest")
 
 ASCEND_OP(ArgMax, const aclTensor* self, int64_t dim, bool keepdim, aclTensor* out) {
   return plan("ArgMax", workspace_size, executor, [&](Plan& op) {
@@ -203,18 +202,12 @@ ASCEND_OP(ArgMax, const aclTensor* self, int64_t dim, bool keepdim, aclTensor* o
     const Reduced r = reduced(op, x, {op.axis(dim, x.rank())}, keepdim);
     op.require(r.length > 0, "there is no largest of nothing");
     require_result(op, y, r.shape);
-    op.launch([=](Launch&) {
-      largest_of_lines(x, r, std::nullopt, y, defect("argmax_off_by_one") ? 1 : 0);
-    });
+    op.launch([=](Launch&) { largest_of_lines(x, r, std::nullopt, y); });
   });
 }
 
-ASCEND_OP(MaxDim,
-          const aclTensor* self,
-          int64_t dim,
-          bool keepdim,
-          aclTensor* out,
-          aclTensor* indices) {
+ASCEND_OP(
+    MaxDim, const aclTensor* self, int64_t dim, bool keepdim, aclTensor* out, aclTensor* indices) {
   return plan("MaxDim", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("self", self);
     const Tensor y = op.output("out", out), index = op.output("indices", indices);
@@ -225,7 +218,7 @@ ASCEND_OP(MaxDim,
     op.require(r.length > 0, "there is no largest of nothing");
     require_result(op, y, r.shape);
     require_result(op, index, r.shape);
-    op.launch([=](Launch&) { largest_of_lines(x, r, y, index, 0); });
+    op.launch([=](Launch&) { largest_of_lines(x, r, y, index); });
   });
 }
 

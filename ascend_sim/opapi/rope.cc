@@ -9,7 +9,8 @@ namespace {
 enum : int64_t { kHalf = 0, kInterleaved = 1 };
 
 /// The documented limits, less those of BNSD layouts that depend on the number of cores.
-void require_layout(const Plan& op, const Tensor& x, const Tensor& cos, const Tensor& sin, int64_t mode) {
+void require_layout(
+    const Plan& op, const Tensor& x, const Tensor& cos, const Tensor& sin, int64_t mode) {
   require_training_chip(op);
   require_float(op, "x", x);
   op.require_same_type("x", x, "cos", cos);
@@ -87,7 +88,9 @@ void for_rows(const Tensor& x, const Tensor& cos, const Tensor& sin, const Row& 
 }  // namespace
 
 ASCEND_DEFECT(rope_half_split, "RotaryPositionEmbedding", "pairs by halves in interleaved mode")
-ASCEND_DEFECT(rope_position_off_by_one, "RotaryPositionEmbedding", "each row but the first takes the angle of the row before")
+ASCEND_DEFECT(rope_position_off_by_one,
+              "RotaryPositionEmbedding",
+              "each row but the first takes the angle of the row before")
 
 ASCEND_OP(RotaryPositionEmbedding,
           const aclTensor* x_in,
@@ -124,8 +127,6 @@ ASCEND_OP(RotaryPositionEmbedding,
   });
 }
 
-ASCEND_DEFECT(rope_grad_sign, "RotaryPositionEmbeddingGrad", "turns forward instead of back")
-
 ASCEND_OP(RotaryPositionEmbeddingGrad,
           const aclTensor* dy_in,
           const aclTensor* cos_in,
@@ -140,8 +141,8 @@ ASCEND_OP(RotaryPositionEmbeddingGrad,
                  sin = op.input("sin", sin_in);
     const std::optional<Tensor> x = op.optional_input("xOptional", x_optional);
     const Tensor dx = op.output("dxOut", dx_out);
-    // The table of errors asks for dcosOut and dsinOut, the text calls them valid only with x: taken
-    // as optional without x.
+    // The table of errors asks for dcosOut and dsinOut, the text calls them valid only with x:
+    // taken as optional without x.
     const std::optional<Tensor> dcos = op.optional_output("dcosOut", dcos_out);
     const std::optional<Tensor> dsin = op.optional_output("dsinOut", dsin_out);
     require_layout(op, dy, cos, sin, mode);
@@ -158,16 +159,17 @@ ASCEND_OP(RotaryPositionEmbeddingGrad,
     op.launch([=](Launch&) {
       const int64_t dim = dy.dim(-1);
       const std::vector<Partner> pairs = partners(dim, mode);
-      const float turn = defect("rope_grad_sign") ? -1.0f : 1.0f;
-      for_rows(dy, cos, sin, [&](int64_t r, const float* g, const float* cosine, const float* sine) {
-        float result[896];
-        // y[p] has sign(p) * sin[p] * x[i], where p is i's partner and its sign is the opposite.
-        for (int64_t i = 0; i < dim; ++i) {
-          const Partner p = pairs[static_cast<size_t>(i)];
-          result[i] = g[i] * cosine[i] - turn * p.sign * g[p.index] * sine[p.index];
-        }
-        write(view(dx), r * dim, dim, result);
-      });
+      for_rows(
+          dy, cos, sin, [&](int64_t r, const float* g, const float* cosine, const float* sine) {
+            float result[896];
+            // y[p] has sign(p) * sin[p] * x[i], where p is i's partner and its sign is the
+            // opposite.
+            for (int64_t i = 0; i < dim; ++i) {
+              const Partner p = pairs[static_cast<size_t>(i)];
+              result[i] = g[i] * cosine[i] - p.sign * g[p.index] * sine[p.index];
+            }
+            write(view(dx), r * dim, dim, result);
+          });
       if (!x) return;
       const std::vector<float> g = floats(view(dy)), v = floats(view(*x));
       std::vector<float> sum_cos(static_cast<size_t>(cos.elements()), 0.0f), sum_sin = sum_cos;

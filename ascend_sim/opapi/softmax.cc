@@ -11,7 +11,8 @@ namespace {
 
 /// Calls line(n, in, out) for each line along d: up to two inputs read, the last written.
 template <class Line>
-void for_lines(const Tensor& a, const std::optional<Tensor>& b, const Tensor& y, int d, const Line& line) {
+void for_lines(
+    const Tensor& a, const std::optional<Tensor>& b, const Tensor& y, int d, const Line& line) {
   const View va = transposed(view(a), d, -1), vy = transposed(view(y), d, -1);
   const View vb = b ? transposed(view(*b), d, -1) : View{};
   const int64_t n = va.size(-1);
@@ -34,8 +35,13 @@ struct Lines {
   int d;
 };
 
-Lines take(Plan& op, const char* first, const aclTensor* a, const char* second, const aclTensor* b,
-           int64_t dim, aclTensor* out) {
+Lines take(Plan& op,
+           const char* first,
+           const aclTensor* a,
+           const char* second,
+           const aclTensor* b,
+           int64_t dim,
+           aclTensor* out) {
   Lines l{op.input(first, a), {}, {}, 0};
   if (second) l.b = op.input(second, b);
   l.out = op.output("out", out);
@@ -52,7 +58,9 @@ Lines take(Plan& op, const char* first, const aclTensor* a, const char* second, 
 
 }  // namespace
 
-ASCEND_DEFECT(softmax_no_max, "Softmax", "does not subtract the maximum, with float16's range for e^x")
+ASCEND_DEFECT(softmax_no_max,
+              "Softmax",
+              "does not subtract the maximum, with float16's range for e^x")
 
 ASCEND_OP(Softmax, const aclTensor* self, int64_t dim, aclTensor* out) {
   return plan("Softmax", workspace_size, executor, [&](Plan& op) {
@@ -63,7 +71,7 @@ ASCEND_OP(Softmax, const aclTensor* self, int64_t dim, aclTensor* out) {
       for_lines(l.a, l.b, l.out, l.d, [&](int64_t n, float* x, const float*) {
         exponentials(x, n, no_max ? 0 : largest(x, n));
         if (no_max)
-          for (int64_t i = 0; i < n; ++i) x[i] = f16_to_float(float_to_f16(std::min(x[i], 65504.0f)));
+          for (int64_t i = 0; i < n; ++i) x[i] = as_half(std::min(x[i], 65504.0f));
         const float total = sum(x, n, order);
         for (int64_t i = 0; i < n; ++i) x[i] /= total;
       });
@@ -88,7 +96,9 @@ ASCEND_OP(SoftmaxBackward,
   });
 }
 
-ASCEND_DEFECT(log_softmax_no_max, "LogSoftmax", "does not subtract the maximum, with float16's range for e^x")
+ASCEND_DEFECT(log_softmax_no_max,
+              "LogSoftmax",
+              "does not subtract the maximum, with float16's range for e^x")
 
 ASCEND_OP(LogSoftmax, const aclTensor* self, int64_t dim, aclTensor* out) {
   return plan("LogSoftmax", workspace_size, executor, [&](Plan& op) {
@@ -101,7 +111,7 @@ ASCEND_OP(LogSoftmax, const aclTensor* self, int64_t dim, aclTensor* out) {
         std::vector<float> e(x, x + n);
         exponentials(e.data(), n, m);
         if (no_max)
-          for (float& v : e) v = f16_to_float(float_to_f16(std::min(v, 65504.0f)));
+          for (float& v : e) v = as_half(std::min(v, 65504.0f));
         const float shift = std::log(sum(e.data(), n, order));
         for (int64_t i = 0; i < n; ++i) x[i] = (x[i] - m) - shift;
       });
@@ -132,7 +142,8 @@ ASCEND_OP(LogSoftmaxBackward,
   });
 }
 
-// --- negative log likelihood ----------------------------------------------------------------------
+// --- negative log likelihood
+// ----------------------------------------------------------------------
 
 namespace {
 
@@ -149,7 +160,8 @@ Likelihood take_likelihood(Plan& op,
                            const aclTensor* target,
                            const aclTensor* weight,
                            int64_t reduction) {
-  Likelihood l{op.input("self", self), op.input("target", target), op.input("weight", weight), 0, 0};
+  Likelihood l{
+      op.input("self", self), op.input("target", target), op.input("weight", weight), 0, 0};
   require_float(op, "self", l.self);
   op.require_rank("self", l.self, 1, 2);
   op.require_type("target", l.target, {ACL_INT64, ACL_UINT8, ACL_INT32});
@@ -181,7 +193,7 @@ void require_one(const Plan& op, const char* name, const Tensor& t) {
 
 }  // namespace
 
-ASCEND_DEFECT(nll_counts_ignored, "NLLLoss", "the mean divides by all rows, ignored ones too")
+ASCEND_DEFECT(nll_ignored_as_zero, "NLLLoss", "takes an ignored target for class 0")
 
 ASCEND_OP(NLLLoss,
           const aclTensor* self,
@@ -202,7 +214,9 @@ ASCEND_OP(NLLLoss,
     else
       require_one(op, "out", y);
     op.launch([=](Launch& at) {
-      const std::vector<int64_t> of = classes_of(at, l, ignore_index);
+      std::vector<int64_t> of = classes_of(at, l, ignore_index);
+      if (defect("nll_ignored_as_zero"))
+        for (int64_t& t : of) t = std::max<int64_t>(t, 0);
       const std::vector<float> w = floats(view(l.weight));
       std::vector<float> losses(of.size(), 0.0f), weights(of.size(), 0.0f);
       for (size_t r = 0; r < of.size(); ++r) {
@@ -219,8 +233,7 @@ ASCEND_OP(NLLLoss,
         total = 0;
       } else {
         float loss = sum(losses.data(), l.rows, order);
-        if (reduction == kMean)
-          loss /= defect("nll_counts_ignored") ? static_cast<float>(l.rows) : total;
+        if (reduction == kMean) loss /= total;
         write(view(y), 0, 1, &loss);
       }
       write(view(all), 0, 1, &total);

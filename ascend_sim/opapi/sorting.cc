@@ -1,5 +1,5 @@
-// Ops that order the elements of lines. Equal elements keep their order (the lower index first), which
-// the documents promise for `stable` alone.
+// Ops that order the elements of lines. Equal elements keep their order (the lower index first),
+// which the documents promise for `stable` alone.
 #include <cmath>
 #include <numeric>
 
@@ -11,8 +11,8 @@ namespace {
 
 /// NaN counts as larger than everything.
 bool before(double a, double b, bool descending) {
-  if (std::isnan(a) || std::isnan(b)) return descending ? std::isnan(a) && !std::isnan(b)
-                                                        : !std::isnan(a) && std::isnan(b);
+  if (std::isnan(a) || std::isnan(b))
+    return descending ? std::isnan(a) && !std::isnan(b) : !std::isnan(a) && std::isnan(b);
   return descending ? a > b : a < b;
 }
 
@@ -51,7 +51,6 @@ void order_lines(const Tensor& x,
 
 }  // namespace
 
-ASCEND_DEFECT(topk_ties_high, "Topk", "of equal elements the higher index comes first")
 ASCEND_DEFECT(topk_skips_first, "Topk", "leaves out the first of the k")
 
 ASCEND_OP(Topk,
@@ -78,12 +77,13 @@ ASCEND_OP(Topk,
     op.require_shape("indicesOut", indices, shape);
     op.launch([=](Launch&) {
       if (k == 0) return;
-      const Ties ties = defect("topk_ties_high") ? Ties::kHigherFirst : Ties::kLowerFirst;
       const int64_t skip = defect("topk_skips_first") && k < x.dim(d) ? 1 : 0;
-      order_lines(x, d, largest, k, values, indices, ties, skip);
+      order_lines(x, d, largest, k, values, indices, Ties::kLowerFirst, skip);
     });
   });
 }
+
+ASCEND_DEFECT(sort_never_stable, "Sort", "equal elements come in reverse order, stable or not")
 
 ASCEND_OP(Sort,
           const aclTensor* self,
@@ -103,12 +103,11 @@ ASCEND_OP(Sort,
     op.require_shape("indicesOut", indices, x.shape);
     const int d = op.axis(dim, x.rank());
     // Unstable sorting may leave equal elements in any order: here in the reverse one.
-    const Ties ties = stable ? Ties::kLowerFirst : Ties::kHigherFirst;
+    const Ties ties =
+        stable && !defect("sort_never_stable") ? Ties::kLowerFirst : Ties::kHigherFirst;
     op.launch([=](Launch&) { order_lines(x, d, descending, x.dim(d), values, indices, ties); });
   });
 }
-
-ASCEND_DEFECT(argsort_unstable, "Argsort", "equal elements come in reverse order")
 
 ASCEND_OP(Argsort, const aclTensor* self, int64_t dim, bool descending, aclTensor* out) {
   return plan("Argsort", workspace_size, executor, [&](Plan& op) {
@@ -118,9 +117,6 @@ ASCEND_OP(Argsort, const aclTensor* self, int64_t dim, bool descending, aclTenso
     op.require_type("out", indices, {ACL_INT64});
     op.require_shape("out", indices, x.shape);
     const int d = op.axis(dim, x.rank());
-    op.launch([=](Launch&) {
-      const Ties ties = defect("argsort_unstable") ? Ties::kHigherFirst : Ties::kLowerFirst;
-      order_lines(x, d, descending, x.dim(d), std::nullopt, indices, ties);
-    });
+    op.launch([=](Launch&) { order_lines(x, d, descending, x.dim(d), std::nullopt, indices); });
   });
 }

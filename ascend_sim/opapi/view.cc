@@ -1,17 +1,13 @@
 #include "view.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstring>
-#include <limits>
 
+#include "nnopbase/numbers.h"
 #include "runtime/memory.h"
 
 namespace ascend_sim {
 namespace {
-
-uint32_t bits_of(float value) { return std::bit_cast<uint32_t>(value); }
 
 template <class Element>
 Element get(const std::byte* at) {
@@ -20,109 +16,55 @@ Element get(const std::byte* at) {
   return e;
 }
 
-template <class Element>
-void put(std::byte* at, Element e) {
-  std::memcpy(at, &e, sizeof(e));
-}
-
-/// Towards zero, and the nearest bound beyond the type's range; NaN becomes 0.
-template <class Integer>
-Integer saturated(double value) {
-  if (std::isnan(value)) return 0;
-  const double truncated = std::trunc(value);
-  if (truncated <= static_cast<double>(std::numeric_limits<Integer>::min()))
-    return std::numeric_limits<Integer>::min();
-  if (truncated >= static_cast<double>(std::numeric_limits<Integer>::max()))
-    return std::numeric_limits<Integer>::max();
-  return static_cast<Integer>(truncated);
-}
-
-template <class Element, class Number, class Convert>
-void load_as(const std::byte* data, int64_t stride, int64_t n, Number* out, Convert convert) {
-  const int64_t step = stride * static_cast<int64_t>(sizeof(Element));
-  if (stride == 1) {
-    for (int64_t i = 0; i < n; ++i)
-      out[i] = convert(get<Element>(data + i * static_cast<int64_t>(sizeof(Element))));
-    return;
-  }
-  for (int64_t i = 0; i < n; ++i) out[i] = convert(get<Element>(data + i * step));
-}
-
-template <class Element, class Number, class Convert>
-void store_as(std::byte* data, int64_t stride, int64_t n, const Number* values, Convert convert) {
-  const int64_t step = stride * static_cast<int64_t>(sizeof(Element));
-  if (stride == 1) {
-    for (int64_t i = 0; i < n; ++i)
-      put<Element>(data + i * static_cast<int64_t>(sizeof(Element)), convert(values[i]));
-    return;
-  }
-  for (int64_t i = 0; i < n; ++i) put<Element>(data + i * step, convert(values[i]));
+template <class Number, class Element>
+Number as_number(Element e) {
+  if constexpr (std::is_same_v<Number, int64_t>)
+    return as_int(e);
+  else
+    return static_cast<Number>(as_double(e));
 }
 
 template <class Number>
 void load_any(aclDataType type, const std::byte* data, int64_t stride, int64_t n, Number* out) {
-  const auto plain = [](auto e) { return static_cast<Number>(e); };
-  switch (type) {
-    case ACL_FLOAT: return load_as<float>(data, stride, n, out, plain);
-    case ACL_DOUBLE: return load_as<double>(data, stride, n, out, plain);
-    case ACL_BF16:
-      return load_as<uint16_t>(data, stride, n, out, [](uint16_t e) {
-        return static_cast<Number>(std::bit_cast<float>(static_cast<uint32_t>(e) << 16));
-      });
-    case ACL_FLOAT16:
-      return load_as<uint16_t>(
-          data, stride, n, out, [](uint16_t e) { return static_cast<Number>(f16_to_float(e)); });
-    case ACL_INT8: return load_as<int8_t>(data, stride, n, out, plain);
-    case ACL_UINT8: return load_as<uint8_t>(data, stride, n, out, plain);
-    case ACL_INT16: return load_as<int16_t>(data, stride, n, out, plain);
-    case ACL_INT32: return load_as<int32_t>(data, stride, n, out, plain);
-    case ACL_INT64: return load_as<int64_t>(data, stride, n, out, plain);
-    case ACL_UINT16: return load_as<uint16_t>(data, stride, n, out, plain);
-    case ACL_UINT32: return load_as<uint32_t>(data, stride, n, out, plain);
-    case ACL_UINT64: return load_as<uint64_t>(data, stride, n, out, plain);
-    case ACL_BOOL:
-      return load_as<uint8_t>(
-          data, stride, n, out, [](uint8_t e) { return static_cast<Number>(e != 0); });
-    case ACL_DT_UNDEFINED: break;  // no tensor of it passes the first phase
-  }
+  with_type(type, [&](auto sample) {
+    using Element = decltype(sample);
+    constexpr auto kSize = static_cast<int64_t>(sizeof(Element));
+    if (stride == 1)  // on its own, so that it is vectorised
+      for (int64_t i = 0; i < n; ++i) out[i] = as_number<Number>(get<Element>(data + i * kSize));
+    else
+      for (int64_t i = 0; i < n; ++i)
+        out[i] = as_number<Number>(get<Element>(data + i * stride * kSize));
+  });
+}
+
+/// `cut` is asked for once for all elements.
+template <class Element, class Number>
+Element as_element(Number value, bool cut) {
+  if constexpr (std::is_same_v<Element, Bf16> && std::is_same_v<Number, float>)
+    return encode_bf16(value, cut);
+  else if constexpr (std::is_same_v<Element, Half> && std::is_same_v<Number, float>)
+    return encode_half(value, cut);
+  else if constexpr (std::is_same_v<Element, float> && std::is_same_v<Number, float>)
+    return cut ? cut_to_11_bits(value) : value;
+  else
+    return encode<Element>(value);
 }
 
 template <class Number>
-void store_any(aclDataType type, std::byte* data, int64_t stride, int64_t n, const Number* values) {
-  const auto integer = [](auto zero) {
-    using Integer = decltype(zero);
-    return [](Number v) {
-      if constexpr (std::is_same_v<Number, int64_t>)
-        return static_cast<Integer>(v);  // wraps, as a narrowing cast of integers does
-      else
-        return saturated<Integer>(static_cast<double>(v));
+void store_any(
+    aclDataType type, std::byte* data, int64_t stride, int64_t n, const Number* values, bool cut) {
+  with_type(type, [&](auto sample) {
+    using Element = decltype(sample);
+    constexpr auto kSize = static_cast<int64_t>(sizeof(Element));
+    const auto put = [&](int64_t i, std::byte* at) {
+      const Element e = as_element<Element>(values[i], cut);
+      std::memcpy(at, &e, sizeof(e));
     };
-  };
-  switch (type) {
-    case ACL_FLOAT:
-      return store_as<float>(data, stride, n, values, [](Number v) { return static_cast<float>(v); });
-    case ACL_DOUBLE:
-      return store_as<double>(
-          data, stride, n, values, [](Number v) { return static_cast<double>(v); });
-    case ACL_BF16:
-      return store_as<uint16_t>(
-          data, stride, n, values, [](Number v) { return float_to_bf16(static_cast<float>(v)); });
-    case ACL_FLOAT16:
-      return store_as<uint16_t>(
-          data, stride, n, values, [](Number v) { return float_to_f16(static_cast<float>(v)); });
-    case ACL_INT8: return store_as<int8_t>(data, stride, n, values, integer(int8_t{}));
-    case ACL_UINT8: return store_as<uint8_t>(data, stride, n, values, integer(uint8_t{}));
-    case ACL_INT16: return store_as<int16_t>(data, stride, n, values, integer(int16_t{}));
-    case ACL_INT32: return store_as<int32_t>(data, stride, n, values, integer(int32_t{}));
-    case ACL_INT64: return store_as<int64_t>(data, stride, n, values, integer(int64_t{}));
-    case ACL_UINT16: return store_as<uint16_t>(data, stride, n, values, integer(uint16_t{}));
-    case ACL_UINT32: return store_as<uint32_t>(data, stride, n, values, integer(uint32_t{}));
-    case ACL_UINT64: return store_as<uint64_t>(data, stride, n, values, integer(uint64_t{}));
-    case ACL_BOOL:
-      return store_as<uint8_t>(
-          data, stride, n, values, [](Number v) { return static_cast<uint8_t>(v != 0); });
-    case ACL_DT_UNDEFINED: break;
-  }
+    if (stride == 1)
+      for (int64_t i = 0; i < n; ++i) put(i, data + i * kSize);
+    else
+      for (int64_t i = 0; i < n; ++i) put(i, data + i * stride * kSize);
+  });
 }
 
 /// The same elements in the same order with as few dimensions as the strides allow.
@@ -254,40 +196,7 @@ View selected(const View& v, int64_t dim, int64_t index) {
   return out;
 }
 
-float bf16_to_float(uint16_t bits) {
-  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
-}
-
-uint16_t float_to_bf16(float value, Rounding rounding) {
-  const uint32_t bits = bits_of(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  if (rounding == Rounding::kTruncate) return static_cast<uint16_t>(bits >> 16);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-float f16_to_float(uint16_t bits) {
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
-  const uint32_t exponent = (bits >> 10) & 0x1fu;
-  const uint32_t fraction = bits & 0x3ffu;
-  if (exponent == 0x1fu) return std::bit_cast<float>(sign | 0x7f800000u | (fraction << 13));
-  if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (fraction << 13));
-  const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
-  return std::bit_cast<float>(bits_of(magnitude) | sign);
-}
-
-uint16_t float_to_f16(float value) {
-  const uint32_t bits = bits_of(value);
-  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
-  const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
-  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // 65520 and more
-  if (magnitude < 0x38800000u) {  // subnormal: adding 0.5 leaves the rounded fraction in the low bits
-    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
-    return static_cast<uint16_t>(sign | (bits_of(shifted) - 0x3f000000u));
-  }
-  const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
-  return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
-}
+float as_half(float value) { return decode(encode_half(value, false)); }
 
 void load_run(aclDataType type, const std::byte* data, int64_t stride, int64_t n, float* out) {
   if (type == ACL_FLOAT && stride == 1) {
@@ -306,30 +215,27 @@ void load_run(aclDataType type, const std::byte* data, int64_t stride, int64_t n
 }
 
 void store_run(aclDataType type,
-           std::byte* data,
-           int64_t stride,
-           int64_t n,
-           const float* values,
-           Rounding rounding) {
-  if (type == ACL_FLOAT && stride == 1) {
+               std::byte* data,
+               int64_t stride,
+               int64_t n,
+               const float* values,
+               Rounding rounding) {
+  const bool mutant = cuts_on_this_thread();
+  if (type == ACL_FLOAT && stride == 1 && !mutant) {
     if (n > 0) std::memcpy(data, values, static_cast<size_t>(n) * sizeof(float));
     return;
   }
-  if (type == ACL_BF16 && rounding == Rounding::kTruncate) {
-    store_as<uint16_t>(data, stride, n, values, [](float v) {
-      return float_to_bf16(v, Rounding::kTruncate);
-    });
-    return;
-  }
-  store_any(type, data, stride, n, values);
+  const bool cut = mutant || (rounding == Rounding::kTruncate && type == ACL_BF16);
+  store_any(type, data, stride, n, values, cut);
 }
 
-void store_run(aclDataType type, std::byte* data, int64_t stride, int64_t n, const int64_t* values) {
-  store_any(type, data, stride, n, values);
+void store_run(
+    aclDataType type, std::byte* data, int64_t stride, int64_t n, const int64_t* values) {
+  store_any(type, data, stride, n, values, false);
 }
 
 void store_run(aclDataType type, std::byte* data, int64_t stride, int64_t n, const double* values) {
-  store_any(type, data, stride, n, values);
+  store_any(type, data, stride, n, values, false);
 }
 
 template <class Number>

@@ -54,10 +54,8 @@ View sliced(const View& v, int64_t dim, int64_t begin, int64_t size, int64_t ste
 View selected(const View& v, int64_t dim, int64_t index);
 enum class Rounding { kNearestEven, kTruncate };
 
-float bf16_to_float(uint16_t bits);
-uint16_t float_to_bf16(float value, Rounding rounding = Rounding::kNearestEven);
-float f16_to_float(uint16_t bits);
-uint16_t float_to_f16(float value);
+/// To float16 and back.
+float as_half(float value);
 
 /// n elements from `data` on, `stride` elements apart, as floats.
 void load_run(aclDataType type, const std::byte* data, int64_t stride, int64_t n, float* out);
@@ -87,8 +85,8 @@ std::vector<int64_t> integers(const View& v);
 /// One element of a tensor of one element.
 double scalar(const View& v);
 
-/// Calls `visit(offset)` with the element offset of each line along `dim` (of all other indices, row
-/// major), and its number.
+/// Calls `visit(offset)` with the element offset of each line along `dim` (of all other indices,
+/// row major), and its number.
 void for_each_line(const View& v,
                    int64_t dim,
                    const std::function<void(int64_t line, int64_t offset)>& visit);

@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "nnopbase/numbers.h"
+
 namespace ascend_sim {
 namespace {
 
@@ -15,6 +17,7 @@ namespace {
 struct Job {
   int64_t parts;
   const std::function<void(int64_t)>* part;
+  bool cuts;         // what the caller's thread does when it rounds: helpers do the same
   int64_t next = 0;  // these two under the pool's mutex
   int64_t done = 0;
 };
@@ -27,7 +30,7 @@ class Pool {
   }
 
   void run(int64_t parts, const std::function<void(int64_t)>& part) {
-    const auto job = std::make_shared<Job>(Job{parts, &part});
+    const auto job = std::make_shared<Job>(Job{parts, &part, cuts_on_this_thread()});
     std::unique_lock<std::mutex> lock(mutex_);
     jobs_.push_back(job);
     work_.notify_all();
@@ -42,6 +45,7 @@ class Pool {
       jobs_.erase(std::find_if(
           jobs_.begin(), jobs_.end(), [&](const auto& other) { return other.get() == &job; }));
     lock.unlock();
+    cuts_on_this_thread() = job.cuts;
     (*job.part)(mine);
     lock.lock();
     if (++job.done == job.parts) done_.notify_all();
