@@ -57,8 +57,7 @@ void attention_fused_packed(const AttentionArgs& a, Stream& stream) {
   Scratch scratch(stream);
   const int64_t tokens = a.q.shape[0], heads = a.q.shape[1];
   const Operand maximum = scratch.take(acl::kFloat, {tokens, heads, kStatistics}),
-                sum = scratch.take(acl::kFloat, {tokens, heads, kStatistics}),
-                reserved = scratch.take(acl::kBf16, {1});
+                sum = scratch.take(acl::kFloat, {tokens, heads, kStatistics});
   const std::vector<int64_t> ends = document_ends(a.host_position, tokens);
   const IntArray lengths(ends);
   aclnn::FlashAttentionVarLenScore(stream,
@@ -82,7 +81,7 @@ void attention_fused_packed(const AttentionArgs& a, Stream& stream) {
                                    kCausal,
                                    maximum,
                                    sum,
-                                   reserved,  // softmaxOut
+                                   nullptr,  // softmaxOut: reserved
                                    Operand(a.out));
   aclnn::Log(stream, sum, sum);
   aclnn::InplaceAdd(stream, sum, maximum, Scalar(1.0f));
@@ -95,8 +94,7 @@ void attention_fused_packed_backward(const AttentionBackwardArgs& a, Stream& str
   Scratch scratch(stream);
   const int64_t tokens = a.q.shape[0], heads = a.q.shape[1];
   const Operand maximum = scratch.take(acl::kFloat, {tokens, heads, kStatistics}),
-                sum = scratch.take(acl::kFloat, {tokens, heads, kStatistics}),
-                reserved = scratch.take(acl::kBf16, {1});
+                sum = scratch.take(acl::kFloat, {tokens, heads, kStatistics});
   const std::vector<int64_t> ends = document_ends(a.host_position, tokens);
   const IntArray lengths(ends);
   for_documents(maximum, a.lse, ends, [&](const Operand& statistics, const Operand& lse) {
