@@ -104,6 +104,7 @@ AttentionOptions options_of(const Launch& at,
   options.scale = defects.no_scale ? 1.0f : call.scale;
   options.zero_blind_rows = call.zero_blind_rows;
   options.no_rescale = defects.no_rescale;
+  options.depth = at.reduction(call.q.dim(-1) + (call.q_rope ? call.q_rope->dim(-1) : 0));
   options.order = {at.order(rows)};
   return options;
 }

@@ -67,7 +67,7 @@ void scores_of(const float* q,
   multiply(matrix(q + b.first * sizes.dim, sizes.dim),
            matrix(k, sizes.dim).transposed(),
            matrix(scores, b.keys),
-           {b.rows, b.keys, sizes.dim},
+           {b.rows, b.keys, options.depth > 0 ? options.depth : sizes.dim},
            alone(options.order));
   for (int64_t r = 0; r < b.rows; ++r) {
     float* row = scores + r * b.keys;

@@ -25,6 +25,7 @@ struct AttentionOptions {
   float scale = 1;
   bool zero_blind_rows = false;  // a row that sees no key gets 0; otherwise the mean of all values
   bool no_rescale = false;       // planted: a new maximum does not rescale what was summed before
+  int64_t depth = 0;             // of the contraction q k^T; 0: all of dim
   Order order = {};
 };
 

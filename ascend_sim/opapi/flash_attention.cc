@@ -238,6 +238,8 @@ void launch_backward(Plan& op,
 
 }  // namespace
 
+ASCEND_REDUCES(FlashAttentionScore)
+
 ASCEND_OP(FlashAttentionScore,
           const aclTensor* query,
           const aclTensor* key,
@@ -307,6 +309,8 @@ ASCEND_DEFECT(fa_varlen_causal_off_by_one,
               "a query sees the key behind its own")
 ASCEND_DEFECT(fa_varlen_no_scale, "FlashAttentionVarLenScore", "leaves out scaleValue")
 
+ASCEND_REDUCES(FlashAttentionVarLenScore)
+
 ASCEND_OP(FlashAttentionVarLenScore,
           const aclTensor* query,
           const aclTensor* key,
@@ -373,6 +377,8 @@ ASCEND_OP(FlashAttentionVarLenScore,
                    });
   });
 }
+
+ASCEND_REDUCES(FlashAttentionScoreGrad)
 
 ASCEND_OP(FlashAttentionScoreGrad,
           const aclTensor* query,
@@ -447,6 +453,8 @@ ASCEND_DEFECT(fa_varlen_grad_lse_off,
               "FlashAttentionUnpaddingScoreGrad",
               "recomputes probabilities with a maximum that is 1/8 too high")
 ASCEND_DEFECT(fa_varlen_grad_no_scale, "FlashAttentionUnpaddingScoreGrad", "leaves out scaleValue")
+
+ASCEND_REDUCES(FlashAttentionUnpaddingScoreGrad)
 
 ASCEND_OP(FlashAttentionUnpaddingScoreGrad,
           const aclTensor* query,

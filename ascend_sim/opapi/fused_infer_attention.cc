@@ -211,7 +211,6 @@ aclnnStatus fused(const Fused& f,
     op.require_same_type("query", q, "value", v);
     for (const Tensor* t : {&q, &k, &v}) {
       op.require(t->format != ACL_FORMAT_FRACTAL_NZ, "NZ caches are not offered here");
-      op.require(t->contiguous(), "query, key and value must be contiguous");
     }
     op.require_pointer(f.layout, "inputLayout");
     const Layouts layout = layouts_of(op, f.layout);
@@ -332,6 +331,8 @@ aclnnStatus fused(const Fused& f,
 
 }  // namespace
 
+ASCEND_REDUCES(FusedInferAttentionScoreV2)
+
 ASCEND_OP(FusedInferAttentionScoreV2,
           const aclTensor* query,
           const aclTensorList* key,
@@ -424,6 +425,8 @@ ASCEND_DEFECT(fia_no_rescale,
               "FusedInferAttentionScoreV3",
               "sums of earlier tiles are not rescaled to a new maximum")
 ASCEND_DEFECT(fia_no_scale, "FusedInferAttentionScoreV3", "leaves out scaleValue")
+
+ASCEND_REDUCES(FusedInferAttentionScoreV3)
 
 ASCEND_OP(FusedInferAttentionScoreV3,
           const aclTensor* query,

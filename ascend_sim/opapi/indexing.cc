@@ -95,6 +95,7 @@ ASCEND_OP(Embedding, const aclTensor* weight, const aclTensor* indices, const ac
   });
 }
 
+ASCEND_REDUCES(EmbeddingDenseBackward)
 ASCEND_DEFECT(embedding_grad_overwrites,
               "EmbeddingDenseBackward",
               "a repeated index keeps its last gradient only")
@@ -127,7 +128,7 @@ ASCEND_OP(EmbeddingDenseBackward,
       const bool overwrites = defect("embedding_grad_overwrites");
       // Tokens of each row, in the order in which they are added.
       std::vector<std::vector<int64_t>> of_row(static_cast<size_t>(rows));
-      for (int64_t i = 0; i < tokens; ++i) {
+      for (int64_t i = 0; i < at.reduction(tokens); ++i) {
         const int64_t token = (first + i) % tokens;
         const int64_t row = of[static_cast<size_t>(token)];
         if (static_cast<uint64_t>(row) != padding_idx)  // a negative paddingIdx is no row
@@ -230,6 +231,7 @@ ASCEND_OP(Gather, const aclTensor* self, int64_t dim, const aclTensor* index_in,
   });
 }
 
+ASCEND_REDUCES(IndexAdd)
 ASCEND_DEFECT(index_add_overwrites, "IndexAdd", "a repeated index keeps its last source only")
 
 ASCEND_OP(IndexAdd,
@@ -266,7 +268,7 @@ ASCEND_OP(IndexAdd,
       for (int i = 0; i < d; ++i) before *= x.dim(i);
       for (int i = d + 1; i < x.rank(); ++i) after *= x.dim(i);
       for (int64_t b = 0; b < before; ++b)
-        for (int64_t i = 0; i < n; ++i) {
+        for (int64_t i = 0; i < at.reduction(n); ++i) {
           const int64_t r = (first + i) % n;
           const int64_t to = (b * x.dim(d) + rows[static_cast<size_t>(r)]) * after;
           const int64_t from = (b * n + r) * after;

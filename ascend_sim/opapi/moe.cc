@@ -389,6 +389,7 @@ ASCEND_OP(MoeInitRoutingV2Grad,
   });
 }
 
+ASCEND_REDUCES(MoeFinalizeRoutingV2)
 ASCEND_DEFECT(finalize_no_scales,
               "MoeFinalizeRoutingV2",
               "adds the experts up without their scales")
@@ -451,6 +452,7 @@ ASCEND_OP(MoeFinalizeRoutingV2,
       const std::vector<int64_t> rows =
           row_indices(at, row_of, x.elements() / std::max<int64_t>(hidden, 1), true);
       std::vector<float> scale = scales ? floats(view(*scales)) : std::vector<float>();
+      const int64_t added = at.reduction(k);
       if (defect("finalize_no_scales")) std::fill(scale.begin(), scale.end(), 1.0f);
       const std::vector<int64_t> experts = bias ? integers(view(*expert)) : std::vector<int64_t>();
       for (int64_t e : experts)
@@ -465,7 +467,7 @@ ASCEND_OP(MoeFinalizeRoutingV2,
             RowsOf(**shared, hidden).get(t, one.data());
             for (size_t i = 0; i < total.size(); ++i) total[i] += one[i];
           }
-          for (int64_t j = 0; j < k; ++j) {
+          for (int64_t j = 0; j < added; ++j) {
             const int64_t row = rows[static_cast<size_t>(by_token ? t * k + j : j * tokens + t)];
             if (row < 0) continue;  // dropped
             from.get(row, one.data());

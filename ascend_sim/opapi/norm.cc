@@ -47,6 +47,7 @@ std::unique_ptr<float[]> room(int64_t n) {
 
 }  // namespace
 
+ASCEND_REDUCES(RmsNorm)
 ASCEND_DEFECT(rms_norm_epsilon, "RmsNorm", "takes 1e-3 for epsilon")
 ASCEND_DEFECT(rms_norm_loses_tail, "RmsNorm", "the mean square leaves out the last hidden mod 16")
 
@@ -68,7 +69,8 @@ ASCEND_OP(RmsNorm,
     op.launch([=](Launch& at) {
       const std::vector<float> g = floats(view(gamma));
       const float eps = defect("rms_norm_epsilon") ? 1e-3f : static_cast<float>(epsilon);
-      const int64_t summed = defect("rms_norm_loses_tail") ? size.hidden / 16 * 16 : size.hidden;
+      const int64_t summed =
+          at.reduction(defect("rms_norm_loses_tail") ? size.hidden / 16 * 16 : size.hidden);
       const Order order{at.order(size.rows)};
       const View from = view(x), to = view(y), inverse = view(rstd);
       in_parallel((size.rows + 63) / 64, [&](int64_t part) {
@@ -88,6 +90,7 @@ ASCEND_OP(RmsNorm,
   });
 }
 
+ASCEND_REDUCES(RmsNormGrad)
 ASCEND_DEFECT(rms_norm_grad_lost_row,
               "RmsNormGrad",
               "two cores add to dgamma at once: a row is lost")
@@ -121,6 +124,7 @@ ASCEND_OP(RmsNormGrad,
       const bool lost = defect("rms_norm_grad_lost_row"), no_mean = defect("rms_norm_grad_no_mean");
       // dgamma: chunks of rows, each summed on its own, then added in the order that was given.
       const auto chunks = order.chunks(size.rows);
+      const int64_t added = at.reduction(size.rows);
       std::vector<float> parts(chunks.size() * hidden, 0.0f);
       in_parallel(static_cast<int64_t>(chunks.size()), [&](int64_t c) {
         const auto [first, last] = chunks[static_cast<size_t>(c)];
@@ -131,7 +135,7 @@ ASCEND_OP(RmsNormGrad,
           read(view(rstd), r, 1, &scale);
           read(view(dy), r * size.hidden, size.hidden, grad.get());
           read(view(x), r * size.hidden, size.hidden, row.get());
-          if (!(lost && r == size.rows / 2))
+          if (r < added && !(lost && r == size.rows / 2))
             for (size_t i = 0; i < hidden; ++i) part[i] += grad[i] * (row[i] * scale);
           for (size_t i = 0; i < hidden; ++i) {
             grad[i] *= g[i];

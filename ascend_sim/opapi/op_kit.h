@@ -33,8 +33,8 @@ inline void require_training_chip(const Plan& op) {
   op.require(op.chip().family != ChipFamily::k310P, "not supported on " + op.chip().name);
 }
 
-/// 561002, which documents give for shapes that a kernel cannot be tiled for, is answered by
-/// 161002 here as well: callers see a refusal in the first phase either way.
+// For some ops the documents answer a wrong shape with 561002 (it cannot be tiled). Here all
+// refusals of the first phase but null pointers are 161002.
 
 inline constexpr int64_t kPiece = 4096;  // elements that a loop holds at a time
 

@@ -470,19 +470,22 @@ constexpr IA kNoInts = nullptr;
 
 double silu(double x) { return x / (1 + std::exp(-x)); }
 
-/// Naive attention of one head in double, with its gradients: rows of q see keys [0, last(i)).
+/// Naive attention of one head in double, with its gradients: row i of q sees keys
+/// [first(i), last(i)).
 struct NaiveAttention {
   Values y, maximum, sum, dq, dk, dv;
 };
 
-NaiveAttention naive_attention(const Values& q,
-                               const Values& k,
-                               const Values& v,
-                               const Values& dy,
-                               int64_t d,
-                               int64_t dv_size,
-                               double scale,
-                               const std::function<int64_t(int64_t)>& last) {
+NaiveAttention naive_attention(
+    const Values& q,
+    const Values& k,
+    const Values& v,
+    const Values& dy,
+    int64_t d,
+    int64_t dv_size,
+    double scale,
+    const std::function<int64_t(int64_t)>& last,
+    const std::function<int64_t(int64_t)>& first = [](int64_t) { return int64_t{0}; }) {
   const auto rows = static_cast<int64_t>(q.size()) / d, keys = static_cast<int64_t>(k.size()) / d;
   NaiveAttention out;
   out.y.assign(static_cast<size_t>(rows * dv_size), 0);
@@ -490,19 +493,22 @@ NaiveAttention naive_attention(const Values& q,
   out.dk.assign(k.size(), 0);
   out.dv.assign(static_cast<size_t>(keys * dv_size), 0);
   for (int64_t i = 0; i < rows; ++i) {
-    Values p(static_cast<size_t>(last(i)));
+    Values p(static_cast<size_t>(last(i)), 0);
     double m = -1e300, total = 0;
-    for (int64_t j = 0; j < last(i); ++j) {
+    for (int64_t j = first(i); j < last(i); ++j) {
       double s = 0;
       for (int64_t c = 0; c < d; ++c)
         s += q[static_cast<size_t>(i * d + c)] * k[static_cast<size_t>(j * d + c)];
       p[static_cast<size_t>(j)] = s * scale;
       m = std::max(m, s * scale);
     }
-    for (double& x : p) total += x = std::exp(x - m);
+    for (int64_t j = first(i); j < last(i); ++j) {
+      double& x = p[static_cast<size_t>(j)];
+      total += x = std::exp(x - m);
+    }
     out.maximum.push_back(m);
     out.sum.push_back(total);
-    for (int64_t j = 0; j < last(i); ++j)
+    for (int64_t j = first(i); j < last(i); ++j)
       for (int64_t c = 0; c < dv_size; ++c)
         out.y[static_cast<size_t>(i * dv_size + c)] +=
             p[static_cast<size_t>(j)] / total * v[static_cast<size_t>(j * dv_size + c)];
@@ -511,7 +517,7 @@ NaiveAttention naive_attention(const Values& q,
     for (int64_t c = 0; c < dv_size; ++c)
       mean +=
           dy[static_cast<size_t>(i * dv_size + c)] * out.y[static_cast<size_t>(i * dv_size + c)];
-    for (int64_t j = 0; j < last(i); ++j) {
+    for (int64_t j = first(i); j < last(i); ++j) {
       const double share = p[static_cast<size_t>(j)] / total;
       double dp = 0;
       for (int64_t c = 0; c < dv_size; ++c) {
@@ -1679,6 +1685,130 @@ Outcome fused_mla(int64_t queries) {
   return o;
 }
 
+/// SBH with 3 queries less than keys; sparse modes 2 (from the upper left), 3 and 4 (a band of 5
+/// keys before and 1 behind, from the lower right).
+Outcome sparse(i64 mode) {
+  const int64_t sq = 20, sk = 23, d = 8;
+  Device q = random({sq, 1, d}, 1), k = random({sk, 1, d}, 2), v = random({sk, 1, d}, 3),
+         mask({2048, 2048}, ACL_UINT8, causal_mask()), y({sq, 1, d}, kF32),
+         maximum({1, 1, sq, 8}, kF32), sum({1, 1, sq, 8}, kF32);
+  Outcome o;
+  o.answer = RUN(FlashAttentionScore,
+                 q,
+                 k,
+                 v,
+                 kNone,
+                 kNone,
+                 kNone,
+                 mask,
+                 kNoInts,
+                 0.8,
+                 1.0,
+                 i64{5},
+                 i64{1},
+                 i64{1},
+                 "SBH",
+                 i64{0},
+                 mode,
+                 maximum,
+                 sum,
+                 kNone,
+                 y);
+  const int64_t corner = mode == 2 ? 0 : sk - sq, ahead = mode == 4 ? 1 : 0;
+  const NaiveAttention n = naive_attention(
+      q.values(),
+      k.values(),
+      v.values(),
+      {},
+      d,
+      d,
+      0.8,
+      [&](int64_t i) { return std::min(i + corner + ahead + 1, sk); },
+      [&](int64_t i) { return mode == 4 ? std::max<int64_t>(i + corner - 5, 0) : 0; });
+  o.add(y.values(), n.y);
+  return o;
+}
+
+/// TND with 192 for queries and keys, 128 for values: the expanded MLA's prefill, two sequences.
+Outcome fused_packed() {
+  const int64_t heads = 2, d = 192, dv = 128;
+  Device q = random({9, heads, d}, 1, kBf16), k = random({30, heads, d}, 2, kBf16),
+         v = random({30, heads, dv}, 3, kBf16), y({9, heads, dv}, kBf16), lse({9, heads, 1}, kF32),
+         mask({2048, 2048}, ACL_BOOL, causal_mask());
+  const List ks({k.given()}), vs({v.given()});
+  const Ints q_ends{4, 9}, k_ends{10, 30};
+  Outcome o{RUN(FusedInferAttentionScoreV3,
+                q,
+                ks,
+                vs,
+                kNone,
+                mask,
+                q_ends,
+                k_ends,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNone,
+                kNoInts,
+                kNone,
+                kNone,
+                kNone,
+                heads,
+                0.1,
+                i64{2147483647},
+                i64{2147483647},
+                "TND",
+                heads,
+                i64{3},
+                i64{0},
+                i64{0},
+                i64{0},
+                true,
+                i64{0},
+                i64{0},
+                y,
+                lse),
+            {},
+            {}};
+  const Values vq = q.values(), vk = k.values(), vv = v.values();
+  Values expected(static_cast<size_t>(9 * heads * dv)), want_lse(static_cast<size_t>(9 * heads));
+  for (int64_t s = 0; s < 2; ++s)
+    for (int64_t h = 0; h < heads; ++h) {
+      const int64_t q0 = s * 4, q1 = s == 0 ? 4 : 9, k0 = s * 10, k1 = s == 0 ? 10 : 30;
+      const NaiveAttention n =
+          naive_attention(head_of(vq, heads, d, h, q0, q1),
+                          head_of(vk, heads, d, h, k0, k1),
+                          head_of(vv, heads, dv, h, k0, k1),
+                          {},
+                          d,
+                          dv,
+                          0.1,
+                          [&](int64_t i) { return (k1 - k0) - (q1 - q0) + i + 1; });
+      for (int64_t i = q0; i < q1; ++i) {
+        const auto r = static_cast<size_t>(i - q0);
+        want_lse[static_cast<size_t>(i * heads + h)] = n.maximum[r] + std::log(n.sum[r]);
+        for (int64_t c = 0; c < dv; ++c)
+          expected[static_cast<size_t>((i * heads + h) * dv + c)] =
+              n.y[r * static_cast<size_t>(dv) + static_cast<size_t>(c)];
+      }
+    }
+  o.add(y.values(), expected);
+  o.add(lse.values(), want_lse);
+  return o;
+}
+
 const std::vector<Scenario>& scenarios() {
   constexpr double kTight = 2e-5, kCoarse = 4e-3;  // of the largest expected value
   static const std::vector<Scenario> all = {
@@ -1745,7 +1875,11 @@ const std::vector<Scenario>& scenarios() {
       {"FlashAttentionUnpaddingScoreGrad", kTight, [] { return varlen(true); }},
       {"FlashAttentionScore", kTight, [] { return dense(false); }},
       {"FlashAttentionScoreGrad", kTight, [] { return dense(true); }},
+      {"FlashAttentionScore", kTight, [] { return sparse(2); }},
+      {"FlashAttentionScore", kTight, [] { return sparse(3); }},
+      {"FlashAttentionScore", kTight, [] { return sparse(4); }},
       {"FusedInferAttentionScoreV2", kCoarse, fused_v2},
+      {"FusedInferAttentionScoreV3", kCoarse, fused_packed},
       {"FusedInferAttentionScoreV3", kCoarse, [] { return fused_mla(1); }},
       {"FusedInferAttentionScoreV3", kCoarse, [] { return fused_mla(3); }},
   };
@@ -1816,6 +1950,18 @@ TEST(Ops, EachDefectMovesWhatItsFormulaJudges) {
     EXPECT_TRUE(tried) << name << ": no scenario calls " << op;
     EXPECT_TRUE(seen) << name << " changes nothing that " << op << "'s scenarios see";
   }
+}
+
+TEST(Ops, OneTermLessMovesWhatTheirFormulasJudge) {
+  std::map<std::string, bool> seen;
+  for (const auto& [mutant, op] : list_of("mutants")) {
+    if (mutant != op + ":k_minus_1") continue;
+    const Simulation simulation({{"MUTANT", mutant.c_str()}});
+    for (const Scenario& s : scenarios())
+      if (s.op == op) seen[op] |= distance(s.run()) > 3 * s.tolerance;
+  }
+  EXPECT_GE(seen.size(), 12u);
+  for (const auto& [op, moved] : seen) EXPECT_TRUE(moved) << op;
 }
 
 TEST(Ops, OneRowHasTheSameBitsAloneAtLevelThree) {

@@ -131,7 +131,7 @@ Matrix matrix(const float* data, int64_t row_stride, int64_t column_stride) {
 
 void multiply(
     const Matrix& a, const Matrix& b, const Matrix& c, Sizes sizes, const ProductOptions& options) {
-  const auto [m, n, k] = sizes;
+  const int64_t m = sizes.m, n = sizes.n, k = sizes.k;
   if (m <= 0 || n <= 0) return;
   const auto chunks = options.order.chunks(k);
   const int64_t row_blocks = blocks(m, kRows), column_blocks = blocks(n, kColumns);

@@ -93,6 +93,8 @@ ASCEND_OP(ReduceSum,
   });
 }
 
+ASCEND_REDUCES(Mean)
+
 ASCEND_OP(Mean,
           const aclTensor* self,
           const aclIntArray* dim,
@@ -109,12 +111,15 @@ ASCEND_OP(Mean,
     require_result(op, y, r.shape);
     op.launch([=](Launch& at) {
       const Order order{at.order(r.lines)};
-      reduce<float>(x, r, y, [order](const float* v, int64_t n) {
-        return sum(v, n, order) / static_cast<float>(n);
+      const int64_t summed = at.reduction(r.length);
+      reduce<float>(x, r, y, [=](const float* v, int64_t n) {
+        return sum(v, summed, order) / static_cast<float>(n);
       });
     });
   });
 }
+
+ASCEND_REDUCES(LinalgVectorNorm)
 
 ASCEND_OP(LinalgVectorNorm,
           const aclTensor* self,
@@ -134,7 +139,8 @@ ASCEND_OP(LinalgVectorNorm,
     require_result(op, y, r.shape);
     op.launch([=](Launch& at) {
       const Order order{at.order(r.lines)};
-      reduce<float>(x, r, y, [=](float* v, int64_t n) {
+      const int64_t n = at.reduction(r.length);
+      reduce<float>(x, r, y, [=](float* v, int64_t) {
         if (p == 2) return std::sqrt(dot(v, v, n, order));
         for (int64_t i = 0; i < n; ++i) v[i] = std::abs(v[i]);
         if (std::isinf(p)) {

@@ -8,7 +8,8 @@ namespace {
 
 enum : int64_t { kHalf = 0, kInterleaved = 1 };
 
-/// The documented limits, less those of BNSD layouts that depend on the number of cores.
+/// The documented limits, less the one of BNSD that depends on the number of cores (for D / 2 that
+/// is no whole number of blocks of 32 bytes).
 void require_layout(
     const Plan& op, const Tensor& x, const Tensor& cos, const Tensor& sin, int64_t mode) {
   require_training_chip(op);
@@ -36,6 +37,10 @@ void require_layout(
       if (cos.dim(d) > cos.dim(longest)) longest = d;
     for (int d = 0; d < 3; ++d)
       op.require(d == longest || x.dim(d) < 1000, "B and N must be below 1000");
+    const int64_t block = 32 / static_cast<int64_t>(size_of(x.dtype));
+    op.require(cos.dim(0) != 1 || cos.dim(1) != 1 || cos.dim(2) == 1 || dim / 2 % block != 0 ||
+                   x.dim(0) * x.dim(1) <= x.dim(2) * 8,
+               "[B, N, S, D] in mode 0 needs B * N <= S * 8");
     return;
   }
   int varying = 0;

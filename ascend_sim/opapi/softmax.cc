@@ -58,6 +58,7 @@ Lines take(Plan& op,
 
 }  // namespace
 
+ASCEND_REDUCES(Softmax)
 ASCEND_DEFECT(softmax_no_max,
               "Softmax",
               "does not subtract the maximum, with float16's range for e^x")
@@ -72,7 +73,7 @@ ASCEND_OP(Softmax, const aclTensor* self, int64_t dim, aclTensor* out) {
         exponentials(x, n, no_max ? 0 : largest(x, n));
         if (no_max)
           for (int64_t i = 0; i < n; ++i) x[i] = as_half(std::min(x[i], 65504.0f));
-        const float total = sum(x, n, order);
+        const float total = sum(x, at.reduction(n), order);
         for (int64_t i = 0; i < n; ++i) x[i] /= total;
       });
     });
@@ -96,6 +97,7 @@ ASCEND_OP(SoftmaxBackward,
   });
 }
 
+ASCEND_REDUCES(LogSoftmax)
 ASCEND_DEFECT(log_softmax_no_max,
               "LogSoftmax",
               "does not subtract the maximum, with float16's range for e^x")
@@ -112,7 +114,7 @@ ASCEND_OP(LogSoftmax, const aclTensor* self, int64_t dim, aclTensor* out) {
         exponentials(e.data(), n, m);
         if (no_max)
           for (float& v : e) v = as_half(std::min(v, 65504.0f));
-        const float shift = std::log(sum(e.data(), n, order));
+        const float shift = std::log(sum(e.data(), at.reduction(n), order));
         for (int64_t i = 0; i < n; ++i) x[i] = (x[i] - m) - shift;
       });
     });
