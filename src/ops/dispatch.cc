@@ -14,6 +14,10 @@ thread_local std::vector<Observer*> t_observers;
 Observing::Observing(Observer& observer) { t_observers.push_back(&observer); }
 Observing::~Observing() { t_observers.pop_back(); }
 
+void begin_layer(int layer) {
+  for (auto it = t_observers.rbegin(); it != t_observers.rend(); ++it) (*it)->layer(layer);
+}
+
 namespace detail {
 
 bool observed() { return !t_observers.empty(); }

@@ -27,6 +27,8 @@ struct GroupedMatmulArgs {
     v.in("b", b);
     v.in("offsets", offsets);
     v.out("c", c);
+    v.number("product", static_cast<double>(product));
+    v.number("bf16", compute == DType::kBF16 ? 1 : 0);
   }
 };
 

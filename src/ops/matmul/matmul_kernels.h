@@ -22,6 +22,9 @@ struct MatmulArgs {
     v.in("a", a);
     v.in("b", b);
     v.out("c", c);
+    v.number("transpose_a", transpose_a ? 1 : 0);
+    v.number("transpose_b", transpose_b ? 1 : 0);
+    v.number("bf16", compute == DType::kBF16 ? 1 : 0);
   }
 };
 
