@@ -20,12 +20,17 @@ endif()
 if(FERRY_CHECKS)
   enable_testing()
   # Clang reads every source with the same warnings; a file is read again when it or a header changes.
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/*.cc ${CMAKE_SOURCE_DIR}/tests/*.cc)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/*.cc ${CMAKE_SOURCE_DIR}/tests/*.cc
+       ${CMAKE_SOURCE_DIR}/ascend_sim/*.cc)
   set(options $<TARGET_PROPERTY:ferry_flags,INTERFACE_COMPILE_OPTIONS>)
   set(stamps "")
   foreach(source IN LISTS sources)
     file(RELATIVE_PATH relative ${CMAKE_SOURCE_DIR} ${source})
     set(tiers all)
+    set(includes -I${CMAKE_SOURCE_DIR}/src -I${CMAKE_SOURCE_DIR}/tests)
+    if(relative MATCHES "^ascend_sim/")
+      set(includes -I${CMAKE_SOURCE_DIR}/ascend_sim)
+    endif()
     if(relative MATCHES "_cpu\\.cc$")
       set(tiers ${FERRY_TIERS})
     endif()
@@ -38,7 +43,7 @@ if(FERRY_CHECKS)
         set(tier_options ${FERRY_TIER_FLAGS_${tier}} -DFERRY_TIER=${tier} -DFERRY_TIER_${tier}=1)
       endif()
       add_custom_command(OUTPUT ${stamp} DEPFILE ${stamp}.d
-        COMMAND clang++ -std=c++20 -fsyntax-only -I${CMAKE_SOURCE_DIR}/src -I${CMAKE_SOURCE_DIR}/tests
+        COMMAND clang++ -std=c++20 -fsyntax-only ${includes}
                 "-DFERRY_SOURCE_DIR=\"\"" "-DFERRY_PROGRAM=\"\"" ${options} ${tier_options} -MD -MF ${stamp}.d -MT ${stamp} ${source}
         COMMAND ${CMAKE_COMMAND} -E touch ${stamp}
         DEPENDS ${source} COMMENT "Clang reads ${relative} (${tier})" COMMAND_EXPAND_LISTS VERBATIM)

@@ -46,6 +46,22 @@ TEST(LayerRules, TrainAndEngineNeverSeeEachOther) {
 TEST(LayerRules, TheSoftwareAscendSharesNothing) {
   EXPECT_EQ(layer_breaches("ascend_sim/acl.cc", "base/check.h"), 1u);
   EXPECT_EQ(
+      check_layers({{"src/device/ascend/a.cc", "#include \"acl.h\"\n"}, {"ascend_sim/acl.h", ""}})
+          .size(),
+      1u);
+  EXPECT_EQ(check_layers({{"src/device/ascend/a.cc", "#include \"../ascend_sim/acl.h\"\n"},
+                          {"ascend_sim/acl.h", ""}})
+                .size(),
+            1u);
+  EXPECT_EQ(
+      check_layers({{"tests/a.cc", "#include \"../ascend_sim/acl.h\"\n"}, {"ascend_sim/acl.h", ""}})
+          .size(),
+      1u);
+  EXPECT_EQ(check_layers({{"ascend_sim/nnopbase/op.cc", "#include \"runtime/stream.h\"\n"},
+                          {"ascend_sim/runtime/stream.h", ""}})
+                .size(),
+            0u);
+  EXPECT_EQ(
       check_layers({{"ascend_sim/a.cc", "#include \"b.h\"\n"}, {"ascend_sim/b.h", ""}}).size(), 0u);
 }
 

@@ -74,11 +74,13 @@ std::vector<Include> includes_of(const std::string& text) {
   return out;
 }
 
-/// Where a quoted include leads: Ferry includes from src/ on; tests and benches also beside
-/// themselves.
+/// Where a quoted include leads: Ferry includes from src/ on, the software Ascend from ascend_sim/
+/// on; tests and benches also beside themselves.
 std::string resolve(const std::string& from,
                     const std::string& name,
                     const std::set<std::string>& paths) {
+  if (from.rfind("ascend_sim/", 0) == 0 && paths.contains("ascend_sim/" + name))
+    return "ascend_sim/" + name;
   if (paths.contains("src/" + name)) return "src/" + name;
   const std::string beside = (fs::path(from).parent_path() / name).lexically_normal().string();
   if (from.rfind("src/", 0) != 0 && paths.contains(beside)) return beside;
@@ -245,16 +247,16 @@ std::vector<Violation> check_libraries(const std::vector<SourceFile>& files) {
        R"(^src/data/|^src/cli/)",
        "compression stays in src/data and the yardsticks of ferry eval"},
       {R"(<(thread|future|condition_variable|shared_mutex|semaphore|latch|barrier|pthread\.h)>)",
-       R"(^src/base/|_test\.cc$|^tests/)",
+       R"(^src/base/|^ascend_sim/|_test\.cc$|^tests/)",
        "threads are base/threads.h's: FTZ/DAZ must be set on each (ARCHITECTURE.md, contract 2)"},
       {R"(<(fcntl|sys/(mman|stat|statvfs|file|statfs))\.h>|<fstream>)",
-       R"(^src/(base|device)/|_process\.cc$|_test\.cc$|test_support\.h$|^tests/)",
+       R"(^src/(base|device)/|^ascend_sim/runtime/|_process\.cc$|_test\.cc$|test_support\.h$|^tests/)",
        "files come in through base/file.h, where faults can be injected"},
       {R"(<(sys/socket|netinet/in|netdb|arpa/inet)\.h>)",
        R"(^src/base/|^src/serve/|^src/comm/)",
        "the network comes in through base, serve and comm"},
       {R"(<chrono>|<ctime>|<time\.h>)",
-       R"(^src/base/|_test\.cc$|^tests/|^bench/)",
+       R"(^src/base/|^ascend_sim/runtime/|_test\.cc$|^tests/|^bench/)",
        "time comes in through base/clock.h"},
       {R"(<(cmath|math\.h)>)",
        R"(^(?!.*_cpu\.cc$))",
@@ -348,20 +350,20 @@ std::string code_only(const std::string& text) {
 std::vector<Violation> check_banned(const std::vector<SourceFile>& files) {
   static const std::vector<Place> in_code = {
       {R"(_clock::now\b|\b(gettimeofday|clock_gettime)\s*\()",
-       R"(^src/base/|_test\.cc$|^tests/)",
+       R"(^src/base/|^ascend_sim/runtime/|_test\.cc$|^tests/)",
        "take a Clock (base/clock.h): what reads the system's time cannot be replayed"},
       {R"(\bs?rand(48)?\s*\(|::random\s*\(|\brandom_device\b|\bmt19937\b)",
        R"(^$)",
        "take numbers from base/random.h: keyed by purpose, step and index, never by call order"},
       {R"(\btime\s*\(\s*(nullptr|NULL|0|&))", R"(^src/base/)", "take a Clock (base/clock.h)"},
       {R"(\b(secure_)?getenv\s*\()",
-       R"(^src/(base|device)/|_test\.cc$|^tests/|^bench/)",
+       R"(^src/(base|device)/|^ascend_sim/runtime/|_test\.cc$|^tests/|^bench/)",
        "settings arrive as arguments; the environment is read in base and device only"},
       {R"(\bsetenv\s*\()",
        R"(_test\.cc$|^tests/|^bench/)",
        "not safe beside threads: pass a setting"},
       {R"(std::j?thread\b|\bpthread_create\b|std::async\b)",
-       R"(^src/base/|_test\.cc$|^tests/)",
+       R"(^src/base/|^ascend_sim/runtime/|_test\.cc$|^tests/)",
        "use base/threads.h: every thread must have FTZ/DAZ set"},
       {R"(\b(malloc|calloc|realloc|aligned_alloc|posix_memalign)\s*\()",
        R"(^src/device/|^tests/fuzz/)",
@@ -373,7 +375,7 @@ std::vector<Violation> check_banned(const std::vector<SourceFile>& files) {
        R"(^src/device/)",
        "owners delete: unique_ptr, shared_ptr or a container"},
       {R"(\b(cudaMalloc|aclrtMalloc)\w*\s*\()",
-       R"(^src/device/)",
+       R"(^src/device/|^ascend_sim/)",
        "memory of a chip is Device::allocate's"},
       {R"(\bsystem\s*\(|\bpopen\s*\()",
        R"(_test\.cc$|^tests/)",

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -42,28 +43,60 @@ std::string cell(const char* missing_because, const std::vector<std::string>& al
   return fmt::format("- ({})", at - all.begin() + 1);
 }
 
+/// Where the op's specs passed on a real card: "2026-12-01, Ascend910B1", from the report of
+/// `ferry doctor`. Nobody has run one yet; who has, adds a row.
+struct HardwareRun {
+  const char* op;
+  const char* where;
+};
+constexpr std::array<HardwareRun, 0> kAscendHardware{};
+
+const char* ascend_hardware(const std::string& op) {
+  for (const HardwareRun& run : kAscendHardware)
+    if (op == run.op) return run.where;
+  return "never";
+}
+
+const char* branch_name(ops::Branch branch) {
+  switch (branch) {
+    case ops::Branch::kOwn: return "own kernel";
+    case ops::Branch::kFused: return "fused";
+    case ops::Branch::kComposed: return "composed";
+    case ops::Branch::kEither: return "fused, else composed";
+  }
+  return "?";
+}
+
 void print_markdown(const std::vector<ops::OpSpec>& specs) {
   const std::vector<std::string> why = reasons(specs);
   fmt::print(
       "# Ops and devices\n\n"
       "Made by `ferry ops --markdown` from the kernel tables in `src/ops/*/*.cc`; a test "
       "compares.\n\n"
-      "\"Checked on\" is where the specs of the op run: **hardware** in `./run test` on the "
-      "machine at hand\n"
-      "(each tier that the processor has), **software** under an emulator.\n\n"
-      "| op | kernel | CPU | checked on: hardware | checked on: software | CUDA | Ascend |\n"
-      "|---|---|---|---|---|---|---|\n");
+      "\"Run on\" is where the specs of the op run. CPU: **hardware** in `./run test` on the "
+      "machine at hand (each\n"
+      "tier that the processor has), **software** under an emulator. Ascend: **hardware** names "
+      "date and chip,\n"
+      "**software** is software Ascend (`ascend_sim/`). An Ascend kernel is **fused** (the "
+      "vendor's op for it) or\n"
+      "**composed** of several smaller ones; the specs reach both where it depends on the "
+      "shapes.\n\n"
+      "| op | kernel | CPU | run on: hardware | run on: software | CUDA | Ascend | run on: "
+      "hardware | run on: software |\n"
+      "|---|---|---|---|---|---|---|---|---|\n");
   for (const ops::OpSpec& spec : specs)
     for (const ops::KernelRow& row : spec.kernels) {
-      const bool cpu = row.cpu == nullptr;
-      fmt::print("| {} | {} | {} | {} | {} | {} | {} |\n",
+      const bool cpu = row.cpu == nullptr, ascend = row.ascend == nullptr;
+      fmt::print("| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
                  spec.op,
                  row.kernel,
                  cell(row.cpu, why),
                  cpu ? "x86-64: avx512, avx2, plain" : "-",
                  cpu ? "aarch64: plain (qemu-user)" : "-",
                  cell(row.cuda, why),
-                 cell(row.ascend, why));
+                 ascend ? branch_name(row.ascend_branch) : cell(row.ascend, why),
+                 ascend ? ascend_hardware(spec.op) : "-",
+                 ascend ? "software Ascend" : "-");
     }
   fmt::print("\n");
   for (size_t i = 0; i < why.size(); ++i) fmt::print("({}) {}\n", i + 1, why[i]);

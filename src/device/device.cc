@@ -1,5 +1,8 @@
 #include "device/device.h"
 
+#include <charconv>
+
+#include "device/ascend/ascend_device.h"
 #include "device/cpu/cpu_device.h"
 
 namespace ferry {
@@ -13,13 +16,37 @@ const char* to_string(DeviceKind kind) {
   return "?";
 }
 
-DeviceError::DeviceError(std::string device, int64_t code, const std::string& message)
-    : std::runtime_error(message), device_(std::move(device)), code_(code) {}
+DeviceError::DeviceError(std::string device,
+                         int64_t code,
+                         const std::string& message,
+                         std::string op)
+    : std::runtime_error(message), device_(std::move(device)), code_(code), op_(std::move(op)) {}
+
+namespace {
+
+/// 2 of "ascend:2", 0 of "ascend".
+Result<int> index_of(std::string_view name) {
+  const size_t colon = name.find(':');
+  if (colon == std::string_view::npos) return 0;
+  const std::string_view digits = name.substr(colon + 1);
+  int index = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
+  if (error != std::errc() || end != digits.data() + digits.size() || index < 0)
+    return fail(Code::kInvalidInput, "device '{}': after the colon belongs a number", name);
+  return index;
+}
+
+}  // namespace
 
 Result<Device*> open_device(std::string_view name) {
   const std::string_view kind = name.substr(0, name.find(':'));
   if (kind == "cpu") return &cpu_device();
-  if (kind == "cuda" || kind == "ascend")
+  if (kind == "ascend") {
+    TRY_ASSIGN(const int index, index_of(name));
+    TRY_ASSIGN(AscendDevice* const device, AscendDevice::open(index));
+    return device;
+  }
+  if (kind == "cuda")
     return fail(Code::kUnavailable,
                 "device '{}': this build of Ferry has no {} backend; use --device cpu",
                 name,

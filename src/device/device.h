@@ -20,13 +20,16 @@ const char* to_string(DeviceKind kind);
 class DeviceError : public std::runtime_error {
  public:
   /// code: the vendor's error number, 0 if none. The message names device, operation and meaning.
-  DeviceError(std::string device, int64_t code, const std::string& message);
+  /// op: "rms_norm (aclnnRmsNorm)", or the range of launches of which one failed, if known.
+  DeviceError(std::string device, int64_t code, const std::string& message, std::string op = "");
   const std::string& device() const { return device_; }
   int64_t code() const { return code_; }
+  const std::string& op() const { return op_; }
 
  private:
   std::string device_;
   int64_t code_;
+  std::string op_;
 };
 
 class Device;
@@ -37,6 +40,8 @@ class Stream {
   virtual ~Stream() = default;
   virtual void synchronize() = 0;
   virtual Device& device() = 0;
+  /// What is launched from now on belongs to this op (a literal): errors that come late name it.
+  virtual void begin(const char* /*op*/) {}
 };
 
 struct MemoryUse {

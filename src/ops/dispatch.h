@@ -62,6 +62,10 @@ class Observing {
   Observing& operator=(const Observing&) = delete;
 };
 
+/// Copies a contiguous view to another of the same shape and type on the same device, where
+/// observers see it, as the op "copy": what keeps a cache uses it.
+void copy(const View& to, const View& from, Device& device);
+
 /// Said by models at the border of each layer, with the tape's numbers. Free of cost when nobody
 /// observes.
 void begin_layer(int layer);
@@ -104,7 +108,10 @@ void launch_on(const KernelTable<Args>& table, const Args& args, Device& device,
   std::unique_ptr<Storage> workspace;  // freed in stream order by the device's pool
   if (plan.workspace_bytes > 0) workspace = std::make_unique<Storage>(device, plan.workspace_bytes);
   void* const memory = workspace ? workspace->data : nullptr;
-  around([&] { kernel.launch(plan, args, memory, device.stream()); });
+  around([&] {
+    device.stream().begin(table.op);
+    kernel.launch(plan, args, memory, device.stream());
+  });
 }
 
 template <class Args>

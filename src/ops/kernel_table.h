@@ -15,21 +15,31 @@ struct Plan {
   int variant = 0;  // the kernel's own numbering
 };
 
+/// How a kernel is made where a vendor's library does the maths.
+enum class Branch {
+  kOwn,       // our own code
+  kFused,     // the vendor's op for it
+  kComposed,  // several of the vendor's smaller ops
+  kEither,    // fused for the shapes that the vendor's op takes, composed for the others
+};
+
 template <class Args>
 struct Kernel {
   using PlanFn = Plan (*)(const Args&);  // never reads data
   using LaunchFn = void (*)(const Plan&, const Args&, void* workspace, Stream&);
 
-  constexpr Kernel(LaunchFn l, PlanFn p = nullptr) : launch(l), plan(p), missing_because(nullptr) {}
+  constexpr Kernel(LaunchFn l, PlanFn p = nullptr, Branch b = Branch::kOwn)
+      : launch(l), plan(p), missing_because(nullptr), branch(b) {}
   static constexpr Kernel missing(const char* because) { return Kernel(because); }
 
   LaunchFn launch;
   PlanFn plan;
   const char* missing_because;
+  Branch branch;
 
  private:
   constexpr explicit Kernel(const char* because)
-      : launch(nullptr), plan(nullptr), missing_because(because) {}
+      : launch(nullptr), plan(nullptr), missing_because(because), branch(Branch::kOwn) {}
 };
 
 template <class Args>
@@ -55,6 +65,13 @@ void launch_tier(const Plan& plan, const Args& args, void* workspace, Stream& st
     case CpuTier::kAvx2: return avx2(plan, args, workspace, stream);
     case CpuTier::kPlain: return plain(plan, args, workspace, stream);
   }
+}
+
+template <class Args>
+constexpr Kernel<Args> ascend_kernel(typename Kernel<Args>::LaunchFn launch,
+                                     Branch branch,
+                                     typename Kernel<Args>::PlanFn plan = nullptr) {
+  return Kernel<Args>(launch, plan, branch);
 }
 
 }  // namespace ferry::ops
@@ -85,3 +102,13 @@ void launch_tier(const Plan& plan, const Args& args, void* workspace, Stream& st
 #define CPU_KERNEL(Args, name, ...) \
   ::ferry::ops::Kernel<Args>(&plain::name __VA_OPT__(, ) __VA_ARGS__)
 #endif
+
+/// In <op>_kernels.h, inside namespace ferry::ops: declares the Ascend kernel, which is defined in
+/// <op>_ascend.cc in namespace ferry::ops::ascend. In <op>.cc: ASCEND_KERNEL(Args, branch, name) or
+/// ASCEND_KERNEL(Args, branch, name, plan_function) in the table.
+#define DECLARE_ASCEND_KERNEL(Args, name)              \
+  namespace ascend {                                   \
+  void name(const Plan&, const Args&, void*, Stream&); \
+  }
+#define ASCEND_KERNEL(Args, branch, name, ...) \
+  ::ferry::ops::ascend_kernel<Args>(&ascend::name, branch __VA_OPT__(, ) __VA_ARGS__)

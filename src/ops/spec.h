@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/kernel_table.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -66,11 +67,16 @@ struct KernelRow {
   const char* cpu;  // nullptr: present; otherwise why it is missing
   const char* cuda;
   const char* ascend;
+  Branch ascend_branch;
 };
 
 template <class Table>
 KernelRow kernel_row(const Table& t) {
-  return {t.op, t.cpu.missing_because, t.cuda.missing_because, t.ascend.missing_because};
+  return {t.op,
+          t.cpu.missing_because,
+          t.cuda.missing_because,
+          t.ascend.missing_because,
+          t.ascend.branch};
 }
 
 class CallFacts;  // ops/call_check.h

@@ -11,14 +11,14 @@ constexpr KernelTable<RmsNormArgs> kForward{
     .op = "rms_norm",
     .cpu = CPU_KERNEL(RmsNormArgs, rms_norm_forward),
     .cuda = Kernel<RmsNormArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<RmsNormArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(RmsNormArgs, Branch::kFused, rms_norm_forward),
 };
 
 constexpr KernelTable<RmsNormBackwardArgs> kBackward{
     .op = "rms_norm_backward",
     .cpu = CPU_KERNEL(RmsNormBackwardArgs, rms_norm_backward),
     .cuda = Kernel<RmsNormBackwardArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<RmsNormBackwardArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(RmsNormBackwardArgs, Branch::kFused, rms_norm_backward),
 };
 
 Tensor rms_norm(const Tensor& x, const Weight& weight, float eps) {

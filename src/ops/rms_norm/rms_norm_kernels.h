@@ -39,5 +39,7 @@ struct RmsNormBackwardArgs {
 
 DECLARE_CPU_KERNEL(RmsNormArgs, rms_norm_forward)
 DECLARE_CPU_KERNEL(RmsNormBackwardArgs, rms_norm_backward)
+DECLARE_ASCEND_KERNEL(RmsNormArgs, rms_norm_forward)
+DECLARE_ASCEND_KERNEL(RmsNormBackwardArgs, rms_norm_backward)
 
 }  // namespace ferry::ops

@@ -1,0 +1,68 @@
+#include "device/ascend/ascend_pool.h"
+
+#include <bit>
+
+#include "base/units.h"
+#include "device/ascend/ascend_device.h"
+#include "device/ascend/errors.h"
+
+namespace ferry {
+namespace {
+
+/// Sizes are rounded to 1/8 of a power of two, so that a block fits the next similar request.
+size_t rounded(size_t bytes) {
+  if (bytes <= 4096) return bytes == 0 ? 64 : (bytes + 63) / 64 * 64;
+  const size_t step = std::bit_floor(bytes) / 8;
+  return (bytes + step - 1) / step * step;
+}
+
+}  // namespace
+
+void* AscendPool::allocate(size_t bytes) {
+  const size_t whole = rounded(bytes);
+  void* block = nullptr;
+  if (auto& cached = free_[whole]; !cached.empty()) {
+    block = cached.back();
+    cached.pop_back();
+  } else {
+    const acl::Library& library = device_.library();
+    acl::Error code = library.aclrtMalloc(&block, whole, acl::kHugeFirst);
+    if (code != 0) {
+      release_cached();
+      code = library.aclrtMalloc(&block, whole, acl::kHugeFirst);
+    }
+    if (code != 0)
+      throw DeviceError(device_.name(),
+                        code,
+                        fmt::format("{}: {}: asking for {}, {} in use{}",
+                                    device_.name(),
+                                    acl::describe_code(code),
+                                    format_bytes(static_cast<double>(whole)),
+                                    format_bytes(static_cast<double>(use_.live_bytes)),
+                                    library.recent_message()));
+    use_.reserved_bytes += whole;
+  }
+  use_.live_bytes += whole;
+  if (use_.live_bytes > use_.peak_bytes) use_.peak_bytes = use_.live_bytes;
+  return block;
+}
+
+void AscendPool::deallocate(void* p, size_t bytes) {
+  const size_t whole = rounded(bytes);
+  use_.live_bytes -= whole;
+  free_[whole].push_back(p);
+}
+
+void AscendPool::release_cached() {
+  device_.stream().synchronize();  // aclrtFree does not wait for who still uses the memory
+  for (auto& [whole, blocks] : free_) {
+    for (void* block : blocks) {
+      const acl::Error code = device_.library().aclrtFree(block);
+      if (code != 0) device_.stream().fail(code, "aclrtFree");
+      use_.reserved_bytes -= whole;
+    }
+    blocks.clear();
+  }
+}
+
+}  // namespace ferry

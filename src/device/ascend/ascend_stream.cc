@@ -1,0 +1,142 @@
+#include "device/ascend/ascend_stream.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/units.h"
+#include "device/ascend/ascend_device.h"
+#include "device/ascend/errors.h"
+
+namespace ferry {
+namespace {
+
+/// "rms_norm (aclnnRmsNorm)"
+std::string named(const char* op, const char* call) {
+  return *op == '\0' ? std::string(call) : fmt::format("{} ({})", op, call);
+}
+
+}  // namespace
+
+AscendStream::AscendStream(AscendDevice& device, acl::Stream handle)
+    : device_(device), handle_(handle) {}
+
+Device& AscendStream::device() { return device_; }
+
+void AscendStream::launched(const char* call) {
+  ring_[launched_ % kRing] = {op_, call};
+  ++launched_;
+  if (device_.options().replay) return synchronize();
+  if (launched_ % kLaunchesPerMark == 0) record_mark();
+}
+
+void AscendStream::record_mark() {
+  const acl::Library& library = device_.library();
+  acl::Event event = nullptr;
+  if (const acl::Error code = library.aclrtCreateEvent(&event); code != 0)
+    fail(code, "aclrtCreateEvent");
+  marks_.push_back({launched_, event});
+  if (const acl::Error code = library.aclrtRecordEvent(event, handle_); code != 0)
+    fail(code, "aclrtRecordEvent");
+  collect_marks();
+}
+
+/// Forgets the marks that the stream has passed.
+void AscendStream::collect_marks() {
+  const acl::Library& library = device_.library();
+  while (!marks_.empty()) {
+    acl::EventStatus status = acl::kNotReady;
+    // An event that cannot be asked (the device failed) counts as not passed.
+    if (library.aclrtQueryEventStatus(marks_.front().event, &status) != 0) return;
+    if (status != acl::kComplete) return;
+    completed_ = marks_.front().launches;
+    library.aclrtDestroyEvent(marks_.front().event);
+    marks_.pop_front();
+  }
+}
+
+/// Waits in slices. Ours is the timeout only if a whole slice went by; what a device reports sooner
+/// is its own.
+template <typename Wait>
+void AscendStream::wait(Wait&& wait) {
+  device_.bind();
+  const double timeout_s = device_.options().timeout_s;
+  const double slice_s = std::min(timeout_s, 5.0);
+  double waited_s = 0;
+  while (true) {
+    const double start_s = system_clock().monotonic_s();
+    const acl::Error code = wait(static_cast<int32_t>(slice_s * 1000));
+    if (code == 0) return;
+    const double passed_s = system_clock().monotonic_s() - start_s;
+    const bool ours =
+        (code == acl::kStreamSyncTimeout || code == acl::kWaitTimeout) && passed_s >= 0.9 * slice_s;
+    const uint64_t before = completed_;
+    collect_marks();
+    if (!ours) fail_later(code);
+    waited_s = completed_ > before ? 0 : waited_s + passed_s;
+    if (waited_s >= 0.9 * timeout_s) fail_later(code);
+  }
+}
+
+void AscendStream::synchronize() {
+  const acl::Library& library = device_.library();
+  wait([&](int32_t ms) { return library.aclrtSynchronizeStreamWithTimeout(handle_, ms); });
+  completed_ = launched_;
+  for (const Mark& mark : marks_) library.aclrtDestroyEvent(mark.event);
+  marks_.clear();
+}
+
+void AscendStream::wait_for(acl::Event event) {
+  wait([&](int32_t ms) { return device_.library().aclrtSynchronizeEventWithTimeout(event, ms); });
+}
+
+void AscendStream::fail(int64_t code, const char* call) {
+  const std::string what = named(op_, call);
+  throw DeviceError(device_.name(),
+                    code,
+                    fmt::format("{}: {}: {}{}",
+                                device_.name(),
+                                what,
+                                acl::describe_code(code),
+                                device_.library().recent_message()),
+                    what);
+}
+
+void AscendStream::fail_later(int64_t code) {
+  const std::string what = suspects();
+  throw DeviceError(device_.name(),
+                    code,
+                    fmt::format("{}: {}: {}{}",
+                                device_.name(),
+                                what,
+                                acl::describe_code(code),
+                                device_.library().recent_message()),
+                    what);
+}
+
+/// The launches that may have failed: one, or the range since the last that is known to have ended.
+std::string AscendStream::suspects() const {
+  const uint64_t open = launched_ - completed_;
+  if (open == 0) return "nothing that was launched";
+  const auto at = [&](uint64_t n) {
+    const Launch& launch = ring_[n % kRing];
+    return named(launch.op, launch.call);
+  };
+  if (open == 1) return at(launched_ - 1);
+  const uint64_t first = std::max(completed_, launched_ < kRing ? 0 : launched_ - kRing);
+  std::vector<std::string> different;
+  for (uint64_t n = first; n < launched_; ++n)
+    if (std::find(different.begin(), different.end(), at(n)) == different.end())
+      different.push_back(at(n));
+  constexpr size_t kShown = 24;
+  std::string list;
+  for (size_t i = 0; i < different.size() && i < kShown; ++i)
+    list += (i == 0 ? "" : ", ") + different[i];
+  if (different.size() > kShown) list += fmt::format(" and {} more", different.size() - kShown);
+  return fmt::format("one of launches {} to {}: {}; FERRY_ASCEND_REPLAY=1 names the one",
+                     completed_ + 1,
+                     launched_,
+                     list);
+}
+
+}  // namespace ferry

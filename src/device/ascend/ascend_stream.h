@@ -1,0 +1,69 @@
+// The one queue of an Ascend device. It keeps a ring of what it launched, so that an error, which
+// the chip reports some launches later, can be said to come from few of them, or from one.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <string>
+
+#include "device/ascend/acl.h"
+#include "device/device.h"
+
+namespace ferry {
+
+class AscendDevice;
+
+/// Thread rule: the device's. Lifetime: the device's.
+class AscendStream final : public Stream {
+ public:
+  AscendStream(AscendDevice& device, acl::Stream handle);
+
+  /// Waits for all that was launched. Throws DeviceError when a launch failed, or when nothing came
+  /// to its end for the device's timeout.
+  void synchronize() override;
+  Device& device() override;
+  void begin(const char* op) override { op_ = op; }
+
+  acl::Stream handle() const { return handle_; }
+
+  /// To be called after each launch: `call` ("aclnnMm", a literal) enters the ring; in replay mode
+  /// waits for it.
+  void launched(const char* call);
+
+  /// Throws DeviceError for a call that was refused at once.
+  [[noreturn]] void fail(int64_t code, const char* call);
+
+  /// Waits for an event that was recorded on this stream, as synchronize() does.
+  void wait_for(acl::Event event);
+
+ private:
+  struct Launch {
+    const char* op = "";    // of the table: "rms_norm"
+    const char* call = "";  // "aclnnRmsNorm", "aclrtMemcpyAsync"
+  };
+  struct Mark {
+    uint64_t launches;  // so many were launched when it was recorded
+    acl::Event event;
+  };
+
+  void record_mark();
+  void collect_marks();
+  [[noreturn]] void fail_later(int64_t code);
+  template <typename Wait>  // Error wait(int32_t ms)
+  void wait(Wait&& wait);
+  std::string suspects() const;
+
+  static constexpr size_t kRing = 1024;
+  static constexpr uint64_t kLaunchesPerMark = 16;
+
+  AscendDevice& device_;
+  acl::Stream handle_;
+  const char* op_ = "";
+  std::array<Launch, kRing> ring_;
+  uint64_t launched_ = 0;   // launches so far
+  uint64_t completed_ = 0;  // of these are known to have ended
+  std::deque<Mark> marks_;
+};
+
+}  // namespace ferry
