@@ -45,7 +45,7 @@ void notify_before(const OpCall& call) {
   for (auto it = t_observers.rbegin(); it != t_observers.rend(); ++it) (*it)->before(call);
 }
 void notify_after(const OpCall& call) {
-  for (auto it = t_observers.rbegin(); it != t_observers.rend(); ++it) (*it)->after(call);
+  for (Observer* observer : t_observers) observer->after(call);
 }
 
 void throw_missing(const char* op, Device& device, const char* why) {

@@ -53,7 +53,8 @@ class Observer {
   virtual void layer(int) {}
 };
 
-/// Installs an observer on this thread until destroyed. The last installed is called first.
+/// Installs an observer on this thread until destroyed. The first installed is nearest to the
+/// kernel: asked last before a launch and first after it.
 class Observing {
  public:
   explicit Observing(Observer& observer);

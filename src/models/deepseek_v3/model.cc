@@ -62,7 +62,7 @@ void begin_layer(int64_t layer) {
 
 }  // namespace
 
-Model::Model(Config config, Device& device, DType compute, DType storage)
+Model::Model(Config config, Device& device, DType compute, std::optional<DType> storage)
     : CausalLm(device, compute),
       config_(std::move(config)),
       weights_(make_weights(config_, storage, device)),
