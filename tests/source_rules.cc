@@ -360,7 +360,7 @@ std::vector<Violation> check_banned(const std::vector<SourceFile>& files) {
        R"(^src/(base|device)/|^ascend_sim/runtime/|_test\.cc$|^tests/|^bench/)",
        "settings arrive as arguments; the environment is read in base and device only"},
       {R"(\bsetenv\s*\()",
-       R"(_test\.cc$|^tests/|^bench/)",
+       R"(_test\.cc$|^tests/|^bench/|^ascend_sim/tests/)",
        "not safe beside threads: pass a setting"},
       {R"(std::j?thread\b|\bpthread_create\b|std::async\b)",
        R"(^src/base/|^ascend_sim/runtime/|_test\.cc$|^tests/)",

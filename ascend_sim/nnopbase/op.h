@@ -14,6 +14,7 @@
 #include "runtime/chip.h"
 #include "runtime/defects.h"
 
+#pragma GCC visibility push(default)  // libopapi.so is written with these
 namespace ascend_sim {
 
 /// What the device function of an op may ask while it runs on the stream.
@@ -85,10 +86,13 @@ class Plan {
  private:
   friend struct Launcher;
   explicit Plan(std::string op) : op_(std::move(op)) {}
-  Tensor take(const char* name, const aclTensor* t) const;
+  Tensor take(const std::string& name, const aclTensor* t);
+  /// Notes a handle that phase 2 must find alive; ends the program if it is none.
+  void use(const std::string& name, const void* handle);
 
   std::string op_;
   std::vector<Tensor> inputs_, outputs_;
+  std::vector<std::pair<const void*, uint64_t>> handles_;  // with their lives, for phase 2
   uint64_t workspace_bytes_ = 0;
   std::function<void(Launch&)> device_function_;
 };
@@ -106,6 +110,7 @@ aclnnStatus execute(const char* op,
                     aclrtStream stream);
 
 }  // namespace ascend_sim
+#pragma GCC visibility pop
 
 /// Opens aclnn<name>GetWorkspaceSize with the op's own parameters (workspace_size and executor are
 /// added), defines aclnn<name>, and puts the op on the list.

@@ -10,6 +10,7 @@
 
 #include "acl.h"
 
+#pragma GCC visibility push(default)  // libopapi.so is written with these
 namespace ascend_sim {
 
 using Shape = std::vector<int64_t>;
@@ -88,3 +89,4 @@ std::vector<unsigned char> load_bits(const Tensor& t);
 void store_bits(const Tensor& t, std::span<const unsigned char> bits);
 
 }  // namespace ascend_sim
+#pragma GCC visibility pop

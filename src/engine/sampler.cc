@@ -52,12 +52,24 @@ Sampled sample(std::span<const float> logits, const SamplingOptions& options, ui
   std::iota(order.begin(), order.end(), 0);
   double mass = 1;
   if (options.top_p < 1) {
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-      return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
-    });
+    // Ties go to the lower id, so the order is total. Few tokens are kept as a rule: the head of
+    // the order is sorted piece by piece, each twice as long as all before it.
+    const auto before = [&](int32_t a, int32_t b) {
+      const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+      return x > y || (x == y && a < b);
+    };
     double sum = 0;
-    size_t kept = 0;
-    while (kept < order.size() && sum < options.top_p) sum += probability(order[kept++]);
+    size_t kept = 0, sorted = 0;
+    while (kept < order.size() && sum < options.top_p) {
+      if (kept == sorted) {
+        sorted = std::min(order.size(), std::max<size_t>(64, 3 * kept));
+        std::partial_sort(order.begin() + static_cast<long>(kept),
+                          order.begin() + static_cast<long>(sorted),
+                          order.end(),
+                          before);
+      }
+      sum += probability(order[kept++]);
+    }
     order.resize(kept);
     mass = sum;
   }

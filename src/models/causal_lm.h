@@ -98,8 +98,9 @@ class CausalLm {
   virtual int64_t parameters_total() const = 0;
   virtual int64_t parameters_active() const = 0;  // used for one token
   /// Multiplications and additions of one token's forward pass, attention included, at a mean
-  /// context of `context` tokens. A training step costs three times as much.
-  virtual double flops_per_token(double context, MlaForm form) const = 0;
+  /// context of `context` tokens, with or without the MTP modules. A training step costs three
+  /// times as much.
+  virtual double flops_per_token(double context, MlaForm form, bool mtp) const = 0;
   /// Bytes that a forward pass of one token keeps for its gradient, without and with recomputation.
   virtual double activation_bytes_per_token(bool recompute) const = 0;
 

@@ -17,7 +17,6 @@ struct NewtonSchulz {
 };
 constexpr NewtonSchulz kLift{3.4445f, -4.7750f, 2.0315f};
 constexpr NewtonSchulz kConverge{2.0f, -1.5f, 0.5f};
-constexpr int kLiftSteps = 8, kConvergeSteps = 2;
 
 /// Below this Frobenius norm a matrix is taken for (nearly) zero instead of being blown up to
 /// norm 1.
@@ -30,7 +29,7 @@ void divide_by_norm(const Tensor& matrix) {
 
 }  // namespace
 
-Tensor orthogonal_factor(const Tensor& u) {
+Tensor orthogonal_factor(const Tensor& u, const NewtonSchulzSteps& steps) {
   check((u.rank() == 2 || u.rank() == 3) && u.dtype() == DType::kF32 && u.contiguous(),
         "orthogonal_factor: {} {}",
         to_string(u.dtype()),
@@ -45,8 +44,8 @@ Tensor orthogonal_factor(const Tensor& u) {
   } else {
     for (int64_t i = 0; i < x.dim(0); ++i) divide_by_norm(x.slice(0, i, i + 1).reshape({n, m}));
   }
-  for (int k = 0; k < kLiftSteps + kConvergeSteps; ++k) {
-    const NewtonSchulz& s = k < kLiftSteps ? kLift : kConverge;
+  for (int k = 0; k < steps.lift + steps.converge; ++k) {
+    const NewtonSchulz& s = k < steps.lift ? kLift : kConverge;
     const Tensor a =
         wide ? ops::matmul(x, x, {.transpose_b = true}) : ops::matmul(x, x, {.transpose_a = true});
     const Tensor p = ops::matmul(a, a);
@@ -75,7 +74,7 @@ void muon_update(
   Tensor ahead = Tensor::empty(value.shape(), DType::kF32, value.device());
   ops::axpby(scale, gradient, 0, ahead);
   ops::axpby(momentum, m, 1, ahead);
-  const Tensor o = orthogonal_factor(ahead);
+  const Tensor o = orthogonal_factor(ahead, muon.newton_schulz);
   const double size = std::sqrt(static_cast<double>(std::max(value.dim(-2), value.dim(-1))));
   ops::axpby(static_cast<float>(-muon.lr * muon.update_rms * size),
              o,

@@ -80,7 +80,9 @@ void Optimizer::step(std::span<const Tensor> gradients, double lr, double gradie
                   {.lr = lr,
                    .momentum = settings_.muon_momentum,
                    .weight_decay = decay,
-                   .update_rms = settings_.muon_update_rms},
+                   .update_rms = settings_.muon_update_rms,
+                   .newton_schulz = {.lift = settings_.muon_lift_steps,
+                                     .converge = settings_.muon_converge_steps}},
                   gradient_scale);
     } else {
       const ops::AdamW adamw{.lr = lr,

@@ -24,6 +24,8 @@ struct OptimizerSettings {
   bool decay_all = false;     // vectors too
   double muon_momentum = 0.95;
   double muon_update_rms = 0.18;  // of an update at learning rate 1, so that AdamW's rates fit Muon
+  int muon_lift_steps = 8;        // of Newton-Schulz (optim/muon.h)
+  int muon_converge_steps = 2;
 };
 
 /// How a weight is updated, by its name and rank alone:

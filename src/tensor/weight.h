@@ -20,7 +20,8 @@ struct Shard {
 /// Made by an op for its kernel (panels, scales); valid while `version` is the weight's.
 struct PackedWeight {
   uint64_t version = 0;
-  int layout = 0;  // the op's own numbering
+  int layout = 0;               // the op's own numbering
+  const Storage* of = nullptr;  // the memory that was packed
   Tensor panels;
 };
 

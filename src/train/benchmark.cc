@@ -42,7 +42,8 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
   manifest.vocab_size = static_cast<int32_t>(*settings.model.vocab_size);
   manifest.eos = 1;
   BenchmarkResult r;
-  TRY_ASSIGN(const std::string config, resolve_config(settings.model, manifest));
+  TRY_ASSIGN(const std::string config,
+             resolve_config(settings.model, manifest, settings.data.sequence_length));
   const uint64_t before = memory_resident_bytes();
   TRY_ASSIGN(const std::unique_ptr<models::CausalLm> model,
              make_training_model(settings, config, *device));
@@ -68,7 +69,7 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
                        *settings.model.vocab_size,
                        static_cast<uint64_t>(s * settings.train.tokens_per_step + at)));
     const double begin = clock.monotonic_s();
-    step.gradients(batches);
+    step.gradients(s, batches);
     step.update(settings.optimizer.lr);
     device->stream().synchronize();
     if (s >= warmup) seconds.push_back(clock.monotonic_s() - begin);
@@ -80,8 +81,9 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
   r.best_tokens_per_s = tokens / seconds.front();
   const double peak = measure_peak(*device, model->compute());
   r.peak_gflops = peak / 1e9;
-  const double flops =
-      3 * model->flops_per_token(static_cast<double>(sequence) / 2, models::MlaForm::kExpanded);
+  const double flops = 3 * model->flops_per_token(static_cast<double>(sequence) / 2,
+                                                  models::MlaForm::kExpanded,
+                                                  settings.train.mtp_weight > 0);
   r.mfu = flops * r.tokens_per_s / peak;
   return r;
 }

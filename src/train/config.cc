@@ -267,6 +267,12 @@ std::vector<Field> fields_of(Settings& s) {
       {"train", "clip", &t.clip, "largest norm of the gradient; 0: any", "", {0, 1e9}},
       {"train", "mtp_weight", &t.mtp_weight, "of the MTP modules' loss", "", {0, 100}},
       {"train",
+       "mtp_every",
+       &t.mtp_every,
+       "the MTP modules are trained in every so many-th step; in a small model they cost a third",
+       "steps",
+       {1, 1e9}},
+      {"train",
        "balance_alpha",
        &t.balance_alpha,
        "of the sequence-wise balance loss",
@@ -328,6 +334,18 @@ std::vector<Field> fields_of(Settings& s) {
        "root mean square of Muon's update at learning rate 1",
        "",
        {0, 10, true}},
+      {"optimizer",
+       "muon_lift_steps",
+       &o.muon_lift_steps,
+       "Newton-Schulz steps that lift small singular values; V4 takes 8",
+       "steps",
+       {1, 32}},
+      {"optimizer",
+       "muon_converge_steps",
+       &o.muon_converge_steps,
+       "Newton-Schulz steps after them that bring all to 1; V4 takes 2",
+       "steps",
+       {0, 32}},
 
       {"schedule",
        "kind",
@@ -828,7 +846,9 @@ OptimizerSettings optimizer_of(const Settings& s) {
       .weight_decay = o.weight_decay,
       .decay_all = o.decay_all,
       .muon_momentum = o.muon_momentum,
-      .muon_update_rms = o.muon_update_rms};
+      .muon_update_rms = o.muon_update_rms,
+      .muon_lift_steps = static_cast<int>(o.muon_lift_steps),
+      .muon_converge_steps = static_cast<int>(o.muon_converge_steps)};
 }
 
 }  // namespace ferry

@@ -58,6 +58,7 @@ struct TrainSettings {
   int64_t threads = 0;
   double clip = 1;
   double mtp_weight = 0.3;
+  int64_t mtp_every = 1;
   double balance_alpha = 1e-4;
   double bias_update_speed = 1e-3;
   int64_t evaluate_every = 100;
@@ -85,6 +86,8 @@ struct OptimizerConfig {
   bool decay_all = false;
   double muon_momentum = 0.95;
   double muon_update_rms = 0.18;
+  int64_t muon_lift_steps = 8;
+  int64_t muon_converge_steps = 2;
 };
 
 struct CheckpointSettings {

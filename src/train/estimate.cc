@@ -21,10 +21,18 @@ Estimate estimate(const models::CausalLm& model,
       s.train.mla_form == "absorbed" ? models::MlaForm::kAbsorbed : models::MlaForm::kExpanded;
   const double passes = s.train.recompute ? 4 : 3;
   // Documents are shorter than sequences; half a sequence is the mean context if they fill it.
-  e.flops_per_step = passes *
-                     model.flops_per_token(static_cast<double>(s.data.sequence_length) / 2, form) *
-                     static_cast<double>(s.train.tokens_per_step);
-  e.flops_total = e.flops_per_step * static_cast<double>(s.train.steps);
+  const auto step = [&](bool mtp) {
+    return passes *
+           model.flops_per_token(static_cast<double>(s.data.sequence_length) / 2, form, mtp) *
+           static_cast<double>(s.train.tokens_per_step);
+  };
+  e.flops_step = step(false);
+  e.flops_mtp_step = step(true);
+  const int64_t mtp_steps = model.has_mtp() && s.train.mtp_weight > 0
+                                ? (s.train.steps + s.train.mtp_every - 1) / s.train.mtp_every
+                                : 0;
+  e.flops_total = e.flops_step * static_cast<double>(s.train.steps - mtp_steps) +
+                  e.flops_mtp_step * static_cast<double>(mtp_steps);
   const double parameters = static_cast<double>(e.parameters_total);
   const int64_t micro_batches =
       std::max<int64_t>(1, s.train.tokens_per_step / s.train.micro_batch_tokens);

@@ -11,7 +11,8 @@ namespace ferry {
 
 struct Estimate {
   int64_t parameters_total = 0, parameters_active = 0;
-  double flops_per_step = 0;  // forward and backward
+  double flops_step = 0;      // forward and backward, MTP modules not run
+  double flops_mtp_step = 0;  // with them
   double flops_total = 0;
   double memory_bytes = 0;      // weights, optimizer, gradients, activations
   double disk_bytes = 0;        // all checkpoints that are kept, and one being written

@@ -85,6 +85,7 @@ class Run {
   int64_t saved_step_ = -1;
   int64_t own_steps_ = 0;  // of this process
   double own_seconds_ = 0;
+  double own_flops_ = 0;
   double last_loss_ = 0;
   int refused_in_a_row_ = 0;
 };
@@ -115,6 +116,7 @@ Result<void> Run::prepare() {
                                                                       : models::MlaForm::kExpanded,
                    .recompute = settings_.train.recompute,
                    .mtp_weight = settings_.train.mtp_weight,
+                   .mtp_every = settings_.train.mtp_every,
                    .balance_alpha = settings_.train.balance_alpha,
                    .bias_update_speed = settings_.train.bias_update_speed,
                    .clip = settings_.train.clip});
@@ -142,7 +144,9 @@ Result<void> Run::resume_or_begin() {
   std::string config;
   if (list.complete.empty()) {
     if (options_.resume) say("resume     no checkpoint yet: from the beginning");
-    TRY_ASSIGN(config, resolve_config(settings_.model, dataset_->manifest()));
+    TRY_ASSIGN(
+        config,
+        resolve_config(settings_.model, dataset_->manifest(), settings_.data.sequence_length));
     TRY_ASSIGN(model_, make_training_model(settings_, config, *device_));
     optimizer_.emplace(optimizer_of(settings_), model_->weights());
   } else {
@@ -211,7 +215,7 @@ Result<void> Run::one_step() {
   const int64_t size = settings_.train.micro_batch_tokens / settings_.data.sequence_length;
   for (int64_t first = 0; first < loader_->sequences_per_step(); first += size)
     micro_batches.push_back(loader_->micro_batch(state_.step, first, size));
-  const StepGradients g = step_->gradients(micro_batches);
+  const StepGradients g = step_->gradients(state_.step, micro_batches);
   StepRecord record;
   record.loss = g.loss;
   record.gradient_norm = g.norm;
@@ -228,12 +232,14 @@ Result<void> Run::one_step() {
   record.tokens = state_.step * settings_.train.tokens_per_step;
   record.bits_per_byte = g.loss * static_cast<double>(g.tokens) / std::log(2.0) /
                          static_cast<double>(std::max<int64_t>(1, g.label_bytes));
-  if (model_->has_mtp() && settings_.train.mtp_weight > 0) record.mtp_loss = g.mtp_loss;
+  record.mtp_loss = g.mtp_loss;
   if (settings_.train.balance_alpha > 0 && model_->experts() > 0)
     record.balance_loss = g.balance_loss;
   record.seconds = clock_.monotonic_s() - begin;
   record.tokens_per_s = static_cast<double>(g.tokens) / record.seconds;
-  record.mfu = estimate_.flops_per_step / record.seconds / estimate_.peak_flops_per_s;
+  const double flops = g.mtp_loss ? estimate_.flops_mtp_step : estimate_.flops_step;
+  record.mfu = flops / record.seconds / estimate_.peak_flops_per_s;
+  own_flops_ += flops;
   state_.seconds += record.seconds;
   state_.held_out_loss.reset();
   held_out_loss_.reset();
@@ -346,7 +352,7 @@ TrainResult Run::result() const {
   if (own_seconds_ > 0) {
     const double steps_per_s = static_cast<double>(own_steps_) / own_seconds_;
     r.tokens_per_s = steps_per_s * static_cast<double>(settings_.train.tokens_per_step);
-    r.mfu = estimate_.flops_per_step * steps_per_s / estimate_.peak_flops_per_s;
+    r.mfu = own_flops_ / own_seconds_ / estimate_.peak_flops_per_s;
   }
   r.seconds = state_.seconds;
   return r;

@@ -24,7 +24,7 @@ constexpr Preset kPresets[] = {
       "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
       "norm_topk_prob": true, "routed_scaling_factor": 1.0, "num_attention_heads": 4, "q_lora_rank": null,
       "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 48, "rms_norm_eps": 1e-6,
-      "rope_theta": 10000.0, "max_position_embeddings": 2048, "num_nextn_predict_layers": 1,
+      "rope_theta": 10000.0, "num_nextn_predict_layers": 1,
       "initializer_range": 0.02, "tie_word_embeddings": false})"},
     {"medium",
      R"({"model_type": "deepseek_v3", "hidden_size": 768, "num_hidden_layers": 12, "first_k_dense_replace": 1,
@@ -32,7 +32,7 @@ constexpr Preset kPresets[] = {
       "num_experts_per_tok": 4, "n_group": 1, "topk_group": 1, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
       "norm_topk_prob": true, "routed_scaling_factor": 1.0, "num_attention_heads": 12, "q_lora_rank": 384,
       "kv_lora_rank": 128, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64, "rms_norm_eps": 1e-6,
-      "rope_theta": 10000.0, "max_position_embeddings": 4096, "num_nextn_predict_layers": 1,
+      "rope_theta": 10000.0, "num_nextn_predict_layers": 1,
       "initializer_range": 0.02, "tie_word_embeddings": false})"},
 };
 
@@ -65,8 +65,12 @@ std::string preset_names() {
   return names;
 }
 
-Result<std::string> resolve_config(const ModelSettings& settings, const data::Manifest& data) {
+Result<std::string> resolve_config(const ModelSettings& settings,
+                                   const data::Manifest& data,
+                                   int64_t sequence_length) {
   TRY_ASSIGN(Json json, base_config(settings));
+  // A preset has no length of its own: positions that training never showed cannot be relied on.
+  if (!json.contains("max_position_embeddings")) json["max_position_embeddings"] = sequence_length;
   const Json overrides = model_overrides(settings);
   for (const auto& [name, value] : overrides.items()) {
     if (!settings.init.empty() && json.contains(name) && json.at(name) != value &&

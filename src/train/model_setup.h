@@ -13,7 +13,9 @@ namespace ferry {
 
 /// config.json of the run: the preset's, file's or directory's fields, then those of [model], then
 /// the tokenizer's vocabulary and special tokens. Errors: kInvalidInput, kNotFound.
-Result<std::string> resolve_config(const ModelSettings& settings, const data::Manifest& data);
+Result<std::string> resolve_config(const ModelSettings& settings,
+                                   const data::Manifest& data,
+                                   int64_t sequence_length);
 
 /// The model of the run on its device, weights in f32: drawn from the seed, or read from
 /// model.init.

@@ -63,9 +63,8 @@ struct Advance {
     s.failures = progress ? 1 : s.failures + 1;
     s.step_at_failure = s.step;
     if (s.failures > settings.failures_max) {
-      log("the worker {}; {} restarts in a row got no further than step {}: giving up. The newest "
-          "checkpoint is whole; "
-          "look at the messages above, then go on with --resume",
+      log("the worker {}; {} restarts in a row got no further than step {}: giving up. Checkpoints "
+          "that were written are whole; look at the messages above, then go on with --resume",
           how,
           settings.failures_max,
           std::max<int64_t>(s.step, 0));

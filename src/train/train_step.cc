@@ -35,11 +35,13 @@ TrainStep::TrainStep(models::CausalLm& model, Optimizer& optimizer, const StepSe
   for (Weight* w : optimizer_.weights()) w->value.set_needs_grad(true);
 }
 
-StepGradients TrainStep::gradients(std::span<const data::Batch> micro_batches) {
+StepGradients TrainStep::gradients(int64_t step, std::span<const data::Batch> micro_batches) {
   gradients_.clear();
   tree_.clear();
   expert_counts_.clear();
   StepGradients sum;
+  const bool mtp = model_.has_mtp() && settings_.mtp_weight > 0 && step % settings_.mtp_every == 0;
+  if (mtp) sum.mtp_loss = 0;
   int64_t labels = 0, mtp_labels = 0;
   for (const data::Batch& batch : micro_batches) {
     sum.tokens += static_cast<int64_t>(batch.tokens.size());
@@ -52,13 +54,14 @@ StepGradients TrainStep::gradients(std::span<const data::Batch> micro_batches) {
     micro_batch(batch,
                 index++,
                 static_cast<double>(std::max<int64_t>(1, labels)),
+                mtp ? settings_.mtp_weight : 0,
                 static_cast<double>(std::max<int64_t>(1, mtp_labels)),
                 sum.tokens,
                 sum);
   for (const Weight* w : optimizer_.weights()) gradients_.push_back(tree_.take(w->value, index));
   const GradientNorm norm = gradient_norm(gradients_, 1);
   sum.norm = norm_ = norm.norm;
-  sum.finite = norm.finite && std::isfinite(sum.loss) && std::isfinite(sum.mtp_loss) &&
+  sum.finite = norm.finite && std::isfinite(sum.loss) && std::isfinite(sum.mtp_loss.value_or(0)) &&
                std::isfinite(sum.balance_loss);
   return sum;
 }
@@ -66,6 +69,7 @@ StepGradients TrainStep::gradients(std::span<const data::Batch> micro_batches) {
 void TrainStep::micro_batch(const data::Batch& batch,
                             int64_t index,
                             double labels,
+                            double mtp_weight,
                             double mtp_labels,
                             int64_t step_tokens,
                             StepGradients& sum) {
@@ -75,7 +79,6 @@ void TrainStep::micro_batch(const data::Batch& batch,
   forward.recompute = settings_.recompute;
   forward.balance_alpha = settings_.balance_alpha * static_cast<double>(batch.tokens.size()) /
                           static_cast<double>(step_tokens);
-  const double mtp_weight = model_.has_mtp() ? settings_.mtp_weight : 0;
   Tape tape(&ops::accumulate);
   models::Losses losses;
   {
@@ -97,7 +100,7 @@ void TrainStep::micro_batch(const data::Batch& batch,
     ops::add_expert_counts(losses.trace.experts[l], expert_counts_[l]);
   }
   sum.loss += value_of(losses.main);
-  if (losses.mtp.defined()) sum.mtp_loss += value_of(losses.mtp) / mtp_weight;
+  if (losses.mtp.defined()) *sum.mtp_loss += value_of(losses.mtp) / mtp_weight;
   for (const Tensor& b : losses.balance) sum.balance_loss += value_of(b);
   losses = {};
   tape.backward(std::move(seeds), {.leaf_ready = [&](const Tensor& leaf, Tensor gradient) {

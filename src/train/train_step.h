@@ -18,14 +18,15 @@ struct StepSettings {
   models::MlaForm mla_form = models::MlaForm::kExpanded;
   bool recompute = false;
   double mtp_weight = 0.3;  // lambda of V3 equation 25
+  int64_t mtp_every = 1;    // steps whose number is a multiple run the MTP modules
   double balance_alpha = 1e-4;
   double bias_update_speed = 1e-3;  // gamma
   double clip = 1;
 };
 
 struct StepGradients {
-  double loss = 0;      // mean over the step's labels, nats
-  double mtp_loss = 0;  // mean over its labels, unweighted
+  double loss = 0;                 // mean over the step's labels, nats
+  std::optional<double> mtp_loss;  // mean over its labels, unweighted; none: not run
   double balance_loss = 0;
   double norm = 0;     // of the gradient, before clipping
   bool finite = true;  // losses and gradient
@@ -39,8 +40,8 @@ class TrainStep {
  public:
   TrainStep(models::CausalLm& model, Optimizer& optimizer, const StepSettings& settings);
 
-  /// Gradients of a step's micro-batches, in order; the weights stay as they are.
-  StepGradients gradients(std::span<const data::Batch> micro_batches);
+  /// Gradients of the micro-batches of step number `step`, in order; the weights stay as they are.
+  StepGradients gradients(int64_t step, std::span<const data::Batch> micro_batches);
 
   /// Updates the weights with the gradients of the last call, clipped, and the selection biases by
   /// how often each expert was chosen. To refuse the update is not to call this.
@@ -50,6 +51,7 @@ class TrainStep {
   void micro_batch(const data::Batch& batch,
                    int64_t index,
                    double labels,
+                   double mtp_weight,
                    double mtp_labels,
                    int64_t step_tokens,
                    StepGradients& sum);

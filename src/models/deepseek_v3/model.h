@@ -35,7 +35,7 @@ class Model final : public CausalLm {
   bool has_mtp() const override { return config_.num_nextn_predict_layers > 0; }
   int64_t parameters_total() const override;
   int64_t parameters_active() const override;
-  double flops_per_token(double context, MlaForm form) const override;
+  double flops_per_token(double context, MlaForm form, bool mtp) const override;
   double activation_bytes_per_token(bool recompute) const override;
 
   const Config& config() const { return config_; }

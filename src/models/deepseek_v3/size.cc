@@ -27,15 +27,16 @@ LayerSize layer_size(const Config& c) {
   return s;
 }
 
-/// f(attention parameters + MLP parameters used by one token) summed over the main layers and MTP.
-int64_t active_matrices(const Config& c) {
+/// f(attention parameters + MLP parameters used by one token) summed over the main layers and, if
+/// wanted, MTP.
+int64_t active_matrices(const Config& c, bool mtp) {
   const LayerSize s = layer_size(c);
   const int64_t moe = s.attention + s.gate + s.shared + c.num_experts_per_tok * s.expert;
   int64_t sum = 0;
   for (int64_t l = 0; l < c.num_hidden_layers; ++l)
     sum += c.is_moe(l) ? moe : s.attention + s.dense;
   sum += c.vocab_size * c.hidden_size;  // the head
-  if (c.num_nextn_predict_layers > 0)
+  if (mtp && c.num_nextn_predict_layers > 0)
     sum += (c.n_routed_experts > 0 ? moe : s.attention + s.dense) +
            2 * c.hidden_size * c.hidden_size + c.vocab_size * c.hidden_size;
   return sum;
@@ -49,13 +50,14 @@ int64_t Model::parameters_total() const {
   return sum;
 }
 
-int64_t Model::parameters_active() const { return active_matrices(config_); }
+int64_t Model::parameters_active() const { return active_matrices(config_, true); }
 
-double Model::flops_per_token(double context, MlaForm form) const {
+double Model::flops_per_token(double context, MlaForm form, bool mtp) const {
   const Config& c = config_;
-  const double layers = static_cast<double>(c.num_hidden_layers + c.num_nextn_predict_layers);
+  const double layers =
+      static_cast<double>(c.num_hidden_layers + (mtp ? c.num_nextn_predict_layers : 0));
   const double heads = static_cast<double>(c.num_attention_heads);
-  double flops = 2.0 * static_cast<double>(active_matrices(c));
+  double flops = 2.0 * static_cast<double>(active_matrices(c, mtp));
   double key = static_cast<double>(c.qk_head_dim()), value = static_cast<double>(c.v_head_dim);
   if (form == MlaForm::kAbsorbed) {
     // q and the output pass through kv_b per head, which costs what expanding one token's keys

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/cpu_tier.h"
 #include "device/cpu/cpu_device.h"
 #include "tensor/dtype.h"
 
@@ -31,9 +32,10 @@ struct Gemm {
   DType c_dtype = DType::kF32;  // f32, or bf16: rounded once, from the accumulator
   int64_t c_stride = 0;
   int64_t m = 0, n = 0, k = 0;
-  bool bf16 = false;        // the compute type: bf16 products, or f32
-  bool accumulate = false;  // go on from C's values; C is f32 then
-  int64_t first_task = 0;   // set by gemm_batch
+  bool bf16 = false;             // the compute type: bf16 products, or f32
+  bool accumulate = false;       // go on from C's values; C is f32 then
+  const void* panels = nullptr;  // b as gemm_pack_panels left it; may be used in place of b
+  int64_t first_task = 0;        // set by gemm_batch
 };
 
 // Sizes of one thread's buffers: four strips of A, of which one is to stay in L1, and a block of B
@@ -43,6 +45,22 @@ inline constexpr size_t kGemmBlockBytes = size_t{640} << 10;
 inline constexpr size_t kGemmScratchBytes =
     size_t{512} << 10;  // accumulators between blocks of k when C is bf16
 inline constexpr size_t kGemmThreadBytes = kGemmStripBytes + kGemmBlockBytes + kGemmScratchBytes;
+
+// Weights packed beforehand, for a few rows of bf16: then reading and packing B is what a product
+// costs. Panels of 32 rows of b, in each the pairs (k, k + 1) one after the other, lanes innermost.
+inline constexpr int64_t kGemmPanelRows = 32;
+inline constexpr int64_t kGemmPackedRowsMax = 4;  // rows of a, in the mean of a batch's problems
+
+/// Whether products of `rows` rows take panels, in the tier in use.
+inline bool gemm_takes_panels(int64_t rows, bool bf16) {
+  return bf16 && rows <= kGemmPackedRowsMax && cpu_tier() == CpuTier::kAvx512;
+}
+/// From one panel to the next, in pairs; the last 32 keep panels from the same cache sets.
+inline constexpr int64_t gemm_panel_stride(int64_t k) { return (k + 1) / 2 * kGemmPanelRows + 32; }
+/// Pairs (4 bytes) of all panels of b [n, k].
+inline constexpr int64_t gemm_panels_count(int64_t n, int64_t k) {
+  return (n + kGemmPanelRows - 1) / kGemmPanelRows * gemm_panel_stride(k);
+}
 
 /// The array of problems, up to the next cache line.
 inline size_t gemm_problems_bytes(int64_t count) {
@@ -60,6 +78,10 @@ namespace FERRY_TIER {
 /// Computes all problems, which share types and n; m and k may differ (experts). Their C are
 /// disjoint. Uses the thread pool. workspace: kGemmThreadBytes for each thread, 64-byte aligned.
 void gemm_batch(Gemm* problems, int64_t count, void* workspace);
+
+/// Packs b [n, k] into gemm_panels_count(n, k) pairs, for products where gemm_takes_panels. Uses
+/// the thread pool.
+void gemm_pack_panels(const GemmOperand& b, int64_t n, int64_t k, void* panels);
 
 inline void gemm(Gemm problem, void* workspace) { gemm_batch(&problem, 1, workspace); }
 

@@ -21,7 +21,7 @@ namespace {
 #if defined(FERRY_TIER_avx512)
 constexpr int kStripRows = 14;  // 28 accumulators, 2 registers for B, 1 for A
 constexpr int kVectors = 2;
-constexpr int kPairsRows = 4;  // up to so many rows of C take bf16 in pairs
+constexpr int kPairsRows = kGemmPackedRowsMax;  // up to so many rows of C take bf16 in pairs
 #elif defined(FERRY_TIER_avx2)
 constexpr int kStripRows = 6;
 constexpr int kVectors = 1;
@@ -31,7 +31,8 @@ constexpr int kStripRows = 4;
 constexpr int kVectors = 1;
 constexpr int kPairsRows = 0;
 #endif
-constexpr int kPanel = kVectors * kLanes;   // columns of C in a tile
+constexpr int kPanel = kVectors * kLanes;  // columns of C in a tile
+static_assert(kPairsRows == 0 || kPanel == kGemmPanelRows);
 constexpr int64_t kPrefetch = 16 * kPanel;  // units of B ahead: it streams from L2
 constexpr int64_t kStripPad = 48;           // the last unit's lanes, and the same
 constexpr int64_t kPanelPad = 32;           // keeps panels from lying in the same cache sets
@@ -533,8 +534,14 @@ struct Runner {
       const int64_t k_count = min(blocks.k, g.k - k);
       const bool first = k == 0, last = k + k_count >= g.k;
       const int64_t steps = units(blocks.packing, k_count);
-      const int64_t panel_stride = steps * kPanel + kPanelPad;
-      pack_b(g.b, n, columns, k, k_count, panels, panel_stride);
+      const bool packed = g.panels != nullptr && blocks.packing == Packing::kPairs;
+      const int64_t panel_stride = packed ? gemm_panel_stride(g.k) : steps * kPanel + kPanelPad;
+      const float* b = panels;
+      if (packed)
+        b = static_cast<const float*>(g.panels) + n / kPanel * panel_stride +
+            units(Packing::kPairs, k) * kPanel;
+      else
+        pack_b(g.b, n, columns, k, k_count, panels, panel_stride);
       for (int64_t s = 0; s < strips; ++s) {
         const int in_group = static_cast<int>(s % kStripGroup);
         if (in_group == 0) {
@@ -568,7 +575,7 @@ struct Runner {
               t.out_bf16 = true;
             }
           }
-          kernel(group.at[in_group], panels + j / kPanel * panel_stride, steps, t);
+          kernel(group.at[in_group], b + j / kPanel * panel_stride, steps, t);
         }
       }
       k += k_count;
@@ -577,6 +584,21 @@ struct Runner {
 };
 
 }  // namespace
+
+void gemm_pack_panels(const GemmOperand& b, int64_t n, int64_t k, void* panels) {
+  const PackBlock pack = packers(b.dtype, Packing::kPairs).block;
+  const int64_t stride = gemm_panel_stride(k);
+  cpu_pool().parallel_for(ceil_div(n, kGemmPanelRows), [&](int64_t panel, int) {
+    const int64_t row = panel * kGemmPanelRows;
+    pack(b,
+         row,
+         min(kGemmPanelRows, n - row),
+         0,
+         k,
+         static_cast<float*>(panels) + panel * stride,
+         stride);
+  });
+}
 
 void gemm_batch(Gemm* problems, int64_t count, void* workspace) {
   int64_t rows = 0, k_max = 0;

@@ -5,6 +5,7 @@
 #include "ops/cpu/gemm.h"
 #include "ops/dispatch.h"
 #include "ops/grouped_linear/grouped_linear_kernels.h"
+#include "ops/matmul/packed_weight.h"
 
 namespace ferry::ops {
 namespace {
@@ -42,7 +43,13 @@ Tensor grouped_linear(const Tensor& x, const Weight& weight, const Tensor& offse
         w.dim(0));
   Tensor y = Tensor::empty({x.dim(0), w.dim(1)}, x.dtype(), x.device());
   dispatch(kGroupedMatmul,
-           {x.view(), w.view(), offsets.view(), y.view(), GroupedProduct::kForward, x.dtype()},
+           {x.view(),
+            w.view(),
+            offsets.view(),
+            y.view(),
+            GroupedProduct::kForward,
+            x.dtype(),
+            packed_panels(weight, (x.dim(0) + w.dim(0) - 1) / w.dim(0), x.dtype())},
            x.device());
   if (Tape* tape = Tape::current())
     tape->record(

@@ -32,6 +32,7 @@ void grouped_matmul(const Plan&, const GroupedMatmulArgs& args, void* workspace,
       g.c = at(c, begin);
       g.c_stride = c.stride[0];
       g.m = rows, g.n = c.shape[1], g.k = a.shape[1];
+      if (args.panels.given()) g.panels = at(args.panels, e);
     }
   }
   gemm_batch(problems, experts, static_cast<char*>(workspace) + gemm_problems_bytes(experts));

@@ -21,6 +21,7 @@ struct GroupedMatmulArgs {
   View c;
   GroupedProduct product = GroupedProduct::kForward;
   DType compute = DType::kF32;
+  View panels = {};  // kForward: b again, as ops/matmul/packed_weight.h keeps it
   template <class V>
   void visit(V&& v) const {
     v.in("a", a);

@@ -3,6 +3,7 @@
 #include "autograd/tape.h"
 #include "base/check.h"
 #include "ops/matmul/matmul_kernels.h"
+#include "ops/matmul/packed_weight.h"
 
 namespace ferry::ops {
 
@@ -22,9 +23,13 @@ Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& option
         to_string(w.dtype()),
         to_string(out));
   Tensor y = Tensor::empty({x.dim(0), w.dim(0)}, out, x.device());
-  dispatch_matmul(
-      {.a = x.view(), .b = w.view(), .c = y.view(), .transpose_b = true, .compute = x.dtype()},
-      x.device());
+  dispatch_matmul({.a = x.view(),
+                   .b = w.view(),
+                   .c = y.view(),
+                   .transpose_b = true,
+                   .compute = x.dtype(),
+                   .panels = packed_panels(weight, x.dim(0), x.dtype())},
+                  x.device());
   if (Tape* tape = Tape::current())
     tape->record(
         "linear",

@@ -4,6 +4,7 @@
 #include "ops/cpu/gemm.h"
 #include "ops/dispatch.h"
 #include "ops/matmul/matmul_kernels.h"
+#include "ops/matmul/packed_weight.h"
 
 namespace ferry::ops {
 
@@ -44,6 +45,6 @@ Tensor matmul(const Tensor& a, const Tensor& b, const MatmulOptions& options) {
   return c;
 }
 
-std::vector<KernelRow> matmul_kernels() { return {kernel_row(kMatmul)}; }
+std::vector<KernelRow> matmul_kernels() { return {kernel_row(kMatmul), pack_panels_kernel()}; }
 
 }  // namespace ferry::ops

@@ -29,8 +29,17 @@ void matmul(const Plan&, const MatmulArgs& args, void* workspace, Stream&) {
                    .m = args.c.shape[r],
                    .n = args.c.shape[r + 1],
                    .k = args.a.shape[args.transpose_a ? r : r + 1],
-                   .bf16 = args.compute == DType::kBF16};
+                   .bf16 = args.compute == DType::kBF16,
+                   .panels = args.panels.data};
   gemm_batch(problems, count, static_cast<char*>(workspace) + gemm_problems_bytes(count));
+}
+
+void pack_panels(const Plan&, const PackPanelsArgs& args, void*, Stream&) {
+  for (int64_t e = 0; e < args.panels.shape[0]; ++e)
+    gemm_pack_panels(operand(args.weight, e, false),
+                     args.weight.shape[args.weight.rank - 2],
+                     args.weight.shape[args.weight.rank - 1],
+                     args.panels.as<int32_t>() + e * args.panels.stride[0]);
 }
 
 }  // namespace ferry::ops::FERRY_TIER

@@ -17,6 +17,7 @@ struct MatmulArgs {
   bool transpose_a = false;
   bool transpose_b = false;
   DType compute = DType::kF32;  // f32 or bf16: the type of the products
+  View panels = {};             // b again, as packed_weight.h keeps it; given where that helps
   template <class V>
   void visit(V&& v) const {
     v.in("a", a);
@@ -28,8 +29,19 @@ struct MatmulArgs {
   }
 };
 
+struct PackPanelsArgs {
+  View weight;  // [n, k] or [experts, n, k], f32 or bf16
+  View panels;  // i32 [experts, gemm_panels_count(n, k)]
+  template <class V>
+  void visit(V&& v) const {
+    v.in("weight", weight);
+    v.out("panels", panels);
+  }
+};
+
 Plan matmul_cpu_plan(const MatmulArgs& args);
 DECLARE_CPU_KERNEL(MatmulArgs, matmul)
+DECLARE_CPU_KERNEL(PackPanelsArgs, pack_panels)
 
 /// The raw dispatch, for ops that have checked their shapes.
 void dispatch_matmul(const MatmulArgs& args, Device& device);

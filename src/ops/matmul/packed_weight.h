@@ -1,0 +1,22 @@
+// Weights in the layout in which products of a few rows read them: made at a weight's first such
+// use, kept beside it.
+#pragma once
+
+#include "ops/spec.h"
+#include "tensor/weight.h"
+
+namespace ferry::ops {
+
+/// The panels of a weight [n, k], or of experts [experts, n, k] one after the other, for
+/// MatmulArgs::panels; not given where the device, the tier, the compute type or the number of rows
+/// (of each product, in the mean) has no use for them, or while a tape records: a weight that is
+/// being trained changes in every step.
+///
+/// Memory    half of the weight's in f32, as much as it in bf16.
+/// Threads   one at a time uses a weight.
+View packed_panels(const Weight& weight, int64_t rows, DType compute);
+
+/// Its row of the op x device table.
+KernelRow pack_panels_kernel();
+
+}  // namespace ferry::ops
