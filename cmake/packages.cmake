@@ -20,4 +20,6 @@ set(FERRY_LIBS_data PkgConfig::ZSTD PkgConfig::ZLIB nlohmann_json::nlohmann_json
 set(FERRY_LIBS_checkpoint nlohmann_json::nlohmann_json)
 set(FERRY_LIBS_models nlohmann_json::nlohmann_json)
 set(FERRY_LIBS_train nlohmann_json::nlohmann_json)
+set(FERRY_LIBS_probe nlohmann_json::nlohmann_json)
+set(FERRY_LIBS_verify nlohmann_json::nlohmann_json)
 set(FERRY_LIBS_cli nlohmann_json::nlohmann_json PkgConfig::LZMA PkgConfig::ZSTD)

@@ -51,6 +51,8 @@ json to_json(const RouterSummary& r) {
   return {{"experts", packed(r.experts)}, {"gaps", packed(r.gaps)}, {"noise", packed(r.noise)}};
 }
 
+json to_json(const Probe& p);
+
 template <typename T>
 json list_of(const std::vector<T>& items) {
   json list = json::array();

@@ -86,6 +86,7 @@ struct Describe {  // the visitor that turns an Args struct into an OpCall
     if (v.given()) call.outputs.push_back({name, v});
   }
   void number(const char* name, double value) { call.numbers.push_back({name, value}); }
+  void repeat(const char*, const View&) {}
 };
 
 struct Members {  // the visitor that finds the views of an Args struct that is ours to change
@@ -98,6 +99,7 @@ struct Members {  // the visitor that finds the views of an Args struct that is 
   }
   void out(const char* name, const View& v) { in(name, v); }
   void number(const char*, double) {}
+  void repeat(const char*, const View& v) { const_cast<View&>(v) = {}; }
 };
 
 /// Plans, provides workspace, and calls `around` with the launch.
@@ -128,7 +130,8 @@ void relaunch(const KernelTable<Args>& table,
 }  // namespace detail
 
 /// Launches the op's kernel for the device. Args offers visit(v): v.in(name, view), v.out(name,
-/// view), and v.number(name, value) for scalars that a judge or a reader of reports needs.
+/// view), v.number(name, value) for scalars that a judge or a reader of reports needs, and
+/// v.repeat(name, view) for what repeats an input in another layout and can be done without.
 template <class Args>
 void dispatch(const KernelTable<Args>& table, const Args& args, Device& device) {
   detail::launch_on(table, args, device, [&](auto&& launch) {

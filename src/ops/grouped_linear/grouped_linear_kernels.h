@@ -26,6 +26,7 @@ struct GroupedMatmulArgs {
   void visit(V&& v) const {
     v.in("a", a);
     v.in("b", b);
+    v.repeat("panels", panels);
     v.in("offsets", offsets);
     v.out("c", c);
     v.number("product", static_cast<double>(product));

@@ -68,7 +68,8 @@ OpSpec matmul_spec() {
   OpSpec spec{.op = "matmul",
               .kernels = matmul_kernels(),
               .cases = {},
-              .calls = {{.kernel = "matmul", .bound = call_bound, .mixed_types = true}}};
+              .calls = {{.kernel = "matmul", .bound = call_bound, .mixed_types = true},
+                        {.kernel = "pack_panels", .bound = rule_exact, .mixed_types = true}}};
   for (const DType a : {kF32, kBF16})
     for (const DType b : {kF32, kBF16})
       for (const int transposed : {0, 1, 2, 3})
