@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/signature.h"
 #include "base/system.h"
 #include "base/units.h"
 #include "data/loader.h"
@@ -110,6 +111,7 @@ class Run {
 
 Result<void> Run::prepare() {
   if (settings_.train.threads > 0) set_cpu_threads(static_cast<int>(settings_.train.threads));
+  if (!settings_.checkpoint.key.empty()) TRY(read_secret_key(settings_.checkpoint.key));
   TRY_ASSIGN(device_, open_device(settings_.train.device));
   TRY_ASSIGN(lock_, FolderLock::acquire(settings_.checkpoint.dir));
   TRY(remove_leftovers(settings_.checkpoint.dir));
