@@ -15,6 +15,9 @@ if(FERRY_TESTS)
   foreach(name IN LISTS checked)
     add_dependencies(checked_tests ${name}_test)
   endforeach()
+  if(TARGET ascend_sim_test)
+    add_dependencies(checked_tests ascend_sim_test)
+  endif()
 endif()
 
 if(FERRY_CHECKS)
@@ -44,7 +47,7 @@ if(FERRY_CHECKS)
       endif()
       add_custom_command(OUTPUT ${stamp} DEPFILE ${stamp}.d
         COMMAND clang++ -std=c++20 -fsyntax-only ${includes}
-                "-DFERRY_SOURCE_DIR=\"\"" "-DFERRY_PROGRAM=\"\"" ${options} ${tier_options} -MD -MF ${stamp}.d -MT ${stamp} ${source}
+                "-DFERRY_SOURCE_DIR=\"\"" "-DFERRY_PROGRAM=\"\"" "-DFERRY_ASCEND_SIM=\"\"" ${options} ${tier_options} -MD -MF ${stamp}.d -MT ${stamp} ${source}
         COMMAND ${CMAKE_COMMAND} -E touch ${stamp}
         DEPENDS ${source} COMMENT "Clang reads ${relative} (${tier})" COMMAND_EXPAND_LISTS VERBATIM)
       list(APPEND stamps ${stamp})
@@ -61,6 +64,8 @@ if(FERRY_CHECKS)
              WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
     set_tests_properties(aarch64.${name} PROPERTIES TIMEOUT 1200 ENVIRONMENT "FERRY_SPECS=smallest;QEMU_LD_PREFIX=/usr/aarch64-linux-gnu")
   endforeach()
+  add_test(NAME asan.ascend_sim COMMAND ${CMAKE_SOURCE_DIR}/build-asan/ascend_sim_test)
+  set_tests_properties(asan.ascend_sim PROPERTIES TIMEOUT 1200 ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1")
   set(FERRY_FUZZ_SECONDS 20 CACHE STRING "Seconds that ctest runs each fuzzer")
   file(GLOB fuzzers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/fuzz/*_fuzz.cc)
   math(EXPR fuzz_timeout "${FERRY_FUZZ_SECONDS} + 300")

@@ -21,11 +21,9 @@ struct Flag {
   uint8_t bits;
 };
 
-/// Set on a worker while the mutant OP:rounding runs: floats are cut instead of rounded.
-inline bool& cuts_on_this_thread() {
-  thread_local bool cuts = false;
-  return cuts;
-}
+/// Set on a thread while the mutant OP:rounding runs there: floats are cut instead of rounded. One
+/// flag for all libraries, so no inline function.
+ASCEND_SIM_EXPORT bool& cuts_on_this_thread();
 
 inline float decode(Bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
@@ -116,10 +114,9 @@ inline float cut_to_11_bits(float value) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(value) & ~uint32_t{0x1FFF});
 }
 
-/// A float (or double) as T keeps it.
+/// A float (or double) as T keeps it; cut instead of rounded if `cut`.
 template <class T, class Number>
-T encode(Number value) {
-  const bool cut = cuts_on_this_thread();
+T encode(Number value, bool cut) {
   const auto single = [&] {
     if constexpr (std::is_same_v<Number, double>)
       return to_odd(value);
@@ -140,6 +137,11 @@ T encode(Number value) {
     return static_cast<T>(value);
   else
     return saturated<T>(static_cast<double>(value));
+}
+
+template <class T, class Number>
+T encode(Number value) {
+  return encode<T>(value, cuts_on_this_thread());
 }
 
 /// Calls f with a value of the C++ type that stands for `type`; false for types unknown here.

@@ -45,7 +45,7 @@ aclnnStatus destroy(const T* handle, const char* call) {
   return 0;
 }
 
-int null_pointer(const char* call) { return fail(code::kNullptr, std::string(call)); }
+int null_pointer(const char* call) { return explain(code::kNullptr, std::string(call)); }
 
 Shape contiguous_strides(const Shape& shape) {
   Shape strides(shape.size());
@@ -73,7 +73,7 @@ aclnnStatus hand_out(const Shape& shape, int64_t** out, uint64_t* count) {
 template <class T, class Number>
 T* create_array(const Number* values, uint64_t size) {
   if (!values && size > 0) {
-    fail(code::kNullptr, "the values of an array");
+    explain(code::kNullptr, "the values of an array");
     return nullptr;
   }
   auto out = std::make_unique<T>();
@@ -84,7 +84,7 @@ T* create_array(const Number* values, uint64_t size) {
 template <class T, class Member>
 T* create_list(const Member* const* members, uint64_t size) {
   if (!members && size > 0) {
-    fail(code::kNullptr, "the members of a list");
+    explain(code::kNullptr, "the members of a list");
     return nullptr;
   }
   auto out = std::make_unique<T>();
@@ -132,7 +132,7 @@ ASCEND_SIM_EXPORT aclTensor* aclCreateTensor(const int64_t* dims,
   auto out = std::make_unique<aclTensor>();
   Tensor& t = out->value;
   if ((!dims && rank > 0) || (!storage_dims && storage_rank > 0)) {
-    fail(code::kNullptr, "dimensions of a tensor");
+    explain(code::kNullptr, "dimensions of a tensor");
     return nullptr;
   }
   t.dtype = dtype;
@@ -143,7 +143,7 @@ ASCEND_SIM_EXPORT aclTensor* aclCreateTensor(const int64_t* dims,
   t.storage_shape.assign(storage_dims, storage_dims + storage_rank);
   t.data = data;
   if (negative(t.shape) || negative(t.strides) || negative(t.storage_shape) || offset < 0) {
-    fail(code::kInvalid, "a negative dimension, stride or offset of a tensor");
+    explain(code::kInvalid, "a negative dimension, stride or offset of a tensor");
     return nullptr;
   }
   return born(std::move(out));
@@ -163,7 +163,7 @@ ASCEND_SIM_EXPORT aclScalar* aclCreateScalar(void* value, aclDataType dtype) {
                        out->integer = std::is_integral_v<T> ? as_int(x) : 0;
                      });
   if (!known) {
-    fail(value ? code::kInvalid : code::kNullptr, "the value of a scalar");
+    explain(value ? code::kInvalid : code::kNullptr, "the value of a scalar");
     return nullptr;
   }
   return born(std::move(out));

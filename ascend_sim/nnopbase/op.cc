@@ -344,14 +344,16 @@ aclnnStatus plan(const char* op,
   static std::atomic<const Settings*> checked{nullptr};
   if (checked.exchange(&settings()) != &settings()) check_names_of_settings();
   const std::string call = "aclnn" + std::string(op) + "GetWorkspaceSize: ";
-  if (!workspace_size || !executor) return fail(code::kNullptr, call + "a place for the answers");
+  if (!workspace_size || !executor)
+    return explain(code::kNullptr, call + "a place for the answers");
   const std::optional<int> determinism = determinism_level();
-  if (!determinism) return fail(code::kRuntimeError, call + "this thread has no context (107002)");
+  if (!determinism)
+    return explain(code::kRuntimeError, call + "this thread has no context (107002)");
   std::shared_ptr<Plan> plan = Launcher::make_plan(op);
   try {
     check_and_launch(*plan);
   } catch (const Refusal& refusal) {
-    return fail(refusal.code, call + refusal.why);
+    return explain(refusal.code, call + refusal.why);
   }
   if (!Launcher::complete(*plan)) violation(call + "the op has no device function");
   *workspace_size = Launcher::workspace_of(*plan);
@@ -371,27 +373,26 @@ aclnnStatus execute(const char* op,
                     aclOpExecutor* executor,
                     aclrtStream stream) {
   const std::string call = "aclnn" + std::string(op) + ": ";
-  if (!executor) return fail(code::kExecutorNull, call + "the executor");
+  if (!executor) return explain(code::kExecutorNull, call + "the executor");
   int determinism = 0;
   const std::shared_ptr<Plan> plan = take_plan(op, executor, determinism);
   Launcher::check_handles(*plan);
   const uint64_t needed = Launcher::workspace_of(*plan);
-  if (needed > 0 && !workspace) return fail(code::kNullptr, call + "the workspace");
+  if (needed > 0 && !workspace) return explain(code::kNullptr, call + "the workspace");
   if (workspace_size < needed)
-    return fail(code::kInvalid,
-                call + "the workspace has " + std::to_string(workspace_size) + " of " +
-                    std::to_string(needed) + " bytes");
-  const int launched = launch_op(stream, Launcher::prepare(plan, determinism, workspace));
-  return launched == 0 ? 0
-                       : fail(code::kRuntimeError,
-                              call + "the launch failed with " + std::to_string(launched));
+    return explain(code::kInvalid,
+                   call + "the workspace has " + std::to_string(workspace_size) + " of " +
+                       std::to_string(needed) + " bytes");
+  // A failure of the runtime stays what aclrtPeekAtLastError answers.
+  if (launch_op(stream, Launcher::prepare(plan, determinism, workspace)) == 0) return 0;
+  return explain(code::kRuntimeError, call + take_message());
 }
 
 }  // namespace ascend_sim
 
 /// For an executor that never came to its second phase.
 extern "C" ASCEND_SIM_EXPORT aclnnStatus aclDestroyAclOpExecutor(aclOpExecutor* executor) {
-  if (!executor) return fail(code::kExecutorNull, "aclDestroyAclOpExecutor");
+  if (!executor) return explain(code::kExecutorNull, "aclDestroyAclOpExecutor");
   const std::lock_guard lock(executors().mutex);
   const auto it = executors().alive.find(executor);
   if (it == executors().alive.end())

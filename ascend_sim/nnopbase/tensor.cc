@@ -82,19 +82,25 @@ void write(const Tensor& t, std::span<const Number> values) {
     violation("an op stores " + std::to_string(values.size()) + " values into " +
               to_string(t.shape));
   const Number* from = values.data();
+  const bool cut = cuts_on_this_thread();
   check_type(with_type(t.dtype,
                        [&](auto type) {
                          using T = decltype(type);
                          T* to = elements_of<T>(t);
                          for_each_run(t, [&](int64_t at, int64_t stride, int64_t count) {
                            for (int64_t i = 0; i < count; ++i)
-                             to[at + i * stride] = encode<T>(*from++);
+                             to[at + i * stride] = encode<T>(*from++, cut);
                          });
                        }),
              t);
 }
 
 }  // namespace
+
+bool& cuts_on_this_thread() {
+  thread_local bool cuts = false;
+  return cuts;
+}
 
 std::string to_string(aclDataType type) {
   switch (type) {

@@ -131,6 +131,7 @@ ASCEND_SIM_EXPORT aclError aclInit(const char* /*config_path*/) {
   if (rt.initialised) return fail(code::kRepeatInitialize, "aclInit");
   read_settings();
   reset_faults();
+  reset_defects();
   for (int i = 0; i < settings().devices; ++i) {
     rt.devices.push_back(std::make_unique<Device>());
     rt.devices.back()->number = i;

@@ -237,13 +237,6 @@ struct PhysicalProperties {
   uint64_t reserve;
 };
 
-/// Handles of aclrtMallocPhysical.
-std::map<void*, std::unique_ptr<DeviceMemory::Physical>>& physicals() {
-  static auto& all =
-      *std::make_unique<std::map<void*, std::unique_ptr<DeviceMemory::Physical>>>().release();
-  return all;
-}
-
 }  // namespace
 
 extern "C" {
@@ -402,32 +395,24 @@ ASCEND_SIM_EXPORT aclError aclrtMallocPhysical(void** handle,
   if (!handle || !properties || properties->location_id >= rt.devices.size() ||
       !rt.devices[properties->location_id]->memory)
     return fail(code::kParam, "a place for the handle, and a device that is set");
-  std::unique_ptr<DeviceMemory::Physical> physical =
-      rt.devices[properties->location_id]->memory->make_physical(size);
-  if (!physical)
-    return fail(code::kOutOfMemory, std::to_string(size) + " bytes, in multiples of 2 MiB");
-  *handle = physical.get();
-  physicals()[*handle] = std::move(physical);
-  return 0;
+  *handle = rt.devices[properties->location_id]->memory->make_physical(size);
+  return *handle ? 0
+                 : fail(code::kOutOfMemory, std::to_string(size) + " bytes, in multiples of 2 MiB");
 }
 
 ASCEND_SIM_EXPORT aclError aclrtFreePhysical(void* handle) {
   const Lock lock(runtime().mutex);
-  const auto it = physicals().find(handle);
-  if (it == physicals().end() || it->second->mapped)
-    return fail(code::kParam, "that is no handle, or it is still mapped");
-  runtime().devices[static_cast<size_t>(it->second->device)]->memory->free_physical(
-      std::move(it->second));
-  physicals().erase(it);
-  return 0;
+  for (const std::unique_ptr<Device>& device : runtime().devices)
+    if (device->memory && device->memory->free_physical(handle)) return 0;
+  return fail(code::kParam, "that is no handle, or it is still mapped");
 }
 
+/// The pages must be of the device whose addresses they are mapped to.
 ASCEND_SIM_EXPORT aclError
 aclrtMapMem(void* at, size_t size, size_t offset, void* handle, uint64_t /*flags*/) {
   const Lock lock(runtime().mutex);
-  const auto it = physicals().find(handle);
   DeviceMemory* memory = memory_at(at);
-  if (it == physicals().end() || !memory || !memory->map(at, size, offset, *it->second))
+  if (!memory || !memory->map(at, size, offset, handle))
     return fail(
         code::kParam,
         "mapping needs reserved free addresses, offset 0, a free handle, multiples of 2 MiB");

@@ -78,6 +78,11 @@ bool now_and_then(std::string_view name, uint64_t one_in) {
   return mix(settings().seed, call, one_in) % one_in == 0;
 }
 
+void reset_defects() {
+  const std::lock_guard lock(lists().mutex);
+  for (auto& [name, defect] : lists().defects) defect.asked = 0;
+}
+
 void check_names_of_settings() {
   const Settings& s = settings();
   const std::lock_guard lock(lists().mutex);

@@ -1,6 +1,7 @@
 #include "runtime/error.h"
 
 #include <map>
+#include <utility>
 
 namespace ascend_sim {
 namespace {
@@ -61,11 +62,16 @@ std::string meaning_of(int code) {
 }
 
 int fail(int code, const std::string& why) {
-  ThreadErrors& errors = of_this_thread();
-  errors.last = code;
-  errors.message = "[" + std::to_string(code) + "] " + meaning_of(code) + ": " + why;
+  of_this_thread().last = code;
+  return explain(code, why);
+}
+
+int explain(int code, const std::string& why) {
+  of_this_thread().message = "[" + std::to_string(code) + "] " + meaning_of(code) + ": " + why;
   return code;
 }
+
+std::string take_message() { return std::exchange(of_this_thread().message, ""); }
 
 int last_error(bool clear) {
   ThreadErrors& errors = of_this_thread();
@@ -80,7 +86,6 @@ int last_error(bool clear) {
 extern "C" ASCEND_SIM_EXPORT const char* aclGetRecentErrMsg() {
   auto& errors = ascend_sim::of_this_thread();
   if (errors.message.empty()) return nullptr;
-  errors.handed_out = std::move(errors.message);
-  errors.message.clear();
+  errors.handed_out = ascend_sim::take_message();
   return errors.handed_out.c_str();
 }

@@ -12,7 +12,13 @@ namespace ascend_sim {
 std::string meaning_of(int code);
 
 /// Notes the error for this thread and returns it: `return fail(code::kParam, "size is 0");`.
-ASCEND_SIM_EXPORT int fail(int code, const std::string& why);
+int fail(int code, const std::string& why);
+
+/// The same for aclnn's codes, of which aclrtGetLastError knows nothing: it keeps the runtime's.
+ASCEND_SIM_EXPORT int explain(int code, const std::string& why);
+
+/// The text that nobody asked for yet, taken away; empty if there is none.
+ASCEND_SIM_EXPORT std::string take_message();
 
 /// This thread's last error; `clear` forgets it.
 int last_error(bool clear);

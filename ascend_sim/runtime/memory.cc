@@ -67,8 +67,7 @@ std::optional<int> device_of_address(const void* p) {
 }
 
 DeviceMemory::DeviceMemory(int device, size_t capacity)
-    : device_(device),
-      capacity_(capacity),
+    : capacity_(capacity),
       heap_(spans().device + static_cast<size_t>(device) * kDeviceSpan),
       // Twice the capacity of addresses: capacity is what runs out, not holes.
       heap_size_(round_up(2 * capacity, kPage)),
@@ -83,6 +82,7 @@ DeviceMemory::DeviceMemory(int device, size_t capacity)
 }
 
 DeviceMemory::~DeviceMemory() {
+  for (const auto& [handle, physical] : physicals_) close(physical->fd);
   remap(heap_, kDeviceSpan, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 
@@ -174,25 +174,33 @@ bool DeviceMemory::release_reserved(const void* p) {
   return true;
 }
 
-std::unique_ptr<DeviceMemory::Physical> DeviceMemory::make_physical(size_t size) {
+void* DeviceMemory::make_physical(size_t size) {
   if (size == 0 || size % kPage != 0 || size > capacity_ - used_) return nullptr;
   auto physical = std::make_unique<Physical>();
   physical->fd = memfd_create("software-ascend", MFD_CLOEXEC);
   if (physical->fd < 0 || ftruncate(physical->fd, static_cast<off_t>(size)) != 0)
     violation("the system has no memory for a device's pages");
   physical->size = size;
-  physical->device = device_;
   used_ += size;
-  return physical;
+  void* handle = physical.get();
+  physicals_[handle] = std::move(physical);
+  return handle;
 }
 
-void DeviceMemory::free_physical(std::unique_ptr<Physical> physical) {
-  used_ -= physical->size;
-  close(physical->fd);
+bool DeviceMemory::free_physical(void* handle) {
+  const auto it = physicals_.find(handle);
+  if (it == physicals_.end() || it->second->mapped) return false;
+  used_ -= it->second->size;
+  close(it->second->fd);
+  physicals_.erase(it);
+  return true;
 }
 
-bool DeviceMemory::map(void* at, size_t size, size_t offset, Physical& physical) {
+bool DeviceMemory::map(void* at, size_t size, size_t offset, void* handle) {
   const Range range = range_of(at, size);
+  const auto it = physicals_.find(handle);
+  if (it == physicals_.end()) return false;
+  Physical& physical = *it->second;
   if (physical.mapped || size == 0 || size % kPage != 0 || offset != 0 || size > physical.size ||
       !reserved_contains(range))
     return false;

@@ -60,21 +60,22 @@ class DeviceMemory {
   static constexpr size_t kPage = size_t{2} << 20;
   void* reserve(size_t size);
   bool release_reserved(const void* p);
-  struct Physical {
-    int fd = -1;
-    size_t size = 0;
-    int device = 0;
-    bool mapped = false;
-  };
-  std::unique_ptr<Physical> make_physical(size_t size);
-  void free_physical(std::unique_ptr<Physical> physical);
-  bool map(void* at, size_t size, size_t offset, Physical& physical);
+  /// A handle of so many bytes of pages; null if there are not so many, or no whole pages.
+  void* make_physical(size_t size);
+  /// False if it is no handle of this device, or still mapped.
+  bool free_physical(void* handle);
+  bool map(void* at, size_t size, size_t offset, void* handle);
   std::optional<Range> mapping(const void* at) const;
   void unmap(void* at);
 
  private:
   bool reserved_contains(const Range& range) const;
 
+  struct Physical {
+    int fd = -1;
+    size_t size = 0;
+    bool mapped = false;
+  };
   struct Block {
     size_t size = 0;      // as asked for
     size_t reserved = 0;  // as taken
@@ -83,7 +84,6 @@ class DeviceMemory {
     size_t size = 0;
     Physical* physical = nullptr;
   };
-  int device_;
   size_t capacity_;
   size_t used_ = 0;
   uintptr_t heap_;  // device addresses of allocate
@@ -93,6 +93,7 @@ class DeviceMemory {
   std::map<uintptr_t, Block> blocks_;
   std::map<uintptr_t, size_t> reserved_;
   std::map<uintptr_t, Mapping> mapped_;
+  std::map<void*, std::unique_ptr<Physical>> physicals_;  // by handle, which is their address
 };
 
 /// Pinned host memory: from aclrtMallocHost (owned) and aclrtHostRegister (not owned). Thread rule:

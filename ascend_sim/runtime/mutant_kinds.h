@@ -25,4 +25,7 @@ inline constexpr MutantKind kMutantKinds[] = {
 /// Ends the program if FERRY_ASCEND_SIM_DEFECT or _MUTANT name what is not registered.
 ASCEND_SIM_EXPORT void check_names_of_settings();
 
+/// Counts the calls of now_and_then from 0 again.
+void reset_defects();
+
 }  // namespace ascend_sim

@@ -38,11 +38,19 @@ bool wait(Lock& lock, const std::optional<Clock::time_point>& until, const Ready
   return true;
 }
 
+/// What the defects of waiting need to show: the tasks that nobody waited for take their time.
+void dawdle(const Task& task, bool last) {
+  constexpr size_t kLarge = size_t{1} << 20;
+  if (last && defect("sync_returns_early"))
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  if (task.name == "aclrtMemcpyAsync" && defect("event_done_early"))
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(task.uses.front().size >= kLarge ? 20 : 1));
+}
+
 /// What a task may be late by: most start at once, one in four after up to
 /// FERRY_ASCEND_SIM_DELAY_US.
-void delay(uint64_t stream, uint64_t task, bool last) {
-  if (last && (defect("sync_returns_early") || defect("event_done_early")))
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+void delay(uint64_t stream, uint64_t task) {
   const uint64_t longest = settings().delay_us;
   const uint64_t draw = mix(settings().seed, stream, task);
   if (longest == 0 || draw % 4 != 0) return;
@@ -55,7 +63,8 @@ Outcome run_unlocked(Lock& lock, Stream& stream, const Task& task) {
   std::vector<std::function<void()>> landings = std::move(stream.landings);
   stream.landings.clear();
   lock.unlock();
-  delay(stream.number, task.number, last);
+  dawdle(task, last);
+  delay(stream.number, task.number);
   Outcome outcome = task.run();
   for (const std::function<void()>& land : landings) land();
   lock.lock();
@@ -131,7 +140,7 @@ void work(Stream& stream) {
 
 /// Takes a stream's unreported failure; one that stopped the context stays.
 Outcome take_failure(Stream& stream) {
-  const Outcome failure = failure_of(stream);
+  Outcome failure = failure_of(stream);
   if (stream.context->stopped_by == 0) stream.failure = {};
   return failure;
 }

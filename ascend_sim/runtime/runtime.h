@@ -162,8 +162,7 @@ int pending_failure(bool clear);
 /// Memory that a call names: all of `range` must be device memory that the program owns.
 bool owned_device_memory(const Range& range);
 
-// --- what libnnopbase uses
-// -------------------------------------------------------------------------
+// --- what libnnopbase uses ----------------------------------------------------------------------
 
 /// One launch of an op.
 struct OpLaunch {

@@ -117,7 +117,8 @@ TEST(Passport, EveryEditIsNoticed) {
   const std::string text = passport_of(some_model("edits", new_key_pair()));
   const nlohmann::json whole = nlohmann::json::parse(text);
   std::vector<nlohmann::json::json_pointer> leaves;
-  for (const auto& [pointer, value] : whole.flatten().items()) leaves.emplace_back(pointer);
+  const nlohmann::json flat = whole.flatten();
+  for (const auto& [pointer, value] : flat.items()) leaves.emplace_back(pointer);
   ASSERT_GT(leaves.size(), 20u);
   for (const auto& leaf : leaves) {
     nlohmann::json edited = whole;

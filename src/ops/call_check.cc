@@ -12,7 +12,8 @@
 namespace ferry::ops {
 namespace {
 
-// A quiet NaN that no kernel makes: where it is still found, nothing was written.
+// A quiet NaN that no kernel makes, and as an integer no index: where it is still found, nothing
+// was written.
 constexpr uint32_t kUnwritten = 0x7FC0FEED;
 
 Shape shape_of(const View& v) {
@@ -211,7 +212,8 @@ const RefTensor& CallFacts::input(const std::string& name) {
 }
 
 bool CallFacts::unwritten(double value) {
-  return std::isnan(value) && std::bit_cast<uint32_t>(static_cast<float>(value)) == kUnwritten;
+  return value == static_cast<double>(kUnwritten) ||
+         (std::isnan(value) && std::bit_cast<uint32_t>(static_cast<float>(value)) == kUnwritten);
 }
 
 std::vector<RefTensor> CallFacts::run(std::initializer_list<std::string> absolute) const {
@@ -255,6 +257,11 @@ CallRules::CallRules() {
   for (const OpSpec& spec : all_op_specs())
     for (const CallRule& rule : spec.calls) rules_.emplace(rule.kernel, rule);
   rules_.emplace("copy", CallRule{.kernel = "copy", .bound = rule_exact});
+}
+
+const CallRules& CallRules::all() {
+  static const CallRules rules;
+  return rules;
 }
 
 CallVerdict CallRules::judge(const RecordedCall& call) const {

@@ -65,7 +65,6 @@ class Recorder final : public ops::Observer {
   void judge(ops::RecordedCall& call, int64_t index);
 
   models::CausalLm* model_;
-  ops::CallRules rules_;
   std::string pass_;
   bool recording_ = false;
   int layer_ = 0;
