@@ -369,11 +369,12 @@ double Verifier::compare_logits(const Probe& probe,
                                 size_t position,
                                 const std::vector<float>& logits) {
   const TopLogits& top = probe.logits[position];
+  double noise = 0;  // one probe's largest is of a few numbers; that of all is steadier
+  for (const Probe& p : probes_.list) noise = std::max(noise, static_cast<double>(p.logit_noise));
   double largest_logit = 1;
   for (const float v : top.values)
     largest_logit = std::max(largest_logit, std::abs(static_cast<double>(v)));
-  const double tolerance =
-      kNoiseFactor * static_cast<double>(probe.logit_noise) + 0x1p-20 * largest_logit;
+  const double tolerance = kNoiseFactor * noise + 0x1p-20 * largest_logit;
   double distance = std::abs(static_cast<double>(probe::log_sum_exp(logits)) -
                              static_cast<double>(top.log_sum_exp));
   for (size_t i = 0; i < top.tokens.size(); ++i)
@@ -409,8 +410,10 @@ void Verifier::compare_served(const Answers& answers) {
         ++layer.routed_otherwise;
         first_other = std::min(first_other, t);
         const double gap = static_cast<double>(reference.gaps[static_cast<size_t>(t)]);
-        const double tolerance =
-            2 * (kNoiseFactor * static_cast<double>(reference.noise) + 0x1p-22);
+        double noise = 0;
+        for (const Probe& other : probes_.list)
+          noise = std::max(noise, static_cast<double>(other.routers[l].noise));
+        const double tolerance = 2 * (kNoiseFactor * noise + 0x1p-22);
         if (gap <= tolerance || t >= other_before) {
           ++layer.near_ties;  // or what follows from one
         } else {
