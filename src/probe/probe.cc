@@ -81,8 +81,11 @@ float gap_of(const RouterWatch::Layer& layer,
 std::vector<float> signs(int64_t hidden) {
   const Random random(1, RandomPurpose::kProbe, 0);
   std::vector<float> all(static_cast<size_t>(kProjections * hidden));
-  for (size_t i = 0; i < all.size(); ++i)
-    all[i] = (random.bits(i / 64) >> (i % 64) & 1) != 0 ? 1.0f : -1.0f;
+  uint64_t bits = 0;
+  for (size_t i = 0; i < all.size(); ++i, bits >>= 1) {
+    if (i % 64 == 0) bits = random.bits(i / 64);
+    all[i] = (bits & 1) != 0 ? 1.0f : -1.0f;
+  }
   return all;
 }
 
