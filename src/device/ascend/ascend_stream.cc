@@ -26,6 +26,7 @@ Device& AscendStream::device() { return device_; }
 void AscendStream::launched(const char* call) {
   ring_[launched_ % kRing] = {op_, call};
   ++launched_;
+  if (watcher_) watcher_(call);
   if (device_.options().replay) return synchronize();
   if (launched_ % kLaunchesPerMark == 0) record_mark();
 }

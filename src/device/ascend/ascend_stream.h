@@ -5,7 +5,9 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <string>
+#include <utility>
 
 #include "device/ascend/acl.h"
 #include "device/device.h"
@@ -30,6 +32,9 @@ class AscendStream final : public Stream {
   /// To be called after each launch: `call` ("aclnnMm", a literal) enters the ring; in replay mode
   /// waits for it.
   void launched(const char* call);
+
+  /// Hears of every call that launched() enters, until another watcher (or none) is set.
+  void watch(std::function<void(const char* call)> watcher) { watcher_ = std::move(watcher); }
 
   /// Throws DeviceError for a call that was refused at once.
   [[noreturn]] void fail(int64_t code, const char* call);
@@ -64,6 +69,7 @@ class AscendStream final : public Stream {
   uint64_t launched_ = 0;   // launches so far
   uint64_t completed_ = 0;  // of these are known to have ended
   std::deque<Mark> marks_;
+  std::function<void(const char* call)> watcher_;
 };
 
 }  // namespace ferry
