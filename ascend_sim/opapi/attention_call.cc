@@ -1,4 +1,4 @@
-#include "attention_call.h"
+#include "opapi/attention_call.h"
 
 #include <limits>
 #include <mutex>

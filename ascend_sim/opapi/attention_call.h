@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "attention_math.h"
-#include "op_kit.h"
+#include "opapi/attention_math.h"
+#include "opapi/op_kit.h"
 
 namespace ascend_sim {
 

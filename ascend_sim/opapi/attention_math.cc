@@ -1,4 +1,4 @@
-#include "attention_math.h"
+#include "opapi/attention_math.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,8 +6,8 @@
 #include <memory>
 #include <vector>
 
-#include "exponential.h"
-#include "product.h"
+#include "opapi/exponential.h"
+#include "opapi/product.h"
 
 namespace ascend_sim {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <functional>
 
-#include "sums.h"
+#include "opapi/sums.h"
 
 namespace ascend_sim {
 

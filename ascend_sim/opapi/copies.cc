@@ -2,7 +2,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "op_kit.h"
+#include "opapi/op_kit.h"
 
 using namespace ascend_sim;
 

@@ -1,9 +1,9 @@
-#include "exponential.h"
+#include "opapi/exponential.h"
 
 #include <bit>
 #include <limits>
 
-#include "clones.h"
+#include "opapi/clones.h"
 
 namespace ascend_sim {
 

@@ -1,6 +1,6 @@
 // Attention for training: FlashAttentionScore and FlashAttentionVarLenScore with their gradients.
 // Not offered: pse, dropout, sparse modes 7 and 8.
-#include "attention_call.h"
+#include "opapi/attention_call.h"
 
 using namespace ascend_sim;
 

@@ -3,7 +3,7 @@
 // prefixes, lists of several tensors, NZ caches.
 #include <cmath>
 
-#include "attention_call.h"
+#include "opapi/attention_call.h"
 
 using namespace ascend_sim;
 

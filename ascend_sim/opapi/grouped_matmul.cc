@@ -1,7 +1,7 @@
 // GroupedMatmulV5: the products of all experts in one call. What is offered is the case without
 // quantisation: float32, float16 or bfloat16 in x, weight and out alike.
-#include "op_kit.h"
-#include "product.h"
+#include "opapi/op_kit.h"
+#include "opapi/product.h"
 
 using namespace ascend_sim;
 

@@ -1,7 +1,7 @@
 // Ops that look up or scatter by indices. An index out of range ends the task in a vector core
 // exception, where a real chip may also read what lies there.
-#include "op_kit.h"
-#include "sums.h"
+#include "opapi/op_kit.h"
+#include "opapi/sums.h"
 
 using namespace ascend_sim;
 

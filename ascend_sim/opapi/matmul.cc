@@ -1,6 +1,6 @@
 // Dense products: Mm, Matmul, BatchMatMul.
-#include "op_kit.h"
-#include "product.h"
+#include "opapi/op_kit.h"
+#include "opapi/product.h"
 
 using namespace ascend_sim;
 

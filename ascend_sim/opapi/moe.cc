@@ -3,9 +3,9 @@
 #include <limits>
 #include <numeric>
 
-#include "exponential.h"
-#include "op_kit.h"
-#include "sums.h"
+#include "opapi/exponential.h"
+#include "opapi/op_kit.h"
+#include "opapi/sums.h"
 
 using namespace ascend_sim;
 

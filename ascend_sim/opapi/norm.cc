@@ -2,8 +2,8 @@
 #include <cmath>
 #include <memory>
 
-#include "op_kit.h"
-#include "sums.h"
+#include "opapi/op_kit.h"
+#include "opapi/sums.h"
 
 using namespace ascend_sim;
 

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "nnopbase/op.h"
-#include "view.h"
-#include "workers.h"
+#include "opapi/view.h"
+#include "opapi/workers.h"
 
 namespace ascend_sim {
 

@@ -1357,11 +1357,12 @@ Outcome varlen(bool backward) {
           want_dk[static_cast<size_t>((t * key_heads + h / 2) * d + c)] +=
               n.dk[static_cast<size_t>(r * d + c)];
         }
-        for (int64_t c = 0; c < 8; ++c) {
-          want_max[static_cast<size_t>((t * heads + h) * 8 + c)] =
-              n.maximum[static_cast<size_t>(r)];
-          want_sum[static_cast<size_t>((t * heads + h) * 8 + c)] = n.sum[static_cast<size_t>(r)];
-        }
+        // A document's statistics lie together, [heads, its tokens, 8].
+        const auto place = static_cast<size_t>((first * heads + h * (last - first) + r) * 8);
+        std::fill_n(
+            want_max.begin() + static_cast<int64_t>(place), 8, n.maximum[static_cast<size_t>(r)]);
+        std::fill_n(
+            want_sum.begin() + static_cast<int64_t>(place), 8, n.sum[static_cast<size_t>(r)]);
       }
     }
   const Ints ends{70, 170};
@@ -1679,7 +1680,7 @@ Outcome fused_mla(int64_t queries) {
 }
 
 const std::vector<Scenario>& scenarios() {
-  constexpr double kTight = 2e-5, kCoarse = 1e-2;  // of the largest expected value
+  constexpr double kTight = 2e-5, kCoarse = 4e-3;  // of the largest expected value
   static const std::vector<Scenario> all = {
       {"Mm", kTight, [] { return mm(kF32, 33, 21, 150, false); }},
       {"Mm", kTight, [] { return mm(kF32, 5, 40, 17, true); }},
@@ -1775,16 +1776,29 @@ TEST(Ops, DoWhatTheirFormulasSay) {
   }
 }
 
-/// "name<TAB>op<TAB>what" lines of the defects that belong to an op.
-std::vector<std::pair<std::string, std::string>> defects_of_ops() {
+/// The first two of the fields of each line of a list.
+std::vector<std::pair<std::string, std::string>> list_of(const char* what) {
   std::vector<std::pair<std::string, std::string>> out;
-  std::istringstream lines(ferrySoftwareAscendList("defects"));
+  std::istringstream lines(ferrySoftwareAscendList(what));
   for (std::string line; std::getline(lines, line);) {
-    const size_t first = line.find('\t'), second = line.find('\t', first + 1);
-    const std::string op = line.substr(first + 1, second - first - 1);
-    if (op != "runtime" && op != "any") out.emplace_back(line.substr(0, first), op);
+    std::istringstream fields(line);
+    std::pair<std::string, std::string> one;
+    std::getline(fields, one.first, '\t');
+    std::getline(fields, one.second, '\t');
+    out.push_back(one);
   }
   return out;
+}
+
+/// Defects (name, op) that belong to an op of this library; the runtime has its own tests.
+std::vector<std::pair<std::string, std::string>> defects_of_ops() {
+  const auto ops = list_of("ops");
+  auto all = list_of("defects");
+  std::erase_if(all, [&](const auto& d) {
+    return std::none_of(
+        ops.begin(), ops.end(), [&](const auto& op) { return op.first == d.second; });
+  });
+  return all;
 }
 
 TEST(Ops, EachDefectMovesWhatItsFormulaJudges) {

@@ -1,7 +1,7 @@
 // ApplyAdamWV2: one step of AdamW on tensors of one type.
 #include <cmath>
 
-#include "op_kit.h"
+#include "opapi/op_kit.h"
 
 using namespace ascend_sim;
 

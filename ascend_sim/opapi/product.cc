@@ -1,11 +1,11 @@
-#include "product.h"
+#include "opapi/product.h"
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
 
-#include "clones.h"
-#include "workers.h"
+#include "opapi/clones.h"
+#include "opapi/workers.h"
 
 namespace ascend_sim {
 namespace {

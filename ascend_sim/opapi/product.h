@@ -4,8 +4,8 @@
 
 #include <memory>
 
-#include "sums.h"
-#include "view.h"
+#include "opapi/sums.h"
+#include "opapi/view.h"
 
 namespace ascend_sim {
 

@@ -1,6 +1,6 @@
 // RotaryPositionEmbedding and its gradient: modes 0 (half) and 1 (interleaved), which the training
 // chips take.
-#include "op_kit.h"
+#include "opapi/op_kit.h"
 
 using namespace ascend_sim;
 

@@ -1,9 +1,9 @@
 // Softmax, its logarithm, their gradients, and the negative log likelihood.
 #include <cmath>
 
-#include "exponential.h"
-#include "op_kit.h"
-#include "sums.h"
+#include "opapi/exponential.h"
+#include "opapi/op_kit.h"
+#include "opapi/sums.h"
 
 using namespace ascend_sim;
 

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "op_kit.h"
+#include "opapi/op_kit.h"
 
 using namespace ascend_sim;
 

@@ -1,4 +1,4 @@
-#include "sums.h"
+#include "opapi/sums.h"
 
 #include <algorithm>
 #include <limits>

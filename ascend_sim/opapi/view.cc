@@ -1,4 +1,4 @@
-#include "view.h"
+#include "opapi/view.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,4 +1,4 @@
-#include "workers.h"
+#include "opapi/workers.h"
 
 #include <algorithm>
 #include <condition_variable>
