@@ -182,7 +182,7 @@ OpSpec attention_spec() {
     add({{70}, 2, 1, 16, 16, 30});             // scores far beyond e^88
     add({{11, 6}, 2, 2, 192, 128});            // DeepSeek V3, expanded
     add({{5, 7}, 3, 1, 576, 512, 1, true});    // and absorbed: v lies inside k
-    add({{2, 131}, 4, 1, 576, 512, 1, true});  // the same where heads are a power of two
+    add({{2, 131}, 2, 1, 576, 512, 1, true});  // the same where heads are a power of two
     add({{300}, 2, 2, 16, 8});                 // beyond one tile of 256 keys
     add({{3, 1, 40}, 4, 2, 32, 16});           // sizes in sixteens
     add({{66}, 2, 1, 18, 10, 1, true});
