@@ -331,8 +331,6 @@ aclnnStatus fused(const Fused& f,
 
 }  // namespace
 
-ASCEND_REDUCES(FusedInferAttentionScoreV2)
-
 ASCEND_OP(FusedInferAttentionScoreV2,
           const aclTensor* query,
           const aclTensorList* key,
