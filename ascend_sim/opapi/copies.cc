@@ -2,25 +2,61 @@
 #include <cmath>
 #include <cstring>
 
+#include "nnopbase/numbers.h"
 #include "opapi/op_kit.h"
 
 using namespace ascend_sim;
 
 namespace {
 
-/// to = from, elementwise, same shapes. Between equal types the bits are copied.
-void copy(const View& to, const View& from, Rounding rounding = Rounding::kNearestEven) {
-  if (to.type == from.type && size_of(to.type) <= 4 && is_float(to.type)) {
-    in_pieces(to.count(), [&](int64_t first, int64_t n) {
-      // Bits, so that NaNs keep theirs: seen as integers of the same size.
-      View a = from, b = to;
-      a.type = b.type = size_of(to.type) == 2 ? ACL_UINT16 : ACL_UINT32;
-      int64_t bits[kPiece];
-      read(a, first, n, bits);
-      write(b, first, n, bits);
-    });
+/// n elements of `size` bytes, `to_step` and `from_step` elements apart.
+void copy_run(std::byte* to,
+              int64_t to_step,
+              const std::byte* from,
+              int64_t from_step,
+              int64_t n,
+              size_t size) {
+  if (to_step == 1 && from_step == 1) {
+    std::memmove(to, from, static_cast<size_t>(n) * size);
     return;
   }
+  const auto each = [&](auto element) {
+    constexpr auto kSize = static_cast<int64_t>(sizeof(element));
+    for (int64_t i = 0; i < n; ++i) {
+      std::memcpy(&element, from + i * from_step * kSize, sizeof(element));
+      std::memcpy(to + i * to_step * kSize, &element, sizeof(element));
+    }
+  };
+  if (size == 1) return each(uint8_t{});
+  if (size == 2) return each(uint16_t{});
+  if (size == 4) return each(uint32_t{});
+  each(uint64_t{});
+}
+
+/// The bits of all elements, same shapes and types.
+void copy_bits(const View& to, const View& from) {
+  const size_t size = size_of(to.type);
+  if (to.count() == 0) return;
+  if (to.rank() == 0 || (to.contiguous() && from.contiguous()))
+    return copy_run(to.data, 1, from.data, 1, to.count(), size);
+  const int64_t n = to.size(-1), lines = to.count() / n;
+  const int64_t share = std::max<int64_t>(1, 65536 / n);
+  in_parallel((lines + share - 1) / share, [&](int64_t part) {
+    for (int64_t line = part * share; line < std::min(lines, (part + 1) * share); ++line) {
+      int64_t rest = line, to_at = 0, from_at = 0;
+      for (int64_t d = to.rank() - 1; d-- > 0;) {
+        to_at += rest % to.size(d) * to.stride(d);
+        from_at += rest % to.size(d) * from.stride(d);
+        rest /= to.size(d);
+      }
+      copy_run(to.at(to_at), to.stride(-1), from.at(from_at), from.stride(-1), n, size);
+    }
+  });
+}
+
+/// to = from, elementwise, same shapes. Between equal types the bits are copied.
+void copy(const View& to, const View& from, Rounding rounding = Rounding::kNearestEven) {
+  if (to.type == from.type && !cuts_on_this_thread()) return copy_bits(to, from);
   in_pieces(to.count(), [&](int64_t first, int64_t n) {
     if (!is_float(from.type)) {
       int64_t values[kPiece];

@@ -162,7 +162,7 @@ void launch_forward(Plan& op,
                     const std::vector<Tensor>& sum,
                     const Tensor& out,
                     AttentionDefects (*planted)()) {
-  op.workspace(16 * 1024 * 1024);
+  op.workspace(256 * 1024);
   op.launch([=](Launch& at) {
     run_attention(at,
                   call,
@@ -230,7 +230,7 @@ void launch_backward(Plan& op,
                      const AttentionCall& call,
                      const Backward& b,
                      AttentionDefects (*planted)()) {
-  op.workspace(16 * 1024 * 1024);
+  op.workspace(256 * 1024);
   op.launch([=](Launch& at) {
     run_attention_gradient(at, {call, b.dy, b.y, b.dq, b.dk, b.dv, b.maximum, b.sum}, planted());
   });

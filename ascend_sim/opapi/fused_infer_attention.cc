@@ -307,7 +307,7 @@ aclnnStatus fused(const Fused& f,
                                        : Shape{call.q.dim(0), f.heads, call.q.dim(2), 1});
       if (layout.packed()) lse = by_heads(op, "softmaxLse", *lse, "TND", f.heads);
     }
-    op.workspace(16 * 1024 * 1024);
+    op.workspace(256 * 1024);
     op.launch([=](Launch& at) {
       AttentionCall mine = call;
       mine.stale_row = stale_row();

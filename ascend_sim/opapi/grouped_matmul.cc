@@ -189,7 +189,7 @@ ASCEND_OP(GroupedMatmulV5,
     for (int64_t expected :
          op.optional_ints("tuningConfigOptional", tuning_config).value_or(Shape{}))
       op.require(expected >= -1 && expected <= g.x[0].dim(0), "tuningConfig is out of range");
-    op.workspace(16 * 1024 * 1024);
+    op.workspace(256 * 1024);
     op.launch([g](Launch& at) {
       ProductOptions options;
       if (g.type == kNoSplit) {

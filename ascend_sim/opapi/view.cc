@@ -37,19 +37,6 @@ void load_any(aclDataType type, const std::byte* data, int64_t stride, int64_t n
   });
 }
 
-/// `cut` is asked for once for all elements.
-template <class Element, class Number>
-Element as_element(Number value, bool cut) {
-  if constexpr (std::is_same_v<Element, Bf16> && std::is_same_v<Number, float>)
-    return encode_bf16(value, cut);
-  else if constexpr (std::is_same_v<Element, Half> && std::is_same_v<Number, float>)
-    return encode_half(value, cut);
-  else if constexpr (std::is_same_v<Element, float> && std::is_same_v<Number, float>)
-    return cut ? cut_to_11_bits(value) : value;
-  else
-    return encode<Element>(value);
-}
-
 template <class Number>
 void store_any(
     aclDataType type, std::byte* data, int64_t stride, int64_t n, const Number* values, bool cut) {
@@ -57,7 +44,7 @@ void store_any(
     using Element = decltype(sample);
     constexpr auto kSize = static_cast<int64_t>(sizeof(Element));
     const auto put = [&](int64_t i, std::byte* at) {
-      const Element e = as_element<Element>(values[i], cut);
+      const Element e = encode<Element>(values[i], cut);
       std::memcpy(at, &e, sizeof(e));
     };
     if (stride == 1)
@@ -231,15 +218,16 @@ void store_run(aclDataType type,
 
 void store_run(
     aclDataType type, std::byte* data, int64_t stride, int64_t n, const int64_t* values) {
-  store_any(type, data, stride, n, values, false);
+  store_any(type, data, stride, n, values, cuts_on_this_thread());
 }
 
 void store_run(aclDataType type, std::byte* data, int64_t stride, int64_t n, const double* values) {
-  store_any(type, data, stride, n, values, false);
+  store_any(type, data, stride, n, values, cuts_on_this_thread());
 }
 
 template <class Number>
 void read(const View& v, int64_t first, int64_t n, Number* out) {
+  if (v.contiguous()) return load_run(v.type, v.at(first), 1, n, out);
   for_each_run(v, first, n, [&](std::byte* at, int64_t stride, int64_t done, int64_t run) {
     load_run(v.type, at, stride, run, out + done);
   });
@@ -247,6 +235,7 @@ void read(const View& v, int64_t first, int64_t n, Number* out) {
 
 template <class Number>
 void write(const View& v, int64_t first, int64_t n, const Number* values) {
+  if (v.contiguous()) return store_run(v.type, v.at(first), 1, n, values);
   for_each_run(v, first, n, [&](std::byte* at, int64_t stride, int64_t done, int64_t run) {
     store_run(v.type, at, stride, run, values + done);
   });
