@@ -56,8 +56,9 @@ class Board:
         return done.returncode, last, done.stderr
 
     def doctor(self, *more, **planted):
-        # A check of the quick list takes less than a second; one that waits in vain must not hold the board up.
-        return self.run(["doctor", "--device", "ascend", "--quick", "--limit", "20s", "--json", "-", *more], **planted)
+        # A check of the quick list takes less than a second, on a busy machine a few: one that waits in vain must
+        # not hold the board up.
+        return self.run(["doctor", "--device", "ascend", "--quick", "--limit", "60s", "--json", "-", *more], **planted)
 
     def examine(self, planted):
         """The doctor's culprits: the quick list first, then a longer look at what that did not find."""

@@ -199,8 +199,7 @@ class Examination {
     running_.reset();
     bool late = false, stopped = false;
     while (!stopped) {
-      const double wait_s = running_ ? running_->head.limit_s : options_.limit_s;
-      const std::optional<std::string> line = child.next(wait_s, clock_, &late);
+      const std::optional<std::string> line = child.next(silence_s(), clock_, &late);
       if (!line) break;
       const Json event = Json::parse(*line, nullptr, false);
       if (!event.is_object() || !event.contains("event") || !event.contains("content"))
@@ -233,7 +232,11 @@ class Examination {
     return {};
   }
 
-  double silence_s() const { return running_ ? running_->head.limit_s : options_.limit_s; }
+  /// How long the child may be silent. Opening a device takes its time, and so does a busy machine.
+  double silence_s() const {
+    constexpr double kStartS = 120;
+    return running_ ? running_->head.limit_s : std::max(kStartS, options_.limit_s);
+  }
 
   /// The check that was running has its finding; or none was, and there is nothing to go on behind.
   void lost(const char* property, const std::string& how) {

@@ -11,6 +11,8 @@
 namespace ferry {
 namespace {
 
+constexpr acl::Status kRuntimeError = 361001;  // aclnn: the runtime refused, and knows why
+
 /// "rms_norm (aclnnRmsNorm)"
 std::string named(const char* op, const char* call) {
   return *op == '\0' ? std::string(call) : fmt::format("{} ({})", op, call);
@@ -101,6 +103,10 @@ void AscendStream::fail(int64_t code, const char* call, const std::string& detai
   const acl::Meaning* meaning = acl::meaning_of(code);
   const bool chip = meaning == nullptr || meaning->fault == acl::Fault::kDevice;
   const std::string message = device_.library().recent_message();
+  if (code == kRuntimeError) {  // the stream has the chip's own code
+    const acl::Error own = device_.library().aclrtSynchronizeStreamWithTimeout(handle_, 1000);
+    if (own != 0 && own != acl::kStreamSyncTimeout) code = own;
+  }
   if (chip) collect_marks();
   raise(code, chip ? suspects(named(op_, call)) : named(op_, call), detail + message);
 }

@@ -377,15 +377,13 @@ void add_elementwise(Book& book) {
       scalar_op(
           "aclnnAdds",
           [](Stream& s, const Operand& x, const Operand& y) {
-            aclnn::Adds(s, x, Scalar(0.625f), Scalar(1.0f), y);
+            aclnn::Adds(s, x, Scalar(0.6f), Scalar(1.0f), y);
           },
-          [](double x) { return x + 0.625; });
+          [](double x) { return x + static_cast<double>(0.6f); });
       scalar_op(
           "aclnnMuls",
-          [](Stream& s, const Operand& x, const Operand& y) {
-            aclnn::Muls(s, x, Scalar(0.3125f), y);
-          },
-          [](double x) { return x * 0.3125; });
+          [](Stream& s, const Operand& x, const Operand& y) { aclnn::Muls(s, x, Scalar(0.3f), y); },
+          [](double x) { return x * static_cast<double>(0.3f); });
       scalar_op(
           "aclnnDivs",
           [](Stream& s, const Operand& x, const Operand& y) { aclnn::Divs(s, x, Scalar(3.0f), y); },
@@ -395,9 +393,11 @@ void add_elementwise(Book& book) {
           "aclnnInplaceMuls",
           {normal("x", shape, t)},
           [](Stream& s, const Operand& y, const Inputs&) {
-            aclnn::InplaceMuls(s, y, Scalar(0.6875f));
+            aclnn::InplaceMuls(s, y, Scalar(0.7f));
           },
-          [](const Refs& in) { return each(in[0], [](double x) { return x * 0.6875; }); },
+          [](const Refs& in) {
+            return each(in[0], [](double x) { return x * static_cast<double>(0.7f); });
+          },
           elementwise_tolerance(t, kU),
           name);
       in_place(
@@ -1151,8 +1151,19 @@ void add_copies(Book& book) {
         t == kF32 ? elementwise_tolerance(kBF16, 0) : Tolerance(exact));
   }
   book.add(
+      "aclnnInplaceCopy",
+      "f32 to bf16",
+      {normal("x", kOdd, kF32)},
+      [](const Inputs& in) {
+        const Tensor y = Tensor::empty(in[0].shape(), kBF16, in[0].device());
+        aclnn::InplaceCopy(stream_of(in), operand(y), operand(in[0]));
+        return Inputs{y};
+      },
+      [](const Refs& in) { return Refs{in[0]}; },
+      elementwise_tolerance(kBF16, 0));
+  book.add(
       "aclnnCast",
-      "int32 to int64 and float",
+      "int32 to f32",
       {{.name = "x",
         .shape = {7, 20},
         .dtype = kI32,

@@ -99,6 +99,10 @@ OpSpec cross_entropy_spec() {
     spec.cases.push_back(
         loss_case(t, {.tokens = 1201, .inputs = 8, .vocab = 64}, true, true));  // several chunks
     spec.cases.push_back(loss_case(t, {.tokens = 17, .inputs = 65, .vocab = 200}, false, false));
+    spec.cases.push_back(loss_case(t,
+                                   {.tokens = 9, .inputs = 16, .vocab = 70, .logit_scale = 60},
+                                   false,
+                                   false));  // beyond the logarithm of the largest float
     spec.cases.push_back(
         loss_case(t, {.tokens = 8192, .inputs = 768, .vocab = 8192}, true, true, true));
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string_view>
+#include <utility>
 
 #include "base/check.h"
 #include "base/random.h"
@@ -266,6 +267,13 @@ OpSpec router_spec() {
   spec.cases.push_back(router_case("one expert", 1, {.experts = 1, .top_k = 1}, Bias::kNone));
   spec.cases.push_back(router_case("no tokens", 0, kSmall, Bias::kNone));
   spec.cases.push_back(router_case("ties", 2, kSmall, Bias::kNone, std::vector<double>(40, 0.5)));
+  spec.cases.push_back(router_case(
+      "ties of a softmax", 2, kSoftmaxNormalised, Bias::kNone, std::vector<double>(34, 0.5)));
+  // e^100 is beyond float32.
+  std::vector<double> large = separated_logits(3, kSoftmaxNormalised, {});
+  for (double& logit : large) logit = static_cast<double>(static_cast<float>(logit + 100));
+  spec.cases.push_back(
+      router_case("large logits", 3, kSoftmaxNormalised, Bias::kNone, std::move(large)));
   spec.cases.push_back(replay_case(7, kSmall));
   spec.cases.push_back(replay_case(7, kSoftmaxNormalised));
   spec.cases.push_back(benchmark_case(kV3));
