@@ -47,7 +47,7 @@ if(FERRY_CHECKS)
       endif()
       add_custom_command(OUTPUT ${stamp} DEPFILE ${stamp}.d
         COMMAND clang++ -std=c++20 -fsyntax-only ${includes}
-                "-DFERRY_SOURCE_DIR=\"\"" "-DFERRY_PROGRAM=\"\"" ${options} ${tier_options} -MD -MF ${stamp}.d -MT ${stamp} ${source}
+                "-DFERRY_SOURCE_DIR=\"\"" "-DFERRY_PROGRAM=\"\"" "-DFERRY_ASCEND_SIM=\"\"" ${options} ${tier_options} -MD -MF ${stamp}.d -MT ${stamp} ${source}
         COMMAND ${CMAKE_COMMAND} -E touch ${stamp}
         DEPENDS ${source} COMMENT "Clang reads ${relative} (${tier})" COMMAND_EXPAND_LISTS VERBATIM)
       list(APPEND stamps ${stamp})

@@ -363,7 +363,7 @@ std::vector<Violation> check_banned(const std::vector<SourceFile>& files) {
        R"(_test\.cc$|^tests/|^bench/|^ascend_sim/tests/)",
        "not safe beside threads: pass a setting"},
       {R"(std::j?thread\b|\bpthread_create\b|std::async\b)",
-       R"(^src/base/|^ascend_sim/runtime/|_test\.cc$|^tests/)",
+       R"(^src/base/|^ascend_sim/(runtime/|opapi/workers\.cc)|_test\.cc$|^tests/)",
        "use base/threads.h: every thread must have FTZ/DAZ set"},
       {R"(\b(malloc|calloc|realloc|aligned_alloc|posix_memalign)\s*\()",
        R"(^src/device/|^tests/fuzz/)",

@@ -23,108 +23,14 @@
 #include <thread>
 #include <vector>
 
-#include "base/random.h"
+#include "program.h"
 
 namespace {
 
-namespace fs = std::filesystem;
+using namespace ferry::program;
 using Json = nlohmann::json;
-using Strings = std::vector<std::string>;
-using Environment = std::map<std::string, std::string>;
 
 constexpr int kSteps = 16;
-constexpr int kWaitMs = 120000;  // longer than anything here takes on a busy machine
-
-std::string read(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-void write(const fs::path& path, const std::string& text) {
-  std::ofstream out(path, std::ios::binary);
-  out << text;
-  ASSERT_TRUE(out.flush()) << path;
-}
-
-void sleep_ms(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
-
-template <typename Condition>
-bool wait_for(const Condition& condition) {
-  for (int ms = 0; ms < kWaitMs; ms += 2) {
-    if (condition()) return true;
-    sleep_ms(2);
-  }
-  return false;
-}
-
-/// 0 to 255: it left with this status; above: 256 + the signal that ended it.
-int status_of(int wait_status) {
-  return WIFSIGNALED(wait_status) ? 256 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
-}
-constexpr int kKilled = 256 + SIGKILL;
-
-/// One run of the program; both its outputs go to a file. Owner: a test; a child that is still
-/// alive dies with it.
-class Program {
- public:
-  Program(const fs::path& log, const Strings& args, const Environment& environment = {})
-      : log_(log) {
-    Strings words = {FERRY_PROGRAM};
-    words.insert(words.end(), args.begin(), args.end());
-    std::vector<char*> argv;
-    for (std::string& w : words) argv.push_back(w.data());
-    argv.push_back(nullptr);
-    // A worker that runs without a supervisor still wants the pipe of one.
-    if (::pipe2(heartbeats_, O_CLOEXEC | O_NONBLOCK) != 0) std::abort();
-    const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (out < 0) std::abort();
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
-      ::dup2(out, 1);
-      ::dup2(out, 2);
-      if (heartbeats_[1] == 3)
-        ::fcntl(3, F_SETFD, 0);
-      else
-        ::dup2(heartbeats_[1], 3);
-      ::execv(argv[0], argv.data());
-      ::_exit(127);
-    }
-    ::close(out);
-    if (pid_ < 0) std::abort();
-  }
-  ~Program() {
-    if (!status_) {
-      ::kill(pid_, SIGKILL);
-      ::waitpid(pid_, nullptr, 0);
-    }
-    ::close(heartbeats_[0]);
-    ::close(heartbeats_[1]);
-  }
-  Program(const Program&) = delete;
-  Program& operator=(const Program&) = delete;
-
-  void signal(int number) const { ::kill(pid_, number); }
-  std::string output() const { return read(log_); }
-  bool said(const std::string& text) const { return output().find(text) != std::string::npos; }
-  bool ended() {
-    int s = 0;
-    if (!status_ && ::waitpid(pid_, &s, WNOHANG) == pid_) status_ = status_of(s);
-    return status_.has_value();
-  }
-  int wait() {
-    if (!wait_for([&] { return ended(); })) ADD_FAILURE() << "does not end: " << output();
-    return status_.value_or(-1);
-  }
-
- private:
-  fs::path log_;
-  pid_t pid_ = -1;
-  int heartbeats_[2] = {-1, -1};
-  std::optional<int> status_;
-};
 
 constexpr const char* kModel = R"([model]
 hidden_size = 32
@@ -170,23 +76,6 @@ every = 2
 [log]
 every = 1
 )";
-
-/// Sentences of a small vocabulary, a document a line.
-std::string generated_text(uint64_t seed) {
-  const char* const words[] = {"the",   "ferry",  "crosses",   "a",           "river", "at",
-                               "night", "and",    "carries",   "stones",      "light", "from",
-                               "one",   "shore",  "to",        "other",       "slow",  "water",
-                               "under", "bridge", "Überfahrt", "\xe6\xb8\xa1"};
-  std::string text;
-  for (uint64_t line = 0; line < 1500; ++line) {
-    const ferry::Random random(seed, ferry::RandomPurpose::kTest, line);
-    const uint64_t length = 20 + random.below(0, 30);
-    for (uint64_t w = 1; w <= length; ++w)
-      text += std::string(w == 1 ? "" : " ") + words[random.below(w, std::size(words))];
-    text += ".\n";
-  }
-  return text;
-}
 
 /// What a run leaves behind that must not depend on how it got there.
 struct Trace {

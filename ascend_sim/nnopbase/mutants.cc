@@ -75,6 +75,7 @@ void run_mutant(const std::string& kind,
                 const std::vector<Tensor>& outputs,
                 const std::function<void()>& work) {
   std::vector<Change> changes;
+  changes.reserve(outputs.size());
   for (const Tensor& t : outputs) changes.push_back({&t, load_bits(t), {}});
   cuts_on_this_thread() = kind == "rounding";
   work();

@@ -6,6 +6,7 @@
 #include "cli/bench_train_command.h"
 #include "cli/command.h"
 #include "cli/data_command.h"
+#include "cli/doctor_command.h"
 #include "cli/eval_command.h"
 #include "cli/generate_command.h"
 #include "cli/logits_command.h"
@@ -28,6 +29,7 @@ int main(int argc, char** argv) {
   cli::add_generate_command(app, status);
   cli::add_logits_command(app, status);
   cli::add_ops_command(app, status);
+  cli::add_doctor_command(app, status);
   const auto is_given = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
   if (argc > 1 && argv[1][0] != '-' && std::as_const(app).get_subcommands(is_given).empty())
     return cli::report({Code::kInvalidInput,

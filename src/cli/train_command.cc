@@ -19,7 +19,9 @@ std::atomic<bool> g_stop{false};
 
 struct Arguments {
   std::string config;
+  std::string device;
   bool resume = false, print_config = false, worker = false;
+  int64_t replay_to = 0;
 };
 
 Result<void> print_result(const TrainResult& r) {
@@ -46,10 +48,11 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
   const Result<Settings> settings = read_settings(args.config, overrides);
   if (!settings) return report(settings.error());
   try {
-    const Result<TrainResult> result =
-        train(*settings, {.resume = args.resume, .stop = &g_stop, .beat = [&](int64_t steps) {
-                            pulse->beat(steps);
-                          }});
+    const Result<TrainResult> result = train(*settings,
+                                             {.resume = args.resume,
+                                              .stop = &g_stop,
+                                              .beat = [&](int64_t steps) { pulse->beat(steps); },
+                                              .replay_to = args.replay_to});
     if (!result) return report(result.error());
     if (result->stopped)
       fmt::print("stopped    after step {}; go on with: ferry train {} --resume\n",
@@ -57,16 +60,18 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
                  args.config);
     return report(print_result(*result));
   } catch (const DeviceError& e) {
-    return report({Code::kUnavailable, e.what()});
+    report({Code::kUnavailable, e.what()});
+    return supervisor::kDeviceFailed;
   }
 }
 
-int run(const Arguments& args, const std::vector<std::string>& overrides) {
+int run(const Arguments& args, std::vector<std::string> overrides) {
   for (const std::string& o : overrides)
     if (!o.starts_with("--") || o.find('=') == std::string::npos)
       return report(
           {Code::kInvalidInput,
            fmt::format("{}: not understood; settings are given as --section.key=value", o)});
+  if (!args.device.empty()) overrides.push_back("--train.device=" + args.device);
   if (args.worker) return work(args, overrides);
   const Result<Settings> settings = read_settings(args.config, overrides);
   if (!settings) return report(settings.error());
@@ -74,8 +79,10 @@ int run(const Arguments& args, const std::vector<std::string>& overrides) {
     fmt::print("{}", print_settings(*settings));
     return 0;
   }
-  supervisor::Command command{
-      .program = "/proc/self/exe", .first = {"train", args.config, "--worker"}, .again = {}};
+  supervisor::Command command{.program = "/proc/self/exe",
+                              .first = {"train", args.config, "--worker"},
+                              .again = {},
+                              .replay = "--replay-to"};
   command.first.insert(command.first.end(), overrides.begin(), overrides.end());
   command.again = command.first;
   command.again.emplace_back("--resume");
@@ -95,7 +102,9 @@ void add_train_command(CLI::App& app, int& status) {
   command->add_flag("--resume", args->resume, "go on from the newest checkpoint of checkpoint.dir");
   command->add_flag(
       "--print-config", args->print_config, "print all settings as they would be used, and leave");
+  command->add_option("--device", args->device, "as --train.device: cpu, cuda[:N], ascend[:N]");
   command->add_flag("--worker", args->worker)->group("");  // the supervised process; not for people
+  command->add_option("--replay-to", args->replay_to)->group("");  // after a device's failure
   command->allow_extras();
   command->callback([command, args, &status] { status = run(*args, command->remaining()); });
 }

@@ -15,7 +15,8 @@ struct Finding {
 };
 
 struct SpecOptions {
-  bool gradients = true;
+  bool forward = true;    // reference, guard bytes, repeatability, rows
+  bool gradients = true;  // finite differences, accumulation
   bool tiers_and_threads = true;  // CPU only: every tier, 1 to 3 threads give the same bits
   int repeats = 3;
   uint64_t seed = 1;
@@ -23,6 +24,19 @@ struct SpecOptions {
 
 /// The inputs of a case on the device, as `seed` makes them.
 std::vector<Tensor> make_inputs(const OpCase& c, Device& device, uint64_t seed);
+
+/// Whether an input of the case has a gradient to compare.
+bool has_gradient(const OpCase& c);
+
+/// A cotangent for each output that is differentiable (undefined for the others), on its device.
+std::vector<Tensor> make_cotangents(const OpCase& c,
+                                    const std::vector<Tensor>& outputs,
+                                    uint64_t seed);
+
+/// The case's outputs, then the gradients of its inputs. Launches and waits for nothing itself.
+std::vector<Tensor> run_with_gradients(const OpCase& c,
+                                       std::vector<Tensor>& inputs,
+                                       const std::vector<Tensor>& cotangents);
 
 /// Everything that the case promises; empty if all holds.
 std::vector<Finding> check_case(const OpCase& c, Device& device, const SpecOptions& options = {});

@@ -1,13 +1,19 @@
-// Every op's spec on the CPU: one test for each case. With FERRY_SPECS=smallest in the environment
-// only the smallest case of each op (for emulated processors).
+// Every op's spec on one device: a test for each case. Built twice: for the CPU in ops_test, for
+// Ascend in ascend_ops_test, which wants FERRY_ASCEND_LIBRARIES in the environment (software Ascend
+// lies in build/ascend_sim). With FERRY_SPECS=smallest only the smallest case of each op (for
+// emulated processors).
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <string_view>
 
-#include "device/cpu/cpu_device.h"
+#include "device/device.h"
 #include "ops/spec_check.h"
+
+#ifndef FERRY_SPECS_DEVICE
+#define FERRY_SPECS_DEVICE "cpu"
+#endif
 
 namespace ferry::ops {
 namespace {
@@ -16,7 +22,9 @@ class SpecCase : public ::testing::Test {
  public:
   explicit SpecCase(OpCase c) : case_(std::move(c)) {}
   void TestBody() override {
-    for (const Finding& f : check_case(case_, cpu_device()))
+    const Result<Device*> device = open_device(FERRY_SPECS_DEVICE);
+    ASSERT_TRUE(device) << device.error().message;
+    for (const Finding& f : check_case(case_, **device))
       ADD_FAILURE() << f.property << ": " << f.detail;
   }
 

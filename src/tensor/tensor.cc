@@ -154,6 +154,10 @@ namespace {
 /// Calls f(element offset from data(), row length) for each innermost run of the tensor.
 template <typename F>
 void for_each_row(const Tensor& t, F&& f) {
+  if (t.contiguous()) {  // one copy; each row of its own would be a wait for the device
+    if (t.count() > 0) f(0, t.count());
+    return;
+  }
   const View v = t.view();
   const int inner = v.rank - 1;
   const int64_t length = v.rank == 0 ? 1 : v.shape[inner];

@@ -17,6 +17,7 @@ struct TrainOptions {
   bool resume = false;                      // go on from the newest checkpoint of checkpoint.dir
   const std::atomic<bool>* stop = nullptr;  // set: save and leave after the step under way
   std::function<void(int64_t)> beat;        // called with the steps done, at least once a step
+  int64_t replay_to = 0;  // until so many steps are done, wait for each launch: an error names it
   std::FILE* out = stdout;
 };
 

@@ -54,6 +54,7 @@ struct Advance {
   /// No worker is left, and not because it was through.
   void failed(const std::string& how) {
     s.worker = Worker::kNone;
+    s.device_failed = false;
     if (s.stopping) {
       log("the worker {} before it had saved; what was trained since the newest checkpoint is lost",
           how);
@@ -111,8 +112,10 @@ struct Advance {
       s.worker = Worker::kNone;
       return exit(e.code);
     }
-    failed(e.code == 3 ? "left with status 3 (its device or environment failed)"
-                       : fmt::format("left with status {}", e.code));
+    failed(e.code == kDeviceFailed ? "left: its device failed"
+           : e.code == 3           ? "left with status 3 (its environment failed)"
+                                   : fmt::format("left with status {}", e.code));
+    s.device_failed = e.code == kDeviceFailed;
   }
 
   void on(const Died& e) {
@@ -154,7 +157,8 @@ struct Advance {
         s.interval_s = 0;
         ++s.starts;
         enter(Worker::kStarting);
-        actions.emplace_back(std::in_place_type<Start>, Start{true});
+        actions.emplace_back(std::in_place_type<Start>,
+                             Start{true, s.device_failed ? std::max<int64_t>(s.step, 0) + 1 : 0});
         return;
       case Worker::kStarting: return;
       case Worker::kRunning:

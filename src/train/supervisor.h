@@ -53,8 +53,9 @@ using Event = std::variant<Started, StartFailed, Heartbeat, Exited, Died, Signal
 
 // What to do, in order.
 struct Start {
-  bool resume = false;
-};                    // resume: from the newest checkpoint of this run
+  bool resume = false;    // from the newest checkpoint of this run
+  int64_t replay_to = 0;  // until so many steps are done, the worker waits for each launch
+};
 struct Terminate {};  // SIGTERM: save and leave
 struct Kill {};       // SIGKILL
 struct Log {
@@ -79,6 +80,7 @@ struct State {
   int64_t step = -1;             // furthest ever
   int64_t step_at_failure = -1;  // furthest when a worker last failed
   int failures = 0;              // in a row without progress
+  bool device_failed = false;    // that was how the last worker ended
   int starts = 0;
 };
 
@@ -88,6 +90,10 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume);
 /// What follows from an event. Pure: no clock, no process, no randomness.
 ///
 /// The worker leaves with 0, 1 or 2     the run leaves with the same: done, verdict, wrong input.
+/// ... with kDeviceFailed               it starts again as below, and until it is past the step
+/// that
+///                                      failed it waits for each launch, so that a fault that comes
+///                                      again names the one op.
 /// ... with another status, a signal    it starts again from the newest checkpoint, after a pause;
 /// after
 ///                                      `failures_max` restarts that got no further, exit 3.
@@ -104,6 +110,10 @@ std::pair<State, std::vector<Action>> advance(State state,
 
 /// When a Tick is needed at the latest, given no other event.
 double wake_at(const State& state, const Settings& settings);
+
+/// A worker's exit status for a DeviceError. Between the two processes only: a run that ends by it
+/// leaves with 3.
+inline constexpr int kDeviceFailed = 4;
 
 /// The descriptor on which a supervised worker finds its heartbeat pipe.
 inline constexpr int kHeartbeatFd = 3;
@@ -127,6 +137,7 @@ struct Command {
   std::string program;             // a path; "/proc/self/exe" is this program
   std::vector<std::string> first;  // arguments of the first start, without argv[0]
   std::vector<std::string> again;  // of every restart: --resume
+  std::string replay;              // of a restart after a device's failure, with "=STEP" behind it
 };
 
 /// Runs the command under supervision and returns the exit status for the process.

@@ -107,8 +107,13 @@ class Shell {
     heartbeats_ = Fd(ends[0]);
     const Fd theirs(ends[1]);
     std::vector<char*> argv{const_cast<char*>(command_.program.c_str())};
+    std::string replay;
     for (const std::string& a : start.resume ? command_.again : command_.first)
       argv.push_back(const_cast<char*>(a.c_str()));
+    if (start.replay_to > 0 && !command_.replay.empty()) {
+      replay = fmt::format("{}={}", command_.replay, start.replay_to);
+      argv.push_back(replay.data());
+    }
     argv.push_back(nullptr);
     const pid_t parent = ::getpid();
     worker_ = ::fork();

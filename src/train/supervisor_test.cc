@@ -76,6 +76,17 @@ TEST(SupervisorRules, ACrashStartsAgainFromTheCheckpointAfterAPause) {
   }
 }
 
+TEST(SupervisorRules, AfterADevicesFailureTheNextWorkerWaitsForEachLaunchUntilItIsPastTheStep) {
+  Play p;
+  p.on(Started{}).on(Heartbeat{7}).on(Exited{kDeviceFailed}).ticks(3);
+  ASSERT_TRUE(p.has<Start>());
+  EXPECT_EQ(std::get<Start>(p.actions[0]).replay_to, 8);
+  // Another kind of end asks for nothing of the sort.
+  p.on(Started{}).on(Heartbeat{9}).on(Died{SIGKILL}).ticks(3);
+  ASSERT_TRUE(p.has<Start>());
+  EXPECT_EQ(std::get<Start>(p.actions[0]).replay_to, 0);
+}
+
 TEST(SupervisorRules, GivesUpWhenRestartsGetNoFurtherButNotWhileTheyDo) {
   Play p;
   for (int i = 1; i <= 40; ++i) {  // each life gets one step further: goes on for ever
@@ -285,8 +296,9 @@ class SupervisedProcess : public ::testing::Test {
 
   int run(const std::string& first,
           const std::string& again,
-          Settings settings = {.backoff_first_s = 0.01}) {
-    const Command command{"/bin/sh", {"-c", first}, {"-c", again}};
+          Settings settings = {.backoff_first_s = 0.01},
+          const std::string& replay = "") {
+    const Command command{"/bin/sh", {"-c", first}, {"-c", again}, replay};
     return supervise(command, settings, system_clock(), [this](std::string_view s) {
       said_ += std::string(s) + "\n";
     });
@@ -320,6 +332,17 @@ TEST_F(SupervisedProcess, StartsACrashedWorkerAgainWithTheOtherArguments) {
   EXPECT_EQ(run(std::string(kBeat) + "kill -SEGV $$", "exit 0"), 0);
   EXPECT_NE(said_.find("signal 11"), std::string::npos) << said_;
   EXPECT_NE(said_.find("after step 5"), std::string::npos) << said_;
+}
+
+TEST_F(SupervisedProcess, TellsTheWorkerAfterADevicesFailureHowFarToReplay) {
+  Settings settings{.backoff_first_s = 0.01};
+  // The shell gets the option as $0.
+  EXPECT_EQ(run(std::string(kBeat) + "exit 4",
+                "test \"$0\" = --replay-to=6 && exit 1; exit 2",
+                settings,
+                "--replay-to"),
+            1)
+      << said_;
 }
 
 TEST_F(SupervisedProcess, GivesUpAndEndsAHang) {

@@ -52,6 +52,7 @@ inline constexpr Error kAlreadyInitialised = 100002;
 inline constexpr Error kOutOfMemory = 207001;
 inline constexpr Error kDeviceOutOfMemory = 207018;
 inline constexpr Error kStreamSyncTimeout = 507046;
+inline constexpr Error kEventSyncTimeout = 507047;
 inline constexpr Error kWaitTimeout = 107019;
 
 // F(name, result, arguments...) for each function of each library.

@@ -137,6 +137,17 @@ std::string AscendDevice::describe() const {
                      known ? format_bytes(static_cast<double>(total_bytes)) : "memory unknown");
 }
 
+uint64_t AscendDevice::memory_available() const {
+  size_t free_bytes = 0, total_bytes = 0;
+  bind();
+  const acl::Error code = library_.aclrtGetMemInfo(acl::kHbm, &free_bytes, &total_bytes);
+  if (code != 0)
+    throw DeviceError(
+        name_, code, fmt::format("{}: aclrtGetMemInfo: {}", name_, acl::describe_code(code)));
+  const MemoryUse use = pool_.use();
+  return free_bytes + (use.reserved_bytes - use.live_bytes);
+}
+
 void AscendDevice::bind() const {
   if (t_bound == this) return;
   const acl::Error code = library_.aclrtSetCurrentContext(context_);

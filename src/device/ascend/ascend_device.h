@@ -35,6 +35,7 @@ class AscendDevice final : public Device {
   void deallocate(void* p, size_t bytes) override;
   MemoryUse memory_use() const override { return pool_.use(); }
   void reset_peak() override { pool_.reset_peak(); }
+  uint64_t memory_available() const;  // what the pool would give back included
 
   /// Through pinned memory. The host's bytes are free again when this returns.
   void copy_from_host(void* device, const void* host, size_t bytes) override;

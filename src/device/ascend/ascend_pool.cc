@@ -27,19 +27,18 @@ void* AscendPool::allocate(size_t bytes) {
   } else {
     const acl::Library& library = device_.library();
     acl::Error code = library.aclrtMalloc(&block, whole, acl::kHugeFirst);
-    if (code != 0) {
+    const acl::Meaning* meaning = acl::meaning_of(code);
+    const bool full = meaning != nullptr && meaning->fault == acl::Fault::kMemory;
+    if (full && use_.reserved_bytes > use_.live_bytes) {
       release_cached();
       code = library.aclrtMalloc(&block, whole, acl::kHugeFirst);
     }
     if (code != 0)
-      throw DeviceError(device_.name(),
-                        code,
-                        fmt::format("{}: {}: asking for {}, {} in use{}",
-                                    device_.name(),
-                                    acl::describe_code(code),
-                                    format_bytes(static_cast<double>(whole)),
-                                    format_bytes(static_cast<double>(use_.live_bytes)),
-                                    library.recent_message()));
+      device_.stream().fail(code,
+                            "aclrtMalloc",
+                            fmt::format(": asking for {}, {} in use",
+                                        format_bytes(static_cast<double>(whole)),
+                                        format_bytes(static_cast<double>(use_.live_bytes))));
     use_.reserved_bytes += whole;
   }
   use_.live_bytes += whole;

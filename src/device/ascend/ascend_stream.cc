@@ -26,6 +26,7 @@ Device& AscendStream::device() { return device_; }
 void AscendStream::launched(const char* call) {
   ring_[launched_ % kRing] = {op_, call};
   ++launched_;
+  if (watcher_) watcher_(call);
   if (device_.options().replay) return synchronize();
   if (launched_ % kLaunchesPerMark == 0) record_mark();
 }
@@ -41,16 +42,17 @@ void AscendStream::record_mark() {
   collect_marks();
 }
 
-/// Forgets the marks that the stream has passed.
+/// Forgets the marks that the stream has passed. An event is also "complete" when the stream gave
+/// up before it: waiting for it tells.
 void AscendStream::collect_marks() {
   const acl::Library& library = device_.library();
   while (!marks_.empty()) {
+    const acl::Event event = marks_.front().event;
     acl::EventStatus status = acl::kNotReady;
-    // An event that cannot be asked (the device failed) counts as not passed.
-    if (library.aclrtQueryEventStatus(marks_.front().event, &status) != 0) return;
-    if (status != acl::kComplete) return;
+    if (library.aclrtQueryEventStatus(event, &status) != 0 || status != acl::kComplete) return;
+    if (library.aclrtSynchronizeEventWithTimeout(event, 1000) != 0) return;
     completed_ = marks_.front().launches;
-    library.aclrtDestroyEvent(marks_.front().event);
+    library.aclrtDestroyEvent(event);
     marks_.pop_front();
   }
 }
@@ -68,13 +70,18 @@ void AscendStream::wait(Wait&& wait) {
     const acl::Error code = wait(static_cast<int32_t>(slice_s * 1000));
     if (code == 0) return;
     const double passed_s = system_clock().monotonic_s() - start_s;
-    const bool ours =
-        (code == acl::kStreamSyncTimeout || code == acl::kWaitTimeout) && passed_s >= 0.9 * slice_s;
+    const bool ours = (code == acl::kStreamSyncTimeout || code == acl::kEventSyncTimeout ||
+                       code == acl::kWaitTimeout) &&
+                      passed_s >= 0.9 * slice_s;
+    const std::string message = device_.library().recent_message();
     const uint64_t before = completed_;
     collect_marks();
-    if (!ours) fail_later(code);
+    if (!ours) raise(code, suspects(""), message);
     waited_s = completed_ > before ? 0 : waited_s + passed_s;
-    if (waited_s >= 0.9 * timeout_s) fail_later(code);
+    if (waited_s >= 0.9 * timeout_s)
+      raise(acl::kStreamSyncTimeout,
+            suspects(""),
+            fmt::format("; nothing ended for {}", format_duration(waited_s)));
   }
 }
 
@@ -90,44 +97,39 @@ void AscendStream::wait_for(acl::Event event) {
   wait([&](int32_t ms) { return device_.library().aclrtSynchronizeEventWithTimeout(event, ms); });
 }
 
-void AscendStream::fail(int64_t code, const char* call) {
-  const std::string what = named(op_, call);
-  throw DeviceError(device_.name(),
-                    code,
-                    fmt::format("{}: {}: {}{}",
-                                device_.name(),
-                                what,
-                                acl::describe_code(code),
-                                device_.library().recent_message()),
-                    what);
+void AscendStream::fail(int64_t code, const char* call, const std::string& detail) {
+  const acl::Meaning* meaning = acl::meaning_of(code);
+  const bool chip = meaning == nullptr || meaning->fault == acl::Fault::kDevice;
+  const std::string message = device_.library().recent_message();
+  if (chip) collect_marks();
+  raise(code, chip ? suspects(named(op_, call)) : named(op_, call), detail + message);
 }
 
-void AscendStream::fail_later(int64_t code) {
-  const std::string what = suspects();
-  throw DeviceError(device_.name(),
-                    code,
-                    fmt::format("{}: {}: {}{}",
-                                device_.name(),
-                                what,
-                                acl::describe_code(code),
-                                device_.library().recent_message()),
-                    what);
+void AscendStream::raise(int64_t code, const std::string& what, const std::string& detail) {
+  throw DeviceError(
+      device_.name(),
+      code,
+      fmt::format("{}: {}: {}{}", device_.name(), what, acl::describe_code(code), detail),
+      what);
 }
 
-/// The launches that may have failed: one, or the range since the last that is known to have ended.
-std::string AscendStream::suspects() const {
+/// What may have failed: the launches since the last that is known to have ended, and `call`, which
+/// was answered by the error, if there is one.
+std::string AscendStream::suspects(const std::string& call) const {
   const uint64_t open = launched_ - completed_;
-  if (open == 0) return "nothing that was launched";
   const auto at = [&](uint64_t n) {
     const Launch& launch = ring_[n % kRing];
     return named(launch.op, launch.call);
   };
-  if (open == 1) return at(launched_ - 1);
+  if (open == 0) return call.empty() ? "nothing that was launched" : call;
+  if (open == 1 && call.empty()) return at(launched_ - 1);
   const uint64_t first = std::max(completed_, launched_ < kRing ? 0 : launched_ - kRing);
   std::vector<std::string> different;
   for (uint64_t n = first; n < launched_; ++n)
     if (std::find(different.begin(), different.end(), at(n)) == different.end())
       different.push_back(at(n));
+  if (!call.empty() && std::find(different.begin(), different.end(), call) == different.end())
+    different.push_back(call);
   constexpr size_t kShown = 24;
   std::string list;
   for (size_t i = 0; i < different.size() && i < kShown; ++i)
@@ -135,7 +137,7 @@ std::string AscendStream::suspects() const {
   if (different.size() > kShown) list += fmt::format(" and {} more", different.size() - kShown);
   return fmt::format("one of launches {} to {}: {}; FERRY_ASCEND_REPLAY=1 names the one",
                      completed_ + 1,
-                     launched_,
+                     launched_ + (call.empty() ? 0 : 1),
                      list);
 }
 

@@ -5,7 +5,9 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <string>
+#include <utility>
 
 #include "device/ascend/acl.h"
 #include "device/device.h"
@@ -31,8 +33,12 @@ class AscendStream final : public Stream {
   /// waits for it.
   void launched(const char* call);
 
-  /// Throws DeviceError for a call that was refused at once.
-  [[noreturn]] void fail(int64_t code, const char* call);
+  /// Hears of every call that launched() enters, until another watcher (or none) is set.
+  void watch(std::function<void(const char* call)> watcher) { watcher_ = std::move(watcher); }
+
+  /// Throws DeviceError for a call that answered `code`: of the call itself, or, if the chip
+  /// failed, of what was launched before it. `detail` follows the code's meaning.
+  [[noreturn]] void fail(int64_t code, const char* call, const std::string& detail = "");
 
   /// Waits for an event that was recorded on this stream, as synchronize() does.
   void wait_for(acl::Event event);
@@ -49,10 +55,10 @@ class AscendStream final : public Stream {
 
   void record_mark();
   void collect_marks();
-  [[noreturn]] void fail_later(int64_t code);
   template <typename Wait>  // Error wait(int32_t ms)
   void wait(Wait&& wait);
-  std::string suspects() const;
+  std::string suspects(const std::string& call) const;
+  [[noreturn]] void raise(int64_t code, const std::string& what, const std::string& detail);
 
   static constexpr size_t kRing = 1024;
   static constexpr uint64_t kLaunchesPerMark = 16;
@@ -64,6 +70,7 @@ class AscendStream final : public Stream {
   uint64_t launched_ = 0;   // launches so far
   uint64_t completed_ = 0;  // of these are known to have ended
   std::deque<Mark> marks_;
+  std::function<void(const char* call)> watcher_;
 };
 
 }  // namespace ferry

@@ -13,7 +13,7 @@ constexpr KernelTable<AdamWArgs> kAdamW{
     .op = "adamw",
     .cpu = CPU_KERNEL(AdamWArgs, adamw),
     .cuda = Kernel<AdamWArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<AdamWArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(AdamWArgs, Branch::kComposed, adamw),
 };
 
 void adamw_update(Weight& w,

@@ -26,5 +26,6 @@ struct AdamWArgs {
 };
 
 DECLARE_CPU_KERNEL(AdamWArgs, adamw)
+DECLARE_ASCEND_KERNEL(AdamWArgs, adamw)
 
 }  // namespace ferry::ops

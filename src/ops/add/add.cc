@@ -11,7 +11,7 @@ constexpr KernelTable<AddArgs> kAdd{
     .op = "add",
     .cpu = CPU_KERNEL(AddArgs, add),
     .cuda = Kernel<AddArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<AddArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(AddArgs, Branch::kFused, add),
 };
 
 namespace {

@@ -18,5 +18,6 @@ struct AddArgs {
 };
 
 DECLARE_CPU_KERNEL(AddArgs, add)
+DECLARE_ASCEND_KERNEL(AddArgs, add)
 
 }  // namespace ferry::ops

@@ -306,6 +306,7 @@ FERRY_ACLNN(Adds, T, S, S, T);
 FERRY_ACLNN(InplaceAdd, T, T, S);
 FERRY_ACLNN(Sub, T, T, S, T);
 FERRY_ACLNN(Mul, T, T, T);
+FERRY_ACLNN(InplaceMul, T, T);
 FERRY_ACLNN(Muls, T, S, T);
 FERRY_ACLNN(InplaceMuls, T, S);
 FERRY_ACLNN(Div, T, T, T);

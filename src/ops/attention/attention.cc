@@ -14,14 +14,14 @@ constexpr KernelTable<AttentionArgs> kForward{
     .op = "attention",
     .cpu = CPU_KERNEL(AttentionArgs, attention_forward, plan_attention_forward),
     .cuda = Kernel<AttentionArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<AttentionArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(AttentionArgs, Branch::kEither, attention_forward),
 };
 
 constexpr KernelTable<AttentionBackwardArgs> kBackward{
     .op = "attention_backward",
     .cpu = CPU_KERNEL(AttentionBackwardArgs, attention_backward, plan_attention_backward),
     .cuda = Kernel<AttentionBackwardArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<AttentionBackwardArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(AttentionBackwardArgs, Branch::kEither, attention_backward),
 };
 
 namespace {
@@ -106,17 +106,18 @@ Tensor attention(
   Tensor out = Tensor::empty({q.dim(0), q.dim(1), v.dim(2)}, q.dtype(), q.device());
   Tensor lse = Tensor::empty({q.dim(0), q.dim(1)}, DType::kF32, q.device());
   const int64_t longest = longest_document(segments);
-  const Tensor position = segments.position, key_begin = segments.key_begin;
   dispatch(kForward,
            AttentionArgs{q.view(),
                          k.view(),
                          v.view(),
-                         position.view(),
-                         key_begin.view(),
+                         segments.position.view(),
+                         segments.key_begin.view(),
                          out.view(),
                          lse.view(),
                          scale,
-                         longest},
+                         longest,
+                         segments.host_position.data(),
+                         segments.host_key_begin.data()},
            q.device());
   Tape* const tape = Tape::current();
   if (tape == nullptr || !(q.needs_grad() || k.needs_grad() || v.needs_grad())) return out;
@@ -130,8 +131,8 @@ Tensor attention(
              AttentionBackwardArgs{q.view(),
                                    k.view(),
                                    v.view(),
-                                   position.view(),
-                                   key_begin.view(),
+                                   segments.position.view(),
+                                   segments.key_begin.view(),
                                    out.view(),
                                    lse.view(),
                                    grads.of(out).view(),
@@ -139,7 +140,9 @@ Tensor attention(
                                    d_k.view(),
                                    d_v.view(),
                                    scale,
-                                   longest},
+                                   longest,
+                                   segments.host_position.data(),
+                                   segments.host_key_begin.data()},
              q.device());
     grads.add(q, d_q);
     grads.add(k, d_k);

@@ -131,14 +131,17 @@ OpSpec attention_spec() {
   for (const DType t : {DType::kF32, DType::kBF16}) {
     const auto add = [&](const Sizes& z) { spec.cases.push_back(attention_case(t, z)); };
     add({{1}, 1, 1, 1, 1});
-    add({{5, 1, 1, 17, 2}, 3, 1, 7, 5});     // odd sizes, documents of one token
-    add({{67}, 2, 2, 24, 16});               // one key past a tile
-    add({{130, 3}, 4, 2, 16, 24});           // three tiles; Dv > Dqk
-    add({{9, 20}, 6, 3, 17, 33});            // odd and no multiple of a vector
-    add({{40, 30}, 5, 5, 48, 32});           // the small model's
-    add({{70}, 2, 1, 16, 16, 30});           // scores far beyond e^88
-    add({{11, 6}, 2, 2, 192, 128});          // DeepSeek V3, expanded
-    add({{5, 7}, 3, 1, 576, 512, 1, true});  // and absorbed: v lies inside k
+    add({{5, 1, 1, 17, 2}, 3, 1, 7, 5});       // odd sizes, documents of one token
+    add({{67}, 2, 2, 24, 16});                 // one key past a tile
+    add({{130, 3}, 4, 2, 16, 24});             // three tiles; Dv > Dqk
+    add({{9, 20}, 6, 3, 17, 33});              // odd and no multiple of a vector
+    add({{40, 30}, 5, 5, 48, 32});             // the small model's
+    add({{70}, 2, 1, 16, 16, 30});             // scores far beyond e^88
+    add({{11, 6}, 2, 2, 192, 128});            // DeepSeek V3, expanded
+    add({{5, 7}, 3, 1, 576, 512, 1, true});    // and absorbed: v lies inside k
+    add({{2, 131}, 2, 1, 576, 512, 1, true});  // the same where heads are a power of two
+    add({{300}, 2, 2, 16, 8});                 // beyond one tile of 256 keys
+    add({{3, 1, 40}, 4, 2, 32, 16});           // sizes in sixteens
     add({{66}, 2, 1, 18, 10, 1, true});
     add({std::vector<int32_t>(8, 512), 8, 8, 48, 32, 1, false, true});
     add({std::vector<int32_t>(8, 1024), 12, 12, 96, 64, 1, false, true});

@@ -11,7 +11,7 @@ constexpr KernelTable<AxpbyArgs> kAxpby{
     .op = "axpby",
     .cpu = CPU_KERNEL(AxpbyArgs, axpby),
     .cuda = Kernel<AxpbyArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<AxpbyArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(AxpbyArgs, Branch::kComposed, axpby),
 };
 
 void axpby(float a, const Tensor& x, float b, const Tensor& y) {

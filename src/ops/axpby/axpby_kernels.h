@@ -18,5 +18,6 @@ struct AxpbyArgs {
 };
 
 DECLARE_CPU_KERNEL(AxpbyArgs, axpby)
+DECLARE_ASCEND_KERNEL(AxpbyArgs, axpby)
 
 }  // namespace ferry::ops

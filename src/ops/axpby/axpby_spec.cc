@@ -27,8 +27,10 @@ OpCase axpby_case(
   };
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
     std::vector<double> bound(y.values.size());
-    for (size_t i = 0; i < bound.size(); ++i)  // b y is rounded, then the sum, then to y's type
+    // b y is rounded, and a x where it is not fused into the sum; then the sum, then to y's type.
+    for (size_t i = 0; i < bound.size(); ++i)
       bound[i] = 1.001 * ((unit_roundoff(y_type) + 0x1p-24) * std::abs(y.values[i]) +
+                          0x1p-24 * std::abs(static_cast<double>(a) * in[0].values[i]) +
                           0x1p-24 * std::abs(static_cast<double>(b) * in[1].values[i])) +
                  0x1p-126;
     return bound;

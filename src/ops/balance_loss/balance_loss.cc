@@ -23,28 +23,28 @@ constexpr KernelTable<BalanceLossArgs> kForward{
     .op = "balance_loss",
     .cpu = CPU_KERNEL(BalanceLossArgs, balance_loss_forward, plan_forward),
     .cuda = Kernel<BalanceLossArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<BalanceLossArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(BalanceLossArgs, Branch::kComposed, balance_loss_forward),
 };
 
 constexpr KernelTable<BalanceLossBackwardArgs> kBackward{
     .op = "balance_loss_backward",
     .cpu = CPU_KERNEL(BalanceLossBackwardArgs, balance_loss_backward),
     .cuda = Kernel<BalanceLossBackwardArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<BalanceLossBackwardArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(BalanceLossBackwardArgs, Branch::kComposed, balance_loss_backward),
 };
 
 constexpr KernelTable<ExpertCountsArgs> kCounts{
     .op = "expert_counts",
     .cpu = CPU_KERNEL(ExpertCountsArgs, expert_counts),
     .cuda = Kernel<ExpertCountsArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<ExpertCountsArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(ExpertCountsArgs, Branch::kComposed, expert_counts),
 };
 
 constexpr KernelTable<BiasUpdateArgs> kBiasUpdate{
     .op = "bias_update",
     .cpu = CPU_KERNEL(BiasUpdateArgs, bias_update),
     .cuda = Kernel<BiasUpdateArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<BiasUpdateArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(BiasUpdateArgs, Branch::kComposed, bias_update),
 };
 
 Tensor balance_loss(const Routing& routing, const Segments& segments, float alpha) {

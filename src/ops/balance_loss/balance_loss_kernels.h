@@ -68,5 +68,9 @@ DECLARE_CPU_KERNEL(BalanceLossArgs, balance_loss_forward)
 DECLARE_CPU_KERNEL(BalanceLossBackwardArgs, balance_loss_backward)
 DECLARE_CPU_KERNEL(ExpertCountsArgs, expert_counts)
 DECLARE_CPU_KERNEL(BiasUpdateArgs, bias_update)
+DECLARE_ASCEND_KERNEL(BalanceLossArgs, balance_loss_forward)
+DECLARE_ASCEND_KERNEL(BalanceLossBackwardArgs, balance_loss_backward)
+DECLARE_ASCEND_KERNEL(ExpertCountsArgs, expert_counts)
+DECLARE_ASCEND_KERNEL(BiasUpdateArgs, bias_update)
 
 }  // namespace ferry::ops

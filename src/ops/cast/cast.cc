@@ -12,7 +12,7 @@ constexpr KernelTable<CastArgs> kCast{
     .op = "cast",
     .cpu = CPU_KERNEL(CastArgs, cast),
     .cuda = Kernel<CastArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<CastArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(CastArgs, Branch::kFused, cast),
 };
 
 Tensor cast(const Tensor& x, DType to) {

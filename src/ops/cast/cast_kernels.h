@@ -17,5 +17,6 @@ struct CastArgs {
 };
 
 DECLARE_CPU_KERNEL(CastArgs, cast)
+DECLARE_ASCEND_KERNEL(CastArgs, cast)
 
 }  // namespace ferry::ops

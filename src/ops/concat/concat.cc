@@ -11,7 +11,7 @@ constexpr KernelTable<ConcatArgs> kConcat{
     .op = "concat",
     .cpu = CPU_KERNEL(ConcatArgs, concat),
     .cuda = Kernel<ConcatArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<ConcatArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(ConcatArgs, Branch::kFused, concat),
 };
 
 Tensor concat(const Tensor& a, const Tensor& b) {

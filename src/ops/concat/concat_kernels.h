@@ -18,5 +18,6 @@ struct ConcatArgs {
 };
 
 DECLARE_CPU_KERNEL(ConcatArgs, concat)
+DECLARE_ASCEND_KERNEL(ConcatArgs, concat)
 
 }  // namespace ferry::ops

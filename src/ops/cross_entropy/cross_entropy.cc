@@ -29,14 +29,14 @@ constexpr KernelTable<CrossEntropyArgs> kForward{
     .op = "cross_entropy",
     .cpu = CPU_KERNEL(CrossEntropyArgs, cross_entropy, cpu_plan),
     .cuda = Kernel<CrossEntropyArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<CrossEntropyArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(CrossEntropyArgs, Branch::kComposed, cross_entropy),
 };
 
 constexpr KernelTable<CrossEntropyBackwardArgs> kBackward{
     .op = "cross_entropy_backward",
     .cpu = CPU_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward),
     .cuda = Kernel<CrossEntropyBackwardArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<CrossEntropyBackwardArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(CrossEntropyBackwardArgs, Branch::kFused, cross_entropy_backward),
 };
 
 CrossEntropy cross_entropy(const Tensor& hidden,

@@ -41,6 +41,8 @@ struct CrossEntropyBackwardArgs {
 
 DECLARE_CPU_KERNEL(CrossEntropyArgs, cross_entropy)
 DECLARE_CPU_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward)
+DECLARE_ASCEND_KERNEL(CrossEntropyArgs, cross_entropy)
+DECLARE_ASCEND_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward)
 
 /// Floats between rows of logits: whole vectors, and not a power of two, so that a strip of rows
 /// does not fall into one cache set.

@@ -12,14 +12,14 @@ constexpr KernelTable<EmbeddingArgs> kForward{
     .op = "embedding",
     .cpu = CPU_KERNEL(EmbeddingArgs, embedding_forward),
     .cuda = Kernel<EmbeddingArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<EmbeddingArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(EmbeddingArgs, Branch::kFused, embedding_forward),
 };
 
 constexpr KernelTable<EmbeddingBackwardArgs> kBackward{
     .op = "embedding_backward",
     .cpu = CPU_KERNEL(EmbeddingBackwardArgs, embedding_backward),
     .cuda = Kernel<EmbeddingBackwardArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<EmbeddingBackwardArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(EmbeddingBackwardArgs, Branch::kFused, embedding_backward),
 };
 
 Tensor embedding(const Tensor& ids, const Weight& weight, DType out) {

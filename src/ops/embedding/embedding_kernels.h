@@ -32,5 +32,7 @@ struct EmbeddingBackwardArgs {
 
 DECLARE_CPU_KERNEL(EmbeddingArgs, embedding_forward)
 DECLARE_CPU_KERNEL(EmbeddingBackwardArgs, embedding_backward)
+DECLARE_ASCEND_KERNEL(EmbeddingArgs, embedding_forward)
+DECLARE_ASCEND_KERNEL(EmbeddingBackwardArgs, embedding_backward)
 
 }  // namespace ferry::ops

@@ -20,7 +20,7 @@ constexpr KernelTable<GroupedMatmulArgs> kGroupedMatmul{
     .op = "grouped_matmul",
     .cpu = CPU_KERNEL(GroupedMatmulArgs, grouped_matmul, cpu_plan),
     .cuda = Kernel<GroupedMatmulArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<GroupedMatmulArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(GroupedMatmulArgs, Branch::kFused, grouped_matmul),
 };
 
 Tensor grouped_linear(const Tensor& x, const Weight& weight, const Tensor& offsets) {

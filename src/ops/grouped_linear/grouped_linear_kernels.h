@@ -32,5 +32,6 @@ struct GroupedMatmulArgs {
 };
 
 DECLARE_CPU_KERNEL(GroupedMatmulArgs, grouped_matmul)
+DECLARE_ASCEND_KERNEL(GroupedMatmulArgs, grouped_matmul)
 
 }  // namespace ferry::ops

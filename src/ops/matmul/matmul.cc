@@ -12,7 +12,7 @@ constexpr KernelTable<MatmulArgs> kMatmul{
     .op = "matmul",
     .cpu = CPU_KERNEL(MatmulArgs, matmul, matmul_cpu_plan),
     .cuda = Kernel<MatmulArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<MatmulArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(MatmulArgs, Branch::kFused, matmul),
 };
 
 Plan matmul_cpu_plan(const MatmulArgs& args) {

@@ -39,6 +39,7 @@ struct PackPanelsArgs {
 Plan matmul_cpu_plan(const MatmulArgs& args);
 DECLARE_CPU_KERNEL(MatmulArgs, matmul)
 DECLARE_CPU_KERNEL(PackPanelsArgs, pack_panels)
+DECLARE_ASCEND_KERNEL(MatmulArgs, matmul)
 
 /// The raw dispatch, for ops that have checked their shapes.
 void dispatch_matmul(const MatmulArgs& args, Device& device);

@@ -11,14 +11,14 @@ constexpr KernelTable<MlaExpandArgs> kForward{
     .op = "mla_expand",
     .cpu = CPU_KERNEL(MlaExpandArgs, mla_expand_forward),
     .cuda = Kernel<MlaExpandArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<MlaExpandArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(MlaExpandArgs, Branch::kComposed, mla_expand_forward),
 };
 
 constexpr KernelTable<MlaExpandBackwardArgs> kBackward{
     .op = "mla_expand_backward",
     .cpu = CPU_KERNEL(MlaExpandBackwardArgs, mla_expand_backward),
     .cuda = Kernel<MlaExpandBackwardArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<MlaExpandBackwardArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(MlaExpandBackwardArgs, Branch::kComposed, mla_expand_backward),
 };
 
 Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope) {

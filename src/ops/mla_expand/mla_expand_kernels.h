@@ -33,5 +33,7 @@ struct MlaExpandBackwardArgs {
 
 DECLARE_CPU_KERNEL(MlaExpandArgs, mla_expand_forward)
 DECLARE_CPU_KERNEL(MlaExpandBackwardArgs, mla_expand_backward)
+DECLARE_ASCEND_KERNEL(MlaExpandArgs, mla_expand_forward)
+DECLARE_ASCEND_KERNEL(MlaExpandBackwardArgs, mla_expand_backward)
 
 }  // namespace ferry::ops

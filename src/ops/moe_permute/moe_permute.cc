@@ -20,28 +20,28 @@ constexpr KernelTable<PlanExpertsArgs> kPlan{
     .op = "plan_experts",
     .cpu = CPU_KERNEL(PlanExpertsArgs, plan_experts, plan_sort),
     .cuda = Kernel<PlanExpertsArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<PlanExpertsArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(PlanExpertsArgs, Branch::kFused, plan_experts),
 };
 
 constexpr KernelTable<PermuteArgs> kPermute{
     .op = "permute",
     .cpu = CPU_KERNEL(PermuteArgs, permute),
     .cuda = Kernel<PermuteArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<PermuteArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(PermuteArgs, Branch::kFused, permute),
 };
 
 constexpr KernelTable<CombineArgs> kCombine{
     .op = "combine",
     .cpu = CPU_KERNEL(CombineArgs, combine),
     .cuda = Kernel<CombineArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<CombineArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(CombineArgs, Branch::kFused, combine),
 };
 
 constexpr KernelTable<CombineBackwardArgs> kCombineBackward{
     .op = "combine_backward",
     .cpu = CPU_KERNEL(CombineBackwardArgs, combine_backward),
     .cuda = Kernel<CombineBackwardArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<CombineBackwardArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(CombineBackwardArgs, Branch::kFused, combine_backward),
 };
 
 namespace {
@@ -80,7 +80,9 @@ ExpertPlan plan_experts(const Tensor& chosen, int experts) {
 Tensor permute(const Tensor& x, const ExpertPlan& plan) {
   check_rows("permute", x, plan.row_of_slot.dim(0));
   Tensor y = Tensor::empty({plan.token_of_row.dim(0), x.dim(1)}, x.dtype(), x.device());
-  dispatch(kPermute, PermuteArgs{x.view(), plan.token_of_row.view(), y.view()}, x.device());
+  dispatch(kPermute,
+           PermuteArgs{x.view(), plan.token_of_row.view(), plan.row_of_slot.view(), y.view()},
+           x.device());
   if (Tape* tape = Tape::current())
     tape->record("permute", {x}, {y}, [x, y, rows = plan.row_of_slot](Grads& grads) {
       Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());

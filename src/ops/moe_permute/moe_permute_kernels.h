@@ -23,11 +23,13 @@ struct PlanExpertsArgs {
 struct PermuteArgs {
   View x;  // [tokens, hidden] f32 or bf16; rows may be strided
   View token_of_row;
-  View y;  // [tokens * top_k, hidden], x's type
+  View row_of_slot;  // says the same from the other side: a kernel reads the one that suits it
+  View y;            // [tokens * top_k, hidden], x's type
   template <class V>
   void visit(V&& v) const {
     v.in("x", x);
     v.in("token_of_row", token_of_row);
+    v.in("row_of_slot", row_of_slot);
     v.out("y", y);
   }
 };
@@ -67,5 +69,9 @@ DECLARE_CPU_KERNEL(PlanExpertsArgs, plan_experts)
 DECLARE_CPU_KERNEL(PermuteArgs, permute)
 DECLARE_CPU_KERNEL(CombineArgs, combine)
 DECLARE_CPU_KERNEL(CombineBackwardArgs, combine_backward)
+DECLARE_ASCEND_KERNEL(PlanExpertsArgs, plan_experts)
+DECLARE_ASCEND_KERNEL(PermuteArgs, permute)
+DECLARE_ASCEND_KERNEL(CombineArgs, combine)
+DECLARE_ASCEND_KERNEL(CombineBackwardArgs, combine_backward)
 
 }  // namespace ferry::ops

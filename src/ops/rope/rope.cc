@@ -11,7 +11,7 @@ constexpr KernelTable<RopeArgs> kRope{
     .op = "rope",
     .cpu = CPU_KERNEL(RopeArgs, rope),
     .cuda = Kernel<RopeArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<RopeArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(RopeArgs, Branch::kFused, rope),
 };
 
 namespace {

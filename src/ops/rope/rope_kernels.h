@@ -25,5 +25,6 @@ struct RopeArgs {
 };
 
 DECLARE_CPU_KERNEL(RopeArgs, rope)
+DECLARE_ASCEND_KERNEL(RopeArgs, rope)
 
 }  // namespace ferry::ops

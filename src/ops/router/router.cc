@@ -12,14 +12,14 @@ constexpr KernelTable<RouterArgs> kForward{
     .op = "router",
     .cpu = CPU_KERNEL(RouterArgs, router_forward),
     .cuda = Kernel<RouterArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<RouterArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(RouterArgs, Branch::kEither, router_forward),
 };
 
 constexpr KernelTable<RouterBackwardArgs> kBackward{
     .op = "router_backward",
     .cpu = CPU_KERNEL(RouterBackwardArgs, router_backward),
     .cuda = Kernel<RouterBackwardArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<RouterBackwardArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(RouterBackwardArgs, Branch::kComposed, router_backward),
 };
 
 namespace {

@@ -44,5 +44,7 @@ struct RouterBackwardArgs {
 
 DECLARE_CPU_KERNEL(RouterArgs, router_forward)
 DECLARE_CPU_KERNEL(RouterBackwardArgs, router_backward)
+DECLARE_ASCEND_KERNEL(RouterArgs, router_forward)
+DECLARE_ASCEND_KERNEL(RouterBackwardArgs, router_backward)
 
 }  // namespace ferry::ops

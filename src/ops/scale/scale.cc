@@ -12,7 +12,7 @@ constexpr KernelTable<ScaleArgs> kScale{
     .op = "scale",
     .cpu = CPU_KERNEL(ScaleArgs, scale),
     .cuda = Kernel<ScaleArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<ScaleArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(ScaleArgs, Branch::kComposed, scale),
 };
 
 namespace {

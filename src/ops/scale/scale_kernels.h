@@ -20,5 +20,6 @@ struct ScaleArgs {
 };
 
 DECLARE_CPU_KERNEL(ScaleArgs, scale)
+DECLARE_ASCEND_KERNEL(ScaleArgs, scale)
 
 }  // namespace ferry::ops

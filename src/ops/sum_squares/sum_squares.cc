@@ -21,13 +21,14 @@ constexpr KernelTable<SumSquaresArgs> kSumSquares{
     .op = "sum_squares",
     .cpu = CPU_KERNEL(SumSquaresArgs, sum_squares, plan_blocks),
     .cuda = Kernel<SumSquaresArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<SumSquaresArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(SumSquaresArgs, Branch::kComposed, sum_squares),
 };
 
 SquareSum sum_squares(std::span<const Tensor> tensors) {
   if (tensors.empty()) return {};
   Device& device = tensors.front().device();
-  const Tensor sums = Tensor::empty({static_cast<int64_t>(tensors.size())}, DType::kF64, device);
+  const DType type = device.kind() == DeviceKind::kCpu ? DType::kF64 : DType::kF32;
+  const Tensor sums = Tensor::empty({static_cast<int64_t>(tensors.size())}, type, device);
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Tensor& t = tensors[i];
     check(t.dtype() == DType::kF32 && t.contiguous() && &t.device() == &device,
@@ -40,7 +41,12 @@ SquareSum sum_squares(std::span<const Tensor> tensors) {
     dispatch(kSumSquares, SumSquaresArgs{t.view(), sums.slice(0, at, at + 1).view()}, device);
   }
   std::vector<double> host(tensors.size());
-  sums.copy_bytes_to(host.data());
+  if (type == DType::kF64) {
+    sums.copy_bytes_to(host.data());
+  } else {
+    const std::vector<float> narrow = sums.to_f32();
+    host.assign(narrow.begin(), narrow.end());
+  }
   SquareSum result;
   for (const double s : host) result.sum += s;
   result.finite = std::isfinite(result.sum);  // NaN and infinity never leave a sum of squares

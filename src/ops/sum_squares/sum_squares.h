@@ -11,12 +11,15 @@ namespace ferry::ops {
 
 struct SquareSum {
   double sum = 0;
-  bool finite = true;  // no element is NaN or infinite (the squares of finite f32 cannot overflow)
+  bool finite = true;  // no element is NaN or infinite. (In float64 squares of finite f32 cannot
+                       // overflow; on devices that sum in float32 an element beyond 1e19 counts
+                       // as infinite too.)
 };
 
 /// Over all elements of all tensors, on the host: waits for the stream, once.
 ///
-/// Shapes    any; contiguous.   Types  f32; squares and sums in float64.   Gradient  none.
+/// Shapes    any; contiguous.   Types  f32; squares and sums in float64, on devices without
+///           it in float32 by steps of 64.   Gradient  none.
 /// Order     blocks of 4096 elements: 16 lanes, then the fixed lane tree; the blocks of a tensor as
 /// a
 ///           binary tree of neighbours; tensors in order. So it depends on the shapes alone.

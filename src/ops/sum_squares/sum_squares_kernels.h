@@ -7,10 +7,11 @@
 namespace ferry::ops {
 
 inline constexpr int64_t kSquaresBlock = 4096;  // part of the numerics format
+inline constexpr int64_t kSquaresStep = 64;     // of devices that sum in float32
 
 struct SumSquaresArgs {
   View x;    // f32, contiguous
-  View sum;  // [1] f64
+  View sum;  // [1] f64 on the CPU, f32 on devices that compute in it
   template <class V>
   void visit(V&& v) const {
     v.in("x", x);
@@ -19,5 +20,6 @@ struct SumSquaresArgs {
 };
 
 DECLARE_CPU_KERNEL(SumSquaresArgs, sum_squares)
+DECLARE_ASCEND_KERNEL(SumSquaresArgs, sum_squares)
 
 }  // namespace ferry::ops

@@ -12,14 +12,14 @@ constexpr KernelTable<SwigluArgs> kForward{
     .op = "swiglu",
     .cpu = CPU_KERNEL(SwigluArgs, swiglu_forward),
     .cuda = Kernel<SwigluArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<SwigluArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(SwigluArgs, Branch::kFused, swiglu_forward),
 };
 
 constexpr KernelTable<SwigluBackwardArgs> kBackward{
     .op = "swiglu_backward",
     .cpu = CPU_KERNEL(SwigluBackwardArgs, swiglu_backward),
     .cuda = Kernel<SwigluBackwardArgs>::missing(kNoCudaYet),
-    .ascend = Kernel<SwigluBackwardArgs>::missing(kNoAscendYet),
+    .ascend = ASCEND_KERNEL(SwigluBackwardArgs, Branch::kFused, swiglu_backward),
 };
 
 Tensor swiglu(const Tensor& gate, const Tensor& up) {

@@ -32,5 +32,7 @@ struct SwigluBackwardArgs {
 
 DECLARE_CPU_KERNEL(SwigluArgs, swiglu_forward)
 DECLARE_CPU_KERNEL(SwigluBackwardArgs, swiglu_backward)
+DECLARE_ASCEND_KERNEL(SwigluArgs, swiglu_forward)
+DECLARE_ASCEND_KERNEL(SwigluBackwardArgs, swiglu_backward)
 
 }  // namespace ferry::ops

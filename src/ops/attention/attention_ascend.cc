@@ -1,0 +1,73 @@
+// Which branch attention takes on Ascend.
+#include "ops/attention/attention_ascend.h"
+
+namespace ferry::ops::ascend {
+namespace {
+
+/// v is k's first columns, as in MLA's absorbed form.
+bool absorbed(const View& k, const View& v) {
+  return k.data == v.data && k.stride[0] == v.stride[0] && k.stride[1] == v.stride[1];
+}
+
+/// Whole documents one after the other, keys being the tokens themselves, and no more documents
+/// than the fused op takes.
+bool packed(int64_t tokens, const View& k, const int32_t* position, const int32_t* key_begin) {
+  constexpr int64_t kDocumentsMax = 2048;
+  int64_t documents = 0;
+  for (int64_t t = 0; t < tokens; ++t) {
+    const bool first = position[t] == 0;
+    if (key_begin[t] + position[t] != t || !(first || key_begin[t] == key_begin[t - 1]))
+      return false;
+    documents += first;
+  }
+  return k.shape[0] == tokens && documents <= kDocumentsMax;
+}
+
+bool power_of_two(int64_t n) { return (n & (n - 1)) == 0; }
+
+}  // namespace
+
+// The fused ops are taken for bf16 alone: that the matrix unit does not cut the mantissa of f32
+// inside them is not documented.
+AscendAttention ascend_attention(const View& q,
+                                 const View& k,
+                                 const View& v,
+                                 const int32_t* host_position,
+                                 const int32_t* host_key_begin) {
+  const int64_t heads = q.shape[1], d_qk = q.shape[2], d_v = v.shape[2];
+  if (q.dtype != DType::kBF16) return AscendAttention::kComposed;
+  if (absorbed(k, v))
+    return d_qk == 576 && d_v == 512 && k.shape[1] == 1 && power_of_two(heads) && heads <= 128
+               ? AscendAttention::kFusedAbsorbed
+               : AscendAttention::kComposed;
+  return d_qk % 16 == 0 && d_v % 16 == 0 && d_v <= d_qk && d_qk <= 768 && heads <= 256 &&
+                 packed(q.shape[0], k, host_position, host_key_begin)
+             ? AscendAttention::kFusedPacked
+             : AscendAttention::kComposed;
+}
+
+std::vector<QueryRun> ascend_runs(const int32_t* host_position,
+                                  const int32_t* host_key_begin,
+                                  int64_t tokens) {
+  std::vector<QueryRun> runs(static_cast<size_t>(tokens));
+  runs.resize(static_cast<size_t>(find_runs(host_position, host_key_begin, tokens, runs.data())));
+  return runs;
+}
+
+void attention_forward(const Plan&, const AttentionArgs& a, void*, Stream& stream) {
+  if (a.q.shape[0] == 0) return;
+  switch (ascend_attention(a.q, a.k, a.v, a.host_position, a.host_key_begin)) {
+    case AscendAttention::kFusedPacked: return attention_fused_packed(a, stream);
+    case AscendAttention::kFusedAbsorbed: return attention_fused_absorbed(a, stream);
+    case AscendAttention::kComposed: return attention_composed(a, stream);
+  }
+}
+
+void attention_backward(const Plan&, const AttentionBackwardArgs& a, void*, Stream& stream) {
+  if (a.q.shape[0] > 0 && ascend_attention(a.q, a.k, a.v, a.host_position, a.host_key_begin) ==
+                              AscendAttention::kFusedPacked)
+    return attention_fused_packed_backward(a, stream);
+  attention_composed_backward(a, stream);
+}
+
+}  // namespace ferry::ops::ascend

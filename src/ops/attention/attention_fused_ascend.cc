@@ -1,0 +1,245 @@
+// attention through the vendor's fused ops. FlashAttention keeps the softmax's maximum and sum
+// apart; our lse is both in one, and stands in for the maximum, with a sum of 1, in the gradient.
+#include <algorithm>
+
+#include "ops/ascend/scratch.h"
+#include "ops/attention/attention_ascend.h"
+
+namespace ferry::ops::ascend {
+namespace {
+
+constexpr const char* kTokensHeadsDim = "TND";
+constexpr int64_t kStatistics = 8;       // equal copies of the maximum and the sum of a row
+constexpr int64_t kCausalMask = 2048;    // the compressed mask's rows and columns
+constexpr int64_t kCausal = 3;           // sparseMode: the last query sees the last key
+constexpr int64_t kNoBand = 2147483647;  // preTokens, nextTokens: not read when causal
+constexpr double kKeepAll = 1.0;         // no dropout
+constexpr int64_t kHighPrecision = 0;    // innerPrecise
+
+/// Where the documents end, as the running sums that "TND" takes.
+std::vector<int64_t> document_ends(const int32_t* position, int64_t tokens) {
+  std::vector<int64_t> ends;
+  for (int64_t t = 1; t < tokens; ++t)
+    if (position[t] == 0) ends.push_back(t);
+  ends.push_back(tokens);
+  return ends;
+}
+
+/// True above the diagonal: what a query does not see.
+Operand causal_mask(Scratch& scratch) {
+  const Operand all = scratch.take(acl::kBool, {kCausalMask, kCausalMask}),
+                mask = scratch.take(acl::kBool, {kCausalMask, kCausalMask});
+  aclnn::InplaceFillScalar(scratch.stream(), all, Scalar(1.0f));
+  aclnn::Triu(scratch.stream(), all, 1, mask);
+  return mask;
+}
+
+/// Calls f(statistics, lse) for each document with the same numbers seen in two places: the ops'
+/// softmax statistics have the shape [tokens, heads, 8], but documents lie in it one after the
+/// other as [heads, document's tokens, 8]. lse [tokens, heads] gives [heads, document's tokens, 1].
+template <typename F>
+void for_documents(const Operand& statistics,
+                   const Operand& lse,
+                   const std::vector<int64_t>& ends,
+                   F&& f) {
+  const int64_t heads = lse.dim(1);
+  int64_t begin = 0;
+  for (const int64_t end : ends) {
+    f(statistics.slice(0, begin, end).reshape({heads, end - begin, statistics.dim(2)}),
+      lse.slice(0, begin, end).transpose(0, 1).unsqueeze(2));
+    begin = end;
+  }
+}
+
+}  // namespace
+
+void attention_fused_packed(const AttentionArgs& a, Stream& stream) {
+  Scratch scratch(stream);
+  const int64_t tokens = a.q.shape[0], heads = a.q.shape[1];
+  const Operand maximum = scratch.take(acl::kFloat, {tokens, heads, kStatistics}),
+                sum = scratch.take(acl::kFloat, {tokens, heads, kStatistics});
+  const std::vector<int64_t> ends = document_ends(a.host_position, tokens);
+  const IntArray lengths(ends);
+  aclnn::FlashAttentionVarLenScore(stream,
+                                   Operand(a.q),
+                                   Operand(a.k),
+                                   Operand(a.v),
+                                   nullptr,  // realShift
+                                   nullptr,  // dropMask
+                                   nullptr,  // paddingMask
+                                   causal_mask(scratch),
+                                   nullptr,  // prefix
+                                   lengths,
+                                   lengths,
+                                   static_cast<double>(a.scale),
+                                   kKeepAll,
+                                   kNoBand,
+                                   kNoBand,
+                                   heads,
+                                   kTokensHeadsDim,
+                                   kHighPrecision,
+                                   kCausal,
+                                   maximum,
+                                   sum,
+                                   nullptr,  // softmaxOut: reserved
+                                   Operand(a.out));
+  aclnn::Log(stream, sum, sum);
+  aclnn::InplaceAdd(stream, sum, maximum, Scalar(1.0f));
+  for_documents(sum, a.lse, ends, [&](const Operand& statistics, const Operand& lse) {
+    aclnn::InplaceCopy(stream, lse, statistics.slice(2, 0, 1));
+  });
+}
+
+void attention_fused_packed_backward(const AttentionBackwardArgs& a, Stream& stream) {
+  Scratch scratch(stream);
+  const int64_t tokens = a.q.shape[0], heads = a.q.shape[1];
+  const Operand maximum = scratch.take(acl::kFloat, {tokens, heads, kStatistics}),
+                sum = scratch.take(acl::kFloat, {tokens, heads, kStatistics});
+  const std::vector<int64_t> ends = document_ends(a.host_position, tokens);
+  const IntArray lengths(ends);
+  for_documents(maximum, a.lse, ends, [&](const Operand& statistics, const Operand& lse) {
+    aclnn::InplaceCopy(stream, statistics, lse.expand(2, kStatistics));
+  });
+  aclnn::InplaceFillScalar(stream, sum, Scalar(1.0f));
+  aclnn::FlashAttentionUnpaddingScoreGrad(stream,
+                                          Operand(a.q),
+                                          Operand(a.k),
+                                          Operand(a.v),
+                                          Operand(a.d_out),
+                                          nullptr,  // pseShift
+                                          nullptr,  // dropMask
+                                          nullptr,  // paddingMask
+                                          causal_mask(scratch),
+                                          maximum,
+                                          sum,
+                                          nullptr,  // softmaxIn
+                                          Operand(a.out),
+                                          nullptr,  // prefix
+                                          lengths,
+                                          lengths,
+                                          static_cast<double>(a.scale),
+                                          kKeepAll,
+                                          kNoBand,
+                                          kNoBand,
+                                          heads,
+                                          kTokensHeadsDim,
+                                          kHighPrecision,
+                                          kCausal,
+                                          Operand(a.d_q),
+                                          Operand(a.d_k),
+                                          Operand(a.d_v),
+                                          nullptr);  // dpse
+}
+
+namespace {
+
+constexpr int64_t kBlockKeys = 128;  // of a block of the paged cache
+
+int64_t blocks_of(const QueryRun& run) { return (run.keys + kBlockKeys - 1) / kBlockKeys; }
+
+/// Columns [begin, end) of the runs' keys in whole blocks [blocks, kBlockKeys, columns], zeros
+/// behind each run's last key.
+Operand paged(Scratch& scratch,
+              const Operand& keys,
+              const std::vector<QueryRun>& runs,
+              int64_t blocks,
+              int64_t begin,
+              int64_t end) {
+  Stream& stream = scratch.stream();
+  const Operand pages = scratch.take(acl::kBf16, {blocks * kBlockKeys, end - begin});
+  int64_t row = 0;
+  for (const QueryRun& run : runs) {
+    const int64_t next = row + blocks_of(run) * kBlockKeys;
+    aclnn::InplaceCopy(stream,
+                       pages.slice(0, row, row + run.keys),
+                       keys.slice(0, run.key_begin, run.key_begin + run.keys).slice(1, begin, end));
+    if (row + run.keys < next) aclnn::InplaceZero(stream, pages.slice(0, row + run.keys, next));
+    row = next;
+  }
+  return pages.reshape({blocks, kBlockKeys, end - begin});
+}
+
+}  // namespace
+
+// Every query is a sequence of its own, of one query: what it gets cannot depend on others. The op
+// wants the latent and the rotary part apart and in blocks; until the cache itself is paged they
+// are copied so.
+void attention_fused_absorbed(const AttentionArgs& a, Stream& stream) {
+  Scratch scratch(stream);
+  const int64_t tokens = a.q.shape[0], heads = a.q.shape[1], latent = a.v.shape[2],
+                width = a.q.shape[2];
+  const std::vector<QueryRun> runs = ascend_runs(a.host_position, a.host_key_begin, tokens);
+  int64_t blocks = 0, widest = 0;
+  for (const QueryRun& run : runs) {
+    blocks += blocks_of(run);
+    widest = std::max(widest, blocks_of(run));
+  }
+  const Operand table = scratch.take(acl::kInt32, {tokens, widest});
+  const Operand numbers = scratch.take(acl::kInt32, {1, blocks});
+  aclnn::Arange(
+      stream, Scalar(int64_t{0}), Scalar(blocks), Scalar(int64_t{1}), numbers.reshape({blocks}));
+  aclnn::InplaceZero(stream, table);
+  int64_t block = 0;
+  for (const QueryRun& run : runs) {
+    const int64_t own = blocks_of(run);
+    aclnn::InplaceCopy(stream,
+                       table.slice(0, run.begin, run.end).slice(1, 0, own),
+                       numbers.slice(1, block, block + own).expand(0, run.end - run.begin));
+    block += own;
+  }
+  const Operand keys = Operand(a.k).squeeze(1);
+  const Operand c = paged(scratch, keys, runs, blocks, 0, latent),
+                k_pe = paged(scratch, keys, runs, blocks, latent, width);
+  const Operand q = Operand(a.q).unsqueeze(1);  // [sequence, 1, heads, width]
+  const Operand q_latent = scratch.packed(q.slice(3, 0, latent)),
+                q_pe = scratch.packed(q.slice(3, latent, width));
+  std::vector<int64_t> lengths(a.host_position, a.host_position + tokens);
+  for (int64_t& length : lengths) ++length;
+  const Operand out = Operand(a.out).unsqueeze(1),
+                lse = Operand(a.lse).reshape({tokens, heads, 1, 1});
+  aclnn::FusedInferAttentionScoreV3(stream,
+                                    q_latent,
+                                    OperandList{c},
+                                    OperandList{c},
+                                    nullptr,  // pseShift
+                                    nullptr,  // attenMask
+                                    nullptr,  // actualSeqLengths
+                                    IntArray(lengths),
+                                    nullptr,  // deqScale1
+                                    nullptr,  // quantScale1
+                                    nullptr,  // deqScale2
+                                    nullptr,  // quantScale2
+                                    nullptr,  // quantOffset2
+                                    nullptr,  // antiquantScale
+                                    nullptr,  // antiquantOffset
+                                    table,
+                                    nullptr,  // queryPaddingSize
+                                    nullptr,  // kvPaddingSize
+                                    nullptr,  // keyAntiquantScale
+                                    nullptr,  // keyAntiquantOffset
+                                    nullptr,  // valueAntiquantScale
+                                    nullptr,  // valueAntiquantOffset
+                                    nullptr,  // keySharedPrefix
+                                    nullptr,  // valueSharedPrefix
+                                    nullptr,  // actualSharedPrefixLen
+                                    q_pe,
+                                    k_pe,
+                                    nullptr,  // keyRopeAntiquantScale
+                                    heads,
+                                    static_cast<double>(a.scale),
+                                    kNoBand,
+                                    kNoBand,
+                                    "BSND",
+                                    1,  // key heads
+                                    0,  // sparseMode: no mask
+                                    kHighPrecision,
+                                    kBlockKeys,
+                                    0,  // antiquantMode
+                                    true,
+                                    0,  // keyAntiquantMode
+                                    0,  // valueAntiquantMode
+                                    out,
+                                    lse);
+}
+
+}  // namespace ferry::ops::ascend

@@ -1,0 +1,211 @@
+#include "verify/checks.h"
+
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <string_view>
+
+#include "base/check.h"
+#include "base/threads.h"
+#include "device/ascend/ascend_device.h"
+#include "ops/ascend/library_specs.h"
+#include "ops/dispatch.h"
+#include "ops/spec_check.h"
+#include "verify/checked_specs.h"
+
+namespace ferry::doctor {
+namespace {
+
+/// Ops that generating a token never calls.
+constexpr std::array<std::string_view, 5> kTrainingOps = {
+    "adamw", "axpby", "balance_loss", "cross_entropy", "sum_squares"};
+
+bool training_op(const std::string& op) {
+  return std::find(kTrainingOps.begin(), kTrainingOps.end(), op) != kTrainingOps.end();
+}
+
+/// Writes down which kernels a check runs, and which calls of the vendor's library they make.
+class Recorder final : public ops::Observer {
+ public:
+  Recorder(Outcome& outcome, Listener& listener, Device& device)
+      : outcome_(outcome), listener_(listener), device_(device) {
+    watch([this](const char* call) { called(call); });
+  }
+  ~Recorder() override { watch({}); }
+  Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
+
+  void before(const ops::OpCall& call) override {
+    const auto same = [&](const KernelUse& u) { return u.kernel == call.op; };
+    auto use = std::find_if(outcome_.used.begin(), outcome_.used.end(), same);
+    if (use == outcome_.used.end()) use = outcome_.used.insert(use, {call.op, {}});
+    running_ = static_cast<int>(use - outcome_.used.begin());
+    if (last_ != call.op) listener_.launched(call.op);
+    last_ = call.op;
+  }
+  void after(const ops::OpCall&) override { running_ = -1; }
+
+ private:
+  void watch(std::function<void(const char*)> watcher) const {
+    if (device_.kind() == DeviceKind::kAscend)
+      static_cast<AscendDevice&>(device_).stream().watch(std::move(watcher));
+  }
+  void called(const char* call) {
+    if (running_ < 0) return;  // a copy of the check's own
+    std::vector<std::string>& calls = outcome_.used[static_cast<size_t>(running_)].calls;
+    if (std::find(calls.begin(), calls.end(), call) == calls.end()) calls.push_back(call);
+  }
+
+  Outcome& outcome_;
+  Listener& listener_;
+  Device& device_;
+  std::string last_;
+  int running_ = -1;
+};
+
+int64_t elements(const ops::OpCase& c) {
+  int64_t n = 0;
+  for (const ops::InputSpec& in : c.inputs) n += in.shape.count();
+  return n;
+}
+
+/// The case lives as long as the process.
+Check spec_check(const std::string& op,
+                 const ops::OpCase& c,
+                 Level level,
+                 bool gradient,
+                 const Options& options) {
+  ops::SpecOptions spec;
+  spec.forward = !gradient;
+  spec.gradients = gradient;
+  spec.tiers_and_threads = !options.quick;
+  spec.seed = options.seed;
+  Check check;
+  check.head = {.name = fmt::format("{}, {}{}", op, c.name, gradient ? ", gradient" : ""),
+                .subject = op,
+                .level = level,
+                .training_only = gradient || training_op(op)};
+  check.run = [&c, spec](Running& r) {
+    for (const ops::Finding& f : ops::check_case(c, r.device, spec))
+      r.found(f.property.c_str(), "{}", f.detail);
+  };
+  return check;
+}
+
+/// The specs of the ops; small cases first, so that what fails fails soon.
+std::vector<Check> spec_checks(const Options& options) {
+  constexpr int64_t kQuickElements = 40'000;
+  std::vector<Check> checks;
+  for (const ops::OpSpec& spec : checked_specs()) {
+    std::vector<const ops::OpCase*> cases;
+    for (const ops::OpCase& c : spec.cases)
+      if (!options.quick || elements(c) <= kQuickElements) cases.push_back(&c);
+    std::stable_sort(cases.begin(), cases.end(), [](const auto* a, const auto* b) {
+      return elements(*a) < elements(*b);
+    });
+    for (const bool gradient : {false, true})
+      for (const ops::OpCase* c : cases)
+        if (!gradient || ops::has_gradient(*c))
+          checks.push_back(spec_check(spec.op, *c, Level::kOp, gradient, options));
+  }
+  return checks;
+}
+
+/// Single calls of the vendor's library, where there is one.
+std::vector<Check> library_checks(const Options& options) {
+  std::vector<Check> checks;
+  if (!options.device.starts_with("ascend")) return checks;
+  static const std::vector<ops::OpSpec> specs = ops::ascend::library_specs();
+  for (const ops::OpSpec& spec : specs)
+    for (const ops::OpCase& c : spec.cases)
+      checks.push_back(spec_check(spec.op, c, Level::kPrimitive, false, options));
+  return checks;
+}
+
+/// Whether the device still answers after an error: a call that it refused costs it nothing.
+bool answers(Device& device) {
+  try {
+    const Tensor t = Tensor::zeros({64}, DType::kF32, device);
+    const std::vector<float> values = t.to_f32();
+    return std::all_of(values.begin(), values.end(), [](float v) { return v == 0; });
+  } catch (const DeviceError&) {
+    return false;
+  }
+}
+
+void append(std::vector<Check>& to, std::vector<Check> from) {
+  for (Check& c : from) to.push_back(std::move(c));
+}
+
+}  // namespace
+
+const std::vector<ops::OpSpec>& checked_specs() {
+  static const std::vector<ops::OpSpec> specs = [] {
+    std::vector<ops::OpSpec> all = ops::all_op_specs();
+    for (ops::OpSpec& spec : all)
+      std::erase_if(spec.cases, [](const ops::OpCase& c) { return c.benchmark; });
+    return all;
+  }();
+  return specs;
+}
+
+std::vector<Check> make_checks(const Options& options) {
+  std::vector<Check> all;
+  append(all, runtime_checks());
+  append(all, library_checks(options));
+  append(all, spec_checks(options));
+  append(all, load_checks());
+  append(all, measurements());
+  append(all, soak_checks(options));
+  if (!options.only.empty())
+    std::erase_if(all, [&](const Check& c) { return c.head.subject != options.only; });
+  for (Check& c : all) c.head.limit_s = options.limit_s;
+  return all;
+}
+
+Outcome run_check(const Check& check,
+                  Device& device,
+                  const Options& options,
+                  Listener& listener,
+                  bool* device_lost) {
+  const FlushDenormals flush;
+  const Clock& clock = system_clock();
+  const double begin_s = clock.monotonic_s();
+  Outcome outcome{.head = check.head};
+  Recorder recorder(outcome, listener, device);
+  Running running{device, options, listener, outcome, clock};
+  try {
+    const ops::Observing observing(recorder);
+    check.run(running);
+    device.stream().synchronize();  // what the check left behind belongs to it
+  } catch (const DeviceError& e) {
+    outcome.problems.push_back({"device error", e.what()});
+    *device_lost = !answers(device);
+  } catch (const Bug& e) {
+    outcome.problems.push_back({"bug in Ferry", e.what()});
+  }
+  outcome.seconds = clock.monotonic_s() - begin_s;
+  return outcome;
+}
+
+Result<bool> examine(const Options& options, size_t from, Listener& listener) {
+  TRY_ASSIGN(Device * device, open_device(options.device));
+  listener.started(device->name(), device->describe());
+  const std::vector<Check> checks = make_checks(options);
+  if (checks.empty())
+    return fail(Code::kInvalidInput,
+                "--only {}: there is no such subject; give an op (ferry ops), copies, memory, "
+                "streams, links, speed or soak",
+                options.only);
+  listener.planned(checks.size());
+  for (size_t i = from; i < checks.size(); ++i) {
+    listener.began(i, checks[i].head);
+    bool device_lost = false;
+    const Outcome outcome = run_check(checks[i], *device, options, listener, &device_lost);
+    listener.ended(outcome);
+    if (device_lost) return false;
+  }
+  return true;
+}
+
+}  // namespace ferry::doctor

@@ -1,0 +1,33 @@
+// The doctor's two processes. The examination runs in a child, so that a driver that crashes or
+// hangs is a finding: the parent names the check and the kernel, and a new child goes on behind it.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "verify/checks.h"
+
+namespace ferry::doctor {
+
+constexpr int kReportFd = 3;  // where the child writes what its Listener hears, a line of JSON each
+
+struct Command {
+  std::string program;                                             // "/proc/self/exe"
+  std::function<std::vector<std::string>(size_t from)> arguments;  // to begin at check `from`
+};
+
+/// Runs the examination in children until every check was carried out or given up, tells the
+/// listener everything, and concludes. Errors: the child's, when it could not even begin
+/// (kUnavailable: no such device; kInvalidInput).
+Result<Report> examine_in_child(const Options& options,
+                                const Command& command,
+                                const Clock& clock,
+                                Listener& listener);
+
+/// The child: examines and writes to kReportFd. Returns its exit status: 0 all done, 4 the device
+/// was lost (start again behind the check), else as exit_status() of a failure that was written.
+/// Errors: kInvalidInput when kReportFd is no pipe.
+Result<int> examine_as_child(const Options& options, size_t from);
+
+}  // namespace ferry::doctor

@@ -1,0 +1,273 @@
+// The doctor on devices that are broken on purpose: an observer that spoils a kernel's output plays
+// the chip, a shell script the crashing driver.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "device/cpu/cpu_device.h"
+#include "ops/dispatch.h"
+#include "verify/doctor_process.h"
+#include "verify/report_html.h"
+
+namespace ferry::doctor {
+namespace {
+
+/// Spoils outputs of one kernel from its n-th call on, every `every` calls.
+class Broken final : public ops::Observer {
+ public:
+  enum class How { kScaled, kBitFlip, kStale, kFault };
+  Broken(std::string kernel, How how, int every = 1)
+      : kernel_(std::move(kernel)), how_(how), every_(every) {}
+
+  void after(const ops::OpCall& call) override {
+    if (kernel_ != call.op || ++calls_ % every_ != 0) return;
+    for (const ops::NamedView& out : call.outputs) spoil(out.view);
+  }
+
+ private:
+  void spoil(const View& v) const {
+    if (how_ == How::kFault)
+      throw DeviceError("cpu", 507015, fmt::format("cpu: 507015 AICORE_EXCEPTION in {}", kernel_));
+    if (v.count() == 0) return;
+    if (how_ == How::kBitFlip) {
+      static_cast<unsigned char*>(v.data)[0] ^= 1;
+      return;
+    }
+    if (how_ == How::kStale) {  // the last dimension's first row is what an earlier call left
+      std::memset(v.data, 0, size_of(v.dtype) * static_cast<size_t>(v.shape[v.rank - 1]));
+      return;
+    }
+    if (v.dtype != DType::kF32) return;
+    float* values = v.as<float>();
+    for (int64_t i = 0; i < (v.rank == 1 ? v.shape[0] : 1); ++i) values[i] *= 1 + 0x1p-6f;
+    if (v.rank == 2)
+      for (int64_t r = 0; r < v.shape[0]; ++r)
+        for (int64_t c = 0; c < v.shape[1]; ++c) values[r * v.stride[0] + c] *= 1 + 0x1p-6f;
+  }
+
+  std::string kernel_;
+  How how_;
+  int every_;
+  int calls_ = 0;
+};
+
+struct Quiet final : Listener {};
+
+/// Examines the CPU in this process, the subjects named alone, as `broken` lets it appear.
+Report examine_here(ops::Observer* broken,
+                    const std::vector<std::string>& subjects,
+                    double soak_s = 0) {
+  Options options{.quick = true, .soak_s = soak_s};
+  Quiet quiet;
+  Report report{.device = "cpu"};
+  for (const Check& check : make_checks(options)) {
+    if (std::find(subjects.begin(), subjects.end(), check.head.subject) == subjects.end()) continue;
+    bool lost = false;
+    if (broken != nullptr) {
+      const ops::Observing observing(*broken);
+      report.outcomes.push_back(run_check(check, cpu_device(), options, quiet, &lost));
+    } else {
+      report.outcomes.push_back(run_check(check, cpu_device(), options, quiet, &lost));
+    }
+  }
+  conclude(report);
+  return report;
+}
+
+TEST(Doctor, FindsNothingOnASoundDevice) {
+  const Report report = examine_here(
+      nullptr,
+      {"copies", "memory", "streams", "rms_norm", "linear", "swiglu", "router", "soak"},
+      1);
+  EXPECT_EQ(report.verdict, Verdict::kFitToTrain) << summary_json(report).dump();
+  EXPECT_TRUE(report.culprits.empty());
+  EXPECT_EQ(problem_count(report), 0u);
+  EXPECT_GT(report.outcomes.size(), 40u);
+}
+
+TEST(Doctor, NamesAKernelOfTheBackwardPassAndLetsTheChipServe) {
+  Broken broken("rms_norm_backward", Broken::How::kScaled);
+  const Report report = examine_here(&broken, {"rms_norm", "swiglu", "rope"});
+  ASSERT_EQ(report.culprits.size(), 1u) << summary_json(report).dump();
+  EXPECT_EQ(report.culprits[0].op, "rms_norm");
+  EXPECT_EQ(report.culprits[0].kernel, "rms_norm_backward");
+  EXPECT_EQ(report.verdict, Verdict::kFitToServe);
+}
+
+TEST(Doctor, NamesTheKernelThatSeveralOpsShare) {
+  Broken broken("matmul", Broken::How::kScaled);
+  const Report report = examine_here(&broken, {"linear", "cross_entropy", "matmul", "rms_norm"});
+  ASSERT_FALSE(report.culprits.empty());
+  EXPECT_EQ(report.culprits[0].op, "matmul");
+  EXPECT_EQ(report.culprits[0].kernel, "matmul");
+  EXPECT_EQ(report.verdict, Verdict::kUnfit);
+}
+
+TEST(Doctor, FindsAFaultThatComesAndGoes) {
+  Broken broken("swiglu", Broken::How::kBitFlip, 30);
+  const Report report = examine_here(&broken, {"swiglu", "rope", "streams", "soak"}, 1);
+  ASSERT_FALSE(report.culprits.empty());
+  EXPECT_EQ(report.culprits[0].op, "swiglu");
+  EXPECT_EQ(report.verdict, Verdict::kUnfit);
+}
+
+TEST(Doctor, ADeviceFaultIsAFindingWithItsKernel) {
+  Broken broken("rope", Broken::How::kFault, 5);
+  const Report report = examine_here(&broken, {"rope", "add"});
+  ASSERT_FALSE(report.culprits.empty());
+  EXPECT_EQ(report.culprits[0].kernel, "rope");
+  EXPECT_NE(report.culprits[0].because.find("507015"), std::string::npos);
+}
+
+Outcome outcome(const char* name,
+                Level level,
+                const std::vector<KernelUse>& used,
+                const char* property = nullptr) {
+  Outcome o{.head = {.name = name, .subject = name, .level = level}, .used = used};
+  if (property != nullptr) o.problems.push_back({property, "somewhere"});
+  return o;
+}
+
+TEST(Culprits, TheLowestLevelHasThem) {
+  const std::vector<Culprit> found =
+      find_culprits({outcome("copies", Level::kRuntime, {}, "late"),
+                     outcome("rope", Level::kOp, {{"rope", {}}}, "reference")});
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].op, "copies");
+}
+
+TEST(Culprits, TheCallThatOnlyFailingKernelsMake) {
+  const std::vector<Culprit> found =
+      find_culprits({outcome("a", Level::kOp, {{"router", {"aclnnTopk", "aclnnMul"}}}, "reference"),
+                     outcome("b", Level::kOp, {{"scale", {"aclnnMul"}}}),
+                     outcome("c", Level::kOp, {{"swiglu", {"aclnnMul", "aclnnSwiGlu"}}})});
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].kernel, "router");
+  EXPECT_EQ(found[0].call, "aclnnTopk");
+}
+
+TEST(Culprits, AFailingCallExplainsTheOpsThatMakeIt) {
+  const std::vector<Culprit> found =
+      find_culprits({outcome("aclnnMul", Level::kPrimitive, {}, "reference"),
+                     outcome("a", Level::kOp, {{"scale", {"aclnnMul"}}}, "reference"),
+                     outcome("b", Level::kOp, {{"cast", {"aclnnCast"}}}, "reference")});
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[0].call, "aclnnMul");
+  EXPECT_EQ(found[1].kernel, "cast");
+}
+
+TEST(Culprits, ManyOpsThatFailOnlyTogetherAreTheStreams) {
+  std::vector<Outcome> outcomes;
+  for (const char* op : {"add", "rope", "scale", "cast"})
+    outcomes.push_back(outcome(op, Level::kLoad, {{op, {}}}, "back to back"));
+  const std::vector<Culprit> found = find_culprits(outcomes);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].op, "streams");
+}
+
+TEST(DoctorReport, GoesThroughJsonAndIntoOnePage) {
+  Outcome o = outcome("a <b> & \"c\"", Level::kOp, {{"rope", {"aclnnX"}}}, "reference");
+  o.seconds = 1.5;
+  const Outcome again = outcome_from_json(to_json(o));
+  EXPECT_EQ(to_json(again), to_json(o));
+  Report report{.device = "cpu", .description = "a chip", .started_unix_ms = 1763800000000};
+  report.outcomes = {o};
+  report.measurements = {{"matmul bf16", "GFLOP/s", 50, 100}};
+  conclude(report);
+  const std::string page = to_html(report);
+  EXPECT_NE(page.find("a &lt;b&gt; &amp; &quot;c&quot;"), std::string::npos);
+  EXPECT_NE(page.find("unfit"), std::string::npos);
+  EXPECT_NE(page.find("50 %"), std::string::npos);
+  EXPECT_NE(page.find("2025-11-22"), std::string::npos);
+  for (const char* outside : {"http:", "https:", "<script", "<link", "src="})
+    EXPECT_EQ(page.find(outside), std::string::npos) << outside;
+}
+
+/// A child in shell: it writes these lines to descriptor 3, then does `last`.
+Command shell(const std::vector<std::string>& scripts) {
+  return {.program = "/bin/sh", .arguments = [scripts](size_t from) {
+            return std::vector<std::string>{"-c", scripts.at(std::min(from, scripts.size() - 1))};
+          }};
+}
+
+std::string say(const std::string& event, const std::string& content) {
+  return "echo '{\"event\":\"" + event + "\",\"content\":" + content + "}' >&3; ";
+}
+
+std::string began(int index, double limit_s = 20) {
+  const CheckHead head{
+      .name = fmt::format("check {}", index), .subject = "add", .limit_s = limit_s};
+  return say("began", fmt::format(R"({{"index":{},"head":{}}})", index, to_json(head).dump())) +
+         say("launched", "\"add\"");
+}
+
+std::string ended(int index) {
+  const Outcome o{.head = {.name = fmt::format("check {}", index), .subject = "add"}};
+  return say("ended", to_json(o).dump());
+}
+
+std::string opened() {
+  return say("started", R"({"device":"cpu","description":"script"})") + say("planned", "3");
+}
+
+Result<Report> follow(const Command& command) {
+  Options options;
+  Quiet quiet;
+  return examine_in_child(options, command, system_clock(), quiet);
+}
+
+TEST(DoctorProcess, ACrashIsAFindingAndTheExaminationGoesOn) {
+  const Result<Report> report =
+      follow(shell({opened() + began(0) + ended(0) + began(1) + "kill -SEGV $$",
+                    "exit 9",
+                    opened() + began(2) + ended(2)}));
+  ASSERT_TRUE(report.has_value()) << report.error().message;
+  ASSERT_EQ(report->outcomes.size(), 3u);
+  EXPECT_TRUE(report->outcomes[0].problems.empty());
+  ASSERT_EQ(report->outcomes[1].problems.size(), 1u);
+  EXPECT_EQ(report->outcomes[1].problems[0].property, "crash");
+  EXPECT_NE(report->outcomes[1].problems[0].detail.find("signal 11"), std::string::npos);
+  EXPECT_TRUE(report->outcomes[2].problems.empty());
+  ASSERT_EQ(report->culprits.size(), 1u);
+  EXPECT_EQ(report->culprits[0].kernel, "add");
+}
+
+TEST(DoctorProcess, AHangIsBounded) {
+  const Result<Report> report =
+      follow(shell({opened() + began(0, 0.3) + "exec sleep 60", opened() + began(1) + ended(1)}));
+  ASSERT_TRUE(report.has_value()) << report.error().message;
+  ASSERT_EQ(report->outcomes.size(), 2u);
+  EXPECT_EQ(report->outcomes[0].problems.at(0).property, "hang");
+  EXPECT_LT(report->seconds, 20);
+}
+
+TEST(DoctorProcess, ALostDeviceIsOpenedAgain) {
+  const Result<Report> report = follow(shell({opened() + began(0) + ended(0) + "exit 4",
+                                              opened() + began(1) + ended(1) + "exit 4",
+                                              opened() + began(2) + ended(2)}));
+  ASSERT_TRUE(report.has_value()) << report.error().message;
+  EXPECT_EQ(report->outcomes.size(), 3u);
+  EXPECT_EQ(report->verdict, Verdict::kFitToTrain);
+}
+
+TEST(DoctorProcess, WhatCannotBeginIsAnError) {
+  const Result<Report> report =
+      follow(shell({say("failed", R"({"code":3,"message":"no Ascend here"})") + "exit 3"}));
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().message, "no Ascend here");
+  EXPECT_FALSE(follow(shell({"echo nonsense >&3"})).has_value());
+}
+
+TEST(DoctorProcess, ADeviceThatTakesEveryChildIsGivenUp) {
+  const Result<Report> report = follow(shell({opened() + began(0) + "kill -9 $$"}));
+  ASSERT_TRUE(report.has_value()) << report.error().message;
+  EXPECT_EQ(report->outcomes.size(), 12u);
+  EXPECT_EQ(report->verdict, Verdict::kUnfit);
+  EXPECT_NE(report->notes.at(0).find("given up"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace ferry::doctor

@@ -1,0 +1,144 @@
+// The small model on software Ascend: it computes what the CPU computes, and a row is a row there
+// too: cached = uncached and alone = batched, bit for bit. Wants FERRY_ASCEND_LIBRARIES in the
+// environment (software Ascend lies in build/ascend_sim).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "device/cpu/cpu_device.h"
+#include "small_model.h"
+
+namespace ferry {
+namespace {
+
+using models::ForwardOptions;
+using models::MlaForm;
+
+Device& ascend() {
+  const Result<Device*> device = open_device("ascend");
+  if (!device) throw std::runtime_error(device.error().message);
+  return **device;
+}
+
+/// Two devices add in different orders. A result is at the end of about 500 roundings in sequence
+/// (the lengths of three layers' contractions, one after the other), of which each is within the
+/// type's roundoff of what it rounds; independent ones add up to the root of their number. Eight
+/// such deviations are a bound that chance does not reach. bf16 rounds after each op, not in it:
+/// 120 ops.
+double tolerance(DType compute) {
+  const double roundings = compute == DType::kF32 ? 500 : 120;
+  return 8 * std::sqrt(roundings) * unit_roundoff(compute);
+}
+
+void expect_close(const Tensor& got,
+                  const Tensor& expected,
+                  double relative,
+                  const std::string& what) {
+  const std::vector<float> a = got.to_f32(), b = expected.to_f32();
+  ASSERT_EQ(a.size(), b.size()) << what;
+  double largest = 0, worst = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(b[i])));
+    const double error = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    worst = std::isnan(error) ? INFINITY : std::max(worst, error);
+  }
+  EXPECT_LE(worst, relative * largest) << what << ": largest value " << largest;
+}
+
+class EachType : public ::testing::TestWithParam<DType> {};
+
+// The chosen experts are the CPU's: near a tie, roundings may choose otherwise.
+TEST_P(EachType, LogitsAndGradientsAreTheCpus) {
+  const auto on_cpu = random_model(small_config(), GetParam(), cpu_device()),
+             on_ascend = random_model(small_config(), GetParam(), ascend());
+  const Packed p = pack(small_documents(), cpu_device()), q = pack(small_documents(), ascend());
+  for (const MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed}) {
+    models::Losses expected, got;
+    const auto grads = gradients(*on_cpu, p, {.mla_form = form}, &expected);
+    std::vector<Tensor> experts;
+    for (const Tensor& e : expected.trace.experts)
+      experts.push_back(Tensor::from_i32(e.to_i32(), e.shape(), ascend()));
+    const ForwardOptions options{.mla_form = form, .given_experts = &experts};
+    const auto grads_there = gradients(*on_ascend, q, options, &got);
+    expect_close(got.token_losses, expected.token_losses, tolerance(GetParam()), "token losses");
+    expect_close(got.mtp, expected.mtp, tolerance(GetParam()), "MTP's loss");
+    ASSERT_EQ(grads.size(), grads_there.size());
+    // Back through the model as well as forward.
+    for (const auto& [name, g] : grads)
+      expect_close(grads_there.at(name), g, 2 * tolerance(GetParam()), name);
+    const auto logits = [&](auto& model, const Packed& packed, const ForwardOptions& o) {
+      return model->logits(model->forward(packed.batch.tokens, packed.batch.segments, o, nullptr));
+    };
+    expect_close(logits(on_ascend, q, options),
+                 logits(on_cpu, p, {.mla_form = form}),
+                 tolerance(GetParam()),
+                 "logits");
+  }
+}
+
+TEST_P(EachType, TheChosenExpertsAreTheCpus) {
+  const auto on_cpu = random_model(small_config(), GetParam(), cpu_device()),
+             on_ascend = random_model(small_config(), GetParam(), ascend());
+  const Packed p = pack(small_documents(), cpu_device()), q = pack(small_documents(), ascend());
+  const auto expected = on_cpu->losses(p.batch, {}, {.scale = 1}).trace.experts,
+             got = on_ascend->losses(q.batch, {}, {.scale = 1}).trace.experts;
+  ASSERT_EQ(got.size(), expected.size());
+  size_t same = 0, all = 0;
+  for (size_t layer = 0; layer < got.size(); ++layer) {
+    const std::vector<int32_t> a = got[layer].to_i32(), b = expected[layer].to_i32();
+    ASSERT_EQ(a.size(), b.size());
+    for (size_t i = 0; i < a.size(); ++i) same += a[i] == b[i];
+    all += a.size();
+  }
+  if (GetParam() == DType::kF32)
+    EXPECT_EQ(same, all);
+  else  // scores that bf16's roundoff cannot tell apart may change places
+    EXPECT_GE(same, all - all / 10) << "of " << all;
+}
+
+TEST_P(EachType, CachedIsUncachedAndBatchedIsAlone) {
+  const auto model = random_model(small_config(), GetParam(), ascend());
+  const auto docs = small_documents();
+  const Packed p = pack(docs, ascend());
+  const auto logits = [&](const Packed& packed) {
+    return bytes_of(
+        model->logits(model->forward(packed.batch.tokens, packed.batch.segments, {}, nullptr)));
+  };
+  const std::vector<char> whole = logits(p);
+  std::vector<std::vector<char>> expected;
+  auto at = whole.begin();
+  for (const auto& d : docs) {
+    const auto end = at + static_cast<int64_t>(d.size() * sizeof(float)) * model->vocab_size();
+    expected.emplace_back(at, end);
+    at = end;
+  }
+  for (size_t d = 0; d < docs.size(); ++d)
+    EXPECT_TRUE(logits(pack({docs[d]}, ascend())) == expected[d]) << "document " << d << " alone";
+  for (const int64_t chunk : {5, 1})
+    EXPECT_TRUE(cached_logits(*model, docs, chunk) == expected) << "chunks of " << chunk;
+}
+
+TEST_P(EachType, TrainingForwardIsServingForwardAndRecomputedIsKept) {
+  const auto model = random_model(small_config(), GetParam(), ascend());
+  const Packed p = pack(small_documents(), ascend());
+  for (const MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed}) {
+    const Tensor serving = model->losses(p.batch, {.mla_form = form}, {}).token_losses;
+    models::Losses kept, again;
+    const auto a = gradients(*model, p, {.mla_form = form}, &kept);
+    const auto b = gradients(*model, p, {.mla_form = form, .recompute = true}, &again);
+    EXPECT_EQ(bytes_of(serving), bytes_of(kept.token_losses));
+    EXPECT_EQ(bytes_of(serving), bytes_of(again.token_losses));
+    ASSERT_EQ(a.size(), b.size());
+    for (const auto& [name, g] : a) EXPECT_EQ(bytes_of(g), bytes_of(b.at(name))) << name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types,
+                         EachType,
+                         ::testing::Values(DType::kF32, DType::kBF16),
+                         [](const auto& type) { return std::string(to_string(type.param)); });
+
+}  // namespace
+}  // namespace ferry

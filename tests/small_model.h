@@ -1,0 +1,49 @@
+// The small model that the model tests share: a configuration in which every part of DeepSeek V3
+// occurs, weights drawn from a seed, a few documents, and what the tests do with them on any
+// device.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "models/deepseek_v3/model.h"
+
+namespace ferry {
+
+models::deepseek_v3::Config small_config();
+
+/// Matrices normal with variance 1 / inputs, norms about 1, small selection biases.
+std::unique_ptr<models::deepseek_v3::Model> random_model(const models::deepseek_v3::Config& c,
+                                                         DType compute,
+                                                         Device& device);
+
+/// Token ids of four documents, one of them of one token.
+std::vector<std::vector<int32_t>> small_documents();
+
+struct Packed {
+  models::TokenBatch batch;
+  int labels = 0, mtp_labels = 0;
+};
+Packed pack(const std::vector<std::vector<int32_t>>& documents, Device& device);
+
+std::vector<char> bytes_of(const Tensor& t);
+
+inline constexpr float kMtpWeight = 0.3f;
+inline constexpr double kBalanceAlpha = 0.1;  // large, so that its gradient shows
+
+/// The losses, and every trained weight's gradient by name.
+std::map<std::string, Tensor> gradients(models::deepseek_v3::Model& model,
+                                        const Packed& p,
+                                        models::ForwardOptions options,
+                                        models::Losses* losses);
+
+/// The logits' bytes of each document, computed through a cache: the documents share passes, each
+/// with up to `chunk` of its tokens, until all are through.
+std::vector<std::vector<char>> cached_logits(models::deepseek_v3::Model& model,
+                                             const std::vector<std::vector<int32_t>>& documents,
+                                             int64_t chunk);
+
+}  // namespace ferry
