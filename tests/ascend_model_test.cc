@@ -7,7 +7,9 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "base/random.h"
 #include "device/cpu/cpu_device.h"
+#include "ops/attention/attention.h"
 #include "small_model.h"
 
 namespace ferry {
@@ -132,6 +134,46 @@ TEST_P(EachType, TrainingForwardIsServingForwardAndRecomputedIsKept) {
     EXPECT_EQ(bytes_of(serving), bytes_of(again.token_losses));
     ASSERT_EQ(a.size(), b.size());
     for (const auto& [name, g] : a) EXPECT_EQ(bytes_of(g), bytes_of(b.at(name))) << name;
+  }
+}
+
+/// bf16 of normal numbers, with NaN in rows from `end` on.
+Tensor normal_rows(const Shape& shape, int64_t end, uint64_t stream) {
+  const Random random(6, RandomPurpose::kTest, stream);
+  std::vector<float> values(static_cast<size_t>(shape.count()), NAN);
+  const int64_t row = shape.count() / shape[0];
+  for (int64_t i = 0; i < end * row; ++i)
+    values[static_cast<size_t>(i)] = static_cast<float>(random.normal(static_cast<uint64_t>(i)));
+  Tensor t = Tensor::empty(shape, DType::kBF16, ascend());
+  t.assign_f32(values);
+  return t;
+}
+
+// The small model's attention is composed; this is the vendor's op for DeepSeek's sizes, 512 + 64.
+TEST(FusedAttention, AQueryAloneIsAQueryAmongOthers) {
+  constexpr int32_t kTokens = 140;  // beyond one block of keys
+  const Tensor q = normal_rows({kTokens, 2, 576}, kTokens, 0);
+  const auto attend = [&](const Tensor& queries, int64_t keys_written, const ops::Segments& s) {
+    const Tensor keys = normal_rows({200, 1, 576}, keys_written, 1);
+    return bytes_of(ops::attention(queries, keys, keys.slice(2, 0, 512), s, 0.05f));
+  };
+  // Two documents: keys from row 0, and from row 30 of what both share.
+  std::vector<int32_t> position(kTokens), key_begin(kTokens);
+  for (int32_t t = 0; t < kTokens; ++t) {
+    position[static_cast<size_t>(t)] = t < 10 ? t : t - 10;
+    key_begin[static_cast<size_t>(t)] = t < 10 ? 0 : 30;
+  }
+  const std::vector<char> whole =
+      attend(q, 30 + kTokens, ops::Segments::cached(position, key_begin, ascend()));
+  const size_t row = whole.size() / kTokens;
+  for (const int32_t t : {0, 9, 10, 100, 137, 138, 139}) {
+    const auto at = static_cast<size_t>(t);
+    const std::vector<char> alone =
+        attend(q.slice(0, t, t + 1),
+               key_begin[at] + position[at] + 1,  // later ones are not yet in the cache
+               ops::Segments::cached({position[at]}, {key_begin[at]}, ascend()));
+    EXPECT_TRUE(std::equal(alone.begin(), alone.end(), whole.begin() + static_cast<long>(at * row)))
+        << "query " << t;
   }
 }
 

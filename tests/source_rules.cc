@@ -29,11 +29,12 @@ const std::map<std::string, std::vector<std::string>>& layers() {
       {"text", {"base"}},
       {"checkpoint", {"tensor"}},
       {"data", {"text", "tensor"}},
-      {"train", {"models", "optim", "data", "checkpoint"}},
+      {"probe", {"models", "checkpoint"}},
+      {"train", {"models", "optim", "data", "checkpoint", "probe"}},
       {"engine", {"models", "text", "checkpoint"}},
       {"rl", {"train", "engine"}},
       {"serve", {"engine"}},
-      {"verify", {"engine"}},
+      {"verify", {"engine", "probe"}},
       {"cli", {"rl", "serve", "verify", "train", "engine"}},
   };
   return table;

@@ -451,7 +451,10 @@ TEST_F(TrainE2e, HarmedCheckpointsAreToldApart) {
     std::string bytes = read(harmed);
     bytes[bytes.size() - 5] = static_cast<char>(bytes[bytes.size() - 5] ^ 64);
     write(harmed, bytes);
-    refused(2, train("flipped", {"--resume", "--train.steps=20"}), {harmed.string(), "checksum"});
+    // The one before it can be used: it says so.
+    refused(2,
+            train("flipped", {"--resume", "--train.steps=20"}),
+            {harmed.string(), checkpoint("flipped", kSteps - 2), "is whole"});
   }
 }
 
@@ -498,6 +501,7 @@ TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
     all_refuse({bad + "/model.safetensors"});
     copy(model, bad);
     if (!checksums) fs::remove(bad + "/checksums.json");
+    if (!checksums) fs::remove(bad + "/passport.json");
     write(bad + "/config.json", "{\"frobnicate\": 1," + read(bad + "/config.json").substr(1));
     all_refuse({bad + "/config.json", checksums ? "checksums.json" : "\"frobnicate\""});
   }
@@ -528,6 +532,56 @@ TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
   refused(2, {"generate", model, "--prompt", "a", "--tokens", "0"}, {"--tokens"});
   refused(2, {"generate", model, "--prompt", "a", "--dtype", "f16"}, {"--dtype f16"});
   EXPECT_FALSE(fs::exists(path("out")));
+}
+
+TEST_F(TrainE2e, ThePassportIsWrittenSignedAndVerified) {
+  const std::string key = path("my.key"), other = path("other.key");
+  ran({"keygen", key});
+  ran({"keygen", other});
+  refused(2, {"keygen", key}, {key, "never overwritten"});
+  refused(2, train("nokey", {"--checkpoint.key=" + path("no.key")}), {path("no.key")});
+  ran(train("signed", {"--checkpoint.key=" + key, "--train.steps=4"}));
+  const std::string model = checkpoint("signed", 4);
+  const std::string report =
+      ran({"verify", model, "--key", key + ".pub", "--html", path("r.html")});
+  EXPECT_NE(report.find("equal to the bit"), std::string::npos) << report;
+  EXPECT_NE(read(root_ / "r.html").find("</html>"), std::string::npos);
+  refused(2, {"verify", model, "--key", other + ".pub"}, {"signed by another key"});
+  refused(2, {"verify", checkpoint("base"), "--key", key + ".pub"}, {"is not signed"});
+  refused(2, {"verify", model, "--key", key}, {key, "not a public key"});
+
+  // Signed later, by another; a directory without a passport gets one.
+  ran({"passport", model, "--key", other});
+  ran({"verify", model, "--quick", "--key", other + ".pub"});
+  copy(model, path("plain"));
+  fs::remove(path("plain") + "/passport.json");
+  const Strings generate = {"generate", path("plain"), "--prompt", "a", "--tokens", "2"};
+  EXPECT_NE(ran(generate).find("has no passport"), std::string::npos);
+  ran({"passport", path("plain")});
+  EXPECT_NE(ran(generate).find("never verified on cpu"), std::string::npos);
+  ran({"verify", path("plain"), "--quick"});
+  EXPECT_EQ(ran(generate).find("note:"), std::string::npos);
+  EXPECT_EQ(ran({"generate", checkpoint("base"), "--prompt", "a", "--tokens", "2"}).find("note:"),
+            std::string::npos);  // the CPU's answers are in its passport
+
+  std::string bytes = read(model + "/model.safetensors");
+  bytes[bytes.size() - 9] = static_cast<char>(bytes[bytes.size() - 9] ^ 1);
+  write(model + "/model.safetensors", bytes);
+  const Strings says = {model + "/model.safetensors: chunk ", "passport.json", "It holds "};
+  refused(2, {"generate", model, "--prompt", "a", "--tokens", "2"}, says);
+  refused(2, {"verify", model}, says);
+  const std::string passport = read(checkpoint("base") + "/passport.json");
+  for (const char* const what : {"cut", "edited", "newer", "other"}) {
+    copy(checkpoint("base"), path("bad"));
+    std::string text = passport, says_it = "edited";
+    if (*what == 'c') text.resize(text.size() / 2), says_it = "passport.json";
+    if (*what == 'e') text.replace(text.find("\"steps\": ") + 9, 1, "9");
+    if (*what == 'n') text.replace(text.find("\"version\": 1") + 11, 1, "2"), says_it = "newer";
+    if (*what == 'o') text = read(path("plain") + "/passport.json"), says_it = "another model";
+    write(path("bad") + "/passport.json", text);
+    refused(2, {"generate", path("bad"), "--prompt", "a", "--tokens", "2"}, {says_it});
+    refused(2, {"verify", path("bad")}, {says_it});
+  }
 }
 
 TEST_F(TrainE2e, SameSeedSameTextWhateverTheThreads) {

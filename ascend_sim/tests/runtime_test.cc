@@ -32,6 +32,7 @@ class Gate {
 };
 
 TEST(Memory, TheHostCannotTouchIt) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   const Simulation simulation;
   auto* p = static_cast<volatile float*>(device_memory(64));
   ASSERT_NE(p, nullptr);
@@ -428,6 +429,7 @@ TEST(Failures, OfMemoryCanBeInjected) {
 }
 
 TEST(Settings, ThatCannotBeReadEndTheProgram) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   const auto start = [](const char* name, const char* value) {
     const Simulation simulation({{name, value}});
   };
@@ -439,7 +441,7 @@ TEST(Settings, ThatCannotBeReadEndTheProgram) {
   EXPECT_DEATH(start("MUTANT", "Mm"), "expected OP:KIND");
 }
 
-/// What ggml's CANN backend calls of the runtime and nnopbase, graphs left out: the least that
+/// What ggml's CANN backend calls for a model of the LLaMA family, graphs left out: the least that
 /// other people's programs need.
 TEST(Exports, HoldWhatOtherProgramsCall) {
   for (const char* name : {"aclInit",
@@ -484,6 +486,33 @@ TEST(Exports, HoldWhatOtherProgramsCall) {
                            "aclrtReleaseMemAddress",
                            "aclrtMemGetAllocationGranularity"})
     EXPECT_NE(dlsym(RTLD_DEFAULT, name), nullptr) << name;
+  for (const std::string name : {"Mm",
+                                 "BatchMatMul",
+                                 "Matmul",
+                                 "Add",
+                                 "Mul",
+                                 "Muls",
+                                 "RmsNorm",
+                                 "Softmax",
+                                 "Silu",
+                                 "RotaryPositionEmbedding",
+                                 "SwiGlu",
+                                 "Cast",
+                                 "GatherV2",
+                                 "Repeat",
+                                 "InplaceCopy",
+                                 "Permute",
+                                 "Cos",
+                                 "Sin",
+                                 "Arange",
+                                 "IndexSelect",
+                                 "InplaceMuls",
+                                 "InplaceIndexCopy",
+                                 "PowScalarTensor",
+                                 "FusedInferAttentionScoreV2"}) {
+    EXPECT_NE(dlsym(RTLD_DEFAULT, ("aclnn" + name).c_str()), nullptr) << name;
+    EXPECT_NE(dlsym(RTLD_DEFAULT, ("aclnn" + name + "GetWorkspaceSize").c_str()), nullptr) << name;
+  }
 }
 
 TEST(Settings, NameTheChip) {

@@ -106,6 +106,23 @@ Result<void> write_file_atomic(const std::string& path, std::string_view content
   return result;
 }
 
+Result<void> write_private_file(const std::string& path, std::string_view content) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0 && errno == EEXIST) return fail(Code::kInvalidInput, "{}: exists", path);
+  if (fd < 0) return os_error("create", path, errno);
+  int error = 0;
+  for (size_t at = 0; at < content.size() && error == 0;) {
+    const ssize_t n = ::write(fd, content.data() + at, content.size() - at);
+    if (n >= 0) at += static_cast<size_t>(n);
+    if (n < 0 && errno != EINTR) error = errno;
+  }
+  if (error == 0) error = error_of("file.sync", [&] { return ::fsync(fd) == 0; });
+  ::close(fd);
+  if (error == 0) return {};
+  ::unlink(path.c_str());
+  return os_error("write", path, error);
+}
+
 Result<MappedFile> MappedFile::open(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return os_error("open", path, errno);

@@ -23,6 +23,10 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max = uint
 /// Errors: kExhausted (no space), kUnavailable (read-only, ...).
 Result<void> write_file_atomic(const std::string& path, std::string_view content);
 
+/// Writes a new file that nobody but its owner may read. Errors: kInvalidInput (it exists),
+/// kExhausted, kUnavailable.
+Result<void> write_private_file(const std::string& path, std::string_view content);
+
 /// A file mapped read-only. Movable; unmaps when destroyed. A file that another process truncates
 /// while it is mapped raises SIGBUS: map only files that Ferry or its user does not rewrite in
 /// place.

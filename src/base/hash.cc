@@ -2,24 +2,48 @@
 
 #include <sodium.h>
 
+#include <cstring>
+
 #include "base/check.h"
 
 namespace ferry {
 namespace {
 
-std::string to_hex(const unsigned char* digest, size_t size) {
+int nibble(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+}  // namespace
+
+std::string to_hex(std::span<const uint8_t> bytes) {
   static const char digits[] = "0123456789abcdef";
   std::string hex;
-  for (size_t i = 0; i < size; ++i) {
-    hex += digits[digest[i] >> 4];
-    hex += digits[digest[i] & 15];
+  for (const uint8_t b : bytes) {
+    hex += digits[b >> 4];
+    hex += digits[b & 15];
   }
   return hex;
 }
 
-constexpr size_t kDigestBytes = 32;
+std::optional<std::string> from_hex(std::string_view hex, size_t size) {
+  if (hex.size() != 2 * size) return std::nullopt;
+  std::string bytes;
+  for (size_t i = 0; i < hex.size(); i += 2) {
+    const int high = nibble(hex[i]), low = nibble(hex[i + 1]);
+    if (high < 0 || low < 0) return std::nullopt;
+    bytes += static_cast<char>(high << 4 | low);
+  }
+  return bytes;
+}
 
-}  // namespace
+std::optional<Digest> digest_from_hex(std::string_view hex) {
+  Digest digest;
+  const auto bytes = from_hex(hex, digest.size());
+  if (!bytes) return std::nullopt;
+  std::memcpy(digest.data(), bytes->data(), digest.size());
+  return digest;
+}
 
 struct Hasher::State {
   crypto_generichash_state hash;
@@ -27,7 +51,7 @@ struct Hasher::State {
 
 Hasher::Hasher() : state_(std::make_unique<State>()) {
   check(sodium_init() >= 0, "hash: libsodium cannot be initialised");
-  crypto_generichash_init(&state_->hash, nullptr, 0, kDigestBytes);
+  crypto_generichash_init(&state_->hash, nullptr, 0, Digest{}.size());
 }
 Hasher::~Hasher() = default;
 Hasher::Hasher(Hasher&&) noexcept = default;
@@ -37,10 +61,12 @@ void Hasher::update(const void* data, size_t size) {
   crypto_generichash_update(&state_->hash, static_cast<const unsigned char*>(data), size);
 }
 
-std::string Hasher::hex() {
-  unsigned char digest[kDigestBytes];
-  crypto_generichash_final(&state_->hash, digest, kDigestBytes);
-  return to_hex(digest, kDigestBytes);
+std::string Hasher::hex() { return to_hex(digest()); }
+
+Digest Hasher::digest() {
+  Digest digest;
+  crypto_generichash_final(&state_->hash, digest.data(), digest.size());
+  return digest;
 }
 
 std::string blake2b_hex(const void* data, size_t size) {

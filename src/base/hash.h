@@ -2,13 +2,23 @@
 // it.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace ferry {
+
+using Digest = std::array<uint8_t, 32>;
+
+/// Lower-case hex, and back: nothing unless it is hex of exactly `size` bytes.
+std::string to_hex(std::span<const uint8_t> bytes);
+std::optional<std::string> from_hex(std::string_view hex, size_t size);
+std::optional<Digest> digest_from_hex(std::string_view hex);
 
 /// Lower-case hex of the 256-bit BLAKE2b of the bytes.
 std::string blake2b_hex(std::span<const std::byte> bytes);
@@ -22,7 +32,8 @@ class Hasher {
   Hasher(Hasher&&) noexcept;
   Hasher& operator=(Hasher&&) noexcept;
   void update(const void* data, size_t size);
-  std::string hex();  // ends the hash: call once
+  std::string hex();  // ends the hash: call once, or digest()
+  Digest digest();
 
  private:
   struct State;

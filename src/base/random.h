@@ -14,6 +14,7 @@ enum class RandomPurpose : uint32_t {
   kSample = 3,      // sampling of generated tokens; step = position
   kTest = 4,        // test data
   kTokenSplit = 5,  // reserved for token splitting in data preparation
+  kProbe = 6,       // prompts and projections of probes (probe/probe.h)
 };
 
 /// Philox4x32-10. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".

@@ -1,5 +1,7 @@
 #include "checkpoint/model_dir.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -118,9 +120,30 @@ Result<ModelDir> ModelDir::open_once(const std::string& path) {
     TRY_ASSIGN(dir.sums_, Checksums::open(path));
     TRY(dir.sums_->check_sizes());
   }
+  TRY(dir.open_passport());
   TRY_ASSIGN(dir.config_json_, dir.text(kConfigName));
   TRY(dir.open_shards());
   return dir;
+}
+
+Result<void> ModelDir::open_passport() {
+  if (!path_exists(join_path(path_, kPassportName))) return {};
+  const std::string passport_path = join_path(path_, kPassportName);
+  TRY_ASSIGN(const std::string content, read_file(passport_path, kTextBytesMax));
+  TRY_ASSIGN(Passport passport, Passport::parse(content, passport_path));
+  passport_ = std::make_shared<const Passport>(std::move(passport));
+  chunks_.emplace(*passport_);
+  for (const auto& [name, file] : passport_->files) {
+    const std::string path = join_path(path_, name);
+    if (!path_exists(path))
+      return fail(Code::kCorrupt,
+                  "{}: missing, but {} lists it; restore it, or the passport is another model's",
+                  path,
+                  kPassportName);
+    TRY_ASSIGN(const uint64_t bytes, file_size(path));
+    TRY(chunks_->check_size(name, path, bytes));
+  }
+  return {};
 }
 
 Result<void> ModelDir::open_shards() {
@@ -200,7 +223,41 @@ Result<void> ModelDir::add_shard(const std::string& name) {
   TRY_ASSIGN(SafetensorsFile file, SafetensorsFile::open(join_path(path_, name)));
   shard_names_.push_back(name);
   shards_.push_back(std::make_unique<SafetensorsFile>(std::move(file)));
-  return {};
+  if (!chunks_) return {};
+  const SafetensorsFile& shard = *shards_.back();
+  return check_bytes(
+      shards_.size() - 1, 0, shard.data_begin());  // what the header says is relied on
+}
+
+/// Bytes of a shard that are about to be relied on.
+Result<void> ModelDir::check_bytes(size_t shard, uint64_t begin, uint64_t end) {
+  const SafetensorsFile& file = *shards_[shard];
+  if (chunks_)
+    return chunks_->check_range(
+        shard_names_[shard],
+        file.path(),
+        file.file_bytes(),
+        begin,
+        end,
+        [&](uint64_t first, uint64_t last) { return tensors_in(shard, first, last); });
+  if (!sums_) return {};
+  return sums_->check_bytes(
+      shard_names_[shard], file.file_bytes().data(), file.file_bytes().size());
+}
+
+/// What lies in these bytes, for a message.
+std::string ModelDir::tensors_in(size_t shard, uint64_t first, uint64_t last) const {
+  constexpr size_t kNamed = 4;
+  const SafetensorsFile& file = *shards_[shard];
+  std::vector<std::string> names;
+  if (first < file.data_begin()) names.emplace_back("the header");
+  for (const TensorInfo& t : file.tensors())
+    if (file.data_begin() + t.begin < last && file.data_begin() + t.end > first)
+      names.push_back(t.name);
+  const size_t others = names.size() > kNamed ? names.size() - kNamed : 0;
+  names.resize(names.size() - others);
+  return fmt::format(
+      "{}{}", fmt::join(names, ", "), others > 0 ? fmt::format(" and {} more", others) : "");
 }
 
 std::vector<std::string> ModelDir::names() const {
@@ -239,9 +296,7 @@ Result<void> ModelDir::fill(const Tensor& tensor, std::string_view name) {
                       "convert the model to BF16 first"
                     : "");
   }
-  if (sums_)
-    TRY(sums_->check_bytes(
-        shard_names_[shard], file.file_bytes().data(), file.file_bytes().size()));
+  TRY(check_bytes(shard, file.data_begin() + info->begin, file.data_begin() + info->end));
   fill_from(tensor, info->dtype, file.bytes(*info));
   return {};
 }
@@ -287,20 +342,47 @@ Result<Tensor> ModelDir::load_stacked(std::string_view name_with_star,
 Result<std::string> ModelDir::text(const std::string& file_name) {
   const std::string path = join_path(path_, file_name);
   TRY_ASSIGN(std::string content, read_file(path, kTextBytesMax));
-  if (sums_) TRY(sums_->check_bytes(file_name, content.data(), content.size()));
+  if (chunks_ && passport_->files.contains(file_name)) {
+    TRY(chunks_->check_whole(file_name, path, std::as_bytes(std::span(content))));
+  } else if (sums_) {
+    TRY(sums_->check_bytes(file_name, content.data(), content.size()));
+  }
   return content;
 }
 
 Result<void> ModelDir::verify() {
-  if (!sums_)
+  if (!sums_ && !passport_)
     return fail(Code::kNotFound,
-                "{}: has no {}, so there is nothing to verify against",
+                "{}: has neither {} nor {}, so there is nothing to verify against",
                 path_,
+                kPassportName,
                 kChecksumsName);
+  Result<void> right = check_all();
+  if (right) return right;
+  // What was opened stays what it is, but files that are opened only now may be another model's.
+  const char* witness = sums_ ? kChecksumsName : kPassportName;
+  const Result<std::string> now = read_file(join_path(path_, witness));
+  const bool same =
+      now && (sums_ ? *now == sums_->text()
+                    : Passport::parse(*now, path_).value_or(Passport{}).root == passport_->root);
+  if (same) return right;
+  return fail(Code::kUnavailable,
+              "{}: was replaced meanwhile by another model; verify that one ({})",
+              path_,
+              right.error().message);
+}
+
+Result<void> ModelDir::check_all() {
   for (size_t i = 0; i < shards_.size(); ++i)
-    TRY(sums_->check_bytes(
-        shard_names_[i], shards_[i]->file_bytes().data(), shards_[i]->file_bytes().size()));
-  return sums_->check_all();
+    TRY(check_bytes(i, 0, shards_[i]->file_bytes().size()));
+  if (passport_)
+    for (const auto& [name, file] : passport_->files) {
+      const std::string path = join_path(path_, name);
+      if (std::find(shard_names_.begin(), shard_names_.end(), name) != shard_names_.end()) continue;
+      TRY_ASSIGN(const MappedFile mapped, MappedFile::open(path));
+      TRY(chunks_->check_whole(name, path, mapped.bytes()));
+    }
+  return sums_ ? sums_->check_all() : Result<void>{};
 }
 
 uint64_t bytes_needed(const ModelContents& contents) {
@@ -314,6 +396,10 @@ uint64_t bytes_needed(const ModelContents& contents) {
   }
   bytes += total + (total / std::max<uint64_t>(contents.shard_bytes, 1) * 2 + 1) * kPerFile;
   for (const auto& [name, text] : contents.texts) bytes += text.size() + kPerFile;
+  if (contents.passport) {
+    constexpr uint64_t kPerChunk = 2 * sizeof(Digest);
+    bytes += contents.passport->probes_bytes() + chunk_count(bytes) * kPerChunk + 3 * kPerFile;
+  }
   return bytes;
 }
 
@@ -323,7 +409,16 @@ Result<void> write_model(StagedFolder& folder, const ModelContents& contents) {
         kConfigName,
         folder.destination());
   for (const auto& [name, text] : contents.texts) TRY(folder.write_text(name, text));
-  return write_shards(folder, expanded(contents.tensors), contents.shard_bytes);
+  TRY(write_shards(folder, expanded(contents.tensors), contents.shard_bytes));
+  if (!contents.passport) return {};
+  Passport passport = *contents.passport;
+  for (const std::string& name : folder.names()) TRY(passport.add_file(folder.file(""), name));
+  passport.seal(contents.key);
+  // Not listed in checksums.json: it answers for itself, and may be signed anew later.
+  TRY(write_file_atomic(folder.file(kPassportName), passport.to_json()));
+  for (const Verification& v : contents.verified)
+    TRY(add_verification(folder.file(""), passport.root, v));
+  return {};
 }
 
 Result<SaveReport> write_model_dir(const std::string& path, const ModelContents& contents) {

@@ -2,7 +2,8 @@
 // serving.
 //   config.json  tokenizer.json  generation_config.json  tokenizer_config.json
 //   model.safetensors, or model-00001-of-0000N.safetensors and model.safetensors.index.json
-//   checksums.json (Ferry's; directories from elsewhere have none and are read without)
+//   passport.json, checksums.json (Ferry's; directories from elsewhere have none and are read
+//   without)
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,7 @@
 
 #include "base/result.h"
 #include "checkpoint/checksums.h"
+#include "checkpoint/passport.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/staged_folder.h"
 #include "tensor/tensor.h"
@@ -26,20 +28,22 @@ constexpr const char* kConfigName = "config.json";
 /// Thread rule: one thread at a time.
 class ModelDir {
  public:
-  /// Checks the shards' headers, that the index and the shards say the same, and all sizes;
-  /// contents are checked against checksums.json when they are first read. A directory that a
-  /// killed replacement left without its name is put back first. Errors: kNotFound, kUnavailable;
-  /// kCorrupt and kInvalidInput, naming file, tensor and what to do.
+  /// Checks the shards' headers, that the index and the shards say the same, and all sizes. A
+  /// directory with a passport has each chunk of a file checked when it is first read; one without
+  /// has whole files checked against checksums.json then. A directory that a killed replacement
+  /// left without its name is put back first. Errors: kNotFound, kUnavailable; kCorrupt and
+  /// kInvalidInput, naming file, tensor and what to do.
   static Result<ModelDir> open(const std::string& path);
 
   const std::string& path() const { return path_; }
   const std::string& config_json() const { return config_json_; }
   bool has_checksums() const { return sums_.has_value(); }
-  std::vector<std::string> names() const;               // of the tensors, sorted
-  const TensorInfo* info(std::string_view name) const;  // nullptr: none
+  const Passport* passport() const { return passport_.get(); }  // nullptr: none
+  std::vector<std::string> names() const;                       // of the tensors, sorted
+  const TensorInfo* info(std::string_view name) const;          // nullptr: none
 
   /// A copy on the device as `want`; f32, bf16 and f16 convert to each other
-  /// (checkpoint/convert.h). Errors: kNotFound; kCorrupt (the shard's checksum); kInvalidInput (a
+  /// (checkpoint/convert.h). Errors: kNotFound; kCorrupt (a chunk's hash); kInvalidInput (a
   /// type that does not convert; FP8 needs its scales, which Ferry does not apply yet). Throws
   /// DeviceError when out of memory.
   Result<Tensor> load(std::string_view name, Device& device, DType want);
@@ -55,7 +59,8 @@ class ModelDir {
   /// Another text file of the directory, such as tokenizer.json. Errors: kNotFound, kCorrupt.
   Result<std::string> text(const std::string& file_name);
 
-  /// Hashes every file. Errors: kCorrupt; kNotFound if the directory has no checksums.json.
+  /// Hashes every file. Errors: kCorrupt; kNotFound if the directory has neither passport nor
+  /// checksums.json; kUnavailable if it was replaced by another since it was opened.
   Result<void> verify();
 
  private:
@@ -64,6 +69,10 @@ class ModelDir {
   Result<void> open_index(const std::string& index_path);
   Result<void> add_shard(const std::string& name);
   Result<void> fill(const Tensor& tensor, std::string_view name);
+  Result<void> open_passport();
+  Result<void> check_all();
+  Result<void> check_bytes(size_t shard, uint64_t begin, uint64_t end);
+  std::string tensors_in(size_t shard, uint64_t first, uint64_t last) const;
 
   struct Place {
     size_t shard;
@@ -72,6 +81,8 @@ class ModelDir {
 
   std::string path_, config_json_;
   std::optional<Checksums> sums_;
+  std::shared_ptr<const Passport> passport_;
+  std::optional<ChunkChecks> chunks_;  // if there is a passport
   std::vector<std::string> shard_names_;
   std::vector<std::unique_ptr<SafetensorsFile>> shards_;
   std::map<std::string, Place, std::less<>> places_;
@@ -82,6 +93,11 @@ struct ModelContents {
   /// [E, N, K] is stored as a.0.weight [N, K] ... a.(E-1).weight.
   std::vector<NamedTensor> tensors;
   std::map<std::string, std::string> texts;  // by file name; config.json must be among them
+  /// Written with the hashes of the files above, if given.
+  std::optional<Passport> passport = {};
+  std::optional<KeyPair> key = {};  // signs it
+  /// Written into verified.json: the devices that gave the passport's answers.
+  std::vector<Verification> verified = {};
   uint64_t shard_bytes = uint64_t{4} << 30;  // larger models are split; a tensor never is
 };
 

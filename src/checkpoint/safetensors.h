@@ -49,6 +49,7 @@ class SafetensorsFile {
   const SafetensorsMetadata& metadata() const { return metadata_; }
   const TensorInfo* find(std::string_view name) const;  // nullptr: none
   std::span<const std::byte> file_bytes() const { return file_; }
+  uint64_t data_begin() const { return file_.size() - data_.size(); }  // where the header ends
   /// The raw elements, little-endian, at no particular alignment.
   std::span<const std::byte> bytes(const TensorInfo& tensor) const {
     return data_.subspan(tensor.begin, tensor.end - tensor.begin);

@@ -289,10 +289,9 @@ TEST(Safetensors, RefusesEveryTruncationAndHugeHeaders) {
 }
 
 TEST(Safetensors, AFlippedHeaderBitIsRefusedOrHarmless) {
-  const std::string file = file_of(
-      R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
-      R"("b":{"dtype":"BF16","shape":[1,2],"data_offsets":[8,12]}})",
-      12);
+  const std::string file = file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+                                   R"("b":{"dtype":"BF16","shape":[1,2],"data_offsets":[8,12]}})",
+                                   12);
   int refused = 0;
   for (size_t bit = 0; bit < (file.size() - 12) * 8; ++bit) {
     std::string flipped = file;

@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/units.h"
 #include "checkpoint/json.h"
+#include "checkpoint/passport.h"
 
 namespace ferry {
 namespace {
@@ -69,7 +70,8 @@ Result<void> check_replaceable(const std::string& destination) {
        it.increment(error)) {
     if (it->is_directory(error) && !it->is_symlink(error)) continue;
     const std::string relative = fs::path(it->path()).lexically_relative(destination).string();
-    if (relative != kChecksumsName && !sums->files().contains(relative))
+    if (relative != kChecksumsName && relative != kPassportName && relative != kVerifiedName &&
+        !sums->files().contains(relative))
       return fail(Code::kInvalidInput,
                   "{}: would be lost when {} is replaced, and Ferry did not write it; move it away",
                   it->path().string(),
@@ -174,6 +176,12 @@ uint64_t StagedFolder::bytes() const {
   uint64_t sum = 0;
   for (const auto& [name, digest] : files_) sum += digest.bytes;
   return sum;
+}
+
+std::vector<std::string> StagedFolder::names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, digest] : files_) names.push_back(name);
+  return names;
 }
 
 Result<void> StagedFolder::commit() {

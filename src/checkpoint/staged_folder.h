@@ -43,6 +43,7 @@ class StagedFolder {
   /// Lists a file that was written and synced at file(relative).
   void add(const std::string& relative, FileDigest digest);
   uint64_t bytes() const;
+  std::vector<std::string> names() const;  // of the files so far, sorted
 
   /// Writes checksums.json, syncs, renames into place. On failure the destination is what it was,
   /// unless published().

@@ -11,8 +11,10 @@
 #include "cli/generate_command.h"
 #include "cli/logits_command.h"
 #include "cli/ops_command.h"
+#include "cli/passport_command.h"
 #include "cli/tokenizer_command.h"
 #include "cli/train_command.h"
+#include "cli/verify_command.h"
 #include "device/device.h"
 
 int main(int argc, char** argv) {
@@ -29,6 +31,8 @@ int main(int argc, char** argv) {
   cli::add_generate_command(app, status);
   cli::add_logits_command(app, status);
   cli::add_ops_command(app, status);
+  cli::add_passport_command(app, status);
+  cli::add_verify_command(app, status);
   cli::add_doctor_command(app, status);
   const auto is_given = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
   if (argc > 1 && argv[1][0] != '-' && std::as_const(app).get_subcommands(is_given).empty())

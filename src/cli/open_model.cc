@@ -1,5 +1,7 @@
 #include "cli/open_model.h"
 
+#include <fmt/core.h>
+
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -7,12 +9,43 @@
 
 namespace ferry::cli {
 
+namespace {
+
+/// Says on standard error what nobody has proved of this directory on this device.
+Result<void> warn_unverified(const ModelDir& dir, const Device& device, DType compute) {
+  const auto note = [&](const std::string& what) {
+    fmt::print(stderr, "ferry: note: {}: {}\n", dir.path(), what);
+  };
+  if (dir.passport() == nullptr) {
+    note("has no passport: nothing vouches for these weights (ferry passport, ferry verify)");
+    return {};
+  }
+  TRY_ASSIGN(const std::vector<Verification> list,
+             read_verifications(dir.path(), dir.passport()->root));
+  const std::string identity = verified_as(device);
+  for (const Verification& v : list) {
+    if (v.device != identity || v.dtype != compute) continue;
+    if (!v.passed) note(fmt::format("FAILED its verification on {}", identity));
+    return {};
+  }
+  note(fmt::format("never verified on {} in {}; ferry verify {} --device {} --dtype {} does it",
+                   identity,
+                   to_string(compute),
+                   dir.path(),
+                   device.name(),
+                   compute == DType::kF32 ? "f32" : "bf16"));
+  return {};
+}
+
+}  // namespace
+
 Result<OpenedModel> open_model(const OpenOptions& o) {
   TRY_ASSIGN(Device * device, open_device(o.device));
   if (!o.dtype.empty() && o.dtype != "f32" && o.dtype != "bf16")
     return fail(Code::kInvalidInput, "--dtype {}: must be f32 or bf16", o.dtype);
   const DType compute = o.dtype == "f32" ? DType::kF32 : DType::kBF16;
   TRY_ASSIGN(ModelDir dir, ModelDir::open(o.directory));
+  TRY(warn_unverified(dir, *device, compute));
   OpenedModel m;
   // Weights stay f32 here: computing in bf16 rounds them as training did, so the bits are
   // training's.

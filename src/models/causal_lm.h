@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -117,12 +118,13 @@ class CausalLm {
 /// alone.
 void initialise(CausalLm& model, uint64_t seed);
 
-/// Makes the model that config.json describes, with uninitialised f32 (or `storage`) weights.
+/// Makes the model that config.json describes, with uninitialised weights of type `storage`, or,
+/// without one, with weights that have no memory yet: their values are to be set before use.
 /// Errors: kInvalidInput naming the field.
 Result<std::unique_ptr<CausalLm>> make_model(std::string_view config_json,
                                              const std::string& path,
                                              Device& device,
                                              DType compute,
-                                             DType storage);
+                                             std::optional<DType> storage);
 
 }  // namespace ferry::models

@@ -1,6 +1,7 @@
 #include "models/kv_cache.h"
 
 #include "base/check.h"
+#include "ops/dispatch.h"
 
 namespace ferry::models {
 
@@ -48,7 +49,7 @@ Tensor KvCache::append(int64_t layer, const Tensor& keys) {
   for (size_t p = 0; p < parts_.size(); ++p) {
     const Tensor source = keys.slice(0, from, from + parts_[p].tokens);
     const Tensor target = rows.slice(0, part_begins_[p], part_begins_[p] + parts_[p].tokens);
-    rows.device().copy(target.data(), source.data(), source.bytes());
+    ops::copy(target.view(), source.view(), rows.device());
     from += parts_[p].tokens;
   }
   check(from == keys.dim(0), "cache: {} keys for {} announced tokens", keys.dim(0), from);

@@ -11,7 +11,7 @@ Result<std::unique_ptr<CausalLm>> make_model(std::string_view config_json,
                                              const std::string& path,
                                              Device& device,
                                              DType compute,
-                                             DType storage) {
+                                             std::optional<DType> storage) {
   TRY_ASSIGN(const nlohmann::json json, parse_json(config_json, path));
   if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
   const auto it = json.find("model_type");

@@ -2,6 +2,7 @@
 // table, plans, provides workspace, tells observers, launches. Nothing else calls kernels.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -17,12 +18,27 @@ struct NamedView {
   View view;
 };
 
-/// One call of a kernel, as observers see it.
+/// A scalar among an op's arguments (an epsilon, a flag as 0 or 1).
+struct NamedNumber {
+  const char* name;
+  double value;
+};
+
+/// One call of a kernel, as observers see it. What a kernel adds to or updates in place is named
+/// among the inputs and among the outputs.
 struct OpCall {
+  /// Where a view lies when the call is launched again.
+  using Place = std::function<View(const char* name, const View&)>;
+
   const char* op;
   Device& device;
   std::vector<NamedView> inputs;
   std::vector<NamedView> outputs;
+  std::vector<NamedNumber> numbers;
+  /// Launches the kernel that `on` has for the op: the same arguments, but each view is what
+  /// `place` makes of it (asked once for each, also if it is input and output). May be kept beyond
+  /// the call. Throws DeviceError if `on` has no such kernel.
+  std::function<void(Device& on, const Place& place)> relaunch;
 };
 
 /// Watches every call while installed: profiling, hunting NaN, injecting faults, verifying.
@@ -32,9 +48,13 @@ class Observer {
   virtual ~Observer() = default;
   virtual void before(const OpCall&) {}
   virtual void after(const OpCall&) {}
+  /// The calls that follow belong to this layer of the model: 0 the embedding, then the blocks
+  /// from 1, then what comes after them.
+  virtual void layer(int) {}
 };
 
-/// Installs an observer on this thread until destroyed. The last installed is called first.
+/// Installs an observer on this thread until destroyed. The first installed is nearest to the
+/// kernel: asked last before a launch and first after it.
 class Observing {
  public:
   explicit Observing(Observer& observer);
@@ -42,6 +62,14 @@ class Observing {
   Observing(const Observing&) = delete;
   Observing& operator=(const Observing&) = delete;
 };
+
+/// Copies a contiguous view to another of the same shape and type on the same device, where
+/// observers see it, as the op "copy": what keeps a cache uses it.
+void copy(const View& to, const View& from, Device& device);
+
+/// Said by models at the border of each layer, with the tape's numbers. Free of cost when nobody
+/// observes.
+void begin_layer(int layer);
 
 namespace detail {
 bool observed();
@@ -57,27 +85,67 @@ struct Describe {  // the visitor that turns an Args struct into an OpCall
   void out(const char* name, const View& v) {
     if (v.given()) call.outputs.push_back({name, v});
   }
+  void number(const char* name, double value) { call.numbers.push_back({name, value}); }
+  void repeat(const char*, const View&) {}
 };
-}  // namespace detail
 
-/// Launches the op's kernel for the device. Args offers visit(v): v.in(name, view), v.out(name,
-/// view).
-template <class Args>
-void dispatch(const KernelTable<Args>& table, const Args& args, Device& device) {
+struct Members {  // the visitor that finds the views of an Args struct that is ours to change
+  std::vector<std::pair<const char*, View*>> found;
+  void in(const char* name, const View& v) {
+    for (const auto& f : found)
+      if (f.second == &v) return;
+    // visit() is const because kernels' arguments are; the struct visited here is not.
+    if (v.given()) found.emplace_back(name, const_cast<View*>(&v));
+  }
+  void out(const char* name, const View& v) { in(name, v); }
+  void number(const char*, double) {}
+  void repeat(const char*, const View& v) { const_cast<View&>(v) = {}; }
+};
+
+/// Plans, provides workspace, and calls `around` with the launch.
+template <class Args, class Around>
+void launch_on(const KernelTable<Args>& table, const Args& args, Device& device, Around&& around) {
   const Kernel<Args>& kernel = table.on(device.kind());
-  if (kernel.launch == nullptr) detail::throw_missing(table.op, device, kernel.missing_because);
+  if (kernel.launch == nullptr) throw_missing(table.op, device, kernel.missing_because);
   const Plan plan = kernel.plan != nullptr ? kernel.plan(args) : Plan{};
   std::unique_ptr<Storage> workspace;  // freed in stream order by the device's pool
   if (plan.workspace_bytes > 0) workspace = std::make_unique<Storage>(device, plan.workspace_bytes);
   void* const memory = workspace ? workspace->data : nullptr;
-  device.stream().begin(table.op);
-  if (!detail::observed()) return kernel.launch(plan, args, memory, device.stream());
-  OpCall call{table.op, device, {}, {}};
-  args.visit(detail::Describe{call});
-  detail::notify_before(call);
-  device.stream().begin(table.op);
-  kernel.launch(plan, args, memory, device.stream());
-  detail::notify_after(call);
+  around([&] {
+    device.stream().begin(table.op);
+    kernel.launch(plan, args, memory, device.stream());
+  });
+}
+
+template <class Args>
+void relaunch(const KernelTable<Args>& table,
+              Args args,
+              Device& device,
+              const OpCall::Place& place) {
+  Members members;
+  args.visit(members);
+  for (const auto& [name, view] : members.found) *view = place(name, *view);
+  launch_on(table, args, device, [](auto&& launch) { launch(); });
+}
+}  // namespace detail
+
+/// Launches the op's kernel for the device. Args offers visit(v): v.in(name, view), v.out(name,
+/// view), v.number(name, value) for scalars that a judge or a reader of reports needs, and
+/// v.repeat(name, view) for what repeats an input in another layout and can be done without.
+template <class Args>
+void dispatch(const KernelTable<Args>& table, const Args& args, Device& device) {
+  detail::launch_on(table, args, device, [&](auto&& launch) {
+    if (!detail::observed()) return launch();
+    OpCall call{.op = table.op,
+                .device = device,
+                .relaunch = [&table, args](Device& on, const OpCall::Place& place) {
+                  detail::relaunch(table, args, on, place);
+                }};
+    args.visit(detail::Describe{call});
+    detail::notify_before(call);
+    launch();
+    detail::notify_after(call);
+  });
 }
 
 }  // namespace ferry::ops

@@ -79,10 +79,28 @@ KernelRow kernel_row(const Table& t) {
           t.ascend.branch};
 }
 
+class CallFacts;  // ops/call_check.h
+
+/// How one call of a kernel, seen by an observer, is judged: the CPU's kernel is given the same
+/// inputs (and works in f32), and the results may differ by so much.
+struct CallRule {
+  const char* kernel;
+  /// Largest error of the judged output: one bound for each element, or one for all. As
+  /// OpCase::tolerance, but for sizes and types that the call has.
+  std::function<std::vector<double>(CallFacts&, const char* output, const RefTensor& expected)>
+      bound;
+  /// Puts another answer that is just as right (a near tie decided otherwise) in place of what was
+  /// expected. Optional.
+  std::function<void(CallFacts&, std::vector<RefTensor>& expected, const std::vector<RefTensor>&)>
+      settle = {};
+  bool mixed_types = false;  // the CPU's kernel takes bf16 inputs and gives f32
+};
+
 struct OpSpec {
   std::string op;
   std::vector<KernelRow> kernels;
   std::vector<OpCase> cases;
+  std::vector<CallRule> calls = {};
 };
 
 /// Every op's spec, in alphabetical order. The list is made by CMake from the folders of src/ops.

@@ -386,6 +386,10 @@ std::vector<Field> fields_of(Settings& s) {
        "",
        {},
        {"f32", "bf16"}},
+      {"checkpoint",
+       "key",
+       &c.key,
+       "file of a secret key (ferry keygen) that signs the passports of model directories"},
 
       {"log",
        "every",

@@ -96,6 +96,7 @@ struct CheckpointSettings {
   int64_t keep_last = 2;
   bool keep_best = true;
   std::string weights = "f32";
+  std::string key;
 };
 
 struct LogSettings {

@@ -1,9 +1,11 @@
 #include "train/loop.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/signature.h"
 #include "base/system.h"
 #include "base/units.h"
 #include "data/loader.h"
@@ -14,6 +16,7 @@
 #include "train/metrics.h"
 #include "train/model_setup.h"
 #include "train/progress.h"
+#include "train/run_passport.h"
 #include "train/run_state.h"
 #include "train/train_step.h"
 
@@ -37,6 +40,21 @@ Result<void> remove_leftovers(const std::string& folder) {
   return {};
 }
 
+/// For the message that the newest checkpoint cannot be used: the next older one that can, every
+/// byte of it checked.
+std::string older_whole(const CheckpointList& list) {
+  for (size_t i = list.complete.size() - 1; i-- > 0;) {
+    const std::string& path = list.complete[i].path;
+    Result<ModelDir> dir = ModelDir::open(path);
+    if (dir && dir->verify())
+      return fmt::format(". {} (step {}) is whole: move {} away, and --resume goes on from there",
+                         path,
+                         list.complete[i].step,
+                         list.complete.back().path);
+  }
+  return "";
+}
+
 class Run {
  public:
   Run(const Settings& settings, const TrainOptions& options)
@@ -53,6 +71,7 @@ class Run {
  private:
   Result<void> prepare();
   Result<void> resume_or_begin();
+  Result<void> resume_from(const CheckpointInfo& newest);
   Result<void> announce();
   Result<void> steps();
   Result<void> one_step();
@@ -93,6 +112,7 @@ class Run {
 
 Result<void> Run::prepare() {
   if (settings_.train.threads > 0) set_cpu_threads(static_cast<int>(settings_.train.threads));
+  if (!settings_.checkpoint.key.empty()) TRY(read_secret_key(settings_.checkpoint.key));
   TRY_ASSIGN(device_, open_device(settings_.train.device));
   if (options_.replay_to > 0) set_replay(*device_, true);
   TRY_ASSIGN(lock_, FolderLock::acquire(settings_.checkpoint.dir));
@@ -143,32 +163,42 @@ Result<void> Run::resume_or_begin() {
                 "checkpoint.dir",
                 settings_.checkpoint.dir,
                 list.complete.back().step);
-  std::string config;
   if (list.complete.empty()) {
     if (options_.resume) say("resume     no checkpoint yet: from the beginning");
     TRY_ASSIGN(
-        config,
+        const std::string config,
         resolve_config(settings_.model, dataset_->manifest(), settings_.data.sequence_length));
     TRY_ASSIGN(model_, make_training_model(settings_, config, *device_));
     optimizer_.emplace(optimizer_of(settings_), model_->weights());
   } else {
     const CheckpointInfo& newest = list.complete.back();
-    TRY_ASSIGN(config, checkpoint_config(newest));
-    const DType compute = settings_.train.compute == "f32" ? DType::kF32 : DType::kBF16;
-    TRY_ASSIGN(model_, models::make_model(config, newest.path, *device_, compute, DType::kF32));
-    optimizer_.emplace(optimizer_of(settings_), model_->weights());
-    TRY_ASSIGN(Resumed resumed, restore(newest, *model_, *optimizer_, *dataset_));
-    state_ = resumed.state;
-    saved_step_ = state_.step;
-    say(fmt::format("resume     from {} (step {})", newest.path, state_.step));
-    for (const SettingChange& c : changed_settings(resumed.settings, settings_))
-      say(fmt::format("changed    {}: {} -> {}", c.key, c.was, c.now));
+    if (const Result<void> resumed = resume_from(newest); !resumed)
+      return fail(resumed.error().code, "{}{}", resumed.error().message, older_whole(list));
   }
+  const std::string here = device_->kind() == DeviceKind::kCpu
+                               ? fmt::format("cpu, {}", processor_name())
+                               : device_->describe();
+  if (std::find(state_.devices.begin(), state_.devices.end(), here) == state_.devices.end())
+    state_.devices.push_back(here);
   if (settings_.data.sequence_length > model_->max_positions())
     return fail(Code::kInvalidInput,
                 "data.sequence_length {}: the model has {} positions (max_position_embeddings)",
                 settings_.data.sequence_length,
                 model_->max_positions());
+  return {};
+}
+
+Result<void> Run::resume_from(const CheckpointInfo& newest) {
+  TRY_ASSIGN(const std::string config, checkpoint_config(newest));
+  const DType compute = settings_.train.compute == "f32" ? DType::kF32 : DType::kBF16;
+  TRY_ASSIGN(model_, models::make_model(config, newest.path, *device_, compute, DType::kF32));
+  optimizer_.emplace(optimizer_of(settings_), model_->weights());
+  TRY_ASSIGN(Resumed resumed, restore(newest, *model_, *optimizer_, *dataset_));
+  state_ = resumed.state;
+  saved_step_ = state_.step;
+  say(fmt::format("resume     from {} (step {})", newest.path, state_.step));
+  for (const SettingChange& c : changed_settings(resumed.settings, settings_))
+    say(fmt::format("changed    {}: {} -> {}", c.key, c.was, c.now));
   return {};
 }
 
@@ -320,10 +350,12 @@ Result<void> Run::evaluate() {
 
 Result<void> Run::save() {
   const double begin = clock_.monotonic_s();
+  ModelContents contents = model_contents(*model_, *dataset_, settings_);
+  TRY(add_passport(contents, *model_, state_, *dataset_, settings_));
   TRY_ASSIGN(const SaveReport report,
              save_checkpoint(settings_.checkpoint.dir,
                              state_.step,
-                             model_contents(*model_, *dataset_, settings_),
+                             contents,
                              state_contents(*model_, *optimizer_, state_, *dataset_, settings_)));
   saved_step_ = state_.step;
   progress_->note(fmt::format("saved      {} ({}, {})",

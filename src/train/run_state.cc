@@ -10,8 +10,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kNumerics = 1;  // docs/numerics.md
-
 bool stores_masters(const Settings& s) { return s.checkpoint.weights != "f32"; }
 
 std::string token_text(const data::Dataset& dataset, int32_t id) {
@@ -78,6 +76,7 @@ TrainingStateContents state_contents(models::CausalLm& model,
   document["data"] = dataset.manifest().fingerprint();
   document["loss_window"] = state.loss_z.values();
   document["norm_window"] = state.norm_z.values();
+  document["devices"] = state.devices;
   document["settings"] = print_settings(settings);
   TrainingStateContents c;
   c.document = document.dump(1);
@@ -139,6 +138,9 @@ Result<Resumed> restore(const CheckpointInfo& checkpoint,
              field<std::vector<double>>(document, "loss_window", path));
   TRY_ASSIGN(const std::vector<double> norms,
              field<std::vector<double>>(document, "norm_window", path));
+  if (document.contains("devices")) {
+    TRY_ASSIGN(r.state.devices, field<std::vector<std::string>>(document, "devices", path));
+  }
   r.state.loss_z.restore(losses);
   r.state.norm_z.restore(norms);
   r.state.held_out_loss = checkpoint.held_out_loss;

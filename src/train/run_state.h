@@ -21,6 +21,7 @@ struct RunState {
   double seconds = 0;   // of training, over all parts of the run
   ZScore loss_z, norm_z;
   std::optional<double> held_out_loss;  // of these weights
+  std::vector<std::string> devices;     // that the run was on, in order, each once
 };
 
 /// Both parts of a checkpoint, as they would be written now (tensors are shared, not copied).

@@ -7,6 +7,7 @@
 #include "ops/balance_loss/balance_loss.h"
 #include "ops/concat/concat.h"
 #include "ops/cross_entropy/cross_entropy.h"
+#include "ops/dispatch.h"
 #include "ops/embedding/embedding.h"
 #include "ops/grouped_linear/grouped_linear.h"
 #include "ops/head_linear/head_linear.h"
@@ -53,9 +54,15 @@ ops::RouterConfig router_config(const Config& c) {
   return r;
 }
 
+/// Both the tape, if one records, and observers number layers: 0 the embedding, then the blocks.
+void begin_layer(int64_t layer) {
+  if (Tape* tape = Tape::current()) tape->begin_layer(static_cast<int>(layer));
+  ops::begin_layer(static_cast<int>(layer));
+}
+
 }  // namespace
 
-Model::Model(Config config, Device& device, DType compute, DType storage)
+Model::Model(Config config, Device& device, DType compute, std::optional<DType> storage)
     : CausalLm(device, compute),
       config_(std::move(config)),
       weights_(make_weights(config_, storage, device)),
@@ -89,8 +96,7 @@ Losses Model::losses(const TokenBatch& batch,
     // V3 section 2.2, depth 1: the hidden state of token i and the embedding of token i + 1 predict
     // token i + 2. The checkpoint's eh_proj takes the embedding first.
     const MtpWeights& m = *weights_.mtp;
-    if (Tape* tape = Tape::current())
-      tape->begin_layer(static_cast<int>(config_.num_hidden_layers) + 1);
+    begin_layer(config_.num_hidden_layers + 1);
     const Tensor next = ops::rms_norm(
         ops::embedding(batch.mtp_tokens, weights_.embed_tokens, compute_), m.enorm, eps());
     const Tensor previous = ops::rms_norm(h, m.hnorm, eps());
@@ -108,14 +114,13 @@ Losses Model::losses(const TokenBatch& batch,
 Tensor Model::hidden_before_norm(const Tensor& tokens, Pass& pass) {
   check(pass.options.cache == nullptr || pass.options.mla_form == MlaForm::kAbsorbed,
         "deepseek_v3: a cache needs the absorbed form");
-  Tape* tape = Tape::current();
-  if (tape != nullptr) tape->begin_layer(0);
+  begin_layer(0);
   Tensor h = ops::embedding(tokens, weights_.embed_tokens, compute_);
   for (const LayerWeights& w : weights_.layers) {
-    if (tape != nullptr) tape->begin_layer(static_cast<int>(pass.layer) + 1);
+    begin_layer(pass.layer + 1);
     h = run_layer(w, h, pass);
   }
-  if (tape != nullptr) tape->begin_layer(static_cast<int>(config_.num_hidden_layers) + 1);
+  begin_layer(config_.num_hidden_layers + 1);
   return h;
 }
 

@@ -12,7 +12,7 @@ namespace ferry::models::deepseek_v3 {
 
 class Model final : public CausalLm {
  public:
-  Model(Config config, Device& device, DType compute, DType storage);
+  Model(Config config, Device& device, DType compute, std::optional<DType> storage);
 
   Tensor forward(const Tensor& tokens,
                  const ops::Segments& segments,

@@ -7,11 +7,11 @@ namespace {
 
 class Maker {
  public:
-  Maker(const Config& config, DType storage, Device& device)
+  Maker(const Config& config, std::optional<DType> storage, Device& device)
       : c_(config), storage_(storage), device_(device) {}
 
   Weight matrix(const std::string& name, const Shape& shape) const {
-    return make(name + ".weight", shape, storage_);
+    return make(name + ".weight", shape, storage_.value_or(DType::kF32));
   }
   Weight norm(const std::string& name, int64_t size) const {
     return make(name + ".weight", {size}, DType::kF32);
@@ -90,12 +90,12 @@ class Maker {
     w.name = name;
     w.global_shape = shape;
     w.shard = {.dim = 0, .begin = 0, .end = shape[0]};
-    w.value = Tensor::empty(shape, dtype, device_);
+    if (storage_) w.value = Tensor::empty(shape, dtype, device_);
     return w;
   }
 
   const Config& c_;
-  DType storage_;
+  std::optional<DType> storage_;
   Device& device_;
 };
 
@@ -132,7 +132,7 @@ void visit(LayerWeights& w, const std::function<void(Weight&)>& f) {
 
 }  // namespace
 
-ModelWeights make_weights(const Config& config, DType storage, Device& device) {
+ModelWeights make_weights(const Config& config, std::optional<DType> storage, Device& device) {
   const Maker make(config, storage, device);
   ModelWeights w;
   w.embed_tokens = make.matrix("model.embed_tokens", {config.vocab_size, config.hidden_size});

@@ -58,8 +58,8 @@ struct ModelWeights {
 };
 
 /// Names and shapes as the config says; values uninitialised, in `storage` (f32 or bf16), except
-/// norms and the selection bias, which are f32 always.
-ModelWeights make_weights(const Config& config, DType storage, Device& device);
+/// norms and the selection bias, which are f32 always. Without `storage` no value has memory.
+ModelWeights make_weights(const Config& config, std::optional<DType> storage, Device& device);
 
 /// Every weight, in the checkpoint's order.
 void for_each_weight(ModelWeights& weights, const std::function<void(Weight&)>& f);

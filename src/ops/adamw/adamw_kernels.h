@@ -19,6 +19,9 @@ struct AdamWArgs {
   template <class V>
   void visit(V&& visitor) const {
     visitor.in("grad", grad);
+    visitor.in("p", p);
+    visitor.in("m", m);
+    visitor.in("v", v);
     visitor.out("p", p);
     visitor.out("m", m);
     visitor.out("v", v);

@@ -1,6 +1,8 @@
 // What add promises, on every device.
 #include "ops/add/add.h"
 
+#include "ops/call_check.h"
+
 namespace ferry::ops {
 namespace {
 
@@ -26,7 +28,13 @@ OpCase add_case(DType dtype, const Shape& shape, bool benchmark = false) {
 }  // namespace
 
 OpSpec add_spec() {
-  OpSpec spec{.op = "add", .kernels = add_kernels(), .cases = {}};
+  OpSpec spec{.op = "add",
+              .kernels = add_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "add",
+                         .bound = [](CallFacts& facts, const char* output, const RefTensor& y) {
+                           return rule_elementwise(facts, output, y, 0x1p-24);
+                         }}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(add_case(t, {1, 1}));
     spec.cases.push_back(add_case(t, {7, 129}));

@@ -31,6 +31,8 @@ struct AttentionArgs {
     v_.in("key_begin", key_begin);
     v_.out("out", out);
     v_.out("lse", lse);
+    v_.number("scale", static_cast<double>(scale));
+    v_.number("longest", static_cast<double>(longest));
   }
 };
 

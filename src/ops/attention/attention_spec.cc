@@ -1,9 +1,11 @@
 // What attention promises, on every device.
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 
 #include "ops/attention/attention.h"
 #include "ops/attention/attention_reference.h"
+#include "ops/call_check.h"
 #include "ops/spec.h"
 
 namespace ferry::ops {
@@ -35,28 +37,65 @@ double largest_norm(const RefTensor& x) {
   return std::sqrt(largest);
 }
 
-/// Error bound. A score is a sum of d_qk terms; an error of it is a relative error of its weight,
-/// both above and below the line; so are the rounding of scale * qk - top (at most 88 where the
-/// weight is not zero), e^x (2 ulp), the factors of later tiles and, for bf16, the rounding of the
-/// weight. The weighted sum adds one rounding for each key. All this times the sum of weight * |v|;
-/// then y's rounding.
-std::vector<double> error_bound(DType dtype,
-                                const RefTensor& q,
-                                const RefTensor& k,
-                                const RefTensor& magnitude,
-                                const RefTensor& y,
-                                int64_t longest,
-                                double scale) {
+/// Bound on the relative error of a weight. A score is a sum of d_qk terms; an error of it is a
+/// relative error of its weight, both above and below the line; so are the rounding of
+/// scale * qk - top (at most 88 where the weight is not zero), e^x (2 ulp), the factors of later
+/// tiles and, for bf16, the rounding of the weight.
+double weight_error(DType dtype, int64_t depth, double largest_score, int64_t longest) {
   constexpr double u = 0x1p-24;
-  const auto d_qk = static_cast<double>(q.shape[2]), keys = static_cast<double>(longest);
-  const double largest_score = scale * largest_norm(q) * largest_norm(k);
+  const auto d_qk = static_cast<double>(depth), keys = static_cast<double>(longest);
   const double score = (d_qk + 1) * u * largest_score + std::min(88.0, 2 * largest_score) * u;
-  const double weight =
-      2 * score + (6 + keys / 64 * 6) * u + (dtype == DType::kBF16 ? unit_roundoff(dtype) : 0);
+  return 2 * score + (6 + keys / 64 * 6) * u + (dtype == DType::kBF16 ? unit_roundoff(dtype) : 0);
+}
+
+/// The weighted sum adds one rounding for each key. All this times the sum of weight * |v|; then
+/// y's rounding.
+std::vector<double> error_bound(
+    DType dtype, double weight, const RefTensor& magnitude, const RefTensor& y, int64_t longest) {
+  const double sum = 2 * weight + (2 * static_cast<double>(longest) + 4) * 0x1p-24;
   std::vector<double> bound(y.values.size());
   for (size_t i = 0; i < bound.size(); ++i)
-    bound[i] = (2 * weight + (2 * keys + 4) * u) * (1 + 1e-3) * magnitude.values[i] +
+    bound[i] = sum * (1 + 1e-3) * magnitude.values[i] +
                unit_roundoff(dtype) * std::abs(y.values[i]) + 0x1p-126;
+  return bound;
+}
+
+/// The same for a call that was watched, where keys may lie in a cache of which only some rows are
+/// in use: device and reference (in f32) may both be off.
+std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  const RefTensor &q = facts.input("q"), &k = facts.input("k");
+  const RefTensor &position = facts.input("position"), &begin = facts.input("key_begin");
+  const auto norm = [](const RefTensor& x, int64_t row) {
+    double squares = 0;
+    for (int64_t d = 0; d < x.shape[2]; ++d)
+      squares += x[row * x.shape[2] + d] * x[row * x.shape[2] + d];
+    return std::sqrt(squares);
+  };
+  double largest_q = 0, largest_k = 0;
+  const int64_t heads = q.shape[1], key_heads = k.shape[1];
+  for (int64_t row = 0; row < q.shape[0] * heads; ++row)
+    largest_q = std::max(largest_q, norm(q, row));
+  for (int64_t t = 0; t < q.shape[0]; ++t) {
+    const auto first = static_cast<int64_t>(begin[t]),
+               last = first + static_cast<int64_t>(position[t]);
+    if (t > 0 && begin[t] == begin[t - 1] && position[t] == position[t - 1] + 1) {
+      for (int64_t h = 0; h < key_heads; ++h)
+        largest_k = std::max(largest_k, norm(k, last * key_heads + h));
+      continue;
+    }
+    for (int64_t row = first * key_heads; row < (last + 1) * key_heads; ++row)
+      largest_k = std::max(largest_k, norm(k, row));
+  }
+  const DType dtype = facts.type("q");
+  const double score = facts.number("scale") * largest_q * largest_k;
+  const auto longest = static_cast<int64_t>(facts.number("longest"));
+  const double weight = weight_error(dtype, q.shape[2], score, longest) +
+                        weight_error(DType::kF32, q.shape[2], score, longest);
+  if (std::string_view(output) != "lse")
+    return error_bound(dtype, weight, facts.magnitudes({"v"}, output), y, 2 * longest);
+  std::vector<double> bound(y.values.size());  // a logarithm turns relative into absolute errors
+  for (size_t i = 0; i < bound.size(); ++i)
+    bound[i] = weight + 8 * 0x1p-24 * (1 + std::abs(y.values[i]));
   return bound;
 }
 
@@ -107,8 +146,9 @@ OpCase attention_case(DType dtype, const Sizes& z) {
     return {reference(in, false)};
   };
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
+    const double score = static_cast<double>(scale) * largest_norm(in[0]) * largest_norm(in[1]);
     return error_bound(
-        dtype, in[0], in[1], reference(in, true), y, longest, static_cast<double>(scale));
+        dtype, weight_error(dtype, z.d_qk, score, longest), reference(in, true), y, longest);
   };
   // bf16: P, dS and out (in D) are rounded, and so are the gradients; f32: scores' errors. With
   // large scores one key has nearly all the weight, dP - D cancels there and out's rounding is what
@@ -127,7 +167,10 @@ OpCase attention_case(DType dtype, const Sizes& z) {
 }  // namespace
 
 OpSpec attention_spec() {
-  OpSpec spec{.op = "attention", .kernels = attention_kernels(), .cases = {}};
+  OpSpec spec{.op = "attention",
+              .kernels = attention_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "attention", .bound = call_bound}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {
     const auto add = [&](const Sizes& z) { spec.cases.push_back(attention_case(t, z)); };
     add({{1}, 1, 1, 1, 1});

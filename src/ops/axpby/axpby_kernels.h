@@ -13,7 +13,10 @@ struct AxpbyArgs {
   template <class V>
   void visit(V&& v) const {
     v.in("x", x);
+    v.in("y", y);
     v.out("y", y);
+    v.number("a", static_cast<double>(a));
+    v.number("b", static_cast<double>(b));
   }
 };
 

@@ -49,6 +49,7 @@ struct ExpertCountsArgs {
   template <class V>
   void visit(V&& v) const {
     v.in("chosen", chosen);
+    v.in("counts", counts);
     v.out("counts", counts);
   }
 };
@@ -60,6 +61,7 @@ struct BiasUpdateArgs {
   template <class V>
   void visit(V&& v) const {
     v.in("counts", counts);
+    v.in("bias", bias);
     v.out("bias", bias);
   }
 };

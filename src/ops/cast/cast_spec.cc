@@ -1,6 +1,8 @@
 // What cast promises, on every device. Its float64 reference is the input itself.
 #include "ops/cast/cast.h"
 
+#include "ops/call_check.h"
+
 namespace ferry::ops {
 namespace {
 
@@ -28,10 +30,20 @@ OpCase cast_case(DType from, DType to, const Shape& shape, double scale, bool be
   return c;
 }
 
+/// A narrowing rounds once; all else is exact.
+std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  return facts.type("x") == DType::kF32 && facts.type("y") == DType::kBF16
+             ? rule_elementwise(facts, output, y, 0)
+             : rule_exact(facts, output, y);
+}
+
 }  // namespace
 
 OpSpec cast_spec() {
-  OpSpec spec{.op = "cast", .kernels = cast_kernels(), .cases = {}};
+  OpSpec spec{.op = "cast",
+              .kernels = cast_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "cast", .bound = call_bound}}};
   for (const auto& [from, to] :
        {std::pair{DType::kF32, DType::kBF16}, std::pair{DType::kBF16, DType::kF32}}) {
     spec.cases.push_back(cast_case(from, to, {1}, 1));

@@ -1,4 +1,5 @@
 // What concat promises, on every device.
+#include "ops/call_check.h"
 #include "ops/concat/concat.h"
 #include "ops/concat/concat_reference.h"
 
@@ -46,7 +47,10 @@ OpCase slices_case(DType dtype) {
 }  // namespace
 
 OpSpec concat_spec() {
-  OpSpec spec{.op = "concat", .kernels = concat_kernels(), .cases = {}};
+  OpSpec spec{.op = "concat",
+              .kernels = concat_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "concat", .bound = rule_exact}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(concat_case(t, {7, 5}, {7, 129}));
     spec.cases.push_back(concat_case(t, {3, 4, 512}, {3, 4, 64}));

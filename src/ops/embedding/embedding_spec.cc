@@ -1,6 +1,7 @@
 // What embedding promises, on every device.
 #include "ops/embedding/embedding.h"
 
+#include "ops/call_check.h"
 #include "ops/embedding/embedding_reference.h"
 
 namespace ferry::ops {
@@ -56,10 +57,19 @@ OpCase outside_case() {
   return c;
 }
 
+std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  return facts.type("weight") == DType::kF32 && facts.type("y") == DType::kBF16
+             ? rule_elementwise(facts, output, y, 0)
+             : rule_exact(facts, output, y);
+}
+
 }  // namespace
 
 OpSpec embedding_spec() {
-  OpSpec spec{.op = "embedding", .kernels = embedding_kernels(), .cases = {}};
+  OpSpec spec{.op = "embedding",
+              .kernels = embedding_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "embedding", .bound = call_bound}}};
   for (const DType w : {DType::kF32, DType::kBF16})
     for (const DType out : {DType::kF32, DType::kBF16}) {
       spec.cases.push_back(embedding_case(w, out, {7, 5, 129}));  // ids repeat

@@ -26,8 +26,11 @@ struct GroupedMatmulArgs {
   void visit(V&& v) const {
     v.in("a", a);
     v.in("b", b);
+    v.repeat("panels", panels);
     v.in("offsets", offsets);
     v.out("c", c);
+    v.number("product", static_cast<double>(product));
+    v.number("bf16", compute == DType::kBF16 ? 1 : 0);
   }
 };
 

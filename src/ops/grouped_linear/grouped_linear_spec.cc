@@ -3,6 +3,8 @@
 
 #include <numeric>
 
+#include "ops/call_check.h"
+#include "ops/grouped_linear/grouped_linear_kernels.h"
 #include "ops/grouped_linear/grouped_linear_reference.h"
 #include "ops/matmul/matmul_reference.h"
 
@@ -55,10 +57,20 @@ OpCase grouped_case(DType x,
   return c;
 }
 
+/// Device and reference round the operands alike, and then sum in orders of their own.
+std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  const auto product = static_cast<GroupedProduct>(static_cast<int>(facts.number("product")));
+  const int64_t k = facts.shape("a")[product == GroupedProduct::kWeights ? 0 : 1];
+  return matmul_tolerance(y, facts.magnitudes({"a", "b"}, output), 2 * k, facts.type(output));
+}
+
 }  // namespace
 
 OpSpec grouped_linear_spec() {
-  OpSpec spec{.op = "grouped_linear", .kernels = grouped_linear_kernels(), .cases = {}};
+  OpSpec spec{.op = "grouped_linear",
+              .kernels = grouped_linear_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "grouped_matmul", .bound = call_bound, .mixed_types = true}}};
   const std::vector<int64_t> even(32, 1024);
   for (const DType x : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(grouped_case(x, DType::kF32, {1}, 7, 5));

@@ -22,7 +22,11 @@ struct MatmulArgs {
   void visit(V&& v) const {
     v.in("a", a);
     v.in("b", b);
+    v.repeat("panels", panels);
     v.out("c", c);
+    v.number("transpose_a", transpose_a ? 1 : 0);
+    v.number("transpose_b", transpose_b ? 1 : 0);
+    v.number("bf16", compute == DType::kBF16 ? 1 : 0);
   }
 };
 

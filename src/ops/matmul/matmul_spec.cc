@@ -1,4 +1,5 @@
 // What matmul promises, on every device.
+#include "ops/call_check.h"
 #include "ops/matmul/matmul.h"
 #include "ops/matmul/matmul_reference.h"
 
@@ -53,11 +54,22 @@ OpCase matmul_case(DType a, DType b, DType out, const MatmulShape& s, bool bench
   return c;
 }
 
+/// Device and reference round the operands alike, and then sum in orders of their own.
+std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  const Shape a = facts.shape("a");
+  const int64_t k = a[facts.number("transpose_a") != 0 ? a.rank() - 2 : a.rank() - 1];
+  return matmul_tolerance(y, facts.magnitudes({"a", "b"}, output), 2 * k, facts.type(output));
+}
+
 }  // namespace
 
 OpSpec matmul_spec() {
   constexpr DType kF32 = DType::kF32, kBF16 = DType::kBF16;
-  OpSpec spec{.op = "matmul", .kernels = matmul_kernels(), .cases = {}};
+  OpSpec spec{.op = "matmul",
+              .kernels = matmul_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "matmul", .bound = call_bound, .mixed_types = true},
+                        {.kernel = "pack_panels", .bound = rule_exact, .mixed_types = true}}};
   for (const DType a : {kF32, kBF16})
     for (const DType b : {kF32, kBF16})
       for (const int transposed : {0, 1, 2, 3})

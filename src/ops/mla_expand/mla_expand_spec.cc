@@ -1,4 +1,5 @@
 // What mla_expand promises, on every device.
+#include "ops/call_check.h"
 #include "ops/mla_expand/mla_expand.h"
 #include "ops/mla_expand/mla_expand_reference.h"
 
@@ -53,7 +54,10 @@ OpCase expand_case(DType dtype, const Sizes& z) {
 }  // namespace
 
 OpSpec mla_expand_spec() {
-  OpSpec spec{.op = "mla_expand", .kernels = mla_expand_kernels(), .cases = {}};
+  OpSpec spec{.op = "mla_expand",
+              .kernels = mla_expand_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "mla_expand", .bound = rule_exact}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(expand_case(t, {1, 1, 1, 1, 1}));
     spec.cases.push_back(expand_case(t, {37, 3, 7, 18, 5}));

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "ops/call_check.h"
 #include "ops/moe_permute/moe_permute_reference.h"
 
 namespace ferry::ops {
@@ -138,10 +139,25 @@ OpCase round_trip_case(DType dtype, const Sizes& s, bool benchmark = false) {
   return c;
 }
 
+/// As combine_bound, for the device and for the reference in f32.
+std::vector<double> combine_call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  const RefTensor size = facts.magnitudes({"x", "weights"}, output);
+  const auto top_k = static_cast<double>(facts.shape("row_of_slot")[1]);
+  std::vector<double> bound = rule_elementwise(facts, output, y, 0);
+  for (int64_t i = 0; i < y.shape.count(); ++i)
+    bound[static_cast<size_t>(i)] += 2.002 * top_k * 0x1p-24 * size[i];
+  return bound;
+}
+
 }  // namespace
 
 OpSpec moe_permute_spec() {
-  OpSpec spec{.op = "moe_permute", .kernels = moe_permute_kernels(), .cases = {}};
+  OpSpec spec{.op = "moe_permute",
+              .kernels = moe_permute_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "plan_experts", .bound = rule_exact},
+                        {.kernel = "permute", .bound = rule_exact},
+                        {.kernel = "combine", .bound = combine_call_bound}}};
   const Sizes odd{.tokens = 13, .top_k = 3, .experts = 7, .hidden = 37};
   const Sizes sparse{
       .tokens = 5, .top_k = 2, .experts = 64, .hidden = 16};  // most experts are empty

@@ -18,6 +18,7 @@ struct RmsNormArgs {
     v.in("weight", weight);
     v.out("y", y);
     v.out("rstd", rstd);
+    v.number("eps", static_cast<double>(eps));
   }
 };
 

@@ -1,4 +1,5 @@
 // What rms_norm promises, on every device.
+#include "ops/call_check.h"
 #include "ops/rms_norm/rms_norm.h"
 #include "ops/rms_norm/rms_norm_kernels.h"
 #include "ops/rms_norm/rms_norm_reference.h"
@@ -39,7 +40,15 @@ OpCase norm_case(
 }  // namespace
 
 OpSpec rms_norm_spec() {
-  OpSpec spec{.op = "rms_norm", .kernels = rms_norm_kernels(), .cases = {}};
+  OpSpec spec{.op = "rms_norm",
+              .kernels = rms_norm_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "rms_norm",
+                         .bound = [](CallFacts& facts, const char* output, const RefTensor& y) {
+                           const auto hidden = static_cast<double>(facts.shape("x")[1]);
+                           return rule_elementwise(
+                               facts, output, y, 2 * (hidden / 32 + 7) * 0x1p-24);
+                         }}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(norm_case(t, 7, 129, 1, 1e-6f));
     spec.cases.push_back(norm_case(t, 1, 16, 1, 1e-6f));

@@ -21,6 +21,8 @@ struct RopeArgs {
     v.in("sin", sin);
     v.in("position", position);
     v.out("y", y);
+    v.number("begin", static_cast<double>(begin));
+    v.number("interleaved", interleaved ? 1 : 0);
   }
 };
 

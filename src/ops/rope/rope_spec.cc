@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/call_check.h"
 #include "ops/rope/rope_reference.h"
 
 namespace ferry::ops {
@@ -58,10 +59,30 @@ OpCase rope_case(DType dtype,
   return c;
 }
 
+/// As the case's bound, for the device and for the reference in f32; each row has its own largest
+/// x.
+std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  const RefTensor& x = facts.input("x");
+  const int64_t columns = x.shape[x.shape.rank() - 1];
+  const double u = unit_roundoff(facts.type(output));
+  std::vector<double> bound(y.values.size());
+  for (int64_t row = 0; row < y.shape.count() / columns; ++row) {
+    double largest = 0;
+    for (int64_t i = row * columns; i < (row + 1) * columns; ++i)
+      largest = std::max(largest, std::abs(x[i]));
+    for (int64_t i = row * columns; i < (row + 1) * columns; ++i)
+      bound[static_cast<size_t>(i)] = 8 * 0x1p-24 * largest + u * std::abs(y[i]) * 1.001;
+  }
+  return bound;
+}
+
 }  // namespace
 
 OpSpec rope_spec() {
-  OpSpec spec{.op = "rope", .kernels = rope_kernels(), .cases = {}};
+  OpSpec spec{.op = "rope",
+              .kernels = rope_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "rope", .bound = call_bound}}};
   for (const DType t : {DType::kF32, DType::kBF16})
     for (const bool interleaved : {true, false}) {
       spec.cases.push_back(

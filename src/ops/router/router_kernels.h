@@ -23,6 +23,12 @@ struct RouterArgs {
     v.out("experts", experts);
     v.out("weights", weights);
     v.out("scores", scores);
+    v.number("sigmoid", config.sigmoid ? 1 : 0);
+    v.number("groups", config.groups);
+    v.number("groups_kept", config.groups_kept);
+    v.number("top2_sum", config.group_score == GroupScore::kTop2Sum ? 1 : 0);
+    v.number("normalize", config.normalize ? 1 : 0);
+    v.number("scale", static_cast<double>(config.scale));
   }
 };
 

@@ -16,6 +16,7 @@ struct ScaleArgs {
     v.in("x", x);
     v.in("factor", factor);
     v.out("y", y);
+    v.number("number", static_cast<double>(number));
   }
 };
 

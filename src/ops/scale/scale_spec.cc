@@ -1,6 +1,7 @@
 // What scale and scale_by promise, on every device.
 #include "ops/scale/scale.h"
 
+#include "ops/call_check.h"
 #include "ops/scale/scale_reference.h"
 
 namespace ferry::ops {
@@ -40,7 +41,13 @@ OpCase scale_by_case(DType dtype, const Shape& shape) {
 }  // namespace
 
 OpSpec scale_spec() {
-  OpSpec spec{.op = "scale", .kernels = scale_kernels(), .cases = {}};
+  OpSpec spec{.op = "scale",
+              .kernels = scale_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "scale",
+                         .bound = [](CallFacts& facts, const char* output, const RefTensor& y) {
+                           return rule_elementwise(facts, output, y, 0x1p-24);
+                         }}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(scale_case(t, {1}, 0.3f));
     spec.cases.push_back(scale_case(t, {7, 129}, -2.5f));

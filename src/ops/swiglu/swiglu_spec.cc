@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "ops/call_check.h"
 #include "ops/swiglu/swiglu_reference.h"
 
 namespace ferry::ops {
@@ -65,10 +66,22 @@ OpCase halves_case(DType dtype, int64_t rows, int64_t inner) {
   return c;
 }
 
+/// As the case's bound, for the device and for the reference in f32.
+std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  const RefTensor &gate = facts.input("gate"), &up = facts.input("up");
+  std::vector<double> bound = rule_elementwise(facts, output, y, 16 * 0x1p-24);
+  for (int64_t i = 0; i < y.shape.count(); ++i)
+    bound[static_cast<size_t>(i)] += 0x1p-125 * (1 + std::abs(up[i]) * (1 + std::abs(gate[i])));
+  return bound;
+}
+
 }  // namespace
 
 OpSpec swiglu_spec() {
-  OpSpec spec{.op = "swiglu", .kernels = swiglu_kernels(), .cases = {}};
+  OpSpec spec{.op = "swiglu",
+              .kernels = swiglu_kernels(),
+              .cases = {},
+              .calls = {{.kernel = "swiglu", .bound = call_bound}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(swiglu_case(t, {1, 1}, 1));
     spec.cases.push_back(swiglu_case(t, {7, 129}, 1));

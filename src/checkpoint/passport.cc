@@ -1,0 +1,514 @@
+#include "checkpoint/passport.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "base/version.h"
+#include "checkpoint/json.h"
+
+namespace ferry {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kFormat = "ferry-passport";
+constexpr const char* kVerifiedFormat = "ferry-verified-1";
+constexpr std::string_view kRootPrefix = "ferry-passport-1\n";
+constexpr uint64_t kVerifiedBytesMax = uint64_t{1} << 20;
+constexpr int64_t kTokensMax = int64_t{1} << 20;  // of a probe
+constexpr size_t kVerificationsMax = 64;
+
+// --- writing
+
+std::string text_of(const json& j) {
+  return j.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+/// Numbers as they lie in memory (little-endian), in hex: exact, and small.
+template <typename T>
+std::string packed(const std::vector<T>& values) {
+  return to_hex({reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(T)});
+}
+std::string packed(float value) { return packed(std::vector<float>{value}); }
+
+json to_json(const TopLogits& t) {
+  return {{"tokens", packed(t.tokens)},
+          {"values", packed(t.values)},
+          {"log_sum_exp", packed(t.log_sum_exp)}};
+}
+
+json to_json(const LayerSummary& l) {
+  return {{"norms", packed(l.norms)},
+          {"projections", packed(l.projections)},
+          {"noise", packed(l.noise)}};
+}
+
+json to_json(const RouterSummary& r) {
+  return {{"experts", packed(r.experts)}, {"gaps", packed(r.gaps)}, {"noise", packed(r.noise)}};
+}
+
+json to_json(const Probe& p);
+
+template <typename T>
+json list_of(const std::vector<T>& items) {
+  json list = json::array();
+  for (const T& item : items) list.push_back(to_json(item));
+  return list;
+}
+
+json to_json(const Probe& p) {
+  return {{"name", p.name},
+          {"tokens", packed(p.tokens)},
+          {"prompt", p.prompt},
+          {"logits", list_of(p.logits)},
+          {"logit_noise", packed(p.logit_noise)},
+          {"layers", list_of(p.layers)},
+          {"routers", list_of(p.routers)}};
+}
+
+json to_json(const PassportTraining& t) {
+  json j = {{"steps", t.steps},
+            {"tokens", t.tokens},
+            {"data", t.data},
+            {"settings", t.settings},
+            {"devices", t.devices},
+            {"mla_form", t.mla_form}};
+  if (t.held_out_loss && std::isfinite(*t.held_out_loss)) j["held_out_loss"] = *t.held_out_loss;
+  return j;
+}
+
+json statement_of(const Passport& p) {
+  json files = json::object();
+  for (const auto& [name, file] : p.files)
+    files[name] = {{"bytes", file.bytes}, {"root", to_hex(file.root)}};
+  json s = {{"program", p.program},
+            {"numerics", p.numerics},
+            {"chunk_bytes", kChunkBytes},
+            {"files", files},
+            {"probes",
+             {{"dtype", to_string(p.probes.dtype)},
+              {"reference", p.probes.reference},
+              {"top_k", p.probes.top_k},
+              {"list", list_of(p.probes.list)}}}};
+  if (p.training) s["training"] = to_json(*p.training);
+  return s;
+}
+
+std::string root_of(const json& statement) {
+  Hasher hasher;
+  hasher.update(kRootPrefix.data(), kRootPrefix.size());
+  const std::string text = text_of(statement);
+  hasher.update(text.data(), text.size());
+  return hasher.hex();
+}
+
+// --- reading
+
+/// Takes fields out of a JSON object; the first that is missing or wrong is remembered, and what
+/// comes after it is empty.
+class Fields {
+ public:
+  Fields(const json& object, std::string where, std::optional<Status>& problem)
+      : object_(object), where_(std::move(where)), problem_(problem) {
+    if (!object.is_object()) refuse("", "expected an object");
+  }
+
+  const json& at(const char* name) {
+    static const json none;
+    if (problem_) return none;
+    const auto it = object_.find(name);
+    if (it != object_.end()) return *it;
+    refuse(name, "is missing");
+    return none;
+  }
+  bool has(const char* name) const { return !problem_ && object_.contains(name); }
+
+  int64_t integer(const char* name, int64_t least, int64_t most) {
+    const json& j = at(name);
+    if (problem_) return least;
+    // Compared before it is converted: a large unsigned number must not come out negative.
+    if (j.is_number_integer() &&
+        (j.is_number_unsigned() ? j.get<uint64_t>() <= static_cast<uint64_t>(most)
+                                : j.get<int64_t>() <= most) &&
+        j.get<int64_t>() >= least)
+      return j.get<int64_t>();
+    refuse(name, fmt::format("expected an integer from {} to {}", least, most));
+    return least;
+  }
+  std::string text(const char* name) {
+    const json& j = at(name);
+    if (problem_) return "";
+    if (j.is_string()) return j.get<std::string>();
+    refuse(name, "expected a text");
+    return "";
+  }
+  const json& list(const char* name) {
+    static const json none = json::array();
+    const json& j = at(name);
+    if (problem_) return none;
+    if (j.is_array()) return j;
+    refuse(name, "expected a list");
+    return none;
+  }
+  Digest digest(const char* name) {
+    const std::optional<Digest> digest = digest_from_hex(text(name));
+    if (!digest) refuse(name, "expected 64 hex digits");
+    return digest.value_or(Digest{});
+  }
+  /// `count` numbers; -1: any number of them.
+  template <typename T>
+  std::vector<T> numbers(const char* name, int64_t count) {
+    const std::string hex = text(name);
+    const size_t expected = count < 0 ? hex.size() / (2 * sizeof(T)) : static_cast<size_t>(count);
+    const auto bytes = from_hex(hex, expected * sizeof(T));
+    std::vector<T> values;
+    if (!bytes) {
+      refuse(name, fmt::format("expected {} numbers in hex", expected));
+      return values;
+    }
+    values.resize(expected);
+    if (expected > 0) std::memcpy(values.data(), bytes->data(), bytes->size());
+    return values;
+  }
+  float number(const char* name) {
+    const std::vector<float> one = numbers<float>(name, 1);
+    return one.empty() ? 0 : one[0];
+  }
+  void refuse(const std::string& name, const std::string& why) {
+    if (!problem_)
+      problem_ = Status{Code::kCorrupt,
+                        fmt::format("{}{}{}: {}", where_, name.empty() ? "" : ".", name, why)};
+  }
+  std::optional<Status>& problem() { return problem_; }
+
+ private:
+  const json& object_;
+  std::string where_;
+  std::optional<Status>& problem_;
+};
+
+Probe read_probe(Fields f, int64_t top_k) {
+  Probe p;
+  p.name = f.text("name");
+  p.tokens = f.numbers<int32_t>("tokens", -1);
+  const auto tokens = static_cast<int64_t>(p.tokens.size());
+  if (tokens < 1 || tokens > kTokensMax) f.refuse("tokens", "expected some");
+  p.prompt = f.integer("prompt", 1, std::max<int64_t>(tokens, 1));
+  p.logit_noise = f.number("logit_noise");
+  const auto each = [&](const char* name, const auto& read) {
+    size_t index = 0;
+    for (const json& j : f.list(name))
+      read(
+          Fields(j, fmt::format("probe {}.{}[{}]", printable(p.name), name, index++), f.problem()));
+  };
+  each("logits", [&](Fields l) {
+    TopLogits t;
+    t.tokens = l.numbers<int32_t>("tokens", -1);
+    t.values = l.numbers<float>("values", static_cast<int64_t>(t.tokens.size()));
+    t.log_sum_exp = l.number("log_sum_exp");
+    if (t.tokens.empty()) l.refuse("tokens", "expected some");
+    p.logits.push_back(std::move(t));
+  });
+  each("layers", [&](Fields l) {
+    LayerSummary s;
+    s.norms = l.numbers<float>("norms", tokens);
+    s.projections = l.numbers<float>("projections", tokens * kProjections);
+    s.noise = l.number("noise");
+    p.layers.push_back(std::move(s));
+  });
+  each("routers", [&](Fields r) {
+    RouterSummary s;
+    s.experts = r.numbers<int32_t>("experts", tokens * top_k);
+    s.gaps = r.numbers<float>("gaps", tokens);
+    s.noise = r.number("noise");
+    p.routers.push_back(std::move(s));
+  });
+  if (static_cast<int64_t>(p.logits.size()) != tokens - p.prompt + 1)
+    f.refuse("logits",
+             fmt::format("{} positions, the probe has {}", p.logits.size(), tokens - p.prompt + 1));
+  if (p.layers.empty()) f.refuse("layers", "expected some");
+  return p;
+}
+
+Probes read_probes(Fields f) {
+  Probes probes;
+  const std::string dtype = f.text("dtype");
+  if (dtype != "F32" && dtype != "BF16") f.refuse("dtype", "expected F32 or BF16");
+  probes.dtype = dtype == "F32" ? DType::kF32 : DType::kBF16;
+  probes.reference = f.text("reference");
+  probes.top_k = f.integer("top_k", 0, 1024);
+  for (const json& j : f.list("list")) {
+    probes.list.push_back(read_probe(
+        Fields(j, fmt::format("probes.list[{}]", probes.list.size()), f.problem()), probes.top_k));
+    const Probe &first = probes.list.front(), &last = probes.list.back();
+    if (first.layers.size() != last.layers.size() || first.routers.size() != last.routers.size())
+      f.refuse("list", "probes have different numbers of layers");
+  }
+  return probes;
+}
+
+PassportTraining read_training(Fields f) {
+  PassportTraining t;
+  t.steps = f.integer("steps", 0, INT64_MAX);
+  t.tokens = f.integer("tokens", 0, INT64_MAX);
+  t.data = f.text("data");
+  t.settings = f.text("settings");
+  t.mla_form = f.text("mla_form");
+  for (const json& j : f.list("devices")) {
+    if (!j.is_string()) {
+      f.refuse("devices", "expected texts");
+      break;
+    }
+    t.devices.push_back(j.get<std::string>());
+  }
+  if (f.has("held_out_loss")) {
+    const json& j = f.at("held_out_loss");
+    if (j.is_number())
+      t.held_out_loss = j.get<double>();
+    else
+      f.refuse("held_out_loss", "expected a number");
+  }
+  return t;
+}
+
+void read_files(Fields statement, const json& chunks, Passport& p) {
+  const json& files = statement.at("files");
+  if (!files.is_object()) return statement.refuse("files", "expected an object");
+  for (const auto& [name, entry] : files.items()) {
+    Fields f(entry, "statement.files." + printable(name), statement.problem());
+    if (!is_inside(name)) f.refuse("", "points outside the folder");
+    PassportFile file;
+    file.bytes = static_cast<uint64_t>(f.integer("bytes", 0, INT64_MAX / 2));
+    file.root = f.digest("root");
+    const auto leaves = chunks.find(name);
+    if (leaves == chunks.end() || !leaves->is_string()) {
+      f.refuse("", "its chunks are not listed");
+    } else if (!statement.problem()) {
+      const auto& hex = leaves->get_ref<const std::string&>();
+      const size_t count = hex.size() / (2 * sizeof(Digest));
+      const auto bytes = from_hex(hex, count * sizeof(Digest));
+      if (!bytes || count != chunk_count(file.bytes)) {
+        f.refuse("", fmt::format("expected the hashes of {} chunks", chunk_count(file.bytes)));
+      } else {
+        file.chunks.resize(count);
+        if (count > 0) std::memcpy(file.chunks.data(), bytes->data(), bytes->size());
+        if (tree_root(file.chunks) != file.root)
+          f.refuse("", "the hashes of its chunks do not give its root: the passport was edited");
+      }
+    }
+    p.files[name] = std::move(file);
+  }
+  if (!statement.problem() && chunks.size() != files.size())
+    statement.refuse("files", "chunks are listed for other files, too");
+}
+
+Result<void> check_signature(const json& root, Passport& p) {
+  std::optional<Status> problem;
+  Fields f(root["signature"], "signature", problem);
+  PassportSignature s{f.text("public_key"), f.text("signature")};
+  if (problem) return tl::unexpected(*problem);
+  if (!is_signed_by(s.public_key, p.root, s.signature))
+    return fail(Code::kCorrupt,
+                "signature: it is not {}'s signature of this root; the passport was edited, or "
+                "signed for another model",
+                printable(s.public_key));
+  p.signature = std::move(s);
+  return {};
+}
+
+Result<Passport> parse_checked(const json& root) {
+  if (!root.is_object() || !root.contains("format") || root["format"] != kFormat)
+    return fail(Code::kCorrupt, "not a passport: \"format\" is not \"{}\"", kFormat);
+  std::optional<Status> problem;
+  Fields top(root, "passport", problem);
+  const int64_t version = top.integer("version", 1, INT32_MAX);
+  if (problem) return tl::unexpected(*problem);
+  if (version > kPassportVersion)
+    return fail(Code::kInvalidInput,
+                "format version {}; this version of Ferry ({}) reads {}: use a newer one",
+                version,
+                kVersion,
+                kPassportVersion);
+  Passport p;
+  p.root = to_hex(top.digest("root"));
+  const json& statement = top.at("statement");
+  const json& chunks = top.at("chunks");
+  if (problem) return tl::unexpected(*problem);
+  if (!chunks.is_object()) return fail(Code::kCorrupt, "chunks: expected an object");
+  if (root_of(statement) != p.root)
+    return fail(Code::kCorrupt,
+                "its statement does not have the root that it names: it was edited; restore it");
+  if (root.contains("signature")) TRY(check_signature(root, p));
+  Fields s(statement, "statement", problem);
+  p.program = s.text("program");
+  p.numerics = static_cast<int>(s.integer("numerics", 1, INT32_MAX));
+  s.integer("chunk_bytes", kChunkBytes, kChunkBytes);
+  read_files(s, chunks, p);
+  if (s.has("training"))
+    p.training = read_training(Fields(s.at("training"), "statement.training", problem));
+  p.probes = read_probes(Fields(s.at("probes"), "statement.probes", problem));
+  if (problem) return tl::unexpected(*problem);
+  return p;
+}
+
+}  // namespace
+
+Result<Passport> Passport::parse(std::string_view text, const std::string& path) {
+  TRY_ASSIGN(const json root, parse_json(text, path));
+  Result<Passport> passport = parse_checked(root);
+  if (!passport)
+    return fail(passport.error().code, "{}: {}", path, std::move(passport).error().message);
+  return passport;
+}
+
+Result<void> Passport::add_file(const std::string& folder, const std::string& name) {
+  TRY_ASSIGN(const MappedFile mapped, MappedFile::open(join_path(folder, name)));
+  PassportFile file{mapped.bytes().size(), {}, hash_chunks(mapped.bytes())};
+  file.root = tree_root(file.chunks);
+  files[name] = std::move(file);
+  return {};
+}
+
+void Passport::seal(const std::optional<KeyPair>& key) {
+  root = root_of(statement_of(*this));
+  signature.reset();
+  if (key) signature = PassportSignature{key->public_key, sign(*key, root)};
+}
+
+std::string Passport::to_json() const {
+  check(!root.empty(), "passport: not sealed");
+  json chunks = json::object();
+  for (const auto& [name, file] : files) {
+    std::string hex;
+    for (const Digest& leaf : file.chunks) hex += to_hex(leaf);
+    chunks[name] = hex;
+  }
+  nlohmann::ordered_json top;
+  top["format"] = kFormat;
+  top["version"] = kPassportVersion;
+  top["root"] = root;
+  if (signature)
+    top["signature"] = {{"public_key", signature->public_key}, {"signature", signature->signature}};
+  top["statement"] = statement_of(*this);
+  top["chunks"] = chunks;
+  return top.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+uint64_t Passport::probes_bytes() const {
+  return text_of(statement_of(*this)["probes"]).size() * 5 / 4;  // indented
+}
+
+Result<void> ChunkChecks::check_size(const std::string& name,
+                                     const std::string& path,
+                                     uint64_t bytes) const {
+  const auto it = passport_->files.find(name);
+  if (it == passport_->files.end())
+    return fail(Code::kCorrupt,
+                "{}: {} does not list it; it was put there later, or the passport is another "
+                "model's",
+                path,
+                kPassportName);
+  if (it->second.bytes != bytes)
+    return fail(Code::kCorrupt,
+                "{}: {} bytes, {} is for a file of {}; one of the two belongs to another model, "
+                "or was cut short",
+                path,
+                bytes,
+                kPassportName,
+                it->second.bytes);
+  return {};
+}
+
+Result<void> ChunkChecks::check_range(
+    const std::string& name,
+    const std::string& path,
+    std::span<const std::byte> file,
+    uint64_t begin,
+    uint64_t end,
+    const std::function<std::string(uint64_t first, uint64_t last)>& touched) {
+  TRY(check_size(name, path, file.size()));
+  check(begin <= end && end <= file.size(), "passport: bytes {} to {} of {}", begin, end, path);
+  const std::vector<Digest>& hashes = passport_->files.at(name).chunks;
+  std::vector<bool>& right = right_[name];
+  right.resize(hashes.size());
+  for (uint64_t c = begin / kChunkBytes; begin < end && c < chunk_count(end); ++c) {
+    if (right[c]) continue;
+    const uint64_t first = c * kChunkBytes,
+                   last = std::min<uint64_t>(first + kChunkBytes, file.size());
+    if (hash_chunk(file.subspan(first, last - first)) != hashes[c])
+      return fail(Code::kCorrupt,
+                  "{}: chunk {} (bytes {} to {}) does not have the hash in {}; it was changed or "
+                  "damaged, or the passport is another model's. It holds {}. Restore the file",
+                  path,
+                  c,
+                  first,
+                  last,
+                  kPassportName,
+                  touched(first, last));
+    right[c] = true;
+  }
+  return {};
+}
+
+Result<void> ChunkChecks::check_whole(const std::string& name,
+                                      const std::string& path,
+                                      std::span<const std::byte> file) {
+  return check_range(name, path, file, 0, file.size(), [&](uint64_t, uint64_t) { return name; });
+}
+
+std::string verified_as(const Device& device) {
+  return device.kind() == DeviceKind::kCpu ? "cpu" : device.describe();
+}
+
+Result<std::vector<Verification>> read_verifications(const std::string& folder,
+                                                     const std::string& model_root) {
+  const std::string path = join_path(folder, kVerifiedName);
+  std::vector<Verification> list;
+  if (!path_exists(path)) return list;
+  TRY_ASSIGN(const std::string text, read_file(path, kVerifiedBytesMax));
+  TRY_ASSIGN(const json root, parse_json(text, path));
+  std::optional<Status> problem;
+  Fields f(root, path, problem);
+  if (f.text("format") != kVerifiedFormat) f.refuse("format", "is not known");
+  if (f.text("root") != model_root && !problem) return list;
+  for (const json& j : f.list("verifications")) {
+    Fields v(j, path, problem);
+    const std::string dtype = v.text("dtype"), verdict = v.text("verdict");
+    list.push_back({v.text("device"),
+                    dtype_from_string(dtype).value_or(DType::kBF16),
+                    verdict == "passed",
+                    v.text("program"),
+                    v.integer("unix_ms", 0, INT64_MAX)});
+    if (!dtype_from_string(dtype)) v.refuse("dtype", "is not known");
+  }
+  if (problem) return fail(problem->code, "{}; remove the file and verify again", problem->message);
+  return list;
+}
+
+Result<void> add_verification(const std::string& folder,
+                              const std::string& model_root,
+                              const Verification& verification) {
+  TRY_ASSIGN(std::vector<Verification> list, read_verifications(folder, model_root));
+  std::erase_if(list, [&](const Verification& v) {
+    return v.device == verification.device && v.dtype == verification.dtype;
+  });
+  list.push_back(verification);
+  if (list.size() > kVerificationsMax) list.erase(list.begin());
+  json verifications = json::array();
+  for (const Verification& v : list)
+    verifications.push_back({{"device", v.device},
+                             {"dtype", to_string(v.dtype)},
+                             {"verdict", v.passed ? "passed" : "failed"},
+                             {"program", v.program},
+                             {"unix_ms", v.unix_ms}});
+  const json root = {
+      {"format", kVerifiedFormat}, {"root", model_root}, {"verifications", verifications}};
+  return write_file_atomic(join_path(folder, kVerifiedName),
+                           root.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace ferry

@@ -1,0 +1,95 @@
+#include "cli/passport_command.h"
+
+#include <fmt/core.h>
+
+#include "base/file.h"
+#include "base/version.h"
+#include "checkpoint/weights.h"
+#include "cli/command.h"
+#include "device/cpu/cpu_device.h"
+#include "probe/probe.h"
+
+namespace ferry::cli {
+namespace {
+
+struct Arguments {
+  std::string directory, dtype = "bf16", key;
+};
+
+/// Signs what is there, or, for a directory that came from elsewhere, makes its passport: hashes of
+/// what lies there now, and the answers of the CPU.
+Result<void> write_passport(const Arguments& args) {
+  std::optional<KeyPair> key;
+  if (!args.key.empty()) {
+    TRY_ASSIGN(key, read_secret_key(args.key));
+  }
+  TRY_ASSIGN(ModelDir dir, ModelDir::open(args.directory));
+  const std::string path = join_path(args.directory, kPassportName);
+  if (dir.has_checksums() || dir.passport() != nullptr) TRY(dir.verify());
+  Passport passport;
+  if (dir.passport() != nullptr) {
+    if (!key)
+      return fail(Code::kInvalidInput,
+                  "{}: has one already; give --key to sign it, or remove it first",
+                  path);
+    passport = *dir.passport();
+  } else {
+    const DType compute = args.dtype == "f32" ? DType::kF32 : DType::kBF16;
+    TRY_ASSIGN(const auto model,
+               models::make_model(dir.config_json(),
+                                  join_path(args.directory, kConfigName),
+                                  cpu_device(),
+                                  compute,
+                                  DType::kF32));
+    TRY(load_weights(dir, model->weights(), model->weight_aliases()));
+    TRY_ASSIGN(const auto other,
+               probe::sibling(*model, compute == DType::kF32 ? DType::kBF16 : DType::kF32));
+    passport.program = fmt::format("ferry {}", kVersion);
+    passport.probes = probe::record(*model, *other, probe::synthetic_prompts(*model), {});
+    TRY_ASSIGN(const std::vector<std::string> names, list_folder(args.directory));
+    for (const std::string& name : names)
+      if (name.ends_with(".safetensors") || (name.ends_with(".json") && name != kVerifiedName &&
+                                             name != kChecksumsName && name != kPassportName))
+        TRY(passport.add_file(args.directory, name));
+  }
+  passport.seal(key);
+  TRY(write_file_atomic(path, passport.to_json()));
+  fmt::print("{}: root {}, {}\n",
+             path,
+             passport.root,
+             key ? "signed by " + key->public_key : "not signed");
+  return flush_output();
+}
+
+Result<void> make_keys(const std::string& path) {
+  const KeyPair key = new_key_pair();
+  TRY(write_key_files(path, key));
+  fmt::print(
+      "{}: keep it secret; it signs (checkpoint.key, ferry passport --key)\n"
+      "{}.pub: give it to whoever verifies (ferry verify --key)\npublic key {}\n",
+      path,
+      path,
+      key.public_key);
+  return flush_output();
+}
+
+}  // namespace
+
+void add_passport_command(CLI::App& app, int& status) {
+  CLI::App* command = app.add_subcommand(
+      "passport", "Write the passport of a model directory that has none, or sign one");
+  const auto args = std::make_shared<Arguments>();
+  command->add_option("directory", args->directory, "a model directory")->required();
+  command->add_option("--dtype", args->dtype, "the type in which the CPU answers the probes")
+      ->check(CLI::IsMember({"f32", "bf16"}));
+  command->add_option("--key", args->key, "a secret key (ferry keygen) to sign it with");
+  command->callback([args, &status] { status = report(write_passport(*args)); });
+
+  CLI::App* keygen = app.add_subcommand("keygen", "Make a pair of keys for signing passports");
+  const auto path = std::make_shared<std::string>();
+  keygen->add_option("file", *path, "the secret key's file; FILE.pub gets the public one")
+      ->required();
+  keygen->callback([path, &status] { status = report(make_keys(*path)); });
+}
+
+}  // namespace ferry::cli

@@ -1,0 +1,344 @@
+#include "ops/call_check.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "device/cpu/cpu_device.h"
+#include "tensor/bf16.h"
+
+namespace ferry::ops {
+namespace {
+
+// A quiet NaN that no kernel makes, and as an integer no index: where it is still found, nothing
+// was written.
+constexpr uint32_t kUnwritten = 0x7FC0FEED;
+
+Shape shape_of(const View& v) {
+  std::vector<int64_t> dims;
+  for (int d = 0; d < v.rank; ++d) dims.push_back(v.shape[d]);
+  return Shape(dims);
+}
+
+/// Calls f(place in the extent, place in row order) for every element.
+template <typename F>
+void for_each_element(const View& v, F&& f) {
+  int64_t index[kRankMax] = {};
+  const int64_t count = v.count();
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t at = 0;
+    for (int d = 0; d < v.rank; ++d) at += index[d] * v.stride[d];
+    f(at, i);
+    for (int d = v.rank - 1; d >= 0 && ++index[d] == v.shape[d]; --d) index[d] = 0;
+  }
+}
+
+double element(const View& v, int64_t at) {
+  switch (v.dtype) {
+    case DType::kF32: return static_cast<double>(v.as<float>()[at]);
+    case DType::kBF16: return static_cast<double>(bf16_to_f32(v.as<bf16_t>()[at]));
+    case DType::kF64: return v.as<double>()[at];
+    case DType::kI32: return static_cast<double>(v.as<int32_t>()[at]);
+    default: check(false, "call check: elements of {}", to_string(v.dtype)); return 0;
+  }
+}
+
+RefTensor values_of(const View& v) {
+  RefTensor out(shape_of(v));
+  for_each_element(v, [&](int64_t at, int64_t i) { out[i] = element(v, at); });
+  return out;
+}
+
+/// A copy of the view's extent on the host, ready for the CPU's kernel.
+struct HostCopy {
+  Tensor memory;
+  View view;
+};
+
+int64_t extent_elements(const View& v) {
+  return static_cast<int64_t>(extent_of(v).bytes / size_of(v.dtype));
+}
+
+HostCopy same(const View& v) {
+  HostCopy copy{Tensor::empty({static_cast<int64_t>(extent_of(v).bytes)}, DType::kU8, cpu_device()),
+                v};
+  std::memcpy(copy.memory.data(), v.data, copy.memory.bytes());
+  copy.view.data = copy.memory.data();
+  return copy;
+}
+
+void make_absolute(const View& v) {
+  const int64_t count = extent_elements(v);
+  for (int64_t i = 0; i < count; ++i)
+    if (v.dtype == DType::kBF16) {
+      v.as<bf16_t>()[i] &= 0x7FFF;
+    } else {
+      v.as<float>()[i] = std::abs(v.as<float>()[i]);
+    }
+}
+
+/// The same numbers in f32, laid out alike.
+HostCopy widened(const View& v) {
+  HostCopy copy{Tensor::empty({extent_elements(v)}, DType::kF32, cpu_device()), v};
+  copy.view.data = copy.memory.data();
+  copy.view.dtype = DType::kF32;
+  float* const to = copy.view.as<float>();
+  const int64_t count = extent_elements(v);
+  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<float>(element(v, i));
+  return copy;
+}
+
+HostCopy unwritten_output(const View& v) {
+  View like = v;
+  if (v.dtype == DType::kBF16) like.dtype = DType::kF32;
+  const size_t bytes = static_cast<size_t>(extent_elements(v)) * size_of(like.dtype);
+  HostCopy copy{Tensor::empty({static_cast<int64_t>(bytes)}, DType::kU8, cpu_device()), like};
+  copy.view.data = copy.memory.data();
+  for (size_t i = 0; i + 4 <= bytes; i += 4)
+    std::memcpy(static_cast<std::byte*>(copy.view.data) + i, &kUnwritten, 4);
+  return copy;
+}
+
+bool is_float(DType t) { return t == DType::kF32 || t == DType::kBF16; }
+
+/// The distance of neighbours in `type` at `value`.
+double ulp(DType type, double value) {
+  if (!is_float(type)) return 1;
+  const int digits = type == DType::kBF16 ? 8 : 24;
+  const double magnitude = std::max(std::abs(value), 0x1p-126);
+  return std::exp2(std::floor(std::log2(magnitude)) - digits + 1);
+}
+
+std::string list_of(const std::vector<KeptView>& views) {
+  std::string text;
+  for (const KeptView& v : views)
+    text += fmt::format("{}{} {} {}",
+                        text.empty() ? "" : ", ",
+                        v.name,
+                        shape_of(v.view).str(),
+                        to_string(v.view.dtype));
+  return text;
+}
+
+void fetch_one(KeptView& v, Device& device) {
+  const Extent extent = extent_of(v.view);
+  Tensor host = Tensor::empty({static_cast<int64_t>(extent.bytes)}, DType::kU8, cpu_device());
+  if (extent.bytes > 0)
+    device.copy_to_host(host.data(),
+                        v.copy.defined() ? v.copy.data() : static_cast<const void*>(extent.begin),
+                        extent.bytes);
+  v.copy = host;
+}
+
+}  // namespace
+
+Extent extent_of(const View& v) {
+  if (v.count() == 0) return {static_cast<const std::byte*>(v.data), 0};
+  int64_t last = 0;
+  for (int d = 0; d < v.rank; ++d) last += (v.shape[d] - 1) * v.stride[d];
+  return {static_cast<const std::byte*>(v.data),
+          (static_cast<size_t>(last) + 1) * size_of(v.dtype)};
+}
+
+View KeptView::here() const {
+  View v = view;
+  v.data = copy.data();
+  return v;
+}
+
+RecordedCall::RecordedCall(const OpCall& call, const std::function<bool(const View&)>& stays)
+    : op_(call.op), device_(&call.device), numbers_(call.numbers), relaunch_(call.relaunch) {
+  for (const NamedView& in : call.inputs) {
+    KeptView kept{in.name, in.view, {}};
+    const Extent extent = extent_of(in.view);
+    if (!stays(in.view)) {
+      kept.copy = Tensor::empty({static_cast<int64_t>(extent.bytes)}, DType::kU8, call.device);
+      if (extent.bytes > 0) call.device.copy(kept.copy.data(), extent.begin, extent.bytes);
+    }
+    inputs_.push_back(std::move(kept));
+  }
+}
+
+void RecordedCall::launched(const OpCall& call) {
+  for (const NamedView& out : call.outputs) {
+    const Extent extent = extent_of(out.view);
+    KeptView kept{out.name,
+                  out.view,
+                  Tensor::empty({static_cast<int64_t>(extent.bytes)}, DType::kU8, call.device)};
+    if (extent.bytes > 0) call.device.copy(kept.copy.data(), extent.begin, extent.bytes);
+    outputs_.push_back(std::move(kept));
+  }
+}
+
+void RecordedCall::fetch() {
+  std::vector<KeptView> device_copies;  // live until the stream has read them
+  for (std::vector<KeptView>* views : {&inputs_, &outputs_})
+    for (KeptView& v : *views) {
+      device_copies.push_back(v);
+      fetch_one(v, *device_);
+    }
+  device_->stream().synchronize();
+}
+
+const KeptView* CallFacts::find(const std::vector<KeptView>& in, const std::string& name) {
+  for (const KeptView& v : in)
+    if (v.name == name) return &v;
+  return nullptr;
+}
+
+const KeptView& CallFacts::any(const std::string& name) const {
+  const KeptView* v = find(call_.inputs_, name);
+  if (v == nullptr) v = find(call_.outputs_, name);
+  check(v != nullptr, "call check: {} has no {}", call_.op_, name);
+  return *v;
+}
+
+DType CallFacts::type(const std::string& name) const { return any(name).view.dtype; }
+Shape CallFacts::shape(const std::string& name) const { return shape_of(any(name).view); }
+
+double CallFacts::number(const std::string& name) const {
+  for (const NamedNumber& n : call_.numbers_)
+    if (name == n.name) return n.value;
+  check(false, "call check: {} has no number {}", call_.op_, name);
+  return 0;
+}
+
+const RefTensor& CallFacts::input(const std::string& name) {
+  const auto it = values_.find(name);
+  if (it != values_.end()) return it->second;
+  return values_[name] = values_of(any(name).here());
+}
+
+bool CallFacts::unwritten(double value) {
+  return value == static_cast<double>(kUnwritten) ||
+         (std::isnan(value) && std::bit_cast<uint32_t>(static_cast<float>(value)) == kUnwritten);
+}
+
+std::vector<RefTensor> CallFacts::run(std::initializer_list<std::string> absolute) const {
+  std::map<std::string, HostCopy> placed;
+  const auto place = [&](const char* name, const View& v) {
+    const KeptView* in = find(call_.inputs_, name);
+    HostCopy copy;
+    if (in == nullptr) {
+      copy = unwritten_output(v);
+    } else if (!mixed_ && v.dtype == DType::kBF16) {
+      copy = widened(in->here());
+    } else {
+      copy = same(in->here());
+    }
+    if (std::find(absolute.begin(), absolute.end(), name) != absolute.end())
+      make_absolute(copy.view);
+    return placed.emplace(name, std::move(copy)).first->second.view;
+  };
+  call_.relaunch_(cpu_device(), place);
+  std::vector<RefTensor> out;
+  for (const KeptView& v : call_.outputs_) out.push_back(values_of(placed.at(v.name).view));
+  return out;
+}
+
+RefTensor CallFacts::magnitudes(std::initializer_list<std::string> inputs,
+                                const std::string& output) const {
+  std::vector<RefTensor> all = run(inputs);
+  for (size_t o = 0; o < all.size(); ++o)
+    if (call_.outputs_[o].name == output) return std::move(all[o]);
+  check(false, "call check: {} has no output {}", call_.op_, output);
+  return {};
+}
+
+std::vector<RefTensor> CallFacts::written() const {
+  std::vector<RefTensor> out;
+  for (const KeptView& v : call_.outputs_) out.push_back(values_of(v.here()));
+  return out;
+}
+
+CallRules::CallRules() {
+  for (const OpSpec& spec : all_op_specs())
+    for (const CallRule& rule : spec.calls) rules_.emplace(rule.kernel, rule);
+  rules_.emplace("copy", CallRule{.kernel = "copy", .bound = rule_exact});
+}
+
+const CallRules& CallRules::all() {
+  static const CallRules rules;
+  return rules;
+}
+
+CallVerdict CallRules::judge(const RecordedCall& call) const {
+  const auto it = rules_.find(call.op());
+  if (it == rules_.end()) return {};
+  const CallRule& rule = it->second;
+  const FlushDenormals flush;
+  CallFacts facts(call, rule.mixed_types);
+  std::vector<RefTensor> expected = facts.expected();
+  const std::vector<RefTensor> got = facts.written();
+  if (rule.settle) rule.settle(facts, expected, got);
+  CallVerdict verdict{.judged = true};
+  double worst = 0;
+  for (size_t o = 0; o < got.size(); ++o) {
+    const KeptView& out = call.outputs()[o];
+    const std::vector<double> bound = rule.bound(facts, out.name.c_str(), expected[o]);
+    int64_t elements_out = 0, at = -1;
+    double output_worst = 0;
+    for (int64_t i = 0; i < got[o].shape.count(); ++i) {
+      if (CallFacts::unwritten(expected[o][i])) continue;
+      const double b = bound.size() == 1 ? bound[0] : bound[static_cast<size_t>(i)];
+      const bool both_nan = std::isnan(got[o][i]) && std::isnan(expected[o][i]);
+      const double error =
+          got[o][i] == expected[o][i] || both_nan ? 0 : std::abs(got[o][i] - expected[o][i]);
+      const double ratio = error == 0 ? 0 : std::isnan(error) || b == 0 ? INFINITY : error / b;
+      if (ratio > 1) ++elements_out;
+      if (ratio > output_worst) {
+        output_worst = ratio;
+        at = i;
+      }
+    }
+    verdict.worst = std::max(verdict.worst, output_worst);
+    if (output_worst <= 1 || (verdict.finding && output_worst <= worst)) continue;
+    worst = output_worst;
+    CallFinding f{.op = call.op(),
+                  .output = out.name,
+                  .shapes = list_of(call.inputs()) + " -> " + list_of(call.outputs()),
+                  .got = got[o][at],
+                  .expected = expected[o][at],
+                  .bound = bound.size() == 1 ? bound[0] : bound[static_cast<size_t>(at)],
+                  .elements_out = elements_out};
+    f.ulps = std::abs(f.got - f.expected) / ulp(out.view.dtype, f.expected);
+    int64_t rest = at;
+    for (int d = got[o].shape.rank() - 1; d >= 0; --d) {
+      f.element.insert(f.element.begin(), rest % got[o].shape[d]);
+      rest /= got[o].shape[d];
+    }
+    verdict.finding = std::move(f);
+  }
+  return verdict;
+}
+
+std::string describe(const CallFinding& f) {
+  std::string element;
+  for (const int64_t i : f.element) element += fmt::format("{}{}", element.empty() ? "" : ", ", i);
+  return fmt::format(
+      "{}: {} [{}]: got {:.9g}, the reference gives {:.9g} (bound {:.3g}; {:.3g} "
+      "ulp; {} element{} out)",
+      f.op,
+      f.output,
+      element,
+      f.got,
+      f.expected,
+      f.bound,
+      f.ulps,
+      f.elements_out,
+      f.elements_out == 1 ? "" : "s");
+}
+
+std::vector<double> rule_exact(CallFacts&, const char*, const RefTensor&) { return {0.0}; }
+
+std::vector<double> rule_elementwise(CallFacts& facts,
+                                     const char* output,
+                                     const RefTensor& expected,
+                                     double relative) {
+  // The reference itself is rounded to f32 once.
+  return elementwise_tolerance(facts.type(output), relative + 0x1p-24)(0, {}, expected);
+}
+
+}  // namespace ferry::ops

@@ -1,0 +1,56 @@
+// Fills a model's weights from its directory layer by layer, as a forward pass gets there: so a
+// model may be larger than memory.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/model_dir.h"
+#include "models/causal_lm.h"
+#include "ops/dispatch.h"
+
+namespace ferry::probe {
+
+struct LayerWeightsOptions {
+  DType matrices = DType::kF32;  // their type in memory; vectors are f32
+  bool keep = true;              // keep a layer's weights for the next pass; false: one at a time
+};
+
+/// An observer, for models made without memory for their weights. Each weight is read back from
+/// the device and compared with what was sent.
+/// Owner: whoever runs the passes, inside run(). One thread.
+class LayerWeights final : public ops::Observer {
+ public:
+  /// Errors: kInvalidInput (the directory lacks a weight, or has it in another shape), kCorrupt.
+  static Result<LayerWeights> create(ModelDir& dir,
+                                     models::CausalLm& model,
+                                     const LayerWeightsOptions& options);
+
+  /// Runs passes with this observer installed. Errors: of loading a weight, kCorrupt above all;
+  /// then the passes were broken off. Throws what `passes` throws.
+  Result<void> run(const std::function<void()>& passes);
+
+  /// Names of weights that the device gave back otherwise than they were sent.
+  const std::vector<std::string>& altered() const { return altered_; }
+
+  void layer(int number) override;
+
+ private:
+  struct Place {
+    Weight* weight;
+    std::vector<int> layers;  // that use it
+  };
+  LayerWeights(ModelDir& dir, models::CausalLm& model, const LayerWeightsOptions& options)
+      : dir_(&dir), model_(&model), options_(options) {}
+  Result<void> load(Weight& weight);
+
+  ModelDir* dir_;
+  models::CausalLm* model_;
+  LayerWeightsOptions options_;
+  std::vector<Place> places_;
+  std::vector<std::string> altered_;
+};
+
+}  // namespace ferry::probe

@@ -1,0 +1,117 @@
+#include "verify/recorder.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace ferry::verify {
+namespace {
+
+constexpr size_t kFindingsMax = 50;  // what follows is no news
+
+}  // namespace
+
+void WrittenMemory::write(const ops::Extent& at, const Tensor& host, const std::string& writer) {
+  if (at.bytes == 0) return;
+  const std::byte* const end = at.begin + at.bytes;
+  // What was there before ends here; its parts on both sides stay known.
+  auto it = pieces_.lower_bound(at.begin);
+  if (it != pieces_.begin() && std::prev(it)->second.end > at.begin) it = std::prev(it);
+  while (it != pieces_.end() && it->first < end) {
+    const auto [begin, piece] = *it;
+    it = pieces_.erase(it);
+    if (begin < at.begin) pieces_[begin] = {at.begin, piece.host, piece.offset, piece.writer};
+    if (piece.end > end)
+      pieces_[end] = {
+          piece.end, piece.host, piece.offset + static_cast<size_t>(end - begin), piece.writer};
+  }
+  pieces_[at.begin] = {end, std::make_shared<const Tensor>(host), 0, writer};
+}
+
+std::string WrittenMemory::changed_since(const ops::Extent& at, const Tensor& host) const {
+  const std::byte* const end = at.begin + at.bytes;
+  auto it = pieces_.lower_bound(at.begin);
+  if (it != pieces_.begin() && std::prev(it)->second.end > at.begin) it = std::prev(it);
+  for (; it != pieces_.end() && it->first < end; ++it) {
+    const std::byte *first = std::max(it->first, at.begin), *last = std::min(it->second.end, end);
+    const auto* was = static_cast<const std::byte*>(it->second.host->data()) + it->second.offset +
+                      (first - it->first);
+    const auto* is = static_cast<const std::byte*>(host.data()) + (first - at.begin);
+    if (std::memcmp(was, is, static_cast<size_t>(last - first)) != 0) return it->second.writer;
+  }
+  return "";
+}
+
+void Recorder::begin_pass(const std::string& name, bool record, std::set<int> layers) {
+  finish();
+  written_.clear();
+  pass_ = name;
+  recording_ = record;
+  only_ = std::move(layers);
+  layer_ = 0;
+  judged_in_layer_ = 0;
+  weights_known_ = false;
+}
+
+bool Recorder::is_weight(const View& view) const {
+  const ops::Extent e = ops::extent_of(view);
+  return std::any_of(weights_.begin(), weights_.end(), [&](const ops::Extent& w) {
+    return w.begin <= e.begin && e.begin + e.bytes <= w.begin + w.bytes;
+  });
+}
+
+void Recorder::before(const ops::OpCall& call) {
+  if (!wanted()) return;
+  if (!weights_known_) {  // not before the layer's weights were loaded
+    weights_.clear();
+    for (const Weight* w : model_->weights())
+      if (w->value.defined())
+        weights_.push_back({static_cast<const std::byte*>(w->value.data()), w->value.bytes()});
+    weights_known_ = true;
+  }
+  calls_.emplace_back(call, [this](const View& v) { return is_weight(v); });
+}
+
+void Recorder::after(const ops::OpCall& call) {
+  if (wanted()) calls_.back().launched(call);
+}
+
+void Recorder::layer(int number) {
+  finish();
+  layer_ = number;
+  judged_in_layer_ = 0;
+  weights_known_ = false;
+}
+
+void Recorder::finish() {
+  for (ops::RecordedCall& call : calls_) judge(call, judged_in_layer_++);
+  calls_.clear();
+}
+
+void Recorder::judge(ops::RecordedCall& call, int64_t index) {
+  call.fetch();
+  const std::string where =
+      fmt::format("{} (layer {}, call {}, {} pass)", call.op(), layer_, index, pass_);
+  for (const ops::KeptView& in : call.inputs()) {
+    const std::string writer = written_.changed_since(ops::extent_of(in.view), in.copy);
+    if (!writer.empty() && overwritten_.size() < kFindingsMax)
+      overwritten_.push_back(
+          fmt::format("{} of {} is not what {} wrote there", in.name, where, writer));
+  }
+  for (const ops::KeptView& out : call.outputs())
+    written_.write(ops::extent_of(out.view), out.copy, where);
+  const ops::CallVerdict verdict = ops::CallRules::all().judge(call);
+  if (!verdict.judged) {
+    unjudged_.insert(call.op());
+    return;
+  }
+  LayerWork& work = layers_[layer_];
+  ++work.calls;
+  if (verdict.worst > work.worst) {
+    work.worst = verdict.worst;
+    work.worst_op = call.op();
+  }
+  if (verdict.finding && parted_.size() < kFindingsMax)
+    parted_.push_back({pass_, layer_, index, *verdict.finding});
+}
+
+}  // namespace ferry::verify
