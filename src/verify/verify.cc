@@ -485,7 +485,7 @@ std::set<int> Verifier::parted_layers() const {
 void Verifier::measure(const Batch& batch, const std::vector<std::vector<int32_t>>& given) {
   const Clock& clock = system_clock();
   double plain = INFINITY, observed = INFINITY;
-  for (int repeat = 0; repeat < 3; ++repeat) {
+  for (int repeat = 0; repeat < 5; ++repeat) {
     const double begin = clock.monotonic_s();
     const ops::Segments segments = ops::Segments::packed(batch.lengths, *device_);
     const Tensor hidden =
