@@ -16,15 +16,18 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Steps measured in a round: a round of S takes about ten seconds, one of M a minute.
-STEPS = {"S": 12, "M": 3}
+STEPS = {"S": 12, "M": 2}
 VARIANTS = [("eager", "grouped_mm", "bf16"), ("eager", "eager", "bf16"), ("eager", "grouped_mm", "off"),
-            ("eager", "grouped_mm_bf16", "bf16"), ("compile", "grouped_mm", "bf16"), ("compile", "eager", "bf16")]
+            ("eager", "grouped_mm_bf16", "bf16"), ("compile", "grouped_mm", "bf16"), ("compile", "eager", "bf16"),
+            ("compile", "grouped_mm", "off")]
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--ferry", required=True, help="the program")
 parser.add_argument("--python", default=sys.executable, help="a Python with the peer's packages")
 parser.add_argument("--models", nargs="+", choices=sorted(STEPS), default=sorted(STEPS, reverse=True))
 parser.add_argument("--rounds", type=int, default=3)
+parser.add_argument("--variants", nargs="+", type=lambda text: tuple(text.split("/")), default=VARIANTS,
+                    help="of the peer, as mode/experts/autocast; all of them take half an hour for M")
 parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
 args = parser.parse_args()
 
@@ -61,7 +64,7 @@ def measure(model, folder):
     if shape is None:
         sys.exit(f"train_bench: ferry bench-train failed on {model}")
     # One micro-batch a step tells the variants apart as well as the whole step does, sooner.
-    tried = {v: peer(v, config, shape, 2, 1, shape["micro_batch_tokens"]) for v in VARIANTS}
+    tried = {v: peer(v, config, shape, 2, 1, shape["micro_batch_tokens"]) for v in args.variants}
     ran = {v: r for v, r in tried.items() if r is not None}
     for variant in tried.keys() - ran.keys():
         print(f"  {model}: the peer's variant {variant} failed and is left out", file=sys.stderr)

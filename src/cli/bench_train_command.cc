@@ -25,6 +25,7 @@ Result<void> bench(const Arguments& args, const std::vector<std::string>& overri
                                     {"mfu", r.mfu},
                                     {"peak_gflops", r.peak_gflops},
                                     {"peak_mb", r.peak_mb},
+                                    {"live_mb", r.live_mb},
                                     {"parameters", r.parameters},
                                     {"tokens_per_step", settings.train.tokens_per_step},
                                     {"micro_batch_tokens", settings.train.micro_batch_tokens},

@@ -74,6 +74,7 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
     device->stream().synchronize();
     if (s >= warmup) seconds.push_back(clock.monotonic_s() - begin);
   }
+  r.live_mb = static_cast<double>(device->memory_use().peak_bytes) / 1e6;
   r.peak_mb = static_cast<double>(memory_peak_bytes() - before) / 1e6;
   std::sort(seconds.begin(), seconds.end());
   const double tokens = static_cast<double>(settings.train.tokens_per_step);

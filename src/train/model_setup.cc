@@ -20,8 +20,8 @@ struct Preset {
 constexpr Preset kPresets[] = {
     {"small",
      R"({"model_type": "deepseek_v3", "hidden_size": 192, "num_hidden_layers": 4, "first_k_dense_replace": 1,
-      "intermediate_size": 512, "moe_intermediate_size": 128, "n_routed_experts": 24, "n_shared_experts": 1,
-      "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
+      "intermediate_size": 512, "moe_intermediate_size": 64, "n_routed_experts": 48, "n_shared_experts": 2,
+      "num_experts_per_tok": 4, "n_group": 1, "topk_group": 1, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
       "norm_topk_prob": true, "routed_scaling_factor": 1.0, "num_attention_heads": 4, "q_lora_rank": null,
       "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 48, "rms_norm_eps": 1e-6,
       "rope_theta": 10000.0, "num_nextn_predict_layers": 1,
