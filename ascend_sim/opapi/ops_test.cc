@@ -1959,7 +1959,8 @@ TEST(Ops, OneTermLessMovesWhatTheirFormulasJudge) {
     if (mutant != op + ":k_minus_1") continue;
     const Simulation simulation({{"MUTANT", mutant.c_str()}});
     for (const Scenario& s : scenarios())
-      if (s.op == op) seen[op] |= distance(s.run()) > 3 * s.tolerance;
+      if (s.op == op && s.tolerance < 1e-3)  // bfloat16 hides one term of 576
+        seen[op] |= distance(s.run()) > 3 * s.tolerance;
   }
   EXPECT_GE(seen.size(), 12u);
   for (const auto& [op, moved] : seen) EXPECT_TRUE(moved) << op;
