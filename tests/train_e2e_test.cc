@@ -655,7 +655,8 @@ void poison(const fs::path& file, const std::string& tensor) {
 
 TEST_F(TrainE2e, NonFiniteUpdatesAreRefused) {
   copy(checkpoint("base"), path("poisoned"));
-  fs::remove(path("poisoned/checksums.json"));
+  for (const char* guard : {"checksums.json", "passport.json"})
+    fs::remove(path("poisoned/") + guard);
   poison(root_ / "poisoned/model.safetensors", "model.layers.0.self_attn.o_proj.weight");
   const std::string before = read(root_ / "poisoned/model.safetensors");
   write(root_ / "nan.toml", "[model]\ninit = \"" + path("poisoned") + "\"\n" + kRun);

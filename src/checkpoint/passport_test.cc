@@ -132,8 +132,8 @@ TEST(Passport, EveryEditIsNoticed) {
       value = 3;  // no number in the example is
     }
     const auto p = Passport::parse(edited.dump(), "p");
-    EXPECT_FALSE(p) << leaf.to_string();
-    if (!p) EXPECT_TRUE(p.error().message.starts_with("p: ")) << p.error().message;
+    ASSERT_FALSE(p) << leaf.to_string();
+    EXPECT_TRUE(p.error().message.starts_with("p: ")) << p.error().message;
   }
   for (const char* part : {"statement", "chunks", "root", "format", "version"}) {
     nlohmann::json edited = whole;
