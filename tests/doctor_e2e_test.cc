@@ -1,0 +1,102 @@
+// The built program's doctor, as a person runs it: on the CPU, where there is no chip, and on
+// software Ascend with a defect planted.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+struct Ended {
+  int status = -1;
+  std::string output;
+  Json last;  // the line of JSON that ends it
+};
+
+/// `arguments` are the test's own, without anything that a shell would take otherwise.
+Ended doctor(const std::string& arguments, const std::string& environment = "") {
+  const std::string command =
+      environment + " timeout 300 " FERRY_PROGRAM " doctor " + arguments + " 2>&1";
+  Ended run;
+  FILE* const pipe = ::popen(command.c_str(), "r");
+  char buffer[4096];
+  for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;)
+    run.output.append(buffer, n);
+  const int status = ::pclose(pipe);
+  run.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  std::istringstream lines(run.output);
+  std::string last;
+  for (std::string line; std::getline(lines, line);) last = line;
+  run.last = Json::parse(last, nullptr, false);
+  return run;
+}
+
+std::string sim(const std::string& planted = "") {
+  return "FERRY_THREADS=1 FERRY_ASCEND_LIBRARIES=" FERRY_ASCEND_SIM " " + planted;
+}
+
+TEST(Doctor, ReportsOnTheCpuAndWritesItsFiles) {
+  const fs::path folder = fs::temp_directory_path() / "ferry_doctor_e2e";
+  fs::remove_all(folder);
+  fs::create_directories(folder);
+  const Ended run = doctor("--quick --soak 1 --only rope --json " + (folder / "r.json").string() +
+                           " --html " + (folder / "r.html").string());
+  EXPECT_EQ(run.status, 0) << run.output;
+  EXPECT_EQ(run.last.value("verdict", ""), "fit to train") << run.output;
+  EXPECT_EQ(run.output.find('\033'), std::string::npos) << "colours where there is no terminal";
+  std::ifstream json(folder / "r.json");
+  EXPECT_GT(Json::parse(json).at("outcomes").size(), 5u);
+  EXPECT_GT(fs::file_size(folder / "r.html"), 3000u);
+  fs::remove_all(folder);
+}
+
+TEST(Doctor, SaysWhatIsWrongWithTheCommand) {
+  EXPECT_EQ(doctor("--device toaster").status, 2);
+  EXPECT_EQ(doctor("--soak yesterday").status, 2);
+  EXPECT_EQ(doctor("--only nothing").status, 2);
+  const Ended absent = doctor("--device ascend", "FERRY_ASCEND_LIBRARIES=/nonexistent");
+  EXPECT_EQ(absent.status, 3) << absent.output;
+  EXPECT_NE(absent.output.find("libascendcl.so"), std::string::npos) << absent.output;
+}
+
+TEST(Doctor, FindsNothingOnSoftwareAscend) {
+  const Ended run = doctor("--device ascend --quick --soak 0", sim());
+  EXPECT_EQ(run.status, 0) << run.output;
+  EXPECT_EQ(run.last.value("description", "").rfind("software Ascend", 0), 0u) << run.output;
+}
+
+/// The culprit that is named first, of a device with this defect.
+Json culprit(const std::string& planted) {
+  const Ended run = doctor("--device ascend --quick --soak 0 --first-level", sim(planted));
+  EXPECT_EQ(run.status, 1) << run.output;
+  EXPECT_FALSE(run.last.at("culprits").empty()) << run.output;
+  return run.last.at("culprits").at(0);
+}
+
+TEST(Doctor, NamesACallOfTheLibrary) {
+  EXPECT_EQ(culprit("FERRY_ASCEND_SIM_DEFECT=cast_truncates").at("call"), "aclnnCast");
+  EXPECT_EQ(culprit("FERRY_ASCEND_SIM_MUTANT=Mm:rows").at("call"), "aclnnMm");
+}
+
+TEST(Doctor, NamesAPartOfTheRuntime) {
+  EXPECT_EQ(culprit("FERRY_ASCEND_SIM_DEFECT=h2d_copy_loses_tail").at("op"), "copies");
+  EXPECT_EQ(culprit("FERRY_ASCEND_SIM_DEFECT=memset_overruns").at("op"), "fills");
+}
+
+TEST(Doctor, ADeviceFaultIsAFindingAndTheRestIsExamined) {
+  const Ended run =
+      doctor("--device ascend --quick --soak 0", sim("FERRY_ASCEND_SIM_FAULT=507015@3:RmsNorm"));
+  EXPECT_EQ(run.status, 1) << run.output;
+  EXPECT_NE(run.output.find("507015"), std::string::npos) << run.output;
+  EXPECT_NE(run.last.at("culprits").at(0).dump().find("RmsNorm"), std::string::npos) << run.output;
+  EXPECT_GT(run.last.at("checks").get<int>(), 100);
+}
+
+}  // namespace
