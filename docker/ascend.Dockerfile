@@ -5,7 +5,7 @@
 #   docker run --rm -it --device /dev/davinci0 --device /dev/davinci_manager --device /dev/devmm_svm \
 #     --device /dev/hisi_hdc -v /usr/local/dcmi:/usr/local/dcmi \
 #     -v /usr/local/bin/npu-smi:/usr/local/bin/npu-smi \
-#     -v /usr/local/Ascend/driver:/usr/local/Ascend/driver -v "$PWD":/work ferry-ascend
+#     -v /usr/local/Ascend/driver:/usr/local/Ascend/driver -v "$PWD":/models ferry-ascend
 #
 # The CANN image (910B; for 910C take the tag with a3 in place of 910b) gives the libraries. Ferry is built and
 # run on Debian 12, where it is tested: its C library is newer than the image's own.
@@ -28,5 +28,5 @@ ENV ASCEND_HOME_PATH=/usr/local/Ascend/ascend-toolkit/latest \
     ASCEND_TOOLKIT_HOME=/usr/local/Ascend/ascend-toolkit/latest \
     ASCEND_OPP_PATH=/usr/local/Ascend/ascend-toolkit/latest/opp \
     LD_LIBRARY_PATH=/usr/local/Ascend/driver/lib64/driver:/usr/local/Ascend/driver/lib64/common:/usr/local/Ascend/driver/lib64:/usr/local/Ascend/ascend-toolkit/latest/lib64
-WORKDIR /work
+WORKDIR /models
 CMD ["ferry", "doctor", "--device", "ascend:0"]

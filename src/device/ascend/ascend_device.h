@@ -46,7 +46,7 @@ class AscendDevice final : public Device {
 
   AscendStream& stream() override { return stream_; }
 
-  const acl::Library& library() const { return library_; }
+  const acl::Library& cann() const { return library_; }
   const acl::Chip& chip() const { return chip_; }
   const std::string& soc_name() const { return soc_name_; }
   bool software() const { return !library_.software.empty(); }

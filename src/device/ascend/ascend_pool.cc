@@ -25,7 +25,7 @@ void* AscendPool::allocate(size_t bytes) {
     block = cached.back();
     cached.pop_back();
   } else {
-    const acl::Library& library = device_.library();
+    const acl::Library& library = device_.cann();
     acl::Error code = library.aclrtMalloc(&block, whole, acl::kHugeFirst);
     const acl::Meaning* meaning = acl::meaning_of(code);
     const bool full = meaning != nullptr && meaning->fault == acl::Fault::kMemory;
@@ -56,7 +56,7 @@ void AscendPool::release_cached() {
   device_.stream().synchronize();  // aclrtFree does not wait for who still uses the memory
   for (auto& [whole, blocks] : free_) {
     for (void* block : blocks) {
-      const acl::Error code = device_.library().aclrtFree(block);
+      const acl::Error code = device_.cann().aclrtFree(block);
       if (code != 0) device_.stream().fail(code, "aclrtFree");
       use_.reserved_bytes -= whole;
     }

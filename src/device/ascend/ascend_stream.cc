@@ -34,7 +34,7 @@ void AscendStream::launched(const char* call) {
 }
 
 void AscendStream::record_mark() {
-  const acl::Library& library = device_.library();
+  const acl::Library& library = device_.cann();
   acl::Event event = nullptr;
   if (const acl::Error code = library.aclrtCreateEvent(&event); code != 0)
     fail(code, "aclrtCreateEvent");
@@ -47,7 +47,7 @@ void AscendStream::record_mark() {
 /// Forgets the marks that the stream has passed. An event is also "complete" when the stream gave
 /// up before it: waiting for it tells.
 void AscendStream::collect_marks() {
-  const acl::Library& library = device_.library();
+  const acl::Library& library = device_.cann();
   while (!marks_.empty()) {
     const acl::Event event = marks_.front().event;
     acl::EventStatus status = acl::kNotReady;
@@ -75,7 +75,7 @@ void AscendStream::wait(Wait&& wait) {
     const bool ours = (code == acl::kStreamSyncTimeout || code == acl::kEventSyncTimeout ||
                        code == acl::kWaitTimeout) &&
                       passed_s >= 0.9 * slice_s;
-    const std::string message = device_.library().recent_message();
+    const std::string message = device_.cann().recent_message();
     const uint64_t before = completed_;
     collect_marks();
     if (!ours) raise(code, suspects(""), message);
@@ -88,7 +88,7 @@ void AscendStream::wait(Wait&& wait) {
 }
 
 void AscendStream::synchronize() {
-  const acl::Library& library = device_.library();
+  const acl::Library& library = device_.cann();
   wait([&](int32_t ms) { return library.aclrtSynchronizeStreamWithTimeout(handle_, ms); });
   completed_ = launched_;
   for (const Mark& mark : marks_) library.aclrtDestroyEvent(mark.event);
@@ -96,15 +96,15 @@ void AscendStream::synchronize() {
 }
 
 void AscendStream::wait_for(acl::Event event) {
-  wait([&](int32_t ms) { return device_.library().aclrtSynchronizeEventWithTimeout(event, ms); });
+  wait([&](int32_t ms) { return device_.cann().aclrtSynchronizeEventWithTimeout(event, ms); });
 }
 
 void AscendStream::fail(int64_t code, const char* call, const std::string& detail) {
   const acl::Meaning* meaning = acl::meaning_of(code);
   const bool chip = meaning == nullptr || meaning->fault == acl::Fault::kDevice;
-  const std::string message = device_.library().recent_message();
+  const std::string message = device_.cann().recent_message();
   if (code == kRuntimeError) {  // the stream has the chip's own code
-    const acl::Error own = device_.library().aclrtSynchronizeStreamWithTimeout(handle_, 1000);
+    const acl::Error own = device_.cann().aclrtSynchronizeStreamWithTimeout(handle_, 1000);
     if (own != 0 && own != acl::kStreamSyncTimeout) code = own;
   }
   if (chip) collect_marks();
