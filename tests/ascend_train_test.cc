@@ -19,35 +19,7 @@ using Json = nlohmann::json;
 
 constexpr int kSteps = 8;
 
-constexpr const char* kSettings = R"([model]
-hidden_size = 32
-num_hidden_layers = 2
-num_nextn_predict_layers = 1
-num_attention_heads = 2
-q_lora_rank = 16
-kv_lora_rank = 16
-qk_nope_head_dim = 16
-qk_rope_head_dim = 16
-v_head_dim = 16
-intermediate_size = 64
-moe_intermediate_size = 32
-first_k_dense_replace = 1
-moe_layer_freq = 1
-n_routed_experts = 4
-n_shared_experts = 1
-num_experts_per_tok = 2
-n_group = 1
-topk_group = 1
-topk_method = "noaux_tc"
-scoring_func = "sigmoid"
-norm_topk_prob = true
-routed_scaling_factor = 1.0
-rms_norm_eps = 1e-6
-rope_theta = 10000.0
-max_position_embeddings = 128
-initializer_range = 0.02
-tie_word_embeddings = false
-[data]
+constexpr const char* kRun = R"([data]
 sequence_length = 32
 [train]
 tokens_per_step = 128
@@ -70,7 +42,7 @@ class AscendTrain : public testing::Test {
     ASSERT_NE(::mkdtemp(name.data()), nullptr);
     root_ = name;
     write(root_ / "text.txt", generated_text(1));
-    write(root_ / "run.toml", kSettings);
+    write(root_ / "run.toml", std::string(kTinyModel) + kRun);
     ran({"tokenizer", "train", "--vocab", "300", "--out", path("tok.json"), path("text.txt")});
     ran({"data",
          "prepare",
@@ -93,6 +65,8 @@ class AscendTrain : public testing::Test {
             path("run.toml"),
             "--device",
             device,
+            "--model.q_lora_rank=16",
+            "--model.qk_rope_head_dim=16",  // heads in sixteens: the fused attention is reached
             "--data.dir=" + path("text"),
             "--checkpoint.dir=" + path(run),
             "--train.steps=" + std::to_string(kSteps)};

@@ -27,6 +27,37 @@ namespace fs = std::filesystem;
 using Strings = std::vector<std::string>;
 using Environment = std::map<std::string, std::string>;
 
+/// The smallest model with everything in it: MLA, experts, MTP. The [model] of a settings file.
+inline constexpr const char* kTinyModel = R"([model]
+hidden_size = 32
+num_hidden_layers = 2
+num_nextn_predict_layers = 1
+num_attention_heads = 2
+q_lora_rank = 0
+kv_lora_rank = 16
+qk_nope_head_dim = 16
+qk_rope_head_dim = 8
+v_head_dim = 16
+intermediate_size = 64
+moe_intermediate_size = 32
+first_k_dense_replace = 1
+moe_layer_freq = 1
+n_routed_experts = 4
+n_shared_experts = 1
+num_experts_per_tok = 2
+n_group = 1
+topk_group = 1
+topk_method = "noaux_tc"
+scoring_func = "sigmoid"
+norm_topk_prob = true
+routed_scaling_factor = 1.0
+rms_norm_eps = 1e-6
+rope_theta = 10000.0
+max_position_embeddings = 128
+initializer_range = 0.02
+tie_word_embeddings = false
+)";
+
 inline constexpr int kWaitMs = 120000;  // longer than anything here takes on a busy machine
 
 inline std::string read(const fs::path& path) {

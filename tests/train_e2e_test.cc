@@ -32,36 +32,6 @@ using Json = nlohmann::json;
 
 constexpr int kSteps = 16;
 
-constexpr const char* kModel = R"([model]
-hidden_size = 32
-num_hidden_layers = 2
-num_nextn_predict_layers = 1
-num_attention_heads = 2
-q_lora_rank = 0
-kv_lora_rank = 16
-qk_nope_head_dim = 16
-qk_rope_head_dim = 8
-v_head_dim = 16
-intermediate_size = 64
-moe_intermediate_size = 32
-first_k_dense_replace = 1
-moe_layer_freq = 1
-n_routed_experts = 4
-n_shared_experts = 1
-num_experts_per_tok = 2
-n_group = 1
-topk_group = 1
-topk_method = "noaux_tc"
-scoring_func = "sigmoid"
-norm_topk_prob = true
-routed_scaling_factor = 1.0
-rms_norm_eps = 1e-6
-rope_theta = 10000.0
-max_position_embeddings = 128
-initializer_range = 0.02
-tie_word_embeddings = false
-)";
-
 constexpr const char* kRun = R"([data]
 sequence_length = 64
 [train]
@@ -95,7 +65,7 @@ class TrainE2e : public testing::Test {
     write(root_ / "text.txt", generated_text(1));
     write(root_ / "other.txt", generated_text(2));
     write(root_ / "ids", "1 2 3\n");
-    write(root_ / "run.toml", std::string(kModel) + kRun);
+    write(root_ / "run.toml", std::string(kTinyModel) + kRun);
     ran({"tokenizer", "train", "--vocab", "300", "--out", path("tok.json"), path("text.txt")});
     for (const char* const data : {"text", "other"})
       ran({"data",
@@ -369,7 +339,7 @@ TEST_F(TrainE2e, BitsDoNotDependOnHowItIsComputed) {
 }
 
 TEST_F(TrainE2e, SettingsAreRefused) {
-  write(root_ / "unknown.toml", std::string(kModel) + "[train]\nstesp = 3\n");
+  write(root_ / "unknown.toml", std::string(kTinyModel) + "[train]\nstesp = 3\n");
   refused(2,
           train("none", {}, "unknown.toml"),
           {"unknown.toml:30", "train.stesp", "did you mean train.steps"});

@@ -55,7 +55,6 @@ struct KernelTable {
 };
 
 inline constexpr const char* kNoCudaYet = "the CUDA backend is not part of this version";
-inline constexpr const char* kNoAscendYet = "the Ascend backend is not part of this version";
 
 /// One source, several instruction sets: the tier in use is looked up at each launch.
 template <class Args, auto plain, auto avx2, auto avx512>
