@@ -101,15 +101,20 @@ Result<ModelDir> ModelDir::open(const std::string& path) {
   const std::string sums = join_path(path, kChecksumsName);
   for (int tries_left = 8; tries_left > 0; --tries_left) {
     if (!path_exists(path) && path_exists(parent_folder(path))) TRY(recover_folder(path));
-    if (!path_exists(path)) return fail(Code::kNotFound, "{}: no such model directory", path);
-    if (!is_folder(path))
-      return fail(
-          Code::kInvalidInput, "{}: not a directory; a model directory has {}", path, kConfigName);
+    std::optional<FolderClaim> turn;
+    if (tries_left <= 4 && is_folder(path)) {  // not at first: most readers are alone
+      TRY_ASSIGN(turn, keep_from_being_replaced(path));
+    }
+    if (!is_folder(path)) continue;  // not there, or not there while somebody replaces it
     const Result<std::string> before = read_file(sums);
     Result<ModelDir> dir = open_once(path);
     const Result<std::string> after = read_file(sums);
     if (before && after ? *before == *after : !before && !after) return dir;
   }
+  if (!path_exists(path)) return fail(Code::kNotFound, "{}: no such model directory", path);
+  if (!is_folder(path))
+    return fail(
+        Code::kInvalidInput, "{}: not a directory; a model directory has {}", path, kConfigName);
   return fail(Code::kUnavailable, "{}: is being replaced over and over; try again", path);
 }
 

@@ -1,6 +1,7 @@
 // Tests of the model dir code: round trips, every refusal, and failures and kills at every step.
 #include "checkpoint/model_dir.h"
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
@@ -223,6 +224,23 @@ TEST(ModelDir, ReplacesOnlyWhatFerryWrote) {
   EXPECT_TRUE(leftovers(folder).empty());
 }
 
+TEST(ModelDir, ReplacesWhatALinkNamesAndKeepsTheLink) {
+  const std::string folder = fresh_folder("link"), path = join_path(folder, "model");
+  const std::string link = join_path(folder, "latest"), chain = join_path(folder, "chain");
+  ASSERT_TRUE(write_model_dir(path, contents(25)));
+  std::filesystem::create_directory_symlink("model", link);
+  std::filesystem::create_directory_symlink(link, chain);
+  for (const std::string& name : {link, chain + "/", join_path(path, "../latest")})
+    ASSERT_TRUE(write_model_dir(name, contents(26))) << name;
+  EXPECT_TRUE(std::filesystem::is_symlink(link) && std::filesystem::is_symlink(chain));
+  EXPECT_FALSE(std::filesystem::is_symlink(path));
+  EXPECT_EQ(seed_of(path), 26U);
+  const std::string loop = join_path(folder, "loop");
+  std::filesystem::create_directory_symlink("loop", loop);
+  EXPECT_TRUE(fails(write_model_dir(loop, contents(27)), Code::kInvalidInput, {loop, "symbolic"}));
+  EXPECT_TRUE(leftovers(folder).empty());
+}
+
 TEST(ModelDir, AnErrorAtAnyStepLeavesTheOldOne) {
   for (const char* exchange : {"", ",file.exchange:1:eio"}) {
     const std::string folder = fresh_folder("enospc"), path = join_path(folder, "model");
@@ -325,8 +343,12 @@ TEST(ModelDir, WritersAndReadersAtOnce) {
       const pid_t child = ::fork();
       if (child == 0) {
         arm_faults(faults);
-        for (uint64_t i = 0; i < 12; ++i)
-          if (!write_model_dir(path, contents(60 + writer * 100 + i))) ::_exit(1);
+        for (uint64_t i = 0; i < 12; ++i) {
+          const Result<SaveReport> saved = write_model_dir(path, contents(60 + writer * 100 + i));
+          if (saved) continue;
+          fmt::print(stderr, "writer {}: {}\n", writer, saved.error().message);
+          ::_exit(1);
+        }
         ::_exit(0);
       }
       children.push_back(child);

@@ -38,15 +38,26 @@ Result<std::vector<std::string>> siblings(const std::string& destination, std::s
   return paths;
 }
 
-/// Absolute, links resolved: a link to a folder must not itself be exchanged for a folder.
+/// Absolute, links resolved: a link to a folder must not itself be exchanged for a folder. The last
+/// name is only asked whether it is a link, since what it names may be away for a moment.
 Result<std::string> resolve(const std::string& destination) {
+  constexpr int kLinksMax = 40;
   std::error_code error;
-  fs::path path = fs::weakly_canonical(fs::absolute(destination, error), error);
+  fs::path path = fs::absolute(destination, error);
+  for (int links = 0; !error; ++links) {
+    if (path.filename().empty()) path = path.parent_path();
+    if (path.filename() == "." || path.filename() == "..") path = fs::weakly_canonical(path, error);
+    if (path.filename().empty())
+      return fail(Code::kInvalidInput, "{}: cannot be replaced by a model", destination);
+    path = fs::weakly_canonical(path.parent_path(), error) / path.filename();
+    std::error_code no_link;
+    const fs::path target = fs::read_symlink(path, no_link);
+    if (error || no_link) break;
+    if (links == kLinksMax) error = std::make_error_code(std::errc::too_many_symbolic_link_levels);
+    path = path.parent_path() / target;
+  }
   if (error)
     return fail(Code::kInvalidInput, "{}: not a usable path: {}", destination, error.message());
-  if (path.filename().empty()) path = path.parent_path();
-  if (path.filename().empty())
-    return fail(Code::kInvalidInput, "{}: cannot be replaced by a model", destination);
   return path.string();
 }
 
@@ -128,8 +139,12 @@ StagedFolder::~StagedFolder() {
 Result<StagedFolder> StagedFolder::create(const std::string& requested) {
   TRY_ASSIGN(const std::string destination, resolve(requested));
   TRY(make_folders(parent_folder(destination)));
-  TRY(recover_folder(destination));
-  TRY(check_replaceable(destination));
+  {
+    // What another writer is just exchanging looks like no folder of ours.
+    TRY_ASSIGN(const FolderClaim turn, FolderClaim::wait(parent_folder(destination)));
+    TRY(recover_claimed(destination));
+    TRY(check_replaceable(destination));
+  }
   std::vector<std::string> warnings = remove_leftovers(destination);
   while (true) {
     const std::string path = new_sibling(destination, "tmp");
@@ -244,6 +259,11 @@ Result<void> recover_folder(const std::string& requested) {
   if (seen.empty()) return {};
   TRY_ASSIGN(const FolderClaim turn, FolderClaim::wait(parent_folder(destination)));
   return recover_claimed(destination);
+}
+
+Result<FolderClaim> keep_from_being_replaced(const std::string& requested) {
+  TRY_ASSIGN(const std::string destination, resolve(requested));
+  return FolderClaim::wait(parent_folder(destination));
 }
 
 std::vector<std::string> remove_leftovers(const std::string& destination) {

@@ -69,6 +69,9 @@ class StagedFolder {
 /// name. Does nothing if there is none. Waits for a replacement under way.
 Result<void> recover_folder(const std::string& destination);
 
+/// While the claim is held, nobody replaces `destination`.
+Result<FolderClaim> keep_from_being_replaced(const std::string& destination);
+
 /// Removes temporary folders of dead writers and unfinished deletions of `destination`. Returns
 /// what could not be removed, in words.
 std::vector<std::string> remove_leftovers(const std::string& destination);
