@@ -52,7 +52,10 @@ struct ThreadPool::State {
   std::mutex mutex;
   std::condition_variable wake;
   std::atomic<uint64_t> generation{0};
-  std::atomic<int> busy{0};
+  // A worker that wakes late finds the run closed and stays out: nobody waits for it. Both are
+  // sequentially consistent: either the worker sees the run closed, or the run sees it inside.
+  std::atomic<bool> open{false};
+  std::atomic<int> inside{0};
   std::atomic<int64_t> next{0};
   std::atomic<bool> stop{false};
   int64_t tasks = 0;
@@ -84,8 +87,9 @@ struct ThreadPool::State {
       }
       seen = generation.load(std::memory_order_acquire);
       if (stop.load(std::memory_order_acquire)) return;
-      work(thread);
-      busy.fetch_sub(1, std::memory_order_release);
+      inside.fetch_add(1);
+      if (open.load()) work(thread);
+      inside.fetch_sub(1, std::memory_order_release);
     }
   }
 };
@@ -121,14 +125,15 @@ void ThreadPool::run(int64_t tasks, void (*fn)(void*, int64_t, int), void* conte
   s.fn = fn;
   s.context = context;
   s.next.store(0, std::memory_order_relaxed);
-  s.busy.store(static_cast<int>(s.workers.size()), std::memory_order_relaxed);
+  s.open.store(true);
   {
     const std::lock_guard lock(s.mutex);
     s.generation.fetch_add(1, std::memory_order_release);
   }
   s.wake.notify_all();
   s.work(0);
-  for (int i = 0; s.busy.load(std::memory_order_acquire) != 0; ++i) {
+  s.open.store(false);
+  for (int i = 0; s.inside.load() != 0; ++i) {
     if (i < kSpins)
       pause();
     else

@@ -49,7 +49,7 @@ inline constexpr size_t kGemmThreadBytes = kGemmStripBytes + kGemmBlockBytes + k
 // Weights packed beforehand, for a few rows of bf16: then reading and packing B is what a product
 // costs. Panels of 32 rows of b, in each the pairs (k, k + 1) one after the other, lanes innermost.
 inline constexpr int64_t kGemmPanelRows = 32;
-inline constexpr int64_t kGemmPackedRowsMax = 4;  // rows of a, in the mean of a batch's problems
+inline constexpr int64_t kGemmPackedRowsMax = 12;  // rows of a, in the mean of a batch's problems
 
 /// Whether products of `rows` rows take panels, in the tier in use.
 inline bool gemm_takes_panels(int64_t rows, bool bf16) {

@@ -6,8 +6,8 @@
 // Packed memory is made of 4-byte units, lanes innermost: f32, or pairs of bf16 (Packing). A pair
 // of bf16 becomes two f32 units, the odd element first, and the f32 tile does what vdpbf16ps would,
 // in the same order: two fma run twice as fast here as one vdpbf16ps (Sapphire Rapids: one in two
-// cycles, measured by linear_bench). Where a few rows are multiplied, reading and packing B is the
-// cost, and pairs are better.
+// cycles, measured by linear_bench). Where a few rows are multiplied, reading B is the cost:
+// weights are then packed once, in pairs, which are taken apart in registers.
 #include "ops/cpu/gemm.h"
 
 #include <cstring>
@@ -21,18 +21,14 @@ namespace {
 #if defined(FERRY_TIER_avx512)
 constexpr int kStripRows = 14;  // 28 accumulators, 2 registers for B, 1 for A
 constexpr int kVectors = 2;
-constexpr int kPairsRows = kGemmPackedRowsMax;  // up to so many rows of C take bf16 in pairs
 #elif defined(FERRY_TIER_avx2)
 constexpr int kStripRows = 6;
 constexpr int kVectors = 1;
-constexpr int kPairsRows = 0;
 #else
 constexpr int kStripRows = 4;
 constexpr int kVectors = 1;
-constexpr int kPairsRows = 0;
 #endif
-constexpr int kPanel = kVectors * kLanes;  // columns of C in a tile
-static_assert(kPairsRows == 0 || kPanel == kGemmPanelRows);
+constexpr int kPanel = kVectors * kLanes;   // columns of C in a tile
 constexpr int64_t kPrefetch = 16 * kPanel;  // units of B ahead: it streams from L2
 constexpr int64_t kStripPad = 48;           // the last unit's lanes, and the same
 constexpr int64_t kPanelPad = 32;           // keeps panels from lying in the same cache sets
@@ -43,11 +39,12 @@ constexpr int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 constexpr int64_t kBlockK = 512;  // of f32 units: a strip of A is then 28 KB, within L1
+constexpr int64_t kFewRowsK = 1024;
 
 enum class Packing {
   kF32,    // a unit is an element
   kSplit,  // bf16: two units of f32, element k + 1, then element k
-  kPairs,  // bf16: a unit is elements k (low half) and k + 1
+  kPairs,  // bf16, panels made beforehand: a unit is elements k (low half) and k + 1
 };
 
 /// Units that k elements take.
@@ -68,14 +65,13 @@ struct Tile {
   int columns;  // of the panel that exist in C
 };
 
-template <bool kDot>
-inline F32x16 multiply_add(F32x16 a, F32x16 b, F32x16 c) {
-#if defined(FERRY_TIER_avx512)
-  if constexpr (kDot)
-    return {
-        _mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
-#endif
-  return fma(a, b, c);
+/// `count` columns of a tile from `first` on.
+inline Tile columns_of(const Tile& t, int first, int count) {
+  Tile part = t;
+  if (t.init != nullptr) part.init += first;
+  part.out = static_cast<char*>(t.out) + first * (t.out_bf16 ? 2 : 4);
+  part.columns = count;
+  return part;
 }
 
 /// Lanes of vector v that exist, 0 to 16.
@@ -100,26 +96,38 @@ inline void store_tile(const F32x16 (&acc)[M][kVectors], const Tile& t) {
   }
 }
 
+/// The accumulators to start from.
+template <int M>
+inline void load_tile(F32x16 (&acc)[M][kVectors], const Tile& t) {
+  if (t.init == nullptr) {
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+      for (int v = 0; v < kVectors; ++v) acc[i][v] = splat(0);
+  } else if (t.columns == kPanel) {
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+      for (int v = 0; v < kVectors; ++v) acc[i][v] = load(t.init + i * t.init_stride + v * kLanes);
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+      for (int v = 0; v < kVectors; ++v)
+        acc[i][v] = load_n(t.init + i * t.init_stride + v * kLanes, lanes_of(t, v));
+  }
+}
+
+template <int M>
+inline void store_tile(const F32x16 (&acc)[M][kVectors], const Tile& t) {
+  if (t.out_bf16)
+    store_tile<bf16_t>(acc, t);
+  else
+    store_tile<float>(acc, t);
+}
+
 /// One tile of C: M rows of a packed strip times one packed panel.
-template <int M, bool kDot>
+template <int M>
 void tile_kernel(const float* a, const float* b, int64_t steps, const Tile& t) {
   F32x16 acc[M][kVectors];
-#pragma GCC unroll 16
-  for (int i = 0; i < M; ++i)
-    for (int v = 0; v < kVectors; ++v) acc[i][v] = splat(0);
-  if (t.init != nullptr) {
-    if (t.columns == kPanel) {
-#pragma GCC unroll 16
-      for (int i = 0; i < M; ++i)
-        for (int v = 0; v < kVectors; ++v)
-          acc[i][v] = load(t.init + i * t.init_stride + v * kLanes);
-    } else {
-#pragma GCC unroll 16
-      for (int i = 0; i < M; ++i)
-        for (int v = 0; v < kVectors; ++v)
-          acc[i][v] = load_n(t.init + i * t.init_stride + v * kLanes, lanes_of(t, v));
-    }
-  }
+  load_tile(acc, t);
   for (int64_t s = 0; s < steps; ++s, a += M, b += kPanel) {
     F32x16 column[kVectors];
     for (int v = 0; v < kVectors; ++v) {
@@ -129,13 +137,10 @@ void tile_kernel(const float* a, const float* b, int64_t steps, const Tile& t) {
 #pragma GCC unroll 16
     for (int i = 0; i < M; ++i) {
       const F32x16 row = splat(a[i]);
-      for (int v = 0; v < kVectors; ++v) acc[i][v] = multiply_add<kDot>(row, column[v], acc[i][v]);
+      for (int v = 0; v < kVectors; ++v) acc[i][v] = fma(row, column[v], acc[i][v]);
     }
   }
-  if (t.out_bf16)
-    store_tile<bf16_t>(acc, t);
-  else
-    store_tile<float>(acc, t);
+  store_tile(acc, t);
 }
 
 using TileKernel = void (*)(const float*, const float*, int64_t, const Tile&);
@@ -143,14 +148,11 @@ struct TileKernels {
   TileKernel rows[kStripRows];
 };
 
-template <bool kDot, int... kRows>
+template <int... kRows>
 constexpr TileKernels tile_kernels(std::integer_sequence<int, kRows...>) {
-  return {{&tile_kernel<kRows + 1, kDot>...}};
+  return {{&tile_kernel<kRows + 1>...}};
 }
-constexpr TileKernels kF32Tiles =
-    tile_kernels<false>(std::make_integer_sequence<int, kStripRows>{});
-constexpr TileKernels kPairTiles =
-    tile_kernels<(kPairsRows > 0)>(std::make_integer_sequence<int, kStripRows>{});
+constexpr TileKernels kTiles = tile_kernels(std::make_integer_sequence<int, kStripRows>{});
 
 // ---- Packing ------------------------------------------------------------------------------------
 
@@ -408,6 +410,89 @@ void pack_block(const GemmOperand& o,
   }
 }
 
+// ---- Tiles on panels of pairs -------------------------------------------------------------------
+
+#if defined(FERRY_TIER_avx512)
+static_assert(kPanel == kGemmPanelRows);
+
+/// Panels that one tile takes: enough accumulators to hide the latency of fma, and enough streams
+/// to keep the memory busy.
+constexpr int panels_of(int rows) { return rows <= 4 ? 2 : 1; }
+
+/// Rows of A as f32, kRowStride apart; zeros up to an even number of elements.
+constexpr int64_t kRowStride = kFewRowsK + 16;  // not a power of two: other cache sets
+
+void widen_rows(const GemmOperand& a, int64_t row, int rows, int64_t k, int64_t count, float* out) {
+  for (int i = 0; i < rows; ++i, out += kRowStride) {
+    const bf16_t* const from = static_cast<const bf16_t*>(a.data) + (row + i) * a.row_stride + k;
+    for (int64_t j = 0; j < count; j += kLanes)
+      store(out + j, load_n(from + j, static_cast<int>(min(kLanes, count - j))));  // rest zeros
+  }
+}
+
+/// M widened rows times kPanels panels of pairs.
+template <int M, int kPanels>
+void pairs_kernel(
+    const float* a, const float* b, int64_t panel_stride, int64_t pairs, const Tile& t) {
+  constexpr int64_t kAhead = 16 * kPanel;  // panels come from memory
+  F32x16 acc[kPanels][M][kVectors];
+  const auto panel = [&t](int p) {
+    return columns_of(t, p * kPanel, static_cast<int>(min(kPanel, t.columns - p * kPanel)));
+  };
+#pragma GCC unroll 4
+  for (int p = 0; p < kPanels; ++p) load_tile(acc[p], panel(p));
+  for (int64_t s = 0; s < pairs; ++s, a += 2, b += kPanel) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+      F32x16 odd[kVectors], even[kVectors];
+      for (int v = 0; v < kVectors; ++v) {
+        const float* const at = b + p * panel_stride + v * kLanes;
+        const __m512i pair = _mm512_loadu_si512(at);
+        __builtin_prefetch(at + kAhead);
+        odd[v] = {_mm512_castsi512_ps(odd_units(pair))};
+        even[v] = {_mm512_castsi512_ps(even_units(pair))};
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < M; ++i) {
+        const F32x16 row = splat(a[i * kRowStride + 1]);
+        for (int v = 0; v < kVectors; ++v) acc[p][i][v] = fma(row, odd[v], acc[p][i][v]);
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < M; ++i) {
+        const F32x16 row = splat(a[i * kRowStride]);
+        for (int v = 0; v < kVectors; ++v) acc[p][i][v] = fma(row, even[v], acc[p][i][v]);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < kPanels; ++p) store_tile(acc[p], panel(p));
+}
+
+using PairsKernel = void (*)(const float*, const float*, int64_t, int64_t, const Tile&);
+struct PairsKernels {
+  PairsKernel one[kGemmPackedRowsMax], several[kGemmPackedRowsMax];
+};
+
+template <int... kRows>
+constexpr PairsKernels pairs_kernels(std::integer_sequence<int, kRows...>) {
+  return {{&pairs_kernel<kRows + 1, 1>...}, {&pairs_kernel<kRows + 1, panels_of(kRows + 1)>...}};
+}
+constexpr PairsKernels kPairsTiles =
+    pairs_kernels(std::make_integer_sequence<int, kGemmPackedRowsMax>{});
+
+/// Widened rows times the panels of t.columns columns.
+void multiply_pairs(
+    const float* a, int rows, const float* b, int64_t panel_stride, int64_t pairs, const Tile& t) {
+  for (int at = 0; at < t.columns;) {
+    const int panels = t.columns - at > (panels_of(rows) - 1) * kPanel ? panels_of(rows) : 1;
+    const PairsKernel kernel = (panels > 1 ? kPairsTiles.several : kPairsTiles.one)[rows - 1];
+    const int columns = static_cast<int>(min(panels * kPanel, t.columns - at));
+    kernel(a, b + at / kPanel * panel_stride, panel_stride, pairs, columns_of(t, at, columns));
+    at += columns;
+  }
+}
+#endif
+
 using PackStrips = void (*)(const GemmOperand&, const Strips&, int64_t, int64_t);
 using PackBlock = void (*)(const GemmOperand&, int64_t, int64_t, int64_t, int64_t, float*, int64_t);
 
@@ -441,11 +526,9 @@ struct Blocks {
 /// Bounds: a strip within kGemmStripBytes, panels within kGemmBlockBytes, bf16 C over several k
 /// blocks within kGemmScratchBytes.
 Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count) {
-  const Packing packing = !g.bf16                ? Packing::kF32
-                          : m_mean <= kPairsRows ? Packing::kPairs
-                                                 : Packing::kSplit;
+  const Packing packing = g.bf16 ? Packing::kSplit : Packing::kF32;
   const bool few_rows = m_mean <= kStripRows;  // B is read once: keep its packed part in L1
-  const int64_t k_limit = few_rows ? 1024 : kBlockK;
+  const int64_t k_limit = few_rows ? kFewRowsK : kBlockK;
   const int64_t k_blocks = max(1, ceil_div(k_max, k_limit));
   const int64_t k = round_up(ceil_div(max(1, k_max), k_blocks), 2);
   const int64_t column_bytes = 4 * units(packing, k);
@@ -509,39 +592,64 @@ struct Runner {
     const int64_t m_blocks = ceil_div(g.m, blocks.m);
     const int64_t at = task - g.first_task;
     const int64_t m = at % m_blocks * blocks.m, n = at / m_blocks * blocks.n;
-    block(g,
-          m,
-          min(blocks.m, g.m - m),
-          n,
-          min(blocks.n, g.n - n),
-          workspace + static_cast<size_t>(thread) * kGemmThreadBytes);
+    const int64_t rows = min(blocks.m, g.m - m), columns = min(blocks.n, g.n - n);
+    char* const memory = workspace + static_cast<size_t>(thread) * kGemmThreadBytes;
+#if defined(FERRY_TIER_avx512)
+    if (g.panels != nullptr && g.a.dtype == DType::kBF16 && g.a.k_stride == 1)
+      return block_of_panels(g, m, rows, n, columns, memory);
+#endif
+    block(g, m, rows, n, columns, memory);
+  }
+
+  /// Columns [n, n + columns) of rows from m + row on, for elements [k, k + k_count) of the sums.
+  Tile tile(const Gemm& g,
+            int64_t m,
+            int64_t row,
+            int64_t n,
+            int64_t columns,
+            int64_t k,
+            int64_t k_count,
+            char* memory) const {
+    float* const partial =
+        reinterpret_cast<float*>(memory + kGemmStripBytes + kGemmBlockBytes) + row * blocks.n;
+    const int64_t c_at = (m + row) * g.c_stride + n;
+    const bool first = k == 0, last = k + k_count >= g.k;
+    Tile t{.init = nullptr,
+           .init_stride = blocks.n,
+           .out = partial,
+           .out_stride = blocks.n,
+           .out_bf16 = false,
+           .columns = static_cast<int>(columns)};
+    if (g.c_dtype != DType::kBF16) {
+      t.out = static_cast<float*>(g.c) + c_at;
+      t.out_stride = t.init_stride = g.c_stride;
+      if (!first || g.accumulate) t.init = static_cast<float*>(t.out);
+    } else {
+      if (!first) t.init = partial;
+      if (last) {
+        t.out = static_cast<bf16_t*>(g.c) + c_at;
+        t.out_stride = g.c_stride;
+        t.out_bf16 = true;
+      }
+    }
+    return t;
   }
 
   void block(
       const Gemm& g, int64_t m, int64_t rows, int64_t n, int64_t columns, char* memory) const {
     float* const strip_memory = reinterpret_cast<float*>(memory);
     float* const panels = reinterpret_cast<float*>(memory + kGemmStripBytes);
-    float* const scratch = reinterpret_cast<float*>(memory + kGemmStripBytes + kGemmBlockBytes);
     const PackStrips pack_a = packers(g.a.dtype, blocks.packing).strips;
     const PackBlock pack_b = packers(g.b.dtype, blocks.packing).block;
-    const TileKernels& tiles = blocks.packing == Packing::kPairs ? kPairTiles : kF32Tiles;
-    const bool c16 = g.c_dtype == DType::kBF16;
     const int64_t strips =
         ceil_div(rows, kStripRows);  // of equal height: tall tiles are the fast ones
     Strips group{};
     int64_t k = 0;
     do {  // once even without any k: C becomes zero
       const int64_t k_count = min(blocks.k, g.k - k);
-      const bool first = k == 0, last = k + k_count >= g.k;
       const int64_t steps = units(blocks.packing, k_count);
-      const bool packed = g.panels != nullptr && blocks.packing == Packing::kPairs;
-      const int64_t panel_stride = packed ? gemm_panel_stride(g.k) : steps * kPanel + kPanelPad;
-      const float* b = panels;
-      if (packed)
-        b = static_cast<const float*>(g.panels) + n / kPanel * panel_stride +
-            units(Packing::kPairs, k) * kPanel;
-      else
-        pack_b(g.b, n, columns, k, k_count, panels, panel_stride);
+      const int64_t panel_stride = steps * kPanel + kPanelPad;
+      pack_b(g.b, n, columns, k, k_count, panels, panel_stride);
       for (int64_t s = 0; s < strips; ++s) {
         const int in_group = static_cast<int>(s % kStripGroup);
         if (in_group == 0) {
@@ -551,36 +659,43 @@ struct Runner {
             group.at[i] = strip_memory + i * (steps * kStripRows + kStripPad);
           pack_a(g.a, group, k, k_count);
         }
-        const int height = group.rows(in_group);
-        const int64_t row = group.row[in_group] - m;
-        const TileKernel kernel = tiles.rows[height - 1];
-        for (int64_t j = 0; j < columns; j += kPanel) {
-          float* const partial = scratch + row * blocks.n + j;
-          const int64_t c_at = (m + row) * g.c_stride + n + j;
-          Tile t{.init = nullptr,
-                 .init_stride = blocks.n,
-                 .out = partial,
-                 .out_stride = blocks.n,
-                 .out_bf16 = false,
-                 .columns = static_cast<int>(min(kPanel, columns - j))};
-          if (!c16) {
-            t.out = static_cast<float*>(g.c) + c_at;
-            t.out_stride = t.init_stride = g.c_stride;
-            if (!first || g.accumulate) t.init = static_cast<float*>(t.out);
-          } else {
-            if (!first) t.init = partial;
-            if (last) {
-              t.out = static_cast<bf16_t*>(g.c) + c_at;
-              t.out_stride = g.c_stride;
-              t.out_bf16 = true;
-            }
-          }
-          kernel(group.at[in_group], b + j / kPanel * panel_stride, steps, t);
-        }
+        const TileKernel kernel = kTiles.rows[group.rows(in_group) - 1];
+        const Tile t = tile(g, m, group.row[in_group] - m, n, columns, k, k_count, memory);
+        for (int j = 0; j < t.columns; j += kPanel)
+          kernel(group.at[in_group],
+                 panels + j / kPanel * panel_stride,
+                 steps,
+                 columns_of(t, j, static_cast<int>(min(kPanel, t.columns - j))));
       }
       k += k_count;
     } while (k < g.k);
   }
+
+#if defined(FERRY_TIER_avx512)
+  /// The same from panels made beforehand.
+  void block_of_panels(
+      const Gemm& g, int64_t m, int64_t rows, int64_t n, int64_t columns, char* memory) const {
+    float* const widened = reinterpret_cast<float*>(memory);
+    const int64_t strips = ceil_div(rows, kGemmPackedRowsMax), stride = gemm_panel_stride(g.k);
+    const float* const panels = static_cast<const float*>(g.panels) + n / kPanel * stride;
+    int64_t k = 0;
+    do {
+      const int64_t k_count = min(blocks.k, g.k - k);
+      for (int64_t s = 0; s < strips; ++s) {
+        const int64_t row = rows * s / strips;
+        const int height = static_cast<int>(rows * (s + 1) / strips - row);
+        widen_rows(g.a, m + row, height, k, k_count, widened);
+        multiply_pairs(widened,
+                       height,
+                       panels + k / 2 * kPanel,
+                       stride,
+                       units(Packing::kPairs, k_count),
+                       tile(g, m, row, n, columns, k, k_count, memory));
+      }
+      k += k_count;
+    } while (k < g.k);
+  }
+#endif
 };
 
 }  // namespace
