@@ -115,6 +115,13 @@ inline void load_tile(F32x16 (&acc)[M][kVectors], const Tile& t) {
   }
 }
 
+/// The accumulators of the tile from column `first` on, which a large C keeps in memory.
+inline void prefetch_tile(const Tile& t, int first, int rows) {
+  for (int i = 0; i < rows; ++i)
+    for (int v = 0; v < kVectors; ++v)
+      __builtin_prefetch(t.init + i * t.init_stride + first + v * kLanes);
+}
+
 template <int M>
 inline void store_tile(const F32x16 (&acc)[M][kVectors], const Tile& t) {
   if (t.out_bf16)
@@ -327,6 +334,8 @@ inline void pack_unit(const T* row, const T* next, int n, float* out, int64_t ou
 
 #endif
 
+constexpr int64_t kRowsAhead = 8;  // each row of k is another page, which no prefetcher foresees
+
 /// Rows that lie side by side in memory: k outermost, so that each line is read once. Lanes from
 /// `rows` to `lanes` become zero.
 template <typename T, Packing kPacking>
@@ -345,6 +354,7 @@ void pack_across_k(const T* data,
     for (int64_t r = 0; r < lanes; r += kLanes) {
       const int n = static_cast<int>(max(0, min(kLanes, rows - r)));
       const T* row = data + (n > 0 ? r : 0);
+      __builtin_prefetch(row + kRowsAhead * k_stride);
       pack_unit<T, kPacking>(row,
                              has_next ? row + k_stride : nullptr,
                              n,
@@ -355,7 +365,7 @@ void pack_across_k(const T* data,
 }
 
 /// Strips of A that are packed together: their rows share cache lines if A is stored transposed.
-constexpr int kStripGroup = 4;
+constexpr int kStripGroup = 8;
 struct Strips {
   int count;
   int64_t row[kStripGroup + 1];  // in A; the last: where the group ends
@@ -380,6 +390,7 @@ void pack_strips(const GemmOperand& o, const Strips& strips, int64_t k, int64_t 
     for (int s = 0; s < strips.count; ++s) {
       const int rows = strips.rows(s);
       const T* row = data + strips.row[s];
+      __builtin_prefetch(row + kRowsAhead * o.k_stride);
       pack_unit<T, kPacking>(row,
                              kStep == 2 && i + 1 < k_count ? row + o.k_stride : nullptr,
                              rows,
@@ -649,23 +660,28 @@ struct Runner {
       const int64_t k_count = min(blocks.k, g.k - k);
       const int64_t steps = units(blocks.packing, k_count);
       const int64_t panel_stride = steps * kPanel + kPanelPad;
+      const int64_t strip_units = steps * kStripRows + kStripPad;
+      const int64_t group_max =
+          min(kStripGroup, static_cast<int64_t>(kGemmStripBytes / sizeof(float)) / strip_units);
       pack_b(g.b, n, columns, k, k_count, panels, panel_stride);
       for (int64_t s = 0; s < strips; ++s) {
-        const int in_group = static_cast<int>(s % kStripGroup);
+        const int in_group = static_cast<int>(s % group_max);
         if (in_group == 0) {
-          group.count = static_cast<int>(min(kStripGroup, strips - s));
+          group.count = static_cast<int>(min(group_max, strips - s));
           for (int i = 0; i <= group.count; ++i) group.row[i] = m + rows * (s + i) / strips;
-          for (int i = 0; i < group.count; ++i)
-            group.at[i] = strip_memory + i * (steps * kStripRows + kStripPad);
+          for (int i = 0; i < group.count; ++i) group.at[i] = strip_memory + i * strip_units;
           pack_a(g.a, group, k, k_count);
         }
         const TileKernel kernel = kTiles.rows[group.rows(in_group) - 1];
         const Tile t = tile(g, m, group.row[in_group] - m, n, columns, k, k_count, memory);
-        for (int j = 0; j < t.columns; j += kPanel)
+        for (int j = 0; j < t.columns; j += kPanel) {
+          if (t.init != nullptr && j + kPanel < t.columns)
+            prefetch_tile(t, j + kPanel, group.rows(in_group));
           kernel(group.at[in_group],
                  panels + j / kPanel * panel_stride,
                  steps,
                  columns_of(t, j, static_cast<int>(min(kPanel, t.columns - j))));
+        }
       }
       k += k_count;
     } while (k < g.k);
