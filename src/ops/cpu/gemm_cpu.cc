@@ -38,7 +38,7 @@ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 constexpr int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
-constexpr int64_t kBlockK = 512;  // of f32 units: a strip of A is then 28 KB, within L1
+constexpr int64_t kBlockK = 640;  // of f32 units: a strip of A is then 35 KB, within L1
 constexpr int64_t kFewRowsK = 1024;
 
 enum class Packing {
