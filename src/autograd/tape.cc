@@ -48,6 +48,8 @@ void Tape::record_always(const char* op,
 }
 
 void Tape::push(Node node) {
+  for (std::vector<Tensor>* tensors : {&node.inputs, &node.outputs})
+    for (Tensor& t : *tensors) t = t.without_memory();
   for (Tensor& t : node.outputs) {
     t.set_needs_grad(true);
     produced_.insert(t.storage().get());
@@ -69,7 +71,7 @@ void Tape::push(Node node) {
 Tensor Tape::read(const Tensor& value) const {
   const auto it = grads_.find(value.storage().get());
   if (it == grads_.end()) return {};
-  return value.mirrored_in(it->second.storage, it->second.dtype);
+  return value.mirrored_in(it->second.sum);
 }
 
 void Tape::add(const Tensor& input, Tensor d) {
@@ -86,23 +88,23 @@ void Tape::add(const Tensor& input, Tensor d) {
   const auto it = grads_.find(key);
   if (it == grads_.end()) {
     if (input.covers_storage() && d.covers_storage()) {
-      grads_[key] = {input.storage(), d.storage(), d.dtype()};
+      grads_[key] = {input.storage(), std::move(d)};
       return;
     }
-    auto storage = std::make_shared<Storage>(input.device(), input.storage()->bytes);
-    input.device().fill_zero(storage->data, storage->bytes);
-    grads_[key] = {input.storage(), storage, d.dtype()};
-    accumulate_(input.mirrored_in(storage, d.dtype()), d);
+    const auto elements = static_cast<int64_t>(input.storage()->bytes / size_of(d.dtype()));
+    Tensor sum = Tensor::zeros({elements}, d.dtype(), input.device());
+    accumulate_(input.mirrored_in(sum), d);
+    grads_[key] = {input.storage(), std::move(sum)};
     return;
   }
-  Gradient& g = it->second;
-  if (g.storage.use_count() > 1) {
+  Tensor& sum = it->second.sum;
+  if (!sum.alone()) {
     // Taken over from a gradient that serves another value as well (add passes one to both sides).
-    auto own = std::make_shared<Storage>(input.device(), g.storage->bytes);
-    input.device().copy(own->data, g.storage->data, own->bytes);
-    g.storage = own;
+    Tensor own = Tensor::empty(sum.shape(), sum.dtype(), sum.device());
+    sum.device().copy(own.data(), sum.data(), sum.bytes());
+    sum = std::move(own);
   }
-  accumulate_(input.mirrored_in(g.storage, g.dtype), d);
+  accumulate_(input.mirrored_in(sum), d);
 }
 
 void Tape::finish_uses(const Node& node, const PlaybackHooks& hooks) {
@@ -119,7 +121,7 @@ void Tape::finish_uses(const Node& node, const PlaybackHooks& hooks) {
           "{}: no node read the whole of a leaf, only {}: its gradient cannot be handed over",
           node.op,
           leaf.shape().str());
-    Tensor whole = Tensor(leaf).mirrored_in(g->second.storage, g->second.dtype);
+    Tensor whole = leaf.mirrored_in(g->second.sum);
     grads_.erase(g);
     handed_over_.insert(leaf.storage().get());
     hooks.leaf_ready(leaf, std::move(whole));
@@ -180,21 +182,26 @@ std::vector<Tensor> recompute(
     const Tape::Recording pause(nullptr);
     outputs = forward(inputs);
   }
-  tape->record_always("recompute", inputs, outputs, [tape, inputs, outputs, forward](Grads& grads) {
-    std::vector<Tensor> again;
-    {
-      const Tape::Recording recording(tape);
-      t_recomputing = true;
-      again = forward(inputs);
-      t_recomputing = false;
-    }
-    check(again.size() == outputs.size(),
-          "recompute: {} outputs, then {}",
-          outputs.size(),
-          again.size());
-    for (size_t i = 0; i < outputs.size(); ++i)
-      if (grads.has(outputs[i])) grads.add(again[i], grads.of(outputs[i]));
-  });
+  std::vector<Tensor> named;
+  for (const Tensor& t : outputs) named.push_back(t.without_memory());
+  tape->record_always("recompute",
+                      inputs,
+                      outputs,
+                      [tape, inputs, outputs = std::move(named), forward](Grads& grads) {
+                        std::vector<Tensor> again;
+                        {
+                          const Tape::Recording recording(tape);
+                          t_recomputing = true;
+                          again = forward(inputs);
+                          t_recomputing = false;
+                        }
+                        check(again.size() == outputs.size(),
+                              "recompute: {} outputs, then {}",
+                              outputs.size(),
+                              again.size());
+                        for (size_t i = 0; i < outputs.size(); ++i)
+                          if (grads.has(outputs[i])) grads.add(again[i], grads.of(outputs[i]));
+                      });
   return outputs;
 }
 

@@ -74,6 +74,8 @@ class Tape {
   /// Records a node if any input needs a gradient; its outputs then need one too. `input_grads`
   /// gives the gradients of activations; `weight_grads` (may be empty) those of weights, which a
   /// schedule may play later. Both may be called more than once only if the tape is played twice.
+  /// What they capture is what is kept until then: whole tensors if their values are needed,
+  /// without_memory() if it is only to name them.
   void record(const char* op,
               std::vector<Tensor> inputs,
               std::vector<Tensor> outputs,
@@ -110,13 +112,12 @@ class Tape {
   struct Node {
     const char* op;
     int layer;
-    std::vector<Tensor> inputs, outputs;
+    std::vector<Tensor> inputs, outputs;  // without memory
     Backward input_grads, weight_grads;
   };
   struct Gradient {
-    std::shared_ptr<Storage> value_storage;  // keeps the key alive and unique
-    std::shared_ptr<Storage> storage;
-    DType dtype;
+    std::shared_ptr<Storage> value;  // keeps the key alive and unique
+    Tensor sum;                      // covers its storage, whose layout is the value's
   };
 
   void push(Node node);

@@ -108,8 +108,8 @@ void launch_on(const KernelTable<Args>& table, const Args& args, Device& device,
   const Kernel<Args>& kernel = table.on(device.kind());
   if (kernel.launch == nullptr) throw_missing(table.op, device, kernel.missing_because);
   const Plan plan = kernel.plan != nullptr ? kernel.plan(args) : Plan{};
-  std::unique_ptr<Storage> workspace;  // freed in stream order by the device's pool
-  if (plan.workspace_bytes > 0) workspace = std::make_unique<Storage>(device, plan.workspace_bytes);
+  std::unique_ptr<Memory> workspace;  // freed in stream order by the device's pool
+  if (plan.workspace_bytes > 0) workspace = std::make_unique<Memory>(device, plan.workspace_bytes);
   void* const memory = workspace ? workspace->data : nullptr;
   around([&] {
     device.stream().begin(table.op);

@@ -12,7 +12,7 @@ namespace ferry {
 Tensor GradientTree::plus(Tensor left, Tensor right) {
   if (!right.defined()) return left;
   if (!left.defined()) return right;
-  if (left.storage().use_count() > 1) {
+  if (!left.alone()) {
     Tensor own = Tensor::empty(left.shape(), left.dtype(), left.device());
     left.device().copy(own.data(), left.data(), left.bytes());
     left = std::move(own);

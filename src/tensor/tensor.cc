@@ -29,8 +29,8 @@ std::string Shape::str() const {
   return s + "]";
 }
 
-Storage::Storage(Device& d, size_t n) : device(d), bytes(n), data(d.allocate(n)) {}
-Storage::~Storage() { device.deallocate(data, bytes); }
+Memory::Memory(Device& d, size_t n) : device(d), bytes(n), data(d.allocate(n)) {}
+Memory::~Memory() { device.deallocate(data, bytes); }
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device& device) {
   Tensor t;
@@ -42,6 +42,7 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device& device) {
     stride *= shape[d];
   }
   t.storage_ = std::make_shared<Storage>(device, t.bytes());
+  t.memory_ = std::make_shared<Memory>(device, t.bytes());
   return t;
 }
 
@@ -78,7 +79,8 @@ bool Tensor::contiguous() const {
 
 void* Tensor::data() const {
   check(defined(), "tensor: no tensor");
-  return static_cast<char*>(storage_->data) + static_cast<size_t>(offset_) * size_of(dtype_);
+  check(memory_ != nullptr, "tensor: {} was kept without its memory", shape_.str());
+  return static_cast<char*>(memory_->data) + static_cast<size_t>(offset_) * size_of(dtype_);
 }
 
 View Tensor::view() const {
@@ -124,10 +126,17 @@ Tensor Tensor::slice(int d, int64_t begin, int64_t end) const {
   return t;
 }
 
-Tensor Tensor::mirrored_in(std::shared_ptr<Storage> storage, DType dtype) const {
+Tensor Tensor::mirrored_in(const Tensor& other) const {
   Tensor t = *this;
-  t.storage_ = std::move(storage);
-  t.dtype_ = dtype;
+  t.storage_ = other.storage_;
+  t.memory_ = other.memory_;
+  t.dtype_ = other.dtype_;
+  return t;
+}
+
+Tensor Tensor::without_memory() const {
+  Tensor t = *this;
+  t.memory_.reset();
   return t;
 }
 

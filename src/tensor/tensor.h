@@ -34,17 +34,24 @@ class Shape {
   std::array<int64_t, kRankMax> dims_ = {1, 1, 1, 1};
 };
 
-/// The memory behind tensors, freed with its last handle. Its address is the tape's identity of a
-/// value: all views of one storage share one gradient, which has the storage's layout.
-struct Storage {
-  Storage(Device& device, size_t bytes);
-  ~Storage();
-  Storage(const Storage&) = delete;
-  Storage& operator=(const Storage&) = delete;
+/// Device memory, freed with its last holder.
+struct Memory {
+  Memory(Device& device, size_t bytes);
+  ~Memory();
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
 
   Device& device;
   size_t bytes;
   void* data;
+};
+
+/// What tensors that share memory have in common. Its address is the tape's identity of a value:
+/// all views of one storage share one gradient, which has the storage's layout. It outlives the
+/// memory where only the identity is kept (Tensor::without_memory).
+struct Storage {
+  Device& device;
+  size_t bytes;
   bool needs_grad = false;  // a trained weight, or computed from one while a tape recorded
 };
 
@@ -78,13 +85,19 @@ class Tensor {
   const std::shared_ptr<Storage>& storage() const { return storage_; }
   int64_t offset() const { return offset_; }  // elements from the start of the storage
   bool covers_storage() const;
+  /// Whether no other tensor holds the memory.
+  bool alone() const { return memory_.use_count() == 1; }
 
   /// Views that share memory. reshape needs contiguous memory. slice keeps rank: [begin, end) of
   /// dim.
   Tensor reshape(const Shape& shape) const;
   Tensor slice(int dim, int64_t begin, int64_t end) const;
-  /// The same region of another storage that has this one's layout (a gradient), any dtype.
-  Tensor mirrored_in(std::shared_ptr<Storage> storage, DType dtype) const;
+  /// The same region of another tensor's storage, which has this one's layout (a gradient), in that
+  /// one's dtype.
+  Tensor mirrored_in(const Tensor& other) const;
+  /// The same value by name only: shape, type and identity, with no hold on the memory, which must
+  /// not be read through it. For backward functions that ask for a value's gradient, not for it.
+  Tensor without_memory() const;
 
   /// Marks a leaf whose gradient the tape shall compute. Returns *this.
   Tensor& set_needs_grad(bool on);
@@ -101,6 +114,7 @@ class Tensor {
 
  private:
   std::shared_ptr<Storage> storage_;
+  std::shared_ptr<Memory> memory_;
   int64_t offset_ = 0;
   Shape shape_;
   std::array<int64_t, kRankMax> strides_ = {0, 0, 0, 0};

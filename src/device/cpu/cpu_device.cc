@@ -25,11 +25,11 @@ constexpr size_t kSpareBytes = size_t{64} << 20;  // held beyond the most that w
 std::atomic<int> g_guards{0};
 std::atomic<int> g_violations{0};
 
-/// Sizes are rounded to 1/8 of a power of two, so that a freed block fits the next similar request.
-size_t rounded(size_t bytes) {
-  if (bytes <= 4096) return (bytes + 63) / 64 * 64;
-  const size_t step = std::bit_floor(bytes) / 8;
-  return (bytes + step - 1) / step * step;
+/// A block's size: rounded to 1/8 of a power of two, so that once freed it fits the next similar
+/// request, and the fences.
+size_t whole_block(size_t bytes) {
+  const size_t step = bytes <= 4096 ? 64 : std::bit_floor(bytes) / 8;
+  return (bytes + step - 1) / step * step + 2 * kFence;
 }
 
 class CpuDevice final : public Device, public Stream {
@@ -42,7 +42,7 @@ class CpuDevice final : public Device, public Stream {
 
   void* allocate(size_t bytes) override {
     const bool guarded = g_guards.load(std::memory_order_relaxed) > 0;
-    const size_t whole = rounded(bytes + 2 * kFence);
+    const size_t whole = whole_block(bytes);
     const std::lock_guard lock(mutex_);
     char* block = take(whole);
     use_.live_bytes += whole;
@@ -58,7 +58,7 @@ class CpuDevice final : public Device, public Stream {
 
   void deallocate(void* p, size_t bytes) override {
     char* block = static_cast<char*>(p) - kFence;
-    const size_t whole = rounded(bytes + 2 * kFence);
+    const size_t whole = whole_block(bytes);
     check_fences(block, bytes, whole);
     const std::lock_guard lock(mutex_);
     use_.live_bytes -= whole;

@@ -32,10 +32,14 @@ Tensor add(const Tensor& a, const Tensor& b) {
   Tensor y = Tensor::empty(a.shape(), a.dtype(), a.device());
   dispatch(kAdd, AddArgs{a.view(), b.view(), y.view()}, a.device());
   if (Tape* tape = Tape::current())
-    tape->record("add", {a, b}, {y}, [a, b, y](Grads& grads) {
-      grads.add(a, grads.of(y));
-      grads.add(b, grads.of(y));
-    });
+    tape->record(
+        "add",
+        {a, b},
+        {y},
+        [a = a.without_memory(), b = b.without_memory(), y = y.without_memory()](Grads& grads) {
+          grads.add(a, grads.of(y));
+          grads.add(b, grads.of(y));
+        });
   return y;
 }
 

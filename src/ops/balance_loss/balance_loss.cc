@@ -84,19 +84,23 @@ Tensor balance_loss(const Routing& routing, const Segments& segments, float alph
                            alpha},
            device);
   if (Tape* tape = Tape::current())
-    tape->record("balance_loss", {scores}, {loss}, [=](Grads& grads) {
-      Tensor d_scores = Tensor::empty(scores.shape(), DType::kF32, scores.device());
-      dispatch(kBackward,
-               BalanceLossBackwardArgs{scores.view(),
-                                       begin.view(),
-                                       document.view(),
-                                       share.view(),
-                                       grads.of(loss).view(),
-                                       d_scores.view(),
-                                       alpha},
-               scores.device());
-      grads.add(scores, d_scores);
-    });
+    tape->record(
+        "balance_loss",
+        {scores},
+        {loss},
+        [scores, begin, document, share, loss = loss.without_memory(), alpha](Grads& grads) {
+          Tensor d_scores = Tensor::empty(scores.shape(), DType::kF32, scores.device());
+          dispatch(kBackward,
+                   BalanceLossBackwardArgs{scores.view(),
+                                           begin.view(),
+                                           document.view(),
+                                           share.view(),
+                                           grads.of(loss).view(),
+                                           d_scores.view(),
+                                           alpha},
+                   scores.device());
+          grads.add(scores, d_scores);
+        });
   return loss;
 }
 

@@ -23,8 +23,9 @@ Tensor cast(const Tensor& x, DType to) {
   dispatch(kCast, CastArgs{x.view(), y.view()}, x.device());
   if (Tape* tape =
           Tape::current())  // recording is paused during playback: the cast back is not recorded
-    tape->record(
-        "cast", {x}, {y}, [x, y](Grads& grads) { grads.add(x, cast(grads.of(y), x.dtype())); });
+    tape->record("cast", {x}, {y}, [x = x.without_memory(), y = y.without_memory()](Grads& grads) {
+      grads.add(x, cast(grads.of(y), x.dtype()));
+    });
   return y;
 }
 

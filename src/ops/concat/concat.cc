@@ -30,11 +30,15 @@ Tensor concat(const Tensor& a, const Tensor& b) {
   Tensor y = Tensor::empty(shape, a.dtype(), a.device());
   dispatch(kConcat, ConcatArgs{a.view(), b.view(), y.view()}, a.device());
   if (Tape* tape = Tape::current())
-    tape->record("concat", {a, b}, {y}, [a, b, y](Grads& grads) {
-      const Tensor d_y = grads.of(y);
-      grads.add(a, d_y.slice(-1, 0, a.dim(-1)));
-      grads.add(b, d_y.slice(-1, a.dim(-1), y.dim(-1)));
-    });
+    tape->record(
+        "concat",
+        {a, b},
+        {y},
+        [a = a.without_memory(), b = b.without_memory(), y = y.without_memory()](Grads& grads) {
+          const Tensor d_y = grads.of(y);
+          grads.add(a, d_y.slice(-1, 0, a.dim(-1)));
+          grads.add(b, d_y.slice(-1, a.dim(-1), y.dim(-1)));
+        });
   return y;
 }
 

@@ -82,8 +82,9 @@ CrossEntropy cross_entropy(const Tensor& hidden,
            device);
   if (tape == nullptr) return result;
   // The gradients are scaled in place and handed over, so each closure can be played once.
-  const auto hand_over = [loss = result.loss](const Tensor& to, const Tensor& gradient) {
-    return [=](Grads& grads) {
+  const auto hand_over = [loss = result.loss.without_memory()](const Tensor& to,
+                                                               const Tensor& gradient) {
+    return [loss, to = to.without_memory(), gradient](Grads& grads) {
       if (!gradient.defined()) return;
       dispatch(kBackward, {grads.of(loss).view(), gradient.view()}, gradient.device());
       grads.add(to, gradient);

@@ -44,7 +44,7 @@ Tensor embedding(const Tensor& ids, const Weight& weight, DType out) {
         {w},
         {y},
         [](Grads&) {},  // the ids have no gradient
-        [ids, w, y](Grads& grads) {
+        [ids, w = w.without_memory(), y = y.without_memory()](Grads& grads) {
           Tensor d_w = Tensor::empty(w.shape(), DType::kF32, ids.device());
           dispatch(kBackward,
                    EmbeddingBackwardArgs{ids.view(), grads.of(y).view(), d_w.view()},

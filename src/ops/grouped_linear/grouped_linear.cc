@@ -56,7 +56,7 @@ Tensor grouped_linear(const Tensor& x, const Weight& weight, const Tensor& offse
         "grouped_linear",
         {x, w},
         {y},
-        [x, w, offsets, y](Grads& grads) {
+        [x = x.without_memory(), w, offsets, y = y.without_memory()](Grads& grads) {
           if (!grads.wanted(x)) return;
           Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
           dispatch(kGroupedMatmul,
@@ -69,7 +69,7 @@ Tensor grouped_linear(const Tensor& x, const Weight& weight, const Tensor& offse
                    x.device());
           grads.add(x, d_x);
         },
-        [x, w, offsets, y](Grads& grads) {
+        [x, w = w.without_memory(), offsets, y = y.without_memory()](Grads& grads) {
           if (!grads.wanted(w)) return;
           Tensor d_w = Tensor::empty(w.shape(), w.dtype(), x.device());
           dispatch(kGroupedMatmul,

@@ -56,7 +56,8 @@ Tensor head_linear(const Tensor& x, const Weight& weight, const HeadLinear& opti
         "head_linear",
         {x, w},
         {y},
-        [x, part, y, transpose = transpose](Grads& grads) {
+        [x = x.without_memory(), part, y = y.without_memory(), transpose = transpose](
+            Grads& grads) {
           if (!grads.wanted(x)) return;
           Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
           dispatch_matmul({.a = heads_first(grads.of(y)),
@@ -67,7 +68,8 @@ Tensor head_linear(const Tensor& x, const Weight& weight, const HeadLinear& opti
                           x.device());
           grads.add(x, d_x);
         },
-        [x, part, y, transpose = transpose](Grads& grads) {
+        [x, part = part.without_memory(), y = y.without_memory(), transpose = transpose](
+            Grads& grads) {
           if (!grads.wanted(part)) return;
           const Tensor d_y = grads.of(y);
           Tensor d_w = Tensor::empty(part.shape(), part.dtype(), x.device());

@@ -35,7 +35,7 @@ Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& option
         "linear",
         {x, w},
         {y},
-        [x, w, y](Grads& grads) {
+        [x = x.without_memory(), w, y = y.without_memory()](Grads& grads) {
           if (!grads.wanted(x)) return;
           Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
           dispatch_matmul(
@@ -43,7 +43,7 @@ Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& option
               x.device());
           grads.add(x, d_x);
         },
-        [x, w, y](Grads& grads) {
+        [x, w = w.without_memory(), y = y.without_memory()](Grads& grads) {
           if (!grads.wanted(w)) return;
           Tensor d_w = Tensor::empty(w.shape(), w.dtype(), x.device());
           dispatch_matmul({.a = grads.of(y).view(),

@@ -37,16 +37,22 @@ Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope) {
              Tensor::empty({tokens, heads, kv.dim(2) - nope}, kv.dtype(), kv.device())};
   dispatch(kForward, MlaExpandArgs{kv.view(), k_pe.view(), y.k.view(), y.v.view()}, kv.device());
   if (Tape* tape = Tape::current())
-    tape->record("mla_expand", {kv, k_pe}, {y.k, y.v}, [kv, k_pe, y](Grads& grads) {
-      Tensor d_kv = Tensor::empty(kv.shape(), kv.dtype(), kv.device());
-      Tensor d_k_pe = Tensor::empty(k_pe.shape(), k_pe.dtype(), k_pe.device());
-      dispatch(kBackward,
-               MlaExpandBackwardArgs{
-                   grads.of(y.k).view(), grads.of(y.v).view(), d_kv.view(), d_k_pe.view()},
-               kv.device());
-      grads.add(kv, d_kv);
-      grads.add(k_pe, d_k_pe);
-    });
+    tape->record("mla_expand",
+                 {kv, k_pe},
+                 {y.k, y.v},
+                 [kv = kv.without_memory(),
+                  k_pe = k_pe.without_memory(),
+                  k = y.k.without_memory(),
+                  v = y.v.without_memory()](Grads& grads) {
+                   Tensor d_kv = Tensor::empty(kv.shape(), kv.dtype(), kv.device());
+                   Tensor d_k_pe = Tensor::empty(k_pe.shape(), k_pe.dtype(), k_pe.device());
+                   dispatch(kBackward,
+                            MlaExpandBackwardArgs{
+                                grads.of(k).view(), grads.of(v).view(), d_kv.view(), d_k_pe.view()},
+                            kv.device());
+                   grads.add(kv, d_kv);
+                   grads.add(k_pe, d_k_pe);
+                 });
   return y;
 }
 

@@ -84,11 +84,16 @@ Tensor permute(const Tensor& x, const ExpertPlan& plan) {
            PermuteArgs{x.view(), plan.token_of_row.view(), plan.row_of_slot.view(), y.view()},
            x.device());
   if (Tape* tape = Tape::current())
-    tape->record("permute", {x}, {y}, [x, y, rows = plan.row_of_slot](Grads& grads) {
-      Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
-      dispatch(kCombine, CombineArgs{grads.of(y).view(), {}, rows.view(), d_x.view()}, x.device());
-      grads.add(x, d_x);
-    });
+    tape->record(
+        "permute",
+        {x},
+        {y},
+        [x = x.without_memory(), y = y.without_memory(), rows = plan.row_of_slot](Grads& grads) {
+          Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
+          dispatch(
+              kCombine, CombineArgs{grads.of(y).view(), {}, rows.view(), d_x.view()}, x.device());
+          grads.add(x, d_x);
+        });
   return y;
 }
 
@@ -105,21 +110,22 @@ Tensor combine(const Tensor& x, const Tensor& weights, const ExpertPlan& plan) {
            CombineArgs{x.view(), weights.view(), plan.row_of_slot.view(), y.view()},
            x.device());
   if (Tape* tape = Tape::current())
-    tape->record("combine", {x, weights}, {y}, [=](Grads& grads) {
-      Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
-      Tensor d_weights = Tensor::empty(weights.shape(), DType::kF32, x.device());
-      dispatch(kCombineBackward,
-               CombineBackwardArgs{x.view(),
-                                   weights.view(),
-                                   plan.row_of_slot.view(),
-                                   plan.offsets.view(),
-                                   grads.of(y).view(),
-                                   d_x.view(),
-                                   d_weights.view()},
-               x.device());
-      grads.add(x, d_x);
-      grads.add(weights, d_weights);
-    });
+    tape->record(
+        "combine", {x, weights}, {y}, [x, weights, plan, y = y.without_memory()](Grads& grads) {
+          Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
+          Tensor d_weights = Tensor::empty(weights.shape(), DType::kF32, x.device());
+          dispatch(kCombineBackward,
+                   CombineBackwardArgs{x.view(),
+                                       weights.view(),
+                                       plan.row_of_slot.view(),
+                                       plan.offsets.view(),
+                                       grads.of(y).view(),
+                                       d_x.view(),
+                                       d_weights.view()},
+                   x.device());
+          grads.add(x, d_x);
+          grads.add(weights, d_weights);
+        });
   return y;
 }
 

@@ -36,7 +36,7 @@ Tensor rms_norm(const Tensor& x, const Weight& weight, float eps) {
   Tensor rstd = Tensor::empty({x.dim(0)}, DType::kF32, x.device());
   dispatch(kForward, RmsNormArgs{x.view(), w.view(), y.view(), rstd.view(), eps}, x.device());
   if (Tape* tape = Tape::current())
-    tape->record("rms_norm", {x, w}, {y}, [x, w, y, rstd](Grads& grads) {
+    tape->record("rms_norm", {x, w}, {y}, [x, w, y = y.without_memory(), rstd](Grads& grads) {
       Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
       Tensor d_w;
       if (grads.wanted(w)) d_w = Tensor::empty(w.shape(), DType::kF32, x.device());

@@ -79,9 +79,14 @@ Tensor rope(const Tensor& x,
     }
   Tensor y = rotate(x, table, position, begin, interleaved, false);
   if (Tape* tape = Tape::current())
-    tape->record("rope", {x}, {y}, [=](Grads& grads) {
-      grads.add(x, rotate(grads.of(y), table, position, begin, interleaved, true));
-    });
+    tape->record(
+        "rope",
+        {x},
+        {y},
+        [x = x.without_memory(), y = y.without_memory(), table, position, begin, interleaved](
+            Grads& grads) {
+          grads.add(x, rotate(grads.of(y), table, position, begin, interleaved, true));
+        });
   return y;
 }
 

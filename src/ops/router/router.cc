@@ -99,20 +99,27 @@ Routing route(const Tensor& logits,
            device);
   r.experts = chosen.defined() ? chosen : given_experts;
   if (Tape* tape = Tape::current())
-    tape->record("router", {logits}, {r.weights, r.scores}, [logits, r, config](Grads& grads) {
-      const Tensor d_weights = grads.has(r.weights) ? grads.of(r.weights) : Tensor();
-      const Tensor d_scores = grads.has(r.scores) ? grads.of(r.scores) : Tensor();
-      Tensor d_logits = Tensor::empty(logits.shape(), DType::kF32, logits.device());
-      dispatch(kBackward,
-               RouterBackwardArgs{r.scores.view(),
-                                  r.experts.view(),
-                                  d_weights.view(),
-                                  d_scores.view(),
-                                  d_logits.view(),
-                                  config},
-               logits.device());
-      grads.add(logits, d_logits);
-    });
+    tape->record("router",
+                 {logits},
+                 {r.weights, r.scores},
+                 [logits = logits.without_memory(),
+                  weights = r.weights.without_memory(),
+                  scores = r.scores,
+                  experts = r.experts,
+                  config](Grads& grads) {
+                   const Tensor d_weights = grads.has(weights) ? grads.of(weights) : Tensor();
+                   const Tensor d_scores = grads.has(scores) ? grads.of(scores) : Tensor();
+                   Tensor d_logits = Tensor::empty(logits.shape(), DType::kF32, logits.device());
+                   dispatch(kBackward,
+                            RouterBackwardArgs{scores.view(),
+                                               experts.view(),
+                                               d_weights.view(),
+                                               d_scores.view(),
+                                               d_logits.view(),
+                                               config},
+                            logits.device());
+                   grads.add(logits, d_logits);
+                 });
   return r;
 }
 

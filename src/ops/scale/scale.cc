@@ -31,9 +31,12 @@ Tensor recorded(const char* op, const Tensor& x, const Tensor& factor, float num
         to_string(x.dtype()));
   Tensor y = scaled(x, factor, number);
   if (Tape* tape = Tape::current())
-    tape->record(op, {x}, {y}, [x, factor, number, y](Grads& grads) {
-      grads.add(x, scaled(grads.of(y), factor, number));
-    });
+    tape->record(op,
+                 {x},
+                 {y},
+                 [x = x.without_memory(), factor, number, y = y.without_memory()](Grads& grads) {
+                   grads.add(x, scaled(grads.of(y), factor, number));
+                 });
   return y;
 }
 

@@ -31,7 +31,7 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
   Tensor y = Tensor::empty(gate.shape(), gate.dtype(), gate.device());
   dispatch(kForward, SwigluArgs{gate.view(), up.view(), y.view()}, gate.device());
   if (Tape* tape = Tape::current())
-    tape->record("swiglu", {gate, up}, {y}, [gate, up, y](Grads& grads) {
+    tape->record("swiglu", {gate, up}, {y}, [gate, up, y = y.without_memory()](Grads& grads) {
       Tensor d_gate = Tensor::empty(gate.shape(), gate.dtype(), gate.device());
       Tensor d_up = Tensor::empty(up.shape(), up.dtype(), up.device());
       dispatch(kBackward,
