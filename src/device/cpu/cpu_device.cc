@@ -20,7 +20,7 @@ namespace {
 constexpr size_t kFence = 64;
 constexpr unsigned char kFenceByte = 0xA5;
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kSpareBytes = size_t{64} << 20;  // held beyond the most that was in use at once
+constexpr size_t kSpareBytes = size_t{8} << 20;  // held beyond the most that was in use at once
 
 std::atomic<int> g_guards{0};
 std::atomic<int> g_violations{0};
