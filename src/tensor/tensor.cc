@@ -41,7 +41,7 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device& device) {
     t.strides_[static_cast<size_t>(d)] = stride;
     stride *= shape[d];
   }
-  t.storage_ = std::make_shared<Storage>(device, t.bytes());
+  t.storage_ = std::make_shared<Storage>(Storage{device, t.bytes()});
   t.memory_ = std::make_shared<Memory>(device, t.bytes());
   return t;
 }

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <span>
@@ -46,6 +47,8 @@ struct Memory {
   void* data;
 };
 
+class Tensor;
+
 /// What tensors that share memory have in common. Its address is the tape's identity of a value:
 /// all views of one storage share one gradient, which has the storage's layout. It outlives the
 /// memory where only the identity is kept (Tensor::without_memory).
@@ -53,6 +56,7 @@ struct Storage {
   Device& device;
   size_t bytes;
   bool needs_grad = false;  // a trained weight, or computed from one while a tape recorded
+  std::function<Tensor()> again = {};  // makes the values once more, to the same bits
 };
 
 class Tensor {
@@ -98,6 +102,15 @@ class Tensor {
   /// The same value by name only: shape, type and identity, with no hold on the memory, which must
   /// not be read through it. For backward functions that ask for a value's gradient, not for it.
   Tensor without_memory() const;
+
+  /// For the output of a cheap op while a tape records: who needs it for a gradient need not keep
+  /// it until then. `again` is not to hold this tensor.
+  void set_again(std::function<Tensor()> again) { storage_->again = std::move(again); }
+  /// What a backward function keeps of a tensor whose values it will need: the tensor, or, where
+  /// these can be made again, its name.
+  Tensor saved() const { return storage_->again ? without_memory() : *this; }
+  /// What saved() stands for; made again in every call.
+  Tensor restored() const { return memory_ ? *this : mirrored_in(storage_->again()); }
 
   /// Marks a leaf whose gradient the tape shall compute. Returns *this.
   Tensor& set_needs_grad(bool on);

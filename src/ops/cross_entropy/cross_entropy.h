@@ -35,7 +35,7 @@ CrossEntropy cross_entropy(const Tensor& hidden,
                            float scale);
 
 inline constexpr int64_t kVocabTile = 1024;  // part of the numerics format
-inline constexpr int64_t kLogitsBytes = int64_t{16} << 20;
+inline constexpr int64_t kLogitsBytes = int64_t{8} << 20;
 
 /// This op's rows of the op x device table.
 std::vector<KernelRow> cross_entropy_kernels();

@@ -69,17 +69,18 @@ Tensor grouped_linear(const Tensor& x, const Weight& weight, const Tensor& offse
                    x.device());
           grads.add(x, d_x);
         },
-        [x, w = w.without_memory(), offsets, y = y.without_memory()](Grads& grads) {
+        [saved = x.saved(), w = w.without_memory(), offsets, y = y.without_memory()](Grads& grads) {
           if (!grads.wanted(w)) return;
-          Tensor d_w = Tensor::empty(w.shape(), w.dtype(), x.device());
+          const Tensor input = saved.restored();
+          Tensor d_w = Tensor::empty(w.shape(), w.dtype(), input.device());
           dispatch(kGroupedMatmul,
                    {grads.of(y).view(),
-                    x.view(),
+                    input.view(),
                     offsets.view(),
                     d_w.view(),
                     GroupedProduct::kWeights,
-                    x.dtype()},
-                   x.device());
+                    input.dtype()},
+                   input.device());
           grads.add(w, d_w);
         });
   return y;

@@ -43,15 +43,16 @@ Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& option
               x.device());
           grads.add(x, d_x);
         },
-        [x, w = w.without_memory(), y = y.without_memory()](Grads& grads) {
+        [saved = x.saved(), w = w.without_memory(), y = y.without_memory()](Grads& grads) {
           if (!grads.wanted(w)) return;
-          Tensor d_w = Tensor::empty(w.shape(), w.dtype(), x.device());
+          const Tensor input = saved.restored();
+          Tensor d_w = Tensor::empty(w.shape(), w.dtype(), input.device());
           dispatch_matmul({.a = grads.of(y).view(),
-                           .b = x.view(),
+                           .b = input.view(),
                            .c = d_w.view(),
                            .transpose_a = true,
-                           .compute = x.dtype()},
-                          x.device());
+                           .compute = input.dtype()},
+                          input.device());
           grads.add(w, d_w);
         });
   return y;

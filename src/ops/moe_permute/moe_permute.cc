@@ -77,13 +77,23 @@ ExpertPlan plan_experts(const Tensor& chosen, int experts) {
   return plan;
 }
 
-Tensor permute(const Tensor& x, const ExpertPlan& plan) {
-  check_rows("permute", x, plan.row_of_slot.dim(0));
+namespace {
+
+Tensor permuted(const Tensor& x, const ExpertPlan& plan) {
   Tensor y = Tensor::empty({plan.token_of_row.dim(0), x.dim(1)}, x.dtype(), x.device());
   dispatch(kPermute,
            PermuteArgs{x.view(), plan.token_of_row.view(), plan.row_of_slot.view(), y.view()},
            x.device());
-  if (Tape* tape = Tape::current())
+  return y;
+}
+
+}  // namespace
+
+Tensor permute(const Tensor& x, const ExpertPlan& plan) {
+  check_rows("permute", x, plan.row_of_slot.dim(0));
+  Tensor y = permuted(x, plan);
+  if (Tape* tape = Tape::current()) {
+    y.set_again([x = x.saved(), plan] { return permuted(x.restored(), plan); });
     tape->record(
         "permute",
         {x},
@@ -94,6 +104,7 @@ Tensor permute(const Tensor& x, const ExpertPlan& plan) {
               kCombine, CombineArgs{grads.of(y).view(), {}, rows.view(), d_x.view()}, x.device());
           grads.add(x, d_x);
         });
+  }
   return y;
 }
 

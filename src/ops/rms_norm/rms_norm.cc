@@ -21,6 +21,21 @@ constexpr KernelTable<RmsNormBackwardArgs> kBackward{
     .ascend = ASCEND_KERNEL(RmsNormBackwardArgs, Branch::kFused, rms_norm_backward),
 };
 
+namespace {
+
+struct Normalised {
+  Tensor y, rstd;
+};
+
+Normalised normalised(const Tensor& x, const Tensor& w, float eps) {
+  Normalised n{Tensor::empty(x.shape(), x.dtype(), x.device()),
+               Tensor::empty({x.dim(0)}, DType::kF32, x.device())};
+  dispatch(kForward, RmsNormArgs{x.view(), w.view(), n.y.view(), n.rstd.view(), eps}, x.device());
+  return n;
+}
+
+}  // namespace
+
 Tensor rms_norm(const Tensor& x, const Weight& weight, float eps) {
   const Tensor& w = weight.value;
   check(x.rank() == 2 && w.rank() == 1 && x.dim(1) == w.dim(0),
@@ -32,21 +47,24 @@ Tensor rms_norm(const Tensor& x, const Weight& weight, float eps) {
         "rms_norm: x is {}",
         to_string(x.dtype()));
   check(eps > 0, "rms_norm: eps {}", eps);
-  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
-  Tensor rstd = Tensor::empty({x.dim(0)}, DType::kF32, x.device());
-  dispatch(kForward, RmsNormArgs{x.view(), w.view(), y.view(), rstd.view(), eps}, x.device());
-  if (Tape* tape = Tape::current())
-    tape->record("rms_norm", {x, w}, {y}, [x, w, y = y.without_memory(), rstd](Grads& grads) {
-      Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
+  auto [y, rstd] = normalised(x, w, eps);
+  if (Tape* tape = Tape::current()) {
+    y.set_again([x = x.saved(), w, eps] { return normalised(x.restored(), w, eps).y; });
+    const auto backward = [saved = x.saved(), w, y = y.without_memory(), rstd = rstd](
+                              Grads& grads) {
+      const Tensor input = saved.restored();
+      Tensor d_x = Tensor::empty(input.shape(), input.dtype(), input.device());
       Tensor d_w;
-      if (grads.wanted(w)) d_w = Tensor::empty(w.shape(), DType::kF32, x.device());
+      if (grads.wanted(w)) d_w = Tensor::empty(w.shape(), DType::kF32, input.device());
       dispatch(kBackward,
                RmsNormBackwardArgs{
-                   x.view(), w.view(), rstd.view(), grads.of(y).view(), d_x.view(), d_w.view()},
-               x.device());
-      grads.add(x, d_x);
+                   input.view(), w.view(), rstd.view(), grads.of(y).view(), d_x.view(), d_w.view()},
+               input.device());
+      grads.add(saved, d_x);
       if (d_w.defined()) grads.add(w, d_w);
-    });
+    };
+    tape->record("rms_norm", {x, w}, {y}, backward);
+  }
   return y;
 }
 

@@ -22,15 +22,25 @@ constexpr KernelTable<SwigluBackwardArgs> kBackward{
     .ascend = ASCEND_KERNEL(SwigluBackwardArgs, Branch::kFused, swiglu_backward),
 };
 
+namespace {
+
+Tensor forward(const Tensor& gate, const Tensor& up) {
+  Tensor y = Tensor::empty(gate.shape(), gate.dtype(), gate.device());
+  dispatch(kForward, SwigluArgs{gate.view(), up.view(), y.view()}, gate.device());
+  return y;
+}
+
+}  // namespace
+
 Tensor swiglu(const Tensor& gate, const Tensor& up) {
   check(gate.shape() == up.shape(), "swiglu: gate {}, up {}", gate.shape().str(), up.shape().str());
   check(gate.dtype() == up.dtype() && (gate.dtype() == DType::kF32 || gate.dtype() == DType::kBF16),
         "swiglu: gate is {}, up {}",
         to_string(gate.dtype()),
         to_string(up.dtype()));
-  Tensor y = Tensor::empty(gate.shape(), gate.dtype(), gate.device());
-  dispatch(kForward, SwigluArgs{gate.view(), up.view(), y.view()}, gate.device());
-  if (Tape* tape = Tape::current())
+  Tensor y = forward(gate, up);
+  if (Tape* tape = Tape::current()) {
+    y.set_again([gate, up] { return forward(gate, up); });
     tape->record("swiglu", {gate, up}, {y}, [gate, up, y = y.without_memory()](Grads& grads) {
       Tensor d_gate = Tensor::empty(gate.shape(), gate.dtype(), gate.device());
       Tensor d_up = Tensor::empty(up.shape(), up.dtype(), up.device());
@@ -41,6 +51,7 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
       grads.add(gate, d_gate);
       grads.add(up, d_up);
     });
+  }
   return y;
 }
 
