@@ -1,8 +1,5 @@
 #include "nnopbase/deviations.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -56,11 +53,11 @@ double largest_in_rows(const std::vector<double>& spoiled,
   return largest;
 }
 
+/// In one piece: other processes append to the same file.
 void append(const std::string& path, const std::string& line) {
-  const int file = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
-  const bool written =
-      file >= 0 && ::write(file, line.data(), line.size()) == static_cast<ssize_t>(line.size());
-  if (file >= 0) ::close(file);
+  std::FILE* file = std::fopen(path.c_str(), "ae");
+  const bool taken = file && std::fwrite(line.data(), 1, line.size(), file) == line.size();
+  const bool written = file && std::fclose(file) == 0 && taken;
   if (!written) violation("FERRY_ASCEND_SIM_DEVIATIONS=" + path + " cannot be written");
 }
 
