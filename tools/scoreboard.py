@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
-"""Plants the defects and mutants of software Ascend one by one and counts whom the doctor names.
+"""Plants the defects and mutants of software Ascend one by one and counts whom doctor and verify name.
 
-usage: tools/scoreboard.py FERRY SIM-FOLDER [--model DIR] [--jobs N] [--seeds N] [--only TEXT] [--json FILE]
+usage: tools/scoreboard.py FERRY SIM-FOLDER [--model DIR] [--jobs N] [--seeds N] [--only TEXT]
+                           [--part K/N] [--json FILE]
 
 FERRY is the program, SIM-FOLDER holds libascendcl.so, libnnopbase.so and libopapi.so. With --model, `ferry verify`
-is asked about what the doctor did not find. The last line is JSON. Needs nothing but Python's standard library.
+is asked about what the doctor's quick list did not find. Whether a mutant leaves the tolerance is measured by the
+simulator, which does each spoiled launch once more as it should be, and not by those who look for it. The last line
+is JSON. Needs nothing but Python's standard library.
 """
 import argparse
 import concurrent.futures
 import ctypes
 import json
 import os
+import random
 import subprocess
 import sys
+import tempfile
 import time
 
 # What the doctor calls the parts of the runtime.
@@ -22,6 +27,10 @@ RUNTIME = {
     "SynchronizeStream": ("streams",),
     "RecordEvent": ("streams",),
 }
+
+# By how much an output may be off, in units of the largest element of its row: 16-bit types by one unit in the last
+# place, float32 by 32 roundings, integers not at all.
+TOLERANCE = {"BF16": 2**-7, "FLOAT16": 2**-10, "FLOAT": 2**-19, "DOUBLE": 2**-48}
 
 
 def lists_of(folder):
@@ -39,15 +48,49 @@ def lists_of(folder):
     return read("defects"), read("mutants")
 
 
+class Deviations:
+    """What the simulator measured: by op and type, the largest deviation of a launch from the right one."""
+
+    def __init__(self):
+        self.largest = {}
+
+    def read(self, path):
+        with open(path, encoding="utf-8") as lines:
+            for line in lines:
+                op, dtype, deviation = line.rstrip("\n").split("\t")
+                self.largest[op, dtype] = max(self.largest.get((op, dtype), 0), float(deviation))
+
+    def called(self):
+        return {op for op, _ in self.largest}
+
+    def spoiled(self):
+        return {op for (op, _), deviation in self.largest.items() if deviation > 0}
+
+    def effect_on(self, op):
+        """"left" the tolerance, "within" it, "no effect", or "not called"."""
+        measured = [(dtype, d) for (name, dtype), d in self.largest.items() if name == op]
+        if not measured:
+            return "not called"
+        if any(d > TOLERANCE.get(dtype, 0) for dtype, d in measured):
+            return "left"
+        return "within" if any(d > 0 for _, d in measured) else "no effect"
+
+
 class Board:
+    """Runs the program with something planted."""
+
     def __init__(self, args):
         self.args = args
         self.base = dict(os.environ, FERRY_ASCEND_LIBRARIES=os.path.abspath(args.sim), FERRY_THREADS="1")
 
-    def run(self, command, **planted):
-        env = dict(self.base, **{"FERRY_ASCEND_SIM_" + k: v for k, v in planted.items()})
-        done = subprocess.run([self.args.ferry] + command, env=env, capture_output=True, text=True,
-                              stdin=subprocess.DEVNULL, timeout=1800)
+    def run(self, command, planted, deviations):
+        """Exit status, the last line's JSON, what was said on stderr."""
+        with tempfile.NamedTemporaryFile(prefix="deviations-") as file:
+            settings = dict(planted, DEVIATIONS=file.name)
+            env = dict(self.base, **{"FERRY_ASCEND_SIM_" + k: v for k, v in settings.items()})
+            done = subprocess.run([self.args.ferry] + command, env=env, capture_output=True, text=True,
+                                  stdin=subprocess.DEVNULL, timeout=1800)
+            deviations.read(file.name)
         lines = done.stdout.strip().splitlines()
         try:
             last = json.loads(lines[-1]) if lines else {}
@@ -55,62 +98,161 @@ class Board:
             last = {}
         return done.returncode, last, done.stderr
 
-    def doctor(self, *more, **planted):
-        # A check of the quick list takes less than a second, on a busy machine a few: one that waits in vain must
-        # not hold the board up.
-        return self.run(["doctor", "--device", "ascend", "--quick", "--limit", "60s", "--json", "-", *more], **planted)
+    def doctor(self, more, planted, deviations):
+        # A check of the quick list takes less than a second, on a very busy machine a minute: one that waits in
+        # vain must not hold the board up, and a busy machine is no hang.
+        command = ["doctor", "--device", "ascend", "--quick", "--limit", "5m", "--json", "-", *more]
+        return self.run(command, planted, deviations)
 
-    def examine(self, planted):
-        """The doctor's culprits: the quick list first, then a longer look at what that did not find."""
-        for more in (["--first-level", "--soak", "0"], ["--soak", "12s"]):
-            code, report, error = self.doctor(*more, **planted)
-            if code not in (0, 1):
-                return "error", error.strip()[-200:] or f"exit {code}", report
-            if report.get("culprits"):
-                return "doctor", report["culprits"][0], report
+    def verify(self, planted, deviations):
+        command = ["verify", self.args.model, "--device", "ascend", "--no-remember", "--json"]
+        return self.run(command, planted, deviations)
+
+    def called(self):
+        """The ops that doctor and verify call at all, each."""
+        by_doctor, by_verify = Deviations(), Deviations()
+        self.doctor(["--soak", "1s"], {}, by_doctor)
         if self.args.model:
-            code, report, error = self.run(["verify", self.args.model, "--device", "ascend"], **planted)
-            if code not in (0, 1):
-                return "error", error.strip()[-200:] or f"exit {code}", report
-            if code == 1:
-                return "verify", report.get("first") or report, report
-        return "nobody", {}, report
+            self.verify({}, by_verify)
+        return by_doctor.called(), by_verify.called()
 
 
-def calls_of(kernel, report):
-    """The library calls that a kernel made in the checks that failed."""
-    calls = set()
-    for outcome in report.get("outcomes", []):
-        if outcome["problems"]:
-            for use in outcome["used"]:
-                if use["kernel"] == kernel:
-                    calls.update(use["calls"])
-    return calls
+class Finding:
+    """Who found what was planted, and whom they name."""
+
+    def __init__(self, by, culprit, calls=()):
+        self.by = by
+        self.culprit = culprit
+        self.calls = calls  # those of the library that the named kernel made where it failed
+
+    def names(self, op):
+        """Whether the culprit is this op.
+
+        The library's call, by name. Or, where none is named, the kernel that calls it. For the runtime, its part."""
+        if op in RUNTIME:
+            return self.culprit.get("op") in RUNTIME[op]
+        call = "aclnn" + op
+        return self.culprit["call"] == call if self.culprit.get("call") else call in self.calls
+
+    def describe(self):
+        parts = [self.culprit.get(k) for k in ("op", "kernel", "call", "error")]
+        return " / ".join(dict.fromkeys(p for p in parts if p)) or "-"
 
 
-def named_right(op, culprit, report):
-    """Whether the culprit is the op that was spoiled.
-
-    The library's call, by name. Or, for an op that only one kernel makes use of, that kernel (a fused op has no level
-    of its own below the kernel that calls it). For the runtime, its part. What spoils any op names no op."""
-    if op == "any":
-        return True
-    if op in RUNTIME:
-        return culprit.get("op") in RUNTIME[op]
-    call = "aclnn" + op
-    if culprit.get("call"):
-        return culprit["call"] == call
-    return bool(culprit.get("kernel")) and call in calls_of(culprit["kernel"], report)
+def calls_in_failures(kernel, report):
+    """The library calls that a kernel made in the doctor's checks that failed."""
+    uses = [use for outcome in report["outcomes"] if outcome["problems"] for use in outcome["used"]]
+    return {call for use in uses if use["kernel"] == kernel for call in use["calls"]}
 
 
-def describe(culprit):
-    if not isinstance(culprit, dict):
-        return str(culprit)
-    parts = [culprit.get(k) for k in ("op", "kernel", "call")]
-    return " / ".join(dict.fromkeys(p for p in parts if p)) or "-"
+def finding_of_doctor(code, report, error):
+    if code not in (0, 1):
+        return Finding("error", {"error": error.strip()[-200:] or f"exit {code}"})
+    if not report.get("culprits"):
+        return None
+    culprit = report["culprits"][0]
+    return Finding("doctor", culprit, calls_in_failures(culprit.get("kernel"), report))
 
 
-def main():
+def finding_of_verify(code, report, error):
+    if code not in (0, 1):
+        return Finding("error", {"error": error.strip()[-200:] or f"exit {code}"})
+    if code == 0:
+        return None
+    if report["altered"]:  # weights that came back otherwise: nothing was computed
+        return Finding("verify", {"op": "copies"})
+    first = report["first"]
+    if not first:
+        return Finding("verify", {"error": report["reasons"][0]})
+    return Finding("verify", {"kernel": first["op"]}, first["calls"])
+
+
+def examine(board, planted, op, called, mutant):
+    """The first finding, and what was measured: the quick list, then verify, then a long look.
+
+    An op that the one or the other never calls cannot show there, and a mutant that stayed within the tolerance
+    in the quick list does so in the soak, which makes the same calls. Defects that come and go need the soak."""
+    deviations = Deviations()
+    by_doctor, by_verify = called
+
+    def may_show(calls):
+        return not mutant or op in calls
+
+    if may_show(by_doctor):
+        finding = finding_of_doctor(*board.doctor(["--first-level", "--soak", "0"], planted, deviations))
+        if finding:
+            return finding, deviations
+    if board.args.model and may_show(by_verify):
+        finding = finding_of_verify(*board.verify(planted, deviations))
+        if finding:
+            return finding, deviations
+    if not mutant or deviations.effect_on(op) == "left":
+        finding = finding_of_doctor(*board.doctor(["--soak", "12s"], planted, deviations))
+        if finding:
+            return finding, deviations
+    return Finding("nobody", {}), deviations
+
+
+def judge(entry, finding, deviations, mutant):
+    """The row of the table for what was planted. What spoils any op is named by an op that it did spoil."""
+    name, op, what = entry
+    found = finding.by in ("doctor", "verify")
+    spoiled = deviations.spoiled() if op == "any" else {op}
+    named = found and any(finding.names(s) for s in spoiled)
+    effect = deviations.effect_on(op) if mutant else "left"
+    verdict = "ERROR" if finding.by == "error" else "named" if named else "found" if found else \
+        "MISSED" if effect == "left" else effect
+    return {"name": name, "op": op, "what": what, "by": finding.by, "found": found, "named": named,
+            "effect": effect, "culprit": finding.culprit, "spoiled": sorted(deviations.spoiled()),
+            "line": f"{name:<38} {op:<28} {verdict:<10} {finding.by:<7} {finding.describe()}"}
+
+
+def dealt(entries, args):
+    """Those that --only and --part ask for."""
+    part, parts = map(int, args.part.split("/"))
+    chosen = [e for e in entries if args.only in e[0]]
+    if parts > 1:
+        random.Random(1).shuffle(chosen)
+    return chosen[part - 1::parts]
+
+
+def seed(board, number):
+    """A row for the simulator with nothing planted: anything that is found is a false alarm."""
+    code, report, error = board.doctor(["--soak", "1s"], {"SEED": str(number)}, Deviations())
+    finding = finding_of_doctor(code, report, error)
+    return {"name": number, "alarm": code != 0,
+            "line": f"seed {number:<4} {'ALARM ' + finding.describe() if finding else 'no alarm'}"}
+
+
+def summary_of(results, seconds):
+    defects, mutants = results["defects"], results["mutants"]
+    left = [r for r in mutants if r["effect"] == "left"]
+
+    def count(rows, what):
+        return sum(1 for r in rows if r[what])
+
+    return {
+        "planted": len(defects), "found": count(defects, "found"), "named": count(defects, "named"),
+        "mutants": len(left), "mutants_found": count(left, "found"), "mutants_named": count(left, "named"),
+        "mutants_within": sum(r["effect"] == "within" for r in mutants),
+        "mutants_without_effect": sum(r["effect"] == "no effect" for r in mutants),
+        "mutants_not_called": sum(r["effect"] == "not called" for r in mutants),
+        "false_alarms": count(results["seeds"], "alarm"), "seeds": len(results["seeds"]),
+        "seconds": seconds,
+    }
+
+
+def print_summary(s, results):
+    print(f"\nDefects: {s['found']} of {s['planted']} found, {s['named']} named right")
+    print(f"Mutants: {s['mutants']} leave the tolerance, {s['mutants_found']} of them found, {s['mutants_named']} "
+          f"named right; {s['mutants_within']} change outputs within it, {s['mutants_without_effect']} change "
+          f"nothing, {s['mutants_not_called']} are of ops that nobody called")
+    wrong = [r for r in results["mutants"] + results["defects"] if r["effect"] == "left" and not r["named"]]
+    print("Not named right: " + (", ".join(r["name"] for r in wrong) or "none"))
+    print(f"Nothing planted: {s['false_alarms']} alarms in {s['seeds']} seeds")
+
+
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("ferry")
     parser.add_argument("sim")
@@ -118,69 +260,50 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", default="", help="defects and mutants whose name holds this")
+    parser.add_argument("--part", default="1/1", metavar="K/N",
+                        help="the K-th of N parts into which defects and mutants are dealt by a fixed draw")
     parser.add_argument("--skip-mutants", action="store_true")
     parser.add_argument("--json", help="write every result here")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
     board = Board(args)
     defects, mutants = lists_of(args.sim)
     begin = time.monotonic()
     results = {"defects": [], "mutants": [], "seeds": []}
+    called = board.called()
+
+    def row(entry, mutant):
+        planted = {"MUTANT" if mutant else "DEFECT": entry[0]}
+        finding, deviations = examine(board, planted, entry[1], called, mutant)
+        return judge(entry, finding, deviations, mutant)
 
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         def each(what, entries, work):
-            futures = {pool.submit(work, e): e for e in entries}
+            futures = [pool.submit(work, e) for e in entries]
             for future in concurrent.futures.as_completed(futures):
-                row = future.result()
-                results[what].append(row)
-                print(row["line"], flush=True)
-
-        def seed(number):
-            code, report, error = board.doctor("--soak", "1s", SEED=str(number))
-            alarm = code != 0
-            culprit = report.get("culprits", [{}])[0] if report.get("culprits") else error.strip()[-200:]
-            return {"name": number, "alarm": alarm,
-                    "line": f"seed {number:<4} {'ALARM ' + describe(culprit) if alarm else 'no alarm'}"}
-
-        def planted(entry, variable):
-            name, op, what = entry
-            who, culprit, report = board.examine({variable: name})
-            found = who in ("doctor", "verify")
-            named = found and named_right(op, culprit, report)
-            verdict = "named" if named else "found" if found else "ERROR" if who == "error" else "MISSED"
-            return {"name": name, "op": op, "what": what, "by": who, "found": found, "named": named,
-                    "culprit": culprit,
-                    "line": f"{name:<34} {op:<28} {verdict:<7} {who:<7} {describe(culprit)}"}
+                results[what].append(future.result())
+                print(results[what][-1]["line"], flush=True)
 
         if not args.only:
             print(f"Nothing planted, {args.seeds} seeds")
-            each("seeds", range(1, args.seeds + 1), seed)
+            each("seeds", range(1, args.seeds + 1), lambda number: seed(board, number))
         print("\nPlanted defects: name, op, result, by whom, whom it names")
-        each("defects", [d for d in defects if args.only in d[0]], lambda e: planted(e, "DEFECT"))
+        each("defects", dealt(defects, args), lambda e: row(e, False))
         if not args.skip_mutants:
             print("\nMutants: name, op, result, by whom, whom it names")
-            each("mutants", [m for m in mutants if args.only in m[0]], lambda e: planted(e, "MUTANT"))
+            each("mutants", dealt(mutants, args), lambda e: row(e, True))
 
-    found = sum(r["found"] for r in results["defects"])
-    named = sum(r["named"] for r in results["defects"])
-    leaving = [r for r in results["mutants"] if r["found"]]
-    within = [r["name"] for r in results["mutants"] if not r["found"]]
-    summary = {
-        "planted": len(results["defects"]), "found": found, "named": named,
-        "mutants": len(leaving), "mutants_named": sum(r["named"] for r in leaving),
-        "mutants_within": len(within),
-        "false_alarms": sum(r["alarm"] for r in results["seeds"]), "seeds": len(results["seeds"]),
-        "seconds": round(time.monotonic() - begin),
-    }
-    print(f"\nDefects: {found} of {summary['planted']} found, {named} named right")
-    print(f"Mutants: {len(leaving)} leave the tolerance, {summary['mutants_named']} of them named right; "
-          f"{len(within)} stay within it or are never met: {', '.join(within) or 'none'}")
-    print(f"Nothing planted: {summary['false_alarms']} alarms in {summary['seeds']} seeds")
+    summary = summary_of(results, round(time.monotonic() - begin))
+    print_summary(summary, results)
     if args.json:
         with open(args.json, "w", encoding="utf-8") as out:
             json.dump({"summary": summary, **results}, out, indent=1)
     print(json.dumps(summary))
-    good = found == summary["planted"] and named >= found - 1 and summary["false_alarms"] == 0 and \
-        summary["mutants_named"] >= 0.95 * summary["mutants"]
+    good = summary["found"] == summary["planted"] and summary["named"] >= summary["found"] - 1 and \
+        summary["false_alarms"] == 0 and summary["mutants_named"] >= 0.95 * summary["mutants"]
     return 0 if good else 1
 
 

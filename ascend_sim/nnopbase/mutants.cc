@@ -61,8 +61,9 @@ void drop_tail(const Change& change) {
 
 void land_late(const Change& change) {
   store_bits(*change.tensor, change.before);
-  land_after_next_task(
-      [tensor = *change.tensor, bits = change.after] { store_bits(tensor, bits); });
+  land_after_next_task([tensor = *change.tensor, bits = change.after](const std::vector<Range>&) {
+    store_bits(tensor, bits);
+  });
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 
+#include "nnopbase/deviations.h"
 #include "nnopbase/mutants.h"
 #include "nnopbase/objects.h"
 #include "runtime/error.h"
@@ -31,6 +32,8 @@ ASCEND_DEFECT(bit_flip, "any", "flips one bit of an op's output, once in 10,000 
 ASCEND_DEFECT(workspace_reused_early,
               "any",
               "an op whose workspace was the previous one's is overwritten by what that one left")
+constexpr const char* kDefectsOfAnyOp[] = {
+    "determinism_ignored", "bit_flip", "workspace_reused_early"};
 
 /// Ends a first phase.
 struct Refusal {
@@ -153,27 +156,65 @@ struct Launcher {
   static Outcome run(const Plan& plan, int determinism, uint64_t call, void* workspace) {
     const std::string mutant = mutant_of(plan.op_);
     Launch launch;
-    launch.level_ = defect("determinism_ignored") ? 0 : determinism;
+    launch.level_ = determinism;
     launch.call_ = call;
-    launch.one_less_ = mutant == "k_minus_1";
     launch.workspace_ = plan.workspace_bytes_ > 0 ? alias(workspace) : nullptr;
-    poison(plan, launch);
     try {
+      const std::optional<RightOutputs> right = right_outputs(plan, launch, mutant);
+      if (defect("determinism_ignored")) launch.level_ = 0;
+      launch.one_less_ = mutant == "k_minus_1";
+      poison(plan, launch);
       if (mutant.empty() || launch.one_less_)
         plan.device_function_(launch);
       else
         run_mutant(mutant, plan.outputs_, [&] { plan.device_function_(launch); });
+      poison(plan, launch);
+      spoil(plan, launch);
+      if (writes_deviations()) note_deviations(plan, right, mutant == "late_copy");
     } catch (const DeviceFault& fault) {
       return {fault.code, "aclnn" + plan.op_ + ": " + fault.why};
     }
-    poison(plan, launch);
-    spoil(plan, launch);
     return {};
   }
 
  private:
   static void poison(const Plan& plan, const Launch& launch) {
     if (launch.workspace_) std::memset(launch.workspace_, 0xFF, plan.workspace_bytes_);
+  }
+
+  /// What the launch gives when nothing is planted; nothing if nothing is that may spoil this op,
+  /// or nobody asks.
+  static std::optional<RightOutputs> right_outputs(const Plan& plan,
+                                                   Launch& launch,
+                                                   const std::string& mutant) {
+    const bool any = std::any_of(std::begin(kDefectsOfAnyOp),
+                                 std::end(kDefectsOfAnyOp),
+                                 [](const char* name) { return defect(name); });
+    if (!writes_deviations() || (mutant.empty() && !any)) return std::nullopt;
+    poison(plan, launch);
+    return std::optional<RightOutputs>(
+        std::in_place, plan.outputs_, [&] { plan.device_function_(launch); });
+  }
+
+  /// Writes how far the outputs are from the right ones. What lands late is wrong for the next task
+  /// alone, and only if this one meets it.
+  static void note_deviations(const Plan& plan,
+                              const std::optional<RightOutputs>& right,
+                              bool late) {
+    for (const Tensor& t : plan.outputs_) write_deviation(plan.op_, {&t});
+    if (!right) return;
+    for (const Deviation& d : right->compare()) {
+      if (!late) {
+        write_deviation(plan.op_, d);
+        continue;
+      }
+      land_after_next_task([op = plan.op_, tensor = *d.tensor, relative = d.relative](
+                               const std::vector<Range>& met) {
+        const Range own = extent(tensor);
+        if (std::any_of(met.begin(), met.end(), [&](const Range& r) { return r.overlaps(own); }))
+          write_deviation(op, {&tensor, relative});
+      });
+    }
   }
 
   /// Defects that any op may have.

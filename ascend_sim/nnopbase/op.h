@@ -79,8 +79,10 @@ class Plan {
 
   /// How much workspace the caller must give; 0 if this is not called.
   void workspace(uint64_t bytes);
-  /// The work. Called once, later, on the stream's thread; it captures descriptors by value and
-  /// nothing of the caller's (aclTensors and host arrays may be gone by then).
+  /// The work. Called later, on the stream's thread: once, or once more before that to learn what
+  /// is right (deviations.h), so it keeps nothing from one call to the next. It captures
+  /// descriptors by value and nothing of the caller's (aclTensors and host arrays may be gone by
+  /// then).
   void launch(std::function<void(Launch&)> device_function);
 
  private:

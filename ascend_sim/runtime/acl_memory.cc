@@ -141,7 +141,7 @@ std::function<Outcome()> work_of(const Copy& copy) {
     };
   if (now_and_then("copy_lands_late", 4))
     return [copy] {
-      land_after_next_task(held_back(copy));
+      land_after_next_task([land = held_back(copy)](const std::vector<Range>&) { land(); });
       return Outcome{};
     };
   return [copy] {

@@ -60,13 +60,13 @@ void delay(uint64_t stream, uint64_t task) {
 /// Runs one task's work, without the lock; then what earlier copies left to land.
 Outcome run_unlocked(Lock& lock, Stream& stream, const Task& task) {
   const bool last = stream.queue.size() == 1;
-  std::vector<std::function<void()>> landings = std::move(stream.landings);
+  const std::vector<Landing> landings = std::move(stream.landings);
   stream.landings.clear();
   lock.unlock();
   dawdle(task, last);
   delay(stream.number, task.number);
   Outcome outcome = task.run();
-  for (const std::function<void()>& land : landings) land();
+  for (const Landing& land : landings) land(task.uses);
   lock.lock();
   return outcome;
 }
@@ -384,7 +384,7 @@ bool initialised() {
 
 bool is_device_address(const void* p) { return device_of_address(p).has_value(); }
 
-void land_after_next_task(std::function<void()> landing) {
+void land_after_next_task(Landing landing) {
   const Lock lock(runtime().mutex);
   stream_of_worker->landings.push_back(std::move(landing));
 }

@@ -61,6 +61,9 @@ struct Task {
   bool hangs = false;
 };
 
+/// What lands late: told which memory the task used that came before it.
+using Landing = std::function<void(const std::vector<Range>& met)>;
+
 struct Context {
   int device = 0;
   bool is_default = false;
@@ -85,8 +88,8 @@ struct Stream {
   Progress implies;  // what completing everything submitted so far implies
   Outcome failure;   // the first that no call has reported
   uint64_t aborts = 0;
-  int abort_code = 0;                           // of the last abort
-  std::vector<std::function<void()>> landings;  // of copies that land late; by the worker alone
+  int abort_code = 0;             // of the last abort
+  std::vector<Landing> landings;  // of what lands late; by the worker alone
 };
 
 struct Device {
@@ -182,6 +185,6 @@ ASCEND_SIM_EXPORT bool initialised();
 /// Whether the address is one of a device's (allocated or not).
 ASCEND_SIM_EXPORT bool is_device_address(const void* p);
 /// Runs `landing` on the calling stream's thread after that stream's next task.
-ASCEND_SIM_EXPORT void land_after_next_task(std::function<void()> landing);
+ASCEND_SIM_EXPORT void land_after_next_task(Landing landing);
 
 }  // namespace ascend_sim

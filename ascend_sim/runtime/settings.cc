@@ -92,6 +92,7 @@ std::unique_ptr<const Settings> from_environment() {
     out->mutant_op = mutant.substr(0, colon);
     out->mutant_kind = mutant.substr(colon + 1);
   }
+  out->deviations = variable("FERRY_ASCEND_SIM_DEVIATIONS");
   return out;
 }
 

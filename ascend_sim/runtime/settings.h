@@ -30,6 +30,7 @@ struct Settings {
   std::string fault_once;         // FERRY_ASCEND_SIM_FAULT_ONCE: a file; see README.md
   std::vector<std::string> defects;    // FERRY_ASCEND_SIM_DEFECT, by commas
   std::string mutant_op, mutant_kind;  // FERRY_ASCEND_SIM_MUTANT, "OP:KIND"
+  std::string deviations;              // FERRY_ASCEND_SIM_DEVIATIONS: a file; see README.md
 };
 
 /// As aclInit last read them (defaults before). A value that cannot be read ends the program, with

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <set>
 
@@ -492,6 +493,98 @@ TEST(Defects, OfAnyOp) {
       EXPECT_EQ(std::isnan(read_floats(p, 1)[0]), i == 1);
     }
   }
+}
+
+// --- deviations ---------------------------------------------------------------------------------
+
+/// A file for FERRY_ASCEND_SIM_DEVIATIONS, gone with its owner.
+class DeviationsFile {
+ public:
+  DeviationsFile() {
+    std::string name = (std::filesystem::temp_directory_path() / "deviations-XXXXXX").string();
+    const int file = ::mkstemp(name.data());
+    EXPECT_GE(file, 0);
+    ::close(file);
+    path_ = name;
+  }
+  DeviationsFile(const DeviationsFile&) = delete;
+  DeviationsFile& operator=(const DeviationsFile&) = delete;
+  ~DeviationsFile() { std::filesystem::remove(path_); }
+  const char* path() const { return path_.c_str(); }
+  std::string text() const {
+    std::ifstream in(path_);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+
+ private:
+  std::string path_;
+};
+
+/// What is written when these values are tripled, as two rows, with this planted.
+std::string deviations(const char* kind, const char* name, const std::vector<float>& values) {
+  const DeviationsFile file;
+  const Simulation simulation({{kind, name}, {"DEVIATIONS", file.path()}});
+  tripled(values, {2, static_cast<int64_t>(values.size() / 2)}, 3);
+  return file.text();
+}
+
+TEST(Deviations, AreRelativeToTheRowsLargestElement) {
+  const std::string launched = "TestTriple\tFLOAT\t0\n";
+  const auto planted = [](const char* mutant, const std::vector<float>& values) {
+    return deviations("MUTANT", mutant, values);
+  };
+  EXPECT_EQ(planted("TestTriple:scaled", {1, 4, 64, 1}),
+            launched + "TestTriple\tFLOAT\t0.015625\n");
+  EXPECT_EQ(planted("TestTriple:rows", {1, 4, 1, 2}), launched + "TestTriple\tFLOAT\t1\n");
+  EXPECT_EQ(planted("TestTriple:rows", {1, 2, 1, 2}), launched) << "equal rows";
+  EXPECT_EQ(planted("TestTriple:rows", {0, 0, 1, 2}), launched + "TestTriple\tFLOAT\tinf\n");
+  EXPECT_EQ(planted("TestTriple:stale", {1, 2, 1, 1}), launched + "TestTriple\tFLOAT\t0.5\n");
+  EXPECT_EQ(planted("TestTriple:stale", {1, 1, 1, 1}), launched) << "that was there before";
+  EXPECT_EQ(planted("TestTriple:rounding", {1, 1, 1, 1}), launched) << "nothing to round";
+  EXPECT_EQ(planted("TestSum:scaled", {1, 1, 1, 1}), launched) << "of another op";
+}
+
+TEST(Deviations, OfAnUntouchedSimulationAreZero) {
+  const DeviationsFile file;
+  const Simulation simulation({{"DEVIATIONS", file.path()}});
+  tripled({1}, {1});
+  tripled({2}, {1});
+  EXPECT_EQ(file.text(), "TestTriple\tFLOAT\t0\n");
+}
+
+TEST(Deviations, GrowLineByLine) {
+  const DeviationsFile file;
+  const Simulation simulation({{"MUTANT", "TestTriple:stale"}, {"DEVIATIONS", file.path()}});
+  for (const float before : {1.5f, 2.5f, 1.5f, 0.0f}) tripled({1}, {1}, before);
+  EXPECT_EQ(file.text(), "TestTriple\tFLOAT\t0\nTestTriple\tFLOAT\t0.5\nTestTriple\tFLOAT\t1\n");
+}
+
+TEST(Deviations, OfWhatLandsLateCountForTheTaskThatMeetsIt) {
+  for (const bool met : {false, true}) {
+    const DeviationsFile file;
+    const Simulation simulation({{"MUTANT", "TestTriple:late_copy"}, {"DEVIATIONS", file.path()}});
+    void* result = device_floats({2});
+    ASSERT_EQ(triple(tensor(device_floats({1}), {1}), tensor(result, {1})), 0);
+    void* read = met ? result : device_floats({5});
+    ASSERT_EQ(sum(tensor(read, {1}), tensor(device_memory(8), {2})), 0);
+    EXPECT_EQ(file.text().find("TestTriple\tFLOAT\t0.333333\n") != std::string::npos, met);
+  }
+}
+
+TEST(Deviations, NameTheOpsThatWereSpoiled) {
+  const DeviationsFile file;
+  const Simulation simulation({{"DEFECT", "determinism_ignored"}, {"DEVIATIONS", file.path()}});
+  ASSERT_EQ(aclrtCtxSetSysParamOpt(0, 3), 0);
+  static_cast<void>(order_of(4));
+  tripled({1}, {1});
+  EXPECT_NE(file.text().find("TestSum\tFLOAT\tinf\n"), std::string::npos) << file.text();
+  EXPECT_EQ(file.text().find("TestTriple\tFLOAT\t0\n") + 19, file.text().size()) << file.text();
+}
+
+TEST(Deviations, NeedAFileThatCanBeWritten) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const Simulation simulation({{"DEVIATIONS", "/nowhere/deviations"}});
+  EXPECT_DEATH(tripled({1}, {1}), "/nowhere/deviations cannot be written");
 }
 
 TEST(Lists, NameOpsDefectsAndMutants) {

@@ -7,11 +7,11 @@
 
 #include "base/check.h"
 #include "base/threads.h"
-#include "device/ascend/ascend_device.h"
 #include "ops/ascend/library_specs.h"
 #include "ops/dispatch.h"
 #include "ops/spec_check.h"
 #include "verify/checked_specs.h"
+#include "verify/library_watch.h"
 
 namespace ferry::doctor {
 namespace {
@@ -28,12 +28,9 @@ bool training_op(const std::string& op) {
 class Recorder final : public ops::Observer {
  public:
   Recorder(Outcome& outcome, Listener& listener, Device& device)
-      : outcome_(outcome), listener_(listener), device_(device) {
-    watch([this](const char* call) { called(call); });
-  }
-  ~Recorder() override { watch({}); }
-  Recorder(const Recorder&) = delete;
-  Recorder& operator=(const Recorder&) = delete;
+      : outcome_(outcome),
+        listener_(listener),
+        watch_(device, [this](const char* call) { called(call); }) {}
 
   void before(const ops::OpCall& call) override {
     const auto same = [&](const KernelUse& u) { return u.kernel == call.op; };
@@ -46,10 +43,6 @@ class Recorder final : public ops::Observer {
   void after(const ops::OpCall&) override { running_ = -1; }
 
  private:
-  void watch(std::function<void(const char*)> watcher) const {
-    if (device_.kind() == DeviceKind::kAscend)
-      static_cast<AscendDevice&>(device_).stream().watch(std::move(watcher));
-  }
   void called(const char* call) {
     if (running_ < 0) return;  // a copy of the check's own
     std::vector<std::string>& calls = outcome_.used[static_cast<size_t>(running_)].calls;
@@ -58,9 +51,9 @@ class Recorder final : public ops::Observer {
 
   Outcome& outcome_;
   Listener& listener_;
-  Device& device_;
   std::string last_;
   int running_ = -1;
+  LibraryWatch watch_;
 };
 
 int64_t elements(const ops::OpCase& c) {

@@ -68,11 +68,20 @@ void Recorder::before(const ops::OpCall& call) {
         weights_.push_back({static_cast<const std::byte*>(w->value.data()), w->value.bytes()});
     weights_known_ = true;
   }
-  calls_.emplace_back(call, [this](const View& v) { return is_weight(v); });
+  calls_.push_back({ops::RecordedCall(call, [this](const View& v) { return is_weight(v); }), {}});
+  running_ = true;
 }
 
 void Recorder::after(const ops::OpCall& call) {
-  if (wanted()) calls_.back().launched(call);
+  running_ = false;
+  if (wanted()) calls_.back().call.launched(call);
+}
+
+void Recorder::called(const char* library_call) {
+  if (!running_) return;  // a copy of the recorder's own
+  std::vector<std::string>& calls = calls_.back().library_calls;
+  if (std::find(calls.begin(), calls.end(), library_call) == calls.end())
+    calls.emplace_back(library_call);
 }
 
 void Recorder::layer(int number) {
@@ -83,11 +92,12 @@ void Recorder::layer(int number) {
 }
 
 void Recorder::finish() {
-  for (ops::RecordedCall& call : calls_) judge(call, judged_in_layer_++);
+  for (Taken& taken : calls_) judge(taken, judged_in_layer_++);
   calls_.clear();
 }
 
-void Recorder::judge(ops::RecordedCall& call, int64_t index) {
+void Recorder::judge(Taken& taken, int64_t index) {
+  ops::RecordedCall& call = taken.call;
   call.fetch();
   const std::string where =
       fmt::format("{} (layer {}, call {}, {} pass)", call.op(), layer_, index, pass_);
@@ -111,7 +121,7 @@ void Recorder::judge(ops::RecordedCall& call, int64_t index) {
     work.worst_op = call.op();
   }
   if (verdict.finding && parted_.size() < kFindingsMax)
-    parted_.push_back({pass_, layer_, index, *verdict.finding});
+    parted_.push_back({pass_, layer_, index, taken.library_calls, *verdict.finding});
 }
 
 }  // namespace ferry::verify

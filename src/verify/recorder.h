@@ -10,6 +10,7 @@
 
 #include "models/causal_lm.h"
 #include "ops/call_check.h"
+#include "verify/library_watch.h"
 #include "verify/verify.h"
 
 namespace ferry::verify {
@@ -37,7 +38,8 @@ class WrittenMemory {
 /// Owner: verify(). One thread.
 class Recorder final : public ops::Observer {
  public:
-  explicit Recorder(models::CausalLm& model) : model_(&model) {}
+  explicit Recorder(models::CausalLm& model)
+      : model_(&model), watch_(model.device(), [this](const char* call) { called(call); }) {}
 
   /// Calls from now on belong to this pass; they are taken down if `record`, in these layers only
   /// if some are given.
@@ -60,9 +62,15 @@ class Recorder final : public ops::Observer {
   const std::set<std::string>& unjudged() const { return unjudged_; }
 
  private:
+  struct Taken {
+    ops::RecordedCall call;
+    std::vector<std::string> library_calls;
+  };
+
   bool is_weight(const View& view) const;
   bool wanted() const { return recording_ && (only_.empty() || only_.contains(layer_)); }
-  void judge(ops::RecordedCall& call, int64_t index);
+  void called(const char* library_call);
+  void judge(Taken& taken, int64_t index);
 
   models::CausalLm* model_;
   std::string pass_;
@@ -71,13 +79,15 @@ class Recorder final : public ops::Observer {
   std::set<int> only_;
   std::vector<ops::Extent> weights_;  // of this layer, when it began
   bool weights_known_ = false;
-  std::vector<ops::RecordedCall> calls_;
+  std::vector<Taken> calls_;
+  bool running_ = false;  // the last of them: what the library is asked for belongs to it
   int64_t judged_in_layer_ = 0;
   WrittenMemory written_;
   std::map<int, LayerWork> layers_;
   std::vector<CallReport> parted_;
   std::vector<std::string> overwritten_;
   std::set<std::string> unjudged_;
+  LibraryWatch watch_;
 };
 
 }  // namespace ferry::verify

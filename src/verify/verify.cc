@@ -1,5 +1,7 @@
 #include "verify/verify.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -513,10 +515,12 @@ void Verifier::conclude() {
   std::swap(found, report_.reasons);  // the culprit first
   if (!report_.parted.empty()) {
     const CallReport& first = report_.parted.front();
-    reason("the first op that goes wrong, given the right inputs: layer {} of the {} pass, {}",
+    reason("the first op that goes wrong, given the right inputs: layer {} of the {} pass, {}{}{}",
            first.layer,
            first.pass,
-           describe(first.finding));
+           describe(first.finding),
+           first.calls.empty() ? "" : "; the library's calls in it: ",
+           fmt::join(first.calls, ", "));
   }
   if (!report_.overwritten.empty())
     reason("memory changed between two ops (a late copy, or memory given away too early): {}{}",

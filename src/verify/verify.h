@@ -51,9 +51,10 @@ struct TextReport {
 
 /// A call whose output left its bounds.
 struct CallReport {
-  std::string pass;   // "packed": all tokens at once; "cached": as a server does
-  int layer = 0;      // 0 the embedding, then the blocks, then what follows
-  int64_t index = 0;  // of the call within the layer
+  std::string pass;                // "packed": all tokens at once; "cached": as a server does
+  int layer = 0;                   // 0 the embedding, then the blocks, then what follows
+  int64_t index = 0;               // of the call within the layer
+  std::vector<std::string> calls;  // of the vendor's library, that it made
   ops::CallFinding finding;
 };
 

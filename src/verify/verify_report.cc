@@ -15,6 +15,7 @@ Json call_json(const CallReport& c) {
           {"layer", c.layer},
           {"call", c.index},
           {"op", c.finding.op},
+          {"calls", c.calls},
           {"output", c.finding.output},
           {"shapes", c.finding.shapes},
           {"element", c.finding.element},

@@ -414,6 +414,18 @@ void add_elementwise(Book& book) {
           name);
       in_place(
           book,
+          "aclnnInplaceMul",
+          {normal("x", shape, t), normal("z", shape, t)},
+          [](Stream& s, const Operand& y, const Inputs& in) {
+            aclnn::InplaceMul(s, y, operand(in[1]));
+          },
+          [](const Refs& in) {
+            return each(in[0], in[1], [](double x, double z) { return x * z; });
+          },
+          elementwise_tolerance(t, kU),
+          name);
+      in_place(
+          book,
           "aclnnInplaceZero",
           {normal("x", shape, t)},
           [](Stream& s, const Operand& y, const Inputs&) { aclnn::InplaceZero(s, y); },
@@ -663,6 +675,71 @@ void add_softmax(Book& book) {
         for (int i = 0; i < 67; ++i) sum += d[i];
         for (int i = 0; i < 67; ++i) out[i] = d[i] - std::exp(y[i]) * sum;
       });
+}
+
+/// Likelihoods of a class of each row; one class is ignored.
+void add_likelihoods(Book& book) {
+  constexpr int64_t kRows = 21, kClasses = 67, kIgnored = 5, kNoReduction = 0;
+  std::vector<int64_t> classes(kRows);
+  for (size_t i = 0; i < classes.size(); ++i)
+    classes[i] = i % 4 == 1 ? kIgnored : static_cast<int64_t>(i * 13 % kClasses);
+  const InputSpec x = normal("x", {kRows, kClasses}, kF32, -4),
+                  target = int64_input("target", {kRows}, classes),
+                  weights = positive("weights", {kClasses}, kF32);
+  const auto weight = [](const RefTensor& of, const RefTensor& by, int64_t row) {
+    const auto mine = static_cast<int64_t>(int64_of(of, row));
+    return mine == kIgnored ? 0 : by[mine];
+  };
+  book.add(
+      "aclnnNLLLoss",
+      name_of(kF32, {kRows, kClasses}),
+      {x, target, weights},
+      [](const Inputs& in) {
+        const Tensor losses = Tensor::empty({kRows}, kF32, in[0].device()),
+                     total = Tensor::empty({1}, kF32, in[0].device());
+        aclnn::NLLLoss(stream_of(in),
+                       operand(in[0]),
+                       as_int64(in[1]),
+                       operand(in[2]),
+                       kNoReduction,
+                       kIgnored,
+                       operand(losses),
+                       operand(total));
+        return Inputs{losses};
+      },
+      [weight](const Refs& in) {
+        RefTensor losses({kRows});
+        for (int64_t r = 0; r < kRows; ++r)
+          losses[r] = -weight(in[1], in[2], r) *
+                      in[0][r * kClasses + static_cast<int64_t>(int64_of(in[1], r))];
+        return Refs{losses};
+      },
+      elementwise_tolerance(kF32, kU));
+  book.add(
+      "aclnnNLLLossBackward",
+      name_of(kF32, {kRows, kClasses}),
+      {normal("d", {kRows}, kF32), x, target, weights},
+      [](const Inputs& in) {
+        const Tensor d_x = like(in[1]), total = Tensor::zeros({1}, kF32, in[0].device());
+        aclnn::NLLLossBackward(stream_of(in),
+                               operand(in[0]),
+                               operand(in[1]),
+                               as_int64(in[2]),
+                               operand(in[3]),
+                               kNoReduction,
+                               kIgnored,
+                               operand(total),
+                               operand(d_x));
+        return Inputs{d_x};
+      },
+      [weight](const Refs& in) {
+        RefTensor d_x({kRows, kClasses});
+        for (int64_t r = 0; r < kRows; ++r)
+          d_x[r * kClasses + static_cast<int64_t>(int64_of(in[2], r))] =
+              -weight(in[2], in[3], r) * in[0][r];
+        return Refs{d_x};
+      },
+      elementwise_tolerance(kF32, kU));
 }
 
 void add_reductions(Book& book) {
@@ -1243,6 +1320,7 @@ std::vector<OpSpec> library_specs() {
   add_reductions(book);
   add_sorting(book);
   add_softmax(book);
+  add_likelihoods(book);
   add_norm(book);
   add_products(book);
   return book.take();
