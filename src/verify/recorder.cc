@@ -82,6 +82,11 @@ void Recorder::layer(int number) {
   weights_known_ = false;
 }
 
+std::string Recorder::layer_name() const {
+  if (layer_ == 0) return "embedding";
+  return layer_ <= blocks_ ? fmt::format("block {}", layer_ - 1) : "norm and head";
+}
+
 void Recorder::finish() {
   for (ops::RecordedCall& call : calls_) judge(call, judged_in_layer_++);
   calls_.clear();
@@ -90,7 +95,7 @@ void Recorder::finish() {
 void Recorder::judge(ops::RecordedCall& call, int64_t index) {
   call.fetch();
   const std::string where =
-      fmt::format("{} (layer {}, call {}, {} pass)", call.op(), layer_, index, pass_);
+      fmt::format("{} ({}, call {}, {} pass)", call.op(), layer_name(), index, pass_);
   for (const ops::KeptView& in : call.inputs()) {
     const std::string writer = written_.changed_since(ops::extent_of(in.view), in.copy);
     if (!writer.empty() && overwritten_.size() < kFindingsMax)
@@ -111,7 +116,7 @@ void Recorder::judge(ops::RecordedCall& call, int64_t index) {
     work.worst_op = call.op();
   }
   if (verdict.finding && parted_.size() < kFindingsMax)
-    parted_.push_back({pass_, layer_, index, *verdict.finding});
+    parted_.push_back({pass_, layer_name(), index, *verdict.finding});
 }
 
 }  // namespace ferry::verify

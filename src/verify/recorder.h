@@ -37,7 +37,8 @@ class WrittenMemory {
 /// Owner: verify(). One thread.
 class Recorder final : public ops::Observer {
  public:
-  explicit Recorder(models::CausalLm& model) : model_(&model) {}
+  /// `blocks`: how many the model has, for the names of its layers.
+  Recorder(models::CausalLm& model, int blocks) : model_(&model), blocks_(blocks) {}
 
   /// Calls from now on belong to this pass; they are taken down if `record`, in these layers only
   /// if some are given.
@@ -61,10 +62,12 @@ class Recorder final : public ops::Observer {
 
  private:
   bool is_weight(const View& view) const;
+  std::string layer_name() const;
   bool wanted() const { return recording_ && (only_.empty() || only_.contains(layer_)); }
   void judge(ops::RecordedCall& call, int64_t index);
 
   models::CausalLm* model_;
+  int blocks_;
   std::string pass_;
   bool recording_ = false;
   int layer_ = 0;
