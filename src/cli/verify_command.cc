@@ -85,6 +85,7 @@ Result<void> verify_directory(Arguments& args) {
   if (args.dtype == "f32") args.verify.dtype = DType::kF32;
   if (args.dtype == "bf16") args.verify.dtype = DType::kBF16;
   if (args.stream) args.verify.stream = true;
+  TRY(check_output_path(args.html));
   if (!args.key.empty()) {
     TRY_ASSIGN(args.verify.public_key, read_public_key(args.key));
   }
