@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -61,9 +62,22 @@ TEST(Doctor, SaysWhatIsWrongWithTheCommand) {
   EXPECT_EQ(doctor("--device toaster").status, 2);
   EXPECT_EQ(doctor("--soak yesterday").status, 2);
   EXPECT_EQ(doctor("--only nothing").status, 2);
+  const Ended nowhere = doctor("--html /nonexistent/report.html");  // said before it examines
+  EXPECT_EQ(nowhere.status, 2);
+  EXPECT_EQ(nowhere.output,
+            "ferry: /nonexistent/report.html: its folder does not exist; make it first\n");
   const Ended absent = doctor("--device ascend", "FERRY_ASCEND_LIBRARIES=/nonexistent");
   EXPECT_EQ(absent.status, 3) << absent.output;
   EXPECT_NE(absent.output.find("libascendcl.so"), std::string::npos) << absent.output;
+}
+
+TEST(Program, OutputThatCannotBeWrittenIsAFailure) {
+  for (const char* const command : {"ops", "--help", "ops --markdown"}) {
+    const int status =
+        std::system((FERRY_PROGRAM " " + std::string(command) + " >/dev/full 2>/dev/null").c_str());
+    ASSERT_TRUE(WIFEXITED(status)) << command;
+    EXPECT_EQ(WEXITSTATUS(status), 3) << command;
+  }
 }
 
 TEST(Doctor, FindsNothingOnSoftwareAscend) {

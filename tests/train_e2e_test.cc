@@ -497,6 +497,11 @@ TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
   EXPECT_TRUE(too_long.output.starts_with("ferry: prompt: ")) << too_long.output;
   EXPECT_NE(too_long.output.find("the model has 128 positions"), std::string::npos)
       << too_long.output;
+  refused(2, {"logits", model, "--tokens", model, "--out", path("out")}, {model, "name a file"});
+  refused(2, {"logits", model, "--tokens", path("ids"), "--out", path("no/out")}, {"folder"});
+  refused(2, {"generate", path("base")}, {path("base") + ": is no model directory", "step-*"});
+  refused(2, {"generate"}, {"directory is required", "`ferry generate --help`"});
+  refused(2, {"generate", model, "--device", "cpu:1"}, {"device 'cpu:1': unknown"});
   refused(2, {"generate", model, "--prompt", "a", "--temperature", "-1"}, {"temperature -1"});
   refused(2, {"generate", model, "--prompt", "a", "--top-p", "0"}, {"top"});
   refused(2, {"generate", model, "--prompt", "a", "--tokens", "0"}, {"--tokens"});

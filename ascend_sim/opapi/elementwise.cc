@@ -53,12 +53,17 @@ struct Pair {
   Tensor a, b, out;
 };
 
-Pair take_pair(Plan& op, const aclTensor* self, const aclTensor* other, aclTensor* out) {
+Pair take_broadcast(Plan& op, const aclTensor* self, const aclTensor* other, aclTensor* out) {
   const Pair p{op.input("self", self), op.input("other", other), op.output("out", out)};
   require_number(op, "self", p.a);
   require_number(op, "other", p.b);
-  require_number(op, "out", p.out);
   require_broadcast(op, p.a, p.b, p.out);
+  return p;
+}
+
+Pair take_pair(Plan& op, const aclTensor* self, const aclTensor* other, aclTensor* out) {
+  const Pair p = take_broadcast(op, self, other, out);
+  require_number(op, "out", p.out);
   op.require(is_float(p.out.dtype) || p.out.dtype == ACL_BOOL ||
                  (!is_float(p.a.dtype) && !is_float(p.b.dtype)),
              "a result of type FLOAT cannot be cast to " + to_string(p.out.dtype));
@@ -66,10 +71,7 @@ Pair take_pair(Plan& op, const aclTensor* self, const aclTensor* other, aclTenso
 }
 
 Pair take_comparison(Plan& op, const aclTensor* self, const aclTensor* other, aclTensor* out) {
-  const Pair p{op.input("self", self), op.input("other", other), op.output("out", out)};
-  require_number(op, "self", p.a);
-  require_number(op, "other", p.b);
-  require_broadcast(op, p.a, p.b, p.out);
+  const Pair p = take_broadcast(op, self, other, out);
   op.require_type("out", p.out, {ACL_BOOL});
   return p;
 }
@@ -480,6 +482,18 @@ ASCEND_OP(SigmoidBackward,
 ASCEND_DEFECT(swiglu_halves_swapped, "SwiGlu", "gates the first half by the second")
 ASCEND_DEFECT(swiglu_grad_no_slope, "SwiGluGrad", "the gate's gradient lacks the slope of silu")
 
+namespace {
+
+/// x's shape with half of dimension d.
+Shape half_of(const Plan& op, const Tensor& x, int d) {
+  op.require(x.dim(d) % 2 == 0, "dimension dim of x must be even");
+  Shape half = x.shape;
+  half[static_cast<size_t>(d)] /= 2;
+  return half;
+}
+
+}  // namespace
+
 ASCEND_OP(SwiGlu, const aclTensor* x_in, int64_t dim, const aclTensor* out) {
   return plan("SwiGlu", workspace_size, executor, [&](Plan& op) {
     const Tensor x = op.input("x", x_in);
@@ -487,10 +501,7 @@ ASCEND_OP(SwiGlu, const aclTensor* x_in, int64_t dim, const aclTensor* out) {
     require_float(op, "x", x);
     op.require_same_type("x", x, "out", y);
     const int d = op.axis(dim, x.rank());
-    op.require(x.dim(d) % 2 == 0, "dimension dim of x must be even");
-    Shape half = x.shape;
-    half[static_cast<size_t>(d)] /= 2;
-    op.require_shape("out", y, half);
+    op.require_shape("out", y, half_of(op, x, d));
     op.launch([=](Launch&) {
       const int64_t n = y.dim(d);
       const bool swapped = defect("swiglu_halves_swapped");
@@ -515,10 +526,7 @@ ASCEND_OP(
     op.require_same_type("x", x, "yGrad", g);
     op.require_same_type("x", x, "out", dx);
     const int d = op.axis(dim, x.rank());
-    op.require(x.dim(d) % 2 == 0, "dimension dim of x must be even");
-    Shape half = x.shape;
-    half[static_cast<size_t>(d)] /= 2;
-    op.require_shape("yGrad", g, half);
+    op.require_shape("yGrad", g, half_of(op, x, d));
     op.require_shape("out", dx, x.shape);
     op.launch([=](Launch&) {
       const int64_t n = g.dim(d);

@@ -156,18 +156,31 @@ Shape result_shape(const Tensor& q, const AttentionCall& call, const std::string
   return shape;
 }
 
-void launch_forward(Plan& op,
+/// The outputs of both forward ops, and the launch. softmaxOutOut is reserved: whatever is passed
+/// is left alone.
+void finish_forward(Plan& op,
                     const AttentionCall& call,
-                    const std::vector<Tensor>& maximum,
-                    const std::vector<Tensor>& sum,
-                    const Tensor& out,
+                    const Tensor& q,
+                    const std::string& layout,
+                    bool packed,
+                    const aclTensor* softmax_max,
+                    const aclTensor* softmax_sum,
+                    const aclTensor* attention_out,
                     AttentionDefects (*planted)()) {
+  const Tensor out = op.output("attentionOutOut", attention_out);
+  require_like(op, "attentionOutOut", out, q, result_shape(q, call, layout));
+  const auto statistic = [&](const char* name, const aclTensor* t) {
+    return statistics(op, name, op.output(name, t), call, packed);
+  };
+  const std::vector<Tensor> maximum = statistic("softmaxMaxOut", softmax_max),
+                            sum = statistic("softmaxSumOut", softmax_sum);
+  const Tensor y = by_heads(op, "attentionOutOut", out, layout, call.q.dim(1));
   op.workspace(256 * 1024);
   op.launch([=](Launch& at) {
     run_attention(at,
                   call,
                   planted(),
-                  out,
+                  y,
                   [&](size_t sequence, int64_t head, int64_t i, float max, float total) {
                     float eight[8];
                     for (auto [to, value] : {std::pair{&maximum, max}, std::pair{&sum, total}}) {
@@ -284,17 +297,11 @@ ASCEND_OP(FlashAttentionScore,
                                     inner_precise,
                                     sparse_mode,
                                     false);
-    static_cast<void>(softmax_out_out);  // reserved: whatever is passed is left alone
-    const Tensor out = op.output("attentionOutOut", attention_out_out);
-    require_like(op, "attentionOutOut", out, q, result_shape(q, call, input_layout));
-    const Tensor max = op.output("softmaxMaxOut", softmax_max_out),
-                 sum = op.output("softmaxSumOut", softmax_sum_out);
-    launch_forward(op,
-                   call,
-                   statistics(op, "softmaxMaxOut", max, call, false),
-                   statistics(op, "softmaxSumOut", sum, call, false),
-                   by_heads(op, "attentionOutOut", out, input_layout, head_num),
-                   [] { return AttentionDefects(); });
+    static_cast<void>(softmax_out_out);
+    finish_forward(
+        op, call, q, input_layout, false, softmax_max_out, softmax_sum_out, attention_out_out, [] {
+          return AttentionDefects();
+        });
   });
 }
 
@@ -357,24 +364,16 @@ ASCEND_OP(FlashAttentionVarLenScore,
                                     inner_precise,
                                     sparse_mode,
                                     true);
-    static_cast<void>(softmax_out_out);  // reserved: whatever is passed is left alone
-    const Tensor out = op.output("attentionOutOut", attention_out_out);
-    require_like(op, "attentionOutOut", out, q, result_shape(q, call, input_layout));
-    const Tensor max = op.output("softmaxMaxOut", softmax_max_out),
-                 sum = op.output("softmaxSumOut", softmax_sum_out);
-    launch_forward(op,
-                   call,
-                   statistics(op, "softmaxMaxOut", max, call, true),
-                   statistics(op, "softmaxSumOut", sum, call, true),
-                   by_heads(op, "attentionOutOut", out, input_layout, head_num),
-                   [] {
-                     AttentionDefects d;
-                     d.across_documents = defect("fa_varlen_across_documents");
-                     d.causal_off_by_one = defect("fa_varlen_causal_off_by_one");
-                     d.no_rescale = defect("fa_varlen_no_rescale");
-                     d.no_scale = defect("fa_varlen_no_scale");
-                     return d;
-                   });
+    static_cast<void>(softmax_out_out);
+    finish_forward(
+        op, call, q, input_layout, true, softmax_max_out, softmax_sum_out, attention_out_out, [] {
+          AttentionDefects d;
+          d.across_documents = defect("fa_varlen_across_documents");
+          d.causal_off_by_one = defect("fa_varlen_causal_off_by_one");
+          d.no_rescale = defect("fa_varlen_no_rescale");
+          d.no_scale = defect("fa_varlen_no_scale");
+          return d;
+        });
   });
 }
 

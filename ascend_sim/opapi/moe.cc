@@ -65,7 +65,7 @@ struct Gate {
   float scaling, eps;
 };
 
-/// The k best of `choice` (lower index first where equal), as documented in six steps.
+/// The k best of `choice`; of equal ones the lower index first.
 std::vector<int64_t> chosen(std::vector<float>& choice, const Gate& gate) {
   const auto experts = static_cast<int64_t>(choice.size());
   const int64_t size = experts / gate.groups;

@@ -33,6 +33,9 @@ struct Lines {
   Tensor a, out;
   std::optional<Tensor> b;
   int d;
+  Order order(const Launch& at) const {
+    return {at.order(a.elements() / std::max<int64_t>(a.dim(d), 1))};
+  }
 };
 
 Lines take(Plan& op,
@@ -68,7 +71,7 @@ ASCEND_OP(Softmax, const aclTensor* self, int64_t dim, aclTensor* out) {
     const Lines l = take(op, "self", self, nullptr, nullptr, dim, out);
     op.launch([=](Launch& at) {
       const bool no_max = defect("softmax_no_max");
-      const Order order{at.order(l.a.elements() / std::max<int64_t>(l.a.dim(l.d), 1))};
+      const Order order = l.order(at);
       for_lines(l.a, l.b, l.out, l.d, [&](int64_t n, float* x, const float*) {
         exponentials(x, n, no_max ? 0 : largest(x, n));
         if (no_max)
@@ -88,7 +91,7 @@ ASCEND_OP(SoftmaxBackward,
   return plan("SoftmaxBackward", workspace_size, executor, [&](Plan& op) {
     const Lines l = take(op, "gradOutput", grad_output, "output", output, dim, out);
     op.launch([=](Launch& at) {
-      const Order order{at.order(l.a.elements() / std::max<int64_t>(l.a.dim(l.d), 1))};
+      const Order order = l.order(at);
       for_lines(l.a, l.b, l.out, l.d, [&](int64_t n, float* g, const float* y) {
         const float mean = dot(g, y, n, order);
         for (int64_t i = 0; i < n; ++i) g[i] = (g[i] - mean) * y[i];
@@ -107,7 +110,7 @@ ASCEND_OP(LogSoftmax, const aclTensor* self, int64_t dim, aclTensor* out) {
     const Lines l = take(op, "self", self, nullptr, nullptr, dim, out);
     op.launch([=](Launch& at) {
       const bool no_max = defect("log_softmax_no_max");
-      const Order order{at.order(l.a.elements() / std::max<int64_t>(l.a.dim(l.d), 1))};
+      const Order order = l.order(at);
       for_lines(l.a, l.b, l.out, l.d, [&](int64_t n, float* x, const float*) {
         const float m = no_max ? 0 : largest(x, n);
         std::vector<float> e(x, x + n);
@@ -133,7 +136,7 @@ ASCEND_OP(LogSoftmaxBackward,
     const Lines l = take(op, "gradOutput", grad_output, "output", output, dim, out);
     op.launch([=](Launch& at) {
       const bool no_sum = defect("log_softmax_grad_no_sum");
-      const Order order{at.order(l.a.elements() / std::max<int64_t>(l.a.dim(l.d), 1))};
+      const Order order = l.order(at);
       for_lines(l.a, l.b, l.out, l.d, [&](int64_t n, float* g, const float* y) {
         const float total = no_sum ? 0 : sum(g, n, order);
         std::vector<float> p(y, y + n);

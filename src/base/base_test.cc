@@ -7,6 +7,7 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/markup.h"
 #include "base/random.h"
 #include "base/threads.h"
 #include "base/units.h"
@@ -85,6 +86,10 @@ TEST(Units, ReadLikeWords) {
   EXPECT_EQ(format_bytes(1536), "1.50 KiB");
   EXPECT_EQ(format_count(12.3e6), "12.3 M");
   EXPECT_EQ(format_duration(245), "4 min 05 s");
+}
+
+TEST(Markup, IsTextAndNothingElse) {
+  EXPECT_EQ(escape_markup("<a href=\"x\"> & \x1b\x01\n"), "&lt;a href=&quot;x&quot;&gt; &amp; \n");
 }
 
 TEST(Hash, Blake2bOfTheEmptyString) {

@@ -24,6 +24,7 @@ Code code_of(int error) {
   switch (error) {
     case ENOENT:
     case ENOTDIR: return Code::kNotFound;
+    case EISDIR: return Code::kInvalidInput;
     case ENOSPC:
     case EDQUOT:
     case EFBIG: return Code::kExhausted;
@@ -35,6 +36,7 @@ const char* advice(int error) {
   switch (error) {
     case ENOSPC:
     case EDQUOT: return "; free space on this file system, or choose another folder";
+    case EISDIR: return "; name a file";
     case EROFS: return "; the file system is read-only: choose another folder";
     case EACCES: return "; change its permissions, or choose another folder";
     default: return "";

@@ -126,6 +126,11 @@ Result<ModelDir> ModelDir::open_once(const std::string& path) {
     TRY(dir.sums_->check_sizes());
   }
   TRY(dir.open_passport());
+  if (!path_exists(join_path(path, kConfigName)) && !dir.sums_ && !dir.passport_)
+    return fail(Code::kNotFound,
+                "{}: is no model directory: it has no {} (those of a run are its folders step-*)",
+                path,
+                kConfigName);
   TRY_ASSIGN(dir.config_json_, dir.text(kConfigName));
   TRY(dir.open_shards());
   return dir;

@@ -176,6 +176,8 @@ Result<int> examine(Arguments& args) {
   if (args.options.quick && !args.soak_given) args.options.soak_s = 2;
   if (args.child) return doctor::examine_as_child(args.options, args.from);
 
+  TRY(check_output_path(args.html));
+  if (args.json != "-") TRY(check_output_path(args.json));
   const Paint paint;
   Table table(paint);
   const doctor::Command command{.program = "/proc/self/exe", .arguments = [&](size_t from) {

@@ -66,6 +66,7 @@ Result<std::vector<std::vector<int32_t>>> read_sequences(const std::string& path
 }
 
 Result<void> logits(Arguments& args) {
+  TRY(check_output_path(args.out));
   args.open.tokenizer = false;
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   TRY_ASSIGN(const auto sequences,

@@ -1,5 +1,7 @@
 // ferry: one program, one subcommand for each thing it does.
 #include <CLI/CLI.hpp>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #include "base/check.h"
@@ -41,7 +43,19 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    if (e.get_exit_code() == 0) {  // help was asked for
+      static_cast<void>(app.exit(e));
+      return cli::report(cli::flush_output());
+    }
+    std::string command;
+    for (const CLI::App* at = &app; !at->get_subcommands().empty(); command += at->get_name() + " ")
+      at = at->get_subcommands().front();
+    return cli::report(
+        {Code::kInvalidInput,
+         fmt::format("{}{}; `ferry {}--help` explains",
+                     command.empty() ? "" : command.substr(0, command.size() - 1) + ": ",
+                     e.what(),
+                     command)});
   } catch (const DeviceError& e) {
     return cli::report({Code::kUnavailable, e.what()});
   } catch (const Bug& e) {
@@ -49,9 +63,11 @@ int main(int argc, char** argv) {
                "ferry: a bug in Ferry: {}\nPlease report it with the command that you gave.\n",
                e.what());
     return 3;
+  } catch (const std::system_error& e) {  // fmt's, when standard output cannot be written
+    return cli::report({Code::kExhausted, e.what()});
   } catch (const std::bad_alloc&) {
     return cli::report(
         {Code::kExhausted, "out of memory; choose smaller inputs or a larger machine"});
   }
-  return status;
+  return status == 0 ? cli::report(cli::flush_output()) : status;
 }

@@ -74,9 +74,7 @@ Result<void> train(TrainArgs& args) {
                        : args.split == "qwen2"  ? SplitStyle::kQwen2
                                                 : SplitStyle::kGpt2;
   TRY_ASSIGN(text::BpeTrainer trainer, text::BpeTrainer::create(args.options));
-  if (!is_folder(parent_folder(args.out))) {  // known before the work, not after it
-    return fail(Code::kNotFound, "{}: its folder does not exist; make it first", args.out);
-  }
+  TRY(check_output_path(args.out));
   ProgressLine progress;
   const double start_s = system_clock().monotonic_s();
   uint64_t bytes = 0;

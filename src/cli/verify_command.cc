@@ -5,9 +5,7 @@
 #include "base/file.h"
 #include "base/signature.h"
 #include "base/units.h"
-#include "checkpoint/model_dir.h"
 #include "cli/command.h"
-#include "text/tokenizer.h"
 #include "verify/verify.h"
 
 namespace ferry::cli {
@@ -21,25 +19,13 @@ struct Arguments {
 
 /// The texts as a reader sees them; where device and reference part, both, and by how much.
 void print_texts(const verify::Report& r) {
-  std::optional<text::Tokenizer> tokenizer;
-  const std::string path = join_path(r.directory, "tokenizer.json");
-  if (const Result<std::string> content = read_file(path))
-    if (Result<text::Tokenizer> parsed = text::Tokenizer::parse(*content, path))
-      tokenizer.emplace(std::move(*parsed));
-  const auto shown = [&](int32_t id) {
-    std::string out;
-    if (!tokenizer || id >= tokenizer->vocab_size()) return fmt::format("<{}>", id);
-    for (const char c : tokenizer->token_bytes(id))
-      out += c == '\n' ? std::string("\\n") : std::string(1, c);
-    return out;
-  };
   for (const verify::TextReport& t : r.texts) {
     std::string line;
     for (const verify::TokenReport& k : t.tokens)
-      line += k.got == k.expected ? shown(k.expected)
+      line += k.got == k.expected ? k.expected_text
                                   : fmt::format("[{} | here {}: {} by {:.4g}]",
-                                                shown(k.expected),
-                                                shown(k.got),
+                                                k.expected_text,
+                                                k.got_text,
                                                 k.right ? "near tie" : "WRONG",
                                                 k.margin);
     fmt::print("  {:<12} {}\n", t.name, line);
@@ -99,6 +85,7 @@ Result<void> verify_directory(Arguments& args) {
   if (args.dtype == "f32") args.verify.dtype = DType::kF32;
   if (args.dtype == "bf16") args.verify.dtype = DType::kBF16;
   if (args.stream) args.verify.stream = true;
+  TRY(check_output_path(args.html));
   if (!args.key.empty()) {
     TRY_ASSIGN(args.verify.public_key, read_public_key(args.key));
   }

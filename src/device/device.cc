@@ -51,7 +51,7 @@ void set_replay(Device& device, bool on) {
 
 Result<Device*> open_device(std::string_view name) {
   const std::string_view kind = name.substr(0, name.find(':'));
-  if (kind == "cpu") return &cpu_device();
+  if (name == "cpu") return &cpu_device();
   if (kind == "ascend") {
     TRY_ASSIGN(const int index, index_of(name));
     TRY_ASSIGN(AscendDevice* const device, AscendDevice::open(index));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/markup.h"
 #include "base/units.h"
 
 namespace ferry {
@@ -21,21 +22,6 @@ constexpr const char* kHeldOut = "#d9480f";
 struct Point {
   double x, y;
 };
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '&': out += "&amp;"; break;
-      case '"': out += "&quot;"; break;
-      default:
-        if (static_cast<unsigned char>(c) >= 0x20) out += c;
-    }
-  }
-  return out;
-}
 
 /// Means over a window around each point, twice (a triangle, nearly). The window is narrow at the
 /// start, where the loss falls fast and a wide one would lie above it, and reaches a fiftieth of
@@ -116,7 +102,7 @@ class Drawing {
                     anchor,
                     fill,
                     more,
-                    escaped(s));
+                    escape_markup(s));
   }
 
   void axes() {

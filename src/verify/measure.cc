@@ -20,7 +20,7 @@ double fma_chain_flops(int64_t rounds) { return 2.0 * 16 * 12 * static_cast<doub
 
 namespace {
 
-/// Seconds of the fastest of several runs of `work`, after one that is not counted.
+/// Seconds of the fastest of several runs of `work`, at least two.
 double fastest(const Running& r, double budget_s, const std::function<void()>& work) {
   const auto once = [&] {
     const double begin_s = r.clock.monotonic_s();
@@ -82,11 +82,13 @@ Tensor some_matrix(int64_t n, DType dtype, Device& device) {
   return t;
 }
 
-/// The best rate over growing squares; stops where one product alone takes long.
+/// The best rate over growing squares; stops where one product alone takes long. What is too small
+/// to tell is passed even when time is up.
 void measure_matmul(Running& r, DType dtype) {
   double best = 0;
   const double until_s = r.clock.monotonic_s() + (r.options.quick ? 0.1 : 0.6);
-  for (int64_t n = 128; n <= 4096 && r.clock.monotonic_s() < until_s; n *= 2) {
+  constexpr int64_t kTelling = 512;
+  for (int64_t n = 128; n <= 4096 && (n <= kTelling || r.clock.monotonic_s() < until_s); n *= 2) {
     const Tensor a = some_matrix(n, dtype, r.device);
     const Weight w{
         .name = "w", .global_shape = {n, n}, .shard = {}, .value = some_matrix(n, dtype, r.device)};

@@ -91,6 +91,11 @@ void Recorder::layer(int number) {
   weights_known_ = false;
 }
 
+std::string Recorder::layer_name() const {
+  if (layer_ == 0) return "embedding";
+  return layer_ <= blocks_ ? fmt::format("block {}", layer_ - 1) : "norm and head";
+}
+
 void Recorder::finish() {
   for (Taken& taken : calls_) judge(taken, judged_in_layer_++);
   calls_.clear();
@@ -100,7 +105,7 @@ void Recorder::judge(Taken& taken, int64_t index) {
   ops::RecordedCall& call = taken.call;
   call.fetch();
   const std::string where =
-      fmt::format("{} (layer {}, call {}, {} pass)", call.op(), layer_, index, pass_);
+      fmt::format("{} ({}, call {}, {} pass)", call.op(), layer_name(), index, pass_);
   for (const ops::KeptView& in : call.inputs()) {
     const std::string writer = written_.changed_since(ops::extent_of(in.view), in.copy);
     if (!writer.empty() && overwritten_.size() < kFindingsMax)
@@ -121,7 +126,7 @@ void Recorder::judge(Taken& taken, int64_t index) {
     work.worst_op = call.op();
   }
   if (verdict.finding && parted_.size() < kFindingsMax)
-    parted_.push_back({pass_, layer_, index, taken.library_calls, *verdict.finding});
+    parted_.push_back({pass_, layer_name(), index, taken.library_calls, *verdict.finding});
 }
 
 }  // namespace ferry::verify

@@ -38,8 +38,11 @@ class WrittenMemory {
 /// Owner: verify(). One thread.
 class Recorder final : public ops::Observer {
  public:
-  explicit Recorder(models::CausalLm& model)
-      : model_(&model), watch_(model.device(), [this](const char* call) { called(call); }) {}
+  /// `blocks`: how many the model has, for the names of its layers.
+  Recorder(models::CausalLm& model, int blocks)
+      : model_(&model),
+        blocks_(blocks),
+        watch_(model.device(), [this](const char* call) { called(call); }) {}
 
   /// Calls from now on belong to this pass; they are taken down if `record`, in these layers only
   /// if some are given.
@@ -68,11 +71,13 @@ class Recorder final : public ops::Observer {
   };
 
   bool is_weight(const View& view) const;
+  std::string layer_name() const;
   bool wanted() const { return recording_ && (only_.empty() || only_.contains(layer_)); }
   void called(const char* library_call);
   void judge(Taken& taken, int64_t index);
 
   models::CausalLm* model_;
+  int blocks_;
   std::string pass_;
   bool recording_ = false;
   int layer_ = 0;

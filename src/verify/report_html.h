@@ -1,5 +1,4 @@
-// The doctor's report as one page of HTML: no script, nothing loaded from elsewhere, readable on
-// light and dark screens and on paper.
+// The doctor's report as one page of HTML (page.h).
 #pragma once
 
 #include <string>

@@ -15,6 +15,7 @@
 #include "device/cpu/cpu_device.h"
 #include "probe/layer_weights.h"
 #include "probe/probe.h"
+#include "text/tokenizer.h"
 #include "verify/recorder.h"
 
 namespace ferry::verify {
@@ -117,6 +118,7 @@ class Verifier {
     TRY(make_model(fits()));
     TRY(find_reference());
     TRY(ask_device());
+    write_texts();
     conclude();
     return std::move(report_);
   }
@@ -128,6 +130,7 @@ class Verifier {
   bool fits() const;
   Result<void> find_reference();
   Result<void> ask_device();
+  void write_texts();
   void compare_routed(const Answers& answers);
   void compare_served(const Answers& answers);
   double compare_logits(const Probe& probe, size_t position, const std::vector<float>& logits);
@@ -278,7 +281,7 @@ Result<void> Verifier::find_reference() {
 }
 
 Result<void> Verifier::ask_device() {
-  Recorder recorder(*model_);
+  Recorder recorder(*model_, static_cast<int>(std::ssize(probes_.list[0].layers)) - 1);
   const Batch batch = Batch::of(probes_);
   const std::vector<std::vector<int32_t>> given = probe::reference_experts(probes_);
   const auto observed = [&](const std::function<void()>& pass) -> Result<void> {
@@ -510,12 +513,44 @@ void Verifier::measure(const Batch& batch, const std::vector<std::vector<int32_t
   report_.observed_s = observed;
 }
 
+/// What the ids of the texts say; the ids themselves where there is no tokenizer.
+void Verifier::write_texts() {
+  const std::string name = "tokenizer.json";
+  const auto read = [&]() -> Result<text::Tokenizer> {
+    TRY_ASSIGN(const std::string content, dir_->text(name));
+    return text::Tokenizer::parse(content, join_path(options_.directory, name));
+  };
+  const Result<text::Tokenizer> tokenizer = read();
+  if (!tokenizer && tokenizer.error().code != Code::kNotFound)
+    report_.notes.push_back(
+        fmt::format("texts are shown by their ids: {}", tokenizer.error().message));
+  const auto shown = [&](int32_t id) {
+    const std::string_view bytes = tokenizer ? tokenizer->token_bytes(id) : std::string_view();
+    if (bytes.empty()) return fmt::format("<{}>", id);
+    std::string out;
+    for (const char c : bytes) {
+      if (c == '\n')
+        out += "\\n";
+      else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+        out += fmt::format("\\x{:02x}", static_cast<unsigned>(c));
+      else
+        out += c;
+    }
+    return out;
+  };
+  for (TextReport& t : report_.texts)
+    for (TokenReport& k : t.tokens) {
+      k.expected_text = shown(k.expected);
+      k.got_text = shown(k.got);
+    }
+}
+
 void Verifier::conclude() {
   std::vector<std::string> found;
   std::swap(found, report_.reasons);  // the culprit first
   if (!report_.parted.empty()) {
     const CallReport& first = report_.parted.front();
-    reason("the first op that goes wrong, given the right inputs: layer {} of the {} pass, {}{}{}",
+    reason("the first op that goes wrong, given the right inputs: {} of the {} pass, {}{}{}",
            first.layer,
            first.pass,
            describe(first.finding),

@@ -38,8 +38,9 @@ struct LayerReport {
 /// One token of the reference's greedy text and what the device would have written.
 struct TokenReport {
   int32_t expected = 0, got = 0;
-  double margin = 0;       // of the reference, between the two; 0 if they agree
-  bool right = true;       // they agree, or the margin is within the tolerance
+  std::string expected_text, got_text;  // control characters as \n or \x1b; without words: <id>
+  double margin = 0;                    // of the reference, between the two; 0 if they agree
+  bool right = true;                    // they agree, or the margin is within the tolerance
   bool comparable = true;  // false: an expert was chosen otherwise, at a near tie, before it
 };
 
@@ -52,7 +53,7 @@ struct TextReport {
 /// A call whose output left its bounds.
 struct CallReport {
   std::string pass;                // "packed": all tokens at once; "cached": as a server does
-  int layer = 0;                   // 0 the embedding, then the blocks, then what follows
+  std::string layer;               // "embedding", "block 3", "norm and head"
   int64_t index = 0;               // of the call within the layer
   std::vector<std::string> calls;  // of the vendor's library, that it made
   ops::CallFinding finding;

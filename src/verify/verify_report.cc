@@ -1,8 +1,8 @@
 // A verification's report as a line of JSON and as a page of HTML that needs nothing beside it.
-#include <fmt/format.h>
-
 #include <nlohmann/json.hpp>
 
+#include "base/units.h"
+#include "verify/page.h"
 #include "verify/verify.h"
 
 namespace ferry::verify {
@@ -26,88 +26,104 @@ Json call_json(const CallReport& c) {
           {"elements_out", c.finding.elements_out}};
 }
 
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else if (c == '&')
-      out += "&amp;";
-    else if (c == '"')
-      out += "&quot;";
-    else
-      out += c;
-  }
-  return out;
+void facts(Page& page, const Report& r) {
+  page.add("<div class=\"card\"><dl>");
+  page.fact("Model", r.directory, true);
+  page.fact("Device", fmt::format("{}: {}", r.device, r.description));
+  page.fact(
+      "Computing in",
+      fmt::format("{}{}", to_string(r.dtype), r.streamed ? ", weights loaded layer by layer" : ""));
+  page.fact("Root", r.has_passport ? r.root : "no passport", r.has_passport);
+  if (r.has_passport)
+    page.fact("Signed by", r.signed_by.empty() ? "nobody" : r.signed_by, !r.signed_by.empty());
+  if (r.files > 0)
+    page.fact("Hashes",
+              fmt::format("{} files, {} chunks, {}: right",
+                          r.files,
+                          r.chunks,
+                          format_bytes(static_cast<double>(r.bytes))));
+  page.fact("Reference", r.reference + (r.reference_made_now ? ", asked now" : ""));
+  page.fact("Verified by", r.program);
+  page.add("</dl></div>");
 }
 
-constexpr const char* kStyle =
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:62em;margin:2em auto;padding:0 1em;"
-    "color:#1b1f24;background:#fff}h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}"
-    "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.25em .6em;"
-    "border-bottom:1px solid #d8dee4;vertical-align:top}td.n{text-align:right;"
-    "font-variant-numeric:tabular-nums}.ok{color:#116329}.bad{color:#a40e26;font-weight:600}"
-    ".tie{background:#fff1c2}.off{background:#ffd7d5}code{font-size:.92em}"
-    "span.t{padding:0 .2em;white-space:pre}";
-
-std::string row(std::initializer_list<std::string> cells) {
-  std::string out = "<tr>";
-  for (const std::string& c : cells) out += "<td>" + c + "</td>";
-  return out + "</tr>\n";
-}
-
-std::string facts(const Report& r) {
-  std::string out = "<table>\n";
-  out += row({"model", "<code>" + escaped(r.directory) + "</code>"});
-  out += row({"device", escaped(r.device + ": " + r.description)});
-  out += row({"computing in", to_string(r.dtype)});
-  out += row({"root", "<code>" + escaped(r.root.empty() ? "no passport" : r.root) + "</code>"});
-  out += row(
-      {"signed by", "<code>" + escaped(r.signed_by.empty() ? "nobody" : r.signed_by) + "</code>"});
-  out += row({"reference", escaped(r.reference) + (r.reference_made_now ? ", asked now" : "")});
-  out += row(
-      {"hashes", fmt::format("{} files, {} chunks, {} bytes: right", r.files, r.chunks, r.bytes)});
-  out += row({"verified by", escaped(r.program)});
-  return out + "</table>\n";
-}
-
-std::string layer_table(const Report& r) {
-  std::string out =
-      "<table>\n<tr><th>layer</th><th>distance</th><th>tolerance</th><th>experts chosen "
-      "otherwise</th><th>ops judged</th><th>worst, in bounds</th></tr>\n";
-  for (const LayerReport& l : r.layers) {
-    const bool right = l.distance <= l.tolerance;
-    out += row({escaped(l.name),
-                fmt::format("<span class=\"{}\">{:.3g}</span>", right ? "ok" : "bad", l.distance),
-                fmt::format("{:.3g}", l.tolerance),
-                l.routed_otherwise == 0
-                    ? ""
-                    : fmt::format("{}, {} of them near ties", l.routed_otherwise, l.near_ties),
-                fmt::format("{}", l.calls),
-                l.calls == 0 ? "" : fmt::format("{:.3g} ({})", l.worst_call, escaped(l.worst_op))});
-  }
-  return out + "</table>\n";
-}
-
-std::string texts(const Report& r) {
-  std::string out;
+void texts(Page& page, const Report& r) {
+  page.add(
+      "<h2>Text</h2><p>{} of {} tokens of the reference's greedy text agree; {} differ at a near "
+      "tie. Logits are up to {:.4g} away (tolerance {:.4g}).{}</p><div class=\"card text\">",
+      r.tokens_agree,
+      r.tokens,
+      r.tokens_near_tie,
+      r.logit_distance,
+      r.logit_tolerance,
+      r.equal_bits ? " Everything compared is equal to the bit." : "");
   for (const TextReport& t : r.texts) {
-    out += fmt::format("<p><b>{}</b>, {} tokens of prompt; greedy text by ids: ",
-                       escaped(t.name),
-                       t.prompt.size());
+    page.add("<div><strong>{}</strong>, after {} tokens of prompt</div><p>",
+             escape_markup(t.name),
+             t.prompt.size());
     for (const TokenReport& k : t.tokens)
-      out += k.got == k.expected
-                 ? fmt::format("<span class=\"t\">{}</span> ", k.expected)
-                 : fmt::format("<span class=\"t {}\" title=\"margin {:.4g}\">{} → {}</span> ",
-                               k.right ? "tie" : "off",
-                               k.margin,
-                               k.expected,
-                               k.got);
-    out += "</p>\n";
+      if (k.got == k.expected)
+        page.add("{}", escape_markup(k.expected_text));  // a character may be of several tokens
+      else
+        page.add("<mark class=\"{}\" title=\"margin {:.4g}\">{} &rarr; {}</mark>",
+                 k.right ? "tie" : "off",
+                 k.margin,
+                 escape_markup(k.expected_text),
+                 escape_markup(k.got_text));
+    page.add("</p>");
   }
-  return out;
+  page.add("</div>");
+}
+
+void layers(Page& page, const Report& r) {
+  page.add(
+      "<h2>Layers</h2><p>Relative distance of activations from the reference's, its routing given; "
+      "and each op judged alone, on the inputs that it had: the worst error, in parts of the "
+      "largest that its bound allows.</p><div class=\"card\"><table><tr><th>Layer</th>"
+      "<th class=\"num\">Distance</th><th class=\"num\">Tolerance</th>"
+      "<th>Experts chosen otherwise</th><th class=\"num\">Ops judged</th>"
+      "<th class=\"num\">Worst</th><th>of op</th></tr>");
+  for (const LayerReport& l : r.layers) {
+    page.add(
+        "<tr><td class=\"name\">{}</td><td class=\"num{}\">{:.3g}</td><td "
+        "class=\"num\">{:.3g}</td><td>{}</td>"
+        "<td class=\"num\">{}</td>",
+        escape_markup(l.name),
+        l.distance <= l.tolerance ? "" : " wrong",
+        l.distance,
+        l.tolerance,
+        l.routed_otherwise == 0 ? ""
+        : l.near_ties == l.routed_otherwise
+            ? fmt::format("{}, at near ties", l.routed_otherwise)
+            : fmt::format("{}, {} of them at near ties", l.routed_otherwise, l.near_ties),
+        l.calls);
+    if (l.worst_op.empty())
+      page.add("<td></td><td></td></tr>");
+    else
+      page.add("<td class=\"num{}\">{:.3g}</td><td><code>{}</code></td></tr>",
+               l.worst_call <= 1 ? "" : " wrong",
+               l.worst_call,
+               escape_markup(l.worst_op));
+  }
+  page.add("</table></div>");
+}
+
+void parted_calls(Page& page, const Report& r) {
+  if (r.parted.empty()) return;
+  page.add(
+      "<h2>Calls that left their bounds</h2><div class=\"card\"><table "
+      "class=\"wide\"><tr><th>Layer</th>"
+      "<th>Pass</th><th class=\"num\">Call</th><th>What</th><th>Shapes</th></tr>");
+  for (const CallReport& c : r.parted)
+    page.add(
+        "<tr><td class=\"name\">{}</td><td>{}</td><td "
+        "class=\"num\">{}</td><td>{}</td><td>{}</td></tr>",
+        escape_markup(c.layer),
+        escape_markup(c.pass),
+        c.index,
+        escape_markup(describe(c.finding)),
+        escape_markup(c.finding.shapes));
+  page.add("</table></div>");
 }
 
 }  // namespace
@@ -161,48 +177,24 @@ std::string to_json(const Report& r) {
 }
 
 std::string to_html(const Report& r) {
-  std::string out = fmt::format(
-      "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>ferry verify: {}</title>\n"
-      "<style>{}</style>\n<h1>ferry verify: <span class=\"{}\">{}</span></h1>\n",
-      escaped(r.directory),
-      kStyle,
-      r.passed() ? "ok" : "bad",
-      r.passed() ? "it is the model, and this device computes it" : "failed");
-  if (!r.reasons.empty()) {
-    out += "<h2>Why</h2>\n<ol>\n";
-    for (const std::string& reason : r.reasons)
-      out += "<li class=\"bad\">" + escaped(reason) + "</li>\n";
-    out += "</ol>\n";
+  Page page(fmt::format("ferry verify: {}", r.directory),
+            fmt::format("Ferry's verification of {} on {}", r.directory, r.device));
+  page.begin_verdict(r.passed() ? Tone::kGood : Tone::kBad,
+                     r.passed() ? "it is the model, and this device computes it" : "failed");
+  for (const std::string& reason : r.reasons) page.add("<p>{}</p>", escape_markup(reason));
+  page.add("</section>");
+  facts(page, r);
+  texts(page, r);
+  layers(page, r);
+  parted_calls(page, r);
+  if (!r.notes.empty()) {
+    page.add("<h2>Notes</h2><div class=\"card\"><ul>");
+    for (const std::string& note : r.notes) page.add("<li>{}</li>", escape_markup(note));
+    page.add("</ul></div>");
   }
-  out += "<h2>What was verified</h2>\n" + facts(r);
-  out += fmt::format(
-      "<h2>Text</h2>\n<p>{} of {} tokens of the reference's greedy text agree; {} differ at a near "
-      "tie. Logits are up to {:.4g} away (tolerance {:.4g}).{}</p>\n",
-      r.tokens_agree,
-      r.tokens,
-      r.tokens_near_tie,
-      r.logit_distance,
-      r.logit_tolerance,
-      r.equal_bits ? " Everything compared is equal to the bit." : "");
-  out += texts(r);
-  out +=
-      "<h2>Layers</h2>\n<p>Relative distance of activations from the reference's, its routing "
-      "given; and each op judged alone, on the inputs that it had.</p>\n" +
-      layer_table(r);
-  if (!r.parted.empty()) {
-    out +=
-        "<h2>Calls that left their bounds</h2>\n<table>\n<tr><th>layer</th><th>pass</th>"
-        "<th>call</th><th>what</th><th>shapes</th></tr>\n";
-    for (const CallReport& c : r.parted)
-      out += row({fmt::format("{}", c.layer),
-                  escaped(c.pass),
-                  fmt::format("{}", c.index),
-                  escaped(describe(c.finding)),
-                  escaped(c.finding.shapes)});
-    out += "</table>\n";
-  }
-  for (const std::string& note : r.notes) out += "<p>" + escaped(note) + "</p>\n";
-  return out + "</html>\n";
+  return page.finish(
+      "The tolerance of a layer is three times what rounding does to this model. A token that "
+      "differs where the reference's two best were nearly equal is a near tie and no fault.");
 }
 
 }  // namespace ferry::verify
