@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 # What the doctor calls the parts of the runtime.
@@ -42,7 +43,10 @@ def lists_of(folder):
 class Board:
     def __init__(self, args):
         self.args = args
-        self.base = dict(os.environ, FERRY_ASCEND_LIBRARIES=os.path.abspath(args.sim), FERRY_THREADS="1")
+        # What these doctors find is noted in a folder of their own, not in the user's.
+        self.state = tempfile.TemporaryDirectory()
+        self.base = dict(os.environ, FERRY_ASCEND_LIBRARIES=os.path.abspath(args.sim), FERRY_THREADS="1",
+                         XDG_STATE_HOME=self.state.name)
 
     def run(self, command, **planted):
         env = dict(self.base, **{"FERRY_ASCEND_SIM_" + k: v for k, v in planted.items()})
