@@ -147,9 +147,9 @@ TEST_F(AscendTrain, InterruptedByFaultsEndsWithTheSameBytes) {
       {"507056", "LINK_ERROR: a link between chips failed"}};
   for (const auto& [fault, meaning] : faults) {
     const std::string run = std::string("fault") + fault;
-    // By the 41st call of an op that a step makes some ten times: after the first checkpoint.
+    // By the 81st call of an op that a step makes more than twenty times: after a checkpoint.
     const Ended e = end_of(train(run, "ascend"),
-                           {{"FERRY_ASCEND_SIM_FAULT", std::string(fault) + "@41:RmsNormGrad"},
+                           {{"FERRY_ASCEND_SIM_FAULT", std::string(fault) + "@81:RmsNormGrad"},
                             {"FERRY_ASCEND_SIM_FAULT_ONCE", path(run + ".once")},
                             {"FERRY_ASCEND_TIMEOUT_S", "2"}});  // 507046 never ends by itself
     EXPECT_EQ(e.status, 0) << e.output;
