@@ -102,7 +102,8 @@ class AscendTrain : public testing::Test {
   static std::set<std::string> names_in(const std::string& run) {
     std::set<std::string> names;
     for (const auto& entry : fs::recursive_directory_iterator(root_ / run))
-      names.insert(fs::relative(entry.path(), root_ / run).string());
+      if (entry.path().extension() != ".ferry")  // TensorBoard's: one for each process
+        names.insert(fs::relative(entry.path(), root_ / run).string());
     return names;
   }
   static int count(const std::string& text, const std::string& part) {
@@ -193,20 +194,24 @@ TEST_F(AscendTrain, SaysWhatTheDoctorFound) {
   EXPECT_NE(said_.find("ferry: note: software Ascend"), std::string::npos) << said_;
   EXPECT_NE(said_.find("was never examined: run ferry doctor --device ascend:0"), std::string::npos)
       << said_;
-  const auto doctor = [](int status, const Environment& environment) {
-    const Ended e = end_of({"doctor", "--device", "ascend", "--quick", "--soak", "0"}, environment);
-    EXPECT_EQ(e.status, status) << e.output;
-  };
   const auto first_step = [](const std::string& run) {
     Strings args = train(run, "ascend");
     args.back() = "--train.steps=1";
     args.push_back("--schedule.warmup_steps=0");
     return ran(args);
   };
-  doctor(1, {{"FERRY_ASCEND_SIM_MUTANT", "RmsNorm:scaled"}});
+  const Ended sick =
+      end_of({"doctor", "--device", "ascend", "--quick", "--soak", "0", "--only", "rms_norm"},
+             {{"FERRY_ASCEND_SIM_MUTANT", "RmsNorm:scaled"}});
+  EXPECT_EQ(sick.status, 1) << sick.output;
   const std::string warned = first_step("warned");
   EXPECT_NE(warned.find("was found unfit on 20"), std::string::npos) << warned;
-  doctor(0, {});
+  // A whole examination takes long; what it would note is put there.
+  const fs::path note = fs::directory_iterator(root_ / "notes/ferry/doctor")->path();
+  std::string text = read(note);
+  const size_t at = text.find("\"unfit\"");
+  ASSERT_NE(at, std::string::npos) << text;
+  write(note, text.replace(at, 7, "\"fit to train\""));
   const std::string fit = first_step("fit");
   EXPECT_EQ(fit.find("ferry: note:"), std::string::npos) << fit;
   fs::remove_all(path("notes"));
