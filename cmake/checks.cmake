@@ -17,6 +17,8 @@ if(FERRY_TESTS)
   endforeach()
   if(TARGET ascend_sim_test)
     add_dependencies(checked_tests ascend_sim_test)
+    # Under ThreadSanitizer: what runs beside each other is the backend and the chip's streams.
+    add_custom_target(race_tests DEPENDS ascend_sim_test ascend_test)
   endif()
 endif()
 
@@ -66,6 +68,12 @@ if(FERRY_CHECKS)
   endforeach()
   add_test(NAME asan.ascend_sim COMMAND ${CMAKE_SOURCE_DIR}/build-asan/ascend_sim_test)
   set_tests_properties(asan.ascend_sim PROPERTIES TIMEOUT 1200 ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1")
+  # The Ascend backend and software Ascend, whose streams are threads. A process stops at its first report, so that
+  # a child's is not lost, and does not sleep a second at its end.
+  add_test(NAME tsan.ascend_sim COMMAND ${CMAKE_SOURCE_DIR}/build-tsan/ascend_sim_test)
+  add_test(NAME tsan.ascend COMMAND ${CMAKE_SOURCE_DIR}/build-tsan/tests/ascend_test)
+  set_tests_properties(tsan.ascend_sim tsan.ascend PROPERTIES TIMEOUT 1200
+    ENVIRONMENT "TSAN_OPTIONS=halt_on_error=1:atexit_sleep_ms=20:second_deadlock_stack=1")
   set(FERRY_FUZZ_SECONDS 20 CACHE STRING "Seconds that ctest runs each fuzzer")
   file(GLOB fuzzers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/fuzz/*_fuzz.cc)
   math(EXPR fuzz_timeout "${FERRY_FUZZ_SECONDS} + 300")

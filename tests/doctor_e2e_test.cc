@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -21,10 +22,13 @@ struct Ended {
   Json last;  // the line of JSON that ends it
 };
 
+/// Where these doctors note their verdicts: not in the user's own folder.
+fs::path state() { return fs::temp_directory_path() / "ferry_doctor_e2e_state"; }
+
 /// `arguments` are the test's own, without anything that a shell would take otherwise.
 Ended doctor(const std::string& arguments, const std::string& environment = "") {
-  const std::string command =
-      environment + " timeout 300 " FERRY_PROGRAM " doctor " + arguments + " 2>&1";
+  const std::string command = "XDG_STATE_HOME=" + state().string() + " " + environment +
+                              " timeout 300 " FERRY_PROGRAM " doctor " + arguments + " 2>&1";
   Ended run;
   FILE* const pipe = ::popen(command.c_str(), "r");
   char buffer[4096];
@@ -84,6 +88,35 @@ TEST(Doctor, FindsNothingOnSoftwareAscend) {
   const Ended run = doctor("--device ascend --quick --soak 0", sim());
   EXPECT_EQ(run.status, 0) << run.output;
   EXPECT_EQ(run.last.value("description", "").rfind("software Ascend", 0), 0u) << run.output;
+}
+
+/// The notes in the state folder: verdicts by device.
+std::map<std::string, std::string> notes() {
+  std::map<std::string, std::string> verdicts;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(state() / "ferry/doctor", none)) {
+    std::ifstream in(entry.path());
+    const Json note = Json::parse(in);
+    EXPECT_EQ(entry.path().extension(), ".json");
+    verdicts[note.at("device")] = note.at("verdict");
+  }
+  return verdicts;
+}
+
+TEST(Doctor, NotesItsVerdictWhereTrainingAsks) {
+  using Notes = std::map<std::string, std::string>;
+  fs::remove_all(state());
+  const std::string quick = "--device ascend --quick --soak 0 --only rms_norm";
+  EXPECT_EQ(doctor(quick, sim()).status, 0);
+  EXPECT_EQ(notes(), Notes()) << "one op alone does not make it fit";
+  EXPECT_EQ(doctor(quick, sim("FERRY_ASCEND_SIM_MUTANT=RmsNorm:scaled")).status, 1);
+  EXPECT_EQ(notes(), (Notes{{"ascend:0", "unfit"}}));
+  // A state folder that cannot be written keeps nobody from the verdict.
+  const Ended told =
+      doctor(quick, sim("XDG_STATE_HOME=/proc/x FERRY_ASCEND_SIM_MUTANT=RmsNorm:scaled"));
+  EXPECT_EQ(told.status, 1) << told.output;
+  EXPECT_NE(told.output.find("ferry: note: /proc/x"), std::string::npos) << told.output;
+  fs::remove_all(state());
 }
 
 /// The culprit that is named first, of a device with this defect.

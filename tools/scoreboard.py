@@ -81,7 +81,10 @@ class Board:
 
     def __init__(self, args):
         self.args = args
-        self.base = dict(os.environ, FERRY_ASCEND_LIBRARIES=os.path.abspath(args.sim), FERRY_THREADS="1")
+        # What these doctors find is noted in a folder of their own, not in the user's.
+        self.state = tempfile.TemporaryDirectory()
+        self.base = dict(os.environ, FERRY_ASCEND_LIBRARIES=os.path.abspath(args.sim), FERRY_THREADS="1",
+                         XDG_STATE_HOME=self.state.name)
 
     def run(self, command, planted, deviations):
         """Exit status, the last line's JSON, what was said on stderr."""

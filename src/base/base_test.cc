@@ -82,10 +82,32 @@ TEST(File, FolderLockNamesItsHolder) {
   ASSERT_TRUE(remove_tree(folder));
 }
 
+TEST(File, FolderLockTakesBackAnEmptyFolderThatItMade) {
+  const std::string top = ::testing::TempDir() + "ferry_lock_made", folder = top + "/a/b";
+  ASSERT_TRUE(remove_tree(top));
+  ASSERT_TRUE(make_folders(top));
+  ASSERT_TRUE(FolderLock::acquire(folder));
+  EXPECT_TRUE(path_exists(top));  // was there before
+  EXPECT_FALSE(path_exists(top + "/a"));
+  {
+    auto lock = FolderLock::acquire(folder);
+    ASSERT_TRUE(lock);
+    EXPECT_FALSE(FolderLock::acquire(folder));  // the loser takes nothing away
+    ASSERT_TRUE(write_file_atomic(folder + "/kept", "x"));
+  }
+  EXPECT_TRUE(path_exists(folder + "/kept"));
+  ASSERT_TRUE(remove_tree(folder + "/kept"));
+  ASSERT_TRUE(FolderLock::acquire(folder));
+  EXPECT_TRUE(path_exists(folder));  // empty, but another lock's making
+  ASSERT_TRUE(remove_tree(top));
+}
+
 TEST(Units, ReadLikeWords) {
   EXPECT_EQ(format_bytes(1536), "1.50 KiB");
   EXPECT_EQ(format_count(12.3e6), "12.3 M");
   EXPECT_EQ(format_duration(245), "4 min 05 s");
+  EXPECT_EQ(format_utc(0), "1970-01-01 00:00 UTC");
+  EXPECT_EQ(format_utc(1709251199999), "2024-02-29 23:59 UTC");
 }
 
 TEST(Markup, IsTextAndNothingElse) {

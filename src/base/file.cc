@@ -365,6 +365,10 @@ std::string join_path(std::string_view folder, std::string_view name) {
 }
 
 Result<FolderLock> FolderLock::acquire(const std::string& folder) {
+  std::vector<std::string> made;
+  std::error_code error;
+  for (fs::path p = folder; !p.empty() && !fs::exists(p, error); p = p.parent_path())
+    made.push_back(p.string());
   TRY(make_folders(folder));
   const std::string path = join_path(folder, ".lock");
   FolderLock lock;
@@ -380,19 +384,40 @@ Result<FolderLock> FolderLock::acquire(const std::string& folder) {
                 folder,
                 n > 0 ? holder : "unknown");
   }
+  struct stat held {
+  }, named{};
+  if (::fstat(lock.fd_, &held) != 0 || ::stat(path.c_str(), &named) != 0 ||
+      held.st_ino != named.st_ino || held.st_dev != named.st_dev)
+    return fail(Code::kUnavailable,
+                "{}: another run made this folder and took it away just now; try again",
+                folder);
   const std::string pid = std::to_string(::getpid());
   if (::ftruncate(lock.fd_, 0) != 0 || ::pwrite(lock.fd_, pid.data(), pid.size(), 0) < 0)
     return os_error("write", path, errno);
+  lock.made_ = std::move(made);
   return lock;
 }
 
-FolderLock::FolderLock(FolderLock&& o) noexcept : fd_(std::exchange(o.fd_, -1)) {}
+FolderLock::FolderLock(FolderLock&& o) noexcept
+    : fd_(std::exchange(o.fd_, -1)), made_(std::move(o.made_)) {}
 FolderLock& FolderLock::operator=(FolderLock&& o) noexcept {
   std::swap(fd_, o.fd_);
+  std::swap(made_, o.made_);
   return *this;
 }
 FolderLock::~FolderLock() {
-  if (fd_ >= 0) ::close(fd_);  // the lock goes with the descriptor; the file stays
+  if (fd_ < 0) return;
+  if (!made_.empty()) take_back();
+  ::close(fd_);  // the lock goes with the descriptor
+}
+
+/// Whoever opened the lock's file meanwhile sees, once he has it, that it has no name any more.
+void FolderLock::take_back() const {
+  const Result<std::vector<std::string>> names = list_folder(made_.front());
+  if (!names || *names != std::vector<std::string>{".lock"}) return;
+  if (::unlink(join_path(made_.front(), ".lock").c_str()) != 0) return;
+  for (const std::string& folder : made_)
+    if (::rmdir(folder.c_str()) != 0) return;  // somebody has put something there: it stays
 }
 
 namespace {

@@ -106,7 +106,8 @@ std::string parent_folder(const std::string& path);
 std::string join_path(std::string_view folder, std::string_view name);
 
 /// An exclusive lock on a folder, held until destroyed or the process ends (flock on DIR/.lock).
-/// Errors: kUnavailable, naming the process that holds it.
+/// A folder that is not there is made, and taken away again with the lock if nothing came into it.
+/// Errors: kInvalidInput, naming the process that holds it; kUnavailable, kExhausted.
 class FolderLock {
  public:
   static Result<FolderLock> acquire(const std::string& folder);
@@ -116,7 +117,9 @@ class FolderLock {
 
  private:
   FolderLock() = default;
+  void take_back() const;
   int fd_ = -1;
+  std::vector<std::string> made_;  // folders that acquire made: the locked one, its parents
 };
 
 /// A hold on a folder itself (flock on the folder; no file is made in it), for work on its entries.

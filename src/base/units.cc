@@ -38,4 +38,20 @@ std::string format_duration(double seconds) {
   return fmt::format("{} h {:02} min", s / 3600, s / 60 % 60);
 }
 
+/// Days since 1970 to a calendar date (Hinnant 2013, "chrono-compatible low-level date
+/// algorithms").
+std::string format_utc(int64_t unix_ms) {
+  const int64_t seconds = unix_ms / 1000, days = seconds / 86400, of_day = seconds % 86400;
+  const int64_t z = days + 719468, era = z / 146097, doe = z - era * 146097;
+  const int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+  const int64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
+  const int64_t month = mp < 10 ? mp + 3 : mp - 9;
+  return fmt::format("{}-{:02}-{:02} {:02}:{:02} UTC",
+                     yoe + era * 400 + (month <= 2 ? 1 : 0),
+                     month,
+                     doy - (153 * mp + 2) / 5 + 1,
+                     of_day / 3600,
+                     of_day / 60 % 60);
+}
+
 }  // namespace ferry

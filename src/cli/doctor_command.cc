@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/units.h"
 #include "cli/command.h"
+#include "cli/examinations.h"
 #include "verify/doctor_process.h"
 #include "verify/report_html.h"
 
@@ -193,6 +194,8 @@ Result<int> examine(Arguments& args) {
     TRY(write_file_atomic(
         args.json,
         whole.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n"));
+  if (const Result<void> noted = remember_examination(report); !noted)
+    fmt::print(stderr, "ferry: note: {}\n", noted.error().message);
   TRY(print_json(args.json == "-" ? whole : doctor::summary_json(report)));
   return report.verdict == doctor::Verdict::kFitToTrain ? 0 : exit_status(Code::kVerdict);
 }

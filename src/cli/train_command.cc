@@ -3,11 +3,14 @@
 #include <fmt/core.h>
 
 #include <csignal>
+#include <new>
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
 #include "base/system.h"
 #include "cli/command.h"
+#include "cli/examinations.h"
+#include "device/chip.h"
 #include "device/device.h"
 #include "train/loop.h"
 #include "train/supervisor.h"
@@ -20,7 +23,7 @@ std::atomic<bool> g_stop{false};
 struct Arguments {
   std::string config;
   std::string device;
-  bool resume = false, print_config = false, worker = false;
+  bool resume = false, print_config = false, worker = false, again = false;
   int64_t replay_to = 0;
 };
 
@@ -38,6 +41,14 @@ Result<void> print_result(const TrainResult& r) {
   return print_json(j);
 }
 
+constexpr const char* kWhatToLower = "lower train.micro_batch_tokens, or set train.recompute";
+
+/// Reports a failure; the worker's exit status for it.
+int leave(const Status& why) {
+  const int status = report(why);
+  return why.code == Code::kExhausted ? supervisor::kExhausted : status;
+}
+
 /// The process that trains. It leaves with 0 when it is done or was stopped, having saved.
 int work(const Arguments& args, const std::vector<std::string>& overrides) {
   struct sigaction action {};
@@ -48,17 +59,26 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
   const Result<Settings> settings = read_settings(args.config, overrides);
   if (!settings) return report(settings.error());
   try {
+    if (const Result<Device*> device = open_device(settings->train.device); device && !args.again)
+      warn_unexamined(**device);
     const Result<TrainResult> result = train(*settings,
                                              {.resume = args.resume,
                                               .stop = &g_stop,
                                               .beat = [&](int64_t steps) { pulse->beat(steps); },
                                               .replay_to = args.replay_to});
-    if (!result) return report(result.error());
+    if (!result) return leave(result.error());
     if (result->stopped)
       fmt::print("stopped    after step {}; go on with: ferry train {} --resume\n",
                  result->step,
                  args.config);
-    return report(print_result(*result));
+    const Result<void> printed = print_result(*result);
+    return printed ? 0 : leave(printed.error());
+  } catch (const OutOfDeviceMemory& e) {
+    report({Code::kExhausted, fmt::format("{}; {}", e.what(), kWhatToLower)});
+    return supervisor::kOutOfMemory;
+  } catch (const std::bad_alloc&) {
+    report({Code::kExhausted, fmt::format("out of memory; {}", kWhatToLower)});
+    return supervisor::kOutOfMemory;
   } catch (const DeviceError& e) {
     report({Code::kUnavailable, e.what()});
     return supervisor::kDeviceFailed;
@@ -87,6 +107,7 @@ int run(const Arguments& args, std::vector<std::string> overrides) {
   command.again = command.first;
   command.again.emplace_back("--resume");
   if (args.resume) command.first = command.again;
+  command.again.emplace_back("--again");
   return supervisor::supervise(
       command, {}, system_clock(), [](std::string_view text) { fmt::print(stderr, "{}\n", text); });
 }
@@ -104,6 +125,7 @@ void add_train_command(CLI::App& app, int& status) {
       "--print-config", args->print_config, "print all settings as they would be used, and leave");
   command->add_option("--device", args->device, "as --train.device: cpu, cuda[:N], ascend[:N]");
   command->add_flag("--worker", args->worker)->group("");  // the supervised process; not for people
+  command->add_flag("--again", args->again)->group("");    // a worker that follows another
   command->add_option("--replay-to", args->replay_to)->group("");  // after a device's failure
   command->allow_extras();
   command->callback([command, args, &status] { status = run(*args, command->remaining()); });

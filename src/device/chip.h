@@ -1,4 +1,4 @@
-// What only a chip of its own has: memory beside the host's, and launches that end later.
+// What a chip of its own is asked: memory beside the host's, and launches that end later.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,12 @@
 #include "device/device.h"
 
 namespace ferry {
+
+/// There was no memory left, after everything that was only cached had been given up.
+class OutOfDeviceMemory : public DeviceError {
+ public:
+  using DeviceError::DeviceError;
+};
 
 /// Bytes that can still be allocated; nothing where the device's memory is the host's.
 std::optional<uint64_t> chip_memory_available(Device& device);

@@ -103,6 +103,7 @@ struct Advance {
       s.since = now;  // while stopping the clock for saving goes on
     }
     s.heard = true;
+    if (s.first_step < 0) s.first_step = e.step;
     s.step = std::max(s.step, e.step);
   }
 
@@ -112,10 +113,23 @@ struct Advance {
       s.worker = Worker::kNone;
       return exit(e.code);
     }
-    failed(e.code == kDeviceFailed ? "left: its device failed"
-           : e.code == 3           ? "left with status 3 (its environment failed)"
-                                   : fmt::format("left with status {}", e.code));
+    if (!s.stopping && !cured_by_restart(e.code)) {
+      s.worker = Worker::kNone;
+      log("a restart would change nothing about it. Checkpoints that were written are whole: give "
+          "the run what it lacks, then go on with --resume");
+      return exit(3);
+    }
+    failed(e.code == kDeviceFailed  ? "left: its device failed"
+           : e.code == kOutOfMemory ? "left: it ran out of memory"
+           : e.code == kExhausted   ? "left: its environment is exhausted"
+           : e.code == 3            ? "left with status 3 (its environment failed)"
+                                    : fmt::format("left with status {}", e.code));
     s.device_failed = e.code == kDeviceFailed;
+  }
+
+  bool cured_by_restart(int code) const {
+    if (code == kOutOfMemory) return s.step > s.first_step;
+    return code != kExhausted;
   }
 
   void on(const Died& e) {

@@ -77,6 +77,7 @@ struct State {
   double restart_at = 0;         // with no worker: when to start the next one
   bool heard = false;            // this worker sent a heartbeat
   double interval_s = 0;         // the slowest recent time between two heartbeats
+  int64_t first_step = -1;       // of the first heartbeat ever: where the run began
   int64_t step = -1;             // furthest ever
   int64_t step_at_failure = -1;  // furthest when a worker last failed
   int failures = 0;              // in a row without progress
@@ -90,13 +91,14 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume);
 /// What follows from an event. Pure: no clock, no process, no randomness.
 ///
 /// The worker leaves with 0, 1 or 2     the run leaves with the same: done, verdict, wrong input.
+/// ... with kExhausted                  exit 3: a disk is as full after a restart as before.
+/// ... with kOutOfMemory                exit 3 if the run has not made a step yet: it does not fit.
+///                                      Later it may be the neighbours': as below.
 /// ... with kDeviceFailed               it starts again as below, and until it is past the step
-/// that
-///                                      failed it waits for each launch, so that a fault that comes
-///                                      again names the one op.
+///                                      that failed it waits for each launch, so that a fault that
+///                                      comes again names the one op.
 /// ... with another status, a signal    it starts again from the newest checkpoint, after a pause;
-/// after
-///                                      `failures_max` restarts that got no further, exit 3.
+///                                      after `failures_max` restarts that got no further, exit 3.
 /// It is silent for too long            SIGKILL, then as above.
 /// First SIGINT, SIGTERM, SIGHUP        SIGTERM to the worker, once; the run ends with it.
 /// A second one, or stop_s passed       SIGKILL; exit 3.
@@ -111,9 +113,11 @@ std::pair<State, std::vector<Action>> advance(State state,
 /// When a Tick is needed at the latest, given no other event.
 double wake_at(const State& state, const Settings& settings);
 
-/// A worker's exit status for a DeviceError. Between the two processes only: a run that ends by it
-/// leaves with 3.
+/// A worker's exit status for a DeviceError, for Code::kExhausted, for no memory. Between the two
+/// processes only: a run that ends by one of them leaves with 3.
 inline constexpr int kDeviceFailed = 4;
+inline constexpr int kExhausted = 5;
+inline constexpr int kOutOfMemory = 6;
 
 /// The descriptor on which a supervised worker finds its heartbeat pipe.
 inline constexpr int kHeartbeatFd = 3;

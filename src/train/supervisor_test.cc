@@ -87,6 +87,24 @@ TEST(SupervisorRules, AfterADevicesFailureTheNextWorkerWaitsForEachLaunchUntilIt
   EXPECT_EQ(std::get<Start>(p.actions[0]).replay_to, 0);
 }
 
+TEST(SupervisorRules, WhatARestartDoesNotCureEndsTheRunAtOnce) {
+  Play full;
+  full.on(Started{}).on(Heartbeat{0}).on(Heartbeat{7}).on(Exited{kExhausted});
+  EXPECT_EQ(full.exit(), 3);
+  // Too little memory before the first step: it does not fit. Later: it fitted.
+  for (const int64_t begun : {0, 40}) {
+    Play p;
+    EXPECT_EQ(Play(p).on(Started{}).on(Exited{kOutOfMemory}).exit(), 3);
+    p.on(Started{}).on(Heartbeat{begun});
+    EXPECT_EQ(Play(p).on(Exited{kOutOfMemory}).exit(), 3);
+    p.on(Heartbeat{begun + 1}).on(Exited{kOutOfMemory}).ticks(3);
+    ASSERT_TRUE(p.has<Start>());
+    EXPECT_EQ(std::get<Start>(p.actions[0]).replay_to, 0);
+    p.on(Started{}).on(Exited{kOutOfMemory}).ticks(3);  // who took it has not left yet
+    EXPECT_TRUE(p.has<Start>());
+  }
+}
+
 TEST(SupervisorRules, GivesUpWhenRestartsGetNoFurtherButNotWhileTheyDo) {
   Play p;
   for (int i = 1; i <= 40; ++i) {  // each life gets one step further: goes on for ever

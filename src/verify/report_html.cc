@@ -11,22 +11,6 @@
 namespace ferry::doctor {
 namespace {
 
-/// Days since 1970 to a calendar date (Hinnant 2013, "chrono-compatible low-level date
-/// algorithms").
-std::string utc(int64_t unix_ms) {
-  const int64_t seconds = unix_ms / 1000, days = seconds / 86400, of_day = seconds % 86400;
-  const int64_t z = days + 719468, era = z / 146097, doe = z - era * 146097;
-  const int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
-  const int64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
-  const int64_t month = mp < 10 ? mp + 3 : mp - 9;
-  return fmt::format("{}-{:02}-{:02} {:02}:{:02} UTC",
-                     yoe + era * 400 + (month <= 2 ? 1 : 0),
-                     month,
-                     doy - (153 * mp + 2) / 5 + 1,
-                     of_day / 3600,
-                     of_day / 60 % 60);
-}
-
 void verdict(Page& page, const Report& r) {
   page.begin_verdict(r.verdict == Verdict::kFitToTrain   ? Tone::kGood
                      : r.verdict == Verdict::kFitToServe ? Tone::kWarn
@@ -51,7 +35,7 @@ void facts(Page& page, const Report& r) {
   page.fact("Device", r.device);
   page.fact("Chip and software", r.description);
   page.fact("Host", r.processor);
-  page.fact("Examined", utc(r.started_unix_ms));
+  page.fact("Examined", format_utc(r.started_unix_ms));
   page.fact("Took", format_duration(r.seconds));
   page.fact("Depth",
             fmt::format("{}{}{}, inputs from seed {}",

@@ -7,6 +7,7 @@
 #include "base/units.h"
 #include "device/ascend/ascend_device.h"
 #include "device/ascend/errors.h"
+#include "device/chip.h"
 
 namespace ferry {
 namespace {
@@ -112,11 +113,12 @@ void AscendStream::fail(int64_t code, const char* call, const std::string& detai
 }
 
 void AscendStream::raise(int64_t code, const std::string& what, const std::string& detail) {
-  throw DeviceError(
-      device_.name(),
-      code,
-      fmt::format("{}: {}: {}{}", device_.name(), what, acl::describe_code(code), detail),
-      what);
+  const std::string message =
+      fmt::format("{}: {}: {}{}", device_.name(), what, acl::describe_code(code), detail);
+  const acl::Meaning* meaning = acl::meaning_of(code);
+  if (meaning != nullptr && meaning->fault == acl::Fault::kMemory)
+    throw OutOfDeviceMemory(device_.name(), code, message, what);
+  throw DeviceError(device_.name(), code, message, what);
 }
 
 /// What may have failed: the launches since the last that is known to have ended, and `call`, which

@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/units.h"
+#include "device/chip.h"
 
 namespace ferry {
 namespace {
@@ -111,11 +112,11 @@ class CpuDevice final : public Device, public Stream {
       p = std::aligned_alloc(64, whole);
     }
     if (p == nullptr)
-      throw DeviceError("cpu",
-                        0,
-                        fmt::format("cpu: out of memory asking for {} ({} in use)",
-                                    format_bytes(static_cast<double>(whole)),
-                                    format_bytes(static_cast<double>(use_.live_bytes))));
+      throw OutOfDeviceMemory("cpu",
+                              0,
+                              fmt::format("cpu: out of memory asking for {} ({} in use)",
+                                          format_bytes(static_cast<double>(whole)),
+                                          format_bytes(static_cast<double>(use_.live_bytes))));
     use_.reserved_bytes += whole;
     return static_cast<char*>(p);
   }
