@@ -40,6 +40,16 @@ uint64_t memory_available_bytes() {
 uint64_t memory_peak_bytes() { return kib_line("/proc/self/status", "VmHWM:"); }
 uint64_t memory_resident_bytes() { return kib_line("/proc/self/status", "VmRSS:"); }
 
+std::string state_folder() {
+  const auto variable = [](const char* name) {
+    const char* const text = std::getenv(name);
+    return std::string(text == nullptr ? "" : text);
+  };
+  const std::string state = variable("XDG_STATE_HOME"), home = variable("HOME");
+  if (state.starts_with('/')) return state;  // the specification: relative paths are to be ignored
+  return home.empty() ? "" : join_path(home, ".local/state");
+}
+
 std::string processor_name() {
   const Result<std::string> text = read_file("/proc/cpuinfo");
   if (!text) return "unknown processor";

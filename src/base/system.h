@@ -1,4 +1,5 @@
-// What this machine has left: for refusing what cannot fit before starting it.
+// This machine and its user: what is left of memory, for refusing what cannot fit, and where notes
+// are kept.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +14,10 @@ uint64_t memory_available_bytes();
 /// Most memory this process ever had resident (VmHWM), and what it has now (VmRSS).
 uint64_t memory_peak_bytes();
 uint64_t memory_resident_bytes();
+
+/// Where a program keeps notes of its own (XDG base directories): $XDG_STATE_HOME, or
+/// ~/.local/state. Empty: the user has no home.
+std::string state_folder();
 
 /// "Intel(R) Xeon(R) Processor" or the like, for reports.
 std::string processor_name();

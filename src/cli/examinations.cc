@@ -2,13 +2,13 @@
 
 #include <fmt/core.h>
 
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/system.h"
 #include "base/units.h"
 #include "base/version.h"
 
@@ -21,15 +21,8 @@ constexpr uint64_t kBytesMax = 64 << 10;
 /// The file of the device that describes itself so. Chips of one kind share no file: their
 /// descriptions name their numbers. Empty: there is no state folder.
 std::string file_of(const std::string& description) {
-  const auto variable = [](const char* name) {
-    const char* const text = std::getenv(name);
-    return std::string(text == nullptr ? "" : text);
-  };
-  std::string state = variable("XDG_STATE_HOME");
-  if (!state.starts_with('/')) {  // the specification: relative paths are to be ignored
-    if (variable("HOME").empty()) return "";
-    state = join_path(variable("HOME"), ".local/state");
-  }
+  const std::string state = state_folder();
+  if (state.empty()) return "";
   std::string name;
   for (const char c : description.substr(0, 200)) {
     const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
