@@ -17,6 +17,9 @@ if(FERRY_TESTS)
   endforeach()
   if(TARGET ascend_sim_test)
     add_dependencies(checked_tests ascend_sim_test)
+    if(NOT CMAKE_CROSSCOMPILING)
+      add_dependencies(checked_tests ascend_test ascend_ops_test)  # the backend, on software Ascend
+    endif()
     # Under ThreadSanitizer: what runs beside each other is the backend and the chip's streams.
     add_custom_target(race_tests DEPENDS ascend_sim_test ascend_test)
   endif()
@@ -67,7 +70,12 @@ if(FERRY_CHECKS)
     set_tests_properties(aarch64.${name} PROPERTIES TIMEOUT 1200 ENVIRONMENT "FERRY_SPECS=smallest;QEMU_LD_PREFIX=/usr/aarch64-linux-gnu")
   endforeach()
   add_test(NAME asan.ascend_sim COMMAND ${CMAKE_SOURCE_DIR}/build-asan/ascend_sim_test)
-  set_tests_properties(asan.ascend_sim PROPERTIES TIMEOUT 1200 ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1")
+  add_test(NAME asan.ascend COMMAND ${CMAKE_SOURCE_DIR}/build-asan/tests/ascend_test)
+  add_test(NAME asan.ascend_ops COMMAND ${CMAKE_SOURCE_DIR}/build-asan/tests/ascend_ops_test)
+  set_tests_properties(asan.ascend_sim asan.ascend PROPERTIES TIMEOUT 1200 ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1")
+  # The search for leaks follows what looks like pointers, and device memory cannot be read by the host.
+  set_tests_properties(asan.ascend_ops PROPERTIES TIMEOUT 1200
+    ENVIRONMENT "ASAN_OPTIONS=detect_leaks=0;FERRY_ASCEND_LIBRARIES=${CMAKE_SOURCE_DIR}/build-asan/ascend_sim")
   # The Ascend backend and software Ascend, whose streams are threads. A process stops at its first report, so that
   # a child's is not lost, and does not sleep a second at its end.
   add_test(NAME tsan.ascend_sim COMMAND ${CMAKE_SOURCE_DIR}/build-tsan/ascend_sim_test)
