@@ -21,6 +21,7 @@ namespace {
 constexpr size_t kFence = 64;
 constexpr unsigned char kFenceByte = 0xA5;
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kMappedBytesMin = size_t{128} << 10;  // of blocks that get pages of their own
 constexpr size_t kSpareBytes = size_t{8} << 20;  // held beyond the most that was in use at once
 
 std::atomic<int> g_guards{0};
@@ -100,13 +101,13 @@ class CpuDevice final : public Device, public Stream {
     // Freed blocks are kept for the next step, which asks for the same: getting them from the
     // kernel again costs a quarter of a training step, nearly all of it clearing pages.
     trim(std::max(use_.peak_bytes, use_.live_bytes + whole) + kSpareBytes - whole);
-    const bool large = whole >= kHugePage;
+    const bool large = whole >= kMappedBytesMin;
     void* p = nullptr;
     if (large) {
       p = ::mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (p == MAP_FAILED)
         p = nullptr;
-      else
+      else if (whole >= kHugePage)
         ::madvise(p, whole, MADV_HUGEPAGE);
     } else {
       p = std::aligned_alloc(64, whole);
@@ -131,7 +132,7 @@ class CpuDevice final : public Device, public Stream {
     for (auto it = free_.rbegin(); it != free_.rend() && use_.reserved_bytes > bytes; ++it)
       for (auto& [whole, blocks] = *it; !blocks.empty() && use_.reserved_bytes > bytes;) {
         use_.reserved_bytes -= whole;
-        if (whole >= kHugePage)
+        if (whole >= kMappedBytesMin)
           ::munmap(blocks.back(), whole);
         else
           std::free(blocks.back());

@@ -183,10 +183,11 @@ Tensor Model::attention(const AttentionWeights& w, const Tensor& x, const Pass& 
 /// [tokens, heads, nope + rope], the last part rotated.
 Tensor Model::queries(const AttentionWeights& w, const Tensor& x, const Pass& pass) const {
   const Tensor q =
-      w.q_proj ? ops::linear(x, *w.q_proj)
+      w.q_proj ? ops::linear(x, *w.q_proj, {.keep = false})
                : ops::linear(
                      ops::rms_norm(ops::linear(x, *w.q_a_proj), *w.q_a_layernorm, kLatentNormEps),
-                     *w.q_b_proj);
+                     *w.q_b_proj,
+                     {.keep = false});
   return ops::rope(q.reshape({x.dim(0), config_.num_attention_heads, config_.qk_head_dim()}),
                    rope_,
                    pass.segments.position,
@@ -202,7 +203,7 @@ Tensor Model::attend_expanded(const AttentionWeights& w,
                               const Pass& pass) const {
   const int64_t nope = config_.qk_nope_head_dim;
   const Tensor kv =
-      ops::linear(c, w.kv_b_proj)
+      ops::linear(c, w.kv_b_proj, {.keep = false})
           .reshape({c.dim(0), config_.num_attention_heads, nope + config_.v_head_dim});
   const ops::Expanded e = ops::mla_expand(kv, k_pe, nope);
   return ops::attention(q, e.k, e.v, pass.segments, softmax_scale_);

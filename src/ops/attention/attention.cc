@@ -122,32 +122,36 @@ Tensor attention(
   Tape* const tape = Tape::current();
   if (tape == nullptr || !(q.needs_grad() || k.needs_grad() || v.needs_grad())) return out;
   check_documents(segments);
-  tape->record("attention", {q, k, v}, {out}, [=](Grads& grads) {
-    Tensor d_q = Tensor::empty(q.shape(), q.dtype(), q.device());
-    Tensor d_k = Tensor::empty(k.shape(), k.dtype(), k.device());
-    Tensor d_v;
-    if (!begins_with(k, v)) d_v = Tensor::empty(v.shape(), v.dtype(), v.device());
-    dispatch(kBackward,
-             AttentionBackwardArgs{q.view(),
-                                   k.view(),
-                                   v.view(),
-                                   segments.position.view(),
-                                   segments.key_begin.view(),
-                                   out.view(),
-                                   lse.view(),
-                                   grads.of(out).view(),
-                                   d_q.view(),
-                                   d_k.view(),
-                                   d_v.view(),
-                                   scale,
-                                   longest,
-                                   segments.host_position.data(),
-                                   segments.host_key_begin.data()},
-             q.device());
-    grads.add(q, d_q);
-    grads.add(k, d_k);
-    if (d_v.defined()) grads.add(v, d_v);
-  });
+  const auto backward =
+      [q = q.saved(), k = k.saved(), v = v.saved(), segments, out, lse, scale, longest](
+          Grads& grads) {
+        const Tensor queries = q.restored(), keys = k.restored(), values = v.restored();
+        Tensor d_q = Tensor::empty(q.shape(), q.dtype(), q.device());
+        Tensor d_k = Tensor::empty(k.shape(), k.dtype(), k.device());
+        Tensor d_v;
+        if (!begins_with(k, v)) d_v = Tensor::empty(v.shape(), v.dtype(), v.device());
+        dispatch(kBackward,
+                 AttentionBackwardArgs{queries.view(),
+                                       keys.view(),
+                                       values.view(),
+                                       segments.position.view(),
+                                       segments.key_begin.view(),
+                                       out.view(),
+                                       lse.view(),
+                                       grads.of(out).view(),
+                                       d_q.view(),
+                                       d_k.view(),
+                                       d_v.view(),
+                                       scale,
+                                       longest,
+                                       segments.host_position.data(),
+                                       segments.host_key_begin.data()},
+                 q.device());
+        grads.add(q, d_q);
+        grads.add(k, d_k);
+        if (d_v.defined()) grads.add(v, d_v);
+      };
+  tape->record("attention", {q, k, v}, {out}, backward);
   return out;
 }
 

@@ -68,17 +68,20 @@ Tensor head_linear(const Tensor& x, const Weight& weight, const HeadLinear& opti
                           x.device());
           grads.add(x, d_x);
         },
-        [x, part = part.without_memory(), y = y.without_memory(), transpose = transpose](
-            Grads& grads) {
+        [saved = x.saved(),
+         part = part.without_memory(),
+         y = y.without_memory(),
+         transpose = transpose](Grads& grads) {
           if (!grads.wanted(part)) return;
+          const Tensor input = saved.restored();
           const Tensor d_y = grads.of(y);
-          Tensor d_w = Tensor::empty(part.shape(), part.dtype(), x.device());
-          dispatch_matmul({.a = heads_first(transpose ? d_y : x),
-                           .b = heads_first(transpose ? x : d_y),
+          Tensor d_w = Tensor::empty(part.shape(), part.dtype(), input.device());
+          dispatch_matmul({.a = heads_first(transpose ? d_y : input),
+                           .b = heads_first(transpose ? input : d_y),
                            .c = d_w.view(),
                            .transpose_a = true,
-                           .compute = x.dtype()},
-                          x.device());
+                           .compute = input.dtype()},
+                          input.device());
           grads.add(part, d_w);
         });
   return y;

@@ -6,6 +6,21 @@
 #include "ops/matmul/packed_weight.h"
 
 namespace ferry::ops {
+namespace {
+
+Tensor product(const Tensor& x, const Tensor& w, DType out, const View& panels) {
+  Tensor y = Tensor::empty({x.dim(0), w.dim(0)}, out, x.device());
+  dispatch_matmul({.a = x.view(),
+                   .b = w.view(),
+                   .c = y.view(),
+                   .transpose_b = true,
+                   .compute = x.dtype(),
+                   .panels = panels},
+                  x.device());
+  return y;
+}
+
+}  // namespace
 
 Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& options) {
   const Tensor& w = weight.value;
@@ -22,15 +37,10 @@ Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& option
         weight.name,
         to_string(w.dtype()),
         to_string(out));
-  Tensor y = Tensor::empty({x.dim(0), w.dim(0)}, out, x.device());
-  dispatch_matmul({.a = x.view(),
-                   .b = w.view(),
-                   .c = y.view(),
-                   .transpose_b = true,
-                   .compute = x.dtype(),
-                   .panels = packed_panels(weight, x.dim(0), x.dtype())},
-                  x.device());
-  if (Tape* tape = Tape::current())
+  Tensor y = product(x, w, out, packed_panels(weight, x.dim(0), x.dtype()));
+  if (Tape* tape = Tape::current()) {
+    if (!options.keep)
+      y.set_again([x = x.saved(), w, out] { return product(x.restored(), w, out, {}); });
     tape->record(
         "linear",
         {x, w},
@@ -55,6 +65,7 @@ Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& option
                           input.device());
           grads.add(w, d_w);
         });
+  }
   return y;
 }
 

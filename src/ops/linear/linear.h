@@ -12,6 +12,7 @@ namespace ferry::ops {
 
 struct LinearOptions {
   std::optional<DType> out = {};  // default: x's type
+  bool keep = true;  // false: whoever needs y for a gradient makes it again, for a small x
 };
 
 /// y = x wᵀ.
@@ -20,7 +21,7 @@ struct LinearOptions {
 /// outputs]. Types     x and w f32 or bf16, y f32 or bf16; products in x's type (an f32 w is
 /// rounded to it, and
 ///           so is d_y in the gradient), accumulated in f32, rounded once.
-/// Gradient  d_x; d_w in the weight's type, as a weight gradient. Keeps x.
+/// Gradient  d_x; d_w in the weight's type, as a weight gradient. Keeps x, or what it is made of.
 /// Order     ops/cpu/gemm.h; the gradients contract outputs and tokens in the same way.
 /// Errors    check: shapes, types.
 Tensor linear(const Tensor& x, const Weight& w, const LinearOptions& options = {});

@@ -1,5 +1,8 @@
 #include "ops/mla_expand/mla_expand.h"
 
+#include <memory>
+#include <utility>
+
 #include "autograd/tape.h"
 #include "base/check.h"
 #include "ops/dispatch.h"
@@ -21,6 +24,35 @@ constexpr KernelTable<MlaExpandBackwardArgs> kBackward{
     .ascend = ASCEND_KERNEL(MlaExpandBackwardArgs, Branch::kComposed, mla_expand_backward),
 };
 
+namespace {
+
+Expanded expanded(const Tensor& kv, const Tensor& k_pe, int64_t nope) {
+  const int64_t tokens = kv.dim(0), heads = kv.dim(1);
+  Expanded y{Tensor::empty({tokens, heads, nope + k_pe.dim(1)}, kv.dtype(), kv.device()),
+             Tensor::empty({tokens, heads, kv.dim(2) - nope}, kv.dtype(), kv.device())};
+  dispatch(kForward, MlaExpandArgs{kv.view(), k_pe.view(), y.k.view(), y.v.view()}, kv.device());
+  return y;
+}
+
+/// Attention asks for the keys again, then for the values: they are made together.
+void make_again(Expanded& y, const Tensor& kv, const Tensor& k_pe, int64_t nope) {
+  const auto values = std::make_shared<Tensor>();
+  const auto both = [kv = kv.saved(), k_pe = k_pe.saved(), nope] {
+    return expanded(kv.restored(), k_pe.restored(), nope);
+  };
+  y.k.set_again([both, values] {
+    Expanded made = both();
+    *values = std::move(made.v);
+    return made.k;
+  });
+  y.v.set_again([both, values] {
+    Tensor made = std::exchange(*values, {});
+    return made.defined() ? made : both().v;
+  });
+}
+
+}  // namespace
+
 Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope) {
   check(kv.rank() == 3 && k_pe.rank() == 2 && kv.dim(0) == k_pe.dim(0) && nope >= 0 &&
             nope < kv.dim(2),
@@ -32,11 +64,9 @@ Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope) {
         "mla_expand: kv {}, k_pe {}",
         to_string(kv.dtype()),
         to_string(k_pe.dtype()));
-  const int64_t tokens = kv.dim(0), heads = kv.dim(1);
-  Expanded y{Tensor::empty({tokens, heads, nope + k_pe.dim(1)}, kv.dtype(), kv.device()),
-             Tensor::empty({tokens, heads, kv.dim(2) - nope}, kv.dtype(), kv.device())};
-  dispatch(kForward, MlaExpandArgs{kv.view(), k_pe.view(), y.k.view(), y.v.view()}, kv.device());
-  if (Tape* tape = Tape::current())
+  Expanded y = expanded(kv, k_pe, nope);
+  if (Tape* tape = Tape::current()) {
+    make_again(y, kv, k_pe, nope);
     tape->record("mla_expand",
                  {kv, k_pe},
                  {y.k, y.v},
@@ -53,6 +83,7 @@ Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope) {
                    grads.add(kv, d_kv);
                    grads.add(k_pe, d_k_pe);
                  });
+  }
   return y;
 }
 

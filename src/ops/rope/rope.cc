@@ -78,7 +78,10 @@ Tensor rope(const Tensor& x,
             table.cos.dim(0));
     }
   Tensor y = rotate(x, table, position, begin, interleaved, false);
-  if (Tape* tape = Tape::current())
+  if (Tape* tape = Tape::current()) {
+    y.set_again([x = x.saved(), table, position, begin, interleaved] {
+      return rotate(x.restored(), table, position, begin, interleaved, false);
+    });
     tape->record(
         "rope",
         {x},
@@ -87,6 +90,7 @@ Tensor rope(const Tensor& x,
             Grads& grads) {
           grads.add(x, rotate(grads.of(y), table, position, begin, interleaved, true));
         });
+  }
   return y;
 }
 
