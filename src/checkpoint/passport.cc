@@ -352,7 +352,14 @@ Result<Passport> parse_checked(const json& root) {
     p.training = read_training(Fields(s.at("training"), "statement.training", problem));
   p.probes = read_probes(Fields(s.at("probes"), "statement.probes", problem));
   if (problem) return tl::unexpected(*problem);
-  return p;
+  // What is read must be all there is: nothing may be stated that nobody reads.
+  const json known = statement_of(p);
+  if (root_of(known) == p.root) return p;
+  const json difference = json::diff(known, statement);
+  return fail(Code::kCorrupt,
+              "statement{}: not as format version {} has it; another program wrote it",
+              difference.empty() ? "" : printable(difference[0].value("path", "")),
+              version);
 }
 
 }  // namespace

@@ -145,6 +145,19 @@ TEST(Passport, EveryEditIsNoticed) {
   EXPECT_TRUE(Passport::parse(unsigned_one.dump(), "p"));
 }
 
+TEST(Passport, AStatementThatNobodyReadsIsRefused) {
+  const nlohmann::json whole = nlohmann::json::parse(passport_of(some_model("unknown")));
+  for (const char* pointer : {"/statement/trainnig", "/statement/probes/list/0/extra"}) {
+    nlohmann::json edited = whole;
+    edited[nlohmann::json::json_pointer(pointer)] = 7;
+    Hasher hasher;  // given the root that it needs
+    const std::string statement = "ferry-passport-1\n" + edited["statement"].dump();
+    hasher.update(statement.data(), statement.size());
+    edited["root"] = hasher.hex();
+    EXPECT_TRUE(fails(Passport::parse(edited.dump(), "p"), Code::kCorrupt, {"p: ", pointer + 10}));
+  }
+}
+
 TEST(Passport, CutShortOrFromANewerVersion) {
   const std::string text = passport_of(some_model("short"));
   for (size_t size = 0; size + 2 < text.size(); size += 97)
