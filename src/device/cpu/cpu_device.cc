@@ -7,8 +7,10 @@
 #include <bit>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <mutex>
+#include <unordered_map>
 #include <vector>
 
 #include "base/check.h"
@@ -22,7 +24,7 @@ constexpr size_t kFence = 64;
 constexpr unsigned char kFenceByte = 0xA5;
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMappedBytesMin = size_t{128} << 10;  // of blocks that get pages of their own
-constexpr size_t kSpareBytes = size_t{8} << 20;  // held beyond the most that was in use at once
+constexpr size_t kSpareBytes = size_t{16} << 20;  // held beyond the most that was in use at once
 
 std::atomic<int> g_guards{0};
 std::atomic<int> g_violations{0};
@@ -91,11 +93,14 @@ class CpuDevice final : public Device, public Stream {
   Device& device() override { return *this; }
 
  private:
+  /// The smallest free block that does; one that is much too large would be missed where it fits.
   char* take(size_t whole) {
-    auto& list = free_[whole];
-    if (!list.empty()) {
-      char* block = list.back();
-      list.pop_back();
+    const auto fit = free_.lower_bound(whole);
+    if (fit != free_.end() && fit->first <= 2 * whole) {
+      char* block = fit->second.back();
+      fit->second.pop_back();
+      if (fit->first != whole) larger_[block] = fit->first;
+      if (fit->second.empty()) free_.erase(fit);
       return block;
     }
     // Freed blocks are kept for the next step, which asks for the same: getting them from the
@@ -123,21 +128,27 @@ class CpuDevice final : public Device, public Stream {
   }
 
   void give(char* block, size_t whole) {
+    const auto larger = larger_.find(block);
+    if (larger != larger_.end()) {
+      whole = larger->second;
+      larger_.erase(larger);
+    }
     free_[whole].push_back(block);
     trim(use_.peak_bytes + kSpareBytes);
   }
 
   /// Returns free blocks, the largest first, until no more than `bytes` are reserved.
   void trim(size_t bytes) {
-    for (auto it = free_.rbegin(); it != free_.rend() && use_.reserved_bytes > bytes; ++it)
-      for (auto& [whole, blocks] = *it; !blocks.empty() && use_.reserved_bytes > bytes;) {
-        use_.reserved_bytes -= whole;
-        if (whole >= kMappedBytesMin)
-          ::munmap(blocks.back(), whole);
-        else
-          std::free(blocks.back());
-        blocks.pop_back();
-      }
+    while (use_.reserved_bytes > bytes && !free_.empty()) {
+      const auto& [whole, blocks] = *free_.rbegin();
+      use_.reserved_bytes -= whole;
+      if (whole >= kMappedBytesMin)
+        ::munmap(blocks.back(), whole);
+      else
+        std::free(blocks.back());
+      free_.rbegin()->second.pop_back();
+      if (blocks.empty()) free_.erase(std::prev(free_.end()));
+    }
   }
 
   static void check_fences(const char* block, size_t bytes, size_t whole) {
@@ -151,7 +162,8 @@ class CpuDevice final : public Device, public Stream {
   }
 
   mutable std::mutex mutex_;
-  std::map<size_t, std::vector<char*>> free_;
+  std::map<size_t, std::vector<char*>> free_;       // by size; no list is empty
+  std::unordered_map<const char*, size_t> larger_;  // blocks in use that are larger than asked for
   MemoryUse use_;
 };
 
