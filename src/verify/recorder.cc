@@ -10,10 +10,8 @@ constexpr size_t kFindingsMax = 50;  // what follows is no news
 
 }  // namespace
 
-void WrittenMemory::write(const ops::Extent& at, const Tensor& host, const std::string& writer) {
-  if (at.bytes == 0) return;
+void WrittenMemory::forget(const ops::Extent& at) {
   const std::byte* const end = at.begin + at.bytes;
-  // What was there before ends here; its parts on both sides stay known.
   auto it = pieces_.lower_bound(at.begin);
   if (it != pieces_.begin() && std::prev(it)->second.end > at.begin) it = std::prev(it);
   while (it != pieces_.end() && it->first < end) {
@@ -24,7 +22,12 @@ void WrittenMemory::write(const ops::Extent& at, const Tensor& host, const std::
       pieces_[end] = {
           piece.end, piece.host, piece.offset + static_cast<size_t>(end - begin), piece.writer};
   }
-  pieces_[at.begin] = {end, std::make_shared<const Tensor>(host), 0, writer};
+}
+
+void WrittenMemory::write(const ops::Extent& at, const Tensor& host, const std::string& writer) {
+  if (at.bytes == 0) return;
+  forget(at);
+  pieces_[at.begin] = {at.begin + at.bytes, std::make_shared<const Tensor>(host), 0, writer};
 }
 
 std::string WrittenMemory::changed_since(const ops::Extent& at, const Tensor& host) const {
@@ -66,6 +69,7 @@ void Recorder::before(const ops::OpCall& call) {
     for (const Weight* w : model_->weights())
       if (w->value.defined())
         weights_.push_back({static_cast<const std::byte*>(w->value.data()), w->value.bytes()});
+    for (const ops::Extent& w : weights_) written_.forget(w);  // loaded by no op
     weights_known_ = true;
   }
   calls_.push_back({ops::RecordedCall(call, [this](const View& v) { return is_weight(v); }), {}});

@@ -22,6 +22,8 @@ class WrittenMemory {
   void clear() { pieces_.clear(); }
   /// `bytes` of host memory were, on the device, at `at`.
   void write(const ops::Extent& at, const Tensor& host, const std::string& writer);
+  void forget(
+      const ops::Extent& at);  // given to something else; what lies on both sides stays known
   /// Who wrote bytes of this range that are not those of `host`; empty: all are, or are not known.
   std::string changed_since(const ops::Extent& at, const Tensor& host) const;
 
