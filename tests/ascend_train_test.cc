@@ -177,7 +177,7 @@ TEST_F(AscendTrain, OutOfMemoryIsCuredByWhatThePoolKeeps) {
   EXPECT_TRUE(bytes("tight") == bytes("calm")) << "other weights or state\n" << e.output;
 }
 
-TEST_F(AscendTrain, WhatDoesNotFitEndsAtOnceAndSaysWhatToDo) {
+TEST_F(AscendTrain, TooLittleMemoryEndsAtOnceAndSaysWhatToDo) {
   const Ended e = end_of(train("large", "ascend"), {{"FERRY_ASCEND_SIM_FAULT", "207001@3"}});
   EXPECT_EQ(e.status, 3) << e.output;
   for (const char* const part : {"ferry: ascend:0: ",

@@ -83,7 +83,7 @@ void Recorder::after(const ops::OpCall& call) {
 
 void Recorder::called(const char* library_call) {
   if (!running_) return;  // a copy of the recorder's own
-  std::vector<std::string>& calls = calls_.back().library_calls;
+  std::vector<std::string>& calls = calls_.back().vendor_calls;
   if (std::find(calls.begin(), calls.end(), library_call) == calls.end())
     calls.emplace_back(library_call);
 }
@@ -130,7 +130,7 @@ void Recorder::judge(Taken& taken, int64_t index) {
     work.worst_op = call.op();
   }
   if (verdict.finding && parted_.size() < kFindingsMax)
-    parted_.push_back({pass_, layer_name(), index, taken.library_calls, *verdict.finding});
+    parted_.push_back({pass_, layer_name(), index, taken.vendor_calls, *verdict.finding});
 }
 
 }  // namespace ferry::verify

@@ -69,7 +69,7 @@ class Recorder final : public ops::Observer {
  private:
   struct Taken {
     ops::RecordedCall call;
-    std::vector<std::string> library_calls;
+    std::vector<std::string> vendor_calls;
   };
 
   bool is_weight(const View& view) const;
