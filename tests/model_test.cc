@@ -101,6 +101,26 @@ TEST_P(EachType, TrainingForwardIsServingForwardAndRecomputedIsKept) {
   }
 }
 
+TEST_P(EachType, TrainingTakesTheMemoryThatIsEstimated) {
+  const auto model = random_model(small_config(), GetParam(), cpu_device());
+  const Packed p = pack(std::vector(32, std::vector<int32_t>(256, 7)), cpu_device());
+  const auto tokens = static_cast<double>(p.batch.segments.tokens());
+  double gradient_bytes = 0;
+  for (const Weight* w : model->weights()) gradient_bytes += static_cast<double>(w->value.bytes());
+  for (const bool recompute : {false, true}) {
+    const size_t before = cpu_device().memory_use().live_bytes;
+    cpu_device().reset_peak();
+    models::Losses losses;
+    gradients(*model, p, {.recompute = recompute}, &losses);
+    const double taken =
+        static_cast<double>(cpu_device().memory_use().peak_bytes - before) - gradient_bytes;
+    constexpr double kWorkspaces = 8e6;  // of the products and of the logits
+    const double expected = model->activation_bytes_per_token(recompute) * tokens;
+    EXPECT_LT(taken, expected + kWorkspaces) << recompute;
+    EXPECT_GT(taken, expected / 2) << recompute;
+  }
+}
+
 TEST_P(EachType, ReplayedRoutingGivesTheSameBits) {
   const auto model = random_model(small_config(), GetParam(), cpu_device());
   const Packed p = pack(small_documents(), cpu_device());

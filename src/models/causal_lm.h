@@ -101,7 +101,8 @@ class CausalLm {
   /// context of `context` tokens, with or without the MTP modules. A training step costs three
   /// times as much.
   virtual double flops_per_token(double context, MlaForm form, bool mtp) const = 0;
-  /// Bytes that a forward pass of one token keeps for its gradient, without and with recomputation.
+  /// Bytes for each token of a training step at the most, beside weights and their gradients: what
+  /// the forward pass keeps and what the layer played back makes, without and with recomputation.
   virtual double activation_bytes_per_token(bool recompute) const = 0;
 
   DType compute() const { return compute_; }

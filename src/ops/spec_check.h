@@ -15,8 +15,8 @@ struct Finding {
 };
 
 struct SpecOptions {
-  bool forward = true;    // reference, guard bytes, repeatability, rows
-  bool gradients = true;  // finite differences, accumulation
+  bool forward = true;            // reference, guard bytes, repeatability, rows
+  bool gradients = true;          // finite differences, accumulation
   bool tiers_and_threads = true;  // CPU only: every tier, 1 to 3 threads give the same bits
   int repeats = 3;
   uint64_t seed = 1;

@@ -16,7 +16,7 @@ struct BenchmarkResult {
   double mfu = 0;  // of the matrix-product rate measured in the same run
   double peak_gflops = 0;
   double peak_mb = 0;  // most memory resident while training, less what was before the model
-  double live_mb = 0;      // the most that tensors held at once
+  double live_mb = 0;  // the most that tensors held at once
 };
 
 /// Trains `warmup` steps that do not count, then `steps`. model.vocab_size must be given.

@@ -106,16 +106,10 @@ class CpuDevice final : public Device, public Stream {
     // Freed blocks are kept for the next step, which asks for the same: getting them from the
     // kernel again costs a quarter of a training step, nearly all of it clearing pages.
     trim(std::max(use_.peak_bytes, use_.live_bytes + whole) + kSpareBytes - whole);
-    const bool large = whole >= kMappedBytesMin;
-    void* p = nullptr;
-    if (large) {
-      p = ::mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      if (p == MAP_FAILED)
-        p = nullptr;
-      else if (whole >= kHugePage)
-        ::madvise(p, whole, MADV_HUGEPAGE);
-    } else {
-      p = std::aligned_alloc(64, whole);
+    void* p = from_system(whole);
+    if (p == nullptr) {
+      trim(0);
+      p = from_system(whole);
     }
     if (p == nullptr)
       throw OutOfDeviceMemory("cpu",
@@ -125,6 +119,15 @@ class CpuDevice final : public Device, public Stream {
                                           format_bytes(static_cast<double>(use_.live_bytes))));
     use_.reserved_bytes += whole;
     return static_cast<char*>(p);
+  }
+
+  /// nullptr: there is none.
+  static void* from_system(size_t whole) {
+    if (whole < kMappedBytesMin) return std::aligned_alloc(64, whole);
+    void* p = ::mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return nullptr;
+    if (whole >= kHugePage) ::madvise(p, whole, MADV_HUGEPAGE);
+    return p;
   }
 
   void give(char* block, size_t whole) {

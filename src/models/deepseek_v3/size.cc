@@ -1,5 +1,7 @@
 // What a DeepSeek model costs: parameters, operations, memory. For refusing what cannot fit, and
 // MFU.
+#include <algorithm>
+
 #include "models/deepseek_v3/model.h"
 
 namespace ferry::models::deepseek_v3 {
@@ -72,24 +74,32 @@ double Model::flops_per_token(double context, MlaForm form, bool mtp) const {
 double Model::activation_bytes_per_token(bool recompute) const {
   const Config& c = config_;
   const double size = static_cast<double>(size_of(compute_));
-  const double d = static_cast<double>(c.hidden_size);
-  if (recompute) return size * d * static_cast<double>(c.num_hidden_layers + 1);
-  const double heads = static_cast<double>(c.num_attention_heads);
+  const auto number = [](int64_t n) { return static_cast<double>(n); };
+  const double d = number(c.hidden_size), heads = number(c.num_attention_heads),
+               key = number(c.qk_head_dim()), value = number(c.v_head_dim);
+  // What a layer keeps: the residual stream twice, the latents, attention's output and the
+  // logarithm of its sum, both sides of each SwiGLU, what the experts give and the scores for them.
   const double attention =
-      heads * static_cast<double>(3 * c.qk_head_dim() + 2 * c.v_head_dim + c.qk_nope_head_dim +
-                                  c.v_head_dim) +
-      static_cast<double>(2 * c.q_lora_rank + 3 * c.kv_lora_rank + 2 * c.qk_rope_head_dim);
-  const double k = static_cast<double>(c.num_experts_per_tok),
-               inner = static_cast<double>(c.moe_intermediate_size);
-  const double moe =
-      k * (2 * d + 3 * inner) + static_cast<double>(c.n_shared_experts) * 3 * inner + 2 * d;
-  const double dense = 3 * static_cast<double>(c.intermediate_size) + d;
-  double sum = 0;
+      2 * d + heads * value + number(c.q_lora_rank + c.kv_lora_rank + c.qk_rope_head_dim);
+  const double experts = number(c.num_experts_per_tok), inner = number(c.moe_intermediate_size);
+  const double moe = experts * (2 * inner + d) + number(c.n_shared_experts) * 2 * inner;
+  const double dense = 2 * number(c.intermediate_size);
+  // What the layer that is played back holds beside it: what is made again (normed values, queries,
+  // keys, values, the experts' rows and products), and about as much of gradients.
+  const double attention_again = d + heads * (2 * key + value + number(c.qk_nope_head_dim) + value);
+  const double moe_again = experts * (d + inner) + d, dense_again = number(c.intermediate_size) + d;
+  double kept = 0, largest = 0, again = 0;
   for (int64_t l = 0; l < c.num_hidden_layers + c.num_nextn_predict_layers; ++l) {
-    const bool moe_layer = l < c.num_hidden_layers ? c.is_moe(l) : c.n_routed_experts > 0;
-    sum += 5 * d + attention + (moe_layer ? moe : dense);
+    const bool is_moe = l < c.num_hidden_layers ? c.is_moe(l) : c.n_routed_experts > 0;
+    const double scores =
+        heads * sizeof(float) + (is_moe ? 2 * number(c.n_routed_experts) * sizeof(float) : 0);
+    const double layer = size * (attention + (is_moe ? moe : dense)) + scores;
+    kept += layer;
+    largest = std::max(largest, layer);
+    again = std::max(again, size * 2 * (attention_again + (is_moe ? moe_again : dense_again)));
   }
-  return size * (sum + 4 * d);
+  if (recompute) kept = size * d * number(c.num_hidden_layers + 1) + largest;
+  return kept + again + size * 4 * d;
 }
 
 }  // namespace ferry::models::deepseek_v3

@@ -115,13 +115,6 @@ inline void load_tile(F32x16 (&acc)[M][kVectors], const Tile& t) {
   }
 }
 
-/// The accumulators of the tile from column `first` on, which a large C keeps in memory.
-inline void prefetch_tile(const Tile& t, int first, int rows) {
-  for (int i = 0; i < rows; ++i)
-    for (int v = 0; v < kVectors; ++v)
-      __builtin_prefetch(t.init + i * t.init_stride + first + v * kLanes);
-}
-
 template <int M>
 inline void store_tile(const F32x16 (&acc)[M][kVectors], const Tile& t) {
   if (t.out_bf16)
@@ -674,14 +667,11 @@ struct Runner {
         }
         const TileKernel kernel = kTiles.rows[group.rows(in_group) - 1];
         const Tile t = tile(g, m, group.row[in_group] - m, n, columns, k, k_count, memory);
-        for (int j = 0; j < t.columns; j += kPanel) {
-          if (t.init != nullptr && j + kPanel < t.columns)
-            prefetch_tile(t, j + kPanel, group.rows(in_group));
+        for (int j = 0; j < t.columns; j += kPanel)
           kernel(group.at[in_group],
                  panels + j / kPanel * panel_stride,
                  steps,
                  columns_of(t, j, static_cast<int>(min(kPanel, t.columns - j))));
-        }
       }
       k += k_count;
     } while (k < g.k);
