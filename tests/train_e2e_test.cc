@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -304,6 +305,30 @@ TEST_F(TrainE2e, WorkerDiesWithItsSupervisor) {
       << again.output();
   again.signal(SIGTERM);
   EXPECT_EQ(again.wait(), 0) << again.output();
+}
+
+TEST_F(TrainE2e, GoesOnWhenNobodyReadsItsOutput) {
+  // As in `ferry train ... 2>&1 | head -n 1`, and with its output on a disk that is full. The worker
+  // is killed once, so that the supervisor has something to say as well.
+  const std::string pipe = path("pipe");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  ASSERT_GE(reader, 0);
+  Program p(pipe, train("unread", {"--train.steps=400", "--checkpoint.every=100"}));
+  ASSERT_TRUE(wait_for([&] {
+    char c;
+    return ::read(reader, &c, 1) == 1;
+  }));
+  ::close(reader);
+  ASSERT_TRUE(wait_for([&] { return has_checkpoint("unread"); }));
+  const pid_t worker = worker_of(path("unread"));
+  ASSERT_GT(worker, 0);
+  ::kill(worker, SIGKILL);
+  EXPECT_EQ(p.wait(), 3);  // its closing line could not be written
+  EXPECT_TRUE(fs::exists(checkpoint("unread", 400)));
+
+  EXPECT_EQ(Program("/dev/full", train("full")).wait(), 3);
+  expect_same(trace("full"), base_, "full");
 }
 
 TEST_F(TrainE2e, BitsDoNotDependOnHowItIsComputed) {

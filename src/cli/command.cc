@@ -13,9 +13,11 @@
 
 namespace ferry::cli {
 
+void tell(const std::string& line) { std::fputs((line + "\n").c_str(), stderr); }
+
 int report(const Status& status) {
   std::fflush(stdout);
-  fmt::print(stderr, "ferry: {}\n", status.message);
+  tell("ferry: " + status.message);
   return exit_status(status.code);
 }
 
@@ -52,13 +54,12 @@ bool ProgressLine::due() {
 }
 
 void ProgressLine::print(const std::string& line) {
-  fmt::print(stderr, "\r\033[K{}", line);
-  std::fflush(stderr);
+  std::fputs(("\r\033[K" + line).c_str(), stderr);
   shown_ = true;
 }
 
 void ProgressLine::clear() {
-  if (shown_) fmt::print(stderr, "\r\033[K");
+  if (shown_) std::fputs("\r\033[K", stderr);
   shown_ = false;
 }
 

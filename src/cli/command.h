@@ -8,7 +8,11 @@
 
 namespace ferry::cli {
 
-/// Prints "ferry: MESSAGE" to standard error; the process exit status for it.
+/// Writes a line to standard error. That it cannot be written (a closed pipe, a terminal that went
+/// away) is no failure: there is nobody to tell.
+void tell(const std::string& line);
+
+/// Tells "ferry: MESSAGE"; the process exit status for it.
 int report(const Status& status);
 
 /// 0, or report(the failure).

@@ -195,7 +195,7 @@ Result<int> examine(Arguments& args) {
         args.json,
         whole.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n"));
   if (const Result<void> noted = remember_examination(report); !noted)
-    fmt::print(stderr, "ferry: note: {}\n", noted.error().message);
+    tell("ferry: note: " + noted.error().message);
   TRY(print_json(args.json == "-" ? whole : doctor::summary_json(report)));
   return report.verdict == doctor::Verdict::kFitToTrain ? 0 : exit_status(Code::kVerdict);
 }

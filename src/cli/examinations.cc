@@ -11,6 +11,7 @@
 #include "base/system.h"
 #include "base/units.h"
 #include "base/version.h"
+#include "cli/command.h"
 
 namespace ferry::cli {
 namespace {
@@ -84,11 +85,8 @@ void warn_unexamined(const Device& device) {
   else if ((*last)->verdict != to_string(doctor::Verdict::kFitToTrain))
     why = fmt::format("was found {} on {}", (*last)->verdict, format_utc((*last)->unix_ms));
   if (why.empty()) return;
-  fmt::print(stderr,
-             "ferry: note: {}: {}: run ferry doctor --device {}\n",
-             description,
-             why,
-             device.name());
+  tell(fmt::format(
+      "ferry: note: {}: {}: run ferry doctor --device {}", description, why, device.name()));
 }
 
 }  // namespace ferry::cli

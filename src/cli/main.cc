@@ -59,9 +59,8 @@ int main(int argc, char** argv) {
   } catch (const DeviceError& e) {
     return cli::report({Code::kUnavailable, e.what()});
   } catch (const Bug& e) {
-    fmt::print(stderr,
-               "ferry: a bug in Ferry: {}\nPlease report it with the command that you gave.\n",
-               e.what());
+    cli::tell(fmt::format(
+        "ferry: a bug in Ferry: {}\nPlease report it with the command that you gave.", e.what()));
     return 3;
   } catch (const std::system_error& e) {  // fmt's, when standard output cannot be written
     return cli::report({Code::kExhausted, e.what()});

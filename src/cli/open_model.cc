@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "checkpoint/weights.h"
+#include "cli/command.h"
 
 namespace ferry::cli {
 
@@ -14,7 +15,7 @@ namespace {
 /// Says on standard error what nobody has proved of this directory on this device.
 Result<void> warn_unverified(const ModelDir& dir, const Device& device, DType compute) {
   const auto note = [&](const std::string& what) {
-    fmt::print(stderr, "ferry: note: {}: {}\n", dir.path(), what);
+    tell(fmt::format("ferry: note: {}: {}", dir.path(), what));
   };
   if (dir.passport() == nullptr) {
     note("has no passport: nothing vouches for these weights (ferry passport, ferry verify)");

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/cpu_tier.h"
+#include "cli/command.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/spec_check.h"
 
@@ -177,8 +178,9 @@ void add_ops_command(CLI::App& app, int& status) {
     const std::vector<ops::OpSpec> specs = ops::all_op_specs();
     const auto named = [&](const ops::OpSpec& s) { return s.op == args->only; };
     if (!args->only.empty() && std::none_of(specs.begin(), specs.end(), named)) {
-      fmt::print(stderr, "ferry ops: there is no op \"{}\"; `ferry ops` lists them\n", args->only);
-      status = 2;
+      status =
+          report({Code::kInvalidInput,
+                  fmt::format("ops: there is no op \"{}\"; `ferry ops` lists them", args->only)});
       return;
     }
     if (args->bench)

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <system_error>
 
 #include "base/clock.h"
 #include "base/system.h"
@@ -82,6 +83,8 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
   } catch (const DeviceError& e) {
     report({Code::kUnavailable, e.what()});
     return supervisor::kDeviceFailed;
+  } catch (const std::system_error& e) {  // fmt's: the closing lines cannot be written
+    return leave({Code::kExhausted, e.what()});
   }
 }
 
@@ -109,7 +112,7 @@ int run(const Arguments& args, std::vector<std::string> overrides) {
   if (args.resume) command.first = command.again;
   command.again.emplace_back("--again");
   return supervisor::supervise(
-      command, {}, system_clock(), [](std::string_view text) { fmt::print(stderr, "{}\n", text); });
+      command, {}, system_clock(), [](std::string_view text) { tell(std::string(text)); });
 }
 
 }  // namespace

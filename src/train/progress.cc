@@ -78,14 +78,13 @@ void Progress::step(const StepRecord& r) {
   const std::string line = progress_line(r, sorted[sorted.size() / 2], settings_);
   if (settings_.terminal && !r.skipped) {
     live_ = line;
-    fmt::print(out_, "\r{}\x1b[K", live_);
+    put(fmt::format("\r{}\x1b[K", live_));
   } else if (settings_.terminal) {
     note(line);
   } else if (first_ || r.skipped || r.step % settings_.every == 0 || r.step == settings_.steps) {
-    fmt::print(out_, "{}\n", line);
+    put(line + "\n");
   }
   first_ = false;
-  std::fflush(out_);
 }
 
 void Progress::held_out(const HeldOutRecord& r) {
@@ -94,16 +93,16 @@ void Progress::held_out(const HeldOutRecord& r) {
 }
 
 void Progress::note(const std::string& text) {
-  if (settings_.terminal)
-    fmt::print(out_, "\r\x1b[K{}\n{}", text, live_);
-  else
-    fmt::print(out_, "{}\n", text);
-  std::fflush(out_);
+  put(settings_.terminal ? fmt::format("\r\x1b[K{}\n{}", text, live_) : text + "\n");
 }
 
 void Progress::finish() {
-  if (!live_.empty()) fmt::print(out_, "\n");
+  if (!live_.empty()) put("\n");
   live_.clear();
+}
+
+void Progress::put(const std::string& text) {
+  std::fputs(text.c_str(), out_);
   std::fflush(out_);
 }
 

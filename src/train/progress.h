@@ -47,6 +47,10 @@ class Progress {
   static bool wants_colour(std::FILE* out, const std::string& colour);
 
  private:
+  /// That it cannot be written is no failure: a pipe's reader leaves, a terminal goes away, and the
+  /// run, whose numbers are in its metrics, goes on.
+  void put(const std::string& text);
+
   ProgressSettings settings_;
   std::FILE* out_;
   std::string live_;             // the line that is on the screen now

@@ -148,7 +148,8 @@ struct Command {
 ///
 /// The worker starts with SIGINT and SIGPIPE ignored (Ctrl-C reaches the whole group: the
 /// supervisor alone answers it, with SIGTERM), kHeartbeatFd open, and dies with the supervisor
-/// whatever ends that one. Call from the main thread: the kernel ties the worker's life to the
+/// whatever ends that one. SIGPIPE is ignored here too from now on: a log that nobody reads any more
+/// must not end the run. Call from the main thread: the kernel ties the worker's life to the
 /// thread that forked it.
 int supervise(const Command& command,
               const Settings& settings,

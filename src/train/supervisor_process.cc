@@ -41,15 +41,19 @@ class Fd {
   int fd_ = -1;
 };
 
+void ignore(int signal) {
+  struct sigaction action {};
+  action.sa_handler = SIG_IGN;
+  ::sigaction(signal, &action, nullptr);
+}
+
 /// Between fork and exec only what is safe after fork in any program: plain system calls.
 [[noreturn]] void become_worker(
     const char* program, char* const* argv, int pipe_end, pid_t parent, const sigset_t& mask) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(3);  // the supervisor died before the line above
-  struct sigaction ignore {};
-  ignore.sa_handler = SIG_IGN;
-  ::sigaction(SIGINT, &ignore, nullptr);
-  ::sigaction(SIGPIPE, &ignore, nullptr);
+  ignore(SIGINT);
+  ignore(SIGPIPE);
   if (pipe_end == kHeartbeatFd) {
     ::fcntl(pipe_end, F_SETFD, 0);
   } else if (::dup2(pipe_end, kHeartbeatFd) < 0) {
@@ -73,6 +77,8 @@ class Shell {
     ::sigemptyset(&watched);
     for (const int s : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) ::sigaddset(&watched, s);
     ::pthread_sigmask(SIG_BLOCK, &watched, &mask_);
+    // Nobody reading what it says must not end it, and its worker with it.
+    ignore(SIGPIPE);
     signals_ = Fd(::signalfd(-1, &watched, SFD_NONBLOCK | SFD_CLOEXEC));
     check(signals_.get() >= 0, "supervisor: signalfd: {}", std::strerror(errno));
   }
