@@ -12,7 +12,9 @@ namespace ferry::ops {
 ///
 /// Shapes    x and y alike, any rank; both may be strided views.
 /// Types     f32 or bf16, not necessarily alike; computed in f32 as fma(a, x, b y), rounded once to
-/// y's. Gradient  none. Errors    check: shapes, types.
+///           y's.
+/// Gradient  none.
+/// Errors    check: shapes, types.
 void axpby(float a, const Tensor& x, float b, const Tensor& y);
 
 /// This op's rows of the op x device table.

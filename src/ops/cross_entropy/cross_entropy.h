@@ -18,16 +18,16 @@ struct CrossEntropy {
 /// The loss of predicting labels with the logits hidden headᵀ, which are never stored whole.
 ///
 /// Shapes    hidden [tokens, inputs], rows may be strided; head [vocab, inputs]; labels i32
-/// [tokens], -1: ignored. Types     hidden and head f32 or bf16; products in hidden's type, logits,
-/// softmax and losses in f32. Gradient  d_hidden, d_head of the loss. They are computed in the
-/// forward pass, while a tape records, with
-///           d_logits = (softmax - onehot) * scale rounded to hidden's type; playback multiplies by
-///           d_loss.
+///           [tokens], -1: ignored.
+/// Types     hidden and head f32 or bf16; products in hidden's type, logits, softmax and losses in
+///           f32.
+/// Gradient  d_hidden, d_head of the loss. They are computed in the forward pass, while a tape
+///           records, with d_logits = (softmax - onehot) * scale rounded to hidden's type; playback
+///           multiplies by d_loss.
 /// Memory    kLogitsBytes of logits (at least 64 tokens), and the gradients.
 /// Order     logits: ops/cpu/gemm.h. log-sum-exp: the row's maximum m; for each tile of kVocabTile
-/// columns
-///           16 lanes of exp(x - m), then the lane tree; tiles ascending. d_head: tokens ascending,
-///           whatever the chunks. loss: 16 lanes over tokens, then the lane tree.
+///           columns 16 lanes of exp(x - m), then the lane tree; tiles ascending. d_head: tokens
+///           ascending, whatever the chunks. loss: 16 lanes over tokens, then the lane tree.
 /// Errors    check: shapes, types. A label that is neither -1 nor in [0, vocab) makes its loss NaN.
 CrossEntropy cross_entropy(const Tensor& hidden,
                            const Weight& head,

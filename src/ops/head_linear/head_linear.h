@@ -24,7 +24,8 @@ struct HeadLinear {
 /// rank]; if
 ///           transpose the other way round. x may be a slice of a wider last dimension.
 /// Types     as linear; returns x's type.
-/// Gradient  d_x; d_w in the weight's type, added to the chosen rows. Keeps x.
+/// Gradient  d_x; d_w in the weight's type, added to the chosen rows. Keeps x, or
+///           what it is made of.
 /// Order     ops/cpu/gemm.h, over rows (over rank if transpose).
 /// Errors    check: shapes, types, the range of rows.
 /// Source    DeepSeek-V2, arXiv 2405.04434, section 2.1.2 (absorbing W_UK and W_UV).

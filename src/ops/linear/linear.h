@@ -18,9 +18,9 @@ struct LinearOptions {
 /// y = x wᵀ.
 ///
 /// Shapes    x [tokens, inputs], rows may be strided; w [outputs, inputs]; returns [tokens,
-/// outputs]. Types     x and w f32 or bf16, y f32 or bf16; products in x's type (an f32 w is
-/// rounded to it, and
-///           so is d_y in the gradient), accumulated in f32, rounded once.
+///           outputs].
+/// Types     x and w f32 or bf16, y f32 or bf16; products in x's type (an f32 w is rounded to it,
+///           and so is d_y in the gradient), accumulated in f32, rounded once.
 /// Gradient  d_x; d_w in the weight's type, as a weight gradient. Keeps x, or what it is made of.
 /// Order     ops/cpu/gemm.h; the gradients contract outputs and tokens in the same way.
 /// Errors    check: shapes, types.

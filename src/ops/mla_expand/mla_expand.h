@@ -15,9 +15,12 @@ struct Expanded {
 /// k[t, h] = [kv[t, h, :nope] | k_pe[t]], v[t, h] = kv[t, h, nope:].
 ///
 /// Shapes    kv [T, H, nope + dv] and k_pe [T, dr], may be strided; returns k [T, H, nope + dr], v
-/// [T, H, dv]. Types     f32 or bf16, both alike; copies bits. Gradient  d_kv, copied; d_k_pe = sum
-/// over heads, in head order in f32, rounded once. Keeps nothing. Errors    check: shapes, types, 0
-/// <= nope < kv's columns. Source    DeepSeek-V2, arXiv 2405.04434, section 2.1.
+///           [T, H, dv].
+/// Types     f32 or bf16, both alike; copies bits.
+/// Gradient  d_kv, copied; d_k_pe = sum over heads, in head order in f32, rounded once. Keeps
+///           nothing. k and v are made again for whoever needs them (Tensor::set_again).
+/// Errors    check: shapes, types, 0 <= nope < kv's columns.
+/// Source    DeepSeek-V2, arXiv 2405.04434, section 2.1.
 Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope);
 
 /// This op's rows of the op x device table.

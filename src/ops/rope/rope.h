@@ -14,9 +14,10 @@ struct RopeConfig {
   bool yarn = false;  // the fields below count only if set
   double factor = 1;  // how much longer than the original context
   int64_t original_max_position = 4096;
-  double beta_fast =
-      32;  // pairs that turn more often than this in the original context stay as they are
-  double beta_slow = 1;  // those that turn less often than this are slowed by factor
+  // Pairs that turn more often than beta_fast in the original context stay as they are; those that
+  // turn less often than beta_slow are slowed by factor.
+  double beta_fast = 32;
+  double beta_slow = 1;
   double mscale = 1;
   double mscale_all_dim = 0;
 };
@@ -28,7 +29,8 @@ struct RopeTable {
 
 /// Frequencies theta^(-2 i / dim), angles and their sine and cosine are computed in float64 from
 /// exactly rounded operations alone (no libm), so that every machine has the same table; within 1
-/// ulp of f32. Errors    check: dim even, theta > 1, YaRN's fields positive and in order.
+/// ulp of f32.
+/// Errors    check: dim even, theta > 1, YaRN's fields positive and in order.
 RopeTable make_rope_table(const RopeConfig& config, int64_t positions, Device& device);
 
 /// Pairs [0, low] keep their frequency, those from high on are divided by factor, a ramp between.
@@ -46,9 +48,11 @@ float mla_softmax_scale(int64_t d_qk, const RopeConfig& config);
 ///
 /// Shapes    x [T, H, D] or [T, D], may be strided; position [T]; returns x's shape, contiguous.
 /// Types     x f32 or bf16; position i32; computed in f32, each product and sum rounded; returns
-/// x's type. Gradient  d_x, the inverse rotation; keeps nothing but the position. Errors    check:
-/// shapes, types, on the CPU also positions outside the table. Source    Su et al. 2021, arXiv
-/// 2104.09864; YaRN: Peng et al. 2023, arXiv 2309.00071.
+///           x's type.
+/// Gradient  d_x, the inverse rotation; keeps nothing but the position. y is made again
+///           for whoever needs it (Tensor::set_again).
+/// Errors    check: shapes, types, on the CPU also positions outside the table.
+/// Source    Su et al. 2021, arXiv 2104.09864; YaRN: Peng et al. 2023, arXiv 2309.00071.
 Tensor rope(const Tensor& x,
             const RopeTable& table,
             const Tensor& position,

@@ -18,11 +18,11 @@ struct SquareSum {
 
 /// Over all elements of all tensors, on the host: waits for the stream, once.
 ///
-/// Shapes    any; contiguous.   Types  f32; squares and sums in float64, on devices without
-///           it in float32 by steps of 64.   Gradient  none.
+/// Shapes    any; contiguous.
+/// Types     f32; squares and sums in float64, on devices without it in float32 by steps of 64.
+/// Gradient  none.
 /// Order     blocks of 4096 elements: 16 lanes, then the fixed lane tree; the blocks of a tensor as
-/// a
-///           binary tree of neighbours; tensors in order. So it depends on the shapes alone.
+///           a binary tree of neighbours; tensors in order. So it depends on the shapes alone.
 /// Errors    check: types, contiguity, all on one device.
 SquareSum sum_squares(std::span<const Tensor> tensors);
 
