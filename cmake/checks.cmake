@@ -1,5 +1,5 @@
-# What ./run test does beyond the ordinary tests: the suites that also run sanitized and on aarch64,
-# the pass with Clang, and ctest's entries for the results of those other builds.
+# What ./run test does beyond the ordinary tests: the suites that also run sanitized (built by Clang) and on
+# aarch64, Clang's pass over the rest, and ctest's entries for the results of those other builds.
 
 # The folders whose tests run three times: plain, under ASan + UBSan, and cross-built under qemu-user.
 set(FERRY_CHECKED base ops text checkpoint data models)
@@ -27,36 +27,41 @@ endif()
 
 if(FERRY_CHECKS)
   enable_testing()
-  # Clang reads every source with the same warnings; a file is read again when it or a header changes.
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/*.cc ${CMAKE_SOURCE_DIR}/tests/*.cc
-       ${CMAKE_SOURCE_DIR}/ascend_sim/*.cc)
+  # Clang reads, with the same warnings, every source that it does not compile for the sanitized suites: the
+  # folders that these need, their tests, and software Ascend. A file is read again when it or a header changes.
+  set(compiled "")
+  set(pending ${checked})
+  while(pending)
+    list(POP_FRONT pending name)
+    if(NOT name IN_LIST compiled)
+      list(APPEND compiled ${name})
+      get_property(below GLOBAL PROPERTY FERRY_DEPS_${name})
+      list(APPEND pending ${below})
+    endif()
+  endwhile()
+  list(JOIN compiled "|" compiled)
+  list(JOIN checked "|" tested)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/src/*.cc
+       ${CMAKE_SOURCE_DIR}/tests/*.cc)
+  list(FILTER sources EXCLUDE REGEX "^src/(${tested})/|^tests/(ascend_test\\.cc|fuzz/)")
+  set(untested_tests ${sources})
+  list(FILTER untested_tests INCLUDE REGEX "_test\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "^src/(${compiled})/")
+  list(APPEND sources ${untested_tests})
+  list(REMOVE_DUPLICATES sources)
   set(options $<TARGET_PROPERTY:ferry_flags,INTERFACE_COMPILE_OPTIONS>)
   set(stamps "")
   foreach(source IN LISTS sources)
-    file(RELATIVE_PATH relative ${CMAKE_SOURCE_DIR} ${source})
-    set(tiers all)
-    set(includes -I${CMAKE_SOURCE_DIR}/src -I${CMAKE_SOURCE_DIR}/tests)
-    if(relative MATCHES "^ascend_sim/")
-      set(includes -I${CMAKE_SOURCE_DIR}/ascend_sim)
-    endif()
-    if(relative MATCHES "_cpu\\.cc$")
-      set(tiers ${FERRY_TIERS})
-    endif()
-    foreach(tier IN LISTS tiers)
-      set(stamp ${CMAKE_BINARY_DIR}/clang_syntax/${relative}.${tier})
-      get_filename_component(folder ${stamp} DIRECTORY)
-      file(MAKE_DIRECTORY ${folder})
-      set(tier_options "")
-      if(NOT tier STREQUAL all)
-        set(tier_options ${FERRY_TIER_FLAGS_${tier}} -DFERRY_TIER=${tier} -DFERRY_TIER_${tier}=1)
-      endif()
-      add_custom_command(OUTPUT ${stamp} DEPFILE ${stamp}.d
-        COMMAND clang++ -std=c++20 -fsyntax-only ${includes}
-                "-DFERRY_SOURCE_DIR=\"\"" "-DFERRY_PROGRAM=\"\"" "-DFERRY_ASCEND_SIM=\"\"" ${options} ${tier_options} -MD -MF ${stamp}.d -MT ${stamp} ${source}
-        COMMAND ${CMAKE_COMMAND} -E touch ${stamp}
-        DEPENDS ${source} COMMENT "Clang reads ${relative} (${tier})" COMMAND_EXPAND_LISTS VERBATIM)
-      list(APPEND stamps ${stamp})
-    endforeach()
+    set(stamp ${CMAKE_BINARY_DIR}/clang_syntax/${source})
+    get_filename_component(folder ${stamp} DIRECTORY)
+    file(MAKE_DIRECTORY ${folder})
+    add_custom_command(OUTPUT ${stamp} DEPFILE ${stamp}.d
+      COMMAND clang++ -std=c++20 -fsyntax-only -I${CMAKE_SOURCE_DIR}/src -I${CMAKE_SOURCE_DIR}/tests
+              "-DFERRY_SOURCE_DIR=\"\"" "-DFERRY_PROGRAM=\"\"" "-DFERRY_ASCEND_SIM=\"\"" ${options}
+              -MD -MF ${stamp}.d -MT ${stamp} ${CMAKE_SOURCE_DIR}/${source}
+      COMMAND ${CMAKE_COMMAND} -E touch ${stamp}
+      DEPENDS ${CMAKE_SOURCE_DIR}/${source} COMMENT "Clang reads ${source}" COMMAND_EXPAND_LISTS VERBATIM)
+    list(APPEND stamps ${stamp})
   endforeach()
   add_custom_target(clang_syntax DEPENDS ${stamps})
 
@@ -88,7 +93,7 @@ if(FERRY_CHECKS)
   foreach(source IN LISTS fuzzers)
     get_filename_component(name ${source} NAME_WE)
     add_test(NAME fuzz.${name} COMMAND ${CMAKE_SOURCE_DIR}/tests/fuzz/run.sh
-             ${CMAKE_SOURCE_DIR}/build-fuzz/tests/fuzz/${name} ${FERRY_FUZZ_SECONDS})
+             ${CMAKE_SOURCE_DIR}/build-asan/tests/fuzz/${name} ${FERRY_FUZZ_SECONDS})
     set_tests_properties(fuzz.${name} PROPERTIES TIMEOUT ${fuzz_timeout})
   endforeach()
 endif()

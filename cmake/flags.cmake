@@ -14,18 +14,20 @@ target_compile_options(ferry_flags INTERFACE
   # GCC 12.2 drops the rounding of two neighbouring double -> float -> double conversions that it vectorises.
   -fno-tree-slp-vectorize)
 if(FERRY_SANITIZE)
+  target_compile_definitions(ferry_flags INTERFACE FERRY_ADDRESS_SANITIZER)
   target_compile_options(ferry_flags INTERFACE
     -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1 -O1)
   target_link_options(ferry_flags INTERFACE -fsanitize=address,undefined)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    # Names of the vendor's types are our own on one side and software Ascend's on the other.
+    target_compile_options(ferry_flags INTERFACE -fno-sanitize=function,vptr)
+    set(FERRY_FUZZERS ON)
+    set(FERRY_FUZZED base device tensor text checkpoint)  # the folders that fuzzers look into
+  endif()
 endif()
 if(FERRY_SANITIZE_THREADS)
   target_compile_options(ferry_flags INTERFACE -fsanitize=thread -fno-omit-frame-pointer -g1 -O1)
   target_link_options(ferry_flags INTERFACE -fsanitize=thread)
-endif()
-if(FERRY_FUZZ)
-  target_compile_options(ferry_flags INTERFACE
-    -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -g1 -O1)
-  target_link_options(ferry_flags INTERFACE -fsanitize=address,undefined)
 endif()
 
 # The instruction-set tiers that *_cpu.cc files are compiled for (see src/base/cpu_tier.h).
@@ -37,8 +39,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(FERRY_TIER_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma -mavx2 -mprefer-vector-width=512)
 endif()
 set(FERRY_KERNEL_OPTIONS -O3)
-if(FERRY_SANITIZE_THREADS)
-  set(FERRY_KERNEL_OPTIONS "")  # it looks for races, not for speed: half the time to build
+if(FERRY_SANITIZE OR FERRY_SANITIZE_THREADS)
+  set(FERRY_KERNEL_OPTIONS "")  # they look for mistakes, not for speed: half the time to build
 endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 warns about its own AVX-512 header (_mm512_undefined_ps).

@@ -360,7 +360,7 @@ TEST(Prepare, RefusesWhatCannotBecomeADataset) {
 }
 
 TEST(Prepare, OneLongLineNeedsNoMoreMemoryThanManyShortOnes) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(FERRY_ADDRESS_SANITIZER)
   GTEST_SKIP() << "AddressSanitizer keeps freed memory";
 #endif
   const TestFolder folder;
