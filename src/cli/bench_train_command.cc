@@ -35,17 +35,16 @@ Result<void> bench(const Arguments& args, const std::vector<std::string>& overri
 
 }  // namespace
 
-void add_bench_train_command(CLI::App& app, int& status) {
-  CLI::App* command =
-      app.add_subcommand("bench-train", "Speed and memory of training steps on random tokens");
+void add_bench_train_command(Command& program) {
+  Command command =
+      program.add("bench-train", "Speed and memory of training steps on random tokens");
   const auto args = std::make_shared<Arguments>();
-  command->add_option("--config", args->config, "settings, a TOML file")->required();
-  command->add_option("--steps", args->steps, "steps measured")->check(CLI::Range(1, 1000000));
-  command->add_option("--warmup", args->warmup, "steps before them")->check(CLI::Range(0, 1000000));
-  command->add_option("--write-config", args->write_config, "write the model's config.json here");
-  command->allow_extras();
-  command->callback(
-      [command, args, &status] { status = report(bench(*args, command->remaining())); });
+  command.option("--config", args->config, "settings, a TOML file").required();
+  command.option("--steps", args->steps, "steps measured").within(1, 1000000);
+  command.option("--warmup", args->warmup, "steps before them").within(0, 1000000);
+  command.option("--write-config", args->write_config, "write the model's config.json here");
+  command.allow_more();
+  command.runs([command, args] { return report(bench(*args, command.remaining())); });
 }
 
 }  // namespace ferry::cli

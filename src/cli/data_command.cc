@@ -95,57 +95,50 @@ Result<void> prepare(PrepareArgs& args) {
        {"mb_per_s", static_cast<double>(bytes) / 1e6 / std::max(seconds, 1e-6)}});
 }
 
-void add_prepare(CLI::App& parent, int& status) {
+void add_prepare(Command& parent) {
   auto args = std::make_shared<PrepareArgs>();
   data::PrepareOptions& o = args->options;
-  CLI::App* command =
-      parent.add_subcommand("prepare", "Turn text files into a dataset to train on");
+  Command command = parent.add("prepare", "Turn text files into a dataset to train on");
   command
-      ->add_option(
+      .option(
           "inputs",
           o.inputs,
           "Text (.txt, any other name) or JSON lines (.jsonl, .ndjson), plain or .gz, .dz, .zst")
-      ->required();
-  command->add_option("--out", o.out, "Folder of the dataset")->required();
-  command->add_option("--tokenizer", o.tokenizer, "The tokenizer.json")->required();
+      .required();
+  command.option("--out", o.out, "Folder of the dataset").required();
+  command.option("--tokenizer", o.tokenizer, "The tokenizer.json").required();
   command
-      ->add_option("--split",
-                   args->split,
-                   "Where documents of text files begin: file, paragraph (after a blank line), "
-                   "entry (the same, at a "
-                   "line without indentation), line, prefix:TEXT")
-      ->capture_default_str();
+      .option("--split",
+              args->split,
+              "Where documents of text files begin: file, paragraph (after a blank line), "
+              "entry (the same, at a "
+              "line without indentation), line, prefix:TEXT")
+      .shows_default();
   command
-      ->add_option("--min-document-bytes",
-                   o.source.min_document_bytes,
-                   "Join shorter documents with the next (text files)")
-      ->capture_default_str();
-  command->add_option("--field", o.source.field, "The field of JSON lines that holds the text")
-      ->capture_default_str();
+      .option("--min-document-bytes",
+              o.source.min_document_bytes,
+              "Join shorter documents with the next (text files)")
+      .shows_default();
+  command.option("--field", o.source.field, "The field of JSON lines that holds the text")
+      .shows_default();
   command
-      ->add_option(
+      .option(
           "--held-out-bytes", o.held_out_bytes, "Bytes of text to hold out, at most a tenth of all")
-      ->transform(CLI::AsSizeValue(false))
-      ->default_str(std::to_string(o.held_out_bytes));
+      .size_in_bytes();
   command
-      ->add_option("--near-duplicate",
-                   o.near_duplicate,
-                   "Leave out held-out documents of whose word 5-grams this share stands in "
-                   "training text; 2: none")
-      ->capture_default_str();
-  command->add_flag("--keep-duplicates", o.keep_duplicates, "Keep equal documents");
-  command->add_option("--seed", o.seed, "Of the choice of held-out documents")
-      ->capture_default_str();
-  command->add_option("--shard-bytes", o.shard_bytes, "Size of a shard")
-      ->transform(CLI::AsSizeValue(false))
-      ->default_str(std::to_string(o.shard_bytes));
-  command->add_option("--bos", o.bos, "The tokenizer's begin token, if its name is unusual");
-  command->add_option("--eos", o.eos, "The tokenizer's end token, if its name is unusual");
-  command->add_option("--threads", o.threads, "0: one per processor")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
-  command->add_flag("--force", o.force, "Replace the dataset that the folder holds");
-  command->callback([args, &status] { status = report(prepare(*args)); });
+      .option("--near-duplicate",
+              o.near_duplicate,
+              "Leave out held-out documents of whose word 5-grams this share stands in "
+              "training text; 2: none")
+      .shows_default();
+  command.flag("--keep-duplicates", o.keep_duplicates, "Keep equal documents");
+  command.option("--seed", o.seed, "Of the choice of held-out documents").shows_default();
+  command.option("--shard-bytes", o.shard_bytes, "Size of a shard").size_in_bytes();
+  command.option("--bos", o.bos, "The tokenizer's begin token, if its name is unusual");
+  command.option("--eos", o.eos, "The tokenizer's end token, if its name is unusual");
+  command.option("--threads", o.threads, "0: one per processor").within(0, 1024).shows_default();
+  command.flag("--force", o.force, "Replace the dataset that the folder holds");
+  command.runs([args] { return report(prepare(*args)); });
 }
 
 // --- inspect -------------------------------------------------------------------------------------
@@ -221,24 +214,23 @@ Result<void> inspect(const InspectArgs& args) {
                      {"fingerprint", m.fingerprint()}});
 }
 
-void add_inspect(CLI::App& parent, int& status) {
+void add_inspect(Command& parent) {
   auto args = std::make_shared<InspectArgs>();
-  CLI::App* command = parent.add_subcommand("inspect", "Show what a dataset holds");
-  command->add_option("folder", args->folder, "The dataset")->required();
-  command->add_flag("--verify", args->verify, "Compare every file with its checksum");
-  command->add_option("--documents", args->documents, "How many of each part to show")
-      ->check(CLI::Range(0, 1000))
-      ->capture_default_str();
-  command->callback([args, &status] { status = report(inspect(*args)); });
+  Command command = parent.add("inspect", "Show what a dataset holds");
+  command.option("folder", args->folder, "The dataset").required();
+  command.flag("--verify", args->verify, "Compare every file with its checksum");
+  command.option("--documents", args->documents, "How many of each part to show")
+      .within(0, 1000)
+      .shows_default();
+  command.runs([args] { return report(inspect(*args)); });
 }
 
 }  // namespace
 
-void add_data_command(CLI::App& app, int& status) {
-  CLI::App* data = app.add_subcommand("data", "Prepare and look at training data");
-  data->require_subcommand(1);
-  add_prepare(*data, status);
-  add_inspect(*data, status);
+void add_data_command(Command& program) {
+  Command data = program.add("data", "Prepare and look at training data");
+  add_prepare(data);
+  add_inspect(data);
 }
 
 }  // namespace ferry::cli

@@ -202,30 +202,28 @@ Result<int> examine(Arguments& args) {
 
 }  // namespace
 
-void add_doctor_command(CLI::App& app, int& status) {
-  CLI::App* command =
-      app.add_subcommand("doctor", "May this chip be trusted with a run? Examines it and judges");
+void add_doctor_command(Command& program) {
+  Command command =
+      program.add("doctor", "May this chip be trusted with a run? Examines it and judges");
   const auto args = std::make_shared<Arguments>();
-  command->add_option("--device", args->options.device, "cpu, cuda[:N] or ascend[:N]")
-      ->capture_default_str();
-  CLI::Option* soak = command->add_option(
+  command.option("--device", args->options.device, "cpu, cuda[:N] or ascend[:N]").shows_default();
+  const Option soak = command.option(
       "--soak", args->soak, "look so long for silent corruption: 30s, 10m, 2h (10s; 2s if quick)");
-  command->add_flag("--quick", args->options.quick, "small shapes, few repeats: seconds");
-  command->add_option("--only", args->options.only, "an op, copies, memory, streams, links, speed");
-  command->add_option("--json", args->json, "write the whole report here; - ends the output in it");
-  command->add_option("--html", args->html, "write the report here as one page of HTML");
-  command->add_option("--seed", args->options.seed, "of the inputs")->capture_default_str();
-  command->add_option("--limit", args->limit, "a check that is silent for longer hangs")
-      ->capture_default_str();
-  command->add_flag("--first-level",
-                    args->options.first_level,
-                    "stop behind the most basic level that has a finding");
-  command->add_flag("--child", args->child)->group("");  // the examining process; not for people
-  command->add_option("--from", args->from)->group("");
-  command->callback([soak, args, &status] {
-    args->soak_given = soak->count() > 0;
+  command.flag("--quick", args->options.quick, "small shapes, few repeats: seconds");
+  command.option("--only", args->options.only, "an op, copies, memory, streams, links, speed");
+  command.option("--json", args->json, "write the whole report here; - ends the output in it");
+  command.option("--html", args->html, "write the report here as one page of HTML");
+  command.option("--seed", args->options.seed, "of the inputs").shows_default();
+  command.option("--limit", args->limit, "a check that is silent for longer hangs").shows_default();
+  command.flag("--first-level",
+               args->options.first_level,
+               "stop behind the most basic level that has a finding");
+  command.flag("--child", args->child).hidden();  // the examining process; not for people
+  command.option("--from", args->from).hidden();
+  command.runs([soak, args] {
+    args->soak_given = soak.given();
     const Result<int> done = examine(*args);
-    status = done ? *done : report(done.error());
+    return done ? *done : report(done.error());
   });
 }
 

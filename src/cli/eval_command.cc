@@ -110,24 +110,20 @@ Result<void> evaluate(Arguments& args) {
 
 }  // namespace
 
-void add_eval_command(CLI::App& app, int& status) {
-  CLI::App* command =
-      app.add_subcommand("eval", "How well a model predicts a text, beside xz and zstd");
+void add_eval_command(Command& program) {
+  Command command = program.add("eval", "How well a model predicts a text, beside xz and zstd");
   const auto args = std::make_shared<Arguments>();
-  command->add_option("directory", args->open.directory, "a model directory")->required();
-  command->add_option("--text", args->text, "a file: one document");
-  command->add_option("--data", args->data, "a prepared dataset: its held-out documents");
-  command->add_option("--context", args->evaluate.context, "tokens of a window")
-      ->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
-  command
-      ->add_option(
-          "--overlap", args->evaluate.overlap, "part of each window that only gives context")
-      ->check(CLI::Range(0.0, 0.99));
-  command->add_option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
-  command->add_option(
-      "--dtype", args->open.dtype, "compute in bf16 (as trained by default) or f32");
-  command->add_flag("!--no-compressors", args->compressors, "leave xz and zstd out");
-  command->callback([args, &status] { status = report(evaluate(*args)); });
+  command.option("directory", args->open.directory, "a model directory").required();
+  command.option("--text", args->text, "a file: one document");
+  command.option("--data", args->data, "a prepared dataset: its held-out documents");
+  command.option("--context", args->evaluate.context, "tokens of a window")
+      .within(int64_t{2}, int64_t{1} << 24);
+  command.option("--overlap", args->evaluate.overlap, "part of each window that only gives context")
+      .within(0.0, 0.99);
+  command.option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
+  command.option("--dtype", args->open.dtype, "compute in bf16 (as trained by default) or f32");
+  command.flag("!--no-compressors", args->compressors, "leave xz and zstd out");
+  command.runs([args] { return report(evaluate(*args)); });
 }
 
 }  // namespace ferry::cli

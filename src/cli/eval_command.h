@@ -1,11 +1,10 @@
 // ferry eval.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "cli/command_line.h"
 
 namespace ferry::cli {
 
-/// Adds the subcommand; `status` becomes the process exit status when it ran.
-void add_eval_command(CLI::App& app, int& status);
+void add_eval_command(Command& program);
 
 }  // namespace ferry::cli

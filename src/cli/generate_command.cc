@@ -62,33 +62,33 @@ Result<void> generate(Arguments& args) {
 
 }  // namespace
 
-void add_generate_command(CLI::App& app, int& status) {
-  CLI::App* command = app.add_subcommand("generate", "Let a model continue a text");
+void add_generate_command(Command& program) {
+  Command command = program.add("generate", "Let a model continue a text");
   const auto args = std::make_shared<Arguments>();
-  command->add_option("directory", args->open.directory, "a model directory")->required();
-  command->add_option("--prompt", args->prompt, "the text to continue (empty: from nothing)");
-  command->add_option("--tokens", args->generate.tokens_max, "at most so many new tokens")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+  args->generate.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1};
+  command.option("directory", args->open.directory, "a model directory").required();
+  command.option("--prompt", args->prompt, "the text to continue (empty: from nothing)");
+  command.option("--tokens", args->generate.tokens_max, "at most so many new tokens")
+      .within(int64_t{1}, int64_t{1} << 24);
   command
-      ->add_option(
+      .option(
           "--temperature", args->generate.sampling.temperature, "0: always the most probable token")
-      ->default_val(0.8);
+      .shows_default();
   command
-      ->add_option("--top-p",
-                   args->generate.sampling.top_p,
-                   "sample among the fewest tokens that reach this probability")
-      ->default_val(0.95);
-  command->add_option("--seed", args->generate.sampling.seed, "the same seed gives the same text")
-      ->default_val(1);
-  command->add_option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
-  command->add_option(
-      "--dtype", args->open.dtype, "compute in bf16 (as trained by default) or f32");
-  command->add_flag("!--no-echo", args->echo, "do not repeat the prompt");
-  command->add_flag("--parse-specials",
-                    args->specials,
-                    "special tokens written in the prompt are control tokens");
-  command->add_flag("--json", args->json, "end with one line of JSON");
-  command->callback([args, &status] { status = report(generate(*args)); });
+      .option("--top-p",
+              args->generate.sampling.top_p,
+              "sample among the fewest tokens that reach this probability")
+      .shows_default();
+  command.option("--seed", args->generate.sampling.seed, "the same seed gives the same text")
+      .shows_default();
+  command.option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
+  command.option("--dtype", args->open.dtype, "compute in bf16 (as trained by default) or f32");
+  command.flag("!--no-echo", args->echo, "do not repeat the prompt");
+  command.flag("--parse-specials",
+               args->specials,
+               "special tokens written in the prompt are control tokens");
+  command.flag("--json", args->json, "end with one line of JSON");
+  command.runs([args] { return report(generate(*args)); });
 }
 
 }  // namespace ferry::cli

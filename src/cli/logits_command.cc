@@ -100,20 +100,20 @@ Result<void> logits(Arguments& args) {
 
 }  // namespace
 
-void add_logits_command(CLI::App& app, int& status) {
-  CLI::App* command =
-      app.add_subcommand("logits", "Write the logits of given ids, for whoever wants to check us");
+void add_logits_command(Command& program) {
+  Command command =
+      program.add("logits", "Write the logits of given ids, for whoever wants to check us");
   const auto args = std::make_shared<Arguments>();
-  command->add_option("directory", args->open.directory, "a model directory")->required();
-  command->add_option("--tokens", args->tokens, "one sequence of ids a line")->required();
+  command.option("directory", args->open.directory, "a model directory").required();
+  command.option("--tokens", args->tokens, "one sequence of ids a line").required();
   command
-      ->add_option("--out",
-                   args->out,
-                   "a safetensors file: for line i, from 0, tensor \"i\" [ids, vocab] f32")
-      ->required();
-  command->add_option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
-  command->add_option("--dtype", args->open.dtype, "compute in bf16 (default) or f32");
-  command->callback([args, &status] { status = report(logits(*args)); });
+      .option("--out",
+              args->out,
+              "a safetensors file: for line i, from 0, tensor \"i\" [ids, vocab] f32")
+      .required();
+  command.option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
+  command.option("--dtype", args->open.dtype, "compute in bf16 (default) or f32");
+  command.runs([args] { return report(logits(*args)); });
 }
 
 }  // namespace ferry::cli

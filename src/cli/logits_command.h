@@ -1,11 +1,10 @@
 // ferry logits.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "cli/command_line.h"
 
 namespace ferry::cli {
 
-/// Adds the subcommand; `status` becomes the process exit status when it ran.
-void add_logits_command(CLI::App& app, int& status);
+void add_logits_command(Command& program);
 
 }  // namespace ferry::cli

@@ -1,12 +1,13 @@
 // ferry: one program, one subcommand for each thing it does.
-#include <CLI/CLI.hpp>
-#include <string>
+#include <fmt/core.h>
+
+#include <new>
 #include <system_error>
-#include <utility>
 
 #include "base/check.h"
 #include "cli/bench_train_command.h"
 #include "cli/command.h"
+#include "cli/command_line.h"
 #include "cli/data_command.h"
 #include "cli/doctor_command.h"
 #include "cli/eval_command.h"
@@ -19,43 +20,31 @@
 #include "cli/verify_command.h"
 #include "device/device.h"
 
+namespace {
+
+void add_commands(ferry::cli::Command& program) {
+  using namespace ferry::cli;
+  add_tokenizer_command(program);
+  add_data_command(program);
+  add_train_command(program);
+  add_bench_train_command(program);
+  add_eval_command(program);
+  add_generate_command(program);
+  add_logits_command(program);
+  add_ops_command(program);
+  add_passport_command(program);
+  add_verify_command(program);
+  add_doctor_command(program);
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   using namespace ferry;
-  CLI::App app("Trains DeepSeek-style models and looks at them.", "ferry");
-  app.require_subcommand(1);
-  app.fallthrough(false);
   int status = 0;
-  cli::add_tokenizer_command(app, status);
-  cli::add_data_command(app, status);
-  cli::add_train_command(app, status);
-  cli::add_bench_train_command(app, status);
-  cli::add_eval_command(app, status);
-  cli::add_generate_command(app, status);
-  cli::add_logits_command(app, status);
-  cli::add_ops_command(app, status);
-  cli::add_passport_command(app, status);
-  cli::add_verify_command(app, status);
-  cli::add_doctor_command(app, status);
-  const auto is_given = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
-  if (argc > 1 && argv[1][0] != '-' && std::as_const(app).get_subcommands(is_given).empty())
-    return cli::report({Code::kInvalidInput,
-                        fmt::format("{}: no such command; `ferry --help` lists them", argv[1])});
   try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) {  // help was asked for
-      static_cast<void>(app.exit(e));
-      return cli::report(cli::flush_output());
-    }
-    std::string command;
-    for (const CLI::App* at = &app; !at->get_subcommands().empty(); command += at->get_name() + " ")
-      at = at->get_subcommands().front();
-    return cli::report(
-        {Code::kInvalidInput,
-         fmt::format("{}{}; `ferry {}--help` explains",
-                     command.empty() ? "" : command.substr(0, command.size() - 1) + ": ",
-                     e.what(),
-                     command)});
+    status = cli::run_command_line(
+        "Trains DeepSeek-style models and looks at them.", argc, argv, add_commands);
   } catch (const DeviceError& e) {
     return cli::report({Code::kUnavailable, e.what()});
   } catch (const Bug& e) {

@@ -166,22 +166,20 @@ void bench(const std::vector<ops::OpSpec>& specs, const std::string& only) {
 
 }  // namespace
 
-void add_ops_command(CLI::App& app, int& status) {
+void add_ops_command(Command& program) {
   auto args = std::make_shared<OpsArgs>();
-  CLI::App* command =
-      app.add_subcommand("ops", "Show which op has a kernel on which device; measure them");
-  command->add_flag("--markdown", args->markdown, "As docs/ops.md");
-  CLI::Option* bench_flag =
-      command->add_flag("--bench", args->bench, "Time every op's benchmark shapes on the CPU");
-  command->add_option("--op", args->only, "Of --bench: this op alone")->needs(bench_flag);
-  command->callback([args, &status] {
+  Command command = program.add("ops", "Show which op has a kernel on which device; measure them");
+  command.flag("--markdown", args->markdown, "As docs/ops.md");
+  const Option bench_flag =
+      command.flag("--bench", args->bench, "Time every op's benchmark shapes on the CPU");
+  command.option("--op", args->only, "Of --bench: this op alone").needs(bench_flag);
+  command.runs([args] {
     const std::vector<ops::OpSpec> specs = ops::all_op_specs();
     const auto named = [&](const ops::OpSpec& s) { return s.op == args->only; };
     if (!args->only.empty() && std::none_of(specs.begin(), specs.end(), named)) {
-      status =
-          report({Code::kInvalidInput,
-                  fmt::format("ops: there is no op \"{}\"; `ferry ops` lists them", args->only)});
-      return;
+      return report(
+          {Code::kInvalidInput,
+           fmt::format("ops: there is no op \"{}\"; `ferry ops` lists them", args->only)});
     }
     if (args->bench)
       bench(specs, args->only);
@@ -189,7 +187,7 @@ void add_ops_command(CLI::App& app, int& status) {
       print_markdown(specs);
     else
       print_table(specs);
-    status = 0;
+    return 0;
   });
 }
 

@@ -75,21 +75,20 @@ Result<void> make_keys(const std::string& path) {
 
 }  // namespace
 
-void add_passport_command(CLI::App& app, int& status) {
-  CLI::App* command = app.add_subcommand(
-      "passport", "Write the passport of a model directory that has none, or sign one");
+void add_passport_command(Command& program) {
+  Command command =
+      program.add("passport", "Write the passport of a model directory that has none, or sign one");
   const auto args = std::make_shared<Arguments>();
-  command->add_option("directory", args->directory, "a model directory")->required();
-  command->add_option("--dtype", args->dtype, "the type in which the CPU answers the probes")
-      ->check(CLI::IsMember({"f32", "bf16"}));
-  command->add_option("--key", args->key, "a secret key (ferry keygen) to sign it with");
-  command->callback([args, &status] { status = report(write_passport(*args)); });
+  command.option("directory", args->directory, "a model directory").required();
+  command.option("--dtype", args->dtype, "the type in which the CPU answers the probes")
+      .among({"f32", "bf16"});
+  command.option("--key", args->key, "a secret key (ferry keygen) to sign it with");
+  command.runs([args] { return report(write_passport(*args)); });
 
-  CLI::App* keygen = app.add_subcommand("keygen", "Make a pair of keys for signing passports");
+  Command keygen = program.add("keygen", "Make a pair of keys for signing passports");
   const auto path = std::make_shared<std::string>();
-  keygen->add_option("file", *path, "the secret key's file; FILE.pub gets the public one")
-      ->required();
-  keygen->callback([path, &status] { status = report(make_keys(*path)); });
+  keygen.option("file", *path, "the secret key's file; FILE.pub gets the public one").required();
+  keygen.runs([path] { return report(make_keys(*path)); });
 }
 
 }  // namespace ferry::cli

@@ -1,11 +1,10 @@
 // ferry passport and ferry keygen.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "cli/command_line.h"
 
 namespace ferry::cli {
 
-/// Adds the subcommands; `status` becomes the process exit status when it ran.
-void add_passport_command(CLI::App& app, int& status);
+void add_passport_command(Command& program);
 
 }  // namespace ferry::cli

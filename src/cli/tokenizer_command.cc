@@ -105,29 +105,26 @@ Result<void> train(TrainArgs& args) {
   return flush_output();
 }
 
-void add_train(CLI::App& parent, int& status) {
+void add_train(Command& parent) {
   auto args = std::make_shared<TrainArgs>();
-  CLI::App* command =
-      parent.add_subcommand("train", "Learn a byte-level BPE vocabulary from text files");
-  command->add_option("--out", args->out, "The tokenizer.json to write")->required();
+  Command command = parent.add("train", "Learn a byte-level BPE vocabulary from text files");
+  command.option("--out", args->out, "The tokenizer.json to write").required();
+  command.option("--vocab", args->options.vocab_size, "Tokens, special ones and bytes included")
+      .shows_default();
+  command.option("--split", args->split, "How words are cut")
+      .among({"deepseek", "llama3", "qwen2", "gpt2"})
+      .shows_default();
   command
-      ->add_option("--vocab", args->options.vocab_size, "Tokens, special ones and bytes included")
-      ->capture_default_str();
-  command->add_option("--split", args->split, "How words are cut")
-      ->check(CLI::IsMember({"deepseek", "llama3", "qwen2", "gpt2"}))
-      ->capture_default_str();
-  command
-      ->add_option("--special",
-                   args->options.specials,
-                   "Special tokens, ids from 0; the first is the BOS (once per token)")
-      ->allow_extra_args(false)
-      ->capture_default_str();
-  command
-      ->add_option("--min-frequency", args->options.frequency_min, "Merge only pairs seen as often")
-      ->capture_default_str();
-  command->add_option("files", args->files, "Text files (UTF-8; other bytes are learnt as bytes)")
-      ->required();
-  command->callback([args, &status] { status = report(train(*args)); });
+      .option("--special",
+              args->options.specials,
+              "Special tokens, ids from 0; the first is the BOS (once per token)")
+      .once_per_value()
+      .shows_default();
+  command.option("--min-frequency", args->options.frequency_min, "Merge only pairs seen as often")
+      .shows_default();
+  command.option("files", args->files, "Text files (UTF-8; other bytes are learnt as bytes)")
+      .required();
+  command.runs([args] { return report(train(*args)); });
 }
 
 // --- encode, decode ------------------------------------------------------------------------------
@@ -201,37 +198,36 @@ Result<void> decode(const CodeArgs& args) {
   return flush_output();
 }
 
-void add_tokenizer_option(CLI::App& command, std::string& path) {
-  command.add_option("--tokenizer", path, "The tokenizer.json")->required();
+void add_tokenizer_option(Command& command, std::string& path) {
+  command.option("--tokenizer", path, "The tokenizer.json").required();
 }
-void add_specials_option(CLI::App& command, std::string& specials) {
+void add_specials_option(Command& command, std::string& specials) {
   command
-      .add_option(
-          "--specials",
-          specials,
-          "Text of special tokens: text (ordinary tokens), parse (the control token), plain "
-          "(ordinary, and that of other added tokens too)")
-      ->check(CLI::IsMember({"text", "parse", "plain"}))
-      ->capture_default_str();
+      .option("--specials",
+              specials,
+              "Text of special tokens: text (ordinary tokens), parse (the control token), plain "
+              "(ordinary, and that of other added tokens too)")
+      .among({"text", "parse", "plain"})
+      .shows_default();
 }
 
-void add_encode(CLI::App& parent, int& status) {
+void add_encode(Command& parent) {
   auto args = std::make_shared<CodeArgs>();
-  CLI::App* command = parent.add_subcommand(
-      "encode", "Print the ids of each argument, or of standard input, one line each");
-  add_tokenizer_option(*command, args->tokenizer);
-  add_specials_option(*command, args->specials);
-  command->add_option("text", args->items, "Texts; none: standard input");
-  command->callback([args, &status] { status = report(encode(*args)); });
+  Command command =
+      parent.add("encode", "Print the ids of each argument, or of standard input, one line each");
+  add_tokenizer_option(command, args->tokenizer);
+  add_specials_option(command, args->specials);
+  command.option("text", args->items, "Texts; none: standard input");
+  command.runs([args] { return report(encode(*args)); });
 }
 
-void add_decode(CLI::App& parent, int& status) {
+void add_decode(Command& parent) {
   auto args = std::make_shared<CodeArgs>();
-  CLI::App* command = parent.add_subcommand("decode", "Print the bytes of ids, exactly");
-  add_tokenizer_option(*command, args->tokenizer);
-  command->add_flag("--skip-specials", args->skip_specials, "Leave special tokens out");
-  command->add_option("ids", args->items, "Token ids; none: standard input");
-  command->callback([args, &status] { status = report(decode(*args)); });
+  Command command = parent.add("decode", "Print the bytes of ids, exactly");
+  add_tokenizer_option(command, args->tokenizer);
+  command.flag("--skip-specials", args->skip_specials, "Leave special tokens out");
+  command.option("ids", args->items, "Token ids; none: standard input");
+  command.runs([args] { return report(decode(*args)); });
 }
 
 // --- bench ---------------------------------------------------------------------------------------
@@ -307,32 +303,31 @@ Result<void> bench(const BenchArgs& args) {
   return flush_output();
 }
 
-void add_bench(CLI::App& parent, int& status) {
+void add_bench(Command& parent) {
   auto args = std::make_shared<BenchArgs>();
-  CLI::App* command =
-      parent.add_subcommand("bench", "Measure encoding of a file of framed documents, one thread");
-  add_tokenizer_option(*command, args->tokenizer);
-  add_specials_option(*command, args->specials);
+  Command command =
+      parent.add("bench", "Measure encoding of a file of framed documents, one thread");
+  add_tokenizer_option(command, args->tokenizer);
+  add_specials_option(command, args->specials);
   command
-      ->add_option(
+      .option(
           "--frames", args->frames, "Documents: 32-bit little-endian byte count, bytes, and so on")
-      ->required();
-  command->add_option("--out", args->out, "Write the ids the same way: count, 32-bit ids");
-  command->add_option("--repeat", args->repeat, "Rounds; the fastest counts")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  command->callback([args, &status] { status = report(bench(*args)); });
+      .required();
+  command.option("--out", args->out, "Write the ids the same way: count, 32-bit ids");
+  command.option("--repeat", args->repeat, "Rounds; the fastest counts")
+      .within(1, 1000)
+      .shows_default();
+  command.runs([args] { return report(bench(*args)); });
 }
 
 }  // namespace
 
-void add_tokenizer_command(CLI::App& app, int& exit_status) {
-  CLI::App* command = app.add_subcommand("tokenizer", "Train and use byte-level BPE tokenizers");
-  command->require_subcommand(1);
-  add_train(*command, exit_status);
-  add_encode(*command, exit_status);
-  add_decode(*command, exit_status);
-  add_bench(*command, exit_status);
+void add_tokenizer_command(Command& program) {
+  Command tokenizer = program.add("tokenizer", "Train and use byte-level BPE tokenizers");
+  add_train(tokenizer);
+  add_encode(tokenizer);
+  add_decode(tokenizer);
+  add_bench(tokenizer);
 }
 
 }  // namespace ferry::cli

@@ -1,12 +1,10 @@
 // ferry tokenizer: train, encode, decode and bench.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "cli/command_line.h"
 
 namespace ferry::cli {
 
-/// Adds the subcommand; when it runs, it puts the process exit status into `exit_status`, which
-/// must outlive the parsing.
-void add_tokenizer_command(CLI::App& app, int& exit_status);
+void add_tokenizer_command(Command& program);
 
 }  // namespace ferry::cli

@@ -117,21 +117,21 @@ int run(const Arguments& args, std::vector<std::string> overrides) {
 
 }  // namespace
 
-void add_train_command(CLI::App& app, int& status) {
-  CLI::App* command = app.add_subcommand(
+void add_train_command(Command& program) {
+  Command command = program.add(
       "train",
       "Train a model as a TOML file says; any setting can be given as --section.key=value");
   const auto args = std::make_shared<Arguments>();
-  command->add_option("config", args->config, "settings, a TOML file")->required();
-  command->add_flag("--resume", args->resume, "go on from the newest checkpoint of checkpoint.dir");
-  command->add_flag(
+  command.option("config", args->config, "settings, a TOML file").required();
+  command.flag("--resume", args->resume, "go on from the newest checkpoint of checkpoint.dir");
+  command.flag(
       "--print-config", args->print_config, "print all settings as they would be used, and leave");
-  command->add_option("--device", args->device, "as --train.device: cpu, cuda[:N], ascend[:N]");
-  command->add_flag("--worker", args->worker)->group("");  // the supervised process; not for people
-  command->add_flag("--again", args->again)->group("");    // a worker that follows another
-  command->add_option("--replay-to", args->replay_to)->group("");  // after a device's failure
-  command->allow_extras();
-  command->callback([command, args, &status] { status = run(*args, command->remaining()); });
+  command.option("--device", args->device, "as --train.device: cpu, cuda[:N], ascend[:N]");
+  command.flag("--worker", args->worker).hidden();  // the supervised process; not for people
+  command.flag("--again", args->again).hidden();    // a worker that follows another
+  command.option("--replay-to", args->replay_to).hidden();  // after a device's failure
+  command.allow_more();
+  command.runs([command, args] { return run(*args, command.remaining()); });
 }
 
 }  // namespace ferry::cli

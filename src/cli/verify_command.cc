@@ -107,25 +107,24 @@ Result<void> verify_directory(Arguments& args) {
 
 }  // namespace
 
-void add_verify_command(CLI::App& app, int& status) {
-  CLI::App* command = app.add_subcommand(
+void add_verify_command(Command& program) {
+  Command command = program.add(
       "verify", "Prove that this is the model that was trained, and that a device computes it");
   const auto args = std::make_shared<Arguments>();
-  command->add_option("directory", args->verify.directory, "a model directory")->required();
-  command->add_option("--device", args->verify.device, "cpu, cuda[:N], ascend[:N]");
-  command->add_option("--dtype", args->dtype, "compute in bf16 or f32 (default: as the passport)")
-      ->check(CLI::IsMember({"f32", "bf16"}));
-  command->add_option(
+  command.option("directory", args->verify.directory, "a model directory").required();
+  command.option("--device", args->verify.device, "cpu, cuda[:N], ascend[:N]");
+  command.option("--dtype", args->dtype, "compute in bf16 or f32 (default: as the passport)")
+      .among({"f32", "bf16"});
+  command.option(
       "--key", args->key, "a public key (ferry keygen): the passport must be signed by it");
-  command->add_flag("--quick",
-                    args->verify.quick,
-                    "judge ops one by one only in layers whose activations parted");
-  command->add_flag(
-      "--stream", args->stream, "load weights layer by layer, also if they would fit");
-  command->add_flag("!--no-remember", args->remember, "do not note the verdict in verified.json");
-  command->add_flag("--json", args->json, "end with one line of JSON");
-  command->add_option("--html", args->html, "write the report as a page of HTML, too");
-  command->callback([args, &status] { status = report(verify_directory(*args)); });
+  command.flag("--quick",
+               args->verify.quick,
+               "judge ops one by one only in layers whose activations parted");
+  command.flag("--stream", args->stream, "load weights layer by layer, also if they would fit");
+  command.flag("!--no-remember", args->remember, "do not note the verdict in verified.json");
+  command.flag("--json", args->json, "end with one line of JSON");
+  command.option("--html", args->html, "write the report as a page of HTML, too");
+  command.runs([args] { return report(verify_directory(*args)); });
 }
 
 }  // namespace ferry::cli

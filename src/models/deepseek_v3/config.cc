@@ -113,7 +113,7 @@ class Fields {
 
   tl::unexpected<Status> wrong(const char* name, const Json& v, std::string_view why) const {
     std::string shown = v.dump(-1, ' ', false, Json::error_handler_t::replace);
-    if (shown.size() > 60) shown = shown.substr(0, 57) + "...";
+    if (shown.size() > 60) shown.replace(57, std::string::npos, "...");
     return fail(Code::kInvalidInput, "{}: \"{}\": {} {}", path_, name, shown, why);
   }
 
