@@ -129,7 +129,8 @@ TEST_P(EachType, TrainingForwardIsServingForwardAndRecomputedIsKept) {
     const Tensor serving = model->losses(p.batch, {.mla_form = form}, {}).token_losses;
     models::Losses kept, again;
     const auto a = gradients(*model, p, {.mla_form = form}, &kept);
-    const auto b = gradients(*model, p, {.mla_form = form, .recompute = true}, &again);
+    const auto b =
+        gradients(*model, p, {.mla_form = form, .recompute = models::Recompute::kLayers}, &again);
     EXPECT_EQ(bytes_of(serving), bytes_of(kept.token_losses));
     EXPECT_EQ(bytes_of(serving), bytes_of(again.token_losses));
     ASSERT_EQ(a.size(), b.size());

@@ -174,7 +174,7 @@ std::map<const Storage*, Tensor> gradients(CausalLm& model,
 TEST_P(Parity, EveryGradientInBothFormsAndRecomputed) {
   const auto model = golden_.model();
   const models::TokenBatch batch = batch_of(golden_);
-  for (const bool recompute : {false, true}) {
+  for (const auto recompute : {models::Recompute::kNone, models::Recompute::kLayers}) {
     for (const MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed}) {
       double loss = 0;
       const auto grads =
@@ -190,7 +190,7 @@ TEST_P(Parity, EveryGradientInBothFormsAndRecomputed) {
           const std::vector<float> part(got.begin() + static_cast<long>(from),
                                         got.begin() + static_cast<long>(from + expected.size()));
           EXPECT_LT(relative_error(part, expected), 1e-4)
-              << name << (recompute ? " recomputed" : "");
+              << name << (recompute == models::Recompute::kLayers ? " recomputed" : "");
           from += expected.size();
         }
       }

@@ -341,9 +341,12 @@ TEST_F(TrainE2e, BitsDoNotDependOnHowItIsComputed) {
     Environment environment;
     Strings settings;
   } ways[] = {{{{"FERRY_THREADS", "1"}}, {}},
-              {{{"FERRY_THREADS", "3"}}, {"--train.recompute=true"}},
+              {{{"FERRY_THREADS", "3"}}, {"--train.recompute=layers"}},
               {{{"FERRY_CPU", "plain"}},
-               {"--checkpoint.every=0", "--train.evaluate_every=0", "--log.tensorboard=false"}}};
+               {"--train.recompute=none",
+                "--checkpoint.every=0",
+                "--train.evaluate_every=0",
+                "--log.tensorboard=false"}}};
   std::vector<Trace> seen;
   for (size_t n = 0; n < std::size(numerics); ++n) {
     for (size_t w = 0; w < std::size(ways); ++w) {

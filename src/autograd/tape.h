@@ -88,6 +88,14 @@ class Tape {
                      std::vector<Tensor> outputs,
                      Backward input_grads);
 
+  /// For the output of a cheap op: `again` makes its values once more, to the same bits, so that who
+  /// needs them for a gradient need not keep them until then (Tensor::saved). Unless keep_all().
+  void makes_again(Tensor& output, std::function<Tensor()> again) const {
+    if (!keep_all_) output.set_again(std::move(again));
+  }
+  /// Whether what could be made again is kept all the same, from here on: faster, more memory.
+  void keep_all(bool on) { keep_all_ = on; }
+
   /// The nodes recorded from here on belong to this layer (numbers ascend in forward order).
   void begin_layer(int layer) { layer_ = layer; }
   int layer() const { return layer_; }
@@ -127,6 +135,7 @@ class Tape {
 
   Accumulate accumulate_;
   int layer_ = 0;
+  bool keep_all_ = false;
   std::vector<Node> nodes_;
   std::unordered_map<const Storage*, Gradient> grads_;
   std::unordered_map<const Storage*, int> uses_;  // how many nodes still to play read this leaf

@@ -42,7 +42,8 @@ Result<void> print_result(const TrainResult& r) {
   return print_json(j);
 }
 
-constexpr const char* kWhatToLower = "lower train.micro_batch_tokens, or set train.recompute";
+constexpr const char* kWhatToLower =
+    "lower train.micro_batch_tokens, or set train.recompute to \"layers\"";
 
 /// Reports a failure; the worker's exit status for it.
 int leave(const Status& why) {

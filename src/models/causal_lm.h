@@ -23,9 +23,16 @@ namespace ferry::models {
 /// absorbed.
 enum class MlaForm { kExpanded, kAbsorbed };
 
+/// What is computed again for the gradient instead of being kept. Never changes bits.
+enum class Recompute {
+  kNone,    // nothing
+  kCheap,   // outputs of cheap ops, and queries, keys and values (Tape::makes_again)
+  kLayers,  // these, and each layer as a whole: only its input is kept
+};
+
 struct ForwardOptions {
   MlaForm mla_form = MlaForm::kAbsorbed;
-  bool recompute = false;    // keep only each layer's input for the gradient
+  Recompute recompute = Recompute::kCheap;
   double balance_alpha = 0;  // weight of the sequence-wise balance loss; 0: not computed
   KvCache* cache = nullptr;  // absorbed form only; the tokens are appended to it
   const std::vector<Tensor>* given_experts =
@@ -102,8 +109,8 @@ class CausalLm {
   /// times as much.
   virtual double flops_per_token(double context, MlaForm form, bool mtp) const = 0;
   /// Bytes for each token of a training step at the most, beside weights and their gradients: what
-  /// the forward pass keeps and what the layer played back makes, without and with recomputation.
-  virtual double activation_bytes_per_token(bool recompute) const = 0;
+  /// the forward pass keeps and what the layer played back makes.
+  virtual double activation_bytes_per_token(Recompute recompute) const = 0;
 
   DType compute() const { return compute_; }
   Device& device() const { return *device_; }

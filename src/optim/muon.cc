@@ -22,9 +22,34 @@ constexpr NewtonSchulz kConverge{2.0f, -1.5f, 0.5f};
 /// norm 1.
 constexpr double kNormLeast = 1e-20;
 
-void divide_by_norm(const Tensor& matrix) {
+/// Of a stack of matrices so many are updated together that a processor's cache holds them.
+constexpr int64_t kPartBytes = int64_t{512} << 10;
+
+/// to = matrix / its Frobenius norm.
+void divide_by_norm(const Tensor& matrix, const Tensor& to) {
   const double norm = std::sqrt(ops::sum_squares(std::span(&matrix, 1)).sum);
-  ops::axpby(static_cast<float>(1 / (norm + kNormLeast)), matrix, 0, matrix);
+  ops::axpby(static_cast<float>(1 / (norm + kNormLeast)), matrix, 0, to);
+}
+
+void update_part(const Tensor& value,
+                 const Tensor& m,
+                 const Tensor& gradient,
+                 const Muon& muon,
+                 double gradient_scale) {
+  const auto scale = static_cast<float>(gradient_scale),
+             momentum = static_cast<float>(muon.momentum);
+  ops::axpby(scale, gradient, momentum, m);
+  // Nesterov's look-ahead: the direction is where the momentum will be after the next like
+  // gradient.
+  const Tensor ahead = Tensor::empty(value.shape(), DType::kF32, value.device());
+  ops::axpby(scale, gradient, 0, ahead);
+  ops::axpby(momentum, m, 1, ahead);
+  const Tensor o = orthogonal_factor(ahead, muon.newton_schulz);
+  const double size = std::sqrt(static_cast<double>(std::max(value.dim(-2), value.dim(-1))));
+  ops::axpby(static_cast<float>(-muon.lr * muon.update_rms * size),
+             o,
+             static_cast<float>(1 - muon.lr * muon.weight_decay),
+             value);
 }
 
 }  // namespace
@@ -38,12 +63,11 @@ Tensor orthogonal_factor(const Tensor& u, const NewtonSchulzSteps& steps) {
   const bool wide =
       n <= m;  // the smaller of XXᵀ and XᵀX: the same polynomial of the singular values
   Tensor x = Tensor::empty(u.shape(), DType::kF32, u.device());
-  ops::axpby(1, u, 0, x);
-  if (u.rank() == 2) {
-    divide_by_norm(x);
-  } else {
-    for (int64_t i = 0; i < x.dim(0); ++i) divide_by_norm(x.slice(0, i, i + 1).reshape({n, m}));
-  }
+  if (u.rank() == 2)
+    divide_by_norm(u, x);
+  else
+    for (int64_t i = 0; i < x.dim(0); ++i)
+      divide_by_norm(u.slice(0, i, i + 1).reshape({n, m}), x.slice(0, i, i + 1).reshape({n, m}));
   for (int k = 0; k < steps.lift + steps.converge; ++k) {
     const NewtonSchulz& s = k < steps.lift ? kLift : kConverge;
     const Tensor a =
@@ -66,20 +90,21 @@ void muon_update(
         value.shape().str(),
         m.shape().str(),
         gradient.shape().str());
-  const auto scale = static_cast<float>(gradient_scale),
-             momentum = static_cast<float>(muon.momentum);
-  ops::axpby(scale, gradient, momentum, m);
-  // Nesterov's look-ahead: the direction is where the momentum will be after the next like
-  // gradient.
-  Tensor ahead = Tensor::empty(value.shape(), DType::kF32, value.device());
-  ops::axpby(scale, gradient, 0, ahead);
-  ops::axpby(momentum, m, 1, ahead);
-  const Tensor o = orthogonal_factor(ahead, muon.newton_schulz);
-  const double size = std::sqrt(static_cast<double>(std::max(value.dim(-2), value.dim(-1))));
-  ops::axpby(static_cast<float>(-muon.lr * muon.update_rms * size),
-             o,
-             static_cast<float>(1 - muon.lr * muon.weight_decay),
-             value);
+  if (value.rank() == 2) {
+    update_part(value, m, gradient, muon, gradient_scale);
+  } else {
+    const int64_t count = value.dim(0),
+                  bytes = std::max<int64_t>(static_cast<int64_t>(value.bytes()) / count, 1),
+                  part = std::max<int64_t>(kPartBytes / bytes, 1);
+    for (int64_t begin = 0; begin < count; begin += part) {
+      const int64_t end = std::min(begin + part, count);
+      update_part(value.slice(0, begin, end),
+                  m.slice(0, begin, end),
+                  gradient.slice(0, begin, end),
+                  muon,
+                  gradient_scale);
+    }
+  }
   w.changed();
 }
 

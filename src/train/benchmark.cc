@@ -52,7 +52,7 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
   Optimizer optimizer(optimizer_of(settings), model->weights());
   TrainStep step(*model,
                  optimizer,
-                 {.recompute = settings.train.recompute,
+                 {.recompute = recompute_of(settings.train),
                   .mtp_weight = settings.train.mtp_weight,
                   .balance_alpha = settings.train.balance_alpha,
                   .bias_update_speed = settings.train.bias_update_speed,

@@ -53,7 +53,7 @@ struct TrainSettings {
   int64_t seed = 1;
   std::string compute = "bf16";
   std::string mla_form = "expanded";
-  bool recompute = false;
+  std::string recompute = "cheap";
   std::string device = "cpu";
   int64_t threads = 0;
   double clip = 1;

@@ -34,7 +34,7 @@ TEST(Settings, ReadsTomlAndOverrides) {
   const std::vector<std::string> overrides = {"--train.steps=400",
                                               "optimizer.kind=muon",
                                               "--optimizer.lr=2e-3",
-                                              "--train.recompute=true",
+                                              "--train.recompute=layers",
                                               "--model.n_routed_experts=8"};
   const auto s = parse_settings(kGood, "run.toml", overrides);
   ASSERT_TRUE(s) << s.error().message;
@@ -43,7 +43,7 @@ TEST(Settings, ReadsTomlAndOverrides) {
   EXPECT_EQ(s->model.n_routed_experts, 8);
   EXPECT_EQ(s->model.vocab_size, std::nullopt);
   EXPECT_EQ(s->optimizer.lr, 2e-3);
-  EXPECT_TRUE(s->train.recompute);
+  EXPECT_EQ(s->train.recompute, "layers");
   EXPECT_EQ(optimizer_of(*s).kind, OptimizerSettings::Kind::kMuon);
   EXPECT_EQ(schedule_of(*s).decay_steps, 80);
   EXPECT_EQ(
@@ -97,8 +97,8 @@ TEST(Settings, RefusesWithFileLineKeyAndWhatIsAllowed) {
             "run.toml:2: optimizer.lr is -inf; it must be a number, above 0, at most 10");
   EXPECT_EQ(refusal("[train]\ncompute = \"fp8\"\n"),
             "run.toml:2: train.compute is \"fp8\"; it must be one of \"bf16\", \"f32\"");
-  EXPECT_EQ(refusal("[train]\nrecompute = 1\n"),
-            "run.toml:2: train.recompute is a whole number; it must be true or false");
+  EXPECT_EQ(refusal("[log]\ntensorboard = 1\n"),
+            "run.toml:2: log.tensorboard is a whole number; it must be true or false");
   EXPECT_EQ(refusal("[train]\nsteps = [1]\n"),
             "run.toml:2: train.steps is an array; it must be a whole number, 1 to 1000000000");
   EXPECT_EQ(

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/units.h"
 #include "ops/matmul/matmul.h"
+#include "train/model_setup.h"
 
 namespace ferry {
 
@@ -19,7 +20,7 @@ Estimate estimate(const models::CausalLm& model,
   e.parameters_active = model.parameters_active();
   const auto form =
       s.train.mla_form == "absorbed" ? models::MlaForm::kAbsorbed : models::MlaForm::kExpanded;
-  const double passes = s.train.recompute ? 4 : 3;
+  const double passes = recompute_of(s.train) == models::Recompute::kLayers ? 4 : 3;
   // Documents are shorter than sequences; half a sequence is the mean context if they fill it.
   const auto step = [&](bool mtp) {
     return passes *
@@ -41,7 +42,7 @@ Estimate estimate(const models::CausalLm& model,
           ? 1
           : static_cast<double>(std::bit_width(static_cast<uint64_t>(micro_batches - 1))) + 0.2;
   e.memory_bytes = 4 * parameters * (1 + gradients) + static_cast<double>(optimizer_bytes) +
-                   model.activation_bytes_per_token(s.train.recompute) *
+                   model.activation_bytes_per_token(recompute_of(s.train)) *
                        static_cast<double>(s.train.micro_batch_tokens) +
                    (256 << 20);  // scratch of kernels, the program itself
   const double kept =
@@ -83,7 +84,7 @@ Result<void> check_fits(const Estimate& e,
   if (e.memory_bytes > static_cast<double>(memory_available))
     return fail(Code::kExhausted,
                 "memory: the run needs about {}, {} are free; lower train.micro_batch_tokens ({}), "
-                "set train.recompute, "
+                "set train.recompute = \"layers\", "
                 "or choose a smaller model",
                 format_bytes(e.memory_bytes),
                 format_bytes(static_cast<double>(memory_available)),

@@ -136,7 +136,7 @@ Result<void> Run::prepare() {
       *optimizer_,
       StepSettings{.mla_form = settings_.train.mla_form == "absorbed" ? models::MlaForm::kAbsorbed
                                                                       : models::MlaForm::kExpanded,
-                   .recompute = settings_.train.recompute,
+                   .recompute = recompute_of(settings_.train),
                    .mtp_weight = settings_.train.mtp_weight,
                    .mtp_every = settings_.train.mtp_every,
                    .balance_alpha = settings_.train.balance_alpha,

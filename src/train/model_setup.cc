@@ -115,4 +115,10 @@ Result<std::unique_ptr<models::CausalLm>> make_training_model(const Settings& se
   return model;
 }
 
+models::Recompute recompute_of(const TrainSettings& settings) {
+  return settings.recompute == "none"    ? models::Recompute::kNone
+         : settings.recompute == "cheap" ? models::Recompute::kCheap
+                                         : models::Recompute::kLayers;
+}
+
 }  // namespace ferry

@@ -11,6 +11,8 @@
 
 namespace ferry {
 
+models::Recompute recompute_of(const TrainSettings& settings);
+
 /// config.json of the run: the preset's, file's or directory's fields, then those of [model], then
 /// the tokenizer's vocabulary and special tokens. Errors: kInvalidInput, kNotFound.
 Result<std::string> resolve_config(const ModelSettings& settings,

@@ -16,7 +16,7 @@ namespace ferry {
 
 struct StepSettings {
   models::MlaForm mla_form = models::MlaForm::kExpanded;
-  bool recompute = false;
+  models::Recompute recompute = models::Recompute::kCheap;
   double mtp_weight = 0.3;  // lambda of V3 equation 25
   int64_t mtp_every = 1;    // steps whose number is a multiple run the MTP modules
   double balance_alpha = 1e-4;

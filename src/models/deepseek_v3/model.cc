@@ -114,6 +114,7 @@ Losses Model::losses(const TokenBatch& batch,
 Tensor Model::hidden_before_norm(const Tensor& tokens, Pass& pass) {
   check(pass.options.cache == nullptr || pass.options.mla_form == MlaForm::kAbsorbed,
         "deepseek_v3: a cache needs the absorbed form");
+  if (Tape* tape = Tape::current()) tape->keep_all(pass.options.recompute == Recompute::kNone);
   begin_layer(0);
   Tensor h = ops::embedding(tokens, weights_.embed_tokens, compute_);
   for (const LayerWeights& w : weights_.layers) {
@@ -126,7 +127,7 @@ Tensor Model::hidden_before_norm(const Tensor& tokens, Pass& pass) {
 
 Tensor Model::run_layer(const LayerWeights& w, const Tensor& h, Pass& pass) {
   std::vector<Tensor> out;
-  if (pass.options.recompute) {
+  if (pass.options.recompute == Recompute::kLayers) {
     // By value: when the layer runs again, for its gradient, this pass has ended. Its trace is
     // complete.
     const ops::Segments segments = pass.segments;

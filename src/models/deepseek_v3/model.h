@@ -36,7 +36,7 @@ class Model final : public CausalLm {
   int64_t parameters_total() const override;
   int64_t parameters_active() const override;
   double flops_per_token(double context, MlaForm form, bool mtp) const override;
-  double activation_bytes_per_token(bool recompute) const override;
+  double activation_bytes_per_token(Recompute recompute) const override;
 
   const Config& config() const { return config_; }
 

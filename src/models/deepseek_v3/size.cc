@@ -71,7 +71,7 @@ double Model::flops_per_token(double context, MlaForm form, bool mtp) const {
   return flops;
 }
 
-double Model::activation_bytes_per_token(bool recompute) const {
+double Model::activation_bytes_per_token(Recompute recompute) const {
   const Config& c = config_;
   const double size = static_cast<double>(size_of(compute_));
   const auto number = [](int64_t n) { return static_cast<double>(n); };
@@ -88,18 +88,20 @@ double Model::activation_bytes_per_token(bool recompute) const {
   // keys, values, the experts' rows and products), and about as much of gradients.
   const double attention_again = d + heads * (2 * key + value + number(c.qk_nope_head_dim) + value);
   const double moe_again = experts * (d + inner) + d, dense_again = number(c.intermediate_size) + d;
-  double kept = 0, largest = 0, again = 0;
+  double kept = 0, largest = 0, played = 0;
   for (int64_t l = 0; l < c.num_hidden_layers + c.num_nextn_predict_layers; ++l) {
     const bool is_moe = l < c.num_hidden_layers ? c.is_moe(l) : c.n_routed_experts > 0;
     const double scores =
         heads * sizeof(float) + (is_moe ? 2 * number(c.n_routed_experts) * sizeof(float) : 0);
-    const double layer = size * (attention + (is_moe ? moe : dense)) + scores;
+    const double again = size * (attention_again + (is_moe ? moe_again : dense_again));
+    double layer = size * (attention + (is_moe ? moe : dense)) + scores;
+    if (recompute == Recompute::kNone) layer += again;
     kept += layer;
     largest = std::max(largest, layer);
-    again = std::max(again, size * 2 * (attention_again + (is_moe ? moe_again : dense_again)));
+    played = std::max(played, (recompute == Recompute::kNone ? 1 : 2) * again);
   }
-  if (recompute) kept = size * d * number(c.num_hidden_layers + 1) + largest;
-  return kept + again + size * 4 * d;
+  if (recompute == Recompute::kLayers) kept = size * d * number(c.num_hidden_layers + 1) + largest;
+  return kept + played + size * 4 * d;
 }
 
 }  // namespace ferry::models::deepseek_v3

@@ -40,7 +40,7 @@ Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& option
   Tensor y = product(x, w, out, packed_panels(weight, x.dim(0), x.dtype()));
   if (Tape* tape = Tape::current()) {
     if (!options.keep)
-      y.set_again([x = x.saved(), w, out] { return product(x.restored(), w, out, {}); });
+      tape->makes_again(y, [x = x.saved(), w, out] { return product(x.restored(), w, out, {}); });
     tape->record(
         "linear",
         {x, w},

@@ -35,17 +35,17 @@ Expanded expanded(const Tensor& kv, const Tensor& k_pe, int64_t nope) {
 }
 
 /// Attention asks for the keys again, then for the values: they are made together.
-void make_again(Expanded& y, const Tensor& kv, const Tensor& k_pe, int64_t nope) {
+void make_again(const Tape& tape, Expanded& y, const Tensor& kv, const Tensor& k_pe, int64_t nope) {
   const auto values = std::make_shared<Tensor>();
   const auto both = [kv = kv.saved(), k_pe = k_pe.saved(), nope] {
     return expanded(kv.restored(), k_pe.restored(), nope);
   };
-  y.k.set_again([both, values] {
+  tape.makes_again(y.k, [both, values] {
     Expanded made = both();
     *values = std::move(made.v);
     return made.k;
   });
-  y.v.set_again([both, values] {
+  tape.makes_again(y.v, [both, values] {
     Tensor made = std::exchange(*values, {});
     return made.defined() ? made : both().v;
   });
@@ -66,7 +66,7 @@ Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope) {
         to_string(k_pe.dtype()));
   Expanded y = expanded(kv, k_pe, nope);
   if (Tape* tape = Tape::current()) {
-    make_again(y, kv, k_pe, nope);
+    make_again(*tape, y, kv, k_pe, nope);
     tape->record("mla_expand",
                  {kv, k_pe},
                  {y.k, y.v},

@@ -18,7 +18,7 @@ struct Expanded {
 ///           [T, H, dv].
 /// Types     f32 or bf16, both alike; copies bits.
 /// Gradient  d_kv, copied; d_k_pe = sum over heads, in head order in f32, rounded once. Keeps
-///           nothing. k and v are made again for whoever needs them (Tensor::set_again).
+///           nothing. k and v are made again for whoever needs them (Tape::makes_again).
 /// Errors    check: shapes, types, 0 <= nope < kv's columns.
 /// Source    DeepSeek-V2, arXiv 2405.04434, section 2.1.
 Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope);

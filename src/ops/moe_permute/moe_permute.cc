@@ -93,7 +93,7 @@ Tensor permute(const Tensor& x, const ExpertPlan& plan) {
   check_rows("permute", x, plan.row_of_slot.dim(0));
   Tensor y = permuted(x, plan);
   if (Tape* tape = Tape::current()) {
-    y.set_again([x = x.saved(), plan] { return permuted(x.restored(), plan); });
+    tape->makes_again(y, [x = x.saved(), plan] { return permuted(x.restored(), plan); });
     tape->record(
         "permute",
         {x},

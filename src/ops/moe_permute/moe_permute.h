@@ -30,7 +30,7 @@ ExpertPlan plan_experts(const Tensor& chosen, int experts);
 /// Shapes    x [tokens, hidden], rows may be strided; returns [tokens * top_k, hidden].
 /// Types     f32 or bf16.
 /// Gradient  d_x[t] = the sum of d_y over the token's slots; keeps the plan. y is made again
-///           for whoever needs it (Tensor::set_again).
+///           for whoever needs it (Tape::makes_again).
 /// Order     d_x: slots in top_k order, in f32, rounded once.
 /// Errors    check: shapes, types.
 Tensor permute(const Tensor& x, const ExpertPlan& plan);

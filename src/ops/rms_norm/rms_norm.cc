@@ -49,7 +49,7 @@ Tensor rms_norm(const Tensor& x, const Weight& weight, float eps) {
   check(eps > 0, "rms_norm: eps {}", eps);
   auto [y, rstd] = normalised(x, w, eps);
   if (Tape* tape = Tape::current()) {
-    y.set_again([x = x.saved(), w, eps] { return normalised(x.restored(), w, eps).y; });
+    tape->makes_again(y, [x = x.saved(), w, eps] { return normalised(x.restored(), w, eps).y; });
     const auto backward = [saved = x.saved(), w, y = y.without_memory(), rstd = rstd](
                               Grads& grads) {
       const Tensor input = saved.restored();

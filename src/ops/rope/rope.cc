@@ -79,7 +79,7 @@ Tensor rope(const Tensor& x,
     }
   Tensor y = rotate(x, table, position, begin, interleaved, false);
   if (Tape* tape = Tape::current()) {
-    y.set_again([x = x.saved(), table, position, begin, interleaved] {
+    tape->makes_again(y, [x = x.saved(), table, position, begin, interleaved] {
       return rotate(x.restored(), table, position, begin, interleaved, false);
     });
     tape->record(

@@ -50,7 +50,7 @@ float mla_softmax_scale(int64_t d_qk, const RopeConfig& config);
 /// Types     x f32 or bf16; position i32; computed in f32, each product and sum rounded; returns
 ///           x's type.
 /// Gradient  d_x, the inverse rotation; keeps nothing but the position. y is made again
-///           for whoever needs it (Tensor::set_again).
+///           for whoever needs it (Tape::makes_again).
 /// Errors    check: shapes, types, on the CPU also positions outside the table.
 /// Source    Su et al. 2021, arXiv 2104.09864; YaRN: Peng et al. 2023, arXiv 2309.00071.
 Tensor rope(const Tensor& x,

@@ -40,7 +40,7 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
         to_string(up.dtype()));
   Tensor y = forward(gate, up);
   if (Tape* tape = Tape::current()) {
-    y.set_again([gate, up] { return forward(gate, up); });
+    tape->makes_again(y, [gate, up] { return forward(gate, up); });
     tape->record("swiglu", {gate, up}, {y}, [gate, up, y = y.without_memory()](Grads& grads) {
       Tensor d_gate = Tensor::empty(gate.shape(), gate.dtype(), gate.device());
       Tensor d_up = Tensor::empty(up.shape(), up.dtype(), up.device());

@@ -13,7 +13,7 @@ namespace ferry::ops {
 /// Shapes    gate, up and y alike, any rank; gate and up may be strided views.
 /// Types     f32 or bf16, both alike; computed in f32, rounded once.
 /// Gradient  d_gate, d_up; keeps the inputs only and computes the sigmoid again. y is made again
-///           for whoever needs it (Tensor::set_again).
+///           for whoever needs it (Tape::makes_again).
 /// Errors    check: shapes, types.
 /// Source    Shazeer 2020, arXiv 2002.05202.
 Tensor swiglu(const Tensor& gate, const Tensor& up);
