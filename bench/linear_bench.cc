@@ -166,6 +166,7 @@ std::vector<Weight> make_weights(const LinearShape& s, DType dtype) {
       static_cast<double>(s.inputs * s.outputs) * static_cast<double>(size_of(dtype));
   const int copies = std::max(1, static_cast<int>(kWeightBytes / bytes));
   std::vector<Weight> weights;
+  weights.reserve(static_cast<size_t>(copies));
   for (int i = 0; i < copies; ++i)
     weights.push_back({.name = "w",
                        .global_shape = {s.outputs, s.inputs},
@@ -176,6 +177,7 @@ std::vector<Weight> make_weights(const LinearShape& s, DType dtype) {
 
 std::vector<Tensor> values(const std::vector<Weight>& weights) {
   std::vector<Tensor> out;
+  out.reserve(weights.size());
   for (const Weight& w : weights) out.push_back(w.value);
   return out;
 }

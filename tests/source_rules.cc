@@ -83,7 +83,7 @@ std::string resolve(const std::string& from,
   if (from.rfind("ascend_sim/", 0) == 0 && paths.contains("ascend_sim/" + name))
     return "ascend_sim/" + name;
   if (paths.contains("src/" + name)) return "src/" + name;
-  const std::string beside = (fs::path(from).parent_path() / name).lexically_normal().string();
+  std::string beside = (fs::path(from).parent_path() / name).lexically_normal().string();
   if (from.rfind("src/", 0) != 0 && paths.contains(beside)) return beside;
   return "";
 }
@@ -105,6 +105,7 @@ std::vector<Violation> check_places(const std::vector<SourceFile>& files,
                                     const std::vector<Place>& places,
                                     const std::function<std::string(const SourceFile&)>& text_of) {
   std::vector<std::pair<std::regex, std::regex>> compiled;
+  compiled.reserve(places.size());
   for (const Place& p : places) compiled.emplace_back(std::regex(p.pattern), std::regex(p.where));
   std::vector<Violation> out;
   for (const SourceFile& file : files) {

@@ -54,7 +54,7 @@ struct Pair {
 };
 
 Pair take_broadcast(Plan& op, const aclTensor* self, const aclTensor* other, aclTensor* out) {
-  const Pair p{op.input("self", self), op.input("other", other), op.output("out", out)};
+  Pair p{op.input("self", self), op.input("other", other), op.output("out", out)};
   require_number(op, "self", p.a);
   require_number(op, "other", p.b);
   require_broadcast(op, p.a, p.b, p.out);
@@ -62,7 +62,7 @@ Pair take_broadcast(Plan& op, const aclTensor* self, const aclTensor* other, acl
 }
 
 Pair take_pair(Plan& op, const aclTensor* self, const aclTensor* other, aclTensor* out) {
-  const Pair p = take_broadcast(op, self, other, out);
+  Pair p = take_broadcast(op, self, other, out);
   require_number(op, "out", p.out);
   op.require(is_float(p.out.dtype) || p.out.dtype == ACL_BOOL ||
                  (!is_float(p.a.dtype) && !is_float(p.b.dtype)),
@@ -71,7 +71,7 @@ Pair take_pair(Plan& op, const aclTensor* self, const aclTensor* other, aclTenso
 }
 
 Pair take_comparison(Plan& op, const aclTensor* self, const aclTensor* other, aclTensor* out) {
-  const Pair p = take_broadcast(op, self, other, out);
+  Pair p = take_broadcast(op, self, other, out);
   op.require_type("out", p.out, {ACL_BOOL});
   return p;
 }

@@ -98,7 +98,7 @@ class Simulation {
  public:
   using Setting = std::pair<const char*, const char*>;
   Simulation() : Simulation(std::initializer_list<Setting>{}) {}
-  explicit Simulation(std::initializer_list<Setting> settings) {
+  Simulation(std::initializer_list<Setting> settings) {
     set("DELAY_US", "0");
     for (const auto& [name, value] : settings) set(name, value);
     started_ = aclInit(nullptr) == 0 && aclrtSetDevice(0) == 0;

@@ -45,7 +45,8 @@ std::string state_folder() {
     const char* const text = std::getenv(name);
     return std::string(text == nullptr ? "" : text);
   };
-  const std::string state = variable("XDG_STATE_HOME"), home = variable("HOME");
+  std::string state = variable("XDG_STATE_HOME");
+  const std::string home = variable("HOME");
   if (state.starts_with('/')) return state;  // the specification: relative paths are to be ignored
   return home.empty() ? "" : join_path(home, ".local/state");
 }

@@ -367,8 +367,7 @@ Result<Passport> parse_checked(const json& root) {
 Result<Passport> Passport::parse(std::string_view text, const std::string& path) {
   TRY_ASSIGN(const json root, parse_json(text, path));
   Result<Passport> passport = parse_checked(root);
-  if (!passport)
-    return fail(passport.error().code, "{}: {}", path, std::move(passport).error().message);
+  if (!passport) return fail(passport.error().code, "{}: {}", path, passport.error().message);
   return passport;
 }
 

@@ -77,7 +77,7 @@ Passport some_passport() {
 
 /// A model directory with a passport: two tensors, of which the second ends in the third chunk.
 std::string some_model(const std::string& name, const std::optional<KeyPair>& key = {}) {
-  const std::string path = fresh_folder(name) + "/model";
+  std::string path = fresh_folder(name) + "/model";
   ModelContents c;
   c.tensors = {{"a", random_tensor({300, 1000}, 1)}, {"b", random_tensor({400, 1000}, 2)}};
   c.texts = {{"config.json", "{\"model_type\": \"none\"}"}, {"tokenizer.json", "{}"}};

@@ -35,7 +35,7 @@ inline const std::string& test_root() {
 }
 
 inline std::string fresh_folder(const std::string& name) {
-  const std::string path = join_path(test_root(), name);
+  std::string path = join_path(test_root(), name);
   EXPECT_TRUE(remove_tree(path));
   EXPECT_TRUE(make_folders(path));
   return path;

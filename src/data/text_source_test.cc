@@ -63,7 +63,7 @@ std::vector<std::string> split_whole(const std::string& text, const SourceOption
 
 /// Lines of 0 to 12 bytes that matter to some rule or to some reader.
 std::string awkward_text(uint64_t seed, size_t bytes) {
-  static constexpr std::string_view kBytes("  \t\r\n\n\n\nab#\0\xFF\xE4\xB8\xAD", 17);
+  static constexpr std::string_view kBytes("  \t\r\n\n\n\nab#\0\xFF\xE4\xB8\xAD", 16);
   const Random random(seed, RandomPurpose::kTest, 1);
   std::string text;
   for (size_t i = 0; i < bytes; ++i) text += kBytes[random.below(i, kBytes.size())];

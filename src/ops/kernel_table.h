@@ -28,7 +28,7 @@ struct Kernel {
   using PlanFn = Plan (*)(const Args&);  // never reads data
   using LaunchFn = void (*)(const Plan&, const Args&, void* workspace, Stream&);
 
-  constexpr Kernel(LaunchFn l, PlanFn p = nullptr, Branch b = Branch::kOwn)
+  constexpr explicit Kernel(LaunchFn l, PlanFn p = nullptr, Branch b = Branch::kOwn)
       : launch(l), plan(p), missing_because(nullptr), branch(b) {}
   static constexpr Kernel missing(const char* because) { return Kernel(because); }
 

@@ -132,8 +132,8 @@ TEST(Optimizer, StateGoesToACheckpointAndComesBack) {
   };
   const auto gradients = [](int step) {
     return std::vector<Tensor>{
-        Tensor::from_f32(normal(24, static_cast<uint64_t>(10 * step)), {4, 6}, cpu()),
-        Tensor::from_f32(normal(6, static_cast<uint64_t>(10 * step) + 1), {6}, cpu())};
+        Tensor::from_f32(normal(24, 10 * static_cast<uint64_t>(step)), {4, 6}, cpu()),
+        Tensor::from_f32(normal(6, 10 * static_cast<uint64_t>(step) + 1), {6}, cpu())};
   };
   std::vector<Weight> whole = make(), resumed = make();
   Optimizer a(settings, {&whole[0], &whole[1]});
@@ -267,7 +267,7 @@ TEST(Muon, UpdateFollowsTheRecipe) {
   const double lr = 0.02, scale = 0.5;
   for (int step = 0; step < 4; ++step) {
     const std::vector<float> before = w.value.to_f32();
-    const std::vector<float> g = normal(shape.count(), static_cast<uint64_t>(40 + step));
+    const std::vector<float> g = normal(shape.count(), 40 + static_cast<uint64_t>(step));
     optimizer.step(std::vector<Tensor>{Tensor::from_f32(g, shape, cpu())}, lr, scale);
     Matrix ahead(p.size());
     for (size_t i = 0; i < p.size(); ++i) {

@@ -29,7 +29,7 @@ std::vector<probe::Prompt> prompts_of(const models::CausalLm& model, const data:
 
 /// The weights as they will be read: on the CPU, rounded to the type that they are stored in.
 Tensor as_stored(const Tensor& value, DType stored) {
-  const Tensor host = Tensor::empty(value.shape(), value.dtype(), cpu_device());
+  Tensor host = Tensor::empty(value.shape(), value.dtype(), cpu_device());
   value.copy_bytes_to(host.data());
   if (stored == value.dtype()) return host;
   Tensor narrow = Tensor::empty(value.shape(), stored, cpu_device());

@@ -101,7 +101,7 @@ class Shell {
         event = std::move(events_.front());
         events_.pop_front();
       }
-      std::tie(state, actions) = advance(std::move(state), event, clock_.monotonic_s(), settings_);
+      std::tie(state, actions) = advance(state, event, clock_.monotonic_s(), settings_);
     }
   }
 

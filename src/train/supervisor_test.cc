@@ -287,7 +287,7 @@ std::string simulate(uint64_t seed) {
     }
     const Event e = queue.front();
     queue.erase(queue.begin());
-    std::tie(state, actions) = advance(std::move(state), e, now, settings);
+    std::tie(state, actions) = advance(state, e, now, settings);
     if (!state.done && wake_at(state, settings) > now + settings.tick_max_s)
       return "sleeps too long";
   }

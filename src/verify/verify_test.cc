@@ -43,7 +43,7 @@ const std::string& root_folder() {
 }
 
 std::string make_directory(const std::string& name, DType compute, uint64_t seed, bool passport) {
-  const std::string path = join_path(root_folder(), name);
+  std::string path = join_path(root_folder(), name);
   EXPECT_TRUE(make_folders(root_folder()));
   auto model = models::make_model(kConfig, "config", cpu_device(), compute, DType::kF32);
   EXPECT_TRUE(model) << model.error().message;

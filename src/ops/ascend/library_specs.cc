@@ -22,7 +22,7 @@ Stream& stream_of(const Inputs& in) { return in[0].device().stream(); }
 Operand operand(const Tensor& t) { return Operand(t.view()); }
 Tensor like(const Tensor& t) { return Tensor::empty(t.shape(), t.dtype(), t.device()); }
 Tensor copy_of(const Tensor& t) {
-  const Tensor c = like(t);
+  Tensor c = like(t);
   t.device().copy(c.data(), t.data(), t.bytes());
   return c;
 }

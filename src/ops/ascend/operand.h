@@ -22,7 +22,8 @@ class Operand {
  public:
   static constexpr int kRankMax = 8;
 
-  Operand(const View& v);  // implicit: kernels pass the views of their arguments as they are
+  /// Implicit: kernels pass the views of their arguments as they are.
+  Operand(const View& v);  // NOLINT(google-explicit-constructor)
   /// Contiguous memory. `type` may be one that no View has (int64 indices, bool masks).
   Operand(void* data, acl::DataType type, std::span<const int64_t> shape);
   Operand(void* data, acl::DataType type, std::initializer_list<int64_t> shape);
@@ -59,6 +60,7 @@ class Operand {
   /// The same bytes as another type of the same size.
   Operand as(acl::DataType type) const;
 
+  // NOLINTNEXTLINE(google-explicit-constructor): it stands for it in calls
   operator acl::Tensor*() const;
   /// The descriptor, given away: a list destroys its members.
   acl::Tensor* release() const;
@@ -99,6 +101,7 @@ class Scalar {
   Scalar(const Scalar&) = delete;
   Scalar& operator=(const Scalar&) = delete;
   ~Scalar();
+  // NOLINTNEXTLINE(google-explicit-constructor): it stands for it in calls
   operator acl::Scalar*() const { return scalar_; }
 
  private:
@@ -112,6 +115,7 @@ class IntArray {
   IntArray(const IntArray&) = delete;
   IntArray& operator=(const IntArray&) = delete;
   ~IntArray();
+  // NOLINTNEXTLINE(google-explicit-constructor): it stands for it in calls
   operator acl::IntArray*() const { return array_; }
 
  private:
@@ -125,6 +129,7 @@ class OperandList {
   OperandList(const OperandList&) = delete;
   OperandList& operator=(const OperandList&) = delete;
   ~OperandList();
+  // NOLINTNEXTLINE(google-explicit-constructor): it stands for it in calls
   operator acl::TensorList*() const { return list_; }
 
  private:

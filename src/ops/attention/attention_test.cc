@@ -174,7 +174,7 @@ TEST(Attention, WhatARowDoesNotSeeMayBeInfinite) {
     const Inputs in(l);
     const Tensor whole = attention(in.q, in.k, in.v, one_document(kTokens), kScale);
     for (const int32_t poisoned : {20, 75, 128}) {
-      for (Tensor t : {in.k, in.v}) {
+      for (const Tensor& t : {in.k, in.v}) {
         std::vector<float> values = t.to_f32();
         const auto row = static_cast<size_t>(t.dim(1) * t.dim(2));
         std::fill(values.begin() + static_cast<int64_t>(row) * poisoned,

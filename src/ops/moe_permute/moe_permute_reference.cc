@@ -13,7 +13,8 @@ ExpertPlanReference plan_experts_reference(const RefTensor& chosen, int64_t expe
     for (int64_t s = 0; s < slots; ++s) {
       if (chosen[s] != static_cast<double>(e)) continue;
       plan.row_of_slot[s] = static_cast<double>(row);
-      plan.token_of_row[row++] = static_cast<double>(s / top_k);
+      const int64_t token = s / top_k;
+      plan.token_of_row[row++] = static_cast<double>(token);
     }
     plan.offsets[e + 1] = static_cast<double>(row);
   }

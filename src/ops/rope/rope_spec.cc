@@ -36,7 +36,7 @@ OpCase rope_case(DType dtype,
                .scale = kPositions,
                .rows = true}};
   c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-    Tensor position = in[3];
+    const Tensor& position = in[3];
     return {rope(in[0], {in[1], in[2]}, position, begin, interleaved)};
   };
   c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
@@ -53,7 +53,8 @@ OpCase rope_case(DType dtype,
     return bound;
   };
   c.gradient_tolerance = dtype == DType::kBF16 ? 0x1p-7 : 1e-5;
-  c.flops = 3.0 * static_cast<double>(shape.count() / shape[shape.rank() - 1] * dim);
+  c.flops = 3.0 * static_cast<double>(shape.count()) /
+            static_cast<double>(shape[shape.rank() - 1]) * static_cast<double>(dim);
   c.bytes = 2.0 * static_cast<double>(shape.count()) * static_cast<double>(size_of(dtype));
   c.benchmark = benchmark;
   return c;

@@ -49,7 +49,7 @@ std::vector<double> separated_logits(int64_t tokens,
 
 /// Scores: exp within 4 u, its argument (below 16 in size) off by 16 u, lanes of the sum, a
 /// quotient.
-double score_error(int64_t experts) { return (22 + static_cast<double>(experts / 16)) * 0x1p-24; }
+double score_error(int64_t experts) { return (22 + static_cast<double>(experts) / 16) * 0x1p-24; }
 
 std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
   if (std::string_view(output) == "experts") return {0.0};
