@@ -349,7 +349,6 @@ class Device {
     if (data_) aclrtFree(data_);
   }
 
-  // NOLINTNEXTLINE(google-explicit-constructor): it stands for its handle in calls
   operator T() const { return handle_; }
   /// The last two dimensions exchanged, as a view.
   T transposed() {
@@ -424,7 +423,6 @@ struct List {
   List(const List&) = delete;
   List& operator=(const List&) = delete;
   ~List() { aclDestroyTensorList(list); }
-  // NOLINTNEXTLINE(google-explicit-constructor): as Device
   operator TL() const { return list; }
   aclTensorList* list;
 };
@@ -434,7 +432,6 @@ struct Ints {
   Ints(const Ints&) = delete;
   Ints& operator=(const Ints&) = delete;
   ~Ints() { aclDestroyIntArray(array); }
-  // NOLINTNEXTLINE(google-explicit-constructor): as Device
   operator IA() const { return array; }
   aclIntArray* array;
 };
@@ -444,7 +441,6 @@ struct Scalar {
   Scalar(const Scalar&) = delete;
   Scalar& operator=(const Scalar&) = delete;
   ~Scalar() { aclDestroyScalar(scalar); }
-  // NOLINTNEXTLINE(google-explicit-constructor): as Device
   operator S() const { return scalar; }
   float value;
   aclScalar* scalar;

@@ -29,7 +29,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     require(!tokenizer.error().message.empty());
     return 0;
   }
-  using namespace std::string_literals;  // with what lies behind the zero byte
+  using std::string_literals::operator""s;  // with what lies behind the zero byte
   const std::string text = "Hello 中文 1234\r\n\xff\xc3(\xe4\xb8 '\0 e\xcc\x81 <|bos|>"s +
                            std::string(input.substr(0, 4096));
   // NFC is the one thing besides added tokens that may change text; kPlain leaves the tokens out.

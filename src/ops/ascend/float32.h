@@ -17,7 +17,6 @@ class Float32 {
     aclnn::Cast(stream, source, acl::kFloat, *temp_);
   }
   const Operand& operand() const { return temp_ ? *temp_ : source_; }
-  // NOLINTNEXTLINE(google-explicit-constructor): it stands for it in calls
   operator acl::Tensor*() const { return operand(); }
 
  private:
@@ -32,7 +31,6 @@ class Float32Result {
     if (result.type() != acl::kFloat) temp_.emplace(stream, acl::kFloat, result);
   }
   const Operand& operand() const { return temp_ ? *temp_ : result_; }
-  // NOLINTNEXTLINE(google-explicit-constructor): it stands for it in calls
   operator acl::Tensor*() const { return operand(); }
 
   /// Takes what the result holds now.

@@ -23,7 +23,7 @@ class Operand {
   static constexpr int kRankMax = 8;
 
   /// Implicit: kernels pass the views of their arguments as they are.
-  Operand(const View& v);  // NOLINT(google-explicit-constructor)
+  Operand(const View& v);
   /// Contiguous memory. `type` may be one that no View has (int64 indices, bool masks).
   Operand(void* data, acl::DataType type, std::span<const int64_t> shape);
   Operand(void* data, acl::DataType type, std::initializer_list<int64_t> shape);
@@ -60,7 +60,6 @@ class Operand {
   /// The same bytes as another type of the same size.
   Operand as(acl::DataType type) const;
 
-  // NOLINTNEXTLINE(google-explicit-constructor): it stands for it in calls
   operator acl::Tensor*() const;
   /// The descriptor, given away: a list destroys its members.
   acl::Tensor* release() const;
@@ -101,7 +100,6 @@ class Scalar {
   Scalar(const Scalar&) = delete;
   Scalar& operator=(const Scalar&) = delete;
   ~Scalar();
-  // NOLINTNEXTLINE(google-explicit-constructor): it stands for it in calls
   operator acl::Scalar*() const { return scalar_; }
 
  private:
@@ -115,7 +113,6 @@ class IntArray {
   IntArray(const IntArray&) = delete;
   IntArray& operator=(const IntArray&) = delete;
   ~IntArray();
-  // NOLINTNEXTLINE(google-explicit-constructor): it stands for it in calls
   operator acl::IntArray*() const { return array_; }
 
  private:
@@ -129,7 +126,6 @@ class OperandList {
   OperandList(const OperandList&) = delete;
   OperandList& operator=(const OperandList&) = delete;
   ~OperandList();
-  // NOLINTNEXTLINE(google-explicit-constructor): it stands for it in calls
   operator acl::TensorList*() const { return list_; }
 
  private:
