@@ -1,0 +1,65 @@
+#include "train/config_check.h"
+
+#include <nlohmann/json.hpp>
+
+namespace ferry {
+
+Result<void> check_together(const Settings& s, std::string_view name) {
+  const ModelSettings& m = s.model;
+  const int sources = !m.preset.empty() + !m.config.empty() + !m.init.empty();
+  if (sources > 1)
+    return fail(
+        Code::kInvalidInput,
+        "{}: model.preset, model.config and model.init exclude each other; keep one of them",
+        name);
+  const nlohmann::ordered_json inline_fields = model_overrides(m);
+  if (sources == 0 && inline_fields.empty())
+    return fail(Code::kInvalidInput,
+                "{}: no model: give model.preset, model.config, model.init or the hyper-parameters "
+                "themselves",
+                name);
+  if (!m.init.empty() && !inline_fields.empty())
+    return fail(
+        Code::kInvalidInput,
+        "{}: model.{} is given, but model.init brings its own architecture; drop one of them",
+        name,
+        inline_fields.begin().key());
+  const RopeScalingSettings& r = m.rope_scaling;
+  const bool scaled = r.factor || r.beta_fast || r.beta_slow || r.mscale || r.mscale_all_dim ||
+                      r.original_max_position_embeddings;
+  if (scaled && !r.type)
+    return fail(
+        Code::kInvalidInput, "{}: [model.rope_scaling] has no type; it must be \"yarn\"", name);
+  if (s.data.dir.empty())
+    return fail(Code::kInvalidInput,
+                "{}: data.dir is not set; it must name a folder that `ferry data prepare` wrote",
+                name);
+  if (s.checkpoint.dir.empty())
+    return fail(Code::kInvalidInput,
+                "{}: checkpoint.dir is empty; it must name the folder of the run",
+                name);
+  const TrainSettings& t = s.train;
+  if (t.micro_batch_tokens % s.data.sequence_length != 0)
+    return fail(
+        Code::kInvalidInput,
+        "{}: train.micro_batch_tokens is {}; it must be a multiple of data.sequence_length, {}",
+        name,
+        t.micro_batch_tokens,
+        s.data.sequence_length);
+  if (t.tokens_per_step % t.micro_batch_tokens != 0)
+    return fail(
+        Code::kInvalidInput,
+        "{}: train.tokens_per_step is {}; it must be a multiple of train.micro_batch_tokens, {}",
+        name,
+        t.tokens_per_step,
+        t.micro_batch_tokens);
+  if (const Result<void> schedule = check_schedule(schedule_of(s)); !schedule)
+    return fail(Code::kInvalidInput,
+                "{}: [schedule] with train.steps = {}: {}",
+                name,
+                t.steps,
+                schedule.error().message);
+  return {};
+}
+
+}  // namespace ferry
