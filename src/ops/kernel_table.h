@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
+#include <vector>
 
 #include "base/cpu_tier.h"
 #include "device/device.h"
@@ -42,12 +44,44 @@ struct Kernel {
       : launch(nullptr), plan(nullptr), missing_because(because), branch(Branch::kOwn) {}
 };
 
+/// One kernel and which devices have it: a row of the op x device table.
+struct KernelRow {
+  const char* kernel;
+  const char* cpu;  // nullptr: present; otherwise why it is missing
+  const char* cuda;
+  const char* ascend;
+  Branch ascend_branch;
+};
+
+/// A row in the list of all tables of the program. Every table has one and enters itself with it,
+/// so that none can be forgotten.
+class KernelListing {
+ public:
+  explicit KernelListing(const KernelRow& row) noexcept;
+  KernelListing(const KernelListing&) = delete;
+  KernelListing& operator=(const KernelListing&) = delete;
+
+ private:
+  friend std::vector<KernelRow> all_kernel_rows();
+  KernelRow row_;
+  const KernelListing* next_;
+};
+
+/// The rows of all tables, by name.
+std::vector<KernelRow> all_kernel_rows();
+
+/// The rows of the kernels with these names, each of which there must be.
+std::vector<KernelRow> kernel_rows(std::initializer_list<const char*> kernels);
+
+/// Lives as long as the program.
 template <class Args>
 struct KernelTable {
   const char* op;
   Kernel<Args> cpu;
   Kernel<Args> cuda;
   Kernel<Args> ascend;
+  KernelListing listing = KernelListing(KernelRow{
+      op, cpu.missing_because, cuda.missing_because, ascend.missing_because, ascend.branch});
 
   const Kernel<Args>& on(DeviceKind kind) const {
     return kind == DeviceKind::kCpu ? cpu : kind == DeviceKind::kCuda ? cuda : ascend;

@@ -61,24 +61,6 @@ struct OpCase {
   bool benchmark = false;           // a shape worth a row in the benchmark table
 };
 
-/// One kernel of the op and which devices have it: a row of the op x device table.
-struct KernelRow {
-  const char* kernel;
-  const char* cpu;  // nullptr: present; otherwise why it is missing
-  const char* cuda;
-  const char* ascend;
-  Branch ascend_branch;
-};
-
-template <class Table>
-KernelRow kernel_row(const Table& t) {
-  return {t.op,
-          t.cpu.missing_because,
-          t.cuda.missing_because,
-          t.ascend.missing_because,
-          t.ascend.branch};
-}
-
 class CallFacts;  // ops/call_check.h
 
 /// How one call of a kernel, seen by an observer, is judged: the CPU's kernel is given the same

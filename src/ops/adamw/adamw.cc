@@ -9,7 +9,7 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<AdamWArgs> kAdamW{
+const KernelTable<AdamWArgs> kAdamW{
     .op = "adamw",
     .cpu = CPU_KERNEL(AdamWArgs, adamw),
     .cuda = Kernel<AdamWArgs>::missing(kNoCudaYet),
@@ -45,7 +45,5 @@ void adamw_update(Weight& w,
   dispatch(kAdamW, args, p.device());
   w.changed();
 }
-
-std::vector<KernelRow> adamw_kernels() { return {kernel_row(kAdamW)}; }
 
 }  // namespace ferry::ops

@@ -2,9 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 
@@ -36,8 +34,5 @@ void adamw_update(Weight& w,
                   const Tensor& grad,
                   const AdamW& options,
                   float grad_scale = 1);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> adamw_kernels();
 
 }  // namespace ferry::ops

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "ops/adamw/adamw_reference.h"
+#include "ops/spec.h"
 
 namespace ferry::ops {
 namespace {
@@ -78,7 +79,7 @@ OpCase adamw_case(const Shape& shape,
 }  // namespace
 
 OpSpec adamw_spec() {
-  OpSpec spec{.op = "adamw", .kernels = adamw_kernels(), .cases = {}};
+  OpSpec spec{.op = "adamw", .kernels = kernel_rows({"adamw"}), .cases = {}};
   const AdamW first{.lr = 1e-3, .step = 1};
   const AdamW later{.lr = 3e-4, .beta1 = 0.9, .beta2 = 0.95, .weight_decay = 0.1, .step = 1234};
   const AdamW wild{

@@ -7,7 +7,7 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<AddArgs> kAdd{
+const KernelTable<AddArgs> kAdd{
     .op = "add",
     .cpu = CPU_KERNEL(AddArgs, add),
     .cuda = Kernel<AddArgs>::missing(kNoCudaYet),
@@ -47,7 +47,5 @@ void accumulate(const Tensor& into, const Tensor& from) {
   check_alike("accumulate", into, from);
   dispatch(kAdd, AddArgs{into.view(), from.view(), into.view()}, into.device());
 }
-
-std::vector<KernelRow> add_kernels() { return {kernel_row(kAdd)}; }
 
 }  // namespace ferry::ops

@@ -1,7 +1,6 @@
 // Sum of two tensors, and accumulation in place.
 #pragma once
 
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -16,8 +15,5 @@ Tensor add(const Tensor& a, const Tensor& b);
 
 /// into += from, in place, never recorded: what a Tape accumulates gradients with.
 void accumulate(const Tensor& into, const Tensor& from);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> add_kernels();
 
 }  // namespace ferry::ops

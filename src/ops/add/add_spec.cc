@@ -2,6 +2,7 @@
 #include "ops/add/add.h"
 
 #include "ops/call_check.h"
+#include "ops/spec.h"
 
 namespace ferry::ops {
 namespace {
@@ -29,7 +30,7 @@ OpCase add_case(DType dtype, const Shape& shape, bool benchmark = false) {
 
 OpSpec add_spec() {
   OpSpec spec{.op = "add",
-              .kernels = add_kernels(),
+              .kernels = kernel_rows({"add"}),
               .cases = {},
               .calls = {{.kernel = "add",
                          .bound = [](CallFacts& facts, const char* output, const RefTensor& y) {

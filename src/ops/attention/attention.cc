@@ -10,14 +10,14 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<AttentionArgs> kForward{
+const KernelTable<AttentionArgs> kForward{
     .op = "attention",
     .cpu = CPU_KERNEL(AttentionArgs, attention_forward, plan_attention_forward),
     .cuda = Kernel<AttentionArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(AttentionArgs, Branch::kEither, attention_forward),
 };
 
-constexpr KernelTable<AttentionBackwardArgs> kBackward{
+const KernelTable<AttentionBackwardArgs> kBackward{
     .op = "attention_backward",
     .cpu = CPU_KERNEL(AttentionBackwardArgs, attention_backward, plan_attention_backward),
     .cuda = Kernel<AttentionBackwardArgs>::missing(kNoCudaYet),
@@ -154,7 +154,5 @@ Tensor attention(
   tape->record("attention", {q, k, v}, {out}, backward);
   return out;
 }
-
-std::vector<KernelRow> attention_kernels() { return {kernel_row(kForward), kernel_row(kBackward)}; }
 
 }  // namespace ferry::ops

@@ -1,10 +1,7 @@
 // Causal attention within documents.
 #pragma once
 
-#include <vector>
-
 #include "ops/segments.h"
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -34,8 +31,5 @@ namespace ferry::ops {
 /// Source    Dao et al. 2022, arXiv 2205.14135; Milakov & Gimelshein 2018, arXiv 1805.02867.
 Tensor attention(
     const Tensor& q, const Tensor& k, const Tensor& v, const Segments& segments, float scale);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> attention_kernels();
 
 }  // namespace ferry::ops

@@ -168,7 +168,7 @@ OpCase attention_case(DType dtype, const Sizes& z) {
 
 OpSpec attention_spec() {
   OpSpec spec{.op = "attention",
-              .kernels = attention_kernels(),
+              .kernels = kernel_rows({"attention", "attention_backward"}),
               .cases = {},
               .calls = {{.kernel = "attention", .bound = call_bound}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {

@@ -7,7 +7,7 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<AxpbyArgs> kAxpby{
+const KernelTable<AxpbyArgs> kAxpby{
     .op = "axpby",
     .cpu = CPU_KERNEL(AxpbyArgs, axpby),
     .cuda = Kernel<AxpbyArgs>::missing(kNoCudaYet),
@@ -24,7 +24,5 @@ void axpby(float a, const Tensor& x, float b, const Tensor& y) {
         to_string(y.dtype()));
   dispatch(kAxpby, AxpbyArgs{x.view(), y.view(), a, b}, y.device());
 }
-
-std::vector<KernelRow> axpby_kernels() { return {kernel_row(kAxpby)}; }
 
 }  // namespace ferry::ops

@@ -1,9 +1,6 @@
 // A weighted sum in place: momentum, averages, the combinations of Newton-Schulz.
 #pragma once
 
-#include <vector>
-
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -16,8 +13,5 @@ namespace ferry::ops {
 /// Gradient  none.
 /// Errors    check: shapes, types.
 void axpby(float a, const Tensor& x, float b, const Tensor& y);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> axpby_kernels();
 
 }  // namespace ferry::ops

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/axpby/axpby_reference.h"
+#include "ops/spec.h"
 
 namespace ferry::ops {
 namespace {
@@ -45,7 +46,7 @@ OpCase axpby_case(
 }  // namespace
 
 OpSpec axpby_spec() {
-  OpSpec spec{.op = "axpby", .kernels = axpby_kernels(), .cases = {}};
+  OpSpec spec{.op = "axpby", .kernels = kernel_rows({"axpby"}), .cases = {}};
   for (const DType x : {DType::kF32, DType::kBF16})
     for (const DType y : {DType::kF32, DType::kBF16}) {
       spec.cases.push_back(axpby_case(x, y, {1}, 1, 1));

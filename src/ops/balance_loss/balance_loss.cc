@@ -19,28 +19,28 @@ Plan plan_forward(const BalanceLossArgs& a) {
 
 }  // namespace
 
-constexpr KernelTable<BalanceLossArgs> kForward{
+const KernelTable<BalanceLossArgs> kForward{
     .op = "balance_loss",
     .cpu = CPU_KERNEL(BalanceLossArgs, balance_loss_forward, plan_forward),
     .cuda = Kernel<BalanceLossArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(BalanceLossArgs, Branch::kComposed, balance_loss_forward),
 };
 
-constexpr KernelTable<BalanceLossBackwardArgs> kBackward{
+const KernelTable<BalanceLossBackwardArgs> kBackward{
     .op = "balance_loss_backward",
     .cpu = CPU_KERNEL(BalanceLossBackwardArgs, balance_loss_backward),
     .cuda = Kernel<BalanceLossBackwardArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(BalanceLossBackwardArgs, Branch::kComposed, balance_loss_backward),
 };
 
-constexpr KernelTable<ExpertCountsArgs> kCounts{
+const KernelTable<ExpertCountsArgs> kCounts{
     .op = "expert_counts",
     .cpu = CPU_KERNEL(ExpertCountsArgs, expert_counts),
     .cuda = Kernel<ExpertCountsArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(ExpertCountsArgs, Branch::kComposed, expert_counts),
 };
 
-constexpr KernelTable<BiasUpdateArgs> kBiasUpdate{
+const KernelTable<BiasUpdateArgs> kBiasUpdate{
     .op = "bias_update",
     .cpu = CPU_KERNEL(BiasUpdateArgs, bias_update),
     .cuda = Kernel<BiasUpdateArgs>::missing(kNoCudaYet),
@@ -133,11 +133,6 @@ void bias_update(Weight& bias, const Tensor& counts, float gamma) {
         to_string(counts.dtype()));
   dispatch(kBiasUpdate, BiasUpdateArgs{counts.view(), b.view(), gamma}, b.device());
   bias.changed();
-}
-
-std::vector<KernelRow> balance_loss_kernels() {
-  return {
-      kernel_row(kForward), kernel_row(kBackward), kernel_row(kCounts), kernel_row(kBiasUpdate)};
 }
 
 }  // namespace ferry::ops

@@ -2,11 +2,8 @@
 // tokens per expert and the selection bias that is moved by them.
 #pragma once
 
-#include <vector>
-
 #include "ops/router/router.h"
 #include "ops/segments.h"
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 
@@ -41,8 +38,5 @@ void add_expert_counts(const Tensor& chosen, const Tensor& counts);
 /// Types     bias f32; counts i32.
 /// Errors    check: shapes, types.
 void bias_update(Weight& bias, const Tensor& counts, float gamma);
-
-/// These ops' rows of the op x device table.
-std::vector<KernelRow> balance_loss_kernels();
 
 }  // namespace ferry::ops

@@ -8,7 +8,7 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<CastArgs> kCast{
+const KernelTable<CastArgs> kCast{
     .op = "cast",
     .cpu = CPU_KERNEL(CastArgs, cast),
     .cuda = Kernel<CastArgs>::missing(kNoCudaYet),
@@ -28,7 +28,5 @@ Tensor cast(const Tensor& x, DType to) {
     });
   return y;
 }
-
-std::vector<KernelRow> cast_kernels() { return {kernel_row(kCast)}; }
 
 }  // namespace ferry::ops

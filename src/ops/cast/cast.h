@@ -1,9 +1,6 @@
 // Between f32 and bf16.
 #pragma once
 
-#include <vector>
-
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -15,8 +12,5 @@ namespace ferry::ops {
 /// Gradient  d_x = d_y cast back: a bf16 d_x is rounded from f32.
 /// Errors    check: types.
 Tensor cast(const Tensor& x, DType to);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> cast_kernels();
 
 }  // namespace ferry::ops

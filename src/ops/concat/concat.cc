@@ -7,7 +7,7 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<ConcatArgs> kConcat{
+const KernelTable<ConcatArgs> kConcat{
     .op = "concat",
     .cpu = CPU_KERNEL(ConcatArgs, concat),
     .cuda = Kernel<ConcatArgs>::missing(kNoCudaYet),
@@ -41,7 +41,5 @@ Tensor concat(const Tensor& a, const Tensor& b) {
         });
   return y;
 }
-
-std::vector<KernelRow> concat_kernels() { return {kernel_row(kConcat)}; }
 
 }  // namespace ferry::ops

@@ -1,7 +1,6 @@
 // Two tensors side by side along the last dimension.
 #pragma once
 
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -13,8 +12,5 @@ namespace ferry::ops {
 /// Gradient  d_a and d_b are the two parts of d_y.
 /// Errors    check: shapes, types.
 Tensor concat(const Tensor& a, const Tensor& b);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> concat_kernels();
 
 }  // namespace ferry::ops

@@ -25,14 +25,14 @@ int64_t chunk_tokens(int64_t tokens, int64_t vocab) {
 
 }  // namespace
 
-constexpr KernelTable<CrossEntropyArgs> kForward{
+const KernelTable<CrossEntropyArgs> kForward{
     .op = "cross_entropy",
     .cpu = CPU_KERNEL(CrossEntropyArgs, cross_entropy, cpu_plan),
     .cuda = Kernel<CrossEntropyArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(CrossEntropyArgs, Branch::kComposed, cross_entropy),
 };
 
-constexpr KernelTable<CrossEntropyBackwardArgs> kBackward{
+const KernelTable<CrossEntropyBackwardArgs> kBackward{
     .op = "cross_entropy_backward",
     .cpu = CPU_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward),
     .cuda = Kernel<CrossEntropyBackwardArgs>::missing(kNoCudaYet),
@@ -96,10 +96,6 @@ CrossEntropy cross_entropy(const Tensor& hidden,
                hand_over(hidden, d_hidden),
                hand_over(w, d_head));
   return result;
-}
-
-std::vector<KernelRow> cross_entropy_kernels() {
-  return {kernel_row(kForward), kernel_row(kBackward)};
 }
 
 }  // namespace ferry::ops

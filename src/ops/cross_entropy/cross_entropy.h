@@ -1,9 +1,6 @@
 // Cross-entropy fused with the output projection: logits exist for a few tokens at a time only.
 #pragma once
 
-#include <vector>
-
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 
@@ -36,8 +33,5 @@ CrossEntropy cross_entropy(const Tensor& hidden,
 
 inline constexpr int64_t kVocabTile = 1024;  // part of the numerics format
 inline constexpr int64_t kLogitsBytes = int64_t{8} << 20;
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> cross_entropy_kernels();
 
 }  // namespace ferry::ops

@@ -8,14 +8,14 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<EmbeddingArgs> kForward{
+const KernelTable<EmbeddingArgs> kForward{
     .op = "embedding",
     .cpu = CPU_KERNEL(EmbeddingArgs, embedding_forward),
     .cuda = Kernel<EmbeddingArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(EmbeddingArgs, Branch::kFused, embedding_forward),
 };
 
-constexpr KernelTable<EmbeddingBackwardArgs> kBackward{
+const KernelTable<EmbeddingBackwardArgs> kBackward{
     .op = "embedding_backward",
     .cpu = CPU_KERNEL(EmbeddingBackwardArgs, embedding_backward),
     .cuda = Kernel<EmbeddingBackwardArgs>::missing(kNoCudaYet),
@@ -62,7 +62,5 @@ void check_ids(std::span<const int32_t> ids, int64_t vocab) {
           ids[t],
           vocab);
 }
-
-std::vector<KernelRow> embedding_kernels() { return {kernel_row(kForward), kernel_row(kBackward)}; }
 
 }  // namespace ferry::ops

@@ -3,9 +3,7 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 
@@ -23,8 +21,5 @@ Tensor embedding(const Tensor& ids, const Weight& w, DType out);
 
 /// check: every id is in [0, vocab). Names the first that is not and its place.
 void check_ids(std::span<const int32_t> ids, int64_t vocab);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> embedding_kernels();
 
 }  // namespace ferry::ops

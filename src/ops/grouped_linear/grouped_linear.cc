@@ -16,7 +16,7 @@ Plan cpu_plan(const GroupedMatmulArgs& args) {
 
 }  // namespace
 
-constexpr KernelTable<GroupedMatmulArgs> kGroupedMatmul{
+const KernelTable<GroupedMatmulArgs> kGroupedMatmul{
     .op = "grouped_matmul",
     .cpu = CPU_KERNEL(GroupedMatmulArgs, grouped_matmul, cpu_plan),
     .cuda = Kernel<GroupedMatmulArgs>::missing(kNoCudaYet),
@@ -85,7 +85,5 @@ Tensor grouped_linear(const Tensor& x, const Weight& weight, const Tensor& offse
         });
   return y;
 }
-
-std::vector<KernelRow> grouped_linear_kernels() { return {kernel_row(kGroupedMatmul)}; }
 
 }  // namespace ferry::ops

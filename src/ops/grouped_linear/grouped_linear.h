@@ -1,9 +1,6 @@
 // The experts' linear maps: rows sorted by expert, one weight matrix for each.
 #pragma once
 
-#include <vector>
-
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 
@@ -19,8 +16,5 @@ namespace ferry::ops {
 /// Order     ops/cpu/gemm.h: a row has the bits that linear gives it with its expert's weight.
 /// Errors    check: shapes, types. Offsets are not read on the host, so they are not checked.
 Tensor grouped_linear(const Tensor& x, const Weight& w, const Tensor& offsets);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> grouped_linear_kernels();
 
 }  // namespace ferry::ops

@@ -2,9 +2,6 @@
 // makes of kv_b_proj, so that attention runs on the latent itself.
 #pragma once
 
-#include <vector>
-
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 

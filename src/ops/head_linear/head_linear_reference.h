@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/head_linear/head_linear.h"
+#include "ops/spec.h"
 
 namespace ferry::ops {
 

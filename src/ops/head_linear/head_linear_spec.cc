@@ -2,6 +2,7 @@
 #include "ops/head_linear/head_linear.h"
 #include "ops/head_linear/head_linear_reference.h"
 #include "ops/matmul/matmul_reference.h"
+#include "ops/spec.h"
 
 namespace ferry::ops {
 namespace {

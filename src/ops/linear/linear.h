@@ -2,9 +2,7 @@
 #pragma once
 
 #include <optional>
-#include <vector>
 
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 

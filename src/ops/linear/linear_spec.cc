@@ -1,6 +1,7 @@
 // What linear promises, on every device. Its kernel is matmul's.
 #include "ops/linear/linear.h"
 #include "ops/matmul/matmul_reference.h"
+#include "ops/spec.h"
 
 namespace ferry::ops {
 namespace {

@@ -8,7 +8,7 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<MatmulArgs> kMatmul{
+const KernelTable<MatmulArgs> kMatmul{
     .op = "matmul",
     .cpu = CPU_KERNEL(MatmulArgs, matmul, matmul_cpu_plan),
     .cuda = Kernel<MatmulArgs>::missing(kNoCudaYet),
@@ -44,7 +44,5 @@ Tensor matmul(const Tensor& a, const Tensor& b, const MatmulOptions& options) {
       a.device());
   return c;
 }
-
-std::vector<KernelRow> matmul_kernels() { return {kernel_row(kMatmul), pack_panels_kernel()}; }
 
 }  // namespace ferry::ops

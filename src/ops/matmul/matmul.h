@@ -2,9 +2,7 @@
 #pragma once
 
 #include <optional>
-#include <vector>
 
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -26,8 +24,5 @@ struct MatmulOptions {
 ///           element.
 /// Errors    check: shapes, types.
 Tensor matmul(const Tensor& a, const Tensor& b, const MatmulOptions& options = {});
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> matmul_kernels();
 
 }  // namespace ferry::ops

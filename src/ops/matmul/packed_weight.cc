@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kPanelLayout = 1;
 
-constexpr KernelTable<PackPanelsArgs> kPackPanels{
+const KernelTable<PackPanelsArgs> kPackPanels{
     .op = "pack_panels",
     .cpu = CPU_KERNEL(PackPanelsArgs, pack_panels),
     .cuda = Kernel<PackPanelsArgs>::missing("panels are the layout of the CPU's kernel"),
@@ -38,7 +38,5 @@ View packed_panels(const Weight& weight, int64_t rows, DType compute) {
   }
   return weight.packed->panels.view();
 }
-
-KernelRow pack_panels_kernel() { return kernel_row(kPackPanels); }
 
 }  // namespace ferry::ops

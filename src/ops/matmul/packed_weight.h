@@ -2,7 +2,6 @@
 // use, kept beside it.
 #pragma once
 
-#include "ops/spec.h"
 #include "tensor/weight.h"
 
 namespace ferry::ops {
@@ -15,8 +14,5 @@ namespace ferry::ops {
 /// Memory    half of the weight's in f32, as much as it in bf16.
 /// Threads   one at a time uses a weight.
 View packed_panels(const Weight& weight, int64_t rows, DType compute);
-
-/// Its row of the op x device table.
-KernelRow pack_panels_kernel();
 
 }  // namespace ferry::ops

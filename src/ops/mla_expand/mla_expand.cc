@@ -10,14 +10,14 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<MlaExpandArgs> kForward{
+const KernelTable<MlaExpandArgs> kForward{
     .op = "mla_expand",
     .cpu = CPU_KERNEL(MlaExpandArgs, mla_expand_forward),
     .cuda = Kernel<MlaExpandArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(MlaExpandArgs, Branch::kComposed, mla_expand_forward),
 };
 
-constexpr KernelTable<MlaExpandBackwardArgs> kBackward{
+const KernelTable<MlaExpandBackwardArgs> kBackward{
     .op = "mla_expand_backward",
     .cpu = CPU_KERNEL(MlaExpandBackwardArgs, mla_expand_backward),
     .cuda = Kernel<MlaExpandBackwardArgs>::missing(kNoCudaYet),
@@ -85,10 +85,6 @@ Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope) {
                  });
   }
   return y;
-}
-
-std::vector<KernelRow> mla_expand_kernels() {
-  return {kernel_row(kForward), kernel_row(kBackward)};
 }
 
 }  // namespace ferry::ops

@@ -1,9 +1,6 @@
 // MLA's expanded keys and values: what kv_b_proj makes of the latent, with the shared rotary key.
 #pragma once
 
-#include <vector>
-
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -22,8 +19,5 @@ struct Expanded {
 /// Errors    check: shapes, types, 0 <= nope < kv's columns.
 /// Source    DeepSeek-V2, arXiv 2405.04434, section 2.1.
 Expanded mla_expand(const Tensor& kv, const Tensor& k_pe, int64_t nope);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> mla_expand_kernels();
 
 }  // namespace ferry::ops

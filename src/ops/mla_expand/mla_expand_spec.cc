@@ -2,6 +2,7 @@
 #include "ops/call_check.h"
 #include "ops/mla_expand/mla_expand.h"
 #include "ops/mla_expand/mla_expand_reference.h"
+#include "ops/spec.h"
 
 namespace ferry::ops {
 namespace {
@@ -55,7 +56,7 @@ OpCase expand_case(DType dtype, const Sizes& z) {
 
 OpSpec mla_expand_spec() {
   OpSpec spec{.op = "mla_expand",
-              .kernels = mla_expand_kernels(),
+              .kernels = kernel_rows({"mla_expand", "mla_expand_backward"}),
               .cases = {},
               .calls = {{.kernel = "mla_expand", .bound = rule_exact}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {

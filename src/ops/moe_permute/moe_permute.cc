@@ -16,28 +16,28 @@ Plan plan_sort(const PlanExpertsArgs& a) {
 
 }  // namespace
 
-constexpr KernelTable<PlanExpertsArgs> kPlan{
+const KernelTable<PlanExpertsArgs> kPlan{
     .op = "plan_experts",
     .cpu = CPU_KERNEL(PlanExpertsArgs, plan_experts, plan_sort),
     .cuda = Kernel<PlanExpertsArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(PlanExpertsArgs, Branch::kFused, plan_experts),
 };
 
-constexpr KernelTable<PermuteArgs> kPermute{
+const KernelTable<PermuteArgs> kPermute{
     .op = "permute",
     .cpu = CPU_KERNEL(PermuteArgs, permute),
     .cuda = Kernel<PermuteArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(PermuteArgs, Branch::kFused, permute),
 };
 
-constexpr KernelTable<CombineArgs> kCombine{
+const KernelTable<CombineArgs> kCombine{
     .op = "combine",
     .cpu = CPU_KERNEL(CombineArgs, combine),
     .cuda = Kernel<CombineArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(CombineArgs, Branch::kFused, combine),
 };
 
-constexpr KernelTable<CombineBackwardArgs> kCombineBackward{
+const KernelTable<CombineBackwardArgs> kCombineBackward{
     .op = "combine_backward",
     .cpu = CPU_KERNEL(CombineBackwardArgs, combine_backward),
     .cuda = Kernel<CombineBackwardArgs>::missing(kNoCudaYet),
@@ -138,11 +138,6 @@ Tensor combine(const Tensor& x, const Tensor& weights, const ExpertPlan& plan) {
           grads.add(weights, d_weights);
         });
   return y;
-}
-
-std::vector<KernelRow> moe_permute_kernels() {
-  return {
-      kernel_row(kPlan), kernel_row(kPermute), kernel_row(kCombine), kernel_row(kCombineBackward)};
 }
 
 }  // namespace ferry::ops

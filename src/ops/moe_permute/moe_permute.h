@@ -2,9 +2,6 @@
 // expert's tokens together, and the experts' answers are summed per token afterwards.
 #pragma once
 
-#include <vector>
-
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -45,8 +42,5 @@ Tensor permute(const Tensor& x, const ExpertPlan& plan);
 ///           hidden, then the fixed lane tree.
 /// Errors    check: shapes, types.
 Tensor combine(const Tensor& x, const Tensor& weights, const ExpertPlan& plan);
-
-/// These ops' rows of the op x device table.
-std::vector<KernelRow> moe_permute_kernels();
 
 }  // namespace ferry::ops

@@ -7,14 +7,14 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<RmsNormArgs> kForward{
+const KernelTable<RmsNormArgs> kForward{
     .op = "rms_norm",
     .cpu = CPU_KERNEL(RmsNormArgs, rms_norm_forward),
     .cuda = Kernel<RmsNormArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(RmsNormArgs, Branch::kFused, rms_norm_forward),
 };
 
-constexpr KernelTable<RmsNormBackwardArgs> kBackward{
+const KernelTable<RmsNormBackwardArgs> kBackward{
     .op = "rms_norm_backward",
     .cpu = CPU_KERNEL(RmsNormBackwardArgs, rms_norm_backward),
     .cuda = Kernel<RmsNormBackwardArgs>::missing(kNoCudaYet),
@@ -67,7 +67,5 @@ Tensor rms_norm(const Tensor& x, const Weight& weight, float eps) {
   }
   return y;
 }
-
-std::vector<KernelRow> rms_norm_kernels() { return {kernel_row(kForward), kernel_row(kBackward)}; }
 
 }  // namespace ferry::ops

@@ -1,9 +1,6 @@
 // Root-mean-square normalisation.
 #pragma once
 
-#include <vector>
-
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 
@@ -20,8 +17,5 @@ namespace ferry::ops {
 /// Errors    check: shapes, types, eps > 0.
 /// Source    Zhang & Sennrich 2019, arXiv 1910.07467.
 Tensor rms_norm(const Tensor& x, const Weight& weight, float eps);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> rms_norm_kernels();
 
 }  // namespace ferry::ops

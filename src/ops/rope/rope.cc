@@ -7,7 +7,7 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<RopeArgs> kRope{
+const KernelTable<RopeArgs> kRope{
     .op = "rope",
     .cpu = CPU_KERNEL(RopeArgs, rope),
     .cuda = Kernel<RopeArgs>::missing(kNoCudaYet),
@@ -93,7 +93,5 @@ Tensor rope(const Tensor& x,
   }
   return y;
 }
-
-std::vector<KernelRow> rope_kernels() { return {kernel_row(kRope)}; }
 
 }  // namespace ferry::ops

@@ -1,9 +1,6 @@
 // Rotary position embedding, with YaRN's stretched frequencies.
 #pragma once
 
-#include <vector>
-
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -58,8 +55,5 @@ Tensor rope(const Tensor& x,
             const Tensor& position,
             int64_t begin,
             bool interleaved);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> rope_kernels();
 
 }  // namespace ferry::ops

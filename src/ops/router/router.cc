@@ -8,14 +8,14 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<RouterArgs> kForward{
+const KernelTable<RouterArgs> kForward{
     .op = "router",
     .cpu = CPU_KERNEL(RouterArgs, router_forward),
     .cuda = Kernel<RouterArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(RouterArgs, Branch::kEither, router_forward),
 };
 
-constexpr KernelTable<RouterBackwardArgs> kBackward{
+const KernelTable<RouterBackwardArgs> kBackward{
     .op = "router_backward",
     .cpu = CPU_KERNEL(RouterBackwardArgs, router_backward),
     .cuda = Kernel<RouterBackwardArgs>::missing(kNoCudaYet),
@@ -122,7 +122,5 @@ Routing route(const Tensor& logits,
                  });
   return r;
 }
-
-std::vector<KernelRow> router_kernels() { return {kernel_row(kForward), kernel_row(kBackward)}; }
 
 }  // namespace ferry::ops

@@ -1,10 +1,7 @@
 // Which experts a token goes to, and with which weights.
 #pragma once
 
-#include <vector>
-
 #include "ops/router/router_config.h"
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -34,8 +31,5 @@ Routing route(const Tensor& logits,
               const Tensor& bias,
               const RouterConfig& config,
               const Tensor& given_experts = {});
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> router_kernels();
 
 }  // namespace ferry::ops

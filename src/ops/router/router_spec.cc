@@ -11,6 +11,7 @@
 #include "base/random.h"
 #include "ops/call_check.h"
 #include "ops/router/router_reference.h"
+#include "ops/spec.h"
 
 namespace ferry::ops {
 namespace {
@@ -255,7 +256,7 @@ const RouterConfig kSoftmaxNormalised{.sigmoid = false, .experts = 17, .top_k = 
 
 OpSpec router_spec() {
   OpSpec spec{.op = "router",
-              .kernels = router_kernels(),
+              .kernels = kernel_rows({"router", "router_backward"}),
               .cases = {},
               .calls = {{.kernel = "router", .bound = call_bound, .settle = settle_near_ties}}};
   spec.cases.push_back(router_case("V3", 5, kV3, Bias::kGiven));

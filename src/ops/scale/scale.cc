@@ -8,7 +8,7 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<ScaleArgs> kScale{
+const KernelTable<ScaleArgs> kScale{
     .op = "scale",
     .cpu = CPU_KERNEL(ScaleArgs, scale),
     .cuda = Kernel<ScaleArgs>::missing(kNoCudaYet),
@@ -53,7 +53,5 @@ Tensor scale_by(const Tensor& x, const Tensor& factor) {
         "scale_by: the factor wants a gradient, there is none");
   return recorded("scale_by", x, factor, 0);
 }
-
-std::vector<KernelRow> scale_kernels() { return {kernel_row(kScale)}; }
 
 }  // namespace ferry::ops

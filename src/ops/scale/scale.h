@@ -1,9 +1,6 @@
 // Multiplication by one number, from the host or on the device.
 #pragma once
 
-#include <vector>
-
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -23,8 +20,5 @@ Tensor scale(const Tensor& x, float factor);
 /// Gradient  d_x = d_y * factor. None for the factor.
 /// Errors    check: shapes, types, a factor that needs a gradient while a tape records.
 Tensor scale_by(const Tensor& x, const Tensor& factor);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> scale_kernels();
 
 }  // namespace ferry::ops

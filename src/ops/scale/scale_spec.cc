@@ -3,6 +3,7 @@
 
 #include "ops/call_check.h"
 #include "ops/scale/scale_reference.h"
+#include "ops/spec.h"
 
 namespace ferry::ops {
 namespace {
@@ -42,7 +43,7 @@ OpCase scale_by_case(DType dtype, const Shape& shape) {
 
 OpSpec scale_spec() {
   OpSpec spec{.op = "scale",
-              .kernels = scale_kernels(),
+              .kernels = kernel_rows({"scale"}),
               .cases = {},
               .calls = {{.kernel = "scale",
                          .bound = [](CallFacts& facts, const char* output, const RefTensor& y) {

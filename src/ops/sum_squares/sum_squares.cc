@@ -17,7 +17,7 @@ Plan plan_blocks(const SumSquaresArgs& a) {
 
 }  // namespace
 
-constexpr KernelTable<SumSquaresArgs> kSumSquares{
+const KernelTable<SumSquaresArgs> kSumSquares{
     .op = "sum_squares",
     .cpu = CPU_KERNEL(SumSquaresArgs, sum_squares, plan_blocks),
     .cuda = Kernel<SumSquaresArgs>::missing(kNoCudaYet),
@@ -52,7 +52,5 @@ SquareSum sum_squares(std::span<const Tensor> tensors) {
   result.finite = std::isfinite(result.sum);  // NaN and infinity never leave a sum of squares
   return result;
 }
-
-std::vector<KernelRow> sum_squares_kernels() { return {kernel_row(kSumSquares)}; }
 
 }  // namespace ferry::ops

@@ -2,9 +2,7 @@
 #pragma once
 
 #include <span>
-#include <vector>
 
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -25,8 +23,5 @@ struct SquareSum {
 ///           a binary tree of neighbours; tensors in order. So it depends on the shapes alone.
 /// Errors    check: types, contiguity, all on one device.
 SquareSum sum_squares(std::span<const Tensor> tensors);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> sum_squares_kernels();
 
 }  // namespace ferry::ops

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "ops/spec.h"
 #include "ops/sum_squares/sum_squares_kernels.h"
 #include "ops/sum_squares/sum_squares_reference.h"
 
@@ -50,7 +51,7 @@ OpCase squares_case(const char* name,
 }  // namespace
 
 OpSpec sum_squares_spec() {
-  OpSpec spec{.op = "sum_squares", .kernels = sum_squares_kernels(), .cases = {}};
+  OpSpec spec{.op = "sum_squares", .kernels = kernel_rows({"sum_squares"}), .cases = {}};
   spec.cases.push_back(squares_case("one element", {{1}}, 1));
   spec.cases.push_back(squares_case("odd", {{7, 129}}, 1));
   spec.cases.push_back(squares_case("one block", {{4096}}, 1));

@@ -8,14 +8,14 @@
 
 namespace ferry::ops {
 
-constexpr KernelTable<SwigluArgs> kForward{
+const KernelTable<SwigluArgs> kForward{
     .op = "swiglu",
     .cpu = CPU_KERNEL(SwigluArgs, swiglu_forward),
     .cuda = Kernel<SwigluArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(SwigluArgs, Branch::kFused, swiglu_forward),
 };
 
-constexpr KernelTable<SwigluBackwardArgs> kBackward{
+const KernelTable<SwigluBackwardArgs> kBackward{
     .op = "swiglu_backward",
     .cpu = CPU_KERNEL(SwigluBackwardArgs, swiglu_backward),
     .cuda = Kernel<SwigluBackwardArgs>::missing(kNoCudaYet),
@@ -54,7 +54,5 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
   }
   return y;
 }
-
-std::vector<KernelRow> swiglu_kernels() { return {kernel_row(kForward), kernel_row(kBackward)}; }
 
 }  // namespace ferry::ops

@@ -1,9 +1,6 @@
 // The gated activation of DeepSeek's feed-forward blocks.
 #pragma once
 
-#include <vector>
-
-#include "ops/spec.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -17,8 +14,5 @@ namespace ferry::ops {
 /// Errors    check: shapes, types.
 /// Source    Shazeer 2020, arXiv 2002.05202.
 Tensor swiglu(const Tensor& gate, const Tensor& up);
-
-/// This op's rows of the op x device table.
-std::vector<KernelRow> swiglu_kernels();
 
 }  // namespace ferry::ops

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/call_check.h"
+#include "ops/spec.h"
 #include "ops/swiglu/swiglu_reference.h"
 
 namespace ferry::ops {
@@ -79,7 +80,7 @@ std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTe
 
 OpSpec swiglu_spec() {
   OpSpec spec{.op = "swiglu",
-              .kernels = swiglu_kernels(),
+              .kernels = kernel_rows({"swiglu", "swiglu_backward"}),
               .cases = {},
               .calls = {{.kernel = "swiglu", .bound = call_bound}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {

@@ -1,0 +1,30 @@
+// Every kernel table belongs to one op's spec: what `ferry ops` lists and doctor tries is all there
+// is.
+#include "ops/kernel_table.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+
+#include "base/check.h"
+#include "ops/spec.h"
+
+namespace ferry::ops {
+namespace {
+
+TEST(KernelTable, EveryTableIsNamedByOneSpec) {
+  std::map<std::string, int> named;
+  for (const KernelRow& row : all_kernel_rows()) EXPECT_TRUE(named.emplace(row.kernel, 0).second);
+  for (const OpSpec& spec : all_op_specs())
+    for (const KernelRow& row : spec.kernels) ++named.at(row.kernel);
+  EXPECT_GE(named.size(), 33u);
+  for (const auto& [kernel, specs] : named) EXPECT_EQ(specs, 1) << kernel;
+}
+
+TEST(KernelTable, AKernelThatNoTableHasIsABug) {
+  EXPECT_THROW(kernel_rows({"no_such_kernel"}), Bug);
+}
+
+}  // namespace
+}  // namespace ferry::ops
