@@ -4,8 +4,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/cpu_tier.h"
 #include "base/file.h"
 #include "cli/command.h"
+#include "cli/output_file.h"
 #include "train/benchmark.h"
 
 namespace ferry::cli {
@@ -17,6 +19,7 @@ struct Arguments {
 };
 
 Result<void> bench(const Arguments& args, const std::vector<std::string>& overrides) {
+  TRY(check_output_path(args.write_config, OutputKind::kModelConfig));
   TRY_ASSIGN(const Settings settings, read_settings(args.config, overrides));
   TRY_ASSIGN(const BenchmarkResult r, benchmark_training(settings, args.steps, args.warmup));
   if (!args.write_config.empty()) TRY(write_file_atomic(args.write_config, r.config_json));
@@ -27,6 +30,7 @@ Result<void> bench(const Arguments& args, const std::vector<std::string>& overri
                                     {"peak_mb", r.peak_mb},
                                     {"live_mb", r.live_mb},
                                     {"parameters", r.parameters},
+                                    {"tier", to_string(cpu_tier())},
                                     {"tokens_per_step", settings.train.tokens_per_step},
                                     {"micro_batch_tokens", settings.train.micro_batch_tokens},
                                     {"sequence_length", settings.data.sequence_length}};

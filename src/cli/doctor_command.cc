@@ -14,6 +14,7 @@
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/examinations.h"
+#include "cli/output_file.h"
 #include "verify/doctor_process.h"
 #include "verify/report_html.h"
 
@@ -177,8 +178,8 @@ Result<int> examine(Arguments& args) {
   if (args.options.quick && !args.soak_given) args.options.soak_s = 2;
   if (args.child) return doctor::examine_as_child(args.options, args.from);
 
-  TRY(check_output_path(args.html));
-  if (args.json != "-") TRY(check_output_path(args.json));
+  TRY(check_output_path(args.html, OutputKind::kPage));
+  if (args.json != "-") TRY(check_output_path(args.json, OutputKind::kExamination));
   const Paint paint;
   Table table(paint);
   const doctor::Command command{.program = "/proc/self/exe", .arguments = [&](size_t from) {
