@@ -38,21 +38,20 @@ function(ferry_module name)
   set_property(GLOBAL PROPERTY FERRY_DEPS_${name} ${ARG_DEPS})
   if(name IN_LIST FERRY_COLD)
     target_compile_options(ferry_${name} PRIVATE ${FERRY_COLD_OPTIONS})
+  elseif((FERRY_SANITIZE OR FERRY_SANITIZE_THREADS) AND name IN_LIST FERRY_HOT)
+    target_compile_options(ferry_${name} PRIVATE -O1)
   endif()
   if(FERRY_FUZZERS AND name IN_LIST FERRY_FUZZED)
     target_compile_options(ferry_${name} PRIVATE -fsanitize=fuzzer-no-link)
   endif()
 
   if(FERRY_TESTS AND tests)
-    find_package(GTest REQUIRED)
-    include(GoogleTest)
     add_executable(${name}_test ${tests})
     ferry_use_common_headers(${name}_test)
-    target_link_libraries(${name}_test PRIVATE ferry_${name} GTest::gtest GTest::gtest_main)
+    target_link_libraries(${name}_test PRIVATE ferry_${name} ferry_test_main)
     target_compile_options(${name}_test PRIVATE ${FERRY_TEST_OPTIONS})
     target_compile_definitions(${name}_test PRIVATE FERRY_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-    add_test(NAME ${name} COMMAND ${name}_test WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-    set_tests_properties(${name} PROPERTIES TIMEOUT 1200)
+    ferry_ctest(${name}_test ${name})
     set_property(GLOBAL APPEND PROPERTY FERRY_MODULES_WITH_TESTS ${name})
   endif()
 endfunction()
@@ -77,11 +76,12 @@ function(ferry_op_list output)
   file(GLOB specs CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/ops/*/*_spec.cc)
   list(SORT specs)
   set(declarations "")
-  set(calls "")
+  set(makers "")
   foreach(path IN LISTS specs)
     get_filename_component(name ${path} NAME_WE)
+    string(REGEX REPLACE "_spec$" "" op ${name})
     string(APPEND declarations "OpSpec ${name}();\n")
-    string(APPEND calls "    ${name}(),\n")
+    string(APPEND makers "      {\"${op}\", ${name}},\n")
   endforeach()
   file(CONFIGURE OUTPUT ${output} CONTENT
 "// Generated from the folders of src/ops.
@@ -90,9 +90,16 @@ function(ferry_op_list output)
 namespace ferry::ops {
 
 ${declarations}
+std::span<const OpSpecMaker> op_spec_makers() {
+  static constexpr OpSpecMaker kMakers[] = {
+${makers}  };
+  return kMakers;
+}
+
 std::vector<OpSpec> all_op_specs() {
-  return {
-${calls}  };
+  std::vector<OpSpec> specs;
+  for (const OpSpecMaker& maker : op_spec_makers()) specs.push_back(maker.make());
+  return specs;
 }
 
 }  // namespace ferry::ops

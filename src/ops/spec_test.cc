@@ -11,6 +11,8 @@
 #include "device/device.h"
 #include "ops/spec_check.h"
 
+void register_tests();  // tests/test_main.cc calls it
+
 #ifndef FERRY_SPECS_DEVICE
 #define FERRY_SPECS_DEVICE "cpu"
 #endif
@@ -58,18 +60,36 @@ std::vector<OpCase> cases_of(const OpSpec& spec) {
   })};
 }
 
-const bool kRegistered = [] {
-  for (const OpSpec& spec : all_op_specs())
-    for (const OpCase& c : cases_of(spec))
-      ::testing::RegisterTest(identifier("Spec_" + spec.op).c_str(),
+/// Whether the filter may take a test of this suite: a pattern is compared up to its first wildcard.
+bool may_match(std::string_view filter, const std::string& suite) {
+  filter = filter.substr(0, filter.find('-'));
+  if (filter.empty()) return true;
+  const std::string name = suite + ".";
+  while (!filter.empty()) {
+    const std::string_view pattern = filter.substr(0, filter.find(':'));
+    filter.remove_prefix(std::min(pattern.size() + 1, filter.size()));
+    const std::string_view begin = pattern.substr(0, pattern.find_first_of("*?"));
+    if (begin.starts_with(name) || std::string_view(name).starts_with(begin)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+}  // namespace ferry::ops
+
+/// Only the specs that the filter asks for are made: all of them take longer than most of a test.
+void register_tests() {
+  using namespace ferry::ops;
+  for (const OpSpecMaker& maker : op_spec_makers()) {
+    const std::string suite = identifier(std::string("Spec_") + maker.op);
+    if (!may_match(::testing::GTEST_FLAG(filter), suite)) continue;
+    for (const OpCase& c : cases_of(maker.make()))
+      ::testing::RegisterTest(suite.c_str(),
                               c.name.c_str(),
                               nullptr,
                               nullptr,
                               __FILE__,
                               __LINE__,
                               [c]() -> ::testing::Test* { return new SpecCase(c); });
-  return true;
-}();
-
-}  // namespace
-}  // namespace ferry::ops
+  }
+}
