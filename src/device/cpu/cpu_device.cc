@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/units.h"
 #include "device/chip.h"
+#include "device/cpu/poison.h"
 
 namespace ferry {
 namespace {
@@ -28,8 +29,22 @@ constexpr size_t kSpareBytes = size_t{16} << 20;  // held beyond the most that w
 std::atomic<int> g_guards{0};
 std::atomic<int> g_violations{0};
 
+// Under AddressSanitizer blocks are of the size that was asked for, so that the first byte beyond is
+// a fence.
+#if defined(FERRY_CPU_POISON)
+constexpr bool kPoison = true;
+void forbid(const void* p, size_t bytes) { ASAN_POISON_MEMORY_REGION(p, bytes); }
+void allow(const void* p, size_t bytes) { ASAN_UNPOISON_MEMORY_REGION(p, bytes); }
+#else
+constexpr bool kPoison = false;
+void forbid(const void*, size_t) {}
+void allow(const void*, size_t) {}
+#endif
+
 /// A block's size with the fences.
-size_t whole_block(size_t bytes) { return pool_block_bytes(bytes) + 2 * kFence; }
+size_t whole_block(size_t bytes) {
+  return (kPoison ? bytes : pool_block_bytes(bytes)) + 2 * kFence;
+}
 
 class CpuDevice final : public Device, public Stream {
  public:
@@ -53,15 +68,19 @@ class CpuDevice final : public Device, public Stream {
       std::memset(block + kFence, 0xFF, bytes);
       std::memset(block + kFence + bytes, kFenceByte, whole - kFence - bytes);
     }
+    forbid(block, kFence);
+    forbid(block + kFence + bytes, whole - kFence - bytes);
     return block + kFence;
   }
 
   void deallocate(void* p, size_t bytes) override {
     char* block = static_cast<char*>(p) - kFence;
     const size_t whole = whole_block(bytes);
+    allow(block, whole);
     check_fences(block, bytes, whole);
     const std::lock_guard lock(mutex_);
     use_.live_bytes -= whole;
+    forbid(block, whole);
     give(block, whole);
   }
 
@@ -92,8 +111,9 @@ class CpuDevice final : public Device, public Stream {
   /// The smallest free block that does; one that is much too large would be missed where it fits.
   char* take(size_t whole) {
     const auto fit = free_.lower_bound(whole);
-    if (fit != free_.end() && fit->first <= 2 * whole) {
+    if (fit != free_.end() && fit->first <= (kPoison ? whole : 2 * whole)) {
       char* block = fit->second.back();
+      allow(block, whole);
       fit->second.pop_back();
       if (fit->first != whole) larger_[block] = fit->first;
       if (fit->second.empty()) free_.erase(fit);
@@ -119,7 +139,10 @@ class CpuDevice final : public Device, public Stream {
 
   /// nullptr: there is none.
   static void* from_system(size_t whole) {
-    if (whole < kMappedBytesMin) return std::aligned_alloc(64, whole);
+    if (whole < kMappedBytesMin) {
+      void* p = nullptr;
+      return ::posix_memalign(&p, 64, whole) == 0 ? p : nullptr;
+    }
     void* p = ::mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return nullptr;
     if (whole >= kHugePage) ::madvise(p, whole, MADV_HUGEPAGE);
@@ -141,6 +164,7 @@ class CpuDevice final : public Device, public Stream {
     while (use_.reserved_bytes > bytes && !free_.empty()) {
       const auto& [whole, blocks] = *free_.rbegin();
       use_.reserved_bytes -= whole;
+      allow(blocks.back(), whole);
       if (whole >= kMappedBytesMin)
         ::munmap(blocks.back(), whole);
       else

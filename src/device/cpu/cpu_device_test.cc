@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "device/chip.h"
+#include "device/cpu/poison.h"
 
 namespace ferry {
 namespace {
@@ -36,6 +37,19 @@ TEST(CpuDevice, FreedBlockServesTheNextRequestOfItsSize) {
   EXPECT_EQ(first, second);
   cpu_device().deallocate(second, 3 * kMegabyte);
 }
+
+#if defined(FERRY_CPU_POISON)
+/// Under AddressSanitizer nothing beyond what was asked for can be touched, nor what was freed.
+TEST(CpuDevice, PoisonsWhatIsNotGivenOut) {
+  auto* p = static_cast<char*>(cpu_device().allocate(100));
+  EXPECT_FALSE(__asan_address_is_poisoned(p));
+  EXPECT_FALSE(__asan_address_is_poisoned(p + 99));
+  EXPECT_TRUE(__asan_address_is_poisoned(p + 100));
+  EXPECT_TRUE(__asan_address_is_poisoned(p - 1));
+  cpu_device().deallocate(p, 100);
+  EXPECT_TRUE(__asan_address_is_poisoned(p));
+}
+#endif
 
 TEST(CpuDevice, KeptBlocksAreGivenBackBeforeMemoryIsRefused) {
   EXPECT_EXIT(
