@@ -269,6 +269,7 @@ CallVerdict CallRules::judge(const RecordedCall& call) const {
   if (it == rules_.end()) return {};
   const CallRule& rule = it->second;
   const FlushDenormals flush;
+  const Unobserved nobody;
   CallFacts facts(call, rule.mixed_types);
   std::vector<RefTensor> expected = facts.expected();
   const std::vector<RefTensor> got = facts.written();

@@ -62,6 +62,9 @@ class CallFacts {
   CallFacts(const RecordedCall& call, bool mixed_types) : call_(call), mixed_(mixed_types) {}
 
   bool has(const std::string& input) const { return find(call_.inputs_, input) != nullptr; }
+  bool has_output(const std::string& output) const {
+    return find(call_.outputs_, output) != nullptr;
+  }
   DType type(const std::string& input_or_output) const;  // as the device had it
   Shape shape(const std::string& input_or_output) const;
   double number(const std::string& name) const;

@@ -14,6 +14,9 @@ thread_local std::vector<Observer*> t_observers;
 Observing::Observing(Observer& observer) { t_observers.push_back(&observer); }
 Observing::~Observing() { t_observers.pop_back(); }
 
+Unobserved::Unobserved() { observers_.swap(t_observers); }
+Unobserved::~Unobserved() { observers_.swap(t_observers); }
+
 void copy(const View& to, const View& from, Device& device) {
   check(to.dtype == from.dtype && to.count() == from.count(), "copy: views of different sizes");
   const auto launch = [](Device& on, const View& target, const View& source) {

@@ -63,6 +63,19 @@ class Observing {
   Observing& operator=(const Observing&) = delete;
 };
 
+/// While one exists nobody on this thread watches: what a judge computes is no part of what it
+/// judges.
+class Unobserved {
+ public:
+  Unobserved();
+  ~Unobserved();
+  Unobserved(const Unobserved&) = delete;
+  Unobserved& operator=(const Unobserved&) = delete;
+
+ private:
+  std::vector<Observer*> observers_;
+};
+
 /// Copies a contiguous view to another of the same shape and type on the same device, where
 /// observers see it, as the op "copy": what keeps a cache uses it.
 void copy(const View& to, const View& from, Device& device);

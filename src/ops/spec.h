@@ -1,5 +1,5 @@
 // OpSpec: what an op promises, stated once. From it come, for every device: comparison with the
-// float64 reference, gradients against finite differences, guard bytes, repeatability, row
+// float64 reference, every element of every gradient, guard bytes, repeatability, row
 // independence, equality of tiers and thread counts, and a benchmark row. `doctor` and the tests
 // run the same specs (ops/spec_check.h).
 #pragma once
@@ -7,22 +7,35 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "ops/kernel_table.h"
+#include "ops/reference_tape.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
 
-/// A tensor in float64 on the host: what references compute with.
-struct RefTensor {
-  Shape shape;
-  std::vector<double> values;
+/// An op in float64: from numbers to numbers. Made from a function that takes and gives
+/// std::vector<RefArray<T>> for any T, so that its gradients can be recorded; one for doubles alone
+/// does for an op without gradients.
+class Reference {
+ public:
+  Reference() = default;
+  template <class F>
+  requires(std::is_invocable_v<const F&, const std::vector<RefTensor>&>) Reference(F f)
+      : plain_(f) {
+    if constexpr (std::is_invocable_v<const F&, const std::vector<RealTensor>&>) recorded_ = f;
+  }
+  std::vector<RefTensor> operator()(const std::vector<RefTensor>& in) const { return plain_(in); }
+  std::vector<RealTensor> operator()(const std::vector<RealTensor>& in) const {
+    return recorded_(in);
+  }
+  bool records() const { return recorded_ != nullptr; }
 
-  RefTensor() = default;
-  explicit RefTensor(const Shape& s) : shape(s), values(static_cast<size_t>(s.count())) {}
-  double& operator[](int64_t i) { return values[static_cast<size_t>(i)]; }
-  double operator[](int64_t i) const { return values[static_cast<size_t>(i)]; }
+ private:
+  std::function<std::vector<RefTensor>(const std::vector<RefTensor>&)> plain_;
+  std::function<std::vector<RealTensor>(const std::vector<RealTensor>&)> recorded_;
 };
 
 /// How an input is filled. The values are rounded to the dtype; the reference sees the rounded
@@ -40,20 +53,22 @@ struct InputSpec {
   std::vector<double> given = {};  // kGiven: the values, row by row
 };
 
+/// What numbers can be besides ordinary: zeros of both signs, below the smallest normal, the largest
+/// that bf16 holds, infinities, NaN, beyond float16, with ordinary numbers between them.
+std::vector<double> special_values(int64_t count);
+
 struct OpCase {
   std::string name;  // "bf16 [7, 129]"
   std::vector<InputSpec> inputs;
   /// The op through its public function. Inputs arrive in order, on the device.
   std::function<std::vector<Tensor>(const std::vector<Tensor>&)> run;
   /// The same in float64, from the values that the device saw.
-  std::function<std::vector<RefTensor>(const std::vector<RefTensor>&)> reference;
+  Reference reference;
   /// Largest error allowed of one output, from sizes and the type's roundoff: called with the
   /// output's index, the inputs and the reference's output; returns one bound for each element (or
   /// one for all).
   std::function<std::vector<double>(int output, const std::vector<RefTensor>&, const RefTensor&)>
       tolerance;
-  /// Bound on |<analytic, direction> - finite difference| relative to the sum of |products|.
-  double gradient_tolerance = 1e-4;
   bool row_independent = true;  // outputs have tokens in dimension 0 and row t needs row t alone
   int differentiable_outputs = -1;  // the first so many outputs get gradients; -1: all
   double flops = 0;                 // of the forward pass
@@ -77,6 +92,9 @@ struct CallRule {
       settle = {};
   bool mixed_types = false;  // the CPU's kernel takes bf16 inputs and gives f32
 };
+
+/// The case with special values in all its inputs of numbers, and no gradient.
+OpCase special_case(OpCase c);
 
 struct OpSpec {
   std::string op;

@@ -1,8 +1,11 @@
 #include "ops/spec_check.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <optional>
+#include <type_traits>
 
 #include "autograd/tape.h"
 #include "base/check.h"
@@ -10,6 +13,7 @@
 #include "base/random.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/add/add.h"
+#include "ops/fenced_replay.h"
 
 namespace ferry::ops {
 namespace {
@@ -49,6 +53,17 @@ std::vector<char> host_bytes(const Tensor& t) {
 
 bool differentiable(const OpCase& c, size_t output) {
   return c.differentiable_outputs < 0 || static_cast<int>(output) < c.differentiable_outputs;
+}
+
+/// The roundoff of what kernels may keep of a case's values: bf16's where it computes in bf16.
+double stored_unit(const OpCase& c) {
+  const auto narrow = [](const InputSpec& i) { return i.dtype == DType::kBF16; };
+  return std::any_of(c.inputs.begin(), c.inputs.end(), narrow) ? unit_roundoff(DType::kBF16) : 0;
+}
+
+/// The largest finite number of a type, less what rounds to it.
+double largest(DType dtype) {
+  return dtype == DType::kI32 ? INFINITY : 0x1p128 * (1 - unit_roundoff(dtype));
 }
 
 /// The cotangent of an output: normal numbers rounded to its type.
@@ -104,6 +119,16 @@ class Checker {
         options_(options),
         inputs_(make_inputs(c, device, options.seed)) {}
 
+  /// Outputs and gradients, computed once and compared with the reference.
+  std::vector<Finding> once() {
+    const FlushDenormals flush;
+    findings_.clear();
+    const MemoryGuard guard;
+    compare_with_reference(case_.run(inputs_));
+    if (has_gradient(case_)) compare_gradients(differentiate(case_, inputs_, options_.seed, 1));
+    return std::move(findings_);
+  }
+
   std::vector<Finding> run() {
     const FlushDenormals flush;
     if (options_.forward) {
@@ -111,7 +136,12 @@ class Checker {
       check_repeatability();
       if (case_.row_independent) check_rows();
     }
-    if (options_.gradients && has_gradient(case_)) check_gradients();
+    if (options_.gradients && has_gradient(case_)) {
+      const MemoryGuard guard;
+      check_gradients();
+      if (guard.violations() > 0)
+        found("guard bytes", "{} buffers overwritten on the way back", guard.violations());
+    }
     if (options_.tiers_and_threads && device_.kind() == DeviceKind::kCpu) check_tiers_and_threads();
     return std::move(findings_);
   }
@@ -134,7 +164,7 @@ class Checker {
           fenced.back().copy_bytes_from(host_bytes(input).data());
         }
         if (device_.kind() != DeviceKind::kCpu) spoil(case_.run(fenced), fenced);
-        const std::vector<Tensor> outputs = case_.run(fenced);
+        const std::vector<Tensor> outputs = replayed([&] { return case_.run(fenced); });
         compare_with_reference(outputs);
         for (const Tensor& y : outputs) bytes.push_back(host_bytes(y));
       }
@@ -144,40 +174,136 @@ class Checker {
     return bytes;
   }
 
+  /// What f gives, while each kernel that it launches is launched once more between fences.
+  template <class F>
+  std::invoke_result_t<F> replayed(F&& f) {
+    FencedReplay replay;
+    const Observing observing(replay);
+    std::invoke_result_t<F> result = f();
+    for (const std::string& violation : replay.violations()) found("guard bytes", "{}", violation);
+    return result;
+  }
+
   void compare_with_reference(const std::vector<Tensor>& outputs) {
-    const std::vector<RefTensor> in = to_reference(inputs_);
-    const std::vector<RefTensor> expected = case_.reference(in);
+    if (!forward_) forward_ = forward_expectation();
+    const auto& [expected, bounds, judged] = *forward_;
     if (expected.size() != outputs.size())
       return found("reference", "{} outputs, expected {}", outputs.size(), expected.size());
     for (size_t o = 0; o < outputs.size(); ++o) {
-      const std::vector<double> got = host_values(outputs[o]);
       if (outputs[o].shape() != expected[o].shape)
         return found("reference",
                      "output {} is {}, expected {}",
                      o,
                      outputs[o].shape().str(),
                      expected[o].shape.str());
-      const std::vector<double> bound = case_.tolerance(static_cast<int>(o), in, expected[o]);
-      double worst = 0;
-      size_t at = 0;
-      for (size_t i = 0; i < got.size(); ++i) {
-        const double b = bound.size() == 1 ? bound[0] : bound[i];
-        const double error = std::abs(got[i] - expected[o].values[i]);
-        const double ratio = std::isnan(error) ? INFINITY : error == 0 ? 0 : error / b;
-        if (ratio > worst) {
-          worst = ratio;
-          at = i;
-        }
-      }
-      if (worst > 1)
-        found("reference",
-              "output {} element {}: got {:.9g}, expected {:.9g}, {:.3g} times the bound",
-              o,
-              at,
-              got[at],
-              expected[o].values[at],
-              worst);
+      const std::string what = fmt::format("output {}", o);
+      const std::vector<double> got = host_values(outputs[o]);
+      compare("reference", what, outputs[o].dtype(), got, expected[o].values, bounds[o]);
+      if (!judged.empty()) compare_spread("reference", what, outputs[o].dtype(), got, judged[o]);
     }
+  }
+
+  struct ForwardExpectation {
+    std::vector<RefTensor> values;
+    std::vector<std::vector<double>> bounds;  // one for each element of an output, or one for all
+    std::vector<Judged> judged;               // empty if the reference records nothing
+  };
+
+  ForwardExpectation forward_expectation() const {
+    const std::vector<RefTensor> in = to_reference(inputs_);
+    ForwardExpectation e{case_.reference(in), {}, judged_outputs(in)};
+    for (size_t o = 0; o < e.values.size(); ++o)
+      e.bounds.push_back(case_.tolerance(static_cast<int>(o), in, e.values[o]));
+    return e;
+  }
+
+  /// What the reference's record says of the outputs' precision; empty if it records nothing.
+  std::vector<Judged> judged_outputs(const std::vector<RefTensor>& in) const {
+    std::vector<Judged> judged;
+    if (!case_.reference.records()) return judged;
+    ReferenceTape tape(stored_unit(case_));
+    std::vector<RealTensor> leaves;
+    for (const RefTensor& x : in) leaves.push_back(tape.leaves(x));
+    for (const RealTensor& y : case_.reference(leaves)) judged.push_back(tape.judged(y));
+    return judged;
+  }
+
+  /// Every element within its bound (one for each, or one for all).
+  bool compare(const char* property,
+               const std::string& what,
+               DType dtype,
+               const std::vector<double>& got,
+               const std::vector<double>& expected,
+               const std::vector<double>& bound) {
+    double worst = 0;
+    size_t at = 0;
+    int64_t out = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      const double b = bound.size() == 1 ? bound[0] : bound[i];
+      // What the type cannot hold becomes infinite.
+      const bool beyond = std::abs(expected[i]) > largest(dtype) && std::isinf(got[i]) &&
+                          (got[i] > 0) == (expected[i] > 0);
+      const bool same =
+          got[i] == expected[i] || (std::isnan(got[i]) && std::isnan(expected[i])) || beyond;
+      const double error = same ? 0 : std::abs(got[i] - expected[i]);
+      const double ratio = same ? 0 : std::isnan(error) ? INFINITY : error / b;
+      if (ratio > 1) ++out;
+      if (ratio > worst) {
+        worst = ratio;
+        at = i;
+      }
+    }
+    if (worst <= 1) return true;
+    found(
+        property,
+        "{} element {}: got {:.9g}, expected {:.9g}, {:.3g} times the bound; {} of {} elements out",
+        what,
+        at,
+        got[at],
+        expected[at],
+        worst,
+        out,
+        got.size());
+    return false;
+  }
+
+  /// The errors of all elements together. An error that hides under each element's bound, which
+  /// allows for all roundings at their worst, shows in their root mean square (a sum kept in bf16)
+  /// or in their mean (truncation for rounding). Roundings that many elements share (a row's scale)
+  /// are not independent, but at most sqrt(3) times their standard deviation.
+  void compare_spread(const char* property,
+                      const std::string& what,
+                      DType dtype,
+                      const std::vector<double>& got,
+                      const Judged& judged) {
+    constexpr size_t kFew = 64;
+    constexpr double kRootMeanSquare = 2;
+    if (got.size() < kFew) return;
+    double squares = 0, signed_sum = 0, shared = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      const double y = judged.value.values[i];
+      const double rounding = unit_roundoff(dtype) * y;
+      const double apart = judged.variance.values[i];
+      const double deviation = std::sqrt(apart + rounding * rounding / 3) + 0x1p-126;
+      const double error = (got[i] - y) / deviation;
+      if (!std::isfinite(error)) return;  // told by compare()
+      squares += error * error;
+      signed_sum += y < 0 ? -error : error;
+      shared += std::sqrt(apart) / deviation;
+    }
+    const auto n = static_cast<double>(got.size());
+    const double rms = std::sqrt(squares / n), mean = signed_sum / n;
+    if (!(rms <= kRootMeanSquare))
+      found(
+          property, "{}: root mean square of the errors is {:.3g} times what it may be", what, rms);
+    const double mean_bound = 6 / std::sqrt(n) + std::sqrt(3.0) * shared / n;
+    if (!(std::abs(mean) <= mean_bound))
+      found(property,
+            "{}: errors have a mean of {:.3g} deviations {} zero, bound {:.3g}",
+            what,
+            std::abs(mean),
+            mean < 0 ? "towards" : "away from",
+            mean_bound);
   }
 
   void check_repeatability() {
@@ -236,75 +362,67 @@ class Checker {
     if (expect(0, rows / 2)) expect(rows / 2, rows);
   }
 
-  /// <gradient, direction> against a central difference of the float64 reference, along directions
-  /// that touch one input each; and playing twice doubles each gradient.
+  /// Every element of every gradient against the float64 reference's, within what the roundings of
+  /// a kernel may come to; and playing twice doubles each gradient.
   void check_gradients() {
-    Gradients g = differentiate(case_, inputs_, options_.seed, 1);
+    const Gradients g = replayed([&] { return differentiate(case_, inputs_, options_.seed, 1); });
+    compare_gradients(g);
     const Gradients twice = differentiate(case_, inputs_, options_.seed, 2);
-    const std::vector<RefTensor> in = to_reference(inputs_);
     for (size_t i = 0; i < inputs_.size(); ++i) {
-      if (!case_.inputs[i].gradient) continue;
-      if (!g.grads[i].defined()) {
-        found("gradient", "none for {}", case_.inputs[i].name);
-        continue;
-      }
-      const std::vector<double> analytic = host_values(g.grads[i]);
-      for (uint64_t direction = 0; direction < 4; ++direction)
-        compare_direction(g, in, i, analytic, direction);
-      const std::vector<double> doubled = host_values(twice.grads[i]);
-      for (size_t k = 0; k < analytic.size(); ++k)
-        if (doubled[k] != 2 * analytic[k]) {
+      if (!g.grads[i].defined() || !twice.grads[i].defined()) continue;
+      const std::vector<double> got = host_values(g.grads[i]),
+                                doubled = host_values(twice.grads[i]);
+      for (size_t k = 0; k < got.size(); ++k)
+        // Below the smallest normal number a device may keep what another takes for zero.
+        if (doubled[k] != 2 * got[k] && !(std::abs(doubled[k] - 2 * got[k]) <= 0x1p-125)) {
           found("gradient",
-                "{}: accumulated twice, element {} is {:.9g}, once {:.9g}",
+                "d_{}: accumulated twice, element {} is {:.9g}, once {:.9g}",
                 case_.inputs[i].name,
                 k,
                 doubled[k],
-                analytic[k]);
+                got[k]);
           break;
         }
     }
   }
 
-  void compare_direction(const Gradients& g,
-                         const std::vector<RefTensor>& in,
-                         size_t input,
-                         const std::vector<double>& analytic,
-                         uint64_t direction) {
-    const Random random(options_.seed, RandomPurpose::kTest, 5000 + 16 * input + direction);
-    std::vector<double> d(analytic.size(), 0.0);
-    for (size_t k = 0; k < d.size(); ++k) {
-      // Directions 0 and 1 are dense; 2 and 3 touch few elements, so that one wrong one shows.
-      const bool touched = direction < 2 || d.size() < 8 || random.below(1000000 + k, d.size()) < 4;
-      d[k] = touched ? random.normal(k) : 0.0;
-    }
-    constexpr double h = 1e-5;
-    const auto loss = [&](double step) {
-      std::vector<RefTensor> moved = in;
-      for (size_t k = 0; k < d.size(); ++k) moved[input].values[k] += step * d[k];
-      const std::vector<RefTensor> y = case_.reference(moved);
-      double sum = 0;
-      for (size_t o = 0; o < y.size(); ++o) {
-        if (!differentiable(case_, o)) continue;
-        const std::vector<double> cot = host_values(g.cotangents[o]);
-        for (size_t k = 0; k < cot.size(); ++k) sum += cot[k] * y[o].values[k];
+  void compare_gradients(const Gradients& g) {
+    if (!gradients_) gradients_ = judged_gradients(g);
+    const std::vector<Judged>& expected = *gradients_;
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      if (!case_.inputs[i].gradient) continue;
+      const std::string what = fmt::format("d_{}", case_.inputs[i].name);
+      if (!g.grads[i].defined()) {
+        found("gradient", "none for {}", case_.inputs[i].name);
+        continue;
       }
-      return sum;
-    };
-    const double numeric = (loss(h) - loss(-h)) / (2 * h);
-    double exact = 0, magnitude = 0;
-    for (size_t k = 0; k < d.size(); ++k) {
-      exact += analytic[k] * d[k];
-      magnitude += std::abs(analytic[k] * d[k]);
+      const DType dtype = g.grads[i].dtype();
+      const std::vector<double> got = host_values(g.grads[i]);
+      const std::vector<double>& values = expected[i].value.values;
+      std::vector<double> bound(values.size());
+      for (size_t k = 0; k < bound.size(); ++k)
+        bound[k] =
+            1.01 * (expected[i].bound.values[k] + unit_roundoff(dtype) * std::abs(values[k])) +
+            0x1p-126;
+      if (compare("gradient", what, dtype, got, values, bound))
+        compare_spread("gradient", what, dtype, got, expected[i]);
     }
-    const double bound = case_.gradient_tolerance * std::max(magnitude, std::abs(numeric)) + 1e-7;
-    if (!(std::abs(exact - numeric) <= bound))
-      found("gradient",
-            "{} direction {}: {:.9g}, finite difference {:.9g}, bound {:.3g}",
-            case_.inputs[input].name,
-            direction,
-            exact,
-            numeric,
-            bound);
+  }
+
+  /// For each input the gradient that the reference has for the cotangents of `g`.
+  std::vector<Judged> judged_gradients(const Gradients& g) const {
+    check(case_.reference.records(), "spec {}: its reference records no gradient", case_.name);
+    ReferenceTape tape(stored_unit(case_));
+    std::vector<RealTensor> leaves;
+    for (const RefTensor& x : to_reference(inputs_)) leaves.push_back(tape.leaves(x));
+    const std::vector<RealTensor> outputs = case_.reference(leaves);
+    std::vector<RefTensor> cotangents;
+    for (const Tensor& c : g.cotangents)
+      cotangents.push_back(c.defined() ? to_reference(c) : RefTensor());
+    tape.backward(outputs, cotangents);
+    std::vector<Judged> gradients;
+    for (const RealTensor& x : leaves) gradients.push_back(tape.gradient(x));
+    return gradients;
   }
 
   void check_tiers_and_threads() {
@@ -343,7 +461,10 @@ class Checker {
   Device& device_;
   SpecOptions options_;
   std::vector<Tensor> inputs_;
-  std::vector<std::vector<char>> expected_;
+  std::vector<std::vector<char>> expected_;  // the outputs' bytes
+  // From the reference, made at their first use.
+  std::optional<ForwardExpectation> forward_;
+  std::optional<std::vector<Judged>> gradients_;
   std::vector<Finding> findings_;
 };
 
@@ -382,6 +503,44 @@ std::vector<Tensor> make_inputs(const OpCase& c, Device& device, uint64_t seed) 
   return inputs;
 }
 
+std::vector<double> special_values(int64_t count) {
+  constexpr double kLargest = 0x1.FEp127, kDenormal = 0x1p-130;
+  constexpr std::array<double, 17> kValues = {1.0,
+                                              0.0,
+                                              -0.0,
+                                              kDenormal,
+                                              -2.5,
+                                              kLargest,
+                                              -kDenormal,
+                                              0.75,
+                                              INFINITY,
+                                              -kLargest,
+                                              1e5,
+                                              -1e-20,
+                                              -INFINITY,
+                                              3.0,
+                                              NAN,
+                                              0x1p-126,
+                                              -65536.0};
+  std::vector<double> values(static_cast<size_t>(count));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = kValues[i % kValues.size()];
+  return values;
+}
+
+OpCase special_case(OpCase c) {
+  c.name += " special values";
+  int64_t apart = 0;  // so that each value meets several of another input
+  for (InputSpec& in : c.inputs) {
+    in.gradient = false;
+    if (in.dtype == DType::kI32) continue;
+    in.fill = InputSpec::Fill::kGiven;
+    in.given = special_values(in.shape.count() + apart);
+    in.given.erase(in.given.begin(), in.given.begin() + apart);
+    apart += 5;
+  }
+  return c;
+}
+
 bool has_gradient(const OpCase& c) {
   return std::any_of(
       c.inputs.begin(), c.inputs.end(), [](const InputSpec& i) { return i.gradient; });
@@ -416,6 +575,18 @@ std::vector<Tensor> run_with_gradients(const OpCase& c,
   }
   return results;
 }
+
+struct CaseJudge::Impl {
+  OpCase of;
+  Checker checker;
+  Impl(const OpCase& c, Device& device, uint64_t seed)
+      : of(c), checker(of, device, {.seed = seed}) {}
+};
+
+CaseJudge::CaseJudge(const OpCase& c, Device& device, uint64_t seed)
+    : impl_(std::make_unique<Impl>(c, device, seed)) {}
+CaseJudge::~CaseJudge() = default;
+std::vector<Finding> CaseJudge::once() { return impl_->checker.once(); }
 
 std::vector<Finding> check_case(const OpCase& c, Device& device, const SpecOptions& options) {
   return Checker(c, device, options).run();

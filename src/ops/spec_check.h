@@ -1,6 +1,7 @@
 // Runs an op's spec on a device and says what it found.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,7 @@ struct Finding {
 
 struct SpecOptions {
   bool forward = true;            // reference, guard bytes, repeatability, rows
-  bool gradients = true;          // finite differences, accumulation
+  bool gradients = true;          // every element against the reference, accumulation
   bool tiers_and_threads = true;  // CPU only: every tier, 1 to 3 threads give the same bits
   int repeats = 3;
   uint64_t seed = 1;
@@ -37,6 +38,22 @@ std::vector<Tensor> make_cotangents(const OpCase& c,
 std::vector<Tensor> run_with_gradients(const OpCase& c,
                                        std::vector<Tensor>& inputs,
                                        const std::vector<Tensor>& cotangents);
+
+/// Compares outputs and gradients of one case with the reference, any number of times for the price
+/// of one: the reference and its bounds are computed once.
+class CaseJudge {
+ public:
+  CaseJudge(const OpCase& c, Device& device, uint64_t seed);
+  ~CaseJudge();
+  CaseJudge(const CaseJudge&) = delete;
+  CaseJudge& operator=(const CaseJudge&) = delete;
+  /// Runs the case, in memory that was full of NaN, and says what left its bounds.
+  std::vector<Finding> once();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 /// Everything that the case promises; empty if all holds.
 std::vector<Finding> check_case(const OpCase& c, Device& device, const SpecOptions& options = {});

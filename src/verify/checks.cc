@@ -88,7 +88,7 @@ Check spec_check(const std::string& op,
 /// The specs of the ops; small cases first, so that what fails fails soon.
 std::vector<Check> spec_checks(const Options& options) {
   // DeepSeek's absorbed attention, whose op is another than that of small shapes, is among them;
-  // finite differences of it would take long.
+  // its gradient would take long.
   constexpr int64_t kQuickForward = 400'000, kQuickGradient = 40'000;
   std::vector<Check> checks;
   for (const ops::OpSpec& spec : checked_specs()) {

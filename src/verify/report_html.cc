@@ -178,7 +178,7 @@ std::string to_html(const Report& r) {
       "Each tile is a check: green ones hold, red ones with a frame do not. Ops are compared with "
       "a "
       "float64 reference within bounds that follow from sizes and the type's roundoff, their "
-      "gradients with finite differences.");
+      "every element of every gradient too.");
 }
 
 }  // namespace ferry::doctor

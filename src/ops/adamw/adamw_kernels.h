@@ -25,6 +25,10 @@ struct AdamWArgs {
     visitor.out("p", p);
     visitor.out("m", m);
     visitor.out("v", v);
+    visitor.number("decay", static_cast<double>(decay));
+    visitor.number("beta1", static_cast<double>(beta1));
+    visitor.number("one_minus_beta1", static_cast<double>(one_minus_beta1));
+    visitor.number("grad_scale", static_cast<double>(grad_scale));
   }
 };
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "ops/adamw/adamw.h"
-#include "ops/spec.h"
+#include "ops/reference_tensor.h"
 
 namespace ferry::ops {
 

@@ -1,7 +1,9 @@
 // What adamw promises, on every device.
 #include <cmath>
+#include <string_view>
 
 #include "ops/adamw/adamw_reference.h"
+#include "ops/call_check.h"
 #include "ops/spec.h"
 
 namespace ferry::ops {
@@ -76,10 +78,33 @@ OpCase adamw_case(const Shape& shape,
   return c;
 }
 
+/// As the case's bound, for the device and for the reference in f32.
+std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& next) {
+  constexpr double u = 0x1p-24;
+  const RefTensor &p = facts.input("p"), &m = facts.input("m"), &grad = facts.input("grad");
+  const std::string_view which = output;
+  std::vector<double> bound = rule_elementwise(facts, output, next, 0);
+  for (int64_t i = 0; i < next.shape.count(); ++i) {
+    const double old = facts.number("beta1") * m[i],
+                 fresh = facts.number("one_minus_beta1") * grad[i] * facts.number("grad_scale");
+    const double m_error = 4 * u * (std::abs(old) + std::abs(fresh));
+    const double moved = std::abs(next[i] - p[i] * facts.number("decay"));
+    bound[static_cast<size_t>(i)] +=
+        2 * (which == "m"   ? m_error
+             : which == "v" ? 6 * u * next[i]
+                            : 3 * u * std::abs(p[i]) +
+                                  moved * (m_error / (std::abs(old + fresh) + 1e-300) + 8 * u));
+  }
+  return bound;
+}
+
 }  // namespace
 
 OpSpec adamw_spec() {
-  OpSpec spec{.op = "adamw", .kernels = kernel_rows({"adamw"}), .cases = {}};
+  OpSpec spec{.op = "adamw",
+              .kernels = kernel_rows({"adamw"}),
+              .cases = {},
+              .calls = {{.kernel = "adamw", .bound = call_bound}}};
   const AdamW first{.lr = 1e-3, .step = 1};
   const AdamW later{.lr = 3e-4, .beta1 = 0.9, .beta2 = 0.95, .weight_decay = 0.1, .step = 1234};
   const AdamW wild{

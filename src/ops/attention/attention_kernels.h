@@ -58,6 +58,8 @@ struct AttentionBackwardArgs {
     v_.out("d_q", d_q);
     v_.out("d_k", d_k);
     v_.out("d_v", d_v);
+    v_.number("scale", static_cast<double>(scale));
+    v_.number("longest", static_cast<double>(longest));
   }
 };
 

@@ -4,16 +4,17 @@
 #include <cstdint>
 #include <vector>
 
-#include "ops/spec.h"
+#include "ops/reference_tape.h"
 
 namespace ferry::ops {
 
 /// q [T, H, Dqk], k [S, Hk, Dqk], v [S, Hk, Dv]; see attention.h.
-RefTensor attention_reference(const RefTensor& q,
-                              const RefTensor& k,
-                              const RefTensor& v,
-                              const std::vector<int32_t>& position,
-                              const std::vector<int32_t>& key_begin,
-                              double scale);
+template <class T>
+RefArray<T> attention_reference(const RefArray<T>& q,
+                                const RefArray<T>& k,
+                                const RefArray<T>& v,
+                                const std::vector<int32_t>& position,
+                                const std::vector<int32_t>& key_begin,
+                                double scale);
 
 }  // namespace ferry::ops

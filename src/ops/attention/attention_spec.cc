@@ -3,6 +3,9 @@
 #include <cmath>
 #include <string_view>
 
+#include "base/math.h"
+#include "base/random.h"
+#include "device/cpu/cpu_device.h"
 #include "ops/attention/attention.h"
 #include "ops/attention/attention_reference.h"
 #include "ops/call_check.h"
@@ -17,11 +20,13 @@ struct Sizes {
   double spread = 1;    // of q: 30 gives scores whose e^score would overflow
   bool shared = false;  // v is the first d_v columns of k, as in MLA's absorbed form
   bool benchmark = false;
+  enum class Scores { kAny, kNegative, kEqual, kOneDominates } scores = Scores::kAny;
 };
 
-RefTensor first_columns(const RefTensor& x, int64_t columns) {
+template <class T>
+RefArray<T> first_columns(const RefArray<T>& x, int64_t columns) {
   const int64_t whole = x.shape[2];
-  RefTensor out({x.shape[0], x.shape[1], columns});
+  RefArray<T> out({x.shape[0], x.shape[1], columns});
   for (int64_t i = 0; i < out.shape.count(); ++i) out[i] = x[i / columns * whole + i % columns];
   return out;
 }
@@ -99,6 +104,100 @@ std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTe
   return bound;
 }
 
+/// What a query's row of the gradient's matrices may be off by, the device's and the reference's:
+/// P = e^(scale q k - lse) and dS = P (dP - D), with dP = d_out v and D = d_out out. In bf16 both
+/// may be rounded to it as operands of products.
+class BackwardBounds {
+ public:
+  explicit BackwardBounds(CallFacts& facts)
+      : q_(facts.input("q")),
+        k_(facts.input("k")),
+        v_(facts.input("v")),
+        position_(facts.input("position")),
+        begin_(facts.input("key_begin")),
+        out_(facts.input("out")),
+        lse_(facts.input("lse")),
+        d_out_(facts.input("d_out")),
+        scale_(facts.number("scale")),
+        rounding_(facts.type("q") == DType::kBF16 ? unit_roundoff(DType::kBF16) : 0),
+        joint_(facts.shape("d_k")[2] >= facts.shape("v")[2] && !facts.has_output("d_v")) {}
+
+  /// Bounds on d_q, d_k or d_v before their own rounding.
+  std::vector<double> of(std::string_view output) {
+    const RefTensor& like = output == "d_q" ? q_ : output == "d_k" ? k_ : v_;
+    std::vector<double> bound(like.values.size());
+    cpu_pool().parallel_for(k_.shape[1], [&](int64_t g, int) {
+      const int64_t group = q_.shape[1] / k_.shape[1];
+      for (int64_t t = 0; t < q_.shape[0]; ++t)
+        for (int64_t h = g * group; h < (g + 1) * group; ++h) query(output, t, h, g, bound);
+    });
+    return bound;
+  }
+
+ private:
+  void query(std::string_view output, int64_t t, int64_t h, int64_t g, std::vector<double>& bound) {
+    constexpr double u = 0x1p-24;
+    const int64_t d_qk = q_.shape[2], d_v = v_.shape[2], key_heads = k_.shape[1];
+    const int64_t row = t * q_.shape[1] + h;
+    const double* q = q_.values.data() + row * d_qk;
+    const double* d_out = d_out_.values.data() + row * d_v;
+    const double* out = out_.values.data() + row * d_v;
+    double delta = 0, delta_size = 0;
+    for (int64_t d = 0; d < d_v; ++d) {
+      delta += d_out[d] * out[d];
+      delta_size += std::abs(d_out[d] * out[d]);
+    }
+    const auto first = static_cast<int64_t>(begin_[t]),
+               keys = static_cast<int64_t>(position_[t]) + 1;
+    // A row of d_k or d_v sums over the queries that see the key, in any order.
+    const double terms =
+        static_cast<double>(output == "d_q" ? keys : q_.shape[0] * q_.shape[1] / key_heads);
+    for (int64_t key = first; key < first + keys; ++key) {
+      const double* k = k_.values.data() + (key * key_heads + g) * d_qk;
+      const double* v = v_.values.data() + (key * key_heads + g) * d_v;
+      double score = 0, score_size = 0, d_p = 0, d_p_size = 0;
+      for (int64_t d = 0; d < d_qk; ++d) {
+        score += scale_ * q[d] * k[d];
+        score_size += scale_ * std::abs(q[d] * k[d]);
+      }
+      for (int64_t d = 0; d < d_v; ++d) {
+        d_p += d_out[d] * v[d];
+        d_p_size += std::abs(d_out[d] * v[d]);
+      }
+      const double p = math::exp(score - lse_[row]);
+      const double p_error = 2 * u *
+                                 (static_cast<double>(d_qk + 1) * score_size + std::abs(score) +
+                                  std::abs(lse_[row]) + 8) +
+                             rounding_ + 2 * u * terms;
+      const double d_s_error = p * (2 * u * static_cast<double>(d_v + 2) * (d_p_size + delta_size) +
+                                    std::abs(d_p - delta) * (p_error + rounding_ + 4 * u));
+      if (output == "d_q")
+        for (int64_t d = 0; d < d_qk; ++d)
+          bound[static_cast<size_t>(row * d_qk + d)] += scale_ * d_s_error * std::abs(k[d]);
+      if (output == "d_k")
+        for (int64_t d = 0; d < d_qk; ++d)
+          bound[static_cast<size_t>((key * key_heads + g) * d_qk + d)] +=
+              scale_ * d_s_error * std::abs(q[d]) +
+              (joint_ && d < d_v ? p * p_error * std::abs(d_out[d]) : 0);
+      if (output == "d_v")
+        for (int64_t d = 0; d < d_v; ++d)
+          bound[static_cast<size_t>((key * key_heads + g) * d_v + d)] +=
+              p * p_error * std::abs(d_out[d]);
+    }
+  }
+
+  const RefTensor &q_, &k_, &v_, &position_, &begin_, &out_, &lse_, &d_out_;
+  double scale_, rounding_;
+  bool joint_;
+};
+
+std::vector<double> backward_call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  std::vector<double> bound = rule_elementwise(facts, output, y, 0x1p-22);
+  const std::vector<double> off = BackwardBounds(facts).of(output);
+  for (size_t i = 0; i < bound.size(); ++i) bound[i] += 1.01 * off[i];
+  return bound;
+}
+
 OpCase attention_case(DType dtype, const Sizes& z) {
   int32_t tokens = 0, longest = 0;
   std::vector<int32_t> position, key_begin;
@@ -136,24 +235,45 @@ OpCase attention_case(DType dtype, const Sizes& z) {
     const Segments segments = Segments::packed(z.lengths, in[0].device());
     return {attention(in[0], in[1], z.shared ? in[1].slice(2, 0, z.d_v) : in[2], segments, scale)};
   };
-  const auto reference = [=](const std::vector<RefTensor>& in, bool magnitude) {
+  switch (z.scores) {
+    case Sizes::Scores::kAny: break;
+    case Sizes::Scores::kNegative:  // q and k point away from each other
+      c.name += " negative scores";
+      c.inputs[0].scale = c.inputs[1].scale = 0.25;
+      c.inputs[0].offset = 2, c.inputs[1].offset = -2;
+      break;
+    case Sizes::Scores::kEqual:
+      c.name += " equal scores";
+      c.inputs[0].scale = 0;
+      break;
+    case Sizes::Scores::kOneDominates: {  // the second key of each document, by e^40 and more
+      c.name += " one key dominates";
+      c.inputs[0].scale = 0.1, c.inputs[0].offset = 2;
+      c.inputs[1].fill = InputSpec::Fill::kGiven;
+      const Random random(7, RandomPurpose::kTest, 3);
+      const int64_t row = z.key_heads * z.d_qk;
+      for (int64_t i = 0; i < tokens * row; ++i)
+        c.inputs[1].given.push_back(position[static_cast<size_t>(i / row)] == 1
+                                        ? 25 / std::sqrt(static_cast<double>(z.d_qk))
+                                        : random.normal(static_cast<uint64_t>(i)) / 8);
+      break;
+    }
+  }
+  const auto magnitudes = [=](const std::vector<RefTensor>& in) {
     RefTensor v = z.shared ? first_columns(in[1], z.d_v) : in[2];
-    if (magnitude)
-      for (double& x : v.values) x = std::abs(x);
+    for (double& x : v.values) x = std::abs(x);
     return attention_reference(in[0], in[1], v, position, key_begin, static_cast<double>(scale));
   };
-  c.reference = [reference](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
-    return {reference(in, false)};
+  c.reference = [=](const auto& in) {
+    const auto& v = z.shared ? first_columns(in[1], z.d_v) : in[2];
+    return std::vector{
+        attention_reference(in[0], in[1], v, position, key_begin, static_cast<double>(scale))};
   };
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
     const double score = static_cast<double>(scale) * largest_norm(in[0]) * largest_norm(in[1]);
     return error_bound(
-        dtype, weight_error(dtype, z.d_qk, score, longest), reference(in, true), y, longest);
+        dtype, weight_error(dtype, z.d_qk, score, longest), magnitudes(in), y, longest);
   };
-  // bf16: P, dS and out (in D) are rounded, and so are the gradients; f32: scores' errors. With
-  // large scores one key has nearly all the weight, dP - D cancels there and out's rounding is what
-  // is left.
-  c.gradient_tolerance = dtype == DType::kBF16 ? (z.spread > 1 ? 0.25 : 0x1p-6) : 2e-5 * z.spread;
   c.row_independent = false;  // a row needs its document's keys: attention_test.cc
   double pairs = 0;
   for (const int32_t length : z.lengths) pairs += 0.5 * length * (length + 1.0);
@@ -170,7 +290,8 @@ OpSpec attention_spec() {
   OpSpec spec{.op = "attention",
               .kernels = kernel_rows({"attention", "attention_backward"}),
               .cases = {},
-              .calls = {{.kernel = "attention", .bound = call_bound}}};
+              .calls = {{.kernel = "attention", .bound = call_bound},
+                        {.kernel = "attention_backward", .bound = backward_call_bound}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {
     const auto add = [&](const Sizes& z) { spec.cases.push_back(attention_case(t, z)); };
     add({{1}, 1, 1, 1, 1});
@@ -186,6 +307,9 @@ OpSpec attention_spec() {
     add({{300}, 2, 2, 16, 8});                 // beyond one tile of 256 keys
     add({{3, 1, 40}, 4, 2, 32, 16});           // sizes in sixteens
     add({{66}, 2, 1, 18, 10, 1, true});
+    for (const Sizes::Scores s :
+         {Sizes::Scores::kNegative, Sizes::Scores::kEqual, Sizes::Scores::kOneDominates})
+      add({.lengths = {20, 7}, .heads = 2, .key_heads = 1, .d_qk = 24, .d_v = 16, .scores = s});
     add({std::vector<int32_t>(8, 512), 8, 8, 48, 32, 1, false, true});
     add({std::vector<int32_t>(8, 1024), 12, 12, 96, 64, 1, false, true});
     add({std::vector<int32_t>(4, 512), 16, 1, 576, 512, 1, true, true});

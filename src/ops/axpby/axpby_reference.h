@@ -1,7 +1,7 @@
 // axpby in float64, for judging kernels.
 #pragma once
 
-#include "ops/spec.h"
+#include "ops/reference_tensor.h"
 
 namespace ferry::ops {
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/axpby/axpby_reference.h"
+#include "ops/call_check.h"
 #include "ops/spec.h"
 
 namespace ferry::ops {
@@ -43,10 +44,25 @@ OpCase axpby_case(
   return c;
 }
 
+/// As the case's bound, for the device and for the reference in f32.
+std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& next) {
+  const RefTensor& x = facts.input("x");
+  const double a = facts.number("a"), b = facts.number("b");
+  std::vector<double> bound = rule_elementwise(facts, output, next, 0x1p-23);
+  for (int64_t i = 0; i < next.shape.count(); ++i) {
+    const double old = b == 0 ? 0 : b * facts.input("y")[i];  // memory that is not read
+    bound[static_cast<size_t>(i)] += 0x1p-23 * (std::abs(a * x[i]) + std::abs(old));
+  }
+  return bound;
+}
+
 }  // namespace
 
 OpSpec axpby_spec() {
-  OpSpec spec{.op = "axpby", .kernels = kernel_rows({"axpby"}), .cases = {}};
+  OpSpec spec{.op = "axpby",
+              .kernels = kernel_rows({"axpby"}),
+              .cases = {},
+              .calls = {{.kernel = "axpby", .bound = call_bound}}};
   for (const DType x : {DType::kF32, DType::kBF16})
     for (const DType y : {DType::kF32, DType::kBF16}) {
       spec.cases.push_back(axpby_case(x, y, {1}, 1, 1));

@@ -40,6 +40,7 @@ struct BalanceLossBackwardArgs {
     v.in("share", share);
     v.in("d_loss", d_loss);
     v.out("d_scores", d_scores);
+    v.number("alpha", static_cast<double>(alpha));
   }
 };
 

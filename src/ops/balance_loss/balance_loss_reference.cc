@@ -3,29 +3,44 @@
 
 namespace ferry::ops {
 
-RefTensor balance_loss_reference(const RefTensor& scores,
-                                 const RefTensor& experts,
-                                 std::span<const int32_t> lengths,
-                                 double alpha) {
+template <class T>
+RefArray<T> balance_loss_reference(const RefArray<T>& scores,
+                                   const RefTensor& experts,
+                                   std::span<const int32_t> lengths,
+                                   double alpha) {
   const int64_t e = scores.shape[1], k = experts.shape[1];
-  RefTensor loss({1});
+  RefArray<T> loss({1});
   int64_t begin = 0;
   for (const int32_t length : lengths) {
+    std::vector<T> sums;
+    for (int64_t t = begin; t < begin + length; ++t) {
+      T sum = T(0.0);
+      for (int64_t j = 0; j < e; ++j) sum += scores[t * e + j];
+      sums.push_back(sum + T(1e-20));
+    }
     for (int64_t i = 0; i < e; ++i) {
-      double f = 0, p = 0;
+      double f = 0;
+      T p = T(0.0);
       for (int64_t t = begin; t < begin + length; ++t) {
         for (int64_t j = 0; j < k; ++j) f += experts[t * k + j] == static_cast<double>(i) ? 1 : 0;
-        double sum = 0;
-        for (int64_t j = 0; j < e; ++j) sum += scores[t * e + j];
-        p += scores[t * e + i] / (sum + 1e-20);
+        p += scores[t * e + i] / sums[static_cast<size_t>(t - begin)];
       }
-      loss[0] += f * static_cast<double>(e) / static_cast<double>(k * length) * p / length;
+      loss[0] += T(f * static_cast<double>(e) / static_cast<double>(k * length) / length) * p;
     }
     begin += length;
   }
-  loss[0] *= alpha / static_cast<double>(lengths.size());
+  loss[0] *= T(alpha / static_cast<double>(lengths.size()));
   return loss;
 }
+
+template RefTensor balance_loss_reference(const RefTensor&,
+                                          const RefTensor&,
+                                          std::span<const int32_t>,
+                                          double);
+template RealTensor balance_loss_reference(const RealTensor&,
+                                           const RefTensor&,
+                                           std::span<const int32_t>,
+                                           double);
 
 RefTensor expert_counts_reference(const RefTensor& chosen, int64_t experts) {
   RefTensor counts({experts});

@@ -4,15 +4,16 @@
 #include <cstdint>
 #include <span>
 
-#include "ops/spec.h"
+#include "ops/reference_tape.h"
 
 namespace ferry::ops {
 
 /// scores [tokens, experts], experts [tokens, top_k], lengths of the documents; see balance_loss.h.
-RefTensor balance_loss_reference(const RefTensor& scores,
-                                 const RefTensor& experts,
-                                 std::span<const int32_t> lengths,
-                                 double alpha);
+template <class T>
+RefArray<T> balance_loss_reference(const RefArray<T>& scores,
+                                   const RefTensor& experts,
+                                   std::span<const int32_t> lengths,
+                                   double alpha);
 
 /// chosen of any shape; returns [experts].
 RefTensor expert_counts_reference(const RefTensor& chosen, int64_t experts);

@@ -2,9 +2,12 @@
 #include "ops/balance_loss/balance_loss.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
+#include <string_view>
 
 #include "ops/balance_loss/balance_loss_reference.h"
+#include "ops/call_check.h"
 #include "ops/spec.h"
 
 namespace ferry::ops {
@@ -35,15 +38,15 @@ OpCase loss_case(std::vector<int32_t> lengths,
     return {
         balance_loss(Routing{.experts = in[1], .weights = {}, .scores = in[0]}, documents, kAlpha)};
   };
-  c.reference = [lengths](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
-    return {balance_loss_reference(in[0], in[1], lengths, static_cast<double>(kAlpha))};
+  c.reference = [lengths](const auto& in) {
+    return std::vector{
+        balance_loss_reference(in[0], value_of(in[1]), lengths, static_cast<double>(kAlpha))};
   };
   // All terms are positive: the longest chain of additions, and about ten roundings besides.
   const int32_t longest = *std::max_element(lengths.begin(), lengths.end());
   const auto chain = static_cast<double>(longest + static_cast<int32_t>(lengths.size())) +
                      static_cast<double>(experts) / 8;
   c.tolerance = elementwise_tolerance(DType::kF32, (chain + 20) * 0x1p-24);
-  c.gradient_tolerance = 1e-5;
   c.row_independent = false;
   c.flops = 3.0 * static_cast<double>(tokens * experts);
   c.bytes = 4.0 * static_cast<double>(tokens * (experts + top_k));
@@ -99,13 +102,53 @@ OpCase update_case(const char* name, std::vector<double> counts) {
   return c;
 }
 
+/// Where documents lie is exact; the rest are sums of positive terms, in two orders.
+std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  const std::string_view which = output;
+  if (which == "begin" || which == "document") return {0.0};
+  const Shape scores = facts.shape("scores");
+  const double chain = static_cast<double>(scores[0]) + static_cast<double>(scores[1]) / 8;
+  return rule_elementwise(facts, output, y, 2 * (chain + 20) * 0x1p-24);
+}
+
+/// d_s_i = factor / S (f_i - sum_j f_j s_j / S), with S = sum_j s_j: what the two terms come to.
+std::vector<double> backward_call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  const RefTensor &scores = facts.input("scores"), &begin = facts.input("begin"),
+                  &document = facts.input("document"), &share = facts.input("share");
+  const int64_t tokens = scores.shape[0], experts = scores.shape[1];
+  const double factor = std::abs(facts.input("d_loss")[0] * facts.number("alpha")) /
+                        static_cast<double>(share.shape[0]);
+  std::vector<double> bound = rule_elementwise(facts, output, y, 0);
+  for (int64_t t = 0; t < tokens; ++t) {
+    const auto d = static_cast<int64_t>(document[t]);
+    double sum = 0, mean = 0;
+    for (int64_t i = 0; i < experts; ++i) {
+      sum += scores[t * experts + i];
+      mean += share[d * experts + i] * scores[t * experts + i];
+    }
+    const double outer = factor / (begin[d + 1] - begin[d]) / sum;
+    for (int64_t i = 0; i < experts; ++i)
+      bound[static_cast<size_t>(t * experts + i)] += 2 * (2 * static_cast<double>(experts) + 12) *
+                                                     0x1p-24 * outer *
+                                                     (share[d * experts + i] + mean / sum);
+  }
+  return bound;
+}
+
 }  // namespace
 
 OpSpec balance_loss_spec() {
   OpSpec spec{.op = "balance_loss",
               .kernels = kernel_rows(
                   {"balance_loss", "balance_loss_backward", "expert_counts", "bias_update"}),
-              .cases = {}};
+              .cases = {},
+              .calls = {{.kernel = "balance_loss", .bound = call_bound},
+                        {.kernel = "balance_loss_backward", .bound = backward_call_bound},
+                        {.kernel = "expert_counts", .bound = rule_exact},
+                        {.kernel = "bias_update",
+                         .bound = [](CallFacts& facts, const char* output, const RefTensor& y) {
+                           return rule_elementwise(facts, output, y, 0);
+                         }}}};
   spec.cases.push_back(loss_case({5}, 8, 2));
   spec.cases.push_back(loss_case({1}, 1, 1));
   spec.cases.push_back(loss_case({3, 1, 9, 4}, 19, 3));

@@ -45,7 +45,8 @@ float token(float* logits, int64_t vocab, int32_t label, float scale, bool gradi
   if (label < 0 || label >= vocab) {
     const float none = label == -1 ? 0 : __builtin_nanf("");
     if (gradient)
-      for (int64_t i = 0; i < vocab; i += kLanes) store_n(d + i, splat(none), lanes_left(vocab - i));
+      for (int64_t i = 0; i < vocab; i += kLanes)
+        store_n(d + i, splat(none), lanes_left(vocab - i));
     return none;
   }
   const float at_label = logits[label];
@@ -71,6 +72,7 @@ void losses_and_gradients(const CrossEntropyArgs& a, void* workspace) {
   const int64_t tokens = a.hidden.shape[0], inputs = a.hidden.shape[1], vocab = a.head.shape[0];
   const int64_t stride = logits_stride(vocab);
   const bool bf16 = a.hidden.dtype == DType::kBF16;
+  const DType d_type = a.d_hidden.dtype;  // hidden's, or f32 where this kernel judges another
   const bool gradient = a.d_hidden.given() || a.d_head.given();
   float* const logits = static_cast<float*>(workspace);
   void* const rest = logits + a.chunk * stride;
@@ -97,8 +99,8 @@ void losses_and_gradients(const CrossEntropyArgs& a, void* workspace) {
     if (a.d_hidden.given())
       gemm({.a = {logits, a.hidden.dtype, d_stride, 1},
             .b = head_by_column,
-            .c = a.d_hidden.as<T>() + begin * inputs,
-            .c_dtype = a.hidden.dtype,
+            .c = a.d_hidden.as<char>() + begin * inputs * static_cast<int64_t>(size_of(d_type)),
+            .c_dtype = d_type,
             .c_stride = inputs,
             .m = rows,
             .n = inputs,

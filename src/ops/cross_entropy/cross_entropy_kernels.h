@@ -25,6 +25,7 @@ struct CrossEntropyArgs {
     v.out("loss", loss);
     v.out("d_hidden", d_hidden);
     v.out("d_head", d_head);
+    v.number("scale", static_cast<double>(scale));
   }
 };
 

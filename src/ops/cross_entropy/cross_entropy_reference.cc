@@ -24,23 +24,44 @@ LogSum log_sum_exp(const double* x, int64_t n) {
 
 }  // namespace
 
-std::vector<RefTensor> cross_entropy_reference(const RefTensor& hidden,
-                                               const RefTensor& head,
-                                               const RefTensor& labels,
-                                               double scale) {
+template <class T>
+std::vector<RefArray<T>> cross_entropy_reference(const RefArray<T>& hidden,
+                                                 const RefArray<T>& head,
+                                                 const RefTensor& labels,
+                                                 double scale) {
+  using math::exp, math::log;
   const int64_t tokens = hidden.shape[0], vocab = head.shape[0];
-  const RefTensor logits = matmul_reference(hidden, head, false, true);
-  RefTensor loss({1}), token_losses({tokens});
+  // d_hidden is kept before it is multiplied by d_loss, and d_logits before the products.
+  RefArray<T> kept = hidden;
+  for (T& x : kept.values) gradient_stored(x);
+  const RefArray<T> logits = matmul_reference(kept, head, false, true);
+  for (const T& x : logits.values) gradient_stored(x);
+  RefArray<T> loss({1}), token_losses({tokens});
   for (int64_t t = 0; t < tokens; ++t) {
     const auto label = static_cast<int64_t>(labels[t]);
     if (label == -1) continue;
-    const double* x = logits.values.data() + t * vocab;
-    const LogSum l = log_sum_exp(x, vocab);
-    token_losses[t] = l.log_sum + l.maximum - x[label];
-    loss[0] += scale * token_losses[t];
+    const T* x = logits.values.data() + t * vocab;
+    double top = -INFINITY;
+    for (int64_t i = 0; i < vocab; ++i) top = std::max(top, value_of(x[i]));
+    T sum = T(0.0);
+    for (int64_t i = 0; i < vocab; ++i) {
+      const T apart = x[i] - T(top);  // or less the logarithm of the sum, on the way back
+      sum += exp(uncertain(apart, 0x1p-24 * (2 * std::abs(top) + 4)));
+    }
+    token_losses[t] = log(sum) + T(top) - x[label];
+    loss[0] += T(scale) * token_losses[t];
   }
   return {loss, token_losses};
 }
+
+template std::vector<RefTensor> cross_entropy_reference(const RefTensor&,
+                                                        const RefTensor&,
+                                                        const RefTensor&,
+                                                        double);
+template std::vector<RealTensor> cross_entropy_reference(const RealTensor&,
+                                                         const RealTensor&,
+                                                         const RefTensor&,
+                                                         double);
 
 std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden,
                                                const RefTensor& head,

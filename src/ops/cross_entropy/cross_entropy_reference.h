@@ -3,15 +3,16 @@
 
 #include <vector>
 
-#include "ops/spec.h"
+#include "ops/reference_tape.h"
 
 namespace ferry::ops {
 
 /// {loss [1], token_losses [tokens]}; see cross_entropy.h.
-std::vector<RefTensor> cross_entropy_reference(const RefTensor& hidden,
-                                               const RefTensor& head,
-                                               const RefTensor& labels,
-                                               double scale);
+template <class T>
+std::vector<RefArray<T>> cross_entropy_reference(const RefArray<T>& hidden,
+                                                 const RefArray<T>& head,
+                                                 const RefTensor& labels,
+                                                 double scale);
 
 /// Bounds on the errors of token_losses, from the order of cross_entropy.h.
 std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden,

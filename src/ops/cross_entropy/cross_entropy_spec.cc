@@ -1,10 +1,16 @@
 // What cross_entropy promises, on every device.
 #include "ops/cross_entropy/cross_entropy.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <string_view>
 
+#include "base/math.h"
+#include "device/cpu/cpu_device.h"
+#include "ops/call_check.h"
 #include "ops/cross_entropy/cross_entropy_reference.h"
+#include "ops/matmul/matmul.h"
 #include "ops/matmul/matmul_reference.h"
 #include "ops/spec.h"
 
@@ -57,9 +63,8 @@ OpCase loss_case(
     if (!with_loss) return {y.token_losses};
     return {y.loss, y.token_losses};
   };
-  c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
-    std::vector<RefTensor> y =
-        cross_entropy_reference(in[0], in[1], in[2], static_cast<double>(scale));
+  c.reference = [=](const auto& in) {
+    auto y = cross_entropy_reference(in[0], in[1], value_of(in[2]), static_cast<double>(scale));
     if (!with_loss) y.erase(y.begin());
     return y;
   };
@@ -71,9 +76,6 @@ OpCase loss_case(
     return {std::accumulate(bounds.begin(), bounds.end(), 0.0) * static_cast<double>(scale) +
             additions * 0x1p-24 * std::abs(y[0]) + 0x1p-126};
   };
-  // bf16: d_logits, the product and the product with d_loss are rounded, each within 2^-9 of its
-  // own size; the first is amplified where the terms of d_hidden cancel.
-  c.gradient_tolerance = dtype == DType::kF32 ? 2e-5 : 0x1p-6;
   c.differentiable_outputs = 1;
   c.row_independent = !with_loss;
   c.flops = 2.0 * static_cast<double>(s.tokens * s.inputs * s.vocab);
@@ -83,12 +85,134 @@ OpCase loss_case(
   return c;
 }
 
+constexpr int64_t kChunk = 256;  // tokens whose logits a judge holds at a time
+
+Tensor f32_on_cpu(const double* values, const Shape& shape) {
+  return Tensor::from_f32(std::vector<float>(values, values + shape.count()), shape, cpu_device());
+}
+
+/// Device and reference round the operands alike. A logit is off by its sum of products; that and
+/// the roundings of e^x, its sum, the quotient and (in bf16) of d_logits themselves move each
+/// d_logit = scale (p - [label]) in proportion to p, and to what is subtracted.
+class LossBounds {
+ public:
+  explicit LossBounds(CallFacts& facts)
+      : facts_(facts),
+        hidden_(facts.input("hidden")),
+        head_(facts.input("head")),
+        labels_(facts.input("labels")),
+        tokens_(hidden_.shape[0]),
+        inputs_(hidden_.shape[1]),
+        vocab_(head_.shape[0]),
+        scale_(std::abs(facts.number("scale"))) {}
+
+  std::vector<double> bound(const char* output, const RefTensor& y) {
+    const std::string_view which = output;
+    std::vector<double> bound(y.values.size());
+    const bool losses = which == "token_losses" || which == "loss";
+    const Tensor head = f32_on_cpu(head_.values.data(), head_.shape);
+    const Tensor size = losses ? Tensor() : f32_on_cpu(absolute(head_).values.data(), head_.shape);
+    for (int64_t begin = 0; begin < tokens_; begin += kChunk) {
+      const int64_t end = std::min(tokens_, begin + kChunk);
+      const Shape rows{end - begin, inputs_};
+      const Tensor h = f32_on_cpu(hidden_.values.data() + begin * inputs_, rows);
+      std::vector<float> logits = matmul(h, head, {.transpose_b = true}).to_f32();
+      for (int64_t t = begin; t < end; ++t) {
+        const double loss = token(logits.data() + (t - begin) * vocab_, t, which == "d_head");
+        if (which == "token_losses") bound[static_cast<size_t>(t)] = loss;
+        if (which == "loss") bound[0] += scale_ * loss;
+      }
+      if (losses) continue;
+      const Tensor errors = Tensor::from_f32(logits, {end - begin, vocab_}, cpu_device());
+      const bool of_head = which == "d_head";
+      const std::vector<double> h_size = absolute(hidden_, begin * inputs_, end * inputs_);
+      const std::vector<float> sums =
+          (of_head ? matmul(errors, f32_on_cpu(h_size.data(), rows), {.transpose_a = true})
+                   : matmul(errors, size))
+              .to_f32();
+      const auto at = of_head ? size_t{0} : static_cast<size_t>(begin * inputs_);
+      for (size_t i = 0; i < sums.size(); ++i) bound[at + i] += static_cast<double>(sums[i]);
+    }
+    const std::vector<double> rounding = rule_elementwise(facts_, output, y, 0);
+    for (size_t i = 0; i < bound.size(); ++i) {
+      const double additions =
+          which == "loss" ? 2 * (static_cast<double>(tokens_) / 8 + 8) * 0x1p-24 * std::abs(y[0])
+                          : 0;
+      bound[i] = 1.01 * (bound[i] + additions) + rounding[i];
+    }
+    return bound;
+  }
+
+ private:
+  static std::vector<double> absolute(const RefTensor& x, int64_t begin, int64_t end) {
+    std::vector<double> out(x.values.begin() + begin, x.values.begin() + end);
+    for (double& v : out) v = std::abs(v);
+    return out;
+  }
+  static RefTensor absolute(RefTensor x) {
+    for (double& v : x.values) v = std::abs(v);
+    return x;
+  }
+
+  double head_norm() {
+    if (head_norm_ > 0) return head_norm_;
+    for (int64_t v = 0; v < vocab_; ++v) head_norm_ = std::max(head_norm_, norm(head_, v));
+    return head_norm_ = std::max(head_norm_, 1e-300);
+  }
+  double norm(const RefTensor& x, int64_t row) const {
+    const double* values = x.values.data() + row * inputs_;
+    return std::sqrt(dot(values, 1, values, 1, inputs_));
+  }
+
+  /// The logits of a token become bounds on what its d_logits are off by, their share in sums of
+  /// products included. Returns the bound on its loss.
+  double token(float* x, int64_t t, bool of_head) {
+    constexpr double u = 0x1p-24;
+    const auto label = static_cast<int64_t>(labels_[t]);
+    if (label < 0 || label >= vocab_) {
+      std::fill_n(x, vocab_, 0.0f);
+      return 0;
+    }
+    const double top = static_cast<double>(*std::max_element(x, x + vocab_));
+    double sum = 0;
+    for (int64_t v = 0; v < vocab_; ++v) sum += math::exp(static_cast<double>(x[v]) - top);
+    const double logit = 2 * static_cast<double>(inputs_ + 1) * u * norm(hidden_, t) * head_norm();
+    const double at_label = static_cast<double>(x[label]),
+                 size = std::abs(top) + math::log(sum) + 1;
+    const double loss =
+        2 * logit + u * (static_cast<double>(vocab_) / 8 + 32 + 16 * size + 8 * (top - at_label));
+    const double relative =
+        4 * logit + u * (static_cast<double>(vocab_) / 8 + 48 + 4 * size + 4 * (top - at_label)) +
+        2 * (facts_.type("hidden") == DType::kBF16 ? unit_roundoff(DType::kBF16) : 0) +
+        2 * static_cast<double>(of_head ? tokens_ : vocab_) * u;
+    for (int64_t v = 0; v < vocab_; ++v) {
+      const double p = math::exp(static_cast<double>(x[v]) - top) / sum;
+      x[v] = static_cast<float>(scale_ * relative * (v == label ? 1 + p : p));
+    }
+    return loss;
+  }
+
+  CallFacts& facts_;
+  const RefTensor &hidden_, &head_, &labels_;
+  int64_t tokens_, inputs_, vocab_;
+  double scale_, head_norm_ = 0;
+};
+
+std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  return LossBounds(facts).bound(output, y);
+}
+
 }  // namespace
 
 OpSpec cross_entropy_spec() {
   OpSpec spec{.op = "cross_entropy",
               .kernels = kernel_rows({"cross_entropy", "cross_entropy_backward"}),
-              .cases = {}};
+              .cases = {},
+              .calls = {{.kernel = "cross_entropy", .bound = call_bound, .mixed_types = true},
+                        {.kernel = "cross_entropy_backward",
+                         .bound = [](CallFacts& facts, const char* output, const RefTensor& y) {
+                           return rule_elementwise(facts, output, y, 0x1p-23);
+                         }}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(loss_case(t, {.tokens = 1, .inputs = 1, .vocab = 1}, true, true));
     spec.cases.push_back(

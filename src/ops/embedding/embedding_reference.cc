@@ -3,9 +3,10 @@
 
 namespace ferry::ops {
 
-RefTensor embedding_reference(const RefTensor& ids, const RefTensor& w) {
+template <class T>
+RefArray<T> embedding_reference(const RefTensor& ids, const RefArray<T>& w) {
   const int64_t vocab = w.shape[0], hidden = w.shape[1];
-  RefTensor y({ids.shape[0], hidden});
+  RefArray<T> y({ids.shape[0], hidden});
   for (int64_t t = 0; t < ids.shape[0]; ++t) {
     const auto id = static_cast<int64_t>(ids[t]);
     if (id < 0 || id >= vocab) continue;
@@ -13,5 +14,8 @@ RefTensor embedding_reference(const RefTensor& ids, const RefTensor& w) {
   }
   return y;
 }
+
+template RefTensor embedding_reference(const RefTensor&, const RefTensor&);
+template RealTensor embedding_reference(const RefTensor&, const RealTensor&);
 
 }  // namespace ferry::ops

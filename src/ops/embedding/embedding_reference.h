@@ -1,11 +1,12 @@
 // embedding in float64, for judging kernels.
 #pragma once
 
-#include "ops/spec.h"
+#include "ops/reference_tape.h"
 
 namespace ferry::ops {
 
 /// ids [tokens], w [vocab, hidden]; see embedding.h.
-RefTensor embedding_reference(const RefTensor& ids, const RefTensor& w);
+template <class T>
+RefArray<T> embedding_reference(const RefTensor& ids, const RefArray<T>& w);
 
 }  // namespace ferry::ops

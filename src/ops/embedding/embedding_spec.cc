@@ -34,8 +34,8 @@ OpCase embedding_case(DType w_type, DType out, Sizes s, bool benchmark = false) 
     const Weight w{.name = "w", .global_shape = in[1].shape(), .shard = {}, .value = in[1]};
     return {embedding(in[0], w, out)};
   };
-  c.reference = [](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
-    return {embedding_reference(in[0], in[1])};
+  c.reference = [](const auto& in) {
+    return std::vector{embedding_reference(value_of(in[0]), in[1])};
   };
   // A copy is exact; a narrowing rounds once.
   const bool narrows = out == DType::kBF16 && w_type == DType::kF32;
@@ -43,7 +43,6 @@ OpCase embedding_case(DType w_type, DType out, Sizes s, bool benchmark = false) 
                         : [](int, const std::vector<RefTensor>&, const RefTensor&) {
                             return std::vector<double>{0.0};
                           };
-  c.gradient_tolerance = 1e-5;
   c.bytes = static_cast<double>(s.tokens * s.hidden) *
             static_cast<double>(size_of(w_type) + size_of(out));
   c.benchmark = benchmark;
@@ -64,13 +63,27 @@ std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTe
              : rule_exact(facts, output, y);
 }
 
+/// Each row sums the gradients of its tokens, in any order.
+std::vector<double> backward_call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
+  const RefTensor size = facts.magnitudes({"d_y"}, output);
+  const RefTensor& ids = facts.input("ids");
+  const int64_t hidden = y.shape[1];
+  std::vector<double> bound = rule_elementwise(facts, output, y, 0), uses(bound.size());
+  for (const double id : ids.values)
+    if (id >= 0 && id < static_cast<double>(y.shape[0])) uses[static_cast<size_t>(id)] += 1;
+  for (int64_t i = 0; i < y.shape.count(); ++i)
+    bound[static_cast<size_t>(i)] += 2 * uses[static_cast<size_t>(i / hidden)] * 0x1p-24 * size[i];
+  return bound;
+}
+
 }  // namespace
 
 OpSpec embedding_spec() {
   OpSpec spec{.op = "embedding",
               .kernels = kernel_rows({"embedding", "embedding_backward"}),
               .cases = {},
-              .calls = {{.kernel = "embedding", .bound = call_bound}}};
+              .calls = {{.kernel = "embedding", .bound = call_bound},
+                        {.kernel = "embedding_backward", .bound = backward_call_bound}}};
   for (const DType w : {DType::kF32, DType::kBF16})
     for (const DType out : {DType::kF32, DType::kBF16}) {
       spec.cases.push_back(embedding_case(w, out, {7, 5, 129}));  // ids repeat
@@ -80,6 +93,12 @@ OpSpec embedding_spec() {
     }
   spec.cases.push_back(embedding_case(DType::kF32, DType::kF32, {0, 4, 8}));
   spec.cases.push_back(outside_case());
+  OpCase zeros = embedding_case(DType::kF32, DType::kBF16, {7, 5, 17});
+  zeros.name = "id 0 between others";
+  zeros.inputs[0].fill = InputSpec::Fill::kGiven;
+  zeros.inputs[0].given = {2, 0, 3, 0, 0, 4, 1};
+  spec.cases.push_back(zeros);
+  spec.cases.push_back(special_case(embedding_case(DType::kF32, DType::kBF16, {7, 5, 17})));
   return spec;
 }
 

@@ -2,26 +2,42 @@
 #include "ops/grouped_linear/grouped_linear_reference.h"
 
 #include <cmath>
+#include <type_traits>
 
 namespace ferry::ops {
 
-RefTensor grouped_linear_reference(const RefTensor& x,
-                                   const RefTensor& w,
-                                   const RefTensor& offsets,
-                                   bool magnitudes) {
+template <class T>
+RefArray<T> grouped_linear_reference(const RefArray<T>& x,
+                                     const RefArray<T>& w,
+                                     const RefTensor& offsets,
+                                     bool magnitudes) {
+  if constexpr (std::is_same_v<T, double>)
+    if (magnitudes) {
+      RefTensor x_size = x, w_size = w;
+      for (double& v : x_size.values) v = std::abs(v);
+      for (double& v : w_size.values) v = std::abs(v);
+      return grouped_linear_reference(x_size, w_size, offsets, false);
+    }
   const int64_t experts = w.shape[0], outputs = w.shape[1], inputs = w.shape[2];
-  RefTensor y({x.shape[0], outputs});
+  RefArray<T> y({x.shape[0], outputs});
   for (int64_t e = 0; e < experts; ++e)
     for (auto r = static_cast<int64_t>(offsets[e]); r < static_cast<int64_t>(offsets[e + 1]); ++r)
-      for (int64_t o = 0; o < outputs; ++o) {
-        double sum = 0;
-        for (int64_t i = 0; i < inputs; ++i) {
-          const double product = x[r * inputs + i] * w[(e * outputs + o) * inputs + i];
-          sum += magnitudes ? std::abs(product) : product;
-        }
-        y[r * outputs + o] = sum;
-      }
+      for (int64_t o = 0; o < outputs; ++o)
+        y[r * outputs + o] = dot(x.values.data() + r * inputs,
+                                 1,
+                                 w.values.data() + (e * outputs + o) * inputs,
+                                 1,
+                                 inputs);
   return y;
 }
+
+template RefTensor grouped_linear_reference(const RefTensor&,
+                                            const RefTensor&,
+                                            const RefTensor&,
+                                            bool);
+template RealTensor grouped_linear_reference(const RealTensor&,
+                                             const RealTensor&,
+                                             const RefTensor&,
+                                             bool);
 
 }  // namespace ferry::ops

@@ -42,13 +42,12 @@ OpCase grouped_case(DType x,
     const Weight weight{.name = "w", .global_shape = in[1].shape(), .shard = {}, .value = in[1]};
     return {grouped_linear(in[0], weight, in[2])};
   };
-  c.reference = [](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
-    return {grouped_linear_reference(in[0], in[1], in[2])};
+  c.reference = [](const auto& in) {
+    return std::vector{grouped_linear_reference(in[0], in[1], value_of(in[2]))};
   };
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
     return matmul_tolerance(y, grouped_linear_reference(in[0], in[1], in[2], true), inputs, x);
   };
-  c.gradient_tolerance = x == DType::kF32 ? 1e-5 : 0x1p-8;  // as linear
   c.row_independent =
       false;  // rows cannot be cut without changing the offsets: grouped_linear_test
   c.flops = 2.0 * static_cast<double>(rows * inputs * outputs);

@@ -2,30 +2,46 @@
 #include "ops/head_linear/head_linear_reference.h"
 
 #include <cmath>
+#include <type_traits>
 
 namespace ferry::ops {
 
-RefTensor head_linear_reference(const RefTensor& x,
-                                const RefTensor& w,
-                                const HeadLinear& options,
-                                bool magnitudes) {
+template <class T>
+RefArray<T> head_linear_reference(const RefArray<T>& x,
+                                  const RefArray<T>& w,
+                                  const HeadLinear& options,
+                                  bool magnitudes) {
+  if constexpr (std::is_same_v<T, double>)
+    if (magnitudes) {
+      RefTensor x_size = x, w_size = w;
+      for (double& v : x_size.values) v = std::abs(v);
+      for (double& v : w_size.values) v = std::abs(v);
+      return head_linear_reference(x_size, w_size, options, false);
+    }
   const int64_t tokens = x.shape[0], heads = x.shape[1], inputs = x.shape[2], rank = w.shape[1];
   const int64_t outputs = options.transpose ? options.rows : rank;
-  RefTensor y({tokens, heads, outputs});
+  RefArray<T> y({tokens, heads, outputs});
   for (int64_t t = 0; t < tokens; ++t)
     for (int64_t h = 0; h < heads; ++h)
       for (int64_t o = 0; o < outputs; ++o) {
-        double sum = 0;
-        for (int64_t i = 0; i < inputs; ++i) {
-          const int64_t row =
-              h * options.rows_per_head + options.begin + (options.transpose ? o : i);
-          const double product =
-              x[(t * heads + h) * inputs + i] * w[row * rank + (options.transpose ? i : o)];
-          sum += magnitudes ? std::abs(product) : product;
-        }
-        y[(t * heads + h) * outputs + o] = sum;
+        const int64_t first = h * options.rows_per_head + options.begin;
+        y[(t * heads + h) * outputs + o] =
+            dot(x.values.data() + (t * heads + h) * inputs,
+                1,
+                w.values.data() + (options.transpose ? (first + o) * rank : first * rank + o),
+                options.transpose ? 1 : rank,
+                inputs);
       }
   return y;
 }
+
+template RefTensor head_linear_reference(const RefTensor&,
+                                         const RefTensor&,
+                                         const HeadLinear&,
+                                         bool);
+template RealTensor head_linear_reference(const RealTensor&,
+                                          const RealTensor&,
+                                          const HeadLinear&,
+                                          bool);
 
 }  // namespace ferry::ops

@@ -2,14 +2,15 @@
 #pragma once
 
 #include "ops/head_linear/head_linear.h"
-#include "ops/spec.h"
+#include "ops/reference_tape.h"
 
 namespace ferry::ops {
 
 /// x [tokens, heads, rows or rank], w [heads * rows_per_head, rank]; see head_linear.h.
-RefTensor head_linear_reference(const RefTensor& x,
-                                const RefTensor& w,
-                                const HeadLinear& options,
-                                bool magnitudes = false);
+template <class T>
+RefArray<T> head_linear_reference(const RefArray<T>& x,
+                                  const RefArray<T>& w,
+                                  const HeadLinear& options,
+                                  bool magnitudes = false);
 
 }  // namespace ferry::ops

@@ -41,21 +41,20 @@ OpCase head_case(
     const Weight weight{.name = "w", .global_shape = in[1].shape(), .shard = {}, .value = in[1]};
     return {head_linear(in[0].slice(2, 0, inputs), weight, options)};
   };
-  const auto sliced = [=](const RefTensor& wide) {
-    RefTensor narrow({wide.shape[0], s.heads, inputs});
+  const auto sliced = [=]<class T>(const RefArray<T>& wide) {
+    RefArray<T> narrow({wide.shape[0], s.heads, inputs});
     for (int64_t r = 0; r < wide.shape[0] * s.heads; ++r)
       for (int64_t i = 0; i < inputs; ++i)
         narrow[r * inputs + i] = wide[r * (inputs + s.wider) + i];
     return narrow;
   };
-  c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
-    return {head_linear_reference(sliced(in[0]), in[1], options)};
+  c.reference = [=](const auto& in) {
+    return std::vector{head_linear_reference(sliced(in[0]), in[1], options)};
   };
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
     return matmul_tolerance(
         y, head_linear_reference(sliced(in[0]), in[1], options, true), inputs, x);
   };
-  c.gradient_tolerance = x == DType::kF32 ? 1e-5 : 0x1p-8;  // as linear
   c.flops = 2.0 * static_cast<double>(s.tokens * s.heads * inputs * outputs);
   c.bytes = static_cast<double>(s.tokens * s.heads * (inputs + outputs)) *
                 static_cast<double>(size_of(x)) +

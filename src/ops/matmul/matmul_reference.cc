@@ -2,6 +2,7 @@
 #include "ops/matmul/matmul_reference.h"
 
 #include <cmath>
+#include <type_traits>
 
 #include "base/random.h"
 #include "tensor/bf16.h"
@@ -9,34 +10,37 @@
 namespace ferry::ops {
 namespace {
 
-/// Rows along dimension 0, k along 1.
-RefTensor rows_first(const RefTensor& t, bool transpose, bool magnitudes) {
-  const int64_t rows = t.shape[transpose ? 1 : 0], k = t.shape[transpose ? 0 : 1];
-  RefTensor r({rows, k});
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < k; ++j) {
-      const double v = transpose ? t[j * rows + i] : t[i * k + j];
-      r[i * k + j] = magnitudes ? std::abs(v) : v;
-    }
-  return r;
+RefTensor absolute(RefTensor t) {
+  for (double& v : t.values) v = std::abs(v);
+  return t;
 }
 
 }  // namespace
 
-RefTensor matmul_reference(
-    const RefTensor& a, const RefTensor& b, bool transpose_a, bool transpose_b, bool magnitudes) {
-  const RefTensor left = rows_first(a, transpose_a, magnitudes),
-                  right = rows_first(b, !transpose_b, magnitudes);
-  const int64_t m = left.shape[0], n = right.shape[0], k = left.shape[1];
-  RefTensor y({m, n});
+template <class T>
+RefArray<T> matmul_reference(const RefArray<T>& a,
+                             const RefArray<T>& b,
+                             bool transpose_a,
+                             bool transpose_b,
+                             bool magnitudes) {
+  if constexpr (std::is_same_v<T, double>)
+    if (magnitudes)
+      return matmul_reference(absolute(a), absolute(b), transpose_a, transpose_b, false);
+  const int64_t m = a.shape[transpose_a ? 1 : 0], k = a.shape[transpose_a ? 0 : 1],
+                n = b.shape[transpose_b ? 0 : 1];
+  RefArray<T> y({m, n});
   for (int64_t i = 0; i < m; ++i)
-    for (int64_t j = 0; j < n; ++j) {
-      double sum = 0;
-      for (int64_t l = 0; l < k; ++l) sum += left[i * k + l] * right[j * k + l];
-      y[i * n + j] = sum;
-    }
+    for (int64_t j = 0; j < n; ++j)
+      y[i * n + j] = dot(a.values.data() + (transpose_a ? i : i * k),
+                         transpose_a ? m : 1,
+                         b.values.data() + (transpose_b ? j * k : j),
+                         transpose_b ? 1 : n,
+                         k);
   return y;
 }
+
+template RefTensor matmul_reference(const RefTensor&, const RefTensor&, bool, bool, bool);
+template RealTensor matmul_reference(const RealTensor&, const RealTensor&, bool, bool, bool);
 
 std::vector<double> matmul_tolerance(const RefTensor& y,
                                      const RefTensor& magnitudes,

@@ -1,17 +1,19 @@
 // matmul in float64, written plainly: what its kernels are judged by.
 #pragma once
 
+#include "ops/reference_tape.h"
 #include "ops/spec.h"
 #include "tensor/dtype.h"
 
 namespace ferry::ops {
 
 /// op(a) op(b) for rank 2 in float64; see matmul.h. `magnitudes`: of the absolute values instead.
-RefTensor matmul_reference(const RefTensor& a,
-                           const RefTensor& b,
-                           bool transpose_a = false,
-                           bool transpose_b = false,
-                           bool magnitudes = false);
+template <class T>
+RefArray<T> matmul_reference(const RefArray<T>& a,
+                             const RefArray<T>& b,
+                             bool transpose_a = false,
+                             bool transpose_b = false,
+                             bool magnitudes = false);
 
 /// Bound on the error of sums of k products: k roundings of the f32 accumulator (each within 2^-24
 /// of Σ|a b|), rounding operands to `compute` if they are not (`rounded_operands` of them), then

@@ -3,13 +3,14 @@
 
 #include <vector>
 
-#include "ops/spec.h"
+#include "ops/reference_tape.h"
 
 namespace ferry::ops {
 
 /// kv [T, H, nope + dv], k_pe [T, dr] -> k, v; see mla_expand.h.
-std::vector<RefTensor> mla_expand_reference(const RefTensor& kv,
-                                            const RefTensor& k_pe,
-                                            int64_t nope);
+template <class T>
+std::vector<RefArray<T>> mla_expand_reference(const RefArray<T>& kv,
+                                              const RefArray<T>& k_pe,
+                                              int64_t nope);
 
 }  // namespace ferry::ops

@@ -21,21 +21,24 @@ ExpertPlanReference plan_experts_reference(const RefTensor& chosen, int64_t expe
   return plan;
 }
 
-RefTensor permute_reference(const RefTensor& x, const ExpertPlanReference& plan) {
+template <class T>
+RefArray<T> permute_reference(const RefArray<T>& x, const ExpertPlanReference& plan) {
   const int64_t hidden = x.shape[1];
-  RefTensor y({plan.token_of_row.shape[0], hidden});
+  RefArray<T> y({plan.token_of_row.shape[0], hidden});
   for (int64_t r = 0; r < y.shape[0]; ++r) {
     const auto token = static_cast<int64_t>(plan.token_of_row[r]);
-    for (int64_t i = 0; token >= 0 && i < hidden; ++i) y[r * hidden + i] = x[token * hidden + i];
+    for (int64_t i = 0; token >= 0 && i < hidden; ++i)
+      y[r * hidden + i] = copied(x[token * hidden + i]);
   }
   return y;
 }
 
-RefTensor combine_reference(const RefTensor& x,
-                            const RefTensor& weights,
-                            const ExpertPlanReference& plan) {
+template <class T>
+RefArray<T> combine_reference(const RefArray<T>& x,
+                              const RefArray<T>& weights,
+                              const ExpertPlanReference& plan) {
   const int64_t hidden = x.shape[1], top_k = weights.shape[1];
-  RefTensor y({weights.shape[0], hidden});
+  RefArray<T> y({weights.shape[0], hidden});
   for (int64_t s = 0; s < weights.shape.count(); ++s) {
     const auto row = static_cast<int64_t>(plan.row_of_slot[s]);
     for (int64_t i = 0; row >= 0 && i < hidden; ++i)
@@ -43,5 +46,14 @@ RefTensor combine_reference(const RefTensor& x,
   }
   return y;
 }
+
+template RefTensor permute_reference(const RefTensor&, const ExpertPlanReference&);
+template RealTensor permute_reference(const RealTensor&, const ExpertPlanReference&);
+template RefTensor combine_reference(const RefTensor&,
+                                     const RefTensor&,
+                                     const ExpertPlanReference&);
+template RealTensor combine_reference(const RealTensor&,
+                                      const RealTensor&,
+                                      const ExpertPlanReference&);
 
 }  // namespace ferry::ops

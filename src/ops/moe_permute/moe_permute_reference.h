@@ -1,7 +1,7 @@
 // plan_experts, permute and combine in float64, for judging kernels.
 #pragma once
 
-#include "ops/spec.h"
+#include "ops/reference_tape.h"
 
 namespace ferry::ops {
 
@@ -11,9 +11,11 @@ struct ExpertPlanReference {
 
 /// chosen [tokens, top_k]; see moe_permute.h for all three.
 ExpertPlanReference plan_experts_reference(const RefTensor& chosen, int64_t experts);
-RefTensor permute_reference(const RefTensor& x, const ExpertPlanReference& plan);
-RefTensor combine_reference(const RefTensor& x,
-                            const RefTensor& weights,
-                            const ExpertPlanReference& plan);
+template <class T>
+RefArray<T> permute_reference(const RefArray<T>& x, const ExpertPlanReference& plan);
+template <class T>
+RefArray<T> combine_reference(const RefArray<T>& x,
+                              const RefArray<T>& weights,
+                              const ExpertPlanReference& plan);
 
 }  // namespace ferry::ops

@@ -1,11 +1,12 @@
 // rms_norm in float64, written plainly: what its kernels are judged by.
 #pragma once
 
-#include "ops/spec.h"
+#include "ops/reference_tape.h"
 
 namespace ferry::ops {
 
 /// x [tokens, hidden], weight [hidden]; see rms_norm.h.
-RefTensor rms_norm_reference(const RefTensor& x, const RefTensor& weight, double eps);
+template <class T>
+RefArray<T> rms_norm_reference(const RefArray<T>& x, const RefArray<T>& weight, double eps);
 
 }  // namespace ferry::ops

@@ -3,19 +3,20 @@
 
 namespace ferry::ops {
 
-RefTensor rope_reference(const RefTensor& x,
-                         const RefTensor& cos,
-                         const RefTensor& sin,
-                         const RefTensor& position,
-                         int64_t begin,
-                         bool interleaved) {
+template <class T>
+RefArray<T> rope_reference(const RefArray<T>& x,
+                           const RefArray<T>& cos,
+                           const RefArray<T>& sin,
+                           const RefArray<T>& position,
+                           int64_t begin,
+                           bool interleaved) {
   const int64_t depth = x.shape[x.shape.rank() - 1], rows = x.shape.count() / depth,
                 pairs = cos.shape[1];
   const int64_t heads = rows / x.shape[0];
-  RefTensor y = x;
+  RefArray<T> y = x;
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < pairs; ++i) {
-      const int64_t angle = static_cast<int64_t>(position[row / heads]) * pairs + i,
+      const int64_t angle = static_cast<int64_t>(value_of(position[row / heads])) * pairs + i,
                     first = row * depth + begin;
       const int64_t a = first + (interleaved ? 2 * i : i),
                     b = first + (interleaved ? 2 * i + 1 : pairs + i);
@@ -24,5 +25,10 @@ RefTensor rope_reference(const RefTensor& x,
     }
   return y;
 }
+
+template RefTensor rope_reference(
+    const RefTensor&, const RefTensor&, const RefTensor&, const RefTensor&, int64_t, bool);
+template RealTensor rope_reference(
+    const RealTensor&, const RealTensor&, const RealTensor&, const RealTensor&, int64_t, bool);
 
 }  // namespace ferry::ops

@@ -40,8 +40,8 @@ OpCase rope_case(DType dtype,
     const Tensor& position = in[3];
     return {rope(in[0], {in[1], in[2]}, position, begin, interleaved)};
   };
-  c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
-    return {rope_reference(in[0], in[1], in[2], in[3], begin, interleaved)};
+  c.reference = [=](const auto& in) {
+    return std::vector{rope_reference(in[0], in[1], in[2], in[3], begin, interleaved)};
   };
   // Two products and their sum, each rounded; |cos|, |sin| <= 1, so both products are at most the
   // largest x.
@@ -53,7 +53,6 @@ OpCase rope_case(DType dtype,
       bound[i] = 4 * 0x1p-24 * largest + unit_roundoff(dtype) * std::abs(y.values[i]) * 1.001;
     return bound;
   };
-  c.gradient_tolerance = dtype == DType::kBF16 ? 0x1p-7 : 1e-5;
   c.flops = 3.0 * static_cast<double>(shape.count()) /
             static_cast<double>(shape[shape.rank() - 1]) * static_cast<double>(dim);
   c.bytes = 2.0 * static_cast<double>(shape.count()) * static_cast<double>(size_of(dtype));

@@ -45,6 +45,9 @@ struct RouterBackwardArgs {
     v.in("d_weights", d_weights);
     v.in("d_scores", d_scores);
     v.out("d_logits", d_logits);
+    v.number("sigmoid", config.sigmoid ? 1 : 0);
+    v.number("normalize", config.normalize ? 1 : 0);
+    v.number("scale", static_cast<double>(config.scale));
   }
 };
 

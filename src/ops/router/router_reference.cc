@@ -25,15 +25,21 @@ double gap_after(const std::vector<double>& values, const std::vector<int>& orde
   return values[static_cast<size_t>(order[place])] - values[static_cast<size_t>(order[place + 1])];
 }
 
-std::vector<double> scores_of(const RefTensor& logits, int64_t t, const RouterConfig& c) {
-  std::vector<double> s(static_cast<size_t>(c.experts));
-  double sum = 0;
+/// Softmax is taken as kernels take it, less the largest logit, which does not change it.
+template <class T>
+std::vector<T> scores_of(const RefArray<T>& logits, int64_t t, const RouterConfig& c) {
+  using math::exp;
+  std::vector<T> s(static_cast<size_t>(c.experts));
+  double top = -INFINITY;
+  for (int64_t e = 0; e < c.experts; ++e) top = std::max(top, value_of(logits[t * c.experts + e]));
+  T sum = T(0.0);
   for (int64_t e = 0; e < c.experts; ++e) {
-    const double x = logits[t * c.experts + e];
-    s[static_cast<size_t>(e)] = c.sigmoid ? 1 / (1 + math::exp(-x)) : math::exp(x);
-    sum += s[static_cast<size_t>(e)];
+    const T& x = logits[t * c.experts + e];
+    s[static_cast<size_t>(e)] = c.sigmoid ? sigmoid(x) : exp(x - T(top));
+    if (!c.sigmoid) sum += s[static_cast<size_t>(e)];
   }
-  for (double& v : s) v = c.sigmoid ? v : v / sum;
+  if (!c.sigmoid)
+    for (T& v : s) v = v / sum;
   return s;
 }
 
@@ -58,36 +64,49 @@ void drop_groups(std::vector<double>& biased, const RouterConfig& c, double* mar
 
 }  // namespace
 
-RoutingReference router_reference(const RefTensor& logits,
-                                  const RefTensor& bias,
-                                  const RouterConfig& c,
-                                  const RefTensor& given) {
+template <class T>
+RoutingReference<T> router_reference(const RefArray<T>& logits,
+                                     const RefTensor& bias,
+                                     const RouterConfig& c,
+                                     const RefTensor& given) {
   const int64_t tokens = logits.shape[0], k = c.top_k;
-  RoutingReference r{
-      RefTensor({tokens, k}), RefTensor({tokens, k}), RefTensor({tokens, c.experts}), INFINITY};
+  RoutingReference<T> r{
+      RefTensor({tokens, k}), RefArray<T>({tokens, k}), RefArray<T>({tokens, c.experts}), INFINITY};
   for (int64_t t = 0; t < tokens; ++t) {
-    const std::vector<double> scores = scores_of(logits, t, c);
-    std::vector<double> biased = scores;
-    for (size_t e = 0; e < biased.size(); ++e)
-      biased[e] += bias.values.empty() ? 0 : bias.values[e];
+    const std::vector<T> scores = scores_of(logits, t, c);
+    std::vector<double> biased;
+    for (size_t e = 0; e < scores.size(); ++e)
+      biased.push_back(value_of(scores[e]) + (bias.values.empty() ? 0 : bias.values[e]));
     drop_groups(biased, c, &r.margin);
     const std::vector<int> order = descending(biased);
-    double sum = 0;
+    T sum = T(0.0);
     for (int64_t j = 0; j < k; ++j) {
       if (given.values.empty())
         r.margin = std::min(r.margin, gap_after(biased, order, static_cast<size_t>(j)));
       const auto e =
           given.values.empty() ? order[static_cast<size_t>(j)] : static_cast<int>(given[t * k + j]);
       r.experts[t * k + j] = e;
-      r.weights[t * k + j] = 0 <= e && e < c.experts ? scores[static_cast<size_t>(e)] : 0.0;
+      r.weights[t * k + j] = 0 <= e && e < c.experts ? scores[static_cast<size_t>(e)] : T(0.0);
       sum += r.weights[t * k + j];
     }
-    for (int64_t j = 0; j < k; ++j)
-      r.weights[t * k + j] *= static_cast<double>(c.scale) / (c.normalize ? sum + 1e-20 : 1.0);
+    for (int64_t j = 0; j < k; ++j) {
+      T& w = r.weights[t * k + j];
+      w *= T(static_cast<double>(c.scale));
+      if (c.normalize) w = w / (sum + T(1e-20));
+    }
     std::copy(
         scores.begin(), scores.end(), r.scores.values.begin() + static_cast<long>(t * c.experts));
   }
   return r;
 }
+
+template RoutingReference<double> router_reference(const RefTensor&,
+                                                   const RefTensor&,
+                                                   const RouterConfig&,
+                                                   const RefTensor&);
+template RoutingReference<Real> router_reference(const RealTensor&,
+                                                 const RefTensor&,
+                                                 const RouterConfig&,
+                                                 const RefTensor&);
 
 }  // namespace ferry::ops

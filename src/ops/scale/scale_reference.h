@@ -1,11 +1,12 @@
 // scale in float64, for judging kernels.
 #pragma once
 
-#include "ops/spec.h"
+#include "ops/reference_tape.h"
 
 namespace ferry::ops {
 
 /// See scale.h.
-RefTensor scale_reference(const RefTensor& x, double factor);
+template <class T>
+RefArray<T> scale_reference(const RefArray<T>& x, T factor);
 
 }  // namespace ferry::ops

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "ops/spec.h"
+#include "ops/reference_tensor.h"
 
 namespace ferry::ops {
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "ops/call_check.h"
 #include "ops/spec.h"
 #include "ops/sum_squares/sum_squares_kernels.h"
 #include "ops/sum_squares/sum_squares_reference.h"
@@ -51,7 +52,14 @@ OpCase squares_case(const char* name,
 }  // namespace
 
 OpSpec sum_squares_spec() {
-  OpSpec spec{.op = "sum_squares", .kernels = kernel_rows({"sum_squares"}), .cases = {}};
+  OpSpec spec{.op = "sum_squares",
+              .kernels = kernel_rows({"sum_squares"}),
+              .cases = {},
+              .calls = {{.kernel = "sum_squares",
+                         .bound = [](CallFacts& facts, const char*, const RefTensor& sum) {
+                           return std::vector<double>{2 * sum_error({facts.shape("x")}) * sum[0] +
+                                                      0x1p-126};
+                         }}}};
   spec.cases.push_back(squares_case("one element", {{1}}, 1));
   spec.cases.push_back(squares_case("odd", {{7, 129}}, 1));
   spec.cases.push_back(squares_case("one block", {{4096}}, 1));

@@ -1,11 +1,12 @@
 // swiglu in float64, for judging kernels.
 #pragma once
 
-#include "ops/spec.h"
+#include "ops/reference_tape.h"
 
 namespace ferry::ops {
 
 /// gate and up of one shape; see swiglu.h.
-RefTensor swiglu_reference(const RefTensor& gate, const RefTensor& up);
+template <class T>
+RefArray<T> swiglu_reference(const RefArray<T>& gate, const RefArray<T>& up);
 
 }  // namespace ferry::ops

@@ -1,0 +1,102 @@
+// Backward kernels have call rules: each call of every spec's way back is judged and found right,
+// and named when one of its outputs is spoiled.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "base/threads.h"
+#include "device/cpu/cpu_device.h"
+#include "ops/call_check.h"
+#include "ops/spec_check.h"
+
+namespace ferry::ops {
+namespace {
+
+/// Judges every call; spoils what `spoiled` names before it is judged.
+class Judge final : public Observer {
+ public:
+  explicit Judge(std::string spoiled) : spoiled_(std::move(spoiled)) {}
+
+  void before(const OpCall& call) override {
+    recorded_.emplace(call, [](const View&) { return false; });
+  }
+  void after(const OpCall& call) override {
+    const NamedView& first = call.outputs[0];
+    // A number that no rule takes for right: half of the first element that is not small.
+    if (spoiled_ == call.op && first.view.dtype == DType::kF32 && first.view.count() > 0) {
+      float* const x = first.view.as<float>();
+      kept_ = x[0];
+      x[0] = x[0] * 0.5f + 1;
+    }
+    recorded_->launched(call);
+    recorded_->fetch();
+    const CallVerdict verdict = CallRules::all().judge(*recorded_);
+    seen.insert(call.op);
+    if (!verdict.judged) unjudged.insert(call.op);
+    if (verdict.finding) findings.push_back(describe(*verdict.finding));
+    if (spoiled_ == call.op && first.view.dtype == DType::kF32 && first.view.count() > 0)
+      first.view.as<float>()[0] = kept_;
+  }
+
+  std::set<std::string> seen, unjudged;
+  std::vector<std::string> findings;
+
+ private:
+  std::string spoiled_;
+  float kept_ = 0;
+  std::optional<RecordedCall> recorded_;
+};
+
+/// Runs the case, there and back, under the judge.
+void run(const OpCase& c, uint64_t seed, Judge& judge) {
+  const FlushDenormals flush;
+  std::vector<Tensor> inputs = make_inputs(c, cpu_device(), seed);
+  std::vector<Tensor> cotangents;
+  if (has_gradient(c)) cotangents = make_cotangents(c, c.run(inputs), seed);
+  const Observing observing(judge);
+  if (has_gradient(c))
+    run_with_gradients(c, inputs, cotangents);
+  else
+    c.run(inputs);
+}
+
+TEST(CallRules, EveryKernelHasOneAndNoHealthyCallBreaksIt) {
+  std::set<std::string> seen;
+  for (const OpSpec& spec : all_op_specs())
+    for (const OpCase& c : spec.cases) {
+      if (c.benchmark) continue;
+      Judge judge("");
+      run(c, 1, judge);
+      seen.insert(judge.seen.begin(), judge.seen.end());
+      for (const std::string& kernel : judge.unjudged)
+        ADD_FAILURE() << "no rule for " << kernel << " (" << spec.op << ", " << c.name << ")";
+      for (const std::string& finding : judge.findings)
+        ADD_FAILURE() << spec.op << ", " << c.name << ": " << finding;
+    }
+  for (const KernelRow& row : all_kernel_rows())
+    EXPECT_TRUE(seen.contains(row.kernel) || std::string(row.kernel) == "pack_panels")
+        << "no spec runs " << row.kernel;
+}
+
+TEST(CallRules, ASpoiledGradientIsFoundAndItsKernelNamed) {
+  std::map<std::string, bool> found;
+  for (const OpSpec& spec : all_op_specs())
+    for (const OpCase& c : spec.cases) {
+      if (c.benchmark || !has_gradient(c)) continue;
+      for (const KernelRow& row : spec.kernels) {
+        if (!std::string(row.kernel).ends_with("_backward") || found[row.kernel]) continue;
+        Judge judge(row.kernel);
+        run(c, 1, judge);
+        for (const std::string& finding : judge.findings)
+          if (finding.starts_with(std::string(row.kernel) + ":")) found[row.kernel] = true;
+      }
+    }
+  EXPECT_GE(found.size(), 9u);
+  for (const auto& [kernel, told] : found) EXPECT_TRUE(told) << kernel;
+}
+
+}  // namespace
+}  // namespace ferry::ops

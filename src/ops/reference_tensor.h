@@ -1,0 +1,25 @@
+// Tensors on the host that references compute with: in float64, or in numbers that are recorded
+// (ops/reference_tape.h).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace ferry::ops {
+
+template <class T>
+struct RefArray {
+  Shape shape;
+  std::vector<T> values;
+
+  RefArray() = default;
+  explicit RefArray(const Shape& s) : shape(s), values(static_cast<size_t>(s.count())) {}
+  T& operator[](int64_t i) { return values[static_cast<size_t>(i)]; }
+  const T& operator[](int64_t i) const { return values[static_cast<size_t>(i)]; }
+};
+
+using RefTensor = RefArray<double>;
+
+}  // namespace ferry::ops
