@@ -1,0 +1,359 @@
+// A test of the tests: one output of one kernel is spoiled as it is launched, and the op's spec must
+// find it. A sample by seed (FERRY_MUTANTS_SEED); all of them with FERRY_MUTANTS=all, which is
+// `./run mutants`.
+//
+// Whether a spoiled output matters is decided by the kernel's call rule, from that one call alone;
+// whether it is found, by the spec, from the op's outputs and gradients.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "base/random.h"
+#include "base/threads.h"
+#include "device/cpu/cpu_device.h"
+#include "ops/call_check.h"
+#include "ops/spec_check.h"
+#include "tensor/bf16.h"
+
+namespace ferry::ops {
+namespace {
+
+enum class Spoil {
+  kScaled,       // times 1 + 2^-6
+  kRowsSwapped,  // the first and the last
+  kLastRow,      // zero
+  kTail,         // what is beyond the last whole sixteen columns: zero
+  kLeft,         // as it was before the launch
+  kRounded,      // to half the bits of the mantissa
+  kElement,      // one is another
+  kDocument,     // the rows of one document (or a quarter of all): zero
+};
+constexpr std::array kSpoils = {Spoil::kScaled,
+                                Spoil::kRowsSwapped,
+                                Spoil::kLastRow,
+                                Spoil::kTail,
+                                Spoil::kLeft,
+                                Spoil::kRounded,
+                                Spoil::kElement,
+                                Spoil::kDocument};
+constexpr std::array kNames = {"times 1 + 2^-6",
+                               "two rows swapped",
+                               "last row zeroed",
+                               "tail dropped",
+                               "left as it was",
+                               "rounded to half the bits",
+                               "one element",
+                               "one document"};
+
+/// The elements of an output on the CPU, in row order.
+class Elements {
+ public:
+  explicit Elements(const View& v) : view_(v), columns_(v.rank > 1 ? v.shape[v.rank - 1] : 1) {}
+
+  int64_t count() const { return view_.count(); }
+  int64_t columns() const { return columns_; }
+  /// Rows of dimension 0, and how many elements each has.
+  int64_t rows() const { return view_.rank > 0 ? view_.shape[0] : 1; }
+  int64_t row_elements() const { return rows() > 0 ? count() / rows() : 0; }
+  bool integers() const { return view_.dtype == DType::kI32; }
+  bool known() const {
+    return integers() || view_.dtype == DType::kF32 || view_.dtype == DType::kBF16;
+  }
+
+  double get(int64_t i) const {
+    const int64_t at = place(i);
+    return integers()                   ? view_.as<int32_t>()[at]
+           : view_.dtype == DType::kF32 ? static_cast<double>(view_.as<float>()[at])
+                                        : static_cast<double>(bf16_to_f32(view_.as<bf16_t>()[at]));
+  }
+  void set(int64_t i, double value) const {
+    const int64_t at = place(i);
+    if (integers())
+      view_.as<int32_t>()[at] = static_cast<int32_t>(value);
+    else if (view_.dtype == DType::kF32)
+      view_.as<float>()[at] = static_cast<float>(value);
+    else
+      view_.as<bf16_t>()[at] = f32_to_bf16(static_cast<float>(value));
+  }
+  /// As it would be with half of its mantissa's bits.
+  void round(int64_t i) const {
+    const int digits = view_.dtype == DType::kF32 ? 12 : 4;
+    int exponent = 0;
+    const double fraction = std::frexp(get(i), &exponent);
+    set(i, std::ldexp(std::nearbyint(std::ldexp(fraction, digits)), exponent - digits));
+  }
+
+ private:
+  int64_t place(int64_t i) const {
+    int64_t at = 0;
+    for (int d = view_.rank - 1; d >= 0; --d) {
+      at += i % view_.shape[d] * view_.stride[d];
+      i /= view_.shape[d];
+    }
+    return at;
+  }
+
+  View view_;
+  int64_t columns_;
+};
+
+/// Which output: of what kernel, of what shape (a case may launch a kernel for several things); no
+/// shape: of any.
+struct Target {
+  std::string kernel, output, shape;
+  auto operator<=>(const Target&) const = default;
+};
+
+std::string shape_of(const View& v) {
+  std::string text = to_string(v.dtype);
+  for (int d = 0; d < v.rank; ++d) text += fmt::format(" {}", v.shape[d]);
+  return text;
+}
+
+/// Lists what a case launches.
+class Targets final : public Observer {
+ public:
+  void after(const OpCall& call) override {
+    for (const NamedView& out : call.outputs)
+      if (out.view.count() > 0) found.insert({call.op, out.name, shape_of(out.view)});
+  }
+  std::set<Target> found;
+};
+
+/// Spoils one output of every launch that the target names, in the same way each time.
+class Spoiler final : public Observer {
+ public:
+  Spoiler(const Target& target, Spoil how, uint64_t seed)
+      : target_(target), how_(how), random_(seed, RandomPurpose::kTest, 31) {}
+
+  bool spoiled = false;  // something was changed
+  bool leaves = false;   // the kernel's call rule would not take it
+
+  void before(const OpCall& call) override {
+    recorded_.reset();
+    if (target_.kernel != call.op) return;
+    recorded_.emplace(call, [](const View&) { return false; });
+    was_.clear();
+    for (const NamedView& out : call.outputs) was_.push_back(bytes_of(out.view));
+  }
+
+  void after(const OpCall& call) override {
+    if (!recorded_) return;
+    for (size_t o = 0; o < call.outputs.size(); ++o) {
+      const View& v = call.outputs[o].view;
+      if (target_.output != call.outputs[o].name ||
+          (!target_.shape.empty() && target_.shape != shape_of(v)))
+        continue;
+      const std::vector<char> right = bytes_of(v);
+      spoil(call, Elements(v), o);
+      if (bytes_of(v) == right) continue;
+      spoiled = true;
+      recorded_->launched(call);
+      recorded_->fetch();
+      const CallVerdict verdict = CallRules::all().judge(*recorded_);
+      if (verdict.finding) leaves = true;
+    }
+    recorded_.reset();
+  }
+
+ private:
+  static std::vector<char> bytes_of(const View& v) {
+    const Extent e = extent_of(v);
+    const char* begin = reinterpret_cast<const char*>(e.begin);
+    return {begin, begin + e.bytes};
+  }
+
+  void zero_rows(const Elements& x, int64_t begin, int64_t end) const {
+    for (int64_t i = begin * x.row_elements(); i < end * x.row_elements(); ++i) x.set(i, 0);
+  }
+
+  void spoil(const OpCall& call, const Elements& x, size_t output) {
+    if (!x.known()) return;
+    const int64_t rows = x.rows(), n = x.row_elements();
+    switch (how_) {
+      case Spoil::kScaled:
+        for (int64_t i = 0; !x.integers() && i < x.count(); ++i) x.set(i, x.get(i) * (1 + 0x1p-6));
+        return;
+      case Spoil::kRowsSwapped:
+        for (int64_t i = 0; i < n; ++i) {
+          const double first = x.get(i);
+          x.set(i, x.get((rows - 1) * n + i));
+          x.set((rows - 1) * n + i, first);
+        }
+        return;
+      case Spoil::kLastRow: return zero_rows(x, rows - 1, rows);
+      case Spoil::kTail:
+        for (int64_t i = 0; i < x.count(); ++i)
+          if (i % x.columns() >= x.columns() / 16 * 16) x.set(i, 0);
+        return;
+      case Spoil::kLeft: {
+        // Numbers that were there before are no indices that a kernel could follow.
+        if (x.integers()) return zero_rows(x, 0, rows);
+        const View& v = call.outputs[output].view;
+        std::memcpy(v.data, was_[output].data(), was_[output].size());
+        return;
+      }
+      case Spoil::kRounded:
+        for (int64_t i = 0; !x.integers() && i < x.count(); ++i) x.round(i);
+        return;
+      case Spoil::kElement: {
+        const auto i = static_cast<int64_t>(random_.below(7, static_cast<uint64_t>(x.count())));
+        // An index is another's: one that nothing has could lead a kernel out of its memory.
+        for (int64_t j = 0; x.integers() && j < x.count(); ++j)
+          if (x.get(j) != x.get(i)) return x.set(i, x.get(j));
+        if (x.integers()) return;
+        return x.set(i, x.get(i) == 0 ? 1 : -1.5 * x.get(i));
+      }
+      case Spoil::kDocument: {
+        const auto [begin, end] = document(call, rows);
+        return zero_rows(x, begin, end);
+      }
+    }
+  }
+
+  /// The rows of one document where the call knows of documents; else a quarter of all rows.
+  std::pair<int64_t, int64_t> document(const OpCall& call, int64_t rows) const {
+    for (const NamedView& in : call.inputs)
+      if (std::string_view(in.name) == "position" && in.view.rank == 1 &&
+          in.view.shape[0] == rows && target_.kernel.starts_with("attention")) {
+        const auto* position = in.view.as<int32_t>();
+        auto at = static_cast<int64_t>(random_.below(9, static_cast<uint64_t>(rows)));
+        int64_t end = at + 1;
+        while (at > 0 && position[at] != 0) --at;
+        while (end < rows && position[end] != 0) ++end;
+        return {at, end};
+      }
+    const int64_t quarter = std::max<int64_t>(1, rows / 4);
+    const auto begin = static_cast<int64_t>(
+        random_.below(9, static_cast<uint64_t>(std::max<int64_t>(1, rows - quarter + 1))));
+    return {begin, begin + quarter};
+  }
+
+  Target target_;
+  Spoil how_;
+  Random random_;
+  std::optional<RecordedCall> recorded_;
+  std::vector<std::vector<char>> was_;
+};
+
+/// What leaves a kernel's bounds and no spec can see, each with its reason.
+struct Exception {
+  std::string_view kernel, output, why;
+};
+constexpr std::array kExceptions = {
+    Exception{
+        "pack_panels", "panels", "zeros that fill the last panel are multiplied with nothing"},
+};
+
+bool excused(const Target& t) {
+  return std::any_of(kExceptions.begin(), kExceptions.end(), [&](const Exception& e) {
+    return e.kernel == t.kernel && e.output == t.output;
+  });
+}
+
+struct Tally {
+  int spoiled = 0, leave = 0, found = 0, unexcused = 0;
+  std::vector<std::string> missed;
+};
+
+/// Whether another case of the spec finds the same defect: a case that only combines rows cannot see
+/// what only the permutation reads.
+bool found_elsewhere(const OpSpec& spec, const OpCase& c, Target target, Spoil how, uint64_t seed) {
+  target.shape.clear();
+  for (const OpCase& other : spec.cases) {
+    if (other.benchmark || &other == &c) continue;
+    Spoiler spoiler(target, how, seed);
+    CaseJudge judge(other, cpu_device(), seed);
+    const Observing observing(spoiler);
+    if (!judge.once().empty() && spoiler.spoiled) return true;
+  }
+  return false;
+}
+
+void try_mutant(const OpSpec& spec,
+                const OpCase& c,
+                const Target& target,
+                Spoil how,
+                CaseJudge& judge,
+                uint64_t seed,
+                Tally& tally) {
+  Spoiler spoiler(target, how, seed);
+  std::vector<Finding> findings;
+  {
+    const Observing observing(spoiler);
+    findings = judge.once();
+  }
+  if (!spoiler.spoiled) return;
+  ++tally.spoiled;
+  if (!spoiler.leaves) return;
+  ++tally.leave;
+  if (!findings.empty() || found_elsewhere(spec, c, target, how, seed)) {
+    ++tally.found;
+    return;
+  }
+  tally.unexcused += excused(target) ? 0 : 1;
+  tally.missed.push_back(fmt::format("{}, {}: {}: {} {} [{}]",
+                                     spec.op,
+                                     c.name,
+                                     kNames[static_cast<size_t>(how)],
+                                     target.kernel,
+                                     target.output,
+                                     target.shape));
+}
+
+uint64_t environment_seed() {
+  const char* text = std::getenv("FERRY_MUTANTS_SEED");
+  return text == nullptr ? 1 : std::strtoull(text, nullptr, 10);
+}
+
+TEST(Mutants, WhatLeavesTheToleranceIsFound) {
+  const char* which = std::getenv("FERRY_MUTANTS");
+  const bool all = which != nullptr && std::string_view(which) == "all";
+  const uint64_t seed = environment_seed();
+  const Random random(seed, RandomPurpose::kTest, 77);
+  constexpr uint64_t kOneIn = 24;  // of the sample
+  Tally tally;
+  uint64_t mutant = 0, number = 0;
+  for (const OpSpec& spec : all_op_specs())
+    for (const OpCase& c : spec.cases) {
+      ++number;
+      if (c.benchmark) continue;
+      std::optional<CaseJudge> judge;
+      Targets targets;
+      // The sample leaves out whole cases first, so that most references need not be computed.
+      if (!all && random.below(1'000'000 + number, 4) != 0) continue;
+      judge.emplace(c, cpu_device(), seed);
+      {
+        const Observing observing(targets);
+        for (const Finding& f : judge->once())
+          ADD_FAILURE() << "not spoiled: " << spec.op << ", " << c.name << ": " << f.detail;
+      }
+      for (const Target& target : targets.found)
+        for (const Spoil how : kSpoils) {
+          ++mutant;
+          if (!all && random.below(mutant, kOneIn / 4) != 0) continue;
+          try_mutant(spec, c, target, how, *judge, seed + mutant, tally);
+        }
+    }
+  for (const std::string& missed : tally.missed) std::printf("missed: %s\n", missed.c_str());
+  std::printf(
+      "{\"command\": \"mutants\", \"spoiled\": %d, \"leave_tolerance\": %d, \"found\": %d}\n",
+      tally.spoiled,
+      tally.leave,
+      tally.found);
+  EXPECT_GT(tally.leave, all ? 2000 : 50);
+  EXPECT_EQ(tally.unexcused, 0);
+  EXPECT_GE(tally.found, std::ceil(0.99 * tally.leave));
+}
+
+}  // namespace
+}  // namespace ferry::ops
