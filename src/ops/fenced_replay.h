@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/call_check.h"
 #include "ops/dispatch.h"
 
 namespace ferry::ops {
@@ -24,8 +25,9 @@ class FencedReplay final : public Observer {
   struct Fenced {
     std::string name;
     View view;
-    Tensor memory;
+    Tensor memory;             // not defined: the view lies inside another input's
     std::vector<char> filled;  // what was put there, fences included
+    Extent from;               // where the call has it
   };
   Fenced fenced(const char* name, const View& view, Device& device, bool copy) const;
   void found(std::string violation);
