@@ -11,7 +11,6 @@
 #include "base/system.h"
 #include "cli/command.h"
 #include "cli/examinations.h"
-#include "device/chip.h"
 #include "device/device.h"
 #include "train/loop.h"
 #include "train/supervisor.h"

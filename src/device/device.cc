@@ -3,7 +3,6 @@
 #include <charconv>
 
 #include "device/ascend/ascend_device.h"
-#include "device/chip.h"
 #include "device/cpu/cpu_device.h"
 
 namespace ferry {
@@ -38,16 +37,6 @@ Result<int> index_of(std::string_view name) {
 }
 
 }  // namespace
-
-std::optional<uint64_t> chip_memory_available(Device& device) {
-  if (device.kind() != DeviceKind::kAscend) return std::nullopt;
-  return static_cast<AscendDevice&>(device).memory_available();
-}
-
-void set_replay(Device& device, bool on) {
-  if (device.kind() == DeviceKind::kAscend)
-    static_cast<AscendDevice&>(device).options().replay = on;
-}
 
 Result<Device*> open_device(std::string_view name) {
   const std::string_view kind = name.substr(0, name.find(':'));

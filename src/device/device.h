@@ -3,7 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -32,6 +34,12 @@ class DeviceError : public std::runtime_error {
   std::string op_;
 };
 
+/// There was no memory left, after everything that was only cached had been given up.
+class OutOfDeviceMemory : public DeviceError {
+ public:
+  using DeviceError::DeviceError;
+};
+
 class Device;
 
 /// An ordered queue of work on one device. Launches return at once; synchronize waits for all.
@@ -42,6 +50,9 @@ class Stream {
   virtual Device& device() = 0;
   /// What is launched from now on belongs to this op (a literal): errors that come late name it.
   virtual void begin(const char* /*op*/) {}
+  /// Hears of every call of the vendor's library by name ("aclnnMm"), until another watcher, or
+  /// none, is set. Where no library is called there is nothing to hear.
+  virtual void watch(std::function<void(const char* call)> /*watcher*/) {}
 };
 
 struct MemoryUse {
@@ -64,6 +75,8 @@ class Device {
   virtual void deallocate(void* p, size_t bytes) = 0;
   virtual MemoryUse memory_use() const = 0;
   virtual void reset_peak() = 0;
+  /// Bytes that can still be allocated; nothing where the device's memory is the host's.
+  virtual std::optional<uint64_t> memory_available() const { return std::nullopt; }
 
   /// Ordered on stream(); the host memory must stay until the stream is synchronised.
   virtual void copy_from_host(void* device, const void* host, size_t bytes) = 0;
@@ -72,6 +85,9 @@ class Device {
   virtual void fill_zero(void* p, size_t bytes) = 0;
 
   virtual Stream& stream() = 0;
+  /// From now on each launch is waited for, so that an error names the one that failed. Slow; where
+  /// launches run at once there is nothing to do.
+  virtual void set_replay(bool /*on*/) {}
 };
 
 /// "cpu", "cuda", "cuda:1", "ascend:0". Errors: kInvalidInput (no such kind), kUnavailable (why).

@@ -9,7 +9,6 @@
 #include "base/system.h"
 #include "base/units.h"
 #include "data/loader.h"
-#include "device/chip.h"
 #include "device/cpu/cpu_device.h"
 #include "train/curve.h"
 #include "train/estimate.h"
@@ -114,7 +113,7 @@ Result<void> Run::prepare() {
   if (settings_.train.threads > 0) set_cpu_threads(static_cast<int>(settings_.train.threads));
   if (!settings_.checkpoint.key.empty()) TRY(read_secret_key(settings_.checkpoint.key));
   TRY_ASSIGN(device_, open_device(settings_.train.device));
-  if (options_.replay_to > 0) set_replay(*device_, true);
+  if (options_.replay_to > 0) device_->set_replay(true);
   TRY_ASSIGN(lock_, FolderLock::acquire(settings_.checkpoint.dir));
   TRY(remove_leftovers(settings_.checkpoint.dir));
   TRY_ASSIGN(dataset_, data::Dataset::open(settings_.data.dir, data::Dataset::Verify::kAll));
@@ -223,16 +222,16 @@ Result<void> Run::announce() {
   rest.memory_bytes -= 4.0 * static_cast<double>(estimate_.parameters_total) +
                        static_cast<double>(optimizer_->state_bytes());
   TRY_ASSIGN(const uint64_t disk, free_disk_bytes(settings_.checkpoint.dir));
-  const uint64_t memory = chip_memory_available(*device_).value_or(memory_available_bytes());
+  const uint64_t memory = device_->memory_available().value_or(memory_available_bytes());
   return check_fits(rest, settings_, memory, disk);
 }
 
 Result<void> Run::steps() {
   if (options_.beat) options_.beat(state_.step);
-  if (state_.step >= options_.replay_to && options_.replay_to > 0) set_replay(*device_, false);
+  if (state_.step >= options_.replay_to && options_.replay_to > 0) device_->set_replay(false);
   while (state_.step < settings_.train.steps && !stopping()) {
     TRY(one_step());
-    if (options_.replay_to == state_.step) set_replay(*device_, false);
+    if (options_.replay_to == state_.step) device_->set_replay(false);
     if (options_.beat) options_.beat(state_.step);
     const bool last = state_.step == settings_.train.steps;
     const int64_t e = settings_.train.evaluate_every, c = settings_.checkpoint.every;

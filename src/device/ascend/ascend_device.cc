@@ -137,7 +137,7 @@ std::string AscendDevice::describe() const {
                      known ? format_bytes(static_cast<double>(total_bytes)) : "memory unknown");
 }
 
-uint64_t AscendDevice::memory_available() const {
+std::optional<uint64_t> AscendDevice::memory_available() const {
   size_t free_bytes = 0, total_bytes = 0;
   bind();
   const acl::Error code = library_.aclrtGetMemInfo(acl::kHbm, &free_bytes, &total_bytes);

@@ -35,7 +35,7 @@ class AscendDevice final : public Device {
   void deallocate(void* p, size_t bytes) override;
   MemoryUse memory_use() const override { return pool_.use(); }
   void reset_peak() override { pool_.reset_peak(); }
-  uint64_t memory_available() const;  // what the pool would give back included
+  std::optional<uint64_t> memory_available() const override;  // what the pool would give, too
 
   /// Through pinned memory. The host's bytes are free again when this returns.
   void copy_from_host(void* device, const void* host, size_t bytes) override;
@@ -45,6 +45,7 @@ class AscendDevice final : public Device {
   void fill_zero(void* p, size_t bytes) override;
 
   AscendStream& stream() override { return stream_; }
+  void set_replay(bool on) override { options_.replay = on; }
 
   const acl::Library& cann() const { return library_; }
   const acl::Chip& chip() const { return chip_; }

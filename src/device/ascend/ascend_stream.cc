@@ -7,7 +7,6 @@
 #include "base/units.h"
 #include "device/ascend/ascend_device.h"
 #include "device/ascend/errors.h"
-#include "device/chip.h"
 
 namespace ferry {
 namespace {

@@ -26,15 +26,15 @@ class AscendStream final : public Stream {
   void synchronize() override;
   Device& device() override;
   void begin(const char* op) override { op_ = op; }
+  void watch(std::function<void(const char* call)> watcher) override {  // told by launched()
+    watcher_ = std::move(watcher);
+  }
 
   acl::Stream handle() const { return handle_; }
 
   /// To be called after each launch: `call` ("aclnnMm", a literal) enters the ring; in replay mode
   /// waits for it.
   void launched(const char* call);
-
-  /// Hears of every call that launched() enters, until another watcher (or none) is set.
-  void watch(std::function<void(const char* call)> watcher) { watcher_ = std::move(watcher); }
 
   /// Throws DeviceError for a call that answered `code`: of the call itself, or, if the chip
   /// failed, of what was launched before it. `detail` follows the code's meaning.

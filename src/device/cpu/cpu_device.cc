@@ -15,7 +15,6 @@
 
 #include "base/check.h"
 #include "base/units.h"
-#include "device/chip.h"
 
 namespace ferry {
 namespace {

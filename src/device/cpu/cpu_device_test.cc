@@ -6,8 +6,6 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "device/chip.h"
-
 namespace ferry {
 namespace {
 
