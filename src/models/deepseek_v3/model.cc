@@ -172,8 +172,8 @@ Tensor Model::attention(const AttentionWeights& w, const Tensor& x, const Pass& 
   const Tensor q = queries(w, x, pass);
   const Tensor ckv = ops::linear(x, w.kv_a_proj_with_mqa);
   const Tensor c = ops::rms_norm(ckv.slice(1, 0, latent), w.kv_a_layernorm, kLatentNormEps);
-  const Tensor k_pe = ops::rope(
-      ckv.slice(1, latent, ckv.dim(1)), rope_, pass.segments.position, 0, config_.rope_interleave);
+  const Tensor k_pe =
+      ops::rope(ckv.slice(1, latent, ckv.dim(1)), rope_, pass.segments, 0, config_.rope_interleave);
   const Tensor o = pass.options.mla_form == MlaForm::kExpanded
                        ? attend_expanded(w, q, c, k_pe, pass)
                        : attend_absorbed(w, q, c, k_pe, pass);
@@ -191,7 +191,7 @@ Tensor Model::queries(const AttentionWeights& w, const Tensor& x, const Pass& pa
                      {.keep = false});
   return ops::rope(q.reshape({x.dim(0), config_.num_attention_heads, config_.qk_head_dim()}),
                    rope_,
-                   pass.segments.position,
+                   pass.segments,
                    config_.qk_nope_head_dim,
                    config_.rope_interleave);
 }

@@ -9,17 +9,10 @@
 
 namespace ferry::ops {
 
-namespace {
-
-Plan plan_blocks(const SumSquaresArgs& a) {
-  return {.workspace_bytes = static_cast<size_t>(a.x.count() / kSquaresBlock + 1) * sizeof(double)};
-}
-
-}  // namespace
-
 const KernelTable<SumSquaresArgs> kSumSquares{
     .op = "sum_squares",
-    .cpu = CPU_KERNEL(SumSquaresArgs, sum_squares, plan_blocks),
+    .cpu = CPU_KERNEL(SumSquaresArgs, sum_squares, CPU_FUNCTION(sum_squares_plan))
+               .with({.sum = DType::kF64}),
     .cuda = Kernel<SumSquaresArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(SumSquaresArgs, Branch::kComposed, sum_squares),
 };
@@ -27,7 +20,7 @@ const KernelTable<SumSquaresArgs> kSumSquares{
 SquareSum sum_squares(std::span<const Tensor> tensors) {
   if (tensors.empty()) return {};
   Device& device = tensors.front().device();
-  const DType type = device.kind() == DeviceKind::kCpu ? DType::kF64 : DType::kF32;
+  const DType type = kSumSquares.on(device.kind()).traits.sum;
   const Tensor sums = Tensor::empty({static_cast<int64_t>(tensors.size())}, type, device);
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Tensor& t = tensors[i];

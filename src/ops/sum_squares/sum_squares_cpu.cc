@@ -21,6 +21,10 @@ double block_sum(const float* x, int64_t n) {
 
 }  // namespace
 
+Plan sum_squares_plan(const SumSquaresArgs& a) {
+  return {.workspace_bytes = static_cast<size_t>(a.x.count() / kSquaresBlock + 1) * sizeof(double)};
+}
+
 void sum_squares(const Plan&, const SumSquaresArgs& a, void* workspace, Stream&) {
   const int64_t count = a.x.count();
   int64_t blocks = (count + kSquaresBlock - 1) / kSquaresBlock;
