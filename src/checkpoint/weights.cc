@@ -89,7 +89,7 @@ std::vector<NamedTensor> stored_weights(const std::vector<Weight*>& weights,
                                         DType matrices) {
   std::vector<NamedTensor> out;
   const auto add = [&](const std::string& name, const Weight& w) {
-    out.push_back({name, w.value, w.value.rank() > 1 ? matrices : DType::kF32});
+    out.push_back({name, w.value, w.matrix() ? matrices : DType::kF32});
   };
   for (const Weight* w : weights) add(w->name, *w);
   for (const WeightAlias& alias : aliases) add(alias.first, *alias.second);

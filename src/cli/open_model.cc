@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "checkpoint/weights.h"
 #include "cli/command.h"
+#include "models/registry.h"
 
 namespace ferry::cli {
 

@@ -7,6 +7,7 @@
 #include "checkpoint/weights.h"
 #include "cli/command.h"
 #include "device/cpu/cpu_device.h"
+#include "models/registry.h"
 #include "probe/probe.h"
 
 namespace ferry::cli {

@@ -1,17 +1,18 @@
-// The models that Ferry knows: one line each.
+#include "models/registry.h"
+
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
-#include "models/causal_lm.h"
 #include "models/deepseek_v3/model.h"
 
 namespace ferry::models {
 
-Result<std::unique_ptr<CausalLm>> make_model(std::string_view config_json,
-                                             const std::string& path,
-                                             Device& device,
-                                             DType compute,
-                                             std::optional<DType> storage) {
+// The models that Ferry knows: one line each.
+Result<std::unique_ptr<TrainableLm>> make_model(std::string_view config_json,
+                                                const std::string& path,
+                                                Device& device,
+                                                DType compute,
+                                                std::optional<DType> storage) {
   TRY_ASSIGN(const nlohmann::json json, parse_json(config_json, path));
   if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
   const auto it = json.find("model_type");

@@ -6,7 +6,6 @@
 #include <functional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "tensor/weight.h"
@@ -28,27 +27,22 @@ struct OptimizerSettings {
   int muon_converge_steps = 2;
 };
 
-/// How a weight is updated, by its name and rank alone:
+/// How a weight is updated, by its role alone:
 ///
-///     weight                                              kAdamW           kMuon           decays
-///     vectors (norms, biases), rank 1                     AdamW            AdamW           if
-///     decay_all the embedding and the head, rank 2:                 AdamW            AdamW yes
-///       *.embed_tokens.weight, lm_head.weight, *.shared_head.head.weight
-///     all other matrices, rank 2 (the router's too),      AdamW            Muon            yes
-///       projections that serve many heads taken whole
-///     stacked experts [experts, n, m], rank 3             AdamW            Muon, each      yes
-///                                                                          matrix by itself
-///     not Weight::trained (the selection bias)            none             none            no
+///     role                            kAdamW    kMuon                          decays
+///     vectors (norms, biases)         AdamW     AdamW                          if decay_all
+///     the embedding and the head      AdamW     AdamW                          yes
+///     projections, the router's too;  AdamW     Muon                           yes
+///       those of many heads whole
+///     stacked experts                 AdamW     Muon, each matrix by itself    yes
+///     the selection bias              none      none                           no
 struct UpdateRule {
   enum class Kind { kNone, kAdamW, kMuon };
   Kind kind = Kind::kNone;
   bool decays = false;
   bool operator==(const UpdateRule&) const = default;
 };
-UpdateRule rule_for(std::string_view name,
-                    int rank,
-                    bool trained,
-                    const OptimizerSettings& settings);
+UpdateRule rule_for(WeightRole role, const OptimizerSettings& settings);
 
 /// The norm of all gradients together, times `scale`. Undefined tensors count as zeros.
 ///

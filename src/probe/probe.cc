@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/random.h"
+#include "models/registry.h"
 #include "ops/dispatch.h"
 
 namespace ferry::probe {
@@ -111,12 +112,13 @@ std::vector<std::vector<int32_t>> greedy_texts(models::CausalLm& model,
     options.cache = cache.get();
     const Tensor hidden = model.forward(
         Tensor::from_i32(tokens, {std::ssize(tokens)}, model.device()), segments, options, nullptr);
-    int64_t row = 0;
+    int64_t row = -1;
     for (size_t p = 0; p < prompts.size(); ++p) {
       row += parts[p].tokens;
-      texts[p].push_back(best(model.logits(hidden.slice(0, row - 1, row)).to_f32()));
+      texts[p].push_back(best(model.logits(hidden, {&row, 1}).to_f32()));
       next[p] = {texts[p].back()};
     }
+    cache->commit();
   }
   return texts;
 }
@@ -194,20 +196,17 @@ Answers ask(models::CausalLm& model,
             int64_t top_k) {
   Device& device = model.device();
   Answers answers{.tokens = std::ssize(batch.tokens)};
-  std::vector<Tensor> given_tensors;
   models::ForwardOptions options;
-  if (given != nullptr) {
+  if (given != nullptr)
     for (const std::vector<int32_t>& layer : *given)
-      given_tensors.push_back(Tensor::from_i32(layer, {answers.tokens, top_k}, device));
-    options.given_experts = &given_tensors;
-  }
+      options.given_experts.push_back(Tensor::from_i32(layer, {answers.tokens, top_k}, device));
   models::ForwardTrace trace;
   trace.keep_layer_outputs = true;
   const ops::Segments segments = ops::Segments::packed(batch.lengths, device);
   const Tensor hidden = model.forward(
       Tensor::from_i32(batch.tokens, {answers.tokens}, device), segments, options, &trace);
   std::vector<Tensor> rows;  // one by one: all logits of a long probe would be large
-  for (const int64_t p : batch.positions) rows.push_back(model.logits(hidden.slice(0, p, p + 1)));
+  for (const int64_t& p : batch.positions) rows.push_back(model.logits(hidden, {&p, 1}));
   for (const Tensor& t : trace.layer_outputs) answers.layers.push_back(t.to_f32());
   answers.layers.push_back(hidden.to_f32());
   for (const Tensor& t : trace.experts) answers.experts.push_back(t.to_i32());

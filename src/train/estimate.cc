@@ -10,7 +10,7 @@
 
 namespace ferry {
 
-Estimate estimate(const models::CausalLm& model,
+Estimate estimate(const models::TrainableLm& model,
                   const Settings& s,
                   uint64_t optimizer_bytes,
                   uint64_t checkpoint_bytes,

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "models/causal_lm.h"
+#include "models/trainable_lm.h"
 #include "train/config.h"
 
 namespace ferry {
@@ -24,7 +24,7 @@ constexpr double kEfficiencyAssumed =
     0.45;  // of the measured matrix-product rate; told with the time
 
 /// optimizer_bytes: of its state; checkpoint_bytes: of one checkpoint.
-Estimate estimate(const models::CausalLm& model,
+Estimate estimate(const models::TrainableLm& model,
                   const Settings& settings,
                   uint64_t optimizer_bytes,
                   uint64_t checkpoint_bytes,

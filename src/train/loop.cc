@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "data/loader.h"
 #include "device/cpu/cpu_device.h"
+#include "models/registry.h"
 #include "train/curve.h"
 #include "train/estimate.h"
 #include "train/metrics.h"
@@ -92,7 +93,7 @@ class Run {
   std::shared_ptr<const data::Dataset> dataset_;
   std::optional<data::Loader> loader_;
   std::optional<data::HeldOut> held_out_;
-  std::unique_ptr<models::CausalLm> model_;
+  std::unique_ptr<models::TrainableLm> model_;
   std::optional<Optimizer> optimizer_;
   std::optional<TrainStep> step_;
   std::optional<MetricsLog> metrics_;
@@ -323,11 +324,12 @@ Result<void> Run::evaluate() {
        ++b) {
     const data::Batch batch = held_out_->batch(b);
     const Shape shape = {static_cast<int64_t>(batch.tokens.size())};
-    models::TokenBatch t;
-    t.tokens = Tensor::from_i32(batch.tokens, shape, *device_);
-    t.labels = Tensor::from_i32(batch.labels, shape, *device_);
-    t.segments = ops::Segments::packed(batch.segment_lengths, *device_);
-    for (const float l : model_->losses(t, {}, {}).token_losses.to_f32())
+    const Tensor hidden = model_->forward(Tensor::from_i32(batch.tokens, shape, *device_),
+                                          ops::Segments::packed(batch.segment_lengths, *device_),
+                                          {},
+                                          nullptr);
+    const Tensor labels = Tensor::from_i32(batch.labels, shape, *device_);
+    for (const float l : model_->token_losses(hidden, labels).to_f32())
       nats += static_cast<double>(l);
     tokens += shape[0];
     bytes += batch.label_bytes;

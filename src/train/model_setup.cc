@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/weights.h"
+#include "models/registry.h"
 
 namespace ferry {
 namespace {
@@ -98,13 +99,13 @@ Result<std::string> resolve_config(const ModelSettings& settings,
   return json.dump(2);
 }
 
-Result<std::unique_ptr<models::CausalLm>> make_training_model(const Settings& settings,
-                                                              const std::string& config_json,
-                                                              Device& device) {
+Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings& settings,
+                                                                 const std::string& config_json,
+                                                                 Device& device) {
   const DType compute = settings.train.compute == "f32" ? DType::kF32 : DType::kBF16;
   const std::string path =
       settings.model.init.empty() ? "[model]" : join_path(settings.model.init, kConfigName);
-  TRY_ASSIGN(std::unique_ptr<models::CausalLm> model,
+  TRY_ASSIGN(std::unique_ptr<models::TrainableLm> model,
              models::make_model(config_json, path, device, compute, DType::kF32));
   if (settings.model.init.empty()) {
     models::initialise(*model, static_cast<uint64_t>(settings.train.seed));

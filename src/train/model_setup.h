@@ -6,7 +6,7 @@
 #include <string>
 
 #include "data/dataset.h"
-#include "models/causal_lm.h"
+#include "models/trainable_lm.h"
 #include "train/config.h"
 
 namespace ferry {
@@ -21,9 +21,9 @@ Result<std::string> resolve_config(const ModelSettings& settings,
 
 /// The model of the run on its device, weights in f32: drawn from the seed, or read from
 /// model.init.
-Result<std::unique_ptr<models::CausalLm>> make_training_model(const Settings& settings,
-                                                              const std::string& config_json,
-                                                              Device& device);
+Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings& settings,
+                                                                 const std::string& config_json,
+                                                                 Device& device);
 
 /// Names of the built-in presets.
 std::string preset_names();

@@ -30,7 +30,7 @@ double value_of(const Tensor& scalar) { return static_cast<double>(scalar.to_f32
 
 }  // namespace
 
-TrainStep::TrainStep(models::CausalLm& model, Optimizer& optimizer, const StepSettings& settings)
+TrainStep::TrainStep(models::TrainableLm& model, Optimizer& optimizer, const StepSettings& settings)
     : model_(model), optimizer_(optimizer), settings_(settings) {
   for (Weight* w : optimizer_.weights()) w->value.set_needs_grad(true);
 }
@@ -74,19 +74,18 @@ void TrainStep::micro_batch(const data::Batch& batch,
                             int64_t step_tokens,
                             StepGradients& sum) {
   const models::TokenBatch tokens = to_device(batch, model_.device());
-  models::ForwardOptions forward;
-  forward.mla_form = settings_.mla_form;
-  forward.recompute = settings_.recompute;
-  forward.balance_alpha = settings_.balance_alpha * static_cast<double>(batch.tokens.size()) /
-                          static_cast<double>(step_tokens);
+  const models::LossOptions options{.mla_form = settings_.mla_form,
+                                    .recompute = settings_.recompute,
+                                    .balance_alpha = settings_.balance_alpha *
+                                                     static_cast<double>(batch.tokens.size()) /
+                                                     static_cast<double>(step_tokens),
+                                    .scale = static_cast<float>(1 / labels),
+                                    .mtp_scale = static_cast<float>(mtp_weight / mtp_labels)};
   Tape tape(&ops::accumulate);
   models::Losses losses;
   {
     const Tape::Recording recording(&tape);
-    losses = model_.losses(tokens,
-                           forward,
-                           {.scale = static_cast<float>(1 / labels),
-                            .mtp_scale = static_cast<float>(mtp_weight / mtp_labels)});
+    losses = model_.losses(tokens, options);
   }
   const std::vector<float> one = {1.0f};
   const Tensor unit = Tensor::from_f32(one, {1}, model_.device());

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "data/loader.h"
-#include "models/causal_lm.h"
+#include "models/trainable_lm.h"
 #include "optim/gradient_tree.h"
 #include "optim/optimizer.h"
 
@@ -38,7 +38,7 @@ struct StepGradients {
 /// settings alone.
 class TrainStep {
  public:
-  TrainStep(models::CausalLm& model, Optimizer& optimizer, const StepSettings& settings);
+  TrainStep(models::TrainableLm& model, Optimizer& optimizer, const StepSettings& settings);
 
   /// Gradients of the micro-batches of step number `step`, in order; the weights stay as they are.
   StepGradients gradients(int64_t step, std::span<const data::Batch> micro_batches);
@@ -56,7 +56,7 @@ class TrainStep {
                    int64_t step_tokens,
                    StepGradients& sum);
 
-  models::CausalLm& model_;
+  models::TrainableLm& model_;
   Optimizer& optimizer_;
   StepSettings settings_;
   GradientTree tree_;

@@ -13,6 +13,7 @@
 #include "base/version.h"
 #include "checkpoint/model_dir.h"
 #include "device/cpu/cpu_device.h"
+#include "models/registry.h"
 #include "probe/layer_weights.h"
 #include "probe/probe.h"
 #include "text/tokenizer.h"
@@ -83,12 +84,13 @@ Answers serve(models::CausalLm& model,
     models::ForwardTrace trace;
     const Tensor hidden = model.forward(
         Tensor::from_i32(tokens, {std::ssize(tokens)}, model.device()), segments, options, &trace);
-    int64_t row = 0;
+    int64_t row = -1;
     for (const auto& part : parts) {
       row += part.tokens;
       answers.logits[first_position[static_cast<size_t>(part.slot)] + static_cast<size_t>(step)] =
-          model.logits(hidden.slice(0, row - 1, row)).to_f32();
+          model.logits(hidden, {&row, 1}).to_f32();
     }
+    cache->commit();
     for (size_t l = 0; l < trace.experts.size(); ++l) {
       const std::vector<int32_t> chosen = trace.experts[l].to_i32();
       for (size_t i = 0; i < chosen.size(); ++i) {
@@ -499,8 +501,7 @@ void Verifier::measure(const Batch& batch, const std::vector<std::vector<int32_t
                         {},
                         nullptr);
     std::vector<Tensor> rows;
-    for (const int64_t p : batch.positions)
-      rows.push_back(model_->logits(hidden.slice(0, p, p + 1)));
+    for (const int64_t& p : batch.positions) rows.push_back(model_->logits(hidden, {&p, 1}));
     for (const Tensor& t : rows) static_cast<void>(t.to_f32());
     const double middle = clock.monotonic_s();
     const Answers answers = probe::ask(*model_, batch, &given, probes_.top_k);

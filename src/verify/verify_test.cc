@@ -10,7 +10,7 @@
 #include "checkpoint/model_dir.h"
 #include "checkpoint/weights.h"
 #include "device/cpu/cpu_device.h"
-#include "models/causal_lm.h"
+#include "models/registry.h"
 #include "ops/dispatch.h"
 #include "probe/probe.h"
 #include "tensor/bf16.h"

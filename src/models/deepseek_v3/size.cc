@@ -48,7 +48,8 @@ int64_t active_matrices(const Config& c, bool mtp) {
 
 int64_t Model::parameters_total() const {
   int64_t sum = 0;
-  for_each_weight(const_cast<ModelWeights&>(weights_), [&](Weight& w) { sum += w.value.count(); });
+  for_each_weight(const_cast<ModelWeights&>(weights_),
+                  [&](Weight& w) { sum += w.global_shape.count(); });
   return sum;
 }
 
