@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 
+#include "base/check.h"
 #include "base/cpu_tier.h"
 #include "base/random.h"
 #include "device/cpu/cpu_device.h"

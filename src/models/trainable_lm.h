@@ -60,7 +60,7 @@ class TrainableLm : public CausalLm {
   virtual double activation_bytes_per_token(Recompute recompute) const = 0;
 
  protected:
-  using CausalLm::CausalLm;
+  TrainableLm(Device& device, DType compute) : CausalLm(device, compute) {}
 };
 
 /// Draws the initial values of every weight from `seed`: normal with the config's standard

@@ -45,7 +45,7 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
   TRY_ASSIGN(const std::string config,
              resolve_config(settings.model, manifest, settings.data.sequence_length));
   const uint64_t before = memory_resident_bytes();
-  TRY_ASSIGN(const std::unique_ptr<models::CausalLm> model,
+  TRY_ASSIGN(const std::unique_ptr<models::TrainableLm> model,
              make_training_model(settings, config, *device));
   r.config_json = model->config_json("float32");
   r.parameters = model->parameters_total();

@@ -64,7 +64,7 @@ void begin_layer(int64_t layer) {
 }  // namespace
 
 Model::Model(Config config, Device& device, DType compute, std::optional<DType> storage)
-    : CausalLm(device, compute),
+    : TrainableLm(device, compute),
       config_(std::move(config)),
       weights_(make_weights(config_, storage, device)),
       rope_(ops::make_rope_table(rope_config(config_), config_.max_position_embeddings, device)),
