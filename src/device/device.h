@@ -46,13 +46,26 @@ class Device;
 class Stream {
  public:
   virtual ~Stream() = default;
-  virtual void synchronize() = 0;
+  /// Waits for all that was launched.
+  void synchronize() {
+    waited();
+    drain();
+  }
+  /// How often the host has waited for this stream, or for a copy from it.
+  uint64_t waits() const { return waits_; }
   virtual Device& device() = 0;
   /// What is launched from now on belongs to this op (a literal): errors that come late name it.
   virtual void begin(const char* /*op*/) {}
   /// Hears of every call of the vendor's library by name ("aclnnMm"), until another watcher, or
   /// none, is set. Where no library is called there is nothing to hear.
   virtual void watch(std::function<void(const char* call)> /*watcher*/) {}
+
+ protected:
+  virtual void drain() = 0;
+  void waited() { ++waits_; }
+
+ private:
+  uint64_t waits_ = 0;
 };
 
 struct MemoryUse {
@@ -78,9 +91,13 @@ class Device {
   /// Bytes that can still be allocated; nothing where the device's memory is the host's.
   virtual std::optional<uint64_t> memory_available() const { return std::nullopt; }
 
-  /// Ordered on stream(); the host memory must stay until the stream is synchronised.
+  /// Ordered on stream(). The host's bytes are free again when this returns, and have been read:
+  /// where the device has memory of its own they go through memory that it can read by itself, so
+  /// that nobody waits for the stream unless megabytes are on their way.
   virtual void copy_from_host(void* device, const void* host, size_t bytes) = 0;
+  /// Waits for the stream: the bytes have arrived when this returns.
   virtual void copy_to_host(void* host, const void* device, size_t bytes) = 0;
+  /// Ordered on stream(), on the device.
   virtual void copy(void* to, const void* from, size_t bytes) = 0;
   virtual void fill_zero(void* p, size_t bytes) = 0;
 

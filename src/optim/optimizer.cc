@@ -26,14 +26,17 @@ UpdateRule rule_for(WeightRole role, const OptimizerSettings& settings) {
   return {};
 }
 
-GradientNorm gradient_norm(std::span<const Tensor> gradients, double scale) {
+Tensor gradient_squares(std::span<const Tensor> gradients) {
   std::vector<Tensor> given;
   for (const Tensor& g : gradients)
     if (g.defined()) given.push_back(g);
-  if (given.empty()) return {};
-  const ops::SquareSum squares = ops::sum_squares(given);
-  const double norm = std::abs(scale) * std::sqrt(squares.sum);
-  return {.norm = norm, .finite = squares.finite && std::isfinite(norm)};
+  return given.empty() ? Tensor{} : ops::sum_squares(given);
+}
+
+GradientNorm gradient_norm(std::span<const double> squares, double scale) {
+  const ops::SquareSum total = ops::total_of(squares);
+  const double norm = std::abs(scale) * std::sqrt(total.sum);
+  return {.norm = norm, .finite = total.finite && std::isfinite(norm)};
 }
 
 double clip_scale(double norm, double clip) {

@@ -44,14 +44,17 @@ struct UpdateRule {
 };
 UpdateRule rule_for(WeightRole role, const OptimizerSettings& settings);
 
-/// The norm of all gradients together, times `scale`. Undefined tensors count as zeros.
-///
-/// Order     ops/sum_squares: a function of the shapes and of the order of the list.
+/// The sums of squares of the gradients, on the device (ops/sum_squares); not defined if no
+/// gradient is. Undefined gradients count as zeros.
+Tensor gradient_squares(std::span<const Tensor> gradients);
+
+/// The norm of all gradients together, times `scale`, from what gradient_squares gave: a function
+/// of the shapes and of the order of the list.
 struct GradientNorm {
   double norm = 0;
   bool finite = true;  // false: an Inf or NaN somewhere; the update must be refused
 };
-GradientNorm gradient_norm(std::span<const Tensor> gradients, double scale);
+GradientNorm gradient_norm(std::span<const double> squares, double scale);
 
 /// What to multiply gradients with so that their norm is at most `clip`; 1 if clip is 0.
 double clip_scale(double norm, double clip);

@@ -26,8 +26,6 @@ int64_t counted(const std::vector<int32_t>& labels) {
   return std::count_if(labels.begin(), labels.end(), [](int32_t l) { return l >= 0; });
 }
 
-double value_of(const Tensor& scalar) { return static_cast<double>(scalar.to_f32().at(0)); }
-
 }  // namespace
 
 TrainStep::TrainStep(models::TrainableLm& model, Optimizer& optimizer, const StepSettings& settings)
@@ -49,30 +47,43 @@ StepGradients TrainStep::gradients(int64_t step, std::span<const data::Batch> mi
     labels += counted(batch.labels);
     mtp_labels += counted(batch.mtp_labels);
   }
-  int64_t index = 0;
+  std::vector<LossTerms> terms;
   for (const data::Batch& batch : micro_batches)
-    micro_batch(batch,
-                index++,
-                static_cast<double>(std::max<int64_t>(1, labels)),
-                mtp ? settings_.mtp_weight : 0,
-                static_cast<double>(std::max<int64_t>(1, mtp_labels)),
-                sum.tokens,
-                sum);
-  for (const Weight* w : optimizer_.weights()) gradients_.push_back(tree_.take(w->value, index));
-  const GradientNorm norm = gradient_norm(gradients_, 1);
+    terms.push_back(micro_batch(batch,
+                                std::ssize(terms),
+                                static_cast<double>(std::max<int64_t>(1, labels)),
+                                mtp ? settings_.mtp_weight : 0,
+                                static_cast<double>(std::max<int64_t>(1, mtp_labels)),
+                                sum.tokens));
+  for (const Weight* w : optimizer_.weights())
+    gradients_.push_back(tree_.take(w->value, std::ssize(micro_batches)));
+  std::vector<Tensor> numbers;
+  for (const LossTerms& t : terms)
+    numbers.insert(numbers.end(), t.tensors.begin(), t.tensors.end());
+  const Tensor squares = gradient_squares(gradients_);
+  if (squares.defined()) numbers.push_back(squares);
+  const std::vector<std::vector<double>> values = read_together(numbers);
+  size_t at = 0;
+  for (const LossTerms& t : terms) {
+    const size_t end = at + t.tensors.size();
+    sum.loss += values[at++][0];
+    for (; at < end - (t.mtp ? 1 : 0); ++at) sum.balance_loss += values[at][0];
+    if (t.mtp) *sum.mtp_loss += values[at++][0] / settings_.mtp_weight;
+  }
+  const GradientNorm norm =
+      gradient_norm(squares.defined() ? values.back() : std::vector<double>{}, 1);
   sum.norm = norm_ = norm.norm;
   sum.finite = norm.finite && std::isfinite(sum.loss) && std::isfinite(sum.mtp_loss.value_or(0)) &&
                std::isfinite(sum.balance_loss);
   return sum;
 }
 
-void TrainStep::micro_batch(const data::Batch& batch,
-                            int64_t index,
-                            double labels,
-                            double mtp_weight,
-                            double mtp_labels,
-                            int64_t step_tokens,
-                            StepGradients& sum) {
+TrainStep::LossTerms TrainStep::micro_batch(const data::Batch& batch,
+                                            int64_t index,
+                                            double labels,
+                                            double mtp_weight,
+                                            double mtp_labels,
+                                            int64_t step_tokens) {
   const models::TokenBatch tokens = to_device(batch, model_.device());
   const models::LossOptions options{.mla_form = settings_.mla_form,
                                     .recompute = settings_.recompute,
@@ -98,13 +109,14 @@ void TrainStep::micro_batch(const data::Batch& batch,
       expert_counts_.push_back(Tensor::zeros({experts}, DType::kI32, model_.device()));
     ops::add_expert_counts(losses.trace.experts[l], expert_counts_[l]);
   }
-  sum.loss += value_of(losses.main);
-  if (losses.mtp.defined()) *sum.mtp_loss += value_of(losses.mtp) / mtp_weight;
-  for (const Tensor& b : losses.balance) sum.balance_loss += value_of(b);
+  LossTerms terms{.tensors = {losses.main}, .mtp = losses.mtp.defined()};
+  terms.tensors.insert(terms.tensors.end(), losses.balance.begin(), losses.balance.end());
+  if (terms.mtp) terms.tensors.push_back(losses.mtp);
   losses = {};
   tape.backward(std::move(seeds), {.leaf_ready = [&](const Tensor& leaf, Tensor gradient) {
                   tree_.add(index, leaf, std::move(gradient));
                 }});
+  return terms;
 }
 
 void TrainStep::update(double lr) {

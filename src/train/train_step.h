@@ -41,20 +41,25 @@ class TrainStep {
   TrainStep(models::TrainableLm& model, Optimizer& optimizer, const StepSettings& settings);
 
   /// Gradients of the micro-batches of step number `step`, in order; the weights stay as they are.
+  /// Waits for the device once: all numbers that the host wants are read together.
   StepGradients gradients(int64_t step, std::span<const data::Batch> micro_batches);
 
   /// Updates the weights with the gradients of the last call, clipped, and the selection biases by
-  /// how often each expert was chosen. To refuse the update is not to call this.
+  /// how often each expert was chosen. To refuse the update is not to call this. Does not wait.
   void update(double lr);
 
  private:
-  void micro_batch(const data::Batch& batch,
-                   int64_t index,
-                   double labels,
-                   double mtp_weight,
-                   double mtp_labels,
-                   int64_t step_tokens,
-                   StepGradients& sum);
+  /// Of one micro-batch, on the device: the main loss, each balance loss and, if it was run, MTP's.
+  struct LossTerms {
+    std::vector<Tensor> tensors;
+    bool mtp = false;  // the last one
+  };
+  LossTerms micro_batch(const data::Batch& batch,
+                        int64_t index,
+                        double labels,
+                        double mtp_weight,
+                        double mtp_labels,
+                        int64_t step_tokens);
 
   models::TrainableLm& model_;
   Optimizer& optimizer_;

@@ -16,14 +16,12 @@ namespace ferry {
 
 class AscendDevice;
 
-/// Thread rule: the device's. Lifetime: the device's.
+/// Waiting throws DeviceError when a launch failed, or when nothing came to its end for the
+/// device's timeout. Thread rule: the device's. Lifetime: the device's.
 class AscendStream final : public Stream {
  public:
   AscendStream(AscendDevice& device, acl::Stream handle);
 
-  /// Waits for all that was launched. Throws DeviceError when a launch failed, or when nothing came
-  /// to its end for the device's timeout.
-  void synchronize() override;
   Device& device() override;
   void begin(const char* op) override { op_ = op; }
   void watch(std::function<void(const char* call)> watcher) override {  // told by launched()
@@ -53,6 +51,7 @@ class AscendStream final : public Stream {
     acl::Event event;
   };
 
+  void drain() override;
   void record_mark();
   void collect_marks();
   template <typename Wait>  // Error wait(int32_t ms)

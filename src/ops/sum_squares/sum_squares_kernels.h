@@ -6,8 +6,7 @@
 
 namespace ferry::ops {
 
-inline constexpr int64_t kSquaresBlock = 4096;  // part of the numerics format
-inline constexpr int64_t kSquaresStep = 64;     // of devices that sum in float32
+inline constexpr int64_t kSquaresStep = 64;  // of devices that sum in float32
 
 struct SumSquaresArgs {
   struct Traits {
