@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/cpu_tier.h"
+#include "base/threads.h"
 #include "device/device.h"
 
 namespace ferry::ops {
@@ -90,10 +91,13 @@ struct KernelTable {
 
 inline constexpr const char* kNoCudaYet = "the CUDA backend is not part of this version";
 
-/// One source, several instruction sets: the tier in use is looked up at each launch.
+/// One source, several instruction sets: the tier in use is looked up at each launch. What a kernel
+/// computes outside parallel_for flushes too, whoever's thread it is.
 template <class Args, auto plain, auto avx2, auto avx512>
 void launch_tier(const Plan& plan, const Args& args, void* workspace, Stream& stream) {
+  const FlushDenormals flush;
   switch (cpu_tier()) {
+    case CpuTier::kAvx512Dot:
     case CpuTier::kAvx512: return avx512(plan, args, workspace, stream);
     case CpuTier::kAvx2: return avx2(plan, args, workspace, stream);
     case CpuTier::kPlain: return plain(plan, args, workspace, stream);
