@@ -1,5 +1,7 @@
 #include "device/device.h"
 
+#include <algorithm>
+#include <bit>
 #include <charconv>
 
 #include "device/ascend/ascend_device.h"
@@ -47,6 +49,12 @@ std::optional<uint64_t> chip_memory_available(Device& device) {
 void set_replay(Device& device, bool on) {
   if (device.kind() == DeviceKind::kAscend)
     static_cast<AscendDevice&>(device).options().replay = on;
+}
+
+size_t pool_block_bytes(size_t bytes) {
+  const size_t wanted = std::max<size_t>(bytes, 1);
+  const size_t step = wanted <= 4096 ? 64 : std::bit_floor(wanted) / 8;
+  return (wanted + step - 1) / step * step;
 }
 
 Result<Device*> open_device(std::string_view name) {
