@@ -3,8 +3,8 @@
 
 The peer's variants are tried for a few steps each; the fastest then alternates with Ferry, round by
 round, so that both see the same machine. Each side's best round counts for speed, its largest for memory.
-The last line is JSON: {"S": {...}, "M": {...}} with ferry_tokens_per_s, peer_tokens_per_s, ratio, mfu,
-ferry_mb, peer_mb.
+The last line is JSON: {"tier": ..., "S": {...}, "M": {...}}, each model with ferry_tokens_per_s,
+peer_tokens_per_s, ratio, mfu, ferry_mb, peer_mb, tier. FERRY_CPU=avx2 keeps both sides to AVX2.
 """
 import argparse
 import json
@@ -20,6 +20,10 @@ STEPS = {"S": 12, "M": 2}
 VARIANTS = [("eager", "grouped_mm", "bf16"), ("eager", "eager", "bf16"), ("eager", "grouped_mm", "off"),
             ("eager", "grouped_mm_bf16", "bf16"), ("compile", "grouped_mm", "bf16"), ("compile", "eager", "bf16"),
             ("compile", "grouped_mm", "off")]
+# What keeps PyTorch (ATen's own loops and torch.compile's, oneDNN, MKL) to the instructions of Ferry's tier.
+PEER_ENVIRONMENT = {
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "plain": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}}
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--ferry", required=True, help="the program")
@@ -55,7 +59,8 @@ def peer(variant, config, shape, steps, warmup, tokens=None):
     return last_json([args.python, HERE / "peer" / "train_peer.py", "--config", config,
                       "--tokens-per-step", tokens or shape["tokens_per_step"], "--seq-len", shape["sequence_length"],
                       "--micro-batch-tokens", shape["micro_batch_tokens"], "--steps", steps, "--warmup", warmup,
-                      "--threads", args.threads, "--mode", mode, "--experts", experts, "--autocast", autocast])
+                      "--threads", args.threads, "--mode", mode, "--experts", experts, "--autocast", autocast],
+                     PEER_ENVIRONMENT.get(shape["tier"]))
 
 
 def measure(model, folder):
@@ -83,10 +88,10 @@ def measure(model, folder):
     return {"ferry_tokens_per_s": round(fastest["tokens_per_s"], 1), "peer_tokens_per_s": round(peer_speed, 1),
             "ratio": round(fastest["tokens_per_s"] / peer_speed, 3), "mfu": fastest["mfu"],
             "ferry_mb": max(r["peak_mb"] for r in ours), "peer_mb": max(r["peak_mb"] for r in theirs),
-            "peer_variant": "/".join(best), "rounds": args.rounds,
+            "tier": shape["tier"], "peer_variant": "/".join(best), "rounds": args.rounds,
             "ferry_rounds": [r["tokens_per_s"] for r in ours], "peer_rounds": [r["tokens_per_s"] for r in theirs]}
 
 
 with tempfile.TemporaryDirectory() as temporary:
     result = {model: measure(model, pathlib.Path(temporary)) for model in args.models}
-print(json.dumps(result))
+print(json.dumps({"tier": next(iter(result.values()))["tier"], **result}))

@@ -227,7 +227,7 @@ TEST_P(EachType, TiersAndThreadsGiveTheSameGradients) {
   const CpuTier tier = cpu_tier();
   models::Losses losses;
   const auto expected = gradients(*model, p, {.mla_form = MlaForm::kExpanded}, &losses);
-  for (const CpuTier t : {CpuTier::kPlain, CpuTier::kAvx2, CpuTier::kAvx512}) {
+  for (const CpuTier t : kCpuTiers) {
     if (!cpu_has(t)) continue;
     set_cpu_tier(t);
     for (const int threads : {1, 3}) {

@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <thread>
 #include <vector>
 
+#include "base/check.h"
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/hash.h"
@@ -53,6 +55,63 @@ TEST(ThreadPool, RunsEachTaskOnceAndPassesExceptionsOn) {
   std::atomic<int> after{0};
   pool.parallel_for(10, [&](int64_t, int) { after++; });
   EXPECT_EQ(after.load(), 10);
+}
+
+TEST(ThreadPool, EveryThreadFlushesDenormals) {
+  EXPECT_FALSE(denormals_are_flushed());  // a test's thread is not Ferry's
+  for (const int threads : {1, 2, 3}) {
+    ThreadPool pool(threads);
+    std::vector<int> flushed(64, -1);
+    pool.parallel_for(
+        64, [&](int64_t i, int) { flushed[static_cast<size_t>(i)] = denormals_are_flushed(); });
+    EXPECT_EQ(flushed, std::vector<int>(64, 1)) << threads;
+    EXPECT_FALSE(denormals_are_flushed()) << "the caller gets its own mode back";
+  }
+  const FlushDenormals flush;
+  EXPECT_TRUE(denormals_are_flushed());
+}
+
+TEST(ThreadPool, RefusesASecondCallerAndATaskThatCallsIt) {
+  for (const int threads : {1, 2, 3})
+    for (const int64_t tasks : {1, 7}) {
+      ThreadPool pool(threads);
+      std::atomic<int> refused{0}, ran{0};
+      pool.parallel_for(tasks, [&](int64_t, int) {
+        try {
+          pool.parallel_for(tasks, [&](int64_t, int) { ran++; });
+        } catch (const Bug&) {
+          refused++;
+        }
+      });
+      EXPECT_EQ(refused.load(), tasks) << threads;
+      EXPECT_EQ(ran.load(), 0) << threads;
+      pool.parallel_for(tasks, [&](int64_t, int) {
+        std::thread([&] { EXPECT_THROW(pool.parallel_for(1, [](int64_t, int) {}), Bug); }).join();
+        ran++;
+      });
+      EXPECT_EQ(ran.load(), tasks) << threads;
+    }
+}
+
+TEST(ThreadPool, OneThreadRunsTasksInOrderOnTheCaller) {
+  ThreadPool pool(1);
+  std::vector<int64_t> order;
+  const auto caller = std::this_thread::get_id();
+  pool.parallel_for(5, [&](int64_t i, int thread) {
+    EXPECT_EQ(thread, 0);
+    EXPECT_EQ(std::this_thread::get_id(), caller);
+    order.push_back(i);
+  });
+  EXPECT_EQ(order, (std::vector<int64_t>{0, 1, 2, 3, 4}));
+  EXPECT_THROW(pool.parallel_for(3,
+                                 [&](int64_t i, int) {
+                                   order.push_back(i);
+                                   if (i == 1) throw 1;
+                                 }),
+               int);
+  EXPECT_EQ(order.size(), 7u);  // none after the exception
+  pool.parallel_for(2, [&](int64_t i, int) { order.push_back(i); });
+  EXPECT_EQ(order.size(), 9u);
 }
 
 TEST(File, AtomicWriteLeavesOldContentWhenAnyStepFails) {

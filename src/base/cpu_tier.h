@@ -2,13 +2,22 @@
 // speed.
 #pragma once
 
+#include <array>
+
 namespace ferry {
 
-enum class CpuTier { kPlain, kAvx2, kAvx512 };
+/// kAvx512Dot runs the kernels of kAvx512, and products of bf16 by vdpbf16ps: its bits are those of
+/// the two multiply-adds that it stands for (docs/numerics.md), and on some processors (Zen 4,
+/// Zen 5) it takes half their time, on others (Sapphire Rapids) twice.
+enum class CpuTier { kPlain, kAvx2, kAvx512, kAvx512Dot };
+
+inline constexpr std::array kCpuTiers = {
+    CpuTier::kPlain, CpuTier::kAvx2, CpuTier::kAvx512, CpuTier::kAvx512Dot};
 
 /// The tier in use: the best that this processor has, or the one that FERRY_CPU names
-/// (plain, avx2, avx512). A tier that the processor lacks, or an unknown name, ends the program
-/// with exit status 2. Tests switch tiers with set_cpu_tier.
+/// (plain, avx2, avx512, avx512_dot). Between the last two a measurement decides, once, in less
+/// than a millisecond. A tier that the processor lacks, or an unknown name, ends the program with
+/// exit status 2. Tests switch tiers with set_cpu_tier.
 CpuTier cpu_tier();
 
 /// Whether the processor can run the tier. avx512 here means F, BW, VL, DQ and BF16.

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "base/math.h"
+
 namespace ferry {
 
 std::array<uint32_t, 4> philox(std::array<uint32_t, 4> c, std::array<uint32_t, 2> k) {
@@ -42,7 +44,7 @@ double Random::normal(uint64_t index) const {
   const uint64_t b = bits(index);
   const double u1 = (static_cast<double>(b >> 32) + 0.5) * 0x1.0p-32;
   const double u2 = static_cast<double>(b & 0xFFFFFFFF) * 0x1.0p-32;
-  return std::sqrt(-2.0 * std::log(u1)) * std::cos(6.283185307179586 * u2);
+  return std::sqrt(-2.0 * math::log(u1)) * math::cos(2 * math::kPi * u2);
 }
 
 uint64_t Random::below(uint64_t index, uint64_t n) const {

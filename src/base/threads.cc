@@ -47,6 +47,13 @@ constexpr int kSpins = 2000;  // about 50 us: longer than the gap between two ke
 FlushDenormals::FlushDenormals() : saved_(read_control()) { write_control(saved_ | kFlushBits); }
 FlushDenormals::~FlushDenormals() { write_control(saved_); }
 
+bool denormals_are_flushed() {
+  // volatile: computed here and now, not by the compiler.
+  volatile float least_normal = 0x1p-126f, subnormal = 0x1p-127f;
+  const volatile float out = least_normal * 0.5f, in = subnormal * 2.0f;
+  return out == 0 && in == 0;
+}
+
 struct ThreadPool::State {
   std::vector<std::thread> workers;
   std::mutex mutex;
@@ -55,6 +62,7 @@ struct ThreadPool::State {
   // A worker that wakes late finds the run closed and stays out: nobody waits for it. Both are
   // sequentially consistent: either the worker sees the run closed, or the run sees it inside.
   std::atomic<bool> open{false};
+  std::atomic<bool> busy{false};
   std::atomic<int> inside{0};
   std::atomic<int64_t> next{0};
   std::atomic<bool> stop{false};
@@ -115,8 +123,15 @@ int ThreadPool::threads() const { return static_cast<int>(state_->workers.size()
 
 void ThreadPool::run(int64_t tasks, void (*fn)(void*, int64_t, int), void* context) {
   if (tasks <= 0) return;
-  const FlushDenormals flush;
   State& s = *state_;
+  check(!s.busy.exchange(true),
+        "thread pool: parallel_for while another runs; tasks must not call it, and kernels run one "
+        "after the other");
+  struct NoLongerBusy {
+    std::atomic<bool>& busy;
+    ~NoLongerBusy() { busy.store(false); }
+  } const at_the_end{s.busy};
+  const FlushDenormals flush;
   if (s.workers.empty() || tasks == 1) {
     for (int64_t i = 0; i < tasks; ++i) fn(context, i, 0);
     return;

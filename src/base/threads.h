@@ -1,5 +1,6 @@
-// A pool of worker threads for CPU kernels. Every thread (the caller too, inside parallel_for) runs
-// with flush-to-zero and denormals-are-zero set, which is part of the numerics format.
+// A pool of worker threads for CPU kernels. Every thread of Ferry runs with flush-to-zero and
+// denormals-are-zero set, which is part of the numerics format: workers from their start, main()
+// from its first line, and a thread of somebody else's program while it runs a kernel.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,11 @@ class FlushDenormals {
   uint64_t saved_;
 };
 
-/// Owner: a CPU device, or a test. parallel_for may be called from one thread at a time.
+/// Whether the calling thread flushes: by what arithmetic does, not by what a register says.
+bool denormals_are_flushed();
+
+/// Owner: a CPU device, or a test. One parallel_for at a time: a second one, from another thread or
+/// from inside a task, is a bug in Ferry and says so (with one thread too), before anything runs.
 class ThreadPool {
  public:
   /// threads >= 1 counts the caller; 0 means one per available processor.
@@ -31,6 +36,7 @@ class ThreadPool {
   int threads() const;
 
   /// Calls fn(context, task, thread) once for each task in [0, tasks), thread in [0, threads()).
+  /// After an exception no further task begins; it is passed on when the running ones have ended.
   /// Which thread takes which task is not determined; tasks must write disjoint memory.
   void run(int64_t tasks, void (*fn)(void* context, int64_t task, int thread), void* context);
 

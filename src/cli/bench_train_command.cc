@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/cpu_tier.h"
 #include "base/file.h"
 #include "cli/command.h"
 #include "train/benchmark.h"
@@ -27,6 +28,7 @@ Result<void> bench(const Arguments& args, const std::vector<std::string>& overri
                                     {"peak_mb", r.peak_mb},
                                     {"live_mb", r.live_mb},
                                     {"parameters", r.parameters},
+                                    {"tier", to_string(cpu_tier())},
                                     {"tokens_per_step", settings.train.tokens_per_step},
                                     {"micro_batch_tokens", settings.train.micro_batch_tokens},
                                     {"sequence_length", settings.data.sequence_length}};

@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "base/check.h"
+#include "base/threads.h"
 #include "cli/bench_train_command.h"
 #include "cli/command.h"
 #include "cli/command_line.h"
@@ -41,6 +42,7 @@ void add_commands(ferry::cli::Command& program) {
 
 int main(int argc, char** argv) {
   using namespace ferry;
+  const FlushDenormals flush;
   int status = 0;
   try {
     status = cli::run_command_line(

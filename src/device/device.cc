@@ -1,5 +1,7 @@
 #include "device/device.h"
 
+#include <algorithm>
+#include <bit>
 #include <charconv>
 
 #include "device/ascend/ascend_device.h"
@@ -37,6 +39,12 @@ Result<int> index_of(std::string_view name) {
 }
 
 }  // namespace
+
+size_t pool_block_bytes(size_t bytes) {
+  const size_t wanted = std::max<size_t>(bytes, 1);
+  const size_t step = wanted <= 4096 ? 64 : std::bit_floor(wanted) / 8;
+  return (wanted + step - 1) / step * step;
+}
 
 Result<Device*> open_device(std::string_view name) {
   const std::string_view kind = name.substr(0, name.find(':'));

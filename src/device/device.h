@@ -107,6 +107,10 @@ class Device {
   virtual void set_replay(bool /*on*/) {}
 };
 
+/// What a device's pool makes of a request: at least 64 bytes, and 1/8 of a power of two more at
+/// most, so that a block that is given back fits the next similar request.
+size_t pool_block_bytes(size_t bytes);
+
 /// "cpu", "cuda", "cuda:1", "ascend:0". Errors: kInvalidInput (no such kind), kUnavailable (why).
 Result<Device*> open_device(std::string_view name);
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/math.h"
 
 namespace ferry::engine {
 namespace {
@@ -56,7 +57,7 @@ double score(models::CausalLm& model, std::span<const Window> windows) {
 }  // namespace
 
 double Evaluation::bits_per_byte() const {
-  return bytes > 0 ? nats / std::log(2.0) / static_cast<double>(bytes) : 0;
+  return bytes > 0 ? nats / math::kLn2 / static_cast<double>(bytes) : 0;
 }
 double Evaluation::nats_per_token() const {
   return tokens > 0 ? nats / static_cast<double>(tokens) : 0;

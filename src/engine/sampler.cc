@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "base/random.h"
 
 namespace ferry::engine {
@@ -20,8 +21,8 @@ int32_t largest(std::span<const float> logits) {
 double log_sum_exp(std::span<const float> logits, double max, double inverse_temperature) {
   double sum = 0;
   for (const float l : logits)
-    sum += std::exp((static_cast<double>(l) - max) * inverse_temperature);
-  return std::log(sum);
+    sum += math::exp((static_cast<double>(l) - max) * inverse_temperature);
+  return math::log(sum);
 }
 
 }  // namespace
@@ -44,8 +45,8 @@ Sampled sample(std::span<const float> logits, const SamplingOptions& options, ui
   const double inverse = 1 / options.temperature;
   const double normaliser = log_sum_exp(logits, max, inverse);
   const auto probability = [&](int32_t id) {
-    return std::exp((static_cast<double>(logits[static_cast<size_t>(id)]) - max) * inverse -
-                    normaliser);
+    return math::exp((static_cast<double>(logits[static_cast<size_t>(id)]) - max) * inverse -
+                     normaliser);
   };
 
   std::vector<int32_t> order(logits.size());
@@ -83,7 +84,7 @@ Sampled sample(std::span<const float> logits, const SamplingOptions& options, ui
       break;
     }
   }
-  Sampled s{chosen, std::log(probability(chosen) / mass), {}};
+  Sampled s{chosen, math::log(probability(chosen) / mass), {}};
   if (options.top_p < 1) s.kept = std::move(order);
   return s;
 }

@@ -108,7 +108,7 @@ double ulp(DType type, double value) {
   if (!is_float(type)) return 1;
   const int digits = type == DType::kBF16 ? 8 : 24;
   const double magnitude = std::max(std::abs(value), 0x1p-126);
-  return std::exp2(std::floor(std::log2(magnitude)) - digits + 1);
+  return std::ldexp(1.0, std::ilogb(magnitude) - digits + 1);
 }
 
 std::string list_of(const std::vector<KeptView>& views) {

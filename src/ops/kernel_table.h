@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/cpu_tier.h"
+#include "base/threads.h"
 #include "device/device.h"
 
 namespace ferry::ops {
@@ -127,10 +128,13 @@ inline constexpr const char* kNoCudaYet = "the CUDA backend is not part of this 
 namespace detail {
 template <auto plain, auto avx2, auto avx512>
 struct ByTier;
+/// What a kernel computes outside parallel_for flushes too, whoever's thread it is.
 template <class R, class... A, R (*plain)(A...), R (*avx2)(A...), R (*avx512)(A...)>
 struct ByTier<plain, avx2, avx512> {
   static R call(A... a) {
+    const FlushDenormals flush;
     switch (cpu_tier()) {
+      case CpuTier::kAvx512Dot:
       case CpuTier::kAvx512: return avx512(a...);
       case CpuTier::kAvx2: return avx2(a...);
       case CpuTier::kPlain: break;

@@ -1,13 +1,15 @@
 // Every kernel table belongs to one op's spec: what `ferry ops` lists and doctor tries is all there
-// is.
+// is. And what a launch promises the kernel.
 #include "ops/kernel_table.h"
 
 #include <gtest/gtest.h>
 
 #include <map>
 #include <string>
+#include <thread>
 
 #include "base/check.h"
+#include "device/cpu/cpu_device.h"
 #include "ops/spec.h"
 
 namespace ferry::ops {
@@ -24,6 +26,25 @@ TEST(KernelTable, EveryTableIsNamedByOneSpec) {
 
 TEST(KernelTable, AKernelThatNoTableHasIsABug) {
   EXPECT_THROW(kernel_rows({"no_such_kernel"}), Bug);
+}
+
+struct Flushed {
+  bool* seen;
+};
+
+void look(const Plan&, const Flushed& args, void*, Stream&) {
+  *args.seen = denormals_are_flushed();
+}
+
+TEST(LaunchTier, FlushesDenormalsWhateverThreadItIs) {
+  bool here = false, there = false;
+  launch_tier<Flushed, look, look, look>({}, {&here}, nullptr, cpu_device().stream());
+  std::thread([&] {
+    launch_tier<Flushed, look, look, look>({}, {&there}, nullptr, cpu_device().stream());
+  }).join();
+  EXPECT_TRUE(here);
+  EXPECT_TRUE(there);
+  EXPECT_FALSE(denormals_are_flushed());
 }
 
 }  // namespace

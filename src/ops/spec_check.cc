@@ -311,7 +311,7 @@ class Checker {
     const CpuTier tier = cpu_tier();
     const int threads = cpu_pool().threads();
     std::vector<std::vector<char>> grads = all_bytes();
-    for (const CpuTier t : {CpuTier::kPlain, CpuTier::kAvx2, CpuTier::kAvx512}) {
+    for (const CpuTier t : kCpuTiers) {
       if (!cpu_has(t) || t == tier) continue;
       set_cpu_tier(t);
       if (all_bytes() != grads)

@@ -4,24 +4,13 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/math.h"
 
 namespace ferry {
 namespace {
 
-/// (1 + cos(pi p)) / 2 = cos²(pi p / 2) for p in [0, 1], by cosine's series: only additions,
-/// multiplications and divisions, so the bits do not depend on the C library. Error below 1e-15.
-double half_cosine(double p) {
-  const double x = p * 1.5707963267948966;
-  double term = 1, sum = 0;
-  for (int k = 0; k < 12; ++k) {
-    sum += term;
-    term *= -x * x / ((2 * k + 1) * (2 * k + 2));
-  }
-  return std::clamp(sum * sum, 0.0, 1.0);
-}
-
 double fall(const Schedule& s, double p) {
-  if (s.kind == Schedule::Kind::kCosine) return half_cosine(p);
+  if (s.kind == Schedule::Kind::kCosine) return 0.5 * (1 + math::cos(math::kPi * p));
   return s.decay == Schedule::Decay::kLinear ? 1 - p : 1 - std::sqrt(p);
 }
 

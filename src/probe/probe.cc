@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "base/random.h"
 #include "models/registry.h"
 #include "ops/dispatch.h"
@@ -340,8 +341,8 @@ int32_t best(std::span<const float> logits) {
 float log_sum_exp(std::span<const float> logits) {
   double top = -INFINITY, sum = 0;
   for (const float x : logits) top = std::max(top, static_cast<double>(x));
-  for (const float x : logits) sum += std::exp(static_cast<double>(x) - top);
-  return static_cast<float>(top + std::log(sum));
+  for (const float x : logits) sum += math::exp(static_cast<double>(x) - top);
+  return static_cast<float>(top + math::log(sum));
 }
 
 std::vector<std::vector<int32_t>> reference_experts(const Probes& probes) {

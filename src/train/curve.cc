@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/markup.h"
+#include "base/math.h"
 #include "base/units.h"
 
 namespace ferry {
@@ -187,7 +188,7 @@ class Drawing {
 std::vector<double> axis_ticks(double low, double high, int count) {
   if (!(high > low) || count < 1) return {low};
   const double rough = (high - low) / count;
-  const double power = std::pow(10, std::floor(std::log10(rough)));
+  const double power = math::pow(10, std::floor(math::log(rough) / math::log(10)));
   double step = 10 * power;
   for (const double factor : {1.0, 2.0, 5.0})
     if (factor * power >= rough * 0.75) {

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/math.h"
 #include "base/signature.h"
 #include "base/system.h"
 #include "base/units.h"
@@ -265,7 +266,7 @@ Result<void> Run::one_step() {
   record.step = state_.step;
   record.unix_ms = clock_.unix_ms();
   record.tokens = state_.step * settings_.train.tokens_per_step;
-  record.bits_per_byte = g.loss * static_cast<double>(g.tokens) / std::log(2.0) /
+  record.bits_per_byte = g.loss * static_cast<double>(g.tokens) / math::kLn2 /
                          static_cast<double>(std::max<int64_t>(1, g.label_bytes));
   record.mtp_loss = g.mtp_loss;
   if (settings_.train.balance_alpha > 0 && model_->experts() > 0)
@@ -338,7 +339,7 @@ Result<void> Run::evaluate() {
   if (stopping() || tokens == 0) return {};
   held_out_loss_ =
       HeldOutLoss{nats / static_cast<double>(tokens),
-                  nats / std::log(2.0) / static_cast<double>(std::max<int64_t>(1, bytes))};
+                  nats / math::kLn2 / static_cast<double>(std::max<int64_t>(1, bytes))};
   state_.held_out_loss = held_out_loss_->nats_per_token;
   const HeldOutRecord record{.step = state_.step,
                              .unix_ms = clock_.unix_ms(),

@@ -72,7 +72,7 @@ struct Advance {
       return exit(3);
     }
     const double pause =
-        std::min(settings.backoff_max_s, settings.backoff_first_s * std::exp2(s.failures - 1));
+        std::min(settings.backoff_max_s, std::ldexp(settings.backoff_first_s, s.failures - 1));
     s.restart_at = now + pause;
     log("the worker {} after step {}; starting again from the newest checkpoint in {} (attempt {} "
         "of {})",

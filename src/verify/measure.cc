@@ -38,9 +38,11 @@ double fastest(const Running& r, double budget_s, const std::function<void()>& w
 float fma_chains(int64_t rounds) {
   switch (cpu_tier()) {
 #if defined(__x86_64__)
+    case CpuTier::kAvx512Dot:
     case CpuTier::kAvx512: return avx512::fma_chains(rounds);
     case CpuTier::kAvx2: return avx2::fma_chains(rounds);
 #else
+    case CpuTier::kAvx512Dot:
     case CpuTier::kAvx512:
     case CpuTier::kAvx2:
 #endif

@@ -303,6 +303,28 @@ TEST(Verify, MemoryThatChangesBetweenTwoOpsIsNamed) {
   EXPECT_NE(r.reasons.front().find("memory changed"), std::string::npos) << r.reasons.front();
 }
 
+TEST(Verify, AnotherFormatOfNumericsIsRefused) {
+  auto dir = ModelDir::open(bf16_model());
+  ASSERT_TRUE(dir);
+  auto model = models::make_model(kConfig, "config", cpu_device(), DType::kBF16, DType::kF32);
+  ASSERT_TRUE(load_weights(*dir, (*model)->weights(), (*model)->weight_aliases()));
+  ModelContents c;
+  c.tensors = stored_weights((*model)->weights(), (*model)->weight_aliases(), DType::kF32);
+  c.texts["config.json"] = dir->config_json();
+  c.passport = *dir->passport();
+  c.passport->numerics = kNumerics - 1;
+  const std::string path = join_path(root_folder(), "older");
+  ASSERT_TRUE(write_model_dir(path, c));
+  const auto refused = verify({.directory = path});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::kInvalidInput);
+  EXPECT_NE(
+      refused.error().message.find(fmt::format(
+          "numerics {}, this version of Ferry computes numerics {}", kNumerics - 1, kNumerics)),
+      std::string::npos)
+      << refused.error().message;
+}
+
 TEST(Verify, AKeyIsAskedFor) {
   const KeyPair key = new_key_pair(), other = new_key_pair();
   const std::string path = join_path(root_folder(), "signed");

@@ -1,25 +1,12 @@
 #include "device/ascend/ascend_pool.h"
 
-#include <bit>
-
 #include "base/units.h"
 #include "device/ascend/ascend_device.h"
 #include "device/ascend/errors.h"
 
 namespace ferry {
-namespace {
-
-/// Sizes are rounded to 1/8 of a power of two, so that a block fits the next similar request.
-size_t rounded(size_t bytes) {
-  if (bytes <= 4096) return bytes == 0 ? 64 : (bytes + 63) / 64 * 64;
-  const size_t step = std::bit_floor(bytes) / 8;
-  return (bytes + step - 1) / step * step;
-}
-
-}  // namespace
-
 void* AscendPool::allocate(size_t bytes) {
-  const size_t whole = rounded(bytes);
+  const size_t whole = pool_block_bytes(bytes);
   void* block = nullptr;
   if (auto& cached = free_[whole]; !cached.empty()) {
     block = cached.back();
@@ -47,7 +34,7 @@ void* AscendPool::allocate(size_t bytes) {
 }
 
 void AscendPool::deallocate(void* p, size_t bytes) {
-  const size_t whole = rounded(bytes);
+  const size_t whole = pool_block_bytes(bytes);
   use_.live_bytes -= whole;
   free_[whole].push_back(p);
 }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
@@ -28,12 +27,8 @@ constexpr size_t kSpareBytes = size_t{16} << 20;  // held beyond the most that w
 std::atomic<int> g_guards{0};
 std::atomic<int> g_violations{0};
 
-/// A block's size: rounded to 1/8 of a power of two, so that once freed it fits the next similar
-/// request, and the fences.
-size_t whole_block(size_t bytes) {
-  const size_t step = bytes <= 4096 ? 64 : std::bit_floor(bytes) / 8;
-  return (bytes + step - 1) / step * step + 2 * kFence;
-}
+/// A block's size with the fences.
+size_t whole_block(size_t bytes) { return pool_block_bytes(bytes) + 2 * kFence; }
 
 class CpuDevice final : public Device, public Stream {
  public:

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "ops/adamw/adamw_kernels.h"
 #include "ops/dispatch.h"
 
@@ -38,8 +39,8 @@ void adamw_update(Weight& w,
   args.one_minus_beta1 = static_cast<float>(1 - o.beta1);
   args.beta2 = static_cast<float>(o.beta2);
   args.one_minus_beta2 = static_cast<float>(1 - o.beta2);
-  args.step_size = static_cast<float>(o.lr / (1 - std::pow(o.beta1, step)));
-  args.root = static_cast<float>(std::sqrt(1 - std::pow(o.beta2, step)));
+  args.step_size = static_cast<float>(o.lr / (1 - math::pow(o.beta1, step)));
+  args.root = static_cast<float>(std::sqrt(1 - math::pow(o.beta2, step)));
   args.eps = static_cast<float>(o.eps);
   args.grad_scale = grad_scale;
   dispatch(kAdamW, args, p.device());

@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "base/math.h"
+
 namespace ferry::ops {
 
 AdamWState adamw_reference(AdamWState s, const RefTensor& grad, const AdamW& o, double grad_scale) {
@@ -11,8 +13,8 @@ AdamWState adamw_reference(AdamWState s, const RefTensor& grad, const AdamW& o, 
     const double g = grad[i] * grad_scale;
     s.m[i] = o.beta1 * s.m[i] + (1 - o.beta1) * g;
     s.v[i] = o.beta2 * s.v[i] + (1 - o.beta2) * g * g;
-    const double m_hat = s.m[i] / (1 - std::pow(o.beta1, step));
-    const double v_hat = s.v[i] / (1 - std::pow(o.beta2, step));
+    const double m_hat = s.m[i] / (1 - math::pow(o.beta1, step));
+    const double v_hat = s.v[i] / (1 - math::pow(o.beta2, step));
     s.p[i] = s.p[i] - o.lr * o.weight_decay * s.p[i] - o.lr * m_hat / (std::sqrt(v_hat) + o.eps);
   }
   return s;

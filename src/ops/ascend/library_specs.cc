@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "ops/ascend/aclnn.h"
 #include "ops/matmul/matmul_reference.h"
 
@@ -269,9 +270,9 @@ void in_place(Book& book,
 
 void add_elementwise(Book& book) {
   unary(
-      book, aclnn::Exp, [](double x) { return std::exp(x); }, false, kFunction);
+      book, aclnn::Exp, [](double x) { return math::exp(x); }, false, kFunction);
   unary(
-      book, aclnn::Log, [](double x) { return std::log(x); }, true, 0x1p-14);  // near 1 it cancels
+      book, aclnn::Log, [](double x) { return math::log(x); }, true, 0x1p-14);  // near 1 it cancels
   unary(
       book, aclnn::Sqrt, [](double x) { return std::sqrt(x); }, true, 4 * kU);
   unary(
@@ -281,13 +282,13 @@ void add_elementwise(Book& book) {
   unary(
       book, aclnn::Neg, [](double x) { return -x; }, false, 0);
   unary(
-      book, aclnn::Cos, [](double x) { return std::cos(x); }, true, 0x1p-12);
+      book, aclnn::Cos, [](double x) { return math::cos(x); }, true, 0x1p-12);
   unary(
-      book, aclnn::Sin, [](double x) { return std::sin(x); }, false, 0x1p-14);
+      book, aclnn::Sin, [](double x) { return math::sin(x); }, false, 0x1p-14);
   unary(
-      book, aclnn::Sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }, false, kFunction);
+      book, aclnn::Sigmoid, [](double x) { return 1 / (1 + math::exp(-x)); }, false, kFunction);
   unary(
-      book, aclnn::Silu, [](double x) { return x / (1 + std::exp(-x)); }, false, kFunction);
+      book, aclnn::Silu, [](double x) { return x / (1 + math::exp(-x)); }, false, kFunction);
   for (const DType t : {kF32, kBF16})  // what float16 could not hold
     book.add(
         "aclnnExp",
@@ -298,7 +299,7 @@ void add_elementwise(Book& book) {
           aclnn::Exp(stream_of(in), operand(in[0]), operand(y));
           return Inputs{y};
         },
-        [](const Refs& in) { return Refs{each(in[0], [](double x) { return std::exp(x); })}; },
+        [](const Refs& in) { return Refs{each(in[0], [](double x) { return math::exp(x); })}; },
         elementwise_tolerance(t, 0x1p-16));
 
   const auto scaled = [](float alpha, double sign) {
@@ -572,7 +573,7 @@ RefTensor lines(const RefTensor& x, const std::function<void(const double*, doub
 void softmax_line(const double* x, double* y, int64_t n) {
   const double top = *std::max_element(x, x + n);
   double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += y[i] = std::exp(x[i] - top);
+  for (int64_t i = 0; i < n; ++i) sum += y[i] = math::exp(x[i] - top);
   for (int64_t i = 0; i < n; ++i) y[i] /= sum;
 }
 
@@ -608,8 +609,8 @@ void add_softmax(Book& book) {
                 return Refs{lines(in[0], [](const double* x_line, double* y, int64_t n) {
                   const double top = *std::max_element(x_line, x_line + n);
                   double sum = 0;
-                  for (int64_t i = 0; i < n; ++i) sum += std::exp(x_line[i] - top);
-                  for (int64_t i = 0; i < n; ++i) y[i] = x_line[i] - top - std::log(sum);
+                  for (int64_t i = 0; i < n; ++i) sum += math::exp(x_line[i] - top);
+                  for (int64_t i = 0; i < n; ++i) y[i] = x_line[i] - top - math::log(sum);
                 })};
               },
               [t, spread](int, const Refs&, const RefTensor& y) {
@@ -673,7 +674,7 @@ void add_softmax(Book& book) {
       [](const double* d, const double* y, double* out) {
         double sum = 0;
         for (int i = 0; i < 67; ++i) sum += d[i];
-        for (int i = 0; i < 67; ++i) out[i] = d[i] - std::exp(y[i]) * sum;
+        for (int i = 0; i < 67; ++i) out[i] = d[i] - math::exp(y[i]) * sum;
       });
 }
 

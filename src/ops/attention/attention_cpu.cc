@@ -1,15 +1,15 @@
 // Attention with scores transposed: keys down, query rows across the lanes. So the softmax's maxima
 // and sums run down a column and need no sums across lanes, a row's arithmetic is that of its own
 // lane alone, and three of the five products of the gradient read what the last step wrote.
-#include "device/cpu/cpu_device.h"
 #include "ops/attention/attention_blocks.h"
+#include "ops/cpu/loops.h"
 #include "ops/cpu/tile_product.h"
+#include "ops/cpu/transpose.h"
 
 namespace ferry::ops::FERRY_TIER {
 namespace {
 
 int64_t vectors_for(int64_t columns) { return (columns + kLanes - 1) / kLanes; }
-int lanes_left(int64_t elements) { return static_cast<int>(elements < kLanes ? elements : kLanes); }
 template <typename T>
 int64_t whole_groups(int64_t elements) {
   return (elements + kGroup<T> - 1) / kGroup<T> * kGroup<T>;
@@ -46,14 +46,28 @@ void transpose_rows(F&& row, int64_t count, int64_t depth, float* to, int64_t st
   for (int64_t d = 0; d < depth; d += kLanes) {
     const int n = lanes_left(depth - d);
     for (int64_t i = 0; i < kKeyTile; i += kLanes) {
-      float block[kLanes][kLanes] = {};
-      for (int64_t r = 0; r < lanes_left(count - i); ++r)
-        store_n(block[r], load_n(row(i + r) + d, n), n);
-      for (int e = 0; e < n; ++e) {
-        float line[kLanes];
-        for (int r = 0; r < kLanes; ++r) line[r] = block[r][e];
-        store(to + (d + e) * stride + i, load(line));
-      }
+      F32x16 block[kLanes];
+      for (int r = 0; r < kLanes; ++r)
+        block[r] = i + r < count ? load_n(row(i + r) + d, n) : splat(0);
+      transpose(block);
+      for (int e = 0; e < n; ++e) store(to + (d + e) * stride + i, block[e]);
+    }
+  }
+}
+
+/// row(i)[d] = from[d][i] * factor for count <= 64 rows and d in [begin, end); from's rows are 64
+/// long. A factor of 1 changes no bit.
+template <typename T, typename F>
+void transpose_back(
+    const float* from, int64_t begin, int64_t end, int64_t count, float factor, F&& row) {
+  for (int64_t d = begin; d < end; d += kLanes) {
+    const int n = lanes_left(end - d);
+    for (int64_t i = 0; i < count; i += kLanes) {
+      F32x16 block[kLanes];
+      for (int e = 0; e < kLanes; ++e)
+        block[e] = e < n ? load(from + (d + e) * kBlockRows + i) * splat(factor) : splat(0);
+      transpose(block);
+      for (int r = 0; r < lanes_left(count - i); ++r) store_n(row(i + r) + d, block[r], n);
     }
   }
 }
@@ -258,15 +272,9 @@ void end_block(const AttentionArgs& a, const BlockRows& rows, const ForwardLayou
     for (int64_t r = j * kLanes; r < rows.count && r < (j + 1) * kLanes; ++r)
       a.lse.as<float>()[rows.token(r) * a.lse.shape[1] + rows.head(r)] = lse[r - j * kLanes];
   }
-  for (int64_t r = 0; r < rows.count; ++r) {
-    T* const out = a.out.as<T>() + rows.offset(a.out, r);
-    float line[kLanes];
-    for (int64_t d = 0; d < d_v; d += kLanes) {
-      const int n = static_cast<int>(d_v - d < kLanes ? d_v - d : kLanes);
-      for (int i = 0; i < n; ++i) line[i] = b.sum[(d + i) * kBlockRows + r];
-      store_n(out + d, load_n(line, n), n);
-    }
-  }
+  transpose_back<T>(b.sum, 0, d_v, rows.count, 1, [&](int64_t r) {
+    return a.out.as<T>() + rows.offset(a.out, r);
+  });
 }
 
 template <typename T>
@@ -489,15 +497,9 @@ struct Backward {
                                   end,
                                   0,
                                   vectors_for(rows.count));
-    for (int64_t r = 0; r < rows.count; ++r) {
-      T* const to = a.d_q.template as<T>() + rows.offset(a.d_q, r);
-      float line[kLanes];
-      for (int64_t d = begin; d < end; d += kLanes) {
-        const int n = static_cast<int>(end - d < kLanes ? end - d : kLanes);
-        for (int i = 0; i < n; ++i) line[i] = d_q[(d + i) * kBlockRows + r];
-        store_n(to + d, load_n(line, n) * splat(a.scale), n);
-      }
-    }
+    transpose_back<T>(d_q, begin, end, rows.count, a.scale, [&](int64_t r) {
+      return a.d_q.template as<T>() + rows.offset(a.d_q, r);
+    });
   }
 
   static void write_row(const View& to, int64_t key, int64_t head, const float* sums) {

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/math.h"
+
 namespace ferry::ops {
 
 RefTensor attention_reference(const RefTensor& q,
@@ -30,7 +32,7 @@ RefTensor attention_reference(const RefTensor& q,
       }
       const double top = *std::max_element(p.begin(), p.end());
       double total = 0;
-      for (double& x : p) total += x = std::exp(x - top);
+      for (double& x : p) total += x = math::exp(x - top);
       for (int64_t j = 0; j < keys; ++j)
         for (int64_t d = 0; d < d_v; ++d)
           out[(t * heads + h) * d_v + d] +=

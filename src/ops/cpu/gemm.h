@@ -1,11 +1,10 @@
 // The matrix product that every *_cpu.cc shares: C[m, n] = Σ_k A(m, k) B(n, k), blocked and packed.
 //
-// Order (numerics 1), whatever the blocking, tier, threads and path: one f32 accumulator for each
+// Order (docs/numerics.md), whatever the blocking, tier, threads and path: one f32 accumulator for each
 // element of C, starting at +0 (or at C's value when accumulating).
 //   f32   acc = fma(a[k], b[k], acc), k ascending.
 //   bf16  for pairs (k, k+1): acc = fma(a[k+1], b[k+1], acc), then acc = fma(a[k], b[k], acc); an
-//   odd
-//         k is padded by zeros. That is vdpbf16ps.
+//         odd k is padded by zeros. That is vdpbf16ps.
 // Splitting k at even places and going on from the stored f32 accumulator changes no bit.
 #pragma once
 
@@ -53,7 +52,7 @@ inline constexpr int64_t kGemmPackedRowsMax = 12;  // rows of a, in the mean of 
 
 /// Whether products of `rows` rows take panels, in the tier in use.
 inline bool gemm_takes_panels(int64_t rows, bool bf16) {
-  return bf16 && rows <= kGemmPackedRowsMax && cpu_tier() == CpuTier::kAvx512;
+  return bf16 && rows <= kGemmPackedRowsMax && cpu_tier() >= CpuTier::kAvx512;
 }
 /// From one panel to the next, in pairs; the last 32 keep panels from the same cache sets.
 inline constexpr int64_t gemm_panel_stride(int64_t k) { return (k + 1) / 2 * kGemmPanelRows + 32; }

@@ -3,17 +3,20 @@
 // packing B again in each task costs less than waiting, and experts with unequal rows balance by
 // themselves.
 //
-// Packed memory is made of 4-byte units, lanes innermost: f32, or pairs of bf16 (Packing). A pair
-// of bf16 becomes two f32 units, the odd element first, and the f32 tile does what vdpbf16ps would,
-// in the same order: two fma run twice as fast here as one vdpbf16ps (Sapphire Rapids: one in two
-// cycles, measured by linear_bench). Where a few rows are multiplied, reading B is the cost:
-// weights are then packed once, in pairs, which are taken apart in registers.
+// Packed memory is made of 4-byte units, lanes innermost: f32, or pairs of bf16 (Packing). Where
+// vdpbf16ps is fast (the tier avx512_dot) it multiplies pairs. Elsewhere a pair of bf16 becomes two
+// f32 units, the odd element first, and the f32 tile does what vdpbf16ps would, in the same order:
+// two fma run twice as fast as one vdpbf16ps on Sapphire Rapids (one in two cycles, measured by
+// linear_bench). Where a few rows are multiplied, reading B is the cost: weights are then packed
+// once, in pairs, which are multiplied as they are or taken apart in registers.
 #include "ops/cpu/gemm.h"
 
+#include <bit>
 #include <cstring>
 #include <utility>
 
 #include "ops/cpu/simd.h"
+#include "ops/cpu/transpose.h"
 
 namespace ferry::ops::FERRY_TIER {
 namespace {
@@ -21,12 +24,16 @@ namespace {
 #if defined(FERRY_TIER_avx512)
 constexpr int kStripRows = 14;  // 28 accumulators, 2 registers for B, 1 for A
 constexpr int kVectors = 2;
+// Which of the packed parts stays in L1 while the other streams from L2: a strip of A or a panel of B.
+constexpr bool kPanelStays = false;
 #elif defined(FERRY_TIER_avx2)
-constexpr int kStripRows = 6;
+constexpr int kStripRows = 6;  // 12 accumulators, 2 registers for B, 1 for A
 constexpr int kVectors = 1;
+constexpr bool kPanelStays = true;
 #else
 constexpr int kStripRows = 4;
 constexpr int kVectors = 1;
+constexpr bool kPanelStays = true;
 #endif
 constexpr int kPanel = kVectors * kLanes;   // columns of C in a tile
 constexpr int64_t kPrefetch = 16 * kPanel;  // units of B ahead: it streams from L2
@@ -44,7 +51,7 @@ constexpr int64_t kFewRowsK = 1024;
 enum class Packing {
   kF32,    // a unit is an element
   kSplit,  // bf16: two units of f32, element k + 1, then element k
-  kPairs,  // bf16, panels made beforehand: a unit is elements k (low half) and k + 1
+  kPairs,  // bf16: a unit is elements k (low half) and k + 1
 };
 
 /// Units that k elements take.
@@ -154,6 +161,46 @@ constexpr TileKernels tile_kernels(std::integer_sequence<int, kRows...>) {
 }
 constexpr TileKernels kTiles = tile_kernels(std::make_integer_sequence<int, kStripRows>{});
 
+#if defined(FERRY_TIER_avx512)
+/// sum + the products of a pair of A, broadcast, with the pairs of each lane of B.
+inline void add_dot(F32x16& sum, float row, __m512i pairs) {
+  const __m512i broadcast = _mm512_set1_epi32(std::bit_cast<int32_t>(row));
+  sum.v = _mm512_dpbf16_ps(
+      sum.v, reinterpret_cast<__m512bh>(broadcast), reinterpret_cast<__m512bh>(pairs));
+}
+
+/// The same of pairs.
+template <int M>
+void dot_kernel(const float* a, const float* b, int64_t steps, const Tile& t) {
+  F32x16 acc[M][kVectors];
+  load_tile(acc, t);
+  for (int64_t s = 0; s < steps; ++s, a += M, b += kPanel) {
+    __m512i column[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      column[v] = _mm512_loadu_si512(b + v * kLanes);
+      __builtin_prefetch(b + kPrefetch + v * kLanes);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+      for (int v = 0; v < kVectors; ++v) add_dot(acc[i][v], a[i], column[v]);
+  }
+  store_tile(acc, t);
+}
+
+template <int... kRows>
+constexpr TileKernels dot_kernels(std::integer_sequence<int, kRows...>) {
+  return {{&dot_kernel<kRows + 1>...}};
+}
+constexpr TileKernels kDotTiles = dot_kernels(std::make_integer_sequence<int, kStripRows>{});
+#endif
+
+const TileKernels& tiles([[maybe_unused]] Packing packing) {
+#if defined(FERRY_TIER_avx512)
+  if (packing == Packing::kPairs) return kDotTiles;
+#endif
+  return kTiles;
+}
+
 // ---- Packing ------------------------------------------------------------------------------------
 
 /// What to pack: `rows` <= 16 rows as lanes [0, lanes) of units `out_stride` apart; lanes past the
@@ -167,39 +214,14 @@ struct Pack {
 
 #if defined(FERRY_TIER_avx512)
 
-/// out[j] lane i = in[i] lane j.
-inline void transpose16(__m512i (&r)[16]) {
-  __m512i t[16];
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xDD);
-    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xDD);
-  }
-  for (int i = 0; i < 4; ++i) {
-    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
-    r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-    r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xDD);
-  }
-}
-
+inline Words no_words() { return _mm512_setzero_si512(); }
+inline void store_words(float* out, Words v) { _mm512_storeu_si512(out, v); }
 inline __mmask32 first32(int64_t n) { return n >= 32 ? 0xFFFFFFFFu : (1u << n) - 1; }
 inline int up_to16(int64_t n) { return n < 0 ? 0 : n > 16 ? 16 : static_cast<int>(n); }
 
 /// Sixteen f32, or pairs, of one row from p on, of which n elements exist.
 template <typename T, Packing kPacking>
-inline __m512i load_units(const T* p, int64_t n) {
+inline Words load_units(const T* p, int64_t n) {
   if constexpr (kPacking == Packing::kF32)
     return _mm512_castps_si512(load_n(p, up_to16(n)).v);
   else if constexpr (sizeof(T) == 2)
@@ -211,74 +233,91 @@ inline __m512i load_units(const T* p, int64_t n) {
   }
 }
 
-/// The two f32 units of sixteen pairs.
-inline __m512i odd_units(__m512i pairs) {
+/// The two f32 units of each pair.
+inline Words odd_units(Words pairs) {
   return _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000)));
 }
-inline __m512i even_units(__m512i pairs) { return _mm512_slli_epi32(pairs, 16); }
+inline Words even_units(Words pairs) { return _mm512_slli_epi32(pairs, 16); }
+
+/// Pairs of the lanes of two vectors of bf16 values.
+inline Words pairs_of(F32x16 odd, F32x16 even) {
+  return _mm512_or_si512(_mm512_castps_si512(odd.v),
+                         _mm512_srli_epi32(_mm512_castps_si512(even.v), 16));
+}
+
+#elif defined(FERRY_TIER_avx2)
+
+inline Words no_words() { return _mm256_setzero_si256(); }
+inline void store_words(float* out, Words v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), v);
+}
+inline int up_to8(int64_t n) { return n < 0 ? 0 : n > 8 ? 8 : static_cast<int>(n); }
+
+/// Eight f32, or pairs, of one row from p on, of which n elements exist.
+template <typename T, Packing kPacking>
+inline Words load_units(const T* p, int64_t n) {
+  if constexpr (kPacking == Packing::kF32)
+    return _mm256_castps_si256(load8_n(p, up_to8(n)));
+  else if constexpr (sizeof(T) == 2)
+    return n >= 16
+               ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))
+               : _mm256_set_m128i(load8_n_bits(p + 8, up_to8(n - 8)), load8_n_bits(p, up_to8(n)));
+  else
+    return narrow(load8_n(p, up_to8(n)), load8_n(p + 8, up_to8(n - 8)));
+}
+
+/// The two f32 units of each pair.
+inline Words odd_units(Words pairs) {
+  return _mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xFFFF0000)));
+}
+inline Words even_units(Words pairs) { return _mm256_slli_epi32(pairs, 16); }
+
+#endif
+
+#if defined(FERRY_TIER_avx512) || defined(FERRY_TIER_avx2)
 
 template <Packing kPacking>
-inline void store_units(float* out, int64_t out_stride, int j, __m512i v) {
+inline void store_units(float* out, int64_t out_stride, int j, Words v) {
   if constexpr (kPacking == Packing::kSplit) {
-    _mm512_storeu_si512(out + 2 * j * out_stride, odd_units(v));
-    _mm512_storeu_si512(out + (2 * j + 1) * out_stride, even_units(v));
+    store_words(out + 2 * j * out_stride, odd_units(v));
+    store_words(out + (2 * j + 1) * out_stride, even_units(v));
   } else {
-    _mm512_storeu_si512(out + j * out_stride, v);
+    store_words(out + j * out_stride, v);
   }
 }
 
+/// Reads a register from each row, transposes them, writes a register for each unit.
 template <typename T, Packing kPacking>
 void pack_along_k(const T* data, const Pack& p, float* out) {
-  constexpr int64_t kStep = kPacking == Packing::kF32 ? 16 : 32;
+  constexpr int64_t kStep = kPacking == Packing::kF32 ? kWords : 2 * kWords;
   for (int64_t k = 0; k < p.k; k += kStep) {
-    __m512i r[16];
-    const int64_t n = p.k - k;
-    if (p.rows == 16 && n >= kStep) {
+    const int64_t n = min(p.k - k, kStep);
+    const int count = static_cast<int>(kPacking == Packing::kF32 ? n : ceil_div(n, 2));
+    for (int first = 0; first < p.lanes; first += kWords) {
+      const T* const from = data + first * p.row_stride + k;
+      const int rows = p.rows - first;
+      Words r[kWords];
+      if (n == kStep && (rows >= kWords || p.lanes == p.rows)) {
+        // Lanes past the last of a strip are overwritten: they repeat it rather than branch.
 #pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) {
-        const T* at = data + i * p.row_stride + k;
-        r[i] = load_units<T, kPacking>(at, kStep);
-        __builtin_prefetch(at + 16 * p.row_stride, 0, 2);  // the rows to be packed next, into L2
+        for (int i = 0; i < kWords; ++i) {
+          const T* const at = from + (i < rows ? i : rows - 1) * p.row_stride;
+          r[i] = load_units<T, kPacking>(at, kStep);
+          __builtin_prefetch(at + 16 * p.row_stride, 0, 2);  // the rows to be packed next, into L2
+        }
+      } else {
+        for (int i = 0; i < kWords; ++i)
+          r[i] = i < rows ? load_units<T, kPacking>(from + i * p.row_stride, n) : no_words();
       }
-    } else {
-      for (int i = 0; i < 16; ++i)
-        r[i] = i < p.rows ? load_units<T, kPacking>(data + i * p.row_stride + k, n)
-                          : _mm512_setzero_si512();
-    }
-    transpose16(r);
-    const int count =
-        static_cast<int>(kPacking == Packing::kF32 ? min(n, 16) : ceil_div(min(n, 32), 2));
-    if (count == 16) {
+      transpose(r);
+      if (count == kWords) {
 #pragma GCC unroll 16
-      for (int j = 0; j < 16; ++j) store_units<kPacking>(out, p.out_stride, j, r[j]);
-    } else {
-      for (int j = 0; j < count; ++j) store_units<kPacking>(out, p.out_stride, j, r[j]);
+        for (int j = 0; j < kWords; ++j) store_units<kPacking>(out + first, p.out_stride, j, r[j]);
+      } else {
+        for (int j = 0; j < count; ++j) store_units<kPacking>(out + first, p.out_stride, j, r[j]);
+      }
     }
     out += units(kPacking, kStep) * p.out_stride;
-  }
-}
-
-inline __m512i load_bf16_words(const bf16_t* p, int n) {
-  return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(n), p));
-}
-inline __m512i load_bf16_words(const float* p, int n) {
-  return _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load_n(p, n).v)));
-}
-
-template <typename T, Packing kPacking>
-inline void pack_unit(const T* row, const T* next, int n, float* out, int64_t out_stride) {
-  if constexpr (kPacking == Packing::kF32) {
-    store(out, load_n(row, n));
-  } else {
-    const __m512i odd =
-        next == nullptr ? _mm512_setzero_si512() : _mm512_slli_epi32(load_bf16_words(next, n), 16);
-    const __m512i even = load_bf16_words(row, n);
-    if constexpr (kPacking == Packing::kPairs) {
-      _mm512_storeu_si512(out, _mm512_or_si512(odd, even));
-    } else {
-      _mm512_storeu_si512(out, odd);
-      _mm512_storeu_si512(out + out_stride, even_units(even));
-    }
   }
 }
 
@@ -305,27 +344,53 @@ void pack_along_k(const T* data, const Pack& p, float* out) {
   }
 }
 
+#endif
+
+/// Lanes that exist in `row`, as a product takes them.
 template <typename T, Packing kPacking>
-inline F32x16 load_elements(const T* p, int n) {
-  F32x16 v = load_n(p, n);
-  if constexpr (kPacking == Packing::kSplit && sizeof(T) == 4) {
-    bf16_t rounded[16];
-    store(rounded, v);
-    v = load(rounded);
-  }
-  return v;
+inline F32x16 load_elements(const T* row, int n) {
+  const F32x16 v = load_n(row, n);
+  return kPacking != Packing::kF32 && sizeof(T) == 4 ? rounded_to_bf16(v) : v;
 }
 
+/// The units of element `row` of up to 16 lanes, and of the element after it if that exists.
 template <typename T, Packing kPacking>
 inline void pack_unit(const T* row, const T* next, int n, float* out, int64_t out_stride) {
+  const F32x16 even = load_elements<T, kPacking>(row, n);
+  if constexpr (kPacking == Packing::kF32) return store(out, even);
+  const F32x16 odd = next != nullptr ? load_elements<T, kPacking>(next, n) : splat(0);
   if constexpr (kPacking == Packing::kSplit) {
-    store(out, next != nullptr ? load_elements<T, kPacking>(next, n) : splat(0));
-    out += out_stride;
+    store(out, odd);
+    store(out + out_stride, even);
   }
-  store(out, load_elements<T, kPacking>(row, n));
+#if defined(FERRY_TIER_avx512)
+  if constexpr (kPacking == Packing::kPairs) store_words(out, pairs_of(odd, even));
+#endif
 }
 
+/// The same of a strip, whose rows need fewer lanes: n <= kStripLanes.
+#if defined(FERRY_TIER_avx2)
+constexpr int kStripLanes = 8;
+template <typename T, Packing kPacking>
+inline void pack_strip_unit(const T* row, const T* next, int n, float* out, int64_t out_stride) {
+  const auto elements = [n](const T* p) {
+    const __m256 v = load8_n(p, n);
+    return kPacking != Packing::kF32 && sizeof(T) == 4 ? _mm256_castsi256_ps(round_words(v)) : v;
+  };
+  if constexpr (kPacking == Packing::kSplit) {
+    _mm256_storeu_ps(out, next != nullptr ? elements(next) : _mm256_setzero_ps());
+    out += out_stride;
+  }
+  _mm256_storeu_ps(out, elements(row));
+}
+#else
+constexpr int kStripLanes = kLanes;
+template <typename T, Packing kPacking>
+inline void pack_strip_unit(const T* row, const T* next, int n, float* out, int64_t out_stride) {
+  pack_unit<T, kPacking>(row, next, n, out, out_stride);
+}
 #endif
+static_assert(kStripRows <= kStripLanes);
 
 constexpr int64_t kRowsAhead = 8;  // each row of k is another page, which no prefetcher foresees
 
@@ -361,6 +426,7 @@ void pack_across_k(const T* data,
 constexpr int kStripGroup = 8;
 struct Strips {
   int count;
+  int64_t a_rows;                // of A in all
   int64_t row[kStripGroup + 1];  // in A; the last: where the group ends
   float* at[kStripGroup];
   int rows(int s) const { return static_cast<int>(row[s + 1] - row[s]); }
@@ -384,11 +450,13 @@ void pack_strips(const GemmOperand& o, const Strips& strips, int64_t k, int64_t 
       const int rows = strips.rows(s);
       const T* row = data + strips.row[s];
       __builtin_prefetch(row + kRowsAhead * o.k_stride);
-      pack_unit<T, kPacking>(row,
-                             kStep == 2 && i + 1 < k_count ? row + o.k_stride : nullptr,
-                             rows,
-                             strips.at[s] + units(kPacking, i) * rows,
-                             rows);
+      // Whole registers where A has so many rows: the next unit covers the lanes of other strips.
+      const int lanes = strips.row[s] + kStripLanes <= strips.a_rows ? kStripLanes : rows;
+      pack_strip_unit<T, kPacking>(row,
+                                   kStep == 2 && i + 1 < k_count ? row + o.k_stride : nullptr,
+                                   lanes,
+                                   strips.at[s] + units(kPacking, i) * rows,
+                                   rows);
     }
 }
 
@@ -423,21 +491,32 @@ static_assert(kPanel == kGemmPanelRows);
 /// to keep the memory busy.
 constexpr int panels_of(int rows) { return rows <= 4 ? 2 : 1; }
 
-/// Rows of A as f32, kRowStride apart; zeros up to an even number of elements.
+/// Rows of A, kRowStride apart; zeros up to an even number of elements.
 constexpr int64_t kRowStride = kFewRowsK + 16;  // not a power of two: other cache sets
 
-void widen_rows(const GemmOperand& a, int64_t row, int rows, int64_t k, int64_t count, float* out) {
+/// How panels of pairs are multiplied: taken apart, with rows widened to f32, or by vdpbf16ps, with
+/// rows of pairs.
+enum class Pairs { kApart, kDot };
+
+template <Pairs pairs>
+void prepare_rows(
+    const GemmOperand& a, int64_t row, int rows, int64_t k, int64_t count, float* out) {
   for (int i = 0; i < rows; ++i, out += kRowStride) {
     const bf16_t* const from = static_cast<const bf16_t*>(a.data) + (row + i) * a.row_stride + k;
-    for (int64_t j = 0; j < count; j += kLanes)
-      store(out + j, load_n(from + j, static_cast<int>(min(kLanes, count - j))));  // rest zeros
+    if constexpr (pairs == Pairs::kDot) {
+      out[count / 2] = 0;
+      std::memcpy(out, from, static_cast<size_t>(count) * sizeof(bf16_t));
+    } else {
+      for (int64_t j = 0; j < count; j += kLanes)
+        store(out + j, load_n(from + j, static_cast<int>(min(kLanes, count - j))));  // rest zeros
+    }
   }
 }
 
-/// M widened rows times kPanels panels of pairs.
-template <int M, int kPanels>
+/// M prepared rows times kPanels panels of pairs.
+template <Pairs pairs, int M, int kPanels>
 void pairs_kernel(
-    const float* a, const float* b, int64_t panel_stride, int64_t pairs, const Tile& t) {
+    const float* a, const float* b, int64_t panel_stride, int64_t count, const Tile& t) {
   constexpr int64_t kAhead = 16 * kPanel;  // panels come from memory
   F32x16 acc[kPanels][M][kVectors];
   const auto panel = [&t](int p) {
@@ -445,26 +524,35 @@ void pairs_kernel(
   };
 #pragma GCC unroll 4
   for (int p = 0; p < kPanels; ++p) load_tile(acc[p], panel(p));
-  for (int64_t s = 0; s < pairs; ++s, a += 2, b += kPanel) {
+  for (int64_t s = 0; s < count; ++s, a += pairs == Pairs::kDot ? 1 : 2, b += kPanel) {
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
-      F32x16 odd[kVectors], even[kVectors];
+      __m512i pair[kVectors];
       for (int v = 0; v < kVectors; ++v) {
         const float* const at = b + p * panel_stride + v * kLanes;
-        const __m512i pair = _mm512_loadu_si512(at);
+        pair[v] = _mm512_loadu_si512(at);
         __builtin_prefetch(at + kAhead);
-        odd[v] = {_mm512_castsi512_ps(odd_units(pair))};
-        even[v] = {_mm512_castsi512_ps(even_units(pair))};
       }
+      if constexpr (pairs == Pairs::kDot) {
 #pragma GCC unroll 16
-      for (int i = 0; i < M; ++i) {
-        const F32x16 row = splat(a[i * kRowStride + 1]);
-        for (int v = 0; v < kVectors; ++v) acc[p][i][v] = fma(row, odd[v], acc[p][i][v]);
-      }
+        for (int i = 0; i < M; ++i)
+          for (int v = 0; v < kVectors; ++v) add_dot(acc[p][i][v], a[i * kRowStride], pair[v]);
+      } else {
+        F32x16 odd[kVectors], even[kVectors];
+        for (int v = 0; v < kVectors; ++v) {
+          odd[v] = {_mm512_castsi512_ps(odd_units(pair[v]))};
+          even[v] = {_mm512_castsi512_ps(even_units(pair[v]))};
+        }
 #pragma GCC unroll 16
-      for (int i = 0; i < M; ++i) {
-        const F32x16 row = splat(a[i * kRowStride]);
-        for (int v = 0; v < kVectors; ++v) acc[p][i][v] = fma(row, even[v], acc[p][i][v]);
+        for (int i = 0; i < M; ++i) {
+          const F32x16 row = splat(a[i * kRowStride + 1]);
+          for (int v = 0; v < kVectors; ++v) acc[p][i][v] = fma(row, odd[v], acc[p][i][v]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < M; ++i) {
+          const F32x16 row = splat(a[i * kRowStride]);
+          for (int v = 0; v < kVectors; ++v) acc[p][i][v] = fma(row, even[v], acc[p][i][v]);
+        }
       }
     }
   }
@@ -477,21 +565,25 @@ struct PairsKernels {
   PairsKernel one[kGemmPackedRowsMax], several[kGemmPackedRowsMax];
 };
 
-template <int... kRows>
+template <Pairs pairs, int... kRows>
 constexpr PairsKernels pairs_kernels(std::integer_sequence<int, kRows...>) {
-  return {{&pairs_kernel<kRows + 1, 1>...}, {&pairs_kernel<kRows + 1, panels_of(kRows + 1)>...}};
+  return {{&pairs_kernel<pairs, kRows + 1, 1>...},
+          {&pairs_kernel<pairs, kRows + 1, panels_of(kRows + 1)>...}};
 }
+template <Pairs pairs>
 constexpr PairsKernels kPairsTiles =
-    pairs_kernels(std::make_integer_sequence<int, kGemmPackedRowsMax>{});
+    pairs_kernels<pairs>(std::make_integer_sequence<int, kGemmPackedRowsMax>{});
 
-/// Widened rows times the panels of t.columns columns.
+/// Prepared rows times the panels of t.columns columns.
+template <Pairs pairs>
 void multiply_pairs(
-    const float* a, int rows, const float* b, int64_t panel_stride, int64_t pairs, const Tile& t) {
+    const float* a, int rows, const float* b, int64_t panel_stride, int64_t count, const Tile& t) {
   for (int at = 0; at < t.columns;) {
     const int panels = t.columns - at > (panels_of(rows) - 1) * kPanel ? panels_of(rows) : 1;
-    const PairsKernel kernel = (panels > 1 ? kPairsTiles.several : kPairsTiles.one)[rows - 1];
+    const PairsKernels& kernels = kPairsTiles<pairs>;
+    const PairsKernel kernel = (panels > 1 ? kernels.several : kernels.one)[rows - 1];
     const int columns = static_cast<int>(min(panels * kPanel, t.columns - at));
-    kernel(a, b + at / kPanel * panel_stride, panel_stride, pairs, columns_of(t, at, columns));
+    kernel(a, b + at / kPanel * panel_stride, panel_stride, count, columns_of(t, at, columns));
     at += columns;
   }
 }
@@ -530,9 +622,11 @@ struct Blocks {
 /// Bounds: a strip within kGemmStripBytes, panels within kGemmBlockBytes, bf16 C over several k
 /// blocks within kGemmScratchBytes.
 Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count) {
-  const Packing packing = g.bf16 ? Packing::kSplit : Packing::kF32;
+  const Packing packing = !g.bf16                             ? Packing::kF32
+                          : cpu_tier() == CpuTier::kAvx512Dot ? Packing::kPairs
+                                                              : Packing::kSplit;
   const bool few_rows = m_mean <= kStripRows;  // B is read once: keep its packed part in L1
-  const int64_t k_limit = few_rows ? kFewRowsK : kBlockK;
+  const int64_t k_limit = (few_rows ? kFewRowsK : kBlockK) * (packing == Packing::kPairs ? 2 : 1);
   const int64_t k_blocks = max(1, ceil_div(k_max, k_limit));
   const int64_t k = round_up(ceil_div(max(1, k_max), k_blocks), 2);
   const int64_t column_bytes = 4 * units(packing, k);
@@ -600,7 +694,9 @@ struct Runner {
     char* const memory = workspace + static_cast<size_t>(thread) * kGemmThreadBytes;
 #if defined(FERRY_TIER_avx512)
     if (g.panels != nullptr && g.a.dtype == DType::kBF16 && g.a.k_stride == 1)
-      return block_of_panels(g, m, rows, n, columns, memory);
+      return blocks.packing == Packing::kPairs
+                 ? block_of_panels<Pairs::kDot>(g, m, rows, n, columns, memory)
+                 : block_of_panels<Pairs::kApart>(g, m, rows, n, columns, memory);
 #endif
     block(g, m, rows, n, columns, memory);
   }
@@ -647,7 +743,9 @@ struct Runner {
     const PackBlock pack_b = packers(g.b.dtype, blocks.packing).block;
     const int64_t strips =
         ceil_div(rows, kStripRows);  // of equal height: tall tiles are the fast ones
+    const TileKernels& kernels = tiles(blocks.packing);
     Strips group{};
+    group.a_rows = g.m;
     int64_t k = 0;
     do {  // once even without any k: C becomes zero
       const int64_t k_count = min(blocks.k, g.k - k);
@@ -657,21 +755,27 @@ struct Runner {
       const int64_t group_max =
           min(kStripGroup, static_cast<int64_t>(kGemmStripBytes / sizeof(float)) / strip_units);
       pack_b(g.b, n, columns, k, k_count, panels, panel_stride);
-      for (int64_t s = 0; s < strips; ++s) {
-        const int in_group = static_cast<int>(s % group_max);
-        if (in_group == 0) {
-          group.count = static_cast<int>(min(group_max, strips - s));
-          for (int i = 0; i <= group.count; ++i) group.row[i] = m + rows * (s + i) / strips;
-          for (int i = 0; i < group.count; ++i) group.at[i] = strip_memory + i * strip_units;
-          pack_a(g.a, group, k, k_count);
+      for (int64_t s = 0; s < strips; s += group.count) {
+        group.count = static_cast<int>(min(group_max, strips - s));
+        for (int i = 0; i <= group.count; ++i) group.row[i] = m + rows * (s + i) / strips;
+        for (int i = 0; i < group.count; ++i) group.at[i] = strip_memory + i * strip_units;
+        pack_a(g.a, group, k, k_count);
+        const auto multiply = [&](int strip, int64_t column) {
+          const Tile t = tile(g, m, group.row[strip] - m, n, columns, k, k_count, memory);
+          kernels.rows[group.rows(strip) - 1](
+              group.at[strip],
+              panels + column / kPanel * panel_stride,
+              steps,
+              columns_of(
+                  t, static_cast<int>(column), static_cast<int>(min(kPanel, columns - column))));
+        };
+        if constexpr (kPanelStays) {
+          for (int64_t column = 0; column < columns; column += kPanel)
+            for (int i = 0; i < group.count; ++i) multiply(i, column);
+        } else {
+          for (int i = 0; i < group.count; ++i)
+            for (int64_t column = 0; column < columns; column += kPanel) multiply(i, column);
         }
-        const TileKernel kernel = kTiles.rows[group.rows(in_group) - 1];
-        const Tile t = tile(g, m, group.row[in_group] - m, n, columns, k, k_count, memory);
-        for (int j = 0; j < t.columns; j += kPanel)
-          kernel(group.at[in_group],
-                 panels + j / kPanel * panel_stride,
-                 steps,
-                 columns_of(t, j, static_cast<int>(min(kPanel, t.columns - j))));
       }
       k += k_count;
     } while (k < g.k);
@@ -679,9 +783,10 @@ struct Runner {
 
 #if defined(FERRY_TIER_avx512)
   /// The same from panels made beforehand.
+  template <Pairs pairs>
   void block_of_panels(
       const Gemm& g, int64_t m, int64_t rows, int64_t n, int64_t columns, char* memory) const {
-    float* const widened = reinterpret_cast<float*>(memory);
+    float* const prepared = reinterpret_cast<float*>(memory);
     const int64_t strips = ceil_div(rows, kGemmPackedRowsMax), stride = gemm_panel_stride(g.k);
     const float* const panels = static_cast<const float*>(g.panels) + n / kPanel * stride;
     int64_t k = 0;
@@ -690,13 +795,13 @@ struct Runner {
       for (int64_t s = 0; s < strips; ++s) {
         const int64_t row = rows * s / strips;
         const int height = static_cast<int>(rows * (s + 1) / strips - row);
-        widen_rows(g.a, m + row, height, k, k_count, widened);
-        multiply_pairs(widened,
-                       height,
-                       panels + k / 2 * kPanel,
-                       stride,
-                       units(Packing::kPairs, k_count),
-                       tile(g, m, row, n, columns, k, k_count, memory));
+        prepare_rows<pairs>(g.a, m + row, height, k, k_count, prepared);
+        multiply_pairs<pairs>(prepared,
+                              height,
+                              panels + k / 2 * kPanel,
+                              stride,
+                              units(Packing::kPairs, k_count),
+                              tile(g, m, row, n, columns, k, k_count, memory));
       }
       k += k_count;
     } while (k < g.k);

@@ -8,6 +8,11 @@
 
 namespace ferry::ops::FERRY_TIER {
 
+/// How many lanes a vector has of the elements that are left.
+inline int lanes_left(int64_t elements) {
+  return static_cast<int>(elements < kLanes ? elements : kLanes);
+}
+
 /// f(column, n): whole vectors with n == kLanes, then the tail, if any, with the n that are left.
 template <typename F>
 inline void for_lanes(int64_t begin, int64_t end, F&& f) {

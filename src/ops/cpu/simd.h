@@ -47,6 +47,11 @@ inline void store_n(bf16_t* p, F32x16 a, int n) {
   std::memcpy(&bits, &h, 32);
   _mm256_mask_storeu_epi16(p, first_lanes(n), bits);
 }
+/// The value that storing as bfloat16 and loading again gives.
+inline F32x16 rounded_to_bf16(F32x16 a) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(
+      _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(a.v))), 16))};
+}
 inline F32x16 operator+(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline F32x16 operator-(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline F32x16 operator*(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -95,22 +100,96 @@ inline __m256 widen(const bf16_t* p) {
       _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
 }
 inline F32x16 load(const bf16_t* p) { return {widen(p), widen(p + 8)}; }
-inline __m128i narrow(__m256 f) {
+/// Rounded to bfloat16: its bits in the upper half of each word, zeros in the lower.
+inline __m256i round_words(__m256 f) {
   const __m256i u = _mm256_castps_si256(f);
   const __m256i magnitude = _mm256_and_si256(u, _mm256_set1_epi32(0x7FFFFFFF));
-  const __m256i high = _mm256_srli_epi32(u, 16);
-  const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
-  __m256i r =
-      _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF))), 16);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  __m256i r = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
   const __m256i tiny = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x00800000), magnitude);
   const __m256i nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7F800000));
-  r = _mm256_blendv_epi8(r, _mm256_and_si256(high, _mm256_set1_epi32(0x8000)), tiny);
-  r = _mm256_blendv_epi8(r, _mm256_or_si256(high, _mm256_set1_epi32(0x40)), nan);
-  return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
+  r = _mm256_blendv_epi8(
+      r, _mm256_and_si256(u, _mm256_set1_epi32(static_cast<int>(0x80000000))), tiny);
+  r = _mm256_blendv_epi8(r, _mm256_or_si256(u, _mm256_set1_epi32(0x00400000)), nan);
+  return _mm256_and_si256(r, _mm256_set1_epi32(static_cast<int>(0xFFFF0000)));
+}
+inline F32x16 rounded_to_bf16(F32x16 a) {
+  return {_mm256_castsi256_ps(round_words(a.lo)), _mm256_castsi256_ps(round_words(a.hi))};
+}
+/// Sixteen bf16 in order: of `lo`, then of `hi`.
+inline __m256i narrow(__m256 lo, __m256 hi) {
+  const __m256i halves = _mm256_packus_epi32(_mm256_srli_epi32(round_words(lo), 16),
+                                             _mm256_srli_epi32(round_words(hi), 16));
+  return _mm256_permute4x64_epi64(halves, 0xD8);  // packus works within each half of a register
 }
 inline void store(bf16_t* p, F32x16 a) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(a.lo));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), narrow(a.hi));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(a.lo, a.hi));
+}
+/// The first n of 8 lanes, 0 <= n <= 8.
+inline __m256i first_lanes(int n) {
+  alignas(32) static constexpr int32_t kLanesThenNone[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kLanesThenNone + 8 - n));
+}
+/// The first n of 8 elements, 0 <= n <= 8; the others are zero and their memory is not touched.
+inline __m256 load8_n(const float* p, int n) {
+  return n == 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, first_lanes(n));
+}
+inline __m128i load8_n_bits(const bf16_t* p, int n) {
+  if (n == 8) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  uint64_t half[2] = {};
+  const int whole = n / 4;
+  if (whole == 1) std::memcpy(half, p, 8);
+  const bf16_t* const rest = p + 4 * whole;
+  for (int i = n % 4; i-- > 0;) half[whole] = half[whole] << 16 | rest[i];
+  return _mm_set_epi64x(static_cast<int64_t>(half[1]), static_cast<int64_t>(half[0]));
+}
+inline __m256 load8_n(const bf16_t* p, int n) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load8_n_bits(p, n)), 16));
+}
+template <typename T>
+inline F32x16 load_n(const T* p, int n) {
+  if (n == kLanes) return load(p);
+  return n < 8 ? F32x16{load8_n(p, n), _mm256_setzero_ps()}
+               : F32x16{load8_n(p, 8), load8_n(p + 8, n - 8)};
+}
+/// By pieces of 8, 4, 2 and 1: AMD's masked stores are slow.
+inline void store_n(float* p, F32x16 a, int n) {
+  if (n == kLanes) return store(p, a);
+  __m256 eight = a.lo;
+  if (n >= 8) {
+    _mm256_storeu_ps(p, eight);
+    p += 8;
+    eight = a.hi;
+  }
+  __m128 four = _mm256_castps256_ps128(eight);
+  if (n & 4) {
+    _mm_storeu_ps(p, four);
+    p += 4;
+    four = _mm256_extractf128_ps(eight, 1);
+  }
+  if (n & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), four);
+    p += 2;
+    four = _mm_movehl_ps(four, four);
+  }
+  if (n & 1) _mm_store_ss(p, four);
+}
+inline void store_n(bf16_t* p, F32x16 a, int n) {
+  const __m256i all = narrow(a.lo, a.hi);
+  if (n == kLanes) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), all);
+  __m128i eight = _mm256_castsi256_si128(all);
+  if (n >= 8) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), eight);
+    p += 8;
+    eight = _mm256_extracti128_si256(all, 1);
+  }
+  if (n & 4) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), eight);
+    p += 4;
+    eight = _mm_unpackhi_epi64(eight, eight);
+  }
+  uint64_t rest = static_cast<uint64_t>(_mm_cvtsi128_si64(eight));
+  for (int i = 0; i < (n & 3); ++i, rest >>= 16) p[i] = static_cast<bf16_t>(rest);
 }
 inline F32x16 operator+(F32x16 a, F32x16 b) {
   return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
@@ -190,6 +269,9 @@ inline F32x16 load(const bf16_t* p) {
 inline void store(bf16_t* p, F32x16 a) {
   for (int i = 0; i < 16; ++i) p[i] = f32_to_bf16(a.v[i]);
 }
+inline F32x16 rounded_to_bf16(F32x16 a) {
+  return lanewise([&](int i) { return bf16_to_f32(f32_to_bf16(a.v[i])); });
+}
 inline F32x16 operator+(F32x16 a, F32x16 b) {
   return lanewise([&](int i) { return a.v[i] + b.v[i]; });
 }
@@ -238,9 +320,6 @@ inline F32x16 split_exponent(F32x16 x, F32x16* exponent) {
   });
 }
 
-#endif
-
-#if !defined(FERRY_TIER_avx512)
 /// The first n of 16 lanes; the others are zero and their memory is not touched. 0 <= n <= 16.
 template <typename T>
 inline F32x16 load_n(const T* p, int n) {

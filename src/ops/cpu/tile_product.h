@@ -17,15 +17,7 @@ constexpr int kGroup = sizeof(T) == 2 ? 2 : 1;
 /// The value that storing to T and loading again gives.
 template <typename T>
 inline F32x16 rounded_to(F32x16 a) {
-  if constexpr (sizeof(T) == 4) return a;
-#if defined(FERRY_TIER_avx512)
-  return {_mm512_castsi512_ps(
-      _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(a.v)), 16))};
-#else
-  bf16_t half[kLanes];
-  store(half, a);
-  return load(half);
-#endif
+  return sizeof(T) == 4 ? a : rounded_to_bf16(a);
 }
 
 /// What C holds before the sum: +0; C itself; C times a factor for each column.
@@ -46,8 +38,10 @@ struct TileProduct {
 
 #if defined(FERRY_TIER_avx512)
 constexpr int kTileRows = 6, kTileVectors = 4;  // 24 of 32 registers are sums
+#elif defined(FERRY_TIER_avx2)
+constexpr int kTileRows = 6, kTileVectors = 1;  // 12 of 16
 #else
-constexpr int kTileRows = 4, kTileVectors = 1;  // AVX2: 8 of 16
+constexpr int kTileRows = 4, kTileVectors = 1;
 #endif
 
 template <Start start, int group, int rows, int vectors>

@@ -1,8 +1,7 @@
 // Chunks of tokens: logits, losses and d_logits in place of them, then the two products of the
 // gradient.
-#include "device/cpu/cpu_device.h"
 #include "ops/cpu/gemm.h"
-#include "ops/cpu/simd.h"
+#include "ops/cpu/loops.h"
 #include "ops/cross_entropy/cross_entropy.h"
 #include "ops/cross_entropy/cross_entropy_kernels.h"
 
@@ -10,10 +9,6 @@ namespace ferry::ops::FERRY_TIER {
 namespace {
 
 constexpr int64_t kElementsPerTask = 16384;
-
-int lanes_left(int64_t at, int64_t end) {
-  return static_cast<int>(end - at < kLanes ? end - at : kLanes);
-}
 
 float row_max(const float* x, int64_t n) {
   float m = x[0];
@@ -34,7 +29,7 @@ float exp_and_sum(float* x, int64_t n, float m) {
     const int64_t end = tile + kVocabTile < n ? tile + kVocabTile : n;
     F32x16 lanes = splat(0);
     for (int64_t i = tile; i < end; i += kLanes) {
-      const int left = lanes_left(i, end);
+      const int left = lanes_left(end - i);
       store_n(x + i, exp(load_n(x + i, left) - splat(m)), left);
       lanes = lanes + load_n(x + i, left);  // lanes past the end are zero
     }
@@ -50,7 +45,7 @@ float token(float* logits, int64_t vocab, int32_t label, float scale, bool gradi
   if (label < 0 || label >= vocab) {
     const float none = label == -1 ? 0 : __builtin_nanf("");
     if (gradient)
-      for (int64_t i = 0; i < vocab; i += kLanes) store_n(d + i, splat(none), lanes_left(i, vocab));
+      for (int64_t i = 0; i < vocab; i += kLanes) store_n(d + i, splat(none), lanes_left(vocab - i));
     return none;
   }
   const float at_label = logits[label];
@@ -63,7 +58,7 @@ float token(float* logits, int64_t vocab, int32_t label, float scale, bool gradi
     const F32x16 corrected = splat(logits[label] * r - scale);
     // d is not wider than logits, so what it overwrites has been read.
     for (int64_t i = 0; i < vocab; i += kLanes) {
-      const int left = lanes_left(i, vocab);
+      const int left = lanes_left(vocab - i);
       store_n(d + i, load_n(logits + i, left) * splat(r), left);
     }
     store_n(d + label, corrected, 1);
@@ -140,7 +135,7 @@ void cross_entropy(const Plan&, const CrossEntropyArgs& a, void* workspace, Stre
   F32x16 sum = splat(0);
   const int64_t tokens = a.hidden.shape[0];
   for (int64_t t = 0; t < tokens; t += kLanes)
-    sum = sum + load_n(a.token_losses.as<float>() + t, lanes_left(t, tokens));
+    sum = sum + load_n(a.token_losses.as<float>() + t, lanes_left(tokens - t));
   *a.loss.as<float>() = a.scale * sum_lanes(sum);
 }
 
@@ -153,7 +148,7 @@ void cross_entropy_backward(const Plan&, const CrossEntropyBackwardArgs& a, void
           const int64_t end =
               (task + 1) * kElementsPerTask < count ? (task + 1) * kElementsPerTask : count;
           for (int64_t i = task * kElementsPerTask; i < end; i += kLanes) {
-            const int left = lanes_left(i, end);
+            const int left = lanes_left(end - i);
             store_n(x + i, load_n(x + i, left) * factor, left);
           }
         });

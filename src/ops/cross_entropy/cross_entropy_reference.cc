@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/math.h"
 #include "ops/cross_entropy/cross_entropy.h"
 #include "ops/matmul/matmul_reference.h"
 
@@ -17,8 +18,8 @@ struct LogSum {
 LogSum log_sum_exp(const double* x, int64_t n) {
   const double m = *std::max_element(x, x + n);
   double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += std::exp(x[i] - m);
-  return {m, std::log(sum)};
+  for (int64_t i = 0; i < n; ++i) sum += math::exp(x[i] - m);
+  return {m, math::log(sum)};
 }
 
 }  // namespace
@@ -61,7 +62,7 @@ std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden,
         static_cast<double>(inputs) * u * *std::max_element(magnitude, magnitude + vocab);
     double argument = 0;
     for (int64_t i = 0; i < vocab; ++i)
-      argument = std::max(argument, std::abs(x[i] - l.maximum) * std::exp(x[i] - l.maximum));
+      argument = std::max(argument, std::abs(x[i] - l.maximum) * math::exp(x[i] - l.maximum));
     const double sums = static_cast<double>(std::min(vocab, kVocabTile)) / 16 + 4 +
                         static_cast<double>(vocab) / kVocabTile;
     const double gap = l.maximum - x[label];

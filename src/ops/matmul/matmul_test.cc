@@ -71,7 +71,7 @@ void expect_defined_bits(int64_t m,
             defined_element(a.values.data() + i * k, b.values.data() + j * k, k, bf16);
   }
   const CpuTier tier = cpu_tier();
-  for (const CpuTier t : {CpuTier::kPlain, CpuTier::kAvx2, CpuTier::kAvx512}) {
+  for (const CpuTier t : kCpuTiers) {
     if (!cpu_has(t)) continue;
     set_cpu_tier(t);
     for (const DType out : {DType::kF32, DType::kBF16}) {

@@ -1,7 +1,6 @@
 // Rows in parallel; the weight's gradient in column blocks, so that each column sums tokens in
 // order.
-#include "device/cpu/cpu_device.h"
-#include "ops/cpu/simd.h"
+#include "ops/cpu/loops.h"
 #include "ops/rms_norm/rms_norm_kernels.h"
 
 namespace ferry::ops::FERRY_TIER {
@@ -9,13 +8,6 @@ namespace {
 
 constexpr int64_t kRowsPerTask = 16;
 constexpr int64_t kColumnsPerTask = 4 * kLanes;
-
-/// f(column, lanes): whole vectors with lanes == 16, then the tail.
-template <typename F>
-void for_lanes(int64_t begin, int64_t end, F&& f) {
-  for (int64_t i = begin; i < end; i += kLanes)
-    f(i, static_cast<int>(end - i < kLanes ? end - i : kLanes));
-}
 
 template <typename T, typename W>
 void forward_row(const T* x, const W* w, T* y, float* rstd, int64_t hidden, float eps) {

@@ -1,66 +1,14 @@
-// The table of cosines and sines, and YaRN. Everything in float64 from +, -, *, / and fma alone.
+// The table of cosines and sines, and YaRN, in float64.
 #include <cmath>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "ops/rope/rope.h"
 
 namespace ferry::ops {
 namespace {
 
-constexpr double kLn2 = 0.693147180559945286;  // nearest double
-constexpr double kLn2Rest = 2.319046813846299558e-17;
-constexpr double kHalfPi = 1.570796326794896558;
-constexpr double kHalfPiRest = 6.123233995736766036e-17;
-
-/// ln x for normal x > 0. With x = m 2^e, m in [0.7, 1.5): 2 atanh((m - 1) / (m + 1)) + e ln 2.
-double natural_log(double x) {
-  int e = 0;
-  double m = std::frexp(x, &e);  // exact
-  if (m < 0.7) {
-    m *= 2;
-    --e;
-  }
-  const double s = (m - 1) / (m + 1), s2 = s * s;  // |s| < 0.18: the 13th term is below 2^-60
-  double p = 0;
-  for (int n = 25; n >= 1; n -= 2) p = p * s2 + 1.0 / n;
-  return 2 * s * p + e * kLn2;
-}
-
-/// e^x for |x| < 700: x = n ln 2 + r, then 1 + r + r²/2! + ... to the 14th power.
-double exponential(double x) {
-  const double n = std::floor(x / kLn2 + 0.5);
-  const double r = std::fma(-n, kLn2Rest, std::fma(-n, kLn2, x));
-  double p = 1;
-  for (int i = 14; i >= 1; --i) p = p * r / i + 1;
-  return std::ldexp(p, static_cast<int>(n));  // exact
-}
-
-struct Turn {
-  double cos, sin;
-};
-
-/// For 0 <= x < 2^40: x = n pi/2 + r with pi/2 in two parts, each product rounded once by fma; then
-/// Taylor series on |r| <= pi/4, whose first term left out is below 2^-56.
-Turn turn(double x) {
-  const double n = std::floor(x / kHalfPi + 0.5);
-  const double r = std::fma(-n, kHalfPiRest, std::fma(-n, kHalfPi, x)), r2 = r * r;
-  double s = 1, c = 1;
-  for (int i = 16; i >= 2; i -= 2) {
-    s = 1 - s * r2 / (i * (i + 1));
-    c = 1 - c * r2 / (i * (i - 1));
-  }
-  s *= r;
-  switch (static_cast<int64_t>(n) % 4) {
-    case 0: return {c, s};
-    case 1: return {-s, c};
-    case 2: return {-c, -s};
-    default: return {s, -c};
-  }
-}
-
-double mscale(double factor, double m) {
-  return factor <= 1 ? 1 : 0.1 * m * natural_log(factor) + 1;
-}
+double mscale(double factor, double m) { return factor <= 1 ? 1 : 0.1 * m * math::log(factor) + 1; }
 
 void check_config(const RopeConfig& c) {
   check(c.dim > 0 && c.dim % 2 == 0, "rope: dim {}", c.dim);
@@ -82,8 +30,8 @@ YarnRange yarn_range(const RopeConfig& config) {
   const auto dim = static_cast<double>(config.dim);
   const auto pair_with = [&](double turns) {  // that turns so often in the original context
     return dim *
-           natural_log(static_cast<double>(config.original_max_position) / (turns * 4 * kHalfPi)) /
-           (2 * natural_log(config.theta));
+           math::log(static_cast<double>(config.original_max_position) / (turns * 2 * math::kPi)) /
+           (2 * math::log(config.theta));
   };
   const auto clamped = [&](double i) {
     return static_cast<int64_t>(i < 0 ? 0 : i > dim - 1 ? dim - 1 : i);
@@ -96,10 +44,9 @@ RopeTable make_rope_table(const RopeConfig& config, int64_t positions, Device& d
   check_config(config);
   const int64_t pairs = config.dim / 2;
   std::vector<double> frequency(static_cast<size_t>(pairs));
-  const double log_theta = natural_log(config.theta);
   for (int64_t i = 0; i < pairs; ++i)
     frequency[static_cast<size_t>(i)] =
-        exponential(-2.0 * static_cast<double>(i) / static_cast<double>(config.dim) * log_theta);
+        math::pow(config.theta, -2.0 * static_cast<double>(i) / static_cast<double>(config.dim));
   double size = 1;
   if (config.yarn) {
     const YarnRange range = yarn_range(config);
@@ -116,9 +63,9 @@ RopeTable make_rope_table(const RopeConfig& config, int64_t positions, Device& d
   std::vector<float> cos(static_cast<size_t>(positions * pairs)), sin(cos.size());
   for (int64_t t = 0; t < positions; ++t)
     for (int64_t i = 0; i < pairs; ++i) {
-      const Turn angle = turn(static_cast<double>(t) * frequency[static_cast<size_t>(i)]);
-      cos[static_cast<size_t>(t * pairs + i)] = static_cast<float>(angle.cos * size);
-      sin[static_cast<size_t>(t * pairs + i)] = static_cast<float>(angle.sin * size);
+      const double angle = static_cast<double>(t) * frequency[static_cast<size_t>(i)];
+      cos[static_cast<size_t>(t * pairs + i)] = static_cast<float>(math::cos(angle) * size);
+      sin[static_cast<size_t>(t * pairs + i)] = static_cast<float>(math::sin(angle) * size);
     }
   return {Tensor::from_f32(cos, {positions, pairs}, device),
           Tensor::from_f32(sin, {positions, pairs}, device)};

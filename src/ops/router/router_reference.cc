@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/math.h"
+
 namespace ferry::ops {
 namespace {
 
@@ -28,7 +30,7 @@ std::vector<double> scores_of(const RefTensor& logits, int64_t t, const RouterCo
   double sum = 0;
   for (int64_t e = 0; e < c.experts; ++e) {
     const double x = logits[t * c.experts + e];
-    s[static_cast<size_t>(e)] = c.sigmoid ? 1 / (1 + std::exp(-x)) : std::exp(x);
+    s[static_cast<size_t>(e)] = c.sigmoid ? 1 / (1 + math::exp(-x)) : math::exp(x);
     sum += s[static_cast<size_t>(e)];
   }
   for (double& v : s) v = c.sigmoid ? v : v / sum;

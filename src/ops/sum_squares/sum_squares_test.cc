@@ -47,7 +47,7 @@ TEST(SumSquares, IsAccurateInFloat64AndTheSameBitsOnEveryTier) {
     const double expected = sum_squares_reference({reference});
     EXPECT_NEAR(s.sum, expected, 300 * 0x1p-53 * expected);
     const CpuTier before = cpu_tier();
-    for (const CpuTier tier : {CpuTier::kPlain, CpuTier::kAvx2, CpuTier::kAvx512}) {
+    for (const CpuTier tier : kCpuTiers) {
       if (!cpu_has(tier)) continue;
       set_cpu_tier(tier);
       EXPECT_EQ(total(tensors).sum, s.sum) << to_string(tier);
