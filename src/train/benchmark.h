@@ -13,7 +13,7 @@ struct BenchmarkResult {
   int64_t parameters = 0;
   double tokens_per_s = 0;  // median step
   double best_tokens_per_s = 0;
-  double mfu = 0;  // of the matrix-product rate measured in the same run
+  double mfu = 0;  // of the median step, of the matrix-product rate measured in the same run
   double peak_gflops = 0;
   double peak_mb = 0;  // most memory resident while training, less what was before the model
   double live_mb = 0;  // the most that tensors held at once

@@ -65,7 +65,7 @@ std::vector<SettingChange> changed_settings(const Settings& was, const Settings&
   std::vector<SettingChange> changes;
   for (size_t i = 0; i < before.size(); ++i) {
     const Value x = value_of(before[i]), y = value_of(after[i]);
-    if (x != y) changes.push_back({before[i].path(), text_of(x), text_of(y)});
+    if (x != y) changes.push_back({before[i].path(), text_of(x), text_of(y), before[i].change});
   }
   return changes;
 }

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "ops/add/add.h"
 #include "ops/balance_loss/balance_loss.h"
+#include "train/model_setup.h"
 
 namespace ferry {
 namespace {
@@ -30,12 +31,24 @@ double value_of(const Tensor& scalar) { return static_cast<double>(scalar.to_f32
 
 }  // namespace
 
+StepSettings step_settings(const TrainSettings& t) {
+  return {.mla_form = mla_form_of(t),
+          .recompute = recompute_of(t),
+          .mtp_weight = t.mtp_weight,
+          .mtp_every = t.mtp_every,
+          .balance_alpha = t.balance_alpha,
+          .bias_update_speed = t.bias_update_speed,
+          .clip = t.clip};
+}
+
 TrainStep::TrainStep(models::CausalLm& model, Optimizer& optimizer, const StepSettings& settings)
     : model_(model), optimizer_(optimizer), settings_(settings) {
   for (Weight* w : optimizer_.weights()) w->value.set_needs_grad(true);
 }
 
-StepGradients TrainStep::gradients(int64_t step, std::span<const data::Batch> micro_batches) {
+StepGradients TrainStep::gradients(int64_t step,
+                                   std::span<const data::Batch> micro_batches,
+                                   const std::function<void(int64_t)>& done) {
   gradients_.clear();
   tree_.clear();
   expert_counts_.clear();
@@ -50,7 +63,7 @@ StepGradients TrainStep::gradients(int64_t step, std::span<const data::Batch> mi
     mtp_labels += counted(batch.mtp_labels);
   }
   int64_t index = 0;
-  for (const data::Batch& batch : micro_batches)
+  for (const data::Batch& batch : micro_batches) {
     micro_batch(batch,
                 index++,
                 static_cast<double>(std::max<int64_t>(1, labels)),
@@ -58,6 +71,8 @@ StepGradients TrainStep::gradients(int64_t step, std::span<const data::Batch> mi
                 static_cast<double>(std::max<int64_t>(1, mtp_labels)),
                 sum.tokens,
                 sum);
+    if (done) done(index);
+  }
   for (const Weight* w : optimizer_.weights()) gradients_.push_back(tree_.take(w->value, index));
   const GradientNorm norm = gradient_norm(gradients_, 1);
   sum.norm = norm_ = norm.norm;
