@@ -402,6 +402,29 @@ TEST_F(RunE2e, WhatWasLearntCannotBeChanged) {
   EXPECT_EQ(metrics("fixed").size(), 4u);
 }
 
+TEST_F(RunE2e, TheBenchmarkTrainsAsTheSettingsSay) {
+  const auto bench = [](const Strings& more) {
+    const std::string output = ran(with({"bench-train",
+                                         "--config",
+                                         path("run.toml"),
+                                         "--data.dir=none",
+                                         "--model.vocab_size=320",
+                                         "--steps",
+                                         "4",
+                                         "--warmup",
+                                         "0"},
+                                        more));
+    return Json::parse(output.substr(
+        output.rfind("\n{") == std::string::npos ? output.find('{') : output.rfind("\n{") + 1));
+  };
+  const Json plain = bench({}), absorbed = bench({"--train.mla_form=absorbed"});
+  EXPECT_EQ(plain.at("mla_form"), "expanded");
+  EXPECT_EQ(absorbed.at("mla_form"), "absorbed");
+  EXPECT_NE(plain.at("live_mb"), absorbed.at("live_mb"));  // they keep other activations
+  EXPECT_EQ(plain.at("mtp_steps"), 4);
+  EXPECT_EQ(bench({"--train.mtp_every=2"}).at("mtp_steps"), 2);
+}
+
 // --- Terminals -----------------------------------------------------------------------------------
 
 /// The longest stretch between two moves to the beginning of a line, in columns.

@@ -1,7 +1,11 @@
 // The foundation of all: checks, results, files, faults, randomness, threads.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <vector>
 
 #include "base/alive.h"
@@ -89,6 +93,26 @@ TEST(File, WhatIsForbiddenIsToldFromWhatFailed) {
     arm_faults("");
   }
   EXPECT_FALSE(path_exists(path));
+}
+
+TEST(File, ARecordIsWrittenWholeOrNotAtAll) {
+  const std::string path = ::testing::TempDir() + "ferry_record";
+  ASSERT_TRUE(remove_tree(path));
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{100, 100};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    Result<FileWriter> out = FileWriter::append(path);
+    const bool first = out && out->write(std::string(60, 'a'));
+    const Result<void> second = out->write(std::string(60, 'b'));
+    ::_exit(first && !second && second.error().code == Code::kExhausted ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(*read_file(path), std::string(60, 'a'));
+  ASSERT_TRUE(remove_tree(path));
 }
 
 TEST(Alive, LongWorkIsHeardAndOnlyWhileSomebodyListens) {

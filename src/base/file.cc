@@ -259,13 +259,21 @@ FileWriter::~FileWriter() {
   if (fd_ >= 0) ::close(fd_);
 }
 
+/// A record is in the file whole or not at all: what a limit or a full disk let through is taken
+/// back, where the file can be.
 Result<void> FileWriter::write(const void* data, size_t size) {
   if (const int error = fault_point("file.write")) return os_error("write", path_, error);
   const char* p = static_cast<const char*>(data);
+  const auto failed = [&](int error) {
+    const off_t written = p - static_cast<const char*>(data), end = ::lseek(fd_, 0, SEEK_CUR);
+    if (written > 0 && end >= written && ::ftruncate(fd_, end - written) == 0)
+      bytes_ -= static_cast<uint64_t>(written);
+    return os_error("write", path_, error);
+  };
   while (size > 0) {
     const ssize_t n = ::write(fd_, p, std::min(size, kWriteBytesMax));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return os_error("write", path_, errno);
+    if (n < 0) return failed(errno);
     p += n;
     size -= static_cast<size_t>(n);
     bytes_ += static_cast<uint64_t>(n);

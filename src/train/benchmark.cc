@@ -77,6 +77,7 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
   std::sort(measured.begin(), measured.end(), [](const Measured& a, const Measured& b) {
     return a.seconds < b.seconds;
   });
+  for (const Measured& m : measured) r.mtp_steps += m.mtp;
   const Measured median = measured[measured.size() / 2];
   const double tokens = static_cast<double>(settings.train.tokens_per_step);
   r.tokens_per_s = tokens / median.seconds;

@@ -11,6 +11,7 @@ namespace ferry {
 struct BenchmarkResult {
   std::string config_json;  // of the model
   int64_t parameters = 0;
+  int64_t mtp_steps = 0;    // of those measured: train.mtp_every leaves the MTP modules out of some
   double tokens_per_s = 0;  // median step
   double best_tokens_per_s = 0;
   double mfu = 0;  // of the median step, of the matrix-product rate measured in the same run

@@ -185,6 +185,8 @@ Result<void> Run::one_step() {
   for (int64_t m = 0; m < micro_batches(); ++m)
     batches.push_back(
         loader_->sequences(state_.tokens + m * settings_.train.micro_batch_tokens, size));
+  std::optional<OpsAlive> alive;  // a first micro-batch may take longer than any patience
+  if (own_steps_ == 0) alive.emplace();
   const StepGradients g =
       step_->gradients(state_.step, batches, [this](int64_t done) { beats_.advance(done); });
   StepRecord record;
@@ -196,6 +198,7 @@ Result<void> Run::one_step() {
   record.skipped = refusal(g, record);
   if (!record.skipped) step_->update(record.lr);
   device_->stream().synchronize();
+  alive.reset();
   count(g, record, begin_s);
   TRY(metrics_->write(record));
   progress_->step(record);

@@ -36,7 +36,7 @@ Result<Saved> save_run(models::CausalLm& model,
   beats.begin(Work::kProbing);
   ModelContents contents = model_contents(model, dataset, settings);
   {
-    const OpBeats counted(beats);
+    const OpsAlive alive;
     TRY(add_passport(contents, model, state, dataset, settings));
   }
   const TrainingStateContents stored = state_contents(model, optimizer, state, dataset, settings);

@@ -89,8 +89,11 @@ struct Advance {
     s.worker = Worker::kNone;
     s.device_failed = false;
     if (s.stopping) {
-      log("the worker {} before it had saved; what was trained since the newest checkpoint is lost",
-          how);
+      log("the worker {} {}",
+          how,
+          s.last.work == Work::kRemoving
+              ? "after it had saved; the newest checkpoint is whole"
+              : "before it had saved; what was trained since the newest checkpoint is lost");
       return exit(3);
     }
     const bool progress = s.step > s.step_at_failure;
@@ -309,7 +312,7 @@ std::string in_words(const Heartbeat& b) {
     case Work::kFirstStep: return counted("starting: its first step", "micro-batches");
     case Work::kTraining: return counted("training", "micro-batches of a step");
     case Work::kEvaluating: return counted("evaluating", "batches");
-    case Work::kProbing: return counted("saving: answering the probes", "ops");
+    case Work::kProbing: return "saving: answering the probes";
     case Work::kWriting: return bytes("saving: writing and hashing");
     case Work::kRemoving: return "saving: removing old checkpoints";
   }
