@@ -487,8 +487,9 @@ TEST_F(RunE2e, NoEscapesWhereNobodyUnderstandsThemOrWantsThem) {
       const int status = p.wait();
       EXPECT_TRUE(status == 0 || command[0] == "doctor") << command[0] << "\n" << p.output();
       EXPECT_EQ(p.output().find('\x1b'), std::string::npos) << command[0] << "\n" << p.output();
-      if (!e.contains("NO_COLOR"))
+      if (!e.contains("NO_COLOR")) {
         EXPECT_EQ(p.output().find('\r'), std::string::npos) << command[0] << "\n" << p.output();
+      }
     }
   }
 }

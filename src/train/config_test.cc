@@ -79,8 +79,13 @@ TEST(Settings, ListsWhatChanged) {
   ASSERT_EQ(changes.size(), 2u);
   EXPECT_EQ(changes[0].key, "model.vocab_size");
   EXPECT_EQ(changes[0].was, "not set");
+  EXPECT_EQ(changes[0].change, Change::kFixed);
   EXPECT_EQ(changes[1].was, "300");
   EXPECT_EQ(changes[1].now, "500");
+  EXPECT_EQ(changes[1].change, Change::kFollows);
+  const auto c = parse_settings(kGood, "c", std::vector<std::string>{"--checkpoint.every=7"});
+  ASSERT_EQ(changed_settings(*a, *c).size(), 1u);
+  EXPECT_EQ(changed_settings(*a, *c)[0].change, Change::kFree);
 }
 
 TEST(Settings, RefusesWithFileLineKeyAndWhatIsAllowed) {

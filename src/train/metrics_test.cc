@@ -183,7 +183,7 @@ TEST(ProgressLine, LeavesOutWhatMattersLeastWhereColumnsAreFew) {
   r.gradient_norm_z = -1.14;
   const std::string whole = progress_line(r, 0.5, {.steps = 1000});
   int widest = 0;
-  for (int columns = 200; columns >= 8; --columns) {
+  for (int columns = 200; columns >= 9; --columns) {
     for (const bool colour : {false, true}) {
       const std::string line =
           progress_line(r, 0.5, {.steps = 1000, .colour = colour, .columns = columns});
