@@ -24,29 +24,12 @@
 #include <thread>
 #include <vector>
 
-#include "program.h"
+#include "trains.h"
 
 namespace {
 
 using namespace ferry::program;
 using Json = nlohmann::json;
-
-constexpr int kSteps = 16;
-
-constexpr const char* kRun = R"([data]
-sequence_length = 64
-[train]
-tokens_per_step = 256
-micro_batch_tokens = 256
-evaluate_every = 4
-evaluate_tokens = 512
-[schedule]
-warmup_steps = 2
-[checkpoint]
-every = 2
-[log]
-every = 1
-)";
 
 /// What a run leaves behind that must not depend on how it got there.
 struct Trace {
@@ -57,85 +40,18 @@ struct Trace {
   bool operator==(const Trace&) const = default;
 };
 
-class TrainE2e : public testing::Test {
+class TrainE2e : public Trains {
  protected:
   static void SetUpTestSuite() {
-    std::string name = (fs::temp_directory_path() / "ferry-e2e-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    root_ = name;
-    write(root_ / "text.txt", generated_text(1));
-    write(root_ / "other.txt", generated_text(2));
+    begin_folder();
     write(root_ / "ids", "1 2 3\n");
-    write(root_ / "run.toml", std::string(kTinyModel) + kRun);
-    ran({"tokenizer", "train", "--vocab", "300", "--out", path("tok.json"), path("text.txt")});
-    for (const char* const data : {"text", "other"})
-      ran({"data",
-           "prepare",
-           path(std::string(data) + ".txt"),
-           "--split",
-           "line",
-           "--tokenizer",
-           path("tok.json"),
-           "--out",
-           path(data),
-           "--held-out-bytes",
-           "8K",
-           "--near-duplicate",
-           "2"});
+    prepare("other", 2);
     ran(train("base"));
     base_ = trace("base");
     ASSERT_EQ(base_.steps.size(), static_cast<size_t>(kSteps));
     ASSERT_LT(base_.steps[kSteps]["loss"].get<double>(), base_.steps[1]["loss"].get<double>() - 0.3)
         << "it does not learn";
   }
-  static void TearDownTestSuite() { fs::remove_all(root_); }
-
-  static std::string path(const std::string& name) { return (root_ / name).string(); }
-  static std::string checkpoint(const std::string& run, int step = kSteps) {
-    char name[32];
-    std::snprintf(name, sizeof name, "/step-%08d", step);
-    return path(run) + name;
-  }
-
-  /// The command that trains in folder `run`; what is in `more` wins.
-  static Strings train(const std::string& run,
-                       const Strings& more = {},
-                       const std::string& config = "run.toml") {
-    Strings args = {"train",
-                    path(config),
-                    "--data.dir=" + path("text"),
-                    "--checkpoint.dir=" + path(run),
-                    "--train.steps=" + std::to_string(kSteps)};
-    args.insert(args.end(), more.begin(), more.end());
-    return args;
-  }
-
-  struct Ended {
-    int status;
-    std::string output;
-  };
-  static Ended end_of(const Strings& args, const Environment& environment = {}) {
-    Program p(root_ / "log", args, environment);
-    const int status = p.wait();
-    return {status, p.output()};
-  }
-  /// Runs to a good end; its output.
-  static std::string ran(const Strings& args, const Environment& environment = {}) {
-    const Ended e = end_of(args, environment);
-    EXPECT_EQ(e.status, 0) << e.output;
-    return e.output;
-  }
-  /// Is refused with this status, and says each of these.
-  static void refused(int status,
-                      const Strings& args,
-                      const Strings& says,
-                      const Environment& environment = {}) {
-    const Ended e = end_of(args, environment);
-    EXPECT_EQ(e.status, status) << testing::PrintToString(args) << "\n" << e.output;
-    for (const std::string& s : says)
-      EXPECT_NE(e.output.find(s), std::string::npos) << "not said: " << s << "\n" << e.output;
-  }
-
   static Trace trace(const std::string& run, int step = kSteps) {
     Trace t;
     const fs::path folder = checkpoint(run, step);
@@ -167,19 +83,11 @@ class TrainE2e : public testing::Test {
     EXPECT_EQ(a.steps, b.steps) << what;
   }
 
-  static bool has_checkpoint(const std::string& run) {
-    std::error_code none;
-    for (const auto& entry : fs::directory_iterator(path(run), none))
-      if (entry.path().filename().string().starts_with("step-")) return true;
-    return false;
-  }
-
   static void copy(const std::string& from, const std::string& to) {
     fs::remove_all(to);
     fs::copy(from, to, fs::copy_options::recursive);
   }
 
-  inline static fs::path root_;
   inline static Trace base_;
 };
 
@@ -261,14 +169,6 @@ TEST_F(TrainE2e, KilledAnywhereIsUninterrupted) {
     fs::remove_all(path(run));
   }
   EXPECT_GE(kills, 24) << "in " << laps << " laps";
-}
-
-/// 0: nobody has trained there.
-pid_t worker_of(const std::string& folder) {
-  const std::string holder = read(folder + "/.lock");
-  pid_t pid = 0;
-  std::from_chars(holder.data(), holder.data() + holder.size(), pid);
-  return pid;
 }
 
 TEST_F(TrainE2e, SupervisorStartsAKilledWorkerAgain) {
@@ -468,11 +368,12 @@ TEST_F(TrainE2e, FullDiskKeepsTheEarlierCheckpoint) {
                                   "file.mkdir:3:enospc"}) {
     const std::string run = "full";
     fs::remove_all(path(run));
-    // With its supervisor, who must know that a full disk is as full after a restart; another
-    // error would come at the same place in every worker.
-    const bool full = std::string(fault).ends_with("enospc");
+    // With its supervisor, who must know that a full disk is as full after a restart, and a
+    // read-only one as closed; another error would come at the same place in every worker.
+    const bool full = std::string(fault).ends_with("enospc"),
+               passes = std::string(fault).ends_with("eio");
     const Ended e =
-        end_of(train(run, full ? Strings{} : Strings{"--worker"}), {{"FERRY_FAULT", fault}});
+        end_of(train(run, passes ? Strings{"--worker"} : Strings{}), {{"FERRY_FAULT", fault}});
     ASSERT_TRUE(e.status == 0 || e.status == 3) << fault << ": " << e.status << "\n" << e.output;
     EXPECT_EQ(e.output.find("starting again"), std::string::npos) << fault << "\n" << e.output;
     if (e.status == 3) {

@@ -1,5 +1,7 @@
 #include "base/system.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
@@ -39,6 +41,12 @@ uint64_t memory_available_bytes() {
 
 uint64_t memory_peak_bytes() { return kib_line("/proc/self/status", "VmHWM:"); }
 uint64_t memory_resident_bytes() { return kib_line("/proc/self/status", "VmRSS:"); }
+
+uint64_t file_bytes_max() {
+  struct rlimit limit {};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+  return limit.rlim_cur;
+}
 
 std::string state_folder() {
   const auto variable = [](const char* name) {

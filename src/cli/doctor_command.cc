@@ -1,7 +1,6 @@
 #include "cli/doctor_command.h"
 
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <charconv>
 #include <map>
@@ -46,7 +45,7 @@ Result<double> parse_duration(const std::string& option, const std::string& text
 /// Colours on a terminal, plain text elsewhere.
 class Paint {
  public:
-  Paint() : on_(::isatty(STDOUT_FILENO) == 1) {}
+  Paint() : on_(Terminal::of(stdout).colours()) {}
   std::string good(const std::string& text) const { return with("32", text); }
   std::string warn(const std::string& text) const { return with("33", text); }
   std::string bad(const std::string& text) const { return with("31", text); }
@@ -55,7 +54,7 @@ class Paint {
 
  private:
   std::string with(const char* code, const std::string& text) const {
-    return on_ ? fmt::format("\033[{}m{}\033[0m", code, text) : text;
+    return painted(text, code, on_);
   }
   bool on_;
 };

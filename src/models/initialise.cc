@@ -1,6 +1,7 @@
 // Initial values, as DeepSeek draws them: every matrix normal with one standard deviation.
 #include <nlohmann/json.hpp>
 
+#include "base/alive.h"
 #include "base/random.h"
 #include "base/threads.h"
 #include "device/cpu/cpu_device.h"
@@ -25,6 +26,7 @@ void initialise(TrainableLm& model, uint64_t seed) {
     }
     w->value.assign_f32(values);
     w->changed();
+    still_alive();
   }
 }
 

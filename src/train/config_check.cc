@@ -53,6 +53,13 @@ Result<void> check_together(const Settings& s, std::string_view name) {
         name,
         t.tokens_per_step,
         t.micro_batch_tokens);
+  if (t.steps > kRunTokensMax / t.tokens_per_step)
+    return fail(Code::kInvalidInput,
+                "{}: train.steps is {} of train.tokens_per_step {}; together at most {} tokens",
+                name,
+                t.steps,
+                t.tokens_per_step,
+                kRunTokensMax);
   if (const Result<void> schedule = check_schedule(schedule_of(s)); !schedule)
     return fail(Code::kInvalidInput,
                 "{}: [schedule] with train.steps = {}: {}",

@@ -40,6 +40,9 @@ Result<void> check_fits(const Estimate& e,
                         uint64_t memory_available,
                         uint64_t disk_free);
 
+/// Errors: kExhausted if a checkpoint's largest file is above what this process may write.
+Result<void> check_file_limit(uint64_t largest_file, uint64_t limit, const Settings& settings);
+
 /// The estimate in words, several lines.
 std::string describe(const Estimate& e, const Settings& settings);
 

@@ -116,6 +116,10 @@ Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings&
   return model;
 }
 
+models::MlaForm mla_form_of(const TrainSettings& settings) {
+  return settings.mla_form == "absorbed" ? models::MlaForm::kAbsorbed : models::MlaForm::kExpanded;
+}
+
 models::Recompute recompute_of(const TrainSettings& settings) {
   return settings.recompute == "none"    ? models::Recompute::kNone
          : settings.recompute == "cheap" ? models::Recompute::kCheap

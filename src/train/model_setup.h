@@ -11,6 +11,7 @@
 
 namespace ferry {
 
+models::MlaForm mla_form_of(const TrainSettings& settings);
 models::Recompute recompute_of(const TrainSettings& settings);
 
 /// config.json of the run: the preset's, file's or directory's fields, then those of [model], then

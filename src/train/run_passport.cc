@@ -83,7 +83,7 @@ Result<void> add_passport(ModelContents& contents,
   Passport passport;
   passport.program = fmt::format("ferry {}", kVersion);
   passport.training = PassportTraining{.steps = state.step,
-                                       .tokens = state.step * settings.train.tokens_per_step,
+                                       .tokens = state.tokens,
                                        .data = dataset.manifest().fingerprint(),
                                        .settings = print_settings(settings),
                                        .devices = state.devices,

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "ops/add/add.h"
 #include "ops/balance_loss/balance_loss.h"
+#include "train/model_setup.h"
 
 namespace ferry {
 namespace {
@@ -28,12 +29,24 @@ int64_t counted(const std::vector<int32_t>& labels) {
 
 }  // namespace
 
+StepSettings step_settings(const TrainSettings& t) {
+  return {.mla_form = mla_form_of(t),
+          .recompute = recompute_of(t),
+          .mtp_weight = t.mtp_weight,
+          .mtp_every = t.mtp_every,
+          .balance_alpha = t.balance_alpha,
+          .bias_update_speed = t.bias_update_speed,
+          .clip = t.clip};
+}
+
 TrainStep::TrainStep(models::TrainableLm& model, Optimizer& optimizer, const StepSettings& settings)
     : model_(model), optimizer_(optimizer), settings_(settings) {
   for (Weight* w : optimizer_.weights()) w->value.set_needs_grad(true);
 }
 
-StepGradients TrainStep::gradients(int64_t step, std::span<const data::Batch> micro_batches) {
+StepGradients TrainStep::gradients(int64_t step,
+                                   std::span<const data::Batch> micro_batches,
+                                   const std::function<void(int64_t)>& done) {
   gradients_.clear();
   tree_.clear();
   expert_counts_.clear();
@@ -48,13 +61,15 @@ StepGradients TrainStep::gradients(int64_t step, std::span<const data::Batch> mi
     mtp_labels += counted(batch.mtp_labels);
   }
   std::vector<LossTerms> terms;
-  for (const data::Batch& batch : micro_batches)
+  for (const data::Batch& batch : micro_batches) {
     terms.push_back(micro_batch(batch,
                                 std::ssize(terms),
                                 static_cast<double>(std::max<int64_t>(1, labels)),
                                 mtp ? settings_.mtp_weight : 0,
                                 static_cast<double>(std::max<int64_t>(1, mtp_labels)),
                                 sum.tokens));
+    if (done) done(std::ssize(terms));
+  }
   for (const Weight* w : optimizer_.weights())
     gradients_.push_back(tree_.take(w->value, std::ssize(micro_batches)));
   std::vector<Tensor> numbers;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -11,6 +12,7 @@
 #include "models/trainable_lm.h"
 #include "optim/gradient_tree.h"
 #include "optim/optimizer.h"
+#include "train/config.h"
 
 namespace ferry {
 
@@ -23,6 +25,8 @@ struct StepSettings {
   double bias_update_speed = 1e-3;  // gamma
   double clip = 1;
 };
+
+StepSettings step_settings(const TrainSettings& settings);
 
 struct StepGradients {
   double loss = 0;                 // mean over the step's labels, nats
@@ -41,8 +45,11 @@ class TrainStep {
   TrainStep(models::TrainableLm& model, Optimizer& optimizer, const StepSettings& settings);
 
   /// Gradients of the micro-batches of step number `step`, in order; the weights stay as they are.
-  /// Waits for the device once: all numbers that the host wants are read together.
-  StepGradients gradients(int64_t step, std::span<const data::Batch> micro_batches);
+  /// Waits for the device once: all numbers that the host wants are read together. done(n) is called
+  /// when n micro-batches have been launched, if given.
+  StepGradients gradients(int64_t step,
+                          std::span<const data::Batch> micro_batches,
+                          const std::function<void(int64_t)>& done = {});
 
   /// Updates the weights with the gradients of the last call, clipped, and the selection biases by
   /// how often each expert was chosen. To refuse the update is not to call this. Does not wait.
