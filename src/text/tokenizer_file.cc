@@ -17,6 +17,9 @@ using Json = nlohmann::json;
 constexpr size_t kTokensMax = size_t{1} << 24;
 constexpr size_t kAddedBytesMax = 1024;  // keeps the search for added tokens linear in practice
 
+/// Whether any well-formed text has this byte.
+bool is_utf8_byte(unsigned byte) { return byte != 0xC0 && byte != 0xC1 && byte < 0xF5; }
+
 /// Reads one file; the members hold what is known so far.
 class Reader {
  public:
@@ -25,8 +28,6 @@ class Reader {
   Result<TokenizerFile> read(std::string_view text) {
     TRY_ASSIGN(const Json root, parse(text));
     if (!root.is_object()) return corrupt("", "is not a JSON object");
-    TRY(must_be_null(root, "truncation"));
-    TRY(must_be_null(root, "padding"));
     TRY(read_normalizer(root));
     TRY(read_pre_tokenizer(root));
     TRY(read_decoder(root));
@@ -103,12 +104,6 @@ class Reader {
     return type != nullptr && type->is_string() ? type->get<std::string>() : "(no type)";
   }
 
-  Result<void> must_be_null(const Json& root, const char* name) {
-    if (member(root, name) != nullptr)
-      return refuse(name, "is set, which would change what is encoded");
-    return {};
-  }
-
   Result<bool> flag(const Json& object,
                     const char* name,
                     const std::string& field,
@@ -155,9 +150,13 @@ class Reader {
       if (type == "ByteLevel" && i + 1 == steps.size()) return read_byte_level(*steps[i], field);
       if (type == "Split") {
         TRY(read_split(*steps[i], field));
+      } else if (type == "Digits") {
+        TRY_ASSIGN(const bool each, flag(*steps[i], "individual_digits", field, false));
+        file_.patterns.push_back({each ? kDigitPattern : kDigitsPattern, false});
       } else {
         return refuse(
-            field, fmt::format("is \"{}\": only Split steps and a last ByteLevel are known", type));
+            field,
+            fmt::format("is \"{}\": only Split, Digits and a last ByteLevel are known", type));
       }
     }
     return refuse("pre_tokenizer", "does not end with ByteLevel");
@@ -217,14 +216,11 @@ class Reader {
     if (dropout != nullptr && !(dropout->is_number() && dropout->get<double>() == 0)) {
       return refuse("model.dropout", "is set, so that encoding is random");
     }
-    if (member(model, "unk_token") != nullptr) return refuse("model.unk_token", "is set");
     for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       const Json* value = member(model, name);
       if (value != nullptr && *value != "")
         return refuse(fmt::format("model.{}", name), "is not empty");
     }
-    TRY_ASSIGN(const bool fallback, flag(model, "byte_fallback", "model", false));
-    if (fallback) return refuse("model.byte_fallback", "is true");
     TRY_ASSIGN(file_.ignore_merges, flag(model, "ignore_merges", "model", false));
     return {};
   }
@@ -259,6 +255,10 @@ class Reader {
     for (unsigned byte = 0; byte < 256; ++byte) {
       const char as_char = static_cast<char>(byte);
       const auto it = file_.ids.find(bytes_to_letters({&as_char, 1}));
+      if (it == file_.ids.end() && !is_utf8_byte(byte)) {
+        file_.byte_tokens[byte] = -1;
+        continue;
+      }
       if (it == file_.ids.end()) {
         return refuse("model.vocab",
                       fmt::format("has no token for byte 0x{:02X} (\"{}\"), so text would be lost",
