@@ -100,7 +100,6 @@ class CausalLm {
   virtual int64_t vocab_size() const = 0;
   virtual int64_t experts() const = 0;  // routed experts of a MoE layer; 0: none
   virtual int64_t max_positions() const = 0;
-  virtual int32_t eos_token() const = 0;
   virtual bool has_mtp() const = 0;
   virtual int64_t parameters_total() const = 0;
   virtual int64_t parameters_active() const = 0;  // used for one token

@@ -71,6 +71,7 @@ class Run {
  private:
   Result<void> prepare();
   Result<void> resume_or_begin();
+  Result<void> begin();
   Result<void> resume_from(const CheckpointInfo& newest);
   Result<void> announce();
   Result<void> steps();
@@ -79,6 +80,7 @@ class Run {
   Result<void> evaluate();
   Result<void> save();
   TrainResult result() const;
+  const ModelTexts* texts() const { return texts_ ? &*texts_ : nullptr; }
   bool stopping() const { return options_.stop != nullptr && options_.stop->load(); }
   void say(const std::string& text) {
     std::fprintf(options_.out, "%s\n", text.c_str());
@@ -94,6 +96,7 @@ class Run {
   std::optional<data::Loader> loader_;
   std::optional<data::HeldOut> held_out_;
   std::unique_ptr<models::CausalLm> model_;
+  std::optional<ModelTexts> texts_;  // of the directory that the run goes on from
   std::optional<Optimizer> optimizer_;
   std::optional<TrainStep> step_;
   std::optional<MetricsLog> metrics_;
@@ -165,10 +168,7 @@ Result<void> Run::resume_or_begin() {
                 list.complete.back().step);
   if (list.complete.empty()) {
     if (options_.resume) say("resume     no checkpoint yet: from the beginning");
-    TRY_ASSIGN(
-        const std::string config,
-        resolve_config(settings_.model, dataset_->manifest(), settings_.data.sequence_length));
-    TRY_ASSIGN(model_, make_training_model(settings_, config, *device_));
+    TRY(begin());
     optimizer_.emplace(optimizer_of(settings_), model_->weights());
   } else {
     const CheckpointInfo& newest = list.complete.back();
@@ -188,10 +188,28 @@ Result<void> Run::resume_or_begin() {
   return {};
 }
 
+Result<void> Run::begin() {
+  std::optional<InitDir> init;
+  if (!settings_.model.init.empty()) {
+    TRY_ASSIGN(init, InitDir::open(settings_.model.init));
+    TRY(init->check_tokenizer(*dataset_));
+    for (const std::string& n : init->notes(*dataset_)) say("note       " + n);
+  }
+  InitDir* const from = init ? &*init : nullptr;
+  TRY_ASSIGN(
+      const std::string config,
+      resolve_config(settings_.model, from, dataset_->manifest(), settings_.data.sequence_length));
+  TRY_ASSIGN(model_, make_training_model(settings_, from, config, *device_));
+  if (init) texts_ = std::move(init->texts);
+  return {};
+}
+
 Result<void> Run::resume_from(const CheckpointInfo& newest) {
-  TRY_ASSIGN(const std::string config, checkpoint_config(newest));
+  TRY_ASSIGN(CheckpointFiles files, read_checkpoint_files(newest));
+  texts_ = std::move(files.texts);
   const DType compute = settings_.train.compute == "f32" ? DType::kF32 : DType::kBF16;
-  TRY_ASSIGN(model_, models::make_model(config, newest.path, *device_, compute, DType::kF32));
+  TRY_ASSIGN(model_,
+             models::make_model(files.config_json, newest.path, *device_, compute, DType::kF32));
   optimizer_.emplace(optimizer_of(settings_), model_->weights());
   TRY_ASSIGN(Resumed resumed, restore(newest, *model_, *optimizer_, *dataset_));
   state_ = resumed.state;
@@ -206,7 +224,7 @@ Result<void> Run::announce() {
   estimate_ = estimate(*model_,
                        settings_,
                        optimizer_->state_bytes(),
-                       checkpoint_bytes(*model_, *optimizer_, *dataset_, settings_),
+                       checkpoint_bytes(*model_, texts(), *optimizer_, *dataset_, settings_),
                        measure_peak(*device_, model_->compute()));
   say(describe(estimate_, settings_));
   say(fmt::format("data       {} tokens in {} documents, {} of text",
@@ -350,7 +368,7 @@ Result<void> Run::evaluate() {
 
 Result<void> Run::save() {
   const double begin = clock_.monotonic_s();
-  ModelContents contents = model_contents(*model_, *dataset_, settings_);
+  ModelContents contents = model_contents(*model_, texts(), *dataset_, settings_);
   TRY(add_passport(contents, *model_, state_, *dataset_, settings_));
   TRY_ASSIGN(const SaveReport report,
              save_checkpoint(settings_.checkpoint.dir,

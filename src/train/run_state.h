@@ -6,6 +6,7 @@
 #include <string>
 
 #include "checkpoint/checkpoints.h"
+#include "checkpoint/model_texts.h"
 #include "data/dataset.h"
 #include "models/causal_lm.h"
 #include "optim/optimizer.h"
@@ -25,7 +26,10 @@ struct RunState {
 };
 
 /// Both parts of a checkpoint, as they would be written now (tensors are shared, not copied).
+/// `texts`: what the directory that the run began with, or the checkpoint that it went on from, says
+/// about text; nullptr if there is none.
 ModelContents model_contents(models::CausalLm& model,
+                             const ModelTexts* texts,
                              const data::Dataset& dataset,
                              const Settings& settings);
 TrainingStateContents state_contents(models::CausalLm& model,
@@ -36,6 +40,7 @@ TrainingStateContents state_contents(models::CausalLm& model,
 
 /// Bytes on disk of one checkpoint.
 uint64_t checkpoint_bytes(models::CausalLm& model,
+                          const ModelTexts* texts,
                           const Optimizer& optimizer,
                           const data::Dataset& dataset,
                           const Settings& settings);
@@ -52,7 +57,12 @@ Result<Resumed> restore(const CheckpointInfo& checkpoint,
                         Optimizer& optimizer,
                         const data::Dataset& dataset);
 
-/// config.json of a checkpoint. Errors: kNotFound, kCorrupt.
-Result<std::string> checkpoint_config(const CheckpointInfo& checkpoint);
+/// What a checkpoint's files beside the weights say.
+struct CheckpointFiles {
+  std::string config_json;
+  ModelTexts texts;
+};
+/// Errors: kNotFound, kCorrupt, kInvalidInput.
+Result<CheckpointFiles> read_checkpoint_files(const CheckpointInfo& checkpoint);
 
 }  // namespace ferry
