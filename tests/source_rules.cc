@@ -27,7 +27,7 @@ const std::map<std::string, std::vector<std::string>>& layers() {
       {"optim", {"ops"}},
       {"models", {"ops"}},
       {"text", {"base"}},
-      {"checkpoint", {"tensor"}},
+      {"checkpoint", {"text", "tensor"}},
       {"data", {"text", "tensor"}},
       {"probe", {"models", "checkpoint"}},
       {"train", {"models", "optim", "data", "checkpoint", "probe"}},

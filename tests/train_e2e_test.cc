@@ -439,7 +439,9 @@ TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
       << too_long.output;
   refused(2, {"logits", model, "--tokens", model, "--out", path("out")}, {model, "name a file"});
   refused(2, {"logits", model, "--tokens", path("ids"), "--out", path("no/out")}, {"folder"});
-  refused(2, {"generate", path("base")}, {path("base") + ": is no model directory", "step-*"});
+  refused(2,
+          {"generate", path("base")},
+          {path("base") + ": is the folder of a run", checkpoint("base")});
   refused(2, {"generate"}, {"directory is required", "`ferry generate --help`"});
   refused(2, {"generate", model, "--device", "cpu:1"}, {"device 'cpu:1': unknown"});
   refused(2, {"generate", model, "--prompt", "a", "--temperature", "-1"}, {"temperature -1"});
@@ -553,6 +555,124 @@ TEST_F(TrainE2e, FineTuningBeginsWhereTheModelEnded) {
   refused(2,
           train("none", {"--model.hidden_size=32"}, "init.toml"),
           {"model.hidden_size", "model.init"});
+}
+
+/// A model that somebody else prepared for chat: its templates, its settings and its end tokens go
+/// along; what the data says of the end is right from now on.
+TEST_F(TrainE2e, FineTuningCarriesWhatTheDirectorySays) {
+  const std::string chat = path("chat");
+  copy(checkpoint("base"), chat);
+  fs::remove_all(chat + "/state");
+  for (const char* const ours : {"checksums.json", "passport.json", "verified.json"})
+    fs::remove(chat + "/" + ours);
+  const auto edit = [&](const std::string& name, const Json& with) {
+    Json json = Json::parse(read(chat + "/" + name));
+    json.update(with);
+    write(chat + "/" + name, json.dump(2));
+  };
+  edit("config.json", {{"eos_token_id", 2}});
+  edit("generation_config.json", {{"eos_token_id", {2, 5}}, {"temperature", 0.25}});
+  edit("tokenizer_config.json", {{"eos_token", "<|pad|>"}, {"chat_template", "{{ a }}"}});
+  write(chat + "/chat_template.jinja", "{{ a }}");
+  fs::create_directories(chat + "/additional_chat_templates");
+  write(chat + "/additional_chat_templates/tools.jinja", "{{ b }}");
+
+  write(root_ / "chat.toml", "[model]\ninit = \"" + chat + "\"\n" + kRun);
+  const std::string said = ran(train("chatty", {"--train.steps=2"}, "chat.toml"));
+  EXPECT_NE(said.find("its texts end with 2 ('<|pad|>'), the data's with 1 ('<|eos|>')"),
+            std::string::npos)
+      << said;
+  ran(train("chatty", {"--train.steps=4", "--resume"}, "chat.toml"));
+  for (const int step : {2, 4}) {
+    const std::string tuned = checkpoint("chatty", step);
+    EXPECT_EQ(Json::parse(read(tuned + "/config.json")).at("eos_token_id"), 1);
+    const Json generation = Json::parse(read(tuned + "/generation_config.json"));
+    EXPECT_EQ(generation.at("eos_token_id"), Json({1, 2, 5}));
+    EXPECT_EQ(generation.at("temperature"), 0.25);
+    const Json tokenizer = Json::parse(read(tuned + "/tokenizer_config.json"));
+    EXPECT_EQ(tokenizer.at("eos_token"), "<|eos|>");
+    EXPECT_EQ(tokenizer.at("chat_template"), "{{ a }}");
+    EXPECT_EQ(read(tuned + "/chat_template.jinja"), "{{ a }}");
+    EXPECT_EQ(read(tuned + "/additional_chat_templates/tools.jinja"), "{{ b }}");
+    const Json files = Json::parse(read(tuned + "/passport.json")).at("statement").at("files");
+    for (const char* const name : {"chat_template.jinja", "additional_chat_templates/tools.jinja"})
+      EXPECT_TRUE(files.contains(name)) << name;
+    const std::string text = ran({"generate", tuned, "--prompt", "a", "--tokens", "2"});
+    EXPECT_EQ(text.find("note:"), std::string::npos) << "it contradicts itself: " << text;
+  }
+}
+
+TEST_F(TrainE2e, AnotherTokenizerIsRefused) {
+  Json swapped = Json::parse(read(root_ / "tok.json"));  // as many tokens, two of them exchanged
+  std::swap(swapped["model"]["vocab"]["a"], swapped["model"]["vocab"]["e"]);
+  write(root_ / "tok2.json", swapped.dump());
+  ran({"data",
+       "prepare",
+       path("text.txt"),
+       "--split",
+       "line",
+       "--tokenizer",
+       path("tok2.json"),
+       "--out",
+       path("text2"),
+       "--held-out-bytes",
+       "8K",
+       "--near-duplicate",
+       "2"});
+  write(root_ / "init2.toml", "[model]\ninit = \"" + checkpoint("base") + "\"\n" + kRun);
+  refused(2,
+          train("none", {"--data.dir=" + path("text2")}, "init2.toml"),
+          {path("text2"),
+           "another tokenizer",
+           "'a' in one and 'e' in the other",
+           "--tokenizer " + checkpoint("base") + "/tokenizer.json"});
+  EXPECT_FALSE(fs::exists(path("none"))) << "a refused run left its folder";
+  refused(2,
+          {"eval", checkpoint("base"), "--data", path("text2"), "--no-compressors"},
+          {path("text2"), "another tokenizer"});
+  copy(path("base"), path("base3"));
+  refused(2,
+          train("base3", {"--resume", "--data.dir=" + path("text2"), "--train.steps=20"}),
+          {"other data"});
+}
+
+/// Files that were put into a signed directory later: no command reads them.
+TEST_F(TrainE2e, WhatWasNotSignedIsNotRead) {
+  ran({"keygen", path("sign.key")});
+  ran(train("sealed", {"--checkpoint.key=" + path("sign.key"), "--train.steps=2"}));
+  const std::string model = checkpoint("sealed", 2);
+  fs::remove(model + "/checksums.json");
+  write(root_ / "sealed.toml", "[model]\ninit = \"" + model + "\"\n" + kRun);
+  const Strings generate = {"generate", model, "--prompt", "a", "--tokens", "2"};
+  const Strings verify = {"verify", model, "--quick", "--key", path("sign.key.pub")};
+  ran(generate);
+  ran(verify);
+  for (const char* const name : {"special_tokens_map.json", "chat_template.jinja"}) {
+    write(model + "/" + name, "{}");
+    const Strings says = {model + "/" + name, "does not list it"};
+    refused(2, generate, says);
+    refused(2, {"eval", model, "--text", path("ids"), "--no-compressors"}, says);
+    refused(2, train("none", {"--train.steps=4"}, "sealed.toml"), says);
+    refused(2, verify, says);
+    refused(2, {"passport", model, "--key", path("sign.key")}, says);
+    fs::remove(model + "/" + name);
+  }
+  const std::string tokenizer = model + "/tokenizer.json", good = read(tokenizer);
+  std::string bad = good;
+  bad[bad.find("\"special\": true") + 11] = 'T';
+  write(tokenizer, bad);
+  refused(2, generate, {tokenizer});
+  refused(2, {"tokenizer", "encode", "--tokenizer", tokenizer, "a"}, {tokenizer, "passport.json"});
+  refused(2,
+          {"data", "prepare", path("text.txt"), "--tokenizer", tokenizer, "--out", path("none")},
+          {tokenizer, "passport.json"});
+  fs::remove(tokenizer);
+  refused(2, generate, {tokenizer, "missing"});
+  write(tokenizer, good);
+  ran(verify);
+  fs::remove(model + "/passport.json");
+  refused(2, verify, {"nobody signed it"});
+  refused(2, {"tokenizer", "encode", "--tokenizer", model, "a"}, {"is a folder", tokenizer});
 }
 
 /// Sets the first element of a tensor of an f32 safetensors file to NaN.

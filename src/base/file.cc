@@ -362,6 +362,12 @@ bool is_folder(const std::string& path) {
   return fs::is_directory(path, error);
 }
 
+std::string link_target(const std::string& path) {
+  std::error_code error;
+  const fs::path target = fs::read_symlink(path, error);
+  return error ? "" : target.string();
+}
+
 Result<uint64_t> file_size(const std::string& path) {
   std::error_code error;
   const uint64_t size = fs::file_size(path, error);

@@ -103,6 +103,8 @@ Result<void> remove_tree(const std::string& path);    // no error when it does n
 Result<std::vector<std::string>> list_folder(const std::string& path);  // names, sorted
 bool path_exists(const std::string& path);
 bool is_folder(const std::string& path);
+/// Where a symbolic link leads, as it is written in the link; empty if `path` is none.
+std::string link_target(const std::string& path);
 Result<uint64_t> file_size(const std::string& path);
 Result<uint64_t> free_disk_bytes(const std::string& path);  // of the nearest existing parent
 std::string parent_folder(const std::string& path);

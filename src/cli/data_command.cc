@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/units.h"
 #include "cli/command.h"
+#include "cli/tokenizer_path.h"
 #include "data/dataset.h"
 #include "data/prepare.h"
 
@@ -60,6 +61,7 @@ Result<void> prepare(PrepareArgs& args) {
     phase = p.phase;
     show(line, p, phase_start_s);
   };
+  TRY(check_tokenizer_path(args.options.tokenizer));
   TRY_ASSIGN(const data::Manifest m, data::prepare(args.options));
   line.clear();
   const double seconds = system_clock().monotonic_s() - start_s;

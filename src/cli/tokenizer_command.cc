@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/units.h"
 #include "cli/command.h"
+#include "cli/tokenizer_path.h"
 #include "text/bpe_trainer.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
@@ -143,6 +144,7 @@ Tokenizer::Specials specials_of(const std::string& name) {
 }
 
 Result<void> encode(const CodeArgs& args) {
+  TRY(check_tokenizer_path(args.tokenizer));
   TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
   std::vector<std::string> texts = args.items;
   if (texts.empty()) {
@@ -181,6 +183,7 @@ Result<std::vector<int32_t>> parse_ids(const std::vector<std::string>& words,
 }
 
 Result<void> decode(const CodeArgs& args) {
+  TRY(check_tokenizer_path(args.tokenizer));
   TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
   std::vector<std::string> words = args.items;
   if (words.empty()) {
@@ -261,6 +264,7 @@ Result<std::vector<std::string_view>> split_frames(std::string_view all, const s
 
 Result<void> bench(const BenchArgs& args) {
   const double load_start_s = system_clock().monotonic_s();
+  TRY(check_tokenizer_path(args.tokenizer));
   TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
   const double load_s = system_clock().monotonic_s() - load_start_s;
   TRY_ASSIGN(const MappedFile file, MappedFile::open(args.frames));

@@ -53,7 +53,9 @@ Result<std::vector<int32_t>> generate(models::CausalLm& model,
   while (static_cast<int64_t>(out.size()) < limit) {
     const Sampled next =
         sample(logits, options.sampling, static_cast<uint64_t>(length) + out.size());
-    if (options.stop_at_eos && next.token == model.eos_token()) break;
+    if (std::find(options.end_tokens.begin(), options.end_tokens.end(), next.token) !=
+        options.end_tokens.end())
+      break;
     out.push_back(next.token);
     if (!on_token(next)) break;
     if (static_cast<int64_t>(out.size()) < limit) logits = step(model, *cache, {&next.token, 1});

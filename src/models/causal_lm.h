@@ -45,7 +45,6 @@ class CausalLm {
   virtual int64_t blocks() const = 0;   // transformer blocks that answering runs through
   virtual int64_t experts() const = 0;  // routed experts of a MoE layer; 0: none
   virtual int64_t max_positions() const = 0;
-  virtual int32_t eos_token() const = 0;
   virtual int64_t parameters_total() const = 0;
 
   DType compute() const { return compute_; }

@@ -42,11 +42,16 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
   manifest.vocab_size = static_cast<int32_t>(*settings.model.vocab_size);
   manifest.eos = 1;
   BenchmarkResult r;
+  std::optional<InitDir> init;
+  if (!settings.model.init.empty()) {
+    TRY_ASSIGN(init, InitDir::open(settings.model.init));
+  }
+  InitDir* const from = init ? &*init : nullptr;
   TRY_ASSIGN(const std::string config,
-             resolve_config(settings.model, manifest, settings.data.sequence_length));
+             resolve_config(settings.model, from, manifest, settings.data.sequence_length));
   const uint64_t before = memory_resident_bytes();
   TRY_ASSIGN(const std::unique_ptr<models::TrainableLm> model,
-             make_training_model(settings, config, *device));
+             make_training_model(settings, from, config, *device));
   r.config_json = model->config_json("float32");
   r.parameters = model->parameters_total();
   Optimizer optimizer(optimizer_of(settings), model->weights());

@@ -53,6 +53,7 @@ class Run {
   Result<void> evaluate();
   Result<void> save();
   TrainResult result() const;
+  const ModelTexts* texts() const { return texts_ ? &*texts_ : nullptr; }
   bool stopping() const { return options_.stop != nullptr && options_.stop->load(); }
   int64_t micro_batches() const {
     return settings_.train.tokens_per_step / settings_.train.micro_batch_tokens;
@@ -72,6 +73,7 @@ class Run {
   std::optional<data::Loader> loader_;
   std::optional<data::HeldOut> held_out_;
   std::unique_ptr<models::TrainableLm> model_;
+  std::optional<ModelTexts> texts_;  // of the directory that the run goes on from
   std::optional<Optimizer> optimizer_;
   std::optional<TrainStep> step_;
   std::optional<MetricsLog> metrics_;
@@ -117,6 +119,7 @@ Result<void> Run::prepare() {
           }));
   model_ = std::move(begun.model);
   optimizer_ = std::move(begun.optimizer);
+  texts_ = std::move(begun.texts);
   state_ = std::move(begun.state);
   saved_step_ = begun.saved_step;
   if (stopping()) return {};
@@ -132,7 +135,7 @@ Result<void> Run::prepare() {
 }
 
 Result<void> Run::announce() {
-  const uint64_t model_bytes = bytes_needed(model_contents(*model_, *dataset_, settings_));
+  const uint64_t model_bytes = bytes_needed(model_contents(*model_, texts(), *dataset_, settings_));
   const uint64_t state_bytes =
       bytes_needed(state_contents(*model_, *optimizer_, {}, *dataset_, settings_));
   estimate_ = estimate(*model_,
@@ -283,9 +286,15 @@ Result<void> Run::evaluate() {
 
 Result<void> Run::save() {
   const double begin_s = clock_.monotonic_s();
-  TRY_ASSIGN(
-      const Saved saved,
-      save_run(*model_, *optimizer_, state_, *dataset_, settings_, metrics_->metrics(), beats_));
+  TRY_ASSIGN(const Saved saved,
+             save_run(*model_,
+                      texts(),
+                      *optimizer_,
+                      state_,
+                      *dataset_,
+                      settings_,
+                      metrics_->metrics(),
+                      beats_));
   saved_step_ = state_.step;
   progress_->note(fmt::format("saved      {} ({}, {})",
                               saved.path,

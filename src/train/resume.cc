@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "checkpoint/model_dir.h"
 #include "device/cpu/cpu_device.h"
-#include "models/causal_lm.h"
+#include "models/registry.h"
 #include "train/model_setup.h"
 
 namespace ferry {
@@ -71,7 +71,7 @@ Result<void> check_architecture(const ResumePoint& point,
   }
   TRY_ASSIGN(const nlohmann::json there, parse_json(point.config_json, point.path));
   const int64_t positions = there.value("max_position_embeddings", int64_t{0});
-  const Result<std::string> resolved = resolve_config(now.model, data, positions);
+  const Result<std::string> resolved = resolve_config(now.model, nullptr, data, positions);
   if (!resolved) {
     // A config.json that is no longer there, and that nobody changed the name of, is not needed.
     if (std::none_of(changes.begin(), changes.end(), in_model)) return {};

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/system.h"
+#include "models/registry.h"
 #include "train/model_setup.h"
 
 namespace ferry {
@@ -26,11 +27,23 @@ std::string older_whole(const CheckpointList& list) {
   return "";
 }
 
-Result<Beginning> fresh(const Settings& settings, const data::Dataset& dataset, Device& device) {
+Result<Beginning> fresh(const Settings& settings,
+                        const data::Dataset& dataset,
+                        Device& device,
+                        const std::function<void(const std::string&)>& say) {
   Beginning b;
-  TRY_ASSIGN(const std::string config,
-             resolve_config(settings.model, dataset.manifest(), settings.data.sequence_length));
-  TRY_ASSIGN(b.model, make_training_model(settings, config, device));
+  std::optional<InitDir> init;
+  if (!settings.model.init.empty()) {
+    TRY_ASSIGN(init, InitDir::open(settings.model.init));
+    TRY(init->check_tokenizer(dataset));
+    for (const std::string& n : init->notes(dataset)) say("note       " + n);
+  }
+  InitDir* const from = init ? &*init : nullptr;
+  TRY_ASSIGN(
+      const std::string config,
+      resolve_config(settings.model, from, dataset.manifest(), settings.data.sequence_length));
+  TRY_ASSIGN(b.model, make_training_model(settings, from, config, device));
+  if (init) b.texts = std::move(init->texts);
   b.optimizer.emplace(optimizer_of(settings), b.model->weights());
   return b;
 }
@@ -43,6 +56,7 @@ Result<Beginning> going_on(const Settings& settings,
   const DType compute = settings.train.compute == "f32" ? DType::kF32 : DType::kBF16;
   TRY_ASSIGN(b.model,
              models::make_model(from.point.config_json, newest.path, device, compute, DType::kF32));
+  b.texts = std::move(from.texts);
   b.optimizer.emplace(optimizer_of(settings), b.model->weights());
   TRY(restore(from, *b.model, *b.optimizer));
   b.state = from.state;
@@ -79,7 +93,7 @@ Result<Beginning> begin_run(const Settings& settings,
   Beginning b;
   if (list.complete.empty()) {
     if (resume) say("resume     no checkpoint yet: from the beginning");
-    TRY_ASSIGN(b, fresh(settings, dataset, device));
+    TRY_ASSIGN(b, fresh(settings, dataset, device, say));
   } else {
     const CheckpointInfo& newest = list.complete.back();
     TRY_ASSIGN(Resumed from, read_run(newest, dataset));

@@ -18,6 +18,7 @@ namespace ferry {
 
 struct Beginning {
   std::unique_ptr<models::TrainableLm> model;
+  std::optional<ModelTexts> texts;  // of the directory that the run goes on from
   std::optional<Optimizer> optimizer;
   RunState state;
   int64_t saved_step = -1;  // of the checkpoint that it goes on from

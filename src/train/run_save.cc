@@ -26,6 +26,7 @@ Result<void> draw_curve(const Settings& settings,
 }  // namespace
 
 Result<Saved> save_run(models::CausalLm& model,
+                       const ModelTexts* texts,
                        const Optimizer& optimizer,
                        const RunState& state,
                        const data::Dataset& dataset,
@@ -34,7 +35,7 @@ Result<Saved> save_run(models::CausalLm& model,
                        Beats& beats) {
   const std::string& folder = settings.checkpoint.dir;
   beats.begin(Work::kProbing);
-  ModelContents contents = model_contents(model, dataset, settings);
+  ModelContents contents = model_contents(model, texts, dataset, settings);
   {
     const OpsAlive alive;
     TRY(add_passport(contents, model, state, dataset, settings));

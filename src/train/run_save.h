@@ -26,6 +26,7 @@ struct Saved {
 /// Errors: of the checkpoint: kExhausted, kUnavailable; kNotFound, kInvalidInput (the
 /// key).
 Result<Saved> save_run(models::CausalLm& model,
+                       const ModelTexts* texts,
                        const Optimizer& optimizer,
                        const RunState& state,
                        const data::Dataset& dataset,

@@ -34,30 +34,22 @@ Result<T> field(const Json& json, const char* name, const std::string& path) {
 }  // namespace
 
 ModelContents model_contents(models::CausalLm& model,
+                             const ModelTexts* texts,
                              const data::Dataset& dataset,
                              const Settings& settings) {
   ModelContents c;
   const bool f32 = settings.checkpoint.weights == "f32";
   c.tensors =
       stored_weights(model.weights(), model.weight_aliases(), f32 ? DType::kF32 : DType::kBF16);
-  c.texts["config.json"] = model.config_json(f32 ? "float32" : "bfloat16");
   const data::Manifest& m = dataset.manifest();
-  Result<std::string> tokenizer = read_file(dataset.tokenizer_path());
-  if (tokenizer) c.texts["tokenizer.json"] = std::move(*tokenizer);
-  c.texts["tokenizer_config.json"] = Json{{"tokenizer_class", "PreTrainedTokenizerFast"},
-                                          {"bos_token", token_text(dataset, m.bos)},
-                                          {"eos_token", token_text(dataset, m.eos)},
-                                          {"model_max_length", model.max_positions()},
-                                          {"clean_up_tokenization_spaces", false}}
-                                         .dump(2) +
-                                     "\n";
-  c.texts["generation_config.json"] = Json{{"bos_token_id", m.bos},
-                                           {"eos_token_id", m.eos},
-                                           {"do_sample", true},
-                                           {"temperature", 0.7},
-                                           {"top_p", 0.95}}
-                                          .dump(2) +
-                                      "\n";
+  c.texts = model_text_files({.tokenizer_json = dataset.tokenizer_json(),
+                              .bos = m.bos,
+                              .eos = m.eos,
+                              .bos_text = token_text(dataset, m.bos),
+                              .eos_text = token_text(dataset, m.eos),
+                              .positions = model.max_positions()},
+                             texts);
+  c.texts[kConfigName] = model.config_json(f32 ? "float32" : "bfloat16");
   return c;
 }
 
@@ -92,10 +84,11 @@ TrainingStateContents state_contents(models::CausalLm& model,
 }
 
 uint64_t checkpoint_bytes(models::CausalLm& model,
+                          const ModelTexts* texts,
                           const Optimizer& optimizer,
                           const data::Dataset& dataset,
                           const Settings& settings) {
-  return bytes_needed(model_contents(model, dataset, settings)) +
+  return bytes_needed(model_contents(model, texts, dataset, settings)) +
          bytes_needed(state_contents(model, optimizer, {}, dataset, settings));
 }
 
@@ -120,11 +113,15 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& 
         checkpoint.path,
         dataset.folder(),
         checkpoint.path);
-  Resumed r{.state = {}, .point = {.path = checkpoint.path}, .reader = std::move(reader)};
+  Resumed r{.state = {},
+            .point = {.path = checkpoint.path},
+            .texts = {},
+            .reader = std::move(reader)};
   TRY_ASSIGN(const std::string toml, field<std::string>(document, "settings", path));
   TRY_ASSIGN(r.point.settings, parse_settings(toml, path));
-  TRY_ASSIGN(const ModelDir dir, ModelDir::open(checkpoint.path));
+  TRY_ASSIGN(ModelDir dir, ModelDir::open(checkpoint.path));
   r.point.config_json = dir.config_json();
+  TRY_ASSIGN(r.texts, read_model_texts(dir));
   TRY_ASSIGN(r.state.step, field<int64_t>(document, "step", path));
   TRY_ASSIGN(r.state.refused, field<int64_t>(document, "refused", path));
   TRY_ASSIGN(r.state.seconds, field<double>(document, "seconds", path));

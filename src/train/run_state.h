@@ -6,6 +6,7 @@
 #include <string>
 
 #include "checkpoint/checkpoints.h"
+#include "checkpoint/model_texts.h"
 #include "data/dataset.h"
 #include "models/causal_lm.h"
 #include "optim/optimizer.h"
@@ -27,7 +28,10 @@ struct RunState {
 };
 
 /// Both parts of a checkpoint, as they would be written now (tensors are shared, not copied).
+/// `texts`: what the directory that the run began with, or the checkpoint that it went on from, says
+/// about text; nullptr if there is none.
 ModelContents model_contents(models::CausalLm& model,
+                             const ModelTexts* texts,
                              const data::Dataset& dataset,
                              const Settings& settings);
 TrainingStateContents state_contents(models::CausalLm& model,
@@ -38,6 +42,7 @@ TrainingStateContents state_contents(models::CausalLm& model,
 
 /// Bytes on disk of one checkpoint.
 uint64_t checkpoint_bytes(models::CausalLm& model,
+                          const ModelTexts* texts,
                           const Optimizer& optimizer,
                           const data::Dataset& dataset,
                           const Settings& settings);
@@ -47,6 +52,7 @@ struct Resumed {
   RunState state;
   int64_t updates = 0;  // of the optimizer
   ResumePoint point;
+  ModelTexts texts;
   TrainingStateReader reader;
 };
 

@@ -12,8 +12,10 @@
 #include "base/system.h"
 #include "base/version.h"
 #include "checkpoint/model_dir.h"
+#include "checkpoint/model_texts.h"
 #include "device/cpu/cpu_device.h"
 #include "models/registry.h"
+#include "probe/directory_model.h"
 #include "probe/layer_weights.h"
 #include "probe/probe.h"
 #include "text/tokenizer.h"
@@ -146,7 +148,6 @@ class Verifier {
   void reason(fmt::format_string<Args...> format, Args&&... args) {
     report_.reasons.push_back(fmt::format(format, std::forward<Args>(args)...));
   }
-  std::string config_path() const { return join_path(options_.directory, kConfigName); }
 
   const Options& options_;
   Device* device_ = nullptr;
@@ -222,9 +223,9 @@ bool Verifier::fits() const {
 }
 
 Result<void> Verifier::make_model(bool keep) {
-  TRY_ASSIGN(
-      model_,
-      models::make_model(dir_->config_json(), config_path(), *device_, compute_, std::nullopt));
+  TRY_ASSIGN(probe::DirectoryModel made, probe::model_of(*dir_, *device_, compute_, std::nullopt));
+  model_ = std::move(made.model);
+  report_.notes.insert(report_.notes.end(), made.notes.begin(), made.notes.end());
   // f32, as whatever generates has them; one layer at a time they are rounded where they are
   // loaded, which gives the same bits.
   const DType matrices = keep ? DType::kF32 : compute_;
@@ -265,12 +266,9 @@ Result<void> Verifier::find_reference() {
   std::unique_ptr<models::CausalLm> models[2];
   std::optional<probe::LayerWeights> weights[2];
   for (int i = 0; i < 2; ++i) {
-    TRY_ASSIGN(models[i],
-               models::make_model(dir_->config_json(),
-                                  config_path(),
-                                  cpu_device(),
-                                  i == 0 ? compute_ : other_type,
-                                  std::nullopt));
+    TRY_ASSIGN(probe::DirectoryModel made,
+               probe::model_of(*dir_, cpu_device(), i == 0 ? compute_ : other_type, std::nullopt));
+    models[i] = std::move(made.model);
     TRY_ASSIGN(
         weights[i],
         probe::LayerWeights::create(*dir_, *models[i], {.matrices = DType::kF32, .keep = keep}));
@@ -516,17 +514,15 @@ void Verifier::measure(const Batch& batch, const std::vector<std::vector<int32_t
 
 /// What the ids of the texts say; the ids themselves where there is no tokenizer.
 void Verifier::write_texts() {
-  const std::string name = "tokenizer.json";
-  const auto read = [&]() -> Result<text::Tokenizer> {
-    TRY_ASSIGN(const std::string content, dir_->text(name));
-    return text::Tokenizer::parse(content, join_path(options_.directory, name));
-  };
-  const Result<text::Tokenizer> tokenizer = read();
-  if (!tokenizer && tokenizer.error().code != Code::kNotFound)
-    report_.notes.push_back(
-        fmt::format("texts are shown by their ids: {}", tokenizer.error().message));
+  const Result<ModelTexts> texts = read_model_texts(*dir_);
+  const std::shared_ptr<text::Tokenizer> tokenizer = texts ? texts->tokenizer : nullptr;
+  if (!texts)
+    report_.notes.push_back(fmt::format("texts are shown by their ids: {}", texts.error().message));
+  else
+    report_.notes.insert(report_.notes.end(), texts->notes.begin(), texts->notes.end());
   const auto shown = [&](int32_t id) {
-    const std::string_view bytes = tokenizer ? tokenizer->token_bytes(id) : std::string_view();
+    const std::string_view bytes =
+        tokenizer != nullptr ? tokenizer->token_bytes(id) : std::string_view();
     if (bytes.empty()) return fmt::format("<{}>", id);
     std::string out;
     for (const char c : bytes) {

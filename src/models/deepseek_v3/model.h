@@ -30,7 +30,6 @@ class Model final : public TrainableLm {
   int64_t blocks() const override { return config_.num_hidden_layers; }
   int64_t experts() const override { return config_.n_routed_experts; }
   int64_t max_positions() const override { return config_.max_position_embeddings; }
-  int32_t eos_token() const override { return static_cast<int32_t>(config_.eos_token_id); }
   bool has_mtp() const override { return config_.num_nextn_predict_layers > 0; }
   int64_t parameters_total() const override;
   int64_t parameters_active() const override;
