@@ -128,7 +128,7 @@ void initialise(CausalLm& model, uint64_t seed);
 
 /// Makes the model that config.json describes, with uninitialised weights of type `storage`, or,
 /// without one, with weights that have no memory yet: their values are to be set before use.
-/// Errors: kInvalidInput naming the field.
+/// Errors: kInvalidInput naming the field; kExhausted if the weights are larger than the memory.
 Result<std::unique_ptr<CausalLm>> make_model(std::string_view config_json,
                                              const std::string& path,
                                              Device& device,

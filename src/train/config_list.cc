@@ -1,4 +1,6 @@
 // The list of settings.
+#include "ops/attention/attention.h"
+#include "ops/router/router_config.h"
 #include "train/config_field.h"
 
 namespace ferry::settings {
@@ -6,6 +8,10 @@ namespace {
 
 constexpr Bounds kCount{0, 1e9}, kSize{1, 1e6}, kMany{1, 1e12}, kPart{0, 1};
 constexpr Bounds kPositive{0, 1e300, true};
+constexpr Bounds kPositions{1, ops::kPositionMax};
+// Rows of a micro-batch, one for each chosen expert of each token, are numbered in 32 bits.
+constexpr double kMicroBatchTokensMax = 1 << 20;
+static_assert(kMicroBatchTokensMax * ops::kExpertsMax <= double{int64_t{1} << 31});
 
 }  // namespace
 
@@ -89,7 +95,7 @@ std::vector<Field> fields_of(Settings& s) {
        &m.n_routed_experts,
        "experts that tokens choose from",
        "",
-       {1, 65536}},
+       {1, ops::kExpertsMax}},
       {"model",
        "n_shared_experts",
        &m.n_shared_experts,
@@ -129,7 +135,7 @@ std::vector<Field> fields_of(Settings& s) {
        &m.max_position_embeddings,
        "longest context",
        "tokens",
-       {1, 1e9}},
+       kPositions},
       {"model",
        "initializer_range",
        &m.initializer_range,
@@ -149,7 +155,7 @@ std::vector<Field> fields_of(Settings& s) {
        &r.original_max_position_embeddings,
        "context before stretching",
        "tokens",
-       {1, 1e9}},
+       kPositions},
       {"model.rope_scaling",
        "beta_fast",
        &r.beta_fast,
@@ -176,7 +182,7 @@ std::vector<Field> fields_of(Settings& s) {
        &d.sequence_length,
        "tokens of one row of packed documents",
        "tokens",
-       {2, 1e7}},
+       {2, kMicroBatchTokensMax}},
 
       {"train", "steps", &t.steps, "updates of the weights", "steps", {1, 1e9}},
       {"train",
@@ -190,7 +196,7 @@ std::vector<Field> fields_of(Settings& s) {
        &t.micro_batch_tokens,
        "computed at once; a multiple of data.sequence_length. Part of the numerics",
        "tokens",
-       {1, 1e9}},
+       {1, kMicroBatchTokensMax}},
       {"train",
        "seed",
        &t.seed,

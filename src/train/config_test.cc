@@ -91,6 +91,11 @@ TEST(Settings, RefusesWithFileLineKeyAndWhatIsAllowed) {
             "1000000000");
   EXPECT_EQ(refusal("[train]\nsteps = \"many\"\n"),
             "run.toml:2: train.steps is text; it must be a whole number, 1 to 1000000000");
+  EXPECT_EQ(refusal("[model]\nn_routed_experts = 1025\n"),
+            "run.toml:2: model.n_routed_experts is 1025; it must be a whole number, 1 to 1024");
+  EXPECT_EQ(refusal("[train]\nmicro_batch_tokens = 2097152\n"),
+            "run.toml:2: train.micro_batch_tokens is 2097152; it must be a whole number, 1 to "
+            "1048576");
   EXPECT_EQ(refusal("[optimizer]\nlr = nan\n"),
             "run.toml:2: optimizer.lr is nan; it must be a number, above 0, at most 10");
   EXPECT_EQ(refusal("[optimizer]\nlr = -inf\n"),
@@ -145,6 +150,9 @@ TEST(Settings, ChecksThemTogether) {
   EXPECT_NE(
       with({"--train.tokens_per_step=5000"}).find("multiple of train.micro_batch_tokens, 4096"),
       std::string::npos);
+  EXPECT_NE(with({"--train.steps=1000000000", "--train.tokens_per_step=409600000"})
+                .find("together they must be at most"),
+            std::string::npos);
   EXPECT_NE(with({"--schedule.warmup_steps=290"}).find("decay_steps is 60, between 0 and the 10"),
             std::string::npos);
   EXPECT_NE(refusal("[data]\ndir = \"x\"\n").find("no model"), std::string::npos);
