@@ -2,6 +2,9 @@
 // it.
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <sstream>
+
 #include "source_rules.h"
 
 namespace ferry::rules {
@@ -10,6 +13,37 @@ namespace {
 const std::vector<SourceFile>& tree() {
   static const std::vector<SourceFile> files = read_sources(FERRY_SOURCE_DIR);
   return files;
+}
+
+std::string file(const std::string& name) {
+  std::ifstream in(FERRY_SOURCE_DIR "/" + name, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+const Layers& layers() {
+  static const Layers table = layers_of_build(file("CMakeLists.txt"));
+  return table;
+}
+
+std::vector<Violation> check_layers(const std::vector<SourceFile>& files) {
+  return check_layers(files, layers());
+}
+
+TEST(Layers, TheDocumentSaysWhatTheBuildDoes) {
+  Layers told = layers_of_document(file("ARCHITECTURE.md")), linked = layers();
+  ASSERT_GT(linked.size(), 15u) << "found too few folders in CMakeLists.txt";
+  EXPECT_EQ(told["cli"], std::vector<std::string>{"everything"});
+  EXPECT_EQ(visible_from(linked, "cli").size(), linked.size());
+  told.erase("cli");
+  linked.erase("cli");
+  EXPECT_EQ(told, linked);
+  // What differs is seen: a folder that is not there, and one more below another.
+  EXPECT_EQ(layers_of_document("x\n## Who may include whom\n\n    ops: a b   c: d\n\n## Next\n"),
+            (Layers{{"base", {}}, {"ops", {"a", "b"}}, {"c", {"d"}}}));
+  EXPECT_EQ(layers_of_build("ferry_module(a   DEPS)\n  ferry_program(x b DEPS a c)  # why\n"),
+            (Layers{{"a", {}}, {"b", {"a", "c"}}}));
 }
 
 TEST(Layers, TheTreeIsRead) {

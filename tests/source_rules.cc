@@ -14,42 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Folder -> the folders directly below it in the order of layers. Whoever may include a folder may
-/// include what lies below it too. `comm` has no code yet; its place is kept.
-const std::map<std::string, std::vector<std::string>>& layers() {
-  static const std::map<std::string, std::vector<std::string>> table = {
-      {"base", {}},
-      {"device", {"base"}},
-      {"tensor", {"device"}},
-      {"comm", {"tensor"}},
-      {"autograd", {"tensor"}},
-      {"ops", {"autograd", "comm"}},
-      {"optim", {"ops"}},
-      {"models", {"ops"}},
-      {"text", {"base"}},
-      {"checkpoint", {"text", "tensor"}},
-      {"data", {"text", "tensor"}},
-      {"probe", {"models", "checkpoint"}},
-      {"train", {"models", "optim", "data", "checkpoint", "probe"}},
-      {"engine", {"models", "text", "checkpoint"}},
-      {"rl", {"train", "engine"}},
-      {"serve", {"engine"}},
-      {"verify", {"engine", "probe"}},
-      {"cli", {"rl", "serve", "verify", "train", "engine"}},
-  };
-  return table;
-}
-
-std::set<std::string> visible_from(const std::string& folder) {
-  std::set<std::string> seen;
-  std::function<void(const std::string&)> visit = [&](const std::string& f) {
-    if (!seen.insert(f).second) return;
-    for (const std::string& below : layers().at(f)) visit(below);
-  };
-  visit(folder);
-  return seen;
-}
-
 /// "ops" of "src/ops/add/add.cc"; empty outside src/.
 std::string folder_of(const std::string& path) {
   if (path.rfind("src/", 0) != 0) return "";
@@ -157,17 +121,67 @@ std::vector<SourceFile> read_sources(const std::string& root) {
 // --- layers
 // ---------------------------------------------------------------------------------------
 
-std::vector<Violation> check_layers(const std::vector<SourceFile>& files) {
+Layers layers_of_build(const std::string& cmake) {
+  static const std::regex pattern(R"(^ferry_(module|program)\((.*)\))");
+  Layers layers;
+  std::istringstream lines(cmake);
+  for (std::string line; std::getline(lines, line);) {
+    line.erase(0, line.find_first_not_of(' '));
+    std::smatch m;
+    if (!std::regex_search(line, m, pattern)) continue;
+    std::istringstream words(m[2]);
+    std::string folder, word;
+    while (words >> word && word != "DEPS") folder = word;  // a program's name comes first
+    std::vector<std::string>& below = layers[folder];
+    while (words >> word) below.push_back(word);
+  }
+  return layers;
+}
+
+Layers layers_of_document(const std::string& architecture) {
+  const size_t begin = architecture.find("\n## Who may include whom\n");
+  Layers layers;
+  if (begin == std::string::npos) return layers;
+  std::istringstream lines(architecture.substr(begin + 1));
+  std::string line, word, folder;
+  std::getline(lines, line);
+  while (std::getline(lines, line) && line.rfind("#", 0) != 0) {
+    if (line.rfind("    ", 0) != 0) continue;
+    std::istringstream words(line);
+    while (words >> word) {
+      if (word.back() == ':')
+        layers[folder = word.substr(0, word.size() - 1)];
+      else
+        layers[folder].push_back(word);
+    }
+  }
+  layers["base"];  // below all, so not named
+  return layers;
+}
+
+std::set<std::string> visible_from(const Layers& layers, const std::string& folder) {
+  std::set<std::string> seen;
+  std::function<void(const std::string&)> visit = [&](const std::string& f) {
+    if (!seen.insert(f).second) return;
+    const auto entry = layers.find(f);
+    if (entry == layers.end()) return;
+    for (const std::string& below : entry->second) visit(below);
+  };
+  visit(folder);
+  return seen;
+}
+
+std::vector<Violation> check_layers(const std::vector<SourceFile>& files, const Layers& layers) {
   std::vector<Violation> out;
   const std::set<std::string> paths = paths_of(files);
   for (const SourceFile& file : files) {
     const bool simulator = file.path.rfind("ascend_sim/", 0) == 0;
     const std::string folder = folder_of(file.path);
-    if (file.path.rfind("src/", 0) == 0 && !layers().contains(folder)) {
+    if (file.path.rfind("src/", 0) == 0 && !layers.contains(folder)) {
       out.push_back(
           {file.path,
            0,
-           "lies in no folder that ARCHITECTURE.md knows; give it a place among the layers"});
+           "lies in no folder that CMakeLists.txt knows; give it a place among the layers"});
       continue;
     }
     for (const Include& include : includes_of(file.text)) {
@@ -183,11 +197,11 @@ std::vector<Violation> check_layers(const std::vector<SourceFile>& files) {
         out.push_back({file.path,
                        include.line,
                        "the software Ascend judges src/ and shares no line with it"});
-      } else if (!folder.empty() && !visible_from(folder).contains(folder_of(target))) {
+      } else if (!folder.empty() && !visible_from(layers, folder).contains(folder_of(target))) {
         out.push_back({file.path,
                        include.line,
                        folder + " may not include " + include.name +
-                           ": see the table of layers in ARCHITECTURE.md"});
+                           ": see the table of layers in CMakeLists.txt"});
       }
     }
   }

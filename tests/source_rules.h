@@ -2,6 +2,8 @@
 // called where. Pure functions of file names and texts, so that the rules themselves can be tested.
 #pragma once
 
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,9 +28,20 @@ std::vector<SourceFile> read_sources(const std::string& root);
 // --- layers
 // ---------------------------------------------------------------------------------------
 
+/// Folder of src/ -> the folders directly below it. Whoever may include a folder may include what
+/// lies below it too.
+using Layers = std::map<std::string, std::vector<std::string>>;
+
+/// The table that CMakeLists.txt links by, and its copy in ARCHITECTURE.md.
+Layers layers_of_build(const std::string& cmake);
+Layers layers_of_document(const std::string& architecture);
+
+/// The folder itself and all that it may include.
+std::set<std::string> visible_from(const Layers& layers, const std::string& folder);
+
 /// Includes of Ferry's own files: only from folders that the file's folder may see; every included
 /// file exists; ascend_sim/ and src/ share nothing.
-std::vector<Violation> check_layers(const std::vector<SourceFile>& files);
+std::vector<Violation> check_layers(const std::vector<SourceFile>& files, const Layers& layers);
 
 /// No file includes itself, by whatever way round.
 std::vector<Violation> check_cycles(const std::vector<SourceFile>& files);

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/units.h"
 #include "cli/command.h"
+#include "cli/text_options.h"
 #include "cli/tokenizer_path.h"
 #include "data/dataset.h"
 #include "data/prepare.h"
@@ -64,6 +65,11 @@ Result<void> prepare(PrepareArgs& args) {
   TRY(check_tokenizer_path(args.options.tokenizer));
   TRY_ASSIGN(const data::Manifest m, data::prepare(args.options));
   line.clear();
+  uint64_t skipped_lines = 0;
+  for (const data::InputInfo& input : m.inputs) {
+    tell_damage(input.path, input.damage);
+    skipped_lines += input.damage.skipped;
+  }
   const double seconds = system_clock().monotonic_s() - start_s;
   const uint64_t bytes = m.train.bytes() + m.held_out.bytes();
   const uint64_t tokens = m.train.tokens() + m.held_out.tokens();
@@ -92,6 +98,7 @@ Result<void> prepare(PrepareArgs& args) {
        {"held_out", part_json(m.held_out)},
        {"duplicates", m.duplicates},
        {"near_duplicates", m.near_duplicates},
+       {"skipped_lines", skipped_lines},
        {"fingerprint", m.fingerprint()},
        {"seconds", seconds},
        {"mb_per_s", static_cast<double>(bytes) / 1e6 / std::max(seconds, 1e-6)}});
@@ -102,10 +109,10 @@ void add_prepare(Command& parent) {
   data::PrepareOptions& o = args->options;
   Command command = parent.add("prepare", "Turn text files into a dataset to train on");
   command
-      .option(
-          "inputs",
-          o.inputs,
-          "Text (.txt, any other name) or JSON lines (.jsonl, .ndjson), plain or .gz, .dz, .zst")
+      .option("inputs",
+              o.inputs,
+              "Text in UTF-8 or JSON lines, plain or compressed with gzip or zstd, whatever their "
+              "names")
       .required();
   command.option("--out", o.out, "Folder of the dataset").required();
   command.option("--tokenizer", o.tokenizer, "The tokenizer.json").required();
@@ -121,8 +128,7 @@ void add_prepare(Command& parent) {
               o.source.min_document_bytes,
               "Join shorter documents with the next (text files)")
       .shows_default();
-  command.option("--field", o.source.field, "The field of JSON lines that holds the text")
-      .shows_default();
+  add_document_options(command, o.source);
   command
       .option(
           "--held-out-bytes", o.held_out_bytes, "Bytes of text to hold out, at most a tenth of all")

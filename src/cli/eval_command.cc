@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/compressors.h"
 #include "cli/open_model.h"
+#include "cli/text_options.h"
 #include "data/dataset.h"
 #include "engine/evaluate.h"
 
@@ -19,6 +20,7 @@ namespace {
 struct Arguments {
   OpenOptions open;
   std::string text, data;
+  data::SourceOptions source;
   engine::EvaluateOptions evaluate;
   bool compressors = true;
 };
@@ -29,15 +31,30 @@ struct Subject {
   std::string text;  // the same as one text, for the compressors
 };
 
-/// One document: the file.
+/// A text is one document; JSON lines are one each.
 Result<Subject> from_text(const Arguments& args, const OpenedModel& m) {
+  constexpr size_t kTextBytesMax = (size_t{1} << 31) - 1;  // held in memory
+  TRY_ASSIGN(data::DocumentReader reader, data::DocumentReader::open(args.text, args.source));
   Subject s;
-  TRY_ASSIGN(s.text, read_file(args.text));
+  data::Piece piece;
+  std::string document;
+  for (;;) {
+    TRY_ASSIGN(const bool more, reader.next(piece));
+    if (!more) break;
+    document += piece.text;
+    if (s.text.size() + document.size() > kTextBytesMax)
+      return fail(
+          Code::kInvalidInput, "{}: holds more than {} bytes of text", args.text, kTextBytesMax);
+    if (!piece.last) continue;
+    s.documents.emplace_back();
+    m.tokenizer->encode(document, text::Tokenizer::Specials::kAsText, s.documents.back());
+    s.text += document;
+    document.clear();
+  }
+  tell_damage(args.text, reader.damage());
   if (s.text.empty())
     return fail(Code::kInvalidInput, "{}: empty; there is nothing to predict", args.text);
   s.bytes = static_cast<int64_t>(s.text.size());
-  s.documents.emplace_back();
-  m.tokenizer->encode(s.text, text::Tokenizer::Specials::kAsText, s.documents[0]);
   return s;
 }
 
@@ -124,7 +141,12 @@ void add_eval_command(Command& program) {
   Command command = program.add("eval", "How well a model predicts a text, beside xz and zstd");
   const auto args = std::make_shared<Arguments>();
   command.option("directory", args->open.directory, "a model directory").required();
-  command.option("--text", args->text, "a file: one document");
+  command.option(
+      "--text",
+      args->text,
+      "a file: text in UTF-8, one document, or JSON lines, plain or compressed with gzip "
+      "or zstd");
+  add_document_options(command, args->source);
   command.option("--data", args->data, "a prepared dataset: its held-out documents");
   command.option("--context", args->evaluate.context, "tokens of a window")
       .within(int64_t{2}, int64_t{1} << 24);

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "cli/command.h"
 #include "cli/open_model.h"
+#include "cli/text_options.h"
 #include "engine/generate.h"
 #include "text/stream_decoder.h"
 
@@ -16,13 +17,20 @@ namespace {
 
 struct Arguments {
   OpenOptions open;
-  std::string prompt;
+  std::string prompt, file;
+  data::TextOptions text;
   engine::GenerateOptions generate;
   bool json = false, echo = true, specials = false;
 };
 
 Result<void> generate(Arguments& args) {
   TRY(engine::validate(args.generate.sampling));
+  if (!args.file.empty()) {
+    if (!args.prompt.empty())
+      return fail(Code::kInvalidInput, "generate: give either --prompt TEXT or --file FILE");
+    constexpr uint64_t kPromptBytesMax = uint64_t{64} << 20;
+    TRY_ASSIGN(args.prompt, data::read_text(args.file, args.text, kPromptBytesMax));
+  }
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   std::vector<int32_t> ids;
   if (m.texts.bos) ids.push_back(*m.texts.bos);
@@ -74,6 +82,8 @@ void add_generate_command(Command& program) {
   args->generate.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1};
   command.option("directory", args->open.directory, "a model directory").required();
   command.option("--prompt", args->prompt, "the text to continue (empty: from nothing)");
+  command.option("--file", args->file, "a file with the text to continue");
+  add_as_text_option(command, args->text);
   command.option("--tokens", args->generate.tokens_max, "at most so many new tokens")
       .within(int64_t{1}, int64_t{1} << 24);
   command

@@ -11,6 +11,7 @@
 #include "checkpoint/safetensors.h"
 #include "cli/command.h"
 #include "cli/open_model.h"
+#include "data/text_stream.h"
 
 namespace ferry::cli {
 namespace {
@@ -24,7 +25,7 @@ struct Arguments {
 Result<std::vector<std::vector<int32_t>>> read_sequences(const std::string& path,
                                                          int64_t vocab,
                                                          int64_t positions) {
-  TRY_ASSIGN(const std::string text, read_file(path));
+  TRY_ASSIGN(const std::string text, data::read_text(path));
   std::vector<std::vector<int32_t>> sequences;
   size_t line_number = 0;
   for (size_t begin = 0; begin < text.size();) {

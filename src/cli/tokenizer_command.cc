@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/units.h"
 #include "cli/command.h"
+#include "cli/text_options.h"
 #include "cli/tokenizer_path.h"
 #include "text/bpe_trainer.h"
 #include "text/tokenizer.h"
@@ -39,33 +40,48 @@ struct TrainArgs {
   std::vector<std::string> files;
   std::string split = "deepseek";
   text::BpeTrainerOptions options;
+  data::SourceOptions source;
 };
 
-/// Feeds a mapped file in parts of about 4 MiB that end at a line's end where there is one.
+/// Feeds a file's documents, each in parts of about 4 MiB that end at a line's end where there is
+/// one.
 Result<uint64_t> feed_file(text::BpeTrainer& trainer,
                            const std::string& path,
+                           data::SourceOptions& source,
                            uint64_t bytes_before,
                            ProgressLine& progress) {
   constexpr size_t kPart = size_t{4} << 20;
-  if (is_folder(path))
-    return fail(Code::kInvalidInput, "{}: is a folder; name its text files", path);
-  TRY_ASSIGN(const MappedFile file, MappedFile::open(path));
-  const std::string_view all(reinterpret_cast<const char*>(file.bytes().data()),
-                             file.bytes().size());
-  for (size_t i = 0; i < all.size();) {
-    size_t end = std::min(all.size(), i + kPart);
-    if (end < all.size()) {
-      const size_t line = all.rfind('\n', end - 1);
-      if (line != std::string_view::npos && line > i)
-        end = line;  // the line end begins the next part
+  TRY_ASSIGN(data::DocumentReader reader, data::DocumentReader::open(path, source));
+  uint64_t bytes = 0;
+  std::string text;  // of the document, not yet fed
+  data::Piece piece;
+  for (;;) {
+    TRY_ASSIGN(const bool more, reader.next(piece));
+    if (!more) break;
+    text += piece.text;
+    bytes += piece.text.size();
+    size_t begin = 0;
+    while (text.size() - begin > kPart) {
+      size_t end = begin + kPart;
+      const size_t line = text.rfind('\n', end - 1);
+      if (line != std::string::npos && line > begin) end = line;  // it begins the next part
+      trainer.feed(std::string_view(text).substr(begin, end - begin));
+      begin = end;
     }
-    trainer.feed(all.substr(i, end - i));
-    i = end;
+    if (piece.last) {
+      trainer.feed(std::string_view(text).substr(begin));
+      begin = text.size();
+    }
+    text.erase(0, begin);
     progress.show([&] {
-      return fmt::format("counting words: {}", format_bytes(static_cast<double>(bytes_before + i)));
+      return fmt::format("counting words: {}",
+                         format_bytes(static_cast<double>(bytes_before + bytes)));
     });
   }
-  return all.size();
+  progress.clear();
+  tell_damage(path, reader.damage());
+  source.text.skip_bad -= reader.damage().skipped;
+  return bytes;
 }
 
 Result<void> train(TrainArgs& args) {
@@ -80,7 +96,7 @@ Result<void> train(TrainArgs& args) {
   const double start_s = system_clock().monotonic_s();
   uint64_t bytes = 0;
   for (const std::string& path : args.files) {
-    TRY_ASSIGN(const uint64_t size, feed_file(trainer, path, bytes, progress));
+    TRY_ASSIGN(const uint64_t size, feed_file(trainer, path, args.source, bytes, progress));
     bytes += size;
   }
   const text::BpeTrainer::Trained trained = trainer.train([&](int32_t made, int32_t wanted) {
@@ -123,7 +139,11 @@ void add_train(Command& parent) {
       .shows_default();
   command.option("--min-frequency", args->options.frequency_min, "Merge only pairs seen as often")
       .shows_default();
-  command.option("files", args->files, "Text files (UTF-8; other bytes are learnt as bytes)")
+  add_document_options(command, args->source);
+  command
+      .option("files",
+              args->files,
+              "Text in UTF-8 or JSON lines, plain or compressed with gzip or zstd")
       .required();
   command.runs([args] { return report(train(*args)); });
 }
@@ -134,6 +154,8 @@ struct CodeArgs {
   std::string tokenizer;
   std::string specials = "text";
   bool skip_specials = false;
+  std::string file;
+  data::TextOptions text;
   std::vector<std::string> items;
 };
 
@@ -147,8 +169,13 @@ Result<void> encode(const CodeArgs& args) {
   TRY(check_tokenizer_path(args.tokenizer));
   TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
   std::vector<std::string> texts = args.items;
+  if (!args.file.empty()) {
+    TRY_ASSIGN(std::string all, data::read_text(args.file, args.text));
+    texts.push_back(std::move(all));
+  }
   if (texts.empty()) {
-    TRY_ASSIGN(std::string all, read_stdin());
+    TRY_ASSIGN(std::string given, read_stdin());
+    TRY_ASSIGN(std::string all, data::text_of(std::move(given), "standard input", args.text));
     texts.push_back(std::move(all));
   }
   std::vector<int32_t> ids;
@@ -216,10 +243,12 @@ void add_specials_option(Command& command, std::string& specials) {
 
 void add_encode(Command& parent) {
   auto args = std::make_shared<CodeArgs>();
-  Command command =
-      parent.add("encode", "Print the ids of each argument, or of standard input, one line each");
+  Command command = parent.add(
+      "encode", "Print the ids of each argument, of a file, or of standard input, one line each");
   add_tokenizer_option(command, args->tokenizer);
   add_specials_option(command, args->specials);
+  command.option("--file", args->file, "A file whose whole text to encode");
+  add_as_text_option(command, args->text);
   command.option("text", args->items, "Texts; none: standard input");
   command.runs([args] { return report(encode(*args)); });
 }

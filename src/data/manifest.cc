@@ -33,6 +33,27 @@ Json part_json(const Part& part) {
           {"shards", shards}};
 }
 
+/// What is seldom there is written only where it is.
+Json input_json(const InputInfo& input) {
+  Json json = {{"path", input.path},
+               {"file_bytes", input.file_bytes},
+               {"blake2b", input.blake2b},
+               {"documents", input.documents}};
+  const Damage& damage = input.damage;
+  if (damage.ill_formed > 0) {
+    json["ill_formed_bytes"] = damage.ill_formed;
+    json["ill_formed_line"] = damage.ill_formed_line;
+  }
+  if (damage.skipped > 0) {
+    json["skipped_lines"] = damage.skipped;
+    Json lines = Json::array();
+    for (const Damage::Line& line : damage.lines)
+      lines.push_back({{"line", line.number}, {"why", line.why}});
+    json["skipped"] = lines;
+  }
+  return json;
+}
+
 /// Reads fields and remembers the first that is not as it must be.
 class Fields {
  public:
@@ -59,6 +80,7 @@ class Fields {
     const Json* v = get(name, [](const Json& j) { return j.is_string(); });
     return v != nullptr ? v->get<std::string>() : "";
   }
+  bool has(const char* name) const { return json_.is_object() && json_.contains(name); }
   const Json& object(const char* name) {
     return nested(name, [](const Json& j) { return j.is_object(); });
   }
@@ -115,6 +137,20 @@ Part read_part(Fields& parent, const char* name) {
   return part;
 }
 
+void read_damage(Fields& input, Damage& damage) {
+  if (input.has("ill_formed_bytes")) {
+    damage.ill_formed = input.number("ill_formed_bytes");
+    damage.ill_formed_line = input.number("ill_formed_line");
+  }
+  if (!input.has("skipped_lines")) return;
+  damage.skipped = input.number("skipped_lines");
+  for (const Json& line : input.array("skipped")) {
+    Fields f(line);
+    damage.lines.push_back({f.number("line"), f.text("why")});
+    input.join(f, "skipped");
+  }
+}
+
 }  // namespace
 
 uint64_t Part::tokens() const { return sum(shards, &ShardInfo::tokens); }
@@ -123,12 +159,8 @@ uint64_t Part::bytes() const { return sum(shards, &ShardInfo::bytes); }
 
 std::string Manifest::to_json() const {
   Json inputs_json = Json::array();
-  for (const InputInfo& i : inputs)
-    inputs_json.push_back({{"path", i.path},
-                           {"file_bytes", i.file_bytes},
-                           {"blake2b", i.blake2b},
-                           {"documents", i.documents}});
-  const Json json = {
+  for (const InputInfo& i : inputs) inputs_json.push_back(input_json(i));
+  Json json = {
       {"format", kFormat},
       {"version", version},
       {"tokenizer",
@@ -151,6 +183,8 @@ std::string Manifest::to_json() const {
       {"train", part_json(train)},
       {"held_out", part_json(held_out)},
   };
+  if (text_options.as_text) json["settings"]["as_text"] = true;
+  if (text_options.skip_bad > 0) json["settings"]["skip_bad"] = text_options.skip_bad;
   // Paths may hold any bytes; those that are no UTF-8 are shown as U+FFFD.
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -184,11 +218,14 @@ Result<Manifest> Manifest::parse(const std::string& text, const std::string& pat
   m.held_out_bytes = settings.number("held_out_bytes");
   m.near_duplicate = settings.real("near_duplicate");
   m.seed = settings.number("seed");
+  m.text_options.as_text = settings.has("as_text") && settings.boolean("as_text");
+  if (settings.has("skip_bad")) m.text_options.skip_bad = settings.number("skip_bad");
   root.join(settings, "settings");
   for (const Json& input : root.array("inputs")) {
     Fields f(input);
     m.inputs.push_back(
         {f.text("path"), f.number("file_bytes"), f.text("blake2b"), f.number("documents")});
+    read_damage(f, m.inputs.back().damage);
     root.join(f, "inputs");
   }
   Fields left_out(root.object("left_out"));

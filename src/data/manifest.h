@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "data/shard.h"
+#include "data/text_stream.h"
 
 namespace ferry::data {
 
@@ -16,6 +17,7 @@ struct InputInfo {
   uint64_t file_bytes = 0;
   std::string blake2b;
   uint64_t documents = 0;  // before any was left out
+  Damage damage = {};      // lines left out, bytes that are no UTF-8
 };
 
 /// The training or the held-out documents.
@@ -35,6 +37,7 @@ struct Manifest {
   std::string split, field;
   uint64_t min_document_bytes = 0, held_out_bytes = 0, seed = 0;
   double near_duplicate = 0;
+  TextOptions text_options;
   std::vector<InputInfo> inputs;
   uint64_t duplicates = 0, near_duplicates = 0;  // documents left out
   std::string held_out_text_blake2b;             // of held-out.txt

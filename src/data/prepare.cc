@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/threads.h"
+#include "data/external_sort.h"
 #include "data/near_duplicates.h"
 #include "data/shard.h"
 #include "text/tokenizer.h"
@@ -19,11 +20,11 @@ namespace {
 
 using text::Tokenizer;
 
-constexpr size_t kBatchBytes = size_t{4} << 20;             // of text tokenised at once
-constexpr size_t kTaskBytes = size_t{128} << 10;            // of text for one thread
+constexpr size_t kBatchBytes = size_t{4} << 20;   // of text tokenised at once
+constexpr size_t kTaskBytes = size_t{128} << 10;  // of text for one thread
+constexpr const char* kHashesName = "hashes";     // of the files that sorting needs
+constexpr const char* kRepeatedName = "repeated";
 constexpr uint64_t kShardDocumentsMax = uint64_t{1} << 20;  // bounds the table that a writer holds
-
-enum class Fate : uint8_t { kTrain, kHeldOut, kDuplicate };
 
 struct HeldOutDocument {
   uint64_t index;  // among all documents
@@ -40,7 +41,9 @@ class Inputs {
     for (;;) {
       if (!reader_) {
         if (files_.size() == options_.inputs.size()) return false;
-        TRY_ASSIGN(reader_, DocumentReader::open(options_.inputs[files_.size()], options_.source));
+        SourceOptions source = options_.source;
+        source.text.skip_bad -= skipped_;
+        TRY_ASSIGN(reader_, DocumentReader::open(options_.inputs[files_.size()], source));
         documents_ = 0;
       }
       TRY_ASSIGN(const bool more, reader_->next(piece));
@@ -53,7 +56,9 @@ class Inputs {
       files_.push_back({options_.inputs[files_.size()],
                         reader_->file_bytes_read(),
                         reader_->file_hash(),
-                        documents_});
+                        documents_,
+                        reader_->damage()});
+      skipped_ += reader_->damage().skipped;
       before_ = progress_.done;
       reader_.reset();
     }
@@ -67,24 +72,37 @@ class Inputs {
   PrepareProgress progress_;
   std::optional<DocumentReader> reader_;
   std::vector<InputInfo> files_;
-  uint64_t before_ = 0, documents_ = 0;
+  uint64_t before_ = 0, documents_ = 0, skipped_ = 0;
 };
 
 /// What the first reading finds out.
 struct Survey {
   std::vector<InputInfo> files;
-  std::vector<Fate> fates;                       // by document
+  uint64_t documents = 0;
+  std::optional<ExternalSort> repeated;          // by index: documents that an earlier one equals
   std::map<uint64_t, HeldOutDocument> held_out;  // by hash, ascending
   uint64_t held_out_bytes = 0;
   uint64_t bytes = 0, duplicates = 0;
 
+  /// Indices, ascending.
+  std::vector<uint64_t> held_out_indices() const {
+    std::vector<uint64_t> indices;
+    for (const auto& [hash, document] : held_out) indices.push_back(document.index);
+    std::sort(indices.begin(), indices.end());
+    return indices;
+  }
+
+  void forget(std::map<uint64_t, HeldOutDocument>::iterator document) {
+    held_out_bytes -= document->second.text.size();
+    held_out.erase(document);
+  }
+
   /// Forgets the largest hashes without which there is enough. Never the other way: a document
-  /// that is forgotten would not come back with any number of further documents.
+  /// that is forgotten does not come back with any number of further documents, nor when its
+  /// equal is met.
   void trim(uint64_t wanted) {
-    while (!held_out.empty() && held_out_bytes - held_out.rbegin()->second.text.size() >= wanted) {
-      held_out_bytes -= held_out.rbegin()->second.text.size();
-      held_out.erase(std::prev(held_out.end()));
-    }
+    while (!held_out.empty() && held_out_bytes - held_out.rbegin()->second.text.size() >= wanted)
+      forget(std::prev(held_out.end()));
   }
 };
 
@@ -108,11 +126,30 @@ uint64_t with_margin(const PrepareOptions& options, uint64_t bytes) {
   return options.near_duplicate <= 1 ? bytes + bytes / 8 : bytes;
 }
 
+/// Finds the documents that an earlier one equals: neighbours, once the hashes are sorted.
+Result<void> find_repeated(const PrepareOptions& options, ExternalSort& hashes, Survey& s) {
+  TRY(hashes.finish());
+  s.repeated.emplace(options.out, kRepeatedName, options.sort_records);
+  Record record{}, before{};
+  bool first = true;
+  for (;; before = record, first = false) {
+    TRY_ASSIGN(const bool more, hashes.next(record));
+    if (!more) break;
+    if (first || record.key != before.key) continue;
+    ++s.duplicates;
+    TRY(s.repeated->add({record.value, 0}));
+    // Its equal came in several pieces, so it was not held out; this one may not be either.
+    const auto held = s.held_out.find(record.key);
+    if (held != s.held_out.end() && held->second.index == record.value) s.forget(held);
+  }
+  return s.repeated->finish();
+}
+
 Result<Survey> survey(const PrepareOptions& options, uint64_t total) {
   constexpr uint64_t kReportEvery = uint64_t{1} << 20;
   Inputs inputs(options, PrepareProgress::Phase::kScan, total);
   Survey s;
-  HashSet seen;
+  ExternalSort hashes(options.out, kHashesName, options.sort_records);
   Piece piece;
   std::optional<DocumentHash> hash;
   bool one_piece = true;
@@ -131,23 +168,19 @@ Result<Survey> survey(const PrepareOptions& options, uint64_t total) {
     if (!piece.last) continue;
     const uint64_t value = hash->value();
     hash.reset();
-    if (!seen.insert(value) && !options.keep_duplicates) {
-      s.fates.push_back(Fate::kDuplicate);
-      ++s.duplicates;
-      continue;
-    }
-    s.fates.push_back(Fate::kTrain);
+    const uint64_t index = s.documents++;
+    if (!options.keep_duplicates) TRY(hashes.add({value, index}));
     if (one_piece && options.held_out_bytes > 0 && !s.held_out.contains(value)) {
       s.held_out_bytes += piece.text.size();
-      s.held_out.emplace(value, HeldOutDocument{s.fates.size() - 1, std::move(piece.text)});
+      s.held_out.emplace(value, HeldOutDocument{index, std::move(piece.text)});
       s.trim(with_margin(options, options.held_out_bytes));
     }
   }
   s.files = inputs.files();
   s.bytes = inputs.progress().text_bytes;
+  if (!options.keep_duplicates) TRY(find_repeated(options, hashes, s));
   s.trim(
       with_margin(options, std::max<uint64_t>(1, std::min(options.held_out_bytes, s.bytes / 10))));
-  for (const auto& [value, document] : s.held_out) s.fates[document.index] = Fate::kHeldOut;
   return s;
 }
 
@@ -165,8 +198,10 @@ struct Batch {
 /// Reads the training documents of the inputs, in batches.
 class TrainingText {
  public:
-  TrainingText(const PrepareOptions& options, const Survey& s, uint64_t total)
-      : survey_(s), inputs_(options, PrepareProgress::Phase::kTokenise, total) {}
+  TrainingText(const PrepareOptions& options, Survey& s, uint64_t total)
+      : survey_(s),
+        inputs_(options, PrepareProgress::Phase::kTokenise, total),
+        held_out_(s.held_out_indices()) {}
 
   /// An empty batch at the end. Errors: also kInvalidInput if the inputs are not what they were.
   Result<void> fill(Batch& batch) {
@@ -180,10 +215,10 @@ class TrainingText {
       TRY_ASSIGN(const bool more, inputs_.next(piece));
       TRY(compare_files());
       if (!more) break;
-      if (document_ >= survey_.fates.size()) return changed(survey_.files.back().path);
-      const Fate fate = survey_.fates[document_];
+      if (document_ >= survey_.documents) return changed(survey_.files.back().path);
+      TRY_ASSIGN(const bool trains, trained_on());
       document_ += piece.last;
-      if (fate != Fate::kTrain) continue;
+      if (!trains) continue;
       if (batch.items.empty() || batch.text.size() - task_begin >= kTaskBytes) {
         batch.task_begin.push_back(batch.items.size());
         task_begin = batch.text.size();
@@ -204,6 +239,17 @@ class TrainingText {
         "{}: changed while it was being prepared; let no one write to it, and prepare again",
         path);
   }
+  /// Whether the current document is neither held out nor a repetition. Both come in order.
+  Result<bool> trained_on() {
+    while (survey_.repeated && (!repeated_ || *repeated_ < document_)) {
+      Record record{};
+      TRY_ASSIGN(const bool more, survey_.repeated->next(record));
+      repeated_ = more ? record.key : UINT64_MAX;
+    }
+    while (held_out_at_ < held_out_.size() && held_out_[held_out_at_] < document_) ++held_out_at_;
+    const bool held_out = held_out_at_ < held_out_.size() && held_out_[held_out_at_] == document_;
+    return !held_out && repeated_ != document_;
+  }
   Result<void> compare_files() {
     for (; compared_ < inputs_.files().size(); ++compared_)
       if (inputs_.files()[compared_].blake2b != survey_.files[compared_].blake2b)
@@ -211,8 +257,11 @@ class TrainingText {
     return {};
   }
 
-  const Survey& survey_;
+  Survey& survey_;
   Inputs inputs_;
+  std::vector<uint64_t> held_out_;
+  size_t held_out_at_ = 0;
+  std::optional<uint64_t> repeated_;  // the next one from document_ on; UINT64_MAX: none
   size_t compared_ = 0;
   uint64_t document_ = 0;
 };
@@ -359,6 +408,19 @@ bool is_removable(std::string_view name) {
          temporary_of(kManifestFile) || temporary_of(kTokenizerFile);
 }
 
+/// A file that sorting needed in a prepare that was killed.
+bool is_sort_file(std::string_view name) {
+  return name.ends_with(".sort") &&
+         (name.starts_with(kHashesName) || name.starts_with(kRepeatedName));
+}
+
+Result<void> remove_sort_files(const std::string& folder) {
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
+  for (const std::string& name : names)
+    if (is_sort_file(name)) TRY(remove_tree(join_path(folder, name)));
+  return {};
+}
+
 /// Removes what an earlier prepare left, its manifest first: what is half removed must not look
 /// whole.
 Result<void> remove_dataset(const std::string& folder) {
@@ -378,6 +440,11 @@ Result<void> check_folder(const PrepareOptions& options) {
           Code::kInvalidInput,
           "{}: lies in the folder that the dataset is to have for itself; choose another --out",
           input);
+    if (path_exists(input) && !is_folder(input) && !std::filesystem::is_regular_file(input, none))
+      return fail(Code::kInvalidInput,
+                  "{}: is not a regular file, and what is prepared is read twice; write it to a "
+                  "file first",
+                  input);
   }
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(options.out));
   if (!options.force && path_exists(join_path(options.out, kManifestFile)))
@@ -385,7 +452,7 @@ Result<void> check_folder(const PrepareOptions& options) {
                 "{}: holds a dataset; choose another folder, or replace it with --force",
                 options.out);
   for (const std::string& name : names)
-    if (name != ".lock" && name != kTokenizerFile && !is_removable(name))
+    if (name != ".lock" && name != kTokenizerFile && !is_removable(name) && !is_sort_file(name))
       return fail(Code::kInvalidInput,
                   "{}: holds '{}', which is no dataset's; choose an empty or a new folder",
                   options.out,
@@ -480,6 +547,7 @@ Result<Plan> make_plan(const PrepareOptions& options) {
   m.min_document_bytes = options.source.min_document_bytes;
   m.held_out_bytes = options.held_out_bytes;
   m.near_duplicate = options.near_duplicate;
+  m.text_options = options.source.text;
   m.seed = options.seed;
 
   uint64_t total = 0;
@@ -490,7 +558,7 @@ Result<Plan> make_plan(const PrepareOptions& options) {
   TRY_ASSIGN(Survey s, survey(options, total));
   m.inputs = s.files;
   m.duplicates = s.duplicates;
-  const uint64_t taken = s.fates.size() - s.duplicates;
+  const uint64_t taken = s.documents - s.duplicates;
   if (taken <= s.held_out.size())
     return fail(
         Code::kInvalidInput,
@@ -511,7 +579,7 @@ Result<Plan> make_plan(const PrepareOptions& options) {
 
 Result<Manifest> write_dataset(const PrepareOptions& options, Plan plan) {
   const Tokenizer& tokenizer = plan.tokenizer;
-  const Survey& s = plan.survey;
+  Survey& s = plan.survey;
   Manifest& m = plan.manifest;
   std::vector<std::string_view> held_out_texts;
   if (options.near_duplicate <= 1)
@@ -535,6 +603,7 @@ Result<Manifest> prepare(const PrepareOptions& options) {
   TRY(check_options(options));
   TRY_ASSIGN(const FolderLock lock, FolderLock::acquire(options.out));
   TRY(check_folder(options));
+  TRY(remove_sort_files(options.out));
   TRY_ASSIGN(Plan plan, make_plan(options));
   TRY(remove_dataset(options.out));  // not earlier: a slip in the options must not cost a dataset
   Result<Manifest> result = write_dataset(options, std::move(plan));

@@ -30,9 +30,10 @@ struct PrepareOptions {
                                  // from which it is left out; above 1: none is
   bool keep_duplicates = false;  // equal documents are otherwise taken once
   uint64_t seed = 0;             // of the choice of held-out documents
-  uint64_t shard_bytes = 256 << 20;  // a shard ends with the document that reaches it
-  bool force = false;                // replace the dataset that lies in `out`
-  int threads = 0;                   // 0: one per processor. The result does not depend on it
+  uint64_t shard_bytes = 256 << 20;       // a shard ends with the document that reaches it
+  bool force = false;                     // replace the dataset that lies in `out`
+  int threads = 0;                        // 0: one per processor. The result does not depend on it
+  size_t sort_records = size_t{4} << 20;  // documents whose hashes are sorted in memory
   std::function<void(const PrepareProgress&)> progress;
 };
 
@@ -52,9 +53,11 @@ constexpr uint64_t kHeldOutBytesMax = uint64_t{1} << 30;  // held in memory
 /// ordinary tokens. The output is a pure function of inputs, tokenizer and options, threads
 /// excepted.
 ///
-/// Memory: at most 128 MiB for text, tokens and shingles on the way (40 with ordinary text), the
-/// readers' (for zstd its window, at most 128 MiB; for .jsonl six times the longest line), 14 to 33
-/// bytes a document, and about eight times held_out_bytes.
+/// Memory does not grow with the text: at most 128 MiB for text, tokens and shingles on the way (40
+/// with ordinary text), the readers' (for zstd its window, at most 128 MiB; for JSON lines four times
+/// the longest), about eight times held_out_bytes, and for the hashes of the documents 32 bytes each
+/// up to 160 MiB. Beyond sort_records documents their hashes lie in files in `out` meanwhile, 16
+/// to 48 bytes each.
 ///
 /// Errors   those of the readers; kInvalidInput: `out` is in use, holds another dataset (without
 ///          force) or files that are no dataset's, no document, too few to hold any out, an input

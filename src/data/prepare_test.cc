@@ -61,6 +61,8 @@ TEST(Prepare, EveryDocumentIsTrainedOnOrHeldOutOnceByteForByte) {
   PrepareOptions options =
       line_options(folder, {folder.write("a.txt", a), folder.write("b.txt.gz", gzip(b))});
   options.shard_bytes = 4096;
+  options.source.text.as_text = true;
+  options.sort_records = 64;  // the documents' hashes are sorted in files
   const auto manifest = prepare(options);
   ASSERT_TRUE(manifest) << manifest.error().message;
   const auto dataset = open_whole(options.out);
@@ -97,6 +99,54 @@ TEST(Prepare, EveryDocumentIsTrainedOnOrHeldOutOnceByteForByte) {
   int64_t ends = 0;
   for (int64_t i = 0; i < shard.tokens(); ++i) ends += shard.token(i) == manifest->eos;
   EXPECT_EQ(ends, shard.documents());
+}
+
+TEST(Prepare, HowMuchIsSortedInMemoryDoesNotMatter) {
+  const TestFolder folder;
+  std::string text = lines(1, 700);
+  text += text.substr(0, text.size() / 2) + lines(2, 50);
+  PrepareOptions options = line_options(folder, {folder.write("a.txt", text)});
+  const auto whole = prepare(options);
+  ASSERT_TRUE(whole) << whole.error().message;
+  EXPECT_GT(whole->duplicates, 300u);
+  options.force = true;
+  for (const size_t records : {7, 100}) {
+    options.sort_records = records;
+    const auto spilled = prepare(options);
+    ASSERT_TRUE(spilled) << spilled.error().message;
+    EXPECT_EQ(spilled->to_json(), whole->to_json());
+  }
+  const std::vector<std::string> names = *list_folder(options.out);
+  for (const std::string& name : names) EXPECT_FALSE(name.ends_with(".sort")) << name;
+  // What a killed prepare left is taken away, and is nobody else's.
+  check(write_file_atomic(join_path(options.out, "hashes-00003.sort"), "x").has_value(), "test");
+  ASSERT_TRUE(prepare(options));
+  EXPECT_FALSE(path_exists(join_path(options.out, "hashes-00003.sort")));
+}
+
+TEST(Prepare, WhatIsLeftOutOfTheTextIsInTheManifest) {
+  const TestFolder folder;
+  std::string json;
+  for (int i = 0; i < 200; ++i) json += fmt::format("{{\"text\":\"document {}\"}}\n", i);
+  PrepareOptions options =
+      line_options(folder,
+                   {folder.write("a.json", "{\"text\":\"cut\n" + json + "{\"body\":1}\n"),
+                    folder.write("b.txt", lines(1, 300) + "bad \xFF line\n")});
+  options.held_out_bytes = 500;
+  options.source.text.skip_bad = 2;
+  expect_failure(prepare(options), Code::kInvalidInput, "b.txt: line 301");
+  options.source.text.skip_bad = 3;
+  const auto manifest = prepare(options);
+  ASSERT_TRUE(manifest) << manifest.error().message;
+  const Manifest read = open_whole(options.out)->manifest();
+  ASSERT_EQ(read.inputs.size(), 2u);
+  EXPECT_EQ(read.inputs[0].damage.skipped, 2u);
+  ASSERT_EQ(read.inputs[0].damage.lines.size(), 2u);
+  EXPECT_EQ(read.inputs[0].damage.lines[0].number, 1u);
+  EXPECT_NE(read.inputs[0].damage.lines[1].why.find("has no field 'text'"), std::string::npos);
+  EXPECT_EQ(read.inputs[1].damage.lines[0].number, 301u);
+  EXPECT_EQ(read.text_options.skip_bad, 3u);
+  EXPECT_EQ(read.to_json(), manifest->to_json());
 }
 
 TEST(Prepare, ThreadsDoNotMatterAndTheHeldOutDoNotDependOnTheOrder) {

@@ -4,8 +4,9 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <vector>
 
-#include "data/byte_stream.h"
+#include "text/utf8.h"
 
 namespace ferry::data {
 namespace {
@@ -25,18 +26,9 @@ size_t piece_length(std::string_view text) {
   return n;
 }
 
-bool is_json_lines(std::string_view path) {
-  for (const std::string_view packed : {".gz", ".dz", ".zst"})
-    if (path.ends_with(packed)) {
-      path.remove_suffix(packed.size());
-      break;
-    }
-  return path.ends_with(".jsonl") || path.ends_with(".ndjson");
-}
-
 /// Bytes read ahead of what has been used.
 struct Window {
-  ByteStream stream;
+  TextStream stream;
   std::string buffer;
   size_t begin = 0;  // of what has not been used
   bool ended = false;
@@ -61,7 +53,7 @@ struct Window {
 /// (byte that is no white space), but whether it does is known only when that ink is met.
 class TextDocuments {
  public:
-  TextDocuments(ByteStream stream, const SourceOptions& options)
+  TextDocuments(TextStream stream, const SourceOptions& options)
       : in_{std::move(stream)}, options_(options) {}
 
   Result<bool> next(Piece& piece) {
@@ -85,7 +77,7 @@ class TextDocuments {
     }
   }
 
-  ByteStream& stream() { return in_.stream; }
+  TextStream& stream() { return in_.stream; }
 
  private:
   void take(Piece& piece, size_t size, bool last) {
@@ -156,11 +148,76 @@ class TextDocuments {
   bool line_has_ink_ = false, indented_ = false, after_blank_ = false;
 };
 
+/// Takes the text out of one line of JSON without building the rest of it: whatever a line holds,
+/// memory is that of its longest string. If the field comes twice, the last counts.
+class FieldFinder : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  FieldFinder(const std::string& field, std::string& out) : field_(field), out_(out) {}
+
+  bool null() override { return value("null"); }
+  bool boolean(bool) override { return value("boolean"); }
+  bool number_integer(number_integer_t) override { return value("number"); }
+  bool number_unsigned(number_unsigned_t) override { return value("number"); }
+  bool number_float(number_float_t, const string_t&) override { return value("number"); }
+  bool binary(binary_t&) override { return value("binary"); }
+  bool string(string_t& text) override {
+    if (wanted_) out_ = std::move(text);
+    return value("string");
+  }
+  bool start_object(size_t) override { return open("object"); }
+  bool start_array(size_t) override { return open("array"); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& name) override {
+    if (depth_ != 1 || !object_) return true;
+    wanted_ = name == field_;
+    if (names_.size() < 200) names_ += (names_.empty() ? "" : ", ") + shortened(name);
+    return true;
+  }
+  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& e) override {
+    problem_ = shortened(e.what());
+    return false;
+  }
+
+  const std::string& problem() const { return problem_; }  // why it is no JSON
+  bool object() const { return object_; }
+  const std::string& type() const { return type_; }  // of the field; empty: it is not there
+  const std::string& names() const { return names_; }
+
+ private:
+  /// Fit for a message: a key or a string may be as long as the line.
+  static std::string shortened(const std::string& text) {
+    constexpr size_t kShown = 300;
+    return text.size() <= kShown ? text : text::replace_ill_formed(text.substr(0, kShown)) + "...";
+  }
+  bool value(const char* type) {
+    if (wanted_) type_ = type;
+    wanted_ = false;
+    return true;
+  }
+  bool open(const char* type) {
+    if (depth_ == 0) object_ = type[0] == 'o';
+    value(type);
+    ++depth_;
+    return true;
+  }
+  bool close() {
+    --depth_;
+    return true;
+  }
+
+  const std::string& field_;
+  std::string& out_;
+  std::string problem_, type_, names_;
+  size_t depth_ = 0;
+  bool object_ = false, wanted_ = false;  // wanted: the next value is the field's
+};
+
 /// The text field of each line.
 class JsonDocuments {
  public:
-  JsonDocuments(ByteStream stream, const SourceOptions& options, const std::string& path)
-      : in_{std::move(stream)}, options_(options), path_(path) {}
+  JsonDocuments(TextStream stream, const SourceOptions& options)
+      : in_{std::move(stream)}, options_(options) {}
 
   Result<bool> next(Piece& piece) {
     while (given_ == document_.size()) {
@@ -175,25 +232,24 @@ class JsonDocuments {
     return true;
   }
 
-  ByteStream& stream() { return in_.stream; }
+  TextStream& stream() { return in_.stream; }
 
  private:
-  std::string place() const {
-    return fmt::format("{}: line {} (byte {} of the text)", path_, line_, offset_);
-  }
+  const std::string& path() { return in_.stream.bytes().path(); }
 
   Result<bool> next_line() {
     size_t searched = 0;
     size_t newline = std::string_view::npos;
     while ((newline = in_.ahead().find('\n', searched)) == std::string_view::npos && !in_.ended) {
       searched = in_.ahead().size();
-      if (searched > kJsonLineBytesMax) {
-        ++line_;
+      if (searched > kLineBytesMax)
         return fail(Code::kInvalidInput,
-                    "{}: is longer than {} MiB; put its text into a .txt file instead",
-                    place(),
-                    kJsonLineBytesMax >> 20);
-      }
+                    "{}: line {} (byte {} of the text): is longer than {} MiB; put its text into a "
+                    ".txt file instead",
+                    path(),
+                    line_ + 1,
+                    offset_,
+                    kLineBytesMax >> 20);
       TRY(in_.read_more());
     }
     const std::string_view line = in_.ahead().substr(0, newline);
@@ -206,44 +262,40 @@ class JsonDocuments {
     return true;
   }
 
+  Result<void> bad(Code code, const std::string& why, const std::string& advice) {
+    document_.clear();
+    return in_.stream.bad_lines().add(code, line_, offset_, why, advice);
+  }
+
   Result<void> parse(std::string_view line) {
     document_.clear();
     given_ = 0;
     if (std::all_of(line.begin(), line.end(), is_space)) return {};
-    nlohmann::json object;
-    try {
-      object = nlohmann::json::parse(line);
-    } catch (const nlohmann::json::exception& e) {
-      return fail(
-          Code::kCorrupt, "{}: is not JSON: {}; correct or remove the line", place(), e.what());
+    FieldFinder found(options_.field, document_);
+    if (!nlohmann::json::sax_parse(line, &found)) {
+      if (const size_t good = text::well_formed_prefix(line); good < line.size()) {
+        const IllFormed told = describe_ill_formed(line, good, path());
+        return bad(Code::kCorrupt, told.why, told.advice);
+      }
+      return bad(Code::kCorrupt,
+                 fmt::format("is not JSON: {}", found.problem()),
+                 "correct or remove the line");
     }
-    const auto field = object.is_object() ? object.find(options_.field) : object.end();
-    if (!object.is_object() || field == object.end()) {
-      std::string names;
-      if (object.is_object())
-        for (const auto& [name, value] : object.items())
-          if (names.size() < 200) names += (names.empty() ? "" : ", ") + name;
-      return fail(
-          Code::kInvalidInput,
-          "{}: has no field '{}' (it has: {}); name the field that holds the text with --field",
-          place(),
-          options_.field,
-          names.empty() ? "none" : names);
-    }
-    if (!field->is_string())
-      return fail(
-          Code::kInvalidInput,
-          "{}: field '{}' is a {}, not a string; name the field that holds the text with --field",
-          place(),
-          options_.field,
-          field->type_name());
-    document_ = std::move(field->get_ref<std::string&>());
+    if (!found.object() || found.type().empty())
+      return bad(Code::kInvalidInput,
+                 fmt::format("has no field '{}' (it has: {})",
+                             options_.field,
+                             found.names().empty() ? "none" : found.names()),
+                 "name the field that holds the text with --field");
+    if (found.type() != "string")
+      return bad(Code::kInvalidInput,
+                 fmt::format("field '{}' is a {}, not a string", options_.field, found.type()),
+                 "name the field that holds the text with --field");
     return {};
   }
 
   Window in_;
   SourceOptions options_;
-  std::string path_;
   std::string document_;
   size_t given_ = 0;
   uint64_t line_ = 0, offset_ = 0;
@@ -294,7 +346,7 @@ std::string split_name(const SourceOptions& options) {
 struct DocumentReader::State {
   std::optional<TextDocuments> text;
   std::optional<JsonDocuments> json;
-  ByteStream& stream() { return text ? text->stream() : json->stream(); }
+  TextStream& stream() { return text ? text->stream() : json->stream(); }
 };
 
 DocumentReader::DocumentReader(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -303,13 +355,16 @@ DocumentReader& DocumentReader::operator=(DocumentReader&&) noexcept = default;
 DocumentReader::~DocumentReader() = default;
 
 Result<DocumentReader> DocumentReader::open(const std::string& path, const SourceOptions& options) {
-  TRY_ASSIGN(ByteStream stream, ByteStream::open(path));
+  TRY_ASSIGN(TextStream stream, TextStream::open(path, options.text));
+  return over(std::move(stream), options);
+}
+
+Result<DocumentReader> DocumentReader::over(TextStream stream, const SourceOptions& options) {
   auto state = std::make_unique<State>();
-  if (is_json_lines(path)) {
-    state->json.emplace(std::move(stream), options, path);
-  } else {
+  if (stream.kind() == TextKind::kJsonLines)
+    state->json.emplace(std::move(stream), options);
+  else
     state->text.emplace(std::move(stream), options);
-  }
   return DocumentReader(std::move(state));
 }
 
@@ -317,7 +372,10 @@ Result<bool> DocumentReader::next(Piece& piece) {
   return state_->text ? state_->text->next(piece) : state_->json->next(piece);
 }
 
-uint64_t DocumentReader::file_bytes_read() const { return state_->stream().file_bytes_read(); }
-std::string DocumentReader::file_hash() { return state_->stream().file_hash(); }
+uint64_t DocumentReader::file_bytes_read() const {
+  return state_->stream().bytes().file_bytes_read();
+}
+std::string DocumentReader::file_hash() { return state_->stream().bytes().file_hash(); }
+const Damage& DocumentReader::damage() const { return state_->stream().bad_lines().damage(); }
 
 }  // namespace ferry::data

@@ -1,6 +1,6 @@
 // Cuts text files into documents, streaming: a document comes in pieces of bounded size, and the
-// pieces of a file, one after the other, are every byte of it (.txt) or of its text fields
-// (.jsonl).
+// pieces of a file, one after the other, are every byte of it or, of JSON lines, of their text
+// fields.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "data/text_stream.h"
 
 namespace ferry::data {
 
@@ -27,7 +28,8 @@ struct SourceOptions {
   Split split = Split::kFile;
   std::string prefix;               // of kPrefix; at most 1 KiB
   uint64_t min_document_bytes = 1;  // shorter documents of a text file are joined with what follows
-  std::string field = "text";       // of each .jsonl line
+  std::string field = "text";       // of each line of JSON
+  TextOptions text;
 };
 
 /// Sets split and prefix from "file", "paragraph", "entry", "line" or "prefix:TEXT".
@@ -38,31 +40,30 @@ std::string split_name(const SourceOptions& options);
 /// A longer document comes in pieces that are cut before white space, where there is some, and
 /// never inside a well-formed UTF-8 character.
 constexpr size_t kPieceBytes = size_t{1} << 20;
-constexpr size_t kJsonLineBytesMax = size_t{64} << 20;  // a .jsonl line is held whole
-
 struct Piece {
   std::string text;   // may be empty if `last`
   bool last = false;  // ends its document
 };
 
-/// One file. For one thread at a time. Memory: 2 * kPieceBytes and ByteStream's; for .jsonl six
-/// times its longest line. Files named *.jsonl or *.ndjson (before .gz, .dz, .zst) are JSON lines,
-/// all others text, of any bytes.
+/// One file. For one thread at a time. Memory: 2 * kPieceBytes and TextStream's; for JSON lines four
+/// times the longest. Whether a file is text or JSON lines its first bytes say (identify_text).
 class DocumentReader {
  public:
   static Result<DocumentReader> open(const std::string& path, const SourceOptions& options);
+  static Result<DocumentReader> over(TextStream stream, const SourceOptions& options);
   DocumentReader(DocumentReader&&) noexcept;
   DocumentReader& operator=(DocumentReader&&) noexcept;
   ~DocumentReader();
 
   /// False at the end of the file.
-  /// Errors: ByteStream's; kCorrupt for a .jsonl line that is not JSON; kInvalidInput for one
-  /// without the field or above the limit. They name the line and its offset in the decompressed
-  /// text.
+  /// Errors: TextStream's; kCorrupt for a line that is not JSON; kInvalidInput for one without the
+  /// field, if no more may be left out (TextOptions::skip_bad), or above kLineBytesMax. They name
+  /// the line and its offset in the decompressed text.
   Result<bool> next(Piece& piece);
 
   uint64_t file_bytes_read() const;
-  std::string file_hash();  // after next gave false
+  std::string file_hash();       // after next gave false
+  const Damage& damage() const;  // so far
 
  private:
   struct State;

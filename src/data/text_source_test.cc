@@ -82,6 +82,7 @@ TEST(TextSource, CutsAsTheRuleSaysAndLosesNoByte) {
     for (const char* split : {"file", "paragraph", "entry", "line", "prefix:#a"}) {
       for (const uint64_t least : {1, 9, 5000}) {
         SourceOptions options;
+        options.text.as_text = true;
         ASSERT_TRUE(parse_split(split, options));
         EXPECT_EQ(split_name(options), split);
         options.min_document_bytes = least;
@@ -155,23 +156,27 @@ void expect_failure(const std::string& path,
 TEST(TextSource, DamagedCompressionIsTold) {
   const TestFolder folder;
   const std::string text = awkward_text(3, 20000);
+  SourceOptions as_text;
+  as_text.text.as_text = true;
   for (const auto& [name, packed] :
        {std::pair{"a.txt.gz", gzip(text)}, std::pair{"a.txt.zst", zstd(text)}}) {
     for (const size_t size : {packed.size() - 1, packed.size() - 5, packed.size() / 2, size_t{12}})
-      expect_failure(folder.write(name, packed.substr(0, size)), Code::kCorrupt, "cut short");
+      expect_failure(
+          folder.write(name, packed.substr(0, size)), Code::kCorrupt, "cut short", as_text);
     std::string flipped = packed;
     flipped[packed.size() / 2] ^= 0x10;
-    const auto read = read_documents(folder.write(name, flipped));
+    const auto read = read_documents(folder.write(name, flipped), as_text);
     // zstd without a checksum may decode other bytes; gzip must notice.
     if (std::string_view(name).ends_with(".gz")) {
       ASSERT_FALSE(read);
       EXPECT_EQ(read.error().code, Code::kCorrupt);
     }
   }
-  expect_failure(folder.write("b.gz", gzip(text) + "rest"), Code::kCorrupt, "not gzip");
-  expect_failure(folder.write("b.zst", zstd(text) + "rest"), Code::kCorrupt, "zstd");
-  EXPECT_EQ(joined(*read_documents(folder.write("c.gz", gzip(text) + std::string(512, '\0')))),
-            text);
+  expect_failure(folder.write("b.gz", gzip(text) + "rest"), Code::kCorrupt, "not gzip", as_text);
+  expect_failure(folder.write("b.zst", zstd(text) + "rest"), Code::kCorrupt, "zstd", as_text);
+  EXPECT_EQ(
+      joined(*read_documents(folder.write("c.gz", gzip(text) + std::string(512, '\0')), as_text)),
+      text);
   expect_failure(folder.write("d.gz", "plain text"), Code::kCorrupt, "name says compressed");
   expect_failure(folder.write("e.txt", "PK\x03\x04..."), Code::kInvalidInput, "zip");
   expect_failure(folder / "absent.txt", Code::kNotFound, "No such file");
@@ -203,10 +208,43 @@ TEST(TextSource, JsonLines) {
   std::string text(3 * kPieceBytes, 'z');
   EXPECT_EQ(*read_documents(folder.write("h.jsonl", "{\"text\":\"" + text + "\"}\n")),
             std::vector<std::string>{text});
-  const std::string endless(kJsonLineBytesMax + kPieceBytes, 'z');
+  const std::string endless(kLineBytesMax + kPieceBytes, 'z');
   expect_failure(folder.write("i.jsonl.gz", gzip("{\"text\":\"" + endless)),
                  Code::kInvalidInput,
                  "longer than 64 MiB");
+}
+
+TEST(TextSource, BadLinesAreLeftOutAndNamed) {
+  const TestFolder folder;
+  const std::string good = "{\"text\":\"a\"}\n";
+  const std::string path = folder.write(
+      "a.jsonl", good + "{\"text\":\"cut\n" + good + "{\"body\":1}\n{\"text\":null}\n" + good);
+  SourceOptions options;
+  options.text.skip_bad = 3;
+  auto reader = DocumentReader::open(path, options);
+  ASSERT_TRUE(reader);
+  Piece piece;
+  int documents = 0;
+  while (*reader->next(piece)) documents += piece.text == "a";
+  EXPECT_EQ(documents, 3);
+  ASSERT_EQ(reader->damage().lines.size(), 3u);
+  EXPECT_EQ(reader->damage().lines[0].number, 2u);
+  EXPECT_NE(reader->damage().lines[1].why.find("has no field 'text'"), std::string::npos);
+  EXPECT_NE(reader->damage().lines[2].why.find("is a null"), std::string::npos);
+  options.text.skip_bad = 2;
+  expect_failure(path, Code::kInvalidInput, "line 5 (byte 50 of the text)", options);
+  expect_failure(path, Code::kInvalidInput, "2 bad lines before it were left out", options);
+}
+
+TEST(TextSource, DeepAndWideLinesTakeTheMemoryOfTheirText) {
+  const TestFolder folder;
+  const std::string deep = std::string(1 << 20, '[') + std::string(1 << 20, ']');
+  const std::string path =
+      folder.write("deep.jsonl", "{\"a\":" + deep + ",\"text\":\"x\",\"b\":" + deep + "}\n");
+  EXPECT_EQ(*read_documents(path), std::vector<std::string>{"x"});
+  EXPECT_EQ(*read_documents(folder.write(
+                "twice.jsonl", "{\"text\":\"a\",\"b\":{\"text\":\"c\"},\"text\":\"d\"}\n")),
+            std::vector<std::string>{"d"});
 }
 
 TEST(TextSource, UnknownSplitsAreRefused) {

@@ -12,6 +12,10 @@ KvCache::KvCache(int64_t layers,
                  DType dtype,
                  Device& device)
     : slots_(slots), tokens_per_slot_(tokens_per_slot), lengths_(static_cast<size_t>(slots), 0) {
+  check(Shape({slots, tokens_per_slot}).count() <= INT32_MAX,
+        "cache: {} slots of {} tokens; rows are numbered in 32 bits",
+        slots,
+        tokens_per_slot);
   for (int64_t l = 0; l < layers; ++l)
     layers_.push_back(Tensor::empty({slots * tokens_per_slot, width}, dtype, device));
 }

@@ -3,9 +3,34 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "base/system.h"
+#include "base/units.h"
 #include "models/deepseek_v3/model.h"
+#include "models/deepseek_v3/size.h"
 
 namespace ferry::models {
+namespace {
+
+/// Before any memory is taken: a system that promises more than it has would end the process later.
+Result<void> check_weights_fit(double parameters,
+                               DType storage,
+                               Device& device,
+                               const std::string& path) {
+  const double bytes = parameters * static_cast<double>(size_of(storage));
+  const auto available =
+      static_cast<double>(device.memory_available().value_or(memory_available_bytes()));
+  if (bytes <= available) return {};
+  return fail(Code::kExhausted,
+              "{}: its weights take {} of memory in {}, {} are free on {}; choose a smaller model "
+              "or a larger machine",
+              path,
+              format_bytes(bytes),
+              to_string(storage),
+              format_bytes(available),
+              device.name());
+}
+
+}  // namespace
 
 // The models that Ferry knows: one line each.
 Result<std::unique_ptr<TrainableLm>> make_model(std::string_view config_json,
@@ -19,6 +44,8 @@ Result<std::unique_ptr<TrainableLm>> make_model(std::string_view config_json,
   const std::string type = it != json.end() && it->is_string() ? it->get<std::string>() : "";
   if (type == "deepseek_v3" || type == "deepseek_v2") {
     TRY_ASSIGN(deepseek_v3::Config config, deepseek_v3::parse_config(config_json, path));
+    if (storage)
+      TRY(check_weights_fit(deepseek_v3::parameters_total(config), *storage, device, path));
     return std::make_unique<deepseek_v3::Model>(std::move(config), device, compute, storage);
   }
   return fail(

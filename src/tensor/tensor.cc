@@ -18,9 +18,17 @@ Shape::Shape(std::span<const int64_t> dims) : rank_(static_cast<int>(dims.size()
 }
 
 int64_t Shape::count() const {
-  int64_t n = 1;
-  for (int d = 0; d < rank_; ++d) n *= dims_[static_cast<size_t>(d)];
-  return n;
+  int64_t n = 1;  // without dimensions of no size: strides are products of the others
+  bool none = false;
+  for (int d = 0; d < rank_; ++d) {
+    const int64_t dim = dims_[static_cast<size_t>(d)];
+    none = none || dim == 0;
+    check(!__builtin_mul_overflow(n, dim == 0 ? 1 : dim, &n) && n <= kElementsMax,
+          "shape: {} has more than {} elements",
+          str(),
+          kElementsMax);
+  }
+  return none ? 0 : n;
 }
 
 std::string Shape::str() const {
@@ -36,6 +44,7 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device& device) {
   Tensor t;
   t.shape_ = shape;
   t.dtype_ = dtype;
+  shape.count();  // checks it: strides below stay within
   int64_t stride = 1;
   for (int d = shape.rank() - 1; d >= 0; --d) {
     t.strides_[static_cast<size_t>(d)] = stride;

@@ -16,6 +16,9 @@
 
 namespace ferry {
 
+/// Their bytes, of any type, and offsets among them are below 2^63.
+constexpr int64_t kElementsMax = int64_t{1} << 58;
+
 /// Up to four dimensions, outermost first.
 class Shape {
  public:
@@ -26,7 +29,7 @@ class Shape {
   int rank() const { return rank_; }
   int64_t operator[](int d) const { return dims_[static_cast<size_t>(d)]; }
   int64_t& operator[](int d) { return dims_[static_cast<size_t>(d)]; }
-  int64_t count() const;
+  int64_t count() const;    // check: at most kElementsMax
   std::string str() const;  // "[3, 5]"
   bool operator==(const Shape&) const = default;
 

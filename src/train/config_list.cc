@@ -1,4 +1,6 @@
 // The list of settings.
+#include "ops/attention/attention.h"
+#include "ops/router/router_config.h"
 #include "train/config_field.h"
 
 namespace ferry::settings {
@@ -8,6 +10,10 @@ using enum Change;
 constexpr Bounds kCount{0, 1e9}, kSize{1, 1e6}, kMany{1, 1e12}, kPart{0, 1};
 constexpr Bounds kPatience{0.1, 1e7};
 constexpr Bounds kPositive{0, 1e300, true};
+constexpr Bounds kPositions{1, ops::kPositionMax};
+// Rows of a micro-batch, one for each chosen expert of each token, are numbered in 32 bits.
+constexpr double kMicroBatchTokensMax = 1 << 20;
+static_assert(kMicroBatchTokensMax * ops::kExpertsMax <= double{int64_t{1} << 31});
 
 }  // namespace
 
@@ -129,7 +135,7 @@ std::vector<Field> fields_of(Settings& s) {
        kFixed,
        "experts that tokens choose from",
        "",
-       {1, 65536}},
+       {1, ops::kExpertsMax}},
       {"model",
        "n_shared_experts",
        &m.n_shared_experts,
@@ -187,7 +193,7 @@ std::vector<Field> fields_of(Settings& s) {
        kFixed,
        "longest context",
        "tokens",
-       {1, 1e9}},
+       kPositions},
       {"model",
        "initializer_range",
        &m.initializer_range,
@@ -214,7 +220,7 @@ std::vector<Field> fields_of(Settings& s) {
        kFixed,
        "context before stretching",
        "tokens",
-       {1, 1e9}},
+       kPositions},
       {"model.rope_scaling",
        "beta_fast",
        &r.beta_fast,
@@ -251,7 +257,7 @@ std::vector<Field> fields_of(Settings& s) {
        kFollows,
        "tokens of one row of packed documents",
        "tokens",
-       {2, 1e7}},
+       {2, kMicroBatchTokensMax}},
 
       {"train", "steps", &t.steps, kFollows, "updates of the weights", "steps", {1, 1e9}},
       {"train",
@@ -267,7 +273,7 @@ std::vector<Field> fields_of(Settings& s) {
        kFollows,
        "computed at once; a multiple of data.sequence_length. Part of the numerics",
        "tokens",
-       {1, 1e9}},
+       {1, kMicroBatchTokensMax}},
       {"train",
        "seed",
        &t.seed,

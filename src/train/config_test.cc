@@ -96,6 +96,11 @@ TEST(Settings, RefusesWithFileLineKeyAndWhatIsAllowed) {
             "1000000000");
   EXPECT_EQ(refusal("[train]\nsteps = \"many\"\n"),
             "run.toml:2: train.steps is text; it must be a whole number, 1 to 1000000000");
+  EXPECT_EQ(refusal("[model]\nn_routed_experts = 1025\n"),
+            "run.toml:2: model.n_routed_experts is 1025; it must be a whole number, 1 to 1024");
+  EXPECT_EQ(refusal("[train]\nmicro_batch_tokens = 2097152\n"),
+            "run.toml:2: train.micro_batch_tokens is 2097152; it must be a whole number, 1 to "
+            "1048576");
   EXPECT_EQ(refusal("[optimizer]\nlr = nan\n"),
             "run.toml:2: optimizer.lr is nan; it must be a number, above 0, at most 10");
   EXPECT_EQ(refusal("[optimizer]\nlr = -inf\n"),

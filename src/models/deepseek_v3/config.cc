@@ -5,6 +5,8 @@
 #include <set>
 
 #include "base/json_fields.h"
+#include "models/deepseek_v3/size.h"
+#include "ops/attention/attention.h"
 
 namespace ferry::models::deepseek_v3 {
 namespace {
@@ -12,7 +14,8 @@ namespace {
 using nlohmann::ordered_json;
 using Json = nlohmann::json;
 
-constexpr int64_t kSizeMax = int64_t{1} << 24;  // above any real model's; products stay below 2^63
+constexpr int64_t kSizeMax = int64_t{1} << 24;       // above any real model's
+constexpr int64_t kRopeTableMax = int64_t{1} << 30;  // elements: made in memory, at start
 
 /// Fields that say nothing about what the model computes here. Each is accepted whatever its value.
 /// This is the one list of them: a field that is not read below and not named here is refused.
@@ -159,7 +162,7 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   c.hidden_size = f.integer("hidden_size", 1, kSizeMax);
   c.num_hidden_layers = f.integer("num_hidden_layers", 1, 10000);
   c.intermediate_size = f.integer("intermediate_size", 1, kSizeMax);
-  c.n_routed_experts = f.integer("n_routed_experts", 0, 65536, c.n_routed_experts);
+  c.n_routed_experts = f.integer("n_routed_experts", 0, ops::kExpertsMax, c.n_routed_experts);
   c.first_k_dense_replace = f.integer("first_k_dense_replace", 0, 10000, c.first_k_dense_replace);
   c.moe_layer_freq = f.integer("moe_layer_freq", 1, 10000, c.moe_layer_freq);
   c.moe_intermediate_size =
@@ -171,7 +174,7 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   c.num_experts_per_tok =
       f.integer("num_experts_per_tok",
                 0,
-                65536,
+                ops::kExpertsMax,
                 c.n_routed_experts > 0 ? std::nullopt : std::optional(c.num_experts_per_tok));
   parse_gate(f, c);
   c.num_attention_heads = f.integer("num_attention_heads", 1, 65536);
@@ -190,7 +193,7 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   for (const char* rope : {"rope_scaling", "rope_parameters"})
     if (f.has(rope)) parse_rope(f.object(rope), c);
   c.max_position_embeddings =
-      f.integer("max_position_embeddings", 1, kSizeMax, c.max_position_embeddings);
+      f.integer("max_position_embeddings", 1, ops::kPositionMax, c.max_position_embeddings);
   c.num_nextn_predict_layers =
       f.integer("num_nextn_predict_layers", 0, 1, c.num_nextn_predict_layers);
   c.initializer_range = f.real("initializer_range", 0, 10, c.initializer_range);
@@ -209,14 +212,28 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
 }
 
 Result<void> validate(const Config& c, const std::string& path) {
-  const auto require = [&](bool ok, const char* rule) -> Result<void> {
+  const auto require = [&](bool ok, std::string_view rule) -> Result<void> {
     if (ok) return {};
     return fail(Code::kInvalidInput, "{}: {}", path, rule);
   };
-  TRY(require(c.qk_rope_head_dim % 2 == 0, "qk_rope_head_dim must be even: RoPE turns pairs"));
-  TRY(require(c.num_attention_heads * (c.qk_head_dim() + c.v_head_dim) <= kSizeMax,
+  const char* rope = ops::problem_of(rope_config(c));
+  TRY(require(
+      rope == nullptr,
+      fmt::format("qk_rope_head_dim, rope_theta, rope_scaling: {}", rope == nullptr ? "" : rope)));
+  const auto product_within = [](int64_t a, int64_t b, int64_t most) {
+    return static_cast<double>(a) * static_cast<double>(b) <= static_cast<double>(most);
+  };
+  TRY(require(
+      product_within(c.max_position_embeddings, c.qk_rope_head_dim / 2, kRopeTableMax),
+      fmt::format("max_position_embeddings times half of qk_rope_head_dim must be at most {}",
+                  kRopeTableMax)));
+  TRY(require(product_within(c.num_attention_heads, c.qk_head_dim() + c.v_head_dim, kSizeMax),
               "num_attention_heads times the head sizes is too large"));
+  TRY(require(product_within(c.num_attention_heads, c.kv_lora_rank + c.qk_rope_head_dim, kSizeMax),
+              "num_attention_heads times kv_lora_rank is too large"));
   if (c.n_routed_experts > 0) {
+    TRY(require(c.n_routed_experts <= ops::kExpertsMax,
+                fmt::format("n_routed_experts must be at most {}", ops::kExpertsMax)));
     TRY(require(c.num_experts_per_tok >= 1 && c.num_experts_per_tok <= c.n_routed_experts,
                 "num_experts_per_tok must be from 1 to n_routed_experts"));
     TRY(require(c.n_routed_experts % c.n_group == 0, "n_group must divide n_routed_experts"));
@@ -229,6 +246,12 @@ Result<void> validate(const Config& c, const std::string& path) {
         "two"));
     TRY(require(c.topk_method != TopK::kGreedy || c.n_group == 1 || c.topk_group == c.n_group,
                 "topk_method greedy does not limit groups: n_group must be 1"));
+    const char* router = ops::problem_of(router_config(c));
+    TRY(require(router == nullptr,
+                fmt::format("n_routed_experts, num_experts_per_tok, n_group, topk_group: {}",
+                            router == nullptr ? "" : router)));
+    TRY(require(product_within(c.n_shared_experts, c.moe_intermediate_size, kSizeMax),
+                "n_shared_experts times moe_intermediate_size is too large"));
   }
   TRY(require(c.num_nextn_predict_layers == 0 || !c.tie_word_embeddings,
               "num_nextn_predict_layers with tie_word_embeddings is not supported"));
@@ -236,7 +259,41 @@ Result<void> validate(const Config& c, const std::string& path) {
   TRY(require(id_exists(c.bos_token_id.value_or(0)) &&
                   std::all_of(c.eos_token_ids.begin(), c.eos_token_ids.end(), id_exists),
               "bos_token_id and eos_token_id must be below vocab_size"));
-  return {};
+  const double parameters = parameters_total(c);
+  return require(parameters <= kParametersMax,
+                 fmt::format("its sizes make {:.3g} parameters, more than {:.3g}; check them",
+                             parameters,
+                             kParametersMax));
+}
+
+ops::RopeConfig rope_config(const Config& c) {
+  ops::RopeConfig r;
+  r.dim = c.qk_rope_head_dim;
+  r.theta = c.rope_theta;
+  if (!c.yarn) return r;
+  r.yarn = true;
+  r.factor = c.yarn->factor;
+  r.original_max_position = c.yarn->original_max_position_embeddings;
+  r.beta_fast = c.yarn->beta_fast;
+  r.beta_slow = c.yarn->beta_slow;
+  r.mscale = c.yarn->mscale;
+  r.mscale_all_dim = c.yarn->mscale_all_dim;
+  return r;
+}
+
+ops::RouterConfig router_config(const Config& c) {
+  ops::RouterConfig r;
+  r.sigmoid = c.scoring_func == Scoring::kSigmoid;
+  r.experts = static_cast<int>(c.n_routed_experts);
+  r.top_k = static_cast<int>(c.num_experts_per_tok);
+  const bool grouped = c.topk_method != TopK::kGreedy;
+  r.groups = grouped ? static_cast<int>(c.n_group) : 1;
+  r.groups_kept = grouped ? static_cast<int>(c.topk_group) : 1;
+  r.group_score =
+      c.topk_method == TopK::kNoAuxTc ? ops::GroupScore::kTop2Sum : ops::GroupScore::kMax;
+  r.normalize = c.norm_topk_prob;
+  r.scale = static_cast<float>(c.routed_scaling_factor);
+  return r;
 }
 
 std::string to_json(const Config& c, std::string_view torch_dtype) {

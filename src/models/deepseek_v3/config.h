@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "base/result.h"
+#include "ops/rope/rope_config.h"
+#include "ops/router/router_config.h"
 
 namespace ferry::models::deepseek_v3 {
 
@@ -73,8 +75,15 @@ Result<Config> parse_config(std::string_view json, const std::string& path);
 /// config.json, as Transformers reads it. `torch_dtype` is "float32" or "bfloat16".
 std::string to_json(const Config& config, std::string_view torch_dtype);
 
-/// The rules that hold between fields (groups divide experts, ...), for configs made in code as
-/// well.
+/// What its ops are asked for.
+ops::RopeConfig rope_config(const Config& config);
+ops::RouterConfig router_config(const Config& config);  // there are experts
+
+/// Weights above it are no model's; below it every size that is computed from a config is exact.
+constexpr double kParametersMax = double{int64_t{1} << 45};
+
+/// The rules that hold between fields (groups divide experts, ...) and what its ops take, for
+/// configs made in code as well.
 Result<void> validate(const Config& config, const std::string& path);
 
 }  // namespace ferry::models::deepseek_v3

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include "models/deepseek_v3/size.h"
+#include "models/deepseek_v3/weights.h"
+
 #include <nlohmann/json.hpp>
 
 namespace ferry::models::deepseek_v3 {
@@ -151,6 +154,70 @@ TEST(Config, RopeScalingIsReadStrictly) {
     Json broken = yarn;
     broken[field] = value;
     EXPECT_NE(refusal_with("rope_scaling", broken), "") << field << " = " << value;
+  }
+}
+
+Json changed(std::initializer_list<std::pair<const char*, Json>> fields) {
+  Json config = small();
+  for (const auto& [field, value] : fields) config[field] = value;
+  return config;
+}
+
+TEST(Config, WhatNoOpTakesIsRefusedByName) {
+  const auto named = [](const Json& config, const char* what) {
+    const std::string message = refusal(config.dump());
+    EXPECT_NE(message.find(what), std::string::npos) << config << ": \"" << message << "\"";
+  };
+  named(changed({{"n_routed_experts", 1025}, {"n_group", 1}}), "n_routed_experts");
+  named(changed({{"rope_theta", 1}}), "theta must be above 1");
+  named(changed({{"qk_rope_head_dim", 7}}), "qk_rope_head_dim");
+  const Json yarn = {{"type", "yarn"},
+                     {"factor", 40},
+                     {"original_max_position_embeddings", 4096},
+                     {"beta_fast", 1},
+                     {"beta_slow", 32}};
+  named(changed({{"rope_scaling", yarn}}), "beta_slow");
+  named(changed({{"max_position_embeddings", (1 << 24) + 1}}), "max_position_embeddings");
+  named(changed({{"max_position_embeddings", 1 << 24}, {"qk_rope_head_dim", 256}}),
+        "max_position_embeddings times half of qk_rope_head_dim");
+  named(changed({{"num_attention_heads", 65536}, {"kv_lora_rank", 1 << 20}}), "kv_lora_rank");
+  named(changed({{"n_shared_experts", 1024}, {"moe_intermediate_size", 1 << 20}}),
+        "n_shared_experts");
+  EXPECT_EQ(refusal(changed({{"n_routed_experts", 1024}}).dump()), "");
+  EXPECT_EQ(refusal(changed({{"rope_theta", 1.5}}).dump()), "");
+}
+
+TEST(Config, SizesWhoseProductsAreNoModelsAreRefused) {
+  // Each within its own bounds; [experts, inner, hidden] would be 2^58 elements, and its bytes more.
+  const std::string experts = refusal(changed({{"n_routed_experts", 1024},
+                                               {"moe_intermediate_size", 1 << 24},
+                                               {"hidden_size", 1 << 24},
+                                               {"n_shared_experts", 0}})
+                                          .dump());
+  EXPECT_NE(experts.find("parameters"), std::string::npos) << experts;
+  const std::string layers = refusal(changed({{"num_hidden_layers", 10000},
+                                              {"first_k_dense_replace", 10000},
+                                              {"intermediate_size", 1 << 24},
+                                              {"hidden_size", 1 << 24}})
+                                         .dump());
+  EXPECT_NE(layers.find("parameters"), std::string::npos) << layers;
+}
+
+TEST(Config, SizeCountsTheParametersThatTheWeightsHave) {
+  Device& cpu = **open_device("cpu");
+  const std::initializer_list<Json> configs = {
+      small(),
+      changed({{"n_routed_experts", 0}}),
+      changed({{"q_lora_rank", 24}, {"num_nextn_predict_layers", 1}}),
+      changed({{"n_shared_experts", 0}, {"tie_word_embeddings", true}, {"moe_layer_freq", 2}}),
+      changed({{"topk_method", "group_limited_greedy"}, {"num_hidden_layers", 5}})};
+  for (const Json& json : configs) {
+    const Result<Config> config = parse_config(json.dump(), "config.json");
+    ASSERT_TRUE(config) << config.error().message;
+    ModelWeights weights = make_weights(*config, std::nullopt, cpu);
+    int64_t sum = 0;
+    for_each_weight(weights, [&](Weight& w) { sum += w.global_shape.count(); });
+    EXPECT_EQ(parameters_total(*config), static_cast<double>(sum)) << json;
   }
 }
 

@@ -3,6 +3,7 @@
 #include "autograd/recompute.h"
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "models/deepseek_v3/size.h"
 #include "ops/add/add.h"
 #include "ops/attention/attention.h"
 #include "ops/balance_loss/balance_loss.h"
@@ -25,36 +26,6 @@ namespace {
 // rms_norm_eps.
 constexpr float kLatentNormEps = 1e-6f;
 
-ops::RopeConfig rope_config(const Config& c) {
-  ops::RopeConfig r;
-  r.dim = c.qk_rope_head_dim;
-  r.theta = c.rope_theta;
-  if (!c.yarn) return r;
-  r.yarn = true;
-  r.factor = c.yarn->factor;
-  r.original_max_position = c.yarn->original_max_position_embeddings;
-  r.beta_fast = c.yarn->beta_fast;
-  r.beta_slow = c.yarn->beta_slow;
-  r.mscale = c.yarn->mscale;
-  r.mscale_all_dim = c.yarn->mscale_all_dim;
-  return r;
-}
-
-ops::RouterConfig router_config(const Config& c) {
-  ops::RouterConfig r;
-  r.sigmoid = c.scoring_func == Scoring::kSigmoid;
-  r.experts = static_cast<int>(c.n_routed_experts);
-  r.top_k = static_cast<int>(c.num_experts_per_tok);
-  const bool grouped = c.topk_method != TopK::kGreedy;
-  r.groups = grouped ? static_cast<int>(c.n_group) : 1;
-  r.groups_kept = grouped ? static_cast<int>(c.topk_group) : 1;
-  r.group_score =
-      c.topk_method == TopK::kNoAuxTc ? ops::GroupScore::kTop2Sum : ops::GroupScore::kMax;
-  r.normalize = c.norm_topk_prob;
-  r.scale = static_cast<float>(c.routed_scaling_factor);
-  return r;
-}
-
 /// Both the tape, if one records, and observers number layers as Weight::layer does.
 void begin_layer(int64_t layer) {
   if (Tape* tape = Tape::current()) tape->begin_layer(static_cast<int>(layer));
@@ -68,7 +39,7 @@ Model::Model(Config config, Device& device, DType compute, std::optional<DType> 
       config_(std::move(config)),
       weights_(make_weights(config_, storage, device)),
       rope_(ops::make_rope_table(rope_config(config_), config_.max_position_embeddings, device)),
-      router_(router_config(config_)),
+      router_(config_.n_routed_experts > 0 ? router_config(config_) : ops::RouterConfig{}),
       softmax_scale_(ops::mla_softmax_scale(config_.qk_head_dim(), rope_config(config_))) {}
 
 Tensor Model::forward(const Tensor& tokens,
@@ -303,6 +274,19 @@ std::unique_ptr<KvCache> Model::make_cache(int64_t slots, int64_t tokens_per_slo
                                    tokens_per_slot,
                                    compute_,
                                    *device_);
+}
+
+int64_t Model::parameters_total() const {
+  return static_cast<int64_t>(deepseek_v3::parameters_total(config_));
+}
+int64_t Model::parameters_active() const {
+  return static_cast<int64_t>(deepseek_v3::parameters_active(config_));
+}
+double Model::flops_per_token(double context, MlaForm form, bool mtp) const {
+  return deepseek_v3::flops_per_token(config_, context, form, mtp);
+}
+double Model::activation_bytes_per_token(Recompute recompute) const {
+  return deepseek_v3::activation_bytes_per_token(config_, compute_, recompute);
 }
 
 std::string Model::config_json(std::string_view torch_dtype) const {

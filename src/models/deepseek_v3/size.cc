@@ -1,66 +1,77 @@
-// What a DeepSeek model costs: parameters, operations, memory. For refusing what cannot fit, and
-// MFU.
-#include <algorithm>
+#include "models/deepseek_v3/size.h"
 
-#include "models/deepseek_v3/model.h"
+#include <algorithm>
 
 namespace ferry::models::deepseek_v3 {
 namespace {
 
+double number(int64_t n) { return static_cast<double>(n); }
+
+/// Parameters; of attention and gate the matrices alone.
 struct LayerSize {
-  int64_t attention = 0;  // parameters
-  int64_t dense = 0;      // of a dense MLP
-  int64_t expert = 0;     // of one routed expert
-  int64_t shared = 0;
-  int64_t gate = 0;
+  double attention = 0;
+  double dense = 0;   // of a dense MLP
+  double expert = 0;  // of one routed expert
+  double shared = 0;
+  double gate = 0;
+  double vectors = 0;  // norms
 };
 
 LayerSize layer_size(const Config& c) {
   LayerSize s;
-  const int64_t q = c.num_attention_heads * c.qk_head_dim();
-  s.attention = c.q_lora_rank > 0 ? c.q_lora_rank * (c.hidden_size + q) : c.hidden_size * q;
-  s.attention += c.hidden_size * (c.kv_lora_rank + c.qk_rope_head_dim);
-  s.attention += c.kv_lora_rank * c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim);
-  s.attention += c.num_attention_heads * c.v_head_dim * c.hidden_size;
-  s.dense = 3 * c.hidden_size * c.intermediate_size;
-  s.expert = 3 * c.hidden_size * c.moe_intermediate_size;
-  s.shared = c.n_shared_experts * s.expert;
-  s.gate = c.hidden_size * c.n_routed_experts;
+  const double hidden = number(c.hidden_size), heads = number(c.num_attention_heads);
+  const double q = heads * number(c.qk_head_dim()), q_rank = number(c.q_lora_rank);
+  s.attention = c.q_lora_rank > 0 ? q_rank * (hidden + q) : hidden * q;
+  s.attention += hidden * number(c.kv_lora_rank + c.qk_rope_head_dim);
+  s.attention += number(c.kv_lora_rank) * heads * number(c.qk_nope_head_dim + c.v_head_dim);
+  s.attention += heads * number(c.v_head_dim) * hidden;
+  s.dense = 3 * hidden * number(c.intermediate_size);
+  s.expert = 3 * hidden * number(c.moe_intermediate_size);
+  s.shared = number(c.n_shared_experts) * s.expert;
+  s.gate = hidden * number(c.n_routed_experts);
+  s.vectors = 2 * hidden + q_rank + number(c.kv_lora_rank);
   return s;
 }
 
-/// f(attention parameters + MLP parameters used by one token) summed over the main layers and, if
-/// wanted, MTP.
-int64_t active_matrices(const Config& c, bool mtp) {
+/// Attention's parameters and those of the MLP that one token uses, summed over the main layers
+/// and, if wanted, MTP; with the head.
+double active_matrices(const Config& c, bool mtp) {
   const LayerSize s = layer_size(c);
-  const int64_t moe = s.attention + s.gate + s.shared + c.num_experts_per_tok * s.expert;
-  int64_t sum = 0;
+  const double moe = s.attention + s.gate + s.shared + number(c.num_experts_per_tok) * s.expert;
+  const double head = number(c.vocab_size) * number(c.hidden_size);
+  double sum = 0;
   for (int64_t l = 0; l < c.num_hidden_layers; ++l)
     sum += c.is_moe(l) ? moe : s.attention + s.dense;
-  sum += c.vocab_size * c.hidden_size;  // the head
+  sum += head;
   if (mtp && c.num_nextn_predict_layers > 0)
     sum += (c.n_routed_experts > 0 ? moe : s.attention + s.dense) +
-           2 * c.hidden_size * c.hidden_size + c.vocab_size * c.hidden_size;
+           2 * number(c.hidden_size) * number(c.hidden_size) + head;
   return sum;
 }
 
 }  // namespace
 
-int64_t Model::parameters_total() const {
-  int64_t sum = 0;
-  for_each_weight(const_cast<ModelWeights&>(weights_),
-                  [&](Weight& w) { sum += w.global_shape.count(); });
+double parameters_total(const Config& c) {
+  const LayerSize s = layer_size(c);
+  const double hidden = number(c.hidden_size), embedding = number(c.vocab_size) * hidden;
+  const double biases = c.topk_method == TopK::kNoAuxTc ? number(c.n_routed_experts) : 0;
+  const double dense = s.attention + s.vectors + s.dense;
+  const double moe =
+      s.attention + s.vectors + s.gate + biases + s.shared + number(c.n_routed_experts) * s.expert;
+  double sum = embedding * (c.tie_word_embeddings ? 1 : 2) + hidden;
+  for (int64_t l = 0; l < c.num_hidden_layers; ++l) sum += c.is_moe(l) ? moe : dense;
+  if (c.num_nextn_predict_layers > 0)
+    sum += 2 * hidden * hidden + 3 * hidden + (c.n_routed_experts > 0 ? moe : dense);
   return sum;
 }
 
-int64_t Model::parameters_active() const { return active_matrices(config_, true); }
+double parameters_active(const Config& c) { return active_matrices(c, true); }
 
-double Model::flops_per_token(double context, MlaForm form, bool mtp) const {
-  const Config& c = config_;
+double flops_per_token(const Config& c, double context, MlaForm form, bool mtp) {
   const double layers =
       static_cast<double>(c.num_hidden_layers + (mtp ? c.num_nextn_predict_layers : 0));
   const double heads = static_cast<double>(c.num_attention_heads);
-  double flops = 2.0 * static_cast<double>(active_matrices(c, mtp));
+  double flops = 2.0 * active_matrices(c, mtp);
   double key = static_cast<double>(c.qk_head_dim()), value = static_cast<double>(c.v_head_dim);
   if (form == MlaForm::kAbsorbed) {
     // q and the output pass through kv_b per head, which costs what expanding one token's keys
@@ -72,10 +83,8 @@ double Model::flops_per_token(double context, MlaForm form, bool mtp) const {
   return flops;
 }
 
-double Model::activation_bytes_per_token(Recompute recompute) const {
-  const Config& c = config_;
-  const double size = static_cast<double>(size_of(compute_));
-  const auto number = [](int64_t n) { return static_cast<double>(n); };
+double activation_bytes_per_token(const Config& c, DType compute, Recompute recompute) {
+  const double size = static_cast<double>(size_of(compute));
   const double d = number(c.hidden_size), heads = number(c.num_attention_heads),
                key = number(c.qk_head_dim()), value = number(c.v_head_dim);
   // What a layer keeps: the residual stream twice, the latents, attention's output and the

@@ -26,7 +26,6 @@ const KernelTable<AttentionBackwardArgs> kBackward{
 
 namespace {
 
-constexpr int32_t kPositionMax = 1 << 24;  // positions are compared as floats
 
 void check_arguments(
     const Tensor& q, const Tensor& k, const Tensor& v, const Segments& segments, float scale) {

@@ -6,6 +6,8 @@
 
 namespace ferry::ops {
 
+inline constexpr int32_t kPositionMax = 1 << 24;  // positions lie below it: compared as floats
+
 /// out[t, h] = sum over the keys j that t sees of softmax_j(scale * q[t, h] . k[j, g]) * v[j, g],
 /// where head h reads key head g = h / (H / Hk) and t sees rows key_begin[t] ... key_begin[t] +
 /// position[t].

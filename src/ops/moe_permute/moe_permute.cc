@@ -64,6 +64,9 @@ ExpertPlan plan_experts(const Tensor& chosen, int experts) {
         chosen.shape().str(),
         to_string(chosen.dtype()));
   check(experts >= 1, "plan_experts: {} experts", experts);
+  check(chosen.count() <= INT32_MAX,
+        "plan_experts: {} chosen experts; rows are numbered in 32 bits",
+        chosen.count());
   Device& device = chosen.device();
   ExpertPlan plan;
   plan.offsets = Tensor::empty({experts + 1}, DType::kI32, device);

@@ -1,24 +1,11 @@
 // Rotary position embedding, with YaRN's stretched frequencies.
 #pragma once
 
+#include "ops/rope/rope_config.h"
 #include "ops/segments.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
-
-struct RopeConfig {
-  int64_t dim = 64;  // rotated columns; even
-  double theta = 10000;
-  bool yarn = false;  // the fields below count only if set
-  double factor = 1;  // how much longer than the original context
-  int64_t original_max_position = 4096;
-  // Pairs that turn more often than beta_fast in the original context stay as they are; those that
-  // turn less often than beta_slow are slowed by factor.
-  double beta_fast = 32;
-  double beta_slow = 1;
-  double mscale = 1;
-  double mscale_all_dim = 0;
-};
 
 /// cos and sin of position * frequency, f32 [positions, dim / 2], times YaRN's mscale ratio.
 struct RopeTable {

@@ -11,16 +11,16 @@ namespace {
 double mscale(double factor, double m) { return factor <= 1 ? 1 : 0.1 * m * math::log(factor) + 1; }
 
 void check_config(const RopeConfig& c) {
-  check(c.dim > 0 && c.dim % 2 == 0, "rope: dim {}", c.dim);
-  check(c.theta > 1, "rope: theta {}", c.theta);
-  if (c.yarn)
-    check(c.factor >= 1 && c.original_max_position > 0 && c.beta_fast >= c.beta_slow &&
-              c.beta_slow > 0,
-          "rope: YaRN factor {}, original positions {}, beta {} and {}",
-          c.factor,
-          c.original_max_position,
-          c.beta_fast,
-          c.beta_slow);
+  const char* problem = problem_of(c);
+  check(problem == nullptr,
+        "rope: {} (dim {}, theta {}, YaRN: factor {}, original positions {}, beta {} and {})",
+        problem == nullptr ? "" : problem,
+        c.dim,
+        c.theta,
+        c.factor,
+        c.original_max_position,
+        c.beta_fast,
+        c.beta_slow);
 }
 
 }  // namespace

@@ -25,27 +25,14 @@ const KernelTable<RouterBackwardArgs> kBackward{
 namespace {
 
 void check_config(const RouterConfig& c) {
-  check(1 <= c.experts && c.experts <= kExpertsMax,
-        "router: {} experts, at most {}",
-        c.experts,
-        kExpertsMax);
-  check(1 <= c.top_k && c.top_k <= c.experts, "router: top {} of {} experts", c.top_k, c.experts);
-  check(c.groups >= 1 && c.experts % c.groups == 0,
-        "router: {} experts in {} groups",
-        c.experts,
-        c.groups);
-  check(1 <= c.groups_kept && c.groups_kept <= c.groups,
-        "router: {} of {} groups kept",
-        c.groups_kept,
-        c.groups);
-  const int size = c.experts / c.groups;
-  check(c.groups_kept * size >= c.top_k,
-        "router: top {} of {} groups of {}",
+  const char* problem = problem_of(c);
+  check(problem == nullptr,
+        "router: {} (top {} of {} experts, {} of {} groups)",
+        problem == nullptr ? "" : problem,
         c.top_k,
+        c.experts,
         c.groups_kept,
-        size);
-  check(c.groups_kept == c.groups || c.group_score == GroupScore::kMax || size >= 2,
-        "router: the two best of a group of one expert");
+        c.groups);
 }
 
 void check_inputs(const Tensor& logits,

@@ -1,0 +1,48 @@
+#include "cli/text_options.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "cli/command.h"
+
+namespace ferry::cli {
+
+void add_as_text_option(Command& command, data::TextOptions& options) {
+  options.hint = "--as-text takes any bytes";
+  command.flag("--as-text",
+               options.as_text,
+               "Every byte is text: recognise neither JSON lines nor other formats and encodings");
+}
+
+void add_document_options(Command& command, data::SourceOptions& options) {
+  add_as_text_option(command, options.text);
+  options.text.hint += ", --skip-bad N leaves out up to N such lines";
+  command
+      .option("--skip-bad",
+              options.text.skip_bad,
+              "Leave out so many lines at most that cannot be read, and name them")
+      .shows_default();
+  command.option("--field", options.field, "The field of JSON lines that holds the text")
+      .shows_default();
+}
+
+void tell_damage(const std::string& path, const data::Damage& damage) {
+  constexpr size_t kTold = 20;
+  for (size_t i = 0; i < std::min(kTold, damage.lines.size()); ++i)
+    tell(fmt::format("ferry: note: {}: line {} was left out: it {}",
+                     path,
+                     damage.lines[i].number,
+                     damage.lines[i].why));
+  if (damage.skipped > kTold)
+    tell(fmt::format("ferry: note: {}: {} lines were left out in all", path, damage.skipped));
+  if (damage.ill_formed > 0)
+    tell(
+        fmt::format("ferry: note: {}: {} bytes are not UTF-8 (the first in line {}); they are "
+                    "kept as they are, --skip-bad N leaves such lines out",
+                    path,
+                    damage.ill_formed,
+                    damage.ill_formed_line));
+}
+
+}  // namespace ferry::cli

@@ -1,0 +1,226 @@
+#include "data/text_stream.h"
+
+#include <gtest/gtest.h>
+
+#include "data/data_testing.h"
+#include "data/text_source.h"
+
+namespace ferry::data {
+namespace {
+
+using std::string_literals::operator""s;
+
+std::string utf16(std::u16string_view text, bool big, bool mark) {
+  std::string out;
+  const auto put = [&](char16_t c) {
+    const char low = static_cast<char>(c & 0xFF), high = static_cast<char>(c >> 8);
+    out += big ? high : low;
+    out += big ? low : high;
+  };
+  if (mark) put(0xFEFF);
+  for (const char16_t c : text) put(c);
+  return out;
+}
+
+std::string utf32(std::u32string_view text, bool big, bool mark) {
+  std::string out;
+  const auto put = [&](char32_t c) {
+    for (int i = 0; i < 4; ++i) out += static_cast<char>(c >> (big ? 24 - 8 * i : 8 * i));
+  };
+  if (mark) put(0xFEFF);
+  for (const char32_t c : text) put(c);
+  return out;
+}
+
+std::string repeated(std::string_view text, int times) {
+  std::string out;
+  for (int i = 0; i < times; ++i) out += text;
+  return out;
+}
+
+/// What read_text says of the bytes: the text, or its refusal.
+std::string told(std::string bytes,
+                 const std::string& name = "some file",
+                 TextOptions options = {}) {
+  const Result<std::string> text = text_of(std::move(bytes), name, options);
+  return text ? *text : "refused: " + text.error().message;
+}
+
+bool refused(const std::string& answer, std::string_view with) {
+  return answer.starts_with("refused: ") && answer.find(with) != std::string::npos;
+}
+
+TEST(TextStream, OtherEncodingsAreRefusedByName) {
+  const std::u16string_view line16 = u"Some words of a text, and more.\n";
+  const std::u32string_view line32 = U"Some words of a text, and more.\n";
+  for (const bool big : {false, true})
+    for (const bool mark : {false, true}) {
+      const std::string wide = told(utf16(line16, big, mark));
+      EXPECT_TRUE(refused(wide, "iconv -f UTF-16")) << wide;
+      EXPECT_TRUE(refused(told(zstd(utf16(line16, big, mark))), "text in UTF-16"));
+      const std::string wider = told(utf32(line32, big, mark));
+      EXPECT_TRUE(refused(wider, "iconv -f UTF-32")) << wider;
+    }
+  // "été à l'école", "日本語のテキストです。", "это русский текст и слова", "中文文本的编码"
+  EXPECT_TRUE(refused(told("\xE9t\xE9 \xE0 l'\xE9"
+                           "cole\n"),
+                      "iconv -f WINDOWS-1252"));
+  const std::string sjis = repeated(
+      "\x93\xFA\x96{\x8C\xEA\x82\xCC\x83\x65\x83\x4C\x83\x58\x83\x67\x82\xC5\x82\xB7\x81\x42\n", 3);
+  EXPECT_TRUE(refused(told(sjis), "iconv -f SHIFT_JIS")) << told(sjis);
+  const std::string euc = repeated(
+      "\xC6\xFC\xCB\xDC\xB8\xEC\xA4\xCE\xA5\xC6\xA5\xAD\xA5\xB9\xA5\xC8\xA4\xC7\xA4\xB9\xA1\xA3\n",
+      3);
+  EXPECT_TRUE(refused(told(euc), "iconv -f EUC-JP")) << told(euc);
+  const std::string gb = repeated("\xD6\xD0\xCE\xC4\xCE\xC4\xB1\xBE\xB5\xC4\xB1\xE0\xC2\xEB\n", 3);
+  EXPECT_TRUE(refused(told(gb), "iconv -f GB18030")) << told(gb);
+  const std::string cp1251 =
+      "\xFD\xF2\xEE \xF0\xF3\xF1\xF1\xEA\xE8\xE9 \xF2\xE5\xEA\xF1\xF2 \xE8 \xF1\xEB\xEE\xE2\xE0\n";
+  EXPECT_TRUE(refused(told(cp1251), "iconv -f WINDOWS-1251")) << told(cp1251);
+  EXPECT_TRUE(refused(told("\x1B$B$3$l\x1B(B\n"), "ISO-2022-JP"));
+  EXPECT_TRUE(refused(told("a few\0bytes\n"s), "zero byte"));
+}
+
+TEST(TextStream, WhatIsNoTextIsRefusedByNameWithTheCommandThatConvertsIt) {
+  std::string tar(512, '\0');
+  tar.replace(0, 5, "a.txt");
+  tar.replace(257, 5, "ustar");
+  std::string old_tar(1024, '\0');
+  old_tar.replace(0, 5, "a.txt");
+  old_tar.replace(100, 7, "0000644");
+  unsigned sum = 8 * ' ';
+  for (const char c : old_tar) sum += static_cast<unsigned char>(c);
+  old_tar.replace(148, 6, fmt::format("{:06o}", sum));
+  const std::pair<std::string, std::string_view> cases[] = {
+      {"\xFD"
+       "7zXZ\0..."s,
+       "xz -dk 'some file'"},
+      {"BZh91AY&SY..."s, "bzip2 -dk 'some file'"},
+      {"\x04\x22\x4D\x18..."s, "lz4 -dk"},
+      {"PK\x03\x04..."s, "unzip"},
+      {"PK\x03\x04" + std::string(26, '\x01') + "mimetypeapplication/epub+zip", "pandoc"},
+      {"\x1E{\"text\":\"a\"}\n"s, "jq --seq"},
+      {"<?xml version=\"1.0\"?><a>text</a>"s, "xmllint"},
+      {"7z\xBC\xAF\x27\x1C..."s, "7z x"},
+      {"PAR1..."s, "to_json"},
+      {"ARROW1\0\0..."s, "read_feather"},
+      {"\xFF\xFF\xFF\xFF..."s, "from_file"},
+      {"SQLite format 3\0..."s, "sqlite3 -json 'some file'"},
+      {"%PDF-1.7"s, "pdftotext 'some file' 'some file.txt'"},
+      {"{\\rtf1 x}"s, "unrtf"},
+      {tar, "tar -xf"},
+      {old_tar, "tar -xf"},
+      {"\x7F"
+       "ELF\x02\x01"s,
+       "a program"},
+      {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"s, "git lfs pull"},
+      {"\n <!DOCTYPE html>\n<p>text"s, "w3m -dump"},
+      {"[{\"text\": \"a\"},\n {\"text\": \"b\"}]"s, "jq -c '.[]' 'some file' > 'some file.jsonl'"},
+      {"[\n  \"a\",\n  \"b\"\n]"s, "jq -c '.[]'"},
+      {"{\n  \"text\": \"a\"\n}"s, "jq -c ."},
+  };
+  for (const auto& [bytes, with] : cases) {
+    EXPECT_TRUE(refused(told(bytes), with)) << with << ": " << told(bytes);
+    // Not less so inside what is read.
+    EXPECT_TRUE(refused(told(gzip(bytes)), "(inside gzip)")) << told(gzip(bytes));
+    EXPECT_TRUE(refused(told(zstd(gzip(bytes))), "(inside gzip in zstd)"));
+    EXPECT_EQ(told(gzip(bytes), "some file", {.as_text = true}), bytes);
+  }
+}
+
+TEST(TextStream, TextThatLooksAlmostLikeSomethingElseIsText) {
+  for (const std::string text : {
+           "BZh is no word\n",
+           "[1] a footnote\n[2] another\n",
+           "[[Category:Words]] {{Infobox}}\n",
+           "{ a set }\n",
+           "{\"quoted\" and more\n",
+           "<p>a fragment\n",
+           "PK, a name\n",
+           "\xE4\xB8\xAD\xE6\x96\x87",
+           "",
+           "\n",
+           "x",
+       })
+    EXPECT_EQ(told(text), text);
+  EXPECT_TRUE(refused(told("text,label\na,1\n", "a.csv.gz"), "a table (CSV)"));
+  EXPECT_EQ(told("\xEF\xBB\xBFmarked\n"), "marked\n");
+  EXPECT_EQ(told("\xEF\xBB\xBF"), "");
+  EXPECT_EQ(told("\xEF\xBB\xBFmarked", "x", {.as_text = true}), "\xEF\xBB\xBFmarked");
+}
+
+TEST(TextStream, LayersAreTakenOffByContentAndNotWithoutEnd) {
+  const std::string text = "some text\r\nof lines\r\n";
+  EXPECT_EQ(told(gzip(zstd(text))), text);
+  EXPECT_EQ(told(zstd(gzip(text)) + zstd("")), text);
+  EXPECT_EQ(told(gzip(gzip(gzip(text)))), text);
+  EXPECT_TRUE(refused(told(gzip(gzip(gzip(gzip(text))))), "more than 3 times"));
+  // A frame that zstd passes over, as parallel compressors write.
+  EXPECT_EQ(told("\x50\x2A\x4D\x18\x04\0\0\0abcd"s + zstd(text)), text);
+  EXPECT_TRUE(refused(told(gzip(text).substr(0, 20)), "cut short"));
+  EXPECT_TRUE(refused(told(zstd(text) + "rest"), "zstd data cannot be read"));
+  // A window of 256 MiB: descriptor 18 << 3, checked before any memory is taken.
+  EXPECT_TRUE(refused(told("\x28\xB5\x2F\xFD\x00\x90\x01\x00\x00"s), "--long=31"))
+      << told("\x28\xB5\x2F\xFD\x00\x90\x01\x00\x00"s);
+}
+
+TEST(TextStream, JsonLinesAreKnownByTheirContent) {
+  const TestFolder folder;
+  const std::string lines = "\xEF\xBB\xBF{\"text\":\"one\"}\r\n\r\n{\"text\":\"two\"}\r\n";
+  for (const auto& [name, content] : {std::pair{"a.json.gz", gzip(lines)},
+                                      std::pair{"a.txt", lines},
+                                      std::pair{"a", zstd(gzip(lines))}}) {
+    auto reader = DocumentReader::open(folder.write(name, content), {});
+    ASSERT_TRUE(reader) << reader.error().message;
+    std::string all;
+    Piece piece;
+    while (*reader->next(piece)) all += piece.text + ";";
+    EXPECT_EQ(all, "one;two;") << name;
+  }
+  auto latin = DocumentReader::open(
+      folder.write("l.jsonl", "{\"text\":\"one\"}\n{\"text\":\"\xE9t\xE9\"}\n"), {});
+  ASSERT_TRUE(latin);
+  Piece piece;
+  ASSERT_TRUE(latin->next(piece));
+  const auto failed = latin->next(piece);
+  ASSERT_FALSE(failed);
+  EXPECT_NE(failed.error().message.find("line 2"), std::string::npos);
+  EXPECT_NE(failed.error().message.find("iconv -f WINDOWS-1252"), std::string::npos);
+}
+
+TEST(TextStream, RareDamageIsKeptAndCounted) {
+  const std::string page(3 << 16, 'a');
+  const std::string text = page + "\nwas\x92t far\n" + page + "\n\0\n"s + page + "\xE4\xB8";
+  EXPECT_EQ(told(text), text);
+  auto bytes = ByteStream::of(text, "a");
+  auto stream = TextStream::over(std::move(*bytes), {});
+  char block[1000];
+  while (*stream->read(block, sizeof block) > 0) {
+  }
+  EXPECT_EQ(stream->bad_lines().damage().ill_formed, 4u);  // the last two: a character cut short
+  EXPECT_EQ(stream->bad_lines().damage().ill_formed_line, 2u);
+  // Not rare: as many again within a page.
+  EXPECT_TRUE(refused(told(page + repeated("\nwas\x92t far", 4)), "line 5"));
+  // Left out instead, by lines.
+  EXPECT_EQ(told(text, "a", {.skip_bad = 3}), page + "\n" + page + "\n");
+  EXPECT_TRUE(refused(told(text, "a", {.skip_bad = 1}), "line 4"));
+  EXPECT_TRUE(refused(told(text, "a", {.skip_bad = 1}), "1 bad lines before it"));
+}
+
+TEST(TextStream, CharactersAcrossBlocksAreWhole) {
+  const std::string text = "x" + repeated("\xE4\xB8\xAD\xF0\x9F\x98\x80\xC3\xA9", 200000);
+  auto bytes = ByteStream::of(text, "a");
+  auto stream = TextStream::over(std::move(*bytes), {});
+  std::string all;
+  char block[997];
+  for (;;) {
+    const size_t n = *stream->read(block, sizeof block);
+    if (n == 0) break;
+    all.append(block, n);
+  }
+  EXPECT_EQ(all, text);
+  EXPECT_EQ(stream->bad_lines().damage().ill_formed, 0u);
+}
+
+}  // namespace
+}  // namespace ferry::data

@@ -1,0 +1,19 @@
+// What a DeepSeek model costs, from its config alone: parameters, operations, memory. For refusing
+// what cannot fit, and MFU. Numbers of things are doubles: exact below 2^53, and no product of
+// sizes from a file overflows them.
+#pragma once
+
+#include "models/trainable_lm.h"
+#include "models/deepseek_v3/config.h"
+#include "tensor/dtype.h"
+
+namespace ferry::models::deepseek_v3 {
+
+double parameters_total(const Config& config);
+/// Of the matrices that one token meets, MTP modules included.
+double parameters_active(const Config& config);
+/// As CausalLm's functions of these names say.
+double flops_per_token(const Config& config, double context, MlaForm form, bool mtp);
+double activation_bytes_per_token(const Config& config, DType compute, Recompute recompute);
+
+}  // namespace ferry::models::deepseek_v3
