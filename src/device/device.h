@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -72,6 +73,12 @@ class Device {
   virtual void fill_zero(void* p, size_t bytes) = 0;
 
   virtual Stream& stream() = 0;
+
+  /// Until it is given another, `heard` is told of every call of the vendor's library by its name
+  /// ("aclnnRmsNorm"). A device without such a library tells nothing.
+  virtual void watch_library(std::function<void(const char* call)> /*heard*/) {}
+  /// Operations per second in bf16 of the chip's matrix units by their clock; 0: not known.
+  virtual double peak_flops_bf16() const { return 0; }
 };
 
 /// "cpu", "cuda", "cuda:1", "ascend:0". Errors: kInvalidInput (no such kind), kUnavailable (why).

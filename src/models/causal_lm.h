@@ -3,6 +3,7 @@
 // recording; generating is forward with a cache.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -115,10 +116,16 @@ class CausalLm {
   DType compute() const { return compute_; }
   Device& device() const { return *device_; }
 
+  /// Until it is given another, `entering` is called as a forward pass comes to each layer, before
+  /// the layer's first op, with the numbers of ops::begin_layer: there whoever loads weights as they
+  /// are needed does so. What it throws ends the pass. {}: nothing is called.
+  void call_at_layers(std::function<void(int layer)> entering) { entering_ = std::move(entering); }
+
  protected:
   CausalLm(Device& device, DType compute) : device_(&device), compute_(compute) {}
   Device* device_;
   DType compute_;  // f32 or bf16: the type of activations
+  std::function<void(int layer)> entering_;
 };
 
 /// Draws the initial values of every weight from `seed`: normal with the config's standard

@@ -7,9 +7,10 @@
 
 #include "base/check.h"
 #include "base/threads.h"
-#include "ops/ascend/library_specs.h"
 #include "ops/dispatch.h"
+#include "ops/library_specs.h"
 #include "ops/spec_check.h"
+#include "verify/call_judge.h"
 #include "verify/checked_specs.h"
 #include "verify/library_watch.h"
 
@@ -62,6 +63,17 @@ int64_t elements(const ops::OpCase& c) {
   return n;
 }
 
+/// A case forward and backward with each call judged by itself, which tells whose fault it is.
+void judge_calls(Running& r, const ops::OpCase& c) {
+  std::vector<Tensor> inputs = ops::make_inputs(c, r.device, r.options.seed);
+  const std::vector<Tensor> cotangents = ops::make_cotangents(c, c.run(inputs), r.options.seed);
+  CallJudge judge([&](const std::string& property, const ops::CallFinding& f) {
+    r.outcome.problems.push_back({property, ops::describe(f), "", f.op});
+  });
+  const ops::Observing observing(judge);
+  ops::run_with_gradients(c, inputs, cotangents);
+}
+
 /// The case lives as long as the process.
 Check spec_check(const std::string& op,
                  const ops::OpCase& c,
@@ -78,7 +90,8 @@ Check spec_check(const std::string& op,
                 .subject = op,
                 .level = level,
                 .training_only = gradient || training_op(op)};
-  check.run = [&c, spec](Running& r) {
+  check.run = [&c, spec, gradient](Running& r) {
+    if (gradient) judge_calls(r, c);
     for (const ops::Finding& f : ops::check_case(c, r.device, spec))
       r.found(f.property.c_str(), "{}", f.detail);
   };
@@ -110,8 +123,8 @@ std::vector<Check> spec_checks(const Options& options) {
 /// Single calls of the vendor's library, where there is one.
 std::vector<Check> library_checks(const Options& options) {
   std::vector<Check> checks;
-  if (!options.device.starts_with("ascend")) return checks;
-  static const std::vector<ops::OpSpec> specs = ops::ascend::library_specs();
+  // They live as long as the process, which examines one device.
+  static const std::vector<ops::OpSpec> specs = ops::library_specs(kind_of(options.device));
   for (const ops::OpSpec& spec : specs)
     for (const ops::OpCase& c : spec.cases)
       checks.push_back(spec_check(spec.op, c, Level::kPrimitive, false, options));
@@ -135,6 +148,12 @@ void append(std::vector<Check>& to, std::vector<Check> from) {
 
 }  // namespace
 
+DeviceKind kind_of(std::string_view device) {
+  for (const DeviceKind kind : {DeviceKind::kCuda, DeviceKind::kAscend})
+    if (device.starts_with(to_string(kind))) return kind;
+  return DeviceKind::kCpu;
+}
+
 const std::vector<ops::OpSpec>& checked_specs() {
   static const std::vector<ops::OpSpec> specs = [] {
     std::vector<ops::OpSpec> all = ops::all_op_specs();
@@ -148,8 +167,14 @@ const std::vector<ops::OpSpec>& checked_specs() {
 std::vector<Check> make_checks(const Options& options) {
   std::vector<Check> all;
   append(all, runtime_checks());
+  append(all, large_copy_checks(options));
+  append(all, first_checks());  // before what runs the same kernels
   append(all, library_checks(options));
   append(all, spec_checks(options));
+  append(all, value_checks());
+  append(all, ladder_checks(options));
+  append(all, run_checks(options));
+  append(all, state_checks(options));
   append(all, load_checks());
   append(all, measurements());
   append(all, soak_checks(options));

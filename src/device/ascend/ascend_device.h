@@ -45,6 +45,10 @@ class AscendDevice final : public Device {
   void fill_zero(void* p, size_t bytes) override;
 
   AscendStream& stream() override { return stream_; }
+  void watch_library(std::function<void(const char* call)> heard) override {
+    stream_.watch(std::move(heard));
+  }
+  double peak_flops_bf16() const override { return software() ? 0 : chip_.tflops_bf16() * 1e12; }
 
   const acl::Library& cann() const { return library_; }
   const acl::Chip& chip() const { return chip_; }

@@ -54,12 +54,6 @@ ops::RouterConfig router_config(const Config& c) {
   return r;
 }
 
-/// Both the tape, if one records, and observers number layers: 0 the embedding, then the blocks.
-void begin_layer(int64_t layer) {
-  if (Tape* tape = Tape::current()) tape->begin_layer(static_cast<int>(layer));
-  ops::begin_layer(static_cast<int>(layer));
-}
-
 }  // namespace
 
 Model::Model(Config config, Device& device, DType compute, std::optional<DType> storage)
@@ -109,6 +103,15 @@ Losses Model::losses(const TokenBatch& batch,
   }
   out.balance = out.trace.balance_losses;
   return out;
+}
+
+/// The tape, if one records, observers and whoever loads weights number layers alike: 0 the
+/// embedding, then the blocks. Observers first: they may still read the weights of the layer before.
+void Model::begin_layer(int64_t number) const {
+  const auto layer = static_cast<int>(number);
+  if (Tape* tape = Tape::current()) tape->begin_layer(layer);
+  ops::begin_layer(layer);
+  if (entering_) entering_(layer);
 }
 
 Tensor Model::hidden_before_norm(const Tensor& tokens, Pass& pass) {
