@@ -68,7 +68,8 @@ void judge_calls(Running& r, const ops::OpCase& c) {
   std::vector<Tensor> inputs = ops::make_inputs(c, r.device, r.options.seed);
   const std::vector<Tensor> cotangents = ops::make_cotangents(c, c.run(inputs), r.options.seed);
   CallJudge judge([&](const std::string& property, const ops::CallFinding& f) {
-    r.outcome.problems.push_back({property, ops::describe(f), "", f.op});
+    // How coarse a whole output may be is known for normal numbers alone.
+    if (property == "call") r.outcome.problems.push_back({property, ops::describe(f), "", f.op});
   });
   const ops::Observing observing(judge);
   ops::run_with_gradients(c, inputs, cotangents);
@@ -209,6 +210,31 @@ Outcome run_check(const Check& check,
   return outcome;
 }
 
+std::vector<std::string> not_tried(const Options& options) {
+  std::vector<std::string> out;
+  if (!options.only.empty()) return {fmt::format("anything but {}", options.only)};
+  if (options.quick)
+    out.emplace_back(
+        "every rung of the ladder of sizes and every length (a few by the seed; without --quick: "
+        "all), copies beyond 4 MiB, one op 100,000 times");
+  if (options.for_run.empty())
+    out.emplace_back("the sizes of a run of yours: --for DIR, a file of settings, v3 or v2-lite");
+  int64_t parts = 0;
+  for (const RunCall& call : options.run.calls)
+    if (run_parts(call, options).front() != call.sizes) ++parts;
+  if (parts > 0)
+    out.push_back(fmt::format(
+        "{} of {}'s {} different calls whole: they would take too long, and were tried in parts, "
+        "each with one size whole and the others cut",
+        parts,
+        options.run.name,
+        options.run.calls.size()));
+  for (const std::string& kernel : options.run.others)
+    out.push_back(fmt::format("{} at the sizes of {}", kernel, options.run.name));
+  out.emplace_back("sizes in all combinations: --soak 1h tries others with every second");
+  return out;
+}
+
 Result<bool> examine(const Options& options, size_t from, Listener& listener) {
   TRY_ASSIGN(Device * device, open_device(options.device));
   listener.started(device->name(), device->describe());
@@ -226,6 +252,7 @@ Result<bool> examine(const Options& options, size_t from, Listener& listener) {
     listener.ended(outcome);
     if (device_lost) return false;
   }
+  for (const std::string& what : not_tried(options)) listener.noted("not tried: " + what);
   return true;
 }
 

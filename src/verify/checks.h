@@ -64,6 +64,9 @@ DeviceKind kind_of(std::string_view device);
 /// Every check, from the most basic level up. A check makes its inputs when it runs.
 std::vector<Check> make_checks(const Options& options);
 
+/// What these options leave out, for the report.
+std::vector<std::string> not_tried(const Options& options);
+
 /// Runs one check. A DeviceError or a Bug inside is a finding; *device_lost tells whether the
 /// device answers no more.
 Outcome run_check(const Check& check,
@@ -87,6 +90,8 @@ void judge_run(Running& r,
 /// Runs a sized op with every call judged on the CPU; what is wrong becomes a problem that names its
 /// kernel.
 void run_sized(Running& r, const SizedOp& op, DType dtype, const Sizes& sizes, uint64_t seed);
+/// The parts in which a run's call is tried: itself alone if that does not take too long.
+std::vector<Sizes> run_parts(const RunCall& call, const Options& options);
 /// A sized op at sizes that `random` chooses, from `at` on.
 void run_any_sizes(Running& r, const Random& random, uint64_t at);
 

@@ -153,13 +153,17 @@ void run_any_sizes(Running& r, const Random& random, uint64_t at) {
             random.bits(at + 22));
 }
 
-std::vector<Check> run_checks(const Options& options) {
+std::vector<Sizes> run_parts(const RunCall& call, const Options& options) {
   // A run's own calls are few and matter most.
   const double budget = 4 * (options.quick ? kQuickBudget : kBudget);
+  return affordable(sized_op(call.sized_op), call.sizes, budget);
+}
+
+std::vector<Check> run_checks(const Options& options) {
   std::vector<Check> checks;
   for (const RunCall& call : options.run.calls) {
     const SizedOp& op = sized_op(call.sized_op);
-    std::vector<Sizes> parts = affordable(op, call.sizes, budget);
+    std::vector<Sizes> parts = run_parts(call, options);
     checks.push_back(sized_check(
         op,
         call.dtype,

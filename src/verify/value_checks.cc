@@ -81,24 +81,31 @@ void elementwise(Maker& m) {
 }
 
 void gates(Maker& m) {
-  const std::vector<float> all = {0.0f,
-                                  -0.0f,
-                                  1e-30f,
-                                  1.0f,
-                                  -1.0f,
-                                  20.0f,
-                                  -20.0f,
-                                  60.0f,
-                                  -60.0f,
-                                  85.0f,
-                                  -85.0f,
-                                  100.0f,
-                                  -100.0f,
-                                  1e4f,
-                                  -1e4f,
-                                  kNan};
-  const Pairs p = pairs_of(all);
-  const Shape shape = {16, 16};
+  // What a saturated gate lets through is less than the smallest normal number, also times these.
+  const std::vector<float> gate_values = {0.0f,
+                                          -0.0f,
+                                          1e-30f,
+                                          1.0f,
+                                          -1.0f,
+                                          20.0f,
+                                          -20.0f,
+                                          60.0f,
+                                          -60.0f,
+                                          85.0f,
+                                          -85.0f,
+                                          100.0f,
+                                          -100.0f,
+                                          1e4f,
+                                          -1e4f,
+                                          kNan};
+  const std::vector<float> up_values = {0.0f, -0.0f, 1.0f, -1.0f, 20.0f, -20.0f, 1e-30f, kNan};
+  Pairs p;
+  for (const float g : gate_values)
+    for (const float u : up_values) {
+      p.a.push_back(g);
+      p.b.push_back(u);
+    }
+  const Shape shape = {16, 8};
   Tensor gate = of(p.a, shape, m.dtype(), m.device()), up = of(p.b, shape, m.dtype(), m.device());
   gate.set_needs_grad(true);
   up.set_needs_grad(true);
