@@ -72,7 +72,7 @@ if(FERRY_CHECKS)
       ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1;UBSAN_OPTIONS=print_stacktrace=1")
     add_test(NAME aarch64.${name} COMMAND qemu-aarch64 ${CMAKE_SOURCE_DIR}/build-aarch64/${name}_test
              WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-    set_tests_properties(aarch64.${name} PROPERTIES TIMEOUT 1200 ENVIRONMENT "FERRY_SPECS=smallest;QEMU_LD_PREFIX=/usr/aarch64-linux-gnu")
+    set_tests_properties(aarch64.${name} PROPERTIES TIMEOUT 1200 ENVIRONMENT "FERRY_SPECS=smallest;FERRY_EMULATOR=qemu-user;QEMU_LD_PREFIX=/usr/aarch64-linux-gnu")
   endforeach()
   add_test(NAME asan.ascend_sim COMMAND ${CMAKE_SOURCE_DIR}/build-asan/ascend_sim_test)
   add_test(NAME asan.ascend COMMAND ${CMAKE_SOURCE_DIR}/build-asan/tests/ascend_test)

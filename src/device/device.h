@@ -105,6 +105,8 @@ class Device {
   /// From now on each launch is waited for, so that an error names the one that failed. Slow; where
   /// launches run at once there is nothing to do.
   virtual void set_replay(bool /*on*/) {}
+  /// Operations per second in bf16 of the chip's matrix units by their clock; 0: not known.
+  virtual double peak_flops_bf16() const { return 0; }
 };
 
 /// What a device's pool makes of a request: at least 64 bytes, and 1/8 of a power of two more at

@@ -3,6 +3,7 @@
 // training is forward with a tape recording (models/trainable_lm.h).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -50,6 +51,11 @@ class CausalLm {
   DType compute() const { return compute_; }
   Device& device() const { return *device_; }
 
+  /// Until it is given another, `entering` is called as a forward pass comes to each layer, before
+  /// the layer's first op, with the numbers of ops::begin_layer: there whoever loads weights as they
+  /// are needed does so. What it throws ends the pass. {}: nothing is called.
+  void call_at_layers(std::function<void(int layer)> entering) { entering_ = std::move(entering); }
+
  protected:
   CausalLm(Device& device, DType compute) : device_(&device), compute_(compute) {}
   /// logits f32 [tokens, vocab] of hidden [tokens, hidden].
@@ -57,6 +63,7 @@ class CausalLm {
 
   Device* device_;
   DType compute_;  // f32 or bf16: the type of activations
+  std::function<void(int layer)> entering_;
 };
 
 }  // namespace ferry::models

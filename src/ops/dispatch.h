@@ -48,6 +48,9 @@ class Observer {
   virtual ~Observer() = default;
   virtual void before(const OpCall&) {}
   virtual void after(const OpCall&) {}
+  /// False: the call is only looked at, nothing is launched (a rehearsal, whose memory holds
+  /// nothing).
+  virtual bool launches(const OpCall&) { return true; }
   /// The calls that follow belong to this layer of the model: 0 the embedding, then the blocks
   /// from 1, then what comes after them.
   virtual void layer(int) {}
@@ -75,6 +78,7 @@ namespace detail {
 bool observed();
 void notify_before(const OpCall& call);
 void notify_after(const OpCall& call);
+bool launches(const OpCall& call);
 [[noreturn]] void throw_missing(const char* op, Device& device, const char* why);
 
 struct Describe {  // the visitor that turns an Args struct into an OpCall
@@ -153,7 +157,7 @@ void dispatch(const KernelTable<Args>& table,
                 }};
     args.visit(detail::Describe{call});
     detail::notify_before(call);
-    launch();
+    if (detail::launches(call)) launch();
     detail::notify_after(call);
   });
 }

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "checkpoint/model_dir.h"
-#include "models/causal_lm.h"
+#include "models/trainable_lm.h"
 #include "models/fit.h"
 
 namespace ferry::probe {
@@ -17,7 +17,7 @@ namespace ferry::probe {
 Result<models::FittedConfig> fit_to(const ModelDir& dir);
 
 struct DirectoryModel {
-  std::unique_ptr<models::CausalLm> model;
+  std::unique_ptr<models::TrainableLm> model;
   std::vector<std::string> notes;  // where config.json and weights did not fit, what was decided
 };
 

@@ -67,9 +67,9 @@ Result<void> LayerWeights::load(Weight& w) {
   return {};
 }
 
-void LayerWeights::layer(int number) {
+void LayerWeights::enter(int layer) {
   for (const Place& p : places_) {
-    const bool used = std::find(p.layers.begin(), p.layers.end(), number) != p.layers.end();
+    const bool used = std::find(p.layers.begin(), p.layers.end(), layer) != p.layers.end();
     if (used && !p.weight->value.defined()) {
       if (Result<void> loaded = load(*p.weight); !loaded)
         throw LoadFailed{std::move(loaded).error()};
@@ -81,7 +81,11 @@ void LayerWeights::layer(int number) {
 }
 
 Result<void> LayerWeights::run(const std::function<void()>& passes) {
-  const ops::Observing observing(*this);
+  struct Calls {
+    models::CausalLm& model;
+    ~Calls() { model.call_at_layers({}); }
+  } const calls{*model_};
+  model_->call_at_layers([this](int layer) { enter(layer); });
   try {
     passes();
   } catch (LoadFailed& failed) {

@@ -13,7 +13,9 @@
 namespace ferry::probe {
 namespace {
 
-constexpr int64_t kSyntheticTokens = 24;
+// The second is longer than two pages of 128 keys, as caches have them.
+constexpr int64_t kSyntheticTokens[2] = {24, 270};
+constexpr int64_t kTextRoom = 17;  // positions left for the text after a prompt
 
 /// What the routers of a CPU's pass decided by: scores and bias added, [tokens, experts] for each
 /// MoE layer, and how groups were dropped.
@@ -165,17 +167,26 @@ constexpr double kF32Noise = 0x1p-16 * 32;
 
 }  // namespace
 
+Prompt random_prompt(std::string name,
+                     uint64_t number,
+                     int64_t tokens,
+                     const models::CausalLm& model) {
+  const Random random(number, RandomPurpose::kProbe, 1);
+  Prompt prompt{std::move(name), {}};
+  for (int64_t i = 0; i < tokens; ++i)
+    prompt.tokens.push_back(static_cast<int32_t>(
+        random.below(static_cast<uint64_t>(i), static_cast<uint64_t>(model.vocab_size()))));
+  return prompt;
+}
+
 std::vector<Prompt> synthetic_prompts(const models::CausalLm& model) {
   std::vector<Prompt> prompts;
-  for (uint64_t p = 0; p < 2; ++p) {
-    const Random random(p, RandomPurpose::kProbe, 1);
-    Prompt prompt{fmt::format("ids {}", p + 1), {}};
-    const int64_t count = std::min(kSyntheticTokens, model.max_positions() - 1);
-    for (int64_t i = 0; i < count; ++i)
-      prompt.tokens.push_back(static_cast<int32_t>(
-          random.below(static_cast<uint64_t>(i), static_cast<uint64_t>(model.vocab_size()))));
-    prompts.push_back(std::move(prompt));
-  }
+  for (uint64_t p = 0; p < 2; ++p)
+    prompts.push_back(random_prompt(
+        fmt::format("ids {}", p + 1),
+        p,
+        std::min(kSyntheticTokens[p], std::max<int64_t>(1, model.max_positions() - kTextRoom)),
+        model));
   return prompts;
 }
 

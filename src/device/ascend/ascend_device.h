@@ -44,6 +44,7 @@ class AscendDevice final : public Device {
 
   AscendStream& stream() override { return stream_; }
   void set_replay(bool on) override { options_.replay = on; }
+  double peak_flops_bf16() const override { return software() ? 0 : chip_.tflops_bf16() * 1e12; }
 
   const acl::Library& cann() const { return library_; }
   const acl::Chip& chip() const { return chip_; }

@@ -26,12 +26,6 @@ namespace {
 // rms_norm_eps.
 constexpr float kLatentNormEps = 1e-6f;
 
-/// Both the tape, if one records, and observers number layers as Weight::layer does.
-void begin_layer(int64_t layer) {
-  if (Tape* tape = Tape::current()) tape->begin_layer(static_cast<int>(layer));
-  ops::begin_layer(static_cast<int>(layer));
-}
-
 }  // namespace
 
 Model::Model(Config config, Device& device, DType compute, std::optional<DType> storage)
@@ -90,6 +84,15 @@ Losses Model::losses(const TokenBatch& batch, const LossOptions& options) {
   }
   out.balance = std::move(pass.balance);
   return out;
+}
+
+/// The tape, if one records, observers and whoever loads weights number layers as Weight::layer
+/// does. Observers first: they may still read the weights of the layer before.
+void Model::begin_layer(int64_t number) const {
+  const auto layer = static_cast<int>(number);
+  if (Tape* tape = Tape::current()) tape->begin_layer(layer);
+  ops::begin_layer(layer);
+  if (entering_) entering_(layer);
 }
 
 Tensor Model::hidden_before_norm(const Tensor& tokens, Pass& pass) {

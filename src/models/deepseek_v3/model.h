@@ -54,6 +54,7 @@ class Model final : public TrainableLm {
   };
 
   Tensor head_logits(const Tensor& hidden) override;
+  void begin_layer(int64_t number) const;
   Tensor hidden_before_norm(const Tensor& tokens, Pass& pass);
   Tensor run_layer(const LayerWeights& w, const Tensor& h, Pass& pass);
   std::vector<Tensor> layer(const LayerWeights& w,
