@@ -22,7 +22,8 @@ class FlushDenormals {
 /// Owner: a CPU device, or a test. parallel_for may be called from one thread at a time.
 class ThreadPool {
  public:
-  /// threads >= 1 counts the caller; 0 means one per available processor.
+  /// threads >= 1 counts the caller; 0 means one per available processor (base/limits.h). Where the
+  /// system gives no more threads (ulimit -u, -v, a cgroup's pids.max) the pool has fewer.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -47,8 +48,5 @@ class ThreadPool {
   struct State;
   std::unique_ptr<State> state_;
 };
-
-/// Processors that this process may run on (its affinity mask), at least 1.
-int available_processors();
 
 }  // namespace ferry

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/limits.h"
 #include "base/signature.h"
 #include "base/system.h"
 #include "base/units.h"
@@ -223,8 +224,8 @@ Result<void> Run::announce() {
   rest.memory_bytes -= 4.0 * static_cast<double>(estimate_.parameters_total) +
                        static_cast<double>(optimizer_->state_bytes());
   TRY_ASSIGN(const uint64_t disk, free_disk_bytes(settings_.checkpoint.dir));
-  const uint64_t memory = chip_memory_available(*device_).value_or(memory_available_bytes());
-  return check_fits(rest, settings_, memory, disk);
+  const std::optional<uint64_t> chip = chip_memory_available(*device_);
+  return check_fits(rest, settings_, chip ? MemoryAvailable{*chip, ""} : memory_available(), disk);
 }
 
 Result<void> Run::steps() {
