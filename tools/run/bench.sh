@@ -44,8 +44,8 @@ peer_environment() {
   peer=$cache/peer-$(sha256sum "$wanted" | cut -c1-12)
   [ ! -e "$peer/complete" ] || return 0
   say "Installing PyTorch and Transformers into $peer (once; about 6 GB)"
-  rm -rf "$peer"
-  mkdir -p "$cache"
+  . tools/own_folder.sh
+  (own_folder "./run bench" "$peer" '.*')  # what an installation that broke off left
   python3 -m venv "$peer"
   "$peer/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" ||
     die "the peer's packages could not be installed from $wanted"
