@@ -65,28 +65,44 @@ if(FERRY_CHECKS)
   endforeach()
   add_custom_target(clang_syntax DEPENDS ${stamps})
 
-  # What the other build folders hold, run by this one's ctest, so that one line closes it all.
+  # What the other build folders hold, run by this one's ctest, so that one line closes it all. A suite is one
+  # entry, or some that take turns at its tests: a process for each test costs more there than the tests.
+  # ferry_checked(NAME SHARDS ENVIRONMENT COMMAND...)
+  function(ferry_checked name shards environment)
+    math(EXPR last "${shards} - 1")
+    foreach(shard RANGE ${last})
+      set(entry ${name})
+      if(shards GREATER 1)
+        math(EXPR nth "${shard} + 1")
+        set(entry ${name}.${nth}of${shards})
+      endif()
+      add_test(NAME ${entry} COMMAND ${ARGN} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+      set_tests_properties(${entry} PROPERTIES TIMEOUT 1200
+        ENVIRONMENT "${environment};GTEST_TOTAL_SHARDS=${shards};GTEST_SHARD_INDEX=${shard}")
+    endforeach()
+  endfunction()
+  set(shards_ops 4)
+  set(shards_ascend_ops 2)
+  set(asan ${CMAKE_SOURCE_DIR}/build-asan)
+  set(asan_environment "ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1;UBSAN_OPTIONS=print_stacktrace=1")
+  set(aarch64_environment "FERRY_SPECS=smallest;FERRY_EMULATOR=qemu-user;QEMU_LD_PREFIX=/usr/aarch64-linux-gnu")
   foreach(name IN LISTS checked)
-    add_test(NAME asan.${name} COMMAND ${CMAKE_SOURCE_DIR}/build-asan/${name}_test WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-    set_tests_properties(asan.${name} PROPERTIES TIMEOUT 1200
-      ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1;UBSAN_OPTIONS=print_stacktrace=1")
-    add_test(NAME aarch64.${name} COMMAND qemu-aarch64 ${CMAKE_SOURCE_DIR}/build-aarch64/${name}_test
-             WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-    set_tests_properties(aarch64.${name} PROPERTIES TIMEOUT 1200 ENVIRONMENT "FERRY_SPECS=smallest;FERRY_EMULATOR=qemu-user;QEMU_LD_PREFIX=/usr/aarch64-linux-gnu")
+    if(NOT DEFINED shards_${name})
+      set(shards_${name} 1)
+    endif()
+    ferry_checked(asan.${name} ${shards_${name}} "${asan_environment}" ${asan}/${name}_test)
+    ferry_checked(aarch64.${name} 1 "${aarch64_environment}" qemu-aarch64 ${CMAKE_SOURCE_DIR}/build-aarch64/${name}_test)
   endforeach()
-  add_test(NAME asan.ascend_sim COMMAND ${CMAKE_SOURCE_DIR}/build-asan/ascend_sim_test)
-  add_test(NAME asan.ascend COMMAND ${CMAKE_SOURCE_DIR}/build-asan/tests/ascend_test)
-  add_test(NAME asan.ascend_ops COMMAND ${CMAKE_SOURCE_DIR}/build-asan/tests/ascend_ops_test)
-  set_tests_properties(asan.ascend_sim asan.ascend PROPERTIES TIMEOUT 1200 ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1")
+  ferry_checked(asan.ascend_sim 1 "${asan_environment}" ${asan}/ascend_sim_test)
+  ferry_checked(asan.ascend 1 "${asan_environment}" ${asan}/tests/ascend_test)
   # The search for leaks follows what looks like pointers, and device memory cannot be read by the host.
-  set_tests_properties(asan.ascend_ops PROPERTIES TIMEOUT 1200
-    ENVIRONMENT "ASAN_OPTIONS=detect_leaks=0;FERRY_ASCEND_LIBRARIES=${CMAKE_SOURCE_DIR}/build-asan/ascend_sim")
+  ferry_checked(asan.ascend_ops ${shards_ascend_ops} "ASAN_OPTIONS=detect_leaks=0;FERRY_ASCEND_LIBRARIES=${asan}/ascend_sim"
+                ${asan}/tests/ascend_ops_test)
   # The Ascend backend and software Ascend, whose streams are threads. A process stops at its first report, so that
   # a child's is not lost, and does not sleep a second at its end.
-  add_test(NAME tsan.ascend_sim COMMAND ${CMAKE_SOURCE_DIR}/build-tsan/ascend_sim_test)
-  add_test(NAME tsan.ascend COMMAND ${CMAKE_SOURCE_DIR}/build-tsan/tests/ascend_test)
-  set_tests_properties(tsan.ascend_sim tsan.ascend PROPERTIES TIMEOUT 1200
-    ENVIRONMENT "TSAN_OPTIONS=halt_on_error=1:atexit_sleep_ms=20:second_deadlock_stack=1")
+  set(tsan_environment "TSAN_OPTIONS=halt_on_error=1:atexit_sleep_ms=20:second_deadlock_stack=1")
+  ferry_checked(tsan.ascend_sim 1 "${tsan_environment}" ${CMAKE_SOURCE_DIR}/build-tsan/ascend_sim_test)
+  ferry_checked(tsan.ascend 1 "${tsan_environment}" ${CMAKE_SOURCE_DIR}/build-tsan/tests/ascend_test)
   set(FERRY_FUZZ_SECONDS 20 CACHE STRING "Seconds that ctest runs each fuzzer")
   file(GLOB fuzzers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/fuzz/*_fuzz.cc)
   math(EXPR fuzz_timeout "${FERRY_FUZZ_SECONDS} + 300")

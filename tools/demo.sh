@@ -1,42 +1,76 @@
 #!/usr/bin/env bash
 # The demo: a dictionary's text becomes a tokenizer, a dataset, a trained model, a measurement, a sample,
-# and the model crosses to another vendor's (software) chip. Its last line is JSON.
-# usage: tools/demo.sh FERRY FOLDER ASCEND_LIBRARIES
+# and the model crosses to another vendor's (software) chip. How long it trains is chosen to suit the
+# machine, or named; each size is a fixed number of steps, with the same bits everywhere. Its last line is JSON.
+# usage: tools/demo.sh FERRY FOLDER ASCEND_LIBRARIES [small | large]
+#        tools/demo.sh --check FOLDER: only whether the demo may have FOLDER (new, empty, or an earlier demo's)
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/own_folder.sh"
+files=('gcide\.txt' 'tokenizer\.json' '(machine|train|eval)\.txt' 'verify\.html')
+if [ "$1" = --check ]; then
+  may_own_folder "./run demo" "$2" "${files[@]}"
+  exit 0
+fi
 ferry=$1
 out=$2
 ascend=$3
+size=${4:-}
 text=/usr/share/dictd/gcide.dict.dz
+vocab=4096
+large_minutes_max=12  # longer, and the small one is chosen
 start=$SECONDS
 step() { printf '\n== %s\n' "$*"; }
 # field NAME FILE: the value of a field in the JSON that ends the file
 field() { tail -n 1 "$2" | sed -E "s/.*\"$1\":\"?([^,}\"]*)\"?[,}].*/\1/"; }
+config() { if [ "$1" = large ]; then echo configs/demo.toml; else echo configs/demo_small.toml; fi; }
+# setting NAME SIZE: a whole number in the settings of a size
+setting() { sed -nE "s/^$1 = ([0-9]+).*/\1/p" "$(config "$2")"; }
+# minutes SIZE: how long it trains here, as measured; a twentieth more for measuring and saving on the way
+minutes() {
+  awk -v tokens=$(($(setting steps "$1") * $(setting tokens_per_step "$1"))) \
+    -v rate="$(field tokens_per_s "$out/machine.txt")" 'BEGIN { printf "%.1f", 1.05 * tokens / rate / 60 }'
+}
 
-rm -rf "$out"
-mkdir -p "$out"
+own_folder "./run demo" "$out" "${files[@]}"
+
+step "1/7  Measuring this machine: some steps of training"
+"$ferry" bench-train --config "$(config large)" --model.vocab_size=$vocab --steps 3 --warmup 1 >"$out/machine.txt"
+tier=$(field tier "$out/machine.txt")
+if [ -z "$size" ]; then
+  size=small
+  if awk -v m="$(minutes large)" -v max=$large_minutes_max 'BEGIN { exit !(m <= max) }'; then size=large; fi
+fi
+printf '%.0f tokens/s (%s). Training takes about %s min in size small, %s min in size large; this is size %s\n' \
+  "$(field tokens_per_s "$out/machine.txt")" "$tier" "$(minutes small)" "$(minutes large)" "$size"
+printf '(./run demo --size small|large chooses otherwise). The rest takes a minute or two.\n'
 zcat "$text" >"$out/gcide.txt"
 
-step "1/6  Learning a tokenizer from a dictionary's text ($(stat -c %s "$out/gcide.txt") bytes)"
-"$ferry" tokenizer train --vocab 4096 --out "$out/tokenizer.json" "$out/gcide.txt"
+step "2/7  Learning a tokenizer from a dictionary's text ($(stat -c %s "$out/gcide.txt") bytes)"
+"$ferry" tokenizer train --vocab $vocab --out "$out/tokenizer.json" "$out/gcide.txt"
 
-step "2/6  Cutting the text into tokens; a megabyte of it is held out"
+step "3/7  Cutting the text into tokens; a megabyte of it is held out"
 "$ferry" data prepare "$out/gcide.txt" --split entry --min-document-bytes 4096 \
   --tokenizer "$out/tokenizer.json" --out "$out/data"
 
-step "3/6  Training (Ctrl-C saves; ferry train configs/demo.toml --resume goes on)"
-"$ferry" train configs/demo.toml --data.dir="$out/data" --checkpoint.dir="$out/run" | tee "$out/train.txt"
+train=("$ferry" train "$(config "$size")" --data.dir="$out/data" --checkpoint.dir="$out/run")
+step "4/7  Training (Ctrl-C saves; to go on: ${train[*]} --resume)"
+"${train[@]}" | tee "$out/train.txt"
 model=$(field model_dir "$out/train.txt")
+if [ "$(field stopped "$out/train.txt")" = true ]; then
+  echo "The demo ends here, as the training was stopped. It goes on with: ${train[*]} --resume"
+  exit 0
+fi
 
-step "4/6  How well it predicts text that it never saw, next to xz and zstd"
+step "5/7  How well it predicts text that it never saw, next to xz and zstd"
 "$ferry" eval "$model" --data "$out/data" | tee "$out/eval.txt"
 
-step "5/6  What it writes"
+step "6/7  What it writes"
 "$ferry" generate "$model" --prompt "Ocean" --tokens 150 --temperature 0.7 --seed 1
 
-step "6/6  The crossing: is it the same model on an Ascend chip? (software Ascend: there is no card here)"
+step "7/7  The crossing: is it the same model on an Ascend chip? (software Ascend: there is no card here)"
 FERRY_ASCEND_LIBRARIES=$ascend "$ferry" verify "$model" --device ascend --html "$out/verify.html"
 
 step "Done in $((SECONDS - start)) s. The model is in $model, the loss curve in $out/run/curve.svg, the report in $out/verify.html"
-printf '{"model_dir":"%s","bits_per_byte":%s,"xz_bits_per_byte":%s,"tokens_per_s":%s,"seconds":%s}\n' \
+printf '{"model_dir":"%s","bits_per_byte":%s,"xz_bits_per_byte":%s,"tokens_per_s":%s,"seconds":%s,"size":"%s","training_s":%s,"tier":"%s"}\n' \
   "$model" "$(field bits_per_byte "$out/eval.txt")" "$(field xz_bits_per_byte "$out/eval.txt")" \
-  "$(field tokens_per_s "$out/train.txt")" "$((SECONDS - start))"
+  "$(field tokens_per_s "$out/train.txt")" "$((SECONDS - start))" "$size" "$(field seconds "$out/train.txt")" "$tier"

@@ -2,9 +2,7 @@
 
 #include <sys/resource.h>
 
-#include <algorithm>
 #include <cstdlib>
-#include <limits>
 #include <string_view>
 
 #include "base/file.h"
@@ -21,23 +19,7 @@ uint64_t kib_line(const std::string& path, std::string_view key) {
   return std::strtoull(text->c_str() + at + key.size(), nullptr, 10) * 1024;
 }
 
-uint64_t number_in(const std::string& path) {
-  const Result<std::string> text = read_file(path);
-  if (!text || text->starts_with("max")) return std::numeric_limits<uint64_t>::max();
-  return std::strtoull(text->c_str(), nullptr, 10);
-}
-
 }  // namespace
-
-uint64_t memory_available_bytes() {
-  uint64_t available = kib_line("/proc/meminfo", "MemAvailable:");
-  const uint64_t limit = number_in("/sys/fs/cgroup/memory.max");
-  if (limit != std::numeric_limits<uint64_t>::max()) {
-    const uint64_t used = number_in("/sys/fs/cgroup/memory.current");
-    available = std::min(available, limit > used ? limit - used : 0);
-  }
-  return available;
-}
 
 uint64_t memory_peak_bytes() { return kib_line("/proc/self/status", "VmHWM:"); }
 uint64_t memory_resident_bytes() { return kib_line("/proc/self/status", "VmRSS:"); }

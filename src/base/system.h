@@ -1,15 +1,10 @@
-// This machine and its user: what is left of memory, for refusing what cannot fit, and where notes
-// are kept.
+// This machine, this process and its user: memory that was used, and where notes are kept.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 namespace ferry {
-
-/// Memory that a process can still take without swapping: the system's, or less under a cgroup
-/// limit.
-uint64_t memory_available_bytes();
 
 /// Most memory this process ever had resident (VmHWM), and what it has now (VmRSS).
 uint64_t memory_peak_bytes();

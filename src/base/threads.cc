@@ -1,11 +1,10 @@
 #include "base/threads.h"
 
-#include <sched.h>
-
 #include <atomic>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #endif
 
 #include "base/check.h"
+#include "base/limits.h"
 
 namespace ferry {
 namespace {
@@ -105,8 +105,13 @@ struct ThreadPool::State {
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   check(threads >= 0, "thread pool: {} threads", threads);
   if (threads == 0) threads = available_processors();
-  for (int t = 1; t < threads; ++t)
-    state_->workers.emplace_back([s = state_.get(), t] { s->worker(t); });
+  for (int t = 1; t < threads; ++t) {
+    try {
+      state_->workers.emplace_back([s = state_.get(), t] { s->worker(t); });
+    } catch (const std::system_error&) {
+      break;  // work goes on with those there are: their number changes no result
+    }
+  }
 }
 
 ThreadPool::~ThreadPool() {
@@ -155,13 +160,6 @@ void ThreadPool::run(int64_t tasks, void (*fn)(void*, int64_t, int), void* conte
       std::this_thread::yield();
   }
   if (s.error) std::rethrow_exception(std::exchange(s.error, nullptr));
-}
-
-int available_processors() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  const int n = CPU_COUNT(&set);
-  return n > 0 ? n : 1;
 }
 
 }  // namespace ferry

@@ -27,7 +27,8 @@ bool denormals_are_flushed();
 /// from inside a task, is a bug in Ferry and says so (with one thread too), before anything runs.
 class ThreadPool {
  public:
-  /// threads >= 1 counts the caller; 0 means one per available processor.
+  /// threads >= 1 counts the caller; 0 means one per available processor (base/limits.h). Where the
+  /// system gives no more threads (ulimit -u, -v, a cgroup's pids.max) the pool has fewer.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -53,8 +54,5 @@ class ThreadPool {
   struct State;
   std::unique_ptr<State> state_;
 };
-
-/// Processors that this process may run on (its affinity mask), at least 1.
-int available_processors();
 
 }  // namespace ferry

@@ -78,15 +78,17 @@ double measure_peak(Device& device, DType compute) {
 
 Result<void> check_fits(const Estimate& e,
                         const Settings& s,
-                        uint64_t memory_available,
+                        const MemoryAvailable& memory,
                         uint64_t disk_free) {
-  if (e.memory_bytes > static_cast<double>(memory_available))
+  if (e.memory_bytes > static_cast<double>(memory.bytes))
     return fail(Code::kExhausted,
-                "memory: the run needs about {}, {} are free; lower train.micro_batch_tokens ({}), "
+                "memory: the run needs about {}, {} are free{}; lower train.micro_batch_tokens "
+                "({}), "
                 "set train.recompute = \"layers\", "
                 "or choose a smaller model",
                 format_bytes(e.memory_bytes),
-                format_bytes(static_cast<double>(memory_available)),
+                format_bytes(static_cast<double>(memory.bytes)),
+                memory.within,
                 s.train.micro_batch_tokens);
   if (e.disk_bytes > static_cast<double>(disk_free))
     return fail(Code::kExhausted,

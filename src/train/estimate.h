@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "base/limits.h"
 #include "models/trainable_lm.h"
 #include "train/config.h"
 
@@ -37,7 +38,7 @@ double measure_peak(Device& device, DType compute);
 /// Errors: kExhausted if memory or disk is too small, with both numbers and what to change.
 Result<void> check_fits(const Estimate& e,
                         const Settings& settings,
-                        uint64_t memory_available,
+                        const MemoryAvailable& memory,
                         uint64_t disk_free);
 
 /// Errors: kExhausted if a checkpoint's largest file is above what this process may write.

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/limits.h"
 #include "base/math.h"
 #include "base/signature.h"
 #include "base/system.h"
@@ -158,8 +159,9 @@ Result<void> Run::announce() {
   rest.memory_bytes -= 4.0 * static_cast<double>(estimate_.parameters_total) +
                        static_cast<double>(optimizer_->state_bytes());
   TRY_ASSIGN(const uint64_t disk, free_disk_bytes(settings_.checkpoint.dir));
-  const uint64_t memory = device_->memory_available().value_or(memory_available_bytes());
-  TRY(check_fits(rest, settings_, memory, disk));
+  const std::optional<uint64_t> chip = device_->memory_available();
+  TRY(check_fits(
+      rest, settings_, chip ? MemoryAvailable{*chip, ""} : memory_available(), disk));
   return check_file_limit(std::max(std::min(model_bytes, ModelContents{}.shard_bytes), state_bytes),
                           file_bytes_max(),
                           settings_);

@@ -5,10 +5,9 @@
 #include <cstring>
 #include <set>
 
+#include "base/limits.h"
 #include "base/random.h"
-#include "base/system.h"
 #include "base/units.h"
-#include "device/chip.h"
 #include "verify/checks.h"
 
 namespace ferry::doctor {
@@ -355,7 +354,7 @@ void copies_of_all_sizes(Running& r) {
 /// More bytes than a signed 32-bit number counts, where there is memory for it.
 void copies_beyond_2_gib(Running& r) {
   const size_t size = (size_t{1} << 31) + 4097;
-  if (memory_available_bytes() < uint64_t{4} * size)
+  if (memory_available().bytes < uint64_t{4} * size)
     return r.listener.noted(
         "copies beyond 2^31 bytes not tried: this machine has no memory for them");
   Comparison comparison(r);
@@ -372,7 +371,7 @@ void copies_of_run(Running& r) {
   constexpr size_t kSizesMost = 40;
   const std::vector<size_t>& all = r.options.run.copies;
   const size_t most = std::min<size_t>((r.options.quick ? size_t{64} : size_t{1024}) << 20,
-                                       memory_available_bytes() / 8);
+                                       memory_available().bytes / 8);
   std::vector<size_t> sizes;
   for (const size_t n : all)
     if (n > 0 && n <= most) sizes.push_back(n);

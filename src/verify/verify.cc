@@ -9,7 +9,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/system.h"
+#include "base/limits.h"
 #include "base/version.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/model_texts.h"
@@ -133,7 +133,7 @@ bool Verifier::fits() const {
   double elements = 0;
   for (const std::string& name : dir_->names())
     elements += static_cast<double>(dir_->info(name)->shape.count());
-  return 2 * 4 * elements < 0.5 * static_cast<double>(memory_available_bytes());
+  return 2 * 4 * elements < 0.5 * static_cast<double>(memory_available().bytes);
 }
 
 Result<void> Verifier::make_model(bool keep) {

@@ -35,7 +35,8 @@ class CpuDevice final : public Device, public Stream {
   DeviceKind kind() const override { return DeviceKind::kCpu; }
   std::string name() const override { return "cpu"; }
   std::string describe() const override {
-    return fmt::format("cpu, {} threads", cpu_pool().threads());
+    const int threads = cpu_pool().threads();
+    return fmt::format("cpu, {} thread{}", threads, threads == 1 ? "" : "s");
   }
 
   void* allocate(size_t bytes) override {

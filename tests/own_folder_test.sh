@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Scripts empty only folders that they made, and only of what they made. usage: own_folder_test.sh FERRY SOURCES
+set -uo pipefail
+ferry=$1
+cd "$2"
+export FERRY_PACKAGES=skip
+top=$(mktemp -d)
+trap 'rm -rf "$top"' EXIT
+failures=0
+fail() {
+  echo "FAILED: $*" >&2
+  failures=$((failures + 1))
+}
+
+# listing FOLDER: every entry with its content's sum
+listing() { find "$1" | sort && find "$1" -type f -exec sha256sum {} + | sort; }
+
+# refuses FOLDER COMMAND...: ends with 2, names the folder, and leaves everything as it was
+refuses() {
+  local folder=$1 before status=0 said
+  shift
+  before=$(listing "$folder")
+  said=$("$@" 2>&1 </dev/null) || status=$?
+  [ "$status" = 2 ] || fail "status $status instead of 2: $* ($said)"
+  [[ $said == *"$folder"* ]] || fail "does not name $folder: $* ($said)"
+  [ "$(listing "$folder")" = "$before" ] || fail "$folder is not as it was: $*"
+}
+
+# --- a user's folder, named by mistake: every script that takes a folder to fill ------------------------
+mkdir -p "$top/home/papers"
+echo "years of work" >"$top/home/papers/thesis.txt"
+echo "another" >"$top/home/tokenizer.json"
+refuses "$top/home" ./run demo "$top/home"
+refuses "$top/home" ./run demo "$top/home" --size small
+refuses "$top/home" tools/demo.sh "$ferry" "$top/home" nowhere small
+refuses "$top/home" tools/tiny_model.sh "$ferry" "$top/home"
+refuses "$top/home" tools/aarch64_root.sh "$top/home"
+refuses "$top/home/papers/thesis.txt" ./run demo "$top/home/papers/thesis.txt"
+refuses "$top/home" env -C "$top" "$PWD/run" demo home # where the user is, not where ./run is
+
+# --- arguments that are not understood start nothing -----------------------------------------------------
+for arguments in "--size huge" "--size" "--size=" "--large"; do
+  # shellcheck disable=SC2086
+  ./run demo "$top/new" $arguments >/dev/null 2>&1
+  [ $? = 2 ] || fail "./run demo $arguments is taken"
+  [ ! -e "$top/new" ] || fail "./run demo $arguments made a folder"
+done
+
+# --- over its own earlier work: again, and with something of somebody else's in it -----------------------
+own=$top/tiny
+again() { tools/tiny_model.sh "$ferry" "$own" >"$top/log" 2>&1; }
+again || fail "the first time: $(tail -n 3 "$top/log")"
+model=$(tail -n 1 "$top/log")
+[ -e "$model/config.json" ] || fail "no model in $model"
+weights=$(sha256sum <"$model/model.safetensors")
+again || fail "over its own: $(tail -n 3 "$top/log")"
+[ "$(sha256sum <"$model/model.safetensors")" = "$weights" ] || fail "other weights the second time"
+again_refuses() { refuses "$own" tools/tiny_model.sh "$ferry" "$own"; }
+for foreign in notes.txt data/notes.txt run/notes.txt "run/step 1" "$(basename "$model")" \
+  "run/$(basename "$model")/notes.txt" "run/$(basename "$model")/state/notes.json"; do
+  mkdir -p "$(dirname "$own/$foreign")"
+  echo mine >"$own/$foreign"
+  again_refuses
+  rm "$own/$foreign"
+done
+mkdir "$own/empty"
+again_refuses
+rmdir "$own/empty"
+mv "$own/run" "$top/elsewhere"
+ln -s "$top/elsewhere" "$own/run"
+again_refuses
+[ -e "$top/elsewhere/$(basename "$model")/config.json" ] || fail "went through a link"
+rm "$own/run"
+mv "$top/elsewhere" "$own/run"
+exec 8>>"$own/run/.lock"
+flock 8
+again_refuses # a run is at work in it
+exec 8>&-
+refuses "$own" ./run demo "$own" # made by another script
+again || fail "after all that: $(tail -n 3 "$top/log")"
+
+[ "$failures" = 0 ] && echo "own_folder: all as it should be"
+exit $((failures > 0))

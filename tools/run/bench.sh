@@ -1,0 +1,53 @@
+# ./run bench. Sourced by ./run, whose functions it uses.
+
+bench() {
+  local names=("$@")
+  [ ${#names[@]} -gt 0 ] || names=(linear attention tokenizer ops)
+  packages build bench
+  configure build -DFERRY_TESTS=OFF
+  local name
+  for name in "${names[@]}"; do
+    case $name in
+      linear | attention)
+        say "Building and running ${name}_bench"
+        cmake --build build --target "${name}_bench" -j "$jobs"
+        "build/bench/${name}_bench"
+        ;;
+      tokenizer | ops | train)
+        say "Building the program"
+        cmake --build build --target ferry -j "$jobs"
+        "bench_$name"
+        ;;
+      *) die "bench: there is no \"$name\"; choose among linear, attention, tokenizer, ops, train" ;;
+    esac
+  done
+}
+
+bench_ops() { build/ferry ops --bench; }
+
+bench_tokenizer() {
+  packages demo  # the dictionary is part of the text
+  peer_environment
+  "$peer/bin/python" tools/oracle/compare_tokenizers.py --ferry build/ferry
+}
+
+bench_train() {
+  peer_environment
+  "$peer/bin/python" bench/train_bench.py --ferry build/ferry --python "$peer/bin/python"
+}
+
+# peer_environment: sets $peer to a virtual environment with tools/oracle/requirements.txt, outside the
+# repository, made once for each version of that file.
+peer_environment() {
+  local wanted=tools/oracle/requirements.txt
+  local cache=${FERRY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry}
+  peer=$cache/peer-$(sha256sum "$wanted" | cut -c1-12)
+  [ ! -e "$peer/complete" ] || return 0
+  say "Installing PyTorch and Transformers into $peer (once; about 6 GB)"
+  . tools/own_folder.sh
+  (own_folder "./run bench" "$peer" '.*')  # what an installation that broke off left
+  python3 -m venv "$peer"
+  "$peer/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" ||
+    die "the peer's packages could not be installed from $wanted"
+  touch "$peer/complete"
+}

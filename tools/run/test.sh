@@ -1,0 +1,140 @@
+# ./run test [all | NAME...]. Sourced by ./run, whose functions it uses.
+#
+# To add a check that only `all` makes: build what it needs in build_for_all, and give it to ctest
+# (cmake/checks.cmake) under a name whose first part stands in only_all.
+only_all='tsan|aarch64|fuzz'
+
+test_command() {
+  packages build test
+  case "$*" in
+    "") test_ordinary ;;
+    all) test_everything ;;
+    *) test_named "$@" ;;
+  esac
+}
+
+# --- the ordinary tests, and all of them ---------------------------------------------------------------
+
+test_ordinary() {
+  build_tests
+  run_ctest -E "^($only_all)\\."
+}
+
+test_everything() {
+  build_tests
+  build_for_all
+  run_ctest
+}
+
+configure_tests() {
+  configure build -DFERRY_TESTS=ON -DFERRY_CHECKS=ON "-DFERRY_FUZZ_SECONDS=${FERRY_FUZZ_SECONDS:-20}"
+}
+
+build_tests() {
+  configure_tests
+  stage "Building the program and its tests (build)" ninja_build build all
+  configure build-asan -DFERRY_TESTS=ON -DFERRY_SANITIZE=ON -DCMAKE_CXX_COMPILER=clang++
+  stage "Building ops, readers and backends with AddressSanitizer (build-asan)" ninja_build build-asan checked_tests
+}
+
+build_for_all() {
+  stage "Building the fuzzers (build-asan)" ninja_build build-asan fuzzers
+  stage "Reading the other sources with Clang, warnings as errors" ninja_build build clang_syntax
+  configure build-tsan -DFERRY_TESTS=ON -DFERRY_SANITIZE_THREADS=ON
+  stage "Building the Ascend backend with ThreadSanitizer (build-tsan)" ninja_build build-tsan race_tests
+  tools/aarch64_root.sh build-aarch64/root
+  configure build-aarch64 -DFERRY_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake
+  stage "Cross-building ops and readers for aarch64 (build-aarch64)" ninja_build build-aarch64 checked_tests
+}
+
+# ninja_build FOLDER TARGET...
+ninja_build() { cmake --build "$1" --target "${@:2}" -j "$jobs"; }
+
+# run_ctest [OPTION...]: ctest, with the table of times before its closing line, which stands alone at the end.
+run_ctest() {
+  local status=0 closing
+  stage "Running the tests" ctest_to_log "$@" || status=$?
+  closing=$(grep -E '^[0-9]+% tests passed' build/ctest.log) || true
+  # What ctest says behind its closing line: which tests failed.
+  [ -z "$closing" ] || sed '1,/^[0-9]*% tests passed/d; /^$/d' build/ctest.log
+  slowest_tests
+  times_table
+  printf '\n%s\n' "${closing:-no tests ran}"
+  return "$status"
+}
+
+ctest_to_log() {
+  ctest --test-dir build --output-on-failure --no-tests=error -j "$jobs" "$@" |
+    tee build/ctest.log | sed -u '/^[0-9]*% tests passed/,$d'
+}
+
+slowest_tests() {
+  printf '\n%-64s %9s\n' "the slowest tests" "seconds"
+  sed -nE 's/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: ([^ ]+) .* ([0-9.]+) sec.*$/\2 \1/p' build/ctest.log |
+    sort -rn | sed -n 1,12p | while read -r seconds name; do printf '%-64s %9s\n' "$name" "$seconds"; done
+}
+
+# --- some of them ---------------------------------------------------------------------------------------
+
+# test_named NAME...: builds what these tests need, and runs them. NAME is an op, a folder of src/, a file of
+# tests/ (without _test.cc), or the name that ctest lists a test or a group of them under.
+test_named() {
+  local name patterns=() targets=() sanitized=() raced=() crossed=() fuzzers=()
+  for name in "$@"; do
+    name=${name%_test}
+    case $name in
+      asan.*) sanitized+=("$(program_of "${name#asan.}")"); patterns+=("$(quoted "$name")") ;;
+      tsan.*) raced+=("$(program_of "${name#tsan.}")"); patterns+=("$(quoted "$name")") ;;
+      aarch64.*) crossed+=("$(program_of "${name#aarch64.}")"); patterns+=("$(quoted "$name")") ;;
+      fuzz.*) fuzzers+=("${name#fuzz.}"); patterns+=("$(quoted "$name")") ;;
+      *)
+        if [ -d "src/ops/$name" ] && [ -e "src/ops/$name/${name}_spec.cc" ]; then
+          targets+=(ops_test)
+          patterns+=("ops\\.($(suites_of "$name"))\\.")
+        else
+          targets+=("$(program_of "$name")")
+          patterns+=("$(quoted "$name")(\\.|$)")
+        fi
+        ;;
+    esac
+  done
+  configure_tests
+  [ ${#targets[@]} = 0 ] || stage "Building" ninja_build build "${targets[@]}"
+  if [ $((${#sanitized[@]} + ${#fuzzers[@]})) -gt 0 ]; then
+    configure build-asan -DFERRY_TESTS=ON -DFERRY_SANITIZE=ON -DCMAKE_CXX_COMPILER=clang++
+    stage "Building (build-asan)" ninja_build build-asan "${sanitized[@]}" "${fuzzers[@]}"
+  fi
+  if [ ${#raced[@]} -gt 0 ]; then
+    configure build-tsan -DFERRY_TESTS=ON -DFERRY_SANITIZE_THREADS=ON
+    stage "Building (build-tsan)" ninja_build build-tsan "${raced[@]}"
+  fi
+  if [ ${#crossed[@]} -gt 0 ]; then
+    tools/aarch64_root.sh build-aarch64/root
+    configure build-aarch64 -DFERRY_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake
+    stage "Building (build-aarch64)" ninja_build build-aarch64 "${crossed[@]}"
+  fi
+  local IFS='|'
+  run_ctest -R "^(${patterns[*]})"
+}
+
+# The program that holds the tests of this name: what ctest's name begins with.
+program_of() {
+  local first=${1%%.*}
+  if [ "$first" = ops_table ]; then
+    echo ferry
+  elif [ "$first" = ascend_sim ] || [ "$first" = ascend_ops ] || [ -e "tests/${first}_test.cc" ] ||
+    [ -n "$(find "src/$first" -name '*_test.cc' -print -quit 2>/dev/null)" ]; then
+    echo "${first}_test"
+  else
+    wrong "test: there is no op, folder or test \"$1\"; \`ctest --test-dir build -N\` lists all tests"
+  fi
+}
+
+# The suites of an op, for a regular expression: its spec's, and those of the tests in its folder.
+suites_of() {
+  local suites
+  suites=$(sed -nE 's/^TEST(_F|_P)?\(([A-Za-z0-9_]+),.*/\2/p' "src/ops/$1"/*_test.cc 2>/dev/null | sort -u | tr '\n' '|')
+  echo "${suites}Spec_$1"
+}
+
+quoted() { sed 's/[.[\*^$+?(){}|]/\\&/g' <<<"$1"; }
