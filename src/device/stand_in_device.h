@@ -38,10 +38,10 @@ class StandInDevice final : public Device {
   class Nothing final : public Stream {
    public:
     explicit Nothing(Device& device) : device_(device) {}
-    void synchronize() override {}
     Device& device() override { return device_; }
 
    private:
+    void drain() override {}
     Device& device_;
   };
 
