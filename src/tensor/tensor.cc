@@ -6,6 +6,12 @@
 #include "tensor/bf16.h"
 
 namespace ferry {
+namespace {
+
+constexpr int64_t kElementsMax = int64_t{1}
+                                 << 58;  // bytes of any type, and offsets, are below 2^63
+
+}  // namespace
 
 Shape::Shape(std::initializer_list<int64_t> dims) : Shape(std::span(dims.begin(), dims.size())) {}
 
