@@ -39,7 +39,7 @@ Result<void> write_passport(const Arguments& args) {
     TRY_ASSIGN(const probe::DirectoryModel opened,
                probe::model_of(dir, cpu_device(), compute, DType::kF32));
     for (const std::string& note : opened.notes) tell("ferry: note: " + note);
-    const std::unique_ptr<models::CausalLm>& model = opened.model;
+    const std::unique_ptr<models::TrainableLm>& model = opened.model;
     TRY_ASSIGN(const auto other,
                probe::sibling(*model, compute == DType::kF32 ? DType::kBF16 : DType::kF32));
     passport.program = fmt::format("ferry {}", kVersion);

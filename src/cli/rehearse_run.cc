@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/model_dir.h"
+#include "models/registry.h"
 #include "optim/optimizer.h"
 #include "train/model_setup.h"
 #include "train/train_step.h"
@@ -72,8 +73,13 @@ Result<Run> run_of_settings(const std::string& path) {
     TRY_ASSIGN(const std::string text, read_file(manifest, 16 << 20));
     TRY_ASSIGN(data, data::Manifest::parse(text, manifest));
   }
-  TRY_ASSIGN(const std::string config,
-             resolve_config(settings.model, data, settings.data.sequence_length));
+  std::optional<InitDir> init;
+  if (!settings.model.init.empty()) {
+    TRY_ASSIGN(init, InitDir::open(settings.model.init));
+  }
+  TRY_ASSIGN(
+      const std::string config,
+      resolve_config(settings.model, init ? &*init : nullptr, data, settings.data.sequence_length));
   return Run{settings, config, path};
 }
 
@@ -98,18 +104,9 @@ data::Batch batch_of(int64_t tokens, int64_t sequence) {
   return b;
 }
 
-void train(models::CausalLm& model, const Settings& s) {
+void train(models::TrainableLm& model, const Settings& s) {
   Optimizer optimizer(optimizer_of(s), model.weights());
-  TrainStep step(model,
-                 optimizer,
-                 {.mla_form = s.train.mla_form == "absorbed" ? models::MlaForm::kAbsorbed
-                                                             : models::MlaForm::kExpanded,
-                  .recompute = recompute_of(s.train),
-                  .mtp_weight = s.train.mtp_weight,
-                  .mtp_every = s.train.mtp_every,
-                  .balance_alpha = s.train.balance_alpha,
-                  .bias_update_speed = s.train.bias_update_speed,
-                  .clip = s.train.clip});
+  TrainStep step(model, optimizer, step_settings(s.train));
   std::vector<data::Batch> batches;
   for (int64_t at = 0; at < s.train.tokens_per_step; at += s.train.micro_batch_tokens)
     batches.push_back(batch_of(std::min(s.train.micro_batch_tokens, s.train.tokens_per_step - at),
@@ -131,7 +128,9 @@ void generate(models::CausalLm& model) {
     const std::vector<int32_t> ids(static_cast<size_t>(tokens), 0);
     const Tensor hidden =
         model.forward(Tensor::from_i32(ids, {tokens}, model.device()), segments, options, nullptr);
-    static_cast<void>(model.logits(hidden.slice(0, tokens - 1, tokens)));
+    const int64_t last = tokens - 1;
+    static_cast<void>(model.logits(hidden, {&last, 1}));
+    cache->commit();
   }
 }
 
@@ -142,7 +141,7 @@ Result<doctor::RunCalls> rehearse_run(const std::string& name, DeviceKind kind) 
   doctor::Rehearsal rehearsal(kind);
   const DType compute = run.settings.train.compute == "f32" ? DType::kF32 : DType::kBF16;
   {
-    TRY_ASSIGN(const std::unique_ptr<models::CausalLm> model,
+    TRY_ASSIGN(const std::unique_ptr<models::TrainableLm> model,
                models::make_model(
                    run.config_json, run.config_name, rehearsal.device(), compute, DType::kF32));
     generate(*model);

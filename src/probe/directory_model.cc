@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "checkpoint/weights.h"
+#include "models/registry.h"
 
 namespace ferry::probe {
 

@@ -6,13 +6,6 @@
 #include "tensor/bf16.h"
 
 namespace ferry {
-namespace {
-
-constexpr int64_t kElementsMax = int64_t{1}
-                                 << 58;  // bytes of any type, and offsets, are below 2^63
-
-}  // namespace
-
 Shape::Shape(std::initializer_list<int64_t> dims) : Shape(std::span(dims.begin(), dims.size())) {}
 
 Shape::Shape(std::span<const int64_t> dims) : rank_(static_cast<int>(dims.size())) {

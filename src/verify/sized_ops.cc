@@ -155,11 +155,13 @@ void run_rope(Maker& m, const Sizes& s) {
   const ops::RopeTable table = ops::make_rope_table({.dim = dim}, positions, m.device());
   std::vector<int32_t> position = m.indices(tokens, positions);
   position.back() = static_cast<int32_t>(positions - 1);
-  const Tensor places = Tensor::from_i32(position, {tokens}, m.device());
+  std::vector<int32_t> first_keys(position.size(), 0);
+  const ops::Segments segments =
+      ops::Segments::cached(std::move(position), std::move(first_keys), m.device());
   const Tensor x = m.activations({tokens, heads, nope + dim});
   const bool interleaved = m.pick(2) == 0;
   m.differentiate(
-      [&] { return std::vector<Tensor>{ops::rope(x, table, places, nope, interleaved)}; });
+      [&] { return std::vector<Tensor>{ops::rope(x, table, segments, nope, interleaved)}; });
 }
 
 ops::RouterConfig router_of(Maker& m, int64_t experts, int64_t top_k) {
@@ -276,7 +278,8 @@ void run_adamw(Maker& m, const Sizes& s) {
 
 void run_sum_squares(Maker& m, const Sizes& s) {
   const std::vector<Tensor> tensors = {m.normal({s[0]}, DType::kF32), m.normal({7}, DType::kF32)};
-  const ops::SquareSum got = ops::sum_squares(tensors);
+  const ops::SquareSum got =
+      ops::total_of(read_together(std::vector<Tensor>{ops::sum_squares(tensors)})[0]);
   double expected = 0;
   for (const Tensor& t : tensors)
     for (const float v : t.to_f32()) expected += static_cast<double>(v) * static_cast<double>(v);

@@ -219,7 +219,7 @@ void losses(Maker& m) {
 void norms_of_gradients(Maker& m) {
   const auto sum = [&](const std::vector<float>& values) {
     const std::vector<Tensor> all = {of(values, {std::ssize(values)}, DType::kF32, m.device())};
-    return ops::sum_squares(all);
+    return ops::total_of(read_together(std::vector<Tensor>{ops::sum_squares(all)})[0]);
   };
   if (const ops::SquareSum s = sum({300.0f, -300.0f, 4.0f});
       std::abs(s.sum - 180016) > 0.05 || !s.finite)
