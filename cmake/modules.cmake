@@ -38,6 +38,8 @@ function(ferry_module name)
   set_property(GLOBAL PROPERTY FERRY_DEPS_${name} ${ARG_DEPS})
   if(name IN_LIST FERRY_COLD)
     target_compile_options(ferry_${name} PRIVATE ${FERRY_COLD_OPTIONS})
+  elseif((FERRY_SANITIZE OR FERRY_SANITIZE_THREADS) AND name IN_LIST FERRY_HOT)
+    target_compile_options(ferry_${name} PRIVATE -O1)
   endif()
   if(FERRY_FUZZERS AND name IN_LIST FERRY_FUZZED)
     target_compile_options(ferry_${name} PRIVATE -fsanitize=fuzzer-no-link)
@@ -74,11 +76,12 @@ function(ferry_op_list output)
   file(GLOB specs CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/ops/*/*_spec.cc)
   list(SORT specs)
   set(declarations "")
-  set(calls "")
+  set(makers "")
   foreach(path IN LISTS specs)
     get_filename_component(name ${path} NAME_WE)
+    string(REGEX REPLACE "_spec$" "" op ${name})
     string(APPEND declarations "OpSpec ${name}();\n")
-    string(APPEND calls "    ${name}(),\n")
+    string(APPEND makers "      {\"${op}\", ${name}},\n")
   endforeach()
   file(CONFIGURE OUTPUT ${output} CONTENT
 "// Generated from the folders of src/ops.
@@ -87,9 +90,16 @@ function(ferry_op_list output)
 namespace ferry::ops {
 
 ${declarations}
+std::span<const OpSpecMaker> op_spec_makers() {
+  static constexpr OpSpecMaker kMakers[] = {
+${makers}  };
+  return kMakers;
+}
+
 std::vector<OpSpec> all_op_specs() {
-  return {
-${calls}  };
+  std::vector<OpSpec> specs;
+  for (const OpSpecMaker& maker : op_spec_makers()) specs.push_back(maker.make());
+  return specs;
 }
 
 }  // namespace ferry::ops

@@ -8,6 +8,9 @@
 #include <string>
 #include <system_error>
 
+/// A program that has tests to add when it knows what is asked for (--gtest_filter) defines this.
+[[gnu::weak]] void register_tests();
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -29,6 +32,7 @@ fs::path own_temporary_folder() {
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
+  if (register_tests != nullptr) register_tests();
   if (::testing::GTEST_FLAG(list_tests)) return RUN_ALL_TESTS();
   const fs::path folder = own_temporary_folder();
   const int status = RUN_ALL_TESTS();

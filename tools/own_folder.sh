@@ -50,7 +50,7 @@ made_by_ferry() {
       matches "$2" 'data|data/\.lock|data/(train|held-out)-[^/]*\.tok' \
         'data/(manifest\.json|tokenizer\.json|held-out\.txt)(\.tmp\..*)?' \
         'run|run/\.lock|run/(metrics\.jsonl|curve\.svg)(\.tmp\..*)?' \
-        'run/step-[0-9]+|run/\.step-[0-9]+\.(tmp|old|trash)\..*'
+        'run/tensorboard|run/tensorboard/events\..*' 'run/step-[0-9]+|run/\.step-[0-9]+\.(tmp|old|trash)\..*'
       ;;
   esac
 }

@@ -7,6 +7,7 @@
 #include "base/cpu_tier.h"
 #include "base/file.h"
 #include "cli/command.h"
+#include "cli/output_file.h"
 #include "train/benchmark.h"
 
 namespace ferry::cli {
@@ -18,6 +19,7 @@ struct Arguments {
 };
 
 Result<void> bench(const Arguments& args, const std::vector<std::string>& overrides) {
+  TRY(check_output_path(args.write_config, OutputKind::kModelConfig));
   TRY_ASSIGN(const Settings settings, read_settings(args.config, overrides));
   TRY_ASSIGN(const BenchmarkResult r, benchmark_training(settings, args.steps, args.warmup));
   if (!args.write_config.empty()) TRY(write_file_atomic(args.write_config, r.config_json));

@@ -8,7 +8,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
-#include "base/file.h"
 
 namespace ferry::cli {
 
@@ -38,14 +37,6 @@ int report(const Result<void>& result) { return result ? 0 : report(result.error
 Result<void> flush_output() {
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
     return fail(Code::kExhausted, "standard output: {}", std::strerror(errno));
-  return {};
-}
-
-Result<void> check_output_path(const std::string& path) {
-  if (path.empty()) return {};
-  if (is_folder(path)) return fail(Code::kInvalidInput, "{}: is a folder; name a file", path);
-  if (!is_folder(parent_folder(path)))
-    return fail(Code::kNotFound, "{}: its folder does not exist; make it first", path);
   return {};
 }
 

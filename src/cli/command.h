@@ -28,10 +28,6 @@ Result<void> print_json(const nlohmann::ordered_json& line);
 /// Errors: kExhausted if standard output could not be written (a full disk, a closed pipe).
 Result<void> flush_output();
 
-/// Whether `path` can be a file to write: asked before the work, not after it. Nothing is asked of
-/// an empty path. Errors: kNotFound (its folder), kInvalidInput (a folder).
-Result<void> check_output_path(const std::string& path);
-
 /// One line on a terminal's standard error, written over at most ten times a second; nothing
 /// elsewhere.
 class ProgressLine {

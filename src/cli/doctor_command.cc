@@ -13,6 +13,7 @@
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/examinations.h"
+#include "cli/output_file.h"
 #include "cli/rehearse_run.h"
 #include "ops/run_records.h"
 #include "ops/spec.h"
@@ -203,8 +204,8 @@ Result<int> examine(Arguments& args) {
 
   if (!args.runs.empty() && (args.options.quick || !args.options.only.empty()))
     return fail(Code::kInvalidInput, "--runs notes what passed whole: without --quick and --only");
-  TRY(check_output_path(args.html));
-  if (args.json != "-") TRY(check_output_path(args.json));
+  TRY(check_output_path(args.html, OutputKind::kPage));
+  if (args.json != "-") TRY(check_output_path(args.json, OutputKind::kExamination));
   const Paint paint;
   Table table(paint);
   const doctor::Command command{.program = "/proc/self/exe", .arguments = [&](size_t from) {

@@ -1,6 +1,7 @@
 #include "cli/logits_command.h"
 
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -11,6 +12,7 @@
 #include "checkpoint/safetensors.h"
 #include "cli/command.h"
 #include "cli/open_model.h"
+#include "cli/output_file.h"
 #include "data/text_stream.h"
 
 namespace ferry::cli {
@@ -68,7 +70,7 @@ Result<std::vector<std::vector<int32_t>>> read_sequences(const std::string& path
 }
 
 Result<void> logits(Arguments& args) {
-  TRY(check_output_path(args.out));
+  TRY(check_output_path(args.out, OutputKind::kLogits));
   args.open.tokenizer = false;
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   TRY_ASSIGN(const auto sequences,
@@ -78,7 +80,7 @@ Result<void> logits(Arguments& args) {
     declared.push_back({std::to_string(i),
                         DType::kF32,
                         {static_cast<int64_t>(sequences[i].size()), m.model->vocab_size()}});
-  const std::string temporary = args.out + ".tmp";
+  const std::string temporary = fmt::format("{}.tmp.{}", args.out, ::getpid());
   TRY_ASSIGN(
       SafetensorsWriter writer,
       SafetensorsWriter::create(temporary, declared, {{"device", m.model->device().name()}}));

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/units.h"
 #include "cli/command.h"
+#include "cli/output_file.h"
 #include "cli/text_options.h"
 #include "cli/tokenizer_path.h"
 #include "text/bpe_trainer.h"
@@ -91,7 +92,7 @@ Result<void> train(TrainArgs& args) {
                        : args.split == "qwen2"  ? SplitStyle::kQwen2
                                                 : SplitStyle::kGpt2;
   TRY_ASSIGN(text::BpeTrainer trainer, text::BpeTrainer::create(args.options));
-  TRY(check_output_path(args.out));
+  TRY(check_output_path(args.out, OutputKind::kTokenizer));
   ProgressLine progress;
   const double start_s = system_clock().monotonic_s();
   uint64_t bytes = 0;
@@ -294,6 +295,7 @@ Result<std::vector<std::string_view>> split_frames(std::string_view all, const s
 Result<void> bench(const BenchArgs& args) {
   const double load_start_s = system_clock().monotonic_s();
   TRY(check_tokenizer_path(args.tokenizer));
+  TRY(check_output_path(args.out, OutputKind::kIds));
   TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
   const double load_s = system_clock().monotonic_s() - load_start_s;
   TRY_ASSIGN(const MappedFile file, MappedFile::open(args.frames));

@@ -6,6 +6,7 @@
 #include "base/signature.h"
 #include "base/units.h"
 #include "cli/command.h"
+#include "cli/output_file.h"
 #include "verify/verify.h"
 
 namespace ferry::cli {
@@ -91,7 +92,7 @@ Result<void> verify_directory(Arguments& args) {
   if (args.dtype == "f32") args.verify.dtype = DType::kF32;
   if (args.dtype == "bf16") args.verify.dtype = DType::kBF16;
   if (args.stream) args.verify.stream = true;
-  TRY(check_output_path(args.html));
+  TRY(check_output_path(args.html, OutputKind::kPage));
   if (!args.key.empty()) {
     TRY_ASSIGN(args.verify.public_key, read_public_key(args.key));
   }

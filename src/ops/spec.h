@@ -85,7 +85,14 @@ struct OpSpec {
   std::vector<CallRule> calls = {};
 };
 
-/// Every op's spec, in alphabetical order. The list is made by CMake from the folders of src/ops.
+/// Every op, by its folder, and how its spec is made: specs hold the inputs of their cases, which
+/// takes time and memory where only one is asked for. In alphabetical order; the list is made by
+/// CMake from the folders of src/ops.
+struct OpSpecMaker {
+  const char* op;
+  OpSpec (*make)();
+};
+std::span<const OpSpecMaker> op_spec_makers();
 std::vector<OpSpec> all_op_specs();
 
 /// Bound for one rounding to `dtype` of a value computed with relative error `relative`: for

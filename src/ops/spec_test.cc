@@ -13,6 +13,8 @@
 #include "ops/run_records.h"
 #include "ops/spec_check.h"
 
+void register_tests();  // tests/test_main.cc calls it
+
 #ifndef FERRY_SPECS_DEVICE
 #define FERRY_SPECS_DEVICE "cpu"
 #endif
@@ -60,19 +62,6 @@ std::vector<OpCase> cases_of(const OpSpec& spec) {
   })};
 }
 
-const bool kRegistered = [] {
-  for (const OpSpec& spec : all_op_specs())
-    for (const OpCase& c : cases_of(spec))
-      ::testing::RegisterTest(identifier("Spec_" + spec.op).c_str(),
-                              c.name.c_str(),
-                              nullptr,
-                              nullptr,
-                              __FILE__,
-                              __LINE__,
-                              [c]() -> ::testing::Test* { return new SpecCase(c); });
-  return true;
-}();
-
 /// With FERRY_RUN_RECORDS=FILE, notes there which ops' specs passed here (ops/run_records.h).
 class Records final : public ::testing::Environment {
  public:
@@ -97,9 +86,37 @@ class Records final : public ::testing::Environment {
     EXPECT_TRUE(written) << written.error().message;
   }
 };
-// The framework owns it.
-const ::testing::Environment* const kRecords =
-    ::testing::AddGlobalTestEnvironment(std::make_unique<Records>().release());
+/// Whether the filter may take a test of this suite: a pattern is compared up to its first wildcard.
+bool may_match(std::string_view filter, const std::string& suite) {
+  filter = filter.substr(0, filter.find('-'));
+  if (filter.empty()) return true;
+  const std::string name = suite + ".";
+  while (!filter.empty()) {
+    const std::string_view pattern = filter.substr(0, filter.find(':'));
+    filter.remove_prefix(std::min(pattern.size() + 1, filter.size()));
+    const std::string_view begin = pattern.substr(0, pattern.find_first_of("*?"));
+    if (begin.starts_with(name) || std::string_view(name).starts_with(begin)) return true;
+  }
+  return false;
+}
 
 }  // namespace
 }  // namespace ferry::ops
+
+/// Only the specs that the filter asks for are made: all of them take longer than most of a test.
+void register_tests() {
+  using namespace ferry::ops;
+  for (const OpSpecMaker& maker : op_spec_makers()) {
+    const std::string suite = identifier(std::string("Spec_") + maker.op);
+    if (!may_match(::testing::GTEST_FLAG(filter), suite)) continue;
+    for (const OpCase& c : cases_of(maker.make()))
+      ::testing::RegisterTest(suite.c_str(),
+                              c.name.c_str(),
+                              nullptr,
+                              nullptr,
+                              __FILE__,
+                              __LINE__,
+                              [c]() -> ::testing::Test* { return new SpecCase(c); });
+  }
+  ::testing::AddGlobalTestEnvironment(std::make_unique<Records>().release());  // it owns it now
+}

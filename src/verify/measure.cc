@@ -50,23 +50,32 @@ float fma_chains(int64_t rounds) {
   return 0;
 }
 
-/// Operations per second of all of the processor's threads together, with nothing but fma.
-double cpu_peak(const Running& r) {
+/// Operations per second of all of the processor's threads together, with nothing but fma, or what
+/// products of bf16 take in its place.
+double cpu_peak(const Running& r, [[maybe_unused]] DType dtype) {
   constexpr int64_t kRounds = 100'000;
   ThreadPool& pool = cpu_pool();
   std::vector<float> kept(static_cast<size_t>(pool.threads()));
+  float (*chains)(int64_t) = fma_chains;
+  double flops = fma_chain_flops(kRounds);
+#if defined(__x86_64__)
+  if (dtype == DType::kBF16 && cpu_tier() == CpuTier::kAvx512Dot) {
+    chains = avx512::dot_chains;
+    flops *= 2;
+  }
+#endif
   const double s = fastest(r, 0.1, [&] {
     pool.parallel_for(pool.threads(), [&](int64_t task, int) {
-      kept[static_cast<size_t>(task)] = fma_chains(kRounds);
+      kept[static_cast<size_t>(task)] = chains(kRounds);
     });
   });
   for (const float x : kept) check(x > 0, "doctor: a chain of fma came to nothing");
-  return fma_chain_flops(kRounds) * pool.threads() / s;
+  return flops * pool.threads() / s;
 }
 
 /// What the chip could do with `dtype` at best, operations per second; 0 if that is not known.
 double chip_peak(const Running& r, DType dtype) {
-  if (r.device.kind() == DeviceKind::kCpu) return cpu_peak(r);
+  if (r.device.kind() == DeviceKind::kCpu) return cpu_peak(r, dtype);
   return dtype == DType::kBF16 ? r.device.peak_flops_bf16() : 0;
 }
 

@@ -62,6 +62,7 @@ dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:6px}th,td{padding-right:12px
 
 Page::Page(std::string_view title, std::string_view heading) {
   add("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+      "<meta name=\"generator\" content=\"Ferry\">"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">"
       "<title>{}</title><style>{}</style></head><body><main>\n<h1>{}</h1>",
       escape_markup(title),

@@ -4,9 +4,10 @@
 
 namespace ferry::doctor::FERRY_TIER {
 
+namespace lanes = ferry::ops::FERRY_TIER;
+using lanes::F32x16;
+
 float fma_chains(int64_t rounds) {
-  namespace lanes = ferry::ops::FERRY_TIER;
-  using lanes::F32x16;
   // Twelve chains hide the latency of two units and leave registers for the factors.
   const F32x16 a = lanes::splat(0.999f), b = lanes::splat(1e-3f);
   F32x16 c0 = b, c1 = a, c2 = b, c3 = a, c4 = b, c5 = a, c6 = b, c7 = a, c8 = b, c9 = a, c10 = b,
@@ -31,5 +32,21 @@ float fma_chains(int64_t rounds) {
   for (const float x : out) sum += x;
   return sum;
 }
+
+#if defined(FERRY_TIER_avx512)
+float dot_chains(int64_t rounds) {
+  constexpr int kChains = 12;  // as many as above
+  const __m512bh pairs = _mm512_cvtne2ps_pbh(_mm512_set1_ps(1e-3f), _mm512_set1_ps(1e-3f));
+  F32x16 chain[kChains];
+  for (int c = 0; c < kChains; ++c)
+    chain[c] = lanes::splat(static_cast<float>(c));  // none like another
+  for (int64_t i = 0; i < rounds; ++i)
+#pragma GCC unroll 12
+    for (F32x16& c : chain) c.v = _mm512_dpbf16_ps(c.v, pairs, pairs);
+  F32x16 all = lanes::splat(0);
+  for (const F32x16& c : chain) all = all + c;
+  return lanes::sum_lanes(all);
+}
+#endif
 
 }  // namespace ferry::doctor::FERRY_TIER

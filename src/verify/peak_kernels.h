@@ -5,7 +5,7 @@
 
 namespace ferry::doctor {
 
-/// Floating-point operations of one fma_chains call with `rounds`.
+/// Floating-point operations of one fma_chains call with `rounds`; of dot_chains twice as many.
 double fma_chain_flops(int64_t rounds);
 
 // One thread; independent chains of vector fma that never leave the registers. The result depends
@@ -13,7 +13,9 @@ double fma_chain_flops(int64_t rounds);
 #if defined(__x86_64__)
 namespace avx512 {
 float fma_chains(int64_t rounds);
-}
+/// The same of vdpbf16ps, each of which is two multiply-adds of bf16.
+float dot_chains(int64_t rounds);
+}  // namespace avx512
 namespace avx2 {
 float fma_chains(int64_t rounds);
 }

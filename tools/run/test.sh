@@ -70,7 +70,7 @@ ctest_to_log() {
 
 slowest_tests() {
   printf '\n%-64s %9s\n' "the slowest tests" "seconds"
-  sed -nE 's/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: ([^ ]+) .* ([0-9.]+) sec.*$/\2 \1/p' build/ctest.log |
+  sed -nE 's/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: (.*[^ .]) \.* *(Passed|\*\*\*[A-Za-z ]+) +([0-9.]+) sec.*$/\3 \1/p' build/ctest.log |
     sort -rn | sed -n 1,12p | while read -r seconds name; do printf '%-64s %9s\n' "$name" "$seconds"; done
 }
 

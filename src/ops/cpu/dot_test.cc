@@ -1,5 +1,6 @@
 // That vdpbf16ps is the two multiply-adds that the numerics name (docs/numerics.md, "Matrix
 // products"), bit by bit: on that the tier avx512_dot rests.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>

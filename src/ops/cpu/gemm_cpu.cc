@@ -445,19 +445,26 @@ void pack_strips(const GemmOperand& o, const Strips& strips, int64_t k, int64_t 
     return;
   }
   constexpr int64_t kStep = kPacking == Packing::kF32 ? 1 : 2;
-  for (int64_t i = 0; i < k_count; i += kStep, data += kStep * o.k_stride)
+  const T* row[kStripGroup];
+  float* at[kStripGroup];
+  int rows[kStripGroup], lanes[kStripGroup];
+  for (int s = 0; s < strips.count; ++s) {
+    row[s] = data + strips.row[s];
+    at[s] = strips.at[s];
+    rows[s] = strips.rows(s);
+    // Whole registers where A has so many rows: the next unit covers the lanes of other strips.
+    lanes[s] = strips.row[s] + kStripLanes <= strips.a_rows ? kStripLanes : rows[s];
+  }
+  for (int64_t i = 0; i < k_count; i += kStep) {
+    const bool has_next = kStep == 2 && i + 1 < k_count;
     for (int s = 0; s < strips.count; ++s) {
-      const int rows = strips.rows(s);
-      const T* row = data + strips.row[s];
-      __builtin_prefetch(row + kRowsAhead * o.k_stride);
-      // Whole registers where A has so many rows: the next unit covers the lanes of other strips.
-      const int lanes = strips.row[s] + kStripLanes <= strips.a_rows ? kStripLanes : rows;
-      pack_strip_unit<T, kPacking>(row,
-                                   kStep == 2 && i + 1 < k_count ? row + o.k_stride : nullptr,
-                                   lanes,
-                                   strips.at[s] + units(kPacking, i) * rows,
-                                   rows);
+      if (s % 2 == 0) __builtin_prefetch(row[s] + kRowsAhead * o.k_stride);  // two share a line
+      pack_strip_unit<T, kPacking>(
+          row[s], has_next ? row[s] + o.k_stride : nullptr, lanes[s], at[s], rows[s]);
+      row[s] += kStep * o.k_stride;
+      at[s] += units(kPacking, kStep) * rows[s];
     }
+  }
 }
 
 /// Panels of B for columns [row, row + rows) of C.
@@ -633,7 +640,7 @@ Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count
   const int64_t n_limit =
       few_rows ? 4 * kPanel
                : max(kPanel, min(512, (int64_t{512} << 10) / column_bytes / kPanel * kPanel));
-  int64_t m_limit = 1024;
+  int64_t m_limit = 2048;
   if (k_blocks > 1 && g.c_dtype == DType::kBF16)
     m_limit = min(m_limit, static_cast<int64_t>(kGemmScratchBytes) / (4 * n_limit));
   // Packing one row of A costs about as much as 5 of its products, of B about 10 (in columns,
@@ -649,8 +656,9 @@ Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count
       const int64_t m = ceil_div(max(1, m_mean), mb), n = round_up(ceil_div(g.n, nb), kPanel);
       const int64_t tasks = count * mb * ceil_div(g.n, n);
       const double work = static_cast<double>(m * n + 5 * m + 10 * n);
-      // A quarter of a task more for threads that do not end together.
-      const double cost = (static_cast<double>(ceil_div(tasks, threads)) + 0.25) * work;
+      // A part of a task more for threads that do not end together.
+      const double waits = threads > 1 ? 0.1 : 0;
+      const double cost = (static_cast<double>(ceil_div(tasks, threads)) + waits) * work;
       if (best_cost == 0 || cost < best_cost) {
         best_cost = cost;
         best = {m, n, k, packing};

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Scripts empty only folders that they made, and only of what they made. usage: own_folder_test.sh FERRY SOURCES
+# What Ferry did not make stays: scripts empty only folders that they made, and only of what they made;
+# commands replace only files of the kind that they write. usage: user_files_test.sh FERRY SOURCES
 set -uo pipefail
 ferry=$1
 cd "$2"
@@ -79,5 +80,43 @@ exec 8>&-
 refuses "$own" ./run demo "$own" # made by another script
 again || fail "after all that: $(tail -n 3 "$top/log")"
 
-[ "$failures" = 0 ] && echo "own_folder: all as it should be"
+# --- files that a command is told to write ---------------------------------------------------------------
+# writes FILE COMMAND...: makes it, refuses it where it is another's, and makes it again over its own
+writes() {
+  local file=$1
+  shift
+  "$@" >"$top/log" 2>&1 || fail "cannot write $file: $* ($(tail -n 2 "$top/log"))"
+  [ -s "$file" ] || fail "did not write $file: $*"
+  "$@" >"$top/log" 2>&1 || fail "does not write over its own $file: $* ($(tail -n 2 "$top/log"))"
+  mv "$file" "$top/ours"
+  echo "years of work" >"$file"
+  refuses "$file" "$@"
+  cp "$top/home/tokenizer.json" "$file"
+  refuses "$file" "$@"
+  rm "$file"
+  ln -s "$top/ours" "$file"
+  refuses "$file" "$@"
+  rm "$file"
+  mkfifo "$file"
+  refuses "$file" "$@"
+  rm "$file" "$top/ours"
+}
+echo "1 2 3" >"$top/ids"
+export XDG_STATE_HOME=$top/state
+printf '\003\000\000\000one' >"$top/frames"
+writes "$top/out" "$ferry" tokenizer train --vocab 300 --out "$top/out" README.md
+writes "$top/out" "$ferry" tokenizer bench --tokenizer "$model/tokenizer.json" --frames "$top/frames" --out "$top/out"
+writes "$top/out" "$ferry" logits "$model" --tokens "$top/ids" --out "$top/out"
+writes "$top/out" "$ferry" verify "$model" --html "$top/out"
+writes "$top/out" "$ferry" doctor --quick --soak 0 --only add --html "$top/out"
+writes "$top/out" "$ferry" doctor --quick --soak 0 --only add --json "$top/out"
+bench=("$ferry" bench-train --config configs/tiny.toml --model.vocab_size=300 --steps 1 --warmup 0 --write-config)
+writes "$top/out" "${bench[@]}" "$top/out"
+refuses "$model" "${bench[@]}" "$model/config.json" # the config of weights
+refuses "$model" "$ferry" logits "$model" --tokens "$top/ids" --out "$model/model.safetensors"
+echo mine >"$top/out.tmp"
+"$ferry" logits "$model" --tokens "$top/ids" --out "$top/out" >/dev/null || fail "logits"
+[ "$(cat "$top/out.tmp")" = mine ] || fail "logits took a file beside its own"
+
+[ "$failures" = 0 ] && echo "user_files: all as it should be"
 exit $((failures > 0))

@@ -1,0 +1,101 @@
+#include "cli/output_file.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "checkpoint/safetensors.h"
+
+namespace ferry::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+const char* describe(OutputKind kind) {
+  switch (kind) {
+    case OutputKind::kTokenizer: return "a tokenizer.json";
+    case OutputKind::kPage: return "a page that Ferry wrote";
+    case OutputKind::kExamination: return "an examination that Ferry wrote";
+    case OutputKind::kLogits: return "logits that Ferry wrote";
+    case OutputKind::kModelConfig: return "a config.json that lies with no weights";
+    case OutputKind::kIds: return "a list of ids that Ferry wrote";
+  }
+  return "";
+}
+
+bool has_keys(const std::string& text, std::initializer_list<const char*> keys) {
+  const Result<nlohmann::json> json = parse_json(text, "");
+  return json && json->is_object() && std::all_of(keys.begin(), keys.end(), [&](const char* key) {
+           return json->contains(nlohmann::json::json_pointer(key));
+         });
+}
+
+/// Lists of ids, each behind its length, to the very end.
+bool is_ids(std::string_view bytes) {
+  while (bytes.size() >= sizeof(uint32_t)) {
+    uint32_t count = 0;
+    std::memcpy(&count, bytes.data(), sizeof count);
+    bytes.remove_prefix(sizeof count);
+    if (count > bytes.size() / sizeof(int32_t)) return false;
+    bytes.remove_prefix(count * sizeof(int32_t));
+  }
+  return bytes.empty();
+}
+
+bool lies_with_weights(const std::string& path) {
+  const Result<std::vector<std::string>> names = list_folder(parent_folder(path));
+  return names && std::any_of(names->begin(), names->end(), [](const std::string& name) {
+           return name.ends_with(".safetensors");
+         });
+}
+
+bool is_of_kind(const std::string& path, OutputKind kind) {
+  if (kind == OutputKind::kLogits) {
+    const Result<SafetensorsFile> file = SafetensorsFile::open(path);
+    return file && file->metadata().contains("device") && file->find("0") != nullptr;
+  }
+  const Result<std::string> text = read_file(path);
+  if (!text) return false;
+  switch (kind) {
+    case OutputKind::kTokenizer: return has_keys(*text, {"/model/vocab", "/model/merges"});
+    case OutputKind::kPage:
+      return text->starts_with("<!doctype html>") &&
+             text->find("<meta name=\"generator\" content=\"Ferry\">") != std::string::npos;
+    case OutputKind::kExamination: return has_keys(*text, {"/verdict", "/outcomes"});
+    case OutputKind::kModelConfig:
+      return has_keys(*text, {"/model_type"}) && !lies_with_weights(path);
+    case OutputKind::kIds: return is_ids(*text);
+    case OutputKind::kLogits: break;  // above
+  }
+  return false;
+}
+
+}  // namespace
+
+Result<void> check_output_path(const std::string& path, OutputKind kind) {
+  if (path.empty()) return {};
+  if (is_folder(path)) return fail(Code::kInvalidInput, "{}: is a folder; name a file", path);
+  if (!is_folder(parent_folder(path)))
+    return fail(Code::kNotFound, "{}: its folder does not exist; make it first", path);
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(path, error);
+  if (!fs::exists(status)) return {};
+  if (!fs::is_regular_file(status))
+    return fail(Code::kInvalidInput,
+                "{}: is a {}, and would be replaced by a file; name a file",
+                path,
+                fs::is_symlink(status) ? "link" : "device or a pipe");
+  if (fs::file_size(path, error) == 0 || is_of_kind(path, kind)) return {};
+  return fail(Code::kInvalidInput,
+              "{}: is there already, and is not {}; name another file, or remove this one yourself",
+              path,
+              describe(kind));
+}
+
+}  // namespace ferry::cli
