@@ -46,12 +46,6 @@ size_t pool_block_bytes(size_t bytes) {
   return (wanted + step - 1) / step * step;
 }
 
-size_t pool_block_bytes(size_t bytes) {
-  const size_t wanted = std::max<size_t>(bytes, 1);
-  const size_t step = wanted <= 4096 ? 64 : std::bit_floor(wanted) / 8;
-  return (wanted + step - 1) / step * step;
-}
-
 Result<Device*> open_device(std::string_view name) {
   const std::string_view kind = name.substr(0, name.find(':'));
   if (name == "cpu") return &cpu_device();
