@@ -120,6 +120,8 @@ TEST(Settings, RefusesWithFileLineKeyAndWhatIsAllowed) {
             std::string::npos);
   EXPECT_NE(refusal("[train]\nsteps = 1\nsteps = 2\n").find("run.toml:3:"), std::string::npos);
   EXPECT_NE(refusal("[train\n").find("run.toml:1:"), std::string::npos);
+  EXPECT_NE(refusal("\xC3\xA9 = 1\n").find("run.toml:1:"), std::string::npos);
+  EXPECT_NE(refusal("[ = \"data\"\n").find("run.toml: is not TOML"), std::string::npos);
   EXPECT_NE(refusal("[train]\nx = \"\xff\"\n").find("run.toml:"), std::string::npos);
 }
 
