@@ -47,7 +47,7 @@ function(ferry_module name)
 
   if(FERRY_TESTS AND tests)
     add_executable(${name}_test ${tests})
-    ferry_use_common_headers(${name}_test)
+    ferry_use_test_headers(${name}_test)
     target_link_libraries(${name}_test PRIVATE ferry_${name} ferry_test_main)
     target_compile_options(${name}_test PRIVATE ${FERRY_TEST_OPTIONS})
     target_compile_definitions(${name}_test PRIVATE FERRY_SOURCE_DIR="${CMAKE_SOURCE_DIR}")

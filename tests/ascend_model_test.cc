@@ -62,8 +62,9 @@ TEST_P(EachType, LogitsAndGradientsAreTheCpus) {
     std::vector<Tensor> experts;
     for (const Tensor& e : expected.trace.experts)
       experts.push_back(Tensor::from_i32(e.to_i32(), e.shape(), ascend()));
-    const ForwardOptions options{.mla_form = form, .given_experts = &experts};
-    const auto grads_there = gradients(*on_ascend, q, options, &got);
+    const ForwardOptions options{.mla_form = form, .given_experts = experts};
+    const auto grads_there =
+        gradients(*on_ascend, q, {.mla_form = form, .given_experts = experts}, &got);
     expect_close(got.token_losses, expected.token_losses, tolerance(GetParam()), "token losses");
     expect_close(got.mtp, expected.mtp, tolerance(GetParam()), "MTP's loss");
     ASSERT_EQ(grads.size(), grads_there.size());
@@ -71,7 +72,8 @@ TEST_P(EachType, LogitsAndGradientsAreTheCpus) {
     for (const auto& [name, g] : grads)
       expect_close(grads_there.at(name), g, 2 * tolerance(GetParam()), name);
     const auto logits = [&](auto& model, const Packed& packed, const ForwardOptions& o) {
-      return model->logits(model->forward(packed.batch.tokens, packed.batch.segments, o, nullptr));
+      return all_logits(*model,
+                        model->forward(packed.batch.tokens, packed.batch.segments, o, nullptr));
     };
     expect_close(logits(on_ascend, q, options),
                  logits(on_cpu, p, {.mla_form = form}),
@@ -84,8 +86,8 @@ TEST_P(EachType, TheChosenExpertsAreTheCpus) {
   const auto on_cpu = random_model(small_config(), GetParam(), cpu_device()),
              on_ascend = random_model(small_config(), GetParam(), ascend());
   const Packed p = pack(small_documents(), cpu_device()), q = pack(small_documents(), ascend());
-  const auto expected = on_cpu->losses(p.batch, {}, {.scale = 1}).trace.experts,
-             got = on_ascend->losses(q.batch, {}, {.scale = 1}).trace.experts;
+  const auto expected = on_cpu->losses(p.batch, {.scale = 1}).trace.experts,
+             got = on_ascend->losses(q.batch, {.scale = 1}).trace.experts;
   ASSERT_EQ(got.size(), expected.size());
   size_t same = 0, all = 0;
   for (size_t layer = 0; layer < got.size(); ++layer) {
@@ -105,8 +107,8 @@ TEST_P(EachType, CachedIsUncachedAndBatchedIsAlone) {
   const auto docs = small_documents();
   const Packed p = pack(docs, ascend());
   const auto logits = [&](const Packed& packed) {
-    return bytes_of(
-        model->logits(model->forward(packed.batch.tokens, packed.batch.segments, {}, nullptr)));
+    return bytes_of(all_logits(
+        *model, model->forward(packed.batch.tokens, packed.batch.segments, {}, nullptr)));
   };
   const std::vector<char> whole = logits(p);
   std::vector<std::vector<char>> expected;
@@ -126,7 +128,7 @@ TEST_P(EachType, TrainingForwardIsServingForwardAndRecomputedIsKept) {
   const auto model = random_model(small_config(), GetParam(), ascend());
   const Packed p = pack(small_documents(), ascend());
   for (const MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed}) {
-    const Tensor serving = model->losses(p.batch, {.mla_form = form}, {}).token_losses;
+    const Tensor serving = model->losses(p.batch, {.mla_form = form}).token_losses;
     models::Losses kept, again;
     const auto a = gradients(*model, p, {.mla_form = form}, &kept);
     const auto b =

@@ -177,6 +177,32 @@ TEST(AscendMemory, CopiesGoThereAndBack) {
             "good");
 }
 
+// A step uploads some small arrays for each micro-batch; none of them may wait for the chip.
+TEST(AscendMemory, SmallUploadsDoNotWaitAndLargeOnesArriveWhole) {
+  EXPECT_EQ(
+      in_process({},
+                 [] {
+                   Device& d = **open_device("ascend:0");
+                   std::vector<Tensor> sent;
+                   const uint64_t waits = d.stream().waits();
+                   for (int i = 0; i < 100; ++i)
+                     sent.push_back(Tensor::from_i32(std::vector<int32_t>(1000, i), {1000}, d));
+                   if (d.stream().waits() != waits) return std::string("waited");
+                   for (int i = 0; i < 100; ++i)
+                     if (sent[static_cast<size_t>(i)].to_i32() != std::vector<int32_t>(1000, i))
+                       return std::string("altered");
+                   for (int round = 0; round < 3; ++round) {  // each more than the ring holds
+                     std::vector<float> large(5000001 + static_cast<size_t>(round));
+                     std::iota(large.begin(), large.end(), static_cast<float>(round));
+                     const Tensor t =
+                         Tensor::from_f32(large, {static_cast<int64_t>(large.size())}, d);
+                     if (t.to_f32() != large) return std::string("a large one was altered");
+                   }
+                   return std::string("right");
+                 }),
+      "right");
+}
+
 TEST(AscendMemory, IsReusedInStreamOrderAndGivenBackWhenTheChipIsFull) {
   EXPECT_EQ(in_process({{"FERRY_ASCEND_SIM_MEMORY", "67108864"}},
                        [] {

@@ -6,16 +6,17 @@
 #include <cstring>
 #include <map>
 
+#include "base/check.h"
 #include "base/cpu_tier.h"
 #include "base/random.h"
 #include "device/cpu/cpu_device.h"
 #include "float64_model.h"
+#include "ops/dispatch.h"
 #include "small_model.h"
 
 namespace ferry {
 namespace {
 
-using models::ForwardOptions;
 using models::MlaForm;
 using models::deepseek_v3::Config;
 
@@ -42,7 +43,7 @@ TEST(Float64, LossesWithMtpAndBalanceAndTheirGradients) {
     for (const Tensor& b : losses.balance) balance += static_cast<double>(b.to_f32()[0]);
     EXPECT_NEAR(balance, kBalanceAlpha * expected.balance, 1e-5);
     for (const Weight* w : model->weights()) {
-      if (!w->trained) continue;
+      if (!w->trained()) continue;
       ASSERT_TRUE(grads.contains(w->name)) << w->name;
       const std::vector<float> g = grads.at(w->name).to_f32();
       const Random random(3, RandomPurpose::kTest, name_hash(w->name.data(), w->name.size()));
@@ -68,7 +69,7 @@ TEST_P(EachType, CachedIsUncachedAndBatchedIsAlone) {
   const auto docs = small_documents();
   const Packed p = pack(docs, cpu_device());
   const std::vector<char> whole =
-      bytes_of(model->logits(model->forward(p.batch.tokens, p.batch.segments, {}, nullptr)));
+      bytes_of(all_logits(*model, model->forward(p.batch.tokens, p.batch.segments, {}, nullptr)));
   const size_t row = whole.size() / static_cast<size_t>(p.batch.tokens.dim(0));
 
   // Documents share passes in uneven chunks, each in a slot of a cache; then each token by itself.
@@ -84,11 +85,95 @@ TEST_P(EachType, CachedIsUncachedAndBatchedIsAlone) {
   }
 }
 
+TEST_P(EachType, LogitsOfChosenRowsAreThoseOfAll) {
+  const auto model = random_model(small_config(), GetParam(), cpu_device());
+  const Packed p = pack(small_documents(), cpu_device());
+  const Tensor hidden = model->forward(p.batch.tokens, p.batch.segments, {}, nullptr);
+  const std::vector<char> all = bytes_of(all_logits(*model, hidden));
+  const size_t row = all.size() / static_cast<size_t>(hidden.dim(0));
+  for (const std::vector<int64_t>& rows :
+       {std::vector<int64_t>{7}, {3, 4, 5}, {12, 13, 43, 50}, {50, 0, 1, 1}}) {
+    const std::vector<char> got = bytes_of(model->logits(hidden, rows));
+    ASSERT_EQ(got.size(), rows.size() * row);
+    for (size_t i = 0; i < rows.size(); ++i)
+      EXPECT_EQ(
+          std::memcmp(got.data() + i * row, all.data() + static_cast<size_t>(rows[i]) * row, row),
+          0)
+          << "row " << rows[i];
+  }
+}
+
+/// Fails like a chip at one launch of a pass, once.
+class FailingDevice final : public ops::Observer {
+ public:
+  explicit FailingDevice(int launch) : launches_left_(launch) {}
+  void before(const ops::OpCall& call) override {
+    if (launches_left_-- == 0) throw DeviceError(call.device.name(), 1, "injected", call.op);
+  }
+
+ private:
+  int launches_left_;
+};
+
+TEST_P(EachType, APassThatFailsLeavesTheCacheAsItWas) {
+  const auto model = random_model(small_config(), GetParam(), cpu_device());
+  const std::vector<int32_t> tokens = small_documents()[2];
+  const auto all = static_cast<int64_t>(tokens.size());
+  const auto pass = [&](models::KvCache& cache, int64_t begin, int64_t end) {
+    const models::KvCache::Part part{0, end - begin};
+    const ops::Segments segments = cache.begin({&part, 1});
+    const Tensor ids = Tensor::from_i32(
+        std::span(tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+        {end - begin},
+        cpu_device());
+    const Tensor hidden = model->forward(ids, segments, {.cache = &cache}, nullptr);
+    const std::vector<char> logits = bytes_of(all_logits(*model, hidden));
+    cache.commit();
+    return logits;
+  };
+  const auto whole = model->make_cache(1, all);
+  pass(*whole, 0, 10);
+  const std::vector<char> expected = pass(*whole, 10, all);
+  for (const int launch : {0, 9, 30}) {  // at once, in the first block, in the second
+    const auto cache = model->make_cache(1, all);
+    pass(*cache, 0, 10);
+    FailingDevice failing(launch);
+    {
+      const ops::Observing observing(failing);
+      EXPECT_THROW(pass(*cache, 10, all), DeviceError) << launch;
+    }
+    EXPECT_EQ(cache->length(0), 10);
+    EXPECT_EQ(cache->remaining(0), all - 10);
+    EXPECT_THROW(cache->begin(std::vector<models::KvCache::Part>{{0, 1}, {0, all}}), Bug);
+    EXPECT_EQ(cache->length(0), 10);
+    EXPECT_EQ(pass(*cache, 10, all), expected) << "tried again after launch " << launch;
+  }
+}
+
+TEST(Weights, SayTheirLayerAndRole) {
+  const auto model = random_model(small_config(), DType::kF32, cpu_device());
+  std::map<std::string, const Weight*> by_name;
+  for (const Weight* w : model->weights()) by_name[w->name] = w;
+  const auto expect = [&](const char* name, int layer, WeightRole role) {
+    ASSERT_TRUE(by_name.contains(name)) << name;
+    EXPECT_EQ(by_name[name]->layer, layer) << name;
+    EXPECT_EQ(by_name[name]->role, role) << name;
+  };
+  expect("model.embed_tokens.weight", 0, WeightRole::kEmbedding);
+  expect("model.layers.0.self_attn.o_proj.weight", 1, WeightRole::kProjection);
+  expect("model.layers.1.mlp.gate.weight", 2, WeightRole::kRouter);
+  expect("model.layers.1.mlp.experts.*.up_proj.weight", 2, WeightRole::kExperts);
+  expect("model.layers.1.mlp.gate.e_score_correction_bias", 2, WeightRole::kSelectionBias);
+  expect("model.norm.weight", 3, WeightRole::kVector);
+  expect("lm_head.weight", 3, WeightRole::kHead);
+  expect("model.layers.2.eh_proj.weight", 4, WeightRole::kProjection);
+}
+
 TEST_P(EachType, TrainingForwardIsServingForwardAndRecomputedIsKept) {
   const auto model = random_model(small_config(), GetParam(), cpu_device());
   const Packed p = pack(small_documents(), cpu_device());
   for (const MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed}) {
-    const Tensor serving = model->losses(p.batch, {.mla_form = form}, {}).token_losses;
+    const Tensor serving = model->losses(p.batch, {.mla_form = form}).token_losses;
     models::Losses kept;
     const auto a =
         gradients(*model, p, {.mla_form = form, .recompute = models::Recompute::kNone}, &kept);
@@ -129,10 +214,9 @@ TEST_P(EachType, TrainingTakesTheMemoryThatIsEstimated) {
 TEST_P(EachType, ReplayedRoutingGivesTheSameBits) {
   const auto model = random_model(small_config(), GetParam(), cpu_device());
   const Packed p = pack(small_documents(), cpu_device());
-  const models::Losses first = model->losses(p.batch, {}, {.scale = 1, .mtp_scale = 1});
-  ForwardOptions options;
-  options.given_experts = &first.trace.experts;
-  const models::Losses replayed = model->losses(p.batch, options, {.scale = 1, .mtp_scale = 1});
+  const models::Losses first = model->losses(p.batch, {.scale = 1, .mtp_scale = 1});
+  const models::Losses replayed =
+      model->losses(p.batch, {.scale = 1, .mtp_scale = 1, .given_experts = first.trace.experts});
   EXPECT_EQ(bytes_of(first.token_losses), bytes_of(replayed.token_losses));
   EXPECT_EQ(bytes_of(first.mtp), bytes_of(replayed.mtp));
 }

@@ -7,22 +7,23 @@
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "autograd/tape.h"
 #include "base/file.h"
 #include "base/random.h"
 #include "checkpoint/safetensors.h"
 #include "device/cpu/cpu_device.h"
-#include "models/causal_lm.h"
+#include "models/registry.h"
 #include "ops/adamw/adamw.h"
 #include "ops/add/add.h"
 
 namespace ferry {
 namespace {
 
-using models::CausalLm;
-using models::ForwardOptions;
+using models::LossOptions;
 using models::MlaForm;
+using models::TrainableLm;
 
 const std::string kGoldens = std::string(FERRY_SOURCE_DIR) + "/testdata/goldens/";
 
@@ -49,7 +50,7 @@ class Golden {
       : json_(nlohmann::json::parse(*read_file(kGoldens + name + ".json"))),
         file_(*SafetensorsFile::open(kGoldens + name + ".safetensors")) {}
 
-  std::unique_ptr<CausalLm> model() const {
+  std::unique_ptr<TrainableLm> model() const {
     auto model = models::make_model(
         json_.at("config").dump(), "config.json", cpu_device(), DType::kF32, DType::kF32);
     if (!model) throw std::runtime_error(model.error().message);
@@ -125,12 +126,14 @@ TEST_P(Parity, LogitsAndChosenExpertsInBothForms) {
     models::ForwardTrace trace;
     trace.keep_layer_outputs = true;
     const Tensor hidden = model->forward(batch.tokens, batch.segments, {.mla_form = form}, &trace);
+    std::vector<int64_t> rows(static_cast<size_t>(hidden.dim(0)));
+    std::iota(rows.begin(), rows.end(), 0);
     for (size_t l = 0; l < trace.layer_outputs.size(); ++l)
       EXPECT_LT(relative_error(trace.layer_outputs[l].to_f32(),
                                golden_.floats("hidden." + std::to_string(l))),
                 1e-5)
           << "layer " << l;
-    EXPECT_LT(relative_error(model->logits(hidden).to_f32(), golden_.floats("logits")), 1e-5);
+    EXPECT_LT(relative_error(model->logits(hidden, rows).to_f32(), golden_.floats("logits")), 1e-5);
     size_t moe = 0;
     for (int64_t l = 0; l < golden_.json().at("config").at("num_hidden_layers").get<int64_t>();
          ++l) {
@@ -148,17 +151,18 @@ TEST_P(Parity, LogitsAndChosenExpertsInBothForms) {
   }
 }
 
-std::map<const Storage*, Tensor> gradients(CausalLm& model,
+std::map<const Storage*, Tensor> gradients(TrainableLm& model,
                                            const models::TokenBatch& batch,
-                                           const ForwardOptions& options,
+                                           LossOptions options,
                                            double* loss) {
-  for (Weight* w : model.weights()) w->value.set_needs_grad(w->trained);
+  for (Weight* w : model.weights()) w->value.set_needs_grad(w->trained());
   const float scale = 1.0f / static_cast<float>(batch.tokens.dim(0) - 1);
   Tape tape(&ops::accumulate);
   models::Losses losses;
   {
     const Tape::Recording recording(&tape);
-    losses = model.losses(batch, options, {.scale = scale});
+    options.scale = scale;
+    losses = model.losses(batch, options);
   }
   *loss = static_cast<double>(losses.main.to_f32().at(0));
   std::map<const Storage*, Tensor> grads;
@@ -181,7 +185,7 @@ TEST_P(Parity, EveryGradientInBothFormsAndRecomputed) {
           gradients(*model, batch, {.mla_form = form, .recompute = recompute}, &loss);
       EXPECT_NEAR(loss, static_cast<double>(golden_.floats("loss").at(0)), 1e-5 * loss);
       for (const Weight* w : model->weights()) {
-        if (!w->trained) continue;
+        if (!w->trained()) continue;
         ASSERT_TRUE(grads.contains(w->value.storage().get())) << w->name;
         const std::vector<float> got = grads.at(w->value.storage().get()).to_f32();
         size_t from = 0;
@@ -213,7 +217,7 @@ TEST_P(Parity, TenAdamWSteps) {
     const auto grads = gradients(*model, batch, {.mla_form = MlaForm::kExpanded}, &loss);
     EXPECT_NEAR(loss, static_cast<double>(expected[step]), 1e-5 * loss) << "step " << step;
     for (Weight* w : model->weights()) {
-      if (!w->trained) continue;
+      if (!w->trained()) continue;
       const auto& [m, v] = moments.at(w->value.storage().get());
       ops::adamw_update(*w,
                         m,

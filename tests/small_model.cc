@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "autograd/tape.h"
 #include "base/random.h"
@@ -50,9 +51,9 @@ std::unique_ptr<Model> random_model(const Config& c, DType compute, Device& devi
     const bool matrix = w->value.rank() > 1;
     const double fan_in = static_cast<double>(w->value.dim(-1));
     for (size_t i = 0; i < v.size(); ++i)
-      v[i] = static_cast<float>(matrix       ? random.normal(i) / std::sqrt(fan_in)
-                                : w->trained ? 1 + 0.2 * random.normal(i)
-                                             : 0.3 * random.uniform(i));
+      v[i] = static_cast<float>(matrix         ? random.normal(i) / std::sqrt(fan_in)
+                                : w->trained() ? 1 + 0.2 * random.normal(i)
+                                               : 0.3 * random.uniform(i));
     w->value.assign_f32(v);
     w->changed();
   }
@@ -100,19 +101,24 @@ std::vector<char> bytes_of(const Tensor& t) {
   return b;
 }
 
+Tensor all_logits(models::CausalLm& model, const Tensor& hidden) {
+  std::vector<int64_t> rows(static_cast<size_t>(hidden.dim(0)));
+  std::iota(rows.begin(), rows.end(), 0);
+  return model.logits(hidden, rows);
+}
+
 std::map<std::string, Tensor> gradients(Model& model,
                                         const Packed& p,
-                                        ForwardOptions options,
+                                        models::LossOptions options,
                                         models::Losses* losses) {
-  for (Weight* w : model.weights()) w->value.set_needs_grad(w->trained);
+  for (Weight* w : model.weights()) w->value.set_needs_grad(w->trained());
   options.balance_alpha = kBalanceAlpha;
+  options.scale = 1.0f / static_cast<float>(p.labels);
+  options.mtp_scale = kMtpWeight / static_cast<float>(p.mtp_labels);
   Tape tape(&ops::accumulate);
   {
     const Tape::Recording recording(&tape);
-    *losses = model.losses(p.batch,
-                           options,
-                           {.scale = 1.0f / static_cast<float>(p.labels),
-                            .mtp_scale = kMtpWeight / static_cast<float>(p.mtp_labels)});
+    *losses = model.losses(p.batch, options);
   }
   const std::vector<float> one = {1.0f};
   std::vector<std::pair<Tensor, Tensor>> seeds;
@@ -157,7 +163,8 @@ std::vector<std::vector<char>> cached_logits(Model& model,
     const Tensor ids =
         Tensor::from_i32(tokens, {static_cast<int64_t>(tokens.size())}, model.device());
     const std::vector<char> out =
-        bytes_of(model.logits(model.forward(ids, segments, options, nullptr)));
+        bytes_of(all_logits(model, model.forward(ids, segments, options, nullptr)));
+    cache.commit();
     size_t at = 0;
     for (const KvCache::Part& part : parts) {
       auto& g = got[static_cast<size_t>(part.slot)];

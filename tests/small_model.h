@@ -31,13 +31,16 @@ Packed pack(const std::vector<std::vector<int32_t>>& documents, Device& device);
 
 std::vector<char> bytes_of(const Tensor& t);
 
+/// The logits of every row of what forward returned.
+Tensor all_logits(models::CausalLm& model, const Tensor& hidden);
+
 inline constexpr float kMtpWeight = 0.3f;
 inline constexpr double kBalanceAlpha = 0.1;  // large, so that its gradient shows
 
 /// The losses, and every trained weight's gradient by name.
 std::map<std::string, Tensor> gradients(models::deepseek_v3::Model& model,
                                         const Packed& p,
-                                        models::ForwardOptions options,
+                                        models::LossOptions options,
                                         models::Losses* losses);
 
 /// The logits' bytes of each document, computed through a cache: the documents share passes, each

@@ -24,29 +24,12 @@
 #include <thread>
 #include <vector>
 
-#include "program.h"
+#include "trains.h"
 
 namespace {
 
 using namespace ferry::program;
 using Json = nlohmann::json;
-
-constexpr int kSteps = 16;
-
-constexpr const char* kRun = R"([data]
-sequence_length = 64
-[train]
-tokens_per_step = 256
-micro_batch_tokens = 256
-evaluate_every = 4
-evaluate_tokens = 512
-[schedule]
-warmup_steps = 2
-[checkpoint]
-every = 2
-[log]
-every = 1
-)";
 
 /// What a run leaves behind that must not depend on how it got there.
 struct Trace {
@@ -57,85 +40,18 @@ struct Trace {
   bool operator==(const Trace&) const = default;
 };
 
-class TrainE2e : public testing::Test {
+class TrainE2e : public Trains {
  protected:
   static void SetUpTestSuite() {
-    std::string name = (fs::temp_directory_path() / "ferry-e2e-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    root_ = name;
-    write(root_ / "text.txt", generated_text(1));
-    write(root_ / "other.txt", generated_text(2));
+    begin_folder();
     write(root_ / "ids", "1 2 3\n");
-    write(root_ / "run.toml", std::string(kTinyModel) + kRun);
-    ran({"tokenizer", "train", "--vocab", "300", "--out", path("tok.json"), path("text.txt")});
-    for (const char* const data : {"text", "other"})
-      ran({"data",
-           "prepare",
-           path(std::string(data) + ".txt"),
-           "--split",
-           "line",
-           "--tokenizer",
-           path("tok.json"),
-           "--out",
-           path(data),
-           "--held-out-bytes",
-           "8K",
-           "--near-duplicate",
-           "2"});
+    prepare("other", 2);
     ran(train("base"));
     base_ = trace("base");
     ASSERT_EQ(base_.steps.size(), static_cast<size_t>(kSteps));
     ASSERT_LT(base_.steps[kSteps]["loss"].get<double>(), base_.steps[1]["loss"].get<double>() - 0.3)
         << "it does not learn";
   }
-  static void TearDownTestSuite() { fs::remove_all(root_); }
-
-  static std::string path(const std::string& name) { return (root_ / name).string(); }
-  static std::string checkpoint(const std::string& run, int step = kSteps) {
-    char name[32];
-    std::snprintf(name, sizeof name, "/step-%08d", step);
-    return path(run) + name;
-  }
-
-  /// The command that trains in folder `run`; what is in `more` wins.
-  static Strings train(const std::string& run,
-                       const Strings& more = {},
-                       const std::string& config = "run.toml") {
-    Strings args = {"train",
-                    path(config),
-                    "--data.dir=" + path("text"),
-                    "--checkpoint.dir=" + path(run),
-                    "--train.steps=" + std::to_string(kSteps)};
-    args.insert(args.end(), more.begin(), more.end());
-    return args;
-  }
-
-  struct Ended {
-    int status;
-    std::string output;
-  };
-  static Ended end_of(const Strings& args, const Environment& environment = {}) {
-    Program p(root_ / "log", args, environment);
-    const int status = p.wait();
-    return {status, p.output()};
-  }
-  /// Runs to a good end; its output.
-  static std::string ran(const Strings& args, const Environment& environment = {}) {
-    const Ended e = end_of(args, environment);
-    EXPECT_EQ(e.status, 0) << e.output;
-    return e.output;
-  }
-  /// Is refused with this status, and says each of these.
-  static void refused(int status,
-                      const Strings& args,
-                      const Strings& says,
-                      const Environment& environment = {}) {
-    const Ended e = end_of(args, environment);
-    EXPECT_EQ(e.status, status) << testing::PrintToString(args) << "\n" << e.output;
-    for (const std::string& s : says)
-      EXPECT_NE(e.output.find(s), std::string::npos) << "not said: " << s << "\n" << e.output;
-  }
-
   static Trace trace(const std::string& run, int step = kSteps) {
     Trace t;
     const fs::path folder = checkpoint(run, step);
@@ -167,19 +83,11 @@ class TrainE2e : public testing::Test {
     EXPECT_EQ(a.steps, b.steps) << what;
   }
 
-  static bool has_checkpoint(const std::string& run) {
-    std::error_code none;
-    for (const auto& entry : fs::directory_iterator(path(run), none))
-      if (entry.path().filename().string().starts_with("step-")) return true;
-    return false;
-  }
-
   static void copy(const std::string& from, const std::string& to) {
     fs::remove_all(to);
     fs::copy(from, to, fs::copy_options::recursive);
   }
 
-  inline static fs::path root_;
   inline static Trace base_;
 };
 
@@ -261,14 +169,6 @@ TEST_F(TrainE2e, KilledAnywhereIsUninterrupted) {
     fs::remove_all(path(run));
   }
   EXPECT_GE(kills, 24) << "in " << laps << " laps";
-}
-
-/// 0: nobody has trained there.
-pid_t worker_of(const std::string& folder) {
-  const std::string holder = read(folder + "/.lock");
-  pid_t pid = 0;
-  std::from_chars(holder.data(), holder.data() + holder.size(), pid);
-  return pid;
 }
 
 TEST_F(TrainE2e, SupervisorStartsAKilledWorkerAgain) {
@@ -468,11 +368,12 @@ TEST_F(TrainE2e, FullDiskKeepsTheEarlierCheckpoint) {
                                   "file.mkdir:3:enospc"}) {
     const std::string run = "full";
     fs::remove_all(path(run));
-    // With its supervisor, who must know that a full disk is as full after a restart; another
-    // error would come at the same place in every worker.
-    const bool full = std::string(fault).ends_with("enospc");
+    // With its supervisor, who must know that a full disk is as full after a restart, and a
+    // read-only one as closed; another error would come at the same place in every worker.
+    const bool full = std::string(fault).ends_with("enospc"),
+               passes = std::string(fault).ends_with("eio");
     const Ended e =
-        end_of(train(run, full ? Strings{} : Strings{"--worker"}), {{"FERRY_FAULT", fault}});
+        end_of(train(run, passes ? Strings{"--worker"} : Strings{}), {{"FERRY_FAULT", fault}});
     ASSERT_TRUE(e.status == 0 || e.status == 3) << fault << ": " << e.status << "\n" << e.output;
     EXPECT_EQ(e.output.find("starting again"), std::string::npos) << fault << "\n" << e.output;
     if (e.status == 3) {
@@ -538,7 +439,9 @@ TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
       << too_long.output;
   refused(2, {"logits", model, "--tokens", model, "--out", path("out")}, {model, "name a file"});
   refused(2, {"logits", model, "--tokens", path("ids"), "--out", path("no/out")}, {"folder"});
-  refused(2, {"generate", path("base")}, {path("base") + ": is no model directory", "step-*"});
+  refused(2,
+          {"generate", path("base")},
+          {path("base") + ": is the folder of a run", checkpoint("base")});
   refused(2, {"generate"}, {"directory is required", "`ferry generate --help`"});
   refused(2, {"generate", model, "--device", "cpu:1"}, {"device 'cpu:1': unknown"});
   refused(2, {"generate", model, "--prompt", "a", "--temperature", "-1"}, {"temperature -1"});
@@ -652,6 +555,124 @@ TEST_F(TrainE2e, FineTuningBeginsWhereTheModelEnded) {
   refused(2,
           train("none", {"--model.hidden_size=32"}, "init.toml"),
           {"model.hidden_size", "model.init"});
+}
+
+/// A model that somebody else prepared for chat: its templates, its settings and its end tokens go
+/// along; what the data says of the end is right from now on.
+TEST_F(TrainE2e, FineTuningCarriesWhatTheDirectorySays) {
+  const std::string chat = path("chat");
+  copy(checkpoint("base"), chat);
+  fs::remove_all(chat + "/state");
+  for (const char* const ours : {"checksums.json", "passport.json", "verified.json"})
+    fs::remove(chat + "/" + ours);
+  const auto edit = [&](const std::string& name, const Json& with) {
+    Json json = Json::parse(read(chat + "/" + name));
+    json.update(with);
+    write(chat + "/" + name, json.dump(2));
+  };
+  edit("config.json", {{"eos_token_id", 2}});
+  edit("generation_config.json", {{"eos_token_id", {2, 5}}, {"temperature", 0.25}});
+  edit("tokenizer_config.json", {{"eos_token", "<|pad|>"}, {"chat_template", "{{ a }}"}});
+  write(chat + "/chat_template.jinja", "{{ a }}");
+  fs::create_directories(chat + "/additional_chat_templates");
+  write(chat + "/additional_chat_templates/tools.jinja", "{{ b }}");
+
+  write(root_ / "chat.toml", "[model]\ninit = \"" + chat + "\"\n" + kRun);
+  const std::string said = ran(train("chatty", {"--train.steps=2"}, "chat.toml"));
+  EXPECT_NE(said.find("its texts end with 2 ('<|pad|>'), the data's with 1 ('<|eos|>')"),
+            std::string::npos)
+      << said;
+  ran(train("chatty", {"--train.steps=4", "--resume"}, "chat.toml"));
+  for (const int step : {2, 4}) {
+    const std::string tuned = checkpoint("chatty", step);
+    EXPECT_EQ(Json::parse(read(tuned + "/config.json")).at("eos_token_id"), 1);
+    const Json generation = Json::parse(read(tuned + "/generation_config.json"));
+    EXPECT_EQ(generation.at("eos_token_id"), Json({1, 2, 5}));
+    EXPECT_EQ(generation.at("temperature"), 0.25);
+    const Json tokenizer = Json::parse(read(tuned + "/tokenizer_config.json"));
+    EXPECT_EQ(tokenizer.at("eos_token"), "<|eos|>");
+    EXPECT_EQ(tokenizer.at("chat_template"), "{{ a }}");
+    EXPECT_EQ(read(tuned + "/chat_template.jinja"), "{{ a }}");
+    EXPECT_EQ(read(tuned + "/additional_chat_templates/tools.jinja"), "{{ b }}");
+    const Json files = Json::parse(read(tuned + "/passport.json")).at("statement").at("files");
+    for (const char* const name : {"chat_template.jinja", "additional_chat_templates/tools.jinja"})
+      EXPECT_TRUE(files.contains(name)) << name;
+    const std::string text = ran({"generate", tuned, "--prompt", "a", "--tokens", "2"});
+    EXPECT_EQ(text.find("note:"), std::string::npos) << "it contradicts itself: " << text;
+  }
+}
+
+TEST_F(TrainE2e, AnotherTokenizerIsRefused) {
+  Json swapped = Json::parse(read(root_ / "tok.json"));  // as many tokens, two of them exchanged
+  std::swap(swapped["model"]["vocab"]["a"], swapped["model"]["vocab"]["e"]);
+  write(root_ / "tok2.json", swapped.dump());
+  ran({"data",
+       "prepare",
+       path("text.txt"),
+       "--split",
+       "line",
+       "--tokenizer",
+       path("tok2.json"),
+       "--out",
+       path("text2"),
+       "--held-out-bytes",
+       "8K",
+       "--near-duplicate",
+       "2"});
+  write(root_ / "init2.toml", "[model]\ninit = \"" + checkpoint("base") + "\"\n" + kRun);
+  refused(2,
+          train("none", {"--data.dir=" + path("text2")}, "init2.toml"),
+          {path("text2"),
+           "another tokenizer",
+           "'a' in one and 'e' in the other",
+           "--tokenizer " + checkpoint("base") + "/tokenizer.json"});
+  EXPECT_FALSE(fs::exists(path("none"))) << "a refused run left its folder";
+  refused(2,
+          {"eval", checkpoint("base"), "--data", path("text2"), "--no-compressors"},
+          {path("text2"), "another tokenizer"});
+  copy(path("base"), path("base3"));
+  refused(2,
+          train("base3", {"--resume", "--data.dir=" + path("text2"), "--train.steps=20"}),
+          {"other data"});
+}
+
+/// Files that were put into a signed directory later: no command reads them.
+TEST_F(TrainE2e, WhatWasNotSignedIsNotRead) {
+  ran({"keygen", path("sign.key")});
+  ran(train("sealed", {"--checkpoint.key=" + path("sign.key"), "--train.steps=2"}));
+  const std::string model = checkpoint("sealed", 2);
+  fs::remove(model + "/checksums.json");
+  write(root_ / "sealed.toml", "[model]\ninit = \"" + model + "\"\n" + kRun);
+  const Strings generate = {"generate", model, "--prompt", "a", "--tokens", "2"};
+  const Strings verify = {"verify", model, "--quick", "--key", path("sign.key.pub")};
+  ran(generate);
+  ran(verify);
+  for (const char* const name : {"special_tokens_map.json", "chat_template.jinja"}) {
+    write(model + "/" + name, "{}");
+    const Strings says = {model + "/" + name, "does not list it"};
+    refused(2, generate, says);
+    refused(2, {"eval", model, "--text", path("ids"), "--no-compressors"}, says);
+    refused(2, train("none", {"--train.steps=4"}, "sealed.toml"), says);
+    refused(2, verify, says);
+    refused(2, {"passport", model, "--key", path("sign.key")}, says);
+    fs::remove(model + "/" + name);
+  }
+  const std::string tokenizer = model + "/tokenizer.json", good = read(tokenizer);
+  std::string bad = good;
+  bad[bad.find("\"special\": true") + 11] = 'T';
+  write(tokenizer, bad);
+  refused(2, generate, {tokenizer});
+  refused(2, {"tokenizer", "encode", "--tokenizer", tokenizer, "a"}, {tokenizer, "passport.json"});
+  refused(2,
+          {"data", "prepare", path("text.txt"), "--tokenizer", tokenizer, "--out", path("none")},
+          {tokenizer, "passport.json"});
+  fs::remove(tokenizer);
+  refused(2, generate, {tokenizer, "missing"});
+  write(tokenizer, good);
+  ran(verify);
+  fs::remove(model + "/passport.json");
+  refused(2, verify, {"nobody signed it"});
+  refused(2, {"tokenizer", "encode", "--tokenizer", model, "a"}, {"is a folder", tokenizer});
 }
 
 /// Sets the first element of a tensor of an f32 safetensors file to NaN.

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Plants the defects and mutants of software Ascend one by one and counts whom doctor and verify name.
 
-usage: tools/scoreboard.py FERRY SIM-FOLDER [--model DIR] [--jobs N] [--seeds N] [--only TEXT]
-                           [--part K/N] [--json FILE]
+usage: tools/scoreboard.py FERRY SIM-FOLDER [--model DIR] [--run TOML] [--jobs N] [--seeds N] [--first-seed N]
+                           [--only TEXT] [--part K/N] [--skip-defects] [--skip-mutants] [--json FILE]
 
 FERRY is the program, SIM-FOLDER holds libascendcl.so, libnnopbase.so and libopapi.so. With --model, `ferry verify`
-is asked about what the doctor's quick list did not find. Whether a mutant leaves the tolerance is measured by the
+is asked about what the doctor's quick list did not find; with --run, then the doctor's full list and that run's own
+sizes. Whether a mutant leaves the tolerance is measured by the
 simulator, which does each spoiled launch once more as it should be, and not by those who look for it. The last line
 is JSON. Needs nothing but Python's standard library.
 """
@@ -101,10 +102,16 @@ class Board:
             last = {}
         return done.returncode, last, done.stderr
 
-    def doctor(self, more, planted, deviations):
+    def doctor(self, more, planted, deviations, device="ascend"):
         # A check of the quick list takes less than a second, on a very busy machine a minute: one that waits in
         # vain must not hold the board up, and a busy machine is no hang.
-        command = ["doctor", "--device", "ascend", "--quick", "--limit", "5m", "--json", "-", *more]
+        command = ["doctor", "--device", device, "--quick", "--limit", "5m", "--json", "-", *more]
+        return self.run(command, planted, deviations)
+
+    def doctor_for_run(self, planted, deviations):
+        """The doctor at the sizes of the run whose settings are given, in the full list."""
+        command = ["doctor", "--device", "ascend", "--for", self.args.run, "--limit", "10m", "--first-level",
+                   "--soak", "0", "--json", "-"]
         return self.run(command, planted, deviations)
 
     def verify(self, planted, deviations):
@@ -193,6 +200,10 @@ def examine(board, planted, op, called, mutant):
         finding = finding_of_doctor(*board.doctor(["--soak", "12s"], planted, deviations))
         if finding:
             return finding, deviations
+    if board.args.run and not mutant:
+        finding = finding_of_doctor(*board.doctor_for_run(planted, deviations))
+        if finding:
+            return finding, deviations
     return Finding("nobody", {}), deviations
 
 
@@ -219,12 +230,15 @@ def dealt(entries, args):
     return chosen[part - 1::parts]
 
 
-def seed(board, number):
-    """A row for the simulator with nothing planted: anything that is found is a false alarm."""
-    code, report, error = board.doctor(["--soak", "1s"], {"SEED": str(number)}, Deviations())
+def seed(board, device, number):
+    """A row for a sound device: anything that is found is a false alarm. Both seeds differ from row to row, that of
+    the inputs and that of the simulator's delays and orders."""
+    code, report, error = board.doctor(["--soak", "1s", "--seed", str(number)], {"SEED": str(1000 + number)},
+                                       Deviations(), device)
     finding = finding_of_doctor(code, report, error)
-    return {"name": number, "alarm": code != 0,
-            "line": f"seed {number:<4} {'ALARM ' + finding.describe() if finding else 'no alarm'}"}
+    reasons = "; ".join(report.get("reasons", [])) if finding else ""
+    return {"name": f"{device} {number}", "alarm": code != 0,
+            "line": f"{device} seed {number:<4} {'ALARM ' + finding.describe() + ': ' + reasons if finding else 'no alarm'}"}
 
 
 def summary_of(results, seconds):
@@ -262,6 +276,9 @@ def arguments():
     parser.add_argument("--model", help="a model directory with a passport, for ferry verify")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--skip-defects", action="store_true")
+    parser.add_argument("--run", help="settings, a TOML file: what was not found is looked for at this run's sizes")
     parser.add_argument("--only", default="", help="defects and mutants whose name holds this")
     parser.add_argument("--part", default="1/1", metavar="K/N",
                         help="the K-th of N parts into which defects and mutants are dealt by a fixed draw")
@@ -291,10 +308,13 @@ def main():
                 print(results[what][-1]["line"], flush=True)
 
         if not args.only:
-            print(f"Nothing planted, {args.seeds} seeds")
-            each("seeds", range(1, args.seeds + 1), lambda number: seed(board, number))
-        print("\nPlanted defects: name, op, result, by whom, whom it names")
-        each("defects", dealt(defects, args), lambda e: row(e, False))
+            print(f"Nothing planted, {args.seeds} seeds of inputs and simulator, software Ascend and CPU")
+            rows = [(device, number) for number in range(args.first_seed, args.first_seed + args.seeds)
+                    for device in ("ascend", "cpu")]
+            each("seeds", rows, lambda entry: seed(board, *entry))
+        if not args.skip_defects:
+            print("\nPlanted defects: name, op, result, by whom, whom it names")
+            each("defects", dealt(defects, args), lambda e: row(e, False))
         if not args.skip_mutants:
             print("\nMutants: name, op, result, by whom, whom it names")
             each("mutants", dealt(mutants, args), lambda e: row(e, True))

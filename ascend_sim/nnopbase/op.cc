@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 
+#include "nnopbase/conditional.h"
 #include "nnopbase/deviations.h"
 #include "nnopbase/mutants.h"
 #include "nnopbase/objects.h"
@@ -169,6 +170,7 @@ struct Launcher {
       else
         run_mutant(mutant, plan.outputs_, [&] { plan.device_function_(launch); });
       poison(plan, launch);
+      spoil_conditionally(plan.op_, plan.inputs_, plan.outputs_);
       spoil(plan, launch);
       if (writes_deviations()) note_deviations(plan, right, mutant == "late_copy");
     } catch (const DeviceFault& fault) {

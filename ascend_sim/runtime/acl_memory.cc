@@ -21,6 +21,12 @@ ASCEND_DEFECT(d2d_copy_stale_row,
 ASCEND_DEFECT(h2d_copy_loses_tail,
               "MemcpyAsync",
               "host to device, leaves the bytes behind the last whole 64 as they were")
+ASCEND_DEFECT(d2d_copy_beyond_2_mib,
+              "MemcpyAsync",
+              "device to device, beyond 2 MiB, leaves the last 512 bytes as they were")
+ASCEND_DEFECT(h2d_copy_odd_and_long,
+              "MemcpyAsync",
+              "host to device, of an odd number of bytes beyond 64 KiB, leaves the last one")
 ASCEND_DEFECT(memset_loses_tail, "MemsetAsync", "leaves the last 16 bytes as they were")
 ASCEND_DEFECT(memset_overruns, "MemsetAsync", "fills on to the next multiple of 512 bytes")
 
@@ -55,6 +61,9 @@ void move_row(unsigned char* to, const unsigned char* from, size_t size, int kin
     std::memmove(to + hole + 64, from + hole + 64, size - hole - 64);
     return;
   }
+  if (kind == kDeviceToDevice && size > 2 << 20 && defect("d2d_copy_beyond_2_mib")) size -= 512;
+  if (kind == kHostToDevice && size > 64 << 10 && size % 2 == 1 && defect("h2d_copy_odd_and_long"))
+    --size;
   if (kind == kHostToDevice && size > 64 && defect("h2d_copy_loses_tail")) size -= size % 64;
   std::memmove(to, from, size);
 }

@@ -1,10 +1,15 @@
 // The foundation of all: checks, results, files, faults, randomness, threads.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <thread>
 #include <vector>
 
+#include "base/alive.h"
 #include "base/check.h"
 #include "base/fault.h"
 #include "base/file.h"
@@ -129,6 +134,65 @@ TEST(File, AtomicWriteLeavesOldContentWhenAnyStepFails) {
     EXPECT_EQ(list_folder(folder)->size(), 1u) << point;
   }
   ASSERT_TRUE(remove_tree(folder));
+}
+
+TEST(File, WhatIsForbiddenIsToldFromWhatFailed) {
+  const std::string path = ::testing::TempDir() + "ferry_forbidden";
+  for (const auto& [action, code] : {std::pair("eacces", Code::kExhausted),
+                                     std::pair("erofs", Code::kExhausted),
+                                     std::pair("eio", Code::kUnavailable),
+                                     std::pair("efbig", Code::kExhausted),
+                                     std::pair("enospc", Code::kExhausted)}) {
+    arm_faults(fmt::format("file.write:*:{}", action));
+    for (int i = 0; i < 2; ++i) {  // each time
+      const Result<void> written = write_file_atomic(path, "x");
+      ASSERT_FALSE(written);
+      EXPECT_EQ(written.error().code, code) << written.error().message;
+    }
+    arm_faults("");
+  }
+  EXPECT_FALSE(path_exists(path));
+}
+
+TEST(File, ARecordIsWrittenWholeOrNotAtAll) {
+  const std::string path = ::testing::TempDir() + "ferry_record";
+  ASSERT_TRUE(remove_tree(path));
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{100, 100};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    Result<FileWriter> out = FileWriter::append(path);
+    const bool first = out && out->write(std::string(60, 'a'));
+    const Result<void> second = out->write(std::string(60, 'b'));
+    ::_exit(first && !second && second.error().code == Code::kExhausted ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(*read_file(path), std::string(60, 'a'));
+  ASSERT_TRUE(remove_tree(path));
+}
+
+TEST(Alive, LongWorkIsHeardAndOnlyWhileSomebodyListens) {
+  const std::string path = ::testing::TempDir() + "ferry_alive", text(40 << 20, 'x');
+  uint64_t bytes = 0;
+  int calls = 0;
+  {
+    const AliveListener listener([&](uint64_t n) {
+      bytes += n;
+      ++calls;
+    });
+    ASSERT_TRUE(write_file_atomic(path, text));
+    EXPECT_EQ(bytes, text.size());
+    EXPECT_GE(calls, 3 + 2);  // blocks of 16 MiB, the syncs
+    blake2b_hex(text.data(), text.size());
+    EXPECT_EQ(bytes, 2 * text.size());
+    EXPECT_GE(calls, 5 + 10);  // blocks of 4 MiB
+  }
+  blake2b_hex(text.data(), text.size());
+  EXPECT_EQ(bytes, 2 * text.size());
+  ASSERT_TRUE(remove_tree(path));
 }
 
 TEST(File, FolderLockNamesItsHolder) {

@@ -8,12 +8,16 @@
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 namespace ferry {
 namespace {
+
+constexpr long kEachTime = -1;
 
 struct Fault {
   std::string name;
@@ -38,11 +42,31 @@ int errno_of(const std::string& action) {
   if (action == "enospc") return ENOSPC;
   if (action == "eio") return EIO;
   if (action == "erofs") return EROFS;
+  if (action == "eacces") return EACCES;
+  if (action == "efbig") return EFBIG;
   return 0;
 }
 
+/// Of "delayMS"; none: another action.
+std::optional<long> delay_ms_of(std::string_view action) {
+  constexpr std::string_view kDelay = "delay";
+  if (!action.starts_with(kDelay)) return std::nullopt;
+  action.remove_prefix(kDelay.size());
+  long ms = 0;
+  const auto [end, error] = std::from_chars(action.data(), action.data() + action.size(), ms);
+  if (error != std::errc() || end != action.data() + action.size() || ms < 0) return std::nullopt;
+  return ms;
+}
+
+void sleep_ms(long ms) {
+  timespec left{ms / 1000, ms % 1000 * 1000000};
+  while (::nanosleep(&left, &left) != 0 && errno == EINTR) {
+  }
+}
+
 bool known(const std::string& action) {
-  return errno_of(action) != 0 || action == "kill" || action == "abort" || action == "count";
+  return errno_of(action) != 0 || delay_ms_of(action) || action == "hang" || action == "kill" ||
+         action == "abort" || action == "count";
 }
 
 void parse(std::string_view list, std::vector<Fault>& out) {
@@ -56,11 +80,15 @@ void parse(std::string_view list, std::vector<Fault>& out) {
     if (b != std::string::npos) {
       f = {item.substr(0, a), 0, item.substr(b + 1)};
       const char* stop = item.data() + b;
-      if (std::from_chars(item.data() + a + 1, stop, f.at).ptr != stop) f.at = 0;
+      if (item.substr(a + 1, b - a - 1) == "*")
+        f.at = kEachTime;
+      else if (std::from_chars(item.data() + a + 1, stop, f.at).ptr != stop)
+        f.at = 0;
     }
-    if (f.at < 1 || !known(f.action)) {
+    if ((f.at < 1 && f.at != kEachTime) || !known(f.action)) {
       std::fprintf(stderr,
-                   "FERRY_FAULT: '%s' is not NAME:N:{enospc,eio,erofs,kill,abort,count}\n",
+                   "FERRY_FAULT: '%s' is not "
+                   "NAME:N:{enospc,eio,erofs,eacces,efbig,delayMS,hang,kill,abort,count}\n",
                    item.c_str());
       std::exit(2);
     }
@@ -98,18 +126,24 @@ int fault_point(const char* name) {
   load_environment_once();
   if (!g_any.load(std::memory_order_relaxed)) return 0;
   Faults& f = faults();
-  const std::lock_guard lock(f.mutex);
-  const long count = ++f.passed[name];
-  for (const Fault& fault : f.armed) {
-    if (fault.name != name || fault.at != count) continue;
-    if (fault.action == "kill") {
-      ::kill(::getpid(), SIGKILL);
-      for (;;) ::pause();
-    }
-    if (fault.action == "abort") std::abort();
-    return errno_of(fault.action);
+  std::string action;
+  {
+    const std::lock_guard lock(f.mutex);
+    const long count = ++f.passed[name];
+    for (const Fault& fault : f.armed)
+      if (fault.name == name && (fault.at == count || fault.at == kEachTime)) {
+        action = fault.action;
+        break;
+      }
   }
-  return 0;
+  if (action == "kill") {
+    ::kill(::getpid(), SIGKILL);
+    for (;;) ::pause();
+  }
+  while (action == "hang") ::pause();
+  if (action == "abort") std::abort();
+  if (const std::optional<long> ms = delay_ms_of(action)) sleep_ms(*ms);
+  return errno_of(action);
 }
 
 }  // namespace ferry

@@ -1,8 +1,9 @@
 // Fault points: named places where a test, or FERRY_FAULT in the environment, makes an operation
-// fail or the process die. FERRY_FAULT is a comma-separated list of NAME:N:ACTION: the N-th time
-// (from 1) that point NAME is passed, do ACTION, which is enospc, eio, erofs (the operation fails
-// with that errno), kill (SIGKILL to this process), abort, or count (only counts). Example:
-// FERRY_FAULT=file.rename:3:kill ferry train ...
+// fail, dawdle or hang, or the process die. FERRY_FAULT is a comma-separated list of NAME:N:ACTION:
+// the N-th time (from 1; *: each time) that point NAME is passed, do ACTION, which is enospc, eio,
+// erofs, eacces, efbig (the operation fails with that errno), delayMS (it takes so many
+// milliseconds longer), hang (it never comes back), kill (SIGKILL to this process), abort, or count
+// (only counts). Example: FERRY_FAULT=file.rename:3:kill ferry train ...
 #pragma once
 
 #include <string>
@@ -10,7 +11,7 @@
 
 namespace ferry {
 
-/// 0, or the errno with which the operation at this point must fail now. May not return (kill).
+/// 0, or the errno with which the operation at this point must fail now. May not return (kill, hang).
 /// Costs one relaxed load when no fault is armed.
 int fault_point(const char* name);
 

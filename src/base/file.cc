@@ -14,11 +14,15 @@
 #include <cstring>
 #include <filesystem>
 
+#include "base/alive.h"
 #include "base/fault.h"
 
 namespace ferry {
 namespace fs = std::filesystem;
 namespace {
+
+// So that a slow disk is heard of between two of them.
+constexpr size_t kWriteBytesMax = size_t{16} << 20;
 
 Code code_of(int error) {
   switch (error) {
@@ -27,7 +31,12 @@ Code code_of(int error) {
     case EISDIR: return Code::kInvalidInput;
     case ENOSPC:
     case EDQUOT:
-    case EFBIG: return Code::kExhausted;
+    case EFBIG:
+    case EROFS:
+    case EACCES:
+    case EPERM: return Code::kExhausted;  // a second try would meet the same
+    case ENAMETOOLONG:
+    case ELOOP: return Code::kInvalidInput;
     default: return Code::kUnavailable;
   }
 }
@@ -36,9 +45,13 @@ const char* advice(int error) {
   switch (error) {
     case ENOSPC:
     case EDQUOT: return "; free space on this file system, or choose another folder";
+    case EFBIG:
+      return "; it would be larger than this process may write (ulimit -f) or the file system "
+             "takes: raise the limit, or choose another folder";
     case EISDIR: return "; name a file";
     case EROFS: return "; the file system is read-only: choose another folder";
-    case EACCES: return "; change its permissions, or choose another folder";
+    case EACCES:
+    case EPERM: return "; change its permissions, or choose another folder";
     default: return "";
   }
 }
@@ -246,22 +259,32 @@ FileWriter::~FileWriter() {
   if (fd_ >= 0) ::close(fd_);
 }
 
+/// A record is in the file whole or not at all: what a limit or a full disk let through is taken
+/// back, where the file can be.
 Result<void> FileWriter::write(const void* data, size_t size) {
   if (const int error = fault_point("file.write")) return os_error("write", path_, error);
   const char* p = static_cast<const char*>(data);
+  const auto failed = [&](int error) {
+    const off_t written = p - static_cast<const char*>(data), end = ::lseek(fd_, 0, SEEK_CUR);
+    if (written > 0 && end >= written && ::ftruncate(fd_, end - written) == 0)
+      bytes_ -= static_cast<uint64_t>(written);
+    return os_error("write", path_, error);
+  };
   while (size > 0) {
-    const ssize_t n = ::write(fd_, p, std::min<size_t>(size, size_t{1} << 30));
+    const ssize_t n = ::write(fd_, p, std::min(size, kWriteBytesMax));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return os_error("write", path_, errno);
+    if (n < 0) return failed(errno);
     p += n;
     size -= static_cast<size_t>(n);
     bytes_ += static_cast<uint64_t>(n);
+    still_alive(static_cast<uint64_t>(n));
   }
   return {};
 }
 
 Result<void> FileWriter::sync() {
   const int error = error_of("file.sync", [&] { return ::fsync(fd_) == 0; });
+  still_alive();
   if (error != 0) return os_error("sync", path_, error);
   return {};
 }
@@ -277,6 +300,7 @@ Result<void> sync_folder(const std::string& path) {
   if (fd < 0) return os_error("open the folder", path, errno);
   const int error = error_of("file.sync_folder", [&] { return ::fsync(fd) == 0; });
   ::close(fd);
+  still_alive();
   // Some file systems cannot sync a folder (EINVAL); then the rename is as durable as they make it.
   if (error != 0 && error != EINVAL) return os_error("sync the folder", path, error);
   return {};
@@ -313,6 +337,7 @@ Result<void> remove_tree(const std::string& path) {
   if (const int injected = fault_point("file.remove")) return os_error("remove", path, injected);
   std::error_code error;
   fs::remove_all(path, error);
+  still_alive();
   if (error) return os_error("remove", path, error.value());
   return {};
 }
@@ -335,6 +360,12 @@ bool path_exists(const std::string& path) {
 bool is_folder(const std::string& path) {
   std::error_code error;
   return fs::is_directory(path, error);
+}
+
+std::string link_target(const std::string& path) {
+  std::error_code error;
+  const fs::path target = fs::read_symlink(path, error);
+  return error ? "" : target.string();
 }
 
 Result<uint64_t> file_size(const std::string& path) {

@@ -1,5 +1,8 @@
 // Files: reading whole or mapped, and writing so that a reader never sees half of one. Every step
 // that can fail in the real world is a fault point (base/fault.h), so that tests can make it fail.
+// What a second try would meet again (no space, a read-only file system, no permission, a limit) is
+// kExhausted; kUnavailable is what may pass. Long reading and writing shows that it goes on
+// (base/alive.h).
 #pragma once
 
 #include <cstddef>
@@ -20,7 +23,7 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max = uint
 
 /// Replaces `path` with `content`: writes a temporary file beside it, syncs, renames, syncs the
 /// folder. After a crash at any moment `path` holds the old content or the new, whole.
-/// Errors: kExhausted (no space), kUnavailable (read-only, ...).
+/// Errors: kExhausted (no space, read-only, ...), kUnavailable.
 Result<void> write_file_atomic(const std::string& path, std::string_view content);
 
 /// Writes a new file that nobody but its owner may read. Errors: kInvalidInput (it exists),
@@ -100,6 +103,8 @@ Result<void> remove_tree(const std::string& path);    // no error when it does n
 Result<std::vector<std::string>> list_folder(const std::string& path);  // names, sorted
 bool path_exists(const std::string& path);
 bool is_folder(const std::string& path);
+/// Where a symbolic link leads, as it is written in the link; empty if `path` is none.
+std::string link_target(const std::string& path);
 Result<uint64_t> file_size(const std::string& path);
 Result<uint64_t> free_disk_bytes(const std::string& path);  // of the nearest existing parent
 std::string parent_folder(const std::string& path);

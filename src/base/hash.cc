@@ -2,8 +2,10 @@
 
 #include <sodium.h>
 
+#include <algorithm>
 #include <cstring>
 
+#include "base/alive.h"
 #include "base/check.h"
 
 namespace ferry {
@@ -58,7 +60,13 @@ Hasher::Hasher(Hasher&&) noexcept = default;
 Hasher& Hasher::operator=(Hasher&&) noexcept = default;
 
 void Hasher::update(const void* data, size_t size) {
-  crypto_generichash_update(&state_->hash, static_cast<const unsigned char*>(data), size);
+  constexpr size_t kBlock = size_t{4} << 20;  // some milliseconds, or a second from a slow disk
+  const auto* at = static_cast<const unsigned char*>(data);
+  for (size_t n; size > 0; at += n, size -= n) {
+    n = std::min(size, kBlock);
+    crypto_generichash_update(&state_->hash, at, n);
+    still_alive(n);
+  }
 }
 
 std::string Hasher::hex() { return to_hex(digest()); }

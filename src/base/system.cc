@@ -1,5 +1,7 @@
 #include "base/system.h"
 
+#include <sys/resource.h>
+
 #include <cstdlib>
 #include <string_view>
 
@@ -21,6 +23,12 @@ uint64_t kib_line(const std::string& path, std::string_view key) {
 
 uint64_t memory_peak_bytes() { return kib_line("/proc/self/status", "VmHWM:"); }
 uint64_t memory_resident_bytes() { return kib_line("/proc/self/status", "VmRSS:"); }
+
+uint64_t file_bytes_max() {
+  struct rlimit limit {};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+  return limit.rlim_cur;
+}
 
 std::string state_folder() {
   const auto variable = [](const char* name) {

@@ -10,6 +10,10 @@ namespace ferry {
 uint64_t memory_peak_bytes();
 uint64_t memory_resident_bytes();
 
+/// The largest file that this process may write (ulimit -f); the largest number where there is no
+/// limit.
+uint64_t file_bytes_max();
+
 /// Where a program keeps notes of its own (XDG base directories): $XDG_STATE_HOME, or
 /// ~/.local/state. Empty: the user has no home.
 std::string state_folder();

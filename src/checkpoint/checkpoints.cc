@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "base/json_fields.h"
 #include "checkpoint/json.h"
 
 namespace ferry {
@@ -33,12 +34,12 @@ std::optional<int64_t> step_of(const std::string& name) {
 
 Result<CheckpointInfo> read_document(const std::string& text, const std::string& path) {
   TRY_ASSIGN(const nlohmann::json document, parse_json(text, path));
-  if (!document.is_object() || !document.contains("step") || !document["step"].is_number_integer())
-    return fail(Code::kCorrupt, "{}: needs an integer \"step\"", path);
+  JsonProblem problem;
+  JsonFields f(document, path, problem);
   CheckpointInfo info;
-  info.step = document["step"].get<int64_t>();
-  const auto loss = document.find("held_out_loss");
-  if (loss != document.end() && loss->is_number()) info.held_out_loss = loss->get<double>();
+  info.step = f.integer("step", 0, INT64_MAX);
+  if (f.has("held_out_loss")) info.held_out_loss = f.real("held_out_loss");
+  TRY(problem.done());
   return info;
 }
 

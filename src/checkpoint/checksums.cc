@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/json_fields.h"
 #include "checkpoint/json.h"
 
 namespace ferry {
@@ -11,12 +12,6 @@ namespace {
 
 constexpr const char* kFormat = "ferry-checksums-1";
 constexpr uint64_t kBytesMax = uint64_t{64} << 20;
-
-bool is_digest(const nlohmann::json& entry) {
-  return entry.is_object() && entry.contains("bytes") && entry["bytes"].is_number_unsigned() &&
-         entry.contains("blake2b") && entry["blake2b"].is_string() &&
-         entry["blake2b"].get_ref<const std::string&>().size() == 64;
-}
 
 }  // namespace
 
@@ -26,18 +21,18 @@ Result<Checksums> Checksums::open(const std::string& folder) {
   sums.folder_ = folder;
   TRY_ASSIGN(sums.text_, read_file(path, kBytesMax));
   TRY_ASSIGN(const nlohmann::json root, parse_json(sums.text_, path));
-  if (!root.is_object() || !root.contains("format") || root["format"] != kFormat ||
-      !root.contains("files") || !root["files"].is_object())
-    return fail(
-        Code::kCorrupt, "{}: needs \"format\": \"{}\" and an object \"files\"", path, kFormat);
-  for (const auto& [name, entry] : root["files"].items()) {
+  JsonProblem problem;
+  JsonFields f(root, path, problem);
+  if (f.text("format") != kFormat) f.refuse("format", fmt::format("must be \"{}\"", kFormat));
+  for (const auto& [name, entry] : f.members("files").items()) {
     if (!is_inside(name))
       return fail(Code::kCorrupt, "{}: {} points outside the folder", path, printable(name));
-    if (!is_digest(entry))
-      return fail(
-          Code::kCorrupt, "{}: {}: needs bytes and blake2b (64 digits)", path, printable(name));
-    sums.files_[name] = {entry["bytes"].get<uint64_t>(), entry["blake2b"].get<std::string>()};
+    JsonFields file(entry, fmt::format("{}: {}", path, printable(name)), problem);
+    FileDigest digest{file.natural("bytes"), file.text("blake2b")};
+    if (!digest_from_hex(digest.blake2b)) file.refuse("blake2b", "must be 64 hex digits");
+    sums.files_[name] = std::move(digest);
   }
+  TRY(problem.done());
   return sums;
 }
 

@@ -8,8 +8,11 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "base/json_fields.h"
+#include "base/stand_in.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/json.h"
+#include "checkpoint/wrong_path.h"
 
 namespace ferry {
 namespace {
@@ -111,10 +114,9 @@ Result<ModelDir> ModelDir::open(const std::string& path) {
     const Result<std::string> after = read_file(sums);
     if (before && after ? *before == *after : !before && !after) return dir;
   }
-  if (!path_exists(path)) return fail(Code::kNotFound, "{}: no such model directory", path);
+  if (!path_exists(path)) return fail(Code::kNotFound, "{}: {}", path, instead_of_model_dir(path));
   if (!is_folder(path))
-    return fail(
-        Code::kInvalidInput, "{}: not a directory; a model directory has {}", path, kConfigName);
+    return fail(Code::kInvalidInput, "{}: {}", path, instead_of_model_dir(path));
   return fail(Code::kUnavailable, "{}: is being replaced over and over; try again", path);
 }
 
@@ -127,10 +129,7 @@ Result<ModelDir> ModelDir::open_once(const std::string& path) {
   }
   TRY(dir.open_passport());
   if (!path_exists(join_path(path, kConfigName)) && !dir.sums_ && !dir.passport_)
-    return fail(Code::kNotFound,
-                "{}: is no model directory: it has no {} (those of a run are its folders step-*)",
-                path,
-                kConfigName);
+    return fail(Code::kNotFound, "{}: {}", path, instead_of_model_dir(path));
   TRY_ASSIGN(dir.config_json_, dir.text(kConfigName));
   TRY(dir.open_shards());
   return dir;
@@ -167,7 +166,12 @@ Result<void> ModelDir::open_shards() {
                 kIndexName);
   if (indexed) return open_index(index);
   if (!single)
-    return fail(Code::kNotFound, "{}: has neither {} nor {}", path_, kSingleName, kIndexName);
+    return fail(Code::kNotFound,
+                "{}: has neither {} nor {}{}",
+                path_,
+                kSingleName,
+                kIndexName,
+                why_missing(path_, kSingleName));
   TRY(add_shard(kSingleName));
   for (const TensorInfo& t : shards_[0]->tensors()) places_.emplace(t.name, Place{0, &t});
   return {};
@@ -176,9 +180,10 @@ Result<void> ModelDir::open_shards() {
 Result<void> ModelDir::open_index(const std::string& index_path) {
   TRY_ASSIGN(const std::string content, text(kIndexName));
   TRY_ASSIGN(const nlohmann::json index, parse_json(content, index_path));
-  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object())
-    return fail(Code::kCorrupt, "{}: needs an object \"weight_map\"", index_path);
-  const nlohmann::json& map = index["weight_map"];
+  JsonProblem problem;
+  JsonFields f(index, index_path, problem);
+  const nlohmann::json& map = f.members("weight_map");
+  TRY(problem.done());
   std::set<std::string> files;
   for (const auto& [name, where] : map.items()) {
     if (!where.is_string())
@@ -195,9 +200,10 @@ Result<void> ModelDir::open_index(const std::string& index_path) {
   for (const std::string& file : files)
     if (!path_exists(join_path(path_, file)))
       return fail(Code::kNotFound,
-                  "{}: {} is missing, but the index names it; fetch the shard",
+                  "{}: {} is missing, but the index names it; fetch the shard{}",
                   path_,
-                  file);
+                  file,
+                  why_missing(path_, file));
   for (const std::string& file : files) {
     const size_t number = shards_.size();
     TRY(add_shard(file));
@@ -230,7 +236,16 @@ Result<void> ModelDir::open_index(const std::string& index_path) {
 }
 
 Result<void> ModelDir::add_shard(const std::string& name) {
-  TRY_ASSIGN(SafetensorsFile file, SafetensorsFile::open(join_path(path_, name)));
+  const std::string path = join_path(path_, name);
+  {
+    constexpr size_t kHead = 256;
+    TRY_ASSIGN(const MappedFile whole, MappedFile::open(path));
+    const size_t bytes = std::min(kHead, whole.bytes().size());
+    const std::string what =
+        stands_for({reinterpret_cast<const char*>(whole.bytes().data()), bytes});
+    if (!what.empty()) return fail(Code::kCorrupt, "{}: {}", path, what);
+  }
+  TRY_ASSIGN(SafetensorsFile file, SafetensorsFile::open(path));
   shard_names_.push_back(name);
   shards_.push_back(std::make_unique<SafetensorsFile>(std::move(file)));
   if (!chunks_) return {};
@@ -352,11 +367,23 @@ Result<Tensor> ModelDir::load_stacked(std::string_view name_with_star,
 Result<std::string> ModelDir::text(const std::string& file_name) {
   const std::string path = join_path(path_, file_name);
   TRY_ASSIGN(std::string content, read_file(path, kTextBytesMax));
-  if (chunks_ && passport_->files.contains(file_name)) {
+  // A passport speaks for the whole directory: what it does not list is not believed, whoever else
+  // lists it.
+  if (chunks_) {
     TRY(chunks_->check_whole(file_name, path, std::as_bytes(std::span(content))));
   } else if (sums_) {
     TRY(sums_->check_bytes(file_name, content.data(), content.size()));
   }
+  if (const std::string what = stands_for(content); !what.empty())
+    return fail(Code::kCorrupt, "{}: {}", path, what);
+  return content;
+}
+
+Result<std::optional<std::string>> ModelDir::optional_text(const std::string& file_name) {
+  const std::string path = join_path(path_, file_name);
+  const bool listed = passport_ != nullptr && passport_->files.contains(file_name);
+  if (!listed && !path_exists(path) && link_target(path).empty()) return std::nullopt;
+  TRY_ASSIGN(std::string content, text(file_name));
   return content;
 }
 
@@ -392,6 +419,11 @@ Result<void> ModelDir::check_all() {
       TRY_ASSIGN(const MappedFile mapped, MappedFile::open(path));
       TRY(chunks_->check_whole(name, path, mapped.bytes()));
     }
+  if (passport_) {
+    TRY_ASSIGN(const std::vector<std::string> names, files_that_count(path_));
+    for (const std::string& name : names)
+      if (!passport_->files.contains(name)) return unlisted(join_path(path_, name));
+  }
   return sums_ ? sums_->check_all() : Result<void>{};
 }
 
@@ -418,7 +450,13 @@ Result<void> write_model(StagedFolder& folder, const ModelContents& contents) {
         "model dir: no {} given for {}",
         kConfigName,
         folder.destination());
-  for (const auto& [name, text] : contents.texts) TRY(folder.write_text(name, text));
+  std::set<std::string> subfolders;  // additional_chat_templates
+  for (const auto& [name, text] : contents.texts) {
+    const size_t slash = name.find('/');
+    if (slash != name.npos && subfolders.insert(name.substr(0, slash)).second)
+      TRY(folder.make_subfolder(name.substr(0, slash)));
+    TRY(folder.write_text(name, text));
+  }
   TRY(write_shards(folder, expanded(contents.tensors), contents.shard_bytes));
   if (!contents.passport) return {};
   Passport passport = *contents.passport;

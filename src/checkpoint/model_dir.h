@@ -56,10 +56,14 @@ class ModelDir {
                               Device& device,
                               DType want);
 
-  /// Another text file of the directory, such as tokenizer.json. Errors: kNotFound, kCorrupt.
+  /// Another text file of the directory, such as tokenizer.json. Errors: kNotFound; kCorrupt, also
+  /// for a file that the passport does not list.
   Result<std::string> text(const std::string& file_name);
+  /// The same, but nothing if there is no such file. Errors: kCorrupt.
+  Result<std::optional<std::string>> optional_text(const std::string& file_name);
 
-  /// Hashes every file. Errors: kCorrupt; kNotFound if the directory has neither passport nor
+  /// Hashes every file. Errors: kCorrupt, also for a file that counts (files_that_count) and that
+  /// the passport does not list; kNotFound if the directory has neither passport nor
   /// checksums.json; kUnavailable if it was replaced by another since it was opened.
   Result<void> verify();
 
@@ -92,7 +96,8 @@ struct ModelContents {
   /// In the order in which they shall fill the shards. A name with one '*' is a stack: "a.*.weight"
   /// [E, N, K] is stored as a.0.weight [N, K] ... a.(E-1).weight.
   std::vector<NamedTensor> tensors;
-  std::map<std::string, std::string> texts;  // by file name; config.json must be among them
+  /// By name, or FOLDER/NAME; config.json must be among them.
+  std::map<std::string, std::string> texts;
   /// Written with the hashes of the files above, if given.
   std::optional<Passport> passport = {};
   std::optional<KeyPair> key = {};  // signs it

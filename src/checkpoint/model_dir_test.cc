@@ -265,7 +265,7 @@ TEST(ModelDir, AnErrorAtAnyStepLeavesTheOldOne) {
             ADD_FAILURE() << point << " " << n << " had no effect";
           } else {
             EXPECT_EQ(saved.error().code,
-                      std::string(action) == "enospc" ? Code::kExhausted : Code::kUnavailable);
+                      std::string(action) == "eio" ? Code::kUnavailable : Code::kExhausted);
             const bool says_new = saved.error().message.find("is the new one") != std::string::npos;
             EXPECT_EQ(seed, says_new ? 31U : 30U) << saved.error().message;
           }

@@ -7,7 +7,9 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "base/json_fields.h"
 #include "base/version.h"
+#include "checkpoint/checksums.h"
 #include "checkpoint/json.h"
 
 namespace ferry {
@@ -108,142 +110,83 @@ std::string root_of(const json& statement) {
 
 // --- reading
 
-/// Takes fields out of a JSON object; the first that is missing or wrong is remembered, and what
-/// comes after it is empty.
-class Fields {
- public:
-  Fields(const json& object, std::string where, std::optional<Status>& problem)
-      : object_(object), where_(std::move(where)), problem_(problem) {
-    if (!object.is_object()) refuse("", "expected an object");
-  }
+Digest digest(JsonFields& f, const char* name) {
+  const std::optional<Digest> digest = digest_from_hex(f.text(name));
+  if (!digest) f.refuse(name, "must be 64 hex digits");
+  return digest.value_or(Digest{});
+}
 
-  const json& at(const char* name) {
-    static const json none;
-    if (problem_) return none;
-    const auto it = object_.find(name);
-    if (it != object_.end()) return *it;
-    refuse(name, "is missing");
-    return none;
-  }
-  bool has(const char* name) const { return !problem_ && object_.contains(name); }
-
-  int64_t integer(const char* name, int64_t least, int64_t most) {
-    const json& j = at(name);
-    if (problem_) return least;
-    // Compared before it is converted: a large unsigned number must not come out negative.
-    if (j.is_number_integer() &&
-        (j.is_number_unsigned() ? j.get<uint64_t>() <= static_cast<uint64_t>(most)
-                                : j.get<int64_t>() <= most) &&
-        j.get<int64_t>() >= least)
-      return j.get<int64_t>();
-    refuse(name, fmt::format("expected an integer from {} to {}", least, most));
-    return least;
-  }
-  std::string text(const char* name) {
-    const json& j = at(name);
-    if (problem_) return "";
-    if (j.is_string()) return j.get<std::string>();
-    refuse(name, "expected a text");
-    return "";
-  }
-  const json& list(const char* name) {
-    static const json none = json::array();
-    const json& j = at(name);
-    if (problem_) return none;
-    if (j.is_array()) return j;
-    refuse(name, "expected a list");
-    return none;
-  }
-  Digest digest(const char* name) {
-    const std::optional<Digest> digest = digest_from_hex(text(name));
-    if (!digest) refuse(name, "expected 64 hex digits");
-    return digest.value_or(Digest{});
-  }
-  /// `count` numbers; -1: any number of them.
-  template <typename T>
-  std::vector<T> numbers(const char* name, int64_t count) {
-    const std::string hex = text(name);
-    const size_t expected = count < 0 ? hex.size() / (2 * sizeof(T)) : static_cast<size_t>(count);
-    const auto bytes = from_hex(hex, expected * sizeof(T));
-    std::vector<T> values;
-    if (!bytes) {
-      refuse(name, fmt::format("expected {} numbers in hex", expected));
-      return values;
-    }
-    values.resize(expected);
-    if (expected > 0) std::memcpy(values.data(), bytes->data(), bytes->size());
+/// `count` numbers; -1: any number of them.
+template <typename T>
+std::vector<T> numbers(JsonFields& f, const char* name, int64_t count) {
+  const std::string hex = f.text(name);
+  const size_t expected = count < 0 ? hex.size() / (2 * sizeof(T)) : static_cast<size_t>(count);
+  const auto bytes = from_hex(hex, expected * sizeof(T));
+  std::vector<T> values;
+  if (!bytes) {
+    f.refuse(name, fmt::format("must be {} numbers in hex", expected));
     return values;
   }
-  float number(const char* name) {
-    const std::vector<float> one = numbers<float>(name, 1);
-    return one.empty() ? 0 : one[0];
-  }
-  void refuse(const std::string& name, const std::string& why) {
-    if (!problem_)
-      problem_ = Status{Code::kCorrupt,
-                        fmt::format("{}{}{}: {}", where_, name.empty() ? "" : ".", name, why)};
-  }
-  std::optional<Status>& problem() { return problem_; }
+  values.resize(expected);
+  if (expected > 0) std::memcpy(values.data(), bytes->data(), bytes->size());
+  return values;
+}
 
- private:
-  const json& object_;
-  std::string where_;
-  std::optional<Status>& problem_;
-};
+float number(JsonFields& f, const char* name) {
+  const std::vector<float> one = numbers<float>(f, name, 1);
+  return one.empty() ? 0 : one[0];
+}
 
-Probe read_probe(Fields f, int64_t top_k) {
+Probe read_probe(JsonFields f, int64_t top_k) {
   Probe p;
   p.name = f.text("name");
-  p.tokens = f.numbers<int32_t>("tokens", -1);
+  p.tokens = numbers<int32_t>(f, "tokens", -1);
   const auto tokens = static_cast<int64_t>(p.tokens.size());
-  if (tokens < 1 || tokens > kTokensMax) f.refuse("tokens", "expected some");
+  if (tokens < 1 || tokens > kTokensMax) f.refuse("tokens", "must not be empty");
   p.prompt = f.integer("prompt", 1, std::max<int64_t>(tokens, 1));
-  p.logit_noise = f.number("logit_noise");
+  p.logit_noise = number(f, "logit_noise");
   const auto each = [&](const char* name, const auto& read) {
     size_t index = 0;
-    for (const json& j : f.list(name))
-      read(
-          Fields(j, fmt::format("probe {}.{}[{}]", printable(p.name), name, index++), f.problem()));
+    for (const json& j : f.list(name)) read(f.item(name, j, index++));
   };
-  each("logits", [&](Fields l) {
+  each("logits", [&](JsonFields l) {
     TopLogits t;
-    t.tokens = l.numbers<int32_t>("tokens", -1);
-    t.values = l.numbers<float>("values", static_cast<int64_t>(t.tokens.size()));
-    t.log_sum_exp = l.number("log_sum_exp");
-    if (t.tokens.empty()) l.refuse("tokens", "expected some");
+    t.tokens = numbers<int32_t>(l, "tokens", -1);
+    t.values = numbers<float>(l, "values", static_cast<int64_t>(t.tokens.size()));
+    t.log_sum_exp = number(l, "log_sum_exp");
+    if (t.tokens.empty()) l.refuse("tokens", "must not be empty");
     p.logits.push_back(std::move(t));
   });
-  each("layers", [&](Fields l) {
+  each("layers", [&](JsonFields l) {
     LayerSummary s;
-    s.norms = l.numbers<float>("norms", tokens);
-    s.projections = l.numbers<float>("projections", tokens * kProjections);
-    s.noise = l.number("noise");
+    s.norms = numbers<float>(l, "norms", tokens);
+    s.projections = numbers<float>(l, "projections", tokens * kProjections);
+    s.noise = number(l, "noise");
     p.layers.push_back(std::move(s));
   });
-  each("routers", [&](Fields r) {
+  each("routers", [&](JsonFields r) {
     RouterSummary s;
-    s.experts = r.numbers<int32_t>("experts", tokens * top_k);
-    s.gaps = r.numbers<float>("gaps", tokens);
-    s.noise = r.number("noise");
+    s.experts = numbers<int32_t>(r, "experts", tokens * top_k);
+    s.gaps = numbers<float>(r, "gaps", tokens);
+    s.noise = number(r, "noise");
     p.routers.push_back(std::move(s));
   });
   if (static_cast<int64_t>(p.logits.size()) != tokens - p.prompt + 1)
     f.refuse("logits",
              fmt::format("{} positions, the probe has {}", p.logits.size(), tokens - p.prompt + 1));
-  if (p.layers.empty()) f.refuse("layers", "expected some");
+  if (p.layers.empty()) f.refuse("layers", "must not be empty");
   return p;
 }
 
-Probes read_probes(Fields f) {
+Probes read_probes(JsonFields f) {
   Probes probes;
   const std::string dtype = f.text("dtype");
-  if (dtype != "F32" && dtype != "BF16") f.refuse("dtype", "expected F32 or BF16");
+  if (dtype != "F32" && dtype != "BF16") f.refuse("dtype", "must be F32 or BF16");
   probes.dtype = dtype == "F32" ? DType::kF32 : DType::kBF16;
   probes.reference = f.text("reference");
   probes.top_k = f.integer("top_k", 0, 1024);
   for (const json& j : f.list("list")) {
-    probes.list.push_back(read_probe(
-        Fields(j, fmt::format("probes.list[{}]", probes.list.size()), f.problem()), probes.top_k));
+    probes.list.push_back(read_probe(f.item("list", j, probes.list.size()), probes.top_k));
     const Probe &first = probes.list.front(), &last = probes.list.back();
     if (first.layers.size() != last.layers.size() || first.routers.size() != last.routers.size())
       f.refuse("list", "probes have different numbers of layers");
@@ -251,39 +194,26 @@ Probes read_probes(Fields f) {
   return probes;
 }
 
-PassportTraining read_training(Fields f) {
+PassportTraining read_training(JsonFields f) {
   PassportTraining t;
   t.steps = f.integer("steps", 0, INT64_MAX);
   t.tokens = f.integer("tokens", 0, INT64_MAX);
   t.data = f.text("data");
   t.settings = f.text("settings");
   t.mla_form = f.text("mla_form");
-  for (const json& j : f.list("devices")) {
-    if (!j.is_string()) {
-      f.refuse("devices", "expected texts");
-      break;
-    }
-    t.devices.push_back(j.get<std::string>());
-  }
-  if (f.has("held_out_loss")) {
-    const json& j = f.at("held_out_loss");
-    if (j.is_number())
-      t.held_out_loss = j.get<double>();
-    else
-      f.refuse("held_out_loss", "expected a number");
-  }
+  t.devices = f.texts("devices");
+  if (f.has("held_out_loss")) t.held_out_loss = f.real("held_out_loss");
   return t;
 }
 
-void read_files(Fields statement, const json& chunks, Passport& p) {
-  const json& files = statement.at("files");
-  if (!files.is_object()) return statement.refuse("files", "expected an object");
+void read_files(JsonFields statement, const json& chunks, Passport& p) {
+  const json& files = statement.members("files");
   for (const auto& [name, entry] : files.items()) {
-    Fields f(entry, "statement.files." + printable(name), statement.problem());
+    JsonFields f(entry, "statement.files." + printable(name), statement.problem());
     if (!is_inside(name)) f.refuse("", "points outside the folder");
     PassportFile file;
     file.bytes = static_cast<uint64_t>(f.integer("bytes", 0, INT64_MAX / 2));
-    file.root = f.digest("root");
+    file.root = digest(f, "root");
     const auto leaves = chunks.find(name);
     if (leaves == chunks.end() || !leaves->is_string()) {
       f.refuse("", "its chunks are not listed");
@@ -292,7 +222,7 @@ void read_files(Fields statement, const json& chunks, Passport& p) {
       const size_t count = hex.size() / (2 * sizeof(Digest));
       const auto bytes = from_hex(hex, count * sizeof(Digest));
       if (!bytes || count != chunk_count(file.bytes)) {
-        f.refuse("", fmt::format("expected the hashes of {} chunks", chunk_count(file.bytes)));
+        f.refuse("", fmt::format("must have the hashes of {} chunks", chunk_count(file.bytes)));
       } else {
         file.chunks.resize(count);
         if (count > 0) std::memcpy(file.chunks.data(), bytes->data(), bytes->size());
@@ -307,10 +237,10 @@ void read_files(Fields statement, const json& chunks, Passport& p) {
 }
 
 Result<void> check_signature(const json& root, Passport& p) {
-  std::optional<Status> problem;
-  Fields f(root["signature"], "signature", problem);
+  JsonProblem problem;
+  JsonFields f(root["signature"], "signature", problem);
   PassportSignature s{f.text("public_key"), f.text("signature")};
-  if (problem) return tl::unexpected(*problem);
+  TRY(problem.done());
   if (!is_signed_by(s.public_key, p.root, s.signature))
     return fail(Code::kCorrupt,
                 "signature: it is not {}'s signature of this root; the passport was edited, or "
@@ -323,10 +253,10 @@ Result<void> check_signature(const json& root, Passport& p) {
 Result<Passport> parse_checked(const json& root) {
   if (!root.is_object() || !root.contains("format") || root["format"] != kFormat)
     return fail(Code::kCorrupt, "not a passport: \"format\" is not \"{}\"", kFormat);
-  std::optional<Status> problem;
-  Fields top(root, "passport", problem);
+  JsonProblem problem;
+  JsonFields top(root, "passport", problem);
   const int64_t version = top.integer("version", 1, INT32_MAX);
-  if (problem) return tl::unexpected(*problem);
+  TRY(problem.done());
   if (version > kPassportVersion)
     return fail(Code::kInvalidInput,
                 "format version {}; this version of Ferry ({}) reads {}: use a newer one",
@@ -334,24 +264,22 @@ Result<Passport> parse_checked(const json& root) {
                 kVersion,
                 kPassportVersion);
   Passport p;
-  p.root = to_hex(top.digest("root"));
+  p.root = to_hex(digest(top, "root"));
   const json& statement = top.at("statement");
-  const json& chunks = top.at("chunks");
-  if (problem) return tl::unexpected(*problem);
-  if (!chunks.is_object()) return fail(Code::kCorrupt, "chunks: expected an object");
+  const json& chunks = top.members("chunks");
+  TRY(problem.done());
   if (root_of(statement) != p.root)
     return fail(Code::kCorrupt,
                 "its statement does not have the root that it names: it was edited; restore it");
   if (root.contains("signature")) TRY(check_signature(root, p));
-  Fields s(statement, "statement", problem);
+  JsonFields s(statement, "statement", problem);
   p.program = s.text("program");
   p.numerics = static_cast<int>(s.integer("numerics", 1, INT32_MAX));
   s.integer("chunk_bytes", kChunkBytes, kChunkBytes);
   read_files(s, chunks, p);
-  if (s.has("training"))
-    p.training = read_training(Fields(s.at("training"), "statement.training", problem));
-  p.probes = read_probes(Fields(s.at("probes"), "statement.probes", problem));
-  if (problem) return tl::unexpected(*problem);
+  if (s.has("training")) p.training = read_training(s.object("training"));
+  p.probes = read_probes(s.object("probes"));
+  TRY(problem.done());
   // What is read must be all there is: nothing may be stated that nobody reads.
   const json known = statement_of(p);
   if (root_of(known) == p.root) return p;
@@ -408,16 +336,64 @@ uint64_t Passport::probes_bytes() const {
   return text_of(statement_of(*this)["probes"]).size() * 5 / 4;  // indented
 }
 
+namespace {
+
+/// Whether a file of this name, in the folder itself, changes what is answered.
+bool counts(const std::string& name) {
+  if (name.starts_with('.')) return false;
+  if (name == kPassportName || name == kVerifiedName || name == kChecksumsName) return false;
+  if (name == "merges.txt" || name == "vocab.txt") return true;  // other texts are for people
+  for (const char* ending :
+       {".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".py", ".bin", ".pt", ".pth"})
+    if (name.ends_with(ending)) return true;
+  return false;
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> files_that_count(const std::string& folder) {
+  // Transformers keeps templates beyond the first in a folder of their own.
+  constexpr const char* kTemplates = "additional_chat_templates";
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
+  std::vector<std::string> found;
+  for (const std::string& name : names) {
+    if (!is_folder(join_path(folder, name))) {
+      if (counts(name)) found.push_back(name);
+    } else if (name == kTemplates) {
+      TRY_ASSIGN(const std::vector<std::string> templates, list_folder(join_path(folder, name)));
+      for (const std::string& t : templates)
+        if (!is_folder(join_path(join_path(folder, name), t))) found.push_back(join_path(name, t));
+    }
+  }
+  return found;
+}
+
+tl::unexpected<Status> unlisted(const std::string& path) {
+  return fail(Code::kCorrupt,
+              "{}: {} does not list it: it was put there later, or the passport is another "
+              "model's; remove it, or write a passport that lists it (ferry passport)",
+              path,
+              kPassportName);
+}
+
+Result<std::string> read_listed_file(const std::string& path, uint64_t bytes_max) {
+  TRY_ASSIGN(std::string content, read_file(path, bytes_max));
+  const std::string folder = parent_folder(path);
+  const std::string passport_path = join_path(folder, kPassportName);
+  if (!path_exists(passport_path)) return content;
+  TRY_ASSIGN(const std::string text, read_file(passport_path));
+  TRY_ASSIGN(const Passport passport, Passport::parse(text, passport_path));
+  ChunkChecks checks(passport);
+  const std::string name = path.substr(path.find_last_of('/') + 1);
+  TRY(checks.check_whole(name, path, std::as_bytes(std::span(content))));
+  return content;
+}
+
 Result<void> ChunkChecks::check_size(const std::string& name,
                                      const std::string& path,
                                      uint64_t bytes) const {
   const auto it = passport_->files.find(name);
-  if (it == passport_->files.end())
-    return fail(Code::kCorrupt,
-                "{}: {} does not list it; it was put there later, or the passport is another "
-                "model's",
-                path,
-                kPassportName);
+  if (it == passport_->files.end()) return unlisted(path);
   if (it->second.bytes != bytes)
     return fail(Code::kCorrupt,
                 "{}: {} bytes, {} is for a file of {}; one of the two belongs to another model, "
@@ -477,12 +453,12 @@ Result<std::vector<Verification>> read_verifications(const std::string& folder,
   if (!path_exists(path)) return list;
   TRY_ASSIGN(const std::string text, read_file(path, kVerifiedBytesMax));
   TRY_ASSIGN(const json root, parse_json(text, path));
-  std::optional<Status> problem;
-  Fields f(root, path, problem);
+  JsonProblem problem{.advice = "; remove the file and verify again"};
+  JsonFields f(root, path, problem);
   if (f.text("format") != kVerifiedFormat) f.refuse("format", "is not known");
   if (f.text("root") != model_root && !problem) return list;
   for (const json& j : f.list("verifications")) {
-    Fields v(j, path, problem);
+    JsonFields v = f.item("verifications", j, list.size());
     const std::string dtype = v.text("dtype"), verdict = v.text("verdict");
     list.push_back({v.text("device"),
                     dtype_from_string(dtype).value_or(DType::kBF16),
@@ -491,7 +467,7 @@ Result<std::vector<Verification>> read_verifications(const std::string& folder,
                     v.integer("unix_ms", 0, INT64_MAX)});
     if (!dtype_from_string(dtype)) v.refuse("dtype", "is not known");
   }
-  if (problem) return fail(problem->code, "{}; remove the file and verify again", problem->message);
+  TRY(problem.done());
   return list;
 }
 

@@ -124,6 +124,19 @@ struct Passport {
   uint64_t probes_bytes() const;  // about what the probes take in JSON
 };
 
+/// The files of a model directory that decide what is answered, by Ferry or by whatever else serves
+/// it: weights, config, tokenizer, chat templates, generation settings, code. By name, sorted; not
+/// Ferry's own notes (passport, checksums, verdicts), nor hidden files and readmes.
+/// Errors: kUnavailable.
+Result<std::vector<std::string>> files_that_count(const std::string& folder);
+
+/// The failure of reading a file that the passport beside it does not list.
+tl::unexpected<Status> unlisted(const std::string& path);
+
+/// Reads a file by its own path. If it lies in a model directory with a passport, the passport must
+/// list it with this content. Errors: of read_file; kCorrupt.
+Result<std::string> read_listed_file(const std::string& path, uint64_t bytes_max);
+
 /// Checks files against a passport, each chunk once, when it is first needed.
 /// Thread rule: one thread at a time.
 class ChunkChecks {

@@ -205,6 +205,96 @@ TEST(Passport, OtherWeightsOrTextsAreRefused) {
   EXPECT_EQ(ModelDir::open(text).error().code, Code::kCorrupt);
 }
 
+/// Files are put beside a signed model in every way that is not an edit of a listed one.
+TEST(Passport, WhatItDoesNotListIsNotRead) {
+  const KeyPair key = new_key_pair();
+  const std::string model = some_model("smuggled", key);
+  ASSERT_TRUE(remove_tree(model + "/checksums.json"));
+  ASSERT_TRUE(ModelDir::open(model)->verify());
+
+  const std::string config = *read_file(model + "/config.json");
+  for (const char* name : {"generation_config.json",
+                           "tokenizer_config.json",
+                           "special_tokens_map.json",
+                           "added_tokens.json",
+                           "chat_template.jinja",
+                           "chat_template.json",
+                           "merges.txt",
+                           "tokenizer.model",
+                           "modeling_deepseek.py",
+                           "Tokenizer.json",
+                           "model-00002-of-00002.safetensors"}) {
+    const std::string path = join_path(model, name);
+    ASSERT_TRUE(write_file_atomic(path, config));
+    auto dir = ModelDir::open(model);
+    ASSERT_TRUE(dir) << dir.error().message;
+    EXPECT_TRUE(fails(dir->text(name), Code::kCorrupt, {path, "does not list it"}));
+    EXPECT_TRUE(fails(dir->optional_text(name), Code::kCorrupt, {path, "does not list it"}));
+    EXPECT_TRUE(fails(dir->verify(), Code::kCorrupt, {path, "does not list it"}));
+    EXPECT_TRUE(fails(read_listed_file(path, 1 << 20), Code::kCorrupt, {path, "does not list it"}));
+    ASSERT_TRUE(remove_tree(path));
+  }
+  // An index leads to files that are not listed; so does a link to a file that is.
+  const std::string index = model + "/model.safetensors.index.json";
+  ASSERT_TRUE(write_file_atomic(index, R"({"weight_map": {"a": "model.safetensors"}})"));
+  EXPECT_FALSE(ModelDir::open(model));
+  ASSERT_TRUE(rename_path(model + "/model.safetensors", model + "/other.safetensors"));
+  EXPECT_TRUE(fails(ModelDir::open(model), Code::kCorrupt, {"model.safetensors", "missing"}));
+  ASSERT_TRUE(rename_path(model + "/other.safetensors", model + "/model.safetensors"));
+  ASSERT_TRUE(remove_tree(index));
+  ASSERT_EQ(::symlink("config.json", (model + "/generation_config.json").c_str()), 0);
+  EXPECT_FALSE(ModelDir::open(model)->verify());
+  ASSERT_TRUE(remove_tree(model + "/generation_config.json"));
+
+  // What checksums.json says counts for nothing beside a passport.
+  ASSERT_TRUE(write_file_atomic(model + "/generation_config.json", config));
+  ASSERT_TRUE(write_file_atomic(
+      model + "/checksums.json",
+      Checksums::to_json({{"generation_config.json",
+                           {config.size(), blake2b_hex(config.data(), config.size())}}})));
+  auto dir = ModelDir::open(model);
+  ASSERT_TRUE(dir) << dir.error().message;
+  EXPECT_FALSE(dir->text("generation_config.json"));
+  EXPECT_FALSE(dir->verify());
+  ASSERT_TRUE(remove_tree(model + "/generation_config.json"));
+  ASSERT_TRUE(remove_tree(model + "/checksums.json"));
+  dir = ModelDir::open(model);
+  EXPECT_TRUE(dir->verify());
+  EXPECT_FALSE(*dir->optional_text("generation_config.json"));
+  EXPECT_EQ(*read_listed_file(model + "/tokenizer.json", 1 << 20), "{}");
+}
+
+TEST(Passport, FilesThatCount) {
+  const std::string folder = fresh_folder("count");
+  for (const char* name : {"config.json",
+                           "model.safetensors",
+                           "chat_template.jinja",
+                           "tokenizer.model",
+                           "merges.txt",
+                           "modeling.py"})
+    ASSERT_TRUE(write_file_atomic(join_path(folder, name), "x"));
+  for (const char* name : {"passport.json",
+                           "verified.json",
+                           "checksums.json",
+                           "README.md",
+                           "LICENSE",
+                           ".gitattributes",
+                           "notes.txt"})
+    ASSERT_TRUE(write_file_atomic(join_path(folder, name), "x"));
+  ASSERT_TRUE(make_folders(folder + "/additional_chat_templates"));
+  ASSERT_TRUE(make_folders(folder + "/state"));
+  ASSERT_TRUE(write_file_atomic(folder + "/additional_chat_templates/rag.jinja", "x"));
+  ASSERT_TRUE(write_file_atomic(folder + "/state/state.json", "x"));
+  EXPECT_EQ(*files_that_count(folder),
+            (std::vector<std::string>{"additional_chat_templates/rag.jinja",
+                                      "chat_template.jinja",
+                                      "config.json",
+                                      "merges.txt",
+                                      "model.safetensors",
+                                      "modeling.py",
+                                      "tokenizer.model"}));
+}
+
 TEST(Passport, VerifySaysThatTheDirectoryWasReplacedMeanwhile) {
   const std::string model = some_model("replaced");
   auto dir = ModelDir::open(model);

@@ -1,7 +1,5 @@
 #include "checkpoint/weights.h"
 
-#include <set>
-
 namespace ferry {
 namespace {
 
@@ -68,19 +66,18 @@ Result<void> check_alias(ModelDir& dir, const WeightAlias& alias, std::set<std::
 
 Result<void> load_weights(ModelDir& dir,
                           const std::vector<Weight*>& weights,
-                          const std::vector<WeightAlias>& aliases) {
+                          const std::vector<WeightAlias>& aliases,
+                          const std::set<std::string>& unused) {
   const std::vector<std::string> names = dir.names();
   std::set<std::string> unread(names.begin(), names.end());
+  for (const std::string& name : unused) unread.erase(name);
   for (Weight* w : weights) TRY(load_weight(dir, *w, unread));
   for (const WeightAlias& alias : aliases) TRY(check_alias(dir, alias, unread));
-  for (const std::string& name : unread) {
-    if (name.ends_with(".rotary_emb.inv_freq"))
-      continue;  // old exports keep a table that rope_theta gives
+  if (!unread.empty())
     return fail(Code::kInvalidInput,
                 "{}: tensor \"{}\" is not part of the model that config.json describes",
                 dir.path(),
-                name);
-  }
+                *unread.begin());
   return {};
 }
 
@@ -89,7 +86,7 @@ std::vector<NamedTensor> stored_weights(const std::vector<Weight*>& weights,
                                         DType matrices) {
   std::vector<NamedTensor> out;
   const auto add = [&](const std::string& name, const Weight& w) {
-    out.push_back({name, w.value, w.value.rank() > 1 ? matrices : DType::kF32});
+    out.push_back({name, w.value, w.matrix() ? matrices : DType::kF32});
   };
   for (const Weight* w : weights) add(w->name, *w);
   for (const WeightAlias& alias : aliases) add(alias.first, *alias.second);

@@ -31,6 +31,8 @@ Result<void> bench(const Arguments& args, const std::vector<std::string>& overri
                                     {"live_mb", r.live_mb},
                                     {"parameters", r.parameters},
                                     {"tier", to_string(cpu_tier())},
+                                    {"mla_form", settings.train.mla_form},
+                                    {"mtp_steps", r.mtp_steps},
                                     {"tokens_per_step", settings.train.tokens_per_step},
                                     {"micro_batch_tokens", settings.train.micro_batch_tokens},
                                     {"sequence_length", settings.data.sequence_length}};

@@ -1,7 +1,6 @@
 #include "cli/command.h"
 
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -11,6 +10,19 @@
 #include "base/clock.h"
 
 namespace ferry::cli {
+
+std::string shell_quoted(const std::string& word) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
+  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
+  std::string out = "'";
+  for (const char c : word)
+    if (c == '\'')
+      out += "'\\''";
+    else
+      out += c;
+  return out + "'";
+}
 
 void tell(const std::string& line) { std::fputs((line + "\n").c_str(), stderr); }
 
@@ -34,24 +46,12 @@ Result<void> print_json(const nlohmann::ordered_json& line) {
   return flush_output();
 }
 
-ProgressLine::ProgressLine() : terminal_(::isatty(STDERR_FILENO) == 1) {}
-
 bool ProgressLine::due() {
-  if (!terminal_) return false;
+  if (!line_.terminal().rewrites()) return false;
   const double now = system_clock().monotonic_s();
   if (now < next_s_) return false;
   next_s_ = now + 0.1;
   return true;
-}
-
-void ProgressLine::print(const std::string& line) {
-  std::fputs(("\r\033[K" + line).c_str(), stderr);
-  shown_ = true;
-}
-
-void ProgressLine::clear() {
-  if (shown_) std::fputs("\r\033[K", stderr);
-  shown_ = false;
 }
 
 }  // namespace ferry::cli

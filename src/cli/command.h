@@ -5,8 +5,12 @@
 #include <string>
 
 #include "base/result.h"
+#include "base/terminal.h"
 
 namespace ferry::cli {
+
+/// A word as a shell reads it back: in quotes where it needs them.
+std::string shell_quoted(const std::string& word);
 
 /// Writes a line to standard error. That it cannot be written (a closed pipe, a terminal that went
 /// away) is no failure: there is nobody to tell.
@@ -28,24 +32,17 @@ Result<void> flush_output();
 /// elsewhere.
 class ProgressLine {
  public:
-  ProgressLine();
-  ~ProgressLine() { clear(); }
-  ProgressLine(const ProgressLine&) = delete;
-  ProgressLine& operator=(const ProgressLine&) = delete;
-
   /// text() makes the line; it is called only if the line is shown.
   template <typename Text>
   void show(Text&& text) {
-    if (due()) print(text());
+    if (due()) line_.show(text());
   }
-  void clear();
+  void clear() { line_.clear(); }
 
  private:
   bool due();
-  void print(const std::string& line);
 
-  bool terminal_;
-  bool shown_ = false;
+  LiveLine line_{stderr};
   double next_s_ = 0;
 };
 

@@ -12,6 +12,7 @@
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/text_options.h"
+#include "cli/tokenizer_path.h"
 #include "data/dataset.h"
 #include "data/prepare.h"
 
@@ -61,6 +62,7 @@ Result<void> prepare(PrepareArgs& args) {
     phase = p.phase;
     show(line, p, phase_start_s);
   };
+  TRY(check_tokenizer_path(args.options.tokenizer));
   TRY_ASSIGN(const data::Manifest m, data::prepare(args.options));
   line.clear();
   uint64_t skipped_lines = 0;

@@ -1,7 +1,6 @@
 #include "cli/doctor_command.h"
 
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <charconv>
 #include <map>
@@ -15,6 +14,9 @@
 #include "cli/command.h"
 #include "cli/examinations.h"
 #include "cli/output_file.h"
+#include "cli/rehearse_run.h"
+#include "ops/run_records.h"
+#include "ops/spec.h"
 #include "verify/doctor_process.h"
 #include "verify/report_html.h"
 
@@ -23,7 +25,7 @@ namespace {
 
 struct Arguments {
   doctor::Options options;
-  std::string soak = "10s", limit = "2m", json, html;
+  std::string soak = "10s", limit = "2m", json, html, runs;
   bool soak_given = false;
   bool child = false;
   size_t from = 0;
@@ -47,7 +49,7 @@ Result<double> parse_duration(const std::string& option, const std::string& text
 /// Colours on a terminal, plain text elsewhere.
 class Paint {
  public:
-  Paint() : on_(::isatty(STDOUT_FILENO) == 1) {}
+  Paint() : on_(Terminal::of(stdout).colours()) {}
   std::string good(const std::string& text) const { return with("32", text); }
   std::string warn(const std::string& text) const { return with("33", text); }
   std::string bad(const std::string& text) const { return with("31", text); }
@@ -56,7 +58,7 @@ class Paint {
 
  private:
   std::string with(const char* code, const std::string& text) const {
-    return on_ ? fmt::format("\033[{}m{}\033[0m", code, text) : text;
+    return painted(text, code, on_);
   }
   bool on_;
 };
@@ -159,6 +161,7 @@ std::vector<std::string> child_arguments(const doctor::Options& o, size_t from) 
   add("--limit", fmt::format("{}", o.limit_s));
   if (o.quick) a.push_back("--quick");
   if (!o.only.empty()) add("--only", o.only);
+  if (!o.for_run.empty()) add("--for", o.for_run);
   return a;
 }
 
@@ -172,12 +175,35 @@ void print_verdict(const doctor::Report& report, const Paint& paint) {
   for (const std::string& reason : report.reasons) fmt::print("  {}\n", reason);
 }
 
+/// The ops of which everything was tried and nothing found.
+Result<void> note_runs(const std::string& path, const doctor::Report& report) {
+  std::map<std::string, bool> sound;
+  for (const doctor::Outcome& o : report.outcomes)
+    if (o.head.level == doctor::Level::kOp)
+      sound.try_emplace(o.head.subject, true).first->second &= o.problems.empty();
+  std::vector<ops::RunRecord> records;
+  for (const ops::OpSpec& spec : ops::all_op_specs()) {
+    const auto it = sound.find(spec.op);
+    if (it == sound.end() || !it->second) continue;
+    records.push_back(ops::record_of(doctor::kind_of(report.device), report.description));
+    records.back().op = spec.op;
+  }
+  return ops::add_run_records(path, records);
+}
+
 Result<int> examine(Arguments& args) {
   TRY_ASSIGN(args.options.soak_s, parse_duration("--soak", args.soak));
   TRY_ASSIGN(args.options.limit_s, parse_duration("--limit", args.limit));
   if (args.options.quick && !args.soak_given) args.options.soak_s = 2;
+  if (!args.options.for_run
+           .empty()) {  // before the child's start, so that a wrong name is told at once
+    TRY_ASSIGN(args.options.run,
+               rehearse_run(args.options.for_run, doctor::kind_of(args.options.device)));
+  }
   if (args.child) return doctor::examine_as_child(args.options, args.from);
 
+  if (!args.runs.empty() && (args.options.quick || !args.options.only.empty()))
+    return fail(Code::kInvalidInput, "--runs notes what passed whole: without --quick and --only");
   TRY(check_output_path(args.html, OutputKind::kPage));
   if (args.json != "-") TRY(check_output_path(args.json, OutputKind::kExamination));
   const Paint paint;
@@ -195,6 +221,7 @@ Result<int> examine(Arguments& args) {
     TRY(write_file_atomic(
         args.json,
         whole.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n"));
+  if (!args.runs.empty()) TRY(note_runs(args.runs, report));
   if (const Result<void> noted = remember_examination(report); !noted)
     tell("ferry: note: " + noted.error().message);
   TRY(print_json(args.json == "-" ? whole : doctor::summary_json(report)));
@@ -212,8 +239,13 @@ void add_doctor_command(Command& program) {
       "--soak", args->soak, "look so long for silent corruption: 30s, 10m, 2h (10s; 2s if quick)");
   command.flag("--quick", args->options.quick, "small shapes, few repeats: seconds");
   command.option("--only", args->options.only, "an op, copies, memory, streams, links, speed");
+  command.option(
+      "--for",
+      args->options.for_run,
+      "a model directory, a file of settings, v3 or v2-lite: try this run's own sizes, too");
   command.option("--json", args->json, "write the whole report here; - ends the output in it");
   command.option("--html", args->html, "write the report here as one page of HTML");
+  command.option("--runs", args->runs, "note here which ops' specs passed, for docs/ops.md");
   command.option("--seed", args->options.seed, "of the inputs").shows_default();
   command.option("--limit", args->limit, "a check that is silent for longer hangs").shows_default();
   command.flag("--first-level",

@@ -62,12 +62,21 @@ Result<Subject> from_text(const Arguments& args, const OpenedModel& m) {
 Result<Subject> from_dataset(const Arguments& args, const OpenedModel& m) {
   TRY_ASSIGN(const std::shared_ptr<const data::Dataset> dataset,
              data::Dataset::open(args.data, data::Dataset::Verify::kAll));
-  if (dataset->manifest().vocab_size != m.tokenizer->vocab_size())
+  if (const auto difference = m.tokenizer->difference_from(dataset->tokenizer()))
+    return fail(
+        Code::kInvalidInput,
+        "{}: was prepared with another tokenizer than {}'s ({}); prepare the text again with "
+        "--tokenizer {}",
+        args.data,
+        args.open.directory,
+        *difference,
+        join_path(args.open.directory, kTokenizerName));
+  if (dataset->tokenizer().vocab_size() > m.model->vocab_size())
     return fail(Code::kInvalidInput,
-                "{}: prepared with a tokenizer of {} ids, the model's has {}",
+                "{}: its tokenizer has {} ids, the model {}",
                 args.data,
-                dataset->manifest().vocab_size,
-                m.tokenizer->vocab_size());
+                dataset->tokenizer().vocab_size(),
+                m.model->vocab_size());
   const data::Documents& held_out = dataset->held_out();
   if (held_out.size() == 0)
     return fail(Code::kInvalidInput, "{}: no documents were held out", args.data);
@@ -88,6 +97,7 @@ Result<void> evaluate(Arguments& args) {
     return fail(Code::kInvalidInput, "eval: give either --text FILE or --data DATASET");
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   TRY_ASSIGN(const Subject s, args.text.empty() ? from_dataset(args, m) : from_text(args, m));
+  TRY_ASSIGN(const int32_t first_context, m.texts.context_of_first(args.open.directory));
   args.evaluate.context = std::min(args.evaluate.context, m.model->max_positions());
   int64_t total = 0;
   for (const auto& d : s.documents) total += static_cast<int64_t>(d.size());
@@ -95,7 +105,7 @@ Result<void> evaluate(Arguments& args) {
   const double begin = system_clock().monotonic_s();
   engine::Evaluation e;
   e.bytes = s.bytes;
-  engine::evaluate(*m.model, s.documents, m.bos, args.evaluate, e, [&](int64_t scored) {
+  engine::evaluate(*m.model, s.documents, first_context, args.evaluate, e, [&](int64_t scored) {
     line.show([&] { return fmt::format("{} tokens of about {} scored", scored, total); });
   });
   line.clear();

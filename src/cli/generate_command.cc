@@ -32,11 +32,17 @@ Result<void> generate(Arguments& args) {
     TRY_ASSIGN(args.prompt, data::read_text(args.file, args.text, kPromptBytesMax));
   }
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
-  std::vector<int32_t> ids = {m.bos};
+  std::vector<int32_t> ids;
+  if (m.texts.bos) ids.push_back(*m.texts.bos);
   m.tokenizer->encode(
       args.prompt,
       args.specials ? text::Tokenizer::Specials::kParse : text::Tokenizer::Specials::kAsText,
       ids);
+  if (ids.empty()) {
+    TRY_ASSIGN(const int32_t first, m.texts.context_of_first(args.open.directory));
+    ids.push_back(first);
+  }
+  args.generate.end_tokens = m.texts.eos;
   text::StreamDecoder decoder(*m.tokenizer, true);
   std::string text;
   const auto show = [&](const std::string& piece) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "base/file.h"
 #include "checkpoint/safetensors.h"
@@ -89,7 +90,9 @@ Result<void> logits(Arguments& args) {
     const ops::Segments segments = ops::Segments::packed({&length, 1}, m.model->device());
     const Tensor hidden =
         m.model->forward(Tensor::from_i32(ids, {length}, m.model->device()), segments, {}, nullptr);
-    const Tensor rows = m.model->logits(hidden);
+    std::vector<int64_t> every(ids.size());
+    std::iota(every.begin(), every.end(), 0);
+    const Tensor rows = m.model->logits(hidden, every);
     std::vector<std::byte> bytes(rows.bytes());
     rows.copy_bytes_to(bytes.data());
     TRY(writer.write(info.name, bytes));

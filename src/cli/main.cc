@@ -1,6 +1,7 @@
 // ferry: one program, one subcommand for each thing it does.
 #include <fmt/core.h>
 
+#include <csignal>
 #include <new>
 #include <system_error>
 
@@ -44,6 +45,8 @@ int main(int argc, char** argv) {
   using namespace ferry;
   const FlushDenormals flush;
   int status = 0;
+  // A file that may not grow any more (ulimit -f) is an error of the write, to be told, not the end.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
     status = cli::run_command_line(
         "Trains DeepSeek-style models and looks at them.", argc, argv, add_commands);

@@ -2,11 +2,9 @@
 
 #include <fmt/core.h>
 
-#include <nlohmann/json.hpp>
-
-#include "base/file.h"
-#include "checkpoint/weights.h"
 #include "cli/command.h"
+#include "models/registry.h"
+#include "probe/directory_model.h"
 
 namespace ferry::cli {
 
@@ -50,19 +48,15 @@ Result<OpenedModel> open_model(const OpenOptions& o) {
   OpenedModel m;
   // Weights stay f32 here: computing in bf16 rounds them as training did, so the bits are
   // training's.
-  TRY_ASSIGN(
-      m.model,
-      models::make_model(
-          dir.config_json(), join_path(o.directory, kConfigName), *device, compute, DType::kF32));
-  TRY(load_weights(dir, m.model->weights(), m.model->weight_aliases()));
-  const auto config = nlohmann::json::parse(dir.config_json(), nullptr, false);
-  if (const auto it = config.find("bos_token_id"); it != config.end() && it->is_number_integer())
-    m.bos = it->get<int32_t>();
+  TRY_ASSIGN(probe::DirectoryModel opened, probe::model_of(dir, *device, compute, DType::kF32));
+  m.model = std::move(opened.model);
+  if (o.tokenizer) {
+    TRY_ASSIGN(m.texts, read_model_texts(dir));
+    TRY_ASSIGN(m.tokenizer, require_tokenizer(dir, m.texts));
+  }
+  for (const auto* notes : {&opened.notes, &m.texts.notes})
+    for (const std::string& n : *notes) tell("ferry: note: " + n);
   if (!o.tokenizer) return m;
-  TRY_ASSIGN(const std::string text, dir.text("tokenizer.json"));
-  TRY_ASSIGN(text::Tokenizer tokenizer,
-             text::Tokenizer::parse(text, join_path(o.directory, "tokenizer.json")));
-  m.tokenizer = std::make_unique<text::Tokenizer>(std::move(tokenizer));
   if (m.tokenizer->vocab_size() > m.model->vocab_size())
     return fail(Code::kInvalidInput,
                 "{}: the tokenizer has {} ids, the model {}",

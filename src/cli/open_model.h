@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "checkpoint/model_texts.h"
 #include "models/causal_lm.h"
 #include "text/tokenizer.h"
 
@@ -19,8 +20,8 @@ struct OpenOptions {
 
 struct OpenedModel {
   std::unique_ptr<models::CausalLm> model;
-  std::unique_ptr<text::Tokenizer> tokenizer;
-  int32_t bos = 0;
+  ModelTexts texts;                            // read if the tokenizer was asked for
+  std::shared_ptr<text::Tokenizer> tokenizer;  // the texts', then not nullptr
 };
 
 /// Errors: kNotFound, kCorrupt, kInvalidInput, kUnavailable (the device).

@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -13,6 +12,7 @@
 #include "base/cpu_tier.h"
 #include "cli/command.h"
 #include "device/cpu/cpu_device.h"
+#include "ops/run_records.h"
 #include "ops/spec_check.h"
 
 namespace ferry::cli {
@@ -21,7 +21,7 @@ namespace {
 struct OpsArgs {
   bool markdown = false;
   bool bench = false;
-  std::string only;
+  std::string only, runs;
 };
 
 const char* mark(const char* missing_because) { return missing_because == nullptr ? "yes" : "-"; }
@@ -44,18 +44,16 @@ std::string cell(const char* missing_because, const std::vector<std::string>& al
   return fmt::format("- ({})", at - all.begin() + 1);
 }
 
-/// Where the op's specs passed on a real card: "2026-12-01, Ascend910B1", from the report of
-/// `ferry doctor`. Nobody has run one yet; who has, adds a row.
-struct HardwareRun {
-  const char* op;
-  const char* where;
-};
-constexpr std::array<HardwareRun, 0> kAscendHardware{};
-
-const char* ascend_hardware(const std::string& op) {
-  for (const HardwareRun& run : kAscendHardware)
-    if (op == run.op) return run.where;
-  return "never";
+/// Where the op's specs passed, and when, as the runs noted it; "never" if none did.
+std::string runs_of(const std::vector<ops::RunRecord>& records,
+                    const std::string& op,
+                    const char* device,
+                    bool software) {
+  std::string all;
+  for (const ops::RunRecord& r : records)
+    if (r.op == op && r.device == device && r.software == software)
+      all += fmt::format("{}{}, {}", all.empty() ? "" : "; ", r.where, r.date);
+  return all.empty() ? "never" : all;
 }
 
 const char* branch_name(ops::Branch branch) {
@@ -68,20 +66,22 @@ const char* branch_name(ops::Branch branch) {
   return "?";
 }
 
-void print_markdown(const std::vector<ops::OpSpec>& specs) {
+void print_markdown(const std::vector<ops::OpSpec>& specs,
+                    const std::vector<ops::RunRecord>& records) {
   const std::vector<std::string> why = reasons(specs);
   fmt::print(
       "# Ops and devices\n\n"
-      "Made by `ferry ops --markdown` from the kernel tables in `src/ops/*/*.cc`; a test "
+      "Made by `ferry ops --markdown --runs docs/ops_runs.txt` from the kernel tables in "
+      "`src/ops/*/*.cc`; a test\n"
       "compares.\n\n"
-      "\"Run on\" is where the specs of the op run. CPU: **hardware** in `./run test` on the "
-      "machine at hand (each\n"
-      "tier that the processor has), **software** under an emulator. Ascend: **hardware** names "
-      "date and chip,\n"
-      "**software** is software Ascend (`ascend_sim/`). An Ascend kernel is **fused** (the "
-      "vendor's op for it) or\n"
-      "**composed** of several smaller ones; the specs reach both where it depends on the "
-      "shapes.\n\n"
+      "\"Run on\" is where all specs of the op passed, and when, as the runs themselves noted it: "
+      "`ops_test` and\n"
+      "`ascend_ops_test` with `FERRY_RUN_RECORDS=docs/ops_runs.txt`, `ferry doctor --runs "
+      "docs/ops_runs.txt` on a card.\n"
+      "**Software** is an emulator, or software Ascend (`ascend_sim/`). An Ascend kernel is "
+      "**fused** (the vendor's op\n"
+      "for it) or **composed** of several smaller ones; the specs reach both where it depends on "
+      "the shapes.\n\n"
       "| op | kernel | CPU | run on: hardware | run on: software | CUDA | Ascend | run on: "
       "hardware | run on: software |\n"
       "|---|---|---|---|---|---|---|---|---|\n");
@@ -92,12 +92,12 @@ void print_markdown(const std::vector<ops::OpSpec>& specs) {
                  spec.op,
                  row.kernel,
                  cell(row.cpu, why),
-                 cpu ? "x86-64: avx512, avx2, plain" : "-",
-                 cpu ? "aarch64: plain (qemu-user)" : "-",
+                 cpu ? runs_of(records, spec.op, "cpu", false) : "-",
+                 cpu ? runs_of(records, spec.op, "cpu", true) : "-",
                  cell(row.cuda, why),
                  ascend ? branch_name(row.ascend_branch) : cell(row.ascend, why),
-                 ascend ? ascend_hardware(spec.op) : "-",
-                 ascend ? "software Ascend" : "-");
+                 ascend ? runs_of(records, spec.op, "ascend", false) : "-",
+                 ascend ? runs_of(records, spec.op, "ascend", true) : "-");
     }
   fmt::print("\n");
   for (size_t i = 0; i < why.size(); ++i) fmt::print("({}) {}\n", i + 1, why[i]);
@@ -170,6 +170,7 @@ void add_ops_command(Command& program) {
   auto args = std::make_shared<OpsArgs>();
   Command command = program.add("ops", "Show which op has a kernel on which device; measure them");
   command.flag("--markdown", args->markdown, "As docs/ops.md");
+  command.option("--runs", args->runs, "Of --markdown: records of runs, docs/ops_runs.txt");
   const Option bench_flag =
       command.flag("--bench", args->bench, "Time every op's benchmark shapes on the CPU");
   command.option("--op", args->only, "Of --bench: this op alone").needs(bench_flag);
@@ -181,12 +182,19 @@ void add_ops_command(Command& program) {
           {Code::kInvalidInput,
            fmt::format("ops: there is no op \"{}\"; `ferry ops` lists them", args->only)});
     }
-    if (args->bench)
+    if (args->bench) {
       bench(specs, args->only);
-    else if (args->markdown)
-      print_markdown(specs);
-    else
+    } else if (args->markdown) {
+      std::vector<ops::RunRecord> records;
+      if (!args->runs.empty()) {
+        Result<std::vector<ops::RunRecord>> read = ops::read_run_records(args->runs);
+        if (!read) return report(read.error());
+        records = *std::move(read);
+      }
+      print_markdown(specs, records);
+    } else {
       print_table(specs);
+    }
     return 0;
   });
 }

@@ -4,9 +4,10 @@
 
 #include "base/file.h"
 #include "base/version.h"
-#include "checkpoint/weights.h"
 #include "cli/command.h"
 #include "device/cpu/cpu_device.h"
+#include "models/registry.h"
+#include "probe/directory_model.h"
 #include "probe/probe.h"
 
 namespace ferry::cli {
@@ -35,22 +36,16 @@ Result<void> write_passport(const Arguments& args) {
     passport = *dir.passport();
   } else {
     const DType compute = args.dtype == "f32" ? DType::kF32 : DType::kBF16;
-    TRY_ASSIGN(const auto model,
-               models::make_model(dir.config_json(),
-                                  join_path(args.directory, kConfigName),
-                                  cpu_device(),
-                                  compute,
-                                  DType::kF32));
-    TRY(load_weights(dir, model->weights(), model->weight_aliases()));
+    TRY_ASSIGN(const probe::DirectoryModel opened,
+               probe::model_of(dir, cpu_device(), compute, DType::kF32));
+    for (const std::string& note : opened.notes) tell("ferry: note: " + note);
+    const std::unique_ptr<models::TrainableLm>& model = opened.model;
     TRY_ASSIGN(const auto other,
                probe::sibling(*model, compute == DType::kF32 ? DType::kBF16 : DType::kF32));
     passport.program = fmt::format("ferry {}", kVersion);
     passport.probes = probe::record(*model, *other, probe::synthetic_prompts(*model), {});
-    TRY_ASSIGN(const std::vector<std::string> names, list_folder(args.directory));
-    for (const std::string& name : names)
-      if (name.ends_with(".safetensors") || (name.ends_with(".json") && name != kVerifiedName &&
-                                             name != kChecksumsName && name != kPassportName))
-        TRY(passport.add_file(args.directory, name));
+    TRY_ASSIGN(const std::vector<std::string> names, files_that_count(args.directory));
+    for (const std::string& name : names) TRY(passport.add_file(args.directory, name));
   }
   passport.seal(key);
   TRY(write_file_atomic(path, passport.to_json()));

@@ -15,6 +15,7 @@
 #include "cli/command.h"
 #include "cli/output_file.h"
 #include "cli/text_options.h"
+#include "cli/tokenizer_path.h"
 #include "text/bpe_trainer.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
@@ -166,6 +167,7 @@ Tokenizer::Specials specials_of(const std::string& name) {
 }
 
 Result<void> encode(const CodeArgs& args) {
+  TRY(check_tokenizer_path(args.tokenizer));
   TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
   std::vector<std::string> texts = args.items;
   if (!args.file.empty()) {
@@ -209,6 +211,7 @@ Result<std::vector<int32_t>> parse_ids(const std::vector<std::string>& words,
 }
 
 Result<void> decode(const CodeArgs& args) {
+  TRY(check_tokenizer_path(args.tokenizer));
   TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
   std::vector<std::string> words = args.items;
   if (words.empty()) {
@@ -291,6 +294,7 @@ Result<std::vector<std::string_view>> split_frames(std::string_view all, const s
 
 Result<void> bench(const BenchArgs& args) {
   const double load_start_s = system_clock().monotonic_s();
+  TRY(check_tokenizer_path(args.tokenizer));
   TRY(check_output_path(args.out, OutputKind::kIds));
   TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
   const double load_s = system_clock().monotonic_s() - load_start_s;

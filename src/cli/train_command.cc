@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <cerrno>
 #include <csignal>
 #include <new>
 #include <nlohmann/json.hpp>
@@ -11,7 +12,6 @@
 #include "base/system.h"
 #include "cli/command.h"
 #include "cli/examinations.h"
-#include "device/chip.h"
 #include "device/device.h"
 #include "train/loop.h"
 #include "train/supervisor.h"
@@ -30,7 +30,7 @@ struct Arguments {
 
 Result<void> print_result(const TrainResult& r) {
   nlohmann::ordered_json j;
-  j["model_dir"] = r.model_dir;
+  if (!r.model_dir.empty()) j["model_dir"] = r.model_dir;
   j["step"] = r.step;
   j["stopped"] = r.stopped;
   if (r.loss) j["loss"] = *r.loss;
@@ -48,7 +48,27 @@ constexpr const char* kWhatToLower =
 /// Reports a failure; the worker's exit status for it.
 int leave(const Status& why) {
   const int status = report(why);
-  return why.code == Code::kExhausted ? supervisor::kExhausted : status;
+  return why.code == Code::kExhausted ? supervisor::kUseless : status;
+}
+
+/// The command that goes on with this run: its settings are in the file and in the overrides, and
+/// without one of them it would be another run.
+std::string resuming(const Arguments& args, const std::vector<std::string>& overrides) {
+  std::string command =
+      shell_quoted(::program_invocation_name) + " train " + shell_quoted(args.config);
+  for (const std::string& o : overrides) command += " " + shell_quoted(o);
+  return command + " --resume";
+}
+
+supervisor::Settings rules_of(const SupervisorSettings& s, std::string go_on) {
+  return {.failures_max = static_cast<int>(s.restarts),
+          .start_patience_s = s.start_patience_s,
+          .step_patience_s = s.step_patience_s,
+          .evaluate_patience_s = s.evaluate_patience_s,
+          .save_patience_s = s.save_patience_s,
+          .patience_intervals = s.patience_intervals,
+          .stop_patience_s = s.stop_patience_s,
+          .go_on = std::move(go_on)};
 }
 
 /// The process that trains. It leaves with 0 when it is done or was stopped, having saved.
@@ -56,6 +76,7 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
   struct sigaction action {};
   action.sa_handler = [](int) { g_stop = true; };
   ::sigaction(SIGTERM, &action, nullptr);
+  ::sigaction(SIGXCPU, &action, nullptr);  // of a limit of CPU time, which the worker alone uses up
   const Result<supervisor::Pulse> pulse = supervisor::Pulse::open(true);
   if (!pulse) return report(pulse.error());
   const Result<Settings> settings = read_settings(args.config, overrides);
@@ -63,16 +84,16 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
   try {
     if (const Result<Device*> device = open_device(settings->train.device); device && !args.again)
       warn_unexamined(**device);
-    const Result<TrainResult> result = train(*settings,
-                                             {.resume = args.resume,
-                                              .stop = &g_stop,
-                                              .beat = [&](int64_t steps) { pulse->beat(steps); },
-                                              .replay_to = args.replay_to});
+    const Result<TrainResult> result =
+        train(*settings,
+              {.resume = args.resume,
+               .stop = &g_stop,
+               .beat = [&](const supervisor::Heartbeat& b) { pulse->beat(b); },
+               .replay_to = args.replay_to});
     if (!result) return leave(result.error());
     if (result->stopped)
-      fmt::print("stopped    after step {}; go on with: ferry train {} --resume\n",
-                 result->step,
-                 args.config);
+      fmt::print(
+          "stopped    after step {}; go on with: {}\n", result->step, resuming(args, overrides));
     const Result<void> printed = print_result(*result);
     return printed ? 0 : leave(printed.error());
   } catch (const OutOfDeviceMemory& e) {
@@ -104,6 +125,7 @@ int run(const Arguments& args, std::vector<std::string> overrides) {
     return 0;
   }
   supervisor::Command command{.program = "/proc/self/exe",
+                              .name = ::program_invocation_name,
                               .first = {"train", args.config, "--worker"},
                               .again = {},
                               .replay = "--replay-to"};
@@ -112,8 +134,10 @@ int run(const Arguments& args, std::vector<std::string> overrides) {
   command.again.emplace_back("--resume");
   if (args.resume) command.first = command.again;
   command.again.emplace_back("--again");
-  return supervisor::supervise(
-      command, {}, system_clock(), [](std::string_view text) { tell(std::string(text)); });
+  return supervisor::supervise(command,
+                               rules_of(settings->supervisor, resuming(args, overrides)),
+                               system_clock(),
+                               [](std::string_view text) { tell(std::string(text)); });
 }
 
 }  // namespace

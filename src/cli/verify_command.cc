@@ -65,10 +65,16 @@ void print_report(const verify::Report& r) {
                l.routed_otherwise,
                l.calls,
                l.worst_op.empty() ? "" : fmt::format("{:.3g} {}", l.worst_call, l.worst_op));
-  fmt::print("\ntext       {} of {} tokens agree, {} differ at a near tie\n",
+  fmt::print("\ntext       {} of {} tokens agree, {} differ at a near tie{}\n",
              r.tokens_agree,
              r.tokens,
-             r.tokens_near_tie);
+             r.tokens_near_tie,
+             r.tokens_guided == 0
+                 ? ""
+                 : fmt::format("; {} follow a near tie of experts: compared with these given",
+                               r.tokens_guided));
+  if (r.training_calls > 0)
+    fmt::print("training   {} calls of a step judged one by one\n", r.training_calls);
   print_texts(r);
   fmt::print("logits     up to {:.4g} away (tolerance {:.4g}){}\n",
              r.logit_distance,
@@ -118,6 +124,11 @@ void add_verify_command(Command& program) {
       .among({"f32", "bf16"});
   command.option(
       "--key", args->key, "a public key (ferry keygen): the passport must be signed by it");
+  command.option(
+      "--positions",
+      args->verify.positions,
+      "also ask a probe of so many tokens, up to the model's context; the CPU answers it now");
+  command.flag("--train", args->verify.train, "also judge one training step, call by call");
   command.flag("--quick",
                args->verify.quick,
                "judge ops one by one only in layers whose activations parted");

@@ -48,11 +48,13 @@ Documents::Document Documents::operator[](int64_t index) const {
 
 Dataset::Dataset(std::string folder,
                  Manifest manifest,
+                 std::string tokenizer_json,
                  text::Tokenizer tokenizer,
                  Documents train,
                  Documents held_out)
     : folder_(std::move(folder)),
       manifest_(std::move(manifest)),
+      tokenizer_json_(std::move(tokenizer_json)),
       tokenizer_(std::move(tokenizer)),
       train_(std::move(train)),
       held_out_(std::move(held_out)) {
@@ -62,7 +64,6 @@ Dataset::Dataset(std::string folder,
   }
 }
 
-std::string Dataset::tokenizer_path() const { return join_path(folder_, kTokenizerFile); }
 std::string Dataset::held_out_text_path() const { return join_path(folder_, kHeldOutTextFile); }
 
 Result<std::shared_ptr<const Dataset>> Dataset::open(
@@ -81,7 +82,7 @@ Result<std::shared_ptr<const Dataset>> Dataset::open(
   TRY_ASSIGN(Manifest manifest, Manifest::parse(json, manifest_path));
 
   const std::string tokenizer_path = join_path(folder, kTokenizerFile);
-  TRY_ASSIGN(const std::string tokenizer_json, read_file(tokenizer_path));
+  TRY_ASSIGN(std::string tokenizer_json, read_file(tokenizer_path));
   if (blake2b_hex(tokenizer_json.data(), tokenizer_json.size()) != manifest.tokenizer_blake2b)
     return changed(tokenizer_path);
   TRY_ASSIGN(text::Tokenizer tokenizer, text::Tokenizer::parse(tokenizer_json, tokenizer_path));
@@ -113,8 +114,12 @@ Result<std::shared_ptr<const Dataset>> Dataset::open(
   TRY_ASSIGN(Documents held_out, open_part(manifest.held_out));
   if (verify == Verify::kAll)
     TRY(verify_text(join_path(folder, kHeldOutTextFile), manifest.held_out_text_blake2b));
-  return std::shared_ptr<const Dataset>(new Dataset(
-      folder, std::move(manifest), std::move(tokenizer), std::move(train), std::move(held_out)));
+  return std::shared_ptr<const Dataset>(new Dataset(folder,
+                                                    std::move(manifest),
+                                                    std::move(tokenizer_json),
+                                                    std::move(tokenizer),
+                                                    std::move(train),
+                                                    std::move(held_out)));
 }
 
 }  // namespace ferry::data

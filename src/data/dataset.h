@@ -54,7 +54,7 @@ class Dataset {
 
   const Manifest& manifest() const { return manifest_; }
   const std::string& folder() const { return folder_; }
-  std::string tokenizer_path() const;
+  const std::string& tokenizer_json() const { return tokenizer_json_; }  // the file as it was read
   std::string held_out_text_path() const;
   const text::Tokenizer& tokenizer() const { return tokenizer_; }
   const Documents& train() const { return train_; }
@@ -66,11 +66,13 @@ class Dataset {
  private:
   Dataset(std::string folder,
           Manifest manifest,
+          std::string tokenizer_json,
           text::Tokenizer tokenizer,
           Documents train,
           Documents held_out);
   std::string folder_;
   Manifest manifest_;
+  std::string tokenizer_json_;
   text::Tokenizer tokenizer_;
   Documents train_, held_out_;
   std::vector<int32_t> token_bytes_;

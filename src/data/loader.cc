@@ -97,22 +97,15 @@ struct Loader::Cache {
 };
 
 Loader::Loader(std::shared_ptr<const Dataset> dataset, const LoaderConfig& config)
-    : dataset_(std::move(dataset)),
-      config_(config),
-      sequences_per_step_(config.tokens_per_step / config.sequence_length),
-      cache_(std::make_unique<Cache>()) {}
+    : dataset_(std::move(dataset)), config_(config), cache_(std::make_unique<Cache>()) {}
 Loader::Loader(Loader&&) noexcept = default;
 Loader& Loader::operator=(Loader&&) noexcept = default;
 Loader::~Loader() = default;
 
 Result<Loader> Loader::create(std::shared_ptr<const Dataset> dataset, const LoaderConfig& config) {
-  const int64_t length = config.sequence_length, tokens = config.tokens_per_step;
+  const int64_t length = config.sequence_length;
   TRY(check_setting(
       length >= 2 && length <= kSequenceLengthMax, "sequence_length", length, "2 to 16777216"));
-  TRY(check_setting(tokens >= length && tokens <= kBatchTokensMax && tokens % length == 0,
-                    "tokens_per_step",
-                    tokens,
-                    fmt::format("a multiple of sequence_length ({}), at most 2147483648", length)));
   if (dataset->train().size() == 0)
     return fail(Code::kInvalidInput,
                 "{}: has no training documents; prepare it from more text",
@@ -127,21 +120,14 @@ std::shared_ptr<const Loader::Epoch> Loader::epoch(int64_t number) const {
   return cache_->latest;
 }
 
-Batch Loader::batch(int64_t step) const { return micro_batch(step, 0, sequences_per_step_); }
-
-Batch Loader::micro_batch(int64_t step, int64_t first, int64_t count) const {
-  check(step >= 0 && first >= 0 && count >= 0 && first + count <= sequences_per_step_,
-        "loader: sequences {} to {} of {} in step {}",
-        first,
-        first + count,
-        sequences_per_step_,
-        step);
+Batch Loader::sequences(int64_t place, int64_t count) const {
+  check(place >= 0 && count >= 0, "loader: {} sequences from token {}", count, place);
   const int64_t length = config_.sequence_length;
   const int64_t per_epoch = tokens_per_epoch();
   Batch out;
   reserve(out, count * length);
   for (int64_t s = 0; s < count; ++s) {
-    int64_t at = (step * sequences_per_step_ + first + s) * length;
+    int64_t at = place + s * length;
     for (int64_t left = length; left > 0;) {  // a sequence may span epochs
       const int64_t within = at % per_epoch;
       const int64_t n = std::min(left, per_epoch - within);

@@ -1,5 +1,5 @@
-// Batches of training and of held-out text, each a pure function of (dataset, settings, number): to
-// go on at step N is to ask for batch N.
+// Batches of training and of held-out text, each a pure function of (dataset, settings, place): to
+// go on is to ask for the sequences that begin where the last ones ended.
 //
 // A document of tokens t1 ... tn is learnt as  input  bos t1 ... tn
 //                                              label  t1 ... tn eos
@@ -30,16 +30,16 @@ struct Batch {
 
 struct LoaderConfig {
   int32_t sequence_length = 0;  // at least 2
-  int64_t tokens_per_step = 0;  // a multiple of sequence_length
   uint64_t seed = 0;
 };
 
 /// Training batches.
 ///
 /// Each epoch takes all documents in an order of its own, a permutation keyed by (seed, epoch); one
-/// after the other they are a stream, and the epochs' streams are one. Sequence s is the stream's
-/// tokens [s * sequence_length, (s + 1) * sequence_length). A document that a sequence's end cuts
-/// goes on in the next one as a new segment: it does not see what came before, and its first input
+/// after the other they are a stream, and the epochs' streams are one. A sequence is sequence_length
+/// tokens of it from any place: places are counted in tokens, so that a run that goes on with steps
+/// of another size, or longer sequences, repeats nothing and leaves nothing out. A document that a
+/// sequence's end cuts goes on in the next one as a new segment: it does not see what came before, and its first input
 /// is the token before the cut. No token is dropped and none is padding.
 ///
 /// Threads: any number. Memory: the index of one epoch, 8 bytes per 64 documents.
@@ -48,13 +48,9 @@ class Loader {
   /// Errors: kInvalidInput, naming the setting.
   static Result<Loader> create(std::shared_ptr<const Dataset> dataset, const LoaderConfig& config);
 
-  /// The tokens_per_step tokens of a step >= 0.
-  Batch batch(int64_t step) const;
+  /// `count` sequences, one after the other, from token `place` of the stream on. check: place >= 0.
+  Batch sequences(int64_t place, int64_t count) const;
 
-  /// Some of them: sequences [first, first + count) of the step, for micro-batches.
-  Batch micro_batch(int64_t step, int64_t first, int64_t count) const;
-
-  int64_t sequences_per_step() const { return sequences_per_step_; }
   int64_t tokens_per_epoch() const { return dataset_->train().tokens(); }
   const Dataset& dataset() const { return *dataset_; }
   const LoaderConfig& config() const { return config_; }
@@ -67,7 +63,6 @@ class Loader {
 
   std::shared_ptr<const Dataset> dataset_;
   LoaderConfig config_;
-  int64_t sequences_per_step_;
   std::unique_ptr<Cache> cache_;
 
  public:

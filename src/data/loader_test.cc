@@ -104,14 +104,14 @@ TEST(Loader, EachEpochTakesEveryDocumentOnceWholeAndInAnotherOrder) {
   const TestFolder folder;
   const auto dataset = make_dataset(folder, tokenizer_json(), 300, 500);
   const int32_t length = 16;
-  const Loader loader = make_loader(dataset, {length, 64, 5});
+  const Loader loader = make_loader(dataset, {length, 5});
   const int64_t per_epoch = loader.tokens_per_epoch();
 
   // The labels are the stream of stored tokens: cut it where epochs and documents end.
   std::vector<int32_t> labels, tokens;
   int64_t bytes = 0, ended = 0;
   for (int64_t step = 0; step * 64 < 3 * per_epoch; ++step) {
-    const Batch batch = loader.batch(step);
+    const Batch batch = loader.sequences(step * 64, 64 / length);
     ASSERT_EQ(batch.tokens.size(), 64u);
     expect_sound(batch, length);
     // No segment crosses a sequence.
@@ -155,40 +155,42 @@ TEST(Loader, EachEpochTakesEveryDocumentOnceWholeAndInAnotherOrder) {
   EXPECT_NE(orders[0], texts(*dataset, dataset->train()));
 }
 
-TEST(Loader, ABatchIsAFunctionOfItsStepAlone) {
+TEST(Loader, ABatchIsAFunctionOfItsPlaceAlone) {
   const TestFolder folder;
   const auto dataset = make_dataset(folder, tokenizer_json(), 200, 500);
-  const LoaderConfig config{24, 96, 5};
+  const LoaderConfig config{24, 5};
+  const auto batch = [](const Loader& loader, int64_t step) {
+    return loader.sequences(step * 96, 4);
+  };
   std::vector<Batch> batches;
   {
     const Loader loader = make_loader(dataset, config);
     for (int64_t step = 0; step * 96 < 4 * loader.tokens_per_epoch(); ++step)
-      batches.push_back(loader.batch(step));
+      batches.push_back(batch(loader, step));
   }
   const Loader again = make_loader(dataset, config);
   const Random random(1, RandomPurpose::kTest, 0);
   for (uint64_t i = 0; i < 200; ++i) {  // in any order, across epochs
     const auto step = static_cast<int64_t>(random.below(i, batches.size()));
-    ASSERT_TRUE(again.batch(step) == batches[static_cast<size_t>(step)]) << step;
+    ASSERT_TRUE(batch(again, step) == batches[static_cast<size_t>(step)]) << step;
   }
   for (const int64_t resumed_at : {int64_t{1}, int64_t{37}}) {
     const Loader resumed =
         make_loader(*Dataset::open(folder / "dataset", Dataset::Verify::kAll), config);
     for (int64_t step = resumed_at; step < resumed_at + 50; ++step)
-      ASSERT_TRUE(resumed.batch(step) == batches[static_cast<size_t>(step)]);
+      ASSERT_TRUE(batch(resumed, step) == batches[static_cast<size_t>(step)]);
   }
   for (const int64_t count : {1, 2}) {  // micro-batches are the batch
     Batch all;
-    for (int64_t first = 0; first < again.sequences_per_step(); first += count)
-      append(all, again.micro_batch(30, first, count));
+    for (int64_t first = 0; first < 4; first += count)
+      append(all, again.sequences(30 * 96 + first * 24, count));
     EXPECT_TRUE(all == batches[30]);
   }
-  // The same stream in steps of another size.
-  Batch small;
-  const Loader other = make_loader(dataset, {24, 24, 5});
-  for (int64_t step = 40; step < 44; ++step) append(small, other.batch(step));
-  EXPECT_TRUE(small == batches[10]);
-  EXPECT_FALSE(make_loader(dataset, {24, 96, 6}).batch(0) == batches[0]);
+  // The same stream in sequences of another length, from a place that is no multiple of it.
+  const Batch longer = make_loader(dataset, {32, 5}).sequences(10 * 96, 3);
+  EXPECT_EQ(longer.labels, batches[10].labels);
+  EXPECT_EQ(longer.label_bytes, batches[10].label_bytes);
+  EXPECT_FALSE(batch(make_loader(dataset, {24, 6}), 0) == batches[0]);
 }
 
 TEST(Loader, CountsTheBytesOfTheTextAlsoWhereTheTokenizerChangesIt) {
@@ -201,9 +203,9 @@ TEST(Loader, CountsTheBytesOfTheTextAlsoWhereTheTokenizerChangesIt) {
   EXPECT_FALSE(dataset->manifest().token_bytes_exact);
   const auto one_step = static_cast<int64_t>(dataset->train().tokens());
   // A prime number of tokens may not be cut into equal sequences: take one of them all.
-  const Loader loader = make_loader(dataset, {static_cast<int32_t>(one_step), one_step, 1});
+  const Loader loader = make_loader(dataset, {static_cast<int32_t>(one_step), 1});
   for (int64_t epoch = 0; epoch < 2; ++epoch) {
-    const Batch batch = loader.batch(epoch);
+    const Batch batch = loader.sequences(epoch * one_step, 1);
     EXPECT_EQ(batch.label_bytes, dataset->train().bytes());
     EXPECT_EQ(batch.label_documents, dataset->train().size());
   }
@@ -212,12 +214,8 @@ TEST(Loader, CountsTheBytesOfTheTextAlsoWhereTheTokenizerChangesIt) {
 TEST(Loader, RefusesSettingsThatDoNotFit) {
   const TestFolder folder;
   const auto dataset = make_dataset(folder, tokenizer_json(), 50, 0);
-  for (const LoaderConfig& config : {LoaderConfig{0, 64, 0},
-                                     LoaderConfig{1, 64, 0},
-                                     LoaderConfig{-16, 64, 0},
-                                     LoaderConfig{16, 0, 0},
-                                     LoaderConfig{16, 65, 0},
-                                     LoaderConfig{128, 64, 0}}) {
+  for (const LoaderConfig& config :
+       {LoaderConfig{0, 0}, LoaderConfig{1, 0}, LoaderConfig{-16, 0}, LoaderConfig{1 << 25, 0}}) {
     const auto loader = Loader::create(dataset, config);
     ASSERT_FALSE(loader);
     EXPECT_EQ(loader.error().code, Code::kInvalidInput);

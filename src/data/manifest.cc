@@ -12,9 +12,13 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "ferry-dataset";
 
+constexpr uint64_t kTooMany = UINT64_MAX;
+
+/// kTooMany where the sum is no int64, as no sum of a dataset's is.
 uint64_t sum(const std::vector<ShardInfo>& shards, uint64_t ShardInfo::*field) {
   uint64_t total = 0;
-  for (const ShardInfo& s : shards) total += s.*field;
+  for (const ShardInfo& s : shards)
+    if (__builtin_add_overflow(total, s.*field, &total) || total > INT64_MAX) return kTooMany;
   return total;
 }
 
@@ -130,9 +134,14 @@ Part read_part(Fields& parent, const char* name) {
     in.join(f, "shards");
     part.shards.push_back(std::move(s));
   }
-  if (part.tokens() != in.number("tokens")) in.fault("tokens");
-  if (part.documents() != in.number("documents")) in.fault("documents");
-  if (part.bytes() != in.number("bytes")) in.fault("bytes");
+  const auto check_sum = [&](const char* field, uint64_t ShardInfo::*of_shard) {
+    const uint64_t total = sum(part.shards, of_shard);
+    if (total == kTooMany || total != in.number(field)) in.fault(field);
+  };
+  check_sum("tokens", &ShardInfo::tokens);
+  check_sum("documents", &ShardInfo::documents);
+  check_sum("bytes", &ShardInfo::bytes);
+  if (sum(part.shards, &ShardInfo::file_bytes) == kTooMany) in.fault("file_bytes");
   parent.join(in, name);
   return part;
 }

@@ -117,7 +117,7 @@ std::string find_fault(std::span<const std::byte> bytes,
   if (footer.tokens != info.tokens || footer.documents != info.documents)
     return "its counts are not the manifest's";
   // The counts are bounded by the file's size before they are multiplied.
-  if (footer.tokens > bytes.size() || footer.documents > bytes.size())
+  if (footer.tokens > bytes.size() || footer.documents > bytes.size() || info.bytes > INT64_MAX)
     return "its counts exceed its size";
   const uint64_t data = (footer.tokens * header.token_bytes + 7) / 8 * 8;
   if (sizeof header + data + footer.documents * 16 + sizeof footer != bytes.size())
@@ -153,7 +153,10 @@ Result<Shard> Shard::open(const std::string& path,
     if (shard.table_[2 * d] <= end)
       return changed(fmt::format("document {} ends before it begins", d));
     end = shard.table_[2 * d];
-    text_bytes += shard.table_[2 * d + 1];
+    const uint64_t of_document = shard.table_[2 * d + 1];
+    if (of_document > info.bytes - text_bytes)  // a sum that wraps round would agree
+      return changed(fmt::format("document {} has more bytes than all", d));
+    text_bytes += of_document;
   }
   if (end != info.tokens || text_bytes != info.bytes)
     return changed("its documents are not all of its tokens");

@@ -5,7 +5,6 @@
 #include <charconv>
 
 #include "device/ascend/ascend_device.h"
-#include "device/chip.h"
 #include "device/cpu/cpu_device.h"
 
 namespace ferry {
@@ -40,16 +39,6 @@ Result<int> index_of(std::string_view name) {
 }
 
 }  // namespace
-
-std::optional<uint64_t> chip_memory_available(Device& device) {
-  if (device.kind() != DeviceKind::kAscend) return std::nullopt;
-  return static_cast<AscendDevice&>(device).memory_available();
-}
-
-void set_replay(Device& device, bool on) {
-  if (device.kind() == DeviceKind::kAscend)
-    static_cast<AscendDevice&>(device).options().replay = on;
-}
 
 size_t pool_block_bytes(size_t bytes) {
   const size_t wanted = std::max<size_t>(bytes, 1);

@@ -43,12 +43,13 @@ double score(models::CausalLm& model, std::span<const Window> windows) {
     lengths.push_back(static_cast<int32_t>(w.tokens.size()));
   }
   const Shape shape = {static_cast<int64_t>(tokens.size())};
-  models::TokenBatch batch;
-  batch.tokens = Tensor::from_i32(tokens, shape, model.device());
-  batch.labels = Tensor::from_i32(labels, shape, model.device());
-  batch.segments = ops::Segments::packed(lengths, model.device());
+  const Tensor hidden = model.forward(Tensor::from_i32(tokens, shape, model.device()),
+                                      ops::Segments::packed(lengths, model.device()),
+                                      {},
+                                      nullptr);
   double nats = 0;
-  for (const float l : model.losses(batch, {}, {}).token_losses.to_f32())
+  for (const float l :
+       model.token_losses(hidden, Tensor::from_i32(labels, shape, model.device())).to_f32())
     nats += static_cast<double>(l);
   return nats;
 }

@@ -14,12 +14,12 @@ namespace ferry::engine {
 struct GenerateOptions {
   SamplingOptions sampling;
   int64_t tokens_max = 256;
-  bool stop_at_eos = true;
-  int64_t prefill_chunk = 512;  // tokens of the prompt a pass; no bit depends on it
+  std::vector<int32_t> end_tokens;  // generation stops at any of them
+  int64_t prefill_chunk = 512;      // tokens of the prompt a pass; no bit depends on it
 };
 
-/// Calls on_token for each new token as it comes; generation stops when it returns false, at eos,
-/// or after tokens_max. Returns the new tokens (eos excluded). Errors: kInvalidInput if the prompt
+/// Calls on_token for each new token as it comes; generation stops when it returns false, at an end
+/// token, or after tokens_max. Returns the new tokens (the end token excluded). Errors: kInvalidInput if the prompt
 /// is empty or does not fit the model's positions.
 Result<std::vector<int32_t>> generate(models::CausalLm& model,
                                       std::span<const int32_t> prompt,

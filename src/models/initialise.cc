@@ -1,19 +1,20 @@
 // Initial values, as DeepSeek draws them: every matrix normal with one standard deviation.
 #include <nlohmann/json.hpp>
 
+#include "base/alive.h"
 #include "base/random.h"
 #include "base/threads.h"
 #include "device/cpu/cpu_device.h"
-#include "models/causal_lm.h"
+#include "models/trainable_lm.h"
 
 namespace ferry::models {
 
-void initialise(CausalLm& model, uint64_t seed) {
+void initialise(TrainableLm& model, uint64_t seed) {
   const auto config = nlohmann::json::parse(model.config_json("float32"));
   const double deviation = config.at("initializer_range").get<double>();
   for (Weight* w : model.weights()) {
-    std::vector<float> values(static_cast<size_t>(w->value.count()), w->trained ? 1.0f : 0.0f);
-    if (w->value.rank() > 1) {
+    std::vector<float> values(static_cast<size_t>(w->value.count()), w->trained() ? 1.0f : 0.0f);
+    if (w->matrix()) {
       const Random random(seed, RandomPurpose::kInit, name_hash(w->name.data(), w->name.size()));
       constexpr int64_t kBlock = 1 << 14;
       const auto count = static_cast<int64_t>(values.size());
@@ -25,6 +26,7 @@ void initialise(CausalLm& model, uint64_t seed) {
     }
     w->value.assign_f32(values);
     w->changed();
+    still_alive();
   }
 }
 

@@ -21,26 +21,37 @@ KvCache::KvCache(int64_t layers,
 }
 
 ops::Segments KvCache::begin(std::span<const Part> parts) {
-  parts_.assign(parts.begin(), parts.end());
+  parts_.clear();
   part_begins_.clear();
+  std::vector<int64_t> lengths = lengths_;
   std::vector<int32_t> position, key_begin;
-  for (const Part& part : parts_) {
-    check(part.slot >= 0 && part.slot < slots_ && part.tokens > 0 &&
-              part.tokens <= remaining(part.slot),
+  for (const Part& part : parts) {
+    const bool exists = part.slot >= 0 && part.slot < slots_;
+    const int64_t length = exists ? lengths[static_cast<size_t>(part.slot)] : 0,
+                  room = exists ? tokens_per_slot_ - length : 0;
+    check(exists && part.tokens > 0 && part.tokens <= room,
           "cache: {} more tokens for slot {} of {}, which has room for {}",
           part.tokens,
           part.slot,
           slots_,
-          part.slot >= 0 && part.slot < slots_ ? remaining(part.slot) : 0);
-    int64_t& length = lengths_[static_cast<size_t>(part.slot)];
+          room);
     part_begins_.push_back(part.slot * tokens_per_slot_ + length);
     for (int64_t i = 0; i < part.tokens; ++i) {
       position.push_back(static_cast<int32_t>(length + i));
       key_begin.push_back(static_cast<int32_t>(part.slot * tokens_per_slot_));
     }
-    length += part.tokens;
+    lengths[static_cast<size_t>(part.slot)] += part.tokens;
   }
-  return ops::Segments::cached(std::move(position), std::move(key_begin), layers_.at(0).device());
+  ops::Segments segments =
+      ops::Segments::cached(std::move(position), std::move(key_begin), layers_.at(0).device());
+  parts_.assign(parts.begin(), parts.end());
+  return segments;
+}
+
+void KvCache::commit() {
+  check(!parts_.empty(), "cache: commit without a pass");
+  for (const Part& part : parts_) lengths_[static_cast<size_t>(part.slot)] += part.tokens;
+  parts_.clear();
 }
 
 Tensor KvCache::append(int64_t layer, const Tensor& keys) {

@@ -27,9 +27,13 @@ class KvCache {
     int64_t slot;
     int64_t tokens;  // new ones, following those that the slot holds
   };
-  /// Announces the tokens of the next forward pass, in batch order, and gives their segments.
-  /// Throws Bug when a slot would overflow: callers check remaining() first.
+  /// Announces the tokens of the next forward pass, in batch order, and gives their segments. The
+  /// slots hold them after commit(): a pass that throws leaves them as they were, and the next
+  /// begin() forgets it. Throws Bug when a slot would overflow: callers check remaining() first.
   ops::Segments begin(std::span<const Part> parts);
+  /// The announced pass was done. A chip reports late: commit when something that was computed from
+  /// the pass has been read.
+  void commit();
 
   /// Stores the announced tokens' keys [tokens, width] of one layer; returns all rows of the layer,
   /// [slots * tokens_per_slot, width], of which the segments of begin() say who sees which.
@@ -47,7 +51,7 @@ class KvCache {
   int64_t slots_, tokens_per_slot_;
   std::vector<Tensor> layers_;
   std::vector<int64_t> lengths_;
-  std::vector<Part> parts_;           // of the pass under way
+  std::vector<Part> parts_;           // of the pass under way; empty: none
   std::vector<int64_t> part_begins_;  // first row of each part in the cache
 };
 

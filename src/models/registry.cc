@@ -1,11 +1,10 @@
-// The models that Ferry knows: one line each.
+#include "models/registry.h"
+
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
-#include "base/system.h"
+#include "base/limits.h"
 #include "base/units.h"
-#include "device/chip.h"
-#include "models/causal_lm.h"
 #include "models/deepseek_v3/model.h"
 #include "models/deepseek_v3/size.h"
 
@@ -18,26 +17,29 @@ Result<void> check_weights_fit(double parameters,
                                Device& device,
                                const std::string& path) {
   const double bytes = parameters * static_cast<double>(size_of(storage));
-  const auto available =
-      static_cast<double>(chip_memory_available(device).value_or(memory_available_bytes()));
+  const std::optional<uint64_t> chip = device.memory_available();
+  const MemoryAvailable here = chip ? MemoryAvailable{*chip, ""} : memory_available();
+  const auto available = static_cast<double>(here.bytes);
   if (bytes <= available) return {};
   return fail(Code::kExhausted,
-              "{}: its weights take {} of memory in {}, {} are free on {}; choose a smaller model "
+              "{}: its weights take {} of memory in {}, {} are free on {}{}; choose a smaller model "
               "or a larger machine",
               path,
               format_bytes(bytes),
               to_string(storage),
               format_bytes(available),
-              device.name());
+              device.name(),
+              here.within);
 }
 
 }  // namespace
 
-Result<std::unique_ptr<CausalLm>> make_model(std::string_view config_json,
-                                             const std::string& path,
-                                             Device& device,
-                                             DType compute,
-                                             std::optional<DType> storage) {
+// The models that Ferry knows: one line each.
+Result<std::unique_ptr<TrainableLm>> make_model(std::string_view config_json,
+                                                const std::string& path,
+                                                Device& device,
+                                                DType compute,
+                                                std::optional<DType> storage) {
   TRY_ASSIGN(const nlohmann::json json, parse_json(config_json, path));
   if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
   const auto it = json.find("model_type");

@@ -287,7 +287,8 @@ CallVerdict CallRules::judge(const RecordedCall& call) const {
       const bool both_nan = std::isnan(got[o][i]) && std::isnan(expected[o][i]);
       const double error =
           got[o][i] == expected[o][i] || both_nan ? 0 : std::abs(got[o][i] - expected[o][i]);
-      const double ratio = error == 0 ? 0 : std::isnan(error) || b == 0 ? INFINITY : error / b;
+      // A bound on an infinity would be one, too.
+      const double ratio = error == 0 ? 0 : !std::isfinite(error) || b == 0 ? INFINITY : error / b;
       if (ratio > 1) ++elements_out;
       if (ratio > output_worst) {
         output_worst = ratio;

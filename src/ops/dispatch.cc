@@ -50,6 +50,10 @@ void notify_before(const OpCall& call) {
 void notify_after(const OpCall& call) {
   for (Observer* observer : t_observers) observer->after(call);
 }
+bool launches(const OpCall& call) {
+  return std::all_of(
+      t_observers.begin(), t_observers.end(), [&](Observer* o) { return o->launches(call); });
+}
 
 void throw_missing(const char* op, Device& device, const char* why) {
   throw DeviceError(

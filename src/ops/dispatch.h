@@ -48,6 +48,9 @@ class Observer {
   virtual ~Observer() = default;
   virtual void before(const OpCall&) {}
   virtual void after(const OpCall&) {}
+  /// False: the call is only looked at, nothing is launched (a rehearsal, whose memory holds
+  /// nothing).
+  virtual bool launches(const OpCall&) { return true; }
   /// The calls that follow belong to this layer of the model: 0 the embedding, then the blocks
   /// from 1, then what comes after them.
   virtual void layer(int) {}
@@ -88,6 +91,7 @@ namespace detail {
 bool observed();
 void notify_before(const OpCall& call);
 void notify_after(const OpCall& call);
+bool launches(const OpCall& call);
 [[noreturn]] void throw_missing(const char* op, Device& device, const char* why);
 
 struct Describe {  // the visitor that turns an Args struct into an OpCall
@@ -117,10 +121,15 @@ struct Members {  // the visitor that finds the views of an Args struct that is 
 
 /// Plans, provides workspace, and calls `around` with the launch.
 template <class Args, class Around>
-void launch_on(const KernelTable<Args>& table, const Args& args, Device& device, Around&& around) {
+void launch_on(const KernelTable<Args>& table,
+               const Args& args,
+               const HostSegments* segments,
+               Device& device,
+               Around&& around) {
   const Kernel<Args>& kernel = table.on(device.kind());
-  if (kernel.launch == nullptr) throw_missing(table.op, device, kernel.missing_because);
-  const Plan plan = kernel.plan != nullptr ? kernel.plan(args) : Plan{};
+  if (!kernel.present()) throw_missing(table.op, device, kernel.missing_because);
+  Plan plan = kernel.plan != nullptr ? kernel.plan(args) : Plan{};
+  plan.segments = segments;
   std::unique_ptr<Memory> workspace;  // freed in stream order by the device's pool
   if (plan.workspace_bytes > 0) workspace = std::make_unique<Memory>(device, plan.workspace_bytes);
   void* const memory = workspace ? workspace->data : nullptr;
@@ -133,30 +142,35 @@ void launch_on(const KernelTable<Args>& table, const Args& args, Device& device,
 template <class Args>
 void relaunch(const KernelTable<Args>& table,
               Args args,
+              const HostSegments* segments,
               Device& device,
               const OpCall::Place& place) {
   Members members;
   args.visit(members);
   for (const auto& [name, view] : members.found) *view = place(name, *view);
-  launch_on(table, args, device, [](auto&& launch) { launch(); });
+  launch_on(table, args, segments, device, [](auto&& launch) { launch(); });
 }
 }  // namespace detail
 
 /// Launches the op's kernel for the device. Args offers visit(v): v.in(name, view), v.out(name,
 /// view), v.number(name, value) for scalars that a judge or a reader of reports needs, and
 /// v.repeat(name, view) for what repeats an input in another layout and can be done without.
+/// `segments`: Plan::segments, of ops that take Segments.
 template <class Args>
-void dispatch(const KernelTable<Args>& table, const Args& args, Device& device) {
-  detail::launch_on(table, args, device, [&](auto&& launch) {
+void dispatch(const KernelTable<Args>& table,
+              const Args& args,
+              Device& device,
+              const std::shared_ptr<const HostSegments>& segments = nullptr) {
+  detail::launch_on(table, args, segments.get(), device, [&](auto&& launch) {
     if (!detail::observed()) return launch();
     OpCall call{.op = table.op,
                 .device = device,
-                .relaunch = [&table, args](Device& on, const OpCall::Place& place) {
-                  detail::relaunch(table, args, on, place);
+                .relaunch = [&table, args, segments](Device& on, const OpCall::Place& place) {
+                  detail::relaunch(table, args, segments.get(), on, place);
                 }};
     args.visit(detail::Describe{call});
     detail::notify_before(call);
-    launch();
+    if (detail::launches(call)) launch();
     detail::notify_after(call);
   });
 }

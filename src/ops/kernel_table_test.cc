@@ -38,10 +38,9 @@ void look(const Plan&, const Flushed& args, void*, Stream&) {
 
 TEST(LaunchTier, FlushesDenormalsWhateverThreadItIs) {
   bool here = false, there = false;
-  launch_tier<Flushed, look, look, look>({}, {&here}, nullptr, cpu_device().stream());
-  std::thread([&] {
-    launch_tier<Flushed, look, look, look>({}, {&there}, nullptr, cpu_device().stream());
-  }).join();
+  const auto launch = &detail::ByTier<&look, &look, &look>::call;
+  launch({}, {&here}, nullptr, cpu_device().stream());
+  std::thread([&] { launch({}, {&there}, nullptr, cpu_device().stream()); }).join();
   EXPECT_TRUE(here);
   EXPECT_TRUE(there);
   EXPECT_FALSE(denormals_are_flushed());

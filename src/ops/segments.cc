@@ -1,5 +1,7 @@
 #include "ops/segments.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace ferry::ops {
@@ -28,8 +30,10 @@ Segments Segments::cached(std::vector<int32_t> position,
   Segments s;
   s.position = Tensor::from_i32(position, shape, device);
   s.key_begin = Tensor::from_i32(key_begin, shape, device);
-  s.host_position = std::move(position);
-  s.host_key_begin = std::move(key_begin);
+  const int64_t longest =
+      position.empty() ? 0 : int64_t{*std::max_element(position.begin(), position.end())} + 1;
+  s.host = std::make_shared<const HostSegments>(
+      HostSegments{std::move(position), std::move(key_begin), longest});
   return s;
 }
 

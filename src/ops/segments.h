@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -10,15 +11,21 @@
 
 namespace ferry::ops {
 
+/// The same as Segments on the host, where ops check and plan.
+struct HostSegments {
+  std::vector<int32_t> position;
+  std::vector<int32_t> key_begin;
+  int64_t longest = 0;  // the largest position + 1; 0 without tokens
+};
+
 /// Query token t attends to the key rows [key_begin[t], key_begin[t] + position[t]], and to no
 /// other.
 struct Segments {
-  Tensor position;                     // i32 [tokens]: place in the document, from 0; also RoPE's
-  Tensor key_begin;                    // i32 [tokens]: row of the document's first key in k and v
-  std::vector<int32_t> host_position;  // the same on the host, for planning
-  std::vector<int32_t> host_key_begin;
+  Tensor position;   // i32 [tokens]: place in the document, from 0; also RoPE's
+  Tensor key_begin;  // i32 [tokens]: row of the document's first key in k and v
+  std::shared_ptr<const HostSegments> host;
 
-  int64_t tokens() const { return static_cast<int64_t>(host_position.size()); }
+  int64_t tokens() const { return static_cast<int64_t>(host->position.size()); }
 
   /// Documents packed one after the other, keys being the tokens themselves (training, scoring).
   /// lengths: tokens of each document; their sum is the number of tokens.

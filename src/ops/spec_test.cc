@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <memory>
 #include <string_view>
 
 #include "device/device.h"
+#include "ops/run_records.h"
 #include "ops/spec_check.h"
 
 void register_tests();  // tests/test_main.cc calls it
@@ -60,6 +62,30 @@ std::vector<OpCase> cases_of(const OpSpec& spec) {
   })};
 }
 
+/// With FERRY_RUN_RECORDS=FILE, notes there which ops' specs passed here (ops/run_records.h).
+class Records final : public ::testing::Environment {
+ public:
+  void TearDown() override {
+    const char* const path = std::getenv("FERRY_RUN_RECORDS");
+    if (path == nullptr) return;
+    const Result<Device*> device = open_device(FERRY_SPECS_DEVICE);
+    if (!device) return;
+    std::vector<RunRecord> records;
+    const ::testing::UnitTest& all = *::testing::UnitTest::GetInstance();
+    for (int i = 0; i < all.total_test_suite_count(); ++i) {
+      const ::testing::TestSuite& suite = *all.GetTestSuite(i);
+      constexpr std::string_view kPrefix = "Spec_";
+      const std::string_view name = suite.name();
+      if (!name.starts_with(kPrefix) || suite.failed_test_count() > 0 ||
+          suite.successful_test_count() < suite.total_test_count())
+        continue;
+      records.push_back(record_of((*device)->kind(), (*device)->describe()));
+      records.back().op = name.substr(kPrefix.size());
+    }
+    const Result<void> written = add_run_records(path, records);
+    EXPECT_TRUE(written) << written.error().message;
+  }
+};
 /// Whether the filter may take a test of this suite: a pattern is compared up to its first wildcard.
 bool may_match(std::string_view filter, const std::string& suite) {
   filter = filter.substr(0, filter.find('-'));
@@ -109,4 +135,5 @@ void register_tests() {
                               __LINE__,
                               [c]() -> ::testing::Test* { return new SpecCase(c); });
   }
+  ::testing::AddGlobalTestEnvironment(std::make_unique<Records>().release());  // it owns it now
 }

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <span>
 
 #include "base/check.h"
 #include "ops/axpby/axpby.h"
 #include "ops/matmul/matmul.h"
-#include "ops/sum_squares/sum_squares.h"
+#include "ops/unit_norm/unit_norm.h"
 
 namespace ferry {
 namespace {
@@ -18,18 +17,8 @@ struct NewtonSchulz {
 constexpr NewtonSchulz kLift{3.4445f, -4.7750f, 2.0315f};
 constexpr NewtonSchulz kConverge{2.0f, -1.5f, 0.5f};
 
-/// Below this Frobenius norm a matrix is taken for (nearly) zero instead of being blown up to
-/// norm 1.
-constexpr double kNormLeast = 1e-20;
-
 /// Of a stack of matrices so many are updated together that a processor's cache holds them.
 constexpr int64_t kPartBytes = int64_t{512} << 10;
-
-/// to = matrix / its Frobenius norm.
-void divide_by_norm(const Tensor& matrix, const Tensor& to) {
-  const double norm = std::sqrt(ops::sum_squares(std::span(&matrix, 1)).sum);
-  ops::axpby(static_cast<float>(1 / (norm + kNormLeast)), matrix, 0, to);
-}
 
 void update_part(const Tensor& value,
                  const Tensor& m,
@@ -62,12 +51,7 @@ Tensor orthogonal_factor(const Tensor& u, const NewtonSchulzSteps& steps) {
   const int64_t n = u.dim(-2), m = u.dim(-1);
   const bool wide =
       n <= m;  // the smaller of XXᵀ and XᵀX: the same polynomial of the singular values
-  Tensor x = Tensor::empty(u.shape(), DType::kF32, u.device());
-  if (u.rank() == 2)
-    divide_by_norm(u, x);
-  else
-    for (int64_t i = 0; i < x.dim(0); ++i)
-      divide_by_norm(u.slice(0, i, i + 1).reshape({n, m}), x.slice(0, i, i + 1).reshape({n, m}));
+  Tensor x = ops::unit_norm(u);
   for (int k = 0; k < steps.lift + steps.converge; ++k) {
     const NewtonSchulz& s = k < steps.lift ? kLift : kConverge;
     const Tensor a =

@@ -11,26 +11,32 @@
 
 namespace ferry {
 
-UpdateRule rule_for(std::string_view name,
-                    int rank,
-                    bool trained,
-                    const OptimizerSettings& settings) {
-  if (!trained) return {};
-  if (rank < 2) return {UpdateRule::Kind::kAdamW, settings.decay_all};
-  const bool table = name.ends_with("embed_tokens.weight") || name.ends_with("lm_head.weight") ||
-                     name.ends_with("shared_head.head.weight");
-  const bool muon = settings.kind == OptimizerSettings::Kind::kMuon && !table && rank <= 3;
-  return {muon ? UpdateRule::Kind::kMuon : UpdateRule::Kind::kAdamW, true};
+UpdateRule rule_for(WeightRole role, const OptimizerSettings& settings) {
+  const bool muon = settings.kind == OptimizerSettings::Kind::kMuon;
+  switch (role) {
+    case WeightRole::kProjection:
+    case WeightRole::kExperts:
+    case WeightRole::kRouter:
+      return {muon ? UpdateRule::Kind::kMuon : UpdateRule::Kind::kAdamW, true};
+    case WeightRole::kEmbedding:
+    case WeightRole::kHead: return {UpdateRule::Kind::kAdamW, true};
+    case WeightRole::kVector: return {UpdateRule::Kind::kAdamW, settings.decay_all};
+    case WeightRole::kSelectionBias: break;
+  }
+  return {};
 }
 
-GradientNorm gradient_norm(std::span<const Tensor> gradients, double scale) {
+Tensor gradient_squares(std::span<const Tensor> gradients) {
   std::vector<Tensor> given;
   for (const Tensor& g : gradients)
     if (g.defined()) given.push_back(g);
-  if (given.empty()) return {};
-  const ops::SquareSum squares = ops::sum_squares(given);
-  const double norm = std::abs(scale) * std::sqrt(squares.sum);
-  return {.norm = norm, .finite = squares.finite && std::isfinite(norm)};
+  return given.empty() ? Tensor{} : ops::sum_squares(given);
+}
+
+GradientNorm gradient_norm(std::span<const double> squares, double scale) {
+  const ops::SquareSum total = ops::total_of(squares);
+  const double norm = std::abs(scale) * std::sqrt(total.sum);
+  return {.norm = norm, .finite = total.finite && std::isfinite(norm)};
 }
 
 double clip_scale(double norm, double clip) {
@@ -42,7 +48,7 @@ Optimizer::Optimizer(const OptimizerSettings& settings, const std::vector<Weight
     : settings_(settings) {
   std::unordered_set<std::string> names;
   for (Weight* w : weights) {
-    const UpdateRule rule = rule_for(w->name, w->value.rank(), w->trained, settings);
+    const UpdateRule rule = rule_for(w->role, settings);
     if (rule.kind == UpdateRule::Kind::kNone) continue;
     check(names.insert(w->name).second, "optimizer: two weights are called {}", w->name);
     check(w->value.dtype() == DType::kF32,
@@ -67,7 +73,6 @@ void Optimizer::step(std::span<const Tensor> gradients, double lr, double gradie
         "optimizer: lr {}, gradient scale {}",
         lr,
         gradient_scale);
-  ++steps_;
   for (size_t i = 0; i < weights_.size(); ++i) {
     if (!gradients[i].defined()) continue;
     Weight& w = *weights_[i];
@@ -90,10 +95,11 @@ void Optimizer::step(std::span<const Tensor> gradients, double lr, double gradie
                              .beta2 = settings_.beta2,
                              .eps = settings_.eps,
                              .weight_decay = decay,
-                             .step = steps_};
+                             .step = steps_ + 1};
       ops::adamw_update(w, slot.m, slot.v, gradients[i], adamw, static_cast<float>(gradient_scale));
     }
   }
+  ++steps_;
 }
 
 void Optimizer::set_steps(int64_t steps) {

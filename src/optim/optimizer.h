@@ -6,7 +6,6 @@
 #include <functional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "tensor/weight.h"
@@ -28,36 +27,34 @@ struct OptimizerSettings {
   int muon_converge_steps = 2;
 };
 
-/// How a weight is updated, by its name and rank alone:
+/// How a weight is updated, by its role alone:
 ///
-///     weight                                              kAdamW           kMuon           decays
-///     vectors (norms, biases), rank 1                     AdamW            AdamW           if
-///     decay_all the embedding and the head, rank 2:                 AdamW            AdamW yes
-///       *.embed_tokens.weight, lm_head.weight, *.shared_head.head.weight
-///     all other matrices, rank 2 (the router's too),      AdamW            Muon            yes
-///       projections that serve many heads taken whole
-///     stacked experts [experts, n, m], rank 3             AdamW            Muon, each      yes
-///                                                                          matrix by itself
-///     not Weight::trained (the selection bias)            none             none            no
+///     role                            kAdamW    kMuon                          decays
+///     vectors (norms, biases)         AdamW     AdamW                          if decay_all
+///     the embedding and the head      AdamW     AdamW                          yes
+///     projections, the router's too;  AdamW     Muon                           yes
+///       those of many heads whole
+///     stacked experts                 AdamW     Muon, each matrix by itself    yes
+///     the selection bias              none      none                           no
 struct UpdateRule {
   enum class Kind { kNone, kAdamW, kMuon };
   Kind kind = Kind::kNone;
   bool decays = false;
   bool operator==(const UpdateRule&) const = default;
 };
-UpdateRule rule_for(std::string_view name,
-                    int rank,
-                    bool trained,
-                    const OptimizerSettings& settings);
+UpdateRule rule_for(WeightRole role, const OptimizerSettings& settings);
 
-/// The norm of all gradients together, times `scale`. Undefined tensors count as zeros.
-///
-/// Order     ops/sum_squares: a function of the shapes and of the order of the list.
+/// The sums of squares of the gradients, on the device (ops/sum_squares); not defined if no
+/// gradient is. Undefined gradients count as zeros.
+Tensor gradient_squares(std::span<const Tensor> gradients);
+
+/// The norm of all gradients together, times `scale`, from what gradient_squares gave: a function
+/// of the shapes and of the order of the list.
 struct GradientNorm {
   double norm = 0;
   bool finite = true;  // false: an Inf or NaN somewhere; the update must be refused
 };
-GradientNorm gradient_norm(std::span<const Tensor> gradients, double scale);
+GradientNorm gradient_norm(std::span<const double> squares, double scale);
 
 /// What to multiply gradients with so that their norm is at most `clip`; 1 if clip is 0.
 double clip_scale(double norm, double clip);

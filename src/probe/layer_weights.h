@@ -9,7 +9,6 @@
 
 #include "checkpoint/model_dir.h"
 #include "models/causal_lm.h"
-#include "ops/dispatch.h"
 
 namespace ferry::probe {
 
@@ -18,24 +17,22 @@ struct LayerWeightsOptions {
   bool keep = true;              // keep a layer's weights for the next pass; false: one at a time
 };
 
-/// An observer, for models made without memory for their weights. Each weight is read back from
-/// the device and compared with what was sent.
+/// For models made without memory for their weights. Each weight is read back from the device and
+/// compared with what was sent.
 /// Owner: whoever runs the passes, inside run(). One thread.
-class LayerWeights final : public ops::Observer {
+class LayerWeights final {
  public:
   /// Errors: kInvalidInput (the directory lacks a weight, or has it in another shape), kCorrupt.
   static Result<LayerWeights> create(ModelDir& dir,
                                      models::CausalLm& model,
                                      const LayerWeightsOptions& options);
 
-  /// Runs passes with this observer installed. Errors: of loading a weight, kCorrupt above all;
+  /// Runs passes of the model, whose layers ask for their weights as they begin. Errors: of loading a weight, kCorrupt above all;
   /// then the passes were broken off. Throws what `passes` throws.
   Result<void> run(const std::function<void()>& passes);
 
   /// Names of weights that the device gave back otherwise than they were sent.
   const std::vector<std::string>& altered() const { return altered_; }
-
-  void layer(int number) override;
 
  private:
   struct Place {
@@ -45,6 +42,7 @@ class LayerWeights final : public ops::Observer {
   LayerWeights(ModelDir& dir, models::CausalLm& model, const LayerWeightsOptions& options)
       : dir_(&dir), model_(&model), options_(options) {}
   Result<void> load(Weight& weight);
+  void enter(int layer);
 
   ModelDir* dir_;
   models::CausalLm* model_;

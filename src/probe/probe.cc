@@ -7,12 +7,15 @@
 #include "base/check.h"
 #include "base/math.h"
 #include "base/random.h"
+#include "models/registry.h"
 #include "ops/dispatch.h"
 
 namespace ferry::probe {
 namespace {
 
-constexpr int64_t kSyntheticTokens = 24;
+// The second is longer than two pages of 128 keys, as caches have them.
+constexpr int64_t kSyntheticTokens[2] = {24, 270};
+constexpr int64_t kTextRoom = 17;  // positions left for the text after a prompt
 
 /// What the routers of a CPU's pass decided by: scores and bias added, [tokens, experts] for each
 /// MoE layer, and how groups were dropped.
@@ -112,12 +115,13 @@ std::vector<std::vector<int32_t>> greedy_texts(models::CausalLm& model,
     options.cache = cache.get();
     const Tensor hidden = model.forward(
         Tensor::from_i32(tokens, {std::ssize(tokens)}, model.device()), segments, options, nullptr);
-    int64_t row = 0;
+    int64_t row = -1;
     for (size_t p = 0; p < prompts.size(); ++p) {
       row += parts[p].tokens;
-      texts[p].push_back(best(model.logits(hidden.slice(0, row - 1, row)).to_f32()));
+      texts[p].push_back(best(model.logits(hidden, {&row, 1}).to_f32()));
       next[p] = {texts[p].back()};
     }
+    cache->commit();
   }
   return texts;
 }
@@ -163,17 +167,26 @@ constexpr double kF32Noise = 0x1p-16 * 32;
 
 }  // namespace
 
+Prompt random_prompt(std::string name,
+                     uint64_t number,
+                     int64_t tokens,
+                     const models::CausalLm& model) {
+  const Random random(number, RandomPurpose::kProbe, 1);
+  Prompt prompt{std::move(name), {}};
+  for (int64_t i = 0; i < tokens; ++i)
+    prompt.tokens.push_back(static_cast<int32_t>(
+        random.below(static_cast<uint64_t>(i), static_cast<uint64_t>(model.vocab_size()))));
+  return prompt;
+}
+
 std::vector<Prompt> synthetic_prompts(const models::CausalLm& model) {
   std::vector<Prompt> prompts;
-  for (uint64_t p = 0; p < 2; ++p) {
-    const Random random(p, RandomPurpose::kProbe, 1);
-    Prompt prompt{fmt::format("ids {}", p + 1), {}};
-    const int64_t count = std::min(kSyntheticTokens, model.max_positions() - 1);
-    for (int64_t i = 0; i < count; ++i)
-      prompt.tokens.push_back(static_cast<int32_t>(
-          random.below(static_cast<uint64_t>(i), static_cast<uint64_t>(model.vocab_size()))));
-    prompts.push_back(std::move(prompt));
-  }
+  for (uint64_t p = 0; p < 2; ++p)
+    prompts.push_back(random_prompt(
+        fmt::format("ids {}", p + 1),
+        p,
+        std::min(kSyntheticTokens[p], std::max<int64_t>(1, model.max_positions() - kTextRoom)),
+        model));
   return prompts;
 }
 
@@ -195,20 +208,17 @@ Answers ask(models::CausalLm& model,
             int64_t top_k) {
   Device& device = model.device();
   Answers answers{.tokens = std::ssize(batch.tokens)};
-  std::vector<Tensor> given_tensors;
   models::ForwardOptions options;
-  if (given != nullptr) {
+  if (given != nullptr)
     for (const std::vector<int32_t>& layer : *given)
-      given_tensors.push_back(Tensor::from_i32(layer, {answers.tokens, top_k}, device));
-    options.given_experts = &given_tensors;
-  }
+      options.given_experts.push_back(Tensor::from_i32(layer, {answers.tokens, top_k}, device));
   models::ForwardTrace trace;
   trace.keep_layer_outputs = true;
   const ops::Segments segments = ops::Segments::packed(batch.lengths, device);
   const Tensor hidden = model.forward(
       Tensor::from_i32(batch.tokens, {answers.tokens}, device), segments, options, &trace);
   std::vector<Tensor> rows;  // one by one: all logits of a long probe would be large
-  for (const int64_t p : batch.positions) rows.push_back(model.logits(hidden.slice(0, p, p + 1)));
+  for (const int64_t& p : batch.positions) rows.push_back(model.logits(hidden, {&p, 1}));
   for (const Tensor& t : trace.layer_outputs) answers.layers.push_back(t.to_f32());
   answers.layers.push_back(hidden.to_f32());
   for (const Tensor& t : trace.experts) answers.experts.push_back(t.to_i32());

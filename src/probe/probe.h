@@ -26,6 +26,12 @@ struct RecordOptions {
 /// embedding that ordinary text may not.
 std::vector<Prompt> synthetic_prompts(const models::CausalLm& model);
 
+/// A prompt of `tokens` ids from all of the vocabulary, a function of `number`.
+Prompt random_prompt(std::string name,
+                     uint64_t number,
+                     int64_t tokens,
+                     const models::CausalLm& model);
+
 /// What a model gave for all probes in one batch, on the host.
 struct Answers {
   int64_t tokens = 0;

@@ -6,13 +6,6 @@
 #include "tensor/bf16.h"
 
 namespace ferry {
-namespace {
-
-constexpr int64_t kElementsMax = int64_t{1}
-                                 << 58;  // bytes of any type, and offsets, are below 2^63
-
-}  // namespace
-
 Shape::Shape(std::initializer_list<int64_t> dims) : Shape(std::span(dims.begin(), dims.size())) {}
 
 Shape::Shape(std::span<const int64_t> dims) : rank_(static_cast<int>(dims.size())) {
@@ -164,13 +157,11 @@ Tensor& Tensor::set_needs_grad(bool on) {
 void Tensor::copy_bytes_to(void* host) const {
   check(contiguous(), "copy to host: {} is not contiguous", shape_.str());
   device().copy_to_host(host, data(), bytes());
-  device().stream().synchronize();
 }
 
 void Tensor::copy_bytes_from(const void* host) {
   check(contiguous(), "copy from host: {} is not contiguous", shape_.str());
   device().copy_from_host(data(), host, bytes());
-  device().stream().synchronize();
 }
 
 namespace {
@@ -211,7 +202,6 @@ std::vector<float> Tensor::to_f32() const {
         row.data(),
         static_cast<char*>(data()) + static_cast<size_t>(offset) * size_of(dtype_),
         size);
-    device().stream().synchronize();
     for (int64_t i = 0; i < length; ++i) {
       if (dtype_ == DType::kF32) {
         float f;
@@ -244,6 +234,43 @@ void Tensor::assign_f32(std::span<const float> values) {
   std::vector<bf16_t> rounded(values.size());
   for (size_t i = 0; i < values.size(); ++i) rounded[i] = f32_to_bf16(values[i]);
   copy_bytes_from(rounded.data());
+}
+
+std::vector<std::vector<double>> read_together(std::span<const Tensor> tensors) {
+  if (tensors.empty()) return {};
+  Device& device = tensors.front().device();
+  const auto slot = [](const Tensor& t) { return (t.bytes() + 7) / 8 * 8; };
+  size_t bytes = 0;
+  for (const Tensor& t : tensors) bytes += slot(t);
+  const Tensor all = Tensor::empty({static_cast<int64_t>(bytes)}, DType::kU8, device);
+  size_t at = 0;
+  for (const Tensor& t : tensors) {
+    check(t.contiguous() && &t.device() == &device, "read_together: {}", t.shape().str());
+    device.copy(static_cast<char*>(all.data()) + at, t.data(), t.bytes());
+    at += slot(t);
+  }
+  std::vector<char> host(bytes);
+  all.copy_bytes_to(host.data());
+  std::vector<std::vector<double>> values;
+  at = 0;
+  for (const Tensor& t : tensors) {
+    values.emplace_back();
+    for (int64_t i = 0; i < t.count(); ++i) {
+      const char* const element = host.data() + at + static_cast<size_t>(i) * size_of(t.dtype());
+      float narrow;
+      double wide;
+      if (t.dtype() == DType::kF32) {
+        std::memcpy(&narrow, element, sizeof narrow);
+        wide = static_cast<double>(narrow);
+      } else {
+        check(t.dtype() == DType::kF64, "read_together: a {} tensor", to_string(t.dtype()));
+        std::memcpy(&wide, element, sizeof wide);
+      }
+      values.back().push_back(wide);
+    }
+    at += slot(t);
+  }
+  return values;
 }
 
 }  // namespace ferry

@@ -16,6 +16,9 @@
 
 namespace ferry {
 
+/// Their bytes, of any type, and offsets among them are below 2^63.
+constexpr int64_t kElementsMax = int64_t{1} << 58;
+
 /// Up to four dimensions, outermost first.
 class Shape {
  public:
@@ -26,7 +29,7 @@ class Shape {
   int rank() const { return rank_; }
   int64_t operator[](int d) const { return dims_[static_cast<size_t>(d)]; }
   int64_t& operator[](int d) { return dims_[static_cast<size_t>(d)]; }
-  int64_t count() const;
+  int64_t count() const;    // check: at most kElementsMax
   std::string str() const;  // "[3, 5]"
   bool operator==(const Shape&) const = default;
 
@@ -116,10 +119,12 @@ class Tensor {
   Tensor& set_needs_grad(bool on);
   bool needs_grad() const { return storage_ && storage_->needs_grad; }
 
-  /// Host copies; wait for the stream. to_f32 converts bf16; the tensor may be a strided view.
+  /// Host copies; each waits for the stream (read_together waits once for many). to_f32 converts
+  /// bf16; the tensor may be a strided view.
   std::vector<float> to_f32() const;
   std::vector<int32_t> to_i32() const;
-  /// Overwrites from the host; contiguous tensors only; f32 values are rounded to bf16 if need be.
+  /// Overwrites from the host, whose bytes are free again then, without waiting for the stream;
+  /// contiguous tensors only; f32 values are rounded to bf16 if need be.
   void assign_f32(std::span<const float> values);
   /// Raw bytes of a contiguous tensor.
   void copy_bytes_to(void* host) const;
@@ -133,5 +138,8 @@ class Tensor {
   std::array<int64_t, kRankMax> strides_ = {0, 0, 0, 0};
   DType dtype_ = DType::kF32;
 };
+
+/// The elements of small tensors (f32 or f64, contiguous) of one device, by one wait for all.
+std::vector<std::vector<double>> read_together(std::span<const Tensor> tensors);
 
 }  // namespace ferry

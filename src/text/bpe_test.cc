@@ -157,14 +157,24 @@ TEST(PreTokenizer, IllFormedBytesAreSymbols) {
   EXPECT_EQ(pieces({kLlama3Pattern}, "a\u180e \U00031350"),
             (Strings{"a", "\u180e", " \U00031350"}));
   EXPECT_EQ(pieces({"b*"}, "abbc"), (Strings{"a", "bb", "c"}));
+  // Anchors are those of lines, as Oniguruma has them.
+  EXPECT_EQ(pieces({"\\s+$"}, "a \n b "), (Strings{"a", " ", "\n b", " "}));
+  EXPECT_EQ(pieces({"[ a]+$"}, "a  \n"), (Strings{"a  ", "\n"}));
+  EXPECT_EQ(pieces({"^[ ab]+"}, "a \n b "), (Strings{"a ", "\n", " b "}));
+  EXPECT_EQ(pieces({"a*$"}, "a \n b "), (Strings{"a ", "\n b "}));
+  // Ranges are of characters as they are, categories of their stand-ins.
+  EXPECT_EQ(pieces({"[\u0800-\u4e00]+"}, "a\u1c89\u4e00b"), (Strings{"a", "\u1c89\u4e00", "b"}));
+  EXPECT_EQ(pieces({"\\p{Lu}"}, "a\u1c89\u4e00b"), (Strings{"a", "\u1c89", "\u4e00b"}));
+  EXPECT_EQ(pieces({kDigitPattern}, "a12\U00011de0"), (Strings{"a", "1", "2", "\U00011de0"}));
+  EXPECT_EQ(pieces({kDigitsPattern}, "a12\U00011de0b"), (Strings{"a", "12\U00011de0", "b"}));
 }
 
 TEST(SplitRegex, RefusesWhatTheEnginesReadDifferently) {
   for (const char* bad :
-       {"^a",     "a$",       "\\w",     "\\b",         "\\h",    "\\Qa\\E", "\\1",     "\\x41",
-        "\\pL",   "\\p{Han}", "\\p{^L}", "[[:alpha:]]", "[a&&b]", "[a[b]]",  "[]a]",    "(?i)a",
-        "(?m:a)", "(?>a)",    "(?<n>a)", "(*UTF)a",     "(a+)+",  "(a|b)*",  "(a){2,}", "a{,2}",
-        "a{2}+",  "a{1,2}?",  "a**",     "+a",          "a\\",    "{",       "a{"}) {
+       {"\\w",     "\\b",         "\\h",    "\\Qa\\E", "\\1",     "\\x41", "\\pL",   "\\p{Han}",
+        "\\p{^L}", "[[:alpha:]]", "[a&&b]", "[a[b]]",  "[]a]",    "(?i)a", "(?m:a)", "(?>a)",
+        "(?<n>a)", "(*UTF)a",     "(a+)+",  "(a|b)*",  "(a){2,}", "a{,2}", "a{2}+",  "a{1,2}?",
+        "a**",     "+a",          "a\\",    "{",       "a{"}) {
     const Result<SplitRegex> r = SplitRegex::compile(bad);
     ASSERT_FALSE(r) << bad;
     EXPECT_EQ(r.error().code, Code::kInvalidInput);

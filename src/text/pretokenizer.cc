@@ -23,6 +23,10 @@ const std::vector<std::string> kDeepseekPatterns = {
     ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
     " ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"};
 
+// The ranges are digits of Unicode 17, which Rust knows and Oniguruma's \\p{N} does not.
+const char* const kDigitPattern = "[\\p{N}\U00011DE0-\U00011DE9\U00016FF4-\U00016FF6]";
+const char* const kDigitsPattern = "[\\p{N}\U00011DE0-\U00011DE9\U00016FF4-\U00016FF6]+";
+
 namespace {
 
 /// Finds the stand-in of a code point, if it has one; most 256-blocks have none.
@@ -55,13 +59,13 @@ const StandIns& stand_ins() {
 /// One character of raw text as the patterns are to see it; an ill-formed stretch goes byte by
 /// byte.
 struct Seen {
-  char32_t point;
+  char32_t point, code;  // stand-in, or as it is
   size_t bytes;
 };
 Seen see(std::string_view text, size_t offset) {
   const Utf8Char c = decode_utf8(text, offset);
-  if (!c.well_formed) return {kReplacement, 1};
-  return {stand_ins().of(c.point), c.bytes};
+  if (!c.well_formed) return {kReplacement, kReplacement, 1};
+  return {stand_ins().of(c.point), c.point, c.bytes};
 }
 
 /// The offset of the first character that the patterns must not see as it is, or text.size().
@@ -104,14 +108,16 @@ void PreTokenizer::run(std::string_view text,
     return;
   }
   const size_t plain = plain_prefix(text);
-  if (plain == text.size()) return level(0, text, scratch, emit, context);
+  if (plain == text.size()) return level(0, {text, text}, scratch, emit, context);
 
-  std::string shown(text.substr(0, plain));
+  std::string shown(text.substr(0, plain)), codes(shown);
   for (size_t i = plain; i < text.size();) {
     const Seen c = see(text, i);
     append_utf8(shown, c.point);
+    append_utf8(codes, c.code);
     i += c.bytes;
   }
+  check(shown.size() == codes.size(), "pretokenizer: stand-ins of another length");
   // The pieces of what is shown come in order, so walking both texts side by side finds the raw
   // ones.
   size_t raw = 0;
@@ -126,7 +132,7 @@ void PreTokenizer::run(std::string_view text,
   };
   level(
       0,
-      shown,
+      {shown, codes},
       scratch,
       [](void* f, std::string_view p) { (*static_cast<decltype(back)*>(f))(p); },
       const_cast<void*>(static_cast<const void*>(&back)));
@@ -134,22 +140,25 @@ void PreTokenizer::run(std::string_view text,
 }
 
 void PreTokenizer::level(
-    size_t depth, std::string_view text, MatchScratch& scratch, Emit emit, void* context) const {
-  if (text.empty()) return;
-  if (depth == patterns_.size()) return emit(context, text);
+    size_t depth, const Views& text, MatchScratch& scratch, Emit emit, void* context) const {
+  const size_t size = text.by_category.size();
+  if (size == 0) return;
+  if (depth == patterns_.size()) return emit(context, text.by_category);
+  const SplitRegex& pattern = patterns_[depth];
+  const std::string_view seen = pattern.by_code() ? text.by_code : text.by_category;
   size_t done = 0;
   size_t from = 0;
   SplitRegex::Match match{};
-  while (from <= text.size() && patterns_[depth].find(text, from, scratch, match)) {
-    level(depth + 1, text.substr(done, match.begin - done), scratch, emit, context);
-    level(depth + 1, text.substr(match.begin, match.end - match.begin), scratch, emit, context);
+  while (from <= size && pattern.find(seen, from, scratch, match)) {
+    level(depth + 1, text.part(done, match.begin), scratch, emit, context);
+    level(depth + 1, text.part(match.begin, match.end), scratch, emit, context);
     done = match.end;
     from = match.end;
     if (match.end == match.begin) {  // an empty match only cuts; look on after the next character
-      from += from < text.size() ? decode_utf8(text, from).bytes : 1;
+      from += from < size ? decode_utf8(seen, from).bytes : 1;
     }
   }
-  level(depth + 1, text.substr(done), scratch, emit, context);
+  level(depth + 1, text.part(done, size), scratch, emit, context);
 }
 
 }  // namespace ferry::text

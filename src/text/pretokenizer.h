@@ -20,6 +20,10 @@ extern const char* const kGpt2Pattern;
 extern const char* const kLlama3Pattern;
 extern const char* const kQwen2Pattern;
 extern const std::vector<std::string> kDeepseekPatterns;
+/// What a Digits pre-tokenizer isolates: each digit by itself, or each run of them. Digits are what
+/// Rust's char::is_numeric says they are.
+extern const char* const kDigitPattern;
+extern const char* const kDigitsPattern;
 
 class PreTokenizer {
  public:
@@ -41,9 +45,17 @@ class PreTokenizer {
 
  private:
   using Emit = void (*)(void* context, std::string_view piece);
+  /// A text as patterns see it that go by categories, and as those do that go by codes: their
+  /// characters lie at the same offsets.
+  struct Views {
+    std::string_view by_category, by_code;
+    Views part(size_t begin, size_t end) const {
+      return {by_category.substr(begin, end - begin), by_code.substr(begin, end - begin)};
+    }
+  };
   void run(std::string_view text, MatchScratch& scratch, Emit emit, void* context) const;
   void level(
-      size_t depth, std::string_view text, MatchScratch& scratch, Emit emit, void* context) const;
+      size_t depth, const Views& text, MatchScratch& scratch, Emit emit, void* context) const;
 
   std::vector<SplitRegex> patterns_;
 };

@@ -7,6 +7,8 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "text/unicode_tables.h"
+#include "text/utf8.h"
 
 namespace ferry::text {
 namespace {
@@ -42,19 +44,46 @@ class PatternChecker {
           break;
         case '^':
         case '$':
-          return refuse("an anchor, which matches at line ends in one and not in the other,");
+          ++i_;
+          quantifiable = false;
+          break;
         case '*':
         case '+':
         case '?':
         case '{': return refuse("a quantifier with nothing to repeat, or a second one,");
-        default: ++i_; break;
+        default: {
+          const char32_t point = take();
+          names(point, point);
+          break;
+        }
       }
       if (quantifiable) TRY(quantifier(group));
     }
+    if (by_code_ && by_category_)
+      return refuse(
+          "a category beside a range of characters that are younger than PCRE2's tables,");
     return {};
   }
 
+  bool by_code() const { return by_code_; }
+
  private:
+  /// The character at the current place, which is left behind.
+  char32_t take() {
+    const Utf8Char c = decode_utf8(p_, i_);
+    i_ += c.bytes;
+    return c.point;
+  }
+
+  /// The pattern names these characters by their codes.
+  void names(char32_t first, char32_t last) {
+    for (size_t i = 0; i < kStandInsCount; ++i) {
+      const StandInRange& r = kStandIns[i];
+      by_code_ |= first <= r.last && r.first <= last;
+      by_code_ |= first <= r.stand_in && r.stand_in <= last;
+    }
+  }
+
   tl::unexpected<Status> refuse(std::string_view what) const {
     return fail(
         Code::kInvalidInput,
@@ -68,6 +97,7 @@ class PatternChecker {
   Result<void> escape(bool in_class) {
     if (i_ + 1 == p_.size()) return refuse("a backslash at its end");
     const char c = p_[i_ + 1];
+    by_category_ |= std::strchr("pPsSdD", c) != nullptr;
     if (c == 'p' || c == 'P') {
       const size_t close = p_.find('}', i_);
       if (i_ + 2 >= p_.size() || p_[i_ + 2] != '{' || close == std::string_view::npos) {
@@ -104,9 +134,16 @@ class PatternChecker {
       if (p_.substr(i_, 2) == "&&") return refuse("an intersection of classes");
       if (p_[i_] == '\\') {
         TRY(escape(/*in_class=*/true));
-      } else {
-        ++i_;
+        continue;
       }
+      const char32_t first = take();
+      char32_t last = first;
+      if (i_ + 1 < p_.size() && p_[i_] == '-' && p_[i_ + 1] != ']' && p_[i_ + 1] != '\\' &&
+          p_[i_ + 1] != '[') {
+        ++i_;
+        last = take();
+      }
+      names(first, last);
     }
     if (i_ == p_.size()) return refuse("a class that is not closed");
     ++i_;
@@ -152,6 +189,7 @@ class PatternChecker {
 
   std::string_view p_;
   size_t i_ = 0;
+  bool by_code_ = false, by_category_ = false;
 };
 
 }  // namespace
@@ -183,12 +221,18 @@ MatchScratch::~MatchScratch() {
 }
 
 Result<SplitRegex> SplitRegex::compile(const std::string& pattern) {
-  TRY(PatternChecker(pattern).run());
-  return compile_flags(pattern, PCRE2_UTF | PCRE2_UCP);
+  PatternChecker checker(pattern);
+  TRY(checker.run());
+  // Oniguruma's ^ and $ are those of lines.
+  TRY_ASSIGN(SplitRegex regex, compile_flags(pattern, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE));
+  regex.by_code_ = checker.by_code();
+  return regex;
 }
 
 Result<SplitRegex> SplitRegex::compile_literal(const std::string& text) {
-  return compile_flags(text, PCRE2_UTF | PCRE2_LITERAL);
+  TRY_ASSIGN(SplitRegex regex, compile_flags(text, PCRE2_UTF | PCRE2_LITERAL));
+  regex.by_code_ = true;
+  return regex;
 }
 
 Result<SplitRegex> SplitRegex::compile_flags(const std::string& pattern, uint32_t flags) {

@@ -30,8 +30,8 @@ class SplitRegex {
  public:
   /// Errors: kInvalidInput, naming the construct and its offset, if it is not one of: literals,
   /// classes without nesting or &&, \p{general category}, \s \d \r \n \t \f \v, groups (plain,
-  /// (?:, (?i:, lookaround), alternatives, and quantifiers (no unbounded one after a group, so
-  /// that matching never recurses with the length of the text).
+  /// (?:, (?i:, lookaround), alternatives, ^ and $ (of lines), and quantifiers (no unbounded one
+  /// after a group, so that matching never recurses with the length of the text).
   static Result<SplitRegex> compile(const std::string& pattern);
   static Result<SplitRegex> compile_literal(const std::string& text);
 
@@ -41,10 +41,15 @@ class SplitRegex {
   /// The first match that starts at `from` or later. `text` must be well-formed UTF-8.
   bool find(std::string_view text, size_t from, MatchScratch& scratch, Match& match) const;
 
+  /// It names characters whose category PCRE2 does not know (unicode_tables.h), so it must see them
+  /// as they are and not their stand-ins. Such a pattern names no category.
+  bool by_code() const { return by_code_; }
+
  private:
   static Result<SplitRegex> compile_flags(const std::string& pattern, uint32_t flags);
   std::shared_ptr<void> code_;
   bool jit_ = false;
+  bool by_code_ = false;
 };
 
 }  // namespace ferry::text

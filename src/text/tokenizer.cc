@@ -5,12 +5,15 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "base/hash.h"
+#include "base/json.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
 #include "text/byte_alphabet.h"
 #include "text/nfc.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer_file.h"
+#include "text/utf8.h"
 
 namespace ferry::text {
 namespace {
@@ -58,6 +61,28 @@ struct AddedGroup {
   }
 };
 
+std::string hash_of(const std::vector<TokenizerFile::Merge>& merges) {
+  Hasher hasher;
+  for (const TokenizerFile::Merge& m : merges) {
+    const int32_t ids[] = {m.left, m.right, m.token};
+    hasher.update(ids, sizeof ids);
+  }
+  return hasher.hex();
+}
+
+std::string hash_of(const std::vector<std::string>& token_bytes,
+                    const std::vector<bool>& special,
+                    const std::string& merges_hash) {
+  Hasher hasher;
+  for (size_t id = 0; id < token_bytes.size(); ++id) {
+    const uint64_t head[] = {token_bytes[id].size(), special[id] ? 1u : 0u};
+    hasher.update(head, sizeof head);
+    hasher.update(token_bytes[id].data(), token_bytes[id].size());
+  }
+  hasher.update(merges_hash.data(), merges_hash.size());
+  return hasher.hex();
+}
+
 AddedGroup make_group(const TokenizerFile& file, bool normalized) {
   AddedGroup group;
   std::vector<std::string> patterns;
@@ -75,7 +100,9 @@ AddedGroup make_group(const TokenizerFile& file, bool normalized) {
 struct Tokenizer::State {
   std::vector<std::string> token_bytes;  // by id, added tokens included
   std::vector<bool> special;
+  std::string merges_hash, vocabulary_hash;
   std::unordered_map<std::string, int32_t> ids;
+  std::string no_tokens;  // the bytes without one
   bool nfc = false;
   AddedGroup before_normalizing, after_normalizing;
   PreTokenizer pretokenizer{{}};
@@ -111,6 +138,15 @@ struct Tokenizer::State {
               Specials specials,
               Worker& worker,
               std::vector<int32_t>& out) const {
+    std::string replaced;
+    if (!no_tokens.empty() && bytes.find_first_of(no_tokens) != bytes.npos) {
+      for (const char c : bytes)
+        if (no_tokens.find(c) == no_tokens.npos)
+          replaced += c;
+        else
+          append_utf8(replaced, kReplacement);
+      bytes = replaced;
+    }
     const auto token = [&](int32_t id) { out.push_back(id); };
     before_normalizing.split(
         bytes,
@@ -176,6 +212,10 @@ Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& pat
   State& s = *tokenizer.state_;
   s.token_bytes = std::move(token_bytes);
   s.special = std::move(special);
+  s.merges_hash = hash_of(file.merges);
+  s.vocabulary_hash = hash_of(s.token_bytes, s.special, s.merges_hash);
+  for (size_t byte = 0; byte < file.byte_tokens.size(); ++byte)
+    if (file.byte_tokens[byte] < 0) s.no_tokens += static_cast<char>(byte);
   s.nfc = file.nfc;
   s.before_normalizing = make_group(file, false);
   s.after_normalizing = make_group(file, true);
@@ -220,5 +260,23 @@ bool Tokenizer::is_special(int32_t id) const {
 }
 
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(state_->token_bytes.size()); }
+
+const std::string& Tokenizer::vocabulary_hash() const { return state_->vocabulary_hash; }
+
+std::optional<std::string> Tokenizer::difference_from(const Tokenizer& other) const {
+  const State &a = *state_, &b = *other.state_;
+  if (a.vocabulary_hash == b.vocabulary_hash) return std::nullopt;
+  const size_t both = std::min(a.token_bytes.size(), b.token_bytes.size());
+  for (size_t id = 0; id < both; ++id)
+    if (a.token_bytes[id] != b.token_bytes[id])
+      return fmt::format("id {} is {} in one and {} in the other",
+                         id,
+                         printable(a.token_bytes[id]),
+                         printable(b.token_bytes[id]));
+  if (a.token_bytes.size() > b.token_bytes.size())
+    return fmt::format("one has {} ids, the other {}", a.token_bytes.size(), b.token_bytes.size());
+  if (a.merges_hash != b.merges_hash) return "the ids are the same, but not the merges";
+  return std::nullopt;
+}
 
 }  // namespace ferry::text

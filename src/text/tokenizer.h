@@ -37,9 +37,9 @@ class Tokenizer {
   ~Tokenizer();
 
   /// Appends the ids of `bytes` (any bytes; ill-formed UTF-8 round-trips exactly, each such byte
-  /// counting as a symbol when text is cut into pieces). Two things are lost, as the file asks:
-  /// what its normalizer (NFC) changes, and the white space that added tokens with lstrip or rstrip
-  /// take. Time O(n log n); memory: the ids, and a copy of the text if it is ill-formed or not in
+  /// counting as a symbol when text is cut into pieces). Three things are lost, as the file asks:
+  /// what its normalizer (NFC) changes, the white space that added tokens with lstrip or rstrip
+  /// take, and bytes that no UTF-8 has and the file no token for (they become U+FFFD). Time O(n log n); memory: the ids, and a copy of the text if it is ill-formed or not in
   /// NFC.
   void encode(std::string_view bytes, Specials specials, std::vector<int32_t>& ids) const;
 
@@ -53,6 +53,12 @@ class Tokenizer {
   std::optional<int32_t> token_id(std::string_view token_text) const;  // as written in the file
   bool is_special(int32_t id) const;
   int32_t vocab_size() const;  // largest id + 1, added tokens included
+
+  /// Hash of what ids mean: the texts of all ids, the merges in order, which ids are special.
+  const std::string& vocabulary_hash() const;
+  /// The first way in which ids of this tokenizer mean something else in `other`, in words; nothing
+  /// if text of this one's ids can be read by `other`'s. More added tokens there are no difference.
+  std::optional<std::string> difference_from(const Tokenizer& other) const;
 
  private:
   Tokenizer();

@@ -5,6 +5,7 @@
 #include <optional>
 #include <unordered_set>
 
+#include "base/json_fields.h"
 #include "text/byte_alphabet.h"
 #include "text/nfc.h"
 #include "text/pretokenizer.h"
@@ -15,7 +16,13 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr size_t kTokensMax = size_t{1} << 24;
+constexpr int64_t kIdMax = int64_t{1} << 25;
+constexpr const char* kDamaged =
+    "the file is damaged or was not written by a tokenizer library: fetch or export it again";
 constexpr size_t kAddedBytesMax = 1024;  // keeps the search for added tokens linear in practice
+
+/// Whether any well-formed text has this byte.
+bool is_utf8_byte(unsigned byte) { return byte != 0xC0 && byte != 0xC1 && byte < 0xF5; }
 
 /// Reads one file; the members hold what is known so far.
 class Reader {
@@ -25,8 +32,6 @@ class Reader {
   Result<TokenizerFile> read(std::string_view text) {
     TRY_ASSIGN(const Json root, parse(text));
     if (!root.is_object()) return corrupt("", "is not a JSON object");
-    TRY(must_be_null(root, "truncation"));
-    TRY(must_be_null(root, "padding"));
     TRY(read_normalizer(root));
     TRY(read_pre_tokenizer(root));
     TRY(read_decoder(root));
@@ -42,13 +47,8 @@ class Reader {
 
  private:
   tl::unexpected<Status> corrupt(std::string_view field, std::string_view what) const {
-    return fail(Code::kCorrupt,
-                "{}: {}{}{}; the file is damaged or was not written by a tokenizer library: "
-                "fetch or export it again",
-                path_,
-                field,
-                field.empty() ? "" : " ",
-                what);
+    return fail(
+        Code::kCorrupt, "{}: {}{}{}; {}", path_, field, field.empty() ? "" : " ", what, kDamaged);
   }
   tl::unexpected<Status> refuse(std::string_view field, std::string_view what) const {
     return fail(Code::kInvalidInput,
@@ -103,21 +103,10 @@ class Reader {
     return type != nullptr && type->is_string() ? type->get<std::string>() : "(no type)";
   }
 
-  Result<void> must_be_null(const Json& root, const char* name) {
-    if (member(root, name) != nullptr)
-      return refuse(name, "is set, which would change what is encoded");
-    return {};
-  }
-
-  Result<bool> flag(const Json& object,
-                    const char* name,
-                    const std::string& field,
-                    std::optional<bool> missing) const {
-    const Json* value = member(object, name);
-    if (value == nullptr && missing) return *missing;
-    if (value == nullptr || !value->is_boolean())
-      return corrupt(field + "." + name, "is not true or false");
-    return value->get<bool>();
+  /// The fields of an object that stands at `field` of the file.
+  JsonFields fields(const Json& object, const std::string& field, JsonProblem& problem) const {
+    problem.advice = std::string("; ") + kDamaged;
+    return {object, fmt::format("{}: {}", path_, field), problem};
   }
 
   Result<void> read_normalizer(const Json& root) {
@@ -155,32 +144,43 @@ class Reader {
       if (type == "ByteLevel" && i + 1 == steps.size()) return read_byte_level(*steps[i], field);
       if (type == "Split") {
         TRY(read_split(*steps[i], field));
+      } else if (type == "Digits") {
+        TRY(read_digits(*steps[i], field));
       } else {
         return refuse(
-            field, fmt::format("is \"{}\": only Split steps and a last ByteLevel are known", type));
+            field,
+            fmt::format("is \"{}\": only Split, Digits and a last ByteLevel are known", type));
       }
     }
     return refuse("pre_tokenizer", "does not end with ByteLevel");
   }
 
   Result<void> read_byte_level(const Json& step, const std::string& field) {
-    TRY_ASSIGN(const bool prefix, flag(step, "add_prefix_space", field, std::nullopt));
-    TRY_ASSIGN(const bool regex, flag(step, "use_regex", field, true));
+    JsonProblem problem;
+    JsonFields f = fields(step, field, problem);
+    const bool prefix = f.boolean("add_prefix_space"), regex = f.boolean("use_regex", true);
+    TRY(problem.done());
     if (prefix) return refuse(field + ".add_prefix_space", "is true");
     if (regex) file_.patterns.push_back({kGpt2Pattern, false});
     return {};
   }
 
+  Result<void> read_digits(const Json& step, const std::string& field) {
+    JsonProblem problem;
+    const bool each = fields(step, field, problem).boolean("individual_digits", false);
+    TRY(problem.done());
+    file_.patterns.push_back({each ? kDigitPattern : kDigitsPattern, false});
+    return {};
+  }
+
   Result<void> read_split(const Json& step, const std::string& field) {
-    TRY_ASSIGN(const bool invert, flag(step, "invert", field, false));
-    static_cast<void>(invert);  // swaps matches and gaps, which Isolated treats alike
-    const Json* behavior = member(step, "behavior");
-    if (behavior == nullptr || !behavior->is_string())
-      return corrupt(field + ".behavior", "is not a string");
-    if (*behavior != "Isolated") {
-      return refuse(field + ".behavior",
-                    fmt::format("is \"{}\", not Isolated", behavior->get<std::string>()));
-    }
+    JsonProblem problem;
+    JsonFields f = fields(step, field, problem);
+    static_cast<void>(f.boolean("invert", false));  // swaps matches and gaps: alike to Isolated
+    const std::string behavior = f.text("behavior");
+    TRY(problem.done());
+    if (behavior != "Isolated")
+      return refuse(field + ".behavior", fmt::format("is \"{}\", not Isolated", behavior));
     const Json* pattern = member(step, "pattern");
     const bool regex = pattern != nullptr && pattern->is_object() && pattern->contains("Regex");
     const bool literal = pattern != nullptr && pattern->is_object() && pattern->contains("String");
@@ -217,16 +217,14 @@ class Reader {
     if (dropout != nullptr && !(dropout->is_number() && dropout->get<double>() == 0)) {
       return refuse("model.dropout", "is set, so that encoding is random");
     }
-    if (member(model, "unk_token") != nullptr) return refuse("model.unk_token", "is set");
     for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       const Json* value = member(model, name);
       if (value != nullptr && *value != "")
         return refuse(fmt::format("model.{}", name), "is not empty");
     }
-    TRY_ASSIGN(const bool fallback, flag(model, "byte_fallback", "model", false));
-    if (fallback) return refuse("model.byte_fallback", "is true");
-    TRY_ASSIGN(file_.ignore_merges, flag(model, "ignore_merges", "model", false));
-    return {};
+    JsonProblem problem;
+    file_.ignore_merges = fields(model, "model", problem).boolean("ignore_merges", false);
+    return problem.done();
   }
 
   Result<void> read_vocab(const Json& model) {
@@ -259,6 +257,10 @@ class Reader {
     for (unsigned byte = 0; byte < 256; ++byte) {
       const char as_char = static_cast<char>(byte);
       const auto it = file_.ids.find(bytes_to_letters({&as_char, 1}));
+      if (it == file_.ids.end() && !is_utf8_byte(byte)) {
+        file_.byte_tokens[byte] = -1;
+        continue;
+      }
       if (it == file_.ids.end()) {
         return refuse("model.vocab",
                       fmt::format("has no token for byte 0x{:02X} (\"{}\"), so text would be lost",
@@ -361,27 +363,20 @@ class Reader {
   }
 
   Result<AddedToken> read_added_token(const Json& item, const std::string& field) const {
-    if (!item.is_object()) return corrupt(field, "is not an object");
+    JsonProblem problem;
+    JsonFields f = fields(item, field, problem);
     AddedToken token;
-    const Json* content = member(item, "content");
-    if (content == nullptr || !content->is_string() ||
-        content->get_ref<const std::string&>().empty()) {
-      return corrupt(field + ".content", "is not a non-empty string");
-    }
-    token.content = content->get<std::string>();
-    if (token.content.size() > kAddedBytesMax) {
+    token.content = f.text("content");
+    token.id = static_cast<int32_t>(f.integer("id", 0, kIdMax));
+    token.special = f.boolean("special");
+    token.single_word = f.boolean("single_word");
+    token.lstrip = f.boolean("lstrip");
+    token.rstrip = f.boolean("rstrip");
+    token.normalized = f.boolean("normalized");
+    TRY(problem.done());
+    if (token.content.empty()) return corrupt(field + ".content", "is empty");
+    if (token.content.size() > kAddedBytesMax)
       return refuse(field + ".content", fmt::format("is longer than {} bytes", kAddedBytesMax));
-    }
-    const Json* id = member(item, "id");
-    if (id == nullptr || !id->is_number_unsigned() || id->get<uint64_t>() >= 2 * kTokensMax) {
-      return corrupt(field + ".id", "is not an id");
-    }
-    token.id = static_cast<int32_t>(id->get<uint64_t>());
-    TRY_ASSIGN(token.special, flag(item, "special", field, std::nullopt));
-    TRY_ASSIGN(token.single_word, flag(item, "single_word", field, std::nullopt));
-    TRY_ASSIGN(token.lstrip, flag(item, "lstrip", field, std::nullopt));
-    TRY_ASSIGN(token.rstrip, flag(item, "rstrip", field, std::nullopt));
-    TRY_ASSIGN(token.normalized, flag(item, "normalized", field, std::nullopt));
     return token;
   }
 

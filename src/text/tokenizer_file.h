@@ -31,11 +31,16 @@ struct TokenizerFile {
 
   // Follow from the above.
   std::unordered_map<std::string, int32_t> ids;  // vocab and added tokens
-  std::array<int32_t, 256> byte_tokens{};
+  std::array<int32_t, 256> byte_tokens{};  // -1: none, for some of those that UTF-8 never uses
 };
 
 /// Accepts a file if Ferry encodes by it exactly as Hugging Face's tokenizers does, and has a token
-/// for every byte. The post_processor is not looked at: encode adds no tokens (see tokenizer.h).
+/// for every byte of UTF-8 (DeepSeek-V2's lacks C0, C1 and F5 to FF). Not looked at:
+/// - post_processor: encode adds no tokens (see tokenizer.h);
+/// - truncation and padding, which whoever saved the file last used for a batch: Transformers sets
+///   them anew for each;
+/// - byte_fallback, unk_token and fuse_unk, which say what becomes of characters without a token:
+///   where every byte has one there are none.
 ///
 /// Errors   kCorrupt: not JSON, not the format, or contradicting itself (ids with gaps or given
 /// twice,

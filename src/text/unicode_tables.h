@@ -8,7 +8,8 @@
 namespace ferry::text {
 
 /// Code points first..last are younger than PCRE2's tables (or moved since): before a pattern sees
-/// them they are replaced by `stand_in`, an old character of the category they have in Unicode 16.
+/// them they are replaced by `stand_in`, an old character of the category they have in Unicode 16
+/// that takes as many bytes.
 struct StandInRange {
   char32_t first, last, stand_in;
 };

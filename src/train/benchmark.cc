@@ -42,23 +42,26 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
   manifest.vocab_size = static_cast<int32_t>(*settings.model.vocab_size);
   manifest.eos = 1;
   BenchmarkResult r;
+  std::optional<InitDir> init;
+  if (!settings.model.init.empty()) {
+    TRY_ASSIGN(init, InitDir::open(settings.model.init));
+  }
+  InitDir* const from = init ? &*init : nullptr;
   TRY_ASSIGN(const std::string config,
-             resolve_config(settings.model, manifest, settings.data.sequence_length));
+             resolve_config(settings.model, from, manifest, settings.data.sequence_length));
   const uint64_t before = memory_resident_bytes();
-  TRY_ASSIGN(const std::unique_ptr<models::CausalLm> model,
-             make_training_model(settings, config, *device));
+  TRY_ASSIGN(const std::unique_ptr<models::TrainableLm> model,
+             make_training_model(settings, from, config, *device));
   r.config_json = model->config_json("float32");
   r.parameters = model->parameters_total();
   Optimizer optimizer(optimizer_of(settings), model->weights());
-  TrainStep step(*model,
-                 optimizer,
-                 {.recompute = recompute_of(settings.train),
-                  .mtp_weight = settings.train.mtp_weight,
-                  .balance_alpha = settings.train.balance_alpha,
-                  .bias_update_speed = settings.train.bias_update_speed,
-                  .clip = settings.train.clip});
+  TrainStep step(*model, optimizer, step_settings(settings.train));
   const int64_t sequence = settings.data.sequence_length, micro = settings.train.micro_batch_tokens;
-  std::vector<double> seconds;
+  struct Measured {
+    double seconds;
+    bool mtp;
+  };
+  std::vector<Measured> measured;
   const Clock& clock = system_clock();
   for (int64_t s = 0; s < warmup + steps; ++s) {
     std::vector<data::Batch> batches;
@@ -69,22 +72,26 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
                        *settings.model.vocab_size,
                        static_cast<uint64_t>(s * settings.train.tokens_per_step + at)));
     const double begin = clock.monotonic_s();
-    step.gradients(s, batches);
+    const StepGradients g = step.gradients(s, batches);
     step.update(settings.optimizer.lr);
     device->stream().synchronize();
-    if (s >= warmup) seconds.push_back(clock.monotonic_s() - begin);
+    if (s >= warmup) measured.push_back({clock.monotonic_s() - begin, g.mtp_loss.has_value()});
   }
   r.live_mb = static_cast<double>(device->memory_use().peak_bytes) / 1e6;
   r.peak_mb = static_cast<double>(memory_peak_bytes() - before) / 1e6;
-  std::sort(seconds.begin(), seconds.end());
+  std::sort(measured.begin(), measured.end(), [](const Measured& a, const Measured& b) {
+    return a.seconds < b.seconds;
+  });
+  for (const Measured& m : measured) r.mtp_steps += m.mtp;
+  const Measured median = measured[measured.size() / 2];
   const double tokens = static_cast<double>(settings.train.tokens_per_step);
-  r.tokens_per_s = tokens / seconds[seconds.size() / 2];
-  r.best_tokens_per_s = tokens / seconds.front();
+  r.tokens_per_s = tokens / median.seconds;
+  r.best_tokens_per_s = tokens / measured.front().seconds;
   const double peak = measure_peak(*device, model->compute());
   r.peak_gflops = peak / 1e9;
-  const double flops = 3 * model->flops_per_token(static_cast<double>(sequence) / 2,
-                                                  models::MlaForm::kExpanded,
-                                                  settings.train.mtp_weight > 0);
+  const double flops =
+      3 * model->flops_per_token(
+              static_cast<double>(sequence) / 2, mla_form_of(settings.train), median.mtp);
   r.mfu = flops * r.tokens_per_s / peak;
   return r;
 }

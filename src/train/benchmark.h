@@ -11,9 +11,10 @@ namespace ferry {
 struct BenchmarkResult {
   std::string config_json;  // of the model
   int64_t parameters = 0;
+  int64_t mtp_steps = 0;    // of those measured: train.mtp_every leaves the MTP modules out of some
   double tokens_per_s = 0;  // median step
   double best_tokens_per_s = 0;
-  double mfu = 0;  // of the matrix-product rate measured in the same run
+  double mfu = 0;  // of the median step, of the matrix-product rate measured in the same run
   double peak_gflops = 0;
   double peak_mb = 0;  // most memory resident while training, less what was before the model
   double live_mb = 0;  // the most that tensors held at once

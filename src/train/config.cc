@@ -21,6 +21,9 @@ std::string print_settings(const Settings& settings) {
     std::string notes = kind_of(f) == Kind::kText && f.choices.empty() ? "" : allowed(f);
     if (*f.unit != 0) notes += fmt::format("; {}", f.unit);
     if (is_set(d) && v != d) notes += fmt::format("; default {}", text_of(d));
+    // All of [model] is.
+    if (f.change == Change::kFixed && section != "model" && section != "model.rope_scaling")
+      notes += fmt::format("{}fixed once a run has begun", notes.empty() ? "" : "; ");
     out += notes.empty() ? fmt::format("# {}\n", f.meaning)
                          : fmt::format("# {} ({})\n", f.meaning, notes);
     out += is_set(v) ? fmt::format("{} = {}\n", f.key, text_of(v))
@@ -65,7 +68,7 @@ std::vector<SettingChange> changed_settings(const Settings& was, const Settings&
   std::vector<SettingChange> changes;
   for (size_t i = 0; i < before.size(); ++i) {
     const Value x = value_of(before[i]), y = value_of(after[i]);
-    if (x != y) changes.push_back({before[i].path(), text_of(x), text_of(y)});
+    if (x != y) changes.push_back({before[i].path(), text_of(x), text_of(y), before[i].change});
   }
   return changes;
 }

@@ -106,6 +106,20 @@ struct LogSettings {
   bool curve = true;
 };
 
+/// How long a silent worker is taken to be at work, phase by phase (train/supervisor.h).
+struct SupervisorSettings {
+  int64_t restarts = 5;
+  double start_patience_s = 900;
+  double step_patience_s = 60;
+  double evaluate_patience_s = 60;
+  double save_patience_s = 1800;
+  double patience_intervals = 20;
+  double stop_patience_s = 600;
+};
+
+/// Tokens of a whole run: places in the stream of text, and sums with them, stay in 64 bits.
+constexpr int64_t kRunTokensMax = int64_t{1} << 60;
+
 struct Settings {
   ModelSettings model;
   DataSettings data;
@@ -114,6 +128,7 @@ struct Settings {
   ScheduleSettings schedule;
   CheckpointSettings checkpoint;
   LogSettings log;
+  SupervisorSettings supervisor;
 };
 
 /// Reads TOML text; `name` is what messages call it. `overrides` ("train.steps=300", with or
@@ -139,12 +154,20 @@ nlohmann::ordered_json settings_json(const Settings& settings);
 /// laid over a preset or a config.json. q_lora_rank 0 becomes null, as config.json has it.
 nlohmann::ordered_json model_overrides(const ModelSettings& model);
 
+/// What may become of a setting when a run goes on.
+enum class Change {
+  kFree,     // what is learnt does not depend on it: changed without a word
+  kFollows,  // what follows depends on it: told
+  kFixed     // what was learnt depends on it: refused
+};
+
 struct SettingChange {
   std::string key;       // "train.steps"
   std::string was, now;  // "not set" where it is not
+  Change change = Change::kFollows;
 };
 
-/// What differs, in the order of the list of fields: told when a run is resumed.
+/// What differs, in the order of the list of fields.
 std::vector<SettingChange> changed_settings(const Settings& was, const Settings& now);
 
 /// The same numbers as the modules below know them. The settings have been checked.

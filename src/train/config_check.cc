@@ -53,16 +53,13 @@ Result<void> check_together(const Settings& s, std::string_view name) {
         name,
         t.tokens_per_step,
         t.micro_batch_tokens);
-  // Positions in the data are counted in tokens, and written to JSON, which is exact to there.
-  constexpr int64_t kTokensMax = int64_t{1} << 53;
-  if (t.steps > kTokensMax / t.tokens_per_step)
+  if (t.steps > kRunTokensMax / t.tokens_per_step)
     return fail(Code::kInvalidInput,
-                "{}: train.steps is {} and train.tokens_per_step {}; together they must be at most "
-                "{} tokens",
+                "{}: train.steps is {} of train.tokens_per_step {}; together at most {} tokens",
                 name,
                 t.steps,
                 t.tokens_per_step,
-                kTokensMax);
+                kRunTokensMax);
   if (const Result<void> schedule = check_schedule(schedule_of(s)); !schedule)
     return fail(Code::kInvalidInput,
                 "{}: [schedule] with train.steps = {}: {}",

@@ -36,6 +36,7 @@ struct Field {
   const char* section;
   const char* key;
   Target target;
+  Change change;
   const char* meaning;
   const char* unit = "";
   Bounds bounds = {};

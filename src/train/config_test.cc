@@ -79,8 +79,13 @@ TEST(Settings, ListsWhatChanged) {
   ASSERT_EQ(changes.size(), 2u);
   EXPECT_EQ(changes[0].key, "model.vocab_size");
   EXPECT_EQ(changes[0].was, "not set");
+  EXPECT_EQ(changes[0].change, Change::kFixed);
   EXPECT_EQ(changes[1].was, "300");
   EXPECT_EQ(changes[1].now, "500");
+  EXPECT_EQ(changes[1].change, Change::kFollows);
+  const auto c = parse_settings(kGood, "c", std::vector<std::string>{"--checkpoint.every=7"});
+  ASSERT_EQ(changed_settings(*a, *c).size(), 1u);
+  EXPECT_EQ(changed_settings(*a, *c)[0].change, Change::kFree);
 }
 
 TEST(Settings, RefusesWithFileLineKeyAndWhatIsAllowed) {
@@ -115,6 +120,8 @@ TEST(Settings, RefusesWithFileLineKeyAndWhatIsAllowed) {
             std::string::npos);
   EXPECT_NE(refusal("[train]\nsteps = 1\nsteps = 2\n").find("run.toml:3:"), std::string::npos);
   EXPECT_NE(refusal("[train\n").find("run.toml:1:"), std::string::npos);
+  EXPECT_NE(refusal("\xC3\xA9 = 1\n").find("run.toml:1:"), std::string::npos);
+  EXPECT_NE(refusal("[ = \"data\"\n").find("run.toml: is not TOML"), std::string::npos);
   EXPECT_NE(refusal("[train]\nx = \"\xff\"\n").find("run.toml:"), std::string::npos);
 }
 
@@ -150,8 +157,10 @@ TEST(Settings, ChecksThemTogether) {
   EXPECT_NE(
       with({"--train.tokens_per_step=5000"}).find("multiple of train.micro_batch_tokens, 4096"),
       std::string::npos);
-  EXPECT_NE(with({"--train.steps=1000000000", "--train.tokens_per_step=409600000"})
-                .find("together they must be at most"),
+  EXPECT_NE(with({"--train.steps=1000000000",
+                  "--train.tokens_per_step=999999995904",
+                  "--schedule.decay_steps=1"})
+                .find("together at most 1152921504606846976 tokens"),
             std::string::npos);
   EXPECT_NE(with({"--schedule.warmup_steps=290"}).find("decay_steps is 60, between 0 and the 10"),
             std::string::npos);

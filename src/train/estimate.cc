@@ -10,7 +10,7 @@
 
 namespace ferry {
 
-Estimate estimate(const models::CausalLm& model,
+Estimate estimate(const models::TrainableLm& model,
                   const Settings& s,
                   uint64_t optimizer_bytes,
                   uint64_t checkpoint_bytes,
@@ -18,8 +18,7 @@ Estimate estimate(const models::CausalLm& model,
   Estimate e;
   e.parameters_total = model.parameters_total();
   e.parameters_active = model.parameters_active();
-  const auto form =
-      s.train.mla_form == "absorbed" ? models::MlaForm::kAbsorbed : models::MlaForm::kExpanded;
+  const models::MlaForm form = mla_form_of(s.train);
   const double passes = recompute_of(s.train) == models::Recompute::kLayers ? 4 : 3;
   // Documents are shorter than sequences; half a sequence is the mean context if they fill it.
   const auto step = [&](bool mtp) {
@@ -101,6 +100,16 @@ Result<void> check_fits(const Estimate& e,
                 format_bytes(static_cast<double>(disk_free)),
                 s.checkpoint.keep_last);
   return {};
+}
+
+Result<void> check_file_limit(uint64_t largest_file, uint64_t limit, const Settings& s) {
+  if (largest_file <= limit) return {};
+  return fail(Code::kExhausted,
+              "{}: a checkpoint has a file of about {}, and this process may write none above {} "
+              "(ulimit -f); raise the limit",
+              s.checkpoint.dir,
+              format_bytes(static_cast<double>(largest_file)),
+              format_bytes(static_cast<double>(limit)));
 }
 
 std::string describe(const Estimate& e, const Settings& s) {

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "base/limits.h"
-#include "models/causal_lm.h"
+#include "models/trainable_lm.h"
 #include "train/config.h"
 
 namespace ferry {
@@ -25,7 +25,7 @@ constexpr double kEfficiencyAssumed =
     0.45;  // of the measured matrix-product rate; told with the time
 
 /// optimizer_bytes: of its state; checkpoint_bytes: of one checkpoint.
-Estimate estimate(const models::CausalLm& model,
+Estimate estimate(const models::TrainableLm& model,
                   const Settings& settings,
                   uint64_t optimizer_bytes,
                   uint64_t checkpoint_bytes,
@@ -40,6 +40,9 @@ Result<void> check_fits(const Estimate& e,
                         const Settings& settings,
                         const MemoryAvailable& memory,
                         uint64_t disk_free);
+
+/// Errors: kExhausted if a checkpoint's largest file is above what this process may write.
+Result<void> check_file_limit(uint64_t largest_file, uint64_t limit, const Settings& settings);
 
 /// The estimate in words, several lines.
 std::string describe(const Estimate& e, const Settings& settings);

@@ -5,10 +5,10 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
-#include <functional>
 #include <optional>
 #include <string>
 
+#include "train/beats.h"
 #include "train/config.h"
 
 namespace ferry {
@@ -16,7 +16,7 @@ namespace ferry {
 struct TrainOptions {
   bool resume = false;                      // go on from the newest checkpoint of checkpoint.dir
   const std::atomic<bool>* stop = nullptr;  // set: save and leave after the step under way
-  std::function<void(int64_t)> beat;        // called with the steps done, at least once a step
+  Beats::Send beat;                         // what it is at, all the time; from any thread
   int64_t replay_to = 0;  // until so many steps are done, wait for each launch: an error names it
   std::FILE* out = stdout;
 };
@@ -24,7 +24,7 @@ struct TrainOptions {
 struct TrainResult {
   bool stopped = false;  // by `stop`, before the last step
   int64_t step = 0;
-  std::string model_dir;  // of the last checkpoint
+  std::string model_dir;  // of the last checkpoint; empty if there is none yet
   std::optional<double>
       loss;  // of the last step; like the speeds below, nothing if this process made no step
   std::optional<double> held_out_bits_per_byte;

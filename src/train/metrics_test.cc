@@ -177,12 +177,33 @@ TEST(ProgressLine, SaysAll) {
             "after step 1)");
 }
 
-std::string shown(const ProgressSettings& settings) {
+TEST(ProgressLine, LeavesOutWhatMattersLeastWhereColumnsAreFew) {
+  StepRecord r = record(41);
+  r.loss_z = 0.31;
+  r.gradient_norm_z = -1.14;
+  const std::string whole = progress_line(r, 0.5, {.steps = 1000});
+  int widest = 0;
+  for (int columns = 200; columns >= 9; --columns) {
+    for (const bool colour : {false, true}) {
+      const std::string line =
+          progress_line(r, 0.5, {.steps = 1000, .colour = colour, .columns = columns});
+      EXPECT_LE(display_width(line), columns) << line;
+      EXPECT_NE(line.find("41/1000"), std::string::npos) << line;
+      widest = std::max(widest, display_width(line));
+    }
+  }
+  EXPECT_EQ(widest, display_width(whole));
+  const std::string narrow = progress_line(r, 0.5, {.steps = 1000, .columns = 79});
+  for (const char* part : {"loss", "tok/s", "ETA", "bits/byte"})
+    EXPECT_NE(narrow.find(part), std::string::npos) << narrow;
+}
+
+std::string shown(const ProgressSettings& settings, bool terminal = false) {
   char* text = nullptr;
   size_t size = 0;
   std::FILE* out = ::open_memstream(&text, &size);
   {
-    Progress progress(settings, out);
+    Progress progress(settings, out, Terminal(out, terminal, false), "auto");
     for (int64_t s = 1; s <= 25; ++s) progress.step(record(s));
     progress.note("saved");
   }
@@ -197,10 +218,11 @@ TEST(Progress, OneLineOnATerminalALineEverySoOftenElsewhere) {
   EXPECT_EQ(std::count(plain.begin(), plain.end(), '\n'), 5);  // 1, 10, 20, 25, the note
   EXPECT_EQ(plain.find('\r'), std::string::npos);
   EXPECT_EQ(plain.find('\x1b'), std::string::npos);
-  const std::string live = shown({.steps = 25, .every = 10, .terminal = true});
+  const std::string live = shown({.steps = 25, .every = 10}, true);
   EXPECT_EQ(std::count(live.begin(), live.end(), '\n'), 2);  // the note, the end
   EXPECT_EQ(std::count(live.begin(), live.end(), '\r'), 26);
-  EXPECT_TRUE(live.ends_with(progress_line(record(25), 0.5, {.steps = 25}) + "\n"));
+  EXPECT_EQ(live.find('\x1b'), std::string::npos);
+  EXPECT_TRUE(live.ends_with(progress_line(record(25), 0.5, {.steps = 25, .columns = 79}) + "\n"));
 }
 
 // ---- The curve

@@ -4,7 +4,8 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "checkpoint/weights.h"
+#include "models/registry.h"
+#include "probe/directory_model.h"
 
 namespace ferry {
 namespace {
@@ -36,14 +37,11 @@ constexpr Preset kPresets[] = {
       "initializer_range": 0.02, "tie_word_embeddings": false})"},
 };
 
-Result<Json> base_config(const ModelSettings& settings) {
-  std::string path, text;
-  if (!settings.init.empty())
-    path = join_path(settings.init, kConfigName);
-  else if (!settings.config.empty())
-    path = settings.config;
-  if (!path.empty()) {
-    TRY_ASSIGN(text, read_file(path, 1 << 20));
+Result<Json> base_config(const ModelSettings& settings, const InitDir* init) {
+  if (init != nullptr) return Json::parse(init->config.json);
+  if (!settings.config.empty()) {
+    const std::string& path = settings.config;
+    TRY_ASSIGN(const std::string text, read_file(path, 1 << 20));
     TRY_ASSIGN(const nlohmann::json json, parse_json(text, path));
     if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
     return Json(json);
@@ -65,15 +63,62 @@ std::string preset_names() {
   return names;
 }
 
+Result<InitDir> InitDir::open(const std::string& path) {
+  TRY_ASSIGN(ModelDir dir, ModelDir::open(path));
+  TRY_ASSIGN(models::FittedConfig config, probe::fit_to(dir));
+  TRY_ASSIGN(ModelTexts texts, read_model_texts(dir));
+  return InitDir{std::move(dir), std::move(config), std::move(texts)};
+}
+
+std::vector<std::string> InitDir::notes(const data::Dataset& data) const {
+  std::vector<std::string> all = config.notes;
+  all.insert(all.end(), texts.notes.begin(), texts.notes.end());
+  const auto note = [&](const std::string& what) {
+    all.push_back(fmt::format("{}: {}", dir.path(), what));
+  };
+  if (texts.tokenizer == nullptr)
+    note(fmt::format("has no {}: whether the data's ids mean the same to it cannot be told",
+                     kTokenizerName));
+  const data::Manifest& m = data.manifest();
+  const auto text_of = [&](int32_t id) {
+    return fmt::format("{} ({})", id, printable(data.tokenizer().token_bytes(id)));
+  };
+  if (!texts.eos.empty() && texts.eos[0] != m.eos)
+    note(
+        fmt::format("its texts end with {}, the data's with {}: from now on they end with the "
+                    "latter, and generation stops at each",
+                    text_of(texts.eos[0]),
+                    text_of(m.eos)));
+  if (texts.bos && *texts.bos != m.bos)
+    note(fmt::format("its texts begin with {}, the data's with {}: the latter is what it learns",
+                     text_of(*texts.bos),
+                     text_of(m.bos)));
+  return all;
+}
+
+Result<void> InitDir::check_tokenizer(const data::Dataset& data) const {
+  if (texts.tokenizer == nullptr) return {};
+  const auto difference = texts.tokenizer->difference_from(data.tokenizer());
+  if (!difference) return {};
+  return fail(Code::kInvalidInput,
+              "data.dir {}: was prepared with another tokenizer than model.init's, {} ({}); ids "
+              "would mean something else to the model: prepare the data with --tokenizer {}",
+              data.folder(),
+              dir.path(),
+              *difference,
+              join_path(dir.path(), kTokenizerName));
+}
+
 Result<std::string> resolve_config(const ModelSettings& settings,
+                                   const InitDir* init,
                                    const data::Manifest& data,
                                    int64_t sequence_length) {
-  TRY_ASSIGN(Json json, base_config(settings));
+  TRY_ASSIGN(Json json, base_config(settings, init));
   // A preset has no length of its own: positions that training never showed cannot be relied on.
   if (!json.contains("max_position_embeddings")) json["max_position_embeddings"] = sequence_length;
   const Json overrides = model_overrides(settings);
   for (const auto& [name, value] : overrides.items()) {
-    if (!settings.init.empty() && json.contains(name) && json.at(name) != value &&
+    if (init != nullptr && json.contains(name) && json.at(name) != value &&
         name != "max_position_embeddings")
       return fail(Code::kInvalidInput,
                   "model.{}: {} is {} in {}; a model that goes on from a directory keeps its shape",
@@ -83,12 +128,13 @@ Result<std::string> resolve_config(const ModelSettings& settings,
                   settings.init);
     json[name] = value;
   }
-  if (settings.init.empty()) {
-    // Whole multiples of 64 keep the head's rows aligned; ids past the tokenizer's never occur.
-    if (!json.contains("vocab_size")) json["vocab_size"] = (data.vocab_size + 63) / 64 * 64;
-    json["bos_token_id"] = data.bos;
-    json["eos_token_id"] = data.eos;
-  }
+  // Whole multiples of 64 keep the head's rows aligned; ids past the tokenizer's never occur.
+  if (init == nullptr && !json.contains("vocab_size"))
+    json["vocab_size"] = (data.vocab_size + 63) / 64 * 64;
+  // Whatever the model began with, these are what it learns from now on. (Data without a begin token
+  // gives the end token for one, which a model without one is not told of.)
+  if (init == nullptr || init->texts.bos || data.bos != data.eos) json["bos_token_id"] = data.bos;
+  json["eos_token_id"] = data.eos;
   const Json& vocab = json["vocab_size"];
   if (vocab.is_number_integer() && vocab.get<int64_t>() < data.vocab_size)
     return fail(Code::kInvalidInput,
@@ -98,21 +144,23 @@ Result<std::string> resolve_config(const ModelSettings& settings,
   return json.dump(2);
 }
 
-Result<std::unique_ptr<models::CausalLm>> make_training_model(const Settings& settings,
-                                                              const std::string& config_json,
-                                                              Device& device) {
+Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings& settings,
+                                                                 InitDir* init,
+                                                                 const std::string& config_json,
+                                                                 Device& device) {
   const DType compute = settings.train.compute == "f32" ? DType::kF32 : DType::kBF16;
-  const std::string path =
-      settings.model.init.empty() ? "[model]" : join_path(settings.model.init, kConfigName);
-  TRY_ASSIGN(std::unique_ptr<models::CausalLm> model,
+  const std::string path = init == nullptr ? "[model]" : join_path(init->dir.path(), kConfigName);
+  TRY_ASSIGN(std::unique_ptr<models::TrainableLm> model,
              models::make_model(config_json, path, device, compute, DType::kF32));
-  if (settings.model.init.empty()) {
+  if (init == nullptr)
     models::initialise(*model, static_cast<uint64_t>(settings.train.seed));
-  } else {
-    TRY_ASSIGN(ModelDir dir, ModelDir::open(settings.model.init));
-    TRY(load_weights(dir, model->weights(), model->weight_aliases()));
-  }
+  else
+    TRY(probe::load_fitted(init->dir, init->config, *model));
   return model;
+}
+
+models::MlaForm mla_form_of(const TrainSettings& settings) {
+  return settings.mla_form == "absorbed" ? models::MlaForm::kAbsorbed : models::MlaForm::kExpanded;
 }
 
 models::Recompute recompute_of(const TrainSettings& settings) {

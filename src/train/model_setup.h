@@ -4,26 +4,49 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "checkpoint/model_texts.h"
 #include "data/dataset.h"
-#include "models/causal_lm.h"
+#include "models/fit.h"
+#include "models/trainable_lm.h"
 #include "train/config.h"
 
 namespace ferry {
 
+models::MlaForm mla_form_of(const TrainSettings& settings);
 models::Recompute recompute_of(const TrainSettings& settings);
 
+/// The directory that a run begins with (model.init), opened once: its config, weights and texts are
+/// one model's.
+struct InitDir {
+  ModelDir dir;
+  models::FittedConfig config;
+  ModelTexts texts;
+
+  /// Errors: of ModelDir::open, fit_config and read_model_texts.
+  static Result<InitDir> open(const std::string& path);
+
+  /// What the user is to know: where the directory contradicts itself, and where the data says
+  /// otherwise about begin and end tokens.
+  std::vector<std::string> notes(const data::Dataset& data) const;
+  /// Refuses data whose ids mean something else to this model. Errors: kInvalidInput.
+  Result<void> check_tokenizer(const data::Dataset& data) const;
+};
+
 /// config.json of the run: the preset's, file's or directory's fields, then those of [model], then
-/// the tokenizer's vocabulary and special tokens. Errors: kInvalidInput, kNotFound.
+/// the tokenizer's vocabulary and special tokens. `init` is settings.init's directory, nullptr if
+/// that is empty. Errors: kInvalidInput, kNotFound.
 Result<std::string> resolve_config(const ModelSettings& settings,
+                                   const InitDir* init,
                                    const data::Manifest& data,
                                    int64_t sequence_length);
 
-/// The model of the run on its device, weights in f32: drawn from the seed, or read from
-/// model.init.
-Result<std::unique_ptr<models::CausalLm>> make_training_model(const Settings& settings,
-                                                              const std::string& config_json,
-                                                              Device& device);
+/// The model of the run on its device, weights in f32: drawn from the seed, or read from `init`.
+Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings& settings,
+                                                                 InitDir* init,
+                                                                 const std::string& config_json,
+                                                                 Device& device);
 
 /// Names of the built-in presets.
 std::string preset_names();

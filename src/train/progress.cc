@@ -1,7 +1,5 @@
 #include "train/progress.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 
@@ -10,14 +8,10 @@
 namespace ferry {
 namespace {
 
-constexpr const char* kDim = "\x1b[2m";
-constexpr const char* kBold = "\x1b[1m";
-constexpr const char* kGreen = "\x1b[32m";
-constexpr const char* kRed = "\x1b[31m";
-
-std::string painted(const std::string& text, const char* colour, bool on) {
-  return on ? fmt::format("{}{}\x1b[0m", colour, text) : text;
-}
+constexpr const char* kDim = "2";
+constexpr const char* kBold = "1";
+constexpr const char* kGreen = "32";
+constexpr const char* kRed = "31";
 
 /// " (+2.1σ)"; red from four deviations on, dim otherwise.
 std::string sigma(const std::optional<double>& z, bool colour) {
@@ -25,25 +19,48 @@ std::string sigma(const std::optional<double>& z, bool colour) {
   return painted(fmt::format(" ({:+.1f}σ)", *z), std::abs(*z) >= 4 ? kRed : kDim, colour);
 }
 
+/// A part of a line, with the blanks in front of it. Parts of a higher rank give way first.
+struct Part {
+  int rank;
+  std::string text;
+};
+
+std::string fitted(const std::vector<Part>& parts, int columns) {
+  int kept = -1, width = 0;
+  for (int rank = 0;; ++rank) {
+    const auto of_rank = [&](const Part& p) { return p.rank == rank; };
+    const auto p = std::find_if(parts.begin(), parts.end(), of_rank);
+    if (p == parts.end()) break;
+    width += display_width(p->text);
+    if (columns > 0 && width > columns) break;
+    kept = rank;
+  }
+  std::string line;
+  for (const Part& p : parts)
+    if (p.rank <= std::max(kept, 0)) line += p.text;
+  return line;
+}
+
 }  // namespace
 
 std::string progress_line(const StepRecord& r, double seconds_per_step, const ProgressSettings& s) {
   const int width = static_cast<int>(std::to_string(s.steps).size());
   const int64_t percent = s.steps > 0 ? 100 * r.step / s.steps : 100;
-  std::string line = painted(fmt::format("{:>{}}/{}", r.step, width, s.steps), kBold, s.colour);
-  line += fmt::format(" {:>3}%  loss {:.4f}{}  {:.3f} bits/byte  |g| {:.3f}{}  lr {:.2e}  {} tok/s",
-                      percent,
-                      r.loss,
-                      sigma(r.loss_z, s.colour),
-                      r.bits_per_byte,
-                      r.gradient_norm,
-                      sigma(r.gradient_norm_z, s.colour),
-                      r.lr,
-                      format_count(r.tokens_per_s));
-  if (r.mfu) line += fmt::format("  MFU {:.0f}%", 100 * *r.mfu);
-  if (seconds_per_step > 0 && r.step < s.steps)
-    line += fmt::format("  ETA {}",
-                        format_duration(seconds_per_step * static_cast<double>(s.steps - r.step)));
+  const bool eta = seconds_per_step > 0 && r.step < s.steps;
+  const double left_s = seconds_per_step * static_cast<double>(s.steps - r.step);
+  std::string line =
+      fitted({{0, painted(fmt::format("{:>{}}/{}", r.step, width, s.steps), kBold, s.colour)},
+              {4, fmt::format(" {:>3}%", percent)},
+              {1, fmt::format("  loss {:.4f}", r.loss)},
+              {7, sigma(r.loss_z, s.colour)},
+              {5, fmt::format("  {:.3f} bits/byte", r.bits_per_byte)},
+              {6, fmt::format("  |g| {:.3f}", r.gradient_norm)},
+              {8, sigma(r.gradient_norm_z, s.colour)},
+              {9, fmt::format("  lr {:.2e}", r.lr)},
+              {3, fmt::format("  {} tok/s", format_count(r.tokens_per_s))},
+              {10, r.mfu ? fmt::format("  MFU {:.0f}%", 100 * *r.mfu) : ""},
+              {2, eta ? fmt::format("  ETA {}", format_duration(left_s)) : ""}},
+             s.columns);
   if (r.skipped) line += painted(fmt::format("  update refused: {}", *r.skipped), kRed, s.colour);
   return line;
 }
@@ -67,6 +84,14 @@ std::string held_out_line(const HeldOutRecord& r,
   return line;
 }
 
+Progress::Progress(const ProgressSettings& settings,
+                   std::FILE* out,
+                   Terminal terminal,
+                   const std::string& colour)
+    : settings_(settings), line_(out, terminal) {
+  settings_.colour = colour == "always" || (colour == "auto" && terminal.colours());
+}
+
 void Progress::step(const StepRecord& r) {
   constexpr size_t kRemembered = 31;
   if (seconds_.size() == kRemembered) seconds_.erase(seconds_.begin());
@@ -75,15 +100,14 @@ void Progress::step(const StepRecord& r) {
   std::nth_element(sorted.begin(),
                    sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2),
                    sorted.end());
+  const bool live = line_.terminal().rewrites() && !r.skipped;
+  settings_.columns = live ? line_.room() : 0;
   const std::string line = progress_line(r, sorted[sorted.size() / 2], settings_);
-  if (settings_.terminal && !r.skipped) {
-    live_ = line;
-    put(fmt::format("\r{}\x1b[K", live_));
-  } else if (settings_.terminal) {
+  if (live)
+    line_.show(line);
+  else if (line_.terminal().rewrites() || first_ || r.skipped || r.step % settings_.every == 0 ||
+           r.step == settings_.steps)
     note(line);
-  } else if (first_ || r.skipped || r.step % settings_.every == 0 || r.step == settings_.steps) {
-    put(line + "\n");
-  }
   first_ = false;
 }
 
@@ -92,24 +116,6 @@ void Progress::held_out(const HeldOutRecord& r) {
   if (!best_ || r.loss < best_->loss) best_ = r;
 }
 
-void Progress::note(const std::string& text) {
-  put(settings_.terminal ? fmt::format("\r\x1b[K{}\n{}", text, live_) : text + "\n");
-}
-
-void Progress::finish() {
-  if (!live_.empty()) put("\n");
-  live_.clear();
-}
-
-void Progress::put(const std::string& text) {
-  std::fputs(text.c_str(), out_);
-  std::fflush(out_);
-}
-
-bool Progress::is_terminal(std::FILE* out) { return ::isatty(::fileno(out)) == 1; }
-
-bool Progress::wants_colour(std::FILE* out, const std::string& colour) {
-  return colour == "always" || (colour == "auto" && is_terminal(out));
-}
+void Progress::note(const std::string& text) { line_.above(text); }
 
 }  // namespace ferry

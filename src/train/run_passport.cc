@@ -3,6 +3,7 @@
 #include "base/version.h"
 #include "checkpoint/convert.h"
 #include "device/cpu/cpu_device.h"
+#include "models/registry.h"
 #include "probe/probe.h"
 
 namespace ferry {
@@ -59,7 +60,7 @@ Result<Probes> probes_of(models::CausalLm& model,
                                   std::nullopt));
     const std::vector<Weight*> from = model.weights(), to = copy->weights();
     for (size_t i = 0; i < from.size(); ++i)
-      to[i]->value = as_stored(from[i]->value, from[i]->value.rank() > 1 ? stored : DType::kF32);
+      to[i]->value = as_stored(from[i]->value, from[i]->matrix() ? stored : DType::kF32);
     reference = copy.get();
   }
   TRY_ASSIGN(const std::unique_ptr<models::CausalLm> other, probe::sibling(*reference, other_type));
@@ -82,7 +83,7 @@ Result<void> add_passport(ModelContents& contents,
   Passport passport;
   passport.program = fmt::format("ferry {}", kVersion);
   passport.training = PassportTraining{.steps = state.step,
-                                       .tokens = state.step * settings.train.tokens_per_step,
+                                       .tokens = state.tokens,
                                        .data = dataset.manifest().fingerprint(),
                                        .settings = print_settings(settings),
                                        .devices = state.devices,

@@ -34,30 +34,22 @@ Result<T> field(const Json& json, const char* name, const std::string& path) {
 }  // namespace
 
 ModelContents model_contents(models::CausalLm& model,
+                             const ModelTexts* texts,
                              const data::Dataset& dataset,
                              const Settings& settings) {
   ModelContents c;
   const bool f32 = settings.checkpoint.weights == "f32";
   c.tensors =
       stored_weights(model.weights(), model.weight_aliases(), f32 ? DType::kF32 : DType::kBF16);
-  c.texts["config.json"] = model.config_json(f32 ? "float32" : "bfloat16");
   const data::Manifest& m = dataset.manifest();
-  Result<std::string> tokenizer = read_file(dataset.tokenizer_path());
-  if (tokenizer) c.texts["tokenizer.json"] = std::move(*tokenizer);
-  c.texts["tokenizer_config.json"] = Json{{"tokenizer_class", "PreTrainedTokenizerFast"},
-                                          {"bos_token", token_text(dataset, m.bos)},
-                                          {"eos_token", token_text(dataset, m.eos)},
-                                          {"model_max_length", model.max_positions()},
-                                          {"clean_up_tokenization_spaces", false}}
-                                         .dump(2) +
-                                     "\n";
-  c.texts["generation_config.json"] = Json{{"bos_token_id", m.bos},
-                                           {"eos_token_id", m.eos},
-                                           {"do_sample", true},
-                                           {"temperature", 0.7},
-                                           {"top_p", 0.95}}
-                                          .dump(2) +
-                                      "\n";
+  c.texts = model_text_files({.tokenizer_json = dataset.tokenizer_json(),
+                              .bos = m.bos,
+                              .eos = m.eos,
+                              .bos_text = token_text(dataset, m.bos),
+                              .eos_text = token_text(dataset, m.eos),
+                              .positions = model.max_positions()},
+                             texts);
+  c.texts[kConfigName] = model.config_json(f32 ? "float32" : "bfloat16");
   return c;
 }
 
@@ -68,6 +60,7 @@ TrainingStateContents state_contents(models::CausalLm& model,
                                      const Settings& settings) {
   Json document;
   document["step"] = state.step;
+  document["tokens"] = state.tokens;
   document["numerics"] = kNumerics;
   document["refused"] = state.refused;
   document["seconds"] = state.seconds;
@@ -91,22 +84,15 @@ TrainingStateContents state_contents(models::CausalLm& model,
 }
 
 uint64_t checkpoint_bytes(models::CausalLm& model,
+                          const ModelTexts* texts,
                           const Optimizer& optimizer,
                           const data::Dataset& dataset,
                           const Settings& settings) {
-  return bytes_needed(model_contents(model, dataset, settings)) +
+  return bytes_needed(model_contents(model, texts, dataset, settings)) +
          bytes_needed(state_contents(model, optimizer, {}, dataset, settings));
 }
 
-Result<std::string> checkpoint_config(const CheckpointInfo& checkpoint) {
-  TRY_ASSIGN(const ModelDir dir, ModelDir::open(checkpoint.path));
-  return dir.config_json();
-}
-
-Result<Resumed> restore(const CheckpointInfo& checkpoint,
-                        models::CausalLm& model,
-                        Optimizer& optimizer,
-                        const data::Dataset& dataset) {
+Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& dataset) {
   const std::string path = join_path(checkpoint.path, kStateDocument);
   TRY_ASSIGN(TrainingStateReader reader, TrainingStateReader::open(checkpoint.path));
   TRY_ASSIGN(const Json document, parse_document(reader.document(), path));
@@ -127,13 +113,29 @@ Result<Resumed> restore(const CheckpointInfo& checkpoint,
         checkpoint.path,
         dataset.folder(),
         checkpoint.path);
-  Resumed r;
+  Resumed r{.state = {},
+            .point = {.path = checkpoint.path},
+            .texts = {},
+            .reader = std::move(reader)};
   TRY_ASSIGN(const std::string toml, field<std::string>(document, "settings", path));
-  TRY_ASSIGN(r.settings, parse_settings(toml, path));
+  TRY_ASSIGN(r.point.settings, parse_settings(toml, path));
+  TRY_ASSIGN(ModelDir dir, ModelDir::open(checkpoint.path));
+  r.point.config_json = dir.config_json();
+  TRY_ASSIGN(r.texts, read_model_texts(dir));
   TRY_ASSIGN(r.state.step, field<int64_t>(document, "step", path));
   TRY_ASSIGN(r.state.refused, field<int64_t>(document, "refused", path));
   TRY_ASSIGN(r.state.seconds, field<double>(document, "seconds", path));
-  TRY_ASSIGN(const int64_t updates, field<int64_t>(document, "optimizer_steps", path));
+  TRY_ASSIGN(r.updates, field<int64_t>(document, "optimizer_steps", path));
+  if (document.contains("tokens")) {
+    TRY_ASSIGN(r.state.tokens, field<int64_t>(document, "tokens", path));
+  } else if (__builtin_mul_overflow(  // earlier runs counted steps alone, all of one size
+                 r.state.step,
+                 r.point.settings.train.tokens_per_step,
+                 &r.state.tokens)) {
+    r.state.tokens = -1;
+  }
+  if (r.state.step < 0 || r.state.tokens < 0 || r.state.tokens > kRunTokensMax)
+    return fail(Code::kCorrupt, "{}: \"step\" {} or \"tokens\" cannot be", path, r.state.step);
   TRY_ASSIGN(const std::vector<double> losses,
              field<std::vector<double>>(document, "loss_window", path));
   TRY_ASSIGN(const std::vector<double> norms,
@@ -144,36 +146,40 @@ Result<Resumed> restore(const CheckpointInfo& checkpoint,
   r.state.loss_z.restore(losses);
   r.state.norm_z.restore(norms);
   r.state.held_out_loss = checkpoint.held_out_loss;
+  return r;
+}
 
-  TRY_ASSIGN(ModelDir dir, ModelDir::open(checkpoint.path));
+Result<void> restore(Resumed& from, models::CausalLm& model, Optimizer& optimizer) {
+  const std::string& path = from.point.path;
+  TRY_ASSIGN(ModelDir dir, ModelDir::open(path));
   TRY(load_weights(dir, model.weights(), model.weight_aliases()));
-  if (stores_masters(r.settings))
+  if (stores_masters(from.point.settings))
     for (Weight* w : model.weights()) {
-      TRY_ASSIGN(w->value, reader.load("master." + w->name, w->value.device()));
+      TRY_ASSIGN(w->value, from.reader.load("master." + w->name, w->value.device()));
       w->changed();
     }
   Result<void> loaded;
   optimizer.for_each_state([&](const std::string& name, const Tensor& state) {
     if (!loaded) return;
-    const StateTensor* info = reader.info(name);
+    const StateTensor* info = from.reader.info(name);
     if (info == nullptr || info->shape != state.shape() || info->dtype != state.dtype()) {
       loaded =
           fail(Code::kInvalidInput,
                "{}: the optimizer's \"{}\" {} is not there; the run had another optimizer or model",
-               checkpoint.path,
+               path,
                name,
                state.shape().str());
       return;
     }
-    const Result<Tensor> stored = reader.load(name, state.device());
+    const Result<Tensor> stored = from.reader.load(name, state.device());
     if (!stored)
       loaded = tl::unexpected(stored.error());
     else
       state.device().copy(state.data(), stored->data(), state.bytes());
   });
   TRY(loaded);
-  optimizer.set_steps(updates);
-  return r;
+  optimizer.set_steps(from.updates);
+  return {};
 }
 
 }  // namespace ferry

@@ -6,17 +6,20 @@
 #include <string>
 
 #include "checkpoint/checkpoints.h"
+#include "checkpoint/model_texts.h"
 #include "data/dataset.h"
 #include "models/causal_lm.h"
 #include "optim/optimizer.h"
 #include "train/config.h"
+#include "train/resume.h"
 #include "train/zscore.h"
 
 namespace ferry {
 
 /// What changes from step to step, besides weights and optimizer state.
 struct RunState {
-  int64_t step = 0;     // steps done, refused ones too: the position in the data
+  int64_t step = 0;     // steps done, refused ones too
+  int64_t tokens = 0;   // of the stream that they took: where the next one begins
   int64_t refused = 0;  // updates that were refused
   double seconds = 0;   // of training, over all parts of the run
   ZScore loss_z, norm_z;
@@ -25,7 +28,10 @@ struct RunState {
 };
 
 /// Both parts of a checkpoint, as they would be written now (tensors are shared, not copied).
+/// `texts`: what the directory that the run began with, or the checkpoint that it went on from, says
+/// about text; nullptr if there is none.
 ModelContents model_contents(models::CausalLm& model,
+                             const ModelTexts* texts,
                              const data::Dataset& dataset,
                              const Settings& settings);
 TrainingStateContents state_contents(models::CausalLm& model,
@@ -36,23 +42,25 @@ TrainingStateContents state_contents(models::CausalLm& model,
 
 /// Bytes on disk of one checkpoint.
 uint64_t checkpoint_bytes(models::CausalLm& model,
+                          const ModelTexts* texts,
                           const Optimizer& optimizer,
                           const data::Dataset& dataset,
                           const Settings& settings);
 
+/// What a checkpoint says of its run, before anything large is made for it.
 struct Resumed {
   RunState state;
-  Settings settings;  // those that the checkpoint was written under
+  int64_t updates = 0;  // of the optimizer
+  ResumePoint point;
+  ModelTexts texts;
+  TrainingStateReader reader;
 };
 
-/// Fills model and optimizer from the checkpoint. Errors: kInvalidInput if the data or the
-/// optimizer's kind is another, kCorrupt, kNotFound.
-Result<Resumed> restore(const CheckpointInfo& checkpoint,
-                        models::CausalLm& model,
-                        Optimizer& optimizer,
-                        const data::Dataset& dataset);
+/// Errors: kInvalidInput if the data is another or the numerics are; kCorrupt, kNotFound.
+Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& dataset);
 
-/// config.json of a checkpoint. Errors: kNotFound, kCorrupt.
-Result<std::string> checkpoint_config(const CheckpointInfo& checkpoint);
+/// Fills model and optimizer from the checkpoint. Errors: kInvalidInput if the optimizer is
+/// another, kCorrupt.
+Result<void> restore(Resumed& from, models::CausalLm& model, Optimizer& optimizer);
 
 }  // namespace ferry

@@ -13,6 +13,22 @@ namespace {
 
 using Worker = State::Worker;
 
+const char* setting_of(Phase phase) {
+  switch (phase) {
+    case Phase::kStarting: return "start_patience_s";
+    case Phase::kTraining: return "step_patience_s";
+    case Phase::kEvaluating: return "evaluate_patience_s";
+    case Phase::kSaving: return "save_patience_s";
+  }
+  return "";
+}
+
+/// "SIGTERM".
+std::string name_of(int signal) {
+  const char* name = ::sigabbrev_np(signal);
+  return name != nullptr ? fmt::format("SIG{}", name) : fmt::format("signal {}", signal);
+}
+
 /// One call of advance(): the new state and the actions as they come up.
 struct Advance {
   State s;
@@ -46,18 +62,38 @@ struct Advance {
     actions.emplace_back(std::in_place_type<Terminate>, Terminate{});
   }
 
-  double silence_max() const {
-    return s.heard ? std::max(settings.hang_min_s, settings.hang_steps * s.interval_s)
-                   : settings.startup_s;
+  Phase phase() const { return phase_of(s.last.work); }
+
+  /// Silence up to which the worker is taken to be at work.
+  double patience() const {
+    const double slow = settings.patience_intervals * s.interval_s;
+    switch (phase()) {
+      case Phase::kStarting: return settings.start_patience_s;
+      case Phase::kTraining: return std::max(settings.step_patience_s, slow);
+      case Phase::kEvaluating: return std::max(settings.evaluate_patience_s, slow);
+      case Phase::kSaving: return settings.save_patience_s;
+    }
+    return settings.start_patience_s;
   }
+
+  /// The same after a signal: the step under way must end, and what has nothing to save must leave.
+  double patience_stopping() const {
+    if (phase() == Phase::kStarting) return settings.leave_s;
+    return phase() == Phase::kSaving ? settings.save_patience_s : settings.stop_patience_s;
+  }
+
+  bool never_made_a_step() const { return phase() == Phase::kStarting; }
 
   /// No worker is left, and not because it was through.
   void failed(const std::string& how) {
     s.worker = Worker::kNone;
     s.device_failed = false;
     if (s.stopping) {
-      log("the worker {} before it had saved; what was trained since the newest checkpoint is lost",
-          how);
+      log("the worker {} {}",
+          how,
+          s.last.work == Work::kRemoving
+              ? "after it had saved; the newest checkpoint is whole"
+              : "before it had saved; what was trained since the newest checkpoint is lost");
       return exit(3);
     }
     const bool progress = s.step > s.step_at_failure;
@@ -65,10 +101,11 @@ struct Advance {
     s.step_at_failure = s.step;
     if (s.failures > settings.failures_max) {
       log("the worker {}; {} restarts in a row got no further than step {}: giving up. Checkpoints "
-          "that were written are whole; look at the messages above, then go on with --resume",
+          "that were written are whole; look at the messages above, then go on with: {}",
           how,
           settings.failures_max,
-          std::max<int64_t>(s.step, 0));
+          std::max<int64_t>(s.step, 0),
+          settings.go_on);
       return exit(3);
     }
     const double pause =
@@ -96,13 +133,16 @@ struct Advance {
 
   void on(const Heartbeat& e) {
     if (s.worker != Worker::kRunning && s.worker != Worker::kStopping) return;
-    if (s.worker == Worker::kRunning) {
-      // The slowest counts, forgotten by a hundredth each time: one long evaluation widens the
-      // patience for the next hundred beats, not for ever.
-      if (s.heard) s.interval_s = std::max(0.99 * s.interval_s, now - s.since);
-      s.since = now;  // while stopping the clock for saving goes on
-    }
+    // The slowest counts, forgotten by a hundredth each time: one long step widens the patience for
+    // the next hundred beats, not for ever.
+    const Phase now_at = phase_of(e.work);
+    if (s.worker == Worker::kRunning && now_at == phase() &&
+        (now_at == Phase::kTraining || now_at == Phase::kEvaluating))
+      s.interval_s = std::max(0.99 * s.interval_s, now - s.since);
+    // While stopping only saving is a reason to wait on: the clock of the step goes on.
+    if (s.worker == Worker::kRunning || now_at == Phase::kSaving) s.since = now;
     s.heard = true;
+    s.last = e;
     if (s.first_step < 0) s.first_step = e.step;
     s.step = std::max(s.step, e.step);
   }
@@ -116,12 +156,13 @@ struct Advance {
     if (!s.stopping && !cured_by_restart(e.code)) {
       s.worker = Worker::kNone;
       log("a restart would change nothing about it. Checkpoints that were written are whole: give "
-          "the run what it lacks, then go on with --resume");
+          "the run what it lacks, then go on with: {}",
+          settings.go_on);
       return exit(3);
     }
     failed(e.code == kDeviceFailed  ? "left: its device failed"
            : e.code == kOutOfMemory ? "left: it ran out of memory"
-           : e.code == kExhausted   ? "left: its environment is exhausted"
+           : e.code == kUseless     ? "left: it could not write"
            : e.code == 3            ? "left with status 3 (its environment failed)"
                                     : fmt::format("left with status {}", e.code));
     s.device_failed = e.code == kDeviceFailed;
@@ -129,14 +170,17 @@ struct Advance {
 
   bool cured_by_restart(int code) const {
     if (code == kOutOfMemory) return s.step > s.first_step;
-    return code != kExhausted;
+    if (code == 3) return s.starts > 1 || !never_made_a_step();
+    return code != kUseless;
   }
 
   void on(const Died& e) {
     if (s.worker == Worker::kNone) return;
-    if (s.worker == Worker::kStopping && !s.heard) {  // it had not come so far as to answer SIGTERM
+    if (s.stopping && never_made_a_step()) {  // it had not come so far as to answer SIGTERM
       s.worker = Worker::kNone;
-      log("stopped before the worker had begun; nothing is lost");
+      log("{}",
+          s.starts > 1 ? "stopped before the worker had gone on; the newest checkpoint is whole"
+                       : "stopped before the worker had begun; nothing is lost");
       return exit(0);
     }
     // strsignal's words ("Segmentation fault") depend on the locale only, which Ferry never sets.
@@ -144,7 +188,13 @@ struct Advance {
   }
 
   void on(const Signal& e) {
-    const bool again = s.stopping;
+    const bool echo = now - s.signal_at < settings.echo_s;
+    const bool came_before =
+        std::find(s.signals.begin(), s.signals.end(), e.number) != s.signals.end();
+    const bool insists =
+        s.stopping && !echo && (came_before || e.number == SIGINT || e.number == SIGQUIT);
+    if (!came_before) s.signals.push_back(e.number);
+    s.signal_at = now;
     s.stopping = true;
     switch (s.worker) {
       case Worker::kNone:
@@ -152,11 +202,11 @@ struct Advance {
         return exit(3);
       case Worker::kStarting: return;  // Started forwards it
       case Worker::kRunning:
-        log("signal {}: the worker saves and leaves; once more ends it without saving", e.number);
+        log("{}: the worker saves and leaves; once more ends it without saving", name_of(e.number));
         return terminate();
       case Worker::kStopping:
-        if (!again) return;
-        log("signal {} again: ending the worker without saving", e.number);
+        if (!insists) return;
+        log("{} again: ending the worker without saving", name_of(e.number));
         return kill();
       case Worker::kKilled: return;
     }
@@ -168,6 +218,7 @@ struct Advance {
       case Worker::kNone:
         if (now < s.restart_at) return;
         s.heard = false;
+        s.last = {.work = Work::kReadingData};
         s.interval_s = 0;
         ++s.starts;
         enter(Worker::kStarting);
@@ -176,12 +227,17 @@ struct Advance {
         return;
       case Worker::kStarting: return;
       case Worker::kRunning:
-        if (waited <= silence_max()) return;
-        log("no sign of life from the worker for {}: ending it", format_duration(waited));
+        if (waited <= patience()) return;
+        log("no sign of life from the worker for {} while {} (supervisor.{}): ending it",
+            format_duration(waited),
+            in_words(s.last),
+            setting_of(phase()));
         return kill();
       case Worker::kStopping:
-        if (waited <= settings.stop_s) return;
-        log("the worker did not leave within {}: ending it", format_duration(settings.stop_s));
+        if (waited <= patience_stopping()) return;
+        log("the worker, {}, did not leave within {}: ending it",
+            in_words(s.last),
+            format_duration(patience_stopping()));
         return kill();
       case Worker::kKilled:
         if (waited <= settings.kill_s) return;
@@ -201,6 +257,7 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume) {
   s.worker = Worker::kStarting;
   s.event_at = s.since = now;
   s.starts = 1;
+  s.last = {.work = Work::kReadingData};
   return {s, {Start{resume}}};
 }
 
@@ -221,6 +278,45 @@ std::pair<State, std::vector<Action>> advance(State state,
   Advance a{std::move(state), {}, now, settings};
   std::visit([&a](const auto& e) { a.on(e); }, event);
   return {std::move(a.s), std::move(a.actions)};
+}
+
+Phase phase_of(Work work) {
+  switch (work) {
+    case Work::kReadingData:
+    case Work::kLoading:
+    case Work::kFirstStep: return Phase::kStarting;
+    case Work::kTraining: return Phase::kTraining;
+    case Work::kEvaluating: return Phase::kEvaluating;
+    case Work::kProbing:
+    case Work::kWriting:
+    case Work::kRemoving: return Phase::kSaving;
+  }
+  return Phase::kStarting;
+}
+
+std::string in_words(const Heartbeat& b) {
+  const auto counted = [&](const char* what, const char* units) {
+    return b.total <= 0 ? std::string(what)
+                        : fmt::format("{} ({} of {} {})", what, b.done, b.total, units);
+  };
+  const auto bytes = [&](const char* what) {
+    return b.total <= 0 ? std::string(what)
+                        : fmt::format("{} ({} of {})",
+                                      what,
+                                      format_bytes(static_cast<double>(b.done)),
+                                      format_bytes(static_cast<double>(b.total)));
+  };
+  switch (b.work) {
+    case Work::kReadingData: return bytes("starting: reading the data set");
+    case Work::kLoading: return bytes("starting: making the model and loading its weights");
+    case Work::kFirstStep: return counted("starting: its first step", "micro-batches");
+    case Work::kTraining: return counted("training", "micro-batches of a step");
+    case Work::kEvaluating: return counted("evaluating", "batches");
+    case Work::kProbing: return "saving: answering the probes";
+    case Work::kWriting: return bytes("saving: writing and hashing");
+    case Work::kRemoving: return "saving: removing old checkpoints";
+  }
+  return "";
 }
 
 double wake_at(const State& s, const Settings& settings) {

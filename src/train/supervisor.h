@@ -4,6 +4,7 @@
 // fork, exec, a pipe and signals.
 #pragma once
 
+#include <csignal>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -17,18 +18,44 @@
 
 namespace ferry::supervisor {
 
+/// What a worker is at. Each has its own patience.
+enum class Phase { kStarting, kTraining, kEvaluating, kSaving };
+
+/// The same, more closely.
+enum class Work : int32_t {
+  kReadingData,  // starting, until the first step is done
+  kLoading,
+  kFirstStep,
+  kTraining,
+  kEvaluating,
+  kProbing,  // saving
+  kWriting,
+  kRemoving
+};
+Phase phase_of(Work work);
+
 struct Settings {
   int failures_max = 5;  // restarts in a row without a step further than ever before
   double backoff_first_s =
       1;  // before the first restart; doubles with each that brings no progress
   double backoff_max_s = 60;
-  double startup_s = 900;  // from start to the first heartbeat: reading data and weights
-  double hang_min_s = 60;  // silence that is never a hang
-  double hang_steps = 20;  // silence of so many (slowest recent) heartbeat intervals is one
-  double stop_s = 600;     // for saving, after SIGTERM
-  double kill_s = 60;      // for the kernel to end a worker after SIGKILL
+  // Silence that is never a hang, in each phase. A beat ends it.
+  double start_patience_s = 900;
+  double step_patience_s = 60;
+  double evaluate_patience_s = 60;
+  double save_patience_s = 1800;  // one fsync of a slow disk says nothing for long
+  /// While training and evaluating, silence of so many (slowest recent) intervals between beats is
+  /// none either.
+  double patience_intervals = 20;
+  double stop_patience_s = 600;  // after a signal, for the step under way, until saving begins
+  double leave_s = 10;  // after a signal, for a worker that is starting and has nothing to save
+  double kill_s = 60;   // for the kernel to end a worker after SIGKILL
+  /// A signal that follows another so soon is its echo: `timeout`, shells and terminals that close
+  /// send theirs twice.
+  double echo_s = 0.25;
   double tick_max_s =
       10;  // a longer gap between events means that the supervisor itself was stopped
+  std::string go_on = "--resume";  // what to go on with, for messages
 };
 
 // What happens.
@@ -36,9 +63,11 @@ struct Started {};  // the worker that a Start asked for exists
 struct StartFailed {
   std::string why;
 };
-struct Heartbeat {
-  int64_t step = 0;
-};  // alive, and this many steps are done
+struct Heartbeat {   // alive
+  int64_t step = 0;  // this many are done
+  Work work = Work::kTraining;
+  int64_t done = 0, total = 0;  // of the work, in its unit; total 0: not known
+};
 struct Exited {
   int code = 0;
 };
@@ -47,7 +76,7 @@ struct Died {
 };
 struct Signal {
   int number = 0;
-};               // SIGINT, SIGTERM or SIGHUP to the supervisor
+};               // to the supervisor, one of kStopSignals
 struct Tick {};  // time passed; at least every tick_max_s
 using Event = std::variant<Started, StartFailed, Heartbeat, Exited, Died, Signal, Tick>;
 
@@ -73,10 +102,13 @@ struct State {
   bool stopping = false;         // a signal came: no more restarts
   bool done = false;             // Exit was given
   double event_at = 0;           // when the previous event came
-  double since = 0;              // when the worker entered its phase, or was last heard of
+  double since = 0;              // when the worker became what it is, or was last heard of
+  double signal_at = -1e300;     // when the last signal came
+  std::vector<int> signals;      // those that came, each once
+  Heartbeat last;                // of this worker
   double restart_at = 0;         // with no worker: when to start the next one
   bool heard = false;            // this worker sent a heartbeat
-  double interval_s = 0;         // the slowest recent time between two heartbeats
+  double interval_s = 0;         // the slowest recent time between two beats of training
   int64_t first_step = -1;       // of the first heartbeat ever: where the run began
   int64_t step = -1;             // furthest ever
   int64_t step_at_failure = -1;  // furthest when a worker last failed
@@ -91,7 +123,10 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume);
 /// What follows from an event. Pure: no clock, no process, no randomness.
 ///
 /// The worker leaves with 0, 1 or 2     the run leaves with the same: done, verdict, wrong input.
-/// ... with kExhausted                  exit 3: a disk is as full after a restart as before.
+/// ... with kUseless                    exit 3: a disk is as full after a restart as before, and
+///                                      a folder as forbidden.
+/// ... with 3, in its first start,      exit 3: it said what it lacks, and has not done a step.
+///     while starting
 /// ... with kOutOfMemory                exit 3 if the run has not made a step yet: it does not fit.
 ///                                      Later it may be the neighbours': as below.
 /// ... with kDeviceFailed               it starts again as below, and until it is past the step
@@ -99,9 +134,15 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume);
 ///                                      comes again names the one op.
 /// ... with another status, a signal    it starts again from the newest checkpoint, after a pause;
 ///                                      after `failures_max` restarts that got no further, exit 3.
-/// It is silent for too long            SIGKILL, then as above.
-/// First SIGINT, SIGTERM, SIGHUP        SIGTERM to the worker, once; the run ends with it.
-/// A second one, or stop_s passed       SIGKILL; exit 3.
+/// It is silent for too long            SIGKILL, then as above. What is too long is its phase's
+///                                      patience.
+/// A first signal                       SIGTERM to the worker, once: it saves and leaves, and the
+///                                      run ends with it. While it saves, beats keep it alive.
+/// A second one                         if it is a keyboard's (SIGINT, SIGQUIT) or has come before:
+///                                      SIGKILL; exit 3. Another scheduler's signal changes
+///                                      nothing: it warns by one, and ends by another.
+/// stop_patience_s passed               SIGKILL; exit 3.
+/// ... while the worker still started   SIGTERM; after leave_s SIGKILL; exit 0: nothing is lost.
 /// It outlives SIGKILL by kill_s        (a driver that never returns) exit 3: a second worker
 /// beside it
 ///                                      could write the same files.
@@ -110,28 +151,37 @@ std::pair<State, std::vector<Action>> advance(State state,
                                               double now,
                                               const Settings& settings);
 
+/// "saving: writing and hashing (1.20 GiB of 3.40 GiB)": what a beat said.
+std::string in_words(const Heartbeat& beat);
+
 /// When a Tick is needed at the latest, given no other event.
 double wake_at(const State& state, const Settings& settings);
 
-/// A worker's exit status for a DeviceError, for Code::kExhausted, for no memory. Between the two
-/// processes only: a run that ends by one of them leaves with 3.
+/// A worker's exit status for a DeviceError, for what no restart mends
+/// (Code::kExhausted), for no memory. Between the two processes only: a run that ends by one of them
+/// leaves with 3.
 inline constexpr int kDeviceFailed = 4;
-inline constexpr int kExhausted = 5;
+inline constexpr int kUseless = 5;
 inline constexpr int kOutOfMemory = 6;
+
+/// What stops a run: keyboards, terminals that close, `kill`, and what schedulers warn and end by
+/// (Slurm's --signal, SIGXCPU of a CPU-time limit). One that the program was started with ignored
+/// (`nohup`, a shell's background job) stays ignored.
+inline constexpr int kStopSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU};
 
 /// The descriptor on which a supervised worker finds its heartbeat pipe.
 inline constexpr int kHeartbeatFd = 3;
 
-/// The worker's end of the pipe. Thread rule: one thread.
+/// The worker's end of the pipe.
 class Pulse {
  public:
   /// supervised: whether this process was started by supervise(); if not, beats go nowhere.
   /// Errors: kInvalidInput if it was not, after all.
   static Result<Pulse> open(bool supervised);
-  /// `steps` are done. Call at least once a step, and again during anything longer (evaluating,
-  /// saving): silence is what a hang is told by. Never blocks: a beat that does not fit in the pipe
-  /// is dropped.
-  void beat(int64_t steps) const;
+  /// Call at least once a step, and again during anything longer (evaluating, saving): silence is
+  /// what a hang is told by. Never blocks: a beat that does not fit in the pipe is dropped. From
+  /// any thread.
+  void beat(const Heartbeat& beat) const;
 
  private:
   bool on_ = false;
@@ -139,6 +189,7 @@ class Pulse {
 
 struct Command {
   std::string program;             // a path; "/proc/self/exe" is this program
+  std::string name;                // what it is called: the worker's argv[0]
   std::vector<std::string> first;  // arguments of the first start, without argv[0]
   std::vector<std::string> again;  // of every restart: --resume
   std::string replay;              // of a restart after a device's failure, with "=STEP" behind it
@@ -146,8 +197,9 @@ struct Command {
 
 /// Runs the command under supervision and returns the exit status for the process.
 ///
-/// The worker starts with SIGINT and SIGPIPE ignored (Ctrl-C reaches the whole group: the
-/// supervisor alone answers it, with SIGTERM), kHeartbeatFd open, and dies with the supervisor
+/// The worker starts with SIGPIPE and all kStopSignals but SIGTERM and SIGXCPU ignored (Ctrl-C, a terminal that
+/// closes and a scheduler reach the whole group: the supervisor alone answers them, with SIGTERM),
+/// kHeartbeatFd open, and dies with the supervisor
 /// whatever ends that one. SIGPIPE is ignored here too from now on: a log that nobody reads any more
 /// must not end the run. Call from the main thread: the kernel ties the worker's life to the
 /// thread that forked it.

@@ -10,10 +10,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cmath>
 #include <csignal>
 #include <cstring>
 #include <deque>
+#include <type_traits>
 #include <utility>
 
 #include "base/check.h"
@@ -47,12 +49,19 @@ void ignore(int signal) {
   ::sigaction(signal, &action, nullptr);
 }
 
+/// Blocked signals reach a signalfd even if they are ignored: `nohup` must be asked for.
+bool ignored(int signal) {
+  struct sigaction action {};
+  return ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 /// Between fork and exec only what is safe after fork in any program: plain system calls.
 [[noreturn]] void become_worker(
     const char* program, char* const* argv, int pipe_end, pid_t parent, const sigset_t& mask) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(3);  // the supervisor died before the line above
-  ignore(SIGINT);
+  for (const int s : kStopSignals)
+    if (s != SIGTERM && s != SIGXCPU) ignore(s);
   ignore(SIGPIPE);
   if (pipe_end == kHeartbeatFd) {
     ::fcntl(pipe_end, F_SETFD, 0);
@@ -75,7 +84,9 @@ class Shell {
       : command_(command), settings_(settings), clock_(clock), log_(log) {
     sigset_t watched;
     ::sigemptyset(&watched);
-    for (const int s : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) ::sigaddset(&watched, s);
+    ::sigaddset(&watched, SIGCHLD);
+    for (const int s : kStopSignals)
+      if (!ignored(s)) ::sigaddset(&watched, s);
     ::pthread_sigmask(SIG_BLOCK, &watched, &mask_);
     // Nobody reading what it says must not end it, and its worker with it.
     ignore(SIGPIPE);
@@ -112,7 +123,7 @@ class Shell {
       return events_.push_back(StartFailed{fmt::format("pipe: {}", std::strerror(errno))});
     heartbeats_ = Fd(ends[0]);
     const Fd theirs(ends[1]);
-    std::vector<char*> argv{const_cast<char*>(command_.program.c_str())};
+    std::vector<char*> argv{const_cast<char*>(command_.name.c_str())};
     std::string replay;
     for (const std::string& a : start.resume ? command_.again : command_.first)
       argv.push_back(const_cast<char*>(a.c_str()));
@@ -149,11 +160,11 @@ class Shell {
   }
 
   void read_heartbeats() {
-    int64_t steps[512];  // beats are 8 bytes, written whole: a read returns whole ones
+    Heartbeat beats[256];  // written whole: a read returns whole ones
     ssize_t n;
-    while ((n = ::read(heartbeats_.get(), steps, sizeof steps)) > 0) {
-      const auto count = static_cast<size_t>(n) / sizeof steps[0];
-      if (count > 0) events_.push_back(Heartbeat{*std::max_element(steps, steps + count)});
+    while ((n = ::read(heartbeats_.get(), beats, sizeof beats)) > 0) {
+      const auto count = static_cast<size_t>(n) / sizeof beats[0];
+      if (count > 0) events_.push_back(beats[count - 1]);
     }
     if (n == 0)
       heartbeats_ = Fd();  // the worker closed it: poll() must not spin on the end of file
@@ -209,8 +220,9 @@ Result<Pulse> Pulse::open(bool supervised) {
   return pulse;
 }
 
-void Pulse::beat(int64_t steps) const {
-  if (on_) (void)!::write(kHeartbeatFd, &steps, sizeof steps);
+void Pulse::beat(const Heartbeat& beat) const {
+  static_assert(std::is_trivially_copyable_v<Heartbeat> && sizeof(Heartbeat) <= PIPE_BUF);
+  if (on_) (void)!::write(kHeartbeatFd, &beat, sizeof beat);
 }
 
 }  // namespace ferry::supervisor

@@ -89,7 +89,7 @@ TEST(SupervisorRules, AfterADevicesFailureTheNextWorkerWaitsForEachLaunchUntilIt
 
 TEST(SupervisorRules, WhatARestartDoesNotCureEndsTheRunAtOnce) {
   Play full;
-  full.on(Started{}).on(Heartbeat{0}).on(Heartbeat{7}).on(Exited{kExhausted});
+  full.on(Started{}).on(Heartbeat{0}).on(Heartbeat{7}).on(Exited{kUseless});
   EXPECT_EQ(full.exit(), 3);
   // Too little memory before the first step: it does not fit. Later: it fitted.
   for (const int64_t begun : {0, 40}) {
@@ -122,6 +122,76 @@ TEST(SupervisorRules, GivesUpWhenRestartsGetNoFurtherButNotWhileTheyDo) {
   }
   p.on(Started{}).on(Heartbeat{40}).on(Died{SIGKILL});
   EXPECT_EQ(p.exit(), 3);
+}
+
+TEST(SupervisorRules, WhatAFirstWorkerSaysBeforeItsFirstStepNoRestartMends) {
+  const Heartbeat starting{.work = Work::kLoading};
+  Play first;
+  first.on(Started{}).on(starting).on(Exited{3});
+  EXPECT_EQ(first.exit(), 3);  // it left by itself: no device, no permission, a bug
+  Play crashed;
+  crashed.on(Started{}).on(starting).on(Died{SIGSEGV});
+  EXPECT_FALSE(crashed.exit());
+  crashed.ticks(3);
+  ASSERT_TRUE(crashed.has<Start>());
+  crashed.on(Started{}).on(starting).on(
+      Exited{3});  // after a crash the chip may be away for a while
+  EXPECT_FALSE(crashed.exit());
+  Play trained;
+  trained.on(Started{}).on(Heartbeat{1}).on(Exited{3});
+  EXPECT_FALSE(trained.exit());
+}
+
+TEST(SupervisorRules, EachPhaseHasItsOwnPatience) {
+  Settings settings{.start_patience_s = 300,
+                    .step_patience_s = 40,
+                    .evaluate_patience_s = 90,
+                    .save_patience_s = 500};
+  const struct {
+    Work work;
+    double patience;
+    const char* says;
+  } cases[] = {{Work::kReadingData, 300, "starting: reading the data set (1.00 KiB of 2.00 KiB)"},
+               {Work::kLoading, 300, "starting: making the model"},
+               {Work::kFirstStep, 300, "starting: its first step (1024 of 2048 micro-batches)"},
+               {Work::kTraining, 40, "training (1024 of 2048 micro-batches of a step)"},
+               {Work::kEvaluating, 90, "evaluating (1024 of 2048 batches)"},
+               {Work::kProbing, 500, "saving: answering the probes"},
+               {Work::kWriting, 500, "saving: writing and hashing (1.00 KiB of 2.00 KiB)"},
+               {Work::kRemoving, 500, "saving: removing old checkpoints"}};
+  for (const auto& c : cases) {
+    Play p;
+    p.settings = settings;
+    const Heartbeat beat{.step = 3, .work = c.work, .done = 1024, .total = 2048};
+    p.on(Started{}).on(Heartbeat{.step = 3, .work = c.work}, 1).on(beat, 1);
+    // Beats go on far beyond the patience: nothing is ended.
+    for (int i = 0; i < 10; ++i) p.on(beat, 30);
+    EXPECT_EQ(p.state.starts, 1) << c.says;
+    const double spoke = p.now;
+    p.ticks(10000);
+    ASSERT_TRUE(p.has<Kill>()) << c.says;
+    const double slow = p.settings.patience_intervals * 30;
+    const bool steps = c.work == Work::kTraining || c.work == Work::kEvaluating;
+    EXPECT_NEAR(p.now - spoke, steps ? std::max(slow, c.patience) : c.patience, 1.01) << c.says;
+    const std::string said = std::get<Log>(p.actions[0]).text;
+    EXPECT_NE(said.find(c.says), std::string::npos) << said;
+    EXPECT_NE(said.find("supervisor."), std::string::npos) << said;
+  }
+}
+
+TEST(SupervisorRules, ASaveIsWaitedForWhileItGoesOnAndALastOneToo) {
+  for (const bool stopping : {false, true}) {
+    Play p;
+    p.on(Started{}).on(Heartbeat{1}).on(Heartbeat{2}, 1);
+    if (stopping) p.on(Signal{SIGTERM});
+    for (int64_t i = 1; i <= 300; ++i) {  // five hours
+      p.on(Heartbeat{.step = 2, .work = Work::kWriting, .done = i, .total = 300}, 60);
+      ASSERT_EQ(p.state.worker, stopping ? State::Worker::kStopping : State::Worker::kRunning) << i;
+    }
+    p.ticks(2000);
+    EXPECT_TRUE(p.has<Kill>());  // a hang in it is found all the same
+    EXPECT_NEAR(p.now, 1 + 300 * 60 + 1801, 1.01);
+  }
 }
 
 TEST(SupervisorRules, SilenceIsAHangAfterAMinuteOrTwentySteps) {
@@ -167,9 +237,49 @@ TEST(SupervisorRules, TheFirstSignalLetsTheWorkerSaveTheSecondEndsIt) {
   endless.ticks(10000);
   EXPECT_TRUE(endless.has<Kill>());
   EXPECT_NEAR(endless.now, 601, 1.01);
-  p.on(Signal{SIGINT});
+  p.on(Signal{SIGINT}, 1);
   EXPECT_TRUE(p.has<Kill>());
   EXPECT_EQ(p.on(Died{SIGKILL}).exit(), 3);
+}
+
+TEST(SupervisorRules, AnEchoIsNoSecondSignal) {
+  Play p;
+  p.on(Started{})
+      .on(Heartbeat{5})
+      .on(Signal{SIGTERM})
+      .on(Signal{SIGTERM}, 0.01)
+      .on(Signal{SIGINT}, 0.01);
+  EXPECT_EQ(p.state.worker, State::Worker::kStopping);
+  p.on(Signal{SIGTERM}, 0.5);
+  EXPECT_TRUE(p.has<Kill>());
+}
+
+TEST(SupervisorRules, ASchedulersWarningAndItsEndAreOneSignal) {
+  for (const int warning : {SIGUSR1, SIGUSR2, SIGHUP, SIGXCPU}) {
+    Play p;
+    p.on(Started{}).on(Heartbeat{5}).on(Signal{warning});
+    EXPECT_TRUE(p.has<Terminate>());
+    Play insisting = p;
+    p.on(Signal{SIGTERM}, 90);  // the save that the warning began goes on
+    EXPECT_TRUE(p.actions.empty());
+    EXPECT_EQ(p.on(Exited{0}).exit(), 0);
+    insisting.on(Signal{warning}, 1);
+    EXPECT_TRUE(insisting.has<Kill>());
+  }
+  Play keyboard;
+  keyboard.on(Started{}).on(Heartbeat{5}).on(Signal{SIGTERM}).on(Signal{SIGQUIT}, 1);
+  EXPECT_TRUE(keyboard.has<Kill>());
+}
+
+TEST(SupervisorRules, AWorkerThatStillStartsHasNothingToSave) {
+  Play p;
+  p.on(Started{}).on(Heartbeat{.work = Work::kReadingData}).on(Signal{SIGTERM});
+  EXPECT_TRUE(p.has<Terminate>());
+  for (int i = 0; i < 9; ++i) p.on(Heartbeat{.work = Work::kReadingData, .done = i}, 1);
+  EXPECT_EQ(p.state.worker, State::Worker::kStopping);
+  p.ticks(5);
+  EXPECT_TRUE(p.has<Kill>());
+  EXPECT_EQ(p.on(Died{SIGKILL}).exit(), 0);
 }
 
 TEST(SupervisorRules, ASignalIsNeverLostBetweenWorkers) {
@@ -207,7 +317,13 @@ std::string simulate(uint64_t seed) {
   const bool deaf = chance(0.2), immortal = chance(0.05), stuck = chance(0.2),
              user_error = chance(0.05);
   const int64_t steps = 200;
-  Settings settings{.startup_s = 30, .hang_min_s = 10, .stop_s = 20, .kill_s = 5};
+  Settings settings{.start_patience_s = 30,
+                    .step_patience_s = 10,
+                    .evaluate_patience_s = 15,
+                    .save_patience_s = 25,
+                    .stop_patience_s = 20,
+                    .leave_s = 10,
+                    .kill_s = 5};
   double now = 0;
   bool alive = false, hung = false, asked = false, signalled = false, pending_start = false;
   int64_t step = 0, checkpoint = 0;
@@ -277,7 +393,8 @@ std::string simulate(uint64_t seed) {
       } else if (alive && !hung) {
         hung = chance(hang);
         if (++step % 10 == 0) checkpoint = step;
-        e = Heartbeat{step};
+        const Work works[] = {Work::kTraining, Work::kEvaluating, Work::kWriting};
+        e = Heartbeat{.step = step, .work = works[random.below(draws++, 3)]};
         if (step >= steps) {
           alive = false;
           queue.push_back(Exited{0});
@@ -316,7 +433,7 @@ class SupervisedProcess : public ::testing::Test {
           const std::string& again,
           Settings settings = {.backoff_first_s = 0.01},
           const std::string& replay = "") {
-    const Command command{"/bin/sh", {"-c", first}, {"-c", again}, replay};
+    const Command command{"/bin/sh", "sh", {"-c", first}, {"-c", again}, replay};
     return supervise(command, settings, system_clock(), [this](std::string_view s) {
       said_ += std::string(s) + "\n";
     });
@@ -339,7 +456,11 @@ class SupervisedProcess : public ::testing::Test {
   std::string folder_, said_;
 };
 
-constexpr const char* kBeat = "printf '\\005\\000\\000\\000\\000\\000\\000\\000' >&3; ";
+/// Five steps are done; it trains (Heartbeat's bytes).
+constexpr const char* kBeat =
+    "printf '\\005\\0\\0\\0\\0\\0\\0\\0\\003\\0\\0\\0\\0\\0\\0\\0"
+    "\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0' >&3; ";
+static_assert(sizeof(Heartbeat) == 32 && static_cast<int>(Work::kTraining) == 3);
 
 TEST_F(SupervisedProcess, PassesTheStatusOn) {
   EXPECT_EQ(run("exit 0", "exit 1"), 0);
@@ -364,11 +485,8 @@ TEST_F(SupervisedProcess, TellsTheWorkerAfterADevicesFailureHowFarToReplay) {
 }
 
 TEST_F(SupervisedProcess, GivesUpAndEndsAHang) {
-  Settings settings{.failures_max = 1,
-                    .backoff_first_s = 0.01,
-                    .startup_s = 0.05,
-                    .hang_min_s = 0.05,
-                    .tick_max_s = 0.1};
+  Settings settings{
+      .failures_max = 1, .backoff_first_s = 0.01, .start_patience_s = 0.05, .tick_max_s = 0.1};
   EXPECT_EQ(run("exec sleep 20", "exit 3", settings), 3);
   EXPECT_NE(said_.find("no sign of life"), std::string::npos) << said_;
   EXPECT_NE(said_.find("giving up"), std::string::npos) << said_;

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "ops/add/add.h"
 #include "ops/balance_loss/balance_loss.h"
+#include "train/model_setup.h"
 
 namespace ferry {
 namespace {
@@ -26,16 +27,26 @@ int64_t counted(const std::vector<int32_t>& labels) {
   return std::count_if(labels.begin(), labels.end(), [](int32_t l) { return l >= 0; });
 }
 
-double value_of(const Tensor& scalar) { return static_cast<double>(scalar.to_f32().at(0)); }
-
 }  // namespace
 
-TrainStep::TrainStep(models::CausalLm& model, Optimizer& optimizer, const StepSettings& settings)
+StepSettings step_settings(const TrainSettings& t) {
+  return {.mla_form = mla_form_of(t),
+          .recompute = recompute_of(t),
+          .mtp_weight = t.mtp_weight,
+          .mtp_every = t.mtp_every,
+          .balance_alpha = t.balance_alpha,
+          .bias_update_speed = t.bias_update_speed,
+          .clip = t.clip};
+}
+
+TrainStep::TrainStep(models::TrainableLm& model, Optimizer& optimizer, const StepSettings& settings)
     : model_(model), optimizer_(optimizer), settings_(settings) {
   for (Weight* w : optimizer_.weights()) w->value.set_needs_grad(true);
 }
 
-StepGradients TrainStep::gradients(int64_t step, std::span<const data::Batch> micro_batches) {
+StepGradients TrainStep::gradients(int64_t step,
+                                   std::span<const data::Batch> micro_batches,
+                                   const std::function<void(int64_t)>& done) {
   gradients_.clear();
   tree_.clear();
   expert_counts_.clear();
@@ -49,44 +60,58 @@ StepGradients TrainStep::gradients(int64_t step, std::span<const data::Batch> mi
     labels += counted(batch.labels);
     mtp_labels += counted(batch.mtp_labels);
   }
-  int64_t index = 0;
-  for (const data::Batch& batch : micro_batches)
-    micro_batch(batch,
-                index++,
-                static_cast<double>(std::max<int64_t>(1, labels)),
-                mtp ? settings_.mtp_weight : 0,
-                static_cast<double>(std::max<int64_t>(1, mtp_labels)),
-                sum.tokens,
-                sum);
-  for (const Weight* w : optimizer_.weights()) gradients_.push_back(tree_.take(w->value, index));
-  const GradientNorm norm = gradient_norm(gradients_, 1);
+  std::vector<LossTerms> terms;
+  for (const data::Batch& batch : micro_batches) {
+    terms.push_back(micro_batch(batch,
+                                std::ssize(terms),
+                                static_cast<double>(std::max<int64_t>(1, labels)),
+                                mtp ? settings_.mtp_weight : 0,
+                                static_cast<double>(std::max<int64_t>(1, mtp_labels)),
+                                sum.tokens));
+    if (done) done(std::ssize(terms));
+  }
+  for (const Weight* w : optimizer_.weights())
+    gradients_.push_back(tree_.take(w->value, std::ssize(micro_batches)));
+  std::vector<Tensor> numbers;
+  for (const LossTerms& t : terms)
+    numbers.insert(numbers.end(), t.tensors.begin(), t.tensors.end());
+  const Tensor squares = gradient_squares(gradients_);
+  if (squares.defined()) numbers.push_back(squares);
+  const std::vector<std::vector<double>> values = read_together(numbers);
+  size_t at = 0;
+  for (const LossTerms& t : terms) {
+    const size_t end = at + t.tensors.size();
+    sum.loss += values[at++][0];
+    for (; at < end - (t.mtp ? 1 : 0); ++at) sum.balance_loss += values[at][0];
+    if (t.mtp) *sum.mtp_loss += values[at++][0] / settings_.mtp_weight;
+  }
+  const GradientNorm norm =
+      gradient_norm(squares.defined() ? values.back() : std::vector<double>{}, 1);
   sum.norm = norm_ = norm.norm;
   sum.finite = norm.finite && std::isfinite(sum.loss) && std::isfinite(sum.mtp_loss.value_or(0)) &&
                std::isfinite(sum.balance_loss);
   return sum;
 }
 
-void TrainStep::micro_batch(const data::Batch& batch,
-                            int64_t index,
-                            double labels,
-                            double mtp_weight,
-                            double mtp_labels,
-                            int64_t step_tokens,
-                            StepGradients& sum) {
+TrainStep::LossTerms TrainStep::micro_batch(const data::Batch& batch,
+                                            int64_t index,
+                                            double labels,
+                                            double mtp_weight,
+                                            double mtp_labels,
+                                            int64_t step_tokens) {
   const models::TokenBatch tokens = to_device(batch, model_.device());
-  models::ForwardOptions forward;
-  forward.mla_form = settings_.mla_form;
-  forward.recompute = settings_.recompute;
-  forward.balance_alpha = settings_.balance_alpha * static_cast<double>(batch.tokens.size()) /
-                          static_cast<double>(step_tokens);
+  const models::LossOptions options{.mla_form = settings_.mla_form,
+                                    .recompute = settings_.recompute,
+                                    .balance_alpha = settings_.balance_alpha *
+                                                     static_cast<double>(batch.tokens.size()) /
+                                                     static_cast<double>(step_tokens),
+                                    .scale = static_cast<float>(1 / labels),
+                                    .mtp_scale = static_cast<float>(mtp_weight / mtp_labels)};
   Tape tape(&ops::accumulate);
   models::Losses losses;
   {
     const Tape::Recording recording(&tape);
-    losses = model_.losses(tokens,
-                           forward,
-                           {.scale = static_cast<float>(1 / labels),
-                            .mtp_scale = static_cast<float>(mtp_weight / mtp_labels)});
+    losses = model_.losses(tokens, options);
   }
   const std::vector<float> one = {1.0f};
   const Tensor unit = Tensor::from_f32(one, {1}, model_.device());
@@ -99,13 +124,14 @@ void TrainStep::micro_batch(const data::Batch& batch,
       expert_counts_.push_back(Tensor::zeros({experts}, DType::kI32, model_.device()));
     ops::add_expert_counts(losses.trace.experts[l], expert_counts_[l]);
   }
-  sum.loss += value_of(losses.main);
-  if (losses.mtp.defined()) *sum.mtp_loss += value_of(losses.mtp) / mtp_weight;
-  for (const Tensor& b : losses.balance) sum.balance_loss += value_of(b);
+  LossTerms terms{.tensors = {losses.main}, .mtp = losses.mtp.defined()};
+  terms.tensors.insert(terms.tensors.end(), losses.balance.begin(), losses.balance.end());
+  if (terms.mtp) terms.tensors.push_back(losses.mtp);
   losses = {};
   tape.backward(std::move(seeds), {.leaf_ready = [&](const Tensor& leaf, Tensor gradient) {
                   tree_.add(index, leaf, std::move(gradient));
                 }});
+  return terms;
 }
 
 void TrainStep::update(double lr) {

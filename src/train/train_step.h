@@ -2,15 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "data/loader.h"
-#include "models/causal_lm.h"
+#include "models/trainable_lm.h"
 #include "optim/gradient_tree.h"
 #include "optim/optimizer.h"
+#include "train/config.h"
 
 namespace ferry {
 
@@ -23,6 +25,8 @@ struct StepSettings {
   double bias_update_speed = 1e-3;  // gamma
   double clip = 1;
 };
+
+StepSettings step_settings(const TrainSettings& settings);
 
 struct StepGradients {
   double loss = 0;                 // mean over the step's labels, nats
@@ -38,25 +42,33 @@ struct StepGradients {
 /// settings alone.
 class TrainStep {
  public:
-  TrainStep(models::CausalLm& model, Optimizer& optimizer, const StepSettings& settings);
+  TrainStep(models::TrainableLm& model, Optimizer& optimizer, const StepSettings& settings);
 
   /// Gradients of the micro-batches of step number `step`, in order; the weights stay as they are.
-  StepGradients gradients(int64_t step, std::span<const data::Batch> micro_batches);
+  /// Waits for the device once: all numbers that the host wants are read together. done(n) is called
+  /// when n micro-batches have been launched, if given.
+  StepGradients gradients(int64_t step,
+                          std::span<const data::Batch> micro_batches,
+                          const std::function<void(int64_t)>& done = {});
 
   /// Updates the weights with the gradients of the last call, clipped, and the selection biases by
-  /// how often each expert was chosen. To refuse the update is not to call this.
+  /// how often each expert was chosen. To refuse the update is not to call this. Does not wait.
   void update(double lr);
 
  private:
-  void micro_batch(const data::Batch& batch,
-                   int64_t index,
-                   double labels,
-                   double mtp_weight,
-                   double mtp_labels,
-                   int64_t step_tokens,
-                   StepGradients& sum);
+  /// Of one micro-batch, on the device: the main loss, each balance loss and, if it was run, MTP's.
+  struct LossTerms {
+    std::vector<Tensor> tensors;
+    bool mtp = false;  // the last one
+  };
+  LossTerms micro_batch(const data::Batch& batch,
+                        int64_t index,
+                        double labels,
+                        double mtp_weight,
+                        double mtp_labels,
+                        int64_t step_tokens);
 
-  models::CausalLm& model_;
+  models::TrainableLm& model_;
   Optimizer& optimizer_;
   StepSettings settings_;
   GradientTree tree_;

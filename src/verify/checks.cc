@@ -7,9 +7,10 @@
 
 #include "base/check.h"
 #include "base/threads.h"
-#include "ops/ascend/library_specs.h"
 #include "ops/dispatch.h"
+#include "ops/library_specs.h"
 #include "ops/spec_check.h"
+#include "verify/call_judge.h"
 #include "verify/checked_specs.h"
 #include "verify/library_watch.h"
 
@@ -62,6 +63,18 @@ int64_t elements(const ops::OpCase& c) {
   return n;
 }
 
+/// A case forward and backward with each call judged by itself, which tells whose fault it is.
+void judge_calls(Running& r, const ops::OpCase& c) {
+  std::vector<Tensor> inputs = ops::make_inputs(c, r.device, r.options.seed);
+  const std::vector<Tensor> cotangents = ops::make_cotangents(c, c.run(inputs), r.options.seed);
+  CallJudge judge([&](const std::string& property, const ops::CallFinding& f) {
+    // How coarse a whole output may be is known for normal numbers alone.
+    if (property == "call") r.outcome.problems.push_back({property, ops::describe(f), "", f.op});
+  });
+  const ops::Observing observing(judge);
+  ops::run_with_gradients(c, inputs, cotangents);
+}
+
 /// The case lives as long as the process.
 Check spec_check(const std::string& op,
                  const ops::OpCase& c,
@@ -78,7 +91,8 @@ Check spec_check(const std::string& op,
                 .subject = op,
                 .level = level,
                 .training_only = gradient || training_op(op)};
-  check.run = [&c, spec](Running& r) {
+  check.run = [&c, spec, gradient](Running& r) {
+    if (gradient) judge_calls(r, c);
     for (const ops::Finding& f : ops::check_case(c, r.device, spec))
       r.found(f.property.c_str(), "{}", f.detail);
   };
@@ -110,8 +124,8 @@ std::vector<Check> spec_checks(const Options& options) {
 /// Single calls of the vendor's library, where there is one.
 std::vector<Check> library_checks(const Options& options) {
   std::vector<Check> checks;
-  if (!options.device.starts_with("ascend")) return checks;
-  static const std::vector<ops::OpSpec> specs = ops::ascend::library_specs();
+  // They live as long as the process, which examines one device.
+  static const std::vector<ops::OpSpec> specs = ops::library_specs(kind_of(options.device));
   for (const ops::OpSpec& spec : specs)
     for (const ops::OpCase& c : spec.cases)
       checks.push_back(spec_check(spec.op, c, Level::kPrimitive, false, options));
@@ -135,6 +149,12 @@ void append(std::vector<Check>& to, std::vector<Check> from) {
 
 }  // namespace
 
+DeviceKind kind_of(std::string_view device) {
+  for (const DeviceKind kind : {DeviceKind::kCuda, DeviceKind::kAscend})
+    if (device.starts_with(to_string(kind))) return kind;
+  return DeviceKind::kCpu;
+}
+
 const std::vector<ops::OpSpec>& checked_specs() {
   static const std::vector<ops::OpSpec> specs = [] {
     std::vector<ops::OpSpec> all = ops::all_op_specs();
@@ -148,8 +168,14 @@ const std::vector<ops::OpSpec>& checked_specs() {
 std::vector<Check> make_checks(const Options& options) {
   std::vector<Check> all;
   append(all, runtime_checks());
+  append(all, large_copy_checks(options));
+  append(all, first_checks());  // before what runs the same kernels
   append(all, library_checks(options));
   append(all, spec_checks(options));
+  append(all, value_checks());
+  append(all, ladder_checks(options));
+  append(all, run_checks(options));
+  append(all, state_checks(options));
   append(all, load_checks());
   append(all, measurements());
   append(all, soak_checks(options));
@@ -184,6 +210,31 @@ Outcome run_check(const Check& check,
   return outcome;
 }
 
+std::vector<std::string> not_tried(const Options& options) {
+  std::vector<std::string> out;
+  if (!options.only.empty()) return {fmt::format("anything but {}", options.only)};
+  if (options.quick)
+    out.emplace_back(
+        "every rung of the ladder of sizes and every length (a few by the seed; without --quick: "
+        "all), copies beyond 4 MiB, one op 100,000 times");
+  if (options.for_run.empty())
+    out.emplace_back("the sizes of a run of yours: --for DIR, a file of settings, v3 or v2-lite");
+  int64_t parts = 0;
+  for (const RunCall& call : options.run.calls)
+    if (run_parts(call, options).front() != call.sizes) ++parts;
+  if (parts > 0)
+    out.push_back(fmt::format(
+        "{} of {}'s {} different calls whole: they would take too long, and were tried in parts, "
+        "each with one size whole and the others cut",
+        parts,
+        options.run.name,
+        options.run.calls.size()));
+  for (const std::string& kernel : options.run.others)
+    out.push_back(fmt::format("{} at the sizes of {}", kernel, options.run.name));
+  out.emplace_back("sizes in all combinations: --soak 1h tries others with every second");
+  return out;
+}
+
 Result<bool> examine(const Options& options, size_t from, Listener& listener) {
   TRY_ASSIGN(Device * device, open_device(options.device));
   listener.started(device->name(), device->describe());
@@ -201,6 +252,7 @@ Result<bool> examine(const Options& options, size_t from, Listener& listener) {
     listener.ended(outcome);
     if (device_lost) return false;
   }
+  for (const std::string& what : not_tried(options)) listener.noted("not tried: " + what);
   return true;
 }
 

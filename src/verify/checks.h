@@ -8,6 +8,8 @@
 #include "base/clock.h"
 #include "device/device.h"
 #include "verify/doctor.h"
+#include "verify/rehearsal.h"
+#include "verify/sized_ops.h"
 
 namespace ferry::doctor {
 
@@ -19,6 +21,8 @@ struct Options {
   uint64_t seed = 1;         // of inputs
   double limit_s = 120;      // silence of a check for longer is a hang
   bool first_level = false;  // stop after the first level that has a finding
+  std::string for_run = {};  // the run whose own sizes are tried, too; empty: none
+  RunCalls run = {};         // what it does; the examining process fills it
 };
 
 /// Hears what an examination does, as it does it.
@@ -54,8 +58,14 @@ struct Check {
   std::function<void(Running&)> run;
 };
 
+/// The kind of device that a name such as "ascend:1" asks for.
+DeviceKind kind_of(std::string_view device);
+
 /// Every check, from the most basic level up. A check makes its inputs when it runs.
 std::vector<Check> make_checks(const Options& options);
+
+/// What these options leave out, for the report.
+std::vector<std::string> not_tried(const Options& options);
 
 /// Runs one check. A DeviceError or a Bug inside is a finding; *device_lost tells whether the
 /// device answers no more.
@@ -70,8 +80,29 @@ Outcome run_check(const Check& check,
 /// kUnavailable (no such device).
 Result<bool> examine(const Options& options, size_t from, Listener& listener);
 
+/// Runs a computation with every call judged on the CPU; what is wrong becomes a problem that names
+/// its kernel and begins with `where`.
+void judge_run(Running& r,
+               DType dtype,
+               uint64_t seed,
+               const std::string& where,
+               const std::function<void(Maker&)>& run);
+/// Runs a sized op with every call judged on the CPU; what is wrong becomes a problem that names its
+/// kernel.
+void run_sized(Running& r, const SizedOp& op, DType dtype, const Sizes& sizes, uint64_t seed);
+/// The parts in which a run's call is tried: itself alone if that does not take too long.
+std::vector<Sizes> run_parts(const RunCall& call, const Options& options);
+/// A sized op at sizes that `random` chooses, from `at` on.
+void run_any_sizes(Running& r, const Random& random, uint64_t at);
+
 // Parts of the list, in their own files.
 std::vector<Check> runtime_checks();
+std::vector<Check> large_copy_checks(const Options& options);
+std::vector<Check> first_checks();
+std::vector<Check> ladder_checks(const Options& options);
+std::vector<Check> run_checks(const Options& options);
+std::vector<Check> value_checks();
+std::vector<Check> state_checks(const Options& options);
 std::vector<Check> load_checks();
 std::vector<Check> measurements();
 std::vector<Check> soak_checks(const Options& options);

@@ -105,13 +105,41 @@ std::string suspected_call(const std::vector<const Outcome*>& outcomes, const st
   return alone ? best : "";
 }
 
-/// Kernels that together explain every failing outcome, the most suspected first.
+/// Kernels that a judge of calls saw going wrong with the right inputs; the most often seen first.
+/// The call is named where the kernel made one alone: sizes are what these checks differ in, and
+/// which calls a kernel makes does not tell them apart.
+std::vector<Culprit> seen_culprits(const std::vector<const Outcome*>& outcomes) {
+  std::vector<Culprit> culprits;
+  std::map<std::string, int> seen;
+  for (const Outcome* o : outcomes)
+    for (const Problem& p : o->problems) {
+      if (p.kernel.empty() || ++seen[p.kernel] > 1) continue;
+      const std::vector<std::string> calls = calls_of(*o, p.kernel);
+      culprits.push_back({op_of_kernel(p.kernel),
+                          p.kernel,
+                          calls.size() == 1 ? calls.front() : "",
+                          because(o->head, p)});
+    }
+  std::stable_sort(culprits.begin(), culprits.end(), [&](const Culprit& a, const Culprit& b) {
+    return seen[a.kernel] > seen[b.kernel];
+  });
+  return culprits;
+}
+
+/// Kernels that together explain every failing outcome: those that were seen, then the most
+/// suspected first.
 std::vector<Culprit> kernel_culprits(const std::vector<const Outcome*>& outcomes) {
   const Spectrum spectrum(outcomes, kernels_of);
+  std::vector<Culprit> culprits = seen_culprits(outcomes);
+  const auto explained = [&](const Outcome* o) {
+    const std::vector<std::string> used = kernels_of(*o);
+    return std::any_of(culprits.begin(), culprits.end(), [&](const Culprit& c) {
+      return std::find(used.begin(), used.end(), c.kernel) != used.end();
+    });
+  };
   std::vector<const Outcome*> open;
   for (const Outcome* o : outcomes)
-    if (failed(*o)) open.push_back(o);
-  std::vector<Culprit> culprits;
+    if (failed(*o) && !explained(o)) open.push_back(o);
   while (!open.empty()) {
     // Of equally suspected kernels the one that fails with the fewest others about it.
     const Outcome* clearest = open.front();
@@ -176,6 +204,7 @@ std::vector<Culprit> load_culprits(const std::vector<const Outcome*>& outcomes) 
     if (!own) of_one_op.push_back(o);
   }
   std::vector<Culprit> culprits = kernel_culprits(of_one_op);
+  for (Culprit& c : seen_culprits(outcomes)) named.push_back(std::move(c));
   for (Culprit& c : named) {
     const auto same = [&](const Culprit& known) { return known.op == c.op; };
     if (std::none_of(culprits.begin(), culprits.end(), same)) culprits.push_back(std::move(c));
@@ -195,6 +224,39 @@ std::vector<const Outcome*> unexplained(const std::vector<Outcome>& outcomes,
     if (!explained) out.push_back(o);
   }
   return out;
+}
+
+/// Kernels that generating a token never launches.
+bool training_kernel(const std::string& kernel) {
+  static const std::set<std::string> others = {"adamw",
+                                               "axpby",
+                                               "balance_loss",
+                                               "expert_counts",
+                                               "bias_update",
+                                               "sum_squares",
+                                               "cross_entropy"};
+  return kernel.ends_with("_backward") || others.contains(kernel);
+}
+
+/// Whether all that was wrong was seen in kernels of training.
+bool seen_in_training(const Outcome& o) {
+  return std::all_of(o.problems.begin(), o.problems.end(), [](const Problem& p) {
+    return !p.kernel.empty() && training_kernel(p.kernel);
+  });
+}
+
+/// Whether a kernel that generates tokens is at fault, or makes the call that is.
+bool serving_needs(const Culprit& culprit, const std::vector<Outcome>& outcomes) {
+  if (!culprit.kernel.empty()) return !training_kernel(culprit.kernel);
+  if (culprit.call.empty()) return !training_kernel(culprit.op);
+  bool in_training = false;
+  for (const Outcome& o : outcomes)
+    for (const KernelUse& use : o.used) {
+      if (std::find(use.calls.begin(), use.calls.end(), culprit.call) == use.calls.end()) continue;
+      if (!training_kernel(use.kernel)) return true;
+      in_training = true;
+    }
+  return !in_training;  // who makes the call was not seen
 }
 
 }  // namespace
@@ -246,8 +308,12 @@ void conclude(Report& report) {
         std::all_of(o.problems.begin(), o.problems.end(), [](const Problem& p) {
           return p.property == "gradient";
         });
-    serves = serves && (o.head.training_only || gradient_alone);
+    // A call of the library is judged below, by who makes it.
+    serves = serves && (o.head.training_only || gradient_alone || seen_in_training(o) ||
+                        o.head.level == Level::kPrimitive);
   }
+  // A check of gradients runs the forward pass, too: who is named decides.
+  for (const Culprit& c : report.culprits) serves = serves && !serving_needs(c, report.outcomes);
   report.verdict = trains ? Verdict::kFitToTrain : serves ? Verdict::kFitToServe : Verdict::kUnfit;
   if (report.outcomes.empty()) report.reasons.push_back("nothing could be examined");
   for (const Culprit& c : report.culprits)
@@ -294,8 +360,10 @@ Json to_json(const Outcome& o) {
   for (const KernelUse& use : o.used)
     used.push_back(Json{{"kernel", use.kernel}, {"calls", use.calls}});
   for (const Problem& p : o.problems)
-    problems.push_back(
-        Json{{"property", p.property}, {"detail", p.detail}, {"subject", p.subject}});
+    problems.push_back(Json{{"property", p.property},
+                            {"detail", p.detail},
+                            {"subject", p.subject},
+                            {"kernel", p.kernel}});
   Json j = to_json(o.head);
   j["used"] = used;
   j["problems"] = problems;
@@ -311,7 +379,8 @@ Outcome outcome_from_json(const Json& j) {
   for (const Json& p : j.at("problems"))
     o.problems.push_back({p.at("property").get<std::string>(),
                           p.at("detail").get<std::string>(),
-                          p.at("subject").get<std::string>()});
+                          p.at("subject").get<std::string>(),
+                          p.at("kernel").get<std::string>()});
   o.seconds = j.at("seconds").get<double>();
   return o;
 }

@@ -37,6 +37,7 @@ struct Problem {
   std::string property;  // "reference", "gradient", "repeatability", "device error", "hang", ...
   std::string detail;    // where, expected, got
   std::string subject = {};  // whose it is, where the check's subject is not one op
+  std::string kernel = {};   // which was wrong, given the right inputs; empty: not known
 };
 
 /// A kernel that ran in a check, and the calls of the vendor's library that it made.

@@ -1,9 +1,6 @@
 #include "verify/doctor_process.h"
 
-#include <fcntl.h>
 #include <poll.h>
-#include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,6 +13,7 @@
 #include <optional>
 
 #include "base/check.h"
+#include "base/child_process.h"
 #include "base/system.h"
 
 namespace ferry::doctor {
@@ -56,61 +54,17 @@ class Teller final : public Listener {
   static void tell(const char* event, Json content) {
     const std::string line = line_of(event, std::move(content));
     for (size_t at = 0; at < line.size();) {
-      const ssize_t n = ::write(kReportFd, line.data() + at, line.size() - at);
+      const ssize_t n = ::write(ChildProcess::kPipeFd, line.data() + at, line.size() - at);
       if (n < 0 && errno != EINTR) return;
       if (n > 0) at += static_cast<size_t>(n);
     }
   }
 };
 
-/// Between fork and exec only what is safe after fork in any program: plain system calls.
-[[noreturn]] void become_child(const char* program, char* const* argv, int pipe_end, pid_t parent) {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (::getppid() != parent) ::_exit(3);  // the parent died before the line above
-  struct sigaction ignore {};
-  ignore.sa_handler = SIG_IGN;
-  ::sigaction(SIGPIPE, &ignore, nullptr);
-  if (pipe_end == kReportFd) {
-    ::fcntl(pipe_end, F_SETFD, 0);
-  } else if (::dup2(pipe_end, kReportFd) < 0) {
-    ::_exit(3);
-  }
-  ::execv(program, argv);
-  const char text[] = "ferry: cannot execute the examination\n";
-  (void)!::write(STDERR_FILENO, text, sizeof text - 1);
-  ::_exit(2);
-}
-
-/// One child. Killed and reaped with its owner.
-class Child {
+/// The lines that a child writes.
+class Lines {
  public:
-  static Result<Child> start(const std::string& program, std::vector<std::string> arguments) {
-    int ends[2];
-    if (::pipe2(ends, O_CLOEXEC) != 0)
-      return fail(Code::kExhausted, "doctor: pipe: {}", std::strerror(errno));
-    arguments.insert(arguments.begin(), program);
-    std::vector<char*> argv;
-    for (std::string& a : arguments) argv.push_back(a.data());
-    argv.push_back(nullptr);
-    const pid_t parent = ::getpid();
-    const pid_t pid = ::fork();
-    if (pid == 0) become_child(program.c_str(), argv.data(), ends[1], parent);
-    ::close(ends[1]);
-    if (pid < 0) {
-      ::close(ends[0]);
-      return fail(Code::kExhausted, "doctor: fork: {}", std::strerror(errno));
-    }
-    return Child(pid, ends[0]);
-  }
-  Child(Child&& o) noexcept
-      : pid_(std::exchange(o.pid_, -1)), fd_(std::exchange(o.fd_, -1)), text_(std::move(o.text_)) {}
-  Child& operator=(Child&&) = delete;
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-  ~Child() {
-    kill();
-    if (fd_ >= 0) ::close(fd_);
-  }
+  explicit Lines(const ChildProcess& child) : child_(child) {}
 
   /// The next line; nothing at the end of the pipe, or (late is set) when none came in time.
   std::optional<std::string> next(double wait_s, const Clock& clock, bool* late) {
@@ -126,33 +80,17 @@ class Child {
         *late = true;
         return std::nullopt;
       }
-      pollfd polled{fd_, POLLIN, 0};
+      pollfd polled{child_.pipe(), POLLIN, 0};
       if (::poll(&polled, 1, static_cast<int>(std::ceil(left_s * 1000))) <= 0) continue;
       char buffer[1 << 14];
-      const ssize_t n = ::read(fd_, buffer, sizeof buffer);
+      const ssize_t n = ::read(child_.pipe(), buffer, sizeof buffer);
       if (n == 0) return std::nullopt;
       if (n > 0) text_.append(buffer, static_cast<size_t>(n));
     }
   }
 
-  void kill() {
-    if (pid_ > 0) ::kill(pid_, SIGKILL);
-    (void)wait();
-  }
-
-  /// The status of waitpid; waits for the end.
-  int wait() {
-    int status = 0;
-    while (pid_ > 0 && ::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-    }
-    pid_ = -1;
-    return status;
-  }
-
  private:
-  Child(pid_t pid, int fd) : pid_(pid), fd_(fd) {}
-  pid_t pid_;
-  int fd_;
+  const ChildProcess& child_;
   std::string text_;
 };
 
@@ -195,11 +133,15 @@ class Examination {
 
   /// One child to its end, whatever that is.
   Result<void> follow_one() {
-    TRY_ASSIGN(Child child, Child::start(command_.program, command_.arguments(next_)));
+    std::vector<std::string> arguments = command_.arguments(next_);
+    arguments.insert(arguments.begin(), command_.program);
+    TRY_ASSIGN(ChildProcess child,
+               ChildProcess::start({.program = command_.program, .arguments = arguments}));
+    Lines lines(child);
     running_.reset();
     bool late = false, stopped = false;
     while (!stopped) {
-      const std::optional<std::string> line = child.next(silence_s(), clock_, &late);
+      const std::optional<std::string> line = lines.next(silence_s(), clock_, &late);
       if (!line) break;
       const Json event = Json::parse(*line, nullptr, false);
       if (!event.is_object() || !event.contains("event") || !event.contains("content"))
@@ -214,7 +156,7 @@ class Examination {
     }
     if (finished_ && !running_) return {};
     if (late) {
-      child.kill();
+      child.signal(SIGKILL);
       lost("hang", fmt::format("no sign of life for {:g} s", silence_s()));
       return {};
     }
@@ -332,12 +274,10 @@ Result<Report> examine_in_child(const Options& options,
 }
 
 Result<int> examine_as_child(const Options& options, size_t from) {
-  struct stat st {};
-  if (::fstat(kReportFd, &st) != 0 || !S_ISFIFO(st.st_mode))
+  if (!ChildProcess::claim_pipe())
     return fail(Code::kInvalidInput,
                 "descriptor {} is not the doctor's pipe: start without the child option",
-                kReportFd);
-  ::fcntl(kReportFd, F_SETFD, FD_CLOEXEC);
+                ChildProcess::kPipeFd);
   Teller teller;
   const Result<bool> done = examine(options, from, teller);
   if (done) return *done ? 0 : kDeviceLost;

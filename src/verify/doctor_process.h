@@ -10,8 +10,6 @@
 
 namespace ferry::doctor {
 
-constexpr int kReportFd = 3;  // where the child writes what its Listener hears, a line of JSON each
-
 struct Command {
   std::string program;                                             // "/proc/self/exe"
   std::function<std::vector<std::string>(size_t from)> arguments;  // to begin at check `from`
@@ -25,9 +23,10 @@ Result<Report> examine_in_child(const Options& options,
                                 const Clock& clock,
                                 Listener& listener);
 
-/// The child: examines and writes to kReportFd. Returns its exit status: 0 all done, 4 the device
+/// The child: examines and writes what its Listener hears to ChildProcess::kPipeFd, a line
+/// of JSON each. Returns its exit status: 0 all done, 4 the device
 /// was lost (start again behind the check), else as exit_status() of a failure that was written.
-/// Errors: kInvalidInput when kReportFd is no pipe.
+/// Errors: kInvalidInput when that is no pipe.
 Result<int> examine_as_child(const Options& options, size_t from);
 
 }  // namespace ferry::doctor

@@ -4,11 +4,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "device/cpu/cpu_device.h"
 #include "ops/dispatch.h"
+#include "ops/matmul/matmul.h"
+#include "verify/call_judge.h"
 #include "verify/doctor_process.h"
 #include "verify/report_html.h"
 
@@ -267,6 +270,80 @@ TEST(DoctorProcess, ADeviceThatTakesEveryChildIsGivenUp) {
   EXPECT_EQ(report->outcomes.size(), 12u);
   EXPECT_EQ(report->verdict, Verdict::kUnfit);
   EXPECT_NE(report->notes.at(0).find("given up"), std::string::npos);
+}
+
+/// Spoils the last row of a kernel's first output, but only of more than so many rows.
+class BrokenBeyond final : public ops::Observer {
+ public:
+  BrokenBeyond(std::string kernel, int64_t rows) : kernel_(std::move(kernel)), rows_(rows) {}
+  void after(const ops::OpCall& call) override {
+    const View& v = call.outputs.front().view;
+    if (kernel_ != call.op || v.shape[0] <= rows_ || v.rank < 2) return;
+    auto* last = static_cast<unsigned char*>(v.data) +
+                 static_cast<size_t>((v.shape[0] - 1) * v.stride[0]) * size_of(v.dtype);
+    std::memset(last, 0, size_of(v.dtype) * static_cast<size_t>(v.shape[v.rank - 1]));
+  }
+
+ private:
+  std::string kernel_;
+  int64_t rows_;
+};
+
+TEST(Doctor, ADefectBeyondASizeIsFoundAndNamed) {
+  for (const auto& [kernel, subject] : {std::pair("rms_norm", "rms_norm"),
+                                        std::pair("swiglu", "swiglu"),
+                                        std::pair("rope", "rope")}) {
+    BrokenBeyond broken(kernel, 1000);
+    const Report report = examine_here(&broken, {subject});
+    EXPECT_EQ(report.verdict, Verdict::kUnfit) << kernel;  // generating needs it
+    ASSERT_FALSE(report.culprits.empty()) << kernel;
+    EXPECT_EQ(report.culprits.front().kernel, kernel);
+  }
+}
+
+TEST(Doctor, AForwardKernelSpoiltUnderATapeIsNotFitToServe) {
+  Report report{.device = "cpu"};
+  Outcome o = outcome("swiglu, gradient", Level::kOp, {{"swiglu", {}}, {"swiglu_backward", {}}});
+  o.problems = {{"gradient", "", "", "swiglu"}};
+  report.outcomes = {o};
+  conclude(report);
+  EXPECT_EQ(report.verdict, Verdict::kUnfit);
+  report.outcomes.front().problems = {{"gradient", "", "", "swiglu_backward"}};
+  conclude(report);
+  EXPECT_EQ(report.verdict, Verdict::kFitToServe);
+}
+
+TEST(Doctor, ACallsPrecisionAndLeanAreMeasured) {
+  ops::RefTensor expected({4000}), got({4000});
+  for (int64_t i = 0; i < 4000; ++i) {
+    expected[i] = (i % 2 == 0 ? 1 : -1) * (1 + 0.001 * static_cast<double>(i));
+    got[i] = expected[i] * (1 + (i % 4 < 2 ? 0.01 : -0.01));
+  }
+  EXPECT_NEAR(precision_of(got, expected).rms, 0.01, 1e-4);
+  EXPECT_LT(std::abs(precision_of(got, expected).bias), 1);
+  for (int64_t i = 0; i < 4000; ++i) got[i] = expected[i] * 0.99;
+  EXPECT_LT(precision_of(got, expected).bias, -50);
+}
+
+TEST(Doctor, ARehearsalTellsARunsSizesWithoutItsMemory) {
+  Rehearsal rehearsal(DeviceKind::kCpu);
+  {
+    constexpr int64_t kHuge = 1 << 20;  // a weight of 4 TiB
+    const Tensor x = Tensor::empty({4096, kHuge}, DType::kBF16, rehearsal.device());
+    Weight w{.name = "w", .global_shape = {kHuge, kHuge}, .shard = {}};
+    w.value = Tensor::empty({kHuge, kHuge}, DType::kF32, rehearsal.device());
+    static_cast<void>(ops::matmul(x, w.value, {.transpose_b = true}));
+    static_cast<void>(ops::matmul(x, w.value, {.transpose_b = true}));
+  }
+  const RunCalls calls = rehearsal.take("huge");
+  ASSERT_EQ(calls.calls.size(), 1u);
+  EXPECT_EQ(calls.calls[0].sized_op, "matmul");
+  EXPECT_EQ(calls.calls[0].sizes, (Sizes{1, 4096, 1 << 20, 1 << 20, 0, 1}));
+  EXPECT_EQ(calls.calls[0].times, 2);
+  const std::vector<Sizes> parts = affordable(sized_op("matmul"), calls.calls[0].sizes, 1e9);
+  ASSERT_EQ(parts.size(), 3u);  // rows, depth, columns
+  EXPECT_EQ(parts[0][1], 4096);
+  for (const Sizes& s : parts) EXPECT_LE(sized_op("matmul").work(s), 1e9);
 }
 
 }  // namespace

@@ -1,22 +1,14 @@
 #include "verify/library_watch.h"
 
-#include "device/ascend/ascend_device.h"
+#include <utility>
 
 namespace ferry {
-namespace {
-
-void watch(Device& device, std::function<void(const char*)> heard) {
-  if (device.kind() == DeviceKind::kAscend)
-    static_cast<AscendDevice&>(device).stream().watch(std::move(heard));
-}
-
-}  // namespace
 
 LibraryWatch::LibraryWatch(Device& device, std::function<void(const char*)> heard)
     : device_(device) {
-  watch(device_, std::move(heard));
+  device_.stream().watch(std::move(heard));
 }
 
-LibraryWatch::~LibraryWatch() { watch(device_, {}); }
+LibraryWatch::~LibraryWatch() { device_.stream().watch({}); }
 
 }  // namespace ferry

@@ -7,7 +7,6 @@
 #include "base/cpu_tier.h"
 #include "base/random.h"
 #include "base/units.h"
-#include "device/ascend/ascend_device.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/add/add.h"
 #include "ops/linear/linear.h"
@@ -77,9 +76,7 @@ double cpu_peak(const Running& r, [[maybe_unused]] DType dtype) {
 /// What the chip could do with `dtype` at best, operations per second; 0 if that is not known.
 double chip_peak(const Running& r, DType dtype) {
   if (r.device.kind() == DeviceKind::kCpu) return cpu_peak(r, dtype);
-  if (r.device.kind() != DeviceKind::kAscend || dtype != DType::kBF16) return 0;
-  const auto& ascend = static_cast<const AscendDevice&>(r.device);
-  return ascend.software() ? 0 : ascend.chip().tflops_bf16() * 1e12;
+  return dtype == DType::kBF16 ? r.device.peak_flops_bf16() : 0;
 }
 
 /// Normal numbers, a few thousand of them over and over: zeros would cost a chip less power.

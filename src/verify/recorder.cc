@@ -95,9 +95,9 @@ void Recorder::layer(int number) {
   weights_known_ = false;
 }
 
-std::string Recorder::layer_name() const {
-  if (layer_ == 0) return "embedding";
-  return layer_ <= blocks_ ? fmt::format("block {}", layer_ - 1) : "norm and head";
+std::string name_of_layer(int number, int blocks) {
+  if (number == 0) return "embedding";
+  return number <= blocks ? fmt::format("block {}", number - 1) : "norm and head";
 }
 
 void Recorder::finish() {

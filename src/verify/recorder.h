@@ -37,6 +37,9 @@ class WrittenMemory {
   std::map<const std::byte*, Piece> pieces_;  // by first byte; they do not overlap
 };
 
+/// "embedding", "block 3", "norm and head".
+std::string name_of_layer(int number, int blocks);
+
 /// Owner: verify(). One thread.
 class Recorder final : public ops::Observer {
  public:
@@ -73,7 +76,7 @@ class Recorder final : public ops::Observer {
   };
 
   bool is_weight(const View& view) const;
-  std::string layer_name() const;
+  std::string layer_name() const { return name_of_layer(layer_, blocks_); }
   bool wanted() const { return recording_ && (only_.empty() || only_.contains(layer_)); }
   void called(const char* library_call);
   void judge(Taken& taken, int64_t index);

@@ -1,9 +1,13 @@
 // Copies, fills, memory and the stream, without any mathematics: what everything else stands on.
 // What is waited for at each step shows whether copies are right; what is not, whether the stream
 // keeps their order.
+#include <algorithm>
 #include <cstring>
+#include <set>
 
+#include "base/limits.h"
 #include "base/random.h"
+#include "base/units.h"
 #include "verify/checks.h"
 
 namespace ferry::doctor {
@@ -286,6 +290,134 @@ void large_block(Running& r) {
   comparison.report();
 }
 
+/// Bytes of which every page and its place tell: as good as random for copies, and made quickly.
+Bytes stamped(size_t size, uint64_t seed) {
+  Bytes out = pattern(std::min<size_t>(size, 4096), seed);
+  out.resize(size);
+  for (size_t at = 4096; at < size; at += 4096) {
+    std::memcpy(out.data() + at, out.data(), std::min<size_t>(4096, size - at));
+    if (size - at >= sizeof at) std::memcpy(out.data() + at, &at, sizeof at);
+  }
+  return out;
+}
+
+/// To the device, across, and back, between two other places that must stay as they are.
+void copy_of_size(Running& r, Comparison& comparison, size_t size, size_t offset, uint64_t seed) {
+  constexpr size_t kMargin = 96;
+  const Block a(r.device, offset + size + kMargin), b(r.device, offset + size + kMargin);
+  Bytes sent = stamped(size, seed);
+  r.device.fill_zero(b.data(), b.size());
+  r.device.copy_from_host(a.data() + offset, sent.data(), size);
+  r.device.copy(b.data() + offset, a.data() + offset, size);
+  wait(r);
+  if (size <= size_t{64} << 20) {
+    Bytes expected(b.size());
+    std::memcpy(expected.data() + offset, sent.data(), size);
+    return comparison.expect(b, expected);
+  }
+  // Piece by piece: two more copies of this size need not fit.
+  for (size_t at = 0; at < size; at += size_t{64} << 20) {
+    const size_t piece = std::min(size - at, size_t{64} << 20);
+    Bytes got(piece);
+    r.device.copy_to_host(got.data(), b.data() + offset + at, piece);
+    wait(r);
+    if (std::memcmp(got.data(), sent.data() + at, piece) == 0) continue;
+    r.found("content",
+            "{} at offset {}: the piece from byte {} on is not what was sent",
+            format_bytes(static_cast<double>(size)),
+            offset,
+            at);
+    return;
+  }
+}
+
+/// Powers of two and their neighbours, odd ones among them, at odd places.
+void copies_of_all_sizes(Running& r) {
+  const Random random(r.options.seed, RandomPurpose::kTest, 0xC091E5);
+  const size_t most = (r.options.quick ? size_t{4} : size_t{256}) << 20;
+  std::set<size_t> sizes;
+  for (size_t p = 1; p <= most; p *= 2) sizes.insert({p > 1 ? p - 1 : p, p, p + 1});
+  for (uint64_t i = 0; i < 12; ++i) sizes.insert(1 + random.below(i, most));
+  Comparison comparison(r);
+  uint64_t at = 100;
+  for (const size_t size : sizes) {
+    // Above this a size takes a while: by the seed one of each power's three in the quick list.
+    if (r.options.quick && size > 70'000 && random.below(++at, 3) != 0) continue;
+    copy_of_size(r, comparison, size, 0, at);
+    const size_t offset = 1 + random.below(++at, 95);
+    if (size < size_t{1} << 20) copy_of_size(r, comparison, size, offset, at);
+    r.listener.alive(static_cast<double>(size) / static_cast<double>(most));
+  }
+  comparison.report();
+}
+
+/// More bytes than a signed 32-bit number counts, where there is memory for it.
+void copies_beyond_2_gib(Running& r) {
+  const size_t size = (size_t{1} << 31) + 4097;
+  if (memory_available().bytes < uint64_t{4} * size)
+    return r.listener.noted(
+        "copies beyond 2^31 bytes not tried: this machine has no memory for them");
+  Comparison comparison(r);
+  try {
+    copy_of_size(r, comparison, size, 0, r.options.seed);
+  } catch (const OutOfDeviceMemory&) {
+    r.listener.noted("copies beyond 2^31 bytes not tried: the device has no memory for them");
+  }
+  comparison.report();
+}
+
+/// What the run sends to the device and copies on it, as far as there is room.
+void copies_of_run(Running& r) {
+  constexpr size_t kSizesMost = 40;
+  const std::vector<size_t>& all = r.options.run.copies;
+  const size_t most = std::min<size_t>((r.options.quick ? size_t{64} : size_t{1024}) << 20,
+                                       memory_available().bytes / 8);
+  std::vector<size_t> sizes;
+  for (const size_t n : all)
+    if (n > 0 && n <= most) sizes.push_back(n);
+  const size_t beyond = all.size() - sizes.size();
+  // The largest, and of the others as many as are worth the time.
+  std::reverse(sizes.begin(), sizes.end());
+  if (sizes.size() > kSizesMost) sizes.resize(kSizesMost);
+  Comparison comparison(r);
+  size_t no_room = 0;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    try {
+      copy_of_size(r, comparison, sizes[i], 0, r.options.seed + i);
+    } catch (const OutOfDeviceMemory&) {
+      ++no_room;
+    }
+    r.listener.alive(static_cast<double>(i + 1) / static_cast<double>(sizes.size()));
+  }
+  if (beyond + no_room > 0)
+    r.listener.noted(
+        fmt::format("{} sizes of copies that {} makes were not tried: there is no room",
+                    beyond + no_room,
+                    r.options.run.name));
+  comparison.report();
+}
+
+/// An allocation that cannot be had leaves the device as it was.
+void after_an_error(Running& r) {
+  Comparison comparison(r);
+  const Bytes sent = pattern(4096, 900);
+  const Block before(r.device, sent.size());
+  before.write(sent);
+  bool refused = false;
+  try {
+    const Block huge(r.device, size_t{1} << 50);
+  } catch (const DeviceError&) {
+    refused = true;
+  }
+  if (!refused) return r.found("content", "a pebibyte was allocated: memory is not what it says");
+  const Block after(r.device, sent.size());
+  r.device.copy(after.data(), before.data(), sent.size());
+  wait(r);
+  comparison.expect(after, sent);
+  comparison.expect(before, sent);
+  comparison.report();
+}
+
 /// A buffer that is given back while a copy from it is still to come is not handed out too early.
 void reused_blocks(Running& r) {
   Comparison comparison(r);
@@ -321,13 +453,24 @@ std::vector<Check> runtime_checks() {
           runtime_check("copies", "parts of buffers", copies_of_parts),
           runtime_check("copies", "reads right behind a copy", reads_right_behind),
           runtime_check("fills", "parts of buffers", fills_of_parts),
+          runtime_check("copies", "sizes", copies_of_all_sizes),
           runtime_check("streams", "copies in a row", copies_in_a_row),
           runtime_check("streams", "many copies from the host", many_host_copies),
           runtime_check("streams", "sources overwritten after the copy", overwritten_sources),
           runtime_check("streams", "a long queue", long_queue),
           runtime_check("memory", "many buffers at once", many_blocks),
           runtime_check("memory", "a large buffer", large_block),
+          runtime_check("memory", "after an allocation that failed", after_an_error),
           runtime_check("memory", "buffers given back while they are read", reused_blocks)};
+}
+
+std::vector<Check> large_copy_checks(const Options& options) {
+  std::vector<Check> checks;
+  if (!options.quick)
+    checks.push_back(runtime_check("copies", "beyond 2^31 bytes", copies_beyond_2_gib));
+  if (!options.run.copies.empty())
+    checks.push_back(runtime_check("copies", "the run's own sizes", copies_of_run));
+  return checks;
 }
 
 }  // namespace ferry::doctor

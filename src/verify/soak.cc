@@ -220,11 +220,16 @@ void soak(Running& r) {
   std::map<std::string, Tally> tallies;
   const double begin_s = r.clock.monotonic_s();
   double told_s = begin_s, now_s = begin_s;
+  int64_t sized = 0;
   for (uint64_t round = 0; now_s - begin_s < r.options.soak_s; ++round) {
     const uint64_t at = round << 24;
-    switch (round % 4) {
+    switch (round % 6) {
       case 0: tallies["products"].add(exact_product(r, random, at)); break;
       case 1: tallies["copies"].add(known_copy(r, random, at)); break;
+      case 2:  // other sizes in every round, so that an hour tries more than a minute
+        run_any_sizes(r, random, at);
+        ++sized;
+        break;
       default: {
         auto& [op, replay] = replays[random.below(at, replays.size())];
         std::string d = replay.difference(replay.launch());
@@ -238,6 +243,7 @@ void soak(Running& r) {
     told_s = now_s;
   }
   int64_t runs = 0, wrong = 0;
+  const auto seen = static_cast<int64_t>(r.outcome.problems.size());  // by the judge of calls
   for (const auto& [what, tally] : tallies) {
     runs += tally.runs;
     wrong += tally.wrong;
@@ -247,12 +253,15 @@ void soak(Running& r) {
            fmt::format("{} of {} wrong, the first: {}", tally.wrong, tally.runs, tally.first),
            what == "products" ? "matmul" : what});
   }
-  r.listener.noted(fmt::format("soak of {}: {} products, {} copies and {} runs of ops, {} wrong",
-                               format_duration(r.options.soak_s),
-                               tallies["products"].runs,
-                               tallies["copies"].runs,
-                               runs - tallies["products"].runs - tallies["copies"].runs,
-                               wrong));
+  r.listener.noted(fmt::format(
+      "soak of {}: {} products, {} copies, {} ops at sizes by the seed and {} runs of ops "
+      "alike, {} wrong",
+      format_duration(r.options.soak_s),
+      tallies["products"].runs,
+      tallies["copies"].runs,
+      sized,
+      runs - tallies["products"].runs - tallies["copies"].runs,
+      wrong + seen));
 }
 
 }  // namespace

@@ -20,6 +20,8 @@ struct Options {
   std::string public_key;  // hex; the passport must be signed by it. Empty: by anybody or nobody
   bool quick = false;      // judge ops one by one only in layers whose activations parted
   std::optional<bool> stream;  // load weights layer by layer; default: if they do not fit
+  int64_t positions = 0;       // also a probe of so many tokens, answered by the CPU now; 0: none
+  bool train = false;          // also judge one training step, call by call
   std::function<void(const std::string&)> progress;
 };
 
@@ -30,7 +32,8 @@ struct LayerReport {
   double tolerance = 0;          // of the probe that was nearest to its own
   int64_t routed_otherwise = 0;  // choices of experts that differ, as served
   int64_t near_ties = 0;  // of them: the reference's scores differ by less than the tolerance
-  int64_t calls = 0;      // of ops that were judged one by one
+  int64_t followed = 0;  // of them: an earlier choice of the sequence differs; not judged by itself
+  int64_t calls = 0;     // of ops that were judged one by one
   double worst_call = 0;  // error in bounds
   std::string worst_op;
 };
@@ -41,7 +44,7 @@ struct TokenReport {
   std::string expected_text, got_text;  // control characters as \n or \x1b; without words: <id>
   double margin = 0;                    // of the reference, between the two; 0 if they agree
   bool right = true;                    // they agree, or the margin is within the tolerance
-  bool comparable = true;  // false: an expert was chosen otherwise, at a near tie, before it
+  bool guided = false;  // an expert was chosen otherwise before it: with the reference's given
 };
 
 struct TextReport {
@@ -52,9 +55,9 @@ struct TextReport {
 
 /// A call whose output left its bounds.
 struct CallReport {
-  std::string pass;                // "packed": all tokens at once; "cached": as a server does
-  std::string layer;               // "embedding", "block 3", "norm and head"
-  int64_t index = 0;               // of the call within the layer
+  std::string pass;   // "packed": all tokens at once; "cached": as a server does; "training"
+  std::string layer;  // "embedding", "block 3", "norm and head"
+  int64_t index = 0;  // of the call within the layer
   std::vector<std::string> calls;  // of the vendor's library, that it made
   ops::CallFinding finding;
 };
@@ -72,8 +75,10 @@ struct Report {
   std::vector<LayerReport> layers;
   std::vector<TextReport> texts;
   int64_t tokens = 0, tokens_agree = 0, tokens_near_tie = 0;
+  int64_t tokens_guided = 0;  // of all: after a near tie of experts, the reference's routing given
   double logit_distance = 0, logit_tolerance = 0;  // largest
   int64_t calls = 0;
+  int64_t training_calls = 0;            // of them: of a training step
   std::vector<std::string> unjudged;     // ops without a rule
   std::vector<CallReport> parted;        // in the order of computation; the first is the culprit
   std::vector<std::string> altered;      // weights that the device gave back otherwise

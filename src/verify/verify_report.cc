@@ -93,9 +93,10 @@ void layers(Page& page, const Report& r) {
         l.distance,
         l.tolerance,
         l.routed_otherwise == 0 ? ""
-        : l.near_ties == l.routed_otherwise
-            ? fmt::format("{}, at near ties", l.routed_otherwise)
-            : fmt::format("{}, {} of them at near ties", l.routed_otherwise, l.near_ties),
+                                : fmt::format("{}, {} at near ties, {} behind one",
+                                              l.routed_otherwise,
+                                              l.near_ties,
+                                              l.followed),
         l.calls);
     if (l.worst_op.empty())
       page.add("<td></td><td></td></tr>");
@@ -136,6 +137,7 @@ std::string to_json(const Report& r) {
                       {"tolerance", l.tolerance},
                       {"routed_otherwise", l.routed_otherwise},
                       {"near_ties", l.near_ties},
+                      {"followed", l.followed},
                       {"calls", l.calls},
                       {"worst_call", l.worst_call},
                       {"worst_op", l.worst_op}});
@@ -158,6 +160,7 @@ std::string to_json(const Report& r) {
             {"tokens", r.tokens},
             {"tokens_agree", r.tokens_agree},
             {"tokens_near_tie", r.tokens_near_tie},
+            {"tokens_guided", r.tokens_guided},
             {"logit_distance", r.logit_distance},
             {"logit_tolerance", r.logit_tolerance},
             {"layers", layers},

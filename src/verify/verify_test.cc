@@ -10,7 +10,7 @@
 #include "checkpoint/model_dir.h"
 #include "checkpoint/weights.h"
 #include "device/cpu/cpu_device.h"
-#include "models/causal_lm.h"
+#include "models/registry.h"
 #include "ops/dispatch.h"
 #include "probe/probe.h"
 #include "tensor/bf16.h"
@@ -183,6 +183,51 @@ TEST(Verify, NamesTheOpThatIsWrong) {
   }
 }
 
+TEST(Verify, ALongProbeReachesWhereShortOnesDoNot) {
+  // Wrong from the 120th key on.
+  const auto far = [](const ops::OpCall& call) {
+    if (call.outputs[0].view.shape[0] > 120 * 1)
+      for_each(call.outputs[0].view, [&](int64_t at) {
+        if (at / call.outputs[0].view.stride[0] >= 120)
+          call.outputs[0].view.as<bf16_t>()[at] = f32_to_bf16(9);
+      });
+  };
+  const Report sound = verified({.directory = bf16_model(), .positions = 128});
+  EXPECT_TRUE(sound.passed()) << sound.reasons.front();
+  EXPECT_EQ(sound.texts.size(), 3u);
+  const auto long_prompts = [&](const ops::OpCall& call) {
+    // Of one document alone: packed batches are longer than any of theirs.
+    for (const ops::NamedNumber& n : call.numbers)
+      if (std::string_view(n.name) == "longest" && n.value > 120) far(call);
+  };
+  Defect defect("attention", long_prompts);
+  const ops::Observing observing(defect);
+  const Report r = verified({.directory = bf16_model(), .positions = 128});
+  EXPECT_FALSE(r.passed());
+  const auto beyond = verify({.directory = bf16_model(), .positions = 129});
+  ASSERT_FALSE(beyond);
+  EXPECT_EQ(beyond.error().code, Code::kInvalidInput);
+  EXPECT_NE(beyond.error().message.find("2 to 128"), std::string::npos) << beyond.error().message;
+}
+
+TEST(Verify, ATrainingStepIsJudgedWhenAskedFor) {
+  const Report sound = verified({.directory = bf16_model(), .train = true});
+  EXPECT_TRUE(sound.passed()) << sound.reasons.front();
+  EXPECT_GT(sound.training_calls, 100);
+  // A gradient alone: nothing that answers launches this kernel.
+  Defect defect("rms_norm_backward", spoil);
+  const ops::Observing observing(defect);
+  EXPECT_TRUE(verified({.directory = bf16_model()}).passed());
+  const Report r = verified({.directory = bf16_model(), .train = true});
+  EXPECT_FALSE(r.passed());
+  ASSERT_FALSE(r.parted.empty());
+  EXPECT_EQ(r.parted.front().finding.op, "rms_norm_backward");
+  EXPECT_EQ(r.parted.front().pass, "training");
+  const Report streamed = verified({.directory = bf16_model(), .stream = true, .train = true});
+  EXPECT_EQ(streamed.training_calls, 0);
+  EXPECT_NE(streamed.notes.back().find("no training step"), std::string::npos);
+}
+
 TEST(Verify, NamesTheFirstOfManyAndTheWorstElement) {
   // One element of block 1's attention, once in a while.
   Defect defect("attention", [calls = 0](const ops::OpCall& call) mutable {
@@ -262,7 +307,24 @@ TEST(Verify, ANearTieOfExpertsIsRightAndAClearChoiceIsNot) {
     const Report r = verified({.directory = path});
     EXPECT_GT(swapped, 0);
     EXPECT_TRUE(r.passed()) << r.reasons.front();
+    EXPECT_GT(r.layers[1].near_ties, 0);
+    // The only router is in the last block: no choice follows from another.
     EXPECT_EQ(r.layers[1].routed_otherwise, r.layers[1].near_ties);
+    EXPECT_EQ(r.layers[1].followed, 0);
+    EXPECT_GT(r.tokens_guided, 0);
+    EXPECT_EQ(r.tokens, 8);  // each was compared, those behind a near tie, too
+  }
+  {
+    // Behind the first near tie decoding goes wrong, where every layer of the packed pass is right.
+    Defect other_way("router", exchange(0, 1));
+    Defect decoding("attention", [](const ops::OpCall& call) {
+      if (call.outputs[0].view.shape[0] > 2) return;
+      for_each(call.outputs[0].view,
+               [&](int64_t at) { call.outputs[0].view.as<bf16_t>()[at] = f32_to_bf16(9); });
+    });
+    const ops::Observing observing(other_way), observing_too(decoding);
+    const Report r = verified({.directory = path, .quick = true});
+    EXPECT_FALSE(r.passed());
   }
   {
     Defect wrong("router", exchange(2, 7));

@@ -18,7 +18,10 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 assert unicodedata.unidata_version == "14.0.0", unicodedata.unidata_version
 POINTS = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
 CATEGORIES = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp".split()
-# Old characters of the same category that no tokenizer's pattern names by range.
+# Old characters of the same category that no tokenizer's pattern names by range; for characters of the BMP
+# others of the BMP, so that a text with stand-ins has its characters at the same offsets.
+BMP_STAND_INS = {"Lu": 0xA790, "Ll": 0xA791, "Lm": 0xA015, "Lo": 0xA000, "Mn": 0xA802, "Mc": 0xA823, "Nd": 0xA620,
+                 "No": 0xA833, "Po": 0xA874, "So": 0xA490, "Cf": 0xFFF9}
 STAND_INS = {"Lu": 0x1D400, "Ll": 0x1D41A, "Lm": 0x16B40, "Lo": 0x10280, "Mn": 0x10A01, "Mc": 0x11000,
              "Nd": 0x104A0, "No": 0x10107, "Pd": 0x10EAD, "Po": 0x10100, "So": 0x10137, "Sc": 0x11FDD,
              "Sm": 0x1D6C1, "Cf": 0xE0001}
@@ -44,7 +47,8 @@ def additions():
     moved[0x180E] = "Cf"  # PCRE2's \s keeps it although Unicode moved it to Cf
     ranges = []
     for point in sorted(moved):
-        stand_in = STAND_INS[moved[point]]
+        stand_in = (BMP_STAND_INS if point < 0x10000 else STAND_INS)[moved[point]]
+        assert unicodedata.category(chr(stand_in)) == moved[point]
         if ranges and ranges[-1][1] == point - 1 and ranges[-1][2] == stand_in:
             ranges[-1][1] = point
         else:

@@ -113,8 +113,7 @@ test_named() {
     configure build-aarch64 -DFERRY_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake
     stage "Building (build-aarch64)" ninja_build build-aarch64 "${crossed[@]}"
   fi
-  local IFS='|'
-  run_ctest -R "^(${patterns[*]})"
+  run_ctest -R "^($(IFS='|' && echo "${patterns[*]}"))"
 }
 
 # The program that holds the tests of this name: what ctest's name begins with.

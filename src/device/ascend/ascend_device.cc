@@ -123,7 +123,8 @@ AscendDevice::AscendDevice(int index,
       soc_name_(std::move(soc_name)),
       context_(context),
       stream_(*this, stream),
-      pool_(*this) {}
+      pool_(*this),
+      uploads_(*this) {}
 
 std::string AscendDevice::describe() const {
   size_t free_bytes = 0, total_bytes = 0;
@@ -137,7 +138,7 @@ std::string AscendDevice::describe() const {
                      known ? format_bytes(static_cast<double>(total_bytes)) : "memory unknown");
 }
 
-uint64_t AscendDevice::memory_available() const {
+std::optional<uint64_t> AscendDevice::memory_available() const {
   size_t free_bytes = 0, total_bytes = 0;
   bind();
   const acl::Error code = library_.aclrtGetMemInfo(acl::kHbm, &free_bytes, &total_bytes);
@@ -170,35 +171,21 @@ void AscendDevice::checked(acl::Error code, const char* call) {
   if (code != 0) stream_.fail(code, call);
 }
 
-/// The staging buffer that was used longest ago, when the chip has read it.
-AscendDevice::Staging& AscendDevice::next_staging() {
-  Staging& staging = staging_[staging_at_++ % staging_.size()];
-  if (staging.memory == nullptr)
-    checked(library_.aclrtMallocHost(&staging.memory, kStagingBytes), "aclrtMallocHost");
-  if (staging.busy != nullptr) {
-    const acl::Event event = std::exchange(staging.busy, nullptr);
-    stream_.wait_for(event);
-    checked(library_.aclrtDestroyEvent(event), "aclrtDestroyEvent");
-  }
-  return staging;
-}
-
 void AscendDevice::copy_from_host(void* device, const void* host, size_t bytes) {
   bind();
   stream_.begin("copy to the chip");
-  for (size_t at = 0; at < bytes; at += kStagingBytes) {
-    const size_t part = std::min(kStagingBytes, bytes - at);
-    Staging& staging = next_staging();
-    std::memcpy(staging.memory, static_cast<const char*>(host) + at, part);
+  for (size_t at = 0; at < bytes; at += UploadRing::kPartBytesMax) {
+    const size_t part = std::min(UploadRing::kPartBytesMax, bytes - at);
+    void* const pinned = uploads_.take(part);
+    std::memcpy(pinned, static_cast<const char*>(host) + at, part);
     checked(library_.aclrtMemcpyAsync(static_cast<char*>(device) + at,
                                       part,
-                                      staging.memory,
+                                      pinned,
                                       part,
                                       acl::kHostToDevice,
                                       stream_.handle()),
             "aclrtMemcpyAsync");
-    checked(library_.aclrtCreateEvent(&staging.busy), "aclrtCreateEvent");
-    checked(library_.aclrtRecordEvent(staging.busy, stream_.handle()), "aclrtRecordEvent");
+    uploads_.sent();
     stream_.launched("aclrtMemcpyAsync");
   }
 }
@@ -206,10 +193,11 @@ void AscendDevice::copy_from_host(void* device, const void* host, size_t bytes) 
 void AscendDevice::copy_to_host(void* host, const void* device, size_t bytes) {
   bind();
   stream_.begin("copy from the chip");
-  for (size_t at = 0; at < bytes; at += kStagingBytes) {
-    const size_t part = std::min(kStagingBytes, bytes - at);
-    const Staging& staging = next_staging();
-    checked(library_.aclrtMemcpyAsync(staging.memory,
+  if (download_ == nullptr)
+    checked(library_.aclrtMallocHost(&download_, kDownloadBytes), "aclrtMallocHost");
+  for (size_t at = 0; at < bytes; at += kDownloadBytes) {
+    const size_t part = std::min(kDownloadBytes, bytes - at);
+    checked(library_.aclrtMemcpyAsync(download_,
                                       part,
                                       static_cast<const char*>(device) + at,
                                       part,
@@ -218,7 +206,7 @@ void AscendDevice::copy_to_host(void* host, const void* device, size_t bytes) {
             "aclrtMemcpyAsync");
     stream_.launched("aclrtMemcpyAsync");
     stream_.synchronize();
-    std::memcpy(static_cast<char*>(host) + at, staging.memory, part);
+    std::memcpy(static_cast<char*>(host) + at, download_, part);
   }
 }
 

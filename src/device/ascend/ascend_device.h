@@ -1,7 +1,6 @@
 // One Ascend chip (or one die of a 910C): its memory, its stream, the library that drives it.
 #pragma once
 
-#include <array>
 #include <string>
 #include <string_view>
 
@@ -9,6 +8,7 @@
 #include "device/ascend/ascend_pool.h"
 #include "device/ascend/ascend_stream.h"
 #include "device/ascend/chips.h"
+#include "device/ascend/upload_ring.h"
 #include "device/device.h"
 
 namespace ferry {
@@ -35,16 +35,16 @@ class AscendDevice final : public Device {
   void deallocate(void* p, size_t bytes) override;
   MemoryUse memory_use() const override { return pool_.use(); }
   void reset_peak() override { pool_.reset_peak(); }
-  uint64_t memory_available() const;  // what the pool would give back included
+  std::optional<uint64_t> memory_available() const override;  // what the pool would give, too
 
-  /// Through pinned memory. The host's bytes are free again when this returns.
   void copy_from_host(void* device, const void* host, size_t bytes) override;
-  /// Through pinned memory. The bytes have arrived when this returns: it waits for the stream.
   void copy_to_host(void* host, const void* device, size_t bytes) override;
   void copy(void* to, const void* from, size_t bytes) override;
   void fill_zero(void* p, size_t bytes) override;
 
   AscendStream& stream() override { return stream_; }
+  void set_replay(bool on) override { options_.replay = on; }
+  double peak_flops_bf16() const override { return software() ? 0 : chip_.tflops_bf16() * 1e12; }
 
   const acl::Library& cann() const { return library_; }
   const acl::Chip& chip() const { return chip_; }
@@ -56,22 +56,18 @@ class AscendDevice final : public Device {
   /// Makes this device the calling thread's. Every call of the library needs it.
   void bind() const;
 
- private:
-  struct Staging {  // pinned memory on the way to or from the chip
-    void* memory = nullptr;
-    acl::Event busy = nullptr;  // recorded behind the last copy that reads it
-  };
+  /// Throws DeviceError for a call of the library that answered `code`.
+  void checked(acl::Error code, const char* call);
 
+ private:
   AscendDevice(int index,
                const acl::Library& library,
                const acl::Chip& chip,
                std::string soc_name,
                acl::Context context,
                acl::Stream stream);
-  Staging& next_staging();
-  void checked(acl::Error code, const char* call);
 
-  static constexpr size_t kStagingBytes = size_t{4} << 20;
+  static constexpr size_t kDownloadBytes = size_t{4} << 20;
 
   int index_;
   std::string name_;
@@ -82,8 +78,8 @@ class AscendDevice final : public Device {
   AscendOptions options_;
   AscendStream stream_;
   AscendPool pool_;
-  std::array<Staging, 2> staging_;
-  size_t staging_at_ = 0;
+  UploadRing uploads_;
+  void* download_ = nullptr;  // pinned memory, on the way from the chip
 };
 
 /// The device behind a stream that a kernel for Ascend was given.

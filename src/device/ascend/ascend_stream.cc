@@ -7,7 +7,6 @@
 #include "base/units.h"
 #include "device/ascend/ascend_device.h"
 #include "device/ascend/errors.h"
-#include "device/chip.h"
 
 namespace ferry {
 namespace {
@@ -88,7 +87,7 @@ void AscendStream::wait(Wait&& wait) {
   }
 }
 
-void AscendStream::synchronize() {
+void AscendStream::drain() {
   const acl::Library& library = device_.cann();
   wait([&](int32_t ms) { return library.aclrtSynchronizeStreamWithTimeout(handle_, ms); });
   completed_ = launched_;
@@ -97,6 +96,9 @@ void AscendStream::synchronize() {
 }
 
 void AscendStream::wait_for(acl::Event event) {
+  acl::EventStatus status = acl::kNotReady;
+  if (device_.cann().aclrtQueryEventStatus(event, &status) != 0 || status != acl::kComplete)
+    waited();
   wait([&](int32_t ms) { return device_.cann().aclrtSynchronizeEventWithTimeout(event, ms); });
 }
 

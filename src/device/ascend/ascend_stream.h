@@ -16,25 +16,23 @@ namespace ferry {
 
 class AscendDevice;
 
-/// Thread rule: the device's. Lifetime: the device's.
+/// Waiting throws DeviceError when a launch failed, or when nothing came to its end for the
+/// device's timeout. Thread rule: the device's. Lifetime: the device's.
 class AscendStream final : public Stream {
  public:
   AscendStream(AscendDevice& device, acl::Stream handle);
 
-  /// Waits for all that was launched. Throws DeviceError when a launch failed, or when nothing came
-  /// to its end for the device's timeout.
-  void synchronize() override;
   Device& device() override;
   void begin(const char* op) override { op_ = op; }
+  void watch(std::function<void(const char* call)> watcher) override {  // told by launched()
+    watcher_ = std::move(watcher);
+  }
 
   acl::Stream handle() const { return handle_; }
 
   /// To be called after each launch: `call` ("aclnnMm", a literal) enters the ring; in replay mode
   /// waits for it.
   void launched(const char* call);
-
-  /// Hears of every call that launched() enters, until another watcher (or none) is set.
-  void watch(std::function<void(const char* call)> watcher) { watcher_ = std::move(watcher); }
 
   /// Throws DeviceError for a call that answered `code`: of the call itself, or, if the chip
   /// failed, of what was launched before it. `detail` follows the code's meaning.
@@ -53,6 +51,7 @@ class AscendStream final : public Stream {
     acl::Event event;
   };
 
+  void drain() override;
   void record_mark();
   void collect_marks();
   template <typename Wait>  // Error wait(int32_t ms)

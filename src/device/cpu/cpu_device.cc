@@ -14,7 +14,6 @@
 
 #include "base/check.h"
 #include "base/units.h"
-#include "device/chip.h"
 #include "device/cpu/poison.h"
 
 namespace ferry {
@@ -95,7 +94,10 @@ class CpuDevice final : public Device, public Stream {
 
   // An empty tensor's host side may be a null pointer, which memcpy must not be given.
   void copy_from_host(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
-  void copy_to_host(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
+  void copy_to_host(void* to, const void* from, size_t bytes) override {
+    synchronize();
+    copy(to, from, bytes);
+  }
   void copy(void* to, const void* from, size_t bytes) override {
     if (bytes > 0) std::memmove(to, from, bytes);
   }
@@ -104,10 +106,11 @@ class CpuDevice final : public Device, public Stream {
   }
 
   Stream& stream() override { return *this; }
-  void synchronize() override {}
   Device& device() override { return *this; }
 
  private:
+  void drain() override {}
+
   /// The smallest free block that does; one that is much too large would be missed where it fits.
   char* take(size_t whole) {
     const auto fit = free_.lower_bound(whole);

@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "device/chip.h"
 #include "device/cpu/poison.h"
 
 namespace ferry {

@@ -1,11 +1,10 @@
 #include "models/deepseek_v3/config.h"
 
-#include <cmath>
-#include <limits>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "base/json.h"
+#include "base/json_fields.h"
 #include "models/deepseek_v3/size.h"
 #include "ops/attention/attention.h"
 
@@ -18,156 +17,119 @@ using Json = nlohmann::json;
 constexpr int64_t kSizeMax = int64_t{1} << 24;       // above any real model's
 constexpr int64_t kRopeTableMax = int64_t{1} << 30;  // elements: made in memory, at start
 
-/// Fields that say nothing about what the model computes here (bookkeeping, generation, training of
-/// the original). Each is accepted whatever its value.
+/// Fields that say nothing about what the model computes here. Each is accepted whatever its value.
+/// This is the one list of them: a field that is not read below and not named here is refused.
 const std::set<std::string>& ignored_fields() {
-  static const std::set<std::string> names = {"_name_or_path",
-                                              "architectures",
-                                              "attention_dropout",
-                                              "auto_map",
-                                              "aux_loss_alpha",
-                                              "dtype",
-                                              "ep_size",
-                                              "model_type",
-                                              "output_router_logits",
-                                              "pad_token_id",
-                                              "pretraining_tp",
-                                              "return_dict",
-                                              "router_aux_loss_coef",
-                                              "seq_aux",
-                                              "torch_dtype",
-                                              "transformers_version",
-                                              "use_cache",
-                                              "output_attentions",
-                                              "output_hidden_states",
-                                              "is_encoder_decoder",
-                                              "chunk_size_feed_forward",
-                                              "id2label",
-                                              "label2id",
-                                              "problem_type"};
+  static const std::set<std::string> names = {
+      // Which program wrote it, and how that program is to run it.
+      "_attn_implementation",
+      "_attn_implementation_autoset",
+      "_experts_implementation",
+      "_name_or_path",
+      "architectures",
+      "attn_implementation",
+      "auto_map",
+      "chunk_size_feed_forward",
+      "dtype",
+      "ep_size",
+      "experts_implementation",
+      "model_type",
+      "output_attentions",
+      "output_hidden_states",
+      "output_router_logits",
+      "pretraining_tp",
+      "return_dict",
+      "tokenizer_class",
+      "torch_dtype",
+      "torchscript",
+      "transformers_version",
+      "unsloth_fixed",
+      "unsloth_version",
+      "use_bfloat16",
+      "use_cache",
+      // Of the original's training: losses, dropout.
+      "attention_dropout",
+      "aux_loss_alpha",
+      "router_aux_loss_coef",
+      "seq_aux",
+      // Of kinds of models that this is none of.
+      "add_cross_attention",
+      "cross_attention_hidden_size",
+      "decoder_start_token_id",
+      "encoder_no_repeat_ngram_size",
+      "finetuning_task",
+      "id2label",
+      "is_decoder",
+      "is_encoder_decoder",
+      "label2id",
+      "num_labels",
+      "prefix",
+      "problem_type",
+      "sep_token_id",
+      "task_specific_params",
+      "tf_legacy_loss",
+      "tie_encoder_decoder",
+      // Of generation: what is done with logits, not what they are. (The end tokens are read below,
+      // and in generation_config.json.)
+      "bad_words_ids",
+      "begin_suppress_tokens",
+      "diversity_penalty",
+      "do_sample",
+      "early_stopping",
+      "exponential_decay_length_penalty",
+      "forced_bos_token_id",
+      "forced_eos_token_id",
+      "length_penalty",
+      "max_length",
+      "min_length",
+      "no_repeat_ngram_size",
+      "num_beam_groups",
+      "num_beams",
+      "num_return_sequences",
+      "output_scores",
+      "pad_token_id",
+      "remove_invalid_values",
+      "repetition_penalty",
+      "return_dict_in_generate",
+      "suppress_tokens",
+      "temperature",
+      "top_k",
+      "top_p",
+      "typical_p"};
   return names;
 }
 
-/// Reads fields one by one and remembers which ones it saw, so that the rest can be refused.
-class Fields {
- public:
-  Fields(const Json& json, std::string path) : json_(json), path_(std::move(path)) {}
+constexpr const char* kUnknownField =
+    "is not a field that Ferry knows; it may change what the model computes";
 
-  Result<void> integer(const char* name, int64_t& out, int64_t low, int64_t high, bool required) {
-    const Json* v = find(name);
-    if (v == nullptr) return missing(name, required);
-    if (!v->is_number_integer() ||
-        (v->is_number_unsigned() && v->get<uint64_t>() > uint64_t{1} << 62))
-      return wrong(name, *v, fmt::format("must be a whole number from {} to {}", low, high));
-    const int64_t n = v->get<int64_t>();
-    if (n < low || n > high)
-      return wrong(name, *v, fmt::format("must be from {} to {}", low, high));
-    out = n;
-    return {};
+void parse_rope(JsonFields f, Config& c) {
+  const std::string type = f.text("type", ""), rope_type = f.text("rope_type", "");
+  const std::string kind = type.empty() ? rope_type : type;
+  c.rope_theta = f.real("rope_theta", 1, 1e12, c.rope_theta);
+  if (kind != "yarn" && kind != "default" && !kind.empty())
+    f.refuse(type.empty() ? "rope_type" : "type", "is not supported; Ferry computes \"yarn\"");
+  if (kind == "yarn") {
+    Yarn y;
+    y.factor = f.real("factor", 1, 1e6);
+    y.beta_fast = f.real("beta_fast", 1e-3, 1e6, y.beta_fast);
+    y.beta_slow = f.real("beta_slow", 1e-3, 1e6, y.beta_slow);
+    y.mscale = f.real("mscale", 0, 100, y.mscale);
+    y.mscale_all_dim = f.real("mscale_all_dim", 0, 100, y.mscale_all_dim);
+    y.original_max_position_embeddings = f.integer("original_max_position_embeddings", 1, kSizeMax);
+    c.yarn = y;
   }
-
-  Result<void> number(const char* name, double& out, double low, double high, bool required) {
-    const Json* v = find(name);
-    if (v == nullptr) return missing(name, required);
-    const double x = v->is_number() ? v->get<double>() : std::numeric_limits<double>::quiet_NaN();
-    if (!(x >= low && x <= high))
-      return wrong(name, *v, fmt::format("must be a number from {:g} to {:g}", low, high));
-    out = x;
-    return {};
-  }
-
-  Result<void> boolean(const char* name, bool& out) {
-    const Json* v = find(name);
-    if (v == nullptr) return {};
-    if (!v->is_boolean()) return wrong(name, *v, "must be true or false");
-    out = v->get<bool>();
-    return {};
-  }
-
-  Result<void> text(const char* name, std::string& out) {
-    const Json* v = find(name);
-    if (v == nullptr) return {};
-    if (!v->is_string()) return wrong(name, *v, "must be a text");
-    out = v->get<std::string>();
-    return {};
-  }
-
-  /// A field that Ferry supports with this one value only.
-  Result<void> only(const char* name, const Json& allowed) {
-    const Json* v = find(name);
-    if (v == nullptr || *v == allowed) return {};
-    return wrong(name, *v, fmt::format("is not supported; Ferry computes {}", allowed.dump()));
-  }
-
-  const Json* find(const char* name) {
-    seen_.insert(name);
-    const auto it = json_.find(name);
-    return it == json_.end() || it->is_null() ? nullptr : &*it;
-  }
-
-  Result<void> refuse_unknown(const std::set<std::string>& ignored) const {
-    for (const auto& [name, value] : json_.items())
-      if (!seen_.contains(name) && !ignored.contains(name))
-        return wrong(name.c_str(),
-                     value,
-                     "is not a field that Ferry knows; it may change what the model computes");
-    return {};
-  }
-
-  tl::unexpected<Status> wrong(const char* name, const Json& v, std::string_view why) const {
-    std::string shown = v.dump(-1, ' ', false, Json::error_handler_t::replace);
-    if (shown.size() > 60) shown.replace(57, std::string::npos, "...");
-    return fail(Code::kInvalidInput, "{}: \"{}\": {} {}", path_, name, shown, why);
-  }
-
- private:
-  Result<void> missing(const char* name, bool required) const {
-    if (!required) return {};
-    return fail(Code::kInvalidInput, "{}: \"{}\" is missing", path_, name);
-  }
-
-  const Json& json_;
-  std::string path_;
-  std::set<std::string> seen_;
-};
-
-Result<void> parse_yarn(const Json& json, const std::string& path, Config& c) {
-  if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be an object", path);
-  Fields f(json, path);
-  std::string type, rope_type;
-  TRY(f.text("type", type));
-  TRY(f.text("rope_type", rope_type));
-  if (type.empty()) type = rope_type;
-  TRY(f.number("rope_theta", c.rope_theta, 1, 1e12, false));
-  if (type == "default" || type.empty()) return f.refuse_unknown({"partial_rotary_factor"});
-  if (type != "yarn")
-    return fail(Code::kInvalidInput,
-                "{}: type \"{}\" is not supported; Ferry computes \"yarn\"",
-                path,
-                type);
-  Yarn y;
-  TRY(f.number("factor", y.factor, 1, 1e6, true));
-  TRY(f.number("beta_fast", y.beta_fast, 1e-3, 1e6, false));
-  TRY(f.number("beta_slow", y.beta_slow, 1e-3, 1e6, false));
-  TRY(f.number("mscale", y.mscale, 0, 100, false));
-  TRY(f.number("mscale_all_dim", y.mscale_all_dim, 0, 100, false));
-  TRY(f.integer(
-      "original_max_position_embeddings", y.original_max_position_embeddings, 1, kSizeMax, true));
-  c.yarn = y;
-  return f.refuse_unknown({"partial_rotary_factor"});
+  f.refuse_unknown({"partial_rotary_factor"}, kUnknownField);
 }
 
-Result<void> parse_gate(Fields& f, Config& c) {
-  std::string scoring = c.v2 ? "softmax" : "sigmoid";
-  TRY(f.text("scoring_func", scoring));
+void parse_gate(JsonFields& f, Config& c) {
+  const std::string scoring = f.text("scoring_func", c.v2 ? "softmax" : "sigmoid");
   if (scoring == "sigmoid")
     c.scoring_func = Scoring::kSigmoid;
   else if (scoring == "softmax")
     c.scoring_func = Scoring::kSoftmax;
   else
-    return f.wrong("scoring_func", scoring, "must be \"sigmoid\" or \"softmax\"");
-  std::string method = c.v2 ? "greedy" : "noaux_tc";
-  TRY(f.text("topk_method", method));
+    f.refuse("scoring_func", "must be \"sigmoid\" or \"softmax\"");
+  const std::string method = f.text("topk_method", c.v2 ? "greedy" : "noaux_tc");
   if (method == "noaux_tc")
     c.topk_method = TopK::kNoAuxTc;
   else if (method == "greedy")
@@ -175,80 +137,76 @@ Result<void> parse_gate(Fields& f, Config& c) {
   else if (method == "group_limited_greedy")
     c.topk_method = TopK::kGroupLimitedGreedy;
   else
-    return f.wrong(
-        "topk_method", method, "must be \"noaux_tc\", \"greedy\" or \"group_limited_greedy\"");
-  TRY(f.integer("n_group", c.n_group, 1, kSizeMax, false));
-  TRY(f.integer("topk_group", c.topk_group, 1, kSizeMax, false));
-  c.norm_topk_prob = !c.v2;
-  TRY(f.boolean("norm_topk_prob", c.norm_topk_prob));
+    f.refuse("topk_method", "must be \"noaux_tc\", \"greedy\" or \"group_limited_greedy\"");
+  c.n_group = f.integer("n_group", 1, kSizeMax, c.n_group);
+  c.topk_group = f.integer("topk_group", 1, kSizeMax, c.topk_group);
+  c.norm_topk_prob = f.boolean("norm_topk_prob", !c.v2);
   // DeepSeek's and Transformers' V2 differ on what renormalised weights are scaled by: not guessed
   // at.
-  if (c.v2) TRY(f.only("norm_topk_prob", false));
-  TRY(f.number("routed_scaling_factor", c.routed_scaling_factor, 1e-6, 1e6, false));
-  return {};
+  if (c.v2) f.only("norm_topk_prob", false);
+  c.routed_scaling_factor = f.real("routed_scaling_factor", 1e-6, 1e6, c.routed_scaling_factor);
 }
 
 }  // namespace
 
 Result<Config> parse_config(std::string_view text, const std::string& path) {
   TRY_ASSIGN(const Json json, parse_json(text, path));
-  if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
-  Fields f(json, path);
+  JsonProblem problem{.code = Code::kInvalidInput};
+  JsonFields f(json, path, problem);
   Config c;
-  std::string type;
-  TRY(f.text("model_type", type));
+  const std::string type = f.text("model_type", "");
   if (type != "deepseek_v3" && type != "deepseek_v2")
-    return fail(
-        Code::kInvalidInput,
-        "{}: \"model_type\": \"{}\" is not supported; Ferry knows deepseek_v2 and deepseek_v3",
-        path,
-        type);
+    f.refuse("model_type", "is not supported; Ferry knows deepseek_v2 and deepseek_v3");
   c.v2 = type == "deepseek_v2";
-  TRY(f.integer("vocab_size", c.vocab_size, 2, kSizeMax, true));
-  TRY(f.integer("hidden_size", c.hidden_size, 1, kSizeMax, true));
-  TRY(f.integer("num_hidden_layers", c.num_hidden_layers, 1, 10000, true));
-  TRY(f.integer("intermediate_size", c.intermediate_size, 1, kSizeMax, true));
-  TRY(f.integer("n_routed_experts", c.n_routed_experts, 0, ops::kExpertsMax, false));
-  TRY(f.integer("first_k_dense_replace", c.first_k_dense_replace, 0, 10000, false));
-  TRY(f.integer("moe_layer_freq", c.moe_layer_freq, 1, 10000, false));
-  TRY(f.integer(
-      "moe_intermediate_size", c.moe_intermediate_size, 1, kSizeMax, c.n_routed_experts > 0));
-  TRY(f.integer("n_shared_experts", c.n_shared_experts, 0, 1024, false));
-  TRY(f.integer(
-      "num_experts_per_tok", c.num_experts_per_tok, 0, ops::kExpertsMax, c.n_routed_experts > 0));
-  TRY(parse_gate(f, c));
-  TRY(f.integer("num_attention_heads", c.num_attention_heads, 1, 65536, true));
-  TRY(f.integer("q_lora_rank", c.q_lora_rank, 1, kSizeMax, false));
-  TRY(f.integer("kv_lora_rank", c.kv_lora_rank, 1, kSizeMax, true));
-  TRY(f.integer("qk_nope_head_dim", c.qk_nope_head_dim, 1, 65536, true));
-  TRY(f.integer("qk_rope_head_dim", c.qk_rope_head_dim, 2, 65536, true));
-  TRY(f.integer("v_head_dim", c.v_head_dim, 1, 65536, true));
-  TRY(f.only("qk_head_dim", c.qk_head_dim()));
-  TRY(f.only("head_dim",
-             c.qk_rope_head_dim));  // Transformers writes the rotated width under this name
-  TRY(f.only("num_key_value_heads", c.num_attention_heads));
-  TRY(f.only("num_local_experts", c.n_routed_experts));
-  TRY(f.number("rms_norm_eps", c.rms_norm_eps, 1e-30, 1, false));
-  TRY(f.number("rope_theta", c.rope_theta, 1, 1e12, false));
-  c.rope_interleave = true;
-  TRY(f.boolean("rope_interleave", c.rope_interleave));
-  if (const Json* scaling = f.find("rope_scaling"))
-    TRY(parse_yarn(*scaling, path + ": \"rope_scaling\"", c));
-  if (const Json* rope = f.find("rope_parameters"))
-    TRY(parse_yarn(*rope, path + ": \"rope_parameters\"", c));
-  TRY(f.integer("max_position_embeddings", c.max_position_embeddings, 1, ops::kPositionMax, false));
-  TRY(f.integer("num_nextn_predict_layers", c.num_nextn_predict_layers, 0, 1, false));
-  TRY(f.number("initializer_range", c.initializer_range, 0, 10, false));
-  TRY(f.boolean("tie_word_embeddings", c.tie_word_embeddings));
-  TRY(f.integer("bos_token_id", c.bos_token_id, 0, kSizeMax, false));
-  TRY(f.integer("eos_token_id", c.eos_token_id, 0, kSizeMax, false));
-  TRY(f.only("hidden_act", "silu"));
-  TRY(f.only("attention_bias", false));
-  TRY(f.only("mlp_bias", false));
-  if (const Json* quantized = f.find("quantization_config"))
-    return f.wrong(
-        "quantization_config", *quantized, "is not supported; convert the weights to bf16 first");
-  TRY(f.refuse_unknown(ignored_fields()));
+  c.vocab_size = f.integer("vocab_size", 2, kSizeMax);
+  c.hidden_size = f.integer("hidden_size", 1, kSizeMax);
+  c.num_hidden_layers = f.integer("num_hidden_layers", 1, 10000);
+  c.intermediate_size = f.integer("intermediate_size", 1, kSizeMax);
+  c.n_routed_experts = f.integer("n_routed_experts", 0, ops::kExpertsMax, c.n_routed_experts);
+  c.first_k_dense_replace = f.integer("first_k_dense_replace", 0, 10000, c.first_k_dense_replace);
+  c.moe_layer_freq = f.integer("moe_layer_freq", 1, 10000, c.moe_layer_freq);
+  c.moe_intermediate_size =
+      f.integer("moe_intermediate_size",
+                1,
+                kSizeMax,
+                c.n_routed_experts > 0 ? std::nullopt : std::optional(c.moe_intermediate_size));
+  c.n_shared_experts = f.integer("n_shared_experts", 0, 1024, c.n_shared_experts);
+  c.num_experts_per_tok =
+      f.integer("num_experts_per_tok",
+                0,
+                ops::kExpertsMax,
+                c.n_routed_experts > 0 ? std::nullopt : std::optional(c.num_experts_per_tok));
+  parse_gate(f, c);
+  c.num_attention_heads = f.integer("num_attention_heads", 1, 65536);
+  c.q_lora_rank = f.integer("q_lora_rank", 1, kSizeMax, c.q_lora_rank);
+  c.kv_lora_rank = f.integer("kv_lora_rank", 1, kSizeMax);
+  c.qk_nope_head_dim = f.integer("qk_nope_head_dim", 1, 65536);
+  c.qk_rope_head_dim = f.integer("qk_rope_head_dim", 2, 65536);
+  c.v_head_dim = f.integer("v_head_dim", 1, 65536);
+  f.only("qk_head_dim", c.qk_head_dim());
+  f.only("head_dim", c.qk_rope_head_dim);  // Transformers writes the rotated width under this name
+  f.only("num_key_value_heads", c.num_attention_heads);
+  f.only("num_local_experts", c.n_routed_experts);
+  c.rms_norm_eps = f.real("rms_norm_eps", 1e-30, 1, c.rms_norm_eps);
+  c.rope_theta = f.real("rope_theta", 1, 1e12, c.rope_theta);
+  c.rope_interleave = f.boolean("rope_interleave", c.rope_interleave);
+  for (const char* rope : {"rope_scaling", "rope_parameters"})
+    if (f.has(rope)) parse_rope(f.object(rope), c);
+  c.max_position_embeddings =
+      f.integer("max_position_embeddings", 1, ops::kPositionMax, c.max_position_embeddings);
+  c.num_nextn_predict_layers =
+      f.integer("num_nextn_predict_layers", 0, 1, c.num_nextn_predict_layers);
+  c.initializer_range = f.real("initializer_range", 0, 10, c.initializer_range);
+  c.tie_word_embeddings = f.boolean("tie_word_embeddings", c.tie_word_embeddings);
+  if (f.has("bos_token_id")) c.bos_token_id = f.integer("bos_token_id", 0, kSizeMax);
+  c.eos_token_ids = f.ids("eos_token_id", kSizeMax);
+  f.only("hidden_act", "silu");
+  f.only("attention_bias", false);
+  f.only("mlp_bias", false);
+  if (f.has("quantization_config"))
+    f.refuse("quantization_config", "is not supported; convert the weights to bf16 first");
+  f.refuse_unknown(ignored_fields(), kUnknownField);
+  TRY(problem.done());
   TRY(validate(c, path));
   return c;
 }
@@ -297,7 +255,9 @@ Result<void> validate(const Config& c, const std::string& path) {
   }
   TRY(require(c.num_nextn_predict_layers == 0 || !c.tie_word_embeddings,
               "num_nextn_predict_layers with tie_word_embeddings is not supported"));
-  TRY(require(c.bos_token_id < c.vocab_size && c.eos_token_id < c.vocab_size,
+  const auto id_exists = [&](int64_t id) { return id < c.vocab_size; };
+  TRY(require(id_exists(c.bos_token_id.value_or(0)) &&
+                  std::all_of(c.eos_token_ids.begin(), c.eos_token_ids.end(), id_exists),
               "bos_token_id and eos_token_id must be below vocab_size"));
   const double parameters = parameters_total(c);
   return require(parameters <= kParametersMax,
@@ -346,8 +306,10 @@ std::string to_json(const Config& c, std::string_view torch_dtype) {
   j["model_type"] = c.v2 ? "deepseek_v2" : "deepseek_v3";
   j["attention_bias"] = false;
   j["attention_dropout"] = 0.0;
-  j["bos_token_id"] = c.bos_token_id;
-  j["eos_token_id"] = c.eos_token_id;
+  j["bos_token_id"] = c.bos_token_id ? ordered_json(*c.bos_token_id) : ordered_json(nullptr);
+  j["eos_token_id"] = c.eos_token_ids;
+  if (c.eos_token_ids.size() == 1) j["eos_token_id"] = c.eos_token_ids[0];
+  if (c.eos_token_ids.empty()) j["eos_token_id"] = nullptr;
   j["first_k_dense_replace"] =
       c.n_routed_experts > 0 ? c.first_k_dense_replace : c.num_hidden_layers;
   j["hidden_act"] = "silu";

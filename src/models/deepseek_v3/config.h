@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "ops/rope/rope_config.h"
@@ -58,8 +59,8 @@ struct Config {
   int64_t num_nextn_predict_layers = 0;  // MTP modules: 0 or 1
   double initializer_range = 0.02;
   bool tie_word_embeddings = false;
-  int64_t bos_token_id = 0;
-  int64_t eos_token_id = 1;
+  std::optional<int64_t> bos_token_id;  // nothing: the model has none
+  std::vector<int64_t> eos_token_ids;   // the first is the one that ends documents
 
   int64_t qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
   bool is_moe(int64_t layer) const {
@@ -68,7 +69,7 @@ struct Config {
 };
 
 /// Errors: kInvalidInput naming the path, the field, its value and what is allowed. Fields that
-/// Ferry does not know are refused: they might change what the model computes.
+/// Ferry does not know are refused, unless they are null: they might change what the model computes.
 Result<Config> parse_config(std::string_view json, const std::string& path);
 
 /// config.json, as Transformers reads it. `torch_dtype` is "float32" or "bfloat16".

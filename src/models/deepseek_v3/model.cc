@@ -1,5 +1,6 @@
 #include "models/deepseek_v3/model.h"
 
+#include "autograd/recompute.h"
 #include "autograd/tape.h"
 #include "base/check.h"
 #include "models/deepseek_v3/size.h"
@@ -25,16 +26,10 @@ namespace {
 // rms_norm_eps.
 constexpr float kLatentNormEps = 1e-6f;
 
-/// Both the tape, if one records, and observers number layers: 0 the embedding, then the blocks.
-void begin_layer(int64_t layer) {
-  if (Tape* tape = Tape::current()) tape->begin_layer(static_cast<int>(layer));
-  ops::begin_layer(static_cast<int>(layer));
-}
-
 }  // namespace
 
 Model::Model(Config config, Device& device, DType compute, std::optional<DType> storage)
-    : CausalLm(device, compute),
+    : TrainableLm(device, compute),
       config_(std::move(config)),
       weights_(make_weights(config_, storage, device)),
       rope_(ops::make_rope_table(rope_config(config_), config_.max_position_embeddings, device)),
@@ -45,47 +40,65 @@ Tensor Model::forward(const Tensor& tokens,
                       const ops::Segments& segments,
                       const ForwardOptions& options,
                       ForwardTrace* trace) {
-  Pass pass{segments, options, trace};
+  const PassOptions pass_options{.forward = options};
+  Pass pass{segments, pass_options, trace};
   return ops::rms_norm(hidden_before_norm(tokens, pass), weights_.norm, eps());
 }
 
-Tensor Model::logits(const Tensor& hidden) {
+Tensor Model::head_logits(const Tensor& hidden) {
   return ops::linear(hidden, head(), {.out = DType::kF32});
 }
 
-Losses Model::losses(const TokenBatch& batch,
-                     const ForwardOptions& options,
-                     const LossOptions& loss) {
+Tensor Model::token_losses(const Tensor& hidden, const Tensor& labels) {
+  return ops::cross_entropy(hidden, head(), labels, 1).token_losses;
+}
+
+Losses Model::losses(const TokenBatch& batch, const LossOptions& options) {
+  if (Tape* tape = Tape::current()) tape->keep_all(options.recompute == Recompute::kNone);
   Losses out;
-  Pass pass{batch.segments, options, &out.trace};
+  const PassOptions pass_options{
+      .forward = {.mla_form = options.mla_form, .given_experts = options.given_experts},
+      .recompute_layers = options.recompute == Recompute::kLayers,
+      .balance_alpha = static_cast<float>(options.balance_alpha)};
+  Pass pass{batch.segments, pass_options, &out.trace};
   const Tensor h = hidden_before_norm(batch.tokens, pass);
-  ops::CrossEntropy main =
-      ops::cross_entropy(ops::rms_norm(h, weights_.norm, eps()), head(), batch.labels, loss.scale);
+  ops::CrossEntropy main = ops::cross_entropy(
+      ops::rms_norm(h, weights_.norm, eps()), head(), batch.labels, options.scale);
   out.main = main.loss;
   out.token_losses = main.token_losses;
-  if (loss.mtp_scale > 0 && weights_.mtp) {
+  if (options.mtp_scale > 0 && weights_.mtp) {
     // V3 section 2.2, depth 1: the hidden state of token i and the embedding of token i + 1 predict
     // token i + 2. The checkpoint's eh_proj takes the embedding first.
     const MtpWeights& m = *weights_.mtp;
-    begin_layer(config_.num_hidden_layers + 1);
+    begin_layer(config_.num_hidden_layers + 2);
     const Tensor next = ops::rms_norm(
         ops::embedding(batch.mtp_tokens, weights_.embed_tokens, compute_), m.enorm, eps());
     const Tensor previous = ops::rms_norm(h, m.hnorm, eps());
     const Tensor x = ops::linear(ops::concat(next, previous), m.eh_proj);
     const Tensor y = run_layer(m.layer, x, pass);
-    out.mtp =
-        ops::cross_entropy(
-            ops::rms_norm(y, m.shared_head_norm, eps()), head(), batch.mtp_labels, loss.mtp_scale)
-            .loss;
+    out.mtp = ops::cross_entropy(ops::rms_norm(y, m.shared_head_norm, eps()),
+                                 head(),
+                                 batch.mtp_labels,
+                                 options.mtp_scale)
+                  .loss;
   }
-  out.balance = out.trace.balance_losses;
+  out.balance = std::move(pass.balance);
   return out;
 }
 
+/// The tape, if one records, observers and whoever loads weights number layers as Weight::layer
+/// does. Observers first: they may still read the weights of the layer before.
+void Model::begin_layer(int64_t number) const {
+  const auto layer = static_cast<int>(number);
+  if (Tape* tape = Tape::current()) tape->begin_layer(layer);
+  ops::begin_layer(layer);
+  if (entering_) entering_(layer);
+}
+
 Tensor Model::hidden_before_norm(const Tensor& tokens, Pass& pass) {
-  check(pass.options.cache == nullptr || pass.options.mla_form == MlaForm::kAbsorbed,
+  const ForwardOptions& options = pass.options.forward;
+  check(options.cache == nullptr || options.mla_form == MlaForm::kAbsorbed,
         "deepseek_v3: a cache needs the absorbed form");
-  if (Tape* tape = Tape::current()) tape->keep_all(pass.options.recompute == Recompute::kNone);
   begin_layer(0);
   Tensor h = ops::embedding(tokens, weights_.embed_tokens, compute_);
   for (const LayerWeights& w : weights_.layers) {
@@ -98,16 +111,16 @@ Tensor Model::hidden_before_norm(const Tensor& tokens, Pass& pass) {
 
 Tensor Model::run_layer(const LayerWeights& w, const Tensor& h, Pass& pass) {
   std::vector<Tensor> out;
-  if (pass.options.recompute == Recompute::kLayers) {
+  if (pass.options.recompute_layers) {
     // By value: when the layer runs again, for its gradient, this pass has ended. Its trace is
     // complete.
     const ops::Segments segments = pass.segments;
-    const ForwardOptions options = pass.options;
+    const PassOptions options = pass.options;
     const int64_t index = pass.layer, moe_index = pass.moe_layer;
     ForwardTrace* const trace = pass.trace;
     out = recompute(
         {h}, [this, &w, segments, options, index, moe_index, trace](const std::vector<Tensor>& in) {
-          const Pass again{segments, options, nullptr, index, moe_index};
+          const Pass again{segments, options, nullptr, {}, index, moe_index};
           return layer(w, in[0], again, recomputing() ? nullptr : trace);
         });
   } else {
@@ -115,10 +128,9 @@ Tensor Model::run_layer(const LayerWeights& w, const Tensor& h, Pass& pass) {
   }
   ++pass.layer;
   if (w.moe) ++pass.moe_layer;
-  if (pass.trace != nullptr) {
-    if (out.size() > 1) pass.trace->balance_losses.push_back(out[1]);
-    if (pass.trace->keep_layer_outputs) pass.trace->layer_outputs.push_back(out[0]);
-  }
+  if (out.size() > 1) pass.balance.push_back(out[1]);
+  if (pass.trace != nullptr && pass.trace->keep_layer_outputs)
+    pass.trace->layer_outputs.push_back(out[0]);
   return out[0];
 }
 
@@ -143,9 +155,9 @@ Tensor Model::attention(const AttentionWeights& w, const Tensor& x, const Pass& 
   const Tensor q = queries(w, x, pass);
   const Tensor ckv = ops::linear(x, w.kv_a_proj_with_mqa);
   const Tensor c = ops::rms_norm(ckv.slice(1, 0, latent), w.kv_a_layernorm, kLatentNormEps);
-  const Tensor k_pe = ops::rope(
-      ckv.slice(1, latent, ckv.dim(1)), rope_, pass.segments.position, 0, config_.rope_interleave);
-  const Tensor o = pass.options.mla_form == MlaForm::kExpanded
+  const Tensor k_pe =
+      ops::rope(ckv.slice(1, latent, ckv.dim(1)), rope_, pass.segments, 0, config_.rope_interleave);
+  const Tensor o = pass.options.forward.mla_form == MlaForm::kExpanded
                        ? attend_expanded(w, q, c, k_pe, pass)
                        : attend_absorbed(w, q, c, k_pe, pass);
   return ops::linear(o.reshape({tokens, config_.num_attention_heads * config_.v_head_dim}),
@@ -162,7 +174,7 @@ Tensor Model::queries(const AttentionWeights& w, const Tensor& x, const Pass& pa
                      {.keep = false});
   return ops::rope(q.reshape({x.dim(0), config_.num_attention_heads, config_.qk_head_dim()}),
                    rope_,
-                   pass.segments.position,
+                   pass.segments,
                    config_.qk_nope_head_dim,
                    config_.rope_interleave);
 }
@@ -196,7 +208,8 @@ Tensor Model::attend_absorbed(const AttentionWeights& w,
                        {.rows_per_head = nope + v, .begin = 0, .rows = nope, .transpose = false});
   const Tensor q_absorbed = ops::concat(q_latent, q.slice(2, nope, q.dim(2)));
   Tensor keys = ops::concat(c, k_pe);
-  if (pass.options.cache != nullptr) keys = pass.options.cache->append(pass.layer, keys);
+  KvCache* const cache = pass.options.forward.cache;
+  if (cache != nullptr) keys = cache->append(pass.layer, keys);
   keys = keys.reshape({keys.dim(0), 1, keys.dim(1)});
   const Tensor z =
       ops::attention(q_absorbed, keys, keys.slice(2, 0, latent), pass.segments, softmax_scale_);
@@ -216,14 +229,13 @@ Tensor Model::moe(const MoeWeights& w,
                   ForwardTrace* trace,
                   Tensor* balance) const {
   const Tensor bias = w.e_score_correction_bias ? w.e_score_correction_bias->value : Tensor{};
-  const Tensor given = pass.options.given_experts
-                           ? pass.options.given_experts->at(static_cast<size_t>(pass.moe_layer))
-                           : Tensor{};
+  const std::vector<Tensor>& replayed = pass.options.forward.given_experts;
+  const Tensor given =
+      replayed.empty() ? Tensor{} : replayed.at(static_cast<size_t>(pass.moe_layer));
   const ops::Routing routing =
       ops::route(ops::linear(x, w.gate, {.out = DType::kF32}), bias, router_, given);
   if (pass.options.balance_alpha > 0)
-    *balance =
-        ops::balance_loss(routing, pass.segments, static_cast<float>(pass.options.balance_alpha));
+    *balance = ops::balance_loss(routing, pass.segments, pass.options.balance_alpha);
   if (trace != nullptr) {
     trace->experts.push_back(routing.experts);
     trace->router_weights.push_back(routing.weights);
@@ -254,7 +266,7 @@ std::vector<std::pair<std::string, const Weight*>> Model::weight_aliases() const
 std::vector<Weight*> Model::selection_biases() {
   std::vector<Weight*> biases;
   for (Weight* w : weights())
-    if (!w->trained) biases.push_back(w);
+    if (!w->trained()) biases.push_back(w);
   return biases;
 }
 

@@ -2,15 +2,15 @@
 // Sources: DeepSeek-V2 (arXiv 2405.04434) section 2.1, DeepSeek-V3 (arXiv 2412.19437) section 2.
 #pragma once
 
-#include "models/causal_lm.h"
 #include "models/deepseek_v3/config.h"
 #include "models/deepseek_v3/weights.h"
+#include "models/trainable_lm.h"
 #include "ops/rope/rope.h"
 #include "ops/router/router.h"
 
 namespace ferry::models::deepseek_v3 {
 
-class Model final : public CausalLm {
+class Model final : public TrainableLm {
  public:
   Model(Config config, Device& device, DType compute, std::optional<DType> storage);
 
@@ -18,10 +18,8 @@ class Model final : public CausalLm {
                  const ops::Segments& segments,
                  const ForwardOptions& options,
                  ForwardTrace* trace) override;
-  Tensor logits(const Tensor& hidden) override;
-  Losses losses(const TokenBatch& batch,
-                const ForwardOptions& options,
-                const LossOptions& loss) override;
+  Tensor token_losses(const Tensor& hidden, const Tensor& labels) override;
+  Losses losses(const TokenBatch& batch, const LossOptions& options) override;
 
   std::vector<Weight*> weights() override;
   std::vector<std::pair<std::string, const Weight*>> weight_aliases() const override;
@@ -29,9 +27,9 @@ class Model final : public CausalLm {
   std::unique_ptr<KvCache> make_cache(int64_t slots, int64_t tokens_per_slot) override;
   std::string config_json(std::string_view torch_dtype) const override;
   int64_t vocab_size() const override { return config_.vocab_size; }
+  int64_t blocks() const override { return config_.num_hidden_layers; }
   int64_t experts() const override { return config_.n_routed_experts; }
   int64_t max_positions() const override { return config_.max_position_embeddings; }
-  int32_t eos_token() const override { return static_cast<int32_t>(config_.eos_token_id); }
   bool has_mtp() const override { return config_.num_nextn_predict_layers > 0; }
   int64_t parameters_total() const override;
   int64_t parameters_active() const override;
@@ -41,14 +39,22 @@ class Model final : public CausalLm {
   const Config& config() const { return config_; }
 
  private:
+  struct PassOptions {
+    ForwardOptions forward;
+    bool recompute_layers = false;
+    float balance_alpha = 0;
+  };
   struct Pass {  // what the layers of one forward pass share
     const ops::Segments& segments;
-    const ForwardOptions& options;
+    const PassOptions& options;
     ForwardTrace* trace;
+    std::vector<Tensor> balance = {};  // the balance losses so far
     int64_t layer = 0;
     int64_t moe_layer = 0;
   };
 
+  Tensor head_logits(const Tensor& hidden) override;
+  void begin_layer(int64_t number) const;
   Tensor hidden_before_norm(const Tensor& tokens, Pass& pass);
   Tensor run_layer(const LayerWeights& w, const Tensor& h, Pass& pass);
   std::vector<Tensor> layer(const LayerWeights& w,

@@ -3,7 +3,7 @@
 // sizes from a file overflows them.
 #pragma once
 
-#include "models/causal_lm.h"
+#include "models/trainable_lm.h"
 #include "models/deepseek_v3/config.h"
 #include "tensor/dtype.h"
 

@@ -5,16 +5,19 @@
 namespace ferry::models::deepseek_v3 {
 namespace {
 
+/// Makes the weights of one layer.
 class Maker {
  public:
-  Maker(const Config& config, std::optional<DType> storage, Device& device)
-      : c_(config), storage_(storage), device_(device) {}
+  Maker(const Config& config, std::optional<DType> storage, Device& device, int64_t layer)
+      : c_(config), storage_(storage), device_(device), layer_(static_cast<int>(layer)) {}
 
-  Weight matrix(const std::string& name, const Shape& shape) const {
-    return make(name + ".weight", shape, storage_.value_or(DType::kF32));
+  Weight matrix(const std::string& name,
+                const Shape& shape,
+                WeightRole role = WeightRole::kProjection) const {
+    return make(name + ".weight", role, shape);
   }
   Weight norm(const std::string& name, int64_t size) const {
-    return make(name + ".weight", {size}, DType::kF32);
+    return make(name + ".weight", WeightRole::kVector, {size});
   }
 
   MlpWeights mlp(const std::string& name, int64_t intermediate) const {
@@ -44,22 +47,24 @@ class Maker {
 
   MoeWeights moe(const std::string& name) const {
     const int64_t experts = c_.n_routed_experts, inner = c_.moe_intermediate_size;
+    const auto stack = [&](const char* which, int64_t outputs, int64_t inputs) {
+      return matrix(name + ".experts.*." + which, {experts, outputs, inputs}, WeightRole::kExperts);
+    };
     MoeWeights w;
-    w.gate = matrix(name + ".gate", {experts, c_.hidden_size});
-    if (c_.topk_method == TopK::kNoAuxTc) {
+    w.gate = matrix(name + ".gate", {experts, c_.hidden_size}, WeightRole::kRouter);
+    if (c_.topk_method == TopK::kNoAuxTc)
       w.e_score_correction_bias =
-          make(name + ".gate.e_score_correction_bias", {experts}, DType::kF32);
-      w.e_score_correction_bias->trained = false;
-    }
-    w.experts = {matrix(name + ".experts.*.gate_proj", {experts, inner, c_.hidden_size}),
-                 matrix(name + ".experts.*.up_proj", {experts, inner, c_.hidden_size}),
-                 matrix(name + ".experts.*.down_proj", {experts, c_.hidden_size, inner})};
+          make(name + ".gate.e_score_correction_bias", WeightRole::kSelectionBias, {experts});
+    w.experts = {stack("gate_proj", inner, c_.hidden_size),
+                 stack("up_proj", inner, c_.hidden_size),
+                 stack("down_proj", c_.hidden_size, inner)};
     if (c_.n_shared_experts > 0)
       w.shared_experts = mlp(name + ".shared_experts", c_.n_shared_experts * inner);
     return w;
   }
 
-  LayerWeights layer(int64_t index, bool moe_layer) const {
+  /// `index`: as checkpoints number blocks, from 0.
+  LayerWeights block(int64_t index, bool moe_layer) const {
     const std::string name = "model.layers." + std::to_string(index);
     LayerWeights w;
     w.input_layernorm = norm(name + ".input_layernorm", c_.hidden_size);
@@ -79,24 +84,27 @@ class Maker {
     w.enorm = norm(name + ".enorm", c_.hidden_size);
     w.hnorm = norm(name + ".hnorm", c_.hidden_size);
     w.eh_proj = matrix(name + ".eh_proj", {c_.hidden_size, 2 * c_.hidden_size});
-    w.layer = layer(index, c_.n_routed_experts > 0);
+    w.layer = block(index, c_.n_routed_experts > 0);
     w.shared_head_norm = norm(name + ".shared_head.norm", c_.hidden_size);
     return w;
   }
 
  private:
-  Weight make(const std::string& name, const Shape& shape, DType dtype) const {
+  Weight make(const std::string& name, WeightRole role, const Shape& shape) const {
     Weight w;
     w.name = name;
+    w.role = role;
+    w.layer = layer_;
     w.global_shape = shape;
     w.shard = {.dim = 0, .begin = 0, .end = shape[0]};
-    if (storage_) w.value = Tensor::empty(shape, dtype, device_);
+    if (storage_) w.value = Tensor::empty(shape, w.matrix() ? *storage_ : DType::kF32, device_);
     return w;
   }
 
   const Config& c_;
   std::optional<DType> storage_;
   Device& device_;
+  int layer_;
 };
 
 void visit(std::optional<Weight>& w, const std::function<void(Weight&)>& f) {
@@ -133,15 +141,17 @@ void visit(LayerWeights& w, const std::function<void(Weight&)>& f) {
 }  // namespace
 
 ModelWeights make_weights(const Config& config, std::optional<DType> storage, Device& device) {
-  const Maker make(config, storage, device);
+  const auto of_layer = [&](int64_t layer) { return Maker(config, storage, device, layer); };
+  const int64_t blocks = config.num_hidden_layers;
+  const Shape table = {config.vocab_size, config.hidden_size};
   ModelWeights w;
-  w.embed_tokens = make.matrix("model.embed_tokens", {config.vocab_size, config.hidden_size});
-  for (int64_t l = 0; l < config.num_hidden_layers; ++l)
-    w.layers.push_back(make.layer(l, config.is_moe(l)));
-  w.norm = make.norm("model.norm", config.hidden_size);
+  w.embed_tokens = of_layer(0).matrix("model.embed_tokens", table, WeightRole::kEmbedding);
+  for (int64_t l = 0; l < blocks; ++l)
+    w.layers.push_back(of_layer(l + 1).block(l, config.is_moe(l)));
+  w.norm = of_layer(blocks + 1).norm("model.norm", config.hidden_size);
   if (!config.tie_word_embeddings)
-    w.lm_head = make.matrix("lm_head", {config.vocab_size, config.hidden_size});
-  if (config.num_nextn_predict_layers > 0) w.mtp = make.mtp();
+    w.lm_head = of_layer(blocks + 1).matrix("lm_head", table, WeightRole::kHead);
+  if (config.num_nextn_predict_layers > 0) w.mtp = of_layer(blocks + 2).mtp();
   return w;
 }
 

@@ -140,7 +140,8 @@ std::string name_of(DType dtype, const Shape& shape) {
 }
 
 const Shape kOdd = {7, 129};
-const Shape kShapes[] = {{1}, kOdd};
+// One element; less than a tile; rows and columns beyond what one core takes at a time.
+const Shape kShapes[] = {{1}, kOdd, {131, 517}};
 
 template <typename F>
 RefTensor each(const RefTensor& x, F&& f) {
@@ -558,6 +559,11 @@ void add_products(Book& book) {
       product("aclnnMm", mm, t, 9, 33, 37, tb);
       product("aclnnMatmul", matmul, t, 9, 33, 37, tb);
       product("aclnnBatchMatMul", bmm, t, 9, 33, 37, tb);
+      // Taller, wider and deeper than a tile, by a little.
+      product("aclnnMm", mm, t, 261, 70, 1030, tb);
+      product("aclnnMm", mm, t, 20, 1033, 66, tb);
+      product("aclnnMatmul", matmul, t, 137, 265, 300, tb);
+      product("aclnnBatchMatMul", bmm, t, 137, 265, 300, tb);
     }
 }
 
@@ -578,54 +584,56 @@ void softmax_line(const double* x, double* y, int64_t n) {
 }
 
 void add_softmax(Book& book) {
-  const Shape shape = {5, 67};
-  for (const DType t : {kF32, kBF16})
-    for (const double spread : {1.0, 30.0}) {
-      const std::string name = name_of(t, shape) + (spread > 1 ? " large" : "");
-      const InputSpec x{.name = "x", .shape = shape, .dtype = t, .scale = spread, .rows = true};
-      const double relative = 0x1p-17 * spread;
-      book.add(
-              "aclnnSoftmax",
-              name,
-              {x},
-              [](const Inputs& in) {
-                const Tensor y = like(in[0]);
-                aclnn::Softmax(stream_of(in), operand(in[0]), -1, operand(y));
-                return Inputs{y};
-              },
-              [](const Refs& in) { return Refs{lines(in[0], softmax_line)}; },
-              // From e^-87 on, which is less than 2^-125, a chip's exp may give zero.
-              [t, relative](int output, const Refs& in, const RefTensor& y) {
-                std::vector<double> bound = elementwise_tolerance(t, relative)(output, in, y);
-                for (double& b : bound) b += 0x1p-125;
-                return bound;
-              })
-          .row_independent = true;
-      book.add(
-              "aclnnLogSoftmax",
-              name,
-              {x},
-              [](const Inputs& in) {
-                const Tensor y = like(in[0]);
-                aclnn::LogSoftmax(stream_of(in), operand(in[0]), -1, operand(y));
-                return Inputs{y};
-              },
-              [](const Refs& in) {
-                return Refs{lines(in[0], [](const double* x_line, double* y, int64_t n) {
-                  const double top = *std::max_element(x_line, x_line + n);
-                  double sum = 0;
-                  for (int64_t i = 0; i < n; ++i) sum += math::exp(x_line[i] - top);
-                  for (int64_t i = 0; i < n; ++i) y[i] = x_line[i] - top - math::log(sum);
-                })};
-              },
-              [t, spread](int, const Refs&, const RefTensor& y) {
-                std::vector<double> bound(y.values.size());
-                for (size_t i = 0; i < bound.size(); ++i)
-                  bound[i] = 1.001 * unit_roundoff(t) * std::abs(y.values[i]) + 0x1p-19 * spread;
-                return bound;
-              })
-          .row_independent = true;
-    }
+  for (const Shape& shape : {Shape{5, 67}, Shape{3, 4999}, Shape{131, 20}})
+    for (const DType t : {kF32, kBF16})
+      for (const double spread : {1.0, 30.0}) {
+        const std::string name = name_of(t, shape) + (spread > 1 ? " large" : "");
+        const InputSpec x{.name = "x", .shape = shape, .dtype = t, .scale = spread, .rows = true};
+        // A sum of as many terms as a line has, each with the error of an exponential.
+        const double relative = 0x1p-17 * spread + static_cast<double>(shape[1]) * kU;
+        book.add(
+                "aclnnSoftmax",
+                name,
+                {x},
+                [](const Inputs& in) {
+                  const Tensor y = like(in[0]);
+                  aclnn::Softmax(stream_of(in), operand(in[0]), -1, operand(y));
+                  return Inputs{y};
+                },
+                [](const Refs& in) { return Refs{lines(in[0], softmax_line)}; },
+                // From e^-87 on, which is less than 2^-125, a chip's exp may give zero.
+                [t, relative](int output, const Refs& in, const RefTensor& y) {
+                  std::vector<double> bound = elementwise_tolerance(t, relative)(output, in, y);
+                  for (double& b : bound) b += 0x1p-125;
+                  return bound;
+                })
+            .row_independent = true;
+        book.add(
+                "aclnnLogSoftmax",
+                name,
+                {x},
+                [](const Inputs& in) {
+                  const Tensor y = like(in[0]);
+                  aclnn::LogSoftmax(stream_of(in), operand(in[0]), -1, operand(y));
+                  return Inputs{y};
+                },
+                [](const Refs& in) {
+                  return Refs{lines(in[0], [](const double* x_line, double* y, int64_t n) {
+                    const double top = *std::max_element(x_line, x_line + n);
+                    double sum = 0;
+                    for (int64_t i = 0; i < n; ++i) sum += math::exp(x_line[i] - top);
+                    for (int64_t i = 0; i < n; ++i) y[i] = x_line[i] - top - math::log(sum);
+                  })};
+                },
+                [t, spread, shape](int, const Refs&, const RefTensor& y) {
+                  std::vector<double> bound(y.values.size());
+                  for (size_t i = 0; i < bound.size(); ++i)
+                    bound[i] = 1.001 * unit_roundoff(t) * std::abs(y.values[i]) + 0x1p-19 * spread +
+                               static_cast<double>(shape[1]) * kU;
+                  return bound;
+                })
+            .row_independent = true;
+      }
   // Backward: y is a softmax, so the inputs are made as one in the reference's eyes: any y will do.
   const auto backward = [&](const char* op, const auto& call, const auto& f) {
     for (const DType t : {kF32, kBF16}) {
@@ -760,18 +768,19 @@ void add_reductions(Book& book) {
   const auto sum = [](const double* x, int64_t n) { return std::accumulate(x, x + n, 0.0); };
   for (const DType t : {kF32, kBF16}) {
     const auto reduce =
-        [&](const char* op, const auto& call, const auto& f, const Tolerance& tolerance) {
-          book.add(
-              op,
-              name_of(t, shape) + " along lines",
-              {normal("x", shape, t, 0.2)},
-              [call](const Inputs& in) {
-                const Tensor y = Tensor::empty({in[0].dim(0)}, in[0].dtype(), in[0].device());
-                call(stream_of(in), operand(in[0]), operand(y));
-                return Inputs{y};
-              },
-              [f, columns](const Refs& in) { return Refs{columns(in[0], f)}; },
-              tolerance);
+        [&](const char* op, const auto& call, const auto& f, const auto& tolerance) {
+          for (const Shape& lines_of : {shape, Shape{3, 4999}, Shape{131, 9}})
+            book.add(
+                op,
+                name_of(t, lines_of) + " along lines",
+                {normal("x", lines_of, t, 0.2)},
+                [call](const Inputs& in) {
+                  const Tensor y = Tensor::empty({in[0].dim(0)}, in[0].dtype(), in[0].device());
+                  call(stream_of(in), operand(in[0]), operand(y));
+                  return Inputs{y};
+                },
+                [f, columns](const Refs& in) { return Refs{columns(in[0], f)}; },
+                tolerance(static_cast<double>(lines_of[1])));
         };
     const acl::DataType type = acl_type(t);
     reduce(
@@ -780,28 +789,28 @@ void add_reductions(Book& book) {
           aclnn::ReduceSum(s, x, IntArray({-1}), false, type, y);
         },
         sum,
-        sum_tolerance(t, 131, 131));
+        [t](double n) { return sum_tolerance(t, n, n); });
     reduce(
         "aclnnMean",
         [type](Stream& s, const Operand& x, const Operand& y) {
           aclnn::Mean(s, x, IntArray({-1}), false, type, y);
         },
         [sum](const double* x, int64_t n) { return sum(x, n) / static_cast<double>(n); },
-        sum_tolerance(t, 140, 1));
+        [t](double n) { return sum_tolerance(t, n + 9, 1); });
     reduce(
         "aclnnAmax",
         [](Stream& s, const Operand& x, const Operand& y) {
           aclnn::Amax(s, x, IntArray({-1}), false, y);
         },
         [](const double* x, int64_t n) { return *std::max_element(x, x + n); },
-        exact);
+        [](double) { return Tolerance(exact); });
     reduce(
         "aclnnLinalgVectorNorm",
         [type](Stream& s, const Operand& x, const Operand& y) {
           aclnn::LinalgVectorNorm(s, x, Scalar(2.0f), IntArray({-1}), false, type, y);
         },
         [](const double* x, int64_t n) { return std::sqrt(std::inner_product(x, x + n, x, 0.0)); },
-        elementwise_tolerance(t, 140 * kU));
+        [t](double n) { return elementwise_tolerance(t, (n + 9) * kU); });
     book.add(
         "aclnnReduceSum",
         name_of(t, shape) + " along columns",
@@ -857,20 +866,21 @@ void add_reductions(Book& book) {
         },
         exact);
   }
-  book.add(
-      "aclnnCumsum",
-      "f32 [5, 131]",
-      {normal("x", shape, kF32, 0.2)},
-      [](const Inputs& in) {
-        const Tensor y = like(in[0]);
-        aclnn::Cumsum(stream_of(in), operand(in[0]), 1, acl::kFloat, operand(y));
-        return Inputs{y};
-      },
-      [](const Refs& in) {
-        return Refs{lines(
-            in[0], [](const double* x, double* y, int64_t n) { std::partial_sum(x, x + n, y); })};
-      },
-      sum_tolerance(kF32, 131, 131));
+  for (const Shape& lines_of : {shape, Shape{2, 3001}})
+    book.add(
+        "aclnnCumsum",
+        name_of(kF32, lines_of),
+        {normal("x", lines_of, kF32, 0.2)},
+        [](const Inputs& in) {
+          const Tensor y = like(in[0]);
+          aclnn::Cumsum(stream_of(in), operand(in[0]), 1, acl::kFloat, operand(y));
+          return Inputs{y};
+        },
+        [](const Refs& in) {
+          return Refs{lines(
+              in[0], [](const double* x, double* y, int64_t n) { std::partial_sum(x, x + n, y); })};
+        },
+        sum_tolerance(kF32, static_cast<double>(lines_of[1]), static_cast<double>(lines_of[1])));
 }
 
 void add_indexing(Book& book) {
@@ -878,24 +888,29 @@ void add_indexing(Book& book) {
   const std::vector<int64_t> picks = {0, 10, 3, 3, 7, 1, 10};
   const auto count = static_cast<int64_t>(picks.size());
   const InputSpec index = int64_input("index", {count}, picks);
+  std::vector<int64_t> many(1537);  // more rows than one core takes at a time
+  for (size_t i = 0; i < many.size(); ++i) many[i] = static_cast<int64_t>(i * i % 11);
   for (const DType t : {kF32, kBF16}) {
     const auto rows = [&](const char* op, const auto& call) {
-      book.add(
-          op,
-          name_of(t, table),
-          {normal("w", table, t), index},
-          [call, count](const Inputs& in) {
-            const Tensor y = Tensor::empty({count, 35}, in[0].dtype(), in[0].device());
-            call(stream_of(in), operand(in[0]), as_int64(in[1]), operand(y));
-            return Inputs{y};
-          },
-          [count](const Refs& in) {
-            RefTensor y({count, 35});
-            for (int64_t i = 0; i < count * 35; ++i)
-              y[i] = in[0][static_cast<int64_t>(int64_of(in[1], i / 35)) * 35 + i % 35];
-            return Refs{y};
-          },
-          exact);
+      for (const std::vector<int64_t>& wanted : {picks, many}) {
+        const auto height = static_cast<int64_t>(wanted.size());
+        book.add(
+            op,
+            fmt::format("{}, {} rows", name_of(t, table), height),
+            {normal("w", table, t), int64_input("index", {height}, wanted)},
+            [call, height](const Inputs& in) {
+              const Tensor y = Tensor::empty({height, 35}, in[0].dtype(), in[0].device());
+              call(stream_of(in), operand(in[0]), as_int64(in[1]), operand(y));
+              return Inputs{y};
+            },
+            [height](const Refs& in) {
+              RefTensor y({height, 35});
+              for (int64_t i = 0; i < height * 35; ++i)
+                y[i] = in[0][static_cast<int64_t>(int64_of(in[1], i / 35)) * 35 + i % 35];
+              return Refs{y};
+            },
+            exact);
+      }
     };
     rows("aclnnEmbedding", [](Stream& s, const Operand& w, const Operand& i, const Operand& y) {
       aclnn::Embedding(s, w, i, y);
@@ -985,29 +1000,31 @@ void add_indexing(Book& book) {
         return Refs{y};
       },
       sums);
-  book.add(
-      "aclnnEmbeddingDenseBackward",
-      "f32 [11, 35]",
-      {normal("d", {count, 35}, kF32), index},
-      [](const Inputs& in) {
-        const Tensor y = Tensor::empty({11, 35}, kF32, in[0].device());
-        aclnn::EmbeddingDenseBackward(
-            stream_of(in), operand(in[0]), as_int64(in[1]), 11, ~uint64_t{0}, false, operand(y));
-        return Inputs{y};
-      },
-      [count](const Refs& in) {
-        RefTensor y({11, 35});
-        for (int64_t i = 0; i < count * 35; ++i)
-          y[static_cast<int64_t>(int64_of(in[1], i / 35)) * 35 + i % 35] += in[0][i];
-        return Refs{y};
-      },
-      sums);
+  for (const std::vector<int64_t>& ids : {picks, many}) {
+    const auto rows = static_cast<int64_t>(ids.size());
+    book.add(
+        "aclnnEmbeddingDenseBackward",
+        fmt::format("f32 [11, 35] of {} rows", rows),
+        {normal("d", {rows, 35}, kF32), int64_input("index", {rows}, ids)},
+        [](const Inputs& in) {
+          const Tensor y = Tensor::empty({11, 35}, kF32, in[0].device());
+          aclnn::EmbeddingDenseBackward(
+              stream_of(in), operand(in[0]), as_int64(in[1]), 11, ~uint64_t{0}, false, operand(y));
+          return Inputs{y};
+        },
+        [rows](const Refs& in) {
+          RefTensor y({11, 35});
+          for (int64_t i = 0; i < rows * 35; ++i)
+            y[static_cast<int64_t>(int64_of(in[1], i / 35)) * 35 + i % 35] += in[0][i];
+          return Refs{y};
+        },
+        sum_tolerance(kF32, static_cast<double>(rows) + 1, 2.0 * static_cast<double>(rows)));
+  }
 }
 
 void add_sorting(Book& book) {
-  const Shape shape = {5, 41};
-  const auto order = [](const double* x, bool descending) {
-    std::vector<int64_t> at(41);
+  const auto order = [](const double* x, int64_t n, bool descending) {
+    std::vector<int64_t> at(static_cast<size_t>(n));
     std::iota(at.begin(), at.end(), 0);
     std::stable_sort(at.begin(), at.end(), [&](int64_t a, int64_t b) {
       return descending ? x[a] > x[b] : x[a] < x[b];
@@ -1016,57 +1033,60 @@ void add_sorting(Book& book) {
   };
   /// Sorted values and, behind them, where they stood: the first `keep` of each line.
   const auto sorted = [order](const RefTensor& x, bool descending, int64_t keep) {
-    RefTensor values({5, keep});
+    const int64_t lines = x.shape[0], n = x.shape[1];
+    RefTensor values({lines, keep});
     std::vector<int64_t> at;
-    for (int64_t r = 0; r < 5; ++r) {
-      const double* line = &x.values[static_cast<size_t>(r * 41)];
-      const std::vector<int64_t> o = order(line, descending);
+    for (int64_t r = 0; r < lines; ++r) {
+      const double* line = &x.values[static_cast<size_t>(r * n)];
+      const std::vector<int64_t> o = order(line, n, descending);
       for (int64_t i = 0; i < keep; ++i) {
         values[r * keep + i] = line[o[static_cast<size_t>(i)]];
         at.push_back(o[static_cast<size_t>(i)]);
       }
     }
-    return Refs{values, pack_int64({5, keep}, at)};
+    return Refs{values, pack_int64({lines, keep}, at)};
   };
   // Equal elements too: who stands first is what the router's ties hang on. Topk leaves it open.
-  for (const bool ties : {false, true}) {
-    const InputSpec x = ties ? whole("x", shape, kF32) : normal("x", shape, kF32);
-    const std::string name = ties ? "f32 [5, 41] with equal ones" : "f32 [5, 41]";
-    book.add(
-        "aclnnSort",
-        name,
-        {x},
-        [](const Inputs& in) {
-          const Tensor y = like(in[0]), at = Tensor::empty({5, 82}, kI32, in[0].device());
-          aclnn::Sort(stream_of(in), operand(in[0]), true, 1, false, operand(y), as_int64(at));
-          return Inputs{y, at};
-        },
-        [sorted](const Refs& in) { return sorted(in[0], false, 41); },
-        exact);
-    book.add(
-        "aclnnTopk",
-        name,
-        {x},
-        [](const Inputs& in) {
-          const Tensor y = Tensor::empty({5, 6}, kF32, in[0].device()),
-                       at = Tensor::empty({5, 12}, kI32, in[0].device());
-          aclnn::Topk(stream_of(in), operand(in[0]), 6, 1, true, true, operand(y), as_int64(at));
-          return Inputs{y, at};
-        },
-        [sorted](const Refs& in) { return sorted(in[0], true, 6); },
-        exact);
-    book.add(
-        "aclnnArgsort",
-        name,
-        {x},
-        [](const Inputs& in) {
-          const Tensor at = Tensor::empty({5, 82}, kI32, in[0].device());
-          aclnn::Argsort(stream_of(in), operand(in[0]), 1, false, as_int64(at));
-          return Inputs{at};
-        },
-        [sorted](const Refs& in) { return Refs{sorted(in[0], false, 41)[1]}; },
-        exact);
-  }
+  for (const Shape& shape : {Shape{5, 41}, Shape{1, 2051}})
+    for (const bool ties : {false, true}) {
+      const InputSpec x = ties ? whole("x", shape, kF32) : normal("x", shape, kF32);
+      const std::string name = name_of(kF32, shape) + (ties ? " with equal ones" : "");
+      book.add(
+          "aclnnSort",
+          name,
+          {x},
+          [](const Inputs& in) {
+            const Tensor y = like(in[0]),
+                         at = Tensor::empty({in[0].dim(0), 2 * in[0].dim(1)}, kI32, in[0].device());
+            aclnn::Sort(stream_of(in), operand(in[0]), true, 1, false, operand(y), as_int64(at));
+            return Inputs{y, at};
+          },
+          [sorted](const Refs& in) { return sorted(in[0], false, in[0].shape[1]); },
+          exact);
+      book.add(
+          "aclnnTopk",
+          name,
+          {x},
+          [](const Inputs& in) {
+            const Tensor y = Tensor::empty({in[0].dim(0), 6}, kF32, in[0].device()),
+                         at = Tensor::empty({in[0].dim(0), 12}, kI32, in[0].device());
+            aclnn::Topk(stream_of(in), operand(in[0]), 6, 1, true, true, operand(y), as_int64(at));
+            return Inputs{y, at};
+          },
+          [sorted](const Refs& in) { return sorted(in[0], true, 6); },
+          exact);
+      book.add(
+          "aclnnArgsort",
+          name,
+          {x},
+          [](const Inputs& in) {
+            const Tensor at = Tensor::empty({in[0].dim(0), 2 * in[0].dim(1)}, kI32, in[0].device());
+            aclnn::Argsort(stream_of(in), operand(in[0]), 1, false, as_int64(at));
+            return Inputs{at};
+          },
+          [sorted](const Refs& in) { return Refs{sorted(in[0], false, in[0].shape[1])[1]}; },
+          exact);
+    }
 }
 
 void add_copies(Book& book) {

@@ -56,8 +56,8 @@ void check_arguments(
         "attention: {} tokens in segments, q {}",
         segments.tokens(),
         q.shape().str());
-  for (size_t t = 0; t < segments.host_position.size(); ++t) {
-    const int32_t position = segments.host_position[t], begin = segments.host_key_begin[t];
+  for (size_t t = 0; t < segments.host->position.size(); ++t) {
+    const int32_t position = segments.host->position[t], begin = segments.host->key_begin[t];
     check(position >= 0 && position < kPositionMax && begin >= 0 &&
               int64_t{begin} + position < k.dim(0),
           "attention: token {} at position {} with keys from row {}, of {}",
@@ -70,10 +70,7 @@ void check_arguments(
 
 /// The gradient gives each document's keys to one task, so no two runs of queries may share a key.
 void check_documents(const Segments& s) {
-  std::vector<QueryRun> runs(static_cast<size_t>(s.tokens()));
-  const int64_t count =
-      find_runs(s.host_position.data(), s.host_key_begin.data(), s.tokens(), runs.data());
-  runs.resize(static_cast<size_t>(count));
+  std::vector<QueryRun> runs = find_runs(*s.host);
   std::sort(runs.begin(), runs.end(), [](const QueryRun& a, const QueryRun& b) {
     return a.key_begin < b.key_begin;
   });
@@ -91,12 +88,6 @@ bool begins_with(const Tensor& k, const Tensor& v) {
          k.stride(1) == v.stride(1) && v.dim(2) <= k.dim(2);
 }
 
-int64_t longest_document(const Segments& s) {
-  return s.tokens() == 0
-             ? 0
-             : int64_t{*std::max_element(s.host_position.begin(), s.host_position.end())} + 1;
-}
-
 }  // namespace
 
 Tensor attention(
@@ -104,7 +95,7 @@ Tensor attention(
   check_arguments(q, k, v, segments, scale);
   Tensor out = Tensor::empty({q.dim(0), q.dim(1), v.dim(2)}, q.dtype(), q.device());
   Tensor lse = Tensor::empty({q.dim(0), q.dim(1)}, DType::kF32, q.device());
-  const int64_t longest = longest_document(segments);
+  const int64_t longest = segments.host->longest;
   dispatch(kForward,
            AttentionArgs{q.view(),
                          k.view(),
@@ -114,10 +105,9 @@ Tensor attention(
                          out.view(),
                          lse.view(),
                          scale,
-                         longest,
-                         segments.host_position.data(),
-                         segments.host_key_begin.data()},
-           q.device());
+                         longest},
+           q.device(),
+           segments.host);
   Tape* const tape = Tape::current();
   if (tape == nullptr || !(q.needs_grad() || k.needs_grad() || v.needs_grad())) return out;
   check_documents(segments);
@@ -142,10 +132,9 @@ Tensor attention(
                                        d_k.view(),
                                        d_v.view(),
                                        scale,
-                                       longest,
-                                       segments.host_position.data(),
-                                       segments.host_key_begin.data()},
-                 q.device());
+                                       longest},
+                 q.device(),
+                 segments.host);
         grads.add(q, d_q);
         grads.add(k, d_k);
         if (d_v.defined()) grads.add(v, d_v);

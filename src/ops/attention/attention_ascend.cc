@@ -11,12 +11,14 @@ bool absorbed(const View& k, const View& v) {
 
 /// Whole documents one after the other, keys being the tokens themselves, and no more documents
 /// than the fused op takes.
-bool packed(int64_t tokens, const View& k, const int32_t* position, const int32_t* key_begin) {
+bool packed(const View& k, const HostSegments& s) {
   constexpr int64_t kDocumentsMax = 2048;
+  const auto tokens = static_cast<int64_t>(s.position.size());
   int64_t documents = 0;
-  for (int64_t t = 0; t < tokens; ++t) {
-    const bool first = position[t] == 0;
-    if (key_begin[t] + position[t] != t || !(first || key_begin[t] == key_begin[t - 1]))
+  for (size_t t = 0; t < s.position.size(); ++t) {
+    const bool first = s.position[t] == 0;
+    if (s.key_begin[t] + s.position[t] != static_cast<int64_t>(t) ||
+        !(first || s.key_begin[t] == s.key_begin[t - 1]))
       return false;
     documents += first;
   }
@@ -32,8 +34,7 @@ bool power_of_two(int64_t n) { return (n & (n - 1)) == 0; }
 AscendAttention ascend_attention(const View& q,
                                  const View& k,
                                  const View& v,
-                                 const int32_t* host_position,
-                                 const int32_t* host_key_begin) {
+                                 const HostSegments& segments) {
   const int64_t heads = q.shape[1], d_qk = q.shape[2], d_v = v.shape[2];
   if (q.dtype != DType::kBF16) return AscendAttention::kComposed;
   if (absorbed(k, v))
@@ -41,33 +42,27 @@ AscendAttention ascend_attention(const View& q,
                ? AscendAttention::kFusedAbsorbed
                : AscendAttention::kComposed;
   return d_qk % 16 == 0 && d_v % 16 == 0 && d_v <= d_qk && d_qk <= 768 && heads <= 256 &&
-                 packed(q.shape[0], k, host_position, host_key_begin)
+                 packed(k, segments)
              ? AscendAttention::kFusedPacked
              : AscendAttention::kComposed;
 }
 
-std::vector<QueryRun> ascend_runs(const int32_t* host_position,
-                                  const int32_t* host_key_begin,
-                                  int64_t tokens) {
-  std::vector<QueryRun> runs(static_cast<size_t>(tokens));
-  runs.resize(static_cast<size_t>(find_runs(host_position, host_key_begin, tokens, runs.data())));
-  return runs;
-}
-
-void attention_forward(const Plan&, const AttentionArgs& a, void*, Stream& stream) {
+void attention_forward(const Plan& plan, const AttentionArgs& a, void*, Stream& stream) {
   if (a.q.shape[0] == 0) return;
-  switch (ascend_attention(a.q, a.k, a.v, a.host_position, a.host_key_begin)) {
-    case AscendAttention::kFusedPacked: return attention_fused_packed(a, stream);
-    case AscendAttention::kFusedAbsorbed: return attention_fused_absorbed(a, stream);
-    case AscendAttention::kComposed: return attention_composed(a, stream);
+  const HostSegments& segments = *plan.segments;
+  switch (ascend_attention(a.q, a.k, a.v, segments)) {
+    case AscendAttention::kFusedPacked: return attention_fused_packed(a, segments, stream);
+    case AscendAttention::kFusedAbsorbed: return attention_fused_absorbed(a, segments, stream);
+    case AscendAttention::kComposed: return attention_composed(a, segments, stream);
   }
 }
 
-void attention_backward(const Plan&, const AttentionBackwardArgs& a, void*, Stream& stream) {
-  if (a.q.shape[0] > 0 && ascend_attention(a.q, a.k, a.v, a.host_position, a.host_key_begin) ==
-                              AscendAttention::kFusedPacked)
-    return attention_fused_packed_backward(a, stream);
-  attention_composed_backward(a, stream);
+void attention_backward(const Plan& plan, const AttentionBackwardArgs& a, void*, Stream& stream) {
+  const HostSegments& segments = *plan.segments;
+  if (a.q.shape[0] > 0 &&
+      ascend_attention(a.q, a.k, a.v, segments) == AscendAttention::kFusedPacked)
+    return attention_fused_packed_backward(a, segments, stream);
+  attention_composed_backward(a, segments, stream);
 }
 
 }  // namespace ferry::ops::ascend

@@ -20,18 +20,16 @@ enum class AscendAttention {
 AscendAttention ascend_attention(const View& q,
                                  const View& k,
                                  const View& v,
-                                 const int32_t* host_position,
-                                 const int32_t* host_key_begin);
+                                 const HostSegments& segments);
 
-/// The runs of queries that share their keys, in order.
-std::vector<QueryRun> ascend_runs(const int32_t* host_position,
-                                  const int32_t* host_key_begin,
-                                  int64_t tokens);
-
-void attention_fused_packed(const AttentionArgs& a, Stream& stream);
-void attention_fused_packed_backward(const AttentionBackwardArgs& a, Stream& stream);
-void attention_fused_absorbed(const AttentionArgs& a, Stream& stream);
-void attention_composed(const AttentionArgs& a, Stream& stream);
-void attention_composed_backward(const AttentionBackwardArgs& a, Stream& stream);
+void attention_fused_packed(const AttentionArgs& a, const HostSegments& segments, Stream& stream);
+void attention_fused_packed_backward(const AttentionBackwardArgs& a,
+                                     const HostSegments& segments,
+                                     Stream& stream);
+void attention_fused_absorbed(const AttentionArgs& a, const HostSegments& segments, Stream& stream);
+void attention_composed(const AttentionArgs& a, const HostSegments& segments, Stream& stream);
+void attention_composed_backward(const AttentionBackwardArgs& a,
+                                 const HostSegments& segments,
+                                 Stream& stream);
 
 }  // namespace ferry::ops::ascend

@@ -36,6 +36,16 @@ int64_t find_runs(const int32_t* position,
   return count;
 }
 
+std::vector<QueryRun> find_runs(const HostSegments& segments) {
+  std::vector<QueryRun> runs(segments.position.size());
+  const int64_t count = find_runs(segments.position.data(),
+                                  segments.key_begin.data(),
+                                  static_cast<int64_t>(runs.size()),
+                                  runs.data());
+  runs.resize(static_cast<size_t>(count));
+  return runs;
+}
+
 int64_t forward_tasks(const AttentionArgs& args, QueryRun* runs, QueryBlock* tasks) {
   const int64_t heads = args.k.shape[1], group = args.q.shape[1] / heads;
   const auto* position = args.position.as<int32_t>();

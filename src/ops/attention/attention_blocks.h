@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "ops/attention/attention_kernels.h"
+#include "ops/segments.h"
 
 namespace ferry::ops {
 
@@ -34,6 +36,7 @@ int64_t find_runs(const int32_t* position,
                   const int32_t* key_begin,
                   int64_t tokens,
                   QueryRun* runs);
+std::vector<QueryRun> find_runs(const HostSegments& segments);
 
 /// Writes the tasks of the forward pass, dearest first, and returns their number.
 int64_t forward_tasks(const AttentionArgs& args, QueryRun* runs, QueryBlock* tasks);

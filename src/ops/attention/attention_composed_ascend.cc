@@ -46,12 +46,12 @@ struct Block {
 class Composed {
  public:
   template <class Args>
-  Composed(const Args& a, Stream& stream)
+  Composed(const Args& a, const HostSegments& segments, Stream& stream)
       : stream_(stream),
+        segments_(segments),
         k_(a.k),
         v_(a.v),
         position_(a.position),
-        host_position_(a.host_position),
         key_heads_(a.k.shape[1]),
         group_(a.q.shape[1] / a.k.shape[1]),
         scale_(a.scale) {}
@@ -62,7 +62,8 @@ class Composed {
     std::vector<Block> all;
     for (int64_t begin = r.begin; begin < r.end; begin += step) {
       const int64_t end = std::min<int64_t>(r.end, begin + step);
-      const auto [least, most] = std::minmax_element(host_position_ + begin, host_position_ + end);
+      const auto at = segments_.position.begin();
+      const auto [least, most] = std::minmax_element(at + begin, at + end);
       all.push_back({begin, end, *least + 1, *most + 1});
     }
     return all;
@@ -118,18 +119,19 @@ class Composed {
   }
 
   Stream& stream_;
+  const HostSegments& segments_;
   Operand k_, v_, position_;
-  const int32_t* host_position_;
   int64_t key_heads_, group_;
   float scale_;
 };
 
 class Forward : Composed {
  public:
-  Forward(const AttentionArgs& a, Stream& stream) : Composed(a, stream), a_(a) {}
+  Forward(const AttentionArgs& a, const HostSegments& segments, Stream& stream)
+      : Composed(a, segments, stream), a_(a) {}
 
   void run() const {
-    for (const QueryRun& r : ascend_runs(a_.host_position, a_.host_key_begin, a_.q.shape[0]))
+    for (const QueryRun& r : find_runs(segments_))
       for (const Block& b : blocks(r)) block(r, b);
   }
 
@@ -196,11 +198,11 @@ class Forward : Composed {
 
 class Backward : Composed {
  public:
-  Backward(const AttentionBackwardArgs& a, Stream& stream) : Composed(a, stream), a_(a) {}
+  Backward(const AttentionBackwardArgs& a, const HostSegments& segments, Stream& stream)
+      : Composed(a, segments, stream), a_(a) {}
 
   void run() const {
-    const std::vector<QueryRun> runs =
-        ascend_runs(a_.host_position, a_.host_key_begin, a_.q.shape[0]);
+    const std::vector<QueryRun> runs = find_runs(segments_);
     int64_t seen = 0;
     for (const QueryRun& r : runs) seen += r.keys;
     if (seen < k_.dim(0)) {  // rows that no query sees
@@ -276,10 +278,14 @@ class Backward : Composed {
 
 }  // namespace
 
-void attention_composed(const AttentionArgs& a, Stream& stream) { Forward(a, stream).run(); }
+void attention_composed(const AttentionArgs& a, const HostSegments& segments, Stream& stream) {
+  Forward(a, segments, stream).run();
+}
 
-void attention_composed_backward(const AttentionBackwardArgs& a, Stream& stream) {
-  Backward(a, stream).run();
+void attention_composed_backward(const AttentionBackwardArgs& a,
+                                 const HostSegments& segments,
+                                 Stream& stream) {
+  Backward(a, segments, stream).run();
 }
 
 }  // namespace ferry::ops::ascend

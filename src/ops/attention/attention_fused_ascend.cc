@@ -17,11 +17,11 @@ constexpr double kKeepAll = 1.0;         // no dropout
 constexpr int64_t kHighPrecision = 0;    // innerPrecise
 
 /// Where the documents end, as the running sums that "TND" takes.
-std::vector<int64_t> document_ends(const int32_t* position, int64_t tokens) {
+std::vector<int64_t> document_ends(const std::vector<int32_t>& position) {
   std::vector<int64_t> ends;
-  for (int64_t t = 1; t < tokens; ++t)
-    if (position[t] == 0) ends.push_back(t);
-  ends.push_back(tokens);
+  for (size_t t = 1; t < position.size(); ++t)
+    if (position[t] == 0) ends.push_back(static_cast<int64_t>(t));
+  ends.push_back(static_cast<int64_t>(position.size()));
   return ends;
 }
 
@@ -53,12 +53,12 @@ void for_documents(const Operand& statistics,
 
 }  // namespace
 
-void attention_fused_packed(const AttentionArgs& a, Stream& stream) {
+void attention_fused_packed(const AttentionArgs& a, const HostSegments& segments, Stream& stream) {
   Scratch scratch(stream);
   const int64_t tokens = a.q.shape[0], heads = a.q.shape[1];
   const Operand maximum = scratch.take(acl::kFloat, {tokens, heads, kStatistics}),
                 sum = scratch.take(acl::kFloat, {tokens, heads, kStatistics});
-  const std::vector<int64_t> ends = document_ends(a.host_position, tokens);
+  const std::vector<int64_t> ends = document_ends(segments.position);
   const IntArray lengths(ends);
   aclnn::FlashAttentionVarLenScore(stream,
                                    Operand(a.q),
@@ -90,12 +90,14 @@ void attention_fused_packed(const AttentionArgs& a, Stream& stream) {
   });
 }
 
-void attention_fused_packed_backward(const AttentionBackwardArgs& a, Stream& stream) {
+void attention_fused_packed_backward(const AttentionBackwardArgs& a,
+                                     const HostSegments& segments,
+                                     Stream& stream) {
   Scratch scratch(stream);
   const int64_t tokens = a.q.shape[0], heads = a.q.shape[1];
   const Operand maximum = scratch.take(acl::kFloat, {tokens, heads, kStatistics}),
                 sum = scratch.take(acl::kFloat, {tokens, heads, kStatistics});
-  const std::vector<int64_t> ends = document_ends(a.host_position, tokens);
+  const std::vector<int64_t> ends = document_ends(segments.position);
   const IntArray lengths(ends);
   for_documents(maximum, a.lse, ends, [&](const Operand& statistics, const Operand& lse) {
     aclnn::InplaceCopy(stream, statistics, lse.expand(2, kStatistics));
@@ -164,11 +166,13 @@ Operand paged(Scratch& scratch,
 // Every query is a sequence of its own, of one query: what it gets cannot depend on others. The op
 // wants the latent and the rotary part apart and in blocks; until the cache itself is paged they
 // are copied so.
-void attention_fused_absorbed(const AttentionArgs& a, Stream& stream) {
+void attention_fused_absorbed(const AttentionArgs& a,
+                              const HostSegments& segments,
+                              Stream& stream) {
   Scratch scratch(stream);
   const int64_t tokens = a.q.shape[0], heads = a.q.shape[1], latent = a.v.shape[2],
                 width = a.q.shape[2];
-  const std::vector<QueryRun> runs = ascend_runs(a.host_position, a.host_key_begin, tokens);
+  const std::vector<QueryRun> runs = find_runs(segments);
   int64_t blocks = 0, widest = 0;
   for (const QueryRun& run : runs) {
     blocks += blocks_of(run);
@@ -193,7 +197,7 @@ void attention_fused_absorbed(const AttentionArgs& a, Stream& stream) {
   const Operand q = Operand(a.q).unsqueeze(1);  // [sequence, 1, heads, width]
   const Operand q_latent = scratch.packed(q.slice(3, 0, latent)),
                 q_pe = scratch.packed(q.slice(3, latent, width));
-  std::vector<int64_t> lengths(a.host_position, a.host_position + tokens);
+  std::vector<int64_t> lengths(segments.position.begin(), segments.position.end());
   for (int64_t& length : lengths) ++length;
   const Operand out = Operand(a.out).unsqueeze(1),
                 lse = Operand(a.lse).reshape({tokens, heads, 1, 1});

@@ -19,9 +19,7 @@ struct AttentionArgs {
   View out;        // [T, H, Dv]
   View lse;        // [T, H] f32: log of the sum of e^score, kept for the gradient
   float scale;
-  int64_t longest;               // the largest position + 1
-  const int32_t* host_position;  // position and key_begin on the host, for planning
-  const int32_t* host_key_begin;
+  int64_t longest;  // the largest position + 1
   template <class V>
   void visit(V&& v_) const {
     v_.in("q", q);
@@ -43,8 +41,6 @@ struct AttentionBackwardArgs {
                   // columns of k itself, d_v is not given and d_k has the sum, rounded once.
   float scale;
   int64_t longest;
-  const int32_t* host_position;
-  const int32_t* host_key_begin;
   template <class V>
   void visit(V&& v_) const {
     v_.in("q", q);

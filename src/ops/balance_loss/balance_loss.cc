@@ -63,12 +63,12 @@ Tensor balance_loss(const Routing& routing, const Segments& segments, float alph
         "balance_loss: {} tokens, documents of {}",
         scores.dim(0),
         segments.tokens());
-  check(segments.host_position.front() == 0,
+  check(segments.host->position.front() == 0,
         "balance_loss: the first document starts at position {}",
-        segments.host_position.front());
+        segments.host->position.front());
   Device& device = scores.device();
   const int64_t documents =
-      std::count(segments.host_position.begin(), segments.host_position.end(), 0);
+      std::count(segments.host->position.begin(), segments.host->position.end(), 0);
   Tensor begin = Tensor::empty({documents + 1}, DType::kI32, device);
   Tensor document = Tensor::empty({scores.dim(0)}, DType::kI32, device);
   Tensor share = Tensor::empty({documents, scores.dim(1)}, DType::kF32, device);

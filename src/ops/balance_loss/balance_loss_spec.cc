@@ -88,7 +88,7 @@ OpCase update_case(const char* name, std::vector<double> counts) {
                .fill = InputSpec::Fill::kGiven,
                .given = counts}};
   c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-    Weight bias{.name = "bias", .global_shape = in[0].shape(), .shard = {}, .trained = false};
+    Weight bias{.name = "bias", .role = WeightRole::kSelectionBias, .global_shape = in[0].shape()};
     bias.value = Tensor::empty(in[0].shape(), DType::kF32, in[0].device());
     in[0].device().copy(bias.value.data(), in[0].data(), in[0].bytes());
     bias_update(bias, in[1], kGamma);

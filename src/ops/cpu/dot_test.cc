@@ -37,8 +37,8 @@ struct Case {
     c[i] = cases[i].c;
   }
   const __m512 sum = _mm512_dpbf16_ps(_mm512_load_ps(c),
-                                      std::bit_cast<__m512bh>(_mm512_load_si512(a)),
-                                      std::bit_cast<__m512bh>(_mm512_load_si512(b)));
+                                      reinterpret_cast<__m512bh>(_mm512_load_si512(a)),
+                                      reinterpret_cast<__m512bh>(_mm512_load_si512(b)));
   _mm512_storeu_ps(results, sum);
 }
 

@@ -4,17 +4,11 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
-#include "ops/cpu/gemm.h"
 #include "ops/cross_entropy/cross_entropy_kernels.h"
 #include "ops/dispatch.h"
 
 namespace ferry::ops {
 namespace {
-
-Plan cpu_plan(const CrossEntropyArgs& args) {
-  const int64_t logits = args.chunk * logits_stride(args.head.shape[0]);
-  return {.workspace_bytes = static_cast<size_t>(logits) * sizeof(float) + gemm_workspace_bytes(0)};
-}
 
 /// Tokens whose logits take about kLogitsBytes: 64 to 1024. Even, so that the pairs of tokens that
 /// d_head contracts are the same whatever the chunk.
@@ -27,7 +21,7 @@ int64_t chunk_tokens(int64_t tokens, int64_t vocab) {
 
 const KernelTable<CrossEntropyArgs> kForward{
     .op = "cross_entropy",
-    .cpu = CPU_KERNEL(CrossEntropyArgs, cross_entropy, cpu_plan),
+    .cpu = CPU_KERNEL(CrossEntropyArgs, cross_entropy, CPU_FUNCTION(cross_entropy_plan)),
     .cuda = Kernel<CrossEntropyArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(CrossEntropyArgs, Branch::kComposed, cross_entropy),
 };

@@ -124,6 +124,11 @@ void losses_and_gradients(const CrossEntropyArgs& a, void* workspace) {
 
 }  // namespace
 
+Plan cross_entropy_plan(const CrossEntropyArgs& args) {
+  const int64_t logits = args.chunk * logits_stride(args.head.shape[0]);
+  return {.workspace_bytes = static_cast<size_t>(logits) * sizeof(float) + gemm_workspace_bytes(0)};
+}
+
 void cross_entropy(const Plan&, const CrossEntropyArgs& a, void* workspace, Stream&) {
   if (a.hidden.dtype == DType::kBF16)
     losses_and_gradients<bf16_t>(a, workspace);

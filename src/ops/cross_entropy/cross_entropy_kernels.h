@@ -41,6 +41,7 @@ struct CrossEntropyBackwardArgs {
 };
 
 DECLARE_CPU_KERNEL(CrossEntropyArgs, cross_entropy)
+DECLARE_CPU_PLAN(CrossEntropyArgs, cross_entropy_plan)
 DECLARE_CPU_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward)
 DECLARE_ASCEND_KERNEL(CrossEntropyArgs, cross_entropy)
 DECLARE_ASCEND_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward)

@@ -2,23 +2,14 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
-#include "ops/cpu/gemm.h"
 #include "ops/dispatch.h"
 #include "ops/grouped_linear/grouped_linear_kernels.h"
 #include "ops/matmul/packed_weight.h"
 
 namespace ferry::ops {
-namespace {
-
-Plan cpu_plan(const GroupedMatmulArgs& args) {
-  return {.workspace_bytes = gemm_workspace_bytes(args.offsets.shape[0] - 1)};
-}
-
-}  // namespace
-
 const KernelTable<GroupedMatmulArgs> kGroupedMatmul{
     .op = "grouped_matmul",
-    .cpu = CPU_KERNEL(GroupedMatmulArgs, grouped_matmul, cpu_plan),
+    .cpu = CPU_KERNEL(GroupedMatmulArgs, grouped_matmul, CPU_FUNCTION(grouped_matmul_plan)),
     .cuda = Kernel<GroupedMatmulArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(GroupedMatmulArgs, Branch::kFused, grouped_matmul),
 };

@@ -11,6 +11,10 @@ void* at(const View& v, int64_t index) {
 
 }  // namespace
 
+Plan grouped_matmul_plan(const GroupedMatmulArgs& args) {
+  return {.workspace_bytes = gemm_workspace_bytes(args.offsets.shape[0] - 1)};
+}
+
 void grouped_matmul(const Plan&, const GroupedMatmulArgs& args, void* workspace, Stream&) {
   const View &a = args.a, &b = args.b, &c = args.c;
   const int64_t experts = args.offsets.shape[0] - 1;

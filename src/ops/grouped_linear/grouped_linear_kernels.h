@@ -35,6 +35,7 @@ struct GroupedMatmulArgs {
 };
 
 DECLARE_CPU_KERNEL(GroupedMatmulArgs, grouped_matmul)
+DECLARE_CPU_PLAN(GroupedMatmulArgs, grouped_matmul_plan)
 DECLARE_ASCEND_KERNEL(GroupedMatmulArgs, grouped_matmul)
 
 }  // namespace ferry::ops

@@ -1,7 +1,6 @@
 #include "ops/matmul/matmul.h"
 
 #include "base/check.h"
-#include "ops/cpu/gemm.h"
 #include "ops/dispatch.h"
 #include "ops/matmul/matmul_kernels.h"
 #include "ops/matmul/packed_weight.h"
@@ -10,14 +9,10 @@ namespace ferry::ops {
 
 const KernelTable<MatmulArgs> kMatmul{
     .op = "matmul",
-    .cpu = CPU_KERNEL(MatmulArgs, matmul, matmul_cpu_plan),
+    .cpu = CPU_KERNEL(MatmulArgs, matmul, CPU_FUNCTION(matmul_plan)),
     .cuda = Kernel<MatmulArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(MatmulArgs, Branch::kFused, matmul),
 };
-
-Plan matmul_cpu_plan(const MatmulArgs& args) {
-  return {.workspace_bytes = gemm_workspace_bytes(args.c.rank == 3 ? args.c.shape[0] : 1)};
-}
 
 void dispatch_matmul(const MatmulArgs& args, Device& device) { dispatch(kMatmul, args, device); }
 

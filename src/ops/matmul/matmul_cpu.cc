@@ -15,6 +15,10 @@ GemmOperand operand(const View& v, int64_t batch, bool rows_last) {
 
 }  // namespace
 
+Plan matmul_plan(const MatmulArgs& args) {
+  return {.workspace_bytes = gemm_workspace_bytes(args.c.rank == 3 ? args.c.shape[0] : 1)};
+}
+
 void matmul(const Plan&, const MatmulArgs& args, void* workspace, Stream&) {
   const int r = args.c.rank - 2;
   const int64_t count = r == 1 ? args.c.shape[0] : 1;
@@ -33,6 +37,12 @@ void matmul(const Plan&, const MatmulArgs& args, void* workspace, Stream&) {
                    .panels = args.panels.data};
   gemm_batch(problems, count, static_cast<char*>(workspace) + gemm_problems_bytes(count));
 }
+
+bool panels_help(int64_t rows, DType compute) {
+  return gemm_takes_panels(rows, compute == DType::kBF16);
+}
+
+int64_t panels_count(int64_t n, int64_t k) { return gemm_panels_count(n, k); }
 
 void pack_panels(const Plan&, const PackPanelsArgs& args, void*, Stream&) {
   for (int64_t e = 0; e < args.panels.shape[0]; ++e)

@@ -31,8 +31,14 @@ struct MatmulArgs {
 };
 
 struct PackPanelsArgs {
+  /// Of devices that pack.
+  struct Traits {
+    /// Whether products of `rows` rows in `compute` are faster from panels.
+    bool (*helps)(int64_t rows, DType compute) = nullptr;
+    int64_t (*count)(int64_t n, int64_t k) = nullptr;  // i32 elements of the panels of [n, k]
+  };
   View weight;  // [n, k] or [experts, n, k], f32 or bf16
-  View panels;  // i32 [experts, gemm_panels_count(n, k)]
+  View panels;  // i32 [experts, Traits::count(n, k)]
   template <class V>
   void visit(V&& v) const {
     v.in("weight", weight);
@@ -40,9 +46,11 @@ struct PackPanelsArgs {
   }
 };
 
-Plan matmul_cpu_plan(const MatmulArgs& args);
 DECLARE_CPU_KERNEL(MatmulArgs, matmul)
+DECLARE_CPU_PLAN(MatmulArgs, matmul_plan)
 DECLARE_CPU_KERNEL(PackPanelsArgs, pack_panels)
+DECLARE_CPU_FUNCTION(bool, panels_help, int64_t rows, DType compute)
+DECLARE_CPU_FUNCTION(int64_t, panels_count, int64_t n, int64_t k)
 DECLARE_ASCEND_KERNEL(MatmulArgs, matmul)
 
 /// The raw dispatch, for ops that have checked their shapes.

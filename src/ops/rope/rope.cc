@@ -51,32 +51,25 @@ Tensor rotate(const Tensor& x,
 
 Tensor rope(const Tensor& x,
             const RopeTable& table,
-            const Tensor& position,
+            const Segments& segments,
             int64_t begin,
             bool interleaved) {
-  check((x.rank() == 2 || x.rank() == 3) && position.rank() == 1 && position.dim(0) == x.dim(0),
-        "rope: x {}, position {}",
+  check((x.rank() == 2 || x.rank() == 3) && segments.tokens() == x.dim(0),
+        "rope: x {}, {} tokens in segments",
         x.shape().str(),
-        position.shape().str());
+        segments.tokens());
   check(
       x.dtype() == DType::kF32 || x.dtype() == DType::kBF16, "rope: x is {}", to_string(x.dtype()));
-  check(position.dtype() == DType::kI32 && position.contiguous(),
-        "rope: position is {}",
-        to_string(position.dtype()));
   check(begin >= 0 && begin + 2 * table.cos.dim(1) <= x.dim(-1),
         "rope: columns [{}, {}) of {}",
         begin,
         begin + 2 * table.cos.dim(1),
         x.shape().str());
-  if (x.device().kind() == DeviceKind::kCpu)  // elsewhere positions cannot be read without waiting
-    for (int64_t t = 0; t < x.dim(0); ++t) {
-      const int32_t p = static_cast<const int32_t*>(position.data())[t];
-      check(p >= 0 && p < table.cos.dim(0),
-            "rope: token {} at position {}, the table has {}",
-            t,
-            p,
-            table.cos.dim(0));
-    }
+  check(segments.host->longest <= table.cos.dim(0),
+        "rope: a token at position {}, the table has {}",
+        segments.host->longest - 1,
+        table.cos.dim(0));
+  const Tensor& position = segments.position;
   Tensor y = rotate(x, table, position, begin, interleaved, false);
   if (Tape* tape = Tape::current()) {
     tape->makes_again(y, [x = x.saved(), table, position, begin, interleaved] {

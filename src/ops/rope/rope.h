@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/rope/rope_config.h"
+#include "ops/segments.h"
 #include "tensor/tensor.h"
 
 namespace ferry::ops {
@@ -30,16 +31,15 @@ float mla_softmax_scale(int64_t d_qk, const RopeConfig& config);
 /// Pair i is (2i, 2i + 1) if interleaved, else (i, i + dim / 2): (a, b) -> (a cos - b sin, b cos +
 /// a sin).
 ///
-/// Shapes    x [T, H, D] or [T, D], may be strided; position [T]; returns x's shape, contiguous.
-/// Types     x f32 or bf16; position i32; computed in f32, each product and sum rounded; returns
-///           x's type.
-/// Gradient  d_x, the inverse rotation; keeps nothing but the position. y is made again
+/// Shapes    x [T, H, D] or [T, D], may be strided; segments of T tokens; returns x's shape, contiguous.
+/// Types     x f32 or bf16; computed in f32, each product and sum rounded; returns x's type.
+/// Gradient  d_x, the inverse rotation; keeps nothing but the positions. y is made again
 ///           for whoever needs it (Tape::makes_again).
-/// Errors    check: shapes, types, on the CPU also positions outside the table.
+/// Errors    check: shapes, types, positions outside the table.
 /// Source    Su et al. 2021, arXiv 2104.09864; YaRN: Peng et al. 2023, arXiv 2309.00071.
 Tensor rope(const Tensor& x,
             const RopeTable& table,
-            const Tensor& position,
+            const Segments& segments,
             int64_t begin,
             bool interleaved);
 

@@ -37,8 +37,10 @@ OpCase rope_case(DType dtype,
                .scale = kPositions,
                .rows = true}};
   c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-    const Tensor& position = in[3];
-    return {rope(in[0], {in[1], in[2]}, position, begin, interleaved)};
+    const std::vector<int32_t> position = in[3].to_i32();
+    const Segments segments =
+        Segments::cached(position, std::vector<int32_t>(position.size()), in[3].device());
+    return {rope(in[0], {in[1], in[2]}, segments, begin, interleaved)};
   };
   c.reference = [=](const auto& in) {
     return std::vector{rope_reference(in[0], in[1], in[2], in[3], begin, interleaved)};

@@ -86,6 +86,10 @@ TEST(Rope, YarnRangesAndScalesAreTheModels) {
   EXPECT_FLOAT_EQ(mla_softmax_scale(64, {}), 0.125f);
 }
 
+Segments at_positions(const std::vector<int32_t>& position) {
+  return Segments::cached(position, std::vector<int32_t>(position.size()), cpu_device());
+}
+
 TEST(Rope, KnowsADistanceNotAPlace) {
   const RopeTable table = make_rope_table({.dim = 8}, 100, cpu_device());
   std::vector<float> values;
@@ -93,8 +97,7 @@ TEST(Rope, KnowsADistanceNotAPlace) {
   const Tensor x = Tensor::from_f32(values, {2, 8}, cpu_device());
   for (const bool interleaved : {true, false}) {
     const auto product = [&](std::vector<int32_t> at) {
-      const std::vector<float> y =
-          rope(x, table, Tensor::from_i32(at, {2}, cpu_device()), 0, interleaved).to_f32();
+      const std::vector<float> y = rope(x, table, at_positions(at), 0, interleaved).to_f32();
       double sum = 0;
       for (size_t i = 0; i < 8; ++i)
         sum += static_cast<double>(y[i]) * static_cast<double>(y[8 + i]);
@@ -110,15 +113,14 @@ TEST(Rope, StridedViewsAndRefusals) {
   std::vector<float> values(5 * 12);
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
   const Tensor all = Tensor::from_f32(values, {5, 12}, cpu_device());
-  const Tensor position = Tensor::from_i32(std::vector<int32_t>{0, 1, 2, 3, 9}, {5}, cpu_device());
+  const Segments position = at_positions({0, 1, 2, 3, 9});
   const Tensor part = all.slice(1, 6, 12);
   Tensor packed = Tensor::empty({5, 6}, DType::kF32, cpu_device());
   packed.assign_f32(part.to_f32());
   EXPECT_EQ(rope(part, table, position, 2, true).to_f32(),
             rope(packed, table, position, 2, true).to_f32());
   EXPECT_THROW(rope(part, table, position, 3, true), Bug);
-  const Tensor outside = Tensor::from_i32(std::vector<int32_t>{0, 1, 2, 3, 10}, {5}, cpu_device());
-  EXPECT_THROW(rope(part, table, outside, 0, true), Bug);
+  EXPECT_THROW(rope(part, table, at_positions({0, 1, 2, 3, 10}), 0, true), Bug);
   EXPECT_THROW(make_rope_table({.dim = 5}, 10, cpu_device()), Bug);
 }
 

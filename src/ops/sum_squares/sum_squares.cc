@@ -1,4 +1,3 @@
-// Checks and kernel table of sum_squares, and the sum over tensors.
 #include "ops/sum_squares/sum_squares.h"
 
 #include <cmath>
@@ -9,26 +8,19 @@
 
 namespace ferry::ops {
 
-namespace {
-
-Plan plan_blocks(const SumSquaresArgs& a) {
-  return {.workspace_bytes = static_cast<size_t>(a.x.count() / kSquaresBlock + 1) * sizeof(double)};
-}
-
-}  // namespace
-
 const KernelTable<SumSquaresArgs> kSumSquares{
     .op = "sum_squares",
-    .cpu = CPU_KERNEL(SumSquaresArgs, sum_squares, plan_blocks),
+    .cpu = CPU_KERNEL(SumSquaresArgs, sum_squares, CPU_FUNCTION(sum_squares_plan))
+               .with({.sum = DType::kF64}),
     .cuda = Kernel<SumSquaresArgs>::missing(kNoCudaYet),
     .ascend = ASCEND_KERNEL(SumSquaresArgs, Branch::kComposed, sum_squares),
 };
 
-SquareSum sum_squares(std::span<const Tensor> tensors) {
-  if (tensors.empty()) return {};
+Tensor sum_squares(std::span<const Tensor> tensors) {
+  check(!tensors.empty(), "sum_squares: of no tensor");
   Device& device = tensors.front().device();
-  const DType type = device.kind() == DeviceKind::kCpu ? DType::kF64 : DType::kF32;
-  const Tensor sums = Tensor::empty({static_cast<int64_t>(tensors.size())}, type, device);
+  const DType type = kSumSquares.on(device.kind()).traits.sum;
+  Tensor sums = Tensor::empty({static_cast<int64_t>(tensors.size())}, type, device);
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Tensor& t = tensors[i];
     check(t.dtype() == DType::kF32 && t.contiguous() && &t.device() == &device,
@@ -40,15 +32,12 @@ SquareSum sum_squares(std::span<const Tensor> tensors) {
     const auto at = static_cast<int64_t>(i);
     dispatch(kSumSquares, SumSquaresArgs{t.view(), sums.slice(0, at, at + 1).view()}, device);
   }
-  std::vector<double> host(tensors.size());
-  if (type == DType::kF64) {
-    sums.copy_bytes_to(host.data());
-  } else {
-    const std::vector<float> narrow = sums.to_f32();
-    host.assign(narrow.begin(), narrow.end());
-  }
+  return sums;
+}
+
+SquareSum total_of(std::span<const double> sums) {
   SquareSum result;
-  for (const double s : host) result.sum += s;
+  for (const double s : sums) result.sum += s;
   result.finite = std::isfinite(result.sum);  // NaN and infinity never leave a sum of squares
   return result;
 }

@@ -14,14 +14,18 @@ struct SquareSum {
                        // as infinite too.)
 };
 
-/// Over all elements of all tensors, on the host: waits for the stream, once.
+/// One sum for each tensor, on the device: [tensors] f64, or f32 on devices that add in it, to be
+/// read with the step's other numbers (read_together) and given to total_of.
 ///
 /// Shapes    any; contiguous.
 /// Types     f32; squares and sums in float64, on devices without it in float32 by steps of 64.
 /// Gradient  none.
 /// Order     blocks of 4096 elements: 16 lanes, then the fixed lane tree; the blocks of a tensor as
-///           a binary tree of neighbours; tensors in order. So it depends on the shapes alone.
-/// Errors    check: types, contiguity, all on one device.
-SquareSum sum_squares(std::span<const Tensor> tensors);
+///           a binary tree of neighbours. So it depends on the shapes alone.
+/// Errors    check: types, contiguity, all on one device, one at least.
+Tensor sum_squares(std::span<const Tensor> tensors);
+
+/// The tensors' sums, in order, added in float64.
+SquareSum total_of(std::span<const double> sums);
 
 }  // namespace ferry::ops

@@ -6,12 +6,14 @@
 
 namespace ferry::ops {
 
-inline constexpr int64_t kSquaresBlock = 4096;  // part of the numerics format
-inline constexpr int64_t kSquaresStep = 64;     // of devices that sum in float32
+inline constexpr int64_t kSquaresStep = 64;  // of devices that sum in float32
 
 struct SumSquaresArgs {
+  struct Traits {
+    DType sum = DType::kF32;  // in which the kernel adds, and answers
+  };
   View x;    // f32, contiguous
-  View sum;  // [1] f64 on the CPU, f32 on devices that compute in it
+  View sum;  // [1] in the kernel's type
   template <class V>
   void visit(V&& v) const {
     v.in("x", x);
@@ -20,6 +22,7 @@ struct SumSquaresArgs {
 };
 
 DECLARE_CPU_KERNEL(SumSquaresArgs, sum_squares)
+DECLARE_CPU_PLAN(SumSquaresArgs, sum_squares_plan)
 DECLARE_ASCEND_KERNEL(SumSquaresArgs, sum_squares)
 
 }  // namespace ferry::ops

@@ -10,4 +10,7 @@ namespace ferry::ops {
 /// See sum_squares.h.
 double sum_squares_reference(const std::vector<RefTensor>& tensors);
 
+/// Bound on the relative error of a kernel's sum of so many squares, on any device.
+double sum_squares_error(int64_t elements);
+
 }  // namespace ferry::ops

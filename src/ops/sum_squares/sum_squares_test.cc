@@ -14,6 +14,11 @@
 namespace ferry::ops {
 namespace {
 
+SquareSum total(const std::vector<Tensor>& tensors) {
+  const Tensor sums = sum_squares(tensors);
+  return total_of(read_together({&sums, 1})[0]);
+}
+
 TEST(SumSquares, OneBadElementAnywhereIsSeen) {
   for (const float bad : {INFINITY, -INFINITY, NAN})
     for (const size_t place : {size_t{0}, size_t{4095}, size_t{4096}, size_t{9000}}) {
@@ -22,7 +27,7 @@ TEST(SumSquares, OneBadElementAnywhereIsSeen) {
       const std::vector<Tensor> tensors = {
           Tensor::from_f32(std::vector<float>{1, 2}, {2}, cpu_device()),
           Tensor::from_f32(values, {9001}, cpu_device())};
-      EXPECT_FALSE(sum_squares(tensors).finite) << bad << " at " << place;
+      EXPECT_FALSE(total(tensors).finite) << bad << " at " << place;
     }
 }
 
@@ -37,7 +42,7 @@ TEST(SumSquares, IsAccurateInFloat64AndTheSameBitsOnEveryTier) {
       reference.values[i] = static_cast<double>(values[i]);
     }
     const std::vector<Tensor> tensors = {Tensor::from_f32(values, {20001}, cpu_device())};
-    const SquareSum s = sum_squares(tensors);
+    const SquareSum s = total(tensors);
     EXPECT_TRUE(s.finite);
     const double expected = sum_squares_reference({reference});
     EXPECT_NEAR(s.sum, expected, 300 * 0x1p-53 * expected);
@@ -45,15 +50,16 @@ TEST(SumSquares, IsAccurateInFloat64AndTheSameBitsOnEveryTier) {
     for (const CpuTier tier : kCpuTiers) {
       if (!cpu_has(tier)) continue;
       set_cpu_tier(tier);
-      EXPECT_EQ(sum_squares(tensors).sum, s.sum) << to_string(tier);
+      EXPECT_EQ(total(tensors).sum, s.sum) << to_string(tier);
     }
     set_cpu_tier(before);
   }
 }
 
 TEST(SumSquares, NothingSumsToZero) {
-  EXPECT_EQ(sum_squares({}).sum, 0.0);
-  EXPECT_TRUE(sum_squares({}).finite);
+  EXPECT_EQ(total_of({}).sum, 0.0);
+  EXPECT_TRUE(total_of({}).finite);
+  EXPECT_EQ(total({Tensor::zeros({0, 4}, DType::kF32, cpu_device())}).sum, 0.0);
 }
 
 }  // namespace

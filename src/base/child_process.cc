@@ -1,0 +1,110 @@
+#include "base/child_process.h"
+
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace ferry {
+namespace {
+
+void ignore(int signal) {
+  struct sigaction action {};
+  action.sa_handler = SIG_IGN;
+  ::sigaction(signal, &action, nullptr);
+}
+
+/// Between fork and exec only what is safe after fork in any program: plain system calls.
+[[noreturn]] void become_child(const ChildProcess::Start& start,
+                               char* const* argv,
+                               int pipe_end,
+                               pid_t parent) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) ::_exit(3);  // the parent died before the line above
+  for (const int number : start.ignored) ignore(number);
+  ignore(SIGPIPE);
+  if (pipe_end == ChildProcess::kPipeFd) {
+    ::fcntl(pipe_end, F_SETFD, 0);
+  } else if (::dup2(pipe_end, ChildProcess::kPipeFd) < 0) {
+    ::_exit(3);
+  }
+  if (start.blocked) ::pthread_sigmask(SIG_SETMASK, &*start.blocked, nullptr);
+  ::execv(start.program.c_str(), argv);
+  const char text[] = "ferry: cannot execute its own program a second time\n";
+  (void)!::write(STDERR_FILENO, text, sizeof text - 1);
+  ::_exit(2);
+}
+
+}  // namespace
+
+Result<ChildProcess> ChildProcess::start(const Start& start) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC | (start.nonblocking ? O_NONBLOCK : 0)) != 0)
+    return fail(Code::kExhausted, "{}: pipe: {}", start.program, std::strerror(errno));
+  std::vector<char*> argv;
+  for (const std::string& a : start.arguments) argv.push_back(const_cast<char*>(a.c_str()));
+  argv.push_back(nullptr);
+  const pid_t parent = ::getpid();
+  const pid_t pid = ::fork();
+  if (pid == 0) become_child(start, argv.data(), ends[1], parent);
+  const int error = errno;
+  ::close(ends[1]);
+  if (pid < 0) {
+    ::close(ends[0]);
+    return fail(Code::kExhausted, "{}: fork: {}", start.program, std::strerror(error));
+  }
+  return ChildProcess(pid, ends[0]);
+}
+
+ChildProcess::ChildProcess(ChildProcess&& o) noexcept
+    : pid_(std::exchange(o.pid_, -1)), pipe_(std::exchange(o.pipe_, -1)) {}
+
+ChildProcess& ChildProcess::operator=(ChildProcess&& o) noexcept {
+  std::swap(pid_, o.pid_);
+  std::swap(pipe_, o.pipe_);
+  return *this;
+}
+
+ChildProcess::~ChildProcess() {
+  signal(SIGKILL);
+  (void)wait();
+  close_pipe();
+}
+
+void ChildProcess::close_pipe() {
+  if (pipe_ >= 0) ::close(pipe_);
+  pipe_ = -1;
+}
+
+void ChildProcess::signal(int number) const {
+  if (pid_ > 0) ::kill(pid_, number);
+}
+
+std::optional<int> ChildProcess::ended() {
+  int status = 0;
+  if (pid_ <= 0 || ::waitpid(pid_, &status, WNOHANG) != pid_) return std::nullopt;
+  pid_ = -1;
+  return status;
+}
+
+int ChildProcess::wait() {
+  int status = 0;
+  while (pid_ > 0 && ::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+  }
+  pid_ = -1;
+  return status;
+}
+
+bool ChildProcess::claim_pipe() {
+  struct stat st {};
+  if (::fstat(kPipeFd, &st) != 0 || !S_ISFIFO(st.st_mode)) return false;
+  ::fcntl(kPipeFd, F_SETFD, FD_CLOEXEC);
+  return true;
+}
+
+}  // namespace ferry

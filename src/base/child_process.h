@@ -1,0 +1,57 @@
+// A program as a child of this process: it has a pipe through which it tells of itself, and does not
+// outlive its owner, however that ends.
+#pragma once
+
+#include <sys/types.h>
+
+#include <csignal>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace ferry {
+
+/// Owner: whoever follows it. One thread. Destroyed, it kills the child and waits for its end.
+class ChildProcess {
+ public:
+  /// Where the child finds the end of the pipe that it writes to.
+  static constexpr int kPipeFd = 3;
+
+  struct Start {
+    std::string program;                   // the file to execute
+    std::vector<std::string> arguments;    // its name first
+    std::vector<int> ignored = {};         // signals that it ignores from the beginning
+    std::optional<sigset_t> blocked = {};  // signals that it blocks; none given: as this thread
+    bool nonblocking = false;              // both ends of the pipe
+  };
+  /// A program that cannot be executed says so and ends with status 2; one whose parent died
+  /// before it ran, with 3. SIGPIPE is always ignored. Errors: kExhausted (no pipe, no process).
+  static Result<ChildProcess> start(const Start& start);
+
+  ChildProcess(ChildProcess&&) noexcept;
+  ChildProcess& operator=(ChildProcess&&) noexcept;
+  ~ChildProcess();
+
+  /// The end of the pipe to read; -1 once it was closed.
+  int pipe() const { return pipe_; }
+  void close_pipe();
+
+  /// Nothing once its end is known: its number may be somebody else's then.
+  void signal(int number) const;
+  /// The status as of waitpid, once: nothing while it runs, or when its end was told before.
+  std::optional<int> ended();
+  /// The same, when it has ended; 0 if that was told before.
+  int wait();
+
+  /// In the child: whether kPipeFd is such a pipe; then nothing that the child starts inherits it.
+  static bool claim_pipe();
+
+ private:
+  ChildProcess(pid_t pid, int pipe) : pid_(pid), pipe_(pipe) {}
+  pid_t pid_ = -1;
+  int pipe_ = -1;
+};
+
+}  // namespace ferry

@@ -1,0 +1,95 @@
+#include "base/json_fields.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <nlohmann/json.hpp>
+
+namespace ferry {
+namespace {
+
+using Json = nlohmann::json;
+
+/// The message of reading this object so; empty if nothing was wrong.
+std::string problem_of(const Json& json, const std::function<void(JsonFields&)>& read) {
+  JsonProblem problem{.code = Code::kInvalidInput, .advice = "; write it anew"};
+  JsonFields f(json, "f.json", problem);
+  read(f);
+  const Result<void> done = problem.done();
+  if (done) return "";
+  EXPECT_EQ(done.error().code, Code::kInvalidInput);
+  EXPECT_TRUE(done.error().message.starts_with("f.json")) << done.error().message;
+  EXPECT_TRUE(done.error().message.ends_with("; write it anew")) << done.error().message;
+  return done.error().message;
+}
+
+TEST(JsonFields, TakesWhatIsThere) {
+  const Json json = Json::parse(R"({"i": -3, "u": 18446744073709551615, "x": 0.5, "b": true,
+    "t": "text", "ts": ["a", "b"], "xs": [1, 2.5], "ids": [3, 1, 3], "id": 4, "none": null,
+    "o": {"i": 7}, "l": [{"i": 8}, {"i": 9}]})");
+  EXPECT_EQ(problem_of(json,
+                       [](JsonFields& f) {
+                         EXPECT_EQ(f.integer("i", -5, 5), -3);
+                         EXPECT_EQ(f.natural("u"), UINT64_MAX);
+                         EXPECT_EQ(f.real("x", 0, 1), 0.5);
+                         EXPECT_EQ(f.real("i"), -3);
+                         EXPECT_TRUE(f.boolean("b"));
+                         EXPECT_EQ(f.text("t"), "text");
+                         EXPECT_EQ(f.texts("ts"), (std::vector<std::string>{"a", "b"}));
+                         EXPECT_EQ(f.reals("xs"), (std::vector<double>{1, 2.5}));
+                         EXPECT_EQ(f.ids("ids", 9), (std::vector<int64_t>{3, 1}));
+                         EXPECT_EQ(f.ids("id", 9), (std::vector<int64_t>{4}));
+                         EXPECT_TRUE(f.ids("none", 9).empty());
+                         // What is null is not there.
+                         EXPECT_FALSE(f.has("none"));
+                         EXPECT_EQ(f.integer("none", 0, 9, 5), 5);
+                         EXPECT_EQ(f.text("nowhere", "else"), "else");
+                         EXPECT_EQ(f.object("o").integer("i", 0, 9), 7);
+                         int64_t sum = 0;
+                         size_t index = 0;
+                         for (const Json& j : f.list("l"))
+                           sum += f.item("l", j, index++).integer("i", 0, 9);
+                         EXPECT_EQ(sum, 17);
+                         f.only("i", -3);
+                         f.refuse_unknown({}, "is unknown");
+                       }),
+            "");
+}
+
+TEST(JsonFields, RefusesByNameAndRemembersTheFirst) {
+  const Json json = Json::parse(R"({"i": 9, "u": -1, "x": "1", "big": 9223372036854775808,
+    "o": {"i": "7"}, "l": {}, "ids": [1, 99], "ts": ["a", 1]})");
+  const std::vector<std::pair<std::function<void(JsonFields&)>, const char*>> cases = {
+      {[](JsonFields& f) { f.integer("i", 0, 5); }, "\"i\": 9 must be a whole number from 0 to 5"},
+      {[](JsonFields& f) { f.integer("big", 0, INT64_MAX); }, "\"big\": 9223372036854775808 must"},
+      {[](JsonFields& f) { f.natural("u"); }, "\"u\": -1 must be a whole number"},
+      {[](JsonFields& f) { f.real("x", 0, 1); }, "\"x\": \"1\" must be a number from 0 to 1"},
+      {[](JsonFields& f) { f.boolean("i"); }, "\"i\": 9 must be true or false"},
+      {[](JsonFields& f) { f.text("i"); }, "\"i\": 9 must be a text"},
+      {[](JsonFields& f) { f.text("nowhere"); }, "\"nowhere\" is missing"},
+      {[](JsonFields& f) { f.object("o").integer("i", 0, 9); }, "f.json: o: \"i\": \"7\" must"},
+      {[](JsonFields& f) { f.object("i"); }, "f.json: i must be an object"},
+      {[](JsonFields& f) { f.members("i"); }, "\"i\": 9 must be an object"},
+      {[](JsonFields& f) { f.list("l"); }, "\"l\": {} must be a list"},
+      {[](JsonFields& f) { f.ids("ids", 9); }, "\"ids\": [1,99] must be an id or a list of ids"},
+      {[](JsonFields& f) { f.texts("ts"); }, "\"ts\": [\"a\",1] must be a list of texts"},
+      {[](JsonFields& f) { f.only("i", 3); }, "\"i\": 9 is not supported; Ferry computes 3"},
+      {[](JsonFields& f) { f.refuse_unknown({}, "is unknown"); }, "is unknown"},
+      {[](JsonFields& f) { f.refuse("i", "is odd"); }, "\"i\": 9 is odd"},
+  };
+  for (const auto& [read, says] : cases) {
+    const std::string message = problem_of(json, read);
+    EXPECT_NE(message.find(says), std::string::npos) << message << " does not say " << says;
+  }
+  const std::string first = problem_of(json, [](JsonFields& f) {
+    f.text("nowhere");
+    EXPECT_EQ(f.integer("i", 0, 9), 0);  // nothing is read after a problem
+    f.text("i");
+  });
+  EXPECT_NE(first.find("nowhere"), std::string::npos);
+  EXPECT_NE(problem_of(Json::array(), [](JsonFields&) {}).find("must be an object"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace ferry

@@ -1,0 +1,317 @@
+#include "checkpoint/model_texts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/json_fields.h"
+
+namespace ferry {
+namespace {
+
+using Json = nlohmann::json;
+using Ordered = nlohmann::ordered_json;
+
+constexpr int64_t kIdMax = int64_t{1} << 30;
+
+/// Files that go along with a model as they are: what they say does not change with training.
+constexpr const char* kCarried[] = {"chat_template.jinja",
+                                    "chat_template.json",
+                                    "added_tokens.json",
+                                    "vocab.json",
+                                    "merges.txt",
+                                    "tokenizer.model"};
+/// Files that name the begin and the end token among other things.
+constexpr const char* kAmended[] = {
+    kTokenizerConfigName, kGenerationConfigName, kSpecialTokensName};
+constexpr const char* kTemplatesFolder = "additional_chat_templates";
+
+/// A token in these files is its text, or an object that has the text as "content".
+template <typename AnyJson>
+std::string token_text(const AnyJson& object, const char* name) {
+  const auto it = object.find(name);
+  if (it == object.end()) return "";
+  if (it->is_string()) return it->template get<std::string>();
+  if (!it->is_object() || !it->contains("content") || !it->at("content").is_string()) return "";
+  return it->at("content").template get<std::string>();
+}
+
+/// What one file says; ids that are not stated stay empty.
+struct Statement {
+  const char* file;
+  std::optional<int32_t> bos;
+  std::vector<int32_t> eos;
+};
+
+class Reader {
+ public:
+  explicit Reader(ModelDir& dir) : dir_(dir) {}
+
+  Result<ModelTexts> read() {
+    TRY(read_files());
+    TRY(read_tokenizer());
+    TRY_ASSIGN(const Statement config, read_ids(kConfigName, dir_.config_json()));
+    statements_.push_back(config);
+    if (const auto it = out_.files.find(kGenerationConfigName); it != out_.files.end()) {
+      TRY_ASSIGN(Statement generation, read_ids(kGenerationConfigName, it->second));
+      statements_.push_back(std::move(generation));
+    }
+    if (out_.tokenizer != nullptr) {
+      TRY(check_added_tokens());
+      TRY(read_token_names(kTokenizerConfigName));
+      TRY(read_token_names(kSpecialTokensName));
+    }
+    decide();
+    compare_templates();
+    return std::move(out_);
+  }
+
+ private:
+  std::string path(const std::string& name) const { return join_path(dir_.path(), name); }
+  template <typename... Args>
+  void note(fmt::format_string<Args...> format, Args&&... args) {
+    out_.notes.push_back(
+        fmt::format("{}: {}", dir_.path(), fmt::format(format, std::forward<Args>(args)...)));
+  }
+
+  Result<void> read_files() {
+    std::vector<std::string> names(std::begin(kCarried), std::end(kCarried));
+    names.insert(names.end(), std::begin(kAmended), std::end(kAmended));
+    if (is_folder(path(kTemplatesFolder))) {
+      TRY_ASSIGN(const std::vector<std::string> templates, list_folder(path(kTemplatesFolder)));
+      for (const std::string& t : templates)
+        if (t.ends_with(".jinja")) names.push_back(join_path(kTemplatesFolder, t));
+    }
+    for (const std::string& name : names) {
+      TRY_ASSIGN(std::optional<std::string> content, dir_.optional_text(name));
+      if (content) out_.files[name] = *std::move(content);
+    }
+    return {};
+  }
+
+  Result<void> read_tokenizer() {
+    TRY_ASSIGN(const std::optional<std::string> json, dir_.optional_text(kTokenizerName));
+    if (!json) return {};
+    TRY_ASSIGN(text::Tokenizer tokenizer, text::Tokenizer::parse(*json, path(kTokenizerName)));
+    out_.tokenizer = std::make_shared<text::Tokenizer>(std::move(tokenizer));
+    return {};
+  }
+
+  /// config.json's and generation_config.json's way: ids, one or a list.
+  Result<Statement> read_ids(const char* name, const std::string& text) {
+    Statement s{.file = name};
+    TRY_ASSIGN(const Json json, parse_json(text, path(name)));
+    JsonProblem problem{.code = Code::kInvalidInput};
+    JsonFields f(json, path(name), problem);
+    const std::vector<int64_t> bos = f.ids("bos_token_id", kIdMax);
+    const std::vector<int64_t> eos = f.ids("eos_token_id", kIdMax);
+    if (vocab_ == 0) vocab_ = f.integer("vocab_size", 0, kIdMax, 0);  // config.json comes first
+    TRY(problem.done());
+    if (!bos.empty()) add(name, "bos_token_id", bos[0], [&](int32_t id) { s.bos = id; });
+    for (const int64_t id : eos)
+      add(name, "eos_token_id", id, [&](int32_t i) { s.eos.push_back(i); });
+    return s;
+  }
+
+  template <typename Take>
+  void add(const char* file, const char* field, int64_t id, Take take) {
+    if (id < vocab_) return take(static_cast<int32_t>(id));
+    note("{}: {} {} is no id of the model, which has {}: not used", file, field, id, vocab_);
+  }
+
+  /// The tokenizer's files' way: texts, which tokenizer.json knows the ids of.
+  Result<void> read_token_names(const char* name) {
+    const auto it = out_.files.find(name);
+    if (it == out_.files.end()) return {};
+    TRY_ASSIGN(const Json json, parse_json(it->second, path(name)));
+    if (!json.is_object()) return fail(Code::kCorrupt, "{}: must be an object", path(name));
+    Statement s{.file = name};
+    for (const char* field : {"bos_token", "eos_token"}) {
+      const std::string text = token_text(json, field);
+      if (text.empty()) continue;
+      const std::optional<int32_t> id = out_.tokenizer->token_id(text);
+      if (!id) {
+        note("{}: {} {} is not in {}: not used", name, field, printable(text), kTokenizerName);
+        continue;
+      }
+      if (std::string_view(field) == "bos_token") {
+        add(name, field, *id, [&](int32_t i) { s.bos = i; });
+      } else {
+        add(name, field, *id, [&](int32_t i) { s.eos.push_back(i); });
+      }
+    }
+    statements_.push_back(std::move(s));
+    return {};
+  }
+
+  Result<void> check_added_tokens() {
+    const auto it = out_.files.find("added_tokens.json");
+    if (it == out_.files.end()) return {};
+    TRY_ASSIGN(const Json json, parse_json(it->second, path("added_tokens.json")));
+    for (const auto& [text, id] : json.items())
+      if (const auto known = out_.tokenizer->token_id(text); !known || id != *known)
+        note("added_tokens.json gives {} id {}, {} {}: the latter is obeyed",
+             printable(text),
+             id.dump(),
+             kTokenizerName,
+             known ? fmt::format("gives it {}", *known) : "does not have it");
+    return {};
+  }
+
+  std::string described(int32_t id) const {
+    const std::string_view text = out_.tokenizer ? out_.tokenizer->token_bytes(id) : "";
+    return text.empty() ? std::to_string(id) : fmt::format("{} ({})", id, printable(text));
+  }
+  std::string described(const std::vector<int32_t>& ids) const {
+    std::vector<std::string> all;
+    for (const int32_t id : ids) all.push_back(described(id));
+    return fmt::format("{}", fmt::join(all, ", "));
+  }
+
+  void decide() {
+    const Statement* first_eos = nullptr;
+    const Statement* first_bos = nullptr;
+    for (const Statement& s : statements_) {
+      if (s.bos && first_bos == nullptr) {
+        first_bos = &s;
+        out_.bos = s.bos;
+      } else if (s.bos && s.bos != out_.bos) {
+        note("{} says that text begins with {}, {} with {}: the former is obeyed",
+             first_bos->file,
+             described(*out_.bos),
+             s.file,
+             described(*s.bos));
+      }
+      if (s.eos.empty()) continue;
+      const auto known = [&](int32_t id) {
+        return std::find(out_.eos.begin(), out_.eos.end(), id) != out_.eos.end();
+      };
+      // One more end token is an addition; another in place of those before is a contradiction.
+      if (first_eos != nullptr && std::none_of(s.eos.begin(), s.eos.end(), known))
+        note("{} says that text ends with {}, {} with {}: generation stops at any of them",
+             first_eos->file,
+             described(first_eos->eos),
+             s.file,
+             described(s.eos));
+      if (first_eos == nullptr) first_eos = &s;
+      for (const int32_t id : s.eos)
+        if (!known(id)) out_.eos.push_back(id);
+    }
+  }
+
+  void compare_templates() {
+    const auto own = out_.files.find("chat_template.jinja");
+    const auto config = out_.files.find(kTokenizerConfigName);
+    if (own == out_.files.end() || config == out_.files.end()) return;
+    const Json json = Json::parse(config->second, nullptr, false);
+    const auto it = json.is_object() ? json.find("chat_template") : json.end();
+    if (!json.is_object() || it == json.end() || !it->is_string() || *it == own->second) return;
+    note("chat_template.jinja and the chat_template in {} differ: Transformers obeys the former",
+         kTokenizerConfigName);
+  }
+
+  ModelDir& dir_;
+  int64_t vocab_ = 0;
+  std::vector<Statement> statements_;  // in the order in which they are obeyed
+  ModelTexts out_;
+};
+
+std::string document(const Ordered& json) { return json.dump(2) + "\n"; }
+
+/// The file of `from`, or the fallback where there is none.
+Ordered begun(const ModelTexts* from, const char* name, const Ordered& otherwise) {
+  if (from == nullptr) return otherwise;
+  const auto it = from->files.find(name);
+  if (it == from->files.end()) return otherwise;
+  const Ordered json = Ordered::parse(it->second, nullptr, false);
+  return json.is_object() ? json : otherwise;
+}
+
+/// Says that `name` is this token, in the form in which the file has it.
+void set_token(Ordered& json, const char* name, const std::string& text) {
+  if (token_text(json, name) == text) return;
+  const auto it = json.find(name);
+  if (it != json.end() && it->is_object())
+    (*it)["content"] = text;
+  else
+    json[name] = text;
+}
+
+}  // namespace
+
+Result<int32_t> ModelTexts::context_of_first(const std::string& directory) const {
+  if (bos) return *bos;
+  if (!eos.empty()) return eos[0];
+  return fail(Code::kInvalidInput,
+              "{}: names neither a begin nor an end token, so nothing stands before a text's first "
+              "token; state bos_token_id or eos_token_id in {}",
+              directory,
+              kConfigName);
+}
+
+Result<ModelTexts> read_model_texts(ModelDir& dir) { return Reader(dir).read(); }
+
+Result<std::shared_ptr<text::Tokenizer>> require_tokenizer(const ModelDir& dir,
+                                                           const ModelTexts& texts) {
+  if (texts.tokenizer != nullptr) return texts.tokenizer;
+  const bool slow = texts.files.contains("tokenizer.model") || texts.files.contains("merges.txt");
+  return fail(Code::kNotFound,
+              "{}: has no {}{}",
+              dir.path(),
+              kTokenizerName,
+              slow ? ", only its parts in an older form; AutoTokenizer.from_pretrained(DIR)."
+                     "save_pretrained(DIR) writes it"
+                   : "; fetch the model's");
+}
+
+std::map<std::string, std::string> model_text_files(const TextFacts& facts,
+                                                    const ModelTexts* from) {
+  std::map<std::string, std::string> files;
+  if (from != nullptr)
+    for (const auto& [name, content] : from->files)
+      if (std::find(std::begin(kAmended), std::end(kAmended), name) == std::end(kAmended))
+        files[name] = content;
+  files[kTokenizerName] = facts.tokenizer_json;
+
+  // A tokenizer without a begin token lets documents begin with the end of the one before: that is
+  // no begin token for whoever reads the directory of a model that said it has none.
+  const bool begins = facts.bos != facts.eos || from == nullptr || from->bos;
+  Ordered tokenizer = begun(from,
+                            kTokenizerConfigName,
+                            {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                             {"bos_token", facts.bos_text},
+                             {"eos_token", facts.eos_text},
+                             {"model_max_length", facts.positions},
+                             {"clean_up_tokenization_spaces", false}});
+  if (begins) set_token(tokenizer, "bos_token", facts.bos_text);
+  set_token(tokenizer, "eos_token", facts.eos_text);
+  files[kTokenizerConfigName] = document(tokenizer);
+
+  std::vector<int32_t> ends = {facts.eos};
+  if (from != nullptr)
+    for (const int32_t id : from->eos)
+      if (id != facts.eos) ends.push_back(id);
+  Ordered generation = begun(from,
+                             kGenerationConfigName,
+                             {{"bos_token_id", 0},
+                              {"eos_token_id", 0},
+                              {"do_sample", true},
+                              {"temperature", 0.7},
+                              {"top_p", 0.95}});
+  if (begins) generation["bos_token_id"] = facts.bos;
+  generation["eos_token_id"] = ends;
+  if (ends.size() == 1) generation["eos_token_id"] = facts.eos;
+  files[kGenerationConfigName] = document(generation);
+
+  if (from != nullptr && from->files.contains(kSpecialTokensName)) {
+    Ordered special = begun(from, kSpecialTokensName, Ordered::object());
+    if (begins) set_token(special, "bos_token", facts.bos_text);
+    set_token(special, "eos_token", facts.eos_text);
+    files[kSpecialTokensName] = document(special);
+  }
+  return files;
+}
+
+}  // namespace ferry

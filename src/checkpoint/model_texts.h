@@ -1,0 +1,63 @@
+// What a model directory says about text: its tokenizer, where documents begin and end, how it is
+// asked to generate and to chat. Several files say so, and not always the same: here, and nowhere
+// else, it is decided what a directory says; all its files are written from that decision.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/model_dir.h"
+#include "text/tokenizer.h"
+
+namespace ferry {
+
+constexpr const char* kTokenizerName = "tokenizer.json";
+constexpr const char* kTokenizerConfigName = "tokenizer_config.json";
+constexpr const char* kGenerationConfigName = "generation_config.json";
+constexpr const char* kSpecialTokensName = "special_tokens_map.json";
+
+/// What the files say together. An id is absent if none of them states it.
+/// - The begin token is config.json's, else generation_config.json's, else tokenizer_config.json's.
+/// - The end tokens are all that any of config.json, generation_config.json, tokenizer_config.json
+///   and special_tokens_map.json names, in this order: generation stops at each of them. Ids that
+///   the model does not have are left out.
+/// Where the files contradict each other a note says so and what was decided.
+struct ModelTexts {
+  std::optional<int32_t> bos;
+  std::vector<int32_t> eos;                    // no id twice
+  std::shared_ptr<text::Tokenizer> tokenizer;  // nullptr: the directory has none
+  std::map<std::string, std::string> files;    // what was read, by name; tokenizer.json is not kept
+  std::vector<std::string> notes;
+
+  /// From which token the first one of a document is predicted: the begin token, else the end of
+  /// the document before. Errors: kInvalidInput, naming `directory`, if there is neither.
+  Result<int32_t> context_of_first(const std::string& directory) const;
+};
+
+/// Reads them all. `vocab_size` is the model's. Errors: kCorrupt, kInvalidInput, naming the file: one
+/// that cannot be read, or a tokenizer with more ids than the model.
+Result<ModelTexts> read_model_texts(ModelDir& dir);
+
+/// The tokenizer, for whoever cannot do without. Errors: kNotFound, saying what the directory has
+/// instead.
+Result<std::shared_ptr<text::Tokenizer>> require_tokenizer(const ModelDir& dir,
+                                                           const ModelTexts& texts);
+
+/// What a new model's files are to say: the tokens of the data that it was trained on.
+struct TextFacts {
+  std::string tokenizer_json;
+  int32_t bos = 0, eos = 0;  // equal: the tokenizer has no begin token
+  std::string bos_text, eos_text;
+  int64_t positions = 0;
+};
+
+/// The files of a model directory beside config.json and the weights, by name. `from`, if there is
+/// one, is what the model was trained on from: its settings, its chat templates and its other end
+/// tokens go along; where it says something else about begin and end, `facts` are right.
+std::map<std::string, std::string> model_text_files(const TextFacts& facts, const ModelTexts* from);
+
+}  // namespace ferry

@@ -1,0 +1,159 @@
+#include "checkpoint/wrong_path.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "base/file.h"
+
+namespace ferry {
+namespace {
+
+constexpr const char* kConfig = "config.json";
+constexpr uint64_t kRefBytesMax = 4096;
+
+std::vector<std::string> names_in(const std::string& folder) {
+  return list_folder(folder).value_or(std::vector<std::string>{});
+}
+
+bool has(const std::string& folder, const char* name) {
+  return path_exists(join_path(folder, name));
+}
+
+/// The hub keeps a model as models--ORG--NAME/{blobs,refs,snapshots}; snapshots/REVISION is the
+/// model directory, its files links into blobs. The snapshot that refs/main names, else the only
+/// one; empty if there is none.
+std::string snapshot_of(const std::string& cache) {
+  const std::string snapshots = join_path(cache, "snapshots");
+  if (const auto ref = read_file(join_path(cache, "refs/main"), kRefBytesMax)) {
+    const std::string revision = ref->substr(0, ref->find_first_of(" \t\r\n"));
+    const std::string path = join_path(snapshots, revision);
+    if (!revision.empty() && revision.find('/') == revision.npos && is_folder(path)) return path;
+  }
+  const std::vector<std::string> all = names_in(snapshots);
+  return all.size() == 1 ? join_path(snapshots, all[0]) : "";
+}
+
+std::string describe_cache(const std::string& cache) {
+  const std::string snapshot = snapshot_of(cache);
+  if (!snapshot.empty())
+    return fmt::format("is the hub's cache of a model; the model directory in it is {}", snapshot);
+  const std::vector<std::string> all = names_in(join_path(cache, "snapshots"));
+  if (all.empty())
+    return "is the hub's cache of a model, but holds no snapshot of it: the download was not "
+           "finished; fetch it again";
+  return fmt::format(
+      "is the hub's cache of a model, with {} snapshots; name one of them, such as {}",
+      all.size(),
+      join_path(join_path(cache, "snapshots"), all[0]));
+}
+
+/// The subfolders of `folder` that begin with `prefix`.
+std::vector<std::string> folders_in(const std::string& folder, std::string_view prefix) {
+  std::vector<std::string> found;
+  for (const std::string& name : names_in(folder))
+    if (name.starts_with(prefix) && is_folder(join_path(folder, name)))
+      found.push_back(join_path(folder, name));
+  return found;
+}
+
+/// A name of the hub: ORG/NAME, of letters, digits, '-', '_' and '.'.
+bool is_hub_name(const std::string& path) {
+  const size_t slash = path.find('/');
+  if (slash == path.npos || slash == 0 || path.find('/', slash + 1) != path.npos) return false;
+  if (slash + 1 == path.size() || path[0] == '.' || path[0] == '~') return false;
+  return std::all_of(path.begin(), path.end(), [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.' || c == '/';
+  });
+}
+
+std::string describe_file(const std::string& path) {
+  if (path.ends_with(".gguf"))
+    return "is a GGUF file; Ferry reads model directories in the Hugging Face layout "
+           "(config.json, *.safetensors)";
+  const std::string folder = parent_folder(path);
+  if (has(folder, kConfig))
+    return fmt::format("is a file, not a directory; the model directory is its folder, {}", folder);
+  return fmt::format("is a file, not a directory; a model directory has {}", kConfig);
+}
+
+/// Weights or parts of a model that are there in a form that Ferry does not read.
+std::string other_formats(const std::vector<std::string>& names) {
+  const auto any = [&](auto&& is) { return std::any_of(names.begin(), names.end(), is); };
+  if (any([](const std::string& n) { return n == "adapter_config.json"; }))
+    return "it holds an adapter (LoRA), which is no model: merge it into its base model and save "
+           "that (merge_and_unload, save_pretrained)";
+  if (any([](const std::string& n) { return n.ends_with(".gguf"); }))
+    return "it holds GGUF files; Ferry reads *.safetensors: fetch the model in that format";
+  if (any([](const std::string& n) {
+        return n.ends_with(".bin") || n.ends_with(".pt") || n.ends_with(".pth");
+      }))
+    return "it holds PyTorch's pickled weights; Ferry reads *.safetensors: save the model again "
+           "with save_pretrained(safe_serialization=True)";
+  return "";
+}
+
+std::string describe_folder(const std::string& path) {
+  const std::vector<std::string> names = names_in(path);
+  if (int{has(path, "snapshots")} + int{has(path, "refs")} + int{has(path, "blobs")} >= 2)
+    return describe_cache(path);
+  for (const std::string& hub : {path, join_path(path, "hub")})
+    if (const auto models = folders_in(hub, "models--"); !models.empty())
+      return fmt::format("is the hub's cache of {} models; {} {}",
+                         models.size(),
+                         models[0],
+                         describe_cache(models[0]));
+  if (const auto steps = folders_in(path, "step-"); !steps.empty())
+    return fmt::format("is the folder of a run; its newest model directory is {}", steps.back());
+  if (has(path, "manifest.json")) return "is a dataset that Ferry prepared, not a model";
+  if (const std::string formats = other_formats(names); !formats.empty())
+    return fmt::format("has no {}: {}", kConfig, formats);
+  for (const std::string& folder : folders_in(path, ""))
+    if (has(folder, kConfig))
+      return fmt::format("is no model directory: it has no {}, but {} has one", kConfig, folder);
+  return fmt::format("is no model directory: it has no {}{}", kConfig, why_missing(path, kConfig));
+}
+
+}  // namespace
+
+std::string instead_of_model_dir(const std::string& path) {
+  if (is_folder(path)) return describe_folder(path);
+  if (path_exists(path)) return describe_file(path);
+  if (const std::string target = link_target(path); !target.empty())
+    return fmt::format("is a link to {}, which is not there", target);
+  if (is_hub_name(path))
+    return fmt::format(
+        "no such model directory; if it is a model's name on the hub, fetch it (`hf download {} "
+        "--local-dir DIR`) and name DIR",
+        path);
+  return "no such model directory";
+}
+
+std::string why_missing(const std::string& folder, const std::string& name) {
+  if (const std::string target = link_target(join_path(folder, name)); !target.empty())
+    return fmt::format(
+        "; it is a link to {}, which is not there: the download was not finished, or the hub's "
+        "cache was cleaned: fetch the model again",
+        target);
+  // The hub's own cache keeps unfinished files among the blobs; --local-dir keeps them here.
+  for (const char* downloads : {"../../blobs", ".cache/huggingface/download"}) {
+    const std::string where = join_path(folder, downloads);
+    const std::vector<std::string> names = names_in(where);
+    const auto unfinished = std::count_if(names.begin(), names.end(), [](const std::string& n) {
+      return n.ends_with(".incomplete");
+    });
+    if (unfinished > 0)
+      return fmt::format(
+          "; {} of its downloads are not finished ({}/*.incomplete): fetch the model again, what "
+          "is "
+          "there is kept",
+          unfinished,
+          where);
+  }
+  const std::string formats = name == kConfig ? "" : other_formats(names_in(folder));
+  return formats.empty() ? "" : "; " + formats;
+}
+
+}  // namespace ferry

@@ -1,0 +1,106 @@
+#include "checkpoint/wrong_path.h"
+
+#include "checkpoint/test_support.h"
+
+namespace ferry {
+namespace {
+
+void put(const std::string& path, const std::string& content = "{}") {
+  ASSERT_TRUE(make_folders(parent_folder(path)));
+  ASSERT_TRUE(write_file_atomic(path, content));
+}
+
+testing::AssertionResult says(const std::string& path, const std::vector<std::string>& words) {
+  return fails(ModelDir::open(path),
+               is_folder(path) || !path_exists(path) ? Code::kNotFound : Code::kInvalidInput,
+               words);
+}
+
+/// A hub cache of one model: blobs, a snapshot of links into them, refs/main.
+std::string hub_cache(const std::string& name, const std::string& ref, int snapshots) {
+  const std::string cache = fresh_folder(name) + "/models--deepseek-ai--DeepSeek-V2-Lite";
+  put(cache + "/blobs/aaaa");
+  if (!ref.empty()) put(cache + "/refs/main", ref);
+  for (int i = 0; i < snapshots; ++i) {
+    const std::string snapshot = fmt::format("{}/snapshots/{:040}", cache, i);
+    EXPECT_TRUE(make_folders(snapshot));
+    EXPECT_EQ(::symlink("../../blobs/aaaa", (snapshot + "/config.json").c_str()), 0);
+  }
+  return cache;
+}
+
+TEST(WrongPath, TheHubsCacheLeadsToItsSnapshot) {
+  const std::string second = fmt::format("{:040}", 1);
+  const std::string cache = hub_cache("hub", second + "\n", 3);
+  const std::string snapshot = cache + "/snapshots/" + second;
+  EXPECT_TRUE(says(cache, {"hub's cache", snapshot}));
+  EXPECT_TRUE(says(parent_folder(cache), {"hub's cache of 1 models", snapshot}));
+  // HF_HOME has the cache below "hub".
+  const std::string home = fresh_folder("home");
+  ASSERT_TRUE(rename_path(parent_folder(cache), home + "/hub"));
+  EXPECT_TRUE(says(home, {"/hub/models--deepseek-ai--DeepSeek-V2-Lite/snapshots/" + second}));
+
+  const std::string one = hub_cache("one", "", 1);
+  EXPECT_TRUE(says(one, {one + "/snapshots/" + fmt::format("{:040}", 0)}));
+  const std::string two = hub_cache("two", "../../etc", 2);
+  EXPECT_TRUE(says(two, {"2 snapshots", "name one of them"}));
+  const std::string none = hub_cache("none", "abc", 0);
+  EXPECT_TRUE(says(none, {"not finished"}));
+}
+
+TEST(WrongPath, UnfinishedDownloadsAreNamed) {
+  const std::string cache = hub_cache("unfinished", fmt::format("{:040}", 0), 1);
+  const std::string snapshot = fmt::format("{}/snapshots/{:040}", cache, 0);
+  EXPECT_TRUE(says(snapshot, {"neither model.safetensors nor"}));
+  put(cache + "/blobs/bbbb.incomplete");
+  EXPECT_TRUE(says(snapshot, {"1 of its downloads are not finished", "*.incomplete"}));
+  ASSERT_EQ(::symlink("../../blobs/bbbb", (snapshot + "/model.safetensors").c_str()), 0);
+  EXPECT_TRUE(says(snapshot, {"is a link to ../../blobs/bbbb, which is not there"}));
+  ASSERT_TRUE(remove_tree(cache + "/blobs/aaaa"));
+  EXPECT_TRUE(says(snapshot, {"config.json", "is a link to ../../blobs/aaaa"}));
+
+  const std::string local = fresh_folder("local");
+  put(local + "/config.json");
+  put(local + "/.cache/huggingface/download/model.safetensors.abc.incomplete");
+  EXPECT_TRUE(says(local, {"1 of its downloads are not finished"}));
+}
+
+TEST(WrongPath, OtherThingsAreCalledByTheirNames) {
+  EXPECT_TRUE(says("deepseek-ai/DeepSeek-V2-Lite", {"hf download deepseek-ai/DeepSeek-V2-Lite"}));
+  EXPECT_TRUE(says("/no/such/place", {"no such model directory"}));
+  const std::string folder = fresh_folder("things");
+  put(folder + "/lora/adapter_config.json");
+  EXPECT_TRUE(says(folder + "/lora", {"adapter", "merge"}));
+  put(folder + "/pickled/config.json");
+  put(folder + "/pickled/pytorch_model.bin");
+  EXPECT_TRUE(says(folder + "/pickled", {"pickled", "safe_serialization"}));
+  put(folder + "/gguf/model.gguf");
+  EXPECT_TRUE(says(folder + "/gguf", {"GGUF"}));
+  EXPECT_TRUE(says(folder + "/gguf/model.gguf", {"GGUF"}));
+  EXPECT_TRUE(says(folder + "/pickled/config.json", {"its folder, " + folder + "/pickled"}));
+  put(folder + "/data/manifest.json");
+  EXPECT_TRUE(says(folder + "/data", {"dataset"}));
+  put(folder + "/run/step-00000010/config.json");
+  put(folder + "/run/step-00000020/config.json");
+  EXPECT_TRUE(says(folder + "/run", {"run", folder + "/run/step-00000020"}));
+  put(folder + "/trainer/checkpoint-500/config.json");
+  EXPECT_TRUE(says(folder + "/trainer", {folder + "/trainer/checkpoint-500"}));
+  ASSERT_EQ(::symlink("nowhere", (folder + "/link").c_str()), 0);
+  EXPECT_TRUE(says(folder + "/link", {"is a link to nowhere"}));
+}
+
+TEST(WrongPath, StandInsAreNoFiles) {
+  const std::string pointer =
+      "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4096\n";
+  const std::string folder = fresh_folder("lfs");
+  put(folder + "/config.json", pointer);
+  put(folder + "/model.safetensors", pointer);
+  EXPECT_TRUE(fails(ModelDir::open(folder), Code::kCorrupt, {"config.json", "git lfs pull"}));
+  put(folder + "/config.json");
+  EXPECT_TRUE(fails(ModelDir::open(folder), Code::kCorrupt, {"model.safetensors", "git lfs pull"}));
+  put(folder + "/config.json", "<!DOCTYPE html>\n<html>");
+  EXPECT_TRUE(fails(ModelDir::open(folder), Code::kCorrupt, {"web page"}));
+}
+
+}  // namespace
+}  // namespace ferry

@@ -1,0 +1,153 @@
+#include "cli/rehearse_run.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "checkpoint/model_dir.h"
+#include "models/registry.h"
+#include "optim/optimizer.h"
+#include "train/model_setup.h"
+#include "train/train_step.h"
+
+namespace ferry::cli {
+namespace {
+
+/// config.json of DeepSeek-V3 and of DeepSeek-V2-Lite: the fields that say a size.
+constexpr const char* kV3 =
+    R"({"model_type": "deepseek_v3", "vocab_size": 129280, "hidden_size": 7168, "num_hidden_layers": 61,
+ "num_nextn_predict_layers": 1, "first_k_dense_replace": 3, "intermediate_size": 18432,
+ "moe_intermediate_size": 2048, "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8,
+ "n_group": 8, "topk_group": 4, "topk_method": "noaux_tc", "scoring_func": "sigmoid", "norm_topk_prob": true,
+ "routed_scaling_factor": 2.5, "num_attention_heads": 128, "num_key_value_heads": 128, "q_lora_rank": 1536,
+ "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+ "max_position_embeddings": 163840, "rms_norm_eps": 1e-06, "rope_theta": 10000, "rope_scaling": {"type": "yarn",
+ "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0,
+ "original_max_position_embeddings": 4096}, "bos_token_id": 0, "eos_token_id": 1})";
+constexpr const char* kV2Lite =
+    R"({"model_type": "deepseek_v2", "vocab_size": 102400, "hidden_size": 2048, "num_hidden_layers": 27,
+ "first_k_dense_replace": 1, "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 64,
+ "n_shared_experts": 2, "num_experts_per_tok": 6, "n_group": 1, "topk_group": 1, "topk_method": "greedy",
+ "scoring_func": "softmax", "norm_topk_prob": false, "routed_scaling_factor": 1.0, "num_attention_heads": 16,
+ "num_key_value_heads": 16, "q_lora_rank": null, "kv_lora_rank": 512, "qk_nope_head_dim": 128,
+ "qk_rope_head_dim": 64, "v_head_dim": 128, "max_position_embeddings": 163840, "rms_norm_eps": 1e-06,
+ "rope_theta": 10000, "rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1,
+ "mscale": 0.707, "mscale_all_dim": 0.707, "original_max_position_embeddings": 4096}, "bos_token_id": 100000,
+ "eos_token_id": 100001})";
+
+struct Run {
+  Settings settings;
+  std::string config_json;
+  std::string config_name;  // for messages
+};
+
+/// The default settings, with documents of 4,096 tokens: nothing says how such a model is trained.
+Settings usual_settings() {
+  Settings s;
+  s.data.sequence_length = 4096;
+  return s;
+}
+
+/// The settings with which the directory's passport says that it was trained, or the usual ones.
+Result<Run> run_of_directory(const std::string& path) {
+  TRY_ASSIGN(const ModelDir dir, ModelDir::open(path));
+  Run run{usual_settings(), dir.config_json(), join_path(path, kConfigName)};
+  const Passport* passport = dir.passport();
+  if (passport == nullptr || !passport->training) return run;
+  TRY_ASSIGN(run.settings, parse_settings(passport->training->settings, path));
+  return run;
+}
+
+/// What tokenizer there will be is not known yet: without a vocabulary's size, DeepSeek-V3's.
+Result<Run> run_of_settings(const std::string& path) {
+  TRY_ASSIGN(Settings settings, read_settings(path));
+  constexpr int32_t kVocabulary = 129280;
+  data::Manifest data;
+  data.eos = 1;
+  data.vocab_size = settings.model.init.empty() && settings.model.config.empty()
+                        ? static_cast<int32_t>(settings.model.vocab_size.value_or(kVocabulary))
+                        : 0;
+  const std::string manifest = join_path(settings.data.dir, data::kManifestFile);
+  if (!settings.data.dir.empty() && path_exists(manifest)) {
+    TRY_ASSIGN(const std::string text, read_file(manifest, 16 << 20));
+    TRY_ASSIGN(data, data::Manifest::parse(text, manifest));
+  }
+  std::optional<InitDir> init;
+  if (!settings.model.init.empty()) {
+    TRY_ASSIGN(init, InitDir::open(settings.model.init));
+  }
+  TRY_ASSIGN(
+      const std::string config,
+      resolve_config(settings.model, init ? &*init : nullptr, data, settings.data.sequence_length));
+  return Run{settings, config, path};
+}
+
+Result<Run> run_of(const std::string& name) {
+  if (name == "v3") return Run{usual_settings(), kV3, name};
+  if (name == "v2-lite") return Run{usual_settings(), kV2Lite, name};
+  if (is_folder(name)) return run_of_directory(name);
+  if (path_exists(name)) return run_of_settings(name);
+  return fail(Code::kNotFound,
+              "--for {}: is no model directory and no file of settings; or give v3 or v2-lite",
+              name);
+}
+
+/// A micro-batch of whole sequences; the last may be shorter.
+data::Batch batch_of(int64_t tokens, int64_t sequence) {
+  data::Batch b;
+  b.tokens.assign(static_cast<size_t>(tokens), 0);
+  b.labels = b.mtp_labels = b.tokens;
+  for (int64_t at = 0; at < tokens; at += sequence)
+    b.segment_lengths.push_back(static_cast<int32_t>(std::min(sequence, tokens - at)));
+  b.label_bytes = tokens;
+  return b;
+}
+
+void train(models::TrainableLm& model, const Settings& s) {
+  Optimizer optimizer(optimizer_of(s), model.weights());
+  TrainStep step(model, optimizer, step_settings(s.train));
+  std::vector<data::Batch> batches;
+  for (int64_t at = 0; at < s.train.tokens_per_step; at += s.train.micro_batch_tokens)
+    batches.push_back(batch_of(std::min(s.train.micro_batch_tokens, s.train.tokens_per_step - at),
+                               s.data.sequence_length));
+  step.gradients(s.train.mtp_every, batches);  // a step that runs the MTP modules, too
+  step.update(s.optimizer.lr);
+}
+
+/// A prompt as long as the model's context, but for one token, and this one after it.
+void generate(models::CausalLm& model) {
+  const int64_t positions = model.max_positions();
+  const auto cache = model.make_cache(1, positions);
+  for (const int64_t tokens : {positions - 1, int64_t{1}}) {
+    if (tokens < 1) continue;
+    const std::vector<models::KvCache::Part> parts = {{0, tokens}};
+    const ops::Segments segments = cache->begin(parts);
+    models::ForwardOptions options;
+    options.cache = cache.get();
+    const std::vector<int32_t> ids(static_cast<size_t>(tokens), 0);
+    const Tensor hidden =
+        model.forward(Tensor::from_i32(ids, {tokens}, model.device()), segments, options, nullptr);
+    const int64_t last = tokens - 1;
+    static_cast<void>(model.logits(hidden, {&last, 1}));
+    cache->commit();
+  }
+}
+
+}  // namespace
+
+Result<doctor::RunCalls> rehearse_run(const std::string& name, DeviceKind kind) {
+  TRY_ASSIGN(const Run run, run_of(name));
+  doctor::Rehearsal rehearsal(kind);
+  const DType compute = run.settings.train.compute == "f32" ? DType::kF32 : DType::kBF16;
+  {
+    TRY_ASSIGN(const std::unique_ptr<models::TrainableLm> model,
+               models::make_model(
+                   run.config_json, run.config_name, rehearsal.device(), compute, DType::kF32));
+    generate(*model);
+    train(*model, run.settings);
+  }
+  return rehearsal.take(name);
+}
+
+}  // namespace ferry::cli

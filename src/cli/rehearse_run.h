@@ -1,0 +1,15 @@
+// `ferry doctor --for RUN`: which calls a training step, a long prefill and a decode of this run
+// make, told without a model in memory.
+#pragma once
+
+#include <string>
+
+#include "verify/rehearsal.h"
+
+namespace ferry::cli {
+
+/// `run`: a model directory, a TOML file of settings, or "v3", "v2-lite" (as DeepSeek published
+/// them, with the default settings of training). Errors: kNotFound, kInvalidInput, kCorrupt.
+Result<doctor::RunCalls> rehearse_run(const std::string& run, DeviceKind kind);
+
+}  // namespace ferry::cli

@@ -1,0 +1,47 @@
+#include "device/ascend/upload_ring.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "device/ascend/ascend_device.h"
+
+namespace ferry {
+
+bool UploadRing::occupied(size_t begin, size_t end) const {
+  return std::any_of(
+      parts_.begin(), parts_.end(), [&](const Part& p) { return p.begin < end && begin < p.end; });
+}
+
+/// Waits until the chip has read it.
+void UploadRing::free_oldest() {
+  const acl::Event event = parts_.front().read;
+  parts_.pop_front();
+  device_.stream().wait_for(event);
+  device_.checked(device_.cann().aclrtDestroyEvent(event), "aclrtDestroyEvent");
+}
+
+void* UploadRing::take(size_t bytes) {
+  constexpr size_t kAlignment = 64;
+  check(bytes <= kPartBytesMax, "upload: {} bytes at once", bytes);
+  if (memory_ == nullptr) {
+    void* memory = nullptr;
+    device_.checked(device_.cann().aclrtMallocHost(&memory, kBytes), "aclrtMallocHost");
+    memory_ = static_cast<char*>(memory);
+  }
+  const size_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  const size_t begin = next_ + size <= kBytes ? next_ : 0;
+  while (parts_.size() >= kPartsMax || occupied(begin, begin + size)) free_oldest();
+  taken_ = {begin, begin + size, nullptr};
+  next_ = begin + size;
+  return memory_ + begin;
+}
+
+void UploadRing::sent() {
+  const acl::Library& library = device_.cann();
+  device_.checked(library.aclrtCreateEvent(&taken_.read), "aclrtCreateEvent");
+  parts_.push_back(taken_);
+  device_.checked(library.aclrtRecordEvent(taken_.read, device_.stream().handle()),
+                  "aclrtRecordEvent");
+}
+
+}  // namespace ferry

@@ -1,0 +1,35 @@
+#include "models/causal_lm.h"
+
+#include "base/check.h"
+#include "ops/dispatch.h"
+
+namespace ferry::models {
+namespace {
+
+/// These rows, copied together run by run; a view where they are one run.
+Tensor chosen_rows(const Tensor& hidden, std::span<const int64_t> rows) {
+  const auto run_end = [&](size_t first) {
+    size_t end = first + 1;
+    while (end < rows.size() && rows[end] == rows[end - 1] + 1) ++end;
+    return end;
+  };
+  if (run_end(0) == rows.size()) return hidden.slice(0, rows.front(), rows.back() + 1);
+  const auto count = static_cast<int64_t>(rows.size());
+  const Tensor chosen = Tensor::empty({count, hidden.dim(1)}, hidden.dtype(), hidden.device());
+  for (size_t i = 0, end = 0; i < rows.size(); i = end) {
+    end = run_end(i);
+    const Tensor from = hidden.slice(0, rows[i], rows[end - 1] + 1),
+                 to = chosen.slice(0, static_cast<int64_t>(i), static_cast<int64_t>(end));
+    ops::copy(to.view(), from.view(), hidden.device());
+  }
+  return chosen;
+}
+
+}  // namespace
+
+Tensor CausalLm::logits(const Tensor& hidden, std::span<const int64_t> rows) {
+  check(!rows.empty(), "logits: of no row");
+  return head_logits(chosen_rows(hidden, rows));
+}
+
+}  // namespace ferry::models

@@ -1,0 +1,31 @@
+// What a forward pass may be told, and what it leaves besides its result.
+#pragma once
+
+#include <vector>
+
+#include "models/kv_cache.h"
+#include "tensor/tensor.h"
+
+namespace ferry::models {
+
+/// MLA computed with per-head keys and values (fewer operations in training) or on the latent
+/// itself (what a cache holds). The two are different numerics; whatever generates or scores uses
+/// absorbed.
+enum class MlaForm { kExpanded, kAbsorbed };
+
+struct ForwardOptions {
+  MlaForm mla_form = MlaForm::kAbsorbed;
+  KvCache* cache = nullptr;  // absorbed form only; the tokens are appended to it
+  /// Replay: for each MoE layer the experts to use, i32 [tokens, top_k]; empty: routers choose.
+  std::vector<Tensor> given_experts = {};
+};
+
+/// In layer order.
+struct ForwardTrace {
+  std::vector<Tensor> experts;         // i32 [tokens, top_k] of each MoE layer
+  std::vector<Tensor> router_weights;  // f32 [tokens, top_k]
+  std::vector<Tensor> layer_outputs;   // filled if keep_layer_outputs is set
+  bool keep_layer_outputs = false;
+};
+
+}  // namespace ferry::models

@@ -1,0 +1,23 @@
+// From config.json to a model.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "models/trainable_lm.h"
+
+namespace ferry::models {
+
+/// Makes the model that config.json describes, with uninitialised weights of type `storage`, or,
+/// without one, with weights that have no memory yet: their values are to be set before use.
+/// Errors: kInvalidInput naming the field.
+Result<std::unique_ptr<TrainableLm>> make_model(std::string_view config_json,
+                                                const std::string& path,
+                                                Device& device,
+                                                DType compute,
+                                                std::optional<DType> storage);
+
+}  // namespace ferry::models

@@ -1,0 +1,37 @@
+#include "probe/directory_model.h"
+
+#include "base/file.h"
+#include "checkpoint/weights.h"
+#include "models/registry.h"
+
+namespace ferry::probe {
+
+Result<models::FittedConfig> fit_to(const ModelDir& dir) {
+  return models::fit_config(dir.config_json(), join_path(dir.path(), kConfigName), dir.names());
+}
+
+Result<DirectoryModel> model_of(ModelDir& dir,
+                                Device& device,
+                                DType compute,
+                                std::optional<DType> storage) {
+  TRY_ASSIGN(const models::FittedConfig fitted, fit_to(dir));
+  DirectoryModel m;
+  m.notes = fitted.notes;
+  TRY_ASSIGN(m.model,
+             models::make_model(
+                 fitted.json, join_path(dir.path(), kConfigName), device, compute, storage));
+  if (storage) TRY(load_fitted(dir, fitted, *m.model));
+  return m;
+}
+
+Result<void> load_fitted(ModelDir& dir,
+                         const models::FittedConfig& fitted,
+                         models::CausalLm& model) {
+  std::vector<WeightAlias> aliases = model.weight_aliases();
+  for (const auto& [name, of] : fitted.repeated)
+    for (const Weight* w : model.weights())
+      if (w->name == of) aliases.emplace_back(name, w);
+  return load_weights(dir, model.weights(), aliases, fitted.unused);
+}
+
+}  // namespace ferry::probe

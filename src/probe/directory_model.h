@@ -1,0 +1,36 @@
+// The model that a directory holds, made and loaded: the one way from a model directory to a
+// CausalLm.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/model_dir.h"
+#include "models/trainable_lm.h"
+#include "models/fit.h"
+
+namespace ferry::probe {
+
+/// models::fit_config for the tensors of the directory. Errors: of fit_config.
+Result<models::FittedConfig> fit_to(const ModelDir& dir);
+
+struct DirectoryModel {
+  std::unique_ptr<models::TrainableLm> model;
+  std::vector<std::string> notes;  // where config.json and weights did not fit, what was decided
+};
+
+/// Makes the model and loads its weights as `storage`; without it the weights have no memory yet
+/// (layer_weights.h fills them). Errors: kInvalidInput, kCorrupt, naming file, field or tensor.
+Result<DirectoryModel> model_of(ModelDir& dir,
+                                Device& device,
+                                DType compute,
+                                std::optional<DType> storage);
+
+/// Loads the weights of a model that was made from a fitted config. Errors: of load_weights.
+Result<void> load_fitted(ModelDir& dir,
+                         const models::FittedConfig& fitted,
+                         models::CausalLm& model);
+
+}  // namespace ferry::probe

@@ -1,0 +1,72 @@
+#include "train/beats.h"
+
+#include <algorithm>
+
+#include "base/fault.h"
+
+namespace ferry {
+namespace {
+
+using supervisor::Phase;
+using supervisor::Work;
+
+// Between two beats that say nothing new but how far it is. Patience is longer by far.
+constexpr double kPauseS = 0.05;
+
+const char* fault_name(Phase phase) {
+  switch (phase) {
+    case Phase::kStarting: return "beat.start";
+    case Phase::kTraining: return "beat.train";
+    case Phase::kEvaluating: return "beat.evaluate";
+    case Phase::kSaving: return "beat.save";
+  }
+  return "";
+}
+
+}  // namespace
+
+Beats::Beats(Send send, const Clock& clock)
+    : send_(std::move(send)), clock_(clock), listener_([this](uint64_t bytes) { alive(bytes); }) {}
+
+void Beats::begin(Work work, int64_t total) {
+  const std::lock_guard lock(mutex_);
+  now_.work = work;
+  now_.done = 0;
+  now_.total = total;
+  tell();
+}
+
+void Beats::advance(int64_t done) {
+  const std::lock_guard lock(mutex_);
+  now_.done = done;
+  if (clock_.monotonic_s() - told_s_ >= kPauseS) tell();
+}
+
+void Beats::step_done(int64_t step) {
+  const std::lock_guard lock(mutex_);
+  now_.step = step;
+  tell();
+}
+
+bool Beats::counts_bytes() const {
+  return now_.work == Work::kReadingData || now_.work == Work::kLoading ||
+         now_.work == Work::kWriting;
+}
+
+void Beats::alive(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  if (counts_bytes()) {
+    now_.done += static_cast<int64_t>(bytes);
+    // What is hashed again (a checkpoint that was torn, say) is not in the total.
+    if (now_.total > 0) now_.done = std::min(now_.done, now_.total);
+  }
+  if (clock_.monotonic_s() - told_s_ >= kPauseS) tell();
+}
+
+void Beats::tell() {
+  if (send_) send_(now_);
+  told_s_ = clock_.monotonic_s();
+  static_cast<void>(fault_point(fault_name(phase_of(now_.work))));
+}
+
+}  // namespace ferry

@@ -1,0 +1,27 @@
+// What may become of a run's settings when it goes on: each field of the list says it of itself
+// (train/config_list.cc); the architecture is compared with that of the checkpoint.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/manifest.h"
+#include "train/config.h"
+
+namespace ferry {
+
+/// Where a run goes on from.
+struct ResumePoint {
+  std::string path;         // of the checkpoint
+  std::string config_json;  // of the checkpoint
+  Settings settings;        // those that it was written under
+};
+
+/// The changes that what follows depends on, to be told. Errors: kInvalidInput for a change of what
+/// was learnt, with what it is in the checkpoint, and that a new run can begin from its weights.
+Result<std::vector<SettingChange>> changes_on_resume(const ResumePoint& point,
+                                                     const Settings& now,
+                                                     const data::Manifest& data);
+
+}  // namespace ferry

@@ -1,0 +1,124 @@
+#include "train/run_begin.h"
+
+#include <algorithm>
+
+#include "base/file.h"
+#include "base/system.h"
+#include "models/registry.h"
+#include "train/model_setup.h"
+
+namespace ferry {
+namespace {
+
+using supervisor::Work;
+
+/// For the message that the newest checkpoint cannot be used: the next older one that can, every
+/// byte of it checked.
+std::string older_whole(const CheckpointList& list) {
+  for (size_t i = list.complete.size() - 1; i-- > 0;) {
+    const std::string& path = list.complete[i].path;
+    Result<ModelDir> dir = ModelDir::open(path);
+    if (dir && dir->verify())
+      return fmt::format(". {} (step {}) is whole: move {} away, and --resume goes on from there",
+                         path,
+                         list.complete[i].step,
+                         list.complete.back().path);
+  }
+  return "";
+}
+
+Result<Beginning> fresh(const Settings& settings,
+                        const data::Dataset& dataset,
+                        Device& device,
+                        const std::function<void(const std::string&)>& say) {
+  Beginning b;
+  std::optional<InitDir> init;
+  if (!settings.model.init.empty()) {
+    TRY_ASSIGN(init, InitDir::open(settings.model.init));
+    TRY(init->check_tokenizer(dataset));
+    for (const std::string& n : init->notes(dataset)) say("note       " + n);
+  }
+  InitDir* const from = init ? &*init : nullptr;
+  TRY_ASSIGN(
+      const std::string config,
+      resolve_config(settings.model, from, dataset.manifest(), settings.data.sequence_length));
+  TRY_ASSIGN(b.model, make_training_model(settings, from, config, device));
+  if (init) b.texts = std::move(init->texts);
+  b.optimizer.emplace(optimizer_of(settings), b.model->weights());
+  return b;
+}
+
+Result<Beginning> going_on(const Settings& settings,
+                           const CheckpointInfo& newest,
+                           Resumed& from,
+                           Device& device) {
+  Beginning b;
+  const DType compute = settings.train.compute == "f32" ? DType::kF32 : DType::kBF16;
+  TRY_ASSIGN(b.model,
+             models::make_model(from.point.config_json, newest.path, device, compute, DType::kF32));
+  b.texts = std::move(from.texts);
+  b.optimizer.emplace(optimizer_of(settings), b.model->weights());
+  TRY(restore(from, *b.model, *b.optimizer));
+  b.state = from.state;
+  b.saved_step = b.state.step;
+  return b;
+}
+
+}  // namespace
+
+Result<void> remove_run_leftovers(const std::string& folder) {
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
+  for (const std::string& name : names)
+    if (name.starts_with("metrics.jsonl.tmp.") || name.starts_with("curve.svg.tmp."))
+      TRY(remove_tree(join_path(folder, name)));
+  return {};
+}
+
+Result<Beginning> begin_run(const Settings& settings,
+                            bool resume,
+                            const data::Dataset& dataset,
+                            Device& device,
+                            Beats& beats,
+                            const std::function<void(const std::string&)>& say) {
+  const std::string& folder = settings.checkpoint.dir;
+  beats.begin(Work::kLoading);
+  TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
+  for (const std::string& why : list.ignored) say("ignored    " + why);
+  if (!resume && !list.complete.empty())
+    return fail(Code::kInvalidInput,
+                "{}: holds a run that got to step {}; go on with it by --resume, or choose another "
+                "checkpoint.dir",
+                folder,
+                list.complete.back().step);
+  Beginning b;
+  if (list.complete.empty()) {
+    if (resume) say("resume     no checkpoint yet: from the beginning");
+    TRY_ASSIGN(b, fresh(settings, dataset, device, say));
+  } else {
+    const CheckpointInfo& newest = list.complete.back();
+    TRY_ASSIGN(Resumed from, read_run(newest, dataset));
+    // Refused before anything large is made: a setting is no harm to the checkpoint.
+    TRY_ASSIGN(const std::vector<SettingChange> changes,
+               changes_on_resume(from.point, settings, dataset.manifest()));
+    Result<Beginning> resumed = going_on(settings, newest, from, device);
+    if (!resumed)
+      return fail(resumed.error().code, "{}{}", resumed.error().message, older_whole(list));
+    b = *std::move(resumed);
+    say(fmt::format("resume     from {} (step {})", newest.path, b.state.step));
+    for (const SettingChange& c : changes)
+      say(fmt::format("changed    {}: {} -> {}", c.key, c.was, c.now));
+  }
+  const std::string here = device.kind() == DeviceKind::kCpu
+                               ? fmt::format("cpu, {}", processor_name())
+                               : device.describe();
+  if (std::find(b.state.devices.begin(), b.state.devices.end(), here) == b.state.devices.end())
+    b.state.devices.push_back(here);
+  if (settings.data.sequence_length > b.model->max_positions())
+    return fail(Code::kInvalidInput,
+                "data.sequence_length {}: the model has {} positions (max_position_embeddings)",
+                settings.data.sequence_length,
+                b.model->max_positions());
+  return b;
+}
+
+}  // namespace ferry

@@ -1,0 +1,42 @@
+// What a run begins with: a fresh model, one that continues another's weights, or its newest
+// checkpoint.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "data/dataset.h"
+#include "models/trainable_lm.h"
+#include "optim/optimizer.h"
+#include "train/beats.h"
+#include "train/config.h"
+#include "train/run_state.h"
+
+namespace ferry {
+
+struct Beginning {
+  std::unique_ptr<models::TrainableLm> model;
+  std::optional<ModelTexts> texts;  // of the directory that the run goes on from
+  std::optional<Optimizer> optimizer;
+  RunState state;
+  int64_t saved_step = -1;  // of the checkpoint that it goes on from
+};
+
+/// Removes what write_file_atomic left in the run's folder when its process was killed. The folder
+/// is locked: nobody is writing there. (Step folders that were being written have their own rules,
+/// and are hidden.)
+Result<void> remove_run_leftovers(const std::string& folder);
+
+/// say() is told what is gone on from, and what changed.
+/// Errors: kInvalidInput (the folder holds a run and `resume` is not asked for, a setting that
+/// cannot change, sequences longer than the model's context), kNotFound, kCorrupt.
+Result<Beginning> begin_run(const Settings& settings,
+                            bool resume,
+                            const data::Dataset& dataset,
+                            Device& device,
+                            Beats& beats,
+                            const std::function<void(const std::string&)>& say);
+
+}  // namespace ferry

@@ -1,0 +1,60 @@
+#include "train/run_save.h"
+
+#include "base/file.h"
+#include "base/units.h"
+#include "train/curve.h"
+#include "train/run_passport.h"
+
+namespace ferry {
+namespace {
+
+using supervisor::Work;
+
+Result<void> draw_curve(const Settings& settings,
+                        const RunState& state,
+                        int64_t parameters,
+                        const Metrics& metrics) {
+  const CurveOptions curve{.title = "Training loss",
+                           .subtitle = fmt::format("{} parameters, {} tokens",
+                                                   format_count(static_cast<double>(parameters)),
+                                                   format_count(static_cast<double>(state.tokens))),
+                           .steps = settings.train.steps};
+  return write_file_atomic(join_path(settings.checkpoint.dir, "curve.svg"),
+                           loss_curve_svg(metrics, curve));
+}
+
+}  // namespace
+
+Result<Saved> save_run(models::CausalLm& model,
+                       const ModelTexts* texts,
+                       const Optimizer& optimizer,
+                       const RunState& state,
+                       const data::Dataset& dataset,
+                       const Settings& settings,
+                       const Metrics& metrics,
+                       Beats& beats) {
+  const std::string& folder = settings.checkpoint.dir;
+  beats.begin(Work::kProbing);
+  ModelContents contents = model_contents(model, texts, dataset, settings);
+  {
+    const OpsAlive alive;
+    TRY(add_passport(contents, model, state, dataset, settings));
+  }
+  const TrainingStateContents stored = state_contents(model, optimizer, state, dataset, settings);
+  // Each byte is written and hashed; the model's are hashed a second time, as the passport's leaves.
+  beats.begin(Work::kWriting,
+              static_cast<int64_t>(3 * bytes_needed(contents) + 2 * bytes_needed(stored)));
+  TRY_ASSIGN(const SaveReport report, save_checkpoint(folder, state.step, contents, stored));
+  Saved saved{.path = report.path, .bytes = report.bytes, .warnings = report.warnings};
+  const auto warn = [&saved](const auto& result) {
+    if (!result) saved.warnings.push_back(result.error().message);
+  };
+  beats.begin(Work::kRemoving);
+  warn(prune_checkpoints(folder,
+                         {.keep_last = static_cast<int>(settings.checkpoint.keep_last),
+                          .keep_best = settings.checkpoint.keep_best ? 1 : 0}));
+  if (settings.log.curve) warn(draw_curve(settings, state, model.parameters_total(), metrics));
+  return saved;
+}
+
+}  // namespace ferry

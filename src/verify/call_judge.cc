@@ -1,0 +1,151 @@
+#include "verify/call_judge.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <string_view>
+
+#include "base/cpu_tier.h"
+#include "device/cpu/cpu_device.h"
+
+namespace ferry::doctor {
+namespace {
+
+/// While it lives, CPU kernels run as another tier than the one in use, if the processor has one:
+/// a CPU that is examined is not to be its own judge.
+class OtherTier {
+ public:
+  explicit OtherTier(bool wanted) : was_(cpu_tier()) {
+    if (!wanted) return;
+    for (const CpuTier t : {CpuTier::kPlain, CpuTier::kAvx2, CpuTier::kAvx512})
+      if (t != was_ && cpu_has(t)) {
+        set_cpu_tier(t);  // the plainest
+        return;
+      }
+  }
+  ~OtherTier() { set_cpu_tier(was_); }
+  OtherTier(const OtherTier&) = delete;
+  OtherTier& operator=(const OtherTier&) = delete;
+
+ private:
+  CpuTier was_;
+};
+
+/// Sums of products, whose errors grow with the depth if they are summed in too few bits, and whose
+/// bound on the worst element grows faster.
+constexpr std::array<std::string_view, 2> kProducts = {"matmul", "grouped_matmul"};
+/// One value of f32 each, rounded once: what is left of the error leans to no side.
+constexpr std::array<std::string_view, 6> kRoundedOnce = {
+    "matmul", "grouped_matmul", "swiglu", "add", "scale", "cast"};
+
+template <size_t N>
+bool among(const std::array<std::string_view, N>& all, const std::string& op) {
+  return std::find(all.begin(), all.end(), op) != all.end();
+}
+
+/// Memory that the call will write and does not read.
+bool only_written(const ops::OpCall& call, const View& out) {
+  const ops::Extent e = ops::extent_of(out);
+  return std::none_of(call.inputs.begin(), call.inputs.end(), [&](const ops::NamedView& in) {
+    const ops::Extent i = ops::extent_of(in.view);
+    return i.begin < e.begin + e.bytes && e.begin < i.begin + i.bytes;
+  });
+}
+
+bool whole(const View& v) {
+  int64_t stride = 1;
+  for (int d = v.rank - 1; d >= 0; stride *= v.shape[d--])
+    if (v.shape[d] > 1 && v.stride[d] != stride) return false;
+  return true;
+}
+
+/// How many terms an element of a product sums.
+double depth_of(const ops::RecordedCall& call) {
+  double inputs = 1, outputs = 1;
+  for (const ops::KeptView& in : call.inputs())
+    if (in.name == "a" || in.name == "b") inputs *= static_cast<double>(in.view.count());
+  for (const ops::KeptView& out : call.outputs()) outputs *= static_cast<double>(out.view.count());
+  return outputs > 0 ? std::sqrt(inputs / outputs) : 1;  // (mk)(kn) / (mn)
+}
+
+}  // namespace
+
+Precision precision_of(const ops::RefTensor& got, const ops::RefTensor& expected) {
+  double squares = 0, size = 0, lean = 0, n = 0;
+  for (size_t i = 0; i < got.values.size(); ++i) {
+    const double e = expected.values[i];
+    if (ops::CallFacts::unwritten(e) || !std::isfinite(e) || !std::isfinite(got.values[i]))
+      continue;
+    const double error = got.values[i] - e;
+    squares += error * error;
+    size += e * e;
+    lean += e < 0 ? -error : error;  // towards or away from zero
+    ++n;
+  }
+  Precision p;
+  if (size > 0) p.rms = std::sqrt(squares / size);
+  if (squares > 0) p.bias = lean / std::sqrt(squares);
+  return p;
+}
+
+void CallJudge::before(const ops::OpCall& call) {
+  // What a launch leaves as it was must not look right by luck: the pool gives out memory that held
+  // an earlier result. Filled first, so that what the call reads is copied behind it.
+  for (const ops::NamedView& out : call.outputs)
+    if (only_written(call, out.view) && whole(out.view)) {
+      const std::vector<char> ones(ops::extent_of(out.view).bytes, '\xff');
+      call.device.copy_from_host(out.view.data, ones.data(), ones.size());
+      call.device.stream().synchronize();
+    }
+  call_.emplace(call, [](const View&) { return false; });
+}
+
+void CallJudge::after(const ops::OpCall& call) {
+  call_->launched(call);
+  call_->fetch();
+  ++calls_;
+  const OtherTier other(call.device.kind() == DeviceKind::kCpu);
+  const ops::CallVerdict verdict = ops::CallRules::all().judge(*call_);
+  if (!verdict.judged) {
+    unjudged_.insert(call_->op());
+    return;
+  }
+  if (verdict.finding) return found_("call", *verdict.finding);
+  judge_precision();
+}
+
+void CallJudge::judge_precision() {
+  constexpr double kOutputsLeast = 64, kDepthLeast = 64;
+  const std::string& op = call_->op();
+  if (!among(kProducts, op) && !among(kRoundedOnce, op)) return;
+  ops::CallFacts facts(*call_, among(kProducts, op));
+  const std::vector<ops::RefTensor> expected = facts.expected(), got = facts.written();
+  for (size_t o = 0; o < got.size(); ++o) {
+    const auto count = static_cast<double>(got[o].shape.count());
+    if (count < kOutputsLeast) continue;
+    const ops::KeptView& out = call_->outputs()[o];
+    const double u = unit_roundoff(out.view.dtype);
+    const Precision p = precision_of(got[o], expected[o]);
+    const double depth = among(kProducts, op) ? depth_of(*call_) : 1;
+    // Rounding to nearest is off by u / sqrt(3) at most in the mean square; sums of n terms of any
+    // sign in f32 walk sqrt(n) roundings. Four times that for orders of summing that are not ours.
+    const double allowed = (out.view.dtype == DType::kF32 ? 0 : u) + 4 * 0x1p-24 * std::sqrt(depth);
+    const bool coarse = depth >= kDepthLeast && p.rms > allowed;
+    // Beyond seven standard errors, and a fifth of what cutting instead of rounding does.
+    const bool leans = out.view.dtype == DType::kBF16 && among(kRoundedOnce, op) &&
+                       std::abs(p.bias) > 7 &&
+                       std::abs(p.bias) * p.rms / std::sqrt(count) > 0.1 * u;
+    if (!coarse && !leans) continue;
+    found_(coarse ? "precision" : "bias",
+           {.op = op,
+            .output = out.name,
+            .shapes = fmt::format("{} elements", got[o].shape.str()),
+            .got = coarse ? p.rms : p.bias,
+            .expected = 0,
+            .bound = coarse ? allowed : 7,
+            .elements_out = got[o].shape.count()});
+  }
+}
+
+}  // namespace ferry::doctor

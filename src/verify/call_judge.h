@@ -1,0 +1,46 @@
+// Judges every call of a kernel while it is installed, on the spot: the CPU gets the inputs that the
+// device had. So any computation is a check, whatever its sizes, without a reference of its own.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "ops/call_check.h"
+
+namespace ferry::doctor {
+
+/// Owner: the check that runs the computation, which may be on any device. One thread. Waits for
+/// each call.
+class CallJudge final : public ops::Observer {
+ public:
+  /// `found` hears of each call whose result is not what the CPU gives for the same inputs.
+  explicit CallJudge(
+      std::function<void(const std::string& property, const ops::CallFinding&)> found)
+      : found_(std::move(found)) {}
+
+  void before(const ops::OpCall& call) override;
+  void after(const ops::OpCall& call) override;
+
+  int64_t calls() const { return calls_; }
+  /// Kernels without a rule: nothing was compared.
+  const std::set<std::string>& unjudged() const { return unjudged_; }
+
+ private:
+  void judge_precision();
+
+  std::function<void(const std::string&, const ops::CallFinding&)> found_;
+  std::optional<ops::RecordedCall> call_;
+  int64_t calls_ = 0;
+  std::set<std::string> unjudged_;
+};
+
+/// How far a whole output is off: beside its worst element, which a sum's bound hides.
+struct Precision {
+  double rms = 0;   // of the error, relative to the output's RMS
+  double bias = 0;  // mean error towards or away from zero, in standard errors
+};
+Precision precision_of(const ops::RefTensor& got, const ops::RefTensor& expected);
+
+}  // namespace ferry::doctor

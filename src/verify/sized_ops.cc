@@ -1,0 +1,584 @@
+#include "verify/sized_ops.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "autograd/tape.h"
+#include "base/check.h"
+#include "ops/adamw/adamw.h"
+#include "ops/add/add.h"
+#include "ops/attention/attention.h"
+#include "ops/axpby/axpby.h"
+#include "ops/balance_loss/balance_loss.h"
+#include "ops/cast/cast.h"
+#include "ops/concat/concat.h"
+#include "ops/cross_entropy/cross_entropy.h"
+#include "ops/embedding/embedding.h"
+#include "ops/grouped_linear/grouped_linear.h"
+#include "ops/head_linear/head_linear.h"
+#include "ops/linear/linear.h"
+#include "ops/matmul/matmul.h"
+#include "ops/mla_expand/mla_expand.h"
+#include "ops/moe_permute/moe_permute.h"
+#include "ops/rms_norm/rms_norm.h"
+#include "ops/rope/rope.h"
+#include "ops/router/router.h"
+#include "ops/scale/scale.h"
+#include "ops/sum_squares/sum_squares.h"
+#include "ops/swiglu/swiglu.h"
+
+namespace ferry::doctor {
+namespace {
+
+constexpr int64_t kElements = 1 << 20;  // of a ladder's vectors
+
+double d(int64_t n) { return static_cast<double>(n); }
+
+Tensor integers(Maker& m, int64_t count, int64_t below) {
+  return Tensor::from_i32(m.indices(count, below), {count}, m.device());
+}
+
+/// So many documents of nearly equal lengths.
+std::vector<int32_t> lengths_of(int64_t tokens, int64_t documents) {
+  documents = std::clamp<int64_t>(documents, 1, tokens);
+  std::vector<int32_t> lengths;
+  for (int64_t i = 0; i < documents; ++i)
+    lengths.push_back(static_cast<int32_t>(tokens * (i + 1) / documents - tokens * i / documents));
+  return lengths;
+}
+
+float score_scale(int64_t depth) { return 1 / std::sqrt(static_cast<float>(depth)); }
+
+/// Sorted from 0 to rows; some experts have none.
+Tensor group_offsets(Maker& m, int64_t rows, int64_t experts) {
+  std::vector<int32_t> offsets = m.indices(experts + 1, rows + 1);
+  offsets.front() = 0;
+  offsets.back() = static_cast<int32_t>(rows);
+  std::sort(offsets.begin(), offsets.end());
+  return Tensor::from_i32(offsets, {experts + 1}, m.device());
+}
+
+void run_matmul(Maker& m, const Sizes& s) {
+  const int64_t batch = s[0], rows = s[1], depth = s[2], columns = s[3];
+  const bool ta = s[4] != 0, tb = s[5] != 0;
+  const auto shape = [&](int64_t r, int64_t c, bool transposed) {
+    if (transposed) std::swap(r, c);
+    return batch > 1 ? Shape{batch, r, c} : Shape{r, c};
+  };
+  const Tensor a = m.normal(shape(rows, depth, ta), m.dtype());
+  const Tensor b = m.normal(shape(depth, columns, tb), m.dtype());
+  const DType out = m.pick(2) == 0 ? DType::kF32 : m.dtype();
+  static_cast<void>(ops::matmul(a, b, {.transpose_a = ta, .transpose_b = tb, .out = out}));
+}
+
+void run_linear(Maker& m, const Sizes& s) {
+  const Tensor x = m.activations({s[0], s[1]});
+  const Weight w = m.weight({s[2], s[1]}, 1 / std::sqrt(d(s[1])));
+  static_cast<void>(ops::linear(x, w));  // as it is when nothing is recorded: the packed weight
+  m.differentiate([&] { return std::vector<Tensor>{ops::linear(x, w)}; });
+}
+
+void run_grouped(Maker& m, const Sizes& s) {
+  const Tensor x = m.activations({s[0], s[2]});
+  const Weight w = m.weight({s[1], s[3], s[2]}, 1 / std::sqrt(d(s[2])));
+  const Tensor offsets = group_offsets(m, s[0], s[1]);
+  m.differentiate([&] { return std::vector<Tensor>{ops::grouped_linear(x, w, offsets)}; });
+}
+
+/// As in MLA: queries to the latent, and from it to the values.
+void run_head_linear(Maker& m, const Sizes& s) {
+  const int64_t tokens = s[0], heads = s[1], rows = s[2], latent = s[3];
+  const Weight w = m.weight({heads * 2 * rows, latent}, 1 / std::sqrt(d(latent)));
+  const Tensor x = m.activations({tokens, heads, rows}), z = m.activations({tokens, heads, latent});
+  const ops::HeadLinear up{.rows_per_head = 2 * rows, .begin = 0, .rows = rows, .transpose = false};
+  const ops::HeadLinear down{
+      .rows_per_head = 2 * rows, .begin = rows, .rows = rows, .transpose = true};
+  m.differentiate([&] {
+    return std::vector<Tensor>{ops::head_linear(x, w, up), ops::head_linear(z, w, down)};
+  });
+}
+
+void run_attention(Maker& m, const Sizes& s) {
+  const int64_t tokens = s[0], heads = s[2], d_qk = s[3], d_v = s[4];
+  const ops::Segments segments = ops::Segments::packed(lengths_of(tokens, s[1]), m.device());
+  const Tensor q = m.activations({tokens, heads, d_qk}), k = m.activations({tokens, heads, d_qk}),
+               v = m.activations({tokens, heads, d_v});
+  const auto forward = [&] {
+    return std::vector<Tensor>{ops::attention(q, k, v, segments, score_scale(d_qk))};
+  };
+  forward();
+  m.differentiate(forward);
+}
+
+/// MLA's absorbed form: all heads share one key, whose first columns are the value.
+void run_absorbed(Maker& m, const Sizes& s) {
+  const int64_t tokens = s[0], heads = s[2], latent = s[3], width = latent + s[4];
+  const ops::Segments segments = ops::Segments::packed(lengths_of(tokens, s[1]), m.device());
+  const Tensor q = m.activations({tokens, heads, width}), k = m.activations({tokens, 1, width});
+  const auto forward = [&] {
+    return std::vector<Tensor>{
+        ops::attention(q, k, k.slice(2, 0, latent), segments, score_scale(width))};
+  };
+  forward();
+  m.differentiate(forward);
+}
+
+/// The last `queries` tokens of sequences that lie in slots of a cache, as a server meets them.
+void run_cached(Maker& m, const Sizes& s) {
+  const int64_t keys = s[0], queries = std::min(s[1], keys), slots = s[2], heads = s[3],
+                latent = s[4], width = latent + s[5];
+  const int64_t slot_rows = keys + 3;  // what lies behind a sequence is no key of it
+  std::vector<int32_t> position, key_begin;
+  for (int64_t slot = 0; slot < slots; ++slot) {
+    const int64_t length =
+        slot == 0 ? keys : 1 + static_cast<int64_t>(m.pick(static_cast<uint64_t>(keys)));
+    for (int64_t i = 0; i < std::min(queries, length); ++i) {
+      position.push_back(static_cast<int32_t>(length - std::min(queries, length) + i));
+      key_begin.push_back(static_cast<int32_t>(slot * slot_rows));
+    }
+  }
+  const auto tokens = std::ssize(position);
+  const ops::Segments segments = ops::Segments::cached(position, key_begin, m.device());
+  const Tensor q = m.normal({tokens, heads, width}, m.dtype()),
+               k = m.normal({slots * slot_rows, 1, width}, m.dtype());
+  static_cast<void>(ops::attention(q, k, k.slice(2, 0, latent), segments, score_scale(width)));
+}
+
+void run_rms_norm(Maker& m, const Sizes& s) {
+  const Tensor x = m.activations({s[0], s[1]});
+  const Weight w = m.weight({s[1]}, 1);
+  m.differentiate([&] { return std::vector<Tensor>{ops::rms_norm(x, w, 1e-6f)}; });
+}
+
+void run_rope(Maker& m, const Sizes& s) {
+  const int64_t tokens = s[0], heads = s[1], dim = 2 * s[2], positions = s[3], nope = 8;
+  const ops::RopeTable table = ops::make_rope_table({.dim = dim}, positions, m.device());
+  std::vector<int32_t> position = m.indices(tokens, positions);
+  position.back() = static_cast<int32_t>(positions - 1);
+  std::vector<int32_t> first_keys(position.size(), 0);
+  const ops::Segments segments =
+      ops::Segments::cached(std::move(position), std::move(first_keys), m.device());
+  const Tensor x = m.activations({tokens, heads, nope + dim});
+  const bool interleaved = m.pick(2) == 0;
+  m.differentiate(
+      [&] { return std::vector<Tensor>{ops::rope(x, table, segments, nope, interleaved)}; });
+}
+
+ops::RouterConfig router_of(Maker& m, int64_t experts, int64_t top_k) {
+  ops::RouterConfig r;
+  r.experts = static_cast<int>(experts);
+  r.top_k = static_cast<int>(std::min(top_k, experts));
+  r.sigmoid = m.pick(2) == 0;
+  if (experts % 8 == 0 && experts >= 16 && r.top_k <= experts / 2) {
+    r.groups = 8;
+    r.groups_kept = 4;
+    r.group_score = r.sigmoid ? ops::GroupScore::kTop2Sum : ops::GroupScore::kMax;
+  }
+  r.normalize = r.sigmoid;
+  r.scale = 2.5f;
+  return r;
+}
+
+void run_router(Maker& m, const Sizes& s) {
+  const ops::RouterConfig config = router_of(m, s[1], s[2]);
+  const Tensor logits = m.normal({s[0], s[1]}, DType::kF32).set_needs_grad(true);
+  const Tensor bias = config.sigmoid ? m.normal({s[1]}, DType::kF32, 0.1) : Tensor{};
+  m.differentiate([&] {
+    const ops::Routing r = ops::route(logits, bias, config);
+    return std::vector<Tensor>{r.weights, r.scores};
+  });
+}
+
+void run_balance(Maker& m, const Sizes& s) {
+  const ops::RouterConfig config = router_of(m, s[1], s[2]);
+  const Tensor logits = m.normal({s[0], s[1]}, DType::kF32).set_needs_grad(true);
+  const ops::Segments segments = ops::Segments::packed(lengths_of(s[0], s[3]), m.device());
+  Tensor experts;
+  m.differentiate([&] {
+    const ops::Routing r = ops::route(logits, {}, config);
+    experts = r.experts;
+    return std::vector<Tensor>{ops::balance_loss(r, segments, 0.01f)};
+  });
+  const Tensor counts = ops::expert_counts(experts, config.experts);
+  ops::add_expert_counts(experts, counts);
+  Weight bias = m.weight({s[1]}, 0.1);
+  ops::bias_update(bias, counts, 0.001f);
+}
+
+void run_permute(Maker& m, const Sizes& s) {
+  const int64_t tokens = s[0], experts = s[2], top_k = std::min(s[1], experts);
+  const Tensor chosen = m.chosen(tokens, top_k, experts);
+  const Tensor x = m.activations({tokens, s[3]});
+  const Tensor weights = m.normal({tokens, top_k}, DType::kF32).set_needs_grad(true);
+  m.differentiate([&] {
+    const ops::ExpertPlan plan = ops::plan_experts(chosen, static_cast<int>(experts));
+    return std::vector<Tensor>{ops::combine(ops::permute(x, plan), weights, plan)};
+  });
+}
+
+void run_swiglu(Maker& m, const Sizes& s) {
+  const Tensor gate = m.activations({s[0], s[1]}), up = m.activations({s[0], s[1]});
+  m.differentiate([&] { return std::vector<Tensor>{ops::swiglu(gate, up)}; });
+}
+
+/// Sums, products by a number, and changes of type, as the residual stream and the gradient tree
+/// make them.
+void run_elementwise(Maker& m, const Sizes& s) {
+  const Shape shape{s[0], s[1]};
+  const Tensor a = m.activations(shape), b = m.activations(shape);
+  m.differentiate([&] { return std::vector<Tensor>{ops::scale(ops::add(a, b), 0.75f)}; });
+  const Tensor sum = m.normal(shape, DType::kF32), more = m.normal(shape, DType::kF32);
+  ops::accumulate(sum, more);
+  ops::axpby(0.5f, more, 0.25f, sum);
+  static_cast<void>(ops::cast(sum, DType::kBF16));
+  static_cast<void>(ops::cast(a, DType::kF32));
+}
+
+void run_concat(Maker& m, const Sizes& s) {
+  const Tensor a = m.activations({s[0], s[1]}), b = m.activations({s[0], s[2]});
+  m.differentiate([&] { return std::vector<Tensor>{ops::concat(a, b)}; });
+}
+
+void run_embedding(Maker& m, const Sizes& s) {
+  const Tensor ids = integers(m, s[0], s[1]);
+  const Weight w = m.weight({s[1], s[2]}, 1);
+  m.differentiate([&] { return std::vector<Tensor>{ops::embedding(ids, w, m.dtype())}; });
+}
+
+void run_cross_entropy(Maker& m, const Sizes& s) {
+  const Tensor hidden = m.activations({s[0], s[1]});
+  const Weight head = m.weight({s[2], s[1]}, 1 / std::sqrt(d(s[1])));
+  std::vector<int32_t> labels = m.indices(s[0], s[2]);
+  for (size_t i = 6; i < labels.size(); i += 7) labels[i] = -1;
+  const Tensor targets = Tensor::from_i32(labels, {s[0]}, m.device());
+  m.differentiate([&] {
+    return std::vector<Tensor>{
+        ops::cross_entropy(hidden, head, targets, 1 / static_cast<float>(s[0])).loss};
+  });
+}
+
+void run_mla_expand(Maker& m, const Sizes& s) {
+  const Tensor kv = m.activations({s[0], s[1], s[2] + s[3]}), k_pe = m.activations({s[0], s[4]});
+  m.differentiate([&] {
+    const ops::Expanded e = ops::mla_expand(kv, k_pe, s[2]);
+    return std::vector<Tensor>{e.k, e.v};
+  });
+}
+
+void run_adamw(Maker& m, const Sizes& s) {
+  Weight w = m.weight({s[0]}, 1);
+  w.value.set_needs_grad(false);
+  const Tensor moment = m.normal({s[0]}, DType::kF32, 0.1), grad = m.normal({s[0]}, DType::kF32);
+  const Tensor second = m.normal({s[0]}, DType::kF32);
+  ops::axpby(0, second, 0, second);
+  ops::adamw_update(
+      w, moment, second, grad, {.lr = 1e-3, .step = 1 + static_cast<int64_t>(m.pick(1000))}, 0.5f);
+  ops::adamw_update(w, moment, second, grad, {.lr = 1e-3, .step = 2000}, 0.5f);
+}
+
+void run_sum_squares(Maker& m, const Sizes& s) {
+  const std::vector<Tensor> tensors = {m.normal({s[0]}, DType::kF32), m.normal({7}, DType::kF32)};
+  const ops::SquareSum got =
+      ops::total_of(read_together(std::vector<Tensor>{ops::sum_squares(tensors)})[0]);
+  double expected = 0;
+  for (const Tensor& t : tensors)
+    for (const float v : t.to_f32()) expected += static_cast<double>(v) * static_cast<double>(v);
+  // Squares do not cancel: in float32 one rounding for each term at the most.
+  const double bound = (d(s[0]) + 8) * 0x1p-24 * expected;
+  if (!got.finite || !(std::abs(got.sum - expected) <= bound))
+    m.found("sum_squares", fmt::format("{:.9g}, expected {:.9g}", got.sum, expected));
+}
+
+/// What a size may be cut to while another is whole.
+int64_t least(const Dimension& dim) { return std::clamp<int64_t>(dim.small, 1, 8); }
+
+double product(const Sizes& s) {
+  double p = 1;
+  for (const int64_t n : s) p *= d(n);
+  return p;
+}
+
+std::vector<SizedOp> all_sized_ops() {
+  std::vector<SizedOp> all;
+  const auto add = [&](SizedOp op) { all.push_back(std::move(op)); };
+  add({.name = "matmul",
+       .op = "matmul",
+       .dims = {{"batch", 1, 65},
+                {"rows", 5, 8193},
+                {"depth", 24, 8193},
+                {"columns", 17, 8193},
+                {"transposed a", 0, 1},
+                {"transposed b", 0, 1}},
+       .work =
+           [](const Sizes& s) {
+             return 2 * d(s[0]) * d(s[1]) * d(s[2]) * d(s[3]) +
+                    32 * d(s[0]) * (d(s[1]) * d(s[2]) + d(s[2]) * d(s[3]) + d(s[1]) * d(s[3]));
+           },
+       .run = run_matmul});
+  add({.name = "linear",
+       .op = "linear",
+       .dims = {{"tokens", 6, 8193}, {"inner", 48, 8193}, {"outer", 33, 8193}},
+       .work =
+           [](const Sizes& s) {
+             return 8 * product(s) +
+                    96 * (d(s[0]) * d(s[1]) + d(s[1]) * d(s[2]) + d(s[0]) * d(s[2]));
+           },
+       .run = run_linear});
+  add({.name = "grouped_linear",
+       .op = "grouped_linear",
+       .dims = {{"rows", 40, 8193}, {"experts", 5, 257}, {"inner", 24, 4097}, {"outer", 20, 4097}},
+       .work =
+           [](const Sizes& s) {
+             return 6 * d(s[0]) * d(s[2]) * d(s[3]) +
+                    96 * (d(s[0]) * d(s[2]) + d(s[1]) * d(s[2]) * d(s[3]) + d(s[0]) * d(s[3]));
+           },
+       .run = run_grouped});
+  add({.name = "head_linear",
+       .op = "head_linear",
+       .dims = {{"tokens", 5, 8193}, {"heads", 3, 129}, {"rows", 16, 257}, {"latent", 24, 1025}},
+       .work =
+           [](const Sizes& s) {
+             return 12 * product(s) +
+                    96 * (d(s[0]) * d(s[1]) * d(s[2] + s[3]) + 2 * d(s[1]) * d(s[2]) * d(s[3]));
+           },
+       .run = run_head_linear});
+  const auto attention_work = [](double tokens, double documents, double heads, double depth) {
+    return 12 * tokens * tokens / documents * heads * depth + 128 * tokens * heads * depth;
+  };
+  add({.name = "attention, packed",
+       .op = "attention",
+       .dims = {{"tokens", 70, 4097},
+                {"documents", 2, 513},
+                {"heads", 2, 129},
+                {"d_qk", 32, 257, false},
+                {"d_v", 16, 257, false}},
+       .work =
+           [=](const Sizes& s) {
+             return attention_work(d(s[0]), d(s[1]), d(s[2]), d(s[3] + s[4]));
+           },
+       .run = run_attention});
+  add({.name = "attention, absorbed",
+       .op = "attention",
+       .dims = {{"tokens", 70, 4097},
+                {"documents", 2, 513},
+                {"heads", 2, 129},
+                {"latent", 32, 513, false},
+                {"rope", 8, 65, false}},
+       .work =
+           [=](const Sizes& s) {
+             return attention_work(d(s[0]), d(s[1]), d(s[2]), 2 * d(s[3] + s[4]));
+           },
+       .run = run_absorbed});
+  const auto cached_work = [](const Sizes& s) {
+    return d(s[2]) * d(s[4] + s[5]) *
+           (4 * d(s[0]) * d(s[1]) * d(s[3]) + 64 * d(s[0]) + 64 * d(s[1]) * d(s[3]));
+  };
+  add({.name = "attention, cached",
+       .op = "attention",
+       .dims = {{"keys", 70, 16385},
+                {"queries", 1, 1025},
+                {"slots", 2, 65},
+                {"heads", 2, 129},
+                {"latent", 32, 513, false},
+                {"rope", 8, 65, false}},
+       .work = cached_work,
+       .run = run_cached});
+  // What DeepSeek's models have: devices have a kernel of its own for it.
+  add({.name = "attention, MLA cached",
+       .op = "attention",
+       .dims = {{"keys", 70, 16385},
+                {"queries", 1, 513},
+                {"slots", 2, 65},
+                {"heads", 2, 128},
+                {"latent", 512, 512, false},
+                {"rope", 64, 64, false}},
+       .work = cached_work,
+       .run = run_cached});
+  add({.name = "rms_norm",
+       .op = "rms_norm",
+       .dims = {{"tokens", 5, 8193}, {"hidden", 48, 8193}},
+       .work = [](const Sizes& s) { return 128 * product(s); },
+       .run = run_rms_norm});
+  add({.name = "rope",
+       .op = "rope",
+       .dims =
+           {{"tokens", 5, 8193}, {"heads", 2, 129}, {"pairs", 4, 129}, {"positions", 64, 65537}},
+       .work =
+           [](const Sizes& s) {
+             return 128 * d(s[0]) * d(s[1]) * (8 + 2 * d(s[2])) + 32 * d(s[2]) * d(s[3]);
+           },
+       .run = run_rope});
+  add({.name = "router",
+       .op = "router",
+       .dims = {{"tokens", 5, 8193}, {"experts", 16, 1024}, {"top_k", 3, 17}},
+       .bf16 = false,
+       .work = [](const Sizes& s) { return 192 * d(s[0]) * d(s[1]); },
+       .run = run_router});
+  add({.name = "balance_loss",
+       .op = "balance_loss",
+       .dims =
+           {{"tokens", 24, 8193}, {"experts", 16, 1024}, {"top_k", 3, 17}, {"documents", 3, 65}},
+       .bf16 = false,
+       .work = [](const Sizes& s) { return 256 * d(s[0]) * d(s[1]); },
+       .run = run_balance});
+  add({.name = "moe_permute",
+       .op = "moe_permute",
+       .dims = {{"tokens", 9, 8193}, {"top_k", 3, 17}, {"experts", 8, 1024}, {"hidden", 20, 8193}},
+       .work = [](const Sizes& s) { return 192 * d(s[0]) * d(s[1]) * d(s[3]); },
+       .run = run_permute});
+  add({.name = "swiglu",
+       .op = "swiglu",
+       .dims = {{"tokens", 5, 8193}, {"inner", 40, 20481}},
+       .work = [](const Sizes& s) { return 192 * product(s); },
+       .run = run_swiglu});
+  add({.name = "elementwise",
+       .op = "add",
+       .dims = {{"tokens", 5, 8193}, {"width", 40, 20481}},
+       .work = [](const Sizes& s) { return 320 * product(s); },
+       .run = run_elementwise});
+  add({.name = "concat",
+       .op = "concat",
+       .dims = {{"tokens", 5, 8193}, {"first", 24, 8193}, {"second", 10, 8193}},
+       .work = [](const Sizes& s) { return 128 * d(s[0]) * d(s[1] + s[2]); },
+       .run = run_concat});
+  add({.name = "embedding",
+       .op = "embedding",
+       .dims = {{"tokens", 12, 8193}, {"vocab", 50, 131'073}, {"hidden", 20, 8193}},
+       .work = [](const Sizes& s) { return 64 * d(s[1]) * d(s[2]) + 128 * d(s[0]) * d(s[2]); },
+       .run = run_embedding});
+  add({.name = "cross_entropy",
+       .op = "cross_entropy",
+       .dims = {{"tokens", 6, 4097}, {"hidden", 24, 4097}, {"vocab", 70, 131'073}},
+       .work =
+           [](const Sizes& s) {
+             return 8 * product(s) + 96 * (d(s[0]) * d(s[2]) + d(s[1]) * d(s[2]));
+           },
+       .run = run_cross_entropy});
+  add({.name = "mla_expand",
+       .op = "mla_expand",
+       .dims = {{"tokens", 5, 8193},
+                {"heads", 3, 129},
+                {"nope", 16, 257},
+                {"value", 16, 257},
+                {"rope", 8, 129}},
+       .work = [](const Sizes& s) { return 128 * d(s[0]) * d(s[1]) * d(s[2] + s[3] + s[4]); },
+       .run = run_mla_expand});
+  add({.name = "adamw",
+       .op = "adamw",
+       .dims = {{"elements", 200, kElements + 1}},
+       .bf16 = false,
+       .work = [](const Sizes& s) { return 512 * d(s[0]); },
+       .run = run_adamw});
+  add({.name = "sum_squares",
+       .op = "sum_squares",
+       .dims = {{"elements", 200, kElements + 1}},
+       .bf16 = false,
+       .work = [](const Sizes& s) { return 64 * d(s[0]); },
+       .run = run_sum_squares});
+  return all;
+}
+
+}  // namespace
+
+Tensor Maker::normal(const Shape& shape, DType dtype, double scale) {
+  const Random random(seed_, RandomPurpose::kTest, 100 + made_++);
+  std::vector<float> v(static_cast<size_t>(shape.count()));
+  // Box-Muller for a few thousand of them, and these again in another order: making the numbers
+  // would take longer than the ops do.
+  constexpr size_t kDrawn = 4093;  // a prime: no row repeats its neighbour
+  std::vector<float> drawn(std::min(v.size(), kDrawn));
+  for (size_t i = 0; i < drawn.size(); ++i) drawn[i] = static_cast<float>(scale * random.normal(i));
+  for (size_t i = 0; i < v.size(); ++i) v[i] = drawn[(i + i / kDrawn * 1021) % drawn.size()];
+  Tensor t = Tensor::empty(shape, dtype, device_);
+  t.assign_f32(v);
+  return t;
+}
+
+Weight Maker::weight(const Shape& shape, double scale) {
+  Weight w{.name = "examined", .global_shape = shape, .shard = {}};
+  w.value = normal(shape, DType::kF32, scale);
+  w.value.set_needs_grad(true);
+  return w;
+}
+
+std::vector<int32_t> Maker::indices(int64_t count, int64_t below) {
+  const Random random(seed_, RandomPurpose::kTest, 100 + made_++);
+  std::vector<int32_t> v(static_cast<size_t>(count));
+  for (size_t i = 0; i < v.size(); ++i)
+    v[i] = static_cast<int32_t>(random.below(i, static_cast<uint64_t>(below)));
+  if (v.size() > 3) {  // the ends, and 0 in the middle
+    v[1] = static_cast<int32_t>(below - 1);
+    v[v.size() / 2] = 0;
+  }
+  return v;
+}
+
+Tensor Maker::chosen(int64_t tokens, int64_t top_k, int64_t experts) {
+  const std::vector<int32_t> first = indices(tokens, experts);
+  const int64_t step = std::max<int64_t>(1, experts / std::max<int64_t>(1, top_k));
+  std::vector<int32_t> ids;
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t k = 0; k < top_k; ++k)
+      ids.push_back(static_cast<int32_t>((first[static_cast<size_t>(t)] + k * step) % experts));
+  return Tensor::from_i32(ids, {tokens, top_k}, device_);
+}
+
+void Maker::differentiate(const std::function<std::vector<Tensor>()>& forward, int differentiable) {
+  Tape tape(&ops::accumulate);
+  std::vector<Tensor> outputs;
+  {
+    const Tape::Recording recording(&tape);
+    outputs = forward();
+  }
+  std::vector<std::pair<Tensor, Tensor>> seeds;
+  for (size_t o = 0; o < outputs.size(); ++o)
+    if (differentiable < 0 || static_cast<int>(o) < differentiable)
+      seeds.emplace_back(outputs[o], normal(outputs[o].shape(), outputs[o].dtype()));
+  tape.backward(std::move(seeds));
+}
+
+const std::vector<SizedOp>& sized_ops() {
+  static const std::vector<SizedOp> all = all_sized_ops();
+  return all;
+}
+
+const SizedOp& sized_op(const std::string& name) {
+  const auto it = std::find_if(
+      sized_ops().begin(), sized_ops().end(), [&](const SizedOp& o) { return o.name == name; });
+  check(it != sized_ops().end(), "doctor: there is no sized op {}", name);
+  return *it;
+}
+
+std::string describe(const SizedOp& op, const Sizes& sizes) {
+  std::string text;
+  for (size_t i = 0; i < sizes.size(); ++i)
+    text += fmt::format("{}{} {}", i == 0 ? "" : ", ", op.dims[i].name, sizes[i]);
+  return text;
+}
+
+std::vector<Sizes> affordable(const SizedOp& op, const Sizes& sizes, double budget) {
+  if (op.work(sizes) <= budget) return {sizes};
+  std::vector<Sizes> out;
+  for (size_t whole = 0; whole < sizes.size(); ++whole) {
+    if (sizes[whole] <= op.dims[whole].small || op.dims[whole].most == 1) continue;
+    Sizes s = sizes;
+    while (op.work(s) > budget) {
+      // The one that is the furthest beyond what it is when another is looked at.
+      size_t most = whole;
+      double excess = 1;
+      for (size_t i = 0; i < s.size(); ++i) {
+        const double e = d(s[i]) / d(least(op.dims[i]));
+        if (i != whole && op.dims[i].most > 1 && op.dims[i].cut && e > excess) {
+          excess = e;
+          most = i;
+        }
+      }
+      if (most == whole && s[whole] <= 1) break;
+      s[most] = std::max<int64_t>(most == whole ? 1 : least(op.dims[most]), (s[most] + 1) / 2);
+    }
+    if (std::find(out.begin(), out.end(), s) == out.end()) out.push_back(std::move(s));
+  }
+  return out;
+}
+
+}  // namespace ferry::doctor

@@ -1,0 +1,388 @@
+// Model directories as the world lays them out: what Transformers 4 and 5, DeepSeek, Unsloth,
+// LLaMA-Factory and the hub's cache write of one and the same small model. Each must open, answer
+// with the same bits, and say the same of where text ends.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "checkpoint/model_texts.h"
+#include "checkpoint/weights.h"
+#include "device/cpu/cpu_device.h"
+#include "ops/segments.h"
+#include "probe/directory_model.h"
+#include "tensor/bf16.h"
+
+namespace ferry {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr int kVocab = 704;
+
+/// A small V3 with one dense and one MoE layer, as DeepSeek's config.json has it.
+Json v3_config() {
+  return Json::parse(R"({
+    "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 704,
+    "hidden_size": 32, "num_hidden_layers": 2, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+    "intermediate_size": 64, "moe_intermediate_size": 32, "n_routed_experts": 4,
+    "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1,
+    "topk_method": "noaux_tc", "scoring_func": "sigmoid", "norm_topk_prob": true,
+    "routed_scaling_factor": 2.5, "num_attention_heads": 2, "num_key_value_heads": 2,
+    "q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8,
+    "v_head_dim": 16, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": null,
+    "max_position_embeddings": 256, "num_nextn_predict_layers": 1, "initializer_range": 0.02,
+    "tie_word_embeddings": false, "attention_bias": false, "attention_dropout": 0.0,
+    "hidden_act": "silu", "bos_token_id": 0, "eos_token_id": 1, "use_cache": true})");
+}
+
+Json v2_config() {
+  Json c = v3_config();
+  c.update(Json::parse(R"({"architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2",
+    "q_lora_rank": null, "n_group": 1, "topk_method": "greedy", "scoring_func": "softmax",
+    "norm_topk_prob": false, "routed_scaling_factor": 1.0})"));
+  c.erase("num_nextn_predict_layers");
+  return c;
+}
+
+std::string tokenizer_text(const std::string& name) {
+  return *read_file(std::string(FERRY_SOURCE_DIR) + "/testdata/tokenizer/" + name + ".json");
+}
+
+/// A directory in the making: files, and which tensors it holds in which form.
+struct Layout {
+  Json config;
+  std::map<std::string, std::string> files;
+  bool mtp_weights = false;
+  bool tied_head_stored = false;
+  DType stored = DType::kF32;
+  uint64_t shard_bytes = uint64_t{1} << 30;
+  bool hub_cache = false;  // files are links into blobs
+
+  // What it says.
+  std::optional<int32_t> bos = 0;
+  std::vector<int32_t> eos = {1};
+  int notes = 0;
+};
+
+class Folder {
+ public:
+  Folder() : path_(fs::temp_directory_path() / fmt::format("ferry_directories.{}", ::getpid())) {
+    fs::remove_all(path_);
+    fs::create_directories(path_);
+  }
+  ~Folder() { fs::remove_all(path_); }
+  fs::path path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+void write(const fs::path& path, const std::string& text) {
+  fs::create_directories(path.parent_path());
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+/// The model that every layout of this config holds: the same weights, whatever else is announced.
+std::unique_ptr<models::CausalLm> reference(Json config, bool mtp) {
+  if (mtp) config["num_nextn_predict_layers"] = 1;
+  if (!mtp) config.erase("num_nextn_predict_layers");
+  const auto ours = models::fit_config(config.dump(), "reference", {});
+  EXPECT_TRUE(ours);
+  auto model = models::make_model(ours->json, "reference", cpu_device(), DType::kF32, DType::kF32);
+  EXPECT_TRUE(model) << model.error().message;
+  models::initialise(**model, 7);
+  return *std::move(model);
+}
+
+/// Writes the layout; returns the path that a user would give.
+std::string make(const fs::path& folder, const Layout& l) {
+  const auto model = reference(l.config, l.mtp_weights);
+  ModelContents c;
+  c.tensors = stored_weights(model->weights(), model->weight_aliases(), l.stored);
+  if (l.tied_head_stored)
+    for (const Weight* w : model->weights())
+      if (w->name == "model.embed_tokens.weight")
+        c.tensors.push_back({"lm_head.weight", w->value, l.stored});
+  c.texts[kConfigName] = l.config.dump(2);
+  c.shard_bytes = l.shard_bytes;
+  const std::string path = (folder / "model").string();
+  const auto saved = write_model_dir(path, c);
+  EXPECT_TRUE(saved) << saved.error().message;
+  fs::remove(fs::path(path) / kChecksumsName);  // nobody else writes it
+  for (const auto& [name, text] : l.files) write(fs::path(path) / name, text);
+  if (!l.hub_cache) return path;
+  // models--ORG--NAME/snapshots/REVISION/FILE -> ../../blobs/HASH
+  const std::string revision(40, 'a');
+  const fs::path cache = folder / "hub" / "models--org--name";
+  fs::create_directories(cache / "blobs");
+  fs::create_directories(cache / "snapshots" / revision);
+  write(cache / "refs" / "main", revision);
+  int number = 0;
+  for (const auto& entry : fs::directory_iterator(path)) {
+    if (!entry.is_regular_file()) continue;
+    const std::string blob = fmt::format("{:064x}", ++number);
+    fs::rename(entry.path(), cache / "blobs" / blob);
+    fs::create_symlink(fs::path("../../blobs") / blob,
+                       cache / "snapshots" / revision / entry.path().filename());
+  }
+  return (cache / "snapshots" / revision).string();
+}
+
+std::vector<float> logits_of(models::CausalLm& model) {
+  const std::vector<int32_t> ids = {0, 17, 300, 5, 699, 42, 42, 1};
+  const auto length = static_cast<int32_t>(ids.size());
+  const Tensor hidden = model.forward(Tensor::from_i32(ids, {length}, model.device()),
+                                      ops::Segments::packed({&length, 1}, model.device()),
+                                      {},
+                                      nullptr);
+  return model.logits(hidden).to_f32();
+}
+
+const char* const kTokenizerConfig = R"({"add_bos_token": true, "add_eos_token": false,
+  "bos_token": {"__type": "AddedToken", "content": "<|bos|>", "lstrip": false, "normalized": true,
+                "rstrip": false, "single_word": false},
+  "clean_up_tokenization_spaces": false, "eos_token": {"__type": "AddedToken", "content": "<|eos|>",
+  "lstrip": false, "normalized": true, "rstrip": false, "single_word": false},
+  "legacy": true, "model_max_length": 131072, "pad_token": "<|pad|>", "sp_model_kwargs": {},
+  "unk_token": null, "tokenizer_class": "LlamaTokenizerFast",
+  "chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"})";
+const char* const kGenerationConfig =
+    R"({"_from_model_config": true, "bos_token_id": 0, "eos_token_id": 1, "do_sample": true,
+        "temperature": 0.6, "top_p": 0.95, "transformers_version": "4.39.3"})";
+
+/// What Transformers 4 adds to every config.json.
+void transformers_4(Layout& l) {
+  l.config.update(Json::parse(R"({"_name_or_path": "org/name", "torch_dtype": "float32",
+    "transformers_version": "4.57.1", "pretraining_tp": 1, "head_dim": 8, "qk_head_dim": 24,
+    "rope_interleave": true, "pad_token_id": null, "output_router_logits": false})"));
+  for (const char* dropped : {"scoring_func", "topk_method", "moe_layer_freq"})
+    if (l.config["model_type"] == "deepseek_v3") l.config.erase(dropped);
+  l.files["generation_config.json"] = kGenerationConfig;
+  l.files["tokenizer.json"] = tokenizer_text("deepseek");
+  l.files["tokenizer_config.json"] = kTokenizerConfig;
+  l.files["special_tokens_map.json"] =
+      R"({"bos_token": {"content": "<|bos|>", "lstrip": false, "normalized": false,
+          "rstrip": false, "single_word": false}, "eos_token": "<|eos|>", "pad_token": "<|pad|>"})";
+}
+
+void transformers_5(Layout& l) {
+  transformers_4(l);
+  l.config["dtype"] = l.config["torch_dtype"];
+  l.config["transformers_version"] = "5.24.0";
+  l.config["rope_parameters"] = {{"rope_theta", 10000.0}, {"rope_type", "default"}};
+  for (const char* dropped : {"torch_dtype", "rope_theta", "rope_scaling", "_name_or_path"})
+    l.config.erase(dropped);
+  l.files.erase("special_tokens_map.json");
+  l.files["chat_template.jinja"] = "{{ messages }}";
+  Json tokenizer = Json::parse(l.files["tokenizer_config.json"]);
+  tokenizer.erase("chat_template");
+  tokenizer["backend"] = "tokenizers";
+  l.files["tokenizer_config.json"] = tokenizer.dump();
+}
+
+void deepseek_release(Layout& l) {
+  l.config.update(
+      Json::parse(R"({"auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"},
+    "ep_size": 1, "seq_aux": true, "aux_loss_alpha": 0.001, "pretraining_tp": 1,
+    "torch_dtype": "bfloat16", "transformers_version": "4.33.1"})"));
+  l.files["generation_config.json"] = kGenerationConfig;
+  l.files["tokenizer.json"] = tokenizer_text("deepseek");
+  l.files["tokenizer_config.json"] = kTokenizerConfig;
+  l.files["configuration_deepseek.py"] = "class DeepseekV3Config: pass\n";
+  l.files["modeling_deepseek.py"] = "class DeepseekV3ForCausalLM: pass\n";
+  l.files["inference/configs/config_671B.json"] = "{}";
+  l.files["figures/benchmark.png"] = "PNG";
+  l.files["README.md"] = "# DeepSeek\n";
+  l.files["LICENSE-MODEL"] = "...";
+  l.files[".gitattributes"] = "*.safetensors filter=lfs\n";
+}
+
+std::map<std::string, Layout> layouts() {
+  std::map<std::string, Layout> all;
+  const auto add = [&](const std::string& name, Json config, auto&& fill) {
+    Layout l{.config = std::move(config), .files = {}};
+    fill(l);
+    all.emplace(name, std::move(l));
+  };
+  add("transformers 4, V3: announces MTP, drops its weights", v3_config(), [](Layout& l) {
+    transformers_4(l);
+    l.notes = 1;
+  });
+  add("transformers 5, V3", v3_config(), [](Layout& l) {
+    transformers_5(l);
+    l.notes = 1;
+  });
+  add("transformers 4, V2, in shards", v2_config(), [](Layout& l) {
+    transformers_4(l);
+    l.shard_bytes = 40000;
+  });
+  add("transformers 5, V2, bf16", v2_config(), [](Layout& l) {
+    transformers_5(l);
+    l.config["num_nextn_predict_layers"] = nullptr;
+    l.stored = DType::kBF16;
+  });
+  add("deepseek's release of V3, with MTP", v3_config(), [](Layout& l) {
+    deepseek_release(l);
+    l.mtp_weights = true;
+    l.shard_bytes = 60000;
+  });
+  add("MTP weights that the config does not announce", v3_config(), [](Layout& l) {
+    deepseek_release(l);
+    l.mtp_weights = true;
+    l.config.erase("num_nextn_predict_layers");
+    l.notes = 1;
+  });
+  add("deepseek's release of V2-Lite, with its own tokenizer", v2_config(), [](Layout& l) {
+    deepseek_release(l);
+    l.files["tokenizer.json"] = tokenizer_text("deepseek_v2");
+  });
+  add("unsloth", v3_config(), [](Layout& l) {
+    transformers_4(l);
+    l.config.update(Json::parse(R"({"unsloth_fixed": true, "unsloth_version": "2025.9.1",
+      "eos_token_id": [1, 2], "pad_token_id": 2, "num_nextn_predict_layers": 0})"));
+    l.files["chat_template.jinja"] = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    Json tokenizer = Json::parse(l.files["tokenizer.json"]);  // as the trainer last used it
+    tokenizer["padding"] = {{"strategy", "BatchLongest"}, {"pad_id", 2}, {"pad_token", "<|pad|>"}};
+    tokenizer["truncation"] = {{"max_length", 2048}, {"strategy", "LongestFirst"}};
+    l.files["tokenizer.json"] = tokenizer.dump();
+    l.eos = {1, 2};
+  });
+  add("llama-factory", v3_config(), [](Layout& l) {
+    transformers_4(l);
+    l.config["num_nextn_predict_layers"] = 0;
+    Json generation = Json::parse(l.files["generation_config.json"]);
+    generation["eos_token_id"] = {1, 2};
+    l.files["generation_config.json"] = generation.dump();
+    l.files["added_tokens.json"] = R"({"<|pad|>": 2})";
+    for (const char* extra : {"trainer_state.json", "all_results.json", "train_results.json"})
+      l.files[extra] = "{}";
+    l.files["training_args.bin"] = "PK";
+    l.files["training_loss.png"] = "PNG";
+    l.files["additional_chat_templates/tool_use.jinja"] = "{{ tools }}";
+    l.eos = {1, 2};
+  });
+  add("the hub's cache: links into blobs", v2_config(), [](Layout& l) {
+    deepseek_release(l);
+    l.shard_bytes = 40000;
+    l.hub_cache = true;
+  });
+  add("hf download --local-dir", v2_config(), [](Layout& l) {
+    deepseek_release(l);
+    l.files[".cache/huggingface/.gitignore"] = "*";
+    l.files[".cache/huggingface/download/config.json.metadata"] = "abc\n";
+  });
+  add("a head stored beside the embedding it shares", v3_config(), [](Layout& l) {
+    transformers_4(l);
+    l.config["tie_word_embeddings"] = true;
+    l.tied_head_stored = true;
+    l.notes = 1;
+  });
+  add("fields that are null, begin and end tokens among them", v2_config(), [](Layout& l) {
+    l.config.update(Json::parse(R"({"bos_token_id": null, "eos_token_id": null,
+      "quantization_config": null, "sliding_window": null, "num_nextn_predict_layers": null,
+      "rope_scaling": null, "attention_bias": null, "n_group": null, "topk_group": null})"));
+    l.files["tokenizer.json"] = tokenizer_text("deepseek");
+    l.bos = std::nullopt;
+    l.eos = {};
+  });
+  add("contradictions about end tokens", v2_config(), [](Layout& l) {
+    transformers_4(l);
+    l.config["eos_token_id"] = 5;  // generation_config.json and the tokenizer's files say 1
+    l.eos = {5, 1};
+    l.notes = 1;
+  });
+  return all;
+}
+
+TEST(Directories, OpenAndAnswerAlike) {
+  const Folder folder;
+  int number = 0;
+  for (const auto& [name, layout] : layouts()) {
+    SCOPED_TRACE(name);
+    const std::string path = make(folder.path() / std::to_string(number++), layout);
+    Result<ModelDir> dir = ModelDir::open(path);
+    ASSERT_TRUE(dir) << dir.error().message;
+    const auto opened = probe::model_of(*dir, cpu_device(), DType::kF32, DType::kF32);
+    ASSERT_TRUE(opened) << opened.error().message;
+    const auto texts = read_model_texts(*dir);
+    ASSERT_TRUE(texts) << texts.error().message;
+    ASSERT_NE(texts->tokenizer, nullptr);
+    EXPECT_EQ(texts->bos, layout.bos);
+    EXPECT_EQ(texts->eos, layout.eos);
+    std::string notes;
+    for (const auto* list : {&opened->notes, &texts->notes})
+      for (const std::string& n : *list) notes += n + "\n";
+    EXPECT_EQ(std::count(notes.begin(), notes.end(), '\n'), layout.notes) << notes;
+    EXPECT_EQ(opened->model->has_mtp(),
+              layout.mtp_weights && layout.config.value("num_nextn_predict_layers", 0) == 1);
+
+    const auto expected = reference(layout.config, layout.mtp_weights);
+    if (layout.stored == DType::kBF16)
+      for (Weight* w : expected->weights())
+        if (w->value.rank() > 1) {
+          std::vector<float> values = w->value.to_f32();
+          for (float& v : values) v = bf16_to_f32(f32_to_bf16(v));
+          w->value = Tensor::from_f32(values, w->value.shape(), cpu_device());
+          w->changed();
+        }
+    EXPECT_EQ(logits_of(*opened->model), logits_of(*expected));
+  }
+  EXPECT_GE(number, 12);
+}
+
+/// What is not certain stays refused.
+TEST(Directories, WhatDoesNotFitIsRefusedByName) {
+  const Folder folder;
+  int number = 0;
+  const auto refusal = [&](Layout l, auto&& spoil) {
+    const std::string path = make(folder.path() / std::to_string(number++), l);
+    spoil(fs::path(path));
+    Result<ModelDir> dir = ModelDir::open(path);
+    if (!dir) return dir.error().message;
+    const auto opened = probe::model_of(*dir, cpu_device(), DType::kF32, DType::kF32);
+    if (!opened) return opened.error().message;
+    const auto texts = read_model_texts(*dir);
+    return texts ? std::string() : texts.error().message;
+  };
+  const auto nothing = [](const fs::path&) {};
+  Layout half{.config = v3_config(), .files = {}, .mtp_weights = true};
+  const auto set = [](const char* name, const Json& value) {
+    return [=](const fs::path& path) {
+      Json config = Json::parse(*read_file(path / kConfigName));
+      config[name] = value;
+      write(path / kConfigName, config.dump());
+    };
+  };
+  EXPECT_EQ(refusal(half, nothing), "");
+  // A layer too many is no multi-token prediction; nor is one too few.
+  Layout v2{.config = v2_config(), .files = {}};
+  EXPECT_NE(refusal(v2, set("num_hidden_layers", 1)).find("model.layers.1"), std::string::npos);
+  EXPECT_NE(refusal(v2, set("num_hidden_layers", 3)).find("model.layers.2"), std::string::npos);
+  EXPECT_NE(refusal(v2, set("a_field_of_tomorrow", 1)).find("a_field_of_tomorrow"),
+            std::string::npos);
+  EXPECT_NE(refusal(v2, set("eos_token_id", Json::array({1, "x"}))).find("eos_token_id"),
+            std::string::npos);
+  // A shared head that is another than the embedding.
+  Layout tied{.config = v2_config(), .files = {}};
+  EXPECT_NE(refusal(tied, set("tie_word_embeddings", true)).find("lm_head.weight"),
+            std::string::npos);
+  // Files of text that cannot be read are not passed over.
+  for (const char* name : {"generation_config.json", "tokenizer_config.json", "tokenizer.json"})
+    EXPECT_NE(refusal(v2,
+                      [&](const fs::path& path) {
+                        write(path / "tokenizer.json", tokenizer_text("deepseek"));
+                        write(path / name, "{");
+                      })
+                  .find(name),
+              std::string::npos)
+        << name;
+}
+
+}  // namespace
+}  // namespace ferry
