@@ -41,7 +41,7 @@ TEST(ChildProcess, TellsThroughItsPipeAndEnds) {
 }
 
 TEST(ChildProcess, SignalsReachItUnlessItIgnoresThem) {
-  ChildProcess child = shell("echo ready >&3; exec 3>&-; sleep 60", {SIGINT});
+  ChildProcess child = shell("echo ready >&3; exec 3>&-; exec sleep 60", {SIGINT});
   EXPECT_EQ(all_of(child), "ready\n");
   child.signal(SIGINT);
   EXPECT_EQ(child.ended(), std::nullopt);
@@ -70,7 +70,7 @@ TEST(ChildProcess, AProgramThatIsNotThereEndsWithTwo) {
 TEST(ChildProcess, EndsWithItsOwner) {
   std::string pid;
   {
-    const ChildProcess child = shell("echo $$ >&3; exec 3>&-; sleep 60");
+    const ChildProcess child = shell("echo $$ >&3; exec 3>&-; exec sleep 60");
     pid = all_of(child);
     EXPECT_TRUE(is_alive(pid));
   }
@@ -82,7 +82,7 @@ TEST(ChildProcess, EndsWithItsOwnerThatIsKilled) {
   ASSERT_EQ(::pipe(ends), 0);
   const pid_t owner = ::fork();
   if (owner == 0) {
-    const ChildProcess child = shell("echo $$ >&3; exec 3>&-; sleep 60");
+    const ChildProcess child = shell("echo $$ >&3; exec 3>&-; exec sleep 60");
     const std::string pid = all_of(child);
     (void)!::write(ends[1], pid.data(), pid.size());
     for (;;) ::pause();

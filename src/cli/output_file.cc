@@ -19,11 +19,11 @@ namespace fs = std::filesystem;
 
 const char* describe(OutputKind kind) {
   switch (kind) {
-    case OutputKind::kTokenizer: return "a tokenizer.json";
+    case OutputKind::kTokenizer: return "a tokenizer.json of its own";
     case OutputKind::kPage: return "a page that Ferry wrote";
     case OutputKind::kExamination: return "an examination that Ferry wrote";
     case OutputKind::kLogits: return "logits that Ferry wrote";
-    case OutputKind::kModelConfig: return "a config.json that lies with no weights";
+    case OutputKind::kModelConfig: return "a config.json of its own";
     case OutputKind::kIds: return "a list of ids that Ferry wrote";
   }
   return "";
@@ -48,10 +48,12 @@ bool is_ids(std::string_view bytes) {
   return bytes.empty();
 }
 
-bool lies_with_weights(const std::string& path) {
+/// Whether the file belongs to what lies beside it: a model directory, a dataset.
+bool is_part_of_more(const std::string& path) {
   const Result<std::vector<std::string>> names = list_folder(parent_folder(path));
   return names && std::any_of(names->begin(), names->end(), [](const std::string& name) {
-           return name.ends_with(".safetensors");
+           return name.ends_with(".safetensors") || name == "checksums.json" ||
+                  name == "manifest.json";
          });
 }
 
@@ -63,13 +65,14 @@ bool is_of_kind(const std::string& path, OutputKind kind) {
   const Result<std::string> text = read_file(path);
   if (!text) return false;
   switch (kind) {
-    case OutputKind::kTokenizer: return has_keys(*text, {"/model/vocab", "/model/merges"});
+    case OutputKind::kTokenizer:
+      return has_keys(*text, {"/model/vocab", "/model/merges"}) && !is_part_of_more(path);
     case OutputKind::kPage:
       return text->starts_with("<!doctype html>") &&
              text->find("<meta name=\"generator\" content=\"Ferry\">") != std::string::npos;
     case OutputKind::kExamination: return has_keys(*text, {"/verdict", "/outcomes"});
     case OutputKind::kModelConfig:
-      return has_keys(*text, {"/model_type"}) && !lies_with_weights(path);
+      return has_keys(*text, {"/model_type"}) && !is_part_of_more(path);
     case OutputKind::kIds: return is_ids(*text);
     case OutputKind::kLogits: break;  // above
   }

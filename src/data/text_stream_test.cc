@@ -94,9 +94,9 @@ TEST(TextStream, WhatIsNoTextIsRefusedByNameWithTheCommandThatConvertsIt) {
   const std::pair<std::string, std::string_view> cases[] = {
       {"\xFD"
        "7zXZ\0..."s,
-       "xz -dk 'some file'"},
-      {"BZh91AY&SY..."s, "bzip2 -dk 'some file'"},
-      {"\x04\x22\x4D\x18..."s, "lz4 -dk"},
+       "xz -dc 'some file' > 'some file.txt'"},
+      {"BZh91AY&SY..."s, "bzip2 -dc 'some file' >"},
+      {"\x04\x22\x4D\x18..."s, "lz4 -dc"},
       {"PK\x03\x04..."s, "unzip"},
       {"PK\x03\x04" + std::string(26, '\x01') + "mimetypeapplication/epub+zip", "pandoc"},
       {"\x1E{\"text\":\"a\"}\n"s, "jq --seq"},

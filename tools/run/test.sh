@@ -113,14 +113,13 @@ test_named() {
     configure build-aarch64 -DFERRY_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake
     stage "Building (build-aarch64)" ninja_build build-aarch64 "${crossed[@]}"
   fi
-  local IFS='|'
-  run_ctest -R "^(${patterns[*]})"
+  run_ctest -R "^($(IFS='|' && echo "${patterns[*]}"))"
 }
 
 # The program that holds the tests of this name: what ctest's name begins with.
 program_of() {
   local first=${1%%.*}
-  if [ "$first" = ops_table ]; then
+  if [ "$first" = ops_table ] || [ "$first" = user_files ]; then
     echo ferry
   elif [ "$first" = ascend_sim ] || [ "$first" = ascend_ops ] || [ -e "tests/${first}_test.cc" ] ||
     [ -n "$(find "src/$first" -name '*_test.cc' -print -quit 2>/dev/null)" ]; then
