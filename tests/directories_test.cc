@@ -8,11 +8,13 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "base/file.h"
 #include "checkpoint/model_texts.h"
 #include "checkpoint/weights.h"
 #include "device/cpu/cpu_device.h"
+#include "models/registry.h"
 #include "ops/segments.h"
 #include "probe/directory_model.h"
 #include "tensor/bf16.h"
@@ -89,7 +91,7 @@ void write(const fs::path& path, const std::string& text) {
 }
 
 /// The model that every layout of this config holds: the same weights, whatever else is announced.
-std::unique_ptr<models::CausalLm> reference(Json config, bool mtp) {
+std::unique_ptr<models::TrainableLm> reference(Json config, bool mtp) {
   if (mtp) config["num_nextn_predict_layers"] = 1;
   if (!mtp) config.erase("num_nextn_predict_layers");
   const auto ours = models::fit_config(config.dump(), "reference", {});
@@ -141,7 +143,9 @@ std::vector<float> logits_of(models::CausalLm& model) {
                                       ops::Segments::packed({&length, 1}, model.device()),
                                       {},
                                       nullptr);
-  return model.logits(hidden).to_f32();
+  std::vector<int64_t> rows(ids.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  return model.logits(hidden, rows).to_f32();
 }
 
 const char* const kTokenizerConfig = R"({"add_bos_token": true, "add_eos_token": false,

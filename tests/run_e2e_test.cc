@@ -353,7 +353,8 @@ TEST_F(RunE2e, ALargerStepGoesOnWhereTheSmallerOnesEnded) {
                          "--train.compute=f32",
                          "--checkpoint.every=4",
                          "--train.evaluate_every=0",
-                         "--train.mtp_weight=0"};
+                         "--train.mtp_weight=0",
+                         "--train.bias_update_speed=0"};
   ran(train("whole", with(still, {"--train.steps=12"})));
   ran(train("grown", with(still, {"--train.steps=4"})));
   const std::string output = ran(
@@ -371,7 +372,7 @@ TEST_F(RunE2e, ALargerStepGoesOnWhereTheSmallerOnesEnded) {
     EXPECT_EQ(grown[4 + i].at("tokens"), 4 * 256 + static_cast<int>(i + 1) * 512);
   }
   const Json passport = Json::parse(read(checkpoint("grown", 8) + "/passport.json"));
-  EXPECT_EQ(passport.at("training").at("tokens"), 4 * 256 + 4 * 512);
+  EXPECT_EQ(passport.at("statement").at("training").at("tokens"), 4 * 256 + 4 * 512);
 }
 
 TEST_F(RunE2e, WhatWasLearntCannotBeChanged) {
@@ -442,7 +443,7 @@ int widest_live_line(const std::string& output) {
 TEST_F(RunE2e, TheLiveLineFitsTheWindowAlsoAfterItChanges) {
   OnTerminal p(train("window", kEndless));
   ASSERT_TRUE(p.trains()) << p.output();
-  ASSERT_TRUE(wait_for([&] { return p.said("(+") || p.said("(-"); }));  // deviations are shown, too
+  ASSERT_TRUE(wait_for([&] { return p.output().size() > 8000; }));
   const size_t first = p.output().size();
   EXPECT_LE(widest_live_line(p.output()), 79);
   EXPECT_GT(widest_live_line(p.output()), 40);

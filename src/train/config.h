@@ -117,8 +117,9 @@ struct SupervisorSettings {
   double stop_patience_s = 600;
 };
 
-/// Tokens of a whole run: places in the stream of text, and sums with them, stay in 64 bits.
-constexpr int64_t kRunTokensMax = int64_t{1} << 60;
+/// Tokens of a whole run. Places in the data are counted in them, and written to JSON, which is exact
+/// to there.
+constexpr int64_t kRunTokensMax = int64_t{1} << 53;
 
 struct Settings {
   ModelSettings model;

@@ -321,7 +321,11 @@ std::string in_words(const Heartbeat& b) {
 
 double wake_at(const State& s, const Settings& settings) {
   const double regular = s.event_at + settings.tick_max_s / 2;
-  return s.worker == Worker::kNone ? std::min(regular, s.restart_at) : regular;
+  if (s.worker == Worker::kNone) return std::min(regular, s.restart_at);
+  const Advance now{s, {}, s.event_at, settings};
+  if (s.worker == Worker::kRunning) return std::min(regular, s.since + now.patience());
+  if (s.worker == Worker::kStopping) return std::min(regular, s.since + now.patience_stopping());
+  return regular;
 }
 
 }  // namespace ferry::supervisor

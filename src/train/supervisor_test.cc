@@ -179,6 +179,15 @@ TEST(SupervisorRules, EachPhaseHasItsOwnPatience) {
   }
 }
 
+TEST(SupervisorRules, WakesWhenPatienceEnds) {
+  Play p;
+  p.settings.step_patience_s = 3;
+  p.on(Started{}).on(Heartbeat{1}, 1);
+  EXPECT_NEAR(wake_at(p.state, p.settings), 4, 1e-9);
+  p.settings.step_patience_s = 100;
+  EXPECT_NEAR(wake_at(p.state, p.settings), 1 + p.settings.tick_max_s / 2, 1e-9);
+}
+
 TEST(SupervisorRules, ASaveIsWaitedForWhileItGoesOnAndALastOneToo) {
   for (const bool stopping : {false, true}) {
     Play p;

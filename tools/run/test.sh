@@ -119,7 +119,7 @@ test_named() {
 # The program that holds the tests of this name: what ctest's name begins with.
 program_of() {
   local first=${1%%.*}
-  if [ "$first" = ops_table ]; then
+  if [ "$first" = ops_table ] || [ "$first" = user_files ]; then
     echo ferry
   elif [ "$first" = ascend_sim ] || [ "$first" = ascend_ops ] || [ -e "tests/${first}_test.cc" ] ||
     [ -n "$(find "src/$first" -name '*_test.cc' -print -quit 2>/dev/null)" ]; then
