@@ -22,10 +22,9 @@ int64_t Shape::count() const {
   for (int d = 0; d < rank_; ++d) {
     const int64_t dim = dims_[static_cast<size_t>(d)];
     none = none || dim == 0;
-    check(!__builtin_mul_overflow(n, dim == 0 ? 1 : dim, &n) && n <= kElementsMax,
-          "shape: {} has more than {} elements",
-          str(),
-          kElementsMax);
+    // Asked for everywhere, in loops, too: the text is made only where it is needed.
+    if (__builtin_mul_overflow(n, dim == 0 ? 1 : dim, &n) || n > kElementsMax)
+      check(false, "shape: {} has more than {} elements", str(), kElementsMax);
   }
   return none ? 0 : n;
 }
