@@ -159,16 +159,16 @@ Result<void> check_room(const ModelDir& dir,
         if (const TensorInfo* info = dir.info(name))
           bytes += static_cast<double>(info->end - info->begin);
   }
-  const auto available =
-      static_cast<double>(device.memory_available().value_or(memory_available_bytes()));
-  if (bytes <= available) return {};
+  const MemoryAvailable available = memory_available(device);
+  if (bytes <= static_cast<double>(available.bytes)) return {};
   return fail(Code::kExhausted,
-              "{}: the weights take {} of memory, {} are free on {}; choose a smaller model or a "
+              "{}: the weights take {} of memory, {} are free on {}{}; choose a smaller model or a "
               "larger machine",
               dir.path(),
               format_bytes(bytes),
-              format_bytes(available),
-              device.name());
+              format_bytes(static_cast<double>(available.bytes)),
+              device.name(),
+              available.within);
 }
 
 }  // namespace
