@@ -10,10 +10,7 @@ Result<models::FittedConfig> fit_to(const ModelDir& dir) {
   return models::fit_config(dir.config_json(), join_path(dir.path(), kConfigName), dir.names());
 }
 
-Result<DirectoryModel> model_of(ModelDir& dir,
-                                Device& device,
-                                DType compute,
-                                bool load) {
+Result<DirectoryModel> model_of(ModelDir& dir, Device& device, DType compute, bool load) {
   TRY_ASSIGN(const models::FittedConfig fitted, fit_to(dir));
   DirectoryModel m;
   m.notes = fitted.notes;

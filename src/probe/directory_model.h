@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "checkpoint/model_dir.h"
-#include "models/trainable_lm.h"
 #include "models/fit.h"
+#include "models/trainable_lm.h"
 
 namespace ferry::probe {
 
@@ -23,10 +23,7 @@ struct DirectoryModel {
 /// Makes the model and, if asked to, loads its weights, which stay in memory as they are stored;
 /// otherwise they have no memory yet (layer_weights.h fills them). Errors: kInvalidInput, kCorrupt,
 /// naming file, field or tensor; kExhausted.
-Result<DirectoryModel> model_of(ModelDir& dir,
-                                Device& device,
-                                DType compute,
-                                bool load);
+Result<DirectoryModel> model_of(ModelDir& dir, Device& device, DType compute, bool load);
 
 /// Loads the weights of a model that was made from a fitted config. Errors: of load_weights.
 Result<void> load_fitted(ModelDir& dir,

@@ -113,10 +113,8 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& 
         checkpoint.path,
         dataset.folder(),
         checkpoint.path);
-  Resumed r{.state = {},
-            .point = {.path = checkpoint.path},
-            .texts = {},
-            .reader = std::move(reader)};
+  Resumed r{
+      .state = {}, .point = {.path = checkpoint.path}, .texts = {}, .reader = std::move(reader)};
   TRY_ASSIGN(const std::string toml, field<std::string>(document, "settings", path));
   TRY_ASSIGN(r.point.settings, parse_settings(toml, path));
   TRY_ASSIGN(ModelDir dir, ModelDir::open(checkpoint.path));
