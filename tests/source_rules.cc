@@ -430,6 +430,13 @@ std::vector<Violation> check_banned(const std::vector<SourceFile>& files) {
        "templates of the library would be compiled with this tier's instructions and linked for "
        "all"},
   };
+  static const std::vector<Place> in_arguments = {
+      {R"(^\s+(const\s+)?[\w:]+(\s+const)?\s*\*+\s*\w+\s*(=[^;]*)?;)",
+       R"(^$)",
+       "arguments of kernels are views and scalars: a pointer to the host's memory dangles when "
+       "the "
+       "call is launched again, and cannot be captured in a graph (Plan::segments)"},
+  };
   static const std::vector<Place> in_text = {
       {R"(\bTO)"
        R"(DO\b|\bFIX)"
@@ -447,13 +454,17 @@ std::vector<Violation> check_banned(const std::vector<SourceFile>& files) {
   };
   std::vector<Violation> out =
       check_places(files, in_code, [](const SourceFile& f) { return code_only(f.text); });
-  std::vector<SourceFile> kernels;
-  std::copy_if(files.begin(), files.end(), std::back_inserter(kernels), [](const SourceFile& f) {
-    return f.path.ends_with("_cpu.cc");
-  });
-  for (Violation& v :
-       check_places(kernels, in_kernels, [](const SourceFile& f) { return code_only(f.text); }))
-    out.push_back(std::move(v));
+  const auto check_those = [&](const char* ending, const std::vector<Place>& places) {
+    std::vector<SourceFile> those;
+    std::copy_if(files.begin(), files.end(), std::back_inserter(those), [&](const SourceFile& f) {
+      return f.path.ends_with(ending);
+    });
+    for (Violation& v :
+         check_places(those, places, [](const SourceFile& f) { return code_only(f.text); }))
+      out.push_back(std::move(v));
+  };
+  check_those("_cpu.cc", in_kernels);
+  check_those("_kernels.h", in_arguments);
   for (Violation& v : check_places(files, in_text, [](const SourceFile& f) { return f.text; }))
     out.push_back(std::move(v));
   return out;

@@ -168,6 +168,17 @@ TEST(TidyRules, KernelsMayNotUseContainers) {
   EXPECT_EQ(breaches("src/ops/a/a_cpu.cc", "std::vector<float> v;"), 1u);
 }
 
+TEST(TidyRules, ArgumentsOfKernelsHoldNoPointers) {
+  const auto in_struct = [](const std::string& member) {
+    return breaches("src/ops/a/a_kernels.h", "struct Args {\n  " + member + "\n};");
+  };
+  EXPECT_EQ(in_struct("const int32_t* host_position;"), 1u);
+  EXPECT_EQ(in_struct("float *p = nullptr;"), 1u);
+  EXPECT_EQ(in_struct("View a, b;  // a * b;"), 0u);
+  EXPECT_EQ(in_struct("bool (*helps)(int64_t rows, DType compute) = nullptr;"), 0u);
+  EXPECT_EQ(breaches("src/ops/a/a.cc", "struct Sum {\n  float* p;\n};"), 0u);
+}
+
 TEST(TidyRules, CommentsAndTextsAreNotCode) {
   EXPECT_EQ(breaches("src/train/a.cc", "// the new Tape owns it; delete p\nint x;"), 0u);
   EXPECT_EQ(breaches("src/train/a.cc", "/* malloc(4)\n new Tape */ int x;"), 0u);

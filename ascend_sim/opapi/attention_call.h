@@ -32,9 +32,8 @@ std::vector<Sequence> sequences_from_sums(const Plan& op,
                                           int64_t keys);
 
 struct MaskRules {
-  std::optional<Tensor>
-      mask;          // as [batch or 1, head or 1, query, key]; or 2048 x 2048 (compressed)
-  int64_t mode = 0;  // sparseMode
+  std::optional<Tensor> mask;     // [batch or 1, head or 1, query, key], or 2048 x 2048: compressed
+  int64_t mode = 0;               // sparseMode
   int64_t before = 0, after = 0;  // preTokens, nextTokens
   std::vector<int64_t> prefix;    // of each batch, for modes 5 and 6
   bool compressed() const { return mode == 2 || mode == 3 || mode == 4 || mode == 6; }

@@ -317,9 +317,7 @@ Result<void> ModelDir::fill(const Tensor& tensor, std::string_view name) {
                 name,
                 to_string(info->dtype),
                 to_string(tensor.dtype()),
-                fp8 ? "; FP8 weights need their scales, which Ferry does not apply yet: "
-                      "convert the model to BF16 first"
-                    : "");
+                fp8 ? "; FP8 codes mean nothing without their scales" : "");
   }
   TRY(check_bytes(shard, file.data_begin() + info->begin, file.data_begin() + info->end));
   fill_from(tensor, info->dtype, file.bytes(*info));

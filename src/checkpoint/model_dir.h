@@ -44,8 +44,8 @@ class ModelDir {
 
   /// A copy on the device as `want`; f32, bf16 and f16 convert to each other
   /// (checkpoint/convert.h). Errors: kNotFound; kCorrupt (a chunk's hash); kInvalidInput (a
-  /// type that does not convert; FP8 needs its scales, which Ferry does not apply yet). Throws
-  /// DeviceError when out of memory.
+  /// type that does not convert: FP8 codes are loaded as they are, checkpoint/weights.h knows their
+  /// scales). Throws DeviceError when out of memory.
   Result<Tensor> load(std::string_view name, Device& device, DType want);
 
   /// The tensors of `experts` experts as one: "a.*.weight" gives [experts, N, K] from a.0.weight

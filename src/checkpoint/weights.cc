@@ -1,7 +1,15 @@
 #include "checkpoint/weights.h"
 
+#include <cmath>
+
+#include "base/units.h"
+#include "device/cpu/cpu_device.h"
+#include "tensor/f8.h"
+
 namespace ferry {
 namespace {
+
+constexpr const char* kScaleSuffix = "_scale_inv";  // of what a block of codes is multiplied with
 
 bool stacked(const std::string& name) { return name.find('*') != std::string::npos; }
 
@@ -27,51 +35,159 @@ Result<void> expect_tensor(const ModelDir& dir, const std::string& name, const S
   return {};
 }
 
-Result<void> load_weight(ModelDir& dir, Weight& w, std::set<std::string>& unread) {
-  const Shape& shape = w.value.shape();
-  if (stacked(w.name)) {
-    for (int64_t e = 0; e < shape[0]; ++e) {
-      const std::string name = expert_name(w.name, e);
-      TRY(expect_tensor(dir, name, {shape[1], shape[2]}));
-      unread.erase(name);
-    }
-    TRY_ASSIGN(w.value, dir.load_stacked(w.name, shape[0], w.value.device(), w.value.dtype()));
-  } else {
-    TRY(expect_tensor(dir, w.name, shape));
-    unread.erase(w.name);
-    TRY_ASSIGN(w.value, dir.load(w.name, w.value.device(), w.value.dtype()));
+/// The names under which a weight's parts are stored, and their shape.
+struct StoredParts {
+  std::vector<std::string> names;
+  Shape shape;
+};
+
+StoredParts parts_of(const Weight& w, const char* suffix = "") {
+  const Shape& shape = w.global_shape;
+  if (!stacked(w.name)) return {{w.name + suffix}, shape};
+  StoredParts parts{{}, {shape[1], shape[2]}};
+  for (int64_t e = 0; e < shape[0]; ++e) parts.names.push_back(expert_name(w.name, e) + suffix);
+  return parts;
+}
+
+Result<void> expect_parts(const ModelDir& dir,
+                          const StoredParts& parts,
+                          std::set<std::string>& unread) {
+  for (const std::string& name : parts.names) {
+    TRY(expect_tensor(dir, name, parts.shape));
+    unread.erase(name);
   }
+  return {};
+}
+
+Result<Tensor> load_whole(
+    ModelDir& dir, const Weight& w, const char* suffix, Device& device, DType want) {
+  const std::string name = w.name + suffix;
+  return stacked(name) ? dir.load_stacked(name, w.global_shape[0], device, want)
+                       : dir.load(name, device, want);
+}
+
+/// Codes with scales, as numbers.
+std::vector<float> numbers_of(const Tensor& codes,
+                              const std::vector<float>& scales,
+                              const ScaleBlocks& blocks) {
+  std::vector<uint8_t> bytes(codes.bytes());
+  codes.copy_bytes_to(bytes.data());
+  const Shape scale_shape = blocks.scales_of(codes.shape());
+  const int64_t rows = codes.dim(-2), columns = codes.dim(-1),
+                scale_rows = scale_shape[codes.rank() - 2],
+                scale_columns = scale_shape[codes.rank() - 1];
+  std::vector<float> numbers(bytes.size());
+  for (int64_t row = 0; row < codes.count() / columns; ++row) {
+    const int64_t scale_row = row / rows * scale_rows + row % rows / blocks.rows;
+    for (int64_t c = 0; c < columns; ++c)
+      numbers[static_cast<size_t>(row * columns + c)] =
+          f8e4m3_to_f32(bytes[static_cast<size_t>(row * columns + c)]) *
+          scales[static_cast<size_t>(scale_row * scale_columns + c / blocks.columns)];
+  }
+  return numbers;
+}
+
+/// Float8 codes and, beside them, what each block is to be multiplied with.
+Result<void> load_f8(ModelDir& dir, Device& device, Weight& w, std::set<std::string>& unread) {
+  StoredParts parts = parts_of(w, kScaleSuffix);
+  parts.shape = kF8Blocks.scales_of(parts.shape);
+  TRY(expect_parts(dir, parts, unread));
+  Device& to = w.value.defined() ? cpu_device() : device;
+  TRY_ASSIGN(const Tensor codes, load_whole(dir, w, "", to, DType::kF8E4M3));
+  TRY_ASSIGN(const Tensor scales, load_whole(dir, w, kScaleSuffix, to, DType::kF32));
+  const std::vector<float> values = scales.to_f32();
+  for (const float scale : values)
+    if (!(scale > 0 && std::isfinite(scale)))
+      return fail(Code::kCorrupt,
+                  "{}: tensor \"{}{}\": a scale is {}; it must be a positive number",
+                  dir.path(),
+                  w.name,
+                  kScaleSuffix,
+                  scale);
+  if (!w.value.defined()) {
+    w.store(codes, scales, kF8Blocks);
+    return {};
+  }
+  w.value.assign_f32(numbers_of(codes, values, kF8Blocks));
   w.changed();
   return {};
 }
 
+Result<void> load_weight(ModelDir& dir, Device& device, Weight& w, std::set<std::string>& unread) {
+  const StoredParts parts = parts_of(w);
+  TRY(expect_parts(dir, parts, unread));
+  const DType stored = dir.info(parts.names.front())->dtype;
+  if (stored == DType::kF8E4M3 && w.matrix()) return load_f8(dir, device, w, unread);
+  const DType kept = w.matrix() && stored == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  const DType want = w.value.defined() ? w.value.dtype() : kept;
+  TRY_ASSIGN(Tensor value, load_whole(dir, w, "", device, want));
+  w.store(std::move(value));
+  return {};
+}
+
 Result<void> check_alias(ModelDir& dir, const WeightAlias& alias, std::set<std::string>& unread) {
-  if (unread.erase(alias.first) == 0) return {};
-  const Tensor& value = alias.second->value;
-  TRY(expect_tensor(dir, alias.first, value.shape()));
-  TRY_ASSIGN(const Tensor copy, dir.load(alias.first, value.device(), value.dtype()));
-  std::vector<char> a(value.bytes()), b(copy.bytes());
-  value.copy_bytes_to(a.data());
-  copy.copy_bytes_to(b.data());
-  if (a != b)
+  if (!unread.contains(alias.first)) return {};
+  const Weight& w = *alias.second;
+  Weight copy{.name = alias.first, .role = w.role, .global_shape = w.global_shape};
+  if (!w.scaled()) copy.value = Tensor::empty(w.global_shape, w.value.dtype(), w.value.device());
+  TRY(load_weight(dir, w.value.device(), copy, unread));
+  const auto same = [](const Tensor& x, const Tensor& y) {
+    if (!x.defined() || !y.defined()) return x.defined() == y.defined();
+    std::vector<char> a(x.bytes()), b(y.bytes());
+    x.copy_bytes_to(a.data());
+    y.copy_bytes_to(b.data());
+    return a == b;
+  };
+  if (!same(w.value, copy.value) || !same(w.scales, copy.scales))
     return fail(Code::kInvalidInput,
                 "{}: tensor \"{}\" differs from \"{}\"; Ferry shares the two",
                 dir.path(),
                 alias.first,
-                alias.second->name);
+                w.name);
   return {};
+}
+
+/// Before any memory is taken: a system that promises more than it has would end the process later.
+Result<void> check_room(const ModelDir& dir,
+                        const Device& device,
+                        const std::vector<Weight*>& weights) {
+  double bytes = 0;
+  for (const Weight* w : weights) {
+    if (w->value.defined()) continue;
+    for (const char* suffix : {"", kScaleSuffix})
+      for (const std::string& name : parts_of(*w, suffix).names)
+        if (const TensorInfo* info = dir.info(name))
+          bytes += static_cast<double>(info->end - info->begin);
+  }
+  const MemoryAvailable available = memory_available(device);
+  if (bytes <= static_cast<double>(available.bytes)) return {};
+  return fail(Code::kExhausted,
+              "{}: the weights take {} of memory, {} are free on {}{}; choose a smaller model or a "
+              "larger machine",
+              dir.path(),
+              format_bytes(bytes),
+              format_bytes(static_cast<double>(available.bytes)),
+              device.name(),
+              available.within);
 }
 
 }  // namespace
 
+Result<void> load_weight(ModelDir& dir, Device& device, Weight& weight) {
+  std::set<std::string> unread;
+  return load_weight(dir, device, weight, unread);
+}
+
 Result<void> load_weights(ModelDir& dir,
+                          Device& device,
                           const std::vector<Weight*>& weights,
                           const std::vector<WeightAlias>& aliases,
                           const std::set<std::string>& unused) {
   const std::vector<std::string> names = dir.names();
   std::set<std::string> unread(names.begin(), names.end());
   for (const std::string& name : unused) unread.erase(name);
-  for (Weight* w : weights) TRY(load_weight(dir, *w, unread));
+  TRY(check_room(dir, device, weights));
+  for (Weight* w : weights) TRY(load_weight(dir, device, *w, unread));
   for (const WeightAlias& alias : aliases) TRY(check_alias(dir, alias, unread));
   if (!unread.empty())
     return fail(Code::kInvalidInput,

@@ -46,9 +46,9 @@ Result<OpenedModel> open_model(const OpenOptions& o) {
   TRY_ASSIGN(ModelDir dir, ModelDir::open(o.directory));
   TRY(warn_unverified(dir, *device, compute));
   OpenedModel m;
-  // Weights stay f32 here: computing in bf16 rounds them as training did, so the bits are
-  // training's.
-  TRY_ASSIGN(probe::DirectoryModel opened, probe::model_of(dir, *device, compute, DType::kF32));
+  // Weights stay as they are stored: computing in bf16 rounds f32 ones as training did, so the bits
+  // are training's.
+  TRY_ASSIGN(probe::DirectoryModel opened, probe::model_of(dir, *device, compute, true));
   m.model = std::move(opened.model);
   if (o.tokenizer) {
     TRY_ASSIGN(m.texts, read_model_texts(dir));

@@ -37,7 +37,7 @@ Result<void> write_passport(const Arguments& args) {
   } else {
     const DType compute = args.dtype == "f32" ? DType::kF32 : DType::kBF16;
     TRY_ASSIGN(const probe::DirectoryModel opened,
-               probe::model_of(dir, cpu_device(), compute, DType::kF32));
+               probe::model_of(dir, cpu_device(), compute, true));
     for (const std::string& note : opened.notes) tell("ferry: note: " + note);
     const std::unique_ptr<models::TrainableLm>& model = opened.model;
     TRY_ASSIGN(const auto other,

@@ -22,8 +22,8 @@ struct Batch {
   std::vector<int32_t> labels;      // the next token of each; there always is one
   std::vector<int32_t> mtp_labels;  // the one after that; -1 where the document ends before it, or,
                                     // in a segment that is cut, for its last token
-  std::vector<int32_t>
-      segment_lengths;          // sum: tokens. Attention stays inside; positions begin at 0
+  /// Their sum is the number of tokens. Attention stays inside; positions begin at 0.
+  std::vector<int32_t> segment_lengths = {};
   int64_t label_bytes = 0;      // of original text that the labels stand for
   int64_t label_documents = 0;  // documents whose end is among the labels
 };

@@ -46,6 +46,11 @@ size_t pool_block_bytes(size_t bytes) {
   return (wanted + step - 1) / step * step;
 }
 
+MemoryAvailable memory_available(const Device& device) {
+  const std::optional<uint64_t> own = device.memory_available();
+  return own ? MemoryAvailable{*own, ""} : memory_available();
+}
+
 Result<Device*> open_device(std::string_view name) {
   const std::string_view kind = name.substr(0, name.find(':'));
   if (name == "cpu") return &cpu_device();

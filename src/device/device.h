@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/limits.h"
 #include "base/result.h"
 
 namespace ferry {
@@ -112,6 +113,9 @@ class Device {
 /// What a device's pool makes of a request: at least 64 bytes, and 1/8 of a power of two more at
 /// most, so that a block that is given back fits the next similar request.
 size_t pool_block_bytes(size_t bytes);
+
+/// Memory that tensors on the device can still take: the chip's own, or what the host has left.
+MemoryAvailable memory_available(const Device& device);
 
 /// "cpu", "cuda", "cuda:1", "ascend:0". Errors: kInvalidInput (no such kind), kUnavailable (why).
 Result<Device*> open_device(std::string_view name);

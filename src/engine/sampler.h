@@ -23,8 +23,8 @@ Result<void> validate(const SamplingOptions& options);
 struct Sampled {
   int32_t token = 0;
   double log_probability = 0;  // of the token, under the distribution it was drawn from
-  std::vector<int32_t>
-      kept;  // the support after top-p, most probable first; empty if all were kept
+  /// The support after top-p, most probable first; empty if all were kept.
+  std::vector<int32_t> kept = {};
 };
 
 /// logits [vocab] of the token at `position` (its own, in its sequence).

@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
-#include "base/limits.h"
 #include "base/units.h"
 #include "models/deepseek_v3/model.h"
 #include "models/deepseek_v3/size.h"
@@ -17,19 +16,18 @@ Result<void> check_weights_fit(double parameters,
                                Device& device,
                                const std::string& path) {
   const double bytes = parameters * static_cast<double>(size_of(storage));
-  const std::optional<uint64_t> chip = device.memory_available();
-  const MemoryAvailable here = chip ? MemoryAvailable{*chip, ""} : memory_available();
-  const auto available = static_cast<double>(here.bytes);
-  if (bytes <= available) return {};
-  return fail(Code::kExhausted,
-              "{}: its weights take {} of memory in {}, {} are free on {}{}; choose a smaller model "
-              "or a larger machine",
-              path,
-              format_bytes(bytes),
-              to_string(storage),
-              format_bytes(available),
-              device.name(),
-              here.within);
+  const MemoryAvailable available = memory_available(device);
+  if (bytes <= static_cast<double>(available.bytes)) return {};
+  return fail(
+      Code::kExhausted,
+      "{}: its weights take {} of memory in {}, {} are free on {}{}; choose a smaller model "
+      "or a larger machine",
+      path,
+      format_bytes(bytes),
+      to_string(storage),
+      format_bytes(static_cast<double>(available.bytes)),
+      device.name(),
+      available.within);
 }
 
 }  // namespace

@@ -174,7 +174,8 @@ constexpr Kernel<Args> ascend_kernel(typename Kernel<Args>::LaunchFn launch,
   namespace plain {                             \
   Result name(__VA_ARGS__);                     \
   }
-#define CPU_FUNCTION(name) (&plain::name)
+#define CPU_FUNCTION(name) \
+  (&::ferry::ops::detail::ByTier<plain::name, plain::name, plain::name>::call)
 #endif
 
 /// The kernel, and what plans for it. In <op>.cc: CPU_KERNEL(Args, name) or CPU_KERNEL(Args, name,

@@ -36,7 +36,7 @@ void look(const Plan&, const Flushed& args, void*, Stream&) {
   *args.seen = denormals_are_flushed();
 }
 
-TEST(LaunchTier, FlushesDenormalsWhateverThreadItIs) {
+TEST(ByTier, FlushesDenormalsWhateverThreadItIs) {
   bool here = false, there = false;
   const auto launch = &detail::ByTier<&look, &look, &look>::call;
   launch({}, {&here}, nullptr, cpu_device().stream());

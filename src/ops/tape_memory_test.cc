@@ -4,12 +4,12 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
-#include "base/random.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/add/add.h"
 #include "ops/linear/linear.h"
 #include "ops/rms_norm/rms_norm.h"
 #include "ops/swiglu/swiglu.h"
+#include "ops/test_support.h"
 
 namespace ferry::ops {
 namespace {
@@ -17,18 +17,11 @@ namespace {
 constexpr int64_t kTokens = 512, kWidth = 64;
 constexpr size_t kActivation = kTokens * kWidth * sizeof(float);
 
-Tensor normal(const Shape& shape, uint64_t stream) {
-  const Random random(5, RandomPurpose::kTest, stream);
-  std::vector<float> values(static_cast<size_t>(shape.count()));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(random.normal(i));
-  return Tensor::from_f32(values, shape, cpu_device());
-}
-
 Weight weight(const Shape& shape, uint64_t stream) {
   Weight w;
   w.name = "w";
   w.global_shape = shape;
-  w.value = normal(shape, stream);
+  w.value = normal(shape, DType::kF32, stream);
   w.value.set_needs_grad(true);
   return w;
 }
@@ -38,7 +31,7 @@ size_t live_bytes() { return cpu_device().memory_use().live_bytes; }
 class TapeMemory : public ::testing::Test {
  protected:
   Tape tape_{&accumulate};
-  const Tensor x_ = normal({kTokens, kWidth}, 1);
+  const Tensor x_ = normal({kTokens, kWidth}, DType::kF32, 1);
 };
 
 TEST_F(TapeMemory, AnOutputIsNotHeldForItsName) {
@@ -50,14 +43,14 @@ TEST_F(TapeMemory, AnOutputIsNotHeldForItsName) {
     sum = add(x_, linear(x_, w));  // nothing needs the values of linear's output
   }
   EXPECT_LT(live_bytes() - before, kActivation + kActivation / 2);
-  tape_.backward(sum, normal({kTokens, kWidth}, 3));
+  tape_.backward(sum, normal({kTokens, kWidth}, DType::kF32, 3));
   EXPECT_TRUE(tape_.grad(w.value).defined());
 }
 
 TEST_F(TapeMemory, WhatIsMadeAgainGivesTheGradientsThatKeepingGives) {
   const Weight norm = weight({kWidth}, 4), gate = weight({kWidth, kWidth}, 5),
                up = weight({kWidth, kWidth}, 6), down = weight({kWidth, kWidth}, 7);
-  const Tensor d = normal({kTokens, kWidth}, 8);
+  const Tensor d = normal({kTokens, kWidth}, DType::kF32, 8);
   std::vector<std::vector<float>> gradients[2];
   for (const bool again : {false, true}) {
     const size_t before = live_bytes();

@@ -31,7 +31,7 @@ struct Muon {
 ///           scattered around 1, then steps.converge with (2, -1.5, 0.5), which converge. A zero
 ///           matrix stays zero.
 /// Source    Jordan et al. 2024 (Muon); the 8 + 2 hybrid is that of DeepSeek-V4's report,
-/// section 4.2.
+///           section 4.2.
 Tensor orthogonal_factor(const Tensor& u, const NewtonSchulzSteps& steps = {});
 
 /// M = momentum M + s G;  O = orthogonal_factor(momentum M + s G) update_rms sqrt(max(n, m));

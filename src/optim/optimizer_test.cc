@@ -40,8 +40,7 @@ double rms(const std::vector<float>& v) {
   return std::sqrt(sum / static_cast<double>(v.size()));
 }
 
-// ---- Which weight gets what
-// -------------------------------------------------------------------------
+// ---- Which weight gets what ---------------------------------------------------------------------
 
 TEST(UpdateRule, FollowsTheTable) {
   using Kind = UpdateRule::Kind;
@@ -72,8 +71,7 @@ TEST(UpdateRule, FollowsTheRoleNotTheName) {
                 "adam.m.output.weight", "adam.v.output.weight", "muon.m.lm_head.weight"}));
 }
 
-// ---- AdamW against float64
-// --------------------------------------------------------------------------
+// ---- AdamW against float64 ----------------------------------------------------------------------
 
 TEST(Optimizer, AdamWFollowsTheFormulaInFloat64) {
   Weight matrix = weight("a.weight", {5, 7}, 1), vector = weight("norm.weight", {9}, 2),
@@ -191,8 +189,7 @@ TEST(GradientNorm, SeesEveryTensorAndWhatIsNotFinite) {
   EXPECT_NEAR(clip_scale(50, 1) * 50, 1, 1e-6);
 }
 
-// ---- Muon against float64
-// ---------------------------------------------------------------------------
+// ---- Muon against float64 -----------------------------------------------------------------------
 
 using Matrix = std::vector<double>;
 

@@ -10,17 +10,14 @@ Result<models::FittedConfig> fit_to(const ModelDir& dir) {
   return models::fit_config(dir.config_json(), join_path(dir.path(), kConfigName), dir.names());
 }
 
-Result<DirectoryModel> model_of(ModelDir& dir,
-                                Device& device,
-                                DType compute,
-                                std::optional<DType> storage) {
+Result<DirectoryModel> model_of(ModelDir& dir, Device& device, DType compute, bool load) {
   TRY_ASSIGN(const models::FittedConfig fitted, fit_to(dir));
   DirectoryModel m;
   m.notes = fitted.notes;
   TRY_ASSIGN(m.model,
              models::make_model(
-                 fitted.json, join_path(dir.path(), kConfigName), device, compute, storage));
-  if (storage) TRY(load_fitted(dir, fitted, *m.model));
+                 fitted.json, join_path(dir.path(), kConfigName), device, compute, std::nullopt));
+  if (load) TRY(load_fitted(dir, fitted, *m.model));
   return m;
 }
 
@@ -31,7 +28,7 @@ Result<void> load_fitted(ModelDir& dir,
   for (const auto& [name, of] : fitted.repeated)
     for (const Weight* w : model.weights())
       if (w->name == of) aliases.emplace_back(name, w);
-  return load_weights(dir, model.weights(), aliases, fitted.unused);
+  return load_weights(dir, model.device(), model.weights(), aliases, fitted.unused);
 }
 
 }  // namespace ferry::probe

@@ -3,13 +3,12 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "checkpoint/model_dir.h"
-#include "models/trainable_lm.h"
 #include "models/fit.h"
+#include "models/trainable_lm.h"
 
 namespace ferry::probe {
 
@@ -21,12 +20,10 @@ struct DirectoryModel {
   std::vector<std::string> notes;  // where config.json and weights did not fit, what was decided
 };
 
-/// Makes the model and loads its weights as `storage`; without it the weights have no memory yet
-/// (layer_weights.h fills them). Errors: kInvalidInput, kCorrupt, naming file, field or tensor.
-Result<DirectoryModel> model_of(ModelDir& dir,
-                                Device& device,
-                                DType compute,
-                                std::optional<DType> storage);
+/// Makes the model and, if asked to, loads its weights, which stay in memory as they are stored;
+/// otherwise they have no memory yet (layer_weights.h fills them). Errors: kInvalidInput, kCorrupt,
+/// naming file, field or tensor; kExhausted.
+Result<DirectoryModel> model_of(ModelDir& dir, Device& device, DType compute, bool load);
 
 /// Loads the weights of a model that was made from a fitted config. Errors: of load_weights.
 Result<void> load_fitted(ModelDir& dir,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "checkpoint/weights.h"
 #include "device/cpu/cpu_device.h"
 
 namespace ferry::probe {
@@ -42,17 +43,12 @@ Result<LayerWeights> LayerWeights::create(ModelDir& dir,
 Result<void> LayerWeights::load(Weight& w) {
   const DType dtype = w.matrix() ? options_.matrices : DType::kF32;
   Device& device = model_->device();
-  TRY_ASSIGN(const Tensor host,
-             w.name.find('*') == std::string::npos
-                 ? dir_->load(w.name, cpu_device(), dtype)
-                 : dir_->load_stacked(w.name, w.global_shape[0], cpu_device(), dtype));
-  if (host.shape() != w.global_shape)
-    return fail(Code::kInvalidInput,
-                "{}: tensor \"{}\" is {}, config.json asks for {}",
-                dir_->path(),
-                w.name,
-                host.shape().str(),
-                w.global_shape.str());
+  Weight stored{.name = w.name,
+                .role = w.role,
+                .global_shape = w.global_shape,
+                .value = Tensor::empty(w.global_shape, dtype, cpu_device())};
+  TRY(load_weight(*dir_, cpu_device(), stored));
+  const Tensor& host = stored.value;
   Tensor value = host;
   if (&device != &cpu_device()) {
     value = Tensor::empty(host.shape(), dtype, device);

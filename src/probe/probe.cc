@@ -234,8 +234,7 @@ Result<std::unique_ptr<models::CausalLm>> sibling(models::CausalLm& model, DType
   const std::vector<Weight*> from = model.weights(), to = other->weights();
   check(from.size() == to.size(), "probe: a model's sibling has other weights");
   for (size_t i = 0; i < from.size(); ++i) {
-    to[i]->value = from[i]->value;
-    to[i]->changed();
+    to[i]->store_as(*from[i]);
   }
   return other;
 }

@@ -29,6 +29,16 @@ struct Shard {
   int64_t end = 0;
 };
 
+/// One scale for so many rows and columns of a matrix whose elements are stored as codes.
+struct ScaleBlocks {
+  int64_t rows = 0;  // 0: no scales, the elements are numbers
+  int64_t columns = 0;
+  bool operator==(const ScaleBlocks&) const = default;
+  /// The shape of the scales of codes [.., rows, columns]; blocks at the edges may be cut.
+  Shape scales_of(const Shape& codes) const;
+};
+inline constexpr ScaleBlocks kF8Blocks{128, 128};  // DeepSeek-V3's float8 e4m3
+
 /// Made by an op for its kernel (panels, scales); valid while `version` is the weight's.
 struct PackedWeight {
   uint64_t version = 0;
@@ -44,7 +54,9 @@ struct Weight {
       0;  // 0 the embedding, then the blocks from 1, the last norm and the head, MTP modules
   Shape global_shape;
   Shard shard;           // the whole tensor unless several ranks share it
-  Tensor value;          // f32 (the master copy while training) or bf16
+  Tensor value;          // f32 (the master copy while training) or bf16; or codes
+  Tensor scales;         // of codes, f32
+  ScaleBlocks blocks;    // how scales lie over value
   uint64_t version = 0;  // raised by whoever changes value; packings of older versions are stale
   mutable std::shared_ptr<PackedWeight> packed;
 
@@ -53,6 +65,15 @@ struct Weight {
   /// Whether it is one matrix or more: what is stored narrow, decays and is drawn at random.
   bool matrix() const { return trained() && role != WeightRole::kVector; }
   void changed() { ++version; }
+
+  bool scaled() const { return blocks.rows > 0; }
+  /// Stores numbers, or codes with their scales; what was stored goes.
+  void store(Tensor codes, Tensor codes_scales = {}, const ScaleBlocks& of_scales = {});
+  /// Shares what another weight of the same shape stores.
+  void store_as(const Weight& other);
+  /// check: types, blocks and shapes go together. The ways to store a weight are listed here and
+  /// in ops::weight_values, which reads them; no op knows them.
+  void check_stored() const;
 };
 
 }  // namespace ferry

@@ -43,9 +43,9 @@ struct TokenizerFile {
 ///   where every byte has one there are none.
 ///
 /// Errors   kCorrupt: not JSON, not the format, or contradicting itself (ids with gaps or given
-/// twice,
-///          merges of unknown tokens, given twice or with an empty side). kInvalidInput: a sound
-///          file that asks for something Ferry does not do, by name. Both name path and field.
+///          twice, merges of unknown tokens, given twice or with an empty side). kInvalidInput: a
+///          sound file that asks for something Ferry does not do, by name. Both name path and
+///          field.
 Result<TokenizerFile> read_tokenizer_file(std::string_view json, const std::string& path);
 
 /// The file as JSON; reading it back gives the same. The post_processor puts `bos` before the text

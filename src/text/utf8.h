@@ -14,8 +14,7 @@ inline constexpr char32_t kReplacement = 0xFFFD;
 
 struct Utf8Char {
   char32_t point;  // kReplacement when ill-formed
-  uint8_t
-      bytes;  // of the character, or of the maximal ill-formed subpart; 0 only at the end of text
+  uint8_t bytes;   // of the character or the maximal ill-formed subpart; 0: the end of the text
   bool well_formed;
   bool cut_short;  // ill-formed only because the text ends here: more bytes could complete it
 };

@@ -132,8 +132,7 @@ struct Settings {
   SupervisorSettings supervisor;
 };
 
-/// Reads TOML text; `name` is what messages call it. `overrides` ("train.steps=300", with or
-/// without
+/// Reads TOML text; `name` is what messages call it. `overrides` ("train.steps=300", with or without
 /// "--") win over the text. Everything is checked, each field alone and all together.
 /// Errors: kInvalidInput: "NAME:LINE: section.key is ...; it must be ..." with the nearest known
 /// key for an unknown one.

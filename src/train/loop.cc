@@ -159,9 +159,7 @@ Result<void> Run::announce() {
   rest.memory_bytes -= 4.0 * static_cast<double>(estimate_.parameters_total) +
                        static_cast<double>(optimizer_->state_bytes());
   TRY_ASSIGN(const uint64_t disk, free_disk_bytes(settings_.checkpoint.dir));
-  const std::optional<uint64_t> chip = device_->memory_available();
-  TRY(check_fits(
-      rest, settings_, chip ? MemoryAvailable{*chip, ""} : memory_available(), disk));
+  TRY(check_fits(rest, settings_, memory_available(*device_), disk));
   return check_file_limit(std::max(std::min(model_bytes, ModelContents{}.shard_bytes), state_bytes),
                           file_bytes_max(),
                           settings_);

@@ -25,8 +25,8 @@ struct TrainResult {
   bool stopped = false;  // by `stop`, before the last step
   int64_t step = 0;
   std::string model_dir;  // of the last checkpoint; empty if there is none yet
-  std::optional<double>
-      loss;  // of the last step; like the speeds below, nothing if this process made no step
+  /// Of the last step; like the speeds below, nothing if this process made no step.
+  std::optional<double> loss = {};
   std::optional<double> held_out_bits_per_byte;
   std::optional<double> tokens_per_s;  // over this process's steps, evaluation and saving left out
   std::optional<double> mfu;

@@ -113,10 +113,8 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& 
         checkpoint.path,
         dataset.folder(),
         checkpoint.path);
-  Resumed r{.state = {},
-            .point = {.path = checkpoint.path},
-            .texts = {},
-            .reader = std::move(reader)};
+  Resumed r{
+      .state = {}, .point = {.path = checkpoint.path}, .texts = {}, .reader = std::move(reader)};
   TRY_ASSIGN(const std::string toml, field<std::string>(document, "settings", path));
   TRY_ASSIGN(r.point.settings, parse_settings(toml, path));
   TRY_ASSIGN(ModelDir dir, ModelDir::open(checkpoint.path));
@@ -152,7 +150,7 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& 
 Result<void> restore(Resumed& from, models::CausalLm& model, Optimizer& optimizer) {
   const std::string& path = from.point.path;
   TRY_ASSIGN(ModelDir dir, ModelDir::open(path));
-  TRY(load_weights(dir, model.weights(), model.weight_aliases()));
+  TRY(load_weights(dir, model.device(), model.weights(), model.weight_aliases()));
   if (stores_masters(from.point.settings))
     for (Weight* w : model.weights()) {
       TRY_ASSIGN(w->value, from.reader.load("master." + w->name, w->value.device()));

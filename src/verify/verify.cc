@@ -137,7 +137,7 @@ bool Verifier::fits() const {
 }
 
 Result<void> Verifier::make_model(bool keep) {
-  TRY_ASSIGN(probe::DirectoryModel made, probe::model_of(*dir_, *device_, compute_, std::nullopt));
+  TRY_ASSIGN(probe::DirectoryModel made, probe::model_of(*dir_, *device_, compute_, false));
   model_ = std::move(made.model);
   report_.notes.insert(report_.notes.end(), made.notes.begin(), made.notes.end());
   // f32, as whatever generates has them; one layer at a time they are rounded where they are
@@ -187,7 +187,7 @@ Result<Probes> Verifier::answers_of_cpu(const std::vector<probe::Prompt>& prompt
   std::optional<probe::LayerWeights> weights[2];
   for (int i = 0; i < 2; ++i) {
     TRY_ASSIGN(probe::DirectoryModel made,
-               probe::model_of(*dir_, cpu_device(), i == 0 ? compute_ : other_type, std::nullopt));
+               probe::model_of(*dir_, cpu_device(), i == 0 ? compute_ : other_type, false));
     models[i] = std::move(made.model);
     TRY_ASSIGN(
         weights[i],

@@ -369,7 +369,7 @@ TEST(Verify, AnotherFormatOfNumericsIsRefused) {
   auto dir = ModelDir::open(bf16_model());
   ASSERT_TRUE(dir);
   auto model = models::make_model(kConfig, "config", cpu_device(), DType::kBF16, DType::kF32);
-  ASSERT_TRUE(load_weights(*dir, (*model)->weights(), (*model)->weight_aliases()));
+  ASSERT_TRUE(load_weights(*dir, cpu_device(), (*model)->weights(), (*model)->weight_aliases()));
   ModelContents c;
   c.tensors = stored_weights((*model)->weights(), (*model)->weight_aliases(), DType::kF32);
   c.texts["config.json"] = dir->config_json();
@@ -393,7 +393,7 @@ TEST(Verify, AKeyIsAskedFor) {
   auto dir = ModelDir::open(bf16_model());
   ASSERT_TRUE(dir);
   auto model = models::make_model(kConfig, "config", cpu_device(), DType::kBF16, DType::kF32);
-  ASSERT_TRUE(load_weights(*dir, (*model)->weights(), (*model)->weight_aliases()));
+  ASSERT_TRUE(load_weights(*dir, cpu_device(), (*model)->weights(), (*model)->weight_aliases()));
   ModelContents c;
   c.tensors = stored_weights((*model)->weights(), (*model)->weight_aliases(), DType::kF32);
   c.texts["config.json"] = dir->config_json();

@@ -147,6 +147,24 @@ void parse_gate(JsonFields& f, Config& c) {
   c.routed_scaling_factor = f.real("routed_scaling_factor", 1e-6, 1e6, c.routed_scaling_factor);
 }
 
+/// Why this way of storing weights is not known; nullptr: DeepSeek-V3's float8 with a scale for each
+/// block of 128 x 128. (Activations, which its own server rounds to float8 too, stay as they are.)
+const char* refused_quantization(const Json& q) {
+  constexpr const char* kKnown =
+      "is not supported, only quant_method fp8, fmt e4m3, weight_block_size [128, 128], "
+      "activation_scheme dynamic; convert the weights to bf16 first";
+  if (!q.is_object() || q.value("quant_method", Json()) != "fp8" ||
+      q.value("weight_block_size", Json()) != Json({128, 128}))
+    return kKnown;
+  for (const auto& [name, value] : q.items()) {
+    const bool known = name == "quant_method" || name == "weight_block_size" ||
+                       (name == "fmt" && value == "e4m3") ||
+                       (name == "activation_scheme" && value == "dynamic");
+    if (!known) return kKnown;
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 Result<Config> parse_config(std::string_view text, const std::string& path) {
@@ -204,7 +222,8 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   f.only("attention_bias", false);
   f.only("mlp_bias", false);
   if (f.has("quantization_config"))
-    f.refuse("quantization_config", "is not supported; convert the weights to bf16 first");
+    if (const char* why = refused_quantization(f.at("quantization_config")))
+      f.refuse("quantization_config", why);
   f.refuse_unknown(ignored_fields(), kUnknownField);
   TRY(problem.done());
   TRY(validate(c, path));

@@ -141,6 +141,26 @@ TEST(Config, WhatSaysNothingIsAccepted) {
     EXPECT_EQ(refusal_with(field, "anything"), "") << field;
 }
 
+TEST(Config, OnlyDeepSeeksFloat8IsKnown) {
+  const Json known = {{"quant_method", "fp8"},
+                      {"fmt", "e4m3"},
+                      {"weight_block_size", {128, 128}},
+                      {"activation_scheme", "dynamic"}};
+  EXPECT_EQ(refusal_with("quantization_config", known), "");
+  for (const auto& [field, value] :
+       std::vector<std::pair<const char*, Json>>{{"quant_method", "gptq"},
+                                                 {"fmt", "e5m2"},
+                                                 {"weight_block_size", {64, 128}},
+                                                 {"activation_scheme", "static"},
+                                                 {"bits", 4}}) {
+    Json other = known;
+    other[field] = value;
+    EXPECT_NE(refusal_with("quantization_config", other).find("quantization_config"),
+              std::string::npos)
+        << field;
+  }
+}
+
 TEST(Config, RopeScalingIsReadStrictly) {
   const Json yarn = {{"type", "yarn"}, {"factor", 40}, {"original_max_position_embeddings", 4096}};
   EXPECT_EQ(refusal_with("rope_scaling", yarn), "");

@@ -27,7 +27,7 @@ struct AdamW {
 /// Gradient  none.
 /// Errors    check: shapes, types, step >= 1.
 /// Source    Loshchilov & Hutter 2017, arXiv 1711.05101; the order of operations is
-/// torch.optim.AdamW's.
+///           torch.optim.AdamW's.
 void adamw_update(Weight& w,
                   const Tensor& m,
                   const Tensor& v,

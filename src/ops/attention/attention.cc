@@ -26,7 +26,6 @@ const KernelTable<AttentionBackwardArgs> kBackward{
 
 namespace {
 
-
 void check_arguments(
     const Tensor& q, const Tensor& k, const Tensor& v, const Segments& segments, float scale) {
   check(q.rank() == 3 && k.rank() == 3 && v.rank() == 3,

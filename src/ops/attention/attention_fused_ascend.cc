@@ -51,15 +51,26 @@ void for_documents(const Operand& statistics,
   }
 }
 
+/// What FlashAttention is given of packed documents, forward and back.
+struct PackedCall {
+  PackedCall(const View& q, const HostSegments& segments, Stream& stream)
+      : scratch(stream),
+        maximum(scratch.take(acl::kFloat, {q.shape[0], q.shape[1], kStatistics})),
+        sum(scratch.take(acl::kFloat, {q.shape[0], q.shape[1], kStatistics})),
+        ends(document_ends(segments.position)),
+        lengths(ends) {}
+  Scratch scratch;
+  Operand maximum, sum;       // the softmax's statistics
+  std::vector<int64_t> ends;  // of the documents
+  IntArray lengths;
+};
+
 }  // namespace
 
 void attention_fused_packed(const AttentionArgs& a, const HostSegments& segments, Stream& stream) {
-  Scratch scratch(stream);
-  const int64_t tokens = a.q.shape[0], heads = a.q.shape[1];
-  const Operand maximum = scratch.take(acl::kFloat, {tokens, heads, kStatistics}),
-                sum = scratch.take(acl::kFloat, {tokens, heads, kStatistics});
-  const std::vector<int64_t> ends = document_ends(segments.position);
-  const IntArray lengths(ends);
+  PackedCall call(a.q, segments, stream);
+  const auto& [scratch, maximum, sum, ends, lengths] = call;
+  const int64_t heads = a.q.shape[1];
   aclnn::FlashAttentionVarLenScore(stream,
                                    Operand(a.q),
                                    Operand(a.k),
@@ -67,7 +78,7 @@ void attention_fused_packed(const AttentionArgs& a, const HostSegments& segments
                                    nullptr,  // realShift
                                    nullptr,  // dropMask
                                    nullptr,  // paddingMask
-                                   causal_mask(scratch),
+                                   causal_mask(call.scratch),
                                    nullptr,  // prefix
                                    lengths,
                                    lengths,
@@ -93,12 +104,9 @@ void attention_fused_packed(const AttentionArgs& a, const HostSegments& segments
 void attention_fused_packed_backward(const AttentionBackwardArgs& a,
                                      const HostSegments& segments,
                                      Stream& stream) {
-  Scratch scratch(stream);
-  const int64_t tokens = a.q.shape[0], heads = a.q.shape[1];
-  const Operand maximum = scratch.take(acl::kFloat, {tokens, heads, kStatistics}),
-                sum = scratch.take(acl::kFloat, {tokens, heads, kStatistics});
-  const std::vector<int64_t> ends = document_ends(segments.position);
-  const IntArray lengths(ends);
+  PackedCall call(a.q, segments, stream);
+  const auto& [scratch, maximum, sum, ends, lengths] = call;
+  const int64_t heads = a.q.shape[1];
   for_documents(maximum, a.lse, ends, [&](const Operand& statistics, const Operand& lse) {
     aclnn::InplaceCopy(stream, statistics, lse.expand(2, kStatistics));
   });
@@ -111,7 +119,7 @@ void attention_fused_packed_backward(const AttentionBackwardArgs& a,
                                           nullptr,  // pseShift
                                           nullptr,  // dropMask
                                           nullptr,  // paddingMask
-                                          causal_mask(scratch),
+                                          causal_mask(call.scratch),
                                           maximum,
                                           sum,
                                           nullptr,  // softmaxIn

@@ -10,9 +10,9 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
-#include "base/random.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/add/add.h"
+#include "ops/test_support.h"
 
 namespace ferry::ops {
 namespace {
@@ -34,15 +34,6 @@ std::vector<Layout> layouts() {
 
 constexpr float kScale = 0.2f;
 constexpr int32_t kTokens = 150;  // three tiles of keys, the last partial
-
-Tensor normal(const Shape& shape, DType dtype, uint64_t stream) {
-  const Random random(7, RandomPurpose::kTest, stream);
-  std::vector<float> values(static_cast<size_t>(shape.count()));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(random.normal(i));
-  Tensor t = Tensor::empty(shape, dtype, cpu_device());
-  t.assign_f32(values);
-  return t;
-}
 
 struct Inputs {
   Tensor q, k, v;

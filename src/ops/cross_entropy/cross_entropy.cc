@@ -5,6 +5,7 @@
 #include "autograd/tape.h"
 #include "base/check.h"
 #include "ops/cross_entropy/cross_entropy_kernels.h"
+#include "ops/dequantize/dequantize.h"
 #include "ops/dispatch.h"
 
 namespace ferry::ops {
@@ -37,8 +38,7 @@ CrossEntropy cross_entropy(const Tensor& hidden,
                            const Weight& head,
                            const Tensor& labels,
                            float scale) {
-  const Tensor& w = head.value;
-  const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
+  const Tensor w = weight_values(head, hidden.dtype());
   check(hidden.rank() == 2 && w.rank() == 2 && hidden.dim(1) == w.dim(1) && w.dim(0) > 0,
         "cross_entropy: hidden {}, {} {}",
         hidden.shape().str(),
@@ -50,11 +50,9 @@ CrossEntropy cross_entropy(const Tensor& hidden,
         to_string(labels.dtype()),
         labels.shape().str(),
         hidden.dim(0));
-  check(is_float(hidden.dtype()) && is_float(w.dtype()),
-        "cross_entropy: hidden {}, {} {}",
-        to_string(hidden.dtype()),
-        head.name,
-        to_string(w.dtype()));
+  check(hidden.dtype() == DType::kF32 || hidden.dtype() == DType::kBF16,
+        "cross_entropy: hidden {}",
+        to_string(hidden.dtype()));
   Device& device = hidden.device();
   Tape* const tape = Tape::current();
   CrossEntropy result{Tensor::empty({1}, DType::kF32, device),

@@ -6,24 +6,19 @@
 #include <cmath>
 
 #include "autograd/tape.h"
-#include "base/random.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/add/add.h"
+#include "ops/test_support.h"
 
 namespace ferry::ops {
 namespace {
 
-Tensor normal(const Shape& shape, uint64_t stream) {
-  const Random random(4, RandomPurpose::kTest, stream);
-  std::vector<float> v(static_cast<size_t>(shape.count()));
-  for (size_t i = 0; i < v.size(); ++i) v[i] = static_cast<float>(random.normal(i));
-  return Tensor::from_f32(v, shape, cpu_device());
-}
-
 TEST(CrossEntropy, LabelOutsideTheVocabularyIsNotANumber) {
-  const Tensor hidden = normal({4, 8}, 1);
-  const Weight head{
-      .name = "head", .global_shape = {20, 8}, .shard = {}, .value = normal({20, 8}, 2)};
+  const Tensor hidden = normal({4, 8}, DType::kF32, 1);
+  const Weight head{.name = "head",
+                    .global_shape = {20, 8},
+                    .shard = {},
+                    .value = normal({20, 8}, DType::kF32, 2)};
   const std::vector<int32_t> labels{0, 20, -2, -1};
   const CrossEntropy y =
       cross_entropy(hidden, head, Tensor::from_i32(labels, {4}, cpu_device()), 1);
@@ -36,9 +31,11 @@ TEST(CrossEntropy, LabelOutsideTheVocabularyIsNotANumber) {
 }
 
 TEST(CrossEntropy, RecordingChangesNoBit) {
-  Tensor hidden = normal({9, 40}, 3);
-  const Weight head{
-      .name = "head", .global_shape = {77, 40}, .shard = {}, .value = normal({77, 40}, 4)};
+  Tensor hidden = normal({9, 40}, DType::kF32, 3);
+  const Weight head{.name = "head",
+                    .global_shape = {77, 40},
+                    .shard = {},
+                    .value = normal({77, 40}, DType::kF32, 4)};
   const Tensor labels =
       Tensor::from_i32(std::vector<int32_t>{1, 2, 3, -1, 76, 0, 5, 6, 7}, {9}, cpu_device());
   const CrossEntropy alone = cross_entropy(hidden, head, labels, 0.5f);

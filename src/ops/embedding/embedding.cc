@@ -3,6 +3,7 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/dequantize/dequantize.h"
 #include "ops/dispatch.h"
 #include "ops/embedding/embedding_kernels.h"
 
@@ -23,19 +24,14 @@ const KernelTable<EmbeddingBackwardArgs> kBackward{
 };
 
 Tensor embedding(const Tensor& ids, const Weight& weight, DType out) {
-  const Tensor& w = weight.value;
+  const Tensor w = weight_values(weight, out);
   check(ids.rank() == 1 && w.rank() == 2,
         "embedding: ids {}, {} {}",
         ids.shape().str(),
         weight.name,
         w.shape().str());
   check(ids.dtype() == DType::kI32, "embedding: ids are {}", to_string(ids.dtype()));
-  check((w.dtype() == DType::kF32 || w.dtype() == DType::kBF16) &&
-            (out == DType::kF32 || out == DType::kBF16),
-        "embedding: {} is {}, wanted {}",
-        weight.name,
-        to_string(w.dtype()),
-        to_string(out));
+  check(out == DType::kF32 || out == DType::kBF16, "embedding: wanted in {}", to_string(out));
   Tensor y = Tensor::empty({ids.dim(0), w.dim(1)}, out, ids.device());
   dispatch(kForward, EmbeddingArgs{ids.view(), w.view(), y.view()}, ids.device());
   if (Tape* tape = Tape::current())

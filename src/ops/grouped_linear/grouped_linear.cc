@@ -2,6 +2,7 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/dequantize/dequantize.h"
 #include "ops/dispatch.h"
 #include "ops/grouped_linear/grouped_linear_kernels.h"
 #include "ops/matmul/packed_weight.h"
@@ -15,18 +16,15 @@ const KernelTable<GroupedMatmulArgs> kGroupedMatmul{
 };
 
 Tensor grouped_linear(const Tensor& x, const Weight& weight, const Tensor& offsets) {
-  const Tensor& w = weight.value;
-  const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
+  const Tensor w = weight_values(weight, x.dtype());
   check(x.rank() == 2 && w.rank() == 3 && x.dim(1) == w.dim(2),
         "grouped_linear: x {}, {} {}",
         x.shape().str(),
         weight.name,
         w.shape().str());
-  check(is_float(x.dtype()) && is_float(w.dtype()),
-        "grouped_linear: x {}, {} {}",
-        to_string(x.dtype()),
-        weight.name,
-        to_string(w.dtype()));
+  check(x.dtype() == DType::kF32 || x.dtype() == DType::kBF16,
+        "grouped_linear: x {}",
+        to_string(x.dtype()));
   check(offsets.rank() == 1 && offsets.dim(0) == w.dim(0) + 1 && offsets.dtype() == DType::kI32,
         "grouped_linear: offsets {} {} for {} experts",
         to_string(offsets.dtype()),

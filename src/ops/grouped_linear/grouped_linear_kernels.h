@@ -7,12 +7,11 @@
 
 namespace ferry::ops {
 
+/// w is [experts, outputs, inputs]; row r belongs to expert e.
 enum class GroupedProduct {
-  kForward,  // c[r] = a[r] b[e]ᵀ : a [rows, inputs],  b [experts, outputs, inputs], c [rows,
-             // outputs]
-  kInputs,  // c[r] = a[r] b[e]  : a [rows, outputs], b [experts, outputs, inputs], c [rows, inputs]
-  kWeights,  // c[e] = Σ a[r]ᵀ b[r]: a [rows, outputs], b [rows, inputs], c [experts, outputs,
-             // inputs]
+  kForward,  // c[r] = a[r] w[e]ᵀ:     a [rows, inputs], b = w, c [rows, outputs]
+  kInputs,   // c[r] = a[r] w[e]:      a [rows, outputs], b = w, c [rows, inputs]
+  kWeights,  // c[e] = Σ a[r]ᵀ b[r]:   a [rows, outputs], b [rows, inputs], c as w
 };
 
 struct GroupedMatmulArgs {

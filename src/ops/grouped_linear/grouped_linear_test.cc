@@ -3,21 +3,12 @@
 
 #include <gtest/gtest.h>
 
-#include "base/random.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/linear/linear.h"
+#include "ops/test_support.h"
 
 namespace ferry::ops {
 namespace {
-
-Tensor normal(const Shape& shape, DType dtype, uint64_t stream) {
-  const Random random(9, RandomPurpose::kTest, stream);
-  std::vector<float> v(static_cast<size_t>(shape.count()));
-  for (size_t i = 0; i < v.size(); ++i) v[i] = static_cast<float>(random.normal(i));
-  Tensor t = Tensor::empty(shape, dtype, cpu_device());
-  t.assign_f32(v);
-  return t;
-}
 
 void expect_rows_equal_linear(const std::vector<int32_t>& offsets, int64_t inputs) {
   const int64_t rows = offsets.back(), experts = static_cast<int64_t>(offsets.size()) - 1;

@@ -4,6 +4,7 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/dequantize/dequantize.h"
 #include "ops/matmul/matmul_kernels.h"
 
 namespace ferry::ops {
@@ -21,8 +22,7 @@ View heads_first(const Tensor& t) {
 
 Tensor head_linear(const Tensor& x, const Weight& weight, const HeadLinear& options) {
   const auto& [rows_per_head, begin, rows, transpose] = options;
-  const Tensor& w = weight.value;
-  const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
+  const Tensor w = weight_values(weight, x.dtype());
   check(0 <= begin && 0 < rows && begin + rows <= rows_per_head,
         "head_linear: rows [{}, {}) of {}",
         begin,
@@ -37,11 +37,9 @@ Tensor head_linear(const Tensor& x, const Weight& weight, const HeadLinear& opti
         rows,
         rows_per_head,
         transpose ? ", transposed" : "");
-  check(is_float(x.dtype()) && is_float(w.dtype()),
-        "head_linear: x {}, {} {}",
-        to_string(x.dtype()),
-        weight.name,
-        to_string(w.dtype()));
+  check(x.dtype() == DType::kF32 || x.dtype() == DType::kBF16,
+        "head_linear: x {}",
+        to_string(x.dtype()));
   const int64_t tokens = x.dim(0), heads = x.dim(1), rank = w.dim(1);
   const Tensor part = w.reshape({heads, rows_per_head, rank}).slice(1, begin, begin + rows);
   Tensor y = Tensor::empty({tokens, heads, transpose ? rows : rank}, x.dtype(), x.device());

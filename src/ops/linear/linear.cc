@@ -2,6 +2,7 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/dequantize/dequantize.h"
 #include "ops/matmul/matmul_kernels.h"
 #include "ops/matmul/packed_weight.h"
 
@@ -23,7 +24,7 @@ Tensor product(const Tensor& x, const Tensor& w, DType out, const View& panels) 
 }  // namespace
 
 Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& options) {
-  const Tensor& w = weight.value;
+  const Tensor w = weight_values(weight, x.dtype());
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
   const DType out = options.out.value_or(x.dtype());
   check(x.rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1),
@@ -31,11 +32,9 @@ Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& option
         x.shape().str(),
         weight.name,
         w.shape().str());
-  check(is_float(x.dtype()) && is_float(w.dtype()) && is_float(out),
-        "linear: x {}, {} {}, y {}",
+  check(is_float(x.dtype()) && is_float(out),
+        "linear: x {}, y {}",
         to_string(x.dtype()),
-        weight.name,
-        to_string(w.dtype()),
         to_string(out));
   Tensor y = product(x, w, out, packed_panels(weight, x.dim(0), x.dtype()));
   if (Tape* tape = Tape::current()) {

@@ -10,8 +10,7 @@ namespace ferry::ops {
 /// c = op(a) op(b), where op transposes the last two dimensions if asked to.
 struct MatmulArgs {
   View a;  // [m, k], or [k, m] if transpose_a; f32 or bf16; rows may be strided
-  View b;  // [k, n], or [n, k] if transpose_b; f32 or bf16; rounded to bf16 if that is the compute
-           // type
+  View b;  // [k, n], or [n, k] if transpose_b; f32 or bf16, rounded to the compute type
   View c;  // [m, n] f32 or bf16; rows may be strided
   // All of rank 2, or all of rank 3 with the batch first (any stride).
   bool transpose_a = false;

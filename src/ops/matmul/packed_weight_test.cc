@@ -6,21 +6,12 @@
 
 #include "autograd/tape.h"
 #include "base/cpu_tier.h"
-#include "base/random.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/linear/linear.h"
+#include "ops/test_support.h"
 
 namespace ferry::ops {
 namespace {
-
-Tensor normal(const Shape& shape, DType dtype, uint64_t stream) {
-  const Random random(3, RandomPurpose::kTest, stream);
-  std::vector<float> values(static_cast<size_t>(shape.count()));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(random.normal(i));
-  Tensor t = Tensor::empty(shape, dtype, cpu_device());
-  t.assign_f32(values);
-  return t;
-}
 
 Weight weight_of(Tensor value) {
   Weight w;

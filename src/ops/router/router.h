@@ -23,8 +23,7 @@ struct Routing {
 /// Gradient  d_logits from weights and from scores; none for the bias and the choice. Keeps
 ///           experts and scores.
 /// Order     softmax's sum: 16 lanes over experts, then the fixed lane tree; the sum of the
-/// weights:
-///           in top_k order. A token's routing depends on its logits alone.
+///           weights: in top_k order. A token's routing depends on its logits alone.
 /// Errors    check: shapes, types, the config's bounds.
 /// Source    DeepSeek-V2, arXiv 2405.04434 (2.1.2, 2.1.3); DeepSeek-V3, arXiv 2412.19437 (2.1.2).
 Routing route(const Tensor& logits,

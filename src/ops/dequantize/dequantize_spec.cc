@@ -1,0 +1,56 @@
+// What dequantize promises, on every device.
+#include "ops/dequantize/dequantize.h"
+#include "ops/dequantize/dequantize_reference.h"
+#include "ops/spec.h"
+
+namespace ferry::ops {
+namespace {
+
+OpCase dequantize_case(const Shape& shape,
+                       const ScaleBlocks& blocks,
+                       DType out,
+                       bool benchmark = false) {
+  OpCase c;
+  c.name = fmt::format(
+      "{} in blocks of {} x {} to {}", shape.str(), blocks.rows, blocks.columns, to_string(out));
+  // Every code in turn but those of NaN, which have no distance to anything.
+  InputSpec codes{
+      .name = "codes", .shape = shape, .dtype = DType::kI32, .fill = InputSpec::Fill::kGiven};
+  for (int64_t i = 0; i < shape.count(); ++i) {
+    const int64_t code = i * 7 % 254;  // 0 to 126, 128 to 254
+    codes.given.push_back(static_cast<double>(code < 127 ? code : code + 1));
+  }
+  c.inputs = {codes, {.name = "scales", .shape = blocks.scales_of(shape)}};
+  c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    const std::vector<int32_t> wide = in[0].to_i32();
+    const std::vector<uint8_t> narrow(wide.begin(), wide.end());
+    Tensor f8 = Tensor::empty(in[0].shape(), DType::kF8E4M3, in[0].device());
+    f8.copy_bytes_from(narrow.data());
+    return {dequantize(f8, in[1], blocks, out)};
+  };
+  c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
+    return {dequantize_reference(in[0], in[1], blocks.rows, blocks.columns)};
+  };
+  c.tolerance = elementwise_tolerance(out, out == DType::kBF16 ? 0x1p-24 : 0);
+  c.row_independent = false;  // rows share scales
+  c.flops = static_cast<double>(shape.count());
+  c.bytes = static_cast<double>(shape.count()) * static_cast<double>(1 + size_of(out));
+  c.benchmark = benchmark;
+  return c;
+}
+
+}  // namespace
+
+OpSpec dequantize_spec() {
+  OpSpec spec{.op = "dequantize", .kernels = kernel_rows({"dequantize"}), .cases = {}};
+  for (const DType out : {DType::kF32, DType::kBF16}) {
+    spec.cases.push_back(dequantize_case({1, 1}, {128, 128}, out));
+    spec.cases.push_back(dequantize_case({130, 259}, {128, 128}, out));  // cut on both sides
+    spec.cases.push_back(dequantize_case({3, 70, 33}, {32, 16}, out));   // experts
+    spec.cases.push_back(dequantize_case({2, 256, 128}, {128, 128}, out));
+    spec.cases.push_back(dequantize_case({2048, 7168}, {128, 128}, out, true));  // V3's expert
+  }
+  return spec;
+}
+
+}  // namespace ferry::ops
