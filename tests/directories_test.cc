@@ -312,7 +312,7 @@ TEST(Directories, OpenAndAnswerAlike) {
     const std::string path = make(folder.path() / std::to_string(number++), layout);
     Result<ModelDir> dir = ModelDir::open(path);
     ASSERT_TRUE(dir) << dir.error().message;
-    const auto opened = probe::model_of(*dir, cpu_device(), DType::kF32, DType::kF32);
+    const auto opened = probe::model_of(*dir, cpu_device(), DType::kF32, true);
     ASSERT_TRUE(opened) << opened.error().message;
     const auto texts = read_model_texts(*dir);
     ASSERT_TRUE(texts) << texts.error().message;
@@ -349,7 +349,7 @@ TEST(Directories, WhatDoesNotFitIsRefusedByName) {
     spoil(fs::path(path));
     Result<ModelDir> dir = ModelDir::open(path);
     if (!dir) return dir.error().message;
-    const auto opened = probe::model_of(*dir, cpu_device(), DType::kF32, DType::kF32);
+    const auto opened = probe::model_of(*dir, cpu_device(), DType::kF32, true);
     if (!opened) return opened.error().message;
     const auto texts = read_model_texts(*dir);
     return texts ? std::string() : texts.error().message;

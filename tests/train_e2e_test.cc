@@ -437,7 +437,7 @@ TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
   EXPECT_TRUE(too_long.output.starts_with("ferry: prompt: ")) << too_long.output;
   EXPECT_NE(too_long.output.find("the model has 128 positions"), std::string::npos)
       << too_long.output;
-  refused(2, {"logits", model, "--tokens", model, "--out", path("out")}, {model, "name a file"});
+  refused(2, {"logits", model, "--tokens", model, "--out", path("out")}, {model, "name a regular file"});
   refused(2, {"logits", model, "--tokens", path("ids"), "--out", path("no/out")}, {"folder"});
   refused(2,
           {"generate", path("base")},

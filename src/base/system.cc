@@ -41,6 +41,11 @@ std::string state_folder() {
   return home.empty() ? "" : join_path(home, ".local/state");
 }
 
+std::string emulator_name() {
+  const char* const name = std::getenv("FERRY_EMULATOR");
+  return name == nullptr ? "" : name;
+}
+
 std::string processor_name() {
   const Result<std::string> text = read_file("/proc/cpuinfo");
   if (!text) return "unknown processor";

@@ -21,4 +21,8 @@ std::string state_folder();
 /// "Intel(R) Xeon(R) Processor" or the like, for reports.
 std::string processor_name();
 
+/// What runs this process in place of a processor of its kind ("qemu-user"), as FERRY_EMULATOR says;
+/// empty: nothing does.
+std::string emulator_name();
+
 }  // namespace ferry

@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <tuple>
 
 #include "base/clock.h"
 #include "base/cpu_tier.h"
 #include "base/file.h"
+#include "base/system.h"
 #include "base/units.h"
 
 namespace ferry::ops {
@@ -47,8 +47,8 @@ RunRecord record_of(DeviceKind kind, const std::string& description) {
   r.device = to_string(kind);
   r.date = format_utc(system_clock().unix_ms()).substr(0, 10);
   if (kind == DeviceKind::kCpu) {
-    const char* const emulator = std::getenv("FERRY_EMULATOR");
-    r.software = emulator != nullptr;
+    const std::string emulator = emulator_name();
+    r.software = !emulator.empty();
     r.where = fmt::format(
         "{}: {}{}", kProcessor, tiers(), r.software ? fmt::format(" ({})", emulator) : "");
     return r;

@@ -27,8 +27,8 @@ class LayerWeights final {
                                      models::CausalLm& model,
                                      const LayerWeightsOptions& options);
 
-  /// Runs passes of the model, whose layers ask for their weights as they begin. Errors: of loading a weight, kCorrupt above all;
-  /// then the passes were broken off. Throws what `passes` throws.
+  /// Runs passes of the model, whose layers ask for their weights as they begin. Errors: of loading
+  /// a weight, kCorrupt above all; then the passes were broken off. Throws what `passes` throws.
   Result<void> run(const std::function<void()>& passes);
 
   /// Names of weights that the device gave back otherwise than they were sent.

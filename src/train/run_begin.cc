@@ -96,7 +96,13 @@ Result<Beginning> begin_run(const Settings& settings,
     TRY_ASSIGN(b, fresh(settings, dataset, device, say));
   } else {
     const CheckpointInfo& newest = list.complete.back();
-    TRY_ASSIGN(Resumed from, read_run(newest, dataset));
+    Result<Resumed> read = read_run(newest, dataset);
+    if (!read)
+      return fail(read.error().code,
+                  "{}{}",
+                  read.error().message,
+                  read.error().code == Code::kCorrupt ? older_whole(list) : "");
+    Resumed from = *std::move(read);
     // Refused before anything large is made: a setting is no harm to the checkpoint.
     TRY_ASSIGN(const std::vector<SettingChange> changes,
                changes_on_resume(from.point, settings, dataset.manifest()));

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "verify/call_judge.h"
 #include "verify/checks.h"
 #include "verify/sized_ops.h"
@@ -142,8 +143,8 @@ void run_any_sizes(Running& r, const Random& random, uint64_t at) {
       continue;
     }
     // Every power of two as likely as the next, and any number below it.
-    const double logarithm = random.uniform(i) * std::log2(static_cast<double>(d.most));
-    sizes.push_back(std::clamp<int64_t>(std::llround(std::exp2(logarithm)), 1, d.most));
+    const double logarithm = random.uniform(i) * math::log(static_cast<double>(d.most));
+    sizes.push_back(std::clamp<int64_t>(std::llround(math::exp(logarithm)), 1, d.most));
   }
   const std::vector<Sizes> parts = affordable(op, sizes, kQuickBudget * 3);
   run_sized(r,

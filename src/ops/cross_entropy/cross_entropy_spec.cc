@@ -86,6 +86,9 @@ OpCase loss_case(
 }
 
 constexpr int64_t kChunk = 256;  // tokens whose logits a judge holds at a time
+constexpr double kUp =
+    0x1p40;  // bounds on small d_logits pass through products in f32, which flush
+constexpr double kLeastNormal = 0x1p-126;  // what p may have been flushed from
 
 Tensor f32_on_cpu(const double* values, const Shape& shape) {
   return Tensor::from_f32(std::vector<float>(values, values + shape.count()), shape, cpu_device());
@@ -131,7 +134,7 @@ class LossBounds {
                    : matmul(errors, size))
               .to_f32();
       const auto at = of_head ? size_t{0} : static_cast<size_t>(begin * inputs_);
-      for (size_t i = 0; i < sums.size(); ++i) bound[at + i] += static_cast<double>(sums[i]);
+      for (size_t i = 0; i < sums.size(); ++i) bound[at + i] += static_cast<double>(sums[i]) / kUp;
     }
     const std::vector<double> rounding = rule_elementwise(facts_, output, y, 0);
     for (size_t i = 0; i < bound.size(); ++i) {
@@ -187,7 +190,8 @@ class LossBounds {
         2 * static_cast<double>(of_head ? tokens_ : vocab_) * u;
     for (int64_t v = 0; v < vocab_; ++v) {
       const double p = math::exp(static_cast<double>(x[v]) - top) / sum;
-      x[v] = static_cast<float>(scale_ * relative * (v == label ? 1 + p : p));
+      x[v] = static_cast<float>(kUp * scale_ *
+                                (relative * (v == label ? 1 + p : p) + 2 * kLeastNormal));
     }
     return loss;
   }

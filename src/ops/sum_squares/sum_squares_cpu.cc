@@ -16,7 +16,11 @@ void sum_squares(const Plan&, const SumSquaresArgs& a, void* workspace, Stream&)
     const int64_t begin = b * kSquaresBlock, left = count - begin;
     sums[b] = square_block(a.x.as<float>() + begin, left < kSquaresBlock ? left : kSquaresBlock);
   });
-  *a.sum.as<double>() = add_blocks(sums, blocks);
+  const double sum = add_blocks(sums, blocks);
+  if (a.sum.dtype == DType::kF32)
+    *a.sum.as<float>() = static_cast<float>(sum);  // in place of a device that adds in f32
+  else
+    *a.sum.as<double>() = sum;
 }
 
 }  // namespace ferry::ops::FERRY_TIER

@@ -13,7 +13,7 @@ struct SumSquaresArgs {
     DType sum = DType::kF32;  // in which the kernel adds, and answers
   };
   View x;    // f32, contiguous
-  View sum;  // [1] in the kernel's type
+  View sum;  // [1] in the type of the kernel, or of the one that it judges: f32 or f64
   template <class V>
   void visit(V&& v) const {
     v.in("x", x);
