@@ -1,4 +1,5 @@
 // What dequantize promises, on every device.
+#include "ops/call_check.h"
 #include "ops/dequantize/dequantize.h"
 #include "ops/dequantize/dequantize_reference.h"
 #include "ops/spec.h"
@@ -42,7 +43,13 @@ OpCase dequantize_case(const Shape& shape,
 }  // namespace
 
 OpSpec dequantize_spec() {
-  OpSpec spec{.op = "dequantize", .kernels = kernel_rows({"dequantize"}), .cases = {}};
+  OpSpec spec{.op = "dequantize",
+              .kernels = kernel_rows({"dequantize"}),
+              .cases = {},
+              .calls = {{.kernel = "dequantize",
+                         .bound = [](CallFacts& facts, const char* output, const RefTensor& y) {
+                           return rule_elementwise(facts, output, y, 0x1p-24);
+                         }}}};
   for (const DType out : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(dequantize_case({1, 1}, {128, 128}, out));
     spec.cases.push_back(dequantize_case({130, 259}, {128, 128}, out));  // cut on both sides
