@@ -1,0 +1,112 @@
+#include "text/chat_template.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace ferry::text {
+namespace {
+
+/// 2026-03-07 09:05:01, as tools/oracle/make_chat_goldens.py has it.
+std::tm golden_time() {
+  std::tm t{};
+  t.tm_year = 126;
+  t.tm_mon = 2;
+  t.tm_mday = 7;
+  t.tm_hour = 9;
+  t.tm_min = 5;
+  t.tm_sec = 1;
+  t.tm_wday = 6;
+  t.tm_yday = 65;
+  return t;
+}
+
+Result<std::string> render(std::string_view source,
+                           const nlohmann::ordered_json& context = nlohmann::ordered_json::object(),
+                           const jinja::Limits& limits = {}) {
+  TRY_ASSIGN(const ChatTemplate t, ChatTemplate::parse(source, "template"));
+  return t.render(context, golden_time(), limits);
+}
+
+/// Each case as jinja2 renders it; what jinja2 refuses is refused.
+TEST(ChatTemplate, RendersAsJinja2) {
+  std::ifstream file(FERRY_SOURCE_DIR "/testdata/chat/templates.json");
+  const auto cases = nlohmann::ordered_json::parse(file);
+  ASSERT_GT(cases.size(), 100u);
+  for (const auto& c : cases) {
+    const Result<std::string> got = render(c.at("template").get<std::string>(), c.at("context"));
+    const std::string name = c.at("name").get<std::string>();
+    if (c.at("expected").is_null()) {
+      EXPECT_FALSE(got.has_value()) << name << ": " << *got;
+      EXPECT_TRUE(got || got.error().message.find("line ") != std::string::npos) << name;
+    } else {
+      ASSERT_TRUE(got.has_value()) << name << ": " << got.error().message;
+      EXPECT_EQ(*got, c.at("expected").get<std::string>()) << name;
+    }
+  }
+}
+
+TEST(ChatTemplate, NamesTheLineThatGoesWrong) {
+  EXPECT_EQ(render("a\nb\n{{ nothing.at_all }}").error().message,
+            "template: line 3: 'nothing' is undefined; it has no 'at_all'");
+  EXPECT_EQ(render("\n{% include 'x' %}").error().message,
+            "template: line 2: the tag 'include' is not supported in chat templates");
+}
+
+/// What a template must not do to whoever renders it.
+TEST(ChatTemplate, IsLimited) {
+  const auto refused = [](const std::string& source) {
+    const Result<std::string> r = render(source,
+                                         nlohmann::ordered_json::object(),
+                                         {.steps = 300'000, .text_bytes = size_t{1} << 20});
+    EXPECT_TRUE(!r && r.error().code == Code::kInvalidInput) << source.substr(0, 100);
+    return r ? "" : r.error().message;
+  };
+  EXPECT_NE(refused("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}")
+                .find("steps"),
+            std::string::npos);
+  refused("{{ 'a' * 999999999999 }}");
+  refused(
+      "{% set n = namespace(s='a') %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor "
+      "%}");
+  refused(
+      "{% set n = namespace(s=[1]) %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor "
+      "%}");
+  refused("{% for i in range(99999) %}{{ 'abcdefghij' * 999 }}{% endfor %}");
+  refused("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}");
+  refused("{{ range(999999999)|list }}");
+  refused("{{ 9223372036854775807 + 1 }}");
+  refused("{{ -9223372036854775807 - 2 }}");
+  refused("{{ 10 ** 99 }}");
+  refused("{{ 'a'|replace('', 'x' * 999999)|replace('', 'x' * 999999) }}");
+  for (const char* piece : {"(", "[", "{", "not ", "-", "x[", "x(", "'a' if "})
+    for (const size_t times : {size_t{99}, size_t{100000}}) {
+      std::string source = "{{ ";
+      for (size_t i = 0; i < times; ++i) source += piece;
+      refused(source);
+    }
+  std::string chain = "{{ 1", fields = "{{ x", blocks;
+  for (int i = 0; i < 100000; ++i) {
+    chain += " + 1";
+    fields += ".a";
+    blocks += "{% if 1 %}";
+  }
+  refused(chain + " }}");
+  refused(fields + " }}");
+  refused(blocks);
+}
+
+/// A value that holds itself cannot be made, and none is printed without end.
+TEST(ChatTemplate, ValuesEnd) {
+  EXPECT_FALSE(render("{% set n = namespace() %}{% set n.n = n %}{{ n }}").has_value());
+  EXPECT_FALSE(render("{% set n = namespace() %}{% set n.n = [n] %}{{ n.n }}").has_value());
+  EXPECT_FALSE(
+      render(
+          "{% set n = namespace(v=[]) %}{% for i in range(50000) %}{% set n.v = [n.v] %}{% endfor "
+          "%}{{ n.v }}")
+          .has_value());
+}
+
+}  // namespace
+}  // namespace ferry::text

@@ -1,0 +1,946 @@
+#include "text/jinja/builtins.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <map>
+#include <numeric>
+
+#include "base/json.h"
+#include "text/utf8.h"
+
+namespace ferry::text::jinja {
+namespace {
+
+using Kind = Value::Kind;
+
+/// The arguments of one call, asked for by place and name; what nobody asked for is refused.
+class Reader {
+ public:
+  Reader(std::string who, const Arguments& args) : who_(std::move(who)), args_(args) {}
+
+  /// The argument, or nullptr.
+  const Value* get(const char* name) {
+    const Value* v = nullptr;
+    if (next_ < args_.positional.size()) v = &args_.positional[next_];
+    ++next_;
+    for (const auto& item : args_.named)
+      if (item.first == name) {
+        if (v != nullptr) wrong(fmt::format("is given {} twice", name));
+        v = &item.second;
+        ++named_;
+      }
+    return v;
+  }
+
+  Value value(const char* name, Value otherwise) {
+    const Value* v = get(name);
+    return v != nullptr ? *v : otherwise;
+  }
+  const Value& required(const char* name) {
+    const Value* v = get(name);
+    if (v == nullptr) wrong(fmt::format("needs {}", name));
+    return *v;
+  }
+  std::string text(const char* name) { return as_text(required(name), name); }
+  int64_t whole(const char* name, int64_t otherwise) {
+    const Value* v = get(name);
+    if (v == nullptr || v->is(Kind::kNone)) return otherwise;
+    if (!v->is_whole()) wrong(fmt::format("needs a whole number as {}", name));
+    return v->whole();
+  }
+  bool boolean(const char* name, bool otherwise) {
+    const Value* v = get(name);
+    return v != nullptr ? v->truth() : otherwise;
+  }
+  /// Nothing for an argument that is absent or none.
+  const std::string* optional_text(const char* name) {
+    const Value* v = get(name);
+    if (v == nullptr || v->is(Kind::kNone)) return nullptr;
+    as_text(*v, name);
+    return &v->text();
+  }
+
+  void done() const {
+    if (next_ < args_.positional.size())
+      wrong(fmt::format("is given {} arguments", args_.positional.size()));
+    if (named_ < args_.named.size()) wrong("is given an argument that it does not have");
+  }
+
+  [[noreturn]] void wrong(const std::string& what) const {
+    throw TemplateError(fmt::format("{} {}", who_, what));
+  }
+
+ private:
+  const std::string& as_text(const Value& v, const char* name) const {
+    if (!v.is(Kind::kText)) wrong(fmt::format("needs a text as {}, not {}", name, v.kind_name()));
+    return v.text();
+  }
+
+  std::string who_;
+  const Arguments& args_;
+  size_t next_ = 0, named_ = 0;
+};
+
+void no_arguments(const std::string& who, const Arguments& args) { Reader(who, args).done(); }
+
+// ---- letters
+
+bool ascii(std::string_view s) {
+  return std::all_of(
+      s.begin(), s.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+}
+char upper(char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; }
+char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
+bool letter(char c) { return lower(c) >= 'a' && lower(c) <= 'z'; }
+
+/// Other alphabets need tables that Ferry does not carry: refused, not changed differently.
+void need_ascii(const std::string& who, std::string_view s) {
+  if (!ascii(s))
+    throw TemplateError(fmt::format("{} of letters beyond ASCII is not supported", who));
+}
+
+std::string mapped(const std::string& who, std::string s, char (*f)(char)) {
+  need_ascii(who, s);
+  std::transform(s.begin(), s.end(), s.begin(), f);
+  return s;
+}
+
+std::string capitalized(std::string s) {
+  s = mapped("capitalize", std::move(s), lower);
+  if (!s.empty()) s[0] = upper(s[0]);
+  return s;
+}
+
+/// Words begin after a character for which `between` holds.
+std::string titled(std::string s, bool (*between)(char)) {
+  need_ascii("title", s);
+  bool begins = true;
+  for (char& c : s) {
+    const char was = c;
+    c = begins ? upper(c) : lower(c);
+    begins = between(was);
+  }
+  return s;
+}
+
+// ---- pieces of texts
+
+std::string replaced(const std::string& s,
+                     const std::string& from,
+                     const std::string& to,
+                     int64_t most) {
+  std::string out;
+  size_t at = 0;
+  if (from.empty()) {  // before every character, and at the end
+    for (const std::string_view c : split_characters(s)) {
+      if (most-- != 0) out += to;
+      out += c;
+      if (most < 0) most = -1;
+    }
+    return most != 0 ? out + to : out;
+  }
+  for (; most != 0; --most) {
+    const size_t next = s.find(from, at);
+    if (next == std::string::npos) break;
+    out.append(s, at, next - at).append(to);
+    at = next + from.size();
+  }
+  return out.append(s, at);
+}
+
+List split(const std::string& s, const std::string* separator, int64_t most) {
+  List out;
+  if (separator != nullptr) {
+    if (separator->empty()) throw TemplateError("split needs a separator that is not empty");
+    size_t at = 0;
+    for (size_t next; most != 0 && (next = s.find(*separator, at)) != std::string::npos; --most) {
+      out.emplace_back(s.substr(at, next - at));
+      at = next + separator->size();
+    }
+    out.emplace_back(s.substr(at));
+    return out;
+  }
+  std::string rest = strip(s, Ends::kLeft, nullptr);
+  while (!rest.empty()) {
+    if (most-- == 0) {
+      out.emplace_back(rest);
+      break;
+    }
+    size_t end = 0;
+    while (end < rest.size() && !is_space(decode_utf8(rest, end).point))
+      end += decode_utf8(rest, end).bytes;
+    out.emplace_back(rest.substr(0, end));
+    rest = strip(rest.substr(end), Ends::kLeft, nullptr);
+  }
+  return out;
+}
+
+List split_from_right(const std::string& s, const std::string& separator, int64_t most) {
+  if (separator.empty()) throw TemplateError("rsplit needs a separator that is not empty");
+  List out;
+  size_t end = s.size();
+  for (; most != 0; --most) {
+    const size_t at =
+        end < separator.size() ? std::string::npos : s.rfind(separator, end - separator.size());
+    if (at == std::string::npos) break;
+    out.emplace_back(s.substr(at + separator.size(), end - at - separator.size()));
+    end = at;
+  }
+  out.emplace_back(s.substr(0, end));
+  std::reverse(out.begin(), out.end());
+  return out;
+}
+
+List lines_of(const std::string& s) {
+  List out;
+  for (size_t at = 0; at < s.size();) {
+    const size_t end = s.find_first_of("\r\n\v\f\x1c\x1d\x1e", at);
+    if (end == std::string::npos) {
+      out.emplace_back(s.substr(at));
+      break;
+    }
+    out.emplace_back(s.substr(at, end - at));
+    at = end + (s.compare(end, 2, "\r\n") == 0 ? 2 : 1);
+  }
+  return out;
+}
+
+std::string joined(Interpreter& in, const List& items, const std::string& between) {
+  std::string out;
+  for (size_t i = 0; i < items.size(); ++i) {
+    const std::string piece = items[i].str();
+    in.spend(piece.size() + between.size());
+    if (i > 0) out += between;
+    out += piece;
+  }
+  return out;
+}
+
+/// Jinja's path of fields: "function.name", "0".
+Value field(Interpreter& in, const Value& of, const std::string& path) {
+  Value v = of;
+  for (size_t at = 0; at <= path.size();) {
+    const size_t end = std::min(path.find('.', at), path.size());
+    const std::string part = path.substr(at, end - at);
+    const bool number = !part.empty() && std::all_of(part.begin(), part.end(), [](char c) {
+      return c >= '0' && c <= '9';
+    });
+    v = in.item(
+        v, number && part.size() < 10 ? Value(int64_t{std::atoll(part.c_str())}) : Value(part));
+    at = end + 1;
+  }
+  return v;
+}
+
+/// What is compared when texts are sorted or told apart regardless of case.
+Value folded(const Value& v, bool case_sensitive) {
+  if (case_sensitive || !v.is(Kind::kText)) return v;
+  return mapped("sorting regardless of case", v.text(), lower);
+}
+
+// ---- numbers
+
+double to_real(const std::string& s, bool& ok) {
+  const std::string t = strip(s, Ends::kBoth, nullptr);
+  char* end = nullptr;
+  const double v = std::strtod(t.c_str(), &end);
+  ok = !t.empty() && end == t.c_str() + t.size() && t.find_first_of("xX") == std::string::npos;
+  return v;
+}
+
+Value to_whole(const Value& v, const Value& otherwise) {
+  double real = 0;
+  if (v.is_whole()) return v.whole();
+  if (v.is(Kind::kFloat)) {
+    real = v.real();
+  } else if (v.is(Kind::kText)) {
+    bool ok = false;
+    real = to_real(v.text(), ok);
+    if (!ok) return otherwise;
+  } else {
+    return otherwise;
+  }
+  if (!(std::fabs(real) < 0x1p62)) return otherwise;
+  return static_cast<int64_t>(real);
+}
+
+Value rounded(const Value& v, int64_t digits, const std::string& method) {
+  if (!v.is_number())
+    throw TemplateError(fmt::format("round of a value of type {}", v.kind_name()));
+  if (digits < 0 || digits > 15) throw TemplateError("round: precision must be from 0 to 15");
+  if (method ==
+      "common")  // printing rounds as Python's round() does: by the exact value, ties to even
+    return std::strtod(fmt::format("{:.{}f}", v.real(), digits).c_str(), nullptr);
+  double scale = 1;
+  for (int64_t i = 0; i < digits; ++i) scale *= 10;
+  if (method == "ceil") return std::ceil(v.real() * scale) / scale;
+  if (method == "floor") return std::floor(v.real() * scale) / scale;
+  throw TemplateError("round: method must be common, ceil or floor");
+}
+
+// ---- filters
+
+using Filter = Value (*)(Interpreter&, const Value&, Reader&);
+
+Value default_filter(Interpreter&, const Value& v, Reader& args) {
+  const Value otherwise = args.value("default_value", "");
+  const bool also_false = args.boolean("boolean", false);
+  return v.is_undefined() || (also_false && !v.truth()) ? otherwise : v;
+}
+
+Value tojson(Interpreter& in, const Value& v, Reader& args) {
+  if (v.is_undefined())
+    throw TemplateError(fmt::format("tojson: {} is undefined", printable(v.text())));
+  JsonStyle style;
+  const Value* order[4];  // Transformers' order of parameters
+  const char* names[] = {"ensure_ascii", "indent", "separators", "sort_keys"};
+  for (int i = 0; i < 4; ++i) order[i] = args.get(names[i]);
+  if (order[0] != nullptr && order[0]->truth())
+    throw TemplateError("tojson: ensure_ascii is not supported");
+  if (order[1] != nullptr && !order[1]->is(Kind::kNone)) {
+    if (!order[1]->is_whole() || order[1]->whole() < 0 || order[1]->whole() > 32)
+      throw TemplateError("tojson: indent must be a whole number from 0 to 32");
+    style.indent = static_cast<int>(order[1]->whole());
+    style.item_separator.assign(1, 0x2C);  // a comma; GCC 12 warns about assigning a literal
+  }
+  if (order[2] != nullptr && !order[2]->is(Kind::kNone)) {
+    if (!order[2]->is(Kind::kList) || order[2]->list().size() != 2 ||
+        !order[2]->list()[0].is(Kind::kText) || !order[2]->list()[1].is(Kind::kText))
+      throw TemplateError("tojson: separators must be two texts");
+    style.item_separator = order[2]->list()[0].text();
+    style.key_separator = order[2]->list()[1].text();
+  }
+  style.sort_keys = order[3] != nullptr && order[3]->truth();
+  return in.text(to_json(v, style));
+}
+
+Value join_filter(Interpreter& in, const Value& v, Reader& args) {
+  const std::string between = args.value("d", "").str();
+  const std::string* attribute = args.optional_text("attribute");
+  List items = in.items_of(v);
+  if (attribute != nullptr)
+    for (Value& item : items) item = field(in, item, *attribute);
+  return in.text(joined(in, items, between));
+}
+
+Value first_filter(Interpreter& in, const Value& v, Reader&) {
+  const List items = in.items_of(v);
+  return items.empty() ? Value::undefined("first of nothing") : items.front();
+}
+
+Value last_filter(Interpreter& in, const Value& v, Reader&) {
+  const List items = in.items_of(v);
+  return items.empty() ? Value::undefined("last of nothing") : items.back();
+}
+
+Value items_filter(Interpreter&, const Value& v, Reader&) {
+  List out;
+  if (v.is_undefined()) return out;
+  if (!v.is(Kind::kDict)) throw TemplateError("items needs a dict");
+  for (const auto& [key, value] : v.dict()) out.push_back(Value(List{key, value}, true));
+  return out;
+}
+
+Value dictsort(Interpreter& in, const Value& v, Reader& args) {
+  const bool case_sensitive = args.boolean("case_sensitive", false);
+  const std::string by = args.value("by", "key").str();
+  const bool reverse = args.boolean("reverse", false);
+  if (by != "key" && by != "value") throw TemplateError("dictsort: by must be key or value");
+  if (!v.is(Kind::kDict)) throw TemplateError("dictsort needs a dict");
+  in.spend(v.size() * 64);
+  Dict order = v.dict();
+  std::stable_sort(order.begin(), order.end(), [&](const auto& a, const auto& b) {
+    const Value x = folded(by == "key" ? Value(a.first) : a.second, case_sensitive);
+    const Value y = folded(by == "key" ? Value(b.first) : b.second, case_sensitive);
+    return reverse ? Value::less(y, x) : Value::less(x, y);
+  });
+  List out;
+  for (const auto& [key, value] : order) out.push_back(Value(List{key, value}, true));
+  return out;
+}
+
+Value sort_filter(Interpreter& in, const Value& v, Reader& args) {
+  const bool reverse = args.boolean("reverse", false),
+             case_sensitive = args.boolean("case_sensitive", false);
+  const std::string* attribute = args.optional_text("attribute");
+  List items = in.items_of(v);
+  in.spend(items.size() * 64);
+  const auto key = [&](const Value& item) {
+    return folded(attribute != nullptr ? field(in, item, *attribute) : item, case_sensitive);
+  };
+  std::stable_sort(items.begin(), items.end(), [&](const Value& a, const Value& b) {
+    return reverse ? Value::less(key(b), key(a)) : Value::less(key(a), key(b));
+  });
+  return items;
+}
+
+Value unique_filter(Interpreter& in, const Value& v, Reader& args) {
+  const bool case_sensitive = args.boolean("case_sensitive", false);
+  const std::string* attribute = args.optional_text("attribute");
+  List seen, out;
+  for (const Value& item : in.items_of(v)) {
+    const Value key =
+        folded(attribute != nullptr ? field(in, item, *attribute) : item, case_sensitive);
+    in.spend(seen.size() * 8);
+    if (std::find(seen.begin(), seen.end(), key) != seen.end()) continue;
+    seen.push_back(key);
+    out.push_back(item);
+  }
+  return out;
+}
+
+Value indent_filter(Interpreter& in, const Value& v, Reader& args) {
+  const Value width = args.value("width", int64_t{4});
+  const bool first = args.boolean("first", false), blank = args.boolean("blank", false);
+  std::string by;
+  if (width.is(Kind::kText)) {
+    by = width.text();
+  } else {
+    if (!width.is_whole() || width.whole() < 0 || width.whole() > 1000)
+      throw TemplateError("indent: width must be a text, or a number from 0 to 1000");
+    by.assign(static_cast<size_t>(width.whole()), ' ');
+  }
+  std::string out;
+  bool begin = true;
+  for (const Value& line : lines_of(v.str().append(1, 0x0A))) {
+    in.spend(line.size() + by.size());
+    if (!begin) out += '\n';
+    if (begin ? first : blank || !line.text().empty()) out += by;
+    out += line.text();
+    begin = false;
+  }
+  return in.text(std::move(out));
+}
+
+Value sum_filter(Interpreter& in, const Value& v, Reader& args) {
+  const std::string* attribute = args.optional_text("attribute");
+  Value sum = args.value("start", int64_t{0});
+  for (const Value& item : in.items_of(v)) {
+    const Value x = attribute != nullptr ? field(in, item, *attribute) : item;
+    if (!x.is_number() || !sum.is_number()) throw TemplateError("sum needs numbers");
+    int64_t whole = 0;
+    if (!x.is_whole() || !sum.is_whole())
+      sum = sum.real() + x.real();
+    else if (__builtin_add_overflow(sum.whole(), x.whole(), &whole))
+      throw TemplateError("a sum is beyond 63 bits");
+    else
+      sum = whole;
+  }
+  return sum;
+}
+
+Value extreme(Interpreter& in, const Value& v, Reader& args, bool largest) {
+  const bool case_sensitive = args.boolean("case_sensitive", false);
+  const std::string* attribute = args.optional_text("attribute");
+  Value best = Value::undefined("the extreme of nothing"), best_key;
+  for (const Value& item : in.items_of(v)) {
+    const Value key =
+        folded(attribute != nullptr ? field(in, item, *attribute) : item, case_sensitive);
+    if (best.is_undefined() ||
+        (largest ? Value::less(best_key, key) : Value::less(key, best_key))) {
+      best = item;
+      best_key = key;
+    }
+  }
+  return best;
+}
+
+const std::map<std::string, Filter, std::less<>>& filters() {
+  static const std::map<std::string, Filter, std::less<>> all = {
+      {"trim",
+       [](Interpreter& in, const Value& v, Reader& a) -> Value {
+         return in.text(strip(v.str(), Ends::kBoth, a.optional_text("chars")));
+       }},
+      {"upper",
+       [](Interpreter&, const Value& v, Reader&) -> Value {
+         return mapped("upper", v.str(), upper);
+       }},
+      {"lower",
+       [](Interpreter&, const Value& v, Reader&) -> Value {
+         return mapped("lower", v.str(), lower);
+       }},
+      {"capitalize",
+       [](Interpreter&, const Value& v, Reader&) -> Value { return capitalized(v.str()); }},
+      {"title",
+       [](Interpreter&, const Value& v, Reader&) -> Value {
+         return titled(v.str(), [](char c) {
+           return std::string_view("- \t\n\r\v\f({[<").find(c) != std::string_view::npos;
+         });
+       }},
+      {"length",
+       [](Interpreter& in, const Value& v, Reader&) -> Value {
+         in.spend(v.is(Kind::kText) ? v.size() : 0);
+         if (v.is(Kind::kText)) return static_cast<int64_t>(characters(v.text()));
+         if (v.is(Kind::kList) || v.is(Kind::kDict) || v.is_undefined())
+           return static_cast<int64_t>(v.is_undefined() ? 0 : v.size());
+         throw TemplateError(fmt::format("a value of type {} has no length", v.kind_name()));
+       }},
+      {"default", default_filter},
+      {"d", default_filter},
+      {"tojson", tojson},
+      {"join", join_filter},
+      {"first", first_filter},
+      {"last", last_filter},
+      {"items", items_filter},
+      {"dictsort", dictsort},
+      {"sort", sort_filter},
+      {"unique", unique_filter},
+      {"indent", indent_filter},
+      {"sum", sum_filter},
+      {"min", [](Interpreter& in, const Value& v, Reader& a) { return extreme(in, v, a, false); }},
+      {"max", [](Interpreter& in, const Value& v, Reader& a) { return extreme(in, v, a, true); }},
+      {"list",
+       [](Interpreter& in, const Value& v, Reader&) -> Value { return in.list(in.items_of(v)); }},
+      {"string", [](Interpreter& in, const Value& v, Reader&) { return in.text(v.str()); }},
+      {"safe", [](Interpreter& in, const Value& v, Reader&) { return in.text(v.str()); }},
+      {"int",
+       [](Interpreter&, const Value& v, Reader& a) {
+         return to_whole(v, a.value("default", int64_t{0}));
+       }},
+      {"float",
+       [](Interpreter&, const Value& v, Reader& a) -> Value {
+         const Value otherwise = a.value("default", 0.0);
+         if (v.is_number()) return v.real();
+         bool ok = false;
+         const double d = v.is(Kind::kText) ? to_real(v.text(), ok) : 0;
+         return ok ? Value(d) : otherwise;
+       }},
+      {"abs",
+       [](Interpreter&, const Value& v, Reader&) -> Value {
+         if (v.is(Kind::kFloat)) return std::fabs(v.real());
+         if (!v.is_whole() || v.whole() == INT64_MIN) throw TemplateError("abs needs a number");
+         return v.whole() < 0 ? -v.whole() : v.whole();
+       }},
+      {"round",
+       [](Interpreter&, const Value& v, Reader& a) {
+         const int64_t digits = a.whole("precision", 0);
+         return rounded(v, digits, a.value("method", "common").str());
+       }},
+      {"replace",
+       [](Interpreter& in, const Value& v, Reader& a) {
+         const std::string from = a.text("old"), to = a.text("new");
+         const int64_t most = a.whole("count", -1);
+         in.spend(v.size() * (from.empty() ? 1 + to.size() : 1 + to.size() / from.size()));
+         return in.text(replaced(v.str(), from, to, most));
+       }},
+      {"reverse",
+       [](Interpreter& in, const Value& v, Reader&) -> Value {
+         List items = in.items_of(v);
+         std::reverse(items.begin(), items.end());
+         if (v.is(Kind::kText)) return in.text(joined(in, items, ""));
+         return items;
+       }},
+      {"attr",
+       [](Interpreter& in, const Value& v, Reader& a) { return in.attribute(v, a.text("name")); }},
+  };
+  return all;
+}
+
+/// map, select, reject, selectattr, rejectattr: filters that take a filter or test by name.
+bool maps_or_selects(const std::string& name) {
+  return name == "map" || name == "select" || name == "reject" || name == "selectattr" ||
+         name == "rejectattr";
+}
+
+Value map_filter(Interpreter& in, const Value& v, const Arguments& args) {
+  List out;
+  if (args.positional.empty()) {
+    Reader reader("map", args);
+    Arguments named = args;
+    const Value* attribute = nullptr;
+    const Value* otherwise = nullptr;
+    for (const auto& item : args.named) {
+      if (item.first == "attribute")
+        attribute = &item.second;
+      else if (item.first == "default")
+        otherwise = &item.second;
+      else
+        reader.wrong("takes attribute= or the name of a filter");
+    }
+    if (attribute == nullptr) reader.wrong("takes attribute= or the name of a filter");
+    for (const Value& item : in.items_of(v)) {
+      Value x = field(in, item, attribute->str());
+      out.push_back(x.is_undefined() && otherwise != nullptr ? *otherwise : x);
+    }
+    return in.list(std::move(out));
+  }
+  Arguments rest{List(args.positional.begin() + 1, args.positional.end()), args.named};
+  for (const Value& item : in.items_of(v))
+    out.push_back(apply_filter(in, args.positional[0].str(), item, rest));
+  return in.list(std::move(out));
+}
+
+Value select_filter(Interpreter& in,
+                    const std::string& name,
+                    const Value& v,
+                    const Arguments& args) {
+  const bool by_field = name.ends_with("attr"), wanted = name.starts_with("select");
+  const size_t first = by_field ? 1 : 0;
+  if (args.positional.size() < first)
+    throw TemplateError(fmt::format("{} needs the name of a field", name));
+  List out;
+  for (const Value& item : in.items_of(v)) {
+    in.spend(0);
+    const Value x = by_field ? field(in, item, args.positional[0].str()) : item;
+    bool holds = x.truth();
+    if (args.positional.size() > first) {
+      Arguments rest{List(args.positional.begin() + static_cast<std::ptrdiff_t>(first) + 1,
+                          args.positional.end()),
+                     args.named};
+      holds = apply_test(in, args.positional[first].str(), x, rest);
+    }
+    if (holds == wanted) out.push_back(item);
+  }
+  return in.list(std::move(out));
+}
+
+// ---- methods
+
+Value find_in(const std::string& s, const std::string& what, bool from_right) {
+  const size_t at = from_right ? s.rfind(what) : s.find(what);
+  if (at == std::string::npos) return int64_t{-1};
+  return static_cast<int64_t>(characters(std::string_view(s).substr(0, at)));
+}
+
+bool begins_or_ends(const std::string& s, const Value& with, bool begins) {
+  if (with.is(Kind::kList) && with.is_tuple())
+    return std::any_of(with.list().begin(), with.list().end(), [&](const Value& v) {
+      return begins_or_ends(s, v, begins);
+    });
+  if (!with.is(Kind::kText))
+    throw TemplateError("startswith and endswith need a text, or a tuple of texts");
+  return begins ? s.starts_with(with.text()) : s.ends_with(with.text());
+}
+
+using TextMethod = Value (*)(Interpreter&, const std::string&, Reader&);
+
+template <bool (*holds)(char)>
+Value all_are(Interpreter&, const std::string& s, Reader&) {
+  need_ascii("this method", s);
+  return !s.empty() && std::all_of(s.begin(), s.end(), holds);
+}
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_letter_or_digit(char c) { return letter(c) || is_digit(c); }
+bool is_blank(char c) { return is_space(static_cast<unsigned char>(c)); }
+bool no_letter(char c) { return !letter(c); }
+
+const std::map<std::string, TextMethod, std::less<>>& text_methods() {
+  static const std::map<std::string, TextMethod, std::less<>> all = {
+      {"strip",
+       [](Interpreter& in, const std::string& s, Reader& a) {
+         return in.text(strip(s, Ends::kBoth, a.optional_text("chars")));
+       }},
+      {"lstrip",
+       [](Interpreter& in, const std::string& s, Reader& a) {
+         return in.text(strip(s, Ends::kLeft, a.optional_text("chars")));
+       }},
+      {"rstrip",
+       [](Interpreter& in, const std::string& s, Reader& a) {
+         return in.text(strip(s, Ends::kRight, a.optional_text("chars")));
+       }},
+      {"split",
+       [](Interpreter& in, const std::string& s, Reader& a) {
+         const std::string* separator = a.optional_text("sep");
+         return in.list(split(s, separator, a.whole("maxsplit", -1)));
+       }},
+      {"rsplit",
+       [](Interpreter& in, const std::string& s, Reader& a) {
+         const std::string separator = a.text("sep");
+         return in.list(split_from_right(s, separator, a.whole("maxsplit", -1)));
+       }},
+      {"splitlines",
+       [](Interpreter& in, const std::string& s, Reader&) { return in.list(lines_of(s)); }},
+      {"startswith",
+       [](Interpreter&, const std::string& s, Reader& a) -> Value {
+         return begins_or_ends(s, a.required("prefix"), true);
+       }},
+      {"endswith",
+       [](Interpreter&, const std::string& s, Reader& a) -> Value {
+         return begins_or_ends(s, a.required("suffix"), false);
+       }},
+      {"removeprefix",
+       [](Interpreter& in, const std::string& s, Reader& a) {
+         const std::string p = a.text("prefix");
+         return in.text(s.starts_with(p) ? s.substr(p.size()) : s);
+       }},
+      {"removesuffix",
+       [](Interpreter& in, const std::string& s, Reader& a) {
+         const std::string p = a.text("suffix");
+         return in.text(s.ends_with(p) ? s.substr(0, s.size() - p.size()) : s);
+       }},
+      {"replace",
+       [](Interpreter& in, const std::string& s, Reader& a) {
+         const std::string from = a.text("old"), to = a.text("new");
+         const int64_t most = a.whole("count", -1);
+         in.spend(s.size() * (from.empty() ? 1 + to.size() : 1 + to.size() / from.size()));
+         return in.text(replaced(s, from, to, most));
+       }},
+      {"upper",
+       [](Interpreter& in, const std::string& s, Reader&) {
+         return in.text(mapped("upper", s, upper));
+       }},
+      {"lower",
+       [](Interpreter& in, const std::string& s, Reader&) {
+         return in.text(mapped("lower", s, lower));
+       }},
+      {"capitalize",
+       [](Interpreter& in, const std::string& s, Reader&) { return in.text(capitalized(s)); }},
+      {"title",
+       [](Interpreter& in, const std::string& s, Reader&) {
+         return in.text(titled(s, no_letter));
+       }},
+      {"find",
+       [](Interpreter&, const std::string& s, Reader& a) {
+         return find_in(s, a.text("sub"), false);
+       }},
+      {"rfind",
+       [](Interpreter&, const std::string& s, Reader& a) {
+         return find_in(s, a.text("sub"), true);
+       }},
+      {"index",
+       [](Interpreter&, const std::string& s, Reader& a) {
+         Value at = find_in(s, a.text("sub"), false);
+         if (at.whole() < 0) throw TemplateError("index: the text is not there");
+         return at;
+       }},
+      {"count",
+       [](Interpreter&, const std::string& s, Reader& a) -> Value {
+         const std::string what = a.text("sub");
+         if (what.empty()) return static_cast<int64_t>(characters(s)) + 1;
+         int64_t n = 0;
+         for (size_t at = s.find(what); at != std::string::npos;
+              at = s.find(what, at + what.size()))
+           ++n;
+         return n;
+       }},
+      {"join",
+       [](Interpreter& in, const std::string& s, Reader& a) {
+         const List items = in.items_of(a.required("iterable"));
+         for (const Value& v : items)
+           if (!v.is(Kind::kText))
+             throw TemplateError(fmt::format("join needs texts, not {}", v.kind_name()));
+         return in.text(joined(in, items, s));
+       }},
+      {"isdigit", all_are<is_digit>},
+      {"isalpha", all_are<letter>},
+      {"isalnum", all_are<is_letter_or_digit>},
+      {"isspace", all_are<is_blank>},
+  };
+  return all;
+}
+
+Value dict_method(const Dict& d, const std::string& name, const Arguments& args) {
+  if (name == "get") {
+    Reader reader("get", args);
+    const Value& key = reader.required("key");
+    const Value otherwise = reader.value("default", Value());
+    reader.done();
+    for (const auto& [k, v] : d)
+      if (key.is(Kind::kText) && k == key.text()) return v;
+    return otherwise;
+  }
+  no_arguments(name, args);
+  if (name == "copy") return d;
+  List out;
+  for (const auto& [k, v] : d)
+    out.push_back(name == "keys" ? Value(k) : name == "values" ? v : Value(List{k, v}, true));
+  return out;
+}
+
+Value list_method(Interpreter& in, const List& l, const std::string& name, const Arguments& args) {
+  Reader reader(name, args);
+  const Value& what = reader.required("value");
+  reader.done();
+  in.spend(l.size() * 8);
+  if (name == "count") return static_cast<int64_t>(std::count(l.begin(), l.end(), what));
+  const auto at = std::find(l.begin(), l.end(), what);
+  if (at == l.end()) throw TemplateError("index: the value is not in the list");
+  return static_cast<int64_t>(at - l.begin());
+}
+
+// ---- functions
+
+Value range_function(Interpreter& in, const Arguments& args) {
+  const List& p = args.positional;
+  if (p.empty() || p.size() > 3 || !args.named.empty())
+    throw TemplateError("range takes one to three numbers");
+  for (const Value& v : p)
+    if (!v.is_whole()) throw TemplateError("range needs whole numbers");
+  const int64_t begin = p.size() > 1 ? p[0].whole() : 0,
+                end = p.size() > 1 ? p[1].whole() : p[0].whole();
+  const int64_t step = p.size() > 2 ? p[2].whole() : 1;
+  if (step == 0) throw TemplateError("the step of a range must not be zero");
+  List out;
+  int64_t i = begin;
+  while (step > 0 ? i < end : i > end) {
+    in.spend(sizeof(Value));
+    if (out.size() >= 100'000)
+      throw TemplateError("a range has more than 100000 numbers");  // Jinja's limit
+    out.emplace_back(i);
+    if (__builtin_add_overflow(i, step, &i)) break;
+  }
+  return out;
+}
+
+Dict fields_of(const char* who, const Arguments& args) {
+  Dict fields;
+  for (const Value& v : args.positional) {
+    if (!v.is(Kind::kDict))
+      throw TemplateError(fmt::format("{} takes a dict, or named values", who));
+    fields.insert(fields.end(), v.dict().begin(), v.dict().end());
+  }
+  for (const auto& item : args.named) {
+    std::erase_if(fields, [&](const auto& f) { return f.first == item.first; });
+    fields.push_back(item);
+  }
+  return fields;
+}
+
+Value strftime_now(Interpreter& in, const Arguments& args) {
+  Reader reader("strftime_now", args);
+  const std::string format = reader.text("format");
+  reader.done();
+  if (format.empty()) return "";
+  std::string out(format.size() * 8 + 256, '\0');
+  const size_t size = std::strftime(out.data(), out.size(), format.c_str(), &in.now());
+  if (size == 0) throw TemplateError("strftime_now: the format gives nothing, or too much");
+  out.resize(size);
+  return in.text(std::move(out));
+}
+
+}  // namespace
+
+Value apply_filter(Interpreter& in,
+                   const std::string& name,
+                   const Value& v,
+                   const Arguments& args) {
+  if (name == "count") return apply_filter(in, "length", v, args);
+  if (maps_or_selects(name))
+    return name == "map" ? map_filter(in, v, args) : select_filter(in, name, v, args);
+  const auto it = filters().find(name);
+  if (it == filters().end())
+    throw TemplateError(fmt::format("there is no filter {}", printable(name)));
+  in.spend(v.size());
+  Reader reader(fmt::format("the filter {}", name), args);
+  Value out = it->second(in, v, reader);
+  reader.done();
+  return out;
+}
+
+bool apply_test(Interpreter&, const std::string& name, const Value& v, const Arguments& args) {
+  Reader reader(fmt::format("the test {}", name), args);
+  const auto is = [&](bool holds) {
+    reader.done();
+    return holds;
+  };
+  if (name == "defined") return is(!v.is_undefined());
+  if (name == "undefined") return is(v.is_undefined());
+  if (name == "none") return is(v.is(Kind::kNone));
+  if (name == "string") return is(v.is(Kind::kText));
+  if (name == "number") return is(v.is_number());
+  if (name == "integer") return is(v.is(Kind::kInt));
+  if (name == "float") return is(v.is(Kind::kFloat));
+  if (name == "boolean") return is(v.is(Kind::kBool));
+  if (name == "true") return is(v.is(Kind::kBool) && v.boolean());
+  if (name == "false") return is(v.is(Kind::kBool) && !v.boolean());
+  if (name == "mapping") return is(v.is(Kind::kDict));
+  if (name == "sequence")
+    return is(v.is(Kind::kText) || v.is(Kind::kList) || v.is(Kind::kDict) || v.is_undefined());
+  if (name == "iterable")
+    return is(v.is(Kind::kText) || v.is(Kind::kList) || v.is(Kind::kDict) || v.is_undefined());
+  if (name == "callable") return is(v.is(Kind::kCallable));
+  if (name == "odd" || name == "even" || name == "divisibleby") {
+    const int64_t by = name == "divisibleby" ? reader.whole("num", 0) : 2;
+    reader.done();
+    if (!v.is_whole() || by == 0)
+      throw TemplateError(fmt::format("the test {} needs whole numbers", name));
+    const bool divides = by == -1 || v.whole() % by == 0;
+    return name == "odd" ? !divides : divides;
+  }
+  const Value* other = reader.get("other");
+  if (other == nullptr)
+    throw TemplateError(fmt::format("there is no test {} of one value", printable(name)));
+  if (name == "eq" || name == "equalto" || name == "==") return is(v == *other);
+  if (name == "ne" || name == "!=") return is(!(v == *other));
+  if (name == "lt" || name == "lessthan" || name == "<") return is(Value::less(v, *other));
+  if (name == "gt" || name == "greaterthan" || name == ">") return is(Value::less(*other, v));
+  if (name == "le" || name == "<=") return is(Value::less(v, *other) || v == *other);
+  if (name == "ge" || name == ">=") return is(Value::less(*other, v) || v == *other);
+  if (name == "sameas") return is(v.kind() == other->kind() && v == *other);
+  if (name == "in") {
+    if (other->is(Kind::kText) && v.is(Kind::kText))
+      return is(other->text().find(v.text()) != std::string::npos);
+    if (other->is(Kind::kList))
+      return is(std::find(other->list().begin(), other->list().end(), v) != other->list().end());
+    if (other->is(Kind::kDict)) return is(v.is(Kind::kText) && other->find(v.text()) != nullptr);
+  }
+  throw TemplateError(fmt::format("there is no test {}", printable(name)));
+}
+
+Value method(const Value& of, const std::string& name) {
+  if (of.is(Kind::kText)) {
+    const auto it = text_methods().find(name);
+    if (it == text_methods().end()) return Value::undefined(name);
+    return Callable{name, [of, name, f = it->second](Interpreter& in, const Arguments& args) {
+                      in.spend(of.size());
+                      Reader reader(name, args);
+                      Value out = f(in, of.text(), reader);
+                      reader.done();
+                      return out;
+                    }};
+  }
+  if (of.is(Kind::kDict)) {
+    for (const char* known : {"get", "items", "keys", "values", "copy"})
+      if (name == known)
+        return Callable{name, [of, name](Interpreter& in, const Arguments& args) {
+                          in.spend(of.size() * sizeof(Value));
+                          return dict_method(of.dict(), name, args);
+                        }};
+    for (const char* changing : {"update", "pop", "popitem", "clear", "setdefault"})
+      if (name == changing)
+        return Callable{
+            name, [name](Interpreter&, const Arguments&) -> Value {
+              throw TemplateError(fmt::format("{}: a template may not change its input", name));
+            }};
+  }
+  if (of.is(Kind::kList)) {
+    if (name == "count" || name == "index")
+      return Callable{name, [of, name](Interpreter& in, const Arguments& args) {
+                        return list_method(in, of.list(), name, args);
+                      }};
+    for (const char* changing :
+         {"append", "extend", "insert", "pop", "remove", "reverse", "sort", "clear"})
+      if (name == changing)
+        return Callable{
+            name, [name](Interpreter&, const Arguments&) -> Value {
+              throw TemplateError(fmt::format("{}: a template may not change its input", name));
+            }};
+  }
+  return Value::undefined(name);
+}
+
+Dict global_functions() {
+  return {
+      {"range", Callable{"range", range_function}},
+      {"namespace",
+       Callable{"namespace",
+                [](Interpreter&, const Arguments& a) {
+                  return Value::make_namespace(fields_of("namespace", a));
+                }}},
+      {"dict",
+       Callable{"dict",
+                [](Interpreter&, const Arguments& a) -> Value { return fields_of("dict", a); }}},
+      {"raise_exception",
+       Callable{"raise_exception",
+                [](Interpreter&, const Arguments& a) -> Value {
+                  throw TemplateError(a.positional.empty()
+                                          ? "the template refuses this conversation"
+                                          : a.positional[0].str());
+                }}},
+      {"strftime_now", Callable{"strftime_now", strftime_now}}};
+}
+
+}  // namespace ferry::text::jinja

@@ -1,0 +1,84 @@
+// Runs a template's tree. Work, output, nesting and the size of any one value are limited, whatever
+// the template does; nothing of the process can be reached from it.
+#pragma once
+
+#include <cstdint>
+#include <ctime>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "text/jinja/node.h"
+
+namespace ferry::text::jinja {
+
+struct Limits {
+  int64_t steps = 20'000'000;            // nodes evaluated, and pieces of 32 bytes worked on
+  size_t text_bytes = size_t{16} << 20;  // of any text, the output included
+  size_t list_items = 1'000'000;
+  int depth = 64;  // of macros within macros
+};
+
+/// Variables of a block, in front of those around it.
+struct Scope {
+  std::vector<std::pair<std::string, Value>> variables;
+  std::shared_ptr<Scope> outer;
+
+  const Value* find(std::string_view name) const;  // here or further out; nullptr: none
+  void set(const std::string& name, Value value);  // here
+};
+
+class Interpreter {
+ public:
+  /// `now`: what strftime_now tells.
+  Interpreter(const Limits& limits, const std::tm& now) : limits_(limits), now_(now) {}
+
+  /// Renders the block with the variables given. Throws TemplateError.
+  std::string run(const Node& block, Dict variables);
+  int line() const { return line_; }  // of what was evaluated last
+
+  // For builtins.
+  const std::tm& now() const { return now_; }
+  void spend(size_t bytes);
+  Value text(std::string s);  // checks the size
+  Value list(List items);
+  /// The items of a list, the characters of a text, the keys of a dict; nothing of undefined.
+  List items_of(const Value& v);
+  Value attribute(const Value& of, const std::string& name);
+  Value item(const Value& of, const Value& index);
+
+ private:
+  enum class Flow { kNext, kBreak, kContinue };
+  using ScopePtr = std::shared_ptr<Scope>;
+
+  Flow execute(const Node& node, const ScopePtr& scope, std::string& out);
+  Flow block(const Node& node, const ScopePtr& scope, std::string& out);
+  Flow loop(const Node& node, const ScopePtr& scope, std::string& out);
+  void assign(const std::vector<std::string>& targets, const Value& value, Scope& scope);
+  void set_field(const Node& node, const Value& value, const Scope& scope);
+  void define_macro(const Node& node, const ScopePtr& scope);
+  Value call_macro(const Node& node,
+                   const ScopePtr& scope,
+                   const List& defaults,
+                   const Arguments& args);
+  void write(std::string& out, const std::string& text);
+
+  Value evaluate(const Node& node, const ScopePtr& scope);
+  Value filter(const Node& node, const ScopePtr& scope, const std::string* rendered);
+  Value arithmetic(const std::string& op, const Value& a, const Value& b);
+  Value compare(const Node& node, const ScopePtr& scope);
+  bool contains(const Value& container, const Value& v);
+  Value slice(const Node& node, const ScopePtr& scope);
+  Value call(const Node& node, const ScopePtr& scope);
+  Arguments arguments(const Node& node, const ScopePtr& scope);
+
+  Limits limits_;
+  std::tm now_;
+  int64_t steps_ = 0;
+  int line_ = 0, depth_ = 0;
+  std::vector<ScopePtr> macro_scopes_;  // in which macros were defined
+};
+
+}  // namespace ferry::text::jinja

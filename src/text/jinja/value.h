@@ -1,0 +1,141 @@
+// The values of chat templates: those of Python that Jinja templates meet, immutable but for
+// namespaces. Texts are UTF-8; lengths and places in them count characters, as Python's do.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace ferry::text::jinja {
+
+class Value;
+class Interpreter;
+using List = std::vector<Value>;
+using Dict =
+    std::vector<std::pair<std::string, Value>>;  // in the order of insertion, keys distinct
+
+/// A template that fails: thrown inside the interpreter, caught at its border (template.cc), which
+/// adds the line. Templates come with models: what they do wrong is input, not a bug.
+class TemplateError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// The arguments of a call.
+struct Arguments {
+  List positional;
+  Dict named;
+};
+
+struct Callable {
+  std::string name;
+  std::function<Value(Interpreter&, const Arguments&)> call;
+};
+
+class Value {
+ public:
+  static constexpr int kDepthMax = 100;  // of lists and dicts within each other; deeper ones throw
+
+  enum class Kind {
+    kUndefined,
+    kNone,
+    kBool,
+    kInt,
+    kFloat,
+    kText,
+    kList,
+    kDict,
+    kNamespace,
+    kCallable
+  };
+
+  Value() = default;                         // None
+  static Value undefined(std::string name);  // the name is for messages
+  Value(bool v) : kind_(Kind::kBool), number_{.i = v} {}
+  Value(int64_t v) : kind_(Kind::kInt), number_{.i = v} {}
+  Value(double v) : kind_(Kind::kFloat), number_{.d = v} {}
+  Value(std::string v);
+  Value(const char* v) : Value(std::string(v)) {}
+  Value(List v, bool tuple = false);
+  Value(Dict v);
+  Value(Callable v);
+  static Value make_namespace(Dict fields);
+  /// A number beyond 63 bits throws TemplateError.
+  static Value from_json(const nlohmann::ordered_json& json);
+
+  Kind kind() const { return kind_; }
+  bool is(Kind k) const { return kind_ == k; }
+  bool is_undefined() const { return kind_ == Kind::kUndefined; }
+  bool is_number() const {
+    return kind_ == Kind::kInt || kind_ == Kind::kFloat || kind_ == Kind::kBool;
+  }
+  bool is_whole() const { return kind_ == Kind::kInt || kind_ == Kind::kBool; }
+  bool is_tuple() const { return tuple_; }
+  const char* kind_name() const;  // as Python names the type: "str"
+
+  // For a value of that kind only.
+  bool boolean() const { return number_.i != 0; }
+  int64_t whole() const { return number_.i; }
+  double real() const { return kind_ == Kind::kFloat ? number_.d : static_cast<double>(number_.i); }
+  const std::string& text() const { return *text_; }  // of an undefined value: its name
+  const List& list() const { return *list_; }
+  const Dict& dict() const { return *dict_; }  // of a namespace, too
+  const Callable& callable() const { return *callable_; }
+  /// Of a namespace. What holds a namespace throws: no value may come to hold itself.
+  void set_field(const std::string& name, Value v) const;
+
+  bool truth() const;        // as Python's bool()
+  std::string str() const;   // as Python's str()
+  std::string repr() const;  // as Python's repr()
+  size_t size() const;       // of a text (in bytes), a list, a dict: what work on it costs
+  const Value* find(std::string_view key) const;  // in a dict or namespace; nullptr: none
+
+  bool operator==(const Value& other) const;  // as Python's ==
+  /// As Python's <: numbers, texts and lists among themselves; anything else throws.
+  static bool less(const Value& a, const Value& b);
+
+ private:
+  void holds(const Value& part);
+
+  Kind kind_ = Kind::kNone;
+  bool tuple_ = false;
+  bool holds_namespace_ = false;
+  int depth_ = 0;
+  union {
+    int64_t i;
+    double d;
+  } number_{.i = 0};
+  std::shared_ptr<const std::string> text_;
+  std::shared_ptr<const List> list_;
+  std::shared_ptr<Dict> dict_;
+  std::shared_ptr<const Callable> callable_;
+};
+
+/// Python's repr() of a float: the shortest digits that read back as the same number.
+std::string float_repr(double v);
+
+/// json.dumps(value, ensure_ascii=False, indent=indent, separators=..., sort_keys=...); indent below
+/// 0: on one line. Throws for what JSON has no form for.
+struct JsonStyle {
+  int indent = -1;
+  std::string item_separator = ", ", key_separator = ": ";
+  bool sort_keys = false;
+};
+std::string to_json(const Value& value, const JsonStyle& style);
+
+// Characters of texts.
+size_t characters(std::string_view text);
+bool is_space(char32_t c);  // as str.isspace
+std::vector<std::string_view> split_characters(std::string_view text);
+/// Strips from the ends: the characters of `set`, or white space without one.
+enum class Ends { kBoth, kLeft, kRight };
+std::string strip(const std::string& text, Ends ends, const std::string* set);
+
+}  // namespace ferry::text::jinja
