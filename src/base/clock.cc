@@ -1,5 +1,7 @@
 #include "base/clock.h"
 
+#include <ctime>
+
 #include <chrono>
 
 namespace ferry {
@@ -23,6 +25,15 @@ class SystemClock final : public Clock {
 const Clock& system_clock() {
   static const SystemClock clock;
   return clock;
+}
+
+std::string format_local_time(int64_t unix_ms, const std::string& format) {
+  const std::time_t seconds = static_cast<std::time_t>(unix_ms / 1000);
+  std::tm local{};
+  ::localtime_r(&seconds, &local);
+  std::string out(8192, '\0');
+  out.resize(std::strftime(out.data(), out.size(), format.c_str(), &local));
+  return out;
 }
 
 }  // namespace ferry

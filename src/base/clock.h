@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace ferry {
 
@@ -13,5 +14,9 @@ class Clock {
 };
 
 const Clock& system_clock();
+
+/// A moment in the machine's time zone, in a format of strftime; empty if that gives nothing, or more
+/// than some kilobytes.
+std::string format_local_time(int64_t unix_ms, const std::string& format);
 
 }  // namespace ferry

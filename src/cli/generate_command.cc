@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/file.h"
+#include "checkpoint/model_chat.h"
 #include "cli/command.h"
 #include "cli/open_model.h"
 #include "cli/text_options.h"
@@ -15,9 +17,11 @@
 namespace ferry::cli {
 namespace {
 
+constexpr uint64_t kPromptBytesMax = uint64_t{64} << 20;
+
 struct Arguments {
   OpenOptions open;
-  std::string prompt, file;
+  std::string prompt, file, chat;
   data::TextOptions text;
   engine::GenerateOptions generate;
   bool json = false, echo = true, specials = false;
@@ -26,18 +30,28 @@ struct Arguments {
 Result<void> generate(Arguments& args) {
   TRY(engine::validate(args.generate.sampling));
   if (!args.file.empty()) {
-    if (!args.prompt.empty())
-      return fail(Code::kInvalidInput, "generate: give either --prompt TEXT or --file FILE");
-    constexpr uint64_t kPromptBytesMax = uint64_t{64} << 20;
+    if (!args.prompt.empty() || !args.chat.empty())
+      return fail(Code::kInvalidInput,
+                  "generate: give one of --prompt TEXT, --file FILE, --chat FILE");
     TRY_ASSIGN(args.prompt, data::read_text(args.file, args.text, kPromptBytesMax));
   }
+  if (!args.chat.empty() && !args.prompt.empty())
+    return fail(Code::kInvalidInput,
+                "generate: give one of --prompt TEXT, --file FILE, --chat FILE");
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   std::vector<int32_t> ids;
-  if (m.texts.bos) ids.push_back(*m.texts.bos);
-  m.tokenizer->encode(
-      args.prompt,
-      args.specials ? text::Tokenizer::Specials::kParse : text::Tokenizer::Specials::kAsText,
-      ids);
+  if (!args.chat.empty()) {
+    TRY_ASSIGN(const std::string conversation, read_file(args.chat, kPromptBytesMax));
+    TRY_ASSIGN(ChatPrompt chat, render_chat(m.texts, conversation, args.chat, args.open.directory));
+    args.prompt = std::move(chat.text);
+    ids = std::move(chat.ids);
+  } else {
+    if (m.texts.bos) ids.push_back(*m.texts.bos);
+    m.tokenizer->encode(
+        args.prompt,
+        args.specials ? text::Tokenizer::Specials::kParse : text::Tokenizer::Specials::kAsText,
+        ids);
+  }
   if (ids.empty()) {
     TRY_ASSIGN(const int32_t first, m.texts.context_of_first(args.open.directory));
     ids.push_back(first);
@@ -84,6 +98,11 @@ void add_generate_command(Command& program) {
   command.option("--prompt", args->prompt, "the text to continue (empty: from nothing)");
   command.option("--file", args->file, "a file with the text to continue");
   add_as_text_option(command, args->text);
+  command.option(
+      "--chat",
+      args->chat,
+      "a JSON file with a conversation (messages, tools): the model's chat template makes "
+      "the text of it");
   command.option("--tokens", args->generate.tokens_max, "at most so many new tokens")
       .within(int64_t{1}, int64_t{1} << 24);
   command

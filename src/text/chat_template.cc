@@ -20,7 +20,7 @@ Result<ChatTemplate> ChatTemplate::parse(std::string_view source, const std::str
 }
 
 Result<std::string> ChatTemplate::render(const nlohmann::ordered_json& context,
-                                         const std::tm& now,
+                                         const std::function<std::string(const std::string&)>& now,
                                          const jinja::Limits& limits) const {
   jinja::Interpreter interpreter(limits, now);
   try {

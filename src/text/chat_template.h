@@ -3,7 +3,7 @@
 // raise_exception and strftime_now), in an interpreter of our own that cannot reach anything.
 #pragma once
 
-#include <ctime>
+#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -25,10 +25,10 @@ class ChatTemplate {
 
   /// The text for `context`, an object of the template's variables: messages, tools (null without),
   /// add_generation_prompt, bos_token, ... As Jinja, the same text as jinja2 gives, or an error.
-  /// `now` is what strftime_now tells. Errors: kInvalidInput, with path and line: the template
+  /// `now` gives the present time in a format of strftime. Errors: kInvalidInput, with path and line: the template
   /// refuses the conversation, goes wrong on it, or goes beyond the limits.
   Result<std::string> render(const nlohmann::ordered_json& context,
-                             const std::tm& now,
+                             const std::function<std::string(const std::string&)>& now,
                              const jinja::Limits& limits = {}) const;
 
  private:

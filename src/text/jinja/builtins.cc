@@ -803,12 +803,7 @@ Value strftime_now(Interpreter& in, const Arguments& args) {
   Reader reader("strftime_now", args);
   const std::string format = reader.text("format");
   reader.done();
-  if (format.empty()) return "";
-  std::string out(format.size() * 8 + 256, '\0');
-  const size_t size = std::strftime(out.data(), out.size(), format.c_str(), &in.now());
-  if (size == 0) throw TemplateError("strftime_now: the format gives nothing, or too much");
-  out.resize(size);
-  return in.text(std::move(out));
+  return in.text(in.now(format));
 }
 
 }  // namespace

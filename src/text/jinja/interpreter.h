@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <ctime>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -32,15 +32,16 @@ struct Scope {
 
 class Interpreter {
  public:
-  /// `now`: what strftime_now tells.
-  Interpreter(const Limits& limits, const std::tm& now) : limits_(limits), now_(now) {}
+  /// `now`: the present time in a format of strftime, for strftime_now.
+  Interpreter(const Limits& limits, std::function<std::string(const std::string&)> now)
+      : limits_(limits), now_(std::move(now)) {}
 
   /// Renders the block with the variables given. Throws TemplateError.
   std::string run(const Node& block, Dict variables);
   int line() const { return line_; }  // of what was evaluated last
 
   // For builtins.
-  const std::tm& now() const { return now_; }
+  std::string now(const std::string& format) const { return now_(format); }
   void spend(size_t bytes);
   Value text(std::string s);  // checks the size
   Value list(List items);
@@ -75,7 +76,7 @@ class Interpreter {
   Arguments arguments(const Node& node, const ScopePtr& scope);
 
   Limits limits_;
-  std::tm now_;
+  std::function<std::string(const std::string&)> now_;
   int64_t steps_ = 0;
   int line_ = 0, depth_ = 0;
   std::vector<ScopePtr> macro_scopes_;  // in which macros were defined

@@ -1,0 +1,161 @@
+#include "checkpoint/model_chat.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "text/chat_template.h"
+
+namespace ferry {
+namespace {
+
+using Json = nlohmann::ordered_json;  // a template sees fields in the order in which they came
+
+struct Source {
+  std::string file, text;
+};
+
+/// chat_template of a JSON file: one text, or a list of named ones.
+std::string chosen(const Json& field, bool tools) {
+  if (field.is_string()) return field.get<std::string>();
+  std::string best;
+  if (!field.is_array()) return best;
+  for (const Json& item : field) {
+    if (!item.is_object() || !item.contains("name") || !item.contains("template")) continue;
+    if (!item["name"].is_string() || !item["template"].is_string()) continue;
+    const std::string name = item["name"].get<std::string>();
+    if (name == "default" && best.empty()) best = item["template"].get<std::string>();
+    if (name == "tool_use" && tools) return item["template"].get<std::string>();
+  }
+  return best;
+}
+
+Result<Source> find_template(const ModelTexts& texts, bool tools, const std::string& directory) {
+  constexpr const char* kOwn = "chat_template.jinja";
+  if (const auto it = texts.files.find(kOwn); it != texts.files.end())
+    return Source{kOwn, it->second};
+  for (const char* name : {"chat_template.json", kTokenizerConfigName}) {
+    const auto it = texts.files.find(name);
+    if (it == texts.files.end()) continue;
+    const Json json = Json::parse(it->second, nullptr, false);
+    if (!json.is_object() || !json.contains("chat_template")) continue;
+    const std::string text = chosen(json["chat_template"], tools);
+    if (!text.empty()) return Source{name, text};
+  }
+  return fail(Code::kNotFound,
+              "{}: has no chat template (chat_template.jinja, or chat_template in {}): it was not "
+              "trained on conversations; give it a text to continue",
+              directory,
+              kTokenizerConfigName);
+}
+
+/// Calls f(text) for every text within `json`, to the first failure.
+template <typename F>
+Result<void> each_text(const Json& json, const F& f) {
+  if (json.is_string()) return f(json.get_ref<const std::string&>());
+  if (json.is_structured())
+    for (const Json& item : json) TRY(each_text(item, f));
+  return {};
+}
+
+/// A text that a user wrote must mean what it says: the text of a control token within it would be
+/// that token once the template has put all into one.
+Result<void> check_plain(const text::Tokenizer& tokenizer,
+                         const std::string& content,
+                         const std::string& where) {
+  std::vector<int32_t> parsed, plain;
+  tokenizer.encode(content, text::Tokenizer::Specials::kParse, parsed);
+  tokenizer.encode(content, text::Tokenizer::Specials::kPlain, plain);
+  const std::set<int32_t> ordinary(plain.begin(), plain.end());
+  for (const int32_t id : parsed) {
+    const std::string_view bytes = tokenizer.token_bytes(id);
+    const bool blank = bytes.find_first_not_of(" \t\r\n") == std::string_view::npos;
+    if (!blank && !ordinary.contains(id))
+      return fail(Code::kInvalidInput,
+                  "{}: holds {}, which is a control token of this model; write it differently",
+                  where,
+                  printable(bytes));
+  }
+  return {};
+}
+
+struct Conversation {
+  Json messages, tools = nullptr, more = Json::object();
+  bool generation_prompt = true;
+};
+
+Result<Conversation> read_conversation(std::string_view text, const std::string& path) {
+  TRY(parse_json(text, path));  // strictly; then once more, in the order of its fields
+  Json json = Json::parse(text);
+  Conversation c;
+  if (json.is_array()) {
+    c.messages = std::move(json);
+  } else if (json.is_object()) {
+    for (const auto& [name, value] : json.items()) {
+      if (name == "messages")
+        c.messages = value;
+      else if (name == "tools" && (value.is_array() || value.is_null()))
+        c.tools = value;
+      else if (name == "add_generation_prompt" && value.is_boolean())
+        c.generation_prompt = value.get<bool>();
+      else if (name == "chat_template_kwargs" && value.is_object())
+        c.more = value;
+      else
+        return fail(
+            Code::kInvalidInput,
+            "{}: {} is no field of a conversation, or of the wrong type; there are messages, "
+            "tools, add_generation_prompt and chat_template_kwargs",
+            path,
+            printable(name));
+    }
+  }
+  if (!c.messages.is_array() || c.messages.empty())
+    return fail(Code::kInvalidInput, "{}: must hold a list of messages, at least one", path);
+  for (size_t i = 0; i < c.messages.size(); ++i)
+    if (!c.messages[i].is_object() || !c.messages[i].contains("role") ||
+        !c.messages[i]["role"].is_string())
+      return fail(
+          Code::kInvalidInput, "{}: message {} must be an object with a \"role\"", path, i + 1);
+  return c;
+}
+
+std::string token_text(const ModelTexts& texts, std::optional<int32_t> id) {
+  return id ? std::string(texts.tokenizer->token_bytes(*id)) : "";
+}
+
+}  // namespace
+
+Result<ChatPrompt> render_chat(const ModelTexts& texts,
+                               std::string_view conversation,
+                               const std::string& path,
+                               const std::string& directory) {
+  TRY_ASSIGN(const Conversation c, read_conversation(conversation, path));
+  TRY_ASSIGN(const Source source, find_template(texts, c.tools.is_array(), directory));
+  TRY_ASSIGN(const text::ChatTemplate chat,
+             text::ChatTemplate::parse(source.text, join_path(directory, source.file)));
+  for (size_t i = 0; i < c.messages.size(); ++i) {
+    if (c.messages[i]["role"] == "assistant")
+      continue;  // the model's own words may hold its tokens
+    TRY(each_text(c.messages[i], [&](const std::string& content) {
+      return check_plain(*texts.tokenizer, content, fmt::format("{}: message {}", path, i + 1));
+    }));
+  }
+  Json context = c.more;
+  context["messages"] = c.messages;
+  context["tools"] = c.tools;
+  context["add_generation_prompt"] = c.generation_prompt;
+  context["bos_token"] = token_text(texts, texts.bos);
+  context["eos_token"] =
+      token_text(texts, texts.eos.empty() ? std::nullopt : std::optional(texts.eos[0]));
+  ChatPrompt out;
+  TRY_ASSIGN(out.text, chat.render(context, [](const std::string& format) {
+    return format_local_time(system_clock().unix_ms(), format);
+  }));
+  texts.tokenizer->encode(out.text, text::Tokenizer::Specials::kParse, out.ids);
+  return out;
+}
+
+}  // namespace ferry

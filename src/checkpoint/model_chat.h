@@ -1,0 +1,33 @@
+// A conversation as the text that a model was trained on: its own chat template, found where model
+// directories keep one, and the tokens of that text.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "checkpoint/model_texts.h"
+
+namespace ferry {
+
+struct ChatPrompt {
+  std::string text;
+  std::vector<int32_t> ids;
+};
+
+/// Renders `conversation`, JSON as clients of chat servers write it: a list of messages, or an object
+/// with "messages" and, optionally, "tools", "add_generation_prompt" (true) and
+/// "chat_template_kwargs". The template is chat_template.jinja, else chat_template.json's, else
+/// tokenizer_config.json's, of which "tool_use" serves conversations with tools where there are
+/// several. `path` is the conversation's, for messages; `directory` the model's.
+/// Errors: kNotFound: the directory has no template; kCorrupt, kInvalidInput: the conversation is
+/// not one, the template refuses it or cannot be run, or a message that the model did not write
+/// holds the text of a control token, which would become the token.
+Result<ChatPrompt> render_chat(const ModelTexts& texts,
+                               std::string_view conversation,
+                               const std::string& path,
+                               const std::string& directory);
+
+}  // namespace ferry
