@@ -246,7 +246,8 @@ class Checker {
       const bool same =
           got[i] == expected[i] || (std::isnan(got[i]) && std::isnan(expected[i])) || beyond;
       const double error = same ? 0 : std::abs(got[i] - expected[i]);
-      const double ratio = same ? 0 : std::isnan(error) ? INFINITY : error / b;
+      // A bound on an infinity would be one, too.
+      const double ratio = same ? 0 : !std::isfinite(error) || b == 0 ? INFINITY : error / b;
       if (ratio > 1) ++out;
       if (ratio > worst) {
         worst = ratio;

@@ -158,6 +158,11 @@ Result<void> Run::announce() {
   Estimate rest = estimate_;
   rest.memory_bytes -= 4.0 * static_cast<double>(estimate_.parameters_total) +
                        static_cast<double>(optimizer_->state_bytes());
+  // Likewise of the disk: checkpoints that are there are among those that will be kept.
+  TRY_ASSIGN(const CheckpointList there, list_checkpoints(settings_.checkpoint.dir));
+  const auto one = static_cast<double>(model_bytes + state_bytes);
+  rest.disk_bytes =
+      std::max(one, rest.disk_bytes - static_cast<double>(there.complete.size()) * one);
   TRY_ASSIGN(const uint64_t disk, free_disk_bytes(settings_.checkpoint.dir));
   TRY(check_fits(rest, settings_, memory_available(*device_), disk));
   return check_file_limit(std::max(std::min(model_bytes, ModelContents{}.shard_bytes), state_bytes),

@@ -139,6 +139,11 @@ struct Advance {
     if (s.worker == Worker::kRunning && now_at == phase() &&
         (now_at == Phase::kTraining || now_at == Phase::kEvaluating))
       s.interval_s = std::max(0.99 * s.interval_s, now - s.since);
+    // A step may be one long silence (a chip is waited for at its end; one micro-batch is a step):
+    // what the first one took as a whole says how long the next may be silent.
+    if (e.work == Work::kFirstStep && s.last.work != Work::kFirstStep) s.first_step_at = now;
+    if (now_at == Phase::kTraining && s.last.work == Work::kFirstStep)
+      s.interval_s = std::max(s.interval_s, now - s.first_step_at);
     // While stopping only saving is a reason to wait on: the clock of the step goes on.
     if (s.worker == Worker::kRunning || now_at == Phase::kSaving) s.since = now;
     s.heard = true;

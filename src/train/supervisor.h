@@ -109,6 +109,7 @@ struct State {
   double restart_at = 0;         // with no worker: when to start the next one
   bool heard = false;            // this worker sent a heartbeat
   double interval_s = 0;         // the slowest recent time between two beats of training
+  double first_step_at = 0;      // when this worker's first step began
   int64_t first_step = -1;       // of the first heartbeat ever: where the run began
   int64_t step = -1;             // furthest ever
   int64_t step_at_failure = -1;  // furthest when a worker last failed

@@ -220,6 +220,20 @@ TEST(SupervisorRules, SilenceIsAHangAfterAMinuteOrTwentySteps) {
   EXPECT_TRUE(never.has<Start>());
 }
 
+/// On a chip a step is one wait at its end: nothing is heard between the second step's begin and end.
+TEST(SupervisorRules, TheFirstStepSaysHowLongTheNextMayBeSilent) {
+  Play p;
+  p.on(Started{})
+      .on(Heartbeat{.step = 0, .work = Work::kFirstStep})
+      .on(Heartbeat{.step = 0, .work = Work::kFirstStep, .done = 4, .total = 4}, 1)
+      .on(Heartbeat{.step = 1}, 99)
+      .ticks(1900);
+  EXPECT_FALSE(p.has<Kill>());
+  p.ticks(200);
+  EXPECT_TRUE(p.has<Kill>());
+  EXPECT_NEAR(p.now, 100 + 2001, 1.01);
+}
+
 TEST(SupervisorRules, ItsOwnStopIsNotTheWorkersSilence) {
   Play p;
   p.on(Started{}).on(Heartbeat{1}).on(Heartbeat{2}, 1);
