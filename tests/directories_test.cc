@@ -25,7 +25,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-constexpr int kVocab = 704;
 
 /// A small V3 with one dense and one MoE layer, as DeepSeek's config.json has it.
 Json v3_config() {

@@ -432,6 +432,36 @@ Result<void> remove_dataset(const std::string& folder) {
   return {};
 }
 
+/// Files with a dataset's names in a folder without a manifest: what a prepare that was killed left
+/// may be written over, what a user put there may not.
+Result<void> check_leftovers(const PrepareOptions& options, const std::vector<std::string>& names) {
+  bool any_shard = false;
+  const auto foreign = [&](const std::string& name) {
+    return fail(
+        Code::kInvalidInput,
+        "{}: holds '{}', which no ferry data prepare wrote; choose an empty or a new folder",
+        options.out,
+        name);
+  };
+  for (const std::string& name : names) {
+    if (!name.ends_with(".tok")) continue;
+    any_shard = true;
+    TRY_ASSIGN(FileReader reader, FileReader::open(join_path(options.out, name)));
+    char begin[8] = {};
+    TRY_ASSIGN(const size_t size, reader.read(begin, sizeof begin));
+    if (size > 0 && std::string_view(begin, size) != std::string_view(kShardMagic).substr(0, size))
+      return foreign(name);
+  }
+  for (const std::string& name : names) {
+    if (name == kHeldOutTextFile && !any_shard) return foreign(name);
+    if (name != kTokenizerFile) continue;
+    TRY_ASSIGN(const std::string there, read_file(join_path(options.out, name)));
+    TRY_ASSIGN(const std::string given, read_file(options.tokenizer));
+    if (there != given) return foreign(name);
+  }
+  return {};
+}
+
 Result<void> check_folder(const PrepareOptions& options) {
   for (const std::string& input : options.inputs) {
     std::error_code none;  // a path that does not exist is told of when it is opened
@@ -457,7 +487,8 @@ Result<void> check_folder(const PrepareOptions& options) {
                   "{}: holds '{}', which is no dataset's; choose an empty or a new folder",
                   options.out,
                   name);
-  return {};
+  return path_exists(join_path(options.out, kManifestFile)) ? Result<void>{}
+                                                            : check_leftovers(options, names);
 }
 
 Result<void> check_options(const PrepareOptions& options) {

@@ -365,6 +365,18 @@ TEST(Prepare, RefusesAFolderThatIsNotItsOwn) {
   EXPECT_TRUE(Dataset::open(options.out, Dataset::Verify::kAll));
 }
 
+/// Names of a dataset are not its files: without a manifest they are somebody's.
+TEST(Prepare, WritesOverNothingThatItDidNotWrite) {
+  for (const char* name : {"held-out.txt", "tokenizer.json", "train-00000.tok"}) {
+    const TestFolder folder;
+    const PrepareOptions options = line_options(folder, {folder.write("a.txt", lines(1, 300))});
+    ASSERT_TRUE(make_folders(options.out));
+    ASSERT_TRUE(write_file_atomic(join_path(options.out, name), "my own notes"));
+    expect_failure(prepare(options), Code::kInvalidInput, name);
+    EXPECT_EQ(*read_file(join_path(options.out, name)), "my own notes");
+  }
+}
+
 TEST(Prepare, RefusesWhatCannotBecomeADataset) {
   const TestFolder folder;
   PrepareOptions options = line_options(folder, {folder.write("a.txt", lines(1, 300))});

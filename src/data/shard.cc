@@ -21,7 +21,7 @@ struct Footer {
 };
 static_assert(sizeof(Header) == 24 && sizeof(Footer) == 24);
 
-constexpr char kMagic[] = "FERRYTOK";
+constexpr const char* kMagic = kShardMagic;
 constexpr char kEndMagic[] = "FERRYEND";
 constexpr size_t kBlockBytes = size_t{64} << 10;
 

@@ -19,6 +19,8 @@
 
 namespace ferry::data {
 
+inline constexpr const char* kShardMagic = "FERRYTOK";  // how every shard begins
+
 /// What the manifest says of a shard.
 struct ShardInfo {
   std::string file;  // name in the dataset's folder

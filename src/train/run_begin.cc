@@ -97,18 +97,17 @@ Result<Beginning> begin_run(const Settings& settings,
   } else {
     const CheckpointInfo& newest = list.complete.back();
     Result<Resumed> read = read_run(newest, dataset);
-    if (!read)
-      return fail(read.error().code,
-                  "{}{}",
-                  read.error().message,
-                  read.error().code == Code::kCorrupt ? older_whole(list) : "");
+    const auto damaged = [&list](const Status& why) {
+      return fail(
+          why.code, "{}{}", why.message, why.code == Code::kCorrupt ? older_whole(list) : "");
+    };
+    if (!read) return damaged(read.error());
     Resumed from = *std::move(read);
     // Refused before anything large is made: a setting is no harm to the checkpoint.
     TRY_ASSIGN(const std::vector<SettingChange> changes,
                changes_on_resume(from.point, settings, dataset.manifest()));
     Result<Beginning> resumed = going_on(settings, newest, from, device);
-    if (!resumed)
-      return fail(resumed.error().code, "{}{}", resumed.error().message, older_whole(list));
+    if (!resumed) return damaged(resumed.error());
     b = *std::move(resumed);
     say(fmt::format("resume     from {} (step {})", newest.path, b.state.step));
     for (const SettingChange& c : changes)

@@ -1,4 +1,4 @@
-// Every op at sizes from 1 to those of a large step: powers of two and their neighbours, every small
+// The sized ops (sized_ops.h) at sizes from 1 to those of a large step: powers of two and their neighbours, every small
 // length, and some by the seed. What goes wrong only beyond a size, or beside a tile's edge, shows
 // here; the specs know a few shapes.
 #include <algorithm>
@@ -165,14 +165,13 @@ std::vector<Check> run_checks(const Options& options) {
   for (const RunCall& call : options.run.calls) {
     const SizedOp& op = sized_op(call.sized_op);
     std::vector<Sizes> parts = run_parts(call, options);
-    checks.push_back(sized_check(
-        op,
-        call.dtype,
+    // Said before the parts are given away: arguments are evaluated in any order.
+    const std::string what =
         fmt::format("as in {}: {}{}",
                     options.run.name,
                     describe(op, call.sizes),
-                    parts.front() == call.sizes ? "" : fmt::format(", in {} parts", parts.size())),
-        std::move(parts)));
+                    parts.front() == call.sizes ? "" : fmt::format(", in {} parts", parts.size()));
+    checks.push_back(sized_check(op, call.dtype, what, std::move(parts)));
   }
   return checks;
 }

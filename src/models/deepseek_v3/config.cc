@@ -105,6 +105,9 @@ constexpr const char* kUnknownField =
 void parse_rope(JsonFields f, Config& c) {
   const std::string type = f.text("type", ""), rope_type = f.text("rope_type", "");
   const std::string kind = type.empty() ? rope_type : type;
+  // Transformers writes both, and reads the second; older code reads the first.
+  if (!type.empty() && !rope_type.empty() && type != rope_type)
+    f.refuse("rope_type", fmt::format("contradicts \"type\": \"{}\" beside it", type));
   c.rope_theta = f.real("rope_theta", 1, 1e12, c.rope_theta);
   if (kind != "yarn" && kind != "default" && !kind.empty())
     f.refuse(type.empty() ? "rope_type" : "type", "is not supported; Ferry computes \"yarn\"");

@@ -164,6 +164,11 @@ TEST(Config, OnlyDeepSeeksFloat8IsKnown) {
 TEST(Config, RopeScalingIsReadStrictly) {
   const Json yarn = {{"type", "yarn"}, {"factor", 40}, {"original_max_position_embeddings", 4096}};
   EXPECT_EQ(refusal_with("rope_scaling", yarn), "");
+  Json both = yarn;
+  both["rope_type"] = "yarn";
+  EXPECT_EQ(refusal_with("rope_scaling", both), "");
+  both["rope_type"] = "default";  // Transformers would not stretch, older code would
+  EXPECT_NE(refusal_with("rope_scaling", both).find("contradicts"), std::string::npos);
   for (const auto& [field, value] :
        std::vector<std::pair<const char*, Json>>{{"type", "linear"},
                                                  {"factor", 0},

@@ -30,6 +30,23 @@ TEST(CrossEntropy, LabelOutsideTheVocabularyIsNotANumber) {
   EXPECT_TRUE(std::isnan(y.loss.to_f32()[0]));
 }
 
+/// A damaged row of the head: what is no number must not come out as one, in every lane.
+TEST(CrossEntropy, NaNAmongTheLogitsIsNoLoss) {
+  const Tensor hidden = normal({2, 8}, DType::kF32, 1);
+  for (const size_t row : {size_t{0}, size_t{5}, size_t{19}}) {
+    std::vector<float> values = normal({20, 8}, DType::kF32, 2).to_f32();
+    values[row * 8 + 3] = std::nanf("");
+    const Weight head{.name = "head",
+                      .global_shape = {20, 8},
+                      .shard = {},
+                      .value = Tensor::from_f32(values, {20, 8}, cpu_device())};
+    const CrossEntropy y = cross_entropy(
+        hidden, head, Tensor::from_i32(std::vector<int32_t>{1, 7}, {2}, cpu_device()), 1);
+    for (const float loss : y.token_losses.to_f32()) EXPECT_TRUE(std::isnan(loss)) << row;
+    EXPECT_TRUE(std::isnan(y.loss.to_f32()[0])) << row;
+  }
+}
+
 TEST(CrossEntropy, RecordingChangesNoBit) {
   Tensor hidden = normal({9, 40}, DType::kF32, 3);
   const Weight head{.name = "head",
