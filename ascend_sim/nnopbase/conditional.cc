@@ -385,7 +385,8 @@ const Conditional kConditional[] = {
 /// Puts each on the list of defects before any call is made.
 struct Registered {
   Registered() {
-    for (const Conditional& c : kConditional) const RegisteredDefect one{c.name, c.op, c.what};
+    for (const Conditional& c : kConditional)
+      const RegisteredDefect one{c.name, c.op, c.what, true};
   }
 };
 const Registered kRegistered;

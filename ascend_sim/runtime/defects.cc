@@ -15,6 +15,7 @@ namespace {
 
 struct Defect {
   std::string op, what;
+  bool conditional = false;
   std::atomic<uint64_t> asked{0};
 };
 
@@ -48,12 +49,16 @@ std::string mutants_of(const std::string& op, bool reducing) {
 
 }  // namespace
 
-RegisteredDefect::RegisteredDefect(const char* name, const char* op, const char* what) {
+RegisteredDefect::RegisteredDefect(const char* name,
+                                   const char* op,
+                                   const char* what,
+                                   bool conditional) {
   const std::lock_guard lock(lists().mutex);
   Defect& defect = lists().defects[name];
   if (!defect.op.empty()) violation("defect \"" + std::string(name) + "\" is registered twice");
   defect.op = op;
   defect.what = what;
+  defect.conditional = conditional;
 }
 
 RegisteredOp::RegisteredOp(const char* name) {
@@ -103,8 +108,9 @@ void check_names_of_settings() {
 
 extern "C" ASCEND_SIM_EXPORT const char* ferrySoftwareAscend() { return "1"; }
 
-/// "ops", "defects" or "mutants": a line for each, "name<TAB>aclnn op<TAB>what it does"; null for
-/// another word. The text stays until this thread asks again.
+/// "ops", "defects", "conditional" (those of the defects that are) or "mutants": a line for each,
+/// "name<TAB>aclnn op<TAB>what it does"; null for another word. The text stays until this thread
+/// asks again.
 extern "C" ASCEND_SIM_EXPORT const char* ferrySoftwareAscendList(const char* what) {
   using namespace ascend_sim;
   thread_local std::string text;
@@ -113,9 +119,10 @@ extern "C" ASCEND_SIM_EXPORT const char* ferrySoftwareAscendList(const char* wha
   const std::lock_guard lock(lists().mutex);
   if (word == "ops") {
     for (const std::string& op : lists().ops) text += op + "\t" + op + "\taclnn" + op + "\n";
-  } else if (word == "defects") {
+  } else if (word == "defects" || word == "conditional") {
     for (const auto& [name, defect] : lists().defects)
-      text += name + "\t" + defect.op + "\t" + defect.what + "\n";
+      if (word == "defects" || defect.conditional)
+        text += name + "\t" + defect.op + "\t" + defect.what + "\n";
   } else if (word == "mutants") {
     for (const std::string& op : lists().ops) text += mutants_of(op, lists().reducing.contains(op));
   } else {

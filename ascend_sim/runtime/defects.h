@@ -10,9 +10,10 @@
 namespace ascend_sim {
 
 /// One line of the list of defects. `op` is the aclnn op that it spoils without its "aclnn", or
-/// "runtime"; `what` says in a few words what it does.
+/// "runtime"; `what` says in a few words what it does. A conditional one spoils only the calls that
+/// meet a condition (a size, a type, a moment), so it needs work that meets it to be seen.
 struct ASCEND_SIM_EXPORT RegisteredDefect {
-  RegisteredDefect(const char* name, const char* op, const char* what);
+  RegisteredDefect(const char* name, const char* op, const char* what, bool conditional = false);
 };
 
 struct ASCEND_SIM_EXPORT RegisteredOp {
