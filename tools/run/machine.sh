@@ -7,8 +7,8 @@ build_jobs() {
   jobs=$(nproc)
   memory=$(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo)
   jobs=$(smaller "$jobs" "$memory")
-  local group
-  group=$(sed -n 's/^0:://p' /proc/self/cgroup 2>/dev/null) || true
+  local group=
+  if [ -r /proc/self/cgroup ]; then group=$(sed -n 's/^0:://p' /proc/self/cgroup); fi
   while :; do
     local here=/sys/fs/cgroup$group
     if [ -r "$here/cpu.max" ]; then
