@@ -84,8 +84,7 @@ void print_report(const verify::Report& r) {
     fmt::print("observing  {:.2f} times a plain forward pass\n", r.observed_s / r.plain_s);
   for (const std::string& note : r.notes) fmt::print("note       {}\n", note);
   for (const std::string& reason : r.reasons) fmt::print("FAILED     {}\n", reason);
-  fmt::print("verdict    {}\n",
-             r.passed() ? "it is the model, and this device computes it" : "failed");
+  fmt::print("verdict    {}\n", verify::verdict_of(r));
 }
 
 Result<void> verify_directory(Arguments& args) {

@@ -98,6 +98,9 @@ Result<Report> verify(const Options& options);
 /// Notes the verdict in verified.json. Does nothing without a passport.
 Result<void> remember(const Report& report);
 
+/// The verdict in words: "it is the model" only of one whose passport says which.
+const char* verdict_of(const Report& report);
+
 /// One line of JSON; one self-contained page.
 std::string to_json(const Report& report);
 std::string to_html(const Report& report);

@@ -129,6 +129,13 @@ void parted_calls(Page& page, const Report& r) {
 
 }  // namespace
 
+const char* verdict_of(const Report& r) {
+  if (!r.passed()) return "failed";
+  return r.has_passport
+             ? "it is the model, and this device computes it"
+             : "this device computes it; without a passport nobody knows which model it is";
+}
+
 std::string to_json(const Report& r) {
   Json layers = Json::array(), parted = Json::array();
   for (const LayerReport& l : r.layers)
@@ -182,8 +189,7 @@ std::string to_json(const Report& r) {
 std::string to_html(const Report& r) {
   Page page(fmt::format("ferry verify: {}", r.directory),
             fmt::format("Ferry's verification of {} on {}", r.directory, r.device));
-  page.begin_verdict(r.passed() ? Tone::kGood : Tone::kBad,
-                     r.passed() ? "it is the model, and this device computes it" : "failed");
+  page.begin_verdict(r.passed() ? Tone::kGood : Tone::kBad, verdict_of(r));
   for (const std::string& reason : r.reasons) page.add("<p>{}</p>", escape_markup(reason));
   page.add("</section>");
   facts(page, r);

@@ -147,6 +147,8 @@ TEST(Verify, AnotherTypeOrNoPassportIsJudgedByTheCpuAsItAnswersNow) {
   EXPECT_TRUE(none.passed()) << none.reasons.front();
   EXPECT_FALSE(none.has_passport);
   EXPECT_FALSE(none.notes.empty());
+  EXPECT_EQ(std::string(verdict_of(f32)).find("it is the model"), 0u);
+  EXPECT_EQ(std::string(verdict_of(none)).find("it is the model"), std::string::npos);
 }
 
 TEST(Verify, AModelLargerThanMemoryIsVerifiedLayerByLayer) {
