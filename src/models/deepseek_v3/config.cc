@@ -151,17 +151,21 @@ void parse_gate(JsonFields& f, Config& c) {
 }
 
 /// Why this way of storing weights is not known; nullptr: DeepSeek-V3's float8 with a scale for each
-/// block of 128 x 128. (Activations, which its own server rounds to float8 too, stay as they are.)
+/// block of 128 x 128. (Activations, which its own server rounds to float8 too, stay as they are.
+/// V3.1's "ue8m0" says that its scales are powers of two; the files hold them as any other scale.
+/// Which weights are stored as float8 their files say: a list of modules that are not adds nothing.)
 const char* refused_quantization(const Json& q) {
   constexpr const char* kKnown =
       "is not supported, only quant_method fp8, fmt e4m3, weight_block_size [128, 128], "
-      "activation_scheme dynamic; convert the weights to bf16 first";
+      "activation_scheme dynamic, scale_fmt ue8m0; convert the weights to bf16 first";
   if (!q.is_object() || q.value("quant_method", Json()) != "fp8" ||
       q.value("weight_block_size", Json()) != Json({128, 128}))
     return kKnown;
   for (const auto& [name, value] : q.items()) {
-    const bool known = name == "quant_method" || name == "weight_block_size" ||
-                       (name == "fmt" && value == "e4m3") ||
+    const bool known = value.is_null() || name == "quant_method" || name == "weight_block_size" ||
+                       name == "modules_to_not_convert" || (name == "fmt" && value == "e4m3") ||
+                       (name == "scale_fmt" && value == "ue8m0") ||
+                       (name == "dequantize" && value == false) ||
                        (name == "activation_scheme" && value == "dynamic");
     if (!known) return kKnown;
   }

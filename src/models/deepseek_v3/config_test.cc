@@ -147,8 +147,17 @@ TEST(Config, OnlyDeepSeeksFloat8IsKnown) {
                       {"weight_block_size", {128, 128}},
                       {"activation_scheme", "dynamic"}};
   EXPECT_EQ(refusal_with("quantization_config", known), "");
+  Json more = known;  // as V3.1 and Transformers write it
+  more["scale_fmt"] = "ue8m0";
+  more["modules_to_not_convert"] = nullptr;
+  more["dequantize"] = false;
+  EXPECT_EQ(refusal_with("quantization_config", more), "");
+  more["modules_to_not_convert"] = {"lm_head"};
+  EXPECT_EQ(refusal_with("quantization_config", more), "");
   for (const auto& [field, value] :
        std::vector<std::pair<const char*, Json>>{{"quant_method", "gptq"},
+                                                 {"scale_fmt", "e8m23"},
+                                                 {"dequantize", true},
                                                  {"fmt", "e5m2"},
                                                  {"weight_block_size", {64, 128}},
                                                  {"activation_scheme", "static"},
