@@ -4,7 +4,7 @@
 #include <array>
 #include <cctype>
 
-#include "text/utf8.h"
+#include "base/shell.h"
 
 namespace ferry::data {
 namespace {
@@ -122,17 +122,6 @@ constexpr Magic kMagics[] = {
     {0, "FERRYTOK"sv, "a shard of a dataset that ferry data prepare wrote", kNoText},
 };
 
-/// A name as a shell takes it.
-std::string shell_quoted(const std::string& path) {
-  const bool plain = !path.empty() && std::all_of(path.begin(), path.end(), [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) != 0 || "./_-+=:,@%"sv.find(c) != ""sv.npos;
-  });
-  if (plain && path[0] != '-') return path;
-  std::string out = path.starts_with('-') ? "./'" : "'";
-  for (const char c : path) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
-
 std::string for_file(std::string_view command, const std::string& path) {
   std::string out;
   for (size_t at = 0; at < command.size();) {
@@ -145,7 +134,7 @@ std::string for_file(std::string_view command, const std::string& path) {
     if (command.substr(at, 1) == ".")
       while (at < command.size() && command[at] != ' ' && command[at] != '\'')
         name += command[at++];
-    out += shell_quoted(name);
+    out += shell_quoted(name.starts_with('-') ? "./" + name : name);
   }
   return out;
 }

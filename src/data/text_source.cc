@@ -289,7 +289,7 @@ class JsonDocuments {
                  "name the field that holds the text with --field");
     if (found.type() != "string")
       return bad(Code::kInvalidInput,
-                 fmt::format("field '{}' is a {}, not a string", options_.field, found.type()),
+                 fmt::format("field '{}' is of type {}, not string", options_.field, found.type()),
                  "name the field that holds the text with --field");
     return {};
   }

@@ -238,7 +238,11 @@ Result<TextStream> TextStream::over(ByteStream bytes, const TextOptions& options
   auto state = std::make_unique<State>(std::move(bytes), options);
   if (!options.as_text) {
     const ByteStream& b = state->bytes;
-    TRY_ASSIGN(state->kind, identify_text(b.head(), b.path(), b.packing()));
+    const Result<TextKind> kind = identify_text(b.head(), b.path(), b.packing());
+    if (!kind && !options.hint.empty())
+      return fail(kind.error().code, "{}; {}", kind.error().message, options.hint);
+    if (!kind) return tl::unexpected(kind.error());
+    state->kind = *kind;
     state->mark = byte_order_mark(b.head());
     state->checked = state->kind == TextKind::kText;
   }

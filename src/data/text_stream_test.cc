@@ -128,6 +128,13 @@ TEST(TextStream, WhatIsNoTextIsRefusedByNameWithTheCommandThatConvertsIt) {
   }
 }
 
+TEST(TextStream, ARefusalEndsWithWhatTheCommandOffers) {
+  const std::string prose = "GIF87 was the first of them.\n";
+  EXPECT_TRUE(refused(told(prose, "a text", {.hint = "--as-text takes any bytes"}),
+                      "; --as-text takes any bytes"));
+  EXPECT_EQ(told(prose, "a text", {.as_text = true}), prose);
+}
+
 TEST(TextStream, TextThatLooksAlmostLikeSomethingElseIsText) {
   for (const std::string text : {
            "BZh is no word\n",
