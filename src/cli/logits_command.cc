@@ -69,21 +69,16 @@ Result<std::vector<std::vector<int32_t>>> read_sequences(const std::string& path
   return sequences;
 }
 
-Result<void> logits(Arguments& args) {
-  TRY(check_output_path(args.out, OutputKind::kLogits));
-  args.open.tokenizer = false;
-  TRY_ASSIGN(const OpenedModel m, open_model(args.open));
-  TRY_ASSIGN(const auto sequences,
-             read_sequences(args.tokens, m.model->vocab_size(), m.model->max_positions()));
+Result<void> write_logits(const OpenedModel& m,
+                          const std::vector<std::vector<int32_t>>& sequences,
+                          const std::string& path) {
   std::vector<TensorDecl> declared;
   for (size_t i = 0; i < sequences.size(); ++i)
     declared.push_back({std::to_string(i),
                         DType::kF32,
                         {static_cast<int64_t>(sequences[i].size()), m.model->vocab_size()}});
-  const std::string temporary = fmt::format("{}.tmp.{}", args.out, ::getpid());
-  TRY_ASSIGN(
-      SafetensorsWriter writer,
-      SafetensorsWriter::create(temporary, declared, {{"device", m.model->device().name()}}));
+  TRY_ASSIGN(SafetensorsWriter writer,
+             SafetensorsWriter::create(path, declared, {{"device", m.model->device().name()}}));
   for (const TensorInfo& info : writer.layout()) {
     const std::vector<int32_t>& ids = sequences[std::stoul(info.name)];
     const auto length = static_cast<int32_t>(ids.size());
@@ -98,7 +93,22 @@ Result<void> logits(Arguments& args) {
     TRY(writer.write(info.name, bytes));
   }
   TRY(writer.finish());
-  TRY(rename_path(temporary, args.out));
+  return {};
+}
+
+Result<void> logits(Arguments& args) {
+  TRY(check_output_path(args.out, OutputKind::kLogits));
+  args.open.tokenizer = false;
+  TRY_ASSIGN(const OpenedModel m, open_model(args.open));
+  TRY_ASSIGN(const auto sequences,
+             read_sequences(args.tokens, m.model->vocab_size(), m.model->max_positions()));
+  const std::string temporary = fmt::format("{}.tmp.{}", args.out, ::getpid());
+  Result<void> written = write_logits(m, sequences, temporary);
+  if (written) written = rename_path(temporary, args.out);
+  if (!written) {
+    (void)remove_tree(temporary);  // what failed has been said
+    return written;
+  }
   const nlohmann::ordered_json j = {
       {"out", args.out}, {"sequences", sequences.size()}, {"vocab", m.model->vocab_size()}};
   return print_json(j);

@@ -17,6 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr uint64_t kOwnBytesMax = uint64_t{256} << 20;  // what is larger, no such command wrote
+
 const char* describe(OutputKind kind) {
   switch (kind) {
     case OutputKind::kTokenizer: return "a tokenizer.json of its own";
@@ -62,7 +64,7 @@ bool is_of_kind(const std::string& path, OutputKind kind) {
     const Result<SafetensorsFile> file = SafetensorsFile::open(path);
     return file && file->metadata().contains("device") && file->find("0") != nullptr;
   }
-  const Result<std::string> text = read_file(path);
+  const Result<std::string> text = read_file(path, kOwnBytesMax);
   if (!text) return false;
   switch (kind) {
     case OutputKind::kTokenizer:

@@ -107,10 +107,12 @@ data::Batch batch_of(int64_t tokens, int64_t sequence) {
 void train(models::TrainableLm& model, const Settings& s) {
   Optimizer optimizer(optimizer_of(s), model.weights());
   TrainStep step(model, optimizer, step_settings(s.train));
-  std::vector<data::Batch> batches;
-  for (int64_t at = 0; at < s.train.tokens_per_step; at += s.train.micro_batch_tokens)
-    batches.push_back(batch_of(std::min(s.train.micro_batch_tokens, s.train.tokens_per_step - at),
-                               s.data.sequence_length));
+  // The first micro-batch, one that adds to its gradients, and the shorter one at the end: the
+  // others' calls are the second's again.
+  const int64_t tokens = s.train.tokens_per_step, most = s.train.micro_batch_tokens;
+  std::vector<data::Batch> batches(static_cast<size_t>(std::min<int64_t>(tokens / most, 2)),
+                                   batch_of(most, s.data.sequence_length));
+  if (tokens % most != 0) batches.push_back(batch_of(tokens % most, s.data.sequence_length));
   step.gradients(s.train.mtp_every, batches);  // a step that runs the MTP modules, too
   step.update(s.optimizer.lr);
 }

@@ -29,7 +29,7 @@ std::vector<std::string> split(const std::string& line, char at) {
 
 std::string tiers() {
   std::string all;
-  for (const CpuTier t : {CpuTier::kAvx512, CpuTier::kAvx2, CpuTier::kPlain})
+  for (const CpuTier t : kCpuTiers)
     if (cpu_has(t)) all += (all.empty() ? "" : ", ") + std::string(to_string(t));
   return all;
 }
