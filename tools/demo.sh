@@ -5,6 +5,7 @@
 # usage: tools/demo.sh FERRY FOLDER ASCEND_LIBRARIES [small | large]
 #        tools/demo.sh --check FOLDER: only whether the demo may have FOLDER (new, empty, or an earlier demo's)
 set -euo pipefail
+export LC_ALL=C.UTF-8  # numbers are written and read with a point
 . "$(dirname "${BASH_SOURCE[0]}")/own_folder.sh"
 files=('gcide\.txt' 'tokenizer\.json' '(machine|train|eval)\.txt' 'verify\.html')
 if [ "$1" = --check ]; then
@@ -25,23 +26,23 @@ field() { tail -n 1 "$2" | sed -E "s/.*\"$1\":\"?([^,}\"]*)\"?[,}].*/\1/"; }
 config() { if [ "$1" = large ]; then echo configs/demo.toml; else echo configs/demo_small.toml; fi; }
 # setting NAME SIZE: a whole number in the settings of a size
 setting() { sed -nE "s/^$1 = ([0-9]+).*/\1/p" "$(config "$2")"; }
-# minutes SIZE: how long it trains here, as measured; a twentieth more for measuring and saving on the way
+# minutes SIZE: how long it trains here, as measured; a tenth more for measuring and saving on the way
 minutes() {
   awk -v tokens=$(($(setting steps "$1") * $(setting tokens_per_step "$1"))) \
-    -v rate="$(field tokens_per_s "$out/machine.txt")" 'BEGIN { printf "%.1f", 1.05 * tokens / rate / 60 }'
+    -v rate="$(field mean_tokens_per_s "$out/machine.txt")" 'BEGIN { printf "%.1f", 1.1 * tokens / rate / 60 }'
 }
 
 own_folder "./run demo" "$out" "${files[@]}"
 
 step "1/7  Measuring this machine: some steps of training"
-"$ferry" bench-train --config "$(config large)" --model.vocab_size=$vocab --steps 3 --warmup 1 >"$out/machine.txt"
+"$ferry" bench-train --config "$(config large)" --model.vocab_size=$vocab --steps 4 --warmup 1 >"$out/machine.txt"
 tier=$(field tier "$out/machine.txt")
 if [ -z "$size" ]; then
   size=small
   if awk -v m="$(minutes large)" -v max=$large_minutes_max 'BEGIN { exit !(m <= max) }'; then size=large; fi
 fi
 printf '%.0f tokens/s (%s). Training takes about %s min in size small, %s min in size large; this is size %s\n' \
-  "$(field tokens_per_s "$out/machine.txt")" "$tier" "$(minutes small)" "$(minutes large)" "$size"
+  "$(field mean_tokens_per_s "$out/machine.txt")" "$tier" "$(minutes small)" "$(minutes large)" "$size"
 printf '(./run demo --size small|large chooses otherwise). The rest takes a minute or two.\n'
 zcat "$text" >"$out/gcide.txt"
 
@@ -52,12 +53,16 @@ step "3/7  Cutting the text into tokens; a megabyte of it is held out"
 "$ferry" data prepare "$out/gcide.txt" --split entry --min-document-bytes 4096 \
   --tokenizer "$out/tokenizer.json" --out "$out/data"
 
-train=("$ferry" train "$(config "$size")" --data.dir="$out/data" --checkpoint.dir="$out/run")
-step "4/7  Training (Ctrl-C saves; to go on: ${train[*]} --resume)"
-"${train[@]}" | tee "$out/train.txt"
+train=("$(realpath "$ferry")" train "$(realpath "$(config "$size")")" --data.dir="$(realpath "$out/data")"
+  --checkpoint.dir="$(realpath "$out")/run")
+go_on="$(printf '%q ' "${train[@]}")--resume"
+training_start=$SECONDS
+step "4/7  Training (Ctrl-C saves; to go on: $go_on)"
+"${train[@]}" | tee -i "$out/train.txt"
+training_s=$((SECONDS - training_start))
 model=$(field model_dir "$out/train.txt")
 if [ "$(field stopped "$out/train.txt")" = true ]; then
-  echo "The demo ends here, as the training was stopped. It goes on with: ${train[*]} --resume"
+  echo "The demo ends here, as the training was stopped. It goes on with: $go_on"
   exit 0
 fi
 
@@ -73,4 +78,4 @@ FERRY_ASCEND_LIBRARIES=$ascend "$ferry" verify "$model" --device ascend --html "
 step "Done in $((SECONDS - start)) s. The model is in $model, the loss curve in $out/run/curve.svg, the report in $out/verify.html"
 printf '{"model_dir":"%s","bits_per_byte":%s,"xz_bits_per_byte":%s,"tokens_per_s":%s,"seconds":%s,"size":"%s","training_s":%s,"tier":"%s"}\n' \
   "$model" "$(field bits_per_byte "$out/eval.txt")" "$(field xz_bits_per_byte "$out/eval.txt")" \
-  "$(field tokens_per_s "$out/train.txt")" "$((SECONDS - start))" "$size" "$(field seconds "$out/train.txt")" "$tier"
+  "$(field tokens_per_s "$out/train.txt")" "$((SECONDS - start))" "$size" "$training_s" "$tier"

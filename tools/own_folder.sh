@@ -19,15 +19,17 @@ own_folder() {
 
 # may_own_folder KIND FOLDER PATTERN...: the same check, and nothing else.
 may_own_folder() {
-  local kind=$1 folder=$2 entry
+  local kind=$1 folder=$2 entry held
   shift 2
   if [ ! -e "$folder" ] && [ ! -L "$folder" ]; then return; fi
   [ -d "$folder" ] || refuse_folder "$folder: is not a folder; name another"
   [ -n "$(ls -A "$folder")" ] || return 0
   [ "$(cat "$folder/.made-by-ferry" 2>/dev/null)" = "$kind" ] ||
     refuse_folder "$folder: is not empty, and was not made by $kind; name another, or remove it yourself"
-  [ ! -e "$folder/run/.lock" ] || flock -n "$folder/run/.lock" true ||
-    refuse_folder "$folder: a training run is in it that has not ended"
+  for held in run data; do
+    [ ! -e "$folder/$held/.lock" ] || flock -n "$folder/$held/.lock" true ||
+      refuse_folder "$folder/$held: a process works in it that has not ended"
+  done
   [ "$*" != '.*' ] || return 0
   while IFS= read -r -d '' entry; do
     entry=${entry#./}

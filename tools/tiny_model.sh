@@ -12,5 +12,5 @@ cat README.md docs/*.md >"$out/text.txt"
 "$ferry" tokenizer train --vocab 300 --out "$out/tokenizer.json" "$out/text.txt"
 "$ferry" data prepare "$out/text.txt" --split line --held-out-bytes 8K --near-duplicate 2 \
   --tokenizer "$out/tokenizer.json" --out "$out/data"
-"$ferry" train configs/tiny.toml --data.dir="$out/data" --checkpoint.dir="$out/run" | tee "$out/train.txt"
+"$ferry" train configs/tiny.toml --data.dir="$out/data" --checkpoint.dir="$out/run" | tee -i "$out/train.txt"
 tail -n 1 "$out/train.txt" | sed -E 's/.*"model_dir":"([^"]*)".*/\1/'

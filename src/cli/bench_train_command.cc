@@ -24,6 +24,7 @@ Result<void> bench(const Arguments& args, const std::vector<std::string>& overri
   TRY_ASSIGN(const BenchmarkResult r, benchmark_training(settings, args.steps, args.warmup));
   if (!args.write_config.empty()) TRY(write_file_atomic(args.write_config, r.config_json));
   const nlohmann::ordered_json j = {{"tokens_per_s", r.tokens_per_s},
+                                    {"mean_tokens_per_s", r.mean_tokens_per_s},
                                     {"best_tokens_per_s", r.best_tokens_per_s},
                                     {"mfu", r.mfu},
                                     {"peak_gflops", r.peak_gflops},

@@ -82,10 +82,15 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
   std::sort(measured.begin(), measured.end(), [](const Measured& a, const Measured& b) {
     return a.seconds < b.seconds;
   });
-  for (const Measured& m : measured) r.mtp_steps += m.mtp;
+  double seconds = 0;
+  for (const Measured& m : measured) {
+    r.mtp_steps += m.mtp;
+    seconds += m.seconds;
+  }
   const Measured median = measured[measured.size() / 2];
   const double tokens = static_cast<double>(settings.train.tokens_per_step);
   r.tokens_per_s = tokens / median.seconds;
+  r.mean_tokens_per_s = tokens * static_cast<double>(measured.size()) / seconds;
   r.best_tokens_per_s = tokens / measured.front().seconds;
   const double peak = measure_peak(*device, model->compute());
   r.peak_gflops = peak / 1e9;

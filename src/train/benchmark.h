@@ -13,6 +13,7 @@ struct BenchmarkResult {
   int64_t parameters = 0;
   int64_t mtp_steps = 0;    // of those measured: train.mtp_every leaves the MTP modules out of some
   double tokens_per_s = 0;  // median step
+  double mean_tokens_per_s = 0;
   double best_tokens_per_s = 0;
   double mfu = 0;  // of the median step, of the matrix-product rate measured in the same run
   double peak_gflops = 0;

@@ -3,9 +3,15 @@
 bench() {
   local names=("$@")
   [ ${#names[@]} -gt 0 ] || names=(linear attention tokenizer ops)
+  local name
+  for name in "${names[@]}"; do
+    case $name in
+      linear | attention | tokenizer | ops | train) ;;
+      *) wrong "bench: there is no \"$name\"; choose among linear, attention, tokenizer, ops, train" ;;
+    esac
+  done
   packages build bench
   configure build -DFERRY_TESTS=OFF
-  local name
   for name in "${names[@]}"; do
     case $name in
       linear | attention)
@@ -18,7 +24,6 @@ bench() {
         cmake --build build --target ferry -j "$jobs"
         "bench_$name"
         ;;
-      *) die "bench: there is no \"$name\"; choose among linear, attention, tokenizer, ops, train" ;;
     esac
   done
 }

@@ -22,7 +22,8 @@ build_jobs() {
   done
   # Version 1, as a container sees its own group.
   if [ -r /sys/fs/cgroup/cpu/cpu.cfs_quota_us ]; then
-    jobs=$(smaller "$jobs" "$(awk '$1 > 0 { print int(($1 + 99999) / 100000) }' /sys/fs/cgroup/cpu/cpu.cfs_quota_us)")
+    jobs=$(smaller "$jobs" "$(awk 'FNR == NR { quota = $1; next } quota > 0 && $1 > 0 { print int((quota + $1 - 1) / $1) }' \
+      /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us)")
   fi
   if [ -r /sys/fs/cgroup/memory/memory.limit_in_bytes ]; then
     jobs=$(smaller "$jobs" "$(awk '{ printf "%.0f", int($1 / 1073741824) }' /sys/fs/cgroup/memory/memory.limit_in_bytes)")
