@@ -39,7 +39,7 @@ class OnTerminal {
     Environment environment = {};
     int columns = 80;
     std::vector<int> ignored = {};  // signals
-    rlim_t file_bytes = RLIM_INFINITY;
+    rlim_t file_bytes = RLIM_INFINITY, cpu_s = RLIM_INFINITY;
   };
   OnTerminal(const Strings& args, const Start& start) {
     master_ = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -67,8 +67,8 @@ class OnTerminal {
       ::unsetenv("NO_COLOR");
       for (const auto& [name, value] : start.environment) ::setenv(name.c_str(), value.c_str(), 1);
       for (const int s : start.ignored) std::signal(s, SIG_IGN);
-      const rlimit limit{start.file_bytes, start.file_bytes};
-      if (start.file_bytes != RLIM_INFINITY) ::setrlimit(RLIMIT_FSIZE, &limit);
+      limit(RLIMIT_FSIZE, start.file_bytes);
+      limit(RLIMIT_CPU, start.cpu_s);
       ::execv(argv[0], argv.data());
       ::_exit(127);
     }
@@ -121,6 +121,12 @@ class OnTerminal {
   }
 
  private:
+  /// As `ulimit`: the limit that warns and the one that ends at once.
+  static void limit(__rlimit_resource_t resource, rlim_t value) {
+    const rlimit both{value, value};
+    if (value != RLIM_INFINITY) ::setrlimit(resource, &both);
+  }
+
   int master_ = -1;
   pid_t pid_ = -1;
   std::string output_;
@@ -150,6 +156,11 @@ class RunE2e : public Trains {
       EXPECT_EQ(name.find(".tmp"), std::string::npos) << name;
     const std::string lines = read(path(run) + "/metrics.jsonl");
     EXPECT_TRUE(lines.empty() || lines.ends_with("\n")) << "half a record in " << run;
+  }
+  static std::string in_shell(const Strings& args) {
+    std::string command = FERRY_PROGRAM;
+    for (const std::string& a : args) command += " '" + a + "'";
+    return command;
   }
   static Strings with(Strings list, const Strings& more) {
     list.insert(list.end(), more.begin(), more.end());
@@ -240,9 +251,31 @@ TEST_F(RunE2e, ATerminalThatClosesLetsItSave) {
   OnTerminal p(train("closed", kEndless));
   ASSERT_TRUE(p.trains()) << p.output();
   p.hang_up();
-  EXPECT_LT(p.wait(), 256) << "ended by a signal";
+  EXPECT_EQ(p.wait(), 0) << p.output();
   EXPECT_TRUE(has_checkpoint("closed"));
   expect_nothing_half_written("closed");
+}
+
+TEST_F(RunE2e, WhoReadsMayLeaveBeforeItsEnd) {
+  const std::string command = "{ " + in_shell(train("unread")) + " 2>" + path("unread.log") +
+                              "; echo $? >" + path("unread.status") + "; } | true";
+  EXPECT_EQ(std::system(command.c_str()), 0);
+  EXPECT_EQ(read(path("unread.status")), "0\n") << read(path("unread.log"));
+  EXPECT_TRUE(fs::exists(checkpoint("unread")));
+}
+
+TEST_F(RunE2e, AFullDiskUnderTheLogIsNoSuccess) {
+  const std::string command = in_shell(train("unlogged")) + " >/dev/full 2>" + path("unlogged.log");
+  EXPECT_EQ(status_of(std::system(command.c_str())), 3) << read(path("unlogged.log"));
+  EXPECT_NE(read(path("unlogged.log")).find("standard output"), std::string::npos);
+  EXPECT_TRUE(fs::exists(checkpoint("unlogged")));
+}
+
+TEST_F(RunE2e, ALimitOfCpuTimeLetsItSave) {
+  OnTerminal p(train("cpu", kEndless), {.cpu_s = 8});
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(p.said("stopped    after step")) << p.output();
+  EXPECT_TRUE(has_checkpoint("cpu"));
 }
 
 TEST_F(RunE2e, WhatIsIgnoredAtTheStartStaysIgnored) {
@@ -259,7 +292,7 @@ TEST_F(RunE2e, WhatIsIgnoredAtTheStartStaysIgnored) {
   ASSERT_FALSE(p.ended()) << "the terminal closed, and it ended";
   EXPECT_FALSE(has_checkpoint("nohup"));
   p.signal(SIGTERM);
-  EXPECT_LT(p.wait(), 256);
+  EXPECT_EQ(p.wait(), 0) << p.output();
   EXPECT_TRUE(has_checkpoint("nohup"));
 }
 

@@ -24,6 +24,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/hash.h"
 #include "trains.h"
 
 namespace {
@@ -224,7 +225,7 @@ TEST_F(TrainE2e, GoesOnWhenNobodyReadsItsOutput) {
   const pid_t worker = worker_of(path("unread"));
   ASSERT_GT(worker, 0);
   ::kill(worker, SIGKILL);
-  EXPECT_EQ(p.wait(), 3);  // its closing line could not be written
+  EXPECT_EQ(p.wait(), 0);  // done, though nobody reads it
   EXPECT_TRUE(fs::exists(checkpoint("unread", 400)));
 
   EXPECT_EQ(Program("/dev/full", train("full")).wait(), 3);
@@ -358,6 +359,44 @@ TEST_F(TrainE2e, HarmedCheckpointsAreToldApart) {
   }
 }
 
+TEST_F(TrainE2e, AStateOfOtherWeightsIsRefused) {
+  // What a passport vouches for are the model's weights: a training state beside them, whole by its
+  // own sums, must not bring others.
+  ran(train("mixed", {"--checkpoint.weights=bf16"}));
+  const std::string part = "state/part-00000.safetensors";
+  const fs::path here = checkpoint("mixed"), other = checkpoint("mixed", kSteps - 2);
+  fs::copy_file(other / part, here / part, fs::copy_options::overwrite_existing);
+  Json sums = Json::parse(read(here / "checksums.json"));
+  sums["files"][part] = Json::parse(read(other / "checksums.json"))["files"][part];
+  write(here / "checksums.json", sums.dump(1));
+  refused(2,
+          train("mixed", {"--checkpoint.weights=bf16", "--resume", "--train.steps=20"}),
+          {"does not round to the model's weight", checkpoint("mixed", kSteps - 2), "is whole"});
+}
+
+TEST_F(TrainE2e, AStateThatCannotBeIsRefused) {
+  const std::string file = "state/state.json";
+  const std::pair<const char*, Json> wrong[] = {{"optimizer_steps", -1},
+                                                {"optimizer_steps", kSteps + 1},
+                                                {"refused", -1},
+                                                {"tokens", 1e30},
+                                                {"loss_window", std::vector<double>(1000, 1.0)},
+                                                {"norm_window", Json::array({"much"})}};
+  for (const auto& [field, value] : wrong) {
+    copy(path("base"), path("wrong"));
+    const fs::path here = checkpoint("wrong");
+    Json state = Json::parse(read(here / file));
+    state[field] = value;
+    const std::string text = state.dump(1);
+    write(here / file, text);
+    Json sums = Json::parse(read(here / "checksums.json"));
+    sums["files"][file] = {{"bytes", text.size()},
+                           {"blake2b", ferry::blake2b_hex(text.data(), text.size())}};
+    write(here / "checksums.json", sums.dump(1));
+    refused(2, train("wrong", {"--resume", "--train.steps=20"}), {field});
+  }
+}
+
 TEST_F(TrainE2e, FullDiskKeepsTheEarlierCheckpoint) {
   int failed = 0, kept = 0;
   for (const char* const fault : {"file.write:150:enospc",
@@ -437,7 +476,15 @@ TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
   EXPECT_TRUE(too_long.output.starts_with("ferry: prompt: ")) << too_long.output;
   EXPECT_NE(too_long.output.find("the model has 128 positions"), std::string::npos)
       << too_long.output;
-  refused(2, {"logits", model, "--tokens", model, "--out", path("out")}, {model, "name a regular file"});
+  refused(3,
+          {"logits", model, "--tokens", path("ids"), "--out", path("unwritten")},
+          {"space"},
+          {{"FERRY_FAULT", "file.write:1:enospc"}});
+  for (const auto& entry : fs::directory_iterator(root_))
+    EXPECT_FALSE(entry.path().filename().string().starts_with("unwritten")) << entry.path();
+  refused(2,
+          {"logits", model, "--tokens", model, "--out", path("out")},
+          {model, "name a regular file"});
   refused(2, {"logits", model, "--tokens", path("ids"), "--out", path("no/out")}, {"folder"});
   refused(2,
           {"generate", path("base")},

@@ -7,11 +7,15 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 namespace ferry {
 namespace {
+
+constexpr int kEndsWithinMs = 10000;  // after SIGKILL
 
 void ignore(int signal) {
   struct sigaction action {};
@@ -72,7 +76,8 @@ ChildProcess& ChildProcess::operator=(ChildProcess&& o) noexcept {
 
 ChildProcess::~ChildProcess() {
   signal(SIGKILL);
-  (void)wait();
+  for (int waited_ms = 0; pid_ > 0 && !ended() && waited_ms < kEndsWithinMs; ++waited_ms)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   close_pipe();
 }
 

@@ -13,7 +13,8 @@
 
 namespace ferry {
 
-/// Owner: whoever follows it. One thread. Destroyed, it kills the child and waits for its end.
+/// Owner: whoever follows it. One thread. Destroyed, it kills the child and waits for its end, but
+/// not for ever: a driver may hold a process in the kernel after SIGKILL.
 class ChildProcess {
  public:
   /// Where the child finds the end of the pipe that it writes to.

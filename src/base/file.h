@@ -18,7 +18,8 @@
 
 namespace ferry {
 
-/// The whole file. Errors: kNotFound, kUnavailable (unreadable), kInvalidInput (above bytes_max).
+/// The whole file. Errors: kNotFound, kExhausted (no permission), kUnavailable (unreadable),
+/// kInvalidInput (above bytes_max).
 Result<std::string> read_file(const std::string& path, uint64_t bytes_max = uint64_t{1} << 32);
 
 /// Replaces `path` with `content`: writes a temporary file beside it, syncs, renames, syncs the
@@ -53,8 +54,8 @@ class MappedFile {
 /// Reads a regular file from its start to its end, in blocks that the caller sizes.
 class FileReader {
  public:
-  /// Errors: kNotFound, kUnavailable (unreadable), kInvalidInput (a folder, a pipe: not a regular
-  /// file).
+  /// Errors: kNotFound, kExhausted (no permission), kUnavailable (unreadable), kInvalidInput (a
+  /// folder, a pipe: not a regular file).
   static Result<FileReader> open(const std::string& path);
   FileReader(FileReader&&) noexcept;
   FileReader& operator=(FileReader&&) noexcept;

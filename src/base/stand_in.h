@@ -1,5 +1,5 @@
 // Files that are not what they are named after but stand for it: pointers of Git LFS, web pages that
-// a download saved, archives that were not unpacked.
+// a download saved.
 #pragma once
 
 #include <string>

@@ -1,6 +1,8 @@
 #include "cli/command.h"
 
 #include <fmt/core.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -10,19 +12,6 @@
 #include "base/clock.h"
 
 namespace ferry::cli {
-
-std::string shell_quoted(const std::string& word) {
-  constexpr std::string_view kPlain =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
-  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
-  std::string out = "'";
-  for (const char c : word)
-    if (c == '\'')
-      out += "'\\''";
-    else
-      out += c;
-  return out + "'";
-}
 
 void tell(const std::string& line) { std::fputs((line + "\n").c_str(), stderr); }
 
@@ -40,9 +29,15 @@ Result<void> flush_output() {
   return {};
 }
 
+bool nobody_reads_output() {
+  pollfd output{STDOUT_FILENO, 0, 0};
+  return ::poll(&output, 1, 0) > 0 && (output.revents & (POLLERR | POLLHUP)) != 0;
+}
+
 Result<void> print_json(const nlohmann::ordered_json& line) {
   // Text from outside may be ill-formed UTF-8: it is shown, not refused.
-  fmt::print("{}\n", line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  const auto replace = nlohmann::ordered_json::error_handler_t::replace;
+  std::fputs((line.dump(-1, ' ', false, replace) + "\n").c_str(), stdout);
   return flush_output();
 }
 

@@ -9,9 +9,6 @@
 
 namespace ferry::cli {
 
-/// A word as a shell reads it back: in quotes where it needs them.
-std::string shell_quoted(const std::string& word);
-
 /// Writes a line to standard error. That it cannot be written (a closed pipe, a terminal that went
 /// away) is no failure: there is nobody to tell.
 void tell(const std::string& line);
@@ -27,6 +24,10 @@ Result<void> print_json(const nlohmann::ordered_json& line);
 
 /// Errors: kExhausted if standard output could not be written (a full disk, a closed pipe).
 Result<void> flush_output();
+
+/// Whether standard output is a pipe whose reader left, or a terminal that was closed. For commands
+/// whose result is not what they print.
+bool nobody_reads_output();
 
 /// One line on a terminal's standard error, written over at most ten times a second; nothing
 /// elsewhere.

@@ -47,6 +47,8 @@ int main(int argc, char** argv) {
   int status = 0;
   // A file that may not grow any more (ulimit -f) is an error of the write, to be told, not the end.
   std::signal(SIGXFSZ, SIG_IGN);
+  // The end of a child is to be heard of, whatever the caller ignores.
+  std::signal(SIGCHLD, SIG_DFL);
   try {
     status = cli::run_command_line(
         "Trains DeepSeek-style models and looks at them.", argc, argv, add_commands);

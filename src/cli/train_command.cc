@@ -1,14 +1,18 @@
 #include "cli/train_command.h"
 
 #include <fmt/core.h>
+#include <sys/resource.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <new>
 #include <nlohmann/json.hpp>
-#include <system_error>
 
 #include "base/clock.h"
+#include "base/shell.h"
 #include "base/system.h"
 #include "cli/command.h"
 #include "cli/examinations.h"
@@ -71,12 +75,24 @@ supervisor::Settings rules_of(const SupervisorSettings& s, std::string go_on) {
           .go_on = std::move(go_on)};
 }
 
+/// A limit of CPU time that ends without a warning (`ulimit -t` sets both limits alike) becomes one
+/// that warns: there must be time to save.
+void be_warned_of_the_cpu_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_CPU, &limit) != 0 || limit.rlim_max == RLIM_INFINITY) return;
+  constexpr rlim_t kToSaveInS = 300;
+  limit.rlim_cur =
+      std::min(limit.rlim_cur, limit.rlim_max - std::min(limit.rlim_max / 4, kToSaveInS));
+  ::setrlimit(RLIMIT_CPU, &limit);
+}
+
 /// The process that trains. It leaves with 0 when it is done or was stopped, having saved.
 int work(const Arguments& args, const std::vector<std::string>& overrides) {
   struct sigaction action {};
   action.sa_handler = [](int) { g_stop = true; };
   ::sigaction(SIGTERM, &action, nullptr);
-  ::sigaction(SIGXCPU, &action, nullptr);  // of a limit of CPU time, which the worker alone uses up
+  ::sigaction(SIGXCPU, &action, nullptr);
+  be_warned_of_the_cpu_limit();
   const Result<supervisor::Pulse> pulse = supervisor::Pulse::open(true);
   if (!pulse) return report(pulse.error());
   const Result<Settings> settings = read_settings(args.config, overrides);
@@ -91,11 +107,17 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
                .beat = [&](const supervisor::Heartbeat& b) { pulse->beat(b); },
                .replay_to = args.replay_to});
     if (!result) return leave(result.error());
-    if (result->stopped)
-      fmt::print(
-          "stopped    after step {}; go on with: {}\n", result->step, resuming(args, overrides));
+    if (result->stopped) {
+      const std::string command = resuming(args, overrides);
+      const std::string line =
+          fmt::format("stopped    after step {}; go on with: {}\n", result->step, command);
+      std::fputs(line.c_str(), stdout);
+    }
     const Result<void> printed = print_result(*result);
-    return printed ? 0 : leave(printed.error());
+    if (printed) return 0;
+    if (!nobody_reads_output()) return leave(printed.error());
+    // What the run made is in its folder: it is done even if nobody reads of it any more.
+    return std::freopen("/dev/null", "w", stdout) != nullptr ? 0 : leave(printed.error());
   } catch (const OutOfDeviceMemory& e) {
     report({Code::kExhausted, fmt::format("{}; {}", e.what(), kWhatToLower)});
     return supervisor::kOutOfMemory;
@@ -105,8 +127,6 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
   } catch (const DeviceError& e) {
     report({Code::kUnavailable, e.what()});
     return supervisor::kDeviceFailed;
-  } catch (const std::system_error& e) {  // fmt's: the closing lines cannot be written
-    return leave({Code::kExhausted, e.what()});
   }
 }
 

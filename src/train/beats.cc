@@ -36,9 +36,10 @@ void Beats::begin(Work work, int64_t total) {
   tell();
 }
 
-void Beats::advance(int64_t done) {
+void Beats::advance(int64_t done, int64_t total) {
   const std::lock_guard lock(mutex_);
   now_.done = done;
+  if (total > 0) now_.total = total;
   if (clock_.monotonic_s() - told_s_ >= kPauseS) tell();
 }
 

@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
+#include "train/supervisor.h"
 
 namespace ferry {
 
@@ -106,15 +107,16 @@ struct LogSettings {
   bool curve = true;
 };
 
-/// How long a silent worker is taken to be at work, phase by phase (train/supervisor.h).
+/// What of supervisor::Settings a person may set: how long a silent worker is taken to be at work,
+/// phase by phase.
 struct SupervisorSettings {
-  int64_t restarts = 5;
-  double start_patience_s = 900;
-  double step_patience_s = 60;
-  double evaluate_patience_s = 60;
-  double save_patience_s = 1800;
-  double patience_intervals = 20;
-  double stop_patience_s = 600;
+  int64_t restarts = supervisor::Settings{}.failures_max;
+  double start_patience_s = supervisor::Settings{}.start_patience_s;
+  double step_patience_s = supervisor::Settings{}.step_patience_s;
+  double evaluate_patience_s = supervisor::Settings{}.evaluate_patience_s;
+  double save_patience_s = supervisor::Settings{}.save_patience_s;
+  double patience_intervals = supervisor::Settings{}.patience_intervals;
+  double stop_patience_s = supervisor::Settings{}.stop_patience_s;
 };
 
 /// Tokens of a whole run. Places in the data are counted in them, and written to JSON, which is exact

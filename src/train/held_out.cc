@@ -14,7 +14,7 @@ std::optional<HeldOutLoss> held_out_loss(models::CausalLm& model,
   double nats = 0;
   int64_t tokens = 0, bytes = 0;
   for (int64_t b = 0; b < held_out.batches() && tokens < tokens_max; ++b) {
-    if (!go_on(b)) return std::nullopt;
+    if (!go_on(tokens)) return std::nullopt;
     const data::Batch batch = held_out.batch(b);
     const Shape shape = {static_cast<int64_t>(batch.tokens.size())};
     const Tensor hidden = model.forward(Tensor::from_i32(batch.tokens, shape, device),

@@ -15,7 +15,7 @@ struct HeldOutLoss {
 };
 
 /// Over the first batches, up to `tokens_max` tokens or a little more. Text is scored as it will be
-/// when the model serves: in the absorbed form. go_on(batches done) is asked before each batch;
+/// when the model serves: in the absorbed form. go_on(tokens done) is asked before each batch;
 /// nothing comes of an evaluation that it ends, or of no text.
 std::optional<HeldOutLoss> held_out_loss(models::CausalLm& model,
                                          const data::HeldOut& held_out,

@@ -100,7 +100,12 @@ Result<void> Run::prepare() {
   TRY_ASSIGN(lock_, FolderLock::acquire(settings_.checkpoint.dir));
   TRY(remove_run_leftovers(settings_.checkpoint.dir));
   beats_.begin(Work::kReadingData);
-  TRY_ASSIGN(dataset_, data::Dataset::open(settings_.data.dir, data::Dataset::Verify::kAll));
+  TRY_ASSIGN(
+      dataset_,
+      data::Dataset::open(
+          settings_.data.dir, data::Dataset::Verify::kAll, [this](uint64_t done, uint64_t total) {
+            beats_.advance(static_cast<int64_t>(done), static_cast<int64_t>(total));
+          }));
   TRY_ASSIGN(
       loader_,
       data::Loader::create(dataset_,
@@ -153,6 +158,10 @@ Result<void> Run::announce() {
                   device_->describe(),
                   processor_name(),
                   settings_.train.compute));
+  if (state_.step >= settings_.train.steps)
+    say(fmt::format("done       {} steps are made, and train.steps is {}: nothing is left to train",
+                    state_.step,
+                    settings_.train.steps));
   // The weights and the optimizer's state are allocated by now; only what is still to come must
   // fit.
   Estimate rest = estimate_;
@@ -205,6 +214,7 @@ Result<void> Run::one_step() {
   record.gradient_norm_z = state_.norm_z.add(g.norm);
   record.lr = learning_rate_at(schedule_, state_.step);
   record.skipped = refusal(g, record);
+  if (!alive) alive.emplace();  // no micro-batch is done while the weights change
   if (!record.skipped) step_->update(record.lr);
   device_->stream().synchronize();
   alive.reset();
@@ -272,7 +282,9 @@ Result<void> Run::refused(const std::string& why) {
 }
 
 Result<void> Run::evaluate() {
-  beats_.begin(Work::kEvaluating, held_out_->batches());
+  beats_.begin(Work::kEvaluating,
+               std::min(dataset_->held_out().tokens(), settings_.train.evaluate_tokens));
+  const OpsAlive alive;  // the first batch in the form that serves may take long
   held_out_loss_ =
       held_out_loss(*model_, *held_out_, settings_.train.evaluate_tokens, [this](int64_t done) {
         beats_.advance(done);

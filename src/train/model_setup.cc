@@ -148,15 +148,19 @@ Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings&
                                                                  InitDir* init,
                                                                  const std::string& config_json,
                                                                  Device& device) {
-  const DType compute = settings.train.compute == "f32" ? DType::kF32 : DType::kBF16;
   const std::string path = init == nullptr ? "[model]" : join_path(init->dir.path(), kConfigName);
-  TRY_ASSIGN(std::unique_ptr<models::TrainableLm> model,
-             models::make_model(config_json, path, device, compute, DType::kF32));
+  TRY_ASSIGN(
+      std::unique_ptr<models::TrainableLm> model,
+      models::make_model(config_json, path, device, compute_of(settings.train), DType::kF32));
   if (init == nullptr)
     models::initialise(*model, static_cast<uint64_t>(settings.train.seed));
   else
     TRY(probe::load_fitted(init->dir, init->config, *model));
   return model;
+}
+
+DType compute_of(const TrainSettings& settings) {
+  return settings.compute == "f32" ? DType::kF32 : DType::kBF16;
 }
 
 models::MlaForm mla_form_of(const TrainSettings& settings) {

@@ -14,6 +14,7 @@
 
 namespace ferry {
 
+DType compute_of(const TrainSettings& settings);
 models::MlaForm mla_form_of(const TrainSettings& settings);
 models::Recompute recompute_of(const TrainSettings& settings);
 

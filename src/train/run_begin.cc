@@ -53,9 +53,10 @@ Result<Beginning> going_on(const Settings& settings,
                            Resumed& from,
                            Device& device) {
   Beginning b;
-  const DType compute = settings.train.compute == "f32" ? DType::kF32 : DType::kBF16;
-  TRY_ASSIGN(b.model,
-             models::make_model(from.point.config_json, newest.path, device, compute, DType::kF32));
+  TRY_ASSIGN(
+      b.model,
+      models::make_model(
+          from.point.config_json, newest.path, device, compute_of(settings.train), DType::kF32));
   b.texts = std::move(from.texts);
   b.optimizer.emplace(optimizer_of(settings), b.model->weights());
   TRY(restore(from, *b.model, *b.optimizer));

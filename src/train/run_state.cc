@@ -1,14 +1,18 @@
 #include "train/run_state.h"
 
+#include <algorithm>
+#include <climits>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "base/file.h"
+#include "base/hash.h"
+#include "base/json_fields.h"
+#include "checkpoint/convert.h"
 #include "checkpoint/weights.h"
 
 namespace ferry {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 bool stores_masters(const Settings& s) { return s.checkpoint.weights != "f32"; }
 
@@ -16,19 +20,40 @@ std::string token_text(const data::Dataset& dataset, int32_t id) {
   return std::string(dataset.tokenizer().token_bytes(id));
 }
 
-Result<Json> parse_document(const std::string& text, const std::string& path) {
-  Json json = Json::parse(text, nullptr, false);
-  if (!json.is_object()) return fail(Code::kCorrupt, "{}: not a JSON object", path);
-  return json;
+/// The hash of what a file holds of the tensor.
+Result<Digest> stored_hash(const Tensor& tensor, DType stored) {
+  Hasher hash;
+  TRY(for_each_piece(tensor, stored, [&](std::span<const std::byte> piece) -> Result<void> {
+    hash.update(piece.data(), piece.size());
+    return {};
+  }));
+  return hash.digest();
 }
 
-template <typename T>
-Result<T> field(const Json& json, const char* name, const std::string& path) {
-  try {
-    return json.at(name).get<T>();
-  } catch (const Json::exception&) {
-    return fail(Code::kCorrupt, "{}: \"{}\" is missing or of the wrong type", path, name);
-  }
+/// The master copy, which nobody signs, in place of the weight that it was stored as, which a
+/// passport vouches for: it must be what that one was rounded from.
+Result<void> restore_master(Weight& w, TrainingStateReader& reader, const std::string& path) {
+  const std::string name = "master." + w.name;
+  const StateTensor* info = reader.info(name);
+  if (info == nullptr || info->shape != w.value.shape() || info->dtype != w.value.dtype())
+    return fail(Code::kCorrupt,
+                "{}: the training state has no \"{}\" {}",
+                path,
+                printable(name),
+                w.value.shape().str());
+  TRY_ASSIGN(Tensor master, reader.load(name, w.value.device()));
+  const DType stored = w.matrix() ? DType::kBF16 : DType::kF32;
+  TRY_ASSIGN(const Digest rounded, stored_hash(master, stored));
+  TRY_ASSIGN(const Digest weight, stored_hash(w.value, stored));
+  if (rounded != weight)
+    return fail(
+        Code::kCorrupt,
+        "{}: \"{}\" of the training state does not round to the model's weight: they are not "
+        "of one checkpoint",
+        path,
+        printable(name));
+  w.store(std::move(master));
+  return {};
 }
 
 }  // namespace
@@ -58,7 +83,7 @@ TrainingStateContents state_contents(models::CausalLm& model,
                                      const RunState& state,
                                      const data::Dataset& dataset,
                                      const Settings& settings) {
-  Json document;
+  nlohmann::ordered_json document;
   document["step"] = state.step;
   document["tokens"] = state.tokens;
   document["numerics"] = kNumerics;
@@ -83,20 +108,14 @@ TrainingStateContents state_contents(models::CausalLm& model,
   return c;
 }
 
-uint64_t checkpoint_bytes(models::CausalLm& model,
-                          const ModelTexts* texts,
-                          const Optimizer& optimizer,
-                          const data::Dataset& dataset,
-                          const Settings& settings) {
-  return bytes_needed(model_contents(model, texts, dataset, settings)) +
-         bytes_needed(state_contents(model, optimizer, {}, dataset, settings));
-}
-
 Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& dataset) {
   const std::string path = join_path(checkpoint.path, kStateDocument);
   TRY_ASSIGN(TrainingStateReader reader, TrainingStateReader::open(checkpoint.path));
-  TRY_ASSIGN(const Json document, parse_document(reader.document(), path));
-  TRY_ASSIGN(const int numerics, field<int>(document, "numerics", path));
+  TRY_ASSIGN(const nlohmann::json document, parse_json(reader.document(), path));
+  JsonProblem problem;
+  JsonFields f(document, path, problem);
+  const int64_t numerics = f.integer("numerics", 0, INT_MAX);
+  TRY(problem.done());
   if (numerics != kNumerics)
     return fail(Code::kInvalidInput,
                 "{}: numerics {}, this version of Ferry computes numerics {}; go on with the "
@@ -104,7 +123,8 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& 
                 path,
                 numerics,
                 kNumerics);
-  TRY_ASSIGN(const std::string data, field<std::string>(document, "data", path));
+  const std::string data = f.text("data");
+  TRY(problem.done());
   if (data != dataset.manifest().fingerprint())
     return fail(
         Code::kInvalidInput,
@@ -115,32 +135,27 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& 
         checkpoint.path);
   Resumed r{
       .state = {}, .point = {.path = checkpoint.path}, .texts = {}, .reader = std::move(reader)};
-  TRY_ASSIGN(const std::string toml, field<std::string>(document, "settings", path));
+  const std::string toml = f.text("settings");
+  r.state.step = f.integer("step", 0, kRunTokensMax);
+  r.state.refused = f.integer("refused", 0, r.state.step);
+  r.state.seconds = f.real("seconds", 0, 1e15);
+  r.updates = f.integer("optimizer_steps", 0, r.state.step);
+  const std::vector<double> losses = f.reals("loss_window"), norms = f.reals("norm_window");
+  if (losses.size() > ZScore::kWindow) f.refuse("loss_window", "is too long");
+  if (norms.size() > ZScore::kWindow) f.refuse("norm_window", "is too long");
+  if (f.has("devices")) r.state.devices = f.texts("devices");
+  TRY(problem.done());
   TRY_ASSIGN(r.point.settings, parse_settings(toml, path));
   TRY_ASSIGN(ModelDir dir, ModelDir::open(checkpoint.path));
   r.point.config_json = dir.config_json();
   TRY_ASSIGN(r.texts, read_model_texts(dir));
-  TRY_ASSIGN(r.state.step, field<int64_t>(document, "step", path));
-  TRY_ASSIGN(r.state.refused, field<int64_t>(document, "refused", path));
-  TRY_ASSIGN(r.state.seconds, field<double>(document, "seconds", path));
-  TRY_ASSIGN(r.updates, field<int64_t>(document, "optimizer_steps", path));
-  if (document.contains("tokens")) {
-    TRY_ASSIGN(r.state.tokens, field<int64_t>(document, "tokens", path));
-  } else if (__builtin_mul_overflow(  // earlier runs counted steps alone, all of one size
-                 r.state.step,
-                 r.point.settings.train.tokens_per_step,
-                 &r.state.tokens)) {
-    r.state.tokens = -1;
-  }
-  if (r.state.step < 0 || r.state.tokens < 0 || r.state.tokens > kRunTokensMax)
-    return fail(Code::kCorrupt, "{}: \"step\" {} or \"tokens\" cannot be", path, r.state.step);
-  TRY_ASSIGN(const std::vector<double> losses,
-             field<std::vector<double>>(document, "loss_window", path));
-  TRY_ASSIGN(const std::vector<double> norms,
-             field<std::vector<double>>(document, "norm_window", path));
-  if (document.contains("devices")) {
-    TRY_ASSIGN(r.state.devices, field<std::vector<std::string>>(document, "devices", path));
-  }
+  // Earlier runs counted steps alone, all of one size.
+  int64_t counted = 0;
+  if (!f.has("tokens") &&
+      __builtin_mul_overflow(r.state.step, r.point.settings.train.tokens_per_step, &counted))
+    f.refuse("step", "is beyond what a run may have");
+  r.state.tokens = f.integer("tokens", 0, kRunTokensMax, std::min(counted, kRunTokensMax));
+  TRY(problem.done());
   r.state.loss_z.restore(losses);
   r.state.norm_z.restore(norms);
   r.state.held_out_loss = checkpoint.held_out_loss;
@@ -152,10 +167,7 @@ Result<void> restore(Resumed& from, models::CausalLm& model, Optimizer& optimize
   TRY_ASSIGN(ModelDir dir, ModelDir::open(path));
   TRY(load_weights(dir, model.device(), model.weights(), model.weight_aliases()));
   if (stores_masters(from.point.settings))
-    for (Weight* w : model.weights()) {
-      TRY_ASSIGN(w->value, from.reader.load("master." + w->name, w->value.device()));
-      w->changed();
-    }
+    for (Weight* w : model.weights()) TRY(restore_master(*w, from.reader, path));
   Result<void> loaded;
   optimizer.for_each_state([&](const std::string& name, const Tensor& state) {
     if (!loaded) return;

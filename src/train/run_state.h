@@ -40,13 +40,6 @@ TrainingStateContents state_contents(models::CausalLm& model,
                                      const data::Dataset& dataset,
                                      const Settings& settings);
 
-/// Bytes on disk of one checkpoint.
-uint64_t checkpoint_bytes(models::CausalLm& model,
-                          const ModelTexts* texts,
-                          const Optimizer& optimizer,
-                          const data::Dataset& dataset,
-                          const Settings& settings);
-
 /// What a checkpoint says of its run, before anything large is made for it.
 struct Resumed {
   RunState state;

@@ -133,12 +133,12 @@ struct Advance {
 
   void on(const Heartbeat& e) {
     if (s.worker != Worker::kRunning && s.worker != Worker::kStopping) return;
-    // The slowest counts, forgotten by a hundredth each time: one long step widens the patience for
-    // the next hundred beats, not for ever.
+    // The slowest counts, forgotten by a hundredth with each step: a long silence widens the patience
+    // for the next hundred steps, not for ever, however many beats a step has.
     const Phase now_at = phase_of(e.work);
     if (s.worker == Worker::kRunning && now_at == phase() &&
         (now_at == Phase::kTraining || now_at == Phase::kEvaluating))
-      s.interval_s = std::max(0.99 * s.interval_s, now - s.since);
+      s.interval_s = std::max(e.step > s.step ? 0.99 * s.interval_s : s.interval_s, now - s.since);
     // A step may be one long silence (a chip is waited for at its end; one micro-batch is a step):
     // what the first one took as a whole says how long the next may be silent.
     if (e.work == Work::kFirstStep && s.last.work != Work::kFirstStep) s.first_step_at = now;
@@ -305,18 +305,17 @@ std::string in_words(const Heartbeat& b) {
                         : fmt::format("{} ({} of {} {})", what, b.done, b.total, units);
   };
   const auto bytes = [&](const char* what) {
-    return b.total <= 0 ? std::string(what)
-                        : fmt::format("{} ({} of {})",
-                                      what,
-                                      format_bytes(static_cast<double>(b.done)),
-                                      format_bytes(static_cast<double>(b.total)));
+    if (b.done <= 0 && b.total <= 0) return std::string(what);
+    const std::string done = format_bytes(static_cast<double>(b.done));
+    if (b.total <= 0) return fmt::format("{} ({})", what, done);
+    return fmt::format("{} ({} of {})", what, done, format_bytes(static_cast<double>(b.total)));
   };
   switch (b.work) {
     case Work::kReadingData: return bytes("starting: reading the data set");
     case Work::kLoading: return bytes("starting: making the model and loading its weights");
     case Work::kFirstStep: return counted("starting: its first step", "micro-batches");
     case Work::kTraining: return counted("training", "micro-batches of a step");
-    case Work::kEvaluating: return counted("evaluating", "batches");
+    case Work::kEvaluating: return counted("evaluating", "tokens");
     case Work::kProbing: return "saving: answering the probes";
     case Work::kWriting: return bytes("saving: writing and hashing");
     case Work::kRemoving: return "saving: removing old checkpoints";

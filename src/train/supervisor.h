@@ -35,9 +35,8 @@ enum class Work : int32_t {
 Phase phase_of(Work work);
 
 struct Settings {
-  int failures_max = 5;  // restarts in a row without a step further than ever before
-  double backoff_first_s =
-      1;  // before the first restart; doubles with each that brings no progress
+  int failures_max = 5;        // restarts in a row without a step further than ever before
+  double backoff_first_s = 1;  // before the first restart; doubles with each without progress
   double backoff_max_s = 60;
   // Silence that is never a hang, in each phase. A beat ends it.
   double start_patience_s = 900;
@@ -48,13 +47,12 @@ struct Settings {
   /// none either.
   double patience_intervals = 20;
   double stop_patience_s = 600;  // after a signal, for the step under way, until saving begins
-  double leave_s = 10;  // after a signal, for a worker that is starting and has nothing to save
-  double kill_s = 60;   // for the kernel to end a worker after SIGKILL
+  double leave_s = 10;           // after a signal, for a worker that has nothing to save yet
+  double kill_s = 60;            // for the kernel to end a worker after SIGKILL
   /// A signal that follows another so soon is its echo: `timeout`, shells and terminals that close
   /// send theirs twice.
   double echo_s = 0.25;
-  double tick_max_s =
-      10;  // a longer gap between events means that the supervisor itself was stopped
+  double tick_max_s = 10;          // a longer gap between events: the supervisor itself was stopped
   std::string go_on = "--resume";  // what to go on with, for messages
 };
 
@@ -144,9 +142,8 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume);
 ///                                      nothing: it warns by one, and ends by another.
 /// stop_patience_s passed               SIGKILL; exit 3.
 /// ... while the worker still started   SIGTERM; after leave_s SIGKILL; exit 0: nothing is lost.
-/// It outlives SIGKILL by kill_s        (a driver that never returns) exit 3: a second worker
-/// beside it
-///                                      could write the same files.
+/// It outlives SIGKILL by kill_s        (a driver that never returns) exit 3: a second worker beside
+///                                      it could write the same files.
 std::pair<State, std::vector<Action>> advance(State state,
                                               const Event& event,
                                               double now,
@@ -169,9 +166,6 @@ inline constexpr int kOutOfMemory = 6;
 /// (Slurm's --signal, SIGXCPU of a CPU-time limit). One that the program was started with ignored
 /// (`nohup`, a shell's background job) stays ignored.
 inline constexpr int kStopSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU};
-
-/// The descriptor on which a supervised worker finds its heartbeat pipe.
-inline constexpr int kHeartbeatFd = 3;
 
 /// The worker's end of the pipe.
 class Pulse {
@@ -198,12 +192,11 @@ struct Command {
 
 /// Runs the command under supervision and returns the exit status for the process.
 ///
-/// The worker starts with SIGPIPE and all kStopSignals but SIGTERM and SIGXCPU ignored (Ctrl-C, a terminal that
-/// closes and a scheduler reach the whole group: the supervisor alone answers them, with SIGTERM),
-/// kHeartbeatFd open, and dies with the supervisor
-/// whatever ends that one. SIGPIPE is ignored here too from now on: a log that nobody reads any more
-/// must not end the run. Call from the main thread: the kernel ties the worker's life to the
-/// thread that forked it.
+/// The worker is a ChildProcess: it dies with the supervisor, whatever ends that one. All
+/// kStopSignals but SIGTERM and SIGXCPU are ignored in it (Ctrl-C, a terminal that closes and a
+/// scheduler reach the whole group: the supervisor alone answers them, with SIGTERM). SIGPIPE is
+/// ignored here too from now on: a log that nobody reads any more must not end the run. Call from
+/// the main thread: the kernel ties the worker's life to the thread that forked it.
 int supervise(const Command& command,
               const Settings& settings,
               const Clock& clock,

@@ -8,6 +8,7 @@
 #include <ctime>
 #include <optional>
 
+#include "base/child_process.h"
 #include "base/file.h"
 #include "base/random.h"
 
@@ -155,7 +156,7 @@ TEST(SupervisorRules, EachPhaseHasItsOwnPatience) {
                {Work::kLoading, 300, "starting: making the model"},
                {Work::kFirstStep, 300, "starting: its first step (1024 of 2048 micro-batches)"},
                {Work::kTraining, 40, "training (1024 of 2048 micro-batches of a step)"},
-               {Work::kEvaluating, 90, "evaluating (1024 of 2048 batches)"},
+               {Work::kEvaluating, 90, "evaluating (1024 of 2048 tokens)"},
                {Work::kProbing, 500, "saving: answering the probes"},
                {Work::kWriting, 500, "saving: writing and hashing (1.00 KiB of 2.00 KiB)"},
                {Work::kRemoving, 500, "saving: removing old checkpoints"}};
@@ -232,6 +233,19 @@ TEST(SupervisorRules, TheFirstStepSaysHowLongTheNextMayBeSilent) {
   p.ticks(200);
   EXPECT_TRUE(p.has<Kill>());
   EXPECT_NEAR(p.now, 100 + 2001, 1.01);
+}
+
+TEST(SupervisorRules, ManyBeatsOfAStepDoNotForgetHowLongItsEndMayBeSilent) {
+  // Micro-batches of 1.5 s, and an update that says nothing for 90 s, as long as in the first step.
+  Play p;
+  p.on(Started{}).on(Heartbeat{.step = 0, .work = Work::kFirstStep}).on(Heartbeat{.step = 1}, 990);
+  for (int64_t step = 1; step < 4; ++step) {
+    for (int64_t done = 1; done <= 600; ++done)
+      p.on(Heartbeat{.step = step, .done = done, .total = 600}, 1.5);
+    p.ticks(90);
+    EXPECT_FALSE(p.has<Kill>()) << "step " << step;
+    p.on(Heartbeat{.step = step + 1});
+  }
 }
 
 TEST(SupervisorRules, ItsOwnStopIsNotTheWorkersSilence) {
@@ -548,13 +562,13 @@ TEST_F(SupervisedProcess, TheWorkerDiesWithItsSupervisor) {
 
 TEST(Pulse, IsSilentUnlessSupervised) {
   EXPECT_TRUE(Pulse::open(false));
-  const int saved = ::dup(kHeartbeatFd);
-  ::close(kHeartbeatFd);
+  const int saved = ::dup(ChildProcess::kPipeFd);
+  ::close(ChildProcess::kPipeFd);
   const auto pulse = Pulse::open(true);
   ASSERT_FALSE(pulse);
   EXPECT_EQ(pulse.error().code, Code::kInvalidInput);
   if (saved >= 0) {
-    ::dup2(saved, kHeartbeatFd);
+    ::dup2(saved, ChildProcess::kPipeFd);
     ::close(saved);
   }
 }
