@@ -8,8 +8,9 @@
 namespace ferry::ops {
 namespace {
 
-/// A root halves the sum's relative error; root, sum with 1e-20, reciprocal and product (or
-/// quotient) round once each.
+/// A root halves the sum's relative error. Root, sum with 1e-20 and reciprocal round once each; or
+/// quotient by the largest element, root, product with that element and sum. The last operation is
+/// the rounding to the result.
 double relative_error(int64_t elements) { return sum_squares_error(elements) / 2 + 4 * 0x1p-24; }
 
 OpCase norm_case(const char* name, const Shape& shape, double scale, bool benchmark = false) {
@@ -46,6 +47,9 @@ OpSpec unit_norm_spec() {
   spec.cases.push_back(norm_case("blocks and a tail", {3, 4099}, 1));
   spec.cases.push_back(norm_case("experts", {5, 33, 70}, 1));
   spec.cases.push_back(norm_case("small", {4, 9, 31}, 1e-12));
+  // Squares that float32 does not hold.
+  spec.cases.push_back(norm_case("tiny", {3, 17, 40}, 1e-21));
+  spec.cases.push_back(norm_case("huge", {3, 17, 40}, 1e19));
   spec.cases.push_back(norm_case("zeros", {2, 3, 5}, 0));
   spec.cases.push_back(norm_case("experts of V2-Lite", {64, 1408, 2048}, 1, true));
   return spec;
