@@ -26,6 +26,13 @@ Segments Segments::cached(std::vector<int32_t> position,
         "segments: {} positions, {} key rows",
         position.size(),
         key_begin.size());
+  const auto least = [](const std::vector<int32_t>& v) {
+    return v.empty() ? 0 : *std::min_element(v.begin(), v.end());
+  };
+  check(least(position) >= 0 && least(key_begin) >= 0,
+        "segments: a token at position {}, keys from row {}",
+        least(position),
+        least(key_begin));
   const Shape shape = {static_cast<int64_t>(position.size())};
   Segments s;
   s.position = Tensor::from_i32(position, shape, device);

@@ -129,6 +129,12 @@ TEST(Attention, DocumentsTogetherAreDocumentsAlone) {
   }
 }
 
+TEST(Segments, ATokenBeforeItsDocumentOrKeysBeforeTheFirstAreABug) {
+  EXPECT_THROW(Segments::cached({0, -1}, {0, 0}, cpu_device()), Bug);
+  EXPECT_THROW(Segments::cached({0, 1}, {0, -1}, cpu_device()), Bug);
+  EXPECT_EQ(Segments::cached({}, {}, cpu_device()).tokens(), 0);
+}
+
 TEST(Attention, ADecodingBatchIsEachOfItsRequestsAlone) {
   for (const Layout& l : layouts()) {
     const Inputs in(l);
