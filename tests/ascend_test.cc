@@ -191,6 +191,12 @@ TEST(AscendMemory, SmallUploadsDoNotWaitAndLargeOnesArriveWhole) {
                    for (int i = 0; i < 100; ++i)
                      if (sent[static_cast<size_t>(i)].to_i32() != std::vector<int32_t>(1000, i))
                        return std::string("altered");
+                   sent.clear();
+                   for (int i = 0; i < 300; ++i)  // more than the ring remembers
+                     sent.push_back(Tensor::from_i32(std::vector<int32_t>(10, i), {10}, d));
+                   for (int i = 0; i < 300; ++i)
+                     if (sent[static_cast<size_t>(i)].to_i32() != std::vector<int32_t>(10, i))
+                       return std::string("one of many was altered");
                    for (int round = 0; round < 3; ++round) {  // each more than the ring holds
                      std::vector<float> large(5000001 + static_cast<size_t>(round));
                      std::iota(large.begin(), large.end(), static_cast<float>(round));

@@ -15,8 +15,8 @@ bool UploadRing::occupied(size_t begin, size_t end) const {
 /// Waits until the chip has read it.
 void UploadRing::free_oldest() {
   const acl::Event event = parts_.front().read;
-  parts_.pop_front();
   device_.stream().wait_for(event);
+  parts_.pop_front();  // only now: its memory is the chip's where waiting throws
   device_.checked(device_.cann().aclrtDestroyEvent(event), "aclrtDestroyEvent");
 }
 
