@@ -105,8 +105,7 @@ void CallJudge::after(const ops::OpCall& call) {
   call_->launched(call);
   call_->fetch();
   ++calls_;
-  // Panels are laid out for the tier that made them: another's would not even be as long.
-  const OtherTier other(call.device.kind() == DeviceKind::kCpu && call_->op() != "pack_panels");
+  const OtherTier other(call.device.kind() == DeviceKind::kCpu);
   const ops::CallVerdict verdict = ops::CallRules::all().judge(*call_);
   if (!verdict.judged) {
     unjudged_.insert(call_->op());

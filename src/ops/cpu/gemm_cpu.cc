@@ -817,20 +817,41 @@ struct Runner {
 #endif
 };
 
+#if !defined(FERRY_TIER_avx512)
+/// The panel of pairs that the other tier multiplies: this one only judges what that made.
+template <typename T>
+void pack_pairs(const GemmOperand& b, int64_t row, int64_t rows, int64_t k_count, uint32_t* out) {
+  const T* const data = static_cast<const T*>(b.data) + row * b.row_stride;
+  const auto half = [&](int64_t lane, int64_t k) -> uint32_t {
+    if (lane >= rows || k >= k_count) return 0;
+    const T value = data[lane * b.row_stride + k * b.k_stride];
+    if constexpr (sizeof(T) == sizeof(bf16_t))
+      return value;
+    else
+      return f32_to_bf16(value);
+  };
+  for (int64_t k = 0; k < k_count; k += 2)
+    for (int64_t lane = 0; lane < kGemmPanelRows; ++lane)
+      *out++ = half(lane, k) | half(lane, k + 1) << 16;
+}
+#endif
+
 }  // namespace
 
 void gemm_pack_panels(const GemmOperand& b, int64_t n, int64_t k, void* panels) {
-  const PackBlock pack = packers(b.dtype, Packing::kPairs).block;
   const int64_t stride = gemm_panel_stride(k);
   cpu_pool().parallel_for(ceil_div(n, kGemmPanelRows), [&](int64_t panel, int) {
-    const int64_t row = panel * kGemmPanelRows;
-    pack(b,
-         row,
-         min(kGemmPanelRows, n - row),
-         0,
-         k,
-         static_cast<float*>(panels) + panel * stride,
-         stride);
+    const int64_t row = panel * kGemmPanelRows, rows = min(kGemmPanelRows, n - row);
+    float* const out = static_cast<float*>(panels) + panel * stride;
+#if defined(FERRY_TIER_avx512)
+    packers(b.dtype, Packing::kPairs).block(b, row, rows, 0, k, out, stride);
+#else
+    auto* const pairs = reinterpret_cast<uint32_t*>(out);
+    if (b.dtype == DType::kBF16)
+      pack_pairs<bf16_t>(b, row, rows, k, pairs);
+    else
+      pack_pairs<float>(b, row, rows, k, pairs);
+#endif
   });
 }
 
