@@ -106,6 +106,7 @@ bool is_float(DType t) { return t == DType::kF32 || t == DType::kBF16; }
 /// The distance of neighbours in `type` at `value`.
 double ulp(DType type, double value) {
   if (!is_float(type)) return 1;
+  if (!std::isfinite(value)) return NAN;
   const int digits = type == DType::kBF16 ? 8 : 24;
   const double magnitude = std::max(std::abs(value), 0x1p-126);
   return std::ldexp(1.0, std::ilogb(magnitude) - digits + 1);
@@ -284,11 +285,7 @@ CallVerdict CallRules::judge(const RecordedCall& call) const {
     for (int64_t i = 0; i < got[o].shape.count(); ++i) {
       if (CallFacts::unwritten(expected[o][i])) continue;
       const double b = bound.size() == 1 ? bound[0] : bound[static_cast<size_t>(i)];
-      const bool both_nan = std::isnan(got[o][i]) && std::isnan(expected[o][i]);
-      const double error =
-          got[o][i] == expected[o][i] || both_nan ? 0 : std::abs(got[o][i] - expected[o][i]);
-      // A bound on an infinity would be one, too.
-      const double ratio = error == 0 ? 0 : !std::isfinite(error) || b == 0 ? INFINITY : error / b;
+      const double ratio = error_ratio(got[o][i], expected[o][i], b);
       if (ratio > 1) ++elements_out;
       if (ratio > output_worst) {
         output_worst = ratio;

@@ -2,6 +2,7 @@
 // and named when one of its outputs is spoiled.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 #include <optional>
 #include <set>
@@ -10,6 +11,7 @@
 #include "base/cpu_tier.h"
 #include "base/threads.h"
 #include "device/cpu/cpu_device.h"
+#include "ops/add/add.h"
 #include "ops/call_check.h"
 #include "ops/cpu/gemm.h"
 #include "ops/matmul/packed_weight.h"
@@ -146,6 +148,50 @@ TEST(CallRules, AnyTierJudgesThePanelsThatOneMade) {
       EXPECT_NE(packed_panels(weight, 1, DType::kBF16).data, nullptr);
     }
   EXPECT_EQ(judge.judged, 8);
+}
+
+/// Writes a number over the first result of what it watches.
+class Overwriting final : public Observer {
+ public:
+  void before(const OpCall& call) override {
+    call_.emplace(call, [](const View&) { return false; });
+  }
+  void after(const OpCall& call) override {
+    call.outputs[0].view.as<float>()[0] = 1;
+    call_->launched(call);
+    call_->fetch();
+    verdict = CallRules::all().judge(*call_);
+  }
+  CallVerdict verdict;
+
+ private:
+  std::optional<RecordedCall> call_;
+};
+
+TEST(CallRules, ANumberInPlaceOfNaNIsFound) {
+  Overwriting overwriting;
+  const Tensor x = Tensor::from_f32(std::vector<float>{NAN}, {1}, cpu_device());
+  const Observing observing(overwriting);
+  add(x, x);
+  ASSERT_TRUE(overwriting.verdict.finding);
+  EXPECT_TRUE(std::isnan(overwriting.verdict.finding->expected));
+  EXPECT_TRUE(std::isnan(overwriting.verdict.finding->ulps));
+}
+
+TEST(Spec, ABoundThatIsNoNumberAllowsNothing) {
+  OpCase c;
+  c.name = "doubled";
+  c.inputs = {{.name = "x", .shape = {3, 5}}};
+  c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> { return {add(in[0], in[0])}; };
+  c.reference = [](const std::vector<RefTensor>& in) -> std::vector<RefTensor> { return in; };
+  for (const double bound : {double{NAN}, -1.0, 0.0}) {
+    c.tolerance = [=](int, const std::vector<RefTensor>&, const RefTensor&) {
+      return std::vector<double>{bound};
+    };
+    const std::vector<Finding> findings = check_case(c, cpu_device());
+    ASSERT_EQ(findings.size(), 1u) << bound;
+    EXPECT_EQ(findings[0].property, "reference");
+  }
 }
 
 }  // namespace

@@ -113,6 +113,10 @@ struct OpSpecMaker {
 std::span<const OpSpecMaker> op_spec_makers();
 std::vector<OpSpec> all_op_specs();
 
+/// How many times its bound an error is: what is right gives 1 at most. Nothing is within a bound
+/// that is no number.
+double error_ratio(double got, double expected, double bound);
+
 /// Bound for one rounding to `dtype` of a value computed with relative error `relative`: for
 /// outputs of elementwise ops. Adds the type's smallest normal number.
 std::function<std::vector<double>(int, const std::vector<RefTensor>&, const RefTensor&)>

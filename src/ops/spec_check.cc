@@ -243,11 +243,7 @@ class Checker {
       // What the type cannot hold becomes infinite.
       const bool beyond = std::abs(expected[i]) > largest(dtype) && std::isinf(got[i]) &&
                           (got[i] > 0) == (expected[i] > 0);
-      const bool same =
-          got[i] == expected[i] || (std::isnan(got[i]) && std::isnan(expected[i])) || beyond;
-      const double error = same ? 0 : std::abs(got[i] - expected[i]);
-      // A bound on an infinity would be one, too.
-      const double ratio = same ? 0 : !std::isfinite(error) || b == 0 ? INFINITY : error / b;
+      const double ratio = beyond ? 0 : error_ratio(got[i], expected[i], b);
       if (ratio > 1) ++out;
       if (ratio > worst) {
         worst = ratio;
@@ -591,6 +587,13 @@ std::vector<Finding> CaseJudge::once() { return impl_->checker.once(); }
 
 std::vector<Finding> check_case(const OpCase& c, Device& device, const SpecOptions& options) {
   return Checker(c, device, options).run();
+}
+
+double error_ratio(double got, double expected, double bound) {
+  if (got == expected || (std::isnan(got) && std::isnan(expected))) return 0;
+  const double error = std::abs(got - expected);
+  // A bound on an infinity would be one, too.
+  return std::isfinite(error) && bound > 0 ? error / bound : INFINITY;
 }
 
 std::function<std::vector<double>(int, const std::vector<RefTensor>&, const RefTensor&)>
