@@ -94,13 +94,18 @@ std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTe
   const DType dtype = facts.type("q");
   const double score = facts.number("scale") * largest_q * largest_k;
   const auto longest = static_cast<int64_t>(facts.number("longest"));
-  const double weight = weight_error(dtype, q.shape[2], score, longest) +
-                        weight_error(DType::kF32, q.shape[2], score, longest);
+  const double in_f32 = weight_error(DType::kF32, q.shape[2], score, longest);
   if (std::string_view(output) != "lse")
-    return error_bound(dtype, weight, facts.magnitudes({"v"}, output), y, 2 * longest);
-  std::vector<double> bound(y.values.size());  // a logarithm turns relative into absolute errors
+    return error_bound(dtype,
+                       weight_error(dtype, q.shape[2], score, longest) + in_f32,
+                       facts.magnitudes({"v"}, output),
+                       y,
+                       2 * longest);
+  // Weights are summed before they are rounded to the type of q. A logarithm turns relative into
+  // absolute errors.
+  std::vector<double> bound(y.values.size());
   for (size_t i = 0; i < bound.size(); ++i)
-    bound[i] = weight + 8 * 0x1p-24 * (1 + std::abs(y.values[i]));
+    bound[i] = 2 * in_f32 + 8 * 0x1p-24 * (1 + std::abs(y.values[i]));
   return bound;
 }
 
