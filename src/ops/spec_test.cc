@@ -48,6 +48,11 @@ int64_t elements(const OpCase& c) {
   return n;
 }
 
+bool only_smallest() {
+  const char* which = std::getenv("FERRY_SPECS");
+  return which != nullptr && std::string_view(which) == "smallest";
+}
+
 /// The cases to test: benchmark shapes are for ./run bench ops, too large to difference.
 std::vector<OpCase> cases_of(const OpSpec& spec) {
   std::vector<OpCase> cases;
@@ -55,19 +60,19 @@ std::vector<OpCase> cases_of(const OpSpec& spec) {
       spec.cases.begin(), spec.cases.end(), std::back_inserter(cases), [](const OpCase& c) {
         return !c.benchmark;
       });
-  const char* which = std::getenv("FERRY_SPECS");
-  if (which == nullptr || std::string_view(which) != "smallest" || cases.empty()) return cases;
+  if (!only_smallest() || cases.empty()) return cases;
   return {*std::min_element(cases.begin(), cases.end(), [](const OpCase& a, const OpCase& b) {
     return elements(a) < elements(b);
   })};
 }
 
-/// With FERRY_RUN_RECORDS=FILE, notes there which ops' specs passed here (ops/run_records.h).
+/// With FERRY_RUN_RECORDS=FILE, notes there which ops' specs passed here (ops/run_records.h): whole
+/// ones, not the smallest case of each.
 class Records final : public ::testing::Environment {
  public:
   void TearDown() override {
     const char* const path = std::getenv("FERRY_RUN_RECORDS");
-    if (path == nullptr) return;
+    if (path == nullptr || only_smallest()) return;
     const Result<Device*> device = open_device(FERRY_SPECS_DEVICE);
     if (!device) return;
     std::vector<RunRecord> records;
@@ -86,6 +91,7 @@ class Records final : public ::testing::Environment {
     EXPECT_TRUE(written) << written.error().message;
   }
 };
+
 /// Whether the filter may take a test of this suite: a pattern is compared up to its first wildcard.
 bool may_match(std::string_view filter, const std::string& suite) {
   filter = filter.substr(0, filter.find('-'));
