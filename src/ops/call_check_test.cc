@@ -2,7 +2,9 @@
 // and named when one of its outputs is spoiled.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <set>
@@ -191,6 +193,39 @@ TEST(Spec, ABoundThatIsNoNumberAllowsNothing) {
     const std::vector<Finding> findings = check_case(c, cpu_device());
     ASSERT_EQ(findings.size(), 1u) << bound;
     EXPECT_EQ(findings[0].property, "reference");
+  }
+}
+
+/// The sums of two tensors, cut instead of rounded.
+std::vector<Tensor> cut_sums(const std::vector<Tensor>& in) {
+  const std::vector<float> a = in[0].to_f32(), b = in[1].to_f32();
+  std::vector<float> y(a.size());
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double sum = static_cast<double>(a[i]) + static_cast<double>(b[i]);
+    const uint64_t dropped = in[0].dtype() == DType::kBF16 ? (uint64_t{1} << 45) - 1 : 0x1FFFFFFF;
+    y[i] = static_cast<float>(std::bit_cast<double>(std::bit_cast<uint64_t>(sum) & ~dropped));
+  }
+  Tensor out = Tensor::empty(in[0].shape(), in[0].dtype(), in[0].device());
+  out.assign_f32(y);
+  return {out};
+}
+
+TEST(Spec, CuttingInsteadOfRoundingIsFoundInEitherType) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    OpCase c;
+    c.name = "cut";
+    c.inputs = {{.name = "a", .shape = {30, 40}, .dtype = dtype},
+                {.name = "b", .shape = {30, 40}, .dtype = dtype}};
+    c.run = cut_sums;
+    c.reference = [](const auto& in) {
+      auto y = in[0];
+      for (int64_t i = 0; i < y.shape.count(); ++i) y[i] = in[0][i] + in[1][i];
+      return std::vector{y};
+    };
+    c.tolerance = elementwise_tolerance(dtype, 2 * unit_roundoff(dtype));
+    const std::vector<Finding> findings = check_case(c, cpu_device());
+    ASSERT_EQ(findings.size(), 1u) << to_string(dtype);
+    EXPECT_NE(findings[0].detail.find("towards zero"), std::string::npos) << findings[0].detail;
   }
 }
 

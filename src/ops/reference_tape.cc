@@ -36,13 +36,15 @@ struct Span {  // of a dot: the nodes of its factors
 
 struct Node {
   double value = 0, error = 0, variance = 0;
+  double own = 0;          // of the variance: no other node's
   int32_t a = -1, b = -1;  // operands; of a dot: its place among the spans
   Kind kind = Kind::kLeaf;
   bool gradient_stored = false;
+  bool constant = false;
 };
 
 struct Adjoint {
-  double value = 0, error = 0, variance = 0;
+  double value = 0, error = 0, variance = 0, own = 0;
   double magnitude = 0;  // Σ |contribution|
   int64_t contributions = 0;
 };
@@ -68,7 +70,9 @@ struct ReferenceTape::Impl {
     nodes.push_back(n);
     return static_cast<int32_t>(nodes.size() - 1);
   }
-  int32_t node_of(const Real& x) { return x.node >= 0 ? x.node : add({.value = x.value}); }
+  int32_t node_of(const Real& x) {
+    return x.node >= 0 ? x.node : add({.value = x.value, .constant = true});
+  }
   const Node& at(int32_t i) const { return nodes[static_cast<size_t>(i)]; }
 
   /// A node of one or two operands, from the derivatives.
@@ -83,18 +87,32 @@ struct ReferenceTape::Impl {
       n.variance += square(d_b) * at(b).variance;
     }
     n.error += units * kUnit * std::abs(value) + kTiny;
-    n.variance += square(units * kUnit * value) / 3 + square(kTiny);
+    const double rounding = square(units * kUnit * value) / 3;
+    n.variance += rounding + square(kTiny);
+    const bool arithmetic =
+        kind == Kind::kAdd || kind == Kind::kSubtract || kind == Kind::kMultiply;
+    if (arithmetic && !x.constant && !at(b).constant) n.own = rounding;
     return {value, add(n)};
   }
 
-  /// What one use of `to` gives it: a product with the derivative d, if d is not 1.
-  void contribute(
-      int32_t to, const Adjoint& g, double d, double d_error = 0, double d_variance = 0) {
+  /// What one use of `to` gives it: a product with the derivative d, if d is not 1. `shared`: d is
+  /// a constant or a reciprocal, whose rounding other elements may have too.
+  void contribute(int32_t to,
+                  const Adjoint& g,
+                  double d,
+                  double d_error = 0,
+                  double d_variance = 0,
+                  bool shared = false) {
     Adjoint& x = adjoints[static_cast<size_t>(to)];
     const double amount = g.value * d, rounding = kArithmetic * kUnit * amount;
     x.error += std::abs(d) * g.error + std::abs(g.value) * d_error + std::abs(rounding) + kTiny;
     x.variance += square(d) * g.variance + square(g.value) * d_variance + square(rounding) / 3;
+    if (!shared) x.own += square(rounding) / 3;
     add_to(x, amount);
+  }
+
+  void multiply(int32_t to, const Adjoint& g, const Node& by) {
+    contribute(to, g, by.value, by.error, by.variance, by.constant);
   }
 
   static void add_to(Adjoint& x, double amount) {
@@ -108,6 +126,7 @@ struct ReferenceTape::Impl {
     if (g.contributions > 1) {
       g.error += static_cast<double>(g.contributions) * kUnit * g.magnitude;
       g.variance += sum_variance(g.magnitude, g.contributions);
+      g.own += sum_variance(g.magnitude, g.contributions);
     }
     if (!stored) return;
     g.error += stored_unit * std::abs(g.value);
@@ -128,39 +147,40 @@ struct ReferenceTape::Impl {
         contribute(n.b, g, -1);
         return;
       case Kind::kMultiply:
-        contribute(n.a, g, from(n.b).value, from(n.b).error, from(n.b).variance);
-        contribute(n.b, g, from(n.a).value, from(n.a).error, from(n.a).variance);
+        multiply(n.a, g, from(n.b));
+        multiply(n.b, g, from(n.a));
         return;
       case Kind::kDivide: {
         const Node& b = from(n.b);
         const double inverse = 1 / b.value, to_b = -n.value * inverse;
         contribute(
-            n.a, g, inverse, b.error * square(inverse), b.variance * square(square(inverse)));
+            n.a, g, inverse, b.error * square(inverse), b.variance * square(square(inverse)), true);
         contribute(n.b,
                    g,
                    to_b,
                    std::abs(inverse) * n.error + std::abs(to_b * inverse) * b.error,
-                   square(inverse) * n.variance + square(to_b * inverse) * b.variance);
+                   square(inverse) * n.variance + square(to_b * inverse) * b.variance,
+                   true);
         return;
       }
       case Kind::kExp: contribute(n.a, g, n.value, n.error, n.variance); return;
       case Kind::kLog: {
         const Node& a = from(n.a);
         const double d = 1 / a.value;
-        contribute(n.a, g, d, square(d) * a.error, square(square(d)) * a.variance);
+        contribute(n.a, g, d, square(d) * a.error, square(square(d)) * a.variance, true);
         return;
       }
       case Kind::kSqrt: {
         const double d = 0.5 / n.value;
-        contribute(n.a, g, d, d / n.value * n.error, square(d / n.value) * n.variance);
+        contribute(n.a, g, d, d / n.value * n.error, square(d / n.value) * n.variance, true);
         return;
       }
       case Kind::kDot: {
         const Span s = spans[static_cast<size_t>(n.a)];
         for (int32_t i = 0; i < s.n; ++i) {
           const int32_t a = s.a + i * s.a_step, b = s.b + i * s.b_step;
-          contribute(a, g, from(b).value, from(b).error, from(b).variance);
-          contribute(b, g, from(a).value, from(a).error, from(a).variance);
+          multiply(a, g, from(b));
+          multiply(b, g, from(a));
         }
         return;
       }
@@ -277,7 +297,8 @@ Real dot(const Real* a, int64_t a_step, const Real* b, int64_t b_step, int64_t n
     node.variance += square(x.value) * y.variance + square(y.value) * x.variance;
   }
   node.error += static_cast<double>(n + 1) * kUnit * magnitude + static_cast<double>(n) * kTiny;
-  node.variance += sum_variance(magnitude, n) + square(kTiny);
+  node.own = sum_variance(magnitude, n);
+  node.variance += node.own + square(kTiny);
   tape.spans.push_back(span);
   const double value = node.value;
   return {value, tape.add(node)};
@@ -332,12 +353,13 @@ RealTensor ReferenceTape::leaves(const RefTensor& x) {
 }
 
 Judged ReferenceTape::judged(const RealTensor& x) const {
-  Judged out{value_of(x), RefTensor(x.shape), RefTensor(x.shape)};
+  Judged out{value_of(x), RefTensor(x.shape), RefTensor(x.shape), RefTensor(x.shape)};
   for (size_t i = 0; i < x.values.size(); ++i) {
     if (x.values[i].node < 0) continue;
     const Node& n = impl_->at(x.values[i].node);
     out.bound.values[i] = n.error;
     out.variance.values[i] = n.variance;
+    out.own.values[i] = n.own;
   }
   return out;
 }
@@ -362,12 +384,16 @@ void ReferenceTape::backward(const std::vector<RealTensor>& outputs,
 }
 
 Judged ReferenceTape::gradient(const RealTensor& leaves) const {
-  Judged out{RefTensor(leaves.shape), RefTensor(leaves.shape), RefTensor(leaves.shape)};
+  Judged out{RefTensor(leaves.shape),
+             RefTensor(leaves.shape),
+             RefTensor(leaves.shape),
+             RefTensor(leaves.shape)};
   for (size_t i = 0; i < leaves.values.size(); ++i) {
     const Adjoint& g = impl_->adjoints[static_cast<size_t>(leaves.values[i].node)];
     out.value.values[i] = g.value;
     out.bound.values[i] = g.error;
     out.variance.values[i] = g.variance;
+    out.own.values[i] = g.own;
   }
   return out;
 }

@@ -73,9 +73,10 @@ inline double uncertain(double x, double) { return x; }
 Real uncertain(const Real& x, double error);
 
 /// What a kernel may give for one element: |error| at most, and its variance where roundings are
-/// independent.
+/// independent. `own`: the part of it that is this element's alone, from the last operation; what
+/// came before, and constants and reciprocals, many elements may share.
 struct Judged {
-  RefTensor value, bound, variance;
+  RefTensor value, bound, variance, own;
 };
 
 /// The record of one reference's run. One at a time records on a thread.

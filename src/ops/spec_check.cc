@@ -266,8 +266,8 @@ class Checker {
 
   /// The errors of all elements together. An error that hides under each element's bound, which
   /// allows for all roundings at their worst, shows in their root mean square (a sum kept in bf16)
-  /// or in their mean (truncation for rounding). Roundings that many elements share (a row's scale)
-  /// are not independent, but at most sqrt(3) times their standard deviation.
+  /// or in their mean (truncation for rounding). Roundings that many elements may share (a row's
+  /// scale) are not independent, but at most sqrt(3) times their standard deviation.
   void compare_spread(const char* property,
                       const std::string& what,
                       DType dtype,
@@ -286,7 +286,7 @@ class Checker {
       if (!std::isfinite(error)) return;  // told by compare()
       squares += error * error;
       signed_sum += y < 0 ? -error : error;
-      shared += std::sqrt(apart) / deviation;
+      shared += std::sqrt(std::max(0.0, apart - judged.own.values[i])) / deviation;
     }
     const auto n = static_cast<double>(got.size());
     const double rms = std::sqrt(squares / n), mean = signed_sum / n;
