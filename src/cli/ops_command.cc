@@ -41,7 +41,7 @@ std::vector<std::string> reasons(const std::vector<ops::OpSpec>& specs) {
 std::string cell(const char* missing_because, const std::vector<std::string>& all) {
   if (missing_because == nullptr) return "yes";
   const auto at = std::find(all.begin(), all.end(), missing_because);
-  return fmt::format("- ({})", at - all.begin() + 1);
+  return fmt::format("- [{}]", at - all.begin() + 1);
 }
 
 /// Where the op's specs passed, and when, as the runs noted it; "never" if none did.
@@ -100,7 +100,7 @@ void print_markdown(const std::vector<ops::OpSpec>& specs,
                  ascend ? runs_of(records, spec.op, "ascend", true) : "-");
     }
   fmt::print("\n");
-  for (size_t i = 0; i < why.size(); ++i) fmt::print("({}) {}\n", i + 1, why[i]);
+  for (size_t i = 0; i < why.size(); ++i) fmt::print("[{}] {}\n", i + 1, why[i]);
 }
 
 void print_table(const std::vector<ops::OpSpec>& specs) {

@@ -22,19 +22,6 @@ Shape shape_of(const View& v) {
   return Shape(dims);
 }
 
-/// Calls f(place in the extent, place in row order) for every element.
-template <typename F>
-void for_each_element(const View& v, F&& f) {
-  int64_t index[kRankMax] = {};
-  const int64_t count = v.count();
-  for (int64_t i = 0; i < count; ++i) {
-    int64_t at = 0;
-    for (int d = 0; d < v.rank; ++d) at += index[d] * v.stride[d];
-    f(at, i);
-    for (int d = v.rank - 1; d >= 0 && ++index[d] == v.shape[d]; --d) index[d] = 0;
-  }
-}
-
 double element(const View& v, int64_t at) {
   switch (v.dtype) {
     case DType::kF32: return static_cast<double>(v.as<float>()[at]);

@@ -22,6 +22,19 @@ struct Extent {
 };
 Extent extent_of(const View& view);
 
+/// Calls f(place in the extent, place in row order) for every element.
+template <typename F>
+void for_each_element(const View& v, F&& f) {
+  int64_t index[kRankMax] = {};
+  const int64_t count = v.count();
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t at = 0;
+    for (int d = 0; d < v.rank; ++d) at += index[d] * v.stride[d];
+    f(at, i);
+    for (int d = v.rank - 1; d >= 0 && ++index[d] == v.shape[d]; --d) index[d] = 0;
+  }
+}
+
 /// A view and a copy of its extent: on the call's device until fetch(), then on the host.
 struct KeptView {
   std::string name;

@@ -18,15 +18,12 @@ std::vector<char> bytes_of(Device& device, const void* data, size_t bytes) {
 /// Whether the elements of a view are the same bits in two copies of its extent.
 bool same_elements(const View& v, const char* a, const char* b) {
   const size_t size = size_of(v.dtype);
-  int64_t index[kRankMax] = {};
-  for (int64_t i = 0; i < v.count(); ++i) {
-    int64_t at = 0;
-    for (int d = 0; d < v.rank; ++d) at += index[d] * v.stride[d];
+  bool same = true;
+  for_each_element(v, [&](int64_t at, int64_t) {
     const size_t place = static_cast<size_t>(at) * size;
-    if (std::memcmp(a + place, b + place, size) != 0) return false;
-    for (int d = v.rank - 1; d >= 0 && ++index[d] == v.shape[d]; --d) index[d] = 0;
-  }
-  return true;
+    same = same && std::memcmp(a + place, b + place, size) == 0;
+  });
+  return same;
 }
 
 }  // namespace

@@ -2,7 +2,8 @@
 // a reference that is written for any number type T runs with T = double for its values, and with
 // T = Real, which records. From the record come every element's gradient and, for every output and
 // gradient, the largest error that a kernel in float32 (with some values in bf16) may make, and its
-// variance. So no op needs a gradient reference or a gradient tolerance of its own.
+// variance. So no spec needs a gradient reference or a gradient tolerance of its own; the rules that
+// judge single calls (ops/call_check.h) do without the reference, and have theirs.
 //
 // The bounds are a running error analysis (Wilkinson; Higham, Accuracy and Stability, chapter 3):
 // each number carries |error|, each operation passes the errors of its operands on, times the

@@ -53,7 +53,7 @@ bool only_smallest() {
   return which != nullptr && std::string_view(which) == "smallest";
 }
 
-/// The cases to test: benchmark shapes are for ./run bench ops, too large to difference.
+/// The cases to test: benchmark shapes are for ./run bench ops, too large for the reference.
 std::vector<OpCase> cases_of(const OpSpec& spec) {
   std::vector<OpCase> cases;
   std::copy_if(

@@ -50,8 +50,8 @@ struct PackedWeight {
 struct Weight {
   std::string name;  // as in the checkpoint: "model.layers.0.mlp.gate_proj.weight"
   WeightRole role = WeightRole::kProjection;
-  int layer =
-      0;  // 0 the embedding, then the blocks from 1, the last norm and the head, MTP modules
+  /// 0 the embedding, then the blocks from 1, the last norm and the head, MTP modules.
+  int layer = 0;
   Shape global_shape;
   Shard shard;           // the whole tensor unless several ranks share it
   Tensor value;          // f32 (the master copy while training) or bf16; or codes

@@ -35,8 +35,7 @@ struct BlockRows {
 
 template <typename T>
 void widen_row(const T* from, int64_t count, float* to) {
-  for (int64_t d = 0; d < count; d += kLanes)
-    store_n(to + d, load_n(from + d, lanes_left(count - d)), lanes_left(count - d));
+  for_lanes(0, count, [&](int64_t d, int n) { store_n(to + d, load_n(from + d, n), n); });
 }
 
 /// to[d][i] = row(i)[d] for count <= 64 rows of `depth` elements; to's rows are padded by zeros
@@ -133,11 +132,8 @@ bool all_finite(const View& v, int64_t key, int64_t head, int64_t count) {
   F32x16 sum = splat(0);  // of zeros, or NaN
   for (int64_t i = 0; i < count; ++i) {
     const T* row = v.as<T>() + (key + i) * v.stride[0] + head * v.stride[1];
-    for (int64_t d = 0; d < v.shape[2]; d += kLanes)
-      sum =
-          fma(load_n(row + d, static_cast<int>(v.shape[2] - d < kLanes ? v.shape[2] - d : kLanes)),
-              splat(0),
-              sum);
+    for_lanes(
+        0, v.shape[2], [&](int64_t d, int n) { sum = fma(load_n(row + d, n), splat(0), sum); });
   }
   return sum_lanes(sum) == 0;
 }
@@ -159,8 +155,7 @@ float least(const float* values, int64_t count) {
   return m;
 }
 
-// ---- forward
-// ----------------------------------------------------------------------------------------
+// ---- Forward ------------------------------------------------------------------------------------
 
 /// One tile's step of the running softmax for `vectors` * 16 rows: scores become p, the rows'
 /// largest score and total move on, and `shrink` says by how much the older sums must shrink.
@@ -346,8 +341,7 @@ void forward(const AttentionArgs& a, void* workspace) {
   });
 }
 
-// ---- backward
-// ---------------------------------------------------------------------------------------
+// ---- Backward -----------------------------------------------------------------------------------
 //
 // With s the scaled scores, P = exp(s - lse) and D = rowsum(d_out * out):
 //   d_v = Pᵀ d_out    d_s = P (d_out vᵀ - D)    d_q = scale d_s k    d_k = scale d_sᵀ q
@@ -393,10 +387,9 @@ struct Backward {
       const T *out = a.out.as<T>() + rows.offset(a.out, r),
               *d_out = a.d_out.as<T>() + rows.offset(a.d_out, r);
       F32x16 sum = splat(0);
-      for (int64_t d = 0; d < d_v(); d += kLanes) {
-        const int n = static_cast<int>(d_v() - d < kLanes ? d_v() - d : kLanes);
+      for_lanes(0, d_v(), [&](int64_t d, int n) {
         sum = fma(load_n(out + d, n), load_n(d_out + d, n), sum);
-      }
+      });
       run.delta[r] = sum_lanes(sum);
     }
     return fill_visible(a.position.template as<int32_t>(), rows, 0, run.visible);
@@ -504,10 +497,7 @@ struct Backward {
 
   static void write_row(const View& to, int64_t key, int64_t head, const float* sums) {
     T* const row = to.as<T>() + key * to.stride[0] + head * to.stride[1];
-    for (int64_t d = 0; d < to.shape[2]; d += kLanes) {
-      const int n = static_cast<int>(to.shape[2] - d < kLanes ? to.shape[2] - d : kLanes);
-      store_n(row + d, load_n(sums + d, n), n);
-    }
+    for_lanes(0, to.shape[2], [&](int64_t d, int n) { store_n(row + d, load_n(sums + d, n), n); });
   }
 
   /// Once for each tile of keys, after the last block of rows.

@@ -37,8 +37,7 @@ struct Gemm {
   int64_t first_task = 0;        // set by gemm_batch
 };
 
-// Sizes of one thread's buffers: strips of A, of which one is to stay in L1, and a block of B
-// in L2.
+// Sizes of one thread's buffers: strips of A and a block of B, which L2 is to hold.
 inline constexpr size_t kGemmStripBytes = size_t{256} << 10;
 inline constexpr size_t kGemmBlockBytes = size_t{640} << 10;
 inline constexpr size_t kGemmScratchBytes =

@@ -24,7 +24,8 @@ namespace {
 #if defined(FERRY_TIER_avx512)
 constexpr int kStripRows = 14;  // 28 accumulators, 2 registers for B, 1 for A
 constexpr int kVectors = 2;
-// Which of the packed parts stays in L1 while the other streams from L2: a strip of A or a panel of B.
+// Which of the packed parts is used again at once, while the other streams from L2: a strip of A or a
+// panel of B.
 constexpr bool kPanelStays = false;
 #elif defined(FERRY_TIER_avx2)
 constexpr int kStripRows = 6;  // 12 accumulators, 2 registers for B, 1 for A
@@ -37,15 +38,15 @@ constexpr bool kPanelStays = true;
 #endif
 constexpr int kPanel = kVectors * kLanes;   // columns of C in a tile
 constexpr int64_t kPrefetch = 16 * kPanel;  // units of B ahead: it streams from L2
-constexpr int64_t kStripPad = 48;           // the last unit's lanes, and the same
 constexpr int64_t kPanelPad = 32;           // keeps panels from lying in the same cache sets
+constexpr int64_t kStripPad = 48;           // the same; the last unit is written with all lanes
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 constexpr int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
-constexpr int64_t kBlockK = 640;  // of f32 units: a strip of A is then 35 KB, within L1
+constexpr int64_t kBlockK = 640;  // of f32 units: a strip of A is then 35 KB at most, about an L1
 constexpr int64_t kFewRowsK = 1024;
 
 enum class Packing {
@@ -632,7 +633,7 @@ Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count
   const Packing packing = !g.bf16                             ? Packing::kF32
                           : cpu_tier() == CpuTier::kAvx512Dot ? Packing::kPairs
                                                               : Packing::kSplit;
-  const bool few_rows = m_mean <= kStripRows;  // B is read once: keep its packed part in L1
+  const bool few_rows = m_mean <= kStripRows;  // one strip: a packed panel of B is read once
   const int64_t k_limit = (few_rows ? kFewRowsK : kBlockK) * (packing == Packing::kPairs ? 2 : 1);
   const int64_t k_blocks = max(1, ceil_div(k_max, k_limit));
   const int64_t k = round_up(ceil_div(max(1, k_max), k_blocks), 2);
