@@ -131,8 +131,27 @@ inline void store_tile(const F32x16 (&acc)[M][kVectors], const Tile& t) {
     store_tile<float>(acc, t);
 }
 
+#if defined(FERRY_TIER_avx512)
+/// sum + the products of a pair of A, broadcast, with the pairs of each lane of B.
+inline void add_dot(F32x16& sum, float row, __m512i pairs) {
+  const __m512i broadcast = _mm512_set1_epi32(std::bit_cast<int32_t>(row));
+  sum.v = _mm512_dpbf16_ps(
+      sum.v, reinterpret_cast<__m512bh>(broadcast), reinterpret_cast<__m512bh>(pairs));
+}
+#endif
+
+/// sum + the product of a unit of A with the unit of each lane of B.
+template <Packing kPacking>
+inline void add_product(F32x16& sum, float row, F32x16 column) {
+#if defined(FERRY_TIER_avx512)
+  if constexpr (kPacking == Packing::kPairs)
+    return add_dot(sum, row, _mm512_castps_si512(column.v));
+#endif
+  sum = fma(splat(row), column, sum);
+}
+
 /// One tile of C: M rows of a packed strip times one packed panel.
-template <int M>
+template <Packing kPacking, int M>
 void tile_kernel(const float* a, const float* b, int64_t steps, const Tile& t) {
   F32x16 acc[M][kVectors];
   load_tile(acc, t);
@@ -143,10 +162,8 @@ void tile_kernel(const float* a, const float* b, int64_t steps, const Tile& t) {
       __builtin_prefetch(b + kPrefetch + v * kLanes);
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < M; ++i) {
-      const F32x16 row = splat(a[i]);
-      for (int v = 0; v < kVectors; ++v) acc[i][v] = fma(row, column[v], acc[i][v]);
-    }
+    for (int i = 0; i < M; ++i)
+      for (int v = 0; v < kVectors; ++v) add_product<kPacking>(acc[i][v], a[i], column[v]);
   }
   store_tile(acc, t);
 }
@@ -156,50 +173,19 @@ struct TileKernels {
   TileKernel rows[kStripRows];
 };
 
-template <int... kRows>
+template <Packing kPacking, int... kRows>
 constexpr TileKernels tile_kernels(std::integer_sequence<int, kRows...>) {
-  return {{&tile_kernel<kRows + 1>...}};
+  return {{&tile_kernel<kPacking, kRows + 1>...}};
 }
-constexpr TileKernels kTiles = tile_kernels(std::make_integer_sequence<int, kStripRows>{});
-
-#if defined(FERRY_TIER_avx512)
-/// sum + the products of a pair of A, broadcast, with the pairs of each lane of B.
-inline void add_dot(F32x16& sum, float row, __m512i pairs) {
-  const __m512i broadcast = _mm512_set1_epi32(std::bit_cast<int32_t>(row));
-  sum.v = _mm512_dpbf16_ps(
-      sum.v, reinterpret_cast<__m512bh>(broadcast), reinterpret_cast<__m512bh>(pairs));
-}
-
-/// The same of pairs.
-template <int M>
-void dot_kernel(const float* a, const float* b, int64_t steps, const Tile& t) {
-  F32x16 acc[M][kVectors];
-  load_tile(acc, t);
-  for (int64_t s = 0; s < steps; ++s, a += M, b += kPanel) {
-    __m512i column[kVectors];
-    for (int v = 0; v < kVectors; ++v) {
-      column[v] = _mm512_loadu_si512(b + v * kLanes);
-      __builtin_prefetch(b + kPrefetch + v * kLanes);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < M; ++i)
-      for (int v = 0; v < kVectors; ++v) add_dot(acc[i][v], a[i], column[v]);
-  }
-  store_tile(acc, t);
-}
-
-template <int... kRows>
-constexpr TileKernels dot_kernels(std::integer_sequence<int, kRows...>) {
-  return {{&dot_kernel<kRows + 1>...}};
-}
-constexpr TileKernels kDotTiles = dot_kernels(std::make_integer_sequence<int, kStripRows>{});
-#endif
+template <Packing kPacking>
+constexpr TileKernels kTiles =
+    tile_kernels<kPacking>(std::make_integer_sequence<int, kStripRows>{});
 
 const TileKernels& tiles([[maybe_unused]] Packing packing) {
 #if defined(FERRY_TIER_avx512)
-  if (packing == Packing::kPairs) return kDotTiles;
+  if (packing == Packing::kPairs) return kTiles<Packing::kPairs>;
 #endif
-  return kTiles;
+  return kTiles<Packing::kF32>;
 }
 
 // ---- Packing ------------------------------------------------------------------------------------
