@@ -2,6 +2,7 @@
 // (ops/reference_tape.h).
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -21,5 +22,11 @@ struct RefArray {
 };
 
 using RefTensor = RefArray<double>;
+
+/// The sizes of the elements: what a sum of magnitudes is computed from.
+inline RefTensor absolute(RefTensor x) {
+  for (double& v : x.values) v = std::abs(v);
+  return x;
+}
 
 }  // namespace ferry::ops

@@ -541,7 +541,8 @@ void add_products(Book& book) {
             },
             [tb](const Refs& in) { return Refs{matmul_reference(in[0], in[1], false, tb)}; },
             [=](int, const Refs& in, const RefTensor& y) {
-              return matmul_tolerance(y, matmul_reference(in[0], in[1], false, tb, true), k, t, t);
+              return matmul_tolerance(
+                  y, matmul_reference(absolute(in[0]), absolute(in[1]), false, tb), k, t, t);
             });
         c.row_independent = true;
       };

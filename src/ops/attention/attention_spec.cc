@@ -265,8 +265,7 @@ OpCase attention_case(DType dtype, const Sizes& z) {
     }
   }
   const auto magnitudes = [=](const std::vector<RefTensor>& in) {
-    RefTensor v = z.shared ? first_columns(in[1], z.d_v) : in[2];
-    for (double& x : v.values) x = std::abs(x);
+    const RefTensor v = absolute(z.shared ? first_columns(in[1], z.d_v) : in[2]);
     return attention_reference(in[0], in[1], v, position, key_begin, static_cast<double>(scale));
   };
   c.reference = [=](const auto& in) {

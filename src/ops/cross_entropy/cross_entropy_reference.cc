@@ -69,7 +69,7 @@ std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden,
   constexpr double u = 0x1p-24;
   const int64_t tokens = hidden.shape[0], inputs = hidden.shape[1], vocab = head.shape[0];
   const RefTensor logits = matmul_reference(hidden, head, false, true);
-  const RefTensor magnitudes = matmul_reference(hidden, head, false, true, true);
+  const RefTensor magnitudes = matmul_reference(absolute(hidden), absolute(head), false, true);
   std::vector<double> bounds(static_cast<size_t>(tokens));
   for (int64_t t = 0; t < tokens; ++t) {
     const auto label = static_cast<int64_t>(labels[t]);

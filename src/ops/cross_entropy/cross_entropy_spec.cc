@@ -128,7 +128,7 @@ class LossBounds {
       if (losses) continue;
       const Tensor errors = Tensor::from_f32(logits, {end - begin, vocab_}, cpu_device());
       const bool of_head = which == "d_head";
-      const std::vector<double> h_size = absolute(hidden_, begin * inputs_, end * inputs_);
+      const std::vector<double> h_size = sizes(hidden_, begin * inputs_, end * inputs_);
       const std::vector<float> sums =
           (of_head ? matmul(errors, f32_on_cpu(h_size.data(), rows), {.transpose_a = true})
                    : matmul(errors, size))
@@ -147,14 +147,10 @@ class LossBounds {
   }
 
  private:
-  static std::vector<double> absolute(const RefTensor& x, int64_t begin, int64_t end) {
+  static std::vector<double> sizes(const RefTensor& x, int64_t begin, int64_t end) {
     std::vector<double> out(x.values.begin() + begin, x.values.begin() + end);
     for (double& v : out) v = std::abs(v);
     return out;
-  }
-  static RefTensor absolute(RefTensor x) {
-    for (double& v : x.values) v = std::abs(v);
-    return x;
   }
 
   double head_norm() {

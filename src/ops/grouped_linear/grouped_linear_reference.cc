@@ -1,23 +1,12 @@
 // grouped_linear in float64, for judging kernels.
 #include "ops/grouped_linear/grouped_linear_reference.h"
 
-#include <cmath>
-#include <type_traits>
-
 namespace ferry::ops {
 
 template <class T>
 RefArray<T> grouped_linear_reference(const RefArray<T>& x,
                                      const RefArray<T>& w,
-                                     const RefTensor& offsets,
-                                     bool magnitudes) {
-  if constexpr (std::is_same_v<T, double>)
-    if (magnitudes) {
-      RefTensor x_size = x, w_size = w;
-      for (double& v : x_size.values) v = std::abs(v);
-      for (double& v : w_size.values) v = std::abs(v);
-      return grouped_linear_reference(x_size, w_size, offsets, false);
-    }
+                                     const RefTensor& offsets) {
   const int64_t experts = w.shape[0], outputs = w.shape[1], inputs = w.shape[2];
   RefArray<T> y({x.shape[0], outputs});
   for (int64_t e = 0; e < experts; ++e)
@@ -31,13 +20,9 @@ RefArray<T> grouped_linear_reference(const RefArray<T>& x,
   return y;
 }
 
-template RefTensor grouped_linear_reference(const RefTensor&,
-                                            const RefTensor&,
-                                            const RefTensor&,
-                                            bool);
+template RefTensor grouped_linear_reference(const RefTensor&, const RefTensor&, const RefTensor&);
 template RealTensor grouped_linear_reference(const RealTensor&,
                                              const RealTensor&,
-                                             const RefTensor&,
-                                             bool);
+                                             const RefTensor&);
 
 }  // namespace ferry::ops

@@ -9,7 +9,6 @@ namespace ferry::ops {
 template <class T>
 RefArray<T> grouped_linear_reference(const RefArray<T>& x,
                                      const RefArray<T>& w,
-                                     const RefTensor& offsets,
-                                     bool magnitudes = false);
+                                     const RefTensor& offsets);
 
 }  // namespace ferry::ops

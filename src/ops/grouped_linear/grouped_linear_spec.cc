@@ -46,7 +46,8 @@ OpCase grouped_case(DType x,
     return std::vector{grouped_linear_reference(in[0], in[1], value_of(in[2]))};
   };
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
-    return matmul_tolerance(y, grouped_linear_reference(in[0], in[1], in[2], true), inputs, x);
+    return matmul_tolerance(
+        y, grouped_linear_reference(absolute(in[0]), absolute(in[1]), in[2]), inputs, x);
   };
   c.row_independent =
       false;  // rows cannot be cut without changing the offsets: grouped_linear_test

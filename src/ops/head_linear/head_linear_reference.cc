@@ -1,23 +1,12 @@
 // head_linear in float64, for judging kernels.
 #include "ops/head_linear/head_linear_reference.h"
 
-#include <cmath>
-#include <type_traits>
-
 namespace ferry::ops {
 
 template <class T>
 RefArray<T> head_linear_reference(const RefArray<T>& x,
                                   const RefArray<T>& w,
-                                  const HeadLinear& options,
-                                  bool magnitudes) {
-  if constexpr (std::is_same_v<T, double>)
-    if (magnitudes) {
-      RefTensor x_size = x, w_size = w;
-      for (double& v : x_size.values) v = std::abs(v);
-      for (double& v : w_size.values) v = std::abs(v);
-      return head_linear_reference(x_size, w_size, options, false);
-    }
+                                  const HeadLinear& options) {
   const int64_t tokens = x.shape[0], heads = x.shape[1], inputs = x.shape[2], rank = w.shape[1];
   const int64_t outputs = options.transpose ? options.rows : rank;
   RefArray<T> y({tokens, heads, outputs});
@@ -35,13 +24,7 @@ RefArray<T> head_linear_reference(const RefArray<T>& x,
   return y;
 }
 
-template RefTensor head_linear_reference(const RefTensor&,
-                                         const RefTensor&,
-                                         const HeadLinear&,
-                                         bool);
-template RealTensor head_linear_reference(const RealTensor&,
-                                          const RealTensor&,
-                                          const HeadLinear&,
-                                          bool);
+template RefTensor head_linear_reference(const RefTensor&, const RefTensor&, const HeadLinear&);
+template RealTensor head_linear_reference(const RealTensor&, const RealTensor&, const HeadLinear&);
 
 }  // namespace ferry::ops

@@ -10,7 +10,6 @@ namespace ferry::ops {
 template <class T>
 RefArray<T> head_linear_reference(const RefArray<T>& x,
                                   const RefArray<T>& w,
-                                  const HeadLinear& options,
-                                  bool magnitudes = false);
+                                  const HeadLinear& options);
 
 }  // namespace ferry::ops

@@ -53,7 +53,7 @@ OpCase head_case(
   };
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
     return matmul_tolerance(
-        y, head_linear_reference(sliced(in[0]), in[1], options, true), inputs, x);
+        y, head_linear_reference(absolute(sliced(in[0])), absolute(in[1]), options), inputs, x);
   };
   c.flops = 2.0 * static_cast<double>(s.tokens * s.heads * inputs * outputs);
   c.bytes = static_cast<double>(s.tokens * s.heads * (inputs + outputs)) *

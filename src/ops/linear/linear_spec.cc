@@ -43,7 +43,7 @@ OpCase linear_case(
   };
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
     return matmul_tolerance(y,
-                            matmul_reference(in[0], in[1], false, true, true),
+                            matmul_reference(absolute(in[0]), absolute(in[1]), false, true),
                             s.inputs,
                             out,
                             x,

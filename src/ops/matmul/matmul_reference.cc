@@ -2,30 +2,17 @@
 #include "ops/matmul/matmul_reference.h"
 
 #include <cmath>
-#include <type_traits>
 
 #include "base/random.h"
 #include "tensor/bf16.h"
 
 namespace ferry::ops {
-namespace {
-
-RefTensor absolute(RefTensor t) {
-  for (double& v : t.values) v = std::abs(v);
-  return t;
-}
-
-}  // namespace
 
 template <class T>
 RefArray<T> matmul_reference(const RefArray<T>& a,
                              const RefArray<T>& b,
                              bool transpose_a,
-                             bool transpose_b,
-                             bool magnitudes) {
-  if constexpr (std::is_same_v<T, double>)
-    if (magnitudes)
-      return matmul_reference(absolute(a), absolute(b), transpose_a, transpose_b, false);
+                             bool transpose_b) {
   const int64_t m = a.shape[transpose_a ? 1 : 0], k = a.shape[transpose_a ? 0 : 1],
                 n = b.shape[transpose_b ? 0 : 1];
   RefArray<T> y({m, n});
@@ -39,8 +26,8 @@ RefArray<T> matmul_reference(const RefArray<T>& a,
   return y;
 }
 
-template RefTensor matmul_reference(const RefTensor&, const RefTensor&, bool, bool, bool);
-template RealTensor matmul_reference(const RealTensor&, const RealTensor&, bool, bool, bool);
+template RefTensor matmul_reference(const RefTensor&, const RefTensor&, bool, bool);
+template RealTensor matmul_reference(const RealTensor&, const RealTensor&, bool, bool);
 
 std::vector<double> matmul_tolerance(const RefTensor& y,
                                      const RefTensor& magnitudes,

@@ -7,17 +7,16 @@
 
 namespace ferry::ops {
 
-/// op(a) op(b) for rank 2 in float64; see matmul.h. `magnitudes`: of the absolute values instead.
+/// op(a) op(b) for rank 2 in float64; see matmul.h.
 template <class T>
 RefArray<T> matmul_reference(const RefArray<T>& a,
                              const RefArray<T>& b,
                              bool transpose_a = false,
-                             bool transpose_b = false,
-                             bool magnitudes = false);
+                             bool transpose_b = false);
 
 /// Bound on the error of sums of k products: k roundings of the f32 accumulator (each within 2^-24
-/// of Σ|a b|), rounding operands to `compute` if they are not (`rounded_operands` of them), then
-/// one rounding to `out`.
+/// of Σ|a b|, `magnitudes`), rounding operands to `compute` if they are not (`rounded_operands` of
+/// them), then one rounding to `out`.
 std::vector<double> matmul_tolerance(const RefTensor& y,
                                      const RefTensor& magnitudes,
                                      int64_t k,

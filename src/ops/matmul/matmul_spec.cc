@@ -41,12 +41,13 @@ OpCase matmul_case(DType a, DType b, DType out, const MatmulShape& s, bool bench
     return std::vector{matmul_reference(in[0], in[1], s.transpose_a, s.transpose_b)};
   };
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
-    return matmul_tolerance(y,
-                            matmul_reference(in[0], in[1], s.transpose_a, s.transpose_b, true),
-                            s.k,
-                            out,
-                            a,
-                            rounded);
+    return matmul_tolerance(
+        y,
+        matmul_reference(absolute(in[0]), absolute(in[1]), s.transpose_a, s.transpose_b),
+        s.k,
+        out,
+        a,
+        rounded);
   };
   c.row_independent = !s.transpose_a;
   c.flops = 2.0 * static_cast<double>(s.m * s.n * s.k);

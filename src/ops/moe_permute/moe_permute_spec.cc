@@ -78,10 +78,7 @@ std::vector<double> combine_bound(DType dtype,
                                   const RefTensor& weights,
                                   const ExpertPlanReference& plan,
                                   const RefTensor& y) {
-  RefTensor x_size = x, w_size = weights;
-  for (double& v : x_size.values) v = std::abs(v);
-  for (double& v : w_size.values) v = std::abs(v);
-  const RefTensor size = combine_reference(x_size, w_size, plan);
+  const RefTensor size = combine_reference(absolute(x), absolute(weights), plan);
   std::vector<double> bound(y.values.size());
   for (size_t i = 0; i < bound.size(); ++i)
     bound[i] = 1.001 * (unit_roundoff(dtype) * std::abs(y.values[i]) +
