@@ -31,7 +31,9 @@ double compare_logits(Report& report,
                                  static_cast<double>(top.values[i])));
   if (std::isnan(distance)) distance = INFINITY;
   report.equal_bits &= distance == 0;
-  if (distance * report.logit_tolerance >= report.logit_distance * tolerance) {
+  // No tolerance yet: nothing was compared. Ratios, so that an infinite distance stays one.
+  if (report.logit_tolerance == 0 ||
+      distance / tolerance >= report.logit_distance / report.logit_tolerance) {
     report.logit_distance = distance;
     report.logit_tolerance = tolerance;
   }
