@@ -50,6 +50,7 @@ class Verifier {
   Result<void> check_files();
   Result<void> make_model(bool keep);
   bool fits() const;
+  Result<void> check_probes() const;
   Result<void> find_reference();
   Result<Probes> answers_of_cpu(const std::vector<probe::Prompt>& prompts);
   Result<void> add_long_probe();
@@ -149,25 +150,42 @@ Result<void> Verifier::make_model(bool keep) {
   return {};
 }
 
+/// Probes index what the model gives by layer, router, expert and token: each must be the model's.
+Result<void> Verifier::check_probes() const {
+  int64_t routers = 0;  // of the blocks; those of MTP modules answer nothing
+  for (const Weight* w : model_->weights())
+    if (w->role == WeightRole::kRouter && w->layer <= model_->blocks()) ++routers;
+  const auto all_below = [](const std::vector<int32_t>& ids, int64_t end) {
+    return std::all_of(ids.begin(), ids.end(), [&](int32_t id) { return id >= 0 && id < end; });
+  };
+  for (const Probe& p : probes_.list) {
+    bool fits = std::ssize(p.tokens) <= model_->max_positions() &&
+                all_below(p.tokens, model_->vocab_size()) &&
+                std::ssize(p.layers) == model_->blocks() + 1 && std::ssize(p.routers) == routers &&
+                (routers == 0 || probes_.top_k > 0);
+    for (const TopLogits& top : p.logits) fits &= all_below(top.tokens, model_->vocab_size());
+    for (const RouterSummary& r : p.routers) fits &= all_below(r.experts, model_->experts());
+    if (!fits)
+      return fail(Code::kCorrupt,
+                  "{}: probe \"{}\" does not fit the model ({} layers, {} routers, vocabulary {}); "
+                  "the passport is another model's",
+                  join_path(options_.directory, kPassportName),
+                  p.name,
+                  model_->blocks() + 1,
+                  routers,
+                  model_->vocab_size());
+  }
+  return {};
+}
+
 /// The passport's probes, or, for another type, what the CPU answers now.
 Result<void> Verifier::find_reference() {
   const Passport* passport = dir_->passport();
   if (passport != nullptr) {
     probes_ = passport->probes;
-    for (const Probe& p : probes_.list)
-      for (const int32_t id : p.tokens)
-        if (id < 0 || id >= model_->vocab_size() || std::ssize(p.tokens) > model_->max_positions())
-          return fail(Code::kCorrupt,
-                      "{}: probe {} does not fit the model; the passport is another model's",
-                      join_path(options_.directory, kPassportName),
-                      p.name);
+    TRY(check_probes());
   }
-  if (passport != nullptr && probes_.dtype == compute_ && !probes_.list.empty()) {
-    const int64_t layers = model_->experts() > 0 ? std::ssize(probes_.list[0].routers) : 0;
-    if (layers != std::ssize(probes_.list[0].routers))
-      return fail(Code::kCorrupt, "{}: probes of a model with experts", options_.directory);
-    return {};
-  }
+  if (passport != nullptr && probes_.dtype == compute_ && !probes_.list.empty()) return {};
   report_.reference_made_now = true;
   report_.reference = cpu_device().describe();
   std::vector<probe::Prompt> prompts;
