@@ -1,7 +1,6 @@
 #include "verify/checks.h"
 
 #include <algorithm>
-#include <array>
 #include <exception>
 #include <string_view>
 
@@ -16,14 +15,6 @@
 
 namespace ferry::doctor {
 namespace {
-
-/// Ops that generating a token never calls.
-constexpr std::array<std::string_view, 5> kTrainingOps = {
-    "adamw", "axpby", "balance_loss", "cross_entropy", "sum_squares"};
-
-bool training_op(const std::string& op) {
-  return std::find(kTrainingOps.begin(), kTrainingOps.end(), op) != kTrainingOps.end();
-}
 
 /// Writes down which kernels a check runs, and which calls of the vendor's library they make.
 class Recorder final : public ops::Observer {
@@ -90,7 +81,7 @@ Check spec_check(const std::string& op,
   check.head = {.name = fmt::format("{}, {}{}", op, c.name, gradient ? ", gradient" : ""),
                 .subject = op,
                 .level = level,
-                .training_only = gradient || training_op(op)};
+                .training_only = gradient || training_kernel(op)};
   check.run = [&c, spec, gradient](Running& r) {
     if (gradient) judge_calls(r, c);
     for (const ops::Finding& f : ops::check_case(c, r.device, spec))

@@ -226,18 +226,6 @@ std::vector<const Outcome*> unexplained(const std::vector<Outcome>& outcomes,
   return out;
 }
 
-/// Kernels that generating a token never launches.
-bool training_kernel(const std::string& kernel) {
-  static const std::set<std::string> others = {"adamw",
-                                               "axpby",
-                                               "balance_loss",
-                                               "expert_counts",
-                                               "bias_update",
-                                               "sum_squares",
-                                               "cross_entropy"};
-  return kernel.ends_with("_backward") || others.contains(kernel);
-}
-
 /// Whether all that was wrong was seen in kernels of training.
 bool seen_in_training(const Outcome& o) {
   return std::all_of(o.problems.begin(), o.problems.end(), [](const Problem& p) {
@@ -270,6 +258,18 @@ const char* to_string(Level level) {
     case Level::kSpeed: return "speed";
   }
   return "?";
+}
+
+bool training_kernel(const std::string& kernel) {
+  static const std::set<std::string> others = {"adamw",
+                                               "axpby",
+                                               "balance_loss",
+                                               "expert_counts",
+                                               "bias_update",
+                                               "sum_squares",
+                                               "unit_norm",
+                                               "cross_entropy"};
+  return kernel.ends_with("_backward") || others.contains(kernel);
 }
 
 const char* to_string(Verdict verdict) {

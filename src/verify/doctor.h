@@ -24,6 +24,10 @@ enum class Level : uint8_t {
 };
 const char* to_string(Level level);
 
+/// Kernels, and ops of their names, that generating a token never launches: who fails in them alone
+/// may still serve.
+bool training_kernel(const std::string& kernel);
+
 /// The head of a check: what is known before it runs.
 struct CheckHead {
   std::string name;     // "rms_norm, bf16 [7, 129], gradient": unique

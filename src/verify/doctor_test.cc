@@ -313,6 +313,42 @@ TEST(Doctor, AForwardKernelSpoiltUnderATapeIsNotFitToServe) {
   EXPECT_EQ(report.verdict, Verdict::kFitToServe);
 }
 
+TEST(Doctor, OpsOfTrainingAloneLetTheChipServe) {
+  // Muon's; no token is made with it.
+  Broken broken("unit_norm", Broken::How::kScaled);
+  const Report report = examine_here(&broken, {"unit_norm"});
+  ASSERT_FALSE(report.culprits.empty());
+  EXPECT_EQ(report.culprits.front().kernel, "unit_norm");
+  EXPECT_EQ(report.verdict, Verdict::kFitToServe);
+}
+
+/// The outcome of the check of many calls, which the quick list leaves out.
+Outcome many_calls_with(ops::Observer& broken) {
+  Options options{.only = "many calls"};
+  Quiet quiet;
+  const std::vector<Check> checks = make_checks(options);
+  EXPECT_EQ(checks.size(), 1u);
+  bool lost = false;
+  const ops::Observing observing(broken);
+  return run_check(checks.at(0), cpu_device(), options, quiet, &lost);
+}
+
+TEST(Doctor, OneWrongCallOfManyIsTold) {
+  class Once final : public ops::Observer {
+   public:
+    void after(const ops::OpCall& call) override {
+      if (++calls_ == 512) static_cast<unsigned char*>(call.outputs.front().view.data)[0] ^= 1;
+    }
+
+   private:
+    int calls_ = 0;
+  } once;
+  const Outcome o = many_calls_with(once);
+  ASSERT_EQ(o.problems.size(), 1u);
+  EXPECT_EQ(o.problems.front().property, "many calls");
+  EXPECT_NE(o.problems.front().detail.find("call "), std::string::npos);
+}
+
 TEST(Doctor, ACallsPrecisionAndLeanAreMeasured) {
   ops::RefTensor expected({4000}), got({4000});
   for (int64_t i = 0; i < 4000; ++i) {

@@ -14,6 +14,7 @@
 #include "ops/dispatch.h"
 #include "probe/probe.h"
 #include "tensor/bf16.h"
+#include "verify/comparison.h"
 
 namespace ferry::verify {
 namespace {
@@ -431,6 +432,57 @@ TEST(Verify, AKeyIsAskedFor) {
   ASSERT_EQ(noted->size(), 1u);
   EXPECT_TRUE(noted->front().passed);
   EXPECT_EQ(noted->front().device, "cpu");
+}
+
+/// The passport of bf16_model(), changed, beside its weights.
+std::string with_passport(const std::string& name, const std::function<void(Passport&)>& change) {
+  auto dir = ModelDir::open(bf16_model());
+  EXPECT_TRUE(dir);
+  auto model = models::make_model(kConfig, "config", cpu_device(), DType::kBF16, DType::kF32);
+  EXPECT_TRUE(load_weights(*dir, cpu_device(), (*model)->weights(), (*model)->weight_aliases()));
+  ModelContents c;
+  c.tensors = stored_weights((*model)->weights(), (*model)->weight_aliases(), DType::kF32);
+  c.texts["config.json"] = dir->config_json();
+  c.passport = *dir->passport();
+  change(*c.passport);
+  std::string path = join_path(root_folder(), name);
+  EXPECT_TRUE(write_model_dir(path, c));
+  return path;
+}
+
+TEST(Verify, ProbesOfAnotherModelAreRefused) {
+  const auto each = [](const std::function<void(Probe&)>& change) {
+    return [change](Passport& p) {
+      for (Probe& probe : p.probes.list) change(probe);
+    };
+  };
+  const std::pair<const char*, std::function<void(Passport&)>> kinds[] = {
+      {"fewer layers", each([](Probe& p) { p.layers.pop_back(); })},
+      {"more layers", each([](Probe& p) { p.layers.push_back(p.layers.back()); })},
+      {"no routers", each([](Probe& p) { p.routers.clear(); })},
+      {"more routers", each([](Probe& p) { p.routers.push_back(p.routers.back()); })},
+      {"other experts", each([](Probe& p) { p.routers[0].experts[0] = 8; })},
+      {"other logits", each([](Probe& p) { p.logits[0].tokens[0] = 96; })}};
+  for (const auto& [name, change] : kinds) {
+    const auto r = verify({.directory = with_passport(name, change)});
+    ASSERT_FALSE(r) << name;
+    EXPECT_EQ(r.error().code, Code::kCorrupt) << name;
+    EXPECT_NE(r.error().message.find("another model's"), std::string::npos) << r.error().message;
+  }
+}
+
+TEST(Verify, LogitsThatAreNoNumbersAreInfinitelyFarAway) {
+  auto dir = ModelDir::open(bf16_model());
+  ASSERT_TRUE(dir);
+  auto model = models::make_model(kConfig, "config", cpu_device(), DType::kBF16, DType::kF32);
+  ASSERT_TRUE(load_weights(*dir, cpu_device(), (*model)->weights(), (*model)->weight_aliases()));
+  const Probes& probes = dir->passport()->probes;
+  probe::Answers answers = probe::ask(**model, probe::Batch::of(probes), nullptr, probes.top_k);
+  for (std::vector<float>& logits : answers.logits) logits.assign(logits.size(), NAN);
+  Report report;
+  compare_routed(report, probes, answers);
+  EXPECT_FALSE(report.equal_bits);
+  EXPECT_GT(report.logit_distance, report.logit_tolerance);
 }
 
 TEST(Verify, DamagedWeightsAreRefused) {
