@@ -146,6 +146,8 @@ Result<doctor::RunCalls> rehearse_run(const std::string& name, DeviceKind kind) 
     TRY_ASSIGN(const std::unique_ptr<models::TrainableLm> model,
                models::make_model(
                    run.config_json, run.config_name, rehearsal.device(), compute, DType::kF32));
+    for (const Weight* w : model->weights())  // sent, before anything is computed
+      rehearsal.device().copy_from_host(w->value.data(), w->value.data(), w->value.bytes());
     generate(*model);
     train(*model, run.settings);
   }

@@ -86,10 +86,16 @@ void judge_run(Running& r,
                DType dtype,
                uint64_t seed,
                const std::string& where,
-               const std::function<void(Maker&)>& run);
+               const std::function<void(Maker&)>& run,
+               const Choices& choices = {});
 /// Runs a sized op with every call judged on the CPU; what is wrong becomes a problem that names its
 /// kernel.
-void run_sized(Running& r, const SizedOp& op, DType dtype, const Sizes& sizes, uint64_t seed);
+void run_sized(Running& r,
+               const SizedOp& op,
+               DType dtype,
+               const Sizes& sizes,
+               uint64_t seed,
+               const Choices& choices = {});
 /// The parts in which a run's call is tried: itself alone if that does not take too long.
 std::vector<Sizes> run_parts(const RunCall& call, const Options& options);
 /// A sized op at sizes that `random` chooses, from `at` on.

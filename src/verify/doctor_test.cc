@@ -7,10 +7,16 @@
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "autograd/tape.h"
 #include "device/cpu/cpu_device.h"
+#include "ops/add/add.h"
 #include "ops/dispatch.h"
+#include "ops/linear/linear.h"
 #include "ops/matmul/matmul.h"
+#include "ops/rope/rope.h"
+#include "ops/router/router.h"
 #include "verify/call_judge.h"
 #include "verify/doctor_process.h"
 #include "verify/report_html.h"
@@ -375,11 +381,95 @@ TEST(Doctor, ARehearsalTellsARunsSizesWithoutItsMemory) {
   ASSERT_EQ(calls.calls.size(), 1u);
   EXPECT_EQ(calls.calls[0].sized_op, "matmul");
   EXPECT_EQ(calls.calls[0].sizes, (Sizes{1, 4096, 1 << 20, 1 << 20, 0, 1}));
-  EXPECT_EQ(calls.calls[0].times, 2);
+  EXPECT_EQ(calls.calls[0].dtype, DType::kBF16);
+  EXPECT_EQ(calls.calls[0].choices,
+            (Choices{{"b", static_cast<double>(DType::kF32)},
+                     {"c", static_cast<double>(DType::kBF16)},
+                     {"bf16", 1}}));
   const std::vector<Sizes> parts = affordable(sized_op("matmul"), calls.calls[0].sizes, 1e9);
   ASSERT_EQ(parts.size(), 3u);  // rows, depth, columns
   EXPECT_EQ(parts[0][1], 4096);
   for (const Sizes& s : parts) EXPECT_LE(sized_op("matmul").work(s), 1e9);
+}
+
+/// Kernel, types and numbers of every call, as text.
+class Calls final : public ops::Observer {
+ public:
+  void after(const ops::OpCall& call) override {
+    std::string text = call.op;
+    for (const ops::NamedView& in : call.inputs)
+      text += fmt::format(" {}:{}", in.name, to_string(in.view.dtype));
+    for (const ops::NamedView& out : call.outputs)
+      text += fmt::format(" {}:{}", out.name, to_string(out.view.dtype));
+    for (const ops::NamedNumber& n : call.numbers) text += fmt::format(" {}={}", n.name, n.value);
+    seen.insert(text);
+  }
+  std::set<std::string> seen;
+};
+
+TEST(Doctor, ARunsCallsAreMadeWithItsTypesAndFlags) {
+  Calls rehearsed, made;
+  Options options{.quick = true};
+  {
+    Rehearsal rehearsal(DeviceKind::kCpu);
+    const ops::Observing observing(rehearsed);
+    Device& device = rehearsal.device();
+    const auto of = [&](const Shape& shape, DType dtype) {
+      return Tensor::empty(shape, dtype, device);
+    };
+    // A gradient of float32 logits: products in bfloat16 of what is float32.
+    Weight w{.name = "w", .global_shape = {24, 16}, .shard = {}};
+    w.value = of({24, 16}, DType::kF32).set_needs_grad(true);
+    Tape tape(&ops::accumulate);
+    Tensor y;
+    {
+      const Tape::Recording recording(&tape);
+      y = ops::linear(of({10, 16}, DType::kBF16).set_needs_grad(true), w, {.out = DType::kF32});
+    }
+    tape.backward({{y, of({10, 24}, DType::kF32)}});
+    const ops::Segments segments = ops::Segments::packed(std::vector<int32_t>{10}, device);
+    const ops::RopeTable table = ops::make_rope_table({.dim = 8}, 16, device);
+    for (const bool interleaved : {false, true})
+      static_cast<void>(ops::rope(of({10, 2, 12}, DType::kBF16), table, segments, 4, interleaved));
+    ops::RouterConfig config;
+    config.experts = 12;
+    config.top_k = 3;
+    config.groups = 4;
+    config.groups_kept = 2;
+    config.group_score = ops::GroupScore::kMax;
+    config.scale = 1.25f;
+    config.sigmoid = true;
+    static_cast<void>(ops::route(of({10, 12}, DType::kF32), {}, config));
+    options.run = rehearsal.take("test");
+  }
+  EXPECT_TRUE(options.run.others.empty());
+  Quiet quiet;
+  for (const Check& check : run_checks(options)) {
+    bool lost = false;
+    const ops::Observing observing(made);
+    const Outcome o = run_check(check, cpu_device(), options, quiet, &lost);
+    EXPECT_TRUE(o.problems.empty()) << o.head.name << ": " << o.problems.front().detail;
+  }
+  for (const std::string& call : rehearsed.seen) EXPECT_TRUE(made.seen.contains(call)) << call;
+  EXPECT_GE(rehearsed.seen.size(), 6u);
+}
+
+/// Kernels that run beside others at sizes of their own are tried at these.
+TEST(Doctor, CopiesAndPanelsOfARunAreTried) {
+  Rehearsal rehearsal(DeviceKind::kCpu);
+  {
+    Weight w{.name = "w", .global_shape = {512, 256}, .shard = {}};
+    w.value = Tensor::empty({512, 256}, DType::kF32, rehearsal.device());
+    const Tensor x = Tensor::empty({1, 256}, DType::kBF16, rehearsal.device());
+    static_cast<void>(ops::linear(x, w));
+    const Tensor to = Tensor::empty({1, 256}, DType::kBF16, rehearsal.device());
+    ops::copy(to.view(), x.view(), rehearsal.device());
+  }
+  std::set<std::string> tried;
+  for (const RunCall& c : rehearsal.take("test").calls)
+    tried.insert(fmt::format("{}: {}", c.sized_op, describe(sized_op(c.sized_op), c.sizes)));
+  EXPECT_TRUE(tried.contains("linear: tokens 1, inner 256, outer 512")) << *tried.begin();
+  EXPECT_TRUE(tried.contains("copy: rows 1, width 256"));
 }
 
 }  // namespace

@@ -52,15 +52,19 @@ std::vector<int64_t> rungs(const Dimension& d, bool quick, const Random& random)
   return {chosen.begin(), chosen.end()};
 }
 
-Check sized_check(const SizedOp& op, DType dtype, std::string what, std::vector<Sizes> all) {
+Check sized_check(const SizedOp& op,
+                  DType dtype,
+                  std::string what,
+                  std::vector<Sizes> all,
+                  const Choices& choices = {}) {
   Check check;
   check.head = {.name = fmt::format("{}, {}, {}", op.name, to_string(dtype), what),
                 .subject = op.op,
                 .level = Level::kOp,
                 .training_only = false};
-  check.run = [&op, dtype, all = std::move(all)](Running& r) {
+  check.run = [&op, dtype, all = std::move(all), choices](Running& r) {
     for (size_t i = 0; i < all.size() && r.outcome.problems.size() < kProblemsMax; ++i) {
-      run_sized(r, op, dtype, all[i], r.options.seed + i);
+      run_sized(r, op, dtype, all[i], r.options.seed + i, choices);
       r.listener.alive(static_cast<double>(i + 1) / static_cast<double>(all.size()));
     }
   };
@@ -77,7 +81,8 @@ void judge_run(Running& r,
                DType dtype,
                uint64_t seed,
                const std::string& where,
-               const std::function<void(Maker&)>& run) {
+               const std::function<void(Maker&)>& run,
+               const Choices& choices) {
   const auto wrong = [&](const char* property, const std::string& kernel, const std::string& what) {
     if (r.outcome.problems.size() < kProblemsMax)
       r.outcome.problems.push_back({property, where + what, "", kernel});
@@ -85,7 +90,7 @@ void judge_run(Running& r,
   CallJudge judge([&](const std::string& property, const ops::CallFinding& f) {
     wrong(property.c_str(), f.op, ops::describe(f) + " of " + f.shapes);
   });
-  Maker maker(r.device, dtype, seed);
+  Maker maker(r.device, dtype, seed, choices);
   {
     const ops::Observing observing(judge);
     run(maker);
@@ -93,8 +98,14 @@ void judge_run(Running& r,
   for (const auto& [kernel, what] : maker.wrong()) wrong("reference", kernel, what);
 }
 
-void run_sized(Running& r, const SizedOp& op, DType dtype, const Sizes& sizes, uint64_t seed) {
-  judge_run(r, dtype, seed, describe(op, sizes) + ": ", [&](Maker& m) { op.run(m, sizes); });
+void run_sized(Running& r,
+               const SizedOp& op,
+               DType dtype,
+               const Sizes& sizes,
+               uint64_t seed,
+               const Choices& choices) {
+  judge_run(
+      r, dtype, seed, describe(op, sizes) + ": ", [&](Maker& m) { op.run(m, sizes); }, choices);
 }
 
 std::vector<Check> ladder_checks(const Options& options) {
@@ -166,12 +177,15 @@ std::vector<Check> run_checks(const Options& options) {
     const SizedOp& op = sized_op(call.sized_op);
     std::vector<Sizes> parts = run_parts(call, options);
     // Said before the parts are given away: arguments are evaluated in any order.
+    std::string told;
+    for (const auto& [name, value] : call.choices) told += fmt::format(", {} {}", name, value);
     const std::string what =
-        fmt::format("as in {}: {}{}",
+        fmt::format("as in {}: {}{}{}",
                     options.run.name,
                     describe(op, call.sizes),
+                    told,
                     parts.front() == call.sizes ? "" : fmt::format(", in {} parts", parts.size()));
-    checks.push_back(sized_check(op, call.dtype, what, std::move(parts)));
+    checks.push_back(sized_check(op, call.dtype, what, std::move(parts), call.choices));
   }
   return checks;
 }

@@ -20,7 +20,7 @@ struct RunCall {
   std::string sized_op;
   Sizes sizes;
   DType dtype = DType::kF32;
-  int64_t times = 1;  // how often the run makes it
+  Choices choices = {};  // what it was told beside them
 };
 
 /// What a run was seen to do.

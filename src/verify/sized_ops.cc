@@ -13,11 +13,13 @@
 #include "ops/cast/cast.h"
 #include "ops/concat/concat.h"
 #include "ops/cross_entropy/cross_entropy.h"
+#include "ops/dequantize/dequantize.h"
+#include "ops/dispatch.h"
 #include "ops/embedding/embedding.h"
 #include "ops/grouped_linear/grouped_linear.h"
 #include "ops/head_linear/head_linear.h"
 #include "ops/linear/linear.h"
-#include "ops/matmul/matmul.h"
+#include "ops/matmul/matmul_kernels.h"
 #include "ops/mla_expand/mla_expand.h"
 #include "ops/moe_permute/moe_permute.h"
 #include "ops/rms_norm/rms_norm.h"
@@ -26,6 +28,7 @@
 #include "ops/scale/scale.h"
 #include "ops/sum_squares/sum_squares.h"
 #include "ops/swiglu/swiglu.h"
+#include "ops/unit_norm/unit_norm.h"
 
 namespace ferry::doctor {
 namespace {
@@ -66,22 +69,27 @@ void run_matmul(Maker& m, const Sizes& s) {
     return batch > 1 ? Shape{batch, r, c} : Shape{r, c};
   };
   const Tensor a = m.normal(shape(rows, depth, ta), m.dtype());
-  const Tensor b = m.normal(shape(depth, columns, tb), m.dtype());
-  const DType out = m.pick(2) == 0 ? DType::kF32 : m.dtype();
-  static_cast<void>(ops::matmul(a, b, {.transpose_a = ta, .transpose_b = tb, .out = out}));
+  const Tensor b = m.normal(shape(depth, columns, tb), m.type("b", m.dtype()));
+  const DType out = m.type("c", m.pick(2) == 0 ? DType::kF32 : m.dtype());
+  const Tensor c = Tensor::empty(shape(rows, columns, false), out, m.device());
+  // Not by ops::matmul: gradients multiply in another type than a's.
+  const bool bf16 = m.given("bf16", m.dtype() == DType::kBF16 ? 1 : 0) != 0;
+  ops::dispatch_matmul({a.view(), b.view(), c.view(), ta, tb, bf16 ? DType::kBF16 : DType::kF32},
+                       m.device());
 }
 
 void run_linear(Maker& m, const Sizes& s) {
   const Tensor x = m.activations({s[0], s[1]});
-  const Weight w = m.weight({s[2], s[1]}, 1 / std::sqrt(d(s[1])));
+  const Weight w = m.weight({s[2], s[1]}, 1 / std::sqrt(d(s[1])), "weight");
   static_cast<void>(ops::linear(x, w));  // as it is when nothing is recorded: the packed weight
   m.differentiate([&] { return std::vector<Tensor>{ops::linear(x, w)}; });
 }
 
 void run_grouped(Maker& m, const Sizes& s) {
   const Tensor x = m.activations({s[0], s[2]});
-  const Weight w = m.weight({s[1], s[3], s[2]}, 1 / std::sqrt(d(s[2])));
+  const Weight w = m.weight({s[1], s[3], s[2]}, 1 / std::sqrt(d(s[2])), "weight");
   const Tensor offsets = group_offsets(m, s[0], s[1]);
+  static_cast<void>(ops::grouped_linear(x, w, offsets));  // the packed weights
   m.differentiate([&] { return std::vector<Tensor>{ops::grouped_linear(x, w, offsets)}; });
 }
 
@@ -146,43 +154,45 @@ void run_cached(Maker& m, const Sizes& s) {
 
 void run_rms_norm(Maker& m, const Sizes& s) {
   const Tensor x = m.activations({s[0], s[1]});
-  const Weight w = m.weight({s[1]}, 1);
+  const Weight w = m.weight({s[1]}, 1, "weight");
   m.differentiate([&] { return std::vector<Tensor>{ops::rms_norm(x, w, 1e-6f)}; });
 }
 
 void run_rope(Maker& m, const Sizes& s) {
-  const int64_t tokens = s[0], heads = s[1], dim = 2 * s[2], positions = s[3], nope = 8;
+  const int64_t tokens = s[0], heads = s[1], dim = 2 * s[2], positions = s[3];
+  const auto begin = static_cast<int64_t>(m.given("begin", 8));
   const ops::RopeTable table = ops::make_rope_table({.dim = dim}, positions, m.device());
   std::vector<int32_t> position = m.indices(tokens, positions);
   position.back() = static_cast<int32_t>(positions - 1);
   std::vector<int32_t> first_keys(position.size(), 0);
   const ops::Segments segments =
       ops::Segments::cached(std::move(position), std::move(first_keys), m.device());
-  const Tensor x = m.activations({tokens, heads, nope + dim});
-  const bool interleaved = m.pick(2) == 0;
+  const Tensor x = m.activations({tokens, heads, begin + dim});
+  const bool interleaved = m.flag("interleaved");
   m.differentiate(
-      [&] { return std::vector<Tensor>{ops::rope(x, table, segments, nope, interleaved)}; });
+      [&] { return std::vector<Tensor>{ops::rope(x, table, segments, begin, interleaved)}; });
 }
 
 ops::RouterConfig router_of(Maker& m, int64_t experts, int64_t top_k) {
   ops::RouterConfig r;
   r.experts = static_cast<int>(experts);
   r.top_k = static_cast<int>(std::min(top_k, experts));
-  r.sigmoid = m.pick(2) == 0;
-  if (experts % 8 == 0 && experts >= 16 && r.top_k <= experts / 2) {
-    r.groups = 8;
-    r.groups_kept = 4;
-    r.group_score = r.sigmoid ? ops::GroupScore::kTop2Sum : ops::GroupScore::kMax;
-  }
-  r.normalize = r.sigmoid;
-  r.scale = 2.5f;
+  r.sigmoid = m.flag("sigmoid");
+  r.groups = static_cast<int>(m.given("groups", 8));
+  r.groups_kept = static_cast<int>(m.given("groups_kept", 4));
+  r.group_score = m.given("top2_sum", r.sigmoid ? 1 : 0) != 0 ? ops::GroupScore::kTop2Sum
+                                                              : ops::GroupScore::kMax;
+  if (ops::problem_of(r) != nullptr) r.groups = r.groups_kept = 1;  // too few experts for them
+  r.normalize = m.given("normalize", r.sigmoid ? 1 : 0) != 0;
+  r.scale = static_cast<float>(m.given("scale", 2.5));
   return r;
 }
 
 void run_router(Maker& m, const Sizes& s) {
   const ops::RouterConfig config = router_of(m, s[1], s[2]);
   const Tensor logits = m.normal({s[0], s[1]}, DType::kF32).set_needs_grad(true);
-  const Tensor bias = config.sigmoid ? m.normal({s[1]}, DType::kF32, 0.1) : Tensor{};
+  const bool biased = m.given("bias", config.sigmoid ? 1 : 0) != 0;
+  const Tensor bias = biased ? m.normal({s[1]}, DType::kF32, 0.1) : Tensor{};
   m.differentiate([&] {
     const ops::Routing r = ops::route(logits, bias, config);
     return std::vector<Tensor>{r.weights, r.scores};
@@ -227,6 +237,7 @@ void run_elementwise(Maker& m, const Sizes& s) {
   const Shape shape{s[0], s[1]};
   const Tensor a = m.activations(shape), b = m.activations(shape);
   m.differentiate([&] { return std::vector<Tensor>{ops::scale(ops::add(a, b), 0.75f)}; });
+  static_cast<void>(ops::scale_by(a, m.normal({1}, DType::kF32)));
   const Tensor sum = m.normal(shape, DType::kF32), more = m.normal(shape, DType::kF32);
   ops::accumulate(sum, more);
   ops::axpby(0.5f, more, 0.25f, sum);
@@ -241,13 +252,13 @@ void run_concat(Maker& m, const Sizes& s) {
 
 void run_embedding(Maker& m, const Sizes& s) {
   const Tensor ids = integers(m, s[0], s[1]);
-  const Weight w = m.weight({s[1], s[2]}, 1);
+  const Weight w = m.weight({s[1], s[2]}, 1, "weight");
   m.differentiate([&] { return std::vector<Tensor>{ops::embedding(ids, w, m.dtype())}; });
 }
 
 void run_cross_entropy(Maker& m, const Sizes& s) {
   const Tensor hidden = m.activations({s[0], s[1]});
-  const Weight head = m.weight({s[2], s[1]}, 1 / std::sqrt(d(s[1])));
+  const Weight head = m.weight({s[2], s[1]}, 1 / std::sqrt(d(s[1])), "head");
   std::vector<int32_t> labels = m.indices(s[0], s[2]);
   for (size_t i = 6; i < labels.size(); i += 7) labels[i] = -1;
   const Tensor targets = Tensor::from_i32(labels, {s[0]}, m.device());
@@ -287,6 +298,29 @@ void run_sum_squares(Maker& m, const Sizes& s) {
   const double bound = (d(s[0]) + 8) * 0x1p-24 * expected;
   if (!got.finite || !(std::abs(got.sum - expected) <= bound))
     m.found("sum_squares", fmt::format("{:.9g}, expected {:.9g}", got.sum, expected));
+}
+
+/// Rows of memory from one place to another, as caches and the head's rows are moved.
+void run_copy(Maker& m, const Sizes& s) {
+  const Tensor from = m.normal({s[0], s[1]}, m.dtype());
+  const Tensor to = Tensor::empty(from.shape(), m.dtype(), m.device());
+  ops::copy(to.view(), from.view(), m.device());
+}
+
+void run_dequantize(Maker& m, const Sizes& s) {
+  const ScaleBlocks blocks = kF8Blocks;
+  const std::vector<int32_t> drawn = m.indices(s[0] * s[1], 254);  // any code but those of NaN
+  std::vector<uint8_t> codes;
+  for (const int32_t code : drawn)
+    codes.push_back(static_cast<uint8_t>(code < 127 ? code : code + 1));
+  Tensor f8 = Tensor::empty({s[0], s[1]}, DType::kF8E4M3, m.device());
+  f8.copy_bytes_from(codes.data());
+  const Tensor scales = m.normal(blocks.scales_of(f8.shape()), DType::kF32);
+  static_cast<void>(ops::dequantize(f8, scales, blocks, m.dtype()));
+}
+
+void run_unit_norm(Maker& m, const Sizes& s) {
+  static_cast<void>(ops::unit_norm(m.normal({s[0], s[1], s[2]}, DType::kF32)));
 }
 
 /// What a size may be cut to while another is whole.
@@ -469,6 +503,22 @@ std::vector<SizedOp> all_sized_ops() {
        .bf16 = false,
        .work = [](const Sizes& s) { return 512 * d(s[0]); },
        .run = run_adamw});
+  add({.name = "copy",
+       .op = "copy",
+       .dims = {{"rows", 5, 8193}, {"width", 40, 20481}},
+       .work = [](const Sizes& s) { return 64 * product(s); },
+       .run = run_copy});
+  add({.name = "dequantize",
+       .op = "dequantize",
+       .dims = {{"rows", 40, 8193}, {"columns", 70, 20481}},
+       .work = [](const Sizes& s) { return 64 * product(s); },
+       .run = run_dequantize});
+  add({.name = "unit_norm",
+       .op = "unit_norm",
+       .dims = {{"matrices", 2, 257}, {"rows", 24, 8193}, {"columns", 40, 8193}},
+       .bf16 = false,
+       .work = [](const Sizes& s) { return 64 * product(s); },
+       .run = run_unit_norm});
   add({.name = "sum_squares",
        .op = "sum_squares",
        .dims = {{"elements", 200, kElements + 1}},
@@ -494,9 +544,9 @@ Tensor Maker::normal(const Shape& shape, DType dtype, double scale) {
   return t;
 }
 
-Weight Maker::weight(const Shape& shape, double scale) {
+Weight Maker::weight(const Shape& shape, double scale, const std::string& type_name) {
   Weight w{.name = "examined", .global_shape = shape, .shard = {}};
-  w.value = normal(shape, DType::kF32, scale);
+  w.value = normal(shape, type(type_name, DType::kF32), scale);
   w.value.set_needs_grad(true);
   return w;
 }
@@ -523,7 +573,7 @@ Tensor Maker::chosen(int64_t tokens, int64_t top_k, int64_t experts) {
   return Tensor::from_i32(ids, {tokens, top_k}, device_);
 }
 
-void Maker::differentiate(const std::function<std::vector<Tensor>()>& forward, int differentiable) {
+void Maker::differentiate(const std::function<std::vector<Tensor>()>& forward) {
   Tape tape(&ops::accumulate);
   std::vector<Tensor> outputs;
   {
@@ -531,9 +581,7 @@ void Maker::differentiate(const std::function<std::vector<Tensor>()>& forward, i
     outputs = forward();
   }
   std::vector<std::pair<Tensor, Tensor>> seeds;
-  for (size_t o = 0; o < outputs.size(); ++o)
-    if (differentiable < 0 || static_cast<int>(o) < differentiable)
-      seeds.emplace_back(outputs[o], normal(outputs[o].shape(), outputs[o].dtype()));
+  for (const Tensor& o : outputs) seeds.emplace_back(o, normal(o.shape(), o.dtype()));
   tape.backward(std::move(seeds));
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -24,10 +25,15 @@ struct Dimension {
 
 using Sizes = std::vector<int64_t>;  // in the order of the dimensions
 
+/// What a call is told beside its sizes, by name: flags, types, small numbers.
+using Choices = std::map<std::string, double>;
+
 /// Makes inputs, a function of the seed and of how many were made before.
 class Maker {
  public:
-  Maker(Device& device, DType dtype, uint64_t seed) : device_(device), dtype_(dtype), seed_(seed) {}
+  /// `choices`: those of a call that was recorded; others are made by the seed.
+  Maker(Device& device, DType dtype, uint64_t seed, Choices choices = {})
+      : device_(device), dtype_(dtype), seed_(seed), choices_(std::move(choices)) {}
 
   Device& device() const { return device_; }
   DType dtype() const { return dtype_; }  // of activations
@@ -36,16 +42,29 @@ class Maker {
     return Random(seed_, RandomPurpose::kTest, 900 + made_++).below(0, n);
   }
 
+  double given(const std::string& name, double otherwise) const {
+    const auto it = choices_.find(name);
+    return it == choices_.end() ? otherwise : it->second;
+  }
+  DType type(const std::string& name, DType otherwise) const {
+    return static_cast<DType>(static_cast<int>(given(name, static_cast<double>(otherwise))));
+  }
+  /// A flag: as recorded, or one or the other by the seed.
+  bool flag(const std::string& name) {
+    const bool drawn = pick(2) != 0;
+    return given(name, drawn ? 1 : 0) != 0;
+  }
+
   Tensor normal(const Shape& shape, DType dtype, double scale = 1);
   Tensor activations(const Shape& shape) { return normal(shape, dtype_).set_needs_grad(true); }
-  Weight weight(const Shape& shape, double scale);  // f32, as masters are; needs a gradient
+  /// f32, as masters are, or of the type chosen as `type_name`; needs a gradient.
+  Weight weight(const Shape& shape, double scale, const std::string& type_name = "");
   std::vector<int32_t> indices(int64_t count, int64_t below);
   /// [tokens, top_k] ids of experts, different ones for each token.
   Tensor chosen(int64_t tokens, int64_t top_k, int64_t experts);
 
-  /// Runs `forward` while a tape records, and plays it back from random cotangents for the first
-  /// `differentiable` outputs (-1: all).
-  void differentiate(const std::function<std::vector<Tensor>()>& forward, int differentiable = -1);
+  /// Runs `forward` while a tape records, and plays it back from random cotangents for its outputs.
+  void differentiate(const std::function<std::vector<Tensor>()>& forward);
 
   /// Where a result that no call of a kernel shows was wrong: (kernel, what), in order.
   void found(const char* kernel, std::string what) { wrong_.emplace_back(kernel, std::move(what)); }
@@ -55,6 +74,7 @@ class Maker {
   Device& device_;
   DType dtype_;
   uint64_t seed_;
+  Choices choices_;
   uint64_t made_ = 0;
   std::vector<std::pair<std::string, std::string>> wrong_;
 };
@@ -73,7 +93,7 @@ struct SizedOp {
 const std::vector<SizedOp>& sized_ops();
 const SizedOp& sized_op(const std::string& name);
 
-/// "tokens 8192, inner 512": those that are not what they are when others are looked at.
+/// "tokens 8192, inner 512".
 std::string describe(const SizedOp& op, const Sizes& sizes);
 
 /// The sizes themselves if they take no more than `budget`; otherwise some that do, in each of
