@@ -127,7 +127,9 @@ void add_verify_command(Command& program) {
       "--positions",
       args->verify.positions,
       "also ask a probe of so many tokens, up to the model's context; the CPU answers it now");
-  command.flag("--train", args->verify.train, "also judge one training step, call by call");
+  command.flag("--train",
+               args->verify.train,
+               "also judge a training step's forward and backward pass, call by call");
   command.flag("--quick",
                args->verify.quick,
                "judge ops one by one only in layers whose activations parted");

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/limits.h"
+#include "base/units.h"
 #include "base/version.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/model_texts.h"
@@ -37,6 +38,7 @@ class Verifier {
     TRY(open());
     TRY(check_files());
     TRY(make_model(fits()));
+    TRY(check_step());
     TRY(find_reference());
     TRY(add_long_probe());
     TRY(ask_device());
@@ -49,7 +51,10 @@ class Verifier {
   Result<void> open();
   Result<void> check_files();
   Result<void> make_model(bool keep);
+  uint64_t memory() const { return options_.memory_bytes.value_or(memory_available().bytes); }
   bool fits() const;
+  Result<void> check_step() const;
+  Result<void> check_room(int64_t tokens) const;
   Result<void> check_probes() const;
   Result<void> find_reference();
   Result<Probes> answers_of_cpu(const std::vector<probe::Prompt>& prompts);
@@ -134,7 +139,7 @@ bool Verifier::fits() const {
   double elements = 0;
   for (const std::string& name : dir_->names())
     elements += static_cast<double>(dir_->info(name)->shape.count());
-  return 2 * 4 * elements < 0.5 * static_cast<double>(memory_available().bytes);
+  return 2 * 4 * elements < 0.5 * static_cast<double>(memory());
 }
 
 Result<void> Verifier::make_model(bool keep) {
@@ -220,6 +225,38 @@ Result<Probes> Verifier::answers_of_cpu(const std::vector<probe::Prompt>& prompt
   return probes;
 }
 
+/// A step needs all weights at once: without them, no verdict on it is given.
+Result<void> Verifier::check_step() const {
+  if (!options_.train || !report_.streamed) return {};
+  return fail(options_.stream ? Code::kInvalidInput : Code::kExhausted,
+              "{}: --train needs all weights at once, and {}",
+              options_.directory,
+              options_.stream ? "--stream loads them layer by layer"
+                              : "here they are loaded layer by layer: they do not fit in memory");
+}
+
+/// Whether a pass over so many tokens fits: a probe is not taken in pieces, because attention over
+/// all of it is what it is for.
+Result<void> Verifier::check_room(int64_t tokens) const {
+  double hidden = 0;
+  for (const Weight* w : model_->weights())
+    if (w->role == WeightRole::kEmbedding) hidden = static_cast<double>(w->global_shape[1]);
+  // What every layer gave: as the device has it, its answer, and those of the reference in two types.
+  const double answers = 4.0 * sizeof(float) * hidden * static_cast<double>(model_->blocks() + 1);
+  // A layer's calls with what they read and wrote: there, here, and as float64 of one at a time.
+  const double calls = 4 * model_->activation_bytes_per_token(models::Recompute::kLayers);
+  const double step =
+      options_.train ? model_->activation_bytes_per_token(models::Recompute::kNone) : 0;
+  const double each = answers + calls + step, free = static_cast<double>(memory());
+  if (each * static_cast<double>(tokens) <= free) return {};
+  return fail(Code::kExhausted,
+              "--positions {}: takes about {} of memory, {} are free; {} positions would fit",
+              tokens,
+              format_bytes(each * static_cast<double>(tokens)),
+              format_bytes(free),
+              static_cast<int64_t>(free / each));
+}
+
 /// A probe of as many tokens as were asked for, beside the passport's, which are short.
 Result<void> Verifier::add_long_probe() {
   if (options_.positions == 0) return {};
@@ -228,6 +265,7 @@ Result<void> Verifier::add_long_probe() {
                 "--positions {}: must be 2 to {}, the model's own context",
                 options_.positions,
                 model_->max_positions());
+  TRY(check_room(options_.positions));
   constexpr int64_t kText = 16;  // of the positions, as many are the reference's own text
   const int64_t prompt = std::max<int64_t>(1, options_.positions - kText);
   TRY_ASSIGN(const Probes made,
@@ -249,11 +287,6 @@ Result<void> Verifier::ask_device() {
 /// A training step, if it is asked for.
 Result<void> Verifier::judge_step(const Batch& batch) {
   if (!options_.train) return {};
-  if (report_.streamed) {
-    report_.notes.emplace_back(
-        "no training step was judged: it needs all weights, which are loaded layer by layer here");
-    return {};
-  }
   say("judging a training step, call by call");
   const int blocks = static_cast<int>(std::ssize(probes_.list[0].layers)) - 1;
   return weights_->run([&] { judge_training(*model_, batch, blocks, report_); });

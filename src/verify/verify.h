@@ -21,7 +21,8 @@ struct Options {
   bool quick = false;      // judge ops one by one only in layers whose activations parted
   std::optional<bool> stream;  // load weights layer by layer; default: if they do not fit
   int64_t positions = 0;       // also a probe of so many tokens, answered by the CPU now; 0: none
-  bool train = false;          // also judge one training step, call by call
+  bool train = false;  // also judge a training step's forward and backward pass, call by call
+  std::optional<uint64_t> memory_bytes;  // what may be taken; default: what is free
   std::function<void(const std::string&)> progress;
 };
 
@@ -92,7 +93,8 @@ struct Report {
 
 /// Errors: kNotFound, kCorrupt (a hash, the signature), kInvalidInput (another key; a directory
 /// that is not a model), kUnavailable (no such device; replaced meanwhile), kExhausted. A verdict
-/// against the device is a report that did not pass. Throws DeviceError.
+/// against the device is a report that did not pass. kExhausted, too: what was asked for (positions,
+/// train) does not fit in memory. Throws DeviceError.
 Result<Report> verify(const Options& options);
 
 /// Notes the verdict in verified.json. Does nothing without a passport.

@@ -211,6 +211,12 @@ TEST(Verify, ALongProbeReachesWhereShortOnesDoNot) {
   ASSERT_FALSE(beyond);
   EXPECT_EQ(beyond.error().code, Code::kInvalidInput);
   EXPECT_NE(beyond.error().message.find("2 to 128"), std::string::npos) << beyond.error().message;
+  const auto large =
+      verify({.directory = bf16_model(), .positions = 128, .memory_bytes = 1'000'000});
+  ASSERT_FALSE(large);
+  EXPECT_EQ(large.error().code, Code::kExhausted);
+  EXPECT_NE(large.error().message.find("positions would fit"), std::string::npos)
+      << large.error().message;
 }
 
 TEST(Verify, ATrainingStepIsJudgedWhenAskedFor) {
@@ -226,9 +232,15 @@ TEST(Verify, ATrainingStepIsJudgedWhenAskedFor) {
   ASSERT_FALSE(r.parted.empty());
   EXPECT_EQ(r.parted.front().finding.op, "rms_norm_backward");
   EXPECT_EQ(r.parted.front().pass, "training");
-  const Report streamed = verified({.directory = bf16_model(), .stream = true, .train = true});
-  EXPECT_EQ(streamed.training_calls, 0);
-  EXPECT_NE(streamed.notes.back().find("no training step"), std::string::npos);
+  // What was asked for and cannot be done is no pass.
+  const auto streamed = verify({.directory = bf16_model(), .stream = true, .train = true});
+  ASSERT_FALSE(streamed);
+  EXPECT_EQ(streamed.error().code, Code::kInvalidInput);
+  EXPECT_NE(streamed.error().message.find("--stream loads them"), std::string::npos);
+  const auto small = verify({.directory = bf16_model(), .train = true, .memory_bytes = 100'000});
+  ASSERT_FALSE(small);
+  EXPECT_EQ(small.error().code, Code::kExhausted);
+  EXPECT_NE(small.error().message.find("do not fit"), std::string::npos) << small.error().message;
 }
 
 TEST(Verify, NamesTheFirstOfManyAndTheWorstElement) {
