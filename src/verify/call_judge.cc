@@ -8,21 +8,25 @@
 
 #include "base/cpu_tier.h"
 #include "device/cpu/cpu_device.h"
+#include "ops/grouped_linear/grouped_linear_kernels.h"
 
 namespace ferry::doctor {
 namespace {
+
+/// The plainest tier that is not in use; nothing if the processor has no other.
+std::optional<CpuTier> other_tier() {
+  for (const CpuTier t : {CpuTier::kPlain, CpuTier::kAvx2, CpuTier::kAvx512})
+    if (t != cpu_tier() && cpu_has(t)) return t;
+  return std::nullopt;
+}
 
 /// While it lives, CPU kernels run as another tier than the one in use, if the processor has one:
 /// a CPU that is examined is not to be its own judge.
 class OtherTier {
  public:
   explicit OtherTier(bool wanted) : was_(cpu_tier()) {
-    if (!wanted) return;
-    for (const CpuTier t : {CpuTier::kPlain, CpuTier::kAvx2, CpuTier::kAvx512})
-      if (t != was_ && cpu_has(t)) {
-        set_cpu_tier(t);  // the plainest
-        return;
-      }
+    const std::optional<CpuTier> other = other_tier();
+    if (wanted && other) set_cpu_tier(*other);
   }
   ~OtherTier() { set_cpu_tier(was_); }
   OtherTier(const OtherTier&) = delete;
@@ -60,16 +64,19 @@ bool whole(const View& v) {
   return true;
 }
 
-/// How many terms an element of a product sums.
-double depth_of(const ops::RecordedCall& call) {
-  double inputs = 1, outputs = 1;
-  for (const ops::KeptView& in : call.inputs())
-    if (in.name == "a" || in.name == "b") inputs *= static_cast<double>(in.view.count());
-  for (const ops::KeptView& out : call.outputs()) outputs *= static_cast<double>(out.view.count());
-  return outputs > 0 ? std::sqrt(inputs / outputs) : 1;  // (mk)(kn) / (mn)
-}
-
 }  // namespace
+
+bool has_other_tier() { return other_tier().has_value(); }
+
+double depth_of(const ops::RecordedCall& product) {
+  const ops::CallFacts facts(product, true);
+  const Shape a = facts.shape("a");
+  const bool columns =
+      product.op() == "matmul"
+          ? facts.number("transpose_a") != 0
+          : facts.number("product") == static_cast<double>(ops::GroupedProduct::kWeights);
+  return static_cast<double>(a[columns ? a.rank() - 2 : a.rank() - 1]);
+}
 
 Precision precision_of(const ops::RefTensor& got, const ops::RefTensor& expected) {
   double squares = 0, size = 0, lean = 0, n = 0;

@@ -36,6 +36,13 @@ class CallJudge final : public ops::Observer {
   std::set<std::string> unjudged_;
 };
 
+/// Whether a CPU that is examined can be judged by another instruction set than the one in use.
+bool has_other_tier();
+
+/// How many terms an element of a product's output sums; of groups the rows of the largest there
+/// may be.
+double depth_of(const ops::RecordedCall& product);
+
 /// How far a whole output is off: beside its worst element, which a sum's bound hides.
 struct Precision {
   double rms = 0;   // of the error, relative to the output's RMS

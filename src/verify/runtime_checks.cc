@@ -378,7 +378,8 @@ void copies_of_run(Running& r) {
   const size_t beyond = all.size() - sizes.size();
   // The largest, and of the others as many as are worth the time.
   std::reverse(sizes.begin(), sizes.end());
-  if (sizes.size() > kSizesMost) sizes.resize(kSizesMost);
+  const size_t left_out = sizes.size() - std::min(sizes.size(), kSizesMost);
+  sizes.resize(sizes.size() - left_out);
   Comparison comparison(r);
   size_t no_room = 0;
   for (size_t i = 0; i < sizes.size(); ++i) {
@@ -389,11 +390,19 @@ void copies_of_run(Running& r) {
     }
     r.listener.alive(static_cast<double>(i + 1) / static_cast<double>(sizes.size()));
   }
-  if (beyond + no_room > 0)
-    r.listener.noted(
-        fmt::format("{} sizes of copies that {} makes were not tried: there is no room",
-                    beyond + no_room,
-                    r.options.run.name));
+  const auto not_tried = [&](size_t count, const std::string& why) {
+    if (count > 0)
+      r.listener.noted(fmt::format("not tried: {} of the {} sizes of copies that {} makes: {}",
+                                   count,
+                                   all.size(),
+                                   r.options.run.name,
+                                   why));
+  };
+  not_tried(beyond,
+            fmt::format("they are above {}, more than there is room or time for",
+                        format_bytes(static_cast<double>(most))));
+  not_tried(no_room, "the device has no memory for them");
+  not_tried(left_out, fmt::format("the {} largest were", kSizesMost));
   comparison.report();
 }
 
