@@ -175,12 +175,14 @@ void print_verdict(const doctor::Report& report, const Paint& paint) {
   for (const std::string& reason : report.reasons) fmt::print("  {}\n", reason);
 }
 
-/// The ops of which everything was tried and nothing found.
+/// The ops of which everything was tried and nothing found, by their own checks or others.
 Result<void> note_runs(const std::string& path, const doctor::Report& report) {
+  if (!report.whole) return {};  // some ops were examined in part, nobody knows which
   std::map<std::string, bool> sound;
   for (const doctor::Outcome& o : report.outcomes)
     if (o.head.level == doctor::Level::kOp)
       sound.try_emplace(o.head.subject, true).first->second &= o.problems.empty();
+  for (const doctor::Culprit& c : report.culprits) sound[c.op] = false;
   std::vector<ops::RunRecord> records;
   for (const ops::OpSpec& spec : ops::all_op_specs()) {
     const auto it = sound.find(spec.op);
@@ -202,8 +204,11 @@ Result<int> examine(Arguments& args) {
   }
   if (args.child) return doctor::examine_as_child(args.options, args.from);
 
-  if (!args.runs.empty() && (args.options.quick || !args.options.only.empty()))
-    return fail(Code::kInvalidInput, "--runs notes what passed whole: without --quick and --only");
+  if (!args.runs.empty() &&
+      (args.options.quick || !args.options.only.empty() || args.options.first_level))
+    return fail(Code::kInvalidInput,
+                "--runs notes what passed whole: without --quick, --only and --first-level");
+  if (!args.runs.empty()) TRY(ops::add_run_records(args.runs, {}));  // whether it can be written
   TRY(check_output_path(args.html, OutputKind::kPage));
   if (args.json != "-") TRY(check_output_path(args.json, OutputKind::kExamination));
   const Paint paint;

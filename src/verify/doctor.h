@@ -86,6 +86,7 @@ struct Report {
   std::vector<Outcome> outcomes;
   std::vector<Measurement> measurements;
   std::vector<std::string> notes;  // "links not tested: one device"
+  bool whole = false;              // every check that was planned has an outcome
 
   // Filled by conclude().
   std::vector<Culprit> culprits;  // the most basic first

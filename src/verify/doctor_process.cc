@@ -121,6 +121,7 @@ class Examination {
       TRY(follow_one());
     }
     report_.seconds = clock_.monotonic_s() - begin_s;
+    report_.whole = planned_ > 0 && report_.outcomes.size() == planned_;
     conclude(report_);
     return std::move(report_);
   }
@@ -150,6 +151,7 @@ class Examination {
       stopped = options_.first_level && above_findings();
     }
     if (stopped) {
+      note("not tried: what comes behind the level that has a finding (--first-level)");
       running_.reset();
       finished_ = true;
       return {};  // the child's owner ends it
