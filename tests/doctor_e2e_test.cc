@@ -70,9 +70,39 @@ TEST(Doctor, SaysWhatIsWrongWithTheCommand) {
   EXPECT_EQ(nowhere.status, 2);
   EXPECT_EQ(nowhere.output,
             "ferry: /nonexistent/report.html: its folder does not exist; make it first\n");
+  // Asked before it examines, which takes its time.
+  const Ended unwritable = doctor("--runs /nonexistent/runs");
+  EXPECT_NE(unwritable.status, 0);
+  EXPECT_EQ(unwritable.output.find("checks"), std::string::npos) << unwritable.output;
+  EXPECT_EQ(doctor("--runs /tmp/runs --first-level").status, 2);
   const Ended absent = doctor("--device ascend", "FERRY_ASCEND_LIBRARIES=/nonexistent");
   EXPECT_EQ(absent.status, 3) << absent.output;
   EXPECT_NE(absent.output.find("libascendcl.so"), std::string::npos) << absent.output;
+}
+
+TEST(Doctor, TriesTheSizesOfARun) {
+  const fs::path file = fs::temp_directory_path() / "ferry_doctor_e2e_for.json";
+  const std::string run = (fs::temp_directory_path() / "ferry_doctor_e2e_run.toml").string();
+  std::stringstream tiny;
+  tiny << std::ifstream(FERRY_SOURCE_DIR "/configs/tiny.toml").rdbuf();
+  std::string settings = tiny.str();
+  settings.insert(settings.find("sequence_length"), "dir = \"/nonexistent\"\n");  // not read
+  std::ofstream(run) << settings;
+  for (const auto& [subject, check] : {std::pair("rope", "rope, BF16, as in "),
+                                       std::pair("copies", "copies, the run's own sizes")}) {
+    const Ended ended = doctor("--quick --soak 0 --only " + std::string(subject) + " --for " + run +
+                               " --json " + file.string());
+    EXPECT_EQ(ended.status, 0) << ended.output;
+    std::ifstream json(file);
+    const Json report = Json::parse(json, nullptr, false);
+    bool tried = false;
+    for (const Json& o : report.at("outcomes"))
+      tried |= o.at("name").get<std::string>().find(check) != std::string::npos;
+    EXPECT_TRUE(tried) << subject;
+    EXPECT_EQ(report.dump().find("the sizes of a run of yours"), std::string::npos);
+  }
+  fs::remove(file);
+  fs::remove(run);
 }
 
 TEST(Program, OutputThatCannotBeWrittenIsAFailure) {

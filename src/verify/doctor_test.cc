@@ -4,12 +4,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "autograd/tape.h"
+#include "base/cpu_tier.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/add/add.h"
 #include "ops/dispatch.h"
@@ -17,6 +20,8 @@
 #include "ops/matmul/matmul.h"
 #include "ops/rope/rope.h"
 #include "ops/router/router.h"
+#include "ops/scale/scale.h"
+#include "tensor/bf16.h"
 #include "verify/call_judge.h"
 #include "verify/doctor_process.h"
 #include "verify/report_html.h"
@@ -240,6 +245,7 @@ TEST(DoctorProcess, ACrashIsAFindingAndTheExaminationGoesOn) {
   EXPECT_EQ(report->outcomes[1].problems[0].property, "crash");
   EXPECT_NE(report->outcomes[1].problems[0].detail.find("signal 11"), std::string::npos);
   EXPECT_TRUE(report->outcomes[2].problems.empty());
+  EXPECT_TRUE(report->whole);
   ASSERT_EQ(report->culprits.size(), 1u);
   EXPECT_EQ(report->culprits[0].kernel, "add");
 }
@@ -274,6 +280,7 @@ TEST(DoctorProcess, ADeviceThatTakesEveryChildIsGivenUp) {
   const Result<Report> report = follow(shell({opened() + began(0) + "kill -9 $$"}));
   ASSERT_TRUE(report.has_value()) << report.error().message;
   EXPECT_EQ(report->outcomes.size(), 12u);
+  EXPECT_FALSE(report->whole);
   EXPECT_EQ(report->verdict, Verdict::kUnfit);
   EXPECT_NE(report->notes.at(0).find("given up"), std::string::npos);
 }
@@ -470,6 +477,133 @@ TEST(Doctor, CopiesAndPanelsOfARunAreTried) {
     tried.insert(fmt::format("{}: {}", c.sized_op, describe(sized_op(c.sized_op), c.sizes)));
   EXPECT_TRUE(tried.contains("linear: tokens 1, inner 256, outer 512")) << *tried.begin();
   EXPECT_TRUE(tried.contains("copy: rows 1, width 256"));
+}
+
+TEST(Doctor, ADepthIsThatOfOneProductOfABatch) {
+  class Depths final : public ops::Observer {
+   public:
+    void before(const ops::OpCall& call) override {
+      if (std::string_view(call.op) != "matmul" && std::string_view(call.op) != "grouped_matmul")
+        return;
+      found.insert(depth_of(ops::RecordedCall(call, [](const View&) { return true; })));
+    }
+    std::set<double> found;
+  } depths;
+  Maker maker(cpu_device(), DType::kF32, 1);
+  const ops::Observing observing(depths);
+  for (const int64_t ta : {0, 1}) sized_op("matmul").run(maker, {9, 5, 24, 17, ta, 1});
+  EXPECT_EQ(depths.found, (std::set<double>{24}));
+  depths.found.clear();
+  // Forward over the inner size, to the inputs over the outer, to the weights over the rows.
+  sized_op("grouped_linear").run(maker, {40, 5, 24, 20});
+  EXPECT_EQ(depths.found, (std::set<double>{20, 24, 40}));
+}
+
+/// The outcome of one check of the quick list, on a CPU that is broken like this.
+Outcome outcome_of(const std::string& name, ops::Observer& broken) {
+  const Options options{.quick = true};
+  Quiet quiet;
+  for (const Check& check : make_checks(options))
+    if (check.head.name.find(name) != std::string::npos) {
+      bool lost = false;
+      const ops::Observing observing(broken);
+      return run_check(check, cpu_device(), options, quiet, &lost);
+    }
+  ADD_FAILURE() << "there is no check " << name;
+  return {};
+}
+
+TEST(Doctor, WhatAKernelKeepsOfItsInputsPlaceIsFound) {
+  // Gives for the memory that it saw before what it gave then.
+  class Keeps final : public ops::Observer {
+   public:
+    void after(const ops::OpCall& call) override {
+      if (std::string_view(call.op) != "swiglu") return;
+      const View& out = call.outputs.front().view;
+      auto* bytes = static_cast<char*>(out.data);
+      const size_t count = static_cast<size_t>(out.count()) * size_of(out.dtype);
+      const auto [it, fresh] =
+          kept_.emplace(call.inputs.front().view.data, std::vector<char>(bytes, bytes + count));
+      if (!fresh && it->second.size() == count) std::copy_n(it->second.begin(), count, bytes);
+    }
+
+   private:
+    std::map<const void*, std::vector<char>> kept_;
+  } keeps;
+  const Outcome o = outcome_of("swiglu, F32 [3, 2, 33] scale 3, same buffers", keeps);
+  ASSERT_EQ(o.problems.size(), 1u);
+  EXPECT_EQ(o.problems.front().property, "state");
+  EXPECT_NE(o.problems.front().detail.find("B after A"), std::string::npos);
+}
+
+TEST(Doctor, ANanThatBecomesANumberIsFound) {
+  class Hides final : public ops::Observer {
+   public:
+    void after(const ops::OpCall& call) override {
+      const View& out = call.outputs.front().view;
+      if (std::string_view(call.op) != "add" || out.dtype != DType::kF32) return;
+      for (int64_t i = 0; i < out.count(); ++i)
+        if (std::isnan(out.as<float>()[i])) out.as<float>()[i] = 0;
+    }
+  } hides;
+  const Outcome o = outcome_of("add, F32, zeros, largest, infinities and NaN", hides);
+  ASSERT_FALSE(o.problems.empty());
+  EXPECT_EQ(o.problems.front().kernel, "add");
+}
+
+/// What the judge of calls finds in this run when an observer changes results.
+std::set<std::string> found_in(ops::Observer& changes,
+                               DType dtype,
+                               const std::function<void(Maker&)>& run) {
+  std::set<std::string> found;
+  CallJudge judge(
+      [&](const std::string& property, const ops::CallFinding&) { found.insert(property); });
+  Maker maker(cpu_device(), dtype, 1, {{"c", static_cast<double>(dtype)}});
+  const CpuTier tier = cpu_tier();
+  const ops::Observing changing(changes), judging(judge);  // the judge hears of it last
+  run(maker);
+  EXPECT_EQ(cpu_tier(), tier);
+  return found;
+}
+
+TEST(Doctor, SumsInTooFewBitsAndRoundingToOneSideAreFound) {
+  using Found = std::set<std::string>;
+  const auto product = [](Maker& m) { sized_op("matmul").run(m, {1, 80, 512, 40, 0, 1}); };
+  const auto scaled = [](Maker& m) {
+    static_cast<void>(ops::scale(m.normal({80, 40}, DType::kBF16), 0.7137f));
+  };
+  struct Nothing final : ops::Observer {
+  } nothing;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    EXPECT_EQ(found_in(nothing, dtype, product), Found());
+    EXPECT_EQ(found_in(nothing, dtype, scaled), Found());
+  }
+  // To either side by 2^-15: each element is within the bound of a sum of 512 terms.
+  struct Coarse final : ops::Observer {
+    void after(const ops::OpCall& call) override {
+      const View& c = call.outputs.front().view;
+      for (int64_t i = 0; i < c.count(); ++i)
+        c.as<float>()[i] *= 1 + (i % 2 == 0 ? 0x1p-15f : -0x1p-15f);
+    }
+  } coarse;
+  EXPECT_EQ(found_in(coarse, DType::kF32, product), Found{"precision"});
+  // Cut instead of rounded where that is within the bound of one rounding, which is up to twice as
+  // wide for a mantissa near 2 as the half of a unit in the last place.
+  struct Leans final : ops::Observer {
+    void after(const ops::OpCall& call) override {
+      const auto* const x = call.inputs[0].view.as<bf16_t>();
+      auto* const y = call.outputs[0].view.as<bf16_t>();
+      for (int64_t i = 0; i < call.outputs[0].view.count(); ++i) {
+        const float exact = bf16_to_f32(x[i]) * 0.7137f;
+        const auto bits = std::bit_cast<uint32_t>(exact);
+        const double behind = static_cast<double>(bits & 0xffff) / 0x1p16;
+        const double mantissa = 1 + static_cast<double>(bits & 0x7fffff) / 0x1p23;
+        if (behind > 0.5 && behind < 0.5 * mantissa - 0.05)
+          y[i] = f32_to_bf16(std::bit_cast<float>(bits & 0xffff0000));
+      }
+    }
+  } leans;
+  EXPECT_EQ(found_in(leans, DType::kBF16, scaled), Found{"bias"});
 }
 
 }  // namespace
