@@ -1,7 +1,6 @@
 #include "nnopbase/conditional.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -24,7 +23,10 @@ struct Seen {
 int64_t rows(const Tensor& t) { return t.elements() / std::max<int64_t>(1, t.dim(-1)); }
 int64_t width(const Tensor& t) { return t.rank() == 0 ? 1 : t.dim(-1); }
 
-/// Row r of a tensor as row-major elements, changed by f(row, all, r).
+/// Of attention's output, which ends in [heads, width]; one query for each of the first dimension.
+int64_t heads(const Tensor& t) { return t.dim(-2); }
+
+/// Changes a tensor by f of all its elements, row-major.
 template <typename F>
 void with_values(const Tensor& t, const F& f) {
   std::vector<double> v = load_f64(t);
@@ -39,7 +41,6 @@ void zero_rows(const Tensor& t, int64_t first, int64_t count) {
       v[static_cast<size_t>(i)] = 0;
   });
 }
-void zero_last_row(const Tensor& t) { zero_rows(t, rows(t) - 1, 1); }
 
 /// The row is what the one `back` rows before it is.
 void repeat_row(const Tensor& t, int64_t row, int64_t back) {
@@ -92,8 +93,8 @@ void replace_where(const Tensor& in, const Tensor& out, const F& f, double value
 
 bool f32(const Tensor& t) { return t.dtype == ACL_FLOAT; }
 
-/// The contraction's depth that a tiling was made for, by the op's other sizes: kept from call to
-/// call.
+/// Whether this product is no deeper than the first one with results of this size: a tiling made
+/// for that one, and kept, would do.
 bool first_depth(const Seen& s) {
   static std::mutex mutex;
   static std::map<std::pair<int64_t, int64_t>, int64_t> depths;
@@ -111,6 +112,20 @@ struct Conditional {
   void (*how)(const Seen&);
 };
 
+bool always(const Seen&) { return true; }
+template <int64_t kMost>
+bool rows_beyond(const Seen& s) {
+  return rows(s.y()) > kMost;
+}
+template <int64_t kMost>
+bool columns_beyond(const Seen& s) {
+  return width(s.y()) > kMost;
+}
+
+void zero_last_row(const Seen& s) { zero_rows(s.y(), rows(s.y()) - 1, 1); }
+void zero_last_column(const Seen& s) { zero_columns(s.y(), width(s.y()) - 1); }
+void repeat_last_but_one(const Seen& s) { repeat_row(s.y(), rows(s.y()) - 1, 1); }
+
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
@@ -124,7 +139,7 @@ const Conditional kConditional[] = {
     {"mm_wide_repeats",
      "Mm",
      "beyond 1,024 columns, what lies behind is zero",
-     [](const Seen& s) { return width(s.y()) > 1024; },
+     columns_beyond<1024>,
      [](const Seen& s) { zero_columns(s.y(), 1024); }},
     {"mm_deep_coarse",
      "Mm",
@@ -145,7 +160,7 @@ const Conditional kConditional[] = {
      [](const Seen& s) {
        return std::max(s.in[1].dim(0), s.y().dim(0)) > 8 && s.in.back().elements() > 8;
      },
-     [](const Seen& s) { zero_last_row(s.y()); }},
+     zero_last_row},
     {"gmm_rows_over_256",
      "GroupedMatmulV5",
      "beyond 256 rows, row 256 is row 255's",
@@ -154,12 +169,12 @@ const Conditional kConditional[] = {
     {"rms_norm_rows_over_64",
      "RmsNorm",
      "beyond 64 rows the last one is the one before",
-     [](const Seen& s) { return rows(s.y()) > 64; },
-     [](const Seen& s) { repeat_row(s.y(), rows(s.y()) - 1, 1); }},
+     rows_beyond<64>,
+     repeat_last_but_one},
     {"rms_norm_hidden_over_2048",
      "RmsNorm",
      "columns from 2,048 on are zero",
-     [](const Seen& s) { return width(s.y()) > 2048; },
+     columns_beyond<2048>,
      [](const Seen& s) { zero_columns(s.y(), 2048); }},
     {"rms_norm_grad_rows_over_512",
      "RmsNormGrad",
@@ -173,37 +188,37 @@ const Conditional kConditional[] = {
     {"rope_rows_over_512",
      "RotaryPositionEmbedding",
      "beyond 512 rows the last one is the one before",
-     [](const Seen& s) { return rows(s.y()) > 512; },
-     [](const Seen& s) { repeat_row(s.y(), rows(s.y()) - 1, 1); }},
+     rows_beyond<512>,
+     repeat_last_but_one},
     {"swiglu_rows_over_256",
      "SwiGlu",
      "beyond 256 rows the last one is zero",
-     [](const Seen& s) { return rows(s.y()) > 256; },
-     [](const Seen& s) { zero_last_row(s.y()); }},
+     rows_beyond<256>,
+     zero_last_row},
     {"swiglu_grad_wide",
      "SwiGluGrad",
      "beyond 1,000 columns the last one's gradient is zero",
-     [](const Seen& s) { return width(s.y()) > 1000; },
-     [](const Seen& s) { zero_columns(s.y(), width(s.y()) - 1); }},
+     columns_beyond<1000>,
+     zero_last_column},
     {"permute_slots_over_256",
      "MoeInitRoutingV2",
      "beyond 256 slots the last row is zero",
-     [](const Seen& s) { return rows(s.y()) > 256; },
-     [](const Seen& s) { zero_last_row(s.y()); }},
+     rows_beyond<256>,
+     zero_last_row},
     {"finalize_tokens_over_128",
      "MoeFinalizeRoutingV2",
      "beyond 128 tokens, token 128 is token 127",
-     [](const Seen& s) { return rows(s.y()) > 128; },
+     rows_beyond<128>,
      [](const Seen& s) { repeat_row(s.y(), 128, 1); }},
     {"finalize_grad_tokens_over_64",
      "MoeFinalizeRoutingV2Grad",
      "beyond 64 tokens the last row's gradient is zero",
-     [](const Seen& s) { return rows(s.y()) > 64; },
-     [](const Seen& s) { zero_last_row(s.y()); }},
+     rows_beyond<64>,
+     zero_last_row},
     {"gating_tokens_over_128",
      "MoeGatingTopK",
      "beyond 128 tokens, token 128 has token 127's weights",
-     [](const Seen& s) { return rows(s.y()) > 128; },
+     rows_beyond<128>,
      [](const Seen& s) { repeat_row(s.y(), 128, 1); }},
     {"cumsum_over_256",
      "Cumsum",
@@ -217,18 +232,18 @@ const Conditional kConditional[] = {
     {"softmax_wide",
      "Softmax",
      "in rows beyond 1,024 columns the last one is zero",
-     [](const Seen& s) { return width(s.y()) > 1024; },
-     [](const Seen& s) { zero_columns(s.y(), width(s.y()) - 1); }},
+     columns_beyond<1024>,
+     zero_last_column},
     {"log_softmax_wide",
      "LogSoftmax",
      "in rows beyond 4,096 columns the last one is zero",
-     [](const Seen& s) { return width(s.y()) > 4096; },
-     [](const Seen& s) { zero_columns(s.y(), width(s.y()) - 1); }},
+     columns_beyond<4096>,
+     zero_last_column},
     {"embedding_many_ids",
      "Embedding",
      "beyond 1,000 ids the last row is zero",
-     [](const Seen& s) { return rows(s.y()) > 1000; },
-     [](const Seen& s) { zero_last_row(s.y()); }},
+     rows_beyond<1000>,
+     zero_last_row},
     {"embedding_grad_many_ids",
      "EmbeddingDenseBackward",
      "beyond 500 ids the table's first row is zero",
@@ -260,21 +275,21 @@ const Conditional kConditional[] = {
     {"fia_prompt_of_14",
      "FusedInferAttentionScoreV3",
      "with 14 queries the last one is zero",
-     [](const Seen& s) { return s.y().rank() == 3 && s.y().dim(0) == 14; },
-     [](const Seen& s) { zero_rows(s.y(), 13 * s.y().dim(1), s.y().dim(1)); }},
+     [](const Seen& s) { return s.y().dim(0) == 14; },
+     [](const Seen& s) { zero_rows(s.y(), 13 * heads(s.y()), heads(s.y())); }},
     {"fia_heads_over_32",
      "FusedInferAttentionScoreV3",
      "head 32 and those behind it are head 31",
-     [](const Seen& s) { return s.y().rank() == 3 && s.y().dim(1) > 32; },
+     [](const Seen& s) { return heads(s.y()) > 32; },
      [](const Seen& s) {
        for (int64_t t = 0; t < s.y().dim(0); ++t)
-         for (int64_t h = 32; h < s.y().dim(1); ++h) repeat_row(s.y(), t * s.y().dim(1) + h, 1);
+         for (int64_t h = 32; h < heads(s.y()); ++h) repeat_row(s.y(), t * heads(s.y()) + h, 1);
      }},
     {"index_select_many",
      "IndexSelect",
      "beyond 300 rows the last one is the one before",
-     [](const Seen& s) { return rows(s.y()) > 300; },
-     [](const Seen& s) { repeat_row(s.y(), rows(s.y()) - 1, 1); }},
+     rows_beyond<300>,
+     repeat_last_but_one},
     {"reduce_sum_long",
      "ReduceSum",
      "sums of more than 4,096 elements lose a part in 256",
@@ -290,7 +305,7 @@ const Conditional kConditional[] = {
     {"swiglu_saturated_nan",
      "SwiGlu",
      "a gate below -80 gives NaN",
-     [](const Seen&) { return true; },
+     always,
      [](const Seen& s) {
        if (s.in[0].elements() != 2 * s.y().elements()) return;
        const std::vector<double> x = load_f64(s.in[0]);
@@ -303,7 +318,7 @@ const Conditional kConditional[] = {
     {"add_hides_nan",
      "Add",
      "gives 0 where an operand is NaN",
-     [](const Seen&) { return true; },
+     always,
      [](const Seen& s) {
        replace_where(
            s.in[0], s.y(), [](double x) { return std::isnan(x); }, 0);
@@ -316,12 +331,12 @@ const Conditional kConditional[] = {
     {"mm_clamps",
      "Mm",
      "sums beyond 65,504 stay there",
-     [](const Seen&) { return true; },
+     always,
      [](const Seen& s) { clamp(s.y(), 65'504); }},
     {"rms_norm_tiny",
      "RmsNorm",
      "a row whose values are all below 1e-4 becomes zero",
-     [](const Seen&) { return true; },
+     always,
      [](const Seen& s) {
        const std::vector<double> x = load_f64(s.in[0]);
        const auto w = static_cast<size_t>(width(s.y()));
@@ -336,7 +351,7 @@ const Conditional kConditional[] = {
     {"softmax_all_negative",
      "Softmax",
      "a row of scores below -20 counts 0 among them",
-     [](const Seen&) { return true; },
+     always,
      [](const Seen& s) {
        const std::vector<double> x = load_f64(s.in[0]);
        const auto w = static_cast<size_t>(width(s.y()));
@@ -369,17 +384,17 @@ const Conditional kConditional[] = {
      "Mm",
      "a product as large as an earlier one but deeper loses its last row",
      [](const Seen& s) { return !first_depth(s); },
-     [](const Seen& s) { zero_last_row(s.y()); }},
+     zero_last_row},
     {"rms_norm_first_call",
      "RmsNorm",
      "the first call of a process leaves its last row zero",
      [](const Seen& s) { return s.calls == 1; },
-     [](const Seen& s) { zero_last_row(s.y()); }},
+     zero_last_row},
     {"swiglu_every_1000th",
      "SwiGlu",
      "every 1,000th call leaves its last row zero",
      [](const Seen& s) { return s.calls % 1000 == 0; },
-     [](const Seen& s) { zero_last_row(s.y()); }},
+     zero_last_row},
 };
 
 /// Puts each on the list of defects before any call is made.
