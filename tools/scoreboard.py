@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plants the defects and mutants of software Ascend one by one and counts whom doctor and verify name.
 
-usage: tools/scoreboard.py FERRY SIM-FOLDER [--model DIR] [--run TOML] [--jobs N] [--seeds N] [--first-seed N]
+usage: tools/scoreboard.py FERRY SIM-FOLDER [--model DIR] [--run RUN] [--jobs N] [--seeds N] [--first-seed N]
                            [--only TEXT] [--part K/N] [--skip-defects] [--skip-mutants] [--json FILE]
 
 FERRY is the program, SIM-FOLDER holds libascendcl.so, libnnopbase.so and libopapi.so. With --model, `ferry verify`
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from types import MappingProxyType
 
 # What the doctor calls the parts of the runtime.
 RUNTIME = {
@@ -28,6 +29,8 @@ RUNTIME = {
     "SynchronizeStream": ("streams",),
     "RecordEvent": ("streams",),
 }
+
+RUN_LIMIT_S = 1800  # of one doctor or verify
 
 # By how much an output may be off, in units of the largest element of its row: 16-bit types by one unit in the last
 # place, float32 by 32 roundings, integers not at all.
@@ -87,13 +90,16 @@ class Board:
         self.base = dict(os.environ, FERRY_ASCEND_LIBRARIES=os.path.abspath(args.sim), FERRY_THREADS="1",
                          XDG_STATE_HOME=self.state.name)
 
-    def run(self, command, planted, deviations):
-        """Exit status, the last line's JSON, what was said on stderr."""
+    def run(self, command, planted, deviations, more_environment=MappingProxyType({})):
+        """Exit status (None: it did not end), the last line's JSON, what was said on stderr."""
         with tempfile.NamedTemporaryFile(prefix="deviations-") as file:
             settings = dict(planted, DEVIATIONS=file.name)
-            env = dict(self.base, **{"FERRY_ASCEND_SIM_" + k: v for k, v in settings.items()})
-            done = subprocess.run([self.args.ferry] + command, env=env, capture_output=True, text=True,
-                                  stdin=subprocess.DEVNULL, timeout=1800)
+            env = dict(self.base, **{"FERRY_ASCEND_SIM_" + k: v for k, v in settings.items()}, **more_environment)
+            try:
+                done = subprocess.run([self.args.ferry] + command, env=env, capture_output=True, text=True,
+                                      stdin=subprocess.DEVNULL, timeout=RUN_LIMIT_S)
+            except subprocess.TimeoutExpired:  # a row of its own; the board goes on
+                return None, {}, f"no end within {RUN_LIMIT_S} s"
             deviations.read(file.name)
         lines = done.stdout.strip().splitlines()
         try:
@@ -102,17 +108,31 @@ class Board:
             last = {}
         return done.returncode, last, done.stderr
 
-    def doctor(self, more, planted, deviations, device="ascend"):
+    def tiers(self):
+        """The instruction sets that this processor has, as FERRY_CPU names them."""
+        def has(tier):
+            done = subprocess.run([self.args.ferry, "ops"], env=dict(self.base, FERRY_CPU=tier), check=False,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            return done.returncode == 0
+        return [tier for tier in ("plain", "avx2", "avx512", "avx512_dot") if has(tier)]
+
+    def doctor(self, more, planted, deviations, device="ascend", tier=None):
         # A check of the quick list takes less than a second, on a very busy machine a minute: one that waits in
         # vain must not hold the board up, and a busy machine is no hang.
         command = ["doctor", "--device", device, "--quick", "--limit", "5m", "--json", "-", *more]
+        return self.run(command, planted, deviations, {"FERRY_CPU": tier} if tier else {})
+
+    def doctor_for_run(self, planted, deviations, more=()):
+        """The doctor at the sizes of the run that is given, in the full list."""
+        command = ["doctor", "--device", "ascend", "--for", self.args.run, "--limit", "10m", "--first-level",
+                   "--soak", "0", "--json", "-", *more]
         return self.run(command, planted, deviations)
 
-    def doctor_for_run(self, planted, deviations):
-        """The doctor at the sizes of the run whose settings are given, in the full list."""
-        command = ["doctor", "--device", "ascend", "--for", self.args.run, "--limit", "10m", "--first-level",
-                   "--soak", "0", "--json", "-"]
-        return self.run(command, planted, deviations)
+    def check_run(self):
+        """A --run that the doctor does not take is said at once, not in every row."""
+        code, _, error = self.doctor_for_run({}, Deviations(), ["--quick", "--only", "copies"])
+        if code != 0:
+            sys.exit(f"--run {self.args.run}: {error.strip() or f'exit {code}'}")
 
     def verify(self, planted, deviations):
         command = ["verify", self.args.model, "--device", "ascend", "--no-remember", "--json"]
@@ -230,11 +250,12 @@ def dealt(entries, args):
     return chosen[part - 1::parts]
 
 
-def seed(board, device, number):
+def seed(board, device, tier, number):
     """A row for a sound device: anything that is found is a false alarm. Both seeds differ from row to row, that of
     the inputs and that of the simulator's delays and orders."""
     code, report, error = board.doctor(["--soak", "1s", "--seed", str(number)], {"SEED": str(1000 + number)},
-                                       Deviations(), device)
+                                       Deviations(), device, tier)
+    device = f"{device} {tier}" if tier else device
     finding = finding_of_doctor(code, report, error)
     reasons = "; ".join(report.get("reasons", [])) if finding else ""
     return {"name": f"{device} {number}", "alarm": code != 0,
@@ -278,7 +299,9 @@ def arguments():
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--skip-defects", action="store_true")
-    parser.add_argument("--run", help="settings, a TOML file: what was not found is looked for at this run's sizes")
+    parser.add_argument("--run", metavar="RUN",
+                        help="a TOML file of settings, a model directory, v3 or v2-lite: defects that were not found are "
+                             "looked for at this run's sizes")
     parser.add_argument("--only", default="", help="defects and mutants whose name holds this")
     parser.add_argument("--part", default="1/1", metavar="K/N",
                         help="the K-th of N parts into which defects and mutants are dealt by a fixed draw")
@@ -293,6 +316,8 @@ def main():
     defects, mutants = lists_of(args.sim)
     begin = time.monotonic()
     results = {"defects": [], "mutants": [], "seeds": []}
+    if args.run:
+        board.check_run()
     called = board.called()
 
     def row(entry, mutant):
@@ -308,9 +333,11 @@ def main():
                 print(results[what][-1]["line"], flush=True)
 
         if not args.only:
-            print(f"Nothing planted, {args.seeds} seeds of inputs and simulator, software Ascend and CPU")
-            rows = [(device, number) for number in range(args.first_seed, args.first_seed + args.seeds)
-                    for device in ("ascend", "cpu")]
+            places = [("ascend", None)] + [("cpu", tier) for tier in board.tiers()]
+            print(f"Nothing planted, {args.seeds} seeds of inputs and simulator, software Ascend and CPU as "
+                  + ", ".join(tier for _, tier in places if tier))
+            rows = [(*place, number) for number in range(args.first_seed, args.first_seed + args.seeds)
+                    for place in places]
             each("seeds", rows, lambda entry: seed(board, *entry))
         if not args.skip_defects:
             print("\nPlanted defects: name, op, result, by whom, whom it names")

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -33,9 +34,10 @@ using Files = std::map<std::string, std::string>;  // content by path
 /// A root folder with these files below it.
 class Tree {
  public:
-  explicit Tree(const Files& files) : root_(fs::path(::testing::TempDir()) / "limits") {
-    fs::remove_all(root_);
-    fs::create_directories(root_);
+  explicit Tree(const Files& files) {
+    std::string name = (fs::path(::testing::TempDir()) / "limits-XXXXXX").string();
+    EXPECT_NE(::mkdtemp(name.data()), nullptr) << name;  // of its own: two may live at once
+    root_ = name;
     for (const auto& [path, content] : files) {
       fs::create_directories((root_ / path).parent_path());
       std::ofstream(root_ / path) << content;
