@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <span>
 #include <string_view>
 
 #include "base/check.h"
@@ -48,12 +49,6 @@ class Recorder final : public ops::Observer {
   LibraryWatch watch_;
 };
 
-int64_t elements(const ops::OpCase& c) {
-  int64_t n = 0;
-  for (const ops::InputSpec& in : c.inputs) n += in.shape.count();
-  return n;
-}
-
 /// A case forward and backward with each call judged by itself, which tells whose fault it is.
 void judge_calls(Running& r, const ops::OpCase& c) {
   std::vector<Tensor> inputs = ops::make_inputs(c, r.device, r.options.seed);
@@ -99,14 +94,14 @@ std::vector<Check> spec_checks(const Options& options) {
   for (const ops::OpSpec& spec : checked_specs()) {
     std::vector<const ops::OpCase*> cases;
     for (const ops::OpCase& c : spec.cases)
-      if (!options.quick || elements(c) <= kQuickForward) cases.push_back(&c);
+      if (!options.quick || elements_of(c) <= kQuickForward) cases.push_back(&c);
     std::stable_sort(cases.begin(), cases.end(), [](const auto* a, const auto* b) {
-      return elements(*a) < elements(*b);
+      return elements_of(*a) < elements_of(*b);
     });
     for (const bool gradient : {false, true})
       for (const ops::OpCase* c : cases)
         if (!gradient ||
-            (ops::has_gradient(*c) && (!options.quick || elements(*c) <= kQuickGradient)))
+            (ops::has_gradient(*c) && (!options.quick || elements_of(*c) <= kQuickGradient)))
           checks.push_back(spec_check(spec.op, *c, Level::kOp, gradient, options));
   }
   return checks;
@@ -154,6 +149,23 @@ const std::vector<ops::OpSpec>& checked_specs() {
     return all;
   }();
   return specs;
+}
+
+int64_t elements_of(const ops::OpCase& c) {
+  int64_t n = 0;
+  for (const ops::InputSpec& in : c.inputs) n += in.shape.count();
+  return n;
+}
+
+std::vector<std::byte> bits_of(const Tensor& t) {
+  if (t.contiguous()) {
+    std::vector<std::byte> bits(t.bytes());
+    t.copy_bytes_to(bits.data());
+    return bits;
+  }
+  const std::vector<float> values = t.to_f32();
+  const auto bytes = std::as_bytes(std::span(values));
+  return {bytes.begin(), bytes.end()};
 }
 
 std::vector<Check> make_checks(const Options& options) {

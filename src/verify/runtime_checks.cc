@@ -273,23 +273,6 @@ void many_blocks(Running& r) {
   comparison.report();
 }
 
-/// A large block, as weights are: each page has its own content.
-void large_block(Running& r) {
-  const size_t size = (r.options.quick ? size_t{9} : size_t{48}) << 20;
-  Comparison comparison(r);
-  const Block block(r.device, size);
-  Bytes sent = pattern(4096, 700);
-  sent.resize(size);
-  for (size_t at = 4096; at < size; at += 4096) {
-    std::memcpy(sent.data() + at, sent.data(), 4096);
-    std::memcpy(sent.data() + at, &at, sizeof at);
-  }
-  block.write(sent);
-  wait(r);
-  comparison.expect(block, sent);
-  comparison.report();
-}
-
 /// Bytes of which every page and its place tell: as good as random for copies, and made quickly.
 Bytes stamped(size_t size, uint64_t seed) {
   Bytes out = pattern(std::min<size_t>(size, 4096), seed);
@@ -299,6 +282,17 @@ Bytes stamped(size_t size, uint64_t seed) {
     if (size - at >= sizeof at) std::memcpy(out.data() + at, &at, sizeof at);
   }
   return out;
+}
+
+/// A large block, as weights are: each page has its own content.
+void large_block(Running& r) {
+  Comparison comparison(r);
+  const Bytes sent = stamped((r.options.quick ? size_t{9} : size_t{48}) << 20, 700);
+  const Block block(r.device, sent.size());
+  block.write(sent);
+  wait(r);
+  comparison.expect(block, sent);
+  comparison.report();
 }
 
 /// To the device, across, and back, between two other places that must stay as they are.

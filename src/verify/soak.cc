@@ -2,7 +2,6 @@
 // soak: products and copies whose results are known, and ops whose bits are, until the time is up.
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <map>
 
 #include "base/random.h"
@@ -15,25 +14,7 @@
 namespace ferry::doctor {
 namespace {
 
-using Bits = std::vector<unsigned char>;
-
-Bits bits_of(const Tensor& t) {
-  Bits bits(t.bytes());
-  if (t.contiguous()) {
-    t.copy_bytes_to(bits.data());
-  } else {
-    const std::vector<float> values = t.to_f32();
-    bits.resize(values.size() * sizeof(float));
-    std::memcpy(bits.data(), values.data(), bits.size());
-  }
-  return bits;
-}
-
-int64_t elements(const ops::OpCase& c) {
-  int64_t n = 0;
-  for (const ops::InputSpec& in : c.inputs) n += in.shape.count();
-  return n;
-}
+using Bits = std::vector<std::byte>;
 
 /// A case with its inputs on the device and the bits that it gave when nothing else ran.
 class Replay {
@@ -85,9 +66,9 @@ std::vector<ops::OpCase> light_cases(const ops::OpSpec& spec) {
   constexpr int64_t kLeast = 100, kMost = 20'000;
   std::vector<ops::OpCase> cases;
   for (const ops::OpCase& c : spec.cases)
-    if (elements(c) >= kLeast && elements(c) <= kMost) cases.push_back(c);
+    if (elements_of(c) >= kLeast && elements_of(c) <= kMost) cases.push_back(c);
   std::stable_sort(cases.begin(), cases.end(), [](const auto& a, const auto& b) {
-    return elements(a) < elements(b);
+    return elements_of(a) < elements_of(b);
   });
   // The smallest of each type of the first input.
   std::vector<ops::OpCase> out;

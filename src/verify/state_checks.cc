@@ -1,6 +1,6 @@
 // What a call must not depend on: what was computed before it. The first call after the start, the
-// same memory with other values and the first ones again, sizes that differ in one number only,
-// thousands of calls, and a failed allocation in between.
+// same memory with other values and the first ones again, a hundred thousand calls, and a failed
+// allocation in between. (Sizes that differ in one number only: ladder.cc.)
 #include <algorithm>
 
 #include "base/check.h"
@@ -24,19 +24,9 @@ void first_calls(Running& r) {
     }
 }
 
-std::vector<std::vector<char>> bytes_of(const std::vector<Tensor>& tensors) {
-  std::vector<std::vector<char>> all;
-  for (const Tensor& t : tensors) {
-    const std::vector<float> values = t.dtype() == DType::kI32 ? std::vector<float>() : t.to_f32();
-    std::vector<char>& bytes = all.emplace_back();
-    if (t.contiguous()) {
-      bytes.resize(t.bytes());
-      t.copy_bytes_to(bytes.data());
-    } else {
-      const auto* begin = reinterpret_cast<const char*>(values.data());
-      bytes.assign(begin, begin + values.size() * sizeof(float));
-    }
-  }
+std::vector<std::vector<std::byte>> bits_of_all(const std::vector<Tensor>& tensors) {
+  std::vector<std::vector<std::byte>> all;
+  for (const Tensor& t : tensors) all.push_back(bits_of(t));
   return all;
 }
 
@@ -52,14 +42,14 @@ void same_buffers(Running& r, const ops::OpCase& c) {
   }
   // Results stay until all are compared, so that no two share memory.
   const std::vector<Tensor> first = c.run(inputs);
-  const std::vector<std::vector<char>> a = bytes_of(first);
+  const std::vector<std::vector<std::byte>> a = bits_of_all(first);
   for (size_t i = 0; i < inputs.size(); ++i)
     r.device.copy(inputs[i].data(), other[i].data(), other[i].bytes());
   const std::vector<Tensor> second = c.run(inputs), alone = c.run(other);
-  const std::vector<std::vector<char>> b = bytes_of(second);
-  const bool b_right = b == bytes_of(alone);
+  const std::vector<std::vector<std::byte>> b = bits_of_all(second);
+  const bool b_right = b == bits_of_all(alone);
   for (size_t i = 0; i < inputs.size(); ++i) inputs[i].copy_bytes_from(kept[i].data());
-  const bool a_right = a == bytes_of(c.run(inputs));
+  const bool a_right = a == bits_of_all(c.run(inputs));
   if (!b_right || !a_right)
     r.found("state",
             "{}: {} in the same buffers gives other bits than {}",
@@ -68,13 +58,9 @@ void same_buffers(Running& r, const ops::OpCase& c) {
             b_right ? "A before B" : "B alone");
 }
 
-/// Of an op the smallest case with at least as many elements, one for each type.
+/// Of an op, for each type, the smallest case of 200 to 20,000 elements whose inputs are drawn, and
+/// so are others for another seed.
 std::vector<const ops::OpCase*> light(const ops::OpSpec& spec) {
-  const auto elements = [](const ops::OpCase& c) {
-    int64_t n = 0;
-    for (const ops::InputSpec& in : c.inputs) n += in.shape.count();
-    return n;
-  };
   std::vector<const ops::OpCase*> out;
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const ops::OpCase* best = nullptr;
@@ -84,8 +70,8 @@ std::vector<const ops::OpCase*> light(const ops::OpSpec& spec) {
       const bool given = std::any_of(c.inputs.begin(), c.inputs.end(), [](const auto& in) {
         return in.fill == ops::InputSpec::Fill::kGiven;
       });
-      if (typed && !given && elements(c) >= 200 && elements(c) <= 20'000 &&
-          (best == nullptr || elements(c) < elements(*best)))
+      if (typed && !given && elements_of(c) >= 200 && elements_of(c) <= 20'000 &&
+          (best == nullptr || elements_of(c) < elements_of(*best)))
         best = &c;
     }
     if (best != nullptr) out.push_back(best);
@@ -110,7 +96,7 @@ void many_calls(Running& r) {
     if (!cases.empty()) chosen = cases.front();
   }
   const std::vector<Tensor> inputs = ops::make_inputs(*chosen, r.device, r.options.seed);
-  const std::vector<std::vector<char>> expected = bytes_of(chosen->run(inputs));
+  const std::vector<std::vector<std::byte>> expected = bits_of_all(chosen->run(inputs));
   const double until_s = r.clock.monotonic_s() + kManyCallsSeconds;
   int64_t calls = 1;
   std::vector<std::vector<Tensor>> unread;  // nothing waits while the device is to be busy
@@ -119,7 +105,7 @@ void many_calls(Running& r) {
       unread.push_back(chosen->run(inputs));
     for (const std::vector<Tensor>& results : unread) {
       ++calls;
-      if (bytes_of(results) == expected) continue;
+      if (bits_of_all(results) == expected) continue;
       r.outcome.problems.push_back(
           {"many calls",
            fmt::format("{}: call {} gives other bits than the first", chosen->name, calls),
