@@ -1,7 +1,6 @@
 // The program on software Ascend, as a person runs it: it trains as on the CPU, a run that the chip
 // interrupts ends with the same bytes as an undisturbed one, and what it trained answers.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
@@ -12,77 +11,40 @@
 #include <string>
 #include <utility>
 
-#include "program.h"
+#include "trains.h"
 
 namespace {
 
 using namespace ferry::program;
 using Json = nlohmann::json;
 
-constexpr int kSteps = 8;
+constexpr int kChipSteps = 8;
 
-constexpr const char* kRun = R"([data]
-sequence_length = 32
-[train]
-tokens_per_step = 128
-micro_batch_tokens = 64
-evaluate_every = 4
-evaluate_tokens = 128
-compute = "bf16"
-[schedule]
-warmup_steps = 2
-[checkpoint]
-every = 2
-[log]
-every = 1
-)";
-
-class AscendTrain : public testing::Test {
+class AscendTrain : public Trains {
  protected:
   static void SetUpTestSuite() {
-    std::string name = (fs::temp_directory_path() / "ferry-ascend-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    root_ = name;
-    write(root_ / "text.txt", generated_text(1));
-    write(root_ / "run.toml", std::string(kTinyModel) + kRun);
-    ran({"tokenizer", "train", "--vocab", "300", "--out", path("tok.json"), path("text.txt")});
-    ran({"data",
-         "prepare",
-         path("text.txt"),
-         "--split",
-         "line",
-         "--tokenizer",
-         path("tok.json"),
-         "--out",
-         path("text"),
-         "--held-out-bytes",
-         "4K"});
+    begin_folder();
     said_ = ran(train("calm", "ascend"));
   }
-  static void TearDownTestSuite() { fs::remove_all(root_); }
 
-  static std::string path(const std::string& name) { return (root_ / name).string(); }
   static Strings train(const std::string& run, const std::string& device) {
-    return {"train",
-            path("run.toml"),
-            "--device",
-            device,
-            "--model.q_lora_rank=16",
-            "--model.qk_rope_head_dim=16",  // heads in sixteens: the fused attention is reached
-            "--data.dir=" + path("text"),
-            "--checkpoint.dir=" + path(run),
-            "--train.steps=" + std::to_string(kSteps)};
+    return Trains::train(
+        run,
+        {"--device",
+         device,
+         "--model.q_lora_rank=16",
+         "--model.qk_rope_head_dim=16",  // heads in sixteens: the fused attention is reached
+         "--data.sequence_length=32",
+         "--train.tokens_per_step=128",
+         "--train.micro_batch_tokens=64",
+         "--train.evaluate_tokens=128",
+         "--train.compute=bf16",
+         "--train.steps=" + std::to_string(kChipSteps)});
   }
-  struct Ended {
-    int status;
-    std::string output;
-  };
   static Ended end_of(const Strings& args, Environment environment = {}) {
     environment.emplace("FERRY_ASCEND_LIBRARIES", FERRY_ASCEND_SIM);
     environment.emplace("XDG_STATE_HOME", path("notes"));  // where doctors write their verdicts
-    Program p(root_ / "log", args, environment);
-    const int status = p.wait();
-    return {status, p.output()};
+    return Trains::end_of(args, environment);
   }
   static std::string ran(const Strings& args, const Environment& environment = {}) {
     const Ended e = end_of(args, environment);
@@ -91,9 +53,7 @@ class AscendTrain : public testing::Test {
   }
   /// What a run leaves that must not depend on how it got there.
   static std::string bytes(const std::string& run) {
-    char name[32];
-    std::snprintf(name, sizeof name, "step-%08d", kSteps);
-    const fs::path folder = root_ / run / name;
+    const fs::path folder = checkpoint(run, kChipSteps);
     const std::string weights = read(folder / "model.safetensors"),
                       state = read(folder / "state/part-00000.safetensors");
     EXPECT_FALSE(weights.empty() || state.empty()) << folder;
@@ -121,7 +81,6 @@ class AscendTrain : public testing::Test {
     return out;
   }
 
-  inline static fs::path root_;
   inline static std::string said_;
 };
 
@@ -129,11 +88,11 @@ TEST_F(AscendTrain, SaysThatItIsSoftwareAndLearnsAsTheCpuDoes) {
   EXPECT_NE(said_.find("device     software Ascend"), std::string::npos) << said_;
   ran(train("cpu", "cpu"));
   const std::map<int, double> ascend = losses("calm"), cpu = losses("cpu");
-  ASSERT_EQ(ascend.size(), static_cast<size_t>(kSteps));
+  ASSERT_EQ(ascend.size(), static_cast<size_t>(kChipSteps));
   ASSERT_EQ(cpu.size(), ascend.size());
   for (const auto& [step, loss] : cpu)
     EXPECT_NEAR(ascend.at(step), loss, 0.01 * loss) << "step " << step;
-  EXPECT_LT(ascend.at(kSteps), ascend.at(1));
+  EXPECT_LT(ascend.at(kChipSteps), ascend.at(1));
   EXPECT_NE(bytes("calm"), bytes("cpu")) << "the CPU computed it, not software Ascend";
 }
 
@@ -232,10 +191,8 @@ TEST_F(AscendTrain, AFaultThatComesBackIsNarrowedToOneOp) {
 }
 
 TEST_F(AscendTrain, WhatItTrainedGenerates) {
-  char name[32];
-  std::snprintf(name, sizeof name, "/step-%08d", kSteps);
   const std::string said = ran({"generate",
-                                path("calm") + name,
+                                checkpoint("calm", kChipSteps),
                                 "--device",
                                 "ascend",
                                 "--prompt",
