@@ -15,9 +15,11 @@
 #include "base/cpu_tier.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/add/add.h"
+#include "ops/attention/attention.h"
 #include "ops/dispatch.h"
 #include "ops/linear/linear.h"
 #include "ops/matmul/matmul.h"
+#include "ops/rms_norm/rms_norm.h"
 #include "ops/rope/rope.h"
 #include "ops/router/router.h"
 #include "ops/scale/scale.h"
@@ -403,7 +405,7 @@ TEST(Doctor, ARehearsalTellsARunsSizesWithoutItsMemory) {
 class Calls final : public ops::Observer {
  public:
   void after(const ops::OpCall& call) override {
-    std::string text = call.op;
+    std::string text = fmt::format("{} {}", call.op, call.inputs.front().view.rank);
     for (const ops::NamedView& in : call.inputs)
       text += fmt::format(" {}:{}", in.name, to_string(in.view.dtype));
     for (const ops::NamedView& out : call.outputs)
@@ -438,6 +440,12 @@ TEST(Doctor, ARunsCallsAreMadeWithItsTypesAndFlags) {
     const ops::RopeTable table = ops::make_rope_table({.dim = 8}, 16, device);
     for (const bool interleaved : {false, true})
       static_cast<void>(ops::rope(of({10, 2, 12}, DType::kBF16), table, segments, 4, interleaved));
+    static_cast<void>(ops::rope(of({10, 8}, DType::kBF16), table, segments, 0, true));
+    Weight norm{.name = "norm", .global_shape = {24}, .shard = {}};
+    norm.value = of({24}, DType::kF32);
+    static_cast<void>(ops::rms_norm(of({10, 24}, DType::kBF16), norm, 3e-5f));
+    const Tensor q = of({10, 2, 16}, DType::kBF16);
+    static_cast<void>(ops::attention(q, q, of({10, 2, 8}, DType::kBF16), segments, 0.3f));
     ops::RouterConfig config;
     config.experts = 12;
     config.top_k = 3;

@@ -28,12 +28,13 @@ class Named {
       return name == v.name;
     });
   }
-  int64_t number(std::string_view name) const {
+  double value(std::string_view name) const {
     for (const ops::NamedNumber& n : call_.numbers)
-      if (name == n.name) return static_cast<int64_t>(n.value);
+      if (name == n.name) return n.value;
     check(false, "doctor: {} has no number {}", call_.op, name);
     return 0;
   }
+  int64_t number(std::string_view name) const { return static_cast<int64_t>(value(name)); }
 
  private:
   const ops::OpCall& call_;
@@ -91,6 +92,7 @@ std::optional<RunCall> seen_as(const ops::OpCall& call, Before& before) {
     const int64_t tokens = q.shape[0], heads = q.shape[1], longest = v.number("longest");
     const int64_t d_qk = q.shape[2], d_v = value.shape[2];
     const bool shared = k.data == value.data;
+    const Choices scale = {{"scale", v.value("scale")}};
     if (shared && (longest > tokens || k.shape[0] != tokens))
       return RunCall{"attention, cached",
                      {longest,
@@ -99,17 +101,19 @@ std::optional<RunCall> seen_as(const ops::OpCall& call, Before& before) {
                       heads,
                       d_v,
                       d_qk - d_v},
-                     q.dtype};
+                     q.dtype,
+                     scale};
     const int64_t documents = std::max<int64_t>(1, tokens / std::max<int64_t>(1, longest));
     if (shared)
-      return RunCall{"attention, absorbed", {tokens, documents, heads, d_v, d_qk - d_v}, q.dtype};
-    return RunCall{"attention, packed", {tokens, documents, heads, d_qk, d_v}, q.dtype};
+      return RunCall{
+          "attention, absorbed", {tokens, documents, heads, d_v, d_qk - d_v}, q.dtype, scale};
+    return RunCall{"attention, packed", {tokens, documents, heads, d_qk, d_v}, q.dtype, scale};
   }
   if (op == "rms_norm")
     return RunCall{"rms_norm",
                    {rows_of(v["x"]), width_of(v["x"])},
                    v["x"].dtype,
-                   {{"weight", type_of(v["weight"])}}};
+                   {{"weight", type_of(v["weight"])}, {"eps", v.value("eps")}}};
   if (op == "swiglu") return RunCall{"swiglu", {rows_of(v["y"]), width_of(v["y"])}, v["y"].dtype};
   if (op == "rope") {
     const View &x = v["x"], &cos = v["cos"];
@@ -117,7 +121,8 @@ std::optional<RunCall> seen_as(const ops::OpCall& call, Before& before) {
                    {x.shape[0], x.rank == 3 ? x.shape[1] : 1, cos.shape[1], cos.shape[0]},
                    x.dtype,
                    {{"begin", static_cast<double>(v.number("begin"))},
-                    {"interleaved", static_cast<double>(v.number("interleaved"))}}};
+                    {"interleaved", static_cast<double>(v.number("interleaved"))},
+                    {"rank", static_cast<double>(x.rank)}}};
   }
   if (op == "router") {
     before.router = {{"bias", v.has("bias") ? 1 : 0}};

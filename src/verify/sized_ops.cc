@@ -50,7 +50,9 @@ std::vector<int32_t> lengths_of(int64_t tokens, int64_t documents) {
   return lengths;
 }
 
-float score_scale(int64_t depth) { return 1 / std::sqrt(static_cast<float>(depth)); }
+float score_scale(const Maker& m, int64_t depth) {
+  return static_cast<float>(m.given("scale", 1 / std::sqrt(d(depth))));
+}
 
 /// Sorted from 0 to rows; some experts have none.
 Tensor group_offsets(Maker& m, int64_t rows, int64_t experts) {
@@ -112,7 +114,7 @@ void run_attention(Maker& m, const Sizes& s) {
   const Tensor q = m.activations({tokens, heads, d_qk}), k = m.activations({tokens, heads, d_qk}),
                v = m.activations({tokens, heads, d_v});
   const auto forward = [&] {
-    return std::vector<Tensor>{ops::attention(q, k, v, segments, score_scale(d_qk))};
+    return std::vector<Tensor>{ops::attention(q, k, v, segments, score_scale(m, d_qk))};
   };
   forward();
   m.differentiate(forward);
@@ -125,7 +127,7 @@ void run_absorbed(Maker& m, const Sizes& s) {
   const Tensor q = m.activations({tokens, heads, width}), k = m.activations({tokens, 1, width});
   const auto forward = [&] {
     return std::vector<Tensor>{
-        ops::attention(q, k, k.slice(2, 0, latent), segments, score_scale(width))};
+        ops::attention(q, k, k.slice(2, 0, latent), segments, score_scale(m, width))};
   };
   forward();
   m.differentiate(forward);
@@ -149,13 +151,14 @@ void run_cached(Maker& m, const Sizes& s) {
   const ops::Segments segments = ops::Segments::cached(position, key_begin, m.device());
   const Tensor q = m.normal({tokens, heads, width}, m.dtype()),
                k = m.normal({slots * slot_rows, 1, width}, m.dtype());
-  static_cast<void>(ops::attention(q, k, k.slice(2, 0, latent), segments, score_scale(width)));
+  static_cast<void>(ops::attention(q, k, k.slice(2, 0, latent), segments, score_scale(m, width)));
 }
 
 void run_rms_norm(Maker& m, const Sizes& s) {
   const Tensor x = m.activations({s[0], s[1]});
   const Weight w = m.weight({s[1]}, 1, "weight");
-  m.differentiate([&] { return std::vector<Tensor>{ops::rms_norm(x, w, 1e-6f)}; });
+  const auto eps = static_cast<float>(m.given("eps", 1e-6));
+  m.differentiate([&] { return std::vector<Tensor>{ops::rms_norm(x, w, eps)}; });
 }
 
 void run_rope(Maker& m, const Sizes& s) {
@@ -167,7 +170,9 @@ void run_rope(Maker& m, const Sizes& s) {
   std::vector<int32_t> first_keys(position.size(), 0);
   const ops::Segments segments =
       ops::Segments::cached(std::move(position), std::move(first_keys), m.device());
-  const Tensor x = m.activations({tokens, heads, begin + dim});
+  const bool flat = heads == 1 && m.given("rank", 3) == 2;  // a key that all heads share
+  const Tensor x =
+      m.activations(flat ? Shape{tokens, begin + dim} : Shape{tokens, heads, begin + dim});
   const bool interleaved = m.flag("interleaved");
   m.differentiate(
       [&] { return std::vector<Tensor>{ops::rope(x, table, segments, begin, interleaved)}; });
