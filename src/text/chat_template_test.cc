@@ -79,6 +79,36 @@ TEST(ChatTemplate, IsLimited) {
       for (size_t i = 0; i < times; ++i) source += piece;
       refused(source);
     }
+  // Values that share their parts are as large as if they did not.
+  const std::string doubled =
+      "{% set n = namespace(v=['abcdefghij']) %}{% for i in range(60) %}{% set n.v = [n.v, n.v] %}"
+      "{% endfor %}";
+  for (const char* use :
+       {"{{ n.v }}", "{{ n.v == [n.v] }}", "{{ n.v|tojson }}", "{{ n.v|length }}"})
+    refused(doubled + use);
+  refused("{% for i in range(2) %}{{ loop.changed(loop) }}{% endfor %}");
+  // Work within one call is counted, too.
+  refused("{{ ('a ' * 500000).split()|length }}");
+  refused("{{ (' ' * 1000000)|list|length }}");
+  refused("{{ ('a' * 500000 + 'b') in ('a' * 1000000) }}");
+  refused("{{ ('a' * 1000000).rfind('b' + 'a' * 500000) }}");
+  refused("{{ ('a' * 1000000).replace('a' * 500000 + 'b', '') }}");
+  refused("{{ ('a' * 1000000).split('a' * 500000 + 'b') }}");
+  refused(
+      "{% set a = 'a' * 100000 %}{{ [a ~ 1, a ~ 2, a ~ 3, a ~ 4, a ~ 5, a ~ 6]|map('lower')|sort"
+      "|map('upper')|sort|map('lower')|sort|unique|list|length }}"
+      "{% for i in range(99) %}{{ [a ~ 1, a ~ 2]|sort|length }}{% endfor %}");
+  // Numbers whose digits Python would keep.
+  refused("{{ '9223372036854775808'|int }}");
+  refused("{{ 1e30|int }}");
+  refused("{{ '1e30'|int }}");
+  refused("{{ 9007199254740993 / 3 }}");
+  std::string conditions = "{{ 1", sum = "1";
+  for (int i = 0; i < 1000000; ++i) conditions += " if 1";
+  for (int i = 0; i < 1900; ++i) sum += " + 1";
+  refused(conditions + " }}");
+  refused("{% macro f() %}{{ " + sum + " + f() }}{% endmacro %}{{ f() }}");
+  refused("{% macro f() %}{{ f() + " + sum + " }}{% endmacro %}{{ f() }}");
   std::string chain = "{{ 1", fields = "{{ x", blocks;
   for (int i = 0; i < 100000; ++i) {
     chain += " + 1";

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <map>
@@ -84,6 +85,13 @@ class Reader {
   size_t next_ = 0, named_ = 0;
 };
 
+/// A look at each part of a value and of what is given with it.
+void spend_on(Interpreter& in, const Value& v, const Arguments& args) {
+  in.spend(v.size());
+  for (const Value& a : args.positional) in.spend(a.size());
+  for (const auto& item : args.named) in.spend(item.second.size());
+}
+
 void no_arguments(const std::string& who, const Arguments& args) { Reader(who, args).done(); }
 
 // ---- letters
@@ -94,6 +102,7 @@ bool ascii(std::string_view s) {
 }
 char upper(char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; }
 char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool letter(char c) { return lower(c) >= 'a' && lower(c) <= 'z'; }
 
 /// Other alphabets need tables that Ferry does not carry: refused, not changed differently.
@@ -128,81 +137,95 @@ std::string titled(std::string s, bool (*between)(char)) {
 
 // ---- pieces of texts
 
-std::string replaced(const std::string& s,
-                     const std::string& from,
-                     const std::string& to,
-                     int64_t most) {
+Value replaced(Interpreter& in, const std::string& s, Reader& args) {
+  const std::string from = args.text("old"), to = args.text("new");
+  int64_t most = args.whole("count", -1);
   std::string out;
-  size_t at = 0;
   if (from.empty()) {  // before every character, and at the end
     for (const std::string_view c : split_characters(s)) {
-      if (most-- != 0) out += to;
-      out += c;
+      if (most-- != 0) in.write(out, to);
+      in.write(out, c);
       if (most < 0) most = -1;
     }
-    return most != 0 ? out + to : out;
+    if (most != 0) in.write(out, to);
+    return in.text(std::move(out));
   }
+  in.spend_search(s.size(), from.size());
+  const std::string_view all = s;
+  size_t at = 0;
   for (; most != 0; --most) {
     const size_t next = s.find(from, at);
     if (next == std::string::npos) break;
-    out.append(s, at, next - at).append(to);
+    in.write(out, all.substr(at, next - at));
+    in.write(out, to);
     at = next + from.size();
   }
-  return out.append(s, at);
+  in.write(out, all.substr(at));
+  return in.text(std::move(out));
 }
 
-List split(const std::string& s, const std::string* separator, int64_t most) {
+List split(Interpreter& in, const std::string& s, const std::string* separator, int64_t most) {
   List out;
   if (separator != nullptr) {
     if (separator->empty()) throw TemplateError("split needs a separator that is not empty");
+    in.spend_search(s.size(), separator->size());
     size_t at = 0;
     for (size_t next; most != 0 && (next = s.find(*separator, at)) != std::string::npos; --most) {
-      out.emplace_back(s.substr(at, next - at));
+      in.add(out, s.substr(at, next - at));
       at = next + separator->size();
     }
-    out.emplace_back(s.substr(at));
+    in.add(out, s.substr(at));
     return out;
   }
-  std::string rest = strip(s, Ends::kLeft, nullptr);
-  while (!rest.empty()) {
+  const auto skip = [&](size_t from, bool spaces) {
+    while (from < s.size()) {
+      const Utf8Char c = decode_utf8(s, from);
+      if (is_space(c.point) != spaces) break;
+      from += c.bytes;
+    }
+    return from;
+  };
+  for (size_t at = skip(0, true); at < s.size();) {
     if (most-- == 0) {
-      out.emplace_back(rest);
+      in.add(out, s.substr(at));
       break;
     }
-    size_t end = 0;
-    while (end < rest.size() && !is_space(decode_utf8(rest, end).point))
-      end += decode_utf8(rest, end).bytes;
-    out.emplace_back(rest.substr(0, end));
-    rest = strip(rest.substr(end), Ends::kLeft, nullptr);
+    const size_t end = skip(at, false);
+    in.add(out, s.substr(at, end - at));
+    at = skip(end, true);
   }
   return out;
 }
 
-List split_from_right(const std::string& s, const std::string& separator, int64_t most) {
+List split_from_right(Interpreter& in,
+                      const std::string& s,
+                      const std::string& separator,
+                      int64_t most) {
   if (separator.empty()) throw TemplateError("rsplit needs a separator that is not empty");
+  in.spend_search(s.size(), separator.size());
   List out;
   size_t end = s.size();
   for (; most != 0; --most) {
     const size_t at =
         end < separator.size() ? std::string::npos : s.rfind(separator, end - separator.size());
     if (at == std::string::npos) break;
-    out.emplace_back(s.substr(at + separator.size(), end - at - separator.size()));
+    in.add(out, s.substr(at + separator.size(), end - at - separator.size()));
     end = at;
   }
-  out.emplace_back(s.substr(0, end));
+  in.add(out, s.substr(0, end));
   std::reverse(out.begin(), out.end());
   return out;
 }
 
-List lines_of(const std::string& s) {
+List lines_of(Interpreter& in, const std::string& s) {
   List out;
   for (size_t at = 0; at < s.size();) {
     const size_t end = s.find_first_of("\r\n\v\f\x1c\x1d\x1e", at);
     if (end == std::string::npos) {
-      out.emplace_back(s.substr(at));
+      in.add(out, s.substr(at));
       break;
     }
-    out.emplace_back(s.substr(at, end - at));
+    in.add(out, s.substr(at, end - at));
     at = end + (s.compare(end, 2, "\r\n") == 0 ? 2 : 1);
   }
   return out;
@@ -211,23 +234,20 @@ List lines_of(const std::string& s) {
 std::string joined(Interpreter& in, const List& items, const std::string& between) {
   std::string out;
   for (size_t i = 0; i < items.size(); ++i) {
-    const std::string piece = items[i].str();
-    in.spend(piece.size() + between.size());
-    if (i > 0) out += between;
-    out += piece;
+    if (i > 0) in.write(out, between);
+    in.write(out, in.str(items[i]));
   }
   return out;
 }
 
 /// Jinja's path of fields: "function.name", "0".
 Value field(Interpreter& in, const Value& of, const std::string& path) {
+  in.spend(path.size());
   Value v = of;
   for (size_t at = 0; at <= path.size();) {
     const size_t end = std::min(path.find('.', at), path.size());
     const std::string part = path.substr(at, end - at);
-    const bool number = !part.empty() && std::all_of(part.begin(), part.end(), [](char c) {
-      return c >= '0' && c <= '9';
-    });
+    const bool number = !part.empty() && std::all_of(part.begin(), part.end(), is_digit);
     v = in.item(
         v, number && part.size() < 10 ? Value(int64_t{std::atoll(part.c_str())}) : Value(part));
     at = end + 1;
@@ -236,34 +256,56 @@ Value field(Interpreter& in, const Value& of, const std::string& path) {
 }
 
 /// What is compared when texts are sorted or told apart regardless of case.
-Value folded(const Value& v, bool case_sensitive) {
+Value folded(Interpreter& in, const Value& v, bool case_sensitive) {
   if (case_sensitive || !v.is(Kind::kText)) return v;
+  in.spend(v.size());
   return mapped("sorting regardless of case", v.text(), lower);
 }
 
 // ---- numbers
 
+/// As Python reads numbers: spaces around, single underscores between digits.
+std::string number_text(const std::string& s) {
+  std::string t = strip(s, Ends::kBoth, nullptr);
+  const auto digit = [&](size_t i) { return i < t.size() && is_digit(t[i]); };
+  for (size_t i = 1; i + 1 < t.size(); ++i)
+    if (t[i] == '_' && digit(i - 1) && digit(i + 1)) t.erase(i, 1);
+  return t;
+}
+
 double to_real(const std::string& s, bool& ok) {
-  const std::string t = strip(s, Ends::kBoth, nullptr);
+  const std::string t = number_text(s);
   char* end = nullptr;
   const double v = std::strtod(t.c_str(), &end);
-  ok = !t.empty() && end == t.c_str() + t.size() && t.find_first_of("xX") == std::string::npos;
+  // strtod also takes hexadecimal digits and "nan(...)".
+  ok = !t.empty() && end == t.c_str() + t.size() && t.find_first_of("xX(") == std::string::npos;
   return v;
 }
 
+/// Of a number beyond 63 bits, Python would keep every digit.
 Value to_whole(const Value& v, const Value& otherwise) {
-  double real = 0;
   if (v.is_whole()) return v.whole();
-  if (v.is(Kind::kFloat)) {
-    real = v.real();
-  } else if (v.is(Kind::kText)) {
+  double real = 0;
+  if (v.is(Kind::kText)) {
+    const std::string t = number_text(v.text());
+    const char* begin = t.data() + (t.starts_with('+') ? 1 : 0);
+    int64_t whole = 0;
+    const auto [end, error] = std::from_chars(begin, t.data() + t.size(), whole);
+    const bool all = end == t.data() + t.size() && !t.starts_with("+-");
+    if (all && error == std::errc()) return whole;
+    if (all && error == std::errc::result_out_of_range)
+      throw TemplateError(fmt::format("the number {} is beyond 63 bits", printable(t)));
     bool ok = false;
     real = to_real(v.text(), ok);
-    if (!ok) return otherwise;
+    if (!ok || std::isinf(real)) return otherwise;
+  } else if (v.is(Kind::kFloat)) {
+    real = v.real();
   } else {
     return otherwise;
   }
-  if (!(std::fabs(real) < 0x1p62)) return otherwise;
+  if (std::isnan(real)) return otherwise;
+  if (std::fabs(real) >= 0x1p63)
+    throw TemplateError(fmt::format("the number {} is beyond 63 bits", real));
   return static_cast<int64_t>(real);
 }
 
@@ -271,6 +313,7 @@ Value rounded(const Value& v, int64_t digits, const std::string& method) {
   if (!v.is_number())
     throw TemplateError(fmt::format("round of a value of type {}", v.kind_name()));
   if (digits < 0 || digits > 15) throw TemplateError("round: precision must be from 0 to 15");
+  if (method == "common" && v.is_whole()) return v.whole();
   if (method ==
       "common")  // printing rounds as Python's round() does: by the exact value, ties to even
     return std::strtod(fmt::format("{:.{}f}", v.real(), digits).c_str(), nullptr);
@@ -314,11 +357,13 @@ Value tojson(Interpreter& in, const Value& v, Reader& args) {
     style.key_separator = order[2]->list()[1].text();
   }
   style.sort_keys = order[3] != nullptr && order[3]->truth();
+  style.bytes_max = in.limits().text_bytes;
+  in.spend(v.weight());
   return in.text(to_json(v, style));
 }
 
 Value join_filter(Interpreter& in, const Value& v, Reader& args) {
-  const std::string between = args.value("d", "").str();
+  const std::string between = in.str(args.value("d", ""));
   const std::string* attribute = args.optional_text("attribute");
   List items = in.items_of(v);
   if (attribute != nullptr)
@@ -327,54 +372,62 @@ Value join_filter(Interpreter& in, const Value& v, Reader& args) {
 }
 
 Value first_filter(Interpreter& in, const Value& v, Reader&) {
+  if (v.is(Kind::kText) && !v.text().empty()) return in.item(v, int64_t{0});
   const List items = in.items_of(v);
   return items.empty() ? Value::undefined("first of nothing") : items.front();
 }
 
 Value last_filter(Interpreter& in, const Value& v, Reader&) {
+  if (v.is(Kind::kText) && !v.text().empty()) return in.item(v, int64_t{-1});
   const List items = in.items_of(v);
   return items.empty() ? Value::undefined("last of nothing") : items.back();
 }
 
-Value items_filter(Interpreter&, const Value& v, Reader&) {
+/// The pairs of a dict.
+List pairs_of(Interpreter& in, const Dict& d) {
   List out;
-  if (v.is_undefined()) return out;
+  for (const auto& [key, value] : d) in.add(out, Value(List{key, value}, true));
+  return out;
+}
+
+Value items_filter(Interpreter& in, const Value& v, Reader&) {
+  if (v.is_undefined()) return List{};
   if (!v.is(Kind::kDict)) throw TemplateError("items needs a dict");
-  for (const auto& [key, value] : v.dict()) out.push_back(Value(List{key, value}, true));
+  return pairs_of(in, v.dict());
+}
+
+/// Values in the order of the keys beside them; equal ones stay in their order, also when reversed.
+List sorted_by_key(Interpreter& in, std::vector<std::pair<Value, Value>> items, bool reverse) {
+  std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) {
+    return reverse ? in.less(b.first, a.first) : in.less(a.first, b.first);
+  });
+  List out;
+  for (auto& item : items) out.push_back(std::move(item.second));
   return out;
 }
 
 Value dictsort(Interpreter& in, const Value& v, Reader& args) {
   const bool case_sensitive = args.boolean("case_sensitive", false);
-  const std::string by = args.value("by", "key").str();
+  const std::string by = in.str(args.value("by", "key"));
   const bool reverse = args.boolean("reverse", false);
   if (by != "key" && by != "value") throw TemplateError("dictsort: by must be key or value");
   if (!v.is(Kind::kDict)) throw TemplateError("dictsort needs a dict");
-  in.spend(v.size() * 64);
-  Dict order = v.dict();
-  std::stable_sort(order.begin(), order.end(), [&](const auto& a, const auto& b) {
-    const Value x = folded(by == "key" ? Value(a.first) : a.second, case_sensitive);
-    const Value y = folded(by == "key" ? Value(b.first) : b.second, case_sensitive);
-    return reverse ? Value::less(y, x) : Value::less(x, y);
-  });
-  List out;
-  for (const auto& [key, value] : order) out.push_back(Value(List{key, value}, true));
-  return out;
+  std::vector<std::pair<Value, Value>> order;
+  for (const Value& pair : pairs_of(in, v.dict()))
+    order.emplace_back(folded(in, pair.list()[by == "key" ? 0 : 1], case_sensitive), pair);
+  return sorted_by_key(in, std::move(order), reverse);
 }
 
 Value sort_filter(Interpreter& in, const Value& v, Reader& args) {
   const bool reverse = args.boolean("reverse", false),
              case_sensitive = args.boolean("case_sensitive", false);
   const std::string* attribute = args.optional_text("attribute");
-  List items = in.items_of(v);
-  in.spend(items.size() * 64);
-  const auto key = [&](const Value& item) {
-    return folded(attribute != nullptr ? field(in, item, *attribute) : item, case_sensitive);
-  };
-  std::stable_sort(items.begin(), items.end(), [&](const Value& a, const Value& b) {
-    return reverse ? Value::less(key(b), key(a)) : Value::less(key(a), key(b));
-  });
-  return items;
+  std::vector<std::pair<Value, Value>> order;
+  for (const Value& item : in.items_of(v)) {
+    const Value key = attribute != nullptr ? field(in, item, *attribute) : item;
+    order.emplace_back(folded(in, key, case_sensitive), item);
+  }
+  return sorted_by_key(in, std::move(order), reverse);
 }
 
 Value unique_filter(Interpreter& in, const Value& v, Reader& args) {
@@ -383,9 +436,8 @@ Value unique_filter(Interpreter& in, const Value& v, Reader& args) {
   List seen, out;
   for (const Value& item : in.items_of(v)) {
     const Value key =
-        folded(attribute != nullptr ? field(in, item, *attribute) : item, case_sensitive);
-    in.spend(seen.size() * 8);
-    if (std::find(seen.begin(), seen.end(), key) != seen.end()) continue;
+        folded(in, attribute != nullptr ? field(in, item, *attribute) : item, case_sensitive);
+    if (in.contains(seen, key)) continue;
     seen.push_back(key);
     out.push_back(item);
   }
@@ -405,11 +457,10 @@ Value indent_filter(Interpreter& in, const Value& v, Reader& args) {
   }
   std::string out;
   bool begin = true;
-  for (const Value& line : lines_of(v.str().append(1, 0x0A))) {
-    in.spend(line.size() + by.size());
-    if (!begin) out += '\n';
-    if (begin ? first : blank || !line.text().empty()) out += by;
-    out += line.text();
+  for (const Value& line : lines_of(in, in.str(v).append(1, 0x0A))) {
+    if (!begin) in.write(out, "\n");
+    if (begin ? first : blank || !line.text().empty()) in.write(out, by);
+    in.write(out, line.text());
     begin = false;
   }
   return in.text(std::move(out));
@@ -438,9 +489,8 @@ Value extreme(Interpreter& in, const Value& v, Reader& args, bool largest) {
   Value best = Value::undefined("the extreme of nothing"), best_key;
   for (const Value& item : in.items_of(v)) {
     const Value key =
-        folded(attribute != nullptr ? field(in, item, *attribute) : item, case_sensitive);
-    if (best.is_undefined() ||
-        (largest ? Value::less(best_key, key) : Value::less(key, best_key))) {
+        folded(in, attribute != nullptr ? field(in, item, *attribute) : item, case_sensitive);
+    if (best.is_undefined() || (largest ? in.less(best_key, key) : in.less(key, best_key))) {
       best = item;
       best_key = key;
     }
@@ -452,21 +502,21 @@ const std::map<std::string, Filter, std::less<>>& filters() {
   static const std::map<std::string, Filter, std::less<>> all = {
       {"trim",
        [](Interpreter& in, const Value& v, Reader& a) -> Value {
-         return in.text(strip(v.str(), Ends::kBoth, a.optional_text("chars")));
+         return in.text(strip(in.str(v), Ends::kBoth, a.optional_text("chars")));
        }},
       {"upper",
-       [](Interpreter&, const Value& v, Reader&) -> Value {
-         return mapped("upper", v.str(), upper);
+       [](Interpreter& in, const Value& v, Reader&) -> Value {
+         return mapped("upper", in.str(v), upper);
        }},
       {"lower",
-       [](Interpreter&, const Value& v, Reader&) -> Value {
-         return mapped("lower", v.str(), lower);
+       [](Interpreter& in, const Value& v, Reader&) -> Value {
+         return mapped("lower", in.str(v), lower);
        }},
       {"capitalize",
-       [](Interpreter&, const Value& v, Reader&) -> Value { return capitalized(v.str()); }},
+       [](Interpreter& in, const Value& v, Reader&) -> Value { return capitalized(in.str(v)); }},
       {"title",
-       [](Interpreter&, const Value& v, Reader&) -> Value {
-         return titled(v.str(), [](char c) {
+       [](Interpreter& in, const Value& v, Reader&) -> Value {
+         return titled(in.str(v), [](char c) {
            return std::string_view("- \t\n\r\v\f({[<").find(c) != std::string_view::npos;
          });
        }},
@@ -494,8 +544,8 @@ const std::map<std::string, Filter, std::less<>>& filters() {
       {"max", [](Interpreter& in, const Value& v, Reader& a) { return extreme(in, v, a, true); }},
       {"list",
        [](Interpreter& in, const Value& v, Reader&) -> Value { return in.list(in.items_of(v)); }},
-      {"string", [](Interpreter& in, const Value& v, Reader&) { return in.text(v.str()); }},
-      {"safe", [](Interpreter& in, const Value& v, Reader&) { return in.text(v.str()); }},
+      {"string", [](Interpreter& in, const Value& v, Reader&) { return in.text(in.str(v)); }},
+      {"safe", [](Interpreter& in, const Value& v, Reader&) { return in.text(in.str(v)); }},
       {"int",
        [](Interpreter&, const Value& v, Reader& a) {
          return to_whole(v, a.value("default", int64_t{0}));
@@ -515,17 +565,12 @@ const std::map<std::string, Filter, std::less<>>& filters() {
          return v.whole() < 0 ? -v.whole() : v.whole();
        }},
       {"round",
-       [](Interpreter&, const Value& v, Reader& a) {
+       [](Interpreter& in, const Value& v, Reader& a) {
          const int64_t digits = a.whole("precision", 0);
-         return rounded(v, digits, a.value("method", "common").str());
+         return rounded(v, digits, in.str(a.value("method", "common")));
        }},
       {"replace",
-       [](Interpreter& in, const Value& v, Reader& a) {
-         const std::string from = a.text("old"), to = a.text("new");
-         const int64_t most = a.whole("count", -1);
-         in.spend(v.size() * (from.empty() ? 1 + to.size() : 1 + to.size() / from.size()));
-         return in.text(replaced(v.str(), from, to, most));
-       }},
+       [](Interpreter& in, const Value& v, Reader& a) { return replaced(in, in.str(v), a); }},
       {"reverse",
        [](Interpreter& in, const Value& v, Reader&) -> Value {
          List items = in.items_of(v);
@@ -562,14 +607,14 @@ Value map_filter(Interpreter& in, const Value& v, const Arguments& args) {
     }
     if (attribute == nullptr) reader.wrong("takes attribute= or the name of a filter");
     for (const Value& item : in.items_of(v)) {
-      Value x = field(in, item, attribute->str());
+      Value x = field(in, item, in.str(*attribute));
       out.push_back(x.is_undefined() && otherwise != nullptr ? *otherwise : x);
     }
     return in.list(std::move(out));
   }
   Arguments rest{List(args.positional.begin() + 1, args.positional.end()), args.named};
   for (const Value& item : in.items_of(v))
-    out.push_back(apply_filter(in, args.positional[0].str(), item, rest));
+    out.push_back(apply_filter(in, in.str(args.positional[0]), item, rest));
   return in.list(std::move(out));
 }
 
@@ -584,13 +629,13 @@ Value select_filter(Interpreter& in,
   List out;
   for (const Value& item : in.items_of(v)) {
     in.spend(0);
-    const Value x = by_field ? field(in, item, args.positional[0].str()) : item;
+    const Value x = by_field ? field(in, item, in.str(args.positional[0])) : item;
     bool holds = x.truth();
     if (args.positional.size() > first) {
       Arguments rest{List(args.positional.begin() + static_cast<std::ptrdiff_t>(first) + 1,
                           args.positional.end()),
                      args.named};
-      holds = apply_test(in, args.positional[first].str(), x, rest);
+      holds = apply_test(in, in.str(args.positional[first]), x, rest);
     }
     if (holds == wanted) out.push_back(item);
   }
@@ -599,7 +644,8 @@ Value select_filter(Interpreter& in,
 
 // ---- methods
 
-Value find_in(const std::string& s, const std::string& what, bool from_right) {
+Value find_in(Interpreter& in, const std::string& s, const std::string& what, bool from_right) {
+  in.spend_search(s.size(), what.size());
   const size_t at = from_right ? s.rfind(what) : s.find(what);
   if (at == std::string::npos) return int64_t{-1};
   return static_cast<int64_t>(characters(std::string_view(s).substr(0, at)));
@@ -622,7 +668,6 @@ Value all_are(Interpreter&, const std::string& s, Reader&) {
   need_ascii("this method", s);
   return !s.empty() && std::all_of(s.begin(), s.end(), holds);
 }
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_letter_or_digit(char c) { return letter(c) || is_digit(c); }
 bool is_blank(char c) { return is_space(static_cast<unsigned char>(c)); }
 bool no_letter(char c) { return !letter(c); }
@@ -644,22 +689,26 @@ const std::map<std::string, TextMethod, std::less<>>& text_methods() {
       {"split",
        [](Interpreter& in, const std::string& s, Reader& a) {
          const std::string* separator = a.optional_text("sep");
-         return in.list(split(s, separator, a.whole("maxsplit", -1)));
+         return in.list(split(in, s, separator, a.whole("maxsplit", -1)));
        }},
       {"rsplit",
        [](Interpreter& in, const std::string& s, Reader& a) {
          const std::string separator = a.text("sep");
-         return in.list(split_from_right(s, separator, a.whole("maxsplit", -1)));
+         return in.list(split_from_right(in, s, separator, a.whole("maxsplit", -1)));
        }},
       {"splitlines",
-       [](Interpreter& in, const std::string& s, Reader&) { return in.list(lines_of(s)); }},
+       [](Interpreter& in, const std::string& s, Reader&) { return in.list(lines_of(in, s)); }},
       {"startswith",
-       [](Interpreter&, const std::string& s, Reader& a) -> Value {
-         return begins_or_ends(s, a.required("prefix"), true);
+       [](Interpreter& in, const std::string& s, Reader& a) -> Value {
+         const Value& with = a.required("prefix");
+         in.spend(with.weight());
+         return begins_or_ends(s, with, true);
        }},
       {"endswith",
-       [](Interpreter&, const std::string& s, Reader& a) -> Value {
-         return begins_or_ends(s, a.required("suffix"), false);
+       [](Interpreter& in, const std::string& s, Reader& a) -> Value {
+         const Value& with = a.required("suffix");
+         in.spend(with.weight());
+         return begins_or_ends(s, with, false);
        }},
       {"removeprefix",
        [](Interpreter& in, const std::string& s, Reader& a) {
@@ -672,12 +721,7 @@ const std::map<std::string, TextMethod, std::less<>>& text_methods() {
          return in.text(s.ends_with(p) ? s.substr(0, s.size() - p.size()) : s);
        }},
       {"replace",
-       [](Interpreter& in, const std::string& s, Reader& a) {
-         const std::string from = a.text("old"), to = a.text("new");
-         const int64_t most = a.whole("count", -1);
-         in.spend(s.size() * (from.empty() ? 1 + to.size() : 1 + to.size() / from.size()));
-         return in.text(replaced(s, from, to, most));
-       }},
+       [](Interpreter& in, const std::string& s, Reader& a) { return replaced(in, s, a); }},
       {"upper",
        [](Interpreter& in, const std::string& s, Reader&) {
          return in.text(mapped("upper", s, upper));
@@ -693,22 +737,23 @@ const std::map<std::string, TextMethod, std::less<>>& text_methods() {
          return in.text(titled(s, no_letter));
        }},
       {"find",
-       [](Interpreter&, const std::string& s, Reader& a) {
-         return find_in(s, a.text("sub"), false);
+       [](Interpreter& in, const std::string& s, Reader& a) {
+         return find_in(in, s, a.text("sub"), false);
        }},
       {"rfind",
-       [](Interpreter&, const std::string& s, Reader& a) {
-         return find_in(s, a.text("sub"), true);
+       [](Interpreter& in, const std::string& s, Reader& a) {
+         return find_in(in, s, a.text("sub"), true);
        }},
       {"index",
-       [](Interpreter&, const std::string& s, Reader& a) {
-         Value at = find_in(s, a.text("sub"), false);
+       [](Interpreter& in, const std::string& s, Reader& a) {
+         Value at = find_in(in, s, a.text("sub"), false);
          if (at.whole() < 0) throw TemplateError("index: the text is not there");
          return at;
        }},
       {"count",
-       [](Interpreter&, const std::string& s, Reader& a) -> Value {
+       [](Interpreter& in, const std::string& s, Reader& a) -> Value {
          const std::string what = a.text("sub");
+         in.spend_search(s.size(), what.size());
          if (what.empty()) return static_cast<int64_t>(characters(s)) + 1;
          int64_t n = 0;
          for (size_t at = s.find(what); at != std::string::npos;
@@ -732,7 +777,7 @@ const std::map<std::string, TextMethod, std::less<>>& text_methods() {
   return all;
 }
 
-Value dict_method(const Dict& d, const std::string& name, const Arguments& args) {
+Value dict_method(Interpreter& in, const Dict& d, const std::string& name, const Arguments& args) {
   if (name == "get") {
     Reader reader("get", args);
     const Value& key = reader.required("key");
@@ -744,9 +789,9 @@ Value dict_method(const Dict& d, const std::string& name, const Arguments& args)
   }
   no_arguments(name, args);
   if (name == "copy") return d;
+  if (name == "items") return pairs_of(in, d);
   List out;
-  for (const auto& [k, v] : d)
-    out.push_back(name == "keys" ? Value(k) : name == "values" ? v : Value(List{k, v}, true));
+  for (const auto& [k, v] : d) in.add(out, name == "keys" ? Value(k) : v);
   return out;
 }
 
@@ -754,9 +799,9 @@ Value list_method(Interpreter& in, const List& l, const std::string& name, const
   Reader reader(name, args);
   const Value& what = reader.required("value");
   reader.done();
-  in.spend(l.size() * 8);
-  if (name == "count") return static_cast<int64_t>(std::count(l.begin(), l.end(), what));
-  const auto at = std::find(l.begin(), l.end(), what);
+  const auto same = [&](const Value& v) { return in.equal(v, what); };
+  if (name == "count") return static_cast<int64_t>(std::count_if(l.begin(), l.end(), same));
+  const auto at = std::find_if(l.begin(), l.end(), same);
   if (at == l.end()) throw TemplateError("index: the value is not in the list");
   return static_cast<int64_t>(at - l.begin());
 }
@@ -776,10 +821,9 @@ Value range_function(Interpreter& in, const Arguments& args) {
   List out;
   int64_t i = begin;
   while (step > 0 ? i < end : i > end) {
-    in.spend(sizeof(Value));
     if (out.size() >= 100'000)
       throw TemplateError("a range has more than 100000 numbers");  // Jinja's limit
-    out.emplace_back(i);
+    in.add(out, i);
     if (__builtin_add_overflow(i, step, &i)) break;
   }
   return out;
@@ -818,14 +862,14 @@ Value apply_filter(Interpreter& in,
   const auto it = filters().find(name);
   if (it == filters().end())
     throw TemplateError(fmt::format("there is no filter {}", printable(name)));
-  in.spend(v.size());
+  spend_on(in, v, args);
   Reader reader(fmt::format("the filter {}", name), args);
   Value out = it->second(in, v, reader);
   reader.done();
   return out;
 }
 
-bool apply_test(Interpreter&, const std::string& name, const Value& v, const Arguments& args) {
+bool apply_test(Interpreter& in, const std::string& name, const Value& v, const Arguments& args) {
   Reader reader(fmt::format("the test {}", name), args);
   const auto is = [&](bool holds) {
     reader.done();
@@ -858,20 +902,14 @@ bool apply_test(Interpreter&, const std::string& name, const Value& v, const Arg
   const Value* other = reader.get("other");
   if (other == nullptr)
     throw TemplateError(fmt::format("there is no test {} of one value", printable(name)));
-  if (name == "eq" || name == "equalto" || name == "==") return is(v == *other);
-  if (name == "ne" || name == "!=") return is(!(v == *other));
-  if (name == "lt" || name == "lessthan" || name == "<") return is(Value::less(v, *other));
-  if (name == "gt" || name == "greaterthan" || name == ">") return is(Value::less(*other, v));
-  if (name == "le" || name == "<=") return is(Value::less(v, *other) || v == *other);
-  if (name == "ge" || name == ">=") return is(Value::less(*other, v) || v == *other);
-  if (name == "sameas") return is(v.kind() == other->kind() && v == *other);
-  if (name == "in") {
-    if (other->is(Kind::kText) && v.is(Kind::kText))
-      return is(other->text().find(v.text()) != std::string::npos);
-    if (other->is(Kind::kList))
-      return is(std::find(other->list().begin(), other->list().end(), v) != other->list().end());
-    if (other->is(Kind::kDict)) return is(v.is(Kind::kText) && other->find(v.text()) != nullptr);
-  }
+  if (name == "eq" || name == "equalto" || name == "==") return is(in.equal(v, *other));
+  if (name == "ne" || name == "!=") return is(!in.equal(v, *other));
+  if (name == "lt" || name == "lessthan" || name == "<") return is(in.less(v, *other));
+  if (name == "gt" || name == "greaterthan" || name == ">") return is(in.less(*other, v));
+  if (name == "le" || name == "<=") return is(in.less(v, *other) || in.equal(v, *other));
+  if (name == "ge" || name == ">=") return is(in.less(*other, v) || in.equal(v, *other));
+  if (name == "sameas") return is(v.kind() == other->kind() && in.equal(v, *other));
+  if (name == "in") return is(in.contains(*other, v));
   throw TemplateError(fmt::format("there is no test {}", printable(name)));
 }
 
@@ -879,21 +917,24 @@ Value method(const Value& of, const std::string& name) {
   if (of.is(Kind::kText)) {
     const auto it = text_methods().find(name);
     if (it == text_methods().end()) return Value::undefined(name);
-    return Callable{name, [of, name, f = it->second](Interpreter& in, const Arguments& args) {
-                      in.spend(of.size());
-                      Reader reader(name, args);
-                      Value out = f(in, of.text(), reader);
-                      reader.done();
-                      return out;
-                    }};
+    const auto call = [of, name, f = it->second](Interpreter& in, const Arguments& args) {
+      spend_on(in, of, args);
+      Reader reader(name, args);
+      Value out = f(in, of.text(), reader);
+      reader.done();
+      return out;
+    };
+    return Value(Callable{name, call}, {of});
   }
   if (of.is(Kind::kDict)) {
     for (const char* known : {"get", "items", "keys", "values", "copy"})
       if (name == known)
-        return Callable{name, [of, name](Interpreter& in, const Arguments& args) {
-                          in.spend(of.size() * sizeof(Value));
-                          return dict_method(of.dict(), name, args);
-                        }};
+        return Value(Callable{name,
+                              [of, name](Interpreter& in, const Arguments& args) {
+                                in.spend(of.size() * sizeof(Value));
+                                return dict_method(in, of.dict(), name, args);
+                              }},
+                     {of});
     for (const char* changing : {"update", "pop", "popitem", "clear", "setdefault"})
       if (name == changing)
         return Callable{
@@ -903,9 +944,11 @@ Value method(const Value& of, const std::string& name) {
   }
   if (of.is(Kind::kList)) {
     if (name == "count" || name == "index")
-      return Callable{name, [of, name](Interpreter& in, const Arguments& args) {
-                        return list_method(in, of.list(), name, args);
-                      }};
+      return Value(Callable{name,
+                            [of, name](Interpreter& in, const Arguments& args) {
+                              return list_method(in, of.list(), name, args);
+                            }},
+                   {of});
     for (const char* changing :
          {"append", "extend", "insert", "pop", "remove", "reverse", "sort", "clear"})
       if (name == changing)
@@ -930,10 +973,10 @@ Dict global_functions() {
                 [](Interpreter&, const Arguments& a) -> Value { return fields_of("dict", a); }}},
       {"raise_exception",
        Callable{"raise_exception",
-                [](Interpreter&, const Arguments& a) -> Value {
+                [](Interpreter& in, const Arguments& a) -> Value {
                   throw TemplateError(a.positional.empty()
                                           ? "the template refuses this conversation"
-                                          : a.positional[0].str());
+                                          : in.str(a.positional[0]));
                 }}},
       {"strftime_now", Callable{"strftime_now", strftime_now}}};
 }

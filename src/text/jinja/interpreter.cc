@@ -14,13 +14,13 @@ namespace {
 
 using Kind = Node::Kind;
 
-/// One level of macros; throws at the limit.
+/// One level of the recursion over the tree; throws at the limit.
 class Depth {
  public:
   Depth(int& depth, int most) : depth_(depth) {
     if (++depth_ > most) {
       --depth_;
-      throw TemplateError(fmt::format("macros call each other more than {} deep", most));
+      throw TemplateError(fmt::format("what runs is nested more than {} deep", most));
     }
   }
   ~Depth() { --depth_; }
@@ -71,8 +71,14 @@ double real_arithmetic(const std::string& op, double a, double b) {
   if (op == "**") throw TemplateError("powers of fractions are not supported");
   if (b == 0) throw TemplateError("division by zero");
   if (op == "/") return a / b;
-  const double floor = std::floor(a / b);
-  return op == "//" ? floor : a - floor * b;
+  // As Python: the exact rest, with the sign of the divisor.
+  double rest = std::fmod(a, b);
+  const bool wrong_side = rest != 0 && (rest < 0) != (b < 0);
+  if (op == "%") return std::copysign(wrong_side ? rest + b : rest, b);
+  const double quotient = (a - rest) / b - (wrong_side ? 1 : 0);
+  if (quotient == 0) return std::copysign(0.0, a / b);
+  const double floor = std::floor(quotient);
+  return quotient - floor > 0.5 ? floor + 1 : floor;
 }
 
 /// Python's rule for slices: places from the end for negative numbers, clamped, either direction.
@@ -104,25 +110,15 @@ SliceRange slice_range(const Value& begin, const Value& end, const Value& step, 
 
 const Value* Scope::find(std::string_view name) const {
   for (const Scope* s = this; s != nullptr; s = s->outer.get())
-    for (const auto& v : s->variables)
-      if (v.first == name) return &v.second;
+    if (const auto it = s->variables.find(name); it != s->variables.end()) return &it->second;
   return nullptr;
-}
-
-void Scope::set(const std::string& name, Value value) {
-  for (auto& v : variables)
-    if (v.first == name) {
-      v.second = std::move(value);
-      return;
-    }
-  variables.emplace_back(name, std::move(value));
 }
 
 std::string Interpreter::run(const Node& root, Dict variables) {
   const auto globals = std::make_shared<Scope>();
-  globals->variables = global_functions();
+  for (auto& [name, value] : global_functions()) globals->variables[name] = value;
   const auto given = std::make_shared<Scope>();
-  given->variables = std::move(variables);
+  for (auto& [name, value] : variables) given->variables[name] = std::move(value);
   given->outer = globals;
   const auto top = std::make_shared<Scope>();
   top->outer = given;
@@ -139,7 +135,7 @@ std::string Interpreter::run(const Node& root, Dict variables) {
   return out;
 }
 
-void Interpreter::spend(size_t bytes) {
+void Interpreter::spend(uint64_t bytes) {
   steps_ += 1 + static_cast<int64_t>(bytes / 32);
   if (steps_ > limits_.steps)
     throw TemplateError(fmt::format("rendering takes more than {} steps", limits_.steps));
@@ -159,24 +155,45 @@ Value Interpreter::list(List items) {
   return Value(std::move(items));
 }
 
-void Interpreter::write(std::string& out, const std::string& piece) {
+void Interpreter::write(std::string& out, std::string_view piece) {
   spend(piece.size());
   if (out.size() + piece.size() > limits_.text_bytes)
-    throw TemplateError(fmt::format("the output grows beyond {} bytes", limits_.text_bytes));
+    throw TemplateError(fmt::format("a text grows beyond {} bytes", limits_.text_bytes));
   out += piece;
 }
 
+void Interpreter::add(List& items, Value v) {
+  spend(sizeof(Value));
+  if (items.size() >= limits_.list_items)
+    throw TemplateError(fmt::format("a list grows beyond {} items", limits_.list_items));
+  items.push_back(std::move(v));
+}
+
+std::string Interpreter::str(const Value& v) {
+  spend(v.weight());
+  return v.str();
+}
+
+bool Interpreter::equal(const Value& a, const Value& b) {
+  spend(std::min(a.weight(), b.weight()));
+  return a == b;
+}
+
+bool Interpreter::less(const Value& a, const Value& b) {
+  spend(std::min(a.weight(), b.weight()));
+  return Value::less(a, b);
+}
+
 List Interpreter::items_of(const Value& v) {
-  spend(v.size());
   List out;
   switch (v.kind()) {
     case Value::Kind::kUndefined: break;
-    case Value::Kind::kList: return v.list();
+    case Value::Kind::kList: spend(v.size() * sizeof(Value)); return v.list();
     case Value::Kind::kText:
-      for (const std::string_view c : split_characters(v.text())) out.emplace_back(std::string(c));
+      for (const std::string_view c : split_characters(v.text())) add(out, std::string(c));
       break;
     case Value::Kind::kDict:
-      for (const auto& item : v.dict()) out.emplace_back(item.first);
+      for (const auto& item : v.dict()) add(out, item.first);
       break;
     default: throw TemplateError(fmt::format("a value of type {} has no items", v.kind_name()));
   }
@@ -190,6 +207,7 @@ Interpreter::Flow Interpreter::block(const Node& node, const ScopePtr& scope, st
 }
 
 Interpreter::Flow Interpreter::execute(const Node& node, const ScopePtr& scope, std::string& out) {
+  const Depth depth(depth_, limits_.depth);
   line_ = node.line;
   spend(0);
   switch (node.kind) {
@@ -197,7 +215,7 @@ Interpreter::Flow Interpreter::execute(const Node& node, const ScopePtr& scope, 
     case Kind::kText: write(out, node.text); return Flow::kNext;
     case Kind::kOutput: {
       const Value v = evaluate(*node.kids[0], scope);
-      write(out, v.str());
+      write(out, str(v));
       return Flow::kNext;
     }
     case Kind::kIf:
@@ -220,7 +238,7 @@ Interpreter::Flow Interpreter::execute(const Node& node, const ScopePtr& scope, 
       std::string rendered;
       const Flow flow = block(*node.kids[0], inner, rendered);
       Value v = node.kids[1] ? filter(*node.kids[1], scope, &rendered) : text(std::move(rendered));
-      scope->set(node.words[0], std::move(v));
+      scope->variables[node.words[0]] = std::move(v);
       return flow;
     }
     case Kind::kFilterBlock: {
@@ -228,14 +246,14 @@ Interpreter::Flow Interpreter::execute(const Node& node, const ScopePtr& scope, 
       inner->outer = scope;
       std::string rendered;
       const Flow flow = block(*node.kids[1], inner, rendered);
-      write(out, filter(*node.kids[0], scope, &rendered).str());
+      write(out, str(filter(*node.kids[0], scope, &rendered)));
       return flow;
     }
     case Kind::kWith: {
       const auto inner = std::make_shared<Scope>();
       inner->outer = scope;
       for (size_t i = 0; i < node.words.size(); ++i)
-        inner->set(node.words[i], evaluate(*node.kids[i + 1], scope));
+        inner->variables[node.words[i]] = evaluate(*node.kids[i + 1], scope);
       return block(*node.kids[0], inner, out);
     }
     case Kind::kMacro: define_macro(node, scope); return Flow::kNext;
@@ -258,16 +276,19 @@ Interpreter::Flow Interpreter::loop(const Node& node, const ScopePtr& scope, std
     items = std::move(kept);
   }
   if (items.empty()) return node.kids[3] ? block(*node.kids[3], scope, out) : Flow::kNext;
-  const auto changed = std::make_shared<std::pair<bool, List>>(false, List{});
+  const auto changed = std::make_shared<std::pair<bool, Value>>(false, List{});
   const Value changed_function(
-      Callable{"loop.changed", [changed](Interpreter&, const Arguments& a) {
-                 const bool same = changed->first && changed->second == a.positional;
-                 *changed = {true, a.positional};
+      Callable{"loop.changed", [changed](Interpreter& in, const Arguments& a) {
+                 const Value now(a.positional);
+                 if (now.refers()) throw TemplateError("loop.changed cannot hold a function");
+                 const bool same = changed->first && in.equal(changed->second, now);
+                 *changed = {true, now};
                  return Value(!same);
                }});
   const auto count = static_cast<int64_t>(items.size());
   for (int64_t i = 0; i < count; ++i) {
     const Value& v = items[static_cast<size_t>(i)];
+    spend(16 * sizeof(Value));  // on the loop's variables
     const auto inner = std::make_shared<Scope>();
     inner->outer = scope;
     const Value cycle(Callable{"loop.cycle", [i](Interpreter&, const Arguments& a) {
@@ -275,23 +296,21 @@ Interpreter::Flow Interpreter::loop(const Node& node, const ScopePtr& scope, std
                                    throw TemplateError("loop.cycle needs values");
                                  return a.positional[static_cast<size_t>(i) % a.positional.size()];
                                }});
-    inner->set("loop",
-               Dict{{"index", i + 1},
-                    {"index0", i},
-                    {"revindex", count - i},
-                    {"revindex0", count - i - 1},
-                    {"first", i == 0},
-                    {"last", i + 1 == count},
-                    {"length", count},
-                    {"depth", int64_t{1}},
-                    {"depth0", int64_t{0}},
-                    {"previtem",
-                     i > 0 ? items[static_cast<size_t>(i - 1)] : Value::undefined("loop.previtem")},
-                    {"nextitem",
-                     i + 1 < count ? items[static_cast<size_t>(i + 1)]
-                                   : Value::undefined("loop.nextitem")},
-                    {"cycle", cycle},
-                    {"changed", changed_function}});
+    inner->variables["loop"] = Dict{
+        {"index", i + 1},
+        {"index0", i},
+        {"revindex", count - i},
+        {"revindex0", count - i - 1},
+        {"first", i == 0},
+        {"last", i + 1 == count},
+        {"length", count},
+        {"depth", int64_t{1}},
+        {"depth0", int64_t{0}},
+        {"previtem", i > 0 ? items[static_cast<size_t>(i - 1)] : Value::undefined("loop.previtem")},
+        {"nextitem",
+         i + 1 < count ? items[static_cast<size_t>(i + 1)] : Value::undefined("loop.nextitem")},
+        {"cycle", cycle},
+        {"changed", changed_function}};
     assign(node.words, v, *inner);
     if (block(*node.kids[2], inner, out) == Flow::kBreak) break;
   }
@@ -301,17 +320,21 @@ Interpreter::Flow Interpreter::loop(const Node& node, const ScopePtr& scope, std
 void Interpreter::assign(const std::vector<std::string>& targets,
                          const Value& value,
                          Scope& scope) {
-  if (targets.size() == 1) return scope.set(targets[0], value);
+  if (targets.size() == 1) {
+    scope.variables[targets[0]] = value;
+    return;
+  }
   const List parts = items_of(value);
   if (parts.size() != targets.size())
     throw TemplateError(fmt::format("{} values for {} variables", parts.size(), targets.size()));
-  for (size_t i = 0; i < parts.size(); ++i) scope.set(targets[i], parts[i]);
+  for (size_t i = 0; i < parts.size(); ++i) scope.variables[targets[i]] = parts[i];
 }
 
 void Interpreter::set_field(const Node& node, const Value& value, const Scope& scope) {
   const Value* target = scope.find(node.words[0]);
   if (target == nullptr || !target->is(Value::Kind::kNamespace))
     throw TemplateError(fmt::format("{} is no namespace: its fields cannot be set", node.words[0]));
+  spend(target->size());
   target->set_field(node.text, value);
 }
 
@@ -320,32 +343,32 @@ void Interpreter::define_macro(const Node& node, const ScopePtr& scope) {
   for (size_t i = 1; i < node.kids.size(); ++i)
     defaults.push_back(node.kids[i] ? evaluate(*node.kids[i], scope)
                                     : Value::undefined(node.words[i - 1]));
+  spend(4096);  // for the scope, which stays to the end
   macro_scopes_.push_back(scope);
-  scope->set(node.text,
-             Callable{node.text, [&node, scope, defaults](Interpreter& in, const Arguments& args) {
-                        return in.call_macro(node, scope, defaults, args);
-                      }});
+  const auto call = [&node, scope, defaults](Interpreter& in, const Arguments& args) {
+    return in.call_macro(node, scope, defaults, args);
+  };
+  scope->variables[node.text] = Value(Callable{node.text, call}, defaults);
 }
 
 Value Interpreter::call_macro(const Node& node,
                               const ScopePtr& scope,
                               const List& defaults,
                               const Arguments& args) {
-  const Depth depth(depth_, limits_.depth);
   if (args.positional.size() > node.words.size())
     throw TemplateError(fmt::format(
         "{} takes {} arguments, not {}", node.text, node.words.size(), args.positional.size()));
   const auto inner = std::make_shared<Scope>();
   inner->outer = scope;
   for (size_t i = 0; i < node.words.size(); ++i)
-    inner->set(node.words[i], i < args.positional.size() ? args.positional[i] : defaults[i]);
+    inner->variables[node.words[i]] = i < args.positional.size() ? args.positional[i] : defaults[i];
   for (const auto& [name, value] : args.named) {
     const auto at = std::find(node.words.begin(), node.words.end(), name);
     if (at == node.words.end())
       throw TemplateError(fmt::format("{} has no parameter {}", node.text, printable(name)));
     if (at - node.words.begin() < static_cast<std::ptrdiff_t>(args.positional.size()))
       throw TemplateError(fmt::format("{} is given {} twice", node.text, printable(name)));
-    inner->set(name, value);
+    inner->variables[name] = value;
   }
   const int line = line_;
   std::string out;
@@ -355,6 +378,7 @@ Value Interpreter::call_macro(const Node& node,
 }
 
 Value Interpreter::evaluate(const Node& node, const ScopePtr& scope) {
+  const Depth depth(depth_, limits_.depth);
   line_ = node.line;
   spend(0);
   const auto kid = [&](size_t i) { return evaluate(*node.kids[i], scope); };
@@ -377,6 +401,7 @@ Value Interpreter::evaluate(const Node& node, const ScopePtr& scope) {
         if (!key.is(Value::Kind::kText))
           throw TemplateError("keys other than texts are not supported");
         Value value = kid(i + 1);
+        spend(dict.size());
         const auto at = std::find_if(
             dict.begin(), dict.end(), [&](const auto& item) { return item.first == key.text(); });
         if (at != dict.end())
@@ -413,7 +438,7 @@ Value Interpreter::evaluate(const Node& node, const ScopePtr& scope) {
     }
     case Kind::kConcat: {
       std::string all;
-      for (size_t i = 0; i < node.kids.size(); ++i) write(all, kid(i).str());
+      for (size_t i = 0; i < node.kids.size(); ++i) write(all, str(kid(i)));
       return text(std::move(all));
     }
     case Kind::kCompare: return compare(node, scope);
@@ -437,6 +462,7 @@ Value Interpreter::evaluate(const Node& node, const ScopePtr& scope) {
 }
 
 Value Interpreter::filter(const Node& node, const ScopePtr& scope, const std::string* rendered) {
+  const Depth depth(depth_, limits_.depth);
   // A chain of filters upon a rendered block ends in an absent input.
   Value input;
   if (node.kids[0] == nullptr)
@@ -457,12 +483,18 @@ Value Interpreter::arithmetic(const std::string& op, const Value& a, const Value
   if (a.is_number() && b.is_number()) {
     if (a.is_whole() && b.is_whole() && op != "/")
       return whole_arithmetic(op, a.whole(), b.whole());
+    // Python divides whole numbers exactly before it rounds.
+    constexpr int64_t kExact = int64_t{1} << 53;
+    if (a.is_whole() && b.is_whole() &&
+        (std::max(a.whole(), b.whole()) > kExact || std::min(a.whole(), b.whole()) < -kExact))
+      throw TemplateError("/ of whole numbers beyond 53 bits is not supported");
     return real_arithmetic(op, a.real(), b.real());
   }
   if (op == "+" && a.is(Value::Kind::kText) && b.is(Value::Kind::kText))
     return text(a.text() + b.text());
   if (op == "+" && a.is(Value::Kind::kList) && b.is(Value::Kind::kList) &&
       a.is_tuple() == b.is_tuple()) {
+    spend((a.size() + b.size()) * sizeof(Value));
     List all = a.list();
     all.insert(all.end(), b.list().begin(), b.list().end());
     return list(std::move(all));
@@ -487,24 +519,23 @@ Value Interpreter::compare(const Node& node, const ScopePtr& scope) {
   for (size_t i = 0; i < node.words.size(); ++i) {
     Value right = evaluate(*node.kids[i + 1], scope);
     const std::string& op = node.words[i];
-    spend(std::min(left.size(), right.size()));
     bool holds = false;
     if (op == "==")
-      holds = left == right;
+      holds = equal(left, right);
     else if (op == "!=")
-      holds = !(left == right);
+      holds = !equal(left, right);
     else if (op == "in")
       holds = contains(right, left);
     else if (op == "not in")
       holds = !contains(right, left);
     else if (op == "<")
-      holds = Value::less(left, right);
+      holds = less(left, right);
     else if (op == ">")
-      holds = Value::less(right, left);
+      holds = less(right, left);
     else if (op == "<=")
-      holds = Value::less(left, right) || left == right;
+      holds = less(left, right) || equal(left, right);
     else
-      holds = Value::less(right, left) || left == right;
+      holds = less(right, left) || equal(left, right);
     if (!holds) return false;
     left = std::move(right);
   }
@@ -518,10 +549,12 @@ bool Interpreter::contains(const Value& container, const Value& v) {
     case Value::Kind::kText:
       if (!v.is(Value::Kind::kText))
         throw TemplateError(fmt::format("a value of type {} cannot be in a text", v.kind_name()));
+      spend_search(container.size(), v.size());
       return container.text().find(v.text()) != std::string::npos;
     case Value::Kind::kList:
-      return std::find(container.list().begin(), container.list().end(), v) !=
-             container.list().end();
+      return std::any_of(container.list().begin(), container.list().end(), [&](const Value& item) {
+        return equal(item, v);
+      });
     case Value::Kind::kDict:
     case Value::Kind::kNamespace:
       return v.is(Value::Kind::kText) && container.find(v.text()) != nullptr;
@@ -535,6 +568,7 @@ Value Interpreter::attribute(const Value& of, const std::string& name) {
   if (of.is_undefined())
     throw TemplateError(
         fmt::format("{} is undefined; it has no {}", printable(of.text()), printable(name)));
+  if (of.is(Value::Kind::kDict) || of.is(Value::Kind::kNamespace)) spend(of.size());
   if (of.is(Value::Kind::kNamespace)) {
     const Value* v = of.find(name);
     return v != nullptr ? *v : Value::undefined(name);
@@ -549,8 +583,10 @@ Value Interpreter::item(const Value& of, const Value& index) {
   if (of.is_undefined())
     throw TemplateError(fmt::format("{} is undefined; it has no items", printable(of.text())));
   if (index.is(Value::Kind::kText)) {
-    if (of.is(Value::Kind::kDict))
+    if (of.is(Value::Kind::kDict)) {
+      spend(of.size());
       if (const Value* v = of.find(index.text())) return *v;
+    }
     return attribute(of, index.text());
   }
   if (index.is_whole() && (of.is(Value::Kind::kList) || of.is(Value::Kind::kText))) {
@@ -560,7 +596,9 @@ Value Interpreter::item(const Value& of, const Value& index) {
     const int64_t at = index.whole() < 0 ? index.whole() + size : index.whole();
     if (at < 0 || at >= size) return Value::undefined(fmt::format("item {}", index.whole()));
     if (of.is(Value::Kind::kList)) return of.list()[static_cast<size_t>(at)];
-    return std::string(split_characters(of.text())[static_cast<size_t>(at)]);
+    std::string_view rest = of.text();
+    for (int64_t i = 0; i < at; ++i) rest.remove_prefix(decode_utf8(rest, 0).bytes);
+    return std::string(rest.substr(0, decode_utf8(rest, 0).bytes));
   }
   return Value::undefined("an item");
 }
@@ -573,7 +611,7 @@ Value Interpreter::slice(const Node& node, const ScopePtr& scope) {
   if (of.is_undefined()) return Value::undefined("a slice");
   if (!of.is(Value::Kind::kList) && !of.is(Value::Kind::kText))
     throw TemplateError(fmt::format("a value of type {} has no slices", of.kind_name()));
-  spend(of.size());
+  spend(of.is(Value::Kind::kText) ? of.size() : of.size() * sizeof(Value));
   if (of.is(Value::Kind::kText)) {
     const auto all = split_characters(of.text());
     const SliceRange r = slice_range(part[0], part[1], part[2], static_cast<int64_t>(all.size()));

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -18,16 +19,15 @@ struct Limits {
   int64_t steps = 20'000'000;            // nodes evaluated, and pieces of 32 bytes worked on
   size_t text_bytes = size_t{16} << 20;  // of any text, the output included
   size_t list_items = 1'000'000;
-  int depth = 64;  // of macros within macros
+  int depth = 1000;  // of expressions, blocks and macros within each other, as they run
 };
 
 /// Variables of a block, in front of those around it.
 struct Scope {
-  std::vector<std::pair<std::string, Value>> variables;
+  std::map<std::string, Value, std::less<>> variables;
   std::shared_ptr<Scope> outer;
 
   const Value* find(std::string_view name) const;  // here or further out; nullptr: none
-  void set(const std::string& name, Value value);  // here
 };
 
 class Interpreter {
@@ -42,9 +42,19 @@ class Interpreter {
 
   // For builtins.
   std::string now(const std::string& format) const { return now_(format); }
-  void spend(size_t bytes);
+  void spend(uint64_t bytes);
+  /// For looking for `what` at each place of a text.
+  void spend_search(size_t size, size_t what) { spend(uint64_t{size} * (1 + what / 32)); }
   Value text(std::string s);  // checks the size
   Value list(List items);
+  void write(std::string& out, std::string_view piece);  // at its end; checks the size
+  void add(List& items, Value v);                        // at its end; checks the size
+  // What is done to all of a value, or two, costs what they weigh.
+  std::string str(const Value& v);
+  bool equal(const Value& a, const Value& b);
+  bool less(const Value& a, const Value& b);
+  bool contains(const Value& container, const Value& v);
+  const Limits& limits() const { return limits_; }
   /// The items of a list, the characters of a text, the keys of a dict; nothing of undefined.
   List items_of(const Value& v);
   Value attribute(const Value& of, const std::string& name);
@@ -64,13 +74,10 @@ class Interpreter {
                    const ScopePtr& scope,
                    const List& defaults,
                    const Arguments& args);
-  void write(std::string& out, const std::string& text);
-
   Value evaluate(const Node& node, const ScopePtr& scope);
   Value filter(const Node& node, const ScopePtr& scope, const std::string* rendered);
   Value arithmetic(const std::string& op, const Value& a, const Value& b);
   Value compare(const Node& node, const ScopePtr& scope);
-  bool contains(const Value& container, const Value& v);
   Value slice(const Node& node, const ScopePtr& scope);
   Value call(const Node& node, const ScopePtr& scope);
   Arguments arguments(const Node& node, const ScopePtr& scope);

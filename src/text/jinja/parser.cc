@@ -334,6 +334,7 @@ class Parser {
       }
       value = make_with(
           Kind::kConditional, "", std::move(condition), std::move(value), std::move(otherwise));
+      TRY_ASSIGN(value, deeper(std::move(value)));
     }
     return value;
   }
@@ -389,7 +390,7 @@ class Parser {
     }
   }
 
-  /// A tree that grows to the left is walked by recursion, too: its height is limited.
+  /// A tree that grows to the left is freed and walked by recursion, too: its height is limited.
   Result<NodePtr> deeper(NodePtr node) {
     if (++chained_ > kChainedMax)
       return wrong("an expression has more than {} operators", kChainedMax);

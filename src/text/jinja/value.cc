@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <compare>
 #include <nlohmann/json.hpp>
 
 #include "text/utf8.h"
@@ -43,11 +44,11 @@ bool printable(char32_t c) {
   return !((c >= 0xD800 && c <= 0xF8FF) || c >= 0xE0000);
 }
 
-std::string text_repr(std::string_view s) {
+void append_text_repr(std::string& out, std::string_view s) {
   const bool use_double =
       s.find('\'') != std::string_view::npos && s.find('"') == std::string_view::npos;
   const char quote = use_double ? '"' : '\'';
-  std::string out(1, quote);
+  out += quote;
   for (size_t i = 0; i < s.size();) {
     const Utf8Char u = decode_utf8(s, i);
     const char32_t c = u.point;
@@ -71,7 +72,33 @@ std::string text_repr(std::string_view s) {
     }
     i += u.bytes;
   }
-  return out + quote;
+  out += quote;
+}
+
+using Item = Dict::value_type;
+
+std::vector<const Item*> items_in_order(const Dict& d) {
+  std::vector<const Item*> out;
+  for (const Item& item : d) out.push_back(&item);
+  return out;
+}
+
+std::vector<const Item*> by_key(const Dict& d) {
+  std::vector<const Item*> out = items_in_order(d);
+  std::sort(
+      out.begin(), out.end(), [](const Item* a, const Item* b) { return a->first < b->first; });
+  return out;
+}
+
+/// Two numbers' order, exact also where a whole number is no double.
+std::partial_ordering order(const Value& a, const Value& b) {
+  if (a.is_whole() && b.is_whole()) return a.whole() <=> b.whole();
+  if (b.is_whole()) return 0 <=> order(b, a);
+  if (!a.is_whole()) return a.real() <=> b.real();
+  const double y = b.real();
+  if (!(std::fabs(y) < 0x1p63)) return 0.0 <=> y;  // beyond all of them, or no number
+  const auto whole = static_cast<int64_t>(y);
+  return a.whole() != whole ? a.whole() <=> whole : 0.0 <=> y - std::trunc(y);
 }
 
 class JsonWriter {
@@ -79,6 +106,9 @@ class JsonWriter {
   explicit JsonWriter(const JsonStyle& style) : style_(style) {}
 
   void write(const Value& v, int depth) {
+    // What a value adds beside its own texts is checked before the next one.
+    if (out.size() > style_.bytes_max)
+      throw TemplateError(fmt::format("a text grows beyond {} bytes", style_.bytes_max));
     switch (v.kind()) {
       case Value::Kind::kNone: out += "null"; return;
       case Value::Kind::kBool: out += v.boolean() ? "true" : "false"; return;
@@ -107,12 +137,7 @@ class JsonWriter {
   }
 
   void dict(const Dict& d, int depth) {
-    std::vector<const std::pair<std::string, Value>*> order;
-    for (const auto& item : d) order.push_back(&item);
-    if (style_.sort_keys)
-      std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-        return a->first < b->first;
-      });
+    const std::vector<const Item*> order = style_.sort_keys ? by_key(d) : items_in_order(d);
     items('{', '}', order.size(), depth, [&](size_t i) {
       append_json_text(out, order[i]->first);
       out += style_.key_separator;
@@ -149,11 +174,21 @@ Value Value::undefined(std::string name) {
 }
 
 Value::Value(std::string v)
-    : kind_(Kind::kText), text_(std::make_shared<const std::string>(std::move(v))) {}
+    : kind_(Kind::kText), text_(std::make_shared<const std::string>(std::move(v))) {
+  weighs(text_->size());
+}
+
+void Value::weighs(uint64_t more) {
+  // Each part is below its limit: their sum does not wrap around.
+  weight_ += more;
+  if (weight_ > kWeightMax)
+    throw TemplateError(fmt::format("a value grows beyond {} bytes", kWeightMax));
+}
 
 void Value::holds(const Value& part) {
+  weighs(part.weight_);
   depth_ = std::max(depth_, part.depth_ + 1);
-  holds_namespace_ |= part.holds_namespace_ || part.kind_ == Kind::kNamespace;
+  refers_ |= part.refers_;
   if (depth_ > kDepthMax)
     throw TemplateError(fmt::format("values lie more than {} deep in each other", kDepthMax));
 }
@@ -164,16 +199,23 @@ Value::Value(List v, bool tuple) : kind_(Kind::kList), tuple_(tuple) {
 }
 
 Value::Value(Dict v) : kind_(Kind::kDict) {
-  for (const auto& part : v) holds(part.second);
+  for (const auto& part : v) {
+    weighs(part.first.size());
+    holds(part.second);
+  }
   dict_ = std::make_shared<Dict>(std::move(v));
 }
 
-Value::Value(Callable v)
-    : kind_(Kind::kCallable), callable_(std::make_shared<const Callable>(std::move(v))) {}
+Value::Value(Callable v, const List& bound) : kind_(Kind::kCallable), refers_(true) {
+  for (const Value& part : bound) holds(part);
+  callable_ = std::make_shared<const Callable>(std::move(v));
+}
 
 Value Value::make_namespace(Dict fields) {
   Value v(std::move(fields));
+  if (v.refers_) throw TemplateError("a namespace cannot hold a namespace or a function");
   v.kind_ = Kind::kNamespace;
+  v.refers_ = true;
   return v;
 }
 
@@ -218,8 +260,7 @@ const char* Value::kind_name() const {
 }
 
 void Value::set_field(const std::string& name, Value v) const {
-  if (v.holds_namespace_ || v.kind_ == Kind::kNamespace)
-    throw TemplateError("a namespace cannot hold a namespace");
+  if (v.refers_) throw TemplateError("a namespace cannot hold a namespace or a function");
   for (auto& [key, value] : *dict_)
     if (key == name) {
       value = std::move(v);
@@ -246,29 +287,39 @@ bool Value::truth() const {
 
 std::string Value::str() const {
   if (kind_ == Kind::kText) return *text_;
-  return repr();
+  if (kind_ == Kind::kUndefined) return "";
+  std::string out;
+  append_repr(out);
+  return out;
 }
 
-std::string Value::repr() const {
+void Value::append_repr(std::string& out) const {
   switch (kind_) {
-    case Kind::kUndefined: return "";
-    case Kind::kNone: return "None";
-    case Kind::kBool: return boolean() ? "True" : "False";
-    case Kind::kInt: return std::to_string(number_.i);
-    case Kind::kFloat: return float_repr(number_.d);
-    case Kind::kText: return text_repr(*text_);
-    case Kind::kList: {
-      std::string out(1, tuple_ ? '(' : '[');
-      for (size_t i = 0; i < list_->size(); ++i) out += (i > 0 ? ", " : "") + (*list_)[i].repr();
+    case Kind::kUndefined: out += "Undefined"; return;
+    case Kind::kNone: out += "None"; return;
+    case Kind::kBool: out += boolean() ? "True" : "False"; return;
+    case Kind::kInt: out += std::to_string(number_.i); return;
+    case Kind::kFloat: out += float_repr(number_.d); return;
+    case Kind::kText: return append_text_repr(out, *text_);
+    case Kind::kList:
+      out += tuple_ ? '(' : '[';
+      for (size_t i = 0; i < list_->size(); ++i) {
+        if (i > 0) out += ", ";
+        (*list_)[i].append_repr(out);
+      }
       if (tuple_ && list_->size() == 1) out += ',';
-      return out + (tuple_ ? ')' : ']');
-    }
-    case Kind::kDict: {
-      std::string out = "{";
-      for (const auto& [key, value] : *dict_)
-        out += (out.size() > 1 ? ", " : "") + text_repr(key) + ": " + value.repr();
-      return out + '}';
-    }
+      out += tuple_ ? ')' : ']';
+      return;
+    case Kind::kDict:
+      out += '{';
+      for (size_t i = 0; i < dict_->size(); ++i) {
+        if (i > 0) out += ", ";
+        append_text_repr(out, (*dict_)[i].first);
+        out += ": ";
+        (*dict_)[i].second.append_repr(out);
+      }
+      out += '}';
+      return;
     default:
       throw TemplateError(fmt::format("a value of type {} cannot be written out", kind_name()));
   }
@@ -290,10 +341,7 @@ const Value* Value::find(std::string_view key) const {
 }
 
 bool Value::operator==(const Value& b) const {
-  if (is_number() && b.is_number()) {
-    if (is_whole() && b.is_whole()) return number_.i == b.number_.i;
-    return real() == b.real();
-  }
+  if (is_number() && b.is_number()) return order(*this, b) == 0;
   if (kind_ != b.kind_) return false;
   switch (kind_) {
     case Kind::kUndefined:
@@ -301,18 +349,16 @@ bool Value::operator==(const Value& b) const {
     case Kind::kText: return *text_ == *b.text_;
     case Kind::kList: return tuple_ == b.tuple_ && *list_ == *b.list_;
     case Kind::kDict:
-      if (dict_->size() != b.dict_->size()) return false;
-      return std::all_of(dict_->begin(), dict_->end(), [&](const auto& item) {
-        const Value* other = b.find(item.first);
-        return other != nullptr && *other == item.second;
-      });
+      return dict_ == b.dict_ ||
+             std::ranges::equal(by_key(*dict_), by_key(*b.dict_), [](const auto* x, const auto* y) {
+               return *x == *y;
+             });
     default: return dict_ == b.dict_ && callable_ == b.callable_;
   }
 }
 
 bool Value::less(const Value& a, const Value& b) {
-  if (a.is_number() && b.is_number())
-    return a.is_whole() && b.is_whole() ? a.number_.i < b.number_.i : a.real() < b.real();
+  if (a.is_number() && b.is_number()) return order(a, b) < 0;
   if (a.is(Kind::kText) && b.is(Kind::kText))
     return *a.text_ < *b.text_;  // UTF-8 sorts as points do
   if (a.is(Kind::kList) && b.is(Kind::kList))
@@ -382,9 +428,10 @@ std::vector<std::string_view> split_characters(std::string_view text) {
 std::string strip(const std::string& text, Ends ends, const std::string* set) {
   std::vector<std::string_view> members;
   if (set != nullptr) members = split_characters(*set);
+  std::sort(members.begin(), members.end());
   const auto goes = [&](std::string_view c) {
     if (set == nullptr) return is_space(decode_utf8(c, 0).point);
-    return std::find(members.begin(), members.end(), c) != members.end();
+    return std::binary_search(members.begin(), members.end(), c);
   };
   std::string_view rest = text;
   while (ends != Ends::kRight && !rest.empty()) {

@@ -21,8 +21,8 @@ using List = std::vector<Value>;
 using Dict =
     std::vector<std::pair<std::string, Value>>;  // in the order of insertion, keys distinct
 
-/// A template that fails: thrown inside the interpreter, caught at its border (template.cc), which
-/// adds the line. Templates come with models: what they do wrong is input, not a bug.
+/// A template that fails: thrown inside the interpreter, caught at its border (chat_template.cc),
+/// which adds the line. Templates come with models: what they do wrong is input, not a bug.
 class TemplateError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -42,6 +42,7 @@ struct Callable {
 class Value {
  public:
   static constexpr int kDepthMax = 100;  // of lists and dicts within each other; deeper ones throw
+  static constexpr uint64_t kWeightMax = uint64_t{64} << 20;  // heavier ones throw
 
   enum class Kind {
     kUndefined,
@@ -65,7 +66,8 @@ class Value {
   Value(const char* v) : Value(std::string(v)) {}
   Value(List v, bool tuple = false);
   Value(Dict v);
-  Value(Callable v);
+  /// `bound`: what it holds on to.
+  Value(Callable v, const List& bound = {});
   static Value make_namespace(Dict fields);
   /// A number beyond 63 bits throws TemplateError.
   static Value from_json(const nlohmann::ordered_json& json);
@@ -88,13 +90,17 @@ class Value {
   const List& list() const { return *list_; }
   const Dict& dict() const { return *dict_; }  // of a namespace, too
   const Callable& callable() const { return *callable_; }
-  /// Of a namespace. What holds a namespace throws: no value may come to hold itself.
+  /// Of a namespace. What refers() throws: no value may come to hold itself.
   void set_field(const std::string& name, Value v) const;
 
-  bool truth() const;        // as Python's bool()
-  std::string str() const;   // as Python's str()
-  std::string repr() const;  // as Python's repr()
-  size_t size() const;       // of a text (in bytes), a list, a dict: what work on it costs
+  bool truth() const;       // as Python's bool()
+  std::string str() const;  // as Python's str(); "" of undefined
+  size_t size() const;      // of a text (in bytes), a list, a dict: what a look at each part costs
+  /// The bytes of the texts within it and 32 for each value, as often as they would be written out:
+  /// what work on all of it costs, however much of it is shared.
+  uint64_t weight() const { return weight_; }
+  /// Whether it is a namespace or a function, or holds one: what may lead to further values.
+  bool refers() const { return refers_; }
   const Value* find(std::string_view key) const;  // in a dict or namespace; nullptr: none
 
   bool operator==(const Value& other) const;  // as Python's ==
@@ -102,12 +108,15 @@ class Value {
   static bool less(const Value& a, const Value& b);
 
  private:
+  void weighs(uint64_t more);
   void holds(const Value& part);
+  void append_repr(std::string& out) const;
 
   Kind kind_ = Kind::kNone;
   bool tuple_ = false;
-  bool holds_namespace_ = false;
+  bool refers_ = false;
   int depth_ = 0;
+  uint64_t weight_ = 32;
   union {
     int64_t i;
     double d;
@@ -122,11 +131,12 @@ class Value {
 std::string float_repr(double v);
 
 /// json.dumps(value, ensure_ascii=False, indent=indent, separators=..., sort_keys=...); indent below
-/// 0: on one line. Throws for what JSON has no form for.
+/// 0: on one line. Throws for what JSON has no form for, and beyond `bytes_max`.
 struct JsonStyle {
   int indent = -1;
   std::string item_separator = ", ", key_separator = ": ";
   bool sort_keys = false;
+  size_t bytes_max = 0;
 };
 std::string to_json(const Value& value, const JsonStyle& style);
 
