@@ -1,6 +1,7 @@
 #include "checkpoint/model_chat.h"
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -34,9 +35,11 @@ std::string chosen(const Json& field, bool tools) {
 }
 
 Result<Source> find_template(const ModelTexts& texts, bool tools, const std::string& directory) {
-  constexpr const char* kOwn = "chat_template.jinja";
-  if (const auto it = texts.files.find(kOwn); it != texts.files.end())
-    return Source{kOwn, it->second};
+  for (const char* name : {"additional_chat_templates/tool_use.jinja", "chat_template.jinja"}) {
+    const auto it = texts.files.find(name);
+    const bool serves = tools || std::string_view(name) == "chat_template.jinja";
+    if (serves && it != texts.files.end()) return Source{name, it->second};
+  }
   for (const char* name : {"chat_template.json", kTokenizerConfigName}) {
     const auto it = texts.files.find(name);
     if (it == texts.files.end()) continue;
@@ -52,12 +55,19 @@ Result<Source> find_template(const ModelTexts& texts, bool tools, const std::str
               kTokenizerConfigName);
 }
 
-/// Calls f(text) for every text within `json`, to the first failure.
+enum class Texts { kAll, kKeys };
+
+/// Calls f(text) for every text within `json`, keys included or they alone, to the first failure.
 template <typename F>
-Result<void> each_text(const Json& json, const F& f) {
-  if (json.is_string()) return f(json.get_ref<const std::string&>());
-  if (json.is_structured())
-    for (const Json& item : json) TRY(each_text(item, f));
+Result<void> each_text(const Json& json, Texts which, const F& f) {
+  if (json.is_string() && which == Texts::kAll) return f(json.get_ref<const std::string&>());
+  if (json.is_array())
+    for (const Json& item : json) TRY(each_text(item, which, f));
+  if (json.is_object())
+    for (const auto& [key, item] : json.items()) {
+      TRY(f(key));
+      TRY(each_text(item, which, f));
+    }
   return {};
 }
 
@@ -82,6 +92,27 @@ Result<void> check_plain(const text::Tokenizer& tokenizer,
   return {};
 }
 
+/// A whole number beyond 63 bits would be read as a fraction, and lose digits that Python keeps.
+/// `text` is valid JSON.
+Result<void> check_whole_numbers(std::string_view text, const std::string& path) {
+  for (size_t i = 0; i < text.size();) {
+    if (text[i] == '"') {
+      for (++i; text[i] != '"'; ++i) i += text[i] == '\\' ? 1 : 0;
+      ++i;
+      continue;
+    }
+    const size_t end = std::min(text.find_first_not_of("+-.eE0123456789", i), text.size());
+    const std::string_view number = text.substr(i, end - i);
+    int64_t value = 0;
+    if (number.find_first_of(".eE") == std::string_view::npos &&
+        std::from_chars(number.data(), number.data() + number.size(), value).ec ==
+            std::errc::result_out_of_range)
+      return fail(Code::kInvalidInput, "{}: the number {} is beyond 63 bits", path, number);
+    i = std::max(end, i + 1);
+  }
+  return {};
+}
+
 struct Conversation {
   Json messages, tools = nullptr, more = Json::object();
   bool generation_prompt = true;
@@ -89,6 +120,7 @@ struct Conversation {
 
 Result<Conversation> read_conversation(std::string_view text, const std::string& path) {
   TRY(parse_json(text, path));  // strictly; then once more, in the order of its fields
+  TRY(check_whole_numbers(text, path));
   Json json = Json::parse(text);
   Conversation c;
   if (json.is_array()) {
@@ -136,13 +168,18 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
   TRY_ASSIGN(const Source source, find_template(texts, c.tools.is_array(), directory));
   TRY_ASSIGN(const text::ChatTemplate chat,
              text::ChatTemplate::parse(source.text, join_path(directory, source.file)));
+  const auto check = [&](const Json& json, Texts which, const std::string& where) {
+    return each_text(json, which, [&](const std::string& content) {
+      return check_plain(*texts.tokenizer, content, fmt::format("{}: {}", path, where));
+    });
+  };
   for (size_t i = 0; i < c.messages.size(); ++i) {
-    if (c.messages[i]["role"] == "assistant")
-      continue;  // the model's own words may hold its tokens
-    TRY(each_text(c.messages[i], [&](const std::string& content) {
-      return check_plain(*texts.tokenizer, content, fmt::format("{}: message {}", path, i + 1));
-    }));
+    // The model's own words may hold its tokens.
+    const bool own = c.messages[i]["role"] == "assistant";
+    TRY(check(c.messages[i], own ? Texts::kKeys : Texts::kAll, fmt::format("message {}", i + 1)));
   }
+  TRY(check(c.tools, Texts::kAll, "tools"));
+  TRY(check(c.more, Texts::kAll, "chat_template_kwargs"));
   Json context = c.more;
   context["messages"] = c.messages;
   context["tools"] = c.tools;

@@ -57,7 +57,12 @@ TEST(ModelChat, FindsTheTemplate) {
             "accepted: tools f");
   texts.files["chat_template.json"] = R"({"chat_template": "two"})";
   EXPECT_EQ(refusal(texts, kChat), "accepted: two");
+  texts.files["additional_chat_templates/tool_use.jinja"] = "own tools {{ tools[0].name }}";
+  constexpr const char* kTools = R"({"messages": [{"role": "user"}], "tools": [{"name": "f"}]})";
+  EXPECT_EQ(refusal(texts, kChat), "accepted: two");
+  EXPECT_EQ(refusal(texts, kTools), "accepted: own tools f");
   texts.files["chat_template.jinja"] = "{{ extra }}";
+  EXPECT_EQ(refusal(texts, kTools), "accepted: own tools f");
   EXPECT_EQ(
       refusal(texts, R"({"messages": [{"role": "user"}], "chat_template_kwargs": {"extra": 3}})"),
       "accepted: 3");
@@ -76,6 +81,7 @@ TEST(ModelChat, RefusesWhatIsNoConversation) {
   expect(R"(["hi"])", "message 1 must be an object");
   expect(R"([{"content": "hi"}])", "with a \"role\"");
   expect(R"({"messages": [{"role": "user"}], "model": "x"})", "'model' is no field");
+  expect(R"([{"role": "a\"1", "n": [1, -9223372036854775809]}])", "-9223372036854775809 is beyond");
   expect(R"([{"role": "user", "content": 3}])", "line ");  // the template cannot add it to a text
 }
 
@@ -88,6 +94,16 @@ TEST(ModelChat, TextsOfOthersHoldNoControlTokens) {
   EXPECT_NE(
       refusal(texts, R"([{"role": "tool", "content": [{"text": "<|bos|>"}]}])").find("message 1"),
       std::string::npos);
+  for (const char* elsewhere :
+       {R"({"messages": [{"role": "u"}], "tools": [{"description": "<|bos|>"}]})",
+        R"({"messages": [{"role": "u"}], "tools": [{"parameters": {"<|bos|>": 1}}]})",
+        R"({"messages": [{"role": "u"}], "chat_template_kwargs": {"date": "<|bos|>"}})",
+        R"({"messages": [{"role": "u"}], "chat_template_kwargs": {"<|bos|>": 1}})",
+        R"([{"role": "<|bos|>", "content": ""}])",
+        R"([{"role": "user", "<|bos|>": ""}])",
+        R"([{"role": "assistant", "content": "", "tool_calls": [{"<|bos|>": ""}]}])"})
+    EXPECT_NE(refusal(texts, elsewhere).find("a control token of this model"), std::string::npos)
+        << elsewhere;
   EXPECT_EQ(refusal(texts, R"([{"role": "assistant", "content": "<|eos|>"}])").substr(0, 9),
             "accepted:");
   EXPECT_EQ(refusal(texts, R"([{"role": "user", "content": "a <| b eos"}])").substr(0, 9),
