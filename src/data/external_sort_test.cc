@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/fault.h"
 #include "data/data_testing.h"
 
 namespace ferry::data {
@@ -33,10 +34,28 @@ TEST(ExternalSort, GivesWhatSortingGives) {
   }
 }
 
+/// Wherever the space runs out, in a run or in the merge of many, it is told and nothing stays.
 TEST(ExternalSort, NoSpaceIsTold) {
-  ExternalSort sort("/nonexistent-folder", "test", 2);
-  ASSERT_TRUE(sort.add({1, 1}));
-  EXPECT_FALSE(sort.add({2, 2}));
+  const TestFolder folder;
+  for (const char* point : {"file.create", "file.write"}) {
+    int told = 0;
+    for (int n = 1;; ++n) {
+      Result<void> result;
+      {
+        ExternalSort sort(folder / ".", "test", 16);
+        arm_faults(fmt::format("{}:{}:enospc", point, n));
+        for (uint64_t i = 0; result && i < 1100; ++i) result = sort.add({i % 7, i});
+        if (result) result = sort.finish();
+        arm_faults("");
+      }
+      EXPECT_TRUE(list_folder(folder / ".")->empty()) << "its files are left";
+      if (result) break;
+      EXPECT_EQ(result.error().code, Code::kExhausted) << result.error().message;
+      EXPECT_NE(result.error().message.find("No space left"), std::string::npos);
+      ++told;
+    }
+    EXPECT_GT(told, 64) << point;  // each of the runs, and their merge
+  }
 }
 
 }  // namespace

@@ -198,6 +198,11 @@ std::string Manifest::to_json() const {
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
+bool Manifest::is_manifest(const std::string& text) {
+  const Json json = Json::parse(text, nullptr, false);
+  return json.is_object() && json.contains("format") && json["format"] == kFormat;
+}
+
 Result<Manifest> Manifest::parse(const std::string& text, const std::string& path) {
   const Json json = Json::parse(text, nullptr, false);
   constexpr const char* kAdvice = "restore it, or prepare the dataset again";

@@ -47,6 +47,9 @@ struct Manifest {
   /// Errors: kCorrupt, naming the path and what is wrong.
   static Result<Manifest> parse(const std::string& json, const std::string& path);
 
+  /// Whether a file of this name is one of Ferry's at all, be it of another version or damaged.
+  static bool is_manifest(const std::string& json);
+
   /// Hash of what a training run reads (tokenizer, tokens, documents), not of where it came from:
   /// equal fingerprints give equal batches.
   std::string fingerprint() const;

@@ -20,10 +20,10 @@ namespace {
 
 using text::Tokenizer;
 
-constexpr size_t kBatchBytes = size_t{4} << 20;   // of text tokenised at once
-constexpr size_t kTaskBytes = size_t{128} << 10;  // of text for one thread
-constexpr const char* kHashesName = "hashes";     // of the files that sorting needs
-constexpr const char* kRepeatedName = "repeated";
+constexpr size_t kBatchBytes = size_t{4} << 20;         // of text tokenised at once
+constexpr size_t kTaskBytes = size_t{128} << 10;        // of text for one thread
+constexpr const char* kHashesName = ".prepare-hashes";  // of the files that sorting needs
+constexpr const char* kRepeatedName = ".prepare-repeated";
 constexpr uint64_t kShardDocumentsMax = uint64_t{1} << 20;  // bounds the table that a writer holds
 
 struct HeldOutDocument {
@@ -396,22 +396,30 @@ Result<int32_t> find_token(const Tokenizer& tokenizer,
               option);
 }
 
-/// Whether a prepare made the file and may remove it. Not tokenizer.json: it may be the very file
-/// that options.tokenizer names, and it is replaced whole.
+/// "<first>-00000<last>", with any number of five digits or more.
+bool is_numbered(std::string_view name, std::string_view first, std::string_view last) {
+  if (!name.starts_with(first) || !name.ends_with(last)) return false;
+  if (name.size() < first.size() + 6 + last.size() || name[first.size()] != '-') return false;
+  name = name.substr(first.size() + 1, name.size() - first.size() - 1 - last.size());
+  return name.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+bool is_shard(std::string_view name) {
+  return is_numbered(name, "train", ".tok") || is_numbered(name, "held-out", ".tok");
+}
+
+/// Whether the name is one that a prepare gives, tokenizer.json's aside.
 bool is_removable(std::string_view name) {
   const auto temporary_of = [&](std::string_view file) {
     return name.starts_with(file) && name.substr(file.size()).starts_with(".tmp.");
   };
-  const bool shard =
-      (name.starts_with("train-") || name.starts_with("held-out-")) && name.ends_with(".tok");
-  return shard || name == kManifestFile || name == kHeldOutTextFile ||
+  return is_shard(name) || name == kManifestFile || name == kHeldOutTextFile ||
          temporary_of(kManifestFile) || temporary_of(kTokenizerFile);
 }
 
 /// A file that sorting needed in a prepare that was killed.
 bool is_sort_file(std::string_view name) {
-  return name.ends_with(".sort") &&
-         (name.starts_with(kHashesName) || name.starts_with(kRepeatedName));
+  return is_numbered(name, kHashesName, ".sort") || is_numbered(name, kRepeatedName, ".sort");
 }
 
 Result<void> remove_sort_files(const std::string& folder) {
@@ -422,20 +430,30 @@ Result<void> remove_sort_files(const std::string& folder) {
 }
 
 /// Removes what an earlier prepare left, its manifest first: what is half removed must not look
-/// whole.
-Result<void> remove_dataset(const std::string& folder) {
+/// whole. The tokenizer goes before the shards, by which the next prepare knows whose it is, should
+/// this one be killed; but not if it is the very file that options.tokenizer names.
+Result<void> remove_dataset(const PrepareOptions& options) {
+  const std::string& folder = options.out;
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
   TRY(remove_tree(join_path(folder, kManifestFile)));
   TRY(sync_folder(folder));
-  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
+  const bool ours = std::any_of(names.begin(), names.end(), [](const std::string& name) {
+    return name == kManifestFile || is_shard(name);
+  });
+  const std::string tokenizer = join_path(folder, kTokenizerFile);
+  std::error_code none;
+  if (ours && !std::filesystem::equivalent(tokenizer, options.tokenizer, none))
+    TRY(remove_tree(tokenizer));
   for (const std::string& name : names)
     if (is_removable(name)) TRY(remove_tree(join_path(folder, name)));
   return {};
 }
 
-/// Files with a dataset's names in a folder without a manifest: what a prepare that was killed left
-/// may be written over, what a user put there may not.
-Result<void> check_leftovers(const PrepareOptions& options, const std::vector<std::string>& names) {
-  bool any_shard = false;
+/// Files with a dataset's names: what a prepare wrote, be it that it was killed, may be written
+/// over, what a user put there may not. Shards and manifests say themselves what they are, and
+/// speak for the files beside them.
+Result<void> check_contents(const PrepareOptions& options, const std::vector<std::string>& names) {
+  bool ours = false;
   const auto foreign = [&](const std::string& name) {
     return fail(
         Code::kInvalidInput,
@@ -444,8 +462,13 @@ Result<void> check_leftovers(const PrepareOptions& options, const std::vector<st
         name);
   };
   for (const std::string& name : names) {
-    if (!name.ends_with(".tok")) continue;
-    any_shard = true;
+    if (name == kManifestFile) {
+      TRY_ASSIGN(const std::string manifest, read_file(join_path(options.out, name)));
+      if (!Manifest::is_manifest(manifest)) return foreign(name);
+      ours = true;
+    }
+    if (!is_shard(name)) continue;
+    ours = true;
     TRY_ASSIGN(FileReader reader, FileReader::open(join_path(options.out, name)));
     char begin[8] = {};
     TRY_ASSIGN(const size_t size, reader.read(begin, sizeof begin));
@@ -453,7 +476,8 @@ Result<void> check_leftovers(const PrepareOptions& options, const std::vector<st
       return foreign(name);
   }
   for (const std::string& name : names) {
-    if (name == kHeldOutTextFile && !any_shard) return foreign(name);
+    if (ours) break;
+    if (name == kHeldOutTextFile) return foreign(name);
     if (name != kTokenizerFile) continue;
     TRY_ASSIGN(const std::string there, read_file(join_path(options.out, name)));
     TRY_ASSIGN(const std::string given, read_file(options.tokenizer));
@@ -477,6 +501,7 @@ Result<void> check_folder(const PrepareOptions& options) {
                   input);
   }
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(options.out));
+  TRY(check_contents(options, names));
   if (!options.force && path_exists(join_path(options.out, kManifestFile)))
     return fail(Code::kInvalidInput,
                 "{}: holds a dataset; choose another folder, or replace it with --force",
@@ -487,8 +512,7 @@ Result<void> check_folder(const PrepareOptions& options) {
                   "{}: holds '{}', which is no dataset's; choose an empty or a new folder",
                   options.out,
                   name);
-  return path_exists(join_path(options.out, kManifestFile)) ? Result<void>{}
-                                                            : check_leftovers(options, names);
+  return {};
 }
 
 Result<void> check_options(const PrepareOptions& options) {
@@ -636,11 +660,11 @@ Result<Manifest> prepare(const PrepareOptions& options) {
   TRY(check_folder(options));
   TRY(remove_sort_files(options.out));
   TRY_ASSIGN(Plan plan, make_plan(options));
-  TRY(remove_dataset(options.out));  // not earlier: a slip in the options must not cost a dataset
+  TRY(remove_dataset(options));  // not earlier: a slip in the options must not cost a dataset
   Result<Manifest> result = write_dataset(options, std::move(plan));
   if (!result) {
     // Partial shards may be what filled the disk. The first failure is the one to tell.
-    const Result<void> removed = remove_dataset(options.out);
+    const Result<void> removed = remove_dataset(options);
     if (!removed) result.error().message += fmt::format("; and {}", removed.error().message);
   }
   return result;

@@ -119,9 +119,10 @@ TEST(Prepare, HowMuchIsSortedInMemoryDoesNotMatter) {
   const std::vector<std::string> names = *list_folder(options.out);
   for (const std::string& name : names) EXPECT_FALSE(name.ends_with(".sort")) << name;
   // What a killed prepare left is taken away, and is nobody else's.
-  check(write_file_atomic(join_path(options.out, "hashes-00003.sort"), "x").has_value(), "test");
+  const std::string left = join_path(options.out, ".prepare-hashes-00003.sort");
+  check(write_file_atomic(left, "x").has_value(), "test");
   ASSERT_TRUE(prepare(options));
-  EXPECT_FALSE(path_exists(join_path(options.out, "hashes-00003.sort")));
+  EXPECT_FALSE(path_exists(left));
 }
 
 TEST(Prepare, WhatIsLeftOutOfTheTextIsInTheManifest) {
@@ -340,6 +341,33 @@ TEST(Prepare, KilledAtAnyMomentItIsEitherWholeOrNoDataset) {
   EXPECT_EQ(prepare(options)->fingerprint(), fingerprint);
 }
 
+/// A dataset that is being replaced by one with another tokenizer, killed at any moment, can still be
+/// replaced, by that or by a third.
+TEST(Prepare, KilledWithAnotherTokenizerItCanBeRepeated) {
+  const TestFolder folder;
+  PrepareOptions options = line_options(folder, {folder.write("a.txt", lines(1, 300))});
+  const std::string first = options.tokenizer;
+  const std::string second = folder.write("second.json", tokenizer_json(text::SplitStyle::kQwen2));
+  ASSERT_NE(*read_file(first), *read_file(second));
+  options.force = true;
+  int killed = 0;
+  for (const char* point :
+       {"file.create", "file.write", "file.sync", "file.rename", "file.remove", "file.sync_folder"})
+    for (int n = 1;; ++n) {
+      options.tokenizer = first;
+      const auto whole = prepare(options);
+      ASSERT_TRUE(whole) << point << " " << n << ": " << whole.error().message;
+      options.tokenizer = second;
+      const int status = in_child([&] {
+        arm_faults(fmt::format("{}:{}:kill", point, n));
+        return prepare(options) ? 0 : 1;
+      });
+      if (WIFEXITED(status)) break;
+      ++killed;
+    }
+  EXPECT_GT(killed, 10);
+}
+
 TEST(Prepare, RefusesAFolderThatIsNotItsOwn) {
   const TestFolder folder;
   PrepareOptions options = line_options(folder, {folder.write("a.txt", lines(1, 300))});
@@ -375,6 +403,23 @@ TEST(Prepare, WritesOverNothingThatItDidNotWrite) {
     expect_failure(prepare(options), Code::kInvalidInput, name);
     EXPECT_EQ(*read_file(join_path(options.out, name)), "my own notes");
   }
+  // Nor beside a manifest, somebody's or our own.
+  const TestFolder folder;
+  PrepareOptions options = line_options(folder, {folder.write("a.txt", lines(1, 300))});
+  ASSERT_TRUE(make_folders(options.out));
+  options.force = true;
+  const auto mine = [&](const char* name) {
+    ASSERT_TRUE(write_file_atomic(join_path(options.out, name), "{}"));
+    expect_failure(prepare(options), Code::kInvalidInput, name);
+    EXPECT_EQ(*read_file(join_path(options.out, name)), "{}");
+    ASSERT_TRUE(remove_tree(join_path(options.out, name)));
+  };
+  mine("manifest.json");
+  ASSERT_TRUE(prepare(options));
+  for (const char* name :
+       {"train-00007.tok", "train-mine.tok", "hashes-1.sort", "hashes-00001.sort"})
+    mine(name);
+  EXPECT_TRUE(Dataset::open(options.out, Dataset::Verify::kAll));
 }
 
 TEST(Prepare, RefusesWhatCannotBecomeADataset) {
