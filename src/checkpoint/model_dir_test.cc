@@ -6,6 +6,8 @@
 
 #include "base/check.h"
 #include "checkpoint/test_support.h"
+#include "checkpoint/weights.h"
+#include "device/stand_in_device.h"
 #include "tensor/bf16.h"
 
 namespace ferry {
@@ -362,6 +364,26 @@ TEST(ModelDir, WritersAndReadersAtOnce) {
     const uint64_t last = seed_of(path);
     EXPECT_TRUE(last == 171 || last == 271) << last;
     EXPECT_TRUE(leftovers(folder).empty());
+  }
+}
+
+/// What is widened while it is loaded takes more memory than it does of the file.
+TEST(ModelDir, WeightsNeedTheRoomThatTheyTakeInMemory) {
+  for (const auto& [stored, bytes] :
+       {std::pair{DType::kF16, 4}, std::pair{DType::kBF16, 2}, std::pair{DType::kF32, 4}}) {
+    const std::string path = join_path(fresh_folder("room"), "model");
+    ModelContents c = contents(3);
+    c.tensors = {{"matrix", random_tensor({64, 64}, 3), stored}};
+    ASSERT_TRUE(write_model_dir(path, c));
+    const auto load = [&](uint64_t memory) {
+      ModelDir dir = *ModelDir::open(path);
+      Weight matrix{.name = "matrix", .global_shape = {64, 64}};
+      StandInDevice device(DeviceKind::kCpu, memory);
+      return load_weights(dir, device, {&matrix}, {});
+    };
+    const auto needed = static_cast<uint64_t>(64 * 64 * bytes);
+    EXPECT_TRUE(fails(load(needed - 1), Code::kExhausted, {"the weights take"})) << bytes;
+    EXPECT_TRUE(load(needed)) << bytes;
   }
 }
 

@@ -113,13 +113,18 @@ Result<void> load_f8(ModelDir& dir, Device& device, Weight& w, std::set<std::str
   return {};
 }
 
+/// The type in which memory holds what is stored so.
+DType kept_as(const Weight& w, DType stored) {
+  const bool as_stored = stored == DType::kBF16 || stored == DType::kF8E4M3;
+  return w.matrix() && as_stored ? stored : DType::kF32;
+}
+
 Result<void> load_weight(ModelDir& dir, Device& device, Weight& w, std::set<std::string>& unread) {
   const StoredParts parts = parts_of(w);
   TRY(expect_parts(dir, parts, unread));
   const DType stored = dir.info(parts.names.front())->dtype;
   if (stored == DType::kF8E4M3 && w.matrix()) return load_f8(dir, device, w, unread);
-  const DType kept = w.matrix() && stored == DType::kBF16 ? DType::kBF16 : DType::kF32;
-  const DType want = w.value.defined() ? w.value.dtype() : kept;
+  const DType want = w.value.defined() ? w.value.dtype() : kept_as(w, stored);
   TRY_ASSIGN(Tensor value, load_whole(dir, w, "", device, want));
   w.store(std::move(value));
   return {};
@@ -157,7 +162,8 @@ Result<void> check_room(const ModelDir& dir,
     for (const char* suffix : {"", kScaleSuffix})
       for (const std::string& name : parts_of(*w, suffix).names)
         if (const TensorInfo* info = dir.info(name))
-          bytes += static_cast<double>(info->end - info->begin);
+          bytes += static_cast<double>(info->shape.count()) *
+                   static_cast<double>(size_of(kept_as(*w, info->dtype)));
   }
   const MemoryAvailable available = memory_available(device);
   if (bytes <= static_cast<double>(available.bytes)) return {};

@@ -12,7 +12,9 @@ namespace ferry {
 class StandInDevice final : public Device {
  public:
   /// Answers as a device of this kind, so that what depends on the kind is as there.
-  explicit StandInDevice(DeviceKind kind) : kind_(kind), stream_(*this) {}
+  /// It holds nothing: whatever is asked for fits, unless it is to have no more than `memory`.
+  explicit StandInDevice(DeviceKind kind, uint64_t memory = uint64_t{1} << 60)
+      : kind_(kind), memory_(memory), stream_(*this) {}
 
   DeviceKind kind() const override { return kind_; }
   std::string name() const override;
@@ -23,8 +25,7 @@ class StandInDevice final : public Device {
   void deallocate(void* p, size_t bytes) override;
   MemoryUse memory_use() const override { return use_; }
   void reset_peak() override { use_.peak_bytes = use_.live_bytes; }
-  /// It holds nothing: whatever is asked for fits.
-  std::optional<uint64_t> memory_available() const override { return uint64_t{1} << 60; }
+  std::optional<uint64_t> memory_available() const override { return memory_; }
 
   /// Copies move nothing; to the host come zeros. Their sizes are kept.
   void copy_from_host(void*, const void*, size_t bytes) override { copies_.insert(bytes); }
@@ -48,6 +49,7 @@ class StandInDevice final : public Device {
   };
 
   DeviceKind kind_;
+  uint64_t memory_;
   Nothing stream_;
   MemoryUse use_;
   std::set<size_t> copies_;
