@@ -51,8 +51,8 @@ Result<std::vector<int32_t>> generate(models::CausalLm& model,
   }
   std::vector<int32_t> out;
   while (static_cast<int64_t>(out.size()) < limit) {
-    const Sampled next =
-        sample(logits, options.sampling, static_cast<uint64_t>(length) + out.size());
+    TRY_ASSIGN(const Sampled next,
+               sample(logits, options.sampling, static_cast<uint64_t>(length) + out.size()));
     if (std::find(options.end_tokens.begin(), options.end_tokens.end(), next.token) !=
         options.end_tokens.end())
       break;

@@ -19,8 +19,8 @@ struct GenerateOptions {
 };
 
 /// Calls on_token for each new token as it comes; generation stops when it returns false, at an end
-/// token, or after tokens_max. Returns the new tokens (the end token excluded). Errors: kInvalidInput if the prompt
-/// is empty or does not fit the model's positions.
+/// token, or after tokens_max. Returns the new tokens (the end token excluded). Errors:
+/// kInvalidInput if the prompt is empty or does not fit the model's positions; sample()'s.
 Result<std::vector<int32_t>> generate(models::CausalLm& model,
                                       std::span<const int32_t> prompt,
                                       const GenerateOptions& options,

@@ -14,7 +14,7 @@ namespace {
 int32_t largest(std::span<const float> logits) {
   size_t best = 0;
   for (size_t i = 1; i < logits.size(); ++i)
-    if (logits[i] > logits[best] || std::isnan(logits[best])) best = i;
+    if (logits[i] > logits[best]) best = i;
   return static_cast<int32_t>(best);
 }
 
@@ -37,11 +37,20 @@ Result<void> validate(const SamplingOptions& o) {
   return {};
 }
 
-Sampled sample(std::span<const float> logits, const SamplingOptions& options, uint64_t position) {
+Result<Sampled> sample(std::span<const float> logits,
+                       const SamplingOptions& options,
+                       uint64_t position) {
   check(!logits.empty(), "sample: no logits");
   const int32_t best = largest(logits);
+  const bool nan = std::any_of(logits.begin(), logits.end(), [](float l) { return std::isnan(l); });
+  if (nan || !std::isfinite(logits[static_cast<size_t>(best)]))
+    return fail(Code::kVerdict,
+                "position {}: the model answers with {}: its weights are damaged, or the device "
+                "computes wrongly; ferry verify tells which",
+                position,
+                nan ? "NaN" : "infinite numbers");
   const double max = static_cast<double>(logits[static_cast<size_t>(best)]);
-  if (options.temperature == 0) return {best, -log_sum_exp(logits, max, 1), {}};
+  if (options.temperature == 0) return Sampled{best, -log_sum_exp(logits, max, 1), {}};
   const double inverse = 1 / options.temperature;
   const double normaliser = log_sum_exp(logits, max, inverse);
   const auto probability = [&](int32_t id) {

@@ -27,7 +27,10 @@ struct Sampled {
   std::vector<int32_t> kept = {};
 };
 
-/// logits [vocab] of the token at `position` (its own, in its sequence).
-Sampled sample(std::span<const float> logits, const SamplingOptions& options, uint64_t position);
+/// logits [vocab] of the token at `position` (its own, in its sequence). Errors: kVerdict if one is
+/// NaN, or the largest is not finite: whatever was chosen then would look like an answer.
+Result<Sampled> sample(std::span<const float> logits,
+                       const SamplingOptions& options,
+                       uint64_t position);
 
 }  // namespace ferry::engine
