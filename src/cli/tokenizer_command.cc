@@ -81,7 +81,7 @@ Result<uint64_t> feed_file(text::BpeTrainer& trainer,
   }
   progress.clear();
   tell_damage(path, reader.damage());
-  source.text.skip_bad -= reader.damage().skipped;
+  source.text.skipped += reader.damage().skipped;
   return bytes;
 }
 

@@ -42,7 +42,7 @@ class Inputs {
       if (!reader_) {
         if (files_.size() == options_.inputs.size()) return false;
         SourceOptions source = options_.source;
-        source.text.skip_bad -= skipped_;
+        source.text.skipped = skipped_;
         TRY_ASSIGN(reader_, DocumentReader::open(options_.inputs[files_.size()], source));
         documents_ = 0;
       }

@@ -136,6 +136,8 @@ TEST(Prepare, WhatIsLeftOutOfTheTextIsInTheManifest) {
   options.held_out_bytes = 500;
   options.source.text.skip_bad = 2;
   expect_failure(prepare(options), Code::kInvalidInput, "b.txt: line 301");
+  // The number is that of all files, and the last file is read as strictly as the first.
+  expect_failure(prepare(options), Code::kInvalidInput, "2 bad lines before it");
   options.source.text.skip_bad = 3;
   const auto manifest = prepare(options);
   ASSERT_TRUE(manifest) << manifest.error().message;

@@ -74,15 +74,15 @@ IllFormed describe_ill_formed(std::string_view sample, size_t at, const std::str
 
 Result<void> BadLines::add(
     Code code, uint64_t line, uint64_t offset, const std::string& why, const std::string& advice) {
-  if (damage_.skipped < allowed_) {
+  if (before_ + damage_.skipped < allowed_) {
     ++damage_.skipped;
     if (damage_.lines.size() < kDamageLinesMax) damage_.lines.push_back({line, why});
     return {};
   }
   std::string more = hint_.empty() ? "" : "; " + hint_;
   if (allowed_ > 0)
-    more =
-        fmt::format("; {} bad lines before it were left out, and no more may be", damage_.skipped);
+    more = fmt::format("; {} bad lines before it were left out, and no more may be",
+                       before_ + damage_.skipped);
   return fail(
       code, "{}: line {} (byte {} of the text): {}; {}{}", path_, line, offset, why, advice, more);
 }

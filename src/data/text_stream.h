@@ -30,8 +30,9 @@ struct TextOptions {
   /// Every byte is text: neither other formats and encodings nor JSON lines are recognised (gzip and
   /// zstd are).
   bool as_text = false;
-  /// Lines that cannot be read are left out, so many at most.
-  uint64_t skip_bad = 0;
+  /// Lines that cannot be read are left out, so many at most: over all files, of which those before
+  /// this one had `skipped`.
+  uint64_t skip_bad = 0, skipped = 0;
   /// What the command offers for text that is refused: ends the message.
   std::string hint = {};
 };
@@ -40,7 +41,10 @@ struct TextOptions {
 class BadLines {
  public:
   BadLines(std::string path, const TextOptions& options)
-      : path_(std::move(path)), allowed_(options.skip_bad), hint_(options.hint) {}
+      : path_(std::move(path)),
+        allowed_(options.skip_bad),
+        before_(options.skipped),
+        hint_(options.hint) {}
 
   /// `offset` in the decompressed text. Errors: `code`, naming all of it, if one more is not allowed.
   Result<void> add(
@@ -50,7 +54,7 @@ class BadLines {
 
  private:
   std::string path_;
-  uint64_t allowed_;
+  uint64_t allowed_, before_;
   std::string hint_;
   Damage damage_;
 };
