@@ -25,7 +25,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-
 /// A small V3 with one dense and one MoE layer, as DeepSeek's config.json has it.
 Json v3_config() {
   return Json::parse(R"({
@@ -293,6 +292,16 @@ std::map<std::string, Layout> layouts() {
     l.files["tokenizer.json"] = tokenizer_text("deepseek");
     l.bos = std::nullopt;
     l.eos = {};
+  });
+  add("files beside it that are not what their names say", v2_config(), [](Layout& l) {
+    transformers_4(l);
+    const std::string pointer =
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4096\n";
+    for (const char* name : {"tokenizer.model", "vocab.json", "chat_template.jinja"})
+      l.files[name] = pointer;
+    l.files["merges.txt"] = "<!DOCTYPE html><html>sign in</html>";
+    l.files["added_tokens.json"] = "{";
+    l.notes = 5;
   });
   add("contradictions about end tokens", v2_config(), [](Layout& l) {
     transformers_4(l);

@@ -35,14 +35,16 @@ std::string chosen(const Json& field, bool tools) {
 }
 
 Result<Source> find_template(const ModelTexts& texts, bool tools, const std::string& directory) {
-  for (const char* name : {"additional_chat_templates/tool_use.jinja", "chat_template.jinja"}) {
-    const auto it = texts.files.find(name);
-    const bool serves = tools || std::string_view(name) == "chat_template.jinja";
-    if (serves && it != texts.files.end()) return Source{name, it->second};
-  }
-  for (const char* name : {"chat_template.json", kTokenizerConfigName}) {
+  for (const std::string name : {"additional_chat_templates/tool_use.jinja",
+                                 "chat_template.jinja",
+                                 "chat_template.json",
+                                 kTokenizerConfigName}) {
+    if (name.starts_with("additional") && !tools) continue;
+    if (const auto it = texts.unread.find(name); it != texts.unread.end())
+      return tl::unexpected(it->second);
     const auto it = texts.files.find(name);
     if (it == texts.files.end()) continue;
+    if (name.ends_with(".jinja")) return Source{name, it->second};
     const Json json = Json::parse(it->second, nullptr, false);
     if (!json.is_object() || !json.contains("chat_template")) continue;
     const std::string text = chosen(json["chat_template"], tools);

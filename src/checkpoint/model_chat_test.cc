@@ -61,6 +61,8 @@ TEST(ModelChat, FindsTheTemplate) {
   constexpr const char* kTools = R"({"messages": [{"role": "user"}], "tools": [{"name": "f"}]})";
   EXPECT_EQ(refusal(texts, kChat), "accepted: two");
   EXPECT_EQ(refusal(texts, kTools), "accepted: own tools f");
+  texts.unread["chat_template.json"] = {Code::kCorrupt, "is a pointer"};
+  EXPECT_EQ(refusal(texts, kChat), "is a pointer");
   texts.files["chat_template.jinja"] = "{{ extra }}";
   EXPECT_EQ(refusal(texts, kTools), "accepted: own tools f");
   EXPECT_EQ(

@@ -59,7 +59,7 @@ class Reader {
       statements_.push_back(std::move(generation));
     }
     if (out_.tokenizer != nullptr) {
-      TRY(check_added_tokens());
+      compare_added_tokens();
       TRY(read_token_names(kTokenizerConfigName));
       TRY(read_token_names(kSpecialTokensName));
     }
@@ -78,17 +78,33 @@ class Reader {
 
   Result<void> read_files() {
     std::vector<std::string> names(std::begin(kCarried), std::end(kCarried));
-    names.insert(names.end(), std::begin(kAmended), std::end(kAmended));
     if (is_folder(path(kTemplatesFolder))) {
       TRY_ASSIGN(const std::vector<std::string> templates, list_folder(path(kTemplatesFolder)));
       for (const std::string& t : templates)
         if (t.ends_with(".jinja")) names.push_back(join_path(kTemplatesFolder, t));
     }
+    // The model is whole without these; but of one that is signed, or that Ferry wrote, no file may
+    // be another.
+    const bool vouched_for = dir_.passport() != nullptr || dir_.has_checksums();
     for (const std::string& name : names) {
+      Result<std::optional<std::string>> content = dir_.optional_text(name);
+      if (!content && vouched_for) return tl::unexpected(content.error());
+      if (!content)
+        leave_alone(name, content.error());
+      else if (*content)
+        out_.files[name] = **std::move(content);
+    }
+    for (const char* name : kAmended) {
       TRY_ASSIGN(std::optional<std::string> content, dir_.optional_text(name));
       if (content) out_.files[name] = *std::move(content);
     }
     return {};
+  }
+
+  void leave_alone(const std::string& name, const Status& why) {
+    out_.notes.push_back(why.message + "; nothing is read from it");
+    out_.unread.emplace(name, why);
+    out_.files.erase(name);
   }
 
   Result<void> read_tokenizer() {
@@ -146,18 +162,21 @@ class Reader {
     return {};
   }
 
-  Result<void> check_added_tokens() {
-    const auto it = out_.files.find("added_tokens.json");
-    if (it == out_.files.end()) return {};
-    TRY_ASSIGN(const Json json, parse_json(it->second, path("added_tokens.json")));
-    for (const auto& [text, id] : json.items())
+  void compare_added_tokens() {
+    constexpr const char* kName = "added_tokens.json";
+    const auto it = out_.files.find(kName);
+    if (it == out_.files.end()) return;
+    const Result<Json> json = parse_json(it->second, path(kName));
+    if (!json) return leave_alone(kName, json.error());
+    if (!json->is_object())
+      return leave_alone(kName, {Code::kCorrupt, path(kName) + ": must be an object"});
+    for (const auto& [text, id] : json->items())
       if (const auto known = out_.tokenizer->token_id(text); !known || id != *known)
         note("added_tokens.json gives {} id {}, {} {}: the latter is obeyed",
              printable(text),
              id.dump(),
              kTokenizerName,
              known ? fmt::format("gives it {}", *known) : "does not have it");
-    return {};
   }
 
   std::string described(int32_t id) const {

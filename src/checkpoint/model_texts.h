@@ -31,6 +31,7 @@ struct ModelTexts {
   std::vector<int32_t> eos;                    // no id twice
   std::shared_ptr<text::Tokenizer> tokenizer;  // nullptr: the directory has none
   std::map<std::string, std::string> files;    // what was read, by name; tokenizer.json is not kept
+  std::map<std::string, Status> unread;        // files that could not be, and need not; with a note
   std::vector<std::string> notes;
 
   /// From which token the first one of a document is predicted: the begin token, else the end of
@@ -39,7 +40,8 @@ struct ModelTexts {
 };
 
 /// Reads them all. `vocab_size` is the model's. Errors: kCorrupt, kInvalidInput, naming the file: one
-/// that cannot be read, or a tokenizer with more ids than the model.
+/// that says something about ids and cannot be read (of a directory with passport or checksums: any),
+/// or a tokenizer with more ids than the model.
 Result<ModelTexts> read_model_texts(ModelDir& dir);
 
 /// The tokenizer, for whoever cannot do without. Errors: kNotFound, saying what the directory has
