@@ -121,7 +121,31 @@ void parse_rope(JsonFields f, Config& c) {
     y.original_max_position_embeddings = f.integer("original_max_position_embeddings", 1, kSizeMax);
     c.yarn = y;
   }
-  f.refuse_unknown({"partial_rotary_factor"}, kUnknownField);
+  f.only("partial_rotary_factor", 1.0);  // all of qk_rope_head_dim is rotated
+  f.refuse_unknown({}, kUnknownField);
+}
+
+/// Two places and two names for the same settings: programs differ in which of them they obey.
+void parse_ropes(JsonFields& f, Config& c) {
+  bool theta_known = f.has("rope_theta");
+  c.rope_theta = f.real("rope_theta", 1, 1e12, c.rope_theta);
+  f.only("partial_rotary_factor", 1.0);
+  const bool twice = f.has("rope_scaling") && f.has("rope_parameters");
+  for (const char* name : {"rope_scaling", "rope_parameters"}) {
+    if (!f.has(name)) continue;
+    Config read = c;
+    read.yarn.reset();
+    JsonFields rope = f.object(name);
+    const bool gives_theta = rope.has("rope_theta");
+    parse_rope(rope, read);
+    if (theta_known && read.rope_theta != c.rope_theta)
+      f.refuse(name, "contradicts the \"rope_theta\" beside it");
+    if (twice && name == std::string_view("rope_parameters") && read.yarn != c.yarn)
+      f.refuse(name, "contradicts \"rope_scaling\" beside it");
+    theta_known |= gives_theta;
+    c.yarn = read.yarn;
+    c.rope_theta = read.rope_theta;
+  }
 }
 
 void parse_gate(JsonFields& f, Config& c) {
@@ -213,10 +237,8 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   f.only("num_key_value_heads", c.num_attention_heads);
   f.only("num_local_experts", c.n_routed_experts);
   c.rms_norm_eps = f.real("rms_norm_eps", 1e-30, 1, c.rms_norm_eps);
-  c.rope_theta = f.real("rope_theta", 1, 1e12, c.rope_theta);
   c.rope_interleave = f.boolean("rope_interleave", c.rope_interleave);
-  for (const char* rope : {"rope_scaling", "rope_parameters"})
-    if (f.has(rope)) parse_rope(f.object(rope), c);
+  parse_ropes(f, c);
   c.max_position_embeddings =
       f.integer("max_position_embeddings", 1, ops::kPositionMax, c.max_position_embeddings);
   c.num_nextn_predict_layers =

@@ -21,6 +21,7 @@ struct Yarn {
   double mscale = 1;
   double mscale_all_dim = 0;
   int64_t original_max_position_embeddings = 4096;
+  bool operator==(const Yarn&) const = default;
 };
 
 enum class Scoring { kSigmoid, kSoftmax };

@@ -197,6 +197,42 @@ Json changed(std::initializer_list<std::pair<const char*, Json>> fields) {
   return config;
 }
 
+/// The same settings may stand in several places, but must be the same.
+TEST(Config, RopeSettingsThatContradictEachOtherAreRefused) {
+  const Json yarn = {{"rope_type", "yarn"},
+                     {"factor", 40},
+                     {"original_max_position_embeddings", 4096},
+                     {"rope_theta", 50000}};
+  Json other = yarn, without = yarn, half = yarn, all = yarn;
+  other["factor"] = 8;
+  without.erase("rope_theta");
+  half["partial_rotary_factor"] = 0.5;
+  all["partial_rotary_factor"] = 1;
+  const auto told = [](std::initializer_list<std::pair<const char*, Json>> fields) {
+    return refusal(changed(fields).dump());
+  };
+  EXPECT_EQ(told({{"rope_theta", 50000}, {"rope_scaling", yarn}, {"rope_parameters", yarn}}), "");
+  EXPECT_EQ(told({{"rope_theta", 50000}, {"rope_scaling", without}, {"rope_parameters", yarn}}),
+            "");
+  EXPECT_EQ(told({{"rope_scaling", without}, {"rope_parameters", yarn}}), "");
+  EXPECT_EQ(told({{"rope_parameters", all}, {"partial_rotary_factor", 1.0}}), "");
+  const auto contradicts = [&](const std::string& message, const char* field) {
+    EXPECT_NE(message.find(field), std::string::npos) << message;
+    EXPECT_NE(message.find("contradicts"), std::string::npos) << message;
+  };
+  contradicts(told({{"rope_theta", 10000}, {"rope_parameters", yarn}}), "rope_parameters");
+  contradicts(told({{"rope_theta", 10000}, {"rope_scaling", yarn}}), "rope_scaling");
+  contradicts(told({{"rope_scaling", yarn}, {"rope_parameters", other}}), "rope_parameters");
+  contradicts(told({{"rope_scaling", yarn}, {"rope_parameters", {{"rope_type", "default"}}}}),
+              "rope_parameters");
+  Json slower = yarn;
+  slower["rope_theta"] = 60000;
+  contradicts(told({{"rope_scaling", yarn}, {"rope_parameters", slower}}), "rope_parameters");
+  EXPECT_NE(told({{"rope_parameters", half}}).find("partial_rotary_factor"), std::string::npos);
+  EXPECT_NE(told({{"partial_rotary_factor", 0.5}}).find("partial_rotary_factor"),
+            std::string::npos);
+}
+
 TEST(Config, WhatNoOpTakesIsRefusedByName) {
   const auto named = [](const Json& config, const char* what) {
     const std::string message = refusal(config.dump());
