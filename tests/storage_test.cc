@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cmath>
 #include <numeric>
 
+#include "base/alive.h"
 #include "base/file.h"
 #include "base/random.h"
 #include "checkpoint/weights.h"
@@ -170,6 +172,37 @@ TEST(Storage, Float8StaysCodesAndGivesTheBitsOfItsNumbers) {
     EXPECT_EQ(logits_of(*wide), expected) << "as f32, computing in " << to_string(compute);
     EXPECT_EQ(logits_of(*kept), expected) << "as codes, computing in " << to_string(compute);
   }
+}
+
+/// Weights that are drawn or loaded, also without any hash of theirs being computed, show that the
+/// work goes on: not once for each, which may be an expert stack of gigabytes.
+TEST(Storage, DrawingAndLoadingShowLife) {
+  const Folder folder;
+  const auto source = make(DType::kF32, DType::kF32);
+  const auto beats = [](const std::function<void()>& work) {
+    std::atomic<int64_t> heard{0};
+    const AliveListener listener([&](uint64_t) { ++heard; });
+    work();
+    return heard.load();
+  };
+  int64_t blocks = 0, parts = 0, rows = 0;
+  for (const Weight* w : source->weights()) {
+    blocks += w->matrix() ? (w->value.count() + (1 << 14) - 1) / (1 << 14) : 0;
+    parts += w->value.rank() == 3 ? w->dim(0) : 1;
+  }
+  ASSERT_GT(parts, static_cast<int64_t>(source->weights().size()));
+  EXPECT_GE(beats([&] { models::initialise(*source, 6); }),
+            blocks + static_cast<int64_t>(source->weights().size()));
+  ModelDir dir = written(folder, f8_tensors(*source));
+  ASSERT_TRUE(remove_tree(join_path(folder.path(), "checksums.json")));
+  dir = *ModelDir::open(folder.path());
+  const auto kept = make(DType::kF32, std::nullopt), wide = make(DType::kF32, DType::kF32);
+  EXPECT_GE(beats([&] { ASSERT_TRUE(load_weights(dir, cpu_device(), kept->weights(), {})); }),
+            parts);
+  for (const Weight* w : kept->weights())
+    if (w->scaled()) rows += w->value.count() / w->dim(-1);
+  EXPECT_GE(beats([&] { ASSERT_TRUE(load_weights(dir, cpu_device(), wide->weights(), {})); }),
+            parts + rows);
 }
 
 TEST(Storage, Float8WithoutGoodScalesIsRefusedByName) {

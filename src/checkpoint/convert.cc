@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/alive.h"
 #include "base/check.h"
 #include "tensor/bf16.h"
 
@@ -104,6 +105,7 @@ void fill_from(const Tensor& tensor, DType from, std::span<const std::byte> byte
       in = piece.data();
     }
     part.copy_bytes_from(in);
+    still_alive();
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/alive.h"
 #include "base/units.h"
 #include "device/cpu/cpu_device.h"
 #include "tensor/f8.h"
@@ -78,6 +79,7 @@ std::vector<float> numbers_of(const Tensor& codes,
                 scale_columns = scale_shape[codes.rank() - 1];
   std::vector<float> numbers(bytes.size());
   for (int64_t row = 0; row < codes.count() / columns; ++row) {
+    still_alive();
     const int64_t scale_row = row / rows * scale_rows + row % rows / blocks.rows;
     for (int64_t c = 0; c < columns; ++c)
       numbers[static_cast<size_t>(row * columns + c)] =

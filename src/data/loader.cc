@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/alive.h"
 #include "base/check.h"
 
 namespace ferry::data {
@@ -62,7 +63,10 @@ struct Loader::Epoch {
               Random(seed, RandomPurpose::kShuffle, static_cast<uint64_t>(epoch_number))) {
     int64_t at = 0;
     for (uint64_t i = 0; i < order.size(); ++i) {
-      if (i % kStride == 0) begin.push_back(at);
+      if (i % kStride == 0) {
+        begin.push_back(at);
+        still_alive();
+      }
       at += documents[static_cast<int64_t>(order(i))].tokens();
     }
     check(at == documents.tokens(),
@@ -153,6 +157,7 @@ HeldOut::HeldOut(std::shared_ptr<const Dataset> dataset,
   const Documents& documents = dataset_->held_out();
   for (int64_t i = 0; i < documents.size(); ++i) {
     const int64_t tokens = documents[i].tokens();
+    still_alive();
     for (int64_t offset = 0; offset < tokens; offset += sequence_length_) {
       const int64_t n = std::min<int64_t>(sequence_length_, tokens - offset);
       if (used + n > tokens_per_batch) {

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <set>
 
+#include "base/alive.h"
 #include "data/data_testing.h"
 
 namespace ferry::data {
@@ -77,6 +79,19 @@ void append(Batch& all, const Batch& more) {
       all.segment_lengths.end(), more.segment_lengths.begin(), more.segment_lengths.end());
   all.label_bytes += more.label_bytes;
   all.label_documents += more.label_documents;
+}
+
+/// An epoch of many documents takes a while to be laid out.
+TEST(Loader, LayingOutAnEpochShowsLife) {
+  const TestFolder folder;
+  const auto dataset = make_dataset(folder, tokenizer_json(), 1000, 2000);
+  std::atomic<int64_t> heard{0};
+  const AliveListener listener([&](uint64_t) { ++heard; });
+  const Loader loader = make_loader(dataset, {.sequence_length = 16});
+  loader.sequences(0, 1);
+  EXPECT_GE(heard.exchange(0), dataset->train().size() / 64);
+  ASSERT_TRUE(HeldOut::create(dataset, 16, 64));
+  EXPECT_GE(heard, dataset->held_out().size());
 }
 
 TEST(Permutation, IsABijectionThatDependsOnItsKey) {

@@ -22,6 +22,7 @@ void initialise(TrainableLm& model, uint64_t seed) {
         for (int64_t i = block * kBlock; i < count && i < (block + 1) * kBlock; ++i)
           values[static_cast<size_t>(i)] =
               static_cast<float>(deviation * random.normal(static_cast<uint64_t>(i)));
+        still_alive();
       });
     }
     w->value.assign_f32(values);
