@@ -122,8 +122,23 @@ constexpr Magic kMagics[] = {
     {0, "FERRYTOK"sv, "a shard of a dataset that ferry data prepare wrote", kNoText},
 };
 
-std::string for_file(std::string_view command, const std::string& path) {
+/// The command for this file; of one that is packed ("gzip in zstd"), unpacked first. Neither writes
+/// over a file that may lie beside it under the name without .gz.
+std::string for_file(std::string_view command, std::string path, std::string_view packing) {
   std::string out;
+  if (!packing.empty() && command.find("FILE") != ""sv.npos) {
+    std::string unpack;
+    for (size_t outer; !packing.empty(); packing = packing.substr(0, outer)) {
+      outer = packing.rfind(" in ");
+      const bool only = outer == ""sv.npos;
+      if (only) outer = 0;
+      const std::string_view tool = packing.substr(only ? 0 : outer + 4);
+      unpack += fmt::format(
+          "{}{} -dc{}", unpack.empty() ? "" : " | ", tool, unpack.empty() ? " FILE" : "");
+    }
+    out = for_file(unpack + " > FILE.unpacked", path, "") + " && ";
+    path += ".unpacked";
+  }
   for (size_t at = 0; at < command.size();) {
     if (command.substr(at, 4) != "FILE") {
       out += command[at++];
@@ -156,7 +171,7 @@ tl::unexpected<Status> refuse(const std::string& path,
               path,
               name,
               where,
-              for_file(command, path));
+              for_file(command, path, packing));
 }
 
 /// Headers of tar from before "ustar": the sum that each carries is the sum of its bytes.
@@ -266,8 +281,10 @@ std::string_view without_packing(std::string_view path) {
 
 size_t byte_order_mark(std::string_view head) { return head.starts_with("\xEF\xBB\xBF"sv) ? 3 : 0; }
 
-std::string conversion_from(const std::string& encoding, const std::string& path) {
-  return for_file(fmt::format("iconv -f {} -t UTF-8 FILE > FILE.utf8", encoding), path);
+std::string conversion_from(const std::string& encoding,
+                            const std::string& path,
+                            const std::string& packing) {
+  return for_file(fmt::format("iconv -f {} -t UTF-8 FILE > FILE.utf8", encoding), path, packing);
 }
 
 Result<TextKind> identify_text(std::string_view head,
@@ -283,8 +300,7 @@ Result<TextKind> identify_text(std::string_view head,
   if (!encoding.empty()) {
     const std::string name = fmt::format("text in {}", encoding);
     const std::string command = fmt::format("iconv -f {} -t UTF-8 FILE > FILE.utf8", encoding);
-    return refuse(
-        path, packing, name, packing.empty() ? command : "decompress it, then " + command);
+    return refuse(path, packing, name, command);
   }
 
   const std::string_view text = head.substr(byte_order_mark(head));

@@ -23,8 +23,10 @@ Result<TextKind> identify_text(std::string_view head,
 /// "" if none stands out. A guess, to be told as one.
 std::string guess_encoding(std::string_view text);
 
-/// "iconv -f ENCODING -t UTF-8 FILE > FILE.utf8", fit for a shell.
-std::string conversion_from(const std::string& encoding, const std::string& path);
+/// "iconv -f ENCODING -t UTF-8 FILE > FILE.utf8", fit for a shell; of a packed file, unpacked first.
+std::string conversion_from(const std::string& encoding,
+                            const std::string& path,
+                            const std::string& packing);
 
 /// The length of a byte-order mark of UTF-8 at the start: 3 or 0.
 size_t byte_order_mark(std::string_view head);

@@ -274,7 +274,7 @@ class JsonDocuments {
     FieldFinder found(options_.field, document_);
     if (!nlohmann::json::sax_parse(line, &found)) {
       if (const size_t good = text::well_formed_prefix(line); good < line.size()) {
-        const IllFormed told = describe_ill_formed(line, good, path());
+        const IllFormed told = describe_ill_formed(line, good, in_.stream.bytes());
         return bad(Code::kCorrupt, told.why, told.advice);
       }
       return bad(Code::kCorrupt,

@@ -53,7 +53,7 @@ Fault find_fault(std::string_view text, size_t from) {
 
 }  // namespace
 
-IllFormed describe_ill_formed(std::string_view sample, size_t at, const std::string& path) {
+IllFormed describe_ill_formed(std::string_view sample, size_t at, const ByteStream& file) {
   const auto byte = static_cast<unsigned char>(sample[at]);
   const size_t begin = at > kSampleBytes / 2 ? at - kSampleBytes / 2 : 0;
   const std::string encoding = guess_encoding(sample.substr(begin, kSampleBytes));
@@ -63,10 +63,10 @@ IllFormed describe_ill_formed(std::string_view sample, size_t at, const std::str
   if (!encoding.empty())
     told.advice = fmt::format("perhaps the text is in {}; then convert it: {}",
                               encoding,
-                              conversion_from(encoding, path));
+                              conversion_from(encoding, file.path(), file.packing()));
   else if (byte != 0)
-    told.advice =
-        "if the text is in another encoding, convert it: " + conversion_from("ENCODING", path);
+    told.advice = "if the text is in another encoding, convert it: " +
+                  conversion_from("ENCODING", file.path(), file.packing());
   else
     told.advice = "take the text out of the file first";
   return told;
@@ -128,7 +128,7 @@ struct TextStream::State {
     Damage& damage = bad.damage();
     if (damage.ill_formed++ == 0) damage.ill_formed_line = line;
     if (damage.ill_formed <= offset / kBytesPerDamage + wide / kCharactersPerDamage) return {};
-    const IllFormed told = describe_ill_formed(sample, at, bytes.path());
+    const IllFormed told = describe_ill_formed(sample, at, bytes);
     return bad.add(Code::kInvalidInput, line, offset, told.why, told.advice);
   }
 
@@ -212,7 +212,7 @@ struct TextStream::State {
       const size_t end = newline == std::string_view::npos ? lines.size() : newline + 1;
       const std::string_view one = lines.substr(begin, end - begin);
       if (const size_t at = first_bad(one); at < one.size()) {
-        const IllFormed told = describe_ill_formed(lines, begin + at, bytes.path());
+        const IllFormed told = describe_ill_formed(lines, begin + at, bytes);
         TRY(bad.add(Code::kInvalidInput, line, offset, told.why, told.advice));
       } else {
         ready += one;

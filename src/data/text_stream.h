@@ -105,6 +105,6 @@ Result<std::string> text_of(std::string bytes,
 struct IllFormed {
   std::string why, advice;
 };
-IllFormed describe_ill_formed(std::string_view sample, size_t at, const std::string& path);
+IllFormed describe_ill_formed(std::string_view sample, size_t at, const ByteStream& file);
 
 }  // namespace ferry::data

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "data/data_testing.h"
 #include "data/text_source.h"
 
@@ -124,6 +126,17 @@ TEST(TextStream, WhatIsNoTextIsRefusedByNameWithTheCommandThatConvertsIt) {
     // Not less so inside what is read.
     EXPECT_TRUE(refused(told(gzip(bytes)), "(inside gzip)")) << told(gzip(bytes));
     EXPECT_TRUE(refused(told(zstd(gzip(bytes))), "(inside gzip in zstd)"));
+    // A command that reads the file reads what is in it.
+    std::string unpacked = told(bytes);
+    if (unpacked.find("'some file'") == std::string::npos) continue;
+    unpacked = unpacked.substr(unpacked.find("convert it first: ") + 18);
+    for (size_t at = 0; (at = unpacked.find("'some file", at)) != std::string::npos; at += 10)
+      unpacked.insert(at + 10, ".unpacked");
+    EXPECT_TRUE(
+        refused(told(gzip(bytes)), "gzip -dc 'some file' > 'some file.unpacked' && " + unpacked))
+        << told(gzip(bytes));
+    EXPECT_TRUE(refused(told(zstd(gzip(bytes))),
+                        "zstd -dc 'some file' | gzip -dc > 'some file.unpacked' && " + unpacked));
     EXPECT_EQ(told(gzip(bytes), "some file", {.as_text = true}), bytes);
   }
 }
@@ -193,6 +206,28 @@ TEST(TextStream, JsonLinesAreKnownByTheirContent) {
   ASSERT_FALSE(failed);
   EXPECT_NE(failed.error().message.find("line 2"), std::string::npos);
   EXPECT_NE(failed.error().message.find("iconv -f WINDOWS-1252"), std::string::npos);
+}
+
+/// The commands do what they say, in a shell, and spare what lies beside the file.
+TEST(TextStream, TheAdviceForPackedFilesWorks) {
+  if (std::system("command -v iconv gzip zstd jq > /dev/null 2>&1") != 0)
+    GTEST_SKIP() << "needs iconv, gzip, zstd and jq";
+  const TestFolder folder;
+  const std::string beside = folder.write("a b.txt", "mine");
+  const auto follow = [&](const std::string& name, const std::string& bytes) {
+    const auto text = read_text(folder.write(name, bytes));
+    EXPECT_FALSE(text);
+    const std::string& message = text.error().message;
+    const std::string command = message.substr(message.rfind(": ") + 2);
+    EXPECT_EQ(std::system(command.c_str()), 0) << command;
+  };
+  follow("a b.txt.gz", gzip(utf16(u"Some words.\n", false, true)));
+  EXPECT_EQ(*read_file(folder / "a b.txt.gz.unpacked.utf8"), "Some words.\n");
+  follow("a b.zst", zstd(gzip("[{\"text\": \"a\"},\n {\"text\": \"b\"}]")));
+  EXPECT_EQ(*read_file(folder / "a b.zst.unpacked.jsonl"), "{\"text\":\"a\"}\n{\"text\":\"b\"}\n");
+  follow("latin.gz", gzip(repeated("caf\xE9 et th\xE9\n", 100)));
+  EXPECT_EQ(*read_file(folder / "latin.gz.unpacked.utf8"), repeated("café et thé\n", 100));
+  EXPECT_EQ(*read_file(beside), "mine");
 }
 
 TEST(TextStream, RareDamageIsKeptAndCounted) {
