@@ -348,6 +348,132 @@ TEST(Directories, OpenAndAnswerAlike) {
   EXPECT_GE(number, 12);
 }
 
+/// The tensors of a small V3, written down from DeepSeek's release: no size occurs twice in a shape,
+/// so that none can be the wrong way round. `codes`: stored as float8 in an FP8 release.
+struct Stored {
+  std::string name;
+  std::vector<int64_t> shape;
+  bool codes;
+};
+
+constexpr const char* kLiteralConfig = R"({"architectures": ["DeepseekV3ForCausalLM"],
+  "model_type": "deepseek_v3", "vocab_size": 704, "hidden_size": 40, "num_hidden_layers": 2,
+  "first_k_dense_replace": 1, "moe_layer_freq": 1, "intermediate_size": 72,
+  "moe_intermediate_size": 36, "n_routed_experts": 4, "n_shared_experts": 2,
+  "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "topk_method": "noaux_tc",
+  "scoring_func": "sigmoid", "norm_topk_prob": true, "routed_scaling_factor": 2.5,
+  "num_attention_heads": 2, "num_key_value_heads": 2, "q_lora_rank": 20, "kv_lora_rank": 28,
+  "qk_nope_head_dim": 16, "qk_rope_head_dim": 6, "v_head_dim": 12, "rms_norm_eps": 1e-6,
+  "rope_theta": 10000, "rope_scaling": null, "max_position_embeddings": 256,
+  "num_nextn_predict_layers": 0, "tie_word_embeddings": false, "hidden_act": "silu"})";
+
+std::vector<Stored> literal_tensors() {
+  std::vector<Stored> all = {{"model.embed_tokens.weight", {704, 40}, false},
+                             {"model.norm.weight", {40}, false},
+                             {"lm_head.weight", {704, 40}, false}};
+  const auto add = [&](const std::string& of, const std::vector<Stored>& tensors) {
+    for (const Stored& t : tensors) all.push_back({of + t.name, t.shape, t.codes});
+  };
+  const auto mlp = [&](const std::string& of, int64_t width) {
+    add(of,
+        {{"gate_proj.weight", {width, 40}, true},
+         {"up_proj.weight", {width, 40}, true},
+         {"down_proj.weight", {40, width}, true}});
+  };
+  for (const std::string layer : {"model.layers.0.", "model.layers.1."})
+    add(layer,
+        {{"input_layernorm.weight", {40}, false},
+         {"post_attention_layernorm.weight", {40}, false},
+         {"self_attn.q_a_proj.weight", {20, 40}, true},
+         {"self_attn.q_a_layernorm.weight", {20}, false},
+         {"self_attn.q_b_proj.weight", {44, 20}, true},            // 2 * (16 + 6)
+         {"self_attn.kv_a_proj_with_mqa.weight", {34, 40}, true},  // 28 + 6
+         {"self_attn.kv_a_layernorm.weight", {28}, false},
+         {"self_attn.kv_b_proj.weight", {56, 28}, true},  // 2 * (16 + 12)
+         {"self_attn.o_proj.weight", {40, 24}, true}});   // 2 * 12
+  mlp("model.layers.0.mlp.", 72);
+  add("model.layers.1.mlp.gate.",
+      {{"weight", {4, 40}, false}, {"e_score_correction_bias", {4}, false}});
+  for (int e = 0; e < 4; ++e) mlp(fmt::format("model.layers.1.mlp.experts.{}.", e), 36);
+  mlp("model.layers.1.mlp.shared_experts.", 72);
+  return all;
+}
+
+/// Element i of the tensor of this number: 1, 1/2 or -1, in no pattern that a transposition keeps.
+int kind_of(size_t tensor, size_t i) { return static_cast<int>((i * i + tensor) % 7 % 3); }
+
+/// A directory made of bytes, by no writer of Ferry's: the names, shapes, types and order of elements
+/// are DeepSeek's, in bf16 or as float8 with one scale, 2, for each block.
+TEST(Directories, ADirectoryWrittenByHandHasItsNumbersWhereTheyBelong) {
+  const std::vector<Stored> tensors = literal_tensors();
+  for (const bool f8 : {false, true}) {
+    const Folder folder;
+    std::string header = "{", data;
+    const auto put = [&](const std::string& name,
+                         const char* dtype,
+                         const std::vector<int64_t>& shape,
+                         const std::string& bytes) {
+      header += fmt::format(R"({}"{}":{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
+                            header.size() > 1 ? "," : "",
+                            name,
+                            dtype,
+                            fmt::join(shape, ","),
+                            data.size(),
+                            data.size() + bytes.size());
+      data += bytes;
+    };
+    const std::string bf16[] = {{'\x80', '\x3F'}, {'\0', '\x3F'}, {'\x80', '\xBF'}};
+    const std::string codes[] = {"\x38", "\x30", "\xB8"};
+    for (size_t t = 0; t < tensors.size(); ++t) {
+      size_t count = 1;
+      for (const int64_t d : tensors[t].shape) count *= static_cast<size_t>(d);
+      const bool coded = f8 && tensors[t].codes;
+      std::string bytes;
+      for (size_t i = 0; i < count; ++i) bytes += (coded ? codes : bf16)[kind_of(t, i)];
+      put(tensors[t].name, coded ? "F8_E4M3" : "BF16", tensors[t].shape, bytes);
+      if (coded) put(tensors[t].name + "_scale_inv", "F32", {1, 1}, {'\0', '\0', '\0', '\x40'});
+    }
+    header += "}";
+    std::string size(8, '\0');
+    for (size_t i = 0; i < 8; ++i) size[i] = static_cast<char>(header.size() >> (8 * i) & 0xFF);
+    Json config = Json::parse(kLiteralConfig);
+    if (f8)
+      config["quantization_config"] = {{"activation_scheme", "dynamic"},
+                                       {"fmt", "e4m3"},
+                                       {"quant_method", "fp8"},
+                                       {"weight_block_size", {128, 128}}};
+    write(folder.path() / "config.json", config.dump());
+    write(folder.path() / "model.safetensors", size + header + data);
+
+    Result<ModelDir> dir = ModelDir::open(folder.path().string());
+    ASSERT_TRUE(dir) << dir.error().message;
+    const auto model =
+        models::make_model(config.dump(), "config", cpu_device(), DType::kF32, DType::kF32);
+    ASSERT_TRUE(model) << model.error().message;
+    const auto loaded = load_weights(*dir, cpu_device(), (*model)->weights(), {});
+    ASSERT_TRUE(loaded) << loaded.error().message;
+    std::map<std::string, std::vector<float>> values;
+    for (const Weight* w : (*model)->weights()) values[w->name] = w->value.to_f32();
+    for (size_t t = 0; t < tensors.size(); ++t) {
+      // Experts lie in one tensor, one after the other.
+      std::string name = tensors[t].name;
+      size_t expert = 0;
+      if (const size_t at = name.find("experts."); at != name.npos && name[at - 1] == '.') {
+        expert = static_cast<size_t>(name[at + 8] - '0');
+        name[at + 8] = '*';
+      }
+      const std::vector<float>& all = values[name];
+      size_t count = 1;
+      for (const int64_t d : tensors[t].shape) count *= static_cast<size_t>(d);
+      ASSERT_GE(all.size(), (expert + 1) * count) << name;
+      const float scale = f8 && tensors[t].codes ? 2.0f : 1.0f;
+      const float numbers[] = {scale, scale / 2, -scale};
+      for (size_t i = 0; i < count; ++i)
+        ASSERT_EQ(all[expert * count + i], numbers[kind_of(t, i)]) << tensors[t].name << " " << i;
+    }
+  }
+}
+
 /// What is not certain stays refused.
 TEST(Directories, WhatDoesNotFitIsRefusedByName) {
   const Folder folder;
