@@ -136,6 +136,7 @@ TEST(TrainingState, RefusesContradictoryTables) {
                           R"({"dtype":"F32","shape":[2,3],"pieces":[[2,0,0]]})",
                           R"({"dtype":"F32","shape":[-2,3],"pieces":[]})",
                           R"({"dtype":"F32","shape":[],"pieces":[]})",
+                          R"({"dtype":"F32","shape":[0,4611686018427387904,4],"pieces":[]})",
                           R"({"dtype":"F9","shape":[2,3],"pieces":[[0,2,0]]})",
                           R"({"dtype":"F32","shape":[2,3],"pieces":[[0,18446744073709551615,0]]})",
                           "3",

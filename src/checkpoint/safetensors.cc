@@ -157,7 +157,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
       any_zero |= d == 0;
       fits &= !__builtin_mul_overflow(bytes, std::max<uint64_t>(d, 1), &bytes);
     }
-    if (!fits || bytes > static_cast<uint64_t>(INT64_MAX))
+    if (!fits || bytes / size_of(*dtype_) > static_cast<uint64_t>(kElementsMax))
       return refuse(Code::kCorrupt,
                     fmt::format("the shape [{}] is beyond 64 bits", fmt::join(shape_, ", ")));
     if (any_zero) bytes = 0;

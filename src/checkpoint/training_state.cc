@@ -98,6 +98,18 @@ bool is_list_of_unsigned(const json& value) {
          });
 }
 
+/// A list of dimensions whose elements can be counted, also where one of them is 0.
+bool is_shape(const json& value) {
+  if (!is_list_of_unsigned(value) || value.empty() || value.size() > static_cast<size_t>(kRankMax))
+    return false;
+  int64_t count = 1;
+  for (const json& d : value)
+    if (__builtin_mul_overflow(count, std::max<int64_t>(d.get<int64_t>(), 1), &count) ||
+        count > kElementsMax)
+      return false;
+  return true;
+}
+
 }  // namespace
 
 uint64_t bytes_needed(const TrainingStateContents& contents) {
@@ -159,9 +171,8 @@ Result<void> TrainingStateReader::read_tensors(const std::string& text, const st
   for (const auto& [name, value] : root["tensors"].items()) {
     const bool formed = value.is_object() && value.contains("dtype") &&
                         value["dtype"].is_string() && value.contains("shape") &&
-                        is_list_of_unsigned(value["shape"]) && value["shape"].size() >= 1 &&
-                        value["shape"].size() <= static_cast<size_t>(kRankMax) &&
-                        value.contains("pieces") && value["pieces"].is_array();
+                        is_shape(value["shape"]) && value.contains("pieces") &&
+                        value["pieces"].is_array();
     const auto dtype =
         formed ? dtype_from_string(value["dtype"].get_ref<const std::string&>()) : std::nullopt;
     if (!dtype)
