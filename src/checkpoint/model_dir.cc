@@ -21,16 +21,6 @@ constexpr const char* kSingleName = "model.safetensors";
 constexpr const char* kIndexName = "model.safetensors.index.json";
 constexpr uint64_t kTextBytesMax = uint64_t{256} << 20;
 
-/// "a.*.b" and 3 give "a.3.b".
-std::string expert_name(std::string_view name_with_star, int64_t expert) {
-  const size_t star = name_with_star.find('*');
-  check(star != name_with_star.npos && name_with_star.find('*', star + 1) == name_with_star.npos,
-        "model dir: {} needs exactly one '*'",
-        name_with_star);
-  return fmt::format(
-      "{}{}{}", name_with_star.substr(0, star), expert, name_with_star.substr(star + 1));
-}
-
 /// Stacks taken apart: views, no copies.
 std::vector<NamedTensor> expanded(const std::vector<NamedTensor>& tensors) {
   std::vector<NamedTensor> out;
@@ -96,6 +86,15 @@ Result<void> write_shards(StagedFolder& folder,
 }
 
 }  // namespace
+
+std::string expert_name(std::string_view name_with_star, int64_t expert) {
+  const size_t star = name_with_star.find('*');
+  check(star != name_with_star.npos && name_with_star.find('*', star + 1) == name_with_star.npos,
+        "model dir: {} needs exactly one '*'",
+        name_with_star);
+  return fmt::format(
+      "{}{}{}", name_with_star.substr(0, star), expert, name_with_star.substr(star + 1));
+}
 
 Result<ModelDir> ModelDir::open(const std::string& path) {
   // A writer may replace the directory between two of our reads; then what was read is of two

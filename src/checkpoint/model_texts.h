@@ -39,9 +39,8 @@ struct ModelTexts {
   Result<int32_t> context_of_first(const std::string& directory) const;
 };
 
-/// Reads them all. `vocab_size` is the model's. Errors: kCorrupt, kInvalidInput, naming the file: one
-/// that says something about ids and cannot be read (of a directory with passport or checksums: any),
-/// or a tokenizer with more ids than the model.
+/// Reads them all. Errors: kCorrupt, kInvalidInput, naming the file: one that says something about ids
+/// and cannot be read (of a directory with passport or checksums: any that cannot).
 Result<ModelTexts> read_model_texts(ModelDir& dir);
 
 /// The tokenizer, for whoever cannot do without. Errors: kNotFound, saying what the directory has

@@ -35,11 +35,10 @@ using SafetensorsMetadata = std::map<std::string, std::string>;
 /// Thread rule: reading from several threads is fine.
 class SafetensorsFile {
  public:
-  /// Errors    kNotFound, kUnavailable (cannot be mapped); kCorrupt: header cut short, above 100
-  /// MB, not JSON,
-  ///           with duplicate keys, unknown types, bad shapes, or offsets that overlap, leave a
-  ///           hole or end elsewhere than the file; kInvalidInput: a well-formed type or rank that
-  ///           Ferry has no tensors for. Messages name the path, the tensor and the offsets.
+  /// Errors: kNotFound, kUnavailable (cannot be mapped); kCorrupt: header cut short, above 100 MB,
+  /// not JSON, with duplicate keys, unknown types, bad shapes, or offsets that overlap, leave a hole
+  /// or end elsewhere than the file; kInvalidInput: a well-formed type or rank that Ferry has no
+  /// tensors for. Messages name the path, the tensor and the offsets.
   static Result<SafetensorsFile> open(const std::string& path);
   /// The same for bytes in memory, which must outlive the object. `path` is for messages.
   static Result<SafetensorsFile> parse(std::span<const std::byte> file, std::string path);

@@ -2,10 +2,8 @@
 // name, synced, and put in place by one rename. Model directories and checkpoints are such folders.
 //
 // Names beside FOLDER/NAME:  .NAME.tmp.PID.N    being written, or left by a process that died
-//                            .NAME.old.PID.N    the previous one, for the moment of a replacement
-//                            where
-//                                               the file system cannot exchange two names in one
-//                                               step
+//                            .NAME.old.PID.N    the previous one, for the moment of a replacement,
+//                                               where the file system cannot exchange two names
 //                            .NAME.trash.PID.N  being deleted
 // A .tmp folder is claimed (base/file.h, FolderClaim) by its writer, so one that can be claimed has
 // no writer any more. Renames happen with FOLDER claimed, so writers and recoveries take turns.

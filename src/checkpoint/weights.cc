@@ -14,11 +14,6 @@ constexpr const char* kScaleSuffix = "_scale_inv";  // of what a block of codes 
 
 bool stacked(const std::string& name) { return name.find('*') != std::string::npos; }
 
-std::string expert_name(const std::string& name, int64_t expert) {
-  const size_t star = name.find('*');
-  return name.substr(0, star) + std::to_string(expert) + name.substr(star + 1);
-}
-
 Result<void> expect_tensor(const ModelDir& dir, const std::string& name, const Shape& shape) {
   const TensorInfo* info = dir.info(name);
   if (info == nullptr)

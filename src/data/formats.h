@@ -1,5 +1,6 @@
 // What the first bytes of a file say that it is: text, JSON lines, or one of the many things that
-// are no text. Names do not decide; they only break ties.
+// are no text. Names decide only where bytes do not: of a table, and of JSON whose first line does not
+// fit.
 #pragma once
 
 #include <string>

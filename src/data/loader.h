@@ -39,8 +39,8 @@ struct LoaderConfig {
 /// after the other they are a stream, and the epochs' streams are one. A sequence is sequence_length
 /// tokens of it from any place: places are counted in tokens, so that a run that goes on with steps
 /// of another size, or longer sequences, repeats nothing and leaves nothing out. A document that a
-/// sequence's end cuts goes on in the next one as a new segment: it does not see what came before, and its first input
-/// is the token before the cut. No token is dropped and none is padding.
+/// sequence's end cuts goes on in the next one as a new segment: it does not see what came before,
+/// and its first input is the token before the cut. No token is dropped and none is padding.
 ///
 /// Threads: any number. Memory: the index of one epoch, 8 bytes per 64 documents.
 class Loader {

@@ -42,8 +42,8 @@ constexpr uint64_t kHeldOutBytesMax = uint64_t{1} << 30;  // held in memory
 /// Writes the dataset to `out`:
 ///
 ///   train-00000.tok ...     documents in the order of the inputs, equal ones once (data/shard.h)
-///   held-out-00000.tok ...  documents in the order of a hash, so that the first of them are a
-///   sample held-out.txt            the same as text, one after the other: what xz is compared on
+///   held-out-00000.tok ...  documents in the order of a hash: the first of them are a sample
+///   held-out.txt            the same as text, one after the other: what xz is compared on
 ///   tokenizer.json          a copy
 ///   manifest.json           written last: where it is, the dataset is whole
 ///

@@ -1,10 +1,10 @@
 // A shard: the tokens of some documents, one after the other, and where each ends.
 //
-// Layout, little endian:  header  "FERRYTOK", u32 version, u32 token_bytes (2 or 4), u32
-// vocab_size, u32 0
-//                         tokens  u16 or u32 each, then zeros up to a multiple of 8
-//                         table   per document u64 tokens up to its end, u64 bytes of its text
-//                         footer  u64 tokens, u64 documents, "FERRYEND"
+// Layout, little endian:
+//   header  "FERRYTOK", u32 version, u32 token_bytes (2 or 4), u32 vocab_size, u32 0
+//   tokens  u16 or u32 each, then zeros up to a multiple of 8
+//   table   per document u64 tokens up to its end, u64 bytes of its text
+//   footer  u64 tokens, u64 documents, "FERRYEND"
 // The last token of each document is the end token. A document never spans two shards.
 #pragma once
 

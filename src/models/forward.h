@@ -22,9 +22,8 @@ struct ForwardOptions {
 
 /// In layer order.
 struct ForwardTrace {
-  std::vector<Tensor> experts;         // i32 [tokens, top_k] of each MoE layer
-  std::vector<Tensor> router_weights;  // f32 [tokens, top_k]
-  std::vector<Tensor> layer_outputs;   // filled if keep_layer_outputs is set
+  std::vector<Tensor> experts;        // i32 [tokens, top_k] of each MoE layer
+  std::vector<Tensor> layer_outputs;  // filled if keep_layer_outputs is set
   bool keep_layer_outputs = false;
 };
 

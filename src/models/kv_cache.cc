@@ -71,24 +71,4 @@ Tensor KvCache::append(int64_t layer, const Tensor& keys) {
   return rows;
 }
 
-void KvCache::truncate(int64_t slot, int64_t length) {
-  check(length >= 0 && length <= this->length(slot),
-        "cache: truncate slot {} from {} to {}",
-        slot,
-        this->length(slot),
-        length);
-  lengths_[static_cast<size_t>(slot)] = length;
-}
-
-void KvCache::fork(int64_t from, int64_t to) {
-  const int64_t n = length(from);
-  for (const Tensor& rows : layers_) {
-    if (n == 0) break;
-    const Tensor source = rows.slice(0, from * tokens_per_slot_, from * tokens_per_slot_ + n);
-    const Tensor target = rows.slice(0, to * tokens_per_slot_, to * tokens_per_slot_ + n);
-    rows.device().copy(target.data(), source.data(), source.bytes());
-  }
-  lengths_[static_cast<size_t>(to)] = n;
-}
-
 }  // namespace ferry::models

@@ -42,11 +42,6 @@ class KvCache {
   int64_t length(int64_t slot) const { return lengths_[static_cast<size_t>(slot)]; }
   int64_t remaining(int64_t slot) const { return tokens_per_slot_ - length(slot); }
 
-  /// Forgets the tokens of a slot from `length` on (a rejected draft, a new request with 0).
-  void truncate(int64_t slot, int64_t length);
-  /// Makes `to` a copy of what `from` holds.
-  void fork(int64_t from, int64_t to);
-
  private:
   int64_t slots_, tokens_per_slot_;
   std::vector<Tensor> layers_;

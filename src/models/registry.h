@@ -13,7 +13,7 @@ namespace ferry::models {
 
 /// Makes the model that config.json describes, with uninitialised weights of type `storage`, or,
 /// without one, with weights that have no memory yet: their values are to be set before use.
-/// Errors: kInvalidInput naming the field.
+/// Errors: kInvalidInput, kCorrupt, naming the field; kExhausted: the weights do not fit on the device.
 Result<std::unique_ptr<TrainableLm>> make_model(std::string_view config_json,
                                                 const std::string& path,
                                                 Device& device,

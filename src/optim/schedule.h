@@ -29,9 +29,8 @@ Result<void> check_schedule(const Schedule& schedule);
 ///
 /// Warm-up   lr * (step + 1) / warmup_steps: never zero, the peak is reached by its last step.
 /// Decay     lr * (min_ratio + (1 - min_ratio) * f(p)), p = (step - first) / decay steps, where f
-/// falls
-///           from 1 to 0. p reaches 1 at step `steps`, one past the last, so no update is wasted on
-///           a rate of zero; later steps (a run made longer by hand) stay at the minimum.
+///           falls from 1 to 0. p reaches 1 at step `steps`, one past the last, so no update is
+///           wasted on a rate of zero; later steps (a run made longer by hand) stay at the minimum.
 /// Errors    check: step >= 0, check_schedule(schedule).
 /// Source    WSD: Hu et al. 2024, arXiv 2404.06395; 1 - sqrt: Hägele et al. 2024, arXiv 2405.18392.
 double learning_rate_at(const Schedule& schedule, int64_t step);

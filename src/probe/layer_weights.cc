@@ -27,9 +27,8 @@ Result<LayerWeights> LayerWeights::create(ModelDir& dir,
     if (w->layer > last) continue;  // multi-token prediction: not part of answering
     Place place{w, {w->layer}};
     if (w->role == WeightRole::kEmbedding && !has_head) place.layers.push_back(last);  // tied
-    const size_t star = w->name.find('*');
-    const std::string first =
-        star == std::string::npos ? w->name : std::string(w->name).replace(star, 1, "0");
+    const bool stack = w->name.find('*') != std::string::npos;
+    const std::string first = stack ? expert_name(w->name, 0) : w->name;
     if (dir.info(first) == nullptr)
       return fail(Code::kInvalidInput,
                   "{}: tensor \"{}\" is missing; config.json asks for it",

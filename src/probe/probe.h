@@ -66,7 +66,7 @@ Probes record(models::CausalLm& model,
 /// check: the device is the model's.
 Result<std::unique_ptr<models::CausalLm>> sibling(models::CausalLm& model, DType compute);
 
-/// Rows [first, first + tokens) of a layer's activations, summed up.
+/// A layer's activations, `tokens` rows, summed up.
 LayerSummary summarise(std::span<const float> rows, int64_t tokens);
 
 /// The relative distance between what a summary was made of and these rows, over all tokens.

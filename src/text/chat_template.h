@@ -25,8 +25,8 @@ class ChatTemplate {
 
   /// The text for `context`, an object of the template's variables: messages, tools (null without),
   /// add_generation_prompt, bos_token, ... As Jinja, the same text as jinja2 gives, or an error.
-  /// `now` gives the present time in a format of strftime. Errors: kInvalidInput, with path and line: the template
-  /// refuses the conversation, goes wrong on it, or goes beyond the limits.
+  /// `now` gives the present time in a format of strftime. Errors: kInvalidInput, with path and
+  /// line: the template refuses the conversation, goes wrong on it, or goes beyond the limits.
   Result<std::string> render(const nlohmann::ordered_json& context,
                              const std::function<std::string(const std::string&)>& now,
                              const jinja::Limits& limits = {}) const;

@@ -236,10 +236,7 @@ Tensor Model::moe(const MoeWeights& w,
       ops::route(ops::linear(x, w.gate, {.out = DType::kF32}), bias, router_, given);
   if (pass.options.balance_alpha > 0)
     *balance = ops::balance_loss(routing, pass.segments, pass.options.balance_alpha);
-  if (trace != nullptr) {
-    trace->experts.push_back(routing.experts);
-    trace->router_weights.push_back(routing.weights);
-  }
+  if (trace != nullptr) trace->experts.push_back(routing.experts);
   const ops::ExpertPlan plan = ops::plan_experts(routing.experts, router_.experts);
   const Tensor rows = ops::permute(x, plan);
   const Tensor inner = ops::swiglu(ops::grouped_linear(rows, w.experts.gate_proj, plan.offsets),
