@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "base/json_fields.h"
 
 namespace ferry::data {
 namespace {
@@ -58,105 +59,47 @@ Json input_json(const InputInfo& input) {
   return json;
 }
 
-/// Reads fields and remembers the first that is not as it must be.
-class Fields {
- public:
-  explicit Fields(const Json& json) : json_(json) {}
+int32_t read_id(JsonFields& f, const char* name) {
+  return static_cast<int32_t>(f.integer(name, 0, INT32_MAX));
+}
 
-  uint64_t number(const char* name) {
-    const Json* v = get(name, [](const Json& j) { return j.is_number_unsigned(); });
-    return v != nullptr ? v->get<uint64_t>() : 0;
-  }
-  int32_t id(const char* name) {
-    const uint64_t n = number(name);
-    if (n > INT32_MAX) fault(name);
-    return static_cast<int32_t>(n & INT32_MAX);
-  }
-  double real(const char* name) {
-    const Json* v = get(name, [](const Json& j) { return j.is_number(); });
-    return v != nullptr ? v->get<double>() : 0;
-  }
-  bool boolean(const char* name) {
-    const Json* v = get(name, [](const Json& j) { return j.is_boolean(); });
-    return v != nullptr && v->get<bool>();
-  }
-  std::string text(const char* name) {
-    const Json* v = get(name, [](const Json& j) { return j.is_string(); });
-    return v != nullptr ? v->get<std::string>() : "";
-  }
-  bool has(const char* name) const { return json_.is_object() && json_.contains(name); }
-  const Json& object(const char* name) {
-    return nested(name, [](const Json& j) { return j.is_object(); });
-  }
-  const Json& array(const char* name) {
-    return nested(name, [](const Json& j) { return j.is_array(); });
-  }
-
-  void fault(const std::string& name) {
-    if (fault_.empty()) fault_ = name;
-  }
-  void join(const Fields& part, const char* name) {
-    if (!part.fault_.empty()) fault(fmt::format("{}.{}", name, part.fault_));
-  }
-  const std::string& first_fault() const { return fault_; }
-
- private:
-  template <typename Ok>
-  const Json* get(const char* name, Ok ok) {
-    const auto it = json_.is_object() ? json_.find(name) : json_.end();
-    if (json_.is_object() && it != json_.end() && ok(*it)) return &*it;
-    fault(name);
-    return nullptr;
-  }
-  template <typename Ok>
-  const Json& nested(const char* name, Ok ok) {
-    static const Json empty;
-    const Json* v = get(name, ok);
-    return v != nullptr ? *v : empty;
-  }
-  const Json& json_;
-  std::string fault_;
-};
-
-Part read_part(Fields& parent, const char* name) {
-  Fields in(parent.object(name));
+Part read_part(JsonFields in) {
   Part part;
-  for (const Json& json : in.array("shards")) {
-    Fields f(json);
+  for (const auto& json : in.list("shards")) {
+    JsonFields f = in.item("shards", json, part.shards.size());
     ShardInfo s{f.text("file"),
-                f.number("file_bytes"),
+                f.natural("file_bytes"),
                 f.text("blake2b"),
-                f.number("tokens"),
-                f.number("documents"),
-                f.number("bytes")};
-    // A shard lies in the dataset's folder, wherever its manifest would like it to be.
-    if (s.file.empty() || s.file.find('/') != s.file.npos) f.fault("file");
-    in.join(f, "shards");
+                f.natural("tokens"),
+                f.natural("documents"),
+                f.natural("bytes")};
+    if (s.file.empty() || s.file.find('/') != s.file.npos)
+      f.refuse("file", "must name a file of the dataset's folder");
     part.shards.push_back(std::move(s));
   }
   const auto check_sum = [&](const char* field, uint64_t ShardInfo::*of_shard) {
     const uint64_t total = sum(part.shards, of_shard);
-    if (total == kTooMany || total != in.number(field)) in.fault(field);
+    if (total == kTooMany || total != in.natural(field))
+      in.refuse(field, "is not the sum of the shards'");
   };
   check_sum("tokens", &ShardInfo::tokens);
   check_sum("documents", &ShardInfo::documents);
   check_sum("bytes", &ShardInfo::bytes);
-  if (sum(part.shards, &ShardInfo::file_bytes) == kTooMany) in.fault("file_bytes");
-  parent.join(in, name);
+  if (sum(part.shards, &ShardInfo::file_bytes) == kTooMany)
+    in.refuse("shards", "hold more bytes than there are");
   return part;
 }
 
-void read_damage(Fields& input, Damage& damage) {
+void read_damage(JsonFields& input, Damage& damage) {
   if (input.has("ill_formed_bytes")) {
-    damage.ill_formed = input.number("ill_formed_bytes");
-    damage.ill_formed_line = input.number("ill_formed_line");
+    damage.ill_formed = input.natural("ill_formed_bytes");
+    damage.ill_formed_line = input.natural("ill_formed_line");
   }
   if (!input.has("skipped_lines")) return;
-  damage.skipped = input.number("skipped_lines");
-  for (const Json& line : input.array("skipped")) {
-    Fields f(line);
-    damage.lines.push_back({f.number("line"), f.text("why")});
-    input.join(f, "skipped");
+  damage.skipped = input.natural("skipped_lines");
+  for (const auto& line : input.list("skipped")) {
+    JsonFields f = input.item("skipped", line, damage.lines.size());
+    damage.lines.push_back({f.natural("line"), f.text("why")});
   }
 }
 
@@ -204,57 +147,49 @@ bool Manifest::is_manifest(const std::string& text) {
 }
 
 Result<Manifest> Manifest::parse(const std::string& text, const std::string& path) {
-  const Json json = Json::parse(text, nullptr, false);
-  constexpr const char* kAdvice = "restore it, or prepare the dataset again";
-  if (json.is_discarded()) return fail(Code::kCorrupt, "{}: is not JSON; {}", path, kAdvice);
-  Fields root(json);
+  JsonProblem problem{.advice = "restore it, or prepare the dataset again"};
+  const auto parsed = parse_json(text, path);
+  if (!parsed) return fail(Code::kCorrupt, "{}; {}", parsed.error().message, problem.advice);
+  JsonFields root(*parsed, path, problem);
   Manifest m;
-  if (root.text("format") != kFormat)
-    return fail(Code::kCorrupt, "{}: is not a dataset's manifest; {}", path, kAdvice);
-  m.version = root.id("version");
+  if (root.text("format") != kFormat) root.refuse("format", "is not that of a dataset's manifest");
+  m.version = read_id(root, "version");
+  TRY(problem.done());
   if (m.version != 1)
     return fail(Code::kInvalidInput,
                 "{}: is of version {}, this program reads version 1; prepare the dataset again",
                 path,
                 m.version);
-  Fields tokenizer(root.object("tokenizer"));
+  JsonFields tokenizer = root.object("tokenizer");
   m.tokenizer_blake2b = tokenizer.text("blake2b");
-  m.vocab_size = tokenizer.id("vocab_size");
-  m.bos = tokenizer.id("bos");
-  m.eos = tokenizer.id("eos");
+  m.vocab_size = read_id(tokenizer, "vocab_size");
+  m.bos = read_id(tokenizer, "bos");
+  m.eos = read_id(tokenizer, "eos");
   m.token_bytes_exact = tokenizer.boolean("token_bytes_exact");
-  if (m.bos >= m.vocab_size || m.eos >= m.vocab_size) tokenizer.fault("vocab_size");
-  root.join(tokenizer, "tokenizer");
-  Fields settings(root.object("settings"));
+  if (m.bos >= m.vocab_size || m.eos >= m.vocab_size)
+    tokenizer.refuse("vocab_size", "must be above the ids of bos and eos");
+  JsonFields settings = root.object("settings");
   m.split = settings.text("split");
   m.field = settings.text("field");
-  m.min_document_bytes = settings.number("min_document_bytes");
-  m.held_out_bytes = settings.number("held_out_bytes");
+  m.min_document_bytes = settings.natural("min_document_bytes");
+  m.held_out_bytes = settings.natural("held_out_bytes");
   m.near_duplicate = settings.real("near_duplicate");
-  m.seed = settings.number("seed");
-  m.text_options.as_text = settings.has("as_text") && settings.boolean("as_text");
-  if (settings.has("skip_bad")) m.text_options.skip_bad = settings.number("skip_bad");
-  root.join(settings, "settings");
-  for (const Json& input : root.array("inputs")) {
-    Fields f(input);
+  m.seed = settings.natural("seed");
+  m.text_options.as_text = settings.boolean("as_text", false);
+  if (settings.has("skip_bad")) m.text_options.skip_bad = settings.natural("skip_bad");
+  for (const auto& input : root.list("inputs")) {
+    JsonFields f = root.item("inputs", input, m.inputs.size());
     m.inputs.push_back(
-        {f.text("path"), f.number("file_bytes"), f.text("blake2b"), f.number("documents")});
+        {f.text("path"), f.natural("file_bytes"), f.text("blake2b"), f.natural("documents")});
     read_damage(f, m.inputs.back().damage);
-    root.join(f, "inputs");
   }
-  Fields left_out(root.object("left_out"));
-  m.duplicates = left_out.number("duplicates");
-  m.near_duplicates = left_out.number("near_duplicates");
-  root.join(left_out, "left_out");
+  JsonFields left_out = root.object("left_out");
+  m.duplicates = left_out.natural("duplicates");
+  m.near_duplicates = left_out.natural("near_duplicates");
   m.held_out_text_blake2b = root.text("held_out_text_blake2b");
-  m.train = read_part(root, "train");
-  m.held_out = read_part(root, "held_out");
-  if (!root.first_fault().empty())
-    return fail(Code::kCorrupt,
-                "{}: field '{}' is missing or wrong; {}",
-                path,
-                root.first_fault(),
-                kAdvice);
+  m.train = read_part(root.object("train"));
+  m.held_out = read_part(root.object("held_out"));
+  TRY(problem.done());
   return m;
 }
 
