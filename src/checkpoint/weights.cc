@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "base/alive.h"
-#include "base/units.h"
 #include "device/cpu/cpu_device.h"
+#include "device/require_memory.h"
 #include "tensor/f8.h"
 
 namespace ferry {
@@ -149,10 +149,8 @@ Result<void> check_alias(ModelDir& dir, const WeightAlias& alias, std::set<std::
   return {};
 }
 
-/// Before any memory is taken: a system that promises more than it has would end the process later.
-Result<void> check_room(const ModelDir& dir,
-                        const Device& device,
-                        const std::vector<Weight*>& weights) {
+/// What the weights without memory will take of it.
+double bytes_to_take(const ModelDir& dir, const std::vector<Weight*>& weights) {
   double bytes = 0;
   for (const Weight* w : weights) {
     if (w->value.defined()) continue;
@@ -162,16 +160,7 @@ Result<void> check_room(const ModelDir& dir,
           bytes += static_cast<double>(info->shape.count()) *
                    static_cast<double>(size_of(kept_as(*w, info->dtype)));
   }
-  const MemoryAvailable available = memory_available(device);
-  if (bytes <= static_cast<double>(available.bytes)) return {};
-  return fail(Code::kExhausted,
-              "{}: the weights take {} of memory, {} are free on {}{}; choose a smaller model or a "
-              "larger machine",
-              dir.path(),
-              format_bytes(bytes),
-              format_bytes(static_cast<double>(available.bytes)),
-              device.name(),
-              available.within);
+  return bytes;
 }
 
 }  // namespace
@@ -189,7 +178,7 @@ Result<void> load_weights(ModelDir& dir,
   const std::vector<std::string> names = dir.names();
   std::set<std::string> unread(names.begin(), names.end());
   for (const std::string& name : unused) unread.erase(name);
-  TRY(check_room(dir, device, weights));
+  TRY(require_memory(device, bytes_to_take(dir, weights), dir.path()));
   for (Weight* w : weights) TRY(load_weight(dir, device, *w, unread));
   for (const WeightAlias& alias : aliases) TRY(check_alias(dir, alias, unread));
   if (!unread.empty())

@@ -3,34 +3,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
-#include "base/units.h"
+#include "device/require_memory.h"
 #include "models/deepseek_v3/model.h"
 #include "models/deepseek_v3/size.h"
 
 namespace ferry::models {
-namespace {
-
-/// Before any memory is taken: a system that promises more than it has would end the process later.
-Result<void> check_weights_fit(double parameters,
-                               DType storage,
-                               Device& device,
-                               const std::string& path) {
-  const double bytes = parameters * static_cast<double>(size_of(storage));
-  const MemoryAvailable available = memory_available(device);
-  if (bytes <= static_cast<double>(available.bytes)) return {};
-  return fail(
-      Code::kExhausted,
-      "{}: its weights take {} of memory in {}, {} are free on {}{}; choose a smaller model "
-      "or a larger machine",
-      path,
-      format_bytes(bytes),
-      to_string(storage),
-      format_bytes(static_cast<double>(available.bytes)),
-      device.name(),
-      available.within);
-}
-
-}  // namespace
 
 // The models that Ferry knows: one line each.
 Result<std::unique_ptr<TrainableLm>> make_model(std::string_view config_json,
@@ -45,7 +22,10 @@ Result<std::unique_ptr<TrainableLm>> make_model(std::string_view config_json,
   if (type == "deepseek_v3" || type == "deepseek_v2") {
     TRY_ASSIGN(deepseek_v3::Config config, deepseek_v3::parse_config(config_json, path));
     if (storage)
-      TRY(check_weights_fit(deepseek_v3::parameters_total(config), *storage, device, path));
+      TRY(require_memory(
+          device,
+          deepseek_v3::parameters_total(config) * static_cast<double>(size_of(*storage)),
+          path));
     return std::make_unique<deepseek_v3::Model>(std::move(config), device, compute, storage);
   }
   return fail(
