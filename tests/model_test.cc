@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <memory>
 
 #include "base/check.h"
 #include "base/cpu_tier.h"
@@ -62,10 +63,15 @@ TEST(Float64, LossesWithMtpAndBalanceAndTheirGradients) {
   }
 }
 
-class EachType : public ::testing::TestWithParam<DType> {};
+class EachModel : public ::testing::TestWithParam<SmallModel> {
+ protected:
+  std::unique_ptr<models::TrainableLm> model_on(Device& device) const {
+    return small_model(GetParam().architecture, GetParam().compute, device);
+  }
+};
 
-TEST_P(EachType, CachedIsUncachedAndBatchedIsAlone) {
-  const auto model = random_model(small_config(), GetParam(), cpu_device());
+TEST_P(EachModel, CachedIsUncachedAndBatchedIsAlone) {
+  const auto model = model_on(cpu_device());
   const auto docs = small_documents();
   const Packed p = pack(docs, cpu_device());
   const std::vector<char> whole =
@@ -85,8 +91,8 @@ TEST_P(EachType, CachedIsUncachedAndBatchedIsAlone) {
   }
 }
 
-TEST_P(EachType, LogitsOfChosenRowsAreThoseOfAll) {
-  const auto model = random_model(small_config(), GetParam(), cpu_device());
+TEST_P(EachModel, LogitsOfChosenRowsAreThoseOfAll) {
+  const auto model = model_on(cpu_device());
   const Packed p = pack(small_documents(), cpu_device());
   const Tensor hidden = model->forward(p.batch.tokens, p.batch.segments, {}, nullptr);
   const std::vector<char> all = bytes_of(all_logits(*model, hidden));
@@ -115,8 +121,8 @@ class FailingDevice final : public ops::Observer {
   int launches_left_;
 };
 
-TEST_P(EachType, APassThatFailsLeavesTheCacheAsItWas) {
-  const auto model = random_model(small_config(), GetParam(), cpu_device());
+TEST_P(EachModel, APassThatFailsLeavesTheCacheAsItWas) {
+  const auto model = model_on(cpu_device());
   const std::vector<int32_t> tokens = small_documents()[2];
   const auto all = static_cast<int64_t>(tokens.size());
   const auto pass = [&](models::KvCache& cache, int64_t begin, int64_t end) {
@@ -167,10 +173,18 @@ TEST(Weights, SayTheirLayerAndRole) {
   expect("model.norm.weight", 3, WeightRole::kVector);
   expect("lm_head.weight", 3, WeightRole::kHead);
   expect("model.layers.2.eh_proj.weight", 4, WeightRole::kProjection);
+
+  const auto qwen2 = small_model("qwen2", DType::kF32, cpu_device());
+  by_name.clear();
+  for (const Weight* w : qwen2->weights()) by_name[w->name] = w;
+  expect("model.layers.1.self_attn.k_proj.bias", 2, WeightRole::kBias);
+  expect("model.layers.1.mlp.down_proj.weight", 2, WeightRole::kProjection);
+  expect("model.norm.weight", 3, WeightRole::kVector);
+  EXPECT_FALSE(by_name.contains("lm_head.weight"));  // the embedding is
 }
 
-TEST_P(EachType, TrainingForwardIsServingForwardAndRecomputedIsKept) {
-  const auto model = random_model(small_config(), GetParam(), cpu_device());
+TEST_P(EachModel, TrainingForwardIsServingForwardAndRecomputedIsKept) {
+  const auto model = model_on(cpu_device());
   const Packed p = pack(small_documents(), cpu_device());
   for (const MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed}) {
     const Tensor serving = model->losses(p.batch, {.mla_form = form}).token_losses;
@@ -178,20 +192,21 @@ TEST_P(EachType, TrainingForwardIsServingForwardAndRecomputedIsKept) {
     const auto a =
         gradients(*model, p, {.mla_form = form, .recompute = models::Recompute::kNone}, &kept);
     EXPECT_EQ(bytes_of(serving), bytes_of(kept.token_losses));
-    ASSERT_EQ(kept.trace.experts.size(), 2u);
+    const size_t routers = model->experts() > 0 ? 2 : 0;
+    ASSERT_EQ(kept.trace.experts.size(), routers);
     for (const auto recompute : {models::Recompute::kCheap, models::Recompute::kLayers}) {
       models::Losses again;
       const auto b = gradients(*model, p, {.mla_form = form, .recompute = recompute}, &again);
       EXPECT_EQ(bytes_of(serving), bytes_of(again.token_losses));
-      ASSERT_EQ(again.trace.experts.size(), 2u);
+      ASSERT_EQ(again.trace.experts.size(), routers);
       ASSERT_EQ(a.size(), b.size());
       for (const auto& [name, g] : a) EXPECT_EQ(bytes_of(g), bytes_of(b.at(name))) << name;
     }
   }
 }
 
-TEST_P(EachType, TrainingTakesTheMemoryThatIsEstimated) {
-  const auto model = random_model(small_config(), GetParam(), cpu_device());
+TEST_P(EachModel, TrainingTakesTheMemoryThatIsEstimated) {
+  const auto model = model_on(cpu_device());
   const Packed p = pack(std::vector(32, std::vector<int32_t>(256, 7)), cpu_device());
   const auto tokens = static_cast<double>(p.batch.segments.tokens());
   double gradient_bytes = 0;
@@ -211,6 +226,8 @@ TEST_P(EachType, TrainingTakesTheMemoryThatIsEstimated) {
   }
 }
 
+class EachType : public ::testing::TestWithParam<DType> {};
+
 TEST_P(EachType, ReplayedRoutingGivesTheSameBits) {
   const auto model = random_model(small_config(), GetParam(), cpu_device());
   const Packed p = pack(small_documents(), cpu_device());
@@ -221,8 +238,8 @@ TEST_P(EachType, ReplayedRoutingGivesTheSameBits) {
   EXPECT_EQ(bytes_of(first.mtp), bytes_of(replayed.mtp));
 }
 
-TEST_P(EachType, TiersAndThreadsGiveTheSameGradients) {
-  const auto model = random_model(small_config(), GetParam(), cpu_device());
+TEST_P(EachModel, TiersAndThreadsGiveTheSameGradients) {
+  const auto model = model_on(cpu_device());
   const Packed p = pack(small_documents(), cpu_device());
   const CpuTier tier = cpu_tier();
   models::Losses losses;
@@ -242,10 +259,14 @@ TEST_P(EachType, TiersAndThreadsGiveTheSameGradients) {
   set_cpu_threads(0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types,
+INSTANTIATE_TEST_SUITE_P(DeepSeek,
                          EachType,
                          ::testing::Values(DType::kF32, DType::kBF16),
                          [](const auto& type) { return std::string(to_string(type.param)); });
+INSTANTIATE_TEST_SUITE_P(Small,
+                         EachModel,
+                         ::testing::ValuesIn(small_models()),
+                         [](const auto& model) { return name_of(model.param); });
 
 }  // namespace
 }  // namespace ferry

@@ -243,7 +243,13 @@ INSTANTIATE_TEST_SUITE_P(Transformers,
                                            "v3_qfull_nodense",
                                            "v3_tied_mscale",
                                            "v3_wide_eps",
-                                           "v3_yarn_plain"));
+                                           "v3_yarn_plain",
+                                           "llama_plain",
+                                           "llama_3",
+                                           "llama_linear",
+                                           "qwen2_tied",
+                                           "qwen2_distill",
+                                           "qwen2_yarn"));
 
 }  // namespace
 }  // namespace ferry

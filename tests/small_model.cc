@@ -7,6 +7,7 @@
 
 #include "autograd/tape.h"
 #include "base/random.h"
+#include "models/llama/model.h"
 #include "ops/add/add.h"
 
 namespace ferry {
@@ -43,21 +44,71 @@ Config small_config() {
   return c;
 }
 
-std::unique_ptr<Model> random_model(const Config& c, DType compute, Device& device) {
-  auto model = std::make_unique<Model>(c, device, compute, DType::kF32);
-  for (Weight* w : model->weights()) {
+namespace {
+
+/// Two queries for each key head, long-context scaling, a head of its own or the embedding's.
+models::llama::Config small_llama(bool qwen2) {
+  models::llama::Config c;
+  c.qwen2 = qwen2;
+  c.vocab_size = 61;
+  c.hidden_size = 24;
+  c.intermediate_size = 40;
+  c.num_hidden_layers = 2;
+  c.num_attention_heads = 4;
+  c.num_key_value_heads = 2;
+  c.head_dim = 10;
+  c.rope = {.dim = 10,
+            .theta = 1000,
+            .scaling = qwen2 ? ops::RopeScaling::kYarn : ops::RopeScaling::kLlama3,
+            .factor = 4,
+            .original_max_position = 32};
+  c.max_position_embeddings = 256;
+  c.tie_word_embeddings = qwen2;
+  return c;
+}
+
+void draw_weights(models::TrainableLm& model) {
+  for (Weight* w : model.weights()) {
     const Random random(5, RandomPurpose::kTest, name_hash(w->name.data(), w->name.size()));
     std::vector<float> v(static_cast<size_t>(w->value.count()));
     const bool matrix = w->value.rank() > 1;
     const double fan_in = static_cast<double>(w->value.dim(-1));
     for (size_t i = 0; i < v.size(); ++i)
-      v[i] = static_cast<float>(matrix         ? random.normal(i) / std::sqrt(fan_in)
-                                : w->trained() ? 1 + 0.2 * random.normal(i)
-                                               : 0.3 * random.uniform(i));
+      v[i] = static_cast<float>(matrix ? random.normal(i) / std::sqrt(fan_in)
+                                : w->role == WeightRole::kVector ? 1 + 0.2 * random.normal(i)
+                                                                 : 0.3 * random.uniform(i));
     w->value.assign_f32(v);
     w->changed();
   }
+}
+
+}  // namespace
+
+std::unique_ptr<Model> random_model(const Config& c, DType compute, Device& device) {
+  auto model = std::make_unique<Model>(c, device, compute, DType::kF32);
+  draw_weights(*model);
   return model;
+}
+
+std::unique_ptr<models::TrainableLm> small_model(const std::string& architecture,
+                                                 DType compute,
+                                                 Device& device) {
+  if (architecture == "deepseek_v3") return random_model(small_config(), compute, device);
+  auto model = std::make_unique<models::llama::Model>(
+      small_llama(architecture == "qwen2"), device, compute, DType::kF32);
+  draw_weights(*model);
+  return model;
+}
+
+std::vector<SmallModel> small_models() {
+  std::vector<SmallModel> all;
+  for (const char* architecture : {"deepseek_v3", "llama", "qwen2"})
+    for (const DType compute : {DType::kF32, DType::kBF16}) all.push_back({architecture, compute});
+  return all;
+}
+
+std::string name_of(const SmallModel& m) {
+  return fmt::format("{}_{}", m.architecture, to_string(m.compute));
 }
 
 std::vector<std::vector<int32_t>> small_documents() {
@@ -107,14 +158,14 @@ Tensor all_logits(models::CausalLm& model, const Tensor& hidden) {
   return model.logits(hidden, rows);
 }
 
-std::map<std::string, Tensor> gradients(Model& model,
+std::map<std::string, Tensor> gradients(models::TrainableLm& model,
                                         const Packed& p,
                                         models::LossOptions options,
                                         models::Losses* losses) {
   for (Weight* w : model.weights()) w->value.set_needs_grad(w->trained());
   options.balance_alpha = kBalanceAlpha;
   options.scale = 1.0f / static_cast<float>(p.labels);
-  options.mtp_scale = kMtpWeight / static_cast<float>(p.mtp_labels);
+  if (model.has_mtp()) options.mtp_scale = kMtpWeight / static_cast<float>(p.mtp_labels);
   Tape tape(&ops::accumulate);
   {
     const Tape::Recording recording(&tape);
@@ -137,7 +188,7 @@ std::map<std::string, Tensor> gradients(Model& model,
   return grads;
 }
 
-std::vector<std::vector<char>> cached_logits(Model& model,
+std::vector<std::vector<char>> cached_logits(models::CausalLm& model,
                                              const std::vector<std::vector<int32_t>>& docs,
                                              int64_t chunk) {
   const auto row = static_cast<size_t>(model.vocab_size()) * sizeof(float);

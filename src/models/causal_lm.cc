@@ -1,7 +1,10 @@
 #include "models/causal_lm.h"
 
+#include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/cross_entropy/cross_entropy.h"
 #include "ops/dispatch.h"
+#include "ops/linear/linear.h"
 
 namespace ferry::models {
 namespace {
@@ -29,7 +32,18 @@ Tensor chosen_rows(const Tensor& hidden, std::span<const int64_t> rows) {
 
 Tensor CausalLm::logits(const Tensor& hidden, std::span<const int64_t> rows) {
   check(!rows.empty(), "logits: of no row");
-  return head_logits(chosen_rows(hidden, rows));
+  return ops::linear(chosen_rows(hidden, rows), head(), {.out = DType::kF32});
+}
+
+Tensor CausalLm::token_losses(const Tensor& hidden, const Tensor& labels) {
+  return ops::cross_entropy(hidden, head(), labels, 1).token_losses;
+}
+
+void CausalLm::begin_layer(int64_t number) const {
+  const auto layer = static_cast<int>(number);
+  if (Tape* tape = Tape::current()) tape->begin_layer(layer);
+  ops::begin_layer(layer);
+  if (entering_) entering_(layer);
 }
 
 }  // namespace ferry::models

@@ -33,7 +33,7 @@ class CausalLm {
   Tensor logits(const Tensor& hidden, std::span<const int64_t> rows);
   /// -log p of each token's label, f32 [tokens]; 0 where the label (i32 [tokens]) is -1. Logits are
   /// never stored whole.
-  virtual Tensor token_losses(const Tensor& hidden, const Tensor& labels) = 0;
+  Tensor token_losses(const Tensor& hidden, const Tensor& labels);
 
   /// All parameters, in the checkpoint's order. Pointers live as long as the model.
   virtual std::vector<Weight*> weights() = 0;
@@ -58,8 +58,12 @@ class CausalLm {
 
  protected:
   CausalLm(Device& device, DType compute) : device_(&device), compute_(compute) {}
-  /// logits f32 [tokens, vocab] of hidden [tokens, hidden].
-  virtual Tensor head_logits(const Tensor& hidden) = 0;
+  /// The matrix from hidden states to logits, [vocab, hidden]; may be the embedding.
+  virtual const Weight& head() const = 0;
+  /// Says that a pass comes to a layer, numbered as in Weight::layer: to the tape, if one records, to
+  /// observers and to whoever loads weights. Observers first: they may still read the weights of the
+  /// layer before.
+  void begin_layer(int64_t number) const;
 
   Device* device_;
   DType compute_;  // f32 or bf16: the type of activations

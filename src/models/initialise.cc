@@ -13,7 +13,8 @@ void initialise(TrainableLm& model, uint64_t seed) {
   const auto config = nlohmann::json::parse(model.config_json("float32"));
   const double deviation = config.at("initializer_range").get<double>();
   for (Weight* w : model.weights()) {
-    std::vector<float> values(static_cast<size_t>(w->value.count()), w->trained() ? 1.0f : 0.0f);
+    std::vector<float> values(static_cast<size_t>(w->value.count()),
+                              w->role == WeightRole::kVector ? 1.0f : 0.0f);
     if (w->matrix()) {
       const Random random(seed, RandomPurpose::kInit, name_hash(w->name.data(), w->name.size()));
       constexpr int64_t kBlock = 1 << 14;

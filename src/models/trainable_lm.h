@@ -64,7 +64,7 @@ class TrainableLm : public CausalLm {
 };
 
 /// Draws the initial values of every weight from `seed`: normal with the config's standard
-/// deviation, ones for norms, zeros for selection biases. A weight's values depend on seed and name
+/// deviation, ones for norms, zeros for biases. A weight's values depend on seed and name
 /// alone.
 void initialise(TrainableLm& model, uint64_t seed);
 

@@ -20,7 +20,8 @@ UpdateRule rule_for(WeightRole role, const OptimizerSettings& settings) {
       return {muon ? UpdateRule::Kind::kMuon : UpdateRule::Kind::kAdamW, true};
     case WeightRole::kEmbedding:
     case WeightRole::kHead: return {UpdateRule::Kind::kAdamW, true};
-    case WeightRole::kVector: return {UpdateRule::Kind::kAdamW, settings.decay_all};
+    case WeightRole::kVector:
+    case WeightRole::kBias: return {UpdateRule::Kind::kAdamW, settings.decay_all};
     case WeightRole::kSelectionBias: break;
   }
   return {};

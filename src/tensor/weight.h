@@ -18,7 +18,8 @@ enum class WeightRole : uint8_t {
   kRouter,         // a matrix: scores of experts
   kEmbedding,      // [vocab, hidden]: rows for token ids
   kHead,           // [vocab, hidden]: hidden state to logits
-  kVector,         // of a norm, or added
+  kVector,         // of a norm: multiplied
+  kBias,           // added
   kSelectionBias,  // of a router; no gradient, no optimizer
 };
 
@@ -63,7 +64,9 @@ struct Weight {
   int64_t dim(int d) const { return value.dim(d); }
   bool trained() const { return role != WeightRole::kSelectionBias; }
   /// Whether it is one matrix or more: what is stored narrow, decays and is drawn at random.
-  bool matrix() const { return trained() && role != WeightRole::kVector; }
+  bool matrix() const {
+    return trained() && role != WeightRole::kVector && role != WeightRole::kBias;
+  }
   void changed() { ++version; }
 
   bool scaled() const { return blocks.rows > 0; }

@@ -25,7 +25,7 @@ void build(const deepseek_v3::Config& config) {
         "fuzz: {} parameters, said to be {}",
         sum,
         deepseek_v3::parameters_total(config));
-  const double most = 64 * deepseek_v3::kParametersMax;
+  const double most = 64 * models::kParametersMax;
   for (const Recompute recompute : {Recompute::kNone, Recompute::kCheap, Recompute::kLayers}) {
     const double bytes = deepseek_v3::activation_bytes_per_token(config, DType::kBF16, recompute);
     check(bytes > 0 && bytes < most, "fuzz: {} bytes a token", bytes);

@@ -67,6 +67,31 @@ def _yarn(factor, orig, **kw):
     }
 
 
+def _dense(model_type, **kw):
+    """Llama and Qwen2: one dense layer after the other, grouped-query attention."""
+    return {
+        "architectures": ["LlamaForCausalLM" if model_type == "llama" else "Qwen2ForCausalLM"],
+        "model_type": model_type,
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "intermediate_size": 56,
+        "num_hidden_layers": 2,
+        "hidden_act": "silu",
+        "max_position_embeddings": 64,
+        "initializer_range": 0.02,
+        "rms_norm_eps": 1e-06,
+        "use_cache": True,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": False,
+        "rope_theta": 10000.0,
+        "rope_scaling": None,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "torch_dtype": "float32",
+        **kw,
+    }
+
+
 # name -> (config, number of tokens, seed). The seeds come from `--search`.
 GOLDENS = {
     # The V3 layout: dense first layer, 4 groups, YaRN with equal mscales, low-rank q.
@@ -158,4 +183,34 @@ GOLDENS = {
             topk_method="greedy", n_shared_experts=1, moe_intermediate_size=16,
             routed_scaling_factor=2.0,
         ), 35, 2),
+    # Llama 2: as many key heads as queries.
+    "llama_plain": (
+        _dense("llama", num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4,
+               rms_norm_eps=1e-5, attention_bias=False, mlp_bias=False), 48, 1),
+    # Llama 3.2: three queries for each key head, tied, its own slowing of seldom-turning pairs.
+    "llama_3": (
+        _dense("llama", hidden_size=36, num_attention_heads=6, num_key_value_heads=2, head_dim=12,
+               rope_theta=500000.0, tie_word_embeddings=True, max_position_embeddings=256,
+               rope_scaling={"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                             "high_freq_factor": 4.0, "original_max_position_embeddings": 32}),
+        61, 2),
+    # One key head for all queries, heads wider than hidden / heads, linear scaling.
+    "llama_linear": (
+        _dense("llama", hidden_size=40, num_attention_heads=4, num_key_value_heads=1, head_dim=18,
+               rope_scaling={"type": "linear", "factor": 4.0}), 35, 3),
+    # Qwen2.5: biases, tied.
+    "qwen2_tied": (
+        _dense("qwen2", num_attention_heads=4, num_key_value_heads=2, rope_theta=1e6,
+               tie_word_embeddings=True, use_sliding_window=False, sliding_window=32,
+               max_window_layers=2), 48, 4),
+    # R1-Distill-Qwen: untied, a smaller base, an odd number of heads.
+    "qwen2_distill": (
+        _dense("qwen2", hidden_size=30, num_attention_heads=5, num_key_value_heads=1,
+               num_hidden_layers=3), 37, 5),
+    # Qwen2.5 with its long contexts switched on.
+    "qwen2_yarn": (
+        _dense("qwen2", num_attention_heads=2, num_key_value_heads=2, rope_theta=1e6,
+               max_position_embeddings=256,
+               rope_scaling={"type": "yarn", "factor": 4.0,
+                             "original_max_position_embeddings": 32}), 64, 6),
 }

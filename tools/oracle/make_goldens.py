@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the golden files that compare Ferry with Transformers' DeepSeek models.
+"""Writes the golden files that compare Ferry with Transformers' DeepSeek, Llama and Qwen2 models.
 
     make_goldens.py [--out testdata/goldens] [--only NAME ...] [--search]
 
@@ -71,6 +71,8 @@ def make_tokens(name, seed, count, vocab):
 def offset_scale(name, shape, cfg):
     if name.endswith("e_score_correction_bias"):
         return 0.375, 0.5
+    if name.endswith(".bias"):
+        return 0.0, 1.0
     if len(shape) == 1:
         return 1.0, 0.5
     if name == "model.embed_tokens.weight":
@@ -84,7 +86,6 @@ def offset_scale(name, shape, cfg):
 def checkpoint_shapes(cfg):
     """Name -> shape of every tensor of the checkpoint, in the order of the layers."""
     h, H = cfg["hidden_size"], cfg["num_attention_heads"]
-    qk = cfg["qk_nope_head_dim"] + cfg["qk_rope_head_dim"]
     out = {"model.embed_tokens.weight": [cfg["vocab_size"], h]}
 
     def mlp(prefix, inter):
@@ -92,10 +93,17 @@ def checkpoint_shapes(cfg):
         out[prefix + "up_proj.weight"] = [inter, h]
         out[prefix + "down_proj.weight"] = [h, inter]
 
-    for layer in range(cfg["num_hidden_layers"]):
-        p = f"model.layers.{layer}."
-        out[p + "input_layernorm.weight"] = [h]
-        a = p + "self_attn."
+    def grouped_query_attention(a):
+        dim, bias = cfg.get("head_dim", h // H), cfg["model_type"] == "qwen2"
+        kv = cfg["num_key_value_heads"] * dim
+        for which, rows in (("q", H * dim), ("k", kv), ("v", kv)):
+            out[f"{a}{which}_proj.weight"] = [rows, h]
+            if bias:
+                out[f"{a}{which}_proj.bias"] = [rows]
+        out[a + "o_proj.weight"] = [h, H * dim]
+
+    def latent_attention(a):
+        qk = cfg["qk_nope_head_dim"] + cfg["qk_rope_head_dim"]
         if cfg["q_lora_rank"] is None:
             out[a + "q_proj.weight"] = [H * qk, h]
         else:
@@ -108,9 +116,15 @@ def checkpoint_shapes(cfg):
         out[a + "kv_a_layernorm.weight"] = [kv]
         out[a + "kv_b_proj.weight"] = [H * (cfg["qk_nope_head_dim"] + cfg["v_head_dim"]), kv]
         out[a + "o_proj.weight"] = [h, H * cfg["v_head_dim"]]
+
+    latent = "kv_lora_rank" in cfg
+    for layer in range(cfg["num_hidden_layers"]):
+        p = f"model.layers.{layer}."
+        out[p + "input_layernorm.weight"] = [h]
+        (latent_attention if latent else grouped_query_attention)(p + "self_attn.")
         out[p + "post_attention_layernorm.weight"] = [h]
         m = p + "mlp."
-        if layer < cfg["first_k_dense_replace"]:
+        if not latent or layer < cfg["first_k_dense_replace"]:
             mlp(m, cfg["intermediate_size"])
             continue
         out[m + "gate.weight"] = [cfg["n_routed_experts"], h]
@@ -168,8 +182,8 @@ def build(cfg, table, seed, dtype):
             json.dump(cfg, f)
         save_file(weights, os.path.join(d, "model.safetensors"), metadata={"format": "pt"})
         model, info = AutoModelForCausalLM.from_pretrained(
-            d, dtype=torch.float32, attn_implementation="eager",
-            experts_implementation="eager", output_loading_info=True)
+            d, dtype=torch.float32, attn_implementation="eager", output_loading_info=True,
+            **({"experts_implementation": "eager"} if "n_routed_experts" in cfg else {}))
     for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         assert not info[key], (key, info[key])
     if dtype == torch.float64:
@@ -185,7 +199,7 @@ def build(cfg, table, seed, dtype):
     model.eval()
     # The fused tensors must hold exactly what the table says.
     seen = set()
-    inter = cfg["moe_intermediate_size"]
+    inter = cfg.get("moe_intermediate_size")
     for name, t in list(model.named_parameters()) + list(model.named_buffers()):
         if name.endswith("inv_freq"):
             continue
@@ -239,7 +253,7 @@ class Recorder:
         self.routes[i] = (margin, ids, weights.gather(1, order))
 
     def margin(self):
-        return min(r[0] for r in self.routes.values())
+        return min((r[0] for r in self.routes.values()), default=1.0)  # nothing to choose
 
 
 def step_loss(model, ids):
@@ -278,7 +292,7 @@ def run(cfg, table, name, seed, length, dtype, stop_below=None):
         loss.backward()
         if step == 0:
             for n, p in model.named_parameters():
-                for cn, g in split_experts(n, p.grad, cfg["moe_intermediate_size"]):
+                for cn, g in split_experts(n, p.grad, cfg.get("moe_intermediate_size")):
                     res["grad." + cn] = g.numpy().copy()
         opt.step()
     res["adamw_losses"] = np.array(losses, res["loss"].dtype)

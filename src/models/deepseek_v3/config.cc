@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "base/json_fields.h"
+#include "models/config_fields.h"
 #include "models/deepseek_v3/size.h"
 #include "ops/attention/attention.h"
 
@@ -13,94 +13,6 @@ namespace {
 
 using nlohmann::ordered_json;
 using Json = nlohmann::json;
-
-constexpr int64_t kSizeMax = int64_t{1} << 24;       // above any real model's
-constexpr int64_t kRopeTableMax = int64_t{1} << 30;  // elements: made in memory, at start
-
-/// Fields that say nothing about what the model computes here. Each is accepted whatever its value.
-/// This is the one list of them: a field that is not read below and not named here is refused.
-const std::set<std::string>& ignored_fields() {
-  static const std::set<std::string> names = {
-      // Which program wrote it, and how that program is to run it.
-      "_attn_implementation",
-      "_attn_implementation_autoset",
-      "_experts_implementation",
-      "_name_or_path",
-      "architectures",
-      "attn_implementation",
-      "auto_map",
-      "chunk_size_feed_forward",
-      "dtype",
-      "ep_size",
-      "experts_implementation",
-      "model_type",
-      "output_attentions",
-      "output_hidden_states",
-      "output_router_logits",
-      "pretraining_tp",
-      "return_dict",
-      "tokenizer_class",
-      "torch_dtype",
-      "torchscript",
-      "transformers_version",
-      "unsloth_fixed",
-      "unsloth_version",
-      "use_bfloat16",
-      "use_cache",
-      // Of the original's training: losses, dropout.
-      "attention_dropout",
-      "aux_loss_alpha",
-      "router_aux_loss_coef",
-      "seq_aux",
-      // Of kinds of models that this is none of.
-      "add_cross_attention",
-      "cross_attention_hidden_size",
-      "decoder_start_token_id",
-      "encoder_no_repeat_ngram_size",
-      "finetuning_task",
-      "id2label",
-      "is_decoder",
-      "is_encoder_decoder",
-      "label2id",
-      "num_labels",
-      "prefix",
-      "problem_type",
-      "sep_token_id",
-      "task_specific_params",
-      "tf_legacy_loss",
-      "tie_encoder_decoder",
-      // Of generation: what is done with logits, not what they are. (The end tokens are read below,
-      // and in generation_config.json.)
-      "bad_words_ids",
-      "begin_suppress_tokens",
-      "diversity_penalty",
-      "do_sample",
-      "early_stopping",
-      "exponential_decay_length_penalty",
-      "forced_bos_token_id",
-      "forced_eos_token_id",
-      "length_penalty",
-      "max_length",
-      "min_length",
-      "no_repeat_ngram_size",
-      "num_beam_groups",
-      "num_beams",
-      "num_return_sequences",
-      "output_scores",
-      "pad_token_id",
-      "remove_invalid_values",
-      "repetition_penalty",
-      "return_dict_in_generate",
-      "suppress_tokens",
-      "temperature",
-      "top_k",
-      "top_p",
-      "typical_p"};
-  return names;
-}
-
-constexpr const char* kUnknownField =
-    "is not a field that Ferry knows; it may change what the model computes";
 
 void parse_rope(JsonFields f, Config& c) {
   const std::string type = f.text("type", ""), rope_type = f.text("rope_type", "");
@@ -209,7 +121,7 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   c.v2 = type == "deepseek_v2";
   c.vocab_size = f.integer("vocab_size", 2, kSizeMax);
   c.hidden_size = f.integer("hidden_size", 1, kSizeMax);
-  c.num_hidden_layers = f.integer("num_hidden_layers", 1, 10000);
+  c.num_hidden_layers = f.integer("num_hidden_layers", 1, kLayersMax);
   c.intermediate_size = f.integer("intermediate_size", 1, kSizeMax);
   c.n_routed_experts = f.integer("n_routed_experts", 0, ops::kExpertsMax, c.n_routed_experts);
   c.first_k_dense_replace = f.integer("first_k_dense_replace", 0, 10000, c.first_k_dense_replace);
@@ -226,12 +138,12 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
                 ops::kExpertsMax,
                 c.n_routed_experts > 0 ? std::nullopt : std::optional(c.num_experts_per_tok));
   parse_gate(f, c);
-  c.num_attention_heads = f.integer("num_attention_heads", 1, 65536);
+  c.num_attention_heads = f.integer("num_attention_heads", 1, kHeadsMax);
   c.q_lora_rank = f.integer("q_lora_rank", 1, kSizeMax, c.q_lora_rank);
   c.kv_lora_rank = f.integer("kv_lora_rank", 1, kSizeMax);
-  c.qk_nope_head_dim = f.integer("qk_nope_head_dim", 1, 65536);
-  c.qk_rope_head_dim = f.integer("qk_rope_head_dim", 2, 65536);
-  c.v_head_dim = f.integer("v_head_dim", 1, 65536);
+  c.qk_nope_head_dim = f.integer("qk_nope_head_dim", 1, kHeadsMax);
+  c.qk_rope_head_dim = f.integer("qk_rope_head_dim", 2, kHeadsMax);
+  c.v_head_dim = f.integer("v_head_dim", 1, kHeadsMax);
   f.only("qk_head_dim", c.qk_head_dim());
   f.only("head_dim", c.qk_rope_head_dim);  // Transformers writes the rotated width under this name
   f.only("num_key_value_heads", c.num_attention_heads);
@@ -307,11 +219,7 @@ Result<void> validate(const Config& c, const std::string& path) {
   TRY(require(id_exists(c.bos_token_id.value_or(0)) &&
                   std::all_of(c.eos_token_ids.begin(), c.eos_token_ids.end(), id_exists),
               "bos_token_id and eos_token_id must be below vocab_size"));
-  const double parameters = parameters_total(c);
-  return require(parameters <= kParametersMax,
-                 fmt::format("its sizes make {:.3g} parameters, more than {:.3g}; check them",
-                             parameters,
-                             kParametersMax));
+  return check_parameters(parameters_total(c), path);
 }
 
 ops::RopeConfig rope_config(const Config& c) {
@@ -319,7 +227,7 @@ ops::RopeConfig rope_config(const Config& c) {
   r.dim = c.qk_rope_head_dim;
   r.theta = c.rope_theta;
   if (!c.yarn) return r;
-  r.yarn = true;
+  r.scaling = ops::RopeScaling::kYarn;
   r.factor = c.yarn->factor;
   r.original_max_position = c.yarn->original_max_position_embeddings;
   r.beta_fast = c.yarn->beta_fast;

@@ -80,9 +80,6 @@ std::string to_json(const Config& config, std::string_view torch_dtype);
 ops::RopeConfig rope_config(const Config& config);
 ops::RouterConfig router_config(const Config& config);  // there are experts
 
-/// Weights above it are no model's; below it every size that is computed from a config is exact.
-constexpr double kParametersMax = double{int64_t{1} << 45};
-
 /// The rules that hold between fields (groups divide experts, ...) and what its ops take, for
 /// configs made in code as well.
 Result<void> validate(const Config& config, const std::string& path);

@@ -9,7 +9,6 @@
 #include "ops/balance_loss/balance_loss.h"
 #include "ops/concat/concat.h"
 #include "ops/cross_entropy/cross_entropy.h"
-#include "ops/dispatch.h"
 #include "ops/embedding/embedding.h"
 #include "ops/grouped_linear/grouped_linear.h"
 #include "ops/head_linear/head_linear.h"
@@ -45,14 +44,6 @@ Tensor Model::forward(const Tensor& tokens,
   return ops::rms_norm(hidden_before_norm(tokens, pass), weights_.norm, eps());
 }
 
-Tensor Model::head_logits(const Tensor& hidden) {
-  return ops::linear(hidden, head(), {.out = DType::kF32});
-}
-
-Tensor Model::token_losses(const Tensor& hidden, const Tensor& labels) {
-  return ops::cross_entropy(hidden, head(), labels, 1).token_losses;
-}
-
 Losses Model::losses(const TokenBatch& batch, const LossOptions& options) {
   if (Tape* tape = Tape::current()) tape->keep_all(options.recompute == Recompute::kNone);
   Losses out;
@@ -84,15 +75,6 @@ Losses Model::losses(const TokenBatch& batch, const LossOptions& options) {
   }
   out.balance = std::move(pass.balance);
   return out;
-}
-
-/// The tape, if one records, observers and whoever loads weights number layers as Weight::layer
-/// does. Observers first: they may still read the weights of the layer before.
-void Model::begin_layer(int64_t number) const {
-  const auto layer = static_cast<int>(number);
-  if (Tape* tape = Tape::current()) tape->begin_layer(layer);
-  ops::begin_layer(layer);
-  if (entering_) entering_(layer);
 }
 
 Tensor Model::hidden_before_norm(const Tensor& tokens, Pass& pass) {

@@ -18,7 +18,6 @@ class Model final : public TrainableLm {
                  const ops::Segments& segments,
                  const ForwardOptions& options,
                  ForwardTrace* trace) override;
-  Tensor token_losses(const Tensor& hidden, const Tensor& labels) override;
   Losses losses(const TokenBatch& batch, const LossOptions& options) override;
 
   std::vector<Weight*> weights() override;
@@ -53,8 +52,6 @@ class Model final : public TrainableLm {
     int64_t moe_layer = 0;
   };
 
-  Tensor head_logits(const Tensor& hidden) override;
-  void begin_layer(int64_t number) const;
   Tensor hidden_before_norm(const Tensor& tokens, Pass& pass);
   Tensor run_layer(const LayerWeights& w, const Tensor& h, Pass& pass);
   std::vector<Tensor> layer(const LayerWeights& w,
@@ -79,7 +76,7 @@ class Model final : public TrainableLm {
              const Pass& pass,
              ForwardTrace* trace,
              Tensor* balance) const;
-  const Weight& head() const {
+  const Weight& head() const override {
     return weights_.lm_head ? *weights_.lm_head : weights_.embed_tokens;
   }
   float eps() const { return static_cast<float>(config_.rms_norm_eps); }

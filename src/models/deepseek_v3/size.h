@@ -3,8 +3,8 @@
 // sizes from a file overflows them.
 #pragma once
 
-#include "models/trainable_lm.h"
 #include "models/deepseek_v3/config.h"
+#include "models/trainable_lm.h"
 #include "tensor/dtype.h"
 
 namespace ferry::models::deepseek_v3 {

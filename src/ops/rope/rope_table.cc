@@ -1,4 +1,4 @@
-// The table of cosines and sines, and YaRN, in float64.
+// The table of cosines and sines, and the slowed frequencies of long contexts, in float64.
 #include <cmath>
 
 #include "base/check.h"
@@ -12,15 +12,42 @@ double mscale(double factor, double m) { return factor <= 1 ? 1 : 0.1 * m * math
 
 void check_config(const RopeConfig& c) {
   const char* problem = problem_of(c);
-  check(problem == nullptr,
-        "rope: {} (dim {}, theta {}, YaRN: factor {}, original positions {}, beta {} and {})",
-        problem == nullptr ? "" : problem,
-        c.dim,
-        c.theta,
-        c.factor,
-        c.original_max_position,
-        c.beta_fast,
-        c.beta_slow);
+  check(
+      problem == nullptr,
+      "rope: {} (dim {}, theta {}, factor {}, original positions {}, turns {} and {}, beta {} and "
+      "{})",
+      problem == nullptr ? "" : problem,
+      c.dim,
+      c.theta,
+      c.factor,
+      c.original_max_position,
+      c.turns_kept,
+      c.turns_slowed,
+      c.beta_fast,
+      c.beta_slow);
+}
+
+double clamp01(double x) { return x < 0 ? 0 : x > 1 ? 1 : x; }
+
+/// How much of each pair's frequency is slowed: 0 none, 1 all of it.
+std::vector<double> slowed(const RopeConfig& c, const std::vector<double>& frequency) {
+  std::vector<double> part(frequency.size(), c.scaling == RopeScaling::kLinear ? 1 : 0);
+  const auto pairs = static_cast<int64_t>(part.size());
+  if (c.scaling == RopeScaling::kLlama3) {
+    for (size_t i = 0; i < part.size(); ++i) {
+      const double turns =
+          static_cast<double>(c.original_max_position) * frequency[i] / (2 * math::kPi);
+      part[i] = 1 - clamp01((turns - c.turns_slowed) / (c.turns_kept - c.turns_slowed));
+    }
+  } else if (c.scaling == RopeScaling::kYarn) {
+    const YarnRange range = yarn_range(c);
+    // A ramp of no width is a step; Transformers widens it by a thousandth, which is the same.
+    const double width =
+        range.high > range.low ? static_cast<double>(range.high - range.low) : 1e-3;
+    for (int64_t i = 0; i < pairs; ++i)
+      part[static_cast<size_t>(i)] = clamp01(static_cast<double>(i - range.low) / width);
+  }
+  return part;
 }
 
 }  // namespace
@@ -48,18 +75,13 @@ RopeTable make_rope_table(const RopeConfig& config, int64_t positions, Device& d
     frequency[static_cast<size_t>(i)] =
         math::pow(config.theta, -2.0 * static_cast<double>(i) / static_cast<double>(config.dim));
   double size = 1;
-  if (config.yarn) {
-    const YarnRange range = yarn_range(config);
-    // A ramp of no width is a step; Transformers widens it by a thousandth, which is the same.
-    const double width =
-        range.high > range.low ? static_cast<double>(range.high - range.low) : 1e-3;
-    for (int64_t i = 0; i < pairs; ++i) {
-      double& f = frequency[static_cast<size_t>(i)];
-      const double x = static_cast<double>(i - range.low) / width, ramp = x < 0 ? 0 : x > 1 ? 1 : x;
-      f = f / config.factor * ramp + f * (1 - ramp);
-    }
-    size = mscale(config.factor, config.mscale) / mscale(config.factor, config.mscale_all_dim);
+  if (config.scaling != RopeScaling::kNone) {
+    const std::vector<double> part = slowed(config, frequency);
+    for (size_t i = 0; i < part.size(); ++i)
+      frequency[i] = frequency[i] / config.factor * part[i] + frequency[i] * (1 - part[i]);
   }
+  if (config.scaling == RopeScaling::kYarn)
+    size = mscale(config.factor, config.mscale) / mscale(config.factor, config.mscale_all_dim);
   std::vector<float> cos(static_cast<size_t>(positions * pairs)), sin(cos.size());
   for (int64_t t = 0; t < positions; ++t)
     for (int64_t i = 0; i < pairs; ++i) {
@@ -73,7 +95,8 @@ RopeTable make_rope_table(const RopeConfig& config, int64_t positions, Device& d
 
 float mla_softmax_scale(int64_t d_qk, const RopeConfig& config) {
   check(d_qk > 0, "mla_softmax_scale: d_qk {}", d_qk);
-  const double m = config.yarn ? mscale(config.factor, config.mscale_all_dim) : 1;
+  const double m =
+      config.scaling == RopeScaling::kYarn ? mscale(config.factor, config.mscale_all_dim) : 1;
   return static_cast<float>(m * m / std::sqrt(static_cast<double>(d_qk)));
 }
 

@@ -14,7 +14,7 @@ namespace {
 RopeConfig deepseek_v3() {
   return {.dim = 64,
           .theta = 10000,
-          .yarn = true,
+          .scaling = RopeScaling::kYarn,
           .factor = 40,
           .original_max_position = 4096,
           .beta_fast = 32,
@@ -26,7 +26,17 @@ RopeConfig deepseek_v3() {
 /// The formulas again, with libm and nothing shared.
 double expected_angle(const RopeConfig& c, int64_t position, int64_t i) {
   double f = std::pow(c.theta, -2.0 * static_cast<double>(i) / static_cast<double>(c.dim));
-  if (c.yarn) {
+  if (c.scaling == RopeScaling::kLinear) f /= c.factor;
+  if (c.scaling == RopeScaling::kLlama3) {  // as Transformers writes it, by wavelengths
+    const auto old = static_cast<double>(c.original_max_position);
+    const double wave = 2 * M_PI / f, shortest = old / c.turns_kept, longest = old / c.turns_slowed;
+    const double smooth = (old / wave - c.turns_slowed) / (c.turns_kept - c.turns_slowed);
+    if (wave > longest)
+      f /= c.factor;
+    else if (wave >= shortest)
+      f = (1 - smooth) * f / c.factor + smooth * f;
+  }
+  if (c.scaling == RopeScaling::kYarn) {
     const auto corr = [&](double r) {
       return static_cast<double>(c.dim) *
              std::log(static_cast<double>(c.original_max_position) / (2 * M_PI * r)) /
@@ -62,6 +72,14 @@ TEST(Rope, TheTableIsThatOfFloat64) {
   expect_table({.dim = 64, .theta = 10000}, 9000, 1);
   expect_table({.dim = 6, .theta = 5e6}, 200000, 1);
   expect_table(deepseek_v3(), 9000, 1);
+  expect_table({.dim = 8, .scaling = RopeScaling::kLinear, .factor = 4}, 9000, 1);
+  expect_table({.dim = 128,  // Llama 3.1's
+                .theta = 5e5,
+                .scaling = RopeScaling::kLlama3,
+                .factor = 8,
+                .original_max_position = 8192},
+               9000,
+               1);
 }
 
 TEST(Rope, YarnScalesTheTableByTheRatioOfItsMscales) {
@@ -75,8 +93,11 @@ TEST(Rope, YarnRangesAndScalesAreTheModels) {
   const YarnRange v3 = yarn_range(deepseek_v3());
   EXPECT_EQ(v3.low, 10);
   EXPECT_EQ(v3.high, 23);
-  const YarnRange v4 = yarn_range(
-      {.dim = 64, .theta = 160000, .yarn = true, .factor = 16, .original_max_position = 65536});
+  const YarnRange v4 = yarn_range({.dim = 64,
+                                   .theta = 160000,
+                                   .scaling = RopeScaling::kYarn,
+                                   .factor = 16,
+                                   .original_max_position = 65536});
   EXPECT_EQ(v4.low, 15);
   EXPECT_EQ(v4.high, 25);
   EXPECT_FLOAT_EQ(mla_softmax_scale(192, deepseek_v3()), 0.13523378f);

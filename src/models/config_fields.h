@@ -1,0 +1,35 @@
+// What the readers of config.json share, whatever the architecture: the fields that say nothing
+// about what a model computes, and bounds of sizes.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+
+#include "base/json_fields.h"
+#include "base/result.h"
+
+namespace ferry::models {
+
+constexpr int64_t kSizeMax = int64_t{1} << 24;  // above any real model's
+constexpr int64_t kHeadsMax = 65536;            // and of sizes of one head
+constexpr int64_t kLayersMax = 10000;
+constexpr int64_t kRopeTableMax = int64_t{1} << 30;  // elements: made in memory, at start
+/// Weights above it are no model's; below it every size that is computed from a config is exact.
+constexpr double kParametersMax = double{int64_t{1} << 45};
+
+/// Fields that say nothing about what the model computes here. Each is accepted whatever its value.
+/// This is the one list of them: a field that is not read and not named here is refused.
+const std::set<std::string>& ignored_fields();
+
+constexpr const char* kUnknownField =
+    "is not a field that Ferry knows; it may change what the model computes";
+
+/// The kind of rope_scaling or rope_parameters: "type" as older code writes it, "rope_type" as newer
+/// does, "default" without either. Two that differ are refused: readers would not agree.
+std::string rope_kind(JsonFields& rope);
+
+/// Errors: kInvalidInput, as for any other size that no model has.
+Result<void> check_parameters(double parameters, const std::string& path);
+
+}  // namespace ferry::models

@@ -1,0 +1,170 @@
+#include "models/llama/config.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/json_fields.h"
+#include "models/config_fields.h"
+#include "models/llama/size.h"
+#include "ops/attention/attention.h"
+
+namespace ferry::models::llama {
+namespace {
+
+using Json = nlohmann::json;
+using nlohmann::ordered_json;
+using Scaling = ops::RopeScaling;
+
+/// rope_scaling, or what Transformers 5 writes as rope_parameters.
+void parse_rope(JsonFields f, Config& c) {
+  const std::string kind = rope_kind(f);
+  ops::RopeConfig& r = c.rope;
+  r.theta = f.real("rope_theta", 1, 1e12, r.theta);
+  if (kind != "default") r.factor = f.real("factor", 1, 1e6);
+  if (kind == "llama3" || kind == "yarn")
+    r.original_max_position = f.integer(
+        "original_max_position_embeddings", 1, ops::kPositionMax, c.max_position_embeddings);
+  if (kind == "llama3") {
+    r.scaling = Scaling::kLlama3;
+    r.turns_slowed = f.real("low_freq_factor", 1e-3, 1e6);
+    r.turns_kept = f.real("high_freq_factor", 1e-3, 1e6);
+  } else if (kind == "linear") {
+    r.scaling = Scaling::kLinear;
+  } else if (kind == "yarn") {
+    r.scaling = Scaling::kYarn;
+    r.beta_fast = f.real("beta_fast", 1e-3, 1e6, r.beta_fast);
+    r.beta_slow = f.real("beta_slow", 1e-3, 1e6, r.beta_slow);
+  } else if (kind != "default") {
+    f.refuse("rope_type",
+             fmt::format("\"{}\" is not supported; Ferry computes \"llama3\", \"linear\" and "
+                         "\"yarn\"",
+                         kind));
+  }
+  f.only("partial_rotary_factor", 1.0);
+  f.refuse_unknown({}, kUnknownField);
+}
+
+}  // namespace
+
+Result<Config> parse_config(std::string_view text, const std::string& path) {
+  TRY_ASSIGN(const Json json, parse_json(text, path));
+  JsonProblem problem{.code = Code::kInvalidInput};
+  JsonFields f(json, path, problem);
+  Config c;
+  const std::string type = f.text("model_type", "");
+  if (type != "llama" && type != "qwen2")
+    f.refuse("model_type", "is not supported; Ferry knows llama and qwen2");
+  c.qwen2 = type == "qwen2";
+  c.vocab_size = f.integer("vocab_size", 2, kSizeMax);
+  c.hidden_size = f.integer("hidden_size", 1, kSizeMax);
+  c.intermediate_size = f.integer("intermediate_size", 1, kSizeMax);
+  c.num_hidden_layers = f.integer("num_hidden_layers", 1, kLayersMax);
+  c.num_attention_heads = f.integer("num_attention_heads", 1, kHeadsMax);
+  c.num_key_value_heads = f.integer("num_key_value_heads", 1, kHeadsMax, c.num_attention_heads);
+  const int64_t even = c.hidden_size / std::max<int64_t>(c.num_attention_heads, 1);
+  c.head_dim = f.integer("head_dim", 2, kHeadsMax, even);
+  c.rms_norm_eps = f.real("rms_norm_eps", 1e-30, 1, c.rms_norm_eps);
+  c.max_position_embeddings =
+      f.integer("max_position_embeddings", 1, ops::kPositionMax, c.qwen2 ? 32768 : 2048);
+  c.rope.theta = f.real("rope_theta", 1, 1e12, c.rope.theta);
+  for (const char* rope : {"rope_scaling", "rope_parameters"})
+    if (f.has(rope)) parse_rope(f.object(rope), c);
+  c.rope.dim = c.head_dim;
+  c.initializer_range = f.real("initializer_range", 0, 10, c.initializer_range);
+  c.tie_word_embeddings = f.boolean("tie_word_embeddings", c.tie_word_embeddings);
+  if (f.has("bos_token_id")) c.bos_token_id = f.integer("bos_token_id", 0, kSizeMax);
+  c.eos_token_ids = f.ids("eos_token_id", kSizeMax);
+  f.only("hidden_act", "silu");
+  f.only("attention_bias", false);
+  f.only("mlp_bias", false);
+  f.only("partial_rotary_factor", 1.0);
+  f.only("rope_interleaved", false);  // SmolLM's exports say it
+  // Qwen2's window is one only where it is said to be used.
+  f.only("use_sliding_window", false);
+  f.find("sliding_window");
+  f.find("max_window_layers");
+  if (f.has("layer_types"))
+    for (const Json& kind : f.list("layer_types"))
+      if (kind != "full_attention")
+        f.refuse("layer_types", "must be \"full_attention\" in every layer");
+  if (f.has("quantization_config"))
+    f.refuse("quantization_config", "is not supported; convert the weights to bf16 first");
+  f.refuse_unknown(ignored_fields(), kUnknownField);
+  TRY(problem.done());
+  TRY(validate(c, path));
+  return c;
+}
+
+Result<void> validate(const Config& c, const std::string& path) {
+  const auto require = [&](bool ok, std::string_view rule) -> Result<void> {
+    if (ok) return {};
+    return fail(Code::kInvalidInput, "{}: {}", path, rule);
+  };
+  if (const char* rope = ops::problem_of(c.rope))
+    return fail(Code::kInvalidInput, "{}: head_dim, rope_theta, rope_scaling: {}", path, rope);
+  TRY(require(c.num_attention_heads % c.num_key_value_heads == 0,
+              "num_key_value_heads must divide num_attention_heads"));
+  TRY(require(c.num_attention_heads * c.head_dim <= kSizeMax,
+              "num_attention_heads times head_dim is too large"));
+  TRY(require(c.max_position_embeddings * (c.head_dim / 2) <= kRopeTableMax,
+              fmt::format("max_position_embeddings times half of head_dim must be at most {}",
+                          kRopeTableMax)));
+  const auto id_exists = [&](int64_t id) { return id < c.vocab_size; };
+  TRY(require(id_exists(c.bos_token_id.value_or(0)) &&
+                  std::all_of(c.eos_token_ids.begin(), c.eos_token_ids.end(), id_exists),
+              "bos_token_id and eos_token_id must be below vocab_size"));
+  return check_parameters(parameters_total(c), path);
+}
+
+std::string to_json(const Config& c, std::string_view torch_dtype) {
+  ordered_json j;
+  j["architectures"] = ordered_json::array({c.qwen2 ? "Qwen2ForCausalLM" : "LlamaForCausalLM"});
+  j["model_type"] = c.qwen2 ? "qwen2" : "llama";
+  if (!c.qwen2) j["attention_bias"] = false;
+  j["attention_dropout"] = 0.0;
+  j["bos_token_id"] = c.bos_token_id ? ordered_json(*c.bos_token_id) : ordered_json(nullptr);
+  j["eos_token_id"] = c.eos_token_ids;
+  if (c.eos_token_ids.size() == 1) j["eos_token_id"] = c.eos_token_ids[0];
+  if (c.eos_token_ids.empty()) j["eos_token_id"] = nullptr;
+  j["head_dim"] = c.head_dim;
+  j["hidden_act"] = "silu";
+  j["hidden_size"] = c.hidden_size;
+  j["initializer_range"] = c.initializer_range;
+  j["intermediate_size"] = c.intermediate_size;
+  j["max_position_embeddings"] = c.max_position_embeddings;
+  if (!c.qwen2) j["mlp_bias"] = false;
+  j["num_attention_heads"] = c.num_attention_heads;
+  j["num_hidden_layers"] = c.num_hidden_layers;
+  j["num_key_value_heads"] = c.num_key_value_heads;
+  j["rms_norm_eps"] = c.rms_norm_eps;
+  const ops::RopeConfig& r = c.rope;
+  switch (r.scaling) {
+    case Scaling::kNone: j["rope_scaling"] = nullptr; break;
+    case Scaling::kLinear:
+      j["rope_scaling"] = {{"rope_type", "linear"}, {"factor", r.factor}};
+      break;
+    case Scaling::kLlama3:
+      j["rope_scaling"] = {{"rope_type", "llama3"},
+                           {"factor", r.factor},
+                           {"low_freq_factor", r.turns_slowed},
+                           {"high_freq_factor", r.turns_kept},
+                           {"original_max_position_embeddings", r.original_max_position}};
+      break;
+    case Scaling::kYarn:
+      j["rope_scaling"] = {{"rope_type", "yarn"},
+                           {"factor", r.factor},
+                           {"beta_fast", r.beta_fast},
+                           {"beta_slow", r.beta_slow},
+                           {"original_max_position_embeddings", r.original_max_position}};
+      break;
+  }
+  j["rope_theta"] = r.theta;
+  j["tie_word_embeddings"] = c.tie_word_embeddings;
+  j["torch_dtype"] = torch_dtype;
+  j["use_cache"] = true;
+  if (c.qwen2) j["use_sliding_window"] = false;
+  j["vocab_size"] = c.vocab_size;
+  return j.dump(2) + "\n";
+}
+
+}  // namespace ferry::models::llama
