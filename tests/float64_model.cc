@@ -109,27 +109,27 @@ class Run {
 
   double frequency(int64_t pair) const {
     const double d = static_cast<double>(c_.qk_rope_head_dim);
-    const double f = std::pow(c_.rope_theta, -2.0 * static_cast<double>(pair) / d);
-    if (!c_.yarn) return f;
+    const double f = std::pow(c_.rope.theta, -2.0 * static_cast<double>(pair) / d);
+    if (!yarn()) return f;
     const auto correction = [&](double rotations) {
       return d *
-             std::log(static_cast<double>(c_.yarn->original_max_position_embeddings) /
-                      (rotations * 2 * M_PI)) /
-             (2 * std::log(c_.rope_theta));
+             std::log(static_cast<double>(c_.rope.original_max_position) / (rotations * 2 * M_PI)) /
+             (2 * std::log(c_.rope.theta));
     };
-    const double low = std::max(std::floor(correction(c_.yarn->beta_fast)), 0.0);
-    double high = std::min(std::ceil(correction(c_.yarn->beta_slow)), d - 1);
+    const double low = std::max(std::floor(correction(c_.rope.beta_fast)), 0.0);
+    double high = std::min(std::ceil(correction(c_.rope.beta_slow)), d - 1);
     if (low == high) high += 0.001;
     const double ramp = std::clamp((static_cast<double>(pair) - low) / (high - low), 0.0, 1.0);
-    return f / c_.yarn->factor * ramp + f * (1 - ramp);
+    return f / c_.rope.factor * ramp + f * (1 - ramp);
   }
 
+  bool yarn() const { return c_.rope.scaling == ops::RopeScaling::kYarn; }
   double yarn_m(double mscale) const {
-    return c_.yarn && c_.yarn->factor > 1 ? 0.1 * mscale * std::log(c_.yarn->factor) + 1 : 1;
+    return yarn() && c_.rope.factor > 1 ? 0.1 * mscale * std::log(c_.rope.factor) + 1 : 1;
   }
 
   void rotate(double* x, double position) const {
-    const double m = c_.yarn ? yarn_m(c_.yarn->mscale) / yarn_m(c_.yarn->mscale_all_dim) : 1;
+    const double m = yarn() ? yarn_m(c_.rope.mscale) / yarn_m(c_.rope.mscale_all_dim) : 1;
     for (int64_t p = 0; p < c_.qk_rope_head_dim / 2; ++p) {
       const double angle = position * frequency(p), cosine = std::cos(angle) * m,
                    sine = std::sin(angle) * m;
@@ -163,7 +163,7 @@ class Run {
       kv.push_back(product(w(name + "kv_b_proj.weight"),
                            normed(ckv, w(name + "kv_a_layernorm.weight"), 1e-6)));
     }
-    const double m = c_.yarn ? yarn_m(c_.yarn->mscale_all_dim) : 1;
+    const double m = yarn() ? yarn_m(c_.rope.mscale_all_dim) : 1;
     const double scale = m * m / std::sqrt(static_cast<double>(nope + rope));
     for (size_t t = 0; t < x.size(); ++t) {
       Values o(heads * vd, 0.0);

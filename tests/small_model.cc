@@ -39,8 +39,12 @@ Config small_config() {
   c.v_head_dim = 8;
   c.num_nextn_predict_layers = 1;
   c.max_position_embeddings = 256;
-  c.yarn = models::deepseek_v3::Yarn{
-      .factor = 4, .mscale = 0.8, .mscale_all_dim = 0.6, .original_max_position_embeddings = 32};
+  c.rope = {.dim = 6,
+            .scaling = ops::RopeScaling::kYarn,
+            .factor = 4,
+            .original_max_position = 32,
+            .mscale = 0.8,
+            .mscale_all_dim = 0.6};
   return c;
 }
 

@@ -29,6 +29,7 @@ const std::set<std::string>& ignored_fields() {
       "tokenizer_class",
       "torch_dtype",
       "torchscript",
+      "transformers.js_config",
       "transformers_version",
       "unsloth_fixed",
       "unsloth_version",
@@ -84,14 +85,6 @@ const std::set<std::string>& ignored_fields() {
       "top_p",
       "typical_p"};
   return names;
-}
-
-std::string rope_kind(JsonFields& rope) {
-  const std::string type = rope.text("type", ""), rope_type = rope.text("rope_type", "");
-  if (!type.empty() && !rope_type.empty() && type != rope_type)
-    rope.refuse("rope_type", fmt::format("contradicts \"type\": \"{}\" beside it", type));
-  const std::string& kind = type.empty() ? rope_type : type;
-  return kind.empty() ? "default" : kind;
 }
 
 Result<void> check_parameters(double parameters, const std::string& path) {

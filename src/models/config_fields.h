@@ -6,7 +6,6 @@
 #include <set>
 #include <string>
 
-#include "base/json_fields.h"
 #include "base/result.h"
 
 namespace ferry::models {
@@ -24,10 +23,6 @@ const std::set<std::string>& ignored_fields();
 
 constexpr const char* kUnknownField =
     "is not a field that Ferry knows; it may change what the model computes";
-
-/// The kind of rope_scaling or rope_parameters: "type" as older code writes it, "rope_type" as newer
-/// does, "default" without either. Two that differ are refused: readers would not agree.
-std::string rope_kind(JsonFields& rope);
 
 /// Errors: kInvalidInput, as for any other size that no model has.
 Result<void> check_parameters(double parameters, const std::string& path);

@@ -5,6 +5,7 @@
 
 #include "base/json_fields.h"
 #include "models/config_fields.h"
+#include "models/config_rope.h"
 #include "models/deepseek_v3/size.h"
 #include "ops/attention/attention.h"
 
@@ -13,52 +14,6 @@ namespace {
 
 using nlohmann::ordered_json;
 using Json = nlohmann::json;
-
-void parse_rope(JsonFields f, Config& c) {
-  const std::string type = f.text("type", ""), rope_type = f.text("rope_type", "");
-  const std::string kind = type.empty() ? rope_type : type;
-  // Transformers writes both, and reads the second; older code reads the first.
-  if (!type.empty() && !rope_type.empty() && type != rope_type)
-    f.refuse("rope_type", fmt::format("contradicts \"type\": \"{}\" beside it", type));
-  c.rope_theta = f.real("rope_theta", 1, 1e12, c.rope_theta);
-  if (kind != "yarn" && kind != "default" && !kind.empty())
-    f.refuse(type.empty() ? "rope_type" : "type", "is not supported; Ferry computes \"yarn\"");
-  if (kind == "yarn") {
-    Yarn y;
-    y.factor = f.real("factor", 1, 1e6);
-    y.beta_fast = f.real("beta_fast", 1e-3, 1e6, y.beta_fast);
-    y.beta_slow = f.real("beta_slow", 1e-3, 1e6, y.beta_slow);
-    y.mscale = f.real("mscale", 0, 100, y.mscale);
-    y.mscale_all_dim = f.real("mscale_all_dim", 0, 100, y.mscale_all_dim);
-    y.original_max_position_embeddings = f.integer("original_max_position_embeddings", 1, kSizeMax);
-    c.yarn = y;
-  }
-  f.only("partial_rotary_factor", 1.0);  // all of qk_rope_head_dim is rotated
-  f.refuse_unknown({}, kUnknownField);
-}
-
-/// Two places and two names for the same settings: programs differ in which of them they obey.
-void parse_ropes(JsonFields& f, Config& c) {
-  bool theta_known = f.has("rope_theta");
-  c.rope_theta = f.real("rope_theta", 1, 1e12, c.rope_theta);
-  f.only("partial_rotary_factor", 1.0);
-  const bool twice = f.has("rope_scaling") && f.has("rope_parameters");
-  for (const char* name : {"rope_scaling", "rope_parameters"}) {
-    if (!f.has(name)) continue;
-    Config read = c;
-    read.yarn.reset();
-    JsonFields rope = f.object(name);
-    const bool gives_theta = rope.has("rope_theta");
-    parse_rope(rope, read);
-    if (theta_known && read.rope_theta != c.rope_theta)
-      f.refuse(name, "contradicts the \"rope_theta\" beside it");
-    if (twice && name == std::string_view("rope_parameters") && read.yarn != c.yarn)
-      f.refuse(name, "contradicts \"rope_scaling\" beside it");
-    theta_known |= gives_theta;
-    c.yarn = read.yarn;
-    c.rope_theta = read.rope_theta;
-  }
-}
 
 void parse_gate(JsonFields& f, Config& c) {
   const std::string scoring = f.text("scoring_func", c.v2 ? "softmax" : "sigmoid");
@@ -150,7 +105,8 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   f.only("num_local_experts", c.n_routed_experts);
   c.rms_norm_eps = f.real("rms_norm_eps", 1e-30, 1, c.rms_norm_eps);
   c.rope_interleave = f.boolean("rope_interleave", c.rope_interleave);
-  parse_ropes(f, c);
+  read_rope(f, {ops::RopeScaling::kYarn}, 0, c.rope);
+  c.rope.dim = c.qk_rope_head_dim;
   c.max_position_embeddings =
       f.integer("max_position_embeddings", 1, ops::kPositionMax, c.max_position_embeddings);
   c.num_nextn_predict_layers =
@@ -176,7 +132,8 @@ Result<void> validate(const Config& c, const std::string& path) {
     if (ok) return {};
     return fail(Code::kInvalidInput, "{}: {}", path, rule);
   };
-  const char* rope = ops::problem_of(rope_config(c));
+  TRY(require(c.rope.dim == c.qk_rope_head_dim, "RoPE must turn all of qk_rope_head_dim"));
+  const char* rope = ops::problem_of(c.rope);
   TRY(require(
       rope == nullptr,
       fmt::format("qk_rope_head_dim, rope_theta, rope_scaling: {}", rope == nullptr ? "" : rope)));
@@ -220,21 +177,6 @@ Result<void> validate(const Config& c, const std::string& path) {
                   std::all_of(c.eos_token_ids.begin(), c.eos_token_ids.end(), id_exists),
               "bos_token_id and eos_token_id must be below vocab_size"));
   return check_parameters(parameters_total(c), path);
-}
-
-ops::RopeConfig rope_config(const Config& c) {
-  ops::RopeConfig r;
-  r.dim = c.qk_rope_head_dim;
-  r.theta = c.rope_theta;
-  if (!c.yarn) return r;
-  r.scaling = ops::RopeScaling::kYarn;
-  r.factor = c.yarn->factor;
-  r.original_max_position = c.yarn->original_max_position_embeddings;
-  r.beta_fast = c.yarn->beta_fast;
-  r.beta_slow = c.yarn->beta_slow;
-  r.mscale = c.yarn->mscale;
-  r.mscale_all_dim = c.yarn->mscale_all_dim;
-  return r;
 }
 
 ops::RouterConfig router_config(const Config& c) {
@@ -296,17 +238,8 @@ std::string to_json(const Config& c, std::string_view torch_dtype) {
   j["qk_rope_head_dim"] = c.qk_rope_head_dim;
   j["rms_norm_eps"] = c.rms_norm_eps;
   j["rope_interleave"] = c.rope_interleave;
-  j["rope_scaling"] = nullptr;
-  if (c.yarn)
-    j["rope_scaling"] = {
-        {"type", "yarn"},
-        {"factor", c.yarn->factor},
-        {"beta_fast", c.yarn->beta_fast},
-        {"beta_slow", c.yarn->beta_slow},
-        {"mscale", c.yarn->mscale},
-        {"mscale_all_dim", c.yarn->mscale_all_dim},
-        {"original_max_position_embeddings", c.yarn->original_max_position_embeddings}};
-  j["rope_theta"] = c.rope_theta;
+  j["rope_scaling"] = rope_scaling_json(c.rope);
+  j["rope_theta"] = c.rope.theta;
   j["tie_word_embeddings"] = c.tie_word_embeddings;
   j["torch_dtype"] = torch_dtype;
   j["use_cache"] = true;

@@ -13,17 +13,6 @@
 
 namespace ferry::models::deepseek_v3 {
 
-/// rope_scaling of type "yarn". Source: Peng et al. 2023, arXiv 2309.00071, as DeepSeek applies it.
-struct Yarn {
-  double factor = 1;
-  double beta_fast = 32;
-  double beta_slow = 1;
-  double mscale = 1;
-  double mscale_all_dim = 0;
-  int64_t original_max_position_embeddings = 4096;
-  bool operator==(const Yarn&) const = default;
-};
-
 enum class Scoring { kSigmoid, kSoftmax };
 enum class TopK { kGreedy, kGroupLimitedGreedy, kNoAuxTc };
 
@@ -53,9 +42,8 @@ struct Config {
   int64_t qk_rope_head_dim = 0;
   int64_t v_head_dim = 0;
   double rms_norm_eps = 1e-6;
-  double rope_theta = 10000;
   bool rope_interleave = true;
-  std::optional<Yarn> yarn;
+  ops::RopeConfig rope;  // dim: qk_rope_head_dim; scaling: none, or YaRN
   int64_t max_position_embeddings = 4096;
   int64_t num_nextn_predict_layers = 0;  // MTP modules: 0 or 1
   double initializer_range = 0.02;
@@ -76,8 +64,7 @@ Result<Config> parse_config(std::string_view json, const std::string& path);
 /// config.json, as Transformers reads it. `torch_dtype` is "float32" or "bfloat16".
 std::string to_json(const Config& config, std::string_view torch_dtype);
 
-/// What its ops are asked for.
-ops::RopeConfig rope_config(const Config& config);
+/// What its router is asked for.
 ops::RouterConfig router_config(const Config& config);  // there are experts
 
 /// The rules that hold between fields (groups divide experts, ...) and what its ops take, for

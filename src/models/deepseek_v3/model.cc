@@ -31,9 +31,9 @@ Model::Model(Config config, Device& device, DType compute, std::optional<DType> 
     : TrainableLm(device, compute),
       config_(std::move(config)),
       weights_(make_weights(config_, storage, device)),
-      rope_(ops::make_rope_table(rope_config(config_), config_.max_position_embeddings, device)),
+      rope_(ops::make_rope_table(config_.rope, config_.max_position_embeddings, device)),
       router_(config_.n_routed_experts > 0 ? router_config(config_) : ops::RouterConfig{}),
-      softmax_scale_(ops::mla_softmax_scale(config_.qk_head_dim(), rope_config(config_))) {}
+      softmax_scale_(ops::mla_softmax_scale(config_.qk_head_dim(), config_.rope)) {}
 
 Tensor Model::forward(const Tensor& tokens,
                       const ops::Segments& segments,

@@ -5,6 +5,7 @@
 
 #include "base/json_fields.h"
 #include "models/config_fields.h"
+#include "models/config_rope.h"
 #include "models/llama/size.h"
 #include "ops/attention/attention.h"
 
@@ -13,37 +14,6 @@ namespace {
 
 using Json = nlohmann::json;
 using nlohmann::ordered_json;
-using Scaling = ops::RopeScaling;
-
-/// rope_scaling, or what Transformers 5 writes as rope_parameters.
-void parse_rope(JsonFields f, Config& c) {
-  const std::string kind = rope_kind(f);
-  ops::RopeConfig& r = c.rope;
-  r.theta = f.real("rope_theta", 1, 1e12, r.theta);
-  if (kind != "default") r.factor = f.real("factor", 1, 1e6);
-  if (kind == "llama3" || kind == "yarn")
-    r.original_max_position = f.integer(
-        "original_max_position_embeddings", 1, ops::kPositionMax, c.max_position_embeddings);
-  if (kind == "llama3") {
-    r.scaling = Scaling::kLlama3;
-    r.turns_slowed = f.real("low_freq_factor", 1e-3, 1e6);
-    r.turns_kept = f.real("high_freq_factor", 1e-3, 1e6);
-  } else if (kind == "linear") {
-    r.scaling = Scaling::kLinear;
-  } else if (kind == "yarn") {
-    r.scaling = Scaling::kYarn;
-    r.beta_fast = f.real("beta_fast", 1e-3, 1e6, r.beta_fast);
-    r.beta_slow = f.real("beta_slow", 1e-3, 1e6, r.beta_slow);
-  } else if (kind != "default") {
-    f.refuse("rope_type",
-             fmt::format("\"{}\" is not supported; Ferry computes \"llama3\", \"linear\" and "
-                         "\"yarn\"",
-                         kind));
-  }
-  f.only("partial_rotary_factor", 1.0);
-  f.refuse_unknown({}, kUnknownField);
-}
-
 }  // namespace
 
 Result<Config> parse_config(std::string_view text, const std::string& path) {
@@ -66,9 +36,8 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   c.rms_norm_eps = f.real("rms_norm_eps", 1e-30, 1, c.rms_norm_eps);
   c.max_position_embeddings =
       f.integer("max_position_embeddings", 1, ops::kPositionMax, c.qwen2 ? 32768 : 2048);
-  c.rope.theta = f.real("rope_theta", 1, 1e12, c.rope.theta);
-  for (const char* rope : {"rope_scaling", "rope_parameters"})
-    if (f.has(rope)) parse_rope(f.object(rope), c);
+  using enum ops::RopeScaling;
+  read_rope(f, {kLinear, kLlama3, kYarn}, c.max_position_embeddings, c.rope);
   c.rope.dim = c.head_dim;
   c.initializer_range = f.real("initializer_range", 0, 10, c.initializer_range);
   c.tie_word_embeddings = f.boolean("tie_word_embeddings", c.tie_word_embeddings);
@@ -77,8 +46,9 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   f.only("hidden_act", "silu");
   f.only("attention_bias", false);
   f.only("mlp_bias", false);
-  f.only("partial_rotary_factor", 1.0);
-  f.only("rope_interleaved", false);  // SmolLM's exports say it
+  f.only("rope_interleaved", false);  // SmolLM2 says this and the next
+  f.only("is_llama_config", true);
+  f.only("use_mrope", false);
   // Qwen2's window is one only where it is said to be used.
   f.only("use_sliding_window", false);
   f.find("sliding_window");
@@ -100,6 +70,7 @@ Result<void> validate(const Config& c, const std::string& path) {
     if (ok) return {};
     return fail(Code::kInvalidInput, "{}: {}", path, rule);
   };
+  TRY(require(c.rope.dim == c.head_dim, "RoPE must turn all of head_dim"));
   if (const char* rope = ops::problem_of(c.rope))
     return fail(Code::kInvalidInput, "{}: head_dim, rope_theta, rope_scaling: {}", path, rope);
   TRY(require(c.num_attention_heads % c.num_key_value_heads == 0,
@@ -137,28 +108,8 @@ std::string to_json(const Config& c, std::string_view torch_dtype) {
   j["num_hidden_layers"] = c.num_hidden_layers;
   j["num_key_value_heads"] = c.num_key_value_heads;
   j["rms_norm_eps"] = c.rms_norm_eps;
-  const ops::RopeConfig& r = c.rope;
-  switch (r.scaling) {
-    case Scaling::kNone: j["rope_scaling"] = nullptr; break;
-    case Scaling::kLinear:
-      j["rope_scaling"] = {{"rope_type", "linear"}, {"factor", r.factor}};
-      break;
-    case Scaling::kLlama3:
-      j["rope_scaling"] = {{"rope_type", "llama3"},
-                           {"factor", r.factor},
-                           {"low_freq_factor", r.turns_slowed},
-                           {"high_freq_factor", r.turns_kept},
-                           {"original_max_position_embeddings", r.original_max_position}};
-      break;
-    case Scaling::kYarn:
-      j["rope_scaling"] = {{"rope_type", "yarn"},
-                           {"factor", r.factor},
-                           {"beta_fast", r.beta_fast},
-                           {"beta_slow", r.beta_slow},
-                           {"original_max_position_embeddings", r.original_max_position}};
-      break;
-  }
-  j["rope_theta"] = r.theta;
+  j["rope_scaling"] = rope_scaling_json(c.rope);
+  j["rope_theta"] = c.rope.theta;
   j["tie_word_embeddings"] = c.tie_word_embeddings;
   j["torch_dtype"] = torch_dtype;
   j["use_cache"] = true;

@@ -28,6 +28,7 @@ struct RopeConfig {
   double beta_slow = 1;
   double mscale = 1;
   double mscale_all_dim = 0;
+  bool operator==(const RopeConfig&) const = default;
 };
 
 /// What of it no table is made for, or nullptr: the op checks it, and readers of configs refuse it.
