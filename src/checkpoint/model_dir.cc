@@ -290,6 +290,22 @@ std::vector<std::string> ModelDir::names() const {
   return names;
 }
 
+std::string ModelDir::path_of(const std::string& file_name) const {
+  return join_path(path_, file_name);
+}
+
+std::optional<StoredTensor> ModelDir::stored(std::string_view name) const {
+  const TensorInfo* found = info(name);
+  if (found == nullptr) return std::nullopt;
+  return StoredTensor{found->shape, found->dtype};
+}
+
+Result<std::vector<std::string>> ModelDir::texts_in(const std::string& folder) const {
+  const std::string path = path_of(folder);
+  if (!is_folder(path)) return std::vector<std::string>{};
+  return list_folder(path);
+}
+
 const TensorInfo* ModelDir::info(std::string_view name) const {
   const auto it = places_.find(name);
   return it == places_.end() ? nullptr : it->second.info;

@@ -15,6 +15,7 @@
 
 #include "base/result.h"
 #include "checkpoint/checksums.h"
+#include "checkpoint/model_source.h"
 #include "checkpoint/passport.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/staged_folder.h"
@@ -22,14 +23,13 @@
 
 namespace ferry {
 
-constexpr const char* kConfigName = "config.json";
 
 /// "a.*.b" and 3 give "a.3.b": where one expert of a stack is stored. check: exactly one '*'.
 std::string expert_name(std::string_view name_with_star, int64_t expert);
 
 /// A model directory, opened. What was opened stays what it is, also if the directory is replaced.
 /// Thread rule: one thread at a time.
-class ModelDir {
+class ModelDir final : public ModelSource {
  public:
   /// Checks the shards' headers, that the index and the shards say the same, and all sizes. A
   /// directory with a passport has each chunk of a file checked when it is first read; one without
@@ -38,32 +38,28 @@ class ModelDir {
   /// kInvalidInput, naming file, tensor and what to do.
   static Result<ModelDir> open(const std::string& path);
 
-  const std::string& path() const { return path_; }
-  const std::string& config_json() const { return config_json_; }
+  const std::string& path() const override { return path_; }
+  std::string path_of(const std::string& file_name) const override;
+  const std::string& config_json() const override { return config_json_; }
   bool has_checksums() const { return sums_.has_value(); }
   const Passport* passport() const { return passport_.get(); }  // nullptr: none
-  std::vector<std::string> names() const;                       // of the tensors, sorted
-  const TensorInfo* info(std::string_view name) const;          // nullptr: none
+  bool vouched_for() const override { return has_checksums() || passport() != nullptr; }
+  std::vector<std::string> names() const override;
+  std::optional<StoredTensor> stored(std::string_view name) const override;
+  const TensorInfo* info(std::string_view name) const;  // nullptr: none
 
-  /// A copy on the device as `want`; f32, bf16 and f16 convert to each other
-  /// (checkpoint/convert.h). Errors: kNotFound; kCorrupt (a chunk's hash); kInvalidInput (a
-  /// type that does not convert: FP8 codes are loaded as they are, checkpoint/weights.h knows their
-  /// scales). Throws DeviceError when out of memory.
-  Result<Tensor> load(std::string_view name, Device& device, DType want);
-
-  /// The tensors of `experts` experts as one: "a.*.weight" gives [experts, N, K] from a.0.weight
-  /// [N, K], a.1.weight ... Errors: as load; kInvalidInput if shapes differ, or if there are more
-  /// experts.
+  Result<Tensor> load(std::string_view name, Device& device, DType want) override;
   Result<Tensor> load_stacked(std::string_view name_with_star,
                               int64_t experts,
                               Device& device,
-                              DType want);
+                              DType want) override;
 
   /// Another text file of the directory, such as tokenizer.json. Errors: kNotFound; kCorrupt, also
   /// for a file that the passport does not list.
   Result<std::string> text(const std::string& file_name);
   /// The same, but nothing if there is no such file. Errors: kCorrupt.
-  Result<std::optional<std::string>> optional_text(const std::string& file_name);
+  Result<std::optional<std::string>> optional_text(const std::string& file_name) override;
+  Result<std::vector<std::string>> texts_in(const std::string& folder) const override;
 
   /// Hashes every file. Errors: kCorrupt, also for a file that counts (files_that_count) and that
   /// the passport does not list; kNotFound if the directory has neither passport nor

@@ -47,12 +47,12 @@ struct Statement {
 
 class Reader {
  public:
-  explicit Reader(ModelDir& dir) : dir_(dir) {}
+  explicit Reader(ModelSource& from) : from_(from) {}
 
   Result<ModelTexts> read() {
     TRY(read_files());
     TRY(read_tokenizer());
-    TRY_ASSIGN(const Statement config, read_ids(kConfigName, dir_.config_json()));
+    TRY_ASSIGN(const Statement config, read_ids(kConfigName, from_.config_json()));
     statements_.push_back(config);
     if (const auto it = out_.files.find(kGenerationConfigName); it != out_.files.end()) {
       TRY_ASSIGN(Statement generation, read_ids(kGenerationConfigName, it->second));
@@ -69,33 +69,30 @@ class Reader {
   }
 
  private:
-  std::string path(const std::string& name) const { return join_path(dir_.path(), name); }
+  std::string path(const std::string& name) const { return from_.path_of(name); }
   template <typename... Args>
   void note(fmt::format_string<Args...> format, Args&&... args) {
     out_.notes.push_back(
-        fmt::format("{}: {}", dir_.path(), fmt::format(format, std::forward<Args>(args)...)));
+        fmt::format("{}: {}", from_.path(), fmt::format(format, std::forward<Args>(args)...)));
   }
 
   Result<void> read_files() {
     std::vector<std::string> names(std::begin(kCarried), std::end(kCarried));
-    if (is_folder(path(kTemplatesFolder))) {
-      TRY_ASSIGN(const std::vector<std::string> templates, list_folder(path(kTemplatesFolder)));
-      for (const std::string& t : templates)
-        if (t.ends_with(".jinja")) names.push_back(join_path(kTemplatesFolder, t));
-    }
+    TRY_ASSIGN(const std::vector<std::string> templates, from_.texts_in(kTemplatesFolder));
+    for (const std::string& t : templates)
+      if (t.ends_with(".jinja")) names.push_back(join_path(kTemplatesFolder, t));
     // The model is whole without these; but of one that is signed, or that Ferry wrote, no file may
     // be another.
-    const bool vouched_for = dir_.passport() != nullptr || dir_.has_checksums();
     for (const std::string& name : names) {
-      Result<std::optional<std::string>> content = dir_.optional_text(name);
-      if (!content && vouched_for) return tl::unexpected(content.error());
+      Result<std::optional<std::string>> content = from_.optional_text(name);
+      if (!content && from_.vouched_for()) return tl::unexpected(content.error());
       if (!content)
         leave_alone(name, content.error());
       else if (*content)
         out_.files[name] = **std::move(content);
     }
     for (const char* name : kAmended) {
-      TRY_ASSIGN(std::optional<std::string> content, dir_.optional_text(name));
+      TRY_ASSIGN(std::optional<std::string> content, from_.optional_text(name));
       if (content) out_.files[name] = *std::move(content);
     }
     return {};
@@ -108,7 +105,7 @@ class Reader {
   }
 
   Result<void> read_tokenizer() {
-    TRY_ASSIGN(const std::optional<std::string> json, dir_.optional_text(kTokenizerName));
+    TRY_ASSIGN(const std::optional<std::string> json, from_.optional_text(kTokenizerName));
     if (!json) return {};
     TRY_ASSIGN(text::Tokenizer tokenizer, text::Tokenizer::parse(*json, path(kTokenizerName)));
     out_.tokenizer = std::make_shared<text::Tokenizer>(std::move(tokenizer));
@@ -231,7 +228,7 @@ class Reader {
          kTokenizerConfigName);
   }
 
-  ModelDir& dir_;
+  ModelSource& from_;
   int64_t vocab_ = 0;
   std::vector<Statement> statements_;  // in the order in which they are obeyed
   ModelTexts out_;
@@ -270,15 +267,15 @@ Result<int32_t> ModelTexts::context_of_first(const std::string& directory) const
               kConfigName);
 }
 
-Result<ModelTexts> read_model_texts(ModelDir& dir) { return Reader(dir).read(); }
+Result<ModelTexts> read_model_texts(ModelSource& from) { return Reader(from).read(); }
 
-Result<std::shared_ptr<text::Tokenizer>> require_tokenizer(const ModelDir& dir,
+Result<std::shared_ptr<text::Tokenizer>> require_tokenizer(const ModelSource& from,
                                                            const ModelTexts& texts) {
   if (texts.tokenizer != nullptr) return texts.tokenizer;
   const bool slow = texts.files.contains("tokenizer.model") || texts.files.contains("merges.txt");
   return fail(Code::kNotFound,
               "{}: has no {}{}",
-              dir.path(),
+              from.path(),
               kTokenizerName,
               slow ? ", only its parts in an older form; AutoTokenizer.from_pretrained(DIR)."
                      "save_pretrained(DIR) writes it"

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/model_dir.h"
+#include "checkpoint/model_source.h"
 #include "text/tokenizer.h"
 
 namespace ferry {
@@ -41,11 +41,11 @@ struct ModelTexts {
 
 /// Reads them all. Errors: kCorrupt, kInvalidInput, naming the file: one that says something about ids
 /// and cannot be read (of a directory with passport or checksums: any that cannot).
-Result<ModelTexts> read_model_texts(ModelDir& dir);
+Result<ModelTexts> read_model_texts(ModelSource& from);
 
 /// The tokenizer, for whoever cannot do without. Errors: kNotFound, saying what the directory has
 /// instead.
-Result<std::shared_ptr<text::Tokenizer>> require_tokenizer(const ModelDir& dir,
+Result<std::shared_ptr<text::Tokenizer>> require_tokenizer(const ModelSource& from,
                                                            const ModelTexts& texts);
 
 /// What a new model's files are to say: the tokens of the data that it was trained on.

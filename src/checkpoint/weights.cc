@@ -14,17 +14,17 @@ constexpr const char* kScaleSuffix = "_scale_inv";  // of what a block of codes 
 
 bool stacked(const std::string& name) { return name.find('*') != std::string::npos; }
 
-Result<void> expect_tensor(const ModelDir& dir, const std::string& name, const Shape& shape) {
-  const TensorInfo* info = dir.info(name);
-  if (info == nullptr)
+Result<void> expect_tensor(const ModelSource& from, const std::string& name, const Shape& shape) {
+  const std::optional<StoredTensor> info = from.stored(name);
+  if (!info)
     return fail(Code::kInvalidInput,
                 "{}: tensor \"{}\" is missing; config.json asks for it",
-                dir.path(),
+                from.path(),
                 name);
   if (info->shape != shape)
     return fail(Code::kInvalidInput,
                 "{}: tensor \"{}\" is {}, config.json asks for {}",
-                dir.path(),
+                from.path(),
                 name,
                 info->shape.str(),
                 shape.str());
@@ -45,21 +45,21 @@ StoredParts parts_of(const Weight& w, const char* suffix = "") {
   return parts;
 }
 
-Result<void> expect_parts(const ModelDir& dir,
+Result<void> expect_parts(const ModelSource& from,
                           const StoredParts& parts,
                           std::set<std::string>& unread) {
   for (const std::string& name : parts.names) {
-    TRY(expect_tensor(dir, name, parts.shape));
+    TRY(expect_tensor(from, name, parts.shape));
     unread.erase(name);
   }
   return {};
 }
 
 Result<Tensor> load_whole(
-    ModelDir& dir, const Weight& w, const char* suffix, Device& device, DType want) {
+    ModelSource& from, const Weight& w, const char* suffix, Device& device, DType want) {
   const std::string name = w.name + suffix;
-  return stacked(name) ? dir.load_stacked(name, w.global_shape[0], device, want)
-                       : dir.load(name, device, want);
+  return stacked(name) ? from.load_stacked(name, w.global_shape[0], device, want)
+                       : from.load(name, device, want);
 }
 
 /// Codes with scales, as numbers.
@@ -85,19 +85,19 @@ std::vector<float> numbers_of(const Tensor& codes,
 }
 
 /// Float8 codes and, beside them, what each block is to be multiplied with.
-Result<void> load_f8(ModelDir& dir, Device& device, Weight& w, std::set<std::string>& unread) {
+Result<void> load_f8(ModelSource& from, Device& device, Weight& w, std::set<std::string>& unread) {
   StoredParts parts = parts_of(w, kScaleSuffix);
   parts.shape = kF8Blocks.scales_of(parts.shape);
-  TRY(expect_parts(dir, parts, unread));
+  TRY(expect_parts(from, parts, unread));
   Device& to = w.value.defined() ? cpu_device() : device;
-  TRY_ASSIGN(const Tensor codes, load_whole(dir, w, "", to, DType::kF8E4M3));
-  TRY_ASSIGN(const Tensor scales, load_whole(dir, w, kScaleSuffix, to, DType::kF32));
+  TRY_ASSIGN(const Tensor codes, load_whole(from, w, "", to, DType::kF8E4M3));
+  TRY_ASSIGN(const Tensor scales, load_whole(from, w, kScaleSuffix, to, DType::kF32));
   const std::vector<float> values = scales.to_f32();
   for (const float scale : values)
     if (!(scale > 0 && std::isfinite(scale)))
       return fail(Code::kCorrupt,
                   "{}: tensor \"{}{}\": a scale is {}; it must be a positive number",
-                  dir.path(),
+                  from.path(),
                   w.name,
                   kScaleSuffix,
                   scale);
@@ -116,23 +116,28 @@ DType kept_as(const Weight& w, DType stored) {
   return w.matrix() && as_stored ? stored : DType::kF32;
 }
 
-Result<void> load_weight(ModelDir& dir, Device& device, Weight& w, std::set<std::string>& unread) {
+Result<void> load_weight(ModelSource& from,
+                         Device& device,
+                         Weight& w,
+                         std::set<std::string>& unread) {
   const StoredParts parts = parts_of(w);
-  TRY(expect_parts(dir, parts, unread));
-  const DType stored = dir.info(parts.names.front())->dtype;
-  if (stored == DType::kF8E4M3 && w.matrix()) return load_f8(dir, device, w, unread);
+  TRY(expect_parts(from, parts, unread));
+  const DType stored = from.stored(parts.names.front())->dtype;
+  if (stored == DType::kF8E4M3 && w.matrix()) return load_f8(from, device, w, unread);
   const DType want = w.value.defined() ? w.value.dtype() : kept_as(w, stored);
-  TRY_ASSIGN(Tensor value, load_whole(dir, w, "", device, want));
+  TRY_ASSIGN(Tensor value, load_whole(from, w, "", device, want));
   w.store(std::move(value));
   return {};
 }
 
-Result<void> check_alias(ModelDir& dir, const WeightAlias& alias, std::set<std::string>& unread) {
+Result<void> check_alias(ModelSource& from,
+                         const WeightAlias& alias,
+                         std::set<std::string>& unread) {
   if (!unread.contains(alias.first)) return {};
   const Weight& w = *alias.second;
   Weight copy{.name = alias.first, .role = w.role, .global_shape = w.global_shape};
   if (!w.scaled()) copy.value = Tensor::empty(w.global_shape, w.value.dtype(), w.value.device());
-  TRY(load_weight(dir, w.value.device(), copy, unread));
+  TRY(load_weight(from, w.value.device(), copy, unread));
   const auto same = [](const Tensor& x, const Tensor& y) {
     if (!x.defined() || !y.defined()) return x.defined() == y.defined();
     std::vector<char> a(x.bytes()), b(y.bytes());
@@ -143,20 +148,20 @@ Result<void> check_alias(ModelDir& dir, const WeightAlias& alias, std::set<std::
   if (!same(w.value, copy.value) || !same(w.scales, copy.scales))
     return fail(Code::kInvalidInput,
                 "{}: tensor \"{}\" differs from \"{}\"; Ferry shares the two",
-                dir.path(),
+                from.path(),
                 alias.first,
                 w.name);
   return {};
 }
 
 /// What the weights without memory will take of it.
-double bytes_to_take(const ModelDir& dir, const std::vector<Weight*>& weights) {
+double bytes_to_take(const ModelSource& from, const std::vector<Weight*>& weights) {
   double bytes = 0;
   for (const Weight* w : weights) {
     if (w->value.defined()) continue;
     for (const char* suffix : {"", kScaleSuffix})
       for (const std::string& name : parts_of(*w, suffix).names)
-        if (const TensorInfo* info = dir.info(name))
+        if (const std::optional<StoredTensor> info = from.stored(name))
           bytes += static_cast<double>(info->shape.count()) *
                    static_cast<double>(size_of(kept_as(*w, info->dtype)));
   }
@@ -165,26 +170,26 @@ double bytes_to_take(const ModelDir& dir, const std::vector<Weight*>& weights) {
 
 }  // namespace
 
-Result<void> load_weight(ModelDir& dir, Device& device, Weight& weight) {
+Result<void> load_weight(ModelSource& from, Device& device, Weight& weight) {
   std::set<std::string> unread;
-  return load_weight(dir, device, weight, unread);
+  return load_weight(from, device, weight, unread);
 }
 
-Result<void> load_weights(ModelDir& dir,
+Result<void> load_weights(ModelSource& from,
                           Device& device,
                           const std::vector<Weight*>& weights,
                           const std::vector<WeightAlias>& aliases,
                           const std::set<std::string>& unused) {
-  const std::vector<std::string> names = dir.names();
+  const std::vector<std::string> names = from.names();
   std::set<std::string> unread(names.begin(), names.end());
   for (const std::string& name : unused) unread.erase(name);
-  TRY(require_memory(device, bytes_to_take(dir, weights), dir.path()));
-  for (Weight* w : weights) TRY(load_weight(dir, device, *w, unread));
-  for (const WeightAlias& alias : aliases) TRY(check_alias(dir, alias, unread));
+  TRY(require_memory(device, bytes_to_take(from, weights), from.path()));
+  for (Weight* w : weights) TRY(load_weight(from, device, *w, unread));
+  for (const WeightAlias& alias : aliases) TRY(check_alias(from, alias, unread));
   if (!unread.empty())
     return fail(Code::kInvalidInput,
                 "{}: tensor \"{}\" is not part of the model that config.json describes",
-                dir.path(),
+                from.path(),
                 *unread.begin());
   return {};
 }

@@ -6,7 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "checkpoint/model_dir.h"
+#include "checkpoint/model_source.h"
+#include "checkpoint/safetensors.h"
 #include "tensor/weight.h"
 
 namespace ferry {
@@ -15,23 +16,23 @@ namespace ferry {
 /// and the head). Written again; when read, its values must equal the weight's.
 using WeightAlias = std::pair<std::string, const Weight*>;
 
-/// Fills every weight from the directory. One that has memory is converted to its type; one that
+/// Fills every weight from a directory or file. One that has memory is converted to its type; one that
 /// has none is kept on the device as the file stores it: bf16, or float8 codes with the scales of
 /// 128 x 128 blocks that DeepSeek stores beside them; f16 and vectors become f32. Tensors named in
 /// `unused` are left alone.
 /// Errors: kInvalidInput naming the tensor: missing, of another shape or type, or one that the
 /// model does not have; kCorrupt: an alias that differs from its weight, a checksum, a scale that
 /// is no positive number; kExhausted: weights without memory are larger than what is free.
-Result<void> load_weights(ModelDir& dir,
+Result<void> load_weights(ModelSource& from,
                           Device& device,
                           const std::vector<Weight*>& weights,
                           const std::vector<WeightAlias>& aliases,
                           const std::set<std::string>& unused = {});
 
 /// The same for one of them.
-Result<void> load_weight(ModelDir& dir, Device& device, Weight& weight);
+Result<void> load_weight(ModelSource& from, Device& device, Weight& weight);
 
-/// The tensors of a model directory, in the weights' order; matrices stored as `matrices` (f32 or
+/// What a model directory is to hold, in the weights' order; matrices stored as `matrices` (f32 or
 /// bf16), vectors (norms, selection biases) always in f32.
 std::vector<NamedTensor> stored_weights(const std::vector<Weight*>& weights,
                                         const std::vector<WeightAlias>& aliases,

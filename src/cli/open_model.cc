@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "checkpoint/model_dir.h"
 #include "cli/command.h"
 #include "models/registry.h"
 #include "probe/directory_model.h"
@@ -11,10 +12,16 @@ namespace ferry::cli {
 namespace {
 
 /// Says on standard error what nobody has proved of this directory on this device.
-Result<void> warn_unverified(const ModelDir& dir, const Device& device, DType compute) {
+Result<void> warn_unverified(const ModelSource& from, const Device& device, DType compute) {
   const auto note = [&](const std::string& what) {
-    tell(fmt::format("ferry: note: {}: {}", dir.path(), what));
+    tell(fmt::format("ferry: note: {}: {}", from.path(), what));
   };
+  const auto* const directory = dynamic_cast<const ModelDir*>(&from);
+  if (directory == nullptr) {
+    note("a GGUF file has no passport: nothing vouches for these weights");
+    return {};
+  }
+  const ModelDir& dir = *directory;
   if (dir.passport() == nullptr) {
     note("has no passport: nothing vouches for these weights (ferry passport, ferry verify)");
     return {};
@@ -43,16 +50,16 @@ Result<OpenedModel> open_model(const OpenOptions& o) {
   if (!o.dtype.empty() && o.dtype != "f32" && o.dtype != "bf16")
     return fail(Code::kInvalidInput, "--dtype {}: must be f32 or bf16", o.dtype);
   const DType compute = o.dtype == "f32" ? DType::kF32 : DType::kBF16;
-  TRY_ASSIGN(ModelDir dir, ModelDir::open(o.directory));
-  TRY(warn_unverified(dir, *device, compute));
+  TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(o.directory));
+  TRY(warn_unverified(*from, *device, compute));
   OpenedModel m;
   // Weights stay as they are stored: computing in bf16 rounds f32 ones as training did, so the bits
   // are training's.
-  TRY_ASSIGN(probe::DirectoryModel opened, probe::model_of(dir, *device, compute, true));
+  TRY_ASSIGN(probe::DirectoryModel opened, probe::model_of(*from, *device, compute, true));
   m.model = std::move(opened.model);
   if (o.tokenizer) {
-    TRY_ASSIGN(m.texts, read_model_texts(dir));
-    TRY_ASSIGN(m.tokenizer, require_tokenizer(dir, m.texts));
+    TRY_ASSIGN(m.texts, read_model_texts(*from));
+    TRY_ASSIGN(m.tokenizer, require_tokenizer(*from, m.texts));
   }
   for (const auto* notes : {&opened.notes, &m.texts.notes})
     for (const std::string& n : *notes) tell("ferry: note: " + n);

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/version.h"
+#include "checkpoint/model_dir.h"
 #include "cli/command.h"
 #include "device/cpu/cpu_device.h"
 #include "models/registry.h"

@@ -73,9 +73,9 @@ Result<Run> run_of_settings(const std::string& path) {
     TRY_ASSIGN(const std::string text, read_file(manifest, 16 << 20));
     TRY_ASSIGN(data, data::Manifest::parse(text, manifest));
   }
-  std::optional<InitDir> init;
+  std::optional<InitModel> init;
   if (!settings.model.init.empty()) {
-    TRY_ASSIGN(init, InitDir::open(settings.model.init));
+    TRY_ASSIGN(init, InitModel::open(settings.model.init));
   }
   TRY_ASSIGN(
       const std::string config,

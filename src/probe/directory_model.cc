@@ -6,29 +6,29 @@
 
 namespace ferry::probe {
 
-Result<models::FittedConfig> fit_to(const ModelDir& dir) {
-  return models::fit_config(dir.config_json(), join_path(dir.path(), kConfigName), dir.names());
+Result<models::FittedConfig> fit_to(const ModelSource& from) {
+  return models::fit_config(from.config_json(), from.path_of(kConfigName), from.names());
 }
 
-Result<DirectoryModel> model_of(ModelDir& dir, Device& device, DType compute, bool load) {
-  TRY_ASSIGN(const models::FittedConfig fitted, fit_to(dir));
+Result<DirectoryModel> model_of(ModelSource& from, Device& device, DType compute, bool load) {
+  TRY_ASSIGN(const models::FittedConfig fitted, fit_to(from));
   DirectoryModel m;
   m.notes = fitted.notes;
-  TRY_ASSIGN(m.model,
-             models::make_model(
-                 fitted.json, join_path(dir.path(), kConfigName), device, compute, std::nullopt));
-  if (load) TRY(load_fitted(dir, fitted, *m.model));
+  TRY_ASSIGN(
+      m.model,
+      models::make_model(fitted.json, from.path_of(kConfigName), device, compute, std::nullopt));
+  if (load) TRY(load_fitted(from, fitted, *m.model));
   return m;
 }
 
-Result<void> load_fitted(ModelDir& dir,
+Result<void> load_fitted(ModelSource& from,
                          const models::FittedConfig& fitted,
                          models::CausalLm& model) {
   std::vector<WeightAlias> aliases = model.weight_aliases();
   for (const auto& [name, of] : fitted.repeated)
     for (const Weight* w : model.weights())
       if (w->name == of) aliases.emplace_back(name, w);
-  return load_weights(dir, model.device(), model.weights(), aliases, fitted.unused);
+  return load_weights(from, model.device(), model.weights(), aliases, fitted.unused);
 }
 
 }  // namespace ferry::probe

@@ -6,14 +6,14 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/model_dir.h"
+#include "checkpoint/model_source.h"
 #include "models/fit.h"
 #include "models/trainable_lm.h"
 
 namespace ferry::probe {
 
 /// models::fit_config for the tensors of the directory. Errors: of fit_config.
-Result<models::FittedConfig> fit_to(const ModelDir& dir);
+Result<models::FittedConfig> fit_to(const ModelSource& from);
 
 struct DirectoryModel {
   std::unique_ptr<models::TrainableLm> model;
@@ -23,10 +23,10 @@ struct DirectoryModel {
 /// Makes the model and, if asked to, loads its weights, which stay in memory as they are stored;
 /// otherwise they have no memory yet (layer_weights.h fills them). Errors: kInvalidInput, kCorrupt,
 /// naming file, field or tensor; kExhausted.
-Result<DirectoryModel> model_of(ModelDir& dir, Device& device, DType compute, bool load);
+Result<DirectoryModel> model_of(ModelSource& from, Device& device, DType compute, bool load);
 
 /// Loads the weights of a model that was made from a fitted config. Errors: of load_weights.
-Result<void> load_fitted(ModelDir& dir,
+Result<void> load_fitted(ModelSource& from,
                          const models::FittedConfig& fitted,
                          models::CausalLm& model);
 

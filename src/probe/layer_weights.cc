@@ -16,10 +16,10 @@ struct LoadFailed {
 
 }  // namespace
 
-Result<LayerWeights> LayerWeights::create(ModelDir& dir,
+Result<LayerWeights> LayerWeights::create(ModelSource& from,
                                           models::CausalLm& model,
                                           const LayerWeightsOptions& options) {
-  LayerWeights all(dir, model, options);
+  LayerWeights all(from, model, options);
   const int last = static_cast<int>(model.blocks()) + 1;  // the layer of the norm and the head
   bool has_head = false;
   for (const Weight* w : model.weights()) has_head |= w->role == WeightRole::kHead;
@@ -29,10 +29,10 @@ Result<LayerWeights> LayerWeights::create(ModelDir& dir,
     if (w->role == WeightRole::kEmbedding && !has_head) place.layers.push_back(last);  // tied
     const bool stack = w->name.find('*') != std::string::npos;
     const std::string first = stack ? expert_name(w->name, 0) : w->name;
-    if (dir.info(first) == nullptr)
+    if (!from.stored(first))
       return fail(Code::kInvalidInput,
                   "{}: tensor \"{}\" is missing; config.json asks for it",
-                  dir.path(),
+                  from.path(),
                   first);
     all.places_.push_back(std::move(place));
   }

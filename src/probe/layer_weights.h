@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/model_dir.h"
+#include "checkpoint/model_source.h"
 #include "models/causal_lm.h"
 
 namespace ferry::probe {
@@ -23,7 +23,7 @@ struct LayerWeightsOptions {
 class LayerWeights final {
  public:
   /// Errors: kInvalidInput (the directory lacks a weight, or has it in another shape), kCorrupt.
-  static Result<LayerWeights> create(ModelDir& dir,
+  static Result<LayerWeights> create(ModelSource& from,
                                      models::CausalLm& model,
                                      const LayerWeightsOptions& options);
 
@@ -39,12 +39,12 @@ class LayerWeights final {
     Weight* weight;
     std::vector<int> layers;  // that use it
   };
-  LayerWeights(ModelDir& dir, models::CausalLm& model, const LayerWeightsOptions& options)
-      : dir_(&dir), model_(&model), options_(options) {}
+  LayerWeights(ModelSource& from, models::CausalLm& model, const LayerWeightsOptions& options)
+      : dir_(&from), model_(&model), options_(options) {}
   Result<void> load(Weight& weight);
   void enter(int layer);
 
-  ModelDir* dir_;
+  ModelSource* dir_;
   models::CausalLm* model_;
   LayerWeightsOptions options_;
   std::vector<Place> places_;

@@ -102,7 +102,8 @@ struct Tokenizer::State {
   std::vector<bool> special;
   std::string merges_hash, vocabulary_hash;
   std::unordered_map<std::string, int32_t> ids;
-  std::string no_tokens;  // the bytes without one
+  std::string foreign;    // bytes without a token that no UTF-8 has
+  std::string no_tokens;  // the others without one
   bool nfc = false;
   AddedGroup before_normalizing, after_normalizing;
   PreTokenizer pretokenizer{{}};
@@ -130,8 +131,13 @@ struct Tokenizer::State {
   }
 
   void encode_text(std::string_view text, Worker& worker, std::vector<int32_t>& out) const {
-    pretokenizer.split(
-        text, worker.match, [&](std::string_view piece) { bpe.encode(piece, worker.bpe, out); });
+    pretokenizer.split(text, worker.match, [&](std::string_view piece) {
+      if (no_tokens.empty() || piece.find_first_of(no_tokens) == piece.npos)
+        return bpe.encode(piece, worker.bpe, out);
+      std::string known(piece);
+      std::erase_if(known, [&](char c) { return no_tokens.find(c) != no_tokens.npos; });
+      if (!known.empty()) bpe.encode(known, worker.bpe, out);
+    });
   }
 
   void encode(std::string_view bytes,
@@ -139,9 +145,9 @@ struct Tokenizer::State {
               Worker& worker,
               std::vector<int32_t>& out) const {
     std::string replaced;
-    if (!no_tokens.empty() && bytes.find_first_of(no_tokens) != bytes.npos) {
+    if (!foreign.empty() && bytes.find_first_of(foreign) != bytes.npos) {
       for (const char c : bytes)
-        if (no_tokens.find(c) == no_tokens.npos)
+        if (foreign.find(c) == foreign.npos)
           replaced += c;
         else
           append_utf8(replaced, kReplacement);
@@ -215,7 +221,9 @@ Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& pat
   s.merges_hash = hash_of(file.merges);
   s.vocabulary_hash = hash_of(s.token_bytes, s.special, s.merges_hash);
   for (size_t byte = 0; byte < file.byte_tokens.size(); ++byte)
-    if (file.byte_tokens[byte] < 0) s.no_tokens += static_cast<char>(byte);
+    if (file.byte_tokens[byte] < 0)
+      (is_utf8_byte(static_cast<unsigned>(byte)) ? s.no_tokens : s.foreign) +=
+          static_cast<char>(byte);
   s.nfc = file.nfc;
   s.before_normalizing = make_group(file, false);
   s.after_normalizing = make_group(file, true);

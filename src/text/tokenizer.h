@@ -39,7 +39,8 @@ class Tokenizer {
   /// Appends the ids of `bytes` (any bytes; ill-formed UTF-8 round-trips exactly, each such byte
   /// counting as a symbol when text is cut into pieces). Three things are lost, as the file asks:
   /// what its normalizer (NFC) changes, the white space that added tokens with lstrip or rstrip
-  /// take, and bytes that no UTF-8 has and the file no token for (they become U+FFFD). Time
+  /// take, and bytes that the file has no token for: those that no UTF-8 has become U+FFFD, others
+  /// are left out once the text is cut into pieces. Time
   /// O(n log n); memory: the ids, and a copy of the text if it is ill-formed or not in NFC.
   void encode(std::string_view bytes, Specials specials, std::vector<int32_t>& ids) const;
 

@@ -22,7 +22,12 @@ constexpr const char* kDamaged =
 constexpr size_t kAddedBytesMax = 1024;  // keeps the search for added tokens linear in practice
 
 /// Whether any well-formed text has this byte.
-bool is_utf8_byte(unsigned byte) { return byte != 0xC0 && byte != 0xC1 && byte < 0xF5; }
+/// Vocabularies learnt from text may have no token for what it did not hold: bytes that no UTF-8 has,
+/// control characters, the first bytes of planes with nothing in them.
+bool may_be_missing(unsigned byte) {
+  const bool control = byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r';
+  return control || byte == 0x7F || byte == 0xC0 || byte == 0xC1 || byte > 0xF0;
+}
 
 /// Reads one file; the members hold what is known so far.
 class Reader {
@@ -257,7 +262,7 @@ class Reader {
     for (unsigned byte = 0; byte < 256; ++byte) {
       const char as_char = static_cast<char>(byte);
       const auto it = file_.ids.find(bytes_to_letters({&as_char, 1}));
-      if (it == file_.ids.end() && !is_utf8_byte(byte)) {
+      if (it == file_.ids.end() && may_be_missing(byte)) {
         file_.byte_tokens[byte] = -1;
         continue;
       }

@@ -136,6 +136,41 @@ TEST(Tokenizer, BytesThatNoTextHasNeedNoTokens) {
       EXPECT_EQ(t.decode(encode(t, text, specials)), text);
 }
 
+/// SmolLM2's has none for some control characters, nor for the first bytes of empty planes: as with
+/// Hugging Face's tokenizers, they are left out after the text was cut into pieces.
+TEST(Tokenizer, BytesWithoutTokensAreLeftOut) {
+  Json file = Json::parse(*read_file(data_path("gpt2.json")));
+  const auto parsed = [&] { return Tokenizer::parse(file.dump(), "tokenizer.json"); };
+  const Tokenizer whole = *parsed();
+  const auto take = [&](unsigned char byte) {
+    const char c = static_cast<char>(byte);
+    Json& vocab = file["model"]["vocab"];
+    const std::string letter = bytes_to_letters({&c, 1});
+    vocab["none for " + std::to_string(byte)] = vocab.at(letter);
+    vocab.erase(letter);
+  };
+  take(0x04);
+  take(0xF1);
+  const Result<Tokenizer> some = parsed();
+  ASSERT_TRUE(some) << some.error().message;
+  EXPECT_EQ(encode(*some, "the ferry"), encode(whole, "the ferry"));
+  EXPECT_EQ(some->decode(encode(*some,
+                                "a\x04"
+                                "b\x04")),
+            "ab");
+  std::vector<int32_t> parts = encode(whole, "a");  // two pieces, and not "ab"
+  for (const int32_t id : encode(whole, "b")) parts.push_back(id);
+  EXPECT_EQ(encode(*some,
+                   "a\x04"
+                   "b"),
+            parts);
+  EXPECT_EQ(encode(*some, "\x04"), std::vector<int32_t>{});
+  EXPECT_EQ(some->decode(encode(*some, "\U00050000")), "\x90\x80\x80");
+  take('q');
+  ASSERT_FALSE(parsed());
+  EXPECT_NE(parsed().error().message.find("no token for byte 0x71"), std::string::npos);
+}
+
 TEST(Tokenizer, StreamingEqualsWhole) {
   const Tokenizer t = load("deepseek");
   for (uint64_t seed = 0; seed < 200; ++seed) {

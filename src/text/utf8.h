@@ -19,6 +19,9 @@ struct Utf8Char {
   bool cut_short;  // ill-formed only because the text ends here: more bytes could complete it
 };
 
+/// Whether any well-formed text has this byte.
+constexpr bool is_utf8_byte(unsigned byte) { return byte != 0xC0 && byte != 0xC1 && byte < 0xF5; }
+
 /// The character that starts at `offset` (< text.size()).
 Utf8Char decode_utf8(std::string_view text, size_t offset);
 

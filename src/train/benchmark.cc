@@ -42,11 +42,11 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
   manifest.vocab_size = static_cast<int32_t>(*settings.model.vocab_size);
   manifest.eos = 1;
   BenchmarkResult r;
-  std::optional<InitDir> init;
+  std::optional<InitModel> init;
   if (!settings.model.init.empty()) {
-    TRY_ASSIGN(init, InitDir::open(settings.model.init));
+    TRY_ASSIGN(init, InitModel::open(settings.model.init));
   }
-  InitDir* const from = init ? &*init : nullptr;
+  InitModel* const from = init ? &*init : nullptr;
   TRY_ASSIGN(const std::string config,
              resolve_config(settings.model, from, manifest, settings.data.sequence_length));
   const uint64_t before = memory_resident_bytes();

@@ -37,7 +37,7 @@ constexpr Preset kPresets[] = {
       "initializer_range": 0.02, "tie_word_embeddings": false})"},
 };
 
-Result<Json> base_config(const ModelSettings& settings, const InitDir* init) {
+Result<Json> base_config(const ModelSettings& settings, const InitModel* init) {
   if (init != nullptr) return Json::parse(init->config.json);
   if (!settings.config.empty()) {
     const std::string& path = settings.config;
@@ -63,18 +63,18 @@ std::string preset_names() {
   return names;
 }
 
-Result<InitDir> InitDir::open(const std::string& path) {
-  TRY_ASSIGN(ModelDir dir, ModelDir::open(path));
-  TRY_ASSIGN(models::FittedConfig config, probe::fit_to(dir));
-  TRY_ASSIGN(ModelTexts texts, read_model_texts(dir));
-  return InitDir{std::move(dir), std::move(config), std::move(texts)};
+Result<InitModel> InitModel::open(const std::string& path) {
+  TRY_ASSIGN(std::unique_ptr<ModelSource> source, open_model_source(path));
+  TRY_ASSIGN(models::FittedConfig config, probe::fit_to(*source));
+  TRY_ASSIGN(ModelTexts texts, read_model_texts(*source));
+  return InitModel{std::move(source), std::move(config), std::move(texts)};
 }
 
-std::vector<std::string> InitDir::notes(const data::Dataset& data) const {
+std::vector<std::string> InitModel::notes(const data::Dataset& data) const {
   std::vector<std::string> all = config.notes;
   all.insert(all.end(), texts.notes.begin(), texts.notes.end());
   const auto note = [&](const std::string& what) {
-    all.push_back(fmt::format("{}: {}", dir.path(), what));
+    all.push_back(fmt::format("{}: {}", source->path(), what));
   };
   if (texts.tokenizer == nullptr)
     note(fmt::format("has no {}: whether the data's ids mean the same to it cannot be told",
@@ -96,7 +96,7 @@ std::vector<std::string> InitDir::notes(const data::Dataset& data) const {
   return all;
 }
 
-Result<void> InitDir::check_tokenizer(const data::Dataset& data) const {
+Result<void> InitModel::check_tokenizer(const data::Dataset& data) const {
   if (texts.tokenizer == nullptr) return {};
   const auto difference = texts.tokenizer->difference_from(data.tokenizer());
   if (!difference) return {};
@@ -104,13 +104,13 @@ Result<void> InitDir::check_tokenizer(const data::Dataset& data) const {
               "data.dir {}: was prepared with another tokenizer than model.init's, {} ({}); ids "
               "would mean something else to the model: prepare the data with --tokenizer {}",
               data.folder(),
-              dir.path(),
+              source->path(),
               *difference,
-              join_path(dir.path(), kTokenizerName));
+              source->path_of(kTokenizerName));
 }
 
 Result<std::string> resolve_config(const ModelSettings& settings,
-                                   const InitDir* init,
+                                   const InitModel* init,
                                    const data::Manifest& data,
                                    int64_t sequence_length) {
   TRY_ASSIGN(Json json, base_config(settings, init));
@@ -145,17 +145,18 @@ Result<std::string> resolve_config(const ModelSettings& settings,
 }
 
 Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings& settings,
-                                                                 InitDir* init,
+                                                                 InitModel* init,
                                                                  const std::string& config_json,
                                                                  Device& device) {
-  const std::string path = init == nullptr ? "[model]" : join_path(init->dir.path(), kConfigName);
+  const std::string path =
+      init == nullptr ? "[model]" : join_path(init->source->path(), kConfigName);
   TRY_ASSIGN(
       std::unique_ptr<models::TrainableLm> model,
       models::make_model(config_json, path, device, compute_of(settings.train), DType::kF32));
   if (init == nullptr)
     models::initialise(*model, static_cast<uint64_t>(settings.train.seed));
   else
-    TRY(probe::load_fitted(init->dir, init->config, *model));
+    TRY(probe::load_fitted(*init->source, init->config, *model));
   return model;
 }
 

@@ -18,17 +18,17 @@ DType compute_of(const TrainSettings& settings);
 models::MlaForm mla_form_of(const TrainSettings& settings);
 models::Recompute recompute_of(const TrainSettings& settings);
 
-/// The directory that a run begins with (model.init), opened once: its config, weights and texts are
-/// one model's.
-struct InitDir {
-  ModelDir dir;
+/// The model that a run begins with (model.init), opened once: its config, weights and texts are one
+/// model's.
+struct InitModel {
+  std::unique_ptr<ModelSource> source;
   models::FittedConfig config;
   ModelTexts texts;
 
-  /// Errors: of ModelDir::open, fit_config and read_model_texts.
-  static Result<InitDir> open(const std::string& path);
+  /// Errors: of open_model_source, fit_config and read_model_texts.
+  static Result<InitModel> open(const std::string& path);
 
-  /// What the user is to know: where the directory contradicts itself, and where the data says
+  /// What the user is to know: where it contradicts itself, and where the data says
   /// otherwise about begin and end tokens.
   std::vector<std::string> notes(const data::Dataset& data) const;
   /// Refuses data whose ids mean something else to this model. Errors: kInvalidInput.
@@ -36,16 +36,16 @@ struct InitDir {
 };
 
 /// config.json of the run: the preset's, file's or directory's fields, then those of [model], then
-/// the tokenizer's vocabulary and special tokens. `init` is settings.init's directory, nullptr if
+/// the tokenizer's vocabulary and special tokens. `init` is settings.init's model, nullptr if
 /// that is empty. Errors: kInvalidInput, kNotFound.
 Result<std::string> resolve_config(const ModelSettings& settings,
-                                   const InitDir* init,
+                                   const InitModel* init,
                                    const data::Manifest& data,
                                    int64_t sequence_length);
 
 /// The model of the run on its device, weights in f32: drawn from the seed, or read from `init`.
 Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings& settings,
-                                                                 InitDir* init,
+                                                                 InitModel* init,
                                                                  const std::string& config_json,
                                                                  Device& device);
 

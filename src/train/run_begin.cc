@@ -32,13 +32,13 @@ Result<Beginning> fresh(const Settings& settings,
                         Device& device,
                         const std::function<void(const std::string&)>& say) {
   Beginning b;
-  std::optional<InitDir> init;
+  std::optional<InitModel> init;
   if (!settings.model.init.empty()) {
-    TRY_ASSIGN(init, InitDir::open(settings.model.init));
+    TRY_ASSIGN(init, InitModel::open(settings.model.init));
     TRY(init->check_tokenizer(dataset));
     for (const std::string& n : init->notes(dataset)) say("note       " + n);
   }
-  InitDir* const from = init ? &*init : nullptr;
+  InitModel* const from = init ? &*init : nullptr;
   TRY_ASSIGN(
       const std::string config,
       resolve_config(settings.model, from, dataset.manifest(), settings.data.sequence_length));

@@ -1,0 +1,292 @@
+#include "checkpoint/gguf.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/gguf_model.h"
+
+namespace ferry {
+namespace {
+
+/// Writes the bytes of a GGUF file, right or wrong.
+class Builder {
+ public:
+  template <class T>
+  Builder& put(T v) {
+    const auto* p = reinterpret_cast<const char*>(&v);
+    bytes_.append(p, sizeof v);
+    return *this;
+  }
+  Builder& text(std::string_view s) {
+    put(uint64_t{s.size()});
+    bytes_ += s;
+    return *this;
+  }
+  Builder& header(uint64_t tensors, uint64_t values, uint32_t version = 3) {
+    bytes_ += "GGUF";
+    return put(version).put(tensors).put(values);
+  }
+  Builder& key_u32(std::string_view key, uint32_t v) { return text(key).put(uint32_t{4}).put(v); }
+  Builder& key_f32(std::string_view key, float v) { return text(key).put(uint32_t{6}).put(v); }
+  Builder& key_text(std::string_view key, std::string_view v) {
+    return text(key).put(uint32_t{8}).text(v);
+  }
+  Builder& tensor(std::string_view name,
+                  std::initializer_list<uint64_t> dims_innermost_first,
+                  uint32_t type,
+                  uint64_t begin) {
+    text(name).put(static_cast<uint32_t>(dims_innermost_first.size()));
+    for (const uint64_t d : dims_innermost_first) put(d);
+    return put(type).put(begin);
+  }
+  Builder& pad(size_t to) {
+    bytes_.resize((bytes_.size() + to - 1) / to * to, '\0');
+    return *this;
+  }
+  Builder& data(size_t size, char fill = '\0') {
+    bytes_.append(size, fill);
+    return *this;
+  }
+  std::string& bytes() { return bytes_; }
+  Result<GgufFile> parse() const {
+    return GgufFile::parse(std::as_bytes(std::span(bytes_.data(), bytes_.size())), "test.gguf");
+  }
+
+ private:
+  std::string bytes_;
+};
+
+std::string refusal(const Builder& b) {
+  const Result<GgufFile> file = b.parse();
+  return file ? "accepted" : file.error().message;
+}
+
+std::string unhex(const std::string& hex) {
+  std::string out;
+  for (size_t i = 0; i < hex.size(); i += 2)
+    out += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+  return out;
+}
+
+/// Every quantised type decodes to the very bits that llama.cpp's own package gives.
+TEST(Gguf, BlocksDecodeAsLlamaCppDoes) {
+  std::ifstream in(FERRY_SOURCE_DIR "/testdata/goldens/gguf_blocks.json");
+  const auto goldens = nlohmann::json::parse(in);
+  int kinds = 0;
+  for (uint32_t number = 0; number < 64; ++number) {
+    const std::optional<GgufType> type = gguf_type(number);
+    if (!type || !goldens.contains(to_string(*type))) continue;
+    ++kinds;
+    const auto& golden = goldens.at(to_string(*type));
+    const std::string bytes = unhex(golden.at("bytes").get<std::string>());
+    const std::string expected = unhex(golden.at("values").get<std::string>());
+    std::vector<float> values(expected.size() / sizeof(float));
+    decode_blocks(*type, std::as_bytes(std::span(bytes.data(), bytes.size())), values);
+    EXPECT_EQ(std::memcmp(values.data(), expected.data(), expected.size()), 0) << to_string(*type);
+  }
+  EXPECT_EQ(kinds, 8);
+}
+
+TEST(Gguf, ReadsValuesAndTensors) {
+  Builder b;
+  b.header(2, 5).key_u32("a.size", 7).key_f32("a.eps", 0.5f).key_text("name", "x\"y");
+  b.text("list").put(uint32_t{9}).put(uint32_t{8}).put(uint64_t{2}).text("p").text("");
+  b.text("flags").put(uint32_t{9}).put(uint32_t{7}).put(uint64_t{2}).put('\1').put('\0');
+  b.tensor("w", {3, 2}, 0, 0).tensor("q", {32}, 8, 32).pad(32).data(24).pad(32);
+  const size_t q_begin = b.bytes().size();
+  b.data(34, 1);
+  const Result<GgufFile> file = b.parse();
+  ASSERT_TRUE(file) << file.error().message;
+  EXPECT_EQ(file->integer("a.size", 0, 9).value(), 7);
+  EXPECT_FALSE(file->integer("a.size", 0, 6));
+  EXPECT_FALSE(file->integer("name", 0, 9));
+  EXPECT_EQ(file->number("a.eps").value(), 0.5);
+  EXPECT_EQ(file->text("name").value(), "x\"y");
+  EXPECT_EQ(file->text("nothing").error().message, "test.gguf: the value \"nothing\" is missing");
+  EXPECT_EQ((file->value<std::vector<std::string>>("list", "texts").value()),
+            (std::vector<std::string>{"p", ""}));
+  EXPECT_EQ((file->value<std::vector<bool>>("flags", "flags").value()),
+            (std::vector<bool>{true, false}));
+  const GgufTensor* w = file->find("w");
+  ASSERT_NE(w, nullptr);
+  EXPECT_EQ(w->shape, Shape({2, 3}));
+  EXPECT_EQ(file->bytes(*w).size(), 24u);
+  EXPECT_EQ(file->find("q")->begin, q_begin);
+  EXPECT_EQ(file->find("q")->bytes, 34u);
+  EXPECT_EQ(file->find("z"), nullptr);
+}
+
+/// The inputs of public advisories against GGUF readers, and their like.
+TEST(Gguf, RefusesWhatDoesNotFit) {
+  const auto expect = [](const Builder& b, const char* part) {
+    const std::string got = refusal(b);
+    EXPECT_NE(got.find(part), std::string::npos) << "wanted: " << part << "\ngot: " << got;
+  };
+  expect(Builder().text("GGML"), "does not begin with");
+  expect(Builder().header(0, 0, 1), "version 1");
+  expect(Builder().header(0, 0, 0x03000000), "big-endian");
+  expect(Builder().header(~uint64_t{0}, 0), "announces");
+  expect(Builder().header(0, uint64_t{1} << 60), "announces");
+  expect(Builder().header(0, 1).put(~uint64_t{0}), "cut short");
+  expect(Builder().header(0, 1).text("k").put(uint32_t{99}).data(40), "the type 99");
+  expect(Builder()
+             .header(0, 1)
+             .text("k")
+             .put(uint32_t{9})
+             .put(uint32_t{4})
+             .put(uint64_t{1} << 62)
+             .data(40),
+         "announces 4611686018427387904 elements");
+  expect(
+      Builder().header(0, 1).text("k").put(uint32_t{9}).put(uint32_t{9}).put(uint64_t{1}).data(40),
+      "a list of lists");
+  expect(Builder().header(0, 1).text("k").put(uint32_t{7}).put('\2').data(40),
+         "neither true nor false");
+  expect(Builder().header(0, 2).key_u32("k", 1).key_u32("k", 1), "given twice");
+  expect(Builder().header(0, 1).key_u32("general.alignment", 24).data(40), "power of two");
+  expect(Builder().header(0, 1).key_u32("general.alignment", 0).data(40), "power of two");
+  expect(Builder().header(0, 1).key_u32("split.count", 3).data(40), "one of 3 files");
+
+  const auto with_tensor = [](std::initializer_list<uint64_t> dims, uint32_t type, uint64_t begin) {
+    Builder b;
+    b.header(1, 0).tensor("t", dims, type, begin).pad(32).data(64);
+    return b;
+  };
+  EXPECT_EQ(refusal(with_tensor({16}, 0, 0)), "accepted");
+  expect(with_tensor({17}, 0, 0), "cut short");
+  expect(with_tensor({8}, 0, 64), "cut short");
+  expect(with_tensor({8}, 0, ~uint64_t{31}), "cut short");
+  expect(with_tensor({8}, 0, 16), "alignment");
+  expect(with_tensor({0}, 0, 0), "empty");
+  expect(with_tensor({uint64_t{1} << 32, uint64_t{1} << 32}, 0, 0), "beyond 2^60");
+  expect(with_tensor({uint64_t{1} << 63, 2}, 0, 0), "beyond 2^60");
+  expect(with_tensor({1, 1, 1, 1, 1}, 0, 0), "dimensions");
+  expect(with_tensor({}, 0, 0), "dimensions");
+  expect(with_tensor({33}, 8, 0), "not a multiple of the block");
+  expect(with_tensor({256}, 16, 0), "IQ2_XXS");
+  expect(with_tensor({32}, 5, 0), "the element type 5");
+  Builder twice;
+  twice.header(2, 0).tensor("t", {8}, 0, 0).tensor("t", {8}, 0, 32).pad(32).data(64);
+  expect(twice, "given twice");
+  Builder over;
+  over.header(2, 0).tensor("t", {16}, 0, 0).tensor("u", {8}, 0, 32).pad(32).data(64);
+  expect(over, "over each other");
+
+  // Cut anywhere, a file is refused and nothing is read past its end.
+  Builder whole = with_tensor({16}, 0, 0);
+  const std::string bytes = whole.bytes();
+  for (size_t size = 0; size < bytes.size(); ++size) {
+    whole.bytes() = bytes.substr(0, size);
+    EXPECT_FALSE(whole.parse()) << size;
+  }
+}
+
+/// A tiny llama whose rows are numbered, so that their order can be seen.
+Builder tiny_llama(float first = 0) {
+  Builder b;
+  b.header(13, 9)
+      .key_text("general.architecture", "llama")
+      .key_u32("llama.block_count", 1)
+      .key_u32("llama.embedding_length", 8)
+      .key_u32("llama.feed_forward_length", 4)
+      .key_u32("llama.context_length", 64)
+      .key_u32("llama.attention.head_count", 2)
+      .key_u32("llama.attention.head_count_kv", 1)
+      .key_f32("llama.attention.layer_norm_rms_epsilon", 1e-5f)
+      .key_u32("tokenizer.ggml.eos_token_id", 2);
+  struct Part {
+    const char* name;
+    std::vector<uint64_t> dims;
+  };
+  const std::vector<Part> parts = {{"token_embd.weight", {8, 16}},
+                                   {"output_norm.weight", {8}},
+                                   {"output.weight", {8, 16}},
+                                   {"blk.0.attn_norm.weight", {8}},
+                                   {"blk.0.attn_q.weight", {8, 8}},
+                                   {"blk.0.attn_k.weight", {8, 4}},
+                                   {"blk.0.attn_v.weight", {8, 4}},
+                                   {"blk.0.attn_output.weight", {8, 8}},
+                                   {"blk.0.ffn_norm.weight", {8}},
+                                   {"blk.0.ffn_gate.weight", {8, 4}},
+                                   {"blk.0.ffn_up.weight", {8, 4}},
+                                   {"blk.0.ffn_down.weight", {4, 8}},
+                                   {"rope_freqs.weight", {2}}};
+  uint64_t at = 0;
+  for (const Part& p : parts) {
+    uint64_t count = 1;
+    b.text(p.name).put(static_cast<uint32_t>(p.dims.size()));
+    for (const uint64_t d : p.dims) {
+      b.put(d);
+      count *= d;
+    }
+    b.put(uint32_t{0}).put(at);
+    at += (count * 4 + 31) / 32 * 32;
+  }
+  b.pad(32);
+  for (const Part& p : parts) {
+    const uint64_t columns = p.dims[0], rows = p.dims.size() > 1 ? p.dims[1] : 1;
+    for (uint64_t r = 0; r < rows; ++r)
+      for (uint64_t c = 0; c < columns; ++c) {
+        const bool factors = std::string_view(p.name) == "rope_freqs.weight";
+        b.put(factors ? 1.0f : first + static_cast<float>(r));
+      }
+    b.pad(32);
+  }
+  return b;
+}
+
+std::vector<float> first_column(const Tensor& t) {
+  const std::vector<float> all = t.to_f32();
+  std::vector<float> out;
+  for (int64_t r = 0; r < t.dim(0); ++r) out.push_back(all[static_cast<size_t>(r * t.dim(1))]);
+  return out;
+}
+
+TEST(GgufModel, TellsWhatTheHubWouldTell) {
+  const Builder b = tiny_llama();
+  Result<GgufFile> file = b.parse();
+  ASSERT_TRUE(file) << file.error().message;
+  Result<GgufModel> model = GgufModel::of(*std::move(file));
+  ASSERT_TRUE(model) << model.error().message;
+  const auto config = nlohmann::json::parse(model->config_json());
+  EXPECT_EQ(config.at("model_type"), "llama");
+  EXPECT_EQ(config.at("num_key_value_heads"), 1);
+  EXPECT_EQ(config.at("head_dim"), 4);
+  EXPECT_EQ(config.at("vocab_size"), 16);
+  EXPECT_EQ(config.at("rms_norm_eps"), 1e-5);  // not 9.999999747378752e-06
+  EXPECT_EQ(config.at("tie_word_embeddings"), false);
+  EXPECT_TRUE(config.at("bos_token_id").is_null());
+  EXPECT_EQ(config.at("eos_token_id"), 2);
+  EXPECT_EQ(config.at("rope_scaling").at("rope_type"), "llama3");
+  EXPECT_EQ(model->names().size(), 12u);
+
+  // Rows of queries and keys are put back where the hub has them; others stay.
+  Device& cpu = **open_device("cpu");
+  const auto rows = [&](const char* name) {
+    return first_column(model->load(name, cpu, DType::kF32).value());
+  };
+  EXPECT_EQ(rows("model.layers.0.self_attn.q_proj.weight"),
+            (std::vector<float>{0, 2, 1, 3, 4, 6, 5, 7}));
+  EXPECT_EQ(rows("model.layers.0.self_attn.k_proj.weight"), (std::vector<float>{0, 2, 1, 3}));
+  EXPECT_EQ(rows("model.layers.0.self_attn.v_proj.weight"), (std::vector<float>{0, 1, 2, 3}));
+  EXPECT_EQ(rows("lm_head.weight").size(), 16u);
+  EXPECT_EQ(model->load("nothing", cpu, DType::kF32).error().code, Code::kNotFound);
+}
+
+TEST(GgufModel, RefusesNumbersThatAreNone) {
+  const Builder b = tiny_llama(std::numeric_limits<float>::quiet_NaN());
+  Result<GgufModel> model = GgufModel::of(b.parse().value());
+  ASSERT_TRUE(model);
+  const Result<Tensor> t = model->load("lm_head.weight", **open_device("cpu"), DType::kBF16);
+  ASSERT_FALSE(t);
+  EXPECT_EQ(t.error().code, Code::kCorrupt);
+  EXPECT_NE(t.error().message.find("row 0, column 0"), std::string::npos) << t.error().message;
+}
+
+}  // namespace
+}  // namespace ferry

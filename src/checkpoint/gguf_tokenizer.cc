@@ -1,0 +1,177 @@
+#include "checkpoint/gguf_tokenizer.h"
+
+#include <fmt/ranges.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/json.h"
+
+namespace ferry {
+namespace {
+
+using nlohmann::ordered_json;
+
+// What llama.cpp's numbers for tokens mean (tokenizer.ggml.token_type).
+constexpr int64_t kControl = 3, kUserDefined = 4;
+
+constexpr const char* kDigits = "digits";  // in place of an expression: each digit is a piece
+
+/// How a kind of tokenizer splits text before merging. The expressions are facts of the models'
+/// own tokenizer.json files.
+struct Splitting {
+  std::array<const char*, 4> names;        // under which GGUF files know it ("tokenizer.ggml.pre")
+  std::array<const char*, 6> expressions;  // one after the other
+  bool byte_level_splits = false;          // GPT-2's expression, within the ByteLevel pre-tokenizer
+  bool nfc = false;
+  bool ignore_merges = false;  // a piece that is a token as a whole is that token
+};
+
+const std::array<Splitting, 7>& splittings() {
+  static const std::array<Splitting, 7> all = {{
+      {.names = {"gpt-2", "gpt2"}, .expressions = {}, .byte_level_splits = true},
+      {.names = {"smollm"}, .expressions = {kDigits}, .byte_level_splits = true},
+      {.names = {"llama-bpe", "llama3", "llama-v3"},
+       .expressions =
+           {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+       .ignore_merges = true},
+      {.names = {"qwen2"},
+       .expressions =
+           {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+       .nfc = true},
+      {.names = {"deepseek-r1-qwen"},  // the same without normalising
+       .expressions =
+           {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+      {.names = {"deepseek-v3"},
+       .expressions =
+           {R"(\p{N}{1,3})",
+            R"([一-龥぀-ゟ゠-ヿ]+)",
+            R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+      {.names = {"deepseek-llm"},
+       .expressions =
+           {R"([\r\n])",
+            R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶ-ͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃ-ↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲ-ⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+)",
+            R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)",
+            R"(\s+$)",
+            R"([一-龥ࠀ-一가-퟿]+)",
+            kDigits}},
+  }};
+  return all;
+}
+
+const Splitting* find_splitting(std::string_view name) {
+  for (const Splitting& s : splittings())
+    for (const char* known : s.names)
+      if (known != nullptr && name == known) return &s;
+  return nullptr;
+}
+
+ordered_json pre_tokenizer(const Splitting& s) {
+  ordered_json list = ordered_json::array();
+  for (const char* expression : s.expressions) {
+    if (expression == nullptr) break;
+    if (expression == kDigits)
+      list.push_back({{"type", "Digits"}, {"individual_digits", true}});
+    else
+      list.push_back({{"type", "Split"},
+                      {"pattern", {{"Regex", expression}}},
+                      {"behavior", "Isolated"},
+                      {"invert", false}});
+  }
+  list.push_back({{"type", "ByteLevel"},
+                  {"add_prefix_space", false},
+                  {"trim_offsets", true},
+                  {"use_regex", s.byte_level_splits}});
+  return {{"type", "Sequence"}, {"pretokenizers", std::move(list)}};
+}
+
+Result<const Splitting*> splitting_of(const GgufFile& file) {
+  TRY_ASSIGN(const std::string model, file.text("tokenizer.ggml.model"));
+  if (model != "gpt2")
+    return fail(Code::kInvalidInput,
+                "{}: its tokenizer is of the kind {}; Ferry reads byte-level BPE (\"gpt2\")",
+                file.path(),
+                printable(model));
+  TRY_ASSIGN(const std::string name, file.text("tokenizer.ggml.pre"));
+  if (const Splitting* s = find_splitting(name)) return s;
+  std::vector<std::string> known;
+  for (const Splitting& s : splittings()) known.push_back(s.names[0]);
+  return fail(Code::kInvalidInput,
+              "{}: its tokenizer splits text as {} does (tokenizer.ggml.pre), which Ferry does not "
+              "know; it knows {}",
+              file.path(),
+              printable(name),
+              fmt::join(known, ", "));
+}
+
+}  // namespace
+
+Result<std::string> gguf_tokenizer_json(const GgufFile& file) {
+  TRY_ASSIGN(const Splitting* splitting, splitting_of(file));
+  TRY_ASSIGN(const auto tokens,
+             file.value<std::vector<std::string>>("tokenizer.ggml.tokens", "a list of texts"));
+  TRY_ASSIGN(
+      const auto types,
+      file.value<std::vector<int64_t>>("tokenizer.ggml.token_type", "a list of whole numbers"));
+  TRY_ASSIGN(const auto merges,
+             file.value<std::vector<std::string>>("tokenizer.ggml.merges", "a list of texts"));
+  if (types.size() != tokens.size())
+    return fail(Code::kInvalidInput,
+                "{}: \"tokenizer.ggml.token_type\" has {} entries for {} tokens",
+                file.path(),
+                types.size(),
+                tokens.size());
+  ordered_json vocab = ordered_json::object(), added = ordered_json::array(),
+               pairs = ordered_json::array();
+  std::set<std::string_view> seen;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    if (!seen.insert(tokens[id]).second)
+      return fail(
+          Code::kInvalidInput, "{}: the token {} occurs twice", file.path(), printable(tokens[id]));
+    // push_back and not []: an ordered object searches all its keys for that.
+    vocab.get_ref<ordered_json::object_t&>().push_back({tokens[id], id});
+    if (types[id] != kControl && types[id] != kUserDefined) continue;
+    added.push_back({{"id", id},
+                     {"content", tokens[id]},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", false},
+                     {"special", types[id] == kControl}});
+  }
+  for (const std::string& merge : merges) {
+    const size_t space = merge.find(' ');
+    if (space == std::string::npos || merge.find(' ', space + 1) != std::string::npos)
+      return fail(
+          Code::kInvalidInput, "{}: the merge {} is not two tokens", file.path(), printable(merge));
+    pairs.push_back({merge.substr(0, space), merge.substr(space + 1)});
+  }
+  const ordered_json byte_level = {{"type", "ByteLevel"},
+                                   {"add_prefix_space", false},
+                                   {"trim_offsets", true},
+                                   {"use_regex", true}};
+  ordered_json j = {
+      {"version", "1.0"},
+      {"truncation", nullptr},
+      {"padding", nullptr},
+      {"added_tokens", std::move(added)},
+      {"normalizer", splitting->nfc ? ordered_json{{"type", "NFC"}} : ordered_json(nullptr)},
+      {"pre_tokenizer", pre_tokenizer(*splitting)},
+      {"post_processor", nullptr},
+      {"decoder", byte_level},
+      {"model",
+       {{"type", "BPE"},
+        {"dropout", nullptr},
+        {"unk_token", nullptr},
+        {"continuing_subword_prefix", nullptr},
+        {"end_of_word_suffix", nullptr},
+        {"fuse_unk", false},
+        {"byte_fallback", false},
+        {"ignore_merges", splitting->ignore_merges},
+        {"vocab", std::move(vocab)},
+        {"merges", std::move(pairs)}}}};
+  return j.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+}  // namespace ferry

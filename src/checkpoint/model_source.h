@@ -1,0 +1,62 @@
+// Where a model is read from: a directory in the Hugging Face layout, or one GGUF file. What makes,
+// fills and asks a model knows no more than this.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "tensor/tensor.h"
+
+namespace ferry {
+
+constexpr const char* kConfigName = "config.json";
+
+/// A tensor as it is stored. Blocks that have to be decoded count as f32.
+struct StoredTensor {
+  Shape shape;
+  DType dtype = DType::kF32;
+};
+
+/// Thread rule: one thread at a time.
+class ModelSource {
+ public:
+  virtual ~ModelSource() = default;
+
+  virtual const std::string& path() const = 0;
+  /// How messages name one of its text files: "DIR/config.json".
+  virtual std::string path_of(const std::string& file_name) const = 0;
+
+  virtual const std::string& config_json() const = 0;
+  virtual std::vector<std::string> names() const = 0;                           // sorted
+  virtual std::optional<StoredTensor> stored(std::string_view name) const = 0;  // nothing: none
+
+  /// A copy on the device as `want`; f32, bf16 and f16 convert to each other
+  /// (checkpoint/convert.h). Errors: kNotFound; kCorrupt (a hash, a value that is no number);
+  /// kInvalidInput (a type that does not convert: FP8 codes are loaded as they are,
+  /// checkpoint/weights.h knows their scales). Throws DeviceError when out of memory.
+  virtual Result<Tensor> load(std::string_view name, Device& device, DType want) = 0;
+  /// The tensors of `experts` experts as one: "a.*.weight" gives [experts, N, K] from a.0.weight
+  /// [N, K], a.1.weight ... Errors: as load; kInvalidInput if shapes differ, or if there are more
+  /// experts.
+  virtual Result<Tensor> load_stacked(std::string_view name_with_star,
+                                      int64_t experts,
+                                      Device& device,
+                                      DType want) = 0;
+
+  /// A text file, such as tokenizer.json, or nothing if there is none. Errors: kCorrupt.
+  virtual Result<std::optional<std::string>> optional_text(const std::string& file_name) = 0;
+  /// The names of the text files in one of its folders; none where it has no such folder.
+  virtual Result<std::vector<std::string>> texts_in(const std::string& folder) const = 0;
+  /// Whether hashes say that its files are what was written: then none may be left out.
+  virtual bool vouched_for() const = 0;
+};
+
+/// A directory, or a file that begins as GGUF files do. Errors: of ModelDir::open and
+/// GgufModel::open.
+Result<std::unique_ptr<ModelSource>> open_model_source(const std::string& path);
+
+}  // namespace ferry
