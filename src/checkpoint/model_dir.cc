@@ -87,15 +87,6 @@ Result<void> write_shards(StagedFolder& folder,
 
 }  // namespace
 
-std::string expert_name(std::string_view name_with_star, int64_t expert) {
-  const size_t star = name_with_star.find('*');
-  check(star != name_with_star.npos && name_with_star.find('*', star + 1) == name_with_star.npos,
-        "model dir: {} needs exactly one '*'",
-        name_with_star);
-  return fmt::format(
-      "{}{}{}", name_with_star.substr(0, star), expert, name_with_star.substr(star + 1));
-}
-
 Result<ModelDir> ModelDir::open(const std::string& path) {
   // A writer may replace the directory between two of our reads; then what was read is of two
   // models. Only folders with checksums.json are ever replaced, and equal checksums are equal

@@ -24,9 +24,6 @@
 namespace ferry {
 
 
-/// "a.*.b" and 3 give "a.3.b": where one expert of a stack is stored. check: exactly one '*'.
-std::string expert_name(std::string_view name_with_star, int64_t expert);
-
 /// A model directory, opened. What was opened stays what it is, also if the directory is replaced.
 /// Thread rule: one thread at a time.
 class ModelDir final : public ModelSource {

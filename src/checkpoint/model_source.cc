@@ -1,10 +1,20 @@
 #include "checkpoint/model_source.h"
 
+#include "base/check.h"
 #include "base/file.h"
 #include "checkpoint/gguf_model.h"
 #include "checkpoint/model_dir.h"
 
 namespace ferry {
+
+std::string expert_name(std::string_view name_with_star, int64_t expert) {
+  const size_t star = name_with_star.find('*');
+  check(star != name_with_star.npos && name_with_star.find('*', star + 1) == name_with_star.npos,
+        "model dir: {} needs exactly one '*'",
+        name_with_star);
+  return fmt::format(
+      "{}{}{}", name_with_star.substr(0, star), expert, name_with_star.substr(star + 1));
+}
 
 Result<std::unique_ptr<ModelSource>> open_model_source(const std::string& path) {
   if (path_exists(path) && !is_folder(path)) {

@@ -15,6 +15,9 @@ namespace ferry {
 
 constexpr const char* kConfigName = "config.json";
 
+/// "a.*.b" and 3 give "a.3.b": where one expert of a stack is stored. check: exactly one '*'.
+std::string expert_name(std::string_view name_with_star, int64_t expert);
+
 /// A tensor as it is stored. Blocks that have to be decoded count as f32.
 struct StoredTensor {
   Shape shape;
