@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "base/file.h"
+#include "checkpoint/model_dir.h"
 #include "checkpoint/model_texts.h"
 #include "checkpoint/weights.h"
 #include "device/cpu/cpu_device.h"

@@ -11,6 +11,7 @@
 #include "base/alive.h"
 #include "base/file.h"
 #include "base/random.h"
+#include "checkpoint/model_dir.h"
 #include "checkpoint/weights.h"
 #include "device/cpu/cpu_device.h"
 #include "models/registry.h"
