@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "base/math.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/gguf_tokenizer.h"
 #include "device/cpu/cpu_device.h"
@@ -59,8 +60,7 @@ constexpr std::array<LlamaScaling, 2> kLlamaScalings = {{{8, 1, 4, 8192}, {32, 1
 /// Source: Llama 3.1's reference code, as Transformers has it (rope_type "llama3").
 double llama_factor(const LlamaScaling& s, double theta, int64_t pair, int64_t dim) {
   const double wavelength =
-      2 * 3.14159265358979323846 *
-      std::pow(theta, 2.0 * static_cast<double>(pair) / static_cast<double>(dim));
+      2 * math::kPi * math::pow(theta, 2.0 * static_cast<double>(pair) / static_cast<double>(dim));
   const auto original = static_cast<double>(s.original);
   if (wavelength < original / s.high) return 1;
   if (wavelength > original / s.low) return s.factor;
