@@ -51,6 +51,31 @@ Json v2_config() {
   return c;
 }
 
+/// Two layers of Qwen2, tied, as its instruct models' config.json has it.
+Json qwen2_config() {
+  return Json::parse(R"({
+    "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 0,
+    "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 32, "initializer_range": 0.02,
+    "intermediate_size": 64, "max_position_embeddings": 256, "max_window_layers": 2,
+    "model_type": "qwen2", "num_attention_heads": 4, "num_hidden_layers": 2,
+    "num_key_value_heads": 2, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+    "sliding_window": 128, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+    "transformers_version": "4.43.1", "use_cache": true, "use_sliding_window": false,
+    "vocab_size": 704})");
+}
+
+Json llama_config() {
+  Json c = qwen2_config();
+  for (const char* name : {"max_window_layers", "sliding_window", "use_sliding_window"})
+    c.erase(name);
+  c.update(Json::parse(R"({"architectures": ["LlamaForCausalLM"], "attention_bias": false,
+    "eos_token_id": [1, 2], "mlp_bias": false, "model_type": "llama", "pretraining_tp": 1,
+    "rope_scaling": {"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+                     "original_max_position_embeddings": 64, "rope_type": "llama3"},
+    "rope_theta": 500000.0, "tie_word_embeddings": false})"));
+  return c;
+}
+
 std::string tokenizer_text(const std::string& name) {
   return *read_file(std::string(FERRY_SOURCE_DIR) + "/testdata/tokenizer/" + name + ".json");
 }
@@ -67,6 +92,7 @@ struct Layout {
 
   // What it says.
   std::optional<int32_t> bos = 0;
+  bool begins = true;
   std::vector<int32_t> eos = {1};
   int notes = 0;
 };
@@ -292,7 +318,40 @@ std::map<std::string, Layout> layouts() {
       "rope_scaling": null, "attention_bias": null, "n_group": null, "topk_group": null})"));
     l.files["tokenizer.json"] = tokenizer_text("deepseek");
     l.bos = std::nullopt;
+    l.begins = false;
     l.eos = {};
+  });
+  add("Qwen2's instruct models: no text begins with a token", qwen2_config(), [](Layout& l) {
+    Json tokenizer = Json::parse(tokenizer_text("qwen2"));
+    tokenizer["post_processor"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
+    l.files["tokenizer.json"] = tokenizer.dump();
+    l.files["tokenizer_config.json"] =
+        R"({"add_bos_token": false, "add_prefix_space": false, "bos_token": null,
+            "eos_token": "<|pad|>", "model_max_length": 131072, "unk_token": null,
+            "tokenizer_class": "Qwen2Tokenizer", "split_special_tokens": false})";
+    l.files["generation_config.json"] = R"({"bos_token_id": 0, "pad_token_id": 0,
+        "do_sample": true, "eos_token_id": [2, 1], "repetition_penalty": 1.1, "temperature": 0.7,
+        "top_p": 0.8, "top_k": 20, "transformers_version": "4.37.0"})";
+    l.stored = DType::kBF16;
+    l.begins = false;
+    l.eos = {2, 1};
+  });
+  add("DeepSeek's distilled Qwen", qwen2_config(), [](Layout& l) {
+    l.config.update({{"eos_token_id", 1}, {"tie_word_embeddings", false}, {"use_mrope", false}});
+    l.files["tokenizer.json"] = tokenizer_text("qwen2");
+    l.files["tokenizer_config.json"] = kTokenizerConfig;
+    l.files["generation_config.json"] = kGenerationConfig;
+    l.stored = DType::kBF16;
+    l.shard_bytes = 40000;
+  });
+  add("Llama 3.1: its tokenizer.json says how texts begin", llama_config(), [](Layout& l) {
+    l.files["tokenizer.json"] = tokenizer_text("llama3");
+    l.files["tokenizer_config.json"] =
+        R"({"bos_token": "<|bos|>", "clean_up_tokenization_spaces": true, "eos_token": "<|eos|>",
+            "model_input_names": ["input_ids", "attention_mask"], "model_max_length": 131072,
+            "tokenizer_class": "PreTrainedTokenizerFast"})";
+    l.shard_bytes = 40000;
+    l.eos = {1, 2};
   });
   add("files beside it that are not what their names say", v2_config(), [](Layout& l) {
     transformers_4(l);
@@ -327,6 +386,7 @@ TEST(Directories, OpenAndAnswerAlike) {
     ASSERT_TRUE(texts) << texts.error().message;
     ASSERT_NE(texts->tokenizer, nullptr);
     EXPECT_EQ(texts->bos, layout.bos);
+    EXPECT_EQ(texts->begins, layout.begins);
     EXPECT_EQ(texts->eos, layout.eos);
     std::string notes;
     for (const auto* list : {&opened->notes, &texts->notes})

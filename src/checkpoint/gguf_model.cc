@@ -348,6 +348,8 @@ Result<std::string> GgufModel::tokenizer_config_json() const {
   if (file_.has("tokenizer.ggml.add_bos_token")) {
     TRY_ASSIGN(j["add_bos_token"],
                file_.value<bool>("tokenizer.ggml.add_bos_token", "true or false"));
+  } else {  // llama.cpp's own rule where the file is silent
+    j["add_bos_token"] = file_.text("tokenizer.ggml.pre").value_or("") == "llama-bpe";
   }
   if (file_.has("tokenizer.chat_template")) {
     TRY_ASSIGN(j["chat_template"], file_.text("tokenizer.chat_template"));

@@ -64,6 +64,7 @@ class Reader {
       TRY(read_token_names(kSpecialTokensName));
     }
     decide();
+    TRY(decide_begin());
     compare_templates();
     return std::move(out_);
   }
@@ -157,6 +158,18 @@ class Reader {
     }
     statements_.push_back(std::move(s));
     return {};
+  }
+
+  Result<void> decide_begin() {
+    if (!out_.bos || out_.tokenizer == nullptr) return {};
+    out_.begins = out_.tokenizer->first_token() == out_.bos;
+    const auto it = out_.files.find(kTokenizerConfigName);
+    if (it == out_.files.end()) return {};
+    TRY_ASSIGN(const Json json, parse_json(it->second, path(kTokenizerConfigName)));
+    JsonProblem problem{.code = Code::kInvalidInput};
+    JsonFields f(json, path(kTokenizerConfigName), problem);
+    out_.begins = f.boolean("add_bos_token", out_.begins);
+    return problem.done();
   }
 
   void compare_added_tokens() {
@@ -301,7 +314,10 @@ std::map<std::string, std::string> model_text_files(const TextFacts& facts,
                              {"eos_token", facts.eos_text},
                              {"model_max_length", facts.positions},
                              {"clean_up_tokenization_spaces", false}});
-  if (begins) set_token(tokenizer, "bos_token", facts.bos_text);
+  if (begins) {
+    set_token(tokenizer, "bos_token", facts.bos_text);
+    if (!facts.puts_bos || tokenizer.contains("add_bos_token")) tokenizer["add_bos_token"] = true;
+  }
   set_token(tokenizer, "eos_token", facts.eos_text);
   files[kTokenizerConfigName] = document(tokenizer);
 

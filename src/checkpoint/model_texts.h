@@ -25,9 +25,12 @@ constexpr const char* kSpecialTokensName = "special_tokens_map.json";
 /// - The end tokens are all that any of config.json, generation_config.json, tokenizer_config.json
 ///   and special_tokens_map.json names, in this order: generation stops at each of them. Ids that
 ///   the model does not have are left out.
+/// - A text begins with the begin token if tokenizer_config.json says so (add_bos_token), else if
+///   tokenizer.json's post_processor puts it there, as Hugging Face's tokenizers do.
 /// Where the files contradict each other a note says so and what was decided.
 struct ModelTexts {
   std::optional<int32_t> bos;
+  bool begins = false;                         // each text with bos
   std::vector<int32_t> eos;                    // no id twice
   std::shared_ptr<text::Tokenizer> tokenizer;  // nullptr: the directory has none
   std::map<std::string, std::string> files;    // what was read, by name; tokenizer.json is not kept
@@ -51,6 +54,7 @@ Result<std::shared_ptr<text::Tokenizer>> require_tokenizer(const ModelSource& fr
 /// What a new model's files are to say: the tokens of the data that it was trained on.
 struct TextFacts {
   std::string tokenizer_json;
+  bool puts_bos = false;     // whether the tokenizer by itself puts bos before a text
   int32_t bos = 0, eos = 0;  // equal: the tokenizer has no begin token
   std::string bos_text, eos_text;
   int64_t positions = 0;

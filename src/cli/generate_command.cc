@@ -46,7 +46,7 @@ Result<void> generate(Arguments& args) {
     args.prompt = std::move(chat.text);
     ids = std::move(chat.ids);
   } else {
-    if (m.texts.bos) ids.push_back(*m.texts.bos);
+    if (m.texts.begins) ids.push_back(*m.texts.bos);
     m.tokenizer->encode(
         args.prompt,
         args.specials ? text::Tokenizer::Specials::kParse : text::Tokenizer::Specials::kAsText,

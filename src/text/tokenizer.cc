@@ -101,6 +101,7 @@ struct Tokenizer::State {
   std::vector<std::string> token_bytes;  // by id, added tokens included
   std::vector<bool> special;
   std::string merges_hash, vocabulary_hash;
+  std::string first;  // what the post_processor puts before a text
   std::unordered_map<std::string, int32_t> ids;
   std::string foreign;    // bytes without a token that no UTF-8 has
   std::string no_tokens;  // the others without one
@@ -218,6 +219,7 @@ Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& pat
   State& s = *tokenizer.state_;
   s.token_bytes = std::move(token_bytes);
   s.special = std::move(special);
+  s.first = file.first;
   s.merges_hash = hash_of(file.merges);
   s.vocabulary_hash = hash_of(s.token_bytes, s.special, s.merges_hash);
   for (size_t byte = 0; byte < file.byte_tokens.size(); ++byte)
@@ -262,6 +264,8 @@ std::optional<int32_t> Tokenizer::token_id(std::string_view token_text) const {
   const auto it = state_->ids.find(std::string(token_text));
   return it == state_->ids.end() ? std::nullopt : std::optional(it->second);
 }
+
+std::optional<int32_t> Tokenizer::first_token() const { return token_id(state_->first); }
 
 bool Tokenizer::is_special(int32_t id) const {
   return id >= 0 && static_cast<size_t>(id) < state_->special.size() && state_->special[id];

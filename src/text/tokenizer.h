@@ -1,7 +1,7 @@
 // Byte-level BPE as Hugging Face's tokenizer.json describes it (DeepSeek V3, Llama 3, Qwen2 kinds).
 //
 // The ids are those of Hugging Face's tokenizers with add_special_tokens=False: encode never adds a
-// BOS, whatever the file's post_processor says; ask token_id for it. Chat templates write their
+// BOS, whatever the file's post_processor says; ask first_token for it. Chat templates write their
 // own.
 #pragma once
 
@@ -52,6 +52,8 @@ class Tokenizer {
   std::string_view token_bytes(int32_t id) const;
 
   std::optional<int32_t> token_id(std::string_view token_text) const;  // as written in the file
+  /// The token that the file puts before a text (its post_processor), if it does.
+  std::optional<int32_t> first_token() const;
   bool is_special(int32_t id) const;
   int32_t vocab_size() const;  // largest id + 1, added tokens included
 

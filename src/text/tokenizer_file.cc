@@ -21,7 +21,6 @@ constexpr const char* kDamaged =
     "the file is damaged or was not written by a tokenizer library: fetch or export it again";
 constexpr size_t kAddedBytesMax = 1024;  // keeps the search for added tokens linear in practice
 
-/// Whether any well-formed text has this byte.
 /// Vocabularies learnt from text may have no token for what it did not hold: bytes that no UTF-8 has,
 /// control characters, the first bytes of planes with nothing in them.
 bool may_be_missing(unsigned byte) {
@@ -47,6 +46,7 @@ class Reader {
     TRY(read_merges(*model));
     TRY(read_added_tokens(root));
     TRY(check_specials_unreachable());
+    if (const Json* post = member(root, "post_processor")) file_.first = first_of(*post);
     return std::move(file_);
   }
 
@@ -112,6 +112,25 @@ class Reader {
   JsonFields fields(const Json& object, const std::string& field, JsonProblem& problem) const {
     problem.advice = std::string("; ") + kDamaged;
     return {object, fmt::format("{}: {}", path_, field), problem};
+  }
+
+  /// The post_processor's template for one text, if that is its kind.
+  static std::string first_of(const Json& processor, int depth = 0) {
+    if (!processor.is_object()) return "";
+    if (type_of(processor) == "Sequence" && depth == 0) {
+      const Json* parts = member(processor, "processors");
+      if (parts == nullptr || !parts->is_array()) return "";
+      for (const Json& part : *parts)
+        if (const std::string first = first_of(part, depth + 1); !first.empty()) return first;
+      return "";
+    }
+    const Json* single = member(processor, "single");
+    if (type_of(processor) != "TemplateProcessing" || single == nullptr || !single->is_array() ||
+        single->empty() || !single->front().is_object())
+      return "";
+    const Json* token = member(single->front(), "SpecialToken");
+    const Json* id = token != nullptr && token->is_object() ? member(*token, "id") : nullptr;
+    return id != nullptr && id->is_string() ? id->get<std::string>() : "";
   }
 
   Result<void> read_normalizer(const Json& root) {

@@ -28,19 +28,21 @@ struct TokenizerFile {
   std::vector<Pattern> patterns;   // of the pre-tokenizers, in order
   bool nfc = false;
   bool ignore_merges = false;
+  std::string first;  // what the post_processor puts before a text; empty: nothing
 
   // Follow from the above.
   std::unordered_map<std::string, int32_t> ids;  // vocab and added tokens
-  std::array<int32_t, 256> byte_tokens{};  // -1: none, for some of those that UTF-8 never uses
+  std::array<int32_t, 256> byte_tokens{};  // -1: none
 };
 
 /// Accepts a file if Ferry encodes by it exactly as Hugging Face's tokenizers does, and has a token
-/// for every byte of UTF-8 (DeepSeek-V2's lacks C0, C1 and F5 to FF). Not looked at:
-/// - post_processor: encode adds no tokens (see tokenizer.h);
+/// for every byte that text is made of (DeepSeek-V2's lacks C0, C1 and F5 to FF, which UTF-8 never
+/// uses; SmolLM2's some control characters and the first bytes of empty planes too). Not looked at:
+/// - post_processor, but for the token that it puts first: encode adds none (see tokenizer.h);
 /// - truncation and padding, which whoever saved the file last used for a batch: Transformers sets
 ///   them anew for each;
 /// - byte_fallback, unk_token and fuse_unk, which say what becomes of characters without a token:
-///   where every byte has one there are none.
+///   they would leave them out.
 ///
 /// Errors   kCorrupt: not JSON, not the format, or contradicting itself (ids with gaps or given
 ///          twice, merges of unknown tokens, given twice or with an empty side). kInvalidInput: a

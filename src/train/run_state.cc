@@ -68,6 +68,7 @@ ModelContents model_contents(models::CausalLm& model,
       stored_weights(model.weights(), model.weight_aliases(), f32 ? DType::kF32 : DType::kBF16);
   const data::Manifest& m = dataset.manifest();
   c.texts = model_text_files({.tokenizer_json = dataset.tokenizer_json(),
+                              .puts_bos = dataset.tokenizer().first_token() == m.bos,
                               .bos = m.bos,
                               .eos = m.eos,
                               .bos_text = token_text(dataset, m.bos),
