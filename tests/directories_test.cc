@@ -1,6 +1,7 @@
 // Model directories as the world lays them out: what Transformers 4 and 5, DeepSeek, Unsloth,
 // LLaMA-Factory and the hub's cache write of one and the same small model. Each must open, answer
 // with the same bits, and say the same of where text ends.
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 

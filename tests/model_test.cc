@@ -11,6 +11,7 @@
 #include "base/cpu_tier.h"
 #include "base/random.h"
 #include "device/cpu/cpu_device.h"
+#include "engine/session.h"
 #include "float64_model.h"
 #include "ops/dispatch.h"
 #include "small_model.h"
@@ -89,6 +90,58 @@ TEST_P(EachModel, CachedIsUncachedAndBatchedIsAlone) {
       from += got[d].size();
     }
   }
+}
+
+/// Prompts that continue, change the end of, or have nothing of what came before.
+TEST_P(EachModel, ASessionThatGoesOnIsOneThatBeginsAnew) {
+  const auto model = model_on(cpu_device());
+  const auto docs = small_documents();
+  std::vector<int32_t> longer = docs[0], changed, other = docs[3];
+  longer.insert(longer.end(), docs[2].begin(), docs[2].end());
+  changed = longer;
+  changed[20] = (changed[20] + 1) % 61;
+  const engine::GenerateOptions options{
+      .sampling = {.temperature = 0.9, .top_p = 0.9, .seed = 4}, .tokens_max = 9, .end_tokens = {}};
+  engine::Session session(*model);
+  for (const auto& [prompt, reused] : {std::pair{docs[0], int64_t{0}},
+                                       {docs[0], 12},  // all but the one whose logits are wanted
+                                       {longer, 13},
+                                       {changed, 20},
+                                       {other, 0},
+                                       {longer, 0}}) {
+    std::vector<double> probabilities, expected;
+    const auto keep = [](std::vector<double>& of) {
+      return [&of](const engine::Sampled& s) {
+        of.push_back(s.log_probability);
+        return true;
+      };
+    };
+    const auto alone = engine::Session(*model).generate(prompt, options, keep(expected));
+    const auto got = session.generate(prompt, options, keep(probabilities));
+    ASSERT_TRUE(alone && got);
+    EXPECT_EQ(*got, *alone);
+    EXPECT_EQ(probabilities, expected);
+    EXPECT_GE(session.reused(), reused);
+    EXPECT_LT(session.reused(), static_cast<int64_t>(prompt.size()));
+  }
+}
+
+TEST_P(EachModel, ASessionForgetsWhatWasStopped) {
+  const auto model = model_on(cpu_device());
+  const std::vector<int32_t> prompt = small_documents()[2];
+  const engine::GenerateOptions options{
+      .sampling = {}, .tokens_max = 5, .end_tokens = {}, .prefill_chunk = 8};
+  const auto all = [](const engine::Sampled&) { return true; };
+  const auto expected = engine::Session(*model).generate(prompt, options, all);
+  engine::Session session(*model);
+  int passes = 0;
+  const auto stopped = session.generate(prompt, options, all, [&] { return ++passes < 2; });
+  ASSERT_TRUE(stopped);
+  EXPECT_TRUE(stopped->empty());
+  const auto one = session.generate(prompt, options, [](const engine::Sampled&) { return false; });
+  EXPECT_EQ(session.reused(), 16);
+  EXPECT_EQ(one->size(), 1u);
+  EXPECT_EQ(*session.generate(prompt, options, all), *expected);
 }
 
 TEST_P(EachModel, LogitsOfChosenRowsAreThoseOfAll) {

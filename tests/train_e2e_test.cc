@@ -436,6 +436,37 @@ TEST_F(TrainE2e, FullDiskKeepsTheEarlierCheckpoint) {
   EXPECT_GE(kept, 2);
 }
 
+TEST_F(TrainE2e, ConvertedItIsTheSameModel) {
+  const std::string source = checkpoint("base"), wide = path("wide"), narrow = path("narrow");
+  const auto logits = [&](const std::string& model, const std::string& type) {
+    fs::remove(path("logits"));
+    ran({"logits", model, "--tokens", path("ids"), "--dtype", type, "--out", path("logits")});
+    return read(path("logits"));
+  };
+  ran({"convert", source, "--to", "f32", "--out", wide});
+  EXPECT_EQ(logits(wide, "f32"), logits(source, "f32"));
+  EXPECT_EQ(read(wide + "/tokenizer.json"), read(source + "/tokenizer.json"));
+  // Computing in bf16 rounds as storing does; and what was rounded once is not rounded again.
+  ran({"convert", wide, "--to", "bf16", "--out", narrow});
+  EXPECT_EQ(logits(narrow, "bf16"), logits(source, "bf16"));
+  ran({"convert", narrow, "--to", "f32", "--out", path("widened")});
+  ran({"convert", path("widened"), "--out", path("again")});
+  EXPECT_EQ(read(path("again") + "/model.safetensors"), read(narrow + "/model.safetensors"));
+  ran({"passport", narrow});
+  ran({"verify", narrow});
+  const std::string mine = path("mine");
+  fs::create_directory(mine);
+  write(mine + "/notes.txt", "not a model");
+  refused(2, {"convert", source, "--out", mine}, {mine});
+  EXPECT_EQ(read(mine + "/notes.txt"), "not a model");
+  refused(2, {"convert", path("text.txt"), "--out", path("none")}, {path("text.txt")});
+  refused(3,
+          {"convert", source, "--out", path("full-disk")},
+          {"space"},
+          {{"FERRY_FAULT", "file.write:2:enospc"}});
+  EXPECT_FALSE(fs::exists(path("full-disk")));
+}
+
 TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
   const std::string model = checkpoint("base"), bad = path("bad");
   const auto all_refuse = [&](const Strings& says) {

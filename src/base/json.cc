@@ -16,6 +16,8 @@ constexpr int kDepthMax = 64;
 }  // namespace
 
 Result<json> parse_json(std::string_view text, const std::string& path) {
+  if (const size_t at = zero_byte(text); at != text.npos)
+    return fail(Code::kCorrupt, "{}: not JSON: byte {} is zero", path, at + 1);
   std::vector<std::set<std::string>> keys;
   std::string problem;
   // The callback cannot stop the parser: it remembers the first problem, and what follows is

@@ -10,6 +10,10 @@
 
 namespace ferry {
 
+/// The place of a zero byte, or npos. JSON has none, and the library takes one for the end: whatever
+/// comes behind it would go unseen. Every reader of JSON from outside asks this first.
+inline size_t zero_byte(std::string_view text) { return text.find('\0'); }
+
 /// Errors: kCorrupt, naming the path and the byte or key. `path` is for messages. The result is at
 /// most 64 levels deep, so that functions that recurse on it (dump) cannot exhaust the stack.
 Result<nlohmann::json> parse_json(std::string_view text, const std::string& path);

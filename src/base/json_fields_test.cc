@@ -56,6 +56,16 @@ TEST(JsonFields, TakesWhatIsThere) {
             "");
 }
 
+/// The library takes a zero byte for the end of the text.
+TEST(Json, NothingHidesBehindAZeroByte) {
+  for (const std::string_view text : {std::string_view("{}\0{", 4), {"{}\0", 3}, {"\0{}", 3}}) {
+    const auto json = parse_json(text, "FILE");
+    ASSERT_FALSE(json) << text.size();
+    EXPECT_EQ(json.error().code, Code::kCorrupt);
+    EXPECT_NE(json.error().message.find("is zero"), std::string::npos) << json.error().message;
+  }
+}
+
 TEST(JsonFields, RefusesByNameAndRemembersTheFirst) {
   const Json json = Json::parse(R"({"i": 9, "u": -1, "x": "1", "big": 9223372036854775808,
     "o": {"i": "7"}, "l": {}, "ids": [1, 99], "ts": ["a", 1]})");

@@ -25,7 +25,11 @@ constexpr uint64_t kTextBytesMax = uint64_t{256} << 20;
 std::vector<NamedTensor> expanded(const std::vector<NamedTensor>& tensors) {
   std::vector<NamedTensor> out;
   for (const NamedTensor& t : tensors) {
-    const DType stored = t.stored.value_or(t.value.dtype());
+    if (t.load) {
+      out.push_back(t);
+      continue;
+    }
+    const DType stored = t.type_in_file();
     check(t.value.contiguous(), "model dir: {} is not contiguous", t.name);
     check(can_convert(t.value.dtype(), stored),
           "model dir: {} is {}, to be stored as {}",
@@ -50,7 +54,7 @@ std::vector<NamedTensor> expanded(const std::vector<NamedTensor>& tensors) {
 }
 
 uint64_t stored_bytes(const NamedTensor& t) {
-  return static_cast<uint64_t>(t.value.count()) * size_of(t.stored.value_or(t.value.dtype()));
+  return static_cast<uint64_t>(t.shape_in_file().count()) * size_of(t.type_in_file());
 }
 
 Result<void> write_shards(StagedFolder& folder,

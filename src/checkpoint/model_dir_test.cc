@@ -377,8 +377,8 @@ TEST(ModelDir, WeightsNeedTheRoomThatTheyTakeInMemory) {
     ASSERT_TRUE(write_model_dir(path, c));
     const auto load = [&](uint64_t memory) {
       ModelDir dir = *ModelDir::open(path);
+      StandInDevice device(DeviceKind::kCpu, memory);  // outlives what lies on it
       Weight matrix{.name = "matrix", .global_shape = {64, 64}};
-      StandInDevice device(DeviceKind::kCpu, memory);
       return load_weights(dir, device, {&matrix}, {});
     };
     const auto needed = static_cast<uint64_t>(64 * 64 * bytes);

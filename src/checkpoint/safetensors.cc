@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/json.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/json.h"
 
@@ -297,6 +298,8 @@ Result<SafetensorsFile> SafetensorsFile::parse(std::span<const std::byte> bytes,
   if (length == 0 || header[0] != '{')
     return fail(Code::kCorrupt, "{}: byte 8 does not open a JSON object", path);
 
+  if (const size_t at = zero_byte({header, length}); at != std::string_view::npos)
+    return fail(Code::kCorrupt, "{}: the header is not JSON: byte {} of it is zero", path, at + 1);
   HeaderReader reader;
   bool whole = false;
   try {
@@ -418,16 +421,21 @@ Result<FileDigest> write_safetensors(const std::string& path,
   std::vector<TensorDecl> declared;
   std::map<std::string_view, const NamedTensor*> by_its_name;
   for (const NamedTensor& t : tensors) {
-    declared.push_back({t.name, t.stored.value_or(t.value.dtype()), t.value.shape()});
+    declared.push_back({t.name, t.type_in_file(), t.shape_in_file()});
     by_its_name[t.name] = &t;
   }
   TRY_ASSIGN(SafetensorsWriter writer,
              SafetensorsWriter::create(path, std::move(declared), metadata));
-  for (const TensorInfo& info : writer.layout())
-    TRY(for_each_piece(
-        by_its_name[info.name]->value, info.dtype, [&](std::span<const std::byte> piece) {
-          return writer.write(info.name, piece);
-        }));
+  for (const TensorInfo& info : writer.layout()) {
+    const NamedTensor& t = *by_its_name[info.name];
+    Tensor value = t.value;
+    if (t.load) {
+      TRY_ASSIGN(value, t.load());
+    }
+    TRY(for_each_piece(value, info.dtype, [&](std::span<const std::byte> piece) {
+      return writer.write(info.name, piece);
+    }));
+  }
   return writer.finish();
 }
 

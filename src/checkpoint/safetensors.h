@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -106,6 +107,12 @@ struct NamedTensor {
   std::string name;
   Tensor value;                   // contiguous, on any device
   std::optional<DType> stored{};  // its type in the file if not the tensor's: f32, bf16 or f16
+  /// Instead of a value: gives it, f32 of `shape`, when it is to be written. `stored` must be set.
+  std::function<Result<Tensor>()> load = {};
+  Shape shape = {};
+
+  DType type_in_file() const { return stored ? *stored : value.dtype(); }
+  const Shape& shape_in_file() const { return load ? shape : value.shape(); }
 };
 
 /// Writes all of them; value by value, so no second copy of the model is held.

@@ -194,6 +194,31 @@ Result<void> load_weights(ModelSource& from,
   return {};
 }
 
+std::vector<NamedTensor> weights_to_convert(ModelSource& from,
+                                            const std::vector<Weight*>& weights,
+                                            DType matrices,
+                                            const std::function<void()>& loaded) {
+  std::vector<NamedTensor> out;
+  for (const Weight* w : weights) {
+    const StoredParts parts = parts_of(*w);
+    for (const std::string& name : parts.names) {
+      NamedTensor t{.name = name, .value = {}, .stored = w->matrix() ? matrices : DType::kF32};
+      t.shape = parts.shape;
+      t.load = [&from, w, name, loaded, shape = parts.shape]() -> Result<Tensor> {
+        Weight part{.name = name,
+                    .role = w->role,
+                    .global_shape = shape,
+                    .value = Tensor::empty(shape, DType::kF32, cpu_device())};
+        TRY(load_weight(from, cpu_device(), part));
+        loaded();
+        return part.value;
+      };
+      out.push_back(std::move(t));
+    }
+  }
+  return out;
+}
+
 std::vector<NamedTensor> stored_weights(const std::vector<Weight*>& weights,
                                         const std::vector<WeightAlias>& aliases,
                                         DType matrices) {

@@ -1,6 +1,7 @@
 // A model's weights into and out of a model directory.
 #pragma once
 
+#include <functional>
 #include <set>
 #include <string>
 #include <utility>
@@ -37,5 +38,13 @@ Result<void> load_weight(ModelSource& from, Device& device, Weight& weight);
 std::vector<NamedTensor> stored_weights(const std::vector<Weight*>& weights,
                                         const std::vector<WeightAlias>& aliases,
                                         DType matrices);
+
+/// The same of a model that lies in `from`, each loaded when it is written and then let go: a model
+/// need not fit into memory. Weights give names and shapes, and need no memory. `loaded` is called
+/// after each. `from` and the weights must outlive the result. Errors when written: as load_weights.
+std::vector<NamedTensor> weights_to_convert(ModelSource& from,
+                                            const std::vector<Weight*>& weights,
+                                            DType matrices,
+                                            const std::function<void()>& loaded);
 
 }  // namespace ferry

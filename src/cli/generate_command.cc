@@ -11,7 +11,7 @@
 #include "cli/command.h"
 #include "cli/open_model.h"
 #include "cli/text_options.h"
-#include "engine/generate.h"
+#include "engine/session.h"
 #include "text/stream_decoder.h"
 
 namespace ferry::cli {
@@ -70,7 +70,7 @@ Result<void> generate(Arguments& args) {
   };
   const double begin = system_clock().monotonic_s();
   TRY_ASSIGN(const std::vector<int32_t> out,
-             engine::generate(*m.model, ids, args.generate, [&](const engine::Sampled& s) {
+             engine::Session(*m.model).generate(ids, args.generate, [&](const engine::Sampled& s) {
                echo();
                show(decoder.push(s.token));
                return true;

@@ -8,8 +8,10 @@
 #include "base/check.h"
 #include "base/threads.h"
 #include "cli/bench_train_command.h"
+#include "cli/chat_command.h"
 #include "cli/command.h"
 #include "cli/command_line.h"
+#include "cli/convert_command.h"
 #include "cli/data_command.h"
 #include "cli/doctor_command.h"
 #include "cli/eval_command.h"
@@ -32,7 +34,9 @@ void add_commands(ferry::cli::Command& program) {
   add_bench_train_command(program);
   add_eval_command(program);
   add_generate_command(program);
+  add_chat_command(program);
   add_logits_command(program);
+  add_convert_command(program);
   add_ops_command(program);
   add_passport_command(program);
   add_verify_command(program);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/json.h"
 #include "text/utf8.h"
 
 namespace ferry::data {
@@ -272,13 +273,15 @@ class JsonDocuments {
     given_ = 0;
     if (std::all_of(line.begin(), line.end(), is_space)) return {};
     FieldFinder found(options_.field, document_);
-    if (!nlohmann::json::sax_parse(line, &found)) {
+    const size_t zero = zero_byte(line);
+    if (zero != line.npos || !nlohmann::json::sax_parse(line, &found)) {
       if (const size_t good = text::well_formed_prefix(line); good < line.size()) {
         const IllFormed told = describe_ill_formed(line, good, in_.stream.bytes());
         return bad(Code::kCorrupt, told.why, told.advice);
       }
       return bad(Code::kCorrupt,
-                 fmt::format("is not JSON: {}", found.problem()),
+                 zero != line.npos ? fmt::format("is not JSON: byte {} of it is zero", zero + 1)
+                                   : fmt::format("is not JSON: {}", found.problem()),
                  "correct or remove the line");
     }
     if (!found.object() || found.type().empty())

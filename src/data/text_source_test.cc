@@ -236,6 +236,14 @@ TEST(TextSource, BadLinesAreLeftOutAndNamed) {
   expect_failure(path, Code::kInvalidInput, "2 bad lines before it were left out", options);
 }
 
+TEST(TextSource, NothingHidesBehindAZeroByte) {
+  const TestFolder folder;
+  const std::string good = "{\"text\":\"a\"}";
+  const std::string path =
+      folder.write("a.jsonl", good + "\n" + good + std::string(1, '\0') + good + "\n");
+  expect_failure(path, Code::kCorrupt, "byte 13 of it is zero", {});
+}
+
 TEST(TextSource, DeepAndWideLinesTakeTheMemoryOfTheirText) {
   const TestFolder folder;
   const std::string deep = std::string(1 << 20, '[') + std::string(1 << 20, ']');

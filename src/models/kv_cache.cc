@@ -71,4 +71,11 @@ Tensor KvCache::append(int64_t layer, const Tensor& keys) {
   return rows;
 }
 
+void KvCache::truncate(int64_t slot, int64_t length) {
+  int64_t& held = lengths_.at(static_cast<size_t>(slot));
+  check(length >= 0 && length <= held, "cache: {} tokens of {} to stay", length, held);
+  parts_.clear();
+  held = length;
+}
+
 }  // namespace ferry::models

@@ -39,6 +39,9 @@ class KvCache {
   /// [slots * tokens_per_slot, width], of which the segments of begin() say who sees which.
   Tensor append(int64_t layer, const Tensor& keys);
 
+  /// Forgets the tokens of a slot from `length` on: a draft that was rejected, a prompt that changed.
+  void truncate(int64_t slot, int64_t length);
+
   int64_t length(int64_t slot) const { return lengths_[static_cast<size_t>(slot)]; }
   int64_t remaining(int64_t slot) const { return tokens_per_slot_ - length(slot); }
 

@@ -76,6 +76,8 @@ class Reader {
       if (depth == 3 && section == "model" && part == "vocab") ++vocab_keys;
       return true;
     };
+    if (const size_t at = zero_byte(text); at != text.npos)
+      return corrupt("", fmt::format("is not JSON: byte {} is zero", at + 1));
     Json root;
     try {
       root = Json::parse(text, count);

@@ -1,0 +1,211 @@
+#include "cli/chat_command.h"
+
+#include <fmt/core.h>
+
+#include <csignal>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/terminal.h"
+#include "checkpoint/model_chat.h"
+#include "cli/chat_lines.h"
+#include "cli/command.h"
+#include "cli/open_model.h"
+#include "engine/session.h"
+#include "text/stream_decoder.h"
+#include "text/thought_painter.h"
+
+namespace ferry::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kThought = "<think>\n";  // how prompts end that leave the model thinking
+constexpr const char* kHelp =
+    "  /new     begin another conversation\n"
+    "  /bye     leave (Ctrl-D does, too)\n"
+    "  Ctrl-C   stop the answer\n"
+    "  \"\"\" alone on a line begins and ends a message of several lines; so does a \\ at a line's "
+    "end";
+
+volatile std::sig_atomic_t g_interrupted = 0;
+
+struct Arguments {
+  OpenOptions open;
+  std::string system;
+  engine::GenerateOptions generate;
+};
+
+class Chat {
+ public:
+  Chat(const Arguments& args, const OpenedModel& model)
+      : args_(args),
+        model_(model),
+        session_(*model.model),
+        terminal_(Terminal::of(stdout)),
+        talks_(terminal_.rewrites()) {
+    begin_anew();
+  }
+
+  /// Errors: what makes every answer impossible, and, where nobody sits at a terminal, the first
+  /// that one meets.
+  Result<void> run() {
+    // Whether it can talk at all is better known before somebody has typed.
+    messages_.push_back({{"role", "user"}, {"content", "?"}});
+    TRY(prompt());
+    begin_anew();
+    if (talks_) say("Say something; /help explains.");
+    ChatLines lines(stdin, stdout, talks_);
+    for (bool leaving = false;;) {
+      const ChatInput input = lines.next();
+      switch (input.kind) {
+        case ChatInput::Kind::kEnd:
+          if (talks_) fmt::print("\n");
+          return flush_output();
+        case ChatInput::Kind::kInterrupted:
+          fmt::print("\n");
+          if (leaving) return flush_output();
+          say("Ctrl-C once more, Ctrl-D or /bye leaves.");
+          leaving = true;
+          continue;
+        case ChatInput::Kind::kCommand:
+          if (input.text == "/bye" || input.text == "/exit") return flush_output();
+          obey(input.text);
+          break;
+        case ChatInput::Kind::kMessage: {
+          messages_.push_back({{"role", "user"}, {"content", input.text}});
+          const Result<void> answered = answer();
+          if (answered) break;
+          messages_.erase(messages_.size() - 1);
+          if (!talks_) return answered;
+          tell("ferry: " + answered.error().message);
+          break;
+        }
+      }
+      leaving = false;
+    }
+  }
+
+ private:
+  void begin_anew() {
+    messages_ = Json::array();
+    if (!args_.system.empty()) messages_.push_back({{"role", "system"}, {"content", args_.system}});
+  }
+
+  void obey(const std::string& command) {
+    if (command == "/new") {
+      begin_anew();
+      say("Another conversation.");
+    } else if (command == "/help") {
+      say(kHelp);
+    } else {
+      say(command + ": unknown; /help lists what there is. A message may begin with a blank.");
+    }
+  }
+
+  Result<ChatPrompt> prompt() const {
+    return render_chat(model_.texts, messages_.dump(), "the conversation", args_.open.directory);
+  }
+
+  /// To the last message; becomes the next one.
+  Result<void> answer() {
+    g_interrupted = 0;
+    TRY_ASSIGN(const ChatPrompt asked, prompt());
+    const bool thinking = asked.text.ends_with(kThought);
+    text::ThoughtPainter painter(thinking, terminal_.colours());
+    text::StreamDecoder decoder(*model_.tokenizer, true);
+    std::string text;
+    const auto show = [&](const std::string& piece) {
+      text += piece;
+      fmt::print("{}", painter.push(piece));
+      std::fflush(stdout);
+    };
+    if (thinking) fmt::print("{}", painted(kThought, "2", terminal_.colours()));
+    const double begin = system_clock().monotonic_s();
+    double first = 0;
+    TRY_ASSIGN(const std::vector<int32_t> out,
+               session_.generate(
+                   asked.ids,
+                   args_.generate,
+                   [&](const engine::Sampled& s) {
+                     if (first == 0) first = system_clock().monotonic_s();
+                     show(decoder.push(s.token));
+                     return g_interrupted == 0;
+                   },
+                   [] { return g_interrupted == 0; }));
+    show(decoder.flush());
+    fmt::print("{}\n", painter.flush());
+    TRY(flush_output());
+    if (talks_) say(summary(asked.ids.size(), out.size(), begin, first));
+    if (out.empty() && g_interrupted != 0)
+      messages_.erase(messages_.size() - 1);  // not asked after all
+    else
+      messages_.push_back({{"role", "assistant"}, {"content", text}});
+    return {};
+  }
+
+  std::string summary(size_t prompt, size_t tokens, double begin, double first) const {
+    std::string line = g_interrupted != 0 ? "stopped; " : "";
+    line += fmt::format("{} tokens of prompt, {} of them known", prompt, session_.reused());
+    if (tokens == 0) return line;
+    const double end = system_clock().monotonic_s();
+    line += fmt::format("; first token after {:.2f} s, {} tokens", first - begin, tokens);
+    if (tokens > 1)
+      line += fmt::format(", {:.1f} a second", static_cast<double>(tokens - 1) / (end - first));
+    return line;
+  }
+
+  /// To the person, not part of the conversation.
+  void say(const std::string& text) const {
+    tell(painted(text, "2", Terminal::of(stderr).colours()));
+  }
+
+  const Arguments& args_;
+  const OpenedModel& model_;
+  engine::Session session_;
+  Terminal terminal_;
+  bool talks_;  // with a person
+  Json messages_;
+};
+
+Result<void> chat(Arguments& args) {
+  TRY(engine::validate(args.generate.sampling));
+  TRY_ASSIGN(const OpenedModel model, open_model(args.open));
+  args.generate.end_tokens = model.texts.eos;
+  // Not restarted: reading a line is to be given up.
+  struct sigaction action {};
+  action.sa_handler = [](int) { g_interrupted = 1; };
+  ::sigaction(SIGINT, &action, nullptr);
+  return Chat(args, model).run();
+}
+
+}  // namespace
+
+void add_chat_command(Command& program) {
+  Command command = program.add("chat", "Talk with a model, by its own chat template");
+  const auto args = std::make_shared<Arguments>();
+  args->generate.tokens_max = 2048;
+  args->generate.sampling = {.temperature = 0.6, .top_p = 0.95, .seed = 1};
+  command.option("model", args->open.directory, "a model directory or a GGUF file").required();
+  command.option("--system", args->system, "what the model is told before the conversation");
+  command.option("--tokens", args->generate.tokens_max, "at most so many tokens an answer")
+      .within(int64_t{1}, int64_t{1} << 24)
+      .shows_default();
+  command
+      .option(
+          "--temperature", args->generate.sampling.temperature, "0: always the most probable token")
+      .shows_default();
+  command
+      .option("--top-p",
+              args->generate.sampling.top_p,
+              "sample among the fewest tokens that reach this probability")
+      .shows_default();
+  command.option("--seed", args->generate.sampling.seed, "the same seed gives the same answers")
+      .shows_default();
+  command.option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
+  command.option("--dtype", args->open.dtype, "compute in bf16 (as trained by default) or f32");
+  command.runs([args] { return report(chat(*args)); });
+}
+
+}  // namespace ferry::cli

@@ -1,0 +1,33 @@
+// What a person types into a conversation: lines, of which several may make one message.
+#pragma once
+
+#include <cstdio>
+#include <string>
+
+namespace ferry::cli {
+
+struct ChatInput {
+  enum class Kind { kMessage, kCommand, kInterrupted, kEnd };
+  Kind kind = Kind::kEnd;
+  std::string text;  // of a message; of a command with its slash
+};
+
+/// Reads from `in` and, where `prompts`, says on `out` that it is the reader's turn. A line that is
+/// """ alone begins and ends a message of several lines, and a backslash at the end of a line lets it
+/// go on on the next; a first line that begins with '/' is a command. Lines that are blank are passed
+/// over. kInterrupted: a signal came while it waited, and what was typed so far is forgotten.
+class ChatLines {
+ public:
+  ChatLines(std::FILE* in, std::FILE* out, bool prompts) : in_(in), out_(out), prompts_(prompts) {}
+  ChatInput next();
+
+ private:
+  enum class Line { kRead, kInterrupted, kEnd };
+  Line read(const char* prompt, std::string& line);
+
+  std::FILE* in_;
+  std::FILE* out_;
+  bool prompts_;
+};
+
+}  // namespace ferry::cli

@@ -1,0 +1,117 @@
+// A conversation with the built program: of a person at a terminal, and of a pipe.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "on_terminal.h"
+#include "trains.h"
+
+namespace {
+
+using namespace ferry::program;
+
+class ChatE2e : public Trains {
+ protected:
+  static void SetUpTestSuite() {
+    begin_folder();
+    ran(train("run", {"--train.steps=4", "--schedule.warmup_steps=1"}));
+    const std::string trained = path("run") + "/step-00000004";
+    ran({"convert", trained, "--out", path("mute")});
+    ran({"convert", trained, "--out", path("talks")});
+    fs::remove(path("talks") + "/checksums.json");  // a file is added
+    write(path("talks") + "/chat_template.jinja",
+          "{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %}"
+          "{% if add_generation_prompt %}<think>\n{% endif %}");
+  }
+  static Strings chat(const Strings& more = {}) {
+    Strings all = {"chat", path("talks"), "--tokens", "5", "--temperature", "0"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  static bool waits(OnTerminal& p, const std::string& text, int times = 1) {
+    return wait_for([&] {
+             int found = 0;
+             for (size_t at = 0; (at = p.output().find(text, at)) != std::string::npos; ++at)
+               ++found;
+             return found >= times || p.ended();
+           }) &&
+           !p.ended();
+  }
+};
+
+TEST_F(ChatE2e, APersonTalks) {
+  OnTerminal p(chat({"--system", "short"}));
+  ASSERT_TRUE(waits(p, "> ")) << p.output();
+  int turns = 0;
+  const auto answers = [&](const char* typed) {
+    p.type(typed);
+    return waits(p, "tokens of prompt", ++turns);
+  };
+  ASSERT_TRUE(answers("the ferry\n")) << p.output();
+  EXPECT_TRUE(p.said("tokens of prompt, 0 of them known")) << p.output();
+  EXPECT_TRUE(p.said("\033[2m<think>\n\033[0m")) << "the thought is dimmed\n" << p.output();
+  ASSERT_TRUE(answers("and back\n")) << p.output();  // it goes on: most of it is known
+  EXPECT_EQ(p.output().rfind("prompt, 0 of them"), p.output().find("prompt, 0 of them"))
+      << p.output();
+  p.type("/new\n");
+  ASSERT_TRUE(waits(p, "Another conversation")) << p.output();
+  ASSERT_TRUE(answers("\"\"\"\nfirst\nsecond\n\"\"\"\n")) << p.output();
+  p.type("/new\n");
+  ASSERT_TRUE(answers("one \\\ntwo\n")) << p.output();
+  p.type("/what\n");
+  ASSERT_TRUE(waits(p, "/what: unknown")) << p.output();
+  p.type("/help\n");
+  ASSERT_TRUE(waits(p, "stop the answer")) << p.output();
+  p.type("/new\n");
+  p.type("what is <|eos|> good for\n");  // a control token is no word of a message
+  ASSERT_TRUE(waits(p, "control token")) << p.output();
+  ASSERT_TRUE(answers("the ferry\n")) << p.output();
+  p.type("/bye\n");
+  EXPECT_EQ(p.wait(), 0) << p.output();
+}
+
+TEST_F(ChatE2e, AConversationThatIsTooLongIsToldAndCanBeBegunAnew) {
+  OnTerminal p(chat());
+  ASSERT_TRUE(waits(p, "> ")) << p.output();
+  std::string line;
+  for (int i = 0; i < 150; ++i) line += "q z ";
+  p.type((line + "\n").c_str());
+  ASSERT_TRUE(waits(p, "positions; shorten it")) << p.output();
+  p.type("the ferry\n");
+  ASSERT_TRUE(waits(p, "tokens of prompt")) << p.output();
+  p.type("\x04");  // Ctrl-D
+  EXPECT_EQ(p.wait(), 0) << p.output();
+}
+
+TEST_F(ChatE2e, CtrlCAtThePromptLeavesTheSecondTime) {
+  OnTerminal p(chat());
+  ASSERT_TRUE(waits(p, "> ")) << p.output();
+  p.type("half a mess\x03");
+  ASSERT_TRUE(waits(p, "once more")) << p.output();
+  p.type("the ferry\n");  // not the end of what was given up
+  ASSERT_TRUE(waits(p, "tokens of prompt")) << p.output();
+  p.type("\x03");
+  ASSERT_TRUE(waits(p, "once more", 2)) << p.output();
+  p.type("\x03");
+  EXPECT_EQ(p.wait(), 0) << p.output();
+}
+
+TEST_F(ChatE2e, APipeGetsAnswersAndNothingElse) {
+  write(path("lines"), "the ferry\n\nand back\n");
+  const auto piped = [&](const std::string& model) {
+    const std::string command = std::string(FERRY_PROGRAM) + " chat " + model +
+                                " --tokens 5 --temperature 0 <" + path("lines") + " >" +
+                                path("out") + " 2>" + path("err");
+    return status_of(std::system(command.c_str()));
+  };
+  ASSERT_EQ(piped(path("talks")), 0) << read(path("err"));
+  const std::string out = read(path("out"));
+  EXPECT_EQ(out.rfind("<think>\n", 0), 0u) << out;
+  EXPECT_NE(out.find("<think>\n", 1), std::string::npos) << out;
+  for (const char* not_there : {"> ", "\033", "tokens of prompt"})
+    EXPECT_EQ(out.find(not_there), std::string::npos) << out;
+  EXPECT_EQ(piped(path("mute")), 2);
+  EXPECT_NE(read(path("err")).find("has no chat template"), std::string::npos) << read(path("err"));
+}
+
+}  // namespace
