@@ -11,8 +11,7 @@
 #include "checkpoint/model_chat.h"
 #include "cli/chat_lines.h"
 #include "cli/command.h"
-#include "cli/open_model.h"
-#include "engine/session.h"
+#include "cli/model_options.h"
 #include "text/stream_decoder.h"
 #include "text/thought_painter.h"
 
@@ -187,24 +186,9 @@ void add_chat_command(Command& program) {
   const auto args = std::make_shared<Arguments>();
   args->generate.tokens_max = 2048;
   args->generate.sampling = {.temperature = 0.6, .top_p = 0.95, .seed = 1};
-  command.option("model", args->open.directory, "a model directory or a GGUF file").required();
+  add_open_options(command, args->open);
   command.option("--system", args->system, "what the model is told before the conversation");
-  command.option("--tokens", args->generate.tokens_max, "at most so many tokens an answer")
-      .within(int64_t{1}, int64_t{1} << 24)
-      .shows_default();
-  command
-      .option(
-          "--temperature", args->generate.sampling.temperature, "0: always the most probable token")
-      .shows_default();
-  command
-      .option("--top-p",
-              args->generate.sampling.top_p,
-              "sample among the fewest tokens that reach this probability")
-      .shows_default();
-  command.option("--seed", args->generate.sampling.seed, "the same seed gives the same answers")
-      .shows_default();
-  command.option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
-  command.option("--dtype", args->open.dtype, "compute in bf16 (as trained by default) or f32");
+  add_generate_options(command, args->generate);
   command.runs([args] { return report(chat(*args)); });
 }
 

@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "cli/command.h"
 #include "cli/compressors.h"
-#include "cli/open_model.h"
+#include "cli/model_options.h"
 #include "cli/text_options.h"
 #include "data/dataset.h"
 #include "engine/evaluate.h"
@@ -140,7 +140,7 @@ Result<void> evaluate(Arguments& args) {
 void add_eval_command(Command& program) {
   Command command = program.add("eval", "How well a model predicts a text, beside xz and zstd");
   const auto args = std::make_shared<Arguments>();
-  command.option("directory", args->open.directory, "a model directory").required();
+  add_open_options(command, args->open);
   command.option(
       "--text",
       args->text,
@@ -152,8 +152,6 @@ void add_eval_command(Command& program) {
       .within(int64_t{2}, int64_t{1} << 24);
   command.option("--overlap", args->evaluate.overlap, "part of each window that only gives context")
       .within(0.0, 0.99);
-  command.option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
-  command.option("--dtype", args->open.dtype, "compute in bf16 (as trained by default) or f32");
   command.flag("!--no-compressors", args->compressors, "leave xz and zstd out");
   command.runs([args] { return report(evaluate(*args)); });
 }

@@ -9,9 +9,8 @@
 #include "base/file.h"
 #include "checkpoint/model_chat.h"
 #include "cli/command.h"
-#include "cli/open_model.h"
+#include "cli/model_options.h"
 #include "cli/text_options.h"
-#include "engine/session.h"
 #include "text/stream_decoder.h"
 
 namespace ferry::cli {
@@ -94,7 +93,7 @@ void add_generate_command(Command& program) {
   Command command = program.add("generate", "Let a model continue a text");
   const auto args = std::make_shared<Arguments>();
   args->generate.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1};
-  command.option("directory", args->open.directory, "a model directory").required();
+  add_open_options(command, args->open);
   command.option("--prompt", args->prompt, "the text to continue (empty: from nothing)");
   command.option("--file", args->file, "a file with the text to continue");
   add_as_text_option(command, args->text);
@@ -103,21 +102,7 @@ void add_generate_command(Command& program) {
       args->chat,
       "a JSON file with a conversation (messages, tools): the model's chat template makes "
       "the text of it");
-  command.option("--tokens", args->generate.tokens_max, "at most so many new tokens")
-      .within(int64_t{1}, int64_t{1} << 24);
-  command
-      .option(
-          "--temperature", args->generate.sampling.temperature, "0: always the most probable token")
-      .shows_default();
-  command
-      .option("--top-p",
-              args->generate.sampling.top_p,
-              "sample among the fewest tokens that reach this probability")
-      .shows_default();
-  command.option("--seed", args->generate.sampling.seed, "the same seed gives the same text")
-      .shows_default();
-  command.option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
-  command.option("--dtype", args->open.dtype, "compute in bf16 (as trained by default) or f32");
+  add_generate_options(command, args->generate);
   command.flag("!--no-echo", args->echo, "do not repeat the prompt");
   command.flag("--parse-specials",
                args->specials,

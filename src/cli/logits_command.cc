@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "checkpoint/safetensors.h"
 #include "cli/command.h"
-#include "cli/open_model.h"
+#include "cli/model_options.h"
 #include "cli/output_file.h"
 #include "data/text_stream.h"
 
@@ -120,15 +120,13 @@ void add_logits_command(Command& program) {
   Command command =
       program.add("logits", "Write the logits of given ids, for whoever wants to check us");
   const auto args = std::make_shared<Arguments>();
-  command.option("directory", args->open.directory, "a model directory").required();
+  add_open_options(command, args->open);
   command.option("--tokens", args->tokens, "one sequence of ids a line").required();
   command
       .option("--out",
               args->out,
               "a safetensors file: for line i, from 0, tensor \"i\" [ids, vocab] f32")
       .required();
-  command.option("--device", args->open.device, "cpu, cuda[:N], ascend[:N]");
-  command.option("--dtype", args->open.dtype, "compute in bf16 (default) or f32");
   command.runs([args] { return report(logits(*args)); });
 }
 

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 namespace ferry::models {
@@ -85,6 +87,28 @@ const std::set<std::string>& ignored_fields() {
       "top_p",
       "typical_p"};
   return names;
+}
+
+TextIds read_text_ids(JsonFields& f) {
+  TextIds ids;
+  if (f.has("bos_token_id")) ids.bos = f.integer("bos_token_id", 0, kSizeMax);
+  ids.eos = f.ids("eos_token_id", kSizeMax);
+  return ids;
+}
+
+void write_text_ids(const TextIds& ids, nlohmann::ordered_json& j) {
+  j["bos_token_id"] = nullptr;
+  if (ids.bos) j["bos_token_id"] = *ids.bos;
+  j["eos_token_id"] = ids.eos;
+  if (ids.eos.size() == 1) j["eos_token_id"] = ids.eos[0];
+  if (ids.eos.empty()) j["eos_token_id"] = nullptr;
+}
+
+Result<void> check_text_ids(const TextIds& ids, int64_t vocab_size, const std::string& path) {
+  const auto exists = [&](int64_t id) { return id < vocab_size; };
+  if (exists(ids.bos.value_or(0)) && std::all_of(ids.eos.begin(), ids.eos.end(), exists)) return {};
+  return fail(
+      Code::kInvalidInput, "{}: bos_token_id and eos_token_id must be below vocab_size", path);
 }
 
 Result<void> check_parameters(double parameters, const std::string& path) {

@@ -3,9 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
+#include "base/json_fields.h"
 #include "base/result.h"
 
 namespace ferry::models {
@@ -23,6 +27,17 @@ const std::set<std::string>& ignored_fields();
 
 constexpr const char* kUnknownField =
     "is not a field that Ferry knows; it may change what the model computes";
+
+/// config.json's begin and end tokens.
+struct TextIds {
+  std::optional<int64_t> bos;  // nothing: the model has none
+  std::vector<int64_t> eos;    // the first is the one that ends documents
+};
+TextIds read_text_ids(JsonFields& config);
+/// Writes them as Transformers does: null, one id, or a list.
+void write_text_ids(const TextIds& ids, nlohmann::ordered_json& config);
+/// Errors: kInvalidInput for one that the vocabulary does not have.
+Result<void> check_text_ids(const TextIds& ids, int64_t vocab_size, const std::string& path);
 
 /// Errors: kInvalidInput, as for any other size that no model has.
 Result<void> check_parameters(double parameters, const std::string& path);

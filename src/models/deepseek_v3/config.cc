@@ -113,8 +113,7 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
       f.integer("num_nextn_predict_layers", 0, 1, c.num_nextn_predict_layers);
   c.initializer_range = f.real("initializer_range", 0, 10, c.initializer_range);
   c.tie_word_embeddings = f.boolean("tie_word_embeddings", c.tie_word_embeddings);
-  if (f.has("bos_token_id")) c.bos_token_id = f.integer("bos_token_id", 0, kSizeMax);
-  c.eos_token_ids = f.ids("eos_token_id", kSizeMax);
+  c.ids = read_text_ids(f);
   f.only("hidden_act", "silu");
   f.only("attention_bias", false);
   f.only("mlp_bias", false);
@@ -172,10 +171,7 @@ Result<void> validate(const Config& c, const std::string& path) {
   }
   TRY(require(c.num_nextn_predict_layers == 0 || !c.tie_word_embeddings,
               "num_nextn_predict_layers with tie_word_embeddings is not supported"));
-  const auto id_exists = [&](int64_t id) { return id < c.vocab_size; };
-  TRY(require(id_exists(c.bos_token_id.value_or(0)) &&
-                  std::all_of(c.eos_token_ids.begin(), c.eos_token_ids.end(), id_exists),
-              "bos_token_id and eos_token_id must be below vocab_size"));
+  TRY(check_text_ids(c.ids, c.vocab_size, path));
   return check_parameters(parameters_total(c), path);
 }
 
@@ -204,10 +200,7 @@ std::string to_json(const Config& c, std::string_view torch_dtype) {
   j["model_type"] = c.v2 ? "deepseek_v2" : "deepseek_v3";
   j["attention_bias"] = false;
   j["attention_dropout"] = 0.0;
-  j["bos_token_id"] = c.bos_token_id ? ordered_json(*c.bos_token_id) : ordered_json(nullptr);
-  j["eos_token_id"] = c.eos_token_ids;
-  if (c.eos_token_ids.size() == 1) j["eos_token_id"] = c.eos_token_ids[0];
-  if (c.eos_token_ids.empty()) j["eos_token_id"] = nullptr;
+  write_text_ids(c.ids, j);
   j["first_k_dense_replace"] =
       c.n_routed_experts > 0 ? c.first_k_dense_replace : c.num_hidden_layers;
   j["hidden_act"] = "silu";

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "models/config_fields.h"
 #include "ops/rope/rope_config.h"
 #include "ops/router/router_config.h"
 
@@ -48,8 +49,7 @@ struct Config {
   int64_t num_nextn_predict_layers = 0;  // MTP modules: 0 or 1
   double initializer_range = 0.02;
   bool tie_word_embeddings = false;
-  std::optional<int64_t> bos_token_id;  // nothing: the model has none
-  std::vector<int64_t> eos_token_ids;   // the first is the one that ends documents
+  TextIds ids;  // bos_token_id, eos_token_id
 
   int64_t qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
   bool is_moe(int64_t layer) const {

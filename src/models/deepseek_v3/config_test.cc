@@ -118,19 +118,19 @@ TEST(Config, EndTokensAreASet) {
     return Json::parse(to_json(c, "float32")).at(name);
   };
   const Config one = read(0, 1);
-  EXPECT_EQ(one.eos_token_ids, (std::vector<int64_t>{1}));
+  EXPECT_EQ(one.ids.eos, (std::vector<int64_t>{1}));
   EXPECT_EQ(written(one, "eos_token_id"), 1);
   const Config more = read(0, {7, 3, 7});
-  EXPECT_EQ(more.eos_token_ids, (std::vector<int64_t>{7, 3}));
+  EXPECT_EQ(more.ids.eos, (std::vector<int64_t>{7, 3}));
   EXPECT_EQ(written(more, "eos_token_id"), Json({7, 3}));
   // Neither null nor a field that is not there becomes an id.
   const Config none = read(nullptr, nullptr);
-  EXPECT_FALSE(none.bos_token_id);
-  EXPECT_TRUE(none.eos_token_ids.empty());
+  EXPECT_FALSE(none.ids.bos);
+  EXPECT_TRUE(none.ids.eos.empty());
   EXPECT_TRUE(written(none, "bos_token_id").is_null() && written(none, "eos_token_id").is_null());
   const Result<Config> missing = parse_config(small().dump(), "config.json");
-  EXPECT_FALSE(missing->bos_token_id);
-  EXPECT_TRUE(missing->eos_token_ids.empty());
+  EXPECT_FALSE(missing->ids.bos);
+  EXPECT_TRUE(missing->ids.eos.empty());
   for (const Json& bad : {Json(256), Json(-1), Json("</s>"), Json({1, 256}), Json({1, nullptr})})
     EXPECT_NE(refusal_with("eos_token_id", bad).find("eos_token_id"), std::string::npos) << bad;
 }

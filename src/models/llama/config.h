@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "models/config_fields.h"
 #include "ops/rope/rope_config.h"
 
 namespace ferry::models::llama {
@@ -28,8 +29,7 @@ struct Config {
   int64_t max_position_embeddings = 2048;
   double initializer_range = 0.02;
   bool tie_word_embeddings = false;
-  std::optional<int64_t> bos_token_id;
-  std::vector<int64_t> eos_token_ids;
+  TextIds ids;  // bos_token_id, eos_token_id
 };
 
 /// Errors: kInvalidInput naming the path, the field, its value and what is allowed. Fields that

@@ -56,7 +56,7 @@ TEST(LlamaConfig, ModelsThatPeopleHave) {
   EXPECT_EQ(parameters_total(*qwen), 1777088000);  // as safetensors' index of it says
   EXPECT_EQ(parameters_total(*llama), 8030261248);
   EXPECT_EQ(llama->rope.scaling, ops::RopeScaling::kLlama3);
-  EXPECT_EQ(llama->eos_token_ids, (std::vector<int64_t>{128001, 128008, 128009}));
+  EXPECT_EQ(llama->ids.eos, (std::vector<int64_t>{128001, 128008, 128009}));
   for (const Config& c : {*qwen, *llama}) {
     const std::string text = to_json(c, "bfloat16");
     const Result<Config> again = parse_config(text, "config.json");

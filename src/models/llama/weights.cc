@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "models/make_weight.h"
+
 namespace ferry::models::llama {
 namespace {
 
@@ -47,14 +49,7 @@ class Maker {
 
  private:
   Weight make(const std::string& name, WeightRole role, const Shape& shape) const {
-    Weight w;
-    w.name = name;
-    w.role = role;
-    w.layer = layer_;
-    w.global_shape = shape;
-    w.shard = {.dim = 0, .begin = 0, .end = shape[0]};
-    if (storage_) w.value = Tensor::empty(shape, w.matrix() ? *storage_ : DType::kF32, device_);
-    return w;
+    return make_weight(name, role, layer_, shape, storage_, device_);
   }
 
   std::optional<DType> storage_;
