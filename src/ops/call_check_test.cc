@@ -16,7 +16,8 @@
 #include "ops/add/add.h"
 #include "ops/call_check.h"
 #include "ops/cpu/gemm.h"
-#include "ops/matmul/packed_weight.h"
+#include "ops/dispatch.h"
+#include "ops/matmul/matmul_kernels.h"
 #include "ops/spec_check.h"
 #include "ops/test_support.h"
 
@@ -138,18 +139,37 @@ class PanelJudge final : public Observer {
   std::optional<RecordedCall> call_;
 };
 
+/// Also of tiers whose products take none: whether a run packs is its processor's matter, what
+/// packing writes is not.
 TEST(CallRules, AnyTierJudgesThePanelsThatOneMade) {
-  if (!gemm_takes_panels(1, true)) GTEST_SKIP() << "this processor has no tier that takes panels";
+  const KernelTable<PackPanelsArgs> pack{
+      .op = "pack_panels",
+      .cpu = CPU_KERNEL(PackPanelsArgs, pack_panels),
+      .cuda = Kernel<PackPanelsArgs>::missing("not tried"),
+      .ascend = Kernel<PackPanelsArgs>::missing("not tried"),
+  };
   PanelJudge judge;
   const FlushDenormals flush;
   const Observing observing(judge);
-  for (const DType dtype : {DType::kF32, DType::kBF16})
-    for (const Shape& shape : {Shape{1, 1}, Shape{33, 7}, Shape{64, 130}, Shape{3, 40, 5}}) {
-      const Weight weight{
-          .name = "w", .global_shape = shape, .shard = {}, .value = normal(shape, dtype, 1)};
-      EXPECT_NE(packed_panels(weight, 1, DType::kBF16).data, nullptr);
-    }
-  EXPECT_EQ(judge.judged, 8);
+  const CpuTier tier = cpu_tier();
+  int made = 0;
+  for (const CpuTier maker : kCpuTiers) {
+    if (!cpu_has(maker)) continue;
+    set_cpu_tier(maker);
+    for (const DType dtype : {DType::kF32, DType::kBF16})
+      for (const Shape& shape : {Shape{1, 1}, Shape{33, 7}, Shape{64, 130}, Shape{3, 40, 5}}) {
+        const Tensor w = normal(shape, dtype, 1);
+        const Tensor panels =
+            Tensor::empty({w.rank() == 3 ? w.dim(0) : 1, gemm_panels_count(w.dim(-2), w.dim(-1))},
+                          DType::kI32,
+                          cpu_device());
+        dispatch(pack, {w.view(), panels.view()}, cpu_device());
+        ++made;
+      }
+  }
+  set_cpu_tier(tier);
+  EXPECT_GE(made, 8);
+  EXPECT_EQ(judge.judged, made);
 }
 
 /// Writes a number over the first result of what it watches.
