@@ -458,6 +458,11 @@ TEST_F(TrainE2e, ConvertedItIsTheSameModel) {
   fs::create_directory(mine);
   write(mine + "/notes.txt", "not a model");
   refused(2, {"convert", source, "--out", mine}, {mine});
+  // Nor is a model: Ferry would replace one that it wrote itself.
+  const std::string before = read(narrow + "/checksums.json");
+  refused(2, {"convert", wide, "--out", narrow}, {narrow, "is there already"});
+  refused(2, {"convert", narrow, "--to", "f32", "--out", narrow}, {narrow, "is there already"});
+  EXPECT_EQ(read(narrow + "/checksums.json"), before);
   EXPECT_EQ(read(mine + "/notes.txt"), "not a model");
   refused(2, {"convert", path("text.txt"), "--out", path("none")}, {path("text.txt")});
   refused(3,

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/units.h"
 #include "checkpoint/model_dir.h"
@@ -30,8 +31,19 @@ Result<std::map<std::string, std::string>> text_files(ModelSource& from, const M
   return files;
 }
 
+/// A model that is there already, the source among them, is not to be replaced by a slip.
+Result<void> check_new(const std::string& path) {
+  if (!path_exists(path)) return {};
+  if (is_folder(path)) {
+    TRY_ASSIGN(const std::vector<std::string> names, list_folder(path));
+    if (names.empty()) return {};
+  }
+  return fail(Code::kInvalidInput, "{}: is there already; name a new directory", path);
+}
+
 Result<void> convert(const Arguments& args) {
   const double begin = system_clock().monotonic_s();
+  TRY(check_new(args.out));
   TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(args.source));
   TRY_ASSIGN(const probe::DirectoryModel opened,
              probe::model_of(*from, cpu_device(), DType::kF32, false));
