@@ -142,12 +142,6 @@ class PanelJudge final : public Observer {
 /// Also of tiers whose products take none: whether a run packs is its processor's matter, what
 /// packing writes is not.
 TEST(CallRules, AnyTierJudgesThePanelsThatOneMade) {
-  const KernelTable<PackPanelsArgs> pack{
-      .op = "pack_panels",
-      .cpu = CPU_KERNEL(PackPanelsArgs, pack_panels),
-      .cuda = Kernel<PackPanelsArgs>::missing("not tried"),
-      .ascend = Kernel<PackPanelsArgs>::missing("not tried"),
-  };
   PanelJudge judge;
   const FlushDenormals flush;
   const Observing observing(judge);
@@ -163,7 +157,7 @@ TEST(CallRules, AnyTierJudgesThePanelsThatOneMade) {
             Tensor::empty({w.rank() == 3 ? w.dim(0) : 1, gemm_panels_count(w.dim(-2), w.dim(-1))},
                           DType::kI32,
                           cpu_device());
-        dispatch(pack, {w.view(), panels.view()}, cpu_device());
+        dispatch(kPackPanels, {w.view(), panels.view()}, cpu_device());
         ++made;
       }
   }

@@ -47,6 +47,9 @@ struct PackPanelsArgs {
 
 DECLARE_CPU_KERNEL(MatmulArgs, matmul)
 DECLARE_CPU_PLAN(MatmulArgs, matmul_plan)
+/// Launched by packed_panels(), where products take panels.
+extern const KernelTable<PackPanelsArgs> kPackPanels;
+
 DECLARE_CPU_KERNEL(PackPanelsArgs, pack_panels)
 DECLARE_CPU_FUNCTION(bool, panels_help, int64_t rows, DType compute)
 DECLARE_CPU_FUNCTION(int64_t, panels_count, int64_t n, int64_t k)

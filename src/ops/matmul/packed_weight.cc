@@ -10,6 +10,8 @@ namespace {
 
 constexpr int kPanelLayout = 1;
 
+}  // namespace
+
 const KernelTable<PackPanelsArgs> kPackPanels{
     .op = "pack_panels",
     .cpu = CPU_KERNEL(PackPanelsArgs, pack_panels)
@@ -17,8 +19,6 @@ const KernelTable<PackPanelsArgs> kPackPanels{
     .cuda = Kernel<PackPanelsArgs>::missing("panels are the layout of the CPU's kernel"),
     .ascend = Kernel<PackPanelsArgs>::missing("panels are the layout of the CPU's kernel"),
 };
-
-}  // namespace
 
 View packed_panels(const Weight& weight, int64_t rows, DType compute) {
   const Tensor& w = weight.value;
