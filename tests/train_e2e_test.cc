@@ -525,7 +525,7 @@ TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
   refused(2,
           {"generate", path("base")},
           {path("base") + ": is the folder of a run", checkpoint("base")});
-  refused(2, {"generate"}, {"directory is required", "`ferry generate --help`"});
+  refused(2, {"generate"}, {"model is required", "`ferry generate --help`"});
   refused(2, {"generate", model, "--device", "cpu:1"}, {"device 'cpu:1': unknown"});
   refused(2, {"generate", model, "--prompt", "a", "--temperature", "-1"}, {"temperature -1"});
   refused(2, {"generate", model, "--prompt", "a", "--top-p", "0"}, {"top"});
