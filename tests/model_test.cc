@@ -11,8 +11,8 @@
 #include "base/cpu_tier.h"
 #include "base/random.h"
 #include "device/cpu/cpu_device.h"
-#include "engine/session.h"
 #include "float64_model.h"
+#include "models/slot_cache.h"
 #include "ops/dispatch.h"
 #include "small_model.h"
 
@@ -92,58 +92,6 @@ TEST_P(EachModel, CachedIsUncachedAndBatchedIsAlone) {
   }
 }
 
-/// Prompts that continue, change the end of, or have nothing of what came before.
-TEST_P(EachModel, ASessionThatGoesOnIsOneThatBeginsAnew) {
-  const auto model = model_on(cpu_device());
-  const auto docs = small_documents();
-  std::vector<int32_t> longer = docs[0], changed, other = docs[3];
-  longer.insert(longer.end(), docs[2].begin(), docs[2].end());
-  changed = longer;
-  changed[20] = (changed[20] + 1) % 61;
-  const engine::GenerateOptions options{
-      .sampling = {.temperature = 0.9, .top_p = 0.9, .seed = 4}, .tokens_max = 9, .end_tokens = {}};
-  engine::Session session(*model);
-  for (const auto& [prompt, reused] : {std::pair{docs[0], int64_t{0}},
-                                       {docs[0], 12},  // all but the one whose logits are wanted
-                                       {longer, 13},
-                                       {changed, 20},
-                                       {other, 0},
-                                       {longer, 0}}) {
-    std::vector<double> probabilities, expected;
-    const auto keep = [](std::vector<double>& of) {
-      return [&of](const engine::Sampled& s) {
-        of.push_back(s.log_probability);
-        return true;
-      };
-    };
-    const auto alone = engine::Session(*model).generate(prompt, options, keep(expected));
-    const auto got = session.generate(prompt, options, keep(probabilities));
-    ASSERT_TRUE(alone && got);
-    EXPECT_EQ(*got, *alone);
-    EXPECT_EQ(probabilities, expected);
-    EXPECT_GE(session.reused(), reused);
-    EXPECT_LT(session.reused(), static_cast<int64_t>(prompt.size()));
-  }
-}
-
-TEST_P(EachModel, ASessionForgetsWhatWasStopped) {
-  const auto model = model_on(cpu_device());
-  const std::vector<int32_t> prompt = small_documents()[2];
-  const engine::GenerateOptions options{
-      .sampling = {}, .tokens_max = 5, .end_tokens = {}, .prefill_chunk = 8};
-  const auto all = [](const engine::Sampled&) { return true; };
-  const auto expected = engine::Session(*model).generate(prompt, options, all);
-  engine::Session session(*model);
-  int passes = 0;
-  const auto stopped = session.generate(prompt, options, all, [&] { return ++passes < 2; });
-  ASSERT_TRUE(stopped);
-  EXPECT_TRUE(stopped->empty());
-  const auto one = session.generate(prompt, options, [](const engine::Sampled&) { return false; });
-  EXPECT_EQ(session.reused(), 16);
-  EXPECT_EQ(one->size(), 1u);
-  EXPECT_EQ(*session.generate(prompt, options, all), *expected);
-}
-
 TEST_P(EachModel, LogitsOfChosenRowsAreThoseOfAll) {
   const auto model = model_on(cpu_device());
   const Packed p = pack(small_documents(), cpu_device());
@@ -178,34 +126,34 @@ TEST_P(EachModel, APassThatFailsLeavesTheCacheAsItWas) {
   const auto model = model_on(cpu_device());
   const std::vector<int32_t> tokens = small_documents()[2];
   const auto all = static_cast<int64_t>(tokens.size());
-  const auto pass = [&](models::KvCache& cache, int64_t begin, int64_t end) {
-    const models::KvCache::Part part{0, end - begin};
+  const auto pass = [&](models::SlotCache& cache, int64_t begin, int64_t end) {
+    const models::SlotCache::Part part{0, end - begin};
     const ops::Segments segments = cache.begin({&part, 1});
     const Tensor ids = Tensor::from_i32(
         std::span(tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
         {end - begin},
         cpu_device());
-    const Tensor hidden = model->forward(ids, segments, {.cache = &cache}, nullptr);
+    const Tensor hidden = model->forward(ids, segments, {.cache = cache.cache()}, nullptr);
     const std::vector<char> logits = bytes_of(all_logits(*model, hidden));
     cache.commit();
     return logits;
   };
-  const auto whole = model->make_cache(1, all);
-  pass(*whole, 0, 10);
-  const std::vector<char> expected = pass(*whole, 10, all);
+  models::SlotCache whole(*model, 1, all);
+  pass(whole, 0, 10);
+  const std::vector<char> expected = pass(whole, 10, all);
   for (const int launch : {0, 9, 30}) {  // at once, in the first block, in the second
-    const auto cache = model->make_cache(1, all);
-    pass(*cache, 0, 10);
+    models::SlotCache cache(*model, 1, all);
+    pass(cache, 0, 10);
     FailingDevice failing(launch);
     {
       const ops::Observing observing(failing);
-      EXPECT_THROW(pass(*cache, 10, all), DeviceError) << launch;
+      EXPECT_THROW(pass(cache, 10, all), DeviceError) << launch;
     }
-    EXPECT_EQ(cache->length(0), 10);
-    EXPECT_EQ(cache->remaining(0), all - 10);
-    EXPECT_THROW(cache->begin(std::vector<models::KvCache::Part>{{0, 1}, {0, all}}), Bug);
-    EXPECT_EQ(cache->length(0), 10);
-    EXPECT_EQ(pass(*cache, 10, all), expected) << "tried again after launch " << launch;
+    EXPECT_EQ(cache.length(0), 10);
+    EXPECT_EQ(cache.remaining(0), all - 10);
+    EXPECT_THROW(cache.begin(std::vector<models::SlotCache::Part>{{0, 1}, {0, all}}), Bug);
+    EXPECT_EQ(cache.length(0), 10);
+    EXPECT_EQ(pass(cache, 10, all), expected) << "tried again after launch " << launch;
   }
 }
 

@@ -8,12 +8,13 @@
 #include "autograd/tape.h"
 #include "base/random.h"
 #include "models/llama/model.h"
+#include "models/slot_cache.h"
 #include "ops/add/add.h"
 
 namespace ferry {
 
 using models::ForwardOptions;
-using models::KvCache;
+using models::SlotCache;
 using models::deepseek_v3::Config;
 using models::deepseek_v3::Model;
 
@@ -196,12 +197,11 @@ std::vector<std::vector<char>> cached_logits(models::CausalLm& model,
                                              const std::vector<std::vector<int32_t>>& docs,
                                              int64_t chunk) {
   const auto row = static_cast<size_t>(model.vocab_size()) * sizeof(float);
-  const std::unique_ptr<KvCache> owner = model.make_cache(static_cast<int64_t>(docs.size()), 32);
-  KvCache& cache = *owner;
+  SlotCache cache(model, static_cast<int64_t>(docs.size()), 32);
   std::vector<std::vector<char>> got(docs.size());
   for (bool more = true; more;) {
     more = false;
-    std::vector<KvCache::Part> parts;
+    std::vector<SlotCache::Part> parts;
     std::vector<int32_t> tokens;
     for (size_t d = docs.size(); d-- > 0;) {
       const int64_t begin = cache.length(static_cast<int64_t>(d));
@@ -214,14 +214,14 @@ std::vector<std::vector<char>> cached_logits(models::CausalLm& model,
     more = true;
     const ops::Segments segments = cache.begin(parts);
     ForwardOptions options;
-    options.cache = &cache;
+    options.cache = cache.cache();
     const Tensor ids =
         Tensor::from_i32(tokens, {static_cast<int64_t>(tokens.size())}, model.device());
     const std::vector<char> out =
         bytes_of(all_logits(model, model.forward(ids, segments, options, nullptr)));
     cache.commit();
     size_t at = 0;
-    for (const KvCache::Part& part : parts) {
+    for (const SlotCache::Part& part : parts) {
       auto& g = got[static_cast<size_t>(part.slot)];
       g.insert(g.end(),
                out.begin() + static_cast<long>(at * row),

@@ -9,10 +9,12 @@
 #include "base/clock.h"
 #include "base/terminal.h"
 #include "checkpoint/model_chat.h"
+#include "cli/answer_options.h"
 #include "cli/chat_lines.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
-#include "text/stream_decoder.h"
+#include "engine/generate.h"
+#include "text/answer_text.h"
 #include "text/thought_painter.h"
 
 namespace ferry::cli {
@@ -33,7 +35,7 @@ volatile std::sig_atomic_t g_interrupted = 0;
 struct Arguments {
   OpenOptions open;
   std::string system;
-  engine::GenerateOptions generate;
+  AnswerOptions answer;
 };
 
 class Chat {
@@ -41,7 +43,7 @@ class Chat {
   Chat(const Arguments& args, const OpenedModel& model)
       : args_(args),
         model_(model),
-        session_(*model.model),
+        engine_(*model.model, engine_options(args.answer, *model.model, 1, 0)),
         terminal_(Terminal::of(stdout)),
         talks_(terminal_.rewrites()) {
     begin_anew();
@@ -69,7 +71,8 @@ class Chat {
           leaving = true;
           continue;
         case ChatInput::Kind::kCommand:
-          if (input.text == "/bye" || input.text == "/exit") return flush_output();
+          if (input.text == "/bye" || input.text == "/exit" || input.text == "/quit")
+            return flush_output();
           obey(input.text);
           break;
         case ChatInput::Kind::kMessage: {
@@ -113,7 +116,7 @@ class Chat {
     TRY_ASSIGN(const ChatPrompt asked, prompt());
     const bool thinking = asked.text.ends_with(kThought);
     text::ThoughtPainter painter(thinking, terminal_.colours());
-    text::StreamDecoder decoder(*model_.tokenizer, true);
+    text::AnswerText pieces(*model_.tokenizer, args_.answer.stop);
     std::string text;
     const auto show = [&](const std::string& piece) {
       text += piece;
@@ -123,21 +126,23 @@ class Chat {
     if (thinking) fmt::print("{}", painted(kThought, "2", terminal_.colours()));
     const double begin = system_clock().monotonic_s();
     double first = 0;
-    TRY_ASSIGN(const std::vector<int32_t> out,
-               session_.generate(
-                   asked.ids,
-                   args_.generate,
-                   [&](const engine::Sampled& s) {
+    known_ = engine_.counts().tokens_reused;
+    TRY_ASSIGN(const engine::Generated out,
+               engine::generate(
+                   engine_,
+                   {.prompt = asked.ids, .options = args_.answer.generate, .salt = ""},
+                   [&](const engine::Token& t) {
                      if (first == 0) first = system_clock().monotonic_s();
-                     show(decoder.push(s.token));
-                     return g_interrupted == 0;
+                     show(pieces.push(t.id));
+                     return g_interrupted == 0 && !pieces.stopped();
                    },
                    [] { return g_interrupted == 0; }));
-    show(decoder.flush());
+    known_ = engine_.counts().tokens_reused - known_;
+    show(pieces.flush());
     fmt::print("{}\n", painter.flush());
     TRY(flush_output());
-    if (talks_) say(summary(asked.ids.size(), out.size(), begin, first));
-    if (out.empty() && g_interrupted != 0)
+    if (talks_) say(summary(asked.ids.size(), out.tokens.size(), begin, first));
+    if (out.tokens.empty() && g_interrupted != 0)
       messages_.erase(messages_.size() - 1);  // not asked after all
     else
       messages_.push_back({{"role", "assistant"}, {"content", text}});
@@ -146,7 +151,7 @@ class Chat {
 
   std::string summary(size_t prompt, size_t tokens, double begin, double first) const {
     std::string line = g_interrupted != 0 ? "stopped; " : "";
-    line += fmt::format("{} tokens of prompt, {} of them known", prompt, session_.reused());
+    line += fmt::format("{} tokens of prompt, {} of them known", prompt, known_);
     if (tokens == 0) return line;
     const double end = system_clock().monotonic_s();
     line += fmt::format("; first token after {:.2f} s, {} tokens", first - begin, tokens);
@@ -162,16 +167,17 @@ class Chat {
 
   const Arguments& args_;
   const OpenedModel& model_;
-  engine::Session session_;
+  engine::Engine engine_;
+  int64_t known_ = 0;  // tokens of the last prompt that need not be computed
   Terminal terminal_;
   bool talks_;  // with a person
   Json messages_;
 };
 
 Result<void> chat(Arguments& args) {
-  TRY(engine::validate(args.generate.sampling));
+  TRY(check_answer_options(args.answer));
   TRY_ASSIGN(const OpenedModel model, open_model(args.open));
-  args.generate.end_tokens = model.texts.eos;
+  args.answer.generate.end_tokens = model.texts.eos;
   // Not restarted: reading a line is to be given up.
   struct sigaction action {};
   action.sa_handler = [](int) { g_interrupted = 1; };
@@ -184,11 +190,11 @@ Result<void> chat(Arguments& args) {
 void add_chat_command(Command& program) {
   Command command = program.add("chat", "Talk with a model, by its own chat template");
   const auto args = std::make_shared<Arguments>();
-  args->generate.tokens_max = 2048;
-  args->generate.sampling = {.temperature = 0.6, .top_p = 0.95, .seed = 1};
+  args->answer.generate.tokens_max = 2048;
+  args->answer.generate.sampling = {.temperature = 0.6, .top_p = 0.95, .seed = 1};
   add_open_options(command, args->open);
   command.option("--system", args->system, "what the model is told before the conversation");
-  add_generate_options(command, args->generate);
+  add_answer_options(command, args->answer);
   command.runs([args] { return report(chat(*args)); });
 }
 

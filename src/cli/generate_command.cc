@@ -8,10 +8,13 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "checkpoint/model_chat.h"
+#include "cli/answer_options.h"
 #include "cli/command.h"
+#include "cli/generate_batch.h"
 #include "cli/model_options.h"
 #include "cli/text_options.h"
-#include "text/stream_decoder.h"
+#include "engine/generate.h"
+#include "text/answer_text.h"
 
 namespace ferry::cli {
 namespace {
@@ -22,12 +25,23 @@ struct Arguments {
   OpenOptions open;
   std::string prompt, file, chat;
   data::TextOptions text;
-  engine::GenerateOptions generate;
+  AnswerOptions answer;
+  BatchFiles batch;
   bool json = false, echo = true, specials = false;
 };
 
+Result<void> batch(const Arguments& args) {
+  if (!args.prompt.empty() || !args.file.empty() || !args.chat.empty())
+    return fail(Code::kInvalidInput, "generate: --batch has the prompts; leave out the other");
+  if (args.batch.out.empty())
+    return fail(Code::kInvalidInput, "generate: --batch needs --out FILE for the answers");
+  TRY_ASSIGN(const OpenedModel m, open_model(args.open));
+  return generate_batch(m, args.open.directory, args.answer, args.batch);
+}
+
 Result<void> generate(Arguments& args) {
-  TRY(engine::validate(args.generate.sampling));
+  TRY(check_answer_options(args.answer));
+  if (!args.batch.in.empty()) return batch(args);
   if (!args.file.empty()) {
     if (!args.prompt.empty() || !args.chat.empty())
       return fail(Code::kInvalidInput,
@@ -50,13 +64,17 @@ Result<void> generate(Arguments& args) {
         args.prompt,
         args.specials ? text::Tokenizer::Specials::kParse : text::Tokenizer::Specials::kAsText,
         ids);
+    // A beginning that the prompt itself has is not doubled.
+    if (m.texts.begins && ids.size() > 1 && ids[1] == *m.texts.bos) ids.erase(ids.begin());
   }
   if (ids.empty()) {
     TRY_ASSIGN(const int32_t first, m.texts.context_of_first(args.open.directory));
     ids.push_back(first);
   }
-  args.generate.end_tokens = m.texts.eos;
-  text::StreamDecoder decoder(*m.tokenizer, true);
+  args.answer.generate.end_tokens = m.texts.eos;
+  const int64_t asked = std::ssize(ids) + args.answer.generate.tokens_max;
+  engine::Engine engine(*m.model, engine_options(args.answer, *m.model, 1, asked));
+  text::AnswerText pieces(*m.tokenizer, args.answer.stop);
   std::string text;
   const auto show = [&](const std::string& piece) {
     text += piece;
@@ -68,22 +86,29 @@ Result<void> generate(Arguments& args) {
     if (args.echo && !std::exchange(done, true)) fmt::print("{}", args.prompt);
   };
   const double begin = system_clock().monotonic_s();
-  TRY_ASSIGN(const std::vector<int32_t> out,
-             engine::Session(*m.model).generate(ids, args.generate, [&](const engine::Sampled& s) {
-               echo();
-               show(decoder.push(s.token));
-               return true;
-             }));
+  TRY_ASSIGN(const engine::Generated out,
+             engine::generate(engine,
+                              {.prompt = ids, .options = args.answer.generate, .salt = ""},
+                              [&](const engine::Token& t) {
+                                echo();
+                                show(pieces.push(t.id));
+                                return !pieces.stopped();
+                              }));
   echo();
-  show(decoder.flush());
+  show(pieces.flush());
   const double seconds = system_clock().monotonic_s() - begin;
   fmt::print("\n");
+  if (out.finish == engine::Finish::kContext && !pieces.stopped())
+    tell(fmt::format("ferry: note: the answer ends where the model's {} positions do",
+                     m.model->max_positions()));
   if (!args.json) return {};
-  const nlohmann::ordered_json j = {{"text", text},
-                                    {"prompt_tokens", ids.size()},
-                                    {"tokens", out.size()},
-                                    {"seconds", seconds},
-                                    {"tokens_per_s", static_cast<double>(out.size()) / seconds}};
+  const nlohmann::ordered_json j = {
+      {"text", text},
+      {"prompt_tokens", ids.size()},
+      {"tokens", out.tokens.size()},
+      {"finish", pieces.stopped() ? "stop" : to_string(out.finish)},
+      {"seconds", seconds},
+      {"tokens_per_s", static_cast<double>(out.tokens.size()) / seconds}};
   return print_json(j);
 }
 
@@ -92,7 +117,7 @@ Result<void> generate(Arguments& args) {
 void add_generate_command(Command& program) {
   Command command = program.add("generate", "Let a model continue a text");
   const auto args = std::make_shared<Arguments>();
-  args->generate.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1};
+  args->answer.generate.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1};
   add_open_options(command, args->open);
   command.option("--prompt", args->prompt, "the text to continue (empty: from nothing)");
   command.option("--file", args->file, "a file with the text to continue");
@@ -102,7 +127,19 @@ void add_generate_command(Command& program) {
       args->chat,
       "a JSON file with a conversation (messages, tools): the model's chat template makes "
       "the text of it");
-  add_generate_options(command, args->generate);
+  add_answer_options(command, args->answer);
+  command.option(
+      "--batch",
+      args->batch.in,
+      "a file with a request in each line: {\"prompt\": TEXT} or {\"messages\": [..]}, and "
+      "settings; see docs/generating.md");
+  command.option("--out",
+                 args->batch.out,
+                 "where the answers of --batch go; a file that is there "
+                 "already is gone on with");
+  command.option("--running", args->batch.running, "requests of --batch that are answered at once")
+      .within(int64_t{1}, int64_t{256})
+      .shows_default();
   command.flag("!--no-echo", args->echo, "do not repeat the prompt");
   command.flag("--parse-specials",
                args->specials,

@@ -8,19 +8,4 @@ void add_open_options(Command& command, OpenOptions& options) {
   command.option("--dtype", options.dtype, "compute in bf16 (as trained by default) or f32");
 }
 
-void add_generate_options(Command& command, engine::GenerateOptions& options) {
-  command.option("--tokens", options.tokens_max, "at most so many new tokens")
-      .within(int64_t{1}, int64_t{1} << 24)
-      .shows_default();
-  command.option("--temperature", options.sampling.temperature, "0: always the most probable token")
-      .shows_default();
-  command
-      .option("--top-p",
-              options.sampling.top_p,
-              "sample among the fewest tokens that reach this probability")
-      .shows_default();
-  command.option("--seed", options.sampling.seed, "the same seed gives the same text")
-      .shows_default();
-}
-
 }  // namespace ferry::cli

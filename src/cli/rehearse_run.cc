@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "checkpoint/model_dir.h"
 #include "models/registry.h"
+#include "models/slot_cache.h"
 #include "optim/optimizer.h"
 #include "train/model_setup.h"
 #include "train/train_step.h"
@@ -120,19 +121,19 @@ void train(models::TrainableLm& model, const Settings& s) {
 /// A prompt as long as the model's context, but for one token, and this one after it.
 void generate(models::CausalLm& model) {
   const int64_t positions = model.max_positions();
-  const auto cache = model.make_cache(1, positions);
+  models::SlotCache cache(model, 1, positions);
   for (const int64_t tokens : {positions - 1, int64_t{1}}) {
     if (tokens < 1) continue;
-    const std::vector<models::KvCache::Part> parts = {{0, tokens}};
-    const ops::Segments segments = cache->begin(parts);
+    const std::vector<models::SlotCache::Part> parts = {{0, tokens}};
+    const ops::Segments segments = cache.begin(parts);
     models::ForwardOptions options;
-    options.cache = cache.get();
+    options.cache = cache.cache();
     const std::vector<int32_t> ids(static_cast<size_t>(tokens), 0);
     const Tensor hidden =
         model.forward(Tensor::from_i32(ids, {tokens}, model.device()), segments, options, nullptr);
     const int64_t last = tokens - 1;
     static_cast<void>(model.logits(hidden, {&last, 1}));
-    cache->commit();
+    cache.commit();
   }
 }
 

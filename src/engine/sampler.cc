@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <unordered_map>
 
 #include "base/check.h"
 #include "base/math.h"
@@ -25,22 +26,112 @@ double log_sum_exp(std::span<const float> logits, double max, double inverse_tem
   return math::log(sum);
 }
 
+/// The logits after bias and penalties; empty if there are none of these.
+std::vector<float> adjusted(std::span<const float> logits,
+                            const SamplingOptions& o,
+                            const TextBefore& before) {
+  const bool repetition = o.repetition_penalty != 1,
+             answered = o.presence_penalty != 0 || o.frequency_penalty != 0;
+  if (o.logit_bias.empty() && !repetition && !answered) return {};
+  std::vector<float> out(logits.begin(), logits.end());
+  const auto known = [&](int32_t id) { return id >= 0 && id < std::ssize(out); };
+  for (const auto& [id, bias] : o.logit_bias)
+    if (known(id)) out[static_cast<size_t>(id)] += static_cast<float>(bias);
+  std::unordered_map<int32_t, int64_t> seen, answers;  // how often
+  if (repetition)
+    for (const int32_t id : before.tokens) ++seen[id];
+  if (answered)
+    for (const int32_t id : before.tokens.subspan(static_cast<size_t>(before.prompt)))
+      ++answers[id];
+  const auto penalty = static_cast<float>(o.repetition_penalty);
+  for (const auto& [id, unused] : seen) {
+    if (!known(id)) continue;
+    float& l = out[static_cast<size_t>(id)];
+    l = l > 0 ? l / penalty : l * penalty;
+  }
+  for (const auto& [id, times] : answers)
+    if (known(id))
+      out[static_cast<size_t>(id)] -=
+          static_cast<float>(o.presence_penalty + o.frequency_penalty * static_cast<double>(times));
+  return out;
+}
+
+/// Ids from the most probable on, sorted only as far as somebody looks: few as a rule. Ties go to
+/// the lower id, so the order is total.
+class ByLogit {
+ public:
+  explicit ByLogit(std::span<const float> logits) : logits_(logits), order_(logits.size()) {
+    std::iota(order_.begin(), order_.end(), 0);
+  }
+  int32_t operator[](size_t i) {
+    while (i >= sorted_) {
+      const size_t end = std::min(order_.size(), std::max<size_t>(64, 3 * sorted_));
+      std::partial_sort(order_.begin() + static_cast<long>(sorted_),
+                        order_.begin() + static_cast<long>(end),
+                        order_.end(),
+                        [&](int32_t a, int32_t b) {
+                          const float x = logits_[static_cast<size_t>(a)],
+                                      y = logits_[static_cast<size_t>(b)];
+                          return x > y || (x == y && a < b);
+                        });
+      sorted_ = end;
+    }
+    return order_[i];
+  }
+  size_t size() const { return order_.size(); }
+  /// The first `count`, which were looked at.
+  std::vector<int32_t> take(size_t count) {
+    order_.resize(count);
+    return std::move(order_);
+  }
+
+ private:
+  std::span<const float> logits_;
+  std::vector<int32_t> order_;
+  size_t sorted_ = 0;
+};
+
 }  // namespace
 
-Result<void> validate(const SamplingOptions& o) {
+Result<void> validate(const SamplingOptions& o, int64_t vocabulary) {
   if (!(o.temperature >= 0 && o.temperature <= 100))
     return fail(Code::kInvalidInput,
                 "temperature {}: must be from 0 (the most probable token) to 100",
                 o.temperature);
   if (!(o.top_p > 0 && o.top_p <= 1))
     return fail(Code::kInvalidInput, "top-p {}: must be above 0 and at most 1", o.top_p);
+  if (o.top_k < 0)
+    return fail(Code::kInvalidInput, "top-k {}: must be 0 (all tokens) or more", o.top_k);
+  if (!(o.min_p >= 0 && o.min_p <= 1))
+    return fail(Code::kInvalidInput, "min-p {}: must be from 0 to 1", o.min_p);
+  if (!(o.repetition_penalty > 0 && o.repetition_penalty <= 100))
+    return fail(Code::kInvalidInput,
+                "repetition penalty {}: must be above 0 (1: none) and at most 100",
+                o.repetition_penalty);
+  for (const auto& [name, value] :
+       {std::pair{"presence", o.presence_penalty}, {"frequency", o.frequency_penalty}})
+    if (!(std::abs(value) <= 100))
+      return fail(Code::kInvalidInput, "{} penalty {}: must be from -100 to 100", name, value);
+  for (const auto& [id, bias] : o.logit_bias) {
+    if (id < 0 || id >= vocabulary)
+      return fail(Code::kInvalidInput,
+                  "logit bias of token {}: the vocabulary has {} tokens",
+                  id,
+                  vocabulary);
+    if (!(std::abs(bias) <= 1000))
+      return fail(
+          Code::kInvalidInput, "logit bias {} of token {}: must be from -1000 to 1000", bias, id);
+  }
   return {};
 }
 
-Result<Sampled> sample(std::span<const float> logits,
+Result<Sampled> sample(std::span<const float> given,
                        const SamplingOptions& options,
-                       uint64_t position) {
-  check(!logits.empty(), "sample: no logits");
+                       uint64_t position,
+                       const TextBefore& before) {
+  check(!given.empty(), "sample: no logits");
+  const std::vector<float> changed = adjusted(given, options, before);
+  const std::span<const float> logits = changed.empty() ? given : changed;
   const int32_t best = largest(logits);
   const bool nan = std::any_of(logits.begin(), logits.end(), [](float l) { return std::isnan(l); });
   if (nan || !std::isfinite(logits[static_cast<size_t>(best)]))
@@ -57,45 +148,52 @@ Result<Sampled> sample(std::span<const float> logits,
     return math::exp((static_cast<double>(logits[static_cast<size_t>(id)]) - max) * inverse -
                      normaliser);
   };
-
-  std::vector<int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  double mass = 1;
-  if (options.top_p < 1) {
-    // Ties go to the lower id, so the order is total. Few tokens are kept as a rule: the head of
-    // the order is sorted piece by piece, each twice as long as all before it.
-    const auto before = [&](int32_t a, int32_t b) {
-      const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
-      return x > y || (x == y && a < b);
-    };
+  const double draw = Random(options.seed, RandomPurpose::kSample, position).uniform(0);
+  // The first token, in this order, at which the probabilities before and of it exceed the draw.
+  const auto drawn = [&](const std::vector<int32_t>& order, double mass) {
     double sum = 0;
-    size_t kept = 0, sorted = 0;
-    while (kept < order.size() && sum < options.top_p) {
-      if (kept == sorted) {
-        sorted = std::min(order.size(), std::max<size_t>(64, 3 * kept));
-        std::partial_sort(order.begin() + static_cast<long>(kept),
-                          order.begin() + static_cast<long>(sorted),
-                          order.end(),
-                          before);
-      }
-      sum += probability(order[kept++]);
+    for (const int32_t id : order) {
+      sum += probability(id);
+      if (sum > draw * mass) return id;
     }
-    order.resize(kept);
-    mass = sum;
+    return order.back();
+  };
+
+  if (options.top_p == 1 && options.top_k == 0 && options.min_p == 0) {
+    std::vector<int32_t> all(logits.size());
+    std::iota(all.begin(), all.end(), 0);
+    const int32_t chosen = drawn(all, 1);
+    return Sampled{chosen, math::log(probability(chosen)), {}};
   }
-  const double target = Random(options.seed, RandomPurpose::kSample, position).uniform(0) * mass;
-  double sum = 0;
-  int32_t chosen = order.back();
-  for (const int32_t id : order) {
-    sum += probability(id);
-    if (sum > target) {
-      chosen = id;
-      break;
+  ByLogit order(logits);
+  size_t most = order.size();
+  double reach = options.top_p;
+  if (options.top_k > 0) {
+    most = std::min(most, static_cast<size_t>(options.top_k));
+    if (options.top_p < 1) {  // of those that top_k keeps
+      double sum = 0;
+      for (size_t i = 0; i < most; ++i) sum += probability(order[i]);
+      reach *= sum;
     }
   }
-  Sampled s{chosen, math::log(probability(chosen) / mass), {}};
-  if (options.top_p < 1) s.kept = std::move(order);
+  const double least = options.min_p * probability(best);
+  double mass = 0;
+  size_t kept = 0;
+  while (kept < most &&
+         (kept == 0 || ((options.top_p == 1 || mass < reach) && probability(order[kept]) >= least)))
+    mass += probability(order[kept++]);
+  Sampled s;
+  s.kept = order.take(kept);
+  s.token = drawn(s.kept, mass);
+  s.log_probability = math::log(probability(s.token) / mass);
   return s;
+}
+
+std::vector<int32_t> largest_logits(std::span<const float> logits, int64_t count) {
+  ByLogit order(logits);
+  const size_t kept = std::min(order.size(), static_cast<size_t>(count));
+  for (size_t i = 0; i < kept; ++i) static_cast<void>(order[i]);
+  return order.take(kept);
 }
 
 }  // namespace ferry::engine

@@ -1,29 +1,45 @@
-// Chooses the next token from logits. A function of its arguments alone: the same seed, position
-// and logits give the same token, whatever else runs.
+// Chooses the next token from logits. A function of its arguments alone: the same seed, position,
+// text and logits give the same token, whatever else runs.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
 
 namespace ferry::engine {
 
+/// In the order in which they act: bias, penalties, temperature, top_k, top_p, min_p.
 struct SamplingOptions {
   double temperature = 0;  // 0: the largest logit (ties: the lowest id)
-  double top_p = 1;        // keep the fewest tokens whose probabilities reach this sum
+  double top_p = 1;   // keep the fewest tokens whose probabilities reach this share of all kept
+  int64_t top_k = 0;  // keep so many of the most probable; 0: all
+  double min_p = 0;   // keep those at least so probable, relative to the most probable
+  double repetition_penalty =
+      1;                        // logits of tokens seen are divided by it, negative ones multiplied
+  double presence_penalty = 0;  // taken from logits of tokens that were answered
+  double frequency_penalty = 0;                             // the same, as often as they were
+  std::vector<std::pair<int32_t, double>> logit_bias = {};  // (token, what is added to its logit)
   uint64_t seed = 0;
 };
 
-/// Errors: kInvalidInput for a temperature or top_p that is negative, NaN or out of range.
-Result<void> validate(const SamplingOptions& options);
+/// Errors: kInvalidInput for a number that is NaN or out of range, and for biases of tokens that are
+/// not in a vocabulary of this size.
+Result<void> validate(const SamplingOptions& options, int64_t vocabulary = INT32_MAX);
+
+/// What stands before the token that is chosen. Penalties look at it.
+struct TextBefore {
+  std::span<const int32_t> tokens = {};  // prompt and answer
+  int64_t prompt = 0;                    // tokens of the prompt
+};
 
 struct Sampled {
   int32_t token = 0;
   double log_probability = 0;  // of the token, under the distribution it was drawn from
-  /// The support after top-p, most probable first; empty if all were kept.
+  /// Those it was drawn from, most probable first; empty if all were kept.
   std::vector<int32_t> kept = {};
 };
 
@@ -31,6 +47,10 @@ struct Sampled {
 /// NaN, or the largest is not finite: whatever was chosen then would look like an answer.
 Result<Sampled> sample(std::span<const float> logits,
                        const SamplingOptions& options,
-                       uint64_t position);
+                       uint64_t position,
+                       const TextBefore& before = {});
+
+/// The ids of the `count` largest logits, largest first (ties: the lower id first).
+std::vector<int32_t> largest_logits(std::span<const float> logits, int64_t count);
 
 }  // namespace ferry::engine

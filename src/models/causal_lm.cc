@@ -39,6 +39,14 @@ Tensor CausalLm::token_losses(const Tensor& hidden, const Tensor& labels) {
   return ops::cross_entropy(hidden, head(), labels, 1).token_losses;
 }
 
+std::unique_ptr<KvCache> CausalLm::make_cache(int64_t pages) const {
+  return std::make_unique<KvCache>(blocks(), cache_width(), pages, compute_, *device_);
+}
+
+int64_t CausalLm::cache_bytes_per_token() const {
+  return blocks() * cache_width() * static_cast<int64_t>(size_of(compute_));
+}
+
 void CausalLm::begin_layer(int64_t number) const {
   const auto layer = static_cast<int>(number);
   if (Tape* tape = Tape::current()) tape->begin_layer(layer);

@@ -40,11 +40,14 @@ class CausalLm {
   /// Second names under which checkpoints repeat weights: (name, weight).
   virtual std::vector<std::pair<std::string, const Weight*>> weight_aliases() const = 0;
 
-  virtual std::unique_ptr<KvCache> make_cache(int64_t slots, int64_t tokens_per_slot) = 0;
+  /// So many pages of kPageTokens tokens.
+  std::unique_ptr<KvCache> make_cache(int64_t pages) const;
+  int64_t cache_bytes_per_token() const;
   virtual std::string config_json(std::string_view torch_dtype) const = 0;
   virtual int64_t vocab_size() const = 0;
-  virtual int64_t blocks() const = 0;   // transformer blocks that answering runs through
-  virtual int64_t experts() const = 0;  // routed experts of a MoE layer; 0: none
+  virtual int64_t cache_width() const = 0;  // numbers that a block keeps of a token
+  virtual int64_t blocks() const = 0;       // transformer blocks that answering runs through
+  virtual int64_t experts() const = 0;      // routed experts of a MoE layer; 0: none
   virtual int64_t max_positions() const = 0;
   virtual int64_t parameters_total() const = 0;
 

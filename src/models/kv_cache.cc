@@ -1,57 +1,51 @@
 #include "models/kv_cache.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "ops/dispatch.h"
 
 namespace ferry::models {
 
-KvCache::KvCache(int64_t layers,
-                 int64_t width,
-                 int64_t slots,
-                 int64_t tokens_per_slot,
-                 DType dtype,
-                 Device& device)
-    : slots_(slots), tokens_per_slot_(tokens_per_slot), lengths_(static_cast<size_t>(slots), 0) {
-  check(Shape({slots, tokens_per_slot}).count() <= INT32_MAX,
-        "cache: {} slots of {} tokens; rows are numbered in 32 bits",
-        slots,
-        tokens_per_slot);
+KvCache::KvCache(int64_t layers, int64_t width, int64_t pages, DType dtype, Device& device) {
+  check(pages > 0 && pages <= INT32_MAX / kPageTokens,
+        "cache: {} pages of {} tokens; rows are numbered in 32 bits",
+        pages,
+        kPageTokens);
   for (int64_t l = 0; l < layers; ++l)
-    layers_.push_back(Tensor::empty({slots * tokens_per_slot, width}, dtype, device));
+    layers_.push_back(Tensor::empty({pages * kPageTokens, width}, dtype, device));
 }
 
 ops::Segments KvCache::begin(std::span<const Part> parts) {
-  parts_.clear();
-  part_begins_.clear();
-  std::vector<int64_t> lengths = lengths_;
-  std::vector<int32_t> position, key_begin;
+  stretches_.clear();
+  std::vector<Stretch> stretches;
+  std::vector<int32_t> position, key_begin, table;
   for (const Part& part : parts) {
-    const bool exists = part.slot >= 0 && part.slot < slots_;
-    const int64_t length = exists ? lengths[static_cast<size_t>(part.slot)] : 0,
-                  room = exists ? tokens_per_slot_ - length : 0;
-    check(exists && part.tokens > 0 && part.tokens <= room,
-          "cache: {} more tokens for slot {} of {}, which has room for {}",
+    const int64_t end = part.length + part.tokens;
+    check(part.length >= 0 && part.tokens > 0 && pages_for(end) <= std::ssize(part.pages),
+          "cache: {} more tokens for a sequence of {} in {} pages",
           part.tokens,
-          part.slot,
-          slots_,
-          room);
-    part_begins_.push_back(part.slot * tokens_per_slot_ + length);
-    for (int64_t i = 0; i < part.tokens; ++i) {
-      position.push_back(static_cast<int32_t>(length + i));
-      key_begin.push_back(static_cast<int32_t>(part.slot * tokens_per_slot_));
+          part.length,
+          part.pages.size());
+    const auto own = part.pages.first(static_cast<size_t>(pages_for(end)));
+    for (const int32_t page : own)
+      check(page >= 0 && page < pages(), "cache: page {} of {}", page, pages());
+    const auto first = static_cast<int32_t>(std::ssize(table) * kPageTokens);
+    table.insert(table.end(), own.begin(), own.end());
+    for (int64_t t = part.length; t < end; ++t) {
+      position.push_back(static_cast<int32_t>(t));
+      key_begin.push_back(first);
     }
-    lengths[static_cast<size_t>(part.slot)] += part.tokens;
+    for (int64_t t = part.length, n = 0; t < end; t += n) {
+      n = std::min(kPageTokens - t % kPageTokens, end - t);
+      stretches.push_back(
+          {own[static_cast<size_t>(t / kPageTokens)] * kPageTokens + t % kPageTokens, n});
+    }
   }
-  ops::Segments segments =
-      ops::Segments::cached(std::move(position), std::move(key_begin), layers_.at(0).device());
-  parts_.assign(parts.begin(), parts.end());
+  ops::Segments segments = ops::Segments::paged(
+      std::move(position), std::move(key_begin), std::move(table), layers_.at(0).device());
+  stretches_ = std::move(stretches);
   return segments;
-}
-
-void KvCache::commit() {
-  check(!parts_.empty(), "cache: commit without a pass");
-  for (const Part& part : parts_) lengths_[static_cast<size_t>(part.slot)] += part.tokens;
-  parts_.clear();
 }
 
 Tensor KvCache::append(int64_t layer, const Tensor& keys) {
@@ -61,21 +55,28 @@ Tensor KvCache::append(int64_t layer, const Tensor& keys) {
         keys.shape().str(),
         rows.shape().str());
   int64_t from = 0;
-  for (size_t p = 0; p < parts_.size(); ++p) {
-    const Tensor source = keys.slice(0, from, from + parts_[p].tokens);
-    const Tensor target = rows.slice(0, part_begins_[p], part_begins_[p] + parts_[p].tokens);
+  for (const Stretch& s : stretches_) {
+    const Tensor source = keys.slice(0, from, from + s.tokens),
+                 target = rows.slice(0, s.row, s.row + s.tokens);
     ops::copy(target.view(), source.view(), rows.device());
-    from += parts_[p].tokens;
+    from += s.tokens;
   }
   check(from == keys.dim(0), "cache: {} keys for {} announced tokens", keys.dim(0), from);
   return rows;
 }
 
-void KvCache::truncate(int64_t slot, int64_t length) {
-  int64_t& held = lengths_.at(static_cast<size_t>(slot));
-  check(length >= 0 && length <= held, "cache: {} tokens of {} to stay", length, held);
-  parts_.clear();
-  held = length;
+void KvCache::copy_rows(int32_t from, int32_t to, int64_t tokens) {
+  check(tokens > 0 && tokens <= kPageTokens && from != to,
+        "cache: {} rows of page {} to page {}",
+        tokens,
+        from,
+        to);
+  for (const Tensor& rows : layers_) {
+    const auto page = [&](int32_t p) {
+      return rows.slice(0, p * kPageTokens, p * kPageTokens + tokens).view();
+    };
+    ops::copy(page(to), page(from), rows.device());
+  }
 }
 
 }  // namespace ferry::models

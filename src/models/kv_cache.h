@@ -1,5 +1,6 @@
-// KvCache: what a model remembers of the tokens before. Opaque to models: they append and get back
-// keys to attend to. (Paged and quantised caches come with the engine; models will not notice.)
+// KvCache: what a model remembers of the tokens before, in pages of kPageRows tokens. It knows of no
+// sequence: whoever runs passes says which pages hold the tokens of which (models/slot_cache.h,
+// engine/engine.h). Opaque to models: they append and get back keys to attend to.
 #pragma once
 
 #include <cstdint>
@@ -12,45 +13,41 @@
 
 namespace ferry::models {
 
+inline constexpr int64_t kPageTokens = ops::kPageRows;
+
+/// Pages that so many tokens take.
+constexpr int64_t pages_for(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
+
 class KvCache {
  public:
-  /// So many sequences ("slots") of at most tokens_per_slot tokens; for each layer `width` numbers
-  /// a token (MLA: the latent and the rotated shared key).
-  KvCache(int64_t layers,
-          int64_t width,
-          int64_t slots,
-          int64_t tokens_per_slot,
-          DType dtype,
-          Device& device);
+  /// For each layer `width` numbers a token (MLA: the latent and the rotated shared key).
+  KvCache(int64_t layers, int64_t width, int64_t pages, DType dtype, Device& device);
 
   struct Part {
-    int64_t slot;
-    int64_t tokens;  // new ones, following those that the slot holds
+    std::span<const int32_t> pages;  // of a sequence: token i lies in the (i / kPageTokens)-th
+    int64_t length;                  // its tokens that these pages hold
+    int64_t tokens;                  // new ones, following them; the pages have room for them
   };
-  /// Announces the tokens of the next forward pass, in batch order, and gives their segments. The
-  /// slots hold them after commit(): a pass that throws leaves them as they were, and the next
-  /// begin() forgets it. Throws Bug when a slot would overflow: callers check remaining() first.
+  /// Announces the tokens of the next forward pass, in batch order, and gives their segments. Two
+  /// parts may share pages that both only read. A pass that throws has changed no row that a
+  /// sequence holds; the next begin() forgets it. Check: pages that are not there or too few.
   ops::Segments begin(std::span<const Part> parts);
-  /// The announced pass was done. A chip reports late: commit when something that was computed from
-  /// the pass has been read.
-  void commit();
 
   /// Stores the announced tokens' keys [tokens, width] of one layer; returns all rows of the layer,
-  /// [slots * tokens_per_slot, width], of which the segments of begin() say who sees which.
+  /// [pages * kPageTokens, width], of which the segments of begin() say who sees which.
   Tensor append(int64_t layer, const Tensor& keys);
 
-  /// Forgets the tokens of a slot from `length` on: a draft that was rejected, a prompt that changed.
-  void truncate(int64_t slot, int64_t length);
+  /// The first `tokens` rows of a page become another's, in every layer.
+  void copy_rows(int32_t from, int32_t to, int64_t tokens);
 
-  int64_t length(int64_t slot) const { return lengths_[static_cast<size_t>(slot)]; }
-  int64_t remaining(int64_t slot) const { return tokens_per_slot_ - length(slot); }
+  int64_t pages() const { return layers_.at(0).dim(0) / kPageTokens; }
 
  private:
-  int64_t slots_, tokens_per_slot_;
+  struct Stretch {
+    int64_t row, tokens;  // rows of the cache that the next tokens of the pass become
+  };
   std::vector<Tensor> layers_;
-  std::vector<int64_t> lengths_;
-  std::vector<Part> parts_;           // of the pass under way; empty: none
-  std::vector<int64_t> part_begins_;  // first row of each part in the cache
+  std::vector<Stretch> stretches_;  // of the pass under way
 };
 
 }  // namespace ferry::models

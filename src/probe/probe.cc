@@ -8,6 +8,7 @@
 #include "base/math.h"
 #include "base/random.h"
 #include "models/registry.h"
+#include "models/slot_cache.h"
 #include "ops/dispatch.h"
 
 namespace ferry::probe {
@@ -100,19 +101,19 @@ std::vector<std::vector<int32_t>> greedy_texts(models::CausalLm& model,
   std::vector<std::vector<int32_t>> texts(prompts.size());
   int64_t longest = 0;
   for (const Prompt& p : prompts) longest = std::max(longest, std::ssize(p.tokens));
-  const auto cache = model.make_cache(std::ssize(prompts), longest + count);
+  models::SlotCache cache(model, std::ssize(prompts), longest + count);
   std::vector<std::vector<int32_t>> next;
   for (const Prompt& p : prompts) next.push_back(p.tokens);
   for (int64_t step = 0; step < count; ++step) {
-    std::vector<models::KvCache::Part> parts;
+    std::vector<models::SlotCache::Part> parts;
     std::vector<int32_t> tokens;
     for (size_t p = 0; p < prompts.size(); ++p) {
       parts.push_back({static_cast<int64_t>(p), std::ssize(next[p])});
       tokens.insert(tokens.end(), next[p].begin(), next[p].end());
     }
-    const ops::Segments segments = cache->begin(parts);
+    const ops::Segments segments = cache.begin(parts);
     models::ForwardOptions options;
-    options.cache = cache.get();
+    options.cache = cache.cache();
     const Tensor hidden = model.forward(
         Tensor::from_i32(tokens, {std::ssize(tokens)}, model.device()), segments, options, nullptr);
     int64_t row = -1;
@@ -121,7 +122,7 @@ std::vector<std::vector<int32_t>> greedy_texts(models::CausalLm& model,
       texts[p].push_back(best(model.logits(hidden, {&row, 1}).to_f32()));
       next[p] = {texts[p].back()};
     }
-    cache->commit();
+    cache.commit();
   }
   return texts;
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "models/slot_cache.h"
+
 namespace ferry::verify {
 namespace {
 
@@ -53,10 +55,10 @@ Answers serve(models::CausalLm& model,
   answers.experts.assign(
       probes.list[0].routers.size(),
       std::vector<int32_t>(static_cast<size_t>(answers.tokens * probes.top_k), -1));
-  const auto cache = model.make_cache(std::ssize(rows), longest);
+  models::SlotCache cache(model, std::ssize(rows), longest);
   for (int64_t step = 0; step <= texts; ++step) {
     before_pass(step);
-    std::vector<models::KvCache::Part> parts;
+    std::vector<models::SlotCache::Part> parts;
     std::vector<int32_t> tokens;
     std::vector<int64_t> batch_rows;  // where these tokens are in the batch of all
     for (size_t p = 0; p < rows.size(); ++p) {
@@ -70,9 +72,9 @@ Answers serve(models::CausalLm& model,
         batch_rows.push_back(rows[p].begin + t);
       }
     }
-    const ops::Segments segments = cache->begin(parts);
+    const ops::Segments segments = cache.begin(parts);
     models::ForwardOptions options;
-    options.cache = cache.get();
+    options.cache = cache.cache();
     options.given_experts = rows_of_batch(given, batch_rows, probes.top_k, model.device());
     models::ForwardTrace trace;
     const Tensor hidden = model.forward(
@@ -83,7 +85,7 @@ Answers serve(models::CausalLm& model,
       answers.logits[first_position[static_cast<size_t>(part.slot)] + static_cast<size_t>(step)] =
           model.logits(hidden, {&row, 1}).to_f32();
     }
-    cache->commit();
+    cache.commit();
     for (size_t l = 0; l < trace.experts.size(); ++l) {
       const std::vector<int32_t> chosen = trace.experts[l].to_i32();
       for (size_t i = 0; i < chosen.size(); ++i) {

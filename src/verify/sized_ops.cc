@@ -133,24 +133,25 @@ void run_absorbed(Maker& m, const Sizes& s) {
   m.differentiate(forward);
 }
 
-/// The last `queries` tokens of sequences that lie in slots of a cache, as a server meets them.
+/// The last `queries` tokens of sequences that lie in pages of a cache, as a server meets them.
 void run_cached(Maker& m, const Sizes& s) {
   const int64_t keys = s[0], queries = std::min(s[1], keys), slots = s[2], heads = s[3],
                 latent = s[4], width = latent + s[5];
-  const int64_t slot_rows = keys + 3;  // what lies behind a sequence is no key of it
-  std::vector<int32_t> position, key_begin;
+  const int64_t own = (keys + ops::kPageRows - 1) / ops::kPageRows;  // pages of a sequence
+  std::vector<int32_t> position, key_begin, pages;
+  for (int64_t page = slots * own; page-- > 0;) pages.push_back(static_cast<int32_t>(page));
   for (int64_t slot = 0; slot < slots; ++slot) {
     const int64_t length =
         slot == 0 ? keys : 1 + static_cast<int64_t>(m.pick(static_cast<uint64_t>(keys)));
     for (int64_t i = 0; i < std::min(queries, length); ++i) {
       position.push_back(static_cast<int32_t>(length - std::min(queries, length) + i));
-      key_begin.push_back(static_cast<int32_t>(slot * slot_rows));
+      key_begin.push_back(static_cast<int32_t>(slot * own * ops::kPageRows));
     }
   }
   const auto tokens = std::ssize(position);
-  const ops::Segments segments = ops::Segments::cached(position, key_begin, m.device());
+  const ops::Segments segments = ops::Segments::paged(position, key_begin, pages, m.device());
   const Tensor q = m.normal({tokens, heads, width}, m.dtype()),
-               k = m.normal({slots * slot_rows, 1, width}, m.dtype());
+               k = m.normal({slots * own * ops::kPageRows, 1, width}, m.dtype());
   static_cast<void>(ops::attention(q, k, k.slice(2, 0, latent), segments, score_scale(m, width)));
 }
 

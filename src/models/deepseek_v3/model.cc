@@ -249,15 +249,6 @@ std::vector<Weight*> Model::selection_biases() {
   return biases;
 }
 
-std::unique_ptr<KvCache> Model::make_cache(int64_t slots, int64_t tokens_per_slot) {
-  return std::make_unique<KvCache>(config_.num_hidden_layers,
-                                   config_.kv_lora_rank + config_.qk_rope_head_dim,
-                                   slots,
-                                   tokens_per_slot,
-                                   compute_,
-                                   *device_);
-}
-
 int64_t Model::parameters_total() const {
   return static_cast<int64_t>(deepseek_v3::parameters_total(config_));
 }

@@ -113,15 +113,6 @@ std::vector<Weight*> Model::weights() {
   return all;
 }
 
-std::unique_ptr<KvCache> Model::make_cache(int64_t slots, int64_t tokens_per_slot) {
-  return std::make_unique<KvCache>(config_.num_hidden_layers,
-                                   2 * config_.num_key_value_heads * config_.head_dim,
-                                   slots,
-                                   tokens_per_slot,
-                                   compute_,
-                                   *device_);
-}
-
 std::string Model::config_json(std::string_view torch_dtype) const {
   return to_json(config_, torch_dtype);
 }

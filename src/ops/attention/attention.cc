@@ -55,20 +55,26 @@ void check_arguments(
         "attention: {} tokens in segments, q {}",
         segments.tokens(),
         q.shape().str());
-  for (size_t t = 0; t < segments.host->position.size(); ++t) {
-    const int32_t position = segments.host->position[t], begin = segments.host->key_begin[t];
+  const HostSegments& host = *segments.host;
+  const bool paged = !host.pages.empty();
+  const int64_t rows = paged ? std::ssize(host.pages) * kPageRows : k.dim(0);
+  for (size_t t = 0; t < host.position.size(); ++t) {
+    const int32_t position = host.position[t], begin = host.key_begin[t];
     check(position >= 0 && position < kPositionMax && begin >= 0 &&
-              int64_t{begin} + position < k.dim(0),
+              (!paged || begin % kPageRows == 0) && int64_t{begin} + position < rows,
           "attention: token {} at position {} with keys from row {}, of {}",
           t,
           position,
           begin,
-          k.dim(0));
+          rows);
   }
+  for (const int32_t page : host.pages)
+    check(page < k.dim(0) / kPageRows, "attention: page {} of {} rows", page, k.dim(0));
 }
 
 /// The gradient gives each document's keys to one task, so no two runs of queries may share a key.
 void check_documents(const Segments& s) {
+  check(s.host->pages.empty(), "attention: the gradient of keys in pages is not defined");
   std::vector<QueryRun> runs = find_runs(*s.host);
   std::sort(runs.begin(), runs.end(), [](const QueryRun& a, const QueryRun& b) {
     return a.key_begin < b.key_begin;
@@ -101,6 +107,7 @@ Tensor attention(
                          v.view(),
                          segments.position.view(),
                          segments.key_begin.view(),
+                         segments.pages.view(),
                          out.view(),
                          lse.view(),
                          scale,

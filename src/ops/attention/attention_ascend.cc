@@ -13,6 +13,7 @@ bool absorbed(const View& k, const View& v) {
 /// than the fused op takes.
 bool packed(const View& k, const HostSegments& s) {
   constexpr int64_t kDocumentsMax = 2048;
+  if (!s.pages.empty()) return false;
   const auto tokens = static_cast<int64_t>(s.position.size());
   int64_t documents = 0;
   for (size_t t = 0; t < s.position.size(); ++t) {

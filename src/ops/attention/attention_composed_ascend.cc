@@ -86,11 +86,13 @@ class Composed {
   /// Keys [first, first + kTile) of a run as [key heads, kTile, d] f32, zeros from `keys` on.
   Operand load_tile(
       Scratch& scratch, const Operand& x, const QueryRun& r, int64_t first, int64_t keys) const {
-    const int64_t rows = std::min(kTile, keys - first), begin = r.key_begin + first;
+    const int64_t rows = std::min(kTile, keys - first);
     const Operand tile = scratch.take(acl::kFloat, {key_heads_, kTile, x.dim(2)});
     if (rows < kTile) aclnn::InplaceZero(stream_, tile);
-    aclnn::InplaceCopy(
-        stream_, tile.slice(1, 0, rows), x.slice(0, begin, begin + rows).transpose(0, 1));
+    for_stretches(segments_, r.key_begin + first, rows, [&](int64_t at, int64_t from, int64_t n) {
+      aclnn::InplaceCopy(
+          stream_, tile.slice(1, at, at + n), x.slice(0, from, from + n).transpose(0, 1));
+    });
     return tile;
   }
 

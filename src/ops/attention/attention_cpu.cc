@@ -272,6 +272,12 @@ void end_block(const AttentionArgs& a, const BlockRows& rows, const ForwardLayou
   });
 }
 
+/// Where key row `row` lies; rows up to the next multiple of a tile follow it.
+int64_t lies_at(const AttentionArgs& a, int64_t row) {
+  if (!a.pages.given()) return row;
+  return a.pages.as<int32_t>()[row / kPageRows] * kPageRows + row % kPageRows;
+}
+
 template <typename T>
 void forward_task(const AttentionArgs& a, const QueryBlock& task, const ForwardLayout& l) {
   const int64_t d_qk = a.q.shape[2], d_v = a.v.shape[2], group = a.q.shape[1] / a.k.shape[1];
@@ -284,8 +290,9 @@ void forward_task(const AttentionArgs& a, const QueryBlock& task, const ForwardL
   }
   for (int64_t tile = 0; tile < task.run.keys; tile += kKeyTile) {
     const int64_t keys = task.run.keys - tile < kKeyTile ? task.run.keys - tile : kKeyTile;
-    const KeyRows<T> k_rows(a.k, task.run.key_begin + tile, task.head, keys, l.k_rows);
-    transpose_keys<T>(a.v, task.run.key_begin + tile, task.head, keys, l.v_columns, kKeyTile);
+    const int64_t first = lies_at(a, task.run.key_begin + tile);
+    const KeyRows<T> k_rows(a.k, first, task.head, keys, l.k_rows);
+    transpose_keys<T>(a.v, first, task.head, keys, l.v_columns, kKeyTile);
     for (int64_t i = 0; i < blocks; ++i) {
       if (keys_seen[i] <= tile) continue;
       const ForwardLayout::PerBlock& b = l.block[i];
@@ -308,7 +315,7 @@ void forward_task(const AttentionArgs& a, const QueryBlock& task, const ForwardL
         softmax_tile<true, T>(l, b, vectors, tile, n, a.scale);
       else
         softmax_tile<false, T>(l, b, vectors, tile, n, a.scale);
-      if ((masked || n < keys) && !all_finite<T>(a.v, task.run.key_begin + tile, task.head, keys)) {
+      if ((masked || n < keys) && !all_finite<T>(a.v, first, task.head, keys)) {
         weigh_unseen_infinities<T>(l, b, d_v, vectors, tile, n);
         continue;
       }

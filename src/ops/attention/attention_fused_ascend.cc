@@ -151,6 +151,7 @@ int64_t blocks_of(const QueryRun& run) { return (run.keys + kBlockKeys - 1) / kB
 /// behind each run's last key.
 Operand paged(Scratch& scratch,
               const Operand& keys,
+              const HostSegments& segments,
               const std::vector<QueryRun>& runs,
               int64_t blocks,
               int64_t begin,
@@ -160,9 +161,11 @@ Operand paged(Scratch& scratch,
   int64_t row = 0;
   for (const QueryRun& run : runs) {
     const int64_t next = row + blocks_of(run) * kBlockKeys;
-    aclnn::InplaceCopy(stream,
-                       pages.slice(0, row, row + run.keys),
-                       keys.slice(0, run.key_begin, run.key_begin + run.keys).slice(1, begin, end));
+    for_stretches(segments, run.key_begin, run.keys, [&](int64_t at, int64_t from, int64_t n) {
+      aclnn::InplaceCopy(stream,
+                         pages.slice(0, row + at, row + at + n),
+                         keys.slice(0, from, from + n).slice(1, begin, end));
+    });
     if (row + run.keys < next) aclnn::InplaceZero(stream, pages.slice(0, row + run.keys, next));
     row = next;
   }
@@ -200,8 +203,8 @@ void attention_fused_absorbed(const AttentionArgs& a,
     block += own;
   }
   const Operand keys = Operand(a.k).squeeze(1);
-  const Operand c = paged(scratch, keys, runs, blocks, 0, latent),
-                k_pe = paged(scratch, keys, runs, blocks, latent, width);
+  const Operand c = paged(scratch, keys, segments, runs, blocks, 0, latent),
+                k_pe = paged(scratch, keys, segments, runs, blocks, latent, width);
   const Operand q = Operand(a.q).unsqueeze(1);  // [sequence, 1, heads, width]
   const Operand q_latent = scratch.packed(q.slice(3, 0, latent)),
                 q_pe = scratch.packed(q.slice(3, latent, width));

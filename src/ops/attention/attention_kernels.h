@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/kernel_table.h"
+#include "ops/segments.h"
 #include "tensor/view.h"
 
 namespace ferry::ops {
@@ -9,6 +10,7 @@ namespace ferry::ops {
 /// Keys are taken in tiles of this many, counted from their document's first key: part of the
 /// numerics format.
 constexpr int64_t kKeyTile = 64;
+static_assert(kPageRows % kKeyTile == 0, "a tile lies in one page");
 
 struct AttentionArgs {
   View q;          // [T, H, Dqk] f32 or bf16
@@ -16,6 +18,7 @@ struct AttentionArgs {
   View v;          // [S, Hk, Dv]
   View position;   // [T] i32
   View key_begin;  // [T] i32
+  View pages;      // [n] i32, or not given: see Segments
   View out;        // [T, H, Dv]
   View lse;        // [T, H] f32: log of the sum of e^score, kept for the gradient
   float scale;
@@ -27,6 +30,7 @@ struct AttentionArgs {
     v_.in("v", v);
     v_.in("position", position);
     v_.in("key_begin", key_begin);
+    v_.in("pages", pages);
     v_.out("out", out);
     v_.out("lse", lse);
     v_.number("scale", static_cast<double>(scale));

@@ -21,6 +21,7 @@ struct Sizes {
   bool shared = false;  // v is the first d_v columns of k, as in MLA's absorbed form
   bool benchmark = false;
   enum class Scores { kAny, kNegative, kEqual, kOneDominates } scores = Scores::kAny;
+  bool paged = false;  // keys lie in pages of a cache, in an order of their own; no gradient
 };
 
 template <class T>
@@ -70,6 +71,12 @@ std::vector<double> error_bound(
 std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
   const RefTensor &q = facts.input("q"), &k = facts.input("k");
   const RefTensor &position = facts.input("position"), &begin = facts.input("key_begin");
+  const RefTensor* const pages = facts.has("pages") ? &facts.input("pages") : nullptr;
+  const auto lies_at = [&](int64_t row) {
+    return pages == nullptr
+               ? row
+               : static_cast<int64_t>((*pages)[row / kPageRows]) * kPageRows + row % kPageRows;
+  };
   const auto norm = [](const RefTensor& x, int64_t row) {
     double squares = 0;
     for (int64_t d = 0; d < x.shape[2]; ++d)
@@ -85,11 +92,12 @@ std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTe
                last = first + static_cast<int64_t>(position[t]);
     if (t > 0 && begin[t] == begin[t - 1] && position[t] == position[t - 1] + 1) {
       for (int64_t h = 0; h < key_heads; ++h)
-        largest_k = std::max(largest_k, norm(k, last * key_heads + h));
+        largest_k = std::max(largest_k, norm(k, lies_at(last) * key_heads + h));
       continue;
     }
-    for (int64_t row = first * key_heads; row < (last + 1) * key_heads; ++row)
-      largest_k = std::max(largest_k, norm(k, row));
+    for (int64_t row = first; row <= last; ++row)
+      for (int64_t h = 0; h < key_heads; ++h)
+        largest_k = std::max(largest_k, norm(k, lies_at(row) * key_heads + h));
   }
   const DType dtype = facts.type("q");
   const double score = facts.number("scale") * largest_q * largest_k;
@@ -203,6 +211,37 @@ std::vector<double> backward_call_bound(CallFacts& facts, const char* output, co
   return bound;
 }
 
+/// Pages for documents of these lengths, the last first: where they lie is nobody's concern.
+struct PagedKeys {
+  std::vector<int32_t> key_begin, pages;
+  int64_t rows = 0;
+
+  explicit PagedKeys(const std::vector<int32_t>& lengths) {
+    int32_t count = 0;
+    for (const int32_t length : lengths) {
+      key_begin.insert(
+          key_begin.end(), static_cast<size_t>(length), count * static_cast<int32_t>(kPageRows));
+      count += static_cast<int32_t>((length + kPageRows - 1) / kPageRows);
+    }
+    for (int32_t i = 0; i < count; ++i) pages.push_back(count - 1 - i);
+    rows = count * kPageRows;
+  }
+};
+
+/// Rows of x in the order of their numbers.
+template <class T>
+RefArray<T> in_order(const RefArray<T>& x, const std::vector<int32_t>& pages) {
+  if (pages.empty()) return x;
+  RefArray<T> out(x.shape);
+  const int64_t width = x.shape[1] * x.shape[2];
+  for (int64_t i = 0; i < out.shape.count(); ++i) {
+    const int64_t row = i / width;
+    out[i] = x[(pages[static_cast<size_t>(row / kPageRows)] * kPageRows + row % kPageRows) * width +
+               i % width];
+  }
+  return out;
+}
+
 OpCase attention_case(DType dtype, const Sizes& z) {
   int32_t tokens = 0, longest = 0;
   std::vector<int32_t> position, key_begin;
@@ -214,9 +253,17 @@ OpCase attention_case(DType dtype, const Sizes& z) {
     tokens += length;
     longest = std::max(longest, length);
   }
+  int64_t key_rows = tokens;
+  std::vector<int32_t> pages;
+  if (z.paged) {
+    PagedKeys keys(z.lengths);
+    key_begin = std::move(keys.key_begin);
+    pages = std::move(keys.pages);
+    key_rows = keys.rows;
+  }
   const float scale = 1 / std::sqrt(static_cast<float>(z.d_qk));
   OpCase c;
-  c.name = fmt::format("{} {} documents of up to {} heads {}/{} sizes {}/{}{}{}",
+  c.name = fmt::format("{} {} documents of up to {} heads {}/{} sizes {}/{}{}{}{}",
                        to_string(dtype),
                        z.lengths.size(),
                        longest,
@@ -225,19 +272,24 @@ OpCase attention_case(DType dtype, const Sizes& z) {
                        z.d_qk,
                        z.d_v,
                        z.shared ? " shared" : "",
-                       z.spread > 1 ? " large scores" : "");
-  c.inputs = {
-      {.name = "q",
-       .shape = {tokens, z.heads, z.d_qk},
-       .dtype = dtype,
-       .scale = z.spread,
-       .gradient = true},
-      {.name = "k", .shape = {tokens, z.key_heads, z.d_qk}, .dtype = dtype, .gradient = true}};
+                       z.spread > 1 ? " large scores" : "",
+                       z.paged ? " in pages" : "");
+  c.inputs = {{.name = "q",
+               .shape = {tokens, z.heads, z.d_qk},
+               .dtype = dtype,
+               .scale = z.spread,
+               .gradient = !z.paged},
+              {.name = "k",
+               .shape = {key_rows, z.key_heads, z.d_qk},
+               .dtype = dtype,
+               .gradient = !z.paged}};
   if (!z.shared)
-    c.inputs.push_back(
-        {.name = "v", .shape = {tokens, z.key_heads, z.d_v}, .dtype = dtype, .gradient = true});
-  c.run = [z, scale](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-    const Segments segments = Segments::packed(z.lengths, in[0].device());
+    c.inputs.push_back({.name = "v",
+                        .shape = {key_rows, z.key_heads, z.d_v},
+                        .dtype = dtype,
+                        .gradient = !z.paged});
+  c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    const Segments segments = Segments::paged(position, key_begin, pages, in[0].device());
     return {attention(in[0], in[1], z.shared ? in[1].slice(2, 0, z.d_v) : in[2], segments, scale)};
   };
   switch (z.scores) {
@@ -266,12 +318,21 @@ OpCase attention_case(DType dtype, const Sizes& z) {
   }
   const auto magnitudes = [=](const std::vector<RefTensor>& in) {
     const RefTensor v = absolute(z.shared ? first_columns(in[1], z.d_v) : in[2]);
-    return attention_reference(in[0], in[1], v, position, key_begin, static_cast<double>(scale));
+    return attention_reference(in[0],
+                               in_order(in[1], pages),
+                               in_order(v, pages),
+                               position,
+                               key_begin,
+                               static_cast<double>(scale));
   };
   c.reference = [=](const auto& in) {
     const auto& v = z.shared ? first_columns(in[1], z.d_v) : in[2];
-    return std::vector{
-        attention_reference(in[0], in[1], v, position, key_begin, static_cast<double>(scale))};
+    return std::vector{attention_reference(in[0],
+                                           in_order(in[1], pages),
+                                           in_order(v, pages),
+                                           position,
+                                           key_begin,
+                                           static_cast<double>(scale))};
   };
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
     const double score = static_cast<double>(scale) * largest_norm(in[0]) * largest_norm(in[1]);
@@ -311,6 +372,15 @@ OpSpec attention_spec() {
     add({{300}, 2, 2, 16, 8});                 // beyond one tile of 256 keys
     add({{3, 1, 40}, 4, 2, 32, 16});           // sizes in sixteens
     add({{66}, 2, 1, 18, 10, 1, true});
+    add({.lengths = {5, 300}, .heads = 4, .key_heads = 2, .d_qk = 24, .d_v = 16, .paged = true});
+    for (const int64_t heads : {int64_t{2}, int64_t{3}})  // of which Ascend's fused op takes two
+      add({.lengths = {150, 5},
+           .heads = heads,
+           .key_heads = 1,
+           .d_qk = 576,
+           .d_v = 512,
+           .shared = true,
+           .paged = true});
     for (const Sizes::Scores s :
          {Sizes::Scores::kNegative, Sizes::Scores::kEqual, Sizes::Scores::kOneDominates})
       add({.lengths = {20, 7}, .heads = 2, .key_heads = 1, .d_qk = 24, .d_v = 16, .scores = s});

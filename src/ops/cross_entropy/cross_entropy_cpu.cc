@@ -1,6 +1,7 @@
 // Chunks of tokens: logits, losses and d_logits in place of them, then the two products of the
 // gradient.
 #include "ops/cpu/gemm.h"
+#include "ops/cpu/log_sum_exp.h"
 #include "ops/cpu/loops.h"
 #include "ops/cross_entropy/cross_entropy.h"
 #include "ops/cross_entropy/cross_entropy_kernels.h"
@@ -9,34 +10,6 @@ namespace ferry::ops::FERRY_TIER {
 namespace {
 
 constexpr int64_t kElementsPerTask = 16384;
-
-float row_max(const float* x, int64_t n) {
-  float m = x[0];
-  int64_t i = 0;
-  if (n >= kLanes) {
-    F32x16 lanes = load(x);
-    for (i = kLanes; i + kLanes <= n; i += kLanes) lanes = max(lanes, load(x + i));
-    m = max_lanes(lanes);
-  }
-  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
-  return m;
-}
-
-/// x becomes exp(x - m). Returns the sum, in the order of cross_entropy.h.
-float exp_and_sum(float* x, int64_t n, float m) {
-  float sum = 0;
-  for (int64_t tile = 0; tile < n; tile += kVocabTile) {
-    const int64_t end = tile + kVocabTile < n ? tile + kVocabTile : n;
-    F32x16 lanes = splat(0);
-    for (int64_t i = tile; i < end; i += kLanes) {
-      const int left = lanes_left(end - i);
-      store_n(x + i, exp(load_n(x + i, left) - splat(m)), left);
-      lanes = lanes + load_n(x + i, left);  // lanes past the end are zero
-    }
-    sum = sum + sum_lanes(lanes);
-  }
-  return sum;
-}
 
 /// The logits of a token become d_logits in hidden's type T, in the same place. Returns the loss.
 template <typename T>
@@ -51,7 +24,10 @@ float token(float* logits, int64_t vocab, int32_t label, float scale, bool gradi
   }
   const float at_label = logits[label];
   const float m = row_max(logits, vocab);
-  const float sum = exp_and_sum(logits, vocab, m);
+  const float sum = sum_exp(
+      vocab,
+      [&](int64_t i, int n) { return load_n(logits + i, n) - splat(m); },
+      [&](int64_t i, F32x16 e, int n) { store_n(logits + i, e, n); });
   float log_sum[kLanes];
   store(log_sum, log(splat(sum)));
   if (gradient) {

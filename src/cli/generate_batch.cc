@@ -1,0 +1,410 @@
+#include "cli/generate_batch.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/json_fields.h"
+#include "base/units.h"
+#include "checkpoint/model_chat.h"
+#include "cli/command.h"
+#include "text/answer_text.h"
+
+namespace ferry::cli {
+namespace {
+
+using Json = nlohmann::json;
+using OrderedJson = nlohmann::ordered_json;
+
+constexpr int64_t kAnswersMax = 1024;  // of one line
+constexpr double kSyncSeconds = 5;     // what a machine that goes down may cost
+
+/// A line of the input.
+struct Line {
+  size_t index = 0;
+  std::string id;
+  std::string text;   // the line itself
+  std::string named;  // the request's name: a hash of all that its answers depend on
+  int64_t answers = 1;
+  AnswerOptions options;
+};
+
+std::vector<std::string_view> lines_of(std::string_view text) {
+  std::vector<std::string_view> lines;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find('\n'), text.size() - 1);
+    std::string_view line = text.substr(0, end + 1);
+    text.remove_prefix(end + 1);
+    while (!line.empty() && (line.back() == '\n' || line.back() == '\r')) line.remove_suffix(1);
+    lines.push_back(line);
+  }
+  return lines;
+}
+
+/// "stop": one string or a list of them.
+void read_stop(JsonFields& fields, std::vector<std::string>& stop) {
+  const Json* const given = fields.find("stop");
+  if (given == nullptr) return;
+  stop.clear();
+  if (given->is_string())
+    stop.push_back(given->get<std::string>());
+  else
+    stop = fields.texts("stop");
+}
+
+void read_bias(JsonFields& fields, engine::SamplingOptions& s) {
+  const Json* const given = fields.find("logit_bias");
+  if (given == nullptr) return;
+  if (!given->is_object()) return fields.refuse("logit_bias", "must be an object of token ids");
+  s.logit_bias.clear();
+  for (const auto& [name, value] : given->items()) {
+    int32_t id = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), id);
+    if (error != std::errc() || end != name.data() + name.size() || !value.is_number())
+      return fields.refuse("logit_bias", "must be an object of token ids and numbers");
+    s.logit_bias.emplace_back(id, value.get<double>());
+  }
+}
+
+/// The settings that a line gives.
+Result<void> read_settings(const Json& object, const std::string& where, Line& line) {
+  JsonProblem problem{.code = Code::kInvalidInput, .advice = "", .status = {}};
+  JsonFields fields(object, where, problem);
+  line.id = fields.text("id", "");
+  line.answers = fields.integer("n", 1, kAnswersMax, 1);
+  engine::GenerateOptions& g = line.options.generate;
+  engine::SamplingOptions& s = g.sampling;
+  g.tokens_max = fields.integer("max_tokens", 1, int64_t{1} << 24, g.tokens_max);
+  for (const auto& [name, value] : {std::pair{"temperature", &s.temperature},
+                                    {"top_p", &s.top_p},
+                                    {"min_p", &s.min_p},
+                                    {"repetition_penalty", &s.repetition_penalty},
+                                    {"presence_penalty", &s.presence_penalty},
+                                    {"frequency_penalty", &s.frequency_penalty}})
+    *value = fields.real(name, -1000, 1000, *value);
+  s.top_k = fields.integer("top_k", 0, INT32_MAX, s.top_k);
+  if (fields.has("seed")) s.seed = fields.natural("seed");
+  if (fields.has("logprobs")) g.top_log_probs = fields.integer("logprobs", 0, 64);
+  read_stop(fields, line.options.stop);
+  read_bias(fields, s);
+  const bool prompt = fields.has("prompt"), messages = fields.has("messages");
+  if (prompt == messages) fields.refuse("", "needs \"prompt\" or \"messages\"");
+  if (messages)
+    for (const char* name : {"tools", "add_generation_prompt", "chat_template_kwargs"})
+      fields.has(name);
+  fields.refuse_unknown({}, "is no setting of an answer");
+  TRY(problem.done());
+  if (const auto valid = check_answer_options(line.options); !valid)
+    return fail(Code::kInvalidInput, "{}: {}", where, valid.error().message);
+  return {};
+}
+
+/// All of the input, before anything is computed.
+Result<std::vector<Line>> read_lines(const std::string& path,
+                                     const std::string& settings,
+                                     const AnswerOptions& defaults) {
+  TRY_ASSIGN(const std::string text, read_file(path));
+  std::vector<Line> lines;
+  size_t number = 0;
+  for (const std::string_view line : lines_of(text)) {
+    ++number;
+    if (line.find_first_not_of(" \t") == std::string_view::npos) continue;
+    const std::string where = fmt::format("{}:{}", path, number);
+    const Result<Json> object = parse_json(line, where);
+    if (!object) return fail(Code::kInvalidInput, "{}", object.error().message);
+    Line l{.index = lines.size(),
+           .id = "",
+           .text = std::string(line),
+           .named = "",
+           .options = defaults};
+    if (!object->is_object()) return fail(Code::kInvalidInput, "{}: not a JSON object", where);
+    TRY(read_settings(*object, where, l));
+    const std::string all = settings + '\n' + l.text;
+    l.named = blake2b_hex(all.data(), all.size()).substr(0, 32);
+    lines.push_back(std::move(l));
+  }
+  if (lines.empty()) return fail(Code::kInvalidInput, "{}: has no requests", path);
+  return lines;
+}
+
+/// What an answer depends on beside its line.
+std::string settings_of(const OpenedModel& model,
+                        const std::string& directory,
+                        const AnswerOptions& o) {
+  const engine::SamplingOptions& s = o.generate.sampling;
+  const OrderedJson j = {{"model", directory},
+                         {"weights", model.model->parameters_total()},
+                         {"dtype", to_string(model.model->compute())},
+                         {"max_tokens", o.generate.tokens_max},
+                         {"temperature", s.temperature},
+                         {"top_p", s.top_p},
+                         {"top_k", s.top_k},
+                         {"min_p", s.min_p},
+                         {"repetition_penalty", s.repetition_penalty},
+                         {"presence_penalty", s.presence_penalty},
+                         {"frequency_penalty", s.frequency_penalty},
+                         {"seed", s.seed},
+                         {"stop", o.stop}};
+  return j.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+/// The lines of answers that were written before; a last one that was cut off is taken away.
+/// Returns (index, choice) of each.
+Result<std::set<std::pair<size_t, int64_t>>> answered_before(const std::string& path,
+                                                             const std::vector<Line>& lines) {
+  std::set<std::pair<size_t, int64_t>> done;
+  if (!path_exists(path)) return done;
+  TRY_ASSIGN(std::string text, read_file(path));
+  const size_t whole = text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1;
+  const bool cut = whole < text.size();
+  text.resize(whole);
+  size_t number = 0;
+  for (const std::string_view line : lines_of(text)) {
+    const std::string where = fmt::format("{}:{}", path, ++number);
+    const Result<Json> object = parse_json(line, where);
+    JsonProblem problem{.code = Code::kInvalidInput, .advice = "", .status = {}};
+    const Json none = Json::object();
+    JsonFields fields(object && object->is_object() ? *object : none, where, problem);
+    const int64_t index = fields.integer("index", 0, std::ssize(lines) - 1);
+    const int64_t choice = fields.integer("choice", 0, kAnswersMax);
+    const std::string named = fields.text("request");
+    if (problem || named != lines[static_cast<size_t>(index)].named ||
+        choice >= lines[static_cast<size_t>(index)].answers)
+      return fail(Code::kInvalidInput,
+                  "{}: is no answer to these requests with this model and these settings; give "
+                  "another --out, or remove the file",
+                  where);
+    done.emplace(static_cast<size_t>(index), choice);
+  }
+  if (cut) TRY(write_file_atomic(path, text));
+  return done;
+}
+
+class Batch {
+ public:
+  Batch(const OpenedModel& model,
+        const std::string& directory,
+        const AnswerOptions& defaults,
+        const BatchFiles& files,
+        const std::vector<Line>& lines)
+      : model_(model),
+        directory_(directory),
+        files_(files),
+        lines_(lines),
+        engine_(*model.model, engine_options(defaults, *model.model, files.running, 0)) {}
+
+  Result<void> run(const std::set<std::pair<size_t, int64_t>>& done) {
+    for (const Line& line : lines_) total_ += line.answers;
+    done_ = std::ssize(done);
+    if (done_ > 0)
+      tell(fmt::format(
+          "ferry: {} has {} of {} answers; the others are made now", files_.out, done_, total_));
+    TRY_ASSIGN(out_, FileWriter::append(files_.out));
+    const double begin = clock();
+    next_sync_ = begin + kSyncSeconds;
+    size_t next = 0;
+    int64_t choice = 0;
+    while (next < lines_.size() || !engine_.idle()) {
+      while (next < lines_.size() && engine_.running() + engine_.waiting() < 2 * files_.running) {
+        if (!done.contains({next, choice})) TRY(submit(lines_[next], choice));
+        if (++choice == lines_[next].answers) {
+          ++next;
+          choice = 0;
+        }
+      }
+      for (const engine::Progress& p : engine_.step()) TRY(take(p));
+      progress_.show([&] { return status(begin); });
+      if (clock() >= next_sync_) {
+        TRY(out_->sync());
+        next_sync_ = clock() + kSyncSeconds;
+      }
+    }
+    progress_.clear();
+    TRY(out_->sync());
+    TRY(out_->close());
+    const double seconds = clock() - begin;
+    TRY(print_json({{"requests", answered_},
+                    {"tokens", tokens_},
+                    {"tokens_per_s", seconds > 0 ? static_cast<double>(tokens_) / seconds : 0},
+                    {"seconds", seconds},
+                    {"refused", refused_},
+                    {"prompt_tokens_reused", engine_.counts().tokens_reused}}));
+    if (refused_ > 0)
+      return fail(Code::kVerdict,
+                  "{}: {} of {} answers could not be made; their lines say why (\"error\")",
+                  files_.out,
+                  refused_,
+                  total_);
+    return {};
+  }
+
+ private:
+  struct Asked {
+    const Line* line;
+    int64_t choice;
+    int64_t prompt_tokens;
+    text::AnswerText pieces;
+    std::string text;
+    std::vector<engine::Token> tokens;
+  };
+
+  static double clock() { return system_clock().monotonic_s(); }
+
+  std::string status(double begin) const {
+    const double seconds = clock() - begin, rate = static_cast<double>(tokens_) / seconds;
+    std::string line = fmt::format("{} of {} answers, {:.1f} tokens/s", done_, total_, rate);
+    if (answered_ > 0)
+      line += fmt::format(", {} left",
+                          format_duration(seconds / static_cast<double>(answered_) *
+                                          static_cast<double>(total_ - done_)));
+    return line;
+  }
+
+  Result<std::vector<int32_t>> prompt_of(const Line& line) const {
+    TRY_ASSIGN(const Json object, parse_json(line.text, files_.in));
+    if (object.contains("messages") && !object["messages"].is_null()) {
+      Json conversation = Json::object();
+      for (const char* name :
+           {"messages", "tools", "add_generation_prompt", "chat_template_kwargs"})
+        if (object.contains(name)) conversation[name] = object[name];
+      TRY_ASSIGN(ChatPrompt chat,
+                 render_chat(model_.texts,
+                             conversation.dump(-1, ' ', false, Json::error_handler_t::replace),
+                             "the conversation",
+                             directory_));
+      return std::move(chat.ids);
+    }
+    const Json& prompt = object["prompt"];
+    std::vector<int32_t> ids;
+    if (prompt.is_array()) {
+      for (const Json& id : prompt) {
+        if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
+          return fail(Code::kInvalidInput, "\"prompt\" has {}, which is no token", id.dump());
+        ids.push_back(id.get<int32_t>());
+      }
+      return ids;
+    }
+    if (!prompt.is_string())
+      return fail(Code::kInvalidInput, "\"prompt\" must be text or a list of token ids");
+    if (model_.texts.begins) ids.push_back(*model_.texts.bos);
+    model_.tokenizer->encode(prompt.get<std::string>(), text::Tokenizer::Specials::kAsText, ids);
+    if (ids.empty()) {
+      TRY_ASSIGN(const int32_t first, model_.texts.context_of_first(directory_));
+      ids.push_back(first);
+    }
+    return ids;
+  }
+
+  /// What cannot be asked gets its line at once.
+  Result<void> submit(const Line& line, int64_t choice) {
+    Result<std::vector<int32_t>> ids = prompt_of(line);
+    if (!ids) return refuse(line, choice, ids.error().message);
+    const int64_t length = std::ssize(*ids);
+    engine::Request request{
+        .prompt = std::move(*ids), .options = line.options.generate, .salt = ""};
+    request.options.end_tokens = model_.texts.eos;
+    request.options.sampling.seed += static_cast<uint64_t>(choice);
+    const Result<engine::RequestId> id = engine_.submit(std::move(request));
+    if (!id) return refuse(line, choice, id.error().message);
+    asked_.emplace(
+        *id,
+        Asked{
+            &line, choice, length, text::AnswerText(*model_.tokenizer, line.options.stop), "", {}});
+    return {};
+  }
+
+  OrderedJson head(const Line& line, int64_t choice) const {
+    OrderedJson j = {{"index", line.index}, {"choice", choice}, {"request", line.named}};
+    if (!line.id.empty()) j["id"] = line.id;
+    return j;
+  }
+
+  Result<void> write(const OrderedJson& j) {
+    ++done_;
+    return out_->write(j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+  }
+
+  Result<void> refuse(const Line& line, int64_t choice, const std::string& why) {
+    ++refused_;
+    OrderedJson j = head(line, choice);
+    j["error"] = why;
+    return write(j);
+  }
+
+  Result<void> take(const engine::Progress& p) {
+    const auto it = asked_.find(p.id);
+    if (it == asked_.end()) return {};
+    Asked& a = it->second;
+    if (p.finish == engine::Finish::kFailed) {
+      const Asked failed = std::move(a);
+      asked_.erase(it);
+      return refuse(*failed.line, failed.choice, p.error.message);
+    }
+    for (const engine::Token& t : p.tokens) {
+      if (a.pieces.stopped()) break;
+      a.text += a.pieces.push(t.id);
+      a.tokens.push_back(t);
+      ++tokens_;
+    }
+    const bool stopped = a.pieces.stopped();
+    if (p.finish == engine::Finish::kNone && !stopped) return {};
+    if (p.finish == engine::Finish::kNone) engine_.cancel(p.id);
+    a.text += a.pieces.flush();
+    OrderedJson j = head(*a.line, a.choice);
+    j["text"] = a.text;
+    j["finish"] = stopped ? "stop" : to_string(p.finish);
+    j["prompt_tokens"] = a.prompt_tokens;
+    j["tokens"] = a.tokens.size();
+    if (a.line->options.generate.top_log_probs) add_log_probs(a, j);
+    ++answered_;
+    asked_.erase(it);
+    return write(j);
+  }
+
+  static void add_log_probs(const Asked& a, OrderedJson& j) {
+    OrderedJson ids = OrderedJson::array(), log_probs = ids, top = ids;
+    for (const engine::Token& t : a.tokens) {
+      ids.push_back(t.id);
+      log_probs.push_back(t.log_prob);
+      OrderedJson best = OrderedJson::array();
+      for (const auto& [id, log_prob] : t.top) best.push_back({id, log_prob});
+      top.push_back(std::move(best));
+    }
+    j["ids"] = std::move(ids);
+    j["log_probs"] = std::move(log_probs);
+    if (*a.line->options.generate.top_log_probs > 0) j["top"] = std::move(top);
+  }
+
+  const OpenedModel& model_;
+  const std::string& directory_;
+  const BatchFiles& files_;
+  const std::vector<Line>& lines_;
+  engine::Engine engine_;
+  std::optional<FileWriter> out_;
+  std::map<engine::RequestId, Asked> asked_;
+  ProgressLine progress_;
+  double next_sync_ = 0;
+  int64_t total_ = 0, done_ = 0, answered_ = 0, refused_ = 0, tokens_ = 0;
+};
+
+}  // namespace
+
+Result<void> generate_batch(const OpenedModel& model,
+                            const std::string& directory,
+                            const AnswerOptions& defaults,
+                            const BatchFiles& files) {
+  TRY_ASSIGN(const std::vector<Line> lines,
+             read_lines(files.in, settings_of(model, directory, defaults), defaults));
+  TRY_ASSIGN(const auto done, answered_before(files.out, lines));
+  return Batch(model, directory, defaults, files, lines).run(done);
+}
+
+}  // namespace ferry::cli

@@ -1,0 +1,253 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "engine/draft.h"
+#include "ops/token_log_probs/token_log_probs.h"
+
+namespace ferry::engine {
+namespace {
+
+constexpr int64_t kTopMax = 64;
+
+SchedulerLimits limits_of(const models::CausalLm& model, const EngineOptions& o) {
+  return {.pages = models::pages_for(o.cache_tokens),
+          .positions = model.max_positions(),
+          .running = o.running,
+          .tokens_per_pass = o.tokens_per_pass,
+          .waiting = o.waiting,
+          .waiting_tokens = o.waiting_tokens,
+          .remember = o.remember};
+}
+
+/// Rows of the pass whose logits are wanted: of a part that reaches the last known token, that one
+/// and its drafts.
+int64_t rows_wanted(const PassPart& part) { return part.wanted ? part.drafts + 1 : 0; }
+
+}  // namespace
+
+/// A pass that throws may have left anything in the cache.
+struct Engine::PassGuard {
+  explicit PassGuard(Engine& of) : engine(of) {}
+  ~PassGuard() {
+    if (done) return;
+    engine.scheduler_.lose_cache();
+    engine.cache_.reset();
+  }
+  Engine& engine;
+  bool done = false;
+};
+
+Engine::Engine(models::CausalLm& model, const EngineOptions& options)
+    : model_(&model), options_(options), scheduler_(limits_of(model, options)) {}
+
+int64_t Engine::cache_bytes() const {
+  return models::pages_for(options_.cache_tokens) * models::kPageTokens *
+         model_->cache_bytes_per_token();
+}
+
+Result<RequestId> Engine::submit(Request request) {
+  const GenerateOptions& o = request.options;
+  const int64_t vocabulary = model_->vocab_size();
+  TRY(validate(o.sampling, vocabulary));
+  if (o.tokens_max < 1)
+    return fail(Code::kInvalidInput, "{} new tokens: ask for at least one", o.tokens_max);
+  if (o.top_log_probs && (*o.top_log_probs < 0 || *o.top_log_probs > kTopMax))
+    return fail(Code::kInvalidInput,
+                "log-probabilities of {} tokens: must be from 0 to {}",
+                *o.top_log_probs,
+                kTopMax);
+  if (!(o.log_prob_temperature > 0 && o.log_prob_temperature <= 100))
+    return fail(Code::kInvalidInput,
+                "temperature {} of log-probabilities: must be above 0 and at most 100",
+                o.log_prob_temperature);
+  for (const int32_t id : request.prompt)
+    if (id < 0 || id >= vocabulary)
+      return fail(
+          Code::kInvalidInput, "prompt: token {}; the vocabulary has {} tokens", id, vocabulary);
+  Asked asked{.options = std::move(request.options),
+              .prompt = std::ssize(request.prompt),
+              .draft = options_.drafts};
+  TRY_ASSIGN(const RequestId id,
+             scheduler_.submit(std::move(request.prompt), asked.options.tokens_max, request.salt));
+  asked_.emplace(id, std::move(asked));
+  return id;
+}
+
+bool Engine::cancel(RequestId id) {
+  asked_.erase(id);
+  return scheduler_.cancel(id);
+}
+
+/// The hidden states of the pass's tokens.
+Tensor Engine::forward(const Pass& pass) {
+  if (cache_ == nullptr) cache_ = model_->make_cache(models::pages_for(options_.cache_tokens));
+  for (const Pass::Copy& c : pass.copies) cache_->copy_rows(c.from, c.to, c.tokens);
+  std::vector<models::KvCache::Part> parts;
+  std::vector<int32_t> tokens;
+  for (const PassPart& part : pass.parts) {
+    parts.push_back({part.pages, part.length, std::ssize(part.tokens)});
+    tokens.insert(tokens.end(), part.tokens.begin(), part.tokens.end());
+  }
+  const ops::Segments segments = cache_->begin(parts);
+  models::ForwardOptions options;
+  options.cache = cache_.get();
+  counts_.tokens_run += std::ssize(tokens);
+  return model_->forward(
+      Tensor::from_i32(tokens, {std::ssize(tokens)}, model_->device()), segments, options, nullptr);
+}
+
+std::vector<Progress> Engine::step() {
+  const Pass pass = scheduler_.plan();
+  counts_.preemptions = scheduler_.preemptions();
+  if (pass.parts.empty()) return {};
+  ++counts_.passes;
+  std::vector<int64_t> rows;
+  int64_t row = 0;
+  for (const PassPart& part : pass.parts) {
+    row += std::ssize(part.tokens);
+    for (int64_t r = row - rows_wanted(part); r < row; ++r) rows.push_back(r);
+  }
+  Tensor logits;
+  std::vector<float> on_host;
+  std::vector<Result<Chosen>> chosen;
+  {
+    PassGuard pass_guard(*this);
+    const Tensor hidden = forward(pass);
+    if (!rows.empty()) {
+      logits = model_->logits(hidden, rows);
+      on_host = logits.to_f32();
+    } else {
+      model_->device().stream().synchronize();  // a chip's errors are this pass's
+    }
+    size_t at = 0;
+    const auto vocabulary = static_cast<size_t>(model_->vocab_size());
+    for (const PassPart& part : pass.parts) {
+      const size_t count = static_cast<size_t>(rows_wanted(part)) * vocabulary;
+      chosen.push_back(choose(part, std::span(on_host).subspan(at, count)));
+      at += count;
+    }
+    if (logits.defined()) add_log_probs(logits, on_host, pass, chosen);
+    pass_guard.done = true;
+  }
+  std::vector<Progress> news;
+  for (size_t i = 0; i < pass.parts.size(); ++i) {
+    const PassPart& part = pass.parts[i];
+    Asked& asked = asked_.at(part.id);
+    if (!std::exchange(asked.began, true)) counts_.tokens_reused += scheduler_.reused(part.id);
+    if (!chosen[i]) {
+      scheduler_.cancel(part.id);
+      asked_.erase(part.id);
+      news.push_back({.id = part.id, .finish = Finish::kFailed, .error = chosen[i].error()});
+      continue;
+    }
+    auto& [progress, ids] = *chosen[i];
+    const bool finished = progress.finish != Finish::kNone;
+    scheduler_.advance(part, ids, finished);
+    counts_.tokens_answered += std::ssize(ids);
+    counts_.drafted += part.drafts;
+    if (part.drafts > 0) {
+      const int64_t right = std::ssize(ids) - 1;
+      counts_.accepted += right;
+      asked.draft = right == part.drafts ? std::min(2 * asked.draft, options_.drafts)
+                                         : std::max<int64_t>(1, right);
+    }
+    if (finished)
+      asked_.erase(part.id);
+    else if (part.wanted && options_.drafts > 0)
+      scheduler_.propose(part.id, draft_from_text(scheduler_.tokens(part.id), asked.draft));
+    if (part.wanted) news.push_back(std::move(progress));
+  }
+  return news;
+}
+
+/// One token after the other, as long as the draft was right: what is chosen does not depend on it.
+Result<Engine::Chosen> Engine::choose(const PassPart& part, std::span<const float> logits) {
+  Chosen out{.progress = {.id = part.id}, .ids = {}};
+  if (!part.wanted) return out;
+  const Asked& asked = asked_.at(part.id);
+  const std::span<const int32_t> known = scheduler_.tokens(part.id);
+  std::vector<int32_t> text(known.begin(), known.end());
+  const auto vocabulary = static_cast<size_t>(model_->vocab_size());
+  const auto& ends = asked.options.end_tokens;
+  for (int64_t i = 0; i <= part.drafts; ++i) {
+    TRY_ASSIGN(const Sampled s,
+               sample(logits.subspan(static_cast<size_t>(i) * vocabulary, vocabulary),
+                      asked.options.sampling,
+                      text.size(),
+                      {.tokens = text, .prompt = asked.prompt}));
+    out.ids.push_back(s.token);
+    text.push_back(s.token);
+    Token token{.id = s.token, .drawn_log_prob = s.log_probability, .top = {}};
+    if (std::find(ends.begin(), ends.end(), s.token) != ends.end()) {
+      out.progress.end = std::move(token);
+      out.progress.finish = Finish::kEnd;
+      break;
+    }
+    out.progress.tokens.push_back(std::move(token));
+    const int64_t answered = std::ssize(text) - asked.prompt;
+    const bool context = std::ssize(text) == model_->max_positions();
+    if (answered == asked.options.tokens_max || context) {
+      out.progress.finish =
+          answered == asked.options.tokens_max ? Finish::kLength : Finish::kContext;
+      break;
+    }
+    const auto drafted = part.tokens.end() - part.drafts + i;
+    if (i < part.drafts && *drafted != s.token) break;
+  }
+  return out;
+}
+
+/// By the op that training's losses agree with, on the device that computed the logits.
+void Engine::add_log_probs(const Tensor& logits,
+                           std::span<const float> on_host,
+                           const Pass& pass,
+                           std::vector<Result<Chosen>>& chosen) const {
+  int64_t columns = 0;
+  for (const PassPart& part : pass.parts)
+    if (const auto& top = asked_.at(part.id).options.top_log_probs; part.wanted && top)
+      columns = std::max(columns, 1 + *top);
+  if (columns == 0) return;
+  const int64_t rows = logits.dim(0), vocabulary = logits.dim(1);
+  std::vector<int32_t> ids(static_cast<size_t>(rows * columns), -1);
+  std::vector<float> temperatures(static_cast<size_t>(rows), 1);
+  const auto for_tokens = [&](auto&& f) {  // f(token, its row, how many beside it)
+    int64_t first = 0;
+    for (size_t p = 0; p < chosen.size(); ++p) {
+      const PassPart& part = pass.parts[p];
+      const GenerateOptions& o = asked_.at(part.id).options;
+      if (chosen[p] && o.top_log_probs) {
+        Progress& progress = chosen[p]->progress;
+        int64_t row = first;
+        for (Token& t : progress.tokens) f(t, row++, o);
+        if (progress.end) f(*progress.end, row, o);
+      }
+      first += rows_wanted(part);
+    }
+  };
+  for_tokens([&](const Token& t, int64_t row, const GenerateOptions& o) {
+    int32_t* const at = ids.data() + row * columns;
+    temperatures[static_cast<size_t>(row)] = static_cast<float>(o.log_prob_temperature);
+    at[0] = t.id;
+    const auto top = largest_logits(
+        on_host.subspan(static_cast<size_t>(row * vocabulary), static_cast<size_t>(vocabulary)),
+        *o.top_log_probs);
+    std::copy(top.begin(), top.end(), at + 1);
+  });
+  Device& device = model_->device();
+  const std::vector<float> values =
+      ops::token_log_probs(logits,
+                           Tensor::from_i32(ids, {rows, columns}, device),
+                           Tensor::from_f32(temperatures, {rows}, device))
+          .to_f32();
+  for_tokens([&](Token& t, int64_t row, const GenerateOptions& o) {
+    const auto at = static_cast<size_t>(row * columns);
+    t.log_prob = values[at];
+    for (int64_t i = 1; i <= std::min(*o.top_log_probs, vocabulary); ++i)
+      t.top.emplace_back(ids[at + static_cast<size_t>(i)], values[at + static_cast<size_t>(i)]);
+  });
+}
+
+}  // namespace ferry::engine

@@ -1,0 +1,128 @@
+// Engine: many requests answered at once by one model, and each as if it were alone: tokens and
+// log-probabilities are the same bits whoever else is asking, whatever was computed before, however
+// prompts are cut and drafts are tried. It owns the cache; the scheduler decides what runs in it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/sampler.h"
+#include "engine/scheduler.h"
+#include "models/causal_lm.h"
+
+namespace ferry::engine {
+
+struct GenerateOptions {
+  SamplingOptions sampling;
+  int64_t tokens_max = 256;
+  std::vector<int32_t> end_tokens;  // generation stops at any of them
+  /// Whether log-probabilities are wanted, and of how many of the most probable tokens beside the
+  /// chosen one.
+  std::optional<int64_t> top_log_probs;
+  /// The temperature at which they are meant; 1: the model's own.
+  double log_prob_temperature = 1;
+};
+
+struct Request {
+  std::vector<int32_t> prompt;
+  GenerateOptions options;
+  std::string salt;  // what was computed for another salt is not used, and nobody can tell
+};
+
+struct Token {
+  int32_t id = 0;
+  double drawn_log_prob = 0;  // under the distribution that it was drawn from (engine/sampler.h)
+  float log_prob = 0;         // log softmax(logits / log_prob_temperature), if it was wanted
+  std::vector<std::pair<int32_t, float>> top;  // the same of the most probable ones, if wanted
+};
+
+enum class Finish {
+  kNone,     // it goes on
+  kEnd,      // the model ended it
+  kLength,   // tokens_max are reached
+  kContext,  // the model's positions are
+  kFailed,   // see Progress::error
+};
+
+/// What a pass brought for one request.
+struct Progress {
+  RequestId id = 0;
+  std::vector<Token> tokens;
+  std::optional<Token> end;  // the end token, which is no part of the answer
+  Finish finish = Finish::kNone;
+  Status error = {};  // if it failed
+};
+
+struct EngineOptions {
+  int64_t cache_tokens = 4096;  // room in the cache; rounded up to whole pages
+  int64_t running = 64;         // requests at once; fewer than tokens_per_pass
+  int64_t tokens_per_pass = 512;
+  int64_t waiting = 1024;  // requests that may wait, and their tokens: more are refused
+  int64_t waiting_tokens = int64_t{1} << 20;
+  bool remember = true;  // reuse what was computed for prompts that begin alike
+  int64_t drafts = 0;    // tokens guessed ahead from the text before, at most; no bit depends on it
+};
+
+struct EngineCounts {
+  int64_t passes = 0;
+  int64_t tokens_run = 0;       // through the model
+  int64_t tokens_reused = 0;    // of prompts, found in the cache
+  int64_t tokens_answered = 0;  // end tokens included
+  int64_t drafted = 0, accepted = 0;
+  int64_t preemptions = 0;
+};
+
+/// The model must outlive it. One thread.
+class Engine {
+ public:
+  Engine(models::CausalLm& model, const EngineOptions& options);
+
+  /// Errors: kInvalidInput (the prompt, the options), kExhausted (too much is waiting).
+  Result<RequestId> submit(Request request);
+  /// The request ends without an answer; false if there is none.
+  bool cancel(RequestId id);
+  /// One pass of the model. Requests without news are not listed. Throws DeviceError; requests that
+  /// are underway begin again with the next step, and nobody sees a difference.
+  std::vector<Progress> step();
+
+  bool idle() const { return scheduler_.idle(); }
+  int64_t running() const { return scheduler_.running(); }
+  int64_t waiting() const { return scheduler_.waiting(); }
+  const EngineCounts& counts() const { return counts_; }
+  int64_t cache_bytes() const;
+
+ private:
+  struct PassGuard;
+  struct Asked {
+    GenerateOptions options;
+    int64_t prompt = 0;
+    int64_t draft = 0;  // tokens to guess next time: fewer after wrong ones
+    bool began = false;
+  };
+  /// What was chosen for a part of a pass.
+  struct Chosen {
+    Progress progress;
+    std::vector<int32_t> ids;  // end token included
+  };
+  Tensor forward(const Pass& pass);
+  Result<Chosen> choose(const PassPart& part, std::span<const float> logits);
+  void add_log_probs(const Tensor& logits,
+                     std::span<const float> on_host,
+                     const Pass& pass,
+                     std::vector<Result<Chosen>>& chosen) const;
+
+  models::CausalLm* model_;
+  EngineOptions options_;
+  Scheduler scheduler_;
+  std::unique_ptr<models::KvCache> cache_;
+  std::map<RequestId, Asked> asked_;
+  EngineCounts counts_;
+};
+
+}  // namespace ferry::engine

@@ -1,0 +1,35 @@
+#include "engine/generate.h"
+
+#include "base/check.h"
+
+namespace ferry::engine {
+
+Result<Generated> generate(Engine& engine,
+                           Request request,
+                           const std::function<bool(const Token&)>& on_token,
+                           const std::function<bool()>& on_pass) {
+  check(engine.idle(), "generate: the engine has other requests");
+  TRY_ASSIGN(const RequestId id, engine.submit(std::move(request)));
+  Generated out;
+  bool stopped = false;
+  const auto stop = [&] {
+    stopped = true;
+    engine.cancel(id);
+  };
+  while (!engine.idle()) {
+    const std::vector<Progress> news = engine.step();
+    if (out.tokens.empty() && on_pass && !on_pass()) stop();
+    for (const Progress& p : news) {
+      if (p.finish == Finish::kFailed) return tl::unexpected(p.error);
+      for (const Token& t : p.tokens) {
+        if (stopped) break;
+        out.tokens.push_back(t.id);
+        if (!on_token(t)) stop();
+      }
+      if (!stopped) out.finish = p.finish;
+    }
+  }
+  return out;
+}
+
+}  // namespace ferry::engine

@@ -1,0 +1,35 @@
+// The text of an answer as it is shown: ids become well-formed UTF-8, and the text ends before the
+// first stop string. What may yet become part of one is held back.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "text/stream_decoder.h"
+
+namespace ferry::text {
+
+/// One answer. The tokenizer must outlive it. All that push and flush return, joined, is the text.
+class AnswerText {
+ public:
+  /// Empty stop strings are ignored.
+  AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stop);
+
+  /// The text that is certain once this id is known.
+  std::string push(int32_t id);
+  /// What is held back: the answer has ended without a stop string.
+  std::string flush();
+  /// A stop string came: nothing will be returned any more.
+  bool stopped() const { return stopped_; }
+
+ private:
+  std::string certain();
+
+  StreamDecoder decoder_;
+  std::vector<std::string> stop_;
+  std::string held_;
+  bool stopped_ = false;
+};
+
+}  // namespace ferry::text

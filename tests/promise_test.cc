@@ -1,0 +1,340 @@
+// The promise of the engine: a request's tokens and log-probabilities are the same bits alone and
+// among others, whatever was computed before, however prompts are cut, drafts tried and pages given
+// up; and they are what training computes for these tokens. Over each architecture and type.
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cstring>
+#include <map>
+#include <memory>
+
+#include "base/check.h"
+#include "base/cpu_tier.h"
+#include "base/random.h"
+#include "device/cpu/cpu_device.h"
+#include "engine/generate.h"
+#include "ops/dispatch.h"
+#include "small_model.h"
+
+namespace ferry {
+namespace {
+
+using engine::Engine;
+using engine::EngineOptions;
+using engine::Finish;
+using engine::Progress;
+using engine::Request;
+using engine::RequestId;
+using engine::Token;
+
+struct Answer {
+  std::vector<Token> tokens;  // the end token, if there is one, last
+  Finish finish = Finish::kNone;
+};
+
+std::string written(const Token& t) {
+  std::string s = fmt::format("{} {:x} {:x}",
+                              t.id,
+                              std::bit_cast<uint64_t>(t.drawn_log_prob),
+                              std::bit_cast<uint32_t>(t.log_prob));
+  for (const auto& [id, log_prob] : t.top)
+    s += fmt::format(" {}:{:x}", id, std::bit_cast<uint32_t>(log_prob));
+  return s;
+}
+
+/// Every bit of it.
+std::vector<std::string> written(const Answer& a) {
+  std::vector<std::string> lines;
+  for (const Token& t : a.tokens) lines.push_back(written(t));
+  lines.push_back(fmt::format("finish {}", static_cast<int>(a.finish)));
+  return lines;
+}
+
+void take(const std::vector<Progress>& news, std::map<RequestId, Answer>& answers) {
+  for (const Progress& p : news) {
+    Answer& a = answers[p.id];
+    ASSERT_EQ(a.finish, Finish::kNone);
+    a.tokens.insert(a.tokens.end(), p.tokens.begin(), p.tokens.end());
+    if (p.end) a.tokens.push_back(*p.end);
+    a.finish = p.finish;
+  }
+}
+
+Answer alone(models::CausalLm& model, const Request& request) {
+  Engine engine(model, {.cache_tokens = 256, .running = 1, .remember = false});
+  std::map<RequestId, Answer> answers;
+  const auto id = engine.submit(request);
+  EXPECT_TRUE(id) << id.error().message;
+  while (!engine.idle()) take(engine.step(), answers);
+  return answers[*id];
+}
+
+/// Requests of mixed lengths and manners, many of which begin alike.
+std::vector<Request> crowd(int count, uint64_t seed) {
+  const Random random(seed, RandomPurpose::kTest, 21);
+  uint64_t next = 0;
+  const auto pick = [&](int64_t from, int64_t to) {
+    return from + static_cast<int64_t>(random.bits(next++) % static_cast<uint64_t>(to - from + 1));
+  };
+  std::vector<Request> all;
+  for (int i = 0; i < count; ++i) {
+    Request r;
+    for (int64_t t = pick(0, 2) * pick(0, 60); t > 0; --t)
+      r.prompt.push_back(static_cast<int32_t>(t * 7 % 61));
+    for (int64_t t = pick(1, 40); t > 0; --t) r.prompt.push_back(static_cast<int32_t>(pick(0, 3)));
+    if (i % 3 == 0) r.prompt.resize(121, 2);  // the answer begins another page
+    engine::GenerateOptions& o = r.options;
+    o.tokens_max = pick(1, 20);
+    o.end_tokens = {5};
+    o.top_log_probs = pick(0, 3);
+    o.sampling.seed = static_cast<uint64_t>(i);
+    switch (i % 4) {
+      case 0: break;  // greedy
+      case 1: o.sampling.temperature = 0.9; break;
+      case 2:
+        o.sampling.temperature = 1.2;
+        o.sampling.top_p = 0.8;
+        o.sampling.top_k = 12;
+        o.log_prob_temperature = 1.2;
+        break;
+      default:
+        o.sampling.temperature = 0.3;
+        o.sampling.min_p = 0.05;
+        o.sampling.repetition_penalty = 1.3;
+        o.sampling.frequency_penalty = 0.5;
+        o.sampling.logit_bias = {{3, 1.5}};
+    }
+    if (i % 5 == 0) r.salt = "another's";
+    all.push_back(std::move(r));
+  }
+  return all;
+}
+
+class EachModel : public ::testing::TestWithParam<SmallModel> {
+ protected:
+  std::unique_ptr<models::TrainableLm> model_on(Device& device) const {
+    return small_model(GetParam().architecture, GetParam().compute, device);
+  }
+};
+
+/// They arrive in between, in an order of the seed's; the answers in the requests' order.
+std::vector<Answer> together(Engine& engine, const std::vector<Request>& requests, uint64_t seed) {
+  const Random random(seed, RandomPurpose::kTest, 22);
+  uint64_t draw = 0;
+  std::map<RequestId, Answer> answers;
+  std::vector<RequestId> ids;
+  while (ids.size() < requests.size() || !engine.idle()) {
+    while (ids.size() < requests.size() && random.bits(draw++) % 3 != 0) {
+      const auto id = engine.submit(requests[ids.size()]);
+      EXPECT_TRUE(id) << id.error().message;
+      ids.push_back(*id);
+    }
+    take(engine.step(), answers);
+  }
+  std::vector<Answer> out;
+  for (const RequestId id : ids) out.push_back(answers[id]);
+  return out;
+}
+
+TEST_P(EachModel, AmongSixtyFourIsAlone) {
+  const auto model = model_on(cpu_device());
+  const std::vector<Request> requests = crowd(64, 1);
+  std::vector<Answer> expected;
+  for (const Request& r : requests) expected.push_back(alone(*model, r));
+  struct Way {
+    const char* name;
+    EngineOptions options;
+    CpuTier tier = cpu_tier();
+    int threads = 0;
+  };
+  const CpuTier best = cpu_tier();
+  const EngineOptions wide{.cache_tokens = 16384, .running = 64, .tokens_per_pass = 512};
+  std::vector<Way> ways = {
+      {"wide", wide},
+      {"small passes", {.cache_tokens = 4096, .running = 8, .tokens_per_pass = 9}},
+      {"one by one in passes of two", {.cache_tokens = 512, .running = 1, .tokens_per_pass = 2}},
+      {"a full cache", {.cache_tokens = 640, .running = 16, .tokens_per_pass = 100}},
+      {"nothing remembered", {.cache_tokens = 2048, .running = 16, .remember = false}},
+      {"drafts", {.cache_tokens = 8192, .running = 32, .drafts = 4}},
+      {"one thread", wide, best, 1},
+      {"three threads", wide, best, 3},
+  };
+  for (const CpuTier tier : kCpuTiers)
+    if (cpu_has(tier) && tier != best) ways.push_back({to_string(tier), wide, tier});
+  for (const Way& way : ways) {
+    set_cpu_tier(way.tier);
+    set_cpu_threads(way.threads);
+    Engine engine(*model, way.options);
+    for (const uint64_t seed : {1, 2}) {  // the second time with a warm cache
+      const std::vector<Answer> got = together(engine, requests, seed);
+      for (size_t i = 0; i < requests.size(); ++i)
+        EXPECT_EQ(written(got[i]), written(expected[i])) << way.name << ", request " << i;
+    }
+    const engine::EngineCounts& counts = engine.counts();
+    const std::string name = way.name;
+    EXPECT_TRUE(name != "wide" || counts.tokens_reused > 2000) << counts.tokens_reused;
+    EXPECT_TRUE(name != "a full cache" || counts.preemptions > 0);
+    EXPECT_TRUE(name != "drafts" || counts.drafted > 100) << counts.drafted;
+  }
+  set_cpu_tier(best);
+  set_cpu_threads(0);
+}
+
+TEST_P(EachModel, LogProbabilitiesAreWhatTrainingComputes) {
+  const auto model = model_on(cpu_device());
+  for (Request r : crowd(8, 5)) {
+    r.options.log_prob_temperature = 1;
+    const Answer a = alone(*model, r);
+    std::vector<int32_t> text = r.prompt, labels(r.prompt.size() - 1, -1);
+    for (const Token& t : a.tokens) {
+      labels.push_back(t.id);
+      text.push_back(t.id);
+    }
+    text.pop_back();
+    const auto length = static_cast<int32_t>(text.size());
+    const Tensor ids = Tensor::from_i32(text, {length}, cpu_device());
+    const Tensor hidden = model->forward(
+        ids, ops::Segments::packed(std::vector<int32_t>{length}, cpu_device()), {}, nullptr);
+    const std::vector<float> losses =
+        model->token_losses(hidden, Tensor::from_i32(labels, {length}, cpu_device())).to_f32();
+    for (size_t i = 0; i < a.tokens.size(); ++i)
+      EXPECT_EQ(std::bit_cast<uint32_t>(a.tokens[i].log_prob),
+                std::bit_cast<uint32_t>(-losses[r.prompt.size() - 1 + i]))
+          << "token " << i;
+  }
+}
+
+/// Fails like a chip at one launch, once.
+class FailingDevice final : public ops::Observer {
+ public:
+  explicit FailingDevice(int launch) : launches_left_(launch) {}
+  void before(const ops::OpCall& call) override {
+    if (launches_left_-- == 0) throw DeviceError(call.device.name(), 1, "injected", call.op);
+  }
+
+ private:
+  int launches_left_;
+};
+
+TEST_P(EachModel, AFaultOfTheDeviceChangesNoAnswer) {
+  const auto model = model_on(cpu_device());
+  const std::vector<Request> requests = crowd(12, 7);
+  std::vector<Answer> expected;
+  for (const Request& r : requests) expected.push_back(alone(*model, r));
+  Engine engine(*model, {.cache_tokens = 2048, .running = 6, .tokens_per_pass = 64});
+  std::map<RequestId, Answer> answers;
+  std::vector<RequestId> ids;
+  for (const Request& r : requests) ids.push_back(*engine.submit(r));
+  int faults = 0;
+  for (int step = 0; !engine.idle(); ++step) {
+    FailingDevice failing(step % 4 == 2 ? 10 * step % 90 : -1);
+    const ops::Observing observing(failing);
+    try {
+      take(engine.step(), answers);
+    } catch (const DeviceError&) {
+      ++faults;
+    }
+  }
+  EXPECT_GT(faults, 3);
+  for (size_t i = 0; i < requests.size(); ++i)
+    EXPECT_EQ(written(answers[ids[i]]), written(expected[i])) << "request " << i;
+}
+
+TEST_P(EachModel, ACancelledRequestIsGoneAndOthersDoNotNotice) {
+  const auto model = model_on(cpu_device());
+  const std::vector<Request> requests = crowd(10, 9);
+  Engine engine(*model, {.cache_tokens = 1024, .running = 4, .tokens_per_pass = 40});
+  std::map<RequestId, Answer> answers;
+  std::vector<RequestId> ids;
+  for (const Request& r : requests) ids.push_back(*engine.submit(r));
+  for (int step = 0; !engine.idle(); ++step) {
+    take(engine.step(), answers);
+    if (step == 1) {
+      for (const size_t i : {0, 2, 7, 9}) {
+        const bool done = answers[ids[i]].finish != Finish::kNone;
+        EXPECT_NE(engine.cancel(ids[i]), done);
+        answers.erase(ids[i]);
+      }
+    }
+  }
+  for (const size_t i : {0, 2, 7, 9}) EXPECT_FALSE(answers.contains(ids[i]));
+  for (const size_t i : {1, 3, 4, 5, 6, 8})
+    EXPECT_EQ(written(answers[ids[i]]), written(alone(*model, requests[i])));
+}
+
+TEST_P(EachModel, OneAfterTheOtherGoesOnWhereItAgrees) {
+  const auto model = model_on(cpu_device());
+  const std::vector<int32_t> first = small_documents()[2];
+  std::vector<int32_t> longer = first, changed;
+  for (int32_t t = 0; t < 150; ++t) longer.push_back(t % 61);
+  changed = longer;
+  changed[160] = (changed[160] + 1) % 61;
+  engine::GenerateOptions options{.tokens_max = 9};
+  options.sampling = {.temperature = 0.9, .top_p = 0.9, .seed = 4};
+  Engine engine(*model, {.cache_tokens = 2048, .running = 1});
+  int64_t before = 0;
+  for (const auto& [prompt, reused] : {std::pair{first, int64_t{0}},
+                                       {first, std::ssize(first) - 1},
+                                       {longer, std::ssize(first)},
+                                       {changed, int64_t{160}},
+                                       {longer, std::ssize(longer) - 1}}) {
+    Engine anew(*model, {.cache_tokens = 256, .running = 1});
+    std::vector<std::string> got, expected;
+    const auto keep = [](std::vector<std::string>& of) {
+      return [&of](const Token& t) {
+        of.push_back(written(t));
+        return true;
+      };
+    };
+    ASSERT_TRUE(engine::generate(engine, {prompt, options, ""}, keep(got)));
+    ASSERT_TRUE(engine::generate(anew, {prompt, options, ""}, keep(expected)));
+    EXPECT_EQ(got, expected);
+    EXPECT_GE(engine.counts().tokens_reused - before, reused);
+    before = engine.counts().tokens_reused;
+  }
+  // Stopped while the prompt is read, and after the first token.
+  const auto all = [](const Token&) { return true; };
+  const auto whole = engine::generate(engine, {longer, options, ""}, all);
+  const auto none = engine::generate(engine, {longer, options, ""}, all, [] { return false; });
+  const auto one =
+      engine::generate(engine, {longer, options, ""}, [](const Token&) { return false; });
+  ASSERT_TRUE(whole && none && one);
+  EXPECT_TRUE(none->tokens.empty());
+  EXPECT_EQ(one->tokens, std::vector<int32_t>(1, whole->tokens.front()));
+  EXPECT_EQ(whole->finish, Finish::kLength);
+  EXPECT_EQ(one->finish, Finish::kNone);
+}
+
+TEST(Engine, RefusesRequestsThatMakeNoSense) {
+  const auto model = small_model("llama", DType::kF32, cpu_device());
+  Engine engine(*model, {.cache_tokens = 256});
+  const auto refused = [&](auto&& change, const char* word) {
+    Request r{.prompt = {1, 2}, .options = {}, .salt = ""};
+    r.options.tokens_max = 4;
+    change(r);
+    const auto id = engine.submit(r);
+    ASSERT_FALSE(id) << word;
+    EXPECT_EQ(id.error().code, Code::kInvalidInput);
+    EXPECT_NE(id.error().message.find(word), std::string::npos) << id.error().message;
+  };
+  refused([](Request& r) { r.prompt = {1, -1}; }, "token -1");
+  refused([](Request& r) { r.prompt = {1, 1 << 20}; }, "token 1048576");
+  refused([](Request& r) { r.prompt = {}; }, "empty");
+  refused([](Request& r) { r.prompt.assign(256, 1); }, "256 positions");
+  refused([](Request& r) { r.options.tokens_max = 0; }, "at least one");
+  refused([](Request& r) { r.options.top_log_probs = 1000; }, "1000");
+  refused([](Request& r) { r.options.log_prob_temperature = 0; }, "temperature");
+  refused([](Request& r) { r.options.sampling.top_k = -1; }, "top-k");
+  refused([](Request& r) { r.options.sampling.logit_bias = {{1 << 20, 1.0}}; }, "bias");
+  EXPECT_TRUE(engine.idle());
+}
+
+INSTANTIATE_TEST_SUITE_P(Small,
+                         EachModel,
+                         ::testing::ValuesIn(small_models()),
+                         [](const auto& model) { return name_of(model.param); });
+
+}  // namespace
+}  // namespace ferry
