@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/model_dir.h"
+#include "engine/engine.h"
 #include "models/registry.h"
-#include "models/slot_cache.h"
 #include "optim/optimizer.h"
 #include "train/model_setup.h"
 #include "train/train_step.h"
@@ -118,22 +119,26 @@ void train(models::TrainableLm& model, const Settings& s) {
   step.update(s.optimizer.lr);
 }
 
-/// A prompt as long as the model's context, but for one token, and this one after it.
+/// What an engine runs of a prompt as long as the model's context, but for one token, and this one
+/// after it: passes over the first part of the prompt and over the last, and one of a single token.
 void generate(models::CausalLm& model) {
-  const int64_t positions = model.max_positions();
-  models::SlotCache cache(model, 1, positions);
-  for (const int64_t tokens : {positions - 1, int64_t{1}}) {
-    if (tokens < 1) continue;
-    const std::vector<models::SlotCache::Part> parts = {{0, tokens}};
-    const ops::Segments segments = cache.begin(parts);
+  const int64_t positions = model.max_positions(),
+                pass = std::min(engine::EngineOptions{}.tokens_per_pass, positions);
+  const std::unique_ptr<models::KvCache> cache = model.make_cache(models::pages_for(positions));
+  std::vector<int32_t> pages(static_cast<size_t>(cache->pages()));
+  std::iota(pages.begin(), pages.end(), 0);
+  for (const auto& [length, tokens] :
+       {std::pair{int64_t{0}, pass}, {positions - 1 - pass, pass}, {positions - 1, int64_t{1}}}) {
+    if (length < 0) continue;
+    const models::KvCache::Part part{pages, length, tokens};
+    const ops::Segments segments = cache->begin({&part, 1});
     models::ForwardOptions options;
-    options.cache = cache.cache();
+    options.cache = cache.get();
     const std::vector<int32_t> ids(static_cast<size_t>(tokens), 0);
     const Tensor hidden =
         model.forward(Tensor::from_i32(ids, {tokens}, model.device()), segments, options, nullptr);
     const int64_t last = tokens - 1;
     static_cast<void>(model.logits(hidden, {&last, 1}));
-    cache.commit();
   }
 }
 

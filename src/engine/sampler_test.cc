@@ -6,6 +6,8 @@
 #include <limits>
 #include <map>
 
+#include "engine/draft.h"
+
 namespace ferry::engine {
 namespace {
 
@@ -71,11 +73,89 @@ TEST(Sampler, NumbersThatAreNoneAreAnError) {
     }
 }
 
+std::vector<int32_t> kept(const std::vector<float>& logits, SamplingOptions o) {
+  o.temperature = o.temperature > 0 ? o.temperature : 1;
+  return sample(logits, o, 0)->kept;
+}
+
+TEST(Sampler, KeepsWhatTopKThenTopPThenMinPLeave) {
+  std::vector<float> logits;
+  for (const double p : {0.05, 0.4, 0.1, 0.3, 0.15})
+    logits.push_back(std::log(static_cast<float>(p)));
+  using Ids = std::vector<int32_t>;
+  EXPECT_EQ(kept(logits, {.top_k = 3}), (Ids{1, 3, 4}));
+  EXPECT_EQ(kept(logits, {.top_k = 1}), (Ids{1}));
+  EXPECT_EQ(kept(logits, {.top_k = 9}), (Ids{1, 3, 4, 2, 0}));
+  EXPECT_EQ(kept(logits, {.top_p = 0.69}), (Ids{1, 3}));
+  EXPECT_EQ(kept(logits, {.top_p = 0.8, .top_k = 3}), (Ids{1, 3}));  // of 0.85
+  EXPECT_EQ(kept(logits, {.top_p = 0.83, .top_k = 3}), (Ids{1, 3, 4}));
+  EXPECT_EQ(kept(logits, {.min_p = 0.3}), (Ids{1, 3, 4}));
+  EXPECT_EQ(kept(logits, {.min_p = 1}), (Ids{1}));
+  EXPECT_EQ(kept(logits, {.temperature = 0.5, .min_p = 0.3}), (Ids{1, 3}));  // of squares
+  const Sampled s = *sample(logits, {.temperature = 1, .top_k = 2, .seed = 4}, 0);
+  EXPECT_NEAR(s.log_probability, std::log(s.token == 1 ? 0.4 / 0.7 : 0.3 / 0.7), 1e-6);
+}
+
+TEST(Sampler, PenaltiesLookAtWhatWasThere) {
+  const std::vector<float> logits = {2, 1.9f, -1, 1.8f};
+  const std::vector<int32_t> text = {0, 2, 1, 1};  // a prompt of two, an answer of two
+  const TextBefore before{.tokens = text, .prompt = 2};
+  const auto chosen = [&](const SamplingOptions& o) { return sample(logits, o, 4, before)->token; };
+  EXPECT_EQ(chosen({}), 0);
+  EXPECT_EQ(chosen({.repetition_penalty = 1.2}), 3);   // 0 and 1 were seen
+  EXPECT_EQ(chosen({.presence_penalty = -0.2}), 1);    // answered
+  EXPECT_EQ(chosen({.frequency_penalty = -0.06}), 1);  // twice
+  EXPECT_EQ(chosen({.presence_penalty = -0.06}), 0);   // once is not enough
+  EXPECT_EQ(chosen({.logit_bias = {{2, 3.5}}}), 2);
+  EXPECT_EQ(chosen({.repetition_penalty = 2, .logit_bias = {{2, 3.5}}}), 3);  // after the bias
+  // A negative logit moves away from zero, too.
+  EXPECT_NEAR(sample(std::vector<float>{-1, -1.5f},
+                     {.repetition_penalty = 2},
+                     1,
+                     {.tokens = {text.data(), 1}, .prompt = 1})
+                  ->log_probability,
+              -std::log(1 + std::exp(-0.5)),
+              1e-6);
+}
+
+TEST(Sampler, LargestLogitsAreSorted) {
+  std::vector<float> logits(300);
+  for (size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i * 7919 % 300 / 2);
+  const std::vector<int32_t> top = largest_logits(logits, 200);
+  ASSERT_EQ(top.size(), 200u);
+  for (size_t i = 1; i < top.size(); ++i) {
+    const float a = logits[static_cast<size_t>(top[i - 1])],
+                b = logits[static_cast<size_t>(top[i])];
+    EXPECT_TRUE(a > b || (a == b && top[i - 1] < top[i]));
+  }
+  EXPECT_EQ(largest_logits(logits, 0), std::vector<int32_t>{});
+  EXPECT_EQ(largest_logits(std::vector<float>{1, 2}, 9), (std::vector<int32_t>{1, 0}));
+}
+
+TEST(Draft, IsWhatFollowedTheSameWordsLast) {
+  using Ids = std::vector<int32_t>;
+  const Ids text = {1, 2, 3, 4, 9, 1, 2, 3, 5, 6, 1, 2, 3};
+  EXPECT_EQ(draft_from_text(text, 2), (Ids{5, 6}));
+  EXPECT_EQ(draft_from_text(text, 99), (Ids{5, 6, 1, 2, 3}));
+  EXPECT_EQ(draft_from_text(Ids{7, 2, 3, 4, 8, 2, 3}, 2), (Ids{4, 8}));  // two words do
+  EXPECT_EQ(draft_from_text(Ids{1, 2, 3, 4}, 2), Ids{});
+  EXPECT_EQ(draft_from_text(Ids{1, 1, 1}, 2), (Ids{1}));
+  EXPECT_EQ(draft_from_text(Ids{}, 2), Ids{});
+}
+
 TEST(Sampler, RefusesNonsense) {
   EXPECT_FALSE(validate({.temperature = -1}));
   EXPECT_FALSE(validate({.temperature = std::numeric_limits<double>::quiet_NaN()}));
   EXPECT_FALSE(validate({.top_p = 0}));
   EXPECT_FALSE(validate({.top_p = 1.5}));
+  EXPECT_FALSE(validate({.top_k = -1}));
+  EXPECT_FALSE(validate({.min_p = 1.5}));
+  EXPECT_FALSE(validate({.repetition_penalty = 0}));
+  EXPECT_FALSE(validate({.presence_penalty = std::numeric_limits<double>::quiet_NaN()}));
+  EXPECT_FALSE(validate({.frequency_penalty = 1e9}));
+  EXPECT_FALSE(validate({.logit_bias = {{5, 1.0}}}, 5));
+  EXPECT_FALSE(validate({.logit_bias = {{0, std::numeric_limits<double>::infinity()}}}, 5));
+  EXPECT_TRUE(validate({.logit_bias = {{4, -100.0}}}, 5));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "base/threads.h"
+#include "text/answer_text.h"
 #include "text/byte_alphabet.h"
 #include "text/nfc.h"
 #include "text/stream_decoder.h"
@@ -210,6 +211,34 @@ TEST(StreamDecoder, HoldsBackPartsOfCharacters) {
   EXPECT_EQ(stream.flush(), "");
   EXPECT_EQ(stream.push(*t.token_id("<|eos|>")), "<|eos|>");
   EXPECT_EQ(StreamDecoder(t, true).push(*t.token_id("<|eos|>")), "");
+}
+
+/// However an answer is cut into ids, its text ends before the first stop string.
+TEST(AnswerText, EndsBeforeTheFirstStopString) {
+  const Tokenizer t = load("deepseek");
+  for (uint64_t seed = 0; seed < 300; ++seed) {
+    const Random random(seed, RandomPurpose::kTest, 2);
+    std::string text;
+    for (uint64_t i = 0; i < 40; ++i) text += "aabc \n"[random.below(i, 6)];
+    std::vector<std::string> stop;
+    for (uint64_t s = 0; s < random.below(90, 4); ++s)
+      stop.push_back(text.substr(random.below(91 + 2 * s, 38), random.below(92 + 2 * s, 4)));
+    stop.push_back("aabca");
+    size_t end = std::string::npos;
+    for (const std::string& s : stop)
+      if (!s.empty()) end = std::min(end, text.find(s));
+    std::vector<int32_t> ids = encode(t, text, Specials::kAsText);
+    if (seed % 2 == 0) {  // byte by byte
+      ids.clear();
+      for (const char c : text) ids.push_back(*t.token_id(bytes_to_letters({&c, 1})));
+    }
+    AnswerText answer(t, stop);
+    std::string got;
+    for (const int32_t id : ids) got += answer.push(id);
+    got += answer.flush();
+    EXPECT_EQ(got, text.substr(0, end)) << "seed " << seed;
+    EXPECT_EQ(answer.stopped(), end != std::string::npos);
+  }
 }
 
 TEST(Tokenizer, SpecialTextIsOrdinaryUnlessAskedFor) {

@@ -92,6 +92,7 @@ std::optional<RunCall> seen_as(const ops::OpCall& call, Before& before) {
     const int64_t tokens = q.shape[0], heads = q.shape[1], longest = v.number("longest");
     const int64_t d_qk = q.shape[2], d_v = value.shape[2];
     const bool shared = k.data == value.data;
+    const int64_t key_heads = k.shape[1], group = heads / key_heads;
     const Choices scale = {{"scale", v.value("scale")}};
     if (shared && (longest > tokens || k.shape[0] != tokens))
       return RunCall{"attention, cached",
@@ -103,10 +104,25 @@ std::optional<RunCall> seen_as(const ops::OpCall& call, Before& before) {
                       d_qk - d_v},
                      q.dtype,
                      scale};
+    if (v.has("pages"))
+      return RunCall{"attention, grouped cached",
+                     {longest,
+                      std::min(tokens, longest),
+                      std::max<int64_t>(1, tokens / longest),
+                      key_heads,
+                      group,
+                      d_qk},
+                     q.dtype,
+                     scale};
     const int64_t documents = std::max<int64_t>(1, tokens / std::max<int64_t>(1, longest));
     if (shared)
       return RunCall{
           "attention, absorbed", {tokens, documents, heads, d_v, d_qk - d_v}, q.dtype, scale};
+    if (group > 1)
+      return RunCall{"attention, grouped packed",
+                     {tokens, documents, key_heads, group, d_qk, d_v},
+                     q.dtype,
+                     scale};
     return RunCall{"attention, packed", {tokens, documents, heads, d_qk, d_v}, q.dtype, scale};
   }
   if (op == "rms_norm")

@@ -108,17 +108,28 @@ void run_head_linear(Maker& m, const Sizes& s) {
   });
 }
 
-void run_attention(Maker& m, const Sizes& s) {
-  const int64_t tokens = s[0], heads = s[2], d_qk = s[3], d_v = s[4];
-  const ops::Segments segments = ops::Segments::packed(lengths_of(tokens, s[1]), m.device());
-  const Tensor q = m.activations({tokens, heads, d_qk}), k = m.activations({tokens, heads, d_qk}),
-               v = m.activations({tokens, heads, d_v});
+/// Grouped-query attention over packed documents: `group` heads read each key head.
+void attend_packed(Maker& m,
+                   int64_t tokens,
+                   int64_t documents,
+                   int64_t key_heads,
+                   int64_t group,
+                   int64_t d_qk,
+                   int64_t d_v) {
+  const ops::Segments segments = ops::Segments::packed(lengths_of(tokens, documents), m.device());
+  const Tensor q = m.activations({tokens, key_heads * group, d_qk}),
+               k = m.activations({tokens, key_heads, d_qk}),
+               v = m.activations({tokens, key_heads, d_v});
   const auto forward = [&] {
     return std::vector<Tensor>{ops::attention(q, k, v, segments, score_scale(m, d_qk))};
   };
   forward();
   m.differentiate(forward);
 }
+
+void run_attention(Maker& m, const Sizes& s) { attend_packed(m, s[0], s[1], s[2], 1, s[3], s[4]); }
+
+void run_grouped_attention(Maker& m, const Sizes& s) { attend_packed(m, s[0], s[1], s[2], s[3], s[4], s[5]); }
 
 /// MLA's absorbed form: all heads share one key, whose first columns are the value.
 void run_absorbed(Maker& m, const Sizes& s) {
@@ -133,10 +144,9 @@ void run_absorbed(Maker& m, const Sizes& s) {
   m.differentiate(forward);
 }
 
-/// The last `queries` tokens of sequences that lie in pages of a cache, as a server meets them.
-void run_cached(Maker& m, const Sizes& s) {
-  const int64_t keys = s[0], queries = std::min(s[1], keys), slots = s[2], heads = s[3],
-                latent = s[4], width = latent + s[5];
+/// The last `queries` tokens of `slots` sequences that lie in pages of a cache, as a server meets
+/// them: the first is of `keys` tokens, the others are shorter.
+ops::Segments last_of_cached(Maker& m, int64_t keys, int64_t queries, int64_t slots) {
   const int64_t own = (keys + ops::kPageRows - 1) / ops::kPageRows;  // pages of a sequence
   std::vector<int32_t> position, key_begin, pages;
   for (int64_t page = slots * own; page-- > 0;) pages.push_back(static_cast<int32_t>(page));
@@ -148,11 +158,33 @@ void run_cached(Maker& m, const Sizes& s) {
       key_begin.push_back(static_cast<int32_t>(slot * own * ops::kPageRows));
     }
   }
-  const auto tokens = std::ssize(position);
-  const ops::Segments segments = ops::Segments::paged(position, key_begin, pages, m.device());
-  const Tensor q = m.normal({tokens, heads, width}, m.dtype()),
-               k = m.normal({slots * own * ops::kPageRows, 1, width}, m.dtype());
+  return ops::Segments::paged(position, key_begin, pages, m.device());
+}
+
+int64_t rows_of_pages(const ops::Segments& segments) {
+  return std::ssize(segments.host->pages) * ops::kPageRows;
+}
+
+/// MLA: one key for all heads, whose first columns are the value.
+void run_cached(Maker& m, const Sizes& s) {
+  const int64_t heads = s[3], latent = s[4], width = latent + s[5];
+  const ops::Segments segments = last_of_cached(m, s[0], std::min(s[1], s[0]), s[2]);
+  const Tensor q = m.normal({segments.tokens(), heads, width}, m.dtype()),
+               k = m.normal({rows_of_pages(segments), 1, width}, m.dtype());
   static_cast<void>(ops::attention(q, k, k.slice(2, 0, latent), segments, score_scale(m, width)));
+}
+
+/// Keys and values of several heads side by side in a row of the cache.
+void run_grouped_cached(Maker& m, const Sizes& s) {
+  const int64_t key_heads = s[3], group = s[4], size = s[5];
+  const ops::Segments segments = last_of_cached(m, s[0], std::min(s[1], s[0]), s[2]);
+  const Tensor q = m.normal({segments.tokens(), key_heads * group, size}, m.dtype()),
+               rows = m.normal({rows_of_pages(segments), 2 * key_heads, size}, m.dtype());
+  static_cast<void>(ops::attention(q,
+                                   rows.slice(1, 0, key_heads),
+                                   rows.slice(1, key_heads, 2 * key_heads),
+                                   segments,
+                                   score_scale(m, size)));
 }
 
 void run_rms_norm(Maker& m, const Sizes& s) {
@@ -397,6 +429,19 @@ std::vector<SizedOp> all_sized_ops() {
              return attention_work(d(s[0]), d(s[1]), d(s[2]), d(s[3] + s[4]));
            },
        .run = run_attention});
+  add({.name = "attention, grouped packed",
+       .op = "attention",
+       .dims = {{"tokens", 70, 2049},
+                {"documents", 2, 513},
+                {"key heads", 2, 33},
+                {"heads of each", 3, 17},
+                {"d_qk", 32, 257, false},
+                {"d_v", 16, 257, false}},
+       .work =
+           [=](const Sizes& s) {
+             return attention_work(d(s[0]), d(s[1]), d(s[2] * s[3]), d(s[4] + s[5]));
+           },
+       .run = run_grouped_attention});
   add({.name = "attention, absorbed",
        .op = "attention",
        .dims = {{"tokens", 70, 4097},
@@ -423,6 +468,20 @@ std::vector<SizedOp> all_sized_ops() {
                 {"rope", 8, 65, false}},
        .work = cached_work,
        .run = run_cached});
+  add({.name = "attention, grouped cached",
+       .op = "attention",
+       .dims = {{"keys", 70, 8193},
+                {"queries", 1, 1025},
+                {"slots", 2, 65},
+                {"key heads", 2, 33},
+                {"heads of each", 3, 17},
+                {"size", 32, 257, false}},
+       .work =
+           [](const Sizes& s) {
+             return d(s[2]) * d(s[3]) * d(s[5]) *
+                    (8 * d(s[0]) * d(s[1]) * d(s[4]) + 64 * d(s[0]) + 64 * d(s[1]) * d(s[4]));
+           },
+       .run = run_grouped_cached});
   // What DeepSeek's models have: devices have a kernel of its own for it.
   add({.name = "attention, MLA cached",
        .op = "attention",

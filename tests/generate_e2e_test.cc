@@ -1,0 +1,173 @@
+// ferry generate with many requests: each answer is the one it gets alone, a run that was cut off
+// goes on, and what cannot be asked is refused by its line.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "trains.h"
+
+namespace {
+
+using namespace ferry::program;
+using Json = nlohmann::json;
+
+class GenerateE2e : public Trains {
+ protected:
+  static void SetUpTestSuite() {
+    begin_folder();
+    ran(train("run", {"--train.steps=4", "--schedule.warmup_steps=1"}));
+    ran({"convert", path("run") + "/step-00000004", "--out", path("model")});
+    std::string all;
+    for (int i = 0; i < 12; ++i) {
+      Json j = {
+          {"prompt",
+           "the ferry " + std::string(static_cast<size_t>(7 * i), static_cast<char>('a' + i % 3))},
+          {"max_tokens", 3 + i},
+          {"id", "request " + std::to_string(i)},
+          {"logprobs", i % 3}};
+      if (i % 2 == 0) j["temperature"] = 0;
+      if (i % 4 == 1) j["top_k"] = 5, j["n"] = 2;
+      if (i % 4 == 3) j["stop"] = {"e", "zz"};
+      all += j.dump() + "\n";
+    }
+    write(path("in.jsonl"), all);
+  }
+  static Strings batch(const std::string& out, const Strings& more = {}) {
+    Strings args = {
+        "generate", path("model"), "--batch", path("in.jsonl"), "--out", path(out), "--seed", "3"};
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+  /// The lines of a file of answers by request and choice.
+  static std::map<std::pair<int, int>, std::string> answers(const std::string& file) {
+    std::map<std::pair<int, int>, std::string> all;
+    std::istringstream lines(read(path(file)));
+    for (std::string line; std::getline(lines, line);) {
+      const Json j = Json::parse(line);
+      EXPECT_TRUE(
+          all.emplace(std::pair{j["index"].get<int>(), j["choice"].get<int>()}, line).second)
+          << "twice: " << line;
+    }
+    return all;
+  }
+};
+
+TEST_F(GenerateE2e, EachAnswerIsTheOneItGetsAlone) {
+  const std::string said = ran(batch("together"));
+  const Json last = Json::parse(said.substr(said.rfind('{')));
+  EXPECT_EQ(last["requests"], 15);
+  EXPECT_EQ(last["refused"], 0);
+  ran(batch("one by one", {"--running", "1"}));
+  const auto together = answers("together");
+  EXPECT_EQ(together.size(), 15u);
+  EXPECT_EQ(together, answers("one by one"));
+  // By itself, as people ask: greedy, and the first of those that are drawn.
+  std::istringstream lines(read(path("in.jsonl")));
+  int index = 0;
+  for (std::string line; std::getline(lines, line); ++index) {
+    const Json asked = Json::parse(line);
+    Strings args = {"generate",
+                    path("model"),
+                    "--prompt",
+                    asked["prompt"].get<std::string>(),
+                    "--tokens",
+                    std::to_string(asked["max_tokens"].get<int>()),
+                    "--seed",
+                    "3",
+                    "--no-echo",
+                    "--json",
+                    "--draft",
+                    "3"};
+    if (asked.contains("temperature")) args.insert(args.end(), {"--temperature", "0"});
+    if (asked.contains("top_k")) args.insert(args.end(), {"--top-k", "5"});
+    if (asked.contains("stop"))
+      for (const Json& s : asked["stop"]) args.insert(args.end(), {"--stop", s.get<std::string>()});
+    const std::string output = ran(args);
+    const Json alone = Json::parse(output.substr(output.find("{\"text\"")));
+    const Json there = Json::parse(together.at({index, 0}));
+    for (const char* field : {"text", "finish", "tokens", "prompt_tokens"})
+      EXPECT_EQ(alone[field], there[field]) << "request " << index << ": " << field;
+    EXPECT_EQ(there["id"], asked["id"]);
+    EXPECT_EQ(there["log_probs"].size(), there["tokens"].get<size_t>());
+    EXPECT_EQ(there.contains("top"), asked["logprobs"] != 0);
+  }
+}
+
+TEST_F(GenerateE2e, WhatWasCutOffGoesOn) {
+  ran(batch("whole"));
+  const std::string all = read(path("whole"));
+  for (const size_t kept : {size_t{0}, all.find('\n') + 1, all.size() / 2, all.size() - 1}) {
+    write(path("cut"), all.substr(0, kept));
+    ran(batch("cut"));
+    EXPECT_EQ(answers("cut"), answers("whole")) << "after " << kept << " bytes";
+    EXPECT_EQ(read(path("cut")).substr(0, all.rfind('\n', kept) + 1).size() <= kept + 1, true);
+  }
+  const std::string again = ran(batch("whole"));  // nothing is left to do
+  EXPECT_NE(again.find("\"requests\":0"), std::string::npos) << again;
+  EXPECT_EQ(read(path("whole")), all);
+  // Other settings, other requests, a file of something else.
+  refused(2, batch("whole", {"--top-p", "0.5"}), {"whole:1", "give another --out"});
+  write(path("note"), "a letter\n");
+  refused(2, batch("note"), {"note:1"});
+  EXPECT_EQ(read(path("note")), "a letter\n");
+}
+
+TEST_F(GenerateE2e, WrongLinesAreNamedBeforeAnythingIsComputed) {
+  const auto wrong = [&](const std::string& line, const Strings& says) {
+    write(path("bad.jsonl"), "{\"prompt\":\"a\"}\n\n" + line + "\n");
+    Strings all = says;
+    all.push_back("bad.jsonl:3");
+    refused(
+        2, {"generate", path("model"), "--batch", path("bad.jsonl"), "--out", path("none")}, all);
+    EXPECT_FALSE(fs::exists(path("none"))) << line;
+  };
+  wrong("{\"prompt\":\"a\",\"temprature\":1}", {"temprature"});
+  wrong("{\"prompt\":\"a\",\"temperature\":-1}", {"temperature -1"});
+  wrong("{\"prompt\":\"a\",\"temperature\":\"hot\"}", {"temperature"});
+  wrong("{\"prompt\":\"a\",\"n\":1000000}", {"\"n\""});
+  wrong("{\"prompt\":\"a\",\"logit_bias\":{\"x\":1}}", {"logit_bias"});
+  wrong("{\"prompt\":\"a\",\"stop\":[1]}", {"stop"});
+  wrong("{\"prompt\":\"a\",\"messages\":[]}", {"prompt"});
+  wrong("{}", {"prompt"});
+  wrong("[1]", {"not a JSON object"});
+  wrong("{\"prompt\":", {});
+  refused(2, {"generate", path("model"), "--batch", path("in.jsonl")}, {"--out"});
+  refused(2, batch("none", {"--prompt", "a"}), {"--batch has the prompts"});
+}
+
+TEST_F(GenerateE2e, WhatCannotBeAnsweredGetsALineThatSaysWhy) {
+  write(path("mixed.jsonl"),
+        "{\"prompt\":\"" + std::string(2000, 'q') +
+            "\"}\n{\"prompt\":[0,1],\"max_tokens\":2}\n{\"prompt\":[99999]}\n"
+            "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}\n");
+  refused(1,
+          {"generate", path("model"), "--batch", path("mixed.jsonl"), "--out", path("mixed")},
+          {"3 of 4 answers could not be made"});
+  const auto all = answers("mixed");
+  EXPECT_NE(all.at({0, 0}).find("positions"), std::string::npos);
+  EXPECT_NE(all.at({1, 0}).find("\"finish\":\"length\""), std::string::npos);
+  EXPECT_NE(all.at({2, 0}).find("token 99999"), std::string::npos);
+  EXPECT_NE(all.at({3, 0}).find("error"), std::string::npos);
+}
+
+TEST_F(GenerateE2e, AnAnswerSaysWhyItEnded) {
+  const auto finish = [&](const Strings& more) {
+    Strings args = {
+        "generate", path("model"), "--prompt", "the ferry", "--temperature", "0", "--json"};
+    args.insert(args.end(), more.begin(), more.end());
+    const std::string out = ran(args);
+    return Json::parse(out.substr(out.find("{\"text\"")))["finish"].get<std::string>() +
+           (out.find("positions do") == std::string::npos ? "" : ", noted");
+  };
+  EXPECT_EQ(finish({"--tokens", "4"}), "length");
+  EXPECT_EQ(finish({"--tokens", "4", "--cache-tokens", "128"}), "length");
+  const std::string all = finish({"--tokens", "5000"});
+  EXPECT_TRUE(all == "context, noted" || all == "end") << all;
+  refused(
+      2,
+      {"generate", path("model"), "--prompt", "the", "--tokens", "200", "--cache-tokens", "128"},
+      {"room for 128", "larger cache"});
+}
+
+}  // namespace
