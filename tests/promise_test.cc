@@ -307,6 +307,26 @@ TEST_P(EachModel, OneAfterTheOtherGoesOnWhereItAgrees) {
   EXPECT_EQ(one->finish, Finish::kNone);
 }
 
+/// On another device numbers are others, and a request is as alone among others.
+TEST_P(EachModel, TheSameOnSoftwareAscend) {
+  const Result<Device*> device = open_device("ascend");
+  ASSERT_TRUE(device) << device.error().message;
+  const auto model = model_on(**device);
+  const std::vector<Request> requests = crowd(8, 3);
+  std::vector<Answer> expected;
+  for (const Request& r : requests) expected.push_back(alone(*model, r));
+  for (const EngineOptions& options :
+       {EngineOptions{.cache_tokens = 2048, .running = 8, .drafts = 3},
+        EngineOptions{.cache_tokens = 384, .running = 3, .tokens_per_pass = 50}}) {
+    Engine engine(*model, options);
+    for (const uint64_t seed : {1, 2}) {
+      const std::vector<Answer> got = together(engine, requests, seed);
+      for (size_t i = 0; i < requests.size(); ++i)
+        EXPECT_EQ(written(got[i]), written(expected[i])) << "request " << i;
+    }
+  }
+}
+
 TEST(Engine, RefusesRequestsThatMakeNoSense) {
   const auto model = small_model("llama", DType::kF32, cpu_device());
   Engine engine(*model, {.cache_tokens = 256});

@@ -487,6 +487,54 @@ TEST(Doctor, CopiesAndPanelsOfARunAreTried) {
   EXPECT_TRUE(tried.contains("copy: rows 1, width 256"));
 }
 
+/// Grouped-query attention is tried as such: its key heads, and the keys of the whole context.
+TEST(Doctor, GroupedHeadsOfARunAreTriedAsSuch) {
+  Rehearsal rehearsal(DeviceKind::kCpu);
+  {
+    Device& device = rehearsal.device();
+    const auto of = [&](const Shape& shape) { return Tensor::empty(shape, DType::kBF16, device); };
+    static_cast<void>(ops::attention(of({10, 6, 16}),
+                                     of({10, 2, 16}),
+                                     of({10, 2, 8}),
+                                     ops::Segments::packed(std::vector<int32_t>{4, 6}, device),
+                                     0.3f));
+    const Tensor rows = of({3 * ops::kPageRows, 4, 16});  // keys and values side by side
+    static_cast<void>(ops::attention(of({1, 6, 16}),
+                                     rows.slice(1, 0, 2),
+                                     rows.slice(1, 2, 4),
+                                     ops::Segments::paged({300}, {0}, {2, 0, 1}, device),
+                                     0.3f));
+  }
+  std::set<std::string> tried;
+  for (const RunCall& c : rehearsal.take("test").calls)
+    tried.insert(fmt::format("{}: {}", c.sized_op, describe(sized_op(c.sized_op), c.sizes)));
+  EXPECT_TRUE(
+      tried.contains("attention, grouped cached: keys 301, queries 1, slots 1, key heads 2, "
+                     "heads of each 3, size 16"))
+      << *tried.begin();
+  EXPECT_TRUE(
+      tried.contains("attention, grouped packed: tokens 10, documents 1, key heads 2, heads "
+                     "of each 3, d_qk 16, d_v 8"))
+      << *tried.rbegin();
+  // And a sized op makes calls of these shapes.
+  class Shapes final : public ops::Observer {
+   public:
+    void before(const ops::OpCall& call) override {
+      if (std::string_view(call.op) == "attention")
+        seen.insert(fmt::format("{} {} {}",
+                                call.inputs[0].view.shape[1],
+                                call.inputs[1].view.shape[1],
+                                call.inputs.size()));
+    }
+    std::set<std::string> seen;
+  } shapes;
+  Maker maker(cpu_device(), DType::kBF16, 1);
+  const ops::Observing observing(shapes);
+  sized_op("attention, grouped cached").run(maker, {301, 1, 1, 2, 3, 16});
+  sized_op("attention, grouped packed").run(maker, {10, 1, 2, 3, 16, 8});
+  EXPECT_EQ(shapes.seen, (std::set<std::string>{"6 2 6", "6 2 5"}));
+}
+
 TEST(Doctor, ADepthIsThatOfOneProductOfABatch) {
   class Depths final : public ops::Observer {
    public:
