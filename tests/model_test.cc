@@ -92,6 +92,48 @@ TEST_P(EachModel, CachedIsUncachedAndBatchedIsAlone) {
   }
 }
 
+/// What answering guesses with the MTP modules, piece by piece through a cache, is what training
+/// computes its loss of.
+TEST_P(EachModel, DraftsAreWhatTheModulesAreTrainedFor) {
+  const auto model = model_on(cpu_device());
+  const std::vector<int32_t> text = small_documents()[2];
+  const Packed p = pack({text}, cpu_device());
+  if (!model->has_mtp()) {
+    models::SlotCache cache(*model, 1, 8);
+    EXPECT_THROW(model->draft({}, {}, p.batch.segments, *cache.cache()), Bug);
+    return;
+  }
+  const models::Losses losses =
+      model->losses(p.batch, {.scale = 1, .mtp_scale = 1.0f / static_cast<float>(p.mtp_labels)});
+  const auto length = std::ssize(text);
+  std::vector<char> whole;
+  for (const int64_t chunk : {length, int64_t{7}, int64_t{1}}) {
+    const std::unique_ptr<models::KvCache> cache = model->make_cache(1, true);
+    const std::vector<int32_t> pages = {0};
+    std::vector<char> got;
+    double sum = 0;
+    for (int64_t begin = 0; begin < length; begin += chunk) {
+      const int64_t end = std::min(begin + chunk, length);
+      const auto rows = [&](const Tensor& t) { return t.slice(0, begin, end); };
+      const models::KvCache::Part part{pages, begin, end - begin};
+      models::ForwardTrace trace;
+      trace.keep_before_norm = true;
+      const ops::Segments segments = cache->begin({&part, 1});
+      model->forward(rows(p.batch.tokens), segments, {.cache = cache.get()}, &trace);
+      const Tensor hidden = model->draft(
+          trace.before_norm, rows(p.batch.mtp_tokens), cache->begin({&part, 1}), *cache);
+      for (const float loss : model->token_losses(hidden, rows(p.batch.mtp_labels)).to_f32())
+        sum += static_cast<double>(loss);
+      const std::vector<char> bytes = bytes_of(hidden);
+      got.insert(got.end(), bytes.begin(), bytes.end());
+    }
+    // Training may take the expanded form, another numerics; here it took the absorbed one.
+    EXPECT_NEAR(sum / p.mtp_labels, static_cast<double>(losses.mtp.to_f32()[0]), 1e-5);
+    if (chunk == length) whole = got;
+    EXPECT_EQ(got, whole) << "chunks of " << chunk;
+  }
+}
+
 TEST_P(EachModel, LogitsOfChosenRowsAreThoseOfAll) {
   const auto model = model_on(cpu_device());
   const Packed p = pack(small_documents(), cpu_device());

@@ -40,8 +40,8 @@ void add_answer_options(Command& command, AnswerOptions& options) {
   command
       .option("--draft",
               options.drafts,
-              "guess so many tokens ahead from the text itself: faster where texts repeat "
-              "themselves, and never another answer")
+              "guess up to so many tokens ahead, by the model's MTP modules and from the text "
+              "itself: often faster, and never another answer")
       .within(int64_t{0}, int64_t{32})
       .shows_default();
   command
@@ -66,7 +66,7 @@ engine::EngineOptions engine_options(const AnswerOptions& options,
     const std::optional<uint64_t> on_device = model.device().memory_available();
     const auto free = static_cast<double>(on_device ? *on_device : memory_available().bytes);
     const auto fits =
-        static_cast<int64_t>(free / 4 / static_cast<double>(model.cache_bytes_per_token()));
+        static_cast<int64_t>(free / 4 / static_cast<double>(model.cache_bytes_per_token(options.drafts > 0 && model.has_mtp())));
     const int64_t least = tokens_each > 0 ? each : std::min<int64_t>(positions, 4096);
     // Pages are whole, and each request may have its own last one.
     tokens = std::max(least, std::min(running * (each + models::kPageTokens), fits));

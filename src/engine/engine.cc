@@ -45,7 +45,7 @@ Engine::Engine(models::CausalLm& model, const EngineOptions& options)
 
 int64_t Engine::cache_bytes() const {
   return models::pages_for(options_.cache_tokens) * models::kPageTokens *
-         model_->cache_bytes_per_token();
+         model_->cache_bytes_per_token(mtp());
 }
 
 Result<RequestId> Engine::submit(Request request) {
@@ -82,8 +82,9 @@ bool Engine::cancel(RequestId id) {
 }
 
 /// The hidden states of the pass's tokens.
-Tensor Engine::forward(const Pass& pass) {
-  if (cache_ == nullptr) cache_ = model_->make_cache(models::pages_for(options_.cache_tokens));
+Tensor Engine::forward(const Pass& pass, models::ForwardTrace& trace) {
+  if (cache_ == nullptr)
+    cache_ = model_->make_cache(models::pages_for(options_.cache_tokens), mtp());
   for (const Pass::Copy& c : pass.copies) cache_->copy_rows(c.from, c.to, c.tokens);
   std::vector<models::KvCache::Part> parts;
   std::vector<int32_t> tokens;
@@ -96,7 +97,7 @@ Tensor Engine::forward(const Pass& pass) {
   options.cache = cache_.get();
   counts_.tokens_run += std::ssize(tokens);
   return model_->forward(
-      Tensor::from_i32(tokens, {std::ssize(tokens)}, model_->device()), segments, options, nullptr);
+      Tensor::from_i32(tokens, {std::ssize(tokens)}, model_->device()), segments, options, &trace);
 }
 
 std::vector<Progress> Engine::step() {
@@ -113,9 +114,12 @@ std::vector<Progress> Engine::step() {
   Tensor logits;
   std::vector<float> on_host;
   std::vector<Result<Chosen>> chosen;
+  std::vector<std::optional<int32_t>> guesses(pass.parts.size());
   {
     PassGuard pass_guard(*this);
-    const Tensor hidden = forward(pass);
+    models::ForwardTrace trace;
+    trace.keep_before_norm = mtp();
+    const Tensor hidden = forward(pass, trace);
     if (!rows.empty()) {
       logits = model_->logits(hidden, rows);
       on_host = logits.to_f32();
@@ -130,6 +134,7 @@ std::vector<Progress> Engine::step() {
       at += count;
     }
     if (logits.defined()) add_log_probs(logits, on_host, pass, chosen);
+    if (mtp()) guesses = guess(pass, trace.before_norm, chosen);
     pass_guard.done = true;
   }
   std::vector<Progress> news;
@@ -157,7 +162,7 @@ std::vector<Progress> Engine::step() {
     if (finished)
       asked_.erase(part.id);
     else if (part.wanted && options_.drafts > 0)
-      scheduler_.propose(part.id, draft_from_text(scheduler_.tokens(part.id), asked.draft));
+      scheduler_.propose(part.id, next_draft(asked, part.id, guesses[i]));
     if (part.wanted) news.push_back(std::move(progress));
   }
   return news;
@@ -198,6 +203,60 @@ Result<Engine::Chosen> Engine::choose(const PassPart& part, std::span<const floa
     if (i < part.drafts && *drafted != s.token) break;
   }
   return out;
+}
+
+/// What the MTP modules think comes after what was chosen, for each part that goes on. They run over
+/// the tokens of the pass that count, each with the one after it: their cache is part of the pages.
+std::vector<std::optional<int32_t>> Engine::guess(const Pass& pass,
+                                                  const Tensor& before_norm,
+                                                  const std::vector<Result<Chosen>>& chosen) {
+  std::vector<models::KvCache::Part> parts;
+  std::vector<int64_t> rows, last;  // of before_norm; of these, each part's last
+  std::vector<int32_t> next;
+  std::vector<size_t> goes_on;
+  int64_t first = 0;
+  for (size_t p = 0; p < pass.parts.size(); ++p) {
+    const PassPart& part = pass.parts[p];
+    if (chosen[p] && chosen[p]->progress.finish == Finish::kNone) {
+      const std::vector<int32_t>& ids = chosen[p]->ids;
+      const int64_t known = std::ssize(part.tokens) - part.drafts,
+                    count = known + (part.wanted ? std::ssize(ids) - 1 : 0);
+      parts.push_back({part.pages, part.length, count});
+      for (int64_t t = 0; t < count; ++t) rows.push_back(first + t);
+      next.insert(next.end(), part.tokens.begin() + 1, part.tokens.begin() + count);
+      next.push_back(part.wanted
+                         ? ids.back()
+                         : scheduler_.tokens(part.id)[static_cast<size_t>(part.length + count)]);
+      if (part.wanted) {
+        last.push_back(std::ssize(rows) - 1);
+        goes_on.push_back(p);
+      }
+    }
+    first += std::ssize(part.tokens);
+  }
+  std::vector<std::optional<int32_t>> guesses(pass.parts.size());
+  if (parts.empty()) return guesses;
+  const ops::Segments segments = cache_->begin(parts);
+  const Tensor hidden = model_->draft(models::rows_of(before_norm, rows),
+                                      Tensor::from_i32(next, {std::ssize(next)}, model_->device()),
+                                      segments,
+                                      *cache_);
+  if (last.empty()) return guesses;
+  const std::vector<float> logits = model_->logits(hidden, last).to_f32();
+  const auto vocabulary = static_cast<size_t>(model_->vocab_size());
+  for (size_t i = 0; i < goes_on.size(); ++i)
+    guesses[goes_on[i]] =
+        largest_logits(std::span(logits).subspan(i * vocabulary, vocabulary), 1).front();
+  return guesses;
+}
+
+/// The modules' guess and, where the text agrees with it, what followed there.
+std::vector<int32_t> Engine::next_draft(const Asked& asked,
+                                        RequestId id,
+                                        const std::optional<int32_t>& guess) const {
+  std::vector<int32_t> draft = draft_from_text(scheduler_.tokens(id), asked.draft);
+  if (guess && (draft.empty() || draft.front() != *guess)) return {*guess};
+  return draft;
 }
 
 /// By the op that training's losses agree with, on the device that computed the logits.

@@ -66,7 +66,9 @@ struct EngineOptions {
   int64_t waiting = 1024;  // requests that may wait, and their tokens: more are refused
   int64_t waiting_tokens = int64_t{1} << 20;
   bool remember = true;  // reuse what was computed for prompts that begin alike
-  int64_t drafts = 0;    // tokens guessed ahead from the text before, at most; no bit depends on it
+  /// Tokens guessed ahead, at most: by the model's MTP modules, where it has them, and from the text
+  /// before. No bit depends on it.
+  int64_t drafts = 0;
 };
 
 struct EngineCounts {
@@ -110,12 +112,20 @@ class Engine {
     Progress progress;
     std::vector<int32_t> ids;  // end token included
   };
-  Tensor forward(const Pass& pass);
+  bool mtp() const { return options_.drafts > 0 && model_->has_mtp(); }
+  Tensor forward(const Pass& pass, models::ForwardTrace& trace);
   Result<Chosen> choose(const PassPart& part, std::span<const float> logits);
   void add_log_probs(const Tensor& logits,
                      std::span<const float> on_host,
                      const Pass& pass,
                      std::vector<Result<Chosen>>& chosen) const;
+
+  std::vector<std::optional<int32_t>> guess(const Pass& pass,
+                                            const Tensor& before_norm,
+                                            const std::vector<Result<Chosen>>& chosen);
+  std::vector<int32_t> next_draft(const Asked& asked,
+                                  RequestId id,
+                                  const std::optional<int32_t>& guess) const;
 
   models::CausalLm* model_;
   EngineOptions options_;

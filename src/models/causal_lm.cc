@@ -7,44 +7,43 @@
 #include "ops/linear/linear.h"
 
 namespace ferry::models {
-namespace {
-
-/// These rows, copied together run by run; a view where they are one run.
-Tensor chosen_rows(const Tensor& hidden, std::span<const int64_t> rows) {
+Tensor rows_of(const Tensor& x, std::span<const int64_t> rows) {
+  check(!rows.empty(), "rows: none of {}", x.shape().str());
   const auto run_end = [&](size_t first) {
     size_t end = first + 1;
     while (end < rows.size() && rows[end] == rows[end - 1] + 1) ++end;
     return end;
   };
-  if (run_end(0) == rows.size()) return hidden.slice(0, rows.front(), rows.back() + 1);
+  if (run_end(0) == rows.size()) return x.slice(0, rows.front(), rows.back() + 1);
   const auto count = static_cast<int64_t>(rows.size());
-  const Tensor chosen = Tensor::empty({count, hidden.dim(1)}, hidden.dtype(), hidden.device());
+  const Tensor chosen = Tensor::empty({count, x.dim(1)}, x.dtype(), x.device());
   for (size_t i = 0, end = 0; i < rows.size(); i = end) {
     end = run_end(i);
-    const Tensor from = hidden.slice(0, rows[i], rows[end - 1] + 1),
+    const Tensor from = x.slice(0, rows[i], rows[end - 1] + 1),
                  to = chosen.slice(0, static_cast<int64_t>(i), static_cast<int64_t>(end));
-    ops::copy(to.view(), from.view(), hidden.device());
+    ops::copy(to.view(), from.view(), x.device());
   }
   return chosen;
 }
 
-}  // namespace
-
 Tensor CausalLm::logits(const Tensor& hidden, std::span<const int64_t> rows) {
-  check(!rows.empty(), "logits: of no row");
-  return ops::linear(chosen_rows(hidden, rows), head(), {.out = DType::kF32});
+  return ops::linear(rows_of(hidden, rows), head(), {.out = DType::kF32});
 }
 
 Tensor CausalLm::token_losses(const Tensor& hidden, const Tensor& labels) {
   return ops::cross_entropy(hidden, head(), labels, 1).token_losses;
 }
 
-std::unique_ptr<KvCache> CausalLm::make_cache(int64_t pages) const {
-  return std::make_unique<KvCache>(blocks(), cache_width(), pages, compute_, *device_);
+Tensor CausalLm::draft(const Tensor&, const Tensor&, const ops::Segments&, KvCache&) {
+  throw Bug("draft: the model has no MTP modules");
 }
 
-int64_t CausalLm::cache_bytes_per_token() const {
-  return blocks() * cache_width() * static_cast<int64_t>(size_of(compute_));
+std::unique_ptr<KvCache> CausalLm::make_cache(int64_t pages, bool drafting) const {
+  return std::make_unique<KvCache>(blocks() + drafting, cache_width(), pages, compute_, *device_);
+}
+
+int64_t CausalLm::cache_bytes_per_token(bool drafting) const {
+  return (blocks() + drafting) * cache_width() * static_cast<int64_t>(size_of(compute_));
 }
 
 void CausalLm::begin_layer(int64_t number) const {

@@ -19,6 +19,9 @@
 
 namespace ferry::models {
 
+/// These rows of x [n, width], copied together run by run; a view where they are one run.
+Tensor rows_of(const Tensor& x, std::span<const int64_t> rows);
+
 class CausalLm {
  public:
   virtual ~CausalLm() = default;
@@ -35,14 +38,25 @@ class CausalLm {
   /// never stored whole.
   Tensor token_losses(const Tensor& hidden, const Tensor& labels);
 
+  /// Whether the model has modules that predict one token more (V3's MTP).
+  virtual bool has_mtp() const = 0;
+  /// What logits() makes a guess of the token after the next one from: [tokens, hidden], of each
+  /// token's hidden state before the final norm (ForwardTrace) and the token after it (`next`, i32
+  /// [tokens]). `cache` was made for drafting; its begin() announced the tokens' own positions.
+  /// Check: the model has the modules.
+  virtual Tensor draft(const Tensor& before_norm,
+                       const Tensor& next,
+                       const ops::Segments& segments,
+                       KvCache& cache);
+
   /// All parameters, in the checkpoint's order. Pointers live as long as the model.
   virtual std::vector<Weight*> weights() = 0;
   /// Second names under which checkpoints repeat weights: (name, weight).
   virtual std::vector<std::pair<std::string, const Weight*>> weight_aliases() const = 0;
 
-  /// So many pages of kPageTokens tokens.
-  std::unique_ptr<KvCache> make_cache(int64_t pages) const;
-  int64_t cache_bytes_per_token() const;
+  /// So many pages of kPageTokens tokens; `drafting`: with room for what draft() keeps.
+  std::unique_ptr<KvCache> make_cache(int64_t pages, bool drafting = false) const;
+  int64_t cache_bytes_per_token(bool drafting = false) const;
   virtual std::string config_json(std::string_view torch_dtype) const = 0;
   virtual int64_t vocab_size() const = 0;
   virtual int64_t cache_width() const = 0;  // numbers that a block keeps of a token

@@ -22,9 +22,11 @@ struct ForwardOptions {
 
 /// In layer order.
 struct ForwardTrace {
-  std::vector<Tensor> experts;        // i32 [tokens, top_k] of each MoE layer
+  Tensor before_norm;           // [tokens, hidden] after the last block, if keep_before_norm is set
+  std::vector<Tensor> experts;  // i32 [tokens, top_k] of each MoE layer
   std::vector<Tensor> layer_outputs;  // filled if keep_layer_outputs is set
   bool keep_layer_outputs = false;
+  bool keep_before_norm = false;
 };
 
 }  // namespace ferry::models

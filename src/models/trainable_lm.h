@@ -48,7 +48,6 @@ class TrainableLm : public CausalLm {
 
   /// For each MoE layer its selection bias, in layer order; empty if the model has none.
   virtual std::vector<Weight*> selection_biases() = 0;
-  virtual bool has_mtp() const = 0;
 
   virtual int64_t parameters_active() const = 0;  // used for one token
   /// Multiplications and additions of one token's forward pass, attention included, at a mean

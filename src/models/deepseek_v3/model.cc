@@ -41,7 +41,33 @@ Tensor Model::forward(const Tensor& tokens,
                       ForwardTrace* trace) {
   const PassOptions pass_options{.forward = options};
   Pass pass{segments, pass_options, trace};
-  return ops::rms_norm(hidden_before_norm(tokens, pass), weights_.norm, eps());
+  const Tensor h = hidden_before_norm(tokens, pass);
+  if (trace != nullptr && trace->keep_before_norm) trace->before_norm = h;
+  return ops::rms_norm(h, weights_.norm, eps());
+}
+
+Tensor Model::draft(const Tensor& before_norm,
+                    const Tensor& next,
+                    const ops::Segments& segments,
+                    KvCache& cache) {
+  check(weights_.mtp.has_value(), "deepseek_v3: a draft without MTP modules");
+  PassOptions pass_options;
+  pass_options.forward.cache = &cache;
+  Pass pass{segments, pass_options, nullptr};
+  pass.layer = config_.num_hidden_layers;
+  return run_mtp(before_norm, next, pass);
+}
+
+/// V3 section 2.2, depth 1: the hidden state of token i and the embedding of token i + 1 predict
+/// token i + 2. The checkpoint's eh_proj takes the embedding first.
+Tensor Model::run_mtp(const Tensor& before_norm, const Tensor& next, Pass& pass) {
+  const MtpWeights& m = *weights_.mtp;
+  begin_layer(config_.num_hidden_layers + 2);
+  const Tensor embedded =
+      ops::rms_norm(ops::embedding(next, weights_.embed_tokens, compute_), m.enorm, eps());
+  const Tensor previous = ops::rms_norm(before_norm, m.hnorm, eps());
+  const Tensor x = ops::linear(ops::concat(embedded, previous), m.eh_proj);
+  return ops::rms_norm(run_layer(m.layer, x, pass), m.shared_head_norm, eps());
 }
 
 Losses Model::losses(const TokenBatch& batch, const LossOptions& options) {
@@ -58,20 +84,8 @@ Losses Model::losses(const TokenBatch& batch, const LossOptions& options) {
   out.main = main.loss;
   out.token_losses = main.token_losses;
   if (options.mtp_scale > 0 && weights_.mtp) {
-    // V3 section 2.2, depth 1: the hidden state of token i and the embedding of token i + 1 predict
-    // token i + 2. The checkpoint's eh_proj takes the embedding first.
-    const MtpWeights& m = *weights_.mtp;
-    begin_layer(config_.num_hidden_layers + 2);
-    const Tensor next = ops::rms_norm(
-        ops::embedding(batch.mtp_tokens, weights_.embed_tokens, compute_), m.enorm, eps());
-    const Tensor previous = ops::rms_norm(h, m.hnorm, eps());
-    const Tensor x = ops::linear(ops::concat(next, previous), m.eh_proj);
-    const Tensor y = run_layer(m.layer, x, pass);
-    out.mtp = ops::cross_entropy(ops::rms_norm(y, m.shared_head_norm, eps()),
-                                 head(),
-                                 batch.mtp_labels,
-                                 options.mtp_scale)
-                  .loss;
+    const Tensor y = run_mtp(h, batch.mtp_tokens, pass);
+    out.mtp = ops::cross_entropy(y, head(), batch.mtp_labels, options.mtp_scale).loss;
   }
   out.balance = std::move(pass.balance);
   return out;

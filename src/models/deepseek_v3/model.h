@@ -20,6 +20,11 @@ class Model final : public TrainableLm {
                  ForwardTrace* trace) override;
   Losses losses(const TokenBatch& batch, const LossOptions& options) override;
 
+  Tensor draft(const Tensor& before_norm,
+               const Tensor& next,
+               const ops::Segments& segments,
+               KvCache& cache) override;
+
   std::vector<Weight*> weights() override;
   std::vector<std::pair<std::string, const Weight*>> weight_aliases() const override;
   std::vector<Weight*> selection_biases() override;
@@ -53,6 +58,7 @@ class Model final : public TrainableLm {
   };
 
   Tensor hidden_before_norm(const Tensor& tokens, Pass& pass);
+  Tensor run_mtp(const Tensor& before_norm, const Tensor& next, Pass& pass);
   Tensor run_layer(const LayerWeights& w, const Tensor& h, Pass& pass);
   std::vector<Tensor> layer(const LayerWeights& w,
                             const Tensor& h,

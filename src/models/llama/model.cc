@@ -60,6 +60,7 @@ Tensor Model::hidden(const Tensor& tokens, const Pass& pass) {
       pass.trace->layer_outputs.push_back(h);
   }
   begin_layer(config_.num_hidden_layers + 1);
+  if (pass.trace != nullptr && pass.trace->keep_before_norm) pass.trace->before_norm = h;
   return ops::rms_norm(h, weights_.norm, eps());
 }
 
