@@ -70,6 +70,28 @@ TEST_F(ChatE2e, APersonTalks) {
   EXPECT_EQ(p.wait(), 0) << p.output();
 }
 
+TEST_F(ChatE2e, AModelWithoutATemplateGoesOnWithTexts) {
+  OnTerminal p({"chat", path("mute"), "--plain", "--tokens", "5", "--temperature", "0"});
+  ASSERT_TRUE(waits(p, "goes on with it")) << p.output();
+  p.type("the ferry\n");
+  ASSERT_TRUE(waits(p, "tokens of prompt", 1)) << p.output();
+  p.type("the ferry\n");  // a text of its own: the same answer
+  ASSERT_TRUE(waits(p, "tokens of prompt", 2)) << p.output();
+  const std::string greedy = ran({"generate",
+                                  path("mute"),
+                                  "--prompt",
+                                  "the ferry",
+                                  "--tokens",
+                                  "5",
+                                  "--temperature",
+                                  "0",
+                                  "--no-echo"});
+  const std::string answer = greedy.substr(greedy.find('\n') + 1);
+  EXPECT_FALSE(answer.empty());
+  p.type("/quit\n");
+  EXPECT_EQ(p.wait(), 0) << p.output();
+}
+
 TEST_F(ChatE2e, AConversationThatIsTooLongIsToldAndCanBeBegunAnew) {
   OnTerminal p(chat());
   ASSERT_TRUE(waits(p, "> ")) << p.output();

@@ -35,6 +35,7 @@ volatile std::sig_atomic_t g_interrupted = 0;
 struct Arguments {
   OpenOptions open;
   std::string system;
+  bool plain = false;
   AnswerOptions answer;
 };
 
@@ -56,7 +57,9 @@ class Chat {
     messages_.push_back({{"role", "user"}, {"content", "?"}});
     TRY(prompt());
     begin_anew();
-    if (talks_) say("Say something; /help explains.");
+    if (talks_)
+      say(args_.plain ? "Begin a text, and the model goes on with it; /help explains."
+                      : "Say something; /help explains.");
     ChatLines lines(stdin, stdout, talks_);
     for (bool leaving = false;;) {
       const ChatInput input = lines.next();
@@ -107,6 +110,13 @@ class Chat {
   }
 
   Result<ChatPrompt> prompt() const {
+    if (args_.plain) {
+      const auto text = messages_.back()["content"].get<std::string>();
+      ChatPrompt p{.text = text, .ids = {}};
+      if (model_.texts.begins) p.ids.push_back(*model_.texts.bos);
+      model_.tokenizer->encode(text, text::Tokenizer::Specials::kAsText, p.ids);
+      return p;
+    }
     return render_chat(model_.texts, messages_.dump(), "the conversation", args_.open.directory);
   }
 
@@ -193,6 +203,10 @@ void add_chat_command(Command& program) {
   args->answer.generate.tokens_max = 2048;
   args->answer.generate.sampling = {.temperature = 0.6, .top_p = 0.95, .seed = 1};
   add_open_options(command, args->open);
+  command.flag("--plain",
+               args->plain,
+               "for models that were taught no conversation: each line is a text that they go on "
+               "with");
   command.option("--system", args->system, "what the model is told before the conversation");
   add_answer_options(command, args->answer);
   command.runs([args] { return report(chat(*args)); });

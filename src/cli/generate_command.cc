@@ -102,13 +102,16 @@ Result<void> generate(Arguments& args) {
     tell(fmt::format("ferry: note: the answer ends where the model's {} positions do",
                      m.model->max_positions()));
   if (!args.json) return {};
-  const nlohmann::ordered_json j = {
-      {"text", text},
-      {"prompt_tokens", ids.size()},
-      {"tokens", out.tokens.size()},
-      {"finish", pieces.stopped() ? "stop" : to_string(out.finish)},
-      {"seconds", seconds},
-      {"tokens_per_s", static_cast<double>(out.tokens.size()) / seconds}};
+  nlohmann::ordered_json j = {{"text", text},
+                              {"prompt_tokens", ids.size()},
+                              {"tokens", out.tokens.size()},
+                              {"finish", pieces.stopped() ? "stop" : to_string(out.finish)},
+                              {"seconds", seconds},
+                              {"tokens_per_s", static_cast<double>(out.tokens.size()) / seconds}};
+  if (args.answer.drafts > 0) {
+    j["drafted"] = engine.counts().drafted;
+    j["accepted"] = engine.counts().accepted;
+  }
   return print_json(j);
 }
 

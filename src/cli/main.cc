@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/threads.h"
+#include "cli/bench_serve_command.h"
 #include "cli/bench_train_command.h"
 #include "cli/chat_command.h"
 #include "cli/command.h"
@@ -31,6 +32,7 @@ void add_commands(ferry::cli::Command& program) {
   add_tokenizer_command(program);
   add_data_command(program);
   add_train_command(program);
+  add_bench_serve_command(program);
   add_bench_train_command(program);
   add_eval_command(program);
   add_generate_command(program);
