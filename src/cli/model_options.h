@@ -7,7 +7,7 @@
 
 namespace ferry::cli {
 
-/// The model as the first argument, --device and --dtype.
+/// The model as the first argument, --device, --dtype and --quantize.
 void add_open_options(Command& command, OpenOptions& options);
 /// --tokens, --temperature, --top-p, --seed.
 void add_generate_options(Command& command, engine::GenerateOptions& options);
