@@ -61,7 +61,7 @@ std::string quant_description(WeightCodes codes,
                               const std::function<bool(const std::string& name)>& quantised) {
   nlohmann::ordered_json j = {{"model_quant_type", quant_type(codes)},
                               {"version", "1.0.0"},
-                              {"group_size", codes == WeightCodes::kInt8 ? 0 : kInt4Group}};
+                              {"group_size", codes == WeightCodes::kInt8 ? 0 : kCodeGroup}};
   for (const std::string& name : tensors) j[name] = quantised(name) ? quant_type(codes) : kFloat;
   return j.dump(2) + "\n";
 }

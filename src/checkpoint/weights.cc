@@ -124,18 +124,6 @@ std::optional<WeightCodes> codes_of(DType stored) {
   return std::nullopt;
 }
 
-Result<void> check_columns(const ModelSource& from, const Weight& w) {
-  const int64_t columns = w.global_shape[w.global_shape.rank() - 1];
-  if (columns <= kInt8ColumnsMax) return {};
-  return fail(Code::kInvalidInput,
-              "{}: tensor \"{}\" has {} columns; sums of int8 products in 32 bits are exact for {} "
-              "at the most, so it must stay in bf16",
-              from.path(),
-              w.name,
-              columns,
-              kInt8ColumnsMax);
-}
-
 /// The codes of one matrix, checked.
 Result<CodeRows> load_code_rows(ModelSource& from,
                                 WeightCodes kind,
@@ -197,7 +185,6 @@ Result<void> load_codes(ModelSource& from,
                         WeightCodes kind,
                         Weight& w,
                         std::set<std::string>& unread) {
-  TRY(check_columns(from, w));
   const StoredParts parts = parts_of(w);
   const bool keep = !w.value.defined() && takes_codes(w);
   std::optional<PanelsInMaking> made;
@@ -260,7 +247,6 @@ Result<void> load_quantised(ModelSource& from,
                             WeightCodes kind,
                             Weight& w,
                             std::set<std::string>& unread) {
-  TRY(check_columns(from, w));
   const StoredParts parts = parts_of(w);
   PanelsInMaking made(kind, w.global_shape);
   for (size_t m = 0; m < parts.names.size(); ++m) {
@@ -430,7 +416,6 @@ std::vector<NamedTensor> weights_to_quantise(ModelSource& from,
       // The file's order of tensors has all scales before all codes: each is made when its turn
       // comes, from numbers that are read again, so that one matrix is in memory at a time.
       const auto rows_of = [&from, w, name, codes, shape = parts.shape]() -> Result<CodeRows> {
-        TRY(check_columns(from, *w));
         std::set<std::string> unread;
         TRY_ASSIGN(const std::vector<float> numbers, load_numbers(from, *w, name, shape, unread));
         still_alive();

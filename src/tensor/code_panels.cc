@@ -29,10 +29,10 @@ void put_codes(const CodePanels& layout, int64_t row, const int8_t* codes, uint8
       std::memcpy(panels + layout.byte_of(row, c), &quad, sizeof quad);
     }
   else
-    for (; c + kInt4Group <= layout.columns; c += kInt4Group)
-      for (int64_t q = c; q < c + kInt4Group / 2; q += kQuad) {
+    for (; c + kCodeGroup <= layout.columns; c += kCodeGroup)
+      for (int64_t q = c; q < c + kCodeGroup / 2; q += kQuad) {
         const uint32_t quads =
-            stored_quad(codes + q, 4) | stored_quad(codes + q + kInt4Group / 2, 4) << 4;
+            stored_quad(codes + q, 4) | stored_quad(codes + q + kCodeGroup / 2, 4) << 4;
         std::memcpy(panels + layout.byte_of(row, q), &quads, sizeof quads);
       }
   for (; c < layout.columns; ++c) {

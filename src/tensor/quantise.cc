@@ -67,7 +67,7 @@ Tensor in_cpu_memory(const Shape& shape, DType dtype) {
 CodeRows quantise_rows(WeightCodes kind, std::span<const float> rows, int64_t columns) {
   const CodePanels layout{bits_of(kind), static_cast<int64_t>(rows.size()) / columns, columns};
   const int64_t groups = layout.groups(),
-                width = groups == 1 && layout.bits == 8 ? columns : kInt4Group;
+                width = groups == 1 && layout.bits == 8 ? columns : kCodeGroup;
   CodeRows out{std::vector<int8_t>(rows.size()),
                std::vector<float>(static_cast<size_t>(layout.rows * groups))};
   cpu_pool().parallel_for(layout.panels(), [&](int64_t panel, int) {
@@ -144,7 +144,7 @@ void numbers_of_row(const CodePanels& layout,
                     const int8_t* codes,
                     const float* scales,
                     float* numbers) {
-  const int64_t width = layout.bits == 8 ? layout.columns : kInt4Group;
+  const int64_t width = layout.bits == 8 ? layout.columns : kCodeGroup;
   for (int64_t c = 0; c < layout.columns; ++c)
     numbers[c] = static_cast<float>(codes[c]) * scales[c / width];
 }

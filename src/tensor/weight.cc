@@ -38,7 +38,7 @@ void Weight::store_codes(WeightCodes kind, Tensor panels, Tensor panel_scales) {
         to_string(panels.dtype()));
   store(std::move(panels),
         std::move(panel_scales),
-        {1, kind == WeightCodes::kInt8 ? columns : kInt4Group});
+        {1, kind == WeightCodes::kInt8 ? columns : kCodeGroup});
 }
 
 void Weight::store(Tensor codes, Tensor codes_scales, const ScaleBlocks& of_scales) {
@@ -65,8 +65,7 @@ void Weight::check_stored() const {
     const int64_t matrices = global_shape.rank() == 3 ? global_shape[0] : 1;
     const bool int8 = *kind == WeightCodes::kInt8;
     check(matrix() && (int8 || value.dtype() == DType::kU8) && value.contiguous() &&
-              value.shape() == Shape{matrices, layout.panels(), layout.panel_bytes()} &&
-              layout.columns <= kInt8ColumnsMax,
+              value.shape() == Shape{matrices, layout.panels(), layout.panel_bytes()},
           "{}: {} {} as {} codes of {}",
           name,
           to_string(value.dtype()),

@@ -44,10 +44,10 @@ struct ScaleBlocks {
 inline constexpr ScaleBlocks kF8Blocks{128, 128};  // DeepSeek-V3's float8 e4m3
 
 /// Whole numbers in place of a weight's own, multiplied as whole numbers: by activations that are
-/// rounded to int8, token by token.
+/// rounded to int8.
 enum class WeightCodes : uint8_t {
   kInt8,  // a scale for each row, f32
-  kInt4,  // a scale for each kInt4Group columns of a row, bf16
+  kInt4,  // a scale for each kCodeGroup columns of a row, bf16
 };
 constexpr int bits_of(WeightCodes codes) { return codes == WeightCodes::kInt8 ? 8 : 4; }
 /// "int8" or "int4".

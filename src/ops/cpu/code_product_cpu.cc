@@ -6,6 +6,7 @@
 // out again, exactly, because int32 sums wrap.
 #include "ops/cpu/code_product.h"
 
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -17,7 +18,7 @@ namespace ferry::ops::FERRY_TIER {
 namespace {
 
 constexpr int64_t kVectorBytes = kPanelRows * kQuad;  // a quad of columns of all rows of a panel
-constexpr int64_t kGroupQuads = kInt4Group / kQuad;
+constexpr int64_t kGroupQuads = kCodeGroup / kQuad;
 constexpr int64_t kTaskBytes = int64_t{384} << 10;  // of panels, which L2 is to hold
 
 static_assert(kPanelRows == kLanes);
@@ -32,8 +33,8 @@ constexpr int64_t kStripRows = 12;
 
 struct CodeWorkspace {
   int16_t* codes = nullptr;        // [rows * padded columns]: int8 or int16, as the tier reads them
-  int32_t* starts = nullptr;       // [rows * groups]: what a sum begins with
-  float* scales = nullptr;         // [rows]
+  int32_t* starts = nullptr;       // [rows * column groups]: what a group's sum begins with
+  float* scales = nullptr;         // [rows * column groups]
   CodeStrip* strips = nullptr;     // of all matrices
   int64_t* first_strip = nullptr;  // [matrices + 1]
   size_t bytes = 0;
@@ -44,8 +45,8 @@ struct CodeWorkspace {
       bytes += (static_cast<size_t>(count) * sizeof(*p) + 63) / 64 * 64;
     };
     part(codes, rows * layout.padded_columns());
-    part(starts, rows * layout.groups());
-    part(scales, rows);
+    part(starts, rows * layout.column_groups());
+    part(scales, rows * layout.column_groups());
     part(strips, rows / kStripRows + matrices);
     part(first_strip, matrices + 1);
   }
@@ -74,6 +75,17 @@ inline void store_quads(int8_t* out, int64_t stride, Codes16 c) {
                             _mm_extract_epi32(bytes, 3)};
   for (int i = 0; i < 4; ++i) std::memcpy(out + i * stride, &quads[i], 4);
 }
+/// The largest |v|; NaN where a number is not finite: as whole numbers, the bits of sizes ascend with
+/// them, then come infinity and NaN.
+inline float size_of_bits(uint32_t bits) {
+  return bits < 0x7F800000 ? std::bit_cast<float>(bits) : __builtin_nanf("");
+}
+inline float largest_size(F32x16 a, F32x16 b) {
+  const __m512i sizes = _mm512_set1_epi32(0x7FFFFFFF);
+  return size_of_bits(
+      _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(a.v), sizes),
+                                               _mm512_and_si512(_mm512_castps_si512(b.v), sizes))));
+}
 #elif defined(FERRY_TIER_avx2)
 // vpmaddubsw would saturate with an unsigned byte beside an int8: int8 products widen to 16 bits.
 using Code8 = int16_t;
@@ -84,10 +96,10 @@ struct Codes16 {
 };
 inline Codes16 nearest(F32x16 x) { return {_mm256_cvtps_epi32(x.lo), _mm256_cvtps_epi32(x.hi)}; }
 inline int32_t sum_of(Codes16 c) {
-  int32_t all[8], sum = 0;
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(all), _mm256_add_epi32(c.lo, c.hi));
-  for (const int32_t s : all) sum += s;
-  return sum;
+  const __m256i eight = _mm256_add_epi32(c.lo, c.hi);
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+  return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1)));
 }
 inline void add_to(Codes16& sum, Codes16 c) {
   sum.lo = _mm256_add_epi32(sum.lo, c.lo);
@@ -110,9 +122,32 @@ inline void store_quads(int8_t* out, int64_t stride, Codes16 c) {
       _mm_packs_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
   for (int i = 0; i < 4; ++i) std::memcpy(out + i * stride, all + 4 * i, 4);
 }
+inline float size_of_bits(uint32_t bits) {
+  return bits < 0x7F800000 ? std::bit_cast<float>(bits) : __builtin_nanf("");
+}
+inline float largest_size(F32x16 a, F32x16 b) {
+  const __m256i sizes = _mm256_set1_epi32(0x7FFFFFFF);
+  const auto bits = [&](__m256 v) { return _mm256_and_si256(_mm256_castps_si256(v), sizes); };
+  const __m256i eight = _mm256_max_epu32(_mm256_max_epu32(bits(a.lo), bits(a.hi)),
+                                         _mm256_max_epu32(bits(b.lo), bits(b.hi)));
+  __m128i four = _mm_max_epu32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4E));
+  four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0xB1));
+  return size_of_bits(static_cast<uint32_t>(_mm_cvtsi128_si32(four)));
+}
 #else
 using Code8 = int8_t;
 using Code4 = int8_t;
+
+inline float largest_size(const F32x16& a, const F32x16& b) {
+  uint32_t largest = 0;
+  for (int i = 0; i < 16; ++i)
+    for (const float v : {a.v[i], b.v[i]}) {
+      const uint32_t bits = std::bit_cast<uint32_t>(v) & 0x7FFFFFFF;
+      largest = bits > largest ? bits : largest;
+    }
+  return largest < 0x7F800000 ? std::bit_cast<float>(largest) : __builtin_nanf("");
+}
 
 struct Codes16 {
   int32_t v[16];
@@ -137,55 +172,45 @@ inline void store_quads(int8_t* out, int64_t stride, const Codes16& c) {
 }
 #endif
 
-/// The scale of a row: NaN if a number is not finite, 0 if all are zero or nearly so.
-template <typename T>
-float scale_of(const T* x, int64_t columns) {
-  F32x16 largest = splat(0), finite = splat(0);
-  for_lanes(0, columns, [&](int64_t k, int n) {
-    const F32x16 v = load_n(x + k, n);
-    finite = finite + (v - v);  // NaN from there on
-    largest = max(largest, max(v, splat(0) - v));
-  });
-  const float none = sum_lanes(finite);
-  return none == 0 ? max_lanes(largest) / 127.0f : __builtin_nanf("");
-}
-
-/// Rounds row `i` of a strip into its place.
+/// Rounds row `i` of a strip into its place, group by group.
 template <typename Code, typename T>
 void round_row(const T* x,
                const CodePanels& layout,
                int64_t height,
                int64_t i,
                Code* codes,      // of the strip
-               int32_t* starts,  // of the strip: [groups, height]
-               float* scale) {
-  *scale = scale_of(x, layout.columns);
-  const bool ordinary = *scale > 0;
-  const F32x16 inverse = splat(ordinary ? 1.0f / *scale : 0.0f);
-  const int64_t width = layout.bits == 8 ? layout.padded_columns() : kInt4Group;
-  Code* out = codes + i * kQuad;
+               int32_t* starts,  // of the strip: [column groups, height]
+               float* scales) {  // likewise
+  constexpr int64_t kVectors = kCodeGroup / kLanes;
   const int64_t stride = height * kQuad;
-  for (int64_t g = 0; g < layout.groups(); ++g) {
+  for (int64_t g = 0; g < layout.column_groups(); ++g) {
+    F32x16 v[kVectors];
+    for (int64_t part = 0; part < kVectors; ++part) {
+      const int64_t k = g * kCodeGroup + part * kLanes, left = layout.columns - k;
+      v[part] = left > 0 ? load_n(x + k, lanes_left(left)) : splat(0);
+    }
+    const float scale = largest_size(v[0], v[1]) / 127.0f;
+    const bool ordinary = scale > 0;  // neither zero nor NaN
+    const F32x16 inverse = splat(ordinary ? 1.0f / scale : 0.0f);
     Codes16 sum = no_codes();
-    const int64_t end =
-        (g + 1) * width < layout.padded_columns() ? (g + 1) * width : layout.padded_columns();
-    for (int64_t k = g * width; k < end; k += kLanes) {
-      const int64_t left = layout.columns - k;
-      Codes16 c = no_codes();
-      if (ordinary && left > 0) c = nearest(load_n(x + k, lanes_left(left)) * inverse);
+    for (int64_t part = 0; part < kVectors; ++part) {
+      const int64_t k = g * kCodeGroup + part * kLanes;
+      const int64_t quads = (layout.padded_columns() - k) / kQuad;
+      if (quads <= 0) break;
+      const Codes16 c = ordinary ? nearest(v[part] * inverse) : no_codes();
       add_to(sum, c);
-      if (k + kLanes <= end) {
-        store_quads(out + k / kQuad * stride, stride, c);
+      Code* const out = codes + k / kQuad * stride + i * kQuad;
+      if (quads >= kLanes / kQuad) {
+        store_quads(out, stride, c);
       } else {  // an int8 row is padded to whole quads, not to whole vectors
         Code last[kLanes];
         store_quads(last, kQuad, c);
-        for (int64_t q = k / kQuad; q < end / kQuad; ++q)
-          std::memcpy(out + q * stride,
-                      last + (q - k / kQuad) * kQuad,
-                      static_cast<size_t>(kQuad) * sizeof(Code));
+        for (int64_t q = 0; q < quads; ++q)
+          std::memcpy(out + q * stride, last + q * kQuad, kQuad * sizeof(Code));
       }
     }
     starts[g * height + i] = -layout.offset() * sum_of(sum);
+    scales[g * height + i] = scale;
   }
 }
 
@@ -195,12 +220,12 @@ void round_row(const T* x,
 struct CodeTile {
   const void* codes;      // the strip's, Code
   const int32_t* starts;  // the strip's: [groups, height]
-  const float* scales;    // [height] of the rows
+  const float* scales;    // likewise
   int64_t height;         // of the strip
   const uint8_t* panel;
   const void* panel_scales;
-  int64_t panel_bytes, quads, groups;
-  void* y;  // the first row's element of the panel's first row
+  int64_t panel_bytes, quads, groups;  // of columns
+  void* y;                             // the first row's element of the panel's first row
   int64_t y_stride;
   int64_t columns;  // of y that exist, from the panel's first on
 };
@@ -250,38 +275,51 @@ template <int kRows, int kPanels>
     for (int p = 0; p < kPanels; ++p) add_products(sum[i][p], weights[p], x + i * kQuad);
 }
 
-/// kRows x kPanels sums, in two chains where one would wait for vpdpbusd.
+/// kRows x kPanels sums of a group, in two chains where one would wait for vpdpbusd; they are added
+/// up in f32 group by group.
 template <typename T, int kRows, int kPanels>
 void tile8(const CodeTile& t) {
   constexpr bool kTwice = kRows * kPanels < 6;
-  __m512i sum[kRows][kPanels], second[kRows][kPanels];
+  constexpr int64_t kStep = kRows * kQuad;  // a tile takes a whole strip
+  F32x16 total[kRows][kPanels];
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4
-    for (int p = 0; p < kPanels; ++p) {
-      sum[i][p] = _mm512_set1_epi32(t.starts[i]);
-      if constexpr (kTwice) second[i][p] = _mm512_setzero_si512();
-    }
+    for (int p = 0; p < kPanels; ++p) total[i][p] = splat(0);
   const int8_t* x = static_cast<const int8_t*>(t.codes);
   const uint8_t* w = t.panel;
-  constexpr int64_t kStep = kRows * kQuad;  // a tile takes a whole strip
   const int64_t panel_bytes = t.panel_bytes;
-  int64_t quads = t.quads;
-  if constexpr (kTwice)
-    for (; quads >= 2; quads -= 2, x += 2 * kStep, w += 2 * kVectorBytes) {
-      add_quad(sum, w, panel_bytes, x);
-      add_quad(second, w + kVectorBytes, panel_bytes, x + kStep);
-    }
-  for (; quads > 0; --quads, x += kStep, w += kVectorBytes) add_quad(sum, w, panel_bytes, x);
+  const int32_t* starts = t.starts;
+  const float* scales = t.scales;
+  for (int64_t left = t.quads; left > 0; left -= kGroupQuads, starts += kRows, scales += kRows) {
+    __m512i sum[kRows][kPanels], second[kRows][kPanels];
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) {
+        sum[i][p] = _mm512_set1_epi32(starts[i]);
+        if constexpr (kTwice) second[i][p] = _mm512_setzero_si512();
+      }
+    int64_t quads = left < kGroupQuads ? left : kGroupQuads;
+    if constexpr (kTwice)
+      for (; quads >= 2; quads -= 2, x += 2 * kStep, w += 2 * kVectorBytes) {
+        add_quad(sum, w, panel_bytes, x);
+        add_quad(second, w + kVectorBytes, panel_bytes, x + kStep);
+      }
+    for (; quads > 0; --quads, x += kStep, w += kVectorBytes) add_quad(sum, w, panel_bytes, x);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) {
+        if constexpr (kTwice) sum[i][p] = _mm512_add_epi32(sum[i][p], second[i][p]);
+        total[i][p] = fma(to_float(sum[i][p]), splat(scales[i]), total[i][p]);
+      }
+  }
 #pragma GCC unroll 4
   for (int p = 0; p < kPanels; ++p) {
-    const F32x16 scales = load(static_cast<const float*>(t.panel_scales) + p * kPanelRows);
+    const F32x16 of_rows = load(static_cast<const float*>(t.panel_scales) + p * kPanelRows);
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      __m512i all = sum[i][p];
-      if constexpr (kTwice) all = _mm512_add_epi32(all, second[i][p]);
-      emit<T>(t, i, p, to_float(all) * splat(t.scales[i]) * scales);
-    }
+    for (int i = 0; i < kRows; ++i) emit<T>(t, i, p, total[i][p] * of_rows);
   }
 }
 
@@ -313,13 +351,14 @@ void tile4(const CodeTile& t) {
     }
     const F32x16 scale = load(scales);
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) sum[i] = fma(to_float(group[i]), scale, sum[i]);
+    for (int i = 0; i < kRows; ++i)
+      sum[i] = fma(to_float(group[i]) * splat(t.scales[g * kRows + i]), scale, sum[i]);
     x += kGroupQuads * kStep;
     w += kInt4GroupBytes;
     scales += kPanelRows;
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) emit<T>(t, i, 0, sum[i] * splat(t.scales[i]));
+  for (int i = 0; i < kRows; ++i) emit<T>(t, i, 0, sum[i]);
 }
 
 #elif defined(FERRY_TIER_avx2)
@@ -333,42 +372,49 @@ inline F32x16 to_float(__m256i lo, __m256i hi) {
 /// Each register of sums holds four rows of the panel, two partial sums of each.
 template <typename T, int kRows, int>
 void tile8(const CodeTile& t) {
-  __m256i sum[kRows][4];
-  for (int i = 0; i < kRows; ++i)
-    for (int r = 0; r < 4; ++r) sum[i][r] = _mm256_setzero_si256();
+  F32x16 total[kRows];
+  for (int i = 0; i < kRows; ++i) total[i] = splat(0);
   const int16_t* x = static_cast<const int16_t*>(t.codes);
   const uint8_t* w = t.panel;
-  for (int64_t q = 0; q < t.quads; ++q, x += t.height * kQuad, w += kVectorBytes) {
-    __builtin_prefetch(w + 16 * kVectorBytes);
-    __m256i codes[kRows];
+  const int32_t* starts = t.starts;
+  const float* scales = t.scales;
+  for (int64_t left = t.quads; left > 0;
+       left -= kGroupQuads, starts += t.height, scales += t.height) {
+    __m256i sum[kRows][4];
+    for (int i = 0; i < kRows; ++i)
+      for (int r = 0; r < 4; ++r) sum[i][r] = _mm256_setzero_si256();
+    for (int64_t quads = left < kGroupQuads ? left : kGroupQuads; quads > 0;
+         --quads, x += t.height * kQuad, w += kVectorBytes) {
+      __builtin_prefetch(w + 16 * kVectorBytes);
+      __m256i codes[kRows];
 #pragma GCC unroll 4
+      for (int i = 0; i < kRows; ++i) {
+        int64_t quad;
+        std::memcpy(&quad, x + i * kQuad, 8);
+        codes[i] = _mm256_set1_epi64x(quad);
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) {
+        const __m256i weights =
+            _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 16 * r)));
+#pragma GCC unroll 4
+        for (int i = 0; i < kRows; ++i)
+          sum[i][r] = _mm256_add_epi32(sum[i][r], _mm256_madd_epi16(weights, codes[i]));
+      }
+    }
     for (int i = 0; i < kRows; ++i) {
-      int64_t quad;
-      std::memcpy(&quad, x + i * kQuad, 8);
-      codes[i] = _mm256_set1_epi64x(quad);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) {
-      const __m256i weights =
-          _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 16 * r)));
-#pragma GCC unroll 4
-      for (int i = 0; i < kRows; ++i)
-        sum[i][r] = _mm256_add_epi32(sum[i][r], _mm256_madd_epi16(weights, codes[i]));
+      const __m256i start = _mm256_set1_epi32(starts[i]);
+      // hadd works in halves of a register: rows 0 1 4 5 | 2 3 6 7, by pairs.
+      const auto rows_of = [&](__m256i a, __m256i b) {
+        return _mm256_add_epi32(start, _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xD8));
+      };
+      total[i] = fma(to_float(rows_of(sum[i][0], sum[i][1]), rows_of(sum[i][2], sum[i][3])),
+                     splat(scales[i]),
+                     total[i]);
     }
   }
-  const F32x16 scales = load(static_cast<const float*>(t.panel_scales));
-  for (int i = 0; i < kRows; ++i) {
-    const __m256i start = _mm256_set1_epi32(t.starts[i]);
-    // hadd works in halves of a register: rows 0 1 4 5 | 2 3 6 7, by pairs.
-    const auto rows_of = [&](__m256i a, __m256i b) {
-      return _mm256_add_epi32(start, _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xD8));
-    };
-    emit<T>(t,
-            i,
-            0,
-            to_float(rows_of(sum[i][0], sum[i][1]), rows_of(sum[i][2], sum[i][3])) *
-                splat(t.scales[i]) * scales);
-  }
+  const F32x16 of_rows = load(static_cast<const float*>(t.panel_scales));
+  for (int i = 0; i < kRows; ++i) emit<T>(t, i, 0, total[i] * of_rows);
 }
 
 /// A product of bytes, 15 * 127 at most, is summed in 16 bits over a group: 32 of them fit.
@@ -411,13 +457,16 @@ void tile4(const CodeTile& t) {
       const auto whole = [&](__m256i pairs) {
         return _mm256_add_epi32(start, _mm256_madd_epi16(pairs, ones));
       };
-      sum[i] = fma(to_float(whole(group[i][0]), whole(group[i][1])), scale, sum[i]);
+      sum[i] =
+          fma(to_float(whole(group[i][0]), whole(group[i][1])) * splat(t.scales[g * t.height + i]),
+              scale,
+              sum[i]);
     }
     x += kGroupQuads * x_step;
     w += kInt4GroupBytes;
     scales += kPanelRows;
   }
-  for (int i = 0; i < kRows; ++i) emit<T>(t, i, 0, sum[i] * splat(t.scales[i]));
+  for (int i = 0; i < kRows; ++i) emit<T>(t, i, 0, sum[i]);
 }
 
 #else  // plain
@@ -438,15 +487,15 @@ inline F32x16 to_float(const uint32_t* sum, int32_t start) {
 
 template <typename T, int, int>
 void tile8(const CodeTile& t) {
-  uint32_t sum[kPanelRows] = {};
   const int8_t* const x = static_cast<const int8_t*>(t.codes);
-  for (int64_t q = 0; q < t.quads; ++q)
-    add_products(sum, x + q * t.height * kQuad, t.panel + q * kVectorBytes, 0, 255);
-  emit<T>(t,
-          0,
-          0,
-          to_float(sum, t.starts[0]) * splat(t.scales[0]) *
-              load(static_cast<const float*>(t.panel_scales)));
+  F32x16 total = splat(0);
+  for (int64_t g = 0; g < t.groups; ++g) {
+    uint32_t sum[kPanelRows] = {};
+    for (int64_t q = g * kGroupQuads; q < (g + 1) * kGroupQuads && q < t.quads; ++q)
+      add_products(sum, x + q * t.height * kQuad, t.panel + q * kVectorBytes, 0, 255);
+    total = fma(to_float(sum, t.starts[g * t.height]), splat(t.scales[g * t.height]), total);
+  }
+  emit<T>(t, 0, 0, total * load(static_cast<const float*>(t.panel_scales)));
 }
 
 template <typename T, int>
@@ -461,11 +510,11 @@ void tile4(const CodeTile& t) {
                    t.panel + g * kInt4GroupBytes + q % 4 * kVectorBytes,
                    q < 4 ? 0 : 4,
                    15);
-    all = fma(to_float(sum, t.starts[g * t.height]),
+    all = fma(to_float(sum, t.starts[g * t.height]) * splat(t.scales[g * t.height]),
               load(static_cast<const bf16_t*>(t.panel_scales) + g * kPanelRows),
               all);
   }
-  emit<T>(t, 0, 0, all * splat(t.scales[0]));
+  emit<T>(t, 0, 0, all);
 }
 
 #endif
@@ -500,7 +549,12 @@ struct Runner {
   Code* codes_of(const CodeStrip& s) const {
     return reinterpret_cast<Code*>(memory.codes) + s.row * p.layout.padded_columns();
   }
-  int32_t* starts_of(const CodeStrip& s) const { return memory.starts + s.row * p.layout.groups(); }
+  int32_t* starts_of(const CodeStrip& s) const {
+    return memory.starts + s.row * p.layout.column_groups();
+  }
+  float* scales_of(const CodeStrip& s) const {
+    return memory.scales + s.row * p.layout.column_groups();
+  }
 
   template <typename Code, typename T>
   void round(const CodeStrip& s, int64_t i) const {
@@ -510,7 +564,7 @@ struct Runner {
                     i,
                     codes_of<Code>(s),
                     starts_of(s),
-                    memory.scales + s.row + i);
+                    scales_of(s));
   }
   template <typename Code>
   void round_all(int64_t strips) const {
@@ -551,7 +605,7 @@ struct Runner {
             .panel_scales = static_cast<const char*>(p.scales) + (first + panel) * scales_bytes,
             .panel_bytes = l.panel_bytes(),
             .quads = l.padded_columns() / kQuad,
-            .groups = l.groups(),
+            .groups = l.column_groups(),
             .y = nullptr,
             .y_stride = p.y_stride,
             .columns = l.rows - panel * kPanelRows};
@@ -559,7 +613,7 @@ struct Runner {
           const int64_t height = s.height - row < kTileRows ? s.height - row : kTileRows;
           t.codes = codes_of<Code>(s) + row * kQuad;
           t.starts = starts_of(s) + row;
-          t.scales = memory.scales + s.row + row;
+          t.scales = scales_of(s) + row;
           t.y = static_cast<T*>(p.y) + (s.row + row) * p.y_stride + panel * kPanelRows;
           kernels[height - 1](t);
         }

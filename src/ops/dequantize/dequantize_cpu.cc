@@ -32,7 +32,7 @@ void dequantize(const Plan&, const DequantizeArgs& a, void*, Stream&) {
 void dequantize_panels(const Plan&, const DequantizePanelsArgs& a, void*, Stream&) {
   const int64_t rows = a.y.shape[1], columns = a.y.shape[2];
   const CodePanels layout{a.panels.dtype == DType::kI8 ? 8 : 4, rows, columns};
-  const int64_t group = layout.bits == 8 ? columns : kInt4Group;
+  const int64_t group = layout.bits == 8 ? columns : kCodeGroup;
   with_type(a.scales.dtype, [&](auto scale_type) {
     using S = decltype(scale_type);
     with_type(a.y.dtype, [&](auto type) {

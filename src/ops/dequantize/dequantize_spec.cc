@@ -61,13 +61,14 @@ OpCase panels_case(WeightCodes kind, const Shape& shape, DType out) {
   c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     RefTensor y(shape);
     for (int64_t i = 0; i < shape.count(); ++i) {
-      const int64_t group = groups == 1 ? 0 : i % layout.columns / kInt4Group;
+      const int64_t group = groups == 1 ? 0 : i % layout.columns / kCodeGroup;
       y[i] = in[0][i] * in[1][i / layout.columns * groups + group];
     }
     return {y};
   };
   c.tolerance = elementwise_tolerance(out, out == DType::kBF16 ? 0x1p-24 : 0);
   c.row_independent = false;
+  c.needs = "dequantize_panels";
   return c;
 }
 

@@ -22,8 +22,8 @@ double half_even(double x) {
 
 }  // namespace
 
-RoundedRow rounded_row(const double* x, int64_t columns) {
-  RoundedRow row{std::vector<int>(static_cast<size_t>(columns), 0), 0};
+RoundedGroup rounded_group(const double* x, int64_t columns) {
+  RoundedGroup row{std::vector<int>(static_cast<size_t>(columns), 0), 0};
   double largest = 0;
   bool finite = true;
   for (int64_t k = 0; k < columns; ++k) {
@@ -45,25 +45,25 @@ QuantizedProduct quantized_linear_reference(const RefTensor& x,
                                             const RefTensor& offsets,
                                             int bits) {
   const int64_t matrices = codes.shape[0], outputs = codes.shape[1], columns = codes.shape[2];
-  const int64_t groups = scales.shape[2], width = bits == 8 ? columns : kInt4Group;
+  const int64_t groups = (columns + kCodeGroup - 1) / kCodeGroup;
   QuantizedProduct p{RefTensor({x.shape[0], outputs}), RefTensor({x.shape[0], outputs})};
   for (int64_t m = 0; m < matrices; ++m)
-    for (auto r = static_cast<int64_t>(offsets[m]); r < static_cast<int64_t>(offsets[m + 1]); ++r) {
-      const RoundedRow row = rounded_row(x.values.data() + r * columns, columns);
-      for (int64_t o = 0; o < outputs; ++o) {
-        double sum = 0, size = 0;
-        for (int64_t g = 0; g < groups; ++g) {
+    for (auto r = static_cast<int64_t>(offsets[m]); r < static_cast<int64_t>(offsets[m + 1]); ++r)
+      for (int64_t g = 0; g < groups; ++g) {
+        const int64_t begin = g * kCodeGroup, width = std::min(columns - begin, kCodeGroup);
+        const RoundedGroup x_group = rounded_group(x.values.data() + r * columns + begin, width);
+        for (int64_t o = 0; o < outputs; ++o) {
           double whole = 0;
-          for (int64_t k = g * width; k < std::min(columns, (g + 1) * width); ++k)
-            whole += row.codes[static_cast<size_t>(k)] * codes[(m * outputs + o) * columns + k];
-          const double part = whole * scales[(m * outputs + o) * groups + g];
-          sum += part;
-          size += std::abs(part);
+          for (int64_t k = 0; k < width; ++k)
+            whole += x_group.codes[static_cast<size_t>(k)] *
+                     codes[(m * outputs + o) * columns + begin + k];
+          const double scale =
+              bits == 8 ? scales[m * outputs + o] : scales[(m * outputs + o) * groups + g];
+          const double part = whole * x_group.scale * scale;
+          p.y[r * outputs + o] += part;
+          p.magnitudes[r * outputs + o] += std::abs(part);
         }
-        p.y[r * outputs + o] = sum * row.scale;
-        p.magnitudes[r * outputs + o] = size * row.scale;
       }
-    }
   return p;
 }
 

@@ -74,10 +74,9 @@ OpCase quantized_case(
   c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     return {reference(in).y};
   };
-  // int8: a whole number becomes f32 and is multiplied by two scales. int4: a rounding
-  // for each group and one for the scale.
-  const double roundings =
-      kind == WeightCodes::kInt8 ? 3 : static_cast<double>(layout.groups()) + 1;
+  // A rounding of the sum for each group; int8: one more for the row's scale; int4: one of each
+  // group's part.
+  const double roundings = static_cast<double>(layout.column_groups()) + 1;
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
     const RefTensor magnitudes = reference(in).magnitudes;
     std::vector<double> bound(y.values.size());
@@ -94,6 +93,7 @@ OpCase quantized_case(
             static_cast<double>(rows * s.inputs) * static_cast<double>(size_of(x)) +
             static_cast<double>(rows * s.outputs) * static_cast<double>(size_of(out));
   c.benchmark = benchmark;
+  c.needs = "quantized_linear";
   return c;
 }
 
