@@ -36,7 +36,7 @@ set(FERRY_TIER_FLAGS_plain "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   list(APPEND FERRY_TIERS avx2 avx512)
   set(FERRY_TIER_FLAGS_avx2 -mavx2 -mfma -mf16c)
-  set(FERRY_TIER_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma -mavx2 -mprefer-vector-width=512)
+  set(FERRY_TIER_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mavx512vnni -mfma -mavx2 -mprefer-vector-width=512)
 endif()
 set(FERRY_KERNEL_OPTIONS -O3)
 # Folders whose own code takes no time worth speaking of: they call ops and libraries. A quarter less to compile.

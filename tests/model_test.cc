@@ -215,7 +215,7 @@ TEST(Weights, SayTheirLayerAndRole) {
   expect("model.layers.1.mlp.gate.e_score_correction_bias", 2, WeightRole::kSelectionBias);
   expect("model.norm.weight", 3, WeightRole::kVector);
   expect("lm_head.weight", 3, WeightRole::kHead);
-  expect("model.layers.2.eh_proj.weight", 4, WeightRole::kProjection);
+  expect("model.layers.2.eh_proj.weight", 4, WeightRole::kFine);
 
   const auto qwen2 = small_model("qwen2", DType::kF32, cpu_device());
   by_name.clear();

@@ -131,7 +131,8 @@ F8 quantised(const std::vector<float>& values, const Shape& shape) {
 std::vector<NamedTensor> f8_tensors(TrainableLm& model) {
   std::vector<NamedTensor> tensors;
   for (Weight* w : model.weights()) {
-    if (w->role != WeightRole::kProjection && w->role != WeightRole::kExperts) {
+    if (w->role != WeightRole::kProjection && w->role != WeightRole::kFine &&
+        w->role != WeightRole::kExperts) {
       tensors.push_back({w->name, w->value, DType::kF32});
       continue;
     }

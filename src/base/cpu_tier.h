@@ -20,7 +20,8 @@ inline constexpr std::array kCpuTiers = {
 /// exit status 2. Tests switch tiers with set_cpu_tier.
 CpuTier cpu_tier();
 
-/// Whether the processor can run the tier. avx512 here means F, BW, VL, DQ and BF16.
+/// Whether the processor can run the tier. avx512 here means F, BW, VL, DQ, BF16 and
+/// VNNI: every processor with BF16 has that too.
 bool cpu_has(CpuTier tier);
 
 /// Forces a tier for the rest of the process or until the next call. Not while kernels run.

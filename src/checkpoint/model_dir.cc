@@ -12,6 +12,7 @@
 #include "base/stand_in.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/json.h"
+#include "checkpoint/quant_description.h"
 #include "checkpoint/wrong_path.h"
 
 namespace ferry {
@@ -19,6 +20,12 @@ namespace {
 
 constexpr const char* kSingleName = "model.safetensors";
 constexpr const char* kIndexName = "model.safetensors.index.json";
+/// Where msModelSlim writes codes: a name of their own, so that nobody takes them for numbers.
+constexpr const char* kQuantStem = "quant_model_weights";
+constexpr const char* kQuantSingleName = "quant_model_weights.safetensors";
+constexpr const char* kQuantIndexName = "quant_model_weights.safetensors.index.json";
+/// Its older versions wrote one file.
+constexpr const char* kOldQuantSingleName = "quant_model_weight_w8a8_dynamic.safetensors";
 constexpr uint64_t kTextBytesMax = uint64_t{256} << 20;
 
 /// Stacks taken apart: views, no copies.
@@ -59,7 +66,8 @@ uint64_t stored_bytes(const NamedTensor& t) {
 
 Result<void> write_shards(StagedFolder& folder,
                           const std::vector<NamedTensor>& tensors,
-                          uint64_t shard_bytes) {
+                          uint64_t shard_bytes,
+                          const std::string& stem) {
   std::vector<std::vector<NamedTensor>> shards(1);
   uint64_t total = 0, filled = 0;
   for (const NamedTensor& t : tensors) {
@@ -75,8 +83,9 @@ Result<void> write_shards(StagedFolder& folder,
   nlohmann::json places = nlohmann::json::object();
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name =
-        shards.size() == 1 ? kSingleName
-                           : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+        shards.size() == 1
+            ? stem + ".safetensors"
+            : fmt::format("{}-{:05}-of-{:05}.safetensors", stem, i + 1, shards.size());
     // "format" tells the libraries that read the Hugging Face layout how the tensors are laid out.
     TRY_ASSIGN(FileDigest digest,
                write_safetensors(folder.file(name), shards[i], {{"format", "pt"}}));
@@ -86,7 +95,7 @@ Result<void> write_shards(StagedFolder& folder,
   }
   if (shards.size() == 1) return {};
   const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", places}};
-  return folder.write_text(kIndexName, index.dump(2) + "\n");
+  return folder.write_text(stem + ".safetensors.index.json", index.dump(2) + "\n");
 }
 
 }  // namespace
@@ -126,6 +135,12 @@ Result<ModelDir> ModelDir::open_once(const std::string& path) {
     return fail(Code::kNotFound, "{}: {}", path, instead_of_model_dir(path));
   TRY_ASSIGN(dir.config_json_, dir.text(kConfigName));
   TRY(dir.open_shards());
+  TRY_ASSIGN(const std::optional<std::string> description,
+             dir.optional_text(kQuantDescriptionName));
+  TRY(check_quant_description(description,
+                              join_path(path, kQuantDescriptionName),
+                              dir.names(),
+                              [&dir](std::string_view name) { return dir.stored(name); }));
   return dir;
 }
 
@@ -150,6 +165,14 @@ Result<void> ModelDir::open_passport() {
 }
 
 Result<void> ModelDir::open_shards() {
+  const bool quantised = path_exists(join_path(path_, kQuantDescriptionName));
+  for (const char* name : {kQuantIndexName, kQuantSingleName, kOldQuantSingleName}) {
+    if (!quantised || !path_exists(join_path(path_, name))) continue;
+    if (name == kQuantIndexName) return open_index(name);
+    TRY(add_shard(name));
+    for (const TensorInfo& t : shards_[0]->tensors()) places_.emplace(t.name, Place{0, &t});
+    return {};
+  }
   const std::string index = join_path(path_, kIndexName);
   const bool single = path_exists(join_path(path_, kSingleName)), indexed = path_exists(index);
   if (single && indexed)
@@ -158,7 +181,7 @@ Result<void> ModelDir::open_shards() {
                 path_,
                 kSingleName,
                 kIndexName);
-  if (indexed) return open_index(index);
+  if (indexed) return open_index(kIndexName);
   if (!single)
     return fail(Code::kNotFound,
                 "{}: has neither {} nor {}{}",
@@ -171,8 +194,9 @@ Result<void> ModelDir::open_shards() {
   return {};
 }
 
-Result<void> ModelDir::open_index(const std::string& index_path) {
-  TRY_ASSIGN(const std::string content, text(kIndexName));
+Result<void> ModelDir::open_index(const std::string& index_name) {
+  const std::string index_path = join_path(path_, index_name);
+  TRY_ASSIGN(const std::string content, text(index_name));
   TRY_ASSIGN(const nlohmann::json index, parse_json(content, index_path));
   JsonProblem problem;
   JsonFields f(index, index_path, problem);
@@ -465,7 +489,9 @@ Result<void> write_model(StagedFolder& folder, const ModelContents& contents) {
       TRY(folder.make_subfolder(name.substr(0, slash)));
     TRY(folder.write_text(name, text));
   }
-  TRY(write_shards(folder, expanded(contents.tensors), contents.shard_bytes));
+  const bool codes = contents.texts.contains(kQuantDescriptionName);
+  TRY(write_shards(
+      folder, expanded(contents.tensors), contents.shard_bytes, codes ? kQuantStem : "model"));
   if (!contents.passport) return {};
   Passport passport = *contents.passport;
   for (const std::string& name : folder.names()) TRY(passport.add_file(folder.file(""), name));

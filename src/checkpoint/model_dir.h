@@ -2,6 +2,7 @@
 // serving.
 //   config.json  tokenizer.json  generation_config.json  tokenizer_config.json
 //   model.safetensors, or model-00001-of-0000N.safetensors and model.safetensors.index.json
+//   (quantised: quant_model_description.json, and quant_model_weights in place of model)
 //   passport.json, checksums.json (Ferry's; directories from elsewhere have none and are read
 //   without)
 #pragma once
@@ -22,7 +23,6 @@
 #include "tensor/tensor.h"
 
 namespace ferry {
-
 
 /// A model directory, opened. What was opened stays what it is, also if the directory is replaced.
 /// Thread rule: one thread at a time.
@@ -66,7 +66,7 @@ class ModelDir final : public ModelSource {
  private:
   static Result<ModelDir> open_once(const std::string& path);
   Result<void> open_shards();
-  Result<void> open_index(const std::string& index_path);
+  Result<void> open_index(const std::string& index_name);
   Result<void> add_shard(const std::string& name);
   Result<void> fill(const Tensor& tensor, std::string_view name);
   Result<void> open_passport();

@@ -3,9 +3,11 @@
 #include <cmath>
 
 #include "base/alive.h"
+#include "checkpoint/quant_description.h"
 #include "device/cpu/cpu_device.h"
 #include "device/require_memory.h"
 #include "tensor/f8.h"
+#include "tensor/quantise.h"
 
 namespace ferry {
 namespace {
@@ -116,13 +118,161 @@ DType kept_as(const Weight& w, DType stored) {
   return w.matrix() && as_stored ? stored : DType::kF32;
 }
 
+std::optional<WeightCodes> codes_of(DType stored) {
+  if (stored == DType::kI8) return WeightCodes::kInt8;
+  if (stored == DType::kU8) return WeightCodes::kInt4;
+  return std::nullopt;
+}
+
+/// The codes of one matrix, checked.
+Result<CodeRows> load_code_rows(ModelSource& from,
+                                WeightCodes kind,
+                                const std::string& name,
+                                const Shape& shape,
+                                std::set<std::string>& unread) {
+  const CodePanels layout{bits_of(kind), shape[0], shape[1]};
+  const std::string scale_name = name + kCodeScaleSuffix, offset_name = name + kCodeOffsetSuffix;
+  TRY(expect_parts(from, {{name}, stored_codes_shape(kind, shape)}, unread));
+  TRY(expect_parts(from, {{scale_name}, {shape[0], layout.groups()}}, unread));
+  CodeRows rows;
+  TRY_ASSIGN(const Tensor scales, from.load(scale_name, cpu_device(), DType::kF32));
+  rows.scales = scales.to_f32();
+  for (float& scale : rows.scales) {
+    if (!(scale > 0 && std::isfinite(scale)))
+      return fail(Code::kCorrupt,
+                  "{}: tensor \"{}\": a scale is {}; it must be a positive number",
+                  from.path(),
+                  scale_name,
+                  scale);
+    // A flushed scale would make zeros of what was not.
+    if (scale < 0x1p-120f)
+      return fail(Code::kInvalidInput,
+                  "{}: tensor \"{}\": a scale is {}; below 2^-120 products are lost",
+                  from.path(),
+                  scale_name,
+                  scale);
+  }
+  if (from.stored(offset_name)) {
+    TRY(expect_parts(from, {{offset_name}, {shape[0], layout.groups()}}, unread));
+    TRY_ASSIGN(const Tensor offsets, from.load(offset_name, cpu_device(), DType::kF32));
+    for (const float offset : offsets.to_f32())
+      if (!(offset == 0))
+        return fail(
+            Code::kInvalidInput,
+            "{}: tensor \"{}\": an offset is {}; Ferry reads symmetric codes, whose offsets "
+            "are 0",
+            from.path(),
+            offset_name,
+            offset);
+  }
+  const DType stored = kind == WeightCodes::kInt8 ? DType::kI8 : DType::kU8;
+  TRY_ASSIGN(const Tensor codes, from.load(name, cpu_device(), stored));
+  rows.codes.resize(static_cast<size_t>(shape.count()));
+  if (kind == WeightCodes::kInt8) {
+    codes.copy_bytes_to(rows.codes.data());
+  } else {
+    std::vector<uint8_t> pairs(codes.bytes());
+    codes.copy_bytes_to(pairs.data());
+    unpack_int4(pairs, shape[1], rows.codes);
+  }
+  still_alive();
+  return rows;
+}
+
+/// Int8 or int4 codes with their scales: kept as they are where they are multiplied so, else as the
+/// numbers that they stand for.
+Result<void> load_codes(ModelSource& from,
+                        WeightCodes kind,
+                        Weight& w,
+                        std::set<std::string>& unread) {
+  const StoredParts parts = parts_of(w);
+  const bool keep = !w.value.defined() && takes_codes(w);
+  std::optional<PanelsInMaking> made;
+  std::vector<float> numbers;
+  if (keep)
+    made.emplace(kind, w.global_shape);
+  else
+    numbers.resize(static_cast<size_t>(w.global_shape.count()));
+  const CodePanels layout{bits_of(kind), parts.shape[0], parts.shape[1]};
+  for (size_t m = 0; m < parts.names.size(); ++m) {
+    TRY_ASSIGN(const CodeRows rows,
+               load_code_rows(from, kind, parts.names[m], parts.shape, unread));
+    if (keep) {
+      made->put(static_cast<int64_t>(m), rows);
+      continue;
+    }
+    for (int64_t r = 0; r < layout.rows; ++r)
+      numbers_of_row(
+          layout,
+          rows.codes.data() + r * layout.columns,
+          rows.scales.data() + r * layout.groups(),
+          numbers.data() + static_cast<int64_t>(m) * parts.shape.count() + r * layout.columns);
+  }
+  if (keep) {
+    made->store_in(w);
+    return {};
+  }
+  if (!w.value.defined()) w.value = Tensor::empty(w.global_shape, DType::kF32, cpu_device());
+  w.value.assign_f32(numbers);
+  w.changed();
+  return {};
+}
+
 Result<void> load_weight(ModelSource& from,
                          Device& device,
                          Weight& w,
-                         std::set<std::string>& unread) {
+                         std::set<std::string>& unread,
+                         std::optional<WeightCodes> quantise);
+
+/// The numbers of one matrix of a weight, f32 on the host.
+Result<std::vector<float>> load_numbers(ModelSource& from,
+                                        const Weight& w,
+                                        const std::string& name,
+                                        const Shape& shape,
+                                        std::set<std::string>& unread) {
+  Weight part{.name = name,
+              .role = w.role == WeightRole::kExperts ? WeightRole::kProjection : w.role,
+              .global_shape = shape,
+              .value = Tensor::empty(shape, DType::kF32, cpu_device())};
+  TRY(load_weight(from, cpu_device(), part, unread, std::nullopt));
+  std::vector<float> values = part.value.to_f32();
+  for (const float v : values)
+    if (!std::isfinite(v))
+      return fail(
+          Code::kCorrupt, "{}: tensor \"{}\" holds {}, which has no code", from.path(), name, v);
+  return values;
+}
+
+Result<void> load_quantised(ModelSource& from,
+                            WeightCodes kind,
+                            Weight& w,
+                            std::set<std::string>& unread) {
   const StoredParts parts = parts_of(w);
+  PanelsInMaking made(kind, w.global_shape);
+  for (size_t m = 0; m < parts.names.size(); ++m) {
+    TRY_ASSIGN(const std::vector<float> numbers,
+               load_numbers(from, w, parts.names[m], parts.shape, unread));
+    made.put(static_cast<int64_t>(m), quantise_rows(kind, numbers, parts.shape[1]));
+    still_alive();
+  }
+  made.store_in(w);
+  return {};
+}
+
+Result<void> load_weight(ModelSource& from,
+                         Device& device,
+                         Weight& w,
+                         std::set<std::string>& unread,
+                         std::optional<WeightCodes> quantise) {
+  const StoredParts parts = parts_of(w);
+  const std::optional<StoredTensor> first = from.stored(parts.names.front());
+  if (first && w.matrix()) {
+    if (const auto kind = codes_of(first->dtype)) return load_codes(from, *kind, w, unread);
+    if (quantise && !w.value.defined() && takes_codes(w))
+      return load_quantised(from, *quantise, w, unread);
+  }
   TRY(expect_parts(from, parts, unread));
-  const DType stored = from.stored(parts.names.front())->dtype;
+  const DType stored = first->dtype;
   if (stored == DType::kF8E4M3 && w.matrix()) return load_f8(from, device, w, unread);
   const DType want = w.value.defined() ? w.value.dtype() : kept_as(w, stored);
   TRY_ASSIGN(Tensor value, load_whole(from, w, "", device, want));
@@ -137,7 +287,7 @@ Result<void> check_alias(ModelSource& from,
   const Weight& w = *alias.second;
   Weight copy{.name = alias.first, .role = w.role, .global_shape = w.global_shape};
   if (!w.scaled()) copy.value = Tensor::empty(w.global_shape, w.value.dtype(), w.value.device());
-  TRY(load_weight(from, w.value.device(), copy, unread));
+  TRY(load_weight(from, w.value.device(), copy, unread, w.codes()));
   const auto same = [](const Tensor& x, const Tensor& y) {
     if (!x.defined() || !y.defined()) return x.defined() == y.defined();
     std::vector<char> a(x.bytes()), b(y.bytes());
@@ -155,10 +305,27 @@ Result<void> check_alias(ModelSource& from,
 }
 
 /// What the weights without memory will take of it.
-double bytes_to_take(const ModelSource& from, const std::vector<Weight*>& weights) {
+double bytes_to_take(const ModelSource& from,
+                     const std::vector<Weight*>& weights,
+                     std::optional<WeightCodes> quantise) {
   double bytes = 0;
+  const auto of_codes = [&](const Weight& w, WeightCodes kind, double matrices) {
+    const int rank = w.global_shape.rank();
+    const CodePanels l{bits_of(kind), w.global_shape[rank - 2], w.global_shape[rank - 1]};
+    const int64_t scales = l.panels() * l.groups() * kPanelRows;
+    bytes += matrices * static_cast<double>(l.bytes() + scales * (l.bits == 8 ? 4 : 2));
+  };
   for (const Weight* w : weights) {
     if (w->value.defined()) continue;
+    const StoredParts parts = parts_of(*w);
+    const std::optional<StoredTensor> first = from.stored(parts.names.front());
+    if (first && w->matrix() && takes_codes(*w)) {
+      const std::optional<WeightCodes> stored = codes_of(first->dtype);
+      if (const auto kind = stored ? stored : quantise) {
+        of_codes(*w, *kind, static_cast<double>(parts.names.size()));
+        continue;
+      }
+    }
     for (const char* suffix : {"", kScaleSuffix})
       for (const std::string& name : parts_of(*w, suffix).names)
         if (const std::optional<StoredTensor> info = from.stored(name))
@@ -168,23 +335,58 @@ double bytes_to_take(const ModelSource& from, const std::vector<Weight*>& weight
   return bytes;
 }
 
+/// Codes are multiplied on the CPU alone.
+Result<void> check_device(const ModelSource& from,
+                          const Device& device,
+                          std::optional<WeightCodes> quantise) {
+  if (device.kind() == DeviceKind::kCpu) return {};
+  if (quantise)
+    return fail(Code::kInvalidInput,
+                "--quantize {}: runs on the CPU alone so far, not on {}; without it the model runs "
+                "there in bf16",
+                to_string(*quantise),
+                device.name());
+  if (const std::optional<std::string> name = stored_as_codes(from))
+    return fail(Code::kInvalidInput,
+                "{}: tensor \"{}\" is stored as whole numbers, which run on the CPU alone so far, "
+                "not on {}; ferry convert {} --to bf16 --out DIR makes a directory that runs there",
+                from.path(),
+                *name,
+                device.name(),
+                from.path());
+  return {};
+}
+
 }  // namespace
+
+bool takes_codes(const Weight& weight) {
+  return weight.role == WeightRole::kProjection || weight.role == WeightRole::kExperts;
+}
+
+std::optional<std::string> stored_as_codes(const ModelSource& from) {
+  for (const std::string& name : from.names())
+    if (codes_of(from.stored(name)->dtype)) return name;
+  return std::nullopt;
+}
 
 Result<void> load_weight(ModelSource& from, Device& device, Weight& weight) {
   std::set<std::string> unread;
-  return load_weight(from, device, weight, unread);
+  return load_weight(from, device, weight, unread, std::nullopt);
 }
 
 Result<void> load_weights(ModelSource& from,
                           Device& device,
                           const std::vector<Weight*>& weights,
                           const std::vector<WeightAlias>& aliases,
-                          const std::set<std::string>& unused) {
+                          const WeightLoading& loading) {
   const std::vector<std::string> names = from.names();
   std::set<std::string> unread(names.begin(), names.end());
-  for (const std::string& name : unused) unread.erase(name);
-  TRY(require_memory(device, bytes_to_take(from, weights), from.path()));
-  for (Weight* w : weights) TRY(load_weight(from, device, *w, unread));
+  for (const std::string& name : loading.unused) unread.erase(name);
+  bool without_memory = false;
+  for (const Weight* w : weights) without_memory |= !w->value.defined();
+  if (without_memory) TRY(check_device(from, device, loading.quantise));
+  TRY(require_memory(device, bytes_to_take(from, weights, loading.quantise), from.path()));
+  for (Weight* w : weights) TRY(load_weight(from, device, *w, unread, loading.quantise));
   for (const WeightAlias& alias : aliases) TRY(check_alias(from, alias, unread));
   if (!unread.empty())
     return fail(Code::kInvalidInput,
@@ -192,6 +394,70 @@ Result<void> load_weights(ModelSource& from,
                 from.path(),
                 *unread.begin());
   return {};
+}
+
+std::vector<NamedTensor> weights_to_quantise(ModelSource& from,
+                                             const std::vector<Weight*>& weights,
+                                             WeightCodes codes,
+                                             const std::function<void()>& loaded) {
+  std::vector<NamedTensor> out;
+  const auto convert_one = [&](Weight* w) {
+    for (NamedTensor& t : weights_to_convert(from, {w}, DType::kBF16, loaded))
+      out.push_back(std::move(t));
+  };
+  for (Weight* w : weights) {
+    if (!takes_codes(*w)) {
+      convert_one(w);
+      continue;
+    }
+    const StoredParts parts = parts_of(*w);
+    const CodePanels layout{bits_of(codes), parts.shape[0], parts.shape[1]};
+    for (const std::string& name : parts.names) {
+      // The file's order of tensors has all scales before all codes: each is made when its turn
+      // comes, from numbers that are read again, so that one matrix is in memory at a time.
+      const auto rows_of = [&from, w, name, codes, shape = parts.shape]() -> Result<CodeRows> {
+        std::set<std::string> unread;
+        TRY_ASSIGN(const std::vector<float> numbers, load_numbers(from, *w, name, shape, unread));
+        still_alive();
+        return quantise_rows(codes, numbers, shape[1]);
+      };
+      const bool int8 = codes == WeightCodes::kInt8;
+      NamedTensor t{.name = name, .value = {}, .stored = int8 ? DType::kI8 : DType::kU8};
+      t.shape = stored_codes_shape(codes, parts.shape);
+      t.load =
+          [rows_of, loaded, int8, stored = t.shape, columns = parts.shape[1]]() -> Result<Tensor> {
+        TRY_ASSIGN(const CodeRows rows, rows_of());
+        Tensor value = Tensor::empty(stored, int8 ? DType::kI8 : DType::kU8, cpu_device());
+        if (int8)
+          value.copy_bytes_from(rows.codes.data());
+        else
+          value.copy_bytes_from(pack_int4(rows.codes, columns).data());
+        loaded();
+        return value;
+      };
+      NamedTensor scale{.name = name + kCodeScaleSuffix,
+                        .value = {},
+                        .stored = int8 ? DType::kF32 : DType::kBF16};
+      scale.shape = {layout.rows, layout.groups()};
+      scale.load = [rows_of, loaded, shape = scale.shape]() -> Result<Tensor> {
+        TRY_ASSIGN(const CodeRows rows, rows_of());
+        loaded();
+        return Tensor::from_f32(rows.scales, shape, cpu_device());
+      };
+      out.push_back(std::move(t));
+      out.push_back(std::move(scale));
+      if (!int8) continue;
+      // Symmetric codes have none, but vllm-ascend has a place for it.
+      NamedTensor offset{.name = name + kCodeOffsetSuffix, .value = {}, .stored = DType::kF32};
+      offset.shape = {layout.rows, 1};
+      offset.load = [loaded, shape = offset.shape]() -> Result<Tensor> {
+        loaded();
+        return Tensor::zeros(shape, DType::kF32, cpu_device());
+      };
+      out.push_back(std::move(offset));
+    }
+  }
+  return out;
 }
 
 std::vector<NamedTensor> weights_to_convert(ModelSource& from,

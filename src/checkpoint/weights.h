@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -17,21 +18,37 @@ namespace ferry {
 /// and the head). Written again; when read, its values must equal the weight's.
 using WeightAlias = std::pair<std::string, const Weight*>;
 
+/// How weights come into memory.
+struct WeightLoading {
+  std::set<std::string> unused = {};  // tensors that are left alone
+  /// Weights without memory that are stored as numbers and become codes (takes_codes) are rounded to
+  /// these, one matrix after the other: the model is never in memory as numbers.
+  std::optional<WeightCodes> quantise = {};
+};
+
+/// Whether the weight is one that codes are made of: a projection, or a stack of experts. The
+/// embedding, the head, routers, vectors and small matrices stay numbers.
+bool takes_codes(const Weight& weight);
+
 /// Fills every weight from a directory or file. One that has memory is converted to its type; one that
 /// has none is kept on the device as the file stores it: bf16, or float8 codes with the scales of
-/// 128 x 128 blocks that DeepSeek stores beside them; f16 and vectors become f32. Tensors named in
-/// `unused` are left alone.
+/// 128 x 128 blocks that DeepSeek stores beside them, or int8 or int4 codes with theirs
+/// (docs/directories.md); f16 and vectors become f32.
 /// Errors: kInvalidInput naming the tensor: missing, of another shape or type, or one that the
 /// model does not have; kCorrupt: an alias that differs from its weight, a checksum, a scale that
-/// is no positive number; kExhausted: weights without memory are larger than what is free.
+/// is no positive number; kExhausted: weights without memory are larger than what is free; int8 and
+/// int4 for another device than the CPU are kInvalidInput.
 Result<void> load_weights(ModelSource& from,
                           Device& device,
                           const std::vector<Weight*>& weights,
                           const std::vector<WeightAlias>& aliases,
-                          const std::set<std::string>& unused = {});
+                          const WeightLoading& loading = {});
 
 /// The same for one of them.
 Result<void> load_weight(ModelSource& from, Device& device, Weight& weight);
+
+/// Whether a weight of the directory or file is stored as int8 or int4 codes: then its name.
+std::optional<std::string> stored_as_codes(const ModelSource& from);
 
 /// What a model directory is to hold, in the weights' order; matrices stored as `matrices` (f32 or
 /// bf16), vectors (norms, selection biases) always in f32.
@@ -46,5 +63,12 @@ std::vector<NamedTensor> weights_to_convert(ModelSource& from,
                                             const std::vector<Weight*>& weights,
                                             DType matrices,
                                             const std::function<void()>& loaded);
+
+/// The same with codes for the weights that take them (takes_codes), as docs/directories.md lays
+/// them out, and the others as weights_to_convert has them in bf16.
+std::vector<NamedTensor> weights_to_quantise(ModelSource& from,
+                                             const std::vector<Weight*>& weights,
+                                             WeightCodes codes,
+                                             const std::function<void()>& loaded);
 
 }  // namespace ferry

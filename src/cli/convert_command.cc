@@ -2,25 +2,34 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/math.h"
 #include "base/units.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/model_texts.h"
+#include "checkpoint/quant_description.h"
 #include "checkpoint/weights.h"
 #include "cli/command.h"
+#include "cli/open_model.h"
 #include "device/cpu/cpu_device.h"
 #include "probe/directory_model.h"
+#include "probe/quantisation_cost.h"
+#include "text/tokenizer.h"
 
 namespace ferry::cli {
 namespace {
 
 struct Arguments {
-  std::string source, to = "bf16", out;
+  std::string source, to = "bf16", out, text;
+  int64_t text_tokens = 4096;
 };
 
 /// What the source says of texts, as files. A GGUF file's are made from its header.
@@ -41,9 +50,82 @@ Result<void> check_new(const std::string& path) {
   return fail(Code::kInvalidInput, "{}: is there already; name a new directory", path);
 }
 
+/// How the new model differs from its source on a text, as fields of the last line.
+Result<nlohmann::ordered_json> cost_of(const Arguments& args, const std::string& made) {
+  constexpr uint64_t kTextBytesMax = uint64_t{64} << 20;
+  constexpr size_t kWorst = 5;
+  TRY_ASSIGN(const std::string text, read_file(args.text, kTextBytesMax));
+  TRY_ASSIGN(const OpenedModel source, open_model({.directory = args.source}));
+  TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(made));
+  TRY_ASSIGN(const probe::DirectoryModel quantised,
+             probe::model_of(*from, cpu_device(), DType::kBF16, true));
+  std::vector<int32_t> ids;
+  source.tokenizer->encode(text, text::Tokenizer::Specials::kAsText, ids);
+  ids.resize(std::min(ids.size(), static_cast<size_t>(args.text_tokens)));
+  if (ids.size() < 2)
+    return fail(Code::kInvalidInput, "{}: too short; two tokens are needed", args.text);
+  ProgressLine line;
+  const probe::QuantisationCost cost =
+      probe::quantisation_cost(*source.model, *quantised.model, ids, {}, [&](int64_t done) {
+        line.show([&] { return fmt::format("{} of {} tokens compared", done, ids.size()); });
+      });
+  line.clear();
+  const double before = math::exp(cost.nats), after = math::exp(cost.nats_quantised);
+  fmt::print(
+      "KL divergence {:.5f} nats a token (at most {:.3f}); perplexity {:.4f}, was {:.4f}; the "
+      "same most probable token in {:.2f} % of {} tokens\n",
+      cost.kl,
+      cost.kl_largest,
+      after,
+      before,
+      100 * cost.same_choice,
+      cost.tokens);
+  nlohmann::ordered_json layers = nlohmann::ordered_json::array();
+  for (size_t i = 0; i < std::min(kWorst, cost.layers.size()); ++i) {
+    const auto& [layer, kl] = cost.layers[i];
+    fmt::print("  block {} alone: {:.6f}\n", layer - 1, kl);
+    layers.push_back({{"block", layer - 1}, {"kl", kl}});
+  }
+  return nlohmann::ordered_json{{"kl", cost.kl},
+                                {"kl_largest", cost.kl_largest},
+                                {"perplexity", after},
+                                {"perplexity_source", before},
+                                {"same_choice", cost.same_choice},
+                                {"text_tokens", cost.tokens},
+                                {"worst_blocks", std::move(layers)}};
+}
+
+/// What weights are stored as, and what says so.
+std::vector<NamedTensor> tensors_of(ModelSource& from,
+                                    models::TrainableLm& model,
+                                    const Arguments& args,
+                                    ModelContents& contents,
+                                    const std::function<void()>& loaded) {
+  if (args.to == "f32" || args.to == "bf16")
+    return weights_to_convert(
+        from, model.weights(), args.to == "f32" ? DType::kF32 : DType::kBF16, loaded);
+  const WeightCodes codes = args.to == "int8" ? WeightCodes::kInt8 : WeightCodes::kInt4;
+  std::vector<NamedTensor> tensors = weights_to_quantise(from, model.weights(), codes, loaded);
+  std::vector<std::string> names;
+  std::set<std::string> quantised;
+  for (const NamedTensor& t : tensors) {
+    names.push_back(t.name);
+    const std::string scale = t.name + kCodeScaleSuffix;
+    const bool is_code = t.stored == DType::kI8 || t.stored == DType::kU8;
+    if (is_code) quantised.insert({t.name, scale, t.name + kCodeOffsetSuffix});
+  }
+  contents.texts[kQuantDescriptionName] = quant_description(
+      codes, names, [&](const std::string& name) { return quantised.contains(name); });
+  return tensors;
+}
+
 Result<void> convert(const Arguments& args) {
   const double begin = system_clock().monotonic_s();
   TRY(check_new(args.out));
+  if (!args.text.empty() && args.to != "int8" && args.to != "int4")
+    return fail(Code::kInvalidInput, "--text: tells what int8 and int4 cost; --to is {}", args.to);
+  if (!args.text.empty() && !path_exists(args.text))
+    return fail(Code::kNotFound, "{}: there is no such file", args.text);
   TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(args.source));
   TRY_ASSIGN(const probe::DirectoryModel opened,
              probe::model_of(*from, cpu_device(), DType::kF32, false));
@@ -57,11 +139,10 @@ Result<void> convert(const Arguments& args) {
   contents.texts[kConfigName] = model.config_json(f32 ? "float32" : "bfloat16");
   ProgressLine line;
   size_t done = 0, all = 0;
-  contents.tensors = weights_to_convert(
-      *from, model.weights(), f32 ? DType::kF32 : DType::kBF16, [&line, &done, &all] {
-        ++done;
-        line.show([&] { return fmt::format("{} of {} tensors written", done, all); });
-      });
+  contents.tensors = tensors_of(*from, model, args, contents, [&line, &done, &all] {
+    ++done;
+    line.show([&] { return fmt::format("{} of {} tensors written", done, all); });
+  });
   all = contents.tensors.size();
   const Result<SaveReport> saved = write_model_dir(args.out, contents);
   line.clear();
@@ -71,12 +152,17 @@ Result<void> convert(const Arguments& args) {
                    saved->path,
                    format_bytes(static_cast<double>(saved->bytes)),
                    saved->path));
-  return print_json({{"out", saved->path},
-                     {"to", args.to},
-                     {"tensors", all},
-                     {"parameters", model.parameters_total()},
-                     {"bytes", saved->bytes},
-                     {"seconds", system_clock().monotonic_s() - begin}});
+  nlohmann::ordered_json j = {{"out", saved->path},
+                              {"to", args.to},
+                              {"tensors", all},
+                              {"parameters", model.parameters_total()},
+                              {"bytes", saved->bytes},
+                              {"seconds", system_clock().monotonic_s() - begin}};
+  if (!args.text.empty()) {
+    TRY_ASSIGN(const nlohmann::ordered_json cost, cost_of(args, saved->path));
+    j.update(cost);
+  }
+  return print_json(j);
 }
 
 }  // namespace
@@ -90,9 +176,17 @@ void add_convert_command(Command& program) {
       .option("--to",
               args->to,
               "the type of its matrices: f32 keeps every number as it is, bf16 rounds (vectors are "
-              "f32 always)")
-      .among({"f32", "bf16"});
+              "f32 always); int8 and int4 make codes of projections and experts (int8 as "
+              "msModelSlim does, W8A8_DYNAMIC)")
+      .among({"f32", "bf16", "int8", "int4"});
   command.option("--out", args->out, "the new directory").required();
+  command.option("--text",
+                 args->text,
+                 "a text: tells what int8 or int4 cost on it (KL divergence, perplexity, the worst "
+                 "layers)");
+  command.option("--tokens", args->text_tokens, "of the text, at most")
+      .within(int64_t{2}, int64_t{1} << 24)
+      .shows_default();
   command.runs([args] { return report(convert(*args)); });
 }
 

@@ -6,6 +6,11 @@ void add_open_options(Command& command, OpenOptions& options) {
   command.option("model", options.directory, "a model directory or a GGUF file").required();
   command.option("--device", options.device, "cpu, cuda[:N], ascend[:N]");
   command.option("--dtype", options.dtype, "compute in bf16 (as trained by default) or f32");
+  command
+      .option("--quantize",
+              options.quantize,
+              "round projections and experts to int8 or int4 codes while loading (on the CPU)")
+      .among({"int8", "int4"});
 }
 
 }  // namespace ferry::cli

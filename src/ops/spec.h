@@ -74,7 +74,13 @@ struct OpCase {
   double flops = 0;                 // of the forward pass
   double bytes = 0;                 // least memory traffic of the forward pass
   bool benchmark = false;           // a shape worth a row in the benchmark table
+  /// A kernel that the case is about: where a device has none (its table says why), the case is not
+  /// tried.
+  const char* needs = nullptr;
 };
+
+/// Whether the device has the kernel that the case needs.
+bool can_run(const OpCase& c, DeviceKind device);
 
 class CallFacts;  // ops/call_check.h
 

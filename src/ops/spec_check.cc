@@ -589,6 +589,14 @@ std::vector<Finding> check_case(const OpCase& c, Device& device, const SpecOptio
   return Checker(c, device, options).run();
 }
 
+bool can_run(const OpCase& c, DeviceKind device) {
+  if (c.needs == nullptr) return true;
+  const KernelRow row = kernel_rows({c.needs})[0];
+  return (device == DeviceKind::kCpu    ? row.cpu
+          : device == DeviceKind::kCuda ? row.cuda
+                                        : row.ascend) == nullptr;
+}
+
 double error_ratio(double got, double expected, double bound) {
   if (got == expected || (std::isnan(got) && std::isnan(expected))) return 0;
   const double error = std::abs(got - expected);

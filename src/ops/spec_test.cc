@@ -53,12 +53,17 @@ bool only_smallest() {
   return which != nullptr && std::string_view(which) == "smallest";
 }
 
+DeviceKind tested_kind() {
+  return std::string_view(FERRY_SPECS_DEVICE) == "cpu" ? DeviceKind::kCpu : DeviceKind::kAscend;
+}
+
 /// The cases to test: benchmark shapes are for ./run bench ops, too large for the reference.
+/// What the device has no kernel for is not tried.
 std::vector<OpCase> cases_of(const OpSpec& spec) {
   std::vector<OpCase> cases;
   std::copy_if(
       spec.cases.begin(), spec.cases.end(), std::back_inserter(cases), [](const OpCase& c) {
-        return !c.benchmark;
+        return !c.benchmark && can_run(c, tested_kind());
       });
   if (!only_smallest() || cases.empty()) return cases;
   return {*std::min_element(cases.begin(), cases.end(), [](const OpCase& a, const OpCase& b) {

@@ -15,6 +15,7 @@ UpdateRule rule_for(WeightRole role, const OptimizerSettings& settings) {
   const bool muon = settings.kind == OptimizerSettings::Kind::kMuon;
   switch (role) {
     case WeightRole::kProjection:
+    case WeightRole::kFine:
     case WeightRole::kExperts:
     case WeightRole::kRouter:
       return {muon ? UpdateRule::Kind::kMuon : UpdateRule::Kind::kAdamW, true};

@@ -10,25 +10,34 @@ Result<models::FittedConfig> fit_to(const ModelSource& from) {
   return models::fit_config(from.config_json(), from.path_of(kConfigName), from.names());
 }
 
-Result<DirectoryModel> model_of(ModelSource& from, Device& device, DType compute, bool load) {
+Result<DirectoryModel> model_of(ModelSource& from,
+                                Device& device,
+                                DType compute,
+                                bool load,
+                                std::optional<WeightCodes> quantise) {
   TRY_ASSIGN(const models::FittedConfig fitted, fit_to(from));
   DirectoryModel m;
   m.notes = fitted.notes;
   TRY_ASSIGN(
       m.model,
       models::make_model(fitted.json, from.path_of(kConfigName), device, compute, std::nullopt));
-  if (load) TRY(load_fitted(from, fitted, *m.model));
+  if (load) TRY(load_fitted(from, fitted, *m.model, quantise));
   return m;
 }
 
 Result<void> load_fitted(ModelSource& from,
                          const models::FittedConfig& fitted,
-                         models::CausalLm& model) {
+                         models::CausalLm& model,
+                         std::optional<WeightCodes> quantise) {
   std::vector<WeightAlias> aliases = model.weight_aliases();
   for (const auto& [name, of] : fitted.repeated)
     for (const Weight* w : model.weights())
       if (w->name == of) aliases.emplace_back(name, w);
-  return load_weights(from, model.device(), model.weights(), aliases, fitted.unused);
+  return load_weights(from,
+                      model.device(),
+                      model.weights(),
+                      aliases,
+                      {.unused = fitted.unused, .quantise = quantise});
 }
 
 }  // namespace ferry::probe

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,13 +22,19 @@ struct DirectoryModel {
 };
 
 /// Makes the model and, if asked to, loads its weights, which stay in memory as they are stored;
-/// otherwise they have no memory yet (layer_weights.h fills them). Errors: kInvalidInput, kCorrupt,
+/// otherwise they have no memory yet (layer_weights.h fills them). `quantise`: what is stored as
+/// numbers becomes codes on the way (WeightLoading::quantise). Errors: kInvalidInput, kCorrupt,
 /// naming file, field or tensor; kExhausted.
-Result<DirectoryModel> model_of(ModelSource& from, Device& device, DType compute, bool load);
+Result<DirectoryModel> model_of(ModelSource& from,
+                                Device& device,
+                                DType compute,
+                                bool load,
+                                std::optional<WeightCodes> quantise = {});
 
 /// Loads the weights of a model that was made from a fitted config. Errors: of load_weights.
 Result<void> load_fitted(ModelSource& from,
                          const models::FittedConfig& fitted,
-                         models::CausalLm& model);
+                         models::CausalLm& model,
+                         std::optional<WeightCodes> quantise = {});
 
 }  // namespace ferry::probe

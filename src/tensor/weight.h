@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "tensor/code_panels.h"
 #include "tensor/tensor.h"
 
 namespace ferry {
@@ -13,13 +15,14 @@ namespace ferry {
 /// What a weight is for, as its model says. Optimizers, files and reports go by this, never by
 /// names, which are the checkpoint's.
 enum class WeightRole : uint8_t {
-  kProjection,     // a matrix [outputs, inputs]
-  kExperts,        // a stack of them, one for each expert
-  kRouter,         // a matrix: scores of experts
-  kEmbedding,      // [vocab, hidden]: rows for token ids
-  kHead,           // [vocab, hidden]: hidden state to logits
-  kVector,         // of a norm: multiplied
-  kBias,           // added
+  kProjection,  // a matrix [outputs, inputs]
+  kFine,        // one that stays numbers where projections become codes: small, or read otherwise
+  kExperts,     // a stack of them, one for each expert
+  kRouter,      // a matrix: scores of experts
+  kEmbedding,   // [vocab, hidden]: rows for token ids
+  kHead,        // [vocab, hidden]: hidden state to logits
+  kVector,      // of a norm: multiplied
+  kBias,        // added
   kSelectionBias,  // of a router; no gradient, no optimizer
 };
 
@@ -40,6 +43,16 @@ struct ScaleBlocks {
 };
 inline constexpr ScaleBlocks kF8Blocks{128, 128};  // DeepSeek-V3's float8 e4m3
 
+/// Whole numbers in place of a weight's own, multiplied as whole numbers: by activations that are
+/// rounded to int8.
+enum class WeightCodes : uint8_t {
+  kInt8,  // a scale for each row, f32
+  kInt4,  // a scale for each kCodeGroup columns of a row, bf16
+};
+constexpr int bits_of(WeightCodes codes) { return codes == WeightCodes::kInt8 ? 8 : 4; }
+/// "int8" or "int4".
+const char* to_string(WeightCodes codes);
+
 /// Made by an op for its kernel (panels, scales); valid while `version` is the weight's.
 struct PackedWeight {
   uint64_t version = 0;
@@ -56,11 +69,13 @@ struct Weight {
   Shape global_shape;
   Shard shard;           // the whole tensor unless several ranks share it
   Tensor value;          // f32 (the master copy while training) or bf16; or codes
-  Tensor scales;         // of codes, f32
+  Tensor scales;         // of codes
   ScaleBlocks blocks;    // how scales lie over value
   uint64_t version = 0;  // raised by whoever changes value; packings of older versions are stale
   mutable std::shared_ptr<PackedWeight> packed;
 
+  /// What is stored here, in elements: panels of codes have a shape of their own.
+  Shape shape() const { return codes() ? global_shape : value.shape(); }
   int64_t dim(int d) const { return value.dim(d); }
   bool trained() const { return role != WeightRole::kSelectionBias; }
   /// Whether it is one matrix or more: what is stored narrow, decays and is drawn at random.
@@ -70,8 +85,16 @@ struct Weight {
   void changed() { ++version; }
 
   bool scaled() const { return blocks.rows > 0; }
+  /// Of whole numbers; nothing: numbers, or float8 codes, which stand for numbers.
+  std::optional<WeightCodes> codes() const;
   /// Stores numbers, or codes with their scales; what was stored goes.
   void store(Tensor codes, Tensor codes_scales = {}, const ScaleBlocks& of_scales = {});
+  /// Stores panels of whole numbers (tensor/code_panels.h), one after the other for each matrix of a
+  /// stack: bytes [matrices, panels, bytes of a panel]; scales [matrices, panels, groups, 16], 1 for
+  /// rows past the matrix.
+  void store_codes(WeightCodes kind, Tensor panels, Tensor panel_scales);
+  /// The panels of one matrix.
+  CodePanels panels() const;
   /// Shares what another weight of the same shape stores.
   void store_as(const Weight& other);
   /// check: types, blocks and shapes go together. The ways to store a weight are listed here and

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "checkpoint/weights.h"
 #include "models/registry.h"
 #include "probe/directory_model.h"
 
@@ -65,6 +66,15 @@ std::string preset_names() {
 
 Result<InitModel> InitModel::open(const std::string& path) {
   TRY_ASSIGN(std::unique_ptr<ModelSource> source, open_model_source(path));
+  if (const std::optional<std::string> name = stored_as_codes(*source))
+    return fail(
+        Code::kInvalidInput,
+        "model.init {}: tensor \"{}\" is stored as whole numbers, which training does not "
+        "change; begin from the model that was quantised, or from what ferry convert {} --to "
+        "bf16 --out DIR makes",
+        path,
+        *name,
+        path);
   TRY_ASSIGN(models::FittedConfig config, probe::fit_to(*source));
   TRY_ASSIGN(ModelTexts texts, read_model_texts(*source));
   return InitModel{std::move(source), std::move(config), std::move(texts)};

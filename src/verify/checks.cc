@@ -94,7 +94,9 @@ std::vector<Check> spec_checks(const Options& options) {
   for (const ops::OpSpec& spec : checked_specs()) {
     std::vector<const ops::OpCase*> cases;
     for (const ops::OpCase& c : spec.cases)
-      if (!options.quick || elements_of(c) <= kQuickForward) cases.push_back(&c);
+      if (ops::can_run(c, kind_of(options.device)) &&
+          (!options.quick || elements_of(c) <= kQuickForward))
+        cases.push_back(&c);
     std::stable_sort(cases.begin(), cases.end(), [](const auto* a, const auto* b) {
       return elements_of(*a) < elements_of(*b);
     });

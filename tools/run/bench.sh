@@ -6,15 +6,15 @@ bench() {
   local name
   for name in "${names[@]}"; do
     case $name in
-      linear | attention | tokenizer | ops | train) ;;
-      *) wrong "bench: there is no \"$name\"; choose among linear, attention, tokenizer, ops, train" ;;
+      linear | attention | quantized | tokenizer | ops | train) ;;
+      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, tokenizer, ops, train" ;;
     esac
   done
   packages build bench
   configure build -DFERRY_TESTS=OFF
   for name in "${names[@]}"; do
     case $name in
-      linear | attention)
+      linear | attention | quantized)
         say "Building and running ${name}_bench"
         cmake --build build --target "${name}_bench" -j "$jobs"
         "build/bench/${name}_bench"

@@ -42,7 +42,8 @@ class Maker {
                                   {c_.kv_lora_rank + c_.qk_rope_head_dim, c_.hidden_size});
     w.kv_a_layernorm = norm(name + ".kv_a_layernorm", c_.kv_lora_rank);
     w.kv_b_proj = matrix(name + ".kv_b_proj",
-                         {heads * (c_.qk_nope_head_dim + c_.v_head_dim), c_.kv_lora_rank});
+                         {heads * (c_.qk_nope_head_dim + c_.v_head_dim), c_.kv_lora_rank},
+                         WeightRole::kFine);  // multiplied head by head
     w.o_proj = matrix(name + ".o_proj", {c_.hidden_size, heads * c_.v_head_dim});
     return w;
   }
@@ -85,7 +86,7 @@ class Maker {
     MtpWeights w;
     w.enorm = norm(name + ".enorm", c_.hidden_size);
     w.hnorm = norm(name + ".hnorm", c_.hidden_size);
-    w.eh_proj = matrix(name + ".eh_proj", {c_.hidden_size, 2 * c_.hidden_size});
+    w.eh_proj = matrix(name + ".eh_proj", {c_.hidden_size, 2 * c_.hidden_size}, WeightRole::kFine);
     w.layer = block(index, c_.n_routed_experts > 0);
     w.shared_head_norm = norm(name + ".shared_head.norm", c_.hidden_size);
     return w;

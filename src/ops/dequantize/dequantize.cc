@@ -16,6 +16,13 @@ const KernelTable<DequantizeArgs> kDequantize{
     .ascend = ASCEND_KERNEL(DequantizeArgs, Branch::kComposed, dequantize),
 };
 
+const KernelTable<DequantizePanelsArgs> kDequantizePanels{
+    .op = "dequantize_panels",
+    .cpu = CPU_KERNEL(DequantizePanelsArgs, dequantize_panels),
+    .cuda = Kernel<DequantizePanelsArgs>::missing(kNoCudaYet),
+    .ascend = Kernel<DequantizePanelsArgs>::missing("panels are the layout of the CPU's kernel"),
+};
+
 namespace {
 
 /// The number of each code: kernels look it up, so that one serves all types of eight bits.
@@ -63,6 +70,14 @@ Tensor dequantize(const Tensor& codes, const Tensor& scales, const ScaleBlocks& 
 Tensor weight_values(const Weight& weight, DType compute) {
   weight.check_stored();
   if (!weight.scaled()) return weight.value;
+  if (weight.codes()) {
+    const Tensor y = Tensor::empty(weight.global_shape, compute, weight.value.device());
+    dispatch(kDequantizePanels,
+             DequantizePanelsArgs{
+                 weight.value.view(), weight.scales.view(), y.reshape(as_stack(y.shape())).view()},
+             y.device());
+    return y;
+  }
   return dequantize(weight.value, weight.scales, weight.blocks, compute);
 }
 

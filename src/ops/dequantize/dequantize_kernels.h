@@ -23,7 +23,20 @@ struct DequantizeArgs {
   }
 };
 
+struct DequantizePanelsArgs {
+  View panels;  // [matrices, panels, bytes of a panel]: I8 holds int8 codes, U8 int4
+  View scales;  // [matrices, panels, groups, 16]: int8 f32, int4 bf16
+  View y;       // [matrices, rows, columns] f32 or bf16, contiguous
+  template <class V>
+  void visit(V&& v) const {
+    v.in("panels", panels);
+    v.in("scales", scales);
+    v.out("y", y);
+  }
+};
+
 DECLARE_CPU_KERNEL(DequantizeArgs, dequantize)
+DECLARE_CPU_KERNEL(DequantizePanelsArgs, dequantize_panels)
 DECLARE_ASCEND_KERNEL(DequantizeArgs, dequantize)
 
 }  // namespace ferry::ops

@@ -6,6 +6,7 @@
 #include "ops/dispatch.h"
 #include "ops/grouped_linear/grouped_linear_kernels.h"
 #include "ops/matmul/packed_weight.h"
+#include "ops/quantized_linear/quantized_linear.h"
 
 namespace ferry::ops {
 const KernelTable<GroupedMatmulArgs> kGroupedMatmul{
@@ -16,6 +17,7 @@ const KernelTable<GroupedMatmulArgs> kGroupedMatmul{
 };
 
 Tensor grouped_linear(const Tensor& x, const Weight& weight, const Tensor& offsets) {
+  if (weight.codes()) return quantized_linear(x, weight, offsets, x.dtype());
   const Tensor w = weight_values(weight, x.dtype());
   check(x.rank() == 2 && w.rank() == 3 && x.dim(1) == w.dim(2),
         "grouped_linear: x {}, {} {}",

@@ -1,0 +1,126 @@
+#include "checkpoint/quant_description.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+#include "base/json.h"
+
+namespace ferry {
+namespace {
+
+constexpr const char* kFloat = "FLOAT";
+
+/// Metadata beside the tensors' names, as msModelSlim's documents list them.
+constexpr const char* kMetadata[] = {"model_quant_type",
+                                     "version",
+                                     "group_size",
+                                     "kv_quant_type",
+                                     "kv_cache_type",
+                                     "fa_quant_type",
+                                     "reduce_quant_type",
+                                     "metadata",
+                                     "optional"};
+
+bool is_code(DType t) { return t == DType::kI8 || t == DType::kU8; }
+
+}  // namespace
+
+const char* quant_type(WeightCodes codes) {
+  return codes == WeightCodes::kInt8 ? "W8A8_DYNAMIC" : "FERRY_W4A8_G32";
+}
+
+Shape stored_codes_shape(WeightCodes codes, const Shape& matrix) {
+  return codes == WeightCodes::kInt8 ? matrix : Shape{matrix[0], (matrix[1] + 1) / 2};
+}
+
+std::vector<uint8_t> pack_int4(std::span<const int8_t> codes, int64_t columns) {
+  const auto width = static_cast<size_t>(columns);
+  std::vector<uint8_t> bytes;
+  bytes.reserve(codes.size() / 2 + 1);
+  for (size_t row = 0; row < codes.size(); row += width)
+    for (size_t c = 0; c < width; c += 2) {
+      const int low = codes[row + c] + 8, high = c + 1 < width ? codes[row + c + 1] + 8 : 8;
+      bytes.push_back(static_cast<uint8_t>(low | high << 4));
+    }
+  return bytes;
+}
+
+void unpack_int4(std::span<const uint8_t> bytes, int64_t columns, std::span<int8_t> codes) {
+  const auto width = static_cast<size_t>(columns);
+  size_t at = 0;
+  for (size_t row = 0; row < codes.size(); row += width)
+    for (size_t c = 0; c < width; c += 2, ++at) {
+      codes[row + c] = static_cast<int8_t>((bytes[at] & 15) - 8);
+      if (c + 1 < width) codes[row + c + 1] = static_cast<int8_t>((bytes[at] >> 4) - 8);
+    }
+}
+
+std::string quant_description(WeightCodes codes,
+                              const std::vector<std::string>& tensors,
+                              const std::function<bool(const std::string& name)>& quantised) {
+  nlohmann::ordered_json j = {{"model_quant_type", quant_type(codes)},
+                              {"version", "1.0.0"},
+                              {"group_size", codes == WeightCodes::kInt8 ? 0 : kCodeGroup}};
+  for (const std::string& name : tensors) j[name] = quantised(name) ? quant_type(codes) : kFloat;
+  return j.dump(2) + "\n";
+}
+
+Result<void> check_quant_description(
+    const std::optional<std::string>& content,
+    const std::string& path,
+    const std::vector<std::string>& names,
+    const std::function<std::optional<StoredTensor>(std::string_view)>& stored) {
+  if (!content) {
+    for (const std::string& name : names)
+      if (name.ends_with(".weight") && is_code(stored(name)->dtype))
+        return fail(Code::kInvalidInput,
+                    "{}: missing, but {} is stored as {}: what the numbers mean is not known",
+                    path,
+                    printable(name),
+                    to_string(stored(name)->dtype));
+    return {};
+  }
+  TRY_ASSIGN(const nlohmann::json json, parse_json(*content, path));
+  if (!json.is_object()) return fail(Code::kCorrupt, "{}: must be a JSON object", path);
+  for (const auto& [name, kind] : json.items()) {
+    const bool about_all =
+        std::find(std::begin(kMetadata), std::end(kMetadata), name) != std::end(kMetadata);
+    if (about_all) continue;
+    const std::optional<StoredTensor> tensor = stored(name);
+    if (!tensor) continue;  // a module's own entry, or a tensor that a model does without
+    if (!kind.is_string())
+      return fail(Code::kCorrupt, "{}: {}: expected the name of a kind", path, printable(name));
+    const std::string& text = kind.get_ref<const std::string&>();
+    const bool int8 = text == quant_type(WeightCodes::kInt8),
+               int4 = text == quant_type(WeightCodes::kInt4);
+    if (!int8 && !int4 && text != kFloat)
+      return fail(Code::kInvalidInput,
+                  "{}: {} is quantised as {}; Ferry reads {}, {} and {}",
+                  path,
+                  printable(name),
+                  printable(text),
+                  kFloat,
+                  quant_type(WeightCodes::kInt8),
+                  quant_type(WeightCodes::kInt4));
+    if (!name.ends_with(".weight")) continue;  // scales and biases share their weight's kind
+    const DType expected = int8 ? DType::kI8 : DType::kU8;
+    if (text == kFloat ? is_code(tensor->dtype) : tensor->dtype != expected)
+      return fail(Code::kCorrupt,
+                  "{}: {} is said to be {}, but it is stored as {}",
+                  path,
+                  printable(name),
+                  text,
+                  to_string(tensor->dtype));
+  }
+  for (const std::string& name : names)
+    if (name.ends_with(".weight") && is_code(stored(name)->dtype) && !json.contains(name))
+      return fail(Code::kCorrupt,
+                  "{}: does not say how {} is quantised, which is stored as {}",
+                  path,
+                  printable(name),
+                  to_string(stored(name)->dtype));
+  return {};
+}
+
+}  // namespace ferry

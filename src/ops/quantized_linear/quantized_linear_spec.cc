@@ -1,0 +1,139 @@
+// What quantized_linear promises, on every device, through the ops that come to it.
+#include <cmath>
+
+#include "ops/call_check.h"
+#include "ops/grouped_linear/grouped_linear.h"
+#include "ops/linear/linear.h"
+#include "ops/quantized_linear/quantized_linear.h"
+#include "ops/quantized_linear/quantized_linear_reference.h"
+#include "ops/quantized_linear/quantized_weight.h"
+#include "ops/spec.h"
+
+namespace ferry::ops {
+namespace {
+
+struct QuantizedShape {
+  std::vector<int64_t> rows;  // of each expert; one: linear
+  int64_t inputs, outputs;
+};
+
+OpCase quantized_case(
+    WeightCodes kind, DType x, DType out, const QuantizedShape& s, bool benchmark = false) {
+  const bool stack = s.rows.size() > 1;
+  const auto matrices = static_cast<int64_t>(s.rows.size());
+  std::vector<double> offsets{0};
+  for (const int64_t rows : s.rows) offsets.push_back(offsets.back() + static_cast<double>(rows));
+  const auto rows = static_cast<int64_t>(offsets.back());
+  const CodePanels layout{bits_of(kind), s.outputs, s.inputs};
+  const Shape shape{matrices, s.outputs, s.inputs};
+  OpCase c;
+  c.name = fmt::format("{} x {} -> {} [{}, {}] -> {}{}",
+                       to_string(x),
+                       to_string(kind),
+                       to_string(out),
+                       rows,
+                       s.inputs,
+                       s.outputs,
+                       stack ? fmt::format(", {} experts", matrices) : "");
+  const auto given = [](const char* name, const Shape& of, std::vector<double> values) {
+    return InputSpec{.name = name,
+                     .shape = of,
+                     .dtype = DType::kI32,
+                     .fill = InputSpec::Fill::kGiven,
+                     .given = std::move(values)};
+  };
+  std::vector<double> codes;
+  const int64_t range = layout.largest() - layout.least() + 1;
+  // Every code, the largest in size among neighbours: rows of them reach the largest sums.
+  for (int64_t i = 0; i < shape.count(); ++i)
+    codes.push_back(static_cast<double>(i / s.inputs % 5 == 4 ? layout.least()
+                                                              : layout.least() + i * 37 % range));
+  InputSpec scales{.name = "scales",
+                   .shape = {matrices, s.outputs, layout.groups()},
+                   .dtype = kind == WeightCodes::kInt8 ? DType::kF32 : DType::kBF16,
+                   .fill = InputSpec::Fill::kUniform,
+                   .scale = 0.1,
+                   .offset = 0.2};
+  c.inputs = {{.name = "x", .shape = {rows, s.inputs}, .dtype = x, .rows = !stack},
+              given("codes", shape, std::move(codes)),
+              std::move(scales),
+              given("offsets", {matrices + 1}, offsets)};
+  c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    const Weight w = quantized_weight(kind,
+                                      stack ? shape : Shape{s.outputs, s.inputs},
+                                      in[1].to_i32(),
+                                      in[2].to_f32(),
+                                      in[0].device());
+    return {stack ? grouped_linear(in[0], w, in[3]) : linear(in[0], w, {.out = out})};
+  };
+  const auto reference = [=](const std::vector<RefTensor>& in) {
+    RefTensor all = in[3];
+    if (!stack) all[1] = static_cast<double>(in[0].shape[0]);  // rows may have been cut
+    return quantized_linear_reference(in[0], in[1], in[2], all, layout.bits);
+  };
+  c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
+    return {reference(in).y};
+  };
+  // A rounding of the sum for each group; int8: one more for the row's scale; int4: one of each
+  // group's part.
+  const double roundings = static_cast<double>(layout.column_groups()) + 1;
+  c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
+    const RefTensor magnitudes = reference(in).magnitudes;
+    std::vector<double> bound(y.values.size());
+    for (size_t i = 0; i < bound.size(); ++i)
+      bound[i] =
+          (1 + 1e-2) * (roundings * 0x1p-24 * magnitudes.values[i] +
+                        (out == DType::kBF16 ? unit_roundoff(out) : 0) * std::abs(y.values[i])) +
+          0x1p-126;
+    return bound;
+  };
+  c.row_independent = !stack;
+  c.flops = 2.0 * static_cast<double>(rows * s.inputs * s.outputs);
+  c.bytes = static_cast<double>(matrices * layout.bytes()) +
+            static_cast<double>(rows * s.inputs) * static_cast<double>(size_of(x)) +
+            static_cast<double>(rows * s.outputs) * static_cast<double>(size_of(out));
+  c.benchmark = benchmark;
+  c.needs = "quantized_linear";
+  return c;
+}
+
+}  // namespace
+
+OpSpec quantized_linear_spec() {
+  constexpr DType kF32 = DType::kF32, kBF16 = DType::kBF16;
+  OpSpec spec{.op = "quantized_linear",
+              .kernels = kernel_rows({"quantized_linear"}),
+              .cases = {},
+              .calls = {{.kernel = "quantized_linear",
+                         // The same codes meet; only the last roundings may be others.
+                         .bound =
+                             [](CallFacts& facts, const char* output, const RefTensor& y) {
+                               return rule_elementwise(facts, output, y, 0x1p-22);
+                             },
+                         .mixed_types = true}}};
+  for (const WeightCodes kind : {WeightCodes::kInt8, WeightCodes::kInt4}) {
+    for (const DType x : {kF32, kBF16}) {
+      spec.cases.push_back(quantized_case(kind, x, x, {{1}, 1, 1}));
+      spec.cases.push_back(quantized_case(kind, x, x, {{7}, 129, 33}));
+      spec.cases.push_back(quantized_case(kind, x, kF32, {{1}, 320, 96}));
+      spec.cases.push_back(quantized_case(kind, x, x, {{13}, 70, 17}));
+      spec.cases.push_back(quantized_case(kind, x, x, {{61}, 96, 160}));
+      spec.cases.push_back(quantized_case(kind, x, x, {{0, 3, 0, 17, 1, 0}, 129, 33}));
+      spec.cases.push_back(quantized_case(kind, x, x, {{0, 0}, 16, 16}));
+      spec.cases.push_back(quantized_case(kind, x, x, {{1}, 1536, 8960}, true));
+      spec.cases.push_back(quantized_case(kind, x, x, {{8}, 1536, 8960}, true));
+      spec.cases.push_back(quantized_case(kind, x, x, {{512}, 1536, 8960}, true));
+    }
+    const OpCase ordinary = quantized_case(kind, kF32, kF32, {{5}, 64, 20});
+    OpCase special = special_case(ordinary);
+    special.inputs[2] = ordinary.inputs[2];  // whoever loads a weight has looked at its scales
+    spec.cases.push_back(special);
+    OpCase tiny = quantized_case(kind, kF32, kF32, {{4}, 40, 16});
+    tiny.name += " below the least scale";
+    tiny.inputs[0].scale = 0x1p-120;
+    spec.cases.push_back(tiny);
+  }
+  return spec;
+}
+
+}  // namespace ferry::ops

@@ -1,0 +1,152 @@
+#include "tensor/quantise.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "base/check.h"
+#include "device/cpu/cpu_device.h"
+#include "tensor/bf16.h"
+
+namespace ferry {
+namespace {
+
+/// To the nearest whole number, halves to even, for |x| < 2^22: in additions, which any compiler
+/// makes vector instructions of.
+inline float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }
+
+float largest_size(const float* x, int64_t n) {
+  float largest = 0;
+  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(x[i]));
+  return largest;
+}
+
+void round_to(const float* x, int64_t n, float scale, float least, float most, int8_t* codes) {
+  const float inverse = 1 / scale;
+  for (int64_t i = 0; i < n; ++i)
+    codes[i] = static_cast<int8_t>(nearest(std::clamp(x[i] * inverse, least, most)));
+}
+
+float error_of(const float* x, int64_t n, float scale) {
+  const float inverse = 1 / scale;
+  float sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const float code = nearest(std::min(std::max(x[i] * inverse, -8.0f), 7.0f));
+    const float e = x[i] - code * scale;
+    sum += e * e;
+  }
+  return sum;
+}
+
+/// A group's scale in int4.
+float best_scale(const float* x, int64_t n) {
+  constexpr int kScales = 14;
+  const float largest = largest_size(x, n);
+  float best = 1, least = std::numeric_limits<float>::infinity();
+  for (int i = 0; i < kScales; ++i) {
+    const float parts = 8.5f - 0.25f * static_cast<float>(i);
+    const float scale = bf16_to_f32(f32_to_bf16(largest / parts));
+    if (!(scale > 0x1p-120f)) return 1;  // zeros, or nearly so
+    const float error = error_of(x, n, scale);
+    if (error < least) {
+      least = error;
+      best = scale;
+    }
+  }
+  return best;
+}
+
+Tensor in_cpu_memory(const Shape& shape, DType dtype) {
+  return Tensor::empty(shape, dtype, cpu_device());
+}
+
+}  // namespace
+
+CodeRows quantise_rows(WeightCodes kind, std::span<const float> rows, int64_t columns) {
+  const CodePanels layout{bits_of(kind), static_cast<int64_t>(rows.size()) / columns, columns};
+  const int64_t groups = layout.groups(),
+                width = groups == 1 && layout.bits == 8 ? columns : kCodeGroup;
+  CodeRows out{std::vector<int8_t>(rows.size()),
+               std::vector<float>(static_cast<size_t>(layout.rows * groups))};
+  cpu_pool().parallel_for(layout.panels(), [&](int64_t panel, int) {
+    const int64_t end = std::min(layout.rows, (panel + 1) * kPanelRows);
+    for (int64_t row = panel * kPanelRows; row < end; ++row)
+      for (int64_t g = 0; g < groups; ++g) {
+        const int64_t at = row * columns + g * width, n = std::min(width, columns - g * width);
+        const float* const x = rows.data() + at;
+        float& scale = out.scales[static_cast<size_t>(row * groups + g)];
+        int8_t* const codes = out.codes.data() + at;
+        if (kind == WeightCodes::kInt8) {
+          scale = largest_size(x, n) / 127;
+          if (!(scale > 0x1p-120f)) scale = 1;
+          round_to(x, n, scale, -127, 127, codes);
+        } else {
+          scale = best_scale(x, n);
+          round_to(x, n, scale, -8, 7, codes);
+        }
+      }
+  });
+  return out;
+}
+
+PanelsInMaking::PanelsInMaking(WeightCodes kind, const Shape& shape)
+    : kind_(kind), layout_{bits_of(kind), shape[shape.rank() - 2], shape[shape.rank() - 1]} {
+  const int64_t matrices = shape.rank() == 3 ? shape[0] : 1;
+  const bool int8 = kind == WeightCodes::kInt8;
+  panels_ = in_cpu_memory({matrices, layout_.panels(), layout_.panel_bytes()},
+                          int8 ? DType::kI8 : DType::kU8);
+  scales_ = in_cpu_memory({matrices, layout_.panels(), layout_.groups(), kPanelRows},
+                          int8 ? DType::kF32 : DType::kBF16);
+  // Only the last panel of a matrix and the last quad or group of a row have places that no row
+  // fills.
+  for (int64_t m = 0; m < matrices; ++m)
+    clear_codes(layout_, static_cast<uint8_t*>(panels_.data()) + m * layout_.bytes());
+  const int64_t count = scales_.count();
+  for (int64_t i = 0; i < count; ++i) {
+    if (int8)
+      static_cast<float*>(scales_.data())[i] = 1;
+    else
+      static_cast<bf16_t*>(scales_.data())[i] = f32_to_bf16(1);
+  }
+}
+
+void PanelsInMaking::put(int64_t matrix, int64_t row, const int8_t* codes, const float* scales) {
+  put_codes(layout_, row, codes, static_cast<uint8_t*>(panels_.data()) + matrix * layout_.bytes());
+  const int64_t groups = layout_.groups();
+  const int64_t at =
+      (matrix * layout_.panels() + row / kPanelRows) * groups * kPanelRows + row % kPanelRows;
+  for (int64_t g = 0; g < groups; ++g) {
+    if (kind_ == WeightCodes::kInt8)
+      static_cast<float*>(scales_.data())[at + g * kPanelRows] = scales[g];
+    else
+      static_cast<bf16_t*>(scales_.data())[at + g * kPanelRows] = f32_to_bf16(scales[g]);
+  }
+}
+
+void PanelsInMaking::put(int64_t matrix, const CodeRows& rows) {
+  cpu_pool().parallel_for(layout_.panels(), [&](int64_t panel, int) {
+    const int64_t end = std::min(layout_.rows, (panel + 1) * kPanelRows);
+    for (int64_t row = panel * kPanelRows; row < end; ++row)
+      put(matrix,
+          row,
+          rows.codes.data() + row * layout_.columns,
+          rows.scales.data() + row * layout_.groups());
+  });
+}
+
+void PanelsInMaking::store_in(Weight& weight) {
+  weight.store_codes(kind_, std::move(panels_), std::move(scales_));
+}
+
+void numbers_of_row(const CodePanels& layout,
+                    const int8_t* codes,
+                    const float* scales,
+                    float* numbers) {
+  const int64_t width = layout.bits == 8 ? layout.columns : kCodeGroup;
+  for (int64_t c = 0; c < layout.columns; ++c)
+    numbers[c] = static_cast<float>(codes[c]) * scales[c / width];
+}
+
+}  // namespace ferry

@@ -1,0 +1,52 @@
+// From a weight's numbers to whole numbers and scales, and into the panels that products read.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "tensor/weight.h"
+
+namespace ferry {
+
+/// Rows as codes in their natural order.
+struct CodeRows {
+  std::vector<int8_t> codes;  // [rows, columns]
+  std::vector<float> scales;  // [rows, groups]; in int4 each is a bf16 number
+};
+
+/// Rounds rows of `columns` numbers, all finite, to codes times scales.
+///   int8   scale = max |w| / 127 of the row; a row of zeros has scale 1.
+///   int4   in each group the one of a dozen scales, from max |w| / 8.5 to / 5.25 and rounded to bf16,
+///          that leaves the least sum of squared errors.
+/// A number becomes the code nearest to it. Uses the CPU's thread pool.
+CodeRows quantise_rows(WeightCodes kind, std::span<const float> rows, int64_t columns);
+
+/// A weight's panels while they are filled, in the CPU's memory.
+/// Thread rule: rows of different panels may be put at once.
+class PanelsInMaking {
+ public:
+  /// For all matrices of a weight of this shape.
+  PanelsInMaking(WeightCodes kind, const Shape& shape);
+
+  const CodePanels& layout() const { return layout_; }
+  /// A row's codes, and its scales in ascending order of groups.
+  void put(int64_t matrix, int64_t row, const int8_t* codes, const float* scales);
+  /// All rows of a matrix.
+  void put(int64_t matrix, const CodeRows& rows);
+  /// Moves them to the weight, whose shape must be this one.
+  void store_in(Weight& weight);
+
+ private:
+  WeightCodes kind_;
+  CodePanels layout_;
+  Tensor panels_, scales_;
+};
+
+/// What a stored row stands for: code * scale in f32.
+void numbers_of_row(const CodePanels& layout,
+                    const int8_t* codes,
+                    const float* scales,
+                    float* numbers);
+
+}  // namespace ferry
