@@ -46,7 +46,8 @@ std::string Checksums::to_json(const std::map<std::string, FileDigest>& files) {
 Result<void> Checksums::check_sizes() const {
   for (const auto& [name, digest] : files_) {
     const std::string path = join_path(folder_, name);
-    if (!path_exists(path))
+    TRY_ASSIGN(const bool there, is_there(path));
+    if (!there)
       return fail(Code::kCorrupt,
                   "{}: missing, but listed in {}; restore it, or use another copy of the folder",
                   path,

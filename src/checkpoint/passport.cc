@@ -380,7 +380,8 @@ Result<std::string> read_listed_file(const std::string& path, uint64_t bytes_max
   TRY_ASSIGN(std::string content, read_file(path, bytes_max));
   const std::string folder = parent_folder(path);
   const std::string passport_path = join_path(folder, kPassportName);
-  if (!path_exists(passport_path)) return content;
+  TRY_ASSIGN(const bool there, is_there(passport_path));
+  if (!there) return content;
   TRY_ASSIGN(const std::string text, read_file(passport_path));
   TRY_ASSIGN(const Passport passport, Passport::parse(text, passport_path));
   ChunkChecks checks(passport);
@@ -450,7 +451,8 @@ Result<std::vector<Verification>> read_verifications(const std::string& folder,
                                                      const std::string& model_root) {
   const std::string path = join_path(folder, kVerifiedName);
   std::vector<Verification> list;
-  if (!path_exists(path)) return list;
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (!there) return list;
   TRY_ASSIGN(const std::string text, read_file(path, kVerifiedBytesMax));
   TRY_ASSIGN(const json root, parse_json(text, path));
   JsonProblem problem{.advice = "; remove the file and verify again"};

@@ -33,7 +33,8 @@ Result<std::map<std::string, std::string>> text_files(ModelSource& from, const M
 
 /// A model that is there already, the source among them, is not to be replaced by a slip.
 Result<void> check_new(const std::string& path) {
-  if (!path_exists(path)) return {};
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (!there) return {};
   if (is_folder(path)) {
     TRY_ASSIGN(const std::vector<std::string> names, list_folder(path));
     if (names.empty()) return {};

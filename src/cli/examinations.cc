@@ -40,7 +40,9 @@ struct Examination {
 /// Nothing: there is none.
 Result<std::optional<Examination>> read_examination(const std::string& description) {
   const std::string path = file_of(description);
-  if (path.empty() || !path_exists(path)) return std::nullopt;
+  if (path.empty()) return std::nullopt;
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (!there) return std::nullopt;
   TRY_ASSIGN(const std::string text, read_file(path, kBytesMax));
   TRY_ASSIGN(const nlohmann::json root, parse_json(text, path));
   const auto text_of = [&](const char* key) {
