@@ -196,7 +196,8 @@ struct Command {
 /// kStopSignals but SIGTERM and SIGXCPU are ignored in it (Ctrl-C, a terminal that closes and a
 /// scheduler reach the whole group: the supervisor alone answers them, with SIGTERM). SIGPIPE is
 /// ignored here too from now on: a log that nobody reads any more must not end the run. Call from
-/// the main thread: the kernel ties the worker's life to the thread that forked it.
+/// the main thread: the kernel ties the worker's life to the thread that forked it. `log` must not
+/// block: the supervisor would hear nothing meanwhile (base/patient_output.h).
 int supervise(const Command& command,
               const Settings& settings,
               const Clock& clock,
