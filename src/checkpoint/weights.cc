@@ -1,6 +1,7 @@
 #include "checkpoint/weights.h"
 
 #include <cmath>
+#include <optional>
 
 #include "base/alive.h"
 #include "device/cpu/cpu_device.h"
@@ -55,6 +56,18 @@ Result<void> expect_parts(const ModelSource& from,
   return {};
 }
 
+/// All that a weight is read from.
+Result<void> expect_weight(const ModelSource& from,
+                           const Weight& w,
+                           std::set<std::string>& unread) {
+  const StoredParts parts = parts_of(w);
+  TRY(expect_parts(from, parts, unread));
+  if (from.stored(parts.names.front())->dtype != DType::kF8E4M3 || !w.matrix()) return {};
+  StoredParts scales = parts_of(w, kScaleSuffix);
+  scales.shape = kF8Blocks.scales_of(scales.shape);
+  return expect_parts(from, scales, unread);
+}
+
 Result<Tensor> load_whole(
     ModelSource& from, const Weight& w, const char* suffix, Device& device, DType want) {
   const std::string name = w.name + suffix;
@@ -85,10 +98,7 @@ std::vector<float> numbers_of(const Tensor& codes,
 }
 
 /// Float8 codes and, beside them, what each block is to be multiplied with.
-Result<void> load_f8(ModelSource& from, Device& device, Weight& w, std::set<std::string>& unread) {
-  StoredParts parts = parts_of(w, kScaleSuffix);
-  parts.shape = kF8Blocks.scales_of(parts.shape);
-  TRY(expect_parts(from, parts, unread));
+Result<void> load_f8(ModelSource& from, Device& device, Weight& w) {
   Device& to = w.value.defined() ? cpu_device() : device;
   TRY_ASSIGN(const Tensor codes, load_whole(from, w, "", to, DType::kF8E4M3));
   TRY_ASSIGN(const Tensor scales, load_whole(from, w, kScaleSuffix, to, DType::kF32));
@@ -116,28 +126,27 @@ DType kept_as(const Weight& w, DType stored) {
   return w.matrix() && as_stored ? stored : DType::kF32;
 }
 
-Result<void> load_weight(ModelSource& from,
-                         Device& device,
-                         Weight& w,
-                         std::set<std::string>& unread) {
-  const StoredParts parts = parts_of(w);
-  TRY(expect_parts(from, parts, unread));
-  const DType stored = from.stored(parts.names.front())->dtype;
-  if (stored == DType::kF8E4M3 && w.matrix()) return load_f8(from, device, w, unread);
+/// With all parts known to be there.
+Result<void> load_expected(ModelSource& from, Device& device, Weight& w) {
+  const DType stored = from.stored(parts_of(w).names.front())->dtype;
+  if (stored == DType::kF8E4M3 && w.matrix()) return load_f8(from, device, w);
   const DType want = w.value.defined() ? w.value.dtype() : kept_as(w, stored);
   TRY_ASSIGN(Tensor value, load_whole(from, w, "", device, want));
   w.store(std::move(value));
   return {};
 }
 
-Result<void> check_alias(ModelSource& from,
-                         const WeightAlias& alias,
-                         std::set<std::string>& unread) {
-  if (!unread.contains(alias.first)) return {};
+/// What `w` is stored as a second time, if it is; without memory.
+std::optional<Weight> stored_again(const ModelSource& from, const WeightAlias& alias) {
+  if (!from.stored(alias.first)) return std::nullopt;
   const Weight& w = *alias.second;
-  Weight copy{.name = alias.first, .role = w.role, .global_shape = w.global_shape};
+  return Weight{.name = alias.first, .role = w.role, .global_shape = w.global_shape};
+}
+
+/// Whether a copy has the values of its weight, which is loaded.
+Result<void> check_values(ModelSource& from, const Weight& w, Weight copy) {
   if (!w.scaled()) copy.value = Tensor::empty(w.global_shape, w.value.dtype(), w.value.device());
-  TRY(load_weight(from, w.value.device(), copy, unread));
+  TRY(load_expected(from, w.value.device(), copy));
   const auto same = [](const Tensor& x, const Tensor& y) {
     if (!x.defined() || !y.defined()) return x.defined() == y.defined();
     std::vector<char> a(x.bytes()), b(y.bytes());
@@ -149,8 +158,28 @@ Result<void> check_alias(ModelSource& from,
     return fail(Code::kInvalidInput,
                 "{}: tensor \"{}\" differs from \"{}\"; Ferry shares the two",
                 from.path(),
-                alias.first,
+                copy.name,
                 w.name);
+  return {};
+}
+
+/// By names and shapes alone.
+Result<void> check_names(const ModelSource& from,
+                         const std::vector<Weight*>& weights,
+                         const std::vector<WeightAlias>& aliases,
+                         const std::set<std::string>& unused) {
+  const std::vector<std::string> names = from.names();
+  std::set<std::string> unread(names.begin(), names.end());
+  for (const std::string& name : unused) unread.erase(name);
+  for (const Weight* w : weights) TRY(expect_weight(from, *w, unread));
+  for (const WeightAlias& alias : aliases)
+    if (const std::optional<Weight> copy = stored_again(from, alias))
+      TRY(expect_weight(from, *copy, unread));
+  if (!unread.empty())
+    return fail(Code::kInvalidInput,
+                "{}: tensor \"{}\" is not part of the model that config.json describes",
+                from.path(),
+                *unread.begin());
   return {};
 }
 
@@ -170,9 +199,26 @@ double bytes_to_take(const ModelSource& from, const std::vector<Weight*>& weight
 
 }  // namespace
 
+Result<void> check_stored_weights(ModelSource& from,
+                                  const std::vector<Weight*>& weights,
+                                  const std::vector<WeightAlias>& aliases,
+                                  const std::set<std::string>& unused) {
+  TRY(check_names(from, weights, aliases, unused));
+  for (const WeightAlias& alias : aliases) {
+    std::optional<Weight> copy = stored_again(from, alias);
+    if (!copy) continue;
+    const Weight& w = *alias.second;
+    Weight stored{.name = w.name, .role = w.role, .global_shape = w.global_shape};
+    TRY(load_expected(from, cpu_device(), stored));
+    TRY(check_values(from, stored, *std::move(copy)));
+  }
+  return {};
+}
+
 Result<void> load_weight(ModelSource& from, Device& device, Weight& weight) {
   std::set<std::string> unread;
-  return load_weight(from, device, weight, unread);
+  TRY(expect_weight(from, weight, unread));
+  return load_expected(from, device, weight);
 }
 
 Result<void> load_weights(ModelSource& from,
@@ -180,32 +226,28 @@ Result<void> load_weights(ModelSource& from,
                           const std::vector<Weight*>& weights,
                           const std::vector<WeightAlias>& aliases,
                           const std::set<std::string>& unused) {
-  const std::vector<std::string> names = from.names();
-  std::set<std::string> unread(names.begin(), names.end());
-  for (const std::string& name : unused) unread.erase(name);
+  TRY(check_names(from, weights, aliases, unused));
   TRY(require_memory(device, bytes_to_take(from, weights), from.path()));
-  for (Weight* w : weights) TRY(load_weight(from, device, *w, unread));
-  for (const WeightAlias& alias : aliases) TRY(check_alias(from, alias, unread));
-  if (!unread.empty())
-    return fail(Code::kInvalidInput,
-                "{}: tensor \"{}\" is not part of the model that config.json describes",
-                from.path(),
-                *unread.begin());
+  for (Weight* w : weights) TRY(load_expected(from, device, *w));
+  for (const WeightAlias& alias : aliases)
+    if (std::optional<Weight> copy = stored_again(from, alias))
+      TRY(check_values(from, *alias.second, *std::move(copy)));
   return {};
 }
 
 std::vector<NamedTensor> weights_to_convert(ModelSource& from,
                                             const std::vector<Weight*>& weights,
+                                            const std::vector<WeightAlias>& aliases,
                                             DType matrices,
                                             const std::function<void()>& loaded) {
   std::vector<NamedTensor> out;
-  for (const Weight* w : weights) {
+  const auto add = [&](const std::vector<std::string>& names, const Weight* w) {
     const StoredParts parts = parts_of(*w);
-    for (const std::string& name : parts.names) {
-      NamedTensor t{.name = name, .value = {}, .stored = w->matrix() ? matrices : DType::kF32};
+    for (size_t i = 0; i < names.size(); ++i) {
+      NamedTensor t{.name = names[i], .value = {}, .stored = w->matrix() ? matrices : DType::kF32};
       t.shape = parts.shape;
-      t.load = [&from, w, name, loaded, shape = parts.shape]() -> Result<Tensor> {
-        Weight part{.name = name,
+      t.load = [&from, w, of = parts.names[i], loaded, shape = parts.shape]() -> Result<Tensor> {
+        Weight part{.name = of,
                     .role = w->role,
                     .global_shape = shape,
                     .value = Tensor::empty(shape, DType::kF32, cpu_device())};
@@ -215,7 +257,9 @@ std::vector<NamedTensor> weights_to_convert(ModelSource& from,
       };
       out.push_back(std::move(t));
     }
-  }
+  };
+  for (const Weight* w : weights) add(parts_of(*w).names, w);
+  for (const WeightAlias& alias : aliases) add({alias.first}, alias.second);
   return out;
 }
 

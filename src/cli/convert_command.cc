@@ -59,7 +59,11 @@ Result<void> convert(const Arguments& args) {
   ProgressLine line;
   size_t done = 0, all = 0;
   contents.tensors = weights_to_convert(
-      *from, model.weights(), f32 ? DType::kF32 : DType::kBF16, [&line, &done, &all] {
+      *from,
+      model.weights(),
+      model.weight_aliases(),
+      f32 ? DType::kF32 : DType::kBF16,
+      [&line, &done, &all] {
         ++done;
         line.show([&] { return fmt::format("{} of {} tensors written", done, all); });
       });

@@ -21,8 +21,9 @@ struct DirectoryModel {
 };
 
 /// Makes the model and, if asked to, loads its weights, which stay in memory as they are stored;
-/// otherwise they have no memory yet (layer_weights.h fills them). Errors: kInvalidInput, kCorrupt,
-/// naming file, field or tensor; kExhausted.
+/// otherwise they have no memory yet (layer_weights.h fills them), and it is only checked that what
+/// is stored is the model's, no more and no less. Errors: kInvalidInput, kCorrupt, naming file, field
+/// or tensor; kExhausted.
 Result<DirectoryModel> model_of(ModelSource& from, Device& device, DType compute, bool load);
 
 /// Loads the weights of a model that was made from a fitted config. Errors: of load_weights.
