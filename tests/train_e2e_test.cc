@@ -19,6 +19,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -417,6 +418,24 @@ TEST_F(TrainE2e, WhatSomebodyPutIntoACheckpointIsNotRemovedWithIt) {
   expect_same(trace("notes"), base_, "with notes");
 }
 
+/// Paths are bytes: one that is no UTF-8 is used, though what is said of it in JSON is not the same.
+TEST_F(TrainE2e, AFolderWhoseNameIsNoUtf8IsTrainedIn) {
+  const std::string run = "caf\xe9";
+  ran(train(run, {"--train.steps=4"}));
+  ran(train(run, {"--resume"}));
+  expect_same(trace(run), base_, run);
+  ran({"verify", checkpoint(run), "--quick"});
+  // A file of a model whose name no list could repeat is left where it is, and told.
+  const std::string model = path("named");
+  copy(checkpoint("base"), model);
+  for (const char* guard : {"checksums.json", "passport.json"}) fs::remove(model + "/" + guard);
+  fs::create_directory(model + "/additional_chat_templates");
+  write(model + "/additional_chat_templates/caf\xe9.jinja", "{{ a }}");
+  const std::string output = ran({"convert", model, "--out", path("renamed")});
+  EXPECT_NE(output.find("its name is not UTF-8"), std::string::npos) << output;
+  ran({"verify", path("renamed")});
+}
+
 /// A log that somebody edited or a disk harmed is no reason not to train.
 TEST_F(TrainE2e, ABadLineOfTheMetricsIsSetAside) {
   ran(train("logged", {"--train.steps=4"}));
@@ -533,6 +552,17 @@ TEST_F(TrainE2e, FullDiskKeepsTheEarlierCheckpoint) {
   EXPECT_GE(kept, 2);
 }
 
+std::set<std::string> tensors_in(const std::string& model) {
+  const std::string bytes = read(model + "/model.safetensors");
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  std::set<std::string> names;
+  const Json layout = Json::parse(bytes.substr(8, header));
+  for (const auto& [name, tensor] : layout.items())
+    if (name != "__metadata__") names.insert(name);
+  return names;
+}
+
 TEST_F(TrainE2e, ConvertedItIsTheSameModel) {
   const std::string source = checkpoint("base"), wide = path("wide"), narrow = path("narrow");
   const auto logits = [&](const std::string& model, const std::string& type) {
@@ -543,6 +573,9 @@ TEST_F(TrainE2e, ConvertedItIsTheSameModel) {
   ran({"convert", source, "--to", "f32", "--out", wide});
   EXPECT_EQ(logits(wide, "f32"), logits(source, "f32"));
   EXPECT_EQ(read(wide + "/tokenizer.json"), read(source + "/tokenizer.json"));
+  // No tensor is left out, nor what stands there under a second name.
+  EXPECT_EQ(tensors_in(wide), tensors_in(source));
+  EXPECT_TRUE(tensors_in(wide).contains("model.layers.2.shared_head.head.weight"));
   // Computing in bf16 rounds as storing does; and what was rounded once is not rounded again.
   ran({"convert", wide, "--to", "bf16", "--out", narrow});
   EXPECT_EQ(logits(narrow, "bf16"), logits(source, "bf16"));

@@ -40,7 +40,7 @@ std::string Checksums::to_json(const std::map<std::string, FileDigest>& files) {
   nlohmann::json list = nlohmann::json::object();
   for (const auto& [name, digest] : files)
     list[name] = {{"bytes", digest.bytes}, {"blake2b", digest.blake2b}};
-  return nlohmann::json{{"format", kFormat}, {"files", list}}.dump(1) + "\n";
+  return json_text(nlohmann::json{{"format", kFormat}, {"files", list}}, 1) + "\n";
 }
 
 Result<void> Checksums::check_sizes() const {

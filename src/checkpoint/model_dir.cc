@@ -86,7 +86,7 @@ Result<void> write_shards(StagedFolder& folder,
   }
   if (shards.size() == 1) return {};
   const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", places}};
-  return folder.write_text(kIndexName, index.dump(2) + "\n");
+  return folder.write_text(kIndexName, json_text(index, 2) + "\n");
 }
 
 }  // namespace

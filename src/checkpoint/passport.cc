@@ -26,9 +26,7 @@ constexpr size_t kVerificationsMax = 64;
 
 // --- writing
 
-std::string text_of(const json& j) {
-  return j.dump(-1, ' ', false, json::error_handler_t::replace);
-}
+std::string text_of(const json& j) { return json_text(j); }
 
 /// Numbers as they lie in memory (little-endian), in hex: exact, and small.
 template <typename T>
@@ -329,7 +327,7 @@ std::string Passport::to_json() const {
     top["signature"] = {{"public_key", signature->public_key}, {"signature", signature->signature}};
   top["statement"] = statement_of(*this);
   top["chunks"] = chunks;
-  return top.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  return json_text(top, 1) + "\n";
 }
 
 uint64_t Passport::probes_bytes() const {
@@ -491,8 +489,7 @@ Result<void> add_verification(const std::string& folder,
                              {"unix_ms", v.unix_ms}});
   const json root = {
       {"format", kVerifiedFormat}, {"root", model_root}, {"verifications", verifications}};
-  return write_file_atomic(join_path(folder, kVerifiedName),
-                           root.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  return write_file_atomic(join_path(folder, kVerifiedName), json_text(root, 1) + "\n");
 }
 
 }  // namespace ferry

@@ -71,8 +71,7 @@ Result<void> remember_examination(const doctor::Report& report) {
                                        {"program", fmt::format("ferry {}", kVersion)},
                                        {"unix_ms", report.started_unix_ms}};
   TRY(make_folders(parent_folder(path)));
-  return write_file_atomic(
-      path, note.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  return write_file_atomic(path, json_text(note, 1) + "\n");
 }
 
 void warn_unexamined(const Device& device) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/json.h"
 
 namespace ferry {
 namespace {
@@ -101,7 +102,7 @@ template <typename Record>
 std::string json_line(const char* kind, const Record& record) {
   Json j = {{"kind", kind}};
   visit_fields(record, WriteJson{j});
-  return j.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_text(j);
 }
 
 template <typename Record>
