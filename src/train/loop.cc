@@ -185,7 +185,7 @@ Result<void> Run::announce() {
   rest.disk_bytes =
       std::max(one, rest.disk_bytes - static_cast<double>(there.complete.size()) * one);
   TRY_ASSIGN(const uint64_t disk, free_disk_bytes(settings_.checkpoint.dir));
-  TRY(check_fits(rest, settings_, memory_available(*device_), disk));
+  TRY(check_fits(rest, settings_, memory_available(*device_), memory_available(), disk));
   return check_file_limit(std::max(std::min(model_bytes, ModelContents{}.shard_bytes), state_bytes),
                           file_bytes_max(),
                           settings_);
