@@ -158,6 +158,25 @@ TEST_F(RunE2e, OutputThatStandsStillCostsNoWork) {
   EXPECT_EQ(said.find("no sign of life"), std::string::npos) << said;
 }
 
+/// Lustre mounted without flock, say.
+TEST_F(RunE2e, AFileSystemWithoutLocksIsUsedAndTold) {
+  const Environment no_locks = {{"FERRY_FAULT", "file.lock:*:enosys"}};
+  for (const Strings& command : {train("unlocked", {"--train.steps=4"}),
+                                 Strings{"data",
+                                         "prepare",
+                                         path("text.txt"),
+                                         "--split",
+                                         "line",
+                                         "--tokenizer",
+                                         path("tok.json"),
+                                         "--out",
+                                         path("text3")}}) {
+    const std::string output = ran(command, no_locks);
+    EXPECT_NE(output.find("its file system cannot lock files"), std::string::npos) << output;
+  }
+  EXPECT_TRUE(fs::exists(checkpoint("unlocked", 4)));
+}
+
 // --- Signals -------------------------------------------------------------------------------------
 
 TEST_F(RunE2e, EachSignalSavesAndEnds) {

@@ -63,6 +63,7 @@ Result<void> prepare(PrepareArgs& args) {
     phase = p.phase;
     show(line, p, phase_start_s);
   };
+  args.options.note = [](const std::string& text) { tell("ferry: note: " + text); };
   TRY(check_tokenizer_path(args.options.tokenizer));
   TRY_ASSIGN(const data::Manifest m, data::prepare(args.options));
   line.clear();

@@ -661,6 +661,11 @@ Result<Manifest> write_dataset(const PrepareOptions& options, Plan plan) {
 Result<Manifest> prepare(const PrepareOptions& options) {
   TRY(check_options(options));
   TRY_ASSIGN(const FolderLock lock, FolderLock::acquire(options.out));
+  if (!lock.exclusive() && options.note)
+    options.note(fmt::format(
+        "{}: its file system cannot lock files, so nothing keeps another ferry data prepare out "
+        "of this folder: start none",
+        options.out));
   TRY(check_folder(options));
   TRY(remove_sort_files(options.out));
   TRY_ASSIGN(Plan plan, make_plan(options));

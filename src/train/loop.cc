@@ -309,7 +309,7 @@ Result<void> Run::refused(const std::string& why) {
 }
 
 Result<void> Run::evaluate() {
-  beats_.begin(Work::kEvaluating,
+  beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating,
                std::min(dataset_->held_out().tokens(), settings_.train.evaluate_tokens));
   const OpsAlive alive;  // the first batch in the form that serves may take long
   held_out_loss_ =

@@ -29,7 +29,7 @@ std::string older_whole(const CheckpointList& list) {
 }
 
 /// Step folders that cannot be used are a run's all the same, whose files may come back.
-Result<void> check_begins_or_goes_on(const std::string& folder, const CheckpointList& list) {
+Result<void> check_ignored(const std::string& folder, const CheckpointList& list) {
   if (list.complete.empty() && !list.ignored.empty())
     return fail(Code::kCorrupt,
                 "{}: none of its {} checkpoints can be gone on from ({}); restore what is missing "
@@ -109,13 +109,13 @@ Result<Beginning> begin_run(const Settings& settings,
   beats.begin(Work::kLoading);
   TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
   for (const IgnoredCheckpoint& i : list.ignored) say("ignored    " + i.why);
-  TRY(check_begins_or_goes_on(folder, list));
   if (!resume && !list.complete.empty())
     return fail(Code::kInvalidInput,
                 "{}: holds a run that got to step {}; go on with it by --resume, or choose another "
                 "checkpoint.dir",
                 folder,
                 list.complete.back().step);
+  TRY(check_ignored(folder, list));
   Beginning b;
   if (list.complete.empty()) {
     if (resume) say("resume     no checkpoint yet: from the beginning");

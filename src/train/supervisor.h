@@ -30,7 +30,8 @@ enum class Work : int32_t {
   kEvaluating,
   kProbing,  // saving
   kWriting,
-  kRemoving
+  kRemoving,
+  kFirstEvaluation,  // starting, too: one that a stop had cut short
 };
 Phase phase_of(Work work);
 
