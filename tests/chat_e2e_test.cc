@@ -132,6 +132,8 @@ TEST_F(ChatE2e, APipeGetsAnswersAndNothingElse) {
   EXPECT_NE(out.find("<think>\n", 1), std::string::npos) << out;
   for (const char* not_there : {"> ", "\033", "tokens of prompt"})
     EXPECT_EQ(out.find(not_there), std::string::npos) << out;
+  write(path("lines"), "caf\xe9\n");  // of another age: shown as what it is not, but answered
+  EXPECT_EQ(piped(path("talks")), 0) << read(path("err"));
   EXPECT_EQ(piped(path("mute")), 2);
   EXPECT_NE(read(path("err")).find("has no chat template"), std::string::npos) << read(path("err"));
 }

@@ -89,7 +89,8 @@ struct Layout {
   bool tied_head_stored = false;
   DType stored = DType::kF32;
   uint64_t shard_bytes = uint64_t{1} << 30;
-  bool hub_cache = false;  // files are links into blobs
+  bool hub_cache = false;                // files are links into blobs
+  std::vector<std::string> beside = {};  // tensors that no config asks for
 
   // What it says.
   std::optional<int32_t> bos = 0;
@@ -137,6 +138,9 @@ std::string make(const fs::path& folder, const Layout& l) {
     for (const Weight* w : model->weights())
       if (w->name == "model.embed_tokens.weight")
         c.tensors.push_back({"lm_head.weight", w->value, l.stored});
+  for (const std::string& name : l.beside)
+    c.tensors.push_back(
+        {name, Tensor::from_f32(std::vector<float>{1, 2}, {2}, cpu_device()), l.stored});
   c.texts[kConfigName] = l.config.dump(2);
   c.shard_bytes = l.shard_bytes;
   const std::string path = (folder / "model").string();
@@ -546,6 +550,9 @@ TEST(Directories, WhatDoesNotFitIsRefusedByName) {
     Result<ModelDir> dir = ModelDir::open(path);
     if (!dir) return dir.error().message;
     const auto opened = probe::model_of(*dir, cpu_device(), DType::kF32, true);
+    // Who converts, or verifies layer by layer, refuses the same.
+    const auto looked_at = probe::model_of(*dir, cpu_device(), DType::kF32, false);
+    EXPECT_EQ(opened ? "" : opened.error().message, looked_at ? "" : looked_at.error().message);
     if (!opened) return opened.error().message;
     const auto texts = read_model_texts(*dir);
     return texts ? std::string() : texts.error().message;
@@ -564,6 +571,14 @@ TEST(Directories, WhatDoesNotFitIsRefusedByName) {
   Layout v2{.config = v2_config(), .files = {}};
   EXPECT_NE(refusal(v2, set("num_hidden_layers", 1)).find("model.layers.1"), std::string::npos);
   EXPECT_NE(refusal(v2, set("num_hidden_layers", 3)).find("model.layers.2"), std::string::npos);
+  // Nor are there experts beyond those of the config.
+  for (const char* name : {"model.layers.1.mlp.experts.4.up_proj.weight",
+                           "model.layers.0.self_attn.q_a_proj.bias",
+                           "model.layers.0.mlp.up_proj.weight_scale_inv"}) {
+    Layout more = half;
+    more.beside = {name};
+    EXPECT_NE(refusal(more, nothing).find(name), std::string::npos) << name;
+  }
   EXPECT_NE(refusal(v2, set("a_field_of_tomorrow", 1)).find("a_field_of_tomorrow"),
             std::string::npos);
   EXPECT_NE(refusal(v2, set("eos_token_id", Json::array({1, "x"}))).find("eos_token_id"),

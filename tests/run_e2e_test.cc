@@ -1,8 +1,10 @@
 // A training run among people, terminals, schedulers and disks: what is slow is waited for, what
 // hangs is ended, what asks it to stop lets it save, what no restart mends ends it at once, and what
 // is changed between two parts of it is told or refused.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -110,6 +112,69 @@ TEST_F(RunE2e, WhatFailsAfterASaveIsToldAndTheRunGoesOn) {
       ran(train("prune", {"--checkpoint.keep_last=1"}), {{"FERRY_FAULT", "file.remove:*:eacces"}});
   EXPECT_NE(output.find("warning    "), std::string::npos) << output;
   EXPECT_TRUE(fs::exists(checkpoint("prune")));
+}
+
+/// Ctrl-S, a pager that stands, a laptop asleep at the other end of ssh: what is said waits, or is
+/// left out, and the run goes on.
+TEST_F(RunE2e, OutputThatStandsStillCostsNoWork) {
+  const Strings more = {"--train.steps=400",
+                        "--checkpoint.every=100",
+                        "--train.evaluate_every=0",
+                        "--supervisor.step_patience_s=2",
+                        "--supervisor.patience_intervals=1",
+                        "--supervisor.evaluate_patience_s=2",
+                        "--supervisor.save_patience_s=2"};
+  OnTerminal p(train("paused", more));
+  ASSERT_TRUE(p.trains()) << p.output();
+  p.type("\x13");  // Ctrl-S
+  EXPECT_TRUE(wait_for([&] { return fs::exists(checkpoint("paused", 400)); }));
+  sleep_ms(4000);  // longer than the patience: the end of the run waits for its reader, alive
+  EXPECT_FALSE(p.ended());
+  p.type("\x11");  // Ctrl-Q
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(p.said("\"step\":400")) << p.output();
+  EXPECT_FALSE(p.said("no sign of life")) << p.output();
+
+  // A pipe that nobody empties; a worker that dies meanwhile is followed by another all the same.
+  const std::string pipe = path("standing");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  ASSERT_GE(reader, 0);
+  ::fcntl(reader, F_SETPIPE_SZ, 4096);
+  Program q(pipe, train("piped", with(more, {"--train.steps=2000", "--checkpoint.every=500"})));
+  ASSERT_TRUE(wait_for([&] { return fs::exists(checkpoint("piped", 500)); }));
+  ::kill(worker_of(path("piped")), SIGKILL);
+  EXPECT_TRUE(wait_for([&] { return fs::exists(checkpoint("piped", 2000)); }));
+  std::string said;
+  char block[4096];
+  ASSERT_TRUE(wait_for([&] {
+    for (ssize_t n; (n = ::read(reader, block, sizeof block)) > 0;)
+      said.append(block, static_cast<size_t>(n));
+    return q.ended();
+  }));
+  ::close(reader);
+  EXPECT_EQ(q.wait(), 0) << said;
+  EXPECT_NE(said.find("lines were left out"), std::string::npos) << said;
+  EXPECT_EQ(said.find("no sign of life"), std::string::npos) << said;
+}
+
+/// Lustre mounted without flock, say.
+TEST_F(RunE2e, AFileSystemWithoutLocksIsUsedAndTold) {
+  const Environment no_locks = {{"FERRY_FAULT", "file.lock:*:enosys"}};
+  for (const Strings& command : {train("unlocked", {"--train.steps=4"}),
+                                 Strings{"data",
+                                         "prepare",
+                                         path("text.txt"),
+                                         "--split",
+                                         "line",
+                                         "--tokenizer",
+                                         path("tok.json"),
+                                         "--out",
+                                         path("text3")}}) {
+    const std::string output = ran(command, no_locks);
+    EXPECT_NE(output.find("its file system cannot lock files"), std::string::npos) << output;
+  }
+  EXPECT_TRUE(fs::exists(checkpoint("unlocked", 4)));
 }
 
 // --- Signals -------------------------------------------------------------------------------------

@@ -420,6 +420,12 @@ std::vector<Violation> check_banned(const std::vector<SourceFile>& files) {
        R"(^(?!src/)|_test\.cc$)",
        "libm's results differ between versions: base/math.h has exp, log, pow, cos and sin, "
        "ops/cpu/simd.h has what kernels need"},
+      {R"(\.dump\s*\()",
+       R"(^src/(base|checkpoint)/json\.cc$|^(?!src/)|_test\.cc$)",
+       "throws on ill-formed UTF-8, which a path or a person may bring: json_text (base/json.h)"},
+      {R"((if|while|for|return|&&|\|\||!)[^;,=]*\bis_there\()",
+       R"(^tests/|_test\.cc$)",
+       "a Result is true where it holds a no: TRY_ASSIGN(const bool there, is_there(path))"},
       {R"(catch\s*\(\s*\.\.\.\s*\))",
        R"(^src/base/|^src/cli/main\.cc$|_test\.cc$|^tests/)",
        "swallows bugs: name the failure that is expected here"},

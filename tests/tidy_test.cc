@@ -109,6 +109,10 @@ TEST(TidyRules, BannedCallsAreFound) {
   EXPECT_EQ(breaches("src/train/a.cc", "auto t = std::chrono::steady_clock::now();"), 1u);
   EXPECT_EQ(breaches("src/base/clock.cc", "auto t = std::chrono::steady_clock::now();"), 0u);
   EXPECT_EQ(breaches("src/train/a.cc", "srand(7);"), 1u);
+  EXPECT_EQ(breaches("src/train/a.cc", "return j.dump(1);"), 1u);
+  EXPECT_EQ(breaches("src/base/json.cc", "return j.dump(1);"), 0u);
+  EXPECT_EQ(breaches("src/train/a.cc", "if (!is_there(path)) return {};"), 1u);
+  EXPECT_EQ(breaches("src/train/a.cc", "TRY_ASSIGN(const bool there, is_there(path));"), 0u);
   EXPECT_EQ(breaches("src/train/a.cc", "x = rand ();"), 1u);
   EXPECT_EQ(breaches("src/train/a.cc", "x = operand();"), 0u);
   EXPECT_EQ(breaches("src/train/a.cc", "std::time(nullptr)"), 1u);

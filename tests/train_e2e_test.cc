@@ -19,6 +19,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -359,6 +360,121 @@ TEST_F(TrainE2e, HarmedCheckpointsAreToldApart) {
   }
 }
 
+/// A run whose every checkpoint is harmed, or cannot be read just now, is not begun anew by
+/// --resume, nor by a plain start; its metrics stay.
+TEST_F(TrainE2e, ARunWithoutAUsableCheckpointIsNotBegunAnew) {
+  ran(train("lone", {"--train.steps=4", "--checkpoint.every=4"}));
+  const std::string here = checkpoint("lone", 4), metrics = path("lone") + "/metrics.jsonl";
+  const std::string part = here + "/state/part-00000.safetensors", lines = read(metrics);
+  ASSERT_FALSE(lines.empty());
+  fs::rename(part, path("aside"));
+  refused(2, train("lone", {"--resume"}), {part, "missing", "another checkpoint.dir"});
+  refused(2, train("lone"), {part, "missing", "another checkpoint.dir"});
+  EXPECT_EQ(read(metrics), lines);
+  fs::rename(path("aside"), part);
+  // What is only out of reach is not damaged: the run waits until it is back.
+  for (const char* const fault : {"file.open:*:eio", "file.size:*:eacces", "file.stat:*:eio"}) {
+    const Ended e = end_of(train("lone", {"--worker", "--resume"}), {{"FERRY_FAULT", fault}});
+    EXPECT_NE(e.status, 0) << fault << e.output;
+    EXPECT_EQ(read(metrics), lines) << fault;
+  }
+  refused(
+      3, train("lone", {"--resume"}), {"list", path("lone")}, {{"FERRY_FAULT", "file.list:*:eio"}});
+  EXPECT_EQ(read(metrics), lines);
+  const std::string resumed = ran(train("lone", {"--resume", "--checkpoint.every=4"}));
+  EXPECT_NE(resumed.find("resume     from " + here), std::string::npos) << resumed;
+}
+
+/// The records of a run whose checkpoints somebody took away are not written over.
+TEST_F(TrainE2e, MetricsOfARunWithoutItsCheckpointsAreSetAside) {
+  ran(train("bare", {"--train.steps=4", "--checkpoint.every=4"}));
+  const std::string lines = read(path("bare") + "/metrics.jsonl");
+  fs::remove_all(checkpoint("bare", 4));
+  const std::string output = ran(train("bare", {"--train.steps=4", "--checkpoint.every=4"}));
+  EXPECT_EQ(read(path("bare") + "/metrics.1.jsonl"), lines);
+  EXPECT_NE(output.find("metrics.1.jsonl"), std::string::npos) << output;
+}
+
+/// What will be in the way of a later save is told before the work, not at that step.
+TEST_F(TrainE2e, AFolderInTheWayOfALaterSaveIsToldAtTheStart) {
+  copy(path("base"), path("way"));
+  const std::string in_the_way = checkpoint("way");
+  fs::remove(in_the_way + "/checksums.json");
+  refused(2, train("way", {"--resume"}), {in_the_way, "move it away"});
+  EXPECT_TRUE(fs::exists(in_the_way + "/model.safetensors"));
+  fs::remove_all(in_the_way);
+  ran(train("way", {"--resume"}));
+  expect_same(trace("way"), base_, "after what was in the way is gone");
+}
+
+/// A checkpoint that somebody has put a file into is not removed with it.
+TEST_F(TrainE2e, WhatSomebodyPutIntoACheckpointIsNotRemovedWithIt) {
+  ran(train("notes", {"--train.steps=2"}));
+  const std::string mine = checkpoint("notes", 2) + "/notes.txt";
+  write(mine, "a good one");
+  const std::string output = ran(train("notes", {"--resume", "--checkpoint.keep_last=1"}));
+  EXPECT_EQ(read(mine), "a good one");
+  EXPECT_NE(output.find("warning    " + mine), std::string::npos) << output;
+  expect_same(trace("notes"), base_, "with notes");
+}
+
+/// Paths are bytes: one that is no UTF-8 is used, though what is said of it in JSON is not the same.
+TEST_F(TrainE2e, AFolderWhoseNameIsNoUtf8IsTrainedIn) {
+  const std::string run = "caf\xe9";
+  ran(train(run, {"--train.steps=4"}));
+  ran(train(run, {"--resume"}));
+  expect_same(trace(run), base_, run);
+  ran({"verify", checkpoint(run), "--quick"});
+  // A file of a model whose name no list could repeat is left where it is, and told.
+  const std::string model = path("named");
+  copy(checkpoint("base"), model);
+  for (const char* guard : {"checksums.json", "passport.json"}) fs::remove(model + "/" + guard);
+  fs::create_directory(model + "/additional_chat_templates");
+  write(model + "/additional_chat_templates/caf\xe9.jinja", "{{ a }}");
+  const std::string output = ran({"convert", model, "--out", path("renamed")});
+  EXPECT_NE(output.find("its name is not UTF-8"), std::string::npos) << output;
+  ran({"verify", path("renamed")});
+}
+
+/// A log that somebody edited or a disk harmed is no reason not to train.
+TEST_F(TrainE2e, ABadLineOfTheMetricsIsSetAside) {
+  ran(train("logged", {"--train.steps=4"}));
+  const std::string metrics = path("logged") + "/metrics.jsonl", lines = read(metrics);
+  write(metrics, "nonsense\n" + lines);
+  const std::string output = ran(train("logged", {"--resume"}));
+  EXPECT_NE(output.find("metrics.unreadable.txt"), std::string::npos) << output;
+  EXPECT_EQ(read(path("logged") + "/metrics.unreadable.txt"), "nonsense\n");
+  EXPECT_TRUE(read(metrics).starts_with(lines));
+  expect_same(trace("logged"), base_, "with a bad line");
+}
+
+/// An evaluation that a stop cut short is made up for: the checkpoint has its figure.
+TEST_F(TrainE2e, AStopDuringAnEvaluationDoesNotLoseIt) {
+  for (const int step : {4, kSteps}) {
+    const std::string run = "unevaluated" + std::to_string(step);
+    Strings more = {"--train.evaluate_every=" + std::to_string(step)};
+    Program p(root_ / "log", train(run, more), {{"FERRY_FAULT", "beat.evaluate:1:delay3000"}});
+    ASSERT_TRUE(wait_for([&] {
+      return p.ended() ||
+             read(path(run) + "/metrics.jsonl").find("\"step\":" + std::to_string(step) + ",") !=
+                 std::string::npos;
+    })) << p.output();
+    sleep_ms(300);
+    p.signal(SIGTERM);
+    ASSERT_EQ(p.wait(), 0) << p.output();
+    const std::string state = checkpoint(run, step) + "/state/state.json";
+    EXPECT_FALSE(Json::parse(read(state)).contains("held_out_loss")) << "was not cut short";
+    more.emplace_back("--resume");
+    const std::string output = ran(train(run, more));
+    EXPECT_NE(output.find("held-out after step " + std::to_string(step) + ":"), std::string::npos)
+        << output;
+    if (step == kSteps) {
+      EXPECT_TRUE(Json::parse(read(state)).contains("held_out_loss"));
+    }
+    expect_same(trace(run), base_, run);
+  }
+}
+
 TEST_F(TrainE2e, AStateOfOtherWeightsIsRefused) {
   // What a passport vouches for are the model's weights: a training state beside them, whole by its
   // own sums, must not bring others.
@@ -436,6 +552,17 @@ TEST_F(TrainE2e, FullDiskKeepsTheEarlierCheckpoint) {
   EXPECT_GE(kept, 2);
 }
 
+std::set<std::string> tensors_in(const std::string& model) {
+  const std::string bytes = read(model + "/model.safetensors");
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  std::set<std::string> names;
+  const Json layout = Json::parse(bytes.substr(8, header));
+  for (const auto& [name, tensor] : layout.items())
+    if (name != "__metadata__") names.insert(name);
+  return names;
+}
+
 TEST_F(TrainE2e, ConvertedItIsTheSameModel) {
   const std::string source = checkpoint("base"), wide = path("wide"), narrow = path("narrow");
   const auto logits = [&](const std::string& model, const std::string& type) {
@@ -446,6 +573,9 @@ TEST_F(TrainE2e, ConvertedItIsTheSameModel) {
   ran({"convert", source, "--to", "f32", "--out", wide});
   EXPECT_EQ(logits(wide, "f32"), logits(source, "f32"));
   EXPECT_EQ(read(wide + "/tokenizer.json"), read(source + "/tokenizer.json"));
+  // No tensor is left out, nor what stands there under a second name.
+  EXPECT_EQ(tensors_in(wide), tensors_in(source));
+  EXPECT_TRUE(tensors_in(wide).contains("model.layers.2.shared_head.head.weight"));
   // Computing in bf16 rounds as storing does; and what was rounded once is not rounded again.
   ran({"convert", wide, "--to", "bf16", "--out", narrow});
   EXPECT_EQ(logits(narrow, "bf16"), logits(source, "bf16"));

@@ -1,8 +1,12 @@
 #include "base/alive.h"
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
 
 #include "base/check.h"
+#include "base/threads.h"
 
 namespace ferry {
 namespace {
@@ -21,5 +25,28 @@ AliveListener::AliveListener(std::function<void(uint64_t)> heard) : heard_(std::
 }
 
 AliveListener::~AliveListener() { g_heard.store(nullptr); }
+
+struct WaitingForPeople::State {
+  std::mutex mutex;
+  std::condition_variable over;
+  bool ended = false;
+  std::function<void()> say;
+};
+
+WaitingForPeople::WaitingForPeople(std::function<void()> say) : state_(std::make_shared<State>()) {
+  state_->say = std::move(say);
+  // Without a thread nobody says it: then a reader has as long as the work's patience.
+  static_cast<void>(start_thread([state = state_] {
+    std::unique_lock lock(state->mutex);
+    while (!state->over.wait_for(lock, std::chrono::seconds(1), [&] { return state->ended; }))
+      state->say();
+  }));
+}
+
+WaitingForPeople::~WaitingForPeople() {
+  const std::lock_guard lock(state_->mutex);
+  state_->ended = true;
+  state_->over.notify_one();
+}
 
 }  // namespace ferry

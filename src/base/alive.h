@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 namespace ferry {
 
@@ -23,6 +24,20 @@ class AliveListener {
 
  private:
   std::function<void(uint64_t)> heard_;
+};
+
+/// Says every second, from a thread of its own, that somebody is being waited for who may take any
+/// time: a reader of the output. Never around work, whose silence is what a hang is told by.
+class WaitingForPeople {
+ public:
+  explicit WaitingForPeople(std::function<void()> say);
+  ~WaitingForPeople();  // say() is not called after it
+  WaitingForPeople(const WaitingForPeople&) = delete;
+  WaitingForPeople& operator=(const WaitingForPeople&) = delete;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace ferry

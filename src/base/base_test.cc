@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstdio>
 #include <thread>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/markup.h"
+#include "base/patient_output.h"
 #include "base/random.h"
 #include "base/threads.h"
 #include "base/units.h"
@@ -193,6 +195,90 @@ TEST(Alive, LongWorkIsHeardAndOnlyWhileSomebodyListens) {
   blake2b_hex(text.data(), text.size());
   EXPECT_EQ(bytes, 2 * text.size());
   ASSERT_TRUE(remove_tree(path));
+}
+
+TEST(File, OnlyWhatIsNotThereIsAbsent) {
+  const std::string folder = ::testing::TempDir() + "ferry_there", path = join_path(folder, "a");
+  ASSERT_TRUE(make_folders(folder));
+  ASSERT_TRUE(write_file_atomic(path, "x"));
+  EXPECT_TRUE(*is_there(path));
+  EXPECT_FALSE(*is_there(join_path(folder, "b")));
+  EXPECT_FALSE(*is_there(join_path(path, "below a file")));
+  for (const auto& [action, code] :
+       {std::pair("eio", Code::kUnavailable), std::pair("eacces", Code::kExhausted)}) {
+    const auto refused = [&, code = code](const char* point, const auto& read) {
+      arm_faults(fmt::format("{}:1:{}", point, action));
+      const auto r = read();
+      arm_faults("");
+      ASSERT_FALSE(r) << point;
+      EXPECT_EQ(r.error().code, code) << point;
+      EXPECT_NE(r.error().message.find(folder), std::string::npos) << r.error().message;
+    };
+    refused("file.stat", [&] { return is_there(path); });
+    refused("file.open", [&] { return read_file(path); });
+    refused("file.read_whole", [&] { return read_file(path); });
+    refused("file.open", [&] { return MappedFile::open(path); });
+    refused("file.open", [&] { return FileReader::open(path); });
+    refused("file.list", [&] { return list_folder(folder); });
+    refused("file.size", [&] { return file_size(path); });
+  }
+  ASSERT_TRUE(remove_tree(folder));
+}
+
+TEST(File, TemporaryNamesEndInAProcessAndANumber) {
+  EXPECT_TRUE(is_process_and_serial("12.0"));
+  for (const char* mine : {"", ".", "12", "12.", ".1", "12.a", "backup", "1.2.3", "1.2 ", "-1.2"})
+    EXPECT_FALSE(is_process_and_serial(mine)) << mine;
+}
+
+TEST(File, AFileSystemThatCannotLockIsUsedAndTold) {
+  const std::string folder = ::testing::TempDir() + "ferry_no_lock";
+  arm_faults("file.lock:1:enosys");
+  const auto lock = FolderLock::acquire(folder);
+  arm_faults("file.lock:1:eio");
+  const auto failing = FolderLock::acquire(folder);
+  arm_faults("");
+  ASSERT_TRUE(lock) << lock.error().message;
+  EXPECT_FALSE(lock->exclusive());
+  EXPECT_FALSE(failing);
+  EXPECT_TRUE(FolderLock::acquire(folder)->exclusive());
+  ASSERT_TRUE(remove_tree(folder));
+}
+
+TEST(PatientOutput, NeverWaitsForItsReader) {
+  int pipe[2];
+  ASSERT_EQ(::pipe(pipe), 0);
+  std::FILE* out = ::fdopen(pipe[1], "w");
+  const std::string line(99, 'x');
+  std::string read;
+  {
+    PatientOutput output(out);
+    EXPECT_TRUE(output.write("first\n"));
+    ASSERT_TRUE(output.flush(60));
+    EXPECT_TRUE(output.write_passing("passing\n"));
+    ASSERT_TRUE(output.flush(60));
+    int taken = 0;
+    for (int i = 0; i < 4000; ++i)
+      taken += output.write(line + "\n");  // far more than a pipe holds
+    EXPECT_LT(taken, 4000);
+    EXPECT_FALSE(output.write_passing("passing again\n"));
+    EXPECT_FALSE(output.flush(0));
+    std::thread reader([&] {
+      char block[4096];
+      for (ssize_t n; (n = ::read(pipe[0], block, sizeof block)) > 0;)
+        read.append(block, static_cast<size_t>(n));
+    });
+    EXPECT_TRUE(output.flush(60));
+    EXPECT_TRUE(output.write("last\n"));
+    EXPECT_TRUE(output.flush(60));
+    std::fclose(out);
+    reader.join();
+    EXPECT_NE(read.find(fmt::format("({} lines were left out here)\n", 4000 - taken)), read.npos);
+  }
+  ::close(pipe[0]);
+  EXPECT_TRUE(read.starts_with("first\npassing\n" + line));
+  EXPECT_TRUE(read.ends_with("last\n"));
+  EXPECT_EQ(read.find("again"), read.npos);
 }
 
 TEST(File, FolderLockNamesItsHolder) {

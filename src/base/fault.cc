@@ -44,6 +44,7 @@ int errno_of(const std::string& action) {
   if (action == "erofs") return EROFS;
   if (action == "eacces") return EACCES;
   if (action == "efbig") return EFBIG;
+  if (action == "enosys") return ENOSYS;
   return 0;
 }
 
@@ -88,7 +89,7 @@ void parse(std::string_view list, std::vector<Fault>& out) {
     if ((f.at < 1 && f.at != kEachTime) || !known(f.action)) {
       std::fprintf(stderr,
                    "FERRY_FAULT: '%s' is not "
-                   "NAME:N:{enospc,eio,erofs,eacces,efbig,delayMS,hang,kill,abort,count}\n",
+                   "NAME:N:{enospc,eio,erofs,eacces,efbig,enosys,delayMS,hang,kill,abort,count}\n",
                    item.c_str());
       std::exit(2);
     }

@@ -1,7 +1,7 @@
 // Fault points: named places where a test, or FERRY_FAULT in the environment, makes an operation
 // fail, dawdle or hang, or the process die. FERRY_FAULT is a comma-separated list of NAME:N:ACTION:
 // the N-th time (from 1; *: each time) that point NAME is passed, do ACTION, which is enospc, eio,
-// erofs, eacces, efbig (the operation fails with that errno), delayMS (it takes so many
+// erofs, eacces, efbig, enosys (the operation fails with that errno), delayMS (it takes so many
 // milliseconds longer), hang (it never comes back), kill (SIGKILL to this process), abort, or count
 // (only counts). Example: FERRY_FAULT=file.rename:3:kill ferry train ...
 #pragma once

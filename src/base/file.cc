@@ -68,11 +68,20 @@ int error_of(const char* point, Call&& call) {
   return call() ? 0 : errno;
 }
 
+Result<int> open_for_reading(const std::string& path, int flags = 0) {
+  int fd = -1;
+  const int error = error_of("file.open", [&] {
+    fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags);
+    return fd >= 0;
+  });
+  if (error != 0) return os_error("open", path, error);
+  return fd;
+}
+
 }  // namespace
 
 Result<std::string> read_file(const std::string& path, uint64_t bytes_max) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return os_error("open", path, errno);
+  TRY_ASSIGN(const int fd, open_for_reading(path));
   struct stat st {};
   std::string content;
   int error = ::fstat(fd, &st) == 0 ? 0 : errno;
@@ -88,10 +97,14 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max) {
   content.reserve(static_cast<size_t>(st.st_size));
   char block[1 << 16];
   while (error == 0) {
-    const ssize_t n = ::read(fd, block, sizeof block);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) error = errno;
-    if (n <= 0) break;
+    ssize_t n = 0;
+    error = error_of("file.read_whole", [&] {
+      do {
+        n = ::read(fd, block, sizeof block);
+      } while (n < 0 && errno == EINTR);
+      return n >= 0;
+    });
+    if (error != 0 || n == 0) break;
     content.append(block, static_cast<size_t>(n));
     if (content.size() > bytes_max) {
       ::close(fd);
@@ -139,8 +152,7 @@ Result<void> write_private_file(const std::string& path, std::string_view conten
 }
 
 Result<MappedFile> MappedFile::open(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return os_error("open", path, errno);
+  TRY_ASSIGN(const int fd, open_for_reading(path));
   MappedFile file;
   file.path_ = path;
   struct stat st {};
@@ -179,9 +191,7 @@ MappedFile::~MappedFile() {
 Result<FileReader> FileReader::open(const std::string& path) {
   FileReader reader;
   reader.path_ = path;
-  reader.fd_ =
-      ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not block here
-  if (reader.fd_ < 0) return os_error("open", path, errno);
+  TRY_ASSIGN(reader.fd_, open_for_reading(path, O_NONBLOCK));  // a pipe must not block here
   struct stat st {};
   if (::fstat(reader.fd_, &st) != 0) return os_error("open", path, errno);
   if (!S_ISREG(st.st_mode))
@@ -343,6 +353,7 @@ Result<void> remove_tree(const std::string& path) {
 }
 
 Result<std::vector<std::string>> list_folder(const std::string& path) {
+  if (const int injected = fault_point("file.list")) return os_error("list", path, injected);
   std::error_code error;
   std::vector<std::string> names;
   for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error))
@@ -350,6 +361,14 @@ Result<std::vector<std::string>> list_folder(const std::string& path) {
   if (error) return os_error("list", path, error.value());
   std::sort(names.begin(), names.end());
   return names;
+}
+
+Result<bool> is_there(const std::string& path) {
+  struct stat st {};
+  const int error = error_of("file.stat", [&] { return ::stat(path.c_str(), &st) == 0; });
+  if (error == ENOENT || error == ENOTDIR) return false;
+  if (error != 0) return os_error("find out whether it is there", path, error);
+  return true;
 }
 
 bool path_exists(const std::string& path) {
@@ -369,6 +388,8 @@ std::string link_target(const std::string& path) {
 }
 
 Result<uint64_t> file_size(const std::string& path) {
+  if (const int injected = fault_point("file.size"))
+    return os_error("find the size", path, injected);
   std::error_code error;
   const uint64_t size = fs::file_size(path, error);
   if (error) return os_error("find the size", path, error.value());
@@ -395,18 +416,52 @@ std::string join_path(std::string_view folder, std::string_view name) {
   return (fs::path(folder) / fs::path(name)).string();
 }
 
+bool is_process_and_serial(std::string_view text) {
+  const auto digits = [](std::string_view part) {
+    return !part.empty() && part.find_first_not_of("0123456789") == part.npos;
+  };
+  const size_t dot = text.find('.');
+  return dot != text.npos && digits(text.substr(0, dot)) && digits(text.substr(dot + 1));
+}
+
+namespace {
+
+/// What flock answers where files cannot be locked at all (Lustre mounted without flock: ENOSYS).
+bool cannot_lock(int error) {
+  return error == ENOLCK || error == EOPNOTSUPP || error == EINVAL || error == ENOSYS;
+}
+
+/// The same of a folder: NFS wants it open for writing (EBADF).
+bool cannot_lock_folders(int error) { return error == EBADF || cannot_lock(error); }
+
+int lock_error(int fd, int how) {
+  return error_of("file.lock", [&] {
+    int status = 0;
+    do {
+      status = ::flock(fd, how);
+    } while (status != 0 && errno == EINTR);
+    return status == 0;
+  });
+}
+
+}  // namespace
+
 Result<FolderLock> FolderLock::acquire(const std::string& folder) {
   std::vector<std::string> made;
-  std::error_code error;
-  for (fs::path p = folder; !p.empty() && !fs::exists(p, error); p = p.parent_path())
+  for (fs::path p = folder; !p.empty(); p = p.parent_path()) {
+    TRY_ASSIGN(const bool there, is_there(p.string()));
+    if (there) break;
     made.push_back(p.string());
+  }
   TRY(make_folders(folder));
   const std::string path = join_path(folder, ".lock");
   FolderLock lock;
   lock.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock.fd_ < 0) return os_error("create", path, errno);
-  if (::flock(lock.fd_, LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return os_error("lock", path, errno);
+  const int error = lock_error(lock.fd_, LOCK_EX | LOCK_NB);
+  lock.exclusive_ = !cannot_lock(error);
+  if (error != 0 && lock.exclusive_) {
+    if (error != EWOULDBLOCK) return os_error("lock", path, error);
     char holder[32] = {};
     const ssize_t n = ::pread(lock.fd_, holder, sizeof holder - 1, 0);
     return fail(Code::kInvalidInput,
@@ -430,9 +485,10 @@ Result<FolderLock> FolderLock::acquire(const std::string& folder) {
 }
 
 FolderLock::FolderLock(FolderLock&& o) noexcept
-    : fd_(std::exchange(o.fd_, -1)), made_(std::move(o.made_)) {}
+    : fd_(std::exchange(o.fd_, -1)), exclusive_(o.exclusive_), made_(std::move(o.made_)) {}
 FolderLock& FolderLock::operator=(FolderLock&& o) noexcept {
   std::swap(fd_, o.fd_);
+  std::swap(exclusive_, o.exclusive_);
   std::swap(made_, o.made_);
   return *this;
 }
@@ -461,24 +517,12 @@ Result<int> open_folder(const std::string& path) {
 
 }  // namespace
 
-namespace {
-
-/// What flock answers where a folder cannot be locked: NFS wants it open for writing (EBADF).
-bool cannot_lock_folders(int error) {
-  return error == EBADF || error == ENOLCK || error == EOPNOTSUPP || error == EINVAL ||
-         error == ENOSYS;
-}
-
-}  // namespace
-
 Result<FolderClaim> FolderClaim::wait(const std::string& folder) {
   FolderClaim claim;
   TRY_ASSIGN(claim.fd_, open_folder(folder));
-  while (::flock(claim.fd_, LOCK_EX) != 0) {
-    if (errno == EINTR) continue;
-    if (!cannot_lock_folders(errno)) return os_error("lock the folder", folder, errno);
+  if (const int error = lock_error(claim.fd_, LOCK_EX); error != 0) {
+    if (!cannot_lock_folders(error)) return os_error("lock the folder", folder, error);
     claim.exclusive_ = false;
-    break;
   }
   return claim;
 }
@@ -486,9 +530,9 @@ Result<FolderClaim> FolderClaim::wait(const std::string& folder) {
 Result<std::optional<FolderClaim>> FolderClaim::try_now(const std::string& folder) {
   FolderClaim claim;
   TRY_ASSIGN(claim.fd_, open_folder(folder));
-  if (::flock(claim.fd_, LOCK_EX | LOCK_NB) != 0) {
-    if (errno == EWOULDBLOCK) return std::nullopt;
-    if (!cannot_lock_folders(errno)) return os_error("lock the folder", folder, errno);
+  if (const int error = lock_error(claim.fd_, LOCK_EX | LOCK_NB); error != 0) {
+    if (error == EWOULDBLOCK) return std::nullopt;
+    if (!cannot_lock_folders(error)) return os_error("lock the folder", folder, error);
     claim.exclusive_ = false;
   }
   struct stat held {

@@ -102,6 +102,12 @@ Result<void> make_folders(const std::string& path);
 Result<bool> create_folder(const std::string& path);  // false: the name is taken
 Result<void> remove_tree(const std::string& path);    // no error when it does not exist
 Result<std::vector<std::string>> list_folder(const std::string& path);  // names, sorted
+/// Whether something is there. Only ENOENT and ENOTDIR say that nothing is: a disk that does not
+/// answer, or a folder that may not be looked into, is an error, never an absence. Errors:
+/// kUnavailable, kExhausted (no permission), kInvalidInput.
+Result<bool> is_there(const std::string& path);
+/// The same where the answer only chooses words, or where "no" and "cannot be told" lead to one and
+/// the same: false then, too. What is read, written or removed depends on is_there().
 bool path_exists(const std::string& path);
 bool is_folder(const std::string& path);
 /// Where a symbolic link leads, as it is written in the link; empty if `path` is none.
@@ -110,6 +116,9 @@ Result<uint64_t> file_size(const std::string& path);
 Result<uint64_t> free_disk_bytes(const std::string& path);  // of the nearest existing parent
 std::string parent_folder(const std::string& path);
 std::string join_path(std::string_view folder, std::string_view name);
+/// Whether `text` is "PID.N", as names of temporary files and folders of Ferry end. Such names are
+/// removed when their writer is dead, so nothing that a person may have called his own counts.
+bool is_process_and_serial(std::string_view text);
 
 /// An exclusive lock on a folder, held until destroyed or the process ends (flock on DIR/.lock).
 /// A folder that is not there is made, and taken away again with the lock if nothing came into it.
@@ -121,10 +130,15 @@ class FolderLock {
   FolderLock& operator=(FolderLock&&) noexcept;
   ~FolderLock();
 
+  /// False on file systems that cannot lock files (Lustre without flock): then acquiring succeeds
+  /// and says nothing about others. To be told to whoever starts the work.
+  bool exclusive() const { return exclusive_; }
+
  private:
   FolderLock() = default;
   void take_back() const;
   int fd_ = -1;
+  bool exclusive_ = true;
   std::vector<std::string> made_;  // folders that acquire made: the locked one, its parents
 };
 

@@ -42,6 +42,14 @@ Result<json> parse_json(std::string_view text, const std::string& path) {
   }
 }
 
+std::string json_text(const json& document, int indent) {
+  return document.dump(indent, ' ', false, json::error_handler_t::replace);
+}
+
+std::string json_text(const nlohmann::ordered_json& document, int indent) {
+  return document.dump(indent, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
 std::string printable(std::string_view name) {
   constexpr size_t kShown = 200;
   std::string out = "'";

@@ -18,6 +18,12 @@ inline size_t zero_byte(std::string_view text) { return text.find('\0'); }
 /// most 64 levels deep, so that functions that recurse on it (dump) cannot exhaust the stack.
 Result<nlohmann::json> parse_json(std::string_view text, const std::string& path);
 
+/// The document as text, `indent` blanks a level (-1: in one line). Text in it that is ill-formed
+/// UTF-8 (a path, what a person typed) becomes U+FFFD: the library's dump() throws instead, where
+/// nobody expects it. What must not be another text than it was is checked before it gets here.
+std::string json_text(const nlohmann::json& document, int indent = -1);
+std::string json_text(const nlohmann::ordered_json& document, int indent = -1);
+
 /// A name of outside origin, fit for a message: quoted, control bytes escaped, cut at 200 bytes.
 std::string printable(std::string_view name);
 

@@ -26,7 +26,7 @@ const Json& empty_object() {
 /// The value in one line, cut if it is long.
 std::string shown(const Json& value) {
   constexpr size_t kShown = 60;
-  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string text = json_text(value);
   if (text.size() > kShown) text.replace(kShown - 3, std::string::npos, "...");
   return text;
 }

@@ -101,5 +101,12 @@ TEST(JsonFields, RefusesByNameAndRemembersTheFirst) {
             std::string::npos);
 }
 
+TEST(JsonText, IllFormedTextIsReplacedAndTheRestIsAsItWas) {
+  EXPECT_EQ(json_text(nlohmann::json{{"path", "/x/caf\xe9"}}), "{\"path\":\"/x/caf\uFFFD\"}");
+  const nlohmann::ordered_json whole = {{"b", "Überfahrt"}, {"a", {1, 2.5}}};
+  EXPECT_EQ(json_text(whole), whole.dump());
+  EXPECT_EQ(json_text(whole, 2), whole.dump(2));
+}
+
 }  // namespace
 }  // namespace ferry

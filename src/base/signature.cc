@@ -84,9 +84,11 @@ bool is_signed_by(std::string_view public_key,
 
 Result<void> write_key_files(const std::string& path, const KeyPair& key) {
   const std::string public_path = path + ".pub";
-  for (const std::string& p : {path, public_path})
-    if (path_exists(p))
+  for (const std::string& p : {path, public_path}) {
+    TRY_ASSIGN(const bool there, is_there(p));
+    if (there)
       return fail(Code::kInvalidInput, "{}: exists; a key is never overwritten: choose a name", p);
+  }
   TRY(write_private_file(path, fmt::format("{}{}\n", kSecretKind, key.secret_key)));
   return write_file_atomic(public_path, fmt::format("{}{}\n", kPublicKind, key.public_key));
 }

@@ -135,13 +135,15 @@ void LiveLine::show(std::string_view line) {
     if (static_cast<uint8_t>(c) < 0x20 && c != '\x1b') c = ' ';  // a name may hold anything
   shown_ = cut_to_width(one_line, room());
   const int width = display_width(shown_);
-  put(fmt::format("\r{}{}", shown_, blanks_after(width)));
-  width_ = width;
+  // A line that was left out has not replaced the one on the screen.
+  if (put(fmt::format("\r{}{}", shown_, blanks_after(width)), true)) width_ = width;
 }
 
 void LiveLine::above(std::string_view line) {
-  if (shown_.empty()) return put(fmt::format("{}\n", line));
-  put(fmt::format("\r{}{}\n{}", line, blanks_after(display_width(line)), shown_));
+  if (shown_.empty())
+    put(fmt::format("{}\n", line));
+  else
+    put(fmt::format("\r{}{}\n{}", line, blanks_after(display_width(line)), shown_));
 }
 
 void LiveLine::clear() {
@@ -156,9 +158,11 @@ void LiveLine::keep() {
   width_ = 0;
 }
 
-void LiveLine::put(std::string_view text) {
+bool LiveLine::put(std::string_view text, bool passing) {
+  if (patient_ != nullptr) return passing ? patient_->write_passing(text) : patient_->write(text);
   std::fwrite(text.data(), 1, text.size(), out_);
   std::fflush(out_);
+  return true;
 }
 
 }  // namespace ferry

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/patient_output.h"
+
 namespace ferry {
 
 class Terminal {
@@ -48,6 +50,8 @@ class LiveLine {
  public:
   explicit LiveLine(std::FILE* out) : LiveLine(out, Terminal::of(out)) {}
   LiveLine(std::FILE* out, Terminal terminal) : out_(out), terminal_(terminal) {}
+  /// Never waits for whoever reads: what he has no room for is left out. `out` outlives this.
+  LiveLine(PatientOutput& out, Terminal terminal) : patient_(&out), terminal_(terminal) {}
   ~LiveLine() { clear(); }
   LiveLine(const LiveLine&) = delete;
   LiveLine& operator=(const LiveLine&) = delete;
@@ -65,10 +69,11 @@ class LiveLine {
   void keep();
 
  private:
-  void put(std::string_view text);
+  bool put(std::string_view text, bool passing = false);  // false: left out
   std::string blanks_after(int width) const;
 
-  std::FILE* out_;
+  std::FILE* out_ = nullptr;
+  PatientOutput* patient_ = nullptr;  // or out_
   Terminal terminal_;
   std::string shown_;
   int width_ = 0;  // of what is on the screen

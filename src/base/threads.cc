@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <csignal>
 #include <exception>
 #include <mutex>
 #include <system_error>
@@ -160,6 +161,23 @@ void ThreadPool::run(int64_t tasks, void (*fn)(void*, int64_t, int), void* conte
       std::this_thread::yield();
   }
   if (s.error) std::rethrow_exception(std::exchange(s.error, nullptr));
+}
+
+bool start_thread(std::function<void()> work) {
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);  // a signal belongs to the thread that works
+  bool started = true;
+  try {
+    std::thread([work = std::move(work)] {
+      const FlushDenormals flush;
+      work();
+    }).detach();
+  } catch (const std::system_error&) {
+    started = false;
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return started;
 }
 
 }  // namespace ferry

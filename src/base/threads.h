@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 namespace ferry {
@@ -54,5 +55,9 @@ class ThreadPool {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+/// Starts a thread of its own for waiting on the world: it is never joined, hears no signal, and
+/// ends with the process. False where the system gives no more threads.
+bool start_thread(std::function<void()> work);
 
 }  // namespace ferry

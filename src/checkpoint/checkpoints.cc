@@ -56,6 +56,12 @@ Result<CheckpointInfo> inspect(const std::string& path, int64_t step) {
   return info;
 }
 
+/// What an error says of the folder itself, and not of a disk that did not answer, a permission or
+/// a limit: only then may a checkpoint be passed over.
+bool is_damage(Code code) {
+  return code == Code::kCorrupt || code == Code::kNotFound || code == Code::kInvalidInput;
+}
+
 /// The step folders that hidden siblings in `names` belong to.
 std::set<std::string> with_leftovers(const std::vector<std::string>& names) {
   std::set<std::string> found;
@@ -98,11 +104,17 @@ std::string checkpoint_path(const std::string& folder, int64_t step) {
 
 Result<CheckpointList> list_checkpoints(const std::string& folder) {
   CheckpointList list;
-  if (!path_exists(folder)) return list;
+  TRY_ASSIGN(const bool there, is_there(folder));
+  if (!there) return list;
   TRY_ASSIGN(std::vector<std::string> names, list_folder(folder));
-  for (const std::string& name : with_leftovers(names))
-    if (const Result<void> r = recover_folder(join_path(folder, name)); !r)
-      list.ignored.push_back(r.error().message);
+  for (const std::string& name : with_leftovers(names)) {
+    const std::string path = join_path(folder, name);
+    const Result<void> recovered = recover_folder(path);
+    if (recovered) continue;
+    // A leftover beside its checkpoint is only in the way; without it, it is the checkpoint.
+    TRY_ASSIGN(const bool in_place, is_there(path));
+    if (!in_place) return tl::unexpected(recovered.error());
+  }
   TRY_ASSIGN(names, list_folder(folder));
   for (const std::string& name : names) {
     const std::optional<int64_t> step = step_of(name);
@@ -110,24 +122,28 @@ Result<CheckpointList> list_checkpoints(const std::string& folder) {
     Result<CheckpointInfo> info = inspect(join_path(folder, name), *step);
     if (info) {
       list.complete.push_back(*std::move(info));
+    } else if (is_damage(info.error().code)) {
+      list.ignored.push_back({*step, join_path(folder, name), info.error().message});
     } else {
-      list.ignored.push_back(info.error().message);
+      return tl::unexpected(info.error());
     }
   }
-  std::sort(list.complete.begin(),
-            list.complete.end(),
-            [](const CheckpointInfo& a, const CheckpointInfo& b) { return a.step < b.step; });
+  const auto by_step = [](const auto& a, const auto& b) { return a.step < b.step; };
+  std::sort(list.complete.begin(), list.complete.end(), by_step);
+  std::sort(list.ignored.begin(), list.ignored.end(), by_step);
   return list;
 }
 
 Result<CheckpointInfo> newest_checkpoint(const std::string& folder) {
   TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
   if (!list.complete.empty()) return list.complete.back();
+  std::vector<std::string> why;
+  for (const IgnoredCheckpoint& i : list.ignored) why.push_back(i.why);
   return fail(Code::kNotFound,
               "{}: no complete checkpoint{}{}",
               folder,
-              list.ignored.empty() ? "" : "; ignored: ",
-              fmt::join(list.ignored, "; "));
+              why.empty() ? "" : "; ignored: ",
+              fmt::join(why, "; "));
 }
 
 Result<SaveReport> save_checkpoint(const std::string& folder,

@@ -19,16 +19,23 @@ struct CheckpointInfo {
   std::optional<double> held_out_loss;
 };
 
+/// A step folder that cannot be resumed from: damaged, cut short, or not Ferry's.
+struct IgnoredCheckpoint {
+  int64_t step = 0;
+  std::string path, why;
+};
+
 struct CheckpointList {
-  std::vector<CheckpointInfo> complete;  // by step, ascending
-  std::vector<std::string> ignored;      // step folders that cannot be resumed from, and why
+  std::vector<CheckpointInfo> complete;    // by step, ascending
+  std::vector<IgnoredCheckpoint> ignored;  // by step, ascending
 };
 
 std::string checkpoint_path(const std::string& folder, int64_t step);
 
 /// Complete: checksums.json and every file that it lists, of the listed size, and a state.json that
 /// is unharmed and says the same step. (ModelDir::verify hashes the rest.) Puts back what a killed
-/// replacement left aside. A folder that does not exist is an empty list. Errors: kUnavailable.
+/// replacement left aside. A folder that does not exist is an empty list. Errors: kUnavailable,
+/// kExhausted: what cannot be read just now is not damaged, and nothing is known about it.
 Result<CheckpointList> list_checkpoints(const std::string& folder);
 
 /// The last one of the list. Errors: kNotFound, with what was ignored and why.
@@ -48,7 +55,8 @@ struct KeepRules {
 };
 
 /// Removes the other complete checkpoints, and leftovers of dead writers. Returns the paths
-/// removed. Errors: kUnavailable, naming the first that could not be removed (the others are).
+/// removed. Errors: kUnavailable, naming the first that could not be removed (the others are), or
+/// that holds what Ferry did not write and therefore stays.
 Result<std::vector<std::string>> prune_checkpoints(const std::string& folder, KeepRules keep);
 
 }  // namespace ferry

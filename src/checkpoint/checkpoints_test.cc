@@ -178,6 +178,64 @@ TEST(Checkpoints, ListsAndPrunes) {
   EXPECT_EQ(step_in(list->complete[0]), 123456789);
 }
 
+/// A disk that does not answer, a permission, a limit: nothing is known about the checkpoint then,
+/// least of all that it is damaged.
+TEST(Checkpoints, WhatCannotBeReadIsNotIgnored) {
+  const std::string folder = fresh_folder("unread"), path = checkpoint_path(folder, 4);
+  ASSERT_TRUE(save_checkpoint(folder, 4, model(4), state(4)));
+  for (const char* point : {"file.open", "file.read_whole", "file.size", "file.stat", "file.list"})
+    for (const auto& [action, code] :
+         {std::pair("eio", Code::kUnavailable), std::pair("eacces", Code::kExhausted)}) {
+      bool clean = false;
+      for (int n = 1; !clean; ++n) {
+        arm_faults(fmt::format("{}:{}:{}", point, n, action));
+        const Result<CheckpointList> list = list_checkpoints(folder);
+        clean = fault_point_count(point) < n;
+        arm_faults("");
+        ASSERT_EQ(list.has_value(), clean) << point << " " << n;
+        if (clean) {
+          EXPECT_EQ(list->complete.size(), 1U);
+        } else {
+          EXPECT_TRUE(fails(list, code, {folder})) << point << " " << n;
+        }
+      }
+    }
+  ASSERT_TRUE(remove_tree(join_path(path, kChecksumsName)));
+  const Result<CheckpointList> damaged = list_checkpoints(folder);
+  ASSERT_TRUE(damaged);
+  ASSERT_EQ(damaged->ignored.size(), 1U);
+  EXPECT_EQ(damaged->ignored[0].path, path);
+  EXPECT_EQ(damaged->ignored[0].step, 4);
+}
+
+TEST(Checkpoints, RemovesNothingThatFerryDidNotWrite) {
+  const std::string folder = fresh_folder("mine");
+  for (const int64_t step : {1, 2, 3})
+    ASSERT_TRUE(save_checkpoint(folder, step, model(1), state(step)));
+  const std::string mine = join_path(checkpoint_path(folder, 1), "notes.txt");
+  ASSERT_TRUE(write_file_atomic(mine, "mine"));
+  EXPECT_TRUE(
+      fails(prune_checkpoints(folder, {1, 0}), Code::kUnavailable, {mine, "did not write it"}));
+  EXPECT_EQ(*read_file(mine), "mine");
+  EXPECT_EQ(*list_folder(folder), (std::vector<std::string>{"step-00000001", "step-00000003"}));
+  // Names that only look like Ferry's: they stay, whatever is saved, listed or removed beside them.
+  const char* const names[] = {".step-00000003.tmp.backup",
+                               ".step-00000003.old.2026",
+                               ".step-00000003.trash.1.2.3",
+                               ".step-00000009.old.mine.1",
+                               ".step-00000009.old.7.1"};  // the name of one, but not what is in it
+  for (const char* name : names) {
+    ASSERT_TRUE(make_folders(join_path(folder, name)));
+    ASSERT_TRUE(write_file_atomic(join_path(join_path(folder, name), "notes.txt"), name));
+  }
+  ASSERT_TRUE(save_checkpoint(folder, 3, model(3), state(3)));
+  ASSERT_TRUE(list_checkpoints(folder));
+  EXPECT_FALSE(prune_checkpoints(folder, {1, 0}));
+  for (const char* name : names)
+    EXPECT_EQ(*read_file(join_path(join_path(folder, name), "notes.txt")), name);
+  EXPECT_FALSE(path_exists(checkpoint_path(folder, 9)));
+}
+
 TEST(Checkpoints, PruningKilledOrFailingLosesNothingKept) {
   for (const char* action : {"kill", "eio"}) {
     for (const char* point : {"file.rename", "file.sync_folder", "file.remove"}) {

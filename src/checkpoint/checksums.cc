@@ -40,13 +40,14 @@ std::string Checksums::to_json(const std::map<std::string, FileDigest>& files) {
   nlohmann::json list = nlohmann::json::object();
   for (const auto& [name, digest] : files)
     list[name] = {{"bytes", digest.bytes}, {"blake2b", digest.blake2b}};
-  return nlohmann::json{{"format", kFormat}, {"files", list}}.dump(1) + "\n";
+  return json_text(nlohmann::json{{"format", kFormat}, {"files", list}}, 1) + "\n";
 }
 
 Result<void> Checksums::check_sizes() const {
   for (const auto& [name, digest] : files_) {
     const std::string path = join_path(folder_, name);
-    if (!path_exists(path))
+    TRY_ASSIGN(const bool there, is_there(path));
+    if (!there)
       return fail(Code::kCorrupt,
                   "{}: missing, but listed in {}; restore it, or use another copy of the folder",
                   path,

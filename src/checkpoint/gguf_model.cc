@@ -213,9 +213,11 @@ Result<void> GgufModel::read_config() {
   TRY_ASSIGN(j["bos_token_id"], id("tokenizer.ggml.bos_token_id"));
   TRY_ASSIGN(j["eos_token_id"], id("tokenizer.ggml.eos_token_id"));
   TRY_ASSIGN(ordered_json turn_end, id("tokenizer.ggml.eot_token_id"));
-  if (!turn_end.is_null() && turn_end != j["eos_token_id"])
+  if (j["eos_token_id"].is_null())
+    j["eos_token_id"] = turn_end;
+  else if (!turn_end.is_null() && turn_end != j["eos_token_id"])
     j["eos_token_id"] = ordered_json::array({j["eos_token_id"], turn_end});
-  config_json_ = j.dump(2) + "\n";
+  config_json_ = json_text(j, 2) + "\n";
   return {};
 }
 
@@ -354,7 +356,7 @@ Result<std::string> GgufModel::tokenizer_config_json() const {
   if (file_.has("tokenizer.chat_template")) {
     TRY_ASSIGN(j["chat_template"], file_.text("tokenizer.chat_template"));
   }
-  return j.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return json_text(j, 2) + "\n";
 }
 
 }  // namespace ferry

@@ -187,7 +187,7 @@ TEST(Gguf, RefusesWhatDoesNotFit) {
 }
 
 /// A tiny llama whose rows are numbered, so that their order can be seen.
-Builder tiny_llama(float first = 0) {
+Builder tiny_llama(float first = 0, const char* end = "tokenizer.ggml.eos_token_id") {
   Builder b;
   b.header(13, 9)
       .key_text("general.architecture", "llama")
@@ -198,7 +198,7 @@ Builder tiny_llama(float first = 0) {
       .key_u32("llama.attention.head_count", 2)
       .key_u32("llama.attention.head_count_kv", 1)
       .key_f32("llama.attention.layer_norm_rms_epsilon", 1e-5f)
-      .key_u32("tokenizer.ggml.eos_token_id", 2);
+      .key_u32(end, 2);
   struct Part {
     const char* name;
     std::vector<uint64_t> dims;
@@ -276,6 +276,13 @@ TEST(GgufModel, TellsWhatTheHubWouldTell) {
   EXPECT_EQ(rows("model.layers.0.self_attn.v_proj.weight"), (std::vector<float>{0, 1, 2, 3}));
   EXPECT_EQ(rows("lm_head.weight").size(), 16u);
   EXPECT_EQ(model->load("nothing", cpu, DType::kF32).error().code, Code::kNotFound);
+}
+
+TEST(GgufModel, ATurnsEndAloneIsTheEnd) {
+  const Builder b = tiny_llama(0, "tokenizer.ggml.eot_token_id");
+  Result<GgufModel> model = GgufModel::of(b.parse().value());
+  ASSERT_TRUE(model) << model.error().message;
+  EXPECT_EQ(nlohmann::json::parse(model->config_json()).at("eos_token_id"), 2);
 }
 
 TEST(GgufModel, RefusesNumbersThatAreNone) {

@@ -177,7 +177,7 @@ Result<std::string> gguf_tokenizer_json(const GgufFile& file) {
         {"ignore_merges", splitting->ignore_merges},
         {"vocab", std::move(vocab)},
         {"merges", std::move(pairs)}}}};
-  return j.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  return json_text(j);
 }
 
 }  // namespace ferry

@@ -95,7 +95,7 @@ Result<void> write_shards(StagedFolder& folder,
   }
   if (shards.size() == 1) return {};
   const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", places}};
-  return folder.write_text(stem + ".safetensors.index.json", index.dump(2) + "\n");
+  return folder.write_text(stem + ".safetensors.index.json", json_text(index, 2) + "\n");
 }
 
 }  // namespace
@@ -106,7 +106,8 @@ Result<ModelDir> ModelDir::open(const std::string& path) {
   // contents.
   const std::string sums = join_path(path, kChecksumsName);
   for (int tries_left = 8; tries_left > 0; --tries_left) {
-    if (!path_exists(path) && path_exists(parent_folder(path))) TRY(recover_folder(path));
+    TRY_ASSIGN(const bool there, is_there(path));
+    if (!there && path_exists(parent_folder(path))) TRY(recover_folder(path));
     std::optional<FolderClaim> turn;
     if (tries_left <= 4 && is_folder(path)) {  // not at first: most readers are alone
       TRY_ASSIGN(turn, keep_from_being_replaced(path));
@@ -117,7 +118,8 @@ Result<ModelDir> ModelDir::open(const std::string& path) {
     const Result<std::string> after = read_file(sums);
     if (before && after ? *before == *after : !before && !after) return dir;
   }
-  if (!path_exists(path)) return fail(Code::kNotFound, "{}: {}", path, instead_of_model_dir(path));
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (!there) return fail(Code::kNotFound, "{}: {}", path, instead_of_model_dir(path));
   if (!is_folder(path))
     return fail(Code::kInvalidInput, "{}: {}", path, instead_of_model_dir(path));
   return fail(Code::kUnavailable, "{}: is being replaced over and over; try again", path);
@@ -126,12 +128,14 @@ Result<ModelDir> ModelDir::open(const std::string& path) {
 Result<ModelDir> ModelDir::open_once(const std::string& path) {
   ModelDir dir;
   dir.path_ = path;
-  if (path_exists(join_path(path, kChecksumsName))) {
+  TRY_ASSIGN(const bool summed, is_there(join_path(path, kChecksumsName)));
+  if (summed) {
     TRY_ASSIGN(dir.sums_, Checksums::open(path));
     TRY(dir.sums_->check_sizes());
   }
   TRY(dir.open_passport());
-  if (!path_exists(join_path(path, kConfigName)) && !dir.sums_ && !dir.passport_)
+  TRY_ASSIGN(const bool has_config, is_there(join_path(path, kConfigName)));
+  if (!has_config && !dir.sums_ && !dir.passport_)
     return fail(Code::kNotFound, "{}: {}", path, instead_of_model_dir(path));
   TRY_ASSIGN(dir.config_json_, dir.text(kConfigName));
   TRY(dir.open_shards());
@@ -145,15 +149,17 @@ Result<ModelDir> ModelDir::open_once(const std::string& path) {
 }
 
 Result<void> ModelDir::open_passport() {
-  if (!path_exists(join_path(path_, kPassportName))) return {};
   const std::string passport_path = join_path(path_, kPassportName);
+  TRY_ASSIGN(const bool has_passport, is_there(passport_path));
+  if (!has_passport) return {};
   TRY_ASSIGN(const std::string content, read_file(passport_path, kTextBytesMax));
   TRY_ASSIGN(Passport passport, Passport::parse(content, passport_path));
   passport_ = std::make_shared<const Passport>(std::move(passport));
   chunks_.emplace(*passport_);
   for (const auto& [name, file] : passport_->files) {
     const std::string path = join_path(path_, name);
-    if (!path_exists(path))
+    TRY_ASSIGN(const bool there, is_there(path));
+    if (!there)
       return fail(Code::kCorrupt,
                   "{}: missing, but {} lists it; restore it, or the passport is another model's",
                   path,
@@ -165,16 +171,18 @@ Result<void> ModelDir::open_passport() {
 }
 
 Result<void> ModelDir::open_shards() {
-  const bool quantised = path_exists(join_path(path_, kQuantDescriptionName));
+  TRY_ASSIGN(const bool quantised, is_there(join_path(path_, kQuantDescriptionName)));
   for (const char* name : {kQuantIndexName, kQuantSingleName, kOldQuantSingleName}) {
-    if (!quantised || !path_exists(join_path(path_, name))) continue;
+    TRY_ASSIGN(const bool stored, is_there(join_path(path_, name)));
+    if (!quantised || !stored) continue;
     if (name == kQuantIndexName) return open_index(name);
     TRY(add_shard(name));
     for (const TensorInfo& t : shards_[0]->tensors()) places_.emplace(t.name, Place{0, &t});
     return {};
   }
   const std::string index = join_path(path_, kIndexName);
-  const bool single = path_exists(join_path(path_, kSingleName)), indexed = path_exists(index);
+  TRY_ASSIGN(const bool single, is_there(join_path(path_, kSingleName)));
+  TRY_ASSIGN(const bool indexed, is_there(index));
   if (single && indexed)
     return fail(Code::kCorrupt,
                 "{}: has {} and {}; remove the one that does not belong to the model",
@@ -215,13 +223,15 @@ Result<void> ModelDir::open_index(const std::string& index_name) {
                   printable(file));
     files.insert(file);
   }
-  for (const std::string& file : files)
-    if (!path_exists(join_path(path_, file)))
+  for (const std::string& file : files) {
+    TRY_ASSIGN(const bool there, is_there(join_path(path_, file)));
+    if (!there)
       return fail(Code::kNotFound,
                   "{}: {} is missing, but the index names it; fetch the shard{}",
                   path_,
                   file,
                   why_missing(path_, file));
+  }
   for (const std::string& file : files) {
     const size_t number = shards_.size();
     TRY(add_shard(file));
@@ -321,7 +331,8 @@ std::optional<StoredTensor> ModelDir::stored(std::string_view name) const {
 
 Result<std::vector<std::string>> ModelDir::texts_in(const std::string& folder) const {
   const std::string path = path_of(folder);
-  if (!is_folder(path)) return std::vector<std::string>{};
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (!there || !is_folder(path)) return std::vector<std::string>{};
   return list_folder(path);
 }
 
@@ -414,7 +425,8 @@ Result<std::string> ModelDir::text(const std::string& file_name) {
 Result<std::optional<std::string>> ModelDir::optional_text(const std::string& file_name) {
   const std::string path = join_path(path_, file_name);
   const bool listed = passport_ != nullptr && passport_->files.contains(file_name);
-  if (!listed && !path_exists(path) && link_target(path).empty()) return std::nullopt;
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (!listed && !there && link_target(path).empty()) return std::nullopt;
   TRY_ASSIGN(std::string content, text(file_name));
   return content;
 }

@@ -17,7 +17,8 @@ std::string expert_name(std::string_view name_with_star, int64_t expert) {
 }
 
 Result<std::unique_ptr<ModelSource>> open_model_source(const std::string& path) {
-  if (path_exists(path) && !is_folder(path)) {
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (there && !is_folder(path)) {
     TRY_ASSIGN(const bool gguf, is_gguf(path));
     if (gguf) {
       TRY_ASSIGN(GgufModel model, GgufModel::open(path));

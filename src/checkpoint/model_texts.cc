@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/json_fields.h"
+#include "text/utf8.h"
 
 namespace ferry {
 namespace {
@@ -77,6 +78,13 @@ class Reader {
         fmt::format("{}: {}", from_.path(), fmt::format(format, std::forward<Args>(args)...)));
   }
 
+  /// The lists of files are JSON: a name that is no UTF-8 would come back as another one.
+  Result<std::optional<std::string>> named_text(const std::string& name) {
+    if (text::well_formed_prefix(name) != name.size())
+      return fail(Code::kInvalidInput, "{}: its name is not UTF-8; rename it", path(name));
+    return from_.optional_text(name);
+  }
+
   Result<void> read_files() {
     std::vector<std::string> names(std::begin(kCarried), std::end(kCarried));
     TRY_ASSIGN(const std::vector<std::string> templates, from_.texts_in(kTemplatesFolder));
@@ -85,7 +93,7 @@ class Reader {
     // The model is whole without these; but of one that is signed, or that Ferry wrote, no file may
     // be another.
     for (const std::string& name : names) {
-      Result<std::optional<std::string>> content = from_.optional_text(name);
+      Result<std::optional<std::string>> content = named_text(name);
       if (!content && from_.vouched_for()) return tl::unexpected(content.error());
       if (!content)
         leave_alone(name, content.error());
@@ -184,7 +192,7 @@ class Reader {
       if (const auto known = out_.tokenizer->token_id(text); !known || id != *known)
         note("added_tokens.json gives {} id {}, {} {}: the latter is obeyed",
              printable(text),
-             id.dump(),
+             json_text(id),
              kTokenizerName,
              known ? fmt::format("gives it {}", *known) : "does not have it");
   }
@@ -247,7 +255,7 @@ class Reader {
   ModelTexts out_;
 };
 
-std::string document(const Ordered& json) { return json.dump(2) + "\n"; }
+std::string document(const Ordered& json) { return json_text(json, 2) + "\n"; }
 
 /// The file of `from`, or the fallback where there is none.
 Ordered begun(const ModelTexts* from, const char* name, const Ordered& otherwise) {

@@ -26,9 +26,7 @@ constexpr size_t kVerificationsMax = 64;
 
 // --- writing
 
-std::string text_of(const json& j) {
-  return j.dump(-1, ' ', false, json::error_handler_t::replace);
-}
+std::string text_of(const json& j) { return json_text(j); }
 
 /// Numbers as they lie in memory (little-endian), in hex: exact, and small.
 template <typename T>
@@ -329,7 +327,7 @@ std::string Passport::to_json() const {
     top["signature"] = {{"public_key", signature->public_key}, {"signature", signature->signature}};
   top["statement"] = statement_of(*this);
   top["chunks"] = chunks;
-  return top.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  return json_text(top, 1) + "\n";
 }
 
 uint64_t Passport::probes_bytes() const {
@@ -380,7 +378,8 @@ Result<std::string> read_listed_file(const std::string& path, uint64_t bytes_max
   TRY_ASSIGN(std::string content, read_file(path, bytes_max));
   const std::string folder = parent_folder(path);
   const std::string passport_path = join_path(folder, kPassportName);
-  if (!path_exists(passport_path)) return content;
+  TRY_ASSIGN(const bool there, is_there(passport_path));
+  if (!there) return content;
   TRY_ASSIGN(const std::string text, read_file(passport_path));
   TRY_ASSIGN(const Passport passport, Passport::parse(text, passport_path));
   ChunkChecks checks(passport);
@@ -450,7 +449,8 @@ Result<std::vector<Verification>> read_verifications(const std::string& folder,
                                                      const std::string& model_root) {
   const std::string path = join_path(folder, kVerifiedName);
   std::vector<Verification> list;
-  if (!path_exists(path)) return list;
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (!there) return list;
   TRY_ASSIGN(const std::string text, read_file(path, kVerifiedBytesMax));
   TRY_ASSIGN(const json root, parse_json(text, path));
   JsonProblem problem{.advice = "; remove the file and verify again"};
@@ -489,8 +489,7 @@ Result<void> add_verification(const std::string& folder,
                              {"unix_ms", v.unix_ms}});
   const json root = {
       {"format", kVerifiedFormat}, {"root", model_root}, {"verifications", verifications}};
-  return write_file_atomic(join_path(folder, kVerifiedName),
-                           root.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  return write_file_atomic(join_path(folder, kVerifiedName), json_text(root, 1) + "\n");
 }
 
 }  // namespace ferry

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 
@@ -34,7 +35,9 @@ Result<std::vector<std::string>> siblings(const std::string& destination, std::s
   const std::string prefix = sibling_prefix(destination, kind);
   std::vector<std::string> paths;
   for (const std::string& name : names)
-    if (name.starts_with(prefix)) paths.push_back(join_path(parent_folder(destination), name));
+    if (name.starts_with(prefix) &&
+        is_process_and_serial(std::string_view(name).substr(prefix.size())))
+      paths.push_back(join_path(parent_folder(destination), name));
   return paths;
 }
 
@@ -61,9 +64,46 @@ Result<std::string> resolve(const std::string& destination) {
   return path.string();
 }
 
-/// Replacing deletes what was there, so it must be ours: nothing, or what checksums.json lists.
+/// Whether a folder is one of ours by what is in it: nothing, or checksums.json. A name alone is
+/// nobody's: a person may have called his own so.
+Result<bool> is_ours(const std::string& folder) {
+  if (!is_folder(folder)) return false;
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
+  return names.empty() || std::find(names.begin(), names.end(), kChecksumsName) != names.end();
+}
+
+/// With the parent claimed. While the destination is there, ".old" folders are only in the way;
+/// while it is not, there is at most one, and it is the destination.
+Result<void> recover_claimed(const std::string& destination) {
+  TRY_ASSIGN(const std::vector<std::string> old, siblings(destination, "old"));
+  for (const std::string& path : old) {
+    TRY_ASSIGN(const bool ours, is_ours(path));
+    if (!ours) continue;
+    TRY_ASSIGN(const bool there, is_there(destination));
+    TRY(rename_path(path, there ? new_sibling(destination, "trash") : destination));
+  }
+  return {};
+}
+
+/// Removes a .tmp or .trash folder unless somebody alive writes or removes it.
+Result<void> remove_abandoned(const std::string& path, bool is_trash) {
+  const Result<std::optional<FolderClaim>> claim = FolderClaim::try_now(path);
+  if (!claim && claim.error().code == Code::kNotFound) return {};
+  if (!claim) return tl::unexpected(claim.error());
+  if (!claim->has_value()) return {};
+  if (!(*claim)->exclusive() && !is_trash)
+    return fail(Code::kUnavailable,
+                "{}: left there, since this file system cannot tell whether its writer is alive; "
+                "remove it if nothing is being saved",
+                path);
+  return remove_tree(path);
+}
+
+}  // namespace
+
 Result<void> check_replaceable(const std::string& destination) {
-  if (!path_exists(destination)) return {};
+  TRY_ASSIGN(const bool there, is_there(destination));
+  if (!there) return {};
   if (!is_folder(destination))
     return fail(
         Code::kInvalidInput, "{}: exists and is not a folder; choose another name", destination);
@@ -84,39 +124,14 @@ Result<void> check_replaceable(const std::string& destination) {
     if (relative != kChecksumsName && relative != kPassportName && relative != kVerifiedName &&
         !sums->files().contains(relative))
       return fail(Code::kInvalidInput,
-                  "{}: would be lost when {} is replaced, and Ferry did not write it; move it away",
+                  "{}: would be lost when {} is replaced or removed, and Ferry did not write it; "
+                  "move it away",
                   it->path().string(),
                   destination);
   }
   if (error) return fail(Code::kUnavailable, "{}: cannot list: {}", destination, error.message());
   return {};
 }
-
-/// With the parent claimed. While the destination is there, ".old" folders are only in the way;
-/// while it is not, there is at most one, and it is the destination.
-Result<void> recover_claimed(const std::string& destination) {
-  TRY_ASSIGN(const std::vector<std::string> old, siblings(destination, "old"));
-  for (const std::string& path : old)
-    TRY(rename_path(path,
-                    path_exists(destination) ? new_sibling(destination, "trash") : destination));
-  return {};
-}
-
-/// Removes a .tmp or .trash folder unless somebody alive writes or removes it.
-Result<void> remove_abandoned(const std::string& path, bool is_trash) {
-  const Result<std::optional<FolderClaim>> claim = FolderClaim::try_now(path);
-  if (!claim && claim.error().code == Code::kNotFound) return {};
-  if (!claim) return tl::unexpected(claim.error());
-  if (!claim->has_value()) return {};
-  if (!(*claim)->exclusive() && !is_trash)
-    return fail(Code::kUnavailable,
-                "{}: left there, since this file system cannot tell whether its writer is alive; "
-                "remove it if nothing is being saved",
-                path);
-  return remove_tree(path);
-}
-
-}  // namespace
 
 StagedFolder::StagedFolder(std::string destination, std::string path, FolderClaim claim)
     : destination_(std::move(destination)), path_(std::move(path)), claim_(std::move(claim)) {}
@@ -216,13 +231,24 @@ Result<void> StagedFolder::commit() {
   return {};
 }
 
+namespace {
+
+/// Known not to be there; an error is no answer.
+bool is_gone(const std::string& path) {
+  const Result<bool> there = is_there(path);
+  return there && !*there;
+}
+
+}  // namespace
+
 Result<void> StagedFolder::publish() {
   TRY_ASSIGN(const FolderClaim turn, FolderClaim::wait(parent_folder(destination_)));
   TRY(recover_claimed(destination_));
   TRY(check_replaceable(destination_));
-  if (!path_exists(destination_)) {
+  TRY_ASSIGN(const bool there, is_there(destination_));
+  if (!there) {
     Result<void> moved = rename_path(path_, destination_);
-    published_ = !path_exists(path_);
+    published_ = is_gone(path_);
     return moved;
   }
   if (exchange_paths(path_, destination_)) {  // path_ is the old folder now: a leftover
@@ -232,13 +258,13 @@ Result<void> StagedFolder::publish() {
   const std::string old = new_sibling(destination_, "old");
   Result<void> moved = rename_path(destination_, old);
   if (moved) moved = rename_path(path_, destination_);
-  published_ = !path_exists(path_);
+  published_ = is_gone(path_);
   if (!published_) {
     // Either rename may have failed, also only in its sync. Whatever happened, the old one goes
     // back.
-    if (path_exists(old) && !path_exists(destination_)) {
+    if (!is_gone(old) && is_gone(destination_)) {
       const Result<void> back = rename_path(old, destination_);
-      if (!back && !path_exists(destination_))
+      if (!back && is_gone(destination_))
         return fail(
             back.error().code,
             "{}; and putting the previous one back failed, too: {}; it is whole in {}, and the "
@@ -282,6 +308,7 @@ Result<void> remove_folder(const std::string& path) {
   const std::string trash = new_sibling(path, "trash");
   {
     TRY_ASSIGN(const FolderClaim turn, FolderClaim::wait(parent_folder(path)));
+    TRY(check_replaceable(path));
     TRY(rename_path(path, trash));
   }
   return remove_abandoned(trash, true);
@@ -290,8 +317,10 @@ Result<void> remove_folder(const std::string& path) {
 std::optional<std::string> leftover_of(std::string_view name) {
   if (!name.starts_with('.')) return std::nullopt;
   for (const std::string_view kind : kKinds) {
-    const size_t at = name.rfind(fmt::format(".{}.", kind));
-    if (at != name.npos && at > 1) return std::string(name.substr(1, at - 1));
+    const std::string infix = fmt::format(".{}.", kind);
+    const size_t at = name.rfind(infix);
+    if (at != name.npos && at > 1 && is_process_and_serial(name.substr(at + infix.size())))
+      return std::string(name.substr(1, at - 1));
   }
   return std::nullopt;
 }

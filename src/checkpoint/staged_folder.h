@@ -5,7 +5,8 @@
 //                            .NAME.old.PID.N    the previous one, for the moment of a replacement,
 //                                               where the file system cannot exchange two names
 //                            .NAME.trash.PID.N  being deleted
-// A .tmp folder is claimed (base/file.h, FolderClaim) by its writer, so one that can be claimed has
+// PID and N are digits, and an .old folder holds checksums.json (or nothing): what a person called
+// almost so is his. A .tmp folder is claimed (base/file.h, FolderClaim) by its writer, so one that can be claimed has
 // no writer any more. Renames happen with FOLDER claimed, so writers and recoveries take turns.
 #pragma once
 
@@ -63,6 +64,11 @@ class StagedFolder {
   bool published_ = false, done_ = false;
 };
 
+/// Replacing and removing delete what is there, so it must be ours: nothing, an empty folder, or
+/// one whose files checksums.json lists (what Ferry adds to a model later aside). Errors:
+/// kInvalidInput, naming what is not; kUnavailable, kExhausted.
+Result<void> check_replaceable(const std::string& destination);
+
 /// Brings back a destination that a replacement, killed between its two renames, left without a
 /// name. Does nothing if there is none. Waits for a replacement under way.
 Result<void> recover_folder(const std::string& destination);
@@ -75,7 +81,7 @@ Result<FolderClaim> keep_from_being_replaced(const std::string& destination);
 std::vector<std::string> remove_leftovers(const std::string& destination);
 
 /// Takes the folder out of sight by one rename, then deletes it. Killed in between, it is a
-/// leftover.
+/// leftover. Errors: those of check_replaceable(), and then it stays; kUnavailable, kExhausted.
 Result<void> remove_folder(const std::string& path);
 
 /// The NAME of a hidden sibling ".NAME.tmp.PID.N" (or old, trash); nothing for other names.

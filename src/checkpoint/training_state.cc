@@ -89,7 +89,7 @@ std::string tensors_json(const std::map<std::string, Written>& tensors) {
       pieces.push_back({range.first, range.second, part});
     list[name] = {{"dtype", to_string(written.dtype)}, {"shape", shape}, {"pieces", pieces}};
   }
-  return json{{"format", kFormat}, {"tensors", list}}.dump(1) + "\n";
+  return json_text(json{{"format", kFormat}, {"tensors", list}}, 1) + "\n";
 }
 
 bool is_list_of_unsigned(const json& value) {

@@ -1,6 +1,7 @@
 #include "checkpoint/weights.h"
 
 #include <cmath>
+#include <optional>
 
 #include "base/alive.h"
 #include "checkpoint/quant_description.h"
@@ -57,6 +58,44 @@ Result<void> expect_parts(const ModelSource& from,
   return {};
 }
 
+std::optional<WeightCodes> codes_of(DType stored) {
+  if (stored == DType::kI8) return WeightCodes::kInt8;
+  if (stored == DType::kU8) return WeightCodes::kInt4;
+  return std::nullopt;
+}
+
+/// Codes have scales beside them, and may have offsets.
+Result<void> expect_codes(const ModelSource& from,
+                          WeightCodes kind,
+                          StoredParts parts,
+                          std::set<std::string>& unread) {
+  const CodePanels layout{bits_of(kind), parts.shape[0], parts.shape[1]};
+  const Shape scales = {parts.shape[0], layout.groups()};
+  parts.shape = stored_codes_shape(kind, parts.shape);
+  TRY(expect_parts(from, parts, unread));
+  for (const std::string& name : parts.names) {
+    TRY(expect_parts(from, {{name + kCodeScaleSuffix}, scales}, unread));
+    if (from.stored(name + kCodeOffsetSuffix))
+      TRY(expect_parts(from, {{name + kCodeOffsetSuffix}, scales}, unread));
+  }
+  return {};
+}
+
+/// All that a weight is read from.
+Result<void> expect_weight(const ModelSource& from,
+                           const Weight& w,
+                           std::set<std::string>& unread) {
+  StoredParts parts = parts_of(w);
+  const std::optional<StoredTensor> first = from.stored(parts.names.front());
+  if (const auto kind = first && w.matrix() ? codes_of(first->dtype) : std::nullopt)
+    return expect_codes(from, *kind, std::move(parts), unread);
+  TRY(expect_parts(from, parts, unread));
+  if (first->dtype != DType::kF8E4M3 || !w.matrix()) return {};
+  StoredParts scales = parts_of(w, kScaleSuffix);
+  scales.shape = kF8Blocks.scales_of(scales.shape);
+  return expect_parts(from, scales, unread);
+}
+
 Result<Tensor> load_whole(
     ModelSource& from, const Weight& w, const char* suffix, Device& device, DType want) {
   const std::string name = w.name + suffix;
@@ -87,10 +126,7 @@ std::vector<float> numbers_of(const Tensor& codes,
 }
 
 /// Float8 codes and, beside them, what each block is to be multiplied with.
-Result<void> load_f8(ModelSource& from, Device& device, Weight& w, std::set<std::string>& unread) {
-  StoredParts parts = parts_of(w, kScaleSuffix);
-  parts.shape = kF8Blocks.scales_of(parts.shape);
-  TRY(expect_parts(from, parts, unread));
+Result<void> load_f8(ModelSource& from, Device& device, Weight& w) {
   Device& to = w.value.defined() ? cpu_device() : device;
   TRY_ASSIGN(const Tensor codes, load_whole(from, w, "", to, DType::kF8E4M3));
   TRY_ASSIGN(const Tensor scales, load_whole(from, w, kScaleSuffix, to, DType::kF32));
@@ -118,22 +154,13 @@ DType kept_as(const Weight& w, DType stored) {
   return w.matrix() && as_stored ? stored : DType::kF32;
 }
 
-std::optional<WeightCodes> codes_of(DType stored) {
-  if (stored == DType::kI8) return WeightCodes::kInt8;
-  if (stored == DType::kU8) return WeightCodes::kInt4;
-  return std::nullopt;
-}
-
 /// The codes of one matrix, checked.
 Result<CodeRows> load_code_rows(ModelSource& from,
                                 WeightCodes kind,
                                 const std::string& name,
-                                const Shape& shape,
-                                std::set<std::string>& unread) {
+                                const Shape& shape) {
   const CodePanels layout{bits_of(kind), shape[0], shape[1]};
   const std::string scale_name = name + kCodeScaleSuffix, offset_name = name + kCodeOffsetSuffix;
-  TRY(expect_parts(from, {{name}, stored_codes_shape(kind, shape)}, unread));
-  TRY(expect_parts(from, {{scale_name}, {shape[0], layout.groups()}}, unread));
   CodeRows rows;
   TRY_ASSIGN(const Tensor scales, from.load(scale_name, cpu_device(), DType::kF32));
   rows.scales = scales.to_f32();
@@ -153,7 +180,6 @@ Result<CodeRows> load_code_rows(ModelSource& from,
                   scale);
   }
   if (from.stored(offset_name)) {
-    TRY(expect_parts(from, {{offset_name}, {shape[0], layout.groups()}}, unread));
     TRY_ASSIGN(const Tensor offsets, from.load(offset_name, cpu_device(), DType::kF32));
     for (const float offset : offsets.to_f32())
       if (!(offset == 0))
@@ -183,8 +209,7 @@ Result<CodeRows> load_code_rows(ModelSource& from,
 /// numbers that they stand for.
 Result<void> load_codes(ModelSource& from,
                         WeightCodes kind,
-                        Weight& w,
-                        std::set<std::string>& unread) {
+                        Weight& w) {
   const StoredParts parts = parts_of(w);
   const bool keep = !w.value.defined() && takes_codes(w);
   std::optional<PanelsInMaking> made;
@@ -196,7 +221,7 @@ Result<void> load_codes(ModelSource& from,
   const CodePanels layout{bits_of(kind), parts.shape[0], parts.shape[1]};
   for (size_t m = 0; m < parts.names.size(); ++m) {
     TRY_ASSIGN(const CodeRows rows,
-               load_code_rows(from, kind, parts.names[m], parts.shape, unread));
+               load_code_rows(from, kind, parts.names[m], parts.shape));
     if (keep) {
       made->put(static_cast<int64_t>(m), rows);
       continue;
@@ -218,23 +243,21 @@ Result<void> load_codes(ModelSource& from,
   return {};
 }
 
-Result<void> load_weight(ModelSource& from,
-                         Device& device,
-                         Weight& w,
-                         std::set<std::string>& unread,
-                         std::optional<WeightCodes> quantise);
+Result<void> load_expected(ModelSource& from,
+                           Device& device,
+                           Weight& w,
+                           std::optional<WeightCodes> quantise);
 
 /// The numbers of one matrix of a weight, f32 on the host.
 Result<std::vector<float>> load_numbers(ModelSource& from,
                                         const Weight& w,
                                         const std::string& name,
-                                        const Shape& shape,
-                                        std::set<std::string>& unread) {
+                                        const Shape& shape) {
   Weight part{.name = name,
               .role = w.role == WeightRole::kExperts ? WeightRole::kProjection : w.role,
               .global_shape = shape,
               .value = Tensor::empty(shape, DType::kF32, cpu_device())};
-  TRY(load_weight(from, cpu_device(), part, unread, std::nullopt));
+  TRY(load_expected(from, cpu_device(), part, std::nullopt));
   std::vector<float> values = part.value.to_f32();
   for (const float v : values)
     if (!std::isfinite(v))
@@ -245,13 +268,12 @@ Result<std::vector<float>> load_numbers(ModelSource& from,
 
 Result<void> load_quantised(ModelSource& from,
                             WeightCodes kind,
-                            Weight& w,
-                            std::set<std::string>& unread) {
+                            Weight& w) {
   const StoredParts parts = parts_of(w);
   PanelsInMaking made(kind, w.global_shape);
   for (size_t m = 0; m < parts.names.size(); ++m) {
     TRY_ASSIGN(const std::vector<float> numbers,
-               load_numbers(from, w, parts.names[m], parts.shape, unread));
+               load_numbers(from, w, parts.names[m], parts.shape));
     made.put(static_cast<int64_t>(m), quantise_rows(kind, numbers, parts.shape[1]));
     still_alive();
   }
@@ -259,35 +281,35 @@ Result<void> load_quantised(ModelSource& from,
   return {};
 }
 
-Result<void> load_weight(ModelSource& from,
-                         Device& device,
-                         Weight& w,
-                         std::set<std::string>& unread,
-                         std::optional<WeightCodes> quantise) {
-  const StoredParts parts = parts_of(w);
-  const std::optional<StoredTensor> first = from.stored(parts.names.front());
-  if (first && w.matrix()) {
-    if (const auto kind = codes_of(first->dtype)) return load_codes(from, *kind, w, unread);
+/// With all parts known to be there.
+Result<void> load_expected(ModelSource& from,
+                           Device& device,
+                           Weight& w,
+                           std::optional<WeightCodes> quantise) {
+  const DType stored = from.stored(parts_of(w).names.front())->dtype;
+  if (w.matrix()) {
+    if (const auto kind = codes_of(stored)) return load_codes(from, *kind, w);
     if (quantise && !w.value.defined() && takes_codes(w))
-      return load_quantised(from, *quantise, w, unread);
+      return load_quantised(from, *quantise, w);
   }
-  TRY(expect_parts(from, parts, unread));
-  const DType stored = first->dtype;
-  if (stored == DType::kF8E4M3 && w.matrix()) return load_f8(from, device, w, unread);
+  if (stored == DType::kF8E4M3 && w.matrix()) return load_f8(from, device, w);
   const DType want = w.value.defined() ? w.value.dtype() : kept_as(w, stored);
   TRY_ASSIGN(Tensor value, load_whole(from, w, "", device, want));
   w.store(std::move(value));
   return {};
 }
 
-Result<void> check_alias(ModelSource& from,
-                         const WeightAlias& alias,
-                         std::set<std::string>& unread) {
-  if (!unread.contains(alias.first)) return {};
+/// What `w` is stored as a second time, if it is; without memory.
+std::optional<Weight> stored_again(const ModelSource& from, const WeightAlias& alias) {
+  if (!from.stored(alias.first)) return std::nullopt;
   const Weight& w = *alias.second;
-  Weight copy{.name = alias.first, .role = w.role, .global_shape = w.global_shape};
+  return Weight{.name = alias.first, .role = w.role, .global_shape = w.global_shape};
+}
+
+/// Whether a copy has the values of its weight, which is loaded.
+Result<void> check_values(ModelSource& from, const Weight& w, Weight copy) {
   if (!w.scaled()) copy.value = Tensor::empty(w.global_shape, w.value.dtype(), w.value.device());
-  TRY(load_weight(from, w.value.device(), copy, unread, w.codes()));
+  TRY(load_expected(from, w.value.device(), copy, w.codes()));
   const auto same = [](const Tensor& x, const Tensor& y) {
     if (!x.defined() || !y.defined()) return x.defined() == y.defined();
     std::vector<char> a(x.bytes()), b(y.bytes());
@@ -299,8 +321,28 @@ Result<void> check_alias(ModelSource& from,
     return fail(Code::kInvalidInput,
                 "{}: tensor \"{}\" differs from \"{}\"; Ferry shares the two",
                 from.path(),
-                alias.first,
+                copy.name,
                 w.name);
+  return {};
+}
+
+/// By names and shapes alone.
+Result<void> check_names(const ModelSource& from,
+                         const std::vector<Weight*>& weights,
+                         const std::vector<WeightAlias>& aliases,
+                         const std::set<std::string>& unused) {
+  const std::vector<std::string> names = from.names();
+  std::set<std::string> unread(names.begin(), names.end());
+  for (const std::string& name : unused) unread.erase(name);
+  for (const Weight* w : weights) TRY(expect_weight(from, *w, unread));
+  for (const WeightAlias& alias : aliases)
+    if (const std::optional<Weight> copy = stored_again(from, alias))
+      TRY(expect_weight(from, *copy, unread));
+  if (!unread.empty())
+    return fail(Code::kInvalidInput,
+                "{}: tensor \"{}\" is not part of the model that config.json describes",
+                from.path(),
+                *unread.begin());
   return {};
 }
 
@@ -369,9 +411,26 @@ std::optional<std::string> stored_as_codes(const ModelSource& from) {
   return std::nullopt;
 }
 
+Result<void> check_stored_weights(ModelSource& from,
+                                  const std::vector<Weight*>& weights,
+                                  const std::vector<WeightAlias>& aliases,
+                                  const std::set<std::string>& unused) {
+  TRY(check_names(from, weights, aliases, unused));
+  for (const WeightAlias& alias : aliases) {
+    std::optional<Weight> copy = stored_again(from, alias);
+    if (!copy) continue;
+    const Weight& w = *alias.second;
+    Weight stored{.name = w.name, .role = w.role, .global_shape = w.global_shape};
+    TRY(load_expected(from, cpu_device(), stored, std::nullopt));
+    TRY(check_values(from, stored, *std::move(copy)));
+  }
+  return {};
+}
+
 Result<void> load_weight(ModelSource& from, Device& device, Weight& weight) {
   std::set<std::string> unread;
-  return load_weight(from, device, weight, unread, std::nullopt);
+  TRY(expect_weight(from, weight, unread));
+  return load_expected(from, device, weight, std::nullopt);
 }
 
 Result<void> load_weights(ModelSource& from,
@@ -379,20 +438,15 @@ Result<void> load_weights(ModelSource& from,
                           const std::vector<Weight*>& weights,
                           const std::vector<WeightAlias>& aliases,
                           const WeightLoading& loading) {
-  const std::vector<std::string> names = from.names();
-  std::set<std::string> unread(names.begin(), names.end());
-  for (const std::string& name : loading.unused) unread.erase(name);
+  TRY(check_names(from, weights, aliases, loading.unused));
   bool without_memory = false;
   for (const Weight* w : weights) without_memory |= !w->value.defined();
   if (without_memory) TRY(check_device(from, device, loading.quantise));
   TRY(require_memory(device, bytes_to_take(from, weights, loading.quantise), from.path()));
-  for (Weight* w : weights) TRY(load_weight(from, device, *w, unread, loading.quantise));
-  for (const WeightAlias& alias : aliases) TRY(check_alias(from, alias, unread));
-  if (!unread.empty())
-    return fail(Code::kInvalidInput,
-                "{}: tensor \"{}\" is not part of the model that config.json describes",
-                from.path(),
-                *unread.begin());
+  for (Weight* w : weights) TRY(load_expected(from, device, *w, loading.quantise));
+  for (const WeightAlias& alias : aliases)
+    if (std::optional<Weight> copy = stored_again(from, alias))
+      TRY(check_values(from, *alias.second, *std::move(copy)));
   return {};
 }
 
@@ -402,7 +456,7 @@ std::vector<NamedTensor> weights_to_quantise(ModelSource& from,
                                              const std::function<void()>& loaded) {
   std::vector<NamedTensor> out;
   const auto convert_one = [&](Weight* w) {
-    for (NamedTensor& t : weights_to_convert(from, {w}, DType::kBF16, loaded))
+    for (NamedTensor& t : weights_to_convert(from, {w}, {}, DType::kBF16, loaded))
       out.push_back(std::move(t));
   };
   for (Weight* w : weights) {
@@ -416,8 +470,7 @@ std::vector<NamedTensor> weights_to_quantise(ModelSource& from,
       // The file's order of tensors has all scales before all codes: each is made when its turn
       // comes, from numbers that are read again, so that one matrix is in memory at a time.
       const auto rows_of = [&from, w, name, codes, shape = parts.shape]() -> Result<CodeRows> {
-        std::set<std::string> unread;
-        TRY_ASSIGN(const std::vector<float> numbers, load_numbers(from, *w, name, shape, unread));
+        TRY_ASSIGN(const std::vector<float> numbers, load_numbers(from, *w, name, shape));
         still_alive();
         return quantise_rows(codes, numbers, shape[1]);
       };
@@ -462,16 +515,17 @@ std::vector<NamedTensor> weights_to_quantise(ModelSource& from,
 
 std::vector<NamedTensor> weights_to_convert(ModelSource& from,
                                             const std::vector<Weight*>& weights,
+                                            const std::vector<WeightAlias>& aliases,
                                             DType matrices,
                                             const std::function<void()>& loaded) {
   std::vector<NamedTensor> out;
-  for (const Weight* w : weights) {
+  const auto add = [&](const std::vector<std::string>& names, const Weight* w) {
     const StoredParts parts = parts_of(*w);
-    for (const std::string& name : parts.names) {
-      NamedTensor t{.name = name, .value = {}, .stored = w->matrix() ? matrices : DType::kF32};
+    for (size_t i = 0; i < names.size(); ++i) {
+      NamedTensor t{.name = names[i], .value = {}, .stored = w->matrix() ? matrices : DType::kF32};
       t.shape = parts.shape;
-      t.load = [&from, w, name, loaded, shape = parts.shape]() -> Result<Tensor> {
-        Weight part{.name = name,
+      t.load = [&from, w, of = parts.names[i], loaded, shape = parts.shape]() -> Result<Tensor> {
+        Weight part{.name = of,
                     .role = w->role,
                     .global_shape = shape,
                     .value = Tensor::empty(shape, DType::kF32, cpu_device())};
@@ -481,7 +535,9 @@ std::vector<NamedTensor> weights_to_convert(ModelSource& from,
       };
       out.push_back(std::move(t));
     }
-  }
+  };
+  for (const Weight* w : weights) add(parts_of(*w).names, w);
+  for (const WeightAlias& alias : aliases) add({alias.first}, alias.second);
   return out;
 }
 

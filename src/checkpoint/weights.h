@@ -30,6 +30,16 @@ struct WeightLoading {
 /// embedding, the head, routers, vectors and small matrices stay numbers.
 bool takes_codes(const Weight& weight);
 
+/// Whether what is stored is the model's: each weight's parts and scales are there in their shapes,
+/// no tensor is beside them (those in `unused` aside), and what stands under a second name has the
+/// values of its weight. Whoever reads or copies a model asks this first, so that all of them refuse
+/// the same. Weights need no memory.
+/// Errors: kInvalidInput naming the tensor; kCorrupt: of reading an alias.
+Result<void> check_stored_weights(ModelSource& from,
+                                  const std::vector<Weight*>& weights,
+                                  const std::vector<WeightAlias>& aliases,
+                                  const std::set<std::string>& unused = {});
+
 /// Fills every weight from a directory or file. One that has memory is converted to its type; one that
 /// has none is kept on the device as the file stores it: bf16, or float8 codes with the scales of
 /// 128 x 128 blocks that DeepSeek stores beside them, or int8 or int4 codes with theirs
@@ -58,9 +68,11 @@ std::vector<NamedTensor> stored_weights(const std::vector<Weight*>& weights,
 
 /// The same of a model that lies in `from`, each loaded when it is written and then let go: a model
 /// need not fit into memory. Weights give names and shapes, and need no memory. `loaded` is called
-/// after each. `from` and the weights must outlive the result. Errors when written: as load_weights.
+/// after each. `from` and the weights must outlive the result, and check_stored_weights() must have
+/// passed: a tensor that is no weight's is not looked at. Errors when written: as load_weights.
 std::vector<NamedTensor> weights_to_convert(ModelSource& from,
                                             const std::vector<Weight*>& weights,
+                                            const std::vector<WeightAlias>& aliases,
                                             DType matrices,
                                             const std::function<void()>& loaded);
 

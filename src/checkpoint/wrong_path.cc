@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/shell.h"
 
 namespace ferry {
 namespace {
@@ -69,10 +70,14 @@ bool is_hub_name(const std::string& path) {
   });
 }
 
+/// The command that makes a model directory of a GGUF file.
+std::string converting(const std::string& path) {
+  return fmt::format("`ferry convert {} --to f32 --out DIR`", shell_quoted(path));
+}
+
 std::string describe_file(const std::string& path) {
   if (path.ends_with(".gguf"))
-    return "is a GGUF file; Ferry reads model directories in the Hugging Face layout "
-           "(config.json, *.safetensors)";
+    return fmt::format("is a GGUF file, not a directory; {} makes one of it", converting(path));
   const std::string folder = parent_folder(path);
   if (has(folder, kConfig))
     return fmt::format("is a file, not a directory; the model directory is its folder, {}", folder);
@@ -80,13 +85,20 @@ std::string describe_file(const std::string& path) {
 }
 
 /// Weights or parts of a model that are there in a form that Ferry does not read.
-std::string other_formats(const std::vector<std::string>& names) {
+std::string other_formats(const std::string& folder) {
+  const std::vector<std::string> names = names_in(folder);
   const auto any = [&](auto&& is) { return std::any_of(names.begin(), names.end(), is); };
   if (any([](const std::string& n) { return n == "adapter_config.json"; }))
     return "it holds an adapter (LoRA), which is no model: merge it into its base model and save "
            "that (merge_and_unload, save_pretrained)";
-  if (any([](const std::string& n) { return n.ends_with(".gguf"); }))
-    return "it holds GGUF files; Ferry reads *.safetensors: fetch the model in that format";
+  if (const auto gguf = std::find_if(
+          names.begin(), names.end(), [](const std::string& n) { return n.ends_with(".gguf"); });
+      gguf != names.end()) {
+    const std::string file = join_path(folder, *gguf);
+    return fmt::format("it holds a GGUF file: name the file, {}, or make a directory of it: {}",
+                       file,
+                       converting(file));
+  }
   if (any([](const std::string& n) {
         return n.ends_with(".bin") || n.ends_with(".pt") || n.ends_with(".pth");
       }))
@@ -96,7 +108,6 @@ std::string other_formats(const std::vector<std::string>& names) {
 }
 
 std::string describe_folder(const std::string& path) {
-  const std::vector<std::string> names = names_in(path);
   if (int{has(path, "snapshots")} + int{has(path, "refs")} + int{has(path, "blobs")} >= 2)
     return describe_cache(path);
   for (const std::string& hub : {path, join_path(path, "hub")})
@@ -108,7 +119,7 @@ std::string describe_folder(const std::string& path) {
   if (const auto steps = folders_in(path, "step-"); !steps.empty())
     return fmt::format("is the folder of a run; its newest model directory is {}", steps.back());
   if (has(path, "manifest.json")) return "is a dataset that Ferry prepared, not a model";
-  if (const std::string formats = other_formats(names); !formats.empty())
+  if (const std::string formats = other_formats(path); !formats.empty())
     return fmt::format("has no {}: {}", kConfig, formats);
   for (const std::string& folder : folders_in(path, ""))
     if (has(folder, kConfig))
@@ -152,7 +163,7 @@ std::string why_missing(const std::string& folder, const std::string& name) {
           unfinished,
           where);
   }
-  const std::string formats = name == kConfig ? "" : other_formats(names_in(folder));
+  const std::string formats = name == kConfig ? "" : other_formats(folder);
   return formats.empty() ? "" : "; " + formats;
 }
 

@@ -75,8 +75,9 @@ TEST(WrongPath, OtherThingsAreCalledByTheirNames) {
   put(folder + "/pickled/pytorch_model.bin");
   EXPECT_TRUE(says(folder + "/pickled", {"pickled", "safe_serialization"}));
   put(folder + "/gguf/model.gguf");
-  EXPECT_TRUE(says(folder + "/gguf", {"GGUF"}));
-  EXPECT_TRUE(says(folder + "/gguf/model.gguf", {"GGUF"}));
+  const std::string convert = "ferry convert " + folder + "/gguf/model.gguf --to f32 --out DIR";
+  EXPECT_TRUE(says(folder + "/gguf", {"GGUF", "name the file", convert}));
+  EXPECT_TRUE(says(folder + "/gguf/model.gguf", {"GGUF", convert}));
   EXPECT_TRUE(says(folder + "/pickled/config.json", {"its folder, " + folder + "/pickled"}));
   put(folder + "/data/manifest.json");
   EXPECT_TRUE(says(folder + "/data", {"dataset"}));

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/terminal.h"
 #include "checkpoint/model_chat.h"
 #include "cli/answer_options.h"
@@ -16,6 +17,7 @@
 #include "engine/generate.h"
 #include "text/answer_text.h"
 #include "text/thought_painter.h"
+#include "text/utf8.h"
 
 namespace ferry::cli {
 namespace {
@@ -79,7 +81,9 @@ class Chat {
           obey(input.text);
           break;
         case ChatInput::Kind::kMessage: {
-          messages_.push_back({{"role", "user"}, {"content", input.text}});
+          // A terminal or a file may hold anything; a template is given text.
+          messages_.push_back(
+              {{"role", "user"}, {"content", text::replace_ill_formed(input.text)}});
           const Result<void> answered = answer();
           if (answered) break;
           messages_.erase(messages_.size() - 1);
@@ -95,7 +99,9 @@ class Chat {
  private:
   void begin_anew() {
     messages_ = Json::array();
-    if (!args_.system.empty()) messages_.push_back({{"role", "system"}, {"content", args_.system}});
+    if (!args_.system.empty())
+      messages_.push_back(
+          {{"role", "system"}, {"content", text::replace_ill_formed(args_.system)}});
   }
 
   void obey(const std::string& command) {
@@ -117,7 +123,8 @@ class Chat {
       model_.tokenizer->encode(text, text::Tokenizer::Specials::kAsText, p.ids);
       return p;
     }
-    return render_chat(model_.texts, messages_.dump(), "the conversation", args_.open.directory);
+    return render_chat(
+        model_.texts, json_text(messages_), "the conversation", args_.open.directory);
   }
 
   /// To the last message; becomes the next one.

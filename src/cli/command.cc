@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/json.h"
 
 namespace ferry::cli {
 
@@ -35,9 +36,7 @@ bool nobody_reads_output() {
 }
 
 Result<void> print_json(const nlohmann::ordered_json& line) {
-  // Text from outside may be ill-formed UTF-8: it is shown, not refused.
-  const auto replace = nlohmann::ordered_json::error_handler_t::replace;
-  std::fputs((line.dump(-1, ' ', false, replace) + "\n").c_str(), stdout);
+  std::fputs((json_text(line) + "\n").c_str(), stdout);
   return flush_output();
 }
 

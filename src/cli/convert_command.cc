@@ -42,7 +42,8 @@ Result<std::map<std::string, std::string>> text_files(ModelSource& from, const M
 
 /// A model that is there already, the source among them, is not to be replaced by a slip.
 Result<void> check_new(const std::string& path) {
-  if (!path_exists(path)) return {};
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (!there) return {};
   if (is_folder(path)) {
     TRY_ASSIGN(const std::vector<std::string> names, list_folder(path));
     if (names.empty()) return {};
@@ -102,10 +103,17 @@ std::vector<NamedTensor> tensors_of(ModelSource& from,
                                     ModelContents& contents,
                                     const std::function<void()>& loaded) {
   if (args.to == "f32" || args.to == "bf16")
-    return weights_to_convert(
-        from, model.weights(), args.to == "f32" ? DType::kF32 : DType::kBF16, loaded);
+    return weights_to_convert(from,
+                              model.weights(),
+                              model.weight_aliases(),
+                              args.to == "f32" ? DType::kF32 : DType::kBF16,
+                              loaded);
   const WeightCodes codes = args.to == "int8" ? WeightCodes::kInt8 : WeightCodes::kInt4;
   std::vector<NamedTensor> tensors = weights_to_quantise(from, model.weights(), codes, loaded);
+  // Embedding and head, which stay numbers.
+  for (NamedTensor& t :
+       weights_to_convert(from, {}, model.weight_aliases(), DType::kBF16, loaded))
+    tensors.push_back(std::move(t));
   std::vector<std::string> names;
   std::set<std::string> quantised;
   for (const NamedTensor& t : tensors) {

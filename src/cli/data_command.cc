@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/text_options.h"
@@ -62,6 +63,7 @@ Result<void> prepare(PrepareArgs& args) {
     phase = p.phase;
     show(line, p, phase_start_s);
   };
+  args.options.note = [](const std::string& text) { tell("ferry: note: " + text); };
   TRY(check_tokenizer_path(args.options.tokenizer));
   TRY_ASSIGN(const data::Manifest m, data::prepare(args.options));
   line.clear();
@@ -159,9 +161,7 @@ struct InspectArgs {
 
 /// Printable on a terminal: control characters and bytes that are not ASCII text are shown as they
 /// stand in a JSON string, so that a document cannot move the cursor.
-std::string printable(const std::string& text) {
-  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
-}
+std::string printable(const std::string& text) { return json_text(Json(text)); }
 
 void show_documents(const data::Dataset& dataset,
                     const data::Documents& documents,

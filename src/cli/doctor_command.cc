@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/examinations.h"
@@ -223,9 +224,7 @@ Result<int> examine(Arguments& args) {
   const nlohmann::ordered_json whole = doctor::to_json(report);
   if (!args.html.empty()) TRY(write_file_atomic(args.html, doctor::to_html(report)));
   if (!args.json.empty() && args.json != "-")
-    TRY(write_file_atomic(
-        args.json,
-        whole.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n"));
+    TRY(write_file_atomic(args.json, json_text(whole, 1) + "\n"));
   if (!args.runs.empty()) TRY(note_runs(args.runs, report));
   if (const Result<void> noted = remember_examination(report); !noted)
     tell("ferry: note: " + noted.error().message);

@@ -40,7 +40,9 @@ struct Examination {
 /// Nothing: there is none.
 Result<std::optional<Examination>> read_examination(const std::string& description) {
   const std::string path = file_of(description);
-  if (path.empty() || !path_exists(path)) return std::nullopt;
+  if (path.empty()) return std::nullopt;
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (!there) return std::nullopt;
   TRY_ASSIGN(const std::string text, read_file(path, kBytesMax));
   TRY_ASSIGN(const nlohmann::json root, parse_json(text, path));
   const auto text_of = [&](const char* key) {
@@ -69,8 +71,7 @@ Result<void> remember_examination(const doctor::Report& report) {
                                        {"program", fmt::format("ferry {}", kVersion)},
                                        {"unix_ms", report.started_unix_ms}};
   TRY(make_folders(parent_folder(path)));
-  return write_file_atomic(
-      path, note.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  return write_file_atomic(path, json_text(note, 1) + "\n");
 }
 
 void warn_unexamined(const Device& device) {

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <csignal>
+#include <exception>
 #include <new>
 #include <system_error>
 
@@ -69,6 +70,10 @@ int main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     return cli::report(
         {Code::kExhausted, "out of memory; choose smaller inputs or a larger machine"});
+  } catch (const std::exception& e) {  // of a library, where nothing of the kind was expected
+    cli::tell(fmt::format(
+        "ferry: a bug in Ferry: {}\nPlease report it with the command that you gave.", e.what()));
+    return 3;
   }
   return status == 0 ? cli::report(cli::flush_output()) : status;
 }

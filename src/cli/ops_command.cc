@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/cpu_tier.h"
+#include "base/json.h"
 #include "cli/command.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/run_records.h"
@@ -161,7 +162,7 @@ void bench(const std::vector<ops::OpSpec>& specs, const std::string& only) {
                                        {"tier", to_string(cpu_tier())},
                                        {"threads", cpu_pool().threads()},
                                        {"rows", rows}};
-  fmt::print("{}\n", line.dump());
+  fmt::print("{}\n", json_text(line));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/output_file.h"
@@ -119,7 +120,7 @@ Result<void> train(TrainArgs& args) {
                                        {"bytes", bytes},
                                        {"words", trained.words},
                                        {"seconds", system_clock().monotonic_s() - start_s}};
-  fmt::print("{}\n", line.dump());
+  fmt::print("{}\n", json_text(line));
   return flush_output();
 }
 
@@ -334,7 +335,7 @@ Result<void> bench(const BenchArgs& args) {
       {"load_s", load_s},
       {"seconds", seconds},
       {"mb_per_s", static_cast<double>(bytes) / 1e6 / std::max(seconds, 1e-9)}};
-  fmt::print("{}\n", line.dump());
+  fmt::print("{}\n", json_text(line));
   return flush_output();
 }
 

@@ -8,10 +8,14 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <mutex>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "base/alive.h"
 #include "base/clock.h"
+#include "base/patient_output.h"
 #include "base/shell.h"
 #include "base/system.h"
 #include "cli/command.h"
@@ -97,15 +101,27 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
   if (!pulse) return report(pulse.error());
   const Result<Settings> settings = read_settings(args.config, overrides);
   if (!settings) return report(settings.error());
+  std::mutex mutex;
+  supervisor::Heartbeat last;
+  const auto beat = [&](const supervisor::Heartbeat& b) {
+    const std::lock_guard lock(mutex);
+    pulse->beat(last = b);
+  };
+  // What is said at the end may wait for a reader: no hang, and no reason to do the run again.
+  std::optional<WaitingForPeople> speaking;
+  const auto done = [&] {
+    speaking.emplace([&] {
+      const std::lock_guard lock(mutex);
+      pulse->beat(last);
+    });
+  };
   try {
     if (const Result<Device*> device = open_device(settings->train.device); device && !args.again)
       warn_unexamined(**device);
     const Result<TrainResult> result =
         train(*settings,
-              {.resume = args.resume,
-               .stop = &g_stop,
-               .beat = [&](const supervisor::Heartbeat& b) { pulse->beat(b); },
-               .replay_to = args.replay_to});
+              {.resume = args.resume, .stop = &g_stop, .beat = beat, .replay_to = args.replay_to});
+    done();
     if (!result) return leave(result.error());
     if (result->stopped) {
       const std::string command = resuming(args, overrides);
@@ -119,12 +135,15 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
     // What the run made is in its folder: it is done even if nobody reads of it any more.
     return std::freopen("/dev/null", "w", stdout) != nullptr ? 0 : leave(printed.error());
   } catch (const OutOfDeviceMemory& e) {
+    done();
     report({Code::kExhausted, fmt::format("{}; {}", e.what(), kWhatToLower)});
     return supervisor::kOutOfMemory;
   } catch (const std::bad_alloc&) {
+    done();
     report({Code::kExhausted, fmt::format("out of memory; {}", kWhatToLower)});
     return supervisor::kOutOfMemory;
   } catch (const DeviceError& e) {
+    done();
     report({Code::kUnavailable, e.what()});
     return supervisor::kDeviceFailed;
   }
@@ -154,10 +173,16 @@ int run(const Arguments& args, std::vector<std::string> overrides) {
   command.again.emplace_back("--resume");
   if (args.resume) command.first = command.again;
   command.again.emplace_back("--again");
-  return supervisor::supervise(command,
-                               rules_of(settings->supervisor, resuming(args, overrides)),
-                               system_clock(),
-                               [](std::string_view text) { tell(std::string(text)); });
+  // The supervisor acts whether or not anybody reads what it says.
+  PatientOutput said(stderr);
+  const int status = supervisor::supervise(
+      command,
+      rules_of(settings->supervisor, resuming(args, overrides)),
+      system_clock(),
+      [&said](std::string_view text) { said.write(std::string(text) + "\n"); });
+  while (!said.flush(3600)) {
+  }
+  return status;
 }
 
 }  // namespace

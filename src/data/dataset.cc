@@ -71,7 +71,8 @@ Result<std::shared_ptr<const Dataset>> Dataset::open(
     Verify verify,
     const std::function<void(uint64_t, uint64_t)>& progress) {
   const std::string manifest_path = join_path(folder, kManifestFile);
-  if (!path_exists(manifest_path))
+  TRY_ASSIGN(const bool there, is_there(manifest_path));
+  if (!there)
     return fail(
         Code::kNotFound,
         "{}: is no dataset, or one that was not prepared to its end: it has no {}; run `ferry data "

@@ -138,7 +138,7 @@ std::string Manifest::to_json() const {
   if (text_options.as_text) json["settings"]["as_text"] = true;
   if (text_options.skip_bad > 0) json["settings"]["skip_bad"] = text_options.skip_bad;
   // Paths may hold any bytes; those that are no UTF-8 are shown as U+FFFD.
-  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(json, 1) + "\n";
 }
 
 bool Manifest::is_manifest(const std::string& text) {
@@ -199,7 +199,7 @@ std::string Manifest::fingerprint() const {
                      {"eos", eos},
                      {"train", part_json(train)},
                      {"held_out", part_json(held_out)}};
-  const std::string text = json.dump();
+  const std::string text = json_text(json);
   return blake2b_hex(text.data(), text.size());
 }
 

@@ -411,7 +411,10 @@ bool is_shard(std::string_view name) {
 /// Whether the name is one that a prepare gives, tokenizer.json's aside.
 bool is_removable(std::string_view name) {
   const auto temporary_of = [&](std::string_view file) {
-    return name.starts_with(file) && name.substr(file.size()).starts_with(".tmp.");
+    constexpr std::string_view kTemporary = ".tmp.";
+    if (!name.starts_with(file)) return false;
+    const std::string_view rest = name.substr(file.size());
+    return rest.starts_with(kTemporary) && is_process_and_serial(rest.substr(kTemporary.size()));
   };
   return is_shard(name) || name == kManifestFile || name == kHeldOutTextFile ||
          temporary_of(kManifestFile) || temporary_of(kTokenizerFile);
@@ -502,7 +505,8 @@ Result<void> check_folder(const PrepareOptions& options) {
   }
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(options.out));
   TRY(check_contents(options, names));
-  if (!options.force && path_exists(join_path(options.out, kManifestFile)))
+  TRY_ASSIGN(const bool there, is_there(join_path(options.out, kManifestFile)));
+  if (!options.force && there)
     return fail(Code::kInvalidInput,
                 "{}: holds a dataset; choose another folder, or replace it with --force",
                 options.out);
@@ -657,6 +661,11 @@ Result<Manifest> write_dataset(const PrepareOptions& options, Plan plan) {
 Result<Manifest> prepare(const PrepareOptions& options) {
   TRY(check_options(options));
   TRY_ASSIGN(const FolderLock lock, FolderLock::acquire(options.out));
+  if (!lock.exclusive() && options.note)
+    options.note(fmt::format(
+        "{}: its file system cannot lock files, so nothing keeps another ferry data prepare out "
+        "of this folder: start none",
+        options.out));
   TRY(check_folder(options));
   TRY(remove_sort_files(options.out));
   TRY_ASSIGN(Plan plan, make_plan(options));

@@ -35,6 +35,7 @@ struct PrepareOptions {
   int threads = 0;                        // 0: one per processor. The result does not depend on it
   size_t sort_records = size_t{4} << 20;  // documents whose hashes are sorted in memory
   std::function<void(const PrepareProgress&)> progress;
+  std::function<void(const std::string&)> note;  // told what is no error; may be empty
 };
 
 constexpr uint64_t kHeldOutBytesMax = uint64_t{1} << 30;  // held in memory

@@ -74,7 +74,7 @@ Result<FittedConfig> fit_config(std::string_view config_json,
         path,
         beyond.begin()->first));
   }
-  fitted.json = config.dump(2);
+  fitted.json = json_text(config, 2);
   return fitted;
 }
 

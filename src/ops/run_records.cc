@@ -79,7 +79,8 @@ Result<std::vector<RunRecord>> read_run_records(const std::string& path) {
 
 Result<void> add_run_records(const std::string& path, const std::vector<RunRecord>& records) {
   std::vector<RunRecord> all;
-  if (path_exists(path)) {
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (there) {
     TRY_ASSIGN(all, read_run_records(path));
   }
   for (const RunRecord& r : records) {

@@ -6,6 +6,19 @@
 
 namespace ferry::probe {
 
+namespace {
+
+/// The second names of weights: the model's own, and those that the directory adds.
+std::vector<WeightAlias> all_aliases(const models::FittedConfig& fitted, models::CausalLm& model) {
+  std::vector<WeightAlias> aliases = model.weight_aliases();
+  for (const auto& [name, of] : fitted.repeated)
+    for (const Weight* w : model.weights())
+      if (w->name == of) aliases.emplace_back(name, w);
+  return aliases;
+}
+
+}  // namespace
+
 Result<models::FittedConfig> fit_to(const ModelSource& from) {
   return models::fit_config(from.config_json(), from.path_of(kConfigName), from.names());
 }
@@ -21,7 +34,9 @@ Result<DirectoryModel> model_of(ModelSource& from,
   TRY_ASSIGN(
       m.model,
       models::make_model(fitted.json, from.path_of(kConfigName), device, compute, std::nullopt));
-  if (load) TRY(load_fitted(from, fitted, *m.model, quantise));
+  TRY(load ? load_fitted(from, fitted, *m.model, quantise)
+           : check_stored_weights(
+                 from, m.model->weights(), all_aliases(fitted, *m.model), fitted.unused));
   return m;
 }
 
@@ -29,14 +44,10 @@ Result<void> load_fitted(ModelSource& from,
                          const models::FittedConfig& fitted,
                          models::CausalLm& model,
                          std::optional<WeightCodes> quantise) {
-  std::vector<WeightAlias> aliases = model.weight_aliases();
-  for (const auto& [name, of] : fitted.repeated)
-    for (const Weight* w : model.weights())
-      if (w->name == of) aliases.emplace_back(name, w);
   return load_weights(from,
                       model.device(),
                       model.weights(),
-                      aliases,
+                      all_aliases(fitted, model),
                       {.unused = fitted.unused, .quantise = quantise});
 }
 

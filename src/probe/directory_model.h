@@ -22,9 +22,10 @@ struct DirectoryModel {
 };
 
 /// Makes the model and, if asked to, loads its weights, which stay in memory as they are stored;
-/// otherwise they have no memory yet (layer_weights.h fills them). `quantise`: what is stored as
-/// numbers becomes codes on the way (WeightLoading::quantise). Errors: kInvalidInput, kCorrupt,
-/// naming file, field or tensor; kExhausted.
+/// otherwise they have no memory yet (layer_weights.h fills them), and it is only checked that what
+/// is stored is the model's, no more and no less. `quantise`: what is stored as numbers becomes codes
+/// on the way (WeightLoading::quantise). Errors: kInvalidInput, kCorrupt, naming file, field or
+/// tensor; kExhausted.
 Result<DirectoryModel> model_of(ModelSource& from,
                                 Device& device,
                                 DType compute,

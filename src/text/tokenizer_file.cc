@@ -515,7 +515,7 @@ std::string write_tokenizer_file(const TokenizerFile& file, const std::string& b
       {"post_processor", std::move(post)},
       {"decoder", byte_level(true)},
       {"model", model}};
-  return root.dump(2) + "\n";
+  return json_text(root, 2) + "\n";
 }
 
 }  // namespace ferry::text

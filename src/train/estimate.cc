@@ -44,6 +44,9 @@ Estimate estimate(const models::TrainableLm& model,
                    model.activation_bytes_per_token(recompute_of(s.train)) *
                        static_cast<double>(s.train.micro_batch_tokens) +
                    (256 << 20);  // scratch of kernels, the program itself
+  // A passport's answers are the CPU's: at each save a chip's model is copied to it, in f32 and with
+  // panels for products of few rows (ops/matmul/packed_weight.h).
+  if (model.device().kind() != DeviceKind::kCpu) e.host_bytes = (4 + 2) * parameters + (256 << 20);
   const double kept =
       static_cast<double>(s.checkpoint.keep_last + (s.checkpoint.keep_best ? 1 : 0) + 1);
   e.disk_bytes = kept * static_cast<double>(checkpoint_bytes);
@@ -79,6 +82,7 @@ double measure_peak(Device& device, DType compute) {
 Result<void> check_fits(const Estimate& e,
                         const Settings& s,
                         const MemoryAvailable& memory,
+                        const MemoryAvailable& host,
                         uint64_t disk_free) {
   if (e.memory_bytes > static_cast<double>(memory.bytes))
     return fail(Code::kExhausted,
@@ -90,6 +94,13 @@ Result<void> check_fits(const Estimate& e,
                 format_bytes(static_cast<double>(memory.bytes)),
                 memory.within,
                 s.train.micro_batch_tokens);
+  if (e.host_bytes > static_cast<double>(host.bytes))
+    return fail(Code::kExhausted,
+                "memory of the host: each save needs about {} there, for the CPU's answers that go "
+                "into the passport; {} are free{}; free memory, or choose a smaller model",
+                format_bytes(e.host_bytes),
+                format_bytes(static_cast<double>(host.bytes)),
+                host.within);
   if (e.disk_bytes > static_cast<double>(disk_free))
     return fail(Code::kExhausted,
                 "{}: the checkpoints need about {}, {} are free; free space, lower "
@@ -117,7 +128,7 @@ std::string describe(const Estimate& e, const Settings& s) {
   return fmt::format(
       "model      {}parameters, {}used for a token\n"
       "work       {}tokens in {} steps, {}FLOP\n"
-      "memory     about {}\n"
+      "memory     about {}{}\n"
       "disk       about {} for checkpoints\n"
       "time       about {} at {:.0f} % of the {} GFLOP/s that a matrix product reaches here",
       format_count(static_cast<double>(e.parameters_total)) + " ",
@@ -126,6 +137,7 @@ std::string describe(const Estimate& e, const Settings& s) {
       s.train.steps,
       format_count(e.flops_total),
       format_bytes(e.memory_bytes),
+      e.host_bytes > 0 ? fmt::format(", and {} of the host's", format_bytes(e.host_bytes)) : "",
       format_bytes(e.disk_bytes),
       format_duration(e.seconds),
       100 * kEfficiencyAssumed,

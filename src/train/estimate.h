@@ -15,8 +15,9 @@ struct Estimate {
   double flops_step = 0;      // forward and backward, MTP modules not run
   double flops_mtp_step = 0;  // with them
   double flops_total = 0;
-  double memory_bytes = 0;      // weights, optimizer, gradients, activations
-  double disk_bytes = 0;        // all checkpoints that are kept, and one being written
+  double memory_bytes = 0;  // weights, optimizer, gradients, activations: of the device
+  double host_bytes = 0;    // beside a device with memory of its own: the CPU's copy of the model
+  double disk_bytes = 0;    // all checkpoints that are kept, and one being written
   double peak_flops_per_s = 0;  // of a large matrix product, measured now
   double seconds = 0;           // at the efficiency assumed
 };
@@ -35,10 +36,12 @@ Estimate estimate(const models::TrainableLm& model,
 /// the best of a few runs that together take about half a second.
 double measure_peak(Device& device, DType compute);
 
-/// Errors: kExhausted if memory or disk is too small, with both numbers and what to change.
+/// memory: the device's, host: the machine's. Errors: kExhausted if memory or disk is too small, with
+/// both numbers and what to change.
 Result<void> check_fits(const Estimate& e,
                         const Settings& settings,
                         const MemoryAvailable& memory,
+                        const MemoryAvailable& host,
                         uint64_t disk_free);
 
 /// Errors: kExhausted if a checkpoint's largest file is above what this process may write.

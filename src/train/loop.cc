@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/math.h"
+#include "base/patient_output.h"
 #include "base/signature.h"
 #include "base/system.h"
 #include "base/units.h"
@@ -32,14 +33,18 @@ constexpr int kRefusedInARowMax = 20;  // then the run has diverged: going on on
 class Run {
  public:
   Run(const Settings& settings, const TrainOptions& options)
-      : settings_(settings), options_(options), beats_(options.beat, system_clock()) {}
+      : settings_(settings),
+        options_(options),
+        beats_(options.beat, system_clock()),
+        output_(options.out) {}
 
   Result<TrainResult> go() {
-    TRY(prepare());
-    if (stopping()) return result();
-    Result<void> trained = steps();
-    progress_->finish();
-    TRY(trained);
+    Result<void> done = prepare();
+    if (done && !stopping()) done = steps();
+    progress_.reset();
+    // Nothing is left to lose: whoever reads may take his time.
+    while (!output_.flush(1)) still_alive();
+    TRY(done);
     return result();
   }
 
@@ -52,6 +57,8 @@ class Run {
   std::optional<std::string> refusal(const StepGradients& g, const StepRecord& record) const;
   Result<void> refused(const std::string& why);
   Result<void> evaluate();
+  Result<void> make_up_for_evaluation();
+  bool evaluates_at(int64_t step) const;
   Result<void> save();
   TrainResult result() const;
   const ModelTexts* texts() const { return texts_ ? &*texts_ : nullptr; }
@@ -59,15 +66,13 @@ class Run {
   int64_t micro_batches() const {
     return settings_.train.tokens_per_step / settings_.train.micro_batch_tokens;
   }
-  void say(const std::string& text) {
-    std::fprintf(options_.out, "%s\n", text.c_str());
-    std::fflush(options_.out);
-  }
+  void say(const std::string& text) { output_.write(text + "\n"); }
 
   const Settings& settings_;
   const TrainOptions& options_;
   const Clock& clock_ = system_clock();
   Beats beats_;
+  PatientOutput output_;  // a terminal that stands still must not stop the run, or pass for a hang
   Device* device_ = nullptr;
   std::optional<FolderLock> lock_;
   std::shared_ptr<const data::Dataset> dataset_;
@@ -98,6 +103,11 @@ Result<void> Run::prepare() {
   TRY_ASSIGN(device_, open_device(settings_.train.device));
   if (options_.replay_to > 0) device_->set_replay(true);
   TRY_ASSIGN(lock_, FolderLock::acquire(settings_.checkpoint.dir));
+  if (!lock_->exclusive())
+    say(fmt::format(
+        "warning    {}: its file system cannot lock files, so nothing keeps a second run out of "
+        "this folder: start none",
+        settings_.checkpoint.dir));
   TRY(remove_run_leftovers(settings_.checkpoint.dir));
   beats_.begin(Work::kReadingData);
   TRY_ASSIGN(
@@ -135,8 +145,10 @@ Result<void> Run::prepare() {
       metrics_,
       MetricsLog::open(settings_.checkpoint.dir, state_.step, settings_.log.tensorboard, clock_));
   progress_.emplace(ProgressSettings{.steps = settings_.train.steps, .every = settings_.log.every},
-                    options_.out,
+                    output_,
+                    Terminal::of(options_.out),
                     settings_.log.colour);
+  for (const std::string& note : metrics_->notes()) progress_->note("note       " + note);
   return {};
 }
 
@@ -173,7 +185,7 @@ Result<void> Run::announce() {
   rest.disk_bytes =
       std::max(one, rest.disk_bytes - static_cast<double>(there.complete.size()) * one);
   TRY_ASSIGN(const uint64_t disk, free_disk_bytes(settings_.checkpoint.dir));
-  TRY(check_fits(rest, settings_, memory_available(*device_), disk));
+  TRY(check_fits(rest, settings_, memory_available(*device_), memory_available(), disk));
   return check_file_limit(std::max(std::min(model_bytes, ModelContents{}.shard_bytes), state_bytes),
                           file_bytes_max(),
                           settings_);
@@ -182,17 +194,32 @@ Result<void> Run::announce() {
 Result<void> Run::steps() {
   beats_.step_done(state_.step);
   if (state_.step >= options_.replay_to && options_.replay_to > 0) device_->set_replay(false);
+  TRY(make_up_for_evaluation());
   while (state_.step < settings_.train.steps && !stopping()) {
     TRY(one_step());
     if (options_.replay_to == state_.step) device_->set_replay(false);
-    const bool last = state_.step == settings_.train.steps;
-    const int64_t e = settings_.train.evaluate_every, c = settings_.checkpoint.every;
-    const bool save_now = last || (c > 0 && state_.step % c == 0);
-    if (last || (e > 0 && state_.step % e == 0)) TRY(evaluate());
+    const int64_t c = settings_.checkpoint.every;
+    const bool save_now = state_.step == settings_.train.steps || (c > 0 && state_.step % c == 0);
+    if (evaluates_at(state_.step)) TRY(evaluate());
     if (save_now) TRY(save());
   }
   if (stopping() && saved_step_ != state_.step) TRY(save());
   return {};
+}
+
+bool Run::evaluates_at(int64_t step) const {
+  const int64_t e = settings_.train.evaluate_every;
+  return step == settings_.train.steps || (e > 0 && step % e == 0);
+}
+
+/// A stop cuts an evaluation short, and saves what there is: the checkpoint gets its figure before
+/// the run goes on, or it could never be kept as the best one, and a finished run had none at all.
+Result<void> Run::make_up_for_evaluation() {
+  if (saved_step_ != state_.step || state_.held_out_loss || state_.step == 0 ||
+      !evaluates_at(state_.step))
+    return {};
+  TRY(evaluate());
+  return held_out_loss_ ? save() : Result<void>();
 }
 
 Result<void> Run::one_step() {
@@ -282,7 +309,7 @@ Result<void> Run::refused(const std::string& why) {
 }
 
 Result<void> Run::evaluate() {
-  beats_.begin(Work::kEvaluating,
+  beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating,
                std::min(dataset_->held_out().tokens(), settings_.train.evaluate_tokens));
   const OpsAlive alive;  // the first batch in the form that serves may take long
   held_out_loss_ =

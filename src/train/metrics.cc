@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/json.h"
 
 namespace ferry {
 namespace {
@@ -101,7 +102,7 @@ template <typename Record>
 std::string json_line(const char* kind, const Record& record) {
   Json j = {{"kind", kind}};
   visit_fields(record, WriteJson{j});
-  return j.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_text(j);
 }
 
 template <typename Record>
@@ -143,8 +144,48 @@ std::vector<std::string_view> whole_lines(std::string_view text) {
 }
 
 Result<std::string> read_if_there(const std::string& path) {
-  if (!path_exists(path)) return std::string();
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (!there) return std::string();
   return read_file(path);
+}
+
+/// What a resumed run keeps of a file of metrics.
+struct Kept {
+  Metrics metrics;
+  std::string text, unreadable;  // lines that stay, lines that are no records
+  size_t unreadable_lines = 0;
+  bool later = false;  // there are records of later steps
+};
+
+Kept kept_of(std::string_view before, int64_t resumed_step, const std::string& path) {
+  Kept kept;
+  size_t number = 0;
+  for (const std::string_view line : whole_lines(before)) {
+    const Result<Record> record = parse_line(line, path, ++number);
+    if (!record) {
+      kept.unreadable.append(line) += '\n';
+      ++kept.unreadable_lines;
+      continue;
+    }
+    std::visit(
+        [&](const auto& r) {
+          kept.later |= r.step > resumed_step;
+          if (r.step > resumed_step) return;
+          append(kept.metrics, r);
+          kept.text.append(line) += '\n';
+        },
+        *record);
+  }
+  return kept;
+}
+
+/// FOLDER/metrics.1.jsonl, or the first number that is free.
+Result<std::string> free_name(const std::string& folder) {
+  for (int n = 1;; ++n) {
+    std::string path = join_path(folder, fmt::format("metrics.{}.jsonl", n));
+    TRY_ASSIGN(const bool there, is_there(path));
+    if (!there) return path;
+  }
 }
 
 }  // namespace
@@ -170,20 +211,23 @@ Result<MetricsLog> MetricsLog::open(const std::string& folder,
   TRY(make_folders(folder));
   const std::string path = join_path(folder, "metrics.jsonl");
   TRY_ASSIGN(const std::string before, read_if_there(path));
-  Metrics kept;
-  std::string text;
-  size_t number = 0;
-  for (const std::string_view line : whole_lines(before)) {
-    TRY_ASSIGN(const Record record, parse_line(line, path, ++number));
-    std::visit(
-        [&](const auto& r) {
-          if (r.step > resumed_step) return;
-          append(kept, r);
-          text.append(line) += '\n';
-        },
-        record);
+  Kept kept = kept_of(before, resumed_step, path);
+  std::vector<std::string> notes;
+  if (resumed_step == 0 && kept.later) {
+    TRY_ASSIGN(const std::string aside, free_name(folder));
+    TRY(rename_path(path, aside));
+    notes.push_back(fmt::format("the records of an earlier beginning are in {}", aside));
+    kept = {};
+  } else if (kept.text != before) {
+    if (!kept.unreadable.empty()) {
+      const std::string aside = join_path(folder, "metrics.unreadable.txt");
+      TRY_ASSIGN(const std::string earlier, read_if_there(aside));
+      TRY(write_file_atomic(aside, earlier + kept.unreadable));
+      notes.push_back(fmt::format(
+          "{}: {} lines that are no records are in {} now", path, kept.unreadable_lines, aside));
+    }
+    TRY(write_file_atomic(path, kept.text));
   }
-  if (text != before) TRY(write_file_atomic(path, text));
   TRY_ASSIGN(FileWriter lines, FileWriter::append(path));
   std::optional<FileWriter> events;
   if (with_tensorboard) {
@@ -202,7 +246,8 @@ Result<MetricsLog> MetricsLog::open(const std::string& folder,
         tensorboard::framed(tensorboard::session_start_event(now, resumed_step + 1))));
   }
   MetricsLog log(std::move(lines), std::move(events));
-  log.metrics_ = std::move(kept);
+  log.metrics_ = std::move(kept.metrics);
+  log.notes_ = std::move(notes);
   return log;
 }
 

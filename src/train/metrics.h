@@ -50,7 +50,7 @@ struct Metrics {
 std::string to_json_line(const StepRecord& record);
 std::string to_json_line(const HeldOutRecord& record);
 
-/// Reads metrics.jsonl. A last line without its newline was cut off by a crash and is left out; a
+/// Reads metrics.jsonl strictly. A last line without its newline was cut off by a crash and is left out; a
 /// file that is not there gives no records. Errors: kCorrupt with the line, kUnavailable.
 Result<Metrics> read_metrics(const std::string& path);
 
@@ -60,8 +60,11 @@ Result<Metrics> read_metrics(const std::string& path);
 class MetricsLog {
  public:
   /// Opens for a run that goes on after `resumed_step` (0: from the start): records of later steps,
-  /// of a part of the run that did not survive, are removed. A new event file is begun, which tells
-  /// TensorBoard to forget the later steps of older ones.
+  /// of a part of the run that did not survive, are removed. A run that begins anew where there are
+  /// records loses none: the file is set aside under a name of its own. Lines that are no records
+  /// (a log may be edited, or harmed by a disk) are set aside in a file, too: they are no reason not
+  /// to train. Both are in notes(). A new event file is begun, which tells TensorBoard to forget the
+  /// later steps of older ones. Errors: kUnavailable, kExhausted.
   static Result<MetricsLog> open(const std::string& folder,
                                  int64_t resumed_step,
                                  bool tensorboard,
@@ -73,6 +76,9 @@ class MetricsLog {
   /// Everything so far, the part before the resume included: what the curve is drawn from.
   const Metrics& metrics() const { return metrics_; }
 
+  /// What open() set aside, and where: to be told.
+  const std::vector<std::string>& notes() const { return notes_; }
+
  private:
   MetricsLog(FileWriter lines, std::optional<FileWriter> events)
       : lines_(std::move(lines)), events_(std::move(events)) {}
@@ -80,6 +86,7 @@ class MetricsLog {
   FileWriter lines_;
   std::optional<FileWriter> events_;
   Metrics metrics_;
+  std::vector<std::string> notes_;
 };
 
 namespace tensorboard {

@@ -100,6 +100,28 @@ TEST_F(MetricsFolder, AResumedRunHasTheUninterruptedRunsFile) {
   EXPECT_EQ(log->metrics().held_out.size(), 4u);
 }
 
+TEST_F(MetricsFolder, ANewBeginningLosesNoRecords) {
+  write(0, 1, 4);
+  const std::string first = *read_file(path_);
+  write(0, 1, 2);
+  const std::string second = *read_file(path_);
+  const auto log = MetricsLog::open(folder_, 0, false, clock_);
+  ASSERT_TRUE(log);
+  EXPECT_TRUE(log->metrics().steps.empty());
+  ASSERT_EQ(log->notes().size(), 1u);
+  EXPECT_NE(log->notes()[0].find("metrics.2.jsonl"), std::string::npos);
+  EXPECT_EQ(*read_file(join_path(folder_, "metrics.1.jsonl")), first);
+  EXPECT_EQ(*read_file(join_path(folder_, "metrics.2.jsonl")), second);
+  EXPECT_EQ(*read_file(path_), "");
+  EXPECT_TRUE(MetricsLog::open(folder_, 0, false, clock_)->notes().empty());
+  // Records that cannot be read just now are none that are not there.
+  for (const char* fault : {"file.stat:1:eio", "file.open:1:eacces", "file.read_whole:1:eio"}) {
+    arm_faults(fault);
+    EXPECT_FALSE(MetricsLog::open(folder_, 1, false, clock_)) << fault;
+    arm_faults("");
+  }
+}
+
 TEST_F(MetricsFolder, RecordsComeBackAsTheyWere) {
   StepRecord r = record(3);
   r.loss = std::numeric_limits<double>::quiet_NaN();
@@ -138,7 +160,17 @@ TEST_F(MetricsFolder, DamageIsNamedByLine) {
     ASSERT_FALSE(r) << bad;
     EXPECT_EQ(r.error().code, Code::kCorrupt);
     EXPECT_NE(r.error().message.find("metrics.jsonl:2:"), std::string::npos) << r.error().message;
-    EXPECT_FALSE(MetricsLog::open(folder_, 1, false, clock_));
+    // It is a log: what is no record is set aside, and the run goes on.
+    {
+      const auto log = MetricsLog::open(folder_, 1, false, clock_);
+      ASSERT_TRUE(log) << log.error().message;
+      EXPECT_EQ(log->notes().size(), 1u);
+      EXPECT_EQ(log->metrics().steps.size(), 1u);
+    }
+    EXPECT_EQ(*read_file(path_), to_json_line(record(1)) + "\n");
+    const std::string aside = join_path(folder_, "metrics.unreadable.txt");
+    EXPECT_EQ(*read_file(aside), std::string(bad) + "\n");
+    ASSERT_TRUE(remove_tree(aside));
   }
   EXPECT_TRUE(read_metrics(join_path(folder_, "absent"))->steps.empty());
 }
@@ -203,7 +235,8 @@ std::string shown(const ProgressSettings& settings, bool terminal = false) {
   size_t size = 0;
   std::FILE* out = ::open_memstream(&text, &size);
   {
-    Progress progress(settings, out, Terminal(out, terminal, false), "auto");
+    PatientOutput output(out);
+    Progress progress(settings, output, Terminal(out, terminal, false), "auto");
     for (int64_t s = 1; s <= 25; ++s) progress.step(record(s));
     progress.note("saved");
   }

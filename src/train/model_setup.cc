@@ -133,8 +133,8 @@ Result<std::string> resolve_config(const ModelSettings& settings,
       return fail(Code::kInvalidInput,
                   "model.{}: {} is {} in {}; a model that goes on from a directory keeps its shape",
                   name,
-                  value.dump(),
-                  json.at(name).dump(),
+                  json_text(value),
+                  json_text(json.at(name)),
                   settings.init);
     json[name] = value;
   }
@@ -149,9 +149,9 @@ Result<std::string> resolve_config(const ModelSettings& settings,
   if (vocab.is_number_integer() && vocab.get<int64_t>() < data.vocab_size)
     return fail(Code::kInvalidInput,
                 "vocab_size {}: the data's tokenizer has {} tokens",
-                vocab.dump(),
+                json_text(vocab),
                 data.vocab_size);
-  return json.dump(2);
+  return json_text(json, 2);
 }
 
 Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings& settings,

@@ -85,7 +85,7 @@ std::string held_out_line(const HeldOutRecord& r,
 }
 
 Progress::Progress(const ProgressSettings& settings,
-                   std::FILE* out,
+                   PatientOutput& out,
                    Terminal terminal,
                    const std::string& colour)
     : settings_(settings), line_(out, terminal) {

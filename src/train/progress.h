@@ -32,11 +32,9 @@ std::string held_out_line(const HeldOutRecord& record,
 /// checkpoint does not shake it. Owner: the training loop.
 class Progress {
  public:
-  /// colour: log.colour, "auto": where the terminal has them.
-  Progress(const ProgressSettings& settings, std::FILE* out, const std::string& colour)
-      : Progress(settings, out, Terminal::of(out), colour) {}
+  /// colour: log.colour, "auto": where the terminal has them. `out` outlives this.
   Progress(const ProgressSettings& settings,
-           std::FILE* out,
+           PatientOutput& out,
            Terminal terminal,
            const std::string& colour);
   ~Progress() { finish(); }

@@ -38,7 +38,7 @@ bool in_model(const SettingChange& change) { return change.key.starts_with("mode
 std::string differences(const Json& there, const Json& here) {
   std::string list;
   const auto text = [](const Json& json, const std::string& key) {
-    return json.contains(key) ? json[key].dump() : std::string("not set");
+    return json.contains(key) ? json_text(json[key]) : std::string("not set");
   };
   const auto compare = [&](const std::string& key) {
     if (text(there, key) != text(here, key))

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/system.h"
+#include "checkpoint/staged_folder.h"
 #include "models/registry.h"
 #include "train/model_setup.h"
 
@@ -25,6 +26,28 @@ std::string older_whole(const CheckpointList& list) {
                          list.complete.back().path);
   }
   return "";
+}
+
+/// Step folders that cannot be used are a run's all the same, whose files may come back.
+Result<void> check_ignored(const std::string& folder, const CheckpointList& list) {
+  if (list.complete.empty() && !list.ignored.empty())
+    return fail(Code::kCorrupt,
+                "{}: none of its {} checkpoints can be gone on from ({}); restore what is missing "
+                "or harmed and go on by --resume, or begin anew in another checkpoint.dir",
+                folder,
+                list.ignored.size(),
+                list.ignored.back().why);
+  // Those that are older will not be written again.
+  for (const IgnoredCheckpoint& i : list.ignored)
+    if (i.step > list.complete.back().step)
+      if (const Result<void> free = check_replaceable(i.path); !free)
+        return fail(free.error().code,
+                    "{}: cannot be gone on from, and would be in the way when step {} is saved: "
+                    "move it away ({})",
+                    i.path,
+                    i.step,
+                    free.error().message);
+  return {};
 }
 
 Result<Beginning> fresh(const Settings& settings,
@@ -69,9 +92,10 @@ Result<Beginning> going_on(const Settings& settings,
 
 Result<void> remove_run_leftovers(const std::string& folder) {
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
-  for (const std::string& name : names)
-    if (name.starts_with("metrics.jsonl.tmp.") || name.starts_with("curve.svg.tmp."))
-      TRY(remove_tree(join_path(folder, name)));
+  for (const std::string_view of : {"metrics.jsonl.tmp.", "curve.svg.tmp."})
+    for (const std::string& name : names)
+      if (name.starts_with(of) && is_process_and_serial(std::string_view(name).substr(of.size())))
+        TRY(remove_tree(join_path(folder, name)));
   return {};
 }
 
@@ -84,13 +108,14 @@ Result<Beginning> begin_run(const Settings& settings,
   const std::string& folder = settings.checkpoint.dir;
   beats.begin(Work::kLoading);
   TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
-  for (const std::string& why : list.ignored) say("ignored    " + why);
+  for (const IgnoredCheckpoint& i : list.ignored) say("ignored    " + i.why);
   if (!resume && !list.complete.empty())
     return fail(Code::kInvalidInput,
                 "{}: holds a run that got to step {}; go on with it by --resume, or choose another "
                 "checkpoint.dir",
                 folder,
                 list.complete.back().step);
+  TRY(check_ignored(folder, list));
   Beginning b;
   if (list.complete.empty()) {
     if (resume) say("resume     no checkpoint yet: from the beginning");

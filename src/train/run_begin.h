@@ -29,9 +29,13 @@ struct Beginning {
 /// and are hidden.)
 Result<void> remove_run_leftovers(const std::string& folder);
 
-/// say() is told what is gone on from, and what changed.
+/// say() is told what is gone on from, and what changed. A folder whose step folders cannot be used,
+/// all of them, is refused, whether `resume` is asked for or not: it holds a run, and beginning anew
+/// there would write over what may be restored. So is one in which a save that is still to come
+/// could not replace what stands in its place.
 /// Errors: kInvalidInput (the folder holds a run and `resume` is not asked for, a setting that
-/// cannot change, sequences longer than the model's context), kNotFound, kCorrupt.
+/// cannot change, sequences longer than the model's context, a folder in the way), kNotFound,
+/// kCorrupt; kUnavailable, kExhausted: what is there cannot be read just now.
 Result<Beginning> begin_run(const Settings& settings,
                             bool resume,
                             const data::Dataset& dataset,

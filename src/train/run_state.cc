@@ -98,7 +98,7 @@ TrainingStateContents state_contents(models::CausalLm& model,
   document["devices"] = state.devices;
   document["settings"] = print_settings(settings);
   TrainingStateContents c;
-  c.document = document.dump(1);
+  c.document = json_text(document, 1);
   c.parts.emplace_back();
   optimizer.for_each_state([&](const std::string& name, const Tensor& t) {
     c.parts[0].push_back(StatePiece::whole(name, t));

@@ -289,6 +289,7 @@ Phase phase_of(Work work) {
   switch (work) {
     case Work::kReadingData:
     case Work::kLoading:
+    case Work::kFirstEvaluation:
     case Work::kFirstStep: return Phase::kStarting;
     case Work::kTraining: return Phase::kTraining;
     case Work::kEvaluating: return Phase::kEvaluating;
@@ -313,6 +314,7 @@ std::string in_words(const Heartbeat& b) {
   switch (b.work) {
     case Work::kReadingData: return bytes("starting: reading the data set");
     case Work::kLoading: return bytes("starting: making the model and loading its weights");
+    case Work::kFirstEvaluation: return counted("starting: evaluating", "tokens");
     case Work::kFirstStep: return counted("starting: its first step", "micro-batches");
     case Work::kTraining: return counted("training", "micro-batches of a step");
     case Work::kEvaluating: return counted("evaluating", "tokens");

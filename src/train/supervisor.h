@@ -30,7 +30,8 @@ enum class Work : int32_t {
   kEvaluating,
   kProbing,  // saving
   kWriting,
-  kRemoving
+  kRemoving,
+  kFirstEvaluation,  // starting, too: one that a stop had cut short
 };
 Phase phase_of(Work work);
 
@@ -196,7 +197,8 @@ struct Command {
 /// kStopSignals but SIGTERM and SIGXCPU are ignored in it (Ctrl-C, a terminal that closes and a
 /// scheduler reach the whole group: the supervisor alone answers them, with SIGTERM). SIGPIPE is
 /// ignored here too from now on: a log that nobody reads any more must not end the run. Call from
-/// the main thread: the kernel ties the worker's life to the thread that forked it.
+/// the main thread: the kernel ties the worker's life to the thread that forked it. `log` must not
+/// block: the supervisor would hear nothing meanwhile (base/patient_output.h).
 int supervise(const Command& command,
               const Settings& settings,
               const Clock& clock,

@@ -64,6 +64,10 @@ class Shell {
   int run() {
     auto [state, actions] = begin(clock_.monotonic_s(), false);
     for (;;) {
+      // Acting comes before telling, which may take as long as its reader does.
+      std::stable_partition(actions.begin(), actions.end(), [](const Action& action) {
+        return std::holds_alternative<Kill>(action) || std::holds_alternative<Terminate>(action);
+      });
       for (const Action& action : actions)
         if (const Exit* exit = std::get_if<Exit>(&action))
           return exit->code;

@@ -529,6 +529,28 @@ TEST_F(SupervisedProcess, GivesUpAndEndsAHang) {
   EXPECT_NE(said_.find("giving up"), std::string::npos) << said_;
 }
 
+/// A log may be read slowly: by then what it tells of has been done.
+TEST_F(SupervisedProcess, EndsAHangBeforeItTellsOfIt) {
+  const std::string hang =
+      fmt::format("echo $$ > {0}.tmp; mv {0}.tmp {0}; {1} exec sleep 60", in_folder("pid"), kBeat);
+  const Command command{"/bin/sh", "sh", {"-c", hang}, {"-c", "exit 2"}, ""};
+  const Settings settings{.backoff_first_s = 0.01, .step_patience_s = 0.3, .patience_intervals = 0};
+  bool told = false, lives = true;
+  EXPECT_EQ(supervise(command,
+                      settings,
+                      system_clock(),
+                      [&](std::string_view text) {
+                        if (text.find("ending it") == text.npos) return;
+                        told = true;
+                        const pid_t worker = std::stoi(*read_file(in_folder("pid")));
+                        for (int i = 0; i < 500 && runs(worker); ++i) pause_ms(10);
+                        lives = runs(worker);
+                      }),
+            2);
+  EXPECT_TRUE(told);
+  EXPECT_FALSE(lives);
+}
+
 TEST_F(SupervisedProcess, ForwardsASignalAndLetsTheWorkerSave) {
   const std::string loop =
       fmt::format("trap 'touch {}; exit 0' TERM; {} touch {}; while :; do sleep 0.02; done",

@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "base/child_process.h"
+#include "base/json.h"
 #include "base/system.h"
 
 namespace ferry::doctor {
@@ -25,9 +26,7 @@ constexpr int kDeviceLost = 4;
 constexpr int kDeathsMax = 12;  // in a row: the device is not examined further
 
 std::string line_of(const char* event, Json content) {
-  return Json{{"event", event}, {"content", std::move(content)}}.dump(
-             -1, ' ', false, Json::error_handler_t::replace) +
-         "\n";
+  return json_text(Json{{"event", event}, {"content", std::move(content)}}) + "\n";
 }
 
 /// The child's listener: each event becomes a line in the pipe.

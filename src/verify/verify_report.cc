@@ -1,6 +1,7 @@
 // A verification's report as a line of JSON and as a page of HTML that needs nothing beside it.
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "base/units.h"
 #include "verify/page.h"
 #include "verify/verify.h"
@@ -183,7 +184,7 @@ std::string to_json(const Report& r) {
     j["plain_s"] = r.plain_s;
     j["observed_s"] = r.observed_s;
   }
-  return j.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_text(j);
 }
 
 std::string to_html(const Report& r) {

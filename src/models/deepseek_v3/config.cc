@@ -238,7 +238,7 @@ std::string to_json(const Config& c, std::string_view torch_dtype) {
   j["use_cache"] = true;
   j["v_head_dim"] = c.v_head_dim;
   j["vocab_size"] = c.vocab_size;
-  return j.dump(2) + "\n";
+  return json_text(j, 2) + "\n";
 }
 
 }  // namespace ferry::models::deepseek_v3

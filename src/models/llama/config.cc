@@ -108,7 +108,7 @@ std::string to_json(const Config& c, std::string_view torch_dtype) {
   j["use_cache"] = true;
   if (c.qwen2) j["use_sliding_window"] = false;
   j["vocab_size"] = c.vocab_size;
-  return j.dump(2) + "\n";
+  return json_text(j, 2) + "\n";
 }
 
 }  // namespace ferry::models::llama
