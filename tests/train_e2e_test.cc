@@ -186,6 +186,50 @@ TEST_F(TrainE2e, SupervisorStartsAKilledWorkerAgain) {
   FAIL() << "five runs were over before their worker was killed";
 }
 
+/// A run is what its files said when it began, whoever edits them meanwhile, and whoever else must
+/// start its worker again.
+TEST_F(TrainE2e, EditedSettingsDoNotReachARunThatGoesOn) {
+  const std::string key = path("edited.key"), config = path("edited.json");
+  ran({"keygen", key});
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    const std::string run = "edited" + std::to_string(attempt);
+    write(root_ / "edited.toml", read(root_ / "run.toml"));
+    Program p(root_ / "log", train(run, {}, "edited.toml"));
+    ASSERT_TRUE(wait_for([&] { return p.ended() || has_checkpoint(run); })) << p.output();
+    write(root_ / "edited.toml", "[model]\nhidden_size = 64\n[optimizer]\nlr = 0.5\n");
+    if (!p.ended() && worker_of(path(run)) > 0) ::kill(worker_of(path(run)), SIGKILL);
+    ASSERT_EQ(p.wait(), 0) << p.output();
+    EXPECT_FALSE(p.said("changed ")) << p.output();
+    if (!p.said("resume     from")) continue;
+    expect_same(trace(run), base_, run);
+
+    // What the settings name is read once, too.
+    Json model = Json::parse(read(checkpoint("base") + "/config.json"));
+    write(config, model.dump());
+    write(root_ / "named.toml", "[model]\nconfig = \"" + config + "\"\n" + kRun);
+    const std::string named = run + "named";
+    Program q(root_ / "log", train(named, {"--checkpoint.key=" + key}, "named.toml"));
+    ASSERT_TRUE(wait_for([&] { return q.ended() || has_checkpoint(named); })) << q.output();
+    model["hidden_size"] = 64;
+    write(config, model.dump());
+    fs::remove(key);
+    if (!q.ended() && worker_of(path(named)) > 0) ::kill(worker_of(path(named)), SIGKILL);
+    ASSERT_EQ(q.wait(), 0) << q.output();
+    ran({"verify", checkpoint(named), "--quick", "--key", key + ".pub"});
+    return;
+  }
+  FAIL() << "five runs were over before their worker was killed";
+}
+
+TEST_F(TrainE2e, SettingsMayComeThroughAPipe) {
+  const std::string pipe = path("settings.fifo");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  Program p(root_ / "log", train("piped", {"--train.steps=2"}, "settings.fifo"));
+  write(pipe, read(root_ / "run.toml"));
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(has_checkpoint("piped"));
+}
+
 TEST_F(TrainE2e, WorkerDiesWithItsSupervisor) {
   ASSERT_EQ(::prctl(PR_SET_CHILD_SUBREAPER, 1), 0);  // the orphan becomes ours: we see how it ends
   const std::string run = "orphaned";

@@ -19,6 +19,7 @@
 #include "train/metrics.h"
 #include "train/progress.h"
 #include "train/run_begin.h"
+#include "train/run_passport.h"
 #include "train/run_save.h"
 #include "train/train_step.h"
 
@@ -94,7 +95,7 @@ class Run {
 /// A run that is to stop before it has begun has nothing to save: it looks between the long parts.
 Result<void> Run::prepare() {
   if (settings_.train.threads > 0) set_cpu_threads(static_cast<int>(settings_.train.threads));
-  if (!settings_.checkpoint.key.empty()) TRY(read_secret_key(settings_.checkpoint.key));
+  TRY(signing_key(settings_.checkpoint));
   TRY_ASSIGN(device_, open_device(settings_.train.device));
   if (options_.replay_to > 0) device_->set_replay(true);
   TRY_ASSIGN(lock_, FolderLock::acquire(settings_.checkpoint.dir));

@@ -41,7 +41,10 @@ Result<Json> base_config(const ModelSettings& settings, const InitModel* init) {
   if (init != nullptr) return Json::parse(init->config.json);
   if (!settings.config.empty()) {
     const std::string& path = settings.config;
-    TRY_ASSIGN(const std::string text, read_file(path, 1 << 20));
+    std::string text = settings.config_text.value_or("");
+    if (!settings.config_text) {
+      TRY_ASSIGN(text, read_file(path, kConfigJsonBytesMax));
+    }
     TRY_ASSIGN(const nlohmann::json json, parse_json(text, path));
     if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
     return Json(json);
