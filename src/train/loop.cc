@@ -159,6 +159,12 @@ Result<void> Run::announce() {
                   device_->describe(),
                   processor_name(),
                   settings_.train.compute));
+  if (const std::string fields = models::differs_in_transformers(model_->config_json("float32"));
+      !fields.empty())
+    say(
+        fmt::format("note       {}: Transformers does not honour this and computes another model; "
+                    "Ferry computes this one (docs/directories.md)",
+                    fields));
   if (state_.step >= settings_.train.steps)
     say(fmt::format("done       {} steps are made, and train.steps is {}: nothing is left to train",
                     state_.step,
