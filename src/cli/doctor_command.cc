@@ -227,8 +227,9 @@ Result<int> examine(Arguments& args) {
         args.json,
         whole.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n"));
   if (!args.runs.empty()) TRY(note_runs(args.runs, report));
-  if (const Result<void> noted = remember_examination(report); !noted)
-    tell("ferry: note: " + noted.error().message);
+  const Result<std::string> noted = remember_examination(report, args.options.for_run);
+  const std::string& note = noted ? *noted : noted.error().message;
+  if (!note.empty()) tell("ferry: note: " + note);
   TRY(print_json(args.json == "-" ? whole : doctor::summary_json(report)));
   return report.verdict == doctor::Verdict::kFitToTrain ? 0 : exit_status(Code::kVerdict);
 }
