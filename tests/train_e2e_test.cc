@@ -673,6 +673,45 @@ TEST_F(TrainE2e, SameSeedSameTextWhateverTheThreads) {
   }
 }
 
+/// A model whose numbers are not finite, or lead to such: no command passes it off for one.
+TEST_F(TrainE2e, NumbersThatAreNotFiniteAreTold) {
+  const std::string bad = path("not-finite");
+  copy(checkpoint("base"), bad);
+  fs::remove_all(bad + "/state");
+  for (const char* const ours : {"checksums.json", "passport.json", "verified.json"})
+    fs::remove(bad + "/" + ours);
+  const std::string whole = read(bad + "/model.safetensors");
+  const auto end_with = [&](float value) {  // the last tensor's last elements
+    std::string bytes = whole;
+    for (size_t i = bytes.size() - 256; i < bytes.size(); i += sizeof value)
+      std::memcpy(&bytes[i], &value, sizeof value);
+    write(bad + "/model.safetensors", bytes);
+  };
+  write(root_ / "bad.toml", "[model]\ninit = \"" + bad + "\"\n" + kRun);
+  end_with(std::numeric_limits<float>::quiet_NaN());
+  const Strings says = {bad + "/model.safetensors: ", "holds a number that is not finite"};
+  refused(2, {"passport", bad}, says);
+  refused(2, {"generate", bad, "--prompt", "a", "--tokens", "2"}, says);
+  refused(2, {"eval", bad, "--data", path("text"), "--no-compressors"}, says);
+  refused(2, train("none", {}, "bad.toml"), says);
+
+  // Finite, and too large for what is computed from it: the head's sums are infinite.
+  uint64_t header = 0;
+  std::memcpy(&header, whole.data(), sizeof header);
+  const Json tensors = Json::parse(whole.substr(sizeof header, header));
+  std::string large = whole;
+  const float huge = 3e38f;
+  for (const char* const name : {"lm_head.weight", "model.layers.2.shared_head.head.weight"}) {
+    const Json offsets = tensors.at(name).at("data_offsets");
+    for (size_t i = offsets.at(0); i < offsets.at(1); i += sizeof huge)
+      std::memcpy(&large[sizeof header + header + i], &huge, sizeof huge);
+  }
+  write(bad + "/model.safetensors", large);
+  refused(1, {"eval", bad, "--data", path("text"), "--no-compressors"}, {"not finite"});
+  refused(
+      1, train("diverged", {"--train.steps=3"}, "bad.toml"), {"each of the 3 updates was refused"});
+}
+
 TEST_F(TrainE2e, FineTuningBeginsWhereTheModelEnded) {
   write(root_ / "init.toml", "[model]\ninit = \"" + checkpoint("base") + "\"\n" + kRun);
   ran(train("tuned", {"--train.steps=4"}, "init.toml"));

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
@@ -110,6 +111,13 @@ Result<void> evaluate(Arguments& args) {
   });
   line.clear();
   const double seconds = system_clock().monotonic_s() - begin;
+  if (!std::isfinite(e.nats))
+    return fail(
+        Code::kVerdict,
+        "{}: gives no probability for some of the text ({} nats in all): numbers within the "
+        "model are not finite",
+        args.open.directory,
+        e.nats);
   nlohmann::ordered_json j = {{"bits_per_byte", e.bits_per_byte()},
                               {"nats_per_token", e.nats_per_token()},
                               {"bytes", e.bytes},

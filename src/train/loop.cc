@@ -199,6 +199,12 @@ Result<void> Run::steps() {
     if (save_now) TRY(save());
   }
   if (stopping() && saved_step_ != state_.step) TRY(save());
+  if (!stopping() && own_steps_ > 0 && refused_in_a_row_ == own_steps_)
+    return fail(
+        Code::kVerdict,
+        "each of the {} updates was refused: the weights are what they were at the beginning. "
+        "Lower optimizer.lr, or look at the data and at the weights it began with",
+        own_steps_);
   return {};
 }
 
