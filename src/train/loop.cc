@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -19,6 +20,7 @@
 #include "train/metrics.h"
 #include "train/progress.h"
 #include "train/run_begin.h"
+#include "train/run_folder.h"
 #include "train/run_passport.h"
 #include "train/run_save.h"
 #include "train/train_step.h"
@@ -98,6 +100,10 @@ Result<void> Run::prepare() {
   TRY(signing_key(settings_.checkpoint));
   TRY_ASSIGN(device_, open_device(settings_.train.device));
   if (options_.replay_to > 0) device_->set_replay(true);
+  TRY_ASSIGN(const bool there, check_run_folder(settings_.checkpoint.dir));
+  if (options_.resume && !there)
+    say(fmt::format("resume     {}: there was no such folder; it is made now",
+                    std::filesystem::absolute(settings_.checkpoint.dir).string()));
   TRY_ASSIGN(lock_, FolderLock::acquire(settings_.checkpoint.dir));
   TRY(remove_run_leftovers(settings_.checkpoint.dir));
   beats_.begin(Work::kReadingData);
