@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/shell.h"
 #include "base/units.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/model_texts.h"
@@ -70,7 +71,7 @@ Result<void> convert(const Arguments& args) {
   tell(fmt::format("{}: {}; ferry passport {} makes its passport",
                    saved->path,
                    format_bytes(static_cast<double>(saved->bytes)),
-                   saved->path));
+                   shell_quoted(saved->path)));
   return print_json({{"out", saved->path},
                      {"to", args.to},
                      {"tensors", all},

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/shell.h"
 #include "cli/command.h"
 #include "cli/compressors.h"
 #include "cli/model_options.h"
@@ -71,7 +72,7 @@ Result<Subject> from_dataset(const Arguments& args, const OpenedModel& m) {
         args.data,
         args.open.directory,
         *difference,
-        join_path(args.open.directory, kTokenizerName));
+        shell_quoted(join_path(args.open.directory, kTokenizerName)));
   if (dataset->tokenizer().vocab_size() > m.model->vocab_size())
     return fail(Code::kInvalidInput,
                 "{}: its tokenizer has {} ids, the model {}",

@@ -19,6 +19,7 @@
 #include "cli/examinations.h"
 #include "device/device.h"
 #include "train/loop.h"
+#include "train/model_setup.h"
 #include "train/run_texts.h"
 #include "train/supervisor.h"
 
@@ -154,7 +155,9 @@ int run(const Arguments& args, std::vector<std::string> overrides) {
   const Result<Settings> settings = texts->parse(args.config, overrides);
   if (!settings) return report(settings.error());
   if (args.print_config) {
-    fmt::print("{}", print_settings(*settings));
+    const Result<nlohmann::ordered_json> base = named_architecture(settings->model);
+    if (!base) return report(base.error());
+    fmt::print("{}", print_settings(*settings, *base));
     return 0;
   }
   if (const Result<void> named = texts->read_named(*settings); !named) return report(named.error());

@@ -154,6 +154,8 @@ Result<Settings> read_settings(const std::string& path,
                                std::span<const std::string> overrides = {});
 
 /// TOML of every field with its meaning, unit, bounds and default; parses back to equal settings.
+/// `base`: the architecture that a preset or a config.json gives, shown where a field is not set.
+std::string print_settings(const Settings& settings, const nlohmann::ordered_json& base);
 std::string print_settings(const Settings& settings);
 
 /// Every field that is set, by section.

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/shell.h"
 #include "models/registry.h"
 #include "probe/directory_model.h"
 
@@ -60,6 +61,11 @@ Result<Json> base_config(const ModelSettings& settings, const InitModel* init) {
 
 }  // namespace
 
+Result<nlohmann::ordered_json> named_architecture(const ModelSettings& settings) {
+  if (settings.preset.empty() && settings.config.empty()) return Json::object();
+  return base_config(settings, nullptr);
+}
+
 std::string preset_names() {
   std::string names;
   for (const Preset& p : kPresets) names += (names.empty() ? "" : ", ") + std::string(p.name);
@@ -109,7 +115,7 @@ Result<void> InitModel::check_tokenizer(const data::Dataset& data) const {
               data.folder(),
               source->path(),
               *difference,
-              source->path_of(kTokenizerName));
+              shell_quoted(source->path_of(kTokenizerName)));
 }
 
 Result<std::string> resolve_config(const ModelSettings& settings,
