@@ -673,6 +673,95 @@ TEST_F(TrainE2e, SameSeedSameTextWhateverTheThreads) {
   }
 }
 
+TEST_F(TrainE2e, AFolderThatIsNotARunsIsRefusedAndStaysAsItIs) {
+  const auto names = [](const std::string& folder) {
+    std::vector<std::string> all;
+    for (const auto& entry : fs::directory_iterator(folder)) all.push_back(entry.path().filename());
+    std::sort(all.begin(), all.end());
+    return all;
+  };
+  const auto refuses = [&](const std::string& folder, const std::string& says) {
+    const std::vector<std::string> before = names(folder);
+    for (const char* const more : {"--log.every=1", "--resume"})
+      refused(2, train("none", {"--checkpoint.dir=" + folder, more}), {folder, says});
+    EXPECT_EQ(names(folder), before);
+  };
+  refuses(path("text"), "holds a dataset");
+  refuses(checkpoint("base"), "is a model directory");
+  fs::create_directory(root_ / "foreign");
+  write(root_ / "foreign/metrics.jsonl", "{\"loss\": 1}\n");
+  refuses(path("foreign"), "name another checkpoint.dir");
+  const Ended mistyped = end_of(train("mistyped", {"--resume", "--train.steps=2"}));
+  EXPECT_NE(mistyped.output.find(path("mistyped") + ": there was no such folder"),
+            std::string::npos)
+      << mistyped.output;
+  EXPECT_NE(mistyped.output.find(path("mistyped") + ": no checkpoint yet"), std::string::npos)
+      << mistyped.output;
+}
+
+TEST_F(TrainE2e, PrintConfigShowsThePresetsArchitecture) {
+  write(root_ / "preset.toml",
+        "[model]\npreset = \"small\"\nhidden_size = 96\n[data]\ndir = \"d\"\n");
+  const std::string printed = ran({"train", path("preset.toml"), "--print-config"});
+  for (const char* const line : {"\nhidden_size = 96\n",
+                                 "\n# num_hidden_layers = 4   as model.preset has it\n",
+                                 "\n# vocab_size is not set\n"})
+    EXPECT_NE(printed.find(line), std::string::npos) << line << printed;
+  EXPECT_EQ(printed.find("(;"), std::string::npos) << printed;
+  write(root_ / "printed.toml", printed);
+  EXPECT_EQ(ran({"train", path("printed.toml"), "--print-config"}), printed);
+  // Its tokens are random: it needs no data.
+  ran({"bench-train",
+       "--config",
+       path("run.toml"),
+       "--model.vocab_size=300",
+       "--steps=1",
+       "--warmup=0"});
+}
+
+/// What a command tells to run can be run as it stands.
+TEST_F(TrainE2e, AdviceNamesPathsAsAShellReadsThem) {
+  const std::string blank = path("with blank");
+  copy(checkpoint("base"), blank);
+  for (const char* const ours : {"checksums.json", "verified.json", "generation_config.json"})
+    fs::remove(blank + "/" + ours);
+  fs::remove_all(blank + "/state");
+  fs::remove(blank + "/passport.json");
+  const std::string quoted = "'" + blank + "'";
+  const Strings generate = {"generate", blank, "--prompt", "a", "--tokens", "2"};
+  ran({"passport", blank});
+  EXPECT_NE(ran(generate).find("ferry verify " + quoted), std::string::npos);
+  const std::string out = path("to convert");
+  EXPECT_NE(ran({"convert", blank, "--out", out}).find("ferry passport '" + out + "'"),
+            std::string::npos);
+  refused(2, {"generate", blank, "--prompt", "a", "--seed", "-1"}, {"--seed", "-1 is below 0"});
+  refused(2, {"doctor", "--seed=-1"}, {"--seed", "-1 is below 0"});
+
+  // It said nothing of how to sample, and nothing is said for it.
+  write(root_ / "blank.toml", "[model]\ninit = \"" + blank + "\"\n" + kRun);
+  ran(train("from blank", {"--train.steps=2"}, "blank.toml"));
+  const Json generation =
+      Json::parse(read(checkpoint("from blank", 2) + "/generation_config.json"));
+  EXPECT_FALSE(generation.contains("temperature") || generation.contains("top_p")) << generation;
+  refused(2,
+          train("from blank", {"--train.steps=4", "--resume", "--train.seed=9"}, "blank.toml"),
+          {"'--model.init=" + checkpoint("from blank", 2) + "'"});
+
+  // More ids than the model has: no passport for that.
+  fs::remove(blank + "/passport.json");
+  Json tokenizer = Json::parse(read(blank + "/tokenizer.json"));
+  for (int id = 300; id < 330; ++id)
+    tokenizer["added_tokens"].push_back({{"id", id},
+                                         {"content", "<added " + std::to_string(id) + ">"},
+                                         {"single_word", false},
+                                         {"lstrip", false},
+                                         {"rstrip", false},
+                                         {"normalized", false},
+                                         {"special", false}});
+  write(blank + "/tokenizer.json", tokenizer.dump());
+  refused(2, {"passport", blank}, {blank, "the tokenizer has 330 ids, the model 320"});
+}
+
 /// A model whose numbers are not finite, or lead to such: no command passes it off for one.
 TEST_F(TrainE2e, NumbersThatAreNotFiniteAreTold) {
   const std::string bad = path("not-finite");
