@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/alive.h"
+#include "checkpoint/wrong_path.h"
 #include "device/cpu/cpu_device.h"
 #include "device/require_memory.h"
 #include "tensor/f8.h"
@@ -18,9 +19,10 @@ Result<void> expect_tensor(const ModelSource& from, const std::string& name, con
   const std::optional<StoredTensor> info = from.stored(name);
   if (!info)
     return fail(Code::kInvalidInput,
-                "{}: tensor \"{}\" is missing; config.json asks for it",
+                "{}: tensor \"{}\" is missing; config.json asks for it{}",
                 from.path(),
-                name);
+                name,
+                why_no_tensor(from.names(), name));
   if (info->shape != shape)
     return fail(Code::kInvalidInput,
                 "{}: tensor \"{}\" is {}, config.json asks for {}",
