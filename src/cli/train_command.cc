@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <new>
 #include <nlohmann/json.hpp>
 
@@ -61,8 +62,12 @@ int leave(const Status& why) {
 /// The command that goes on with this run: its settings are in the file and in the overrides, and
 /// without one of them it would be another run.
 std::string resuming(const Arguments& args, const std::vector<std::string>& overrides) {
-  std::string command =
-      shell_quoted(::program_invocation_name) + " train " + shell_quoted(args.config);
+  // What came through a pipe cannot be read again: it must be given a second time.
+  std::error_code none;
+  const std::string config = std::filesystem::is_regular_file(args.config, none)
+                                 ? shell_quoted(args.config)
+                                 : "CONFIG.toml";
+  std::string command = shell_quoted(::program_invocation_name) + " train " + config;
   for (const std::string& o : overrides) command += " " + shell_quoted(o);
   return command + " --resume";
 }

@@ -44,6 +44,9 @@ Estimate estimate(const models::TrainableLm& model,
                    model.activation_bytes_per_token(recompute_of(s.train)) *
                        static_cast<double>(s.train.micro_batch_tokens) +
                    (256 << 20);  // scratch of kernels, the program itself
+  // While a save asks for the passport's answers, the CPU keeps panels beside its weights
+  // (ops/matmul/packed_weight.h); what a step took is kept for the next one.
+  if (model.device().kind() == DeviceKind::kCpu) e.memory_bytes += 2 * parameters;
   const double kept =
       static_cast<double>(s.checkpoint.keep_last + (s.checkpoint.keep_best ? 1 : 0) + 1);
   e.disk_bytes = kept * static_cast<double>(checkpoint_bytes);
