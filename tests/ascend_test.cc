@@ -105,7 +105,10 @@ TEST(AscendOpen, NamesWhatIsNotThere) {
     };
   };
   expect_says(in_process({{"FERRY_ASCEND_LIBRARIES", "/nowhere"}}, open("ascend")),
-              {"no Ascend here: libascendcl.so not found", "/nowhere"});
+              {"no Ascend here: libascendcl.so not found",
+               "/nowhere",
+               "FERRY_ASCEND_LIBRARIES",
+               "docs/ascend.md"});
   expect_says(in_process({}, open("ascend:7")), {"ascend:7", "this machine has 1"});
   expect_says(in_process({}, open("ascend:x")), {"a number"});
   EXPECT_EQ(in_process({{"FERRY_ASCEND_SIM_DEVICES", "2"}}, open("ascend:1")), "opened");

@@ -165,12 +165,19 @@ TEST_F(AscendTrain, SaysWhatTheDoctorFound) {
   EXPECT_EQ(sick.status, 1) << sick.output;
   const std::string warned = first_step("warned");
   EXPECT_NE(warned.find("was found unfit on 20"), std::string::npos) << warned;
+  EXPECT_NE(warned.find("--quick, --only rms_norm"), std::string::npos) << warned;
   // A whole examination takes long; what it would note is put there.
   const fs::path note = fs::directory_iterator(root_ / "notes/ferry/doctor")->path();
-  std::string text = read(note);
-  const size_t at = text.find("\"unfit\"");
-  ASSERT_NE(at, std::string::npos) << text;
-  write(note, text.replace(at, 7, "\"fit to train\""));
+  const auto edit = [&note](const std::string& from, const std::string& to) {
+    std::string text = read(note);
+    ASSERT_NE(text.find(from), std::string::npos) << text;
+    for (size_t p; (p = text.find(from)) != std::string::npos;) text.replace(p, from.size(), to);
+    write(note, text);
+  };
+  edit("\"unfit\"", "\"fit to train\"");
+  const std::string quickly = first_step("quickly");
+  EXPECT_NE(quickly.find("was examined only quickly"), std::string::npos) << quickly;
+  edit("\"quick\": true", "\"quick\": false");
   const std::string fit = first_step("fit");
   EXPECT_EQ(fit.find("ferry: note:"), std::string::npos) << fit;
   fs::remove_all(path("notes"));

@@ -141,6 +141,34 @@ TEST(Doctor, NotesItsVerdictWhereTrainingAsks) {
   EXPECT_EQ(notes(), Notes()) << "one op alone does not make it fit";
   EXPECT_EQ(doctor(quick, sim("FERRY_ASCEND_SIM_MUTANT=RmsNorm:scaled")).status, 1);
   EXPECT_EQ(notes(), (Notes{{"ascend:0", "unfit"}}));
+  // What tried less, or something else, does not answer it.
+  const std::string other = "--device ascend --quick --soak 0 --only swiglu";
+  const Ended less = doctor(other, sim());
+  EXPECT_EQ(less.status, 0) << less.output;
+  EXPECT_NE(less.output.find("that verdict stands"), std::string::npos) << less.output;
+  EXPECT_EQ(notes(), (Notes{{"ascend:0", "unfit"}}));
+  const auto make_whole = [] {  // a whole examination takes long; what it would note is put there
+    const fs::path note = fs::directory_iterator(state() / "ferry/doctor")->path();
+    std::ifstream in(note);
+    Json json = Json::parse(in);
+    json.at("examinations").at(0)["quick"] = false;
+    std::ofstream(note) << json;
+  };
+  make_whole();
+  EXPECT_EQ(doctor(quick, sim()).status, 0);
+  EXPECT_EQ(notes(), (Notes{{"ascend:0", "unfit"}}))
+      << "a quick look forgot what a whole one found";
+  EXPECT_EQ(doctor(quick, sim("FERRY_ASCEND_SIM_MUTANT=RmsNorm:scaled")).status, 1);
+  EXPECT_EQ(doctor(quick, sim()).status, 0);
+  EXPECT_EQ(notes(), (Notes{{"ascend:0", "unfit"}})) << "by way of a quick failure";
+  fs::remove_all(state());
+  EXPECT_EQ(doctor(quick, sim("FERRY_ASCEND_SIM_MUTANT=RmsNorm:scaled")).status, 1);
+  EXPECT_EQ(notes(), (Notes{{"ascend:0", "unfit"}}));
+  const Ended alone = doctor(quick, sim());
+  EXPECT_EQ(notes(), Notes()) << "the same was tried, and nothing found: " << alone.output;
+  const Ended told_alone = doctor(quick, sim());
+  EXPECT_NE(told_alone.output.find("only rms_norm was tried"), std::string::npos)
+      << told_alone.output;
   // A state folder that cannot be written keeps nobody from the verdict.
   const Ended told =
       doctor(quick, sim("XDG_STATE_HOME=/proc/x FERRY_ASCEND_SIM_MUTANT=RmsNorm:scaled"));

@@ -187,6 +187,50 @@ TEST_F(TrainE2e, SupervisorStartsAKilledWorkerAgain) {
   FAIL() << "five runs were over before their worker was killed";
 }
 
+/// A run is what its files said when it began, whoever edits them meanwhile, and whoever else must
+/// start its worker again.
+TEST_F(TrainE2e, EditedSettingsDoNotReachARunThatGoesOn) {
+  const std::string key = path("edited.key"), config = path("edited.json");
+  ran({"keygen", key});
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    const std::string run = "edited" + std::to_string(attempt);
+    write(root_ / "edited.toml", read(root_ / "run.toml"));
+    Program p(root_ / "log", train(run, {}, "edited.toml"));
+    ASSERT_TRUE(wait_for([&] { return p.ended() || has_checkpoint(run); })) << p.output();
+    write(root_ / "edited.toml", "[model]\nhidden_size = 64\n[optimizer]\nlr = 0.5\n");
+    if (!p.ended() && worker_of(path(run)) > 0) ::kill(worker_of(path(run)), SIGKILL);
+    ASSERT_EQ(p.wait(), 0) << p.output();
+    EXPECT_FALSE(p.said("changed ")) << p.output();
+    if (!p.said("resume     from")) continue;
+    expect_same(trace(run), base_, run);
+
+    // What the settings name is read once, too.
+    Json model = Json::parse(read(checkpoint("base") + "/config.json"));
+    write(config, model.dump());
+    write(root_ / "named.toml", "[model]\nconfig = \"" + config + "\"\n" + kRun);
+    const std::string named = run + "named";
+    Program q(root_ / "log", train(named, {"--checkpoint.key=" + key}, "named.toml"));
+    ASSERT_TRUE(wait_for([&] { return q.ended() || has_checkpoint(named); })) << q.output();
+    model["hidden_size"] = 64;
+    write(config, model.dump());
+    fs::remove(key);
+    if (!q.ended() && worker_of(path(named)) > 0) ::kill(worker_of(path(named)), SIGKILL);
+    ASSERT_EQ(q.wait(), 0) << q.output();
+    ran({"verify", checkpoint(named), "--quick", "--key", key + ".pub"});
+    return;
+  }
+  FAIL() << "five runs were over before their worker was killed";
+}
+
+TEST_F(TrainE2e, SettingsMayComeThroughAPipe) {
+  const std::string pipe = path("settings.fifo");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  Program p(root_ / "log", train("piped", {"--train.steps=2"}, "settings.fifo"));
+  write(pipe, read(root_ / "run.toml"));
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(has_checkpoint("piped"));
+}
+
 TEST_F(TrainE2e, WorkerDiesWithItsSupervisor) {
   ASSERT_EQ(::prctl(PR_SET_CHILD_SUBREAPER, 1), 0);  // the orphan becomes ours: we see how it ends
   const std::string run = "orphaned";
@@ -757,6 +801,134 @@ TEST_F(TrainE2e, SameSeedSameTextWhateverTheThreads) {
       EXPECT_TRUE(now == logits) << dtype << " " << testing::PrintToString(way);
     }
   }
+}
+
+TEST_F(TrainE2e, AFolderThatIsNotARunsIsRefusedAndStaysAsItIs) {
+  const auto names = [](const std::string& folder) {
+    std::vector<std::string> all;
+    for (const auto& entry : fs::directory_iterator(folder)) all.push_back(entry.path().filename());
+    std::sort(all.begin(), all.end());
+    return all;
+  };
+  const auto refuses = [&](const std::string& folder, const std::string& says) {
+    const std::vector<std::string> before = names(folder);
+    for (const char* const more : {"--log.every=1", "--resume"})
+      refused(2, train("none", {"--checkpoint.dir=" + folder, more}), {folder, says});
+    EXPECT_EQ(names(folder), before);
+  };
+  refuses(path("text"), "holds a dataset");
+  refuses(checkpoint("base"), "is a model directory");
+  fs::create_directory(root_ / "foreign");
+  write(root_ / "foreign/metrics.jsonl", "{\"loss\": 1}\n");
+  refuses(path("foreign"), "name another checkpoint.dir");
+  const Ended mistyped = end_of(train("mistyped", {"--resume", "--train.steps=2"}));
+  EXPECT_NE(mistyped.output.find(path("mistyped") + ": there was no such folder"),
+            std::string::npos)
+      << mistyped.output;
+  EXPECT_NE(mistyped.output.find(path("mistyped") + ": no checkpoint yet"), std::string::npos)
+      << mistyped.output;
+}
+
+TEST_F(TrainE2e, PrintConfigShowsThePresetsArchitecture) {
+  write(root_ / "preset.toml",
+        "[model]\npreset = \"small\"\nhidden_size = 96\n[data]\ndir = \"d\"\n");
+  const std::string printed = ran({"train", path("preset.toml"), "--print-config"});
+  for (const char* const line : {"\nhidden_size = 96\n",
+                                 "\n# num_hidden_layers = 4   as model.preset has it\n",
+                                 "\n# vocab_size is not set\n"})
+    EXPECT_NE(printed.find(line), std::string::npos) << line << printed;
+  EXPECT_EQ(printed.find("(;"), std::string::npos) << printed;
+  write(root_ / "printed.toml", printed);
+  EXPECT_EQ(ran({"train", path("printed.toml"), "--print-config"}), printed);
+  // Its tokens are random: it needs no data.
+  ran({"bench-train",
+       "--config",
+       path("run.toml"),
+       "--model.vocab_size=300",
+       "--steps=1",
+       "--warmup=0"});
+}
+
+/// What a command tells to run can be run as it stands.
+TEST_F(TrainE2e, AdviceNamesPathsAsAShellReadsThem) {
+  const std::string blank = path("with blank");
+  copy(checkpoint("base"), blank);
+  for (const char* const ours : {"checksums.json", "verified.json", "generation_config.json"})
+    fs::remove(blank + "/" + ours);
+  fs::remove_all(blank + "/state");
+  fs::remove(blank + "/passport.json");
+  const std::string quoted = "'" + blank + "'";
+  const Strings generate = {"generate", blank, "--prompt", "a", "--tokens", "2"};
+  ran({"passport", blank});
+  EXPECT_NE(ran(generate).find("ferry verify " + quoted), std::string::npos);
+  const std::string out = path("to convert");
+  EXPECT_NE(ran({"convert", blank, "--out", out}).find("ferry passport '" + out + "'"),
+            std::string::npos);
+  refused(2, {"generate", blank, "--prompt", "a", "--seed", "-1"}, {"--seed", "-1 is below 0"});
+  refused(2, {"doctor", "--seed=-1"}, {"--seed", "-1 is below 0"});
+
+  // It said nothing of how to sample, and nothing is said for it.
+  write(root_ / "blank.toml", "[model]\ninit = \"" + blank + "\"\n" + kRun);
+  ran(train("from blank", {"--train.steps=2"}, "blank.toml"));
+  const Json generation =
+      Json::parse(read(checkpoint("from blank", 2) + "/generation_config.json"));
+  EXPECT_FALSE(generation.contains("temperature") || generation.contains("top_p")) << generation;
+  refused(2,
+          train("from blank", {"--train.steps=4", "--resume", "--train.seed=9"}, "blank.toml"),
+          {"'--model.init=" + checkpoint("from blank", 2) + "'"});
+
+  // More ids than the model has: no passport for that.
+  fs::remove(blank + "/passport.json");
+  Json tokenizer = Json::parse(read(blank + "/tokenizer.json"));
+  for (int id = 300; id < 330; ++id)
+    tokenizer["added_tokens"].push_back({{"id", id},
+                                         {"content", "<added " + std::to_string(id) + ">"},
+                                         {"single_word", false},
+                                         {"lstrip", false},
+                                         {"rstrip", false},
+                                         {"normalized", false},
+                                         {"special", false}});
+  write(blank + "/tokenizer.json", tokenizer.dump());
+  refused(2, {"passport", blank}, {blank, "the tokenizer has 330 ids, the model 320"});
+}
+
+/// A model whose numbers are not finite, or lead to such: no command passes it off for one.
+TEST_F(TrainE2e, NumbersThatAreNotFiniteAreTold) {
+  const std::string bad = path("not-finite");
+  copy(checkpoint("base"), bad);
+  fs::remove_all(bad + "/state");
+  for (const char* const ours : {"checksums.json", "passport.json", "verified.json"})
+    fs::remove(bad + "/" + ours);
+  const std::string whole = read(bad + "/model.safetensors");
+  const auto end_with = [&](float value) {  // the last tensor's last elements
+    std::string bytes = whole;
+    for (size_t i = bytes.size() - 256; i < bytes.size(); i += sizeof value)
+      std::memcpy(&bytes[i], &value, sizeof value);
+    write(bad + "/model.safetensors", bytes);
+  };
+  write(root_ / "bad.toml", "[model]\ninit = \"" + bad + "\"\n" + kRun);
+  end_with(std::numeric_limits<float>::quiet_NaN());
+  const Strings says = {bad + "/model.safetensors: ", "holds a number that is not finite"};
+  refused(2, {"passport", bad}, says);
+  refused(2, {"generate", bad, "--prompt", "a", "--tokens", "2"}, says);
+  refused(2, {"eval", bad, "--data", path("text"), "--no-compressors"}, says);
+  refused(2, train("none", {}, "bad.toml"), says);
+
+  // Finite, and too large for what is computed from it: the head's sums are infinite.
+  uint64_t header = 0;
+  std::memcpy(&header, whole.data(), sizeof header);
+  const Json tensors = Json::parse(whole.substr(sizeof header, header));
+  std::string large = whole;
+  const float huge = 3e38f;
+  for (const char* const name : {"lm_head.weight", "model.layers.2.shared_head.head.weight"}) {
+    const Json offsets = tensors.at(name).at("data_offsets");
+    for (size_t i = offsets.at(0); i < offsets.at(1); i += sizeof huge)
+      std::memcpy(&large[sizeof header + header + i], &huge, sizeof huge);
+  }
+  write(bad + "/model.safetensors", large);
+  refused(1, {"eval", bad, "--data", path("text"), "--no-compressors"}, {"not finite"});
+  refused(
+      1, train("diverged", {"--train.steps=3"}, "bad.toml"), {"each of the 3 updates was refused"});
 }
 
 TEST_F(TrainE2e, FineTuningBeginsWhereTheModelEnded) {

@@ -2,12 +2,13 @@
 # The demo: a dictionary's text becomes a tokenizer, a dataset, a trained model, a measurement, a sample,
 # and the model crosses to another vendor's (software) chip. How long it trains is chosen to suit the
 # machine, or named; each size is a fixed number of steps, with the same bits everywhere. Its last line is JSON.
+# In a folder where an earlier one was interrupted in its training, or behind it, it goes on from there.
 # usage: tools/demo.sh FERRY FOLDER ASCEND_LIBRARIES [small | large]
 #        tools/demo.sh --check FOLDER: only whether the demo may have FOLDER (new, empty, or an earlier demo's)
 set -euo pipefail
 export LC_ALL=C.UTF-8  # numbers are written and read with a point
 . "$(dirname "${BASH_SOURCE[0]}")/own_folder.sh"
-files=('gcide\.txt' 'tokenizer\.json' '(machine|train|eval)\.txt' 'verify\.html')
+files=('gcide\.txt' 'tokenizer\.json' '(machine|train|eval|progress)\.txt' 'verify\.html')
 if [ "$1" = --check ]; then
   may_own_folder "./run demo" "$2" "${files[@]}"
   exit 0
@@ -16,13 +17,25 @@ ferry=$1
 out=$2
 ascend=$3
 size=${4:-}
-text=/usr/share/dictd/gcide.dict.dz
+text=${FERRY_DEMO_TEXT:-/usr/share/dictd/gcide.dict.dz}  # a test's is smaller
 vocab=4096
 large_minutes_max=12  # longer, and the small one is chosen
 start=$SECONDS
 step() { printf '\n== %s\n' "$*"; }
-# field NAME FILE: the value of a field in the JSON that ends the file
-field() { tail -n 1 "$2" | sed -E "s/.*\"$1\":\"?([^,}\"]*)\"?[,}].*/\1/"; }
+# json NAME FILE: a field of the JSON that ends the file, as it stands there; null where there is none.
+# Commas, braces and quotes may stand within a text; a quote in it has a backslash before it.
+json() {
+  local value
+  value=$(tail -n 1 "$2" | sed -nE "s/.*[{,]\"$1\":(\"([^\"\\\\]|\\\\.)*\"|[^,}\"]*)[,}].*/\1/p")
+  printf '%s' "${value:-null}"
+}
+# field NAME FILE: the same of a number or of a word
+field() {
+  local value
+  value=$(json "$1" "$2")
+  value=${value#\"}
+  printf '%s' "${value%\"}"
+}
 config() { if [ "$1" = large ]; then echo configs/demo.toml; else echo configs/demo_small.toml; fi; }
 # setting NAME SIZE: a whole number in the settings of a size
 setting() { sed -nE "s/^$1 = ([0-9]+).*/\1/p" "$(config "$2")"; }
@@ -32,39 +45,61 @@ minutes() {
     -v rate="$(field mean_tokens_per_s "$out/machine.txt")" 'BEGIN { printf "%.1f", 1.1 * tokens / rate / 60 }'
 }
 
-own_folder "./run demo" "$out" "${files[@]}"
+progress=$out/progress.txt  # the size, once there is all that training needs; "done" at the end
+noted() { grep -qx "$1" "$progress" 2>/dev/null; }
 
-step "1/7  Measuring this machine: some steps of training"
-"$ferry" bench-train --config "$(config large)" --model.vocab_size=$vocab --steps 4 --warmup 1 >"$out/machine.txt"
-tier=$(field tier "$out/machine.txt")
-if [ -z "$size" ]; then
-  size=small
-  if awk -v m="$(minutes large)" -v max=$large_minutes_max 'BEGIN { exit !(m <= max) }'; then size=large; fi
+prepare() {
+  step "1/7  Measuring this machine: some steps of training"
+  "$ferry" bench-train --config "$(config large)" --model.vocab_size=$vocab --steps 4 --warmup 1 >"$out/machine.txt"
+  tier=$(field tier "$out/machine.txt")
+  if [ -z "$size" ]; then
+    size=small
+    if awk -v m="$(minutes large)" -v max=$large_minutes_max 'BEGIN { exit !(m <= max) }'; then size=large; fi
+  fi
+  printf '%.0f tokens/s (%s). Training takes about %s min in size small, %s min in size large; this is size %s\n' \
+    "$(field mean_tokens_per_s "$out/machine.txt")" "$tier" "$(minutes small)" "$(minutes large)" "$size"
+  printf '(./run demo --size small|large chooses otherwise). The rest takes a minute or two.\n'
+  zcat "$text" >"$out/gcide.txt"
+
+  step "2/7  Learning a tokenizer from a dictionary's text ($(stat -c %s "$out/gcide.txt") bytes)"
+  "$ferry" tokenizer train --vocab $vocab --out "$out/tokenizer.json" "$out/gcide.txt"
+
+  step "3/7  Cutting the text into tokens; a megabyte of it is held out"
+  "$ferry" data prepare "$out/gcide.txt" --split entry --min-document-bytes 4096 \
+    --tokenizer "$out/tokenizer.json" --out "$out/data"
+  echo "size $size" >"$progress"
+}
+
+may_own_folder "./run demo" "$out" "${files[@]}"
+resume=()
+if [ -f "$progress" ] && ! noted "done" && { [ -z "$size" ] || noted "size $size"; }; then
+  size=$(sed -n 's/^size //p' "$progress")
+  resume=(--resume)
+  step "Going on with the demo that was interrupted in $out, size $size (name another folder for a new one)"
+else
+  if [ -e "$out/.made-by-ferry" ] && [ -n "$(ls "$out")" ]; then
+    step "Replacing the demo of $(date -r "$out/.made-by-ferry" '+%F %H:%M') in $out: its model, data and reports go"
+  fi
+  own_folder "./run demo" "$out" "${files[@]}"
+  prepare
 fi
-printf '%.0f tokens/s (%s). Training takes about %s min in size small, %s min in size large; this is size %s\n' \
-  "$(field mean_tokens_per_s "$out/machine.txt")" "$tier" "$(minutes small)" "$(minutes large)" "$size"
-printf '(./run demo --size small|large chooses otherwise). The rest takes a minute or two.\n'
-zcat "$text" >"$out/gcide.txt"
-
-step "2/7  Learning a tokenizer from a dictionary's text ($(stat -c %s "$out/gcide.txt") bytes)"
-"$ferry" tokenizer train --vocab $vocab --out "$out/tokenizer.json" "$out/gcide.txt"
-
-step "3/7  Cutting the text into tokens; a megabyte of it is held out"
-"$ferry" data prepare "$out/gcide.txt" --split entry --min-document-bytes 4096 \
-  --tokenizer "$out/tokenizer.json" --out "$out/data"
+tier=$(field tier "$out/machine.txt")
 
 train=("$(realpath "$ferry")" train "$(realpath "$(config "$size")")" --data.dir="$(realpath "$out/data")"
   --checkpoint.dir="$(realpath "$out")/run")
-go_on="$(printf '%q ' "${train[@]}")--resume"
+go_on="$(printf '%q ' "$(realpath run)" demo "$(realpath "$out")")"
 training_start=$SECONDS
-step "4/7  Training (Ctrl-C saves; to go on: $go_on)"
-"${train[@]}" | tee -i "$out/train.txt"
+step "4/7  Training (Ctrl-C saves; to go on with the demo: $go_on)"
+"${train[@]}" "${resume[@]}" | tee -i "$out/train.txt"
 training_s=$((SECONDS - training_start))
-model=$(field model_dir "$out/train.txt")
-if [ "$(field stopped "$out/train.txt")" = true ]; then
+rate=$(field tokens_per_s "$out/train.txt")
+if [ "$rate" != null ]; then echo "rate $rate" >>"$progress"; fi
+rate=$(sed -n 's/^rate //p' "$progress" | tail -n 1)
+if [ "$(field stopped "$out/train.txt")" != false ]; then
   echo "The demo ends here, as the training was stopped. It goes on with: $go_on"
   exit 0
 fi
+model=$out/run/$(printf 'step-%08d' "$(field step "$out/train.txt")")
 
 step "5/7  How well it predicts text that it never saw, next to xz and zstd"
 "$ferry" eval "$model" --data "$out/data" | tee "$out/eval.txt"
@@ -76,6 +111,7 @@ step "7/7  The crossing: is it the same model on an Ascend chip? (software Ascen
 FERRY_ASCEND_LIBRARIES=$ascend "$ferry" verify "$model" --device ascend --html "$out/verify.html"
 
 step "Done in $((SECONDS - start)) s. The model is in $model, the loss curve in $out/run/curve.svg, the report in $out/verify.html"
-printf '{"model_dir":"%s","bits_per_byte":%s,"xz_bits_per_byte":%s,"tokens_per_s":%s,"seconds":%s,"size":"%s","training_s":%s,"tier":"%s"}\n' \
-  "$model" "$(field bits_per_byte "$out/eval.txt")" "$(field xz_bits_per_byte "$out/eval.txt")" \
-  "$(field tokens_per_s "$out/train.txt")" "$((SECONDS - start))" "$size" "$training_s" "$tier"
+printf '{"model_dir":%s,"bits_per_byte":%s,"xz_bits_per_byte":%s,"tokens_per_s":%s,"seconds":%s,"size":"%s","training_s":%s,"tier":"%s"}\n' \
+  "$(json model_dir "$out/train.txt")" "$(field bits_per_byte "$out/eval.txt")" "$(field xz_bits_per_byte "$out/eval.txt")" \
+  "${rate:-null}" "$((SECONDS - start))" "$size" "$training_s" "$tier"
+echo "done" >>"$progress"

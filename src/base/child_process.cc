@@ -1,6 +1,7 @@
 #include "base/child_process.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -24,10 +25,8 @@ void ignore(int signal) {
 }
 
 /// Between fork and exec only what is safe after fork in any program: plain system calls.
-[[noreturn]] void become_child(const ChildProcess::Start& start,
-                               char* const* argv,
-                               int pipe_end,
-                               pid_t parent) {
+[[noreturn]] void become_child(
+    const ChildProcess::Start& start, char* const* argv, int pipe_end, int handed, pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(3);  // the parent died before the line above
   for (const int number : start.ignored) ignore(number);
@@ -37,6 +36,7 @@ void ignore(int signal) {
   } else if (::dup2(pipe_end, ChildProcess::kPipeFd) < 0) {
     ::_exit(3);
   }
+  if (handed >= 0 && ::dup2(handed, ChildProcess::kHandedFd) < 0) ::_exit(3);
   if (start.blocked) ::pthread_sigmask(SIG_SETMASK, &*start.blocked, nullptr);
   ::execv(start.program.c_str(), argv);
   const char text[] = "ferry: cannot execute its own program a second time\n";
@@ -44,20 +44,50 @@ void ignore(int signal) {
   ::_exit(2);
 }
 
+/// A file without a name that holds the text, above the numbers that the child finds things at;
+/// -1 if there is none to be had.
+int in_memory(const std::string& text) {
+  const int made = ::memfd_create("handed", MFD_CLOEXEC);
+  if (made < 0) return -1;
+  const int fd = ::fcntl(made, F_DUPFD_CLOEXEC, ChildProcess::kHandedFd + 1);
+  ::close(made);
+  size_t written = 0;
+  while (fd >= 0 && written < text.size()) {
+    const ssize_t n = ::write(fd, text.data() + written, text.size() - written);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) {
+      const int error = errno;
+      ::close(fd);
+      errno = error;
+      return -1;
+    }
+    written += static_cast<size_t>(n);
+  }
+  return fd;
+}
+
 }  // namespace
 
 Result<ChildProcess> ChildProcess::start(const Start& start) {
+  const int handed = start.handed ? in_memory(*start.handed) : -1;
+  if (start.handed && handed < 0)
+    return fail(
+        Code::kExhausted, "{}: memory for its settings: {}", start.program, std::strerror(errno));
   int ends[2];
-  if (::pipe2(ends, O_CLOEXEC | (start.nonblocking ? O_NONBLOCK : 0)) != 0)
-    return fail(Code::kExhausted, "{}: pipe: {}", start.program, std::strerror(errno));
+  if (::pipe2(ends, O_CLOEXEC | (start.nonblocking ? O_NONBLOCK : 0)) != 0) {
+    const int error = errno;
+    if (handed >= 0) ::close(handed);
+    return fail(Code::kExhausted, "{}: pipe: {}", start.program, std::strerror(error));
+  }
   std::vector<char*> argv;
   for (const std::string& a : start.arguments) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
   const pid_t parent = ::getpid();
   const pid_t pid = ::fork();
-  if (pid == 0) become_child(start, argv.data(), ends[1], parent);
+  if (pid == 0) become_child(start, argv.data(), ends[1], handed, parent);
   const int error = errno;
   ::close(ends[1]);
+  if (handed >= 0) ::close(handed);
   if (pid < 0) {
     ::close(ends[0]);
     return fail(Code::kExhausted, "{}: fork: {}", start.program, std::strerror(error));
@@ -110,6 +140,25 @@ bool ChildProcess::claim_pipe() {
   if (::fstat(kPipeFd, &st) != 0 || !S_ISFIFO(st.st_mode)) return false;
   ::fcntl(kPipeFd, F_SETFD, FD_CLOEXEC);
   return true;
+}
+
+Result<std::string> ChildProcess::take_handed() {
+  struct stat st {};
+  if (::fstat(kHandedFd, &st) != 0 || !S_ISREG(st.st_mode))
+    return fail(
+        Code::kInvalidInput, "descriptor {} is not what a parent process handed", kHandedFd);
+  std::string text(static_cast<size_t>(st.st_size), '\0');
+  size_t read = 0;
+  while (read < text.size()) {
+    // The place in the file is the parent's writer's.
+    const ssize_t n =
+        ::pread(kHandedFd, text.data() + read, text.size() - read, static_cast<off_t>(read));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return fail(Code::kInvalidInput, "descriptor {}: ends early", kHandedFd);
+    read += static_cast<size_t>(n);
+  }
+  ::close(kHandedFd);
+  return text;
 }
 
 }  // namespace ferry

@@ -19,16 +19,20 @@ class ChildProcess {
  public:
   /// Where the child finds the end of the pipe that it writes to.
   static constexpr int kPipeFd = 3;
+  /// Where it finds what it was handed.
+  static constexpr int kHandedFd = 4;
 
   struct Start {
-    std::string program;                   // the file to execute
-    std::vector<std::string> arguments;    // its name first
-    std::vector<int> ignored = {};         // signals that it ignores from the beginning
-    std::optional<sigset_t> blocked = {};  // signals that it blocks; none given: as this thread
-    bool nonblocking = false;              // both ends of the pipe
+    std::string program;                     // the file to execute
+    std::vector<std::string> arguments;      // its name first
+    std::vector<int> ignored = {};           // signals that it ignores from the beginning
+    std::optional<sigset_t> blocked = {};    // signals that it blocks; none given: as this thread
+    bool nonblocking = false;                // both ends of the pipe
+    std::optional<std::string> handed = {};  // a text that only the child can read, from memory
   };
   /// A program that cannot be executed says so and ends with status 2; one whose parent died
-  /// before it ran, with 3. SIGPIPE is always ignored. Errors: kExhausted (no pipe, no process).
+  /// before it ran, with 3. SIGPIPE is always ignored. Errors: kExhausted (no pipe, no process, no
+  /// memory for what is handed).
   static Result<ChildProcess> start(const Start& start);
 
   ChildProcess(ChildProcess&&) noexcept;
@@ -48,6 +52,8 @@ class ChildProcess {
 
   /// In the child: whether kPipeFd is such a pipe; then nothing that the child starts inherits it.
   static bool claim_pipe();
+  /// In the child: what Start::handed was. Once. Errors: kInvalidInput (nothing was handed).
+  static Result<std::string> take_handed();
 
  private:
   ChildProcess(pid_t pid, int pipe) : pid_(pid), pipe_(pipe) {}

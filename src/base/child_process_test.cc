@@ -40,6 +40,21 @@ TEST(ChildProcess, TellsThroughItsPipeAndEnds) {
   child.signal(SIGKILL);  // to nobody
 }
 
+TEST(ChildProcess, ReadsWhatItIsHanded) {
+  std::string text(200000, 'x');  // more than a pipe holds
+  for (int start = 0; start < 2; ++start) {
+    Result<ChildProcess> child =
+        ChildProcess::start({.program = "/bin/sh",
+                             .arguments = {"sh", "-c", "cat /proc/self/fd/4 >&3"},
+                             .handed = text});
+    ASSERT_TRUE(child) << child.error().message;
+    EXPECT_EQ(all_of(*child), text);
+    child->wait();
+    text = "the second";
+  }
+  EXPECT_EQ(ChildProcess::take_handed().error().code, Code::kInvalidInput);
+}
+
 TEST(ChildProcess, SignalsReachItUnlessItIgnoresThem) {
   ChildProcess child = shell("echo ready >&3; exec 3>&-; exec sleep 60", {SIGINT});
   EXPECT_EQ(all_of(child), "ready\n");

@@ -13,6 +13,9 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
 
 #include "base/alive.h"
 #include "base/fault.h"
@@ -516,6 +519,66 @@ Result<int> open_folder(const std::string& path) {
 }
 
 }  // namespace
+
+namespace {
+
+/// "process 12, ferry train run.toml": those whom the kernel lists as holding the file, but this one.
+std::string holders_of(int fd) {
+  struct stat st {};
+  if (::fstat(fd, &st) != 0) return "another process";
+  std::ifstream locks("/proc/locks");
+  std::string names;
+  // "1: FLOCK  ADVISORY  READ 1234 08:01:5678 0 EOF". The device of some file systems (overlays) is
+  // another there than stat has it: the file's number must do.
+  for (std::string line; std::getline(locks, line);) {
+    std::istringstream words(line);
+    std::string number, kind, advisory, mode, pid, file;
+    if (!(words >> number >> kind >> advisory >> mode >> pid >> file) || kind != "FLOCK") continue;
+    const size_t colon = file.rfind(':');
+    if (colon == std::string::npos || file.substr(colon + 1) != std::to_string(st.st_ino)) continue;
+    std::ifstream of("/proc/" + pid + "/cmdline");
+    std::string command((std::istreambuf_iterator<char>(of)), {});
+    while (command.ends_with('\0')) command.pop_back();
+    for (char& byte : command)
+      if (static_cast<unsigned char>(byte) < 0x20 || byte == 0x7f) byte = ' ';
+    if (command.size() > 400) command = command.substr(0, 400) + "...";
+    names += fmt::format(
+        "{}process {}{}{}", names.empty() ? "" : "; ", pid, command.empty() ? "" : ", ", command);
+  }
+  return names.empty() ? "another process" : names;
+}
+
+Result<int> held(const std::string& path, int how, Code busy) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return os_error("open", path, errno);
+  if (::flock(fd, how | LOCK_NB) == 0 || cannot_lock_folders(errno)) return fd;
+  const int error = errno;
+  const std::string who = error == EWOULDBLOCK ? holders_of(fd) : "";
+  ::close(fd);
+  if (error != EWOULDBLOCK) return os_error("lock", path, error);
+  return fail(busy, "{}: is in use by {}", path, who);
+}
+
+}  // namespace
+
+Result<FileHold> FileHold::shared(const std::string& path) {
+  FileHold hold;
+  TRY_ASSIGN(hold.fd_, held(path, LOCK_SH, Code::kUnavailable));
+  return hold;
+}
+Result<FileHold> FileHold::alone(const std::string& path) {
+  FileHold hold;
+  TRY_ASSIGN(hold.fd_, held(path, LOCK_EX, Code::kInvalidInput));
+  return hold;
+}
+FileHold::FileHold(FileHold&& o) noexcept : fd_(std::exchange(o.fd_, -1)) {}
+FileHold& FileHold::operator=(FileHold&& o) noexcept {
+  std::swap(fd_, o.fd_);
+  return *this;
+}
+FileHold::~FileHold() {
+  if (fd_ >= 0) ::close(fd_);  // the hold goes with the descriptor
+}
 
 Result<FolderClaim> FolderClaim::wait(const std::string& folder) {
   FolderClaim claim;

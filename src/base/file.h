@@ -142,6 +142,24 @@ class FolderLock {
   std::vector<std::string> made_;  // folders that acquire made: the locked one, its parents
 };
 
+/// A hold on a file that is there (flock on it; nothing is written), held until destroyed or the
+/// process ends: readers share one, and who would replace what it stands for asks for it alone. Where
+/// files cannot be locked it succeeds and keeps nobody away.
+class FileHold {
+ public:
+  /// Errors: kNotFound, kExhausted (no permission), kUnavailable: somebody has it alone.
+  static Result<FileHold> shared(const std::string& path);
+  /// Errors: the same; kInvalidInput: others hold it, with what the system says of who they are.
+  static Result<FileHold> alone(const std::string& path);
+  FileHold(FileHold&&) noexcept;
+  FileHold& operator=(FileHold&&) noexcept;
+  ~FileHold();
+
+ private:
+  FileHold() = default;
+  int fd_ = -1;
+};
+
 /// A hold on a folder itself (flock on the folder; no file is made in it), for work on its entries.
 /// It ends when destroyed or when the process ends, however it ends, so a folder that can be
 /// claimed belongs to nobody alive: no process numbers, which may be reused, need to be compared.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "base/alive.h"
@@ -39,7 +40,39 @@ void store_float(DType t, float f, std::byte* p) {
   std::memcpy(p, &v, sizeof v);
 }
 
+/// The first element whose bits under `mask` are all set. A piece is looked through for any at all
+/// first: without a way out in it, that loop is as fast as memory is read.
+template <class U>
+std::optional<size_t> first_with(std::span<const std::byte> bytes, U mask) {
+  constexpr size_t kPiece = 4096;
+  const size_t count = bytes.size() / sizeof(U);
+  U piece[kPiece];
+  for (size_t begin = 0; begin < count; begin += kPiece) {
+    const size_t size = std::min(kPiece, count - begin);
+    std::memcpy(piece, bytes.data() + begin * sizeof(U), size * sizeof(U));
+    unsigned found = 0;
+    for (size_t i = 0; i < size; ++i) found |= (piece[i] & mask) == mask ? 1U : 0U;
+    if (found != 0)
+      return begin +
+             static_cast<size_t>(
+                 std::find_if(piece, piece + size, [mask](U u) { return (u & mask) == mask; }) -
+                 piece);
+  }
+  return std::nullopt;
+}
+
 }  // namespace
+
+std::optional<size_t> first_not_finite(DType type, std::span<const std::byte> bytes) {
+  switch (type) {
+    case DType::kF64: return first_with<uint64_t>(bytes, uint64_t{0x7FF} << 52);
+    case DType::kF32: return first_with<uint32_t>(bytes, 0x7F800000);
+    case DType::kBF16: return first_with<uint16_t>(bytes, 0x7F80);
+    case DType::kF16: return first_with<uint16_t>(bytes, 0x7C00);
+    case DType::kF8E4M3: return first_with<uint8_t>(bytes, 0x7F);
+    default: return std::nullopt;
+  }
+}
 
 float f16_to_f32(uint16_t half) {
   const uint32_t sign = uint32_t{half & 0x8000u} << 16;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 
 #include "base/result.h"
@@ -14,6 +15,9 @@ namespace ferry {
 
 float f16_to_f32(uint16_t half);   // exact
 uint16_t f32_to_f16(float value);  // to nearest even, with subnormals; overflow is infinity
+
+/// The first element that is NaN or infinite; nothing of types that have no such numbers.
+std::optional<size_t> first_not_finite(DType type, std::span<const std::byte> bytes);
 
 /// Whether convert_elements can: equal types, or any two of f32, bf16, f16.
 bool can_convert(DType from, DType to);

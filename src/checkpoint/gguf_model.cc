@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/math.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/gguf_keys.h"
 #include "checkpoint/gguf_tokenizer.h"
 #include "device/cpu/cpu_device.h"
 
@@ -121,6 +122,7 @@ Result<void> GgufModel::read_config() {
                   experts,
                   arch);
   }
+  TRY(check_gguf_keys(f, arch));
   TRY_ASSIGN(layers_, f.integer(key("block_count"), 1, 10000));
   TRY_ASSIGN(const int64_t hidden, size("embedding_length"));
   TRY_ASSIGN(const int64_t inner, size("feed_forward_length"));

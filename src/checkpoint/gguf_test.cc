@@ -295,5 +295,59 @@ TEST(GgufModel, RefusesNumbersThatAreNone) {
   EXPECT_NE(t.error().message.find("row 0, column 0"), std::string::npos) << t.error().message;
 }
 
+/// With a key that is left unread another model would answer. (The file ends after these keys, so that
+/// what is accepted is refused for its first missing size.)
+TEST(Gguf, KeysThatChangeTheModelAreRefused) {
+  const auto with = [](const char* arch, const char* key, auto value) {
+    Builder b;
+    b.header(0, 2).key_text("general.architecture", arch).text(std::string(arch) + "." + key);
+    if constexpr (std::is_same_v<decltype(value), bool>)
+      b.put(uint32_t{7}).put(static_cast<char>(value));
+    else if constexpr (std::is_same_v<decltype(value), float>)
+      b.put(uint32_t{6}).put(value);
+    else
+      b.put(uint32_t{4}).put(static_cast<uint32_t>(value));
+    Result<GgufFile> file = b.parse();
+    EXPECT_TRUE(file) << file.error().message;
+    const Result<GgufModel> model = GgufModel::of(std::move(*file));
+    return model ? "accepted" : model.error().message;
+  };
+  const std::string missing = "block_count\" is missing";
+  for (const char* const arch : {"llama", "qwen2"}) {
+    const auto refused = [&](const char* key, auto value) {
+      const std::string got = with(arch, key, value);
+      EXPECT_NE(got.find("'" + std::string(arch) + "." + key + "'"), std::string::npos) << got;
+      EXPECT_EQ(got.find("is missing"), std::string::npos) << got;
+    };
+    const auto accepted = [&](const char* key, auto value) {
+      const std::string got = with(arch, key, value);
+      EXPECT_NE(got.find(missing), std::string::npos) << key << ": " << got;
+    };
+    refused("rope.scale_linear", 4.f);
+    refused("rope.scaling.factor", 4.f);
+    refused("rope.scaling.attn_factor", 0.5f);
+    refused("rope.scaling.yarn_log_multiplier", 0.1f);
+    refused("attention.scale", 0.25f);
+    refused("attention.causal", false);
+    refused("attention.sliding_window", 16);
+    refused("attention.clamp_kqv", 8.f);
+    refused("final_logit_softcapping", 30.f);
+    refused("attn_logit_softcapping", 50.f);
+    refused("logit_scale", 16.f);
+    refused("residual_scale", 0.2f);
+    refused("embedding_scale", 12.f);
+    refused("a_key_that_nobody_knows", 0);
+    accepted("attention.causal", true);
+    accepted("rope.scaling.factor", 1.f);
+    accepted("rope.scale_linear", 0.f);
+    accepted("logit_scale", 1.f);
+    accepted("final_logit_softcapping", 0.f);
+    accepted("vocab_size", 300);
+    accepted("expert_used_count", 0);
+    accepted("rope.scaling.original_context_length", 4096);
+  }
+  EXPECT_NE(with("llama", "feed_forward_length", 8).find(missing), std::string::npos);
+}
+
 }  // namespace
 }  // namespace ferry

@@ -365,7 +365,16 @@ Result<void> ModelDir::fill(const Tensor& tensor, std::string_view name) {
                 fp8 ? "; FP8 codes mean nothing without their scales" : "");
   }
   TRY(check_bytes(shard, file.data_begin() + info->begin, file.data_begin() + info->end));
-  fill_from(tensor, info->dtype, file.bytes(*info));
+  const std::span<const std::byte> bytes = file.bytes(*info);
+  if (const std::optional<size_t> bad = first_not_finite(info->dtype, bytes))
+    return fail(Code::kCorrupt,
+                "{}: {} holds a number that is not finite (NaN or infinite), element {} of {}: the "
+                "weights are damaged, or their training diverged",
+                file.path(),
+                name,
+                *bad,
+                info->shape.str());
+  fill_from(tensor, info->dtype, bytes);
   return {};
 }
 

@@ -2,9 +2,11 @@
 #include "checkpoint/model_dir.h"
 
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "checkpoint/convert.h"
 #include "checkpoint/test_support.h"
 #include "checkpoint/weights.h"
 #include "device/stand_in_device.h"
@@ -99,6 +101,40 @@ TEST(ModelDir, RefusesTypesThatDoNotConvert) {
   EXPECT_TRUE(
       fails(dir->load("ids", cpu(), DType::kF32), Code::kInvalidInput, {"ids", "I64", "F32"}));
   EXPECT_TRUE(dir->load("ids", cpu(), DType::kI64));
+}
+
+TEST(ModelDir, NumbersThatAreNotFiniteAreNoWeights) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float infinity = std::numeric_limits<float>::infinity();
+  const std::string folder = join_path(fresh_folder("not_finite"), "model");
+  for (const DType stored : {DType::kF32, DType::kBF16})
+    for (const float bad : {nan, infinity, -infinity})
+      for (const int64_t at : {int64_t{0}, int64_t{5000}, int64_t{9999}}) {
+        std::vector<float> values(10000, 3e38f);
+        values[static_cast<size_t>(at)] = bad;
+        ModelContents contents;
+        contents.texts = {{"config.json", "{}"}};
+        contents.tensors = {{"w", Tensor::from_f32(values, {100, 100}, cpu()), stored}};
+        ASSERT_TRUE(write_model_dir(folder, contents));
+        Result<ModelDir> dir = ModelDir::open(folder);
+        ASSERT_TRUE(dir) << dir.error().message;
+        const Result<Tensor> loaded = dir->load("w", cpu(), DType::kF32);
+        ASSERT_FALSE(loaded);
+        EXPECT_EQ(loaded.error().code, Code::kCorrupt);
+        EXPECT_NE(
+            loaded.error().message.find(fmt::format("w holds a number that is not finite (NaN "
+                                                    "or infinite), element {} ",
+                                                    at)),
+            std::string::npos)
+            << loaded.error().message;
+      }
+  const auto first = [](DType type, std::vector<uint8_t> bytes) {
+    return first_not_finite(type, std::as_bytes(std::span(bytes)));
+  };
+  EXPECT_EQ(first(DType::kF8E4M3, {0x7E, 0xFE, 0xFF}), 2u);
+  EXPECT_EQ(first(DType::kF8E4M3, {0x7E, 0xFE}), std::nullopt);
+  EXPECT_EQ(first(DType::kF16, {0xFF, 0x7B, 0x00, 0xFC}), 1u);
+  EXPECT_EQ(first(DType::kI32, {0xFF, 0xFF, 0xFF, 0xFF}), std::nullopt);
 }
 
 TEST(ModelDir, FindsDamage) {

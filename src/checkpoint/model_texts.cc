@@ -333,13 +333,11 @@ std::map<std::string, std::string> model_text_files(const TextFacts& facts,
   if (from != nullptr)
     for (const int32_t id : from->eos)
       if (id != facts.eos) ends.push_back(id);
-  Ordered generation = begun(from,
-                             kGenerationConfigName,
-                             {{"bos_token_id", 0},
-                              {"eos_token_id", 0},
-                              {"do_sample", true},
-                              {"temperature", 0.7},
-                              {"top_p", 0.95}});
+  // How to sample is said of a model that was made here; of another's what that one's files say.
+  Ordered fresh = {{"bos_token_id", 0}, {"eos_token_id", 0}};
+  if (from == nullptr)
+    fresh.update(Ordered{{"do_sample", true}, {"temperature", 0.7}, {"top_p", 0.95}});
+  Ordered generation = begun(from, kGenerationConfigName, fresh);
   if (begins) generation["bos_token_id"] = facts.bos;
   generation["eos_token_id"] = ends;
   if (ends.size() == 1) generation["eos_token_id"] = facts.eos;

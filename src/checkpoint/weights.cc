@@ -5,6 +5,7 @@
 
 #include "base/alive.h"
 #include "checkpoint/quant_description.h"
+#include "checkpoint/wrong_path.h"
 #include "device/cpu/cpu_device.h"
 #include "device/require_memory.h"
 #include "tensor/f8.h"
@@ -21,9 +22,10 @@ Result<void> expect_tensor(const ModelSource& from, const std::string& name, con
   const std::optional<StoredTensor> info = from.stored(name);
   if (!info)
     return fail(Code::kInvalidInput,
-                "{}: tensor \"{}\" is missing; config.json asks for it",
+                "{}: tensor \"{}\" is missing; config.json asks for it{}",
                 from.path(),
-                name);
+                name,
+                why_no_tensor(from.names(), name));
   if (info->shape != shape)
     return fail(Code::kInvalidInput,
                 "{}: tensor \"{}\" is {}, config.json asks for {}",
@@ -207,9 +209,7 @@ Result<CodeRows> load_code_rows(ModelSource& from,
 
 /// Int8 or int4 codes with their scales: kept as they are where they are multiplied so, else as the
 /// numbers that they stand for.
-Result<void> load_codes(ModelSource& from,
-                        WeightCodes kind,
-                        Weight& w) {
+Result<void> load_codes(ModelSource& from, WeightCodes kind, Weight& w) {
   const StoredParts parts = parts_of(w);
   const bool keep = !w.value.defined() && takes_codes(w);
   std::optional<PanelsInMaking> made;
@@ -220,8 +220,7 @@ Result<void> load_codes(ModelSource& from,
     numbers.resize(static_cast<size_t>(w.global_shape.count()));
   const CodePanels layout{bits_of(kind), parts.shape[0], parts.shape[1]};
   for (size_t m = 0; m < parts.names.size(); ++m) {
-    TRY_ASSIGN(const CodeRows rows,
-               load_code_rows(from, kind, parts.names[m], parts.shape));
+    TRY_ASSIGN(const CodeRows rows, load_code_rows(from, kind, parts.names[m], parts.shape));
     if (keep) {
       made->put(static_cast<int64_t>(m), rows);
       continue;
@@ -266,9 +265,7 @@ Result<std::vector<float>> load_numbers(ModelSource& from,
   return values;
 }
 
-Result<void> load_quantised(ModelSource& from,
-                            WeightCodes kind,
-                            Weight& w) {
+Result<void> load_quantised(ModelSource& from, WeightCodes kind, Weight& w) {
   const StoredParts parts = parts_of(w);
   PanelsInMaking made(kind, w.global_shape);
   for (size_t m = 0; m < parts.names.size(); ++m) {
@@ -289,8 +286,7 @@ Result<void> load_expected(ModelSource& from,
   const DType stored = from.stored(parts_of(w).names.front())->dtype;
   if (w.matrix()) {
     if (const auto kind = codes_of(stored)) return load_codes(from, *kind, w);
-    if (quantise && !w.value.defined() && takes_codes(w))
-      return load_quantised(from, *quantise, w);
+    if (quantise && !w.value.defined() && takes_codes(w)) return load_quantised(from, *quantise, w);
   }
   if (stored == DType::kF8E4M3 && w.matrix()) return load_f8(from, device, w);
   const DType want = w.value.defined() ? w.value.dtype() : kept_as(w, stored);

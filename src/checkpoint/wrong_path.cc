@@ -107,6 +107,29 @@ std::string other_formats(const std::string& folder) {
   return "";
 }
 
+/// Safetensors that are there under names that a model directory has not.
+std::string other_safetensors(const std::vector<std::string>& names) {
+  std::vector<std::string> found;
+  for (const std::string& n : names)
+    if (n.ends_with(".safetensors") && !n.starts_with("adapter_")) found.push_back(n);
+  if (found.empty()) return "";
+  const bool shards = std::any_of(
+      found.begin(), found.end(), [](const std::string& n) { return n.find("-of-") != n.npos; });
+  if (shards)
+    return fmt::format(
+        "its {} parts ({}, ...) are here, and the index that says which tensor lies where is not: "
+        "fetch or save model.safetensors.index.json, too",
+        found.size(),
+        found[0]);
+  if (found[0].starts_with("consolidated"))
+    return fmt::format(
+        "{} holds weights under Mistral's own names; Ferry reads the Hugging Face layout: fetch "
+        "that, or convert it with Transformers",
+        found[0]);
+  return fmt::format("{} is here: if it is the whole model, rename it to model.safetensors",
+                     found[0]);
+}
+
 std::string describe_folder(const std::string& path) {
   if (int{has(path, "snapshots")} + int{has(path, "refs")} + int{has(path, "blobs")} >= 2)
     return describe_cache(path);
@@ -163,8 +186,29 @@ std::string why_missing(const std::string& folder, const std::string& name) {
           unfinished,
           where);
   }
+  const std::string weights = name == kConfig ? "" : other_safetensors(names_in(folder));
+  if (!weights.empty()) return "; " + weights;
   const std::string formats = name == kConfig ? "" : other_formats(folder);
   return formats.empty() ? "" : "; " + formats;
+}
+
+std::string why_no_tensor(const std::vector<std::string>& names, const std::string& name) {
+  for (const std::string& n : names)
+    if (n.size() > name.size() && n.ends_with("." + name))
+      return fmt::format(
+          "; it is there as \"{}\": torch.compile (_orig_mod.), DataParallel (module.) and other "
+          "wrappers put such a prefix before every name: save the model that lies within",
+          n);
+  constexpr std::string_view kScale = "_scale_inv";
+  if (!name.ends_with(kScale)) return "";
+  const std::string weight = name.substr(0, name.size() - kScale.size());
+  for (const std::string& n : names)
+    if (n == weight + "_scale")
+      return fmt::format(
+          "; \"{}\" is there: float8 with another scaling than DeepSeek's, which Ferry does not "
+          "read: convert the weights to bf16 first",
+          n);
+  return "";
 }
 
 }  // namespace ferry

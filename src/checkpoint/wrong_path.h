@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 namespace ferry {
 
@@ -14,5 +15,9 @@ std::string instead_of_model_dir(const std::string& path);
 /// Why a model directory's file may be missing: a link into the hub's cache that leads nowhere, a
 /// download that was not finished, weights in another format. Begins with "; " or is empty.
 std::string why_missing(const std::string& folder, const std::string& name);
+
+/// Why a tensor of a model is not among the names of its files, as far as it can be told: a prefix that
+/// a wrapper left, scales of another way of quantising. Begins with "; " or is empty.
+std::string why_no_tensor(const std::vector<std::string>& names, const std::string& name);
 
 }  // namespace ferry

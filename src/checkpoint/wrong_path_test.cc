@@ -90,6 +90,30 @@ TEST(WrongPath, OtherThingsAreCalledByTheirNames) {
   EXPECT_TRUE(says(folder + "/link", {"is a link to nowhere"}));
 }
 
+TEST(WrongPath, WeightsUnderOtherNamesAreNamed) {
+  const std::string folder = fresh_folder("other_names");
+  put(folder + "/shards/config.json");
+  put(folder + "/shards/model-00001-of-00002.safetensors");
+  put(folder + "/shards/model-00002-of-00002.safetensors");
+  EXPECT_TRUE(says(folder + "/shards", {"its 2 parts", "model.safetensors.index.json, too"}));
+  put(folder + "/mistral/config.json");
+  put(folder + "/mistral/consolidated.safetensors");
+  EXPECT_TRUE(says(folder + "/mistral", {"consolidated.safetensors", "Mistral's own names"}));
+  put(folder + "/named/config.json");
+  put(folder + "/named/weights.safetensors");
+  EXPECT_TRUE(says(folder + "/named", {"weights.safetensors is here"}));
+
+  const std::string name = "model.norm.weight";
+  EXPECT_NE(why_no_tensor({"_orig_mod.model.norm.weight"}, name).find("torch.compile"),
+            std::string::npos);
+  EXPECT_NE(why_no_tensor({"module.model.norm.weight"}, name).find("\"module.model.norm.weight\""),
+            std::string::npos);
+  EXPECT_EQ(why_no_tensor({"model.layers.0.weight", "xmodel.norm.weight"}, name), "");
+  EXPECT_NE(why_no_tensor({"a.weight", "a.weight_scale"}, "a.weight_scale_inv").find("float8"),
+            std::string::npos);
+  EXPECT_EQ(why_no_tensor({"a.weight"}, "a.weight_scale_inv"), "");
+}
+
 TEST(WrongPath, StandInsAreNoFiles) {
   const std::string pointer =
       "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4096\n";

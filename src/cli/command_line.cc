@@ -53,7 +53,13 @@ Command Command::add(const std::string& name, const std::string& what) {
 
 template <typename T>
 Option Command::option(const std::string& name, T& to, const std::string& what) {
-  return Option(app_->add_option(name, to, what));
+  CLI::Option* const option = app_->add_option(name, to, what);
+  // Read as it is written, a number below 0 would become a large one.
+  if constexpr (std::is_unsigned_v<T>)
+    option->check([](const std::string& text) {
+      return text.starts_with('-') ? text + " is below 0" : std::string();
+    });
+  return Option(option);
 }
 template Option Command::option(const std::string&, std::string&, const std::string&);
 template Option Command::option(const std::string&, int32_t&, const std::string&);

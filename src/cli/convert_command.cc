@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/math.h"
+#include "base/shell.h"
 #include "base/units.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/model_texts.h"
@@ -111,8 +112,7 @@ std::vector<NamedTensor> tensors_of(ModelSource& from,
   const WeightCodes codes = args.to == "int8" ? WeightCodes::kInt8 : WeightCodes::kInt4;
   std::vector<NamedTensor> tensors = weights_to_quantise(from, model.weights(), codes, loaded);
   // Embedding and head, which stay numbers.
-  for (NamedTensor& t :
-       weights_to_convert(from, {}, model.weight_aliases(), DType::kBF16, loaded))
+  for (NamedTensor& t : weights_to_convert(from, {}, model.weight_aliases(), DType::kBF16, loaded))
     tensors.push_back(std::move(t));
   std::vector<std::string> names;
   std::set<std::string> quantised;
@@ -159,7 +159,7 @@ Result<void> convert(const Arguments& args) {
   tell(fmt::format("{}: {}; ferry passport {} makes its passport",
                    saved->path,
                    format_bytes(static_cast<double>(saved->bytes)),
-                   saved->path));
+                   shell_quoted(saved->path)));
   nlohmann::ordered_json j = {{"out", saved->path},
                               {"to", args.to},
                               {"tensors", all},

@@ -226,8 +226,9 @@ Result<int> examine(Arguments& args) {
   if (!args.json.empty() && args.json != "-")
     TRY(write_file_atomic(args.json, json_text(whole, 1) + "\n"));
   if (!args.runs.empty()) TRY(note_runs(args.runs, report));
-  if (const Result<void> noted = remember_examination(report); !noted)
-    tell("ferry: note: " + noted.error().message);
+  const Result<std::string> noted = remember_examination(report, args.options.for_run);
+  const std::string& note = noted ? *noted : noted.error().message;
+  if (!note.empty()) tell("ferry: note: " + note);
   TRY(print_json(args.json == "-" ? whole : doctor::summary_json(report)));
   return report.verdict == doctor::Verdict::kFitToTrain ? 0 : exit_status(Code::kVerdict);
 }

@@ -3,10 +3,12 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/shell.h"
 #include "cli/command.h"
 #include "cli/compressors.h"
 #include "cli/model_options.h"
@@ -70,7 +72,7 @@ Result<Subject> from_dataset(const Arguments& args, const OpenedModel& m) {
         args.data,
         args.open.directory,
         *difference,
-        join_path(args.open.directory, kTokenizerName));
+        shell_quoted(join_path(args.open.directory, kTokenizerName)));
   if (dataset->tokenizer().vocab_size() > m.model->vocab_size())
     return fail(Code::kInvalidInput,
                 "{}: its tokenizer has {} ids, the model {}",
@@ -110,6 +112,13 @@ Result<void> evaluate(Arguments& args) {
   });
   line.clear();
   const double seconds = system_clock().monotonic_s() - begin;
+  if (!std::isfinite(e.nats))
+    return fail(
+        Code::kVerdict,
+        "{}: gives no probability for some of the text ({} nats in all): numbers within the "
+        "model are not finite",
+        args.open.directory,
+        e.nats);
   nlohmann::ordered_json j = {{"bits_per_byte", e.bits_per_byte()},
                               {"nats_per_token", e.nats_per_token()},
                               {"bytes", e.bytes},

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "base/shell.h"
 #include "checkpoint/model_dir.h"
 #include "cli/command.h"
 #include "models/registry.h"
@@ -37,7 +38,7 @@ Result<void> warn_unverified(const ModelSource& from, const Device& device, DTyp
   note(fmt::format("never verified on {} in {}; ferry verify {} --device {} --dtype {} does it",
                    identity,
                    to_string(compute),
-                   dir.path(),
+                   shell_quoted(dir.path()),
                    device.name(),
                    compute == DType::kF32 ? "f32" : "bf16"));
   return {};

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/version.h"
 #include "checkpoint/model_dir.h"
+#include "checkpoint/model_texts.h"
 #include "cli/command.h"
 #include "device/cpu/cpu_device.h"
 #include "models/registry.h"
@@ -41,6 +42,14 @@ Result<void> write_passport(const Arguments& args) {
                probe::model_of(dir, cpu_device(), compute, true));
     for (const std::string& note : opened.notes) tell("ferry: note: " + note);
     const std::unique_ptr<models::TrainableLm>& model = opened.model;
+    TRY_ASSIGN(const ModelTexts texts, read_model_texts(dir));
+    for (const std::string& note : texts.notes) tell("ferry: note: " + note);
+    if (texts.tokenizer != nullptr && texts.tokenizer->vocab_size() > model->vocab_size())
+      return fail(Code::kInvalidInput,
+                  "{}: the tokenizer has {} ids, the model {}: they are not of one model",
+                  args.directory,
+                  texts.tokenizer->vocab_size(),
+                  model->vocab_size());
     TRY_ASSIGN(const auto other,
                probe::sibling(*model, compute == DType::kF32 ? DType::kBF16 : DType::kF32));
     passport.program = fmt::format("ferry {}", kVersion);

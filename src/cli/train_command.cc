@@ -8,12 +8,14 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <mutex>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "base/alive.h"
+#include "base/child_process.h"
 #include "base/clock.h"
 #include "base/patient_output.h"
 #include "base/shell.h"
@@ -22,6 +24,8 @@
 #include "cli/examinations.h"
 #include "device/device.h"
 #include "train/loop.h"
+#include "train/model_setup.h"
+#include "train/run_texts.h"
 #include "train/supervisor.h"
 
 namespace ferry::cli {
@@ -32,7 +36,7 @@ std::atomic<bool> g_stop{false};
 struct Arguments {
   std::string config;
   std::string device;
-  bool resume = false, print_config = false, worker = false, again = false;
+  bool resume = false, print_config = false, worker = false, again = false, handed = false;
   int64_t replay_to = 0;
 };
 
@@ -62,8 +66,12 @@ int leave(const Status& why) {
 /// The command that goes on with this run: its settings are in the file and in the overrides, and
 /// without one of them it would be another run.
 std::string resuming(const Arguments& args, const std::vector<std::string>& overrides) {
-  std::string command =
-      shell_quoted(::program_invocation_name) + " train " + shell_quoted(args.config);
+  // What came through a pipe cannot be read again: it must be given a second time.
+  std::error_code none;
+  const std::string config = std::filesystem::is_regular_file(args.config, none)
+                                 ? shell_quoted(args.config)
+                                 : "CONFIG.toml";
+  std::string command = shell_quoted(::program_invocation_name) + " train " + config;
   for (const std::string& o : overrides) command += " " + shell_quoted(o);
   return command + " --resume";
 }
@@ -90,6 +98,15 @@ void be_warned_of_the_cpu_limit() {
   ::setrlimit(RLIMIT_CPU, &limit);
 }
 
+/// A supervisor hands what it read: the files may have been edited since, or were pipes.
+Result<Settings> settings_of_worker(const Arguments& args,
+                                    const std::vector<std::string>& overrides) {
+  if (!args.handed) return read_settings(args.config, overrides);
+  TRY_ASSIGN(const std::string handed, ChildProcess::take_handed());
+  TRY_ASSIGN(const RunTexts texts, RunTexts::of_handed(handed));
+  return texts.parse(args.config, overrides);
+}
+
 /// The process that trains. It leaves with 0 when it is done or was stopped, having saved.
 int work(const Arguments& args, const std::vector<std::string>& overrides) {
   struct sigaction action {};
@@ -99,7 +116,7 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
   be_warned_of_the_cpu_limit();
   const Result<supervisor::Pulse> pulse = supervisor::Pulse::open(true);
   if (!pulse) return report(pulse.error());
-  const Result<Settings> settings = read_settings(args.config, overrides);
+  const Result<Settings> settings = settings_of_worker(args, overrides);
   if (!settings) return report(settings.error());
   std::mutex mutex;
   supervisor::Heartbeat last;
@@ -157,17 +174,23 @@ int run(const Arguments& args, std::vector<std::string> overrides) {
            fmt::format("{}: not understood; settings are given as --section.key=value", o)});
   if (!args.device.empty()) overrides.push_back("--train.device=" + args.device);
   if (args.worker) return work(args, overrides);
-  const Result<Settings> settings = read_settings(args.config, overrides);
+  Result<RunTexts> texts = RunTexts::read(args.config);
+  if (!texts) return report(texts.error());
+  const Result<Settings> settings = texts->parse(args.config, overrides);
   if (!settings) return report(settings.error());
   if (args.print_config) {
-    fmt::print("{}", print_settings(*settings));
+    const Result<nlohmann::ordered_json> base = named_architecture(settings->model);
+    if (!base) return report(base.error());
+    fmt::print("{}", print_settings(*settings, *base));
     return 0;
   }
+  if (const Result<void> named = texts->read_named(*settings); !named) return report(named.error());
   supervisor::Command command{.program = "/proc/self/exe",
                               .name = ::program_invocation_name,
-                              .first = {"train", args.config, "--worker"},
+                              .first = {"train", args.config, "--worker", "--handed"},
                               .again = {},
-                              .replay = "--replay-to"};
+                              .replay = "--replay-to",
+                              .handed = texts->handed()};
   command.first.insert(command.first.end(), overrides.begin(), overrides.end());
   command.again = command.first;
   command.again.emplace_back("--resume");
@@ -198,6 +221,7 @@ void add_train_command(Command& program) {
       "--print-config", args->print_config, "print all settings as they would be used, and leave");
   command.option("--device", args->device, "as --train.device: cpu, cuda[:N], ascend[:N]");
   command.flag("--worker", args->worker).hidden();  // the supervised process; not for people
+  command.flag("--handed", args->handed).hidden();  // by the supervisor, its settings
   command.flag("--again", args->again).hidden();    // a worker that follows another
   command.option("--replay-to", args->replay_to).hidden();  // after a device's failure
   command.allow_more();

@@ -46,13 +46,15 @@ Documents::Document Documents::operator[](int64_t index) const {
           shards_[s].document_bytes(d)};
 }
 
-Dataset::Dataset(std::string folder,
+Dataset::Dataset(FileHold hold,
+                 std::string folder,
                  Manifest manifest,
                  std::string tokenizer_json,
                  text::Tokenizer tokenizer,
                  Documents train,
                  Documents held_out)
-    : folder_(std::move(folder)),
+    : hold_(std::move(hold)),
+      folder_(std::move(folder)),
       manifest_(std::move(manifest)),
       tokenizer_json_(std::move(tokenizer_json)),
       tokenizer_(std::move(tokenizer)),
@@ -79,6 +81,7 @@ Result<std::shared_ptr<const Dataset>> Dataset::open(
         "prepare`",
         folder,
         kManifestFile);
+  TRY_ASSIGN(FileHold hold, FileHold::shared(manifest_path));
   TRY_ASSIGN(const std::string json, read_file(manifest_path, kManifestBytesMax));
   TRY_ASSIGN(Manifest manifest, Manifest::parse(json, manifest_path));
 
@@ -115,7 +118,8 @@ Result<std::shared_ptr<const Dataset>> Dataset::open(
   TRY_ASSIGN(Documents held_out, open_part(manifest.held_out));
   if (verify == Verify::kAll)
     TRY(verify_text(join_path(folder, kHeldOutTextFile), manifest.held_out_text_blake2b));
-  return std::shared_ptr<const Dataset>(new Dataset(folder,
+  return std::shared_ptr<const Dataset>(new Dataset(std::move(hold),
+                                                    folder,
                                                     std::move(manifest),
                                                     std::move(tokenizer_json),
                                                     std::move(tokenizer),

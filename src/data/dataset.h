@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "base/result.h"
 #include "data/manifest.h"
 #include "data/shard.h"
@@ -44,8 +45,9 @@ class Dataset {
     kSizes
   };  // hash every file (about 1 GB/s), or only compare sizes and counts
 
-  /// Errors: kNotFound without a manifest (no dataset, or one that was not prepared to its end);
-  /// kCorrupt if a file is not what was prepared, naming it.
+  /// The dataset is held until the object goes: nobody replaces it meanwhile.
+  /// Errors: kUnavailable while it is being replaced; kNotFound without a manifest (no dataset, or
+  /// one that was not prepared to its end); kCorrupt if a file is not what was prepared, naming it.
   /// progress(done, total) is called with bytes after each file.
   static Result<std::shared_ptr<const Dataset>> open(
       const std::string& folder,
@@ -64,12 +66,14 @@ class Dataset {
   int32_t token_bytes(int32_t id) const { return token_bytes_[static_cast<size_t>(id)]; }
 
  private:
-  Dataset(std::string folder,
+  Dataset(FileHold hold,
+          std::string folder,
           Manifest manifest,
           std::string tokenizer_json,
           text::Tokenizer tokenizer,
           Documents train,
           Documents held_out);
+  FileHold hold_;  // of the manifest: `data prepare --force` leaves a dataset that is read alone
   std::string folder_;
   Manifest manifest_;
   std::string tokenizer_json_;

@@ -667,6 +667,16 @@ Result<Manifest> prepare(const PrepareOptions& options) {
         "of this folder: start none",
         options.out));
   TRY(check_folder(options));
+  std::optional<FileHold> hold;  // from before the work: whoever reads it is to be told at once
+  if (const std::string manifest = join_path(options.out, kManifestFile); path_exists(manifest)) {
+    Result<FileHold> alone = FileHold::alone(manifest);
+    if (!alone)
+      return fail(
+          alone.error().code,
+          "{}; the dataset is not replaced: wait for that, stop it, or choose another folder",
+          alone.error().message);
+    hold = *std::move(alone);
+  }
   TRY(remove_sort_files(options.out));
   TRY_ASSIGN(Plan plan, make_plan(options));
   TRY(remove_dataset(options));  // not earlier: a slip in the options must not cost a dataset

@@ -12,7 +12,9 @@
 #include <set>
 
 #include "base/fault.h"
+#include "base/file.h"
 #include "data/data_testing.h"
+#include "data/dataset.h"
 #include "data/near_duplicates.h"
 
 namespace ferry::data {
@@ -187,7 +189,7 @@ TEST(Prepare, HeldOutNearDuplicatesOfTrainingTextAreLeftOut) {
   const auto manifest = prepare(options);
   ASSERT_TRUE(manifest) << manifest.error().message;
   EXPECT_GT(manifest->near_duplicates, 0u);
-  const auto dataset = open_whole(options.out);
+  std::shared_ptr<const Dataset> dataset = open_whole(options.out);
   const auto shingles = [](const std::string& s) {
     std::vector<uint64_t> v;
     append_shingles(s, v);
@@ -203,6 +205,7 @@ TEST(Prepare, HeldOutNearDuplicatesOfTrainingTextAreLeftOut) {
           static_cast<double>(both.size()) / static_cast<double>(x.size() + y.size() - both.size()),
           0.7);
     }
+  dataset.reset();  // what is read is not replaced
   options.near_duplicate = 2;
   options.force = true;
   EXPECT_EQ(prepare(options)->near_duplicates, 0u);
@@ -393,6 +396,30 @@ TEST(Prepare, RefusesAFolderThatIsNotItsOwn) {
   expect_failure(prepare(options), Code::kInvalidInput, "choose another --out");
   EXPECT_EQ(*read_file(join_path(options.out, "thesis.txt")), "mine");
   EXPECT_TRUE(Dataset::open(options.out, Dataset::Verify::kAll));
+}
+
+TEST(Prepare, ADatasetThatIsReadIsNotReplaced) {
+  const TestFolder folder;
+  PrepareOptions options = line_options(folder, {folder.write("a.txt", lines(1, 300))});
+  ASSERT_TRUE(prepare(options));
+  options.force = true;
+  {
+    const auto first = Dataset::open(options.out, Dataset::Verify::kAll);
+    const auto second = Dataset::open(options.out, Dataset::Verify::kSizes);  // readers share it
+    ASSERT_TRUE(first && second);
+    expect_failure(prepare(options),
+                   Code::kInvalidInput,
+                   fmt::format("is in use by process {}", ::getpid()).c_str());
+    EXPECT_TRUE(Dataset::open(options.out, Dataset::Verify::kAll));
+  }
+  {
+    const auto writer = FileHold::alone(join_path(options.out, kManifestFile));
+    ASSERT_TRUE(writer);
+    const auto refused = Dataset::open(options.out, Dataset::Verify::kAll);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::kUnavailable);
+  }
+  EXPECT_TRUE(prepare(options));
 }
 
 /// Names of a dataset are not its files: without a manifest they are somebody's.

@@ -1,6 +1,7 @@
 #include "data/text_source.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -214,6 +215,48 @@ class FieldFinder : public nlohmann::json_sax<nlohmann::json> {
   bool object_ = false, wanted_ = false;  // wanted: the next value is the field's
 };
 
+/// The line with null for what is no number in JSON and yet is written by common programs (Python's
+/// json: NaN, Infinity, -Infinity) or has no double (1e999); empty if it has none of these. What a
+/// string holds is left alone.
+std::string with_null_for_odd_numbers(std::string_view line) {
+  const auto of_word = [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '+' ||
+           c == '-' || c == '.';
+  };
+  std::string out;
+  size_t copied = 0;
+  for (size_t i = 0; i < line.size();) {
+    if (line[i] == '"') {
+      for (++i; i < line.size() && line[i] != '"'; ++i)
+        if (line[i] == '\\') ++i;
+      ++i;
+      continue;
+    }
+    if (!of_word(line[i])) {
+      ++i;
+      continue;
+    }
+    size_t end = i;
+    while (end < line.size() && of_word(line[end])) ++end;
+    const std::string_view word = line.substr(i, end - i);
+    bool odd = word == "NaN" || word == "Infinity" || word == "-Infinity";
+    const char digit = word.size() > 1 && word[0] == '-' ? word[1] : word[0];
+    if (!odd && digit >= '0' && digit <= '9') {
+      double number = 0;
+      const auto [at, error] = std::from_chars(word.data(), word.data() + word.size(), number);
+      odd = error == std::errc::result_out_of_range && at == word.data() + word.size();
+    }
+    if (odd) {
+      out += line.substr(copied, i - copied);
+      out += "null";
+      copied = end;
+    }
+    i = end;
+  }
+  if (copied > 0) out += line.substr(copied);
+  return out;
+}
+
 /// The text field of each line.
 class JsonDocuments {
  public:
@@ -272,18 +315,33 @@ class JsonDocuments {
     document_.clear();
     given_ = 0;
     if (std::all_of(line.begin(), line.end(), is_space)) return {};
-    FieldFinder found(options_.field, document_);
+    std::optional<FieldFinder> found;
+    const auto parses = [&](std::string_view text) {
+      document_.clear();
+      found.emplace(options_.field, document_);
+      return nlohmann::json::sax_parse(text, &*found);
+    };
     const size_t zero = zero_byte(line);
-    if (zero != line.npos || !nlohmann::json::sax_parse(line, &found)) {
-      if (const size_t good = text::well_formed_prefix(line); good < line.size()) {
-        const IllFormed told = describe_ill_formed(line, good, in_.stream.bytes());
-        return bad(Code::kCorrupt, told.why, told.advice);
-      }
-      return bad(Code::kCorrupt,
-                 zero != line.npos ? fmt::format("is not JSON: byte {} of it is zero", zero + 1)
-                                   : fmt::format("is not JSON: {}", found.problem()),
-                 "correct or remove the line");
+    bool json = zero == line.npos && parses(line);
+    if (!json && zero == line.npos) {
+      const std::string problem = found->problem();
+      const std::string other = with_null_for_odd_numbers(line);
+      json = !other.empty() && parses(other);
+      if (!json) return not_json(line, problem);
     }
+    return json ? checked(*found) : not_json(line, fmt::format("byte {} of it is zero", zero + 1));
+  }
+
+  Result<void> not_json(std::string_view line, const std::string& problem) {
+    if (const size_t good = text::well_formed_prefix(line); good < line.size()) {
+      const IllFormed told = describe_ill_formed(line, good, in_.stream.bytes());
+      return bad(Code::kCorrupt, told.why, told.advice);
+    }
+    return bad(
+        Code::kCorrupt, fmt::format("is not JSON: {}", problem), "correct or remove the line");
+  }
+
+  Result<void> checked(const FieldFinder& found) {
     if (!found.object() || found.type().empty())
       return bad(Code::kInvalidInput,
                  fmt::format("has no field '{}' (it has: {})",

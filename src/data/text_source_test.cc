@@ -153,6 +153,26 @@ void expect_failure(const std::string& path,
   EXPECT_NE(result.error().message.find(why), std::string::npos) << result.error().message;
 }
 
+/// Python writes NaN and Infinity into JSON: in a field that nobody reads they are nobody's trouble.
+TEST(TextSource, NumbersThatAreNoneInJsonMayStandBesideTheText) {
+  const TestFolder folder;
+  const auto documents = [&](const std::string& lines) {
+    return read_documents(folder.write("odd.jsonl", lines), {});
+  };
+  const auto read = documents(
+      "{\"score\": NaN, \"text\": \"NaN \\\" Infinity, 1e999\"}\n"
+      "{\"text\": \"b\", \"x\": [Infinity,-Infinity, 1e999, -1e999, 2], \"y\": {\"z\": NaN}}\n");
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_EQ(*read, (std::vector<std::string>{"NaN \" Infinity, 1e999", "b"}));
+  for (const char* const line : {"{\"text\": NaN}\n",
+                                 "{\"text\": \"a\", \"x\": nan}\n",
+                                 "{\"text\": \"a\", \"x\": NaNa}\n",
+                                 "{\"text\": \"a\", \"x\": NaN\n",
+                                 "{\"text\": \"a\", NaN: 1}\n",
+                                 "{\"text\": \"a\", \"x\": 1e}\n"})
+    EXPECT_FALSE(documents(line)) << line;
+}
+
 TEST(TextSource, DamagedCompressionIsTold) {
   const TestFolder folder;
   const std::string text = awkward_text(3, 20000);

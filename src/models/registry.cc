@@ -58,4 +58,9 @@ Result<std::unique_ptr<TrainableLm>> make_model(std::string_view config_json,
               type);
 }
 
+std::string differs_in_transformers(std::string_view config_json) {
+  const Result<deepseek_v3::Config> config = deepseek_v3::parse_config(config_json, "");
+  return config ? deepseek_v3::differs_in_transformers(*config) : std::string();
+}
+
 }  // namespace ferry::models

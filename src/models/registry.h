@@ -20,4 +20,8 @@ Result<std::unique_ptr<TrainableLm>> make_model(std::string_view config_json,
                                                 DType compute,
                                                 std::optional<DType> storage);
 
+/// The fields of this config.json, which make_model takes, that Transformers does not honour: it opens
+/// the directory and computes another model. Empty: it computes this one.
+std::string differs_in_transformers(std::string_view config_json);
+
 }  // namespace ferry::models

@@ -31,6 +31,11 @@ Result<DirectoryModel> model_of(ModelSource& from,
   TRY_ASSIGN(const models::FittedConfig fitted, fit_to(from));
   DirectoryModel m;
   m.notes = fitted.notes;
+  if (path_exists(join_path(from.path(), "adapter_config.json")))
+    m.notes.push_back(
+        fmt::format("{}: an adapter (LoRA) lies beside the weights, and is not used: "
+                    "merge it into them (merge_and_unload, save_pretrained)",
+                    from.path()));
   TRY_ASSIGN(
       m.model,
       models::make_model(fitted.json, from.path_of(kConfigName), device, compute, std::nullopt));

@@ -9,7 +9,7 @@ namespace ferry {
 
 using namespace settings;
 
-std::string print_settings(const Settings& settings) {
+std::string print_settings(const Settings& settings, const nlohmann::ordered_json& base) {
   Settings shown = settings, defaults;
   const std::vector<Field> fields = fields_of(shown), fresh = fields_of(defaults);
   std::string out, section;
@@ -20,16 +20,28 @@ std::string print_settings(const Settings& settings) {
     const Value v = value_of(f), d = value_of(fresh[i]);
     std::string notes = kind_of(f) == Kind::kText && f.choices.empty() ? "" : allowed(f);
     if (*f.unit != 0) notes += fmt::format("; {}", f.unit);
-    if (is_set(d) && v != d) notes += fmt::format("; default {}", text_of(d));
+    if (is_set(d) && v != d && d != Value(std::string()))
+      notes += fmt::format("{}default {}", notes.empty() ? "" : "; ", text_of(d));
     // All of [model] is.
     if (f.change == Change::kFixed && section != "model" && section != "model.rope_scaling")
       notes += fmt::format("{}fixed once a run has begun", notes.empty() ? "" : "; ");
     out += notes.empty() ? fmt::format("# {}\n", f.meaning)
                          : fmt::format("# {} ({})\n", f.meaning, notes);
-    out += is_set(v) ? fmt::format("{} = {}\n", f.key, text_of(v))
-                     : fmt::format("# {} is not set\n", f.key);
+    if (is_set(v))
+      out += fmt::format("{} = {}\n", f.key, text_of(v));
+    else if (section == "model" && base.contains(f.key))
+      out += fmt::format("# {} = {}   as model.{} has it\n",
+                         f.key,
+                         base[f.key].dump(),
+                         settings.model.preset.empty() ? "config" : "preset");
+    else
+      out += fmt::format("# {} is not set\n", f.key);
   }
   return out;
+}
+
+std::string print_settings(const Settings& settings) {
+  return print_settings(settings, nlohmann::ordered_json::object());
 }
 
 nlohmann::ordered_json settings_json(const Settings& settings) {

@@ -31,6 +31,9 @@ struct ModelSettings {
   std::string preset;  // at most one of these three
   std::string config;
   std::string init;
+  /// What model.config held when the run's settings were read (train/run_texts.h); nothing: it is read
+  /// where it is needed.
+  std::optional<std::string> config_text = {};
   std::optional<int64_t> vocab_size, hidden_size, intermediate_size, moe_intermediate_size,
       num_hidden_layers, num_nextn_predict_layers, num_attention_heads, q_lora_rank, kv_lora_rank,
       qk_nope_head_dim, qk_rope_head_dim, v_head_dim, first_k_dense_replace, moe_layer_freq,
@@ -98,6 +101,7 @@ struct CheckpointSettings {
   bool keep_best = true;
   std::string weights = "f32";
   std::string key;
+  std::optional<std::string> secret_key = {};  // what it held, in hex; as model.config_text
 };
 
 struct LogSettings {
@@ -134,6 +138,9 @@ struct Settings {
   SupervisorSettings supervisor;
 };
 
+constexpr uint64_t kSettingsBytesMax = 1 << 20;
+constexpr uint64_t kConfigJsonBytesMax = 1 << 20;
+
 /// Reads TOML text; `name` is what messages call it. `overrides` ("train.steps=300", with or without
 /// "--") win over the text. Everything is checked, each field alone and all together.
 /// Errors: kInvalidInput: "NAME:LINE: section.key is ...; it must be ..." with the nearest known
@@ -147,6 +154,8 @@ Result<Settings> read_settings(const std::string& path,
                                std::span<const std::string> overrides = {});
 
 /// TOML of every field with its meaning, unit, bounds and default; parses back to equal settings.
+/// `base`: the architecture that a preset or a config.json gives, shown where a field is not set.
+std::string print_settings(const Settings& settings, const nlohmann::ordered_json& base);
 std::string print_settings(const Settings& settings);
 
 /// Every field that is set, by section.

@@ -212,7 +212,7 @@ Result<Settings> parse_settings(std::string_view text,
 }
 
 Result<Settings> read_settings(const std::string& path, std::span<const std::string> overrides) {
-  TRY_ASSIGN(const std::string text, read_file(path, 1 << 20));
+  TRY_ASSIGN(const std::string text, read_file(path, kSettingsBytesMax));
   return parse_settings(text, path, overrides);
 }
 

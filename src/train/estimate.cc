@@ -47,6 +47,9 @@ Estimate estimate(const models::TrainableLm& model,
   // A passport's answers are the CPU's: at each save a chip's model is copied to it, in f32 and with
   // panels for products of few rows (ops/matmul/packed_weight.h).
   if (model.device().kind() != DeviceKind::kCpu) e.host_bytes = (4 + 2) * parameters + (256 << 20);
+  // While a save asks for the passport's answers, the CPU keeps panels beside its weights
+  // (ops/matmul/packed_weight.h); what a step took is kept for the next one.
+  if (model.device().kind() == DeviceKind::kCpu) e.memory_bytes += 2 * parameters;
   const double kept =
       static_cast<double>(s.checkpoint.keep_last + (s.checkpoint.keep_best ? 1 : 0) + 1);
   e.disk_bytes = kept * static_cast<double>(checkpoint_bytes);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -20,6 +21,8 @@
 #include "train/metrics.h"
 #include "train/progress.h"
 #include "train/run_begin.h"
+#include "train/run_folder.h"
+#include "train/run_passport.h"
 #include "train/run_save.h"
 #include "train/train_step.h"
 
@@ -99,9 +102,13 @@ class Run {
 /// A run that is to stop before it has begun has nothing to save: it looks between the long parts.
 Result<void> Run::prepare() {
   if (settings_.train.threads > 0) set_cpu_threads(static_cast<int>(settings_.train.threads));
-  if (!settings_.checkpoint.key.empty()) TRY(read_secret_key(settings_.checkpoint.key));
+  TRY(signing_key(settings_.checkpoint));
   TRY_ASSIGN(device_, open_device(settings_.train.device));
   if (options_.replay_to > 0) device_->set_replay(true);
+  TRY_ASSIGN(const bool there, check_run_folder(settings_.checkpoint.dir));
+  if (options_.resume && !there)
+    say(fmt::format("resume     {}: there was no such folder; it is made now",
+                    std::filesystem::absolute(settings_.checkpoint.dir).string()));
   TRY_ASSIGN(lock_, FolderLock::acquire(settings_.checkpoint.dir));
   if (!lock_->exclusive())
     say(fmt::format(
@@ -170,6 +177,12 @@ Result<void> Run::announce() {
                   device_->describe(),
                   processor_name(),
                   settings_.train.compute));
+  if (const std::string fields = models::differs_in_transformers(model_->config_json("float32"));
+      !fields.empty())
+    say(
+        fmt::format("note       {}: Transformers does not honour this and computes another model; "
+                    "Ferry computes this one (docs/directories.md)",
+                    fields));
   if (state_.step >= settings_.train.steps)
     say(fmt::format("done       {} steps are made, and train.steps is {}: nothing is left to train",
                     state_.step,
@@ -204,6 +217,12 @@ Result<void> Run::steps() {
     if (save_now) TRY(save());
   }
   if (stopping() && saved_step_ != state_.step) TRY(save());
+  if (!stopping() && own_steps_ > 0 && refused_in_a_row_ == own_steps_)
+    return fail(
+        Code::kVerdict,
+        "each of the {} updates was refused: the weights are what they were at the beginning. "
+        "Lower optimizer.lr, or look at the data and at the weights it began with",
+        own_steps_);
   return {};
 }
 

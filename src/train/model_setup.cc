@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/shell.h"
 #include "checkpoint/weights.h"
 #include "models/registry.h"
 #include "probe/directory_model.h"
@@ -42,7 +43,10 @@ Result<Json> base_config(const ModelSettings& settings, const InitModel* init) {
   if (init != nullptr) return Json::parse(init->config.json);
   if (!settings.config.empty()) {
     const std::string& path = settings.config;
-    TRY_ASSIGN(const std::string text, read_file(path, 1 << 20));
+    std::string text = settings.config_text.value_or("");
+    if (!settings.config_text) {
+      TRY_ASSIGN(text, read_file(path, kConfigJsonBytesMax));
+    }
     TRY_ASSIGN(const nlohmann::json json, parse_json(text, path));
     if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
     return Json(json);
@@ -57,6 +61,11 @@ Result<Json> base_config(const ModelSettings& settings, const InitModel* init) {
 }
 
 }  // namespace
+
+Result<nlohmann::ordered_json> named_architecture(const ModelSettings& settings) {
+  if (settings.preset.empty() && settings.config.empty()) return Json::object();
+  return base_config(settings, nullptr);
+}
 
 std::string preset_names() {
   std::string names;
@@ -116,7 +125,7 @@ Result<void> InitModel::check_tokenizer(const data::Dataset& data) const {
               data.folder(),
               source->path(),
               *difference,
-              source->path_of(kTokenizerName));
+              shell_quoted(source->path_of(kTokenizerName)));
 }
 
 Result<std::string> resolve_config(const ModelSettings& settings,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,10 @@ Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings&
                                                                  InitModel* init,
                                                                  const std::string& config_json,
                                                                  Device& device);
+
+/// The architecture that model.preset or model.config names, without what [model] lays over it; {} of
+/// model.init and of none. Errors: kInvalidInput, kNotFound.
+Result<nlohmann::ordered_json> named_architecture(const ModelSettings& settings);
 
 /// Names of the built-in presets.
 std::string preset_names();

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/shell.h"
 #include "checkpoint/model_dir.h"
 #include "device/cpu/cpu_device.h"
 #include "models/registry.h"
@@ -19,10 +20,10 @@ tl::unexpected<Status> refused(const ResumePoint& point, const std::string& what
   return fail(
       Code::kInvalidInput,
       "{}: {}, and a run that goes on keeps it. Give it back, or begin a new run from these "
-      "weights: model.init={} and another checkpoint.dir",
+      "weights: {} and another checkpoint.dir",
       point.path,
       what,
-      point.path);
+      shell_quoted("--model.init=" + point.path));
 }
 
 /// As the model that it describes would write it: every field, in one order.

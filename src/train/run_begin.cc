@@ -1,6 +1,7 @@
 #include "train/run_begin.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "base/file.h"
 #include "base/system.h"
@@ -118,7 +119,9 @@ Result<Beginning> begin_run(const Settings& settings,
   TRY(check_ignored(folder, list));
   Beginning b;
   if (list.complete.empty()) {
-    if (resume) say("resume     no checkpoint yet: from the beginning");
+    if (resume)
+      say(fmt::format("resume     {}: no checkpoint yet: from the beginning",
+                      std::filesystem::absolute(folder).string()));
     TRY_ASSIGN(b, fresh(settings, dataset, device, say));
   } else {
     const CheckpointInfo& newest = list.complete.back();

@@ -72,14 +72,20 @@ Result<Probes> probes_of(models::CausalLm& model,
 
 }  // namespace
 
+Result<std::optional<KeyPair>> signing_key(const CheckpointSettings& settings) {
+  if (settings.key.empty()) return std::nullopt;
+  TRY_ASSIGN(
+      KeyPair key,
+      settings.secret_key ? key_pair_of(*settings.secret_key) : read_secret_key(settings.key));
+  return key;
+}
+
 Result<void> add_passport(ModelContents& contents,
                           models::CausalLm& model,
                           const RunState& state,
                           const data::Dataset& dataset,
                           const Settings& settings) {
-  if (!settings.checkpoint.key.empty()) {
-    TRY_ASSIGN(contents.key, read_secret_key(settings.checkpoint.key));
-  }
+  TRY_ASSIGN(contents.key, signing_key(settings.checkpoint));
   Passport passport;
   passport.program = fmt::format("ferry {}", kVersion);
   passport.training = PassportTraining{.steps = state.step,

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json_fields.h"
+#include "base/shell.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/weights.h"
 
@@ -130,10 +131,10 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& 
     return fail(
         Code::kInvalidInput,
         "{}: the run was trained on other data than {}; give data.dir its dataset, or begin "
-        "a new run from this one with model.init={}",
+        "a new run from this one with {}",
         checkpoint.path,
         dataset.folder(),
-        checkpoint.path);
+        shell_quoted("--model.init=" + checkpoint.path));
   Resumed r{
       .state = {}, .point = {.path = checkpoint.path}, .texts = {}, .reader = std::move(reader)};
   const std::string toml = f.text("settings");

@@ -189,6 +189,7 @@ struct Command {
   std::vector<std::string> first;  // arguments of the first start, without argv[0]
   std::vector<std::string> again;  // of every restart: --resume
   std::string replay;              // of a restart after a device's failure, with "=STEP" behind it
+  std::string handed = {};         // what each start can take (ChildProcess::take_handed)
 };
 
 /// Runs the command under supervision and returns the exit status for the process.

@@ -97,7 +97,8 @@ class Shell {
                                                        .arguments = std::move(arguments),
                                                        .ignored = std::move(unheard),
                                                        .blocked = mask_,
-                                                       .nonblocking = true});
+                                                       .nonblocking = true,
+                                                       .handed = command_.handed});
     if (!worker) return events_.push_back(StartFailed{worker.error().message});
     worker_ = std::move(*worker);
     events_.push_back(Started{});

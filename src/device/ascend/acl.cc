@@ -39,7 +39,11 @@ Result<Library> open_first() {
     if (library || library.error().code != Code::kNotFound) return library;
     tried += (tried.empty() ? "" : "; ") + library.error().message;
   }
-  return fail(Code::kUnavailable, "no Ascend here: libascendcl.so not found ({})", tried);
+  return fail(Code::kUnavailable,
+              "no Ascend here: libascendcl.so not found ({}); source CANN's set_env.sh, or set "
+              "FERRY_ASCEND_LIBRARIES to the folder of its libraries, or of software Ascend "
+              "(docs/ascend.md)",
+              tried);
 }
 
 }  // namespace

@@ -190,14 +190,45 @@ ops::RouterConfig router_config(const Config& c) {
   return r;
 }
 
+namespace {
+
+/// Whether the gate is one that Transformers' deepseek_v2 has, and its deepseek_v3 has not.
+bool has_v2_gate(const Config& c) {
+  return c.n_routed_experts > 0 && c.scoring_func == Scoring::kSoftmax &&
+         c.topk_method != TopK::kNoAuxTc && !c.norm_topk_prob;
+}
+
+}  // namespace
+
+std::string differs_in_transformers(const Config& c) {
+  std::string fields;
+  const auto add = [&](const char* field) {
+    fields += fmt::format("{}{}", fields.empty() ? "" : ", ", field);
+  };
+  // Of a temperature that is 0 it believes that both are not given.
+  const ops::RopeConfig& r = c.rope;
+  if (r.scaling == ops::RopeScaling::kYarn && r.factor > 1 &&
+      (r.mscale == 0 || r.mscale_all_dim == 0) && !(r.mscale == 1 && r.mscale_all_dim == 0))
+    add("rope_scaling.mscale");
+  if (c.n_routed_experts == 0) return fields;
+  if (!has_v2_gate(c)) {
+    if (c.scoring_func != Scoring::kSigmoid) add("scoring_func");
+    if (c.topk_method != TopK::kNoAuxTc) add("topk_method");
+  }
+  if (c.moe_layer_freq != 1) add("moe_layer_freq");
+  return fields;
+}
+
 std::string to_json(const Config& c, std::string_view torch_dtype) {
+  // As Transformers reads it: its deepseek_v3 has one gate, whatever these fields say.
+  const bool v2 = c.v2 || has_v2_gate(c);
   const char* method = c.topk_method == TopK::kNoAuxTc  ? "noaux_tc"
                        : c.topk_method == TopK::kGreedy ? "greedy"
                                                         : "group_limited_greedy";
   ordered_json j;
   j["architectures"] =
-      ordered_json::array({c.v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM"});
-  j["model_type"] = c.v2 ? "deepseek_v2" : "deepseek_v3";
+      ordered_json::array({v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM"});
+  j["model_type"] = v2 ? "deepseek_v2" : "deepseek_v3";
   j["attention_bias"] = false;
   j["attention_dropout"] = 0.0;
   write_text_ids(c.ids, j);

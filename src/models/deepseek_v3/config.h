@@ -61,6 +61,11 @@ struct Config {
 /// Ferry does not know are refused, unless they are null: they might change what the model computes.
 Result<Config> parse_config(std::string_view json, const std::string& path);
 
+/// The fields of it that Transformers (5.23) reads and does not honour, by name: it opens the
+/// directory and computes another model, or lacks weights. Empty: it computes this one. DeepSeek's
+/// own code knows them all.
+std::string differs_in_transformers(const Config& config);
+
 /// config.json, as Transformers reads it. `torch_dtype` is "float32" or "bfloat16".
 std::string to_json(const Config& config, std::string_view torch_dtype);
 

@@ -257,6 +257,51 @@ TEST(Config, WhatNoOpTakesIsRefusedByName) {
   EXPECT_EQ(refusal(changed({{"rope_theta", 1.5}}).dump()), "");
 }
 
+/// What Transformers 5.23 was seen to compute (tools/oracle/check_settings.py): each gate is written
+/// under the name of the class that has it, or is said to be nobody's.
+TEST(Config, IsWrittenForTheClassOfTransformersThatComputesIt) {
+  for (const char* const scoring : {"sigmoid", "softmax"})
+    for (const char* const method : {"noaux_tc", "greedy", "group_limited_greedy"})
+      for (const bool norm : {true, false})
+        for (const int freq : {1, 2}) {
+          const bool grouped = std::string(method) != "greedy";
+          const Json json = changed({{"scoring_func", scoring},
+                                     {"topk_method", method},
+                                     {"norm_topk_prob", norm},
+                                     {"moe_layer_freq", freq},
+                                     {"n_group", grouped ? 2 : 1},
+                                     {"topk_group", 1}});
+          const Result<Config> config = parse_config(json.dump(), "config.json");
+          ASSERT_TRUE(config) << config.error().message;
+          const std::string written = to_json(*config, "float32");
+          const bool sigmoid = std::string(scoring) == "sigmoid";
+          const bool v3 = sigmoid && std::string(method) == "noaux_tc";
+          const bool v2 = !sigmoid && std::string(method) != "noaux_tc" && !norm;
+          EXPECT_EQ(Json::parse(written)["model_type"], v2 ? "deepseek_v2" : "deepseek_v3") << json;
+          EXPECT_EQ(differs_in_transformers(*config).empty(), (v3 || v2) && freq == 1) << json;
+          // What is written is the same model, and stays as it is.
+          const Result<Config> again = parse_config(written, "config.json");
+          ASSERT_TRUE(again) << again.error().message;
+          EXPECT_EQ(to_json(*again, "float32"), written);
+          EXPECT_EQ(differs_in_transformers(*again), differs_in_transformers(*config));
+        }
+  const auto yarn = [](double mscale, double all_dim) {
+    const Result<Config> config = parse_config(changed({{"rope_scaling",
+                                                         {{"type", "yarn"},
+                                                          {"factor", 4.0},
+                                                          {"original_max_position_embeddings", 64},
+                                                          {"mscale", mscale},
+                                                          {"mscale_all_dim", all_dim}}}})
+                                                   .dump(),
+                                               "config.json");
+    return config ? differs_in_transformers(*config) : config.error().message;
+  };
+  EXPECT_EQ(yarn(1, 0), "");
+  EXPECT_EQ(yarn(1, 0.7), "");
+  EXPECT_EQ(yarn(0, 0.7), "rope_scaling.mscale");
+  EXPECT_EQ(yarn(0.7, 0), "rope_scaling.mscale");
+}
+
 TEST(Config, SizesWhoseProductsAreNoModelsAreRefused) {
   // Each within its own bounds; [experts, inner, hidden] would be 2^58 elements, and its bytes more.
   const std::string experts = refusal(changed({{"n_routed_experts", 1024},

@@ -1,0 +1,100 @@
+#include "checkpoint/gguf_keys.h"
+
+#include <algorithm>
+#include <optional>
+#include <string_view>
+
+#include "base/json.h"
+
+namespace ferry {
+namespace {
+
+/// Those that checkpoint/gguf_model.cc reads, and checks.
+constexpr std::string_view kRead[] = {"attention.head_count",
+                                      "attention.head_count_kv",
+                                      "attention.key_length",
+                                      "attention.layer_norm_rms_epsilon",
+                                      "attention.value_length",
+                                      "block_count",
+                                      "context_length",
+                                      "embedding_length",
+                                      "expert_count",
+                                      "feed_forward_length",
+                                      "rope.dimension_count",
+                                      "rope.freq_base",
+                                      "rope.scaling.type"};
+
+/// Those that say nothing: of LayerNorm, which these architectures have not; of experts, of which
+/// there are none (expert_count); of RoPE's scaling, of which there is none (rope.scaling.type); of
+/// the order of the rows of queries and keys, which converters name as they all write it; of what an
+/// embedding is made from the last layer; of the shape, which the tensors have.
+constexpr std::string_view kSaysNothing[] = {"attention.layer_norm_epsilon",
+                                             "expert_used_count",
+                                             "pooling_type",
+                                             "rope.scaling.finetuned",
+                                             "rope.scaling.original_context_length",
+                                             "tensor_data_layout",
+                                             "vocab_size"};
+
+/// Those that say nothing while they have one of these values. Of a factor, llama.cpp takes 0 for
+/// "none given".
+struct Neutral {
+  std::string_view key;
+  double first, second;
+};
+constexpr Neutral kNeutral[] = {{"attention.causal", 1, 1},
+                                {"attention.clamp_kqv", 0, 0},
+                                {"attention.max_alibi_bias", 0, 0},
+                                {"attention.scale", 0, 0},
+                                {"attention.sliding_window", 0, 0},
+                                {"attn_logit_softcapping", 0, 0},
+                                {"embedding_scale", 0, 1},
+                                {"expert_shared_count", 0, 0},
+                                {"final_logit_softcapping", 0, 0},
+                                {"logit_scale", 0, 1},
+                                {"nextn_predict_layers", 0, 0},
+                                {"residual_scale", 0, 1},
+                                {"rope.scale_linear", 0, 1},
+                                {"rope.scaling.attn_factor", 0, 1},
+                                {"rope.scaling.factor", 0, 1}};
+
+std::optional<double> number_of(const GgufValue& value) {
+  if (const auto* i = std::get_if<int64_t>(&value)) return static_cast<double>(*i);
+  if (const auto* d = std::get_if<double>(&value)) return *d;
+  if (const auto* b = std::get_if<bool>(&value)) return *b ? 1 : 0;
+  return std::nullopt;
+}
+
+}  // namespace
+
+// Source of the names: gguf-py's constants (llama.cpp), and what its converters write for these
+// architectures.
+Result<void> check_gguf_keys(const GgufFile& file, const std::string& arch) {
+  for (const auto& [name, value] : file.values()) {
+    if (!name.starts_with(arch + ".")) continue;
+    const std::string_view key = std::string_view(name).substr(arch.size() + 1);
+    const auto is_key = [&](std::string_view k) { return k == key; };
+    if (std::any_of(std::begin(kRead), std::end(kRead), is_key) ||
+        std::any_of(std::begin(kSaysNothing), std::end(kSaysNothing), is_key))
+      continue;
+    const auto neutral = std::find_if(
+        std::begin(kNeutral), std::end(kNeutral), [&](const Neutral& n) { return n.key == key; });
+    if (neutral == std::end(kNeutral))
+      return fail(Code::kInvalidInput,
+                  "{}: the header's {} is not known to Ferry: it may change what the model "
+                  "computes",
+                  file.path(),
+                  printable(name));
+    const std::optional<double> number = number_of(value);
+    if (number != neutral->first && number != neutral->second)
+      return fail(Code::kInvalidInput,
+                  "{}: the header's {}{} changes what the model computes, and Ferry has not "
+                  "got that",
+                  file.path(),
+                  printable(name),
+                  number ? fmt::format(" {}", *number) : "");
+  }
+  return {};
+}
+
+}  // namespace ferry

@@ -1,0 +1,37 @@
+#include "train/run_folder.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/file.h"
+#include "checkpoint/model_dir.h"
+#include "train/metrics.h"
+
+namespace ferry {
+
+Result<bool> check_run_folder(const std::string& folder) {
+  if (!is_folder(folder)) return false;
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
+  const auto has = [&](auto&& is) { return std::any_of(names.begin(), names.end(), is); };
+  const auto named = [&](std::string_view name) {
+    return has([&](const std::string& n) { return n == name; });
+  };
+  const auto refused = [&](const char* what) {
+    return fail(Code::kInvalidInput,
+                "checkpoint.dir {}: {}; name a folder that the run has for itself",
+                folder,
+                what);
+  };
+  if (named("manifest.json") && has([](const std::string& n) { return n.ends_with(".tok"); }))
+    return refused("holds a dataset");
+  if (named(kConfigName) || has([](const std::string& n) { return n.ends_with(".safetensors"); }))
+    return refused("is a model directory");
+  const Result<Metrics> metrics = read_metrics(join_path(folder, "metrics.jsonl"));
+  if (!metrics && metrics.error().code == Code::kCorrupt)
+    return fail(Code::kInvalidInput,
+                "{}; no run wrote that: name another checkpoint.dir, or move the file away",
+                metrics.error().message);
+  return true;
+}
+
+}  // namespace ferry

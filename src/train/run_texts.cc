@@ -1,0 +1,59 @@
+#include "train/run_texts.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/signature.h"
+
+namespace ferry {
+
+Result<RunTexts> RunTexts::read(const std::string& path) {
+  RunTexts texts;
+  TRY_ASSIGN(texts.settings, read_file(path, kSettingsBytesMax));
+  return texts;
+}
+
+Result<void> RunTexts::read_named(const Settings& of) {
+  if (!of.model.config.empty())
+    if (Result<std::string> text = read_file(of.model.config, kConfigJsonBytesMax); text)
+      model_config = *std::move(text);
+  if (of.checkpoint.key.empty()) return {};
+  TRY_ASSIGN(const KeyPair key, read_secret_key(of.checkpoint.key));
+  secret_key = key.secret_key;
+  return {};
+}
+
+// Both ends are this program. Bytes are kept as they are, be they UTF-8 or not.
+std::string RunTexts::handed() const {
+  nlohmann::json all = {{"settings", settings}};
+  if (model_config) all["model_config"] = *model_config;
+  if (secret_key) all["secret_key"] = *secret_key;
+  std::string text;
+  nlohmann::json::to_cbor(all, text);
+  return text;
+}
+
+Result<RunTexts> RunTexts::of_handed(std::string_view text) {
+  const nlohmann::json all = nlohmann::json::from_cbor(text, true, false);
+  const auto is_text = [&](const char* name) {
+    return all.contains(name) && all[name].is_string();
+  };
+  if (!all.is_object() || !is_text("settings"))
+    return fail(Code::kInvalidInput, "the settings that a supervisor handed: are none");
+  RunTexts texts;
+  texts.settings = all["settings"].get<std::string>();
+  if (is_text("model_config")) texts.model_config = all["model_config"].get<std::string>();
+  if (is_text("secret_key")) texts.secret_key = all["secret_key"].get<std::string>();
+  return texts;
+}
+
+Result<Settings> RunTexts::parse(std::string_view name,
+                                 std::span<const std::string> overrides) const {
+  TRY_ASSIGN(Settings parsed, parse_settings(settings, name, overrides));
+  parsed.model.config_text = model_config;
+  parsed.checkpoint.secret_key = secret_key;
+  return parsed;
+}
+
+}  // namespace ferry
