@@ -154,7 +154,8 @@ TEST_F(Quantised, TheBitsDependOnNothingElse) {
   }
 }
 
-/// In memory for numbers, codes become the numbers that they stand for; those are near the source's.
+/// In memory for numbers, codes become the numbers that they stand for; those are near the
+/// source's.
 TEST_F(Quantised, CodesStandForNumbersNearTheSources) {
   ModelDir from = source();
   const auto numbers = make(DType::kF32);

@@ -21,8 +21,8 @@ using WeightAlias = std::pair<std::string, const Weight*>;
 /// How weights come into memory.
 struct WeightLoading {
   std::set<std::string> unused = {};  // tensors that are left alone
-  /// Weights without memory that are stored as numbers and become codes (takes_codes) are rounded to
-  /// these, one matrix after the other: the model is never in memory as numbers.
+  /// Weights without memory that are stored as numbers and become codes (takes_codes) are rounded
+  /// to these, one matrix after the other: the model is never in memory as numbers.
   std::optional<WeightCodes> quantise = {};
 };
 
@@ -30,9 +30,9 @@ struct WeightLoading {
 /// embedding, the head, routers, vectors and small matrices stay numbers.
 bool takes_codes(const Weight& weight);
 
-/// Fills every weight from a directory or file. One that has memory is converted to its type; one that
-/// has none is kept on the device as the file stores it: bf16, or float8 codes with the scales of
-/// 128 x 128 blocks that DeepSeek stores beside them, or int8 or int4 codes with theirs
+/// Fills every weight from a directory or file. One that has memory is converted to its type; one
+/// that has none is kept on the device as the file stores it: bf16, or float8 codes with the scales
+/// of 128 x 128 blocks that DeepSeek stores beside them, or int8 or int4 codes with theirs
 /// (docs/directories.md); f16 and vectors become f32.
 /// Errors: kInvalidInput naming the tensor: missing, of another shape or type, or one that the
 /// model does not have; kCorrupt: an alias that differs from its weight, a checksum, a scale that
@@ -58,7 +58,8 @@ std::vector<NamedTensor> stored_weights(const std::vector<Weight*>& weights,
 
 /// The same of a model that lies in `from`, each loaded when it is written and then let go: a model
 /// need not fit into memory. Weights give names and shapes, and need no memory. `loaded` is called
-/// after each. `from` and the weights must outlive the result. Errors when written: as load_weights.
+/// after each. `from` and the weights must outlive the result. Errors when written: as
+/// load_weights.
 std::vector<NamedTensor> weights_to_convert(ModelSource& from,
                                             const std::vector<Weight*>& weights,
                                             DType matrices,

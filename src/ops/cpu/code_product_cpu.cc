@@ -75,8 +75,8 @@ inline void store_quads(int8_t* out, int64_t stride, Codes16 c) {
                             _mm_extract_epi32(bytes, 3)};
   for (int i = 0; i < 4; ++i) std::memcpy(out + i * stride, &quads[i], 4);
 }
-/// The largest |v|; NaN where a number is not finite: as whole numbers, the bits of sizes ascend with
-/// them, then come infinity and NaN.
+/// The largest |v|; NaN where a number is not finite: as whole numbers, the bits of sizes ascend
+/// with them, then come infinity and NaN.
 inline float size_of_bits(uint32_t bits) {
   return bits < 0x7F800000 ? std::bit_cast<float>(bits) : __builtin_nanf("");
 }
@@ -244,9 +244,9 @@ inline void emit(const CodeTile& t, int row, int panel, F32x16 value) {
 
 constexpr int kTileRows = kStripRows, kTilePanels = 2;
 
-/// sum += the products of four weights of each lane with a row's quad of codes. Written out, because
-/// GCC 12 copies sums between two types of registers around the intrinsic, which costs more than the
-/// products; and with the quad broadcast from memory.
+/// sum += the products of four weights of each lane with a row's quad of codes. Written out,
+/// because GCC 12 copies sums between two types of registers around the intrinsic, which costs more
+/// than the products; and with the quad broadcast from memory.
 [[gnu::always_inline]] inline void add_products(__m512i& sum,
                                                 __m512i weights,
                                                 const int8_t* codes) {
@@ -257,7 +257,8 @@ constexpr int kTileRows = kStripRows, kTilePanels = 2;
 }
 inline F32x16 to_float(__m512i v) { return {_mm512_cvtepi32_ps(v)}; }
 
-/// Adds the products of a quad of columns. Small enough to be inlined: sums are to stay in registers.
+/// Adds the products of a quad of columns. Small enough to be inlined: sums are to stay in
+/// registers.
 template <int kRows, int kPanels>
 [[gnu::always_inline]] inline void add_quad(__m512i (&sum)[kRows][kPanels],
                                             const uint8_t* w,
