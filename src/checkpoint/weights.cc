@@ -1,5 +1,6 @@
 #include "checkpoint/weights.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/alive.h"
@@ -186,7 +187,7 @@ Result<void> load_codes(ModelSource& from,
                         Weight& w,
                         std::set<std::string>& unread) {
   const StoredParts parts = parts_of(w);
-  const bool keep = !w.value.defined() && takes_codes(w);
+  const bool keep = !w.value.defined() && (takes_codes(w) || w.role == WeightRole::kHead);
   std::optional<PanelsInMaking> made;
   std::vector<float> numbers;
   if (keep)
@@ -268,8 +269,7 @@ Result<void> load_weight(ModelSource& from,
   const std::optional<StoredTensor> first = from.stored(parts.names.front());
   if (first && w.matrix()) {
     if (const auto kind = codes_of(first->dtype)) return load_codes(from, *kind, w, unread);
-    if (quantise && !w.value.defined() && takes_codes(w))
-      return load_quantised(from, *quantise, w, unread);
+    if (quantise && !w.value.defined()) return load_quantised(from, *quantise, w, unread);
   }
   TRY(expect_parts(from, parts, unread));
   const DType stored = first->dtype;
@@ -304,11 +304,27 @@ Result<void> check_alias(ModelSource& from,
   return {};
 }
 
+/// What a weight becomes while it is loaded. `tied`: the embedding is the head.
+std::optional<WeightCodes> codes_for(const Weight& w,
+                                     bool tied,
+                                     std::optional<WeightCodes> quantise) {
+  if (!quantise) return std::nullopt;
+  if (takes_codes(w)) return quantise;
+  const bool head = w.role == WeightRole::kHead || (tied && w.role == WeightRole::kEmbedding);
+  return head ? std::optional(WeightCodes::kInt8) : std::nullopt;
+}
+
+bool heads_are_tied(const std::vector<Weight*>& weights) {
+  return std::none_of(
+      weights.begin(), weights.end(), [](const Weight* w) { return w->role == WeightRole::kHead; });
+}
+
 /// What the weights without memory will take of it.
 double bytes_to_take(const ModelSource& from,
                      const std::vector<Weight*>& weights,
                      std::optional<WeightCodes> quantise) {
   double bytes = 0;
+  const bool tied = heads_are_tied(weights);
   const auto of_codes = [&](const Weight& w, WeightCodes kind, double matrices) {
     const int rank = w.global_shape.rank();
     const CodePanels l{bits_of(kind), w.global_shape[rank - 2], w.global_shape[rank - 1]};
@@ -319,9 +335,11 @@ double bytes_to_take(const ModelSource& from,
     if (w->value.defined()) continue;
     const StoredParts parts = parts_of(*w);
     const std::optional<StoredTensor> first = from.stored(parts.names.front());
-    if (first && w->matrix() && takes_codes(*w)) {
+    if (first && w->matrix()) {
+      const bool kept = takes_codes(*w) || w->role == WeightRole::kHead;
       const std::optional<WeightCodes> stored = codes_of(first->dtype);
-      if (const auto kind = stored ? stored : quantise) {
+      const auto kind = stored ? (kept ? stored : std::nullopt) : codes_for(*w, tied, quantise);
+      if (kind) {
         of_codes(*w, *kind, static_cast<double>(parts.names.size()));
         continue;
       }
@@ -386,7 +404,9 @@ Result<void> load_weights(ModelSource& from,
   for (const Weight* w : weights) without_memory |= !w->value.defined();
   if (without_memory) TRY(check_device(from, device, loading.quantise));
   TRY(require_memory(device, bytes_to_take(from, weights, loading.quantise), from.path()));
-  for (Weight* w : weights) TRY(load_weight(from, device, *w, unread, loading.quantise));
+  const bool tied = heads_are_tied(weights);
+  for (Weight* w : weights)
+    TRY(load_weight(from, device, *w, unread, codes_for(*w, tied, loading.quantise)));
   for (const WeightAlias& alias : aliases) TRY(check_alias(from, alias, unread));
   if (!unread.empty())
     return fail(Code::kInvalidInput,

@@ -22,7 +22,9 @@ using WeightAlias = std::pair<std::string, const Weight*>;
 struct WeightLoading {
   std::set<std::string> unused = {};  // tensors that are left alone
   /// Weights without memory that are stored as numbers and become codes (takes_codes) are rounded
-  /// to these, one matrix after the other: the model is never in memory as numbers.
+  /// to these, one matrix after the other: the model is never in memory as numbers. So is the head,
+  /// or the embedding that is it, to int8: of the bytes that a token of a small model reads it is a
+  /// large part.
   std::optional<WeightCodes> quantise = {};
 };
 
