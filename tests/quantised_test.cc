@@ -18,6 +18,9 @@
 #include "checkpoint/weights.h"
 #include "device/cpu/cpu_device.h"
 #include "models/registry.h"
+#include "ops/cross_entropy/cross_entropy.h"
+#include "ops/embedding/embedding.h"
+#include "ops/linear/linear.h"
 #include "probe/quantisation_cost.h"
 #include "tensor/quantise.h"
 #include "train/model_setup.h"
@@ -125,12 +128,65 @@ TEST_F(Quantised, ADirectoryHoldsWhatLoadingMakes) {
     ASSERT_TRUE(load_weights(dir, cpu_device(), read->weights(), {}));
     ASSERT_TRUE(load_weights(from, cpu_device(), made->weights(), {}, {.quantise = codes}));
     int kept = 0;
-    for (const Weight* w : read->weights()) {
-      EXPECT_EQ(w->codes().has_value(), takes_codes(*w)) << w->name;
-      kept += w->codes().has_value();
+    for (size_t i = 0; i < read->weights().size(); ++i) {
+      const Weight &w = *read->weights()[i], &same = *made->weights()[i];
+      EXPECT_EQ(w.codes().has_value(), takes_codes(w)) << w.name;
+      kept += w.codes().has_value();
+      if (w.role != WeightRole::kHead) {
+        EXPECT_EQ(same.codes(), w.codes()) << w.name;
+        continue;
+      }
+      EXPECT_EQ(same.codes(), WeightCodes::kInt8);  // while loading the head is rounded, too
     }
     EXPECT_EQ(kept, 2 * 4 + 3 + 3 + 3);  // attention, a dense MLP, experts, the shared one
-    EXPECT_EQ(logits_of(*read), logits_of(*made)) << to_string(codes);
+    EXPECT_NE(logits_of(*read), logits_of(*made)) << to_string(codes);
+    const auto both = make(std::nullopt);
+    ASSERT_TRUE(load_weights(dir, cpu_device(), both->weights(), {}, {.quantise = codes}));
+    EXPECT_EQ(logits_of(*both), logits_of(*made)) << to_string(codes);
+  }
+}
+
+/// An embedding that is the head, too, as codes: looked up, multiplied and scored.
+TEST_F(Quantised, ATiedEmbeddingIsOneMatrixOfCodes) {
+  Weight table{.name = "embed", .role = WeightRole::kEmbedding, .global_shape = {45, 70}};
+  std::vector<float> numbers(45 * 70);
+  for (size_t i = 0; i < numbers.size(); ++i)
+    numbers[i] = static_cast<float>(static_cast<int>(i * 7919 % 2001) - 1000) / 500;
+  for (const WeightCodes codes : kBoth) {
+    PanelsInMaking made(codes, table.global_shape);
+    const CodeRows rows = quantise_rows(codes, numbers, 70);
+    made.put(0, rows);
+    made.store_in(table);
+    std::vector<float> meant(numbers.size());
+    for (int64_t r = 0; r < 45; ++r)
+      numbers_of_row(made.layout(),
+                     rows.codes.data() + r * 70,
+                     rows.scales.data() + r * made.layout().groups(),
+                     meant.data() + r * 70);
+    const std::vector<int32_t> ids = {44, 0, 17, 15, 16, 45, -1};
+    const Tensor looked_up =
+        ops::embedding(Tensor::from_i32(ids, {7}, cpu_device()), table, DType::kF32);
+    const std::vector<float> values = looked_up.to_f32();
+    for (size_t t = 0; t < ids.size(); ++t)
+      for (size_t c = 0; c < 70; ++c) {
+        const bool known = 0 <= ids[t] && ids[t] < 45;
+        EXPECT_EQ(values[t * 70 + c], known ? meant[static_cast<size_t>(ids[t]) * 70 + c] : 0.0f);
+      }
+    // The loss is that of the logits, which are linear's.
+    const std::vector<int32_t> labels = {1, 44, -1, 16, 3, 0, 7};
+    const std::vector<float> losses =
+        ops::cross_entropy(looked_up, table, Tensor::from_i32(labels, {7}, cpu_device()), 1)
+            .token_losses.to_f32();
+    const std::vector<float> logits = ops::linear(looked_up, table).to_f32();
+    for (size_t t = 0; t < labels.size(); ++t) {
+      const float* const row = logits.data() + t * 45;
+      double sum = 0;
+      for (size_t v = 0; v < 45; ++v) sum += std::exp(static_cast<double>(row[v]));
+      const double expected =
+          labels[t] < 0 ? 0
+                        : std::log(sum) - static_cast<double>(row[static_cast<size_t>(labels[t])]);
+      EXPECT_NEAR(losses[t], expected, 1e-4 + 1e-5 * std::abs(expected)) << t;
+    }
   }
 }
 
@@ -154,7 +210,8 @@ TEST_F(Quantised, TheBitsDependOnNothingElse) {
   }
 }
 
-/// In memory for numbers, codes become the numbers that they stand for; those are near the source's.
+/// In memory for numbers, codes become the numbers that they stand for; those are near the
+/// source's.
 TEST_F(Quantised, CodesStandForNumbersNearTheSources) {
   ModelDir from = source();
   const auto numbers = make(DType::kF32);

@@ -37,8 +37,8 @@ std::string quant_description(WeightCodes codes,
 
 /// Holds a description, or its absence, to the tensors that are there: each kind is one that Ferry
 /// reads, and what is stored as I8 or U8 is what it says.
-/// Errors: kInvalidInput: a kind that Ferry does not read, by its name; codes without a description;
-/// kCorrupt: it is no JSON, or says of a tensor what it is not.
+/// Errors: kInvalidInput: a kind that Ferry does not read, by its name; codes without a
+/// description; kCorrupt: it is no JSON, or says of a tensor what it is not.
 Result<void> check_quant_description(
     const std::optional<std::string>& content,
     const std::string& path,

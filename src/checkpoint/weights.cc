@@ -1,5 +1,6 @@
 #include "checkpoint/weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -161,7 +162,6 @@ Result<CodeRows> load_code_rows(ModelSource& from,
                                 WeightCodes kind,
                                 const std::string& name,
                                 const Shape& shape) {
-  const CodePanels layout{bits_of(kind), shape[0], shape[1]};
   const std::string scale_name = name + kCodeScaleSuffix, offset_name = name + kCodeOffsetSuffix;
   CodeRows rows;
   TRY_ASSIGN(const Tensor scales, from.load(scale_name, cpu_device(), DType::kF32));
@@ -211,7 +211,7 @@ Result<CodeRows> load_code_rows(ModelSource& from,
 /// numbers that they stand for.
 Result<void> load_codes(ModelSource& from, WeightCodes kind, Weight& w) {
   const StoredParts parts = parts_of(w);
-  const bool keep = !w.value.defined() && takes_codes(w);
+  const bool keep = !w.value.defined() && (takes_codes(w) || w.role == WeightRole::kHead);
   std::optional<PanelsInMaking> made;
   std::vector<float> numbers;
   if (keep)
@@ -286,7 +286,7 @@ Result<void> load_expected(ModelSource& from,
   const DType stored = from.stored(parts_of(w).names.front())->dtype;
   if (w.matrix()) {
     if (const auto kind = codes_of(stored)) return load_codes(from, *kind, w);
-    if (quantise && !w.value.defined() && takes_codes(w)) return load_quantised(from, *quantise, w);
+    if (quantise && !w.value.defined()) return load_quantised(from, *quantise, w);
   }
   if (stored == DType::kF8E4M3 && w.matrix()) return load_f8(from, device, w);
   const DType want = w.value.defined() ? w.value.dtype() : kept_as(w, stored);
@@ -342,11 +342,27 @@ Result<void> check_names(const ModelSource& from,
   return {};
 }
 
+/// What a weight becomes while it is loaded. `tied`: the embedding is the head.
+std::optional<WeightCodes> codes_for(const Weight& w,
+                                     bool tied,
+                                     std::optional<WeightCodes> quantise) {
+  if (!quantise) return std::nullopt;
+  if (takes_codes(w)) return quantise;
+  const bool head = w.role == WeightRole::kHead || (tied && w.role == WeightRole::kEmbedding);
+  return head ? std::optional(WeightCodes::kInt8) : std::nullopt;
+}
+
+bool heads_are_tied(const std::vector<Weight*>& weights) {
+  return std::none_of(
+      weights.begin(), weights.end(), [](const Weight* w) { return w->role == WeightRole::kHead; });
+}
+
 /// What the weights without memory will take of it.
 double bytes_to_take(const ModelSource& from,
                      const std::vector<Weight*>& weights,
                      std::optional<WeightCodes> quantise) {
   double bytes = 0;
+  const bool tied = heads_are_tied(weights);
   const auto of_codes = [&](const Weight& w, WeightCodes kind, double matrices) {
     const int rank = w.global_shape.rank();
     const CodePanels l{bits_of(kind), w.global_shape[rank - 2], w.global_shape[rank - 1]};
@@ -357,9 +373,11 @@ double bytes_to_take(const ModelSource& from,
     if (w->value.defined()) continue;
     const StoredParts parts = parts_of(*w);
     const std::optional<StoredTensor> first = from.stored(parts.names.front());
-    if (first && w->matrix() && takes_codes(*w)) {
+    if (first && w->matrix()) {
+      const bool kept = takes_codes(*w) || w->role == WeightRole::kHead;
       const std::optional<WeightCodes> stored = codes_of(first->dtype);
-      if (const auto kind = stored ? stored : quantise) {
+      const auto kind = stored ? (kept ? stored : std::nullopt) : codes_for(*w, tied, quantise);
+      if (kind) {
         of_codes(*w, *kind, static_cast<double>(parts.names.size()));
         continue;
       }
@@ -439,7 +457,9 @@ Result<void> load_weights(ModelSource& from,
   for (const Weight* w : weights) without_memory |= !w->value.defined();
   if (without_memory) TRY(check_device(from, device, loading.quantise));
   TRY(require_memory(device, bytes_to_take(from, weights, loading.quantise), from.path()));
-  for (Weight* w : weights) TRY(load_expected(from, device, *w, loading.quantise));
+  const bool tied = heads_are_tied(weights);
+  for (Weight* w : weights)
+    TRY(load_expected(from, device, *w, codes_for(*w, tied, loading.quantise)));
   for (const WeightAlias& alias : aliases)
     if (std::optional<Weight> copy = stored_again(from, alias))
       TRY(check_values(from, *alias.second, *std::move(copy)));

@@ -21,8 +21,10 @@ using WeightAlias = std::pair<std::string, const Weight*>;
 /// How weights come into memory.
 struct WeightLoading {
   std::set<std::string> unused = {};  // tensors that are left alone
-  /// Weights without memory that are stored as numbers and become codes (takes_codes) are rounded to
-  /// these, one matrix after the other: the model is never in memory as numbers.
+  /// Weights without memory that are stored as numbers and become codes (takes_codes) are rounded
+  /// to these, one matrix after the other: the model is never in memory as numbers. So is the head,
+  /// or the embedding that is it, to int8: of the bytes that a token of a small model reads it is a
+  /// large part.
   std::optional<WeightCodes> quantise = {};
 };
 
@@ -40,9 +42,9 @@ Result<void> check_stored_weights(ModelSource& from,
                                   const std::vector<WeightAlias>& aliases,
                                   const std::set<std::string>& unused = {});
 
-/// Fills every weight from a directory or file. One that has memory is converted to its type; one that
-/// has none is kept on the device as the file stores it: bf16, or float8 codes with the scales of
-/// 128 x 128 blocks that DeepSeek stores beside them, or int8 or int4 codes with theirs
+/// Fills every weight from a directory or file. One that has memory is converted to its type; one
+/// that has none is kept on the device as the file stores it: bf16, or float8 codes with the scales
+/// of 128 x 128 blocks that DeepSeek stores beside them, or int8 or int4 codes with theirs
 /// (docs/directories.md); f16 and vectors become f32.
 /// Errors: kInvalidInput naming the tensor: missing, of another shape or type, or one that the
 /// model does not have; kCorrupt: an alias that differs from its weight, a checksum, a scale that

@@ -1,5 +1,5 @@
-// What rounding a model's weights to codes costs on a text: how far its distributions move, and which
-// layers move them most.
+// What rounding a model's weights to codes costs on a text: how far its distributions move, and
+// which layers move them most.
 #pragma once
 
 #include <cstdint>

@@ -17,8 +17,8 @@ struct CodeRows {
 
 /// Rounds rows of `columns` numbers, all finite, to codes times scales.
 ///   int8   scale = max |w| / 127 of the row; a row of zeros has scale 1.
-///   int4   in each group the one of a dozen scales, from max |w| / 8.5 to / 5.25 and rounded to bf16,
-///          that leaves the least sum of squared errors.
+///   int4   in each group the one of a dozen scales, from max |w| / 8.5 to / 5.25 and rounded to
+///          bf16, that leaves the least sum of squared errors.
 /// A number becomes the code nearest to it. Uses the CPU's thread pool.
 CodeRows quantise_rows(WeightCodes kind, std::span<const float> rows, int64_t columns);
 

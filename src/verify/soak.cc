@@ -62,11 +62,12 @@ class Replay {
 
 /// Of an op the cases fit for launching often: two of middling size, so that loads and types
 /// differ.
-std::vector<ops::OpCase> light_cases(const ops::OpSpec& spec) {
+std::vector<ops::OpCase> light_cases(const ops::OpSpec& spec, DeviceKind device) {
   constexpr int64_t kLeast = 100, kMost = 20'000;
   std::vector<ops::OpCase> cases;
   for (const ops::OpCase& c : spec.cases)
-    if (elements_of(c) >= kLeast && elements_of(c) <= kMost) cases.push_back(c);
+    if (ops::can_run(c, device) && elements_of(c) >= kLeast && elements_of(c) <= kMost)
+      cases.push_back(c);
   std::stable_sort(cases.begin(), cases.end(), [](const auto& a, const auto& b) {
     return elements_of(a) < elements_of(b);
   });
@@ -82,7 +83,7 @@ std::vector<ops::OpCase> light_cases(const ops::OpSpec& spec) {
 /// One op many times in a row; nothing is waited for until all are launched.
 void back_to_back(Running& r, const ops::OpSpec& spec) {
   const int launches = r.options.quick ? 8 : 64;
-  for (const ops::OpCase& c : light_cases(spec)) {
+  for (const ops::OpCase& c : light_cases(spec, r.device.kind())) {
     Replay replay(c, r.device, r.options.seed);
     std::vector<std::vector<Tensor>> results;
     for (int i = 0; i < launches; ++i) results.push_back(replay.launch());
@@ -97,7 +98,7 @@ void back_to_back(Running& r, const ops::OpSpec& spec) {
 void all_together(Running& r) {
   std::vector<std::pair<std::string, Replay>> replays;
   for (const ops::OpSpec& spec : checked_specs())
-    for (const ops::OpCase& c : light_cases(spec))
+    for (const ops::OpCase& c : light_cases(spec, r.device.kind()))
       replays.emplace_back(spec.op, Replay(c, r.device, r.options.seed));
   for (int round = 0; round < (r.options.quick ? 2 : 8); ++round) {
     std::vector<std::vector<Tensor>> results;
@@ -196,7 +197,7 @@ void soak(Running& r) {
   const Random random(r.options.seed, RandomPurpose::kTest, 0x50A4);
   std::vector<std::pair<std::string, Replay>> replays;
   for (const ops::OpSpec& spec : checked_specs())
-    for (const ops::OpCase& c : light_cases(spec))
+    for (const ops::OpCase& c : light_cases(spec, r.device.kind()))
       replays.emplace_back(spec.op, Replay(c, r.device, r.options.seed));
   std::map<std::string, Tally> tallies;
   const double begin_s = r.clock.monotonic_s();

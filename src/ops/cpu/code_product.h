@@ -1,11 +1,11 @@
 // Products with weights that are whole numbers (tensor/code_panels.h), which every *_cpu.cc shares:
 // y[t, n] = Σ_k x[t, k] W[n, k], where x is first rounded to int8.
 //
-// The definition (docs/numerics.md), whatever the tier, threads, blocking and the rows beside a row.
-// Columns in groups of kCodeGroup; of each group of a token:
+// The definition (docs/numerics.md), whatever the tier, threads, blocking and the rows beside a
+// row. Columns in groups of kCodeGroup; of each group of a token:
 //   scale = max |x[k]| / 127; code[k] = x[k] * (1 / scale) to the nearest whole number, halves to
-//   even. Each operation in f32. A group whose scale is no normal number has codes 0 and scale 0; one
-//   with a number that is not finite has codes 0 and scale NaN.
+//   even. Each operation in f32. A group whose scale is no normal number has codes 0 and scale 0;
+//   one with a number that is not finite has codes 0 and scale NaN.
 // With s = +0, then for each group, ascending, p = float(Σ code[k] w[k]), a sum that is exact:
 //   int8   s = fma(p, scale, s); at the end y = s * the row's scale.
 //   int4   s = fma(p * scale, the weight's scale of this group, s); y = s.

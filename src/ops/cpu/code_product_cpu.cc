@@ -27,9 +27,10 @@ static_assert(kPanelRows == kLanes);
 /// of a quad side by side, so that a tile reads one stream.
 struct CodeStrip {
   int64_t row;     // the first
-  int64_t height;  // 1 to kStripRows
+  int64_t height;  // 1 to strip_rows(bits)
 };
-constexpr int64_t kStripRows = 12;
+/// With two panels these fill the registers: int8 keeps sums of two kinds in turns, int4 at once.
+constexpr int64_t strip_rows(int bits) { return bits == 8 ? 12 : 6; }
 
 struct CodeWorkspace {
   int16_t* codes = nullptr;        // [rows * padded columns]: int8 or int16, as the tier reads them
@@ -47,7 +48,7 @@ struct CodeWorkspace {
     part(codes, rows * layout.padded_columns());
     part(starts, rows * layout.column_groups());
     part(scales, rows * layout.column_groups());
-    part(strips, rows / kStripRows + matrices);
+    part(strips, rows / strip_rows(layout.bits) + matrices);
     part(first_strip, matrices + 1);
   }
 };
@@ -75,8 +76,8 @@ inline void store_quads(int8_t* out, int64_t stride, Codes16 c) {
                             _mm_extract_epi32(bytes, 3)};
   for (int i = 0; i < 4; ++i) std::memcpy(out + i * stride, &quads[i], 4);
 }
-/// The largest |v|; NaN where a number is not finite: as whole numbers, the bits of sizes ascend with
-/// them, then come infinity and NaN.
+/// The largest |v|; NaN where a number is not finite: as whole numbers, the bits of sizes ascend
+/// with them, then come infinity and NaN.
 inline float size_of_bits(uint32_t bits) {
   return bits < 0x7F800000 ? std::bit_cast<float>(bits) : __builtin_nanf("");
 }
@@ -242,22 +243,24 @@ inline void emit(const CodeTile& t, int row, int panel, F32x16 value) {
 
 #if defined(FERRY_TIER_avx512)
 
-constexpr int kTileRows = kStripRows, kTilePanels = 2;
+constexpr int kTileRows8 = strip_rows(8), kTileRows4 = strip_rows(4), kTilePanels = 2;
 
-/// sum += the products of four weights of each lane with a row's quad of codes. Written out, because
-/// GCC 12 copies sums between two types of registers around the intrinsic, which costs more than the
-/// products; and with the quad broadcast from memory.
-[[gnu::always_inline]] inline void add_products(__m512i& sum,
-                                                __m512i weights,
-                                                const int8_t* codes) {
-  using Quad [[gnu::may_alias]] = int32_t;
-  asm("vpdpbusd %2%{1to16%}, %1, %0"
-      : "+v"(sum)
-      : "v"(weights), "m"(*reinterpret_cast<const Quad*>(codes)));
+/// A row's quad of codes in every lane.
+[[gnu::always_inline]] inline __m512i quad_of(const int8_t* codes) {
+  int32_t quad;
+  std::memcpy(&quad, codes, sizeof quad);
+  return _mm512_set1_epi32(quad);
+}
+/// sum += the products of four weights of each lane with a quad of codes. Written out, because GCC 12
+/// copies sums between two types of registers around the intrinsic, which costs more than the
+/// products.
+[[gnu::always_inline]] inline void add_products(__m512i& sum, __m512i weights, __m512i codes) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(codes));
 }
 inline F32x16 to_float(__m512i v) { return {_mm512_cvtepi32_ps(v)}; }
 
-/// Adds the products of a quad of columns. Small enough to be inlined: sums are to stay in registers.
+/// Adds the products of a quad of columns. Small enough to be inlined: sums are to stay in
+/// registers.
 template <int kRows, int kPanels>
 [[gnu::always_inline]] inline void add_quad(__m512i (&sum)[kRows][kPanels],
                                             const uint8_t* w,
@@ -270,9 +273,11 @@ template <int kRows, int kPanels>
     if constexpr (kRows <= 4) __builtin_prefetch(w + 24 * kVectorBytes + p * panel_bytes);
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i)
+  for (int i = 0; i < kRows; ++i) {
+    const __m512i codes = quad_of(x + i * kQuad);
 #pragma GCC unroll 4
-    for (int p = 0; p < kPanels; ++p) add_products(sum[i][p], weights[p], x + i * kQuad);
+    for (int p = 0; p < kPanels; ++p) add_products(sum[i][p], weights[p], codes);
+  }
 }
 
 /// kRows x kPanels sums of a group, in two chains where one would wait for vpdpbusd; they are added
@@ -323,47 +328,73 @@ void tile8(const CodeTile& t) {
   }
 }
 
-template <typename T, int kRows>
+template <typename T, int kRows, int kPanels>
 void tile4(const CodeTile& t) {
+  constexpr int64_t kStep = kRows * kQuad;
   const __m512i low = _mm512_set1_epi8(15);
-  F32x16 sum[kRows];
+  F32x16 total[kRows][kPanels];
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) sum[i] = splat(0);
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) total[i][p] = splat(0);
   const int8_t* x = static_cast<const int8_t*>(t.codes);
   const uint8_t* w = t.panel;
-  const bf16_t* scales = static_cast<const bf16_t*>(t.panel_scales);
-  constexpr int64_t kStep = kRows * kQuad;
+  const int64_t panel_bytes = t.panel_bytes, scales_step = t.groups * kPanelRows;
+  const bf16_t* of_groups = static_cast<const bf16_t*>(t.panel_scales);
+  const int32_t* starts = t.starts;
+  const float* scales = t.scales;
   for (int64_t g = 0; g < t.groups; ++g) {
-    __m512i group[kRows];
+    __m512i sum[kRows][kPanels];
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) group[i] = _mm512_set1_epi32(t.starts[g * kRows + i]);
+    for (int i = 0; i < kRows; ++i) {
+      const __m512i start = _mm512_set1_epi32(starts[i]);
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) sum[i][p] = start;
+    }
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) {
-      const __m512i both = _mm512_loadu_si512(w + v * kVectorBytes);
-      if constexpr (kRows <= 4) __builtin_prefetch(w + v * kVectorBytes + 2048);
-      const __m512i first = _mm512_and_si512(both, low),
-                    second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+      __m512i first[kPanels], second[kPanels];
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) {
+        const uint8_t* const at = w + v * kVectorBytes + p * panel_bytes;
+        if constexpr (kRows <= 4) __builtin_prefetch(at + 2048);
+        const __m512i both = _mm512_loadu_si512(at);
+        first[p] = _mm512_and_si512(both, low);
+        second[p] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+      }
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; ++i) {
-        add_products(group[i], first, x + v * kStep + i * kQuad);
-        add_products(group[i], second, x + (v + 4) * kStep + i * kQuad);
+        const __m512i a = quad_of(x + v * kStep + i * kQuad),
+                      b = quad_of(x + (v + 4) * kStep + i * kQuad);
+#pragma GCC unroll 4
+        for (int p = 0; p < kPanels; ++p) {
+          add_products(sum[i][p], first[p], a);
+          add_products(sum[i][p], second[p], b);
+        }
       }
     }
-    const F32x16 scale = load(scales);
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+      const F32x16 scale = load(of_groups + p * scales_step);
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i)
-      sum[i] = fma(to_float(group[i]) * splat(t.scales[g * kRows + i]), scale, sum[i]);
+      for (int i = 0; i < kRows; ++i)
+        total[i][p] = fma(to_float(sum[i][p]) * splat(scales[i]), scale, total[i][p]);
+    }
     x += kGroupQuads * kStep;
     w += kInt4GroupBytes;
-    scales += kPanelRows;
+    of_groups += kPanelRows;
+    starts += kRows;
+    scales += kRows;
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) emit<T>(t, i, 0, sum[i]);
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) emit<T>(t, i, p, total[i][p]);
 }
 
 #elif defined(FERRY_TIER_avx2)
 
-constexpr int kTileRows = 2, kTilePanels = 1;
+constexpr int kTileRows8 = 2, kTileRows4 = 2, kTilePanels = 1;
 
 inline F32x16 to_float(__m256i lo, __m256i hi) {
   return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)};
@@ -418,7 +449,7 @@ void tile8(const CodeTile& t) {
 }
 
 /// A product of bytes, 15 * 127 at most, is summed in 16 bits over a group: 32 of them fit.
-template <typename T, int kRows>
+template <typename T, int kRows, int>
 void tile4(const CodeTile& t) {
   const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
   F32x16 sum[kRows];
@@ -471,7 +502,7 @@ void tile4(const CodeTile& t) {
 
 #else  // plain
 
-constexpr int kTileRows = 1, kTilePanels = 1;
+constexpr int kTileRows8 = 1, kTileRows4 = 1, kTilePanels = 1;
 
 inline void add_products(uint32_t* sum, const int8_t* x, const uint8_t* w, int shift, int mask) {
   for (int r = 0; r < kPanelRows; ++r)
@@ -498,7 +529,7 @@ void tile8(const CodeTile& t) {
   emit<T>(t, 0, 0, total * load(static_cast<const float*>(t.panel_scales)));
 }
 
-template <typename T, int>
+template <typename T, int, int>
 void tile4(const CodeTile& t) {
   const int8_t* const x = static_cast<const int8_t*>(t.codes);
   F32x16 all = splat(0);
@@ -521,19 +552,25 @@ void tile4(const CodeTile& t) {
 
 using CodeTileKernel = void (*)(const CodeTile&);
 
-/// Kernels for 1 to kTileRows rows.
-template <typename T>
+/// Kernels for 1, 2, ... rows; of kTilePanels panels, and of one.
+template <int kCount>
 struct CodeTiles {
-  CodeTileKernel wide[kTileRows], one[kTileRows], int4[kTileRows];
+  CodeTileKernel wide[kCount], one[kCount];
 };
 template <typename T, int... kRows>
-constexpr CodeTiles<T> code_tiles(std::integer_sequence<int, kRows...>) {
-  return {{&tile8<T, kRows + 1, kTilePanels>...},
-          {&tile8<T, kRows + 1, 1>...},
-          {&tile4<T, kRows + 1>...}};
+constexpr CodeTiles<kTileRows8> code_tiles8(std::integer_sequence<int, kRows...>) {
+  return {{&tile8<T, kRows + 1, kTilePanels>...}, {&tile8<T, kRows + 1, 1>...}};
+}
+template <typename T, int... kRows>
+constexpr CodeTiles<kTileRows4> code_tiles4(std::integer_sequence<int, kRows...>) {
+  return {{&tile4<T, kRows + 1, kTilePanels>...}, {&tile4<T, kRows + 1, 1>...}};
 }
 template <typename T>
-constexpr CodeTiles<T> kCodeTiles = code_tiles<T>(std::make_integer_sequence<int, kTileRows>{});
+constexpr CodeTiles<kTileRows8> kTiles8 =
+    code_tiles8<T>(std::make_integer_sequence<int, kTileRows8>{});
+template <typename T>
+constexpr CodeTiles<kTileRows4> kTiles4 =
+    code_tiles4<T>(std::make_integer_sequence<int, kTileRows4>{});
 
 // ---- The product --------------------------------------------------------------------------------
 
@@ -592,10 +629,10 @@ struct Runner {
          ++strip) {
       const CodeStrip s = memory.strips[strip];
       for (int64_t panel = begin; panel < end;) {
-        const int64_t together = l.bits == 8 && end - panel >= kTilePanels ? kTilePanels : 1;
-        const CodeTileKernel* const kernels = l.bits == 4               ? kCodeTiles<T>.int4
-                                              : together == kTilePanels ? kCodeTiles<T>.wide
-                                                                        : kCodeTiles<T>.one;
+        const bool wide = end - panel >= kTilePanels;
+        const CodeTileKernel* const kernels = l.bits == 8
+                                                  ? (wide ? kTiles8<T>.wide : kTiles8<T>.one)
+                                                  : (wide ? kTiles4<T>.wide : kTiles4<T>.one);
         CodeTile t{
             .codes = nullptr,
             .starts = nullptr,
@@ -609,15 +646,16 @@ struct Runner {
             .y = nullptr,
             .y_stride = p.y_stride,
             .columns = l.rows - panel * kPanelRows};
-        for (int64_t row = 0; row < s.height; row += kTileRows) {
-          const int64_t height = s.height - row < kTileRows ? s.height - row : kTileRows;
+        const int64_t rows = l.bits == 8 ? kTileRows8 : kTileRows4;
+        for (int64_t row = 0; row < s.height; row += rows) {
+          const int64_t height = s.height - row < rows ? s.height - row : rows;
           t.codes = codes_of<Code>(s) + row * kQuad;
           t.starts = starts_of(s) + row;
           t.scales = scales_of(s) + row;
           t.y = static_cast<T*>(p.y) + (s.row + row) * p.y_stride + panel * kPanelRows;
           kernels[height - 1](t);
         }
-        panel += together;
+        panel += wide ? kTilePanels : 1;
       }
     }
   }
@@ -642,7 +680,7 @@ int64_t cut(const CodeProduct& p, CodeWorkspace& memory, int64_t* busy) {
   for (int64_t m = 0; m < p.matrices; ++m) {
     const int64_t row = p.offsets != nullptr ? p.offsets[m] : 0;
     const int64_t rows = p.offsets != nullptr ? p.offsets[m + 1] - row : p.rows;
-    const int64_t count = ceil_div(rows, kStripRows);
+    const int64_t count = ceil_div(rows, strip_rows(p.layout.bits));
     memory.first_strip[m] = strips;
     *busy += rows > 0;
     for (int64_t s = 0; s < count; ++s) {

@@ -38,12 +38,14 @@ CrossEntropy cross_entropy(const Tensor& hidden,
                            const Weight& head,
                            const Tensor& labels,
                            float scale) {
-  const Tensor w = weight_values(head, hidden.dtype());
-  check(hidden.rank() == 2 && w.rank() == 2 && hidden.dim(1) == w.dim(1) && w.dim(0) > 0,
+  const bool codes = head.codes().has_value();
+  const Tensor w = codes ? head.value : weight_values(head, hidden.dtype());
+  const Shape matrix = codes ? head.global_shape : w.shape();
+  check(hidden.rank() == 2 && matrix.rank() == 2 && hidden.dim(1) == matrix[1] && matrix[0] > 0,
         "cross_entropy: hidden {}, {} {}",
         hidden.shape().str(),
         head.name,
-        w.shape().str());
+        matrix.str());
   check(labels.shape() == Shape{hidden.dim(0)} && labels.dtype() == DType::kI32 &&
             labels.contiguous(),
         "cross_entropy: labels {} {} for {} tokens",
@@ -55,6 +57,9 @@ CrossEntropy cross_entropy(const Tensor& hidden,
         to_string(hidden.dtype()));
   Device& device = hidden.device();
   Tape* const tape = Tape::current();
+  check(tape == nullptr || !codes,
+        "cross_entropy: {} holds codes, which cannot be trained",
+        head.name);
   CrossEntropy result{Tensor::empty({1}, DType::kF32, device),
                       Tensor::empty({hidden.dim(0)}, DType::kF32, device)};
   Tensor d_hidden, d_head;
@@ -70,7 +75,9 @@ CrossEntropy cross_entropy(const Tensor& hidden,
             d_hidden.view(),
             d_head.view(),
             scale,
-            chunk_tokens(hidden.dim(0), w.dim(0))},
+            chunk_tokens(hidden.dim(0), matrix[0]),
+            matrix[0],
+            codes ? head.scales.view() : View{}},
            device);
   if (tape == nullptr) return result;
   // The gradients are scaled in place and handed over, so each closure can be played once.

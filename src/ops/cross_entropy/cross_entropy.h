@@ -22,7 +22,8 @@ struct CrossEntropy {
 ///           records, with d_logits = (softmax - onehot) * scale rounded to hidden's type; playback
 ///           multiplies by d_loss.
 /// Memory    kLogitsBytes of logits (at least 64 tokens), and the gradients.
-/// Order     logits: ops/cpu/gemm.h. log-sum-exp: the row's maximum m; for each tile of kVocabTile
+/// Order     logits: ops/cpu/gemm.h; of a head that is whole numbers: quantized_linear.h, without
+///           gradients. log-sum-exp: the row's maximum m; for each tile of kVocabTile
 ///           columns 16 lanes of exp(x - m), then the lane tree; tiles ascending. d_head: tokens
 ///           ascending, whatever the chunks. loss: 16 lanes over tokens, then the lane tree.
 /// Errors    check: shapes, types. A label that is neither -1 nor in [0, vocab) makes its loss NaN.

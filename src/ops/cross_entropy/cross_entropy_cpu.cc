@@ -1,5 +1,6 @@
 // Chunks of tokens: logits, losses and d_logits in place of them, then the two products of the
 // gradient.
+#include "ops/cpu/code_product.h"
 #include "ops/cpu/gemm.h"
 #include "ops/cpu/log_sum_exp.h"
 #include "ops/cpu/loops.h"
@@ -45,7 +46,7 @@ float token(float* logits, int64_t vocab, int32_t label, float scale, bool gradi
 
 template <typename T>
 void losses_and_gradients(const CrossEntropyArgs& a, void* workspace) {
-  const int64_t tokens = a.hidden.shape[0], inputs = a.hidden.shape[1], vocab = a.head.shape[0];
+  const int64_t tokens = a.hidden.shape[0], inputs = a.hidden.shape[1], vocab = a.vocab;
   const int64_t stride = logits_stride(vocab);
   const bool bf16 = a.hidden.dtype == DType::kBF16;
   const DType d_type = a.d_hidden.dtype;  // hidden's, or f32 where this kernel judges another
@@ -59,15 +60,27 @@ void losses_and_gradients(const CrossEntropyArgs& a, void* workspace) {
   do {  // once even without tokens: d_head becomes zero
     const int64_t rows = tokens - begin < a.chunk ? tokens - begin : a.chunk;
     T* const hidden = a.hidden.as<T>() + begin * a.hidden.stride[0];
-    gemm({.a = {hidden, a.hidden.dtype, a.hidden.stride[0], 1},
-          .b = head_by_row,
-          .c = logits,
-          .c_stride = stride,
-          .m = rows,
-          .n = vocab,
-          .k = inputs,
-          .bf16 = bf16},
-         rest);
+    if (a.head_scales.given())
+      code_product({.x = hidden,
+                    .x_dtype = a.hidden.dtype,
+                    .x_stride = a.hidden.stride[0],
+                    .y = logits,
+                    .y_stride = stride,
+                    .rows = rows,
+                    .layout = a.head_codes(),
+                    .panels = a.head.as<uint8_t>(),
+                    .scales = a.head_scales.data},
+                   rest);
+    else
+      gemm({.a = {hidden, a.hidden.dtype, a.hidden.stride[0], 1},
+            .b = head_by_row,
+            .c = logits,
+            .c_stride = stride,
+            .m = rows,
+            .n = vocab,
+            .k = inputs,
+            .bf16 = bf16},
+           rest);
     cpu_pool().parallel_for(rows, [&](int64_t r, int) {
       a.token_losses.as<float>()[begin + r] = token<T>(
           logits + r * stride, vocab, a.labels.as<int32_t>()[begin + r], a.scale, gradient);
@@ -101,8 +114,11 @@ void losses_and_gradients(const CrossEntropyArgs& a, void* workspace) {
 }  // namespace
 
 Plan cross_entropy_plan(const CrossEntropyArgs& args) {
-  const int64_t logits = args.chunk * logits_stride(args.head.shape[0]);
-  return {.workspace_bytes = static_cast<size_t>(logits) * sizeof(float) + gemm_workspace_bytes(0)};
+  const int64_t logits = args.chunk * logits_stride(args.vocab);
+  const size_t rest = args.head_scales.given()
+                          ? code_product_bytes(args.head_codes(), args.chunk, 1)
+                          : gemm_workspace_bytes(0);
+  return {.workspace_bytes = static_cast<size_t>(logits) * sizeof(float) + rest};
 }
 
 void cross_entropy(const Plan&, const CrossEntropyArgs& a, void* workspace, Stream&) {

@@ -2,30 +2,38 @@
 #pragma once
 
 #include "ops/kernel_table.h"
+#include "tensor/code_panels.h"
 #include "tensor/view.h"
 
 namespace ferry::ops {
 
 struct CrossEntropyArgs {
-  View hidden;        // [tokens, inputs] f32 or bf16; rows may be strided
-  View head;          // [vocab, inputs] f32 or bf16
-  View labels;        // i32 [tokens]
+  View hidden;  // [tokens, inputs] f32 or bf16; rows may be strided
+  View head;    // [vocab, inputs] f32 or bf16; or panels of codes, as quantized_linear has them
+  View labels;  // i32 [tokens]
   View token_losses;  // f32 [tokens]
   View loss;          // f32 [1]
   View d_hidden;      // [tokens, inputs], hidden's type; not given if not wanted
   View d_head;        // [vocab, inputs] f32, overwritten; not given if not wanted
   float scale;
   int64_t chunk;  // tokens whose logits exist at a time; even
+  int64_t vocab;
+  View head_scales = {};  // of codes
   template <class V>
   void visit(V&& v) const {
     v.in("hidden", hidden);
     v.in("head", head);
+    v.in("head_scales", head_scales);
     v.in("labels", labels);
     v.out("token_losses", token_losses);
     v.out("loss", loss);
     v.out("d_hidden", d_hidden);
     v.out("d_head", d_head);
     v.number("scale", static_cast<double>(scale));
+    v.number("vocab", static_cast<double>(vocab));
+  }
+  CodePanels head_codes() const {
+    return {head.dtype == DType::kI8 ? 8 : 4, vocab, hidden.shape[1]};
   }
 };
 

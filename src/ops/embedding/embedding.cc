@@ -24,17 +24,25 @@ const KernelTable<EmbeddingBackwardArgs> kBackward{
 };
 
 Tensor embedding(const Tensor& ids, const Weight& weight, DType out) {
-  const Tensor w = weight_values(weight, out);
-  check(ids.rank() == 1 && w.rank() == 2,
+  const bool codes = weight.codes().has_value();
+  const Tensor w = codes ? weight.value : weight_values(weight, out);
+  const Shape matrix = codes ? weight.global_shape : w.shape();
+  check(ids.rank() == 1 && matrix.rank() == 2,
         "embedding: ids {}, {} {}",
         ids.shape().str(),
         weight.name,
-        w.shape().str());
+        matrix.str());
   check(ids.dtype() == DType::kI32, "embedding: ids are {}", to_string(ids.dtype()));
   check(out == DType::kF32 || out == DType::kBF16, "embedding: wanted in {}", to_string(out));
-  Tensor y = Tensor::empty({ids.dim(0), w.dim(1)}, out, ids.device());
-  dispatch(kForward, EmbeddingArgs{ids.view(), w.view(), y.view()}, ids.device());
-  if (Tape* tape = Tape::current())
+  Tensor y = Tensor::empty({ids.dim(0), matrix[1]}, out, ids.device());
+  dispatch(kForward,
+           EmbeddingArgs{
+               ids.view(), w.view(), y.view(), matrix[0], codes ? weight.scales.view() : View{}},
+           ids.device());
+  Tape* const tape = Tape::current();
+  check(
+      tape == nullptr || !codes, "embedding: {} holds codes, which cannot be trained", weight.name);
+  if (tape != nullptr)
     tape->record(
         "embedding",
         {w},

@@ -8,9 +8,41 @@ namespace {
 
 constexpr int64_t kColumnsPerTask = 4 * kLanes;  // whole cache lines of f32 and of bf16
 
+/// Rows of a matrix of whole numbers: each code times its scale.
+void rows_of_codes(const EmbeddingArgs& a) {
+  const CodePanels l = a.codes();
+  const int64_t hidden = l.columns, width = l.groups() == 1 ? hidden : kCodeGroup;
+  with_type(a.scales.dtype, [&](auto s_type) {
+    with_type(a.y.dtype, [&](auto y_type) {
+      using S = decltype(s_type);
+      using Y = decltype(y_type);
+      parallel_rows(a.y.shape[0], hidden, [&](int64_t t) {
+        const int64_t id = a.ids.as<int32_t>()[t];
+        const bool known = 0 <= id && id < l.rows;
+        const int64_t row = known ? id : 0;
+        const S* const scales =
+            a.scales.as<S>() + row / kPanelRows * l.groups() * kPanelRows + row % kPanelRows;
+        Y* const y = a.y.as<Y>() + t * hidden;
+        for (int64_t g = 0; g * width < hidden; ++g) {
+          float scale[kLanes];
+          store(scale, load_n(scales + g * kPanelRows, 1));
+          const int64_t end = (g + 1) * width < hidden ? (g + 1) * width : hidden;
+          for_lanes(g * width, end, [&](int64_t i, int n) {
+            float codes[kLanes] = {};
+            for (int j = 0; j < n && known; ++j)
+              codes[j] = static_cast<float>(l.code_at(a.weight.as<uint8_t>(), row, i + j));
+            store_n(y + i, load(codes) * splat(scale[0]), n);
+          });
+        }
+      });
+    });
+  });
+}
+
 }  // namespace
 
 void embedding_forward(const Plan&, const EmbeddingArgs& a, void*, Stream&) {
+  if (a.scales.given()) return rows_of_codes(a);
   const int64_t tokens = a.y.shape[0], hidden = a.y.shape[1], vocab = a.weight.shape[0];
   with_type(a.weight.dtype, [&](auto w_type) {
     with_type(a.y.dtype, [&](auto y_type) {

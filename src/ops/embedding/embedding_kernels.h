@@ -2,20 +2,26 @@
 #pragma once
 
 #include "ops/kernel_table.h"
+#include "tensor/code_panels.h"
 #include "tensor/view.h"
 
 namespace ferry::ops {
 
 struct EmbeddingArgs {
   View ids;     // [tokens] i32; ids outside the vocabulary give zeros
-  View weight;  // [vocab, hidden] f32 or bf16
+  View weight;  // [vocab, hidden] f32 or bf16; or panels of codes, as quantized_linear has them
   View y;       // [tokens, hidden] f32 or bf16
+  int64_t vocab;
+  View scales = {};  // of codes
   template <class V>
   void visit(V&& v) const {
     v.in("ids", ids);
     v.in("weight", weight);
+    v.in("scales", scales);
     v.out("y", y);
+    v.number("vocab", static_cast<double>(vocab));
   }
+  CodePanels codes() const { return {weight.dtype == DType::kI8 ? 8 : 4, vocab, y.shape[1]}; }
 };
 
 struct EmbeddingBackwardArgs {

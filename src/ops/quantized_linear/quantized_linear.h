@@ -1,6 +1,6 @@
 // The linear map of a weight that is stored as whole numbers, int8 or int4: activations are rounded
-// to int8 in groups of 32 columns of a token, and whole numbers are multiplied. linear, grouped_linear and cross_entropy
-// come here by themselves where a weight is stored so.
+// to int8 in groups of 32 columns of a token, and whole numbers are multiplied. linear and
+// grouped_linear come here by themselves where a weight is stored so.
 #pragma once
 
 #include "tensor/tensor.h"
@@ -17,8 +17,8 @@ namespace ferry::ops {
 /// Gradient  none: such a weight is not trained.
 /// Order     ops/cpu/code_product.h. Sums of whole numbers are exact.
 /// Errors    check: shapes, types, a tape that records.
-/// Source    W8A8 with dynamic activations, as msModelSlim and vllm-ascend have it, which give a token
-///           one scale; a scale for 32 columns is GGUF's Q8_0.
+/// Source    W8A8 with dynamic activations, as msModelSlim and vllm-ascend have it, which give a
+///           token one scale; a scale for 32 columns is GGUF's Q8_0.
 Tensor quantized_linear(const Tensor& x, const Weight& w, const Tensor& offsets, DType out);
 
 }  // namespace ferry::ops
