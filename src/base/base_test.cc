@@ -221,6 +221,10 @@ TEST(File, OnlyWhatIsNotThereIsAbsent) {
     refused("file.open", [&] { return FileReader::open(path); });
     refused("file.list", [&] { return list_folder(folder); });
     refused("file.size", [&] { return file_size(path); });
+    refused("file.free_space", [&] { return free_disk_bytes(folder); });
+    refused("file.make_folders", [&] { return make_folders(join_path(folder, "c")); });
+    refused("file.create", [&] { return write_private_file(join_path(folder, "d"), "x"); });
+    refused("file.create_lock", [&] { return FolderLock::acquire(folder); });
   }
   ASSERT_TRUE(remove_tree(folder));
 }
