@@ -206,7 +206,7 @@ TEST(File, OnlyWhatIsNotThereIsAbsent) {
   EXPECT_FALSE(*is_there(join_path(path, "below a file")));
   for (const auto& [action, code] :
        {std::pair("eio", Code::kUnavailable), std::pair("eacces", Code::kExhausted)}) {
-    const auto refused = [&, code = code](const char* point, const auto& read) {
+    const auto refused = [&, action = action, code = code](const char* point, const auto& read) {
       arm_faults(fmt::format("{}:1:{}", point, action));
       const auto r = read();
       arm_faults("");
