@@ -206,7 +206,7 @@ TEST(File, OnlyWhatIsNotThereIsAbsent) {
   EXPECT_FALSE(*is_there(join_path(path, "below a file")));
   for (const auto& [action, code] :
        {std::pair("eio", Code::kUnavailable), std::pair("eacces", Code::kExhausted)}) {
-    const auto refused = [&, code = code](const char* point, const auto& read) {
+    const auto refused = [&, action = action, code = code](const char* point, const auto& read) {
       arm_faults(fmt::format("{}:1:{}", point, action));
       const auto r = read();
       arm_faults("");
@@ -221,6 +221,10 @@ TEST(File, OnlyWhatIsNotThereIsAbsent) {
     refused("file.open", [&] { return FileReader::open(path); });
     refused("file.list", [&] { return list_folder(folder); });
     refused("file.size", [&] { return file_size(path); });
+    refused("file.free_space", [&] { return free_disk_bytes(folder); });
+    refused("file.make_folders", [&] { return make_folders(join_path(folder, "c")); });
+    refused("file.create", [&] { return write_private_file(join_path(folder, "d"), "x"); });
+    refused("file.create_lock", [&] { return FolderLock::acquire(folder); });
   }
   ASSERT_TRUE(remove_tree(folder));
 }

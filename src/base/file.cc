@@ -138,10 +138,13 @@ Result<void> write_file_atomic(const std::string& path, std::string_view content
 }
 
 Result<void> write_private_file(const std::string& path, std::string_view content) {
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (fd < 0 && errno == EEXIST) return fail(Code::kInvalidInput, "{}: exists", path);
-  if (fd < 0) return os_error("create", path, errno);
-  int error = 0;
+  int fd = -1;
+  int error = error_of("file.create", [&] {
+    fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    return fd >= 0;
+  });
+  if (error == EEXIST) return fail(Code::kInvalidInput, "{}: exists", path);
+  if (error != 0) return os_error("create", path, error);
   for (size_t at = 0; at < content.size() && error == 0;) {
     const ssize_t n = ::write(fd, content.data() + at, content.size() - at);
     if (n >= 0) at += static_cast<size_t>(n);
@@ -340,6 +343,8 @@ Result<bool> create_folder(const std::string& path) {
 }
 
 Result<void> make_folders(const std::string& path) {
+  if (const int injected = fault_point("file.make_folders"))
+    return os_error("create the folder", path, injected);
   std::error_code error;
   fs::create_directories(path, error);
   if (error) return os_error("create the folder", path, error.value());
@@ -405,8 +410,9 @@ Result<uint64_t> free_disk_bytes(const std::string& path) {
   while (!folder.empty() && !fs::exists(folder, error) && folder != folder.parent_path())
     folder = folder.parent_path();
   struct statvfs st {};
-  if (::statvfs(folder.c_str(), &st) != 0)
-    return os_error("find free space", folder.string(), errno);
+  const int failed =
+      error_of("file.free_space", [&] { return ::statvfs(folder.c_str(), &st) == 0; });
+  if (failed != 0) return os_error("find free space", folder.string(), failed);
   return uint64_t{st.f_bavail} * st.f_frsize;
 }
 
@@ -459,8 +465,11 @@ Result<FolderLock> FolderLock::acquire(const std::string& folder) {
   TRY(make_folders(folder));
   const std::string path = join_path(folder, ".lock");
   FolderLock lock;
-  lock.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock.fd_ < 0) return os_error("create", path, errno);
+  const int opened = error_of("file.create_lock", [&] {
+    lock.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    return lock.fd_ >= 0;
+  });
+  if (opened != 0) return os_error("create", path, opened);
   const int error = lock_error(lock.fd_, LOCK_EX | LOCK_NB);
   lock.exclusive_ = !cannot_lock(error);
   if (error != 0 && lock.exclusive_) {

@@ -194,7 +194,8 @@ Result<void> StagedFolder::write_text(const std::string& relative, std::string_v
 }
 
 void StagedFolder::add(const std::string& relative, FileDigest digest) {
-  check(relative != kChecksumsName && is_inside(relative),
+  // The list of files is JSON: a name that is no UTF-8 would be listed as another one.
+  check(relative != kChecksumsName && is_inside(relative) && json_quoted(relative).has_value(),
         "staged folder: a file named {}",
         printable(relative));
   check(files_.emplace(relative, std::move(digest)).second,
