@@ -34,28 +34,6 @@ Shape stored_codes_shape(WeightCodes codes, const Shape& matrix) {
   return codes == WeightCodes::kInt8 ? matrix : Shape{matrix[0], (matrix[1] + 1) / 2};
 }
 
-std::vector<uint8_t> pack_int4(std::span<const int8_t> codes, int64_t columns) {
-  const auto width = static_cast<size_t>(columns);
-  std::vector<uint8_t> bytes;
-  bytes.reserve(codes.size() / 2 + 1);
-  for (size_t row = 0; row < codes.size(); row += width)
-    for (size_t c = 0; c < width; c += 2) {
-      const int low = codes[row + c] + 8, high = c + 1 < width ? codes[row + c + 1] + 8 : 8;
-      bytes.push_back(static_cast<uint8_t>(low | high << 4));
-    }
-  return bytes;
-}
-
-void unpack_int4(std::span<const uint8_t> bytes, int64_t columns, std::span<int8_t> codes) {
-  const auto width = static_cast<size_t>(columns);
-  size_t at = 0;
-  for (size_t row = 0; row < codes.size(); row += width)
-    for (size_t c = 0; c < width; c += 2, ++at) {
-      codes[row + c] = static_cast<int8_t>((bytes[at] & 15) - 8);
-      if (c + 1 < width) codes[row + c + 1] = static_cast<int8_t>((bytes[at] >> 4) - 8);
-    }
-}
-
 std::string quant_description(WeightCodes codes,
                               const std::vector<std::string>& tensors,
                               const std::function<bool(const std::string& name)>& quantised) {

@@ -4,7 +4,6 @@
 
 #include <functional>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,11 +23,6 @@ const char* quant_type(WeightCodes codes);
 
 /// The shape of a matrix's codes in a file: int8 as the matrix, int4 two columns in a byte.
 Shape stored_codes_shape(WeightCodes codes, const Shape& matrix);
-
-/// Rows of int4 codes, two in a byte: the even column in the lower half, each code + 8. An odd last
-/// column has code 0 beside it.
-std::vector<uint8_t> pack_int4(std::span<const int8_t> codes, int64_t columns);
-void unpack_int4(std::span<const uint8_t> bytes, int64_t columns, std::span<int8_t> codes);
 
 /// The description of a directory's tensors by their names and types.
 std::string quant_description(WeightCodes codes,

@@ -58,6 +58,15 @@ float best_scale(const float* x, int64_t n) {
   return best;
 }
 
+/// f(row) for each, blocks of rows in parallel.
+template <typename F>
+void in_blocks(int64_t rows, int64_t columns, const F& f) {
+  const int64_t block = std::max<int64_t>(1, (int64_t{1} << 16) / std::max<int64_t>(columns, 1));
+  cpu_pool().parallel_for((rows + block - 1) / block, [&](int64_t task, int) {
+    for (int64_t row = task * block; row < std::min(rows, (task + 1) * block); ++row) f(row);
+  });
+}
+
 Tensor in_cpu_memory(const Shape& shape, DType dtype) {
   return Tensor::empty(shape, dtype, cpu_device());
 }
@@ -91,6 +100,33 @@ CodeRows quantise_rows(WeightCodes kind, std::span<const float> rows, int64_t co
   return out;
 }
 
+std::vector<uint8_t> pack_int4(std::span<const int8_t> codes, int64_t columns) {
+  const int64_t pairs = columns / 2, width = (columns + 1) / 2;
+  const int64_t rows = static_cast<int64_t>(codes.size()) / columns;
+  std::vector<uint8_t> bytes(static_cast<size_t>(rows * width));
+  in_blocks(rows, columns, [&](int64_t row) {
+    const int8_t* const from = codes.data() + row * columns;
+    uint8_t* const to = bytes.data() + row * width;
+    for (int64_t i = 0; i < pairs; ++i)
+      to[i] = static_cast<uint8_t>((from[2 * i] + 8) | (from[2 * i + 1] + 8) << 4);
+    if (pairs < width) to[pairs] = static_cast<uint8_t>((from[columns - 1] + 8) | 8 << 4);
+  });
+  return bytes;
+}
+
+void unpack_int4(std::span<const uint8_t> bytes, int64_t columns, std::span<int8_t> codes) {
+  const int64_t pairs = columns / 2, width = (columns + 1) / 2;
+  in_blocks(static_cast<int64_t>(codes.size()) / columns, columns, [&](int64_t row) {
+    const uint8_t* const from = bytes.data() + row * width;
+    int8_t* const to = codes.data() + row * columns;
+    for (int64_t i = 0; i < pairs; ++i) {
+      to[2 * i] = static_cast<int8_t>((from[i] & 15) - 8);
+      to[2 * i + 1] = static_cast<int8_t>((from[i] >> 4) - 8);
+    }
+    if (pairs < width) to[columns - 1] = static_cast<int8_t>((from[pairs] & 15) - 8);
+  });
+}
+
 PanelsInMaking::PanelsInMaking(WeightCodes kind, const Shape& shape)
     : kind_(kind), layout_{bits_of(kind), shape[shape.rank() - 2], shape[shape.rank() - 1]} {
   const int64_t matrices = shape.rank() == 3 ? shape[0] : 1;
@@ -99,29 +135,28 @@ PanelsInMaking::PanelsInMaking(WeightCodes kind, const Shape& shape)
                           int8 ? DType::kI8 : DType::kU8);
   scales_ = in_cpu_memory({matrices, layout_.panels(), layout_.groups(), kPanelRows},
                           int8 ? DType::kF32 : DType::kBF16);
+  codes_ = static_cast<uint8_t*>(panels_.data());
+  of_groups_ = scales_.data();
   // Only the last panel of a matrix and the last quad or group of a row have places that no row
   // fills.
-  for (int64_t m = 0; m < matrices; ++m)
-    clear_codes(layout_, static_cast<uint8_t*>(panels_.data()) + m * layout_.bytes());
+  for (int64_t m = 0; m < matrices; ++m) clear_codes(layout_, codes_ + m * layout_.bytes());
   const int64_t count = scales_.count();
-  for (int64_t i = 0; i < count; ++i) {
-    if (int8)
-      static_cast<float*>(scales_.data())[i] = 1;
-    else
-      static_cast<bf16_t*>(scales_.data())[i] = f32_to_bf16(1);
-  }
+  if (int8)
+    std::fill_n(static_cast<float*>(of_groups_), count, 1.0f);
+  else
+    std::fill_n(static_cast<bf16_t*>(of_groups_), count, f32_to_bf16(1));
 }
 
 void PanelsInMaking::put(int64_t matrix, int64_t row, const int8_t* codes, const float* scales) {
-  put_codes(layout_, row, codes, static_cast<uint8_t*>(panels_.data()) + matrix * layout_.bytes());
+  put_codes(layout_, row, codes, codes_ + matrix * layout_.bytes());
   const int64_t groups = layout_.groups();
   const int64_t at =
       (matrix * layout_.panels() + row / kPanelRows) * groups * kPanelRows + row % kPanelRows;
   for (int64_t g = 0; g < groups; ++g) {
     if (kind_ == WeightCodes::kInt8)
-      static_cast<float*>(scales_.data())[at + g * kPanelRows] = scales[g];
+      static_cast<float*>(of_groups_)[at + g * kPanelRows] = scales[g];
     else
-      static_cast<bf16_t*>(scales_.data())[at + g * kPanelRows] = f32_to_bf16(scales[g]);
+      static_cast<bf16_t*>(of_groups_)[at + g * kPanelRows] = f32_to_bf16(scales[g]);
   }
 }
 

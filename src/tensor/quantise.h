@@ -22,6 +22,11 @@ struct CodeRows {
 /// A number becomes the code nearest to it. Uses the CPU's thread pool.
 CodeRows quantise_rows(WeightCodes kind, std::span<const float> rows, int64_t columns);
 
+/// Rows of int4 codes, two in a byte: the even column in the lower half, each code + 8. An odd last
+/// column has code 0 beside it. Uses the CPU's thread pool.
+std::vector<uint8_t> pack_int4(std::span<const int8_t> codes, int64_t columns);
+void unpack_int4(std::span<const uint8_t> bytes, int64_t columns, std::span<int8_t> codes);
+
 /// A weight's panels while they are filled, in the CPU's memory.
 /// Thread rule: rows of different panels may be put at once.
 class PanelsInMaking {
@@ -41,6 +46,8 @@ class PanelsInMaking {
   WeightCodes kind_;
   CodePanels layout_;
   Tensor panels_, scales_;
+  uint8_t* codes_ = nullptr;   // the memory of panels_
+  void* of_groups_ = nullptr;  // of scales_
 };
 
 /// What a stored row stands for: code * scale in f32.
