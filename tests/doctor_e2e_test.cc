@@ -66,6 +66,10 @@ TEST(Doctor, SaysWhatIsWrongWithTheCommand) {
   EXPECT_EQ(doctor("--device toaster").status, 2);
   EXPECT_EQ(doctor("--soak yesterday").status, 2);
   EXPECT_EQ(doctor("--only nothing").status, 2);
+  const Ended pipe =
+      doctor("--for /dev/null");  // a pipe would be empty for the second who reads it
+  EXPECT_EQ(pipe.status, 2) << pipe.output;
+  EXPECT_NE(pipe.output.find("is not a regular file"), std::string::npos) << pipe.output;
   const Ended nowhere = doctor("--html /nonexistent/report.html");  // said before it examines
   EXPECT_EQ(nowhere.status, 2);
   EXPECT_EQ(nowhere.output,

@@ -829,6 +829,37 @@ TEST_F(TrainE2e, AFolderThatIsNotARunsIsRefusedAndStaysAsItIs) {
       << mistyped.output;
 }
 
+TEST_F(TrainE2e, TheDataOfARunIsNotReplaced) {
+  const Strings replace = {"data",
+                           "prepare",
+                           path("other.txt"),
+                           "--split",
+                           "line",
+                           "--tokenizer",
+                           path("tok.json"),
+                           "--out",
+                           path("other"),
+                           "--held-out-bytes",
+                           "8K",
+                           "--near-duplicate",
+                           "2",
+                           "--force"};
+  Program p(root_ / "holding.log",
+            train("holding", {"--data.dir=" + path("other"), "--train.steps=100000"}));
+  ASSERT_TRUE(wait_for([&] { return p.ended() || has_checkpoint("holding"); })) << p.output();
+  ASSERT_FALSE(p.ended()) << p.output();
+  const std::string manifest = read(root_ / "other/manifest.json");
+  refused(2,
+          replace,
+          {path("other") + "/manifest.json: is in use by process ",
+           "train " + path("run.toml"),
+           std::to_string(worker_of(path("holding")))});
+  EXPECT_EQ(read(root_ / "other/manifest.json"), manifest);
+  p.signal(SIGTERM);
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  ran(replace);
+}
+
 TEST_F(TrainE2e, PrintConfigShowsThePresetsArchitecture) {
   write(root_ / "preset.toml",
         "[model]\npreset = \"small\"\nhidden_size = 96\n[data]\ndir = \"d\"\n");
@@ -892,6 +923,22 @@ TEST_F(TrainE2e, AdviceNamesPathsAsAShellReadsThem) {
   refused(2, {"passport", blank}, {blank, "the tokenizer has 330 ids, the model 320"});
 }
 
+/// Fills the head of an f32 safetensors file with numbers that are finite and too large: its sums are
+/// infinite.
+void poison(const fs::path& file) {
+  std::string bytes = read(file);
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  const Json layout = Json::parse(bytes.substr(sizeof header, header));
+  const float huge = 3e38f;
+  for (const char* const name : {"lm_head.weight", "model.layers.2.shared_head.head.weight"}) {
+    const Json offsets = layout.at(name).at("data_offsets");
+    for (size_t i = offsets.at(0); i < offsets.at(1); i += sizeof huge)
+      std::memcpy(&bytes[sizeof header + header + i], &huge, sizeof huge);
+  }
+  write(file, bytes);
+}
+
 /// A model whose numbers are not finite, or lead to such: no command passes it off for one.
 TEST_F(TrainE2e, NumbersThatAreNotFiniteAreTold) {
   const std::string bad = path("not-finite");
@@ -914,18 +961,9 @@ TEST_F(TrainE2e, NumbersThatAreNotFiniteAreTold) {
   refused(2, {"eval", bad, "--data", path("text"), "--no-compressors"}, says);
   refused(2, train("none", {}, "bad.toml"), says);
 
-  // Finite, and too large for what is computed from it: the head's sums are infinite.
-  uint64_t header = 0;
-  std::memcpy(&header, whole.data(), sizeof header);
-  const Json tensors = Json::parse(whole.substr(sizeof header, header));
-  std::string large = whole;
-  const float huge = 3e38f;
-  for (const char* const name : {"lm_head.weight", "model.layers.2.shared_head.head.weight"}) {
-    const Json offsets = tensors.at(name).at("data_offsets");
-    for (size_t i = offsets.at(0); i < offsets.at(1); i += sizeof huge)
-      std::memcpy(&large[sizeof header + header + i], &huge, sizeof huge);
-  }
-  write(bad + "/model.safetensors", large);
+  // Finite, and too large for what is computed from it.
+  write(bad + "/model.safetensors", whole);
+  poison(bad + "/model.safetensors");
   refused(1, {"eval", bad, "--data", path("text"), "--no-compressors"}, {"not finite"});
   refused(
       1, train("diverged", {"--train.steps=3"}, "bad.toml"), {"each of the 3 updates was refused"});
@@ -1060,24 +1098,11 @@ TEST_F(TrainE2e, WhatWasNotSignedIsNotRead) {
   refused(2, {"tokenizer", "encode", "--tokenizer", model, "a"}, {"is a folder", tokenizer});
 }
 
-/// Sets the first element of a tensor of an f32 safetensors file to NaN.
-void poison(const fs::path& file, const std::string& tensor) {
-  std::string bytes = read(file);
-  uint64_t header = 0;
-  std::memcpy(&header, bytes.data(), sizeof header);
-  const Json layout = Json::parse(bytes.substr(8, header));
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  std::memcpy(bytes.data() + 8 + header + layout.at(tensor).at("data_offsets")[0].get<size_t>(),
-              &nan,
-              sizeof nan);
-  write(file, bytes);
-}
-
 TEST_F(TrainE2e, NonFiniteUpdatesAreRefused) {
   copy(checkpoint("base"), path("poisoned"));
   for (const char* guard : {"checksums.json", "passport.json"})
     fs::remove(path("poisoned/") + guard);
-  poison(root_ / "poisoned/model.safetensors", "model.layers.0.self_attn.o_proj.weight");
+  poison(root_ / "poisoned/model.safetensors");
   const std::string before = read(root_ / "poisoned/model.safetensors");
   write(root_ / "nan.toml", "[model]\ninit = \"" + path("poisoned") + "\"\n" + kRun);
   const Ended e = end_of(train("nan", {"--train.steps=100"}, "nan.toml"));

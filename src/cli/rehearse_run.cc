@@ -1,6 +1,7 @@
 #include "cli/rehearse_run.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -89,6 +90,12 @@ Result<Run> run_of(const std::string& name) {
   if (name == "v3") return Run{usual_settings(), kV3, name};
   if (name == "v2-lite") return Run{usual_settings(), kV2Lite, name};
   if (is_folder(name)) return run_of_directory(name);
+  std::error_code none;
+  if (path_exists(name) && !std::filesystem::is_regular_file(name, none))
+    return fail(Code::kInvalidInput,
+                "--for {}: is not a regular file, and each process of the examination reads it: "
+                "write it to a file first",
+                name);
   if (path_exists(name)) return run_of_settings(name);
   return fail(Code::kNotFound,
               "--for {}: is no model directory and no file of settings; or give v3 or v2-lite",

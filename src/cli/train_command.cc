@@ -17,11 +17,13 @@
 #include "base/alive.h"
 #include "base/child_process.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/patient_output.h"
 #include "base/shell.h"
 #include "base/system.h"
 #include "cli/command.h"
 #include "cli/examinations.h"
+#include "data/manifest.h"
 #include "device/device.h"
 #include "train/loop.h"
 #include "train/model_setup.h"
@@ -185,6 +187,9 @@ int run(const Arguments& args, std::vector<std::string> overrides) {
     return 0;
   }
   if (const Result<void> named = texts->read_named(*settings); !named) return report(named.error());
+  // Between two workers nobody else would hold it. What is wrong with it the worker says.
+  const Result<FileHold> data =
+      FileHold::shared(join_path(settings->data.dir, data::kManifestFile));
   supervisor::Command command{.program = "/proc/self/exe",
                               .name = ::program_invocation_name,
                               .first = {"train", args.config, "--worker", "--handed"},
