@@ -52,7 +52,7 @@ TEST(UpdateRule, FollowsTheTable) {
   for (const WeightRole table : {WeightRole::kEmbedding, WeightRole::kHead})
     EXPECT_EQ(rule(table, muon), (UpdateRule{Kind::kAdamW, true}));
   for (const WeightRole matrix :
-       {WeightRole::kProjection, WeightRole::kRouter, WeightRole::kExperts}) {
+       {WeightRole::kProjection, WeightRole::kFine, WeightRole::kRouter, WeightRole::kExperts}) {
     EXPECT_EQ(rule(matrix, muon), (UpdateRule{Kind::kMuon, true}));
     EXPECT_EQ(rule(matrix, adamw), (UpdateRule{Kind::kAdamW, true}));
   }

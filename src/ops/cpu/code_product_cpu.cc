@@ -270,7 +270,7 @@ template <int kRows, int kPanels>
 #pragma GCC unroll 4
   for (int p = 0; p < kPanels; ++p) {
     weights[p] = _mm512_loadu_si512(w + p * panel_bytes);
-    if constexpr (kRows <= 4) __builtin_prefetch(w + 24 * kVectorBytes + p * panel_bytes);
+    __builtin_prefetch(w + 24 * kVectorBytes + p * panel_bytes);
   }
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
@@ -357,7 +357,7 @@ void tile4(const CodeTile& t) {
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
         const uint8_t* const at = w + v * kVectorBytes + p * panel_bytes;
-        if constexpr (kRows <= 4) __builtin_prefetch(at + 2048);
+        __builtin_prefetch(at + 2048);
         const __m512i both = _mm512_loadu_si512(at);
         first[p] = _mm512_and_si512(both, low);
         second[p] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
