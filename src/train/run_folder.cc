@@ -26,6 +26,8 @@ Result<bool> check_run_folder(const std::string& folder) {
     return refused("holds a dataset");
   if (named(kConfigName) || has([](const std::string& n) { return n.ends_with(".safetensors"); }))
     return refused("is a model directory");
+  // A run's own log may have been harmed; that of a folder without a checkpoint is somebody else's.
+  if (has([](const std::string& n) { return n.starts_with("step-"); })) return true;
   const Result<Metrics> metrics = read_metrics(join_path(folder, "metrics.jsonl"));
   if (!metrics && metrics.error().code == Code::kCorrupt)
     return fail(Code::kInvalidInput,
