@@ -41,7 +41,7 @@ std::string quant_description(WeightCodes codes,
                               {"version", "1.0.0"},
                               {"group_size", codes == WeightCodes::kInt8 ? 0 : kCodeGroup}};
   for (const std::string& name : tensors) j[name] = quantised(name) ? quant_type(codes) : kFloat;
-  return j.dump(2) + "\n";
+  return json_text(j, 2) + "\n";
 }
 
 Result<void> check_quant_description(

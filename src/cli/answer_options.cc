@@ -65,8 +65,9 @@ engine::EngineOptions engine_options(const AnswerOptions& options,
   if (tokens == 0) {
     const std::optional<uint64_t> on_device = model.device().memory_available();
     const auto free = static_cast<double>(on_device ? *on_device : memory_available().bytes);
-    const auto fits =
-        static_cast<int64_t>(free / 4 / static_cast<double>(model.cache_bytes_per_token(options.drafts > 0 && model.has_mtp())));
+    const auto fits = static_cast<int64_t>(
+        free / 4 /
+        static_cast<double>(model.cache_bytes_per_token(options.drafts > 0 && model.has_mtp())));
     const int64_t least = tokens_each > 0 ? each : std::min<int64_t>(positions, 4096);
     // Pages are whole, and each request may have its own last one.
     tokens = std::max(least, std::min(running * (each + models::kPageTokens), fits));

@@ -153,7 +153,7 @@ std::string settings_of(const OpenedModel& model,
                          {"frequency_penalty", s.frequency_penalty},
                          {"seed", s.seed},
                          {"stop", o.stop}};
-  return j.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_text(j);
 }
 
 /// The lines of answers that were written before; a last one that was cut off is taken away.
@@ -275,11 +275,9 @@ class Batch {
       for (const char* name :
            {"messages", "tools", "add_generation_prompt", "chat_template_kwargs"})
         if (object.contains(name)) conversation[name] = object[name];
-      TRY_ASSIGN(ChatPrompt chat,
-                 render_chat(model_.texts,
-                             conversation.dump(-1, ' ', false, Json::error_handler_t::replace),
-                             "the conversation",
-                             directory_));
+      TRY_ASSIGN(
+          ChatPrompt chat,
+          render_chat(model_.texts, json_text(conversation), "the conversation", directory_));
       return std::move(chat.ids);
     }
     const Json& prompt = object["prompt"];
@@ -287,7 +285,7 @@ class Batch {
     if (prompt.is_array()) {
       for (const Json& id : prompt) {
         if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
-          return fail(Code::kInvalidInput, "\"prompt\" has {}, which is no token", id.dump());
+          return fail(Code::kInvalidInput, "\"prompt\" has {}, which is no token", json_text(id));
         ids.push_back(id.get<int32_t>());
       }
       return ids;
@@ -329,7 +327,7 @@ class Batch {
 
   Result<void> write(const OrderedJson& j) {
     ++done_;
-    return out_->write(j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    return out_->write(json_text(j) + "\n");
   }
 
   Result<void> refuse(const Line& line, int64_t choice, const std::string& why) {

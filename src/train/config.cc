@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "train/config_field.h"
 
 namespace ferry {
@@ -32,7 +33,7 @@ std::string print_settings(const Settings& settings, const nlohmann::ordered_jso
     else if (section == "model" && base.contains(f.key))
       out += fmt::format("# {} = {}   as model.{} has it\n",
                          f.key,
-                         base[f.key].dump(),
+                         json_text(base[f.key]),
                          settings.model.preset.empty() ? "config" : "preset");
     else
       out += fmt::format("# {} is not set\n", f.key);

@@ -129,7 +129,9 @@ void attend_packed(Maker& m,
 
 void run_attention(Maker& m, const Sizes& s) { attend_packed(m, s[0], s[1], s[2], 1, s[3], s[4]); }
 
-void run_grouped_attention(Maker& m, const Sizes& s) { attend_packed(m, s[0], s[1], s[2], s[3], s[4], s[5]); }
+void run_grouped_attention(Maker& m, const Sizes& s) {
+  attend_packed(m, s[0], s[1], s[2], s[3], s[4], s[5]);
+}
 
 /// MLA's absorbed form: all heads share one key, whose first columns are the value.
 void run_absorbed(Maker& m, const Sizes& s) {
