@@ -2,7 +2,12 @@
 
 #include <fmt/core.h>
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -33,6 +38,7 @@ constexpr const char* kHelp =
     "end";
 
 volatile std::sig_atomic_t g_interrupted = 0;
+int g_interrupts = -1;  // an eventfd that the handler counts up
 
 struct Arguments {
   OpenOptions open;
@@ -62,7 +68,7 @@ class Chat {
     if (talks_)
       say(args_.plain ? "Begin a text, and the model goes on with it; /help explains."
                       : "Say something; /help explains.");
-    ChatLines lines(stdin, stdout, talks_);
+    ChatLines lines(STDIN_FILENO, g_interrupts, stdout, talks_);
     for (bool leaving = false;;) {
       const ChatInput input = lines.next();
       switch (input.kind) {
@@ -195,9 +201,17 @@ Result<void> chat(Arguments& args) {
   TRY(check_answer_options(args.answer));
   TRY_ASSIGN(const OpenedModel model, open_model(args.open));
   args.answer.generate.end_tokens = model.texts.eos;
-  // Not restarted: reading a line is to be given up.
+  g_interrupts = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (g_interrupts < 0)
+    return fail(Code::kExhausted, "chat: no descriptor is left: {}", std::strerror(errno));
   struct sigaction action {};
-  action.sa_handler = [](int) { g_interrupted = 1; };
+  action.sa_handler = [](int) {
+    const int before = errno;
+    g_interrupted = 1;
+    const uint64_t one = 1;  // a counter that is full says it already
+    [[maybe_unused]] const ssize_t written = ::write(g_interrupts, &one, sizeof one);
+    errno = before;
+  };
   ::sigaction(SIGINT, &action, nullptr);
   return Chat(args, model).run();
 }

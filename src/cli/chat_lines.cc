@@ -1,7 +1,9 @@
 #include "cli/chat_lines.h"
 
+#include <poll.h>
+#include <unistd.h>
+
 #include <cerrno>
-#include <cstdlib>
 
 namespace ferry::cli {
 namespace {
@@ -14,25 +16,42 @@ bool blank(const std::string& text) {
 
 }  // namespace
 
+/// Takes what was said on `interrupts`, if anything was.
+bool ChatLines::interrupted() {
+  uint64_t times = 0;
+  return interrupts_ >= 0 && ::read(interrupts_, &times, sizeof times) > 0;
+}
+
 ChatLines::Line ChatLines::read(const char* prompt, std::string& line) {
+  interrupted();  // what was meant for the answer before
   if (prompts_) {
     std::fputs(prompt, out_);
     std::fflush(out_);
   }
   line.clear();
   for (;;) {
-    errno = 0;
-    const int c = std::getc(in_);
-    if (c == EOF && errno == EINTR) {
-      std::clearerr(in_);
-      return Line::kInterrupted;
-    }
-    if (c == EOF) return line.empty() ? Line::kEnd : Line::kRead;
-    if (c == '\n') {
+    const size_t end = read_.find('\n');
+    if (end != std::string::npos || ended_) {
+      line = read_.substr(0, end);
+      const bool nothing = end == std::string::npos && read_.empty();
+      read_.erase(0, end == std::string::npos ? end : end + 1);
+      if (nothing) return Line::kEnd;
       if (!line.empty() && line.back() == '\r') line.pop_back();
       return Line::kRead;
     }
-    line += static_cast<char>(c);
+    pollfd both[] = {{in_, POLLIN, 0}, {interrupts_, POLLIN, 0}};
+    if (::poll(both, interrupts_ < 0 ? 1 : 2, -1) < 0 && errno != EINTR) return Line::kEnd;
+    if (interrupted()) {
+      read_.clear();
+      return Line::kInterrupted;
+    }
+    if (both[0].revents == 0) continue;
+    char bytes[4096];
+    const ssize_t got = ::read(in_, bytes, sizeof bytes);
+    if (got > 0)
+      read_.append(bytes, static_cast<size_t>(got));
+    else if (got == 0 || errno != EINTR)
+      ended_ = true;
   }
 }
 
