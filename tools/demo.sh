@@ -115,3 +115,10 @@ printf '{"model_dir":%s,"bits_per_byte":%s,"xz_bits_per_byte":%s,"tokens_per_s":
   "$(json model_dir "$out/train.txt")" "$(field bits_per_byte "$out/eval.txt")" "$(field xz_bits_per_byte "$out/eval.txt")" \
   "${rate:-null}" "$((SECONDS - start))" "$size" "$training_s" "$tier"
 echo "done" >>"$progress"
+
+# Where somebody sits at a terminal: the model itself. It knows a dictionary, not how to converse.
+if [ -t 0 ] && [ -t 1 ]; then
+  step "Begin an entry, such as \"Ferry\", and the model goes on with it; Ctrl-D leaves"
+  "$ferry" chat "$model" --plain --tokens 120 --temperature 0.7 || true
+  echo "Again: $(printf '%q ' "$ferry" chat "$model" --plain)"
+fi
