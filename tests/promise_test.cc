@@ -242,6 +242,44 @@ TEST_P(EachModel, AFaultOfTheDeviceChangesNoAnswer) {
     EXPECT_EQ(written(answers[ids[i]]), written(expected[i])) << "request " << i;
 }
 
+/// Writes NaN into what one launch of attention gave.
+class Spoiler final : public ops::Observer {
+ public:
+  explicit Spoiler(int launch) : launches_left_(launch) {}
+  void after(const ops::OpCall& call) override {
+    if (std::string_view(call.op) != "attention" || launches_left_-- != 0) return;
+    const View& out = call.outputs.front().view;
+    std::memset(out.data, 0xff, static_cast<size_t>(out.count()) * size_of(out.dtype));
+  }
+
+ private:
+  int launches_left_;
+};
+
+TEST_P(EachModel, AnAnswerThatIsNoneFailsAloneAndLeavesNothingBehind) {
+  const auto model = model_on(cpu_device());
+  Request r{.prompt = std::vector<int32_t>(200, 3), .options = {}, .salt = ""};
+  r.options.tokens_max = 5;
+  const std::vector<std::string> expected = written(alone(*model, r));
+  Engine engine(*model, {.cache_tokens = 1024, .running = 2, .tokens_per_pass = 130});
+  {
+    Spoiler spoiler(0);  // in the first pass: the page that is full after it is spoiled, too
+    const ops::Observing observing(spoiler);
+    const auto id = engine.submit(r);
+    ASSERT_TRUE(id);
+    std::vector<Progress> all;
+    while (!engine.idle())
+      for (Progress& p : engine.step()) all.push_back(std::move(p));
+    ASSERT_EQ(all.size(), 1u);
+    EXPECT_EQ(all[0].finish, Finish::kFailed);
+    EXPECT_EQ(all[0].error.code, Code::kVerdict);
+  }
+  std::map<RequestId, Answer> answers;
+  const auto again = engine.submit(r);
+  while (!engine.idle()) take(engine.step(), answers);
+  EXPECT_EQ(written(answers[*again]), expected);
+}
+
 TEST_P(EachModel, ACancelledRequestIsGoneAndOthersDoNotNotice) {
   const auto model = model_on(cpu_device());
   const std::vector<Request> requests = crowd(10, 9);

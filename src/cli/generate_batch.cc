@@ -135,6 +135,15 @@ Result<std::vector<Line>> read_lines(const std::string& path,
   return lines;
 }
 
+/// Nobody else asks: what waits is what this command holds back itself.
+engine::EngineOptions options_for(const AnswerOptions& defaults,
+                                  const models::CausalLm& model,
+                                  int64_t running) {
+  engine::EngineOptions o = engine_options(defaults, model, running, 0);
+  o.waiting_tokens = INT64_MAX / 2;
+  return o;
+}
+
 /// What an answer depends on beside its line.
 std::string settings_of(const OpenedModel& model,
                         const std::string& directory,
@@ -199,7 +208,7 @@ class Batch {
         directory_(directory),
         files_(files),
         lines_(lines),
-        engine_(*model.model, engine_options(defaults, *model.model, files.running, 0)) {}
+        engine_(*model.model, options_for(defaults, *model.model, files.running)) {}
 
   Result<void> run(const std::set<std::pair<size_t, int64_t>>& done) {
     for (const Line& line : lines_) total_ += line.answers;

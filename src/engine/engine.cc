@@ -138,11 +138,13 @@ std::vector<Progress> Engine::step() {
     pass_guard.done = true;
   }
   std::vector<Progress> news;
+  bool spoiled = false;
   for (size_t i = 0; i < pass.parts.size(); ++i) {
     const PassPart& part = pass.parts[i];
     Asked& asked = asked_.at(part.id);
     if (!std::exchange(asked.began, true)) counts_.tokens_reused += scheduler_.reused(part.id);
     if (!chosen[i]) {
+      spoiled = true;
       scheduler_.cancel(part.id);
       asked_.erase(part.id);
       news.push_back({.id = part.id, .finish = Finish::kFailed, .error = chosen[i].error()});
@@ -165,6 +167,8 @@ std::vector<Progress> Engine::step() {
       scheduler_.propose(part.id, next_draft(asked, part.id, guesses[i]));
     if (part.wanted) news.push_back(std::move(progress));
   }
+  // What gave no answer once may lie in pages that others would find.
+  if (spoiled) scheduler_.lose_cache();
   return news;
 }
 
