@@ -10,11 +10,13 @@
 #include <map>
 #include <memory>
 
+#include "autograd/tape.h"
 #include "base/check.h"
 #include "base/cpu_tier.h"
 #include "base/random.h"
 #include "device/cpu/cpu_device.h"
 #include "engine/generate.h"
+#include "ops/add/add.h"
 #include "ops/dispatch.h"
 #include "small_model.h"
 
@@ -176,7 +178,8 @@ TEST_P(EachModel, AmongSixtyFourIsAlone) {
     const std::string name = way.name;
     EXPECT_TRUE(name != "wide" || counts.tokens_reused > 2000) << counts.tokens_reused;
     EXPECT_TRUE(name != "a full cache" || counts.preemptions > 0);
-    EXPECT_TRUE(name != "drafts" || counts.drafted > 100) << counts.drafted;
+    EXPECT_TRUE(name != "drafts" || (counts.drafted > 100 && counts.accepted > 0))
+        << counts.drafted << ", " << counts.accepted;
   }
   set_cpu_tier(best);
   set_cpu_threads(0);
@@ -195,10 +198,14 @@ TEST_P(EachModel, LogProbabilitiesAreWhatTrainingComputes) {
     text.pop_back();
     const auto length = static_cast<int32_t>(text.size());
     const Tensor ids = Tensor::from_i32(text, {length}, cpu_device());
-    const Tensor hidden = model->forward(
-        ids, ops::Segments::packed(std::vector<int32_t>{length}, cpu_device()), {}, nullptr);
+    models::TokenBatch batch{
+        .tokens = ids,
+        .labels = Tensor::from_i32(labels, {length}, cpu_device()),
+        .segments = ops::Segments::packed(std::vector<int32_t>{length}, cpu_device())};
+    Tape tape(&ops::accumulate);  // as a step of training runs it
+    const Tape::Recording recording(&tape);
     const std::vector<float> losses =
-        model->token_losses(hidden, Tensor::from_i32(labels, {length}, cpu_device())).to_f32();
+        model->losses(batch, {.mla_form = models::MlaForm::kAbsorbed}).token_losses.to_f32();
     for (size_t i = 0; i < a.tokens.size(); ++i)
       EXPECT_EQ(std::bit_cast<uint32_t>(a.tokens[i].log_prob),
                 std::bit_cast<uint32_t>(-losses[r.prompt.size() - 1 + i]))

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/limits.h"
+#include "base/units.h"
 
 namespace ferry::cli {
 namespace {
@@ -76,6 +77,18 @@ engine::EngineOptions engine_options(const AnswerOptions& options,
           .running = running,
           .tokens_per_pass = std::max(kTokensPerPass, running + 1),
           .drafts = options.drafts};
+}
+
+Result<void> require_cache(const engine::Engine& engine, const models::CausalLm& model) {
+  const std::optional<uint64_t> on_device = model.device().memory_available();
+  const double free = static_cast<double>(on_device ? *on_device : memory_available().bytes),
+               wanted = static_cast<double>(engine.cache_bytes());
+  if (wanted <= free) return {};
+  return fail(Code::kExhausted,
+              "the cache would take {}, and {} of memory are free; ask for fewer --tokens or "
+              "--cache-tokens",
+              format_bytes(wanted),
+              format_bytes(free));
 }
 
 const char* to_string(engine::Finish finish) {

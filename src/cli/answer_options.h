@@ -17,8 +17,8 @@ struct AnswerOptions {
   int64_t cache_tokens = 0;  // 0: as many as are useful and memory allows
 };
 
-/// --tokens, --temperature, --top-p, --top-k, --min-p, the penalties, --stop, --seed,
-/// --draft, --cache-tokens. Their defaults are what `options` holds.
+/// --tokens, --temperature, --top-p, --top-k, --min-p, the penalties, --stop, --seed, --draft and
+/// --cache-tokens. Their defaults are what `options` holds.
 void add_answer_options(Command& command, AnswerOptions& options);
 
 /// Numbers out of range. Errors: kInvalidInput.
@@ -26,11 +26,15 @@ Result<void> check_answer_options(const AnswerOptions& options);
 
 /// For `running` requests at once of at most `tokens_each` tokens, prompt and answer; 0: as long as
 /// the model's positions. Without --cache-tokens the cache takes at most a quarter of the memory
-/// that is free, but never less than one request needs.
+/// that is free, but never less than one request of `tokens_each` needs.
 engine::EngineOptions engine_options(const AnswerOptions& options,
                                      const models::CausalLm& model,
                                      int64_t running,
                                      int64_t tokens_each);
+
+/// Whether the engine's cache fits into the memory that is free. Errors: kExhausted, saying what to
+/// ask for.
+Result<void> require_cache(const engine::Engine& engine, const models::CausalLm& model);
 
 /// "end", "length", "context": what a finished answer is called in JSON.
 const char* to_string(engine::Finish finish);

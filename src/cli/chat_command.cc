@@ -102,6 +102,9 @@ class Chat {
     }
   }
 
+  bool talks() const { return talks_; }
+  Result<void> require_room() const { return require_cache(engine_, *model_.model); }
+
  private:
   void begin_anew() {
     messages_ = Json::array();
@@ -197,10 +200,8 @@ class Chat {
   Json messages_;
 };
 
-Result<void> chat(Arguments& args) {
-  TRY(check_answer_options(args.answer));
-  TRY_ASSIGN(const OpenedModel model, open_model(args.open));
-  args.answer.generate.end_tokens = model.texts.eos;
+/// From now on Ctrl-C sets g_interrupted and can be read from g_interrupts.
+Result<void> take_interrupts() {
   g_interrupts = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (g_interrupts < 0)
     return fail(Code::kExhausted, "chat: no descriptor is left: {}", std::strerror(errno));
@@ -213,7 +214,18 @@ Result<void> chat(Arguments& args) {
     errno = before;
   };
   ::sigaction(SIGINT, &action, nullptr);
-  return Chat(args, model).run();
+  return {};
+}
+
+Result<void> chat(Arguments& args) {
+  TRY(check_answer_options(args.answer));
+  TRY_ASSIGN(const OpenedModel model, open_model(args.open));
+  args.answer.generate.end_tokens = model.texts.eos;
+  Chat conversation(args, model);
+  TRY(conversation.require_room());
+  // Without a person Ctrl-C ends the command, as it ends any other.
+  if (conversation.talks()) TRY(take_interrupts());
+  return conversation.run();
 }
 
 }  // namespace

@@ -62,7 +62,7 @@ ChatInput ChatLines::next() {
     const Line got = read(several || goes_on ? "... " : "> ", line);
     if (got == Line::kInterrupted) return {ChatInput::Kind::kInterrupted, ""};
     const bool ends = got == Line::kEnd;
-    if (!ends && line == kSeveral) {
+    if (!ends && line == kSeveral && (several || (text.empty() && !goes_on))) {
       if (several && !blank(text)) return {ChatInput::Kind::kMessage, text};
       several = !several;
       text.clear();

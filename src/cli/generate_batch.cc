@@ -16,6 +16,7 @@
 #include "base/units.h"
 #include "checkpoint/model_chat.h"
 #include "cli/command.h"
+#include "engine/generate.h"
 #include "text/answer_text.h"
 
 namespace ferry::cli {
@@ -144,13 +145,41 @@ engine::EngineOptions options_for(const AnswerOptions& defaults,
   return o;
 }
 
+/// Of a model's files: their names and sizes, and what the small ones and the beginnings of the large
+/// ones say, checksums of the rest among it.
+Result<std::string> fingerprint_of(const std::string& path) {
+  constexpr uint64_t kRead = uint64_t{1} << 20;
+  Hasher hasher;
+  const auto add = [&](const std::string& name, const std::string& file) -> Result<void> {
+    TRY_ASSIGN(const uint64_t size, file_size(file));
+    TRY_ASSIGN(FileReader reader, FileReader::open(file));
+    std::string begin(static_cast<size_t>(std::min(size, kRead)), '\0');
+    TRY_ASSIGN(const size_t got, reader.read(begin.data(), begin.size()));
+    const std::string head = fmt::format("{} {} ", name, size);
+    hasher.update(head.data(), head.size());
+    hasher.update(begin.data(), got);
+    return {};
+  };
+  const Result<std::vector<std::string>> names = list_folder(path);
+  if (!names) {
+    TRY(add("", path));
+    return hasher.hex();
+  }
+  for (const std::string& name : *names)
+    if (name.ends_with(".json") || name.ends_with(".safetensors") || name.ends_with(".jinja"))
+      TRY(add(name, join_path(path, name)));
+  return hasher.hex();
+}
+
 /// What an answer depends on beside its line.
-std::string settings_of(const OpenedModel& model,
-                        const std::string& directory,
-                        const AnswerOptions& o) {
+Result<std::string> settings_of(const OpenedModel& model,
+                                const OpenOptions& opened,
+                                const AnswerOptions& o) {
+  TRY_ASSIGN(const std::string files, fingerprint_of(opened.directory));
   const engine::SamplingOptions& s = o.generate.sampling;
-  const OrderedJson j = {{"model", directory},
-                         {"weights", model.model->parameters_total()},
+  const OrderedJson j = {{"model", files},
+                         {"quantize", opened.quantize},
+                         {"device", to_string(model.model->device().kind())},
                          {"dtype", to_string(model.model->compute())},
                          {"max_tokens", o.generate.tokens_max},
                          {"temperature", s.temperature},
@@ -165,16 +194,17 @@ std::string settings_of(const OpenedModel& model,
   return json_text(j);
 }
 
-/// The lines of answers that were written before; a last one that was cut off is taken away.
-/// Returns (index, choice) of each.
+/// The lines of answers that were written before; a last one that was cut off is taken away, and so
+/// are those with an error, which are asked again. Returns (index, choice) of each.
 Result<std::set<std::pair<size_t, int64_t>>> answered_before(const std::string& path,
                                                              const std::vector<Line>& lines) {
   std::set<std::pair<size_t, int64_t>> done;
   if (!path_exists(path)) return done;
   TRY_ASSIGN(std::string text, read_file(path));
   const size_t whole = text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1;
-  const bool cut = whole < text.size();
+  bool changed = whole < text.size();
   text.resize(whole);
+  std::string kept;
   size_t number = 0;
   for (const std::string_view line : lines_of(text)) {
     const std::string where = fmt::format("{}:{}", path, ++number);
@@ -191,9 +221,14 @@ Result<std::set<std::pair<size_t, int64_t>>> answered_before(const std::string& 
                   "{}: is no answer to these requests with this model and these settings; give "
                   "another --out, or remove the file",
                   where);
+    if (fields.has("error")) {
+      changed = true;
+      continue;
+    }
+    kept.append(line).push_back('\n');
     done.emplace(static_cast<size_t>(index), choice);
   }
-  if (cut) TRY(write_file_atomic(path, text));
+  if (changed) TRY(write_file_atomic(path, kept));
   return done;
 }
 
@@ -216,6 +251,7 @@ class Batch {
     if (done_ > 0)
       tell(fmt::format(
           "ferry: {} has {} of {} answers; the others are made now", files_.out, done_, total_));
+    TRY(require_cache(engine_, *model_.model));
     TRY_ASSIGN(out_, FileWriter::append(files_.out));
     const double begin = clock();
     next_sync_ = begin + kSyncSeconds;
@@ -229,7 +265,7 @@ class Batch {
           choice = 0;
         }
       }
-      for (const engine::Progress& p : engine_.step()) TRY(take(p));
+      for (const engine::Progress& p : engine::step_through_faults(engine_)) TRY(take(p));
       progress_.show([&] { return status(begin); });
       if (clock() >= next_sync_) {
         TRY(out_->sync());
@@ -405,13 +441,13 @@ class Batch {
 }  // namespace
 
 Result<void> generate_batch(const OpenedModel& model,
-                            const std::string& directory,
+                            const OpenOptions& opened,
                             const AnswerOptions& defaults,
                             const BatchFiles& files) {
-  TRY_ASSIGN(const std::vector<Line> lines,
-             read_lines(files.in, settings_of(model, directory, defaults), defaults));
+  TRY_ASSIGN(const std::string settings, settings_of(model, opened, defaults));
+  TRY_ASSIGN(const std::vector<Line> lines, read_lines(files.in, settings, defaults));
   TRY_ASSIGN(const auto done, answered_before(files.out, lines));
-  return Batch(model, directory, defaults, files, lines).run(done);
+  return Batch(model, opened.directory, defaults, files, lines).run(done);
 }
 
 }  // namespace ferry::cli

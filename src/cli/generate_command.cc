@@ -36,7 +36,7 @@ Result<void> batch(const Arguments& args) {
   if (args.batch.out.empty())
     return fail(Code::kInvalidInput, "generate: --batch needs --out FILE for the answers");
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
-  return generate_batch(m, args.open.directory, args.answer, args.batch);
+  return generate_batch(m, args.open, args.answer, args.batch);
 }
 
 Result<void> generate(Arguments& args) {
@@ -74,6 +74,7 @@ Result<void> generate(Arguments& args) {
   args.answer.generate.end_tokens = m.texts.eos;
   const int64_t asked = std::ssize(ids) + args.answer.generate.tokens_max;
   engine::Engine engine(*m.model, engine_options(args.answer, *m.model, 1, asked));
+  TRY(require_cache(engine, *m.model));
   text::AnswerText pieces(*m.tokenizer, args.answer.stop);
   std::string text;
   const auto show = [&](const std::string& piece) {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "device/cpu/cpu_device.h"
 #include "engine/draft.h"
 #include "ops/token_log_probs/token_log_probs.h"
 
@@ -126,26 +127,29 @@ std::vector<Progress> Engine::step() {
     } else {
       model_->device().stream().synchronize();  // a chip's errors are this pass's
     }
-    size_t at = 0;
+    std::vector<size_t> first_row(pass.parts.size(), 0);  // of each part
+    for (size_t i = 1; i < pass.parts.size(); ++i)
+      first_row[i] = first_row[i - 1] + static_cast<size_t>(rows_wanted(pass.parts[i - 1]));
     const auto vocabulary = static_cast<size_t>(model_->vocab_size());
-    for (const PassPart& part : pass.parts) {
-      const size_t count = static_cast<size_t>(rows_wanted(part)) * vocabulary;
-      chosen.push_back(choose(part, std::span(on_host).subspan(at, count)));
-      at += count;
-    }
+    chosen.assign(pass.parts.size(), Chosen{});
+    cpu_pool().parallel_for(std::ssize(pass.parts), [&](int64_t i, int) {
+      const auto p = static_cast<size_t>(i);
+      const size_t count = static_cast<size_t>(rows_wanted(pass.parts[p])) * vocabulary;
+      chosen[p] =
+          choose(pass.parts[p], std::span(on_host).subspan(first_row[p] * vocabulary, count));
+    });
     if (logits.defined()) add_log_probs(logits, on_host, pass, chosen);
     if (mtp()) guesses = guess(pass, trace.before_norm, chosen);
     pass_guard.done = true;
   }
   std::vector<Progress> news;
-  bool spoiled = false;
+  std::vector<RequestId> failed;
   for (size_t i = 0; i < pass.parts.size(); ++i) {
     const PassPart& part = pass.parts[i];
     Asked& asked = asked_.at(part.id);
     if (!std::exchange(asked.began, true)) counts_.tokens_reused += scheduler_.reused(part.id);
     if (!chosen[i]) {
-      spoiled = true;
-      scheduler_.cancel(part.id);
+      failed.push_back(part.id);
       asked_.erase(part.id);
       news.push_back({.id = part.id, .finish = Finish::kFailed, .error = chosen[i].error()});
       continue;
@@ -168,12 +172,13 @@ std::vector<Progress> Engine::step() {
     if (part.wanted) news.push_back(std::move(progress));
   }
   // What gave no answer once may lie in pages that others would find.
-  if (spoiled) scheduler_.lose_cache();
+  for (const RequestId id : failed) scheduler_.cancel(id);
+  if (!failed.empty()) scheduler_.lose_cache();
   return news;
 }
 
 /// One token after the other, as long as the draft was right: what is chosen does not depend on it.
-Result<Engine::Chosen> Engine::choose(const PassPart& part, std::span<const float> logits) {
+Result<Engine::Chosen> Engine::choose(const PassPart& part, std::span<const float> logits) const {
   Chosen out{.progress = {.id = part.id}, .ids = {}};
   if (!part.wanted) return out;
   const Asked& asked = asked_.at(part.id);
@@ -221,7 +226,7 @@ std::vector<std::optional<int32_t>> Engine::guess(const Pass& pass,
   int64_t first = 0;
   for (size_t p = 0; p < pass.parts.size(); ++p) {
     const PassPart& part = pass.parts[p];
-    if (chosen[p] && chosen[p]->progress.finish == Finish::kNone) {
+    if (chosen[p]) {  // also those that end: others may find their pages
       const std::vector<int32_t>& ids = chosen[p]->ids;
       const int64_t known = std::ssize(part.tokens) - part.drafts,
                     count = known + (part.wanted ? std::ssize(ids) - 1 : 0);
@@ -231,7 +236,7 @@ std::vector<std::optional<int32_t>> Engine::guess(const Pass& pass,
       next.push_back(part.wanted
                          ? ids.back()
                          : scheduler_.tokens(part.id)[static_cast<size_t>(part.length + count)]);
-      if (part.wanted) {
+      if (part.wanted && chosen[p]->progress.finish == Finish::kNone) {
         last.push_back(std::ssize(rows) - 1);
         goes_on.push_back(p);
       }
@@ -249,8 +254,10 @@ std::vector<std::optional<int32_t>> Engine::guess(const Pass& pass,
   const std::vector<float> logits = model_->logits(hidden, last).to_f32();
   const auto vocabulary = static_cast<size_t>(model_->vocab_size());
   for (size_t i = 0; i < goes_on.size(); ++i)
-    guesses[goes_on[i]] =
-        largest_logits(std::span(logits).subspan(i * vocabulary, vocabulary), 1).front();
+    guesses[goes_on[i]] = static_cast<int32_t>(
+        std::max_element(logits.begin() + static_cast<long>(i * vocabulary),
+                         logits.begin() + static_cast<long>((i + 1) * vocabulary)) -
+        (logits.begin() + static_cast<long>(i * vocabulary)));
   return guesses;
 }
 

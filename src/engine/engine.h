@@ -114,7 +114,7 @@ class Engine {
   };
   bool mtp() const { return options_.drafts > 0 && model_->has_mtp(); }
   Tensor forward(const Pass& pass, models::ForwardTrace& trace);
-  Result<Chosen> choose(const PassPart& part, std::span<const float> logits);
+  Result<Chosen> choose(const PassPart& part, std::span<const float> logits) const;
   void add_log_probs(const Tensor& logits,
                      std::span<const float> on_host,
                      const Pass& pass,

@@ -4,6 +4,18 @@
 
 namespace ferry::engine {
 
+std::vector<Progress> step_through_faults(Engine& engine) {
+  for (int faults = 1;; ++faults) {
+    try {
+      return engine.step();
+    } catch (const OutOfDeviceMemory&) {
+      throw;
+    } catch (const DeviceError&) {
+      if (faults == 3) throw;
+    }
+  }
+}
+
 Result<Generated> generate(Engine& engine,
                            Request request,
                            const std::function<bool(const Token&)>& on_token,
@@ -17,7 +29,7 @@ Result<Generated> generate(Engine& engine,
     engine.cancel(id);
   };
   while (!engine.idle()) {
-    const std::vector<Progress> news = engine.step();
+    const std::vector<Progress> news = step_through_faults(engine);
     if (out.tokens.empty() && on_pass && !on_pass()) stop();
     for (const Progress& p : news) {
       if (p.finish == Finish::kFailed) return tl::unexpected(p.error);

@@ -8,6 +8,10 @@
 
 namespace ferry::engine {
 
+/// step(), again where the device failed: what is underway begins anew, and nobody sees a difference.
+/// Throws the DeviceError that comes three times in a row, and at once that memory is out.
+std::vector<Progress> step_through_faults(Engine& engine);
+
 struct Generated {
   std::vector<int32_t> tokens;    // the end token excluded
   Finish finish = Finish::kNone;  // kNone: a callback stopped it

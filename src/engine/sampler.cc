@@ -104,9 +104,9 @@ Result<void> validate(const SamplingOptions& o, int64_t vocabulary) {
     return fail(Code::kInvalidInput, "top-k {}: must be 0 (all tokens) or more", o.top_k);
   if (!(o.min_p >= 0 && o.min_p <= 1))
     return fail(Code::kInvalidInput, "min-p {}: must be from 0 to 1", o.min_p);
-  if (!(o.repetition_penalty > 0 && o.repetition_penalty <= 100))
+  if (!(o.repetition_penalty >= 0.01 && o.repetition_penalty <= 100))
     return fail(Code::kInvalidInput,
-                "repetition penalty {}: must be above 0 (1: none) and at most 100",
+                "repetition penalty {}: must be from 0.01 to 100 (1: none)",
                 o.repetition_penalty);
   for (const auto& [name, value] :
        {std::pair{"presence", o.presence_penalty}, {"frequency", o.frequency_penalty}})
@@ -130,16 +130,17 @@ Result<Sampled> sample(std::span<const float> given,
                        uint64_t position,
                        const TextBefore& before) {
   check(!given.empty(), "sample: no logits");
-  const std::vector<float> changed = adjusted(given, options, before);
-  const std::span<const float> logits = changed.empty() ? given : changed;
-  const int32_t best = largest(logits);
-  const bool nan = std::any_of(logits.begin(), logits.end(), [](float l) { return std::isnan(l); });
-  if (nan || !std::isfinite(logits[static_cast<size_t>(best)]))
+  // Judged as the model gave them: what a request asks for is not the model's fault.
+  const bool nan = std::any_of(given.begin(), given.end(), [](float l) { return std::isnan(l); });
+  if (nan || !std::isfinite(given[static_cast<size_t>(largest(given))]))
     return fail(Code::kVerdict,
                 "position {}: the model answers with {}: its weights are damaged, or the device "
                 "computes wrongly; ferry verify tells which",
                 position,
                 nan ? "NaN" : "infinite numbers");
+  const std::vector<float> changed = adjusted(given, options, before);
+  const std::span<const float> logits = changed.empty() ? given : changed;
+  const int32_t best = largest(logits);
   const double max = static_cast<double>(logits[static_cast<size_t>(best)]);
   if (options.temperature == 0) return Sampled{best, -log_sum_exp(logits, max, 1), {}};
   const double inverse = 1 / options.temperature;

@@ -151,6 +151,7 @@ TEST(Sampler, RefusesNonsense) {
   EXPECT_FALSE(validate({.top_k = -1}));
   EXPECT_FALSE(validate({.min_p = 1.5}));
   EXPECT_FALSE(validate({.repetition_penalty = 0}));
+  EXPECT_FALSE(validate({.repetition_penalty = 1e-39}));
   EXPECT_FALSE(validate({.presence_penalty = std::numeric_limits<double>::quiet_NaN()}));
   EXPECT_FALSE(validate({.frequency_penalty = 1e9}));
   EXPECT_FALSE(validate({.logit_bias = {{5, 1.0}}}, 5));

@@ -7,6 +7,8 @@
 namespace ferry::ops {
 namespace {
 
+constexpr int64_t kRowsLeast = 16;  // of a task: a vector of them
+
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 /// Dearest first, so that threads end together; equal ones in order.
@@ -46,19 +48,23 @@ std::vector<QueryRun> find_runs(const HostSegments& segments) {
   return runs;
 }
 
-int64_t forward_tasks(const AttentionArgs& args, QueryRun* runs, QueryBlock* tasks) {
+int64_t forward_tasks(const AttentionArgs& args, int threads, QueryRun* runs, QueryBlock* tasks) {
   const int64_t heads = args.k.shape[1], group = args.q.shape[1] / heads;
   const auto* position = args.position.as<int32_t>();
   const int64_t run_count =
       find_runs(position, args.key_begin.as<int32_t>(), args.q.shape[0], runs);
+  const int64_t all_rows = args.q.shape[0] * group * heads,
+                together = std::clamp(round_up((all_rows + threads - 1) / threads, kRowsLeast),
+                                      kRowsLeast,
+                                      kTaskRows);
   int64_t count = 0;
   for (int64_t i = 0; i < run_count; ++i) {
     const int64_t rows = (runs[i].end - runs[i].begin) * group;
-    for (int64_t row = 0; row < rows; row += kTaskRows) {
+    for (int64_t row = 0; row < rows; row += together) {
       QueryBlock task{runs[i],
                       0,
                       static_cast<int32_t>(row),
-                      static_cast<int32_t>(std::min(rows, row + kTaskRows))};
+                      static_cast<int32_t>(std::min(rows, row + together))};
       task.run.keys = 0;
       for (int64_t t = row / group; t <= (task.row_end - 1) / group; ++t)
         task.run.keys = std::max(task.run.keys, position[runs[i].begin + t] + 1);
@@ -94,7 +100,8 @@ ForwardLayout forward_layout(
   Carver carver(workspace);
   ForwardLayout l{};
   l.runs = carver.take<QueryRun>(tokens);
-  l.tasks = carver.take<QueryBlock>((tokens + tokens * group / kTaskRows) * heads);
+  // Rows are cut finer than kTaskRows where all of them make few tasks for the threads.
+  l.tasks = carver.take<QueryBlock>((tokens + tokens * group / kTaskRows + threads) * heads);
   for (int i = 0; i < (workspace == nullptr ? threads : thread + 1); ++i) {
     for (auto& b : l.block) {
       b.q = carver.take<float>(d_qk * kBlockRows);

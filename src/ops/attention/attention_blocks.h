@@ -38,8 +38,10 @@ int64_t find_runs(const int32_t* position,
                   QueryRun* runs);
 std::vector<QueryRun> find_runs(const HostSegments& segments);
 
-/// Writes the tasks of the forward pass, dearest first, and returns their number.
-int64_t forward_tasks(const AttentionArgs& args, QueryRun* runs, QueryBlock* tasks);
+/// Writes the tasks of the forward pass, dearest first, and returns their number. Where there would
+/// be fewer than threads (one sequence that is answered, its heads sharing their keys), rows are cut
+/// finer: no bit depends on it.
+int64_t forward_tasks(const AttentionArgs& args, int threads, QueryRun* runs, QueryBlock* tasks);
 
 /// Writes one task for each run and key head, dearest first, and returns their number.
 int64_t backward_tasks(const AttentionBackwardArgs& args, QueryRun* runs, QueryBlock* tasks);

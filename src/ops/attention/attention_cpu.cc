@@ -342,7 +342,7 @@ template <typename T>
 void forward(const AttentionArgs& a, void* workspace) {
   const int threads = cpu_pool().threads();
   const ForwardLayout shared = forward_layout(a, workspace, 0, threads, nullptr);
-  const int64_t tasks = forward_tasks(a, shared.runs, shared.tasks);
+  const int64_t tasks = forward_tasks(a, threads, shared.runs, shared.tasks);
   cpu_pool().parallel_for(tasks, [&](int64_t task, int thread) {
     forward_task<T>(a, shared.tasks[task], forward_layout(a, workspace, thread, threads, nullptr));
   });
