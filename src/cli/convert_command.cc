@@ -52,20 +52,31 @@ Result<void> check_new(const std::string& path) {
   return fail(Code::kInvalidInput, "{}: is there already; name a new directory", path);
 }
 
-/// How the new model differs from its source on a text, as fields of the last line.
-Result<nlohmann::ordered_json> cost_of(const Arguments& args, const std::string& made) {
+/// What the two models are to be compared on; asked before hours are spent on writing one.
+Result<std::vector<int32_t>> text_to_compare_on(const ModelSource& from,
+                                                const ModelTexts& texts,
+                                                const Arguments& args) {
   constexpr uint64_t kTextBytesMax = uint64_t{64} << 20;
-  constexpr size_t kWorst = 5;
-  TRY_ASSIGN(const std::string text, read_file(args.text, kTextBytesMax));
-  TRY_ASSIGN(const OpenedModel source, open_model({.directory = args.source}));
-  TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(made));
-  TRY_ASSIGN(const probe::DirectoryModel quantised,
-             probe::model_of(*from, cpu_device(), DType::kBF16, true));
   std::vector<int32_t> ids;
-  source.tokenizer->encode(text, text::Tokenizer::Specials::kAsText, ids);
+  if (args.text.empty()) return ids;
+  TRY_ASSIGN(const std::string text, read_file(args.text, kTextBytesMax));
+  TRY_ASSIGN(const auto tokenizer, require_tokenizer(from, texts));
+  tokenizer->encode(text, text::Tokenizer::Specials::kAsText, ids);
   ids.resize(std::min(ids.size(), static_cast<size_t>(args.text_tokens)));
   if (ids.size() < 2)
     return fail(Code::kInvalidInput, "{}: too short; two tokens are needed", args.text);
+  return ids;
+}
+
+/// How the new model differs from its source on a text, as fields of the last line.
+Result<nlohmann::ordered_json> cost_of(const Arguments& args,
+                                       const std::string& made,
+                                       const std::vector<int32_t>& ids) {
+  constexpr size_t kWorst = 5;
+  TRY_ASSIGN(const OpenedModel source, open_model({.directory = args.source, .tokenizer = false}));
+  TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(made));
+  TRY_ASSIGN(const probe::DirectoryModel quantised,
+             probe::model_of(*from, cpu_device(), DType::kBF16, true));
   ProgressLine line;
   const probe::QuantisationCost cost =
       probe::quantisation_cost(*source.model, *quantised.model, ids, {}, [&](int64_t done) {
@@ -132,14 +143,13 @@ Result<void> convert(const Arguments& args) {
   TRY(check_new(args.out));
   if (!args.text.empty() && args.to != "int8" && args.to != "int4")
     return fail(Code::kInvalidInput, "--text: tells what int8 and int4 cost; --to is {}", args.to);
-  if (!args.text.empty() && !path_exists(args.text))
-    return fail(Code::kNotFound, "{}: there is no such file", args.text);
   TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(args.source));
   TRY_ASSIGN(const probe::DirectoryModel opened,
              probe::model_of(*from, cpu_device(), DType::kF32, false));
   TRY_ASSIGN(const ModelTexts texts, read_model_texts(*from));
   for (const auto* notes : {&opened.notes, &texts.notes})
     for (const std::string& n : *notes) tell("ferry: note: " + n);
+  TRY_ASSIGN(const std::vector<int32_t> ids, text_to_compare_on(*from, texts, args));
   const bool f32 = args.to == "f32";
   models::TrainableLm& model = *opened.model;
   ModelContents contents;
@@ -167,8 +177,13 @@ Result<void> convert(const Arguments& args) {
                               {"bytes", saved->bytes},
                               {"seconds", system_clock().monotonic_s() - begin}};
   if (!args.text.empty()) {
-    TRY_ASSIGN(const nlohmann::ordered_json cost, cost_of(args, saved->path));
-    j.update(cost);
+    const Result<nlohmann::ordered_json> cost = cost_of(args, saved->path, ids);
+    if (!cost) {
+      tell(fmt::format("ferry: note: {} is whole; only what it costs could not be told",
+                       saved->path));
+      return tl::unexpected(cost.error());
+    }
+    j.update(*cost);
   }
   return print_json(j);
 }

@@ -253,6 +253,8 @@ class Batch {
           "ferry: {} has {} of {} answers; the others are made now", files_.out, done_, total_));
     TRY(require_cache(engine_, *model_.model));
     TRY_ASSIGN(out_, FileWriter::append(files_.out));
+    // Two that write the same answers would cut each other's lines.
+    TRY_ASSIGN(const FileHold hold, FileHold::alone(files_.out));
     const double begin = clock();
     next_sync_ = begin + kSyncSeconds;
     size_t next = 0;
