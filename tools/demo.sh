@@ -119,6 +119,6 @@ echo "done" >>"$progress"
 # Where somebody sits at a terminal: the model itself. It knows a dictionary, not how to converse.
 if [ -t 0 ] && [ -t 1 ]; then
   step "Begin an entry, such as \"Ferry\", and the model goes on with it; Ctrl-D leaves"
-  "$ferry" chat "$model" --plain --tokens 120 --temperature 0.7 || true
+  "$ferry" chat "$model" --plain --tokens 120 --temperature 0.7
   echo "Again: $(printf '%q ' "$ferry" chat "$model" --plain)"
 fi
