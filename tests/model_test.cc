@@ -11,6 +11,7 @@
 #include "base/cpu_tier.h"
 #include "base/random.h"
 #include "device/cpu/cpu_device.h"
+#include "failing_device.h"
 #include "float64_model.h"
 #include "models/slot_cache.h"
 #include "ops/dispatch.h"
@@ -151,18 +152,6 @@ TEST_P(EachModel, LogitsOfChosenRowsAreThoseOfAll) {
           << "row " << rows[i];
   }
 }
-
-/// Fails like a chip at one launch of a pass, once.
-class FailingDevice final : public ops::Observer {
- public:
-  explicit FailingDevice(int launch) : launches_left_(launch) {}
-  void before(const ops::OpCall& call) override {
-    if (launches_left_-- == 0) throw DeviceError(call.device.name(), 1, "injected", call.op);
-  }
-
- private:
-  int launches_left_;
-};
 
 TEST_P(EachModel, APassThatFailsLeavesTheCacheAsItWas) {
   const auto model = model_on(cpu_device());

@@ -16,6 +16,7 @@
 #include "base/random.h"
 #include "device/cpu/cpu_device.h"
 #include "engine/generate.h"
+#include "failing_device.h"
 #include "ops/add/add.h"
 #include "ops/dispatch.h"
 #include "small_model.h"
@@ -212,18 +213,6 @@ TEST_P(EachModel, LogProbabilitiesAreWhatTrainingComputes) {
           << "token " << i;
   }
 }
-
-/// Fails like a chip at one launch, once.
-class FailingDevice final : public ops::Observer {
- public:
-  explicit FailingDevice(int launch) : launches_left_(launch) {}
-  void before(const ops::OpCall& call) override {
-    if (launches_left_-- == 0) throw DeviceError(call.device.name(), 1, "injected", call.op);
-  }
-
- private:
-  int launches_left_;
-};
 
 TEST_P(EachModel, AFaultOfTheDeviceChangesNoAnswer) {
   const auto model = model_on(cpu_device());
