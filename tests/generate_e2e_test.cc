@@ -174,4 +174,14 @@ TEST_F(GenerateE2e, AnAnswerSaysWhyItEnded) {
   EXPECT_TRUE(all == "context, noted" || all == "end") << all;
 }
 
+TEST_F(GenerateE2e, ACacheThatIsLargerThanTheMachineIsRefused) {
+  const Strings says = {"the cache's pages take", "--cache-tokens"};
+  const Strings much = {"--cache-tokens", "1073741824"};
+  Strings one = {"generate", path("model"), "--prompt", "a"};
+  one.insert(one.end(), much.begin(), much.end());
+  refused(3, one, says);
+  refused(3, batch("unmade", much), says);
+  EXPECT_FALSE(fs::exists(path("unmade")));
+}
+
 }  // namespace

@@ -456,7 +456,8 @@ Result<void> load_weights(ModelSource& from,
   bool without_memory = false;
   for (const Weight* w : weights) without_memory |= !w->value.defined();
   if (without_memory) TRY(check_device(from, device, loading.quantise));
-  TRY(require_memory(device, bytes_to_take(from, weights, loading.quantise), from.path()));
+  TRY(require_memory_for_weights(
+      device, bytes_to_take(from, weights, loading.quantise), from.path()));
   const bool tied = heads_are_tied(weights);
   for (Weight* w : weights)
     TRY(load_expected(from, device, *w, codes_for(*w, tied, loading.quantise)));

@@ -2,8 +2,7 @@
 
 #include <algorithm>
 
-#include "base/limits.h"
-#include "base/units.h"
+#include "device/require_memory.h"
 
 namespace ferry::cli {
 namespace {
@@ -64,8 +63,7 @@ engine::EngineOptions engine_options(const AnswerOptions& options,
   const int64_t each = tokens_each > 0 ? std::min(tokens_each, positions) : positions;
   int64_t tokens = options.cache_tokens;
   if (tokens == 0) {
-    const std::optional<uint64_t> on_device = model.device().memory_available();
-    const auto free = static_cast<double>(on_device ? *on_device : memory_available().bytes);
+    const auto free = static_cast<double>(memory_available(model.device()).bytes);
     const auto fits = static_cast<int64_t>(
         free / 4 /
         static_cast<double>(model.cache_bytes_per_token(options.drafts > 0 && model.has_mtp())));
@@ -80,15 +78,10 @@ engine::EngineOptions engine_options(const AnswerOptions& options,
 }
 
 Result<void> require_cache(const engine::Engine& engine, const models::CausalLm& model) {
-  const std::optional<uint64_t> on_device = model.device().memory_available();
-  const double free = static_cast<double>(on_device ? *on_device : memory_available().bytes),
-               wanted = static_cast<double>(engine.cache_bytes());
-  if (wanted <= free) return {};
-  return fail(Code::kExhausted,
-              "the cache would take {}, and {} of memory are free; ask for fewer --tokens or "
-              "--cache-tokens",
-              format_bytes(wanted),
-              format_bytes(free));
+  return require_memory(model.device(),
+                        static_cast<double>(engine.cache_bytes()),
+                        "the cache's pages",
+                        "ask for fewer --tokens or --cache-tokens");
 }
 
 const char* to_string(engine::Finish finish) {

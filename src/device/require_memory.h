@@ -1,4 +1,4 @@
-// What a model's weights take and a device has.
+// What a model is about to take and a device has.
 #pragma once
 
 #include <string>
@@ -8,8 +8,16 @@
 
 namespace ferry {
 
-/// Before any memory is taken for weights: a system that promises more than it has would end the
-/// process later. `path` names the model. Errors: kExhausted.
-Result<void> require_memory(const Device& device, double bytes, const std::string& path);
+/// Before any memory is taken: a system that promises more than it has would end the process later.
+/// `what`, of several ("PATH: the weights"), begins the message, and `advice` ends it. Errors:
+/// kExhausted.
+Result<void> require_memory(const Device& device,
+                            double bytes,
+                            const std::string& what,
+                            const std::string& advice);
+/// The same for the weights of the model that `path` names.
+Result<void> require_memory_for_weights(const Device& device,
+                                        double bytes,
+                                        const std::string& path);
 
 }  // namespace ferry

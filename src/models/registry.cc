@@ -21,7 +21,8 @@ Result<std::unique_ptr<TrainableLm>> made(Result<Config> config,
                                           std::optional<DType> storage) {
   if (!config) return tl::unexpected(config.error());
   if (storage)
-    TRY(require_memory(device, parameters(*config) * static_cast<double>(size_of(*storage)), path));
+    TRY(require_memory_for_weights(
+        device, parameters(*config) * static_cast<double>(size_of(*storage)), path));
   return std::make_unique<Model>(std::move(*config), device, compute, storage);
 }
 
