@@ -197,4 +197,9 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
   return out;
 }
 
+text::AnswerSyntax answer_syntax(const ModelTexts& texts) {
+  const Result<Source> source = find_template(texts, true, "");
+  return text::answer_syntax(source ? source->text : "", *texts.tokenizer);
+}
+
 }  // namespace ferry

@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "checkpoint/model_texts.h"
+#include "text/answer_parser.h"
 
 namespace ferry {
 
@@ -30,5 +31,9 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
                                std::string_view conversation,
                                const std::string& path,
                                const std::string& directory);
+
+/// How the model marks thoughts and calls in its answers, as its chat template shows. One without a
+/// template calls nothing. `texts` has a tokenizer.
+text::AnswerSyntax answer_syntax(const ModelTexts& texts);
 
 }  // namespace ferry

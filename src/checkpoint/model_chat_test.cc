@@ -61,6 +61,10 @@ TEST(ModelChat, FindsTheTemplate) {
   constexpr const char* kTools = R"({"messages": [{"role": "user"}], "tools": [{"name": "f"}]})";
   EXPECT_EQ(refusal(texts, kChat), "accepted: two");
   EXPECT_EQ(refusal(texts, kTools), "accepted: own tools f");
+  texts.files["additional_chat_templates/tool_use.jinja"] = "<tool_call>";
+  EXPECT_EQ(answer_syntax(texts).tools, text::ToolSyntax::kHermes);
+  texts.files["additional_chat_templates/tool_use.jinja"] = "own tools {{ tools[0].name }}";
+  EXPECT_EQ(answer_syntax(texts).tools, text::ToolSyntax::kNone);
   texts.unread["chat_template.json"] = {Code::kCorrupt, "is a pointer"};
   EXPECT_EQ(refusal(texts, kChat), "is a pointer");
   texts.files["chat_template.jinja"] = "{{ extra }}";

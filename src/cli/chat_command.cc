@@ -29,7 +29,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kThought = "<think>\n";  // how prompts end that leave the model thinking
 constexpr const char* kHelp =
     "  /new     begin another conversation\n"
     "  /bye     leave (Ctrl-D does, too)\n"
@@ -140,8 +139,9 @@ class Chat {
   Result<void> answer() {
     g_interrupted = 0;
     TRY_ASSIGN(const ChatPrompt asked, prompt());
-    const bool thinking = asked.text.ends_with(kThought);
-    text::ThoughtPainter painter(thinking, terminal_.colours());
+    const text::AnswerSyntax syntax = answer_syntax(model_.texts);
+    const bool thinking = text::begins_thinking(syntax, asked.text);
+    text::ThoughtPainter painter(syntax, thinking, terminal_.colours());
     text::AnswerText pieces(*model_.tokenizer, args_.answer.stop);
     std::string text;
     const auto show = [&](const std::string& piece) {
@@ -149,7 +149,7 @@ class Chat {
       fmt::print("{}", painter.push(piece));
       std::fflush(stdout);
     };
-    if (thinking) fmt::print("{}", painted(kThought, "2", terminal_.colours()));
+    fmt::print("{}", painter.opening());
     const double begin = system_clock().monotonic_s();
     double first = 0;
     known_ = engine_.counts().tokens_reused;

@@ -4,14 +4,24 @@
 
 namespace ferry::text {
 
-AnswerText::AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stop)
-    : decoder_(tokenizer, true), stop_(std::move(stop)) {
+AnswerText::AnswerText(const Tokenizer& tokenizer,
+                       std::vector<std::string> stop,
+                       std::vector<int32_t> marks)
+    : tokenizer_(&tokenizer),
+      decoder_(tokenizer, true),
+      marks_(std::move(marks)),
+      stop_(std::move(stop)) {
   std::erase_if(stop_, [](const std::string& s) { return s.empty(); });
 }
 
 std::string AnswerText::push(int32_t id) {
   if (stopped_) return {};
-  held_ += decoder_.push(id);
+  if (std::find(marks_.begin(), marks_.end(), id) == marks_.end()) {
+    held_ += decoder_.push(id);
+  } else {
+    held_ += decoder_.flush();
+    held_ += tokenizer_->token_bytes(id);
+  }
   return certain();
 }
 

@@ -13,8 +13,10 @@ namespace ferry::text {
 /// One answer. The tokenizer must outlive it. All that push and flush return, joined, is the text.
 class AnswerText {
  public:
-  /// Empty stop strings are ignored.
-  AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stop);
+  /// Empty stop strings are ignored. Special tokens are left out, but for `marks` (AnswerSyntax).
+  AnswerText(const Tokenizer& tokenizer,
+             std::vector<std::string> stop,
+             std::vector<int32_t> marks = {});
 
   /// The text that is certain once this id is known.
   std::string push(int32_t id);
@@ -26,7 +28,9 @@ class AnswerText {
  private:
   std::string certain();
 
+  const Tokenizer* tokenizer_;
   StreamDecoder decoder_;
+  std::vector<int32_t> marks_;
   std::vector<std::string> stop_;
   std::string held_;
   bool stopped_ = false;

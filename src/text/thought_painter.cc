@@ -1,58 +1,36 @@
 #include "text/thought_painter.h"
 
-#include <algorithm>
-
 #include "base/terminal.h"
 
 namespace ferry::text {
 namespace {
 
-constexpr std::string_view kBegin = "<think>", kEnd = "</think>";
-
-/// Bytes at the end of `text` that may be the beginning of the tag.
-size_t begun(std::string_view text, std::string_view tag) {
-  for (size_t n = std::min(text.size(), tag.size() - 1); n > 0; --n)
-    if (text.ends_with(tag.substr(0, n))) return n;
-  return 0;
-}
+constexpr std::string_view kOpening = "<think>\n", kClosing = "\n</think>\n\n";
 
 }  // namespace
 
-std::string ThoughtPainter::shown(std::string_view text) const {
-  if (text.empty()) return "";
-  return painted(text, "2", thinking_ && colours_);
+ThoughtPainter::ThoughtPainter(const AnswerSyntax& syntax, bool thinking, bool colours)
+    : parser_({.syntax = syntax, .thinking = thinking}), thinking_(thinking), colours_(colours) {}
+
+std::string ThoughtPainter::dimmed(std::string_view text) const {
+  return painted(text, "2", colours_);
 }
 
-std::string ThoughtPainter::push(std::string_view piece) {
-  held_ += piece;
+std::string ThoughtPainter::opening() const { return thinking_ ? dimmed(kOpening) : ""; }
+
+std::string ThoughtPainter::shown(const std::vector<AnswerDelta>& deltas) {
   std::string out;
-  for (;;) {
-    const std::string_view tag = thinking_ ? kEnd : kBegin;
-    const size_t at = held_.find(tag);
-    if (at == std::string::npos) {
-      const size_t sure = held_.size() - begun(held_, tag);
-      out += shown(std::string_view(held_).substr(0, sure));
-      held_.erase(0, sure);
-      return out;
-    }
-    // The tags belong to the thought.
-    const size_t end = at + tag.size();
-    if (thinking_) {
-      out += shown(std::string_view(held_).substr(0, end));
-      thinking_ = false;
-    } else {
-      out += shown(std::string_view(held_).substr(0, at));
-      thinking_ = true;
-      out += shown(tag);
-    }
-    held_.erase(0, end);
+  for (const AnswerDelta& d : deltas) {
+    const bool thought = d.kind == AnswerDelta::Kind::kReasoning;
+    if (thought != thinking_) out += dimmed(thought ? kOpening : kClosing);
+    thinking_ = thought;
+    out += thought ? dimmed(d.text) : d.text;
   }
-}
-
-std::string ThoughtPainter::flush() {
-  const std::string out = shown(held_);
-  held_.clear();
   return out;
 }
+
+std::string ThoughtPainter::push(std::string_view piece) { return shown(parser_.push(piece)); }
+
+std::string ThoughtPainter::flush() { return shown(parser_.finish()); }
 
 }  // namespace ferry::text
