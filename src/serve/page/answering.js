@@ -1,0 +1,43 @@
+// One answer on its way: asks the server, and writes what comes into the message that it becomes.
+import { answer, ServerError } from "./server.js";
+import { apiMessages, pathBefore } from "./chat_tree.js";
+import { requestFields } from "./settings.js";
+import { tokensOfLogprobs } from "./token_list.js";
+
+/// The node that an answer fills: as addNode() takes it.
+export const emptyAnswer = (model) => ({ role: "assistant", content: "", reasoning: "", running: true, model,
+  thoughtS: null, firstS: null, lastS: null, usage: null, finish: null, stopped: false, error: null });
+
+/// Fills the node until the answer is there, fails or is stopped; none of these throws: the node says it.
+/// onchange is called for each piece. Returns the tokens, where they were asked for.
+export async function fillAnswer(chat, node, signal, onchange) {
+  const begin = performance.now();
+  const sinceBegin = () => (performance.now() - begin) / 1000;
+  const tokens = [];
+  const body = { model: node.model, messages: apiMessages(chat, pathBefore(chat, node)), stream: true,
+    stream_options: { include_usage: true }, ...requestFields(chat.settings) };
+  try {
+    for await (const piece of answer(body, signal)) {
+      if (piece.content || piece.reasoning) {
+        node.firstS ??= sinceBegin();
+        node.lastS = sinceBegin();
+      }
+      node.reasoning += piece.reasoning;
+      if (piece.content && node.content === "" && node.reasoning !== "") node.thoughtS = sinceBegin() - node.firstS;
+      node.content += piece.content;
+      for (const token of tokensOfLogprobs(piece.logprobs)) tokens.push(token);
+      if (piece.finish) node.finish = piece.finish;
+      if (piece.usage) node.usage = piece.usage;
+      onchange();
+    }
+  } catch (error) {
+    if (error.name === "AbortError") node.stopped = true;
+    else if (error instanceof ServerError)
+      node.error = { status: error.status, message: error.message, retryAfterS: error.retryAfterS };
+    else throw error;
+  } finally {
+    if (node.reasoning !== "" && node.content === "") node.thoughtS = sinceBegin() - (node.firstS ?? 0);
+    node.running = false;
+  }
+  return tokens;
+}

@@ -1,0 +1,310 @@
+// The page's beginning: what is there when it opens, and what happens when somebody does something.
+import { announce, notice } from "./announce.js";
+import { emptyAnswer, fillAnswer } from "./answering.js";
+import { addNode, chooseBeside, newChat, shownPath } from "./chat_tree.js";
+import { ConversationView } from "./conversation_view.js";
+import { byId, drawIcons } from "./dom.js";
+import { askForKey } from "./key_dialog.js";
+import { listenToKeys, showKeys } from "./keyboard.js";
+import { fit } from "./message_view.js";
+import { showBadge } from "./passport.js";
+import { models, ServerError } from "./server.js";
+import { lastSettings, openSettings } from "./settings.js";
+import { Sidebar } from "./sidebar.js";
+import { allChats, openStore, removeChat, saveChat, saveTokens } from "./store.js";
+import { exportChats, importChats } from "./transfer.js";
+
+const kDrawnEveryMs = 50;  // an answer that grows is drawn at most so often
+const kSavedEveryMs = 2000;
+
+const state = { chats: [], current: newChat(lastSettings()), model: "" };
+const running = new Map();  // by chat's id, the AbortController of its answer
+const input = byId("message");
+
+const sidebar = new Sidebar(
+  () => ({ chats: state.chats, current: state.current, running }),
+  { open, create, rename, remove });
+const conversation = new ConversationView({ edit, again, beside, retry: again });
+// Other tabs of this browser show the same chats.
+const tabs = new BroadcastChannel("ferry.chats");
+
+// --- what is seen ----------------------------------------------------------------------------------
+
+function show() {
+  conversation.show(state.current);
+  showFrame();
+}
+
+/// All but the messages.
+function showFrame() {
+  const { current } = state;
+  const isKept = state.chats.includes(current);
+  byId("title").textContent = current.title;
+  document.title = isKept ? `${current.title} \u00b7 Ferry` : "Ferry";
+  byId("export-chat").hidden = !isKept;
+  const answering = running.has(current.id);
+  byId("stop").hidden = !answering;
+  byId("send").hidden = answering;
+  byId("send").disabled = input.value.trim() === "";
+  sidebar.show();
+}
+
+// --- chats -------------------------------------------------------------------------------------------
+
+function open(chat) {
+  state.current = chat;
+  location.hash = chat.id;
+  show();
+  conversation.toEnd();
+  input.focus();
+}
+
+function create() {
+  state.current = newChat(lastSettings());
+  history.replaceState(null, "", location.pathname + location.search);
+  show();
+  input.focus();
+}
+
+function rename(chat, title) {
+  chat.title = title;
+  chat.named = true;
+  keep(chat);
+  showFrame();
+}
+
+async function remove(chat) {
+  running.get(chat.id)?.abort();
+  state.chats = state.chats.filter((other) => other !== chat);
+  if (chat === state.current) create();
+  else sidebar.show();
+  await removeChat(chat.id);
+  tabs.postMessage("changed");
+}
+
+/// Saves; what the browser refuses (its disk is full) is told, and the chat goes on.
+async function keep(chat) {
+  if (!state.chats.includes(chat)) return;  // deleted while it was answered
+  try {
+    await saveChat(chat);
+    tabs.postMessage("changed");
+  } catch (error) {
+    notice(`This chat could not be kept: ${error.message}`);
+  }
+}
+
+// --- asking --------------------------------------------------------------------------------------------
+
+/// A question behind parent (null: the chat's first), and its answer.
+function ask(text, parent) {
+  const chat = state.current;
+  if (!state.chats.includes(chat)) {
+    state.chats.push(chat);
+    history.replaceState(null, "", `#${chat.id}`);
+  }
+  const question = addNode(chat, parent, { role: "user", content: text });
+  run(chat, addNode(chat, question.id, emptyAnswer(state.model)));
+}
+
+function edit(node, text) {
+  if (running.has(state.current.id)) stop();
+  ask(text, node.parent);
+}
+
+/// Another answer to the same question.
+function again(node) {
+  if (running.has(state.current.id)) return;
+  run(state.current, addNode(state.current, node.parent, emptyAnswer(state.model)));
+}
+
+function beside(node, step) {
+  if (!chooseBeside(state.current, node, step)) return false;
+  keep(state.current);
+  show();
+  return true;
+}
+
+/// The answer comes also while another chat is looked at.
+async function run(chat, node) {
+  const controller = new AbortController();
+  running.set(chat.id, controller);
+  show();
+  conversation.toEnd();
+  announce("The model answers.");
+  keep(chat);
+  let drawn = 0;
+  let saved = performance.now();
+  let timer = 0;
+  const draw = () => {
+    timer = 0;
+    drawn = performance.now();
+    conversation.view(node)?.update();
+    if (drawn - saved > kSavedEveryMs) {
+      saved = drawn;
+      keep(chat);
+    }
+  };
+  const tokens = await fillAnswer(chat, node, controller.signal, () => {
+    if (timer === 0) timer = setTimeout(draw, Math.max(0, kDrawnEveryMs - (performance.now() - drawn)));
+  });
+  clearTimeout(timer);
+  if (running.get(chat.id) === controller) running.delete(chat.id);
+  chat.changed = Date.now();
+  draw();
+  showFrame();
+  if (tokens.length > 0 && state.chats.includes(chat)) await saveTokens(chat, node, tokens);
+  await keep(chat);
+  announce(node.error ? node.error.message : node.stopped ? "The answer was stopped." : "The answer is complete.");
+  if (node.error?.status === 401 && chat === state.current && await askForKey(node.error.message)) {
+    learnModel();
+    replaceAnswer(chat, node);
+  }
+}
+
+/// Asks again in place of an answer that never began.
+function replaceAnswer(chat, node) {
+  const { parent } = node;
+  if (node.content === "" && node.reasoning === "") delete chat.nodes[node.id];
+  run(chat, addNode(chat, parent, emptyAnswer(state.model)));
+}
+
+function stop() {
+  const controller = running.get(state.current.id);
+  if (!controller) return false;
+  running.delete(state.current.id);
+  controller.abort();
+  return true;
+}
+
+// --- the server ------------------------------------------------------------------------------------------
+
+async function learnModel() {
+  try {
+    [state.model] = await models();
+    byId("model").textContent = state.model ?? "";
+  } catch (error) {
+    if (!(error instanceof ServerError)) throw error;
+    byId("model").textContent = error.status === 401 ? "needs an API key" : "no connection";
+    if (error.status === 401 && await askForKey(error.message)) return learnModel();
+    return;
+  }
+  showBadge();
+}
+
+// --- listening -----------------------------------------------------------------------------------------------
+
+function send() {
+  const text = input.value;
+  if (text.trim() === "" || running.has(state.current.id)) return;
+  input.value = "";
+  fit(input);
+  ask(text, shownPath(state.current).at(-1)?.id ?? null);
+}
+
+function lastOf(role) {
+  return shownPath(state.current).findLast((node) => node.role === role);
+}
+
+const settings = () => openSettings(state.current.settings, (saved) => {
+  state.current.settings = saved;
+  keep(state.current);
+}, async () => {
+  if (await askForKey("The key that this server is to be given; none, if the field stays empty.")) learnModel();
+});
+
+function listen() {
+  byId("composer").addEventListener("submit", (event) => {
+    event.preventDefault();
+    send();
+  });
+  input.addEventListener("input", () => {
+    fit(input);
+    byId("send").disabled = input.value.trim() === "";
+  });
+  input.addEventListener("keydown", (event) => {
+    // Where there is no key for Shift, the button sends.
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || matchMedia("(pointer: coarse)").matches) return;
+    event.preventDefault();
+    send();
+  });
+  byId("stop").addEventListener("click", () => {
+    stop();
+    input.focus();
+  });
+  byId("open-settings").addEventListener("click", settings);
+  byId("export-chat").addEventListener("click", () => exportChats([state.current], state.current.title));
+  byId("export-all").addEventListener("click", () => exportChats(state.chats, "ferry-chats"));
+  byId("import").addEventListener("click", () => importChats(async (chats) => {
+    state.chats.push(...chats);
+    await Promise.all(chats.map(keep));
+    sidebar.show();
+    notice(`${chats.length} chat${chats.length === 1 ? "" : "s"} imported.`);
+  }, notice));
+  byId("show-keys").addEventListener("click", showKeys);
+  listenToKeys({
+    stop,
+    create,
+    search: () => {
+      if (getComputedStyle(byId("open-sidebar")).display !== "none") sidebar.open();
+      byId("search").focus();
+    },
+    again: () => (lastOf("assistant") ? again(lastOf("assistant")) : false),
+    earlier: () => (lastOf("assistant") ? beside(lastOf("assistant"), -1) : false),
+    later: () => (lastOf("assistant") ? beside(lastOf("assistant"), 1) : false),
+    editLast: () => {
+      const node = lastOf("user");
+      if (!node) return false;
+      conversation.view(node).edit();
+    },
+    settings,
+    focusMessage: () => input.focus(),
+    keys: showKeys,
+  });
+  tabs.onmessage = reload;
+  addEventListener("hashchange", openFromAddress);
+  addEventListener("pagehide", () => running.forEach((controller) => controller.abort()));
+}
+
+/// Another tab changed something: its chats are taken, but for those that are answered here.
+async function reload() {
+  const stored = await allChats();
+  state.chats = stored.map((chat) => {
+    const here = state.chats.find((other) => other.id === chat.id);
+    return here && (running.has(here.id) || here.changed >= chat.changed) ? here : chat;
+  });
+  const current = state.chats.find((chat) => chat.id === state.current.id);
+  if (current && current !== state.current) {
+    state.current = current;
+    show();
+  } else {
+    sidebar.show();
+  }
+}
+
+function openFromAddress() {
+  const chat = state.chats.find((other) => other.id === location.hash.slice(1));
+  if (chat && chat !== state.current) open(chat);
+}
+
+/// What was being answered when the page was left is as if it had been stopped.
+function endInterrupted(chat) {
+  for (const node of Object.values(chat.nodes)) {
+    if (!node.running) continue;
+    node.running = false;
+    node.stopped = true;
+  }
+}
+
+async function begin() {
+  drawIcons();
+  listen();
+  if (!await openStore()) notice("This browser keeps no data here: the chats are gone when the page is left.");
+  state.chats = await allChats();
+  state.chats.forEach(endInterrupted);
+  show();
+  openFromAddress();
+  input.focus();
+  learnModel();
+}
+
+begin();

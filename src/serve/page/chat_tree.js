@@ -1,0 +1,75 @@
+// A chat is a tree: an edited question and an answer that was asked for again stand beside what they replace. Of each
+// fork one branch is chosen; the path of the chosen is what is seen and what the model is told.
+
+/// A chat: {id, title, named, created, changed, settings, nodes, chosen}. nodes: by id, {id, parent, role, content,
+/// ...}; parent null for the first. chosen: by a parent's id ("" for none) the id of the child that is shown.
+export function newChat(settings) {
+  const now = Date.now();
+  return { id: randomId(), title: "New chat", named: false, created: now, changed: now,
+    settings: { ...settings }, nodes: {}, chosen: {} };
+}
+
+/// 128 random bits. (randomUUID is withheld from pages that came by http from another machine.)
+export function randomId() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/// Adds a node behind parent (null: at the beginning) and chooses it.
+export function addNode(chat, parent, fields) {
+  const node = { id: randomId(), parent, created: Date.now(), ...fields };
+  chat.nodes[node.id] = node;
+  chat.chosen[parent ?? ""] = node.id;
+  chat.changed = node.created;
+  if (!chat.named && node.role === "user" && parent === null) chat.title = titleOf(node.content);
+  return node;
+}
+
+function titleOf(text) {
+  const line = text.trim().split("\n")[0].trim();
+  return line.length > 60 ? `${line.slice(0, 59).trimEnd()}\u2026` : line || "New chat";
+}
+
+/// The nodes that are shown, first to last.
+export function shownPath(chat) {
+  const path = [];
+  for (let id = chat.chosen[""]; id && chat.nodes[id]; id = chat.chosen[id]) path.push(chat.nodes[id]);
+  return path;
+}
+
+/// A node and what stands beside it, oldest first.
+export function siblings(chat, node) {
+  return Object.values(chat.nodes).filter((other) => other.parent === node.parent)
+    .sort((a, b) => a.created - b.created || (a.id < b.id ? -1 : 1));
+}
+
+/// Chooses the branch that lies `step` beside node's; at the ends nothing happens. Returns whether it did.
+export function chooseBeside(chat, node, step) {
+  const all = siblings(chat, node);
+  const next = all[all.indexOf(node) + step];
+  if (!next) return false;
+  chat.chosen[node.parent ?? ""] = next.id;
+  return true;
+}
+
+/// The path up to a node, without it.
+export function pathBefore(chat, node) {
+  const path = [];
+  for (let id = node.parent; id; id = chat.nodes[id].parent) path.unshift(chat.nodes[id]);
+  return path;
+}
+
+/// The conversation as the API has it. Thoughts are not told again, as DeepSeek's models expect; an answer that never
+/// came is left out.
+export function apiMessages(chat, nodes) {
+  const messages = nodes.filter((node) => node.role === "user" || node.content !== "")
+    .map(({ role, content }) => ({ role, content }));
+  if (chat.settings.system) messages.unshift({ role: "system", content: chat.settings.system });
+  return messages;
+}
+
+/// Whether a chat's title or one of its messages has the words.
+export function matches(chat, words) {
+  const wanted = words.trim().toLocaleLowerCase();
+  return chat.title.toLocaleLowerCase().includes(wanted) ||
+    Object.values(chat.nodes).some((node) => node.content.toLocaleLowerCase().includes(wanted));
+}

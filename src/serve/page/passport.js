@@ -1,0 +1,81 @@
+// The badge in the header: what model this is, who signed it, on what it was verified. It repeats what the server says
+// of the files that it loaded; that a server is honest is for `ferry verify --server` to find out.
+import { byId, element, icon } from "./dom.js";
+import { passport } from "./server.js";
+
+/// Shows the badge, or none where the server has nothing to say (it is not Ferry's, or does not answer).
+export async function showBadge() {
+  const badge = byId("passport");
+  let facts;
+  try {
+    facts = await passport();
+  } catch {
+    badge.hidden = true;
+    return;
+  }
+  const state = stateOf(facts);
+  badge.className = `badge ${state.class}`;
+  badge.replaceChildren(icon(state.icon), element("span", {}, state.text));
+  badge.setAttribute("aria-label", `Passport of the model: ${state.text}`);
+  badge.onclick = () => showFacts(facts, state);
+  badge.hidden = false;
+}
+
+const passed = (facts) => (facts.verified ?? []).filter((one) => one.passed);
+
+function stateOf(facts) {
+  if (!facts.passport)
+    return { class: "none", icon: "shield", text: "No passport", summary:
+      "This model came without a passport: nothing says what it answered where it was trained. " +
+      "`ferry passport DIR` gives it one." };
+  const signed = Boolean(facts.passport.signed_by);
+  const verified = passed(facts).length > 0;
+  const summary = (signed
+    ? "The model carries a signed passport, and the files that are served are those it lists."
+    : "The model carries a passport, and the files that are served are those it lists. Nobody signed it.") +
+    (verified ? "" : " No device was verified to give its answers yet.");
+  if (signed && verified) return { class: "good", icon: "shield-check", text: "Signed and verified", summary };
+  if (signed) return { class: "good", icon: "shield-check", text: "Signed", summary };
+  if (verified) return { class: "good", icon: "shield-check", text: "Verified", summary };
+  return { class: "some", icon: "shield", text: "Passport", summary };
+}
+
+function showFacts(facts, state) {
+  byId("passport-summary").textContent = state.summary;
+  const rows = [];
+  const row = (name, value, code = false) => {
+    if (value === null || value === undefined || value === "") return;
+    rows.push(element("dt", {}, name),
+      element("dd", {}, code ? element("code", {}, String(value)) : String(value)));
+  };
+  const whole = (number) => (Number.isFinite(number) ? number.toLocaleString("en") : null);
+  row("Model", facts.model);
+  row("Architecture", facts.architecture);
+  row("Weights", facts.weights);
+  row("Served on", facts.device);
+  row("Served by", facts.program);
+  row("Context", whole(facts.context) && `${whole(facts.context)} tokens`);
+  const { passport: pass } = facts;
+  if (pass) {
+    row("Signed by", pass.signed_by || "nobody", Boolean(pass.signed_by));
+    row("Root", pass.root, true);
+    row("Written by", pass.program);
+    row("Reference", pass.reference);
+    const { training } = pass;
+    if (training) {
+      row("Trained", `${whole(training.steps)} steps, ${whole(training.tokens)} tokens`);
+      row("Trained on", (training.devices ?? []).join("; "));
+      row("Held-out loss", training.held_out_loss);
+      row("Data", training.data, true);
+    }
+    row("Verified on", passed(facts).map(describe).join("; ") || "nothing yet");
+    row("Failed on", (facts.verified ?? []).filter((one) => !one.passed).map(describe).join("; "));
+  }
+  byId("passport-facts").replaceChildren(...rows);
+  byId("passport-dialog").showModal();
+}
+
+function describe({ device, dtype, unix_ms: time }) {
+  const day = Number.isFinite(time) ? `, ${new Date(time).toISOString().slice(0, 10)}` : "";
+  return `${device} (${dtype}${day})`;
+}

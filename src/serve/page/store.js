@@ -1,0 +1,67 @@
+// Chats in this browser: IndexedDB, or this tab's memory where the browser keeps nothing. Tokens with their
+// alternatives are large and seldom looked at: they lie apart, by their message's id.
+
+const kName = "ferry";
+const kVersion = 1;
+let database = null;
+const memory = { chats: new Map(), tokens: new Map() };
+
+const done = (request) => new Promise((resolve, reject) => {
+  request.onsuccess = () => resolve(request.result);
+  request.onerror = () => reject(request.error);
+});
+
+/// Returns whether what is kept outlives the page.
+export async function openStore() {
+  try {
+    const request = indexedDB.open(kName, kVersion);
+    request.onupgradeneeded = () => {
+      request.result.createObjectStore("chats", { keyPath: "id" });
+      request.result.createObjectStore("tokens", { keyPath: "id" }).createIndex("chat", "chat");
+    };
+    database = await done(request);
+    database.onversionchange = () => database.close();  // a newer page in another tab goes first
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const objects = (name, mode = "readonly") => database.transaction(name, mode).objectStore(name);
+
+export async function allChats() {
+  return database ? done(objects("chats").getAll()) : [...memory.chats.values()];
+}
+
+export async function saveChat(chat) {
+  if (database) await done(objects("chats", "readwrite").put(chat));
+  else memory.chats.set(chat.id, chat);
+}
+
+/// With the tokens of its messages.
+export async function removeChat(id) {
+  if (!database) {
+    memory.chats.delete(id);
+    return;
+  }
+  const transaction = database.transaction(["chats", "tokens"], "readwrite");
+  const tokens = transaction.objectStore("tokens");
+  transaction.objectStore("chats").delete(id);
+  for (const key of await done(tokens.index("chat").getAllKeys(id))) tokens.delete(key);
+  await new Promise((resolve, reject) => {
+    transaction.oncomplete = resolve;
+    transaction.onabort = () => reject(transaction.error);
+  });
+}
+
+/// tokens: see token_list.js.
+export async function saveTokens(chat, node, tokens) {
+  const entry = { id: node.id, chat: chat.id, tokens };
+  if (database) await done(objects("tokens", "readwrite").put(entry));
+  else memory.tokens.set(entry.id, entry);
+}
+
+export async function tokensOf(node) {
+  const entry = database ? await done(objects("tokens").get(node.id)) : memory.tokens.get(node.id);
+  return entry?.tokens ?? [];
+}
