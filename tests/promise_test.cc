@@ -361,6 +361,58 @@ TEST_P(EachModel, TheSameOnSoftwareAscend) {
   }
 }
 
+/// One layer with the sizes of DeepSeek's attention, for which devices have kernels of their own.
+models::deepseek_v3::Config with_deepseek_heads() {
+  models::deepseek_v3::Config c = small_config();
+  c.num_hidden_layers = 1;
+  c.num_attention_heads = 2;
+  c.kv_lora_rank = 512;
+  c.qk_nope_head_dim = 128;
+  c.qk_rope_head_dim = c.rope.dim = 64;
+  c.v_head_dim = 128;
+  c.max_position_embeddings = 2048;
+  return c;
+}
+
+TEST(Engine, PagesOfTheCacheAreThoseOfAscendsFusedAttention) {
+  const Result<Device*> device = open_device("ascend");
+  ASSERT_TRUE(device) << device.error().message;
+  const auto model = random_model(with_deepseek_heads(), DType::kBF16, **device);
+  std::vector<Request> requests = crowd(5, 11);
+  requests.back().prompt.assign(700, 3);  // beyond what others have, over several pages
+  std::vector<Answer> expected;
+  for (const Request& r : requests) {
+    Engine engine(*model, {.cache_tokens = 1024, .running = 1, .remember = false});
+    expected.push_back(together(engine, {r}, 1).front());
+  }
+  Engine engine(*model, {.cache_tokens = 2048, .running = 5, .tokens_per_pass = 200, .drafts = 2});
+  for (const uint64_t seed : {1, 2}) {
+    const std::vector<Answer> got = together(engine, requests, seed);
+    for (size_t i = 0; i < requests.size(); ++i)
+      EXPECT_EQ(written(got[i]), written(expected[i])) << "request " << i;
+  }
+}
+
+/// What a step takes beside the cache does not grow with the context, as copies of it would.
+TEST(Engine, AStepOnAscendCopiesNoContext) {
+  const Result<Device*> device = open_device("ascend");
+  ASSERT_TRUE(device) << device.error().message;
+  const auto model = random_model(with_deepseek_heads(), DType::kBF16, **device);
+  const auto taken = [&](size_t prompt) {
+    Engine engine(*model, {.cache_tokens = 2048, .running = 1, .tokens_per_pass = 64});
+    Request r{.prompt = std::vector<int32_t>(prompt, 3), .options = {}, .salt = ""};
+    r.options.tokens_max = 3;
+    EXPECT_TRUE(engine.submit(r));
+    while (engine.counts().tokens_answered == 0) engine.step();
+    (*device)->reset_peak();
+    const uint64_t before = (*device)->memory_use().live_bytes;
+    engine.step();
+    return (*device)->memory_use().peak_bytes - before;
+  };
+  const uint64_t least = taken(100), most = taken(1900);
+  EXPECT_LT(most, least + 64 * 1024);  // 1,800 tokens take 2 MB
+}
+
 TEST(Engine, RefusesRequestsThatMakeNoSense) {
   const auto model = small_model("llama", DType::kF32, cpu_device());
   Engine engine(*model, {.cache_tokens = 256});

@@ -1,5 +1,7 @@
 #include "models/causal_lm.h"
 
+#include <numeric>
+
 #include "autograd/tape.h"
 #include "base/check.h"
 #include "ops/cross_entropy/cross_entropy.h"
@@ -39,11 +41,13 @@ Tensor CausalLm::draft(const Tensor&, const Tensor&, const ops::Segments&, KvCac
 }
 
 std::unique_ptr<KvCache> CausalLm::make_cache(int64_t pages, bool drafting) const {
-  return std::make_unique<KvCache>(blocks() + drafting, cache_width(), pages, compute_, *device_);
+  return std::make_unique<KvCache>(blocks() + drafting, cache_widths(), pages, compute_, *device_);
 }
 
 int64_t CausalLm::cache_bytes_per_token(bool drafting) const {
-  return (blocks() + drafting) * cache_width() * static_cast<int64_t>(size_of(compute_));
+  const std::vector<int64_t> widths = cache_widths();
+  return (blocks() + drafting) * std::accumulate(widths.begin(), widths.end(), int64_t{0}) *
+         static_cast<int64_t>(size_of(compute_));
 }
 
 void CausalLm::begin_layer(int64_t number) const {

@@ -59,9 +59,10 @@ class CausalLm {
   int64_t cache_bytes_per_token(bool drafting = false) const;
   virtual std::string config_json(std::string_view torch_dtype) const = 0;
   virtual int64_t vocab_size() const = 0;
-  virtual int64_t cache_width() const = 0;  // numbers that a block keeps of a token
-  virtual int64_t blocks() const = 0;       // transformer blocks that answering runs through
-  virtual int64_t experts() const = 0;      // routed experts of a MoE layer; 0: none
+  /// How many numbers a block keeps of a token, in parts as it appends them.
+  virtual std::vector<int64_t> cache_widths() const = 0;
+  virtual int64_t blocks() const = 0;   // transformer blocks that answering runs through
+  virtual int64_t experts() const = 0;  // routed experts of a MoE layer; 0: none
   virtual int64_t max_positions() const = 0;
   virtual int64_t parameters_total() const = 0;
 

@@ -94,7 +94,7 @@ std::optional<RunCall> seen_as(const ops::OpCall& call, Before& before) {
     const bool shared = k.data == value.data;
     const int64_t key_heads = k.shape[1], group = heads / key_heads;
     const Choices scale = {{"scale", v.value("scale")}};
-    if (shared && (longest > tokens || k.shape[0] != tokens))
+    if (v.has("k_tail"))
       return RunCall{"attention, cached",
                      {longest,
                       std::min(tokens, longest),

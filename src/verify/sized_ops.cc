@@ -167,26 +167,23 @@ int64_t rows_of_pages(const ops::Segments& segments) {
   return std::ssize(segments.host->pages) * ops::kPageRows;
 }
 
-/// MLA: one key for all heads, whose first columns are the value.
+/// MLA: one key for all heads in two parts, the first of which is the value.
 void run_cached(Maker& m, const Sizes& s) {
   const int64_t heads = s[3], latent = s[4], width = latent + s[5];
   const ops::Segments segments = last_of_cached(m, s[0], std::min(s[1], s[0]), s[2]);
   const Tensor q = m.normal({segments.tokens(), heads, width}, m.dtype()),
-               k = m.normal({rows_of_pages(segments), 1, width}, m.dtype());
-  static_cast<void>(ops::attention(q, k, k.slice(2, 0, latent), segments, score_scale(m, width)));
+               k = m.normal({rows_of_pages(segments), 1, latent}, m.dtype()),
+               k_pe = m.normal({rows_of_pages(segments), 1, width - latent}, m.dtype());
+  static_cast<void>(ops::attention(q, k, k, segments, score_scale(m, width), k_pe));
 }
 
-/// Keys and values of several heads side by side in a row of the cache.
 void run_grouped_cached(Maker& m, const Sizes& s) {
   const int64_t key_heads = s[3], group = s[4], size = s[5];
   const ops::Segments segments = last_of_cached(m, s[0], std::min(s[1], s[0]), s[2]);
   const Tensor q = m.normal({segments.tokens(), key_heads * group, size}, m.dtype()),
-               rows = m.normal({rows_of_pages(segments), 2 * key_heads, size}, m.dtype());
-  static_cast<void>(ops::attention(q,
-                                   rows.slice(1, 0, key_heads),
-                                   rows.slice(1, key_heads, 2 * key_heads),
-                                   segments,
-                                   score_scale(m, size)));
+               k = m.normal({rows_of_pages(segments), key_heads, size}, m.dtype()),
+               v = m.normal({rows_of_pages(segments), key_heads, size}, m.dtype());
+  static_cast<void>(ops::attention(q, k, v, segments, score_scale(m, size)));
 }
 
 void run_rms_norm(Maker& m, const Sizes& s) {

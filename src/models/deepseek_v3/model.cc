@@ -203,12 +203,16 @@ Tensor Model::attend_absorbed(const AttentionWeights& w,
                        w.kv_b_proj,
                        {.rows_per_head = nope + v, .begin = 0, .rows = nope, .transpose = false});
   const Tensor q_absorbed = ops::concat(q_latent, q.slice(2, nope, q.dim(2)));
-  Tensor keys = ops::concat(c, k_pe);
-  KvCache* const cache = pass.options.forward.cache;
-  if (cache != nullptr) keys = cache->append(pass.layer, keys);
-  keys = keys.reshape({keys.dim(0), 1, keys.dim(1)});
-  const Tensor z =
-      ops::attention(q_absorbed, keys, keys.slice(2, 0, latent), pass.segments, softmax_scale_);
+  const auto one_head = [](const Tensor& t) { return t.reshape({t.dim(0), 1, t.dim(1)}); };
+  Tensor z;
+  if (KvCache* const cache = pass.options.forward.cache) {
+    const std::vector<Tensor>& rows = cache->append(pass.layer, {c, k_pe});
+    const Tensor keys = one_head(rows[0]);
+    z = ops::attention(q_absorbed, keys, keys, pass.segments, softmax_scale_, one_head(rows[1]));
+  } else {
+    const Tensor keys = one_head(ops::concat(c, k_pe));
+    z = ops::attention(q_absorbed, keys, keys.slice(2, 0, latent), pass.segments, softmax_scale_);
+  }
   return ops::head_linear(
       z, w.kv_b_proj, {.rows_per_head = nope + v, .begin = nope, .rows = v, .transpose = true});
 }

@@ -30,7 +30,9 @@ class Model final : public TrainableLm {
   std::vector<Weight*> selection_biases() override;
   std::string config_json(std::string_view torch_dtype) const override;
   int64_t vocab_size() const override { return config_.vocab_size; }
-  int64_t cache_width() const override { return config_.kv_lora_rank + config_.qk_rope_head_dim; }
+  std::vector<int64_t> cache_widths() const override {
+    return {config_.kv_lora_rank, config_.qk_rope_head_dim};
+  }
   int64_t blocks() const override { return config_.num_hidden_layers; }
   int64_t experts() const override { return config_.n_routed_experts; }
   int64_t max_positions() const override { return config_.max_position_embeddings; }

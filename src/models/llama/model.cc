@@ -8,7 +8,6 @@
 #include "ops/add/add.h"
 #include "ops/add_bias/add_bias.h"
 #include "ops/attention/attention.h"
-#include "ops/concat/concat.h"
 #include "ops/cross_entropy/cross_entropy.h"
 #include "ops/embedding/embedding.h"
 #include "ops/linear/linear.h"
@@ -98,11 +97,10 @@ Tensor Model::attention(const LayerWeights& w,
   Tensor k = turned(projected(x, w.k_proj, w.k_bias), kv_heads);
   Tensor v = projected(x, w.v_proj, w.v_bias).reshape({tokens, kv_heads, dim});
   if (cache != nullptr) {
-    Tensor rows =
-        cache->append(index, ops::concat(k.reshape({tokens, kv}), v.reshape({tokens, kv})));
-    rows = rows.reshape({rows.dim(0), 2 * kv_heads, dim});
-    k = rows.slice(1, 0, kv_heads);
-    v = rows.slice(1, kv_heads, 2 * kv_heads);
+    const std::vector<Tensor>& rows =
+        cache->append(index, {k.reshape({tokens, kv}), v.reshape({tokens, kv})});
+    k = rows[0].reshape({rows[0].dim(0), kv_heads, dim});
+    v = rows[1].reshape({rows[1].dim(0), kv_heads, dim});
   }
   const Tensor o = ops::attention(q, k, v, segments, softmax_scale_);
   return ops::linear(o.reshape({tokens, heads * dim}), w.o_proj);

@@ -23,11 +23,11 @@ class Model final : public TrainableLm {
   std::vector<Weight*> weights() override;
   std::vector<std::pair<std::string, const Weight*>> weight_aliases() const override { return {}; }
   std::vector<Weight*> selection_biases() override { return {}; }
-  /// A row of the cache holds the keys of all key heads, then their values.
   std::string config_json(std::string_view torch_dtype) const override;
   int64_t vocab_size() const override { return config_.vocab_size; }
-  int64_t cache_width() const override {
-    return 2 * config_.num_key_value_heads * config_.head_dim;
+  /// The keys of all key heads, and their values.
+  std::vector<int64_t> cache_widths() const override {
+    return std::vector<int64_t>(2, config_.num_key_value_heads * config_.head_dim);
   }
   int64_t blocks() const override { return config_.num_hidden_layers; }
   int64_t experts() const override { return 0; }

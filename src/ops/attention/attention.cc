@@ -26,14 +26,19 @@ const KernelTable<AttentionBackwardArgs> kBackward{
 
 namespace {
 
-void check_arguments(
-    const Tensor& q, const Tensor& k, const Tensor& v, const Segments& segments, float scale) {
+void check_arguments(const Tensor& q,
+                     const Tensor& k,
+                     const Tensor& v,
+                     const Segments& segments,
+                     float scale,
+                     const Tensor& k_tail) {
   check(q.rank() == 3 && k.rank() == 3 && v.rank() == 3,
         "attention: q {}, k {}, v {}",
         q.shape().str(),
         k.shape().str(),
         v.shape().str());
-  check(k.dim(2) == q.dim(2) && k.dim(0) == v.dim(0) && k.dim(1) == v.dim(1),
+  const int64_t tail = k_tail.defined() ? k_tail.dim(-1) : 0;
+  check(k.dim(2) + tail == q.dim(2) && k.dim(0) == v.dim(0) && k.dim(1) == v.dim(1),
         "attention: q {}, k {}, v {}",
         q.shape().str(),
         k.shape().str(),
@@ -50,6 +55,13 @@ void check_arguments(
         to_string(q.dtype()),
         to_string(k.dtype()),
         to_string(v.dtype()));
+  check(!k_tail.defined() ||
+            (k.contiguous() && k_tail.contiguous() && k_tail.dtype() == k.dtype() &&
+             k_tail.shape() == Shape({k.dim(0), k.dim(1), tail}) && segments.pages.defined()),
+        "attention: k {}, its last columns {}{}",
+        k.shape().str(),
+        k_tail.defined() ? k_tail.shape().str() : "",
+        segments.pages.defined() ? "" : ", not in pages");
   check(scale > 0, "attention: scale {}", scale);
   check(segments.tokens() == q.dim(0),
         "attention: {} tokens in segments, q {}",
@@ -95,15 +107,20 @@ bool begins_with(const Tensor& k, const Tensor& v) {
 
 }  // namespace
 
-Tensor attention(
-    const Tensor& q, const Tensor& k, const Tensor& v, const Segments& segments, float scale) {
-  check_arguments(q, k, v, segments, scale);
+Tensor attention(const Tensor& q,
+                 const Tensor& k,
+                 const Tensor& v,
+                 const Segments& segments,
+                 float scale,
+                 const Tensor& k_tail) {
+  check_arguments(q, k, v, segments, scale, k_tail);
   Tensor out = Tensor::empty({q.dim(0), q.dim(1), v.dim(2)}, q.dtype(), q.device());
   Tensor lse = Tensor::empty({q.dim(0), q.dim(1)}, DType::kF32, q.device());
   const int64_t longest = segments.host->longest;
   dispatch(kForward,
            AttentionArgs{q.view(),
                          k.view(),
+                         k_tail.view(),
                          v.view(),
                          segments.position.view(),
                          segments.key_begin.view(),

@@ -76,7 +76,7 @@ struct ForwardLayout {
     float* total;    // [64] sum of e^(score - top)
     float* visible;  // [64] keys that the row sees
   } block[kTaskRows / kBlockRows];
-  float* k_rows;     // [64 keys][Dqk], unless k's own rows serve
+  float* k_rows;     // [64 keys][Dqk], unless k's own rows serve as they lie
   float* v_columns;  // [Dv][64 keys]
   float* scores;     // [64 keys][64 rows]; then the weights p
   float* shrink;     // [64] e^(old top - new top)

@@ -83,16 +83,27 @@ class Composed {
         stream_, heads_first(x.slice(0, begin, end), key_heads_), as_tokens(rows, group_));
   }
 
-  /// Keys [first, first + kTile) of a run as [key heads, kTile, d] f32, zeros from `keys` on.
-  Operand load_tile(
-      Scratch& scratch, const Operand& x, const QueryRun& r, int64_t first, int64_t keys) const {
-    const int64_t rows = std::min(kTile, keys - first);
-    const Operand tile = scratch.take(acl::kFloat, {key_heads_, kTile, x.dim(2)});
+  /// Keys [first, first + kTile) of a run as [key heads, kTile, d] f32, zeros from `keys` on; `tail`,
+  /// if it is given, has their last columns.
+  Operand load_tile(Scratch& scratch,
+                    const Operand& x,
+                    const View& tail,
+                    const QueryRun& r,
+                    int64_t first,
+                    int64_t keys) const {
+    const int64_t rows = std::min(kTile, keys - first), own = x.dim(2),
+                  width = own + (tail.given() ? tail.shape[2] : 0);
+    const Operand tile = scratch.take(acl::kFloat, {key_heads_, kTile, width});
     if (rows < kTile) aclnn::InplaceZero(stream_, tile);
-    for_stretches(segments_, r.key_begin + first, rows, [&](int64_t at, int64_t from, int64_t n) {
-      aclnn::InplaceCopy(
-          stream_, tile.slice(1, at, at + n), x.slice(0, from, from + n).transpose(0, 1));
-    });
+    const auto load = [&](const Operand& part, int64_t column) {
+      const Operand to = tile.slice(2, column, column + part.dim(2));
+      for_stretches(segments_, r.key_begin + first, rows, [&](int64_t at, int64_t from, int64_t n) {
+        aclnn::InplaceCopy(
+            stream_, to.slice(1, at, at + n), part.slice(0, from, from + n).transpose(0, 1));
+      });
+    };
+    load(x, 0);
+    if (tail.given()) load(tail, own);
     return tile;
   }
 
@@ -165,8 +176,9 @@ class Forward : Composed {
 
   void tile(const QueryRun& r, const Block& b, int64_t first, const State& state) const {
     Scratch scratch(stream_);
-    const Operand p = scores(scratch, state.q, load_tile(scratch, k_, r, first, b.keys), b, first);
-    const Operand v = load_tile(scratch, v_, r, first, b.keys);
+    const Operand p =
+        scores(scratch, state.q, load_tile(scratch, k_, a_.k_tail, r, first, b.keys), b, first);
+    const Operand v = load_tile(scratch, v_, {}, r, first, b.keys);
     const IntArray columns{2};
     if (first == 0) {
       aclnn::Amax(stream_, p, columns, true, state.top);
@@ -239,8 +251,8 @@ class Backward : Composed {
             int64_t first,
             const Rows& rows) const {
     Scratch scratch(stream_);
-    const Operand k = load_tile(scratch, k_, r, first, r.keys),
-                  v = load_tile(scratch, v_, r, first, r.keys);
+    const Operand k = load_tile(scratch, k_, {}, r, first, r.keys),
+                  v = load_tile(scratch, v_, {}, r, first, r.keys);
     const Operand d_k = scratch.like(k, acl::kFloat), d_v = scratch.like(v, acl::kFloat);
     aclnn::InplaceZero(stream_, d_k);
     aclnn::InplaceZero(stream_, d_v);

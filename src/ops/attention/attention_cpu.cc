@@ -94,27 +94,32 @@ void pack_columns(const View& v, const BlockRows& rows, float* columns) {
     widen_row(v.as<T>() + rows.offset(v, r), depth, columns + r * stride);
 }
 
-/// The rows of a tile of keys, as the left side of a product: f32 as they lie, bf16 widened and
-/// padded.
+/// The rows of a tile of keys, as the left side of a product: f32 in one piece as they lie, others
+/// put together, bf16 widened and padded.
 template <typename T>
 struct KeyRows {
   const float* data;
   int64_t stride;
 
-  KeyRows(const View& v, int64_t key, int64_t head, int64_t count, float* space) {
-    const T* rows = v.as<T>() + key * v.stride[0] + head * v.stride[1];
-    if constexpr (sizeof(T) == sizeof(float)) {
-      data = rows;
+  KeyRows(const View& v, const View& tail, int64_t key, int64_t head, int64_t count, float* space) {
+    if (sizeof(T) == sizeof(float) && !tail.given()) {
+      data = v.as<float>() + key * v.stride[0] + head * v.stride[1];
       stride = v.stride[0];
-    } else {
-      const int64_t depth = v.shape[2];
-      data = space;
-      stride = whole_groups<T>(depth);
-      for (int64_t i = 0; i < count; ++i) {
-        space[i * stride + stride - 1] = 0;
-        widen_row(rows + i * v.stride[0], depth, space + i * stride);
-      }
+      return;
     }
+    data = space;
+    stride = whole_groups<T>(v.shape[2] + (tail.given() ? tail.shape[2] : 0));
+    for (int64_t i = 0; i < count; ++i) {
+      float* const row = space + i * stride;
+      row[stride - 1] = 0;
+      widen(v, key + i, head, row);
+      if (tail.given()) widen(tail, key + i, head, row + v.shape[2]);
+    }
+  }
+
+ private:
+  static void widen(const View& v, int64_t key, int64_t head, float* to) {
+    widen_row(v.as<T>() + key * v.stride[0] + head * v.stride[1], v.shape[2], to);
   }
 };
 
@@ -291,7 +296,7 @@ void forward_task(const AttentionArgs& a, const QueryBlock& task, const ForwardL
   for (int64_t tile = 0; tile < task.run.keys; tile += kKeyTile) {
     const int64_t keys = task.run.keys - tile < kKeyTile ? task.run.keys - tile : kKeyTile;
     const int64_t first = lies_at(a, task.run.key_begin + tile);
-    const KeyRows<T> k_rows(a.k, first, task.head, keys, l.k_rows);
+    const KeyRows<T> k_rows(a.k, a.k_tail, first, task.head, keys, l.k_rows);
     transpose_keys<T>(a.v, first, task.head, keys, l.v_columns, kKeyTile);
     for (int64_t i = 0; i < blocks; ++i) {
       if (keys_seen[i] <= tile) continue;
@@ -434,8 +439,8 @@ struct Backward {
     const int64_t vectors = vectors_for(rows.count), row_terms = whole_groups<T>(rows.count);
     const int64_t key = task.run.key_begin + tile;
     float* const d_s = run.d_s + tile * kBlockRows;
-    const KeyRows<T> k_rows(a.k, key, task.head, keys, own.k_rows),
-        v_rows(a.v, key, task.head, keys, own.v_rows);
+    const KeyRows<T> k_rows(a.k, {}, key, task.head, keys, own.k_rows),
+        v_rows(a.v, {}, key, task.head, keys, own.v_rows);
     tile_product<Start::kZero, T>({k_rows.data,
                                    k_rows.stride,
                                    run.q_lanes,

@@ -143,40 +143,98 @@ void attention_fused_packed_backward(const AttentionBackwardArgs& a,
 
 namespace {
 
-constexpr int64_t kBlockKeys = 128;  // of a block of the paged cache
+constexpr int64_t kBlockKeys = 128;  // of a block of the op's cache
+static_assert(kBlockKeys == kPageRows, "pages of our cache are the op's blocks");
 
 int64_t blocks_of(const QueryRun& run) { return (run.keys + kBlockKeys - 1) / kBlockKeys; }
 
-/// Columns [begin, end) of the runs' keys in whole blocks [blocks, kBlockKeys, columns], zeros
-/// behind each run's last key.
-Operand paged(Scratch& scratch,
-              const Operand& keys,
-              const HostSegments& segments,
-              const std::vector<QueryRun>& runs,
-              int64_t blocks,
-              int64_t begin,
-              int64_t end) {
+/// Keys as the op takes them: the latent and the rotary part apart, both in blocks.
+struct BlockedKeys {
+  Operand latent, rotary;  // [blocks, kBlockKeys, columns]
+  Operand table;  // i32 [tokens, most blocks of a run]: those that each query's keys lie in
+};
+
+/// `numbers` [n] holds the runs' blocks; those of runs[i] begin at begins[i].
+Operand block_table(Scratch& scratch,
+                    const std::vector<QueryRun>& runs,
+                    const Operand& numbers,
+                    const std::vector<int64_t>& begins) {
+  int64_t widest = 0;
+  for (const QueryRun& run : runs) widest = std::max(widest, blocks_of(run));
+  const Operand table = scratch.take(acl::kInt32, {runs.back().end, widest});
+  aclnn::InplaceZero(scratch.stream(), table);
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const QueryRun& run = runs[i];
+    const int64_t own = blocks_of(run);
+    aclnn::InplaceCopy(
+        scratch.stream(),
+        table.slice(0, run.begin, run.end).slice(1, 0, own),
+        numbers.slice(0, begins[i], begins[i] + own).unsqueeze(0).expand(0, run.end - run.begin));
+  }
+  return table;
+}
+
+/// A cache's own pages.
+BlockedKeys cached_keys(Scratch& scratch,
+                        const AttentionArgs& a,
+                        const std::vector<QueryRun>& runs) {
+  const auto blocked = [](const View& x) {
+    const int64_t blocks = x.shape[0] / kBlockKeys;
+    return Operand(x).slice(0, 0, blocks * kBlockKeys).reshape({blocks, kBlockKeys, x.shape[2]});
+  };
+  std::vector<int64_t> begins;
+  for (const QueryRun& run : runs) begins.push_back(run.key_begin / kBlockKeys);
+  return {blocked(a.k), blocked(a.k_tail), block_table(scratch, runs, a.pages, begins)};
+}
+
+/// Columns [begin, end) of the runs' keys in blocks, zeros behind each run's last key.
+Operand copied_blocks(Scratch& scratch,
+                      const Operand& keys,
+                      const HostSegments& segments,
+                      const std::vector<QueryRun>& runs,
+                      int64_t blocks,
+                      int64_t begin,
+                      int64_t end) {
   Stream& stream = scratch.stream();
-  const Operand pages = scratch.take(acl::kBf16, {blocks * kBlockKeys, end - begin});
+  const Operand to = scratch.take(acl::kBf16, {blocks * kBlockKeys, end - begin});
   int64_t row = 0;
   for (const QueryRun& run : runs) {
     const int64_t next = row + blocks_of(run) * kBlockKeys;
     for_stretches(segments, run.key_begin, run.keys, [&](int64_t at, int64_t from, int64_t n) {
       aclnn::InplaceCopy(stream,
-                         pages.slice(0, row + at, row + at + n),
+                         to.slice(0, row + at, row + at + n),
                          keys.slice(0, from, from + n).slice(1, begin, end));
     });
-    if (row + run.keys < next) aclnn::InplaceZero(stream, pages.slice(0, row + run.keys, next));
+    if (row + run.keys < next) aclnn::InplaceZero(stream, to.slice(0, row + run.keys, next));
     row = next;
   }
-  return pages.reshape({blocks, kBlockKeys, end - begin});
+  return to.reshape({blocks, kBlockKeys, end - begin});
+}
+
+/// The same of keys in one piece, which only passes without a cache have: no more rows are copied
+/// than are computed.
+BlockedKeys copied_keys(Scratch& scratch,
+                        const AttentionArgs& a,
+                        const HostSegments& segments,
+                        const std::vector<QueryRun>& runs) {
+  std::vector<int64_t> begins;
+  int64_t blocks = 0;
+  for (const QueryRun& run : runs) {
+    begins.push_back(blocks);
+    blocks += blocks_of(run);
+  }
+  const Operand numbers = scratch.take(acl::kInt32, {blocks});
+  aclnn::Arange(scratch.stream(), Scalar(int64_t{0}), Scalar(blocks), Scalar(int64_t{1}), numbers);
+  const Operand keys = Operand(a.k).squeeze(1);
+  const int64_t latent = a.v.shape[2], width = a.k.shape[2];
+  return {copied_blocks(scratch, keys, segments, runs, blocks, 0, latent),
+          copied_blocks(scratch, keys, segments, runs, blocks, latent, width),
+          block_table(scratch, runs, numbers, begins)};
 }
 
 }  // namespace
 
-// Every query is a sequence of its own, of one query: what it gets cannot depend on others. The op
-// wants the latent and the rotary part apart and in blocks; until the cache itself is paged they
-// are copied so.
+// Every query is a sequence of its own, of one query: what it gets cannot depend on others.
 void attention_fused_absorbed(const AttentionArgs& a,
                               const HostSegments& segments,
                               Stream& stream) {
@@ -184,27 +242,8 @@ void attention_fused_absorbed(const AttentionArgs& a,
   const int64_t tokens = a.q.shape[0], heads = a.q.shape[1], latent = a.v.shape[2],
                 width = a.q.shape[2];
   const std::vector<QueryRun> runs = find_runs(segments);
-  int64_t blocks = 0, widest = 0;
-  for (const QueryRun& run : runs) {
-    blocks += blocks_of(run);
-    widest = std::max(widest, blocks_of(run));
-  }
-  const Operand table = scratch.take(acl::kInt32, {tokens, widest});
-  const Operand numbers = scratch.take(acl::kInt32, {1, blocks});
-  aclnn::Arange(
-      stream, Scalar(int64_t{0}), Scalar(blocks), Scalar(int64_t{1}), numbers.reshape({blocks}));
-  aclnn::InplaceZero(stream, table);
-  int64_t block = 0;
-  for (const QueryRun& run : runs) {
-    const int64_t own = blocks_of(run);
-    aclnn::InplaceCopy(stream,
-                       table.slice(0, run.begin, run.end).slice(1, 0, own),
-                       numbers.slice(1, block, block + own).expand(0, run.end - run.begin));
-    block += own;
-  }
-  const Operand keys = Operand(a.k).squeeze(1);
-  const Operand c = paged(scratch, keys, segments, runs, blocks, 0, latent),
-                k_pe = paged(scratch, keys, segments, runs, blocks, latent, width);
+  const BlockedKeys keys =
+      a.k_tail.given() ? cached_keys(scratch, a, runs) : copied_keys(scratch, a, segments, runs);
   const Operand q = Operand(a.q).unsqueeze(1);  // [sequence, 1, heads, width]
   const Operand q_latent = scratch.packed(q.slice(3, 0, latent)),
                 q_pe = scratch.packed(q.slice(3, latent, width));
@@ -214,8 +253,8 @@ void attention_fused_absorbed(const AttentionArgs& a,
                 lse = Operand(a.lse).reshape({tokens, heads, 1, 1});
   aclnn::FusedInferAttentionScoreV3(stream,
                                     q_latent,
-                                    OperandList{c},
-                                    OperandList{c},
+                                    OperandList{keys.latent},
+                                    OperandList{keys.latent},
                                     nullptr,  // pseShift
                                     nullptr,  // attenMask
                                     nullptr,  // actualSeqLengths
@@ -227,7 +266,7 @@ void attention_fused_absorbed(const AttentionArgs& a,
                                     nullptr,  // quantOffset2
                                     nullptr,  // antiquantScale
                                     nullptr,  // antiquantOffset
-                                    table,
+                                    keys.table,
                                     nullptr,  // queryPaddingSize
                                     nullptr,  // kvPaddingSize
                                     nullptr,  // keyAntiquantScale
@@ -238,7 +277,7 @@ void attention_fused_absorbed(const AttentionArgs& a,
                                     nullptr,  // valueSharedPrefix
                                     nullptr,  // actualSharedPrefixLen
                                     q_pe,
-                                    k_pe,
+                                    keys.rotary,
                                     nullptr,  // keyRopeAntiquantScale
                                     heads,
                                     static_cast<double>(a.scale),

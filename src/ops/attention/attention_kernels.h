@@ -14,7 +14,8 @@ static_assert(kPageRows % kKeyTile == 0, "a tile lies in one page");
 
 struct AttentionArgs {
   View q;          // [T, H, Dqk] f32 or bf16
-  View k;          // [S, Hk, Dqk], q's type
+  View k;          // [S, Hk, Dqk], q's type; without the columns of k_tail
+  View k_tail;     // [S, Hk, ...], or not given: the last columns of the keys
   View v;          // [S, Hk, Dv]
   View position;   // [T] i32
   View key_begin;  // [T] i32
@@ -27,6 +28,7 @@ struct AttentionArgs {
   void visit(V&& v_) const {
     v_.in("q", q);
     v_.in("k", k);
+    v_.in("k_tail", k_tail);
     v_.in("v", v);
     v_.in("position", position);
     v_.in("key_begin", key_begin);

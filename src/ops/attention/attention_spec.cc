@@ -22,6 +22,7 @@ struct Sizes {
   bool benchmark = false;
   enum class Scores { kAny, kNegative, kEqual, kOneDominates } scores = Scores::kAny;
   bool paged = false;  // keys lie in pages of a cache, in an order of their own; no gradient
+  bool apart = false;  // in pages, shared: the keys' columns after the first d_v lie elsewhere
 };
 
 template <class T>
@@ -29,6 +30,18 @@ RefArray<T> first_columns(const RefArray<T>& x, int64_t columns) {
   const int64_t whole = x.shape[2];
   RefArray<T> out({x.shape[0], x.shape[1], columns});
   for (int64_t i = 0; i < out.shape.count(); ++i) out[i] = x[i / columns * whole + i % columns];
+  return out;
+}
+
+/// Rows of a, each followed by that of b.
+template <class T>
+RefArray<T> side_by_side(const RefArray<T>& a, const RefArray<T>& b) {
+  const int64_t first = a.shape[2], whole = first + b.shape[2];
+  RefArray<T> out({a.shape[0], a.shape[1], whole});
+  for (int64_t i = 0; i < out.shape.count(); ++i) {
+    const int64_t row = i / whole, column = i % whole;
+    out[i] = column < first ? a[row * first + column] : b[row * b.shape[2] + column - first];
+  }
   return out;
 }
 
@@ -69,7 +82,9 @@ std::vector<double> error_bound(
 /// The same for a call that was watched, where keys may lie in a cache of which only some rows are
 /// in use: device and reference (in f32) may both be off.
 std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
-  const RefTensor &q = facts.input("q"), &k = facts.input("k");
+  const RefTensor& q = facts.input("q");
+  const RefTensor k = facts.has("k_tail") ? side_by_side(facts.input("k"), facts.input("k_tail"))
+                                          : facts.input("k");
   const RefTensor &position = facts.input("position"), &begin = facts.input("key_begin");
   const RefTensor* const pages = facts.has("pages") ? &facts.input("pages") : nullptr;
   const auto lies_at = [&](int64_t row) {
@@ -273,16 +288,23 @@ OpCase attention_case(DType dtype, const Sizes& z) {
                        z.d_v,
                        z.shared ? " shared" : "",
                        z.spread > 1 ? " large scores" : "",
-                       z.paged ? " in pages" : "");
+                       z.apart   ? " in pages, keys in two parts"
+                       : z.paged ? " in pages"
+                                 : "");
   c.inputs = {{.name = "q",
                .shape = {tokens, z.heads, z.d_qk},
                .dtype = dtype,
                .scale = z.spread,
                .gradient = !z.paged},
               {.name = "k",
-               .shape = {key_rows, z.key_heads, z.d_qk},
+               .shape = {key_rows, z.key_heads, z.apart ? z.d_v : z.d_qk},
                .dtype = dtype,
                .gradient = !z.paged}};
+  if (z.apart)
+    c.inputs.push_back({.name = "k_tail",
+                        .shape = {key_rows, z.key_heads, z.d_qk - z.d_v},
+                        .dtype = dtype,
+                        .gradient = false});
   if (!z.shared)
     c.inputs.push_back({.name = "v",
                         .shape = {key_rows, z.key_heads, z.d_v},
@@ -290,6 +312,7 @@ OpCase attention_case(DType dtype, const Sizes& z) {
                         .gradient = !z.paged});
   c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     const Segments segments = Segments::paged(position, key_begin, pages, in[0].device());
+    if (z.apart) return {attention(in[0], in[1], in[1], segments, scale, in[2])};
     return {attention(in[0], in[1], z.shared ? in[1].slice(2, 0, z.d_v) : in[2], segments, scale)};
   };
   switch (z.scores) {
@@ -316,26 +339,22 @@ OpCase attention_case(DType dtype, const Sizes& z) {
       break;
     }
   }
+  const auto keys = [=](const auto& in) {
+    return in_order(z.apart ? side_by_side(in[1], in[2]) : in[1], pages);
+  };
+  const auto values = [=](const auto& in) {
+    return in_order(z.shared ? first_columns(in[1], z.d_v) : in[2], pages);
+  };
   const auto magnitudes = [=](const std::vector<RefTensor>& in) {
-    const RefTensor v = absolute(z.shared ? first_columns(in[1], z.d_v) : in[2]);
-    return attention_reference(in[0],
-                               in_order(in[1], pages),
-                               in_order(v, pages),
-                               position,
-                               key_begin,
-                               static_cast<double>(scale));
+    return attention_reference(
+        in[0], keys(in), absolute(values(in)), position, key_begin, static_cast<double>(scale));
   };
   c.reference = [=](const auto& in) {
-    const auto& v = z.shared ? first_columns(in[1], z.d_v) : in[2];
-    return std::vector{attention_reference(in[0],
-                                           in_order(in[1], pages),
-                                           in_order(v, pages),
-                                           position,
-                                           key_begin,
-                                           static_cast<double>(scale))};
+    return std::vector{attention_reference(
+        in[0], keys(in), values(in), position, key_begin, static_cast<double>(scale))};
   };
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
-    const double score = static_cast<double>(scale) * largest_norm(in[0]) * largest_norm(in[1]);
+    const double score = static_cast<double>(scale) * largest_norm(in[0]) * largest_norm(keys(in));
     return error_bound(
         dtype, weight_error(dtype, z.d_qk, score, longest), magnitudes(in), y, longest);
   };
@@ -380,7 +399,17 @@ OpSpec attention_spec() {
            .d_qk = 576,
            .d_v = 512,
            .shared = true,
-           .paged = true});
+           .paged = true,
+           .apart = true});
+    for (const bool apart : {false, true})
+      add({.lengths = {70, 130},
+           .heads = 3,
+           .key_heads = 1,
+           .d_qk = 21,
+           .d_v = 18,
+           .shared = true,
+           .paged = true,
+           .apart = apart});
     for (const Sizes::Scores s :
          {Sizes::Scores::kNegative, Sizes::Scores::kEqual, Sizes::Scores::kOneDominates})
       add({.lengths = {20, 7}, .heads = 2, .key_heads = 1, .d_qk = 24, .d_v = 16, .scores = s});
