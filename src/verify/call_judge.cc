@@ -9,6 +9,7 @@
 #include "base/cpu_tier.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/grouped_linear/grouped_linear_kernels.h"
+#include "tensor/bf16.h"
 
 namespace ferry::doctor {
 namespace {
@@ -78,16 +79,20 @@ double depth_of(const ops::RecordedCall& product) {
   return static_cast<double>(a[columns ? a.rank() - 2 : a.rank() - 1]);
 }
 
-Precision precision_of(const ops::RefTensor& got, const ops::RefTensor& expected) {
+Precision precision_of(const ops::RefTensor& got, const ops::RefTensor& expected, DType type) {
   double squares = 0, size = 0, lean = 0, n = 0;
   for (size_t i = 0; i < got.values.size(); ++i) {
     const double e = expected.values[i];
     if (ops::CallFacts::unwritten(e) || !std::isfinite(e) || !std::isfinite(got.values[i]))
       continue;
     const double error = got.values[i] - e;
+    const auto nearest = static_cast<float>(e);
+    const double beside =
+        got.values[i] -
+        static_cast<double>(type == DType::kBF16 ? bf16_to_f32(f32_to_bf16(nearest)) : nearest);
     squares += error * error;
     size += e * e;
-    lean += e < 0 ? -error : error;  // towards or away from zero
+    lean += e < 0 ? -beside : beside;  // towards or away from zero
     ++n;
   }
   Precision p;
@@ -133,7 +138,7 @@ void CallJudge::judge_precision() {
     if (count < kOutputsLeast) continue;
     const ops::KeptView& out = call_->outputs()[o];
     const double u = unit_roundoff(out.view.dtype);
-    const Precision p = precision_of(got[o], expected[o]);
+    const Precision p = precision_of(got[o], expected[o], out.view.dtype);
     const double depth = among(kProducts, op) ? depth_of(*call_) : 1;
     // Rounding to nearest is off by u / sqrt(3) at most in the mean square; sums of n terms of any
     // sign in f32 walk sqrt(n) roundings. Four times that for orders of summing that are not ours.

@@ -46,8 +46,10 @@ double depth_of(const ops::RecordedCall& product);
 /// How far a whole output is off: beside its worst element, which a sum's bound hides.
 struct Precision {
   double rms = 0;   // of the error, relative to the output's RMS
-  double bias = 0;  // mean error towards or away from zero, in standard errors
+  double bias = 0;  // mean error towards or away from zero, in standard errors, beside that of
+                    // rounding to nearest: where all numbers share a factor, that leans, too
 };
-Precision precision_of(const ops::RefTensor& got, const ops::RefTensor& expected);
+/// `type`: got's.
+Precision precision_of(const ops::RefTensor& got, const ops::RefTensor& expected, DType type);
 
 }  // namespace ferry::doctor
