@@ -56,14 +56,19 @@ function open(chat) {
   location.hash = chat.id;
   show();
   conversation.toEnd();
-  input.focus();
+  focusInput();
 }
 
 function create() {
   state.current = newChat(lastSettings());
   history.replaceState(null, "", location.pathname + location.search);
   show();
-  input.focus();
+  focusInput();
+}
+
+/// Not where a keyboard would slide over the page.
+function focusInput() {
+  if (!matchMedia("(pointer: coarse)").matches) input.focus();
 }
 
 function rename(chat, title) {
@@ -303,7 +308,7 @@ async function begin() {
   state.chats.forEach(endInterrupted);
   show();
   openFromAddress();
-  input.focus();
+  focusInput();
   learnModel();
 }
 

@@ -26,6 +26,13 @@ export class GrowingText {
       this.#made.push({ html, block });
     }
     const whole = ended ? now.length : now.length - 1;
-    for (; this.#said < whole; ++this.#said) this.onwhole(this.#made[this.#said].block.innerText);
+    for (; this.#said < whole; ++this.#said) this.onwhole(spoken(this.#made[this.#said].block));
   }
+}
+
+/// A piece as it is read out: formulas once (KaTeX sets them twice, for eyes and for readers), without buttons.
+function spoken(block) {
+  const copy = block.cloneNode(true);
+  for (const unspoken of copy.querySelectorAll("button, [aria-hidden=true], annotation")) unspoken.remove();
+  return copy.textContent.trim();
 }

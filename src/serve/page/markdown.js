@@ -5,6 +5,10 @@ import { element, icon, copyText } from "./dom.js";
 
 const { marked, DOMPurify, katex, hljs } = window;
 
+// Debian 12's build of DOMPurify (2.4.1, deb12u1) asks an undeclared shadowNode for its depth before it begins, and
+// would throw. The depth of each node is checked where it should be, too, so this answer takes nothing away.
+window.shadowNode = { __depth: 0 };
+
 const kTags = ["p", "br", "hr", "strong", "em", "del", "code", "pre", "blockquote", "ul", "ol", "li", "a",
   "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "span", "div"];
 const kHighlightedMax = 20000;  // characters: highlighting takes longer than drawing the rest

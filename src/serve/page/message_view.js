@@ -170,7 +170,7 @@ function figuresOf({ usage, firstS, lastS }) {
   const tokens = usage?.completion_tokens;
   if (tokens) figures.push(`${tokens} token${tokens === 1 ? "" : "s"}`);
   if (tokens > 1 && lastS > firstS) figures.push(`${((tokens - 1) / (lastS - firstS)).toFixed(1)} tokens/s`);
-  if (firstS != null) figures.push(`first after ${seconds(firstS)}`);
+  if (firstS != null) figures.push(`first after ${firstS < 1 ? `${firstS.toFixed(2)} s` : seconds(firstS)}`);
   const known = usage?.prompt_tokens_details?.cached_tokens ?? usage?.prompt_cache_hit_tokens;
   if (known != null) figures.push(`${known} of ${usage.prompt_tokens} prompt tokens from the cache`);
   return figures.join(" \u00b7 ");

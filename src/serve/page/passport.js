@@ -3,6 +3,11 @@
 import { byId, element, icon } from "./dom.js";
 import { passport } from "./server.js";
 
+/// What GET /ferry/passport says: {model, architecture, weights, device, program, context, passport, verified}, texts
+/// but for context. passport: null, or {root, signed_by (null: nobody), program, reference, training}; training: null, or
+/// {steps, tokens, devices, data, held_out_loss}, as in the file (docs/passport.md). verified: a list of {device, dtype,
+/// passed, unix_ms}.
+
 /// Shows the badge, or none where the server has nothing to say (it is not Ferry's, or does not answer).
 export async function showBadge() {
   const badge = byId("passport");
