@@ -3,8 +3,10 @@
 import json
 import pathlib
 import re
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import log
 
 SOURCES = pathlib.Path(__file__).resolve().parents[2]
 
@@ -35,7 +37,6 @@ def tokens(text, probabilities=(), field="content"):
 
 
 def entry(token, p, others=()):
-    from math import log
     return {"token": token, "logprob": log(p), "bytes": list(token.encode()),
             "top_logprobs": [{"token": t, "logprob": log(q), "bytes": list(t.encode())} for t, q in others]}
 
@@ -86,7 +87,12 @@ class CannedServer:
             def do_POST(self):
                 canned.post(self)
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request, client_address):
+                if not isinstance(sys.exc_info()[1], ConnectionError):  # a browser leaves when it likes
+                    super().handle_error(request, client_address)
+
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

@@ -212,6 +212,10 @@ class Page:
                   mobile=phone)
         self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
 
+    def offline(self, is_offline):
+        self.call("Network.emulateNetworkConditions", offline=is_offline, latency=0, downloadThroughput=-1,
+                  uploadThroughput=-1)
+
     def scheme(self, name):
         """light or dark, as the system says it is"""
         self.call("Emulation.setEmulatedMedia", features=[

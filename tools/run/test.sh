@@ -1,10 +1,16 @@
-# ./run test [all | NAME...]. Sourced by ./run, whose functions it uses.
+# ./run test [all | page | NAME...]. Sourced by ./run, whose functions it uses.
 #
 # To add a check that only `all` makes: build what it needs in build_for_all, and give it to ctest
 # (cmake/checks.cmake) under a name whose first part stands in only_all.
 only_all='tsan|aarch64|fuzz'
 
 test_command() {
+  if [ "${1:-}" = page ]; then
+    . tools/run/page.sh
+    shift
+    test_page "$@"
+    return
+  fi
   packages build test
   case "$*" in
     "") test_ordinary ;;

@@ -32,8 +32,7 @@ export async function fillAnswer(chat, node, signal, onchange) {
     }
   } catch (error) {
     if (error.name === "AbortError") node.stopped = true;
-    else if (error instanceof ServerError)
-      node.error = { status: error.status, message: error.message, retryAfterS: error.retryAfterS };
+    else if (error instanceof ServerError) node.error = { status: error.status, message: error.message };
     else throw error;
   } finally {
     if (node.reasoning !== "" && node.content === "") node.thoughtS = sinceBegin() - (node.firstS ?? 0);

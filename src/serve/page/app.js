@@ -24,7 +24,7 @@ const input = byId("message");
 const sidebar = new Sidebar(
   () => ({ chats: state.chats, current: state.current, running }),
   { open, create, rename, remove });
-const conversation = new ConversationView({ edit, again, beside, retry: again });
+const conversation = new ConversationView({ edit, again, beside, retry: (node) => replaceAnswer(state.current, node) });
 // Other tabs of this browser show the same chats.
 const tabs = new BroadcastChannel("ferry.chats");
 
@@ -166,8 +166,9 @@ async function run(chat, node) {
   }
 }
 
-/// Asks again in place of an answer that never began.
+/// Asks again after a failure; an answer that never began goes.
 function replaceAnswer(chat, node) {
+  if (running.has(chat.id)) return;
   const { parent } = node;
   if (node.content === "" && node.reasoning === "") delete chat.nodes[node.id];
   run(chat, addNode(chat, parent, emptyAnswer(state.model)));
@@ -245,6 +246,9 @@ function listen() {
     sidebar.show();
     notice(`${chats.length} chat${chats.length === 1 ? "" : "s"} imported.`);
   }, notice));
+  // Not buttons that submit: Enter in a field would take the first of these.
+  for (const button of document.querySelectorAll("[data-close]"))
+    button.addEventListener("click", () => button.closest("dialog").close());
   byId("show-keys").addEventListener("click", showKeys);
   listenToKeys({
     stop,

@@ -34,7 +34,7 @@ export class MessageView {
     this.thought = element("details", { class: "thought", hidden: true },
       element("summary", { onclick: () => { this.#thoughtOpen = !this.thought.open; } },
         icon("right"), this.thoughtTitle), this.thoughtText);
-    this.text = element("div", { class: "text" });
+    this.text = element("div", { class: "answer" });
     this.waiting = element("div", { class: "waiting", "aria-hidden": "true" },
       element("i"), element("i"), element("i"));
     this.tokens = element("div", { class: "token-place", hidden: true });
@@ -93,7 +93,8 @@ export class MessageView {
         iconButton("right", "Later version", () => actions.beside(node, 1),
           { disabled: place.index === place.count - 1 })));
     }
-    if (!node.running) {
+    const isEmpty = node.role !== "user" && node.content === "" && node.reasoning === "";
+    if (!node.running && !(isEmpty && node.error)) {
       const copy = iconButton("copy", "Copy", () => copyText(node.content, copy));
       row.push(copy);
       if (node.role === "user") {
@@ -120,7 +121,7 @@ export class MessageView {
 
   /// The message becomes a field; what is sent stands beside the message as another version of it.
   edit() {
-    const field = element("textarea", { class: "edit", "aria-label": "Edit the message" });
+    const field = element("textarea", { class: "edit", rows: "1", "aria-label": "Edit the message" });
     field.value = this.node.content;
     const leave = () => {
       this.body.replaceChildren();
@@ -164,7 +165,7 @@ function thoughtTitle(node, thinking) {
   return node.thoughtS == null ? "Thoughts" : `Thought for ${seconds(node.thoughtS)}`;
 }
 
-/// "42 tokens, 35.1 a second, the first after 0.2 s; 128 of 190 tokens of the prompt were known".
+/// "42 tokens · 35.1 tokens/s · first after 0.20 s · 128 of 190 prompt tokens cached"
 function figuresOf({ usage, firstS, lastS }) {
   const figures = [];
   const tokens = usage?.completion_tokens;
@@ -172,6 +173,6 @@ function figuresOf({ usage, firstS, lastS }) {
   if (tokens > 1 && lastS > firstS) figures.push(`${((tokens - 1) / (lastS - firstS)).toFixed(1)} tokens/s`);
   if (firstS != null) figures.push(`first after ${firstS < 1 ? `${firstS.toFixed(2)} s` : seconds(firstS)}`);
   const known = usage?.prompt_tokens_details?.cached_tokens ?? usage?.prompt_cache_hit_tokens;
-  if (known != null) figures.push(`${known} of ${usage.prompt_tokens} prompt tokens from the cache`);
+  if (known != null) figures.push(`${known} of ${usage.prompt_tokens} prompt tokens cached`);
   return figures.join(" \u00b7 ");
 }

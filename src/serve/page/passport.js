@@ -33,6 +33,9 @@ function stateOf(facts) {
     return { class: "none", icon: "shield", text: "No passport", summary:
       "This model came without a passport: nothing says what it answered where it was trained. " +
       "`ferry passport DIR` gives it one." };
+  if (facts.verified?.length > 0 && passed(facts).length === 0)
+    return { class: "bad", icon: "shield-alert", text: "Not verified", summary:
+      "A device that was asked did not give this model's answers." };
   const signed = Boolean(facts.passport.signed_by);
   const verified = passed(facts).length > 0;
   const summary = (signed

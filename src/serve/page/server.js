@@ -24,10 +24,9 @@ export function setApiKey(key) {
 
 /// A refusal or a failure, in words for a person. status 0: there was no answer at all.
 export class ServerError extends Error {
-  constructor(status, message, retryAfterS = null) {
+  constructor(status, message) {
     super(message);
     this.status = status;
-    this.retryAfterS = retryAfterS;
   }
 }
 
@@ -65,8 +64,8 @@ async function refusal(response) {
   }
   const spoken = kSpoken[response.status] ?? (said ? "" : `The server answers with status ${response.status}.`);
   const after = Number(response.headers.get("Retry-After"));
-  return new ServerError(response.status, [spoken, said].filter(Boolean).join(" "),
-    Number.isFinite(after) && after > 0 ? after : null);
+  const wait = after > 0 ? `It asks to wait ${after} s.` : "";
+  return new ServerError(response.status, [spoken, said, wait].filter(Boolean).join(" "));
 }
 
 /// The names of the models that are served.

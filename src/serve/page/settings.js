@@ -52,7 +52,7 @@ export function openSettings(current, onsave, onkey) {
   fill(current);
   byId("defaults").onclick = () => fill(kDefaults);
   byId("change-key").onclick = () => {
-    dialog.close("cancel");
+    dialog.close();
     onkey();
   };
   dialog.returnValue = "";

@@ -79,11 +79,12 @@ function unsurest(tokens) {
 
 /// A table of what might have stood there; what was written is marked, also where it is not among the best.
 function alternatives([text, logprob, others]) {
-  const rows = others.some(([other]) => other === text) ? others : [...others, [text, logprob]];
+  const rows = others.some(([other]) => other === text) ? [...others] : [...others, [text, logprob]];
+  rows.sort((a, b) => b[1] - a[1]);
   const body = element("tbody");
   for (const [other, otherLogprob] of rows) {
-    const bar = element("meter", { min: "0", max: "1", value: Math.exp(otherLogprob).toFixed(4),
-      "aria-label": `Probability of ${visible(other)}` });
+    const bar = element("div", { class: "bar", "aria-hidden": "true" }, element("div"));
+    bar.firstElementChild.style.width = `${100 * Math.exp(otherLogprob)}%`;
     body.append(element("tr", { class: other === text ? "written" : null },
       element("td", {}, element("code", {}, visible(other)), other === text
         ? element("span", { class: "unseen" }, " (written)") : null),
@@ -91,5 +92,5 @@ function alternatives([text, logprob, others]) {
   }
   return element("table", {},
     element("thead", { class: "unseen" }, element("tr", {}, element("th", {}, "Token"),
-      element("th", {}, "Probability"), element("th", {}, "As a bar"))), body);
+      element("th", {}, "Probability"), element("td"))), body);
 }
