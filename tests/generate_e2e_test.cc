@@ -174,6 +174,31 @@ TEST_F(GenerateE2e, AnAnswerSaysWhyItEnded) {
   EXPECT_TRUE(all == "context, noted" || all == "end") << all;
 }
 
+TEST_F(GenerateE2e, ThePromptsLogProbabilitiesAreShownOnDemand) {
+  const Strings args = {"generate", path("model"), "--prompt", "the ferry", "--tokens", "1"};
+  Strings with = args;
+  with.insert(with.end(), {"--json", "--prompt-log-probs", "2"});
+  const std::string out = ran(with);
+  const Json j = Json::parse(out.substr(out.find("{\"text\"")));
+  const Json &ids = j["prompt_ids"], &log_probs = j["prompt_log_probs"], &top = j["prompt_top"];
+  ASSERT_EQ(ids.size(), j["prompt_tokens"].get<size_t>());
+  ASSERT_EQ(log_probs.size(), ids.size());
+  ASSERT_EQ(top.size(), ids.size());
+  EXPECT_TRUE(log_probs[0].is_null() && top[0].is_null());
+  for (size_t i = 1; i < ids.size(); ++i) {
+    EXPECT_LT(log_probs[i].get<double>(), 0);
+    ASSERT_EQ(top[i].size(), 2u);
+    EXPECT_GE(top[i][0][1].get<double>(), log_probs[i].get<double>());
+    for (const Json& t : top[i])
+      if (t[0] == ids[i]) {
+        EXPECT_EQ(t[1], log_probs[i]);
+      }
+  }
+  Strings without = args;
+  without.insert(without.end(), {"--prompt-log-probs", "2"});
+  refused(2, without, {"--json"});
+}
+
 TEST_F(GenerateE2e, ACacheThatIsLargerThanTheMachineIsRefused) {
   const Strings says = {"the cache's pages take", "--cache-tokens"};
   const Strings much = {"--cache-tokens", "1073741824"};

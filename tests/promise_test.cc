@@ -33,6 +33,7 @@ using engine::RequestId;
 using engine::Token;
 
 struct Answer {
+  std::vector<Token> prompt;  // from the second one on, if their log-probabilities were asked for
   std::vector<Token> tokens;  // the end token, if there is one, last
   Finish finish = Finish::kNone;
 };
@@ -50,6 +51,7 @@ std::string written(const Token& t) {
 /// Every bit of it.
 std::vector<std::string> written(const Answer& a) {
   std::vector<std::string> lines;
+  for (const Token& t : a.prompt) lines.push_back("prompt " + written(t));
   for (const Token& t : a.tokens) lines.push_back(written(t));
   lines.push_back(fmt::format("finish {}", static_cast<int>(a.finish)));
   return lines;
@@ -59,6 +61,7 @@ void take(const std::vector<Progress>& news, std::map<RequestId, Answer>& answer
   for (const Progress& p : news) {
     Answer& a = answers[p.id];
     ASSERT_EQ(a.finish, Finish::kNone);
+    a.prompt.insert(a.prompt.end(), p.prompt.begin(), p.prompt.end());
     a.tokens.insert(a.tokens.end(), p.tokens.begin(), p.tokens.end());
     if (p.end) a.tokens.push_back(*p.end);
     a.finish = p.finish;
@@ -110,6 +113,8 @@ std::vector<Request> crowd(int count, uint64_t seed) {
         o.sampling.logit_bias = {{3, 1.5}};
     }
     if (i % 5 == 0) r.salt = "another's";
+    if (i % 7 == 3) o.prompt_top_log_probs = pick(0, 3);
+    if (i % 21 == 3) o.tokens_max = 0;
     all.push_back(std::move(r));
   }
   return all;
@@ -190,8 +195,10 @@ TEST_P(EachModel, LogProbabilitiesAreWhatTrainingComputes) {
   const auto model = model_on(cpu_device());
   for (Request r : crowd(8, 5)) {
     r.options.log_prob_temperature = 1;
+    r.options.tokens_max = std::max<int64_t>(r.options.tokens_max, 1);
+    r.options.prompt_top_log_probs = 2;
     const Answer a = alone(*model, r);
-    std::vector<int32_t> text = r.prompt, labels(r.prompt.size() - 1, -1);
+    std::vector<int32_t> text = r.prompt, labels(r.prompt.begin() + 1, r.prompt.end());
     for (const Token& t : a.tokens) {
       labels.push_back(t.id);
       text.push_back(t.id);
@@ -207,11 +214,39 @@ TEST_P(EachModel, LogProbabilitiesAreWhatTrainingComputes) {
     const Tape::Recording recording(&tape);
     const std::vector<float> losses =
         model->losses(batch, {.mla_form = models::MlaForm::kAbsorbed}).token_losses.to_f32();
-    for (size_t i = 0; i < a.tokens.size(); ++i)
-      EXPECT_EQ(std::bit_cast<uint32_t>(a.tokens[i].log_prob),
-                std::bit_cast<uint32_t>(-losses[r.prompt.size() - 1 + i]))
+    ASSERT_EQ(a.prompt.size() + 1, r.prompt.size());
+    for (size_t i = 0; i < losses.size(); ++i) {
+      const Token& t = i < a.prompt.size() ? a.prompt[i] : a.tokens[i - a.prompt.size()];
+      EXPECT_EQ(t.id, labels[i]);
+      EXPECT_EQ(std::bit_cast<uint32_t>(t.log_prob), std::bit_cast<uint32_t>(-losses[i]))
           << "token " << i;
+      EXPECT_EQ(t.top.size(),
+                i < a.prompt.size() ? 2u : static_cast<size_t>(*r.options.top_log_probs));
+    }
   }
+}
+
+TEST_P(EachModel, APromptIsScoredWithoutAnAnswer) {
+  const auto model = model_on(cpu_device());
+  Engine engine(*model, {.cache_tokens = 1024, .running = 2, .tokens_per_pass = 70});
+  Request r{.prompt = std::vector<int32_t>(200, 3), .options = {.tokens_max = 1}, .salt = ""};
+  r.options.prompt_top_log_probs = 0;
+  const std::vector<Token> expected = alone(*model, r).prompt;
+  r.options.tokens_max = 0;
+  const auto none = [](const Token&) {
+    ADD_FAILURE() << "a token";
+    return true;
+  };
+  for (int warm = 0; warm < 2; ++warm) {
+    const auto got = engine::generate(engine, r, none);
+    ASSERT_TRUE(got) << got.error().message;
+    EXPECT_EQ(got->finish, Finish::kLength);
+    ASSERT_EQ(got->prompt.size(), 199u);
+    for (size_t i = 0; i < expected.size(); ++i)
+      EXPECT_EQ(written(got->prompt[i]), written(expected[i]));
+  }
+  EXPECT_EQ(engine.counts().tokens_reused, 0);
+  EXPECT_EQ(engine.counts().tokens_answered, 0);
 }
 
 TEST_P(EachModel, AFaultOfTheDeviceChangesNoAnswer) {
@@ -430,6 +465,7 @@ TEST(Engine, RefusesRequestsThatMakeNoSense) {
   refused([](Request& r) { r.prompt = {}; }, "empty");
   refused([](Request& r) { r.prompt.assign(256, 1); }, "256 positions");
   refused([](Request& r) { r.options.tokens_max = 0; }, "at least one");
+  refused([](Request& r) { r.options.prompt_top_log_probs = -1; }, "-1");
   refused([](Request& r) { r.options.top_log_probs = 1000; }, "1000");
   refused([](Request& r) { r.options.log_prob_temperature = 0; }, "temperature");
   refused([](Request& r) { r.options.sampling.top_k = -1; }, "top-k");

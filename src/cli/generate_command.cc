@@ -27,6 +27,7 @@ struct Arguments {
   data::TextOptions text;
   AnswerOptions answer;
   BatchFiles batch;
+  int64_t prompt_log_probs = -1;
   bool json = false, echo = true, specials = false;
 };
 
@@ -37,6 +38,20 @@ Result<void> batch(const Arguments& args) {
     return fail(Code::kInvalidInput, "generate: --batch needs --out FILE for the answers");
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   return generate_batch(m, args.open, args.answer, args.batch);
+}
+
+/// What the model thinks of the prompt itself: of its first token nothing.
+void add_prompt_log_probs(std::span<const int32_t> ids,
+                          const std::vector<engine::Token>& tokens,
+                          nlohmann::ordered_json& j) {
+  nlohmann::ordered_json log_probs = {nullptr}, top = {nullptr};
+  for (const engine::Token& t : tokens) {
+    log_probs.push_back(t.log_prob);
+    top.push_back(t.top);
+  }
+  j["prompt_ids"] = ids;
+  j["prompt_log_probs"] = std::move(log_probs);
+  j["prompt_top"] = std::move(top);
 }
 
 Result<void> generate(Arguments& args) {
@@ -72,6 +87,7 @@ Result<void> generate(Arguments& args) {
     ids.push_back(first);
   }
   args.answer.generate.end_tokens = m.texts.eos;
+  if (args.prompt_log_probs >= 0) args.answer.generate.prompt_top_log_probs = args.prompt_log_probs;
   const int64_t asked = std::ssize(ids) + args.answer.generate.tokens_max;
   engine::Engine engine(*m.model, engine_options(args.answer, *m.model, 1, asked));
   TRY(require_cache(engine, *m.model));
@@ -109,6 +125,7 @@ Result<void> generate(Arguments& args) {
                               {"finish", pieces.stopped() ? "stop" : to_string(out.finish)},
                               {"seconds", seconds},
                               {"tokens_per_s", static_cast<double>(out.tokens.size()) / seconds}};
+  if (args.prompt_log_probs >= 0) add_prompt_log_probs(ids, out.prompt, j);
   if (args.answer.drafts > 0) {
     j["drafted"] = engine.counts().drafted;
     j["accepted"] = engine.counts().accepted;
@@ -148,7 +165,14 @@ void add_generate_command(Command& program) {
   command.flag("--parse-specials",
                args->specials,
                "special tokens written in the prompt are control tokens");
-  command.flag("--json", args->json, "end with one line of JSON");
+  const Option json = command.flag("--json", args->json, "end with one line of JSON");
+  command
+      .option("--prompt-log-probs",
+              args->prompt_log_probs,
+              "the prompt's tokens and their log-probabilities in the JSON, each beside so many of "
+              "the most probable ones")
+      .within(0, 64)
+      .needs(json);
   command.runs([args] { return report(generate(*args)); });
 }
 

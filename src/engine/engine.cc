@@ -12,6 +12,7 @@ namespace ferry::engine {
 namespace {
 
 constexpr int64_t kTopMax = 64;
+constexpr size_t kPromptRows = 64;
 
 SchedulerLimits limits_of(const models::CausalLm& model, const EngineOptions& o) {
   return {.pages = models::pages_for(o.cache_tokens),
@@ -26,6 +27,48 @@ SchedulerLimits limits_of(const models::CausalLm& model, const EngineOptions& o)
 /// Rows of the pass whose logits are wanted: of a part that reaches the last known token, that one
 /// and its drafts.
 int64_t rows_wanted(const PassPart& part) { return part.wanted ? part.drafts + 1 : 0; }
+
+/// A token whose log-probability is wanted, and of how many of the most probable in its place.
+struct Wanted {
+  Token* token;
+  int64_t row;  // of the logits
+  int64_t top;
+  double temperature;
+};
+
+/// `on_host` are the logits, [rows, vocab].
+void fill_log_probs(const Tensor& logits,
+                    std::span<const float> on_host,
+                    std::span<const Wanted> wanted) {
+  if (wanted.empty()) return;
+  const int64_t rows = logits.dim(0), vocabulary = logits.dim(1);
+  int64_t columns = 0;
+  for (const Wanted& w : wanted) columns = std::max(columns, 1 + w.top);
+  std::vector<int32_t> ids(static_cast<size_t>(rows * columns), -1);
+  std::vector<float> temperatures(static_cast<size_t>(rows), 1);
+  for (const Wanted& w : wanted) {
+    int32_t* const at = ids.data() + w.row * columns;
+    temperatures[static_cast<size_t>(w.row)] = static_cast<float>(w.temperature);
+    at[0] = w.token->id;
+    const auto top = largest_logits(
+        on_host.subspan(static_cast<size_t>(w.row * vocabulary), static_cast<size_t>(vocabulary)),
+        w.top);
+    std::copy(top.begin(), top.end(), at + 1);
+  }
+  Device& device = logits.device();
+  const std::vector<float> values =
+      ops::token_log_probs(logits,
+                           Tensor::from_i32(ids, {rows, columns}, device),
+                           Tensor::from_f32(temperatures, {rows}, device))
+          .to_f32();
+  for (const Wanted& w : wanted) {
+    const auto at = static_cast<size_t>(w.row * columns);
+    w.token->log_prob = values[at];
+    for (int64_t i = 1; i <= std::min(w.top, vocabulary); ++i)
+      w.token->top.emplace_back(ids[at + static_cast<size_t>(i)],
+                                values[at + static_cast<size_t>(i)]);
+  }
+}
 
 }  // namespace
 
@@ -53,13 +96,14 @@ Result<RequestId> Engine::submit(Request request) {
   const GenerateOptions& o = request.options;
   const int64_t vocabulary = model_->vocab_size();
   TRY(validate(o.sampling, vocabulary));
-  if (o.tokens_max < 1)
+  if (o.tokens_max < (o.prompt_top_log_probs ? 0 : 1))
     return fail(Code::kInvalidInput, "{} new tokens: ask for at least one", o.tokens_max);
-  if (o.top_log_probs && (*o.top_log_probs < 0 || *o.top_log_probs > kTopMax))
-    return fail(Code::kInvalidInput,
-                "log-probabilities of {} tokens: must be from 0 to {}",
-                *o.top_log_probs,
-                kTopMax);
+  for (const std::optional<int64_t>& top : {o.top_log_probs, o.prompt_top_log_probs})
+    if (top && (*top < 0 || *top > kTopMax))
+      return fail(Code::kInvalidInput,
+                  "log-probabilities of {} tokens: must be from 0 to {}",
+                  *top,
+                  kTopMax);
   if (!(o.log_prob_temperature > 0 && o.log_prob_temperature <= 100))
     return fail(Code::kInvalidInput,
                 "temperature {} of log-probabilities: must be above 0 and at most 100",
@@ -70,9 +114,14 @@ Result<RequestId> Engine::submit(Request request) {
           Code::kInvalidInput, "prompt: token {}; the vocabulary has {} tokens", id, vocabulary);
   Asked asked{.options = std::move(request.options),
               .prompt = std::ssize(request.prompt),
-              .draft = options_.drafts};
+              .draft = options_.drafts,
+              .scored = {}};
+  // The last token of a prompt is run in any case, and what follows it chosen.
   TRY_ASSIGN(const RequestId id,
-             scheduler_.submit(std::move(request.prompt), asked.options.tokens_max, request.salt));
+             scheduler_.submit(std::move(request.prompt),
+                               std::max<int64_t>(asked.options.tokens_max, 1),
+                               request.salt,
+                               asked.options.prompt_top_log_probs.has_value()));
   asked_.emplace(id, std::move(asked));
   return id;
 }
@@ -139,6 +188,7 @@ std::vector<Progress> Engine::step() {
           choose(pass.parts[p], std::span(on_host).subspan(first_row[p] * vocabulary, count));
     });
     if (logits.defined()) add_log_probs(logits, on_host, pass, chosen);
+    score_prompts(hidden, pass, chosen);
     if (mtp()) guesses = guess(pass, trace.before_norm, chosen);
     pass_guard.done = true;
   }
@@ -154,10 +204,15 @@ std::vector<Progress> Engine::step() {
       news.push_back({.id = part.id, .finish = Finish::kFailed, .error = chosen[i].error()});
       continue;
     }
-    auto& [progress, ids] = *chosen[i];
+    auto& [progress, scored, ids] = *chosen[i];
+    asked.scored.insert(asked.scored.end(), scored.begin(), scored.end());
+    if (part.wanted) {
+      progress.prompt = std::move(asked.scored);
+      asked.options.prompt_top_log_probs.reset();
+    }
     const bool finished = progress.finish != Finish::kNone;
     scheduler_.advance(part, ids, finished);
-    counts_.tokens_answered += std::ssize(ids);
+    counts_.tokens_answered += std::ssize(progress.tokens) + (progress.end ? 1 : 0);
     counts_.drafted += part.drafts;
     if (part.drafts > 0) {
       const int64_t right = std::ssize(ids) - 1;
@@ -179,7 +234,7 @@ std::vector<Progress> Engine::step() {
 
 /// One token after the other, as long as the draft was right: what is chosen does not depend on it.
 Result<Engine::Chosen> Engine::choose(const PassPart& part, std::span<const float> logits) const {
-  Chosen out{.progress = {.id = part.id}, .ids = {}};
+  Chosen out{.progress = {.id = part.id, .prompt = {}}, .scored = {}, .ids = {}};
   if (!part.wanted) return out;
   const Asked& asked = asked_.at(part.id);
   const std::span<const int32_t> known = scheduler_.tokens(part.id);
@@ -194,6 +249,10 @@ Result<Engine::Chosen> Engine::choose(const PassPart& part, std::span<const floa
                       {.tokens = text, .prompt = asked.prompt}));
     out.ids.push_back(s.token);
     text.push_back(s.token);
+    if (asked.options.tokens_max == 0) {
+      out.progress.finish = Finish::kLength;
+      break;
+    }
     Token token{.id = s.token, .drawn_log_prob = s.log_probability, .top = {}};
     if (std::find(ends.begin(), ends.end(), s.token) != ends.end()) {
       out.progress.end = std::move(token);
@@ -275,49 +334,76 @@ void Engine::add_log_probs(const Tensor& logits,
                            std::span<const float> on_host,
                            const Pass& pass,
                            std::vector<Result<Chosen>>& chosen) const {
-  int64_t columns = 0;
-  for (const PassPart& part : pass.parts)
-    if (const auto& top = asked_.at(part.id).options.top_log_probs; part.wanted && top)
-      columns = std::max(columns, 1 + *top);
-  if (columns == 0) return;
-  const int64_t rows = logits.dim(0), vocabulary = logits.dim(1);
-  std::vector<int32_t> ids(static_cast<size_t>(rows * columns), -1);
-  std::vector<float> temperatures(static_cast<size_t>(rows), 1);
-  const auto for_tokens = [&](auto&& f) {  // f(token, its row, how many beside it)
-    int64_t first = 0;
-    for (size_t p = 0; p < chosen.size(); ++p) {
-      const PassPart& part = pass.parts[p];
-      const GenerateOptions& o = asked_.at(part.id).options;
-      if (chosen[p] && o.top_log_probs) {
-        Progress& progress = chosen[p]->progress;
-        int64_t row = first;
-        for (Token& t : progress.tokens) f(t, row++, o);
-        if (progress.end) f(*progress.end, row, o);
-      }
-      first += rows_wanted(part);
+  std::vector<Wanted> wanted;
+  int64_t first = 0;
+  for (size_t p = 0; p < chosen.size(); ++p) {
+    const PassPart& part = pass.parts[p];
+    const GenerateOptions& o = asked_.at(part.id).options;
+    if (chosen[p] && o.top_log_probs) {
+      Progress& progress = chosen[p]->progress;
+      int64_t row = first;
+      for (Token& t : progress.tokens)
+        wanted.push_back({&t, row++, *o.top_log_probs, o.log_prob_temperature});
+      if (progress.end)
+        wanted.push_back({&*progress.end, row, *o.top_log_probs, o.log_prob_temperature});
     }
+    first += rows_wanted(part);
+  }
+  fill_log_probs(logits, on_host, wanted);
+}
+
+/// Of the prompts that want it, the tokens that follow those of this pass. Logits of a few rows at a
+/// time: of a whole prompt they are larger than many models.
+void Engine::score_prompts(const Tensor& hidden,
+                           const Pass& pass,
+                           std::vector<Result<Chosen>>& chosen) const {
+  struct Scored {
+    size_t part;
+    int64_t row;       // of hidden
+    int64_t position;  // of the row's token
   };
-  for_tokens([&](const Token& t, int64_t row, const GenerateOptions& o) {
-    int32_t* const at = ids.data() + row * columns;
-    temperatures[static_cast<size_t>(row)] = static_cast<float>(o.log_prob_temperature);
-    at[0] = t.id;
-    const auto top = largest_logits(
-        on_host.subspan(static_cast<size_t>(row * vocabulary), static_cast<size_t>(vocabulary)),
-        *o.top_log_probs);
-    std::copy(top.begin(), top.end(), at + 1);
-  });
-  Device& device = model_->device();
-  const std::vector<float> values =
-      ops::token_log_probs(logits,
-                           Tensor::from_i32(ids, {rows, columns}, device),
-                           Tensor::from_f32(temperatures, {rows}, device))
-          .to_f32();
-  for_tokens([&](Token& t, int64_t row, const GenerateOptions& o) {
-    const auto at = static_cast<size_t>(row * columns);
-    t.log_prob = values[at];
-    for (int64_t i = 1; i <= std::min(*o.top_log_probs, vocabulary); ++i)
-      t.top.emplace_back(ids[at + static_cast<size_t>(i)], values[at + static_cast<size_t>(i)]);
-  });
+  std::vector<Scored> scored;
+  int64_t first = 0;
+  for (size_t p = 0; p < chosen.size(); ++p) {
+    const PassPart& part = pass.parts[p];
+    const Asked& asked = asked_.at(part.id);
+    const int64_t known = std::ssize(part.tokens) - part.drafts;
+    if (chosen[p] && asked.options.prompt_top_log_probs)
+      // After a fault or a preemption rows are run that were scored before.
+      for (int64_t at = std::max(part.length, std::ssize(asked.scored));
+           at < std::min(part.length + known, asked.prompt - 1);
+           ++at)
+        scored.push_back({p, first + at - part.length, at});
+    first += std::ssize(part.tokens);
+  }
+  const auto vocabulary = static_cast<size_t>(model_->vocab_size());
+  for (size_t begin = 0; begin < scored.size(); begin += kPromptRows) {
+    const auto some =
+        std::span(scored).subspan(begin, std::min(kPromptRows, scored.size() - begin));
+    std::vector<int64_t> rows;
+    for (const Scored& s : some) rows.push_back(s.row);
+    const Tensor logits = model_->logits(hidden, rows);
+    const std::vector<float> on_host = logits.to_f32();
+    std::vector<Token> tokens(some.size());
+    std::vector<Wanted> wanted;
+    for (size_t i = 0; i < some.size(); ++i) {
+      const PassPart& part = pass.parts[some[i].part];
+      if (!chosen[some[i].part]) continue;
+      const auto right = check_logits(std::span(on_host).subspan(i * vocabulary, vocabulary),
+                                      static_cast<uint64_t>(some[i].position));
+      if (!right) {
+        chosen[some[i].part] = tl::unexpected(right.error());
+        continue;
+      }
+      const GenerateOptions& o = asked_.at(part.id).options;
+      tokens[i].id = scheduler_.tokens(part.id)[static_cast<size_t>(some[i].position + 1)];
+      wanted.push_back(
+          {&tokens[i], static_cast<int64_t>(i), *o.prompt_top_log_probs, o.log_prob_temperature});
+    }
+    fill_log_probs(logits, on_host, wanted);
+    for (size_t i = 0; i < some.size(); ++i)
+      if (chosen[some[i].part]) chosen[some[i].part]->scored.push_back(std::move(tokens[i]));
+  }
 }
 
 }  // namespace ferry::engine

@@ -20,11 +20,14 @@ namespace ferry::engine {
 
 struct GenerateOptions {
   SamplingOptions sampling;
-  int64_t tokens_max = 256;
+  int64_t tokens_max = 256;         // 0: only the prompt's log-probabilities are wanted
   std::vector<int32_t> end_tokens;  // generation stops at any of them
   /// Whether log-probabilities are wanted, and of how many of the most probable tokens beside the
   /// chosen one.
   std::optional<int64_t> top_log_probs;
+  /// The same of the prompt's tokens. Such a prompt is run from its first token on: what the cache
+  /// holds of it has no logits any more.
+  std::optional<int64_t> prompt_top_log_probs;
   /// The temperature at which they are meant; 1: the model's own.
   double log_prob_temperature = 1;
 };
@@ -53,6 +56,9 @@ enum class Finish {
 /// What a pass brought for one request.
 struct Progress {
   RequestId id = 0;
+  /// With the first token: the prompt's, from the second one on, each with the log-probability that it
+  /// has after those before it; if they were wanted.
+  std::vector<Token> prompt;
   std::vector<Token> tokens;
   std::optional<Token> end;  // the end token, which is no part of the answer
   Finish finish = Finish::kNone;
@@ -106,17 +112,22 @@ class Engine {
     int64_t prompt = 0;
     int64_t draft = 0;  // tokens to guess next time: fewer after wrong ones
     bool began = false;
+    std::vector<Token> scored;  // of the prompt, from its second token on
   };
   /// What was chosen for a part of a pass.
   struct Chosen {
     Progress progress;
-    std::vector<int32_t> ids;  // end token included
+    std::vector<Token> scored;  // more of Asked::scored
+    std::vector<int32_t> ids;   // end token included
   };
   bool mtp() const { return options_.drafts > 0 && model_->has_mtp(); }
   Tensor forward(const Pass& pass, models::ForwardTrace& trace);
   Result<Chosen> choose(const PassPart& part, std::span<const float> logits) const;
   void add_log_probs(const Tensor& logits,
                      std::span<const float> on_host,
+                     const Pass& pass,
+                     std::vector<Result<Chosen>>& chosen) const;
+  void score_prompts(const Tensor& hidden,
                      const Pass& pass,
                      std::vector<Result<Chosen>>& chosen) const;
 

@@ -33,6 +33,7 @@ Result<Generated> generate(Engine& engine,
     if (out.tokens.empty() && on_pass && !on_pass()) stop();
     for (const Progress& p : news) {
       if (p.finish == Finish::kFailed) return tl::unexpected(p.error);
+      out.prompt.insert(out.prompt.end(), p.prompt.begin(), p.prompt.end());
       for (const Token& t : p.tokens) {
         if (stopped) break;
         out.tokens.push_back(t.id);

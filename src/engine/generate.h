@@ -13,6 +13,7 @@ namespace ferry::engine {
 std::vector<Progress> step_through_faults(Engine& engine);
 
 struct Generated {
+  std::vector<Token> prompt;      // Progress::prompt
   std::vector<int32_t> tokens;    // the end token excluded
   Finish finish = Finish::kNone;  // kNone: a callback stopped it
 };

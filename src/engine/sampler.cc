@@ -125,19 +125,24 @@ Result<void> validate(const SamplingOptions& o, int64_t vocabulary) {
   return {};
 }
 
-Result<Sampled> sample(std::span<const float> given,
-                       const SamplingOptions& options,
-                       uint64_t position,
-                       const TextBefore& before) {
-  check(!given.empty(), "sample: no logits");
-  // Judged as the model gave them: what a request asks for is not the model's fault.
-  const bool nan = std::any_of(given.begin(), given.end(), [](float l) { return std::isnan(l); });
-  if (nan || !std::isfinite(given[static_cast<size_t>(largest(given))]))
+Result<void> check_logits(std::span<const float> logits, uint64_t position) {
+  check(!logits.empty(), "sample: no logits");
+  const bool nan = std::any_of(logits.begin(), logits.end(), [](float l) { return std::isnan(l); });
+  if (nan || !std::isfinite(logits[static_cast<size_t>(largest(logits))]))
     return fail(Code::kVerdict,
                 "position {}: the model answers with {}: its weights are damaged, or the device "
                 "computes wrongly; ferry verify tells which",
                 position,
                 nan ? "NaN" : "infinite numbers");
+  return {};
+}
+
+Result<Sampled> sample(std::span<const float> given,
+                       const SamplingOptions& options,
+                       uint64_t position,
+                       const TextBefore& before) {
+  // Judged as the model gave them: what a request asks for is not the model's fault.
+  TRY(check_logits(given, position));
   const std::vector<float> changed = adjusted(given, options, before);
   const std::span<const float> logits = changed.empty() ? given : changed;
   const int32_t best = largest(logits);

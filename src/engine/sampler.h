@@ -43,8 +43,11 @@ struct Sampled {
   std::vector<int32_t> kept = {};
 };
 
-/// logits [vocab] of the token at `position` (its own, in its sequence). Errors: kVerdict if one is
-/// NaN, or the largest is not finite: whatever was chosen then would look like an answer.
+/// Errors: kVerdict if a logit is NaN, or the largest is not finite: whatever was chosen or reported
+/// then would look like an answer.
+Result<void> check_logits(std::span<const float> logits, uint64_t position);
+
+/// logits [vocab] of the token at `position` (its own, in its sequence). Errors: of check_logits().
 Result<Sampled> sample(std::span<const float> logits,
                        const SamplingOptions& options,
                        uint64_t position,

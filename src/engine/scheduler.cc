@@ -41,7 +41,8 @@ std::span<const int32_t> Scheduler::tokens(RequestId id) const {
 
 Result<RequestId> Scheduler::submit(std::vector<int32_t> prompt,
                                     int64_t tokens_max,
-                                    const std::string& salt) {
+                                    const std::string& salt,
+                                    bool anew) {
   check(tokens_max > 0, "scheduler: a request for {} tokens", tokens_max);
   const int64_t length = std::ssize(prompt);
   if (length == 0) return fail(Code::kInvalidInput, "prompt: empty; give at least one token");
@@ -71,6 +72,7 @@ Result<RequestId> Scheduler::submit(std::vector<int32_t> prompt,
   s.prompt = length;
   s.limit = limit;
   s.salt = salt;
+  s.anew = anew;
   waiting_tokens_ += length;
   waiting_.push_back(std::move(s));
   return waiting_.back().id;
@@ -179,7 +181,8 @@ bool Scheduler::admit(Pass& pass, int64_t budget) {
   Sequence& s = waiting_.front();
   // The last token is run in any case: what follows it is wanted.
   const std::span<const int32_t> sought(s.tokens.data(), s.tokens.size() - 1);
-  PagePool::Prefix prefix = limits_.remember ? pool_.root(s.salt) : 0;
+  const bool look = limits_.remember && !s.anew;
+  PagePool::Prefix prefix = look ? pool_.root(s.salt) : 0;
   PagePool::Found found;
   std::vector<int32_t> shared;
   for (;;) {
@@ -192,7 +195,7 @@ bool Scheduler::admit(Pass& pass, int64_t budget) {
   }
   const int64_t whole = std::ssize(shared) * kPageTokens;
   if (pool_.free() < pages_for(s.known()) - std::ssize(shared) ||
-      (limits_.remember && shares_with_prompt_underway(s, whole))) {
+      (look && shares_with_prompt_underway(s, whole))) {
     for (const int32_t page : shared) pool_.release(page);
     return false;
   }

@@ -55,10 +55,12 @@ class Scheduler {
   explicit Scheduler(const SchedulerLimits& limits);
 
   /// Errors: kInvalidInput for a prompt that is empty, longer than the model's positions or, with
-  /// the tokens to come, than the cache; kExhausted where too much is waiting already.
+  /// the tokens to come, than the cache; kExhausted where too much is waiting already. `anew`: every
+  /// token of it is run, also those that the cache holds already.
   Result<RequestId> submit(std::vector<int32_t> prompt,
                            int64_t tokens_max,
-                           const std::string& salt);
+                           const std::string& salt,
+                           bool anew = false);
   /// Ends a request, wherever it is; false if there is none. Not between plan() and the last
   /// advance() of its pass.
   bool cancel(RequestId id);
@@ -95,6 +97,7 @@ class Scheduler {
     int64_t prompt = 0;
     int64_t limit = 0;  // tokens in all
     std::string salt;
+    bool anew = false;
     std::vector<int32_t> draft;
     // While it runs:
     std::vector<int32_t> pages;

@@ -51,6 +51,8 @@ TEST(Scheduler, WhatWasComputedIsFoundAgain) {
   EXPECT_EQ(run_all(s, 4), 103);
   ASSERT_TRUE(s.submit(counting(300), 4, "somebody else's"));
   EXPECT_EQ(run_all(s, 4), 303);
+  ASSERT_TRUE(s.submit(counting(300), 4, "", true));  // whose every token is to be run
+  EXPECT_EQ(run_all(s, 4), 303);
 }
 
 TEST(Scheduler, ForgetsNothingWhereThereIsRoomAndTheOldestWhereThereIsNot) {
@@ -171,6 +173,7 @@ class Simulation {
     std::vector<int32_t> prompt, answer;
     int64_t limit = 0;      // tokens of the answer
     int64_t last_pass = 0;  // by which it has ended
+    bool anew = false;
   };
 
   int64_t pick(int64_t from, int64_t to) {
@@ -190,7 +193,8 @@ class Simulation {
     a.last_pass = pass_number + std::ssize(a.prompt) + a.limit + 1;
     for (const auto& [id, other] : asked_)
       a.last_pass += std::ssize(other.prompt) + other.limit + 1;
-    const auto id = s.submit(a.prompt, a.limit, a.salt);
+    a.anew = pick(0, 7) == 0;
+    const auto id = s.submit(a.prompt, a.limit, a.salt, a.anew);
     const int64_t whole = std::ssize(a.prompt) + a.limit;
     if (id) {
       asked_.emplace(*id, std::move(a));
@@ -255,6 +259,9 @@ class Simulation {
             chosen.back() != *(part.tokens.end() - part.drafts + static_cast<long>(i)))
           break;
       }
+    }
+    if (a.anew) {
+      EXPECT_EQ(s.reused(part.id), 0);
     }
     s.advance(part, chosen, finished);
     if (!finished) {
