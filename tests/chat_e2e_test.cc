@@ -145,4 +145,69 @@ TEST_F(ChatE2e, APipeGetsAnswersAndNothingElse) {
   EXPECT_NE(read(path("err")).find("has no chat template"), std::string::npos) << read(path("err"));
 }
 
+TEST_F(ChatE2e, ATinyModelLearnsToAnswerFromConversations) {
+  std::string chats;
+  for (int i = 0; i < 200; ++i)
+    chats += R"({"messages": [{"role": "user", "content": "no )" + std::to_string(i * i) +
+             R"("}, {"role": "assistant", "content": "aye"}], "id": )" + std::to_string(i) + "}\n";
+  write(path("chats.jsonl"), chats + R"({"messages": [{"role": "user", "content": "no"}]})" + "\n");
+  const Strings prepare = {"data",
+                           "prepare",
+                           path("chats.jsonl"),
+                           "--chat",
+                           path("talks"),
+                           "--out",
+                           path("chats"),
+                           "--held-out-bytes",
+                           "1K"};
+  const auto with = [](Strings args, const Strings& more) {
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  };
+  refused(2, prepare, {"chats.jsonl: line 201", "no message of the assistant"});
+  refused(2, with(prepare, {"--tokenizer", path("tok.json")}), {"either --tokenizer", "--chat"});
+  ran(with(prepare, {"--skip-bad", "1"}));
+  write(path("chat.toml"), kRun);
+  const auto learn = [&](const std::string& run, int steps, const Strings& more = {}) {
+    return with({"train",
+                 path("chat.toml"),
+                 "--model.init=" + path("talks"),
+                 "--data.dir=" + path("chats"),
+                 "--data.format=chat",
+                 "--optimizer.lr=0.01",
+                 "--schedule.decay_steps=0",
+                 "--checkpoint.every=20",
+                 "--checkpoint.dir=" + path(run),
+                 "--train.steps=" + std::to_string(steps)},
+                more);
+  };
+  ran(learn("learns", 40));
+  // To go on is to have gone through.
+  ran(learn("stopped", 20));
+  ran(learn("stopped", 40, {"--resume"}));
+  EXPECT_TRUE(read(checkpoint("learns", 40) + "/model.safetensors") ==
+              read(checkpoint("stopped", 40) + "/model.safetensors"));
+  // Its template went along, and so it can be asked.
+  write(path("asked.json"), R"([{"role": "user", "content": "no 12345"}])");
+  const std::string said = ran({"generate",
+                                checkpoint("learns", 40),
+                                "--chat",
+                                path("asked.json"),
+                                "--tokens",
+                                "20",
+                                "--temperature",
+                                "0",
+                                "--json"});
+  EXPECT_NE(said.find("</think>\n\naye\n"), std::string::npos) << said;
+  // Other templates, other kinds of data.
+  write(path("mute") + "/chat_template.jinja", "{{ messages[0].content }}");
+  fs::remove(path("mute") + "/checksums.json");
+  refused(
+      2, learn("other", 4, {"--model.init=" + path("mute")}), {"another chat template", "--chat"});
+  refused(2, learn("other", 4, {"--data.format=text"}), {"data.format text", "conversations"});
+  refused(2, learn("other", 4, {"--data.dir=" + path("text")}), {"data.format chat", "holds text"});
+  refused(2, train("other", {"--data.dir=" + path("chats")}), {"model.init must name"});
+  refused(2, {"eval", path("talks"), "--data", path("chats")}, {"holds conversations"});
+}
+
 }  // namespace

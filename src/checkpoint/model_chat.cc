@@ -197,6 +197,11 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
   return out;
 }
 
+Result<std::string> chat_template_of(const ModelTexts& texts, const std::string& directory) {
+  TRY_ASSIGN(Source source, find_template(texts, false, directory));
+  return std::move(source.text);
+}
+
 text::AnswerSyntax answer_syntax(const ModelTexts& texts) {
   const Result<Source> source = find_template(texts, true, "");
   return text::answer_syntax(source ? source->text : "", *texts.tokenizer);

@@ -32,6 +32,9 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
                                const std::string& path,
                                const std::string& directory);
 
+/// The template for conversations without tools. Errors: kNotFound: the directory has none.
+Result<std::string> chat_template_of(const ModelTexts& texts, const std::string& directory);
+
 /// How the model marks thoughts and calls in its answers, as its chat template shows. One without a
 /// template calls nothing. `texts` has a tokenizer.
 text::AnswerSyntax answer_syntax(const ModelTexts& texts);

@@ -9,8 +9,12 @@
 #include <string>
 
 #include "base/clock.h"
+#include "base/file.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/units.h"
+#include "checkpoint/chat_lessons.h"
+#include "checkpoint/model_chat.h"
 #include "cli/command.h"
 #include "cli/text_options.h"
 #include "cli/tokenizer_path.h"
@@ -27,7 +31,37 @@ using Json = nlohmann::ordered_json;
 struct PrepareArgs {
   data::PrepareOptions options;
   std::string split = "file";
+  std::string chat;        // model directory; empty: the inputs are text
+  int64_t max_tokens = 0;  // of a conversation; 0: any
 };
+
+/// Conversations in the words of a model: its template, its tokenizer, its begin and end tokens.
+Result<void> write_for(const std::string& directory, int64_t max_tokens, data::PrepareOptions& o) {
+  TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(directory));
+  TRY_ASSIGN(ModelTexts read, read_model_texts(*from));
+  TRY(require_tokenizer(*from, read));
+  for (const std::string& n : read.notes) tell("ferry: note: " + n);
+  TRY_ASSIGN(const std::string chat, chat_template_of(read, directory));
+  const auto texts = std::make_shared<const ModelTexts>(std::move(read));
+  const auto token_text = [&](int32_t id) {
+    return std::string(texts->tokenizer->token_bytes(id));
+  };
+  if (o.eos.empty() && !texts->eos.empty()) o.eos = token_text(texts->eos[0]);
+  if (o.bos.empty() && texts->bos) o.bos = token_text(*texts->bos);
+  o.tokenizer = join_path(directory, kTokenizerName);
+  o.conversations = data::Conversations{
+      .template_blake2b = blake2b_hex(chat.data(), chat.size()),
+      .lessons = [texts, directory, max_tokens](
+                     std::string_view line) -> Result<std::vector<text::Lesson>> {
+        TRY_ASSIGN(std::vector<text::Lesson> lessons, chat_lessons(*texts, line, directory));
+        for (const text::Lesson& lesson : lessons)
+          if (max_tokens > 0 && std::ssize(lesson.ids) > max_tokens)
+            return fail(
+                Code::kInvalidInput, "is of {} tokens, more than --max-tokens", lesson.ids.size());
+        return lessons;
+      }};
+  return {};
+}
 
 void show(ProgressLine& line, const data::PrepareProgress& p, double phase_start_s) {
   const double now = system_clock().monotonic_s();
@@ -54,6 +88,11 @@ Json part_json(const data::Part& part) {
 
 Result<void> prepare(PrepareArgs& args) {
   TRY(data::parse_split(args.split, args.options.source));
+  if (args.options.tokenizer.empty() == args.chat.empty())
+    return fail(Code::kInvalidInput,
+                "data prepare: give either --tokenizer FILE, for text, or --chat MODEL_DIR, for "
+                "conversations");
+  if (!args.chat.empty()) TRY(write_for(args.chat, args.max_tokens, args.options));
   ProgressLine line;
   const double start_s = system_clock().monotonic_s();
   double phase_start_s = start_s;
@@ -100,6 +139,7 @@ Result<void> prepare(PrepareArgs& args) {
        {"held_out", part_json(m.held_out)},
        {"duplicates", m.duplicates},
        {"near_duplicates", m.near_duplicates},
+       {"conversations", m.conversations()},
        {"skipped_lines", skipped_lines},
        {"fingerprint", m.fingerprint()},
        {"seconds", seconds},
@@ -117,7 +157,17 @@ void add_prepare(Command& parent) {
               "names")
       .required();
   command.option("--out", o.out, "Folder of the dataset").required();
-  command.option("--tokenizer", o.tokenizer, "The tokenizer.json").required();
+  command.option("--tokenizer", o.tokenizer, "The tokenizer.json; the inputs are text");
+  command.option("--chat",
+                 args->chat,
+                 "A model directory: the inputs are conversations, one in JSON a line, as its chat "
+                 "template writes them; what the assistant says is learnt");
+  command
+      .option("--max-tokens",
+              args->max_tokens,
+              "Conversations with more are bad lines (see --skip-bad); 0: any length")
+      .within(0, 1 << 24)
+      .shows_default();
   command
       .option("--split",
               args->split,

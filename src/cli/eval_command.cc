@@ -79,6 +79,11 @@ Result<Subject> from_dataset(const Arguments& args, const OpenedModel& m) {
                 args.data,
                 dataset->tokenizer().vocab_size(),
                 m.model->vocab_size());
+  if (dataset->manifest().conversations())
+    return fail(Code::kInvalidInput,
+                "{}: holds conversations, of which ferry train tells the held-out loss; ferry eval "
+                "scores text",
+                args.data);
   const data::Documents& held_out = dataset->held_out();
   if (held_out.size() == 0)
     return fail(Code::kInvalidInput, "{}: no documents were held out", args.data);

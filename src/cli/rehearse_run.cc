@@ -106,7 +106,7 @@ Result<Run> run_of(const std::string& name) {
 data::Batch batch_of(int64_t tokens, int64_t sequence) {
   data::Batch b;
   b.tokens.assign(static_cast<size_t>(tokens), 0);
-  b.labels = b.mtp_labels = b.tokens;
+  b.next = b.labels = b.mtp_labels = b.tokens;
   for (int64_t at = 0; at < tokens; at += sequence)
     b.segment_lengths.push_back(static_cast<int32_t>(std::min(sequence, tokens - at)));
   b.label_bytes = tokens;

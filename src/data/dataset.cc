@@ -61,7 +61,8 @@ Dataset::Dataset(FileHold hold,
       train_(std::move(train)),
       held_out_(std::move(held_out)) {
   for (int32_t id = 0; id < manifest_.vocab_size; ++id) {
-    const bool control = id == manifest_.bos || id == manifest_.eos;
+    const bool control = id == manifest_.bos || id == manifest_.eos ||
+                         (manifest_.conversations() && tokenizer_.is_special(id));
     token_bytes_.push_back(control ? 0 : static_cast<int32_t>(tokenizer_.token_bytes(id).size()));
   }
 }
@@ -104,10 +105,12 @@ Result<std::shared_ptr<const Dataset>> Dataset::open(
   const auto open_part = [&](const Part& part) -> Result<Documents> {
     std::vector<Shard> shards;
     for (const ShardInfo& info : part.shards) {
-      TRY_ASSIGN(
-          Shard shard,
-          Shard::open(
-              join_path(folder, info.file), info, manifest.vocab_size, verify == Verify::kAll));
+      TRY_ASSIGN(Shard shard,
+                 Shard::open(join_path(folder, info.file),
+                             info,
+                             manifest.vocab_size,
+                             manifest.conversations(),
+                             verify == Verify::kAll));
       shards.push_back(std::move(shard));
       done += info.file_bytes;
       if (progress) progress(done, total);

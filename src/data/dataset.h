@@ -62,7 +62,29 @@ class Dataset {
   const Documents& train() const { return train_; }
   const Documents& held_out() const { return held_out_; }
 
-  /// Bytes of original text that a token stands for: none for the begin and the end token.
+  // A document as it is learnt: at its i-th place the model reads input() and is to write next(),
+  // which counts if learnt() says so. Text is read from the begin token on, so that its first token
+  // is learnt; a conversation begins as its template has it begin.
+  int64_t places(const Documents::Document& d) const {
+    return d.tokens() - (manifest_.conversations() ? 1 : 0);
+  }
+  int32_t input(const Documents::Document& d, int64_t i) const {
+    if (manifest_.conversations()) return d.shard->token(d.begin + i);
+    return i == 0 ? manifest_.bos : d.shard->token(d.begin + i - 1);
+  }
+  int32_t next(const Documents::Document& d, int64_t i) const {
+    return d.shard->token(d.begin + i + (manifest_.conversations() ? 1 : 0));
+  }
+  bool learnt(const Documents::Document& d, int64_t i) const {
+    return !manifest_.conversations() || d.shard->learnt(d.begin + i + 1);
+  }
+  /// Of all training documents.
+  int64_t train_places() const {
+    return train_.tokens() - (manifest_.conversations() ? train_.size() : 0);
+  }
+
+  /// Bytes of original text that a token stands for: none for the begin and the end token and, in
+  /// conversations, any other special one.
   int32_t token_bytes(int32_t id) const { return token_bytes_[static_cast<size_t>(id)]; }
 
  private:

@@ -8,41 +8,64 @@
 namespace ferry::data {
 namespace {
 
-/// Appends a segment: inputs [offset, offset + count) of a document.
+/// Appends a segment: places [offset, offset + count) of a document.
 void append_segment(const Dataset& dataset,
                     const Documents::Document& d,
                     int64_t offset,
                     int64_t count,
                     Batch& out) {
-  const auto stored = [&](int64_t i) {
-    return d.shard->token(d.begin + i);
-  };  // the label of input i
+  const auto label = [&](int64_t i) {
+    return i < offset + count && dataset.learnt(d, i) ? dataset.next(d, i) : -1;
+  };
   for (int64_t i = offset; i < offset + count; ++i) {
-    const int32_t label = stored(i);
-    out.tokens.push_back(i == 0 ? dataset.manifest().bos : stored(i - 1));
-    out.labels.push_back(label);
-    out.mtp_labels.push_back(i + 1 < offset + count ? stored(i + 1) : -1);
-    out.label_bytes += dataset.token_bytes(label);
+    out.tokens.push_back(dataset.input(d, i));
+    out.next.push_back(dataset.next(d, i));
+    out.labels.push_back(label(i));
+    out.mtp_labels.push_back(label(i + 1));
+    if (label(i) >= 0) out.label_bytes += dataset.token_bytes(label(i));
   }
   out.segment_lengths.push_back(static_cast<int32_t>(count));
-  if (offset + count < d.tokens()) return;
+  if (offset + count < dataset.places(d)) return;
   ++out.label_documents;
   if (dataset.manifest().token_bytes_exact) return;
   // The tokenizer normalised the text: what its tokens' bytes lack or exceed is set right at the
   // end.
   int64_t bytes = 0;
-  for (int64_t i = 0; i < d.tokens(); ++i) bytes += dataset.token_bytes(stored(i));
+  for (int64_t i = 0; i < dataset.places(d); ++i) bytes += dataset.token_bytes(dataset.next(d, i));
   out.label_bytes += d.bytes - bytes;
 }
 
 void reserve(Batch& batch, int64_t tokens) {
-  for (std::vector<int32_t>* v : {&batch.tokens, &batch.labels, &batch.mtp_labels})
+  for (std::vector<int32_t>* v : {&batch.tokens, &batch.next, &batch.labels, &batch.mtp_labels})
     v->reserve(static_cast<size_t>(tokens));
 }
 
 Result<void> check_setting(bool ok, const char* name, int64_t value, std::string_view must) {
   if (ok) return {};
   return fail(Code::kInvalidInput, "{} = {}: must be {}", name, value, must);
+}
+
+/// Conversations are learnt and judged whole.
+Result<void> check_conversations(const Dataset& dataset,
+                                 const Documents& documents,
+                                 int64_t length) {
+  if (!dataset.manifest().conversations()) return {};
+  int64_t longest = 0, long_ones = 0;
+  for (int64_t i = 0; i < documents.size(); ++i) {
+    const int64_t places = dataset.places(documents[i]);
+    longest = std::max(longest, places);
+    long_ones += places > length;
+    still_alive();
+  }
+  if (long_ones == 0) return {};
+  return fail(
+      Code::kInvalidInput,
+      "sequence_length = {}: {} of the conversations in {} are longer, up to {} tokens, and "
+      "are not cut; raise it, or prepare them again with --max-tokens",
+      length,
+      long_ones,
+      dataset.folder(),
+      longest);
 }
 
 constexpr int32_t kSequenceLengthMax = 1 << 24;
@@ -57,9 +80,9 @@ struct Loader::Epoch {
   Permutation order;
   std::vector<int64_t> begin;  // token at which document kStride * i of the order begins
 
-  Epoch(const Documents& documents, uint64_t seed, int64_t epoch_number)
+  Epoch(const Dataset& dataset, uint64_t seed, int64_t epoch_number)
       : number(epoch_number),
-        order(static_cast<uint64_t>(documents.size()),
+        order(static_cast<uint64_t>(dataset.train().size()),
               Random(seed, RandomPurpose::kShuffle, static_cast<uint64_t>(epoch_number))) {
     int64_t at = 0;
     for (uint64_t i = 0; i < order.size(); ++i) {
@@ -67,31 +90,36 @@ struct Loader::Epoch {
         begin.push_back(at);
         still_alive();
       }
-      at += documents[static_cast<int64_t>(order(i))].tokens();
+      at += dataset.places(dataset.train()[static_cast<int64_t>(order(i))]);
     }
-    check(at == documents.tokens(),
+    check(at == dataset.train_places(),
           "loader: {} tokens in the documents, {} in the shards",
           at,
-          documents.tokens());
+          dataset.train_places());
   }
 
-  /// Calls f(document, offset in it, count) for the tokens [from, from + count) of the stream.
+  /// Calls f(document, offset in it, count) for the tokens [from, from + count) of the stream, or to
+  /// the first document that is longer than what is left of them if only `whole` ones are wanted.
+  /// Returns where it stopped.
   template <typename F>
-  void for_each(const Documents& documents, int64_t from, int64_t count, F f) const {
+  int64_t for_each(const Dataset& dataset, int64_t from, int64_t count, bool whole, F f) const {
     const auto block =
         static_cast<uint64_t>(std::upper_bound(begin.begin(), begin.end(), from) - begin.begin()) -
         1;
     int64_t at = begin[block];
     for (uint64_t i = block * kStride; count > 0; ++i) {
-      const Documents::Document d = documents[static_cast<int64_t>(order(i))];
-      if (at + d.tokens() > from) {
-        const int64_t n = std::min(count, at + d.tokens() - from);
+      const Documents::Document d = dataset.train()[static_cast<int64_t>(order(i))];
+      const int64_t places = dataset.places(d);
+      if (at + places > from) {
+        const int64_t n = std::min(count, at + places - from);
+        if (whole && n < places) break;
         f(d, from - at, n);
         from += n;
         count -= n;
       }
-      at += d.tokens();
+      at += places;
     }
+    return from;
   }
 };
 
@@ -114,13 +142,14 @@ Result<Loader> Loader::create(std::shared_ptr<const Dataset> dataset, const Load
     return fail(Code::kInvalidInput,
                 "{}: has no training documents; prepare it from more text",
                 dataset->folder());
+  TRY(check_conversations(*dataset, dataset->train(), length));
   return Loader(std::move(dataset), config);
 }
 
 std::shared_ptr<const Loader::Epoch> Loader::epoch(int64_t number) const {
   const std::lock_guard lock(cache_->mutex);
   if (!cache_->latest || cache_->latest->number != number)
-    cache_->latest = std::make_shared<const Epoch>(dataset_->train(), config_.seed, number);
+    cache_->latest = std::make_shared<const Epoch>(*dataset_, config_.seed, number);
   return cache_->latest;
 }
 
@@ -128,22 +157,26 @@ Batch Loader::sequences(int64_t place, int64_t count) const {
   check(place >= 0 && count >= 0, "loader: {} sequences from token {}", count, place);
   const int64_t length = config_.sequence_length;
   const int64_t per_epoch = tokens_per_epoch();
+  const bool whole = dataset_->manifest().conversations();
   Batch out;
   reserve(out, count * length);
+  out.end = place;
   for (int64_t s = 0; s < count; ++s) {
-    int64_t at = place + s * length;
     for (int64_t left = length; left > 0;) {  // a sequence may span epochs
-      const int64_t within = at % per_epoch;
+      const int64_t within = out.end % per_epoch;
       const int64_t n = std::min(left, per_epoch - within);
-      epoch(at / per_epoch)
-          ->for_each(dataset_->train(),
-                     within,
-                     n,
-                     [&](const Documents::Document& d, int64_t offset, int64_t m) {
-                       append_segment(*dataset_, d, offset, m, out);
-                     });
-      at += n;
-      left -= n;
+      const int64_t read =
+          epoch(out.end / per_epoch)
+              ->for_each(*dataset_,
+                         within,
+                         n,
+                         whole,
+                         [&](const Documents::Document& d, int64_t offset, int64_t m) {
+                           append_segment(*dataset_, d, offset, m, out);
+                         }) -
+          within;
+      out.end += read;
+      left = read < n ? 0 : left - read;
     }
   }
   return out;
@@ -156,7 +189,7 @@ HeldOut::HeldOut(std::shared_ptr<const Dataset> dataset,
   int64_t used = tokens_per_batch;  // of the current batch: the first segment opens one
   const Documents& documents = dataset_->held_out();
   for (int64_t i = 0; i < documents.size(); ++i) {
-    const int64_t tokens = documents[i].tokens();
+    const int64_t tokens = dataset_->places(documents[i]);
     still_alive();
     for (int64_t offset = 0; offset < tokens; offset += sequence_length_) {
       const int64_t n = std::min<int64_t>(sequence_length_, tokens - offset);
@@ -182,6 +215,7 @@ Result<HeldOut> HeldOut::create(std::shared_ptr<const Dataset> dataset,
       "tokens_per_batch",
       tokens_per_batch,
       fmt::format("at least sequence_length ({}), at most 2147483648", sequence_length)));
+  TRY(check_conversations(*dataset, dataset->held_out(), sequence_length));
   return HeldOut(std::move(dataset), sequence_length, tokens_per_batch);
 }
 
@@ -192,9 +226,10 @@ Batch HeldOut::batch(int64_t index) const {
   for (Place at = begin_[static_cast<size_t>(index)];
        at.document != end.document || at.offset != end.offset;) {
     const Documents::Document d = dataset_->held_out()[at.document];
-    const int64_t n = std::min<int64_t>(sequence_length_, d.tokens() - at.offset);
+    const int64_t places = dataset_->places(d),
+                  n = std::min<int64_t>(sequence_length_, places - at.offset);
     append_segment(*dataset_, d, at.offset, n, out);
-    at = at.offset + n < d.tokens() ? Place{at.document, at.offset + n} : Place{at.document + 1, 0};
+    at = at.offset + n < places ? Place{at.document, at.offset + n} : Place{at.document + 1, 0};
   }
   return out;
 }

@@ -18,14 +18,17 @@
 namespace ferry::data {
 
 struct Batch {
-  std::vector<int32_t> tokens;      // inputs
-  std::vector<int32_t> labels;      // the next token of each; there always is one
-  std::vector<int32_t> mtp_labels;  // the one after that; -1 where the document ends before it, or,
-                                    // in a segment that is cut, for its last token
+  std::vector<int32_t> tokens;  // inputs
+  std::vector<int32_t> next;    // the next token of each; there always is one
+  std::vector<int32_t> labels;  // the same; -1: of a conversation, it is not the model's to write
+  std::vector<int32_t>
+      mtp_labels;  // the one after that; -1 likewise, where the document ends before
+                   // it, or, in a segment that is cut, for its last token
   /// Their sum is the number of tokens. Attention stays inside; positions begin at 0.
   std::vector<int32_t> segment_lengths = {};
   int64_t label_bytes = 0;      // of original text that the labels stand for
   int64_t label_documents = 0;  // documents whose end is among the labels
+  int64_t end = 0;              // of training batches: the place where the next one begins
 };
 
 struct LoaderConfig {
@@ -42,16 +45,20 @@ struct LoaderConfig {
 /// sequence's end cuts goes on in the next one as a new segment: it does not see what came before,
 /// and its first input is the token before the cut. No token is dropped and none is padding.
 ///
+/// Conversations are not cut: what is learnt stands at their ends, and needs what was asked. Of
+/// these a sequence is as many whole ones as fit, at least one, so it may be shorter.
+///
 /// Threads: any number. Memory: the index of one epoch, 8 bytes per 64 documents.
 class Loader {
  public:
-  /// Errors: kInvalidInput, naming the setting.
+  /// Errors: kInvalidInput, naming the setting; also if a conversation is longer than a sequence.
   static Result<Loader> create(std::shared_ptr<const Dataset> dataset, const LoaderConfig& config);
 
-  /// `count` sequences, one after the other, from token `place` of the stream on. check: place >= 0.
+  /// `count` sequences, one after the other, from token `place` of the stream on; of conversations,
+  /// 0 or the end of a batch. check: place >= 0.
   Batch sequences(int64_t place, int64_t count) const;
 
-  int64_t tokens_per_epoch() const { return dataset_->train().tokens(); }
+  int64_t tokens_per_epoch() const { return dataset_->train_places(); }
   const Dataset& dataset() const { return *dataset_; }
   const LoaderConfig& config() const { return config_; }
 
@@ -77,7 +84,7 @@ class Loader {
 /// came before it. All labels' bytes together are the documents' bytes.
 class HeldOut {
  public:
-  /// Errors: kInvalidInput, naming the setting; none if nothing is held out: then batches() is 0.
+  /// Errors: as Loader::create; none if nothing is held out: then batches() is 0.
   static Result<HeldOut> create(std::shared_ptr<const Dataset> dataset,
                                 int32_t sequence_length,
                                 int64_t tokens_per_batch);

@@ -271,5 +271,97 @@ TEST(HeldOut, CoversEveryByteWhateverTheBatches) {
   }
 }
 
+/// A dataset of conversations of `lengths` tokens; of each the second half is learnt.
+std::shared_ptr<const Dataset> conversations(const TestFolder& folder,
+                                             const std::vector<int>& lengths,
+                                             uint64_t held_out_bytes) {
+  std::string lines;
+  for (size_t i = 0; i < lengths.size(); ++i) lines += fmt::format("[{}, {}]\n", i, lengths[i]);
+  PrepareOptions options;
+  options.inputs = {folder.write("chats.jsonl", lines)};
+  options.out = folder / "chats";
+  options.tokenizer = folder.write("tokenizer.json", tokenizer_json());
+  options.held_out_bytes = held_out_bytes;
+  options.near_duplicate = 2;
+  options.shard_bytes = 4096;
+  options.conversations =
+      Conversations{.template_blake2b = "of the template",
+                    .lessons = [](std::string_view line) -> Result<std::vector<text::Lesson>> {
+                      const size_t comma = line.find(',');
+                      const int number = std::stoi(std::string(line.substr(1, comma - 1))),
+                                length = std::stoi(std::string(line.substr(comma + 1)));
+                      text::Lesson lesson;
+                      for (int t = 0; t < length; ++t) {
+                        lesson.ids.push_back((number * 7 + t) % 200 + 2);
+                        lesson.learnt.push_back(t >= length / 2);
+                      }
+                      return std::vector{lesson};
+                    }};
+  const auto manifest = prepare(options);
+  EXPECT_TRUE(manifest) << manifest.error().message;
+  return *Dataset::open(options.out, Dataset::Verify::kAll);
+}
+
+TEST(Loader, ConversationsAreTakenWholeAndOnlyAnswersAreLearnt) {
+  const TestFolder folder;
+  std::vector<int> lengths;
+  for (int i = 0; i < 60; ++i) lengths.push_back(2 + i * 5 % 31);
+  const auto dataset = conversations(folder, lengths, 0);
+  int64_t all = 0;
+  for (const int n : lengths) all += n - 1;
+  const Loader loader = make_loader(dataset, {.sequence_length = 40, .seed = 3});
+  ASSERT_EQ(loader.tokens_per_epoch(), all);
+  std::multiset<int32_t> seen, expected;  // first tokens and lengths, of two epochs
+  for (int i = 0; i < 60; ++i)
+    for (int epoch = 0; epoch < 2; ++epoch)
+      expected.insert((i * 7 % 200 + 2) * 100 + lengths[static_cast<size_t>(i)] - 1);
+  int64_t place = 0;
+  while (place < 2 * all) {
+    const Batch batch = loader.sequences(place, 1);
+    ASSERT_GT(batch.end, place);
+    ASSERT_EQ(batch.end - place, std::ssize(batch.tokens));
+    ASSERT_LE(std::ssize(batch.tokens), 40);
+    size_t at = 0;
+    for (const int32_t length : batch.segment_lengths) {
+      if (seen.size() < expected.size()) seen.insert(batch.tokens[at] * 100 + length);
+      const int32_t half = (length + 1) / 2;
+      for (int32_t i = 0; i < length; ++i, ++at) {
+        ASSERT_EQ(batch.next[at], i + 1 < length ? batch.tokens[at + 1] : batch.next[at]);
+        ASSERT_EQ(batch.labels[at], i + 1 >= half ? batch.next[at] : -1);
+        ASSERT_EQ(batch.mtp_labels[at], i + 1 < length && i + 2 >= half ? batch.next[at + 1] : -1);
+      }
+    }
+    place = batch.end;
+  }
+  EXPECT_EQ(seen, expected);
+  // Several sequences are those that follow one another.
+  const Batch two = loader.sequences(0, 2);
+  const Batch one = loader.sequences(0, 1), other = loader.sequences(one.end, 1);
+  EXPECT_EQ(two.end, other.end);
+  EXPECT_EQ(std::ssize(two.tokens), std::ssize(one.tokens) + std::ssize(other.tokens));
+}
+
+TEST(Loader, ConversationsThatDoNotFitAreRefused) {
+  const TestFolder folder;
+  const auto dataset = conversations(folder, {3, 50, 41, 42, 9, 8, 7, 6, 5, 4}, 0);
+  EXPECT_TRUE(Loader::create(dataset, {.sequence_length = 49, .seed = 0}));
+  const auto refused = Loader::create(dataset, {.sequence_length = 40, .seed = 0});
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("2 of the conversations"), std::string::npos)
+      << refused.error().message;
+}
+
+TEST(HeldOut, ConversationsAreJudgedByTheirAnswers) {
+  const TestFolder folder;
+  const auto dataset = conversations(folder, std::vector<int>(40, 20), 30);
+  ASSERT_GT(dataset->held_out().size(), 0);
+  const auto held_out = HeldOut::create(dataset, 64, 64);
+  ASSERT_TRUE(held_out) << held_out.error().message;
+  int64_t labels = 0;
+  for (int64_t b = 0; b < held_out->batches(); ++b)
+    for (const int32_t label : held_out->batch(b).labels) labels += label >= 0;
+  EXPECT_EQ(labels, dataset->held_out().size() * 10);
+}
+
 }  // namespace
 }  // namespace ferry::data

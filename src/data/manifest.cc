@@ -135,6 +135,7 @@ std::string Manifest::to_json() const {
       {"train", part_json(train)},
       {"held_out", part_json(held_out)},
   };
+  if (conversations()) json["settings"]["chat_template_blake2b"] = chat_template_blake2b;
   if (text_options.as_text) json["settings"]["as_text"] = true;
   if (text_options.skip_bad > 0) json["settings"]["skip_bad"] = text_options.skip_bad;
   // Paths may hold any bytes; those that are no UTF-8 are shown as U+FFFD.
@@ -175,6 +176,8 @@ Result<Manifest> Manifest::parse(const std::string& text, const std::string& pat
   m.held_out_bytes = settings.natural("held_out_bytes");
   m.near_duplicate = settings.real("near_duplicate");
   m.seed = settings.natural("seed");
+  if (settings.has("chat_template_blake2b"))
+    m.chat_template_blake2b = settings.text("chat_template_blake2b");
   m.text_options.as_text = settings.boolean("as_text", false);
   if (settings.has("skip_bad")) m.text_options.skip_bad = settings.natural("skip_bad");
   for (const auto& input : root.list("inputs")) {

@@ -34,6 +34,9 @@ struct Manifest {
   int32_t vocab_size = 0;
   int32_t bos = 0, eos = 0;       // ids; equal if the tokenizer has but one such token
   bool token_bytes_exact = true;  // the tokens' bytes are the text's, in every document
+  /// Of the template that conversations were written by; empty: the documents are text.
+  std::string chat_template_blake2b;
+  bool conversations() const { return !chat_template_blake2b.empty(); }
   std::string split, field;
   uint64_t min_document_bytes = 0, held_out_bytes = 0, seed = 0;
   double near_duplicate = 0;

@@ -43,6 +43,11 @@ class Inputs {
         if (files_.size() == options_.inputs.size()) return false;
         SourceOptions source = options_.source;
         source.text.skipped = skipped_;
+        if (options_.conversations)
+          source.takes = [this](std::string_view line) -> Result<void> {
+            TRY(options_.conversations->lessons(line));
+            return {};
+          };
         TRY_ASSIGN(reader_, DocumentReader::open(options_.inputs[files_.size()], source));
         documents_ = 0;
       }
@@ -275,25 +280,29 @@ class PartWriter {
              const char* name)
       : options_(options), tokenizer_(tokenizer), eos_(eos), name_(name) {}
 
+  /// A whole document.
+  Result<void> append(const text::Lesson& lesson) {
+    TRY(begin());
+    TRY(shard_->append(lesson.ids, lesson.learnt));
+    uint64_t bytes = 0;
+    for (size_t i = 1; i < lesson.ids.size(); ++i)
+      if (lesson.learnt[i] && !tokenizer_.is_special(lesson.ids[i]))
+        bytes += tokenizer_.token_bytes(lesson.ids[i]).size();
+    return end_document(bytes);
+  }
+
   /// Appends part of a document: tokens, and the text they came from.
   Result<void> append(std::span<const int32_t> tokens, uint64_t text_bytes, bool last) {
-    if (!shard_) {
-      const std::string file = fmt::format("{}-{:05}.tok", name_, part_.shards.size());
-      TRY_ASSIGN(shard_,
-                 ShardWriter::create(join_path(options_.out, file), tokenizer_.vocab_size()));
-      part_.shards.push_back({.file = file});
-    }
+    TRY(begin());
     TRY(shard_->append(tokens));
     document_bytes_ += text_bytes;
     for (const int32_t token : tokens) token_bytes_ += tokenizer_.token_bytes(token).size();
     if (!last) return {};
     TRY(shard_->append({&eos_, 1}));
-    shard_->end_document(document_bytes_);
     exact_ = exact_ && token_bytes_ == document_bytes_;
+    const uint64_t bytes = document_bytes_;
     document_bytes_ = token_bytes_ = 0;
-    const uint64_t bytes = shard_->tokens() * (tokenizer_.vocab_size() <= 65536 ? 2 : 4);
-    if (bytes < options_.shard_bytes && shard_->documents() < kShardDocumentsMax) return {};
-    return finish_shard();
+    return end_document(bytes);
   }
 
   Result<Part> finish() {
@@ -304,6 +313,25 @@ class PartWriter {
   bool exact() const { return exact_; }
 
  private:
+  /// Opens a shard if none is.
+  Result<void> begin() {
+    if (!shard_) {
+      const std::string file = fmt::format("{}-{:05}.tok", name_, part_.shards.size());
+      TRY_ASSIGN(shard_,
+                 ShardWriter::create(join_path(options_.out, file),
+                                     tokenizer_.vocab_size(),
+                                     options_.conversations.has_value()));
+      part_.shards.push_back({.file = file});
+    }
+    return {};
+  }
+
+  Result<void> end_document(uint64_t text_bytes) {
+    shard_->end_document(text_bytes);
+    const uint64_t bytes = shard_->tokens() * shard_->token_bytes();
+    if (bytes < options_.shard_bytes && shard_->documents() < kShardDocumentsMax) return {};
+    return finish_shard();
+  }
   Result<void> finish_shard() {
     const std::string file = part_.shards.back().file;
     TRY_ASSIGN(part_.shards.back(), shard_->finish());
@@ -325,7 +353,9 @@ class PartWriter {
 /// The tokens of the items of one task.
 struct Tokens {
   std::vector<int32_t> ids;
-  std::vector<size_t> ends;  // of each item
+  std::vector<size_t> ends;                        // of each item
+  std::vector<std::vector<text::Lesson>> lessons;  // of each item, if they are conversations
+  Result<void> failed;
   std::vector<uint64_t> shingles;
 };
 
@@ -352,17 +382,30 @@ Result<void> write_training(const PrepareOptions& options,
       Tokens& out = results[task];
       out.ids.clear();
       out.ends.clear();
+      out.lessons.clear();
+      out.failed = {};
       for (size_t i = current.task_begin[task]; i < current.task_begin[task + 1]; ++i) {
         const Batch::Item& item = current.items[i];
         const std::string_view piece =
             std::string_view(current.text).substr(item.begin, item.end - item.begin);
+        overlap.see(piece, out.shingles);
+        if (options.conversations) {
+          Result<std::vector<text::Lesson>> lessons = options.conversations->lessons(piece);
+          if (lessons)
+            out.lessons.push_back(*std::move(lessons));
+          else
+            out.failed = tl::unexpected(lessons.error());
+          continue;
+        }
         tokenizer.encode(piece, Tokenizer::Specials::kPlain, out.ids);
         out.ends.push_back(out.ids.size());
-        overlap.see(piece, out.shingles);
       }
     });
     for (size_t task = 0; task < tasks; ++task) {
       const Tokens& done = results[task];
+      TRY(done.failed);
+      for (const std::vector<text::Lesson>& lessons : done.lessons)
+        for (const text::Lesson& lesson : lessons) TRY(writer.append(lesson));
       for (size_t k = 0, begin = 0; k < done.ends.size(); begin = done.ends[k++]) {
         const Batch::Item& item = current.items[current.task_begin[task] + k];
         TRY(writer.append(std::span(done.ids).subspan(begin, done.ends[k] - begin),
@@ -557,9 +600,14 @@ Result<void> write_held_out(const PrepareOptions& options,
       ++m.near_duplicates;
       continue;
     }
-    ids.clear();
-    tokenizer.encode(document.text, Tokenizer::Specials::kPlain, ids);
-    TRY(writer.append(ids, document.text.size(), true));
+    if (options.conversations) {
+      TRY_ASSIGN(const auto lessons, options.conversations->lessons(document.text));
+      for (const text::Lesson& lesson : lessons) TRY(writer.append(lesson));
+    } else {
+      ids.clear();
+      tokenizer.encode(document.text, Tokenizer::Specials::kPlain, ids);
+      TRY(writer.append(ids, document.text.size(), true));
+    }
     TRY(text.write(document.text));
     hasher.update(document.text.data(), document.text.size());
   }
@@ -601,6 +649,7 @@ Result<Plan> make_plan(const PrepareOptions& options) {
                               {"<|bos|>", "<｜begin▁of▁sentence｜>", "<|begin_of_text|>", "<s>"});
   if (!bos && !options.bos.empty()) return tl::unexpected(bos.error());
   m.bos = bos ? *bos : m.eos;
+  if (options.conversations) m.chat_template_blake2b = options.conversations->template_blake2b;
   m.split = split_name(options.source);
   m.field = options.source.field;
   m.min_document_bytes = options.source.min_document_bytes;

@@ -3,12 +3,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "data/manifest.h"
 #include "data/text_source.h"
+#include "text/lesson.h"
 
 namespace ferry::data {
 
@@ -18,12 +20,20 @@ struct PrepareProgress {
   uint64_t text_bytes = 0;       // read in this phase
 };
 
+/// How conversations become documents.
+struct Conversations {
+  std::string template_blake2b;  // of the chat template
+  /// What is learnt from a line of JSON: at least one lesson, each of two tokens or more. Any thread.
+  std::function<Result<std::vector<text::Lesson>>(std::string_view line)> lessons;
+};
+
 struct PrepareOptions {
   std::vector<std::string> inputs;  // read twice, in this order: regular files
   std::string out;                  // the dataset's folder
   std::string tokenizer;            // path of a tokenizer.json
   std::string bos, eos;             // token texts; empty: found by their usual names
   SourceOptions source;
+  std::optional<Conversations> conversations;  // the inputs are lines of JSON, each a conversation
   uint64_t held_out_bytes =
       1 << 20;                   // of text to hold out; 0: none. At most a tenth of all is held out
   double near_duplicate = 0.7;   // share of a held-out document's shingles seen in training text
@@ -51,8 +61,8 @@ constexpr uint64_t kHeldOutBytesMax = uint64_t{1} << 30;  // held in memory
 /// Held out are the documents of one piece (kPieceBytes) whose keyed hash is smallest, so the
 /// choice depends on the documents alone and not on their order; less those that stand in the
 /// training text already (near_duplicates.h). Text is text: what looks like a special token becomes
-/// ordinary tokens. The output is a pure function of inputs, tokenizer and options, threads
-/// excepted.
+/// ordinary tokens. Of conversations, which become marked shards, bytes are those of learnt tokens.
+/// The output is a pure function of inputs, tokenizer and options, threads excepted.
 ///
 /// Memory does not grow with the text: at most 128 MiB for text, tokens and shingles on the way (40
 /// with ordinary text), the readers' (for zstd its window, at most 128 MiB; for JSON lines four times

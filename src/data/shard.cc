@@ -13,7 +13,7 @@ static_assert(std::endian::native == std::endian::little, "shards are mapped as 
 
 struct Header {
   char magic[8];
-  uint32_t version, token_bytes, vocab_size, zero;
+  uint32_t version, token_bytes, vocab_size, marked;
 };
 struct Footer {
   uint64_t tokens, documents;
@@ -25,22 +25,30 @@ constexpr const char* kMagic = kShardMagic;
 constexpr char kEndMagic[] = "FERRYEND";
 constexpr size_t kBlockBytes = size_t{64} << 10;
 
-uint32_t token_bytes_of(int32_t vocab_size) { return vocab_size <= 65536 ? 2 : 4; }
+uint32_t token_bytes_of(int32_t vocab_size, bool marked) {
+  return vocab_size <= 65536 && !marked ? 2 : 4;
+}
+uint32_t version_of(bool marked) { return marked ? kMarkedShardVersion : kShardVersion; }
 
 }  // namespace
 
-ShardWriter::ShardWriter(FileWriter file, int32_t vocab_size)
-    : file_(std::move(file)), vocab_size_(vocab_size) {
-  Header header{
-      {}, kShardVersion, token_bytes_of(vocab_size), static_cast<uint32_t>(vocab_size), 0};
+ShardWriter::ShardWriter(FileWriter file, int32_t vocab_size, bool marked)
+    : file_(std::move(file)), vocab_size_(vocab_size), marked_(marked) {
+  Header header{{},
+                version_of(marked),
+                token_bytes_of(vocab_size, marked),
+                static_cast<uint32_t>(vocab_size),
+                marked};
   std::memcpy(header.magic, kMagic, 8);
   put(&header, sizeof header);
 }
 
-Result<ShardWriter> ShardWriter::create(const std::string& path, int32_t vocab_size) {
+Result<ShardWriter> ShardWriter::create(const std::string& path, int32_t vocab_size, bool marked) {
   TRY_ASSIGN(FileWriter file, FileWriter::create(path));
-  return ShardWriter(std::move(file), vocab_size);
+  return ShardWriter(std::move(file), vocab_size, marked);
 }
+
+uint64_t ShardWriter::token_bytes() const { return token_bytes_of(vocab_size_, marked_); }
 
 void ShardWriter::put(const void* data, size_t size) {
   block_.append(static_cast<const char*>(data), size);
@@ -54,17 +62,29 @@ Result<void> ShardWriter::flush() {
 }
 
 Result<void> ShardWriter::append(std::span<const int32_t> tokens) {
-  const bool wide = token_bytes_of(vocab_size_) == 4;
-  for (const int32_t token : tokens) {
-    check(token >= 0 && token < vocab_size_,
-          "shard: token {} of a vocabulary of {}",
-          token,
-          vocab_size_);
-    const auto narrow = static_cast<uint16_t>(token);
-    put(wide ? static_cast<const void*>(&token) : &narrow, wide ? 4 : 2);
-    if (block_.size() >= kBlockBytes) TRY(flush());
-  }
-  tokens_ += tokens.size();
+  for (const int32_t token : tokens) TRY(append(token, true));
+  return {};
+}
+
+Result<void> ShardWriter::append(std::span<const int32_t> tokens, const std::vector<bool>& learnt) {
+  check(marked_ && learnt.size() == tokens.size(), "shard: {} marks", learnt.size());
+  for (size_t i = 0; i < tokens.size(); ++i) TRY(append(tokens[i], learnt[i]));
+  return {};
+}
+
+Result<void> ShardWriter::append(int32_t token, bool learnt) {
+  check(token >= 0 && token < vocab_size_,
+        "shard: token {} of a vocabulary of {}",
+        token,
+        vocab_size_);
+  const auto narrow = static_cast<uint16_t>(token);
+  const uint32_t wide = static_cast<uint32_t>(token) | (learnt ? 0 : kNotLearnt);
+  if (token_bytes() == 4)
+    put(&wide, sizeof wide);
+  else
+    put(&narrow, sizeof narrow);
+  if (block_.size() >= kBlockBytes) TRY(flush());
+  ++tokens_;
   return {};
 }
 
@@ -79,7 +99,7 @@ void ShardWriter::end_document(uint64_t text_bytes) {
 Result<ShardInfo> ShardWriter::finish() {
   check((table_.empty() ? 0 : table_[table_.size() - 2]) == tokens_,
         "shard: ends inside a document");
-  const uint64_t data_bytes = tokens_ * token_bytes_of(vocab_size_);
+  const uint64_t data_bytes = tokens_ * token_bytes();
   block_.append((8 - data_bytes % 8) % 8, '\0');
   put(table_.data(), table_.size() * sizeof(uint64_t));
   Footer footer{tokens_, documents(), {}};
@@ -97,6 +117,7 @@ namespace {
 std::string find_fault(std::span<const std::byte> bytes,
                        const ShardInfo& info,
                        int32_t vocab_size,
+                       bool marked,
                        bool verify) {
   if (bytes.size() != info.file_bytes)
     return fmt::format("has {} bytes, the manifest says {}", bytes.size(), info.file_bytes);
@@ -108,11 +129,11 @@ std::string find_fault(std::span<const std::byte> bytes,
   std::memcpy(&footer, bytes.data() + bytes.size() - sizeof footer, sizeof footer);
   if (std::memcmp(header.magic, kMagic, 8) != 0 || std::memcmp(footer.magic, kEndMagic, 8) != 0)
     return "does not begin and end as a shard does";
-  if (header.version != kShardVersion)
+  if (header.version != version_of(marked) || header.marked != uint32_t{marked})
     return fmt::format(
-        "is of version {}, this program reads version {}", header.version, kShardVersion);
+        "is of version {}, and should be of version {}", header.version, version_of(marked));
   if (header.vocab_size != static_cast<uint32_t>(vocab_size) ||
-      header.token_bytes != token_bytes_of(vocab_size))
+      header.token_bytes != token_bytes_of(vocab_size, marked))
     return "was made for another vocabulary";
   if (footer.tokens != info.tokens || footer.documents != info.documents)
     return "its counts are not the manifest's";
@@ -127,10 +148,8 @@ std::string find_fault(std::span<const std::byte> bytes,
 
 }  // namespace
 
-Result<Shard> Shard::open(const std::string& path,
-                          const ShardInfo& info,
-                          int32_t vocab_size,
-                          bool verify) {
+Result<Shard> Shard::open(
+    const std::string& path, const ShardInfo& info, int32_t vocab_size, bool marked, bool verify) {
   TRY_ASSIGN(MappedFile file, MappedFile::open(path));
   Shard shard(std::move(file));
   const std::span<const std::byte> bytes = shard.file_.bytes();
@@ -141,10 +160,11 @@ Result<Shard> Shard::open(const std::string& path,
         path,
         why);
   };
-  if (const std::string fault = find_fault(bytes, info, vocab_size, verify); !fault.empty())
+  if (const std::string fault = find_fault(bytes, info, vocab_size, marked, verify); !fault.empty())
     return changed(fault);
   shard.tokens_ = static_cast<int64_t>(info.tokens);
-  shard.wide_ = token_bytes_of(vocab_size) == 4;
+  shard.wide_ = token_bytes_of(vocab_size, marked) == 4;
+  shard.mark_ = marked ? kNotLearnt : 0;
   shard.data_ = bytes.data() + sizeof(Header);
   const std::byte* table = bytes.data() + bytes.size() - sizeof(Footer) - info.documents * 16;
   shard.table_ = {reinterpret_cast<const uint64_t*>(table), info.documents * 2};

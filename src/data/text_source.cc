@@ -315,6 +315,7 @@ class JsonDocuments {
     document_.clear();
     given_ = 0;
     if (std::all_of(line.begin(), line.end(), is_space)) return {};
+    if (options_.takes) return take(line);
     std::optional<FieldFinder> found;
     const auto parses = [&](std::string_view text) {
       document_.clear();
@@ -330,6 +331,17 @@ class JsonDocuments {
       if (!json) return not_json(line, problem);
     }
     return json ? checked(*found) : not_json(line, fmt::format("byte {} of it is zero", zero + 1));
+  }
+
+  Result<void> take(std::string_view line) {
+    if (line.size() > kPieceBytes)
+      return bad(Code::kInvalidInput,
+                 fmt::format("is longer than {} KiB", kPieceBytes >> 10),
+                 "shorten or remove it");
+    const Result<void> taken = options_.takes(line);
+    if (!taken) return bad(taken.error().code, taken.error().message, "correct or remove the line");
+    document_ = line;
+    return {};
   }
 
   Result<void> not_json(std::string_view line, const std::string& problem) {
@@ -421,6 +433,11 @@ Result<DocumentReader> DocumentReader::open(const std::string& path, const Sourc
 }
 
 Result<DocumentReader> DocumentReader::over(TextStream stream, const SourceOptions& options) {
+  if (options.takes && stream.kind() != TextKind::kJsonLines)
+    return fail(Code::kInvalidInput,
+                "{}: is not a file of conversations, which has one in JSON on each line: "
+                "{{\"messages\": [{{\"role\": \"user\", \"content\": \"...\"}}, ...]}}",
+                stream.bytes().path());
   auto state = std::make_unique<State>();
   if (stream.kind() == TextKind::kJsonLines)
     state->json.emplace(std::move(stream), options);

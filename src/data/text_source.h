@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -29,6 +30,9 @@ struct SourceOptions {
   std::string prefix;               // of kPrefix; at most 1 KiB
   uint64_t min_document_bytes = 1;  // shorter documents of a text file are joined with what follows
   std::string field = "text";       // of each line of JSON
+  /// If given, inputs must be lines of JSON, and each whole line of at most kPieceBytes that it takes
+  /// is a document. Its failures are told as those of lines are.
+  std::function<Result<void>(std::string_view line)> takes = {};
   TextOptions text;
 };
 

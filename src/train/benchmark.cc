@@ -22,9 +22,10 @@ data::Batch random_batch(int64_t tokens, int64_t sequence, int64_t vocab, uint64
       return static_cast<int32_t>(random.below(i, static_cast<uint64_t>(vocab)));
     };
     b.tokens.push_back(id(at));
-    b.labels.push_back(id(at + 1));
+    b.next.push_back(id(at + 1));
     b.mtp_labels.push_back((t + 1) % sequence == 0 ? -1 : id(at + 2));
   }
+  b.labels = b.next;
   b.segment_lengths.assign(static_cast<size_t>(tokens / sequence), static_cast<int32_t>(sequence));
   b.label_bytes = tokens;
   return b;

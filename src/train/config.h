@@ -47,6 +47,7 @@ struct ModelSettings {
 
 struct DataSettings {
   std::string dir;
+  std::string format = "auto";
   int64_t sequence_length = 512;
 };
 

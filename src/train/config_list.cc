@@ -252,10 +252,20 @@ std::vector<Field> fields_of(Settings& s) {
 
       {"data", "dir", &d.dir, kFree, "folder that `ferry data prepare` wrote"},
       {"data",
+       "format",
+       &d.format,
+       kFree,
+       "what the folder must hold: text, chat (conversations, of which the assistant's messages "
+       "are "
+       "learnt), auto (either)",
+       "",
+       {},
+       {"auto", "text", "chat"}},
+      {"data",
        "sequence_length",
        &d.sequence_length,
        kFollows,
-       "tokens of one row of packed documents",
+       "tokens of one row of packed documents; conversations are packed whole",
        "tokens",
        {2, kMicroBatchTokensMax}},
 

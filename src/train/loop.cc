@@ -93,6 +93,7 @@ class Run {
   std::optional<HeldOutLoss> held_out_loss_;
   int64_t saved_step_ = -1;
   int64_t own_steps_ = 0;  // of this process
+  int64_t own_tokens_ = 0;
   double own_seconds_ = 0;
   double own_flops_ = 0;
   double last_loss_ = 0;
@@ -247,8 +248,7 @@ Result<void> Run::one_step() {
   std::vector<data::Batch> batches;
   const int64_t size = settings_.train.micro_batch_tokens / settings_.data.sequence_length;
   for (int64_t m = 0; m < micro_batches(); ++m)
-    batches.push_back(
-        loader_->sequences(state_.tokens + m * settings_.train.micro_batch_tokens, size));
+    batches.push_back(loader_->sequences(m == 0 ? state_.tokens : batches.back().end, size));
   std::optional<OpsAlive> alive;  // a first micro-batch may take longer than any patience
   if (own_steps_ == 0) alive.emplace();
   const StepGradients g =
@@ -264,6 +264,7 @@ Result<void> Run::one_step() {
   if (!record.skipped) step_->update(record.lr);
   device_->stream().synchronize();
   alive.reset();
+  state_.tokens = batches.back().end;
   count(g, record, begin_s);
   TRY(metrics_->write(record));
   progress_->step(record);
@@ -277,11 +278,10 @@ Result<void> Run::one_step() {
 /// The step is done: the run's state, and what is reported of it.
 void Run::count(const StepGradients& g, StepRecord& record, double begin_s) {
   ++state_.step;
-  state_.tokens += settings_.train.tokens_per_step;
   record.step = state_.step;
   record.unix_ms = clock_.unix_ms();
   record.tokens = state_.tokens;
-  record.bits_per_byte = g.loss * static_cast<double>(g.tokens) / math::kLn2 /
+  record.bits_per_byte = g.loss * static_cast<double>(g.labels) / math::kLn2 /
                          static_cast<double>(std::max<int64_t>(1, g.label_bytes));
   record.mtp_loss = g.mtp_loss;
   if (settings_.train.balance_alpha > 0 && model_->experts() > 0)
@@ -291,6 +291,7 @@ void Run::count(const StepGradients& g, StepRecord& record, double begin_s) {
   const double flops = g.mtp_loss ? estimate_.flops_mtp_step : estimate_.flops_step;
   record.mfu = flops / record.seconds / estimate_.peak_flops_per_s;
   own_flops_ += flops;
+  own_tokens_ += g.tokens;
   state_.seconds += record.seconds;
   state_.held_out_loss.reset();
   held_out_loss_.reset();
@@ -375,8 +376,7 @@ TrainResult Run::result() const {
   if (own_steps_ > 0) r.loss = last_loss_;
   if (held_out_loss_) r.held_out_bits_per_byte = held_out_loss_->bits_per_byte;
   if (own_seconds_ > 0) {
-    const double steps_per_s = static_cast<double>(own_steps_) / own_seconds_;
-    r.tokens_per_s = steps_per_s * static_cast<double>(settings_.train.tokens_per_step);
+    r.tokens_per_s = static_cast<double>(own_tokens_) / own_seconds_;
     r.mfu = own_flops_ / own_seconds_ / estimate_.peak_flops_per_s;
   }
   r.seconds = state_.seconds;

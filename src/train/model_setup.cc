@@ -3,8 +3,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/shell.h"
+#include "checkpoint/model_chat.h"
 #include "checkpoint/weights.h"
 #include "models/registry.h"
 #include "probe/directory_model.h"
@@ -115,7 +117,17 @@ std::vector<std::string> InitModel::notes(const data::Dataset& data) const {
   return all;
 }
 
-Result<void> InitModel::check_tokenizer(const data::Dataset& data) const {
+Result<void> InitModel::check_data(const data::Dataset& data) const {
+  if (data.manifest().conversations()) {
+    TRY_ASSIGN(const std::string chat, chat_template_of(texts, source->path()));
+    if (blake2b_hex(chat.data(), chat.size()) != data.manifest().chat_template_blake2b)
+      return fail(Code::kInvalidInput,
+                  "data.dir {}: its conversations are written by another chat template than "
+                  "model.init's, {}; prepare them with --chat {}",
+                  data.folder(),
+                  source->path(),
+                  shell_quoted(source->path()));
+  }
   if (texts.tokenizer == nullptr) return {};
   const auto difference = texts.tokenizer->difference_from(data.tokenizer());
   if (!difference) return {};

@@ -32,8 +32,9 @@ struct InitModel {
   /// What the user is to know: where it contradicts itself, and where the data says
   /// otherwise about begin and end tokens.
   std::vector<std::string> notes(const data::Dataset& data) const;
-  /// Refuses data whose ids mean something else to this model. Errors: kInvalidInput.
-  Result<void> check_tokenizer(const data::Dataset& data) const;
+  /// Refuses data whose ids mean something else to this model, and conversations in another template
+  /// than its own. Errors: kInvalidInput.
+  Result<void> check_data(const data::Dataset& data) const;
 };
 
 /// config.json of the run: the preset's, file's or directory's fields, then those of [model], then

@@ -56,10 +56,24 @@ Result<Beginning> fresh(const Settings& settings,
                         Device& device,
                         const std::function<void(const std::string&)>& say) {
   Beginning b;
+  const bool chat = dataset.manifest().conversations();
+  if (settings.data.format == (chat ? "text" : "chat"))
+    return fail(
+        Code::kInvalidInput,
+        "data.format {}: {} holds {}",
+        settings.data.format,
+        dataset.folder(),
+        chat ? "conversations (chat)" : "text; prepare conversations with --chat MODEL_DIR");
+  if (chat && settings.model.init.empty())
+    return fail(
+        Code::kInvalidInput,
+        "data.dir {}: holds conversations; model.init must name the model that goes on from "
+        "them, by whose chat template they are written",
+        dataset.folder());
   std::optional<InitModel> init;
   if (!settings.model.init.empty()) {
     TRY_ASSIGN(init, InitModel::open(settings.model.init));
-    TRY(init->check_tokenizer(dataset));
+    TRY(init->check_data(dataset));
     for (const std::string& n : init->notes(dataset)) say("note       " + n);
   }
   InitModel* const from = init ? &*init : nullptr;

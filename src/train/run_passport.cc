@@ -18,11 +18,10 @@ std::vector<probe::Prompt> prompts_of(const models::CausalLm& model, const data:
   const data::Documents& held_out = dataset.held_out();
   for (int64_t d = 0; d < std::min(kTextPrompts, held_out.size()); ++d) {
     const data::Documents::Document document = held_out[d];
-    probe::Prompt prompt{fmt::format("held out {}", d + 1), {dataset.manifest().bos}};
+    probe::Prompt prompt{fmt::format("held out {}", d + 1), {}};
     const int64_t tokens =
-        std::min({document.tokens() - 1, kPromptTokens[d], model.max_positions() - 2});
-    for (int64_t t = 0; t < tokens; ++t)
-      prompt.tokens.push_back(document.shard->token(document.begin + t));
+        std::min({dataset.places(document), kPromptTokens[d] + 1, model.max_positions() - 1});
+    for (int64_t t = 0; t < tokens; ++t) prompt.tokens.push_back(dataset.input(document, t));
     prompts.push_back(std::move(prompt));
   }
   return prompts;

@@ -17,7 +17,7 @@ models::TokenBatch to_device(const data::Batch& batch, Device& device) {
   models::TokenBatch b;
   b.tokens = Tensor::from_i32(batch.tokens, shape, device);
   b.labels = Tensor::from_i32(batch.labels, shape, device);
-  b.mtp_tokens = b.labels;  // the token after each input: every label exists
+  b.mtp_tokens = Tensor::from_i32(batch.next, shape, device);
   b.mtp_labels = Tensor::from_i32(batch.mtp_labels, shape, device);
   b.segments = ops::Segments::packed(batch.segment_lengths, device);
   return b;
@@ -53,18 +53,18 @@ StepGradients TrainStep::gradients(int64_t step,
   StepGradients sum;
   const bool mtp = model_.has_mtp() && settings_.mtp_weight > 0 && step % settings_.mtp_every == 0;
   if (mtp) sum.mtp_loss = 0;
-  int64_t labels = 0, mtp_labels = 0;
+  int64_t mtp_labels = 0;
   for (const data::Batch& batch : micro_batches) {
     sum.tokens += static_cast<int64_t>(batch.tokens.size());
     sum.label_bytes += batch.label_bytes;
-    labels += counted(batch.labels);
+    sum.labels += counted(batch.labels);
     mtp_labels += counted(batch.mtp_labels);
   }
   std::vector<LossTerms> terms;
   for (const data::Batch& batch : micro_batches) {
     terms.push_back(micro_batch(batch,
                                 std::ssize(terms),
-                                static_cast<double>(std::max<int64_t>(1, labels)),
+                                static_cast<double>(std::max<int64_t>(1, sum.labels)),
                                 mtp ? settings_.mtp_weight : 0,
                                 static_cast<double>(std::max<int64_t>(1, mtp_labels)),
                                 sum.tokens));

@@ -34,6 +34,7 @@ struct StepGradients {
   double balance_loss = 0;
   double norm = 0;     // of the gradient, before clipping
   bool finite = true;  // losses and gradient
+  int64_t labels = 0;  // that count
   int64_t label_bytes = 0;
   int64_t tokens = 0;
 };

@@ -25,9 +25,10 @@ data::Batch batch_of(int32_t first) {
   data::Batch b;
   for (int32_t t = 0; t < 12; ++t) {
     b.tokens.push_back((first + t) % 40);
-    b.labels.push_back((first + t + 1) % 40);
+    b.next.push_back((first + t + 1) % 40);
     b.mtp_labels.push_back(t + 1 < 12 ? (first + t + 2) % 40 : -1);
   }
+  b.labels = b.next;
   b.segment_lengths = {5, 7};
   b.label_bytes = 12;
   return b;

@@ -36,7 +36,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const auto vocab = static_cast<int32_t>(std::clamp<uint32_t>(vocab_size, 2, 1 << 24));
   for (const bool verify : {true, false}) {
-    const Result<Shard> shard = Shard::open(folder / "shard.tok", info, vocab, verify);
+    const bool marked = info.documents % 2 != 0;
+    const Result<Shard> shard = Shard::open(folder / "shard.tok", info, vocab, marked, verify);
     if (!shard) {
       check(!shard.error().message.empty(), "fuzz: refused without a word");
       continue;

@@ -1,0 +1,120 @@
+#include "checkpoint/chat_lessons.h"
+
+#include <gtest/gtest.h>
+
+#include "checkpoint/model_chat.h"
+
+namespace ferry {
+namespace {
+
+constexpr const char* kChatml =
+    "{% for m in messages %}{{ '<|bos|>' + m.role + '\n' + m.content + '<|eos|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|bos|>assistant\n' }}{% endif %}";
+/// As R1's: thoughts are no part of what was said, and the prompt opens one.
+constexpr const char* kThinker =
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '[U]' + m.content }}{% else %}"
+    "{{ '[A]' + m.content.split('</think>')[-1] + '<|eos|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '[A]<think>\n' }}{% endif %}";
+
+ModelTexts model(const std::string& chat_template) {
+  ModelTexts t;
+  auto tokenizer = text::Tokenizer::load(FERRY_SOURCE_DIR "/testdata/tokenizer/qwen2.json");
+  EXPECT_TRUE(tokenizer) << tokenizer.error().message;
+  t.tokenizer = std::make_shared<text::Tokenizer>(*std::move(tokenizer));
+  t.eos = {*t.tokenizer->token_id("<|eos|>")};
+  t.files["chat_template.jinja"] = chat_template;
+  return t;
+}
+
+/// Each lesson as text, what is learnt in {braces}; or why there is none.
+std::vector<std::string> lessons(const std::string& chat_template, std::string_view conversation) {
+  const ModelTexts texts = model(chat_template);
+  const auto all = chat_lessons(texts, conversation, "model");
+  if (!all) return {all.error().message};
+  std::vector<std::string> out;
+  for (const text::Lesson& lesson : *all) {
+    EXPECT_EQ(lesson.ids.size(), lesson.learnt.size());
+    out.emplace_back();
+    bool open = false;
+    for (size_t i = 0; i <= lesson.ids.size(); ++i) {
+      const bool learnt = i < lesson.ids.size() && lesson.learnt[i];
+      if (learnt != open) out.back() += learnt ? "{" : "}";
+      open = learnt;
+      if (i < lesson.ids.size()) out.back() += texts.tokenizer->token_bytes(lesson.ids[i]);
+    }
+  }
+  return out;
+}
+
+using Texts = std::vector<std::string>;
+
+TEST(ChatLessons, AreTheAnswersToTheirEndTokens) {
+  EXPECT_EQ(lessons(kChatml, R"([{"role": "user", "content": "Hi"},
+                                 {"role": "assistant", "content": "Ho"}])"),
+            Texts{"<|bos|>user\nHi<|eos|>\n<|bos|>assistant\n{Ho<|eos|>}"});
+  // Turns go on with one lesson; fields that are the dataset's own do not matter.
+  EXPECT_EQ(lessons(kChatml, R"({"id": 7, "source": "x", "messages": [
+                {"role": "system", "content": "S"}, {"role": "user", "content": "a"},
+                {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"},
+                {"role": "assistant", "content": "d"}]})"),
+            Texts{"<|bos|>system\nS<|eos|>\n<|bos|>user\na<|eos|>\n<|bos|>assistant\n{b<|eos|>}\n"
+                  "<|bos|>user\nc<|eos|>\n<|bos|>assistant\n{d<|eos|>}"});
+  // A message without weight is read.
+  EXPECT_EQ(lessons(kChatml, R"([{"role": "user", "content": "a"},
+                {"role": "assistant", "content": "b", "weight": 0},
+                {"role": "user", "content": "c"},
+                {"role": "assistant", "content": "d", "weight": 1}])"),
+            Texts{"<|bos|>user\na<|eos|>\n<|bos|>assistant\nb<|eos|>\n<|bos|>user\nc<|eos|>\n"
+                  "<|bos|>assistant\n{d<|eos|>}"});
+}
+
+TEST(ChatLessons, AnEndTokenIsAddedWhereTheTemplateWritesNone) {
+  EXPECT_EQ(
+      lessons("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+              "{% if add_generation_prompt %}[assistant]{% endif %}",
+              R"([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}])"),
+      Texts{"[user]Hi[assistant]{Ho<|eos|>}"});
+}
+
+TEST(ChatLessons, ThoughtsAreLearntThoughTheTemplateForgetsThem) {
+  // Of past turns nothing is kept, so each turn has a lesson of its own.
+  EXPECT_EQ(lessons(kThinker, R"([{"role": "user", "content": "a"},
+                {"role": "assistant", "reasoning_content": "hm", "content": "b"},
+                {"role": "user", "content": "c"},
+                {"role": "assistant", "content": "<think>\nwell\n</think>\n\nd"},
+                {"role": "user", "content": "e"}, {"role": "assistant", "content": "f"}])"),
+            (Texts{"[U]a[A]<think>\n{hm\n</think>\n\nb<|eos|>}",
+                   "[U]a[A]b<|eos|>[U]c[A]<think>\n{well\n</think>\n\nd<|eos|>}",
+                   "[U]a[A]b<|eos|>[U]c[A]\n\nd<|eos|>[U]e[A]<think>\n{\n</think>\n\nf<|eos|>}"}));
+}
+
+TEST(ChatLessons, WhatCannotBeLearntIsSaid) {
+  const auto refusal = [](std::string_view conversation) {
+    return lessons(kChatml, conversation).front();
+  };
+  const auto expect = [&](std::string_view conversation, const char* part) {
+    EXPECT_NE(refusal(conversation).find(part), std::string::npos) << refusal(conversation);
+  };
+  expect(R"([{"role": "user", "content": "a"}])", "no message of the assistant");
+  expect(R"([{"role": "assistant", "content": "a"}])", "begins with an answer");
+  expect(R"({"conversations": [{"from": "human", "value": "a"}]})", "is no conversation");
+  expect(R"([{"role": "user", "content": "<|eos|>"}, {"role": "assistant", "content": "b"}])",
+         "control token");
+  // The template would drop it, and nobody would know.
+  expect(R"([{"role": "user", "content": "a"},
+             {"role": "assistant", "content": "b", "reasoning_content": "because"}])",
+         "message 2: the chat template of model leaves out");
+  expect(R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls":
+             [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]}])",
+         "message 2: the chat template of model leaves out");
+  expect("[", "conversation");
+  ModelTexts endless = model(kChatml);
+  endless.eos.clear();
+  EXPECT_FALSE(chat_lessons(endless,
+                            R"([{"role": "user", "content": "a"},
+                                         {"role": "assistant", "content": "b"}])",
+                            "model"));
+}
+
+}  // namespace
+}  // namespace ferry
