@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/json.h"
 #include "checkpoint/model_chat.h"
 
 namespace ferry {
@@ -66,6 +70,36 @@ TEST(ChatLessons, AreTheAnswersToTheirEndTokens) {
                 {"role": "assistant", "content": "d", "weight": 1}])"),
             Texts{"<|bos|>user\na<|eos|>\n<|bos|>assistant\nb<|eos|>\n<|bos|>user\nc<|eos|>\n"
                   "<|bos|>assistant\n{d<|eos|>}"});
+}
+
+/// Where a template says itself what is generated, Transformers' mask of the assistant's tokens.
+TEST(ChatLessons, AreWhatTransformersMasks) {
+  const auto file = read_file(FERRY_SOURCE_DIR "/testdata/chat/masks.json");
+  ASSERT_TRUE(file) << file.error().message;
+  const auto cases = nlohmann::json::parse(*file);
+  ASSERT_EQ(cases.size(), 36u);
+  for (const auto& c : cases) {
+    ModelTexts texts;
+    auto tokenizer = text::Tokenizer::load(FERRY_SOURCE_DIR "/testdata/tokenizer/" +
+                                           c["tokenizer"].get<std::string>() + ".json");
+    ASSERT_TRUE(tokenizer);
+    texts.tokenizer = std::make_shared<text::Tokenizer>(*std::move(tokenizer));
+    texts.eos = {c["eos"].get<int32_t>()};
+    texts.files["chat_template.jinja"] = c["template"].get<std::string>();
+    const auto lessons = chat_lessons(texts, json_text(c["messages"]), "model");
+    ASSERT_TRUE(lessons) << lessons.error().message;
+    ASSERT_EQ(lessons->size(), 1u);
+    // After the last answer the template may go on; nobody is asked for that.
+    const auto ids = c["ids"].get<std::vector<int32_t>>();
+    const auto mask = c["mask"].get<std::string>();
+    const text::Lesson& lesson = lessons->front();
+    ASSERT_LE(lesson.ids.size(), ids.size());
+    EXPECT_TRUE(std::equal(lesson.ids.begin(), lesson.ids.end(), ids.begin())) << c;
+    std::string learnt;
+    for (const bool l : lesson.learnt) learnt += l ? '1' : '0';
+    learnt.resize(mask.size(), '0');
+    EXPECT_EQ(learnt, mask) << c;
+  }
 }
 
 TEST(ChatLessons, AnEndTokenIsAddedWhereTheTemplateWritesNone) {
