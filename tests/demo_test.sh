@@ -36,7 +36,7 @@ case $1 in
     printf '{"model_dir":%s,"step":%s,"stopped":%s%s,"seconds":3.5}\n' \
       "$(quoted "$run/step-0000000$step")" $step $stopped "${STAND_IN_RATE-,\"tokens_per_s\":8000.25}"
     ;;
-  chat) exit "${STAND_IN_CHAT:-0}" ;;
+  serve) exit "${STAND_IN_SERVE:-0}" ;;
   eval)
     [ -d "$2" ] || exit 1
     echo '{"bits_per_byte":1.5,"xz_bits_per_byte":2.25}'
@@ -88,15 +88,19 @@ rm "$top/plain/progress.txt"
 demo "$top/plain"
 [[ $gave == "bench-train tokenizer data train "* ]] || fail "interrupted before its training: $gave"
 
-# At a terminal, and only there, it ends at the model; that this fails is a failure of the demo.
-[[ $gave != *chat* ]] || fail "talks to nobody: $gave"
+# At a terminal, and only there, it ends by serving the model; that this fails is a failure of the demo.
+[[ $gave != *serve* ]] || fail "serves nobody: $gave"
 : >"$STAND_IN_LOG"
 command="$(printf '%q ' tools/demo.sh "$top/ferry" "$top/at a terminal" nowhere small)"
 script -qec "$command" /dev/null </dev/null >"$top/said" || fail "at a terminal: $(cat "$top/said")"
-[[ $(tail -n 1 "$STAND_IN_LOG") == "chat "*"/at a terminal/run/step-00000009 --plain "* ]] ||
+[[ $(tail -n 1 "$STAND_IN_LOG") == "serve "*"/at a terminal/run/step-00000009 --name dictionary "* ]] ||
   fail "does not end at the model: $(cat "$STAND_IN_LOG")"
-! STAND_IN_CHAT=3 script -qec "$command" /dev/null </dev/null >"$top/said" ||
-  fail "a talk that failed is not told"
+! STAND_IN_SERVE=3 script -qec "$command" /dev/null </dev/null >"$top/said" ||
+  fail "a server that failed is not told"
+: >"$STAND_IN_LOG"
+script -qec "$command --no-serve" /dev/null </dev/null >"$top/said" || fail "--no-serve: $(cat "$top/said")"
+! grep -q '^serve' "$STAND_IN_LOG" || fail "serves although it was told not to"
+grep -q -- '--checkpoint.chat_template=/' "$STAND_IN_LOG" || fail "the model gets no chat template"
 
 [ "$failures" = 0 ] && echo "demo: all as it should be"
 exit $((failures > 0))

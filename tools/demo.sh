@@ -3,7 +3,8 @@
 # and the model crosses to another vendor's (software) chip. How long it trains is chosen to suit the
 # machine, or named; each size is a fixed number of steps, with the same bits everywhere. Its last line is JSON.
 # In a folder where an earlier one was interrupted in its training, or behind it, it goes on from there.
-# usage: tools/demo.sh FERRY FOLDER ASCEND_LIBRARIES [small | large]
+# At a terminal it ends by serving the model, unless --no-serve.
+# usage: tools/demo.sh FERRY FOLDER ASCEND_LIBRARIES [small | large] [--no-serve]
 #        tools/demo.sh --check FOLDER: only whether the demo may have FOLDER (new, empty, or an earlier demo's)
 set -euo pipefail
 export LC_ALL=C.UTF-8  # numbers are written and read with a point
@@ -16,7 +17,11 @@ fi
 ferry=$1
 out=$2
 ascend=$3
-size=${4:-}
+size=
+serve=true
+for word in "${@:4}"; do
+  if [ "$word" = --no-serve ]; then serve=false; else size=$word; fi
+done
 text=${FERRY_DEMO_TEXT:-/usr/share/dictd/gcide.dict.dz}  # a test's is smaller
 vocab=4096
 large_minutes_max=12  # longer, and the small one is chosen
@@ -86,7 +91,7 @@ fi
 tier=$(field tier "$out/machine.txt")
 
 train=("$(realpath "$ferry")" train "$(realpath "$(config "$size")")" --data.dir="$(realpath "$out/data")"
-  --checkpoint.dir="$(realpath "$out")/run")
+  --checkpoint.dir="$(realpath "$out")/run" --checkpoint.chat_template="$(realpath configs/demo_chat.jinja)")
 go_on="$(printf '%q ' "$(realpath run)" demo "$(realpath "$out")")"
 training_start=$SECONDS
 step "4/7  Training (Ctrl-C saves; to go on with the demo: $go_on)"
@@ -117,8 +122,8 @@ printf '{"model_dir":%s,"bits_per_byte":%s,"xz_bits_per_byte":%s,"tokens_per_s":
 echo "done" >>"$progress"
 
 # Where somebody sits at a terminal: the model itself. It knows a dictionary, not how to converse.
-if [ -t 0 ] && [ -t 1 ]; then
-  step "Begin an entry, such as \"Ferry\", and the model goes on with it; Ctrl-D leaves"
-  "$ferry" chat "$model" --plain --tokens 120 --temperature 0.7
-  echo "Again: $(printf '%q ' "$ferry" chat "$model" --plain)"
+if $serve && [ -t 0 ] && [ -t 1 ]; then
+  step "Ask it in your browser, at the address below: \"define ocean\". It goes on, entry after entry; Ctrl-C ends it"
+  echo "Again: $(printf '%q ' "$ferry" serve "$model" --name dictionary)"
+  "$ferry" serve "$model" --name dictionary --quiet
 fi

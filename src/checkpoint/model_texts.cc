@@ -311,6 +311,13 @@ std::map<std::string, std::string> model_text_files(const TextFacts& facts,
       if (std::find(std::begin(kAmended), std::end(kAmended), name) == std::end(kAmended))
         files[name] = content;
   files[kTokenizerName] = facts.tokenizer_json;
+  const bool own_template = !facts.chat_template.empty();
+  if (own_template) {
+    std::erase_if(files, [](const auto& file) {
+      return file.first == "chat_template.json" || file.first.starts_with(kTemplatesFolder);
+    });
+    files["chat_template.jinja"] = facts.chat_template;
+  }
 
   // A tokenizer without a begin token lets documents begin with the end of the one before: that is
   // no begin token for whoever reads the directory of a model that said it has none.
@@ -327,6 +334,7 @@ std::map<std::string, std::string> model_text_files(const TextFacts& facts,
     if (!facts.puts_bos || tokenizer.contains("add_bos_token")) tokenizer["add_bos_token"] = true;
   }
   set_token(tokenizer, "eos_token", facts.eos_text);
+  if (own_template) tokenizer.erase("chat_template");
   files[kTokenizerConfigName] = document(tokenizer);
 
   std::vector<int32_t> ends = {facts.eos};

@@ -57,6 +57,7 @@ struct TextFacts {
   bool puts_bos = false;     // whether the tokenizer by itself puts bos before a text
   int32_t bos = 0, eos = 0;  // equal: the tokenizer has no begin token
   std::string bos_text, eos_text;
+  std::string chat_template;  // in place of those that came along; empty: they stay
   int64_t positions = 0;
 };
 

@@ -4,6 +4,7 @@
 
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 namespace ferry::text {
 namespace {
@@ -37,6 +38,33 @@ TEST(ChatTemplate, RendersAsJinja2) {
       ASSERT_TRUE(got.has_value()) << name << ": " << got.error().message;
       EXPECT_EQ(*got, c.at("expected").get<std::string>()) << name;
     }
+  }
+}
+
+/// The demo's: what is asked for becomes the head of a dictionary's entry.
+TEST(ChatTemplate, TheDemosAsksForAnEntry) {
+  std::ifstream file(FERRY_SOURCE_DIR "/configs/demo_chat.jinja");
+  std::ostringstream source;
+  source << file.rdbuf();
+  for (const auto& [asked, head] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"ferry", "Ferry"},
+           {"define ocean", "Ocean"},
+           {"  Define Ocean.\n", "Ocean"},
+           {"Please define the word \"mercy\"!", "Mercy"},
+           {"What is a ship?", "Ship"},
+           {"What does 'anchor' mean?", "Anchor"},
+           {"Can you explain an oar, please?", "Oar"},
+           {"Theory", "Theory"},  // does not begin with an article
+           {"?", ""}}) {
+    const Result<std::string> got =
+        render(source.str(),
+               {{"bos_token", "<s>"},
+                {"messages",
+                 {{{"role", "user"}, {"content", "define something else"}},
+                  {{"role", "assistant"}, {"content", "n."}},
+                  {{"role", "user"}, {"content", asked}}}}});
+    ASSERT_TRUE(got) << asked << ": " << got.error().message;
+    EXPECT_EQ(*got, std::string("<s>") + head + " \\") << asked;
   }
 }
 

@@ -102,7 +102,10 @@ struct CheckpointSettings {
   bool keep_best = true;
   std::string weights = "f32";
   std::string key;
-  std::optional<std::string> secret_key = {};  // what it held, in hex; as model.config_text
+  std::string chat_template;
+  // What they held, the key in hex, when the run's settings were read (train/run_texts.h).
+  std::optional<std::string> secret_key = {};
+  std::optional<std::string> chat_template_text = {};
 };
 
 struct LogSettings {

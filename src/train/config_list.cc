@@ -505,6 +505,12 @@ std::vector<Field> fields_of(Settings& s) {
        &c.key,
        kFree,
        "file of a secret key (ferry keygen) that signs the passports of model directories"},
+      {"checkpoint",
+       "chat_template",
+       &c.chat_template,
+       kFree,
+       "file of a chat template, Jinja, that model directories get (chat_template.jinja); none: "
+       "model.init's"},
 
       {"log",
        "every",

@@ -74,6 +74,7 @@ ModelContents model_contents(models::CausalLm& model,
                               .eos = m.eos,
                               .bos_text = token_text(dataset, m.bos),
                               .eos_text = token_text(dataset, m.eos),
+                              .chat_template = settings.checkpoint.chat_template_text.value_or(""),
                               .positions = model.max_positions()},
                              texts);
   c.texts[kConfigName] = model.config_json(f32 ? "float32" : "bfloat16");

@@ -5,8 +5,11 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/signature.h"
+#include "text/chat_template.h"
 
 namespace ferry {
+
+constexpr uint64_t kChatTemplateBytesMax = 1 << 20;
 
 Result<RunTexts> RunTexts::read(const std::string& path) {
   RunTexts texts;
@@ -18,9 +21,14 @@ Result<void> RunTexts::read_named(const Settings& of) {
   if (!of.model.config.empty())
     if (Result<std::string> text = read_file(of.model.config, kConfigJsonBytesMax); text)
       model_config = *std::move(text);
-  if (of.checkpoint.key.empty()) return {};
-  TRY_ASSIGN(const KeyPair key, read_secret_key(of.checkpoint.key));
-  secret_key = key.secret_key;
+  if (!of.checkpoint.key.empty()) {
+    TRY_ASSIGN(const KeyPair key, read_secret_key(of.checkpoint.key));
+    secret_key = key.secret_key;
+  }
+  if (const std::string& path = of.checkpoint.chat_template; !path.empty()) {
+    TRY_ASSIGN(chat_template, read_file(path, kChatTemplateBytesMax));
+    TRY(text::ChatTemplate::parse(*chat_template, path));
+  }
   return {};
 }
 
@@ -29,6 +37,7 @@ std::string RunTexts::handed() const {
   nlohmann::json all = {{"settings", settings}};
   if (model_config) all["model_config"] = *model_config;
   if (secret_key) all["secret_key"] = *secret_key;
+  if (chat_template) all["chat_template"] = *chat_template;
   std::string text;
   nlohmann::json::to_cbor(all, text);
   return text;
@@ -45,6 +54,7 @@ Result<RunTexts> RunTexts::of_handed(std::string_view text) {
   texts.settings = all["settings"].get<std::string>();
   if (is_text("model_config")) texts.model_config = all["model_config"].get<std::string>();
   if (is_text("secret_key")) texts.secret_key = all["secret_key"].get<std::string>();
+  if (is_text("chat_template")) texts.chat_template = all["chat_template"].get<std::string>();
   return texts;
 }
 
@@ -53,6 +63,7 @@ Result<Settings> RunTexts::parse(std::string_view name,
   TRY_ASSIGN(Settings parsed, parse_settings(settings, name, overrides));
   parsed.model.config_text = model_config;
   parsed.checkpoint.secret_key = secret_key;
+  parsed.checkpoint.chat_template_text = chat_template;
   return parsed;
 }
 

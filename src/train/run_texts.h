@@ -1,5 +1,5 @@
-// What a run is told in files that people edit: its settings, the config.json and the key that they
-// name. Read once for a whole run, whatever becomes of the files while it goes on: a worker that
+// What a run is told in files that people edit: its settings, the config.json, the key and the chat
+// template that they name. Read once for a whole run, whatever becomes of the files while it goes on: a worker that
 // follows another is handed the same texts.
 #pragma once
 
@@ -14,14 +14,15 @@
 namespace ferry {
 
 struct RunTexts {
-  std::string settings;                     // TOML
-  std::optional<std::string> model_config;  // of model.config; nothing: not named, or not there
-  std::optional<std::string> secret_key;    // of checkpoint.key, in hex
+  std::string settings;                      // TOML
+  std::optional<std::string> model_config;   // of model.config; nothing: not named, or not there
+  std::optional<std::string> secret_key;     // of checkpoint.key, in hex
+  std::optional<std::string> chat_template;  // of checkpoint.chat_template
 
   /// The settings alone: from a file of at most 1 MiB, a pipe as well. Errors: as read_settings.
   static Result<RunTexts> read(const std::string& path);
   /// And what they name. A config.json that is not there may not be needed (train/resume.h): whether
-  /// it is, the worker says. Errors: of the key.
+  /// it is, the worker says. Errors: of the key; of the chat template, with its line.
   Result<void> read_named(const Settings& of);
 
   /// One text with all of it, and back. Errors: kInvalidInput (not such a text).

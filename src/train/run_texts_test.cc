@@ -18,9 +18,11 @@ TEST(RunTexts, AreHandedAsTheyWereRead) {
   const KeyPair key = new_key_pair();
   ASSERT_TRUE(write_key_files(folder + "key", key));
   ASSERT_TRUE(write_file_atomic(folder + "config.json", "{\"hidden_size\": 32}"));
+  ASSERT_TRUE(write_file_atomic(folder + "chat.jinja", "{{ messages[0].content }}"));
   const std::string toml = "[model]\nconfig = \"" + folder +
                            "config.json\"\n[data]\ndir = \"d\"\n" + "[checkpoint]\nkey = \"" +
-                           folder + "key\" # \xe6\xb8\xa1\n";
+                           folder + "key\" # \xe6\xb8\xa1\nchat_template = \"" + folder +
+                           "chat.jinja\"\n";
   ASSERT_TRUE(write_file_atomic(folder + "run.toml", toml));
 
   Result<RunTexts> texts = RunTexts::read(folder + "run.toml");
@@ -29,6 +31,10 @@ TEST(RunTexts, AreHandedAsTheyWereRead) {
   const Result<Settings> named = texts->parse("run.toml", overrides);
   ASSERT_TRUE(named) << named.error().message;
   ASSERT_TRUE(texts->read_named(*named));
+  ASSERT_TRUE(write_file_atomic(folder + "chat.jinja", "\n{% for %}"));
+  RunTexts again;
+  const Result<void> wrong = again.read_named(*named);
+  EXPECT_NE(wrong.error().message.find("chat.jinja: line 2"), std::string::npos);
   std::filesystem::remove_all(folder);
 
   const Result<RunTexts> handed = RunTexts::of_handed(texts->handed());
@@ -39,6 +45,7 @@ TEST(RunTexts, AreHandedAsTheyWereRead) {
   EXPECT_EQ(settings->train.steps, 200);
   EXPECT_EQ(settings->model.config_text, "{\"hidden_size\": 32}");
   EXPECT_EQ(settings->checkpoint.secret_key, key.secret_key);
+  EXPECT_EQ(settings->checkpoint.chat_template_text, "{{ messages[0].content }}");
   EXPECT_FALSE(RunTexts::of_handed("[model]"));
   EXPECT_FALSE(RunTexts::of_handed(""));
   EXPECT_FALSE(texts->read_named(*named)) << "a key that is not there";

@@ -6,13 +6,14 @@ usage: page_test.py BUILD [--axe axe.min.js] [--model DIR] [TEST...]: BUILD hold
 import argparse
 import json
 import pathlib
-import signal
+import re
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 
-from canned_server import CannedServer, delta, ending, said, tokens
+from canned_server import CannedServer, delta, ending, page_policy, said, tokens
 from chromium import ALT, CTRL, SHIFT, Chromium
 
 SETTINGS = argparse.Namespace()
@@ -657,6 +658,105 @@ class Everybody(PageCase):
             examine(f"{scheme}, a phone")
             self.page.click("#close-sidebar")
             self.page.size(1280, 800)
+
+
+class Served(unittest.TestCase):
+    """The page with what it is for: ferry serve, and a model (which writes nonsense)."""
+
+    @classmethod
+    def setUpClass(cls):
+        if not SETTINGS.model:
+            raise unittest.SkipTest("no --model was given")
+        cls.browser = Chromium()
+        cls.addClassCleanup(cls.browser.close)
+        keys = tempfile.NamedTemporaryFile("w", suffix=".keys")
+        keys.write("a-key-of-this-test\n")
+        keys.flush()
+        cls.addClassCleanup(keys.close)
+        cls.process = subprocess.Popen(
+            [f"{SETTINGS.build}/ferry", "serve", SETTINGS.model, "--port", "0", "--api-key-file", keys.name],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        cls.addClassCleanup(cls.process.stdout.close)
+        cls.addClassCleanup(cls.process.wait)
+        cls.addClassCleanup(cls.process.terminate)
+        for line in cls.process.stdout:
+            address = re.search(r"http://127\.0\.0\.1:\d+/?", line)
+            if address:
+                break
+        cls.url = address[0].rstrip("/") + "/"
+        threading.Thread(target=cls.process.stdout.read, daemon=True).start()  # its log, so that it never waits
+
+    def setUp(self):
+        self.page = self.browser.page()
+        self.addCleanup(self.page.close)
+        self.page.go(self.url)
+        self.page.wait("document.querySelector('#key-dialog').open")
+        self.page.type("a-key-of-this-test")
+        self.page.key("Enter")
+        self.page.wait("!document.querySelector('#passport').hidden", 30)
+
+    def tearDown(self):
+        self.assertEqual([e for e in self.page.errors if "401" not in e], [], "the page complains")
+
+    def answered(self):
+        self.page.wait("document.querySelector('#stop').hidden && "
+                       "document.querySelector('.message:last-child')?.matches('.assistant:not(.running)')", 60)
+
+    def set(self, **settings):
+        self.page.click("#open-settings")
+        for name, value in settings.items():
+            self.page.js(f"document.querySelector('#settings-dialog [name={name}]').value = {json.dumps(value)}")
+        self.page.click("#settings-dialog [value=save]")
+
+    def ask(self, text):
+        self.page.click("#message")
+        self.page.type(text)
+        self.page.key("Enter")
+
+    def test_a_conversation(self):
+        self.set(max_tokens="20", temperature="0", seed="1", alternatives="3")
+        self.ask("define ferry")
+        self.answered()
+        self.assertIsNone(self.page.text(".trouble.error"))
+        self.assertRegex(self.page.text(".figures"), r"^20 tokens .* tokens/s .* of \d+ prompt tokens cached")
+        self.page.click("[aria-label^='Tokens']")
+        self.page.wait("document.querySelectorAll('.token').length === 20")
+        rows = self.page.js("[...document.querySelectorAll('.alternatives .number')].map((e) => parseFloat(e.innerText))")
+        self.assertEqual(len(rows), 3)
+        self.assertEqual(rows, sorted(rows, reverse=True))
+        self.page.click("[aria-label='Answer again']")
+        self.page.wait("document.querySelector('.versions')")
+        self.answered()
+        texts = self.page.js("(async () => { const {allChats} = await import('/page/store.js'); return Object.values("
+                             "(await allChats())[0].nodes).filter((n) => n.role === 'assistant').map((n) => n.content); })()")
+        self.assertEqual(texts[0], texts[1])  # greedy: the same bits
+
+    def test_the_badge_says_what_is_served(self):
+        self.assertEqual(self.page.text("#passport"), "Verified")
+        self.page.click("#passport")
+        facts = self.page.text("#passport-facts")
+        for words in ("16 steps", "nobody", "cpu"):
+            self.assertIn(words, facts.lower())
+
+    def test_stopping(self):
+        self.set(max_tokens="100")
+        self.ask("define ferry")
+        self.page.wait("document.querySelector('.assistant .answer')?.innerText.length > 0 || "
+                       "document.querySelector('#stop').hidden")
+        self.page.key("Escape")
+        self.answered()
+        self.assertIsNone(self.page.text(".trouble.error"))
+
+    def test_how_files_are_served(self):
+        head = self.page.js("""fetch("/").then((r) => [...r.headers]).then(Object.fromEntries)""")
+        self.assertEqual(head["content-security-policy"], page_policy())
+        self.assertEqual(head["content-type"], "text/html; charset=utf-8")
+        self.assertTrue(head["etag"].startswith('W/"'))
+        status = self.page.js(f"""fetch("/", {{headers: {{"If-None-Match": {json.dumps(head["etag"])}}},
+                                              cache: "no-store"}}).then((r) => r.status)""")
+        self.assertEqual(status, 304)
+        for path in ("/page/..%2f..%2fetc/passwd", "/page/", "/page/none.js", "//page/app.js"):
+            self.assertEqual(self.page.js(f"fetch(location.origin + {json.dumps(path)}).then((r) => r.status)"), 404, path)
 
 
 def main():

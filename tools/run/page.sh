@@ -13,7 +13,7 @@ test_page() {
   axe=$(cache_folder $axe_package)
   fetch_file $axe_package $axe_file $axe_sha256 "$axe"
   say "Training a tiny model for it"
-  tools/tiny_model.sh build/ferry build/page_model | tee build/page_model.txt | tail -n 1
+  tools/tiny_model.sh build/ferry build/page_model --checkpoint.chat_template=configs/demo_chat.jinja | tee build/page_model.txt | tail -n 1
   say "The chat page in Chromium"
   python3 -B tests/page/page_test.py build --axe "$axe/axe.min.js" --model "$(tail -n 1 build/page_model.txt)" "$@"
 }

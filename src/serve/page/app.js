@@ -16,6 +16,8 @@ import { exportChats, importChats } from "./transfer.js";
 
 const kDrawnEveryMs = 50;  // an answer that grows is drawn at most so often
 const kSavedEveryMs = 2000;
+const kAskedEveryMs = 2000;  // a server that is not ready
+const kNoModel = { 0: "no connection", 401: "needs an API key", 503: "is being loaded\u2026" };
 
 const state = { chats: [], current: newChat(lastSettings()), model: "" };
 const running = new Map();  // by chat's id, the AbortController of its answer
@@ -184,18 +186,21 @@ function stop() {
 
 // --- the server ------------------------------------------------------------------------------------------
 
+/// A server that still loads its model, or is not there, is asked again.
 async function learnModel() {
   try {
     [state.model] = await models();
-    byId("model").textContent = state.model ?? "";
   } catch (error) {
     if (!(error instanceof ServerError)) throw error;
-    byId("model").textContent = error.status === 401 ? "needs an API key" : "no connection";
-    if (error.status === 401 && await askForKey(error.message)) return learnModel();
+    byId("model").textContent = kNoModel[error.status] ?? error.message;
+    if (error.status === 401 ? await askForKey(error.message) : await later()) return learnModel();
     return;
   }
+  byId("model").textContent = state.model ?? "no model";
   showBadge();
 }
+
+const later = () => new Promise((resolve) => setTimeout(() => resolve(true), kAskedEveryMs));
 
 // --- listening -----------------------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 import { byId, element, icon } from "./dom.js";
 import { passport } from "./server.js";
 
-/// What GET /ferry/passport says: {model, architecture, weights, device, program, context, passport, verified}, texts
-/// but for context. passport: null, or {root, signed_by (null: nobody), program, reference, training}; training: null, or
+/// What GET /ferry/passport says: {model, architecture, weights, parameters, device, program, context, passport, verified},
+/// texts but for the numbers parameters and context. passport: null, or {root, signed_by (null: nobody), program, reference, training}; training: null, or
 /// {steps, tokens, devices, data, held_out_loss}, as in the file (docs/passport.md). verified: a list of {device, dtype,
 /// passed, unix_ms}.
 
@@ -59,6 +59,7 @@ function showFacts(facts, state) {
   const whole = (number) => (Number.isFinite(number) ? number.toLocaleString("en") : null);
   row("Model", facts.model);
   row("Architecture", facts.architecture);
+  row("Parameters", whole(facts.parameters));
   row("Weights", facts.weights);
   row("Served on", facts.device);
   row("Served by", facts.program);
