@@ -159,7 +159,7 @@ TEST_F(ChatE2e, ATinyModelLearnsToAnswerFromConversations) {
                            "prepare",
                            path("chats.jsonl"),
                            "--chat",
-                           path("talks"),
+                           talking(),
                            "--out",
                            path("chats"),
                            "--held-out-bytes",
@@ -175,7 +175,7 @@ TEST_F(ChatE2e, ATinyModelLearnsToAnswerFromConversations) {
   const auto learn = [&](const std::string& run, int steps, const Strings& more = {}) {
     return with({"train",
                  path("chat.toml"),
-                 "--model.init=" + path("talks"),
+                 "--model.init=" + talking(),
                  "--data.dir=" + path("chats"),
                  "--data.format=chat",
                  "--optimizer.lr=0.01",
@@ -211,7 +211,11 @@ TEST_F(ChatE2e, ATinyModelLearnsToAnswerFromConversations) {
   refused(2, learn("other", 4, {"--data.format=text"}), {"data.format text", "conversations"});
   refused(2, learn("other", 4, {"--data.dir=" + path("text")}), {"data.format chat", "holds text"});
   refused(2, train("other", {"--data.dir=" + path("chats")}), {"model.init must name"});
-  refused(2, {"eval", path("talks"), "--data", path("chats")}, {"holds conversations"});
+  write(path("own.jinja"), "{{ messages[0].content }}");
+  refused(2,
+          learn("other", 4, {"--checkpoint.chat_template=" + path("own.jinja")}),
+          {path("own.jinja"), "leave it out"});
+  refused(2, {"eval", talking(), "--data", path("chats")}, {"holds conversations"});
 }
 
 }  // namespace

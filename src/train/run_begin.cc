@@ -70,6 +70,12 @@ Result<Beginning> fresh(const Settings& settings,
         "data.dir {}: holds conversations; model.init must name the model that goes on from "
         "them, by whose chat template they are written",
         dataset.folder());
+  if (chat && !settings.checkpoint.chat_template.empty())
+    return fail(Code::kInvalidInput,
+                "checkpoint.chat_template {}: the conversations of {} are written by model.init's "
+                "template, and the model is to be asked by that; leave it out",
+                settings.checkpoint.chat_template,
+                dataset.folder());
   std::optional<InitModel> init;
   if (!settings.model.init.empty()) {
     TRY_ASSIGN(init, InitModel::open(settings.model.init));

@@ -539,7 +539,7 @@ class Server(PageCase):
         self.assertEqual(asked.pop("messages"), [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}])
         self.assertEqual(asked, {"model": "tiny", "stream": True, "stream_options": {"include_usage": True},
                                  "temperature": 0.25, "top_p": 0.5, "max_tokens": 77, "seed": 3, "frequency_penalty": -1,
-                                 "presence_penalty": 1.5, "chat_template_kwargs": {"thinking": False, "enable_thinking": False}})
+                                 "presence_penalty": 1.5, "thinking": {"type": "disabled"}})
         self.page.click("#new-chat")
         self.ask("Hello")
         self.assertEqual(self.server.asked[1]["temperature"], 0.25)
@@ -588,9 +588,10 @@ class Everybody(PageCase):
         self.page.size(400, 780, 2, True)
         self.server.answers = [said(RICH + "\n\n```\n" + "wide " * 60 + "\n```\n\n" + "x" * 400)]
         self.page.click("#message")
-        self.page.type("Hello")
+        self.page.type("A question whose first line is longer than a phone is wide")
         self.page.click("#send")
         self.answered()
+        self.assertEqual(self.page.js("innerWidth"), 400)  # nothing made the browser zoom out
         self.assertLessEqual(self.page.js("document.documentElement.scrollWidth"), 400)
         self.assertLessEqual(self.page.js("Math.max(...[...document.querySelectorAll('#messages .piece > *, #composer, header')]"
                                           ".map((e) => e.getBoundingClientRect().right))"), 400)

@@ -34,11 +34,7 @@ export function requestFields(settings) {
     fields.logprobs = true;
     fields.top_logprobs = Number(settings.alternatives);
   }
-  // Templates call it by either name: DeepSeek's "thinking", Qwen's "enable_thinking".
-  if (settings.thinking) {
-    const on = settings.thinking === "on";
-    fields.chat_template_kwargs = { thinking: on, enable_thinking: on };
-  }
+  if (settings.thinking) fields.thinking = { type: settings.thinking === "on" ? "enabled" : "disabled" };
   return fields;
 }
 
