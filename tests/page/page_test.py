@@ -199,7 +199,7 @@ class Answers(PageCase):
         self.answered()
         self.assertTrue(self.server.gone.wait(5), "the server was not told")
         self.assertEqual(self.last(), "One two")
-        self.assertEqual(self.last(".trouble"), "Stopped.")
+        self.assertEqual(self.last(".trouble span"), "Stopped.")
         self.ask("Go on")
         self.assertEqual(self.server.asked[1]["messages"][1]["content"], "One two")
 
@@ -330,6 +330,38 @@ class Versions(PageCase):
         self.assertEqual(len(self.server.asked), 1)
 
 
+    def test_a_stopped_answer_goes_on(self):
+        self.server.answers = [[delta(reasoning_content="Hm."), *tokens("One two"), threading.Event()],
+                               [*tokens(" three."), *ending()]]
+        self.ask("Count", wait=False)
+        self.page.wait("document.querySelector('.assistant .answer')?.innerText === 'One two'")
+        self.page.key("Escape")
+        self.answered()
+        self.page.click(".trouble button")
+        self.page.wait("document.querySelector('.message:last-child .answer').innerText === 'One two three.'")
+        self.answered()
+        self.assertEqual(self.server.asked[1]["messages"][1:], [
+            {"role": "assistant", "content": "One two", "prefix": True, "reasoning_content": "Hm."}])
+        self.assertEqual(self.last(".versions"), "2/2")
+        self.assertEqual(self.last(".thought-text"), "")  # folded
+        self.page.click("[aria-label^='Tokens']")
+        self.page.wait("document.querySelectorAll('.token').length === 3")
+
+    def test_an_answer_goes_on_with_another_token(self):
+        self.server.answers = [[*tokens("Let me", field="reasoning_content"),
+                                *tokens("The sea is deep", [(0.99, []), (0.12, [(" ocean", 0.6)])]), *ending()],
+                               [*tokens(" is wide"), *ending()]]
+        self.ask("What?")
+        self.page.click("[aria-label^='Tokens']")
+        self.page.wait("document.querySelectorAll('.token').length === 6")
+        self.assertEqual(self.page.count(".token.of-thought"), 2)
+        self.page.click(".alternatives button")
+        self.page.wait("document.querySelector('.message:last-child .answer')?.innerText === 'The ocean is wide'")
+        self.answered()
+        self.assertEqual(self.server.asked[1]["messages"][-1]["content"], "The ocean")
+        self.assertEqual(self.last(".versions"), "2/2")
+
+
 class Chats(PageCase):
     def test_chats_outlive_the_page(self):
         self.server.answers = [said("**Kept.**"), said("Also.")]
@@ -350,7 +382,7 @@ class Chats(PageCase):
         self.page.js("new Promise((done) => setTimeout(done, 200))")
         self.page.reload()
         self.answered()
-        self.assertEqual(self.last(".trouble"), "Stopped.")
+        self.assertEqual(self.last(".trouble span"), "Stopped.")
         self.assertTrue(self.server.gone.wait(5), "the server was not told")
 
     def test_another_chat_can_be_read_meanwhile(self):

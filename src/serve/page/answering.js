@@ -4,9 +4,10 @@ import { apiMessages, pathBefore } from "./chat_tree.js";
 import { requestFields } from "./settings.js";
 import { tokensOfLogprobs } from "./token_list.js";
 
-/// The node that an answer fills: as addNode() takes it.
-export const emptyAnswer = (model) => ({ role: "assistant", content: "", reasoning: "", running: true, model,
-  thoughtS: null, firstS: null, lastS: null, usage: null, finish: null, stopped: false, error: null });
+/// The node that an answer fills: as addNode() takes it. begun: {reasoning, content, thoughtS}, what it goes on from.
+export const emptyAnswer = (model, begun = { reasoning: "", content: "", thoughtS: null }) => ({ role: "assistant",
+  ...begun, begun: begun.content, running: true, model, firstS: null, lastS: null, usage: null, finish: null,
+  stopped: false, error: null });
 
 /// Fills the node until the answer is there, fails or is stopped; none of these throws: the node says it.
 /// onchange is called for each piece. Returns the tokens, where they were asked for.
@@ -16,6 +17,10 @@ export async function fillAnswer(chat, node, signal, onchange) {
   const tokens = [];
   const body = { model: node.model, messages: apiMessages(chat, pathBefore(chat, node)), stream: true,
     stream_options: { include_usage: true }, ...requestFields(chat.settings) };
+  if (node.begun) {  // DeepSeek's chat prefix completion
+    body.messages.push({ role: "assistant", content: node.begun, prefix: true,
+      ...(node.reasoning && { reasoning_content: node.reasoning }) });
+  }
   try {
     for await (const piece of answer(body, signal)) {
       if (piece.content || piece.reasoning) {
@@ -25,7 +30,7 @@ export async function fillAnswer(chat, node, signal, onchange) {
       node.reasoning += piece.reasoning;
       if (piece.content && node.content === "" && node.reasoning !== "") node.thoughtS = sinceBegin() - node.firstS;
       node.content += piece.content;
-      for (const token of tokensOfLogprobs(piece.logprobs)) tokens.push(token);
+      tokens.push(...tokensOfLogprobs(piece.logprobs, piece.reasoning !== "" && node.content === ""));
       if (piece.finish) node.finish = piece.finish;
       if (piece.usage) node.usage = piece.usage;
       onchange();

@@ -26,7 +26,9 @@ const input = byId("message");
 const sidebar = new Sidebar(
   () => ({ chats: state.chats, current: state.current, running }),
   { open, create, rename, remove });
-const conversation = new ConversationView({ edit, again, beside, retry: (node) => replaceAnswer(state.current, node) });
+const conversation = new ConversationView({ 
+  edit, again, beside, goOn, retry: (node) => replaceAnswer(state.current, node),
+});
 // Other tabs of this browser show the same chats.
 const tabs = new BroadcastChannel("ferry.chats");
 
@@ -124,6 +126,14 @@ function again(node) {
   run(state.current, addNode(state.current, node.parent, emptyAnswer(state.model)));
 }
 
+/// Another answer that begins with content, of which tokens are known.
+function goOn(node, content, tokens) {
+  if (running.has(state.current.id)) return;
+  const { reasoning, thoughtS } = node;
+  run(state.current, addNode(state.current, node.parent, emptyAnswer(state.model, { reasoning, content, thoughtS })),
+    tokens);
+}
+
 function beside(node, step) {
   if (!chooseBeside(state.current, node, step)) return false;
   keep(state.current);
@@ -131,8 +141,8 @@ function beside(node, step) {
   return true;
 }
 
-/// The answer comes also while another chat is looked at.
-async function run(chat, node) {
+/// The answer comes also while another chat is looked at. known: tokens of what it begins with.
+async function run(chat, node, known = []) {
   const controller = new AbortController();
   running.set(chat.id, controller);
   show();
@@ -151,7 +161,7 @@ async function run(chat, node) {
       keep(chat);
     }
   };
-  const tokens = await fillAnswer(chat, node, controller.signal, () => {
+  const fresh = await fillAnswer(chat, node, controller.signal, () => {
     if (timer === 0) timer = setTimeout(draw, Math.max(0, kDrawnEveryMs - (performance.now() - drawn)));
   });
   clearTimeout(timer);
@@ -159,7 +169,7 @@ async function run(chat, node) {
   chat.changed = Date.now();
   draw();
   showFrame();
-  if (tokens.length > 0 && state.chats.includes(chat)) await saveTokens(chat, node, tokens);
+  if (fresh.length > 0 && state.chats.includes(chat)) await saveTokens(chat, node, [...known, ...fresh]);
   await keep(chat);
   announce(node.error ? node.error.message : node.stopped ? "The answer was stopped." : "The answer is complete.");
   if (node.error?.status === 401 && chat === state.current && await askForKey(node.error.message)) {
@@ -172,8 +182,9 @@ async function run(chat, node) {
 function replaceAnswer(chat, node) {
   if (running.has(chat.id)) return;
   const { parent } = node;
-  if (node.content === "" && node.reasoning === "") delete chat.nodes[node.id];
-  run(chat, addNode(chat, parent, emptyAnswer(state.model)));
+  const begun = node.begun ? { reasoning: node.reasoning, content: node.begun, thoughtS: node.thoughtS } : undefined;
+  if (node.content === (node.begun ?? "") && (begun || node.reasoning === "")) delete chat.nodes[node.id];
+  run(chat, addNode(chat, parent, emptyAnswer(state.model, begun)));
 }
 
 function stop() {

@@ -1,11 +1,11 @@
 // One message as it is seen: what was said, how long it thought, what it cost, and what can be done with it.
 import { copyText, element, icon, iconButton } from "./dom.js";
-import { announce } from "./announce.js";
+import { announce, notice } from "./announce.js";
 import { GrowingText } from "./growing_text.js";
 import { tokenList } from "./token_list.js";
 import { tokensOf } from "./store.js";
 
-/// actions: {edit(node, text), again(node), beside(node, step), retry(node)}. place: {index, count} among siblings.
+/// actions: {edit(node, text), again(node), beside(node, step), retry(node), goOn(node, content, tokens)}. place: {index, count} among siblings.
 export class MessageView {
   #thoughtOpen = null;  // as a person left it; null: as it comes
   #showsTokens = false;
@@ -75,10 +75,21 @@ export class MessageView {
     if (this.trouble.hidden) return;
     this.trouble.classList.toggle("error", Boolean(error));
     this.trouble.replaceChildren(element("span", {}, said));
-    if (error)
-      this.trouble.append(element("button",
-        { type: "button", class: "soft small", onclick: () => this.actions.retry(this.node) },
-        icon("again"), "Try again"));
+    const offer = (drawing, words, act) => this.trouble.append(
+      element("button", { type: "button", class: "soft small", onclick: act }, icon(drawing), words));
+    if (error) offer("again", "Try again", () => this.actions.retry(this.node));
+    if (this.node.content !== "") offer("right", "Go on", () => this.#goOn());
+  }
+
+  async #goOn() {
+    this.actions.goOn(this.node, this.node.content, await tokensOf(this.node));
+  }
+
+  /// The same up to a token, then another text.
+  #goOnWith(tokens, index, text) {
+    const said = tokens.slice(0, index).filter(([, , , isThought]) => !isThought).map(([token]) => token).join("");
+    if (this.node.content.startsWith(said)) this.actions.goOn(this.node, said + text, tokens.slice(0, index));
+    else notice("The tokens before this one hold parts of letters; an answer cannot begin with them.");
   }
 
   /// The row below: versions, actions, figures.
@@ -114,7 +125,10 @@ export class MessageView {
   async #toggleTokens() {
     this.#showsTokens = !this.#showsTokens;
     this.tokensButton.setAttribute("aria-pressed", String(this.#showsTokens));
-    if (this.#showsTokens) this.tokens.replaceChildren(tokenList(await tokensOf(this.node)));
+    if (this.#showsTokens) {
+      const tokens = await tokensOf(this.node);
+      this.tokens.replaceChildren(tokenList(tokens, (index, text) => this.#goOnWith(tokens, index, text)));
+    }
     this.tokens.hidden = !this.#showsTokens;
     this.text.hidden = this.#showsTokens;
   }

@@ -1,11 +1,11 @@
 // The tokens of an answer, each with the alternatives that the model weighed. A token is kept as
-// [text, log-probability, [[text, log-probability], ...]], alternatives best first.
+// [text, log-probability, [[text, log-probability], ...], whether it is of a thought], alternatives best first.
 import { element } from "./dom.js";
 
-/// Of the API's logprobs: {content: [{token, logprob, top_logprobs}]}, thoughts in reasoning_content.
-export function tokensOfLogprobs(logprobs) {
-  return [...(logprobs?.reasoning_content ?? []), ...(logprobs?.content ?? [])].map((entry) =>
-    [entry.token, entry.logprob, (entry.top_logprobs ?? []).map((other) => [other.token, other.logprob])]);
+/// Of the API's logprobs: {content: [{token, logprob, top_logprobs}]}.
+export function tokensOfLogprobs(logprobs, isThought) {
+  return (logprobs?.content ?? []).map((entry) => [entry.token, entry.logprob,
+    (entry.top_logprobs ?? []).map((other) => [other.token, other.logprob]), isThought]);
 }
 
 const percent = (logprob) => {
@@ -20,8 +20,9 @@ const visible = (text) => (text === "" ? "\u2205" : text.replaceAll("\n", "\u21b
 let lists = 0;  // that were made: ids of tokens are unique in the page
 
 /// An element that shows them: unlikely ones coloured; the one that is pointed at, or chosen with the arrow keys,
-/// with its alternatives.
-export function tokenList(tokens) {
+/// with its alternatives. onother(index, text): somebody wants the answer to go on with another text in place of the
+/// token at index.
+export function tokenList(tokens, onother) {
   if (tokens.length === 0)
     return element("p", { class: "quiet" },
       "The probabilities of this answer were not asked for, or not kept (Settings: Alternatives of a token).");
@@ -29,8 +30,8 @@ export function tokenList(tokens) {
   const panel = element("div", { class: "alternatives" });
   const list = element("div", { class: "tokens", role: "listbox", tabindex: "0", "aria-label":
     "Tokens of this answer: arrow keys go through them" });
-  const spans = tokens.map(([text, logprob], index) => {
-    const span = element("span", { class: `token ${likelihood(logprob)}`, role: "option", id: `${prefix}-${index}`,
+  const spans = tokens.map(([text, logprob, , isThought], index) => {
+    const span = element("span", { class: `token ${likelihood(logprob)}${isThought ? " of-thought" : ""}`, role: "option", id: `${prefix}-${index}`,
       "aria-selected": "false", "aria-label": `${text.trim() || "blank"}, ${percent(logprob)}` });
     span.append(text.replaceAll("\n", "\u21b5\n"));
     span.dataset.index = index;
@@ -38,20 +39,26 @@ export function tokenList(tokens) {
   });
   list.append(...spans);
   let chosen = -1;
+  let isPinned = false;  // by a click: then the pointer may pass over others on its way to the alternatives
   const choose = (index) => {
     if (index === chosen || !spans[index]) return;
     spans[chosen]?.setAttribute("aria-selected", "false");
     chosen = index;
     spans[chosen].setAttribute("aria-selected", "true");
     list.setAttribute("aria-activedescendant", spans[chosen].id);
-    panel.replaceChildren(alternatives(tokens[chosen]));
+    panel.replaceChildren(alternatives(tokens[chosen], (other) => onother(index, other)));
   };
   const point = (event) => {
     const index = event.target.closest?.(".token")?.dataset.index;
     if (index !== undefined) choose(Number(index));
   };
-  list.addEventListener("pointerover", point);
-  list.addEventListener("click", point);
+  list.addEventListener("pointerover", (event) => {
+    if (!isPinned) point(event);
+  });
+  list.addEventListener("click", (event) => {
+    isPinned = true;
+    point(event);
+  });
   list.addEventListener("keydown", (event) => {
     const to = { ArrowRight: chosen + 1, ArrowLeft: chosen - 1, Home: 0, End: spans.length - 1 }[event.key];
     if (to === undefined) return;
@@ -78,16 +85,20 @@ function unsurest(tokens) {
 }
 
 /// A table of what might have stood there; what was written is marked, also where it is not among the best.
-function alternatives([text, logprob, others]) {
+function alternatives([text, logprob, others, isThought], onother) {
   const rows = others.some(([other]) => other === text) ? [...others] : [...others, [text, logprob]];
   rows.sort((a, b) => b[1] - a[1]);
   const body = element("tbody");
   for (const [other, otherLogprob] of rows) {
     const bar = element("div", { class: "bar", "aria-hidden": "true" }, element("div"));
     bar.firstElementChild.style.width = `${100 * Math.exp(otherLogprob)}%`;
-    body.append(element("tr", { class: other === text ? "written" : null },
-      element("td", {}, element("code", {}, visible(other)), other === text
-        ? element("span", { class: "unseen" }, " (written)") : null),
+    const written = other === text;
+    const name = element("code", {}, visible(other));
+    const cell = written ? [name, element("span", { class: "unseen" }, " (written)")]
+      : isThought ? [name]
+      : [element("button", { type: "button", class: "soft small", title: "Let the answer go on with this",
+          onclick: () => onother(other) }, name)];
+    body.append(element("tr", { class: written ? "written" : null }, element("td", {}, ...cell),
       element("td", { class: "number" }, percent(otherLogprob)), element("td", {}, bar)));
   }
   return element("table", {},
