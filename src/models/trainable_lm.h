@@ -19,6 +19,7 @@ enum class Recompute {
 struct TokenBatch {
   Tensor tokens;      // i32 [tokens]
   Tensor labels;      // i32 [tokens]: the next token
+  Tensor weights;     // f32 [tokens]: of each label's main loss; not defined: each 1
   Tensor mtp_tokens;  // i32 [tokens]: the next token, 0 where there is none; only for MTP
   Tensor mtp_labels;  // i32 [tokens]: the token after the next; only for MTP
   ops::Segments segments;

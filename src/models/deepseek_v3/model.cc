@@ -80,7 +80,7 @@ Losses Model::losses(const TokenBatch& batch, const LossOptions& options) {
   Pass pass{batch.segments, pass_options, &out.trace};
   const Tensor h = hidden_before_norm(batch.tokens, pass);
   ops::CrossEntropy main = ops::cross_entropy(
-      ops::rms_norm(h, weights_.norm, eps()), head(), batch.labels, options.scale);
+      ops::rms_norm(h, weights_.norm, eps()), head(), batch.labels, options.scale, batch.weights);
   out.main = main.loss;
   out.token_losses = main.token_losses;
   if (options.mtp_scale > 0 && weights_.mtp) {

@@ -35,7 +35,8 @@ Losses Model::losses(const TokenBatch& batch, const LossOptions& options) {
   Losses out;
   const Tensor h = hidden(
       batch.tokens, {batch.segments, nullptr, options.recompute == Recompute::kLayers, &out.trace});
-  ops::CrossEntropy main = ops::cross_entropy(h, head(), batch.labels, options.scale);
+  ops::CrossEntropy main =
+      ops::cross_entropy(h, head(), batch.labels, options.scale, batch.weights);
   out.main = main.loss;
   out.token_losses = main.token_losses;
   return out;

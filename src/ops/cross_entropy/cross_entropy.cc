@@ -37,7 +37,8 @@ const KernelTable<CrossEntropyBackwardArgs> kBackward{
 CrossEntropy cross_entropy(const Tensor& hidden,
                            const Weight& head,
                            const Tensor& labels,
-                           float scale) {
+                           float scale,
+                           const Tensor& weights) {
   const bool codes = head.codes().has_value();
   const Tensor w = codes ? head.value : weight_values(head, hidden.dtype());
   const Shape matrix = codes ? head.global_shape : w.shape();
@@ -51,6 +52,10 @@ CrossEntropy cross_entropy(const Tensor& hidden,
         "cross_entropy: labels {} {} for {} tokens",
         to_string(labels.dtype()),
         labels.shape().str(),
+        hidden.dim(0));
+  check(!weights.defined() || (weights.shape() == labels.shape() &&
+                               weights.dtype() == DType::kF32 && weights.contiguous()),
+        "cross_entropy: weights must be f32 [{}]",
         hidden.dim(0));
   check(hidden.dtype() == DType::kF32 || hidden.dtype() == DType::kBF16,
         "cross_entropy: hidden {}",
@@ -77,7 +82,8 @@ CrossEntropy cross_entropy(const Tensor& hidden,
             scale,
             chunk_tokens(hidden.dim(0), matrix[0]),
             matrix[0],
-            codes ? head.scales.view() : View{}},
+            codes ? head.scales.view() : View{},
+            weights.view()},
            device);
   if (tape == nullptr) return result;
   // The gradients are scaled in place and handed over, so each closure can be played once.

@@ -48,10 +48,11 @@ void cross_entropy(const Plan&, const CrossEntropyArgs& a, void*, Stream& stream
   Scratch scratch(stream);
   const Operand head = scratch.cast(a.head, hidden.type()),  // rounded, as the products take it
       head_f32 = scratch.cast(head, acl::kFloat), ones = scratch.take(acl::kFloat, {vocab}),
-                scales = scratch.take(acl::kFloat, {std::min(tokens, a.chunk)}),
+                scales = scratch.take(acl::kFloat, {tokens}),
                 total_weight = scratch.take(acl::kFloat, {1});
   aclnn::InplaceFillScalar(stream, ones, Scalar(1.0f));
   aclnn::InplaceFillScalar(stream, scales, Scalar(a.scale));
+  if (a.weights.given()) aclnn::InplaceMul(stream, scales, Operand(a.weights));
   const Labels labels = make_labels(scratch, a.labels, vocab);
   for (int64_t begin = 0; begin < tokens; begin += a.chunk) {
     const int64_t end = std::min(tokens, begin + a.chunk), rows = end - begin;
@@ -73,7 +74,7 @@ void cross_entropy(const Plan&, const CrossEntropyArgs& a, void*, Stream& stream
     const Operand d_log_softmax = inner.take(acl::kFloat, {rows, vocab});
     const Operand& d_logits = logits;  // in place of them
     aclnn::NLLLossBackward(stream,
-                           scales.slice(0, 0, rows),
+                           scales.slice(0, begin, end),
                            log_softmax,
                            target,
                            ones,
@@ -95,7 +96,17 @@ void cross_entropy(const Plan&, const CrossEntropyArgs& a, void*, Stream& stream
       if (begin > 0) aclnn::InplaceAdd(stream, d_head, of_chunk, Scalar(1.0f));
     }
   }
-  aclnn::ReduceSum(stream, token_losses, IntArray{0}, true, acl::kFloat, loss);
+  const auto sum = [&](const Operand& losses) {
+    aclnn::ReduceSum(stream, losses, IntArray{0}, true, acl::kFloat, loss);
+  };
+  if (a.weights.given()) {
+    const Operand weighted = scratch.like(token_losses, acl::kFloat);
+    aclnn::InplaceCopy(stream, weighted, token_losses);
+    aclnn::InplaceMul(stream, weighted, Operand(a.weights));
+    sum(weighted);
+  } else {
+    sum(token_losses);
+  }
   aclnn::InplaceMuls(stream, loss, Scalar(a.scale));
 }
 

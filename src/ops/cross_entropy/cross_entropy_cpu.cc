@@ -82,8 +82,10 @@ void losses_and_gradients(const CrossEntropyArgs& a, void* workspace) {
             .bf16 = bf16},
            rest);
     cpu_pool().parallel_for(rows, [&](int64_t r, int) {
-      a.token_losses.as<float>()[begin + r] = token<T>(
-          logits + r * stride, vocab, a.labels.as<int32_t>()[begin + r], a.scale, gradient);
+      const int64_t t = begin + r;
+      const float scale = a.weights.given() ? a.scale * a.weights.as<float>()[t] : a.scale;
+      a.token_losses.as<float>()[t] =
+          token<T>(logits + r * stride, vocab, a.labels.as<int32_t>()[t], scale, gradient);
     });
     if (a.d_hidden.given())
       gemm({.a = {logits, a.hidden.dtype, d_stride, 1},
@@ -128,8 +130,12 @@ void cross_entropy(const Plan&, const CrossEntropyArgs& a, void* workspace, Stre
     losses_and_gradients<float>(a, workspace);
   F32x16 sum = splat(0);
   const int64_t tokens = a.hidden.shape[0];
-  for (int64_t t = 0; t < tokens; t += kLanes)
-    sum = sum + load_n(a.token_losses.as<float>() + t, lanes_left(tokens - t));
+  for (int64_t t = 0; t < tokens; t += kLanes) {
+    const int left = lanes_left(tokens - t);
+    F32x16 losses = load_n(a.token_losses.as<float>() + t, left);
+    if (a.weights.given()) losses = losses * load_n(a.weights.as<float>() + t, left);
+    sum = sum + losses;
+  }
   *a.loss.as<float>() = a.scale * sum_lanes(sum);
 }
 

@@ -19,12 +19,14 @@ struct CrossEntropyArgs {
   int64_t chunk;  // tokens whose logits exist at a time; even
   int64_t vocab;
   View head_scales = {};  // of codes
+  View weights = {};      // f32 [tokens]; not given: each 1
   template <class V>
   void visit(V&& v) const {
     v.in("hidden", hidden);
     v.in("head", head);
     v.in("head_scales", head_scales);
     v.in("labels", labels);
+    v.in("weights", weights);
     v.out("token_losses", token_losses);
     v.out("loss", loss);
     v.out("d_hidden", d_hidden);

@@ -28,7 +28,8 @@ template <class T>
 std::vector<RefArray<T>> cross_entropy_reference(const RefArray<T>& hidden,
                                                  const RefArray<T>& head,
                                                  const RefTensor& labels,
-                                                 double scale) {
+                                                 double scale,
+                                                 const RefTensor& weights) {
   using math::exp, math::log;
   const int64_t tokens = hidden.shape[0], vocab = head.shape[0];
   // d_hidden is kept before it is multiplied by d_loss, and d_logits before the products.
@@ -49,19 +50,16 @@ std::vector<RefArray<T>> cross_entropy_reference(const RefArray<T>& hidden,
       sum += exp(uncertain(apart, 0x1p-24 * (2 * std::abs(top) + 4)));
     }
     token_losses[t] = log(sum) + T(top) - x[label];
-    loss[0] += T(scale) * token_losses[t];
+    const double weight = weights.values.empty() ? 1 : weights[t];
+    loss[0] += T(scale * weight) * token_losses[t];
   }
   return {loss, token_losses};
 }
 
-template std::vector<RefTensor> cross_entropy_reference(const RefTensor&,
-                                                        const RefTensor&,
-                                                        const RefTensor&,
-                                                        double);
-template std::vector<RealTensor> cross_entropy_reference(const RealTensor&,
-                                                         const RealTensor&,
-                                                         const RefTensor&,
-                                                         double);
+template std::vector<RefTensor> cross_entropy_reference(
+    const RefTensor&, const RefTensor&, const RefTensor&, double, const RefTensor&);
+template std::vector<RealTensor> cross_entropy_reference(
+    const RealTensor&, const RealTensor&, const RefTensor&, double, const RefTensor&);
 
 std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden,
                                                const RefTensor& head,

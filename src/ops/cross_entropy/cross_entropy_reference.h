@@ -7,12 +7,13 @@
 
 namespace ferry::ops {
 
-/// {loss [1], token_losses [tokens]}; see cross_entropy.h.
+/// {loss [1], token_losses [tokens]}; see cross_entropy.h. No weights: each is 1.
 template <class T>
 std::vector<RefArray<T>> cross_entropy_reference(const RefArray<T>& hidden,
                                                  const RefArray<T>& head,
                                                  const RefTensor& labels,
-                                                 double scale);
+                                                 double scale,
+                                                 const RefTensor& weights = {});
 
 /// Bounds on the errors of token_losses, from the order of cross_entropy.h.
 std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden,

@@ -20,18 +20,20 @@ namespace {
 struct HeadShape {
   int64_t tokens, inputs, vocab;
   double logit_scale = 1;  // standard deviation of the logits
+  bool weighted = false;
 };
 
 OpCase loss_case(
     DType dtype, const HeadShape& s, bool with_loss, bool gradient, bool benchmark = false) {
   const float scale = 0.25f;
   OpCase c;
-  c.name = fmt::format("{} [{}, {}] vocab {} logits {:g}{}{}",
+  c.name = fmt::format("{} [{}, {}] vocab {} logits {:g}{}{}{}",
                        to_string(dtype),
                        s.tokens,
                        s.inputs,
                        s.vocab,
                        s.logit_scale,
+                       s.weighted ? " weighted" : "",
                        with_loss ? "" : " token losses",
                        with_loss && !gradient ? " no gradient" : "");
   std::vector<double> labels(static_cast<size_t>(s.tokens));
@@ -57,14 +59,19 @@ OpCase loss_case(
                .rows = true,
                .given = labels}};
   c.inputs[1].gradient = gradient;
+  if (s.weighted) c.inputs.push_back({.name = "weights", .shape = {s.tokens}, .rows = true});
   c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     const Weight head{.name = "head", .global_shape = in[1].shape(), .shard = {}, .value = in[1]};
-    const CrossEntropy y = cross_entropy(in[0], head, in[2], scale);
+    const CrossEntropy y = cross_entropy(in[0], head, in[2], scale, s.weighted ? in[3] : Tensor{});
     if (!with_loss) return {y.token_losses};
     return {y.loss, y.token_losses};
   };
   c.reference = [=](const auto& in) {
-    auto y = cross_entropy_reference(in[0], in[1], value_of(in[2]), static_cast<double>(scale));
+    auto y = cross_entropy_reference(in[0],
+                                     in[1],
+                                     value_of(in[2]),
+                                     static_cast<double>(scale),
+                                     s.weighted ? value_of(in[3]) : RefTensor{});
     if (!with_loss) y.erase(y.begin());
     return y;
   };
@@ -72,9 +79,17 @@ OpCase loss_case(
       [=](int output, const std::vector<RefTensor>& in, const RefTensor& y) -> std::vector<double> {
     std::vector<double> bounds = cross_entropy_token_bounds(in[0], in[1], in[2]);
     if (!with_loss || output == 1) return bounds;
-    const double additions = static_cast<double>(s.tokens) / 16 + 6;
-    return {std::accumulate(bounds.begin(), bounds.end(), 0.0) * static_cast<double>(scale) +
-            additions * 0x1p-24 * std::abs(y[0]) + 0x1p-126};
+    // Terms of either sign may cancel: what is added is off by its size, not by the sum's.
+    double size = s.weighted ? 0 : std::abs(y[0]), bound = 0;
+    const std::vector<double> losses = cross_entropy_reference(in[0], in[1], in[2], 1)[1].values;
+    for (size_t t = 0; t < bounds.size(); ++t) {
+      const double weight =
+          static_cast<double>(scale) * (s.weighted ? std::abs(in[3].values[t]) : 1);
+      bound += weight * bounds[t];
+      if (s.weighted) size += weight * losses[t];
+    }
+    const double additions = static_cast<double>(s.tokens) / 16 + 7;
+    return {bound + additions * 0x1p-24 * size + 0x1p-126};
   };
   c.differentiable_outputs = 1;
   c.row_independent = !with_loss;
@@ -104,6 +119,7 @@ class LossBounds {
         hidden_(facts.input("hidden")),
         head_(facts.input("head")),
         labels_(facts.input("labels")),
+        weights_(facts.has("weights") ? facts.input("weights").values : std::vector<double>()),
         tokens_(hidden_.shape[0]),
         inputs_(hidden_.shape[1]),
         vocab_(head_.shape[0]),
@@ -123,7 +139,10 @@ class LossBounds {
       for (int64_t t = begin; t < end; ++t) {
         const double loss = token(logits.data() + (t - begin) * vocab_, t, which == "d_head");
         if (which == "token_losses") bound[static_cast<size_t>(t)] = loss;
-        if (which == "loss") bound[0] += scale_ * loss;
+        if (which == "loss") {
+          bound[0] += scale_of(t) * loss;
+          size_ += scale_of(t) * loss_;
+        }
       }
       if (losses) continue;
       const Tensor errors = Tensor::from_f32(logits, {end - begin, vocab_}, cpu_device());
@@ -139,8 +158,7 @@ class LossBounds {
     const std::vector<double> rounding = rule_elementwise(facts_, output, y, 0);
     for (size_t i = 0; i < bound.size(); ++i) {
       const double additions =
-          which == "loss" ? 2 * (static_cast<double>(tokens_) / 8 + 8) * 0x1p-24 * std::abs(y[0])
-                          : 0;
+          which == "loss" ? 2 * (static_cast<double>(tokens_) / 8 + 8) * 0x1p-24 * size_ : 0;
       bound[i] = 1.01 * (bound[i] + additions) + rounding[i];
     }
     return bound;
@@ -151,6 +169,10 @@ class LossBounds {
     std::vector<double> out(x.values.begin() + begin, x.values.begin() + end);
     for (double& v : out) v = std::abs(v);
     return out;
+  }
+
+  double scale_of(int64_t t) const {
+    return weights_.empty() ? scale_ : scale_ * std::abs(weights_[static_cast<size_t>(t)]);
   }
 
   double head_norm() {
@@ -168,6 +190,7 @@ class LossBounds {
   double token(float* x, int64_t t, bool of_head) {
     constexpr double u = 0x1p-24;
     const auto label = static_cast<int64_t>(labels_[t]);
+    loss_ = 0;
     if (label < 0 || label >= vocab_) {
       std::fill_n(x, vocab_, 0.0f);
       return 0;
@@ -178,6 +201,7 @@ class LossBounds {
     const double logit = 2 * static_cast<double>(inputs_ + 1) * u * norm(hidden_, t) * head_norm();
     const double at_label = static_cast<double>(x[label]),
                  size = std::abs(top) + math::log(sum) + 1;
+    loss_ = std::max(0.0, top - at_label + math::log(sum));
     const double loss =
         2 * logit + u * (static_cast<double>(vocab_) / 8 + 32 + 16 * size + 8 * (top - at_label));
     const double relative =
@@ -186,7 +210,7 @@ class LossBounds {
         2 * static_cast<double>(of_head ? tokens_ : vocab_) * u;
     for (int64_t v = 0; v < vocab_; ++v) {
       const double p = math::exp(static_cast<double>(x[v]) - top) / sum;
-      x[v] = static_cast<float>(kUp * scale_ *
+      x[v] = static_cast<float>(kUp * scale_of(t) *
                                 (relative * (v == label ? 1 + p : p) + 2 * kLeastNormal));
     }
     return loss;
@@ -194,8 +218,11 @@ class LossBounds {
 
   CallFacts& facts_;
   const RefTensor &hidden_, &head_, &labels_;
+  std::vector<double> weights_;  // empty: each 1
   int64_t tokens_, inputs_, vocab_;
   double scale_, head_norm_ = 0;
+  double loss_ = 0;  // of the token that was looked at last
+  double size_ = 0;  // of all that the loss adds up
 };
 
 std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
@@ -225,6 +252,11 @@ OpSpec cross_entropy_spec() {
                                    true));  // near certainty
     spec.cases.push_back(
         loss_case(t, {.tokens = 1201, .inputs = 8, .vocab = 64}, true, true));  // several chunks
+    spec.cases.push_back(
+        loss_case(t,
+                  {.tokens = 1203, .inputs = 16, .vocab = 90, .logit_scale = 2, .weighted = true},
+                  true,
+                  true));
     spec.cases.push_back(loss_case(t, {.tokens = 17, .inputs = 65, .vocab = 200}, false, false));
     spec.cases.push_back(loss_case(t,
                                    {.tokens = 9, .inputs = 16, .vocab = 70, .logit_scale = 60},
