@@ -66,7 +66,7 @@ Result<Run> run_of_directory(const std::string& path) {
 Result<Run> run_of_settings(const std::string& path) {
   TRY_ASSIGN(Settings settings, read_settings(path));
   constexpr int32_t kVocabulary = 129280;
-  data::Manifest data;
+  RunData data;
   data.eos = 1;
   data.vocab_size = settings.model.init.empty() && settings.model.config.empty()
                         ? static_cast<int32_t>(settings.model.vocab_size.value_or(kVocabulary))
@@ -74,7 +74,10 @@ Result<Run> run_of_settings(const std::string& path) {
   const std::string manifest = join_path(settings.data.dir, data::kManifestFile);
   if (!settings.data.dir.empty() && path_exists(manifest)) {
     TRY_ASSIGN(const std::string text, read_file(manifest, 16 << 20));
-    TRY_ASSIGN(data, data::Manifest::parse(text, manifest));
+    TRY_ASSIGN(const data::Manifest m, data::Manifest::parse(text, manifest));
+    data.vocab_size = m.vocab_size;
+    data.bos = m.bos;
+    data.eos = m.eos;
   }
   std::optional<InitModel> init;
   if (!settings.model.init.empty()) {

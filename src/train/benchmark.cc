@@ -39,9 +39,9 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
   if (!settings.model.vocab_size)
     return fail(Code::kInvalidInput, "model.vocab_size: must be given; there is no tokenizer here");
   TRY_ASSIGN(Device * device, open_device(settings.train.device));
-  data::Manifest manifest;
-  manifest.vocab_size = static_cast<int32_t>(*settings.model.vocab_size);
-  manifest.eos = 1;
+  RunData data;
+  data.vocab_size = static_cast<int32_t>(*settings.model.vocab_size);
+  data.eos = 1;
   BenchmarkResult r;
   std::optional<InitModel> init;
   if (!settings.model.init.empty()) {
@@ -49,7 +49,7 @@ Result<BenchmarkResult> benchmark_training(const Settings& settings,
   }
   InitModel* const from = init ? &*init : nullptr;
   TRY_ASSIGN(const std::string config,
-             resolve_config(settings.model, from, manifest, settings.data.sequence_length));
+             resolve_config(settings.model, from, data, settings.data.sequence_length));
   const uint64_t before = memory_resident_bytes();
   TRY_ASSIGN(const std::unique_ptr<models::TrainableLm> model,
              make_training_model(settings, from, config, *device));

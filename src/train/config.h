@@ -72,6 +72,33 @@ struct TrainSettings {
   double skip_gradient_z = 0;
 };
 
+/// [rl]: what `ferry rl` learns from, and how.
+struct RlSettings {
+  std::string tasks;
+  std::string held_out;
+  int64_t groups_per_step = 16;
+  int64_t group_size = 16;
+  int64_t minibatches = 1;
+  int64_t tokens_max = 256;
+  int64_t running = 64;
+  double clip_low = 0.2;
+  double clip_high = 0.2;
+  std::string kl = "none";
+  double kl_weight = 0.001;
+  int64_t reference_every = 0;
+  std::string advantage = "deviation";
+  std::string normalise = "token";
+  int64_t dynamic_sampling = 0;
+  int64_t overlong_tokens = 0;
+  double off_policy_mask = 0;
+  bool keep_routing = false;
+  double reward_answer = 1;
+  double reward_format = 0;
+  double reward_script = 0;
+  std::string script = "Latin";
+  int64_t evaluate_tasks = 256;
+};
+
 struct ScheduleSettings {
   std::string kind = "wsd";
   std::string decay = "1-sqrt";
@@ -135,6 +162,7 @@ struct Settings {
   ModelSettings model;
   DataSettings data;
   TrainSettings train;
+  RlSettings rl;
   OptimizerConfig optimizer;
   ScheduleSettings schedule;
   CheckpointSettings checkpoint;

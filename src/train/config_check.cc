@@ -30,7 +30,29 @@ Result<void> check_together(const Settings& s, std::string_view name) {
   if (scaled && !r.type)
     return fail(
         Code::kInvalidInput, "{}: [model.rope_scaling] has no type; it must be \"yarn\"", name);
-  if (s.data.dir.empty())
+  const RlSettings& p = s.rl;
+  if (p.tasks.empty() != p.held_out.empty())
+    return fail(Code::kInvalidInput,
+                "{}: rl.tasks and rl.held_out go together; {} is not set",
+                name,
+                p.tasks.empty() ? "rl.tasks" : "rl.held_out");
+  if (p.groups_per_step % p.minibatches != 0)
+    return fail(Code::kInvalidInput,
+                "{}: rl.groups_per_step is {}; it must be a multiple of rl.minibatches, {}",
+                name,
+                p.groups_per_step,
+                p.minibatches);
+  if (p.overlong_tokens > p.tokens_max)
+    return fail(Code::kInvalidInput,
+                "{}: rl.overlong_tokens is {}; it must not be above rl.tokens_max, {}",
+                name,
+                p.overlong_tokens,
+                p.tokens_max);
+  if (!p.tasks.empty() && m.init.empty())
+    return fail(Code::kInvalidInput,
+                "{}: model.init is not set; rl learns on from a model that answers",
+                name);
+  if (s.data.dir.empty() && p.tasks.empty())
     return fail(Code::kInvalidInput,
                 "{}: data.dir is not set; it must name a folder that `ferry data prepare` wrote",
                 name);

@@ -67,7 +67,7 @@ double quantile(std::vector<double> v, double part) {
 class Drawing {
  public:
   Drawing(const CurveOptions& o, Point low, Point high)
-      : low_(low), high_(high), width_(o.width), height_(o.height) {
+      : low_(low), high_(high), axis_(o.axis), width_(o.width), height_(o.height) {
     out_ = fmt::format(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} "
         "{1}\" "
@@ -125,7 +125,7 @@ class Drawing {
          0,
          "middle",
          kInk,
-         "loss, nats per token",
+         axis_,
          fmt::format(" transform=\"translate(20 {:.1f}) rotate(-90)\"", (kTop + bottom) / 2));
   }
 
@@ -179,6 +179,7 @@ class Drawing {
 
  private:
   Point low_, high_;
+  std::string axis_;
   double width_, height_, legend_ = 0;
   std::string out_;
 };
@@ -205,10 +206,14 @@ std::vector<double> axis_ticks(double low, double high, int count) {
 std::string loss_curve_svg(const Metrics& metrics, const CurveOptions& options) {
   std::vector<Point> train, held_out;
   std::vector<double> losses;
-  for (const StepRecord& r : metrics.steps)
-    if (std::isfinite(r.loss)) train.push_back({static_cast<double>(r.step), r.loss});
-  for (const HeldOutRecord& r : metrics.held_out)
-    if (std::isfinite(r.loss)) held_out.push_back({static_cast<double>(r.step), r.loss});
+  bool rewards = false;  // what rises from the start has no top to be cut
+  const auto add = [&](auto& to, const auto& r, const std::optional<double>& reward) {
+    rewards = rewards || reward.has_value();
+    const double y = reward.value_or(r.loss);
+    if (std::isfinite(y)) to.push_back({static_cast<double>(r.step), y});
+  };
+  for (const StepRecord& r : metrics.steps) add(train, r, r.reward);
+  for (const HeldOutRecord& r : metrics.held_out) add(held_out, r, r.score);
   for (const auto& list : {train, held_out})
     for (const Point& p : list) losses.push_back(p.y);
 
@@ -220,7 +225,7 @@ std::string loss_curve_svg(const Metrics& metrics, const CurveOptions& options) 
     // top is cut there; the line leaves through it.
     low.y = *std::min_element(losses.begin(), losses.end());
     const double most = *std::max_element(losses.begin(), losses.end());
-    high.y = std::min(most, low.y + 1.6 * (quantile(losses, 0.95) - low.y));
+    high.y = rewards ? most : std::min(most, low.y + 1.6 * (quantile(losses, 0.95) - low.y));
     const double room = std::max(0.06 * (high.y - low.y), 1e-3 * std::max(std::abs(high.y), 1e-3));
     low.y -= room;
     high.y += room;

@@ -10,6 +10,7 @@ namespace ferry {
 
 struct CurveOptions {
   std::string title = "Training loss";
+  std::string axis = "loss, nats per token";
   std::string subtitle;  // "10.2 M parameters, 12 M tokens"
   int width = 960;
   int height = 540;
@@ -17,8 +18,8 @@ struct CurveOptions {
 };
 
 /// Training loss of each step (thin), the same smoothed (thick), and held-out loss (dots), in nats
-/// per token over steps. Pure: the same records give the same bytes. At most as many points as
-/// pixels.
+/// per token over steps; of reinforcement learning rewards, and the share of held-out tasks that is
+/// solved. Pure: the same records give the same bytes. At most as many points as pixels.
 std::string loss_curve_svg(const Metrics& metrics, const CurveOptions& options);
 
 /// Marks for an axis from `low` to `high`: multiples of 1, 2 or 5 times a power of ten, about

@@ -79,6 +79,7 @@ class Run {
   Device* device_ = nullptr;
   std::optional<FolderLock> lock_;
   std::shared_ptr<const data::Dataset> dataset_;
+  RunData data_;  // the dataset, as the run's files know it
   std::optional<data::Loader> loader_;
   std::optional<data::HeldOut> held_out_;
   std::unique_ptr<models::TrainableLm> model_;
@@ -102,21 +103,17 @@ class Run {
 
 /// A run that is to stop before it has begun has nothing to save: it looks between the long parts.
 Result<void> Run::prepare() {
+  if (!settings_.rl.tasks.empty())
+    return fail(Code::kInvalidInput,
+                "rl.tasks is set: a run that learns from tasks is begun by ferry rl");
   if (settings_.train.threads > 0) set_cpu_threads(static_cast<int>(settings_.train.threads));
   TRY(signing_key(settings_.checkpoint));
   TRY_ASSIGN(device_, open_device(settings_.train.device));
   if (options_.replay_to > 0) device_->set_replay(true);
-  TRY_ASSIGN(const bool there, check_run_folder(settings_.checkpoint.dir));
-  if (options_.resume && !there)
-    say(fmt::format("resume     {}: there was no such folder; it is made now",
-                    std::filesystem::absolute(settings_.checkpoint.dir).string()));
-  TRY_ASSIGN(lock_, FolderLock::acquire(settings_.checkpoint.dir));
-  if (!lock_->exclusive())
-    say(fmt::format(
-        "warning    {}: its file system cannot lock files, so nothing keeps a second run out of "
-        "this folder: start none",
-        settings_.checkpoint.dir));
-  TRY(remove_run_leftovers(settings_.checkpoint.dir));
+  TRY_ASSIGN(lock_,
+             enter_run_folder(settings_.checkpoint.dir,
+                              options_.resume,
+                              [this](const std::string& text) { say(text); }));
   beats_.begin(Work::kReadingData);
   TRY_ASSIGN(
       dataset_,
@@ -124,6 +121,7 @@ Result<void> Run::prepare() {
           settings_.data.dir, data::Dataset::Verify::kAll, [this](uint64_t done, uint64_t total) {
             beats_.advance(static_cast<int64_t>(done), static_cast<int64_t>(total));
           }));
+  data_ = RunData::of(dataset_);
   TRY_ASSIGN(
       loader_,
       data::Loader::create(dataset_,
@@ -138,7 +136,7 @@ Result<void> Run::prepare() {
   TRY_ASSIGN(
       Beginning begun,
       begin_run(
-          settings_, options_.resume, *dataset_, *device_, beats_, [this](const std::string& text) {
+          settings_, options_.resume, data_, *device_, beats_, [this](const std::string& text) {
             say(text);
           }));
   model_ = std::move(begun.model);
@@ -161,9 +159,9 @@ Result<void> Run::prepare() {
 }
 
 Result<void> Run::announce() {
-  const uint64_t model_bytes = bytes_needed(model_contents(*model_, texts(), *dataset_, settings_));
+  const uint64_t model_bytes = bytes_needed(model_contents(*model_, texts(), data_, settings_));
   const uint64_t state_bytes =
-      bytes_needed(state_contents(*model_, *optimizer_, {}, *dataset_, settings_));
+      bytes_needed(state_contents(*model_, *optimizer_, {}, data_, settings_));
   estimate_ = estimate(*model_,
                        settings_,
                        optimizer_->state_bytes(),
@@ -350,15 +348,10 @@ Result<void> Run::evaluate() {
 
 Result<void> Run::save() {
   const double begin_s = clock_.monotonic_s();
-  TRY_ASSIGN(const Saved saved,
-             save_run(*model_,
-                      texts(),
-                      *optimizer_,
-                      state_,
-                      *dataset_,
-                      settings_,
-                      metrics_->metrics(),
-                      beats_));
+  TRY_ASSIGN(
+      const Saved saved,
+      save_run(
+          *model_, texts(), *optimizer_, state_, data_, settings_, metrics_->metrics(), beats_));
   saved_step_ = state_.step;
   progress_->note(fmt::format("saved      {} ({}, {})",
                               saved.path,

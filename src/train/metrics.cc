@@ -33,9 +33,22 @@ void visit_fields(Record& r, Visit&& v) {
     v("tokens_per_s", r.tokens_per_s);
     v("mfu", r.mfu);
     v("skipped", r.skipped);
+    v("reward", r.reward);
+    v("right", r.right);
+    v("answer_tokens", r.answer_tokens);
+    v("useful_groups", r.useful_groups);
+    v("kl", r.kl);
+    v("clipped", r.clipped);
+    v("masked", r.masked);
+    v("ratio_max", r.ratio_max);
+    v("logprob_mismatches", r.logprob_mismatches);
   } else {
     v("loss", r.loss);
     v("bits_per_byte", r.bits_per_byte);
+    v("score", r.score);
+    v("score_low", r.score_low);
+    v("score_high", r.score_high);
+    v("answer_tokens", r.answer_tokens);
   }
 }
 

@@ -31,6 +31,9 @@ struct StepRecord {
   double tokens_per_s = 0;
   std::optional<double> mfu;           // of the measured peak
   std::optional<std::string> skipped;  // why the update was refused
+  // Of reinforcement learning (docs/reasoning.md); `loss` is then the policy's, and there are no bits a byte.
+  std::optional<double> reward, right, answer_tokens, useful_groups, kl, clipped, masked, ratio_max;
+  std::optional<double> logprob_mismatches;
 };
 
 /// Of the weights after `step`, on text that is not trained on.
@@ -39,6 +42,9 @@ struct HeldOutRecord {
   int64_t unix_ms = 0;
   double loss = 0;
   double bits_per_byte = 0;
+  /// Of reinforcement learning: the share of held-out tasks that are solved, between what it may be
+  /// by chance; `loss` is then the share that is not, and there are no bits a byte.
+  std::optional<double> score, score_low, score_high, answer_tokens;
 };
 
 struct Metrics {

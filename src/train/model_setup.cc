@@ -91,7 +91,7 @@ Result<InitModel> InitModel::open(const std::string& path) {
   return InitModel{std::move(source), std::move(config), std::move(texts)};
 }
 
-std::vector<std::string> InitModel::notes(const data::Dataset& data) const {
+std::vector<std::string> InitModel::notes(const RunData& data) const {
   std::vector<std::string> all = config.notes;
   all.insert(all.end(), texts.notes.begin(), texts.notes.end());
   const auto note = [&](const std::string& what) {
@@ -100,41 +100,42 @@ std::vector<std::string> InitModel::notes(const data::Dataset& data) const {
   if (texts.tokenizer == nullptr)
     note(fmt::format("has no {}: whether the data's ids mean the same to it cannot be told",
                      kTokenizerName));
-  const data::Manifest& m = data.manifest();
   const auto text_of = [&](int32_t id) {
-    return fmt::format("{} ({})", id, printable(data.tokenizer().token_bytes(id)));
+    return fmt::format("{} ({})", id, printable(data.tokenizer->token_bytes(id)));
   };
-  if (!texts.eos.empty() && texts.eos[0] != m.eos)
+  if (!texts.eos.empty() && texts.eos[0] != data.eos)
     note(
         fmt::format("its texts end with {}, the data's with {}: from now on they end with the "
                     "latter, and generation stops at each",
                     text_of(texts.eos[0]),
-                    text_of(m.eos)));
-  if (texts.bos && *texts.bos != m.bos)
+                    text_of(data.eos)));
+  if (texts.bos && *texts.bos != data.bos)
     note(fmt::format("its texts begin with {}, the data's with {}: the latter is what it learns",
                      text_of(*texts.bos),
-                     text_of(m.bos)));
+                     text_of(data.bos)));
   return all;
 }
 
-Result<void> InitModel::check_data(const data::Dataset& data) const {
-  if (data.manifest().conversations()) {
+Result<void> InitModel::check_data(const RunData& data) const {
+  if (!data.chat_template_blake2b.empty()) {
     TRY_ASSIGN(const std::string chat, chat_template_of(texts, source->path()));
-    if (blake2b_hex(chat.data(), chat.size()) != data.manifest().chat_template_blake2b)
+    if (blake2b_hex(chat.data(), chat.size()) != data.chat_template_blake2b)
       return fail(Code::kInvalidInput,
-                  "data.dir {}: its conversations are written by another chat template than "
+                  "{} {}: its conversations are written by another chat template than "
                   "model.init's, {}; prepare them with --chat {}",
-                  data.folder(),
+                  data.setting,
+                  data.place,
                   source->path(),
                   shell_quoted(source->path()));
   }
   if (texts.tokenizer == nullptr) return {};
-  const auto difference = texts.tokenizer->difference_from(data.tokenizer());
+  const auto difference = texts.tokenizer->difference_from(*data.tokenizer);
   if (!difference) return {};
   return fail(Code::kInvalidInput,
-              "data.dir {}: was prepared with another tokenizer than model.init's, {} ({}); ids "
+              "{} {}: was prepared with another tokenizer than model.init's, {} ({}); ids "
               "would mean something else to the model: prepare the data with --tokenizer {}",
-              data.folder(),
+              data.setting,
+              data.place,
               source->path(),
               *difference,
               shell_quoted(source->path_of(kTokenizerName)));
@@ -142,7 +143,7 @@ Result<void> InitModel::check_data(const data::Dataset& data) const {
 
 Result<std::string> resolve_config(const ModelSettings& settings,
                                    const InitModel* init,
-                                   const data::Manifest& data,
+                                   const RunData& data,
                                    int64_t sequence_length) {
   TRY_ASSIGN(Json json, base_config(settings, init));
   // A preset has no length of its own: positions that training never showed cannot be relied on.

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "checkpoint/model_texts.h"
-#include "data/dataset.h"
 #include "models/fit.h"
 #include "models/trainable_lm.h"
 #include "train/config.h"
+#include "train/run_data.h"
 
 namespace ferry {
 
@@ -31,10 +31,10 @@ struct InitModel {
 
   /// What the user is to know: where it contradicts itself, and where the data says
   /// otherwise about begin and end tokens.
-  std::vector<std::string> notes(const data::Dataset& data) const;
+  std::vector<std::string> notes(const RunData& data) const;
   /// Refuses data whose ids mean something else to this model, and conversations in another template
   /// than its own. Errors: kInvalidInput.
-  Result<void> check_data(const data::Dataset& data) const;
+  Result<void> check_data(const RunData& data) const;
 };
 
 /// config.json of the run: the preset's, file's or directory's fields, then those of [model], then
@@ -42,7 +42,7 @@ struct InitModel {
 /// that is empty. Errors: kInvalidInput, kNotFound.
 Result<std::string> resolve_config(const ModelSettings& settings,
                                    const InitModel* init,
-                                   const data::Manifest& data,
+                                   const RunData& data,
                                    int64_t sequence_length);
 
 /// The model of the run on its device, weights in f32: drawn from the seed, or read from `init`.

@@ -51,9 +51,13 @@ std::string progress_line(const StepRecord& r, double seconds_per_step, const Pr
   std::string line =
       fitted({{0, painted(fmt::format("{:>{}}/{}", r.step, width, s.steps), kBold, s.colour)},
               {4, fmt::format(" {:>3}%", percent)},
-              {1, fmt::format("  loss {:.4f}", r.loss)},
+              {1,
+               r.reward ? fmt::format("  reward {:.3f}", *r.reward)
+                        : fmt::format("  loss {:.4f}", r.loss)},
               {7, sigma(r.loss_z, s.colour)},
-              {5, fmt::format("  {:.3f} bits/byte", r.bits_per_byte)},
+              {5,
+               r.reward ? fmt::format("  {:.1f} tokens an answer", r.answer_tokens.value_or(0))
+                        : fmt::format("  {:.3f} bits/byte", r.bits_per_byte)},
               {6, fmt::format("  |g| {:.3f}", r.gradient_norm)},
               {8, sigma(r.gradient_norm_z, s.colour)},
               {9, fmt::format("  lr {:.2e}", r.lr)},
@@ -68,6 +72,16 @@ std::string progress_line(const StepRecord& r, double seconds_per_step, const Pr
 std::string held_out_line(const HeldOutRecord& r,
                           const HeldOutRecord* best,
                           const ProgressSettings& s) {
+  if (r.score)
+    return painted(fmt::format("held-out after step {}: {:.1f} % solved ({:.1f} to {:.1f}), {:.1f} "
+                               "tokens an answer",
+                               r.step,
+                               100 * *r.score,
+                               100 * r.score_low.value_or(0),
+                               100 * r.score_high.value_or(1),
+                               r.answer_tokens.value_or(0)),
+                   kGreen,
+                   s.colour);
   std::string line =
       painted(fmt::format("held-out after step {}: loss {:.4f}, {:.4f} bits per byte",
                           r.step,

@@ -60,7 +60,7 @@ std::string differences(const Json& there, const Json& here) {
 Result<void> check_architecture(const ResumePoint& point,
                                 const Settings& now,
                                 const std::vector<SettingChange>& changes,
-                                const data::Manifest& data) {
+                                const RunData& data) {
   const ModelSettings& was = point.settings.model;
   if (!now.model.init.empty()) {
     if (now.model.init != was.init)
@@ -89,7 +89,7 @@ Result<void> check_architecture(const ResumePoint& point,
 
 Result<std::vector<SettingChange>> changes_on_resume(const ResumePoint& point,
                                                      const Settings& now,
-                                                     const data::Manifest& data) {
+                                                     const RunData& data) {
   const std::vector<SettingChange> changes = changed_settings(point.settings, now);
   TRY(check_architecture(point, now, changes, data));
   std::vector<SettingChange> told;

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "data/manifest.h"
 #include "train/config.h"
+#include "train/run_data.h"
 
 namespace ferry {
 
@@ -22,6 +22,6 @@ struct ResumePoint {
 /// was learnt, with what it is in the checkpoint, and that a new run can begin from its weights.
 Result<std::vector<SettingChange>> changes_on_resume(const ResumePoint& point,
                                                      const Settings& now,
-                                                     const data::Manifest& data);
+                                                     const RunData& data);
 
 }  // namespace ferry

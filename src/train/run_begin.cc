@@ -52,40 +52,39 @@ Result<void> check_ignored(const std::string& folder, const CheckpointList& list
 }
 
 Result<Beginning> fresh(const Settings& settings,
-                        const data::Dataset& dataset,
+                        const RunData& data,
                         Device& device,
                         const std::function<void(const std::string&)>& say) {
   Beginning b;
-  const bool chat = dataset.manifest().conversations();
+  const bool chat = !data.chat_template_blake2b.empty();
   if (settings.data.format == (chat ? "text" : "chat"))
     return fail(
         Code::kInvalidInput,
         "data.format {}: {} holds {}",
         settings.data.format,
-        dataset.folder(),
+        data.place,
         chat ? "conversations (chat)" : "text; prepare conversations with --chat MODEL_DIR");
   if (chat && settings.model.init.empty())
     return fail(
         Code::kInvalidInput,
         "data.dir {}: holds conversations; model.init must name the model that goes on from "
         "them, by whose chat template they are written",
-        dataset.folder());
+        data.place);
   if (chat && !settings.checkpoint.chat_template.empty())
     return fail(Code::kInvalidInput,
                 "checkpoint.chat_template {}: the conversations of {} are written by model.init's "
                 "template, and the model is to be asked by that; leave it out",
                 settings.checkpoint.chat_template,
-                dataset.folder());
+                data.place);
   std::optional<InitModel> init;
   if (!settings.model.init.empty()) {
     TRY_ASSIGN(init, InitModel::open(settings.model.init));
-    TRY(init->check_data(dataset));
-    for (const std::string& n : init->notes(dataset)) say("note       " + n);
+    TRY(init->check_data(data));
+    for (const std::string& n : init->notes(data)) say("note       " + n);
   }
   InitModel* const from = init ? &*init : nullptr;
-  TRY_ASSIGN(
-      const std::string config,
-      resolve_config(settings.model, from, dataset.manifest(), settings.data.sequence_length));
+  TRY_ASSIGN(const std::string config,
+             resolve_config(settings.model, from, data, settings.data.sequence_length));
   TRY_ASSIGN(b.model, make_training_model(settings, from, config, device));
   if (init) b.texts = std::move(init->texts);
   b.optimizer.emplace(optimizer_of(settings), b.model->weights());
@@ -122,7 +121,7 @@ Result<void> remove_run_leftovers(const std::string& folder) {
 
 Result<Beginning> begin_run(const Settings& settings,
                             bool resume,
-                            const data::Dataset& dataset,
+                            const RunData& data,
                             Device& device,
                             Beats& beats,
                             const std::function<void(const std::string&)>& say) {
@@ -142,10 +141,10 @@ Result<Beginning> begin_run(const Settings& settings,
     if (resume)
       say(fmt::format("resume     {}: no checkpoint yet: from the beginning",
                       std::filesystem::absolute(folder).string()));
-    TRY_ASSIGN(b, fresh(settings, dataset, device, say));
+    TRY_ASSIGN(b, fresh(settings, data, device, say));
   } else {
     const CheckpointInfo& newest = list.complete.back();
-    Result<Resumed> read = read_run(newest, dataset);
+    Result<Resumed> read = read_run(newest, data);
     const auto damaged = [&list](const Status& why) {
       return fail(
           why.code, "{}{}", why.message, why.code == Code::kCorrupt ? older_whole(list) : "");
@@ -154,7 +153,7 @@ Result<Beginning> begin_run(const Settings& settings,
     Resumed from = *std::move(read);
     // Refused before anything large is made: a setting is no harm to the checkpoint.
     TRY_ASSIGN(const std::vector<SettingChange> changes,
-               changes_on_resume(from.point, settings, dataset.manifest()));
+               changes_on_resume(from.point, settings, data));
     Result<Beginning> resumed = going_on(settings, newest, from, device);
     if (!resumed) return damaged(resumed.error());
     b = *std::move(resumed);
@@ -167,7 +166,8 @@ Result<Beginning> begin_run(const Settings& settings,
                                : device.describe();
   if (std::find(b.state.devices.begin(), b.state.devices.end(), here) == b.state.devices.end())
     b.state.devices.push_back(here);
-  if (settings.data.sequence_length > b.model->max_positions())
+  const bool sequences = settings.rl.tasks.empty();  // or tasks, whose lengths others look at
+  if (sequences && settings.data.sequence_length > b.model->max_positions())
     return fail(Code::kInvalidInput,
                 "data.sequence_length {}: the model has {} positions (max_position_embeddings)",
                 settings.data.sequence_length,

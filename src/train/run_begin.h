@@ -7,11 +7,11 @@
 #include <optional>
 #include <string>
 
-#include "data/dataset.h"
 #include "models/trainable_lm.h"
 #include "optim/optimizer.h"
 #include "train/beats.h"
 #include "train/config.h"
+#include "train/run_data.h"
 #include "train/run_state.h"
 
 namespace ferry {
@@ -38,7 +38,7 @@ Result<void> remove_run_leftovers(const std::string& folder);
 /// kCorrupt; kUnavailable, kExhausted: what is there cannot be read just now.
 Result<Beginning> begin_run(const Settings& settings,
                             bool resume,
-                            const data::Dataset& dataset,
+                            const RunData& data,
                             Device& device,
                             Beats& beats,
                             const std::function<void(const std::string&)>& say);

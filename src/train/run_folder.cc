@@ -1,11 +1,13 @@
 #include "train/run_folder.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <vector>
 
 #include "base/file.h"
 #include "checkpoint/model_dir.h"
 #include "train/metrics.h"
+#include "train/run_begin.h"
 
 namespace ferry {
 
@@ -34,6 +36,23 @@ Result<bool> check_run_folder(const std::string& folder) {
                 "{}; no run wrote that: name another checkpoint.dir, or move the file away",
                 metrics.error().message);
   return true;
+}
+
+Result<FolderLock> enter_run_folder(const std::string& folder,
+                                    bool resume,
+                                    const std::function<void(const std::string&)>& say) {
+  TRY_ASSIGN(const bool there, check_run_folder(folder));
+  if (resume && !there)
+    say(fmt::format("resume     {}: there was no such folder; it is made now",
+                    std::filesystem::absolute(folder).string()));
+  TRY_ASSIGN(FolderLock lock, FolderLock::acquire(folder));
+  if (!lock.exclusive())
+    say(fmt::format(
+        "warning    {}: its file system cannot lock files, so nothing keeps a second run out of "
+        "this folder: start none",
+        folder));
+  TRY(remove_run_leftovers(folder));
+  return lock;
 }
 
 }  // namespace ferry

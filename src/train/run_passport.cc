@@ -9,19 +9,12 @@
 namespace ferry {
 namespace {
 
-constexpr int64_t kTextPrompts = 2;
-// The first is longer than attention's tile of keys, so that its text needs more than one.
-constexpr int64_t kPromptTokens[kTextPrompts] = {80, 24};
-
-std::vector<probe::Prompt> prompts_of(const models::CausalLm& model, const data::Dataset& dataset) {
+std::vector<probe::Prompt> prompts_of(const models::CausalLm& model, const RunData& data) {
   std::vector<probe::Prompt> prompts = probe::synthetic_prompts(model);
-  const data::Documents& held_out = dataset.held_out();
-  for (int64_t d = 0; d < std::min(kTextPrompts, held_out.size()); ++d) {
-    const data::Documents::Document document = held_out[d];
-    probe::Prompt prompt{fmt::format("held out {}", d + 1), {}};
-    const int64_t tokens =
-        std::min({dataset.places(document), kPromptTokens[d] + 1, model.max_positions() - 1});
-    for (int64_t t = 0; t < tokens; ++t) prompt.tokens.push_back(dataset.input(document, t));
+  for (const std::vector<int32_t>& text : data.held_out) {
+    probe::Prompt prompt{fmt::format("held out {}", &text - data.held_out.data() + 1), text};
+    const auto most = static_cast<size_t>(model.max_positions() - 1);
+    if (text.size() > most) prompt.tokens.resize(most);
     prompts.push_back(std::move(prompt));
   }
   return prompts;
@@ -41,9 +34,7 @@ Tensor as_stored(const Tensor& value, DType stored) {
   return host;
 }
 
-Result<Probes> probes_of(models::CausalLm& model,
-                         const data::Dataset& dataset,
-                         const Settings& settings) {
+Result<Probes> probes_of(models::CausalLm& model, const RunData& data, const Settings& settings) {
   const DType stored = settings.checkpoint.weights == "f32" ? DType::kF32 : DType::kBF16;
   const DType other_type = model.compute() == DType::kF32 ? DType::kBF16 : DType::kF32;
   models::CausalLm* reference = &model;
@@ -63,7 +54,7 @@ Result<Probes> probes_of(models::CausalLm& model,
     reference = copy.get();
   }
   TRY_ASSIGN(const std::unique_ptr<models::CausalLm> other, probe::sibling(*reference, other_type));
-  Probes probes = probe::record(*reference, *other, prompts_of(model, dataset), {});
+  Probes probes = probe::record(*reference, *other, prompts_of(model, data), {});
   // Weights that are trained change with the next step: what was packed for the texts is of no use.
   for (Weight* w : model.weights()) w->packed.reset();
   return probes;
@@ -82,19 +73,19 @@ Result<std::optional<KeyPair>> signing_key(const CheckpointSettings& settings) {
 Result<void> add_passport(ModelContents& contents,
                           models::CausalLm& model,
                           const RunState& state,
-                          const data::Dataset& dataset,
+                          const RunData& data,
                           const Settings& settings) {
   TRY_ASSIGN(contents.key, signing_key(settings.checkpoint));
   Passport passport;
   passport.program = fmt::format("ferry {}", kVersion);
   passport.training = PassportTraining{.steps = state.step,
                                        .tokens = state.tokens,
-                                       .data = dataset.manifest().fingerprint(),
+                                       .data = data.fingerprint,
                                        .settings = print_settings(settings),
                                        .devices = state.devices,
                                        .mla_form = settings.train.mla_form,
                                        .held_out_loss = state.held_out_loss};
-  TRY_ASSIGN(passport.probes, probes_of(model, dataset, settings));
+  TRY_ASSIGN(passport.probes, probes_of(model, data, settings));
   // The CPU gave the answers: on it, the directory needs no other proof of them.
   contents.verified = {{.device = verified_as(cpu_device()),
                         .dtype = passport.probes.dtype,

@@ -5,7 +5,6 @@
 
 #include "base/signature.h"
 #include "checkpoint/model_dir.h"
-#include "data/dataset.h"
 #include "models/causal_lm.h"
 #include "train/config.h"
 #include "train/run_state.h"
@@ -23,7 +22,7 @@ Result<std::optional<KeyPair>> signing_key(const CheckpointSettings& settings);
 Result<void> add_passport(ModelContents& contents,
                           models::CausalLm& model,
                           const RunState& state,
-                          const data::Dataset& dataset,
+                          const RunData& data,
                           const Settings& settings);
 
 }  // namespace ferry

@@ -14,11 +14,14 @@ Result<void> draw_curve(const Settings& settings,
                         const RunState& state,
                         int64_t parameters,
                         const Metrics& metrics) {
-  const CurveOptions curve{.title = "Training loss",
-                           .subtitle = fmt::format("{} parameters, {} tokens",
-                                                   format_count(static_cast<double>(parameters)),
-                                                   format_count(static_cast<double>(state.tokens))),
-                           .steps = settings.train.steps};
+  const bool rewards = !settings.rl.tasks.empty();
+  const CurveOptions curve{
+      .title = rewards ? "Reward" : "Training loss",
+      .axis = rewards ? "reward; held out: share solved" : "loss, nats per token",
+      .subtitle = fmt::format("{} parameters, {} tokens",
+                              format_count(static_cast<double>(parameters)),
+                              format_count(static_cast<double>(state.tokens))),
+      .steps = settings.train.steps};
   return write_file_atomic(join_path(settings.checkpoint.dir, "curve.svg"),
                            loss_curve_svg(metrics, curve));
 }
@@ -29,18 +32,18 @@ Result<Saved> save_run(models::CausalLm& model,
                        const ModelTexts* texts,
                        const Optimizer& optimizer,
                        const RunState& state,
-                       const data::Dataset& dataset,
+                       const RunData& data,
                        const Settings& settings,
                        const Metrics& metrics,
                        Beats& beats) {
   const std::string& folder = settings.checkpoint.dir;
   beats.begin(Work::kProbing);
-  ModelContents contents = model_contents(model, texts, dataset, settings);
+  ModelContents contents = model_contents(model, texts, data, settings);
   {
     const OpsAlive alive;
-    TRY(add_passport(contents, model, state, dataset, settings));
+    TRY(add_passport(contents, model, state, data, settings));
   }
-  const TrainingStateContents stored = state_contents(model, optimizer, state, dataset, settings);
+  const TrainingStateContents stored = state_contents(model, optimizer, state, data, settings);
   // Each byte is written and hashed; the model's are hashed a second time, as the passport's leaves.
   beats.begin(Work::kWriting,
               static_cast<int64_t>(3 * bytes_needed(contents) + 2 * bytes_needed(stored)));

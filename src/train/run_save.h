@@ -4,12 +4,12 @@
 #include <string>
 #include <vector>
 
-#include "data/dataset.h"
 #include "models/causal_lm.h"
 #include "optim/optimizer.h"
 #include "train/beats.h"
 #include "train/config.h"
 #include "train/metrics.h"
+#include "train/run_data.h"
 #include "train/run_state.h"
 
 namespace ferry {
@@ -29,7 +29,7 @@ Result<Saved> save_run(models::CausalLm& model,
                        const ModelTexts* texts,
                        const Optimizer& optimizer,
                        const RunState& state,
-                       const data::Dataset& dataset,
+                       const RunData& data,
                        const Settings& settings,
                        const Metrics& metrics,
                        Beats& beats);

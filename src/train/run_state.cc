@@ -17,8 +17,8 @@ namespace {
 
 bool stores_masters(const Settings& s) { return s.checkpoint.weights != "f32"; }
 
-std::string token_text(const data::Dataset& dataset, int32_t id) {
-  return std::string(dataset.tokenizer().token_bytes(id));
+std::string token_text(const RunData& data, int32_t id) {
+  return std::string(data.tokenizer->token_bytes(id));
 }
 
 /// The hash of what a file holds of the tensor.
@@ -61,19 +61,18 @@ Result<void> restore_master(Weight& w, TrainingStateReader& reader, const std::s
 
 ModelContents model_contents(models::CausalLm& model,
                              const ModelTexts* texts,
-                             const data::Dataset& dataset,
+                             const RunData& data,
                              const Settings& settings) {
   ModelContents c;
   const bool f32 = settings.checkpoint.weights == "f32";
   c.tensors =
       stored_weights(model.weights(), model.weight_aliases(), f32 ? DType::kF32 : DType::kBF16);
-  const data::Manifest& m = dataset.manifest();
-  c.texts = model_text_files({.tokenizer_json = dataset.tokenizer_json(),
-                              .puts_bos = dataset.tokenizer().first_token() == m.bos,
-                              .bos = m.bos,
-                              .eos = m.eos,
-                              .bos_text = token_text(dataset, m.bos),
-                              .eos_text = token_text(dataset, m.eos),
+  c.texts = model_text_files({.tokenizer_json = data.tokenizer_json,
+                              .puts_bos = data.tokenizer->first_token() == data.bos,
+                              .bos = data.bos,
+                              .eos = data.eos,
+                              .bos_text = token_text(data, data.bos),
+                              .eos_text = token_text(data, data.eos),
                               .chat_template = settings.checkpoint.chat_template_text.value_or(""),
                               .positions = model.max_positions()},
                              texts);
@@ -84,7 +83,7 @@ ModelContents model_contents(models::CausalLm& model,
 TrainingStateContents state_contents(models::CausalLm& model,
                                      const Optimizer& optimizer,
                                      const RunState& state,
-                                     const data::Dataset& dataset,
+                                     const RunData& data,
                                      const Settings& settings) {
   nlohmann::ordered_json document;
   document["step"] = state.step;
@@ -94,10 +93,11 @@ TrainingStateContents state_contents(models::CausalLm& model,
   document["seconds"] = state.seconds;
   if (state.held_out_loss) document["held_out_loss"] = *state.held_out_loss;
   document["optimizer_steps"] = optimizer.steps();
-  document["data"] = dataset.manifest().fingerprint();
+  document["data"] = data.fingerprint;
   document["loss_window"] = state.loss_z.values();
   document["norm_window"] = state.norm_z.values();
   document["devices"] = state.devices;
+  if (state.position > 0) document["position"] = state.position;
   document["settings"] = print_settings(settings);
   TrainingStateContents c;
   c.document = json_text(document, 1);
@@ -105,13 +105,16 @@ TrainingStateContents state_contents(models::CausalLm& model,
   optimizer.for_each_state([&](const std::string& name, const Tensor& t) {
     c.parts[0].push_back(StatePiece::whole(name, t));
   });
+  if (state.reference != nullptr)
+    for (const Weight* w : state.reference->weights())
+      c.parts[0].push_back(StatePiece::whole("reference." + w->name, w->value));
   if (stores_masters(settings))
     for (const Weight* w : model.weights())
       c.parts[0].push_back(StatePiece::whole("master." + w->name, w->value));
   return c;
 }
 
-Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& dataset) {
+Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) {
   const std::string path = join_path(checkpoint.path, kStateDocument);
   TRY_ASSIGN(TrainingStateReader reader, TrainingStateReader::open(checkpoint.path));
   TRY_ASSIGN(const nlohmann::json document, parse_json(reader.document(), path));
@@ -126,15 +129,16 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& 
                 path,
                 numerics,
                 kNumerics);
-  const std::string data = f.text("data");
+  const std::string fingerprint = f.text("data");
   TRY(problem.done());
-  if (data != dataset.manifest().fingerprint())
+  if (fingerprint != data.fingerprint)
     return fail(
         Code::kInvalidInput,
-        "{}: the run was trained on other data than {}; give data.dir its dataset, or begin "
+        "{}: the run was trained on other data than {}; give {} what it learnt from, or begin "
         "a new run from this one with {}",
         checkpoint.path,
-        dataset.folder(),
+        data.place,
+        data.setting,
         shell_quoted("--model.init=" + checkpoint.path));
   Resumed r{
       .state = {}, .point = {.path = checkpoint.path}, .texts = {}, .reader = std::move(reader)};
@@ -147,6 +151,7 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& 
   if (losses.size() > ZScore::kWindow) f.refuse("loss_window", "is too long");
   if (norms.size() > ZScore::kWindow) f.refuse("norm_window", "is too long");
   if (f.has("devices")) r.state.devices = f.texts("devices");
+  r.state.position = f.integer("position", 0, kRunTokensMax, 0);
   TRY(problem.done());
   TRY_ASSIGN(r.point.settings, parse_settings(toml, path));
   TRY_ASSIGN(ModelDir dir, ModelDir::open(checkpoint.path));
@@ -192,6 +197,24 @@ Result<void> restore(Resumed& from, models::CausalLm& model, Optimizer& optimize
   });
   TRY(loaded);
   optimizer.set_steps(from.updates);
+  return {};
+}
+
+Result<void> restore_reference(const std::string& checkpoint, models::CausalLm& reference) {
+  TRY_ASSIGN(TrainingStateReader reader, TrainingStateReader::open(checkpoint));
+  for (Weight* w : reference.weights()) {
+    const std::string name = "reference." + w->name;
+    const StateTensor* info = reader.info(name);
+    if (info == nullptr || info->shape != w->value.shape() || info->dtype != w->value.dtype())
+      return fail(Code::kInvalidInput,
+                  "{}: the training state has no \"{}\" {}: it was written without rl.kl; begin a "
+                  "new run from its weights",
+                  checkpoint,
+                  printable(name),
+                  w->value.shape().str());
+    TRY_ASSIGN(Tensor value, reader.load(name, reference.device()));
+    w->store(std::move(value));
+  }
   return {};
 }
 

@@ -7,11 +7,11 @@
 
 #include "checkpoint/checkpoints.h"
 #include "checkpoint/model_texts.h"
-#include "data/dataset.h"
 #include "models/causal_lm.h"
 #include "optim/optimizer.h"
 #include "train/config.h"
 #include "train/resume.h"
+#include "train/run_data.h"
 #include "train/zscore.h"
 
 namespace ferry {
@@ -24,7 +24,10 @@ struct RunState {
   double seconds = 0;   // of training, over all parts of the run
   ZScore loss_z, norm_z;
   std::optional<double> held_out_loss;  // of these weights
-  std::vector<std::string> devices;     // that the run was on, in order, each once
+  int64_t position = 0;                 // in the order of tasks, of reinforcement learning
+  /// Of the model that a KL term compares with, which goes into checkpoints; nullptr: there is none.
+  models::CausalLm* reference = nullptr;
+  std::vector<std::string> devices;  // that the run was on, in order, each once
 };
 
 /// Both parts of a checkpoint, as they would be written now (tensors are shared, not copied).
@@ -32,12 +35,12 @@ struct RunState {
 /// about text; nullptr if there is none.
 ModelContents model_contents(models::CausalLm& model,
                              const ModelTexts* texts,
-                             const data::Dataset& dataset,
+                             const RunData& data,
                              const Settings& settings);
 TrainingStateContents state_contents(models::CausalLm& model,
                                      const Optimizer& optimizer,
                                      const RunState& state,
-                                     const data::Dataset& dataset,
+                                     const RunData& data,
                                      const Settings& settings);
 
 /// What a checkpoint says of its run, before anything large is made for it.
@@ -50,10 +53,14 @@ struct Resumed {
 };
 
 /// Errors: kInvalidInput if the data is another or the numerics are; kCorrupt, kNotFound.
-Result<Resumed> read_run(const CheckpointInfo& checkpoint, const data::Dataset& dataset);
+Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data);
 
 /// Fills model and optimizer from the checkpoint. Errors: kInvalidInput if the optimizer is
 /// another, kCorrupt.
 Result<void> restore(Resumed& from, models::CausalLm& model, Optimizer& optimizer);
+
+/// Fills the model of a KL term from the checkpoint of this path. Errors: kCorrupt, kInvalidInput (it was
+/// written without one).
+Result<void> restore_reference(const std::string& checkpoint, models::CausalLm& reference);
 
 }  // namespace ferry

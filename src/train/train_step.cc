@@ -17,8 +17,10 @@ models::TokenBatch to_device(const data::Batch& batch, Device& device) {
   models::TokenBatch b;
   b.tokens = Tensor::from_i32(batch.tokens, shape, device);
   b.labels = Tensor::from_i32(batch.labels, shape, device);
-  b.mtp_tokens = Tensor::from_i32(batch.next, shape, device);
-  b.mtp_labels = Tensor::from_i32(batch.mtp_labels, shape, device);
+  if (!batch.mtp_labels.empty()) {
+    b.mtp_tokens = Tensor::from_i32(batch.next, shape, device);
+    b.mtp_labels = Tensor::from_i32(batch.mtp_labels, shape, device);
+  }
   b.segments = ops::Segments::packed(batch.segment_lengths, device);
   return b;
 }
@@ -44,12 +46,22 @@ TrainStep::TrainStep(models::TrainableLm& model, Optimizer& optimizer, const Ste
   for (Weight* w : optimizer_.weights()) w->value.set_needs_grad(true);
 }
 
-StepGradients TrainStep::gradients(int64_t step,
-                                   std::span<const data::Batch> micro_batches,
-                                   const std::function<void(int64_t)>& done) {
+void TrainStep::begin() {
   gradients_.clear();
   tree_.clear();
   expert_counts_.clear();
+}
+
+models::LossOptions TrainStep::loss_options(double share) const {
+  return {.mla_form = settings_.mla_form,
+          .recompute = settings_.recompute,
+          .balance_alpha = settings_.balance_alpha * share};
+}
+
+StepGradients TrainStep::gradients(int64_t step,
+                                   std::span<const data::Batch> micro_batches,
+                                   const std::function<void(int64_t)>& done) {
+  begin();
   StepGradients sum;
   const bool mtp = model_.has_mtp() && settings_.mtp_weight > 0 && step % settings_.mtp_every == 0;
   if (mtp) sum.mtp_loss = 0;
@@ -62,16 +74,43 @@ StepGradients TrainStep::gradients(int64_t step,
   }
   std::vector<LossTerms> terms;
   for (const data::Batch& batch : micro_batches) {
-    terms.push_back(micro_batch(batch,
-                                std::ssize(terms),
-                                static_cast<double>(std::max<int64_t>(1, sum.labels)),
-                                mtp ? settings_.mtp_weight : 0,
-                                static_cast<double>(std::max<int64_t>(1, mtp_labels)),
-                                sum.tokens));
+    models::LossOptions options =
+        loss_options(static_cast<double>(batch.tokens.size()) / static_cast<double>(sum.tokens));
+    options.scale = static_cast<float>(1 / static_cast<double>(std::max<int64_t>(1, sum.labels)));
+    if (mtp)
+      options.mtp_scale = static_cast<float>(settings_.mtp_weight /
+                                             static_cast<double>(std::max<int64_t>(1, mtp_labels)));
+    terms.push_back(micro_batch(to_device(batch, model_.device()), std::ssize(terms), options));
     if (done) done(std::ssize(terms));
   }
+  finish(terms, sum);
+  return sum;
+}
+
+WeightedGradients TrainStep::gradients(std::span<const WeightedBatch> micro_batches,
+                                       const std::function<void(int64_t)>& done) {
+  begin();
+  WeightedGradients out;
+  for (const WeightedBatch& b : micro_batches)
+    out.of.tokens += static_cast<int64_t>(b.batch.tokens.size());
+  std::vector<LossTerms> terms;
+  for (const WeightedBatch& b : micro_batches) {
+    models::LossOptions options = loss_options(static_cast<double>(b.batch.tokens.size()) /
+                                               static_cast<double>(out.of.tokens));
+    options.given_experts = b.given_experts;
+    models::TokenBatch tokens = to_device(b.batch, model_.device());
+    tokens.weights = Tensor::from_f32(b.weights, tokens.labels.shape(), model_.device());
+    terms.push_back(micro_batch(tokens, std::ssize(terms), options));
+    if (done) done(std::ssize(terms));
+  }
+  finish(terms, out.of);
+  for (const LossTerms& t : terms) out.token_losses.push_back(t.token_losses.to_f32());
+  return out;
+}
+
+void TrainStep::finish(const std::vector<LossTerms>& terms, StepGradients& sum) {
   for (const Weight* w : optimizer_.weights())
-    gradients_.push_back(tree_.take(w->value, std::ssize(micro_batches)));
+    gradients_.push_back(tree_.take(w->value, std::ssize(terms)));
   std::vector<Tensor> numbers;
   for (const LossTerms& t : terms)
     numbers.insert(numbers.end(), t.tensors.begin(), t.tensors.end());
@@ -90,23 +129,11 @@ StepGradients TrainStep::gradients(int64_t step,
   sum.norm = norm_ = norm.norm;
   sum.finite = norm.finite && std::isfinite(sum.loss) && std::isfinite(sum.mtp_loss.value_or(0)) &&
                std::isfinite(sum.balance_loss);
-  return sum;
 }
 
-TrainStep::LossTerms TrainStep::micro_batch(const data::Batch& batch,
+TrainStep::LossTerms TrainStep::micro_batch(const models::TokenBatch& tokens,
                                             int64_t index,
-                                            double labels,
-                                            double mtp_weight,
-                                            double mtp_labels,
-                                            int64_t step_tokens) {
-  const models::TokenBatch tokens = to_device(batch, model_.device());
-  const models::LossOptions options{.mla_form = settings_.mla_form,
-                                    .recompute = settings_.recompute,
-                                    .balance_alpha = settings_.balance_alpha *
-                                                     static_cast<double>(batch.tokens.size()) /
-                                                     static_cast<double>(step_tokens),
-                                    .scale = static_cast<float>(1 / labels),
-                                    .mtp_scale = static_cast<float>(mtp_weight / mtp_labels)};
+                                            const models::LossOptions& options) {
   Tape tape(&ops::accumulate);
   models::Losses losses;
   {
@@ -124,7 +151,8 @@ TrainStep::LossTerms TrainStep::micro_batch(const data::Batch& batch,
       expert_counts_.push_back(Tensor::zeros({experts}, DType::kI32, model_.device()));
     ops::add_expert_counts(losses.trace.experts[l], expert_counts_[l]);
   }
-  LossTerms terms{.tensors = {losses.main}, .mtp = losses.mtp.defined()};
+  LossTerms terms{
+      .tensors = {losses.main}, .mtp = losses.mtp.defined(), .token_losses = losses.token_losses};
   terms.tensors.insert(terms.tensors.end(), losses.balance.begin(), losses.balance.end());
   if (terms.mtp) terms.tensors.push_back(losses.mtp);
   losses = {};

@@ -39,6 +39,18 @@ struct StepGradients {
   int64_t tokens = 0;
 };
 
+/// A micro-batch each of whose labels weighs as its maker says: rewards, preferences.
+struct WeightedBatch {
+  data::Batch batch;                       // label -1: not counted
+  std::vector<float> weights;              // of the labels' losses, whose weighted sum is the loss
+  std::vector<Tensor> given_experts = {};  // as models::LossOptions
+};
+
+struct WeightedGradients {
+  StepGradients of;
+  std::vector<std::vector<float>> token_losses;  // of each micro-batch, unweighted
+};
+
 /// Owner: the loop. One thread. The bits of a step depend on the weights, the batch and the
 /// settings alone.
 class TrainStep {
@@ -52,6 +64,10 @@ class TrainStep {
                           std::span<const data::Batch> micro_batches,
                           const std::function<void(int64_t)>& done = {});
 
+  /// The same of weighted labels, which no MTP module sees. Waits once more, for the token losses.
+  WeightedGradients gradients(std::span<const WeightedBatch> micro_batches,
+                              const std::function<void(int64_t)>& done = {});
+
   /// Updates the weights with the gradients of the last call, clipped, and the selection biases by
   /// how often each expert was chosen. To refuse the update is not to call this. Does not wait.
   void update(double lr);
@@ -61,13 +77,16 @@ class TrainStep {
   struct LossTerms {
     std::vector<Tensor> tensors;
     bool mtp = false;  // the last one
+    Tensor token_losses;
   };
-  LossTerms micro_batch(const data::Batch& batch,
+  void begin();
+  /// What every kind of step asks of the losses. `share`: the micro-batch's of the step's tokens.
+  models::LossOptions loss_options(double share) const;
+  LossTerms micro_batch(const models::TokenBatch& tokens,
                         int64_t index,
-                        double labels,
-                        double mtp_weight,
-                        double mtp_labels,
-                        int64_t step_tokens);
+                        const models::LossOptions& options);
+  /// Takes the gradients out of the tree; reads the losses and the norm together.
+  void finish(const std::vector<LossTerms>& terms, StepGradients& sum);
 
   models::TrainableLm& model_;
   Optimizer& optimizer_;
