@@ -15,6 +15,8 @@ enum class RandomPurpose : uint32_t {
   kTest = 4,        // test data
   kTokenSplit = 5,  // reserved for token splitting in data preparation
   kProbe = 6,       // prompts and projections of probes (probe/probe.h)
+  kTask = 7,        // tasks that are made; step = number and difficulty (rl/task_makers.cc)
+  kRollout = 8,     // seeds of answers to tasks; step = place in the order of tasks
 };
 
 /// Philox4x32-10. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".

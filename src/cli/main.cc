@@ -21,6 +21,8 @@
 #include "cli/logits_command.h"
 #include "cli/ops_command.h"
 #include "cli/passport_command.h"
+#include "cli/score_command.h"
+#include "cli/tasks_command.h"
 #include "cli/tokenizer_command.h"
 #include "cli/train_command.h"
 #include "cli/verify_command.h"
@@ -33,6 +35,7 @@ void add_commands(ferry::cli::Command& program) {
   add_tokenizer_command(program);
   add_data_command(program);
   add_train_command(program);
+  add_rl_command(program);
   add_bench_serve_command(program);
   add_bench_train_command(program);
   add_eval_command(program);
@@ -42,6 +45,8 @@ void add_commands(ferry::cli::Command& program) {
   add_convert_command(program);
   add_ops_command(program);
   add_passport_command(program);
+  add_score_command(program);
+  add_tasks_command(program);
   add_verify_command(program);
   add_doctor_command(program);
 }

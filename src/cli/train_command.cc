@@ -25,6 +25,7 @@
 #include "cli/examinations.h"
 #include "data/manifest.h"
 #include "device/device.h"
+#include "rl/loop.h"
 #include "train/loop.h"
 #include "train/model_setup.h"
 #include "train/run_texts.h"
@@ -42,7 +43,46 @@ struct Arguments {
   int64_t replay_to = 0;
 };
 
-Result<void> print_result(const TrainResult& r) {
+/// What a kind of run is called, and how it goes. go() gives what the command's last line says.
+struct Outcome {
+  TrainResult run;
+  nlohmann::ordered_json more;  // of this kind of run
+};
+struct Kind {
+  const char* name;
+  const char* what;
+  Result<Outcome> (*go)(const Settings&, const TrainOptions&);
+};
+
+Result<Outcome> go_training(const Settings& settings, const TrainOptions& options) {
+  TRY_ASSIGN(TrainResult run, train(settings, options));
+  return Outcome{std::move(run), nlohmann::ordered_json::object()};
+}
+
+Result<Outcome> go_learning(const Settings& settings, const TrainOptions& options) {
+  TRY_ASSIGN(rl::Learnt learnt, rl::learn(settings, options));
+  Outcome out{std::move(learnt.run), nlohmann::ordered_json::object()};
+  if (learnt.score_before) out.more["score_before"] = *learnt.score_before;
+  if (learnt.score_after) out.more["score_after"] = *learnt.score_after;
+  if (learnt.reward) out.more["reward"] = *learnt.reward;
+  out.more["steps"] = out.run.step;
+  out.more["logprobs_compared"] = learnt.compared;
+  out.more["logprob_mismatches"] = learnt.mismatches;
+  return out;
+}
+
+constexpr Kind kTrain{"train",
+                      "Train a model as a TOML file says; any setting can be given as "
+                      "--section.key=value",
+                      go_training};
+constexpr Kind kRl{
+    "rl",
+    "Let a model learn from tasks by reinforcement, as a TOML file says; any setting "
+    "can be given as --section.key=value",
+    go_learning};
+
+Result<void> print_result(const Outcome& outcome) {
+  const TrainResult& r = outcome.run;
   nlohmann::ordered_json j;
   if (!r.model_dir.empty()) j["model_dir"] = r.model_dir;
   j["step"] = r.step;
@@ -52,6 +92,7 @@ Result<void> print_result(const TrainResult& r) {
   if (r.tokens_per_s) j["tokens_per_s"] = *r.tokens_per_s;
   if (r.mfu) j["mfu"] = *r.mfu;
   j["seconds"] = r.seconds;
+  j.update(outcome.more);
   j["peak_mb"] = static_cast<double>(memory_peak_bytes()) / 1e6;
   return print_json(j);
 }
@@ -67,13 +108,16 @@ int leave(const Status& why) {
 
 /// The command that goes on with this run: its settings are in the file and in the overrides, and
 /// without one of them it would be another run.
-std::string resuming(const Arguments& args, const std::vector<std::string>& overrides) {
+std::string resuming(const Kind& kind,
+                     const Arguments& args,
+                     const std::vector<std::string>& overrides) {
   // What came through a pipe cannot be read again: it must be given a second time.
   std::error_code none;
   const std::string config = std::filesystem::is_regular_file(args.config, none)
                                  ? shell_quoted(args.config)
                                  : "CONFIG.toml";
-  std::string command = shell_quoted(::program_invocation_name) + " train " + config;
+  std::string command =
+      fmt::format("{} {} {}", shell_quoted(::program_invocation_name), kind.name, config);
   for (const std::string& o : overrides) command += " " + shell_quoted(o);
   return command + " --resume";
 }
@@ -110,7 +154,7 @@ Result<Settings> settings_of_worker(const Arguments& args,
 }
 
 /// The process that trains. It leaves with 0 when it is done or was stopped, having saved.
-int work(const Arguments& args, const std::vector<std::string>& overrides) {
+int work(const Kind& kind, const Arguments& args, const std::vector<std::string>& overrides) {
   struct sigaction action {};
   action.sa_handler = [](int) { g_stop = true; };
   ::sigaction(SIGTERM, &action, nullptr);
@@ -137,15 +181,15 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
   try {
     if (const Result<Device*> device = open_device(settings->train.device); device && !args.again)
       warn_unexamined(**device);
-    const Result<TrainResult> result =
-        train(*settings,
-              {.resume = args.resume, .stop = &g_stop, .beat = beat, .replay_to = args.replay_to});
+    const Result<Outcome> result = kind.go(
+        *settings,
+        {.resume = args.resume, .stop = &g_stop, .beat = beat, .replay_to = args.replay_to});
     done();
     if (!result) return leave(result.error());
-    if (result->stopped) {
-      const std::string command = resuming(args, overrides);
+    if (result->run.stopped) {
+      const std::string command = resuming(kind, args, overrides);
       const std::string line =
-          fmt::format("stopped    after step {}; go on with: {}\n", result->step, command);
+          fmt::format("stopped    after step {}; go on with: {}\n", result->run.step, command);
       std::fputs(line.c_str(), stdout);
     }
     const Result<void> printed = print_result(*result);
@@ -168,14 +212,14 @@ int work(const Arguments& args, const std::vector<std::string>& overrides) {
   }
 }
 
-int run(const Arguments& args, std::vector<std::string> overrides) {
+int run(const Kind& kind, const Arguments& args, std::vector<std::string> overrides) {
   for (const std::string& o : overrides)
     if (!o.starts_with("--") || o.find('=') == std::string::npos)
       return report(
           {Code::kInvalidInput,
            fmt::format("{}: not understood; settings are given as --section.key=value", o)});
   if (!args.device.empty()) overrides.push_back("--train.device=" + args.device);
-  if (args.worker) return work(args, overrides);
+  if (args.worker) return work(kind, args, overrides);
   Result<RunTexts> texts = RunTexts::read(args.config);
   if (!texts) return report(texts.error());
   const Result<Settings> settings = texts->parse(args.config, overrides);
@@ -192,7 +236,7 @@ int run(const Arguments& args, std::vector<std::string> overrides) {
       FileHold::shared(join_path(settings->data.dir, data::kManifestFile));
   supervisor::Command command{.program = "/proc/self/exe",
                               .name = ::program_invocation_name,
-                              .first = {"train", args.config, "--worker", "--handed"},
+                              .first = {kind.name, args.config, "--worker", "--handed"},
                               .again = {},
                               .replay = "--replay-to",
                               .handed = texts->handed()};
@@ -205,7 +249,7 @@ int run(const Arguments& args, std::vector<std::string> overrides) {
   PatientOutput said(stderr);
   const int status = supervisor::supervise(
       command,
-      rules_of(settings->supervisor, resuming(args, overrides)),
+      rules_of(settings->supervisor, resuming(kind, args, overrides)),
       system_clock(),
       [&said](std::string_view text) { said.write(std::string(text) + "\n"); });
   while (!said.flush(3600)) {
@@ -213,12 +257,8 @@ int run(const Arguments& args, std::vector<std::string> overrides) {
   return status;
 }
 
-}  // namespace
-
-void add_train_command(Command& program) {
-  Command command = program.add(
-      "train",
-      "Train a model as a TOML file says; any setting can be given as --section.key=value");
+void add_run_command(Command& program, const Kind& kind) {
+  Command command = program.add(kind.name, kind.what);
   const auto args = std::make_shared<Arguments>();
   command.option("config", args->config, "settings, a TOML file").required();
   command.flag("--resume", args->resume, "go on from the newest checkpoint of checkpoint.dir");
@@ -230,7 +270,12 @@ void add_train_command(Command& program) {
   command.flag("--again", args->again).hidden();    // a worker that follows another
   command.option("--replay-to", args->replay_to).hidden();  // after a device's failure
   command.allow_more();
-  command.runs([command, args] { return run(*args, command.remaining()); });
+  command.runs([command, args, kind] { return run(kind, *args, command.remaining()); });
 }
+
+}  // namespace
+
+void add_train_command(Command& program) { add_run_command(program, kTrain); }
+void add_rl_command(Command& program) { add_run_command(program, kRl); }
 
 }  // namespace ferry::cli

@@ -6,5 +6,7 @@
 namespace ferry::cli {
 
 void add_train_command(Command& program);
+/// ferry rl: the same of a run that learns from tasks.
+void add_rl_command(Command& program);
 
 }  // namespace ferry::cli

@@ -1,0 +1,559 @@
+#include "rl/loop.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/patient_output.h"
+#include "base/random.h"
+#include "base/signature.h"
+#include "base/system.h"
+#include "base/units.h"
+#include "data/permutation.h"
+#include "device/cpu/cpu_device.h"
+#include "device/require_memory.h"
+#include "models/registry.h"
+#include "probe/directory_model.h"
+#include "rl/policy_step.h"
+#include "rl/rewards.h"
+#include "rl/score.h"
+#include "train/metrics.h"
+#include "train/model_setup.h"
+#include "train/progress.h"
+#include "train/run_begin.h"
+#include "train/run_folder.h"
+#include "train/run_passport.h"
+#include "train/run_save.h"
+
+namespace ferry::rl {
+namespace {
+
+using supervisor::Work;
+
+constexpr int kRefusedInARowMax = 20;
+constexpr size_t kSamplesShown = 8;
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+/// The answers to one task.
+struct Group {
+  size_t task = 0;
+  std::vector<Rollout> rollouts;
+  std::vector<double> rewards;
+  int64_t right = 0;
+  bool tells() const {  // whether some answer is better than another
+    return std::any_of(rewards.begin(), rewards.end(), [&](double r) { return r != rewards[0]; });
+  }
+};
+
+void copy_weights(models::CausalLm& from, models::CausalLm& to) {
+  const std::vector<Weight*> sources = from.weights(), targets = to.weights();
+  for (size_t i = 0; i < sources.size(); ++i) {
+    to.device().copy(targets[i]->value.data(), sources[i]->value.data(), sources[i]->value.bytes());
+    targets[i]->changed();
+  }
+  to.device().stream().synchronize();
+}
+
+class Run {
+ public:
+  Run(const Settings& settings, const TrainOptions& options)
+      : settings_(settings),
+        rl_(settings_.rl),
+        options_(options),
+        beats_(options.beat, system_clock()),
+        output_(options.out) {
+    settings_.train.mla_form = "absorbed";  // what a cache holds: rollouts and training agree in it
+  }
+
+  Result<Learnt> go() {
+    Result<void> done = prepare();
+    if (done && !stopping()) done = steps();
+    progress_.reset();
+    while (!output_.flush(1)) still_alive();
+    TRY(done);
+    return result();
+  }
+
+ private:
+  Result<void> prepare();
+  Result<void> read();
+  Result<void> make_reference();
+  Result<void> announce();
+  Result<void> steps();
+  Result<void> one_step();
+  Result<std::vector<Group>> draw();
+  Result<std::vector<Group>> groups_at(int64_t position, int64_t count);
+  double reward(const Task& task,
+                const TaskPrompt& prompt,
+                const Rollout& rollout,
+                Group& group) const;
+  Result<void> refused(const std::string& why);
+  Result<void> evaluate();
+  Result<void> write_samples(const std::vector<TaskScore>& scores) const;
+  Result<void> save();
+  Learnt result() const;
+  bool evaluates_at(int64_t step) const {
+    const int64_t e = settings_.train.evaluate_every;
+    return step == 0 || step == settings_.train.steps || (e > 0 && step % e == 0);
+  }
+  engine::EngineOptions engine_options(int64_t longest_prompt) const;
+  RolloutOptions rollout_options(bool with_log_probs);
+  bool stopping() const { return options_.stop != nullptr && options_.stop->load(); }
+  void say(const std::string& text) { output_.write(text + "\n"); }
+  /// Whether the last error only says that the run is to stop.
+  bool cut_short(const Status& why) const { return stopping() && why.code == Code::kTimeout; }
+
+  Settings settings_;
+  const RlSettings& rl_;
+  const TrainOptions& options_;
+  const Clock& clock_ = system_clock();
+  Beats beats_;
+  PatientOutput output_;
+  Device* device_ = nullptr;
+  std::optional<FolderLock> lock_;
+  RunData data_;
+  std::vector<Task> tasks_, held_out_;
+  std::vector<TaskPrompt> prompts_, held_out_prompts_;
+  std::optional<ScriptShare> script_;
+  std::unique_ptr<models::TrainableLm> model_, reference_;
+  ModelTexts texts_;
+  std::optional<Optimizer> optimizer_;
+  std::optional<TrainStep> step_;
+  std::optional<PolicyStep> policy_;
+  std::optional<MetricsLog> metrics_;
+  std::optional<Progress> progress_;
+  Schedule schedule_;
+  RunState state_;
+  int64_t longest_prompt_ = 0, longest_held_out_ = 0;
+  int64_t saved_step_ = -1;
+  int64_t own_steps_ = 0, own_tokens_ = 0;
+  double own_seconds_ = 0;
+  std::optional<double> last_reward_, last_loss_;
+  int64_t compared_ = 0, mismatches_ = 0;
+  int refused_in_a_row_ = 0;
+};
+
+Result<void> Run::prepare() {
+  if (rl_.tasks.empty())
+    return fail(Code::kInvalidInput,
+                "rl.tasks is not set; it must name a file of tasks (ferry tasks makes some)");
+  if (settings_.train.threads > 0) set_cpu_threads(static_cast<int>(settings_.train.threads));
+  TRY(signing_key(settings_.checkpoint));
+  TRY_ASSIGN(device_, open_device(settings_.train.device));
+  if (options_.replay_to > 0) device_->set_replay(true);
+  const auto tell = [this](const std::string& text) { say(text); };
+  TRY_ASSIGN(lock_, enter_run_folder(settings_.checkpoint.dir, options_.resume, tell));
+  beats_.begin(Work::kReadingData);
+  TRY(read());
+  schedule_ = schedule_of(settings_);
+  if (stopping()) return {};
+  TRY_ASSIGN(Beginning begun, begin_run(settings_, options_.resume, data_, *device_, beats_, tell));
+  model_ = std::move(begun.model);
+  optimizer_ = std::move(begun.optimizer);
+  state_ = std::move(begun.state);
+  saved_step_ = begun.saved_step;
+  const int64_t longest = std::max(longest_prompt_, longest_held_out_);
+  if (longest + rl_.tokens_max > model_->max_positions())
+    return fail(
+        Code::kInvalidInput,
+        "rl.tokens_max {}: with the longest prompt, {} tokens, it is more than the model's {} "
+        "positions",
+        rl_.tokens_max,
+        longest,
+        model_->max_positions());
+  TRY(make_reference());
+  if (stopping()) return {};
+  TRY(announce());
+  StepSettings step = step_settings(settings_.train);
+  step.mla_form = models::MlaForm::kAbsorbed;
+  step_.emplace(*model_, *optimizer_, step);
+  policy_.emplace(
+      *model_,
+      *step_,
+      reference_.get(),
+      PolicyStepSettings{.loss = {.clip_low = rl_.clip_low,
+                                  .clip_high = rl_.clip_high,
+                                  .kl = rl_.kl == "k3"         ? KlTerm::kK3
+                                        : rl_.kl == "unbiased" ? KlTerm::kUnbiased
+                                                               : KlTerm::kNone,
+                                  .kl_weight = rl_.kl_weight,
+                                  .normalise = rl_.normalise == "token"      ? Normalise::kToken
+                                               : rl_.normalise == "sequence" ? Normalise::kSequence
+                                                                             : Normalise::kConstant,
+                                  .tokens_max = rl_.tokens_max,
+                                  .off_policy_mask = rl_.off_policy_mask},
+                         .minibatches = rl_.minibatches,
+                         .micro_batch_tokens = settings_.train.micro_batch_tokens,
+                         .keep_routing = rl_.keep_routing});
+  TRY_ASSIGN(
+      metrics_,
+      MetricsLog::open(settings_.checkpoint.dir, state_.step, settings_.log.tensorboard, clock_));
+  progress_.emplace(ProgressSettings{.steps = settings_.train.steps, .every = settings_.log.every},
+                    output_,
+                    Terminal::of(options_.out),
+                    settings_.log.colour);
+  for (const std::string& note : metrics_->notes()) progress_->note("note       " + note);
+  return {};
+}
+
+/// Tasks and what the model's files say of text: of the checkpoint that the run goes on from, else of
+/// model.init, which may be gone by then.
+Result<void> Run::read() {
+  TRY_ASSIGN(tasks_, read_tasks(rl_.tasks));
+  TRY_ASSIGN(held_out_, read_tasks(rl_.held_out));
+  if (std::ssize(held_out_) > rl_.evaluate_tasks)
+    held_out_.resize(static_cast<size_t>(rl_.evaluate_tasks));
+  if (rl_.reward_script > 0) {
+    TRY_ASSIGN(script_, ScriptShare::of(rl_.script));
+  }
+  TRY_ASSIGN(const CheckpointList there, list_checkpoints(settings_.checkpoint.dir));
+  const std::string from = options_.resume && !there.complete.empty() ? there.complete.back().path
+                                                                      : settings_.model.init;
+  TRY_ASSIGN(const std::unique_ptr<ModelSource> source, open_model_source(from));
+  TRY_ASSIGN(texts_, read_model_texts(*source));
+  TRY_ASSIGN(const std::shared_ptr<text::Tokenizer> tokenizer, require_tokenizer(*source, texts_));
+  if (texts_.eos.empty())
+    return fail(Code::kInvalidInput, "{}: names no end token: no answer would end", from);
+  std::string all;
+  for (const Task& t : tasks_) all += to_json_line(t, false) + "\n";
+  data_ = {.place = rl_.tasks,
+           .setting = "rl.tasks",
+           .fingerprint = blake2b_hex(all.data(), all.size()),
+           .vocab_size = tokenizer->vocab_size(),
+           .bos = texts_.bos.value_or(texts_.eos.front()),
+           .eos = texts_.eos.front(),
+           .tokenizer = tokenizer};
+  TRY_ASSIGN(const std::optional<std::string> json, source->optional_text(kTokenizerName));
+  data_.tokenizer_json = json.value_or("");
+  TRY_ASSIGN(prompts_, prompts_of(tasks_, texts_, from));
+  TRY_ASSIGN(held_out_prompts_, prompts_of(held_out_, texts_, from));
+  for (const TaskPrompt& p : prompts_)
+    longest_prompt_ = std::max(longest_prompt_, std::ssize(p.ids));
+  for (const TaskPrompt& p : held_out_prompts_)
+    longest_held_out_ = std::max(longest_held_out_, std::ssize(p.ids));
+  for (size_t i = 0; i < std::min<size_t>(2, held_out_prompts_.size()); ++i)
+    data_.held_out.push_back(held_out_prompts_[i].ids);
+  return {};
+}
+
+/// A copy of the weights that the run begins with, or of those that the checkpoint kept.
+Result<void> Run::make_reference() {
+  if (rl_.kl == "none") return {};
+  TRY_ASSIGN(reference_,
+             models::make_model(model_->config_json("float32"),
+                                "the run's model",
+                                *device_,
+                                model_->compute(),
+                                DType::kF32));
+  state_.reference = reference_.get();
+  if (saved_step_ >= 0)
+    return restore_reference(checkpoint_path(settings_.checkpoint.dir, saved_step_), *reference_);
+  copy_weights(*model_, *reference_);
+  return {};
+}
+
+engine::EngineOptions Run::engine_options(int64_t longest_prompt) const {
+  const int64_t pages = models::pages_for(longest_prompt + rl_.tokens_max);
+  return {.cache_tokens = rl_.running * (pages + 1) * models::kPageTokens, .running = rl_.running};
+}
+
+Result<void> Run::announce() {
+  const engine::Engine engine(*model_,
+                              engine_options(std::max(longest_prompt_, longest_held_out_)));
+  TRY(require_memory(*device_,
+                     static_cast<double>(engine.cache_bytes()),
+                     fmt::format("rl.running {}: the cache of so many answers", rl_.running),
+                     "lower it"));
+  say(fmt::format("model      {} parameters ({} active), {}",
+                  format_count(static_cast<double>(model_->parameters_total())),
+                  format_count(static_cast<double>(model_->parameters_active())),
+                  settings_.train.compute));
+  say(fmt::format(
+      "tasks      {} to learn from, {} held out; {} steps of {} x {} answers of up to {} "
+      "tokens",
+      tasks_.size(),
+      held_out_.size(),
+      settings_.train.steps,
+      rl_.groups_per_step,
+      rl_.group_size,
+      rl_.tokens_max));
+  say(fmt::format("device     {}, {}", device_->describe(), processor_name()));
+  if (state_.step >= settings_.train.steps)
+    say(fmt::format("done       {} steps are made, and train.steps is {}: nothing is left to learn",
+                    state_.step,
+                    settings_.train.steps));
+  return {};
+}
+
+Result<void> Run::steps() {
+  beats_.step_done(state_.step);
+  if (state_.step >= options_.replay_to && options_.replay_to > 0) device_->set_replay(false);
+  // A stop cuts an evaluation short; it is made before the run goes on.
+  const auto evaluated = [&] {
+    const auto& all = metrics_->metrics().held_out;
+    return !all.empty() && all.back().step == state_.step;
+  };
+  if (evaluates_at(state_.step) && !evaluated()) {
+    TRY(evaluate());
+    if (saved_step_ == state_.step && state_.held_out_loss) TRY(save());
+  }
+  while (state_.step < settings_.train.steps && !stopping()) {
+    const int64_t before = state_.step;
+    TRY(one_step());
+    if (state_.step == before) break;  // cut short
+    if (options_.replay_to == state_.step) device_->set_replay(false);
+    const int64_t c = settings_.checkpoint.every;
+    if (evaluates_at(state_.step)) TRY(evaluate());
+    if (state_.step == settings_.train.steps || (c > 0 && state_.step % c == 0)) TRY(save());
+  }
+  if (stopping() && saved_step_ != state_.step) TRY(save());
+  return {};
+}
+
+RolloutOptions Run::rollout_options(bool with_log_probs) {
+  RolloutOptions o;
+  // The whole distribution of the model, as it is: the one whose log-probabilities are trained.
+  o.generate.sampling.temperature = 1;
+  o.generate.tokens_max = rl_.tokens_max;
+  if (with_log_probs) o.generate.top_log_probs = 0;
+  o.on_pass = [this](int64_t done) {
+    beats_.advance(done);
+    still_alive();
+    return !stopping();
+  };
+  return o;
+}
+
+double Run::reward(const Task& task,
+                   const TaskPrompt& prompt,
+                   const Rollout& rollout,
+                   Group& group) const {
+  const AnswerParts parts = take_apart(rollout.text, prompt.thinking);
+  const bool right = is_right(task, parts.answer);
+  group.right += right;
+  double sum = right ? rl_.reward_answer : 0;
+  if (parts.well_formed) sum += rl_.reward_format;
+  if (script_) sum += rl_.reward_script * (*script_)(rollout.text);
+  return sum + overlong_penalty(std::ssize(rollout.tokens), rl_.tokens_max, rl_.overlong_tokens);
+}
+
+/// The groups of the tasks at so many places of their order from `position` on.
+Result<std::vector<Group>> Run::groups_at(int64_t position, int64_t count) {
+  const auto seed = static_cast<uint64_t>(settings_.train.seed);
+  const auto n = std::ssize(tasks_);
+  std::vector<Group> groups;
+  std::vector<RolloutRequest> requests;
+  for (int64_t p = position; p < position + count; ++p) {
+    const data::Permutation order(
+        static_cast<uint64_t>(n),
+        Random(seed, RandomPurpose::kShuffle, static_cast<uint64_t>(p / n)));
+    groups.push_back({.task = order(static_cast<uint64_t>(p % n))});
+    const Random seeds(seed, RandomPurpose::kRollout, static_cast<uint64_t>(p));
+    for (int64_t s = 0; s < rl_.group_size; ++s)
+      requests.push_back({&prompts_[groups.back().task], seeds.bits(static_cast<uint64_t>(s))});
+  }
+  // What the cache held was computed by other weights: each step has an engine of its own.
+  engine::Engine engine(*model_, engine_options(longest_prompt_));
+  TRY_ASSIGN(std::vector<Rollout> rollouts,
+             roll_out(engine, requests, texts_, rollout_options(true)));
+  size_t next = 0;
+  for (Group& g : groups)
+    for (int64_t s = 0; s < rl_.group_size; ++s) {
+      Rollout& r = rollouts[next++];
+      g.rewards.push_back(reward(tasks_[g.task], prompts_[g.task], r, g));
+      g.rollouts.push_back(std::move(r));
+    }
+  return groups;
+}
+
+/// The groups of a step, and moves on in the order of tasks. With dynamic sampling groups that tell nothing
+/// make place for the next ones, as often as it may be; the last round's are taken as they are.
+Result<std::vector<Group>> Run::draw() {
+  std::vector<Group> groups;
+  for (int64_t round = 0;; ++round) {
+    TRY_ASSIGN(std::vector<Group> drawn,
+               groups_at(state_.position, rl_.groups_per_step - std::ssize(groups)));
+    state_.position += std::ssize(drawn);
+    for (Group& g : drawn)
+      if (round == rl_.dynamic_sampling || g.tells()) groups.push_back(std::move(g));
+    if (std::ssize(groups) == rl_.groups_per_step) return groups;
+  }
+}
+
+Result<void> Run::one_step() {
+  const double begin_s = clock_.monotonic_s();
+  const int64_t position = state_.position;
+  beats_.begin(own_steps_ == 0 ? Work::kFirstStep : Work::kTraining,
+               rl_.groups_per_step * rl_.group_size);
+  const OpsAlive alive;
+  if (reference_ && rl_.reference_every > 0 && state_.step > 0 &&
+      state_.step % rl_.reference_every == 0)
+    copy_weights(*model_, *reference_);
+  const Result<std::vector<Group>> groups = draw();
+  if (!groups) {
+    state_.position = position;  // the step is made again when the run goes on
+    if (cut_short(groups.error())) return {};
+    return tl::unexpected(groups.error());
+  }
+  StepRecord record;
+  record.reward = record.right = record.answer_tokens = record.useful_groups = 0;
+  const auto answers = static_cast<double>(rl_.groups_per_step * rl_.group_size);
+  std::vector<Lesson> lessons;
+  int64_t answer_tokens = 0;
+  for (const Group& g : *groups) {
+    const std::vector<double> worth = advantages(g.rewards, rl_.advantage == "deviation");
+    for (size_t s = 0; s < g.rollouts.size(); ++s) {
+      lessons.push_back({&prompts_[g.task], &g.rollouts[s], worth[s]});
+      *record.reward += g.rewards[s] / answers;
+      answer_tokens += std::ssize(g.rollouts[s].tokens);
+    }
+    *record.right += static_cast<double>(g.right) / answers;
+    *record.useful_groups += g.tells() / static_cast<double>(rl_.groups_per_step);
+  }
+  record.lr = learning_rate_at(schedule_, state_.step);
+  const PolicyStepReport report = policy_->run(lessons, record.lr, [] { still_alive(); });
+  ++state_.step;
+  state_.tokens += report.tokens;
+  record.step = state_.step;
+  record.unix_ms = clock_.unix_ms();
+  record.tokens = state_.tokens;
+  record.loss = report.loss;
+  record.bits_per_byte = kNone;
+  record.gradient_norm = report.gradient_norm;
+  record.answer_tokens = static_cast<double>(answer_tokens) / answers;
+  record.clipped = report.clipped;
+  record.ratio_max = report.ratio_max;
+  if (reference_) record.kl = report.kl;
+  if (rl_.off_policy_mask > 0) record.masked = static_cast<double>(report.masked);
+  record.logprob_mismatches = static_cast<double>(report.mismatches);
+  record.skipped = report.refused;
+  record.seconds = clock_.monotonic_s() - begin_s;
+  record.tokens_per_s = static_cast<double>(answer_tokens + report.tokens) / record.seconds;
+  compared_ += report.compared;
+  mismatches_ += report.mismatches;
+  state_.seconds += record.seconds;
+  state_.held_out_loss.reset();
+  own_seconds_ += record.seconds;
+  own_tokens_ += answer_tokens + report.tokens;
+  ++own_steps_;
+  last_reward_ = record.reward;
+  last_loss_ = record.loss;
+  TRY(metrics_->write(record));
+  progress_->step(record);
+  beats_.step_done(state_.step);
+  if (report.mismatches > 0)
+    progress_->note(
+        fmt::format("warning    step {}: {} of {} log-probabilities of answers are not what "
+                    "training computes",
+                    state_.step,
+                    report.mismatches,
+                    report.compared));
+  if (report.refused) return refused(*report.refused);
+  refused_in_a_row_ = 0;
+  return {};
+}
+
+Result<void> Run::refused(const std::string& why) {
+  ++state_.refused;
+  progress_->note(fmt::format("step {}: update refused: {}", state_.step, why));
+  if (++refused_in_a_row_ < kRefusedInARowMax) return {};
+  return fail(Code::kVerdict,
+              "{} steps in a row had an update refused; lower optimizer.lr and go on from the last "
+              "checkpoint in {} with --resume",
+              refused_in_a_row_,
+              settings_.checkpoint.dir);
+}
+
+/// One answer to each held-out task, drawn as the rollouts are, with the same seeds every time.
+Result<void> Run::evaluate() {
+  beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating, std::ssize(held_out_));
+  const OpsAlive alive;
+  engine::Engine engine(*model_, engine_options(longest_held_out_));
+  const auto scores = score(engine,
+                            held_out_,
+                            held_out_prompts_,
+                            texts_,
+                            {.samples = 1,
+                             .seed = static_cast<uint64_t>(settings_.train.seed),
+                             .rollouts = rollout_options(false)});
+  if (!scores) {
+    if (cut_short(scores.error())) return {};
+    return tl::unexpected(scores.error());
+  }
+  const ScoreSummary s = summary(*scores, 1);
+  state_.held_out_loss = 1 - s.pass_at_1;
+  const HeldOutRecord record{.step = state_.step,
+                             .unix_ms = clock_.unix_ms(),
+                             .loss = 1 - s.pass_at_1,
+                             .bits_per_byte = kNone,
+                             .score = s.pass_at_1,
+                             .score_low = s.interval.low,
+                             .score_high = s.interval.high,
+                             .answer_tokens = s.mean_tokens};
+  TRY(metrics_->write(record));
+  progress_->held_out(record);
+  return write_samples(*scores);
+}
+
+/// Answers to read: samples/step-00000100.txt.
+Result<void> Run::write_samples(const std::vector<TaskScore>& scores) const {
+  std::string text;
+  for (size_t i = 0; i < std::min(scores.size(), kSamplesShown); ++i) {
+    const Task& t = held_out_[i];
+    text += fmt::format("=== task {} ({}): {}\n{}\n{}\n\n",
+                        i + 1,
+                        t.kind.empty() ? "no kind" : t.kind,
+                        scores[i].right > 0 ? "right" : "wrong",
+                        t.messages.empty() ? t.prompt : t.messages,
+                        scores[i].sample);
+  }
+  const std::string folder = join_path(settings_.checkpoint.dir, "samples");
+  TRY(make_folders(folder));
+  return write_file_atomic(join_path(folder, fmt::format("step-{:08}.txt", state_.step)), text);
+}
+
+Result<void> Run::save() {
+  const double begin_s = clock_.monotonic_s();
+  TRY_ASSIGN(
+      const Saved saved,
+      save_run(
+          *model_, &texts_, *optimizer_, state_, data_, settings_, metrics_->metrics(), beats_));
+  saved_step_ = state_.step;
+  progress_->note(fmt::format("saved      {} ({}, {})",
+                              saved.path,
+                              format_bytes(static_cast<double>(saved.bytes)),
+                              format_duration(clock_.monotonic_s() - begin_s)));
+  for (const std::string& w : saved.warnings) progress_->note("warning    " + w);
+  return {};
+}
+
+Learnt Run::result() const {
+  Learnt l;
+  TrainResult& r = l.run;
+  r.stopped = state_.step < settings_.train.steps;
+  r.step = state_.step;
+  if (saved_step_ >= 0) r.model_dir = checkpoint_path(settings_.checkpoint.dir, saved_step_);
+  r.loss = last_loss_;
+  if (own_seconds_ > 0) r.tokens_per_s = static_cast<double>(own_tokens_) / own_seconds_;
+  r.seconds = state_.seconds;
+  l.reward = last_reward_;
+  l.compared = compared_;
+  l.mismatches = mismatches_;
+  if (metrics_ && !metrics_->metrics().held_out.empty()) {
+    const auto& all = metrics_->metrics().held_out;
+    if (all.front().step == 0) l.score_before = all.front().score;
+    if (all.back().step == state_.step) l.score_after = all.back().score;
+  }
+  return l;
+}
+
+}  // namespace
+
+Result<Learnt> learn(const Settings& settings, const TrainOptions& options) {
+  return Run(settings, options).go();
+}
+
+}  // namespace ferry::rl

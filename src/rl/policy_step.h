@@ -1,0 +1,72 @@
+// One step of reinforcement learning, from answers and their advantages to new weights. It counts how
+// often a log-probability that the engine gave is not, to the bit, the one that training computes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "rl/policy_loss.h"
+#include "rl/rollouts.h"
+#include "train/train_step.h"
+
+namespace ferry::rl {
+
+struct PolicyStepSettings {
+  PolicyLossSettings loss;
+  int64_t minibatches = 1;
+  int64_t micro_batch_tokens = 4096;
+  bool keep_routing = false;
+};
+
+/// An answer that is learnt from. prompt and rollout outlive the step.
+struct Lesson {
+  const TaskPrompt* prompt = nullptr;
+  const Rollout* rollout = nullptr;  // with log-probabilities, by the weights as they are
+  double advantage = 0;
+};
+
+struct PolicyStepReport {
+  double loss = 0, gradient_norm = 0;  // means over minibatches
+  double kl = 0, clipped = 0, ratio_max = 1;
+  int64_t masked = 0;
+  int64_t tokens = 0;                    // run for gradients, prompts included
+  int64_t compared = 0, mismatches = 0;  // log-probabilities of answers' tokens
+  int64_t updates = 0;
+  std::optional<std::string> refused;  // why an update was not made
+};
+
+/// Owner: the loop. One thread. `reference`: of the KL term; nullptr: there is none.
+class PolicyStep {
+ public:
+  PolicyStep(models::TrainableLm& model,
+             TrainStep& step,
+             models::CausalLm* reference,
+             const PolicyStepSettings& settings)
+      : model_(model), step_(step), reference_(reference), settings_(settings) {}
+
+  /// Updates the weights once for each minibatch, of as many lessons each, in their order. alive() is called
+  /// after each pass of the model.
+  PolicyStepReport run(std::span<const Lesson> lessons,
+                       double lr,
+                       const std::function<void()>& alive);
+
+ private:
+  struct Packed;
+  struct Scored;
+  std::vector<Packed> pack(std::span<const Lesson> lessons) const;
+  Scored score(models::CausalLm& by,
+               const std::vector<Packed>& packed,
+               std::span<const Lesson> lessons,
+               const std::function<void()>& alive) const;
+
+  models::TrainableLm& model_;
+  TrainStep& step_;
+  models::CausalLm* reference_;
+  PolicyStepSettings settings_;
+};
+
+}  // namespace ferry::rl

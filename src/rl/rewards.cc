@@ -1,0 +1,272 @@
+#include "rl/rewards.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <numeric>
+
+namespace ferry::rl {
+namespace {
+
+constexpr std::string_view kOpen = "<think>", kClose = "</think>", kBoxed = "\\boxed{";
+constexpr std::string_view kSpace = " \t\r\n\f\v";
+constexpr size_t kExpressionBytesMax = 4096;
+constexpr int kDepthMax = 64;  // of brackets
+
+std::string_view trimmed(std::string_view text) {
+  const size_t begin = text.find_first_not_of(kSpace);
+  if (begin == std::string_view::npos) return {};
+  return text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
+}
+
+/// The inside of the last \boxed{...} whose brackets close; the text itself if there is none.
+std::string_view unboxed(std::string_view text) {
+  for (size_t at = text.rfind(kBoxed); at != std::string_view::npos;
+       at = at == 0 ? std::string_view::npos : text.rfind(kBoxed, at - 1)) {
+    const size_t begin = at + kBoxed.size();
+    int depth = 1;
+    for (size_t i = begin; i < text.size(); ++i) {
+      depth += text[i] == '{' ? 1 : text[i] == '}' ? -1 : 0;
+      if (depth == 0) return trimmed(text.substr(begin, i - begin));
+    }
+  }
+  return text;
+}
+
+/// Words with one blank between them.
+std::string words(std::string_view text) {
+  std::string out;
+  for (text = trimmed(text); !text.empty();) {
+    const size_t end = std::min(text.find_first_of(kSpace), text.size());
+    if (!out.empty()) out += ' ';
+    out += text.substr(0, end);
+    text = trimmed(text.substr(end));
+  }
+  return out;
+}
+
+/// A whole text that is a number: decimal, with commas between thousands or a percent sign's like not.
+std::optional<double> number(std::string_view text) {
+  std::string digits;
+  for (const char c : trimmed(text))
+    if (c != ',') digits += c;
+  if (!digits.empty() && digits.front() == '+') digits.erase(0, 1);
+  double value = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (error != std::errc() || end != digits.data() + digits.size() || !std::isfinite(value))
+    return std::nullopt;
+  return value;
+}
+
+/// Recursive descent; every step checks that fractions stay within 64 bits.
+class Parser {
+ public:
+  explicit Parser(std::string_view text) : text_(text) {}
+
+  std::optional<Expression> run() {
+    const Fraction value = sum(0);
+    skip();
+    if (bad_ || at_ != text_.size()) return std::nullopt;
+    return Expression{value.n, value.d, std::move(numbers_)};
+  }
+
+ private:
+  struct Fraction {
+    int64_t n = 0, d = 1;
+  };
+
+  void skip() {
+    while (at_ < text_.size() && kSpace.find(text_[at_]) != std::string_view::npos) ++at_;
+  }
+  bool take(char c) {
+    skip();
+    if (at_ >= text_.size() || text_[at_] != c) return false;
+    ++at_;
+    return true;
+  }
+  int64_t times(int64_t a, int64_t b) {
+    int64_t out = 0;
+    bad_ |= __builtin_mul_overflow(a, b, &out) || out == INT64_MIN;
+    return bad_ ? 0 : out;
+  }
+  int64_t plus(int64_t a, int64_t b) {
+    int64_t out = 0;
+    bad_ |= __builtin_add_overflow(a, b, &out) || out == INT64_MIN;
+    return bad_ ? 0 : out;
+  }
+  Fraction lowest(int64_t n, int64_t d) {
+    if (bad_ || d == 0) {
+      bad_ = true;
+      return {};
+    }
+    const int64_t g = std::gcd(n, d) * (d < 0 ? -1 : 1);
+    return {n / g, d / g};
+  }
+
+  Fraction sum(int depth) {
+    Fraction a = product(depth);
+    while (!bad_) {
+      const bool minus = take('-');
+      if (!minus && !take('+')) break;
+      const Fraction b = product(depth);
+      const int64_t right = times(b.n, a.d);
+      a = lowest(plus(times(a.n, b.d), minus ? -right : right), times(a.d, b.d));
+    }
+    return a;
+  }
+  Fraction product(int depth) {
+    Fraction a = factor(depth);
+    while (!bad_) {
+      const bool divided = take('/');
+      if (!divided && !take('*')) break;
+      const Fraction b = factor(depth);
+      a = divided ? lowest(times(a.n, b.d), times(a.d, b.n))
+                  : lowest(times(a.n, b.n), times(a.d, b.d));
+    }
+    return a;
+  }
+  Fraction factor(int depth) {
+    if (depth == kDepthMax) bad_ = true;
+    if (bad_) return {};
+    if (take('(')) {
+      const Fraction inside = sum(depth + 1);
+      bad_ |= !take(')');
+      return inside;
+    }
+    skip();
+    int64_t value = 0;
+    const char* const begin = text_.data() + at_;
+    const bool digit = at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9';
+    const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), value);
+    if (!digit || error != std::errc()) {
+      bad_ = true;
+      return {};
+    }
+    at_ += static_cast<size_t>(end - begin);
+    numbers_.push_back(value);
+    return {value, 1};
+  }
+
+  std::string_view text_;
+  size_t at_ = 0;
+  bool bad_ = false;
+  std::vector<int64_t> numbers_;
+};
+
+bool countdown_right(const Task& task, std::string_view answer) {
+  const std::optional<double> target = number(task.answer);
+  // What is written behind "=" is the writer's claim.
+  std::optional<Expression> e = evaluate_expression(answer.substr(0, answer.find('=')));
+  if (!e || !target || e->denominator != 1 || static_cast<double>(e->numerator) != *target)
+    return false;
+  std::vector<int64_t> used = std::move(e->numbers), given = task.numbers;
+  std::sort(used.begin(), used.end());
+  std::sort(given.begin(), given.end());
+  return used == given;
+}
+
+bool maze_right(const Task& task, std::string_view answer) {
+  const auto& maze = task.maze;
+  const int64_t height = std::ssize(maze), width = height > 0 ? std::ssize(maze[0]) : 0;
+  const auto at = [&](int64_t r, int64_t c) {
+    return maze[static_cast<size_t>(r)][static_cast<size_t>(c)];
+  };
+  int64_t row = 0, column = 0;
+  for (int64_t r = 0; r < height; ++r)
+    for (int64_t c = 0; c < width; ++c)
+      if (at(r, c) == 'S') {
+        row = r;
+        column = c;
+      }
+  for (const char move : answer) {
+    if (kSpace.find(move) != std::string_view::npos) continue;
+    switch (move) {
+      case 'U': --row; break;
+      case 'D': ++row; break;
+      case 'L': --column; break;
+      case 'R': ++column; break;
+      default: return false;
+    }
+    if (row < 0 || row >= height || column < 0 || column >= width || at(row, column) == '#')
+      return false;
+  }
+  return height > 0 && at(row, column) == 'E';
+}
+
+}  // namespace
+
+AnswerParts take_apart(std::string_view text, bool thinking) {
+  AnswerParts parts;
+  std::string_view rest = text;
+  if (!thinking && trimmed(text).starts_with(kOpen)) {
+    thinking = true;
+    rest.remove_prefix(rest.find(kOpen) + kOpen.size());
+  }
+  if (thinking) {
+    parts.has_thought = true;
+    const size_t end = rest.find(kClose);
+    parts.thought = trimmed(rest.substr(0, end));
+    if (end == std::string_view::npos) return parts;
+    rest.remove_prefix(end + kClose.size());
+  }
+  const std::string_view answer = trimmed(rest);
+  parts.well_formed = thinking && !answer.empty() && answer.find(kOpen) == std::string_view::npos &&
+                      answer.find(kClose) == std::string_view::npos &&
+                      parts.thought.find(kOpen) == std::string::npos;
+  parts.answer = unboxed(answer);
+  return parts;
+}
+
+bool is_right(const Task& task, std::string_view answer) {
+  if (trimmed(answer).empty()) return false;
+  switch (task.check) {
+    case Check::kExact: return words(answer) == words(task.answer);
+    case Check::kNumber: {
+      const std::optional<double> got = number(answer), expected = number(task.answer);
+      return got && expected && std::abs(*got - *expected) <= task.tolerance;
+    }
+    case Check::kRegex: {
+      const auto pattern = text::LimitedRegex::compile(task.answer);
+      if (!pattern) return false;
+      const auto matches = pattern->matches_all(trimmed(answer));
+      return matches && *matches;
+    }
+    case Check::kCountdown: return countdown_right(task, answer);
+    case Check::kMaze: return maze_right(task, answer);
+  }
+  return false;
+}
+
+std::string vote_of(const Task& task, std::string_view answer) {
+  if (task.check == Check::kNumber)
+    if (const std::optional<double> value = number(answer)) return fmt::format("{}", *value);
+  return words(answer);
+}
+
+std::optional<Expression> evaluate_expression(std::string_view text) {
+  if (text.size() > kExpressionBytesMax) return std::nullopt;
+  return Parser(text).run();
+}
+
+Result<ScriptShare> ScriptShare::of(const std::string& script) {
+  TRY_ASSIGN(text::LimitedRegex letters, text::LimitedRegex::compile(R"(\p{L})"));
+  const bool name = !script.empty() && std::all_of(script.begin(), script.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+  });
+  auto of_script = name ? text::LimitedRegex::compile(fmt::format(R"((?=\p{{L}})\p{{{}}})", script))
+                        : fail(Code::kInvalidInput, "it is no name");
+  if (!of_script)
+    return fail(Code::kInvalidInput,
+                "script \"{}\": {}; give a script of Unicode, such as Latin or Han",
+                script,
+                of_script.error().message);
+  return ScriptShare(std::move(letters), *std::move(of_script));
+}
+
+double ScriptShare::operator()(std::string_view text) const {
+  const auto all = letters_.count(text), of_script = of_script_.count(text);
+  if (!all || !of_script) return 0;
+  return *all == 0 ? 1 : static_cast<double>(*of_script) / static_cast<double>(*all);
+}
+
+}  // namespace ferry::rl

@@ -1,0 +1,59 @@
+// What an answer is worth: rules that no answer can talk to. Each is a function of the task and of the
+// answer's text.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "rl/tasks.h"
+#include "text/limited_regex.h"
+
+namespace ferry::rl {
+
+/// An answer's text, taken apart. Where a thought is opened (by the prompt, or by <think> where nothing
+/// stands before it) and never closed, there is no answer.
+struct AnswerParts {
+  std::string thought;
+  std::string answer;  // what stands behind the thought, without white space at its ends; of
+                       // \boxed{...} in it, the last one's inside
+  bool has_thought = false;
+  /// Exactly one thought, first and closed, and an answer behind it.
+  bool well_formed = false;
+};
+
+/// `thinking`: the prompt has opened the thought.
+AnswerParts take_apart(std::string_view text, bool thinking);
+
+/// Whether the answer is right, by the task's check. What cannot be told within limits is wrong.
+bool is_right(const Task& task, std::string_view answer);
+
+/// What answers that mean the same have in common, for counting votes: of a number its value, of other
+/// text its words.
+std::string vote_of(const Task& task, std::string_view answer);
+
+/// The share of a text's letters that are of one script: what a text's language can be told by without
+/// a dictionary. A text without letters is of every script.
+class ScriptShare {
+ public:
+  /// A script by its Unicode name: "Latin", "Han", "Cyrillic". Errors: kInvalidInput.
+  static Result<ScriptShare> of(const std::string& script);
+  double operator()(std::string_view text) const;
+
+ private:
+  ScriptShare(text::LimitedRegex letters, text::LimitedRegex of_script)
+      : letters_(std::move(letters)), of_script_(std::move(of_script)) {}
+  text::LimitedRegex letters_, of_script_;
+};
+
+/// The value of an expression of whole numbers, + - * / and brackets, as a fraction, and the numbers that it
+/// uses, in their order. Nothing: it is none, divides by zero, or leaves 64 bits.
+struct Expression {
+  int64_t numerator = 0, denominator = 1;  // in lowest terms, denominator > 0
+  std::vector<int64_t> numbers;
+};
+std::optional<Expression> evaluate_expression(std::string_view text);
+
+}  // namespace ferry::rl

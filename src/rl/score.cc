@@ -1,0 +1,125 @@
+#include "rl/score.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "base/check.h"
+#include "base/random.h"
+#include "rl/rewards.h"
+
+namespace ferry::rl {
+namespace {
+
+/// The share of the most frequent answers that is right: a tie is broken by chance. No answer is no vote.
+double vote(const Task& task, const std::vector<AnswerParts>& answers) {
+  struct Votes {
+    int64_t count = 0;
+    bool right = false;
+  };
+  std::map<std::string, Votes> votes;
+  for (const AnswerParts& a : answers) {
+    if (a.answer.empty()) continue;
+    Votes& v = votes[vote_of(task, a.answer)];
+    ++v.count;
+    v.right = v.right || is_right(task, a.answer);
+  }
+  int64_t most = 0;
+  for (const auto& [answer, v] : votes) most = std::max(most, v.count);
+  double tied = 0, right = 0;
+  for (const auto& [answer, v] : votes)
+    if (v.count == most) {
+      ++tied;
+      right += v.right;
+    }
+  return tied > 0 ? right / tied : 0;
+}
+
+}  // namespace
+
+double pass_at_k(int64_t n, int64_t c, int64_t k) {
+  check(0 <= c && c <= n && 1 <= k && k <= n, "pass_at_k: n {}, c {}, k {}", n, c, k);
+  if (n - c < k) return 1;
+  double none = 1;  // of k drawn without putting back, that each is wrong
+  for (int64_t i = n - c + 1; i <= n; ++i)
+    none *= 1 - static_cast<double>(k) / static_cast<double>(i);
+  return 1 - none;
+}
+
+Interval interval_95(std::span<const double> values, int64_t answers_each) {
+  check(!values.empty(), "interval: of nothing");
+  const auto tasks = static_cast<double>(values.size());
+  double mean = 0, square = 0;
+  for (const double v : values) mean += v;
+  mean = std::min(1.0, mean / tasks);
+  for (const double v : values) square += (v - mean) * (v - mean);
+  const double variance = tasks > 1 ? square / (tasks - 1) / tasks : 0;  // of the mean
+  const double most = tasks * static_cast<double>(answers_each);
+  const double yes_or_no = mean * (1 - mean);
+  double n = tasks;  // where all answers agree, those to one task may do so always
+  if (yes_or_no > 0) n = variance > 0 ? std::clamp(yes_or_no / variance, tasks, most) : most;
+  constexpr double z = 1.959963984540054;
+  const double scale = 1 / (1 + z * z / n), centre = (mean + z * z / (2 * n)) * scale;
+  const double half = z * std::sqrt(yes_or_no / n + z * z / (4 * n * n)) * scale;
+  // Where all are alike the bound is the mean, but for a rounding.
+  return {std::clamp(centre - half, 0.0, mean), std::clamp(centre + half, mean, 1.0)};
+}
+
+Result<std::vector<TaskScore>> score(engine::Engine& engine,
+                                     std::span<const Task> tasks,
+                                     std::span<const TaskPrompt> prompts,
+                                     const ModelTexts& texts,
+                                     const ScoreOptions& options) {
+  check(tasks.size() == prompts.size(), "score: {} tasks", tasks.size());
+  const auto samples = static_cast<size_t>(options.samples);
+  std::vector<RolloutRequest> requests;
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    const Random seeds(options.seed, RandomPurpose::kRollout, t);
+    for (size_t s = 0; s < samples; ++s) requests.push_back({&prompts[t], seeds.bits(s)});
+  }
+  TRY_ASSIGN(const std::vector<Rollout> rollouts,
+             roll_out(engine, requests, texts, options.rollouts));
+  std::vector<TaskScore> scores;
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    TaskScore score;
+    std::vector<AnswerParts> answers;
+    for (size_t s = 0; s < samples; ++s) {
+      const Rollout& r = rollouts[t * samples + s];
+      answers.push_back(take_apart(r.text, prompts[t].thinking));
+      score.right += is_right(tasks[t], answers.back().answer);
+      score.tokens += std::ssize(r.tokens);
+      score.ended += r.finish == engine::Finish::kEnd || r.finish == engine::Finish::kNone;
+      std::vector<int32_t> thought;
+      texts.tokenizer->encode(answers.back().thought, text::Tokenizer::Specials::kAsText, thought);
+      score.thought_tokens += std::ssize(thought);
+    }
+    score.voted = vote(tasks[t], answers);
+    score.sample = rollouts[t * samples].text;
+    scores.push_back(std::move(score));
+  }
+  return scores;
+}
+
+ScoreSummary summary(std::span<const TaskScore> scores, int64_t samples) {
+  ScoreSummary s;
+  s.tasks = std::ssize(scores);
+  const double tasks = static_cast<double>(s.tasks), answers = tasks * static_cast<double>(samples);
+  std::vector<double> shares;
+  for (const TaskScore& t : scores) {
+    shares.push_back(static_cast<double>(t.right) / static_cast<double>(samples));
+    s.pass_at_1 += static_cast<double>(t.right);
+    s.pass_at_k += pass_at_k(samples, t.right, samples);
+    s.voted += t.voted;
+    s.mean_tokens += static_cast<double>(t.tokens);
+    s.mean_thought_tokens += static_cast<double>(t.thought_tokens);
+    s.ended += static_cast<double>(t.ended);
+  }
+  for (double* of_answers : {&s.pass_at_1, &s.mean_tokens, &s.mean_thought_tokens, &s.ended})
+    *of_answers /= answers;
+  s.pass_at_k /= tasks;
+  s.voted /= tasks;
+  s.interval = interval_95(shares, samples);
+  return s;
+}
+
+}  // namespace ferry::rl

@@ -1,0 +1,117 @@
+#include "rl/tasks.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/json_fields.h"
+#include "text/limited_regex.h"
+
+namespace ferry::rl {
+namespace {
+
+constexpr uint64_t kFileBytesMax = uint64_t{1} << 30;
+
+constexpr std::pair<const char*, Check> kChecks[] = {{"exact", Check::kExact},
+                                                     {"number", Check::kNumber},
+                                                     {"regex", Check::kRegex},
+                                                     {"countdown", Check::kCountdown},
+                                                     {"maze", Check::kMaze}};
+
+const char* name_of(Check check) {
+  return std::find_if(std::begin(kChecks),
+                      std::end(kChecks),
+                      [&](const auto& c) { return c.second == check; })
+      ->first;
+}
+
+Check check_named(JsonFields& f) {
+  const std::string name = f.text("check", "exact");
+  for (const auto& [known, check] : kChecks)
+    if (name == known) return check;
+  f.refuse("check", "must be exact, number, regex, countdown or maze");
+  return Check::kExact;
+}
+
+/// Rows of one width, with one S and one E.
+void check_maze(JsonFields& f, const std::vector<std::string>& maze) {
+  std::string all;
+  for (const std::string& row : maze) {
+    if (row.size() != maze.front().size()) f.refuse("maze", "must have rows of one length");
+    all += row;
+  }
+  const auto times = [&](char c) { return std::count(all.begin(), all.end(), c); };
+  if (times('S') != 1 || times('E') != 1 || all.find_first_not_of("#.SE") != std::string::npos)
+    f.refuse("maze", "must be of '#' and '.', with one S and one E");
+}
+
+Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
+  JsonProblem problem{.code = Code::kInvalidInput, .advice = "", .status = {}};
+  JsonFields f(object, where, problem);
+  Task t;
+  t.kind = f.text("kind", "");
+  t.difficulty = f.integer("difficulty", 0, 1'000'000, 0);
+  if (f.has("prompt") == f.has("messages")) f.refuse("", "needs \"prompt\" or \"messages\"");
+  t.prompt = f.text("prompt", "");
+  if (f.has("messages")) t.messages = json_text(f.list("messages"));
+  t.answer = f.text("answer");
+  t.check = check_named(f);
+  t.tolerance = f.real("tolerance", 0, 1e300, 0.0);
+  t.solution = f.text("solution", "");
+  if (t.check == Check::kCountdown)
+    for (const double n : f.reals("numbers")) t.numbers.push_back(static_cast<int64_t>(n));
+  if (t.check == Check::kMaze) {
+    t.maze = f.texts("maze");
+    if (!problem) check_maze(f, t.maze);
+  }
+  if (t.check == Check::kRegex && !problem)
+    if (const auto pattern = text::LimitedRegex::compile(t.answer); !pattern)
+      f.refuse("answer", pattern.error().message);
+  f.refuse_unknown({"text", "numbers", "maze"}, "is no field of a task");
+  TRY(problem.done());
+  if (t.answer.empty() && t.check != Check::kMaze)
+    return fail(Code::kInvalidInput, "{}: \"answer\" is empty: nothing could be right", where);
+  return t;
+}
+
+}  // namespace
+
+Result<std::vector<Task>> read_tasks(const std::string& path) {
+  TRY_ASSIGN(const std::string text, read_file(path, kFileBytesMax));
+  std::vector<Task> tasks;
+  std::string_view rest = text;
+  for (size_t number = 1; !rest.empty(); ++number) {
+    const size_t end = std::min(rest.find('\n'), rest.size());
+    const std::string_view line = rest.substr(0, end);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string where = fmt::format("{}:{}", path, number);
+    const Result<nlohmann::json> object = parse_json(line, where);
+    if (!object) return fail(Code::kInvalidInput, "{}", object.error().message);
+    if (!object->is_object()) return fail(Code::kInvalidInput, "{}: not a JSON object", where);
+    TRY_ASSIGN(Task task, read_task(*object, where));
+    tasks.push_back(std::move(task));
+  }
+  if (tasks.empty()) return fail(Code::kInvalidInput, "{}: has no tasks", path);
+  return tasks;
+}
+
+std::string to_json_line(const Task& t, bool with_text) {
+  nlohmann::ordered_json j;
+  if (!t.kind.empty()) j["kind"] = t.kind;
+  j["difficulty"] = t.difficulty;
+  if (t.messages.empty())
+    j["prompt"] = t.prompt;
+  else
+    j["messages"] = nlohmann::ordered_json::parse(t.messages);
+  j["answer"] = t.answer;
+  if (t.check != Check::kExact) j["check"] = name_of(t.check);
+  if (t.tolerance > 0) j["tolerance"] = t.tolerance;
+  if (!t.numbers.empty()) j["numbers"] = t.numbers;
+  if (!t.maze.empty()) j["maze"] = t.maze;
+  if (!t.solution.empty()) j["solution"] = t.solution;
+  if (with_text) j["text"] = t.prompt + t.solution;
+  return json_text(j);
+}
+
+}  // namespace ferry::rl

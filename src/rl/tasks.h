@@ -1,0 +1,46 @@
+// Tasks: what a model is asked, and how an answer is told to be right. A set of them is a file of
+// JSON lines.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace ferry::rl {
+
+/// How an answer is compared with what the task says.
+enum class Check {
+  kExact,      // the same text; white space between words does not count
+  kNumber,     // a number within `tolerance` of it
+  kRegex,      // matched by it, whole
+  kCountdown,  // an expression that uses each of `numbers` once and has this value
+  kMaze,       // moves (U, D, L, R) that lead from S to E through `maze`
+};
+
+struct Task {
+  std::string kind;        // results are told by it
+  int64_t difficulty = 0;  // and by this
+  std::string prompt;      // text; or
+  std::string messages;    // a conversation, as JSON: then the model's chat template is applied
+  std::string answer;
+  Check check = Check::kExact;
+  double tolerance = 0;
+  std::vector<int64_t> numbers;
+  std::vector<std::string> maze;  // rows of '#', '.', 'S' and 'E'
+  std::string solution = {};  // an answer with its thoughts, of those that are made; may be empty
+};
+
+/// The lines of a file: "prompt" or "messages", "answer", and optionally "kind", "difficulty",
+/// "check" ("exact", "number", "regex", "countdown", "maze"), "tolerance", "numbers", "maze",
+/// "solution", and "text", which is for training and not read.
+/// Errors: kInvalidInput with the line: JSON, fields, a task without answer, patterns, mazes without way
+/// in or out; kNotFound.
+Result<std::vector<Task>> read_tasks(const std::string& path);
+
+/// One line, without the newline. `with_text`: with "text", the prompt and its solution.
+std::string to_json_line(const Task& task, bool with_text);
+
+}  // namespace ferry::rl

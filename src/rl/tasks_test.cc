@@ -1,0 +1,74 @@
+// Tasks that are made, and the file of them.
+#include "rl/tasks.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "base/file.h"
+#include "rl/rewards.h"
+#include "rl/task_makers.h"
+
+namespace ferry::rl {
+namespace {
+
+std::string file_with(const std::string& text) {
+  const std::string path = join_path(testing::TempDir(), "tasks.jsonl");
+  EXPECT_TRUE(write_file_atomic(path, text));
+  return path;
+}
+
+TEST(Tasks, SolutionsAreRightAndReadBack) {
+  for (const std::string& kind : task_kinds())
+    for (const int64_t difficulty : {1, 2, 5, 12}) {
+      const std::vector<Task> made = make_tasks(kind, 7, difficulty, 0, 50);
+      std::string lines;
+      for (const Task& t : made) lines += to_json_line(t, true) + "\n";
+      const auto read = read_tasks(file_with(lines));
+      ASSERT_TRUE(read) << read.error().message;
+      ASSERT_EQ(read->size(), made.size());
+      std::set<std::string> prompts;
+      for (size_t i = 0; i < made.size(); ++i) {
+        const Task& t = (*read)[i];
+        EXPECT_EQ(to_json_line(t, true), to_json_line(made[i], true));
+        EXPECT_TRUE(is_right(t, take_apart(t.solution, false).answer)) << to_json_line(t, true);
+        EXPECT_FALSE(is_right(t, "x"));
+        prompts.insert(t.prompt);
+      }
+      EXPECT_GE(prompts.size(),
+                kind == "maze" && difficulty < 5 ? 2 * static_cast<size_t>(difficulty) : 25u)
+          << kind;
+    }
+}
+
+TEST(Tasks, AreAFunctionOfTheirNumber) {
+  const std::vector<Task> all = make_tasks("sum", 3, 4, 0, 20),
+                          part = make_tasks("sum", 3, 4, 15, 5);
+  for (size_t i = 0; i < part.size(); ++i) EXPECT_EQ(part[i].prompt, all[15 + i].prompt);
+  EXPECT_NE(make_tasks("sum", 4, 4, 0, 1)[0].prompt, all[0].prompt);
+}
+
+TEST(Tasks, WrongOnesAreRefusedWithTheirLine) {
+  for (const char* bad : {R"({"prompt": "a"})",
+                          R"({"answer": "a"})",
+                          R"({"prompt": "a", "answer": ""})",
+                          R"({"prompt": "a", "messages": [], "answer": "b"})",
+                          R"([])",
+                          R"({"prompt": )",
+                          R"({"prompt": "a", "answer": "b", "check": "taste"})",
+                          R"({"prompt": "a", "answer": "(", "check": "regex"})",
+                          R"({"prompt": "a", "answer": "R", "check": "maze", "maze": ["S.", "E"]})",
+                          R"({"prompt": "a", "answer": "b", "anwser": "c"})"}) {
+    const auto read = read_tasks(file_with(R"({"prompt": "a", "answer": "b"})"
+                                           "\n" +
+                                           std::string(bad) + "\n"));
+    ASSERT_FALSE(read) << bad;
+    EXPECT_EQ(read.error().code, Code::kInvalidInput);
+    EXPECT_NE(read.error().message.find("tasks.jsonl:2"), std::string::npos)
+        << read.error().message;
+  }
+  EXPECT_FALSE(read_tasks(file_with("\n")));
+}
+
+}  // namespace
+}  // namespace ferry::rl
