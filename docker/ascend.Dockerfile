@@ -21,7 +21,7 @@ FROM debian:12
 COPY --from=cann /usr/local/Ascend /usr/local/Ascend
 COPY --from=build /ferry/build/ferry /usr/local/bin/ferry
 RUN apt-get update -q && apt-get install -y -q --no-install-recommends \
-      libfmt9 libpcre2-8-0 libsodium23 libzstd1 zlib1g liblzma5 libstdc++6 && \
+      libfmt9 libpcre2-8-0 libsodium23 libzstd1 zlib1g liblzma5 libcurl4 libstdc++6 && \
     rm -rf /var/lib/apt/lists/*
 # What set_env.sh of the toolkit sets, as far as a program without Python needs it.
 ENV ASCEND_HOME_PATH=/usr/local/Ascend/ascend-toolkit/latest \

@@ -2,20 +2,29 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "base/file.h"
+#include "base/json.h"
 #include "base/signature.h"
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/output_file.h"
+#include "verify/server_verify.h"
 #include "verify/verify.h"
 
 namespace ferry::cli {
 namespace {
 
+constexpr uint64_t kKeyBytesMax = 4096;
+
 struct Arguments {
   verify::Options verify;
-  std::string dtype, key, html;
+  std::string dtype, key, html, json_to;
   bool json = false, remember = true, stream = false;
+  verify::ServerOptions server;
+  std::string key_file;
+  double timeout_s = 120;
 };
 
 /// The texts as a reader sees them; where device and reference part, both, and by how much.
@@ -87,7 +96,92 @@ void print_report(const verify::Report& r) {
   fmt::print("verdict    {}\n", verify::verdict_of(r));
 }
 
+void print_report(const verify::ServerReport& r) {
+  fmt::print("server     {}, serving {}\n", r.address, printable(r.model));
+  fmt::print("model      {}{}\n",
+             r.directory,
+             r.root.empty()
+                 ? ""
+                 : fmt::format(", passport root {}, {}",
+                               r.root,
+                               r.signed_by.empty() ? "not signed" : "signed by " + r.signed_by));
+  fmt::print("evidence   {}; {} requests\n", r.evidence, r.requests);
+  if (!r.groups.empty())
+    fmt::print("\n  {:<26} {:>6} {:>6} {:>10} {:>10} {:>10} {:>7} {:>6} {:>6}\n",
+               "questions",
+               "asked",
+               "places",
+               "KL typical",
+               "allowed",
+               "KL max",
+               "tokens",
+               "other",
+               "wrong");
+  for (const verify::ServerGroup& g : r.groups)
+    fmt::print("  {:<26} {:>6} {:>6} {:>10.3g} {:>10.3g} {:>10.3g} {:>7} {:>6} {:>6}{}\n",
+               g.words,
+               g.exchanges,
+               g.closeness.compared,
+               g.closeness.kl_typical,
+               g.bound,
+               g.closeness.kl_max,
+               g.closeness.tokens,
+               g.closeness.other,
+               g.closeness.wrong,
+               g.within ? "" : "  NOT THIS MODEL'S");
+  fmt::print("\n");
+  for (const std::string& line : r.proof) fmt::print("proof      {}\n", line);
+  for (const std::string& note : r.notes) fmt::print("note       {}\n", note);
+  for (const verify::ServerFault& f : r.faults) fmt::print("FAULT      {}: {}\n", f.name, f.words);
+  fmt::print("verdict    {}\n", to_string(r.verdict));
+}
+
+/// What a server's key is, in a file of its own: not among the arguments, where others see it.
+Result<std::string> read_api_key(const std::string& path) {
+  TRY_ASSIGN(std::string key, read_file(path, kKeyBytesMax));
+  while (!key.empty() && (key.back() == '\n' || key.back() == '\r')) key.pop_back();
+  if (key.empty() ||
+      !std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c < 0x7f; }))
+    return fail(
+        Code::kInvalidInput, "{}: must hold one key, in one line, of printable characters", path);
+  return key;
+}
+
+Result<void> ask_server(Arguments& args) {
+  TRY(check_output_path(args.html, OutputKind::kPage));
+  if (!args.key_file.empty()) {
+    TRY_ASSIGN(args.server.key, read_api_key(args.key_file));
+  }
+  args.server.directory = args.verify.directory;
+  if (args.verify.positions > 0) args.server.positions = args.verify.positions;
+  args.server.timeout_ms = static_cast<int64_t>(args.timeout_s * 1000);
+  ProgressLine line;
+  args.server.progress = [&](const std::string& text) { line.show([&] { return text; }); };
+  Result<verify::ServerReport> report = verify::verify_server(args.server);
+  line.clear();
+  if (!report) return tl::unexpected(report.error());
+  print_report(*report);
+  if (!args.html.empty()) TRY(write_file_atomic(args.html, verify::to_html(*report)));
+  if (args.json) fmt::print("{}\n", verify::to_json(*report));
+  TRY(flush_output());
+  switch (report->verdict) {
+    case verify::ServerVerdict::kSame: return {};
+    case verify::ServerVerdict::kDiffers:
+      return fail(Code::kVerdict,
+                  "{}: does not answer as {}: {}",
+                  report->address,
+                  report->directory,
+                  report->faults.front().name);
+    case verify::ServerVerdict::kNotProved: break;
+  }
+  return fail(Code::kUnavailable,
+              "{}: tells too little to prove that it is {}",
+              report->address,
+              report->directory);
+}
+
 Result<void> verify_directory(Arguments& args) {
+  if (!args.server.address.empty()) return ask_server(args);
   if (args.dtype == "f32") args.verify.dtype = DType::kF32;
   if (args.dtype == "bf16") args.verify.dtype = DType::kBF16;
   if (args.stream) args.verify.stream = true;
@@ -126,7 +220,8 @@ void add_verify_command(Command& program) {
   command.option(
       "--positions",
       args->verify.positions,
-      "also ask a probe of so many tokens, up to the model's context; the CPU answers it now");
+      "also ask a probe of so many tokens, up to the model's context; the CPU answers it now. Of a "
+      "server: the longest text that it is asked about (1024)");
   command.flag("--train",
                args->verify.train,
                "also judge a training step's forward and backward pass, call by call");
@@ -136,7 +231,32 @@ void add_verify_command(Command& program) {
   command.flag("--stream", args->stream, "load weights layer by layer, also if they would fit");
   command.flag("!--no-remember", args->remember, "do not note the verdict in verified.json");
   command.flag("--json", args->json, "end with one line of JSON");
-  command.option("--html", args->html, "write the report as a page of HTML, too");
+  command.option("to", args->json_to).among({"-"}).hidden();  // --json -, as the doctor has it
+  command.option("--html,--report", args->html, "write the report as a page of HTML, too");
+  const Option server = command.option("--server",
+                                       args->server.address,
+                                       "ask this OpenAI-compatible server (http://HOST:PORT) "
+                                       "instead of a device, and say whether it "
+                                       "answers as the model");
+  command
+      .option("--api-key-file",
+              args->key_file,
+              "a file with the server's key; that it is asked for everywhere is tried, too")
+      .needs(server);
+  command
+      .option("--model", args->server.model, "the server's name of the model (default: its first)")
+      .needs(server);
+  command
+      .option("--weights",
+              args->server.weights,
+              "what the server says that its weights are: bf16, int8, int4 (default: as DIR has "
+              "them)")
+      .among({"bf16", "int8", "int4"})
+      .needs(server);
+  command.option("--timeout", args->timeout_s, "seconds that the server has for one request")
+      .within(0.1, 86400.0)
+      .shows_default()
+      .needs(server);
   command.runs([args] { return report(verify_directory(*args)); });
 }
 

@@ -1,0 +1,161 @@
+#include "verify/server_judge.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/check.h"
+#include "base/math.h"
+#include "probe/probe.h"
+
+namespace ferry::verify {
+namespace {
+
+constexpr double kRounding = 2;
+constexpr double kDigitsLost = 1e-6;  // in KL; four digits behind the point of a log-probability
+constexpr double kLeastRest = 1e-9;   // what a sum of rounded probabilities can still tell from 1
+constexpr double kTrimmed = 0.1;
+constexpr size_t kRun = 8;  // places that must agree on where a text parts
+
+double mean(std::span<const double> of) {
+  return of.empty() ? 0
+                    : std::accumulate(of.begin(), of.end(), 0.0) / static_cast<double>(of.size());
+}
+
+double trimmed_mean(std::vector<double> of) {
+  std::sort(of.begin(), of.end());
+  const auto kept = of.size() - static_cast<size_t>(kTrimmed * static_cast<double>(of.size()));
+  return mean(std::span(of).first(kept));
+}
+
+/// The server's (id, log-probability) pairs, none twice.
+std::vector<std::pair<int32_t, double>> named(const Seen& seen) {
+  std::vector<std::pair<int32_t, double>> out;
+  const auto add = [&](int32_t id, double log_prob) {
+    if (std::none_of(out.begin(), out.end(), [&](const auto& o) { return o.first == id; }))
+      out.emplace_back(id, log_prob);
+  };
+  if (seen.log_prob) add(seen.id, *seen.log_prob);
+  for (const auto& [id, log_prob] : seen.top) add(id, log_prob);
+  return out;
+}
+
+/// As if a server had said what a model thinks.
+Seen said(const Seen& seen, const Thought& thought) {
+  Seen out = seen;
+  const std::vector<int32_t> ids = ids_of(seen);
+  if (out.log_prob) out.log_prob = thought.log_probs[0];
+  for (auto& [id, log_prob] : out.top)
+    log_prob =
+        thought.log_probs[static_cast<size_t>(std::find(ids.begin(), ids.end(), id) - ids.begin())];
+  return out;
+}
+
+/// f(seen, its thoughts...), where all are there.
+template <typename F>
+void each_place(std::span<const Exchange> exchanges,
+                std::span<const std::vector<std::optional<Thought>>> thoughts,
+                const F& f) {
+  check(exchanges.size() == thoughts.size(), "judge: thoughts of other exchanges");
+  for (size_t e = 0; e < exchanges.size(); ++e) {
+    check(exchanges[e].seen.size() == thoughts[e].size(), "judge: thoughts of other places");
+    for (size_t i = 0; i < exchanges[e].seen.size(); ++i)
+      if (thoughts[e][i]) f(exchanges[e].seen[i], *thoughts[e][i], e, i);
+  }
+}
+
+}  // namespace
+
+std::vector<int32_t> ids_of(const Seen& seen) {
+  std::vector<int32_t> ids = {seen.id};
+  for (const auto& [id, log_prob] : seen.top)
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+  return ids;
+}
+
+std::optional<double> divergence(const Seen& seen, const Thought& reference) {
+  const auto pairs = named(seen);
+  if (pairs.empty()) return std::nullopt;
+  const std::vector<int32_t> ids = ids_of(seen);
+  double kl = 0, ours = 0, theirs = 0;
+  for (const auto& [id, log_prob] : pairs) {
+    const double log_p =
+        reference
+            .log_probs[static_cast<size_t>(std::find(ids.begin(), ids.end(), id) - ids.begin())];
+    const double p = math::exp(log_p);
+    kl += p * (log_p - log_prob);
+    ours += p;
+    theirs += math::exp(log_prob);
+  }
+  const double rest = std::max(1 - ours, kLeastRest), their_rest = std::max(1 - theirs, kLeastRest);
+  kl += rest * (math::log(rest) - math::log(their_rest));
+  return std::max(kl, 0.0);  // below: rounding
+}
+
+Closeness closeness(std::span<const Exchange> exchanges,
+                    std::span<const std::vector<std::optional<Thought>>> thoughts,
+                    double margin) {
+  Closeness c;
+  each_place(exchanges, thoughts, [&](const Seen& seen, const Thought& t, size_t, size_t) {
+    if (const auto kl = divergence(seen, t)) c.kl.push_back(*kl);
+    if (!seen.greedy) return;
+    ++c.tokens;
+    c.log_chance += t.log_probs[0];
+    if (t.best == seen.id) return;
+    const double apart = t.best_log_prob - t.log_probs[0];
+    c.margin_max = std::max(c.margin_max, apart);
+    ++c.other;
+    if (apart > margin) ++c.wrong;
+  });
+  c.compared = std::ssize(c.kl);
+  c.kl_mean = mean(c.kl);
+  c.kl_typical = trimmed_mean(c.kl);
+  if (!c.kl.empty()) c.kl_max = *std::max_element(c.kl.begin(), c.kl.end());
+  return c;
+}
+
+Noise noise(std::span<const Exchange> exchanges,
+            std::span<const std::vector<std::optional<Thought>>> reference,
+            std::span<const std::vector<std::optional<Thought>>> rounded) {
+  Noise n;
+  std::vector<double> kl;
+  double apart = 0;
+  each_place(exchanges, reference, [&](const Seen& seen, const Thought& t, size_t e, size_t i) {
+    if (!rounded[e][i]) return;
+    Seen as_server = said(seen, *rounded[e][i]);
+    // Without the server's log-probabilities, of the token alone.
+    if (named(as_server).empty()) as_server.log_prob = rounded[e][i]->log_probs[0];
+    kl.push_back(*divergence(as_server, t));
+    // Of what is improbable, a log-probability moves far, and changes no answer.
+    for (size_t k = 0; k < t.log_probs.size(); ++k)
+      if (t.log_probs[k] > t.best_log_prob - 5)
+        apart = std::max(apart, std::abs(t.log_probs[k] - rounded[e][i]->log_probs[k]));
+  });
+  n.kl = trimmed_mean(kl);
+  if (!kl.empty()) n.kl_max = *std::max_element(kl.begin(), kl.end());
+  n.margin = 2 * probe::kNoiseFactor * apart;
+  return n;
+}
+
+double kl_bound(const Noise& noise) { return kRounding * kRounding * noise.kl + kDigitsLost; }
+
+std::optional<size_t> parts_from(std::span<const double> kl, double bound) {
+  if (kl.size() < 2 * kRun) return std::nullopt;
+  // A single place may be off by much for honest reasons: medians of runs.
+  const auto median = [&](size_t from, size_t count) {
+    std::vector<double> some(kl.begin() + static_cast<long>(from),
+                             kl.begin() + static_cast<long>(from + count));
+    std::nth_element(some.begin(), some.begin() + static_cast<long>(count / 2), some.end());
+    return some[count / 2];
+  };
+  size_t from = 0;
+  while (from + kRun <= kl.size() && median(from, kRun) <= bound) ++from;
+  if (from == 0 || from + kRun > kl.size()) return std::nullopt;
+  // The run's first place that is off.
+  while (kl[from] <= bound && from + 1 < kl.size()) ++from;
+  // From there on, it stays so.
+  if (median(from, kl.size() - from) <= bound) return std::nullopt;
+  return from;
+}
+
+}  // namespace ferry::verify

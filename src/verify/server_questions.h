@@ -1,0 +1,43 @@
+// What a server is asked: texts that tokenizers disagree about, the passport's probes, long texts,
+// conversations; and how servers misread conversations.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "verify/server_reference.h"
+
+namespace ferry::verify {
+
+struct TextQuestion {
+  std::string what;          // for people; no two are called alike
+  std::string text;          // empty: there is no text with these ids
+  std::vector<int32_t> ids;  // as the model should see it
+};
+
+/// Those that fit the model's positions, with room for an answer.
+std::vector<TextQuestion> text_questions(const Reference& reference);
+
+/// A text of at most `tokens` tokens, and not many fewer, that no other length's text begins like.
+TextQuestion long_question(const Reference& reference, int64_t tokens);
+
+struct Conversation {
+  const char* what;
+  const char* messages;  // JSON
+};
+extern const std::vector<Conversation> kConversations;
+
+/// A template that is not the model's.
+struct OtherTemplate {
+  const char* words;
+  const char* jinja;  // empty: the model's own, without what asks for an answer
+};
+extern const std::vector<OtherTemplate> kOtherTemplates;
+
+/// The tokens of the conversation `what` by that template; empty where it cannot be rendered.
+std::vector<int32_t> chat_otherwise(const Reference& reference,
+                                    const OtherTemplate& other,
+                                    const std::string& what);
+
+}  // namespace ferry::verify

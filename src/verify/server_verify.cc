@@ -1,0 +1,938 @@
+#include "verify/server_verify.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+#include "base/json.h"
+#include "base/math.h"
+#include "base/version.h"
+#include "checkpoint/gguf_model.h"
+#include "checkpoint/model_chat.h"
+#include "checkpoint/model_dir.h"
+#include "verify/answer_reader.h"
+#include "verify/server_client.h"
+#include "verify/server_questions.h"
+
+namespace ferry::verify {
+namespace {
+
+using Thoughts = std::vector<std::vector<std::optional<Thought>>>;
+
+constexpr int64_t kAnswerTokens = 12;
+constexpr int64_t kChatTokens = 24;
+constexpr int64_t kSampledTokens = 24;
+constexpr double kChanceMax = 1e-6;  // what chance gives more seldom proves something
+constexpr double kDeviations = 6;    // of a sum of log-probabilities that chance does not give
+
+/// What a server may have taken the prompt for.
+struct Heard {
+  std::string fault;  // empty: as it should
+  std::string words;
+  std::function<std::vector<int32_t>(const Exchange&)> prompt;
+};
+
+/// What may be the matter.
+struct Hypothesis {
+  std::string fault, words;
+  const Heard* heard;
+  Variant variant;
+};
+
+/// Which part of a text is read that is cut.
+struct CutText {
+  const char* part;
+  const char* words;
+  bool first = false;   // its first tokens; otherwise its last
+  bool begins = false;  // behind the begin token
+};
+constexpr CutText kCuts[] = {{"last", "its beginning cut off"},
+                             {"last", "its middle cut out", false, true},
+                             {"first", "its end cut off", true}};
+
+struct Group {
+  std::string name, words;
+  std::vector<Exchange> exchanges;
+};
+
+std::vector<int32_t> prompt_of(const Exchange& e) {
+  return {e.text.begin(), e.text.begin() + e.prompt};
+}
+
+class Interview {
+ public:
+  Interview(const ServerOptions& options, Reference& reference, ServerClient& client)
+      : options_(options),
+        reference_(reference),
+        client_(client),
+        reader_(reference.tokenizer(), reference.texts()) {}
+
+  Result<ServerReport> run() {
+    TRY(describe());
+    TRY(check_key());
+    TRY(check_texts());
+    TRY(check_chat());
+    TRY(check_long());
+    TRY(check_again_and_crowd());
+    TRY(check_sampling());
+    TRY(check_ends());
+    TRY(check_overlong());
+    TRY(conclude());
+    return std::move(report_);
+  }
+
+ private:
+  void say(const std::string& text) const {
+    if (options_.progress) options_.progress(text);
+  }
+  void fault(const std::string& name, std::string words) {
+    for (const ServerFault& f : report_.faults)
+      if (f.name == name) return;
+    report_.faults.push_back({name, std::move(words)});
+  }
+  bool at_fault() const { return !report_.faults.empty(); }
+  int64_t positions() const { return reference_.model().max_positions(); }
+
+  Result<void> describe();
+  Result<void> check_key();
+  Result<void> check_texts();
+  Result<void> check_chat();
+  Result<void> check_long();
+  Result<void> check_again_and_crowd();
+  Result<void> check_sampling();
+  Result<void> check_ends();
+  Result<void> check_overlong();
+  Result<void> conclude();
+
+  Result<Exchange> ask(const TextQuestion& question, const Ask& how, const std::string& group);
+  Result<Exchange> exchange_of(const TextQuestion& question,
+                               const Ask& how,
+                               ServerAnswer answer,
+                               const std::string& group);
+  Result<void> settle(Exchange& e);
+  void count_tokens(const TextQuestion& question, const ServerAnswer& answer);
+  Result<void> compare_tokenizers();
+  Result<void> judge(const Group& group, const std::vector<Heard>& others);
+  Result<bool> explain(const Group& group,
+                       const std::vector<Heard>& others,
+                       const Closeness& found,
+                       const Noise& rounding);
+  bool fits(const Closeness& c, const Noise& rounding) const;
+  static int64_t others_of(const Thoughts& a, const Thoughts& b);
+  Result<bool> explain_by_cut(const Group& group, const Noise& rounding);
+  Result<Thoughts> thoughts(const Group& group, const Heard& heard, const Variant& variant);
+  Result<Noise> noise_of(const Group& group, const Heard& heard, const Thoughts& base);
+  Result<void> check_endings(const Group& group, const Noise& rounding);
+  std::vector<Heard> other_begins() const;
+  static Heard cut_to(const CutText& kind, int64_t n);
+  std::vector<Heard> cut_texts(const Group& group) const;
+  std::vector<Heard> other_templates() const;
+  std::string shown(std::span<const int32_t> ids) const {
+    return reference_.tokenizer().decode(ids);
+  }
+
+  const ServerOptions& options_;
+  Reference& reference_;
+  ServerClient& client_;
+  AnswerReader reader_;
+  ServerReport report_;
+  const Heard as_asked_{.fault = "", .words = "", .prompt = prompt_of};
+  Variant computed_;                              // how the server was found to compute
+  std::optional<WeightCodes> rounded_;            // weights as rough as these
+  std::map<std::string, int64_t> counted_apart_;  // of texts: the server's count less ours
+  bool numbers_mean_nothing_ = false;  // another model, another tokenizer: no more comparing
+  std::vector<TextQuestion> texts_;
+  std::vector<Group> judged_;
+  std::vector<Thoughts> judged_thoughts_;
+  std::vector<Noise> judged_noise_;
+};
+
+Result<void> Interview::describe() {
+  report_.directory = options_.directory;
+  report_.address = client_.address();
+  report_.model = client_.model();
+  report_.program = fmt::format("ferry {}", kVersion);
+  report_.notes = reference_.notes();
+  report_.notes.insert(report_.notes.end(), client_.notes().begin(), client_.notes().end());
+  if (options_.weights == "int8" ||
+      (options_.weights.empty() && dynamic_cast<const GgufModel*>(&reference_.source()) != nullptr))
+    rounded_ = WeightCodes::kInt8;
+  if (options_.weights == "int4") rounded_ = WeightCodes::kInt4;
+  if (const auto* dir = dynamic_cast<const ModelDir*>(&reference_.source());
+      dir != nullptr && dir->passport() != nullptr) {
+    report_.root = dir->passport()->root;
+    if (dir->passport()->signature) report_.signed_by = dir->passport()->signature->public_key;
+  }
+  if (client_.gives_prompt_log_probs())
+    report_.evidence = "log-probabilities of prompts and answers";
+  else if (client_.gives_log_probs(!client_.completes()))
+    report_.evidence = "log-probabilities of its answers";
+  else
+    report_.evidence = "tokens alone";
+  return {};
+}
+
+/// A server that was given a key must ask for it wherever the model runs.
+Result<void> Interview::check_key() {
+  if (options_.key.empty()) return {};
+  say("asking without the key");
+  for (const std::string& key : {std::string(), options_.key + "x"}) {
+    TRY_ASSIGN(const std::vector<std::string> open, client_.open_with(key));
+    if (open.empty()) continue;
+    std::string all;
+    for (const std::string& path : open) all += (all.empty() ? "" : ", ") + path;
+    fault("key",
+          fmt::format("{} answers {}", all, key.empty() ? "without a key" : "to a wrong key"));
+  }
+  return {};
+}
+
+/// The server's count of a prompt's tokens beside ours.
+void Interview::count_tokens(const TextQuestion& question, const ServerAnswer& answer) {
+  if (answer.prompt_tokens)
+    counted_apart_[question.what] = *answer.prompt_tokens - std::ssize(question.ids);
+}
+
+Result<Exchange> Interview::ask(const TextQuestion& question,
+                                const Ask& how,
+                                const std::string& group) {
+  TRY_ASSIGN(ServerAnswer answer, client_.ask(how));
+  return exchange_of(question, how, std::move(answer), group);
+}
+
+Result<Exchange> Interview::exchange_of(const TextQuestion& question,
+                                        const Ask& how,
+                                        ServerAnswer answer,
+                                        const std::string& group) {
+  count_tokens(question, answer);
+  Exchange e = reader_.read(question.ids, answer, how.temperature == 0);
+  e.what = question.what;
+  if (answer.tokens.empty()) TRY(settle(e));
+  report_.texts.push_back({group, question.what, question.text, answer.reasoning + answer.text});
+  return e;
+}
+
+/// An answer that is only a text was cut into tokens as the tokenizer does. Where the model would have
+/// written the same bytes in other tokens, it probably did.
+Result<void> Interview::settle(Exchange& e) {
+  for (size_t tries = 0; tries < e.text.size(); ++tries) {
+    const Group one{"", "", {e}};
+    TRY_ASSIGN(const Thoughts t, thoughts(one, as_asked_, {}));
+    if (!reader_.cut_as(e, t.front())) return {};
+  }
+  return {};
+}
+
+Result<Thoughts> Interview::thoughts(const Group& group,
+                                     const Heard& heard,
+                                     const Variant& variant) {
+  std::vector<Question> questions;
+  Thoughts out;
+  std::vector<std::pair<size_t, std::vector<size_t>>> places;  // exchange, indices into seen
+  for (size_t i = 0; i < group.exchanges.size(); ++i) {
+    const Exchange& e = group.exchanges[i];
+    out.emplace_back(e.seen.size());
+    Question q{.tokens = heard.prompt(e), .rows = {}};
+    if (q.tokens.empty()) continue;
+    const int64_t moved = std::ssize(q.tokens) - e.prompt;
+    q.tokens.insert(q.tokens.end(), e.text.begin() + e.prompt, e.text.end());
+    if (std::ssize(q.tokens) > positions()) continue;
+    places.emplace_back(i, std::vector<size_t>());
+    for (size_t k = 0; k < e.seen.size(); ++k) {
+      const int64_t row = e.seen[k].at - 1 + moved;
+      // Of a prompt's first tokens that the server did not see, nothing can be said.
+      if (row < 0 || (moved < 0 && e.seen[k].at < e.prompt && row < 1)) continue;
+      q.rows.push_back({row, ids_of(e.seen[k])});
+      places.back().second.push_back(k);
+    }
+    questions.push_back(std::move(q));
+  }
+  if (questions.empty()) return out;
+  TRY_ASSIGN(const auto answers, reference_.ask(variant, questions));
+  for (size_t q = 0; q < questions.size(); ++q)
+    for (size_t k = 0; k < places[q].second.size(); ++k)
+      out[places[q].first][places[q].second[k]] = answers[q][k];
+  return out;
+}
+
+/// How far honest servers are from the reference: their rounding is that of bf16 and, where weights
+/// are codes or said to be, that of the codes. (Whoever multiplies codes rounds activations, too.)
+Result<Noise> Interview::noise_of(const Group& group, const Heard& heard, const Thoughts& base) {
+  Variant rounded = computed_;
+  rounded.compute = DType::kBF16;
+  TRY_ASSIGN(const Thoughts in_bf16, thoughts(group, heard, rounded));
+  Noise n = noise(group.exchanges, base, in_bf16);
+  if (!rounded_) return n;
+  Variant codes = computed_;
+  codes.codes = rounded_;
+  TRY_ASSIGN(const Thoughts in_codes, thoughts(group, heard, codes));
+  const Noise more = noise(group.exchanges, base, in_codes);
+  return Noise{
+      std::max(n.kl, more.kl), std::max(n.kl_max, more.kl_max), std::max(n.margin, more.margin)};
+}
+
+/// At how many places two computations hold another token most probable.
+int64_t Interview::others_of(const Thoughts& a, const Thoughts& b) {
+  int64_t count = 0;
+  for (size_t e = 0; e < a.size(); ++e)
+    for (size_t i = 0; i < a[e].size(); ++i)
+      count += a[e][i] && b[e][i] && a[e][i]->best != b[e][i]->best;
+  return count;
+}
+
+bool Interview::fits(const Closeness& c, const Noise& rounding) const {
+  return (c.compared == 0 || c.kl_typical <= kl_bound(rounding)) && c.wrong <= c.tokens / 50;
+}
+
+/// Compares a group; if it does not fit, finds out why. `others`: what the server may have heard.
+Result<void> Interview::judge(const Group& group, const std::vector<Heard>& others) {
+  if (group.exchanges.empty() || numbers_mean_nothing_) return {};
+  say(fmt::format("comparing: {}", group.words));
+  TRY_ASSIGN(Thoughts base, thoughts(group, as_asked_, computed_));
+  TRY_ASSIGN(const Noise rounding, noise_of(group, as_asked_, base));
+  ServerGroup g{.name = group.name,
+                .words = group.words,
+                .exchanges = std::ssize(group.exchanges),
+                .closeness = closeness(group.exchanges, base, rounding.margin),
+                .bound = kl_bound(rounding)};
+  g.within = fits(g.closeness, rounding);
+  report_.groups.push_back(g);
+  judged_.push_back(group);
+  judged_thoughts_.push_back(std::move(base));
+  judged_noise_.push_back(rounding);
+  if (g.within) return check_endings(group, rounding);
+  TRY(explain(group, others, g.closeness, rounding));
+  return {};
+}
+
+/// Each hypothesis is computed: the one that brings the reference nearest to the server is told,
+/// if it brings it within rounding.
+Result<bool> Interview::explain(const Group& group,
+                                const std::vector<Heard>& others,
+                                const Closeness& found,
+                                const Noise& rounding) {
+  if (group.name == "again" || group.name == "crowd") {
+    const bool again = group.name == "again";
+    fault(again ? "cache" : "load",
+          again ? "asked once more, it answers otherwise than the model: what it kept of the first "
+                  "time is not what it computes"
+                : "among other requests it answers otherwise than alone");
+    return true;
+  }
+  // Numbers that are right beside tokens that are not the most probable ones.
+  if (found.compared > 0 && found.kl_typical <= kl_bound(rounding)) {
+    const std::optional<int32_t> end = reader_.end_passed(group.exchanges, judged_thoughts_.back());
+    if (end)
+      fault("eos", fmt::format("goes on behind {}, which ends an answer of this model", *end));
+    else
+      fault("temperature",
+            fmt::format("at temperature 0 it writes {} of {} tokens that its own numbers hold less "
+                        "probable than others: it samples, or penalises without being asked",
+                        found.wrong,
+                        found.tokens));
+    return true;
+  }
+  std::vector<Hypothesis> hypotheses;
+  for (const Heard& h : others) hypotheses.push_back({h.fault, h.words, &h, computed_});
+  if (computed_ == Variant{})
+    for (auto& [words, variant] : reference_.other_rope())
+      hypotheses.push_back({"rope", words, &as_asked_, variant});
+  const Hypothesis* best = nullptr;
+  Closeness nearest = found;
+  const auto nearer = [&](const Closeness& a, const Closeness& b) {
+    return a.compared > 0 ? a.kl_typical < b.kl_typical
+                          : std::pair(a.wrong, -a.log_chance) < std::pair(b.wrong, -b.log_chance);
+  };
+  for (const Hypothesis& h : hypotheses) {
+    say(fmt::format("{}: would it explain that {}?", group.words, h.words));
+    TRY_ASSIGN(const Thoughts t, thoughts(group, *h.heard, h.variant));
+    const Closeness c = closeness(group.exchanges, t, rounding.margin);
+    // Of fewer than half of the places nothing is concluded.
+    if (2 * c.compared < found.compared || 2 * c.tokens < found.tokens) continue;
+    if (!nearer(c, nearest)) continue;
+    nearest = c;
+    best = &h;
+  }
+  const bool explained = best != nullptr && fits(nearest, rounding);
+  if (explained) {
+    fault(best->fault, best->words);
+    if (best->fault == "rope") computed_ = best->variant;
+    return true;
+  }
+  if (group.name == "long") {
+    TRY_ASSIGN(const bool cut, explain_by_cut(group, rounding));
+    if (cut) return true;
+    // From some place on.
+    if (const std::optional<int64_t> from = reader_.garbled_from(
+            group.exchanges, judged_thoughts_.back(), kl_bound(rounding), rounding.margin)) {
+      fault("garbled",
+            fmt::format("right up to about token {} of a text, and wrong behind", *from));
+      return true;
+    }
+  }
+  // As far away as rougher weights are?
+  TRY_ASSIGN(const Thoughts base, thoughts(group, as_asked_, computed_));
+  for (const WeightCodes codes : {WeightCodes::kInt8, WeightCodes::kInt4}) {
+    if (rounded_ && bits_of(*rounded_) <= bits_of(codes)) continue;
+    Variant v = computed_;
+    v.codes = codes;
+    const Result<Thoughts> rough = thoughts(group, as_asked_, v);
+    if (!rough) {  // weights that are codes already
+      report_.notes.push_back(rough.error().message);
+      break;
+    }
+    const Noise n = noise(group.exchanges, base, *rough);
+    const Closeness c = closeness(group.exchanges, base, n.margin);
+    // Nor would such weights choose so many other tokens.
+    if (!fits(c, n) || found.other > 2 * others_of(base, *rough) + 3) continue;
+    fault("quantised",
+          found.compared > 0
+              ? fmt::format(
+                    "as far from the model ({:.2g} nats) as weights of about {} bits are "
+                    "({:.2g}), where rounding explains {:.2g}: rougher weights than it says, or "
+                    "a model that was trained further",
+                    found.kl_typical,
+                    bits_of(codes),
+                    n.kl,
+                    kl_bound(rounding))
+              : fmt::format(
+                    "{} of {} tokens are others than the model's, as with weights of about {} "
+                    "bits",
+                    found.wrong,
+                    found.tokens,
+                    bits_of(codes)));
+    rounded_ = codes;
+    return true;
+  }
+  if (group.name == "chat" && !at_fault()) {
+    fault("template",
+          "texts are continued as the model would, conversations are not: they become another text "
+          "than its chat template makes");
+    return true;
+  }
+  if (group.name == "long" && !at_fault()) {
+    fault("garbled", "short texts are continued as the model would, long ones are not");
+    return true;
+  }
+  if (at_fault()) return false;  // what was found already may be the reason
+  const std::string apart =
+      found.compared > 0
+          ? fmt::format("{:.2g} nats from this one where rounding explains {:.2g}",
+                        found.kl_typical,
+                        kl_bound(rounding))
+          : fmt::format("{} of {} tokens are not this one's", found.wrong, found.tokens);
+  fault("model", fmt::format("another model: {}; nothing else that was tried explains it", apart));
+  numbers_mean_nothing_ = true;
+  return false;
+}
+
+/// Whether texts are cut, at a length that is not known: sought with the shortest one that is not
+/// answered rightly, first roughly, since a few words more or less of a long text change little, then
+/// exactly.
+Result<bool> Interview::explain_by_cut(const Group& group, const Noise& rounding) {
+  const Exchange* shortest = nullptr;
+  for (size_t e = 0; e < group.exchanges.size(); ++e) {
+    const auto one = std::span(group.exchanges).subspan(e, 1);
+    const Closeness c =
+        closeness(one, std::span(judged_thoughts_.back()).subspan(e, 1), rounding.margin);
+    const Exchange& exchange = group.exchanges[e];
+    if (!fits(c, rounding) && (shortest == nullptr || exchange.prompt < shortest->prompt))
+      shortest = &exchange;
+  }
+  if (shortest == nullptr) return false;
+  Group one{"", "", {*shortest}};
+  std::erase_if(one.exchanges[0].seen, [&](const Seen& s) { return s.at < shortest->prompt; });
+  for (const CutText& kind : kCuts) {
+    if (kind.begins && !reference_.texts().begins) continue;
+    const int64_t longest = shortest->prompt - 1, step = std::max<int64_t>(1, longest / 32);
+    int64_t best = 0;
+    double nearest = INFINITY;
+    const auto try_from_to = [&](int64_t from, int64_t to, int64_t by) -> Result<void> {
+      for (int64_t n = std::max<int64_t>(from, 2); n <= std::min(to, longest); n += by) {
+        TRY_ASSIGN(const Thoughts t, thoughts(one, cut_to(kind, n), computed_));
+        const Closeness c = closeness(one.exchanges, t, rounding.margin);
+        const double distance = c.compared > 0 ? c.kl_typical : -c.log_chance;
+        if (distance >= nearest) continue;
+        nearest = distance;
+        best = n;
+      }
+      return {};
+    };
+    say(fmt::format("{}: is {}?", group.words, kind.words));
+    TRY(try_from_to(step, longest, step));
+    TRY(try_from_to(best - step, best + step, 1));
+    const Heard heard = cut_to(kind, best);
+    TRY_ASSIGN(const Thoughts t, thoughts(group, heard, computed_));
+    if (!fits(closeness(group.exchanges, t, rounding.margin), rounding)) continue;
+    fault(heard.fault, heard.words);
+    return true;
+  }
+  return false;
+}
+
+std::vector<Heard> Interview::other_begins() const {
+  const ModelTexts& texts = reference_.texts();
+  std::vector<Heard> out;
+  if (!texts.bos) return out;
+  const int32_t bos = *texts.bos;
+  const auto add = [&](const char* fault_name, const char* words, int more) {
+    out.push_back({fault_name, words, [bos, more](const Exchange& e) {
+                     std::vector<int32_t> p = prompt_of(e);
+                     const bool begins = !p.empty() && p.front() == bos;
+                     if (more < 0) return begins ? std::vector(p.begin() + 1, p.end()) : p;
+                     p.insert(p.begin(), bos);
+                     return p;
+                   }});
+  };
+  add("bos-lost", "the begin token before a text is missing", -1);
+  add("bos-doubled", "a begin token too many stands before a text", 1);
+  return out;
+}
+
+Heard Interview::cut_to(const CutText& kind, int64_t n) {
+  return {"context-cut",
+          fmt::format("of a long text only the {} {} tokens are read", kind.part, n),
+          [kind, n](const Exchange& e) {
+            const std::vector<int32_t> p = prompt_of(e);
+            if (std::ssize(p) <= n) return p;
+            if (kind.first) return std::vector(p.begin(), p.begin() + n);
+            std::vector<int32_t> cut(p.end() - n + (kind.begins ? 1 : 0), p.end());
+            if (kind.begins) cut.insert(cut.begin(), p.front());
+            return cut;
+          }};
+}
+
+/// By the server's own count of a text's tokens, if that is not ours.
+std::vector<Heard> Interview::cut_texts(const Group& group) const {
+  std::vector<Heard> out = other_begins();
+  for (const Exchange& e : group.exchanges)
+    if (const auto it = counted_apart_.find(e.what);
+        it != counted_apart_.end() && it->second < -1 && e.prompt + it->second > 1)
+      for (const CutText& kind : kCuts)
+        if (!kind.begins || reference_.texts().begins)
+          out.push_back(cut_to(kind, e.prompt + it->second));
+  return out;
+}
+
+/// Chat as other models are used to it.
+std::vector<Heard> Interview::other_templates() const {
+  std::vector<Heard> out = other_begins();
+  for (const OtherTemplate& other : kOtherTemplates)
+    out.push_back(
+        {"template",
+         fmt::format("conversations become {}", other.words),
+         [this, &other](const Exchange& e) { return chat_otherwise(reference_, other, e.what); }});
+  return out;
+}
+
+/// Where the server says that the model ended an answer, the reference must agree.
+Result<void> Interview::check_endings(const Group& group, const Noise& rounding) {
+  for (const Exchange& e : group.exchanges) {
+    if (!e.stopped || reference_.texts().eos.empty()) continue;
+    const Question q{.tokens = e.text, .rows = {{std::ssize(e.text) - 1, reference_.texts().eos}}};
+    TRY_ASSIGN(const auto answers, reference_.ask(computed_, {&q, 1}));
+    const Thought& t = answers.front().front();
+    const double end = *std::max_element(t.log_probs.begin(), t.log_probs.end());
+    if (t.best_log_prob - end > rounding.margin)
+      fault("eos",
+            fmt::format("ends an answer after {} tokens where the model goes on (its end has "
+                        "probability {:.2g})",
+                        std::ssize(e.text) - e.prompt,
+                        math::exp(end)));
+  }
+  return {};
+}
+
+/// Texts to continue, given as text and, if the server takes them, others as ids: a text that was
+/// asked before might come from a cache.
+Result<void> Interview::check_texts() {
+  if (!client_.completes()) return {};
+  Group ids{"ids", "token ids to continue", {}}, text{"text", "texts to continue", {}};
+  std::vector<TextQuestion> by_ids;
+  for (TextQuestion& q : text_questions(reference_))
+    (q.text.empty() ? by_ids : texts_).push_back(std::move(q));
+  for (const int64_t tokens : {24, 40, 56})
+    if (tokens + kAnswerTokens < positions()) by_ids.push_back(long_question(reference_, tokens));
+  if (!client_.takes_ids()) by_ids.clear();
+  for (const TextQuestion& q : by_ids) {
+    say(fmt::format("asking: {}, as ids", q.what));
+    const Ask how{.prompt = q.ids, .tokens = kAnswerTokens, .prompt_log_probs = true};
+    TRY_ASSIGN(Exchange e, ask(q, how, "ids"));
+    ids.exchanges.push_back(std::move(e));
+  }
+  for (const TextQuestion& q : texts_) {
+    say(fmt::format("asking: {}", q.what));
+    const Ask how{.prompt = q.text, .tokens = kAnswerTokens, .prompt_log_probs = true};
+    TRY_ASSIGN(Exchange e, ask(q, how, "text"));
+    text.exchanges.push_back(std::move(e));
+  }
+  TRY(judge(ids, {}));
+  TRY(compare_tokenizers());
+  return judge(text, other_begins());
+}
+
+/// Whether the server cuts texts into the same tokens: by its own count, by its tokens where it tells
+/// them.
+Result<void> Interview::compare_tokenizers() {
+  std::map<int64_t, int64_t> apart;  // by how many tokens, how often
+  std::string first;
+  for (const TextQuestion& q : texts_) {
+    const auto it = counted_apart_.find(q.what);
+    if (it == counted_apart_.end()) continue;
+    if (it->second != 0 && first.empty())
+      first = fmt::format("{}: {} tokens, {} of this model",
+                          q.what,
+                          std::ssize(q.ids) + it->second,
+                          std::ssize(q.ids));
+    ++apart[it->second];
+  }
+  const bool begins_otherwise =
+      apart.size() == 1 && std::abs(apart.begin()->first) == 1 && reference_.texts().bos;
+  if (begins_otherwise) {
+    const bool lost = apart.begin()->first < 0;
+    fault(lost ? "bos-lost" : "bos-doubled",
+          lost ? "the begin token before a text is missing: each has one token less than it should"
+               : "a begin token too many stands before a text: each has one token more than it "
+                 "should");
+    return {};
+  }
+  if (!first.empty()) {
+    fault("tokenizer", "cuts texts into other tokens: " + first);
+    numbers_mean_nothing_ = true;
+    return {};
+  }
+  for (const TextQuestion& q : texts_) {
+    TRY_ASSIGN(const std::optional<std::vector<int32_t>> tokens, client_.tokens_of(q.text));
+    if (!tokens) break;
+    if (const auto words = reader_.tokens_differ(q.ids, *tokens)) {
+      fault("tokenizer", fmt::format("cuts {} into other tokens: {}", q.what, *words));
+      numbers_mean_nothing_ = true;
+      return {};
+    }
+  }
+  if (const auto words = reader_.echo_differs()) {
+    fault("tokenizer", "repeats prompts in other tokens: " + *words);
+    numbers_mean_nothing_ = true;
+  }
+  return {};
+}
+
+Result<void> Interview::check_chat() {
+  if (!client_.chats()) return {};
+  Group group{"chat", "conversations", {}};
+  for (const Conversation& c : kConversations) {
+    const Result<ChatPrompt> prompt =
+        render_chat(reference_.texts(), c.messages, "the conversation", reference_.directory());
+    if (!prompt) {
+      // A model without a template, or one that refuses a system message: it is not for this.
+      report_.notes.push_back("conversation not asked: " + prompt.error().message);
+      continue;
+    }
+    if (std::ssize(prompt->ids) + kChatTokens > positions()) continue;
+    const TextQuestion q{c.what, prompt->text, prompt->ids};
+    say(fmt::format("asking: {}", q.what));
+    TRY_ASSIGN(Exchange e,
+               ask(q, {.prompt = c.messages, .chat = true, .tokens = kChatTokens}, "chat"));
+    group.exchanges.push_back(std::move(e));
+  }
+  TRY(judge(group, other_templates()));
+  // A server that counts otherwise and yet answers right only counts otherwise.
+  const auto of_chat = std::find_if(report_.groups.begin(),
+                                    report_.groups.end(),
+                                    [](const ServerGroup& g) { return g.name == "chat"; });
+  if (of_chat == report_.groups.end() || of_chat->closeness.compared > 0) return {};
+  for (const Exchange& e : group.exchanges)
+    if (const auto it = counted_apart_.find(e.what); it != counted_apart_.end() && it->second != 0)
+      fault("template",
+            fmt::format("{} becomes {} tokens, by this model's chat template {}",
+                        e.what,
+                        e.prompt + it->second,
+                        e.prompt));
+  return {};
+}
+
+/// Long texts, each with words of its own, so that no cache helps: what fails there only is what a
+/// page of documents would meet.
+Result<void> Interview::check_long() {
+  if (!client_.completes() || numbers_mean_nothing_) return {};
+  Group group{"long", "long texts to continue", {}};
+  const int64_t longest = std::min(options_.positions, positions()) - kAnswerTokens;
+  for (const int64_t part : {8, 4, 2, 1}) {
+    const int64_t tokens = longest / part;
+    if (tokens < 24) continue;
+    const TextQuestion q = long_question(reference_, tokens);
+    say(fmt::format("asking: {}", q.what));
+    const Result<Exchange> e =
+        ask(q, {.prompt = q.text, .tokens = kAnswerTokens, .prompt_log_probs = part == 1}, "long");
+    if (!e && e.error().code != Code::kUnavailable) return tl::unexpected(e.error());
+    if (!e) {
+      report_.notes.push_back(fmt::format(
+          "a text of {} tokens was not answered: {}", std::ssize(q.ids), e.error().message));
+      break;
+    }
+    group.exchanges.push_back(*e);
+  }
+  return judge(group, cut_texts(group));
+}
+
+/// The same questions once more, and all together with others.
+Result<void> Interview::check_again_and_crowd() {
+  if (!client_.completes() || numbers_mean_nothing_) return {};
+  // What was found wrong of single questions is not the cache's fault.
+  for (const ServerGroup& g : report_.groups)
+    if (g.name == "text" && !g.within) return {};
+  Group again{"again", "the same once more", {}}, crowd{"crowd", "among other requests", {}};
+  for (const TextQuestion& q : texts_) {
+    say(fmt::format("asking again: {}", q.what));
+    TRY_ASSIGN(Exchange e, ask(q, {.prompt = q.text, .tokens = kAnswerTokens}, "again"));
+    again.exchanges.push_back(std::move(e));
+  }
+  TRY(judge(again, {}));
+  if (at_fault()) return {};
+  say("asking all of it at the same time");
+  std::vector<Ask> asks;
+  for (const TextQuestion& q : texts_) asks.push_back({.prompt = q.text, .tokens = kAnswerTokens});
+  std::vector<Result<ServerAnswer>> answers = client_.ask_together(asks);
+  for (size_t i = 0; i < answers.size(); ++i) {
+    if (!answers[i]) {
+      if (answers[i].error().code != Code::kUnavailable) return tl::unexpected(answers[i].error());
+      report_.notes.push_back("among others a request was not answered: " +
+                              answers[i].error().message);
+      continue;
+    }
+    TRY_ASSIGN(Exchange e, exchange_of(texts_[i], asks[i], std::move(*answers[i]), "crowd"));
+    crowd.exchanges.push_back(std::move(e));
+  }
+  return judge(crowd, {});
+}
+
+/// Temperature and seed: what is drawn twice with one seed is equal, what is drawn with several is
+/// not, and all of it is as probable as the model's own distribution lets expect.
+Result<void> Interview::check_sampling() {
+  if (!client_.completes() || texts_.empty() || numbers_mean_nothing_) return {};
+  const TextQuestion& q = texts_.front();
+  say("asking with seeds");
+  const auto drawn = [&](uint64_t seed) -> Result<std::pair<std::string, Exchange>> {
+    const Ask how{.prompt = q.text, .tokens = kSampledTokens, .temperature = 1, .seed = seed};
+    TRY_ASSIGN(ServerAnswer answer, client_.ask(how));
+    std::string text = answer.text;
+    Exchange e = reader_.read(q.ids, answer, false);
+    return std::pair(std::move(text), std::move(e));
+  };
+  TRY_ASSIGN(const auto first, drawn(7));
+  TRY_ASSIGN(const auto second, drawn(7));
+  if (first.first != second.first) {
+    TRY_ASSIGN(const auto third, drawn(7));
+    if (third.first != first.first && third.first != second.first)
+      fault("seed", "three requests with the same seed get three answers");
+    else
+      report_.notes.push_back(
+          "of three requests with the same seed one got another answer: near ties that fall "
+          "otherwise, or a seed that is not always honoured");
+  }
+  Group group{"", "", {first.second}};
+  bool all_equal = first.first == second.first;
+  for (const uint64_t seed : {8, 9}) {
+    TRY_ASSIGN(const auto other, drawn(seed));
+    all_equal &= other.first == first.first;
+    group.exchanges.push_back(other.second);
+  }
+  for (const ServerGroup& g : report_.groups)
+    if (g.name == "text" && !g.within) return {};  // probabilities that are not the model's
+  // How probable what was drawn is, beside how probable it may be expected to be.
+  for (Exchange& e : group.exchanges)
+    for (Seen& s : e.seen) s.greedy = s.at >= e.prompt;
+  TRY_ASSIGN(const Thoughts t, thoughts(group, as_asked_, computed_));
+  double of_first = 0, sum = 0, expected = 0, variance = 0;
+  for (size_t e = 0; e < t.size(); ++e)
+    for (size_t i = 0; i < t[e].size(); ++i) {
+      if (!t[e][i] || !group.exchanges[e].seen[i].greedy) continue;
+      if (e == 0) of_first += t[e][i]->log_probs[0];
+      sum += t[e][i]->log_probs[0];
+      expected += t[e][i]->mean_log_prob;
+      variance += t[e][i]->variance;
+    }
+  if (all_equal && of_first < math::log(kChanceMax)) {
+    TRY_ASSIGN(const ServerAnswer greedy,
+               client_.ask({.prompt = q.text, .tokens = kSampledTokens}));
+    if (greedy.text == first.first)
+      fault("temperature",
+            "at temperature 1 it writes the most probable tokens, whatever the seed");
+    else
+      fault("seed", "different seeds get the same answer");
+    return {};
+  }
+  const double deviations = variance > 0 ? (sum - expected) / std::sqrt(variance) : 0;
+  const bool cold = deviations > kDeviations && client_.samples_plainly() && !all_equal;
+  if (deviations < -kDeviations || cold)
+    fault("temperature",
+          fmt::format(
+              "what it draws at temperature 1 is {} probable than that: {:.2g} nats a token "
+              "where {:.2g} are expected",
+              cold ? "more" : "less",
+              -sum / static_cast<double>(std::max<size_t>(1, t.size()) * kSampledTokens),
+              -expected / static_cast<double>(std::max<size_t>(1, t.size()) * kSampledTokens)));
+  return {};
+}
+
+/// Each end token, made far more probable than all others, must end the answer at once.
+Result<void> Interview::check_ends() {
+  if (!client_.completes() || texts_.empty()) return {};
+  say("asking for ends");
+  const TextQuestion& q = texts_.front();
+  Ask how{.prompt = q.text, .tokens = kAnswerTokens, .log_probs = false};
+  const Result<ServerAnswer> plain = client_.ask(how);
+  if (!plain) return tl::unexpected(plain.error());
+  for (const int32_t end : reference_.texts().eos) {
+    how.favoured = end;
+    const Result<ServerAnswer> answer = client_.ask(how);
+    if (!answer && answer.error().code != Code::kUnavailable) return tl::unexpected(answer.error());
+    if (!answer || (answer->text == plain->text && answer->finish == plain->finish)) {
+      report_.notes.push_back("it does not honour logit_bias: ends were not tried one by one");
+      return {};
+    }
+    if (answer->finish == "stop") continue;
+    fault("eos",
+          fmt::format("does not end an answer at token {} ({}), which ends one of this model",
+                      end,
+                      printable(reference_.tokenizer().token_bytes(end))));
+  }
+  return {};
+}
+
+/// A text that the model has no positions for is to be refused, and not cut.
+Result<void> Interview::check_overlong() {
+  constexpr int64_t kPositionsMax = 1 << 17;
+  if (!client_.completes() || positions() > kPositionsMax || numbers_mean_nothing_) return {};
+  say("asking too long a text");
+  const TextQuestion q = long_question(reference_, positions() + 64);
+  const Result<ServerAnswer> answer =
+      client_.ask({.prompt = q.text, .tokens = 1, .log_probs = false});
+  if (!answer) {
+    if (answer.error().code == Code::kUnavailable) return {};
+    return tl::unexpected(answer.error());
+  }
+  fault("context-cut",
+        fmt::format("answers a text of {} tokens, of which the model has room for {}, as if it had "
+                    "read it",
+                    std::ssize(q.ids),
+                    positions()));
+  return {};
+}
+
+Result<void> Interview::conclude() {
+  double sum = 0;
+  int64_t compared = 0;
+  for (const ServerGroup& g : report_.groups) {
+    const Closeness& c = g.closeness;
+    sum += c.kl_mean * static_cast<double>(c.compared);
+    compared += c.compared;
+    report_.kl_max = std::max(report_.kl_max, c.kl_max);
+    report_.compared_tokens += c.compared > 0 ? c.compared : c.tokens;
+    report_.tokens += c.tokens;
+    if (g.name != "again" && g.name != "crowd") report_.log_chance += c.log_chance;
+  }
+  if (compared > 0) report_.kl_mean = sum / static_cast<double>(compared);
+  report_.requests = client_.requests();
+  for (size_t i = 0; i < judged_.size(); ++i) {
+    if (judged_[i].name == "again" || judged_[i].name == "crowd" || at_fault()) continue;
+    // What would rougher weights have looked like, in the group that tells most?
+    if (i > 0) break;
+    for (const WeightCodes codes : {WeightCodes::kInt8, WeightCodes::kInt4}) {
+      if (rounded_ && bits_of(*rounded_) <= bits_of(codes)) continue;
+      say(fmt::format("what weights of {} bits would answer", bits_of(codes)));
+      Variant v;
+      v.codes = codes;
+      const Result<Thoughts> rough = thoughts(judged_[i], as_asked_, v);
+      if (!rough) break;
+      const Noise n = noise(judged_[i].exchanges, judged_thoughts_[i], *rough);
+      // Tokens that such weights would clearly have chosen otherwise.
+      const Closeness c = closeness(judged_[i].exchanges, *rough, judged_noise_[i].margin);
+      report_.excluded.push_back({fmt::format("weights of {} bits", bits_of(codes)),
+                                  n.kl,
+                                  report_.groups[i].closeness.compared > 0
+                                      ? n.kl > report_.groups[i].bound
+                                      : c.wrong > 0});
+    }
+  }
+  const bool numbers = compared > 0;
+  const double digits = -report_.log_chance / math::log(10.0);
+  if (report_.compared_tokens > 0)
+    report_.proof.push_back(
+        numbers
+            ? fmt::format("{} places compared by log-probabilities: {:.2g} nats apart on average, "
+                          "{:.2g} at most",
+                          compared,
+                          report_.kl_mean,
+                          report_.kl_max)
+            : fmt::format("{} tokens compared, no log-probabilities", report_.tokens));
+  if (report_.tokens > 0)
+    report_.proof.push_back(
+        fmt::format("the chance to draw the tokens of its answers from this very model at "
+                    "temperature 1 is 1 in "
+                    "10^{:.0f}; of another model that chooses the most probable tokens nothing is "
+                    "known but that "
+                    "it would have to agree at each of them",
+                    digits));
+  for (const Excluded& x : report_.excluded)
+    report_.proof.push_back(
+        fmt::format("{}: {} ({:.2g} nats from the model)",
+                    x.words,
+                    x.shown ? "would have been seen" : "would NOT have been seen",
+                    x.kl));
+  if (at_fault())
+    report_.verdict = ServerVerdict::kDiffers;
+  else if (numbers ? compared >= 32 : report_.log_chance < math::log(kChanceMax))
+    report_.verdict = ServerVerdict::kSame;
+  else
+    report_.proof.push_back(
+        numbers ? "too few places for a verdict"
+                : "tokens that are this probable anyway prove nothing; a server that gives "
+                  "log-probabilities can be judged by them");
+  return {};
+}
+
+}  // namespace
+
+const char* to_string(ServerVerdict verdict) {
+  switch (verdict) {
+    case ServerVerdict::kSame: return "same";
+    case ServerVerdict::kDiffers: return "differs";
+    case ServerVerdict::kNotProved: return "not proved";
+  }
+  return "";
+}
+
+Result<ServerReport> verify_server(const ServerOptions& options) {
+  const auto say = [&](const std::string& text) {
+    if (options.progress) options.progress(text);
+  };
+  TRY_ASSIGN(HttpClient http,
+             HttpClient::open(options.address, {.timeout_ms = options.timeout_ms}));
+  say("asking what the server can do");
+  TRY_ASSIGN(ServerClient client, ServerClient::open(std::move(http), options.model, options.key));
+  say("loading the reference");
+  TRY_ASSIGN(Reference reference, Reference::open(options.directory));
+  return Interview(options, reference, client).run();
+}
+
+std::string to_json(const ServerReport& r) {
+  nlohmann::ordered_json j = {{"verdict", to_string(r.verdict)},
+                              {"fault", nullptr},
+                              {"compared_tokens", r.compared_tokens},
+                              {"kl_mean", r.kl_mean},
+                              {"kl_max", r.kl_max}};
+  if (!r.faults.empty()) j["fault"] = r.faults.front().name;
+  j["faults"] = nlohmann::ordered_json::array();
+  for (const ServerFault& f : r.faults)
+    j["faults"].push_back({{"name", f.name}, {"words", f.words}});
+  j["evidence"] = r.evidence;
+  j["requests"] = r.requests;
+  return json_text(j);
+}
+
+}  // namespace ferry::verify

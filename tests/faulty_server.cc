@@ -1,0 +1,416 @@
+// See faulty_server.h.
+#include "faulty_server.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "base/check.h"
+#include "checkpoint/model_chat.h"
+#include "checkpoint/model_source.h"
+#include "checkpoint/model_texts.h"
+#include "device/cpu/cpu_device.h"
+#include "engine/generate.h"
+#include "models/registry.h"
+#include "ops/dispatch.h"
+#include "probe/directory_model.h"
+#include "text/answer_text.h"
+
+namespace ferry {
+namespace {
+
+using Json = nlohmann::json;
+using Fault = ServerFault;
+using LogProbs = ServerManner::LogProbs;
+
+struct Reply {
+  int status = 200;
+  std::string body;
+};
+
+Reply refusal(int status, const std::string& words) {
+  return {status, Json{{"error", {{"message", words}, {"type", "invalid_request_error"}}}}.dump()};
+}
+
+/// Spoils what the model is given of the tokens behind a place.
+class Garbler final : public ops::Observer {
+ public:
+  void after(const ops::OpCall& call) override {
+    if (std::string_view(call.op) != "embedding") return;
+    const View& y = call.outputs.front().view;
+    check(y.dtype == DType::kF32, "faulty server: garbles f32 alone");
+    auto* const values = static_cast<float*>(y.data);
+    for (int64_t r = 0; r < y.shape[0]; ++r, ++position_)
+      if (position_ >= kFaultyServerKeeps)
+        std::reverse(values + r * y.shape[1], values + (r + 1) * y.shape[1]);
+  }
+
+ private:
+  int64_t position_ = 0;
+};
+
+template <typename T>
+T must(Result<T> result) {
+  check(result.has_value(), "faulty server: {}", result ? "" : result.error().message);
+  return *std::move(result);
+}
+
+}  // namespace
+
+struct FaultyServer::State {
+  State(const std::string& path, Fault f, const ServerManner& m)
+      : fault(f), manner(m), directory(path), source(must(open_model_source(path))) {
+    texts = must(read_model_texts(*source));
+    must_model();
+    engine = std::make_unique<engine::Engine>(
+        *model,
+        engine::EngineOptions{
+            .cache_tokens = 8192, .running = 4, .remember = fault != Fault::kGarbled});
+    listen_on_any_port();
+    accepting = std::thread([this] { accept_all(); });
+  }
+
+  ~State() {
+    closing = true;
+    ::shutdown(listening, SHUT_RDWR);
+    accepting.join();
+    {
+      const std::lock_guard<std::mutex> lock(mutex_of_connections);
+      for (const int c : connections) ::shutdown(c, SHUT_RDWR);
+    }
+    for (std::thread& t : threads) t.join();
+    ::close(listening);
+  }
+
+  void must_model() {
+    models::FittedConfig fitted = must(probe::fit_to(*source));
+    if (fault == Fault::kRopeIgnored) {
+      Json config = Json::parse(fitted.json);
+      check(config.erase("rope_scaling") == 1, "faulty server: there is no scaling to ignore");
+      fitted.json = config.dump();
+    }
+    std::optional<WeightCodes> codes;
+    if (fault == Fault::kInt8) codes = WeightCodes::kInt8;
+    if (fault == Fault::kInt4) codes = WeightCodes::kInt4;
+    model =
+        must(models::make_model(fitted.json, "config", cpu_device(), manner.compute, std::nullopt));
+    check(probe::load_fitted(*source, fitted, *model, codes).has_value(), "faulty server: weights");
+    if (fault != Fault::kOtherModel) return;
+    for (Weight* w : model->weights()) {
+      std::vector<float> v = w->value.to_f32();
+      std::reverse(v.begin(), v.end());
+      w->value.assign_f32(v);
+      w->changed();
+    }
+  }
+
+  // ---- HTTP --------------------------------------------------------------------------------------
+
+  void listen_on_any_port() {
+    listening = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in at{};
+    at.sin_family = AF_INET;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof at;
+    auto* const address = reinterpret_cast<sockaddr*>(&at);
+    check(::bind(listening, address, size) == 0 && ::listen(listening, 64) == 0 &&
+              ::getsockname(listening, address, &size) == 0,
+          "faulty server: no port");
+    port = ntohs(at.sin_port);
+  }
+
+  void accept_all() {
+    while (!closing) {
+      const int c = ::accept(listening, nullptr, nullptr);
+      if (c < 0) continue;
+      const std::lock_guard<std::mutex> lock(mutex_of_connections);
+      connections.insert(c);
+      threads.emplace_back([this, c] {
+        serve(c);
+        const std::lock_guard<std::mutex> closed(mutex_of_connections);
+        connections.erase(c);
+        ::close(c);
+      });
+    }
+  }
+
+  void serve(int c) {
+    std::string in;
+    for (;;) {
+      size_t end = std::string::npos;
+      const auto more = [&] {
+        char buffer[4096];
+        const ssize_t got = ::recv(c, buffer, sizeof buffer, 0);
+        if (got > 0) in.append(buffer, static_cast<size_t>(got));
+        return got > 0;
+      };
+      while ((end = in.find("\r\n\r\n")) == std::string::npos)
+        if (!more()) return;
+      const std::string head = in.substr(0, end + 2);
+      const size_t length_at = head.find("Content-Length: ");
+      const size_t length =
+          length_at == std::string::npos ? 0 : std::stoul(head.substr(length_at + 16));
+      while (in.size() < end + 4 + length)
+        if (!more()) return;
+      const std::string body = in.substr(end + 4, length);
+      in.erase(0, end + 4 + length);
+      const size_t path_at = head.find(' ') + 1;
+      const Reply reply =
+          answer(head.substr(path_at, head.find(' ', path_at) - path_at), head, body);
+      const std::string out = fmt::format(
+          "HTTP/1.1 {} OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",
+          reply.status,
+          reply.body.size(),
+          reply.body);
+      for (size_t sent = 0; sent < out.size();) {
+        const ssize_t n = ::send(c, out.data() + sent, out.size() - sent, MSG_NOSIGNAL);
+        if (n <= 0) return;
+        sent += static_cast<size_t>(n);
+      }
+    }
+  }
+
+  // ---- The API -----------------------------------------------------------------------------------
+
+  Reply answer(const std::string& path, const std::string& head, const std::string& body) {
+    if (!manner.key.empty() && fault != Fault::kKeyUnasked && path != "/v1/models" &&
+        head.find("Authorization: Bearer " + manner.key + "\r\n") == std::string::npos)
+      return refusal(401, "wrong key");
+    if (path == "/v1/models")
+      return {200,
+              Json{{"object", "list"}, {"data", {{{"id", "tiny"}, {"object", "model"}}}}}.dump()};
+    const bool chat = path == "/v1/chat/completions";
+    if (path != "/v1/completions" && !(chat && manner.chats)) return refusal(404, "no such path");
+    const Json request = Json::parse(body);
+    if (manner.strict)
+      for (const char* name : {"repeat_penalty", "return_token_ids"})
+        if (request.contains(name)) return refusal(400, fmt::format("{}: unknown field", name));
+    if (fault == Fault::kNotJson) return {200, "<html>Bad gateway"};
+    if (fault == Fault::kWrongTypes) return {200, R"({"choices":[{"text":17}]})"};
+    if (fault == Fault::kNan)
+      return {200,
+              R"({"choices":[{"text":"a","logprobs":{"tokens":["a"],"token_logprobs":[NaN]}}]})"};
+    if (fault == Fault::kEndlessBody)
+      return {200, R"({"choices":[{"text":")" + std::string(size_t{65} << 20, 'a') + "\"}]}"};
+    const int together = ++underway;
+    const auto done = [&](Reply r) {
+      --underway;
+      return r;
+    };
+    const std::lock_guard<std::mutex> lock(mutex_of_model);
+    std::vector<int32_t> ids;
+    if (chat) {
+      Json conversation = {{"messages", request["messages"]}};
+      if (fault == Fault::kNoAnswerAsked) conversation["add_generation_prompt"] = false;
+      if (fault == Fault::kOtherTemplate) {
+        std::string text;
+        for (const Json& m : request["messages"])
+          text += "<|im_start|>" + m["role"].get<std::string>() + "\n" +
+                  m["content"].get<std::string>() + "<|im_end|>\n";
+        if (texts.begins) ids.push_back(*texts.bos);
+        texts.tokenizer->encode(
+            text + "<|im_start|>assistant\n", text::Tokenizer::Specials::kParse, ids);
+      } else {
+        const auto prompt = render_chat(texts, conversation.dump(), "chat", directory);
+        if (!prompt) return done(refusal(400, prompt.error().message));
+        ids = prompt->ids;
+      }
+    } else if (request["prompt"].is_array()) {
+      if (manner.log_probs != LogProbs::kIds) return done(refusal(422, "prompt: must be a text"));
+      ids = request["prompt"].get<std::vector<int32_t>>();
+    } else {
+      ids = ids_of(request["prompt"].get<std::string>());
+    }
+    return done(complete(request, ids, chat, together));
+  }
+
+  std::vector<int32_t> ids_of(const std::string& text) const {
+    std::vector<int32_t> ids;
+    if (texts.begins && fault != Fault::kBeginLost) ids.push_back(*texts.bos);
+    if (texts.begins && fault == Fault::kBeginTwice) ids.push_back(*texts.bos);
+    if (fault == Fault::kOtherTokenizer)  // no merges
+      for (const char c : text)
+        texts.tokenizer->encode(std::string(1, c), text::Tokenizer::Specials::kAsText, ids);
+    else
+      texts.tokenizer->encode(text, text::Tokenizer::Specials::kAsText, ids);
+    return ids;
+  }
+
+  /// The prompt as the model gets it.
+  std::vector<int32_t> read_as(std::vector<int32_t> ids, int together) {
+    const auto lose_one = [&] {
+      if (ids.size() > 4) ids.erase(ids.end() - 3);
+    };
+    if (fault == Fault::kCut && std::ssize(ids) > kFaultyServerKeeps)
+      ids.erase(ids.begin(), ids.end() - kFaultyServerKeeps);
+    if (fault == Fault::kLoad && together > 1) lose_one();
+    if (fault == Fault::kCache && !met.insert(ids).second) lose_one();
+    return ids;
+  }
+
+  Reply complete(const Json& request, const std::vector<int32_t>& ids, bool chat, int together) {
+    const int64_t positions = model->max_positions();
+    std::vector<int32_t> prompt = read_as(ids, together);
+    if (std::ssize(prompt) >= positions)
+      return refusal(400, fmt::format("{} tokens, {} positions", prompt.size(), positions));
+    engine::GenerateOptions o;
+    o.tokens_max = request.value("max_tokens", 16);
+    if (fault != Fault::kEndless) o.end_tokens = texts.eos;
+    if (fault == Fault::kEndsEarly)
+      for (int32_t id = 20; id < 60; ++id) o.end_tokens.push_back(id);
+    o.sampling.temperature = request.value("temperature", 1.0);
+    if (fault == Fault::kAlwaysGreedy) o.sampling.temperature = 0;
+    if (fault == Fault::kNeverGreedy) o.sampling.temperature = 1;
+    if (fault == Fault::kHot) o.sampling.temperature *= 2;
+    o.sampling.seed = request.value("seed", counted++);
+    if (fault == Fault::kSeedIgnored || fault == Fault::kNeverGreedy) o.sampling.seed = counted++;
+    if (fault == Fault::kSeedFixed) o.sampling.seed = 3;
+    if (request.contains("logit_bias"))
+      for (const auto& [id, bias] : request["logit_bias"].items())
+        o.sampling.logit_bias.emplace_back(std::stoi(id), bias.get<double>());
+    const bool wanted = request.contains("logprobs") && manner.log_probs != LogProbs::kNone;
+    const int64_t top = !wanted ? 0
+                        : chat  ? request.value("top_logprobs", 0)
+                                : request["logprobs"].get<int64_t>();
+    if (wanted) o.top_log_probs = top;
+    const bool echo = request.value("echo", false) && manner.log_probs == LogProbs::kTexts;
+    const bool of_prompt =
+        wanted &&
+        (echo || (request.contains("prompt_logprobs") && manner.log_probs == LogProbs::kIds));
+    if (of_prompt) o.prompt_top_log_probs = top;
+    Garbler garbler;
+    std::optional<ops::Observing> garbling;
+    if (fault == Fault::kGarbled) garbling.emplace(garbler);
+    std::vector<engine::Token> tokens;
+    const auto generated = engine::generate(
+        *engine, {.prompt = prompt, .options = o, .salt = ""}, [&](const engine::Token& t) {
+          tokens.push_back(t);
+          return true;
+        });
+    if (!generated) return refusal(400, generated.error().message);
+    return {200, written(ids, *generated, tokens, chat, wanted, of_prompt, echo).dump()};
+  }
+
+  std::string text_of(int32_t id) const { return std::string(texts.tokenizer->token_bytes(id)); }
+
+  /// As far as it is UTF-8: what servers show of a token.
+  std::string shown(int32_t id) const {
+    const std::string dumped =
+        Json(text_of(id)).dump(-1, ' ', false, Json::error_handler_t::ignore);
+    return Json::parse(dumped).get<std::string>();
+  }
+
+  Json written(const std::vector<int32_t>& ids,
+               const engine::Generated& generated,
+               const std::vector<engine::Token>& tokens,
+               bool chat,
+               bool log_probs,
+               bool of_prompt,
+               bool echo) const {
+    text::AnswerText pieces(*texts.tokenizer, {});
+    std::string text;
+    for (const engine::Token& t : tokens) text += pieces.push(t.id);
+    text += pieces.flush();
+    Json choice = {{"index", 0},
+                   {"finish_reason", generated.finish == engine::Finish::kEnd ? "stop" : "length"}};
+    if (chat)
+      choice["message"] = {{"role", "assistant"}, {"content", text}};
+    else
+      choice["text"] = text;
+    if (log_probs && chat) {
+      Json content = Json::array();
+      for (const engine::Token& t : tokens) {
+        Json entry = {
+            {"token", shown(t.id)}, {"logprob", t.log_prob}, {"top_logprobs", Json::array()}};
+        const auto bytes = [&](int32_t id) {
+          const std::string b = text_of(id);
+          return std::vector<int>(reinterpret_cast<const unsigned char*>(b.data()),
+                                  reinterpret_cast<const unsigned char*>(b.data()) + b.size());
+        };
+        entry["bytes"] = bytes(t.id);
+        for (const auto& [id, log_prob] : t.top)
+          entry["top_logprobs"].push_back(
+              {{"token", shown(id)}, {"logprob", log_prob}, {"bytes", bytes(id)}});
+        content.push_back(entry);
+      }
+      choice["logprobs"] = {{"content", content}};
+    } else if (log_probs) {
+      Json l = {{"tokens", Json::array()},
+                {"token_logprobs", Json::array()},
+                {"top_logprobs", Json::array()}};
+      const auto add = [&](const engine::Token& t) {
+        l["tokens"].push_back(shown(t.id));
+        l["token_logprobs"].push_back(t.log_prob);
+        Json best = Json::object();
+        for (const auto& [id, log_prob] : t.top) best[shown(id)] = log_prob;
+        l["top_logprobs"].push_back(best);
+      };
+      if (echo) {
+        l["tokens"].push_back(shown(ids[0]));
+        l["token_logprobs"].push_back(nullptr);
+        l["top_logprobs"].push_back(nullptr);
+        for (const engine::Token& t : generated.prompt) add(t);
+      }
+      for (const engine::Token& t : tokens) add(t);
+      choice["logprobs"] = l;
+    }
+    if (manner.log_probs == LogProbs::kIds && !chat) {
+      choice["token_ids"] = Json::array();
+      for (const engine::Token& t : tokens) choice["token_ids"].push_back(t.id);
+      if (of_prompt) {
+        choice["prompt_logprobs"] = {nullptr};
+        for (const engine::Token& t : generated.prompt) {
+          Json entry = {{std::to_string(t.id), {{"logprob", t.log_prob}, {"rank", 1}}}};
+          for (const auto& [id, log_prob] : t.top)
+            entry[std::to_string(id)] = {{"logprob", log_prob}, {"rank", 1}};
+          choice["prompt_logprobs"].push_back(entry);
+        }
+      }
+    }
+    return {{"id", "x"},
+            {"object", "text_completion"},
+            {"choices", Json::array({choice})},
+            {"usage",
+             {{"prompt_tokens", ids.size()},
+              {"completion_tokens", tokens.size()},
+              {"total_tokens", ids.size() + tokens.size()}}}};
+  }
+
+  Fault fault;
+  ServerManner manner;
+  std::string directory;
+  std::unique_ptr<ModelSource> source;
+  ModelTexts texts;
+  std::unique_ptr<models::TrainableLm> model;
+  std::unique_ptr<engine::Engine> engine;
+  std::set<std::vector<int32_t>> met;
+  uint64_t counted = 1000;
+  std::mutex mutex_of_model, mutex_of_connections;
+  std::atomic<int> underway = 0;
+  std::atomic<bool> closing = false;
+  int listening = -1, port = 0;
+  std::set<int> connections;
+  std::vector<std::thread> threads;
+  std::thread accepting;
+};
+
+FaultyServer::FaultyServer(const std::string& directory,
+                           ServerFault fault,
+                           const ServerManner& manner)
+    : state_(std::make_unique<State>(directory, fault, manner)) {}
+FaultyServer::~FaultyServer() = default;
+
+std::string FaultyServer::address() const {
+  return fmt::format("http://127.0.0.1:{}", state_->port);
+}
+
+}  // namespace ferry

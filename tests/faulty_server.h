@@ -1,0 +1,73 @@
+// A server that answers from a model as OpenAI-compatible ones do, with one fault switched on: what
+// goes wrong with servers in practice, each in the way in which it does. For tests of whoever finds
+// such faults.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "tensor/dtype.h"
+
+namespace ferry {
+
+enum class ServerFault {
+  kNone,
+  kOtherTokenizer,  // texts are cut by another vocabulary
+  kOtherTemplate,   // conversations become ChatML
+  kNoAnswerAsked,   // ... or the model's own template without what asks for an answer
+  kBeginLost,       // no begin token before texts
+  kBeginTwice,      // two
+  kRopeIgnored,     // config.json's rope_scaling
+  kInt8,            // weights
+  kInt4,
+  kOtherModel,  // of the same shape
+  kEndless,     // end tokens end nothing
+  kEndsEarly,   // another token ends answers as well
+  kCut,         // of long texts the last tokens alone are read, and all are counted
+  kGarbled,     // what stands behind a place is read as something else
+  kSeedIgnored,
+  kSeedFixed,     // every seed is the same one
+  kAlwaysGreedy,  // temperature 0 whatever is asked for
+  kNeverGreedy,   // temperature 1
+  kHot,           // temperature 1 is 2
+  kLoad,          // beside another request a token of the prompt is lost
+  kCache,         // the second time a token of the prompt is lost
+  kKeyUnasked,
+  kNotJson,  // hostile answers
+  kNan,
+  kEndlessBody,
+  kWrongTypes,
+};
+
+/// What it gives, and how.
+struct ServerManner {
+  enum class LogProbs {
+    kNone,
+    kIds,    // as vLLM: ids, prompt_logprobs
+    kTexts,  // as llama-cpp-python: texts of tokens, echo, no ids taken
+  } log_probs = LogProbs::kIds;
+  DType compute = DType::kF32;
+  bool chats = true;
+  std::string key = {};  // asked for; empty: none
+  bool strict = false;   // unknown fields are refused by name
+};
+
+/// Listens on a port of 127.0.0.1 from its construction to its end.
+class FaultyServer {
+ public:
+  FaultyServer(const std::string& directory, ServerFault fault, const ServerManner& manner);
+  ~FaultyServer();
+  FaultyServer(const FaultyServer&) = delete;
+  FaultyServer& operator=(const FaultyServer&) = delete;
+
+  std::string address() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// What of a long text kCut and kGarbled leave right.
+inline constexpr int kFaultyServerKeeps = 96;
+
+}  // namespace ferry

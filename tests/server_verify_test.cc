@@ -1,0 +1,243 @@
+// ferry verify --server: honest servers of several kinds pass, and of each fault that a server is
+// given the name is told. The server answers from a small model through the library itself.
+#include "verify/server_verify.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/random.h"
+#include "checkpoint/model_dir.h"
+#include "checkpoint/weights.h"
+#include "device/cpu/cpu_device.h"
+#include "faulty_server.h"
+#include "models/registry.h"
+#include "text/bpe_trainer.h"
+
+namespace ferry {
+namespace {
+
+using Fault = ServerFault;
+using LogProbs = ServerManner::LogProbs;
+using verify::ServerReport;
+using verify::ServerVerdict;
+
+constexpr const char* kTemplate =
+    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}";
+
+const std::string& folder() {
+  struct Root {
+    std::string path =
+        fmt::format("{}/ferry_server_verify_test.{}",
+                    ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ::testing::TempDir(),
+                    ::getpid());
+    Root() { EXPECT_TRUE(make_folders(path)); }
+    ~Root() { EXPECT_TRUE(remove_tree(path)); }
+  };
+  static const Root root;
+  return root.path;
+}
+
+/// Weights as a trained model's are: what matters is that every fault moves its answers by more than
+/// rounding does, and that it prefers some tokens clearly.
+void draw_weights(models::TrainableLm& model) {
+  for (Weight* w : model.weights()) {
+    const Random random(11, RandomPurpose::kTest, name_hash(w->name.data(), w->name.size()));
+    std::vector<float> v(static_cast<size_t>(w->value.count()));
+    const bool matrix = w->value.rank() > 1;
+    const double size =
+        (w->role == WeightRole::kHead ? 3 : 1.5) / std::sqrt(static_cast<double>(w->value.dim(-1)));
+    for (size_t i = 0; i < v.size(); ++i)
+      v[i] = static_cast<float>(matrix ? size * random.normal(i) : 1 + 0.2 * random.normal(i));
+    w->value.assign_f32(v);
+    w->changed();
+  }
+}
+
+/// A llama of 512 positions whose RoPE is scaled, with a tokenizer that begins texts with a token.
+const std::string& tiny_model() {
+  static const std::string path = [] {
+    text::BpeTrainerOptions options;
+    options.vocab_size = 340;
+    options.specials = {"<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>", "<|system|>"};
+    auto trainer = text::BpeTrainer::create(options);
+    trainer->feed(*read_file(std::string(FERRY_SOURCE_DIR) + "/README.md"));
+    const auto tokenizer = trainer->train();
+    const std::string config = fmt::format(
+        R"({{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": {},
+        "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "hidden_act": "silu",
+        "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": {{"rope_type": "llama3",
+        "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64}}, "max_position_embeddings": 512,
+        "tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false,
+        "bos_token_id": 0, "eos_token_id": 1}})",
+        tokenizer.vocab_size);
+    auto model = models::make_model(config, "config", cpu_device(), DType::kF32, DType::kF32);
+    EXPECT_TRUE(model) << model.error().message;
+    draw_weights(**model);
+    ModelContents c;
+    c.tensors = stored_weights((*model)->weights(), (*model)->weight_aliases(), DType::kF32);
+    c.texts["config.json"] = config;
+    c.texts["tokenizer.json"] = tokenizer.json;
+    c.texts["tokenizer_config.json"] = nlohmann::json{
+        {"bos_token", "<|bos|>"},
+        {"eos_token", "<|eos|>"},
+        {"add_bos_token", true},
+        {"chat_template", kTemplate}}.dump();
+    const auto saved = write_model_dir(join_path(folder(), "tiny"), c);
+    EXPECT_TRUE(saved) << saved.error().message;
+    return join_path(folder(), "tiny");
+  }();
+  return path;
+}
+
+Result<ServerReport> asked(Fault fault, const ServerManner& manner, verify::ServerOptions o = {}) {
+  const FaultyServer server(tiny_model(), fault, manner);
+  o.directory = tiny_model();
+  o.address = server.address();
+  o.timeout_ms = 60'000;
+  return verify::verify_server(o);
+}
+
+std::string told(const ServerReport& r) {
+  std::string all = std::string(to_string(r.verdict)) + "\n";
+  for (const auto& f : r.faults) all += f.name + ": " + f.words + "\n";
+  for (const auto& g : r.groups)
+    all += fmt::format("{}: {} places, {:.3g} typical of {:.3g}, max {:.3g}, {} tokens, {} wrong\n",
+                       g.name,
+                       g.closeness.compared,
+                       g.closeness.kl_typical,
+                       g.bound,
+                       g.closeness.kl_max,
+                       g.closeness.tokens,
+                       g.closeness.wrong);
+  for (const auto& line : r.proof) all += line + "\n";
+  for (const auto& note : r.notes) all += "note: " + note + "\n";
+  return all;
+}
+
+struct Case {
+  const char* name;  // of the test
+  Fault fault;
+  const char* told;  // the fault's name in reports; empty: none
+  ServerManner manner = {};
+  const char* weights = "";  // admitted
+};
+
+class EachServer : public ::testing::TestWithParam<Case> {};
+
+TEST_P(EachServer, IsToldForWhatItIs) {
+  const Case& c = GetParam();
+  const Result<ServerReport> r =
+      asked(c.fault, c.manner, {.key = c.manner.key, .weights = c.weights});
+  ASSERT_TRUE(r) << r.error().message;
+  const std::string name = r->faults.empty() ? "" : r->faults.front().name;
+  EXPECT_EQ(name, c.told) << told(*r);
+  EXPECT_EQ(r->verdict, *c.told == '\0' ? ServerVerdict::kSame : ServerVerdict::kDiffers)
+      << told(*r);
+  if (::testing::Test::HasFailure() || std::getenv("FERRY_TOLD")) fmt::print("{}", told(*r));
+}
+
+constexpr ServerManner kByTexts{.log_probs = LogProbs::kTexts};
+constexpr ServerManner kTokensAlone{.log_probs = LogProbs::kNone};
+
+INSTANTIATE_TEST_SUITE_P(
+    Honest,
+    EachServer,
+    ::testing::Values(
+        Case{"f32", Fault::kNone, ""},
+        Case{"bf16", Fault::kNone, "", {.compute = DType::kBF16}},
+        Case{"int8_that_says_so", Fault::kInt8, "", {.compute = DType::kBF16}, "int8"},
+        Case{"int4_that_says_so", Fault::kInt4, "", {.compute = DType::kBF16}, "int4"},
+        Case{"by_texts", Fault::kNone, "", kByTexts},
+        Case{"by_texts_bf16",
+             Fault::kNone,
+             "",
+             {.log_probs = LogProbs::kTexts, .compute = DType::kBF16}},
+        Case{"tokens_alone", Fault::kNone, "", kTokensAlone},
+        Case{"tokens_alone_bf16",
+             Fault::kNone,
+             "",
+             {.log_probs = LogProbs::kNone, .compute = DType::kBF16}},
+        Case{"with_a_key", Fault::kNone, "", {.key = "secret"}},
+        Case{"strict", Fault::kNone, "", {.strict = true}}),
+    [](const auto& c) { return std::string(c.param.name); });
+
+INSTANTIATE_TEST_SUITE_P(
+    Faulty,
+    EachServer,
+    ::testing::Values(Case{"tokenizer", Fault::kOtherTokenizer, "tokenizer"},
+                      Case{"template_", Fault::kOtherTemplate, "template"},
+                      Case{"no_answer_asked", Fault::kNoAnswerAsked, "template"},
+                      Case{"bos_lost", Fault::kBeginLost, "bos-lost"},
+                      Case{"bos_lost_by_texts", Fault::kBeginLost, "bos-lost", kByTexts},
+                      Case{"bos_doubled", Fault::kBeginTwice, "bos-doubled"},
+                      Case{"rope", Fault::kRopeIgnored, "rope"},
+                      Case{"rope_by_texts", Fault::kRopeIgnored, "rope", kByTexts},
+                      Case{"int8", Fault::kInt8, "quantised", {.compute = DType::kBF16}},
+                      Case{"int4", Fault::kInt4, "quantised"},
+                      Case{"int4_by_texts", Fault::kInt4, "quantised", kByTexts},
+                      Case{"int4_said_to_be_int8", Fault::kInt4, "quantised", {}, "int8"},
+                      Case{"model", Fault::kOtherModel, "model"},
+                      Case{"model_by_tokens", Fault::kOtherModel, "model", kTokensAlone},
+                      Case{"endless", Fault::kEndless, "eos"},
+                      Case{"ends_early", Fault::kEndsEarly, "eos"},
+                      Case{"context_cut", Fault::kCut, "context-cut"},
+                      Case{"garbled", Fault::kGarbled, "garbled"},
+                      Case{"garbled_by_texts", Fault::kGarbled, "garbled", kByTexts},
+                      Case{"seed_ignored", Fault::kSeedIgnored, "seed"},
+                      Case{"seed_fixed", Fault::kSeedFixed, "seed"},
+                      Case{"always_greedy", Fault::kAlwaysGreedy, "temperature"},
+                      Case{"never_greedy", Fault::kNeverGreedy, "temperature"},
+                      Case{"hot", Fault::kHot, "temperature"},
+                      Case{"load", Fault::kLoad, "load"},
+                      Case{"cache", Fault::kCache, "cache"},
+                      Case{"key", Fault::kKeyUnasked, "key", {.key = "secret"}}),
+    [](const auto& c) { return std::string(c.param.name); });
+
+class HostileServer : public ::testing::TestWithParam<Fault> {};
+
+/// What it answers is no answer: the command says so, and gives no verdict.
+TEST_P(HostileServer, IsAnError) {
+  const Result<ServerReport> r = asked(GetParam(), {});
+  ASSERT_FALSE(r);
+  EXPECT_EQ(r.error().code, Code::kUnavailable) << r.error().message;
+  EXPECT_NE(r.error().message.find("/v1/"), std::string::npos) << r.error().message;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Each,
+    HostileServer,
+    ::testing::Values(Fault::kNotJson, Fault::kNan, Fault::kWrongTypes, Fault::kEndlessBody));
+
+TEST(ServerVerify, WhatCannotBeAskedIsSaid) {
+  verify::ServerOptions o{.directory = tiny_model(), .address = "http://127.0.0.1:1"};
+  const auto refused = [&](Code code, const char* word) {
+    const auto r = verify::verify_server(o);
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, code) << r.error().message;
+    EXPECT_NE(r.error().message.find(word), std::string::npos) << r.error().message;
+  };
+  refused(Code::kUnavailable, "127.0.0.1:1");
+  o.address = "ftp://host";
+  refused(Code::kInvalidInput, "no address");
+  o.address = "http://user:word@host";
+  refused(Code::kInvalidInput, "no address");
+  const FaultyServer server(tiny_model(), Fault::kNone, {.key = "secret"});
+  o.address = server.address() + "/v1/";
+  refused(Code::kInvalidInput, "--api-key-file");
+  o.key = "another";
+  refused(Code::kInvalidInput, "--api-key-file");
+  o.key = "secret";
+  o.model = "large";
+  refused(Code::kInvalidInput, "it lists 'tiny'");
+}
+
+}  // namespace
+}  // namespace ferry
