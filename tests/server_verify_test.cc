@@ -25,6 +25,15 @@ using LogProbs = ServerManner::LogProbs;
 using verify::ServerReport;
 using verify::ServerVerdict;
 
+// What the tokenizer learns from.
+constexpr const char* kText =
+    "The ferry goes over the river every morning and comes back in the evening. It carries boxes, "
+    "bread and people, and when the weather is bad it waits at the pier until the wind has gone. "
+    "The men on the pier count the crates that are carried over: crate 12 goes to pier 7 at 11:30, "
+    "crate 31 goes to pier 9 at 14:05. Whoever wants to go to the other side has to be there "
+    "early, "
+    "for the ferry is small and the river is wide. A question is asked, and an answer is given.";
+
 constexpr const char* kTemplate =
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
     "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
@@ -66,7 +75,7 @@ const std::string& tiny_model() {
     options.vocab_size = 340;
     options.specials = {"<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>", "<|system|>"};
     auto trainer = text::BpeTrainer::create(options);
-    trainer->feed(*read_file(std::string(FERRY_SOURCE_DIR) + "/README.md"));
+    for (int twice = 0; twice < 2; ++twice) trainer->feed(kText);
     const auto tokenizer = trainer->train();
     const std::string config = fmt::format(
         R"({{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": {},

@@ -387,8 +387,11 @@ Result<bool> Interview::explain(const Group& group,
     }
     const Noise n = noise(group.exchanges, base, *rough);
     const Closeness c = closeness(group.exchanges, base, n.margin);
-    // Nor would such weights choose so many other tokens.
-    if (!fits(c, n) || found.other > 2 * others_of(base, *rough) + 3) continue;
+    if (!fits(c, n)) continue;
+    // Of tokens alone: such weights do not choose many more others, and none of use most.
+    if (found.compared == 0 &&
+        (found.other > 2 * others_of(base, *rough) + 3 || 2 * found.other > found.tokens))
+      continue;
     fault("quantised",
           found.compared > 0
               ? fmt::format(
