@@ -131,6 +131,7 @@ export class MessageView {
     }
     this.tokens.hidden = !this.#showsTokens;
     this.text.hidden = this.#showsTokens;
+    this.tokens.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "center" });
   }
 
   /// The message becomes a field; what is sent stands beside the message as another version of it.
