@@ -14,7 +14,8 @@ import { Sidebar } from "./sidebar.js";
 import { allChats, openStore, removeChat, saveChat, saveTokens } from "./store.js";
 import { exportChats, importChats } from "./transfer.js";
 
-const kDrawnEveryMs = 50;  // an answer that grows is drawn at most so often
+const kDrawnEveryMs = 50;  // an answer that grows is drawn at most so often,
+const kPauses = 4;  // and, as it becomes long, at most in a fifth of the time
 const kSavedEveryMs = 2000;
 const kAskedEveryMs = 2000;  // a server that is not ready
 const kNoModel = { 0: "no connection", 401: "needs an API key", 503: "is being loaded\u2026" };
@@ -150,19 +151,22 @@ async function run(chat, node, known = []) {
   announce("The model answers.");
   keep(chat);
   let drawn = 0;
+  let pause = kDrawnEveryMs;
   let saved = performance.now();
   let timer = 0;
   const draw = () => {
     timer = 0;
-    drawn = performance.now();
+    const begin = performance.now();
     conversation.view(node)?.update();
+    drawn = performance.now();
+    pause = Math.max(kDrawnEveryMs, kPauses * (drawn - begin));
     if (drawn - saved > kSavedEveryMs) {
       saved = drawn;
       keep(chat);
     }
   };
   const fresh = await fillAnswer(chat, node, controller.signal, () => {
-    if (timer === 0) timer = setTimeout(draw, Math.max(0, kDrawnEveryMs - (performance.now() - drawn)));
+    if (timer === 0) timer = setTimeout(draw, Math.max(0, pause - (performance.now() - drawn)));
   });
   clearTimeout(timer);
   if (running.get(chat.id) === controller) running.delete(chat.id);
