@@ -2,7 +2,7 @@
 # aarch64, Clang's pass over the rest, and ctest's entries for the results of those other builds.
 
 # The folders whose tests run three times: plain, under ASan + UBSan, and cross-built under qemu-user.
-set(FERRY_CHECKED base ops text checkpoint data models)
+set(FERRY_CHECKED base ops text grammar checkpoint data models)
 get_property(with_tests GLOBAL PROPERTY FERRY_MODULES_WITH_TESTS)
 set(checked "")
 foreach(name IN LISTS FERRY_CHECKED)

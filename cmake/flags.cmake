@@ -22,7 +22,7 @@ if(FERRY_SANITIZE)
     # Names of the vendor's types are our own on one side and software Ascend's on the other.
     target_compile_options(ferry_flags INTERFACE -fno-sanitize=function,vptr)
     set(FERRY_FUZZERS ON)
-    set(FERRY_FUZZED base device tensor text checkpoint data)  # the folders that fuzzers look into
+    set(FERRY_FUZZED base device tensor text grammar checkpoint data)  # the folders that fuzzers look into
   endif()
 endif()
 if(FERRY_SANITIZE_THREADS)
@@ -58,7 +58,7 @@ if(FERRY_SANITIZE OR FERRY_SANITIZE_THREADS)
   endif()
 endif()
 # Folders that compute outside kernels as well (references, tables): with sanitizers too they are optimised.
-set(FERRY_HOT ops tensor autograd optim models text)
+set(FERRY_HOT ops tensor autograd optim models text grammar)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 warns about its own AVX-512 header (_mm512_undefined_ps).
   list(APPEND FERRY_KERNEL_OPTIONS -Wno-uninitialized -Wno-maybe-uninitialized)

@@ -18,6 +18,7 @@ endif()
 
 set(FERRY_LIBS_base PkgConfig::SODIUM nlohmann_json::nlohmann_json)
 set(FERRY_LIBS_text PkgConfig::PCRE2 nlohmann_json::nlohmann_json)
+set(FERRY_LIBS_grammar nlohmann_json::nlohmann_json)
 set(FERRY_LIBS_data PkgConfig::ZSTD PkgConfig::ZLIB nlohmann_json::nlohmann_json)
 set(FERRY_LIBS_checkpoint nlohmann_json::nlohmann_json)
 set(FERRY_LIBS_models nlohmann_json::nlohmann_json)

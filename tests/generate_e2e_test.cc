@@ -209,4 +209,41 @@ TEST_F(GenerateE2e, ACacheThatIsLargerThanTheMachineIsRefused) {
   EXPECT_FALSE(fs::exists(path("unmade")));
 }
 
+TEST_F(GenerateE2e, AnAnswerIsHeldToASchema) {
+  write(path("schema.json"),
+        R"({"type": "object", "properties": {"a": {"type": "integer", "minimum": 3, "maximum": 40},
+            "b": {"type": "string", "maxLength": 6}, "c": {"enum": ["x", null]}},
+            "required": ["a", "b", "c"], "additionalProperties": false})");
+  const auto asked = [&](const Strings& more) {
+    Strings args = {"generate",
+                    path("model"),
+                    "--prompt",
+                    "the ferry",
+                    "--no-echo",
+                    "--json",
+                    "--tokens",
+                    "100"};
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  };
+  const auto text_of = [](const std::string& said) {
+    return Json::parse(said.substr(said.rfind("{\"text\"")))["text"].get<std::string>();
+  };
+  for (const char* seed : {"1", "2", "3"}) {
+    const Strings held = {"--json-schema", path("schema.json"), "--seed", seed};
+    const std::string text = text_of(ran(asked(held)));
+    const Json j = Json::parse(text, nullptr, false);
+    ASSERT_TRUE(j.is_object() && j.size() == 3) << text;
+    EXPECT_TRUE(j["a"].is_number_integer() && j["a"] >= 3 && j["a"] <= 40) << text;
+    EXPECT_TRUE(j["b"].is_string() && (j["c"] == "x" || j["c"].is_null())) << text;
+    Strings drafted = held;
+    drafted.insert(drafted.end(), {"--draft", "3"});
+    EXPECT_EQ(text_of(ran(asked(drafted))), text);
+  }
+  write(path("schema.json"), R"({"properties": {"a": {"not": {}}}})");
+  refused(
+      2, asked({"--json-schema", path("schema.json")}), {"the schema/a: 'not' is not supported"});
+  refused(2, batch("held", {"--json-object"}), {"--json-object", "--batch"});
+}
+
 }  // namespace

@@ -17,6 +17,7 @@
 #include "device/cpu/cpu_device.h"
 #include "engine/generate.h"
 #include "failing_device.h"
+#include "grammar/schema.h"
 #include "ops/add/add.h"
 #include "ops/dispatch.h"
 #include "small_model.h"
@@ -77,6 +78,24 @@ Answer alone(models::CausalLm& model, const Request& request) {
   return answers[*id];
 }
 
+/// Lists of numbers and of such lists, in a vocabulary of small_model()'s size that has further tokens.
+std::shared_ptr<const grammar::Constraint> list_form() {
+  static const auto form = [] {
+    std::vector<std::string> tokens(64);
+    const std::vector<std::string> texts = {
+        "[", "]", ",", " ", "-", "", "[[", "]]", "1,", "],", "0"};
+    std::copy(texts.begin(), texts.end(), tokens.begin());
+    for (size_t digit = 1; digit < 10; ++digit) tokens[10 + digit] = std::to_string(digit);
+    for (size_t i = 20; i < tokens.size(); ++i) tokens[i] = std::to_string(i);
+    auto automaton = grammar::schema_automaton(
+        R"({"type": "array", "items": {"anyOf": [{"type": "integer"}, {"$ref": "#"}]}})", "list");
+    check(automaton.has_value(), "test: a schema");
+    return std::make_shared<const grammar::Constraint>(grammar::Constraint{
+        .automaton = *automaton, .vocabulary = grammar::Vocabulary::of(std::move(tokens))});
+  }();
+  return form;
+}
+
 /// Requests of mixed lengths and manners, many of which begin alike.
 std::vector<Request> crowd(int count, uint64_t seed) {
   const Random random(seed, RandomPurpose::kTest, 21);
@@ -113,6 +132,7 @@ std::vector<Request> crowd(int count, uint64_t seed) {
         o.sampling.logit_bias = {{3, 1.5}};
     }
     if (i % 5 == 0) r.salt = "another's";
+    if (i % 6 == 1) o.constraint = list_form();
     if (i % 7 == 3) o.prompt_top_log_probs = pick(0, 3);
     if (i % 21 == 3) o.tokens_max = 0;
     all.push_back(std::move(r));
@@ -247,6 +267,36 @@ TEST_P(EachModel, APromptIsScoredWithoutAnAnswer) {
   }
   EXPECT_EQ(engine.counts().tokens_reused, 0);
   EXPECT_EQ(engine.counts().tokens_answered, 0);
+}
+
+/// It is what it is held to, and what the model thinks of it is not changed by that.
+TEST_P(EachModel, AnAnswerIsHeldToItsForm) {
+  const auto model = model_on(cpu_device());
+  int ended = 0;
+  for (uint64_t seed = 0; seed < 12; ++seed) {
+    Request r{.prompt = {1, 2, 3}, .options = {}, .salt = ""};
+    r.options.tokens_max = 60;
+    r.options.end_tokens = {5, 60};
+    r.options.top_log_probs = 0;
+    r.options.constraint = list_form();
+    r.options.sampling = {.temperature = seed == 0 ? 0.0 : 2.0, .seed = seed};
+    const Answer answer = alone(*model, r);
+    grammar::Matcher matcher(list_form());
+    for (const Token& t : answer.tokens) {
+      const bool end = t.id == 5 || t.id == 60;
+      EXPECT_TRUE(end ? matcher.may_end() : matcher.accept(t.id)) << t.id;
+    }
+    ended += answer.finish == Finish::kEnd ? 1 : 0;
+    // The same token where nothing but a bias makes it come.
+    r.options.constraint = nullptr;
+    r.options.tokens_max = 1;
+    r.options.sampling = {.logit_bias = {{answer.tokens[0].id, 1000}}};
+    const Answer free = alone(*model, r);
+    EXPECT_EQ(free.tokens[0].id, answer.tokens[0].id);
+    EXPECT_EQ(std::bit_cast<uint32_t>(free.tokens[0].log_prob),
+              std::bit_cast<uint32_t>(answer.tokens[0].log_prob));
+  }
+  EXPECT_GT(ended, 3);
 }
 
 TEST_P(EachModel, AFaultOfTheDeviceChangesNoAnswer) {
@@ -470,6 +520,13 @@ TEST(Engine, RefusesRequestsThatMakeNoSense) {
   refused([](Request& r) { r.options.log_prob_temperature = 0; }, "temperature");
   refused([](Request& r) { r.options.sampling.top_k = -1; }, "top-k");
   refused([](Request& r) { r.options.sampling.logit_bias = {{1 << 20, 1.0}}; }, "bias");
+  refused([](Request& r) { r.options.constraint = list_form(); }, "give an end token");
+  refused(
+      [](Request& r) {
+        r.options.constraint = list_form();
+        r.options.end_tokens = {1 << 20};
+      },
+      "end token 1048576");
   EXPECT_TRUE(engine.idle());
 }
 

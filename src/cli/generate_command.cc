@@ -14,12 +14,13 @@
 #include "cli/model_options.h"
 #include "cli/text_options.h"
 #include "engine/generate.h"
+#include "grammar/answer_form.h"
 #include "text/answer_text.h"
 
 namespace ferry::cli {
 namespace {
 
-constexpr uint64_t kPromptBytesMax = uint64_t{64} << 20;
+constexpr uint64_t kPromptBytesMax = uint64_t{64} << 20, kSchemaBytesMax = uint64_t{1} << 20;
 
 struct Arguments {
   OpenOptions open;
@@ -28,10 +29,39 @@ struct Arguments {
   AnswerOptions answer;
   BatchFiles batch;
   int64_t prompt_log_probs = -1;
+  std::string schema;
+  bool object = false;
   bool json = false, echo = true, specials = false;
 };
 
+bool has_form(const Arguments& args) { return args.object || !args.schema.empty(); }
+
+/// What --json-schema or --json-object holds the answer to: behind its thought, where the model is
+/// asked as one that thinks.
+Result<std::shared_ptr<const grammar::Constraint>> constraint(const Arguments& args,
+                                                              const OpenedModel& m) {
+  using grammar::AnswerForm;
+  if (args.object && !args.schema.empty())
+    return fail(Code::kInvalidInput, "generate: give one of --json-schema and --json-object");
+  const text::AnswerSyntax syntax = answer_syntax(m.texts);
+  AnswerForm form{.kind = AnswerForm::Kind::kObject};
+  if (!args.schema.empty()) {
+    form.kind = AnswerForm::Kind::kSchema;
+    TRY_ASSIGN(form.schema, read_file(args.schema, kSchemaBytesMax));
+  }
+  if (!args.chat.empty() && syntax.thinks)
+    form.thought = text::begins_thinking(syntax, args.prompt) ? AnswerForm::Thought::kBegun
+                                                              : AnswerForm::Thought::kMay;
+  auto out = std::make_shared<grammar::Constraint>();
+  TRY_ASSIGN(out->automaton, grammar::answer_automaton(form));
+  TRY_ASSIGN(out->vocabulary, grammar::Vocabulary::of(*m.tokenizer, syntax.marks));
+  return std::shared_ptr<const grammar::Constraint>(std::move(out));
+}
+
 Result<void> batch(const Arguments& args) {
+  if (has_form(args))
+    return fail(Code::kInvalidInput,
+                "generate: --json-schema and --json-object are for one answer, not for --batch");
   if (!args.prompt.empty() || !args.file.empty() || !args.chat.empty())
     return fail(Code::kInvalidInput, "generate: --batch has the prompts; leave out the other");
   if (args.batch.out.empty())
@@ -88,6 +118,9 @@ Result<void> generate(Arguments& args) {
   }
   args.answer.generate.end_tokens = m.texts.eos;
   if (args.prompt_log_probs >= 0) args.answer.generate.prompt_top_log_probs = args.prompt_log_probs;
+  if (has_form(args)) {
+    TRY_ASSIGN(args.answer.generate.constraint, constraint(args, m));
+  }
   const int64_t asked = std::ssize(ids) + args.answer.generate.tokens_max;
   engine::Engine engine(*m.model, engine_options(args.answer, *m.model, 1, asked));
   TRY(require_cache(engine, *m.model));
@@ -118,6 +151,8 @@ Result<void> generate(Arguments& args) {
   if (out.finish == engine::Finish::kContext && !pieces.stopped())
     tell(fmt::format("ferry: note: the answer ends where the model's {} positions do",
                      m.model->max_positions()));
+  if (has_form(args) && out.finish != engine::Finish::kEnd)
+    tell("ferry: note: the answer was cut off before its JSON was complete; ask for more --tokens");
   if (!args.json) return {};
   nlohmann::ordered_json j = {{"text", text},
                               {"prompt_tokens", ids.size()},
@@ -161,6 +196,10 @@ void add_generate_command(Command& program) {
   command.option("--running", args->batch.running, "requests of --batch that are answered at once")
       .within(int64_t{1}, int64_t{256})
       .shows_default();
+  command.option("--json-schema",
+                 args->schema,
+                 "a file with a JSON schema: the answer is a document that satisfies it");
+  command.flag("--json-object", args->object, "the answer is a JSON object");
   command.flag("!--no-echo", args->echo, "do not repeat the prompt");
   command.flag("--parse-specials",
                args->specials,

@@ -115,7 +115,17 @@ Result<RequestId> Engine::submit(Request request) {
   Asked asked{.options = std::move(request.options),
               .prompt = std::ssize(request.prompt),
               .draft = options_.drafts,
-              .scored = {}};
+              .scored = {},
+              .form = {}};
+  if (const GenerateOptions& a = asked.options; a.constraint != nullptr) {
+    for (const int32_t id : a.end_tokens)
+      if (id < 0 || id >= vocabulary)
+        return fail(Code::kInvalidInput, "end token {}: the vocabulary has {}", id, vocabulary);
+    if (a.end_tokens.empty())
+      return fail(Code::kInvalidInput,
+                  "an answer that is held to a form must be able to end: give an end token");
+    asked.form = std::make_unique<ConstrainedAnswer>(a.constraint, a.end_tokens, vocabulary);
+  }
   // The last token of a prompt is run in any case, and what follows it chosen.
   TRY_ASSIGN(const RequestId id,
              scheduler_.submit(std::move(request.prompt),
@@ -242,11 +252,15 @@ Result<Engine::Chosen> Engine::choose(const PassPart& part, std::span<const floa
   const auto vocabulary = static_cast<size_t>(model_->vocab_size());
   const auto& ends = asked.options.end_tokens;
   for (int64_t i = 0; i <= part.drafts; ++i) {
+    std::span<const int32_t> among;
+    if (asked.form != nullptr)
+      among = asked.form->allowed_after(std::span(text).subspan(static_cast<size_t>(asked.prompt)));
     TRY_ASSIGN(const Sampled s,
                sample(logits.subspan(static_cast<size_t>(i) * vocabulary, vocabulary),
                       asked.options.sampling,
                       text.size(),
-                      {.tokens = text, .prompt = asked.prompt}));
+                      {.tokens = text, .prompt = asked.prompt},
+                      among));
     out.ids.push_back(s.token);
     text.push_back(s.token);
     if (asked.options.tokens_max == 0) {

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/constrained_answer.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
 #include "models/causal_lm.h"
@@ -30,6 +31,9 @@ struct GenerateOptions {
   std::optional<int64_t> prompt_top_log_probs;
   /// The temperature at which they are meant; 1: the model's own.
   double log_prob_temperature = 1;
+  /// What the answer is held to, if it is: no other token is chosen, and it ends only where it may
+  /// (or where tokens_max do). Log-probabilities stay the model's own. Needs end tokens.
+  std::shared_ptr<const grammar::Constraint> constraint = {};
 };
 
 struct Request {
@@ -113,6 +117,7 @@ class Engine {
     int64_t draft = 0;  // tokens to guess next time: fewer after wrong ones
     bool began = false;
     std::vector<Token> scored;  // of the prompt, from its second token on
+    std::unique_ptr<ConstrainedAnswer> form;
   };
   /// What was chosen for a part of a pass.
   struct Chosen {

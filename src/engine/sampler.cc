@@ -91,6 +91,60 @@ class ByLogit {
   size_t sorted_ = 0;
 };
 
+/// Of logits that are what they are to be, and of which any may be chosen.
+Sampled sample_of(std::span<const float> logits,
+                  const SamplingOptions& options,
+                  uint64_t position) {
+  const int32_t best = largest(logits);
+  const double max = static_cast<double>(logits[static_cast<size_t>(best)]);
+  if (options.temperature == 0) return Sampled{best, -log_sum_exp(logits, max, 1), {}};
+  const double inverse = 1 / options.temperature;
+  const double normaliser = log_sum_exp(logits, max, inverse);
+  const auto probability = [&](int32_t id) {
+    return math::exp((static_cast<double>(logits[static_cast<size_t>(id)]) - max) * inverse -
+                     normaliser);
+  };
+  const double draw = Random(options.seed, RandomPurpose::kSample, position).uniform(0);
+  // The first token, in this order, at which the probabilities before and of it exceed the draw.
+  const auto drawn = [&](const std::vector<int32_t>& order, double mass) {
+    double sum = 0;
+    for (const int32_t id : order) {
+      sum += probability(id);
+      if (sum > draw * mass) return id;
+    }
+    return order.back();
+  };
+
+  if (options.top_p == 1 && options.top_k == 0 && options.min_p == 0) {
+    std::vector<int32_t> all(logits.size());
+    std::iota(all.begin(), all.end(), 0);
+    const int32_t chosen = drawn(all, 1);
+    return Sampled{chosen, math::log(probability(chosen)), {}};
+  }
+  ByLogit order(logits);
+  size_t most = order.size();
+  double reach = options.top_p;
+  if (options.top_k > 0) {
+    most = std::min(most, static_cast<size_t>(options.top_k));
+    if (options.top_p < 1) {  // of those that top_k keeps
+      double sum = 0;
+      for (size_t i = 0; i < most; ++i) sum += probability(order[i]);
+      reach *= sum;
+    }
+  }
+  const double least = options.min_p * probability(best);
+  double mass = 0;
+  size_t kept = 0;
+  while (kept < most &&
+         (kept == 0 || ((options.top_p == 1 || mass < reach) && probability(order[kept]) >= least)))
+    mass += probability(order[kept++]);
+  Sampled s;
+  s.kept = order.take(kept);
+  s.token = drawn(s.kept, mass);
+  s.log_probability = math::log(probability(s.token) / mass);
+  return s;
+}
+
 }  // namespace
 
 Result<void> validate(const SamplingOptions& o, int64_t vocabulary) {
@@ -140,58 +194,19 @@ Result<void> check_logits(std::span<const float> logits, uint64_t position) {
 Result<Sampled> sample(std::span<const float> given,
                        const SamplingOptions& options,
                        uint64_t position,
-                       const TextBefore& before) {
+                       const TextBefore& before,
+                       std::span<const int32_t> among) {
   // Judged as the model gave them: what a request asks for is not the model's fault.
   TRY(check_logits(given, position));
   const std::vector<float> changed = adjusted(given, options, before);
   const std::span<const float> logits = changed.empty() ? given : changed;
-  const int32_t best = largest(logits);
-  const double max = static_cast<double>(logits[static_cast<size_t>(best)]);
-  if (options.temperature == 0) return Sampled{best, -log_sum_exp(logits, max, 1), {}};
-  const double inverse = 1 / options.temperature;
-  const double normaliser = log_sum_exp(logits, max, inverse);
-  const auto probability = [&](int32_t id) {
-    return math::exp((static_cast<double>(logits[static_cast<size_t>(id)]) - max) * inverse -
-                     normaliser);
-  };
-  const double draw = Random(options.seed, RandomPurpose::kSample, position).uniform(0);
-  // The first token, in this order, at which the probabilities before and of it exceed the draw.
-  const auto drawn = [&](const std::vector<int32_t>& order, double mass) {
-    double sum = 0;
-    for (const int32_t id : order) {
-      sum += probability(id);
-      if (sum > draw * mass) return id;
-    }
-    return order.back();
-  };
-
-  if (options.top_p == 1 && options.top_k == 0 && options.min_p == 0) {
-    std::vector<int32_t> all(logits.size());
-    std::iota(all.begin(), all.end(), 0);
-    const int32_t chosen = drawn(all, 1);
-    return Sampled{chosen, math::log(probability(chosen)), {}};
-  }
-  ByLogit order(logits);
-  size_t most = order.size();
-  double reach = options.top_p;
-  if (options.top_k > 0) {
-    most = std::min(most, static_cast<size_t>(options.top_k));
-    if (options.top_p < 1) {  // of those that top_k keeps
-      double sum = 0;
-      for (size_t i = 0; i < most; ++i) sum += probability(order[i]);
-      reach *= sum;
-    }
-  }
-  const double least = options.min_p * probability(best);
-  double mass = 0;
-  size_t kept = 0;
-  while (kept < most &&
-         (kept == 0 || ((options.top_p == 1 || mass < reach) && probability(order[kept]) >= least)))
-    mass += probability(order[kept++]);
-  Sampled s;
-  s.kept = order.take(kept);
-  s.token = drawn(s.kept, mass);
-  s.log_probability = math::log(probability(s.token) / mass);
+  if (among.empty()) return sample_of(logits, options, position);
+  std::vector<float> chosen_from;
+  chosen_from.reserve(among.size());
+  for (const int32_t id : among) chosen_from.push_back(logits[static_cast<size_t>(id)]);
+  Sampled s = sample_of(chosen_from, options, position);
+  s.token = among[static_cast<size_t>(s.token)];
+  for (int32_t& id : s.kept) id = among[static_cast<size_t>(id)];
   return s;
 }
 

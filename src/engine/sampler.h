@@ -51,7 +51,8 @@ Result<void> check_logits(std::span<const float> logits, uint64_t position);
 Result<Sampled> sample(std::span<const float> logits,
                        const SamplingOptions& options,
                        uint64_t position,
-                       const TextBefore& before = {});
+                       const TextBefore& before = {},
+                       std::span<const int32_t> among = {});
 
 /// The ids of the `count` largest logits, largest first (ties: the lower id first).
 std::vector<int32_t> largest_logits(std::span<const float> logits, int64_t count);

