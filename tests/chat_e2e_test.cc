@@ -185,16 +185,16 @@ TEST_F(ChatE2e, ATinyModelLearnsToAnswerFromConversations) {
                  "--train.steps=" + std::to_string(steps)},
                 more);
   };
-  ran(learn("learns", 40));
+  ran(learn("learns", 80));
   // To go on is to have gone through.
   ran(learn("stopped", 20));
-  ran(learn("stopped", 40, {"--resume"}));
-  EXPECT_TRUE(read(checkpoint("learns", 40) + "/model.safetensors") ==
-              read(checkpoint("stopped", 40) + "/model.safetensors"));
+  ran(learn("stopped", 80, {"--resume"}));
+  EXPECT_TRUE(read(checkpoint("learns", 80) + "/model.safetensors") ==
+              read(checkpoint("stopped", 80) + "/model.safetensors"));
   // Its template went along, and so it can be asked.
   write(path("asked.json"), R"([{"role": "user", "content": "no 12345"}])");
   const std::string said = ran({"generate",
-                                checkpoint("learns", 40),
+                                checkpoint("learns", 80),
                                 "--chat",
                                 path("asked.json"),
                                 "--tokens",

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
-#include "checkpoint/model_chat.h"
+#include "checkpoint/chat_renderer.h"
 
 namespace ferry {
 namespace {
@@ -13,12 +13,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kOpen = "<think>", kClose = "</think>";
 
-/// A text field of a message; empty: it has none.
-std::string field(const Json& message, const char* name) {
-  const auto it = message.find(name);
-  return it != message.end() && it->is_string() ? it->get<std::string>() : "";
-}
-
 std::string_view trimmed(std::string_view s) {
   constexpr const char* kSpace = " \t\r\n";
   const size_t begin = s.find_first_not_of(kSpace);
@@ -26,132 +20,204 @@ std::string_view trimmed(std::string_view s) {
   return s.substr(begin, s.find_last_not_of(kSpace) - begin + 1);
 }
 
+/// A message of the assistant. Views of the conversation's JSON.
+struct Answer {
+  std::string_view content, reasoning;
+  std::vector<std::string> called;  // names and arguments, in order: what must be found in the text
+  bool learnt = true;
+};
+
+/// Every text within a call's arguments, as far as it is to be seen in any way of writing them.
+void add_leaves(const Json& json, std::vector<std::string>& to) {
+  if (json.is_string()) {
+    const std::string escaped = json_text(json);
+    to.push_back(escaped.substr(1, escaped.size() - 2));
+  } else if (json.is_structured()) {
+    for (const auto& item : json) add_leaves(item, to);
+  } else if (json.is_number()) {
+    to.push_back(json_text(json));
+  }
+}
+
+Result<void> read_calls(const Json& calls, Answer& answer) {
+  for (const Json& call : calls) {
+    const Json& function = call.is_object() && call.contains("function") ? call["function"] : call;
+    if (!function.is_object() || !function.contains("name") || !function["name"].is_string())
+      return fail(Code::kInvalidInput, "has a call of a tool without a name");
+    answer.called.push_back(function["name"].get<std::string>());
+    if (!function.contains("arguments")) continue;
+    const Json& arguments = function["arguments"];
+    const Json parsed = arguments.is_string()
+                            ? Json::parse(arguments.get_ref<const std::string&>(), nullptr, false)
+                            : arguments;
+    if (parsed.is_discarded())
+      return fail(Code::kInvalidInput, "calls a tool with arguments that are not JSON");
+    add_leaves(parsed, answer.called);
+  }
+  return {};
+}
+
+Result<Answer> read_answer(const Json& message) {
+  Answer answer;
+  for (const auto& [name, value] : message.items()) {
+    const auto text = [&]() -> std::string_view { return value.get_ref<const std::string&>(); };
+    if (value.is_null() || name == "role" || name == "name") continue;
+    if (name == "content" && value.is_string()) {
+      answer.content = text();
+    } else if (name == "reasoning_content" && value.is_string()) {
+      answer.reasoning = text();
+    } else if (name == "tool_calls" && value.is_array()) {
+      TRY(read_calls(value, answer));
+    } else if (name == "weight" && (value == 0 || value == 1)) {
+      answer.learnt = value == 1;
+    } else {
+      return fail(
+          Code::kInvalidInput,
+          "has \"{}\", which is no field of an answer that is learnt, or of the wrong type; "
+          "there are content and reasoning_content (texts), tool_calls, name and weight (0 "
+          "or 1)",
+          printable(name));
+    }
+  }
+  return answer;
+}
+
 class Lessons {
  public:
-  Lessons(const ModelTexts& texts, const Json& conversation, const std::string& directory)
-      : texts_(texts),
-        messages_(conversation.at("messages")),
-        asked_(conversation),
-        directory_(directory) {}
+  Lessons(const ModelTexts& texts, const ChatRenderer& renderer, const std::string& directory)
+      : texts_(texts), renderer_(renderer), directory_(directory) {}
 
-  Result<std::vector<text::Lesson>> learn() {
-    for (size_t i = 0; i < messages_.size(); ++i) {
-      if (field(messages_[i], "role") != "assistant") continue;
-      const auto weight = messages_[i].find("weight");
-      if (weight != messages_[i].end() && *weight == 0) continue;
-      TRY(learn(i));
-    }
-    if (lessons_.empty())
-      return fail(Code::kInvalidInput, "has no message of the assistant to learn from");
-    return std::move(lessons_);
-  }
-
- private:
-  /// The first `count` messages.
-  Result<ChatPrompt> render(size_t count, bool generation_prompt) {
-    asked_["messages"] = Json(messages_.begin(), messages_.begin() + static_cast<ptrdiff_t>(count));
-    asked_["add_generation_prompt"] = generation_prompt;
-    return render_chat(texts_, json_text(asked_), "conversation", directory_);
-  }
-
-  Result<void> learn(size_t i) {
-    if (i == 0) return fail(Code::kInvalidInput, "begins with an answer");
-    TRY_ASSIGN(const ChatPrompt prompt, render(i, true));
-    TRY_ASSIGN(const ChatPrompt whole, render(i + 1, false));
-    TRY_ASSIGN(const std::string answer, answer_of(i, prompt.text, whole.text));
+  Result<void> learn(size_t i, const Answer& answer) {
+    if (i == 0) return fail(Code::kInvalidInput, "begins the conversation: nobody asks for it");
+    TRY_ASSIGN(const std::string prompt, renderer_.text(i, true));
+    TRY_ASSIGN(const std::string whole, renderer_.text(i + 1, false));
+    if (prompt.empty()) return fail(Code::kInvalidInput, "has an empty prompt");
+    TRY_ASSIGN(const std::string said, said_in(answer, prompt, whole));
     std::vector<int32_t> ids;
-    texts_.tokenizer->encode(answer, text::Tokenizer::Specials::kParse, ids);
+    encode(said, ids);
     const auto end =
         std::find_first_of(ids.begin(), ids.end(), texts_.eos.begin(), texts_.eos.end());
+    if (end == ids.end()) TRY(check_end(ids));
+    const int32_t end_token = end == ids.end() ? texts_.eos.front() : *end;
     ids.erase(end, ids.end());
-    ids.push_back(end_token(whole.ids));
-    const bool goes_on = !lessons_.empty() && begins_with(prompt.ids, lessons_.back().ids);
-    if (!goes_on) lessons_.emplace_back();
+    ids.push_back(end_token);
+    // The end token is a special one, where the tokenizer cuts the text: what follows may be read
+    // alone.
+    const std::string_view end_text = texts_.tokenizer->token_bytes(end_token);
+    const std::string learnt_text = said.substr(0, said.find(end_text)) + std::string(end_text);
+    const bool goes_on = !lessons_.empty() && prompt.starts_with(text_);
+    if (!goes_on) {
+      lessons_.emplace_back();
+      text_.clear();
+    }
     text::Lesson& lesson = lessons_.back();
-    lesson.ids.insert(lesson.ids.end(),
-                      prompt.ids.begin() + static_cast<ptrdiff_t>(lesson.ids.size()),
-                      prompt.ids.end());
+    encode(std::string_view(prompt).substr(text_.size()), lesson.ids);
     lesson.learnt.resize(lesson.ids.size(), false);
     lesson.ids.insert(lesson.ids.end(), ids.begin(), ids.end());
     lesson.learnt.resize(lesson.ids.size(), true);
+    text_ = prompt + learnt_text;
     return {};
   }
 
+  std::vector<text::Lesson> take() { return std::move(lessons_); }
+
+  /// What the assistant says may not look like its end.
+  Result<void> check_words(const Answer& answer) const {
+    for (const std::string_view words : {answer.content, answer.reasoning}) {
+      std::vector<int32_t> ids;
+      encode(words, ids);
+      const auto end =
+          std::find_first_of(ids.begin(), ids.end(), texts_.eos.begin(), texts_.eos.end());
+      if (end != ids.end())
+        return fail(Code::kInvalidInput,
+                    "holds {}, with which answers of this model end; write it differently",
+                    printable(texts_.tokenizer->token_bytes(*end)));
+    }
+    return {};
+  }
+
+ private:
+  void encode(std::string_view text, std::vector<int32_t>& ids) const {
+    texts_.tokenizer->encode(text, text::Tokenizer::Specials::kParse, ids);
+  }
+
   /// What follows the prompt, at least to the end token if the template writes one.
-  Result<std::string> answer_of(size_t i,
-                                const std::string& prompt,
-                                const std::string& whole) const {
-    const Json& message = messages_[i];
-    const std::string reasoning = field(message, "reasoning_content");
+  Result<std::string> said_in(const Answer& answer,
+                              const std::string& prompt,
+                              const std::string& whole) const {
     if (whole.starts_with(prompt)) {
-      const std::string answer = whole.substr(prompt.size());
-      for (const std::string_view said : {std::string_view(reasoning), content_of(message)})
-        if (answer.find(trimmed(said)) == std::string::npos) return left_out(i);
-      const auto calls = message.find("tool_calls");
-      if (calls != message.end() && calls->is_array())
-        for (const Json& call : *calls)
-          if (call.is_object() && call.contains("function") && call["function"].is_object() &&
-              answer.find(field(call["function"], "name")) == std::string::npos)
-            return left_out(i);
-      return answer;
+      std::string said = whole.substr(prompt.size());
+      size_t at = 0;
+      const auto follows = [&](std::string_view words) {
+        const size_t found = said.find(words, at);
+        if (found == said.npos) return false;
+        at = found + words.size();
+        return true;
+      };
+      bool all = follows(trimmed(answer.reasoning)) && follows(trimmed(answer.content));
+      for (const std::string& words : answer.called) all = all && follows(words);
+      if (!all) return left_out();
+      return said;
     }
     // The prompt opens a thought that the template does not keep.
-    if (!trimmed(prompt).ends_with(kOpen) || message.contains("tool_calls")) return left_out(i);
-    const std::string content(content_of(message));
-    if (!reasoning.empty() || content.find(kClose) == std::string::npos)
-      return reasoning + (reasoning.ends_with('\n') ? "" : "\n") + std::string(kClose) + "\n\n" +
-             content;
-    const std::string_view thought = trimmed(content);
-    if (!thought.starts_with(kOpen)) return content;
-    const std::string_view rest = thought.substr(kOpen.size());
-    return std::string(rest.substr(rest.starts_with('\n') ? 1 : 0));
+    if (!trimmed(prompt).ends_with(kOpen) || !answer.called.empty()) return left_out();
+    if (!answer.reasoning.empty() || answer.content.find(kClose) == answer.content.npos) {
+      std::string said(answer.reasoning);
+      if (!said.ends_with('\n')) said += '\n';
+      return said.append(kClose).append("\n\n").append(answer.content);
+    }
+    std::string_view thought = trimmed(answer.content);
+    if (thought.starts_with(kOpen)) {
+      thought.remove_prefix(kOpen.size());
+      if (thought.starts_with('\n')) thought.remove_prefix(1);
+    }
+    return std::string(thought);
   }
 
-  static std::string_view content_of(const Json& message) {
-    const auto it = message.find("content");
-    return it != message.end() && it->is_string()
-               ? std::string_view(it->get_ref<const std::string&>())
-               : std::string_view();
+  tl::unexpected<Status> left_out() const {
+    return fail(
+        Code::kInvalidInput,
+        "the chat template of {} leaves out what it says (thoughts, calls of tools), so that "
+        "it cannot be learnt; take that out, or use another template",
+        directory_);
   }
 
-  tl::unexpected<Status> left_out(size_t i) const {
-    return fail(Code::kInvalidInput,
-                "message {}: the chat template of {} leaves out what it says (thoughts, calls of "
-                "tools), so that it cannot be learnt; take that out, or use another template",
-                i + 1,
-                directory_);
-  }
-
-  /// The end token that the template writes; else the model's first.
-  int32_t end_token(const std::vector<int32_t>& whole) const {
-    const auto last =
-        std::find_first_of(whole.rbegin(), whole.rend(), texts_.eos.begin(), texts_.eos.end());
-    return last != whole.rend() && *last != texts_.bos ? *last : texts_.eos.front();
-  }
-
-  static bool begins_with(const std::vector<int32_t>& ids, const std::vector<int32_t>& with) {
-    return ids.size() > with.size() && std::equal(with.begin(), with.end(), ids.begin());
+  /// A special token at the end of what the template writes is meant to end it.
+  Result<void> check_end(const std::vector<int32_t>& ids) const {
+    for (size_t i = ids.size(); i-- > 0;) {
+      const std::string_view bytes = texts_.tokenizer->token_bytes(ids[i]);
+      if (texts_.tokenizer->is_special(ids[i]))
+        return fail(Code::kInvalidInput,
+                    "the chat template of {} ends it with {}, at which generation would not stop: "
+                    "add {} to eos_token_id in the model's {}",
+                    directory_,
+                    printable(bytes),
+                    ids[i],
+                    kGenerationConfigName);
+      if (!trimmed(bytes).empty()) break;
+    }
+    return {};
   }
 
   const ModelTexts& texts_;
-  const Json messages_;
-  Json asked_;
+  const ChatRenderer& renderer_;
   const std::string& directory_;
   std::vector<text::Lesson> lessons_;
+  std::string text_;  // of the last lesson
 };
 
 }  // namespace
 
 Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
                                                std::string_view conversation,
-                                               const std::string& directory) {
+                                               const std::string& directory,
+                                               int64_t unix_ms) {
   TRY(parse_json(conversation, "conversation"));
   const Json json = Json::parse(conversation);
   Json kept = Json::object();
-  if (json.is_array()) kept["messages"] = json;
   if (json.is_object())
     for (const char* name : {"messages", "tools", "chat_template_kwargs"})
-      if (json.contains(name)) kept[name] = json[name];
+      if (json.contains(name) && !json[name].is_null()) kept[name] = json[name];
   if (!kept.contains("messages") || !kept["messages"].is_array())
     return fail(
         Code::kInvalidInput,
@@ -161,7 +227,25 @@ Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
     return fail(Code::kInvalidInput,
                 "{}: no file of the model says with which token an answer ends",
                 directory);
-  return Lessons(texts, kept, directory).learn();
+  TRY_ASSIGN(const ChatRenderer renderer,
+             ChatRenderer::make(texts, json_text(kept), "conversation", directory, unix_ms));
+  Lessons lessons(texts, renderer, directory);
+  bool any = false;
+  const Json& messages = kept["messages"];
+  for (size_t i = 0; i < messages.size(); ++i) {
+    if (messages[i]["role"] != "assistant") continue;
+    const auto learn = [&]() -> Result<bool> {
+      TRY_ASSIGN(const Answer answer, read_answer(messages[i]));
+      TRY(lessons.check_words(answer));
+      if (answer.learnt) TRY(lessons.learn(i, answer));
+      return answer.learnt;
+    };
+    const Result<bool> learnt = learn();
+    if (!learnt) return fail(learnt.error().code, "message {}: {}", i + 1, learnt.error().message);
+    any = any || *learnt;
+  }
+  if (!any) return fail(Code::kInvalidInput, "has no message of the assistant to learn from");
+  return lessons.take();
 }
 
 }  // namespace ferry

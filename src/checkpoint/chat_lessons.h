@@ -2,6 +2,7 @@
 // them.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,17 +16,20 @@ namespace ferry {
 /// Each message of the assistant is learnt behind the very prompt that the chat template makes of
 /// those before it, to the end token (which is added where the template writes none), whatever the
 /// template does with it later on: R1's leaves thoughts out of past turns, and its lesson has them.
-/// A turn whose prompt begins with the tokens of the lesson before it goes on with that lesson; any
+/// A turn whose prompt begins with the text of the lesson before it goes on with that lesson; any
 /// other begins one of its own.
 ///
-/// `conversation` as for render_chat (checkpoint/model_chat.h); other fields of the object are the
-/// dataset's own and not looked at. Messages may have "reasoning_content" (or their content a
-/// thought up to </think>) where the template has a place for it, and "weight": 0, which makes them
-/// part of the prompt alone.
-/// Errors: render_chat's; kInvalidInput for a conversation without a message to learn, and where the
-/// template leaves out what a message says.
+/// `conversation` is an object as render_chat takes it (checkpoint/model_chat.h); fields beside
+/// messages, tools and chat_template_kwargs are the dataset's own and not looked at. Messages of the
+/// assistant have content, reasoning_content (or, in the content, a thought up to </think>),
+/// tool_calls, name and weight: 0 makes one part of the prompt alone, 1 is usual. Null is absent.
+/// `unix_ms`: what templates that ask for the time are told.
+/// Errors: render_chat's; kInvalidInput for a conversation without a message to learn, a message with
+/// other fields, one that holds the text of an end token, and where the template leaves out what a
+/// message says or ends it by a token at which generation would not stop.
 Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
                                                std::string_view conversation,
-                                               const std::string& directory);
+                                               const std::string& directory,
+                                               int64_t unix_ms);
 
 }  // namespace ferry

@@ -11,6 +11,7 @@
 namespace ferry {
 namespace {
 
+constexpr int64_t kNow = 1'772'000'000'000;
 constexpr const char* kChatml =
     "{% for m in messages %}{{ '<|bos|>' + m.role + '\n' + m.content + '<|eos|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|bos|>assistant\n' }}{% endif %}";
@@ -31,9 +32,12 @@ ModelTexts model(const std::string& chat_template) {
 }
 
 /// Each lesson as text, what is learnt in {braces}; or why there is none.
-std::vector<std::string> lessons(const std::string& chat_template, std::string_view conversation) {
+std::vector<std::string> lessons(const std::string& chat_template, std::string_view messages) {
   const ModelTexts texts = model(chat_template);
-  const auto all = chat_lessons(texts, conversation, "model");
+  const std::string conversation = messages.starts_with('[')
+                                       ? "{\"messages\": " + std::string(messages) + "}"
+                                       : std::string(messages);
+  const auto all = chat_lessons(texts, conversation, "model", kNow);
   if (!all) return {all.error().message};
   std::vector<std::string> out;
   for (const text::Lesson& lesson : *all) {
@@ -86,7 +90,8 @@ TEST(ChatLessons, AreWhatTransformersMasks) {
     texts.tokenizer = std::make_shared<text::Tokenizer>(*std::move(tokenizer));
     texts.eos = {c["eos"].get<int32_t>()};
     texts.files["chat_template.jinja"] = c["template"].get<std::string>();
-    const auto lessons = chat_lessons(texts, json_text(c["messages"]), "model");
+    const auto lessons =
+        chat_lessons(texts, json_text(nlohmann::json{{"messages", c["messages"]}}), "model", kNow);
     ASSERT_TRUE(lessons) << lessons.error().message;
     ASSERT_EQ(lessons->size(), 1u);
     // After the last answer the template may go on; nobody is asked for that.
@@ -130,7 +135,7 @@ TEST(ChatLessons, WhatCannotBeLearntIsSaid) {
     EXPECT_NE(refusal(conversation).find(part), std::string::npos) << refusal(conversation);
   };
   expect(R"([{"role": "user", "content": "a"}])", "no message of the assistant");
-  expect(R"([{"role": "assistant", "content": "a"}])", "begins with an answer");
+  expect(R"([{"role": "assistant", "content": "a"}])", "message 1: begins the conversation");
   expect(R"({"conversations": [{"from": "human", "value": "a"}]})", "is no conversation");
   expect(R"([{"role": "user", "content": "<|eos|>"}, {"role": "assistant", "content": "b"}])",
          "control token");
@@ -141,13 +146,47 @@ TEST(ChatLessons, WhatCannotBeLearntIsSaid) {
   expect(R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls":
              [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]}])",
          "message 2: the chat template of model leaves out");
-  expect("[", "conversation");
+  expect("{", "conversation");
+  expect(R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "4",
+             "reasoning_content": "4"}])",
+         "message 2: the chat template of model leaves out");
+  expect(R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "calling f now",
+             "tool_calls": [{"function": {"name": "f", "arguments": {"x": "y"}}}]}])",
+         "leaves out");
+  for (const char* fields : {R"("reasoning": "because")",
+                             R"("function_call": {"name": "f"})",
+                             R"("weight": 0.5)",
+                             R"("content": [{"type": "text", "text": "b"}])"})
+    expect(
+        R"([{"role": "user", "content": "a"}, {"role": "assistant", )" + std::string(fields) + "}]",
+        "message 2: has \"");
+  expect(
+      R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "it is <|eos|> so"}])",
+      "message 2: holds '<|eos|>'");
+  // Nulls, as exports have them, are nothing.
+  EXPECT_EQ(lessons(kThinker, R"({"tools": null, "chat_template_kwargs": null, "messages": [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": "b", "tool_calls": null, "name": null}]})"),
+            Texts{"[U]a[A]<think>\n{\n</think>\n\nb<|eos|>}"});
+  EXPECT_NE(lessons("{% for m in messages %}{{ m.content }}{% endfor %}",
+                    R"([{"role": "user", "content": ""}, {"role": "assistant", "content": "b"}])")
+                .front()
+                .find("empty prompt"),
+            std::string::npos);
+  // A token that ends answers in the template, and not in the model.
+  EXPECT_NE(lessons("{% for m in messages %}{{ m.role + m.content + '<|pad|>\n' }}{% endfor %}"
+                    "{% if add_generation_prompt %}assistant{% endif %}",
+                    R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])")
+                .front()
+                .find("ends it with '<|pad|>'"),
+            std::string::npos);
   ModelTexts endless = model(kChatml);
   endless.eos.clear();
   EXPECT_FALSE(chat_lessons(endless,
-                            R"([{"role": "user", "content": "a"},
-                                         {"role": "assistant", "content": "b"}])",
-                            "model"));
+                            R"({"messages": [{"role": "user", "content": "a"},
+                                             {"role": "assistant", "content": "b"}]})",
+                            "model",
+                            kNow));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "checkpoint/chat_renderer.h"
 #include "text/chat_template.h"
 
 namespace ferry {
@@ -162,13 +163,29 @@ std::string token_text(const ModelTexts& texts, std::optional<int32_t> id) {
 
 }  // namespace
 
-Result<ChatPrompt> render_chat(const ModelTexts& texts,
-                               std::string_view conversation,
-                               const std::string& path,
-                               const std::string& directory) {
-  TRY_ASSIGN(const Conversation c, read_conversation(conversation, path));
+struct ChatRenderer::State {
+  text::ChatTemplate chat;
+  Conversation conversation;
+  Json context;  // without messages
+  int64_t unix_ms;
+};
+
+ChatRenderer::ChatRenderer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+ChatRenderer::ChatRenderer(ChatRenderer&&) noexcept = default;
+ChatRenderer& ChatRenderer::operator=(ChatRenderer&&) noexcept = default;
+ChatRenderer::~ChatRenderer() = default;
+
+size_t ChatRenderer::messages() const { return state_->conversation.messages.size(); }
+bool ChatRenderer::generation_prompt() const { return state_->conversation.generation_prompt; }
+
+Result<ChatRenderer> ChatRenderer::make(const ModelTexts& texts,
+                                        std::string_view conversation,
+                                        const std::string& path,
+                                        const std::string& directory,
+                                        int64_t unix_ms) {
+  TRY_ASSIGN(Conversation c, read_conversation(conversation, path));
   TRY_ASSIGN(const Source source, find_template(texts, c.tools.is_array(), directory));
-  TRY_ASSIGN(const text::ChatTemplate chat,
+  TRY_ASSIGN(text::ChatTemplate chat,
              text::ChatTemplate::parse(source.text, join_path(directory, source.file)));
   const auto check = [&](const Json& json, Texts which, const std::string& where) {
     return each_text(json, which, [&](const std::string& content) {
@@ -183,23 +200,40 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
   TRY(check(c.tools, Texts::kAll, "tools"));
   TRY(check(c.more, Texts::kAll, "chat_template_kwargs"));
   Json context = c.more;
-  context["messages"] = c.messages;
   context["tools"] = c.tools;
-  context["add_generation_prompt"] = c.generation_prompt;
   context["bos_token"] = token_text(texts, texts.bos);
   context["eos_token"] =
       token_text(texts, texts.eos.empty() ? std::nullopt : std::optional(texts.eos[0]));
+  return ChatRenderer(
+      std::make_unique<State>(State{std::move(chat), std::move(c), std::move(context), unix_ms}));
+}
+
+Result<std::string> ChatRenderer::text(size_t messages, bool generation_prompt) const {
+  const Json& all = state_->conversation.messages;
+  Json context = state_->context;
+  context["messages"] = Json(all.begin(), all.begin() + static_cast<ptrdiff_t>(messages));
+  context["add_generation_prompt"] = generation_prompt;
+  return state_->chat.render(context, [this](const std::string& format) {
+    return format_local_time(state_->unix_ms, format);
+  });
+}
+
+Result<ChatPrompt> render_chat(const ModelTexts& texts,
+                               std::string_view conversation,
+                               const std::string& path,
+                               const std::string& directory) {
+  TRY_ASSIGN(const ChatRenderer renderer,
+             ChatRenderer::make(texts, conversation, path, directory, system_clock().unix_ms()));
   ChatPrompt out;
-  TRY_ASSIGN(out.text, chat.render(context, [](const std::string& format) {
-    return format_local_time(system_clock().unix_ms(), format);
-  }));
+  TRY_ASSIGN(out.text, renderer.text(renderer.messages(), renderer.generation_prompt()));
   texts.tokenizer->encode(out.text, text::Tokenizer::Specials::kParse, out.ids);
   return out;
 }
 
-Result<std::string> chat_template_of(const ModelTexts& texts, const std::string& directory) {
-  TRY_ASSIGN(Source source, find_template(texts, false, directory));
-  return std::move(source.text);
+Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string& directory) {
+  TRY_ASSIGN(const Source plain, find_template(texts, false, directory));
+  TRY_ASSIGN(const Source tools, find_template(texts, true, directory));
+  return plain.text + '\0' + tools.text;
 }
 
 text::AnswerSyntax answer_syntax(const ModelTexts& texts) {

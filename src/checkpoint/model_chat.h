@@ -32,8 +32,9 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
                                const std::string& path,
                                const std::string& directory);
 
-/// The template for conversations without tools. Errors: kNotFound: the directory has none.
-Result<std::string> chat_template_of(const ModelTexts& texts, const std::string& directory);
+/// The templates that a conversation may be written by, without tools and with: to tell whether two
+/// models write alike. Errors: kNotFound: the directory has none.
+Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string& directory);
 
 /// How the model marks thoughts and calls in its answers, as its chat template shows. One without a
 /// template calls nothing. `texts` has a tokenizer.

@@ -35,13 +35,13 @@ struct PrepareArgs {
   int64_t max_tokens = 0;  // of a conversation; 0: any
 };
 
-/// Conversations in the words of a model: its template, its tokenizer, its begin and end tokens.
+/// Conversations in the words of a model: its templates, its tokenizer, its begin and end tokens.
 Result<void> write_for(const std::string& directory, int64_t max_tokens, data::PrepareOptions& o) {
   TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(directory));
   TRY_ASSIGN(ModelTexts read, read_model_texts(*from));
   TRY(require_tokenizer(*from, read));
   for (const std::string& n : read.notes) tell("ferry: note: " + n);
-  TRY_ASSIGN(const std::string chat, chat_template_of(read, directory));
+  TRY_ASSIGN(const std::string templates, chat_templates_of(read, directory));
   const auto texts = std::make_shared<const ModelTexts>(std::move(read));
   const auto token_text = [&](int32_t id) {
     return std::string(texts->tokenizer->token_bytes(id));
@@ -49,17 +49,39 @@ Result<void> write_for(const std::string& directory, int64_t max_tokens, data::P
   if (o.eos.empty() && !texts->eos.empty()) o.eos = token_text(texts->eos[0]);
   if (o.bos.empty() && texts->bos) o.bos = token_text(*texts->bos);
   o.tokenizer = join_path(directory, kTokenizerName);
+  o.near_duplicate = 2;  // conversations share what they are told, and short answers
   o.conversations = data::Conversations{
-      .template_blake2b = blake2b_hex(chat.data(), chat.size()),
-      .lessons = [texts, directory, max_tokens](
+      .template_blake2b = blake2b_hex(templates.data(), templates.size()),
+      .lessons = [texts, directory, max_tokens, now = system_clock().unix_ms()](
                      std::string_view line) -> Result<std::vector<text::Lesson>> {
-        TRY_ASSIGN(std::vector<text::Lesson> lessons, chat_lessons(*texts, line, directory));
+        TRY_ASSIGN(std::vector<text::Lesson> lessons, chat_lessons(*texts, line, directory, now));
         for (const text::Lesson& lesson : lessons)
-          if (max_tokens > 0 && std::ssize(lesson.ids) > max_tokens)
-            return fail(
-                Code::kInvalidInput, "is of {} tokens, more than --max-tokens", lesson.ids.size());
+          if (max_tokens > 0 && std::ssize(lesson.ids) - 1 > max_tokens)
+            return fail(Code::kInvalidInput,
+                        "is read as {} tokens, more than --max-tokens",
+                        lesson.ids.size() - 1);
         return lessons;
       }};
+  return {};
+}
+
+/// Options of the one kind of data that mean nothing to the other.
+Result<void> check_kind(const PrepareArgs& args) {
+  const data::PrepareOptions& o = args.options;
+  const data::PrepareOptions usual;
+  if (o.tokenizer.empty() == args.chat.empty())
+    return fail(Code::kInvalidInput,
+                "data prepare: give either --tokenizer FILE, for text, or --chat MODEL_DIR, for "
+                "conversations");
+  if (args.chat.empty() && args.max_tokens > 0)
+    return fail(Code::kInvalidInput, "data prepare: --max-tokens is for conversations (--chat)");
+  if (!args.chat.empty() &&
+      (args.split != PrepareArgs().split || o.source.field != usual.source.field ||
+       o.source.min_document_bytes != usual.source.min_document_bytes ||
+       o.near_duplicate != usual.near_duplicate || o.source.text.as_text))
+    return fail(Code::kInvalidInput,
+                "data prepare: --split, --field, --min-document-bytes, --near-duplicate and "
+                "--as-text are for text, not for conversations (--chat)");
   return {};
 }
 
@@ -88,10 +110,7 @@ Json part_json(const data::Part& part) {
 
 Result<void> prepare(PrepareArgs& args) {
   TRY(data::parse_split(args.split, args.options.source));
-  if (args.options.tokenizer.empty() == args.chat.empty())
-    return fail(Code::kInvalidInput,
-                "data prepare: give either --tokenizer FILE, for text, or --chat MODEL_DIR, for "
-                "conversations");
+  TRY(check_kind(args));
   if (!args.chat.empty()) TRY(write_for(args.chat, args.max_tokens, args.options));
   ProgressLine line;
   const double start_s = system_clock().monotonic_s();
@@ -165,7 +184,8 @@ void add_prepare(Command& parent) {
   command
       .option("--max-tokens",
               args->max_tokens,
-              "Conversations with more are bad lines (see --skip-bad); 0: any length")
+              "Conversations with more, as data.sequence_length counts them, are bad lines (see "
+              "--skip-bad); 0: any length")
       .within(0, 1 << 24)
       .shows_default();
   command
@@ -220,15 +240,20 @@ void show_documents(const data::Dataset& dataset,
   constexpr int64_t kTokensShown = 48;
   for (int64_t i = 0; i < std::min<int64_t>(count, documents.size()); ++i) {
     const data::Documents::Document d = documents[i];
-    std::vector<int32_t> ids;
-    for (int64_t t = d.begin; t < std::min(d.end, d.begin + kTokensShown); ++t)
-      ids.push_back(d.shard->token(t));
+    std::string shown;
+    bool learnt = false;
+    for (int64_t t = d.begin; t < std::min(d.end, d.begin + kTokensShown); ++t) {
+      const bool marked = dataset.manifest().conversations() && d.shard->learnt(t);
+      if (marked != learnt) shown += marked ? "[" : "]";
+      learnt = marked;
+      shown += dataset.tokenizer().token_bytes(d.shard->token(t));
+    }
     fmt::print("  {} document {}: {} tokens, {} bytes: {}{}\n",
                name,
                i,
                d.tokens(),
                d.bytes,
-               printable(dataset.tokenizer().decode(ids)),
+               printable(shown),
                d.tokens() > kTokensShown ? " ..." : "");
   }
 }
@@ -249,8 +274,9 @@ Result<void> inspect(const InspectArgs& args) {
                           progress));
   line.clear();
   const data::Manifest& m = dataset->manifest();
-  fmt::print("{}: vocabulary {}, begin token {}, end token {}, split {}\n",
+  fmt::print("{}: {}vocabulary {}, begin token {}, end token {}, split {}\n",
              args.folder,
+             m.conversations() ? "conversations, in [ ] what is learnt; " : "",
              m.vocab_size,
              m.bos,
              m.eos,

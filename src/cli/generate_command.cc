@@ -86,6 +86,8 @@ void add_prompt_log_probs(std::span<const int32_t> ids,
 
 Result<void> generate(Arguments& args) {
   TRY(check_answer_options(args.answer));
+  if (!args.batch.in.empty() && args.prompt_log_probs >= 0)
+    return fail(Code::kInvalidInput, "generate: --prompt-log-probs is for one prompt, not --batch");
   if (!args.batch.in.empty()) return batch(args);
   if (!args.file.empty()) {
     if (!args.prompt.empty() || !args.chat.empty())

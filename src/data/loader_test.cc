@@ -351,16 +351,30 @@ TEST(Loader, ConversationsThatDoNotFitAreRefused) {
       << refused.error().message;
 }
 
+TEST(HeldOut, ConversationsAreNotCut) {
+  const TestFolder folder;
+  const auto dataset = conversations(folder, std::vector<int>(40, 20), 30);
+  ASSERT_GT(dataset->held_out().size(), 0);
+  EXPECT_TRUE(HeldOut::create(dataset, 19, 64));
+  const auto refused = HeldOut::create(dataset, 18, 64);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("of the conversations"), std::string::npos);
+}
+
 TEST(HeldOut, ConversationsAreJudgedByTheirAnswers) {
   const TestFolder folder;
   const auto dataset = conversations(folder, std::vector<int>(40, 20), 30);
   ASSERT_GT(dataset->held_out().size(), 0);
   const auto held_out = HeldOut::create(dataset, 64, 64);
   ASSERT_TRUE(held_out) << held_out.error().message;
-  int64_t labels = 0;
-  for (int64_t b = 0; b < held_out->batches(); ++b)
-    for (const int32_t label : held_out->batch(b).labels) labels += label >= 0;
+  int64_t labels = 0, bytes = 0;
+  for (int64_t b = 0; b < held_out->batches(); ++b) {
+    const Batch batch = held_out->batch(b);
+    for (const int32_t label : batch.labels) labels += label >= 0;
+    bytes += batch.label_bytes;
+  }
   EXPECT_EQ(labels, dataset->held_out().size() * 10);
+  EXPECT_EQ(bytes, dataset->held_out().bytes());  // what bits per byte are divided by
 }
 
 }  // namespace

@@ -34,8 +34,12 @@ struct HeldOutDocument {
 /// Reads all inputs as one stream of pieces.
 class Inputs {
  public:
-  Inputs(const PrepareOptions& options, PrepareProgress::Phase phase, uint64_t total)
-      : options_(options), progress_{phase, 0, total, 0} {}
+  /// `taken`: which conversations the first reading took, in their order; nullptr: this is the first.
+  Inputs(const PrepareOptions& options,
+         PrepareProgress::Phase phase,
+         uint64_t total,
+         const std::vector<bool>* taken = nullptr)
+      : options_(options), progress_{phase, 0, total, 0}, taken_before_(taken) {}
 
   Result<bool> next(Piece& piece) {
     for (;;) {
@@ -44,10 +48,7 @@ class Inputs {
         SourceOptions source = options_.source;
         source.text.skipped = skipped_;
         if (options_.conversations)
-          source.takes = [this](std::string_view line) -> Result<void> {
-            TRY(options_.conversations->lessons(line));
-            return {};
-          };
+          source.takes = [this](std::string_view line) { return take(line); };
         TRY_ASSIGN(reader_, DocumentReader::open(options_.inputs[files_.size()], source));
         documents_ = 0;
       }
@@ -71,13 +72,31 @@ class Inputs {
 
   const PrepareProgress& progress() const { return progress_; }
   const std::vector<InputInfo>& files() const { return files_; }  // those read to their end
+  std::vector<bool>& taken() { return taken_; }                   // conversations, so far
 
  private:
+  /// Conversations are rendered once to see whether they can be; the second reading remembers it.
+  Result<void> take(std::string_view line) {
+    if (taken_before_ != nullptr) {
+      const size_t number = second_++;
+      if (number >= taken_before_->size() || !(*taken_before_)[number])
+        return fail(Code::kInvalidInput, "was not taken when it was read first");
+      return {};
+    }
+    const Result<std::vector<text::Lesson>> lessons = options_.conversations->lessons(line);
+    taken_.push_back(lessons.has_value());
+    if (!lessons) return tl::unexpected(lessons.error());
+    return {};
+  }
+
   const PrepareOptions& options_;
   PrepareProgress progress_;
   std::optional<DocumentReader> reader_;
   std::vector<InputInfo> files_;
   uint64_t before_ = 0, documents_ = 0, skipped_ = 0;
+  std::vector<bool> taken_;
+  const std::vector<bool>* taken_before_;
+  size_t second_ = 0;
 };
 
 /// What the first reading finds out.
@@ -88,6 +107,7 @@ struct Survey {
   std::map<uint64_t, HeldOutDocument> held_out;  // by hash, ascending
   uint64_t held_out_bytes = 0;
   uint64_t bytes = 0, duplicates = 0;
+  std::vector<bool> taken;  // of conversations
 
   /// Indices, ascending.
   std::vector<uint64_t> held_out_indices() const {
@@ -182,6 +202,7 @@ Result<Survey> survey(const PrepareOptions& options, uint64_t total) {
     }
   }
   s.files = inputs.files();
+  s.taken = std::move(inputs.taken());
   s.bytes = inputs.progress().text_bytes;
   if (!options.keep_duplicates) TRY(find_repeated(options, hashes, s));
   s.trim(
@@ -205,7 +226,7 @@ class TrainingText {
  public:
   TrainingText(const PrepareOptions& options, Survey& s, uint64_t total)
       : survey_(s),
-        inputs_(options, PrepareProgress::Phase::kTokenise, total),
+        inputs_(options, PrepareProgress::Phase::kTokenise, total, &s.taken),
         held_out_(s.held_out_indices()) {}
 
   /// An empty batch at the end. Errors: also kInvalidInput if the inputs are not what they were.
@@ -282,6 +303,7 @@ class PartWriter {
 
   /// A whole document.
   Result<void> append(const text::Lesson& lesson) {
+    check(lesson.ids.size() > 1, "prepare: a lesson of {} tokens", lesson.ids.size());
     TRY(begin());
     TRY(shard_->append(lesson.ids, lesson.learnt));
     uint64_t bytes = 0;

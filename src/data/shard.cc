@@ -172,6 +172,8 @@ Result<Shard> Shard::open(
   for (size_t d = 0; d < info.documents; ++d) {
     if (shard.table_[2 * d] <= end)
       return changed(fmt::format("document {} ends before it begins", d));
+    if (marked && shard.table_[2 * d] - end < 2)
+      return changed(fmt::format("document {} has nothing to learn", d));
     end = shard.table_[2 * d];
     const uint64_t of_document = shard.table_[2 * d + 1];
     if (of_document > info.bytes - text_bytes)  // a sum that wraps round would agree

@@ -286,7 +286,10 @@ void Run::count(const StepGradients& g, StepRecord& record, double begin_s) {
     record.balance_loss = g.balance_loss;
   record.seconds = clock_.monotonic_s() - begin_s;
   record.tokens_per_s = static_cast<double>(g.tokens) / record.seconds;
-  const double flops = g.mtp_loss ? estimate_.flops_mtp_step : estimate_.flops_step;
+  // Rows of conversations may be shorter than they could be.
+  const double flops = (g.mtp_loss ? estimate_.flops_mtp_step : estimate_.flops_step) *
+                       static_cast<double>(g.tokens) /
+                       static_cast<double>(settings_.train.tokens_per_step);
   record.mfu = flops / record.seconds / estimate_.peak_flops_per_s;
   own_flops_ += flops;
   own_tokens_ += g.tokens;

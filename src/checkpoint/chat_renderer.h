@@ -1,0 +1,39 @@
+// A conversation that has been checked once and can be written, by its model's chat template, as far
+// as anybody wants.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "checkpoint/model_texts.h"
+
+namespace ferry {
+
+class ChatRenderer {
+ public:
+  /// Arguments and errors: render_chat's (checkpoint/model_chat.h). `unix_ms`: the time that templates
+  /// which ask for it are told. `texts` must outlive it.
+  static Result<ChatRenderer> make(const ModelTexts& texts,
+                                   std::string_view conversation,
+                                   const std::string& path,
+                                   const std::string& directory,
+                                   int64_t unix_ms);
+  ChatRenderer(ChatRenderer&&) noexcept;
+  ChatRenderer& operator=(ChatRenderer&&) noexcept;
+  ~ChatRenderer();
+
+  size_t messages() const;
+  bool generation_prompt() const;  // what the conversation asks for
+  /// The text of the first `messages`. Errors: kInvalidInput where the template refuses them.
+  Result<std::string> text(size_t messages, bool generation_prompt) const;
+
+ private:
+  struct State;
+  explicit ChatRenderer(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace ferry
