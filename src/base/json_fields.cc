@@ -189,6 +189,7 @@ void JsonFields::refuse(const std::string& name, std::string_view why) {
   if (*problem_) return;
   const auto it = name.empty() ? object_->end() : object_->find(name);
   if (!name.empty() && it != object_->end() && !it->is_null()) return wrong(name, *it, why);
+  problem_->place = name.empty() ? where_ : fmt::format("{}: {}", where_, name);
   problem_->status =
       Status{problem_->code,
              name.empty() ? fmt::format("{} {}{}", where_, why, problem_->advice)
@@ -197,6 +198,7 @@ void JsonFields::refuse(const std::string& name, std::string_view why) {
 
 void JsonFields::wrong(const std::string& name, const Json& value, std::string_view why) {
   if (*problem_) return;
+  problem_->place = fmt::format("{}: {}", where_, name);
   problem_->status =
       Status{problem_->code,
              fmt::format("{}: \"{}\": {} {}{}", where_, name, shown(value), why, problem_->advice)};

@@ -22,6 +22,7 @@ struct JsonProblem {
   Code code = Code::kCorrupt;    // of the failure
   std::string advice;            // ends the message: "; restore it"; may be empty
   std::optional<Status> status;  // the first problem
+  std::string place;             // whose: "WHERE: list[2]: name"
   explicit operator bool() const { return status.has_value(); }
   /// The failure, or success.
   Result<void> done() const;

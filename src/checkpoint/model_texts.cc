@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/check.h"
 #include "base/file.h"
 #include "base/json_fields.h"
 #include "text/utf8.h"
@@ -286,6 +287,21 @@ Result<int32_t> ModelTexts::context_of_first(const std::string& directory) const
               "token; state bos_token_id or eos_token_id in {}",
               directory,
               kConfigName);
+}
+
+Result<std::vector<int32_t>> ModelTexts::prompt(std::string_view text,
+                                                text::Tokenizer::Specials specials,
+                                                const std::string& directory) const {
+  check(tokenizer != nullptr, "prompt: {} has no tokenizer", directory);
+  std::vector<int32_t> ids;
+  if (begins) ids.push_back(*bos);
+  tokenizer->encode(text, specials, ids);
+  if (begins && ids.size() > 1 && ids[1] == *bos) ids.erase(ids.begin());
+  if (ids.empty()) {
+    TRY_ASSIGN(const int32_t first, context_of_first(directory));
+    ids.push_back(first);
+  }
+  return ids;
 }
 
 Result<ModelTexts> read_model_texts(ModelSource& from) { return Reader(from).read(); }

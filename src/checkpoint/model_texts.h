@@ -40,6 +40,12 @@ struct ModelTexts {
   /// From which token the first one of a document is predicted: the begin token, else the end of
   /// the document before. Errors: kInvalidInput, naming `directory`, if there is neither.
   Result<int32_t> context_of_first(const std::string& directory) const;
+  /// The ids of a text that is to be gone on with: after the begin token, if texts begin so (which is
+  /// not doubled where the text itself has it); for nothing, the token that a text is predicted from.
+  /// Check: there is a tokenizer. Errors: context_of_first's.
+  Result<std::vector<int32_t>> prompt(std::string_view text,
+                                      text::Tokenizer::Specials specials,
+                                      const std::string& directory) const;
 };
 
 /// Reads them all. Errors: kCorrupt, kInvalidInput, naming the file: one that says something about ids

@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -16,6 +15,7 @@
 #include "base/units.h"
 #include "checkpoint/model_chat.h"
 #include "cli/command.h"
+#include "engine/answer_fields.h"
 #include "engine/generate.h"
 #include "text/answer_text.h"
 
@@ -50,31 +50,6 @@ std::vector<std::string_view> lines_of(std::string_view text) {
   return lines;
 }
 
-/// "stop": one string or a list of them.
-void read_stop(JsonFields& fields, std::vector<std::string>& stop) {
-  const Json* const given = fields.find("stop");
-  if (given == nullptr) return;
-  stop.clear();
-  if (given->is_string())
-    stop.push_back(given->get<std::string>());
-  else
-    stop = fields.texts("stop");
-}
-
-void read_bias(JsonFields& fields, engine::SamplingOptions& s) {
-  const Json* const given = fields.find("logit_bias");
-  if (given == nullptr) return;
-  if (!given->is_object()) return fields.refuse("logit_bias", "must be an object of token ids");
-  s.logit_bias.clear();
-  for (const auto& [name, value] : given->items()) {
-    int32_t id = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), id);
-    if (error != std::errc() || end != name.data() + name.size() || !value.is_number())
-      return fields.refuse("logit_bias", "must be an object of token ids and numbers");
-    s.logit_bias.emplace_back(id, value.get<double>());
-  }
-}
-
 /// The settings that a line gives.
 Result<void> read_settings(const Json& object, const std::string& where, Line& line) {
   JsonProblem problem{.code = Code::kInvalidInput, .advice = "", .status = {}};
@@ -82,20 +57,10 @@ Result<void> read_settings(const Json& object, const std::string& where, Line& l
   line.id = fields.text("id", "");
   line.answers = fields.integer("n", 1, kAnswersMax, 1);
   engine::GenerateOptions& g = line.options.generate;
-  engine::SamplingOptions& s = g.sampling;
   g.tokens_max = fields.integer("max_tokens", 1, int64_t{1} << 24, g.tokens_max);
-  for (const auto& [name, value] : {std::pair{"temperature", &s.temperature},
-                                    {"top_p", &s.top_p},
-                                    {"min_p", &s.min_p},
-                                    {"repetition_penalty", &s.repetition_penalty},
-                                    {"presence_penalty", &s.presence_penalty},
-                                    {"frequency_penalty", &s.frequency_penalty}})
-    *value = fields.real(name, -1000, 1000, *value);
-  s.top_k = fields.integer("top_k", 0, INT32_MAX, s.top_k);
-  if (fields.has("seed")) s.seed = fields.natural("seed");
+  engine::read_sampling(fields, g.sampling);
   if (fields.has("logprobs")) g.top_log_probs = fields.integer("logprobs", 0, 64);
-  read_stop(fields, line.options.stop);
-  read_bias(fields, s);
+  engine::read_stop(fields, line.options.stop);
   const bool prompt = fields.has("prompt"), messages = fields.has("messages");
   if (prompt == messages) fields.refuse("", "needs \"prompt\" or \"messages\"");
   if (messages)
@@ -339,13 +304,8 @@ class Batch {
     }
     if (!prompt.is_string())
       return fail(Code::kInvalidInput, "\"prompt\" must be text or a list of token ids");
-    if (model_.texts.begins) ids.push_back(*model_.texts.bos);
-    model_.tokenizer->encode(prompt.get<std::string>(), text::Tokenizer::Specials::kAsText, ids);
-    if (ids.empty()) {
-      TRY_ASSIGN(const int32_t first, model_.texts.context_of_first(directory_));
-      ids.push_back(first);
-    }
-    return ids;
+    return model_.texts.prompt(
+        prompt.get<std::string>(), text::Tokenizer::Specials::kAsText, directory_);
   }
 
   /// What cannot be asked gets its line at once.

@@ -106,17 +106,11 @@ Result<void> generate(Arguments& args) {
     args.prompt = std::move(chat.text);
     ids = std::move(chat.ids);
   } else {
-    if (m.texts.begins) ids.push_back(*m.texts.bos);
-    m.tokenizer->encode(
-        args.prompt,
-        args.specials ? text::Tokenizer::Specials::kParse : text::Tokenizer::Specials::kAsText,
-        ids);
-    // A beginning that the prompt itself has is not doubled.
-    if (m.texts.begins && ids.size() > 1 && ids[1] == *m.texts.bos) ids.erase(ids.begin());
-  }
-  if (ids.empty()) {
-    TRY_ASSIGN(const int32_t first, m.texts.context_of_first(args.open.directory));
-    ids.push_back(first);
+    TRY_ASSIGN(ids,
+               m.texts.prompt(args.prompt,
+                              args.specials ? text::Tokenizer::Specials::kParse
+                                            : text::Tokenizer::Specials::kAsText,
+                              args.open.directory));
   }
   args.answer.generate.end_tokens = m.texts.eos;
   if (args.prompt_log_probs >= 0) args.answer.generate.prompt_top_log_probs = args.prompt_log_probs;
