@@ -58,7 +58,8 @@ double decode(models::CausalLm& model, int64_t at_once, const ServingLoad& load,
     ask(engine, random_prompt(model, load.context, stream + static_cast<uint64_t>(i)), tokens);
   std::set<RequestId> answering;
   while (std::ssize(answering) < at_once)  // until each has its first token
-    for (const Progress& p : engine.step()) answering.insert(p.id);
+    for (const Progress& p : engine.step())
+      if (!p.tokens.empty()) answering.insert(p.id);
   const double begin = now();
   for (int64_t s = 0; s < load.steps; ++s) engine.step();
   return now() - begin;

@@ -160,6 +160,11 @@ Tensor Engine::forward(const Pass& pass, models::ForwardTrace& trace) {
       Tensor::from_i32(tokens, {std::ssize(tokens)}, model_->device()), segments, options, &trace);
 }
 
+double Engine::cache_usage() const {
+  const auto pages = static_cast<double>(models::pages_for(options_.cache_tokens));
+  return 1 - static_cast<double>(scheduler_.pages_free()) / pages;
+}
+
 std::vector<Progress> Engine::step() {
   const Pass pass = scheduler_.plan();
   counts_.preemptions = scheduler_.preemptions();
@@ -207,7 +212,12 @@ std::vector<Progress> Engine::step() {
   for (size_t i = 0; i < pass.parts.size(); ++i) {
     const PassPart& part = pass.parts[i];
     Asked& asked = asked_.at(part.id);
-    if (!std::exchange(asked.began, true)) counts_.tokens_reused += scheduler_.reused(part.id);
+    const bool begins = !asked.reused;
+    if (begins) {
+      asked.reused = scheduler_.reused(part.id);
+      counts_.tokens_asked += asked.prompt;
+      counts_.tokens_reused += *asked.reused;
+    }
     if (!chosen[i]) {
       failed.push_back(part.id);
       asked_.erase(part.id);
@@ -220,6 +230,7 @@ std::vector<Progress> Engine::step() {
       progress.prompt = std::move(asked.scored);
       asked.options.prompt_top_log_probs.reset();
     }
+    progress.reused = *asked.reused;
     const bool finished = progress.finish != Finish::kNone;
     scheduler_.advance(part, ids, finished);
     counts_.tokens_answered += std::ssize(progress.tokens) + (progress.end ? 1 : 0);
@@ -234,7 +245,7 @@ std::vector<Progress> Engine::step() {
       asked_.erase(part.id);
     else if (part.wanted && options_.drafts > 0)
       scheduler_.propose(part.id, next_draft(asked, part.id, guesses[i]));
-    if (part.wanted) news.push_back(std::move(progress));
+    if (part.wanted || begins) news.push_back(std::move(progress));
   }
   // What gave no answer once may lie in pages that others would find.
   for (const RequestId id : failed) scheduler_.cancel(id);

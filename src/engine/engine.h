@@ -66,7 +66,8 @@ struct Progress {
   std::vector<Token> tokens;
   std::optional<Token> end;  // the end token, which is no part of the answer
   Finish finish = Finish::kNone;
-  Status error = {};  // if it failed
+  Status error = {};   // if it failed
+  int64_t reused = 0;  // tokens of the prompt that were found in the cache when it began
 };
 
 struct EngineOptions {
@@ -84,7 +85,8 @@ struct EngineOptions {
 struct EngineCounts {
   int64_t passes = 0;
   int64_t tokens_run = 0;       // through the model
-  int64_t tokens_reused = 0;    // of prompts, found in the cache
+  int64_t tokens_asked = 0;     // of prompts that began
+  int64_t tokens_reused = 0;    // of these, found in the cache
   int64_t tokens_answered = 0;  // end tokens included
   int64_t drafted = 0, accepted = 0;
   int64_t preemptions = 0;
@@ -99,7 +101,8 @@ class Engine {
   Result<RequestId> submit(Request request);
   /// The request ends without an answer; false if there is none.
   bool cancel(RequestId id);
-  /// One pass of the model. Requests without news are not listed. Throws DeviceError; requests that
+  /// One pass of the model. Requests without news are not listed; that one began is news. Throws
+  /// DeviceError; requests that
   /// are underway begin again with the next step, and nobody sees a difference.
   std::vector<Progress> step();
 
@@ -108,14 +111,15 @@ class Engine {
   int64_t waiting() const { return scheduler_.waiting(); }
   const EngineCounts& counts() const { return counts_; }
   int64_t cache_bytes() const;
+  double cache_usage() const;  // of the cache's pages, the share that requests hold
 
  private:
   struct PassGuard;
   struct Asked {
     GenerateOptions options;
     int64_t prompt = 0;
-    int64_t draft = 0;  // tokens to guess next time: fewer after wrong ones
-    bool began = false;
+    int64_t draft = 0;              // tokens to guess next time: fewer after wrong ones
+    std::optional<int64_t> reused;  // once it began: of the prompt, found in the cache
     std::vector<Token> scored;  // of the prompt, from its second token on
     std::unique_ptr<ConstrainedAnswer> form;
   };

@@ -15,7 +15,7 @@ AnswerText::AnswerText(const Tokenizer& tokenizer,
 }
 
 std::string AnswerText::push(int32_t id) {
-  if (stopped_) return {};
+  if (stopped()) return {};
   if (std::find(marks_.begin(), marks_.end(), id) == marks_.end()) {
     held_ += decoder_.push(id);
   } else {
@@ -26,10 +26,10 @@ std::string AnswerText::push(int32_t id) {
 }
 
 std::string AnswerText::flush() {
-  if (stopped_) return {};
+  if (stopped()) return {};
   held_ += decoder_.flush();
   std::string text = certain();
-  if (!stopped_) text += held_;
+  if (!stopped()) text += held_;
   held_.clear();
   return text;
 }
@@ -41,9 +41,9 @@ std::string AnswerText::certain() {
   for (const std::string& s : stop_)
     if (const size_t at = held_.find(s); at < end) {
       end = at;
-      stopped_ = true;
+      stopped_by_ = s;
     }
-  if (!stopped_)
+  if (!stopped())
     for (const std::string& s : stop_)
       for (size_t n = std::min(s.size() - 1, held_.size()); n > 0; --n)
         if (held_.ends_with(std::string_view(s).substr(0, n))) {
@@ -51,7 +51,7 @@ std::string AnswerText::certain() {
           break;
         }
   std::string text = held_.substr(0, end);
-  held_.erase(0, stopped_ ? held_.size() : end);
+  held_.erase(0, stopped() ? held_.size() : end);
   return text;
 }
 

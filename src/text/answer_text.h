@@ -23,7 +23,8 @@ class AnswerText {
   /// What is held back: the answer has ended without a stop string.
   std::string flush();
   /// A stop string came: nothing will be returned any more.
-  bool stopped() const { return stopped_; }
+  bool stopped() const { return !stopped_by_.empty(); }
+  const std::string& stopped_by() const { return stopped_by_; }  // empty: none has
 
  private:
   std::string certain();
@@ -33,7 +34,7 @@ class AnswerText {
   std::vector<int32_t> marks_;
   std::vector<std::string> stop_;
   std::string held_;
-  bool stopped_ = false;
+  std::string stopped_by_;
 };
 
 }  // namespace ferry::text
