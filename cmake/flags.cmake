@@ -40,7 +40,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
 endif()
 set(FERRY_KERNEL_OPTIONS -O3)
 # Folders whose own code takes no time worth speaking of: they call ops and libraries. A quarter less to compile.
-set(FERRY_COLD checkpoint train cli)
+set(FERRY_COLD checkpoint train serve cli)
 set(FERRY_COLD_OPTIONS -O1)
 set(FERRY_TEST_OPTIONS -O1)
 if(FERRY_SANITIZE OR FERRY_SANITIZE_THREADS)

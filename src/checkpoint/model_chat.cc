@@ -236,6 +236,13 @@ Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string
   return plain.text + '\0' + tools.text;
 }
 
+void use_chat_template(ModelTexts& texts, std::string source) {
+  texts.files.erase("additional_chat_templates/tool_use.jinja");
+  texts.unread.erase("additional_chat_templates/tool_use.jinja");
+  texts.unread.erase("chat_template.jinja");
+  texts.files["chat_template.jinja"] = std::move(source);
+}
+
 text::AnswerSyntax answer_syntax(const ModelTexts& texts) {
   const Result<Source> source = find_template(texts, true, "");
   return text::answer_syntax(source ? source->text : "", *texts.tokenizer);

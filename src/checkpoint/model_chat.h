@@ -36,6 +36,9 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
 /// models write alike. Errors: kNotFound: the directory has none.
 Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string& directory);
 
+/// From now on the texts' template, for every conversation, is this one.
+void use_chat_template(ModelTexts& texts, std::string source);
+
 /// How the model marks thoughts and calls in its answers, as its chat template shows. One without a
 /// template calls nothing. `texts` has a tokenizer.
 text::AnswerSyntax answer_syntax(const ModelTexts& texts);

@@ -37,6 +37,10 @@ void add_answer_options(Command& command, AnswerOptions& options) {
   command.option("--stop", options.stop, "text that ends the answer; may be given several times")
       .once_per_value();
   command.option("--seed", s.seed, "the same seed gives the same text").shows_default();
+  add_engine_options(command, options);
+}
+
+void add_engine_options(Command& command, AnswerOptions& options) {
   command
       .option("--draft",
               options.drafts,

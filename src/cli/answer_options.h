@@ -17,9 +17,11 @@ struct AnswerOptions {
   int64_t cache_tokens = 0;  // 0: as many as are useful and memory allows
 };
 
-/// --tokens, --temperature, --top-p, --top-k, --min-p, the penalties, --stop, --seed, --draft and
-/// --cache-tokens. Their defaults are what `options` holds.
+/// --tokens, --temperature, --top-p, --top-k, --min-p, the penalties, --stop, --seed and
+/// add_engine_options'. Their defaults are what `options` holds.
 void add_answer_options(Command& command, AnswerOptions& options);
+/// --draft and --cache-tokens.
+void add_engine_options(Command& command, AnswerOptions& options);
 
 /// Numbers out of range. Errors: kInvalidInput.
 Result<void> check_answer_options(const AnswerOptions& options);

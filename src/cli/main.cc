@@ -22,6 +22,7 @@
 #include "cli/ops_command.h"
 #include "cli/passport_command.h"
 #include "cli/score_command.h"
+#include "cli/serve_command.h"
 #include "cli/tasks_command.h"
 #include "cli/tokenizer_command.h"
 #include "cli/train_command.h"
@@ -41,6 +42,7 @@ void add_commands(ferry::cli::Command& program) {
   add_eval_command(program);
   add_generate_command(program);
   add_chat_command(program);
+  add_serve_command(program);
   add_logits_command(program);
   add_convert_command(program);
   add_ops_command(program);

@@ -1,0 +1,142 @@
+#include "cli/serve_command.h"
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/file.h"
+#include "checkpoint/model_chat.h"
+#include "cli/answer_options.h"
+#include "cli/command.h"
+#include "cli/model_options.h"
+#include "serve/model_facts.h"
+#include "serve/service.h"
+
+namespace ferry::cli {
+namespace {
+
+constexpr uint64_t kTemplateBytesMax = uint64_t{4} << 20;
+
+struct Arguments {
+  OpenOptions open;
+  AnswerOptions answer;
+  std::string host = "127.0.0.1", key_file, chat_template;
+  int64_t port = 8000, running = 64, waiting = 256;
+  int64_t body_mib = 8, connections = 4096;
+  double stall_s = 120, drain_s = 30;
+  std::vector<std::string> names, origins;
+  bool quiet = false;
+};
+
+/// "model" of "runs/model/".
+std::string last_name(const std::string& path) {
+  std::filesystem::path p = std::filesystem::path(path).lexically_normal();
+  if (!p.has_filename()) p = p.parent_path();
+  const std::string name = p.filename().string();
+  return name.empty() || name == "." ? "model" : name;
+}
+
+Result<std::shared_ptr<const serve::LoadedModel>> load(const Arguments& args,
+                                                       const std::string& name) {
+  TRY_ASSIGN(OpenedModel opened, open_model(args.open));
+  auto m = std::make_shared<serve::LoadedModel>();
+  m->directory = args.open.directory;
+  m->model = std::move(opened.model);
+  m->texts = std::move(opened.texts);
+  if (!args.chat_template.empty()) {
+    TRY_ASSIGN(std::string text, read_file(args.chat_template, kTemplateBytesMax));
+    use_chat_template(m->texts, std::move(text));
+  }
+  m->syntax = answer_syntax(m->texts);
+  m->engine = engine_options(args.answer, *m->model, args.running, 0);
+  m->engine.waiting = args.waiting;
+  TRY(require_cache(engine::Engine(*m->model, m->engine), *m->model));
+  TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(args.open.directory));
+  TRY_ASSIGN(m->facts,
+             serve::model_facts(*from, *m->model, name, args.open.quantize, m->context()));
+  return m;
+}
+
+Result<void> serve(const Arguments& args) {
+  serve::ServiceOptions o{.host = args.host,
+                          .port = static_cast<uint16_t>(args.port),
+                          .keys = {},
+                          .names = args.names,
+                          .origins = args.origins,
+                          .http = {},
+                          .stall_s = args.stall_s,
+                          .drain_s = args.drain_s,
+                          .log_requests = !args.quiet};
+  if (!args.key_file.empty()) {
+    TRY_ASSIGN(o.keys, serve::ApiKeys::read(args.key_file));
+  }
+  if (o.names.empty()) o.names.push_back(last_name(args.open.directory));
+  o.http.body_bytes = static_cast<uint64_t>(args.body_mib) << 20;
+  o.http.connections = args.connections;
+  const std::string name = o.names.front();
+  TRY_ASSIGN(const std::unique_ptr<serve::Service> service,
+             serve::Service::start(std::move(o), [&args, name] { return load(args, name); }));
+  return service->run();
+}
+
+}  // namespace
+
+void add_serve_command(Command& program) {
+  Command command =
+      program.add("serve", "Answer over HTTP, as OpenAI's API does, and serve a page to chat in");
+  const auto args = std::make_shared<Arguments>();
+  add_open_options(command, args->open);
+  command.option("--host", args->host, "the address to listen on; 0.0.0.0: all").shows_default();
+  command.option("--port", args->port, "0: one that is free")
+      .within(int64_t{0}, int64_t{65535})
+      .shows_default();
+  command.option("--api-key-file",
+                 args->key_file,
+                 "a file with keys, one a line: who shows none of them is refused");
+  command
+      .option("--name",
+              args->names,
+              "what clients call the model; may be given several times (default: the directory's "
+              "name)")
+      .once_per_value();
+  command.option("--chat-template",
+                 args->chat_template,
+                 "a file with the chat template (Jinja) to use instead of the model's own");
+  command
+      .option("--cors",
+              args->origins,
+              "an origin (https://HOST) whose pages may ask from a browser; *: all; may be given "
+              "several times")
+      .once_per_value();
+  command.option("--running", args->running, "requests that are answered at once")
+      .within(int64_t{1}, int64_t{256})
+      .shows_default();
+  command.option("--waiting", args->waiting, "requests that may wait; more are refused with 503")
+      .within(int64_t{0}, int64_t{1} << 20)
+      .shows_default();
+  add_engine_options(command, args->answer);
+  command.option("--connections", args->connections, "open at once, at most")
+      .within(int64_t{1}, int64_t{1} << 20)
+      .shows_default();
+  command.option("--body-mib", args->body_mib, "a request's body has at most so many MiB")
+      .within(int64_t{1}, int64_t{256})
+      .shows_default();
+  command
+      .option("--stall-seconds",
+              args->stall_s,
+              "/health turns bad when there is work and no pass ended for so long")
+      .within(0.01, 1e6)
+      .shows_default();
+  command
+      .option("--drain-seconds",
+              args->drain_s,
+              "how long answers that are under way may take, once the server is to end (SIGTERM)")
+      .within(0.0, 1e6)
+      .shows_default();
+  command.flag("--quiet", args->quiet, "do not write a line for each request");
+  command.runs([args] { return report(serve(*args)); });
+}
+
+}  // namespace ferry::cli

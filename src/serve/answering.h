@@ -1,0 +1,75 @@
+// One question on its way: what the engine tells of its answers becomes text, and the text what its
+// client is sent.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "serve/answer_writer.h"
+#include "serve/http_message.h"
+#include "serve/metrics.h"
+#include "text/answer_parser.h"
+#include "text/answer_text.h"
+
+namespace ferry::serve {
+
+/// Owner: the server, on its thread, while the question is being answered. All times are of
+/// Clock::monotonic_s.
+class Answering {
+ public:
+  /// `cancel` is called for an answer that ends before the engine says so.
+  Answering(std::shared_ptr<const LoadedModel> model,
+            Question question,
+            const AnswerHead& head,
+            WriterMaker writer,
+            std::shared_ptr<HttpExchange> exchange,
+            double asked_s,
+            std::function<void(size_t answer)> cancel);
+
+  /// The requests that the engine is to answer, of each prompt all choices.
+  std::vector<engine::Request> requests(const std::string& salt) const;
+
+  /// The engine has taken them.
+  void accepted();
+  void take(size_t index, const engine::Progress& progress, double now_s, Metrics& metrics);
+  void fail(const ApiError& error);
+  /// Comments on a stream that has nothing to say, so that nobody between takes it for dead.
+  void keep_alive(double now_s);
+  /// All was said: the exchange is over.
+  bool done() const { return done_; }
+
+  /// For metrics and the log, once it is over. `aborted`: by its client.
+  void count(Metrics& metrics, double now_s, bool aborted) const;
+  const AnswerUsage& usage() const { return usage_; }
+
+ private:
+  /// What turns an answer's tokens into what it says.
+  struct Reading {
+    text::AnswerText text;
+    std::optional<text::AnswerParser> parser;  // of chats
+    bool thinking = false;
+    bool began = false;
+    double last_s = 0;  // when its last token came; 0: none has
+  };
+
+  void take_tokens(size_t index, const engine::Progress& progress, AnswerNews& news);
+  void add(size_t index, std::vector<text::AnswerDelta> deltas, AnswerNews& news);
+  void finish(size_t index, engine::Finish finish, AnswerNews& news);
+
+  std::shared_ptr<const LoadedModel> model_;
+  Question question_;
+  std::string call_prefix_;  // of calls' ids
+  std::unique_ptr<AnswerWriter> writer_;
+  std::shared_ptr<HttpExchange> exchange_;
+  std::function<void(size_t)> cancel_;
+  std::vector<Answer> answers_;
+  std::vector<Reading> readings_;
+  AnswerUsage usage_;
+  double asked_s_, began_s_ = 0, first_s_ = 0, wrote_s_;
+  bool accepted_ = false, done_ = false, failed_ = false;
+};
+
+}  // namespace ferry::serve

@@ -1,0 +1,78 @@
+#include "serve/api_error.h"
+
+#include <nlohmann/json.hpp>
+
+namespace ferry::serve {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// The kinds that OpenAI's clients know.
+const char* openai_type(int status) {
+  switch (status) {
+    case 401: return "authentication_error";
+    case 403: return "permission_error";
+    case 404: return "not_found_error";
+    case 429: return "rate_limit_error";
+    case 503: return "overloaded_error";
+    default: return status < 500 ? "invalid_request_error" : "server_error";
+  }
+}
+
+const char* anthropic_type(int status) {
+  switch (status) {
+    case 401: return "authentication_error";
+    case 403: return "permission_error";
+    case 404: return "not_found_error";
+    case 413: return "request_too_large";
+    case 429: return "rate_limit_error";
+    case 503: return "overloaded_error";
+    default: return status < 500 ? "invalid_request_error" : "api_error";
+  }
+}
+
+Json or_null(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
+
+}  // namespace
+
+std::string error_json(const ApiError& e, ApiStyle style) {
+  if (style == ApiStyle::kAnthropic)
+    return json_text(Json{{"type", "error"},
+                          {"error", {{"type", anthropic_type(e.status)}, {"message", e.message}}}});
+  return json_text(Json{{"error",
+                         {{"message", e.message},
+                          {"type", openai_type(e.status)},
+                          {"param", or_null(e.param)},
+                          {"code", or_null(e.code)}}}});
+}
+
+HttpResponse error_response(const ApiError& error, ApiStyle style) {
+  HttpResponse r{.status = error.status, .body = error_json(error, style)};
+  if (error.status == 503 || error.status == 429) r.headers.emplace_back("Retry-After", "1");
+  if (error.status == 401) r.headers.emplace_back("WWW-Authenticate", "Bearer");
+  return r;
+}
+
+ApiError api_error(const Status& status) {
+  switch (status.code) {
+    case Code::kInvalidInput:
+    case Code::kNotFound:
+    case Code::kCorrupt: return {.status = 400, .message = status.message};
+    case Code::kExhausted:
+      return {.status = 503, .message = status.message, .code = "server_overloaded"};
+    case Code::kTimeout:
+    case Code::kUnavailable:
+    case Code::kVerdict: break;
+  }
+  return {.status = 500, .message = status.message};
+}
+
+ApiError api_error(const JsonProblem& problem, const std::string& where) {
+  ApiError error = api_error(*problem.status);
+  if (problem.place.size() > where.size() + 2) error.param = problem.place.substr(where.size() + 2);
+  for (size_t at; (at = error.param.find(": ")) != std::string::npos;)
+    error.param.replace(at, 2, ".");
+  return error;
+}
+
+}  // namespace ferry::serve

@@ -1,0 +1,36 @@
+// What a client is told when it cannot be answered, in the shape that its API gives errors.
+#pragma once
+
+#include <string>
+#include <tl/expected.hpp>
+
+#include "base/json_fields.h"
+#include "base/result.h"
+#include "serve/http_message.h"
+
+namespace ferry::serve {
+
+struct ApiError {
+  int status = 400;  // of HTTP
+  std::string message = {};
+  std::string param = {};  // the field at fault: "messages[0].role"; empty: none
+  std::string code = {};   // a name that programs know; empty: none
+};
+
+template <typename T>
+using ApiResult = tl::expected<T, ApiError>;
+
+/// Whose shape.
+enum class ApiStyle { kOpenAi, kAnthropic };
+
+/// As the body of a response, or as an event of a stream.
+std::string error_json(const ApiError& error, ApiStyle style);
+/// With Retry-After where trying again later helps.
+HttpResponse error_response(const ApiError& error, ApiStyle style);
+
+/// A failure on the way to an answer, as its client should see it.
+ApiError api_error(const Status& status);
+/// The failure of reading a request whose readers' messages begin with `where`.
+ApiError api_error(const JsonProblem& problem, const std::string& where);
+
+}  // namespace ferry::serve

@@ -1,0 +1,300 @@
+#include "serve/chat_request.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "checkpoint/model_chat.h"
+
+namespace ferry::serve {
+namespace {
+
+using Json = nlohmann::json;
+using Ordered = nlohmann::ordered_json;  // templates print objects in the order of their fields
+
+constexpr size_t kToolsMax = 128;
+constexpr size_t kToolNameBytesMax = 128;
+
+/// What a template is given.
+struct Conversation {
+  Ordered messages = Ordered::array();
+  Ordered tools = nullptr;
+  Ordered values = Ordered::object();  // chat_template_kwargs
+  std::optional<bool> thinking;        // nothing: as the template likes
+  std::optional<Ordered> begun;        // the message that the answer goes on with
+};
+
+/// Text, or parts that are text, joined by line ends as other servers join them.
+std::string read_content(JsonFields& message, const Json& content) {
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) {
+    message.refuse("content", "must be text, or a list of parts of text");
+    return "";
+  }
+  std::string text;
+  size_t index = 0;
+  for (const Json& item : content) {
+    JsonFields part = message.item("content", item, index);
+    const std::string type = part.text("type");
+    if (type != "text" && !part.problem())
+      part.refuse("type", "is not text: this model reads text");
+    if (index++ > 0) text += '\n';
+    text += part.text("text");
+    part.refuse_unknown({"cache_control"}, "is no field of a part of text");
+  }
+  return text;
+}
+
+/// The calls that the assistant made earlier. Their arguments are JSON in a text; most templates print
+/// an object.
+Ordered read_calls(JsonFields& message, const Ordered& given) {
+  Ordered calls = Ordered::array();
+  size_t index = 0;
+  for (const Json& item : message.list("tool_calls")) {
+    JsonFields call = message.item("tool_calls", item, index);
+    call.only("type", "function");
+    JsonFields function = call.object("function");
+    function.text("name");
+    function.text("arguments");
+    function.refuse_unknown({}, "is no field of a call");
+    call.refuse_unknown({"id", "index"}, "is no field of a call");
+    if (message.problem()) return calls;
+    Ordered copy = given.at("tool_calls").at(index++);
+    copy["type"] = "function";
+    calls.push_back(std::move(copy));
+  }
+  return calls;
+}
+
+Ordered read_message(JsonFields& m, const Ordered& given, bool& prefix) {
+  std::string role = m.text("role");
+  if (role == "developer") role = "system";
+  if (role != "system" && role != "user" && role != "assistant" && role != "tool") {
+    m.refuse("role", "must be system, developer, user, assistant or tool");
+    return {};
+  }
+  Ordered out = {{"role", role}};
+  const bool assistant = role == "assistant";
+  const Json* const content = m.find("content");
+  if (content != nullptr) {
+    out["content"] = read_content(m, *content);
+  } else if (assistant && (m.has("tool_calls") || m.has("reasoning_content"))) {
+    out["content"] = nullptr;
+  } else {
+    m.refuse("content", "is missing");
+  }
+  if (m.has("name")) out["name"] = m.text("name");
+  if (role == "tool" && m.has("tool_call_id")) out["tool_call_id"] = m.text("tool_call_id");
+  if (assistant) {
+    for (const char* name : {"reasoning_content", "reasoning"})
+      if (m.has(name)) out["reasoning_content"] = m.text(name);
+    if (m.has("tool_calls") && !m.list("tool_calls").empty())
+      out["tool_calls"] = read_calls(m, given);
+    prefix = m.boolean("prefix", false);
+    m.only("refusal", "");
+    m.only("annotations", Json::array());
+  }
+  m.refuse_unknown({}, "is no field of a message with this role");
+  return out;
+}
+
+void read_messages(JsonFields& fields, const Ordered& request, Conversation& c) {
+  const Json& list = fields.list("messages");
+  if (list.empty() && !fields.problem()) fields.refuse("messages", "is empty");
+  bool goes_on = fields.boolean("continue_final_message", false);
+  for (size_t i = 0; i < list.size() && !fields.problem(); ++i) {
+    JsonFields message = fields.item("messages", list[i], i);
+    bool prefix = false;
+    c.messages.push_back(read_message(message, request.at("messages").at(i), prefix));
+    if (prefix && i + 1 < list.size()) message.refuse("prefix", "is for the last message");
+    goes_on |= prefix;
+  }
+  // Whoever goes on with a message wants no new one to be begun.
+  const bool begins = fields.boolean("add_generation_prompt", !goes_on);
+  if (begins == goes_on)
+    fields.refuse("add_generation_prompt",
+                  "must be true, or false with \"continue_final_message\"");
+  if (!goes_on || fields.problem()) return;
+  if (c.messages.back()["role"] != "assistant" || c.messages.back().contains("tool_calls") ||
+      c.messages.size() < 2)
+    return fields.refuse("messages", "must end with text of the assistant's to go on with");
+  c.begun = std::move(c.messages.back());
+  c.messages.erase(c.messages.size() - 1);
+}
+
+void read_tools(JsonFields& fields, const Ordered& request, Conversation& c, Question& q) {
+  q.one_call = !fields.boolean("parallel_tool_calls", true);
+  const Json* const choice = fields.find("tool_choice");
+  const bool none = choice != nullptr && *choice == "none";
+  if (choice != nullptr && !none && *choice != "auto")
+    fields.refuse("tool_choice", "is not supported; there are \"auto\" and \"none\"");
+  if (!fields.has("tools")) return;
+  const Json& list = fields.list("tools");
+  if (list.size() > kToolsMax)
+    return fields.refuse("tools", fmt::format("has {} tools; at most {}", list.size(), kToolsMax));
+  for (size_t i = 0; i < list.size() && !fields.problem(); ++i) {
+    JsonFields tool = fields.item("tools", list[i], i);
+    if (tool.text("type", "function") != "function" && !tool.problem())
+      tool.refuse("type", "is not \"function\"; this server runs no tools of its own");
+    JsonFields function = tool.object("function");
+    const std::string name = function.text("name");
+    if ((name.empty() || name.size() > kToolNameBytesMax) && !tool.problem())
+      function.refuse("name", fmt::format("must have 1 to {} bytes", kToolNameBytesMax));
+    function.text("description", "");
+    if (function.has("parameters")) function.members("parameters");
+    function.only("strict", false);
+    function.refuse_unknown({}, "is no field of a function");
+    tool.refuse_unknown({"cache_control"}, "is no field of a tool");
+    q.tools.push_back(name);
+  }
+  if (list.empty() || fields.problem()) return;
+  // Tools that must not be called are not shown.
+  if (none)
+    q.tools.clear();
+  else
+    c.tools = request.at("tools");
+}
+
+void read_thinking(JsonFields& fields, const Ordered& request, Conversation& c) {
+  if (fields.has("chat_template_kwargs")) {
+    const Json& values = fields.members("chat_template_kwargs");
+    for (const char* name : {"messages", "tools", "add_generation_prompt"})
+      if (values.contains(name))
+        fields.refuse("chat_template_kwargs", "must not hold what the request itself says");
+    if (fields.problem()) return;
+    c.values = request.at("chat_template_kwargs");
+    for (const char* name : {"enable_thinking", "thinking"})
+      if (const auto it = values.find(name); it != values.end() && it->is_boolean())
+        c.thinking = it->get<bool>();
+  }
+  if (fields.has("thinking")) {
+    JsonFields thinking = fields.object("thinking");
+    const std::string type = thinking.text("type");
+    if (type != "enabled" && type != "disabled" && !thinking.problem())
+      thinking.refuse("type", "must be enabled or disabled");
+    thinking.refuse_unknown({}, "is no field of thinking");
+    c.thinking = type == "enabled";
+  }
+  if (fields.has("reasoning_effort")) {
+    const std::string effort = fields.text("reasoning_effort");
+    if (effort != "none" && effort != "minimal" && effort != "low" && effort != "medium" &&
+        effort != "high" && effort != "xhigh" && effort != "max" && !fields.problem())
+      fields.refuse("reasoning_effort", "must be none, minimal, low, medium, high, xhigh or max");
+    if (!c.thinking) c.thinking = effort != "none";
+    if (effort != "none" && !c.values.contains("reasoning_effort"))
+      c.values["reasoning_effort"] = effort;
+  }
+  if (!c.thinking) return;
+  // Families of models call it differently.
+  for (const char* name : {"enable_thinking", "thinking"})
+    if (!c.values.contains(name)) c.values[name] = *c.thinking;
+}
+
+/// The conversation with arguments of calls as objects; false: there are none to change.
+bool with_objects(Ordered& messages) {
+  bool changed = false;
+  for (Ordered& message : messages) {
+    if (!message.contains("tool_calls")) continue;
+    for (Ordered& call : message["tool_calls"]) {
+      Ordered& arguments = call["function"]["arguments"];
+      Ordered object = Ordered::parse(arguments.get_ref<const std::string&>(), nullptr, false);
+      if (!object.is_object()) return false;
+      arguments = std::move(object);
+      changed = true;
+    }
+  }
+  return changed;
+}
+
+Result<ChatPrompt> rendered(const LoadedModel& model,
+                            const Conversation& c,
+                            const Ordered& messages) {
+  Ordered whole = {{"messages", messages}, {"chat_template_kwargs", c.values}};
+  if (c.tools.is_array()) whole["tools"] = c.tools;
+  return render_chat(model.texts, json_text(whole), kWhere, model.directory);
+}
+
+/// Most templates print arguments as JSON, some add them as text to text: these refuse an object.
+Result<ChatPrompt> rendered(const LoadedModel& model, const Conversation& c) {
+  Ordered objects = c.messages;
+  if (with_objects(objects))
+    if (Result<ChatPrompt> prompt = rendered(model, c, objects)) return prompt;
+  return rendered(model, c, c.messages);
+}
+
+ApiResult<Prompt> prompt_of(const LoadedModel& model, const Conversation& c) {
+  Result<ChatPrompt> chat = rendered(model, c);
+  if (!chat) {
+    ApiError error = api_error(chat.error());
+    error.param = "messages";
+    return tl::unexpected(error);
+  }
+  bool thinking = text::begins_thinking(model.syntax, chat->text);
+  std::string more;
+  if (thinking && c.thinking == false) {
+    more = "\n</think>\n\n";
+    thinking = false;
+  }
+  if (c.begun) {
+    const auto text_of = [&](const char* name) {
+      const auto it = c.begun->find(name);
+      return it != c.begun->end() && it->is_string() ? it->get<std::string>() : "";
+    };
+    const std::string thought = text_of("reasoning_content"), content = text_of("content");
+    if (thinking) {
+      more += thought;
+      if (!content.empty()) {
+        more += "\n</think>\n\n";
+        thinking = false;
+      }
+    }
+    more += content;
+  }
+  if (!more.empty()) {
+    chat->ids.clear();
+    model.texts.tokenizer->encode(chat->text + more, text::Tokenizer::Specials::kParse, chat->ids);
+  }
+  return Prompt{.ids = std::move(chat->ids), .thinking = thinking};
+}
+
+}  // namespace
+
+ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) {
+  const ApiResult<Json> json = parse_request(body);
+  if (!json) return tl::unexpected(json.error());
+  const Ordered request = Ordered::parse(body);  // valid, as was just seen
+  JsonProblem problem{.code = Code::kInvalidInput};
+  JsonFields fields(*json, kWhere, problem);
+  Question q{.chat = true};
+  Conversation c;
+  read_shared_fields(fields, rules, q);
+  read_messages(fields, request, c);
+  read_tools(fields, request, c, q);
+  read_thinking(fields, request, c);
+  if (fields.has("response_format")) {
+    JsonFields format = fields.object("response_format");
+    format.only("type", "text");
+  }
+  const int64_t top =
+      fields.has("top_logprobs") ? fields.integer("top_logprobs", 0, kTopLogProbsMax) : 0;
+  if (fields.boolean("logprobs", false))
+    q.options.top_log_probs = top;
+  else if (top > 0)
+    fields.refuse("top_logprobs", "needs \"logprobs\": true");
+  read_prompt_log_probs(fields, q);
+  fields.only("echo", false);
+  fields.only("modalities", Json::array({"text"}));
+  fields.only("verbosity", "medium");
+  std::optional<int64_t> tokens_max;
+  for (const char* name : {"max_tokens", "max_completion_tokens"})
+    if (fields.has(name)) tokens_max = fields.integer(name, 1, INT32_MAX);
+  if (problem) return tl::unexpected(api_error(problem, kWhere));
+  ApiResult<Prompt> prompt = prompt_of(rules.model, c);
+  if (!prompt) return tl::unexpected(prompt.error());
+  q.prompts.push_back(*std::move(prompt));
+  return checked(fields, rules, tokens_max, "messages", std::move(q));
+}
+
+}  // namespace ferry::serve

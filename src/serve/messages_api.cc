@@ -1,0 +1,347 @@
+#include "serve/messages_api.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "serve/chat_request.h"
+
+namespace ferry::serve {
+namespace {
+
+using Json = nlohmann::json;
+using Ordered = nlohmann::ordered_json;
+using Kind = text::AnswerDelta::Kind;
+
+/// Fields of blocks that say how they are cached or cited: here every prompt is found again.
+const std::set<std::string> kAboutBlocks = {"cache_control", "citations"};
+
+/// Text, or blocks that are text.
+std::string read_texts(JsonFields& of, const char* name, const Json& content) {
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) {
+    of.refuse(name, "must be text, or a list of blocks of text");
+    return "";
+  }
+  std::string text;
+  size_t index = 0;
+  for (const Json& item : content) {
+    JsonFields block = of.item(name, item, index);
+    if (block.text("type") != "text" && !block.problem())
+      block.refuse("type", "is not text: this model reads text");
+    if (index++ > 0) text += '\n';
+    text += block.text("text");
+    block.refuse_unknown(kAboutBlocks, "is no field of a block of text");
+  }
+  return text;
+}
+
+/// One message of Anthropic's is one or several of OpenAI's: results of tools are messages there.
+void read_message(JsonFields& m, const Ordered& given, Ordered& messages) {
+  const std::string role = m.text("role");
+  if (role != "user" && role != "assistant" && !m.problem())
+    return m.refuse("role", "must be user or assistant");
+  const Json& content = m.at("content");
+  m.refuse_unknown({}, "is no field of a message");
+  if (m.problem()) return;
+  Ordered out = {{"role", role}, {"content", nullptr}};
+  if (content.is_string()) {
+    out["content"] = content;
+    messages.push_back(std::move(out));
+    return;
+  }
+  std::string text, thinking;
+  bool has_text = false, has_thinking = false, has_results = false;
+  Ordered calls = Ordered::array();
+  const Json& blocks = m.list("content");
+  for (size_t i = 0; i < blocks.size() && !m.problem(); ++i) {
+    JsonFields block = m.item("content", blocks[i], i);
+    const std::string type = block.text("type");
+    if (type == "text") {
+      if (std::exchange(has_text, true)) text += '\n';
+      text += block.text("text");
+    } else if (type == "thinking" && role == "assistant") {
+      has_thinking = true;
+      thinking += block.text("thinking");
+      block.text("signature", "");
+    } else if (type == "tool_use" && role == "assistant") {
+      block.members("input");
+      const std::string id = block.text("id"), name = block.text("name");
+      if (m.problem()) return;
+      calls.push_back(
+          {{"id", id},
+           {"type", "function"},
+           {"function",
+            {{"name", name}, {"arguments", json_text(given.at("content").at(i).at("input"))}}}});
+    } else if (type == "tool_result" && role == "user") {
+      const Json* const result = block.find("content");
+      block.boolean("is_error", false);
+      messages.push_back(
+          {{"role", "tool"},
+           {"tool_call_id", block.text("tool_use_id")},
+           {"content", result == nullptr ? "" : read_texts(block, "content", *result)}});
+      has_results = true;
+    } else if (!block.problem()) {
+      block.refuse("type", "is no block that this server knows in a message with this role");
+    }
+    block.refuse_unknown(kAboutBlocks, "is no field of this block");
+  }
+  if (has_text || (!has_results && calls.empty())) out["content"] = text;
+  if (has_thinking) out["reasoning_content"] = thinking;
+  if (!calls.empty()) out["tool_calls"] = std::move(calls);
+  if (has_text || out.contains("tool_calls") || !has_results) messages.push_back(std::move(out));
+}
+
+void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
+  if (fields.has("tools")) {
+    Ordered tools = Ordered::array();
+    const Json& list = fields.list("tools");
+    for (size_t i = 0; i < list.size() && !fields.problem(); ++i) {
+      JsonFields tool = fields.item("tools", list[i], i);
+      if (tool.text("type", "custom") != "custom")
+        tool.refuse("type", "is not \"custom\"; this server runs no tools of its own");
+      Ordered function = {{"name", tool.text("name")},
+                          {"description", tool.text("description", "")}};
+      tool.members("input_schema");
+      if (fields.problem()) return;
+      function["parameters"] = request.at("tools").at(i).at("input_schema");
+      tool.refuse_unknown(kAboutBlocks, "is no field of a tool");
+      tools.push_back({{"type", "function"}, {"function", std::move(function)}});
+    }
+    if (!tools.empty()) chat["tools"] = std::move(tools);
+  }
+  if (!fields.has("tool_choice")) return;
+  JsonFields choice = fields.object("tool_choice");
+  const std::string type = choice.text("type");
+  if (type == "any") {
+    chat["tool_choice"] = "required";
+  } else if (type == "tool") {
+    chat["tool_choice"] = {{"type", "function"}, {"function", {{"name", choice.text("name")}}}};
+  } else if (type == "auto" || type == "none") {
+    chat["tool_choice"] = type;
+  } else if (!choice.problem()) {
+    choice.refuse("type", "must be auto, any, tool or none");
+  }
+  if (choice.boolean("disable_parallel_tool_use", false)) chat["parallel_tool_calls"] = false;
+  choice.refuse_unknown({}, "is no field of a choice of tools");
+}
+
+void read_thinking(JsonFields& fields, Ordered& chat) {
+  if (fields.has("thinking")) {
+    JsonFields thinking = fields.object("thinking");
+    const std::string type = thinking.text("type");
+    if (type == "disabled") {
+      chat["thinking"] = {{"type", "disabled"}};
+    } else if (type == "enabled" || type == "adaptive") {
+      chat["thinking"] = {{"type", "enabled"}};
+      // How long it may be is the model's affair: max_tokens bounds both.
+      if (thinking.has("budget_tokens")) thinking.integer("budget_tokens", 1, INT32_MAX);
+    } else if (!thinking.problem()) {
+      thinking.refuse("type", "must be enabled, adaptive or disabled");
+    }
+    thinking.refuse_unknown({"display"}, "is no field of thinking");
+  }
+  if (!fields.has("output_config")) return;
+  JsonFields output = fields.object("output_config");
+  if (output.has("effort")) chat["reasoning_effort"] = output.text("effort");
+  output.refuse_unknown({}, "is not supported by this server");
+}
+
+/// The request as /v1/chat/completions would have it.
+ApiResult<std::string> translated(std::string_view body, bool counts_only) {
+  const ApiResult<Json> json = parse_request(body);
+  if (!json) return tl::unexpected(json.error());
+  const Ordered request = Ordered::parse(body);  // valid, as was just seen
+  JsonProblem problem{.code = Code::kInvalidInput};
+  JsonFields fields(*json, kWhere, problem);
+  Ordered chat = {{"messages", Ordered::array()}};
+  if (const Json* const system = fields.find("system"))
+    chat["messages"].push_back(
+        {{"role", "system"}, {"content", read_texts(fields, "system", *system)}});
+  const Json& list = fields.list("messages");
+  for (size_t i = 0; i < list.size() && !problem; ++i) {
+    JsonFields message = fields.item("messages", list[i], i);
+    read_message(message, request.at("messages").at(i), chat["messages"]);
+  }
+  if (!problem && !chat["messages"].empty()) {
+    Ordered& last = chat["messages"].back();
+    if (last["role"] == "assistant" && !last.contains("tool_calls")) last["prefix"] = true;
+  }
+  read_tools(fields, request, chat);
+  read_thinking(fields, chat);
+  if (counts_only)
+    chat["max_tokens"] = 1;
+  else
+    chat["max_tokens"] = fields.integer("max_tokens", 1, INT32_MAX);
+  if (fields.has("model")) chat["model"] = fields.text("model");
+  if (fields.has("stop_sequences")) chat["stop"] = fields.texts("stop_sequences");
+  for (const char* name : {"temperature", "top_p", "top_k", "stream", "seed", "cache_salt"})
+    if (const Json* const value = fields.find(name)) chat[name] = *value;
+  fields.refuse_unknown({"metadata", "service_tier"}, "is not supported by this server");
+  if (problem) return tl::unexpected(api_error(problem, kWhere));
+  return json_text(chat);
+}
+
+/// Answers as messages of blocks.
+class MessageWriter : public AnswerWriter {
+ public:
+  explicit MessageWriter(AnswerHead head) : head_(std::move(head)) {}
+
+  ApiStyle style() const override { return ApiStyle::kAnthropic; }
+
+  std::string document(const std::vector<Answer>& answers, const AnswerUsage& usage) override {
+    const Answer& a = answers.front();
+    Ordered content = Ordered::array();
+    if (!a.reasoning.empty())
+      content.push_back({{"type", "thinking"}, {"thinking", a.reasoning}, {"signature", ""}});
+    if (!a.content.empty() || (a.reasoning.empty() && a.calls.empty()))
+      content.push_back({{"type", "text"}, {"text", a.content}});
+    for (const ToolCall& c : a.calls) {
+      Ordered input = Ordered::parse(c.arguments, nullptr, false);
+      // What is no JSON must not be lost: the client sees what the model wrote.
+      if (!input.is_object()) input = {{"arguments", c.arguments}};
+      content.push_back(
+          {{"type", "tool_use"}, {"id", c.id}, {"name", c.name}, {"input", std::move(input)}});
+    }
+    Ordered message = message_json(std::move(content), usage);
+    message["stop_reason"] = reason_of(a);
+    message["stop_sequence"] = stop_of(a);
+    return json_text(message);
+  }
+
+  std::string begin(const std::vector<Answer>&, const AnswerUsage& usage) override {
+    return event("message_start", {{"message", message_json(Ordered::array(), usage)}});
+  }
+
+  std::string more(size_t,
+                   const Answer& answer,
+                   const AnswerNews& news,
+                   const AnswerUsage& usage) override {
+    std::string events;
+    for (const text::AnswerDelta& d : news.deltas) {
+      switch (d.kind) {
+        case Kind::kReasoning:
+          open(Kind::kReasoning,
+               {{"type", "thinking"}, {"thinking", ""}, {"signature", ""}},
+               events);
+          delta({{"type", "thinking_delta"}, {"thinking", d.text}}, events);
+          break;
+        case Kind::kContent:
+          open(Kind::kContent, {{"type", "text"}, {"text", ""}}, events);
+          delta({{"type", "text_delta"}, {"text", d.text}}, events);
+          break;
+        case Kind::kCall:
+          close(events);
+          open(Kind::kCall,
+               {{"type", "tool_use"},
+                {"id", answer.calls[static_cast<size_t>(d.call)].id},
+                {"name", d.text},
+                {"input", Ordered::object()}},
+               events);
+          break;
+        case Kind::kArguments:
+          delta({{"type", "input_json_delta"}, {"partial_json", d.text}}, events);
+          break;
+        case Kind::kCallEnd: close(events); break;
+      }
+    }
+    if (!answer.end) return events;
+    close(events);
+    events +=
+        event("message_delta",
+              {{"delta", {{"stop_reason", reason_of(answer)}, {"stop_sequence", stop_of(answer)}}},
+               {"usage", usage_json(usage)}});
+    return events;
+  }
+
+  std::string end(const std::vector<Answer>&, const AnswerUsage&) override {
+    return event("message_stop", Ordered::object());
+  }
+
+  std::string failure(const ApiError& error) override {
+    return "event: error\ndata: " + error_json(error, ApiStyle::kAnthropic) + "\n\n";
+  }
+
+ private:
+  static std::string event(const char* type, const Ordered& fields) {
+    Ordered j = {{"type", type}};
+    j.update(fields);
+    return fmt::format("event: {}\ndata: {}\n\n", type, json_text(j));
+  }
+  static Ordered usage_json(const AnswerUsage& u) {
+    return {{"input_tokens", u.prompt - u.cached},
+            {"cache_creation_input_tokens", 0},
+            {"cache_read_input_tokens", u.cached},
+            {"output_tokens", u.completion}};
+  }
+  static const char* reason_of(const Answer& a) {
+    switch (*a.end) {
+      case AnswerEnd::kLength: return "max_tokens";
+      case AnswerEnd::kToolCalls: return "tool_use";
+      case AnswerEnd::kStop: break;
+    }
+    return a.stopped_by.empty() ? "end_turn" : "stop_sequence";
+  }
+  static Ordered stop_of(const Answer& a) {
+    return a.stopped_by.empty() ? Ordered(nullptr) : Ordered(a.stopped_by);
+  }
+
+  Ordered message_json(Ordered content, const AnswerUsage& usage) const {
+    return {{"id", "msg_" + head_.id},
+            {"type", "message"},
+            {"role", "assistant"},
+            {"model", head_.model},
+            {"content", std::move(content)},
+            {"stop_reason", nullptr},
+            {"stop_sequence", nullptr},
+            {"usage", usage_json(usage)}};
+  }
+
+  /// A block of this kind, unless one is open.
+  void open(Kind kind, const Ordered& block, std::string& events) {
+    if (open_ && kind_ == kind) return;
+    close(events);
+    open_ = true;
+    kind_ = kind;
+    events += event("content_block_start", {{"index", blocks_}, {"content_block", block}});
+  }
+  void delta(const Ordered& what, std::string& events) const {
+    events += event("content_block_delta", {{"index", blocks_}, {"delta", what}});
+  }
+  void close(std::string& events) {
+    if (!std::exchange(open_, false)) return;
+    events += event("content_block_stop", {{"index", blocks_}});
+    ++blocks_;
+  }
+
+  AnswerHead head_;
+  bool open_ = false;
+  Kind kind_ = Kind::kContent;
+  int64_t blocks_ = 0;  // that are closed
+};
+
+}  // namespace
+
+ApiResult<Question> read_message_request(std::string_view body, const ReadingRules& rules) {
+  const ApiResult<std::string> chat = translated(body, false);
+  if (!chat) return tl::unexpected(chat.error());
+  return read_chat(*chat, rules);
+}
+
+ApiResult<std::string> count_tokens_request(std::string_view body, const ReadingRules& rules) {
+  const ApiResult<std::string> chat = translated(body, true);
+  if (!chat) return tl::unexpected(chat.error());
+  const ApiResult<Question> question = read_chat(*chat, rules);
+  if (!question) return tl::unexpected(question.error());
+  return json_text(Ordered{{"input_tokens", question->prompts.front().ids.size()}});
+}
+
+std::unique_ptr<AnswerWriter> message_writer(const LoadedModel&,
+                                             const Question&,
+                                             const AnswerHead& head) {
+  return std::make_unique<MessageWriter>(head);
+}
+
+}  // namespace ferry::serve

@@ -1,0 +1,69 @@
+#include "serve/model_facts.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/json.h"
+#include "base/version.h"
+#include "checkpoint/model_dir.h"
+#include "checkpoint/passport.h"
+
+namespace ferry::serve {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// As config.json names it.
+Json architecture_of(const ModelSource& from) {
+  const Result<nlohmann::json> config = parse_json(from.config_json(), kConfigName);
+  if (!config || !config->is_object()) return nullptr;
+  const auto it = config->find("architectures");
+  return it != config->end() && it->is_array() && !it->empty() ? Json(it->front()) : Json(nullptr);
+}
+
+Json passport_json(const Passport& p) {
+  Json j = {{"root", p.root},
+            {"signed_by", p.signature ? Json(p.signature->public_key) : Json(nullptr)},
+            {"program", p.program},
+            {"reference", p.probes.reference},
+            {"training", nullptr}};
+  if (!p.training) return j;
+  Json held_out = nullptr;
+  if (p.training->held_out_loss) held_out = *p.training->held_out_loss;
+  j["training"] = {{"steps", p.training->steps},
+                   {"tokens", p.training->tokens},
+                   {"devices", p.training->devices},
+                   {"held_out_loss", held_out},
+                   {"data", p.training->data}};
+  return j;
+}
+
+}  // namespace
+
+Result<std::string> model_facts(const ModelSource& from,
+                                const models::CausalLm& model,
+                                const std::string& name,
+                                const std::string& weights,
+                                int64_t context) {
+  Json j = {{"model", name},
+            {"architecture", architecture_of(from)},
+            {"weights", weights.empty() ? "as stored" : weights},
+            {"parameters", model.parameters_total()},
+            {"device", model.device().describe()},
+            {"program", std::string("ferry ") + kVersion},
+            {"context", context},
+            {"passport", nullptr},
+            {"verified", Json::array()}};
+  const auto* const directory = dynamic_cast<const ModelDir*>(&from);
+  if (directory == nullptr || directory->passport() == nullptr) return json_text(j);
+  j["passport"] = passport_json(*directory->passport());
+  TRY_ASSIGN(const std::vector<Verification> list,
+             read_verifications(directory->path(), directory->passport()->root));
+  for (const Verification& v : list)
+    j["verified"].push_back({{"device", v.device},
+                             {"dtype", to_string(v.dtype)},
+                             {"passed", v.passed},
+                             {"unix_ms", v.unix_ms}});
+  return json_text(j);
+}
+
+}  // namespace ferry::serve

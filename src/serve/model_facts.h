@@ -1,0 +1,22 @@
+// What a model is, in JSON, for who talks with it: the badge of the chat page.
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "checkpoint/model_source.h"
+#include "models/causal_lm.h"
+
+namespace ferry::serve {
+
+/// {"model", "architecture", "weights", "device", "program", "context", "passport", "verified"}.
+/// "passport" is null, or {"root", "signed_by", "program", "reference", "training"}; "verified" lists
+/// what verified.json says of this model. `weights` is how they are kept: "int8"; empty: as stored.
+/// Errors: of read_verifications.
+Result<std::string> model_facts(const ModelSource& from,
+                                const models::CausalLm& model,
+                                const std::string& name,
+                                const std::string& weights,
+                                int64_t context);
+
+}  // namespace ferry::serve

@@ -1,0 +1,240 @@
+#include "serve/question_fields.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "engine/answer_fields.h"
+
+namespace ferry::serve {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr size_t kStopsMax = 32;
+constexpr size_t kStopBytesMax = 1024;
+constexpr size_t kBiasesMax = 1024;
+
+/// They name the caller, or ask for what has no meaning here; an answer does not depend on them.
+const std::set<std::string>& about_the_caller() {
+  static const std::set<std::string> names = {"user",
+                                              "metadata",
+                                              "store",
+                                              "service_tier",
+                                              "safety_identifier",
+                                              "prompt_cache_key",
+                                              "prompt_cache_retention"};
+  return names;
+}
+
+void check_model(JsonFields& fields, const ReadingRules& rules, Question& q) {
+  q.model = fields.text("model", rules.names.front());
+}
+
+void read_stream(JsonFields& fields, Question& q) {
+  q.stream = fields.boolean("stream", false);
+  if (!fields.has("stream_options")) return;
+  if (!q.stream) return fields.refuse("stream_options", "is for streams: set \"stream\" to true");
+  JsonFields options = fields.object("stream_options");
+  q.usage_in_stream = options.boolean("include_usage", false);
+  options.only("include_obfuscation", false);
+  options.only("continuous_usage_stats", false);
+  options.refuse_unknown({}, "is no option of a stream");
+}
+
+void check_stops(JsonFields& fields, const std::vector<std::string>& stop) {
+  if (stop.size() > kStopsMax)
+    fields.refuse("stop", fmt::format("has {} texts; at most {}", stop.size(), kStopsMax));
+  for (const std::string& s : stop)
+    if (s.empty() || s.size() > kStopBytesMax)
+      fields.refuse("stop", fmt::format("must be of texts of 1 to {} bytes", kStopBytesMax));
+}
+
+/// Token ids, each of the vocabulary.
+std::vector<int32_t> ids_of(const Json& list,
+                            JsonFields& fields,
+                            const char* name,
+                            int64_t vocabulary) {
+  std::vector<int32_t> ids;
+  for (const Json& id : list) {
+    if (!id.is_number_integer() || (id.is_number_unsigned() && id.get<uint64_t>() > INT32_MAX) ||
+        id.get<int64_t>() < 0 || id.get<int64_t>() >= vocabulary) {
+      fields.refuse(name, fmt::format("must hold token ids from 0 to {}", vocabulary - 1));
+      return {};
+    }
+    ids.push_back(id.get<int32_t>());
+  }
+  return ids;
+}
+
+/// One text, several, the ids of one, or of several.
+void read_prompts(JsonFields& fields, const ReadingRules& rules, Question& q) {
+  const LoadedModel& m = rules.model;
+  const Json& given = fields.at("prompt");
+  const auto add_text = [&](const Json& text) {
+    auto ids = m.texts.prompt(
+        text.get_ref<const std::string&>(), text::Tokenizer::Specials::kAsText, m.directory);
+    if (!ids) return fields.refuse("prompt", ids.error().message);
+    q.prompts.push_back({.ids = *std::move(ids), .text = text.get<std::string>()});
+  };
+  const auto add_ids = [&](const Json& list) {
+    if (list.empty()) return fields.refuse("prompt", "is empty");
+    const std::vector<int32_t> ids = ids_of(list, fields, "prompt", m.model->vocab_size());
+    q.prompts.push_back({.ids = ids, .text = m.texts.tokenizer->decode(ids, true)});
+  };
+  if (given.is_string()) return add_text(given);
+  if (!given.is_array() || given.empty()) {
+    if (!given.is_null()) fields.refuse("prompt", "must be text, token ids, or a list of either");
+    return;
+  }
+  if (given[0].is_number()) return add_ids(given);
+  if (std::ssize(given) > kAnswersMax)
+    return fields.refuse(
+        "prompt",
+        fmt::format("has {} prompts; at most {} in a request", given.size(), kAnswersMax));
+  for (const Json& one : given) {
+    if (one.is_string())
+      add_text(one);
+    else if (one.is_array())
+      add_ids(one);
+    else
+      return fields.refuse("prompt", "must be text, token ids, or a list of either");
+  }
+}
+
+}  // namespace
+
+engine::SamplingOptions default_sampling(const ModelTexts& texts) {
+  engine::SamplingOptions s{.temperature = 1, .top_p = 1};
+  const auto file = texts.files.find(kGenerationConfigName);
+  if (file == texts.files.end()) return s;
+  const Result<Json> config = parse_json(file->second, kGenerationConfigName);
+  if (!config || !config->is_object()) return s;
+  const engine::SamplingOptions without = s;
+  const auto take = [&](const char* name, auto& value) {
+    if (const auto it = config->find(name); it != config->end() && it->is_number())
+      it->get_to(value);
+  };
+  take("temperature", s.temperature);
+  take("top_p", s.top_p);
+  take("top_k", s.top_k);
+  take("min_p", s.min_p);
+  take("repetition_penalty", s.repetition_penalty);
+  return engine::validate(s) ? s : without;
+}
+
+ApiResult<Json> parse_request(std::string_view body) {
+  Result<Json> json = parse_json(body, kWhere);
+  if (!json) return tl::unexpected(api_error(json.error()));
+  if (!json->is_object())
+    return tl::unexpected(ApiError{.message = "request: must be a JSON object"});
+  return *std::move(json);
+}
+
+std::vector<int32_t> read_token_ids(JsonFields& fields, const char* name, int64_t vocabulary) {
+  return ids_of(fields.list(name), fields, name, vocabulary);
+}
+
+void read_shared_fields(JsonFields& fields, const ReadingRules& rules, Question& q) {
+  check_model(fields, rules, q);
+  read_stream(fields, q);
+  q.choices = fields.integer("n", 1, kAnswersMax, 1);
+  q.options.sampling = rules.sampling;
+  q.options.sampling.seed = rules.seed;
+  engine::read_sampling(fields, q.options.sampling);
+  if (q.options.sampling.logit_bias.size() > kBiasesMax)
+    fields.refuse(
+        "logit_bias",
+        fmt::format("has {} tokens; at most {}", q.options.sampling.logit_bias.size(), kBiasesMax));
+  engine::read_stop(fields, q.stop);
+  check_stops(fields, q.stop);
+  if (!fields.boolean("ignore_eos", false)) q.options.end_tokens = rules.model.texts.eos;
+  if (fields.has("stop_token_ids")) {
+    const std::vector<int32_t> ids =
+        read_token_ids(fields, "stop_token_ids", rules.model.model->vocab_size());
+    if (ids.size() > kStopsMax) fields.refuse("stop_token_ids", "has too many");
+    q.options.end_tokens.insert(q.options.end_tokens.end(), ids.begin(), ids.end());
+  }
+  q.salt = fields.text("cache_salt", "");
+  q.token_ids = fields.boolean("return_token_ids", false);
+  q.ids_for_texts = fields.boolean("return_tokens_as_token_ids", false);
+  q.timings = fields.boolean("timings_per_token", false);
+  // What other servers offer: as much of it as is the same as without.
+  fields.only("repeat_penalty", 1);
+  fields.only("min_tokens", 0);
+  fields.only("priority", 0);
+  fields.only("use_beam_search", false);
+  fields.only("length_penalty", 1);
+  fields.only("skip_special_tokens", true);
+  fields.only("spaces_between_special_tokens", true);
+  fields.only("include_stop_str_in_output", false);
+  for (const std::string& name : about_the_caller()) fields.has(name.c_str());
+}
+
+void read_prompt_log_probs(JsonFields& fields, Question& q) {
+  if (!fields.has("prompt_logprobs")) return;
+  q.options.prompt_top_log_probs = fields.integer("prompt_logprobs", 0, kTopLogProbsMax);
+  if (q.stream) fields.refuse("prompt_logprobs", "is not for streams");
+}
+
+ApiResult<Question> checked(JsonFields& fields,
+                            const ReadingRules& rules,
+                            std::optional<int64_t> tokens_max,
+                            const char* prompt,
+                            Question q) {
+  fields.refuse_unknown({}, "is not supported by this server");
+  if (q.answers() > kAnswersMax)
+    fields.refuse("n", fmt::format("asks for {} answers; at most {}", q.answers(), kAnswersMax));
+  if (fields.problem()) return tl::unexpected(api_error(fields.problem(), kWhere));
+  if (std::find(rules.names.begin(), rules.names.end(), q.model) == rules.names.end())
+    return tl::unexpected(
+        ApiError{.status = 404,
+                 .message = fmt::format("there is no model {} here; this server has {}",
+                                        printable(q.model),
+                                        printable(rules.names.front())),
+                 .param = "model",
+                 .code = "model_not_found"});
+  if (const auto valid = engine::validate(q.options.sampling, rules.model.model->vocab_size());
+      !valid)
+    return tl::unexpected(api_error(valid.error()));
+  int64_t longest = 0;
+  for (const Prompt& p : q.prompts) longest = std::max(longest, std::ssize(p.ids));
+  const int64_t room = rules.model.context() - longest;
+  if (room < 1)
+    return tl::unexpected(ApiError{
+        .message = fmt::format("the prompt has {} tokens; this server has room for {}, prompt and "
+                               "answer together",
+                               longest,
+                               rules.model.context()),
+        .param = prompt,
+        .code = "context_length_exceeded"});
+  // An answer that would go on beyond the context ends there, and says so ("length").
+  q.no_answer = tokens_max == 0;
+  q.options.tokens_max = std::clamp<int64_t>(tokens_max.value_or(room), 1, room);
+  return q;
+}
+
+ApiResult<Question> read_completion(std::string_view body, const ReadingRules& rules) {
+  const ApiResult<Json> json = parse_request(body);
+  if (!json) return tl::unexpected(json.error());
+  JsonProblem problem{.code = Code::kInvalidInput};
+  JsonFields fields(*json, kWhere, problem);
+  Question q;
+  read_shared_fields(fields, rules, q);
+  read_prompts(fields, rules, q);
+  if (fields.has("logprobs"))
+    q.options.top_log_probs = fields.integer("logprobs", 0, kTopLogProbsMax);
+  if (fields.has("best_of")) fields.only("best_of", q.choices);
+  read_prompt_log_probs(fields, q);
+  q.echo = fields.boolean("echo", false);
+  if (q.echo && q.options.top_log_probs && !q.options.prompt_top_log_probs)
+    q.options.prompt_top_log_probs = q.options.top_log_probs;
+  fields.only("suffix", "");
+  const bool about_prompt = q.echo || q.options.prompt_top_log_probs;
+  const int64_t tokens_max = fields.integer("max_tokens", about_prompt ? 0 : 1, INT32_MAX, 16);
+  return checked(fields, rules, tokens_max, "prompt", std::move(q));
+}
+
+}  // namespace ferry::serve

@@ -1,0 +1,58 @@
+// The fields that OpenAI's chat and text completions share, as clients and vLLM's and llama.cpp's
+// users send them. Each is honoured, or refused by its name.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json_fields.h"
+#include "serve/api_error.h"
+#include "serve/loaded_model.h"
+#include "serve/question.h"
+
+namespace ferry::serve {
+
+inline constexpr int64_t kAnswersMax = 64;  // of one request
+inline constexpr int64_t kTopLogProbsMax = 20;
+
+/// How messages about a request's fields begin.
+inline constexpr const char* kWhere = "request";
+
+/// What every request is read with.
+struct ReadingRules {
+  const LoadedModel& model;
+  const std::vector<std::string>& names;    // under which the model is served
+  const engine::SamplingOptions& sampling;  // what a request does not say
+  uint64_t seed = 0;                        // of a request that names none
+};
+
+/// As the model's generation_config.json has it; else what OpenAI's API does without being told.
+engine::SamplingOptions default_sampling(const ModelTexts& texts);
+
+/// The request as a JSON object.
+ApiResult<nlohmann::json> parse_request(std::string_view body);
+
+/// A list of ids of the model's vocabulary.
+std::vector<int32_t> read_token_ids(JsonFields& fields, const char* name, int64_t vocabulary);
+
+/// Reads model, stream, stream_options, n, the sampling fields, stop, stop_token_ids, ignore_eos,
+/// cache_salt, return_token_ids, return_tokens_as_token_ids, timings_per_token, and passes over those
+/// that say nothing about the answer (user, metadata, ...).
+void read_shared_fields(JsonFields& fields, const ReadingRules& rules, Question& question);
+/// prompt_logprobs (vLLM): of how many of the most probable tokens at each place of the prompt.
+void read_prompt_log_probs(JsonFields& fields, Question& question);
+/// Bounds that the fields have together; call it once all were read. `prompt` is the field in which
+/// the prompts came, for messages.
+ApiResult<Question> checked(JsonFields& fields,
+                            const ReadingRules& rules,
+                            std::optional<int64_t> tokens_max,
+                            const char* prompt,
+                            Question question);
+
+/// POST /v1/completions.
+ApiResult<Question> read_completion(std::string_view body, const ReadingRules& rules);
+
+}  // namespace ferry::serve

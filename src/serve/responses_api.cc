@@ -1,0 +1,416 @@
+#include "serve/responses_api.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "serve/chat_request.h"
+
+namespace ferry::serve {
+namespace {
+
+using Json = nlohmann::json;
+using Ordered = nlohmann::ordered_json;
+using Kind = text::AnswerDelta::Kind;
+
+/// Fields of items and parts as answers have them, which say nothing to a model.
+const std::set<std::string> kAboutItems = {"id", "status", "annotations", "logprobs"};
+
+/// Text, or parts that are text of any kind.
+std::string read_parts(JsonFields& of, const char* name, const Json& content) {
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) {
+    of.refuse(name, "must be text, or a list of parts of text");
+    return "";
+  }
+  static const std::set<std::string> kTexts = {
+      "input_text", "output_text", "reasoning_text", "summary_text"};
+  std::string text;
+  size_t index = 0;
+  for (const Json& item : content) {
+    JsonFields part = of.item(name, item, index);
+    if (!kTexts.contains(part.text("type")) && !part.problem())
+      part.refuse("type", "is not text: this model reads text");
+    if (index++ > 0) text += '\n';
+    text += part.text("text");
+    part.refuse_unknown(kAboutItems, "is no field of a part of text");
+  }
+  return text;
+}
+
+/// Items become messages; what the assistant thought and called joins its message.
+class ItemReader {
+ public:
+  explicit ItemReader(Ordered& messages) : messages_(messages) {}
+
+  void read(JsonFields& item) {
+    const std::string type = item.text("type", "message");
+    if (type == "message") {
+      Ordered m = {{"role", item.text("role")}};
+      m["content"] = read_parts(item, "content", item.at("content"));
+      if (m["role"] == "assistant" && !thought_.empty())
+        m["reasoning_content"] = std::exchange(thought_, "");
+      messages_.push_back(std::move(m));
+    } else if (type == "reasoning") {
+      if (const Json* const content = item.find("content"))
+        thought_ += read_parts(item, "content", *content);
+      if (const Json* const summary = item.find("summary")) read_parts(item, "summary", *summary);
+      item.only("encrypted_content", nullptr);
+    } else if (type == "function_call") {
+      Ordered call = {
+          {"id", item.text("call_id")},
+          {"type", "function"},
+          {"function", {{"name", item.text("name")}, {"arguments", item.text("arguments")}}}};
+      if (messages_.empty() || messages_.back()["role"] != "assistant")
+        messages_.push_back({{"role", "assistant"}, {"content", nullptr}});
+      if (!thought_.empty()) messages_.back()["reasoning_content"] = std::exchange(thought_, "");
+      messages_.back()["tool_calls"].push_back(std::move(call));
+    } else if (type == "function_call_output") {
+      messages_.push_back({{"role", "tool"},
+                           {"tool_call_id", item.text("call_id")},
+                           {"content", read_parts(item, "output", item.at("output"))}});
+    } else if (!item.problem()) {
+      item.refuse("type", "is not supported by this server");
+    }
+    item.refuse_unknown(kAboutItems, "is no field of this item");
+  }
+
+ private:
+  Ordered& messages_;
+  std::string thought_;
+};
+
+void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
+  Ordered tools = Ordered::array();
+  const Json& list = fields.list("tools");
+  for (size_t i = 0; i < list.size() && !fields.problem(); ++i) {
+    JsonFields tool = fields.item("tools", list[i], i);
+    if (tool.text("type") != "function" && !tool.problem())
+      tool.refuse("type", "is not \"function\"; this server runs no tools of its own");
+    for (const char* name : {"name", "description", "parameters", "strict"}) tool.has(name);
+    tool.refuse_unknown({}, "is no field of a function");
+    Ordered function = request.at("tools").at(i);
+    function.erase("type");
+    tools.push_back({{"type", "function"}, {"function", std::move(function)}});
+  }
+  if (!tools.empty()) chat["tools"] = std::move(tools);
+}
+
+void read_choice(JsonFields& fields, const Json& choice, Ordered& chat) {
+  if (choice.is_object() && choice.value("type", Json()) == "function" && choice.contains("name"))
+    chat["tool_choice"] = {{"type", "function"}, {"function", {{"name", choice["name"]}}}};
+  else if (choice.is_string())
+    chat["tool_choice"] = choice;
+  else
+    fields.refuse("tool_choice", "must be none, auto, required or a function's name");
+}
+
+void read_text_format(JsonFields& fields, const Ordered& request, Ordered& chat) {
+  JsonFields text = fields.object("text");
+  text.only("verbosity", "medium");
+  if (text.has("format")) {
+    JsonFields format = text.object("format");
+    const std::string type = format.text("type");
+    if (type == "json_schema") {
+      Ordered schema = request.at("text").at("format");
+      schema.erase("type");
+      for (const char* name : {"name", "schema", "strict", "description"}) format.has(name);
+      chat["response_format"] = {{"type", type}, {"json_schema", std::move(schema)}};
+    } else {
+      chat["response_format"] = {{"type", type}};
+    }
+    format.refuse_unknown({}, "is no field of a format");
+  }
+  text.refuse_unknown({}, "is not supported by this server");
+}
+
+struct Translated {
+  std::string chat;      // the request as /v1/chat/completions would have it
+  std::string repeated;  // what the answer repeats of it
+};
+
+ApiResult<Translated> translated(std::string_view body) {
+  const ApiResult<Json> json = parse_request(body);
+  if (!json) return tl::unexpected(json.error());
+  const Ordered request = Ordered::parse(body);  // valid, as was just seen
+  JsonProblem problem{.code = Code::kInvalidInput};
+  JsonFields fields(*json, kWhere, problem);
+  Ordered chat = {{"messages", Ordered::array()}};
+  if (fields.has("instructions"))
+    chat["messages"].push_back({{"role", "system"}, {"content", fields.text("instructions")}});
+  const Json& input = fields.at("input");
+  if (input.is_string()) {
+    chat["messages"].push_back({{"role", "user"}, {"content", input}});
+  } else if (!input.is_null()) {
+    const Json& list = fields.list("input");
+    ItemReader reader(chat["messages"]);
+    for (size_t i = 0; i < list.size() && !problem; ++i) {
+      JsonFields item = fields.item("input", list[i], i);
+      reader.read(item);
+    }
+  }
+  if (fields.has("tools")) read_tools(fields, request, chat);
+  if (const Json* const choice = fields.find("tool_choice")) read_choice(fields, *choice, chat);
+  if (fields.has("text")) read_text_format(fields, request, chat);
+  if (fields.has("reasoning")) {
+    JsonFields reasoning = fields.object("reasoning");
+    if (reasoning.has("effort")) chat["reasoning_effort"] = reasoning.text("effort");
+    // A summary is of a thought that is kept back: here it is shown whole.
+    for (const char* name : {"summary", "generate_summary"}) reasoning.has(name);
+    reasoning.refuse_unknown({}, "is no field of reasoning");
+  }
+  if (fields.has("max_output_tokens"))
+    chat["max_tokens"] = fields.integer("max_output_tokens", 1, INT32_MAX);
+  for (const char* name : {"model",
+                           "temperature",
+                           "top_p",
+                           "stream",
+                           "parallel_tool_calls",
+                           "seed",
+                           "cache_salt",
+                           "chat_template_kwargs"})
+    if (fields.has(name)) chat[name] = request.at(name);
+  fields.only("truncation", "disabled");
+  fields.only("background", false);
+  fields.only("include", Json::array());
+  fields.only("top_logprobs", 0);
+  fields.refuse_unknown(
+      {"store", "metadata", "user", "service_tier", "safety_identifier", "prompt_cache_key"},
+      "is not supported by this server; it stores nothing");
+  if (problem) return tl::unexpected(api_error(problem, kWhere));
+  Ordered repeated = Ordered::object();
+  for (const auto& [name, missing] : std::initializer_list<std::pair<const char*, Ordered>>{
+           {"instructions", nullptr},
+           {"max_output_tokens", nullptr},
+           {"metadata", Ordered::object()},
+           {"parallel_tool_calls", true},
+           {"reasoning", nullptr},
+           {"temperature", nullptr},
+           {"text", {{"format", {{"type", "text"}}}}},
+           {"tool_choice", "auto"},
+           {"tools", Ordered::array()},
+           {"top_p", nullptr}})
+    repeated[name] = request.contains(name) && !request[name].is_null() ? request[name] : missing;
+  return Translated{.chat = json_text(chat), .repeated = json_text(repeated)};
+}
+
+/// Answers as items, and as events about them.
+class ResponseWriter : public AnswerWriter {
+ public:
+  ResponseWriter(const Question& question, AnswerHead head)
+      : question_(question), head_(std::move(head)) {}
+
+  std::string document(const std::vector<Answer>& answers, const AnswerUsage& usage) override {
+    return json_text(response(&answers.front(), usage));
+  }
+
+  std::string begin(const std::vector<Answer>&, const AnswerUsage& usage) override {
+    std::string events = event("response.created", {{"response", response(nullptr, usage)}});
+    events += event("response.in_progress", {{"response", response(nullptr, usage)}});
+    return events;
+  }
+
+  std::string more(size_t,
+                   const Answer& answer,
+                   const AnswerNews& news,
+                   const AnswerUsage&) override {
+    std::string events;
+    for (const text::AnswerDelta& d : news.deltas) {
+      switch (d.kind) {
+        case Kind::kReasoning:
+        case Kind::kContent:
+          open(d.kind, answer, events);
+          text_ += d.text;
+          events += event(d.kind == Kind::kContent ? "response.output_text.delta"
+                                                   : "response.reasoning_text.delta",
+                          part({{"delta", d.text}, {"logprobs", Ordered::array()}}));
+          break;
+        case Kind::kCall:
+          close(answer, events);
+          call_ = static_cast<size_t>(d.call);
+          open(d.kind, answer, events);
+          break;
+        case Kind::kArguments:
+          events += event("response.function_call_arguments.delta", of_item({{"delta", d.text}}));
+          break;
+        case Kind::kCallEnd: close(answer, events); break;
+      }
+    }
+    if (answer.end) close(answer, events);
+    return events;
+  }
+
+  std::string end(const std::vector<Answer>& answers, const AnswerUsage& usage) override {
+    const bool whole = answers.front().end != AnswerEnd::kLength;
+    return event(whole ? "response.completed" : "response.incomplete",
+                 {{"response", response(&answers.front(), usage)}});
+  }
+
+  std::string failure(const ApiError& error) override {
+    Ordered failed = response(nullptr, {});
+    failed["status"] = "failed";
+    failed["error"] = {{"code", "server_error"}, {"message", error.message}};
+    return event("response.failed", {{"response", std::move(failed)}});
+  }
+
+ private:
+  std::string event(const char* type, const Ordered& fields) {
+    Ordered j = {{"type", type}, {"sequence_number", events_++}};
+    j.update(fields);
+    return fmt::format("event: {}\ndata: {}\n\n", type, json_text(j));
+  }
+
+  std::string id_of(const char* prefix, size_t index) const {
+    return fmt::format("{}{}_{}", prefix, head_.id, index);
+  }
+
+  static Ordered text_part(const std::string& text) {
+    return {{"type", "output_text"},
+            {"text", text},
+            {"annotations", Ordered::array()},
+            {"logprobs", Ordered::array()}};
+  }
+
+  Ordered reasoning_item(size_t index, const std::string* text, const char* status) const {
+    Ordered content = Ordered::array();
+    if (text != nullptr) content.push_back({{"type", "reasoning_text"}, {"text", *text}});
+    return {{"id", id_of("rs_", index)},
+            {"type", "reasoning"},
+            {"summary", Ordered::array()},
+            {"content", std::move(content)},
+            {"status", status}};
+  }
+  Ordered message_item(size_t index, const std::string* text, const char* status) const {
+    Ordered content = Ordered::array();
+    if (text != nullptr) content.push_back(text_part(*text));
+    return {{"id", id_of("msg_", index)},
+            {"type", "message"},
+            {"role", "assistant"},
+            {"status", status},
+            {"content", std::move(content)}};
+  }
+  Ordered call_item(size_t index, const ToolCall& call, bool whole) const {
+    return {{"id", id_of("fc_", index)},
+            {"type", "function_call"},
+            {"call_id", call.id},
+            {"name", call.name},
+            {"arguments", whole ? call.arguments : ""},
+            {"status", whole ? "completed" : "in_progress"}};
+  }
+
+  /// Of a whole answer, or (nullptr) of one that has just begun.
+  Ordered response(const Answer* a, const AnswerUsage& u) const {
+    const bool cut = a != nullptr && a->end == AnswerEnd::kLength;
+    const char* const status = cut ? "incomplete" : "completed";
+    Ordered output = Ordered::array();
+    if (a != nullptr) {
+      if (!a->reasoning.empty()) output.push_back(reasoning_item(0, &a->reasoning, "completed"));
+      if (!a->content.empty() || (a->calls.empty() && a->reasoning.empty()))
+        output.push_back(message_item(output.size(), &a->content, status));
+      for (const ToolCall& call : a->calls) output.push_back(call_item(output.size(), call, true));
+    }
+    Ordered j = {{"id", "resp_" + head_.id},
+                 {"object", "response"},
+                 {"created_at", head_.created_s},
+                 {"status", a == nullptr ? "in_progress" : status},
+                 {"error", nullptr},
+                 {"incomplete_details", nullptr},
+                 {"model", head_.model},
+                 {"output", std::move(output)},
+                 {"previous_response_id", nullptr},
+                 {"store", false},
+                 {"truncation", "disabled"},
+                 {"usage", nullptr}};
+    if (cut) j["incomplete_details"] = {{"reason", "max_output_tokens"}};
+    j.update(Ordered::parse(question_.repeated));
+    if (a != nullptr)
+      j["usage"] = {{"input_tokens", u.prompt},
+                    {"input_tokens_details", {{"cached_tokens", u.cached}}},
+                    {"output_tokens", u.completion},
+                    {"output_tokens_details", {{"reasoning_tokens", u.thought}}},
+                    {"total_tokens", u.prompt + u.completion}};
+    return j;
+  }
+
+  // --- the item that is open in a stream ---------------------------------------------------------
+
+  Ordered of_item(Ordered fields) const {
+    fields["output_index"] = items_;
+    fields["item_id"] = item_id_;
+    return fields;
+  }
+  Ordered part(Ordered fields) const {
+    fields["content_index"] = 0;
+    return of_item(std::move(fields));
+  }
+
+  void open(Kind kind, const Answer& answer, std::string& events) {
+    if (open_ && kind_ == kind) return;
+    close(answer, events);
+    open_ = true;
+    kind_ = kind;
+    text_.clear();
+    Ordered item;
+    if (kind == Kind::kReasoning)
+      item = reasoning_item(items_, nullptr, "in_progress");
+    else if (kind == Kind::kContent)
+      item = message_item(items_, nullptr, "in_progress");
+    else
+      item = call_item(items_, answer.calls[call_], false);
+    item_id_ = item["id"].get<std::string>();
+    events += event("response.output_item.added", {{"output_index", items_}, {"item", item}});
+    if (kind == Kind::kContent)
+      events += event("response.content_part.added", part({{"part", text_part("")}}));
+  }
+
+  void close(const Answer& answer, std::string& events) {
+    if (!std::exchange(open_, false)) return;
+    Ordered item;
+    if (kind_ == Kind::kReasoning) {
+      events += event("response.reasoning_text.done", part({{"text", text_}}));
+      item = reasoning_item(items_, &text_, "completed");
+    } else if (kind_ == Kind::kContent) {
+      events += event("response.output_text.done",
+                      part({{"text", text_}, {"logprobs", Ordered::array()}}));
+      events += event("response.content_part.done", part({{"part", text_part(text_)}}));
+      item = message_item(
+          items_, &text_, answer.end == AnswerEnd::kLength ? "incomplete" : "completed");
+    } else {
+      const ToolCall& call = answer.calls[call_];
+      events += event("response.function_call_arguments.done",
+                      of_item({{"name", call.name}, {"arguments", call.arguments}}));
+      item = call_item(items_, call, true);
+    }
+    events += event("response.output_item.done", {{"output_index", items_}, {"item", item}});
+    ++items_;
+  }
+
+  const Question& question_;
+  AnswerHead head_;
+  int64_t events_ = 0;
+  size_t items_ = 0;  // that are closed
+  bool open_ = false;
+  Kind kind_ = Kind::kContent;
+  size_t call_ = 0;
+  std::string text_, item_id_;
+};
+
+}  // namespace
+
+ApiResult<Question> read_response_request(std::string_view body, const ReadingRules& rules) {
+  ApiResult<Translated> t = translated(body);
+  if (!t) return tl::unexpected(t.error());
+  ApiResult<Question> question = read_chat(t->chat, rules);
+  if (question) question->repeated = std::move(t->repeated);
+  return question;
+}
+
+std::unique_ptr<AnswerWriter> response_writer(const LoadedModel&,
+                                              const Question& question,
+                                              const AnswerHead& head) {
+  return std::make_unique<ResponseWriter>(question, head);
+}
+
+}  // namespace ferry::serve

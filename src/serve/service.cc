@@ -1,0 +1,603 @@
+#include "serve/service.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/json.h"
+#include "base/patient_output.h"
+#include "base/random.h"
+#include "base/signature.h"
+#include "base/version.h"
+#include "base/work_thread.h"
+#include "serve/answering.h"
+#include "serve/chat_request.h"
+#include "serve/messages_api.h"
+#include "serve/metrics.h"
+#include "serve/openapi.h"
+#include "serve/page/page_files.h"
+#include "serve/question_fields.h"
+#include "serve/responses_api.h"
+#include "serve/token_endpoints.h"
+
+namespace ferry::serve {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr double kTickS = 1;
+constexpr double kPartingS = 3;  // for the last bytes to be taken, once all is answered
+
+double now_s() { return system_clock().monotonic_s(); }
+
+HttpResponse json_response(const Json& json) { return {.body = json_text(json)}; }
+
+/// A name in the host part of a URL or of the header Host, without its port.
+std::string_view without_port(std::string_view host) {
+  if (host.starts_with('[')) return host.substr(0, host.find(']') + 1);
+  return host.substr(0, host.find(':'));
+}
+
+bool is_loopback(std::string_view host) {
+  return host == "localhost" || host.starts_with("127.") || host == "[::1]" || host == "::1";
+}
+
+/// Adds what every response has, and tells when it went out.
+class TaggedExchange : public HttpExchange {
+ public:
+  TaggedExchange(std::shared_ptr<HttpExchange> to,
+                 HttpHeaders headers,
+                 std::function<void(int status)> answered)
+      : to_(std::move(to)), headers_(std::move(headers)), answered_(std::move(answered)) {}
+
+  void answer(HttpResponse response) override {
+    answered_(response.status);
+    to_->answer(tagged(std::move(response)));
+  }
+  void begin(HttpResponse head) override {
+    answered_(head.status);
+    to_->begin(tagged(std::move(head)));
+  }
+  void write(std::string_view piece) override { to_->write(piece); }
+  void end() override { to_->end(); }
+  void abort() override { to_->abort(); }
+  void when_gone(std::function<void()> gone) override { to_->when_gone(std::move(gone)); }
+
+ private:
+  HttpResponse tagged(HttpResponse response) const {
+    response.headers.insert(response.headers.end(), headers_.begin(), headers_.end());
+    return response;
+  }
+  std::shared_ptr<HttpExchange> to_;
+  HttpHeaders headers_;
+  std::function<void(int)> answered_;
+};
+
+class Server;
+using Exchange = std::shared_ptr<HttpExchange>;
+
+/// What a path does.
+struct Route {
+  const char* method;
+  const char* path;  // those of APIs without their /v1
+  bool guarded;      // by keys, if there are any
+  bool runs;         // needs the model
+  void (Server::*handle)(const HttpRequest&, const Exchange&);
+  ApiStyle style = ApiStyle::kOpenAi;
+};
+
+class Server : public Service {
+ public:
+  explicit Server(ServiceOptions options) : options_(std::move(options)), log_(stderr) {}
+  ~Server() override {
+    // Threads end before what their messages are for.
+    reading_.reset();
+    engine_.reset();
+    http_.reset();
+  }
+
+  Result<void> listen() {
+    TRY_ASSIGN(
+        http_,
+        HttpServer::listen(
+            options_.host,
+            options_.port,
+            options_.http,
+            {.check_head = [this](const HttpRequest& r) { return refusal(r); },
+             .handle = [this](HttpRequest r, Exchange e) { handle(std::move(r), std::move(e)); }}));
+    log(fmt::format("ferry: {} at {} is being loaded", options_.names.front(), url()));
+    return {};
+  }
+
+  Result<void> load(EngineLoop::Load load) {
+    const auto here = [this](std::function<void()> task) { http_->post(std::move(task)); };
+    TRY_ASSIGN(reading_, WorkThread::start(nullptr, [this, here](std::exception_ptr e) {
+                 here([this, e] { fail(e); });
+               }));
+    TRY_ASSIGN(
+        engine_,
+        EngineLoop::start(
+            std::move(load),
+            {.loaded =
+                 [this, here](std::shared_ptr<const LoadedModel> model) {
+                   here([this, m = std::move(model)]() mutable { loaded(std::move(m)); });
+                 },
+             .news =
+                 [this, here](std::vector<EngineNews> news) {
+                   here([this, n = std::make_shared<std::vector<EngineNews>>(std::move(news))] {
+                     for (EngineNews& one : *n) take(one);
+                   });
+                 },
+             .not_loaded =
+                 [this, here](Status status) {
+                   here([this, status] {
+                     outcome_ = tl::unexpected(status);
+                     http_->stop();
+                   });
+                 },
+             .failed = [this, here](std::exception_ptr e) { here([this, e] { fail(e); }); }}));
+    http_->on_signals({SIGTERM, SIGINT}, [this](int) {
+      if (model_ == nullptr) std::_Exit(0);  // nothing is under way but reading files
+      end();
+    });
+    tick();
+    return {};
+  }
+
+  uint16_t port() const override { return http_->port(); }
+  void stop() override {
+    http_->post([this] { end(); });
+  }
+  Result<void> run() override {
+    http_->run();
+    if (failure_) std::rethrow_exception(failure_);
+    return outcome_;
+  }
+
+ private:
+  static const std::vector<Route>& routes();
+
+  std::string url() const {
+    const bool six = options_.host.find(':') != std::string::npos;
+    return fmt::format("http://{}:{}/", six ? "[" + options_.host + "]" : options_.host, port());
+  }
+
+  void log(const std::string& line) { log_.write(line + "\n"); }
+
+  // --- what is asked ---------------------------------------------------------------------------
+
+  /// The route of a path, with and without /v1 (and DeepSeek's /beta); nullptr: there is none.
+  /// `others`: the path is there, but for another method.
+  static const Route* find(const HttpRequest& request, bool* others = nullptr) {
+    std::string_view path = request.path;
+    for (const std::string_view version : {"/v1/", "/beta/"})
+      if (path.starts_with(version)) {
+        path.remove_prefix(version.size() - 1);
+        break;
+      }
+    const std::string_view given = request.method, method = given == "HEAD" ? "GET" : given;
+    const Route* found = nullptr;
+    for (const Route& r : routes()) {
+      const std::string_view p = r.path;
+      if (p.ends_with('*') ? !path.starts_with(p.substr(0, p.size() - 1)) : path != p) continue;
+      if (others != nullptr) *others = true;
+      if (method == r.method) found = &r;
+      if (found != nullptr) break;
+    }
+    return found;
+  }
+
+  /// What is refused by a request's head alone, before its body is read.
+  std::optional<HttpResponse> refusal(const HttpRequest& request) {
+    std::optional<ApiError> error = head_error(request);
+    if (!error) return std::nullopt;
+    const Route* const route = find(request);
+    HttpResponse response =
+        error_response(*error, route != nullptr ? route->style : ApiStyle::kOpenAi);
+    for (auto& header : cors(request)) response.headers.push_back(std::move(header));
+    metrics_.response(response.status);
+    return response;
+  }
+
+  std::optional<ApiError> head_error(const HttpRequest& request) const {
+    if (!admits_origin(request))
+      return ApiError{
+          .status = 403,
+          .message = "pages of this origin may not ask here; --cors names those that may",
+          .code = "origin_not_allowed"};
+    if (request.method == "OPTIONS") return std::nullopt;
+    bool others = false;
+    const Route* const route = find(request, &others);
+    if (route == nullptr) {
+      if (!others && page_file(request.path) != nullptr &&
+          (request.method == "GET" || request.method == "HEAD"))
+        return std::nullopt;
+      if (others) return ApiError{.status = 405, .message = "not with this method"};
+      return ApiError{.status = 404, .message = "there is nothing at this path"};
+    }
+    if (route->guarded && !options_.keys.admit(request))
+      return ApiError{.status = 401,
+                      .message = "no valid API key: send \"Authorization: Bearer KEY\"",
+                      .code = "invalid_api_key"};
+    if (route->runs && ending_)
+      return ApiError{.status = 503, .message = "this server is ending", .code = "ending"};
+    if (route->runs && model_ == nullptr)
+      return ApiError{.status = 503, .message = "the model is being loaded", .code = "loading"};
+    return std::nullopt;
+  }
+
+  bool is_trusted(std::string_view origin) const {
+    return std::any_of(options_.origins.begin(), options_.origins.end(), [&](const std::string& o) {
+      return o == "*" || o == origin;
+    });
+  }
+
+  /// Browsers send the header Origin with what a page asks for. The server's own page may ask; where
+  /// nothing but being on this machine admits a client, a page of a name that was made to lead here
+  /// (DNS rebinding) may not.
+  bool admits_origin(const HttpRequest& request) const {
+    const std::string_view origin = request.header("origin");
+    if (origin.empty() || is_trusted(origin)) return true;
+    const size_t scheme = origin.find("://");
+    const std::string_view host = request.header("host");
+    if (scheme == std::string_view::npos || origin.substr(scheme + 3) != host) return false;
+    return !options_.keys.empty() || !is_loopback(options_.host) || is_loopback(without_port(host));
+  }
+
+  HttpHeaders cors(const HttpRequest& request) const {
+    const std::string_view origin = request.header("origin");
+    if (origin.empty() || !is_trusted(origin)) return {};
+    return {{"Access-Control-Allow-Origin", std::string(origin)}, {"Vary", "Origin"}};
+  }
+
+  void handle(HttpRequest request, Exchange to) {
+    const double asked_s = now_s();
+    const Route* const route = find(request);
+    const bool logged = options_.log_requests && route != nullptr && route->runs;
+    const Exchange exchange = std::make_shared<TaggedExchange>(
+        std::move(to), cors(request), [this, logged, asked_s, route](int status) {
+          metrics_.response(status);
+          if (logged && status >= 400)
+            log(fmt::format("ferry: {} {} {} after {:.3f} s",
+                            route->method,
+                            route->path,
+                            status,
+                            now_s() - asked_s));
+        });
+    if (request.method == "OPTIONS") return preflight(request, exchange);
+    if (route != nullptr) return (this->*route->handle)(request, exchange);
+    page(request, exchange);
+  }
+
+  void preflight(const HttpRequest& request, const Exchange& exchange) const {
+    if (cors(request).empty())
+      return exchange->answer(
+          error_response({.status = 405, .message = "not with this method"}, ApiStyle::kOpenAi));
+    exchange->answer({.status = 204,
+                      .content_type = "text/plain",
+                      .headers = {{"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
+                                  {"Access-Control-Allow-Headers",
+                                   "Authorization, Content-Type, X-Api-Key, Anthropic-Version"},
+                                  {"Access-Control-Max-Age", "600"}}});
+  }
+
+  void page(const HttpRequest& request, const Exchange& exchange) const {
+    const PageFile& file = *page_file(request.path);  // as check_head saw
+    HttpResponse r{.content_type = std::string(file.content_type),
+                   .headers = {{"ETag", std::string(file.etag)},
+                               {"Cache-Control", "no-cache"},
+                               {"Content-Security-Policy", std::string(kPageSecurityPolicy)},
+                               {"X-Content-Type-Options", "nosniff"},
+                               {"Referrer-Policy", "no-referrer"},
+                               {"Vary", "Accept-Encoding"}}};
+    if (request.header("if-none-match").find(file.etag) != std::string_view::npos) {
+      r.status = 304;
+    } else if (!file.gzip.empty() &&
+               request.header("accept-encoding").find("gzip") != std::string_view::npos) {
+      r.headers.emplace_back("Content-Encoding", "gzip");
+      r.body = file.gzip;
+    } else {
+      r.body = file.bytes;
+    }
+    exchange->answer(std::move(r));
+  }
+
+  void health(const HttpRequest&, const Exchange& exchange) {
+    const char* state = "ok";
+    const EngineState e = engine_->state();
+    if (ending_)
+      state = "ending";
+    else if (model_ == nullptr)
+      state = "loading";
+    else if (e.busy && now_s() - e.progress_s > options_.stall_s)
+      state = "stalled";
+    HttpResponse r = json_response({{"status", state}});
+    if (std::string_view(state) != "ok") r.status = 503;
+    exchange->answer(std::move(r));
+  }
+
+  void version(const HttpRequest&, const Exchange& exchange) {
+    exchange->answer(json_response({{"version", kVersion}, {"program", "ferry"}}));
+  }
+
+  void openapi(const HttpRequest&, const Exchange& exchange) {
+    exchange->answer({.body = openapi_json()});
+  }
+
+  void metrics(const HttpRequest&, const Exchange& exchange) {
+    exchange->answer(
+        {.content_type = "text/plain; version=0.0.4; charset=utf-8",
+         .body = metrics_.text(options_.names.front(), engine_->state(), http_->connections())});
+  }
+
+  Json model_json(const std::string& name) const {
+    return {{"id", name},
+            {"object", "model"},
+            {"created", created_s_},
+            {"owned_by", "ferry"},
+            {"root", options_.names.front()},
+            {"parent", nullptr},
+            {"max_model_len", model_->context()}};
+  }
+
+  void models(const HttpRequest&, const Exchange& exchange) {
+    Json list = Json::array();
+    for (const std::string& name : options_.names) list.push_back(model_json(name));
+    exchange->answer(json_response({{"object", "list"}, {"data", std::move(list)}}));
+  }
+
+  void one_model(const HttpRequest& request, const Exchange& exchange) {
+    const std::string name = request.path.substr(request.path.find("/models/") + 8);
+    if (std::find(options_.names.begin(), options_.names.end(), name) != options_.names.end())
+      return exchange->answer(json_response(model_json(name)));
+    exchange->answer(error_response({.status = 404,
+                                     .message = "there is no such model here",
+                                     .param = "model",
+                                     .code = "model_not_found"},
+                                    ApiStyle::kOpenAi));
+  }
+
+  void passport(const HttpRequest&, const Exchange& exchange) {
+    exchange->answer({.body = model_->facts});
+  }
+
+  void embeddings(const HttpRequest&, const Exchange& exchange) {
+    exchange->answer(error_response(
+        {.message = "embeddings: this server makes none; its models answer", .code = "unsupported"},
+        ApiStyle::kOpenAi));
+  }
+
+  void tokenize(const HttpRequest& r, const Exchange& e) { convert(r, e, tokenize_request); }
+  void detokenize(const HttpRequest& r, const Exchange& e) { convert(r, e, detokenize_request); }
+  void chat(const HttpRequest& r, const Exchange& e) { ask(r, e, read_chat, chat_writer); }
+  void response(const HttpRequest& r, const Exchange& e) {
+    ask(r, e, read_response_request, response_writer);
+  }
+  void message(const HttpRequest& r, const Exchange& e) {
+    ask(r, e, read_message_request, message_writer);
+  }
+  void count_tokens(const HttpRequest& r, const Exchange& e) {
+    convert(r, e, count_tokens_request);
+  }
+  void completion(const HttpRequest& r, const Exchange& e) {
+    ask(r, e, read_completion, completion_writer);
+  }
+
+  // --- reading, on a thread of its own: a long text takes a while to become tokens ---------------
+
+  ReadingRules rules(uint64_t seed) const {
+    return {.model = *model_, .names = options_.names, .sampling = sampling_, .seed = seed};
+  }
+
+  /// Text to tokens or back.
+  void convert(const HttpRequest& request,
+               const Exchange& exchange,
+               ApiResult<std::string> (*with)(std::string_view, const ReadingRules&)) {
+    const ApiStyle style = find(request)->style;
+    ++reading_now_;
+    reading_->post([=, this, body = request.body, r = rules(0)] {
+      http_->post([=, this, result = with(body, r)] {
+        --reading_now_;
+        exchange->answer(result ? HttpResponse{.body = *result}
+                                : error_response(result.error(), style));
+      });
+    });
+  }
+
+  using Reader = ApiResult<Question> (*)(std::string_view body, const ReadingRules&);
+
+  void ask(const HttpRequest& request,
+           const Exchange& exchange,
+           Reader reader,
+           WriterMaker writer) {
+    const double asked_s = now_s();
+    const QuestionId id = ++last_id_;
+    const std::string name = hash(fmt::format("{} {}", begun_, id));
+    const AnswerHead head{.id = name.substr(0, 24),
+                          .model = options_.names.front(),
+                          .fingerprint = fingerprint_,
+                          .created_s = system_clock().unix_ms() / 1000};
+    // Of a request that names no seed: another each time.
+    const uint64_t seed = name_hash(name.data(), name.size());
+    const std::string salt = options_.keys.salt_of(request);
+    const ApiStyle style = find(request)->style;
+    ++reading_now_;
+    reading_->post([=, this, body = request.body, r = rules(seed)] {
+      auto question = std::make_shared<ApiResult<Question>>(reader(body, r));
+      http_->post([=, this] {
+        --reading_now_;
+        if (!*question) return exchange->answer(error_response(question->error(), style));
+        submit(id, std::move(**question), head, writer, exchange, asked_s, salt);
+      });
+    });
+  }
+
+  void submit(QuestionId id,
+              Question question,
+              AnswerHead head,
+              WriterMaker writer,
+              const Exchange& exchange,
+              double asked_s,
+              const std::string& salt) {
+    head.model = question.model;
+    // Nobody knows where another's part ends: so parts cannot be shifted.
+    const std::string whole_salt =
+        question.salt.empty() && salt.empty() ? "" : hash(salt + "\n" + question.salt);
+    const auto answering = std::make_shared<Answering>(
+        model_, std::move(question), head, writer, exchange, asked_s, [this, id](size_t answer) {
+          engine_->cancel(id, answer);
+        });
+    questions_.emplace(id, answering);
+    exchange->when_gone([this, id] { gone(id); });
+    if (!questions_.contains(id)) return;  // it left while its question was read
+    engine_->submit(id, answering->requests(whole_salt));
+  }
+
+  // --- what becomes of it ------------------------------------------------------------------------
+
+  void take(const EngineNews& news) {
+    const auto it = questions_.find(news.question);
+    if (it == questions_.end()) return;
+    const std::shared_ptr<Answering> answering = it->second;
+    switch (news.kind) {
+      case EngineNews::Kind::kAccepted: answering->accepted(); break;
+      case EngineNews::Kind::kRefused: answering->fail(api_error(news.error)); break;
+      case EngineNews::Kind::kProgress:
+        answering->take(news.answer, news.progress, now_s(), metrics_);
+        break;
+    }
+    if (answering->done()) over(news.question, false);
+  }
+
+  /// Its client left.
+  void gone(QuestionId id) {
+    if (!questions_.contains(id)) return;
+    engine_->cancel(id);
+    over(id, true);
+  }
+
+  void over(QuestionId id, bool aborted) {
+    const auto it = questions_.find(id);
+    if (it == questions_.end()) return;
+    const std::shared_ptr<Answering> answering = it->second;
+    questions_.erase(it);
+    answering->count(metrics_, now_s(), aborted);
+    if (!options_.log_requests) return;
+    const AnswerUsage& u = answering->usage();
+    log(fmt::format(
+        "ferry: {}: prompt {} ({} known), answer {} tokens, {:.3f} s to the first, {:.3f} s after",
+        aborted ? "left" : "answered",
+        u.prompt,
+        u.cached,
+        u.completion,
+        u.prompt_s,
+        u.completion_s));
+  }
+
+  void loaded(std::shared_ptr<const LoadedModel> model) {
+    model_ = std::move(model);
+    sampling_ = default_sampling(model_->texts);
+    fingerprint_ = "ferry-" + std::string(kVersion) + "-" + hash(model_->facts).substr(0, 10);
+    log(fmt::format("ferry: serving {} at {}", options_.names.front(), url()));
+  }
+
+  /// The engine, or what reads requests, is no more.
+  void fail(std::exception_ptr e) {
+    if (!failure_) failure_ = std::move(e);
+    const auto all = std::exchange(questions_, {});
+    for (const auto& [id, answering] : all)
+      answering->fail({.status = 500, .message = "the server failed; it ends"});
+    http_->drain();
+    ending_ = true;
+    http_->after(kTickS, [this] { http_->stop(); });
+  }
+
+  // --- time --------------------------------------------------------------------------------------
+
+  void tick() {
+    const double now = now_s();
+    const auto all = questions_;
+    for (const auto& [id, answering] : all) answering->keep_alive(now);
+    http_->after(kTickS, [this] { tick(); });
+  }
+
+  void end() {
+    if (std::exchange(ending_, true)) return http_->stop();
+    log(fmt::format("ferry: ending; {} requests are under way", questions_.size()));
+    http_->drain();
+    http_->after(options_.drain_s, [this] { http_->stop(); });
+    await_end(now_s());
+  }
+
+  /// Until all is answered, and taken.
+  void await_end(double busy_s) {
+    const double now = now_s();
+    const bool busy = !questions_.empty() || reading_now_ > 0;
+    if (busy) busy_s = now;
+    if (!busy && (http_->connections() == 0 || now - busy_s > kPartingS)) return http_->stop();
+    http_->after(0.02, [this, busy_s] { await_end(busy_s); });
+  }
+
+  std::string hash(const std::string& text) const { return blake2b_hex(text.data(), text.size()); }
+
+  ServiceOptions options_;
+  PatientOutput log_;
+  Metrics metrics_;
+  std::shared_ptr<const LoadedModel> model_;  // nullptr: not yet
+  engine::SamplingOptions sampling_;
+  std::string fingerprint_;
+  const int64_t created_s_ = system_clock().unix_ms() / 1000;
+  // Nobody can know it, so that nobody can guess the names of others' answers, or seeds.
+  const std::string begun_ = new_key_pair().secret_key;
+  QuestionId last_id_ = 0;
+  int64_t reading_now_ = 0;
+  std::map<QuestionId, std::shared_ptr<Answering>> questions_;
+  bool ending_ = false;
+  std::exception_ptr failure_;
+  Result<void> outcome_;
+
+  std::unique_ptr<HttpServer> http_;
+  std::unique_ptr<EngineLoop> engine_;
+  std::unique_ptr<WorkThread> reading_;
+};
+
+const std::vector<Route>& Server::routes() {
+  static const std::vector<Route> all = {
+      {"GET", "/health", false, false, &Server::health},
+      {"GET", "/ping", false, false, &Server::health},
+      {"GET", "/version", false, false, &Server::version},
+      {"GET", "/openapi.json", false, false, &Server::openapi},
+      {"GET", "/metrics", false, false, &Server::metrics},
+      {"GET", "/models", true, true, &Server::models},
+      {"GET", "/models/*", true, true, &Server::one_model},
+      {"GET", "/ferry/passport", true, true, &Server::passport},
+      {"POST", "/tokenize", true, true, &Server::tokenize},
+      {"POST", "/detokenize", true, true, &Server::detokenize},
+      {"POST", "/chat/completions", true, true, &Server::chat},
+      {"POST", "/completions", true, true, &Server::completion},
+      {"POST", "/responses", true, true, &Server::response},
+      {"POST", "/messages", true, true, &Server::message, ApiStyle::kAnthropic},
+      {"POST", "/messages/count_tokens", true, true, &Server::count_tokens, ApiStyle::kAnthropic},
+      {"POST", "/embeddings", true, true, &Server::embeddings},
+  };
+  return all;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Service>> Service::start(ServiceOptions options, EngineLoop::Load load) {
+  auto server = std::make_unique<Server>(std::move(options));
+  TRY(server->listen());
+  TRY(server->load(std::move(load)));
+  return server;
+}
+
+}  // namespace ferry::serve

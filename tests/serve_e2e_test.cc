@@ -1,0 +1,88 @@
+// ferry serve as a process: it loads a model, answers, ends when it is told to, and says why it
+// cannot.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "serve/test_support.h"
+#include "trains.h"
+
+namespace {
+
+using namespace ferry::program;
+using ferry::serve::TestClient;
+using Json = nlohmann::json;
+
+class ServeE2e : public Trains {
+ protected:
+  static void SetUpTestSuite() {
+    begin_folder();
+    ran(train("run", {"--train.steps=4", "--schedule.warmup_steps=1"}));
+    ran({"convert", path("run") + "/step-00000004", "--out", path("model")});
+  }
+  static Strings serve(const Strings& more = {}) {
+    Strings args = {"serve", path("model"), "--port", "0"};
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+  /// Once it is ready.
+  static uint16_t port_of(Program& program) {
+    const std::string mark = "ferry: serving model at http://127.0.0.1:";
+    EXPECT_TRUE(wait_for([&] { return program.said(mark) || program.ended(); }));
+    const std::string said = program.output();
+    EXPECT_NE(said.find(mark), std::string::npos) << said;
+    return static_cast<uint16_t>(
+        std::strtoul(said.c_str() + said.find(mark) + mark.size(), nullptr, 10));
+  }
+};
+
+TEST_F(ServeE2e, AnswersUntilItIsToldToEnd) {
+  Program program(path("log"), serve({"--running", "4"}));
+  const uint16_t port = port_of(program);
+  const Json facts = Json::parse(TestClient(port).get("/ferry/passport").body);
+  EXPECT_EQ(facts["model"], "model");
+  EXPECT_EQ(facts["context"], 128);
+  EXPECT_EQ(facts["passport"]["root"].get<std::string>().size(), 64u);
+  const auto answer = TestClient(port).post(
+      "/v1/completions", R"({"prompt": "the ferry crosses", "max_tokens": 8, "temperature": 0})");
+  ASSERT_EQ(answer.status, 200) << answer.body;
+  // What the command line answers.
+  const std::string alone = ran({"generate",
+                                 path("model"),
+                                 "--prompt",
+                                 "the ferry crosses",
+                                 "--tokens",
+                                 "8",
+                                 "--temperature",
+                                 "0",
+                                 "--no-echo",
+                                 "--json"});
+  EXPECT_EQ(Json::parse(answer.body)["choices"][0]["text"],
+            Json::parse(alone.substr(alone.rfind("{\"text\"")))["text"]);
+  // It was taught no conversation, and says so.
+  const auto chat = TestClient(port).post("/v1/chat/completions",
+                                          R"({"messages": [{"role": "user", "content": "Hi"}]})");
+  EXPECT_EQ(chat.status, 400);
+  EXPECT_NE(chat.body.find("no chat template"), std::string::npos) << chat.body;
+  program.signal(SIGTERM);
+  EXPECT_EQ(program.wait(), 0) << program.output();
+  EXPECT_TRUE(program.said("answered: prompt"));
+  EXPECT_FALSE(program.said("crosses")) << "the log holds text of a request";
+}
+
+TEST_F(ServeE2e, SaysWhyItCannot) {
+  Program nothing(path("log"), {"serve", path("nothing"), "--port", "0"});
+  EXPECT_EQ(nothing.wait(), 2) << nothing.output();
+  Program first(path("log-first"), serve());
+  const std::string taken = std::to_string(port_of(first));
+  Program second(path("log-second"), {"serve", path("model"), "--port", taken});
+  EXPECT_EQ(second.wait(), 3) << second.output();
+  EXPECT_TRUE(second.said("choose another --port"));
+  write(path("keys"), "# none\n");
+  Program keyless(path("log-keys"), serve({"--api-key-file", path("keys")}));
+  EXPECT_EQ(keyless.wait(), 2) << keyless.output();
+  first.signal(SIGINT);
+  EXPECT_EQ(first.wait(), 0);
+}
+
+}  // namespace

@@ -1,0 +1,735 @@
+// The server over a loopback connection, with a small model: what it answers is what the engine
+// answers, what it refuses it names, and nobody's bad manners harm others.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <thread>
+
+#include "base/fault.h"
+#include "checkpoint/model_chat.h"
+#include "device/cpu/cpu_device.h"
+#include "engine/generate.h"
+#include "serve/service.h"
+#include "serve/test_support.h"
+#include "small_model.h"
+#include "text/utf8.h"
+
+namespace ferry::serve {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr const char* kTemplate =
+    "{% for m in messages %}{{ '<|bos|>' + m.role + '\n' + (m.content or '') + '<|eos|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|bos|>assistant\n' }}{% endif %}";
+
+constexpr const char* kChat = R"("messages": [{"role": "user", "content": "Hello there"}])";
+
+std::shared_ptr<LoadedModel> small_loaded_model() {
+  auto m = std::make_shared<LoadedModel>();
+  m->directory = "small";
+  auto tokenizer = text::Tokenizer::load(FERRY_SOURCE_DIR "/testdata/tokenizer/qwen2.json");
+  EXPECT_TRUE(tokenizer) << tokenizer.error().message;
+  m->texts.tokenizer = std::make_shared<text::Tokenizer>(*std::move(tokenizer));
+  m->texts.eos = {*m->texts.tokenizer->token_id("<|eos|>")};
+  m->texts.files["chat_template.jinja"] = kTemplate;
+  auto config = small_config();
+  config.vocab_size = m->texts.tokenizer->vocab_size();
+  config.max_position_embeddings = 4096;
+  m->model = random_model(config, DType::kF32, cpu_device());
+  m->syntax = answer_syntax(m->texts);
+  m->engine = {.cache_tokens = 4096, .running = 8, .waiting = 16};
+  m->facts = R"({"model": "small"})";
+  return m;
+}
+
+/// A service on a thread, as a process would run it.
+class Running {
+ public:
+  explicit Running(ServiceOptions options = {},
+                   std::shared_ptr<LoadedModel> of = small_loaded_model())
+      : model(std::move(of)) {
+    options.port = 0;
+    if (options.names.empty()) options.names = {"small", "other"};
+    options.log_requests = false;
+    auto started = Service::start(
+        std::move(options), [m = model] { return Result<std::shared_ptr<const LoadedModel>>(m); });
+    EXPECT_TRUE(started) << started.error().message;
+    service_ = *std::move(started);
+    thread_ = std::thread([this] { outcome_ = service_->run(); });
+    while (TestClient(port()).get("/health").status != 200)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ~Running() { end(); }
+
+  uint16_t port() const { return service_->port(); }
+  void stop() { service_->stop(); }
+  void end() {
+    if (!thread_.joinable()) return;
+    stop();
+    thread_.join();
+    EXPECT_TRUE(outcome_) << outcome_.error().message;
+  }
+  bool ended_by_itself() {
+    thread_.join();
+    return outcome_.has_value();
+  }
+
+  TestResponse post(const std::string& path, const std::string& body) const {
+    return TestClient(port()).post(path, body);
+  }
+  TestResponse get(const std::string& path) const { return TestClient(port()).get(path); }
+  double metric(const std::string& name) const {
+    const std::string text = get("/metrics").body;
+    const size_t at = text.find("\n" + name);
+    if (at == std::string::npos) return -1;
+    return std::strtod(text.c_str() + text.find("} ", at) + 2, nullptr);
+  }
+  template <typename Condition>
+  static bool eventually(const Condition& condition) {
+    for (int i = 0; i < 30000; ++i) {
+      if (condition()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return false;
+  }
+
+  std::shared_ptr<LoadedModel> model;
+
+ private:
+  std::unique_ptr<Service> service_;
+  std::thread thread_;
+  Result<void> outcome_;
+};
+
+/// One server for the tests that do not change it.
+class Serve : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { server_ = std::make_unique<Running>(); }
+  static void TearDownTestSuite() { server_.reset(); }
+
+  /// The tokens that the engine alone answers with.
+  static std::vector<int32_t> alone(const std::vector<int32_t>& prompt,
+                                    const engine::GenerateOptions& options) {
+    engine::Engine engine(*server_->model->model, {.cache_tokens = 4096, .running = 1});
+    const auto generated = engine::generate(
+        engine, {.prompt = prompt, .options = options, .salt = ""}, [](auto&) { return true; });
+    EXPECT_TRUE(generated);
+    return generated->tokens;
+  }
+  static std::string decoded(const std::vector<int32_t>& ids) {
+    return text::replace_ill_formed(server_->model->texts.tokenizer->decode(ids, true));
+  }
+
+  static std::unique_ptr<Running> server_;
+};
+std::unique_ptr<Running> Serve::server_;
+
+/// The JSON documents of a stream's events, and whether it ended as it must.
+std::vector<Json> events_of(const TestResponse& r) {
+  EXPECT_EQ(r.status, 200) << r.body;
+  EXPECT_NE(r.head.find("Content-Type: text/event-stream"), std::string::npos) << r.head;
+  std::vector<Json> all;
+  std::string_view rest = r.body;
+  while (rest.starts_with("data: ")) {
+    const size_t end = rest.find("\n\n");
+    const std::string_view data = rest.substr(6, end - 6);
+    rest.remove_prefix(end + 2);
+    if (data == "[DONE]") {
+      EXPECT_TRUE(rest.empty()) << rest;
+      return all;
+    }
+    all.push_back(Json::parse(data));
+  }
+  ADD_FAILURE() << "no [DONE]: " << rest;
+  return all;
+}
+
+TEST_F(Serve, TellsWhatItIs) {
+  EXPECT_EQ(server_->get("/health").body, R"({"status":"ok"})");
+  EXPECT_EQ(server_->get("/ferry/passport").body, R"({"model": "small"})");
+  for (const char* path : {"/v1/models", "/models"}) {
+    const Json models = Json::parse(server_->get(path).body);
+    ASSERT_EQ(models["data"].size(), 2u);
+    EXPECT_EQ(models["data"][0]["id"], "small");
+    EXPECT_EQ(models["data"][0]["max_model_len"], 4096);
+  }
+  EXPECT_EQ(Json::parse(server_->get("/v1/models/other").body)["id"], "other");
+  EXPECT_EQ(server_->get("/v1/models/third").status, 404);
+  EXPECT_EQ(server_->get("/nothing").status, 404);
+  EXPECT_EQ(server_->get("/v1/chat/completions").status, 405);
+  EXPECT_EQ(server_->post("/v1/embeddings", R"({"input": "a"})").status, 400);
+  const TestResponse page = server_->get("/");
+  EXPECT_EQ(page.status, 200);
+  EXPECT_NE(page.head.find("Content-Security-Policy: default-src 'none'"), std::string::npos);
+  TestClient client(server_->port());
+  client.send(TestClient::request("HEAD", "/health"));
+  EXPECT_TRUE(client.head().starts_with("HTTP/1.1 200 "));  // and no body follows
+  EXPECT_EQ(client.get("/version").status, 200);
+}
+
+TEST_F(Serve, AnswersWhatTheEngineAnswers) {
+  const TestResponse r = server_->post(
+      "/v1/chat/completions",
+      std::string("{") + kChat +
+          R"(, "max_tokens": 20, "temperature": 0.9, "top_p": 0.8, "seed": 7, "logprobs": true,
+             "top_logprobs": 2, "return_token_ids": true})");
+  ASSERT_EQ(r.status, 200) << r.body;
+  const Json j = Json::parse(r.body);
+  const auto prompt = render_chat(
+      server_->model->texts, R"([{"role": "user", "content": "Hello there"}])", "test", "small");
+  ASSERT_TRUE(prompt);
+  EXPECT_EQ(j["prompt_token_ids"].get<std::vector<int32_t>>(), prompt->ids);
+  engine::GenerateOptions o{.tokens_max = 20, .end_tokens = server_->model->texts.eos};
+  o.sampling = {.temperature = 0.9, .top_p = 0.8, .seed = 7};
+  const std::vector<int32_t> expected = alone(prompt->ids, o);
+  const Json& choice = j["choices"][0];
+  EXPECT_EQ(choice["token_ids"].get<std::vector<int32_t>>(), expected);
+  EXPECT_EQ(choice["message"]["content"], decoded(expected));
+  EXPECT_EQ(choice["message"]["role"], "assistant");
+  EXPECT_EQ(choice["finish_reason"], expected.size() == 20 ? "length" : "stop");
+  ASSERT_EQ(choice["logprobs"]["content"].size(), expected.size());
+  const Json& first = choice["logprobs"]["content"][0];
+  EXPECT_LE(first["logprob"].get<double>(), 0);
+  EXPECT_EQ(first["top_logprobs"].size(), 2u);
+  EXPECT_EQ(j["usage"]["prompt_tokens"], prompt->ids.size());
+  EXPECT_EQ(j["usage"]["completion_tokens"], expected.size());
+  EXPECT_EQ(j["object"], "chat.completion");
+}
+
+TEST_F(Serve, AStreamIsTheSameAnswer) {
+  const std::string settings =
+      std::string(kChat) + R"(, "max_tokens": 30, "temperature": 1.1, "seed": 3, "n": 3)";
+  const Json whole = Json::parse(server_->post("/v1/chat/completions", "{" + settings + "}").body);
+  const auto events = events_of(server_->post(
+      "/v1/chat/completions",
+      "{" + settings + R"(, "stream": true, "stream_options": {"include_usage": true}})"));
+  std::map<int, std::string> text;
+  std::map<int, std::string> finish;
+  for (const Json& e : events) {
+    EXPECT_EQ(e["object"], "chat.completion.chunk");
+    EXPECT_EQ(e["id"], events[0]["id"]);
+    for (const Json& c : e["choices"]) {
+      const int index = c["index"];
+      EXPECT_FALSE(finish.contains(index)) << "after its end";
+      if (c["delta"].contains("content")) text[index] += c["delta"]["content"];
+      if (!c["finish_reason"].is_null()) finish[index] = c["finish_reason"];
+    }
+  }
+  EXPECT_EQ(events[0]["choices"][0]["delta"]["role"], "assistant");
+  ASSERT_EQ(whole["choices"].size(), 3u);
+  for (const Json& c : whole["choices"]) {
+    EXPECT_EQ(text[c["index"].get<int>()], c["message"]["content"]);
+    EXPECT_EQ(finish[c["index"].get<int>()], c["finish_reason"]);
+  }
+  EXPECT_NE(text[0], text[1]) << "each choice is another";
+  EXPECT_TRUE(events.back()["choices"].empty());
+  EXPECT_EQ(events.back()["usage"]["completion_tokens"], whole["usage"]["completion_tokens"]);
+}
+
+TEST_F(Serve, CompletesTextsAndTokens) {
+  const TestResponse r = server_->post(
+      "/v1/completions",
+      R"({"prompt": ["the sea", "a stone"], "n": 2, "max_tokens": 5, "temperature": 0, "logprobs": 1})");
+  ASSERT_EQ(r.status, 200) << r.body;
+  const Json j = Json::parse(r.body);
+  ASSERT_EQ(j["choices"].size(), 4u);
+  std::vector<int32_t> ids;
+  server_->model->texts.tokenizer->encode("a stone", text::Tokenizer::Specials::kAsText, ids);
+  const auto expected = alone(ids, {.tokens_max = 5, .end_tokens = server_->model->texts.eos});
+  EXPECT_EQ(j["choices"][2]["text"], decoded(expected));
+  EXPECT_EQ(j["choices"][2]["text"], j["choices"][3]["text"]);
+  EXPECT_EQ(j["choices"][2]["logprobs"]["tokens"].size(), expected.size());
+  const Json of_ids =
+      Json::parse(server_
+                      ->post("/completions",
+                             Json{{"prompt", ids}, {"max_tokens", 5}, {"temperature", 0}}.dump())
+                      .body);
+  EXPECT_EQ(of_ids["choices"][0]["text"], decoded(expected));
+  // Where its text is, an answer ends before it.
+  const std::string text = decoded(expected);
+  ASSERT_GE(text.size(), 3u);
+  const Json stopped = Json::parse(server_
+                                       ->post("/v1/completions",
+                                              Json{{"prompt", ids},
+                                                   {"max_tokens", 5},
+                                                   {"temperature", 0},
+                                                   {"stop", text.substr(text.size() - 2)}}
+                                                  .dump())
+                                       .body);
+  const std::string cut = stopped["choices"][0]["text"];
+  EXPECT_EQ(cut, text.substr(0, text.find(text.substr(text.size() - 2))));
+  EXPECT_EQ(stopped["choices"][0]["finish_reason"], "stop");
+}
+
+TEST_F(Serve, TellsOfPrompts) {
+  const std::vector<int32_t> ids = {70, 71, 72, 73};
+  const Json j = Json::parse(
+      server_
+          ->post("/v1/completions",
+                 Json{{"prompt", ids}, {"max_tokens", 0}, {"echo", true}, {"logprobs", 2}}.dump())
+          .body);
+  const Json& choice = j["choices"][0];
+  EXPECT_EQ(choice["text"], decoded(ids));
+  ASSERT_EQ(choice["logprobs"]["tokens"].size(), 4u) << j;
+  EXPECT_TRUE(choice["logprobs"]["token_logprobs"][0].is_null());
+  EXPECT_LT(choice["logprobs"]["token_logprobs"][1].get<double>(), 0);
+  EXPECT_EQ(choice["finish_reason"], "length");
+  EXPECT_EQ(j["usage"]["completion_tokens"], 0);
+  const Json scored = Json::parse(
+      server_
+          ->post("/v1/completions",
+                 Json{{"prompt", ids}, {"max_tokens", 1}, {"prompt_logprobs", 2}}.dump())
+          .body)["choices"][0]["prompt_logprobs"];
+  ASSERT_EQ(scored.size(), 4u);
+  EXPECT_EQ(scored[1]["71"]["logprob"], choice["logprobs"]["token_logprobs"][1]);
+}
+
+TEST_F(Serve, AnswersAsResponses) {
+  const std::string ask = R"("input": "Hello there", "max_output_tokens": 12, "seed": 5)";
+  const Json j = Json::parse(server_->post("/v1/responses", "{" + ask + "}").body);
+  EXPECT_EQ(j["object"], "response");
+  const Json chat =
+      Json::parse(server_
+                      ->post("/v1/chat/completions",
+                             std::string("{") + kChat + R"(, "max_tokens": 12, "seed": 5})")
+                      .body);
+  const Json text = chat["choices"][0]["message"]["content"];
+  EXPECT_EQ(j["output"][0]["content"][0]["text"], text);
+  EXPECT_EQ(j["usage"]["output_tokens"], chat["usage"]["completion_tokens"]);
+  EXPECT_EQ(j["max_output_tokens"], 12);
+  const TestResponse stream = server_->post("/v1/responses", "{" + ask + R"(, "stream": true})");
+  std::string told;
+  int64_t events = 0;
+  for (size_t at = 0; (at = stream.body.find("data: ", at)) != std::string::npos; ++at) {
+    const Json e = Json::parse(stream.body.substr(at + 6, stream.body.find('\n', at) - at - 6));
+    EXPECT_EQ(e["sequence_number"], events++);
+    if (e["type"] == "response.output_text.delta") told += e["delta"];
+  }
+  EXPECT_EQ(told, text);
+  EXPECT_TRUE(stream.body.starts_with("event: response.created\n"));
+  EXPECT_EQ(server_->post("/v1/responses", "{" + ask + R"(, "previous_response_id": "x"})").status,
+            400);
+}
+
+TEST_F(Serve, AnswersAsMessages) {
+  const std::string ask =
+      R"("messages": [{"role": "user", "content": [{"type": "text", "text": "Hello there"}]}])";
+  const Json j = Json::parse(
+      server_->post("/v1/messages", "{" + ask + R"(, "max_tokens": 12, "seed": 5})").body);
+  const Json chat =
+      Json::parse(server_
+                      ->post("/v1/chat/completions",
+                             std::string("{") + kChat + R"(, "max_tokens": 12, "seed": 5})")
+                      .body);
+  EXPECT_EQ(j["content"][0]["text"], chat["choices"][0]["message"]["content"]);
+  EXPECT_EQ(j["stop_reason"],
+            chat["choices"][0]["finish_reason"] == "length" ? "max_tokens" : "end_turn");
+  EXPECT_EQ(j["usage"]["output_tokens"], chat["usage"]["completion_tokens"]);
+  const TestResponse stream = server_->post(
+      "/v1/messages", "{" + ask + R"(, "max_tokens": 12, "seed": 5, "stream": true})");
+  std::string told;
+  for (size_t at = 0; (at = stream.body.find("data: ", at)) != std::string::npos; ++at) {
+    const Json e = Json::parse(stream.body.substr(at + 6, stream.body.find('\n', at) - at - 6));
+    if (e["type"] == "content_block_delta") told += e["delta"]["text"];
+  }
+  EXPECT_EQ(told, j["content"][0]["text"]);
+  EXPECT_TRUE(stream.body.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"))
+      << stream.body;
+  const Json counted =
+      Json::parse(server_->post("/v1/messages/count_tokens", "{" + ask + "}").body);
+  EXPECT_EQ(counted["input_tokens"], chat["usage"]["prompt_tokens"]);
+  const TestResponse refused = server_->post("/v1/messages", "{" + ask + "}");
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(Json::parse(refused.body)["error"]["type"], "invalid_request_error");
+  EXPECT_EQ(Json::parse(refused.body)["type"], "error");
+}
+
+TEST_F(Serve, SaysWhatItUnderstands) {
+  const Json j = Json::parse(server_->get("/openapi.json").body);
+  EXPECT_EQ(j["openapi"], "3.1.0");
+  for (const auto& [path, methods] : j["paths"].items())
+    for (const auto& [method, operation] : methods.items()) {
+      const TestResponse r =
+          method == "get" ? server_->get(path) : server_->post(path, R"({"no_such_field": 1})");
+      EXPECT_EQ(r.status, method == "get" ? 200 : 400) << path << ": " << r.body;
+    }
+}
+
+TEST_F(Serve, TokensAreTokenizedAndBack) {
+  const Json j = Json::parse(server_->post("/tokenize", R"({"prompt": "the sea"})").body);
+  std::vector<int32_t> ids;
+  server_->model->texts.tokenizer->encode("the sea", text::Tokenizer::Specials::kAsText, ids);
+  EXPECT_EQ(j["tokens"].get<std::vector<int32_t>>(), ids);
+  EXPECT_EQ(j["count"], ids.size());
+  const Json back = Json::parse(server_->post("/detokenize", Json{{"tokens", ids}}.dump()).body);
+  EXPECT_EQ(back["prompt"], "the sea");
+  const Json chat = Json::parse(server_->post("/tokenize", std::string("{") + kChat + "}").body);
+  EXPECT_GT(chat["count"], 3);
+  EXPECT_EQ(server_->post("/detokenize", R"({"tokens": [1000000]})").status, 400);
+}
+
+TEST_F(Serve, AContinuedMessageIsPartOfThePrompt) {
+  const auto tokens = [&](const std::string& more) {
+    const TestResponse r = server_->post(
+        "/v1/tokenize",
+        R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So")" +
+            more);
+    EXPECT_EQ(r.status, 200) << r.body;
+    return decoded(Json::parse(r.body)["tokens"].get<std::vector<int32_t>>());
+  };
+  EXPECT_TRUE(tokens(R"(, "prefix": true}]})").ends_with("assistant\nSo"));
+  EXPECT_EQ(tokens(R"(, "prefix": true}]})"),
+            tokens(R"(}], "continue_final_message": true, "add_generation_prompt": false})"));
+  EXPECT_FALSE(tokens("}]}").ends_with("So"));
+}
+
+/// Each is answered with 400 and the name of the field at fault, and the server goes on.
+TEST_F(Serve, RefusesByName) {
+  struct Case {
+    const char* more;
+    const char* param;
+  };
+  for (const Case& c : std::initializer_list<Case>{
+           {R"("temperature": "hot")", "temperature"},
+           {R"("temperature": -1)", "temperature"},
+           {R"("max_tokens": -5)", "max_tokens"},
+           {R"("max_tokens": 1.5)", "max_tokens"},
+           {R"("max_tokens": 123456789012345678901234567890)", "max_tokens"},
+           {R"("n": 1000000)", "n"},
+           {R"("n": 0)", "n"},
+           {R"("top_p": 0)", "top_p"},
+           {R"("top_logprobs": 21, "logprobs": true)", "top_logprobs"},
+           {R"("top_logprobs": 2)", "top_logprobs"},
+           {R"("stop": [""])", "stop"},
+           {R"("stop": 5)", "stop"},
+           {R"("logit_bias": {"x": 1})", "logit_bias"},
+           {R"("logit_bias": [1])", "logit_bias"},
+           {R"("seed": 1.5)", "seed"},
+           {R"("stream_options": {"include_usage": true})", "stream_options"},
+           {R"("stream": true, "stream_options": {"what": true})", "stream_options.what"},
+           {R"("echo": true)", "echo"},
+           {R"("min_tokens": 5)", "min_tokens"},
+           {R"("guided_json": {})", "guided_json"},
+           {R"("no_such_field": 1)", "no_such_field"},
+           {R"("tools": [{"type": "retrieval"}])", "tools[0].type"},
+           {R"("tools": [{"type": "function", "function": {}}])", "tools[0].function.name"},
+           {R"("chat_template_kwargs": {"messages": []})", "chat_template_kwargs"},
+           {R"("thinking": {"type": "perhaps"})", "thinking.type"},
+           {R"("reasoning_effort": "vast")", "reasoning_effort"},
+           {R"("stop_token_ids": [-1])", "stop_token_ids"}}) {
+    const TestResponse r =
+        server_->post("/v1/chat/completions", std::string("{") + kChat + ", " + c.more + "}");
+    EXPECT_EQ(r.status, 400) << c.more << ": " << r.body;
+    const Json j = Json::parse(r.body, nullptr, false);
+    ASSERT_TRUE(j.is_object()) << r.body;
+    EXPECT_EQ(j["error"]["param"], c.param) << r.body;
+    EXPECT_EQ(j["error"]["type"], "invalid_request_error");
+  }
+  for (const char* messages :
+       {"[]",
+        "{}",
+        "5",
+        R"([{"role": "user"}])",
+        R"([{"role": "wizard", "content": "a"}])",
+        R"([{"role": "user", "content": "a", "mood": 1}])",
+        R"([{"role": "user", "content": 7}])",
+        R"([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])",
+        R"([{"role": "user", "content": "<|eos|>"}])",
+        R"([{"role": "assistant", "content": "a", "prefix": true}])"}) {
+    const TestResponse r = server_->post(
+        "/v1/chat/completions", std::string(R"({"max_tokens": 1, "messages": )") + messages + "}");
+    EXPECT_EQ(r.status, 400) << messages << ": " << r.body;
+    EXPECT_TRUE(Json::parse(r.body)["error"]["param"].get<std::string>().starts_with("messages"));
+  }
+  EXPECT_EQ(
+      server_->post("/v1/chat/completions", std::string(R"({"model": "else", )") + kChat + "}")
+          .status,
+      404);
+  for (const char* prompt : {"[]", "[[]]", "[-1]", "[999999]", "{}", R"([{"a": 1}])", "[1, \"a\"]"})
+    EXPECT_EQ(server_->post("/v1/completions", std::string(R"({"prompt": )") + prompt + "}").status,
+              400)
+        << prompt;
+  EXPECT_EQ(server_->post("/v1/completions", R"({"prompt": "a", "suffix": "b"})").status, 400);
+  EXPECT_EQ(server_->get("/health").status, 200);
+}
+
+TEST_F(Serve, BadJsonIsRefused) {
+  const std::string deep(100000, '[');
+  for (const std::string& body : {std::string("{"),
+                                  std::string("nonsense"),
+                                  std::string("[]"),
+                                  deep,
+                                  std::string(R"({"a": 1e400})"),
+                                  std::string(R"({"a": NaN})"),
+                                  std::string("{\"a\": \"\xff\"}"),
+                                  std::string(R"({"prompt": "\ud800"})"),
+                                  std::string("{\"prompt\": \"a\0b\"}", 16),
+                                  std::string(R"({"prompt": "a", "prompt": "b"})")}) {
+    const TestResponse r = server_->post("/v1/completions", body);
+    EXPECT_EQ(r.status, 400) << body.substr(0, 60) << ": " << r.body;
+  }
+  // A zero in a text is a character like any other.
+  EXPECT_EQ(server_->post("/v1/completions", R"({"prompt": "a\u0000b", "max_tokens": 1})").status,
+            200);
+}
+
+TEST_F(Serve, APromptThatDoesNotFitIsRefusedAndNeverCut) {
+  std::string text;
+  for (int i = 0; i < 5000; ++i) text += "sea stone ";
+  const TestResponse r = server_->post("/v1/completions", Json{{"prompt", text}}.dump());
+  EXPECT_EQ(r.status, 400);
+  EXPECT_EQ(Json::parse(r.body)["error"]["code"], "context_length_exceeded") << r.body;
+}
+
+TEST_F(Serve, SpeaksHttp) {
+  TestClient client(server_->port());
+  // Several requests in one piece, each answered in its turn on one connection.
+  std::string many;
+  for (int i = 0; i < 500; ++i) many += TestClient::request("GET", "/health");
+  many += TestClient::request("POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 2})") +
+          TestClient::request("GET", "/version");
+  ASSERT_TRUE(client.send(many));
+  for (int i = 0; i < 500; ++i) ASSERT_EQ(client.response().status, 200) << i;
+  EXPECT_NE(client.response().body.find("text_completion"), std::string::npos);
+  EXPECT_NE(client.response().body.find("version"), std::string::npos);
+  // A body in chunks, and byte by byte.
+  const std::string chunked =
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+      "8\r\n{\"prompt\r\n7\r\n\": \"a\"}\r\n0\r\n\r\n";
+  for (const char c : chunked) ASSERT_TRUE(client.send(std::string(1, c)));
+  const TestResponse from_chunks = client.response();
+  EXPECT_EQ(from_chunks.status, 200) << from_chunks.body;
+  // Who waits to be asked for the body.
+  ASSERT_TRUE(
+      client.send("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+                  "Content-Length: 15\r\n\r\n"));
+  EXPECT_TRUE(client.head().starts_with("HTTP/1.1 100 "));
+  ASSERT_TRUE(client.send(R"({"prompt": "a"})"));
+  EXPECT_EQ(client.response().status, 200);
+  // HTTP/1.0 has no chunks: the end of the stream is the connection's.
+  TestClient old(server_->port());
+  const std::string body = R"({"prompt": "a", "max_tokens": 3, "stream": true})";
+  old.send("POST /v1/completions HTTP/1.0\r\nContent-Length: " + std::to_string(body.size()) +
+           "\r\n\r\n" + body);
+  const TestResponse r = old.response();
+  EXPECT_EQ(r.status, 200);
+  EXPECT_TRUE(r.body.ends_with("data: [DONE]\n\n")) << r.body;
+}
+
+TEST_F(Serve, HostileConnectionsAreRefused) {
+  const auto answer = [&](const std::string& bytes) {
+    TestClient client(server_->port());
+    client.send(bytes);
+    const TestResponse r = client.response();
+    EXPECT_TRUE(client.closed());
+    return r.status;
+  };
+  EXPECT_EQ(answer("nonsense\r\n\r\n"), 400);
+  EXPECT_EQ(answer("GET / HTTP/9.9\r\n\r\n"), 400);
+  EXPECT_EQ(answer("GET /health HTTP/1.1\r\nX: " + std::string(100000, 'x')), 431);
+  std::string headers = "GET /health HTTP/1.1\r\n";
+  for (int i = 0; i < 10000; ++i) headers += "X-" + std::to_string(i) + ": 1\r\n";
+  EXPECT_EQ(answer(headers), 431);
+  EXPECT_EQ(answer("POST /v1/completions HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n{"), 413);
+  EXPECT_EQ(answer("POST /v1/completions HTTP/1.1\r\nContent-Length: -1\r\n\r\n"), 400);
+  EXPECT_EQ(answer("POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"
+                   "Content-Length: 5\r\n\r\n0\r\n\r\n"),
+            400);
+  EXPECT_EQ(server_->get("/health").status, 200);
+}
+
+TEST_F(Serve, PagesOfOthersMayNotAsk) {
+  const auto asked = [&](const std::string& host, const std::string& origin) {
+    TestClient client(server_->port());
+    client.send("GET /v1/models HTTP/1.1\r\nHost: " + host + "\r\nOrigin: " + origin + "\r\n\r\n");
+    return client.response().status;
+  };
+  EXPECT_EQ(asked("localhost:8000", "http://localhost:8000"), 200);
+  EXPECT_EQ(asked("127.0.0.1:8000", "http://127.0.0.1:8000"), 200);
+  EXPECT_EQ(asked("localhost:8000", "http://evil.example"), 403);
+  EXPECT_EQ(asked("evil.example", "http://evil.example"), 403);  // a name that leads here
+  EXPECT_EQ(asked("localhost", "null"), 403);
+}
+
+TEST_F(Serve, WhoLeavesIsForgotten) {
+  arm_faults("serve.step:*:delay3");
+  for (const bool stream : {true, false}) {
+    TestClient client(server_->port());
+    ASSERT_TRUE(client.send(TestClient::request(
+        "POST",
+        "/v1/completions",
+        Json{{"prompt", "a"}, {"max_tokens", 4000}, {"ignore_eos", true}, {"stream", stream}}
+            .dump())));
+    EXPECT_TRUE(
+        Running::eventually([&] { return server_->metric("vllm:num_requests_running") == 1; }));
+    client.leave();
+    EXPECT_TRUE(
+        Running::eventually([&] { return server_->metric("vllm:num_requests_running") == 0; }));
+    EXPECT_EQ(server_->metric("vllm:kv_cache_usage_perc"), 0);
+  }
+  arm_faults("");
+}
+
+TEST_F(Serve, WhatWasReadIsCounted) {
+  const std::string body =
+      Json{{"prompt", std::string(1500, 's') + "ea"}, {"max_tokens", 1}}.dump();
+  const Json first = Json::parse(server_->post("/v1/completions", body).body);
+  const Json again = Json::parse(server_->post("/v1/completions", body).body);
+  EXPECT_EQ(first["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+  const int64_t cached = again["usage"]["prompt_tokens_details"]["cached_tokens"];
+  EXPECT_GT(cached, 100);
+  EXPECT_EQ(again["usage"]["prompt_cache_hit_tokens"], cached);
+  EXPECT_EQ(again["usage"]["prompt_cache_miss_tokens"],
+            again["usage"]["prompt_tokens"].get<int64_t>() - cached);
+  // Another salt finds nothing.
+  Json salted = Json::parse(body);
+  salted["cache_salt"] = "mine";
+  const Json other = Json::parse(server_->post("/v1/completions", salted.dump()).body);
+  EXPECT_EQ(other["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+}
+
+TEST(ServeKeys, GuardEveryPathThatRunsTheModel) {
+  const std::string file = testing::TempDir() + "/keys";
+  std::ofstream(file) << "# ours\nsecret-one\nsecret-two\n";
+  ServiceOptions options;
+  auto keys = ApiKeys::read(file);
+  ASSERT_TRUE(keys);
+  options.keys = *keys;
+  Running server(std::move(options));
+  const auto status =
+      [&](const std::string& method, const std::string& path, const std::string& headers) {
+        return TestClient(server.port())
+            .ask(method, path, method == "POST" ? "{}" : "", headers)
+            .status;
+      };
+  for (const char* path : {"/v1/chat/completions",
+                           "/chat/completions",
+                           "/beta/completions",
+                           "/v1/completions",
+                           "/completions",
+                           "/tokenize",
+                           "/v1/tokenize",
+                           "/detokenize",
+                           "/v1/embeddings"}) {
+    EXPECT_EQ(status("POST", path, ""), 401) << path;
+    EXPECT_EQ(status("POST", path, "Authorization: Bearer secret\r\n"), 401) << path;
+    EXPECT_EQ(status("POST", path, "Authorization: secret-one\r\n"), 401) << path;
+    EXPECT_EQ(status("POST", path, "Authorization: Bearer secret-two\r\n"), 400) << path;
+    EXPECT_EQ(status("POST", path, "X-Api-Key: secret-one\r\n"), 400) << path;
+  }
+  EXPECT_EQ(status("GET", "/v1/models", ""), 401);
+  EXPECT_EQ(status("GET", "/ferry/passport", ""), 401);
+  EXPECT_EQ(status("GET", "/v1/models", "authorization: bearer secret-one\r\n"), 200);
+  for (const char* path : {"/health", "/version", "/metrics", "/"})
+    EXPECT_EQ(status("GET", path, ""), 200) << path;
+  // One key's questions find nothing that another's left.
+  const std::string body = Json{{"prompt", std::string(1500, 's')}, {"max_tokens", 1}}.dump();
+  const auto cached = [&](const std::string& key) {
+    const TestResponse r = TestClient(server.port())
+                               .ask("POST", "/v1/completions", body, "X-Api-Key: " + key + "\r\n");
+    return Json::parse(r.body)["usage"]["prompt_cache_hit_tokens"].get<int64_t>();
+  };
+  EXPECT_EQ(cached("secret-one"), 0);
+  EXPECT_EQ(cached("secret-two"), 0);
+  EXPECT_GT(cached("secret-one"), 0);
+}
+
+TEST(ServeLimits, SlowClientsAreDroppedAndOthersServed) {
+  ServiceOptions options;
+  options.http.header_s = 0.3;
+  options.http.body_s = 0.3;
+  options.http.idle_s = 0.3;
+  options.http.connections = 20;
+  Running server(std::move(options));
+  std::vector<std::unique_ptr<TestClient>> slow;
+  for (int i = 0; i < 60; ++i) {
+    slow.push_back(std::make_unique<TestClient>(server.port()));
+    slow.back()->send(i % 2 == 0 ? "GET /health HTTP/1.1\r\nX-Slow"
+                                 : "POST /v1/completions HTTP/1.1\r\nContent-Length: 9\r\n\r\n{");
+  }
+  EXPECT_EQ(server.get("/health").status, 200);
+  for (auto& client : slow) EXPECT_TRUE(client->closed());
+  EXPECT_LE(server.metric("ferry:connections"), 20);
+}
+
+TEST(ServeLimits, TooMuchIsRefusedWithWhenToComeAgain) {
+  auto model = small_loaded_model();
+  model->engine.running = 1;
+  model->engine.waiting = 1;
+  Running server({}, model);
+  arm_faults("serve.step:*:delay5");
+  const std::string body =
+      Json{{"prompt", "a"}, {"max_tokens", 4000}, {"ignore_eos", true}, {"stream", true}}.dump();
+  TestClient first(server.port()), second(server.port());
+  first.send(TestClient::request("POST", "/v1/completions", body));
+  ASSERT_TRUE(first.head().starts_with("HTTP/1.1 200"));
+  EXPECT_TRUE(Running::eventually([&] { return server.metric("vllm:num_requests_running") == 1; }));
+  second.send(TestClient::request("POST", "/v1/completions", body));
+  ASSERT_TRUE(second.head().starts_with("HTTP/1.1 200"));
+  const TestResponse third = server.post("/v1/completions", body);
+  EXPECT_EQ(third.status, 503);
+  EXPECT_NE(third.head.find("Retry-After: 1"), std::string::npos);
+  EXPECT_EQ(Json::parse(third.body)["error"]["type"], "overloaded_error");
+  first.leave();
+  second.leave();
+  arm_faults("");
+}
+
+TEST(ServeHealth, TurnsBadWithoutPasses) {
+  ServiceOptions options;
+  options.stall_s = 0.1;
+  Running server(std::move(options));
+  arm_faults("serve.step:1:delay700");
+  TestClient client(server.port());
+  client.send(
+      TestClient::request("POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 1})"));
+  EXPECT_TRUE(Running::eventually([&] { return server.get("/health").status == 503; }));
+  EXPECT_EQ(server.get("/health").body, R"({"status":"stalled"})");
+  EXPECT_EQ(client.response().status, 200);
+  EXPECT_EQ(server.get("/health").status, 200);
+  arm_faults("");
+}
+
+TEST(ServeEnd, WhatIsUnderWayIsAnsweredAndNothingNewTaken) {
+  Running server;
+  arm_faults("serve.step:*:delay10");
+  TestClient client(server.port()), idle(server.port()), other(server.port());
+  EXPECT_EQ(other.get("/health").status, 200);
+  client.send(TestClient::request(
+      "POST",
+      "/v1/completions",
+      R"({"prompt": "a", "max_tokens": 30, "ignore_eos": true, "stream": true, "return_token_ids": true})"));
+  ASSERT_TRUE(client.head().starts_with("HTTP/1.1 200"));
+  server.stop();
+  EXPECT_TRUE(other.closed());
+  const TestResponse refused = server.post("/v1/completions", R"({"prompt": "a"})");
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_EQ(server.get("/health").status, 503);
+  std::string events;
+  for (std::string piece; !(piece = client.chunk()).empty();) events += piece;
+  EXPECT_TRUE(events.ends_with("data: [DONE]\n\n")) << events;
+  EXPECT_TRUE(server.ended_by_itself());
+  arm_faults("");
+}
+
+TEST(ServeEnd, AnEngineThatFailsEndsTheServer) {
+  Result<std::unique_ptr<Service>> service =
+      Service::start({.port = 0, .names = {"small"}, .log_requests = false}, [] {
+        return Result<std::shared_ptr<const LoadedModel>>(fail(Code::kNotFound, "no such model"));
+      });
+  ASSERT_TRUE(service);
+  const Result<void> outcome = (*service)->run();
+  ASSERT_FALSE(outcome);
+  EXPECT_EQ(outcome.error().message, "no such model");
+}
+
+}  // namespace
+}  // namespace ferry::serve
