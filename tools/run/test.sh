@@ -1,4 +1,4 @@
-# ./run test [all | page | NAME...]. Sourced by ./run, whose functions it uses.
+# ./run test [all | page | servers | NAME...]. Sourced by ./run, whose functions it uses.
 #
 # To add a check that only `all` makes: build what it needs in build_for_all, and give it to ctest
 # (cmake/checks.cmake) under a name whose first part stands in only_all.
@@ -9,6 +9,12 @@ test_command() {
     . tools/run/page.sh
     shift
     test_page "$@"
+    return
+  fi
+  if [ "${1:-}" = servers ]; then
+    . tools/run/servers.sh
+    shift
+    test_servers "$@"
     return
   fi
   packages build test
