@@ -15,6 +15,7 @@
 #include "device/cpu/cpu_device.h"
 #include "faulty_server.h"
 #include "models/registry.h"
+#include "program.h"
 #include "text/bpe_trainer.h"
 
 namespace ferry {
@@ -246,6 +247,48 @@ TEST(ServerVerify, WhatCannotBeAskedIsSaid) {
   o.key = "secret";
   o.model = "large";
   refused(Code::kInvalidInput, "it lists 'tiny'");
+}
+
+/// The program, as a person runs it: its exit status, its last line, its page.
+TEST(ServerVerify, TheCommandEndsAsItsVerdictSays) {
+  using nlohmann::json;
+  const std::string page = join_path(folder(), "page.html"), key = join_path(folder(), "key");
+  EXPECT_TRUE(write_file_atomic(key, "secret\n"));
+  const auto run = [&](const std::string& address, const program::Strings& more, json* last) {
+    program::Strings args = {"verify", tiny_model(), "--server", address};
+    args.insert(args.end(), more.begin(), more.end());
+    program::Program ferry(join_path(folder(), "log"), args);
+    const int status = ferry.wait();
+    const std::string said = ferry.output();
+    EXPECT_EQ(said.find("secret"), std::string::npos) << said;
+    const size_t at = said.rfind("\n{");
+    if (last != nullptr && at != std::string::npos)
+      *last = json::parse(said.substr(at + 1, said.find('\n', at + 1) - at - 1));
+    return status;
+  };
+  json last;
+  {
+    const FaultyServer server(tiny_model(), Fault::kNone, {.key = "secret"});
+    EXPECT_EQ(
+        run(server.address(), {"--api-key-file", key, "--json", "-", "--report", page}, &last), 0);
+    EXPECT_EQ(last["verdict"], "same");
+    EXPECT_TRUE(last["fault"].is_null());
+    EXPECT_GT(last["compared_tokens"], 500);
+    EXPECT_LT(last["kl_mean"], 1e-6);
+    EXPECT_LE(last["kl_mean"], last["kl_max"]);
+    EXPECT_NE(read_file(page)->find("It answers as this model"), std::string::npos);
+    EXPECT_EQ(run(server.address(), {}, nullptr), 2);  // without the key
+  }
+  {
+    const FaultyServer server(tiny_model(), Fault::kInt4, {});
+    EXPECT_EQ(run(server.address(), {"--json", "-", "--html", page}, &last), 1);
+    EXPECT_EQ(last["verdict"], "differs");
+    EXPECT_EQ(last["fault"], "quantised");
+    EXPECT_NE(read_file(page)->find("<code>quantised</code>"), std::string::npos);
+  }
+  EXPECT_EQ(run("http://127.0.0.1:1", {}, nullptr), 3);
+  EXPECT_EQ(run("127.0.0.1", {}, nullptr), 2);
+  EXPECT_EQ(run("http://127.0.0.1:1", {"--api-key-file", page}, nullptr), 2);
 }
 
 }  // namespace

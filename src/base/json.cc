@@ -6,6 +6,8 @@
 #include <set>
 #include <vector>
 
+#include "base/lenient_json.h"
+
 namespace ferry {
 namespace {
 
@@ -13,9 +15,7 @@ using nlohmann::json;
 
 constexpr int kDepthMax = 64;
 
-}  // namespace
-
-Result<json> parse_json(std::string_view text, const std::string& path) {
+Result<json> parse(std::string_view text, const std::string& path, bool keys_once) {
   if (const size_t at = zero_byte(text); at != text.npos)
     return fail(Code::kCorrupt, "{}: not JSON: byte {} is zero", path, at + 1);
   std::vector<std::set<std::string>> keys;
@@ -27,7 +27,7 @@ Result<json> parse_json(std::string_view text, const std::string& path) {
     if (event == json::parse_event_t::object_start) keys.emplace_back();
     if (event == json::parse_event_t::object_end) keys.pop_back();
     if (depth > kDepthMax) problem = fmt::format("nested deeper than {} levels", kDepthMax);
-    if (event == json::parse_event_t::key &&
+    if (event == json::parse_event_t::key && keys_once &&
         !keys.back().insert(value.get_ref<const std::string&>()).second)
       problem =
           fmt::format("the key {} occurs twice", printable(value.get_ref<const std::string&>()));
@@ -40,6 +40,16 @@ Result<json> parse_json(std::string_view text, const std::string& path) {
   } catch (const json::exception& e) {
     return fail(Code::kCorrupt, "{}: not JSON: {}", path, e.what());
   }
+}
+
+}  // namespace
+
+Result<json> parse_json(std::string_view text, const std::string& path) {
+  return parse(text, path, true);
+}
+
+Result<json> parse_lenient_json(std::string_view text, const std::string& path) {
+  return parse(text, path, false);
 }
 
 std::string json_text(const json& document, int indent) {

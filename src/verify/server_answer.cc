@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json_fields.h"
+#include "base/lenient_json.h"
 
 namespace ferry::verify {
 namespace {
@@ -17,9 +18,10 @@ constexpr int64_t kTokensMax = int64_t{1} << 24;
 // largest number that a float holds.
 constexpr double kLogProbMax = 1e-3, kLogProbMin = -1e39, kLogProbLeast = -1e4;
 
-/// parse_json, where what is wrong is the server's.
+/// The body, where what is wrong is the server's. Tokens that look alike are one key of
+/// "top_logprobs", which some servers write twice.
 Result<Json> parse(std::string_view body, const std::string& where) {
-  Result<Json> json = parse_json(body, where);
+  Result<Json> json = parse_lenient_json(body, where);
   if (!json) return fail(Code::kUnavailable, "{}", json.error().message);
   return json;
 }

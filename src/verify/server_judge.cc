@@ -12,7 +12,7 @@ namespace ferry::verify {
 namespace {
 
 constexpr double kRounding = 2;
-constexpr double kDigitsLost = 1e-6;  // in KL; four digits behind the point of a log-probability
+constexpr double kDigitsLost = 2e-8;  // in KL: what six digits of a log-probability lose
 constexpr double kLeastRest = 1e-9;   // what a sum of rounded probabilities can still tell from 1
 constexpr double kTrimmed = 0.1;
 constexpr size_t kRun = 8;  // places that must agree on where a text parts
