@@ -45,6 +45,7 @@ std::shared_ptr<LoadedModel> small_loaded_model() {
   config.max_position_embeddings = 4096;
   m->model = random_model(config, DType::kF32, cpu_device());
   m->syntax = answer_syntax(m->texts);
+  m->vocabulary = grammar::Vocabulary::of(*m->texts.tokenizer, m->syntax.marks);
   m->engine = {.cache_tokens = 4096, .running = 8, .waiting = 16};
   m->facts = R"({"model": "small"})";
   return m;
@@ -232,6 +233,86 @@ TEST_F(Serve, AStreamIsTheSameAnswer) {
   EXPECT_NE(text[0], text[1]) << "each choice is another";
   EXPECT_TRUE(events.back()["choices"].empty());
   EXPECT_EQ(events.back()["usage"]["completion_tokens"], whole["usage"]["completion_tokens"]);
+}
+
+/// A model that knows nothing answers in the form that is asked for all the same.
+TEST_F(Serve, AnswersHaveTheFormThatIsAskedFor) {
+  const std::string schema =
+      R"("response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema":
+         {"type": "object", "properties": {"a": {"type": "integer", "minimum": 5, "maximum": 70},
+          "b": {"type": "string", "maxLength": 4}}, "required": ["a", "b"],
+          "additionalProperties": false}}})";
+  const auto ask = [&](const std::string& more) {
+    return std::string("{") + kChat + R"(, "max_tokens": 400, "temperature": 1.5, )" + more + "}";
+  };
+  for (const char* seed : {"1", "2", "3"}) {
+    const std::string whole = schema + R"(, "seed": )" + seed;
+    const Json j = Json::parse(server_->post("/v1/chat/completions", ask(whole)).body);
+    const std::string text = j["choices"][0]["message"]["content"];
+    const Json document = Json::parse(text, nullptr, false);
+    ASSERT_TRUE(document.is_object() && document.size() == 2) << text;
+    EXPECT_TRUE(document["a"] >= 5 && document["a"] <= 70 && document["b"].is_string()) << text;
+    EXPECT_EQ(j["choices"][0]["finish_reason"], "stop");
+    std::string streamed;
+    for (const Json& e :
+         events_of(server_->post("/v1/chat/completions", ask(whole + R"(, "stream": true)"))))
+      if (!e["choices"].empty()) streamed += e["choices"][0]["delta"].value("content", "");
+    EXPECT_EQ(streamed, text);
+  }
+  const auto refused = [&](const std::string& more, const char* param, const char* says) {
+    const TestResponse r = server_->post("/v1/chat/completions", ask(more));
+    EXPECT_EQ(r.status, 400) << r.body;
+    EXPECT_EQ(Json::parse(r.body)["error"]["param"], param) << r.body;
+    EXPECT_NE(r.body.find(says), std::string::npos) << r.body;
+  };
+  const auto of = [](const std::string& json) {
+    return R"("response_format": {"type": "json_schema", "json_schema": {"schema": )" + json + "}}";
+  };
+  refused(of(R"({"not": {}})"), "response_format", "'not' is not supported");
+  refused(of(R"({"pattern": "^+[a-z]$"})"), "response_format", "repeats ^ or $");
+  refused(R"("response_format": {"type": "xml"})", "response_format.type", "json_object");
+  refused(schema + R"(, "ignore_eos": true)", "ignore_eos", "no end");
+  // This model's template shows no calls.
+  const std::string tool = R"("tools": [{"type": "function", "function": {"name": "f"}}])";
+  refused(tool + R"(, "tool_choice": "required")", "tools", "how this model writes calls");
+  refused(tool + R"(, "tool_choice": "sometimes")", "tool_choice", "required");
+  refused(R"("tool_choice": "required")", "tool_choice", "there are none");
+}
+
+TEST(ServeTools, AreCalledWhereTheyMustBe) {
+  auto model = small_loaded_model();
+  model->texts.files["chat_template.jinja"] = std::string(kTemplate) + "{# <tool_call> #}";
+  model->syntax = answer_syntax(model->texts);
+  Running server({}, model);
+  const auto ask = [&](const std::string& choice) {
+    return Json::parse(
+        server
+            .post(
+                "/v1/chat/completions",
+                std::string("{") + kChat +
+                    R"(, "max_tokens": 600, "temperature": 1.2, "seed": 4, "parallel_tool_calls": false,
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object",
+            "properties": {"a": {"type": "integer", "minimum": 1, "maximum": 99}}, "required": ["a"],
+            "additionalProperties": false}}}, {"type": "function", "function": {"name": "g",
+            "parameters": {"properties": {}, "additionalProperties": false}}}], "tool_choice": )" +
+                    choice + "}")
+            .body);
+  };
+  for (const char* choice :
+       {R"("required")", R"({"type": "function", "function": {"name": "f"}})"}) {
+    const Json j = ask(choice);
+    const Json& answer = j["choices"][0];
+    EXPECT_EQ(answer["finish_reason"], "tool_calls") << j;
+    ASSERT_EQ(answer["message"]["tool_calls"].size(), 1u) << j;
+    const Json& function = answer["message"]["tool_calls"][0]["function"];
+    const Json arguments = Json::parse(function["arguments"].get<std::string>());
+    EXPECT_TRUE(function["name"] == "g" ? arguments.empty()
+                                        : arguments["a"] >= 1 && arguments["a"] <= 99)
+        << j;
+    EXPECT_TRUE(function["name"] == "f" || choice[0] == '"') << j;
+  }
+  EXPECT_EQ(ask(R"({"type": "function", "function": {"name": "h"}})")["error"]["param"],
+            "tool_choice");
 }
 
 TEST_F(Serve, CompletesTextsAndTokens) {

@@ -69,6 +69,7 @@ Result<std::shared_ptr<const serve::LoadedModel>> load(const Arguments& args,
   }
   TRY(set_sampling(args, m->texts));
   m->syntax = answer_syntax(m->texts);
+  m->vocabulary = grammar::Vocabulary::of(*m->texts.tokenizer, m->syntax.marks);
   m->engine = engine_options(args.answer, *m->model, args.running, 0);
   m->engine.waiting = args.waiting;
   TRY(require_cache(engine::Engine(*m->model, m->engine), *m->model));

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "checkpoint/model_chat.h"
+#include "serve/answer_form.h"
 
 namespace ferry::serve {
 namespace {
@@ -24,6 +25,7 @@ struct Conversation {
   Ordered values = Ordered::object();  // chat_template_kwargs
   std::optional<bool> thinking;        // nothing: as the template likes
   std::optional<Ordered> begun;        // the message that the answer goes on with
+  AskedForm form;
 };
 
 /// Text, or parts that are text, joined by line ends as other servers join them.
@@ -126,12 +128,10 @@ void read_messages(JsonFields& fields, const Ordered& request, Conversation& c) 
 
 void read_tools(JsonFields& fields, const Ordered& request, Conversation& c, Question& q) {
   q.one_call = !fields.boolean("parallel_tool_calls", true);
-  const Json* const choice = fields.find("tool_choice");
-  const bool none = choice != nullptr && *choice == "none";
-  if (choice != nullptr && !none && *choice != "auto")
-    fields.refuse("tool_choice", "is not supported; there are \"auto\" and \"none\"");
-  if (!fields.has("tools")) return;
-  const Json& list = fields.list("tools");
+  const Json none = Json::array();
+  const Json& list = fields.has("tools") ? fields.list("tools") : none;
+  std::vector<grammar::Tool> tools;
+  std::vector<bool> strict;
   if (list.size() > kToolsMax)
     return fields.refuse("tools", fmt::format("has {} tools; at most {}", list.size(), kToolsMax));
   for (size_t i = 0; i < list.size() && !fields.problem(); ++i) {
@@ -143,18 +143,23 @@ void read_tools(JsonFields& fields, const Ordered& request, Conversation& c, Que
     if ((name.empty() || name.size() > kToolNameBytesMax) && !tool.problem())
       function.refuse("name", fmt::format("must have 1 to {} bytes", kToolNameBytesMax));
     function.text("description", "");
-    if (function.has("parameters")) function.members("parameters");
-    function.only("strict", false);
+    grammar::Tool held{.name = name};
+    if (function.has("parameters")) {
+      function.members("parameters");
+      if (fields.problem()) return;
+      held.parameters = json_text(request.at("tools").at(i).at("function").at("parameters"));
+    }
+    strict.push_back(function.boolean("strict", false));
+    tools.push_back(std::move(held));
     function.refuse_unknown({}, "is no field of a function");
     tool.refuse_unknown({"cache_control"}, "is no field of a tool");
     q.tools.push_back(name);
   }
-  if (list.empty() || fields.problem()) return;
   // Tools that must not be called are not shown.
-  if (none)
-    q.tools.clear();
-  else
+  if (read_tool_choice(fields, std::move(tools), std::move(strict), !q.one_call, c.form))
     c.tools = request.at("tools");
+  else
+    q.tools.clear();
 }
 
 void read_thinking(JsonFields& fields, const Ordered& request, Conversation& c) {
@@ -273,10 +278,11 @@ ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) 
   read_messages(fields, request, c);
   read_tools(fields, request, c, q);
   read_thinking(fields, request, c);
-  if (fields.has("response_format")) {
-    JsonFields format = fields.object("response_format");
-    format.only("type", "text");
-  }
+  read_response_format(fields, request, c.form);
+  if (c.form.form && c.begun)
+    fields.refuse("messages", "must not end with text to go on with where the answer has a form");
+  if (c.form.form && q.options.end_tokens.empty())
+    fields.refuse("ignore_eos", "leaves an answer that has a form no end");
   const int64_t top =
       fields.has("top_logprobs") ? fields.integer("top_logprobs", 0, kTopLogProbsMax) : 0;
   if (fields.boolean("logprobs", false))
@@ -293,6 +299,17 @@ ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) 
   if (problem) return tl::unexpected(api_error(problem, kWhere));
   ApiResult<Prompt> prompt = prompt_of(rules.model, c);
   if (!prompt) return tl::unexpected(prompt.error());
+  if (c.form.form) {
+    using Thought = grammar::AnswerForm::Thought;
+    Thought thought = Thought::kNone;
+    if (prompt->thinking)
+      thought = Thought::kBegun;
+    else if (rules.model.syntax.thinks && c.thinking != false)
+      thought = Thought::kMay;
+    auto constraint = constraint_of(rules.model, std::move(c.form), thought);
+    if (!constraint) return tl::unexpected(constraint.error());
+    q.options.constraint = *std::move(constraint);
+  }
   q.prompts.push_back(*std::move(prompt));
   return checked(fields, rules, tokens_max, "messages", std::move(q));
 }

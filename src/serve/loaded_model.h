@@ -7,6 +7,7 @@
 
 #include "checkpoint/model_texts.h"
 #include "engine/engine.h"
+#include "grammar/vocabulary.h"
 #include "models/causal_lm.h"
 #include "text/answer_parser.h"
 
@@ -18,6 +19,8 @@ struct LoadedModel {
   std::unique_ptr<models::CausalLm> model;  // the engine's alone
   ModelTexts texts;                         // with a tokenizer
   text::AnswerSyntax syntax;
+  /// For answers that are held to a form; why they cannot be, if the vocabulary cannot spell all.
+  Result<std::shared_ptr<const grammar::Vocabulary>> vocabulary = nullptr;
   engine::EngineOptions engine;
   std::string facts;  // JSON: what GET /ferry/passport says
 

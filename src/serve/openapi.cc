@@ -94,12 +94,27 @@ Json chat_request() {
   fields["max_completion_tokens"] = whole(1, INT32_MAX);
   fields["logprobs"] = of_type("boolean");
   fields["top_logprobs"] = whole(0, 20);
-  fields["tools"] = list_of(object(
-      {{"type", one_of({"function"})},
-       {"function",
-        object({{"name", text()}, {"description", text()}, {"parameters", of_type("object")}},
-               {"name"})}},
-      {"type", "function"}));
+  fields["tools"] = list_of(object({{"type", one_of({"function"})},
+                                    {"function",
+                                     object({{"name", text()},
+                                             {"description", text()},
+                                             {"parameters", of_type("object")},
+                                             {"strict", of_type("boolean")}},
+                                            {"name"})}},
+                                   {"type", "function"}));
+  fields["tool_choice"] = any_of(
+      {one_of({"none", "auto", "required"}),
+       object({{"type", one_of({"function"})}, {"function", object({{"name", text()}}, {"name"})}},
+              {"type", "function"})});
+  fields["response_format"] = any_of(
+      {object({{"type", one_of({"text", "json_object"})}}, {"type"}),
+       object(
+           {{"type", one_of({"json_schema"})},
+            {"json_schema",
+             object(
+                 {{"name", text()}, {"schema", of_type("object")}, {"strict", of_type("boolean")}},
+                 {"schema"})}},
+           {"type", "json_schema"})});
   fields["parallel_tool_calls"] = of_type("boolean");
   fields["thinking"] = object({{"type", one_of({"enabled", "disabled"})}}, {"type"});
   fields["reasoning_effort"] = one_of({"none", "minimal", "low", "medium", "high", "xhigh", "max"});

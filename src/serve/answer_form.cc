@@ -1,0 +1,106 @@
+#include "serve/answer_form.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "grammar/matcher.h"
+
+namespace ferry::serve {
+
+using grammar::AnswerForm;
+
+void read_response_format(JsonFields& fields,
+                          const nlohmann::ordered_json& request,
+                          AskedForm& asked) {
+  if (!fields.has("response_format")) return;
+  JsonFields format = fields.object("response_format");
+  const std::string type = format.text("type");
+  if (fields.problem() || type == "text") return;
+  if (asked.form)
+    return fields.refuse("response_format", "is not supported beside tools that must be called");
+  if (type == "json_object") {
+    asked.form = AnswerForm{.kind = AnswerForm::Kind::kObject};
+  } else if (type == "json_schema") {
+    JsonFields named = format.object("json_schema");
+    named.text("name", "");
+    named.text("description", "");
+    named.boolean("strict", false);
+    named.members("schema");
+    named.refuse_unknown({}, "is no field of a schema's format");
+    if (fields.problem()) return;
+    asked.form = AnswerForm{
+        .kind = AnswerForm::Kind::kSchema,
+        .schema = json_text(request.at("response_format").at("json_schema").at("schema"))};
+  } else {
+    format.refuse("type", "must be text, json_object or json_schema");
+  }
+  format.refuse_unknown({}, "is no field of a response's format");
+}
+
+bool read_tool_choice(JsonFields& fields,
+                      std::vector<grammar::Tool> tools,
+                      std::vector<bool> strict,
+                      bool several,
+                      AskedForm& asked) {
+  const nlohmann::json* const choice = fields.find("tool_choice");
+  if (choice != nullptr && *choice == "none") return false;
+  const bool required = choice != nullptr && *choice == "required";
+  const bool named = choice != nullptr && choice->is_object();
+  if (choice != nullptr && *choice != "auto" && !required && !named) {
+    fields.refuse("tool_choice", "must be none, auto, required or a function's name");
+    return false;
+  }
+  if (named) {
+    JsonFields which = fields.object("tool_choice");
+    const std::string name = which.object("function").text("name");
+    const auto at = std::find_if(
+        tools.begin(), tools.end(), [&](const grammar::Tool& t) { return t.name == name; });
+    if (fields.problem()) return false;
+    if (at == tools.end()) {
+      fields.refuse("tool_choice", "names a function that is not among the tools");
+      return false;
+    }
+    const bool is_strict = strict[static_cast<size_t>(at - tools.begin())];
+    tools = {*at};
+    strict = {is_strict};
+    several = false;
+  }
+  if (required && tools.empty()) fields.refuse("tool_choice", "requires tools, and there are none");
+  if (fields.problem() || tools.empty()) return false;
+  const bool held = required || named;
+  if (!held && std::find(strict.begin(), strict.end(), true) == strict.end()) return true;
+  if (!held)
+    for (size_t i = 0; i < tools.size(); ++i)
+      if (!strict[i]) tools[i].parameters = "{}";
+  asked.form = AnswerForm{.kind = held ? AnswerForm::Kind::kCalls : AnswerForm::Kind::kTextOrCalls,
+                          .tools = std::move(tools),
+                          .several_calls = several};
+  asked.strict = std::move(strict);
+  return true;
+}
+
+ApiResult<std::shared_ptr<const grammar::Constraint>> constraint_of(const LoadedModel& model,
+                                                                    AskedForm asked,
+                                                                    AnswerForm::Thought thought) {
+  AnswerForm& form = *asked.form;
+  form.thought = thought;
+  form.syntax = model.syntax.tools;
+  const bool calls = !form.tools.empty();
+  const auto refused = [&](const Status& status) {
+    ApiError error = api_error(status);
+    error.param = calls ? "tools" : "response_format";
+    return tl::unexpected(error);
+  };
+  if (!model.vocabulary) return refused(model.vocabulary.error());
+  Result<std::shared_ptr<const grammar::Automaton>> automaton = grammar::answer_automaton(form);
+  if (!automaton && calls) {
+    for (size_t i = 0; i < form.tools.size(); ++i)
+      if (!asked.strict[i]) form.tools[i].parameters = "{}";
+    automaton = grammar::answer_automaton(form);
+  }
+  if (!automaton) return refused(automaton.error());
+  return std::make_shared<const grammar::Constraint>(
+      grammar::Constraint{.automaton = *std::move(automaton), .vocabulary = *model.vocabulary});
+}
+
+}  // namespace ferry::serve
