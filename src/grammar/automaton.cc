@@ -93,6 +93,20 @@ State AutomatonBuilder::literal(State from, std::string_view text) {
   return from;
 }
 
+void AutomatonBuilder::one_of(State from, const std::set<std::string>& texts, State to) {
+  std::vector<State> path = {from};  // of the text before
+  std::string_view before;
+  for (const std::string& text : texts) {
+    const auto [differs, unused] =
+        std::mismatch(before.begin(), before.end(), text.begin(), text.end());
+    path.resize(static_cast<size_t>(differs - before.begin()) + 1);
+    for (const char c : std::string_view(text).substr(path.size() - 1))
+      path.push_back(literal(path.back(), {&c, 1}));
+    nothing(path.back(), to);
+    before = text;
+  }
+}
+
 Result<Automaton> AutomatonBuilder::finish() {
   if (full_)
     return fail(Code::kInvalidInput,

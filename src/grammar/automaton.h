@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,6 +56,8 @@ class AutomatonBuilder {
   void bytes(State from, uint8_t low, uint8_t high, State to);
   void call(State from, Rule rule, State to);
   State literal(State from, std::string_view text);
+  /// Any of the texts: what begins alike is read once, so that many are no alternatives of the walk.
+  void one_of(State from, const std::set<std::string>& texts, State to);
 
   /// No more is taken in. What builds in a loop asks; finish() refuses.
   bool full() const { return full_; }

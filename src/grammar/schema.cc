@@ -26,6 +26,7 @@ constexpr int kDepthMax = 100;  // of schemas within each other, as far as they 
 constexpr int kSchemasMax = 50'000;    // that are read, each as often as it is
 constexpr int kSchemasOfValues = 500;  // that values which must satisfy something count as
 constexpr uint64_t kCountMax = 20'000;
+constexpr size_t kFieldsMax = 4096;  // of an object
 
 const std::set<std::string> kTypes = {
     "array", "boolean", "integer", "null", "number", "object", "string"};
@@ -252,11 +253,17 @@ class Compiler {
     const Json values = listed ? schema["enum"] : Json::array({schema["const"]});
     TRY_ASSIGN(const std::vector<bool> fit, which_satisfy(values, beside, where));
     const State to = b_.state();
-    for (size_t i = 0; i < values.size(); ++i) {
+    std::set<std::string> plain;
+    for (size_t i = 0; i < values.size() && !b_.full(); ++i) {
       const bool is_const = !listed || !schema.contains("const") ||
                             nlohmann::json(values[i]) == nlohmann::json(schema["const"]);
-      if (fit[i] && is_const) b_.nothing(spelled(values[i], from), to);
+      if (!fit[i] || !is_const) continue;
+      if (values[i].is_structured())
+        b_.nothing(spelled(values[i], from), to);
+      else
+        plain.insert(json_text(values[i]));
     }
+    b_.one_of(from, plain, to);
     return to;
   }
 
@@ -472,29 +479,28 @@ class Compiler {
     const Json& others =
         schema.contains("additionalProperties") ? schema["additionalProperties"] : kAnything;
     if (!properties.is_object()) return refuse(where, "properties must be an object");
-    std::vector<std::string> required;
-    if (schema.contains("required")) {
-      if (!schema["required"].is_array()) return refuse(where, "required must be a list of names");
-      for (const Json& name : schema["required"]) {
-        if (!name.is_string()) return refuse(where, "required must be a list of names");
-        required.push_back(name.get<std::string>());
-      }
-    }
+    static const Json kNoNames = Json::array();
+    const Json& required = schema.contains("required") ? schema["required"] : kNoNames;
+    const bool names_only =
+        required.is_array() && std::all_of(required.begin(), required.end(), [](const Json& name) {
+          return name.is_string();
+        });
+    if (!names_only) return refuse(where, "required must be a list of names");
+    if (properties.size() + required.size() > kFieldsMax)
+      return refuse(where, fmt::format("has more than {} fields", kFieldsMax));
     struct Field {
       std::string name;
       const Json* schema;
       bool required;
     };
     std::vector<Field> fields;
-    std::vector<std::string> names;
+    std::set<std::string> names, needed;
+    for (const Json& name : required) needed.insert(name.get<std::string>());
     const auto add = [&](const std::string& name, const Json& of) {
-      if (std::find(names.begin(), names.end(), name) != names.end()) return;
-      names.push_back(name);
-      fields.push_back(
-          {name, &of, std::find(required.begin(), required.end(), name) != required.end()});
+      if (names.insert(name).second) fields.push_back({name, &of, needed.contains(name)});
     };
     for (const auto& [name, of] : properties.items()) add(name, of);
-    for (const std::string& name : required) add(name, others);
+    for (const Json& name : required) add(name.get<std::string>(), others);
     size_t closes = fields.size();  // no field from there on is required
     while (closes > 0 && !fields[closes - 1].required) --closes;
 
@@ -529,7 +535,7 @@ class Compiler {
   }
 
   /// A name, of characters that stand for themselves, that is none of these.
-  State other_name(State from, const std::vector<std::string>& names) {
+  State other_name(State from, const std::set<std::string>& names) {
     const State opened = b_.literal(from, "\""), end = b_.state(), free = b_.state();
     const Rule any = parts_.character_of(kEscaped.complement());
     b_.call(free, any, free);
@@ -538,28 +544,30 @@ class Compiler {
     // Down the tree of the names, and free where a character leaves it.
     struct Level {
       State state;
-      std::vector<std::u32string> rest;
+      size_t depth;
+      std::vector<const std::u32string*> names;  // that begin as what was read
     };
-    std::vector<Level> open = {{opened, {}}};
-    for (const std::string& name : names) open[0].rest.push_back(characters(name));
+    std::vector<std::u32string> all;
+    for (const std::string& name : names) all.push_back(characters(name));
+    std::vector<Level> open = {{opened, 0, {}}};
+    for (const std::u32string& name : all) open[0].names.push_back(&name);
     while (!open.empty() && !b_.full()) {
       Level level = std::move(open.back());
       open.pop_back();
-      std::map<char32_t, std::vector<std::u32string>> next;
+      std::map<char32_t, std::vector<const std::u32string*>> next;
       CodePoints taken = kEscaped;
       bool is_name = false;
-      for (const std::u32string& rest : level.rest) {
-        is_name = is_name || rest.empty();
-        if (rest.empty()) continue;
-        next[rest[0]].push_back(rest.substr(1));
-        taken.add(rest[0], rest[0]);
+      for (const std::u32string* const name : level.names) {
+        is_name = is_name || name->size() == level.depth;
+        if (name->size() > level.depth) next[(*name)[level.depth]].push_back(name);
       }
+      for (const auto& [c, unused] : next) taken.add(c, c);
       if (!is_name) b_.bytes(level.state, '"', '"', end);
       b_.call(level.state, parts_.character_of(taken.complement()), free);
-      for (auto& [c, rest] : next) {
+      for (auto& [c, so_far] : next) {
         const State state = b_.state();
         b_.call(level.state, parts_.character_of({{c, c}}), state);
-        open.push_back({state, std::move(rest)});
+        open.push_back({state, level.depth + 1, std::move(so_far)});
       }
     }
     return end;

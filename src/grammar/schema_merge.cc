@@ -52,11 +52,9 @@ Json values_of(const Json& schema) {
   return schema.contains("enum") ? schema["enum"] : Json();
 }
 
-/// Whether the list has the value; the order of an object's fields does not count.
-bool holds(const Json& list, const Json& value) {
-  const nlohmann::json wanted = value;
-  return std::any_of(
-      list.begin(), list.end(), [&](const Json& v) { return nlohmann::json(v) == wanted; });
+/// A list's values, in whose objects the order of fields does not count.
+std::set<nlohmann::json> set_of(const Json& list) {
+  return std::set<nlohmann::json>(list.begin(), list.end());
 }
 
 class Merge {
@@ -96,14 +94,16 @@ class Merge {
     if (a.is_array() && b.is_array()) {
       if (key == "required") {
         Json out = a;
+        const std::set<nlohmann::json> has = set_of(a);
         for (const Json& name : b)
-          if (!holds(out, name)) out.push_back(name);
+          if (!has.contains(name)) out.push_back(name);
         return out;
       }
       if (key == "enum") {
         Json out = Json::array();
+        const std::set<nlohmann::json> others = set_of(b);
         for (const Json& value : a)
-          if (holds(b, value)) out.push_back(value);
+          if (others.contains(value)) out.push_back(value);
         return out;
       }
       if (key == "anyOf") return each_with_each(a, b);
@@ -277,9 +277,11 @@ bool References::excluded(const Json& a, const Json& b) {
   const Result<Json> left = resolved(a, ""), right = resolved(b, "");
   if (!left || !right || !left->is_object() || !right->is_object()) return false;
   const Json values = values_of(*left), others = values_of(*right);
-  if (values.is_array() && others.is_array())
+  if (values.is_array() && others.is_array()) {
+    const std::set<nlohmann::json> set = set_of(others);
     return std::none_of(
-        values.begin(), values.end(), [&](const Json& v) { return holds(others, v); });
+        values.begin(), values.end(), [&](const Json& v) { return set.contains(v); });
+  }
   if (!left->contains("type") || !right->contains("type")) return false;
   if (both_types((*left)["type"], (*right)["type"]).empty()) return true;
   if ((*left)["type"] != "object" || (*right)["type"] != "object") return false;

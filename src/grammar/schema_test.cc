@@ -276,6 +276,15 @@ TEST(Schema, WhatCannotBeDoneIsRefusedByName) {
        "it needs more than");
 }
 
+TEST(Schema, ManyValuesAreNoAlternatives) {
+  std::string values;
+  for (int i = 0; i < 3000; ++i)
+    values += std::string(i > 0 ? ", " : "") + "\"v" + std::to_string(i) + "\"";
+  const std::string list = R"({"enum": [)" + values + "]}";
+  expect(list, {"\"v0\"", "\"v29\"", "\"v299\"", "\"v2999\""}, {"\"v\"", "\"v3000\"", "\"v29"});
+  expect(R"({"allOf": [)" + list + R"(, {"enum": ["v7", "w"]}]})", {"\"v7\""}, {"\"v8\"", "\"w\""});
+}
+
 TEST(Schema, DeepAnswersAreClosedInTime) {
   // A model that only ever opens: it is made to close, and can.
   for (const char* schema :
