@@ -291,5 +291,30 @@ TEST(ServerVerify, TheCommandEndsAsItsVerdictSays) {
   EXPECT_EQ(run("http://127.0.0.1:1", {"--api-key-file", page}, nullptr), 2);
 }
 
+/// Ferry's own server passes, and is told where it has other weights.
+TEST(ServerVerify, OurOwnServerIsTheModel) {
+  const auto told_of = [&](const program::Strings& more) {
+    program::Strings args = {"serve", tiny_model(), "--port", "0"};
+    args.insert(args.end(), more.begin(), more.end());
+    program::Program server(join_path(folder(), "serve.log"), args);
+    EXPECT_TRUE(
+        program::wait_for([&] { return server.said("serving tiny at ") || server.ended(); }));
+    const std::string said = server.output();
+    const size_t at = said.rfind("http://");
+    EXPECT_NE(at, std::string::npos) << said;
+    const auto r =
+        verify::verify_server({.directory = tiny_model(),
+                               .address = said.substr(at, said.find_first_of(" \n,;", at) - at)});
+    EXPECT_TRUE(r) << (r ? "" : r.error().message);
+    server.signal(SIGTERM);
+    EXPECT_EQ(server.wait(), 0);
+    if (!r) return std::string("no report");
+    EXPECT_GT(r->compared_tokens, 500);
+    return r->faults.empty() ? std::string(to_string(r->verdict)) : r->faults.front().name;
+  };
+  EXPECT_EQ(told_of({}), "same");
+  EXPECT_EQ(told_of({"--quantize", "int4", "--draft", "3"}), "quantised");
+}
+
 }  // namespace
 }  // namespace ferry

@@ -527,7 +527,7 @@ std::vector<Heard> Interview::other_templates() const {
   for (const OtherTemplate& other : kOtherTemplates)
     out.push_back(
         {"template",
-         fmt::format("conversations become {}", other.words),
+         fmt::format("conversations are answered as if they had become {}", other.words),
          [this, &other](const Exchange& e) { return chat_otherwise(reference_, other, e.what); }});
   return out;
 }
