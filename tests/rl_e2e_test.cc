@@ -114,6 +114,18 @@ TEST_F(RlE2e, ScoresAModel) {
             score["mean_tokens"]);
 }
 
+TEST_F(RlE2e, AProgramJudges) {
+  write(root_ / "judged.jsonl", "{\"prompt\": \"What is\", \"check\": \"program\"}\n");
+  const Strings score = {"score", checkpoint("base"), path("judged.jsonl"), "--tokens", "4"};
+  refused(2, score, {"judged.jsonl", "--program"});
+  for (const auto& [command, worth] :
+       {std::pair{"grep -q '\"prompt\":\"What is\"' && echo 1", 1}, {"echo 1; exit 1", 0}}) {
+    Strings judged = score;
+    judged.insert(judged.end(), {"--program", command});
+    EXPECT_EQ(last_line(ran(judged))["pass_at_1"], worth) << command;
+  }
+}
+
 TEST_F(RlE2e, WrongInputIsRefusedByName) {
   refused(2, {"tasks", "sum", "--out", path("held")}, {"is there already"});
   refused(2, {"tasks", "poems", "--out", path("x")}, {"sum"});

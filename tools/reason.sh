@@ -23,11 +23,11 @@ field() { tail -n 1 "$2" | sed -nE "s/.*[{,]\"$1\":(\"([^\"\\\\]|\\\\.)*\"|[^,}\
 own_folder "./run demo reason" "$out" "${files[@]}"
 step "1/4  Making tasks: some worked ones to begin with, others to learn from, others to be measured on"
 make() { "$ferry" tasks $kind --difficulty $difficulty --seed "$seed" "$@"; }
-make --count 400 --first 0 --solutions --out "$out/worked.jsonl"
+make --count 260 --first 0 --solutions --out "$out/worked.jsonl"
 make --count 400 --first 100000 --without "$out/worked.jsonl" --out "$out/held-out.jsonl"
 make --count 5000 --first 1000 --without "$out/held-out.jsonl" --out "$out/tasks.jsonl"
 step "2/4  Learning what an answer looks like, from the worked ones"
-"$ferry" tokenizer train --vocab 320 --out "$out/tokenizer.json" "$out/worked.jsonl"
+"$ferry" tokenizer train --vocab 276 --out "$out/tokenizer.json" "$out/worked.jsonl"
 "$ferry" data prepare "$out/worked.jsonl" --held-out-bytes 2K --near-duplicate 2 \
   --tokenizer "$out/tokenizer.json" --out "$out/data"
 "$ferry" train configs/reason_begin.toml --data.dir="$out/data" --train.seed="$seed" \

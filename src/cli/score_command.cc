@@ -22,6 +22,7 @@ struct Arguments {
   std::string tasks, out;
   AnswerOptions answers;
   int64_t samples = 1, running = 64, count = 0;
+  rl::ProgramJudgeOptions program;
 };
 
 void print_row(const std::string& name, const rl::ScoreSummary& s, int64_t samples) {
@@ -82,6 +83,11 @@ Result<void> score(const Arguments& args) {
   TRY_ASSIGN(std::vector<rl::Task> tasks, rl::read_tasks(args.tasks));
   if (args.count > 0 && std::ssize(tasks) > args.count)
     tasks.resize(static_cast<size_t>(args.count));
+  std::optional<rl::ProgramJudge> program;
+  if (!args.program.command.empty()) {
+    TRY_ASSIGN(program, rl::ProgramJudge::create(args.program));
+  }
+  TRY_ASSIGN(const rl::Judge judge, rl::Judge::create(std::move(program), tasks, args.tasks));
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   TRY_ASSIGN(const std::vector<rl::TaskPrompt> prompts,
              rl::prompts_of(tasks, m.texts, args.open.directory));
@@ -107,7 +113,7 @@ Result<void> score(const Arguments& args) {
     return true;
   };
   TRY_ASSIGN(const std::vector<rl::TaskScore> scores,
-             rl::score(engine, tasks, prompts, m.texts, options));
+             rl::score(engine, tasks, prompts, m.texts, judge, options));
   line.clear();
   const double seconds = system_clock().monotonic_s() - begin;
   if (!args.out.empty()) TRY(write_lines(args.out, scores, args.samples));
@@ -145,6 +151,17 @@ void add_score_command(Command& program) {
       .within(int64_t{1}, int64_t{256})
       .shows_default();
   command.option("--out", args->out, "a new file: a line for each task, with its first answer");
+  command.option("--program",
+                 args->program.command,
+                 "command that judges answers to tasks whose check is \"program\", in a sandbox");
+  command.option("--program-folder", args->program.folder, "what it needs: it finds it as /judge");
+  command.option("--program-seconds", args->program.seconds, "that it may take for an answer")
+      .within(0.1, 86400.0)
+      .shows_default();
+  command
+      .option("--program-memory-mb", args->program.memory_mb, "that each of its processes may take")
+      .within(int64_t{16}, int64_t{1} << 20)
+      .shows_default();
   add_answer_options(command, args->answers);
   command.runs([args] { return report(score(*args)); });
 }

@@ -86,10 +86,7 @@ class Run {
   Result<void> one_step();
   Result<std::vector<Group>> draw();
   Result<std::vector<Group>> groups_at(int64_t position, int64_t count);
-  double reward(const Task& task,
-                const TaskPrompt& prompt,
-                const Rollout& rollout,
-                Group& group) const;
+  double reward(double worth, const AnswerParts& parts, const Rollout& rollout) const;
   Result<void> refused(const std::string& why);
   Result<void> evaluate();
   Result<void> write_samples(const std::vector<TaskScore>& scores) const;
@@ -117,6 +114,7 @@ class Run {
   RunData data_;
   std::vector<Task> tasks_, held_out_;
   std::vector<TaskPrompt> prompts_, held_out_prompts_;
+  std::optional<Judge> judge_;
   std::optional<ScriptShare> script_;
   std::unique_ptr<models::TrainableLm> model_, reference_;
   ModelTexts texts_;
@@ -209,6 +207,17 @@ Result<void> Run::read() {
   if (rl_.reward_script > 0) {
     TRY_ASSIGN(script_, ScriptShare::of(rl_.script));
   }
+  std::optional<ProgramJudge> program;
+  if (!rl_.program.empty()) {
+    TRY_ASSIGN(program,
+               ProgramJudge::create({.command = rl_.program,
+                                     .folder = rl_.program_folder,
+                                     .seconds = rl_.program_seconds,
+                                     .memory_mb = rl_.program_memory_mb,
+                                     .at_once = cpu_pool().threads()}));
+  }
+  TRY(Judge::create(program, held_out_, rl_.held_out));
+  TRY_ASSIGN(judge_, Judge::create(std::move(program), tasks_, rl_.tasks));
   TRY_ASSIGN(const CheckpointList there, list_checkpoints(settings_.checkpoint.dir));
   const std::string from = options_.resume && !there.complete.empty() ? there.complete.back().path
                                                                       : settings_.model.init;
@@ -327,14 +336,8 @@ RolloutOptions Run::rollout_options(bool with_log_probs) {
   return o;
 }
 
-double Run::reward(const Task& task,
-                   const TaskPrompt& prompt,
-                   const Rollout& rollout,
-                   Group& group) const {
-  const AnswerParts parts = take_apart(rollout.text, prompt.thinking);
-  const bool right = is_right(task, parts.answer);
-  group.right += right;
-  double sum = right ? rl_.reward_answer : 0;
+double Run::reward(double worth, const AnswerParts& parts, const Rollout& rollout) const {
+  double sum = rl_.reward_answer * worth;
   if (parts.well_formed) sum += rl_.reward_format;
   if (script_) sum += rl_.reward_script * (*script_)(rollout.text);
   return sum + overlong_penalty(std::ssize(rollout.tokens), rl_.tokens_max, rl_.overlong_tokens);
@@ -359,13 +362,24 @@ Result<std::vector<Group>> Run::groups_at(int64_t position, int64_t count) {
   engine::Engine engine(*model_, engine_options(longest_prompt_));
   TRY_ASSIGN(std::vector<Rollout> rollouts,
              roll_out(engine, requests, texts_, rollout_options(true)));
-  size_t next = 0;
-  for (Group& g : groups)
-    for (int64_t s = 0; s < rl_.group_size; ++s) {
-      Rollout& r = rollouts[next++];
-      g.rewards.push_back(reward(tasks_[g.task], prompts_[g.task], r, g));
-      g.rollouts.push_back(std::move(r));
-    }
+  std::vector<AnswerParts> parts;
+  std::vector<Judge::Asked> asked;
+  const auto each = static_cast<size_t>(rl_.group_size);
+  const auto task_of = [&](size_t i) { return groups[i / each].task; };
+  for (size_t i = 0; i < rollouts.size(); ++i)
+    parts.push_back(take_apart(rollouts[i].text, prompts_[task_of(i)].thinking));
+  for (size_t i = 0; i < rollouts.size(); ++i)
+    asked.push_back({&tasks_[task_of(i)], &parts[i], &rollouts[i].text});
+  TRY_ASSIGN(const std::vector<double> worth, judge_->worth(asked, [this] {
+    still_alive();
+    return !stopping();
+  }));
+  for (size_t i = 0; i < rollouts.size(); ++i) {
+    Group& g = groups[i / each];
+    g.right += worth[i] == 1;
+    g.rewards.push_back(reward(worth[i], parts[i], rollouts[i]));
+    g.rollouts.push_back(std::move(rollouts[i]));
+  }
   return groups;
 }
 
@@ -476,6 +490,7 @@ Result<void> Run::evaluate() {
                             held_out_,
                             held_out_prompts_,
                             texts_,
+                            *judge_,
                             {.samples = 1,
                              .seed = static_cast<uint64_t>(settings_.train.seed),
                              .rollouts = rollout_options(false)});

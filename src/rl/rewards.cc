@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <numeric>
+
+#include "base/json.h"
 
 namespace ferry::rl {
 namespace {
@@ -233,8 +236,49 @@ bool is_right(const Task& task, std::string_view answer) {
     }
     case Check::kCountdown: return countdown_right(task, answer);
     case Check::kMaze: return maze_right(task, answer);
+    case Check::kProgram: return false;
   }
   return false;
+}
+
+Result<Judge> Judge::create(std::optional<ProgramJudge> program,
+                            std::span<const Task> tasks,
+                            const std::string& path) {
+  const auto asks = [](const Task& t) { return t.check == Check::kProgram; };
+  if (!program && std::any_of(tasks.begin(), tasks.end(), asks))
+    return fail(Code::kInvalidInput,
+                "{}: has tasks that a program is to judge, and none is given; name its command "
+                "(rl.program, or --program)",
+                path);
+  return Judge(std::move(program));
+}
+
+Result<std::vector<double>> Judge::worth(std::span<const Asked> answers,
+                                         const std::function<bool()>& go_on) const {
+  std::vector<double> worth(answers.size(), 0);
+  std::vector<size_t> asked;
+  std::vector<std::string> inputs;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    const auto& [task, parts, text] = answers[i];
+    if (task->check != Check::kProgram) {
+      worth[i] = is_right(*task, parts->answer);
+      continue;
+    }
+    asked.push_back(i);
+    nlohmann::ordered_json j;
+    if (task->messages.empty())
+      j["prompt"] = task->prompt;
+    else
+      j["messages"] = nlohmann::ordered_json::parse(task->messages);
+    j["expected"] = task->answer;
+    j["answer"] = parts->answer;
+    j["text"] = *text;
+    inputs.push_back(json_text(j) + "\n");
+  }
+  if (inputs.empty()) return worth;
+  TRY_ASSIGN(const std::vector<double> verdicts, program_->verdicts(inputs, go_on));
+  for (size_t i = 0; i < asked.size(); ++i) worth[asked[i]] = verdicts[i];
+  return worth;
 }
 
 std::string vote_of(const Task& task, std::string_view answer) {

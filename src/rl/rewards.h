@@ -3,11 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "rl/program_judge.h"
 #include "rl/tasks.h"
 #include "text/limited_regex.h"
 
@@ -27,12 +30,35 @@ struct AnswerParts {
 /// `thinking`: the prompt has opened the thought.
 AnswerParts take_apart(std::string_view text, bool thinking);
 
-/// Whether the answer is right, by the task's check. What cannot be told within limits is wrong.
+/// Whether the answer is right, by the task's rule. What cannot be told within limits is wrong, and so is
+/// every answer that a program is to judge: Judge asks it.
 bool is_right(const Task& task, std::string_view answer);
 
 /// What answers that mean the same have in common, for counting votes: of a number its value, of other
 /// text its words.
 std::string vote_of(const Task& task, std::string_view answer);
+
+/// Judges answers, by rules or, where tasks ask for it, by the user's program.
+class Judge {
+ public:
+  /// `program`: nothing where there is none. Errors: kInvalidInput, naming `path`: a task asks for one.
+  static Result<Judge> create(std::optional<ProgramJudge> program,
+                              std::span<const Task> tasks,
+                              const std::string& path);
+
+  struct Asked {
+    const Task* task;
+    const AnswerParts* parts;
+    const std::string* text;  // all of the answer
+  };
+  /// What each is worth, 0 to 1; by a rule 0 or 1. Errors: of ProgramJudge::verdicts.
+  Result<std::vector<double>> worth(std::span<const Asked> answers,
+                                    const std::function<bool()>& go_on) const;
+
+ private:
+  explicit Judge(std::optional<ProgramJudge> program) : program_(std::move(program)) {}
+  std::optional<ProgramJudge> program_;
+};
 
 /// The share of a text's letters that are of one script: what a text's language can be told by without
 /// a dictionary. A text without letters is of every script.

@@ -6,23 +6,22 @@
 
 #include "base/check.h"
 #include "base/random.h"
-#include "rl/rewards.h"
 
 namespace ferry::rl {
 namespace {
 
 /// The share of the most frequent answers that is right: a tie is broken by chance. No answer is no vote.
-double vote(const Task& task, const std::vector<AnswerParts>& answers) {
+double vote(const Task& task, std::span<const AnswerParts> answers, std::span<const double> worth) {
   struct Votes {
     int64_t count = 0;
     bool right = false;
   };
   std::map<std::string, Votes> votes;
-  for (const AnswerParts& a : answers) {
-    if (a.answer.empty()) continue;
-    Votes& v = votes[vote_of(task, a.answer)];
+  for (size_t i = 0; i < answers.size(); ++i) {
+    if (answers[i].answer.empty()) continue;
+    Votes& v = votes[vote_of(task, answers[i].answer)];
     ++v.count;
-    v.right = v.right || is_right(task, a.answer);
+    v.right = v.right || worth[i] == 1;
   }
   int64_t most = 0;
   for (const auto& [answer, v] : votes) most = std::max(most, v.count);
@@ -69,6 +68,7 @@ Result<std::vector<TaskScore>> score(engine::Engine& engine,
                                      std::span<const Task> tasks,
                                      std::span<const TaskPrompt> prompts,
                                      const ModelTexts& texts,
+                                     const Judge& judge,
                                      const ScoreOptions& options) {
   check(tasks.size() == prompts.size(), "score: {} tasks", tasks.size());
   const auto samples = static_cast<size_t>(options.samples);
@@ -79,21 +79,31 @@ Result<std::vector<TaskScore>> score(engine::Engine& engine,
   }
   TRY_ASSIGN(const std::vector<Rollout> rollouts,
              roll_out(engine, requests, texts, options.rollouts));
+  std::vector<AnswerParts> parts;
+  std::vector<Judge::Asked> asked;
+  for (size_t i = 0; i < rollouts.size(); ++i)
+    parts.push_back(take_apart(rollouts[i].text, prompts[i / samples].thinking));
+  for (size_t i = 0; i < rollouts.size(); ++i)
+    asked.push_back({&tasks[i / samples], &parts[i], &rollouts[i].text});
+  const auto done = static_cast<int64_t>(rollouts.size());
+  TRY_ASSIGN(const std::vector<double> worth, judge.worth(asked, [&] {
+    return !options.rollouts.on_pass || options.rollouts.on_pass(done);
+  }));
   std::vector<TaskScore> scores;
   for (size_t t = 0; t < tasks.size(); ++t) {
     TaskScore score;
-    std::vector<AnswerParts> answers;
-    for (size_t s = 0; s < samples; ++s) {
-      const Rollout& r = rollouts[t * samples + s];
-      answers.push_back(take_apart(r.text, prompts[t].thinking));
-      score.right += is_right(tasks[t], answers.back().answer);
+    for (size_t i = t * samples; i < (t + 1) * samples; ++i) {
+      const Rollout& r = rollouts[i];
+      score.right += worth[i] == 1;
       score.tokens += std::ssize(r.tokens);
       score.ended += r.finish == engine::Finish::kEnd || r.finish == engine::Finish::kNone;
       std::vector<int32_t> thought;
-      texts.tokenizer->encode(answers.back().thought, text::Tokenizer::Specials::kAsText, thought);
+      texts.tokenizer->encode(parts[i].thought, text::Tokenizer::Specials::kAsText, thought);
       score.thought_tokens += std::ssize(thought);
     }
-    score.voted = vote(tasks[t], answers);
+    score.voted = vote(tasks[t],
+                       std::span(parts).subspan(t * samples, samples),
+                       std::span(worth).subspan(t * samples, samples));
     score.sample = rollouts[t * samples].text;
     scores.push_back(std::move(score));
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "rl/rewards.h"
 #include "rl/rollouts.h"
 
 namespace ferry::rl {
@@ -40,12 +41,13 @@ struct ScoreOptions {
   RolloutOptions rollouts;
 };
 
-/// In the order of the tasks. Answer s to task t is drawn with a seed of (seed, t, s).
-/// Errors: of roll_out.
+/// In the order of the tasks. Answer s to task t is drawn with a seed of (seed, t, s). Right is what is
+/// worth 1. Errors: of roll_out and Judge::worth.
 Result<std::vector<TaskScore>> score(engine::Engine& engine,
                                      std::span<const Task> tasks,
                                      std::span<const TaskPrompt> prompts,
                                      const ModelTexts& texts,
+                                     const Judge& judge,
                                      const ScoreOptions& options);
 
 /// Of some tasks together.

@@ -16,7 +16,8 @@ constexpr std::pair<const char*, Check> kChecks[] = {{"exact", Check::kExact},
                                                      {"number", Check::kNumber},
                                                      {"regex", Check::kRegex},
                                                      {"countdown", Check::kCountdown},
-                                                     {"maze", Check::kMaze}};
+                                                     {"maze", Check::kMaze},
+                                                     {"program", Check::kProgram}};
 
 const char* name_of(Check check) {
   return std::find_if(std::begin(kChecks),
@@ -29,7 +30,7 @@ Check check_named(JsonFields& f) {
   const std::string name = f.text("check", "exact");
   for (const auto& [known, check] : kChecks)
     if (name == known) return check;
-  f.refuse("check", "must be exact, number, regex, countdown or maze");
+  f.refuse("check", "must be exact, number, regex, countdown, maze or program");
   return Check::kExact;
 }
 
@@ -54,8 +55,9 @@ Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
   if (f.has("prompt") == f.has("messages")) f.refuse("", "needs \"prompt\" or \"messages\"");
   t.prompt = f.text("prompt", "");
   if (f.has("messages")) t.messages = json_text(f.list("messages"));
-  t.answer = f.text("answer");
   t.check = check_named(f);
+  t.answer =
+      f.text("answer", t.check == Check::kProgram ? std::optional<std::string>("") : std::nullopt);
   t.tolerance = f.real("tolerance", 0, 1e300, 0.0);
   t.solution = f.text("solution", "");
   if (t.check == Check::kCountdown)
@@ -69,7 +71,7 @@ Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
       f.refuse("answer", pattern.error().message);
   f.refuse_unknown({"text", "numbers", "maze"}, "is no field of a task");
   TRY(problem.done());
-  if (t.answer.empty() && t.check != Check::kMaze)
+  if (t.answer.empty() && t.check != Check::kMaze && t.check != Check::kProgram)
     return fail(Code::kInvalidInput, "{}: \"answer\" is empty: nothing could be right", where);
   return t;
 }

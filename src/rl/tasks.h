@@ -18,6 +18,7 @@ enum class Check {
   kRegex,      // matched by it, whole
   kCountdown,  // an expression that uses each of `numbers` once and has this value
   kMaze,       // moves (U, D, L, R) that lead from S to E through `maze`
+  kProgram,    // what a command of the user's says (rl/program_judge.h)
 };
 
 struct Task {
@@ -34,7 +35,7 @@ struct Task {
 };
 
 /// The lines of a file: "prompt" or "messages", "answer", and optionally "kind", "difficulty",
-/// "check" ("exact", "number", "regex", "countdown", "maze"), "tolerance", "numbers", "maze",
+/// "check" ("exact", "number", "regex", "countdown", "maze", "program"), "tolerance", "numbers", "maze",
 /// "solution", and "text", which is for training and not read.
 /// Errors: kInvalidInput with the line: JSON, fields, a task without answer, patterns, mazes without way
 /// in or out; kNotFound.

@@ -57,6 +57,7 @@ TEST(Tasks, WrongOnesAreRefusedWithTheirLine) {
                           R"({"prompt": )",
                           R"({"prompt": "a", "answer": "b", "check": "taste"})",
                           R"({"prompt": "a", "answer": "(", "check": "regex"})",
+                          R"({"prompt": "a", "answer": 3, "check": "program"})",
                           R"({"prompt": "a", "answer": "R", "check": "maze", "maze": ["S.", "E"]})",
                           R"({"prompt": "a", "answer": "b", "anwser": "c"})"}) {
     const auto read = read_tasks(file_with(R"({"prompt": "a", "answer": "b"})"

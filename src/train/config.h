@@ -96,6 +96,10 @@ struct RlSettings {
   double reward_format = 0;
   double reward_script = 0;
   std::string script = "Latin";
+  std::string program;
+  std::string program_folder;
+  double program_seconds = 10;
+  int64_t program_memory_mb = 512;
   int64_t evaluate_tasks = 256;
 };
 

@@ -1,0 +1,92 @@
+// Programs that judge, and what hostile ones can do: nothing, and be worth nothing.
+#include "rl/program_judge.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "base/clock.h"
+#include "base/file.h"
+
+namespace ferry::rl {
+namespace {
+
+/// As root the programs are nobody's.
+void let_others_read(const std::string& path) {
+  using std::filesystem::perms;
+  std::filesystem::permissions(
+      path, perms::others_read | perms::others_exec, std::filesystem::perm_options::add);
+}
+
+double worth(const std::string& command, const std::string& input = "{}") {
+  let_others_read(testing::TempDir());
+  const auto judge = ProgramJudge::create(
+      {.command = command, .folder = testing::TempDir(), .seconds = 3, .memory_mb = 128});
+  if (!judge) {
+    ADD_FAILURE() << judge.error().message;
+    return -1;
+  }
+  const auto verdicts = judge->verdicts(std::vector<std::string>{input}, [] { return true; });
+  return verdicts ? (*verdicts)[0] : -1;
+}
+
+TEST(ProgramJudge, ReadsTheVerdict) {
+  EXPECT_EQ(worth("echo some talk; echo 0.5"), 0.5);
+  EXPECT_EQ(worth("grep -q right && echo 1", "{\"answer\": \"right\"}"), 1);
+  EXPECT_EQ(worth("grep -q right && echo 1", "{\"answer\": \"wrong\"}"), 0);
+  ASSERT_TRUE(write_file_atomic(join_path(testing::TempDir(), "verdict"), "0.25\n"));
+  let_others_read(join_path(testing::TempDir(), "verdict"));
+  EXPECT_EQ(worth("cat /judge/verdict"), 0.25);
+  for (const char* bad : {"echo 2",
+                          "echo -1",
+                          "echo nan",
+                          "echo 1e999",
+                          "echo yes",
+                          "true",
+                          "echo 1; exit 1",
+                          "echo 1; kill -9 $$",
+                          "/no/such/program",
+                          "echo 1; echo '<- that is it'"})
+    EXPECT_EQ(worth(bad), 0) << bad;
+}
+
+TEST(ProgramJudge, HostileOnesAreZeros) {
+  const double begin = system_clock().monotonic_s();
+  const std::string mark = join_path(testing::TempDir(), "mark");
+  ASSERT_TRUE(write_file_atomic(mark, "here"));
+  for (const std::string& bad : {
+           std::string("yes 1"),                                     // output without end
+           std::string("sleep 1000; echo 1"),                        // hangs
+           std::string("(sleep 1000 &) ; echo 1; exec sleep 1000"),  // and says so first
+           std::string("while :; do :; done; echo 1"),
+           std::string("bomb() { bomb | bomb & }; bomb; sleep 1000; echo 1"),
+           std::string("dd if=/dev/zero of=/tmp/big bs=1M count=200 2>/dev/null && echo 1"),
+           std::string("x=$(head -c 300000000 /dev/zero | tr '\\0' a) && echo 1"),
+           std::string("cat /etc/passwd && echo 1"),
+           "cat " + mark + " && echo 1",  // a path of the machine's
+           std::string("echo 1 > /judge/mark && echo 1"),
+           std::string("echo 1 > /usr/mark && echo 1"),
+           std::string("ls /sys/class/net/*/address 2>/dev/null | grep -q . && echo 1"),
+           std::string("bash -c 'exec 9<>/dev/tcp/127.0.0.1/22' && echo 1"),
+       })
+    EXPECT_EQ(worth(bad), 0) << bad;
+  EXPECT_LT(system_clock().monotonic_s() - begin, 60);
+  EXPECT_EQ(*read_file(mark), "here");
+}
+
+TEST(ProgramJudge, ManyAtOnceAndInOrder) {
+  const auto judge = ProgramJudge::create({.command = "cat", .seconds = 20, .at_once = 4});
+  ASSERT_TRUE(judge) << judge.error().message;
+  const std::vector<std::string> inputs = {"0", "0.125", "0.25", "x", "0.5", "1"};
+  const auto verdicts = judge->verdicts(inputs, [] { return true; });
+  ASSERT_TRUE(verdicts);
+  EXPECT_EQ(*verdicts, (std::vector<double>{0, 0.125, 0.25, 0, 0.5, 1}));
+  int asked = 0;
+  const auto stopped = judge->verdicts(inputs, [&] { return ++asked < 2; });
+  ASSERT_FALSE(stopped);
+  EXPECT_EQ(stopped.error().code, Code::kTimeout);
+  EXPECT_FALSE(ProgramJudge::create({.command = "echo 1", .folder = "/no/such"}));
+}
+
+}  // namespace
+}  // namespace ferry::rl
