@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A small model learns to add: from some hundred worked sums, then by reinforcement on sums that nobody worked
-# for it. The same bits on each machine. Its last line is JSON.
+# A small model learns to add, thinking: from some hundred worked sums, then by reinforcement on tasks that nobody
+# worked for it. The same bits on each machine. Its last line is JSON.
 # usage: tools/reason.sh FERRY FOLDER [SEED]
 #        tools/reason.sh --check FOLDER: only whether it may have FOLDER (new, empty, or an earlier one's)
 set -euo pipefail
@@ -23,16 +23,16 @@ field() { tail -n 1 "$2" | sed -nE "s/.*[{,]\"$1\":(\"([^\"\\\\]|\\\\.)*\"|[^,}\
 own_folder "./run demo reason" "$out" "${files[@]}"
 step "1/4  Making tasks: some worked ones to begin with, others to learn from, others to be measured on"
 make() { "$ferry" tasks $kind --difficulty $difficulty --seed "$seed" "$@"; }
-make --count 260 --first 0 --solutions --out "$out/worked.jsonl"
+make --count 300 --first 0 --solutions --out "$out/worked.jsonl"
 make --count 400 --first 100000 --without "$out/worked.jsonl" --out "$out/held-out.jsonl"
 make --count 5000 --first 1000 --without "$out/held-out.jsonl" --out "$out/tasks.jsonl"
 step "2/4  Learning what an answer looks like, from the worked ones"
-"$ferry" tokenizer train --vocab 276 --out "$out/tokenizer.json" "$out/worked.jsonl"
+"$ferry" tokenizer train --vocab 284 --out "$out/tokenizer.json" "$out/worked.jsonl"
 "$ferry" data prepare "$out/worked.jsonl" --held-out-bytes 2K --near-duplicate 2 \
   --tokenizer "$out/tokenizer.json" --out "$out/data"
 "$ferry" train configs/reason_begin.toml --data.dir="$out/data" --train.seed="$seed" \
   --checkpoint.dir="$out/begin" | tee -i "$out/begin.txt"
-step "3/4  Learning by reinforcement: 16 answers each to 16 sums a step, the right ones made likelier"
+step "3/4  Learning by reinforcement: 16 answers each to 16 tasks a step, the right ones made likelier"
 "$ferry" rl configs/reason.toml --model.init="$(field model_dir "$out/begin.txt")" \
   --rl.tasks="$out/tasks.jsonl" --rl.held_out="$out/held-out.jsonl" --train.seed="$seed" \
   --checkpoint.dir="$out/run" | tee -i "$out/learn.txt"
