@@ -542,6 +542,75 @@ TEST_F(Serve, RefusesByName) {
   EXPECT_EQ(server_->get("/health").status, 200);
 }
 
+/// What is not of the type that it must be, at every depth.
+TEST_F(Serve, OtherTypesAreRefused) {
+  const std::pair<const char*, Json> requests[] = {
+      {"/v1/responses",
+       {{"input",
+         {{{"role", "user"}, {"content", {{{"type", "input_text"}, {"text", "a"}}}}},
+          {{"type", "function_call"}, {"call_id", "1"}, {"name", "f"}, {"arguments", "{}"}},
+          {{"type", "function_call_output"}, {"call_id", "1"}, {"output", "b"}}}},
+        {"instructions", "x"},
+        {"tools", {{{"type", "function"}, {"name", "f"}, {"parameters", Json::object()}}}},
+        {"tool_choice", "auto"},
+        {"text", {{"format", {{"type", "text"}}}}},
+        {"reasoning", {{"effort", "low"}}},
+        {"max_output_tokens", 1}}},
+      {"/v1/messages",
+       {{"system", {{{"type", "text"}, {"text", "x"}}}},
+        {"messages",
+         {{{"role", "user"}, {"content", {{{"type", "text"}, {"text", "a"}}}}},
+          {{"role", "assistant"},
+           {"content",
+            {{{"type", "tool_use"}, {"id", "1"}, {"name", "f"}, {"input", Json::object()}}}}},
+          {{"role", "user"},
+           {"content", {{{"type", "tool_result"}, {"tool_use_id", "1"}, {"content", "b"}}}}}}},
+        {"tools", {{{"name", "f"}, {"input_schema", Json::object()}}}},
+        {"tool_choice", {{"type", "auto"}}},
+        {"thinking", {{"type", "enabled"}, {"budget_tokens", 5}}},
+        {"stop_sequences", {"a"}},
+        {"max_tokens", 1}}},
+      {"/v1/chat/completions",
+       {{"messages",
+         {{{"role", "user"}, {"content", {{{"type", "text"}, {"text", "a"}}}}},
+          {{"role", "assistant"},
+           {"tool_calls",
+            {{{"id", "1"},
+              {"type", "function"},
+              {"function", {{"name", "f"}, {"arguments", "{}"}}}}}}},
+          {{"role", "tool"}, {"tool_call_id", "1"}, {"content", "b"}}}},
+        {"tools", {{{"type", "function"}, {"function", {{"name", "f"}}}}}},
+        {"tool_choice", "auto"},
+        {"chat_template_kwargs", {{"a", 1}}},
+        {"thinking", {{"type", "enabled"}}},
+        {"logit_bias", {{"5", 1}}},
+        {"stop", {"a"}},
+        {"max_tokens", 1}}}};
+  for (const auto& [path, request] : requests) {
+    EXPECT_EQ(server_->post(path, request.dump()).status, 200)
+        << server_->post(path, request.dump()).body;
+    const Json flat = request.flatten();
+    for (const auto& [place, unused] : flat.items()) {
+      // The value itself, and everything that it lies in.
+      for (Json::json_pointer at(place); !at.empty(); at = at.parent_pointer())
+        for (const Json& other : {Json(nullptr),
+                                  Json(5),
+                                  Json(true),
+                                  Json("text"),
+                                  Json::array(),
+                                  Json::object(),
+                                  Json::array({nullptr}),
+                                  Json::array({5})}) {
+          Json changed = request;
+          changed[at] = other;
+          const TestResponse r = server_->post(path, changed.dump());
+          EXPECT_TRUE(r.status == 200 || r.status == 400 || r.status == 404)
+              << path << " " << at << " " << other << ": " << r.status << " " << r.body;
+        }
+    }
+  }
+}
+
 TEST_F(Serve, BadJsonIsRefused) {
   const std::string deep(100000, '[');
   for (const std::string& body : {std::string("{"),

@@ -91,6 +91,7 @@ void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
       tool.refuse("type", "is not \"function\"; this server runs no tools of its own");
     for (const char* name : {"name", "description", "parameters", "strict"}) tool.has(name);
     tool.refuse_unknown({}, "is no field of a function");
+    if (fields.problem()) return;
     Ordered function = request.at("tools").at(i);
     function.erase("type");
     tools.push_back({{"type", "function"}, {"function", std::move(function)}});

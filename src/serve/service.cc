@@ -397,6 +397,20 @@ class Server : public Service {
     return {.model = *model_, .names = options_.names, .sampling = sampling_, .seed = seed};
   }
 
+  /// A mistake of Ferry's in reading one request must not end the answers to all others.
+  template <typename T>
+  ApiResult<T> read(ApiResult<T> (*reader)(std::string_view, const ReadingRules&),
+                    const std::string& body,
+                    const ReadingRules& rules_of_all) {
+    try {
+      return reader(body, rules_of_all);
+    } catch (const nlohmann::json::exception& e) {
+      log(fmt::format("ferry: a bug in Ferry, in reading a request: {}", e.id));
+      return tl::unexpected(
+          ApiError{.status = 500, .message = "a bug in Ferry: this request could not be read"});
+    }
+  }
+
   /// Text to tokens or back.
   void convert(const HttpRequest& request,
                const Exchange& exchange,
@@ -404,7 +418,7 @@ class Server : public Service {
     const ApiStyle style = find(request)->style;
     ++reading_now_;
     reading_->post([=, this, body = request.body, r = rules(0)] {
-      http_->post([=, this, result = with(body, r)] {
+      http_->post([=, this, result = read(with, body, r)] {
         --reading_now_;
         exchange->answer(result ? HttpResponse{.body = *result}
                                 : error_response(result.error(), style));
@@ -431,7 +445,7 @@ class Server : public Service {
     const ApiStyle style = find(request)->style;
     ++reading_now_;
     reading_->post([=, this, body = request.body, r = rules(seed)] {
-      auto question = std::make_shared<ApiResult<Question>>(reader(body, r));
+      auto question = std::make_shared<ApiResult<Question>>(read(reader, body, r));
       http_->post([=, this] {
         --reading_now_;
         if (!*question) return exchange->answer(error_response(question->error(), style));
