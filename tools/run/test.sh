@@ -1,4 +1,4 @@
-# ./run test [all | page | servers | NAME...]. Sourced by ./run, whose functions it uses.
+# ./run test [all | page | servers | clients | crowd | balancer | NAME...]. Sourced by ./run, whose functions it uses.
 #
 # To add a check that only `all` makes: build what it needs in build_for_all, and give it to ctest
 # (cmake/checks.cmake) under a name whose first part stands in only_all.
@@ -11,12 +11,19 @@ test_command() {
     test_page "$@"
     return
   fi
-  if [ "${1:-}" = servers ]; then
-    . tools/run/servers.sh
-    shift
-    test_servers "$@"
-    return
-  fi
+  case ${1:-} in
+    servers)
+      . tools/run/servers.sh
+      shift
+      test_servers "$@"
+      return
+      ;;
+    clients | crowd | balancer)
+      . tools/run/clients.sh
+      "test_$1" "${@:2}"
+      return
+      ;;
+  esac
   packages build test
   case "$*" in
     "") test_ordinary ;;
