@@ -154,8 +154,8 @@ TEST_P(EachServer, IsToldForWhatItIs) {
   if (::testing::Test::HasFailure() || std::getenv("FERRY_TOLD")) fmt::print("{}", told(*r));
 }
 
-constexpr ServerManner kByTexts{.log_probs = LogProbs::kTexts};
-constexpr ServerManner kTokensAlone{.log_probs = LogProbs::kNone};
+const ServerManner kByTexts{.log_probs = LogProbs::kTexts};
+const ServerManner kTokensAlone{.log_probs = LogProbs::kNone};
 
 INSTANTIATE_TEST_SUITE_P(
     Honest,
