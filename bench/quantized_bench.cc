@@ -71,7 +71,7 @@ std::vector<Weight> model_of(WeightCodes kind) {
       for (size_t i = 0; i < rows.codes.size(); ++i)
         rows.codes[i] =
             static_cast<int8_t>(l.least() + static_cast<int>(i * 37 % static_cast<size_t>(range)));
-      made.put(0, rows);
+      made.put(0, 0, rows);
       Weight w{.name = "w", .global_shape = {outputs, inputs}, .shard = {}};
       made.store_in(w);
       weights.push_back(std::move(w));

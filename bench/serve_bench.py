@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Speed of answering, of Ferry and of llama.cpp, on the same file of random weights in the shapes of
-DeepSeek-R1-Distill-Qwen-1.5B, in one run, round by round so that both see the same machine.
+"""Speed of answering, of Ferry and of llama.cpp, on the same files of random weights in the shapes of
+DeepSeek-R1-Distill-Qwen-1.5B and DeepSeek-V2-Lite, in one run, round by round so that both see the same machine.
 
-The last line is JSON: for each format and tier a list of rows with ferry, peer, ratio, of_bandwidth.
+Both compute with the file's own codes. The last line is JSON: for each model and format its tier and rows with ferry,
+peer, ratio, of_bandwidth (what a token reads of the file, by the read bandwidth measured beside).
 """
 import argparse
 import json
@@ -10,19 +11,27 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
+import time
 
 import random_gguf
 
 HERE = pathlib.Path(__file__).resolve().parent
-SHAPES = {"1.5B": {"layers": 28, "hidden": 1536, "inner": 8960, "heads": 12, "kv_heads": 2, "head": 128,
-                   "vocab": 151936, "positions": 4096}}
-FORMATS = {"8-bit": (random_gguf.Q8_0, ["--quantize", "int8"]), "bf16": (random_gguf.BF16, [])}
+SHAPES = {"1.5B": {"arch": "qwen2", "layers": 28, "hidden": 1536, "inner": 8960, "heads": 12, "kv_heads": 2,
+                   "head": 128, "vocab": 151936, "positions": 4096},
+          "V2-Lite": {"arch": "deepseek2", "layers": 27, "dense": 1, "hidden": 2048, "inner": 10944, "heads": 16,
+                      "latent": 512, "nope": 128, "rope": 64, "value": 128, "experts": 64, "used": 6, "shared": 2,
+                      "expert_inner": 1408, "vocab": 102400, "positions": 4096, "yarn": 40.0, "original": 4096}}
+# Of matrices, and of the head.
+FORMATS = {"8-bit": (random_gguf.Q8_0, None), "bf16": (random_gguf.BF16, None),
+           "4-bit": (random_gguf.Q4_0, random_gguf.Q8_0)}
+CASES = ["1.5B 8-bit", "1.5B bf16", "1.5B 4-bit", "V2-Lite 4-bit"]
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--ferry", required=True, help="the program")
 parser.add_argument("--python", default=sys.executable, help="a Python with llama_cpp and numpy")
 parser.add_argument("--folder", required=True, help="where the files of weights are kept")
-parser.add_argument("--formats", nargs="+", choices=sorted(FORMATS), default=sorted(FORMATS))
+parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
 args = parser.parse_args()
@@ -37,17 +46,36 @@ def last_json(command, environment):
     return json.loads(lines[-1])
 
 
+def bytes_of_a_token(shape, kind, head):
+    """What a token reads: of experts its share, of the embedding next to nothing."""
+    return sum(random_gguf.size_of(t, dims) * (shape["used"] / shape["experts"] if "_exps" in name else 1)
+               for name, t, dims, _ in random_gguf.tensors_of(shape, kind, head) if name != "token_embd.weight")
+
+
+def first_token(path):
+    """Seconds from the start of the program to the end of one with one token, the file in the page cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked = pathlib.Path(folder) / "in.jsonl"
+        asked.write_text(json.dumps({"prompt": list(range(2, 18)), "max_tokens": 1, "temperature": 0}) + "\n")
+        begin = time.perf_counter()
+        subprocess.run([args.ferry, "generate", path, "--batch", asked, "--out", asked.with_name("out.jsonl")],
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                       env=dict(os.environ, FERRY_THREADS=str(args.threads)))
+        return time.perf_counter() - begin
+
+
 def measure(name, kind):
-    code, options = FORMATS[kind]
+    code, head = FORMATS[kind]
+    shape = SHAPES[name]
     path = pathlib.Path(args.folder) / f"random-{name}-{kind}.gguf"
     if not path.exists():
         print(f"Writing {path}", file=sys.stderr)
         partial = path.with_suffix(".partial")
-        random_gguf.write_qwen2(partial, SHAPES[name], code)
+        random_gguf.write(partial, shape, code, head)
         partial.rename(path)
     ours, theirs = [], []
     for _ in range(args.rounds):
-        ours.append(last_json([args.ferry, "bench-serve", path, *options, "--rounds", 1],
+        ours.append(last_json([args.ferry, "bench-serve", path, "--rounds", 1],
                               {"FERRY_THREADS": str(args.threads)}))
         theirs.append(last_json([args.python, HERE / "peer" / "serve_peer.py", path, "--threads", args.threads,
                                  "--rounds", 1], {}))
@@ -59,11 +87,12 @@ def measure(name, kind):
         rows[row] = {"ferry": round(a, 2), "peer": round(b, 2), "ratio": round(a / b, 3)}
     bandwidth = max(r["bandwidth_gb_s"] for r in ours)
     rows["decode, 1 at once"]["of_bandwidth"] = round(
-        rows["decode, 1 at once"]["ferry"] * ours[0]["weight_mb"] / 1e3 / bandwidth, 3)
+        rows["decode, 1 at once"]["ferry"] * bytes_of_a_token(shape, code, head) / 1e9 / bandwidth, 3)
     return {"tier": ours[0]["tier"], "threads": args.threads, "processor": ours[0]["processor"],
             "bandwidth_gb_s": round(bandwidth, 1), "weight_mb": round(ours[0]["weight_mb"], 1),
-            "peak_mb": round(max(r["peak_mb"] for r in ours), 1), "peer": "llama.cpp " + theirs[0]["version"],
-            "rounds": args.rounds, "rows": rows}
+            "loading_peak_mb": round(max(r["loading_peak_mb"] for r in ours), 1), "peer": "llama.cpp " + theirs[0]["version"],
+            "rounds": args.rounds, "first_token_s": round(min(first_token(path) for _ in range(args.rounds)), 3),
+            "rows": rows}
 
 
-print(json.dumps({f"{name} {kind}": measure(name, kind) for name in SHAPES for kind in args.formats}))
+print(json.dumps({case: measure(*case.split()) for case in args.cases}))

@@ -103,7 +103,8 @@ struct FaultyServer::State {
     if (fault == Fault::kInt4) codes = WeightCodes::kInt4;
     model =
         must(models::make_model(fitted.json, "config", cpu_device(), manner.compute, std::nullopt));
-    check(probe::load_fitted(*source, fitted, *model, codes).has_value(), "faulty server: weights");
+    check(probe::load_fitted(*source, fitted, *model, {.quantise = codes}).has_value(),
+          "faulty server: weights");
     if (fault != Fault::kOtherModel) return;
     for (Weight* w : model->weights()) {
       std::vector<float> v = w->value.to_f32();

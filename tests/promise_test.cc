@@ -9,11 +9,13 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "autograd/tape.h"
 #include "base/check.h"
 #include "base/cpu_tier.h"
 #include "base/random.h"
+#include "checkpoint/weights.h"
 #include "device/cpu/cpu_device.h"
 #include "engine/generate.h"
 #include "failing_device.h"
@@ -21,6 +23,7 @@
 #include "ops/add/add.h"
 #include "ops/dispatch.h"
 #include "small_model.h"
+#include "tensor/quantise.h"
 
 namespace ferry {
 namespace {
@@ -70,7 +73,7 @@ void take(const std::vector<Progress>& news, std::map<RequestId, Answer>& answer
 }
 
 Answer alone(models::CausalLm& model, const Request& request) {
-  Engine engine(model, {.cache_tokens = 256, .running = 1, .remember = false});
+  Engine engine(model, {.cache_tokens = 512, .running = 1, .remember = false});
   std::map<RequestId, Answer> answers;
   const auto id = engine.submit(request);
   EXPECT_TRUE(id) << id.error().message;
@@ -166,11 +169,9 @@ std::vector<Answer> together(Engine& engine, const std::vector<Request>& request
   return out;
 }
 
-TEST_P(EachModel, AmongSixtyFourIsAlone) {
-  const auto model = model_on(cpu_device());
-  const std::vector<Request> requests = crowd(64, 1);
+void expect_alone_among_others(models::CausalLm& model, const std::vector<Request>& requests) {
   std::vector<Answer> expected;
-  for (const Request& r : requests) expected.push_back(alone(*model, r));
+  for (const Request& r : requests) expected.push_back(alone(model, r));
   struct Way {
     const char* name;
     EngineOptions options;
@@ -194,7 +195,7 @@ TEST_P(EachModel, AmongSixtyFourIsAlone) {
   for (const Way& way : ways) {
     set_cpu_tier(way.tier);
     set_cpu_threads(way.threads);
-    Engine engine(*model, way.options);
+    Engine engine(model, way.options);
     for (const uint64_t seed : {1, 2}) {  // the second time with a warm cache
       const std::vector<Answer> got = together(engine, requests, seed);
       for (size_t i = 0; i < requests.size(); ++i)
@@ -211,13 +212,17 @@ TEST_P(EachModel, AmongSixtyFourIsAlone) {
   set_cpu_threads(0);
 }
 
-TEST_P(EachModel, LogProbabilitiesAreWhatTrainingComputes) {
-  const auto model = model_on(cpu_device());
+TEST_P(EachModel, AmongSixtyFourIsAlone) {
+  expect_alone_among_others(*model_on(cpu_device()), crowd(64, 1));
+}
+
+/// `trained`: as a step of training computes losses, with a tape.
+void expect_log_probabilities_of_losses(models::TrainableLm& model, bool trained) {
   for (Request r : crowd(8, 5)) {
     r.options.log_prob_temperature = 1;
     r.options.tokens_max = std::max<int64_t>(r.options.tokens_max, 1);
     r.options.prompt_top_log_probs = 2;
-    const Answer a = alone(*model, r);
+    const Answer a = alone(model, r);
     std::vector<int32_t> text = r.prompt, labels(r.prompt.begin() + 1, r.prompt.end());
     for (const Token& t : a.tokens) {
       labels.push_back(t.id);
@@ -230,10 +235,11 @@ TEST_P(EachModel, LogProbabilitiesAreWhatTrainingComputes) {
         .tokens = ids,
         .labels = Tensor::from_i32(labels, {length}, cpu_device()),
         .segments = ops::Segments::packed(std::vector<int32_t>{length}, cpu_device())};
-    Tape tape(&ops::accumulate);  // as a step of training runs it
-    const Tape::Recording recording(&tape);
+    Tape tape(&ops::accumulate);
+    std::optional<Tape::Recording> recording;
+    if (trained) recording.emplace(&tape);
     const std::vector<float> losses =
-        model->losses(batch, {.mla_form = models::MlaForm::kAbsorbed}).token_losses.to_f32();
+        model.losses(batch, {.mla_form = models::MlaForm::kAbsorbed}).token_losses.to_f32();
     ASSERT_EQ(a.prompt.size() + 1, r.prompt.size());
     for (size_t i = 0; i < losses.size(); ++i) {
       const Token& t = i < a.prompt.size() ? a.prompt[i] : a.tokens[i - a.prompt.size()];
@@ -244,6 +250,10 @@ TEST_P(EachModel, LogProbabilitiesAreWhatTrainingComputes) {
                 i < a.prompt.size() ? 2u : static_cast<size_t>(*r.options.top_log_probs));
     }
   }
+}
+
+TEST_P(EachModel, LogProbabilitiesAreWhatTrainingComputes) {
+  expect_log_probabilities_of_losses(*model_on(cpu_device()), true);
 }
 
 TEST_P(EachModel, APromptIsScoredWithoutAnAnswer) {
@@ -445,6 +455,52 @@ TEST_P(EachModel, TheSameOnSoftwareAscend) {
     }
   }
 }
+
+class EachCodes : public ::testing::TestWithParam<WeightCodes> {
+ protected:
+  /// Every part of DeepSeek V3, of more positions than two pages, with codes where products take them.
+  static std::unique_ptr<models::TrainableLm> model() {
+    models::deepseek_v3::Config config = small_config();
+    config.max_position_embeddings = 512;
+    auto model = random_model(config, DType::kBF16, cpu_device());
+    int coded = 0;
+    for (Weight* w : model->weights()) {
+      if (!takes_codes(*w) && w->role != WeightRole::kHead) continue;
+      const int64_t columns = w->value.dim(-1), matrix = w->value.dim(-2) * columns;
+      const std::vector<float> numbers = w->value.to_f32();
+      PanelsInMaking made(GetParam(), w->global_shape);
+      for (int64_t m = 0; m * matrix < std::ssize(numbers); ++m)
+        made.put(m,
+                 0,
+                 quantise_rows(GetParam(),
+                               std::span(numbers).subspan(static_cast<size_t>(m * matrix),
+                                                          static_cast<size_t>(matrix)),
+                               columns));
+      made.store_in(*w);
+      ++coded;
+    }
+    EXPECT_GT(coded, 20);
+    return model;
+  }
+};
+
+TEST_P(EachCodes, AmongSixtyFourIsAlone) {
+  std::vector<Request> requests = crowd(64, 1);
+  for (size_t i = 0; i < requests.size(); i += 9) {  // over four pages, of which some begin alike
+    std::vector<int32_t>& prompt = requests[i].prompt;
+    prompt.insert(prompt.begin(), 300 + i, static_cast<int32_t>(i % 2));
+  }
+  expect_alone_among_others(*model(), requests);
+}
+
+TEST_P(EachCodes, LogProbabilitiesAreLosses) {
+  expect_log_probabilities_of_losses(*model(), false);
+}
+
+INSTANTIATE_TEST_SUITE_P(Small,
+                         EachCodes,
+                         ::testing::Values(WeightCodes::kInt8, WeightCodes::kInt4),
+                         [](const auto& codes) { return std::string(to_string(codes.param)); });
 
 /// One layer with the sizes of DeepSeek's attention, for which devices have kernels of their own.
 models::deepseek_v3::Config with_deepseek_heads() {

@@ -155,7 +155,7 @@ TEST_F(Quantised, ATiedEmbeddingIsOneMatrixOfCodes) {
   for (const WeightCodes codes : kBoth) {
     PanelsInMaking made(codes, table.global_shape);
     const CodeRows rows = quantise_rows(codes, numbers, 70);
-    made.put(0, rows);
+    made.put(0, 0, rows);
     made.store_in(table);
     std::vector<float> meant(numbers.size());
     for (int64_t r = 0; r < 45; ++r)

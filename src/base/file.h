@@ -43,6 +43,9 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  /// Lets go of the pages that were read; reading brings them back. Whoever has copied what it came
+  /// for would else count as holding the file beside the copy.
+  void release() const;
 
  private:
   MappedFile() = default;

@@ -13,9 +13,6 @@
 
 namespace ferry {
 
-float f16_to_f32(uint16_t half);   // exact
-uint16_t f32_to_f16(float value);  // to nearest even, with subnormals; overflow is infinity
-
 /// The first element that is NaN or infinite; nothing of types that have no such numbers.
 std::optional<size_t> first_not_finite(DType type, std::span<const std::byte> bytes);
 

@@ -59,6 +59,10 @@ class GgufFile {
   const std::map<std::string, GgufTensor, std::less<>>& tensors() const { return tensors_; }
   const GgufTensor* find(std::string_view name) const;  // nullptr: none
   std::span<const std::byte> bytes(const GgufTensor& tensor) const;
+  /// Lets go of the pages that were read (MappedFile::release).
+  void release() const {
+    if (mapped_ != nullptr) mapped_->release();
+  }
 
   /// The header's value. Errors: kInvalidInput, naming the key: missing, or of another kind; an
   /// integer outside [low, high], a number that is not finite.

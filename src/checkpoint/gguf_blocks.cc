@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 #include "checkpoint/convert.h"
-#include "tensor/bf16.h"
+#include "tensor/f16.h"
 
 namespace ferry {
 namespace {
@@ -125,18 +125,52 @@ void decode_q5_k(const uint8_t* b, float* out) { decode_k(b, b + 16, b + 48, out
 
 /// Two halves of 128 elements, each of 64 bytes of low bits and 32 of upper pairs of bits; sixteen scales of 16
 /// elements.
+int q6_code(const uint8_t* b, int e) {
+  const uint8_t *low = b, *high = b + 128;
+  const int half = e / 128,
+            i = e % 128;  // rows of 32: low bits of rows 0 and 2 share bytes, 1 and 3 likewise
+  const int row = i / 32, column = i % 32;
+  const int four = low[half * 64 + row % 2 * 32 + column] >> (row / 2 * 4) & 15;
+  const int two = high[half * 32 + column] >> (row * 2) & 3;
+  return (four | two << 4) - 32;
+}
+
 void decode_q6_k(const uint8_t* b, float* out) {
-  const uint8_t *low = b, *high = b + 128, *scales = b + 192;
+  const uint8_t* const scales = b + 192;
   const float d = half_at(b + 208);
   for (int e = 0; e < kLarge; ++e) {
-    const int half = e / 128,
-              i = e % 128;  // rows of 32: low bits of rows 0 and 2 share bytes, 1 and 3 likewise
-    const int row = i / 32, column = i % 32;
-    const int four = low[half * 64 + row % 2 * 32 + column] >> (row / 2 * 4) & 15;
-    const int two = high[half * 32 + column] >> (row * 2) & 3;
     const float scale = d * static_cast<float>(static_cast<int8_t>(scales[e / 16]));
-    out[e] = scale * static_cast<float>((four | two << 4) - 32);
+    out[e] = scale * static_cast<float>(q6_code(b, e));
   }
+}
+
+void take_q4(const uint8_t* b, int scale_bytes, int offset, int8_t* codes, uint8_t* scales) {
+  std::memcpy(scales, b, static_cast<size_t>(scale_bytes));
+  for (int i = 0; i < kSmall; ++i)
+    codes[i] = static_cast<int8_t>(nibble(b + scale_bytes, i) - offset);
+}
+
+void take_q8_0(const uint8_t* b, int8_t* codes, uint8_t* scales) {
+  std::memcpy(scales, b, 2);
+  std::memcpy(codes, b + 2, kSmall);
+}
+
+void take_q4_k(const uint8_t* b, int8_t* codes, uint8_t* scales) {
+  std::memcpy(scales, b, 4);
+  for (int group = 0; group < 8; ++group) {
+    const GroupScale s = group_scale(b + 4, group);
+    scales[4 + 2 * group] = static_cast<uint8_t>(s.scale);
+    scales[5 + 2 * group] = static_cast<uint8_t>(s.least);
+    for (int i = 0; i < 32; ++i)
+      codes[group * 32 + i] =
+          static_cast<int8_t>(b[16 + group / 2 * 32 + i] >> (group % 2 * 4) & 15);
+  }
+}
+
+void take_q6_k(const uint8_t* b, int8_t* codes, uint8_t* scales) {
+  std::memcpy(scales, b + 208, 2);
+  std::memcpy(scales + 2, b + 192, 16);
+  for (int e = 0; e < kLarge; ++e) codes[e] = static_cast<int8_t>(q6_code(b, e));
 }
 
 template <void (*decode)(const uint8_t*, float*)>
@@ -189,6 +223,45 @@ void decode_blocks(GgufType type, std::span<const std::byte> in, std::span<float
     case GgufType::kQ5_K: return each_block<decode_q5_k>(block, in.data(), out);
     case GgufType::kQ6_K: return each_block<decode_q6_k>(block, in.data(), out);
   }
+}
+
+std::optional<WeightCodes> codes_of(GgufType type) {
+  switch (type) {
+    case GgufType::kQ4_0: return WeightCodes::kQ4_0;
+    case GgufType::kQ4_1: return WeightCodes::kQ4_1;
+    case GgufType::kQ8_0: return WeightCodes::kQ8_0;
+    case GgufType::kQ4_K: return WeightCodes::kQ4_K;
+    case GgufType::kQ6_K: return WeightCodes::kQ6_K;
+    default: return std::nullopt;
+  }
+}
+
+void take_blocks(GgufType type, std::span<const std::byte> in, int8_t* codes, uint8_t* scales) {
+  const GgufBlock block = block_of(type);
+  const std::optional<WeightCodes> kind = codes_of(type);
+  check(kind.has_value() && in.size() % static_cast<size_t>(block.bytes) == 0,
+        "take_blocks: {} bytes of {}",
+        in.size(),
+        to_string(type));
+  const ScaleUnit unit = scale_unit(*kind);
+  for (const uint8_t *b = bytes(in.data()), *end = b + in.size(); b != end;
+       b += block.bytes, codes += block.elements, scales += unit.row_bytes()) {
+    switch (*kind) {
+      case WeightCodes::kQ4_0: take_q4(b, 2, 8, codes, scales); break;
+      case WeightCodes::kQ4_1: take_q4(b, 4, 0, codes, scales); break;
+      case WeightCodes::kQ8_0: take_q8_0(b, codes, scales); break;
+      case WeightCodes::kQ4_K: take_q4_k(b, codes, scales); break;
+      default: take_q6_k(b, codes, scales); break;
+    }
+  }
+}
+
+bool scales_are_finite(WeightCodes codes, std::span<const uint8_t> scales) {
+  const ScaleUnit unit = scale_unit(codes);
+  for (size_t at = 0; at < scales.size(); at += static_cast<size_t>(unit.row_bytes()))
+    for (int64_t n = 0; n < unit.numbers; ++n)
+      if ((scales[at + static_cast<size_t>(2 * n + 1)] & 0x7C) == 0x7C) return false;
+  return true;
 }
 
 }  // namespace ferry

@@ -7,6 +7,8 @@
 #include <optional>
 #include <span>
 
+#include "tensor/code_panels.h"
+
 namespace ferry {
 
 enum class GgufType : uint8_t {
@@ -43,5 +45,16 @@ GgufBlock block_of(GgufType type);
 /// ggml's: scale * q for the types _0, scale * q + least for _1, (scale * q) - least for K, each operation rounded to
 /// f32. Scales that are NaN or infinite give such elements: whoever loads weights looks for them.
 void decode_blocks(GgufType type, std::span<const std::byte> in, std::span<float> out);
+
+/// The codes that a type's blocks hold, as products read them; nothing: it has none, or Ferry
+/// multiplies its numbers (Q5_0, Q5_1, Q5_K).
+std::optional<WeightCodes> codes_of(GgufType type);
+
+/// Takes whole blocks of such a type apart: a code for each element, and CodePanels'
+/// row_scale_bytes() of scales, which are the file's. Fails to no one: a scale may be any number.
+void take_blocks(GgufType type, std::span<const std::byte> in, int8_t* codes, uint8_t* scales);
+
+/// Whether all scales of a row of codes, as take_blocks gives them, are finite.
+bool scales_are_finite(WeightCodes codes, std::span<const uint8_t> scales);
 
 }  // namespace ferry

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <charconv>
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "base/check.h"
 #include "base/json.h"
 #include "base/math.h"
 #include "checkpoint/convert.h"
@@ -20,6 +22,7 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int64_t kSizeMax = int64_t{1} << 24;
+constexpr int64_t kPieceElements = int64_t{1} << 20;  // that are decoded at a time
 
 struct NamePair {
   const char* gguf;
@@ -32,8 +35,8 @@ constexpr std::array<NamePair, 3> kOutside = {{
     {"output.weight", "lm_head.weight"},
 }};
 
-/// After "blk.N." and "model.layers.N.".
-constexpr std::array<NamePair, 12> kInBlock = {{
+/// After "blk.N." and "model.layers.N."; '*': a stack of experts.
+constexpr std::array<NamePair, 27> kInBlock = {{
     {"attn_norm.weight", "input_layernorm.weight"},
     {"attn_q.weight", "self_attn.q_proj.weight"},
     {"attn_k.weight", "self_attn.k_proj.weight"},
@@ -46,7 +49,23 @@ constexpr std::array<NamePair, 12> kInBlock = {{
     {"ffn_gate.weight", "mlp.gate_proj.weight"},
     {"ffn_up.weight", "mlp.up_proj.weight"},
     {"ffn_down.weight", "mlp.down_proj.weight"},
+    {"attn_q_a.weight", "self_attn.q_a_proj.weight"},
+    {"attn_q_a_norm.weight", "self_attn.q_a_layernorm.weight"},
+    {"attn_q_b.weight", "self_attn.q_b_proj.weight"},
+    {"attn_kv_a_mqa.weight", "self_attn.kv_a_proj_with_mqa.weight"},
+    {"attn_kv_a_norm.weight", "self_attn.kv_a_layernorm.weight"},
+    {"attn_kv_b.weight", "self_attn.kv_b_proj.weight"},
+    {"attn_k_b.weight", "self_attn.kv_b_proj.weight"},  // with attn_v_b: the same in two
+    {"ffn_gate_inp.weight", "mlp.gate.weight"},
+    {"exp_probs_b.bias", "mlp.gate.e_score_correction_bias"},
+    {"ffn_gate_exps.weight", "mlp.experts.*.gate_proj.weight"},
+    {"ffn_up_exps.weight", "mlp.experts.*.up_proj.weight"},
+    {"ffn_down_exps.weight", "mlp.experts.*.down_proj.weight"},
+    {"ffn_gate_shexp.weight", "mlp.shared_experts.gate_proj.weight"},
+    {"ffn_up_shexp.weight", "mlp.shared_experts.up_proj.weight"},
+    {"ffn_down_shexp.weight", "mlp.shared_experts.down_proj.weight"},
 }};
+constexpr std::string_view kKeysOfLatent = "attn_k_b.weight", kValuesOfLatent = "attn_v_b.weight";
 
 constexpr const char* kRopeFactors = "rope_freqs.weight";
 
@@ -80,6 +99,242 @@ bool agrees(const LlamaScaling& s, double theta, std::span<const float> factors)
   return true;
 }
 
+/// Reads the values of one architecture: "llama.block_count" is `block_count` here.
+class Header {
+ public:
+  Header(const GgufFile& file, std::string arch) : file_(file), arch_(std::move(arch)) {}
+
+  const GgufFile& file() const { return file_; }
+  const std::string& arch() const { return arch_; }
+  std::string key(const char* name) const { return arch_ + "." + name; }
+  bool has(const char* name) const { return file_.has(key(name)); }
+  Result<int64_t> size(const char* name) const { return file_.integer(key(name), 1, kSizeMax); }
+  /// What is given, or `otherwise`.
+  Result<int64_t> size(const char* name, int64_t otherwise) const {
+    return has(name) ? file_.integer(key(name), 0, kSizeMax) : Result<int64_t>(otherwise);
+  }
+  /// The file has numbers rounded to f32; this is the number that was meant.
+  Result<double> number(const char* name, std::optional<double> otherwise = {}) const {
+    if (otherwise && !has(name)) return *otherwise;
+    TRY_ASSIGN(const double v, file_.number(key(name)));
+    return std::strtod(fmt::format("{}", static_cast<float>(v)).c_str(), nullptr);
+  }
+  Result<bool> truth(const char* name, bool otherwise) const {
+    return has(name) ? file_.value<bool>(key(name), "true or false") : Result<bool>(otherwise);
+  }
+  /// Fails unless two sizes of the header agree.
+  Result<void> expect(const char* name, int64_t expected, const char* why) const {
+    TRY_ASSIGN(const int64_t v, size(name, expected));
+    if (v == expected) return {};
+    return fail(Code::kInvalidInput,
+                "{}: \"{}\" is {} and must be {}: {}",
+                file_.path(),
+                key(name),
+                v,
+                expected,
+                why);
+  }
+
+ private:
+  const GgufFile& file_;
+  std::string arch_;
+};
+
+/// What all architectures have, as config.json names it.
+Result<ordered_json> common_config(const Header& h) {
+  const GgufFile& f = h.file();
+  ordered_json j;
+  TRY_ASSIGN(j["num_hidden_layers"], f.integer(h.key("block_count"), 1, 10000));
+  TRY_ASSIGN(j["hidden_size"], h.size("embedding_length"));
+  TRY_ASSIGN(j["intermediate_size"], h.size("feed_forward_length"));
+  TRY_ASSIGN(j["num_attention_heads"], h.size("attention.head_count"));
+  j["hidden_act"] = "silu";
+  TRY_ASSIGN(j["max_position_embeddings"], h.size("context_length"));
+  TRY_ASSIGN(j["rms_norm_eps"], h.number("attention.layer_norm_rms_epsilon"));
+  TRY_ASSIGN(j["rope_theta"], h.number("rope.freq_base", 10000.0));
+  const GgufTensor* embedding = f.find("token_embd.weight");
+  if (embedding == nullptr || embedding->shape.rank() != 2)
+    return fail(Code::kInvalidInput, "{}: has no matrix token_embd.weight", f.path());
+  j["tie_word_embeddings"] = f.find("output.weight") == nullptr;
+  j["vocab_size"] = embedding->shape[0];
+  const auto id = [&](const char* name) -> Result<ordered_json> {
+    if (!f.has(name)) return ordered_json(nullptr);
+    TRY_ASSIGN(const int64_t v, f.integer(name, 0, embedding->shape[0] - 1));
+    return ordered_json(v);
+  };
+  TRY_ASSIGN(j["bos_token_id"], id("tokenizer.ggml.bos_token_id"));
+  TRY_ASSIGN(j["eos_token_id"], id("tokenizer.ggml.eos_token_id"));
+  TRY_ASSIGN(ordered_json turn_end, id("tokenizer.ggml.eot_token_id"));
+  if (j["eos_token_id"].is_null())
+    j["eos_token_id"] = turn_end;
+  else if (!turn_end.is_null() && turn_end != j["eos_token_id"])
+    j["eos_token_id"] = ordered_json::array({j["eos_token_id"], turn_end});
+  return j;
+}
+
+/// How RoPE is stretched: its name, "none" where it is not.
+Result<std::string> rope_scaling_of(const Header& h, std::string_view known) {
+  if (!h.has("rope.scaling.type")) return std::string("none");
+  TRY_ASSIGN(std::string type, h.file().text(h.key("rope.scaling.type")));
+  if (type == "none" || type == known) return type;
+  return fail(Code::kInvalidInput,
+              "{}: RoPE is stretched by {}, which Ferry does not read from GGUF files of {}",
+              h.file().path(),
+              printable(type),
+              h.arch());
+}
+
+/// Adds what llama and qwen2 have.
+Result<void> add_llama_config(const Header& h, ordered_json& j) {
+  const GgufFile& f = h.file();
+  TRY_ASSIGN(const int64_t experts, h.size("expert_count", 0));
+  if (experts > 0)
+    return fail(Code::kInvalidInput,
+                "{}: is a mixture of {} experts, which {} has not in Ferry",
+                f.path(),
+                experts,
+                h.arch());
+  const auto heads = j["num_attention_heads"].get<int64_t>();
+  TRY_ASSIGN(j["num_key_value_heads"], h.size("attention.head_count_kv", heads));
+  TRY_ASSIGN(const int64_t head_dim,
+             h.size("attention.key_length", j["hidden_size"].get<int64_t>() / heads));
+  for (const char* name : {"attention.value_length", "rope.dimension_count"})
+    TRY(h.expect(name,
+                 head_dim,
+                 "Ferry runs models whose heads are turned whole and whose keys and values are as "
+                 "wide"));
+  TRY(rope_scaling_of(h, "none"));
+  ordered_json scaling = nullptr;
+  if (const GgufTensor* factors = f.find(kRopeFactors)) {
+    std::vector<float> values(static_cast<size_t>(factors->shape.count()));
+    if (values.size() * 2 != static_cast<size_t>(head_dim))
+      return fail(Code::kInvalidInput,
+                  "{}: {} has {} values for heads of {} columns",
+                  f.path(),
+                  kRopeFactors,
+                  values.size(),
+                  head_dim);
+    decode_blocks(factors->type, f.bytes(*factors), values);
+    const auto theta = j["rope_theta"].get<double>();
+    const auto it = std::find_if(kLlamaScalings.begin(),
+                                 kLlamaScalings.end(),
+                                 [&](const LlamaScaling& s) { return agrees(s, theta, values); });
+    if (it == kLlamaScalings.end())
+      return fail(Code::kInvalidInput,
+                  "{}: {} holds factors that are neither Llama 3.1's nor 3.2's",
+                  f.path(),
+                  kRopeFactors);
+    scaling = {{"rope_type", "llama3"},
+               {"factor", it->factor},
+               {"low_freq_factor", it->low},
+               {"high_freq_factor", it->high},
+               {"original_max_position_embeddings", it->original}};
+  }
+  j["architectures"] =
+      ordered_json::array({h.arch() == "llama" ? "LlamaForCausalLM" : "Qwen2ForCausalLM"});
+  j["model_type"] = h.arch();
+  j["head_dim"] = head_dim;
+  j["rope_scaling"] = scaling;
+  return {};
+}
+
+/// The gate. Files have no name for the way in which experts are chosen: it follows from what there
+/// is, as DeepSeek's models have it.
+Result<void> add_deepseek_gate(const Header& h, ordered_json& j) {
+  constexpr int64_t kSoftmax = 1, kSigmoid = 2;
+  TRY_ASSIGN(const int64_t gate, h.size("expert_gating_func", 0));
+  if (gate != 0 && gate != kSoftmax && gate != kSigmoid)
+    return fail(Code::kInvalidInput,
+                "{}: \"{}\" is {}; Ferry has 1 (softmax) and 2 (sigmoid)",
+                h.file().path(),
+                h.key("expert_gating_func"),
+                gate);
+  const auto first = j["first_k_dense_replace"].get<int64_t>();
+  const bool bias = h.file().find(fmt::format("blk.{}.exp_probs_b.bias", first)) != nullptr;
+  TRY_ASSIGN(const int64_t groups, h.size("expert_group_count", 1));
+  TRY_ASSIGN(const int64_t kept, h.size("expert_group_used_count", std::max<int64_t>(groups, 1)));
+  TRY_ASSIGN(const bool norm, h.truth("expert_weights_norm", false));
+  TRY_ASSIGN(const double scale, h.number("expert_weights_scale", 1.0));
+  const bool sigmoid = gate == kSigmoid, grouped = groups > 1;
+  j["model_type"] = sigmoid || bias || norm ? "deepseek_v3" : "deepseek_v2";
+  j["scoring_func"] = sigmoid ? "sigmoid" : "softmax";
+  j["topk_method"] = bias ? "noaux_tc" : grouped ? "group_limited_greedy" : "greedy";
+  j["n_group"] = std::max<int64_t>(groups, 1);
+  j["topk_group"] = std::max<int64_t>(kept, 1);
+  j["norm_topk_prob"] = norm;
+  j["routed_scaling_factor"] = scale == 0 ? 1 : scale;  // llama.cpp takes 0 for none
+  return {};
+}
+
+/// Adds what DeepSeek V2, V3 and R1 have.
+Result<void> add_deepseek_config(const Header& h, ordered_json& j) {
+  TRY_ASSIGN(const int64_t rank, h.size("attention.kv_lora_rank"));
+  TRY_ASSIGN(const int64_t turned, h.size("rope.dimension_count"));
+  // Heads as attention sees them once the latent is absorbed, and, in older files, as they are.
+  const bool absorbed = h.has("attention.key_length_mla");
+  TRY_ASSIGN(const int64_t key,
+             h.size(absorbed ? "attention.key_length_mla" : "attention.key_length"));
+  TRY_ASSIGN(const int64_t value,
+             h.size(absorbed ? "attention.value_length_mla" : "attention.value_length"));
+  if (absorbed) {
+    constexpr const char* kWhy = "in files with key_length_mla it is that of the absorbed form";
+    TRY(h.expect("attention.key_length", rank + turned, kWhy));
+    TRY(h.expect("attention.value_length", rank, kWhy));
+    TRY(h.expect("attention.head_count_kv", 1, kWhy));
+  }
+  if (key <= turned)
+    return fail(Code::kInvalidInput,
+                "{}: keys have {} columns, of which RoPE turns {}; some must be left",
+                h.file().path(),
+                key,
+                turned);
+  TRY_ASSIGN(const int64_t q_rank, h.size("attention.q_lora_rank", 0));
+  j["q_lora_rank"] = q_rank > 0 ? ordered_json(q_rank) : ordered_json(nullptr);
+  j["kv_lora_rank"] = rank;
+  j["qk_nope_head_dim"] = key - turned;
+  j["qk_rope_head_dim"] = turned;
+  j["v_head_dim"] = value;
+  TRY_ASSIGN(j["first_k_dense_replace"], h.size("leading_dense_block_count", 0));
+  TRY_ASSIGN(const int64_t experts, h.size("expert_count", 0));
+  j["n_routed_experts"] = experts;
+  if (experts > 0) {
+    TRY_ASSIGN(j["moe_intermediate_size"], h.size("expert_feed_forward_length"));
+    TRY_ASSIGN(j["num_experts_per_tok"], h.size("expert_used_count"));
+    TRY_ASSIGN(j["n_shared_experts"], h.size("expert_shared_count", 0));
+    TRY(add_deepseek_gate(h, j));
+  } else {
+    j["model_type"] = "deepseek_v3";
+  }
+  const bool v2 = j["model_type"] == "deepseek_v2";
+  j["architectures"] =
+      ordered_json::array({v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM"});
+  j["num_nextn_predict_layers"] = 0;
+  TRY_ASSIGN(const std::string scaling, rope_scaling_of(h, "yarn"));
+  j["rope_scaling"] = nullptr;
+  if (scaling == "none") {
+    TRY_ASSIGN(const double factor, h.number("rope.scaling.factor", 1.0));
+    if (factor == 0 || factor == 1) return {};
+    return fail(Code::kInvalidInput,
+                "{}: \"{}\" is {} without the kind of stretching; Ferry reads yarn",
+                h.file().path(),
+                h.key("rope.scaling.factor"),
+                factor);
+  }
+  // A tenth of mscale_all_dim; of mscale DeepSeek's models, and llama.cpp, have the same. Source:
+  // llama.cpp's converter and its reader of deepseek2.
+  TRY_ASSIGN(const double tenth, h.number("rope.scaling.yarn_log_multiplier"));
+  const double mscale =
+      std::strtod(fmt::format("{}", static_cast<float>(10 * tenth)).c_str(), nullptr);
+  ordered_json yarn = {{"type", "yarn"}, {"mscale", mscale}, {"mscale_all_dim", mscale}};
+  TRY_ASSIGN(yarn["factor"], h.number("rope.scaling.factor"));
+  TRY_ASSIGN(yarn["original_max_position_embeddings"],
+             h.size("rope.scaling.original_context_length"));
+  TRY_ASSIGN(yarn["beta_fast"], h.number("rope.scaling.yarn_beta_fast", 32.0));
+  TRY_ASSIGN(yarn["beta_slow"], h.number("rope.scaling.yarn_beta_slow", 1.0));
+  j["rope_scaling"] = std::move(yarn);
+  return {};
+}
+
 }  // namespace
 
 Result<bool> is_gguf(const std::string& path) {
@@ -103,128 +358,28 @@ Result<GgufModel> GgufModel::of(GgufFile file) {
 }
 
 Result<void> GgufModel::read_config() {
-  const GgufFile& f = file_;
-  TRY_ASSIGN(const std::string arch, f.text("general.architecture"));
-  if (arch != "llama" && arch != "qwen2")
-    return fail(
-        Code::kInvalidInput,
-        "{}: holds a model of the architecture {}; Ferry runs llama and qwen2 from GGUF files",
-        path(),
-        printable(arch));
-  const auto key = [&](const char* name) { return arch + "." + name; };
-  const auto size = [&](const char* name) { return f.integer(key(name), 1, kSizeMax); };
-  if (f.has(key("expert_count"))) {
-    TRY_ASSIGN(const int64_t experts, f.integer(key("expert_count"), 0, kSizeMax));
-    if (experts > 0)
-      return fail(Code::kInvalidInput,
-                  "{}: is a mixture of {} experts, which {} has not in Ferry",
-                  path(),
-                  experts,
-                  arch);
+  TRY_ASSIGN(const std::string arch, file_.text("general.architecture"));
+  const bool deepseek = arch == "deepseek2";
+  if (arch != "llama" && arch != "qwen2" && !deepseek)
+    return fail(Code::kInvalidInput,
+                "{}: holds a model of the architecture {}; Ferry runs llama, qwen2 and deepseek2 "
+                "from GGUF files",
+                path(),
+                printable(arch));
+  TRY(check_gguf_keys(file_, arch));
+  const Header header(file_, arch);
+  TRY_ASSIGN(ordered_json j, common_config(header));
+  TRY(deepseek ? add_deepseek_config(header, j) : add_llama_config(header, j));
+  layers_ = j["num_hidden_layers"].get<int64_t>();
+  if (arch == "llama") {
+    turned_heads_ = j["num_attention_heads"].get<int64_t>();
+    turned_kv_heads_ = j["num_key_value_heads"].get<int64_t>();
   }
-  TRY(check_gguf_keys(f, arch));
-  TRY_ASSIGN(layers_, f.integer(key("block_count"), 1, 10000));
-  TRY_ASSIGN(const int64_t hidden, size("embedding_length"));
-  TRY_ASSIGN(const int64_t inner, size("feed_forward_length"));
-  TRY_ASSIGN(const int64_t context, size("context_length"));
-  TRY_ASSIGN(heads_, size("attention.head_count"));
-  kv_heads_ = heads_;
-  if (f.has(key("attention.head_count_kv"))) {
-    TRY_ASSIGN(kv_heads_, size("attention.head_count_kv"));
-  }
-  int64_t head_dim = hidden / heads_;
-  for (const char* name :
-       {"attention.key_length", "attention.value_length", "rope.dimension_count"}) {
-    if (!f.has(key(name))) continue;
-    TRY_ASSIGN(const int64_t n, size(name));
-    if (std::string_view(name) == "attention.key_length") head_dim = n;
-    if (n != head_dim)
-      return fail(Code::kInvalidInput,
-                  "{}: \"{}\" is {}, heads have {} columns: Ferry runs models whose heads are "
-                  "turned whole and whose "
-                  "keys and values are as wide",
-                  path(),
-                  key(name),
-                  n,
-                  head_dim);
-  }
-  TRY_ASSIGN(const double eps, f.number(key("attention.layer_norm_rms_epsilon")));
-  double theta = 10000;
-  if (f.has(key("rope.freq_base"))) {
-    TRY_ASSIGN(theta, f.number(key("rope.freq_base")));
-  }
-  const GgufTensor* embedding = f.find("token_embd.weight");
-  if (embedding == nullptr || embedding->shape.rank() != 2)
-    return fail(Code::kInvalidInput, "{}: has no matrix token_embd.weight", path());
-  ordered_json scaling = nullptr;
-  if (f.has(key("rope.scaling.type"))) {
-    TRY_ASSIGN(const std::string type, f.text(key("rope.scaling.type")));
-    if (type != "none")
-      return fail(Code::kInvalidInput,
-                  "{}: RoPE is stretched by {}, which Ferry does not read from GGUF files",
-                  path(),
-                  printable(type));
-  }
-  if (const GgufTensor* factors = f.find(kRopeFactors)) {
-    std::vector<float> values(static_cast<size_t>(factors->shape.count()));
-    if (values.size() * 2 != static_cast<size_t>(head_dim))
-      return fail(Code::kInvalidInput,
-                  "{}: {} has {} values for heads of {} columns",
-                  path(),
-                  kRopeFactors,
-                  values.size(),
-                  head_dim);
-    decode_blocks(factors->type, f.bytes(*factors), values);
-    const auto it = std::find_if(kLlamaScalings.begin(),
-                                 kLlamaScalings.end(),
-                                 [&](const LlamaScaling& s) { return agrees(s, theta, values); });
-    if (it == kLlamaScalings.end())
-      return fail(Code::kInvalidInput,
-                  "{}: {} holds factors that are neither Llama 3.1's nor 3.2's",
-                  path(),
-                  kRopeFactors);
-    scaling = {{"rope_type", "llama3"},
-               {"factor", it->factor},
-               {"low_freq_factor", it->low},
-               {"high_freq_factor", it->high},
-               {"original_max_position_embeddings", it->original}};
-  }
-  ordered_json j;
-  j["architectures"] =
-      ordered_json::array({arch == "llama" ? "LlamaForCausalLM" : "Qwen2ForCausalLM"});
-  j["model_type"] = arch;
-  j["hidden_size"] = hidden;
-  j["intermediate_size"] = inner;
-  j["num_hidden_layers"] = layers_;
-  j["num_attention_heads"] = heads_;
-  j["num_key_value_heads"] = kv_heads_;
-  j["head_dim"] = head_dim;
-  j["hidden_act"] = "silu";
-  j["max_position_embeddings"] = context;
-  // The file has it rounded to f32; written as the number that was meant.
-  j["rms_norm_eps"] = std::strtod(fmt::format("{}", static_cast<float>(eps)).c_str(), nullptr);
-  j["rope_theta"] = theta;
-  j["rope_scaling"] = scaling;
-  j["tie_word_embeddings"] = f.find("output.weight") == nullptr;
-  j["vocab_size"] = embedding->shape[0];
-  const auto id = [&](const char* name) -> Result<ordered_json> {
-    if (!f.has(name)) return ordered_json(nullptr);
-    TRY_ASSIGN(const int64_t v, f.integer(name, 0, embedding->shape[0] - 1));
-    return ordered_json(v);
-  };
-  TRY_ASSIGN(j["bos_token_id"], id("tokenizer.ggml.bos_token_id"));
-  TRY_ASSIGN(j["eos_token_id"], id("tokenizer.ggml.eos_token_id"));
-  TRY_ASSIGN(ordered_json turn_end, id("tokenizer.ggml.eot_token_id"));
-  if (j["eos_token_id"].is_null())
-    j["eos_token_id"] = turn_end;
-  else if (!turn_end.is_null() && turn_end != j["eos_token_id"])
-    j["eos_token_id"] = ordered_json::array({j["eos_token_id"], turn_end});
   config_json_ = json_text(j, 2) + "\n";
   return {};
 }
 
 Result<void> GgufModel::place_tensors() {
-  const bool turned = file_.text("general.architecture").value() == "llama";
   for (const auto& [name, tensor] : file_.tensors()) {
     if (name == kRopeFactors) continue;
     const auto unknown = [&, who = name] {
@@ -238,7 +393,7 @@ Result<void> GgufModel::place_tensors() {
                                    kOutside.end(),
                                    [&, who = name](const NamePair& p) { return who == p.gguf; });
       if (it == kOutside.end()) return unknown();
-      places_.emplace(it->hub, Place{&tensor, 0});
+      places_.emplace(it->hub, Place{.tensor = &tensor});
       continue;
     }
     int64_t block = -1;
@@ -247,23 +402,79 @@ Result<void> GgufModel::place_tensors() {
     if (error != std::errc() || after == end || *after != '.' || block < 0 || block >= layers_)
       return unknown();
     const std::string_view rest(after + 1, static_cast<size_t>(end - after - 1));
+    const std::string in_file = fmt::format("blk.{}.", block);
+    if (rest == kValuesOfLatent && file_.find(in_file + std::string(kKeysOfLatent)) != nullptr)
+      continue;  // placed with the keys
     const auto it = std::find_if(
         kInBlock.begin(), kInBlock.end(), [&](const NamePair& p) { return rest == p.gguf; });
     if (it == kInBlock.end()) return unknown();
-    const int64_t heads = !turned                       ? 0
-                          : rest.starts_with("attn_q.") ? heads_
-                          : rest.starts_with("attn_k.") ? kv_heads_
-                                                        : 0;
-    if (heads > 0 && tensor.shape[0] % (2 * heads) != 0)
-      return fail(Code::kInvalidInput,
-                  "{}: {} has {} rows for {} heads",
-                  path(),
-                  printable(name),
-                  tensor.shape[0],
-                  heads);
-    places_.emplace(fmt::format("model.layers.{}.{}", block, it->hub), Place{&tensor, heads});
+    Place place{.tensor = &tensor};
+    if (rest == kKeysOfLatent) {
+      place.values = file_.find(in_file + std::string(kValuesOfLatent));
+      TRY(check_latent(place, name));
+    }
+    if (rest.starts_with("attn_q.")) place.turned_heads = turned_heads_;
+    if (rest.starts_with("attn_k.")) place.turned_heads = turned_kv_heads_;
+    TRY(check_turned(place, name));
+    TRY(add_place(fmt::format("model.layers.{}.{}", block, it->hub), place));
   }
   return {};
+}
+
+/// A stack of experts is one place for each.
+Result<void> GgufModel::add_place(const std::string& hub_name, Place place) {
+  const GgufTensor& t = *place.tensor;
+  const bool stack = hub_name.find('*') != std::string::npos;
+  if (t.shape.rank() != (stack || place.values != nullptr ? 3 : std::min(t.shape.rank(), 2)))
+    return fail(Code::kInvalidInput,
+                "{}: {} has the shape {}, another number of dimensions than it should",
+                path(),
+                printable(t.name),
+                t.shape.str());
+  for (int64_t e = 0; e < (stack ? t.shape[0] : 1); ++e) {
+    place.matrix = e;
+    const std::string name = stack ? expert_name(hub_name, e) : hub_name;
+    if (!places_.emplace(name, place).second)
+      return fail(
+          Code::kInvalidInput, "{}: holds {} twice, under two names", path(), printable(name));
+  }
+  return {};
+}
+
+Result<void> GgufModel::check_turned(const Place& place, const std::string& name) const {
+  const GgufTensor& t = *place.tensor;
+  if (place.turned_heads == 0) return {};
+  if (t.shape[0] % (2 * place.turned_heads) != 0)
+    return fail(Code::kInvalidInput,
+                "{}: {} has {} rows for {} heads",
+                path(),
+                printable(name),
+                t.shape[0],
+                place.turned_heads);
+  if (t.shape.rank() == 1 && block_of(t.type).elements > 1)
+    return fail(Code::kInvalidInput,
+                "{}: {} is stored as {}; a bias is read in F32, F16 or BF16",
+                path(),
+                printable(name),
+                to_string(t.type));
+  return {};
+}
+
+/// Keys [heads, latent, columns], turned over, and values [heads, columns, latent].
+Result<void> GgufModel::check_latent(const Place& place, const std::string& name) const {
+  const Shape& k = place.tensor->shape;
+  if (place.values == nullptr)
+    return fail(
+        Code::kInvalidInput, "{}: has {} without {}", path(), printable(name), kValuesOfLatent);
+  const Shape& v = place.values->shape;
+  if (k.rank() == 3 && v.rank() == 3 && k[0] == v[0] && k[1] == v[2]) return {};
+  return fail(Code::kInvalidInput,
+              "{}: {} is {} and {} {}: they do not belong together",
+              path(),
+              printable(name),
+              k.str(),
+              kValuesOfLatent,
+              v.str());
 }
 
 std::vector<std::string> GgufModel::names() const {
@@ -280,56 +491,195 @@ std::optional<StoredTensor> GgufModel::stored(std::string_view name) const {
   const auto it = places_.find(name);
   if (it == places_.end()) return std::nullopt;
   const GgufTensor& t = *it->second.tensor;
-  return StoredTensor{t.shape,
+  return StoredTensor{shape_of(it->second),
                       t.type == GgufType::kBF16  ? DType::kBF16
                       : t.type == GgufType::kF16 ? DType::kF16
                                                  : DType::kF32};
 }
 
-Result<Tensor> GgufModel::load_stacked(std::string_view name, int64_t, Device&, DType) {
-  return fail(Code::kNotFound, "{}: has no experts for {}", path(), printable(name));
+Result<Tensor> GgufModel::load_stacked(std::string_view name_with_star,
+                                       int64_t experts,
+                                       Device& device,
+                                       DType want) {
+  check(experts > 0, "load_stacked: {} of {} experts", name_with_star, experts);
+  TRY_ASSIGN(const Place first, place_of(expert_name(name_with_star, 0)));
+  if (places_.contains(expert_name(name_with_star, experts)))
+    return fail(Code::kInvalidInput,
+                "{}: {} holds more than the {} experts expected",
+                path(),
+                printable(first.tensor->name),
+                experts);
+  const Rows all = rows_of(first);
+  Tensor stack = Tensor::empty({experts, all.count, all.columns}, want, device);
+  for (int64_t e = 0; e < experts; ++e) {
+    TRY_ASSIGN(const Place place, place_of(expert_name(name_with_star, e)));
+    TRY(decode(place, 0, stack.slice(0, e, e + 1)));
+  }
+  return stack;
 }
 
-Result<Tensor> GgufModel::load(std::string_view name, Device& device, DType want) {
+Result<GgufModel::Place> GgufModel::place_of(std::string_view name) const {
   const auto it = places_.find(name);
   if (it == places_.end())
     return fail(Code::kNotFound, "{}: has no tensor for {}", path(), printable(name));
-  const GgufTensor& t = *it->second.tensor;
-  const int64_t rows =
-      t.shape.rank() > 1 ? t.shape.count() / t.shape[t.shape.rank() - 1] : t.shape[0];
-  const int64_t columns = t.shape.count() / rows;
+  return it->second;
+}
+
+GgufModel::Rows GgufModel::rows_of(const Place& place) {
+  const Shape& shape = place.tensor->shape;
+  if (place.values != nullptr) return {shape[0] * (shape[2] + place.values->shape[1]), shape[1]};
+  // A vector is one row, of blocks perhaps; one whose elements are turned, one of each.
+  if (shape.rank() == 1) return place.turned_heads > 0 ? Rows{shape[0], 1} : Rows{1, shape[0]};
+  return {shape[shape.rank() - 2], shape[shape.rank() - 1]};
+}
+
+Shape GgufModel::shape_of(const Place& place) {
+  const Rows all = rows_of(place);
+  return place.tensor->shape.rank() == 1 ? place.tensor->shape : Shape{all.count, all.columns};
+}
+
+std::span<const std::byte> GgufModel::row(const Place& place, int64_t to) const {
+  const Rows all = rows_of(place);
+  // llama.cpp turns neighbours of a head, (2i, 2i + 1); the hub's weights turn (i, i + half).
+  int64_t from = to;
+  if (place.turned_heads > 0) {
+    const int64_t head = all.count / place.turned_heads, half = head / 2, in_head = to % head;
+    from = to - in_head + (in_head < half ? 2 * in_head : 2 * (in_head - half) + 1);
+  }
+  return row_of_file(*place.tensor, place.matrix * all.count + from, all.columns);
+}
+
+std::span<const std::byte> GgufModel::row_of_file(const GgufTensor& t,
+                                                  int64_t row,
+                                                  int64_t columns) const {
   const std::span<const std::byte> bytes = file_.bytes(t);
-  // A vector of quantised blocks is one row.
-  const bool one_row = t.shape.rank() == 1;
-  std::vector<float> values(static_cast<size_t>(t.shape.count()));
-  const int64_t pieces = one_row ? 1 : rows;
-  const size_t piece = values.size() / static_cast<size_t>(pieces);
-  cpu_pool().parallel_for(pieces, [&](int64_t row, int) {
-    // llama.cpp turns neighbours of a head, (2i, 2i + 1); the hub's weights turn (i, i + half).
-    int64_t to = row;
-    if (it->second.turned_heads > 0) {
-      const int64_t head = rows / it->second.turned_heads, in_head = row % head;
-      to = row - in_head + in_head % 2 * (head / 2) + in_head / 2;
-    }
-    const size_t stored = bytes.size() / static_cast<size_t>(pieces);
-    decode_blocks(t.type,
-                  bytes.subspan(static_cast<size_t>(row) * stored, stored),
-                  std::span(values).subspan(static_cast<size_t>(to) * piece, piece));
+  const size_t size = bytes.size() / static_cast<size_t>(t.shape.count() / columns);
+  return bytes.subspan(static_cast<size_t>(row) * size, size);
+}
+
+void GgufModel::decode_rows(const Place& place, int64_t first, std::span<float> values) const {
+  const auto columns = static_cast<size_t>(rows_of(place).columns);
+  cpu_pool().parallel_for(static_cast<int64_t>(values.size() / columns), [&](int64_t i, int) {
+    decode_blocks(place.tensor->type,
+                  row(place, first + i),
+                  values.subspan(static_cast<size_t>(i) * columns, columns));
   });
-  const auto bad =
-      std::find_if_not(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
-  if (bad != values.end())
-    return fail(Code::kCorrupt,
-                "{}: {} decodes to {} at row {}, column {}: the file is damaged, or its "
-                "quantisation went wrong",
-                path(),
-                printable(t.name),
-                static_cast<double>(*bad),
-                (bad - values.begin()) / columns,
-                (bad - values.begin()) % columns);
-  Tensor out = Tensor::empty(t.shape, want, device);
-  fill_from(out, DType::kF32, std::as_bytes(std::span(values)));
+}
+
+void GgufModel::decode_latent(const Place& place, int64_t first, std::span<float> values) const {
+  const GgufTensor &k = *place.tensor, &v = *place.values;
+  const int64_t latent = k.shape[1], keys = k.shape[2], head = keys + v.shape[1];
+  const int64_t end = first + static_cast<int64_t>(values.size()) / latent;
+  const int64_t first_head = first / head;
+  cpu_pool().parallel_for((end + head - 1) / head - first_head, [&](int64_t i, int) {
+    const int64_t h = first_head + i;
+    std::vector<float> of_head(static_cast<size_t>(latent * keys));
+    for (int64_t l = 0; l < latent; ++l)
+      decode_blocks(
+          k.type,
+          row_of_file(k, h * latent + l, keys),
+          std::span(of_head).subspan(static_cast<size_t>(l * keys), static_cast<size_t>(keys)));
+    for (int64_t r = std::max(first, h * head); r < std::min(end, (h + 1) * head); ++r) {
+      const auto to =
+          values.subspan(static_cast<size_t>((r - first) * latent), static_cast<size_t>(latent));
+      const int64_t in_head = r - h * head;
+      if (in_head < keys)
+        for (int64_t l = 0; l < latent; ++l)
+          to[static_cast<size_t>(l)] = of_head[static_cast<size_t>(l * keys + in_head)];
+      else
+        decode_blocks(v.type, row_of_file(v, h * v.shape[1] + in_head - keys, latent), to);
+    }
+  });
+}
+
+Result<void> GgufModel::decode(const Place& place, int64_t first, const Tensor& to) const {
+  const int64_t columns = rows_of(place).columns, rows = to.count() / columns;
+  const int64_t step = std::max<int64_t>(1, kPieceElements / columns);
+  const Tensor by_row = to.reshape({rows, columns});
+  std::vector<float> values;
+  for (int64_t begin = 0; begin < rows; begin += step) {
+    const int64_t end = std::min(rows, begin + step);
+    values.resize(static_cast<size_t>((end - begin) * columns));
+    place.values != nullptr ? decode_latent(place, first + begin, values)
+                            : decode_rows(place, first + begin, values);
+    const auto bad =
+        std::find_if_not(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+    if (bad != values.end())
+      return fail(Code::kCorrupt,
+                  "{}: {} decodes to {} at row {}, column {}: the file is damaged, or its "
+                  "quantisation went wrong",
+                  path(),
+                  printable(place.tensor->name),
+                  static_cast<double>(*bad),
+                  first + begin + (bad - values.begin()) / columns,
+                  (bad - values.begin()) % columns);
+    fill_from(by_row.slice(0, begin, end), DType::kF32, std::as_bytes(std::span(values)));
+    file_.release();
+  }
+  return {};
+}
+
+Result<Tensor> GgufModel::load(std::string_view name, Device& device, DType want) {
+  TRY_ASSIGN(const Place place, place_of(name));
+  Tensor out = Tensor::empty(shape_of(place), want, device);
+  TRY(decode(place, 0, out));
   return out;
+}
+
+Result<Tensor> GgufModel::load_rows(
+    std::string_view name, int64_t first, int64_t rows, Device& device, DType want) {
+  TRY_ASSIGN(const Place place, place_of(name));
+  const Rows all = rows_of(place);
+  check(0 <= first && 0 <= rows && rows <= all.count - first,
+        "load_rows: {}, rows {} from {} on",
+        name,
+        rows,
+        first);
+  Tensor out = Tensor::empty({rows, all.columns}, want, device);
+  TRY(decode(place, first, out));
+  return out;
+}
+
+std::optional<WeightCodes> GgufModel::codes(std::string_view name) const {
+  const auto it = places_.find(name);
+  if (it == places_.end() || it->second.tensor->shape.rank() < 2 || it->second.values != nullptr)
+    return std::nullopt;
+  return codes_of(it->second.tensor->type);
+}
+
+Result<void> GgufModel::take_codes(std::string_view name, PanelsInMaking& panels, int64_t matrix) {
+  TRY_ASSIGN(const Place place, place_of(name));
+  const CodePanels& l = panels.layout();
+  check(codes(name) == l.codes && rows_of(place).count == l.rows &&
+            rows_of(place).columns == l.columns,
+        "take_codes: {} as {} of [{}, {}]",
+        name,
+        to_string(l.codes),
+        l.rows,
+        l.columns);
+  std::atomic<int64_t> bad = -1;
+  const int64_t step = std::max<int64_t>(1, kPieceElements / (kPanelRows * l.columns));
+  for (int64_t begin = 0; begin < l.panels(); begin += step) {
+    cpu_pool().parallel_for(std::min(step, l.panels() - begin), [&](int64_t panel, int) {
+      std::vector<int8_t> codes(static_cast<size_t>(l.columns));
+      std::vector<uint8_t> scales(static_cast<size_t>(l.row_scale_bytes()));
+      const int64_t first = (begin + panel) * kPanelRows,
+                    end = std::min(l.rows, first + kPanelRows);
+      for (int64_t r = first; r < end; ++r) {
+        take_blocks(place.tensor->type, row(place, r), codes.data(), scales.data());
+        if (!scales_are_finite(l.codes, scales)) bad = r;
+        panels.put(matrix, r, codes.data(), scales.data());
+      }
+    });
+    file_.release();
+  }
+  if (bad < 0) return {};
+  return fail(Code::kCorrupt,
+              "{}: {} has a scale that is not finite in row {}: the file is damaged, or its "
+              "quantisation went wrong",
+              path(),
+              printable(place.tensor->name),
+              bad.load());
 }
 
 Result<std::optional<std::string>> GgufModel::optional_text(const std::string& file_name) {

@@ -18,7 +18,7 @@ namespace ferry {
 class GgufModel final : public ModelSource {
  public:
   /// Errors: as GgufFile::open; kInvalidInput, naming the value or tensor: an architecture that
-  /// Ferry does not run (it runs llama and qwen2), values that are missing or contradict tensors.
+  /// Ferry does not run (it runs llama, qwen2 and deepseek2), values that are missing or contradict tensors.
   static Result<GgufModel> open(const std::string& path);
   static Result<GgufModel> of(GgufFile file);
 
@@ -28,6 +28,10 @@ class GgufModel final : public ModelSource {
   std::vector<std::string> names() const override;
   std::optional<StoredTensor> stored(std::string_view name) const override;
   Result<Tensor> load(std::string_view name, Device& device, DType want) override;
+  Result<Tensor> load_rows(
+      std::string_view name, int64_t first, int64_t rows, Device& device, DType want) override;
+  std::optional<WeightCodes> codes(std::string_view name) const override;
+  Result<void> take_codes(std::string_view name, PanelsInMaking& panels, int64_t matrix) override;
   Result<Tensor> load_stacked(std::string_view name_with_star,
                               int64_t experts,
                               Device& device,
@@ -40,18 +44,39 @@ class GgufModel final : public ModelSource {
   bool vouched_for() const override { return false; }
 
  private:
+  /// Where a tensor of the hub lies.
   struct Place {
-    const GgufTensor* tensor;
-    int64_t turned_heads;  // above 0: rows of so many heads lie in the order that turned pairs have
+    const GgufTensor* tensor = nullptr;
+    int64_t matrix = 0;  // of a stack of experts
+    int64_t turned_heads =
+        0;  // above 0: rows of so many heads lie in the order that turned pairs have
+    const GgufTensor* values = nullptr;  // kv_b_proj in two: `tensor` has its keys, this the values
+  };
+  struct Rows {
+    int64_t count, columns;
   };
 
+  Result<Place> place_of(std::string_view name) const;
+  static Rows rows_of(const Place& place);
+  static Shape shape_of(const Place& place);
+  /// The bytes of a row as the hub counts them.
+  std::span<const std::byte> row(const Place& place, int64_t to) const;
+  std::span<const std::byte> row_of_file(const GgufTensor& t, int64_t row, int64_t columns) const;
+  /// Rows from `first` on; of kv_b_proj in two.
+  void decode_rows(const Place& place, int64_t first, std::span<float> values) const;
+  void decode_latent(const Place& place, int64_t first, std::span<float> values) const;
+  /// Fills a tensor with rows from `first` on.
+  Result<void> decode(const Place& place, int64_t first, const Tensor& to) const;
   Result<std::string> tokenizer_config_json() const;
   Result<void> read_config();
   Result<void> place_tensors();
+  Result<void> add_place(const std::string& hub_name, Place place);
+  Result<void> check_turned(const Place& place, const std::string& name) const;
+  Result<void> check_latent(const Place& place, const std::string& name) const;
 
   GgufFile file_;
   std::string config_json_;
-  int64_t heads_ = 0, kv_heads_ = 0, layers_ = 0;
+  int64_t layers_ = 0, turned_heads_ = 0, turned_kv_heads_ = 0;
   std::map<std::string, Place, std::less<>> places_;
 };
 

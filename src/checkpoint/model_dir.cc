@@ -341,19 +341,23 @@ const TensorInfo* ModelDir::info(std::string_view name) const {
   return it == places_.end() ? nullptr : it->second.info;
 }
 
-Result<void> ModelDir::fill(const Tensor& tensor, std::string_view name) {
+/// With a tensor of shape `whole`, from its element `first` on.
+Result<void> ModelDir::fill(const Tensor& tensor,
+                            std::string_view name,
+                            const Shape& whole,
+                            int64_t first) {
   const auto it = places_.find(name);
   if (it == places_.end())
     return fail(Code::kNotFound, "{}: has no tensor {}", path_, printable(name));
   const auto& [shard, info] = it->second;
   const SafetensorsFile& file = *shards_[shard];
-  if (info->shape != tensor.shape())
+  if (info->shape != whole)
     return fail(Code::kInvalidInput,
                 "{}: {} has shape {}, expected {}",
                 file.path(),
                 name,
                 info->shape.str(),
-                tensor.shape().str());
+                whole.str());
   if (!can_convert(info->dtype, tensor.dtype())) {
     const bool fp8 = info->dtype == DType::kF8E4M3;
     return fail(Code::kInvalidInput,
@@ -364,17 +368,21 @@ Result<void> ModelDir::fill(const Tensor& tensor, std::string_view name) {
                 to_string(tensor.dtype()),
                 fp8 ? "; FP8 codes mean nothing without their scales" : "");
   }
-  TRY(check_bytes(shard, file.data_begin() + info->begin, file.data_begin() + info->end));
-  const std::span<const std::byte> bytes = file.bytes(*info);
+  const size_t element = size_of(info->dtype);
+  const std::span<const std::byte> bytes = file.bytes(*info).subspan(
+      static_cast<size_t>(first) * element, static_cast<size_t>(tensor.count()) * element);
+  const auto begin = static_cast<uint64_t>(bytes.data() - file.file_bytes().data());
+  TRY(check_bytes(shard, begin, begin + bytes.size()));
   if (const std::optional<size_t> bad = first_not_finite(info->dtype, bytes))
     return fail(Code::kCorrupt,
                 "{}: {} holds a number that is not finite (NaN or infinite), element {} of {}: the "
                 "weights are damaged, or their training diverged",
                 file.path(),
                 name,
-                *bad,
+                static_cast<size_t>(first) + *bad,
                 info->shape.str());
   fill_from(tensor, info->dtype, bytes);
+  file.release();
   return {};
 }
 
@@ -383,8 +391,28 @@ Result<Tensor> ModelDir::load(std::string_view name, Device& device, DType want)
   if (found == nullptr)
     return fail(Code::kNotFound, "{}: has no tensor {}", path_, printable(name));
   Tensor tensor = Tensor::empty(found->shape, want, device);
-  TRY(fill(tensor, name));
+  TRY(fill(tensor, name, found->shape, 0));
   return tensor;
+}
+
+Result<Tensor> ModelDir::load_rows(
+    std::string_view name, int64_t first, int64_t rows, Device& device, DType want) {
+  const TensorInfo* found = info(name);
+  if (found == nullptr)
+    return fail(Code::kNotFound, "{}: has no tensor {}", path_, printable(name));
+  check(found->shape.rank() == 2 && 0 <= first && 0 <= rows && rows <= found->shape[0] - first,
+        "load_rows: {} {}, rows {} from {} on",
+        name,
+        found->shape.str(),
+        rows,
+        first);
+  Tensor tensor = Tensor::empty({rows, found->shape[1]}, want, device);
+  TRY(fill(tensor, name, found->shape, first * found->shape[1]));
+  return tensor;
+}
+
+Result<void> ModelDir::take_codes(std::string_view name, PanelsInMaking&, int64_t) {
+  return fail(Code::kNotFound, "{}: has no codes of its own for {}", path_, printable(name));
 }
 
 Result<Tensor> ModelDir::load_stacked(std::string_view name_with_star,
@@ -412,7 +440,10 @@ Result<Tensor> ModelDir::load_stacked(std::string_view name_with_star,
   for (int d = 0; d < found->shape.rank(); ++d) dims.push_back(found->shape[d]);
   Tensor stack = Tensor::empty(Shape(dims), want, device);
   for (int64_t e = 0; e < experts; ++e)
-    TRY(fill(stack.slice(0, e, e + 1).reshape(found->shape), expert_name(name_with_star, e)));
+    TRY(fill(stack.slice(0, e, e + 1).reshape(found->shape),
+             expert_name(name_with_star, e),
+             found->shape,
+             0));
   return stack;
 }
 

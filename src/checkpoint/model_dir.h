@@ -46,6 +46,10 @@ class ModelDir final : public ModelSource {
   const TensorInfo* info(std::string_view name) const;  // nullptr: none
 
   Result<Tensor> load(std::string_view name, Device& device, DType want) override;
+  Result<Tensor> load_rows(
+      std::string_view name, int64_t first, int64_t rows, Device& device, DType want) override;
+  std::optional<WeightCodes> codes(std::string_view) const override { return std::nullopt; }
+  Result<void> take_codes(std::string_view name, PanelsInMaking&, int64_t) override;
   Result<Tensor> load_stacked(std::string_view name_with_star,
                               int64_t experts,
                               Device& device,
@@ -68,7 +72,7 @@ class ModelDir final : public ModelSource {
   Result<void> open_shards();
   Result<void> open_index(const std::string& index_name);
   Result<void> add_shard(const std::string& name);
-  Result<void> fill(const Tensor& tensor, std::string_view name);
+  Result<void> fill(const Tensor& tensor, std::string_view name, const Shape& whole, int64_t first);
   Result<void> open_passport();
   Result<void> check_all();
   Result<void> check_bytes(size_t shard, uint64_t begin, uint64_t end);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "tensor/quantise.h"
 #include "tensor/tensor.h"
 
 namespace ferry {
@@ -42,6 +43,18 @@ class ModelSource {
   /// kInvalidInput (a type that does not convert: FP8 codes are loaded as they are,
   /// checkpoint/weights.h knows their scales). Throws DeviceError when out of memory.
   virtual Result<Tensor> load(std::string_view name, Device& device, DType want) = 0;
+  /// Rows [first, first + rows) of a matrix, as load() has them whole: what is rounded or copied
+  /// piece by piece is never in memory as numbers. Errors: as load. check: there are such rows.
+  virtual Result<Tensor> load_rows(
+      std::string_view name, int64_t first, int64_t rows, Device& device, DType want) = 0;
+  /// The codes that a matrix is stored as, of those that are kept in memory as they are; nothing: it
+  /// is read as numbers. (What quantised directories hold is known by types: checkpoint/weights.h.)
+  virtual std::optional<WeightCodes> codes(std::string_view name) const = 0;
+  /// Puts these codes and their scales into panels of that kind. Errors: kCorrupt: a scale that is
+  /// not finite.
+  virtual Result<void> take_codes(std::string_view name,
+                                  PanelsInMaking& panels,
+                                  int64_t matrix) = 0;
   /// The tensors of `experts` experts as one: "a.*.weight" gives [experts, N, K] from a.0.weight
   /// [N, K], a.1.weight ... Errors: as load; kInvalidInput if shapes differ, or if there are more
   /// experts.

@@ -55,6 +55,11 @@ class SafetensorsFile {
     return data_.subspan(tensor.begin, tensor.end - tensor.begin);
   }
 
+  /// Lets go of the pages that were read (MappedFile::release).
+  void release() const {
+    if (mapped_ != nullptr) mapped_->release();
+  }
+
   /// A copy on the device, of the file's type. Errors: kNotFound. Throws DeviceError when out of
   /// memory.
   Result<Tensor> load(std::string_view name, Device& device) const;

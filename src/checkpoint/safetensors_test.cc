@@ -10,6 +10,7 @@
 #include "checkpoint/convert.h"
 #include "checkpoint/test_support.h"
 #include "tensor/bf16.h"
+#include "tensor/f16.h"
 
 namespace ferry {
 namespace {

@@ -72,7 +72,7 @@ Result<void> expect_codes(const ModelSource& from,
                           WeightCodes kind,
                           StoredParts parts,
                           std::set<std::string>& unread) {
-  const CodePanels layout{bits_of(kind), parts.shape[0], parts.shape[1]};
+  const CodePanels layout{kind, parts.shape[0], parts.shape[1]};
   const Shape scales = {parts.shape[0], layout.groups()};
   parts.shape = stored_codes_shape(kind, parts.shape);
   TRY(expect_parts(from, parts, unread));
@@ -106,48 +106,51 @@ Result<Tensor> load_whole(
                        : from.load(name, device, want);
 }
 
-/// Codes with scales, as numbers.
-std::vector<float> numbers_of(const Tensor& codes,
-                              const std::vector<float>& scales,
-                              const ScaleBlocks& blocks) {
+/// Fails unless every scale is one that codes can be multiplied with.
+Result<void> check_f8_scales(const ModelSource& from,
+                             const std::string& name,
+                             const std::vector<float>& scales) {
+  for (const float scale : scales)
+    if (!(scale > 0 && std::isfinite(scale)))
+      return fail(Code::kCorrupt,
+                  "{}: tensor \"{}{}\": a scale is {}; it must be a positive number",
+                  from.path(),
+                  name,
+                  kScaleSuffix,
+                  scale);
+  return {};
+}
+
+/// The numbers of float8 rows from `first` on, a multiple of the blocks' height.
+Result<std::vector<float>> load_f8_rows(
+    ModelSource& from, const std::string& name, int64_t first, int64_t rows, int64_t columns) {
+  TRY_ASSIGN(const Tensor codes, from.load_rows(name, first, rows, cpu_device(), DType::kF8E4M3));
+  const Shape blocks = kF8Blocks.scales_of({rows, columns});
+  TRY_ASSIGN(
+      const Tensor scale_rows,
+      from.load_rows(
+          name + kScaleSuffix, first / kF8Blocks.rows, blocks[0], cpu_device(), DType::kF32));
+  const std::vector<float> scales = scale_rows.to_f32();
+  TRY(check_f8_scales(from, name, scales));
   std::vector<uint8_t> bytes(codes.bytes());
   codes.copy_bytes_to(bytes.data());
-  const Shape scale_shape = blocks.scales_of(codes.shape());
-  const int64_t rows = codes.dim(-2), columns = codes.dim(-1),
-                scale_rows = scale_shape[codes.rank() - 2],
-                scale_columns = scale_shape[codes.rank() - 1];
   std::vector<float> numbers(bytes.size());
-  for (int64_t row = 0; row < codes.count() / columns; ++row) {
+  for (int64_t row = 0; row < rows; ++row) {
     still_alive();
-    const int64_t scale_row = row / rows * scale_rows + row % rows / blocks.rows;
     for (int64_t c = 0; c < columns; ++c)
       numbers[static_cast<size_t>(row * columns + c)] =
           f8e4m3_to_f32(bytes[static_cast<size_t>(row * columns + c)]) *
-          scales[static_cast<size_t>(scale_row * scale_columns + c / blocks.columns)];
+          scales[static_cast<size_t>(row / kF8Blocks.rows * blocks[1] + c / kF8Blocks.columns)];
   }
   return numbers;
 }
 
 /// Float8 codes and, beside them, what each block is to be multiplied with.
 Result<void> load_f8(ModelSource& from, Device& device, Weight& w) {
-  Device& to = w.value.defined() ? cpu_device() : device;
-  TRY_ASSIGN(const Tensor codes, load_whole(from, w, "", to, DType::kF8E4M3));
-  TRY_ASSIGN(const Tensor scales, load_whole(from, w, kScaleSuffix, to, DType::kF32));
-  const std::vector<float> values = scales.to_f32();
-  for (const float scale : values)
-    if (!(scale > 0 && std::isfinite(scale)))
-      return fail(Code::kCorrupt,
-                  "{}: tensor \"{}{}\": a scale is {}; it must be a positive number",
-                  from.path(),
-                  w.name,
-                  kScaleSuffix,
-                  scale);
-  if (!w.value.defined()) {
-    w.store(codes, scales, kF8Blocks);
-    return {};
-  }
-  w.value.assign_f32(numbers_of(codes, values, kF8Blocks));
-  w.changed();
+  TRY_ASSIGN(const Tensor codes, load_whole(from, w, "", device, DType::kF8E4M3));
+  TRY_ASSIGN(const Tensor scales, load_whole(from, w, kScaleSuffix, device, DType::kF32));
+  TRY(check_f8_scales(from, w.name, scales.to_f32()));
+  w.store(codes, scales, kF8Blocks);
   return {};
 }
 
@@ -157,14 +160,19 @@ DType kept_as(const Weight& w, DType stored) {
   return w.matrix() && as_stored ? stored : DType::kF32;
 }
 
-/// The codes of one matrix, checked.
+/// Some rows of codes, checked.
 Result<CodeRows> load_code_rows(ModelSource& from,
                                 WeightCodes kind,
                                 const std::string& name,
-                                const Shape& shape) {
+                                int64_t first,
+                                int64_t count,
+                                int64_t columns) {
   const std::string scale_name = name + kCodeScaleSuffix, offset_name = name + kCodeOffsetSuffix;
+  const auto part = [&](const std::string& of, DType want) {
+    return from.load_rows(of, first, count, cpu_device(), want);
+  };
   CodeRows rows;
-  TRY_ASSIGN(const Tensor scales, from.load(scale_name, cpu_device(), DType::kF32));
+  TRY_ASSIGN(const Tensor scales, part(scale_name, DType::kF32));
   rows.scales = scales.to_f32();
   for (float& scale : rows.scales) {
     if (!(scale > 0 && std::isfinite(scale)))
@@ -182,7 +190,7 @@ Result<CodeRows> load_code_rows(ModelSource& from,
                   scale);
   }
   if (from.stored(offset_name)) {
-    TRY_ASSIGN(const Tensor offsets, from.load(offset_name, cpu_device(), DType::kF32));
+    TRY_ASSIGN(const Tensor offsets, part(offset_name, DType::kF32));
     for (const float offset : offsets.to_f32())
       if (!(offset == 0))
         return fail(
@@ -193,71 +201,53 @@ Result<CodeRows> load_code_rows(ModelSource& from,
             offset_name,
             offset);
   }
-  const DType stored = kind == WeightCodes::kInt8 ? DType::kI8 : DType::kU8;
-  TRY_ASSIGN(const Tensor codes, from.load(name, cpu_device(), stored));
-  rows.codes.resize(static_cast<size_t>(shape.count()));
+  TRY_ASSIGN(const Tensor codes, part(name, kind == WeightCodes::kInt8 ? DType::kI8 : DType::kU8));
+  rows.codes.resize(static_cast<size_t>(count * columns));
   if (kind == WeightCodes::kInt8) {
     codes.copy_bytes_to(rows.codes.data());
   } else {
     std::vector<uint8_t> pairs(codes.bytes());
     codes.copy_bytes_to(pairs.data());
-    unpack_int4(pairs, shape[1], rows.codes);
+    unpack_int4(pairs, columns, rows.codes);
   }
-  still_alive();
   return rows;
 }
 
-/// Int8 or int4 codes with their scales: kept as they are where they are multiplied so, else as the
-/// numbers that they stand for.
-Result<void> load_codes(ModelSource& from, WeightCodes kind, Weight& w) {
-  const StoredParts parts = parts_of(w);
-  const bool keep = !w.value.defined() && (takes_codes(w) || w.role == WeightRole::kHead);
-  std::optional<PanelsInMaking> made;
-  std::vector<float> numbers;
-  if (keep)
-    made.emplace(kind, w.global_shape);
-  else
-    numbers.resize(static_cast<size_t>(w.global_shape.count()));
-  const CodePanels layout{bits_of(kind), parts.shape[0], parts.shape[1]};
-  for (size_t m = 0; m < parts.names.size(); ++m) {
-    TRY_ASSIGN(const CodeRows rows, load_code_rows(from, kind, parts.names[m], parts.shape));
-    if (keep) {
-      made->put(static_cast<int64_t>(m), rows);
-      continue;
-    }
-    for (int64_t r = 0; r < layout.rows; ++r)
-      numbers_of_row(
-          layout,
-          rows.codes.data() + r * layout.columns,
-          rows.scales.data() + r * layout.groups(),
-          numbers.data() + static_cast<int64_t>(m) * parts.shape.count() + r * layout.columns);
+/// Calls take(first, rows) for one matrix, piece by piece: some MiB of it as numbers. Pieces begin
+/// where blocks of float8 and panels of codes do.
+Result<void> for_each_piece_of_rows(const Shape& matrix,
+                                    const std::function<Result<void>(int64_t, int64_t)>& take) {
+  constexpr int64_t kElements = int64_t{1} << 20;
+  static_assert(kF8Blocks.rows % kPanelRows == 0);
+  const int64_t blocks = std::max<int64_t>(1, kElements / (kF8Blocks.rows * matrix[1]));
+  const int64_t step = blocks * kF8Blocks.rows;
+  for (int64_t first = 0; first < matrix[0]; first += step) {
+    TRY(take(first, std::min(step, matrix[0] - first)));
+    still_alive();
   }
-  if (keep) {
-    made->store_in(w);
-    return {};
-  }
-  if (!w.value.defined()) w.value = Tensor::empty(w.global_shape, DType::kF32, cpu_device());
-  w.value.assign_f32(numbers);
-  w.changed();
   return {};
 }
 
-Result<void> load_expected(ModelSource& from,
-                           Device& device,
-                           Weight& w,
-                           std::optional<WeightCodes> quantise);
-
-/// The numbers of one matrix of a weight, f32 on the host.
-Result<std::vector<float>> load_numbers(ModelSource& from,
-                                        const Weight& w,
-                                        const std::string& name,
-                                        const Shape& shape) {
-  Weight part{.name = name,
-              .role = w.role == WeightRole::kExperts ? WeightRole::kProjection : w.role,
-              .global_shape = shape,
-              .value = Tensor::empty(shape, DType::kF32, cpu_device())};
-  TRY(load_expected(from, cpu_device(), part, std::nullopt));
-  std::vector<float> values = part.value.to_f32();
+/// Rows of a matrix as numbers, f32 on the host, all finite, whatever they are stored as.
+Result<std::vector<float>> load_numbers(
+    ModelSource& from, const std::string& name, int64_t first, int64_t rows, int64_t columns) {
+  const DType stored = from.stored(name)->dtype;
+  std::vector<float> values;
+  if (const auto kind = codes_of(stored)) {
+    TRY_ASSIGN(const CodeRows codes, load_code_rows(from, *kind, name, first, rows, columns));
+    const CodePanels layout{*kind, rows, columns};
+    values.resize(codes.codes.size());
+    for (int64_t r = 0; r < rows; ++r)
+      numbers_of_row(layout,
+                     codes.codes.data() + r * columns,
+                     codes.scales.data() + r * layout.groups(),
+                     values.data() + r * columns);
+  } else if (stored == DType::kF8E4M3) {
+    TRY_ASSIGN(values, load_f8_rows(from, name, first, rows, columns));
+  } else {
+    TRY_ASSIGN(const Tensor part, from.load_rows(name, first, rows, cpu_device(), DType::kF32));
+    values = part.to_f32();
+  }
   for (const float v : values)
     if (!std::isfinite(v))
       return fail(
@@ -265,30 +255,87 @@ Result<std::vector<float>> load_numbers(ModelSource& from,
   return values;
 }
 
-Result<void> load_quantised(ModelSource& from, WeightCodes kind, Weight& w) {
+/// What is stored as codes of any kind becomes numbers in the weight's memory.
+Result<void> load_as_numbers(ModelSource& from, Device& device, Weight& w) {
   const StoredParts parts = parts_of(w);
+  if (!w.value.defined()) w.value = Tensor::empty(w.global_shape, DType::kF32, device);
+  const int64_t count = static_cast<int64_t>(parts.names.size()), columns = parts.shape[1];
+  const Tensor by_row = w.value.reshape({count * parts.shape[0], columns});
+  for (int64_t m = 0; m < count; ++m) {
+    const std::string& name = parts.names[static_cast<size_t>(m)];
+    TRY(for_each_piece_of_rows(parts.shape, [&](int64_t first, int64_t rows) -> Result<void> {
+      TRY_ASSIGN(const std::vector<float> numbers, load_numbers(from, name, first, rows, columns));
+      const int64_t at = m * parts.shape[0] + first;
+      by_row.slice(0, at, at + rows).assign_f32(numbers);
+      return {};
+    }));
+  }
+  w.changed();
+  return {};
+}
+
+/// Codes as they are stored, or, of what is stored otherwise, made here.
+Result<void> load_as_codes(ModelSource& from, WeightCodes kind, Weight& w) {
+  const StoredParts parts = parts_of(w);
+  const int64_t columns = parts.shape[1];
   PanelsInMaking made(kind, w.global_shape);
   for (size_t m = 0; m < parts.names.size(); ++m) {
-    TRY_ASSIGN(const std::vector<float> numbers,
-               load_numbers(from, w, parts.names[m], parts.shape));
-    made.put(static_cast<int64_t>(m), quantise_rows(kind, numbers, parts.shape[1]));
-    still_alive();
+    const auto matrix = static_cast<int64_t>(m);
+    const std::string& name = parts.names[m];
+    if (from.codes(name) == kind) {
+      TRY(from.take_codes(name, made, matrix));
+      still_alive();
+      continue;
+    }
+    const bool stored = codes_of(from.stored(name)->dtype).has_value();
+    TRY(for_each_piece_of_rows(parts.shape, [&](int64_t first, int64_t count) -> Result<void> {
+      CodeRows rows;
+      if (stored) {
+        TRY_ASSIGN(rows, load_code_rows(from, kind, name, first, count, columns));
+      } else {
+        TRY_ASSIGN(const std::vector<float> numbers,
+                   load_numbers(from, name, first, count, columns));
+        rows = quantise_rows(kind, numbers, columns);
+      }
+      made.put(matrix, first, rows);
+      return {};
+    }));
   }
   made.store_in(w);
   return {};
 }
 
-/// With all parts known to be there.
+/// The codes that a weight without memory is to hold, with all its parts known to be there. `tied`:
+/// the embedding is the head.
+std::optional<WeightCodes> codes_to_hold(const ModelSource& from,
+                                         const Device& device,
+                                         const Weight& w,
+                                         bool tied,
+                                         const WeightLoading& loading) {
+  if (!w.matrix() || w.value.defined()) return std::nullopt;
+  const std::string first = parts_of(w).names.front();
+  const bool product = takes_codes(w) || w.role == WeightRole::kHead,
+             looked_up = w.role == WeightRole::kEmbedding;
+  if (const auto stored = codes_of(from.stored(first)->dtype))
+    return product ? stored : std::nullopt;
+  if (loading.quantise) {
+    if (takes_codes(w)) return loading.quantise;
+    if (product || (tied && looked_up)) return WeightCodes::kInt8;
+  }
+  const bool keeps = loading.keep_codes && device.kind() == DeviceKind::kCpu;
+  return keeps && (product || looked_up) ? from.codes(first) : std::nullopt;
+}
+
+/// With all parts known to be there. `as`: the codes to hold, if codes.
 Result<void> load_expected(ModelSource& from,
                            Device& device,
                            Weight& w,
-                           std::optional<WeightCodes> quantise) {
+                           std::optional<WeightCodes> as) {
+  if (as) return load_as_codes(from, *as, w);
   const DType stored = from.stored(parts_of(w).names.front())->dtype;
-  if (w.matrix()) {
-    if (const auto kind = codes_of(stored)) return load_codes(from, *kind, w);
-    if (quantise && !w.value.defined()) return load_quantised(from, *quantise, w);
-  }
-  if (stored == DType::kF8E4M3 && w.matrix()) return load_f8(from, device, w);
+  if (w.matrix() && codes_of(stored)) return load_as_numbers(from, device, w);
+  if (w.matrix() && stored == DType::kF8E4M3)
+    return w.value.defined() ? load_as_numbers(from, device, w) : load_f8(from, device, w);
   const DType want = w.value.defined() ? w.value.dtype() : kept_as(w, stored);
   TRY_ASSIGN(Tensor value, load_whole(from, w, "", device, want));
   w.store(std::move(value));
@@ -305,7 +352,9 @@ std::optional<Weight> stored_again(const ModelSource& from, const WeightAlias& a
 /// Whether a copy has the values of its weight, which is loaded.
 Result<void> check_values(ModelSource& from, const Weight& w, Weight copy) {
   if (!w.scaled()) copy.value = Tensor::empty(w.global_shape, w.value.dtype(), w.value.device());
-  TRY(load_expected(from, w.value.device(), copy, w.codes()));
+  const bool other_codes = w.codes() && code_scales_dtype(*w.codes()) == DType::kU8 &&
+                           from.codes(copy.name) != w.codes();
+  if (!other_codes) TRY(load_expected(from, w.value.device(), copy, w.codes()));
   const auto same = [](const Tensor& x, const Tensor& y) {
     if (!x.defined() || !y.defined()) return x.defined() == y.defined();
     std::vector<char> a(x.bytes()), b(y.bytes());
@@ -342,53 +391,9 @@ Result<void> check_names(const ModelSource& from,
   return {};
 }
 
-/// What a weight becomes while it is loaded. `tied`: the embedding is the head.
-std::optional<WeightCodes> codes_for(const Weight& w,
-                                     bool tied,
-                                     std::optional<WeightCodes> quantise) {
-  if (!quantise) return std::nullopt;
-  if (takes_codes(w)) return quantise;
-  const bool head = w.role == WeightRole::kHead || (tied && w.role == WeightRole::kEmbedding);
-  return head ? std::optional(WeightCodes::kInt8) : std::nullopt;
-}
-
 bool heads_are_tied(const std::vector<Weight*>& weights) {
   return std::none_of(
       weights.begin(), weights.end(), [](const Weight* w) { return w->role == WeightRole::kHead; });
-}
-
-/// What the weights without memory will take of it.
-double bytes_to_take(const ModelSource& from,
-                     const std::vector<Weight*>& weights,
-                     std::optional<WeightCodes> quantise) {
-  double bytes = 0;
-  const bool tied = heads_are_tied(weights);
-  const auto of_codes = [&](const Weight& w, WeightCodes kind, double matrices) {
-    const int rank = w.global_shape.rank();
-    const CodePanels l{bits_of(kind), w.global_shape[rank - 2], w.global_shape[rank - 1]};
-    const int64_t scales = l.panels() * l.groups() * kPanelRows;
-    bytes += matrices * static_cast<double>(l.bytes() + scales * (l.bits == 8 ? 4 : 2));
-  };
-  for (const Weight* w : weights) {
-    if (w->value.defined()) continue;
-    const StoredParts parts = parts_of(*w);
-    const std::optional<StoredTensor> first = from.stored(parts.names.front());
-    if (first && w->matrix()) {
-      const bool kept = takes_codes(*w) || w->role == WeightRole::kHead;
-      const std::optional<WeightCodes> stored = codes_of(first->dtype);
-      const auto kind = stored ? (kept ? stored : std::nullopt) : codes_for(*w, tied, quantise);
-      if (kind) {
-        of_codes(*w, *kind, static_cast<double>(parts.names.size()));
-        continue;
-      }
-    }
-    for (const char* suffix : {"", kScaleSuffix})
-      for (const std::string& name : parts_of(*w, suffix).names)
-        if (const std::optional<StoredTensor> info = from.stored(name))
-          bytes += static_cast<double>(info->shape.count()) *
-                   static_cast<double>(size_of(kept_as(*w, info->dtype)));
-  }
-  return bytes;
 }
 
 /// Codes are multiplied on the CPU alone.
@@ -415,6 +420,32 @@ Result<void> check_device(const ModelSource& from,
 
 }  // namespace
 
+double bytes_of_weights(const ModelSource& from,
+                        const Device& device,
+                        const std::vector<Weight*>& weights,
+                        const WeightLoading& loading) {
+  double bytes = 0;
+  const bool tied = heads_are_tied(weights);
+  for (const Weight* w : weights) {
+    if (w->value.defined()) continue;
+    const std::vector<std::string> parts = parts_of(*w).names;
+    if (!from.stored(parts.front())) continue;
+    if (const auto kind = codes_to_hold(from, device, *w, tied, loading)) {
+      const int rank = w->global_shape.rank();
+      const CodePanels l{*kind, w->global_shape[rank - 2], w->global_shape[rank - 1]};
+      bytes += static_cast<double>(parts.size()) *
+               static_cast<double>(l.bytes() + l.panels() * l.panel_scale_bytes());
+      continue;
+    }
+    for (const char* suffix : {"", kScaleSuffix})
+      for (const std::string& name : parts_of(*w, suffix).names)
+        if (const std::optional<StoredTensor> info = from.stored(name))
+          bytes += static_cast<double>(info->shape.count()) *
+                   static_cast<double>(size_of(kept_as(*w, info->dtype)));
+  }
+  return bytes;
+}
+
 bool takes_codes(const Weight& weight) {
   return weight.role == WeightRole::kProjection || weight.role == WeightRole::kExperts;
 }
@@ -435,7 +466,7 @@ Result<void> check_stored_weights(ModelSource& from,
     if (!copy) continue;
     const Weight& w = *alias.second;
     Weight stored{.name = w.name, .role = w.role, .global_shape = w.global_shape};
-    TRY(load_expected(from, cpu_device(), stored, std::nullopt));
+    TRY(load_weight(from, cpu_device(), stored));
     TRY(check_values(from, stored, *std::move(copy)));
   }
   return {};
@@ -444,7 +475,7 @@ Result<void> check_stored_weights(ModelSource& from,
 Result<void> load_weight(ModelSource& from, Device& device, Weight& weight) {
   std::set<std::string> unread;
   TRY(expect_weight(from, weight, unread));
-  return load_expected(from, device, weight, std::nullopt);
+  return load_expected(from, device, weight, codes_to_hold(from, device, weight, false, {}));
 }
 
 Result<void> load_weights(ModelSource& from,
@@ -457,10 +488,10 @@ Result<void> load_weights(ModelSource& from,
   for (const Weight* w : weights) without_memory |= !w->value.defined();
   if (without_memory) TRY(check_device(from, device, loading.quantise));
   TRY(require_memory_for_weights(
-      device, bytes_to_take(from, weights, loading.quantise), from.path()));
+      device, bytes_of_weights(from, device, weights, loading), from.path()));
   const bool tied = heads_are_tied(weights);
   for (Weight* w : weights)
-    TRY(load_expected(from, device, *w, codes_for(*w, tied, loading.quantise)));
+    TRY(load_expected(from, device, *w, codes_to_hold(from, device, *w, tied, loading)));
   for (const WeightAlias& alias : aliases)
     if (std::optional<Weight> copy = stored_again(from, alias))
       TRY(check_values(from, *alias.second, *std::move(copy)));
@@ -482,14 +513,21 @@ std::vector<NamedTensor> weights_to_quantise(ModelSource& from,
       continue;
     }
     const StoredParts parts = parts_of(*w);
-    const CodePanels layout{bits_of(codes), parts.shape[0], parts.shape[1]};
+    const CodePanels layout{codes, parts.shape[0], parts.shape[1]};
     for (const std::string& name : parts.names) {
       // The file's order of tensors has all scales before all codes: each is made when its turn
       // comes, from numbers that are read again, so that one matrix is in memory at a time.
-      const auto rows_of = [&from, w, name, codes, shape = parts.shape]() -> Result<CodeRows> {
-        TRY_ASSIGN(const std::vector<float> numbers, load_numbers(from, *w, name, shape));
-        still_alive();
-        return quantise_rows(codes, numbers, shape[1]);
+      const auto rows_of = [&from, name, codes, shape = parts.shape]() -> Result<CodeRows> {
+        CodeRows all;
+        TRY(for_each_piece_of_rows(shape, [&](int64_t first, int64_t count) -> Result<void> {
+          TRY_ASSIGN(const std::vector<float> numbers,
+                     load_numbers(from, name, first, count, shape[1]));
+          const CodeRows rows = quantise_rows(codes, numbers, shape[1]);
+          all.codes.insert(all.codes.end(), rows.codes.begin(), rows.codes.end());
+          all.scales.insert(all.scales.end(), rows.scales.begin(), rows.scales.end());
+          return {};
+        }));
+        return all;
       };
       const bool int8 = codes == WeightCodes::kInt8;
       NamedTensor t{.name = name, .value = {}, .stored = int8 ? DType::kI8 : DType::kU8};

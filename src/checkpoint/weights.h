@@ -22,10 +22,13 @@ using WeightAlias = std::pair<std::string, const Weight*>;
 struct WeightLoading {
   std::set<std::string> unused = {};  // tensors that are left alone
   /// Weights without memory that are stored as numbers and become codes (takes_codes) are rounded
-  /// to these, one matrix after the other: the model is never in memory as numbers. So is the head,
+  /// to these, some rows after the other: the model is never in memory as numbers. So is the head,
   /// or the embedding that is it, to int8: of the bytes that a token of a small model reads it is a
   /// large part.
   std::optional<WeightCodes> quantise = {};
+  /// On the CPU, projections, experts, head and embedding without memory hold the codes that a GGUF
+  /// file has them in (ModelSource::codes). Without it: numbers, exactly what these codes stand for.
+  bool keep_codes = true;
 };
 
 /// Whether the weight is one that codes are made of: a projection, or a stack of experts. The
@@ -44,8 +47,9 @@ Result<void> check_stored_weights(ModelSource& from,
 
 /// Fills every weight from a directory or file. One that has memory is converted to its type; one
 /// that has none is kept on the device as the file stores it: bf16, or float8 codes with the scales
-/// of 128 x 128 blocks that DeepSeek stores beside them, or int8 or int4 codes with theirs
-/// (docs/directories.md); f16 and vectors become f32.
+/// of 128 x 128 blocks that DeepSeek stores beside them, or int8 or int4 codes with theirs, or the
+/// codes of a GGUF file (docs/directories.md); f16 and vectors become f32. Beside the weights, some
+/// MiB are in use meanwhile.
 /// Errors: kInvalidInput naming the tensor: missing, of another shape or type, or one that the
 /// model does not have; kCorrupt: an alias that differs from its weight, a checksum, a scale that
 /// is no positive number; kExhausted: weights without memory are larger than what is free; int8 and
@@ -55,6 +59,12 @@ Result<void> load_weights(ModelSource& from,
                           const std::vector<Weight*>& weights,
                           const std::vector<WeightAlias>& aliases,
                           const WeightLoading& loading = {});
+
+/// What the weights without memory will take of the device's.
+double bytes_of_weights(const ModelSource& from,
+                        const Device& device,
+                        const std::vector<Weight*>& weights,
+                        const WeightLoading& loading);
 
 /// The same for one of them.
 Result<void> load_weight(ModelSource& from, Device& device, Weight& weight);

@@ -22,6 +22,7 @@ struct Arguments {
 Result<void> bench(Arguments& args) {
   args.open.tokenizer = false;
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
+  const uint64_t loading_peak = memory_peak_bytes();  // before the bandwidth's half a gigabyte
   const int64_t positions = m.model->max_positions();
   if (args.load.prompt >= positions || args.load.context + args.load.steps + 72 > positions)
     return fail(Code::kInvalidInput,
@@ -40,6 +41,7 @@ Result<void> bench(Arguments& args) {
   if (const auto alone = s.decode_tokens_per_s.find(1);
       alone != s.decode_tokens_per_s.end() && m.model->experts() == 0)
     j["of_bandwidth"] = alone->second * s.weight_bytes / s.bytes_per_s;
+  j["loading_peak_mb"] = static_cast<double>(loading_peak) / 1e6;
   j["peak_mb"] = static_cast<double>(memory_peak_bytes()) / 1e6;
   j["tier"] = to_string(cpu_tier());
   j["threads"] = cpu_pool().threads();

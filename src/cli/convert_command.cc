@@ -73,7 +73,8 @@ Result<nlohmann::ordered_json> cost_of(const Arguments& args,
                                        const std::string& made,
                                        const std::vector<int32_t>& ids) {
   constexpr size_t kWorst = 5;
-  TRY_ASSIGN(const OpenedModel source, open_model({.directory = args.source, .tokenizer = false}));
+  TRY_ASSIGN(const OpenedModel source,
+             open_model({.directory = args.source, .quantize = "none", .tokenizer = false}));
   TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(made));
   TRY_ASSIGN(const probe::DirectoryModel quantised,
              probe::model_of(*from, cpu_device(), DType::kBF16, true));

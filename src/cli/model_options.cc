@@ -7,10 +7,12 @@ void add_open_options(Command& command, OpenOptions& options) {
   command.option("--device", options.device, "cpu, cuda[:N], ascend[:N]");
   command.option("--dtype", options.dtype, "compute in bf16 (as trained by default) or f32");
   command
-      .option("--quantize",
-              options.quantize,
-              "round projections and experts to int8 or int4 codes while loading (on the CPU)")
-      .among({"int8", "int4"});
+      .option(
+          "--quantize",
+          options.quantize,
+          "round projections and experts to int8 or int4 codes while loading (on the CPU); none: "
+          "compute with the numbers that a GGUF file's codes stand for")
+      .among({"int8", "int4", "none"});
 }
 
 }  // namespace ferry::cli

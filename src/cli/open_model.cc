@@ -51,16 +51,15 @@ Result<OpenedModel> open_model(const OpenOptions& o) {
   if (!o.dtype.empty() && o.dtype != "f32" && o.dtype != "bf16")
     return fail(Code::kInvalidInput, "--dtype {}: must be f32 or bf16", o.dtype);
   const DType compute = o.dtype == "f32" ? DType::kF32 : DType::kBF16;
-  std::optional<WeightCodes> quantise;
-  if (o.quantize == "int8") quantise = WeightCodes::kInt8;
-  if (o.quantize == "int4") quantise = WeightCodes::kInt4;
+  WeightLoading loading{.keep_codes = o.quantize != "none"};
+  if (o.quantize == "int8") loading.quantise = WeightCodes::kInt8;
+  if (o.quantize == "int4") loading.quantise = WeightCodes::kInt4;
   TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(o.directory));
   TRY(warn_unverified(*from, *device, compute));
   OpenedModel m;
   // Weights stay as they are stored: computing in bf16 rounds f32 ones as training did, so the bits
   // are training's.
-  TRY_ASSIGN(probe::DirectoryModel opened,
-             probe::model_of(*from, *device, compute, true, quantise));
+  TRY_ASSIGN(probe::DirectoryModel opened, probe::model_of(*from, *device, compute, true, loading));
   m.model = std::move(opened.model);
   if (o.tokenizer) {
     TRY_ASSIGN(m.texts, read_model_texts(*from));

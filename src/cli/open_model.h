@@ -15,7 +15,7 @@ struct OpenOptions {
   std::string directory;
   std::string device = "cpu";
   std::string dtype;     // "f32", "bf16"; empty: bf16
-  std::string quantize;  // "int8", "int4"; empty: weights as they are stored
+  std::string quantize;  // "int8", "int4", "none": numbers; empty: weights as they are stored
   bool tokenizer = true;
 };
 

@@ -23,11 +23,8 @@ Result<models::FittedConfig> fit_to(const ModelSource& from) {
   return models::fit_config(from.config_json(), from.path_of(kConfigName), from.names());
 }
 
-Result<DirectoryModel> model_of(ModelSource& from,
-                                Device& device,
-                                DType compute,
-                                bool load,
-                                std::optional<WeightCodes> quantise) {
+Result<DirectoryModel> model_of(
+    ModelSource& from, Device& device, DType compute, bool load, const WeightLoading& loading) {
   TRY_ASSIGN(const models::FittedConfig fitted, fit_to(from));
   DirectoryModel m;
   m.notes = fitted.notes;
@@ -39,7 +36,7 @@ Result<DirectoryModel> model_of(ModelSource& from,
   TRY_ASSIGN(
       m.model,
       models::make_model(fitted.json, from.path_of(kConfigName), device, compute, std::nullopt));
-  TRY(load ? load_fitted(from, fitted, *m.model, quantise)
+  TRY(load ? load_fitted(from, fitted, *m.model, loading)
            : check_stored_weights(
                  from, m.model->weights(), all_aliases(fitted, *m.model), fitted.unused));
   return m;
@@ -48,12 +45,10 @@ Result<DirectoryModel> model_of(ModelSource& from,
 Result<void> load_fitted(ModelSource& from,
                          const models::FittedConfig& fitted,
                          models::CausalLm& model,
-                         std::optional<WeightCodes> quantise) {
-  return load_weights(from,
-                      model.device(),
-                      model.weights(),
-                      all_aliases(fitted, model),
-                      {.unused = fitted.unused, .quantise = quantise});
+                         const WeightLoading& loading) {
+  WeightLoading fitting = loading;
+  fitting.unused = fitted.unused;
+  return load_weights(from, model.device(), model.weights(), all_aliases(fitted, model), fitting);
 }
 
 }  // namespace ferry::probe

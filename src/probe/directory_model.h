@@ -3,11 +3,11 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "checkpoint/model_source.h"
+#include "checkpoint/weights.h"
 #include "models/fit.h"
 #include "models/trainable_lm.h"
 
@@ -23,19 +23,16 @@ struct DirectoryModel {
 
 /// Makes the model and, if asked to, loads its weights, which stay in memory as they are stored;
 /// otherwise they have no memory yet (layer_weights.h fills them), and it is only checked that what
-/// is stored is the model's, no more and no less. `quantise`: what is stored as numbers becomes codes
-/// on the way (WeightLoading::quantise). Errors: kInvalidInput, kCorrupt, naming file, field or
+/// is stored is the model's, no more and no less. `loading`: which weights become codes or numbers on
+/// the way; what is not used is decided here. Errors: kInvalidInput, kCorrupt, naming file, field or
 /// tensor; kExhausted.
-Result<DirectoryModel> model_of(ModelSource& from,
-                                Device& device,
-                                DType compute,
-                                bool load,
-                                std::optional<WeightCodes> quantise = {});
+Result<DirectoryModel> model_of(
+    ModelSource& from, Device& device, DType compute, bool load, const WeightLoading& loading = {});
 
 /// Loads the weights of a model that was made from a fitted config. Errors: of load_weights.
 Result<void> load_fitted(ModelSource& from,
                          const models::FittedConfig& fitted,
                          models::CausalLm& model,
-                         std::optional<WeightCodes> quantise = {});
+                         const WeightLoading& loading = {});
 
 }  // namespace ferry::probe

@@ -74,9 +74,11 @@ Tensor in_cpu_memory(const Shape& shape, DType dtype) {
 }  // namespace
 
 CodeRows quantise_rows(WeightCodes kind, std::span<const float> rows, int64_t columns) {
-  const CodePanels layout{bits_of(kind), static_cast<int64_t>(rows.size()) / columns, columns};
-  const int64_t groups = layout.groups(),
-                width = groups == 1 && layout.bits == 8 ? columns : kCodeGroup;
+  check(kind == WeightCodes::kInt8 || kind == WeightCodes::kInt4,
+        "quantise: numbers are not rounded to {}",
+        to_string(kind));
+  const CodePanels layout{kind, static_cast<int64_t>(rows.size()) / columns, columns};
+  const int64_t groups = layout.groups(), width = layout.group();
   CodeRows out{std::vector<int8_t>(rows.size()),
                std::vector<float>(static_cast<size_t>(layout.rows * groups))};
   cpu_pool().parallel_for(layout.panels(), [&](int64_t panel, int) {
@@ -128,46 +130,47 @@ void unpack_int4(std::span<const uint8_t> bytes, int64_t columns, std::span<int8
 }
 
 PanelsInMaking::PanelsInMaking(WeightCodes kind, const Shape& shape)
-    : kind_(kind), layout_{bits_of(kind), shape[shape.rank() - 2], shape[shape.rank() - 1]} {
+    : kind_(kind), layout_{kind, shape[shape.rank() - 2], shape[shape.rank() - 1]} {
   const int64_t matrices = shape.rank() == 3 ? shape[0] : 1;
-  const bool int8 = kind == WeightCodes::kInt8;
   panels_ = in_cpu_memory({matrices, layout_.panels(), layout_.panel_bytes()},
-                          int8 ? DType::kI8 : DType::kU8);
-  scales_ = in_cpu_memory({matrices, layout_.panels(), layout_.groups(), kPanelRows},
-                          int8 ? DType::kF32 : DType::kBF16);
+                          layout_.bits() == 8 ? DType::kI8 : DType::kU8);
+  scales_ = in_cpu_memory(code_scales_shape(layout_, matrices), code_scales_dtype(kind));
   codes_ = static_cast<uint8_t*>(panels_.data());
-  of_groups_ = scales_.data();
+  of_groups_ = static_cast<uint8_t*>(scales_.data());
   // Only the last panel of a matrix and the last quad or group of a row have places that no row
   // fills.
   for (int64_t m = 0; m < matrices; ++m) clear_codes(layout_, codes_ + m * layout_.bytes());
-  const int64_t count = scales_.count();
-  if (int8)
-    std::fill_n(static_cast<float*>(of_groups_), count, 1.0f);
+  if (kind == WeightCodes::kInt8)
+    std::fill_n(reinterpret_cast<float*>(of_groups_), scales_.count(), 1.0f);
+  else if (kind == WeightCodes::kInt4)
+    std::fill_n(reinterpret_cast<bf16_t*>(of_groups_), scales_.count(), f32_to_bf16(1));
   else
-    std::fill_n(static_cast<bf16_t*>(of_groups_), count, f32_to_bf16(1));
+    std::fill_n(of_groups_, scales_.count(), uint8_t{0});
 }
 
-void PanelsInMaking::put(int64_t matrix, int64_t row, const int8_t* codes, const float* scales) {
+void PanelsInMaking::put(int64_t matrix, int64_t row, const int8_t* codes, const uint8_t* scales) {
   put_codes(layout_, row, codes, codes_ + matrix * layout_.bytes());
-  const int64_t groups = layout_.groups();
-  const int64_t at =
-      (matrix * layout_.panels() + row / kPanelRows) * groups * kPanelRows + row % kPanelRows;
-  for (int64_t g = 0; g < groups; ++g) {
-    if (kind_ == WeightCodes::kInt8)
-      static_cast<float*>(of_groups_)[at + g * kPanelRows] = scales[g];
-    else
-      static_cast<bf16_t*>(of_groups_)[at + g * kPanelRows] = f32_to_bf16(scales[g]);
-  }
+  put_scales(
+      layout_, row, scales, of_groups_ + matrix * layout_.panels() * layout_.panel_scale_bytes());
 }
 
-void PanelsInMaking::put(int64_t matrix, const CodeRows& rows) {
-  cpu_pool().parallel_for(layout_.panels(), [&](int64_t panel, int) {
-    const int64_t end = std::min(layout_.rows, (panel + 1) * kPanelRows);
-    for (int64_t row = panel * kPanelRows; row < end; ++row)
+void PanelsInMaking::put(int64_t matrix, int64_t first, const CodeRows& rows) {
+  const int64_t count = static_cast<int64_t>(rows.codes.size()) / layout_.columns;
+  const int64_t groups = layout_.groups();
+  const bool int8 = kind_ == WeightCodes::kInt8;
+  check(int8 || kind_ == WeightCodes::kInt4, "panels: scales of {} are bytes", to_string(kind_));
+  cpu_pool().parallel_for((count + kPanelRows - 1) / kPanelRows, [&](int64_t panel, int) {
+    std::vector<bf16_t> narrow(static_cast<size_t>(groups));
+    const int64_t end = std::min(count, (panel + 1) * kPanelRows);
+    for (int64_t row = panel * kPanelRows; row < end; ++row) {
+      const float* const scales = rows.scales.data() + row * groups;
+      if (!int8) std::transform(scales, scales + groups, narrow.begin(), f32_to_bf16);
       put(matrix,
-          row,
+          first + row,
           rows.codes.data() + row * layout_.columns,
-          rows.scales.data() + row * layout_.groups());
+          reinterpret_cast<const uint8_t*>(int8 ? static_cast<const void*>(scales)
+                                                : narrow.data()));
+    }
   });
 }
 
@@ -179,7 +182,7 @@ void numbers_of_row(const CodePanels& layout,
                     const int8_t* codes,
                     const float* scales,
                     float* numbers) {
-  const int64_t width = layout.bits == 8 ? layout.columns : kCodeGroup;
+  const int64_t width = layout.group();
   for (int64_t c = 0; c < layout.columns; ++c)
     numbers[c] = static_cast<float>(codes[c]) * scales[c / width];
 }

@@ -15,7 +15,7 @@ struct CodeRows {
   std::vector<float> scales;  // [rows, groups]; in int4 each is a bf16 number
 };
 
-/// Rounds rows of `columns` numbers, all finite, to codes times scales.
+/// Rounds rows of `columns` numbers, all finite, to codes times scales. check: kInt8 or kInt4.
 ///   int8   scale = max |w| / 127 of the row; a row of zeros has scale 1.
 ///   int4   in each group the one of a dozen scales, from max |w| / 8.5 to / 5.25 and rounded to
 ///          bf16, that leaves the least sum of squared errors.
@@ -35,10 +35,10 @@ class PanelsInMaking {
   PanelsInMaking(WeightCodes kind, const Shape& shape);
 
   const CodePanels& layout() const { return layout_; }
-  /// A row's codes, and its scales in ascending order of groups.
-  void put(int64_t matrix, int64_t row, const int8_t* codes, const float* scales);
-  /// All rows of a matrix.
-  void put(int64_t matrix, const CodeRows& rows);
+  /// A row's codes, and its row_scale_bytes() of scales.
+  void put(int64_t matrix, int64_t row, const int8_t* codes, const uint8_t* scales);
+  /// int8 and int4: rows of a matrix from `first` on, a multiple of kPanelRows.
+  void put(int64_t matrix, int64_t first, const CodeRows& rows);
   /// Moves them to the weight, whose shape must be this one.
   void store_in(Weight& weight);
 
@@ -46,11 +46,11 @@ class PanelsInMaking {
   WeightCodes kind_;
   CodePanels layout_;
   Tensor panels_, scales_;
-  uint8_t* codes_ = nullptr;   // the memory of panels_
-  void* of_groups_ = nullptr;  // of scales_
+  uint8_t* codes_ = nullptr;      // the memory of panels_
+  uint8_t* of_groups_ = nullptr;  // of scales_
 };
 
-/// What a stored row stands for: code * scale in f32.
+/// What a row of int8 or int4 codes stands for: code * scale in f32.
 void numbers_of_row(const CodePanels& layout,
                     const int8_t* codes,
                     const float* scales,

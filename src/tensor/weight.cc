@@ -17,39 +17,47 @@ Shape ScaleBlocks::scales_of(const Shape& codes) const {
   return shape;
 }
 
-const char* to_string(WeightCodes codes) { return codes == WeightCodes::kInt8 ? "int8" : "int4"; }
+DType code_scales_dtype(WeightCodes codes) {
+  return codes == WeightCodes::kInt8   ? DType::kF32
+         : codes == WeightCodes::kInt4 ? DType::kBF16
+                                       : DType::kU8;
+}
 
-std::optional<WeightCodes> Weight::codes() const {
-  if (!scaled() || value.dtype() == DType::kF8E4M3) return std::nullopt;
-  return value.dtype() == DType::kI8 ? WeightCodes::kInt8 : WeightCodes::kInt4;
+Shape code_scales_shape(const CodePanels& layout, int64_t matrices) {
+  if (code_scales_dtype(layout.codes) == DType::kU8)
+    return {matrices, layout.panels(), layout.panel_scale_bytes()};
+  return {matrices, layout.panels(), layout.groups(), kPanelRows};
 }
 
 CodePanels Weight::panels() const {
   const int rank = global_shape.rank();
-  return {bits_of(*codes()), global_shape[rank - 2], global_shape[rank - 1]};
+  return {*codes(), global_shape[rank - 2], global_shape[rank - 1]};
 }
 
 void Weight::store_codes(WeightCodes kind, Tensor panels, Tensor panel_scales) {
-  const int64_t columns = global_shape[global_shape.rank() - 1];
-  check((kind == WeightCodes::kInt8) == (panels.dtype() == DType::kI8),
-        "{}: {} codes as {}",
-        name,
-        to_string(kind),
-        to_string(panels.dtype()));
-  store(std::move(panels),
-        std::move(panel_scales),
-        {1, kind == WeightCodes::kInt8 ? columns : kCodeGroup});
+  value = std::move(panels);
+  scales = std::move(panel_scales);
+  coded = kind;
+  blocks = {1, this->panels().group()};
+  check_stored();
+  changed();
 }
 
 void Weight::store(Tensor codes, Tensor codes_scales, const ScaleBlocks& of_scales) {
   value = std::move(codes);
   scales = std::move(codes_scales);
   blocks = of_scales;
+  coded.reset();
   check_stored();
   changed();
 }
 
-void Weight::store_as(const Weight& other) { store(other.value, other.scales, other.blocks); }
+void Weight::store_as(const Weight& other) {
+  if (other.codes())
+    store_codes(*other.codes(), other.value, other.scales);
+  else
+    store(other.value, other.scales, other.blocks);
+}
 
 void Weight::check_stored() const {
   check(value.defined(), "{}: has no values yet", name);
@@ -63,17 +71,19 @@ void Weight::check_stored() const {
   if (const std::optional<WeightCodes> kind = codes()) {
     const CodePanels layout = panels();
     const int64_t matrices = global_shape.rank() == 3 ? global_shape[0] : 1;
-    const bool int8 = *kind == WeightCodes::kInt8;
-    check(matrix() && (int8 || value.dtype() == DType::kU8) && value.contiguous() &&
-              value.shape() == Shape{matrices, layout.panels(), layout.panel_bytes()},
+    const int64_t unit = scale_unit(*kind).columns;
+    check(matrix() && value.dtype() == (layout.bits() == 8 ? DType::kI8 : DType::kU8) &&
+              value.contiguous() &&
+              value.shape() == Shape{matrices, layout.panels(), layout.panel_bytes()} &&
+              (code_scales_dtype(*kind) != DType::kU8 || layout.columns % unit == 0),
           "{}: {} {} as {} codes of {}",
           name,
           to_string(value.dtype()),
           value.shape().str(),
           to_string(*kind),
           global_shape.str());
-    check(scales.dtype() == (int8 ? DType::kF32 : DType::kBF16) && scales.contiguous() &&
-              scales.shape() == Shape{matrices, layout.panels(), layout.groups(), kPanelRows},
+    check(scales.dtype() == code_scales_dtype(*kind) && scales.contiguous() &&
+              scales.shape() == code_scales_shape(layout, matrices),
           "{}: scales {} {} for {} codes of {}",
           name,
           to_string(scales.dtype()),

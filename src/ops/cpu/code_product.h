@@ -7,8 +7,10 @@
 //   even. Each operation in f32. A group whose scale is no normal number has codes 0 and scale 0;
 //   one with a number that is not finite has codes 0 and scale NaN.
 // With s = +0, then for each group, ascending, p = float(Σ code[k] w[k]), a sum that is exact:
-//   int8   s = fma(p, scale, s); at the end y = s * the row's scale.
-//   int4   s = fma(p * scale, the weight's scale of this group, s); y = s.
+//   int8             s = fma(p, scale, s); at the end y = s * the row's scale.
+//   all other kinds  s = fma(p * scale, the weight's scale of this group, s); y = s.
+//                    Where a weight's groups have 16 columns (Q6_K), so for each half of 32.
+//   with a least     then s = fma(float(Σ code[k]) * scale, the weight's least value, s).
 // y is rounded once more to its type.
 #pragma once
 
@@ -30,7 +32,7 @@ struct CodeProduct {
   int64_t rows = 0;
   CodePanels layout;                // of one matrix
   const uint8_t* panels = nullptr;  // of the first matrix; the others follow
-  const void* scales = nullptr;     // [matrices, panels, groups, 16]: int8 f32, int4 bf16
+  const void* scales = nullptr;     // as code_scales_shape() has them
   int64_t matrices = 1;
   const int32_t* offsets = nullptr;  // [matrices + 1]: the rows of each; null: one has all
 };

@@ -29,13 +29,22 @@ struct CodeStrip {
   int64_t row;     // the first
   int64_t height;  // 1 to strip_rows(bits)
 };
-/// With two panels these fill the registers: int8 keeps sums of two kinds in turns, int4 at once.
+/// With two panels these fill the registers: 8 bits keep sums of two kinds in turns, 4 bits at once.
 constexpr int64_t strip_rows(int bits) { return bits == 8 ? 12 : 6; }
+
+/// Columns that a sum of products spans: those that share a scale, of activations and of weights.
+constexpr int64_t sum_columns(WeightCodes codes) {
+  return group_of(codes) == 0 || group_of(codes) > kCodeGroup ? kCodeGroup : group_of(codes);
+}
+constexpr int64_t sums_of(const CodePanels& l) {
+  return (l.columns + sum_columns(l.codes) - 1) / sum_columns(l.codes);
+}
 
 struct CodeWorkspace {
   int16_t* codes = nullptr;        // [rows * padded columns]: int8 or int16, as the tier reads them
-  int32_t* starts = nullptr;       // [rows * column groups]: what a group's sum begins with
+  int32_t* starts = nullptr;       // [rows * sums]: what a sum begins with
   float* scales = nullptr;         // [rows * column groups]
+  float* totals = nullptr;         // [rows * column groups]: of codes, times the scale
   CodeStrip* strips = nullptr;     // of all matrices
   int64_t* first_strip = nullptr;  // [matrices + 1]
   size_t bytes = 0;
@@ -46,9 +55,10 @@ struct CodeWorkspace {
       bytes += (static_cast<size_t>(count) * sizeof(*p) + 63) / 64 * 64;
     };
     part(codes, rows * layout.padded_columns());
-    part(starts, rows * layout.column_groups());
+    part(starts, rows * sums_of(layout));
     part(scales, rows * layout.column_groups());
-    part(strips, rows / strip_rows(layout.bits) + matrices);
+    if (has_least(layout.codes)) part(totals, rows * layout.column_groups());
+    part(strips, rows / strip_rows(layout.bits()) + matrices);
     part(first_strip, matrices + 1);
   }
 };
@@ -56,7 +66,7 @@ struct CodeWorkspace {
 // ---- Rounding activations -----------------------------------------------------------------------
 
 #if defined(FERRY_TIER_avx512)
-/// As tiles read a code of int8 and int4 products.
+/// As tiles read a code of products with 8 and 4 bits.
 using Code8 = int8_t;
 using Code4 = int8_t;
 
@@ -88,7 +98,7 @@ inline float largest_size(F32x16 a, F32x16 b) {
                                                _mm512_and_si512(_mm512_castps_si512(b.v), sizes))));
 }
 #elif defined(FERRY_TIER_avx2)
-// vpmaddubsw would saturate with an unsigned byte beside an int8: int8 products widen to 16 bits.
+// vpmaddubsw would saturate with an unsigned byte beside an int8: products of 8 bits widen to 16.
 using Code8 = int16_t;
 using Code4 = int8_t;
 
@@ -180,9 +190,11 @@ void round_row(const T* x,
                int64_t height,
                int64_t i,
                Code* codes,      // of the strip
-               int32_t* starts,  // of the strip: [column groups, height]
-               float* scales) {  // likewise
+               int32_t* starts,  // of the strip: [sums, height]
+               float* scales,    // of the strip: [column groups, height]
+               float* totals) {  // likewise; nullptr: not wanted
   constexpr int64_t kVectors = kCodeGroup / kLanes;
+  const bool by_vector = sum_columns(layout.codes) == kLanes;
   const int64_t stride = height * kQuad;
   for (int64_t g = 0; g < layout.column_groups(); ++g) {
     F32x16 v[kVectors];
@@ -200,18 +212,20 @@ void round_row(const T* x,
       if (quads <= 0) break;
       const Codes16 c = ordinary ? nearest(v[part] * inverse) : no_codes();
       add_to(sum, c);
+      if (by_vector) starts[(g * kVectors + part) * height + i] = -layout.offset() * sum_of(c);
       Code* const out = codes + k / kQuad * stride + i * kQuad;
       if (quads >= kLanes / kQuad) {
         store_quads(out, stride, c);
-      } else {  // an int8 row is padded to whole quads, not to whole vectors
+      } else {  // a row of 8 bits is padded to whole quads, not to whole vectors
         Code last[kLanes];
         store_quads(last, kQuad, c);
         for (int64_t q = 0; q < quads; ++q)
           std::memcpy(out + q * stride, last + q * kQuad, kQuad * sizeof(Code));
       }
     }
-    starts[g * height + i] = -layout.offset() * sum_of(sum);
+    if (!by_vector) starts[g * height + i] = -layout.offset() * sum_of(sum);
     scales[g * height + i] = scale;
+    if (totals != nullptr) totals[g * height + i] = static_cast<float>(sum_of(sum)) * scale;
   }
 }
 
@@ -220,25 +234,70 @@ void round_row(const T* x,
 /// What a tile reads and writes: rows [first, first + kRows) of a strip, from one panel on.
 struct CodeTile {
   const void* codes;      // the strip's, Code
-  const int32_t* starts;  // the strip's: [groups, height]
-  const float* scales;    // likewise
+  const int32_t* starts;  // the strip's: [sums, height]
+  const float* scales;    // the strip's: [groups, height]
+  const float* totals;    // likewise, where weights have a least value
   int64_t height;         // of the strip
   const uint8_t* panel;
-  const void* panel_scales;
-  int64_t panel_bytes, quads, groups;  // of columns
-  void* y;                             // the first row's element of the panel's first row
+  const uint8_t* panel_scales;
+  int64_t panel_bytes, panel_scale_bytes, quads, groups;  // of columns
+  void* y;  // the first row's element of the panel's first row
+  DType y_dtype;
   int64_t y_stride;
   int64_t columns;  // of y that exist, from the panel's first on
 };
 
-template <typename T>
 inline void emit(const CodeTile& t, int row, int panel, F32x16 value) {
-  T* const y = static_cast<T*>(t.y) + row * t.y_stride + panel * kPanelRows;
-  const int64_t left = t.columns - panel * kPanelRows;
-  if (left >= kLanes)
-    store(y, value);
+  const int64_t at = row * t.y_stride + panel * kPanelRows;
+  const int lanes = lanes_left(t.columns - panel * kPanelRows);
+  if (t.y_dtype == DType::kBF16)
+    store_n(static_cast<bf16_t*>(t.y) + at, value, lanes);
   else
-    store_n(y, value, static_cast<int>(left));
+    store_n(static_cast<float*>(t.y) + at, value, lanes);
+}
+
+/// Scales and least values of a group, of a panel's rows.
+struct Scales16 {
+  F32x16 scale, least;
+};
+
+/// Of group `g`, or, of kInt8, of the whole rows.
+template <WeightCodes kCodes>
+[[gnu::always_inline]] inline Scales16 scales_of(const uint8_t* of_panel, int64_t g) {
+  if constexpr (kCodes == WeightCodes::kInt8) {
+    return {load(reinterpret_cast<const float*>(of_panel)), splat(0)};
+  } else {
+    constexpr ScaleUnit kUnit = scale_unit(kCodes);
+    constexpr int64_t kGroups = kUnit.columns / group_of(kCodes);
+    const uint8_t* const at = of_panel + g / kGroups * (kPanelRows * kUnit.row_bytes());
+    const auto* const numbers = reinterpret_cast<const uint16_t*>(at);
+    const uint8_t* const bytes = at + kPanelRows * kUnit.numbers * kUnit.width;
+    const int64_t in_unit = g % kGroups;
+    if constexpr (kCodes == WeightCodes::kInt4)
+      return {load(numbers), splat(0)};
+    else if constexpr (kCodes == WeightCodes::kQ4_1)
+      return {load_f16(numbers), load_f16(numbers + kPanelRows)};
+    else if constexpr (kCodes == WeightCodes::kQ4_K)
+      return {load_f16(numbers) * load_bytes(bytes + in_unit * 2 * kPanelRows),
+              splat(0) - load_f16(numbers + kPanelRows) *
+                             load_bytes(bytes + (in_unit * 2 + 1) * kPanelRows)};
+    else if constexpr (kCodes == WeightCodes::kQ6_K)
+      return {load_f16(numbers) *
+                  load_bytes(reinterpret_cast<const int8_t*>(bytes + in_unit * kPanelRows)),
+              splat(0)};
+    else
+      return {load_f16(numbers), splat(0)};
+  }
+}
+
+/// `total` and what a sum of products of whole numbers stands for. kInt8: but for the rows' scales.
+template <WeightCodes kCodes>
+[[gnu::always_inline]] inline F32x16 with_sum(
+    F32x16 total, F32x16 sum, float scale, const Scales16& of, const float* total_of_codes) {
+  if constexpr (kCodes == WeightCodes::kInt8) return fma(sum, splat(scale), total);
+  total = fma(sum * splat(scale), of.scale, total);
+  if constexpr (has_least(kCodes)) total = fma(splat(*total_of_codes), of.least, total);
+  return total;
 }
 
 #if defined(FERRY_TIER_avx512)
@@ -282,9 +341,10 @@ template <int kRows, int kPanels>
 
 /// kRows x kPanels sums of a group, in two chains where one would wait for vpdpbusd; they are added
 /// up in f32 group by group.
-template <typename T, int kRows, int kPanels>
+template <WeightCodes kCodes, int kRows, int kPanels>
 void tile8(const CodeTile& t) {
   constexpr bool kTwice = kRows * kPanels < 6;
+  constexpr int64_t kSumQuads = sum_columns(kCodes) / kQuad;
   constexpr int64_t kStep = kRows * kQuad;  // a tile takes a whole strip
   F32x16 total[kRows][kPanels];
 #pragma GCC unroll 16
@@ -295,8 +355,9 @@ void tile8(const CodeTile& t) {
   const uint8_t* w = t.panel;
   const int64_t panel_bytes = t.panel_bytes;
   const int32_t* starts = t.starts;
-  const float* scales = t.scales;
-  for (int64_t left = t.quads; left > 0; left -= kGroupQuads, starts += kRows, scales += kRows) {
+  int64_t g = 0;
+  for (int64_t left = t.quads; left > 0; left -= kSumQuads, starts += kRows, ++g) {
+    const float* const scales = t.scales + g * kSumQuads / kGroupQuads * kRows;
     __m512i sum[kRows][kPanels], second[kRows][kPanels];
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i)
@@ -305,30 +366,38 @@ void tile8(const CodeTile& t) {
         sum[i][p] = _mm512_set1_epi32(starts[i]);
         if constexpr (kTwice) second[i][p] = _mm512_setzero_si512();
       }
-    int64_t quads = left < kGroupQuads ? left : kGroupQuads;
+    int64_t quads = left < kSumQuads ? left : kSumQuads;
     if constexpr (kTwice)
       for (; quads >= 2; quads -= 2, x += 2 * kStep, w += 2 * kVectorBytes) {
         add_quad(sum, w, panel_bytes, x);
         add_quad(second, w + kVectorBytes, panel_bytes, x + kStep);
       }
     for (; quads > 0; --quads, x += kStep, w += kVectorBytes) add_quad(sum, w, panel_bytes, x);
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4
-      for (int p = 0; p < kPanels; ++p) {
+    for (int p = 0; p < kPanels; ++p) {
+      const Scales16 of = kCodes == WeightCodes::kInt8
+                              ? Scales16{}
+                              : scales_of<kCodes>(t.panel_scales + p * t.panel_scale_bytes, g);
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) {
         if constexpr (kTwice) sum[i][p] = _mm512_add_epi32(sum[i][p], second[i][p]);
-        total[i][p] = fma(to_float(sum[i][p]), splat(scales[i]), total[i][p]);
+        total[i][p] = with_sum<kCodes>(total[i][p], to_float(sum[i][p]), scales[i], of, nullptr);
       }
+    }
   }
 #pragma GCC unroll 4
   for (int p = 0; p < kPanels; ++p) {
-    const F32x16 of_rows = load(static_cast<const float*>(t.panel_scales) + p * kPanelRows);
+    const F32x16 of_rows =
+        kCodes == WeightCodes::kInt8
+            ? scales_of<kCodes>(t.panel_scales + p * t.panel_scale_bytes, 0).scale
+            : splat(1);
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) emit<T>(t, i, p, total[i][p] * of_rows);
+    for (int i = 0; i < kRows; ++i)
+      emit(t, i, p, kCodes == WeightCodes::kInt8 ? total[i][p] * of_rows : total[i][p]);
   }
 }
 
-template <typename T, int kRows, int kPanels>
+template <WeightCodes kCodes, int kRows, int kPanels>
 void tile4(const CodeTile& t) {
   constexpr int64_t kStep = kRows * kQuad;
   const __m512i low = _mm512_set1_epi8(15);
@@ -339,10 +408,9 @@ void tile4(const CodeTile& t) {
     for (int p = 0; p < kPanels; ++p) total[i][p] = splat(0);
   const int8_t* x = static_cast<const int8_t*>(t.codes);
   const uint8_t* w = t.panel;
-  const int64_t panel_bytes = t.panel_bytes, scales_step = t.groups * kPanelRows;
-  const bf16_t* of_groups = static_cast<const bf16_t*>(t.panel_scales);
+  const int64_t panel_bytes = t.panel_bytes;
   const int32_t* starts = t.starts;
-  const float* scales = t.scales;
+  const float *scales = t.scales, *totals = t.totals;
   for (int64_t g = 0; g < t.groups; ++g) {
     __m512i sum[kRows][kPanels];
 #pragma GCC unroll 16
@@ -375,21 +443,21 @@ void tile4(const CodeTile& t) {
     }
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
-      const F32x16 scale = load(of_groups + p * scales_step);
+      const Scales16 of = scales_of<kCodes>(t.panel_scales + p * t.panel_scale_bytes, g);
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; ++i)
-        total[i][p] = fma(to_float(sum[i][p]) * splat(scales[i]), scale, total[i][p]);
+        total[i][p] = with_sum<kCodes>(total[i][p], to_float(sum[i][p]), scales[i], of, totals + i);
     }
     x += kGroupQuads * kStep;
-    w += kInt4GroupBytes;
-    of_groups += kPanelRows;
+    w += kFourBitGroupBytes;
     starts += kRows;
     scales += kRows;
+    if constexpr (has_least(kCodes)) totals += kRows;
   }
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4
-    for (int p = 0; p < kPanels; ++p) emit<T>(t, i, p, total[i][p]);
+    for (int p = 0; p < kPanels; ++p) emit(t, i, p, total[i][p]);
 }
 
 #elif defined(FERRY_TIER_avx2)
@@ -401,20 +469,21 @@ inline F32x16 to_float(__m256i lo, __m256i hi) {
 }
 
 /// Each register of sums holds four rows of the panel, two partial sums of each.
-template <typename T, int kRows, int>
+template <WeightCodes kCodes, int kRows, int>
 void tile8(const CodeTile& t) {
+  constexpr int64_t kSumQuads = sum_columns(kCodes) / kQuad;
   F32x16 total[kRows];
   for (int i = 0; i < kRows; ++i) total[i] = splat(0);
   const int16_t* x = static_cast<const int16_t*>(t.codes);
   const uint8_t* w = t.panel;
   const int32_t* starts = t.starts;
-  const float* scales = t.scales;
-  for (int64_t left = t.quads; left > 0;
-       left -= kGroupQuads, starts += t.height, scales += t.height) {
+  int64_t g = 0;
+  for (int64_t left = t.quads; left > 0; left -= kSumQuads, starts += t.height, ++g) {
+    const float* const scales = t.scales + g * kSumQuads / kGroupQuads * t.height;
     __m256i sum[kRows][4];
     for (int i = 0; i < kRows; ++i)
       for (int r = 0; r < 4; ++r) sum[i][r] = _mm256_setzero_si256();
-    for (int64_t quads = left < kGroupQuads ? left : kGroupQuads; quads > 0;
+    for (int64_t quads = left < kSumQuads ? left : kSumQuads; quads > 0;
          --quads, x += t.height * kQuad, w += kVectorBytes) {
       __builtin_prefetch(w + 16 * kVectorBytes);
       __m256i codes[kRows];
@@ -433,30 +502,38 @@ void tile8(const CodeTile& t) {
           sum[i][r] = _mm256_add_epi32(sum[i][r], _mm256_madd_epi16(weights, codes[i]));
       }
     }
+    const Scales16 of =
+        kCodes == WeightCodes::kInt8 ? Scales16{} : scales_of<kCodes>(t.panel_scales, g);
     for (int i = 0; i < kRows; ++i) {
       const __m256i start = _mm256_set1_epi32(starts[i]);
       // hadd works in halves of a register: rows 0 1 4 5 | 2 3 6 7, by pairs.
       const auto rows_of = [&](__m256i a, __m256i b) {
         return _mm256_add_epi32(start, _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xD8));
       };
-      total[i] = fma(to_float(rows_of(sum[i][0], sum[i][1]), rows_of(sum[i][2], sum[i][3])),
-                     splat(scales[i]),
-                     total[i]);
+      total[i] =
+          with_sum<kCodes>(total[i],
+                           to_float(rows_of(sum[i][0], sum[i][1]), rows_of(sum[i][2], sum[i][3])),
+                           scales[i],
+                           of,
+                           nullptr);
     }
   }
-  const F32x16 of_rows = load(static_cast<const float*>(t.panel_scales));
-  for (int i = 0; i < kRows; ++i) emit<T>(t, i, 0, total[i] * of_rows);
+  for (int i = 0; i < kRows; ++i)
+    emit(t,
+         i,
+         0,
+         kCodes == WeightCodes::kInt8 ? total[i] * scales_of<kCodes>(t.panel_scales, 0).scale
+                                      : total[i]);
 }
 
 /// A product of bytes, 15 * 127 at most, is summed in 16 bits over a group: 32 of them fit.
-template <typename T, int kRows, int>
+template <WeightCodes kCodes, int kRows, int>
 void tile4(const CodeTile& t) {
   const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
   F32x16 sum[kRows];
   for (int i = 0; i < kRows; ++i) sum[i] = splat(0);
   const int8_t* x = static_cast<const int8_t*>(t.codes);
   const uint8_t* w = t.panel;
-  const bf16_t* scales = static_cast<const bf16_t*>(t.panel_scales);
   const int64_t x_step = t.height * kQuad;
   for (int64_t g = 0; g < t.groups; ++g) {
     __m256i group[kRows][2];
@@ -482,22 +559,23 @@ void tile4(const CodeTile& t) {
         }
       }
     }
-    const F32x16 scale = load(scales);
+    const Scales16 of = scales_of<kCodes>(t.panel_scales, g);
     for (int i = 0; i < kRows; ++i) {
-      const __m256i start = _mm256_set1_epi32(t.starts[g * t.height + i]);
+      const int64_t at = g * t.height + i;
+      const __m256i start = _mm256_set1_epi32(t.starts[at]);
       const auto whole = [&](__m256i pairs) {
         return _mm256_add_epi32(start, _mm256_madd_epi16(pairs, ones));
       };
-      sum[i] =
-          fma(to_float(whole(group[i][0]), whole(group[i][1])) * splat(t.scales[g * t.height + i]),
-              scale,
-              sum[i]);
+      sum[i] = with_sum<kCodes>(sum[i],
+                                to_float(whole(group[i][0]), whole(group[i][1])),
+                                t.scales[at],
+                                of,
+                                has_least(kCodes) ? t.totals + at : nullptr);
     }
     x += kGroupQuads * x_step;
-    w += kInt4GroupBytes;
-    scales += kPanelRows;
+    w += kFourBitGroupBytes;
   }
-  for (int i = 0; i < kRows; ++i) emit<T>(t, i, 0, sum[i]);
+  for (int i = 0; i < kRows; ++i) emit(t, i, 0, sum[i]);
 }
 
 #else  // plain
@@ -516,20 +594,28 @@ inline F32x16 to_float(const uint32_t* sum, int32_t start) {
   });
 }
 
-template <typename T, int, int>
+template <WeightCodes kCodes, int, int>
 void tile8(const CodeTile& t) {
+  constexpr int64_t kSumQuads = sum_columns(kCodes) / kQuad;
   const int8_t* const x = static_cast<const int8_t*>(t.codes);
   F32x16 total = splat(0);
-  for (int64_t g = 0; g < t.groups; ++g) {
+  for (int64_t g = 0; g * kSumQuads < t.quads; ++g) {
     uint32_t sum[kPanelRows] = {};
-    for (int64_t q = g * kGroupQuads; q < (g + 1) * kGroupQuads && q < t.quads; ++q)
+    for (int64_t q = g * kSumQuads; q < (g + 1) * kSumQuads && q < t.quads; ++q)
       add_products(sum, x + q * t.height * kQuad, t.panel + q * kVectorBytes, 0, 255);
-    total = fma(to_float(sum, t.starts[g * t.height]), splat(t.scales[g * t.height]), total);
+    total = with_sum<kCodes>(total,
+                             to_float(sum, t.starts[g * t.height]),
+                             t.scales[g * kSumQuads / kGroupQuads * t.height],
+                             scales_of<kCodes>(t.panel_scales, g),
+                             nullptr);
   }
-  emit<T>(t, 0, 0, total * load(static_cast<const float*>(t.panel_scales)));
+  emit(t,
+       0,
+       0,
+       kCodes == WeightCodes::kInt8 ? total * scales_of<kCodes>(t.panel_scales, 0).scale : total);
 }
 
-template <typename T, int, int>
+template <WeightCodes kCodes, int, int>
 void tile4(const CodeTile& t) {
   const int8_t* const x = static_cast<const int8_t*>(t.codes);
   F32x16 all = splat(0);
@@ -538,14 +624,17 @@ void tile4(const CodeTile& t) {
     for (int64_t q = 0; q < kGroupQuads; ++q)
       add_products(sum,
                    x + (g * kGroupQuads + q) * t.height * kQuad,
-                   t.panel + g * kInt4GroupBytes + q % 4 * kVectorBytes,
+                   t.panel + g * kFourBitGroupBytes + q % 4 * kVectorBytes,
                    q < 4 ? 0 : 4,
                    15);
-    all = fma(to_float(sum, t.starts[g * t.height]) * splat(t.scales[g * t.height]),
-              load(static_cast<const bf16_t*>(t.panel_scales) + g * kPanelRows),
-              all);
+    const int64_t at = g * t.height;
+    all = with_sum<kCodes>(all,
+                           to_float(sum, t.starts[at]),
+                           t.scales[at],
+                           scales_of<kCodes>(t.panel_scales, g),
+                           has_least(kCodes) ? t.totals + at : nullptr);
   }
-  emit<T>(t, 0, 0, all);
+  emit(t, 0, 0, all);
 }
 
 #endif
@@ -557,20 +646,34 @@ template <int kCount>
 struct CodeTiles {
   CodeTileKernel wide[kCount], one[kCount];
 };
-template <typename T, int... kRows>
-constexpr CodeTiles<kTileRows8> code_tiles8(std::integer_sequence<int, kRows...>) {
-  return {{&tile8<T, kRows + 1, kTilePanels>...}, {&tile8<T, kRows + 1, 1>...}};
+template <WeightCodes kCodes, int... kRows>
+constexpr auto code_tiles(std::integer_sequence<int, kRows...>) {
+  constexpr int kCount = sizeof...(kRows);
+  if constexpr (bits_of(kCodes) == 8)
+    return CodeTiles<kCount>{{&tile8<kCodes, kRows + 1, kTilePanels>...},
+                             {&tile8<kCodes, kRows + 1, 1>...}};
+  else
+    return CodeTiles<kCount>{{&tile4<kCodes, kRows + 1, kTilePanels>...},
+                             {&tile4<kCodes, kRows + 1, 1>...}};
 }
-template <typename T, int... kRows>
-constexpr CodeTiles<kTileRows4> code_tiles4(std::integer_sequence<int, kRows...>) {
-  return {{&tile4<T, kRows + 1, kTilePanels>...}, {&tile4<T, kRows + 1, 1>...}};
+constexpr int tile_rows(int bits) { return bits == 8 ? kTileRows8 : kTileRows4; }
+template <WeightCodes kCodes>
+constexpr auto kTiles =
+    code_tiles<kCodes>(std::make_integer_sequence<int, tile_rows(bits_of(kCodes))>{});
+
+const CodeTileKernel* kernels_of(WeightCodes codes, bool wide) {
+  const auto of = [wide](const auto& tiles) { return wide ? tiles.wide : tiles.one; };
+  switch (codes) {
+    case WeightCodes::kInt8: return of(kTiles<WeightCodes::kInt8>);
+    case WeightCodes::kInt4: return of(kTiles<WeightCodes::kInt4>);
+    case WeightCodes::kQ8_0: return of(kTiles<WeightCodes::kQ8_0>);
+    case WeightCodes::kQ4_0: return of(kTiles<WeightCodes::kQ4_0>);
+    case WeightCodes::kQ4_1: return of(kTiles<WeightCodes::kQ4_1>);
+    case WeightCodes::kQ4_K: return of(kTiles<WeightCodes::kQ4_K>);
+    case WeightCodes::kQ6_K: return of(kTiles<WeightCodes::kQ6_K>);
+  }
+  return nullptr;
 }
-template <typename T>
-constexpr CodeTiles<kTileRows8> kTiles8 =
-    code_tiles8<T>(std::make_integer_sequence<int, kTileRows8>{});
-template <typename T>
-constexpr CodeTiles<kTileRows4> kTiles4 =
-    code_tiles4<T>(std::make_integer_sequence<int, kTileRows4>{});
 
 // ---- The product --------------------------------------------------------------------------------
 
@@ -586,11 +689,12 @@ struct Runner {
   Code* codes_of(const CodeStrip& s) const {
     return reinterpret_cast<Code*>(memory.codes) + s.row * p.layout.padded_columns();
   }
-  int32_t* starts_of(const CodeStrip& s) const {
-    return memory.starts + s.row * p.layout.column_groups();
-  }
+  int32_t* starts_of(const CodeStrip& s) const { return memory.starts + s.row * sums_of(p.layout); }
   float* scales_of(const CodeStrip& s) const {
     return memory.scales + s.row * p.layout.column_groups();
+  }
+  float* totals_of(const CodeStrip& s) const {
+    return memory.totals == nullptr ? nullptr : memory.totals + s.row * p.layout.column_groups();
   }
 
   template <typename Code, typename T>
@@ -601,7 +705,8 @@ struct Runner {
                     i,
                     codes_of<Code>(s),
                     starts_of(s),
-                    scales_of(s));
+                    scales_of(s),
+                    totals_of(s));
   }
   template <typename Code>
   void round_all(int64_t strips) const {
@@ -620,39 +725,42 @@ struct Runner {
     });
   }
 
-  template <typename Code, typename T>
+  template <typename Code>
   void multiply(int64_t matrix, int64_t begin, int64_t end) const {
     const CodePanels& l = p.layout;
     const int64_t first = matrix * l.panels();
-    const int64_t scales_bytes = l.groups() * kPanelRows * (l.bits == 8 ? 4 : 2);
+    const auto y_size = static_cast<int64_t>(size_of(p.y_dtype));
     for (int64_t strip = memory.first_strip[matrix]; strip < memory.first_strip[matrix + 1];
          ++strip) {
       const CodeStrip s = memory.strips[strip];
       for (int64_t panel = begin; panel < end;) {
         const bool wide = end - panel >= kTilePanels;
-        const CodeTileKernel* const kernels = l.bits == 8
-                                                  ? (wide ? kTiles8<T>.wide : kTiles8<T>.one)
-                                                  : (wide ? kTiles4<T>.wide : kTiles4<T>.one);
-        CodeTile t{
-            .codes = nullptr,
-            .starts = nullptr,
-            .scales = nullptr,
-            .height = s.height,
-            .panel = p.panels + (first + panel) * l.panel_bytes(),
-            .panel_scales = static_cast<const char*>(p.scales) + (first + panel) * scales_bytes,
-            .panel_bytes = l.panel_bytes(),
-            .quads = l.padded_columns() / kQuad,
-            .groups = l.column_groups(),
-            .y = nullptr,
-            .y_stride = p.y_stride,
-            .columns = l.rows - panel * kPanelRows};
-        const int64_t rows = l.bits == 8 ? kTileRows8 : kTileRows4;
+        const CodeTileKernel* const kernels = kernels_of(l.codes, wide);
+        CodeTile t{.codes = nullptr,
+                   .starts = nullptr,
+                   .scales = nullptr,
+                   .totals = nullptr,
+                   .height = s.height,
+                   .panel = p.panels + (first + panel) * l.panel_bytes(),
+                   .panel_scales = static_cast<const uint8_t*>(p.scales) +
+                                   (first + panel) * l.panel_scale_bytes(),
+                   .panel_bytes = l.panel_bytes(),
+                   .panel_scale_bytes = l.panel_scale_bytes(),
+                   .quads = l.padded_columns() / kQuad,
+                   .groups = l.column_groups(),
+                   .y = nullptr,
+                   .y_dtype = p.y_dtype,
+                   .y_stride = p.y_stride,
+                   .columns = l.rows - panel * kPanelRows};
+        const int64_t rows = tile_rows(l.bits());
         for (int64_t row = 0; row < s.height; row += rows) {
           const int64_t height = s.height - row < rows ? s.height - row : rows;
           t.codes = codes_of<Code>(s) + row * kQuad;
           t.starts = starts_of(s) + row;
           t.scales = scales_of(s) + row;
-          t.y = static_cast<T*>(p.y) + (s.row + row) * p.y_stride + panel * kPanelRows;
+          if (memory.totals != nullptr) t.totals = totals_of(s) + row;
+          t.y =
+              static_cast<char*>(p.y) + ((s.row + row) * p.y_stride + panel * kPanelRows) * y_size;
           kernels[height - 1](t);
         }
         panel += wide ? kTilePanels : 1;
@@ -660,16 +768,15 @@ struct Runner {
     }
   }
 
-  template <typename T>
   void run(int64_t task) const {
     const int64_t matrix = task / tasks_each, begin = task % tasks_each * task_panels;
     if (memory.first_strip[matrix] == memory.first_strip[matrix + 1]) return;
     const int64_t end =
         begin + task_panels < p.layout.panels() ? begin + task_panels : p.layout.panels();
-    if (p.layout.bits == 8)
-      multiply<Code8, T>(matrix, begin, end);
+    if (p.layout.bits() == 8)
+      multiply<Code8>(matrix, begin, end);
     else
-      multiply<Code4, T>(matrix, begin, end);
+      multiply<Code4>(matrix, begin, end);
   }
 };
 
@@ -680,7 +787,7 @@ int64_t cut(const CodeProduct& p, CodeWorkspace& memory, int64_t* busy) {
   for (int64_t m = 0; m < p.matrices; ++m) {
     const int64_t row = p.offsets != nullptr ? p.offsets[m] : 0;
     const int64_t rows = p.offsets != nullptr ? p.offsets[m + 1] - row : p.rows;
-    const int64_t count = ceil_div(rows, strip_rows(p.layout.bits));
+    const int64_t count = ceil_div(rows, strip_rows(p.layout.bits()));
     memory.first_strip[m] = strips;
     *busy += rows > 0;
     for (int64_t s = 0; s < count; ++s) {
@@ -711,16 +818,12 @@ void code_product(const CodeProduct& product, void* workspace) {
   panels = panels < share ? panels : share;
   panels = ceil_div(panels > 0 ? panels : 1, 2) * 2;
   const Runner runner{product, memory, panels, ceil_div(l.panels(), panels)};
-  if (l.bits == 8)
+  if (l.bits() == 8)
     runner.round_all<Code8>(strips);
   else
     runner.round_all<Code4>(strips);
-  cpu_pool().parallel_for(product.matrices * runner.tasks_each, [&](int64_t task, int) {
-    if (product.y_dtype == DType::kBF16)
-      runner.run<bf16_t>(task);
-    else
-      runner.run<float>(task);
-  });
+  cpu_pool().parallel_for(product.matrices * runner.tasks_each,
+                          [&](int64_t task, int) { runner.run(task); });
 }
 
 }  // namespace ferry::ops::FERRY_TIER

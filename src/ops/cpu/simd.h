@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "tensor/bf16.h"
+#include "tensor/f16.h"
 
 #if defined(FERRY_TIER_avx512) || defined(FERRY_TIER_avx2)
 #include <immintrin.h>
@@ -32,6 +33,19 @@ inline void store_n(float* p, F32x16 a, int n) { _mm512_mask_storeu_ps(p, first_
 inline F32x16 load(const bf16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(
       _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
+}
+/// Sixteen numbers in half precision, exactly.
+inline F32x16 load_f16(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+/// Sixteen whole numbers.
+inline F32x16 load_bytes(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(
+      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline F32x16 load_bytes(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 inline void store(bf16_t* p, F32x16 a) {
   const __m256bh h = _mm512_cvtneps_pbh(a.v);
@@ -100,6 +114,26 @@ inline __m256 widen(const bf16_t* p) {
       _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
 }
 inline F32x16 load(const bf16_t* p) { return {widen(p), widen(p + 8)}; }
+inline F32x16 load_f16(const uint16_t* p) {
+  const auto eight = [](const uint16_t* at) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+  };
+  return {eight(p), eight(p + 8)};
+}
+inline F32x16 load_bytes(const uint8_t* p) {
+  const auto eight = [](const uint8_t* at) {
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at))));
+  };
+  return {eight(p), eight(p + 8)};
+}
+inline F32x16 load_bytes(const int8_t* p) {
+  const auto eight = [](const int8_t* at) {
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at))));
+  };
+  return {eight(p), eight(p + 8)};
+}
 /// Rounded to bfloat16: its bits in the upper half of each word, zeros in the lower.
 inline __m256i round_words(__m256 f) {
   const __m256i u = _mm256_castps_si256(f);
@@ -265,6 +299,15 @@ inline F32x16 load(const float* p) {
 inline void store(float* p, F32x16 a) { std::memcpy(p, a.v, sizeof a.v); }
 inline F32x16 load(const bf16_t* p) {
   return lanewise([=](int i) { return bf16_to_f32(p[i]); });
+}
+inline F32x16 load_f16(const uint16_t* p) {
+  return lanewise([=](int i) { return f16_to_f32(p[i]); });
+}
+inline F32x16 load_bytes(const uint8_t* p) {
+  return lanewise([=](int i) { return static_cast<float>(p[i]); });
+}
+inline F32x16 load_bytes(const int8_t* p) {
+  return lanewise([=](int i) { return static_cast<float>(p[i]); });
 }
 inline void store(bf16_t* p, F32x16 a) {
   for (int i = 0; i < 16; ++i) p[i] = f32_to_bf16(a.v[i]);

@@ -83,7 +83,8 @@ CrossEntropy cross_entropy(const Tensor& hidden,
             chunk_tokens(hidden.dim(0), matrix[0]),
             matrix[0],
             codes ? head.scales.view() : View{},
-            weights.view()},
+            weights.view(),
+            head.codes().value_or(WeightCodes{})},
            device);
   if (tape == nullptr) return result;
   // The gradients are scaled in place and handed over, so each closure can be played once.

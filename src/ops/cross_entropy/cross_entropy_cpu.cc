@@ -67,7 +67,7 @@ void losses_and_gradients(const CrossEntropyArgs& a, void* workspace) {
                     .y = logits,
                     .y_stride = stride,
                     .rows = rows,
-                    .layout = a.head_codes(),
+                    .layout = a.head_layout(),
                     .panels = a.head.as<uint8_t>(),
                     .scales = a.head_scales.data},
                    rest);
@@ -118,7 +118,7 @@ void losses_and_gradients(const CrossEntropyArgs& a, void* workspace) {
 Plan cross_entropy_plan(const CrossEntropyArgs& args) {
   const int64_t logits = args.chunk * logits_stride(args.vocab);
   const size_t rest = args.head_scales.given()
-                          ? code_product_bytes(args.head_codes(), args.chunk, 1)
+                          ? code_product_bytes(args.head_layout(), args.chunk, 1)
                           : gemm_workspace_bytes(0);
   return {.workspace_bytes = static_cast<size_t>(logits) * sizeof(float) + rest};
 }

@@ -18,8 +18,9 @@ struct CrossEntropyArgs {
   float scale;
   int64_t chunk;  // tokens whose logits exist at a time; even
   int64_t vocab;
-  View head_scales = {};  // of codes
-  View weights = {};      // f32 [tokens]; not given: each 1
+  View head_scales = {};        // of codes
+  View weights = {};            // f32 [tokens]; not given: each 1
+  WeightCodes head_codes = {};  // if there are scales
   template <class V>
   void visit(V&& v) const {
     v.in("hidden", hidden);
@@ -33,10 +34,9 @@ struct CrossEntropyArgs {
     v.out("d_head", d_head);
     v.number("scale", static_cast<double>(scale));
     v.number("vocab", static_cast<double>(vocab));
+    v.number("head_codes", static_cast<double>(head_codes));
   }
-  CodePanels head_codes() const {
-    return {head.dtype == DType::kI8 ? 8 : 4, vocab, hidden.shape[1]};
-  }
+  CodePanels head_layout() const { return {head_codes, vocab, hidden.shape[1]}; }
 };
 
 struct CrossEntropyBackwardArgs {

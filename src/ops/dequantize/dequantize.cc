@@ -73,8 +73,10 @@ Tensor weight_values(const Weight& weight, DType compute) {
   if (weight.codes()) {
     const Tensor y = Tensor::empty(weight.global_shape, compute, weight.value.device());
     dispatch(kDequantizePanels,
-             DequantizePanelsArgs{
-                 weight.value.view(), weight.scales.view(), y.reshape(as_stack(y.shape())).view()},
+             DequantizePanelsArgs{weight.value.view(),
+                                  weight.scales.view(),
+                                  y.reshape(as_stack(y.shape())).view(),
+                                  *weight.codes()},
              y.device());
     return y;
   }

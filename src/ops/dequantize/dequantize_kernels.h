@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/kernel_table.h"
+#include "tensor/code_panels.h"
 #include "tensor/view.h"
 
 namespace ferry::ops {
@@ -24,14 +25,16 @@ struct DequantizeArgs {
 };
 
 struct DequantizePanelsArgs {
-  View panels;  // [matrices, panels, bytes of a panel]: I8 holds int8 codes, U8 int4
-  View scales;  // [matrices, panels, groups, 16]: int8 f32, int4 bf16
+  View panels;  // [matrices, panels, bytes of a panel]
+  View scales;  // as code_scales_shape() has them
   View y;       // [matrices, rows, columns] f32 or bf16, contiguous
+  WeightCodes codes;
   template <class V>
   void visit(V&& v) const {
     v.in("panels", panels);
     v.in("scales", scales);
     v.out("y", y);
+    v.number("codes", static_cast<double>(codes));
   }
 };
 

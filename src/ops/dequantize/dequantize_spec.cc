@@ -41,32 +41,16 @@ OpCase dequantize_case(const Shape& shape,
 
 /// What a weight of whole numbers stands for.
 OpCase panels_case(WeightCodes kind, const Shape& shape, DType out) {
-  const int rank = shape.rank();
-  const CodePanels layout{bits_of(kind), shape[rank - 2], shape[rank - 1]};
-  const int64_t range = layout.largest() - layout.least() + 1, groups = layout.groups();
   OpCase c;
   c.name = fmt::format("{} {} to {}", to_string(kind), shape.str(), to_string(out));
-  InputSpec codes{
-      .name = "codes", .shape = shape, .dtype = DType::kI32, .fill = InputSpec::Fill::kGiven};
-  for (int64_t i = 0; i < shape.count(); ++i)
-    codes.given.push_back(static_cast<double>(layout.least() + i * 37 % range));
-  c.inputs = {codes,
-              {.name = "scales",
-               .shape = {shape.count() / layout.columns, groups},
-               .dtype = kind == WeightCodes::kInt8 ? DType::kF32 : DType::kBF16}};
+  c.inputs = {codes_input(kind, shape), scales_input(kind, shape)};
   c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-    const Weight w = quantized_weight(kind, shape, in[0].to_i32(), in[1].to_f32(), in[0].device());
-    return {weight_values(w, out)};
+    return {weight_values(quantized_weight(kind, shape, in[0], in[1]), out)};
   };
   c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
-    RefTensor y(shape);
-    for (int64_t i = 0; i < shape.count(); ++i) {
-      const int64_t group = groups == 1 ? 0 : i % layout.columns / kCodeGroup;
-      y[i] = in[0][i] * in[1][i / layout.columns * groups + group];
-    }
-    return {y};
+    return {reference_numbers(kind, in[0], in[1])};
   };
-  c.tolerance = elementwise_tolerance(out, out == DType::kBF16 ? 0x1p-24 : 0);
+  c.tolerance = codes_tolerance(kind, out);
   c.row_independent = false;
   c.needs = "dequantize_panels";
   return c;
@@ -93,9 +77,10 @@ OpSpec dequantize_spec() {
     spec.cases.push_back(dequantize_case({3, 70, 33}, {32, 16}, out));   // experts
     spec.cases.push_back(dequantize_case({2, 256, 128}, {128, 128}, out));
     spec.cases.push_back(dequantize_case({2048, 7168}, {128, 128}, out, true));  // V3's expert
-    for (const WeightCodes kind : {WeightCodes::kInt8, WeightCodes::kInt4}) {
-      spec.cases.push_back(panels_case(kind, {33, 70}, out));
-      spec.cases.push_back(panels_case(kind, {3, 16, 129}, out));
+    for (const WeightCodes kind : kWeightCodes) {
+      const bool units = code_scales_dtype(kind) == DType::kU8;  // rows of whole units
+      spec.cases.push_back(panels_case(kind, {33, units ? 512 : 70}, out));
+      spec.cases.push_back(panels_case(kind, {3, 16, units ? 256 : 129}, out));
     }
   }
   return spec;

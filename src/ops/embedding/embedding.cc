@@ -36,8 +36,12 @@ Tensor embedding(const Tensor& ids, const Weight& weight, DType out) {
   check(out == DType::kF32 || out == DType::kBF16, "embedding: wanted in {}", to_string(out));
   Tensor y = Tensor::empty({ids.dim(0), matrix[1]}, out, ids.device());
   dispatch(kForward,
-           EmbeddingArgs{
-               ids.view(), w.view(), y.view(), matrix[0], codes ? weight.scales.view() : View{}},
+           EmbeddingArgs{ids.view(),
+                         w.view(),
+                         y.view(),
+                         matrix[0],
+                         codes ? weight.scales.view() : View{},
+                         weight.codes().value_or(WeightCodes{})},
            ids.device());
   Tape* const tape = Tape::current();
   check(

@@ -1,5 +1,6 @@
 // Rows in parallel; the gradient in column blocks, so that each row of it sums tokens in order
 // without atomics, and frequent tokens (low ids) burden all threads alike.
+#include "ops/cpu/code_row.h"
 #include "ops/cpu/loops.h"
 #include "ops/embedding/embedding_kernels.h"
 
@@ -8,33 +9,18 @@ namespace {
 
 constexpr int64_t kColumnsPerTask = 4 * kLanes;  // whole cache lines of f32 and of bf16
 
-/// Rows of a matrix of whole numbers: each code times its scale.
+/// Rows of a matrix of whole numbers.
 void rows_of_codes(const EmbeddingArgs& a) {
-  const CodePanels l = a.codes();
-  const int64_t hidden = l.columns, width = l.groups() == 1 ? hidden : kCodeGroup;
-  with_type(a.scales.dtype, [&](auto s_type) {
-    with_type(a.y.dtype, [&](auto y_type) {
-      using S = decltype(s_type);
-      using Y = decltype(y_type);
-      parallel_rows(a.y.shape[0], hidden, [&](int64_t t) {
-        const int64_t id = a.ids.as<int32_t>()[t];
-        const bool known = 0 <= id && id < l.rows;
-        const int64_t row = known ? id : 0;
-        const S* const scales =
-            a.scales.as<S>() + row / kPanelRows * l.groups() * kPanelRows + row % kPanelRows;
-        Y* const y = a.y.as<Y>() + t * hidden;
-        for (int64_t g = 0; g * width < hidden; ++g) {
-          float scale[kLanes];
-          store(scale, load_n(scales + g * kPanelRows, 1));
-          const int64_t end = (g + 1) * width < hidden ? (g + 1) * width : hidden;
-          for_lanes(g * width, end, [&](int64_t i, int n) {
-            float codes[kLanes] = {};
-            for (int j = 0; j < n && known; ++j)
-              codes[j] = static_cast<float>(l.code_at(a.weight.as<uint8_t>(), row, i + j));
-            store_n(y + i, load(codes) * splat(scale[0]), n);
-          });
-        }
-      });
+  const CodePanels l = a.layout();
+  with_type(a.y.dtype, [&](auto y_type) {
+    using Y = decltype(y_type);
+    parallel_rows(a.y.shape[0], l.columns, [&](int64_t t) {
+      const int64_t id = a.ids.as<int32_t>()[t];
+      Y* const y = a.y.as<Y>() + t * l.columns;
+      if (0 <= id && id < l.rows)
+        numbers_of_row(l, a.weight.as<uint8_t>(), a.scales.data, id, y);
+      else
+        for_lanes(0, l.columns, [&](int64_t i, int n) { store_n(y + i, splat(0), n); });
     });
   });
 }

@@ -12,7 +12,8 @@ struct EmbeddingArgs {
   View weight;  // [vocab, hidden] f32 or bf16; or panels of codes, as quantized_linear has them
   View y;       // [tokens, hidden] f32 or bf16
   int64_t vocab;
-  View scales = {};  // of codes
+  View scales = {};        // of codes
+  WeightCodes codes = {};  // if there are scales
   template <class V>
   void visit(V&& v) const {
     v.in("ids", ids);
@@ -20,8 +21,9 @@ struct EmbeddingArgs {
     v.in("scales", scales);
     v.out("y", y);
     v.number("vocab", static_cast<double>(vocab));
+    v.number("codes", static_cast<double>(codes));
   }
-  CodePanels codes() const { return {weight.dtype == DType::kI8 ? 8 : 4, vocab, y.shape[1]}; }
+  CodePanels layout() const { return {codes, vocab, y.shape[1]}; }
 };
 
 struct EmbeddingBackwardArgs {

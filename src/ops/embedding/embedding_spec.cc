@@ -52,32 +52,18 @@ OpCase embedding_case(DType w_type, DType out, Sizes s, bool benchmark = false) 
 
 /// Rows of a table that is stored as whole numbers.
 OpCase codes_case(WeightCodes kind, DType out, const Sizes& s) {
-  const CodePanels layout{bits_of(kind), s.vocab, s.hidden};
-  const int64_t range = layout.largest() - layout.least() + 1;
   const Shape shape{s.vocab, s.hidden};
   OpCase c = embedding_case(DType::kF32, out, s);
   c.name = fmt::format("{} to {} of {}", to_string(kind), to_string(out), shape.str());
-  InputSpec codes{
-      .name = "codes", .shape = shape, .dtype = DType::kI32, .fill = InputSpec::Fill::kGiven};
-  for (int64_t i = 0; i < shape.count(); ++i)
-    codes.given.push_back(static_cast<double>(layout.least() + i * 37 % range));
-  c.inputs[1] = codes;
-  c.inputs.push_back({.name = "scales",
-                      .shape = {s.vocab, layout.groups()},
-                      .dtype = kind == WeightCodes::kInt8 ? DType::kF32 : DType::kBF16});
+  c.inputs[1] = codes_input(kind, shape);
+  c.inputs.push_back(scales_input(kind, shape));
   c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-    const Weight w = quantized_weight(kind, shape, in[1].to_i32(), in[2].to_f32(), in[0].device());
-    return {embedding(in[0], w, out)};
+    return {embedding(in[0], quantized_weight(kind, shape, in[1], in[2]), out)};
   };
   c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
-    RefTensor table = in[1];
-    for (int64_t i = 0; i < shape.count(); ++i) {
-      const int64_t group = layout.groups() == 1 ? 0 : i % s.hidden / kCodeGroup;
-      table[i] *= in[2][i / s.hidden * layout.groups() + group];
-    }
-    return {embedding_reference(in[0], table)};
+    return {embedding_reference(in[0], reference_numbers(kind, in[1], in[2]))};
   };
-  c.tolerance = elementwise_tolerance(out, out == DType::kBF16 ? 0x1p-24 : 0);
+  c.tolerance = codes_tolerance(kind, out);
   c.needs = "dequantize_panels";  // devices without it keep no codes
   return c;
 }
@@ -123,9 +109,10 @@ OpSpec embedding_spec() {
       spec.cases.push_back(embedding_case(w, out, {33, 300, 64}));  // rows that no token uses
       spec.cases.push_back(embedding_case(w, out, {8192, 8192, 768}, true));
     }
-  for (const WeightCodes kind : {WeightCodes::kInt8, WeightCodes::kInt4})
+  for (const WeightCodes kind : kWeightCodes)
     for (const DType out : {DType::kF32, DType::kBF16})
-      spec.cases.push_back(codes_case(kind, out, {9, 37, 70}));
+      spec.cases.push_back(
+          codes_case(kind, out, {9, 37, code_scales_dtype(kind) == DType::kU8 ? 512 : 70}));
   spec.cases.push_back(embedding_case(DType::kF32, DType::kF32, {0, 4, 8}));
   spec.cases.push_back(outside_case());
   OpCase zeros = embedding_case(DType::kF32, DType::kBF16, {7, 5, 17});

@@ -42,7 +42,8 @@ Tensor quantized_linear(const Tensor& x, const Weight& w, const Tensor& offsets,
         w.global_shape.str());
   Tensor y = Tensor::empty({x.dim(0), layout.rows}, out, x.device());
   dispatch(kQuantizedLinear,
-           QuantizedLinearArgs{x.view(), w.value.view(), w.scales.view(), offsets.view(), y.view()},
+           QuantizedLinearArgs{
+               x.view(), w.value.view(), w.scales.view(), offsets.view(), y.view(), *w.codes()},
            x.device());
   return y;
 }

@@ -1,5 +1,5 @@
-// The linear map of a weight that is stored as whole numbers, int8 or int4: activations are rounded
-// to int8 in groups of 32 columns of a token, and whole numbers are multiplied. linear and
+// The linear map of a weight that is stored as whole numbers (tensor/code_panels.h): activations are
+// rounded to int8 in groups of 32 columns of a token, and whole numbers are multiplied. linear and
 // grouped_linear come here by themselves where a weight is stored so.
 #pragma once
 

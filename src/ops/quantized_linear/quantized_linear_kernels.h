@@ -13,10 +13,11 @@ inline constexpr const char* kNoAscendCodes =
 
 struct QuantizedLinearArgs {
   View x;        // [tokens, inputs] f32 or bf16; rows may be strided
-  View panels;   // [matrices, panels, bytes of a panel]: I8 holds int8 codes, U8 int4
-  View scales;   // [matrices, panels, groups, 16]: int8 f32, int4 bf16
+  View panels;   // [matrices, panels, bytes of a panel]
+  View scales;   // as code_scales_shape() has them
   View offsets;  // i32 [matrices + 1]; not given: one matrix, all rows
   View y;        // [tokens, outputs] f32 or bf16
+  WeightCodes codes;
   template <class V>
   void visit(V&& v) const {
     v.in("x", x);
@@ -24,8 +25,9 @@ struct QuantizedLinearArgs {
     v.in("scales", scales);
     v.in("offsets", offsets);
     v.out("y", y);
+    v.number("codes", static_cast<double>(codes));
   }
-  CodePanels layout() const { return {panels.dtype == DType::kI8 ? 8 : 4, y.shape[1], x.shape[1]}; }
+  CodePanels layout() const { return {codes, y.shape[1], x.shape[1]}; }
 };
 
 DECLARE_CPU_KERNEL(QuantizedLinearArgs, quantized_linear)

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tensor/code_panels.h"
+#include "ops/quantized_linear/quantized_weight.h"
 
 namespace ferry::ops {
 namespace {
@@ -43,9 +43,11 @@ QuantizedProduct quantized_linear_reference(const RefTensor& x,
                                             const RefTensor& codes,
                                             const RefTensor& scales,
                                             const RefTensor& offsets,
-                                            int bits) {
+                                            WeightCodes kind) {
   const int64_t matrices = codes.shape[0], outputs = codes.shape[1], columns = codes.shape[2];
   const int64_t groups = (columns + kCodeGroup - 1) / kCodeGroup;
+  const ReferenceScales of = reference_scales(kind, columns, scales);
+  const int64_t each = group_of(kind) == 0 ? columns : group_of(kind);
   QuantizedProduct p{RefTensor({x.shape[0], outputs}), RefTensor({x.shape[0], outputs})};
   for (int64_t m = 0; m < matrices; ++m)
     for (auto r = static_cast<int64_t>(offsets[m]); r < static_cast<int64_t>(offsets[m + 1]); ++r)
@@ -53,15 +55,22 @@ QuantizedProduct quantized_linear_reference(const RefTensor& x,
         const int64_t begin = g * kCodeGroup, width = std::min(columns - begin, kCodeGroup);
         const RoundedGroup x_group = rounded_group(x.values.data() + r * columns + begin, width);
         for (int64_t o = 0; o < outputs; ++o) {
-          double whole = 0;
-          for (int64_t k = 0; k < width; ++k)
-            whole += x_group.codes[static_cast<size_t>(k)] *
-                     codes[(m * outputs + o) * columns + begin + k];
-          const double scale =
-              bits == 8 ? scales[m * outputs + o] : scales[(m * outputs + o) * groups + g];
-          const double part = whole * x_group.scale * scale;
-          p.y[r * outputs + o] += part;
-          p.magnitudes[r * outputs + o] += std::abs(part);
+          const int64_t row = m * outputs + o, at = r * outputs + o;
+          for (int64_t k = 0; k < width;) {
+            const int64_t weights = (begin + k) / each,
+                          end = std::min(width, (weights + 1) * each - begin);
+            double products = 0, total = 0;
+            for (; k < end; ++k) {
+              const double code = x_group.codes[static_cast<size_t>(k)];
+              products += code * codes[row * columns + begin + k];
+              total += code;
+            }
+            for (const double part : {products * of.scale[row * of.scale.shape[1] + weights],
+                                      total * of.least[row * of.scale.shape[1] + weights]}) {
+              p.y[at] += part * x_group.scale;
+              p.magnitudes[at] += std::abs(part * x_group.scale);
+            }
+          }
         }
       }
   return p;

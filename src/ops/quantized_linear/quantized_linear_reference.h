@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/spec.h"
+#include "tensor/code_panels.h"
 
 namespace ferry::ops {
 
@@ -19,12 +20,12 @@ struct QuantizedProduct {
   RefTensor magnitudes;  // Σ over groups of |a group's sum * scales|: what f32 sums are wrong by
 };
 
-/// x [rows, columns]; codes [matrices, outputs, columns]; scales [matrices, outputs, 1] for bits 8,
-/// [.., groups of columns] for bits 4; offsets [matrices + 1].
+/// x [rows, columns]; codes [matrices, outputs, columns]; scales as scales_input() has them; offsets
+/// [matrices + 1].
 QuantizedProduct quantized_linear_reference(const RefTensor& x,
                                             const RefTensor& codes,
                                             const RefTensor& scales,
                                             const RefTensor& offsets,
-                                            int bits);
+                                            WeightCodes kind);
 
 }  // namespace ferry::ops

@@ -1,4 +1,5 @@
 // What quantized_linear promises, on every device, through the ops that come to it.
+#include <algorithm>
 #include <cmath>
 
 #include "ops/call_check.h"
@@ -24,7 +25,7 @@ OpCase quantized_case(
   std::vector<double> offsets{0};
   for (const int64_t rows : s.rows) offsets.push_back(offsets.back() + static_cast<double>(rows));
   const auto rows = static_cast<int64_t>(offsets.back());
-  const CodePanels layout{bits_of(kind), s.outputs, s.inputs};
+  const CodePanels layout{kind, s.outputs, s.inputs};
   const Shape shape{matrices, s.outputs, s.inputs};
   OpCase c;
   c.name = fmt::format("{} x {} -> {} [{}, {}] -> {}{}",
@@ -42,41 +43,27 @@ OpCase quantized_case(
                      .fill = InputSpec::Fill::kGiven,
                      .given = std::move(values)};
   };
-  std::vector<double> codes;
-  const int64_t range = layout.largest() - layout.least() + 1;
-  // Every code, the largest in size among neighbours: rows of them reach the largest sums.
-  for (int64_t i = 0; i < shape.count(); ++i)
-    codes.push_back(static_cast<double>(i / s.inputs % 5 == 4 ? layout.least()
-                                                              : layout.least() + i * 37 % range));
-  InputSpec scales{.name = "scales",
-                   .shape = {matrices, s.outputs, layout.groups()},
-                   .dtype = kind == WeightCodes::kInt8 ? DType::kF32 : DType::kBF16,
-                   .fill = InputSpec::Fill::kUniform,
-                   .scale = 0.1,
-                   .offset = 0.2};
   c.inputs = {{.name = "x", .shape = {rows, s.inputs}, .dtype = x, .rows = !stack},
-              given("codes", shape, std::move(codes)),
-              std::move(scales),
+              codes_input(kind, shape),
+              scales_input(kind, shape),
               given("offsets", {matrices + 1}, offsets)};
   c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-    const Weight w = quantized_weight(kind,
-                                      stack ? shape : Shape{s.outputs, s.inputs},
-                                      in[1].to_i32(),
-                                      in[2].to_f32(),
-                                      in[0].device());
+    const Weight w =
+        quantized_weight(kind, stack ? shape : Shape{s.outputs, s.inputs}, in[1], in[2]);
     return {stack ? grouped_linear(in[0], w, in[3]) : linear(in[0], w, {.out = out})};
   };
   const auto reference = [=](const std::vector<RefTensor>& in) {
     RefTensor all = in[3];
     if (!stack) all[1] = static_cast<double>(in[0].shape[0]);  // rows may have been cut
-    return quantized_linear_reference(in[0], in[1], in[2], all, layout.bits);
+    return quantized_linear_reference(in[0], in[1], in[2], all, kind);
   };
   c.reference = [=](const std::vector<RefTensor>& in) -> std::vector<RefTensor> {
     return {reference(in).y};
   };
-  // A rounding of the sum for each group; int8: one more for the row's scale; int4: one of each
-  // group's part.
-  const double roundings = static_cast<double>(layout.column_groups()) + 1;
+  // A rounding of the sum for each part, of products and of least values; int8: one more for the row's
+  // scale; the others: one of each part.
+  const int64_t parts = std::max(layout.column_groups(), layout.groups());
+  const double roundings = static_cast<double>((has_least(kind) ? 2 : 1) * parts) + 1;
   c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
     const RefTensor magnitudes = reference(in).magnitudes;
     std::vector<double> bound(y.values.size());
@@ -89,7 +76,8 @@ OpCase quantized_case(
   };
   c.row_independent = !stack;
   c.flops = 2.0 * static_cast<double>(rows * s.inputs * s.outputs);
-  c.bytes = static_cast<double>(matrices * layout.bytes()) +
+  c.bytes = static_cast<double>(matrices *
+                                (layout.bytes() + layout.panels() * layout.panel_scale_bytes())) +
             static_cast<double>(rows * s.inputs) * static_cast<double>(size_of(x)) +
             static_cast<double>(rows * s.outputs) * static_cast<double>(size_of(out));
   c.benchmark = benchmark;
@@ -111,7 +99,18 @@ OpSpec quantized_linear_spec() {
                                return rule_elementwise(facts, output, y, 0x1p-22);
                              },
                          .mixed_types = true}}};
-  for (const WeightCodes kind : {WeightCodes::kInt8, WeightCodes::kInt4}) {
+  for (const WeightCodes kind : kWeightCodes) {
+    if (code_scales_dtype(kind) == DType::kU8) {  // of GGUF files: rows of whole units
+      for (const DType x : {kF32, kBF16}) {
+        spec.cases.push_back(quantized_case(kind, x, x, {{1}, 256, 1}));
+        spec.cases.push_back(quantized_case(kind, x, kF32, {{7}, 512, 33}));
+        spec.cases.push_back(quantized_case(kind, x, x, {{25}, 256, 70}));
+        spec.cases.push_back(quantized_case(kind, x, x, {{0, 3, 17, 0}, 256, 33}));
+      }
+      spec.cases.push_back(quantized_case(kind, kBF16, kBF16, {{1}, 1536, 8960}, true));
+      spec.cases.push_back(quantized_case(kind, kBF16, kBF16, {{512}, 1536, 8960}, true));
+      continue;
+    }
     for (const DType x : {kF32, kBF16}) {
       spec.cases.push_back(quantized_case(kind, x, x, {{1}, 1, 1}));
       spec.cases.push_back(quantized_case(kind, x, x, {{7}, 129, 33}));
