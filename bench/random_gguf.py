@@ -151,10 +151,17 @@ def tensors_of(shape, kind, head):
     return m.tensors
 
 
+def byte_alphabet():
+    """The characters that stand for bytes in byte-level BPE: GPT-2's."""
+    shown = [b for b in range(256) if 33 <= b < 127 or 161 <= b < 173 or b >= 174]
+    others = iter(range(256, 512))
+    return [chr(b) if b in shown else chr(next(others)) for b in range(256)]
+
+
 def metadata_of(s):
     a = s["arch"] + "."
-    # Ids are all that is asked: the vocabulary's texts only have to be there, and different.
-    words = [f"t{i}" for i in range(s["vocab"])]
+    # Ids are all that is asked: the vocabulary's texts only have to be there, every byte's among them, and different.
+    words = byte_alphabet() + [f"t{i}" for i in range(s["vocab"] - 256)]
     pre = {"qwen2": "qwen2", "llama": "gpt-2", "deepseek2": "deepseek-llm"}[s["arch"]]
     values = {"general.architecture": s["arch"], "general.name": "random", a + "block_count": s["layers"],
               a + "context_length": s["positions"], a + "embedding_length": s["hidden"],

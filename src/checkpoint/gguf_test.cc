@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/gguf_model.h"
+#include "checkpoint/gguf_tokenizer.h"
 
 namespace ferry {
 namespace {
@@ -276,6 +277,46 @@ TEST(GgufModel, TellsWhatTheHubWouldTell) {
   EXPECT_EQ(rows("model.layers.0.self_attn.v_proj.weight"), (std::vector<float>{0, 1, 2, 3}));
   EXPECT_EQ(rows("lm_head.weight").size(), 16u);
   EXPECT_EQ(model->load("nothing", cpu, DType::kF32).error().code, Code::kNotFound);
+}
+
+/// The expressions of a tokenizer's pre-tokenizer, in order; ends of lines as escapes, which files have
+/// either way.
+void collect_expressions(const nlohmann::json& j, std::vector<std::string>& to) {
+  if (j.is_object() && j.contains("Regex")) {
+    std::string& expression = to.emplace_back();
+    for (const char c : j.at("Regex").get<std::string>())
+      expression += c == '\r' ? "\\r" : c == '\n' ? "\\n" : std::string(1, c);
+  }
+  if (j.is_structured())
+    for (const auto& part : j) collect_expressions(part, to);
+}
+
+/// A name stands for the very expressions of the models' own files.
+TEST(GgufModel, SplitsTextAsTheModelsOwnFiles) {
+  for (const auto& [name, file] : {std::pair{"deepseek-llm", "deepseek_v2"},
+                                   {"deepseek-v3", "deepseek"},
+                                   {"llama-bpe", "llama3"},
+                                   {"qwen2", "qwen2"}}) {
+    Builder b;
+    b.header(0, 6)
+        .key_text("general.architecture", "llama")
+        .key_text("tokenizer.ggml.model", "gpt2")
+        .key_text("tokenizer.ggml.pre", name);
+    b.text("tokenizer.ggml.tokens").put(uint32_t{9}).put(uint32_t{8}).put(uint64_t{1}).text("a");
+    b.text("tokenizer.ggml.token_type").put(uint32_t{9}).put(uint32_t{5}).put(uint64_t{1});
+    b.put(int32_t{1});
+    b.text("tokenizer.ggml.merges").put(uint32_t{9}).put(uint32_t{8}).put(uint64_t{1}).text("a a");
+    const Result<GgufFile> gguf = b.parse();
+    ASSERT_TRUE(gguf) << gguf.error().message;
+    const Result<std::string> made = gguf_tokenizer_json(*gguf);
+    ASSERT_TRUE(made) << made.error().message;
+    std::ifstream in(fmt::format(FERRY_SOURCE_DIR "/testdata/tokenizer/{}.json", file));
+    std::vector<std::string> ours, theirs;
+    collect_expressions(nlohmann::json::parse(*made).at("pre_tokenizer"), ours);
+    collect_expressions(nlohmann::json::parse(in), theirs);
+    ASSERT_FALSE(theirs.empty()) << name;
+    EXPECT_EQ(ours, theirs) << name;
+  }
 }
 
 TEST(GgufModel, ATurnsEndAloneIsTheEnd) {
