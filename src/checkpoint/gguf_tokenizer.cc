@@ -55,7 +55,7 @@ const std::array<Splitting, 7>& splittings() {
       {.names = {"deepseek-llm"},
        .expressions =
            {R"([\r\n])",
-            // Letters that normalising (NFC) would replace, by an editor for instance, are written as numbers.
+            // Letters that normalising (NFC) would replace, an editor's too, are numbers here.
             R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶ-ͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ)"
             R"(-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ)"
             R"(-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-)"
