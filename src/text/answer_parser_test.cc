@@ -132,6 +132,11 @@ TEST(AnswerParser, HermesCalls) {
                    "\"h\"}</tool_call>\n"
                    "<tool_call>\n{\"name\":\"f\"}\n</tool_call>"),
             "T:hm|C:Well.|N0:h|A0:{\"a\": 1}|E0:|N1:f|A1:{}|E1:");
+  // Fields that no call has, once it is one, and those that come again.
+  EXPECT_EQ(parsed(o,
+                   R"(<tool_call>{"name": "f", "arguments": {"a": 1}, "thought": "{x}", )"
+                   R"("name": "g", "arguments": 2}</tool_call>)"),
+            "N0:f|A0:{\"a\": 1}|E0:");
   // Arguments in a string, a brace too many, the closing tag forgotten.
   EXPECT_EQ(
       parsed(o, R"(<tool_call>{"name": "f", "arguments": "{\"a\": \"\u00e4\"}"}}</tool_call>)"),

@@ -102,8 +102,8 @@ void CallObject::key_ends() {
     field_ = Field::kName;
   else if ((key == "arguments" || key == "parameters") && !again)
     field_ = Field::kArguments;
-  else if (key == "type" || key == "id")
-    field_ = Field::kOther;
+  else if (key == "type" || key == "id" || name_ || has_arguments_)
+    field_ = Field::kOther;  // of what has begun as a call, fields that no call has are read over
   else
     status_ = Status::kBroken;
 }
