@@ -126,7 +126,7 @@ TEST_F(GenerateE2e, WrongLinesAreNamedBeforeAnythingIsComputed) {
     EXPECT_FALSE(fs::exists(path("none"))) << line;
   };
   wrong("{\"prompt\":\"a\",\"temprature\":1}", {"temprature"});
-  wrong("{\"prompt\":\"a\",\"temperature\":-1}", {"temperature -1"});
+  wrong("{\"prompt\":\"a\",\"temperature\":-1}", {"\"temperature\": -1 must be"});
   wrong("{\"prompt\":\"a\",\"temperature\":\"hot\"}", {"temperature"});
   wrong("{\"prompt\":\"a\",\"n\":1000000}", {"\"n\""});
   wrong("{\"prompt\":\"a\",\"logit_bias\":{\"x\":1}}", {"logit_bias"});

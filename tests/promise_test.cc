@@ -361,9 +361,11 @@ TEST_P(EachModel, AnAnswerThatIsNoneFailsAloneAndLeavesNothingBehind) {
     std::vector<Progress> all;
     while (!engine.idle())
       for (Progress& p : engine.step()) all.push_back(std::move(p));
-    ASSERT_EQ(all.size(), 1u);
-    EXPECT_EQ(all[0].finish, Finish::kFailed);
-    EXPECT_EQ(all[0].error.code, Code::kVerdict);
+    ASSERT_EQ(all.size(), 2u);  // that it began, and how it ended
+    EXPECT_EQ(all[0].finish, Finish::kNone);
+    EXPECT_EQ(all[1].finish, Finish::kFailed);
+    EXPECT_EQ(all[1].error.code, Code::kVerdict);
+    for (const Progress& p : all) EXPECT_TRUE(p.tokens.empty());
   }
   std::map<RequestId, Answer> answers;
   const auto again = engine.submit(r);

@@ -59,7 +59,9 @@ Result<void> read_calls(const Json& calls, Answer& answer) {
 
 Result<Answer> read_answer(const Json& message) {
   Answer answer;
-  for (const auto& [name, value] : message.items()) {
+  for (const auto& item : message.items()) {
+    const std::string& name = item.key();
+    const Json& value = item.value();
     const auto text = [&]() -> std::string_view { return value.get_ref<const std::string&>(); };
     if (value.is_null() || name == "role" || name == "name") continue;
     if (name == "content" && value.is_string()) {
