@@ -446,7 +446,11 @@ void tile4(const CodeTile& t) {
       const Scales16 of = scales_of<kCodes>(t.panel_scales + p * t.panel_scale_bytes, g);
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; ++i)
-        total[i][p] = with_sum<kCodes>(total[i][p], to_float(sum[i][p]), scales[i], of, totals + i);
+        total[i][p] = with_sum<kCodes>(total[i][p],
+                                       to_float(sum[i][p]),
+                                       scales[i],
+                                       of,
+                                       has_least(kCodes) ? totals + i : nullptr);
     }
     x += kGroupQuads * kStep;
     w += kFourBitGroupBytes;

@@ -68,9 +68,11 @@ OpSpec dequantize_spec() {
                                return rule_elementwise(facts, output, y, 0x1p-24);
                              }},
                         {.kernel = "dequantize_panels",
-                         .bound = [](CallFacts& facts, const char* output, const RefTensor& y) {
-                           return rule_elementwise(facts, output, y, 0x1p-24);
-                         }}}};
+                         .bound =
+                             [](CallFacts& facts, const char* output, const RefTensor& y) {
+                               return rule_elementwise(facts, output, y, 0x1p-24);
+                             },
+                         .mixed_types = true}}};  // scales may be bf16, and stay so
   for (const DType out : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(dequantize_case({1, 1}, {128, 128}, out));
     spec.cases.push_back(dequantize_case({130, 259}, {128, 128}, out));  // cut on both sides

@@ -100,7 +100,7 @@ OpSpec embedding_spec() {
   OpSpec spec{.op = "embedding",
               .kernels = kernel_rows({"embedding", "embedding_backward"}),
               .cases = {},
-              .calls = {{.kernel = "embedding", .bound = call_bound},
+              .calls = {{.kernel = "embedding", .bound = call_bound, .mixed_types = true},
                         {.kernel = "embedding_backward", .bound = backward_call_bound}}};
   for (const DType w : {DType::kF32, DType::kBF16})
     for (const DType out : {DType::kF32, DType::kBF16}) {
