@@ -185,7 +185,7 @@ struct FaultyServer::State {
   Reply answer(const std::string& path, const std::string& head, const std::string& body) {
     if (!manner.key.empty() && fault != Fault::kKeyUnasked && path != "/v1/models" &&
         head.find("Authorization: Bearer " + manner.key + "\r\n") == std::string::npos)
-      return refusal(401, "wrong key");
+      return refusal(401, "wrong key: " + head);  // as some proxies do
     if (path == "/v1/models")
       return {200,
               Json{{"object", "list"}, {"data", {{{"id", "tiny"}, {"object", "model"}}}}}.dump()};

@@ -146,6 +146,38 @@ TEST_F(Quantised, ADirectoryHoldsWhatLoadingMakes) {
   }
 }
 
+/// What is stored as codes may be wanted as others, or as the numbers that they stand for.
+TEST_F(Quantised, StoredCodesBecomeOthersOrNumbers) {
+  ModelDir from = source();
+  ModelDir dir = converted(from, WeightCodes::kInt8);
+  const auto stored = make(std::nullopt), rougher = make(std::nullopt),
+             numbers = make(std::nullopt), wide = make(DType::kF32);
+  ASSERT_TRUE(load_weights(dir, cpu_device(), wide->weights(), {}));
+  ASSERT_TRUE(load_weights(dir, cpu_device(), stored->weights(), {}));
+  ASSERT_TRUE(
+      load_weights(dir, cpu_device(), rougher->weights(), {}, {.quantise = WeightCodes::kInt4}));
+  ASSERT_TRUE(load_weights(dir, cpu_device(), numbers->weights(), {}, {.keep_codes = false}));
+  for (size_t i = 0; i < stored->weights().size(); ++i) {
+    const Weight& w = *stored->weights()[i];
+    if (!w.codes()) continue;
+    EXPECT_EQ(rougher->weights()[i]->codes(), WeightCodes::kInt4) << w.name;
+    const Weight& as_numbers = *numbers->weights()[i];
+    ASSERT_FALSE(as_numbers.codes()) << w.name;
+    EXPECT_EQ(as_numbers.value.to_f32(), wide->weights()[i]->value.to_f32()) << w.name;
+  }
+  const auto near = [&](TrainableLm& a, double bound) {
+    const std::vector<float> x = logits_of(a), y = logits_of(*stored);
+    double off = 0, size = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      off += (x[i] - y[i]) * (x[i] - y[i]);
+      size += y[i] * y[i];
+    }
+    return off > 0 && off < bound * bound * size;
+  };
+  EXPECT_TRUE(near(*numbers, 0.05));  // activations are rounded, or not
+  EXPECT_TRUE(near(*rougher, 0.5));
+}
+
 /// An embedding that is the head, too, as codes: looked up, multiplied and scored.
 TEST_F(Quantised, ATiedEmbeddingIsOneMatrixOfCodes) {
   Weight table{.name = "embed", .role = WeightRole::kEmbedding, .global_shape = {45, 70}};

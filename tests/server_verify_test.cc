@@ -277,7 +277,9 @@ TEST(ServerVerify, TheCommandEndsAsItsVerdictSays) {
     EXPECT_LT(last["kl_mean"], 1e-6);
     EXPECT_LE(last["kl_mean"], last["kl_max"]);
     EXPECT_NE(read_file(page)->find("It answers as this model"), std::string::npos);
-    EXPECT_EQ(run(server.address(), {}, nullptr), 2);  // without the key
+    EXPECT_EQ(run(server.address(), {}, nullptr), 2);         // without the key
+    EXPECT_TRUE(write_file_atomic(key, "another secret\n"));  // the server repeats it; we do not
+    EXPECT_EQ(run(server.address(), {"--api-key-file", key}, nullptr), 2);
   }
   {
     const FaultyServer server(tiny_model(), Fault::kInt4, {});
@@ -289,6 +291,23 @@ TEST(ServerVerify, TheCommandEndsAsItsVerdictSays) {
   EXPECT_EQ(run("http://127.0.0.1:1", {}, nullptr), 3);
   EXPECT_EQ(run("127.0.0.1", {}, nullptr), 2);
   EXPECT_EQ(run("http://127.0.0.1:1", {"--api-key-file", page}, nullptr), 2);
+}
+
+/// A directory of codes is as rough as it is stored, and no rougher.
+TEST(ServerVerify, CodesThatAreStoredMeanWhatTheyStandFor) {
+  const std::string codes = join_path(folder(), "int8");
+  program::Program convert(join_path(folder(), "log"),
+                           {"convert", tiny_model(), "--to", "int8", "--out", codes});
+  ASSERT_EQ(convert.wait(), 0) << convert.output();
+  const auto told = [&](Fault fault) {
+    const FaultyServer server(codes, fault, {});
+    const auto r = verify::verify_server({.directory = codes, .address = server.address()});
+    EXPECT_TRUE(r) << r.error().message;
+    if (!r) return std::string("no report");
+    return r->faults.empty() ? std::string(to_string(r->verdict)) : r->faults.front().name;
+  };
+  EXPECT_EQ(told(Fault::kNone), "same");
+  EXPECT_EQ(told(Fault::kInt4), "quantised");
 }
 
 /// Ferry's own server passes, and is told where it has other weights.

@@ -315,6 +315,27 @@ TEST(ServeTools, AreCalledWhereTheyMustBe) {
             "tool_choice");
 }
 
+/// Tokens that are parts of a character are all written as U+FFFD.
+TEST_F(Serve, NoNameOfATokenIsWrittenTwice) {
+  const TestResponse r = server_->post(
+      "/v1/completions",
+      R"({"prompt": "the sea", "max_tokens": 40, "temperature": 2, "seed": 1, "logprobs": 20})");
+  ASSERT_EQ(r.status, 200) << r.body;
+  std::vector<std::set<std::string>> names;
+  int shared = 0;
+  const Json j = Json::parse(r.body, [&](int, Json::parse_event_t event, Json& value) {
+    if (event == Json::parse_event_t::object_start) names.emplace_back();
+    if (event == Json::parse_event_t::object_end) names.pop_back();
+    if (event == Json::parse_event_t::key) {
+      EXPECT_TRUE(names.back().insert(value.get<std::string>()).second) << value;
+      shared += value == "\uFFFD";
+    }
+    return true;
+  });
+  EXPECT_GT(shared, 0) << "some of these tokens are parts of characters";
+  for (const Json& best : j["choices"][0]["logprobs"]["top_logprobs"]) EXPECT_LE(best.size(), 20u);
+}
+
 TEST_F(Serve, CompletesTextsAndTokens) {
   const TestResponse r = server_->post(
       "/v1/completions",

@@ -393,7 +393,7 @@ Result<void> GgufModel::place_tensors() {
                                    kOutside.end(),
                                    [&, who = name](const NamePair& p) { return who == p.gguf; });
       if (it == kOutside.end()) return unknown();
-      places_.emplace(it->hub, Place{.tensor = &tensor});
+      TRY(add_place(it->hub, {.tensor = &tensor}));
       continue;
     }
     int64_t block = -1;

@@ -287,7 +287,7 @@ Result<void> load_as_codes(ModelSource& from, WeightCodes kind, Weight& w) {
       still_alive();
       continue;
     }
-    const bool stored = codes_of(from.stored(name)->dtype).has_value();
+    const bool stored = codes_of(from.stored(name)->dtype) == kind;
     TRY(for_each_piece_of_rows(parts.shape, [&](int64_t first, int64_t count) -> Result<void> {
       CodeRows rows;
       if (stored) {
@@ -316,8 +316,9 @@ std::optional<WeightCodes> codes_to_hold(const ModelSource& from,
   const std::string first = parts_of(w).names.front();
   const bool product = takes_codes(w) || w.role == WeightRole::kHead,
              looked_up = w.role == WeightRole::kEmbedding;
-  if (const auto stored = codes_of(from.stored(first)->dtype))
-    return product ? stored : std::nullopt;
+  if (const auto stored = codes_of(from.stored(first)->dtype);
+      stored && (!product || !loading.quantise || loading.quantise == stored))
+    return product && (loading.keep_codes || loading.quantise) ? stored : std::nullopt;
   if (loading.quantise) {
     if (takes_codes(w)) return loading.quantise;
     if (product || (tied && looked_up)) return WeightCodes::kInt8;
@@ -454,6 +455,11 @@ std::optional<std::string> stored_as_codes(const ModelSource& from) {
   for (const std::string& name : from.names())
     if (codes_of(from.stored(name)->dtype)) return name;
   return std::nullopt;
+}
+
+std::optional<WeightCodes> stored_codes(const ModelSource& from) {
+  const std::optional<std::string> name = stored_as_codes(from);
+  return name ? codes_of(from.stored(*name)->dtype) : std::nullopt;
 }
 
 Result<void> check_stored_weights(ModelSource& from,

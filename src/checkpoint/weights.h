@@ -21,13 +21,14 @@ using WeightAlias = std::pair<std::string, const Weight*>;
 /// How weights come into memory.
 struct WeightLoading {
   std::set<std::string> unused = {};  // tensors that are left alone
-  /// Weights without memory that are stored as numbers and become codes (takes_codes) are rounded
-  /// to these, some rows after the other: the model is never in memory as numbers. So is the head,
-  /// or the embedding that is it, to int8: of the bytes that a token of a small model reads it is a
-  /// large part.
+  /// Weights without memory that are stored as numbers, or as other codes, and become codes
+  /// (takes_codes) are rounded to these, some rows after the other: the model is never in memory as
+  /// numbers. So is the head, or the embedding that is it, to int8: of the bytes that a token of a
+  /// small model reads it is a large part.
   std::optional<WeightCodes> quantise = {};
-  /// On the CPU, projections, experts, head and embedding without memory hold the codes that a GGUF
-  /// file has them in (ModelSource::codes). Without it: numbers, exactly what these codes stand for.
+  /// Projections, experts and the head without memory hold the codes that they are stored in; on the
+  /// CPU, of GGUF files (ModelSource::codes), the embedding, too. Without it: numbers, exactly what
+  /// these codes stand for.
   bool keep_codes = true;
 };
 
@@ -71,6 +72,8 @@ Result<void> load_weight(ModelSource& from, Device& device, Weight& weight);
 
 /// Whether a weight of the directory or file is stored as int8 or int4 codes: then its name.
 std::optional<std::string> stored_as_codes(const ModelSource& from);
+/// As which codes, if so.
+std::optional<WeightCodes> stored_codes(const ModelSource& from);
 
 /// What a model directory is to hold, in the weights' order; matrices stored as `matrices` (f32 or
 /// bf16), vectors (norms, selection biases) always in f32.

@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "serve/answer_writer.h"
+#include "text/utf8.h"
 
 namespace ferry::serve {
 namespace {
@@ -103,10 +104,11 @@ class OpenAiWriter : public AnswerWriter {
  protected:
   virtual Json whole(size_t index, const Answer& answer) = 0;
 
-  /// What a token is called.
+  /// What a token is called. Those that are parts of a character may share a name.
   std::string name_of_token(int32_t id) const {
-    return question_.ids_for_texts ? fmt::format("token_id:{}", id)
-                                   : std::string(model_.texts.tokenizer->token_bytes(id));
+    return question_.ids_for_texts
+               ? fmt::format("token_id:{}", id)
+               : text::replace_ill_formed(model_.texts.tokenizer->token_bytes(id));
   }
 
   /// As vLLM has it: for each token of the prompt null, or {"ID": {"logprob", ..}} of it and of the
@@ -326,8 +328,9 @@ class CompletionWriter : public OpenAiWriter {
       w.bytes += model_.texts.tokenizer->token_bytes(id).size();
     };
     const auto add_token = [&](const engine::Token& token) {
-      Json best = Json::object();
-      for (const auto& [id, log_prob] : token.top) best[name_of_token(id)] = log_prob_of(log_prob);
+      Json best = Json::object();  // of tokens that share a name, the most probable: it comes first
+      for (const auto& [id, log_prob] : token.top)
+        best.emplace(name_of_token(id), log_prob_of(log_prob));
       add(token.id, log_prob_of(token.log_prob), std::move(best));
     };
     if (repeats) {

@@ -95,7 +95,18 @@ std::unique_ptr<Transfer> prepare(const std::string& url,
   return t;
 }
 
-Result<HttpReply> reply_of(Transfer& t, const std::string& url, const HttpLimits& limits) {
+/// Some servers and proxies repeat the key that they refuse; what they say goes into messages and
+/// reports.
+void take_out(const std::string& key, std::string& text) {
+  if (key.empty()) return;
+  for (size_t at = 0; (at = text.find(key, at)) != text.npos;)
+    text.replace(at, key.size(), "(key)");
+}
+
+Result<HttpReply> reply_of(Transfer& t,
+                           const std::string& url,
+                           const std::string& key,
+                           const HttpLimits& limits) {
   if (t.too_large)
     return fail(Code::kUnavailable,
                 "{}: answers with more than {}; that is no answer to what was asked",
@@ -115,6 +126,7 @@ Result<HttpReply> reply_of(Transfer& t, const std::string& url, const HttpLimits
                 "{}: redirects (status {}); give the address that it leads to",
                 url,
                 status);
+  if (status != 200) take_out(key, t.body);
   return HttpReply{static_cast<int>(status), std::move(t.body)};
 }
 
@@ -177,7 +189,7 @@ std::vector<Result<HttpReply>> HttpClient::ask_together(std::span<const HttpRequ
   std::vector<Result<HttpReply>> replies;
   for (size_t i = 0; i < transfers.size(); ++i) {
     curl_multi_remove_handle(multi, transfers[i]->easy.get());
-    replies.push_back(reply_of(*transfers[i], urls[i], limits_));
+    replies.push_back(reply_of(*transfers[i], urls[i], requests[i].key, limits_));
   }
   return replies;
 }

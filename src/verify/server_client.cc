@@ -247,7 +247,6 @@ Result<std::vector<std::string>> ServerClient::open_with(const std::string& key)
                                 .chat = true,
                                 .tokens = 1,
                                 .log_probs = false}));
-  paths.emplace_back("/tokenize", json_text(OrderedJson{{"model", model_}, {"prompt", "The"}}));
   for (const auto& [path, body] : paths) {
     TRY_ASSIGN(const HttpReply reply, http_.ask({.path = path, .body = body, .key = key}));
     ++requests_;

@@ -74,7 +74,10 @@ void texts(Page& page, const ServerReport& r) {
   page.add("<h2>What it was asked and answered</h2><div class=\"card\">");
   constexpr size_t kShown = 600;
   const auto shown = [](const std::string& text) {
-    return escape_markup(text.size() <= kShown ? text : "... " + text.substr(text.size() - kShown));
+    if (text.size() <= kShown) return escape_markup(text);
+    size_t begin = text.size() - kShown;
+    while (begin < text.size() && (text[begin] & 0xC0) == 0x80) ++begin;  // at a whole character
+    return escape_markup("... " + text.substr(begin));
   };
   for (const ServerReport::Text& t : r.texts)
     page.add(
