@@ -78,6 +78,8 @@ class Running {
     thread_.join();
     EXPECT_TRUE(outcome_) << outcome_.error().message;
   }
+  /// After its end.
+  void close() { service_.reset(); }
   bool ended_by_itself() {
     thread_.join();
     return outcome_.has_value();
@@ -717,6 +719,83 @@ TEST_F(Serve, HostileConnectionsAreRefused) {
   EXPECT_EQ(server_->get("/health").status, 200);
 }
 
+TEST_F(Serve, NoRequestEndsTheServer) {
+  // The form's only token is also to end the answer.
+  Json ids = Json::array();
+  for (int32_t id = 0; id < server_->model->texts.tokenizer->vocab_size(); ++id)
+    if (std::string_view("7 \n\t\r").find(server_->model->texts.tokenizer->token_bytes(id)) !=
+        std::string_view::npos)
+      ids.push_back(id);
+  Json dead = Json::parse("{" + std::string(kChat) + "}");
+  dead["response_format"] = {{"type", "json_schema"},
+                             {"json_schema", {{"schema", {{"const", 7}}}}}};
+  dead["stop_token_ids"] = ids;
+  const TestResponse refused = server_->post("/v1/chat/completions", dead.dump());
+  EXPECT_EQ(refused.status, 400) << refused.body;
+  EXPECT_NE(refused.body.find("stop_token_ids"), std::string::npos) << refused.body;
+  // JSON in a text, deeper than any stack.
+  for (const char* path : {"/v1/chat/completions", "/tokenize"}) {
+    const std::string deep = "{\"a\":" + std::string(100000, '[') + std::string(100000, ']') + "}";
+    const Json call = {
+        {"id", "1"}, {"type", "function"}, {"function", {{"name", "f"}, {"arguments", deep}}}};
+    const Json messages = {{{"role", "user"}, {"content", "a"}},
+                           {{"role", "assistant"}, {"content", "b"}, {"tool_calls", {call}}},
+                           {{"role", "user"}, {"content", "c"}}};
+    const TestResponse r =
+        server_->post(path, Json{{"messages", messages}, {"max_tokens", 1}}.dump());
+    EXPECT_NE(r.status, 0) << path;
+  }
+  EXPECT_EQ(server_->get("/health").status, 200);
+}
+
+TEST_F(Serve, ChunksHaveHeadsOfBoundedLength) {
+  for (const char* begin : {"1;", "0\r\nX: "}) {
+    TestClient client(server_->port());
+    client.send("POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send(begin);
+    client.send(std::string(200000, 'a'));
+    EXPECT_EQ(client.response().status, 431) << begin;
+    EXPECT_TRUE(client.closed());
+  }
+}
+
+/// Whoever sends on while he is answered is noticed when he leaves.
+TEST_F(Serve, WhoSendsAheadAndLeavesIsForgotten) {
+  arm_faults("serve.step:*:delay3");
+  TestClient client(server_->port());
+  ASSERT_TRUE(client.send(TestClient::request(
+      "POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 4000, "ignore_eos": true})")));
+  ASSERT_TRUE(client.send(std::string(300000, ' ')));
+  EXPECT_TRUE(
+      Running::eventually([&] { return server_->metric("vllm:num_requests_running") == 1; }));
+  client.leave();
+  EXPECT_TRUE(
+      Running::eventually([&] { return server_->metric("vllm:num_requests_running") == 0; }));
+  arm_faults("");
+}
+
+TEST_F(Serve, TextToGoOnWithHoldsNoControlTokens) {
+  for (const char* field : {"content", "reasoning_content"}) {
+    Json last = {{"role", "assistant"}, {"content", ""}, {"prefix", true}};
+    last[field] = "x<|pad|>";
+    const Json asked = {{"messages", {{{"role", "user"}, {"content", "a"}}, last}},
+                        {"max_tokens", 1}};
+    const TestResponse r = server_->post("/v1/chat/completions", asked.dump());
+    EXPECT_EQ(r.status, 400) << field;
+    EXPECT_NE(r.body.find("control token"), std::string::npos) << r.body;
+  }
+}
+
+TEST_F(Serve, WhatDoesNotFitIsCounted) {
+  Json asked = {{"messages", {{{"role", "user"}, {"content", std::string(30000, 'q') + " zebra"}}}},
+                {"model", "small"}};
+  const TestResponse counted = server_->post("/v1/messages/count_tokens", asked.dump());
+  EXPECT_EQ(counted.status, 200) << counted.body;
+  EXPECT_GT(Json::parse(counted.body)["input_tokens"].get<int64_t>(), server_->model->context());
+  asked["max_tokens"] = 1;
+  EXPECT_EQ(server_->post("/v1/messages", asked.dump()).status, 400);
+}
+
 TEST_F(Serve, PagesOfOthersMayNotAsk) {
   const auto asked = [&](const std::string& host, const std::string& origin) {
     TestClient client(server_->port());
@@ -889,6 +968,49 @@ TEST(ServeEnd, WhatIsUnderWayIsAnsweredAndNothingNewTaken) {
   EXPECT_TRUE(events.ends_with("data: [DONE]\n\n")) << events;
   EXPECT_TRUE(server.ended_by_itself());
   arm_faults("");
+}
+
+/// Its time is over: an answer that is under way is cut off, and nothing breaks.
+TEST(ServeEnd, WhatTakesTooLongIsCutOff) {
+  ServiceOptions options;
+  options.drain_s = 0.2;
+  Running server(std::move(options));
+  arm_faults("serve.step:*:delay20");
+  TestClient client(server.port());
+  client.send(TestClient::request(
+      "POST",
+      "/v1/completions",
+      R"({"prompt": "a", "max_tokens": 4000, "ignore_eos": true, "stream": true})"));
+  ASSERT_TRUE(client.head().starts_with("HTTP/1.1 200"));
+  server.stop();
+  EXPECT_TRUE(server.ended_by_itself());
+  server.close();
+  EXPECT_TRUE(client.closed());
+  arm_faults("");
+}
+
+/// A client that reads slowly gets the whole of its answer, however many others come.
+TEST(ServeLimits, AnAnswerOnItsWayIsNotCutForOthers) {
+  ServiceOptions options;
+  options.http.connections = 3;
+  Running server(std::move(options));
+  TestClient slow(server.port());
+  // More than the sockets hold.
+  std::string text(1 << 20, 'a');
+  slow.send(TestClient::request(
+      "POST", "/tokenize", Json{{"prompt", text}, {"return_token_strs", true}}.dump()));
+  const std::string head = slow.head();
+  ASSERT_TRUE(head.starts_with("HTTP/1.1 200"));
+  const size_t length_at = head.find("Content-Length: ");
+  ASSERT_NE(length_at, std::string::npos) << head;
+  const size_t length = std::stoul(head.substr(length_at + 16));
+  std::vector<std::unique_ptr<TestClient>> others;
+  for (int i = 0; i < 6; ++i) {
+    others.push_back(std::make_unique<TestClient>(server.port()));
+    EXPECT_NE(others.back()->get("/health").status, 0);
+  }
+  EXPECT_GT(length, 2u << 20);
+  EXPECT_EQ(slow.rest(), length);
 }
 
 TEST(ServeEnd, AnEngineThatFailsEndsTheServer) {

@@ -25,4 +25,8 @@ struct MemoryAvailable {
 /// above it (page cache that the kernel would give up counts as free) or a ulimit leaves less.
 MemoryAvailable memory_available(const std::string& root = "/");
 
+/// Raises the number of files and connections that this process may have open to `wanted`, as far as
+/// the hard limit (ulimit -Hn) lets it, and returns how many it may have.
+uint64_t raise_open_files(uint64_t wanted);
+
 }  // namespace ferry

@@ -27,10 +27,16 @@ struct WorkThread::State {
     return !stop;
   }
 
+  bool over() {
+    const std::lock_guard lock(mutex);
+    return stop;
+  }
+
   void work() {
     std::vector<std::function<void()>> taken;
     for (bool busy = false; take(!busy, taken);) {
       for (std::function<void()>& task : taken) {
+        if (over()) return;
         task();
         task = nullptr;  // what it held is let go before the next
       }

@@ -230,6 +230,12 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
   return out;
 }
 
+Result<void> check_chat_text(const ModelTexts& texts,
+                             std::string_view text,
+                             const std::string& where) {
+  return check_plain(*texts.tokenizer, std::string(text), where);
+}
+
 Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string& directory) {
   TRY_ASSIGN(const Source plain, find_template(texts, false, directory));
   TRY_ASSIGN(const Source tools, find_template(texts, true, directory));

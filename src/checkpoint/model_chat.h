@@ -32,6 +32,12 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
                                const std::string& path,
                                const std::string& directory);
 
+/// Refuses a text that holds that of a control token, which it would become within a prompt. `where`:
+/// what it is, for the message. Errors: kInvalidInput.
+Result<void> check_chat_text(const ModelTexts& texts,
+                             std::string_view text,
+                             const std::string& where);
+
 /// The templates that a conversation may be written by, without tools and with: to tell whether two
 /// models write alike. Errors: kNotFound: the directory has none.
 Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string& directory);

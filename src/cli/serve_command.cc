@@ -1,5 +1,7 @@
 #include "cli/serve_command.h"
 
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -9,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/limits.h"
 #include "checkpoint/model_chat.h"
 #include "cli/answer_options.h"
 #include "cli/command.h"
@@ -95,6 +98,15 @@ Result<void> serve(const Arguments& args) {
   if (o.names.empty()) o.names.push_back(last_name(args.open.directory));
   o.http.body_bytes = static_cast<uint64_t>(args.body_mib) << 20;
   o.http.connections = args.connections;
+  constexpr uint64_t kOtherFiles = 64;  // the model's, the terminal's, a margin
+  const auto connections = static_cast<uint64_t>(args.connections);
+  const uint64_t files = raise_open_files(connections + kOtherFiles);
+  if (files < connections + kOtherFiles)
+    tell(
+        fmt::format("ferry: note: --connections {}: this process may have {} files open (ulimit "
+                    "-Hn); when they are used up, idle connections are closed",
+                    connections,
+                    files));
   const std::string name = o.names.front();
   TRY_ASSIGN(const std::unique_ptr<serve::Service> service,
              serve::Service::start(std::move(o), [&args, name] { return load(args, name); }));

@@ -14,7 +14,7 @@ ConstrainedAnswer::ConstrainedAnswer(std::shared_ptr<const grammar::Constraint> 
       end_tokens_(std::move(end_tokens)),
       vocabulary_(vocabulary) {}
 
-std::span<const int32_t> ConstrainedAnswer::allowed_after(std::span<const int32_t> answer) {
+Result<std::span<const int32_t>> ConstrainedAnswer::allowed_after(std::span<const int32_t> answer) {
   const bool goes_on =
       answer.size() >= read_.size() && std::equal(read_.begin(), read_.end(), answer.begin());
   if (!goes_on) {  // a pass that failed had gone further
@@ -41,8 +41,12 @@ std::span<const int32_t> ConstrainedAnswer::allowed_after(std::span<const int32_
     std::sort(allowed_.begin(), allowed_.end());
     allowed_.erase(std::unique(allowed_.begin(), allowed_.end()), allowed_.end());
   }
-  check(!allowed_.empty(), "no token may follow {} of the answer", answer.size());
-  return allowed_;
+  if (allowed_.empty())
+    return fail(Code::kVerdict,
+                "the answer's form wants tokens next that end answers of this model: it cannot go "
+                "on after {} tokens",
+                answer.size());
+  return std::span<const int32_t>(allowed_);
 }
 
 }  // namespace ferry::engine

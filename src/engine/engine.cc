@@ -264,8 +264,11 @@ Result<Engine::Chosen> Engine::choose(const PassPart& part, std::span<const floa
   const auto& ends = asked.options.end_tokens;
   for (int64_t i = 0; i <= part.drafts; ++i) {
     std::span<const int32_t> among;
-    if (asked.form != nullptr)
-      among = asked.form->allowed_after(std::span(text).subspan(static_cast<size_t>(asked.prompt)));
+    if (asked.form != nullptr) {
+      TRY_ASSIGN(
+          among,
+          asked.form->allowed_after(std::span(text).subspan(static_cast<size_t>(asked.prompt))));
+    }
     TRY_ASSIGN(const Sampled s,
                sample(logits.subspan(static_cast<size_t>(i) * vocabulary, vocabulary),
                       asked.options.sampling,

@@ -120,7 +120,7 @@ class Engine {
     int64_t prompt = 0;
     int64_t draft = 0;              // tokens to guess next time: fewer after wrong ones
     std::optional<int64_t> reused;  // once it began: of the prompt, found in the cache
-    std::vector<Token> scored;  // of the prompt, from its second token on
+    std::vector<Token> scored;      // of the prompt, from its second token on
     std::unique_ptr<ConstrainedAnswer> form;
   };
   /// What was chosen for a part of a pass.

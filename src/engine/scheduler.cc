@@ -60,7 +60,8 @@ Result<RequestId> Scheduler::submit(std::vector<int32_t> prompt,
                 limit - length,
                 limits_.pages * kPageTokens);
   // One may wait whatever its length: it would be refused for ever.
-  if (std::ssize(waiting_) >= limits_.waiting ||
+  const int64_t places = std::max<int64_t>(0, limits_.running - std::ssize(running_));
+  if (std::ssize(waiting_) >= limits_.waiting + places ||
       (!waiting_.empty() && waiting_tokens_ + length > limits_.waiting_tokens))
     return fail(Code::kExhausted,
                 "too busy: {} requests with {} tokens are waiting; try again later",

@@ -26,7 +26,7 @@ struct SchedulerLimits {
   int64_t positions = 0;          // of the model
   int64_t running = 64;           // requests at once; fewer than tokens_per_pass
   int64_t tokens_per_pass = 512;  // prompts are cut to it; no bit depends on it
-  int64_t waiting = 1024;         // requests
+  int64_t waiting = 1024;         // requests, beside those for which there is a place at once
   int64_t waiting_tokens = int64_t{1} << 20;
   bool remember = true;  // whether prompts are looked for among what was computed before
 };

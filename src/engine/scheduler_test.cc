@@ -74,7 +74,7 @@ TEST(Scheduler, APromptUnderwayIsWaitedForInsteadOfComputedTwice) {
 }
 
 TEST(Scheduler, RefusesWhatCannotBeAnswered) {
-  Scheduler s({.pages = 2, .positions = 1000, .waiting = 2, .waiting_tokens = 250});
+  Scheduler s({.pages = 2, .positions = 1000, .running = 1, .waiting = 1, .waiting_tokens = 250});
   const auto refused = [&](std::vector<int32_t> prompt, int64_t more, Code code, const char* word) {
     const auto id = s.submit(std::move(prompt), more, "");
     ASSERT_FALSE(id) << word;

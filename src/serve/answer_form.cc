@@ -15,6 +15,7 @@ void read_response_format(JsonFields& fields,
   if (!fields.has("response_format")) return;
   JsonFields format = fields.object("response_format");
   const std::string type = format.text("type");
+  if (type == "text") format.refuse_unknown({}, "is no field of a format that is text");
   if (fields.problem() || type == "text") return;
   if (asked.form)
     return fields.refuse("response_format", "is not supported beside tools that must be called");
@@ -52,7 +53,11 @@ bool read_tool_choice(JsonFields& fields,
   }
   if (named) {
     JsonFields which = fields.object("tool_choice");
-    const std::string name = which.object("function").text("name");
+    which.only("type", "function");
+    JsonFields function = which.object("function");
+    const std::string name = function.text("name");
+    function.refuse_unknown({}, "is no field of a choice");
+    which.refuse_unknown({}, "is no field of a choice");
     const auto at = std::find_if(
         tools.begin(), tools.end(), [&](const grammar::Tool& t) { return t.name == name; });
     if (fields.problem()) return false;

@@ -203,7 +203,7 @@ void Answering::fail(const ApiError& error) {
 }
 
 void Answering::keep_alive(double now_s) {
-  if (!question_.stream || done_ || now_s - wrote_s_ < kQuietS) return;
+  if (!accepted_ || !question_.stream || done_ || now_s - wrote_s_ < kQuietS) return;
   wrote_s_ = now_s;
   exchange_->write(": keep-alive\n\n");
 }

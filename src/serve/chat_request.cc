@@ -204,7 +204,9 @@ bool with_objects(Ordered& messages) {
     if (!message.contains("tool_calls")) continue;
     for (Ordered& call : message["tool_calls"]) {
       Ordered& arguments = call["function"]["arguments"];
-      Ordered object = Ordered::parse(arguments.get_ref<const std::string&>(), nullptr, false);
+      const std::string text = arguments.get<std::string>();
+      if (!parse_json(text, kWhere)) return false;  // no deeper than may be
+      Ordered object = Ordered::parse(text);
       if (!object.is_object()) return false;
       arguments = std::move(object);
       changed = true;
@@ -218,7 +220,7 @@ Result<ChatPrompt> rendered(const LoadedModel& model,
                             const Ordered& messages) {
   Ordered whole = {{"messages", messages}, {"chat_template_kwargs", c.values}};
   if (c.tools.is_array()) whole["tools"] = c.tools;
-  return render_chat(model.texts, json_text(whole), kWhere, model.directory);
+  return render_chat(model.texts, json_text(whole), kWhere, "this model");
 }
 
 /// Most templates print arguments as JSON, some add them as text to text: these refuse an object.
@@ -248,6 +250,13 @@ ApiResult<Prompt> prompt_of(const LoadedModel& model, const Conversation& c) {
       return it != c.begun->end() && it->is_string() ? it->get<std::string>() : "";
     };
     const std::string thought = text_of("reasoning_content"), content = text_of("content");
+    for (const std::string& text : {thought, content})
+      if (const Result<void> plain = check_chat_text(model.texts, text, "the text to go on with");
+          !plain) {
+        ApiError error = api_error(plain.error());
+        error.param = "messages";
+        return tl::unexpected(error);
+      }
     if (thinking) {
       more += thought;
       if (!content.empty()) {
@@ -281,6 +290,8 @@ ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) 
   read_response_format(fields, request, c.form);
   if (c.form.form && c.begun)
     fields.refuse("messages", "must not end with text to go on with where the answer has a form");
+  if (c.form.form && fields.has("stop_token_ids"))
+    fields.refuse("stop_token_ids", "is not for an answer that has a form, which may need them");
   if (c.form.form && q.options.end_tokens.empty())
     fields.refuse("ignore_eos", "leaves an answer that has a form no end");
   const int64_t top =
@@ -295,7 +306,11 @@ ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) 
   fields.only("verbosity", "medium");
   std::optional<int64_t> tokens_max;
   for (const char* name : {"max_tokens", "max_completion_tokens"})
-    if (fields.has(name)) tokens_max = fields.integer(name, 1, INT32_MAX);
+    if (fields.has(name)) {
+      const int64_t most = fields.integer(name, 1, INT32_MAX);
+      if (tokens_max && *tokens_max != most) fields.refuse(name, "is not what max_tokens says");
+      tokens_max = most;
+    }
   if (problem) return tl::unexpected(api_error(problem, kWhere));
   ApiResult<Prompt> prompt = prompt_of(rules.model, c);
   if (!prompt) return tl::unexpected(prompt.error());

@@ -89,7 +89,7 @@ class Session : public std::enable_shared_from_this<Session> {
     await_head();
     read();
   }
-  bool idle() const { return exchange_ == nullptr && state_ != State::kLingering; }
+  bool idle() const { return state_ == State::kHead || state_ == State::kBody; }
   double since() const { return since_; }
   double deadline() const { return deadline_; }
   /// Its time is over.
@@ -216,7 +216,8 @@ class Server : public HttpServer {
   void accept() {
     acceptor_.async_accept([this](const Error& error, Tcp::socket socket) {
       if (error == asio::error::operation_aborted) return;
-      if (error) {  // no descriptor is left: some will be
+      if (error) {  // no descriptor is left
+        make_room();
         accept_again_.expires_after(duration_of(0.1));
         accept_again_.async_wait([this](const Error& e) {
           if (!e) accept();
@@ -293,13 +294,15 @@ void Session::await_head() {
 
 void Session::read() {
   if (reading_ || state_ == State::kClosed) return;
-  if (state_ == State::kAnswering && in_.size() >= kAheadBytes) return;
   reading_ = true;
   socket_.async_read_some(
       asio::buffer(piece_), [self = shared_from_this()](const Error& error, size_t bytes) {
         self->reading_ = false;
         if (error) return self->close();
-        if (self->state_ != State::kLingering)
+        // Whoever sends so much ahead is read on, so that his leaving is noticed, and not served on.
+        const bool too_much = self->state_ == State::kAnswering && self->in_.size() >= kAheadBytes;
+        if (too_much) self->keep_ = false;
+        if (self->state_ != State::kLingering && !too_much)
           self->in_.commit(asio::buffer_copy(self->in_.prepare(bytes),
                                              asio::buffer(self->piece_.data(), bytes)));
         if (self->state_ == State::kHead &&
@@ -335,7 +338,12 @@ void Session::parse() {
                      .content_type = "text/plain; charset=utf-8",
                      .headers = {{"Retry-After", "1"}},
                      .body = "too many requests are being read\n"});
-    if (!parser_->is_done()) return;
+    if (!parser_->is_done()) {
+      // What the parser leaves is the head of a chunk, or what follows the last one.
+      if (in_.size() > server_.limits.header_bytes)
+        return refuse(plain(431, "a chunk's head is too large"));
+      return;
+    }
     take_request();
   }
 }
@@ -446,7 +454,7 @@ void Session::begin(HttpResponse head) {
 
 void Session::write(std::string_view piece) {
   if (piece.empty()) return;
-  if (out_.size() > server_.limits.unread_bytes) return close();
+  if (out_.size() + writing_.size() > server_.limits.unread_bytes) return close();
   if (chunked_) fmt::format_to(std::back_inserter(out_), "{:x}\r\n", piece.size());
   out_ += piece;
   if (chunked_) out_ += "\r\n";

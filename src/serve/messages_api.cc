@@ -199,8 +199,9 @@ class MessageWriter : public AnswerWriter {
     if (!a.content.empty() || (a.reasoning.empty() && a.calls.empty()))
       content.push_back({{"type", "text"}, {"text", a.content}});
     for (const ToolCall& c : a.calls) {
-      Ordered input = Ordered::parse(c.arguments, nullptr, false);
-      // What is no JSON must not be lost: the client sees what the model wrote.
+      Ordered input;
+      if (parse_json(c.arguments, kWhere)) input = Ordered::parse(c.arguments);
+      // What is no JSON, or too deep, must not be lost: the client sees what the model wrote.
       if (!input.is_object()) input = {{"arguments", c.arguments}};
       content.push_back(
           {{"type", "tool_use"}, {"id", c.id}, {"name", c.name}, {"input", std::move(input)}});
@@ -333,7 +334,9 @@ ApiResult<Question> read_message_request(std::string_view body, const ReadingRul
 ApiResult<std::string> count_tokens_request(std::string_view body, const ReadingRules& rules) {
   const ApiResult<std::string> chat = translated(body, true);
   if (!chat) return tl::unexpected(chat.error());
-  const ApiResult<Question> question = read_chat(*chat, rules);
+  ReadingRules counting = rules;
+  counting.counts = true;
+  const ApiResult<Question> question = read_chat(*chat, counting);
   if (!question) return tl::unexpected(question.error());
   return json_text(Ordered{{"input_tokens", question->prompts.front().ids.size()}});
 }

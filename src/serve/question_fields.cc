@@ -202,7 +202,7 @@ ApiResult<Question> checked(JsonFields& fields,
   int64_t longest = 0;
   for (const Prompt& p : q.prompts) longest = std::max(longest, std::ssize(p.ids));
   const int64_t room = rules.model.context() - longest;
-  if (room < 1)
+  if (room < 1 && !rules.counts)
     return tl::unexpected(ApiError{
         .message = fmt::format("the prompt has {} tokens; this server has room for {}, prompt and "
                                "answer together",
@@ -212,7 +212,8 @@ ApiResult<Question> checked(JsonFields& fields,
         .code = "context_length_exceeded"});
   // An answer that would go on beyond the context ends there, and says so ("length").
   q.no_answer = tokens_max == 0;
-  q.options.tokens_max = std::clamp<int64_t>(tokens_max.value_or(room), 1, room);
+  q.options.tokens_max =
+      std::clamp<int64_t>(tokens_max.value_or(room), 1, std::max<int64_t>(1, room));
   return q;
 }
 

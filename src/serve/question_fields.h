@@ -27,6 +27,7 @@ struct ReadingRules {
   const std::vector<std::string>& names;    // under which the model is served
   const engine::SamplingOptions& sampling;  // what a request does not say
   uint64_t seed = 0;                        // of a request that names none
+  bool counts = false;                      // nothing will be answered, so it need not fit
 };
 
 /// As the model's generation_config.json has it; else what OpenAI's API does without being told.

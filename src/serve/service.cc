@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -34,7 +35,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr double kTickS = 1;
-constexpr double kPartingS = 3;  // for the last bytes to be taken, once all is answered
+constexpr int64_t kReadingMax = 4096;  // requests that wait to be read, or are
+constexpr double kPartingS = 3;        // for the last bytes to be taken, once all is answered
 
 double now_s() { return system_clock().monotonic_s(); }
 
@@ -98,7 +100,9 @@ class Server : public Service {
  public:
   explicit Server(ServiceOptions options) : options_(std::move(options)), log_(stderr) {}
   ~Server() override {
-    // Threads end before what their messages are for.
+    // Whose connection is closed from here on has nobody to tell; threads end before what their
+    // messages are for.
+    questions_.clear();
     reading_.reset();
     engine_.reset();
     http_.reset();
@@ -411,15 +415,54 @@ class Server : public Service {
     }
   }
 
+  /// A request whose body waits to be read, or is.
+  struct Waiting {
+    explicit Waiting(uint64_t of) : bytes(of) {}
+    const uint64_t bytes;
+    std::atomic<bool> left = false;  // its client
+  };
+
+  /// nullptr: too many bytes wait already, which was answered.
+  std::shared_ptr<const Waiting> wait_to_be_read(const HttpRequest& request,
+                                                 const Exchange& exchange,
+                                                 ApiStyle style) {
+    const uint64_t bytes = request.body.size();
+    if (reading_bytes_ + bytes > options_.http.bodies_bytes || reading_now_ >= kReadingMax) {
+      exchange->answer(error_response({.status = 503,
+                                       .message = "too many requests are being read; try again",
+                                       .code = "server_overloaded"},
+                                      style));
+      return nullptr;
+    }
+    ++reading_now_;
+    reading_bytes_ += bytes;
+    const auto waiting = std::make_shared<Waiting>(bytes);
+    exchange->when_gone([waiting] { waiting->left = true; });
+    return waiting;
+  }
+  void was_read(const Waiting& waiting) {
+    --reading_now_;
+    reading_bytes_ -= waiting.bytes;
+  }
+  /// From the reading thread: nobody wants it any more.
+  void read_to_end(const Waiting& waiting) {
+    http_->post([this, bytes = waiting.bytes] {
+      --reading_now_;
+      reading_bytes_ -= bytes;
+    });
+  }
+
   /// Text to tokens or back.
   void convert(const HttpRequest& request,
                const Exchange& exchange,
                ApiResult<std::string> (*with)(std::string_view, const ReadingRules&)) {
     const ApiStyle style = find(request)->style;
-    ++reading_now_;
+    const std::shared_ptr<const Waiting> waiting = wait_to_be_read(request, exchange, style);
+    if (waiting == nullptr) return;
     reading_->post([=, this, body = request.body, r = rules(0)] {
+      if (waiting->left) return read_to_end(*waiting);
       http_->post([=, this, result = read(with, body, r)] {
-        --reading_now_;
+        was_read(*waiting);
         exchange->answer(result ? HttpResponse{.body = *result}
                                 : error_response(result.error(), style));
       });
@@ -443,11 +486,13 @@ class Server : public Service {
     const uint64_t seed = name_hash(name.data(), name.size());
     const std::string salt = options_.keys.salt_of(request);
     const ApiStyle style = find(request)->style;
-    ++reading_now_;
+    const std::shared_ptr<const Waiting> waiting = wait_to_be_read(request, exchange, style);
+    if (waiting == nullptr) return;
     reading_->post([=, this, body = request.body, r = rules(seed)] {
+      if (waiting->left) return read_to_end(*waiting);
       auto question = std::make_shared<ApiResult<Question>>(read(reader, body, r));
       http_->post([=, this] {
-        --reading_now_;
+        was_read(*waiting);
         if (!*question) return exchange->answer(error_response(question->error(), style));
         submit(id, std::move(**question), head, writer, exchange, asked_s, salt);
       });
@@ -573,6 +618,7 @@ class Server : public Service {
   const std::string begun_ = new_key_pair().secret_key;
   QuestionId last_id_ = 0;
   int64_t reading_now_ = 0;
+  uint64_t reading_bytes_ = 0;
   std::map<QuestionId, std::shared_ptr<Answering>> questions_;
   bool ending_ = false;
   std::exception_ptr failure_;

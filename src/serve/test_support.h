@@ -104,6 +104,17 @@ class TestClient {
     piece.resize(piece.size() < 2 ? 0 : piece.size() - 2);
     return piece;
   }
+  /// How many bytes come until the server says no more, or ends.
+  size_t rest(int silence_ms = 1000) {
+    size_t count = held_.size();
+    held_.clear();
+    pollfd p{.fd = fd_, .events = POLLIN, .revents = 0};
+    while (!ended_ && ::poll(&p, 1, silence_ms) > 0 && more()) {
+      count += held_.size();
+      held_.clear();
+    }
+    return count;
+  }
   /// Whether the server closes the connection, whatever it still sends.
   bool closed() {
     while (more()) {

@@ -29,7 +29,9 @@ ApiResult<std::string> tokenize_request(std::string_view body, const ReadingRule
   const ApiResult<Json> json = parse_request(body);
   if (!json) return tl::unexpected(json.error());
   if (json->contains("messages")) {
-    const ApiResult<Question> question = read_chat(body, rules);
+    ReadingRules counting = rules;
+    counting.counts = true;
+    const ApiResult<Question> question = read_chat(body, counting);
     if (!question) return tl::unexpected(question.error());
     return tokens_json(question->prompts.front().ids, false, rules);
   }
