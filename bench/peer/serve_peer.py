@@ -3,6 +3,7 @@
 The last line is JSON. Each figure is the best of the rounds, as ferry bench-serve counts."""
 import argparse
 import json
+import sys
 import time
 
 import numpy as np
@@ -18,6 +19,11 @@ parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8, 16])
 parser.add_argument("--threads", type=int, required=True)
 args = parser.parse_args()
 
+# Errors alone; kept in a name, since the library keeps no reference.
+ERROR = 4
+log = l.llama_log_callback(lambda level, text, _: print(text.decode(errors="replace"), end="", file=sys.stderr)
+                           if level == ERROR else None)
+l.llama_log_set(log, None)
 l.llama_backend_init()
 model = l.llama_model_load_from_file(args.model.encode(), l.llama_model_default_params())
 if not model:

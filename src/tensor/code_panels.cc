@@ -1,5 +1,7 @@
 #include "tensor/code_panels.h"
 
+#include <vector>
+
 namespace ferry {
 
 const char* to_string(WeightCodes codes) {
@@ -15,12 +17,6 @@ const char* to_string(WeightCodes codes) {
   return "";
 }
 
-void clear_codes(const CodePanels& layout, uint8_t* panels) {
-  std::memset(panels,
-              layout.bits() == 8 ? layout.offset() : layout.offset() * 17,
-              static_cast<size_t>(layout.bytes()));
-}
-
 namespace {
 
 /// Four neighbouring codes as they are stored: an offset of half the range turns the upper bit.
@@ -31,29 +27,47 @@ uint32_t stored_quad(const int8_t* codes, const CodePanels& layout) {
   return (quad & 0x0F0F0F0Fu) ^ (layout.offset() == 8 ? 0x08080808u : 0);
 }
 
+/// `count` neighbouring quads, or groups of four bits, of a row, the first of which lies at `to`.
+void put_units(const CodePanels& layout, const int8_t* codes, int64_t count, uint8_t* to) {
+  constexpr int64_t kNext = kPanelRows * kQuad;  // bytes from one quad of a row to the next
+  if (layout.bits() == 8) {
+    for (int64_t i = 0; i < count; ++i, codes += kQuad, to += kNext) {
+      const uint32_t quad = stored_quad(codes, layout);
+      std::memcpy(to, &quad, sizeof quad);
+    }
+    return;
+  }
+  constexpr int64_t kHalf = kCodeGroup / 2;
+  for (int64_t i = 0; i < count; ++i, codes += kHalf)
+    for (int64_t q = 0; q < kHalf / kQuad; ++q, codes += kQuad, to += kNext) {
+      const uint32_t quads = stored_quad(codes, layout) | stored_quad(codes + kHalf, layout) << 4;
+      std::memcpy(to, &quads, sizeof quads);
+    }
+}
+
+/// Numbers of kWidth bytes, each beside those of the panel's other rows.
+template <int64_t kWidth>
+void put_numbers(const uint8_t* numbers, int64_t count, uint8_t* to) {
+  for (int64_t n = 0; n < count; ++n)
+    std::memcpy(to + n * kPanelRows * kWidth, numbers + n * kWidth, kWidth);
+}
+
 }  // namespace
 
 void put_codes(const CodePanels& layout, int64_t row, const int8_t* codes, uint8_t* panels) {
-  int64_t c = 0;
-  if (layout.bits() == 8)
-    for (; c + kQuad <= layout.columns; c += kQuad) {
-      const uint32_t quad = stored_quad(codes + c, layout);
-      std::memcpy(panels + layout.byte_of(row, c), &quad, sizeof quad);
-    }
-  else
-    for (; c + kCodeGroup <= layout.columns; c += kCodeGroup)
-      for (int64_t q = c; q < c + kCodeGroup / 2; q += kQuad) {
-        const uint32_t quads =
-            stored_quad(codes + q, layout) | stored_quad(codes + q + kCodeGroup / 2, layout) << 4;
-        std::memcpy(panels + layout.byte_of(row, q), &quads, sizeof quads);
-      }
-  for (; c < layout.columns; ++c) {
-    uint8_t& byte = panels[layout.byte_of(row, c)];
-    const int stored = codes[c] + layout.offset();
-    byte = static_cast<uint8_t>(layout.bits() == 8 ? stored
-                                : layout.upper(c)  ? (byte & 15) | stored << 4
-                                                   : (byte & 0xF0) | stored);
+  uint8_t* const to = panels + layout.byte_of(row, 0);
+  const int64_t unit = layout.bits() == 8 ? kQuad : kCodeGroup, whole = layout.columns / unit;
+  put_units(layout, codes, whole, to);
+  if (const int64_t rest = layout.columns - whole * unit; rest > 0) {
+    int8_t last[kCodeGroup] = {};
+    std::memcpy(last, codes + whole * unit, static_cast<size_t>(rest));
+    put_units(layout, last, 1, panels + layout.byte_of(row, whole * unit));
   }
+}
+
+void put_no_codes(const CodePanels& layout, int64_t row, uint8_t* panels) {
+  const std::vector<int8_t> zeros(static_cast<size_t>(layout.columns));
+  put_codes(layout, row, zeros.data(), panels);
 }
 
 void take_codes(const CodePanels& layout, int64_t row, const uint8_t* panels, int8_t* codes) {
@@ -66,10 +80,10 @@ void put_scales(const CodePanels& layout, int64_t row, const uint8_t* row_scales
   const int64_t lane = row % kPanelRows, numbers_bytes = unit.numbers * unit.width;
   uint8_t* at = scales + row / kPanelRows * layout.panel_scale_bytes();
   for (int64_t u = 0; u < layout.units(); ++u) {
-    for (int64_t n = 0; n < unit.numbers; ++n)
-      std::memcpy(at + (n * kPanelRows + lane) * unit.width,
-                  row_scales + n * unit.width,
-                  static_cast<size_t>(unit.width));
+    if (unit.width == 2)
+      put_numbers<2>(row_scales, unit.numbers, at + lane * 2);
+    else
+      put_numbers<4>(row_scales, unit.numbers, at + lane * 4);
     for (int64_t b = 0; b < unit.bytes; ++b)
       at[(numbers_bytes + b) * kPanelRows + lane] = row_scales[numbers_bytes + b];
     row_scales += unit.row_bytes();

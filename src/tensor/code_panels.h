@@ -187,10 +187,11 @@ struct CodePanels {
   }
 };
 
-/// Fills panels with code 0.
-void clear_codes(const CodePanels& layout, uint8_t* panels);
-/// Puts a row's `columns` codes in place, each in [least(), largest()].
+/// Puts a row's `columns` codes in place, each in [least(), largest()], and code 0 in the columns past
+/// them.
 void put_codes(const CodePanels& layout, int64_t row, const int8_t* codes, uint8_t* panels);
+/// Code 0 in all of a row: one past the matrix in its last panel.
+void put_no_codes(const CodePanels& layout, int64_t row, uint8_t* panels);
 /// The codes of a row.
 void take_codes(const CodePanels& layout, int64_t row, const uint8_t* panels, int8_t* codes);
 /// Puts a row's scales in place: `row_scales` are its row_scale_bytes(), unit by unit.

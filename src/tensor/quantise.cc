@@ -137,9 +137,9 @@ PanelsInMaking::PanelsInMaking(WeightCodes kind, const Shape& shape)
   scales_ = in_cpu_memory(code_scales_shape(layout_, matrices), code_scales_dtype(kind));
   codes_ = static_cast<uint8_t*>(panels_.data());
   of_groups_ = static_cast<uint8_t*>(scales_.data());
-  // Only the last panel of a matrix and the last quad or group of a row have places that no row
-  // fills.
-  for (int64_t m = 0; m < matrices; ++m) clear_codes(layout_, codes_ + m * layout_.bytes());
+  for (int64_t m = 0; m < matrices; ++m)
+    for (int64_t row = layout_.rows; row < layout_.panels() * kPanelRows; ++row)
+      put_no_codes(layout_, row, codes_ + m * layout_.bytes());
   if (kind == WeightCodes::kInt8)
     std::fill_n(reinterpret_cast<float*>(of_groups_), scales_.count(), 1.0f);
   else if (kind == WeightCodes::kInt4)

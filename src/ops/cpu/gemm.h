@@ -46,12 +46,18 @@ inline constexpr size_t kGemmThreadBytes = kGemmStripBytes + kGemmBlockBytes + k
 
 // Weights packed beforehand, for a few rows of bf16: then reading and packing B is what a product
 // costs. Panels of 32 rows of b, in each the pairs (k, k + 1) one after the other, lanes innermost.
+// Products of many rows save the packing too, where their tiles take pairs; they are not worth the
+// memory.
 inline constexpr int64_t kGemmPanelRows = 32;
 inline constexpr int64_t kGemmPackedRowsMax = 12;  // rows of a, in the mean of a batch's problems
 
-/// Whether products of `rows` rows take panels, in the tier in use.
-inline bool gemm_takes_panels(int64_t rows, bool bf16) {
+/// Whether panels are worth making for products of `rows` rows, in the tier in use.
+inline bool gemm_wants_panels(int64_t rows, bool bf16) {
   return bf16 && rows <= kGemmPackedRowsMax && cpu_tier() >= CpuTier::kAvx512;
+}
+/// Whether such products are faster from panels that are there.
+inline bool gemm_takes_panels(int64_t rows, bool bf16) {
+  return gemm_wants_panels(rows, bf16) || (bf16 && cpu_tier() == CpuTier::kAvx512Dot);
 }
 /// From one panel to the next, in pairs; the last 32 keep panels from the same cache sets.
 inline constexpr int64_t gemm_panel_stride(int64_t k) { return (k + 1) / 2 * kGemmPanelRows + 32; }
@@ -77,7 +83,7 @@ namespace FERRY_TIER {
 /// disjoint. Uses the thread pool. workspace: kGemmThreadBytes for each thread, 64-byte aligned.
 void gemm_batch(Gemm* problems, int64_t count, void* workspace);
 
-/// Packs b [n, k] into gemm_panels_count(n, k) pairs, for products where gemm_takes_panels. Uses
+/// Packs b [n, k] into gemm_panels_count(n, k) pairs, for products where gemm_wants_panels or gemm_takes_panels. Uses
 /// the thread pool.
 void gemm_pack_panels(const GemmOperand& b, int64_t n, int64_t k, void* panels);
 

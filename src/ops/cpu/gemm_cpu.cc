@@ -8,7 +8,8 @@
 // f32 units, the odd element first, and the f32 tile does what vdpbf16ps would, in the same order:
 // two fma run twice as fast as one vdpbf16ps on Sapphire Rapids (one in two cycles, measured by
 // linear_bench). Where a few rows are multiplied, reading B is the cost: weights are then packed
-// once, in pairs, which are multiplied as they are or taken apart in registers.
+// once, in pairs, which are multiplied as they are or taken apart in registers. Where pairs are what
+// tiles take anyhow, these panels serve any number of rows, and nothing of B is packed again.
 #include "ops/cpu/gemm.h"
 
 #include <bit>
@@ -631,7 +632,8 @@ Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count
   if (k_blocks > 1 && g.c_dtype == DType::kBF16)
     m_limit = min(m_limit, static_cast<int64_t>(kGemmScratchBytes) / (4 * n_limit));
   // Packing one row of A costs about as much as 5 of its products, of B about 10 (in columns,
-  // rows).
+  // rows); what is packed already nothing.
+  const int64_t pack_b = g.panels != nullptr && packing == Packing::kPairs ? 0 : 10;
   const int64_t threads = cpu_pool().threads();
   const int64_t m_least = ceil_div(max(1, m_mean), m_limit), n_least = ceil_div(g.n, n_limit);
   Blocks best{m_limit, n_limit, k, packing};
@@ -642,7 +644,7 @@ Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count
          ++nb) {
       const int64_t m = ceil_div(max(1, m_mean), mb), n = round_up(ceil_div(g.n, nb), kPanel);
       const int64_t tasks = count * mb * ceil_div(g.n, n);
-      const double work = static_cast<double>(m * n + 5 * m + 10 * n);
+      const double work = static_cast<double>(m * n + 5 * m + pack_b * n);
       // A part of a task more for threads that do not end together.
       const double waits = threads > 1 ? 0.1 : 0;
       const double cost = (static_cast<double>(ceil_div(tasks, threads)) + waits) * work;
@@ -688,7 +690,8 @@ struct Runner {
     const int64_t rows = min(blocks.m, g.m - m), columns = min(blocks.n, g.n - n);
     char* const memory = workspace + static_cast<size_t>(thread) * kGemmThreadBytes;
 #if defined(FERRY_TIER_avx512)
-    if (g.panels != nullptr && g.a.dtype == DType::kBF16 && g.a.k_stride == 1)
+    const bool few = rows <= kGemmPackedRowsMax || blocks.packing != Packing::kPairs;
+    if (g.panels != nullptr && few && g.a.dtype == DType::kBF16 && g.a.k_stride == 1)
       return blocks.packing == Packing::kPairs
                  ? block_of_panels<Pairs::kDot>(g, m, rows, n, columns, memory)
                  : block_of_panels<Pairs::kApart>(g, m, rows, n, columns, memory);
@@ -733,7 +736,8 @@ struct Runner {
   void block(
       const Gemm& g, int64_t m, int64_t rows, int64_t n, int64_t columns, char* memory) const {
     float* const strip_memory = reinterpret_cast<float*>(memory);
-    float* const panels = reinterpret_cast<float*>(memory + kGemmStripBytes);
+    float* const block_panels = reinterpret_cast<float*>(memory + kGemmStripBytes);
+    const bool packed = g.panels != nullptr && blocks.packing == Packing::kPairs;
     const PackStrips pack_a = packers(g.a.dtype, blocks.packing).strips;
     const PackBlock pack_b = packers(g.b.dtype, blocks.packing).block;
     const int64_t strips =
@@ -745,11 +749,15 @@ struct Runner {
     do {  // once even without any k: C becomes zero
       const int64_t k_count = min(blocks.k, g.k - k);
       const int64_t steps = units(blocks.packing, k_count);
-      const int64_t panel_stride = steps * kPanel + kPanelPad;
+      const int64_t panel_stride =
+          packed ? gemm_panel_stride(g.k) : steps * kPanel + kPanelPad;
+      const float* const panels = packed ? static_cast<const float*>(g.panels) +
+                                               n / kPanel * panel_stride + k / 2 * kPanel
+                                         : block_panels;
       const int64_t strip_units = steps * kStripRows + kStripPad;
       const int64_t group_max =
           min(kStripGroup, static_cast<int64_t>(kGemmStripBytes / sizeof(float)) / strip_units);
-      pack_b(g.b, n, columns, k, k_count, panels, panel_stride);
+      if (!packed) pack_b(g.b, n, columns, k, k_count, block_panels, panel_stride);
       for (int64_t s = 0; s < strips; s += group.count) {
         group.count = static_cast<int>(min(group_max, strips - s));
         for (int i = 0; i <= group.count; ++i) group.row[i] = m + rows * (s + i) / strips;

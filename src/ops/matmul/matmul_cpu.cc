@@ -38,7 +38,11 @@ void matmul(const Plan&, const MatmulArgs& args, void* workspace, Stream&) {
   gemm_batch(problems, count, static_cast<char*>(workspace) + gemm_problems_bytes(count));
 }
 
-bool panels_help(int64_t rows, DType compute) {
+bool panels_wanted(int64_t rows, DType compute) {
+  return gemm_wants_panels(rows, compute == DType::kBF16);
+}
+
+bool panels_taken(int64_t rows, DType compute) {
   return gemm_takes_panels(rows, compute == DType::kBF16);
 }
 

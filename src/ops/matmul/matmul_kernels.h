@@ -32,8 +32,10 @@ struct MatmulArgs {
 struct PackPanelsArgs {
   /// Of devices that pack.
   struct Traits {
-    /// Whether products of `rows` rows in `compute` are faster from panels.
-    bool (*helps)(int64_t rows, DType compute) = nullptr;
+    /// Whether panels are worth making for products of `rows` rows in `compute`, and whether such
+    /// products are faster from panels that are there.
+    bool (*wants)(int64_t rows, DType compute) = nullptr;
+    bool (*takes)(int64_t rows, DType compute) = nullptr;
     int64_t (*count)(int64_t n, int64_t k) = nullptr;  // i32 elements of the panels of [n, k]
   };
   View weight;  // [n, k] or [experts, n, k], f32 or bf16
@@ -51,7 +53,8 @@ DECLARE_CPU_PLAN(MatmulArgs, matmul_plan)
 extern const KernelTable<PackPanelsArgs> kPackPanels;
 
 DECLARE_CPU_KERNEL(PackPanelsArgs, pack_panels)
-DECLARE_CPU_FUNCTION(bool, panels_help, int64_t rows, DType compute)
+DECLARE_CPU_FUNCTION(bool, panels_wanted, int64_t rows, DType compute)
+DECLARE_CPU_FUNCTION(bool, panels_taken, int64_t rows, DType compute)
 DECLARE_CPU_FUNCTION(int64_t, panels_count, int64_t n, int64_t k)
 DECLARE_ASCEND_KERNEL(MatmulArgs, matmul)
 

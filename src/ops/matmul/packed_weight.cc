@@ -15,7 +15,9 @@ constexpr int kPanelLayout = 1;
 const KernelTable<PackPanelsArgs> kPackPanels{
     .op = "pack_panels",
     .cpu = CPU_KERNEL(PackPanelsArgs, pack_panels)
-               .with({.helps = CPU_FUNCTION(panels_help), .count = CPU_FUNCTION(panels_count)}),
+               .with({.wants = CPU_FUNCTION(panels_wanted),
+                      .takes = CPU_FUNCTION(panels_taken),
+                      .count = CPU_FUNCTION(panels_count)}),
     .cuda = Kernel<PackPanelsArgs>::missing("panels are the layout of the CPU's kernel"),
     .ascend = Kernel<PackPanelsArgs>::missing("panels are the layout of the CPU's kernel"),
 };
@@ -23,12 +25,11 @@ const KernelTable<PackPanelsArgs> kPackPanels{
 View packed_panels(const Weight& weight, int64_t rows, DType compute) {
   const Tensor& w = weight.value;
   const Kernel<PackPanelsArgs>& pack = kPackPanels.on(w.device().kind());
-  if (!pack.present() || Tape::current() != nullptr || weight.scaled() ||
-      !pack.traits.helps(rows, compute))
-    return {};
+  if (!pack.present() || Tape::current() != nullptr || weight.scaled()) return {};
   const bool fresh = weight.packed != nullptr && weight.packed->layout == kPanelLayout &&
                      weight.packed->version == weight.version &&
                      weight.packed->of == w.storage().get();
+  if (fresh ? !pack.traits.takes(rows, compute) : !pack.traits.wants(rows, compute)) return {};
   if (!fresh) {
     const int64_t experts = w.rank() == 3 ? w.dim(0) : 1;
     Tensor panels =

@@ -10,7 +10,7 @@ namespace ferry::ops {
 /// MatmulArgs::panels; not given where the device, the tier, the compute type or the number of rows
 /// (of each product, in the mean) has no use for them, where the weight is stored as codes (panels
 /// would take more memory than it), or while a tape records: a weight that is being trained changes
-/// in every step.
+/// in every step. Many rows make none, but take what is there.
 ///
 /// Memory    half of the weight's in f32, as much as it in bf16.
 /// Threads   one at a time uses a weight.

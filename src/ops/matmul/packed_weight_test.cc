@@ -25,7 +25,7 @@ TEST(PackedWeight, GivesTheBitsOfManyRowsAndFollowsTheWeight) {
   for (const DType stored : {DType::kF32, DType::kBF16})
     for (const auto& [n, k] : {std::pair<int64_t, int64_t>{70, 129}, {32, 2}, {5, 2100}}) {
       Weight w = weight_of(normal({n, k}, stored, 1));
-      const Tensor many = normal({15, k}, DType::kBF16, 2);  // more rows than take panels
+      const Tensor many = normal({45, k}, DType::kBF16, 2);  // more rows than make panels
       for (int change = 0; change < 2; ++change) {
         const std::vector<float> expected = linear(many, w).to_f32();
         for (int64_t rows = 1; rows <= 12; ++rows) {
@@ -34,6 +34,8 @@ TEST(PackedWeight, GivesTheBitsOfManyRowsAndFollowsTheWeight) {
               << n << " x " << k << ", " << rows << " rows, change " << change;
         }
         EXPECT_EQ(w.packed != nullptr, cpu_tier() >= CpuTier::kAvx512);
+        EXPECT_EQ(packed_panels(w, 15, DType::kBF16).given(), cpu_tier() == CpuTier::kAvx512Dot);
+        EXPECT_EQ(linear(many, w).to_f32(), expected) << n << " x " << k << ", change " << change;
         w.value.assign_f32(normal({n, k}, DType::kF32, 7).to_f32());
         w.changed();
       }

@@ -88,7 +88,7 @@ Weight quantized_weight(WeightCodes kind,
   std::vector<int8_t> row(static_cast<size_t>(l.columns));
   for (int64_t m = 0; m < matrices; ++m) {
     uint8_t* const to = bytes.data() + m * l.bytes();
-    clear_codes(l, to);
+    for (int64_t r = l.rows; r < l.panels() * kPanelRows; ++r) put_no_codes(l, r, to);
     for (int64_t r = 0; r < l.rows; ++r) {
       const int64_t at = m * l.rows + r;
       for (int64_t c = 0; c < l.columns; ++c)
