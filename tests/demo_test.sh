@@ -29,12 +29,19 @@ case $1 in
     mkdir -p "$(after "$@")"
     echo '{}' >"$(after "$@")/manifest.json"
     ;;
-  train)
+  tasks) echo '{}' >"$(after "$@")" ;;
+  train | rl)
     [ -n "${STAND_IN_STOP:-}" ] && step=5 stopped=true || step=9 stopped=false
     mkdir -p "$run/step-0000000$step"
     echo '{}' >"$run/step-0000000$step/checksums.json"
-    printf '{"model_dir":%s,"step":%s,"stopped":%s%s,"seconds":3.5}\n' \
-      "$(quoted "$run/step-0000000$step")" $step $stopped "${STAND_IN_RATE-,\"tokens_per_s\":8000.25}"
+    scores=
+    if [ "$1" = rl ]; then
+      mkdir -p "$run/samples"
+      for s in 0 $step; do echo "an answer of step $s" >"$run/samples/step-0000000$s.txt"; done
+      scores=',"score_before":0.25,"score_after":0.875,"logprob_mismatches":0'
+    fi
+    printf '{"model_dir":%s,"step":%s,"stopped":%s%s,"seconds":3.5%s}\n' \
+      "$(quoted "$run/step-0000000$step")" $step $stopped "${STAND_IN_RATE-,\"tokens_per_s\":8000.25}" "$scores"
     ;;
   serve) exit "${STAND_IN_SERVE:-0}" ;;
   eval)
@@ -101,6 +108,42 @@ script -qec "$command" /dev/null </dev/null >"$top/said" || fail "at a terminal:
 script -qec "$command --no-serve" /dev/null </dev/null >"$top/said" || fail "--no-serve: $(cat "$top/said")"
 ! grep -q '^serve' "$STAND_IN_LOG" || fail "serves although it was told not to"
 grep -q -- '--checkpoint.chat_template=/' "$STAND_IN_LOG" || fail "the model gets no chat template"
+
+# --- ./run demo reason -----------------------------------------------------------------------------------
+# reason FOLDER [SEED]: its output in $said, the commands that it gave in $gave
+reason() {
+  : >"$STAND_IN_LOG"
+  said=$(tools/reason.sh "$top/ferry" "$1" "${2:-}" 2>&1) || fail "reason $1: status $?: $said"
+  gave=$(cut -d' ' -f1 "$STAND_IN_LOG" | tr '\n' ' ')
+}
+making="tasks tasks tasks tokenizer data "
+for name in sums 'g "h'; do
+  reason "$top/$name"
+  [ "$gave" = "${making}train rl " ] || fail "reason $name: $gave"
+  ! grep -q -- '--resume' "$STAND_IN_LOG" || fail "reason $name: goes on with nothing"
+  [ "$(tail -n 1 <<<"$said" | jq -c '[.score_before, .score_after, .steps, .logprob_mismatches, .model_dir]')" = \
+    "$(jq -nc --arg model "$top/$name/run/step-00000009" '[0.25, 0.875, 9, 0, $model]')" ] || fail "reason $name: $said"
+  [[ $said == *"an answer of step 0"*"an answer of step 9"* ]] || fail "reason $name shows no answers: $said"
+done
+# What it made it may replace; what it did not make stays.
+reason "$top/sums"
+[[ $gave == "${making}train rl " && $said == *"Replacing"* ]] || fail "reason again: $gave $said"
+echo mine >"$top/sums/run/samples/notes.txt"
+tools/reason.sh "$top/ferry" "$top/sums" >/dev/null 2>&1 && fail "reason takes somebody's notes for its own"
+rm "$top/sums/run/samples/notes.txt"
+# Stopped in either training it goes on, with its seed, and says how.
+STAND_IN_STOP=1 reason "$top/stopped sums" 7
+[[ $gave == "${making}train " && $said == *"goes on with:"*"demo reason"*'stopped\ sums'* ]] || fail "reason stopped: $gave $said"
+reason "$top/stopped sums"
+[ "$gave" = "train rl " ] || fail "an interrupted reason begins anew: $gave"
+[ "$(grep -c -- '--train.seed=7 .*--resume' "$STAND_IN_LOG")" = 2 ] || fail "reason goes on as another: $(cat "$STAND_IN_LOG")"
+[ "$(tail -n 1 <<<"$said" | jq .steps)" = 9 ] || fail "reason gone on with: $said"
+# Another seed is another run; so is the next one after it was done.
+sed -i '/^done$/d' "$top/stopped sums/progress.txt"
+reason "$top/stopped sums" 8
+[ "$gave" = "${making}train rl " ] || fail "another seed goes on: $gave"
+reason "$top/stopped sums" 8
+[ "$gave" = "${making}train rl " ] || fail "reason that was done: $gave"
 
 [ "$failures" = 0 ] && echo "demo: all as it should be"
 exit $((failures > 0))

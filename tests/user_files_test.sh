@@ -34,6 +34,8 @@ echo "another" >"$top/home/tokenizer.json"
 refuses "$top/home" ./run demo "$top/home"
 refuses "$top/home" ./run demo "$top/home" --size small
 refuses "$top/home" tools/demo.sh "$ferry" "$top/home" nowhere small
+refuses "$top/home" ./run demo reason "$top/home"
+refuses "$top/home" tools/reason.sh "$ferry" "$top/home"
 refuses "$top/home" tools/tiny_model.sh "$ferry" "$top/home"
 refuses "$top/home" tools/aarch64_root.sh "$top/home"
 refuses "$top/home/papers/thesis.txt" ./run demo "$top/home/papers/thesis.txt"

@@ -9,6 +9,7 @@
 set -euo pipefail
 export LC_ALL=C.UTF-8  # numbers are written and read with a point
 . "$(dirname "${BASH_SOURCE[0]}")/own_folder.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/last_line.sh"
 files=('gcide\.txt' 'tokenizer\.json' '(machine|train|eval|progress)\.txt' 'verify\.html')
 if [ "$1" = --check ]; then
   may_own_folder "./run demo" "$2" "${files[@]}"
@@ -27,20 +28,6 @@ vocab=4096
 large_minutes_max=12  # longer, and the small one is chosen
 start=$SECONDS
 step() { printf '\n== %s\n' "$*"; }
-# json NAME FILE: a field of the JSON that ends the file, as it stands there; null where there is none.
-# Commas, braces and quotes may stand within a text; a quote in it has a backslash before it.
-json() {
-  local value
-  value=$(tail -n 1 "$2" | sed -nE "s/.*[{,]\"$1\":(\"([^\"\\\\]|\\\\.)*\"|[^,}\"]*)[,}].*/\1/p")
-  printf '%s' "${value:-null}"
-}
-# field NAME FILE: the same of a number or of a word
-field() {
-  local value
-  value=$(json "$1" "$2")
-  value=${value#\"}
-  printf '%s' "${value%\"}"
-}
 config() { if [ "$1" = large ]; then echo configs/demo.toml; else echo configs/demo_small.toml; fi; }
 # setting NAME SIZE: a whole number in the settings of a size
 setting() { sed -nE "s/^$1 = ([0-9]+).*/\1/p" "$(config "$2")"; }
@@ -116,6 +103,7 @@ step "7/7  The crossing: is it the same model on an Ascend chip? (software Ascen
 FERRY_ASCEND_LIBRARIES=$ascend "$ferry" verify "$model" --device ascend --html "$out/verify.html"
 
 step "Done in $((SECONDS - start)) s. The model is in $model, the loss curve in $out/run/curve.svg, the report in $out/verify.html"
+echo "The next act, a model that learns to reason: ./run demo reason"
 printf '{"model_dir":%s,"bits_per_byte":%s,"xz_bits_per_byte":%s,"tokens_per_s":%s,"seconds":%s,"size":"%s","training_s":%s,"tier":"%s"}\n' \
   "$(json model_dir "$out/train.txt")" "$(field bits_per_byte "$out/eval.txt")" "$(field xz_bits_per_byte "$out/eval.txt")" \
   "${rate:-null}" "$((SECONDS - start))" "$size" "$training_s" "$tier"

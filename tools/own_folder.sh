@@ -3,7 +3,7 @@
 
 # own_folder KIND FOLDER PATTERN...: makes FOLDER, empty but for a note of whose it is. What an earlier run
 # left there goes: every entry must match a pattern (extended, of the whole path below FOLDER), or be what
-# `ferry data prepare --out FOLDER/data` and `ferry train --checkpoint.dir=FOLDER/run` make. Where anything
+# `ferry data prepare --out FOLDER/data` and `ferry train` or `rl --checkpoint.dir=FOLDER/run` make. Where anything
 # else lies there the script ends with status 2, and all of it stays. Pattern ".*" alone: all that comes to
 # lie there is.
 own_folder() {
@@ -52,6 +52,8 @@ made_by_ferry() {
       matches "$2" 'data|data/\.lock|data/(train|held-out)-[^/]*\.tok' \
         'data/(manifest\.json|tokenizer\.json|held-out\.txt)(\.tmp\..*)?' \
         'run|run/\.lock|run/(metrics\.jsonl|curve\.svg)(\.tmp\..*)?' \
+        'run/metrics\.([0-9]+\.jsonl|unreadable\.txt)(\.tmp\..*)?' \
+        'run/samples|run/samples/step-[0-9]+\.txt(\.tmp\..*)?' \
         'run/tensorboard|run/tensorboard/events\..*' 'run/step-[0-9]+|run/\.step-[0-9]+\.(tmp|old|trash)\..*'
       ;;
   esac
