@@ -134,6 +134,19 @@ std::vector<double> JsonFields::reals(const char* name) {
   return all;
 }
 
+std::vector<int64_t> JsonFields::integers(const char* name, int64_t low, int64_t high) {
+  std::vector<int64_t> all;
+  for (const Json& j : list(name)) {
+    const std::optional<int64_t> n = integer_within(j, low, high);
+    if (n) all.push_back(*n);
+    if (!n)
+      wrong(name,
+            list(name),
+            fmt::format("must be a list of whole numbers from {} to {}", low, high));
+  }
+  return all;
+}
+
 std::vector<int64_t> JsonFields::ids(const char* name, int64_t high) {
   std::vector<int64_t> all;
   const Json* value = find(name);

@@ -51,6 +51,7 @@ class JsonFields {
   std::string text(const char* name, std::optional<std::string> missing = {});
   std::vector<std::string> texts(const char* name);
   std::vector<double> reals(const char* name);
+  std::vector<int64_t> integers(const char* name, int64_t low, int64_t high);
   /// One id or a list of ids, from 0 to `high`; without repetitions, in their order. May be missing.
   std::vector<int64_t> ids(const char* name, int64_t high);
   const nlohmann::json& list(const char* name);     // an empty one after a problem

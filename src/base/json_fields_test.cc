@@ -37,6 +37,7 @@ TEST(JsonFields, TakesWhatIsThere) {
                          EXPECT_EQ(f.text("t"), "text");
                          EXPECT_EQ(f.texts("ts"), (std::vector<std::string>{"a", "b"}));
                          EXPECT_EQ(f.reals("xs"), (std::vector<double>{1, 2.5}));
+                         EXPECT_EQ(f.integers("ids", 1, 3), (std::vector<int64_t>{3, 1, 3}));
                          EXPECT_EQ(f.ids("ids", 9), (std::vector<int64_t>{3, 1}));
                          EXPECT_EQ(f.ids("id", 9), (std::vector<int64_t>{4}));
                          EXPECT_TRUE(f.ids("none", 9).empty());

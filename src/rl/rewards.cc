@@ -1,20 +1,17 @@
 #include "rl/rewards.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "base/json.h"
+#include "rl/decimal.h"
+#include "rl/expression.h"
 
 namespace ferry::rl {
 namespace {
 
 constexpr std::string_view kOpen = "<think>", kClose = "</think>", kBoxed = "\\boxed{";
 constexpr std::string_view kSpace = " \t\r\n\f\v";
-constexpr size_t kExpressionBytesMax = 4096;
-constexpr int kDepthMax = 64;  // of brackets
 
 std::string_view trimmed(std::string_view text) {
   const size_t begin = text.find_first_not_of(kSpace);
@@ -48,119 +45,11 @@ std::string words(std::string_view text) {
   return out;
 }
 
-/// A whole text that is a number: decimal, with commas between thousands or a percent sign's like not.
-std::optional<double> number(std::string_view text) {
-  std::string digits;
-  for (const char c : trimmed(text))
-    if (c != ',') digits += c;
-  if (!digits.empty() && digits.front() == '+') digits.erase(0, 1);
-  double value = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  if (error != std::errc() || end != digits.data() + digits.size() || !std::isfinite(value))
-    return std::nullopt;
-  return value;
-}
-
-/// Recursive descent; every step checks that fractions stay within 64 bits.
-class Parser {
- public:
-  explicit Parser(std::string_view text) : text_(text) {}
-
-  std::optional<Expression> run() {
-    const Fraction value = sum(0);
-    skip();
-    if (bad_ || at_ != text_.size()) return std::nullopt;
-    return Expression{value.n, value.d, std::move(numbers_)};
-  }
-
- private:
-  struct Fraction {
-    int64_t n = 0, d = 1;
-  };
-
-  void skip() {
-    while (at_ < text_.size() && kSpace.find(text_[at_]) != std::string_view::npos) ++at_;
-  }
-  bool take(char c) {
-    skip();
-    if (at_ >= text_.size() || text_[at_] != c) return false;
-    ++at_;
-    return true;
-  }
-  int64_t times(int64_t a, int64_t b) {
-    int64_t out = 0;
-    bad_ |= __builtin_mul_overflow(a, b, &out) || out == INT64_MIN;
-    return bad_ ? 0 : out;
-  }
-  int64_t plus(int64_t a, int64_t b) {
-    int64_t out = 0;
-    bad_ |= __builtin_add_overflow(a, b, &out) || out == INT64_MIN;
-    return bad_ ? 0 : out;
-  }
-  Fraction lowest(int64_t n, int64_t d) {
-    if (bad_ || d == 0) {
-      bad_ = true;
-      return {};
-    }
-    const int64_t g = std::gcd(n, d) * (d < 0 ? -1 : 1);
-    return {n / g, d / g};
-  }
-
-  Fraction sum(int depth) {
-    Fraction a = product(depth);
-    while (!bad_) {
-      const bool minus = take('-');
-      if (!minus && !take('+')) break;
-      const Fraction b = product(depth);
-      const int64_t right = times(b.n, a.d);
-      a = lowest(plus(times(a.n, b.d), minus ? -right : right), times(a.d, b.d));
-    }
-    return a;
-  }
-  Fraction product(int depth) {
-    Fraction a = factor(depth);
-    while (!bad_) {
-      const bool divided = take('/');
-      if (!divided && !take('*')) break;
-      const Fraction b = factor(depth);
-      a = divided ? lowest(times(a.n, b.d), times(a.d, b.n))
-                  : lowest(times(a.n, b.n), times(a.d, b.d));
-    }
-    return a;
-  }
-  Fraction factor(int depth) {
-    if (depth == kDepthMax) bad_ = true;
-    if (bad_) return {};
-    if (take('(')) {
-      const Fraction inside = sum(depth + 1);
-      bad_ |= !take(')');
-      return inside;
-    }
-    skip();
-    int64_t value = 0;
-    const char* const begin = text_.data() + at_;
-    const bool digit = at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9';
-    const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), value);
-    if (!digit || error != std::errc()) {
-      bad_ = true;
-      return {};
-    }
-    at_ += static_cast<size_t>(end - begin);
-    numbers_.push_back(value);
-    return {value, 1};
-  }
-
-  std::string_view text_;
-  size_t at_ = 0;
-  bool bad_ = false;
-  std::vector<int64_t> numbers_;
-};
-
 bool countdown_right(const Task& task, std::string_view answer) {
-  const std::optional<double> target = number(task.answer);
+  const std::optional<Decimal> target = decimal_of(task.answer);
   // What is written behind "=" is the writer's claim.
   std::optional<Expression> e = evaluate_expression(answer.substr(0, answer.find('=')));
-  if (!e || !target || e->denominator != 1 || static_cast<double>(e->numerator) != *target)
+  if (!e || !target || e->value.denominator != 1 || target->whole() != e->value.numerator)
     return false;
   std::vector<int64_t> used = std::move(e->numbers), given = task.numbers;
   std::sort(used.begin(), used.end());
@@ -225,8 +114,8 @@ bool is_right(const Task& task, std::string_view answer) {
   switch (task.check) {
     case Check::kExact: return words(answer) == words(task.answer);
     case Check::kNumber: {
-      const std::optional<double> got = number(answer), expected = number(task.answer);
-      return got && expected && std::abs(*got - *expected) <= task.tolerance;
+      const std::optional<Decimal> got = decimal_of(answer), expected = decimal_of(task.answer);
+      return got && expected && within(*got, *expected, task.tolerance);
     }
     case Check::kRegex: {
       const auto pattern = text::LimitedRegex::compile(task.answer);
@@ -283,13 +172,8 @@ Result<std::vector<double>> Judge::worth(std::span<const Asked> answers,
 
 std::string vote_of(const Task& task, std::string_view answer) {
   if (task.check == Check::kNumber)
-    if (const std::optional<double> value = number(answer)) return fmt::format("{}", *value);
+    if (const std::optional<Decimal> value = decimal_of(answer)) return value->text();
   return words(answer);
-}
-
-std::optional<Expression> evaluate_expression(std::string_view text) {
-  if (text.size() > kExpressionBytesMax) return std::nullopt;
-  return Parser(text).run();
 }
 
 Result<ScriptShare> ScriptShare::of(const std::string& script) {

@@ -74,12 +74,4 @@ class ScriptShare {
   text::LimitedRegex letters_, of_script_;
 };
 
-/// The value of an expression of whole numbers, + - * / and brackets, as a fraction, and the numbers that it
-/// uses, in their order. Nothing: it is none, divides by zero, or leaves 64 bits.
-struct Expression {
-  int64_t numerator = 0, denominator = 1;  // in lowest terms, denominator > 0
-  std::vector<int64_t> numbers;
-};
-std::optional<Expression> evaluate_expression(std::string_view text);
-
 }  // namespace ferry::rl

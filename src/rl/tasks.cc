@@ -1,10 +1,12 @@
 #include "rl/tasks.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "base/json_fields.h"
+#include "rl/solvable.h"
 #include "text/limited_regex.h"
 
 namespace ferry::rl {
@@ -60,8 +62,7 @@ Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
       f.text("answer", t.check == Check::kProgram ? std::optional<std::string>("") : std::nullopt);
   t.tolerance = f.real("tolerance", 0, 1e300, 0.0);
   t.solution = f.text("solution", "");
-  if (t.check == Check::kCountdown)
-    for (const double n : f.reals("numbers")) t.numbers.push_back(static_cast<int64_t>(n));
+  if (t.check == Check::kCountdown) t.numbers = f.integers("numbers", 0, INT64_MAX);
   if (t.check == Check::kMaze) {
     t.maze = f.texts("maze");
     if (!problem) check_maze(f, t.maze);
@@ -70,9 +71,10 @@ Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
     if (const auto pattern = text::LimitedRegex::compile(t.answer); !pattern)
       f.refuse("answer", pattern.error().message);
   f.refuse_unknown({"text", "numbers", "maze"}, "is no field of a task");
+  if (!problem)
+    if (const std::optional<Unsolvable> u = unsolvable(t))
+      f.refuse(u->field, u->why + ": no answer could be right");
   TRY(problem.done());
-  if (t.answer.empty() && t.check != Check::kMaze && t.check != Check::kProgram)
-    return fail(Code::kInvalidInput, "{}: \"answer\" is empty: nothing could be right", where);
   return t;
 }
 
@@ -80,6 +82,10 @@ Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
 
 Result<std::vector<Task>> read_tasks(const std::string& path) {
   TRY_ASSIGN(const std::string text, read_file(path, kFileBytesMax));
+  return parse_tasks(text, path);
+}
+
+Result<std::vector<Task>> parse_tasks(std::string_view text, const std::string& path) {
   std::vector<Task> tasks;
   std::string_view rest = text;
   for (size_t number = 1; !rest.empty(); ++number) {

@@ -37,9 +37,10 @@ struct Task {
 /// The lines of a file: "prompt" or "messages", "answer", and optionally "kind", "difficulty",
 /// "check" ("exact", "number", "regex", "countdown", "maze", "program"), "tolerance", "numbers", "maze",
 /// "solution", and "text", which is for training and not read.
-/// Errors: kInvalidInput with the line: JSON, fields, a task without answer, patterns, mazes without way
-/// in or out; kNotFound.
+/// Errors: kInvalidInput with the line: JSON, fields, patterns, mazes, tasks that are unsolvable(); kNotFound.
 Result<std::vector<Task>> read_tasks(const std::string& path);
+/// The same of a file's text.
+Result<std::vector<Task>> parse_tasks(std::string_view text, const std::string& path);
 
 /// One line, without the newline. `with_text`: with "text", the prompt and its solution.
 std::string to_json_line(const Task& task, bool with_text);

@@ -49,17 +49,27 @@ TEST(Tasks, AreAFunctionOfTheirNumber) {
 }
 
 TEST(Tasks, WrongOnesAreRefusedWithTheirLine) {
-  for (const char* bad : {R"({"prompt": "a"})",
-                          R"({"answer": "a"})",
-                          R"({"prompt": "a", "answer": ""})",
-                          R"({"prompt": "a", "messages": [], "answer": "b"})",
-                          R"([])",
-                          R"({"prompt": )",
-                          R"({"prompt": "a", "answer": "b", "check": "taste"})",
-                          R"({"prompt": "a", "answer": "(", "check": "regex"})",
-                          R"({"prompt": "a", "answer": 3, "check": "program"})",
-                          R"({"prompt": "a", "answer": "R", "check": "maze", "maze": ["S.", "E"]})",
-                          R"({"prompt": "a", "answer": "b", "anwser": "c"})"}) {
+  for (const char* bad :
+       {R"({"prompt": "a"})",
+        R"({"answer": "a"})",
+        R"({"prompt": "a", "answer": ""})",
+        R"({"prompt": "a", "messages": [], "answer": "b"})",
+        R"([])",
+        R"({"prompt": )",
+        R"({"prompt": "a", "answer": "b", "check": "taste"})",
+        R"({"prompt": "a", "answer": "(", "check": "regex"})",
+        R"({"prompt": "a", "answer": 3, "check": "program"})",
+        R"({"prompt": "a", "answer": "R", "check": "maze", "maze": ["S.", "E"]})",
+        R"({"prompt": "a", "answer": " "})",
+        R"({"prompt": "a", "answer": "b", "check": "number"})",
+        R"({"prompt": "a", "answer": "b", "solution": "c"})",
+        R"({"prompt": "a", "answer": "7", "check": "countdown"})",
+        R"({"prompt": "a", "answer": "7", "check": "countdown", "numbers": [1e300]})",
+        R"({"prompt": "a", "answer": "7", "check": "countdown", "numbers": [3.5, 2]})",
+        R"({"prompt": "a", "answer": "7", "check": "countdown", "numbers": [-7]})",
+        R"({"prompt": "a", "answer": "7", "check": "countdown", "numbers": [2, 2]})",
+        R"({"prompt": "a", "answer": "", "check": "maze", "maze": ["S#E"]})",
+        R"({"prompt": "a", "answer": "b", "anwser": "c"})"}) {
     const auto read = read_tasks(file_with(R"({"prompt": "a", "answer": "b"})"
                                            "\n" +
                                            std::string(bad) + "\n"));
