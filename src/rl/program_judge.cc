@@ -19,11 +19,15 @@ namespace ferry::rl {
 namespace {
 
 constexpr size_t kOutputBytesMax = 64 << 10;
+constexpr int kFilesMax = 64;  // open, of each process
+constexpr int64_t kSharedBytes = 16 << 20;
 constexpr int kLookEveryMs = 20;
 
-/// Outside the sandbox. Root's processes are never too many, so root becomes nobody first. The descriptors
-/// are ChildProcess's: what was handed, and the pipe. $1: the command; then bubblewrap's arguments.
+/// Outside the sandbox. Where memory runs out, programs go before anybody else. Root's processes are never too
+/// many, so root becomes nobody first. The descriptors are ChildProcess's: what was handed, and the pipe. $1: the
+/// command; then bubblewrap's arguments.
 constexpr const char* kOuter = R"sh(command=$1; shift
+{ echo 1000 >/proc/self/oom_score_adj; } 2>/dev/null
 drop=
 [ "$(id -u)" != 0 ] || drop='setpriv --reuid=65534 --regid=65534 --clear-groups --'
 exec $drop bwrap "$@" /bin/sh -c "$command" </proc/self/fd/4 >&3 2>/dev/null 3>&- 4<&-)sh";
@@ -31,11 +35,14 @@ exec $drop bwrap "$@" /bin/sh -c "$command" </proc/self/fd/4 >&3 2>/dev/null 3>&
 /// Inside: limits of a namespace count what is in it alone. $1: the user's command.
 std::string inner(const ProgramJudgeOptions& o) {
   return fmt::format(
-      "ulimit -t {} && ulimit -v {} && ulimit -f {} && ulimit -p {} && ulimit -c 0 || exit 3\n{}",
+      "ulimit -t {} && ulimit -v {} && ulimit -f {} && ulimit -p {} && ulimit -n {} && ulimit -c 0 "
+      "|| "
+      "exit 3\n{}",
       static_cast<int64_t>(std::ceil(o.seconds)),
       o.memory_mb * 1024,
       o.memory_mb * 1024,  // blocks of 512 bytes: half of it
       o.processes,
+      kFilesMax,
       o.command);
 }
 
@@ -81,6 +88,8 @@ std::vector<std::string> ProgramJudge::arguments() const {
     a.insert(a.end(), more.begin(), more.end());
   };
   add({"--unshare-all", "--die-with-parent", "--new-session", "--clearenv"});
+  // Within namespaces of its own a program could reach parts of the kernel that are root's otherwise.
+  if (no_more_namespaces_) add({"--unshare-user", "--disable-userns"});
   add({"--setenv", "PATH", "/usr/bin:/bin", "--setenv", "HOME", "/tmp", "--setenv", "LC_ALL"});
   add({"C.UTF-8", "--ro-bind", "/usr", "/usr"});
   for (const char* name : {"/bin", "/sbin", "/lib", "/lib32", "/lib64"}) {
@@ -95,7 +104,9 @@ std::vector<std::string> ProgramJudge::arguments() const {
   add({"--dev", "/dev", "--proc", "/proc"});
   if (!options_.folder.empty()) add({"--ro-bind", options_.folder, "/judge"});
   add({"--size", std::to_string(options_.memory_mb * (1 << 19)), "--tmpfs", "/tmp"});
-  add({"--chdir", "/tmp"});
+  add({"--size", std::to_string(kSharedBytes), "--tmpfs", "/dev/shm"});
+  // What these hold is memory, too, and nobody counts it: nothing may be written there.
+  add({"--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"});
   return a;
 }
 
@@ -106,17 +117,20 @@ Result<ProgramJudge> ProgramJudge::create(const ProgramJudgeOptions& options) {
       return fail(Code::kInvalidInput, "{}: is no folder", options.folder);
     judge.options_.folder = std::filesystem::absolute(options.folder).string();
   }
-  ProgramJudge trial = judge;
-  trial.options_.command = options.folder.empty() ? "echo 1" : "ls /judge/. >/dev/null && echo 1";
   const std::string nothing = "{}";
-  TRY_ASSIGN(const std::vector<double> worth,
-             trial.verdicts(std::span(&nothing, 1), [] { return true; }));
-  if (worth[0] != 1)
-    return fail(Code::kUnavailable,
-                "programs cannot be run in a sandbox here: install bubblewrap, allow namespaces of "
-                "unprivileged users and{} let others read what the program needs",
-                options.folder.empty() ? std::string() : fmt::format(", for {},", options.folder));
-  return judge;
+  // An older bubblewrap, or a container that keeps the kernel's settings, cannot forbid namespaces.
+  for (const bool no_more : {true, false}) {
+    judge.no_more_namespaces_ = no_more;
+    ProgramJudge trial = judge;
+    trial.options_.command = options.folder.empty() ? "echo 1" : "ls /judge/. >/dev/null && echo 1";
+    TRY_ASSIGN(const std::vector<double> worth,
+               trial.verdicts(std::span(&nothing, 1), [] { return true; }));
+    if (worth[0] == 1) return judge;
+  }
+  return fail(Code::kUnavailable,
+              "programs cannot be run in a sandbox here: install bubblewrap, allow namespaces of "
+              "unprivileged users and{} let others read what the program needs",
+              options.folder.empty() ? std::string() : fmt::format(", for {},", options.folder));
 }
 
 Result<std::vector<double>> ProgramJudge::verdicts(std::span<const std::string> inputs,

@@ -1,6 +1,7 @@
 // Answers judged by a command of the user's, in a sandbox (bubblewrap): it sees the system's programs, a
-// folder of the user's and nothing else, has no network, and what it may take of time, memory, processes
-// and files is limited. Whatever it does, its answer is worth what it says, or nothing.
+// folder of the user's and nothing else, has no network, can write nowhere but in /tmp and a little shared memory,
+// and what it may take of time, memory, processes and files is limited. Whatever it does, its answer is worth what
+// it says, or nothing.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +15,11 @@
 namespace ferry::rl {
 
 struct ProgramJudgeOptions {
-  std::string command;      // of a shell, which runs it in an empty folder that it may write to
-  std::string folder;       // is there as /judge, read-only; empty: there is none
-  double seconds = 10;      // by the clock, and of each process's processor time
-  int64_t memory_mb = 512;  // address space of each process; half as much for files
+  std::string command;  // of a shell, which runs it in an empty folder that it may write to
+  std::string folder;   // is there as /judge, read-only; empty: there is none
+  double seconds = 10;  // by the clock, and of each process's processor time
+  int64_t memory_mb =
+      512;  // address space of each process; half as much for files, and 16 MiB in /dev/shm
   int64_t processes = 32;
   int64_t at_once = 2;  // programs
 };
@@ -40,6 +42,7 @@ class ProgramJudge {
   explicit ProgramJudge(const ProgramJudgeOptions& options) : options_(options) {}
   std::vector<std::string> arguments() const;
   ProgramJudgeOptions options_;
+  bool no_more_namespaces_ = true;  // a program can make none of users inside its own
 };
 
 }  // namespace ferry::rl

@@ -1,8 +1,13 @@
 // Programs that judge, and what hostile ones can do: nothing, and be worth nothing.
 #include "rl/program_judge.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 
 #include "base/clock.h"
@@ -67,11 +72,61 @@ TEST(ProgramJudge, HostileOnesAreZeros) {
            std::string("echo 1 > /judge/mark && echo 1"),
            std::string("echo 1 > /usr/mark && echo 1"),
            std::string("ls /sys/class/net/*/address 2>/dev/null | grep -q . && echo 1"),
-           std::string("bash -c 'exec 9<>/dev/tcp/127.0.0.1/22' && echo 1"),
+           // Memory by another name, beyond what is counted.
+           std::string("echo 1 > /mark && echo 1"),
+           std::string("mkdir /folder && echo 1"),
+           std::string("echo 1 > /dev/mark && echo 1"),
+           std::string("head -c 20000000 /dev/zero > /dev/shm/big && echo 1"),
+           std::string("bash -c 'for i in {1..80}; do exec {f}</dev/null || exit; done; echo 1'"),
+           std::string("unshare --user --map-root-user true && echo 1"),
        })
     EXPECT_EQ(worth(bad), 0) << bad;
   EXPECT_LT(system_clock().monotonic_s() - begin, 60);
   EXPECT_EQ(*read_file(mark), "here");
+}
+
+/// A socket that listens on this machine, and its port.
+class Listener {
+ public:
+  Listener() : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    auto* const any = reinterpret_cast<sockaddr*>(&address);
+    if (::bind(socket_, any, size) == 0 && ::listen(socket_, 4) == 0 &&
+        ::getsockname(socket_, any, &size) == 0)
+      port_ = ntohs(address.sin_port);
+  }
+  ~Listener() { ::close(socket_); }
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+  int port() const { return port_; }
+
+ private:
+  int socket_;
+  int port_ = 0;
+};
+
+TEST(ProgramJudge, HasNoNetwork) {
+  const Listener listener;
+  ASSERT_GT(listener.port(), 0);
+  const std::string connect =
+      fmt::format("bash -c 'exec 9<>/dev/tcp/127.0.0.1/{}' && echo 1", listener.port());
+  ASSERT_EQ(std::system((connect + " >/dev/null").c_str()), 0);  // from here it can be reached
+  EXPECT_EQ(worth(connect), 0);
+  const std::string mine = std::filesystem::read_symlink("/proc/self/ns/net").string();
+  ASSERT_EQ(mine.substr(0, 5), "net:[");
+  EXPECT_EQ(worth("[ \"$(readlink /proc/self/ns/net)\" = '" + mine + "' ] && echo 1"), 0);
+  EXPECT_EQ(worth("[ -n \"$(readlink /proc/self/ns/net)\" ] && echo 1"), 1);
+}
+
+TEST(ProgramJudge, MayDoWhatItIsFor) {
+  for (const char* good : {"echo 1 > /tmp/mark && cat /tmp/mark",
+                           "echo 1 > /dev/shm/mark && cat /dev/shm/mark",
+                           "echo lost > /dev/null && echo 1",
+                           "[ $(cat /proc/self/oom_score_adj) = 1000 ] && echo 1"})
+    EXPECT_EQ(worth(good), 1) << good;
 }
 
 TEST(ProgramJudge, ManyAtOnceAndInOrder) {
