@@ -139,6 +139,16 @@ TEST_P(EachModel, ALogProbabilityThatIsOffIsCounted) {
   EXPECT_EQ(learn(drawn, {}).mismatches, 1);
 }
 
+/// Of later minibatches, too: by weights that have changed when their turn comes.
+TEST_P(EachModel, OneOfALaterMinibatchIsCounted) {
+  for (const bool keep_routing : {true, false}) {
+    std::vector<rl::Rollout> drawn = rollouts(*model_, prompts_, 3);
+    float& x = drawn.back().log_probs.back();
+    x = std::nextafter(x, 0.0f);
+    EXPECT_EQ(learn(drawn, {.minibatches = 4, .keep_routing = keep_routing}).mismatches, 1);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models,
                          EachModel,
                          ::testing::ValuesIn(small_models()),

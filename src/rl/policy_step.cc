@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/fault.h"
 
 namespace ferry::rl {
 namespace {
@@ -86,6 +87,7 @@ PolicyStep::Scored PolicyStep::score(models::CausalLm& by,
            lessons,
            scored.log_probs);
     scored.experts.push_back(std::move(trace.experts));
+    static_cast<void>(fault_point("rl.score"));
     alive();
   }
   return scored;
@@ -108,11 +110,12 @@ PolicyStepReport PolicyStep::run(std::span<const Lesson> lessons,
   };
   std::vector<std::vector<Packed>> packed;
   for (size_t m = 0; m < minibatches; ++m) packed.push_back(pack(part(m)));
-  // Before the first update: what the answers of later minibatches were drawn with.
-  for (size_t m = 1; m < minibatches && settings_.keep_routing; ++m) {
+  // Before the first update, later minibatches: training's log-probabilities by the weights that drew them,
+  // and the experts. (The first one's are compared while it is learnt from.)
+  for (size_t m = 1; m < minibatches; ++m) {
     Scored drawn = score(model_, packed[m], part(m), alive);
     compare(drawn.log_probs, part(m));
-    for (size_t p = 0; p < packed[m].size(); ++p)
+    for (size_t p = 0; p < packed[m].size() && settings_.keep_routing; ++p)
       packed[m][p].batch.given_experts = std::move(drawn.experts[p]);
   }
   const double share = 1 / static_cast<double>(minibatches);
@@ -159,6 +162,7 @@ PolicyStepReport PolicyStep::run(std::span<const Lesson> lessons,
       report.refused = fmt::format("not finite (loss {}, gradient norm {})", loss.loss, g.of.norm);
       continue;
     }
+    static_cast<void>(fault_point("rl.update"));
     step_.update(lr);
     ++report.updates;
     model_.device().stream().synchronize();
