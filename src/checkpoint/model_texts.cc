@@ -321,10 +321,12 @@ Result<std::shared_ptr<text::Tokenizer>> require_tokenizer(const ModelSource& fr
 
 std::map<std::string, std::string> model_text_files(const TextFacts& facts,
                                                     const ModelTexts* from) {
+  check(!facts.as_before || from != nullptr, "model_text_files: nothing was before");
   std::map<std::string, std::string> files;
   if (from != nullptr)
     for (const auto& [name, content] : from->files)
-      if (std::find(std::begin(kAmended), std::end(kAmended), name) == std::end(kAmended))
+      if (facts.as_before ||
+          std::find(std::begin(kAmended), std::end(kAmended), name) == std::end(kAmended))
         files[name] = content;
   files[kTokenizerName] = facts.tokenizer_json;
   const bool own_template = !facts.chat_template.empty();
@@ -333,6 +335,12 @@ std::map<std::string, std::string> model_text_files(const TextFacts& facts,
       return file.first == "chat_template.json" || file.first.starts_with(kTemplatesFolder);
     });
     files["chat_template.jinja"] = facts.chat_template;
+  }
+  if (facts.as_before) {
+    Ordered tokenizer = begun(from, kTokenizerConfigName, Ordered::object());
+    if (own_template && tokenizer.erase("chat_template") > 0)
+      files[kTokenizerConfigName] = document(tokenizer);
+    return files;
   }
 
   // A tokenizer without a begin token lets documents begin with the end of the one before: that is

@@ -65,11 +65,15 @@ struct TextFacts {
   std::string bos_text, eos_text;
   std::string chat_template;  // in place of those that came along; empty: they stay
   int64_t positions = 0;
+  /// It learnt from what it answered to prompts that were written as `from` says: all of that stays true,
+  /// and nothing is said of begin and end beside it.
+  bool as_before = false;
 };
 
 /// The files of a model directory beside config.json and the weights, by name. `from`, if there is
 /// one, is what the model was trained on from: its settings, its chat templates and its other end
-/// tokens go along; where it says something else about begin and end, `facts` are right.
+/// tokens go along; where it says something else about begin and end, `facts` are right. Check: as_before
+/// has something before.
 std::map<std::string, std::string> model_text_files(const TextFacts& facts, const ModelTexts* from);
 
 }  // namespace ferry

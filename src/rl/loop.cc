@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/patient_output.h"
@@ -12,6 +13,7 @@
 #include "base/signature.h"
 #include "base/system.h"
 #include "base/units.h"
+#include "checkpoint/model_chat.h"
 #include "data/permutation.h"
 #include "device/cpu/cpu_device.h"
 #include "device/require_memory.h"
@@ -23,6 +25,7 @@
 #include "train/metrics.h"
 #include "train/model_setup.h"
 #include "train/progress.h"
+#include "train/refusals.h"
 #include "train/run_begin.h"
 #include "train/run_folder.h"
 #include "train/run_passport.h"
@@ -33,7 +36,6 @@ namespace {
 
 using supervisor::Work;
 
-constexpr int kRefusedInARowMax = 20;
 constexpr size_t kSamplesShown = 8;
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
@@ -87,7 +89,6 @@ class Run {
   Result<std::vector<Group>> draw();
   Result<std::vector<Group>> groups_at(int64_t position, int64_t count);
   double reward(double worth, const AnswerParts& parts, const Rollout& rollout) const;
-  Result<void> refused(const std::string& why);
   Result<void> evaluate();
   Result<void> write_samples(const std::vector<TaskScore>& scores) const;
   Result<void> save();
@@ -130,8 +131,7 @@ class Run {
   int64_t own_steps_ = 0, own_tokens_ = 0;
   double own_seconds_ = 0;
   std::optional<double> last_reward_, last_loss_;
-  int64_t compared_ = 0, mismatches_ = 0;
-  int refused_in_a_row_ = 0;
+  Refusals refusals_;
 };
 
 Result<void> Run::prepare() {
@@ -223,6 +223,9 @@ Result<void> Run::read() {
                                                                       : settings_.model.init;
   TRY_ASSIGN(const std::unique_ptr<ModelSource> source, open_model_source(from));
   TRY_ASSIGN(texts_, read_model_texts(*source));
+  // Answers are drawn as the model will be asked that the checkpoints hold.
+  if (const auto& given = settings_.checkpoint.chat_template_text; given && !given->empty())
+    use_chat_template(texts_, *given);
   TRY_ASSIGN(const std::shared_ptr<text::Tokenizer> tokenizer, require_tokenizer(*source, texts_));
   if (texts_.eos.empty())
     return fail(Code::kInvalidInput, "{}: names no end token: no answer would end", from);
@@ -234,7 +237,8 @@ Result<void> Run::read() {
            .vocab_size = tokenizer->vocab_size(),
            .bos = texts_.bos.value_or(texts_.eos.front()),
            .eos = texts_.eos.front(),
-           .tokenizer = tokenizer};
+           .tokenizer = tokenizer,
+           .asked_as_before = true};
   TRY_ASSIGN(const std::optional<std::string> json, source->optional_text(kTokenizerName));
   data_.tokenizer_json = json.value_or("");
   TRY_ASSIGN(prompts_, prompts_of(tasks_, texts_, from));
@@ -300,12 +304,12 @@ Result<void> Run::announce() {
 Result<void> Run::steps() {
   beats_.step_done(state_.step);
   if (state_.step >= options_.replay_to && options_.replay_to > 0) device_->set_replay(false);
-  // A stop cuts an evaluation short; it is made before the run goes on.
-  const auto evaluated = [&] {
-    const auto& all = metrics_->metrics().held_out;
-    return !all.empty() && all.back().step == state_.step;
-  };
-  if (evaluates_at(state_.step) && !evaluated()) {
+  // A stop cuts an evaluation short, and a crash may come between it and the checkpoint that is to have
+  // its figure: it is made before the run goes on.
+  const auto& told = metrics_->metrics().held_out;
+  const bool evaluated = !told.empty() && told.back().step == state_.step &&
+                         (saved_step_ != state_.step || state_.held_out_loss);
+  if (evaluates_at(state_.step) && !evaluated) {
     TRY(evaluate());
     if (saved_step_ == state_.step && state_.held_out_loss) TRY(save());
   }
@@ -319,7 +323,7 @@ Result<void> Run::steps() {
     if (state_.step == settings_.train.steps || (c > 0 && state_.step % c == 0)) TRY(save());
   }
   if (stopping() && saved_step_ != state_.step) TRY(save());
-  return {};
+  return stopping() ? Result<void>() : refusals_.end();
 }
 
 RolloutOptions Run::rollout_options(bool with_log_probs) {
@@ -329,6 +333,7 @@ RolloutOptions Run::rollout_options(bool with_log_probs) {
   o.generate.tokens_max = rl_.tokens_max;
   if (with_log_probs) o.generate.top_log_probs = 0;
   o.on_pass = [this](int64_t done) {
+    static_cast<void>(fault_point("rl.rollout"));
     beats_.advance(done);
     still_alive();
     return !stopping();
@@ -370,6 +375,7 @@ Result<std::vector<Group>> Run::groups_at(int64_t position, int64_t count) {
     parts.push_back(take_apart(rollouts[i].text, prompts_[task_of(i)].thinking));
   for (size_t i = 0; i < rollouts.size(); ++i)
     asked.push_back({&tasks_[task_of(i)], &parts[i], &rollouts[i].text});
+  static_cast<void>(fault_point("rl.judge"));
   TRY_ASSIGN(const std::vector<double> worth, judge_->worth(asked, [this] {
     still_alive();
     return !stopping();
@@ -430,6 +436,7 @@ Result<void> Run::one_step() {
   record.lr = learning_rate_at(schedule_, state_.step);
   const PolicyStepReport report = policy_->run(lessons, record.lr, [] { still_alive(); });
   ++state_.step;
+  state_.refused += report.refused.has_value();
   state_.tokens += report.tokens;
   record.step = state_.step;
   record.unix_ms = clock_.unix_ms();
@@ -442,12 +449,11 @@ Result<void> Run::one_step() {
   record.ratio_max = report.ratio_max;
   if (reference_) record.kl = report.kl;
   if (rl_.off_policy_mask > 0) record.masked = static_cast<double>(report.masked);
+  record.logprobs_compared = static_cast<double>(report.compared);
   record.logprob_mismatches = static_cast<double>(report.mismatches);
   record.skipped = report.refused;
   record.seconds = clock_.monotonic_s() - begin_s;
   record.tokens_per_s = static_cast<double>(answer_tokens + report.tokens) / record.seconds;
-  compared_ += report.compared;
-  mismatches_ += report.mismatches;
   state_.seconds += record.seconds;
   state_.held_out_loss.reset();
   own_seconds_ += record.seconds;
@@ -465,20 +471,14 @@ Result<void> Run::one_step() {
                     state_.step,
                     report.mismatches,
                     report.compared));
-  if (report.refused) return refused(*report.refused);
-  refused_in_a_row_ = 0;
-  return {};
-}
-
-Result<void> Run::refused(const std::string& why) {
-  ++state_.refused;
-  progress_->note(fmt::format("step {}: update refused: {}", state_.step, why));
-  if (++refused_in_a_row_ < kRefusedInARowMax) return {};
-  return fail(Code::kVerdict,
-              "{} steps in a row had an update refused; lower optimizer.lr and go on from the last "
-              "checkpoint in {} with --resume",
-              refused_in_a_row_,
-              settings_.checkpoint.dir);
+  if (!report.refused || report.updates == 0)
+    return refusals_.step(state_.step, report.refused, settings_.checkpoint.dir, *progress_);
+  progress_->note(fmt::format("step {}: {} of {} updates made, the others refused: {}",
+                              state_.step,
+                              report.updates,
+                              rl_.minibatches,
+                              *report.refused));
+  return refusals_.step(state_.step, std::nullopt, settings_.checkpoint.dir, *progress_);
 }
 
 /// One answer to each held-out task, drawn as the rollouts are, with the same seeds every time.
@@ -508,9 +508,11 @@ Result<void> Run::evaluate() {
                              .score_low = s.interval.low,
                              .score_high = s.interval.high,
                              .answer_tokens = s.mean_tokens};
+  // The record says that the evaluation was made: it comes last.
+  TRY(write_samples(*scores));
   TRY(metrics_->write(record));
   progress_->held_out(record);
-  return write_samples(*scores);
+  return {};
 }
 
 /// Answers to read: samples/step-00000100.txt.
@@ -531,17 +533,16 @@ Result<void> Run::write_samples(const std::vector<TaskScore>& scores) const {
 }
 
 Result<void> Run::save() {
-  const double begin_s = clock_.monotonic_s();
-  TRY_ASSIGN(
-      const Saved saved,
-      save_run(
-          *model_, &texts_, *optimizer_, state_, data_, settings_, metrics_->metrics(), beats_));
+  TRY(save_run(*model_,
+               &texts_,
+               *optimizer_,
+               state_,
+               data_,
+               settings_,
+               metrics_->metrics(),
+               beats_,
+               *progress_));
   saved_step_ = state_.step;
-  progress_->note(fmt::format("saved      {} ({}, {})",
-                              saved.path,
-                              format_bytes(static_cast<double>(saved.bytes)),
-                              format_duration(clock_.monotonic_s() - begin_s)));
-  for (const std::string& w : saved.warnings) progress_->note("warning    " + w);
   return {};
 }
 
@@ -555,10 +556,19 @@ Learnt Run::result() const {
   if (own_seconds_ > 0) r.tokens_per_s = static_cast<double>(own_tokens_) / own_seconds_;
   r.seconds = state_.seconds;
   l.reward = last_reward_;
-  l.compared = compared_;
-  l.mismatches = mismatches_;
-  if (metrics_ && !metrics_->metrics().held_out.empty()) {
-    const auto& all = metrics_->metrics().held_out;
+  if (!metrics_) return l;
+  double compared = 0, mismatches = 0;
+  for (const StepRecord& s : metrics_->metrics().steps) {
+    compared += s.logprobs_compared.value_or(0);
+    mismatches += s.logprob_mismatches.value_or(0);
+  }
+  // A log may have been edited: what is no count in the end is none.
+  const auto count = [](double n) {
+    return n >= 0 && n <= static_cast<double>(kRunTokensMax) ? static_cast<int64_t>(n) : 0;
+  };
+  l.compared = count(compared);
+  l.mismatches = count(mismatches);
+  if (const auto& all = metrics_->metrics().held_out; !all.empty()) {
     if (all.front().step == 0) l.score_before = all.front().score;
     if (all.back().step == state_.step) l.score_after = all.back().score;
   }

@@ -10,7 +10,7 @@ struct Learnt {
   TrainResult run;
   std::optional<double> score_before, score_after;  // of held-out tasks
   std::optional<double> reward;                     // of the last step
-  int64_t compared = 0, mismatches = 0;             // log-probabilities, in this process
+  int64_t compared = 0, mismatches = 0;             // log-probabilities, in all parts of the run
 };
 
 /// Errors and signals: as train(). A step that a signal cuts short is made again when the run goes on: its

@@ -22,12 +22,7 @@ Result<std::vector<TaskPrompt>> prompts_of(std::span<const Task> tasks,
       p.thinking = text::begins_thinking(syntax, chat.text);
       p.ids = std::move(chat.ids);
     } else {
-      if (texts.begins) p.ids.push_back(*texts.bos);
-      texts.tokenizer->encode(task.prompt, text::Tokenizer::Specials::kAsText, p.ids);
-      if (p.ids.empty()) {
-        TRY_ASSIGN(const int32_t first, texts.context_of_first(directory));
-        p.ids.push_back(first);
-      }
+      TRY_ASSIGN(p.ids, texts.prompt(task.prompt, text::Tokenizer::Specials::kAsText, directory));
     }
     prompts.push_back(std::move(p));
   }

@@ -656,9 +656,9 @@ std::vector<Field> fields_of(Settings& s) {
       {"checkpoint",
        "chat_template",
        &c.chat_template,
-       kFree,
-       "file of a chat template, Jinja, that model directories get (chat_template.jinja); none: "
-       "model.init's"},
+       kFollows,
+       "file of a chat template, Jinja, that model directories get (chat_template.jinja) and ferry "
+       "rl asks conversations by; none: model.init's"},
 
       {"log",
        "every",

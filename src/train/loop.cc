@@ -20,6 +20,7 @@
 #include "train/held_out.h"
 #include "train/metrics.h"
 #include "train/progress.h"
+#include "train/refusals.h"
 #include "train/run_begin.h"
 #include "train/run_folder.h"
 #include "train/run_passport.h"
@@ -30,8 +31,6 @@ namespace ferry {
 namespace {
 
 using supervisor::Work;
-
-constexpr int kRefusedInARowMax = 20;  // then the run has diverged: going on only burns the machine
 
 class Run {
  public:
@@ -58,7 +57,6 @@ class Run {
   Result<void> one_step();
   void count(const StepGradients& g, StepRecord& record, double begin_s);
   std::optional<std::string> refusal(const StepGradients& g, const StepRecord& record) const;
-  Result<void> refused(const std::string& why);
   Result<void> evaluate();
   Result<void> make_up_for_evaluation();
   bool evaluates_at(int64_t step) const;
@@ -98,7 +96,7 @@ class Run {
   double own_seconds_ = 0;
   double own_flops_ = 0;
   double last_loss_ = 0;
-  int refused_in_a_row_ = 0;
+  Refusals refusals_;
 };
 
 /// A run that is to stop before it has begun has nothing to save: it looks between the long parts.
@@ -216,13 +214,7 @@ Result<void> Run::steps() {
     if (save_now) TRY(save());
   }
   if (stopping() && saved_step_ != state_.step) TRY(save());
-  if (!stopping() && own_steps_ > 0 && refused_in_a_row_ == own_steps_)
-    return fail(
-        Code::kVerdict,
-        "each of the {} updates was refused: the weights are what they were at the beginning. "
-        "Lower optimizer.lr, or look at the data and at the weights it began with",
-        own_steps_);
-  return {};
+  return stopping() ? Result<void>() : refusals_.end();
 }
 
 bool Run::evaluates_at(int64_t step) const {
@@ -268,14 +260,13 @@ Result<void> Run::one_step() {
   progress_->step(record);
   if (own_steps_ == 1) beats_.begin(Work::kTraining, micro_batches());
   beats_.step_done(state_.step);
-  if (record.skipped) return refused(*record.skipped);
-  refused_in_a_row_ = 0;
-  return {};
+  return refusals_.step(state_.step, record.skipped, settings_.checkpoint.dir, *progress_);
 }
 
 /// The step is done: the run's state, and what is reported of it.
 void Run::count(const StepGradients& g, StepRecord& record, double begin_s) {
   ++state_.step;
+  state_.refused += record.skipped.has_value();
   record.step = state_.step;
   record.unix_ms = clock_.unix_ms();
   record.tokens = state_.tokens;
@@ -316,19 +307,6 @@ std::optional<std::string> Run::refusal(const StepGradients& g, const StepRecord
   return std::nullopt;
 }
 
-Result<void> Run::refused(const std::string& why) {
-  ++state_.refused;
-  progress_->note(
-      fmt::format("step {}: update refused: {}; the weights stay as they were", state_.step, why));
-  if (++refused_in_a_row_ < kRefusedInARowMax) return {};
-  return fail(
-      Code::kVerdict,
-      "{} updates in a row were refused; the last checkpoint is in {}. Lower optimizer.lr or raise "
-      "schedule.warmup_steps and go on with --resume",
-      refused_in_a_row_,
-      settings_.checkpoint.dir);
-}
-
 Result<void> Run::evaluate() {
   beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating,
                std::min(dataset_->held_out().tokens(), settings_.train.evaluate_tokens));
@@ -350,17 +328,16 @@ Result<void> Run::evaluate() {
 }
 
 Result<void> Run::save() {
-  const double begin_s = clock_.monotonic_s();
-  TRY_ASSIGN(
-      const Saved saved,
-      save_run(
-          *model_, texts(), *optimizer_, state_, data_, settings_, metrics_->metrics(), beats_));
+  TRY(save_run(*model_,
+               texts(),
+               *optimizer_,
+               state_,
+               data_,
+               settings_,
+               metrics_->metrics(),
+               beats_,
+               *progress_));
   saved_step_ = state_.step;
-  progress_->note(fmt::format("saved      {} ({}, {})",
-                              saved.path,
-                              format_bytes(static_cast<double>(saved.bytes)),
-                              format_duration(clock_.monotonic_s() - begin_s)));
-  for (const std::string& w : saved.warnings) progress_->note("warning    " + w);
   return {};
 }
 

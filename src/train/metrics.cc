@@ -41,6 +41,7 @@ void visit_fields(Record& r, Visit&& v) {
     v("clipped", r.clipped);
     v("masked", r.masked);
     v("ratio_max", r.ratio_max);
+    v("logprobs_compared", r.logprobs_compared);
     v("logprob_mismatches", r.logprob_mismatches);
   } else {
     v("loss", r.loss);
@@ -272,6 +273,7 @@ Result<void> MetricsLog::write(const StepRecord& record) {
 }
 
 Result<void> MetricsLog::write(const HeldOutRecord& record) {
+  if (!metrics_.held_out.empty() && metrics_.held_out.back().step == record.step) return {};
   metrics_.held_out.push_back(record);
   TRY(lines_.write(to_json_line(record) + "\n"));
   if (events_) TRY(events_->write(tensorboard_record("held_out/", record)));

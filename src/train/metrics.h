@@ -33,7 +33,7 @@ struct StepRecord {
   std::optional<std::string> skipped;  // why the update was refused
   // Of reinforcement learning (docs/reasoning.md); `loss` is then the policy's, and there are no bits a byte.
   std::optional<double> reward, right, answer_tokens, useful_groups, kl, clipped, masked, ratio_max;
-  std::optional<double> logprob_mismatches;
+  std::optional<double> logprobs_compared, logprob_mismatches;
 };
 
 /// Of the weights after `step`, on text that is not trained on.
@@ -77,6 +77,8 @@ class MetricsLog {
                                  const Clock& clock);
 
   Result<void> write(const StepRecord& record);
+  /// An evaluation that is made again, because a crash came between it and the checkpoint that was to have
+  /// its figure, is told once: the first record of a step stands.
   Result<void> write(const HeldOutRecord& record);
 
   /// Everything so far, the part before the resume included: what the curve is drawn from.

@@ -122,6 +122,20 @@ TEST_F(MetricsFolder, ANewBeginningLosesNoRecords) {
   }
 }
 
+/// An evaluation is made again where a crash came between its record and the checkpoint with its figure.
+TEST_F(MetricsFolder, AnEvaluationMadeTwiceIsToldOnce) {
+  for (int times = 0; times < 2; ++times) {
+    auto log = MetricsLog::open(folder_, 3, false, clock_);
+    ASSERT_TRUE(log);
+    ASSERT_TRUE(log->write(held_out(3)));
+  }
+  auto log = MetricsLog::open(folder_, 3, false, clock_);
+  ASSERT_TRUE(log->write(held_out(4)));
+  ASSERT_EQ(log->metrics().held_out.size(), 2u);
+  EXPECT_EQ(log->metrics().held_out[0].step, 3);
+  EXPECT_EQ(log->metrics().held_out[1].step, 4);
+}
+
 TEST_F(MetricsFolder, RecordsComeBackAsTheyWere) {
   StepRecord r = record(3);
   r.loss = std::numeric_limits<double>::quiet_NaN();

@@ -165,8 +165,10 @@ Result<std::string> resolve_config(const ModelSettings& settings,
     json["vocab_size"] = (data.vocab_size + 63) / 64 * 64;
   // Whatever the model began with, these are what it learns from now on. (Data without a begin token
   // gives the end token for one, which a model without one is not told of.)
-  if (init == nullptr || init->texts.bos || data.bos != data.eos) json["bos_token_id"] = data.bos;
-  json["eos_token_id"] = data.eos;
+  if (!data.asked_as_before) {
+    if (init == nullptr || init->texts.bos || data.bos != data.eos) json["bos_token_id"] = data.bos;
+    json["eos_token_id"] = data.eos;
+  }
   const Json& vocab = json["vocab_size"];
   if (vocab.is_number_integer() && vocab.get<int64_t>() < data.vocab_size)
     return fail(Code::kInvalidInput,

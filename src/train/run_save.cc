@@ -1,5 +1,6 @@
 #include "train/run_save.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/units.h"
 #include "train/curve.h"
@@ -28,14 +29,16 @@ Result<void> draw_curve(const Settings& settings,
 
 }  // namespace
 
-Result<Saved> save_run(models::CausalLm& model,
-                       const ModelTexts* texts,
-                       const Optimizer& optimizer,
-                       const RunState& state,
-                       const RunData& data,
-                       const Settings& settings,
-                       const Metrics& metrics,
-                       Beats& beats) {
+Result<void> save_run(models::CausalLm& model,
+                      const ModelTexts* texts,
+                      const Optimizer& optimizer,
+                      const RunState& state,
+                      const RunData& data,
+                      const Settings& settings,
+                      const Metrics& metrics,
+                      Beats& beats,
+                      Progress& progress) {
+  const double begin_s = system_clock().monotonic_s();
   const std::string& folder = settings.checkpoint.dir;
   beats.begin(Work::kProbing);
   ModelContents contents = model_contents(model, texts, data, settings);
@@ -47,17 +50,21 @@ Result<Saved> save_run(models::CausalLm& model,
   // Each byte is written and hashed; the model's are hashed a second time, as the passport's leaves.
   beats.begin(Work::kWriting,
               static_cast<int64_t>(3 * bytes_needed(contents) + 2 * bytes_needed(stored)));
-  TRY_ASSIGN(const SaveReport report, save_checkpoint(folder, state.step, contents, stored));
-  Saved saved{.path = report.path, .bytes = report.bytes, .warnings = report.warnings};
-  const auto warn = [&saved](const auto& result) {
-    if (!result) saved.warnings.push_back(result.error().message);
+  TRY_ASSIGN(SaveReport report, save_checkpoint(folder, state.step, contents, stored));
+  const auto warn = [&report](const auto& result) {
+    if (!result) report.warnings.push_back(result.error().message);
   };
   beats.begin(Work::kRemoving);
   warn(prune_checkpoints(folder,
                          {.keep_last = static_cast<int>(settings.checkpoint.keep_last),
                           .keep_best = settings.checkpoint.keep_best ? 1 : 0}));
   if (settings.log.curve) warn(draw_curve(settings, state, model.parameters_total(), metrics));
-  return saved;
+  progress.note(fmt::format("saved      {} ({}, {})",
+                            report.path,
+                            format_bytes(static_cast<double>(report.bytes)),
+                            format_duration(system_clock().monotonic_s() - begin_s)));
+  for (const std::string& w : report.warnings) progress.note("warning    " + w);
+  return {};
 }
 
 }  // namespace ferry

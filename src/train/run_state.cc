@@ -74,7 +74,8 @@ ModelContents model_contents(models::CausalLm& model,
                               .bos_text = token_text(data, data.bos),
                               .eos_text = token_text(data, data.eos),
                               .chat_template = settings.checkpoint.chat_template_text.value_or(""),
-                              .positions = model.max_positions()},
+                              .positions = model.max_positions(),
+                              .as_before = data.asked_as_before},
                              texts);
   c.texts[kConfigName] = model.config_json(f32 ? "float32" : "bfloat16");
   return c;
@@ -146,7 +147,6 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) 
   r.state.step = f.integer("step", 0, kRunTokensMax);
   r.state.refused = f.integer("refused", 0, r.state.step);
   r.state.seconds = f.real("seconds", 0, 1e15);
-  r.updates = f.integer("optimizer_steps", 0, r.state.step);
   const std::vector<double> losses = f.reals("loss_window"), norms = f.reals("norm_window");
   if (losses.size() > ZScore::kWindow) f.refuse("loss_window", "is too long");
   if (norms.size() > ZScore::kWindow) f.refuse("norm_window", "is too long");
@@ -157,6 +157,9 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) 
   TRY_ASSIGN(ModelDir dir, ModelDir::open(checkpoint.path));
   r.point.config_json = dir.config_json();
   TRY_ASSIGN(r.texts, read_model_texts(dir));
+  // A step of reinforcement learning may have several updates, and not always as many as now.
+  const bool one_each = r.point.settings.rl.tasks.empty();
+  r.updates = f.integer("optimizer_steps", 0, one_each ? r.state.step : kRunTokensMax);
   // Earlier runs counted steps alone, all of one size.
   int64_t counted = 0;
   if (!f.has("tokens") &&

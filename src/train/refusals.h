@@ -1,0 +1,29 @@
+// Updates that a run refuses: when too many are, it has diverged, and going on only burns the machine.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "train/progress.h"
+
+namespace ferry {
+
+/// Owner: the loop; of the steps of one process.
+class Refusals {
+ public:
+  /// Once for each step: why its update was refused, if it was, which is told. Errors: kVerdict: the twentieth
+  /// in a row; `folder` has the checkpoints.
+  Result<void> step(int64_t number,
+                    const std::optional<std::string>& why,
+                    const std::string& folder,
+                    Progress& progress);
+  /// At the end of the run. Errors: kVerdict: there were steps, and each was refused.
+  Result<void> end() const;
+
+ private:
+  int64_t steps_ = 0, in_a_row_ = 0;
+};
+
+}  // namespace ferry
