@@ -25,15 +25,6 @@ class ServeE2e : public Trains {
     args.insert(args.end(), more.begin(), more.end());
     return args;
   }
-  /// Once it is ready.
-  static uint16_t port_of(Program& program) {
-    const std::string mark = "ferry: serving model at http://127.0.0.1:";
-    EXPECT_TRUE(wait_for([&] { return program.said(mark) || program.ended(); }));
-    const std::string said = program.output();
-    EXPECT_NE(said.find(mark), std::string::npos) << said;
-    return static_cast<uint16_t>(
-        std::strtoul(said.c_str() + said.find(mark) + mark.size(), nullptr, 10));
-  }
 };
 
 TEST_F(ServeE2e, AnswersUntilItIsToldToEnd) {

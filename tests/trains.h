@@ -2,7 +2,9 @@
 #pragma once
 
 #include <charconv>
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <system_error>
 
@@ -112,6 +114,16 @@ class Trains : public testing::Test {
     EXPECT_EQ(e.status, status) << testing::PrintToString(args) << "\n" << e.output;
     for (const std::string& s : says)
       EXPECT_NE(e.output.find(s), std::string::npos) << "not said: " << s << "\n" << e.output;
+  }
+
+  /// Of a `ferry serve --port 0` that serves a model of this name, once it is ready.
+  static uint16_t port_of(Program& program, const std::string& name = "model") {
+    const std::string mark = "ferry: serving " + name + " at http://127.0.0.1:";
+    EXPECT_TRUE(wait_for([&] { return program.said(mark) || program.ended(); }));
+    const std::string said = program.output();
+    EXPECT_NE(said.find(mark), std::string::npos) << said;
+    return static_cast<uint16_t>(
+        std::strtoul(said.c_str() + said.find(mark) + mark.size(), nullptr, 10));
   }
 
   static bool has_checkpoint(const std::string& run) {

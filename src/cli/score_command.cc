@@ -5,13 +5,17 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/answer_options.h"
+#include "cli/api_key.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
+#include "cli/server_answers.h"
 #include "rl/score.h"
 
 namespace ferry::cli {
@@ -23,6 +27,9 @@ struct Arguments {
   AnswerOptions answers;
   int64_t samples = 1, running = 64, count = 0;
   rl::ProgramJudgeOptions program;
+  ServerQuestions server;
+  std::string key_file;
+  double timeout_s = 120;
 };
 
 void print_row(const std::string& name, const rl::ScoreSummary& s, int64_t samples) {
@@ -35,11 +42,9 @@ void print_row(const std::string& name, const rl::ScoreSummary& s, int64_t sampl
   if (samples > 1)
     line += fmt::format(
         "  pass@{} {:5.1f} %  vote {:5.1f} %", samples, 100 * s.pass_at_k, 100 * s.voted);
-  line += fmt::format("  {:.1f} tokens, {:.1f} of thought; {:.0f} % ended\n",
-                      s.mean_tokens,
-                      s.mean_thought_tokens,
-                      100 * s.ended);
-  fmt::print("{}", line);
+  line += fmt::format("  {:.1f} tokens", s.mean_tokens);
+  if (s.mean_thought_tokens) line += fmt::format(", {:.1f} of thought", *s.mean_thought_tokens);
+  fmt::print("{}; {:.0f} % ended\n", line, 100 * s.ended);
 }
 
 /// By kind and difficulty, where there are several, then all of them.
@@ -72,22 +77,9 @@ Result<void> write_lines(const std::string& path,
   return write_file_atomic(path, lines);
 }
 
-Result<void> score(const Arguments& args) {
-  TRY(check_answer_options(args.answers));
-  if (!args.out.empty()) {
-    TRY_ASSIGN(const bool there, is_there(args.out));
-    if (there)
-      return fail(
-          Code::kInvalidInput, "{}: is there already; remove it, or give another --out", args.out);
-  }
-  TRY_ASSIGN(std::vector<rl::Task> tasks, rl::read_tasks(args.tasks));
-  if (args.count > 0 && std::ssize(tasks) > args.count)
-    tasks.resize(static_cast<size_t>(args.count));
-  std::optional<rl::ProgramJudge> program;
-  if (!args.program.command.empty()) {
-    TRY_ASSIGN(program, rl::ProgramJudge::create(args.program));
-  }
-  TRY_ASSIGN(const rl::Judge judge, rl::Judge::create(std::move(program), tasks, args.tasks));
+Result<std::vector<rl::TaskScore>> score_model(const Arguments& args,
+                                               std::span<const rl::Task> tasks,
+                                               const rl::Judge& judge) {
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   TRY_ASSIGN(const std::vector<rl::TaskPrompt> prompts,
              rl::prompts_of(tasks, m.texts, args.open.directory));
@@ -112,24 +104,100 @@ Result<void> score(const Arguments& args) {
     });
     return true;
   };
-  TRY_ASSIGN(const std::vector<rl::TaskScore> scores,
-             rl::score(engine, tasks, prompts, m.texts, judge, options));
+  Result<std::vector<rl::TaskScore>> scores =
+      rl::score(engine, tasks, prompts, m.texts, judge, options);
   line.clear();
+  return scores;
+}
+
+/// What a server is not asked for, because not every one can be, or because it is the server's own affair.
+Result<void> check_for_server(const Arguments& args) {
+  const engine::SamplingOptions& s = args.answers.generate.sampling;
+  const OpenOptions usual;
+  const std::pair<const char*, bool> given[] = {{"--device", args.open.device != usual.device},
+                                                {"--dtype", !args.open.dtype.empty()},
+                                                {"--quantize", !args.open.quantize.empty()},
+                                                {"--top-p", s.top_p != 1},
+                                                {"--top-k", s.top_k != 0},
+                                                {"--min-p", s.min_p != 0},
+                                                {"--repetition-penalty", s.repetition_penalty != 1},
+                                                {"--presence-penalty", s.presence_penalty != 0},
+                                                {"--frequency-penalty", s.frequency_penalty != 0},
+                                                {"--stop", !args.answers.stop.empty()},
+                                                {"--draft", args.answers.drafts != 0},
+                                                {"--cache-tokens", args.answers.cache_tokens != 0}};
+  for (const auto& [name, is] : given)
+    if (is) return fail(Code::kInvalidInput, "{} does not go with --server; leave it out", name);
+  return {};
+}
+
+Result<std::vector<rl::TaskScore>> score_server(const Arguments& args,
+                                                std::span<const rl::Task> tasks,
+                                                const rl::Judge& judge) {
+  ServerQuestions questions = args.server;
+  if (!args.key_file.empty()) {
+    TRY_ASSIGN(questions.key, read_api_key(args.key_file));
+  }
+  questions.timeout_ms = static_cast<int64_t>(args.timeout_s * 1000);
+  questions.samples = args.samples;
+  questions.at_once = args.running;
+  questions.tokens_max = args.answers.generate.tokens_max;
+  questions.temperature = args.answers.generate.sampling.temperature;
+  questions.seed = args.answers.generate.sampling.seed;
+  ProgressLine line;
+  const Result<std::vector<rl::Answer>> answers = ask_server(tasks, questions, [&](int64_t done) {
+    line.show(
+        [&] { return fmt::format("{} of {} answers", done, std::ssize(tasks) * args.samples); });
+  });
+  line.clear();
+  if (!answers) return tl::unexpected(answers.error());
+  return rl::score_answers(tasks, *answers, judge, [] { return true; });
+}
+
+Result<void> score(Arguments& args) {
+  const bool of_server = !args.server.address.empty();
+  if (of_server && args.tasks.empty()) std::swap(args.tasks, args.open.directory);
+  if (of_server && !args.open.directory.empty())
+    return fail(Code::kInvalidInput,
+                "{}: with --server no model is read here; give the tasks alone",
+                printable(args.open.directory));
+  if (args.tasks.empty())
+    return fail(Code::kInvalidInput, "tasks is required: a file of tasks, behind the model");
+  TRY(check_answer_options(args.answers));
+  if (of_server) TRY(check_for_server(args));
+  if (!args.out.empty()) {
+    TRY_ASSIGN(const bool there, is_there(args.out));
+    if (there)
+      return fail(
+          Code::kInvalidInput, "{}: is there already; remove it, or give another --out", args.out);
+  }
+  TRY_ASSIGN(std::vector<rl::Task> tasks, rl::read_tasks(args.tasks));
+  if (args.count > 0 && std::ssize(tasks) > args.count)
+    tasks.resize(static_cast<size_t>(args.count));
+  std::optional<rl::ProgramJudge> program;
+  if (!args.program.command.empty()) {
+    TRY_ASSIGN(program, rl::ProgramJudge::create(args.program));
+  }
+  TRY_ASSIGN(const rl::Judge judge, rl::Judge::create(std::move(program), tasks, args.tasks));
+  const double begin = system_clock().monotonic_s();
+  TRY_ASSIGN(const std::vector<rl::TaskScore> scores,
+             of_server ? score_server(args, tasks, judge) : score_model(args, tasks, judge));
   const double seconds = system_clock().monotonic_s() - begin;
   if (!args.out.empty()) TRY(write_lines(args.out, scores, args.samples));
   print_rows(tasks, scores, args.samples);
   const rl::ScoreSummary s = rl::summary(scores, args.samples);
-  return print_json({{"tasks", s.tasks},
-                     {"pass_at_1", s.pass_at_1},
-                     {"ci_low", s.interval.low},
-                     {"ci_high", s.interval.high},
-                     {"mean_tokens", s.mean_tokens},
-                     {"samples", args.samples},
-                     {"pass_at_k", s.pass_at_k},
-                     {"majority", s.voted},
-                     {"mean_thought_tokens", s.mean_thought_tokens},
-                     {"ended", s.ended},
-                     {"seconds", seconds}});
+  nlohmann::ordered_json last = {{"tasks", s.tasks},
+                                 {"pass_at_1", s.pass_at_1},
+                                 {"ci_low", s.interval.low},
+                                 {"ci_high", s.interval.high},
+                                 {"mean_tokens", s.mean_tokens},
+                                 {"samples", args.samples},
+                                 {"pass_at_k", s.pass_at_k},
+                                 {"majority", s.voted}};
+  if (s.mean_thought_tokens) last["mean_thought_tokens"] = *s.mean_thought_tokens;
+  last["ended"] = s.ended;
+  last["seconds"] = seconds;
+  return print_json(last);
 }
 
 }  // namespace
@@ -141,7 +209,9 @@ void add_score_command(Command& program) {
   args->answers.generate.sampling.temperature = 1;
   args->answers.generate.sampling.seed = 1;
   add_open_options(command, args->open);
-  command.option("tasks", args->tasks, "tasks as JSON lines (docs/reasoning.md)").required();
+  command.option("tasks",
+                 args->tasks,
+                 "tasks as JSON lines (docs/reasoning.md); with --server the only argument");
   command.option("--samples", args->samples, "answers to each task; more than one: pass@k, votes")
       .within(int64_t{1}, int64_t{1024})
       .shows_default();
@@ -162,6 +232,18 @@ void add_score_command(Command& program) {
       .option("--program-memory-mb", args->program.memory_mb, "that each of its processes may take")
       .within(int64_t{16}, int64_t{1} << 20)
       .shows_default();
+  const Option server =
+      command.option("--server",
+                     args->server.address,
+                     "score what this OpenAI-compatible server answers (http://HOST:PORT)");
+  command.option("--api-key-file", args->key_file, "a file with the server's key").needs(server);
+  command
+      .option("--model", args->server.model, "the server's name of the model (default: its first)")
+      .needs(server);
+  command.option("--timeout", args->timeout_s, "seconds that the server has for one answer")
+      .within(0.1, 86400.0)
+      .shows_default()
+      .needs(server);
   add_answer_options(command, args->answers);
   command.runs([args] { return report(score(*args)); });
 }

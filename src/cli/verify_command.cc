@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/signature.h"
 #include "base/units.h"
+#include "cli/api_key.h"
 #include "cli/command.h"
 #include "cli/output_file.h"
 #include "verify/server_verify.h"
@@ -15,8 +16,6 @@
 
 namespace ferry::cli {
 namespace {
-
-constexpr uint64_t kKeyBytesMax = 4096;
 
 struct Arguments {
   verify::Options verify;
@@ -134,17 +133,6 @@ void print_report(const verify::ServerReport& r) {
   for (const std::string& note : r.notes) fmt::print("note       {}\n", note);
   for (const verify::ServerFault& f : r.faults) fmt::print("FAULT      {}: {}\n", f.name, f.words);
   fmt::print("verdict    {}\n", to_string(r.verdict));
-}
-
-/// What a server's key is, in a file of its own: not among the arguments, where others see it.
-Result<std::string> read_api_key(const std::string& path) {
-  TRY_ASSIGN(std::string key, read_file(path, kKeyBytesMax));
-  while (!key.empty() && (key.back() == '\n' || key.back() == '\r')) key.pop_back();
-  if (key.empty() ||
-      !std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c < 0x7f; }))
-    return fail(
-        Code::kInvalidInput, "{}: must hold one key, in one line, of printable characters", path);
-  return key;
 }
 
 Result<void> ask_server(Arguments& args) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -23,17 +24,38 @@ struct Interval {
 
 /// 95 % for the mean of `values`, one from 0 to 1 for each task: Wilson's interval for so many
 /// independent yes or no as would vary like these means, at least one a task and at most `answers_each`. So tasks
-/// that are all solved still leave a doubt. Check: not empty.
+/// that are all solved still leave a doubt, and many answers to a single task are no more than one. Check: not
+/// empty.
 Interval interval_95(std::span<const double> values, int64_t answers_each);
 
 /// Of one task.
 struct TaskScore {
   int64_t right = 0;
-  double voted = 0;  // whether the most frequent answer is right; of several, the share that is
-  int64_t tokens = 0, thought_tokens = 0;  // of all its answers
-  int64_t ended = 0;                       // answers that the model ended
-  std::string sample;                      // its first answer
+  double voted = 0;    // whether the most frequent answer is right; of several, the share that is
+  int64_t tokens = 0;  // of all its answers
+  std::optional<int64_t> thought_tokens;  // of these, of thought, if that is known of each
+  int64_t ended = 0;                      // answers that the model ended
+  std::string sample;                     // its first answer
 };
+
+/// An answer to a task, whoever gave it.
+struct Answer {
+  AnswerParts parts;
+  std::string text;  // all of it
+  int64_t tokens = 0;
+  std::optional<int64_t> thought_tokens;
+  bool ended = false;  // by itself
+};
+
+/// In the order of the tasks. `answers`: equally many to each task, those to one after the other. Right is what
+/// is worth 1. Errors: of Judge::worth.
+Result<std::vector<TaskScore>> score_answers(std::span<const Task> tasks,
+                                             std::span<const Answer> answers,
+                                             const Judge& judge,
+                                             const std::function<bool()>& go_on);
+
+/// The seed of answer `sample` to task number `task`.
+uint64_t answer_seed(uint64_t seed, size_t task, int64_t sample);
 
 struct ScoreOptions {
   int64_t samples = 1;  // answers to each task
@@ -41,8 +63,7 @@ struct ScoreOptions {
   RolloutOptions rollouts;
 };
 
-/// In the order of the tasks. Answer s to task t is drawn with a seed of (seed, t, s). Right is what is
-/// worth 1. Errors: of roll_out and Judge::worth.
+/// Draws the answers and scores them. Errors: of roll_out and Judge::worth.
 Result<std::vector<TaskScore>> score(engine::Engine& engine,
                                      std::span<const Task> tasks,
                                      std::span<const TaskPrompt> prompts,
@@ -57,8 +78,9 @@ struct ScoreSummary {
   Interval interval;
   double pass_at_k = 0;  // k: the samples
   double voted = 0;
-  double mean_tokens = 0, mean_thought_tokens = 0;  // of an answer
-  double ended = 0;                                 // share of answers
+  double mean_tokens = 0;                     // of an answer
+  std::optional<double> mean_thought_tokens;  // if that is known of each
+  double ended = 0;                           // share of answers
 };
 
 /// Check: not empty.

@@ -37,6 +37,11 @@ TEST(Score, IntervalsAreWilsons) {
   const std::vector<double> split = {1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0};
   EXPECT_LT(interval_95(halves, 8).high - interval_95(halves, 8).low,
             interval_95(split, 8).high - interval_95(split, 8).low);
+  // Of one task, however often it was asked, the next task's score cannot be told: as wide as of one
+  // answer, 0.5 +- 1.96 sqrt(1/4 + 1.96^2 / 4) / (1 + 1.96^2).
+  const std::vector<double> one = {0.5};
+  EXPECT_NEAR(interval_95(one, 1000).low, 0.0546, 5e-4);
+  EXPECT_NEAR(interval_95(one, 1000).high, 0.9454, 5e-4);
 }
 
 TEST(Score, SummaryWeighsTasksAlike) {
@@ -44,12 +49,15 @@ TEST(Score, SummaryWeighsTasksAlike) {
       {.right = 4, .voted = 1, .tokens = 40, .thought_tokens = 20, .ended = 4},
       {.right = 1, .voted = 0.5, .tokens = 80, .thought_tokens = 0, .ended = 2},
       {.right = 0, .voted = 0, .tokens = 0, .thought_tokens = 0, .ended = 0}};
+  std::vector<TaskScore> untold = scores;
+  untold[1].thought_tokens.reset();
+  EXPECT_FALSE(summary(untold, 4).mean_thought_tokens);
   const ScoreSummary s = summary(scores, 4);
   EXPECT_DOUBLE_EQ(s.pass_at_1, 1.25 / 3);
   EXPECT_DOUBLE_EQ(s.pass_at_k, 2.0 / 3);
   EXPECT_DOUBLE_EQ(s.voted, 0.5);
   EXPECT_DOUBLE_EQ(s.mean_tokens, 10);
-  EXPECT_DOUBLE_EQ(s.mean_thought_tokens, 20.0 / 12);
+  EXPECT_DOUBLE_EQ(*s.mean_thought_tokens, 20.0 / 12);
   EXPECT_DOUBLE_EQ(s.ended, 0.5);
 }
 

@@ -1,0 +1,34 @@
+// Answers of an OpenAI-compatible server to tasks: what ferry score --server scores.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "rl/score.h"
+
+namespace ferry::cli {
+
+struct ServerQuestions {
+  std::string address;  // http://HOST:PORT
+  std::string model;    // its name there; empty: the first that the server lists
+  std::string key;      // empty: none
+  int64_t timeout_ms = 120'000;
+  int64_t samples = 1;  // answers to each task
+  int64_t at_once = 64;
+  int64_t tokens_max = 0;
+  double temperature = 1;
+  uint64_t seed = 1;
+};
+
+/// `samples` answers to each task, one after the other, in the order of the tasks. Prompts are continued where the
+/// server continues texts, and otherwise asked as a user's message; progress(done) after each round of answers.
+/// A thought that the server keeps apart from the text is put before it again.
+/// Errors: kInvalidInput (address, name, key); kUnavailable, kTimeout: it does not answer, or with something else.
+Result<std::vector<rl::Answer>> ask_server(std::span<const rl::Task> tasks,
+                                           const ServerQuestions& questions,
+                                           const std::function<void(int64_t)>& progress);
+
+}  // namespace ferry::cli
