@@ -1,5 +1,7 @@
 // The built program making tasks, scoring a model on them, and letting it learn from them: what a
 // run that was interrupted, or killed, ends in is what an uninterrupted one ends in.
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -17,6 +19,7 @@ evaluate_every = 2
 [rl]
 groups_per_step = 3
 group_size = 4
+minibatches = 3
 tokens_max = 12
 kl = "k3"
 kl_weight = 0.01
@@ -40,9 +43,26 @@ class RlE2e : public Trains {
   static void SetUpTestSuite() {
     begin_folder();
     ran(train("base"));
+    begin_otherwise(checkpoint("base"));
     write(root_ / "rl.toml", kLearn);
     tasks("held", {"--count", "6"});
     tasks("learn", {"--count", "10", "--without", path("held")});
+  }
+  /// Model "init", as somebody else might have made it: its texts do not begin with its begin token, they end
+  /// with one of two tokens, and the tokenizer's files name but the second one.
+  static void begin_otherwise(const std::string& from) {
+    fs::copy(from, path("init"), fs::copy_options::recursive);
+    fs::remove_all(path("init") + "/state");
+    for (const char* const not_there :
+         {"checksums.json", "passport.json", "verified.json", "generation_config.json"})
+      fs::remove(path("init") + "/" + not_there);
+    const auto edit = [&](const std::string& name, const Json& with) {
+      Json json = Json::parse(read(path("init") + "/" + name));
+      json.update(with);
+      write(path("init") + "/" + name, json.dump());
+    };
+    edit("config.json", {{"eos_token_id", {1, 2}}});
+    edit("tokenizer_config.json", {{"add_bos_token", false}, {"eos_token", "<|pad|>"}});
   }
   static void tasks(const std::string& name, const Strings& more) {
     Strings args = {"tasks", "sum", "--difficulty", "1", "--out", path(name)};
@@ -52,7 +72,7 @@ class RlE2e : public Trains {
   static Strings learn(const std::string& run, const Strings& more = {}) {
     Strings args = {"rl",
                     path("rl.toml"),
-                    "--model.init=" + checkpoint("base"),
+                    "--model.init=" + path("init"),
                     "--rl.tasks=" + path("learn"),
                     "--rl.held_out=" + path("held"),
                     "--checkpoint.dir=" + path(run)};
@@ -66,8 +86,21 @@ class RlE2e : public Trains {
       if (!line.empty()) last = line;
     return Json::parse(last);
   }
-  static std::string weights(const std::string& run) {
-    return read(checkpoint(run, 4) + "/model.safetensors");
+  static std::string weights(const std::string& run, int step = 4) {
+    return read(checkpoint(run, step) + "/model.safetensors");
+  }
+  /// The steps whose held-out score the run's log has.
+  static std::vector<int> evaluated(const std::string& run) {
+    std::vector<int> steps;
+    std::istringstream lines(read(path(run) + "/metrics.jsonl"));
+    for (std::string line; std::getline(lines, line);)
+      if (const Json record = Json::parse(line); record["kind"] == "held_out")
+        steps.push_back(record["step"]);
+    return steps;
+  }
+  static void killed(const std::string& run, const std::string& fault) {
+    const Ended e = end_of(learn(run, {"--worker"}), {{"FERRY_FAULT", fault + ":kill"}});
+    EXPECT_EQ(e.status, kKilled) << "not killed at " << fault << "\n" << e.output;
   }
 };
 
@@ -79,20 +112,60 @@ TEST_F(RlE2e, LearnsTheSameBitsHoweverItIsInterrupted) {
   EXPECT_TRUE(whole.contains("score_before") && whole.contains("score_after"));
   const std::string expected = weights("whole");
   ASSERT_FALSE(expected.empty());
+  EXPECT_EQ(evaluated("whole"), (std::vector<int>{0, 2, 4}));
   EXPECT_NE(read(path("whole") + "/samples/step-00000004.txt"), "");
   EXPECT_NE(read(path("whole") + "/curve.svg").find("Reward"), std::string::npos);
 
-  // A worker dies in the middle of a step, while it draws or while it learns, and is gone on with.
-  for (const char* beat : {"3", "9", "17", "40"}) {
-    const std::string run = std::string("killed-") + beat;
-    end_of(learn(run, {"--worker"}),
-           {{"FERRY_FAULT", std::string("beat.train:") + beat + ":kill"}});
-    ran(learn(run, {"--resume"}));
-    EXPECT_EQ(weights(run), expected) << "killed at beat " << beat;
+  // A worker dies in each part of a step, and of those around it, and is gone on with: while answers are
+  // drawn and judged, between the updates of one step, while its evaluation is written down, while it saves.
+  for (const char* fault : {"rl.rollout:45",
+                            "rl.judge:3",
+                            "rl.score:9",
+                            "rl.update:5",
+                            "file.rename:1",
+                            "file.rename:4",
+                            "beat.save:5"}) {
+    const std::string run = std::string("killed-") + fault;
+    killed(run, fault);
+    const Json resumed = last_line(ran(learn(run, {"--resume"})));
+    EXPECT_EQ(weights(run), expected) << "killed at " << fault;
+    EXPECT_EQ(resumed["score_before"], whole["score_before"]) << fault;
+    EXPECT_EQ(resumed["logprobs_compared"], whole["logprobs_compared"]) << fault;
+    EXPECT_EQ(evaluated(run), (std::vector<int>{0, 2, 4})) << fault;
+    EXPECT_EQ(std::distance(fs::directory_iterator(path(run) + "/samples"), {}), 3) << fault;
+    for (const int step : evaluated(run)) {
+      const std::string samples = fmt::format("/samples/step-{:08}.txt", step);
+      EXPECT_EQ(read(path(run) + samples), read(path("whole") + samples)) << fault;
+    }
   }
+  // What the model said of texts its checkpoints say, too: others ask it as it was trained.
+  const std::string last = checkpoint("whole", 4);
+  EXPECT_EQ(read(last + "/tokenizer_config.json"), read(path("init") + "/tokenizer_config.json"));
+  EXPECT_EQ(Json::parse(read(last + "/config.json"))["eos_token_id"], Json({1, 2}));
+  EXPECT_FALSE(fs::exists(last + "/generation_config.json"));
   // One thread, other batches of the engine, no more than one answer at a time.
   ran(learn("alone", {"--train.threads=1", "--rl.running=1"}));
   EXPECT_EQ(weights("alone"), expected);
+}
+
+/// A template that the run is given is the one that its answers are drawn by, from the first one on.
+TEST_F(RlE2e, ConversationsAreAskedByTheTemplateThatIsGiven) {
+  write(root_ / "asked.jsonl",
+        R"({"messages": [{"role": "user", "content": "the ferry"}], "answer": "crosses"})"
+        "\n");
+  write(root_ / "own.jinja", "{% for m in messages %}{{ m.content }} {% endfor %}");
+  const Strings asked = {"--rl.tasks=" + path("asked.jsonl"),
+                         "--rl.held_out=" + path("asked.jsonl"),
+                         "--train.steps=2",
+                         "--checkpoint.chat_template=" + path("own.jinja")};
+  Strings without = asked;
+  without.pop_back();
+  refused(2, learn("mute", without), {"has no chat template"});
+  ran(learn("asked", asked));
+  // A worker that dies in the second step is followed by one that goes on by what the checkpoint holds.
+  const std::string said = ran(learn("asked-again", asked), {{"FERRY_FAULT", "rl.update:4:kill"}});
+  EXPECT_NE(said.find("resume     from"), std::string::npos) << said;
+  EXPECT_EQ(weights("asked-again", 2), weights("asked", 2));
 }
 
 TEST_F(RlE2e, ScoresAModel) {
@@ -112,6 +185,48 @@ TEST_F(RlE2e, ScoresAModel) {
                            "--running",
                            "3"}))["mean_tokens"],
             score["mean_tokens"]);
+}
+
+/// What a server answers is scored as what the model answers here.
+TEST_F(RlE2e, ScoresAServer) {
+  std::string lines;
+  for (const char* prompt : {"the ferry", "slow water", "a river at night"})
+    lines += R"({"check": "regex", "answer": ".*s.*", "prompt": ")" + std::string(prompt) + "\"}\n";
+  write(root_ / "any.jsonl", lines);
+  Program server(root_ / "log-served",
+                 {"serve", checkpoint("base"), "--name", "base", "--port", "0"});
+  const std::string address = fmt::format("http://127.0.0.1:{}/v1", port_of(server, "base"));
+  const Strings greedy = {path("any.jsonl"), "--tokens", "8", "--temperature", "0"};
+  const auto score = [&](Strings args, const Strings& more) {
+    args.insert(args.begin(), "score");
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  };
+  Strings here = greedy;
+  here.insert(here.begin(), checkpoint("base"));
+  const Json own = last_line(ran(score(here, {"--out", path("here")})));
+  const Json theirs = last_line(ran(score(
+      greedy, {"--server", address, "--samples", "2", "--running", "4", "--out", path("there")})));
+  EXPECT_EQ(theirs["tasks"], 3);
+  EXPECT_EQ(theirs["pass_at_1"], own["pass_at_1"]);
+  EXPECT_EQ(theirs["mean_tokens"], own["mean_tokens"]);
+  EXPECT_FALSE(theirs.contains("mean_thought_tokens"));  // it does not tell
+  std::istringstream local(read(path("here"))), remote(read(path("there")));
+  for (std::string a, b; std::getline(local, a) && std::getline(remote, b);)
+    EXPECT_EQ(Json::parse(a)["first_answer"], Json::parse(b)["first_answer"]);
+
+  refused(2, score(here, {"--server", address}), {"--server", "tasks alone"});
+  refused(2, score(greedy, {"--server", address, "--top-k", "5"}), {"--top-k", "--server"});
+  refused(2, score(greedy, {}), {"tasks is required"});
+  write(root_ / "said.jsonl",
+        R"({"messages": [{"role": "user", "content": "Hi"}], "answer": "Hi"})"
+        "\n");
+  refused(2,
+          {"score", path("said.jsonl"), "--server", address, "--tokens", "2"},
+          {"takes no conversations"});
+  server.signal(SIGTERM);
+  EXPECT_EQ(server.wait(), 0) << server.output();
+  refused(3, score(greedy, {"--server", address}), {"127.0.0.1"});
 }
 
 TEST_F(RlE2e, AProgramJudges) {

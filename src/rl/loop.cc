@@ -527,7 +527,7 @@ Result<void> Run::write_samples(const std::vector<TaskScore>& scores) const {
                         t.messages.empty() ? t.prompt : t.messages,
                         scores[i].sample);
   }
-  const std::string folder = join_path(settings_.checkpoint.dir, "samples");
+  const std::string folder = join_path(settings_.checkpoint.dir, kSamplesFolder);
   TRY(make_folders(folder));
   return write_file_atomic(join_path(folder, fmt::format("step-{:08}.txt", state_.step)), text);
 }

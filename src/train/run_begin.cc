@@ -111,12 +111,24 @@ Result<Beginning> going_on(const Settings& settings,
 }  // namespace
 
 Result<void> remove_run_leftovers(const std::string& folder) {
-  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
-  for (const std::string_view of : {"metrics.jsonl.tmp.", "curve.svg.tmp."})
-    for (const std::string& name : names)
-      if (name.starts_with(of) && is_process_and_serial(std::string_view(name).substr(of.size())))
-        TRY(remove_tree(join_path(folder, name)));
-  return {};
+  constexpr std::string_view kMark = ".tmp.";
+  const auto sweep = [&](const std::string& in, auto&& ours) -> Result<void> {
+    TRY_ASSIGN(const std::vector<std::string> names, list_folder(in));
+    for (const std::string_view name : names) {
+      const size_t mark = name.find(kMark);
+      if (mark != std::string_view::npos && ours(name.substr(0, mark)) &&
+          is_process_and_serial(name.substr(mark + kMark.size())))
+        TRY(remove_tree(join_path(in, std::string(name))));
+    }
+    return {};
+  };
+  TRY(sweep(folder,
+            [](std::string_view of) { return of == "metrics.jsonl" || of == "curve.svg"; }));
+  const std::string samples = join_path(folder, kSamplesFolder);
+  TRY_ASSIGN(const bool there, is_there(samples));
+  if (!there) return {};
+  return sweep(samples,
+               [](std::string_view of) { return of.starts_with("step-") && of.ends_with(".txt"); });
 }
 
 Result<Beginning> begin_run(const Settings& settings,

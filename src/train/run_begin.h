@@ -16,6 +16,8 @@
 
 namespace ferry {
 
+constexpr const char* kSamplesFolder = "samples";  // in the run's: answers to read
+
 struct Beginning {
   std::unique_ptr<models::TrainableLm> model;
   std::optional<ModelTexts> texts;  // of the directory that the run goes on from
