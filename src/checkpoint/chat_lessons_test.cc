@@ -6,34 +6,22 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "checkpoint/chat_test_support.h"
 #include "checkpoint/model_chat.h"
 
 namespace ferry {
 namespace {
 
 constexpr int64_t kNow = 1'772'000'000'000;
-constexpr const char* kChatml =
-    "{% for m in messages %}{{ '<|bos|>' + m.role + '\n' + m.content + '<|eos|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|bos|>assistant\n' }}{% endif %}";
 /// As R1's: thoughts are no part of what was said, and the prompt opens one.
 constexpr const char* kThinker =
     "{% for m in messages %}{% if m.role == 'user' %}{{ '[U]' + m.content }}{% else %}"
     "{{ '[A]' + m.content.split('</think>')[-1] + '<|eos|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '[A]<think>\n' }}{% endif %}";
 
-ModelTexts model(const std::string& chat_template) {
-  ModelTexts t;
-  auto tokenizer = text::Tokenizer::load(FERRY_SOURCE_DIR "/testdata/tokenizer/qwen2.json");
-  EXPECT_TRUE(tokenizer) << tokenizer.error().message;
-  t.tokenizer = std::make_shared<text::Tokenizer>(*std::move(tokenizer));
-  t.eos = {*t.tokenizer->token_id("<|eos|>")};
-  t.files["chat_template.jinja"] = chat_template;
-  return t;
-}
-
 /// Each lesson as text, what is learnt in {braces}; or why there is none.
 std::vector<std::string> lessons(const std::string& chat_template, std::string_view messages) {
-  const ModelTexts texts = model(chat_template);
+  const ModelTexts texts = chat_texts(chat_template);
   const std::string conversation = messages.starts_with('[')
                                        ? "{\"messages\": " + std::string(messages) + "}"
                                        : std::string(messages);
@@ -180,7 +168,7 @@ TEST(ChatLessons, WhatCannotBeLearntIsSaid) {
                 .front()
                 .find("ends it with '<|pad|>'"),
             std::string::npos);
-  ModelTexts endless = model(kChatml);
+  ModelTexts endless = chat_texts(kChatml);
   endless.eos.clear();
   EXPECT_FALSE(chat_lessons(endless,
                             R"({"messages": [{"role": "user", "content": "a"},

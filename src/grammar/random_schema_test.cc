@@ -17,23 +17,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-size_t characters(const std::string& text) {
-  size_t count = 0;
-  for (size_t at = 0; at < text.size(); at += text::decode_utf8(text, at).bytes) ++count;
-  return count;
-}
-
 bool equal(const Json& a, const Json& b) { return nlohmann::json(a) == nlohmann::json(b); }
-
-std::u32string wide(const std::string& text) {
-  std::u32string out;
-  for (size_t at = 0; at < text.size();) {
-    const text::Utf8Char c = text::decode_utf8(text, at);
-    out += c.point;
-    at += c.bytes;
-  }
-  return out;
-}
 
 /// A pattern, a text that matches, and what matching it means, in words of its own.
 struct Pattern {
@@ -121,11 +105,12 @@ class Validator {
            !(s.contains("exclusiveMaximum") && v >= s["exclusiveMaximum"].get<double>());
   }
   static bool string(const Json& s, const std::string& v) {
-    if (s.contains("minLength") && characters(v) < s["minLength"].get<size_t>()) return false;
-    if (s.contains("maxLength") && characters(v) > s["maxLength"].get<size_t>()) return false;
+    const std::u32string points = text::utf8_points(v);
+    if (s.contains("minLength") && points.size() < s["minLength"].get<size_t>()) return false;
+    if (s.contains("maxLength") && points.size() > s["maxLength"].get<size_t>()) return false;
     if (!s.contains("pattern")) return true;
     const auto is_it = [&](const Pattern& p) { return s["pattern"] == p.pattern; };
-    return std::find_if(kPatterns.begin(), kPatterns.end(), is_it)->matches(wide(v));
+    return std::find_if(kPatterns.begin(), kPatterns.end(), is_it)->matches(points);
   }
   bool array(const Json& s, const Json& v) const {
     if (s.contains("minItems") && v.size() < s["minItems"].get<size_t>()) return false;

@@ -548,7 +548,7 @@ class Compiler {
       std::vector<const std::u32string*> names;  // that begin as what was read
     };
     std::vector<std::u32string> all;
-    for (const std::string& name : names) all.push_back(characters(name));
+    for (const std::string& name : names) all.push_back(text::utf8_points(name));
     std::vector<Level> open = {{opened, 0, {}}};
     for (const std::u32string& name : all) open[0].names.push_back(&name);
     while (!open.empty() && !b_.full()) {
@@ -571,16 +571,6 @@ class Compiler {
       }
     }
     return end;
-  }
-
-  static std::u32string characters(const std::string& text) {
-    std::u32string out;
-    for (size_t at = 0; at < text.size();) {
-      const text::Utf8Char c = text::decode_utf8(text, at);
-      out += c.point;
-      at += c.bytes;
-    }
-    return out;
   }
 
   AutomatonBuilder& b_;

@@ -76,6 +76,16 @@ size_t well_formed_prefix(std::string_view text) {
   return i;
 }
 
+std::u32string utf8_points(std::string_view text) {
+  std::u32string out;
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Char c = decode_utf8(text, at);
+    out += c.point;
+    at += c.bytes;
+  }
+  return out;
+}
+
 std::string replace_ill_formed(std::string_view text) {
   std::string out;
   out.reserve(text.size());

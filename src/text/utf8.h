@@ -27,6 +27,9 @@ Utf8Char decode_utf8(std::string_view text, size_t offset);
 
 void append_utf8(std::string& out, char32_t point);
 
+/// Its characters; kReplacement for each maximal ill-formed subpart.
+std::u32string utf8_points(std::string_view text);
+
 /// The offset of the first ill-formed byte, or text.size().
 size_t well_formed_prefix(std::string_view text);
 
