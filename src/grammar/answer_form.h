@@ -15,6 +15,7 @@ struct Tool {
   std::string name;
   /// What its arguments, an object, must satisfy; a JSON schema.
   std::string parameters = "{}";
+  bool operator==(const Tool&) const = default;
 };
 
 struct AnswerForm {
@@ -35,6 +36,7 @@ struct AnswerForm {
   std::vector<Tool> tools = {};
   text::ToolSyntax syntax = text::ToolSyntax::kNone;
   bool several_calls = true;  // Llama's syntax has no more than one
+  bool operator==(const AnswerForm&) const = default;
 };
 
 /// Errors: kInvalidInput, naming the schema or tool: what read_schema() refuses, arguments that are no

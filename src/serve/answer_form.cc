@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "grammar/matcher.h"
-
 namespace ferry::serve {
 
 using grammar::AnswerForm;
@@ -84,7 +82,8 @@ bool read_tool_choice(JsonFields& fields,
   return true;
 }
 
-ApiResult<std::shared_ptr<const grammar::Constraint>> constraint_of(const LoadedModel& model,
+ApiResult<std::shared_ptr<const grammar::Constraint>> constraint_of(const ModelInfo& model,
+                                                                    FormCache& forms,
                                                                     AskedForm asked,
                                                                     AnswerForm::Thought thought) {
   AnswerForm& form = *asked.form;
@@ -97,11 +96,11 @@ ApiResult<std::shared_ptr<const grammar::Constraint>> constraint_of(const Loaded
     return tl::unexpected(error);
   };
   if (!model.vocabulary) return refused(model.vocabulary.error());
-  Result<std::shared_ptr<const grammar::Automaton>> automaton = grammar::answer_automaton(form);
+  Result<std::shared_ptr<const grammar::Automaton>> automaton = forms.automaton(form);
   if (!automaton && calls) {
     for (size_t i = 0; i < form.tools.size(); ++i)
       if (!asked.strict[i]) form.tools[i].parameters = "{}";
-    automaton = grammar::answer_automaton(form);
+    automaton = forms.automaton(form);
   }
   if (!automaton) return refused(automaton.error());
   return std::make_shared<const grammar::Constraint>(

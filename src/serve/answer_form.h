@@ -8,8 +8,10 @@
 
 #include "base/json_fields.h"
 #include "grammar/answer_form.h"
+#include "grammar/matcher.h"
 #include "serve/api_error.h"
-#include "serve/loaded_model.h"
+#include "serve/form_cache.h"
+#include "serve/model_info.h"
 
 namespace ferry::serve {
 
@@ -35,6 +37,9 @@ bool read_tool_choice(JsonFields& fields,
 
 /// Errors: 400, naming the schema or the tool, for what cannot be held to.
 ApiResult<std::shared_ptr<const grammar::Constraint>> constraint_of(
-    const LoadedModel& model, AskedForm asked, grammar::AnswerForm::Thought thought);
+    const ModelInfo& model,
+    FormCache& forms,
+    AskedForm asked,
+    grammar::AnswerForm::Thought thought);
 
 }  // namespace ferry::serve

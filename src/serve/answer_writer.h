@@ -9,7 +9,7 @@
 
 #include "engine/engine.h"
 #include "serve/api_error.h"
-#include "serve/loaded_model.h"
+#include "serve/model_info.h"
 #include "serve/question.h"
 #include "text/answer_parser.h"
 
@@ -74,14 +74,14 @@ class AnswerWriter {
   virtual std::string failure(const ApiError& error) = 0;
 };
 
-using WriterMaker = std::unique_ptr<AnswerWriter> (*)(const LoadedModel& model,
+using WriterMaker = std::unique_ptr<AnswerWriter> (*)(const ModelInfo& model,
                                                       const Question& question,
                                                       const AnswerHead& head);
 
-std::unique_ptr<AnswerWriter> chat_writer(const LoadedModel& model,
+std::unique_ptr<AnswerWriter> chat_writer(const ModelInfo& model,
                                           const Question& question,
                                           const AnswerHead& head);
-std::unique_ptr<AnswerWriter> completion_writer(const LoadedModel& model,
+std::unique_ptr<AnswerWriter> completion_writer(const ModelInfo& model,
                                                 const Question& question,
                                                 const AnswerHead& head);
 

@@ -14,7 +14,7 @@ using Kind = text::AnswerDelta::Kind;
 
 }  // namespace
 
-Answering::Answering(std::shared_ptr<const LoadedModel> model,
+Answering::Answering(std::shared_ptr<const ModelInfo> model,
                      Question question,
                      const AnswerHead& head,
                      WriterMaker writer,

@@ -21,7 +21,7 @@ namespace ferry::serve {
 class Answering {
  public:
   /// `cancel` is called for an answer that ends before the engine says so.
-  Answering(std::shared_ptr<const LoadedModel> model,
+  Answering(std::shared_ptr<const ModelInfo> model,
             Question question,
             const AnswerHead& head,
             WriterMaker writer,
@@ -59,7 +59,7 @@ class Answering {
   void add(size_t index, std::vector<text::AnswerDelta> deltas, AnswerNews& news);
   void finish(size_t index, engine::Finish finish, AnswerNews& news);
 
-  std::shared_ptr<const LoadedModel> model_;
+  std::shared_ptr<const ModelInfo> model_;
   Question question_;
   std::string call_prefix_;  // of calls' ids
   std::unique_ptr<AnswerWriter> writer_;

@@ -215,7 +215,7 @@ bool with_objects(Ordered& messages) {
   return changed;
 }
 
-Result<ChatPrompt> rendered(const LoadedModel& model,
+Result<ChatPrompt> rendered(const ModelInfo& model,
                             const Conversation& c,
                             const Ordered& messages) {
   Ordered whole = {{"messages", messages}, {"chat_template_kwargs", c.values}};
@@ -224,14 +224,14 @@ Result<ChatPrompt> rendered(const LoadedModel& model,
 }
 
 /// Most templates print arguments as JSON, some add them as text to text: these refuse an object.
-Result<ChatPrompt> rendered(const LoadedModel& model, const Conversation& c) {
+Result<ChatPrompt> rendered(const ModelInfo& model, const Conversation& c) {
   Ordered objects = c.messages;
   if (with_objects(objects))
     if (Result<ChatPrompt> prompt = rendered(model, c, objects)) return prompt;
   return rendered(model, c, c.messages);
 }
 
-ApiResult<Prompt> prompt_of(const LoadedModel& model, const Conversation& c) {
+ApiResult<Prompt> prompt_of(const ModelInfo& model, const Conversation& c) {
   Result<ChatPrompt> chat = rendered(model, c);
   if (!chat) {
     ApiError error = api_error(chat.error());
@@ -321,7 +321,7 @@ ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) 
       thought = Thought::kBegun;
     else if (rules.model.syntax.thinks && c.thinking != false)
       thought = Thought::kMay;
-    auto constraint = constraint_of(rules.model, std::move(c.form), thought);
+    auto constraint = constraint_of(rules.model, rules.forms, std::move(c.form), thought);
     if (!constraint) return tl::unexpected(constraint.error());
     q.options.constraint = *std::move(constraint);
   }

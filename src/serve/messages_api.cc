@@ -341,7 +341,7 @@ ApiResult<std::string> count_tokens_request(std::string_view body, const Reading
   return json_text(Ordered{{"input_tokens", question->prompts.front().ids.size()}});
 }
 
-std::unique_ptr<AnswerWriter> message_writer(const LoadedModel&,
+std::unique_ptr<AnswerWriter> message_writer(const ModelInfo&,
                                              const Question&,
                                              const AnswerHead& head) {
   return std::make_unique<MessageWriter>(head);

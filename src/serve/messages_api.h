@@ -17,7 +17,7 @@ ApiResult<Question> read_message_request(std::string_view body, const ReadingRul
 /// {"input_tokens": N} of the same request; it needs no max_tokens.
 ApiResult<std::string> count_tokens_request(std::string_view body, const ReadingRules& rules);
 
-std::unique_ptr<AnswerWriter> message_writer(const LoadedModel& model,
+std::unique_ptr<AnswerWriter> message_writer(const ModelInfo& model,
                                              const Question& question,
                                              const AnswerHead& head);
 

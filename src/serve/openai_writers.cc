@@ -61,7 +61,7 @@ Json timings_json(const AnswerUsage& u) {
 /// What both kinds of documents share.
 class OpenAiWriter : public AnswerWriter {
  public:
-  OpenAiWriter(const LoadedModel& model,
+  OpenAiWriter(const ModelInfo& model,
                const Question& question,
                const AnswerHead& head,
                const char* prefix,
@@ -158,7 +158,7 @@ class OpenAiWriter : public AnswerWriter {
     return event(data + "}");
   }
 
-  const LoadedModel& model_;
+  const ModelInfo& model_;
   const Question& question_;
 
  private:
@@ -178,7 +178,7 @@ class OpenAiWriter : public AnswerWriter {
 
 class ChatWriter : public OpenAiWriter {
  public:
-  ChatWriter(const LoadedModel& model, const Question& question, const AnswerHead& head)
+  ChatWriter(const ModelInfo& model, const Question& question, const AnswerHead& head)
       : OpenAiWriter(
             model, question, head, "chatcmpl-", "chat.completion", "chat.completion.chunk") {}
 
@@ -271,7 +271,7 @@ class ChatWriter : public OpenAiWriter {
 
 class CompletionWriter : public OpenAiWriter {
  public:
-  CompletionWriter(const LoadedModel& model, const Question& question, const AnswerHead& head)
+  CompletionWriter(const ModelInfo& model, const Question& question, const AnswerHead& head)
       : OpenAiWriter(model, question, head, "cmpl-", "text_completion", "text_completion") {
     written_.resize(static_cast<size_t>(question.answers()));
   }
@@ -353,13 +353,13 @@ class CompletionWriter : public OpenAiWriter {
 
 }  // namespace
 
-std::unique_ptr<AnswerWriter> chat_writer(const LoadedModel& model,
+std::unique_ptr<AnswerWriter> chat_writer(const ModelInfo& model,
                                           const Question& question,
                                           const AnswerHead& head) {
   return std::make_unique<ChatWriter>(model, question, head);
 }
 
-std::unique_ptr<AnswerWriter> completion_writer(const LoadedModel& model,
+std::unique_ptr<AnswerWriter> completion_writer(const ModelInfo& model,
                                                 const Question& question,
                                                 const AnswerHead& head) {
   return std::make_unique<CompletionWriter>(model, question, head);

@@ -71,7 +71,7 @@ std::vector<int32_t> ids_of(const Json& list,
 
 /// One text, several, the ids of one, or of several.
 void read_prompts(JsonFields& fields, const ReadingRules& rules, Question& q) {
-  const LoadedModel& m = rules.model;
+  const ModelInfo& m = rules.model;
   const Json& given = fields.at("prompt");
   const auto add_text = [&](const Json& text) {
     auto ids = m.texts.prompt(
@@ -81,7 +81,7 @@ void read_prompts(JsonFields& fields, const ReadingRules& rules, Question& q) {
   };
   const auto add_ids = [&](const Json& list) {
     if (list.empty()) return fields.refuse("prompt", "is empty");
-    const std::vector<int32_t> ids = ids_of(list, fields, "prompt", m.model->vocab_size());
+    const std::vector<int32_t> ids = ids_of(list, fields, "prompt", rules.vocab_size);
     q.prompts.push_back({.ids = ids, .text = m.texts.tokenizer->decode(ids, true)});
   };
   if (given.is_string()) return add_text(given);
@@ -152,8 +152,7 @@ void read_shared_fields(JsonFields& fields, const ReadingRules& rules, Question&
   check_stops(fields, q.stop);
   if (!fields.boolean("ignore_eos", false)) q.options.end_tokens = rules.model.texts.eos;
   if (fields.has("stop_token_ids")) {
-    const std::vector<int32_t> ids =
-        read_token_ids(fields, "stop_token_ids", rules.model.model->vocab_size());
+    const std::vector<int32_t> ids = read_token_ids(fields, "stop_token_ids", rules.vocab_size);
     if (ids.size() > kStopsMax) fields.refuse("stop_token_ids", "has too many");
     q.options.end_tokens.insert(q.options.end_tokens.end(), ids.begin(), ids.end());
   }
@@ -196,24 +195,25 @@ ApiResult<Question> checked(JsonFields& fields,
                                         printable(rules.names.front())),
                  .param = "model",
                  .code = "model_not_found"});
-  if (const auto valid = engine::validate(q.options.sampling, rules.model.model->vocab_size());
-      !valid)
+  if (const auto valid = engine::validate(q.options.sampling, rules.vocab_size); !valid)
     return tl::unexpected(api_error(valid.error()));
   int64_t longest = 0;
   for (const Prompt& p : q.prompts) longest = std::max(longest, std::ssize(p.ids));
-  const int64_t room = rules.model.context() - longest;
-  if (room < 1 && !rules.counts)
+  const int64_t room = rules.context - longest;
+  q.no_answer = tokens_max == 0;
+  // A prompt that is only scored needs no room behind it.
+  const int64_t least = q.no_answer && q.options.prompt_top_log_probs ? 0 : 1;
+  if (room < least && !rules.counts)
     return tl::unexpected(ApiError{
         .message = fmt::format("the prompt has {} tokens; this server has room for {}, prompt and "
                                "answer together",
                                longest,
-                               rules.model.context()),
+                               rules.context),
         .param = prompt,
         .code = "context_length_exceeded"});
   // An answer that would go on beyond the context ends there, and says so ("length").
-  q.no_answer = tokens_max == 0;
   q.options.tokens_max =
-      std::clamp<int64_t>(tokens_max.value_or(room), 1, std::max<int64_t>(1, room));
+      std::clamp<int64_t>(tokens_max.value_or(room), least, std::max<int64_t>(least, room));
   return q;
 }
 

@@ -10,7 +10,8 @@
 
 #include "base/json_fields.h"
 #include "serve/api_error.h"
-#include "serve/loaded_model.h"
+#include "serve/form_cache.h"
+#include "serve/model_info.h"
 #include "serve/question.h"
 
 namespace ferry::serve {
@@ -23,9 +24,12 @@ inline constexpr const char* kWhere = "request";
 
 /// What every request is read with.
 struct ReadingRules {
-  const LoadedModel& model;
+  const ModelInfo& model;
+  int64_t vocab_size;
+  int64_t context;                          // tokens that a request has room for, with its answer
   const std::vector<std::string>& names;    // under which the model is served
   const engine::SamplingOptions& sampling;  // what a request does not say
+  FormCache& forms;                         // of answers
   uint64_t seed = 0;                        // of a request that names none
   bool counts = false;                      // nothing will be answered, so it need not fit
 };

@@ -408,7 +408,7 @@ ApiResult<Question> read_response_request(std::string_view body, const ReadingRu
   return question;
 }
 
-std::unique_ptr<AnswerWriter> response_writer(const LoadedModel&,
+std::unique_ptr<AnswerWriter> response_writer(const ModelInfo&,
                                               const Question& question,
                                               const AnswerHead& head) {
   return std::make_unique<ResponseWriter>(question, head);

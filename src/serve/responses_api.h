@@ -13,7 +13,7 @@ namespace ferry::serve {
 /// Translates the request into one for /v1/chat/completions, and reads that.
 ApiResult<Question> read_response_request(std::string_view body, const ReadingRules& rules);
 
-std::unique_ptr<AnswerWriter> response_writer(const LoadedModel& model,
+std::unique_ptr<AnswerWriter> response_writer(const ModelInfo& model,
                                               const Question& question,
                                               const AnswerHead& head);
 

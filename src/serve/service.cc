@@ -397,8 +397,14 @@ class Server : public Service {
 
   // --- reading, on a thread of its own: a long text takes a while to become tokens ---------------
 
-  ReadingRules rules(uint64_t seed) const {
-    return {.model = *model_, .names = options_.names, .sampling = sampling_, .seed = seed};
+  ReadingRules rules(uint64_t seed) {
+    return {.model = *model_,
+            .vocab_size = model_->model->vocab_size(),
+            .context = model_->context(),
+            .names = options_.names,
+            .sampling = sampling_,
+            .forms = forms_,
+            .seed = seed};
   }
 
   /// A mistake of Ferry's in reading one request must not end the answers to all others.
@@ -619,6 +625,7 @@ class Server : public Service {
   QuestionId last_id_ = 0;
   int64_t reading_now_ = 0;
   uint64_t reading_bytes_ = 0;
+  FormCache forms_;  // the reading thread's
   std::map<QuestionId, std::shared_ptr<Answering>> questions_;
   bool ending_ = false;
   std::exception_ptr failure_;

@@ -13,7 +13,7 @@ using Json = nlohmann::json;
 using Ordered = nlohmann::ordered_json;
 
 std::string tokens_json(const std::vector<int32_t>& ids, bool texts, const ReadingRules& rules) {
-  Ordered j = {{"count", ids.size()}, {"max_model_len", rules.model.context()}, {"tokens", ids}};
+  Ordered j = {{"count", ids.size()}, {"max_model_len", rules.context}, {"tokens", ids}};
   if (texts) {
     Ordered all = Ordered::array();
     for (const int32_t id : ids)
@@ -56,8 +56,7 @@ ApiResult<std::string> detokenize_request(std::string_view body, const ReadingRu
   if (!json) return tl::unexpected(json.error());
   JsonProblem problem{.code = Code::kInvalidInput};
   JsonFields fields(*json, kWhere, problem);
-  const std::vector<int32_t> ids =
-      read_token_ids(fields, "tokens", rules.model.model->vocab_size());
+  const std::vector<int32_t> ids = read_token_ids(fields, "tokens", rules.vocab_size);
   fields.text("model", "");
   fields.refuse_unknown({}, "is not supported by this server");
   if (problem) return tl::unexpected(api_error(problem, kWhere));
