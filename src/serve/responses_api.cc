@@ -40,7 +40,8 @@ std::string read_parts(JsonFields& of, const char* name, const Json& content) {
   return text;
 }
 
-/// Items become messages; what the assistant thought and called joins its message.
+/// Items become messages; what the assistant thought and called joins its message. A thought behind
+/// which it neither said nor called anything is a message of its own.
 class ItemReader {
  public:
   explicit ItemReader(Ordered& messages) : messages_(messages) {}
@@ -52,7 +53,7 @@ class ItemReader {
       m["content"] = read_parts(item, "content", item.at("content"));
       if (m["role"] == "assistant" && !thought_.empty())
         m["reasoning_content"] = std::exchange(thought_, "");
-      messages_.push_back(std::move(m));
+      add(std::move(m));
     } else if (type == "reasoning") {
       if (const Json* const content = item.find("content"))
         thought_ += read_parts(item, "content", *content);
@@ -63,21 +64,34 @@ class ItemReader {
           {"id", item.text("call_id")},
           {"type", "function"},
           {"function", {{"name", item.text("name")}, {"arguments", item.text("arguments")}}}};
+      end_thought();
       if (messages_.empty() || messages_.back()["role"] != "assistant")
         messages_.push_back({{"role", "assistant"}, {"content", nullptr}});
-      if (!thought_.empty()) messages_.back()["reasoning_content"] = std::exchange(thought_, "");
       messages_.back()["tool_calls"].push_back(std::move(call));
     } else if (type == "function_call_output") {
-      messages_.push_back({{"role", "tool"},
-                           {"tool_call_id", item.text("call_id")},
-                           {"content", read_parts(item, "output", item.at("output"))}});
+      add({{"role", "tool"},
+           {"tool_call_id", item.text("call_id")},
+           {"content", read_parts(item, "output", item.at("output"))}});
     } else if (!item.problem()) {
       item.refuse("type", "is not supported by this server");
     }
     item.refuse_unknown(kAboutItems, "is no field of this item");
   }
+  /// No more items come.
+  void end() { end_thought(); }
 
  private:
+  void add(Ordered message) {
+    end_thought();
+    messages_.push_back(std::move(message));
+  }
+  void end_thought() {
+    if (thought_.empty()) return;
+    messages_.push_back({{"role", "assistant"},
+                         {"content", nullptr},
+                         {"reasoning_content", std::exchange(thought_, "")}});
+  }
+
   Ordered& messages_;
   std::string thought_;
 };
@@ -100,12 +114,17 @@ void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
 }
 
 void read_choice(JsonFields& fields, const Json& choice, Ordered& chat) {
-  if (choice.is_object() && choice.value("type", Json()) == "function" && choice.contains("name"))
-    chat["tool_choice"] = {{"type", "function"}, {"function", {{"name", choice["name"]}}}};
-  else if (choice.is_string())
+  if (choice.is_string()) {
     chat["tool_choice"] = choice;
-  else
-    fields.refuse("tool_choice", "must be none, auto, required or a function's name");
+    return;
+  }
+  if (!choice.is_object())
+    return fields.refuse("tool_choice", "must be none, auto, required or a function's name");
+  JsonFields which = fields.object("tool_choice");
+  if (which.text("type") != "function" && !which.problem())
+    return which.refuse("type", "is not \"function\"; this server has no tools of its own");
+  chat["tool_choice"] = {{"type", "function"}, {"function", {{"name", which.text("name")}}}};
+  which.refuse_unknown({}, "is no field of a choice");
 }
 
 void read_text_format(JsonFields& fields, const Ordered& request, Ordered& chat) {
@@ -151,6 +170,7 @@ ApiResult<Translated> translated(std::string_view body) {
       JsonFields item = fields.item("input", list[i], i);
       reader.read(item);
     }
+    reader.end();
   }
   if (fields.has("tools")) read_tools(fields, request, chat);
   if (const Json* const choice = fields.find("tool_choice")) read_choice(fields, *choice, chat);

@@ -1,0 +1,62 @@
+#include "serve/responses_api.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "serve/request_test_support.h"
+
+namespace ferry::serve {
+namespace {
+
+constexpr const char* kTemplate =
+    "{% for m in messages %}[{{ m.role }} ({{ m.reasoning_content or '' }}) {{ m.content or '' }}"
+    "{% for c in m.tool_calls or [] %} !{{ c.function.name }}{% endfor %}]{% endfor %}";
+
+/// What the model is given for this request; where it is refused, the field at fault.
+std::string read(const std::string& fields) {
+  ByteModelRules model(kTemplate);
+  const auto q = read_response_request("{" + fields + "}", model.rules());
+  return q ? model.model().texts.tokenizer->decode(q->prompts.front().ids) : q.error().param;
+}
+
+TEST(ResponseRequest, ThoughtsStayWhereTheyWere) {
+  const auto input = [](const std::string& items) { return read("\"input\": [" + items + "]"); };
+  const std::string thought = R"({"type": "reasoning", "content": [{"type": "reasoning_text",
+      "text": "T"}], "summary": []})",
+                    user = R"({"role": "user", "content": "u"})",
+                    said = R"({"role": "assistant", "content": "a"})",
+                    call = R"({"type": "function_call", "call_id": "1", "name": "f",
+      "arguments": "{}"})",
+                    result = R"({"type": "function_call_output", "call_id": "1", "output": "r"})";
+  EXPECT_EQ(input(user + "," + thought + "," + said + "," + user),
+            "[user () u][assistant (T) a][user () u]");
+  EXPECT_EQ(input(user + "," + thought + "," + call + "," + call + "," + result),
+            "[user () u][assistant (T)  !f !f][tool () r]");
+  EXPECT_EQ(input(user + "," + said + "," + call), "[user () u][assistant () a !f]");
+  // An answer of which there is nothing but a thought: it is nobody else's.
+  EXPECT_EQ(input(user + "," + thought + "," + user + "," + said),
+            "[user () u][assistant (T) ][user () u][assistant () a]");
+  EXPECT_EQ(input(user + "," + thought), "[user () u][assistant (T) ]");
+  // Nor does a second thought take the place of the first.
+  EXPECT_EQ(input(user + "," + thought + "," + said + "," + thought + "," + call),
+            "[user () u][assistant (T) a][assistant (T)  !f]");
+}
+
+TEST(ResponseRequest, ChoicesOfToolsAreRefusedByName) {
+  const auto choice = [](const std::string& json) {
+    return read(R"("input": "a", "tools": [{"type": "function", "name": "f"}], "tool_choice": )" +
+                json);
+  };
+  EXPECT_EQ(choice("\"auto\""), "[user () a]");
+  EXPECT_EQ(choice(R"({"type": "file_search"})"), "tool_choice.type");
+  EXPECT_EQ(choice(R"({"type": "allowed_tools", "mode": "auto", "tools": []})"),
+            "tool_choice.type");
+  EXPECT_EQ(choice(R"({"type": "function"})"), "tool_choice.name");
+  EXPECT_EQ(choice(R"({"type": "function", "name": 5})"), "tool_choice.name");
+  EXPECT_EQ(choice(R"({"type": "function", "name": "f", "more": 1})"), "tool_choice.more");
+  EXPECT_EQ(choice("5"), "tool_choice");
+}
+
+}  // namespace
+}  // namespace ferry::serve
