@@ -279,6 +279,28 @@ TEST_P(EachModel, APromptIsScoredWithoutAnAnswer) {
   EXPECT_EQ(engine.counts().tokens_answered, 0);
 }
 
+/// One that leaves no room for an answer needs none.
+TEST_P(EachModel, APromptOfAllPositionsIsScored) {
+  const auto model = model_on(cpu_device());
+  const int64_t positions = model->max_positions();
+  const auto scored = [&](int64_t tokens, int64_t answer) {
+    Engine engine(*model, {.cache_tokens = positions, .running = 2, .tokens_per_pass = 70});
+    Request r{.prompt = std::vector<int32_t>(static_cast<size_t>(tokens), 3),
+              .options = {.tokens_max = answer},
+              .salt = ""};
+    r.options.prompt_top_log_probs = 0;
+    return engine::generate(engine, r, [](const Token&) { return true; });
+  };
+  const auto whole = scored(positions, 0), shorter = scored(positions - 1, 1);
+  ASSERT_TRUE(whole) << whole.error().message;
+  ASSERT_TRUE(shorter) << shorter.error().message;
+  ASSERT_EQ(std::ssize(whole->prompt), positions - 1);
+  for (size_t i = 0; i < shorter->prompt.size(); ++i)
+    EXPECT_EQ(written(whole->prompt[i]), written(shorter->prompt[i]));
+  EXPECT_FALSE(scored(positions, 1));
+  EXPECT_FALSE(scored(positions + 1, 0));
+}
+
 /// It is what it is held to, and what the model thinks of it is not changed by that.
 TEST_P(EachModel, AnAnswerIsHeldToItsForm) {
   const auto model = model_on(cpu_device());

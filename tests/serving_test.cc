@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "base/fault.h"
+#include "checkpoint/chat_test_support.h"
 #include "checkpoint/model_chat.h"
 #include "device/cpu/cpu_device.h"
 #include "engine/generate.h"
@@ -26,20 +27,12 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr const char* kTemplate =
-    "{% for m in messages %}{{ '<|bos|>' + m.role + '\n' + (m.content or '') + '<|eos|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|bos|>assistant\n' }}{% endif %}";
-
 constexpr const char* kChat = R"("messages": [{"role": "user", "content": "Hello there"}])";
 
 std::shared_ptr<LoadedModel> small_loaded_model() {
   auto m = std::make_shared<LoadedModel>();
   m->directory = "small";
-  auto tokenizer = text::Tokenizer::load(FERRY_SOURCE_DIR "/testdata/tokenizer/qwen2.json");
-  EXPECT_TRUE(tokenizer) << tokenizer.error().message;
-  m->texts.tokenizer = std::make_shared<text::Tokenizer>(*std::move(tokenizer));
-  m->texts.eos = {*m->texts.tokenizer->token_id("<|eos|>")};
-  m->texts.files["chat_template.jinja"] = kTemplate;
+  m->texts = chat_texts(kChatml);
   auto config = small_config();
   config.vocab_size = m->texts.tokenizer->vocab_size();
   config.max_position_embeddings = 4096;
@@ -283,7 +276,7 @@ TEST_F(Serve, AnswersHaveTheFormThatIsAskedFor) {
 
 TEST(ServeTools, AreCalledWhereTheyMustBe) {
   auto model = small_loaded_model();
-  model->texts.files["chat_template.jinja"] = std::string(kTemplate) + "{# <tool_call> #}";
+  model->texts.files["chat_template.jinja"] = std::string(kChatml) + "{# <tool_call> #}";
   model->syntax = answer_syntax(model->texts);
   Running server({}, model);
   const auto ask = [&](const std::string& choice) {
@@ -660,6 +653,20 @@ TEST_F(Serve, APromptThatDoesNotFitIsRefusedAndNeverCut) {
   const TestResponse r = server_->post("/v1/completions", Json{{"prompt", text}}.dump());
   EXPECT_EQ(r.status, 400);
   EXPECT_EQ(Json::parse(r.body)["error"]["code"], "context_length_exceeded") << r.body;
+  // What is only scored needs no room behind it.
+  const auto scored = [&](size_t tokens, int answer) {
+    return server_->post("/v1/completions",
+                         Json{{"prompt", std::vector<int>(tokens, 70)},
+                              {"max_tokens", answer},
+                              {"echo", true},
+                              {"logprobs", 0}}
+                             .dump());
+  };
+  const TestResponse whole = scored(4096, 0);
+  ASSERT_EQ(whole.status, 200) << whole.body;
+  EXPECT_EQ(Json::parse(whole.body)["choices"][0]["logprobs"]["tokens"].size(), 4096u);
+  EXPECT_EQ(scored(4096, 1).status, 400);
+  EXPECT_EQ(scored(4097, 0).status, 400);
 }
 
 TEST_F(Serve, SpeaksHttp) {

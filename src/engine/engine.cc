@@ -129,7 +129,7 @@ Result<RequestId> Engine::submit(Request request) {
   // The last token of a prompt is run in any case, and what follows it chosen.
   TRY_ASSIGN(const RequestId id,
              scheduler_.submit(std::move(request.prompt),
-                               std::max<int64_t>(asked.options.tokens_max, 1),
+                               asked.options.tokens_max,
                                request.salt,
                                asked.options.prompt_top_log_probs.has_value()));
   asked_.emplace(id, std::move(asked));

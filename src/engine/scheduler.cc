@@ -43,21 +43,21 @@ Result<RequestId> Scheduler::submit(std::vector<int32_t> prompt,
                                     int64_t tokens_max,
                                     const std::string& salt,
                                     bool anew) {
-  check(tokens_max > 0, "scheduler: a request for {} tokens", tokens_max);
+  check(tokens_max >= 0, "scheduler: a request for {} tokens", tokens_max);
   const int64_t length = std::ssize(prompt);
   if (length == 0) return fail(Code::kInvalidInput, "prompt: empty; give at least one token");
-  if (length >= limits_.positions)
+  const int64_t answer = std::min(tokens_max, limits_.positions - length);
+  if (answer < std::min<int64_t>(tokens_max, 1))
     return fail(Code::kInvalidInput,
                 "prompt: {} tokens, the model has {} positions; shorten it",
                 length,
                 limits_.positions);
-  const int64_t limit = length + std::min(tokens_max, limits_.positions - length);
-  if (pages_for(limit) > limits_.pages)
+  if (pages_for(length + answer) > limits_.pages)
     return fail(Code::kInvalidInput,
                 "prompt: {} tokens and at most {} new ones, the cache has room for {}; ask for "
                 "fewer or give a larger cache",
                 length,
-                limit - length,
+                answer,
                 limits_.pages * kPageTokens);
   // One may wait whatever its length: it would be refused for ever.
   const int64_t places = std::max<int64_t>(0, limits_.running - std::ssize(running_));
@@ -71,7 +71,7 @@ Result<RequestId> Scheduler::submit(std::vector<int32_t> prompt,
   s.id = next_id_++;
   s.tokens = std::move(prompt);
   s.prompt = length;
-  s.limit = limit;
+  s.limit = length + std::max<int64_t>(answer, 1);  // what is chosen in any case
   s.salt = salt;
   s.anew = anew;
   waiting_tokens_ += length;

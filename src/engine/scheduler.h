@@ -54,9 +54,11 @@ class Scheduler {
  public:
   explicit Scheduler(const SchedulerLimits& limits);
 
-  /// Errors: kInvalidInput for a prompt that is empty, longer than the model's positions or, with
-  /// the tokens to come, than the cache; kExhausted where too much is waiting already. `anew`: every
-  /// token of it is run, also those that the cache holds already.
+  /// `tokens_max` 0: the prompt is run, and what is chosen behind it goes nowhere, so that it may take
+  /// all of the model's positions. `anew`: every token of it is run, also those that the cache holds
+  /// already. Errors: kInvalidInput for a prompt that is empty, longer than the model's positions (or
+  /// as long, with tokens to come) or, with the tokens to come, than the cache; kExhausted where too
+  /// much is waiting already.
   Result<RequestId> submit(std::vector<int32_t> prompt,
                            int64_t tokens_max,
                            const std::string& salt,

@@ -83,7 +83,9 @@ TEST(Scheduler, RefusesWhatCannotBeAnswered) {
   };
   refused({}, 5, Code::kInvalidInput, "empty");
   refused(counting(1000), 5, Code::kInvalidInput, "1000 positions");
+  refused(counting(1001), 0, Code::kInvalidInput, "1000 positions");
   refused(counting(250), 7, Code::kInvalidInput, "room for 256");
+  refused(counting(257), 0, Code::kInvalidInput, "room for 256");
   ASSERT_TRUE(s.submit(counting(200), 5, ""));
   refused(counting(60), 5, Code::kExhausted, "200 tokens are waiting");
   ASSERT_TRUE(s.submit(counting(10), 5, ""));
@@ -92,6 +94,14 @@ TEST(Scheduler, RefusesWhatCannotBeAnswered) {
   EXPECT_FALSE(s.cancel(1));
   ASSERT_TRUE(s.submit(counting(1), 5, ""));
   EXPECT_EQ(run_all(s, 5), 10 + 4 + 1 + 4);
+}
+
+TEST(Scheduler, APromptThatIsOnlyRunMayTakeAllPositionsAndPages) {
+  Scheduler s({.pages = 2, .positions = 256, .running = 1, .tokens_per_pass = 100});
+  const auto id = s.submit(counting(256), 0, "");
+  ASSERT_TRUE(id) << id.error().message;
+  EXPECT_EQ(run_all(s, 1), 256);
+  EXPECT_FALSE(s.submit(counting(256), 1, ""));
 }
 
 // ---- Simulation: a cache whose rows know what they hold, and a model that is a hash -------------
@@ -188,14 +198,16 @@ class Simulation {
     for (int64_t i = 0; i < common; ++i) a.prompt.push_back(static_cast<int32_t>(i % 3));
     for (int64_t i = pick(common == 0, 150); i > 0; --i)
       a.prompt.push_back(static_cast<int32_t>(pick(0, 3)));
-    a.limit = std::min(pick(1, 200), limits_.positions - std::ssize(a.prompt));
+    const bool only_run = pick(0, 11) == 0;
+    a.limit = std::min(pick(1, only_run ? 1 : 200), limits_.positions - std::ssize(a.prompt));
     // No pass without a token of the oldest: the bound that the scheduler promises.
     a.last_pass = pass_number + std::ssize(a.prompt) + a.limit + 1;
     for (const auto& [id, other] : asked_)
       a.last_pass += std::ssize(other.prompt) + other.limit + 1;
     a.anew = pick(0, 7) == 0;
-    const auto id = s.submit(a.prompt, a.limit, a.salt, a.anew);
-    const int64_t whole = std::ssize(a.prompt) + a.limit;
+    const int64_t to_come = only_run ? 0 : a.limit;
+    const auto id = s.submit(a.prompt, to_come, a.salt, a.anew);
+    const int64_t whole = std::ssize(a.prompt) + to_come;
     if (id) {
       asked_.emplace(*id, std::move(a));
     } else if (id.error().code == Code::kInvalidInput) {
