@@ -433,6 +433,41 @@ class Chats(PageCase):
         other.wait("document.querySelector('.chat')?.innerText === 'From the first tab'")
         other.close()
 
+    def test_a_browser_that_is_full_is_told_and_loses_nothing_meanwhile(self):
+        notices = "[...document.querySelectorAll('.notice')].map((n) => n.innerText)"
+        answer = [*tokens("The sea is deep", [(0.99, []), (0.12, [(" ocean", 0.6)])]), *ending()]
+        self.server.answers = [said("Kept."), answer, said("Kept again.")]
+        self.ask("one")
+        self.page.reload()
+        self.page.wait("document.querySelectorAll('.chat').length === 1")
+        # As where the quota is used up: the request is done, and its transaction comes to nothing.
+        self.page.js("""
+            window.put = IDBObjectStore.prototype.put;
+            IDBObjectStore.prototype.put = function (...entry) {
+              const request = window.put.apply(this, entry);
+              request.addEventListener("success", () => request.transaction.abort());
+              return request;
+            }; 0""")
+        self.page.click("#new-chat")
+        self.ask("two")
+        self.page.wait(f"{notices}.some((n) => n.startsWith('This chat could not be kept'))")
+        self.page.wait(f"{notices}.some((n) => n.startsWith('The alternatives of this'))")
+        self.assertEqual(len(set(self.page.js(notices))), len(self.page.js(notices)), "told twice at once")
+        self.assertEqual(self.last(), "The sea is deep")
+        self.page.click("[aria-label^='Tokens']")
+        self.page.wait("document.querySelectorAll('.token').length === 4")
+        # What another tab does takes nothing away.
+        self.page.js("new BroadcastChannel('ferry.chats').postMessage('changed')")
+        self.page.js("new Promise((done) => setTimeout(done, 200))")
+        self.assertEqual(self.page.count(".chat"), 2)
+        # Where there is room again, all of it is kept.
+        self.page.js("IDBObjectStore.prototype.put = window.put; 0")
+        self.ask("three")
+        self.page.js("new Promise((done) => setTimeout(done, 200))")
+        self.page.reload()
+        self.page.wait("document.querySelectorAll('.chat').length === 2")
+        self.assertEqual(self.page.count(".message"), 4)
+
     def test_export_and_import_give_the_same_chat(self):
         self.server.answers = [[delta(reasoning_content="Hm."), delta(content="First."), *ending()], said("Second.")]
         self.ask("one")

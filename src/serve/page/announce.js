@@ -8,8 +8,9 @@ export function announce(text) {
   while (region.childElementCount > 20) region.firstElementChild.remove();
 }
 
-/// Seen and said, for some seconds.
+/// Seen and said, for some seconds; once, however often it happens meanwhile.
 export function notice(text) {
+  if ([...byId("notices").children].some((shown) => shown.textContent === text)) return;
   const shown = element("div", { class: "notice" }, text);
   byId("notices").append(shown);
   setTimeout(() => shown.remove(), 6000);

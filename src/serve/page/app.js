@@ -22,6 +22,7 @@ const kNoModel = { 0: "no connection", 401: "needs an API key", 503: "is being l
 
 const state = { chats: [], current: newChat(lastSettings()), model: "" };
 const running = new Map();  // by chat's id, the AbortController of its answer
+const unkept = new Set();  // ids of chats that the browser has refused to keep as they are now
 const input = byId("message");
 
 const sidebar = new Sidebar(
@@ -88,19 +89,38 @@ async function remove(chat) {
   state.chats = state.chats.filter((other) => other !== chat);
   if (chat === state.current) create();
   else sidebar.show();
-  await removeChat(chat.id);
-  tabs.postMessage("changed");
+  unkept.delete(chat.id);
+  if (await isKept("This chat could not be deleted", removeChat(chat.id))) tabs.postMessage("changed");
 }
 
-/// Saves; what the browser refuses (its disk is full) is told, and the chat goes on.
+/// Waits for what the browser is to keep. What it refuses (its disk, or what it grants the page, is full) is told, and
+/// the chat goes on.
+async function isKept(refused, saving) {
+  try {
+    await saving;
+    return true;
+  } catch (error) {
+    notice(`${refused}: ${error.message || error.name}`);
+    return false;
+  }
+}
+
 async function keep(chat) {
   if (!state.chats.includes(chat)) return;  // deleted while it was answered
-  try {
-    await saveChat(chat);
+  const kept = await isKept("This chat could not be kept; delete others, or export it, before you leave the page",
+    saveChat(chat));
+  if (kept) {
+    unkept.delete(chat.id);
     tabs.postMessage("changed");
-  } catch (error) {
-    notice(`This chat could not be kept: ${error.message}`);
+  } else {
+    unkept.add(chat.id);
   }
+}
+
+/// Behind the chat: they are large, and it is worth more.
+async function keepTokens(chat, node, tokens) {
+  if (tokens.length === 0 || !state.chats.includes(chat)) return;
+  await isKept("The alternatives of this answer's tokens could not be kept", saveTokens(chat, node, tokens));
 }
 
 // --- asking --------------------------------------------------------------------------------------------
@@ -173,8 +193,8 @@ async function run(chat, node, known = []) {
   chat.changed = Date.now();
   draw();
   showFrame();
-  if (fresh.length > 0 && state.chats.includes(chat)) await saveTokens(chat, node, [...known, ...fresh]);
   await keep(chat);
+  await keepTokens(chat, node, fresh.length > 0 ? [...known, ...fresh] : []);
   announce(node.error ? node.error.message : node.stopped ? "The answer was stopped." : "The answer is complete.");
   if (node.error?.status === 401 && chat === state.current && await askForKey(node.error.message)) {
     learnModel();
@@ -294,13 +314,16 @@ function listen() {
   addEventListener("pagehide", () => running.forEach((controller) => controller.abort()));
 }
 
-/// Another tab changed something: its chats are taken, but for those that are answered here.
+/// Another tab changed something: its chats are taken, but for those that are answered here, and those that are here
+/// alone because the browser would not keep them.
 async function reload() {
   const stored = await allChats();
-  state.chats = stored.map((chat) => {
+  const isOurs = (here) => running.has(here.id) || unkept.has(here.id);
+  const ours = state.chats.filter((here) => isOurs(here) && !stored.some((chat) => chat.id === here.id));
+  state.chats = [...stored.map((chat) => {
     const here = state.chats.find((other) => other.id === chat.id);
-    return here && (running.has(here.id) || here.changed >= chat.changed) ? here : chat;
-  });
+    return here && (isOurs(here) || here.changed >= chat.changed) ? here : chat;
+  }), ...ours];
   const current = state.chats.find((chat) => chat.id === state.current.id);
   if (current && current !== state.current) {
     state.current = current;

@@ -27,41 +27,52 @@ export async function openStore() {
   }
 }
 
-const objects = (name, mode = "readonly") => database.transaction(name, mode).objectStore(name);
+const objects = (name) => database.transaction(name).objectStore(name);
+
+/// What a transaction wrote is kept when it is complete, not when its requests are done: a disk or a quota that is
+/// full shows at its end.
+const complete = (transaction) => new Promise((resolve, reject) => {
+  transaction.oncomplete = resolve;
+  transaction.onabort = () => reject(transaction.error ?? new Error("the browser gave it up"));
+});
+
+async function put(name, entry) {
+  const transaction = database.transaction(name, "readwrite");
+  transaction.objectStore(name).put(entry);
+  await complete(transaction);
+}
 
 export async function allChats() {
   return database ? done(objects("chats").getAll()) : [...memory.chats.values()];
 }
 
 export async function saveChat(chat) {
-  if (database) await done(objects("chats", "readwrite").put(chat));
+  if (database) await put("chats", chat);
   else memory.chats.set(chat.id, chat);
 }
 
 /// With the tokens of its messages.
 export async function removeChat(id) {
-  if (!database) {
-    memory.chats.delete(id);
-    return;
-  }
+  memory.chats.delete(id);
+  for (const { id: node, chat } of memory.tokens.values()) if (chat === id) memory.tokens.delete(node);
+  if (!database) return;
   const transaction = database.transaction(["chats", "tokens"], "readwrite");
   const tokens = transaction.objectStore("tokens");
   transaction.objectStore("chats").delete(id);
   for (const key of await done(tokens.index("chat").getAllKeys(id))) tokens.delete(key);
-  await new Promise((resolve, reject) => {
-    transaction.oncomplete = resolve;
-    transaction.onabort = () => reject(transaction.error);
-  });
+  await complete(transaction);
 }
 
-/// tokens: see token_list.js.
+/// tokens: see token_list.js. Those that the browser refuses are there for as long as the page is.
 export async function saveTokens(chat, node, tokens) {
   const entry = { id: node.id, chat: chat.id, tokens };
-  if (database) await done(objects("tokens", "readwrite").put(entry));
-  else memory.tokens.set(entry.id, entry);
+  memory.tokens.set(entry.id, entry);
+  if (!database) return;
+  await put("tokens", entry);
+  memory.tokens.delete(entry.id);
 }
 
 export async function tokensOf(node) {
-  const entry = database ? await done(objects("tokens").get(node.id)) : memory.tokens.get(node.id);
+  const entry = memory.tokens.get(node.id) ?? (database && await done(objects("tokens").get(node.id)));
   return entry?.tokens ?? [];
 }
