@@ -44,18 +44,18 @@ Reply refusal(int status, const std::string& words) {
 /// Spoils what the model is given of the tokens behind a place.
 class Garbler final : public ops::Observer {
  public:
+  explicit Garbler(int64_t keeps) : keeps_(keeps) {}
   void after(const ops::OpCall& call) override {
     if (std::string_view(call.op) != "embedding") return;
     const View& y = call.outputs.front().view;
     check(y.dtype == DType::kF32, "faulty server: garbles f32 alone");
     auto* const values = static_cast<float*>(y.data);
     for (int64_t r = 0; r < y.shape[0]; ++r, ++position_)
-      if (position_ >= kFaultyServerKeeps)
-        std::reverse(values + r * y.shape[1], values + (r + 1) * y.shape[1]);
+      if (position_ >= keeps_) std::reverse(values + r * y.shape[1], values + (r + 1) * y.shape[1]);
   }
 
  private:
-  int64_t position_ = 0;
+  int64_t keeps_, position_ = 0;
 };
 
 template <typename T>
@@ -72,9 +72,7 @@ struct FaultyServer::State {
     texts = must(read_model_texts(*source));
     must_model();
     engine = std::make_unique<engine::Engine>(
-        *model,
-        engine::EngineOptions{
-            .cache_tokens = 8192, .running = 4, .remember = fault != Fault::kGarbled});
+        *model, engine::EngineOptions{.cache_tokens = 8192, .running = 4, .remember = !garbles()});
     listen_on_any_port();
     accepting = std::thread([this] { accept_all(); });
   }
@@ -90,6 +88,8 @@ struct FaultyServer::State {
     for (std::thread& t : threads) t.join();
     ::close(listening);
   }
+
+  bool garbles() const { return fault == Fault::kGarbled || fault == Fault::kGarbledLate; }
 
   void must_model() {
     models::FittedConfig fitted = must(probe::fit_to(*source));
@@ -243,6 +243,7 @@ struct FaultyServer::State {
         texts.tokenizer->encode(std::string(1, c), text::Tokenizer::Specials::kAsText, ids);
     else
       texts.tokenizer->encode(text, text::Tokenizer::Specials::kAsText, ids);
+    if (fault == Fault::kOtherIds && ids.size() > 2) ++ids[ids.size() / 2];
     return ids;
   }
 
@@ -265,6 +266,7 @@ struct FaultyServer::State {
       return refusal(400, fmt::format("{} tokens, {} positions", prompt.size(), positions));
     engine::GenerateOptions o;
     o.tokens_max = request.value("max_tokens", 16);
+    if (fault == Fault::kTalksOn) o.tokens_max += 3;
     if (fault != Fault::kEndless) o.end_tokens = texts.eos;
     if (fault == Fault::kEndsEarly)
       for (int32_t id = 20; id < 60; ++id) o.end_tokens.push_back(id);
@@ -288,9 +290,9 @@ struct FaultyServer::State {
         wanted &&
         (echo || (request.contains("prompt_logprobs") && manner.log_probs == LogProbs::kIds));
     if (of_prompt) o.prompt_top_log_probs = top;
-    Garbler garbler;
+    Garbler garbler(fault == Fault::kGarbled ? kFaultyServerKeeps : kFaultyServerKeepsMost);
     std::optional<ops::Observing> garbling;
-    if (fault == Fault::kGarbled) garbling.emplace(garbler);
+    if (garbles()) garbling.emplace(garbler);
     std::vector<engine::Token> tokens;
     const auto generated = engine::generate(
         *engine, {.prompt = prompt, .options = o, .salt = ""}, [&](const engine::Token& t) {
@@ -365,6 +367,7 @@ struct FaultyServer::State {
       choice["logprobs"] = l;
     }
     if (manner.log_probs == LogProbs::kIds && !chat) {
+      choice["prompt_token_ids"] = ids;
       choice["token_ids"] = Json::array();
       for (const engine::Token& t : tokens) choice["token_ids"].push_back(t.id);
       if (of_prompt) {

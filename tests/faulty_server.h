@@ -13,6 +13,7 @@ namespace ferry {
 enum class ServerFault {
   kNone,
   kOtherTokenizer,  // texts are cut by another vocabulary
+  kOtherIds,        // ... into as many tokens, of which one is another
   kOtherTemplate,   // conversations become ChatML
   kNoAnswerAsked,   // ... or the model's own template without what asks for an answer
   kBeginLost,       // no begin token before texts
@@ -20,11 +21,13 @@ enum class ServerFault {
   kRopeIgnored,     // config.json's rope_scaling
   kInt8,            // weights
   kInt4,
-  kOtherModel,  // of the same shape
-  kEndless,     // end tokens end nothing
-  kEndsEarly,   // another token ends answers as well
-  kCut,         // of long texts the last tokens alone are read, and all are counted
-  kGarbled,     // what stands behind a place is read as something else
+  kOtherModel,   // of the same shape
+  kEndless,      // end tokens end nothing
+  kEndsEarly,    // another token ends answers as well
+  kCut,          // of long texts the last tokens alone are read, and all are counted
+  kGarbled,      // what stands behind a place is read as something else
+  kGarbledLate,  // ... near the end of what the model can read
+  kTalksOn,      // more tokens than are asked for
   kSeedIgnored,
   kSeedFixed,     // every seed is the same one
   kAlwaysGreedy,  // temperature 0 whatever is asked for
@@ -67,7 +70,7 @@ class FaultyServer {
   std::unique_ptr<State> state_;
 };
 
-/// What of a long text kCut and kGarbled leave right.
-inline constexpr int kFaultyServerKeeps = 96;
+/// What of a long text kCut and kGarbled leave right, and kGarbledLate.
+inline constexpr int kFaultyServerKeeps = 96, kFaultyServerKeepsMost = 470;
 
 }  // namespace ferry

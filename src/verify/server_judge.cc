@@ -51,6 +51,16 @@ Seen said(const Seen& seen, const Thought& thought) {
   return out;
 }
 
+/// Whether the server's own numbers hold another token more probable than the one that it chose. One
+/// that tells only of what it chose is taken at its word where that is the reference's.
+bool is_against_itself(const Seen& seen, const Thought& reference, double margin) {
+  if (!seen.log_prob) return false;
+  if (seen.top.empty()) return std::abs(*seen.log_prob - reference.log_probs[0]) <= margin;
+  return std::any_of(seen.top.begin(), seen.top.end(), [&](const auto& other) {
+    return other.first != seen.id && other.second > *seen.log_prob;
+  });
+}
+
 /// f(seen, its thoughts...), where all are there.
 template <typename F>
 void each_place(std::span<const Exchange> exchanges,
@@ -105,7 +115,9 @@ Closeness closeness(std::span<const Exchange> exchanges,
     const double apart = t.best_log_prob - t.log_probs[0];
     c.margin_max = std::max(c.margin_max, apart);
     ++c.other;
-    if (apart > margin) ++c.wrong;
+    if (apart <= margin) return;
+    ++c.wrong;
+    if (is_against_itself(seen, t, margin)) ++c.against_itself;
   });
   c.compared = std::ssize(c.kl);
   c.kl_mean = mean(c.kl);

@@ -45,10 +45,11 @@ struct Closeness {
   /// The mean without the tenth of places that are worst: routers of experts at a near tie part for
   /// honest reasons, and then far.
   double kl_typical = 0;
-  int64_t tokens = 0;      // that the server chose as the most probable ones
-  int64_t other = 0;       // of these: those that the reference holds less probable than its best
-  int64_t wrong = 0;       // of these: by more than the margin that rounding explains
-  double margin_max = 0;   // the largest of these margins
+  int64_t tokens = 0;  // that the server chose as the most probable ones
+  int64_t other = 0;   // of these: those that the reference holds less probable than its best
+  int64_t wrong = 0;   // of these: by more than the margin that rounding explains
+  int64_t against_itself = 0;  // of these: where the server's own numbers prefer another token, too
+  double margin_max = 0;       // the largest of these margins
   double log_chance = 0;   // log of the probability that the tokens are drawn from the reference
   std::vector<double> kl;  // of each place that was compared
 };

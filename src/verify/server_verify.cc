@@ -119,15 +119,17 @@ class Interview {
                                const Ask& how,
                                ServerAnswer answer,
                                const std::string& group);
-  Result<void> settle(Exchange& e);
-  void count_tokens(const TextQuestion& question, const ServerAnswer& answer);
+  Result<void> settle(Exchange& e, int64_t tokens);
+  void compare_prompt(const TextQuestion& question, const ServerAnswer& answer);
+  void count_answer(const TextQuestion& question, const Ask& how, const ServerAnswer& answer);
   Result<void> compare_tokenizers();
   Result<void> judge(const Group& group, const std::vector<Heard>& others);
   Result<bool> explain(const Group& group,
                        const std::vector<Heard>& others,
                        const Closeness& found,
                        const Noise& rounding);
-  bool fits(const Closeness& c, const Noise& rounding) const;
+  static bool fits(const Closeness& c, const Noise& rounding);
+  static bool fits_itself(const Closeness& c) { return c.against_itself <= c.tokens / 50; }
   static int64_t others_of(const Thoughts& a, const Thoughts& b);
   Result<bool> explain_by_cut(const Group& group, const Noise& rounding);
   Result<Thoughts> thoughts(const Group& group, const Heard& heard, const Variant& variant);
@@ -147,9 +149,10 @@ class Interview {
   AnswerReader reader_;
   ServerReport report_;
   const Heard as_asked_{.fault = "", .words = "", .prompt = prompt_of};
-  Variant computed_;                              // how the server was found to compute
-  std::optional<WeightCodes> rounded_;            // weights as rough as these
-  std::map<std::string, int64_t> counted_apart_;  // of texts: the server's count less ours
+  Variant computed_;                               // how the server was found to compute
+  std::optional<WeightCodes> rounded_;             // weights as rough as these
+  std::map<std::string, int64_t> counted_apart_;   // of texts: the server's count less ours
+  std::map<std::string, std::string> read_apart_;  // of texts: how its tokens part from ours
   bool numbers_mean_nothing_ = false;  // another model, another tokenizer: no more comparing
   std::vector<TextQuestion> texts_;
   std::vector<Group> judged_;
@@ -198,10 +201,28 @@ Result<void> Interview::check_key() {
   return {};
 }
 
-/// The server's count of a prompt's tokens beside ours.
-void Interview::count_tokens(const TextQuestion& question, const ServerAnswer& answer) {
+/// The server's count of a prompt's tokens, and these where it tells them, beside ours.
+void Interview::compare_prompt(const TextQuestion& question, const ServerAnswer& answer) {
   if (answer.prompt_tokens)
     counted_apart_[question.what] = *answer.prompt_tokens - std::ssize(question.ids);
+  if (answer.prompt_ids.empty()) return;
+  if (const auto words = reader_.tokens_differ(question.ids, answer.prompt_ids))
+    read_apart_[question.what] = *words;
+}
+
+/// No answer may have more tokens than were asked for.
+void Interview::count_answer(const TextQuestion& question,
+                             const Ask& how,
+                             const ServerAnswer& answer) {
+  int64_t given = answer.answer_tokens.value_or(0);
+  // Where it repeats a prompt and does not count, the prompt's may be among them.
+  if (!how.prompt_log_probs) given = std::max(given, std::ssize(answer.tokens));
+  if (given > how.tokens)
+    fault("length",
+          fmt::format("answers {} with {} tokens where at most {} were asked for",
+                      question.what,
+                      given,
+                      how.tokens));
 }
 
 Result<Exchange> Interview::ask(const TextQuestion& question,
@@ -215,18 +236,20 @@ Result<Exchange> Interview::exchange_of(const TextQuestion& question,
                                         const Ask& how,
                                         ServerAnswer answer,
                                         const std::string& group) {
-  count_tokens(question, answer);
+  compare_prompt(question, answer);
+  count_answer(question, how, answer);
   Exchange e = reader_.read(question.ids, answer, how.temperature == 0);
   e.what = question.what;
-  if (answer.tokens.empty()) TRY(settle(e));
+  if (answer.tokens.empty()) TRY(settle(e, how.tokens));
   report_.texts.push_back({group, question.what, question.text, answer.reasoning + answer.text});
   return e;
 }
 
 /// An answer that is only a text was cut into tokens as the tokenizer does. Where the model would have
-/// written the same bytes in other tokens, it probably did.
-Result<void> Interview::settle(Exchange& e) {
-  for (size_t tries = 0; tries < e.text.size(); ++tries) {
+/// written the same bytes in other tokens, it probably did. Each try settles one token at least, and
+/// there are no more than were asked for.
+Result<void> Interview::settle(Exchange& e, int64_t tokens) {
+  for (int64_t tries = 0; tries < tokens; ++tries) {
     const Group one{"", "", {e}};
     TRY_ASSIGN(const Thoughts t, thoughts(one, as_asked_, {}));
     if (!reader_.cut_as(e, t.front())) return {};
@@ -291,7 +314,7 @@ int64_t Interview::others_of(const Thoughts& a, const Thoughts& b) {
   return count;
 }
 
-bool Interview::fits(const Closeness& c, const Noise& rounding) const {
+bool Interview::fits(const Closeness& c, const Noise& rounding) {
   return (c.compared == 0 || c.kl_typical <= kl_bound(rounding)) && c.wrong <= c.tokens / 50;
 }
 
@@ -334,17 +357,21 @@ Result<bool> Interview::explain(const Group& group,
     return true;
   }
   // Numbers that are right beside tokens that are not the most probable ones.
-  if (found.compared > 0 && found.kl_typical <= kl_bound(rounding)) {
-    const std::optional<int32_t> end = reader_.end_passed(group.exchanges, judged_thoughts_.back());
-    if (end)
+  const bool numbers_fit = found.compared > 0 && found.kl_typical <= kl_bound(rounding);
+  if (numbers_fit) {
+    if (const auto end = reader_.end_passed(group.exchanges, judged_thoughts_.back())) {
       fault("eos", fmt::format("goes on behind {}, which ends an answer of this model", *end));
-    else
+      return true;
+    }
+    // Of one that agrees with itself at the places in question, the numbers are wrong just there.
+    if (!fits_itself(found)) {
       fault("temperature",
             fmt::format("at temperature 0 it writes {} of {} tokens that its own numbers hold less "
                         "probable than others: it samples, or penalises without being asked",
-                        found.wrong,
+                        found.against_itself,
                         found.tokens));
-    return true;
+      return true;
+    }
   }
   std::vector<Hypothesis> hypotheses;
   for (const Heard& h : others) hypotheses.push_back({h.fault, h.words, &h, computed_});
@@ -433,7 +460,7 @@ Result<bool> Interview::explain(const Group& group,
   }
   if (at_fault()) return false;  // what was found already may be the reason
   const std::string apart =
-      found.compared > 0
+      found.compared > 0 && !numbers_fit
           ? fmt::format("{:.2g} nats from this one where rounding explains {:.2g}",
                         found.kl_typical,
                         kl_bound(rounding))
@@ -591,6 +618,10 @@ Result<void> Interview::check_texts() {
 /// Whether the server cuts texts into the same tokens: by its own count, by its tokens where it tells
 /// them.
 Result<void> Interview::compare_tokenizers() {
+  const auto differs = [&](const std::string& words) {
+    fault("tokenizer", words);
+    numbers_mean_nothing_ = true;
+  };
   std::map<int64_t, int64_t> apart;  // by how many tokens, how often
   std::string first;
   for (const TextQuestion& q : texts_) {
@@ -614,23 +645,24 @@ Result<void> Interview::compare_tokenizers() {
     return {};
   }
   if (!first.empty()) {
-    fault("tokenizer", "cuts texts into other tokens: " + first);
-    numbers_mean_nothing_ = true;
+    differs("cuts texts into other tokens: " + first);
     return {};
   }
+  for (const TextQuestion& q : texts_)
+    if (const auto it = read_apart_.find(q.what); it != read_apart_.end()) {
+      differs(fmt::format("reads {} as other tokens: {}", q.what, it->second));
+      return {};
+    }
   for (const TextQuestion& q : texts_) {
     TRY_ASSIGN(const std::optional<std::vector<int32_t>> tokens, client_.tokens_of(q.text));
     if (!tokens) break;
     if (const auto words = reader_.tokens_differ(q.ids, *tokens)) {
-      fault("tokenizer", fmt::format("cuts {} into other tokens: {}", q.what, *words));
-      numbers_mean_nothing_ = true;
+      differs(fmt::format("cuts {} into other tokens: {}", q.what, *words));
       return {};
     }
   }
-  if (const auto words = reader_.echo_differs()) {
-    fault("tokenizer", "repeats prompts in other tokens: " + *words);
-    numbers_mean_nothing_ = true;
-  }
+  if (const auto words = reader_.echo_differs())
+    differs("repeats prompts in other tokens: " + *words);
   return {};
 }
 
@@ -763,10 +795,12 @@ Result<void> Interview::check_sampling() {
     for (Seen& s : e.seen) s.greedy = s.at >= e.prompt;
   TRY_ASSIGN(const Thoughts t, thoughts(group, as_asked_, computed_));
   double of_first = 0, sum = 0, expected = 0, variance = 0;
+  int64_t tokens = 0;
   for (size_t e = 0; e < t.size(); ++e)
     for (size_t i = 0; i < t[e].size(); ++i) {
       if (!t[e][i] || !group.exchanges[e].seen[i].greedy) continue;
       if (e == 0) of_first += t[e][i]->log_probs[0];
+      ++tokens;
       sum += t[e][i]->log_probs[0];
       expected += t[e][i]->mean_log_prob;
       variance += t[e][i]->variance;
@@ -784,13 +818,13 @@ Result<void> Interview::check_sampling() {
   const double deviations = variance > 0 ? (sum - expected) / std::sqrt(variance) : 0;
   const bool cold = deviations > kDeviations && client_.samples_plainly() && !all_equal;
   if (deviations < -kDeviations || cold)
-    fault("temperature",
-          fmt::format(
-              "what it draws at temperature 1 is {} probable than that: {:.2g} nats a token "
-              "where {:.2g} are expected",
-              cold ? "more" : "less",
-              -sum / static_cast<double>(std::max<size_t>(1, t.size()) * kSampledTokens),
-              -expected / static_cast<double>(std::max<size_t>(1, t.size()) * kSampledTokens)));
+    fault(
+        "temperature",
+        fmt::format("what it draws at temperature 1 is {} probable than that: {:.2g} nats a token "
+                    "where {:.2g} are expected",
+                    cold ? "more" : "less",
+                    -sum / static_cast<double>(tokens),
+                    -expected / static_cast<double>(tokens)));
   return {};
 }
 
