@@ -28,9 +28,10 @@ endif()
 if(FERRY_CHECKS)
   enable_testing()
   # Clang reads, with the same warnings, every source that it does not compile for the sanitized suites: the
-  # folders that these need, their tests, and software Ascend. A file is read again when it or a header changes.
+  # folders that these and the fuzzers need, their tests, and software Ascend. A file is read again when it or a
+  # header changes.
   set(compiled "")
-  set(pending ${checked})
+  set(pending ${checked} serve)
   while(pending)
     list(POP_FRONT pending name)
     if(NOT name IN_LIST compiled)

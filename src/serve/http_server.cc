@@ -1,6 +1,6 @@
 #include "serve/http_server.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
