@@ -77,7 +77,7 @@ TEST(LayerRules, TrainAndEngineNeverSeeEachOther) {
   EXPECT_EQ(layer_breaches("src/rl/rollout.cc", "train/step.h"), 0u);
 }
 
-TEST(LayerRules, TheSoftwareAscendSharesNothing) {
+TEST(LayerRules, SimulatorsShareNothing) {
   EXPECT_EQ(layer_breaches("ascend_sim/acl.cc", "base/check.h"), 1u);
   EXPECT_EQ(
       check_layers({{"src/device/ascend/a.cc", "#include \"acl.h\"\n"}, {"ascend_sim/acl.h", ""}})
@@ -97,6 +97,11 @@ TEST(LayerRules, TheSoftwareAscendSharesNothing) {
             0u);
   EXPECT_EQ(
       check_layers({{"ascend_sim/a.cc", "#include \"b.h\"\n"}, {"ascend_sim/b.h", ""}}).size(), 0u);
+  EXPECT_EQ(layer_breaches("nvidia_sim/exec/warp.cc", "base/check.h"), 1u);
+  EXPECT_EQ(
+      check_layers({{"nvidia_sim/a.cc", "#include \"b.h\"\n"}, {"nvidia_sim/b.h", ""}}).size(), 0u);
+  EXPECT_EQ(
+      check_layers({{"nvidia_sim/a.cc", "#include \"b.h\"\n"}, {"ascend_sim/b.h", ""}}).size(), 1u);
 }
 
 TEST(LayerRules, UnknownFoldersAndFilesAreReported) {

@@ -39,13 +39,20 @@ std::vector<Include> includes_of(const std::string& text) {
   return out;
 }
 
-/// Where a quoted include leads: Ferry includes from src/ on, the software Ascend from ascend_sim/
-/// on; tests and benches also beside themselves.
+/// "ascend_sim/" or "nvidia_sim/" of what lies in a simulator; "" of anything else.
+std::string simulator_of(const std::string& path) {
+  for (const char* top : {"ascend_sim/", "nvidia_sim/"})
+    if (path.rfind(top, 0) == 0) return top;
+  return "";
+}
+
+/// Where a quoted include leads: Ferry includes from src/ on, a simulator from its own folder on;
+/// tests and benches also beside themselves.
 std::string resolve(const std::string& from,
                     const std::string& name,
                     const std::set<std::string>& paths) {
-  if (from.rfind("ascend_sim/", 0) == 0 && paths.contains("ascend_sim/" + name))
-    return "ascend_sim/" + name;
+  if (const std::string own = simulator_of(from); !own.empty() && paths.contains(own + name))
+    return own + name;
   if (paths.contains("src/" + name)) return "src/" + name;
   std::string beside = (fs::path(from).parent_path() / name).lexically_normal().string();
   if (from.rfind("src/", 0) != 0 && paths.contains(beside)) return beside;
@@ -98,7 +105,7 @@ std::string describe(const std::vector<Violation>& violations) {
 
 std::vector<SourceFile> read_sources(const std::string& root) {
   std::vector<SourceFile> files;
-  for (const char* top : {"src", "tests", "bench", "ascend_sim"}) {
+  for (const char* top : {"src", "tests", "bench", "ascend_sim", "nvidia_sim"}) {
     if (!fs::exists(fs::path(root) / top)) continue;
     for (const fs::directory_entry& entry :
          fs::recursive_directory_iterator(fs::path(root) / top)) {
@@ -175,7 +182,7 @@ std::vector<Violation> check_layers(const std::vector<SourceFile>& files, const 
   std::vector<Violation> out;
   const std::set<std::string> paths = paths_of(files);
   for (const SourceFile& file : files) {
-    const bool simulator = file.path.rfind("ascend_sim/", 0) == 0;
+    const std::string simulator = simulator_of(file.path);
     const std::string folder = folder_of(file.path);
     if (file.path.rfind("src/", 0) == 0 && !layers.contains(folder)) {
       out.push_back(
@@ -193,10 +200,10 @@ std::vector<Violation> check_layers(const std::vector<SourceFile>& files, const 
                        "\"" + include.name +
                            "\" is no file of Ferry; name it from src/ on, "
                            "and libraries in <>"});
-      } else if (simulator != (target.rfind("ascend_sim/", 0) == 0)) {
+      } else if (simulator != simulator_of(target)) {
         out.push_back({file.path,
                        include.line,
-                       "the software Ascend judges src/ and shares no line with it"});
+                       "a simulator judges src/ and shares no line with it, or with another"});
       } else if (!folder.empty() && !visible_from(layers, folder).contains(folder_of(target))) {
         out.push_back({file.path,
                        include.line,
@@ -247,7 +254,7 @@ std::vector<Violation> check_libraries(const std::vector<SourceFile>& files) {
       {R"(<(acl|aclnn|hccl)[^>]*>)",
        R"(^src/(device/ascend|comm/hccl)/|_ascend\.cc$|^ascend_sim/)",
        "Ascend's headers stay in src/device/ascend, src/comm/hccl and *_ascend.cc"},
-      {R"("[a-z_/]*/ascend/[^"]*")",
+      {R"("[a-z_/]*/(ascend|cuda)/[^"]*")",
        R"(^src/(device|ops|comm)/|^tests/|^bench/)",
        "a device is reached through Device and ops (ARCHITECTURE.md)"},
       {R"(<(immintrin|arm_neon)\.h>)",
@@ -274,13 +281,14 @@ std::vector<Violation> check_libraries(const std::vector<SourceFile>& files) {
        R"(^src/base/|^ascend_sim/|_test\.cc$|^tests/)",
        "threads are base/threads.h's: FTZ/DAZ must be set on each (ARCHITECTURE.md, contract 2)"},
       {R"(<(fcntl|sys/(mman|stat|statvfs|file|statfs))\.h>|<fstream>)",
-       R"(^src/(base|device)/|^ascend_sim/runtime/|_process\.cc$|_test\.cc$|test_support\.h$|^tests/)",
+       R"(^src/(base|device)/|^ascend_sim/runtime/|^nvidia_sim/driver/|_process\.cc$|_test\.cc$)"
+       R"(|test_support\.h$|^tests/)",
        "files come in through base/file.h, where faults can be injected"},
       {R"(<(sys/socket|netinet/in|netdb|arpa/inet)\.h>)",
        R"(^src/base/|^src/serve/|^src/comm/|_test\.cc$|^tests/)",
        "the network comes in through base, serve and comm"},
       {R"(<chrono>|<ctime>|<time\.h>)",
-       R"(^src/base/|^ascend_sim/runtime/|_test\.cc$|^tests/|^bench/)",
+       R"(^src/base/|^ascend_sim/runtime/|^nvidia_sim/driver/|_test\.cc$|^tests/|^bench/)",
        "time comes in through base/clock.h"},
       {R"(<(cmath|math\.h)>)",
        R"(^(?!.*_cpu\.cc$))",
@@ -374,17 +382,17 @@ std::string code_only(const std::string& text) {
 std::vector<Violation> check_banned(const std::vector<SourceFile>& files) {
   static const std::vector<Place> in_code = {
       {R"(_clock::now\b|\b(gettimeofday|clock_gettime)\s*\()",
-       R"(^src/base/|^ascend_sim/runtime/|_test\.cc$|^tests/)",
+       R"(^src/base/|^ascend_sim/runtime/|^nvidia_sim/driver/|_test\.cc$|^tests/)",
        "take a Clock (base/clock.h): what reads the system's time cannot be replayed"},
       {R"(\bs?rand(48)?\s*\(|::random\s*\(|\brandom_device\b|\bmt19937\b)",
        R"(^$)",
        "take numbers from base/random.h: keyed by purpose, step and index, never by call order"},
       {R"(\btime\s*\(\s*(nullptr|NULL|0|&))", R"(^src/base/)", "take a Clock (base/clock.h)"},
       {R"(\b(secure_)?getenv\s*\()",
-       R"(^src/(base|device)/|^ascend_sim/runtime/|_test\.cc$|^tests/|^bench/)",
+       R"(^src/(base|device)/|^ascend_sim/runtime/|^nvidia_sim/driver/|_test\.cc$|^tests/|^bench/)",
        "settings arrive as arguments; the environment is read in base and device only"},
       {R"(\bsetenv\s*\()",
-       R"(_test\.cc$|^tests/|^bench/|^ascend_sim/tests/)",
+       R"(_test\.cc$|^tests/|^bench/|^(ascend|nvidia)_sim/tests/)",
        "not safe beside threads: pass a setting"},
       {R"(std::j?thread\b|\bpthread_create\b|std::async\b)",
        R"(^src/base/threads\.cc$|^ascend_sim/(runtime/|opapi/workers\.cc)|_test\.cc$|^tests/)",

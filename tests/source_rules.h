@@ -22,7 +22,7 @@ struct Violation {
 
 std::string describe(const std::vector<Violation>& violations);  // one line each
 
-/// Files that git would track: those below src/, tests/, bench/ and ascend_sim/ of the repository.
+/// Files that git would track: those below src/, tests/, bench/ and the simulators of the repository.
 std::vector<SourceFile> read_sources(const std::string& root);
 
 // --- layers
@@ -40,7 +40,7 @@ Layers layers_of_document(const std::string& architecture);
 std::set<std::string> visible_from(const Layers& layers, const std::string& folder);
 
 /// Includes of Ferry's own files: only from folders that the file's folder may see; every included
-/// file exists; ascend_sim/ and src/ share nothing.
+/// file exists; simulators and src/ share nothing.
 std::vector<Violation> check_layers(const std::vector<SourceFile>& files, const Layers& layers);
 
 /// No file includes itself, by whatever way round.

@@ -73,7 +73,12 @@ TEST(Tidy, TheProgramFlushesDenormalsFromItsFirstLine) {
             std::string::npos);
 }
 
-/// CMake takes src/*.cc and ascend_sim/*/*.cc by glob. What it would miss: a test or bench source
+bool built_by_folder(const std::string& path) {
+  return path.rfind("src/", 0) == 0 || path.rfind("ascend_sim/", 0) == 0 ||
+         path.rfind("nvidia_sim/", 0) == 0;
+}
+
+/// CMake takes src/*.cc and those of simulators by glob. What it would miss: a test or bench source
 /// that no list names, a header that nothing includes, an extension that is not built.
 TEST(Tidy, NothingLiesAboutUnused) {
   const std::string lists = read_text("tests/CMakeLists.txt") +
@@ -83,8 +88,7 @@ TEST(Tidy, NothingLiesAboutUnused) {
     const std::string name = file.path.substr(file.path.rfind('/') + 1);
     const std::string stem = name.substr(0, name.rfind('.'));
     if (file.path.ends_with(".h")) {
-      const bool by_folder =
-          file.path.rfind("src/", 0) == 0 || file.path.rfind("ascend_sim/", 0) == 0;
+      const bool by_folder = built_by_folder(file.path);
       const std::string from_src = by_folder ? file.path.substr(file.path.find('/') + 1) : name;
       EXPECT_TRUE(std::any_of(tree().begin(),
                               tree().end(),
@@ -93,7 +97,7 @@ TEST(Tidy, NothingLiesAboutUnused) {
                                        std::string::npos;
                               }))
           << file.path << ": nothing includes it";
-    } else if (file.path.rfind("src/", 0) != 0 && file.path.rfind("ascend_sim/", 0) != 0) {
+    } else if (!built_by_folder(file.path)) {
       const bool fuzzer = file.path.ends_with("_fuzz.cc");
       EXPECT_TRUE(lists.find(fuzzer ? stem.substr(0, stem.size() - 5) : stem) != std::string::npos)
           << file.path << ": no CMakeLists.txt builds it";

@@ -6,7 +6,7 @@ lint() {
   configure build -DFERRY_TESTS=ON
   configure build-lint -DFERRY_TESTS=ON -DCMAKE_CXX_COMPILER=clang++  # nothing is built: how it would be
   mapfile -t files < <(git ls-files 'src/*.h' 'src/*.cc' 'tests/*.h' 'tests/*.cc' 'bench/*.h' 'bench/*.cc' \
-    'ascend_sim/*.h' 'ascend_sim/*.cc')
+    'ascend_sim/*.h' 'ascend_sim/*.cc' 'nvidia_sim/*.h' 'nvidia_sim/*.cc')
 
   say "Layout (clang-format); to mend: clang-format -i FILE"
   printf '%s\n' "${files[@]}" |

@@ -1,0 +1,78 @@
+// 32 threads that are executed together. Each lane has a place in the program of its own; those at
+// the lowest one go first, so that lanes that parted meet again where their ways join.
+#pragma once
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "exec/program.h"
+#include "memory/device_memory.h"
+#include "memory/shared_memory.h"
+
+namespace nvidia_sim {
+
+struct Dim3 {
+  uint32_t x = 1, y = 1, z = 1;
+  uint64_t count() const { return uint64_t{x} * y * z; }
+};
+
+/// One launch.
+struct Launch {
+  const Kernel* kernel = nullptr;
+  Dim3 grid, block;
+  uint64_t shared_bytes = 0;  // beyond the kernel's own
+  std::vector<uint8_t> params;
+  DeviceMemory* memory = nullptr;
+  uint64_t seed = 0;              // of the order of blocks and warps
+  uint64_t instructions_max = 0;  // of a warp; beyond it the launch has timed out
+};
+
+struct Block {
+  const Launch* launch = nullptr;
+  Dim3 index;
+  SharedMemory shared;
+  std::vector<Allocation*> seen;  // by each instruction, the last time
+};
+
+struct alignas(64) Line {
+  uint8_t bytes[64];
+};
+
+struct Warp {
+  Block* block = nullptr;
+  uint32_t number = 0;  // in the block
+  uint32_t alive = 0;   // lanes that have not ended
+  bool at_barrier = false;
+  std::vector<Line> registers;
+  std::vector<uint32_t> predicates;
+  const Instruction* current = nullptr;  // for reports
+  uint64_t executed = 0;
+
+  template <typename T>
+  T* lanes(uint32_t at) {
+    return reinterpret_cast<T*>(reinterpret_cast<uint8_t*>(registers.data()) + at);
+  }
+
+  void prepare(Block& its_block, uint32_t its_number);
+  /// Before a block begins: the registers are poisoned, threads know their places.
+  void begin();
+  /// Until all lanes have ended or stand at the block's barrier. Throws Violation.
+  void run();
+
+ private:
+  struct Group {  // lanes at one place
+    size_t at;
+    uint32_t lanes;
+  };
+  std::vector<Group> groups_;
+
+  size_t lowest();
+  void advance(size_t group);
+};
+
+/// Carries out a launch: every block, one after the other, in an order that the seed decides.
+/// Throws Violation, which says where.
+void execute(const Launch& launch);
+
+}  // namespace nvidia_sim
