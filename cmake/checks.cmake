@@ -18,7 +18,8 @@ if(FERRY_TESTS)
   if(TARGET ascend_sim_test)
     add_dependencies(checked_tests ascend_sim_test)
     if(NOT CMAKE_CROSSCOMPILING)
-      add_dependencies(checked_tests ascend_test ascend_ops_test)  # the backend, on software Ascend
+      # The backends, on software Ascend and software NVIDIA.
+      add_dependencies(checked_tests ascend_test ascend_ops_test nvidia_sim_test cuda_test)
     endif()
     # Under ThreadSanitizer: what runs beside each other is the backend and the chip's streams.
     add_custom_target(race_tests DEPENDS ascend_sim_test ascend_test)
@@ -44,7 +45,7 @@ if(FERRY_CHECKS)
   list(JOIN checked "|" tested)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/src/*.cc
        ${CMAKE_SOURCE_DIR}/tests/*.cc)
-  list(FILTER sources EXCLUDE REGEX "^src/(${tested})/|^tests/(ascend_test\\.cc|fuzz/)")
+  list(FILTER sources EXCLUDE REGEX "^src/(${tested})/|^tests/((ascend|cuda)_test\\.cc|fuzz/)")
   set(untested_tests ${sources})
   list(FILTER untested_tests INCLUDE REGEX "_test\\.cc$")
   list(FILTER sources EXCLUDE REGEX "^src/(${compiled})/")
@@ -58,7 +59,7 @@ if(FERRY_CHECKS)
     file(MAKE_DIRECTORY ${folder})
     add_custom_command(OUTPUT ${stamp} DEPFILE ${stamp}.d
       COMMAND clang++ -std=c++20 -fsyntax-only -I${CMAKE_SOURCE_DIR}/src -I${CMAKE_SOURCE_DIR}/tests
-              "-DFERRY_SOURCE_DIR=\"\"" "-DFERRY_PROGRAM=\"\"" "-DFERRY_ASCEND_SIM=\"\"" ${options}
+              "-DFERRY_SOURCE_DIR=\"\"" "-DFERRY_PROGRAM=\"\"" "-DFERRY_ASCEND_SIM=\"\"" "-DFERRY_NVIDIA_SIM=\"\"" ${options}
               -MD -MF ${stamp}.d -MT ${stamp} ${CMAKE_SOURCE_DIR}/${source}
       COMMAND ${CMAKE_COMMAND} -E touch ${stamp}
       DEPENDS ${CMAKE_SOURCE_DIR}/${source} COMMENT "Clang reads ${source}" COMMAND_EXPAND_LISTS VERBATIM)
@@ -100,13 +101,15 @@ if(FERRY_CHECKS)
   # The search for leaks follows what looks like pointers, and device memory cannot be read by the host.
   ferry_checked(asan.ascend_ops ${shards_ascend_ops} "ASAN_OPTIONS=detect_leaks=0;FERRY_ASCEND_LIBRARIES=${asan}/ascend_sim"
                 ${asan}/tests/ascend_ops_test)
+  ferry_checked(asan.nvidia_sim 1 "${asan_environment}" ${asan}/nvidia_sim_test)
+  ferry_checked(asan.cuda 1 "ASAN_OPTIONS=detect_leaks=0" ${asan}/tests/cuda_test --gtest_filter=-CudaBits.*)
   # The Ascend backend and software Ascend, whose streams are threads. A process stops at its first report, so that
   # a child's is not lost, and does not sleep a second at its end.
   set(tsan_environment "TSAN_OPTIONS=halt_on_error=1:atexit_sleep_ms=20:second_deadlock_stack=1")
   ferry_checked(tsan.ascend_sim 1 "${tsan_environment}" ${CMAKE_SOURCE_DIR}/build-tsan/ascend_sim_test)
   ferry_checked(tsan.ascend 1 "${tsan_environment}" ${CMAKE_SOURCE_DIR}/build-tsan/tests/ascend_test)
   set(FERRY_FUZZ_SECONDS 20 CACHE STRING "Seconds that ctest runs each fuzzer")
-  file(GLOB fuzzers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/fuzz/*_fuzz.cc)
+  file(GLOB fuzzers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/fuzz/*_fuzz.cc ${CMAKE_SOURCE_DIR}/nvidia_sim/*/*_fuzz.cc)
   math(EXPR fuzz_timeout "${FERRY_FUZZ_SECONDS} + 300")
   foreach(source IN LISTS fuzzers)
     get_filename_component(name ${source} NAME_WE)

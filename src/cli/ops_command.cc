@@ -76,26 +76,30 @@ void print_markdown(const std::vector<ops::OpSpec>& specs,
       "`src/ops/*/*.cc`; a test\n"
       "compares.\n\n"
       "\"Run on\" is where all specs of the op passed, and when, as the runs themselves noted it: "
-      "`ops_test` and\n"
-      "`ascend_ops_test` with `FERRY_RUN_RECORDS=docs/ops_runs.txt`, `ferry doctor --runs "
-      "docs/ops_runs.txt` on a card.\n"
-      "**Software** is an emulator, or software Ascend (`ascend_sim/`). An Ascend kernel is "
-      "**fused** (the vendor's op\n"
-      "for it) or **composed** of several smaller ones; the specs reach both where it depends on "
-      "the shapes.\n\n"
-      "| op | kernel | CPU | run on: hardware | run on: software | CUDA | Ascend | run on: "
-      "hardware | run on: software |\n"
-      "|---|---|---|---|---|---|---|---|---|\n");
+      "`ops_test`,\n"
+      "`cuda_ops_test` and `ascend_ops_test` with `FERRY_RUN_RECORDS=docs/ops_runs.txt`, `ferry "
+      "doctor --runs\n"
+      "docs/ops_runs.txt` on a card. **Software** is an emulator, software NVIDIA "
+      "(`nvidia_sim/`) or software Ascend\n"
+      "(`ascend_sim/`). A kernel for CUDA is our own; one for Ascend is **fused** (the vendor's op "
+      "for it) or **composed** of\n"
+      "several smaller ones; the specs reach both where it depends on the shapes.\n\n"
+      "| op | kernel | CPU | run on: hardware | run on: software | CUDA | run on: hardware | run "
+      "on: software | Ascend | run on: hardware | run on: software |\n"
+      "|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const ops::OpSpec& spec : specs)
     for (const ops::KernelRow& row : spec.kernels) {
-      const bool cpu = row.cpu == nullptr, ascend = row.ascend == nullptr;
-      fmt::print("| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+      const bool cpu = row.cpu == nullptr, cuda = row.cuda == nullptr,
+                 ascend = row.ascend == nullptr;
+      fmt::print("| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
                  spec.op,
                  row.kernel,
                  cell(row.cpu, why),
                  cpu ? runs_of(records, spec.op, "cpu", false) : "-",
                  cpu ? runs_of(records, spec.op, "cpu", true) : "-",
                  cell(row.cuda, why),
+                 cuda ? runs_of(records, spec.op, "cuda", false) : "-",
+                 cuda ? runs_of(records, spec.op, "cuda", true) : "-",
                  ascend ? branch_name(row.ascend_branch) : cell(row.ascend, why),
                  ascend ? runs_of(records, spec.op, "ascend", false) : "-",
                  ascend ? runs_of(records, spec.op, "ascend", true) : "-");

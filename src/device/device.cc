@@ -6,6 +6,7 @@
 
 #include "device/ascend/ascend_device.h"
 #include "device/cpu/cpu_device.h"
+#include "device/cuda/cuda_device.h"
 
 namespace ferry {
 
@@ -59,11 +60,11 @@ Result<Device*> open_device(std::string_view name) {
     TRY_ASSIGN(AscendDevice* const device, AscendDevice::open(index));
     return device;
   }
-  if (kind == "cuda")
-    return fail(Code::kUnavailable,
-                "device '{}': this build of Ferry has no {} backend; use --device cpu",
-                name,
-                kind);
+  if (kind == "cuda") {
+    TRY_ASSIGN(const int index, index_of(name));
+    TRY_ASSIGN(CudaDevice* const device, CudaDevice::open(index));
+    return device;
+  }
   return fail(Code::kInvalidInput, "device '{}': unknown; use cpu, cuda[:N] or ascend[:N]", name);
 }
 

@@ -597,12 +597,18 @@ std::vector<Finding> check_case(const OpCase& c, Device& device, const SpecOptio
   return Checker(c, device, options).run();
 }
 
+bool has_kernel(const KernelRow& row, DeviceKind device) {
+  switch (device) {
+    case DeviceKind::kCpu: return row.cpu == nullptr;
+    case DeviceKind::kCuda: return row.cuda == nullptr;
+    case DeviceKind::kAscend: return row.ascend == nullptr;
+  }
+  return false;
+}
+
 bool can_run(const OpCase& c, DeviceKind device) {
   if (c.needs == nullptr) return true;
-  const KernelRow row = kernel_rows({c.needs})[0];
-  return (device == DeviceKind::kCpu    ? row.cpu
-          : device == DeviceKind::kCuda ? row.cuda
-                                        : row.ascend) == nullptr;
+  return has_kernel(kernel_rows({c.needs})[0], device);
 }
 
 double error_ratio(double got, double expected, double bound) {

@@ -26,6 +26,9 @@ struct SpecOptions {
 /// The inputs of a case on the device, as `seed` makes them.
 std::vector<Tensor> make_inputs(const OpCase& c, Device& device, uint64_t seed);
 
+/// Whether the device has the kernel.
+bool has_kernel(const KernelRow& row, DeviceKind device);
+
 /// Whether an input of the case has a gradient to compare.
 bool has_gradient(const OpCase& c);
 

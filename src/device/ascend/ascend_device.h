@@ -7,8 +7,8 @@
 #include "device/ascend/acl.h"
 #include "device/ascend/ascend_pool.h"
 #include "device/ascend/ascend_stream.h"
+#include "device/ascend/ascend_uploads.h"
 #include "device/ascend/chips.h"
-#include "device/ascend/upload_ring.h"
 #include "device/device.h"
 
 namespace ferry {
@@ -78,7 +78,7 @@ class AscendDevice final : public Device {
   AscendOptions options_;
   AscendStream stream_;
   AscendPool pool_;
-  UploadRing uploads_;
+  AscendUploads uploads_;
   void* download_ = nullptr;  // pinned memory, on the way from the chip
 };
 

@@ -14,8 +14,8 @@ void* AscendPool::allocate(size_t bytes) {
   } else {
     const acl::Library& library = device_.cann();
     acl::Error code = library.aclrtMalloc(&block, whole, acl::kHugeFirst);
-    const acl::Meaning* meaning = acl::meaning_of(code);
-    const bool full = meaning != nullptr && meaning->fault == acl::Fault::kMemory;
+    const ErrorMeaning* meaning = acl::meaning_of(code);
+    const bool full = meaning != nullptr && meaning->fault == Fault::kMemory;
     if (full && use_.reserved_bytes > use_.live_bytes) {
       release_cached();
       code = library.aclrtMalloc(&block, whole, acl::kHugeFirst);

@@ -1,7 +1,6 @@
 #include "device/ascend/ascend_stream.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "base/clock.h"
 #include "base/units.h"
@@ -13,11 +12,6 @@ namespace {
 
 constexpr acl::Status kRuntimeError = 361001;  // aclnn: the runtime refused, and knows why
 
-/// "rms_norm (aclnnRmsNorm)"
-std::string named(const char* op, const char* call) {
-  return *op == '\0' ? std::string(call) : fmt::format("{} ({})", op, call);
-}
-
 }  // namespace
 
 AscendStream::AscendStream(AscendDevice& device, acl::Stream handle)
@@ -26,11 +20,10 @@ AscendStream::AscendStream(AscendDevice& device, acl::Stream handle)
 Device& AscendStream::device() { return device_; }
 
 void AscendStream::launched(const char* call) {
-  ring_[launched_ % kRing] = {op_, call};
-  ++launched_;
+  ring_.add(op_, call);
   if (watcher_) watcher_(call);
   if (device_.options().replay) return synchronize();
-  if (launched_ % kLaunchesPerMark == 0) record_mark();
+  if (ring_.launched() % kLaunchesPerMark == 0) record_mark();
 }
 
 void AscendStream::record_mark() {
@@ -38,7 +31,7 @@ void AscendStream::record_mark() {
   acl::Event event = nullptr;
   if (const acl::Error code = library.aclrtCreateEvent(&event); code != 0)
     fail(code, "aclrtCreateEvent");
-  marks_.push_back({launched_, event});
+  marks_.push_back({ring_.launched(), event});
   if (const acl::Error code = library.aclrtRecordEvent(event, handle_); code != 0)
     fail(code, "aclrtRecordEvent");
   collect_marks();
@@ -53,7 +46,7 @@ void AscendStream::collect_marks() {
     acl::EventStatus status = acl::kNotReady;
     if (library.aclrtQueryEventStatus(event, &status) != 0 || status != acl::kComplete) return;
     if (library.aclrtSynchronizeEventWithTimeout(event, 1000) != 0) return;
-    completed_ = marks_.front().launches;
+    ring_.complete(marks_.front().launches);
     library.aclrtDestroyEvent(event);
     marks_.pop_front();
   }
@@ -76,10 +69,10 @@ void AscendStream::wait(Wait&& wait) {
                        code == acl::kWaitTimeout) &&
                       passed_s >= 0.9 * slice_s;
     const std::string message = device_.cann().recent_message();
-    const uint64_t before = completed_;
+    const uint64_t before = ring_.completed();
     collect_marks();
     if (!ours) raise(code, suspects(""), message);
-    waited_s = completed_ > before ? 0 : waited_s + passed_s;
+    waited_s = ring_.completed() > before ? 0 : waited_s + passed_s;
     if (waited_s >= 0.9 * timeout_s)
       raise(acl::kStreamSyncTimeout,
             suspects(""),
@@ -90,7 +83,7 @@ void AscendStream::wait(Wait&& wait) {
 void AscendStream::drain() {
   const acl::Library& library = device_.cann();
   wait([&](int32_t ms) { return library.aclrtSynchronizeStreamWithTimeout(handle_, ms); });
-  completed_ = launched_;
+  ring_.complete(ring_.launched());
   for (const Mark& mark : marks_) library.aclrtDestroyEvent(mark.event);
   marks_.clear();
 }
@@ -103,52 +96,28 @@ void AscendStream::wait_for(acl::Event event) {
 }
 
 void AscendStream::fail(int64_t code, const char* call, const std::string& detail) {
-  const acl::Meaning* meaning = acl::meaning_of(code);
-  const bool chip = meaning == nullptr || meaning->fault == acl::Fault::kDevice;
+  const ErrorMeaning* meaning = acl::meaning_of(code);
+  const bool chip = meaning == nullptr || meaning->fault == Fault::kDevice;
   const std::string message = device_.cann().recent_message();
   if (code == kRuntimeError) {  // the stream has the chip's own code
     const acl::Error own = device_.cann().aclrtSynchronizeStreamWithTimeout(handle_, 1000);
     if (own != 0 && own != acl::kStreamSyncTimeout) code = own;
   }
   if (chip) collect_marks();
-  raise(code, chip ? suspects(named(op_, call)) : named(op_, call), detail + message);
+  raise(code, chip ? suspects(launch_name(op_, call)) : launch_name(op_, call), detail + message);
 }
 
 void AscendStream::raise(int64_t code, const std::string& what, const std::string& detail) {
   const std::string message =
       fmt::format("{}: {}: {}{}", device_.name(), what, acl::describe_code(code), detail);
-  const acl::Meaning* meaning = acl::meaning_of(code);
-  if (meaning != nullptr && meaning->fault == acl::Fault::kMemory)
+  const ErrorMeaning* meaning = acl::meaning_of(code);
+  if (meaning != nullptr && meaning->fault == Fault::kMemory)
     throw OutOfDeviceMemory(device_.name(), code, message, what);
   throw DeviceError(device_.name(), code, message, what);
 }
 
-/// What may have failed: the launches since the last that is known to have ended, and `call`, which
-/// was answered by the error, if there is one.
 std::string AscendStream::suspects(const std::string& call) const {
-  const uint64_t open = launched_ - completed_;
-  const auto at = [&](uint64_t n) {
-    const Launch& launch = ring_[n % kRing];
-    return named(launch.op, launch.call);
-  };
-  if (open == 0) return call.empty() ? "nothing that was launched" : call;
-  if (open == 1 && call.empty()) return at(launched_ - 1);
-  const uint64_t first = std::max(completed_, launched_ < kRing ? 0 : launched_ - kRing);
-  std::vector<std::string> different;
-  for (uint64_t n = first; n < launched_; ++n)
-    if (std::find(different.begin(), different.end(), at(n)) == different.end())
-      different.push_back(at(n));
-  if (!call.empty() && std::find(different.begin(), different.end(), call) == different.end())
-    different.push_back(call);
-  constexpr size_t kShown = 24;
-  std::string list;
-  for (size_t i = 0; i < different.size() && i < kShown; ++i)
-    list += (i == 0 ? "" : ", ") + different[i];
-  if (different.size() > kShown) list += fmt::format(" and {} more", different.size() - kShown);
-  return fmt::format("one of launches {} to {}: {}; FERRY_ASCEND_REPLAY=1 names the one",
-                     completed_ + 1,
-                     launched_ + (call.empty() ? 0 : 1),
-                     list);
+  return ring_.suspects(call, "FERRY_ASCEND_REPLAY=1 names the one");
 }
 
 }  // namespace ferry

@@ -2,7 +2,6 @@
 // the chip reports some launches later, can be said to come from few of them, or from one.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -11,6 +10,7 @@
 
 #include "device/ascend/acl.h"
 #include "device/device.h"
+#include "device/launch_ring.h"
 
 namespace ferry {
 
@@ -42,10 +42,6 @@ class AscendStream final : public Stream {
   void wait_for(acl::Event event);
 
  private:
-  struct Launch {
-    const char* op = "";    // of the table: "rms_norm"
-    const char* call = "";  // "aclnnRmsNorm", "aclrtMemcpyAsync"
-  };
   struct Mark {
     uint64_t launches;  // so many were launched when it was recorded
     acl::Event event;
@@ -59,15 +55,12 @@ class AscendStream final : public Stream {
   std::string suspects(const std::string& call) const;
   [[noreturn]] void raise(int64_t code, const std::string& what, const std::string& detail);
 
-  static constexpr size_t kRing = 1024;
   static constexpr uint64_t kLaunchesPerMark = 16;
 
   AscendDevice& device_;
   acl::Stream handle_;
   const char* op_ = "";
-  std::array<Launch, kRing> ring_;
-  uint64_t launched_ = 0;   // launches so far
-  uint64_t completed_ = 0;  // of these are known to have ended
+  LaunchRing ring_;
   std::deque<Mark> marks_;
   std::function<void(const char* call)> watcher_;
 };

@@ -1,14 +1,9 @@
 #include "device/ascend/errors.h"
 
-#include <fmt/core.h>
-
-#include <algorithm>
-#include <iterator>
-
 namespace ferry::acl {
 namespace {
 
-constexpr Meaning kMeanings[] = {
+constexpr ErrorMeaning kMeanings[] = {
     {100000, "INVALID_PARAM", Fault::kCaller, "the runtime refused an argument"},
     {100001, "UNINITIALIZE", Fault::kCaller, "the runtime was not initialised"},
     {100002, "REPEAT_INITIALIZE", Fault::kCaller, "the runtime was initialised twice"},
@@ -98,16 +93,8 @@ constexpr Meaning kMeanings[] = {
 
 }  // namespace
 
-const Meaning* meaning_of(int64_t code) {
-  const auto at = std::find_if(
-      std::begin(kMeanings), std::end(kMeanings), [&](const Meaning& m) { return m.code == code; });
-  return at == std::end(kMeanings) ? nullptr : at;
-}
+const ErrorMeaning* meaning_of(int64_t code) { return find_meaning(kMeanings, code); }
 
-std::string describe_code(int64_t code) {
-  const Meaning* meaning = meaning_of(code);
-  if (meaning == nullptr) return fmt::format("{}, a code that Ferry does not know", code);
-  return fmt::format("{} {}: {}", code, meaning->name, meaning->text);
-}
+std::string describe_code(int64_t code) { return ferry::describe_code(kMeanings, code); }
 
 }  // namespace ferry::acl

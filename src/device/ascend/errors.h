@@ -4,24 +4,12 @@
 #include <cstdint>
 #include <string>
 
+#include "device/error_codes.h"
+
 namespace ferry::acl {
 
-/// Who can do something about it.
-enum class Fault {
-  kCaller,  // the program called wrongly, or this CANN is another than it expects
-  kMemory,  // not enough memory
-  kDevice,  // the chip or a link failed
-};
-
-struct Meaning {
-  int64_t code;
-  const char* name;  // "AICORE_EXCEPTION"
-  Fault fault;
-  const char* text;  // "a matrix core met an invalid address or instruction"
-};
-
 /// The entry of a code, or nullptr for one that is not known.
-const Meaning* meaning_of(int64_t code);
+const ErrorMeaning* meaning_of(int64_t code);
 
 /// "507015 AICORE_EXCEPTION: a matrix core ..."; of an unknown code the number alone, said so.
 std::string describe_code(int64_t code);

@@ -6,14 +6,17 @@
 #include "base/check.h"
 #include "base/math.h"
 #include "ops/adamw/adamw_kernels.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(AdamWArgs, adamw)
+
 const KernelTable<AdamWArgs> kAdamW{
     .op = "adamw",
     .cpu = CPU_KERNEL(AdamWArgs, adamw),
-    .cuda = Kernel<AdamWArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(AdamWArgs, adamw),
     .ascend = ASCEND_KERNEL(AdamWArgs, Branch::kComposed, adamw),
 };
 

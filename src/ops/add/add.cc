@@ -3,14 +3,17 @@
 #include "autograd/tape.h"
 #include "base/check.h"
 #include "ops/add/add_kernels.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(AddArgs, add)
+
 const KernelTable<AddArgs> kAdd{
     .op = "add",
     .cpu = CPU_KERNEL(AddArgs, add),
-    .cuda = Kernel<AddArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(AddArgs, add),
     .ascend = ASCEND_KERNEL(AddArgs, Branch::kFused, add),
 };
 

@@ -4,21 +4,25 @@
 #include "base/check.h"
 #include "ops/add_bias/add_bias_kernels.h"
 #include "ops/cast/cast.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(AddBiasArgs, add_bias)
+DECLARE_CUDA_KERNEL(AddBiasBackwardArgs, add_bias_backward)
+
 const KernelTable<AddBiasArgs> kForward{
     .op = "add_bias",
     .cpu = CPU_KERNEL(AddBiasArgs, add_bias),
-    .cuda = Kernel<AddBiasArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(AddBiasArgs, add_bias),
     .ascend = ASCEND_KERNEL(AddBiasArgs, Branch::kComposed, add_bias),
 };
 
 const KernelTable<AddBiasBackwardArgs> kBackward{
     .op = "add_bias_backward",
     .cpu = CPU_KERNEL(AddBiasBackwardArgs, add_bias_backward),
-    .cuda = Kernel<AddBiasBackwardArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(AddBiasBackwardArgs, add_bias_backward),
     .ascend = ASCEND_KERNEL(AddBiasBackwardArgs, Branch::kComposed, add_bias_backward),
 };
 

@@ -6,21 +6,26 @@
 #include "base/check.h"
 #include "ops/attention/attention_blocks.h"
 #include "ops/attention/attention_kernels.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(AttentionArgs, attention_forward)
+DECLARE_CUDA_KERNEL(AttentionBackwardArgs, attention_backward)
+DECLARE_CUDA_PLAN(AttentionBackwardArgs, attention_backward_plan)
+
 const KernelTable<AttentionArgs> kForward{
     .op = "attention",
     .cpu = CPU_KERNEL(AttentionArgs, attention_forward, plan_attention_forward),
-    .cuda = Kernel<AttentionArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(AttentionArgs, attention_forward),
     .ascend = ASCEND_KERNEL(AttentionArgs, Branch::kEither, attention_forward),
 };
 
 const KernelTable<AttentionBackwardArgs> kBackward{
     .op = "attention_backward",
     .cpu = CPU_KERNEL(AttentionBackwardArgs, attention_backward, plan_attention_backward),
-    .cuda = Kernel<AttentionBackwardArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(AttentionBackwardArgs, attention_backward, attention_backward_plan),
     .ascend = ASCEND_KERNEL(AttentionBackwardArgs, Branch::kEither, attention_backward),
 };
 

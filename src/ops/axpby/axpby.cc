@@ -3,14 +3,17 @@
 
 #include "base/check.h"
 #include "ops/axpby/axpby_kernels.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(AxpbyArgs, axpby)
+
 const KernelTable<AxpbyArgs> kAxpby{
     .op = "axpby",
     .cpu = CPU_KERNEL(AxpbyArgs, axpby),
-    .cuda = Kernel<AxpbyArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(AxpbyArgs, axpby),
     .ascend = ASCEND_KERNEL(AxpbyArgs, Branch::kComposed, axpby),
 };
 

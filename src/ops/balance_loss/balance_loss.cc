@@ -6,9 +6,16 @@
 #include "autograd/tape.h"
 #include "base/check.h"
 #include "ops/balance_loss/balance_loss_kernels.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 
 namespace ferry::ops {
+
+DECLARE_CUDA_KERNEL(BalanceLossArgs, balance_loss_forward)
+DECLARE_CUDA_PLAN(BalanceLossArgs, balance_loss_plan)
+DECLARE_CUDA_KERNEL(BalanceLossBackwardArgs, balance_loss_backward)
+DECLARE_CUDA_KERNEL(ExpertCountsArgs, expert_counts)
+DECLARE_CUDA_KERNEL(BiasUpdateArgs, bias_update)
 
 namespace {
 
@@ -22,28 +29,28 @@ Plan plan_forward(const BalanceLossArgs& a) {
 const KernelTable<BalanceLossArgs> kForward{
     .op = "balance_loss",
     .cpu = CPU_KERNEL(BalanceLossArgs, balance_loss_forward, plan_forward),
-    .cuda = Kernel<BalanceLossArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(BalanceLossArgs, balance_loss_forward, balance_loss_plan),
     .ascend = ASCEND_KERNEL(BalanceLossArgs, Branch::kComposed, balance_loss_forward),
 };
 
 const KernelTable<BalanceLossBackwardArgs> kBackward{
     .op = "balance_loss_backward",
     .cpu = CPU_KERNEL(BalanceLossBackwardArgs, balance_loss_backward),
-    .cuda = Kernel<BalanceLossBackwardArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(BalanceLossBackwardArgs, balance_loss_backward),
     .ascend = ASCEND_KERNEL(BalanceLossBackwardArgs, Branch::kComposed, balance_loss_backward),
 };
 
 const KernelTable<ExpertCountsArgs> kCounts{
     .op = "expert_counts",
     .cpu = CPU_KERNEL(ExpertCountsArgs, expert_counts),
-    .cuda = Kernel<ExpertCountsArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(ExpertCountsArgs, expert_counts),
     .ascend = ASCEND_KERNEL(ExpertCountsArgs, Branch::kComposed, expert_counts),
 };
 
 const KernelTable<BiasUpdateArgs> kBiasUpdate{
     .op = "bias_update",
     .cpu = CPU_KERNEL(BiasUpdateArgs, bias_update),
-    .cuda = Kernel<BiasUpdateArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(BiasUpdateArgs, bias_update),
     .ascend = ASCEND_KERNEL(BiasUpdateArgs, Branch::kComposed, bias_update),
 };
 

@@ -4,14 +4,17 @@
 #include "autograd/tape.h"
 #include "base/check.h"
 #include "ops/cast/cast_kernels.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(CastArgs, cast)
+
 const KernelTable<CastArgs> kCast{
     .op = "cast",
     .cpu = CPU_KERNEL(CastArgs, cast),
-    .cuda = Kernel<CastArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(CastArgs, cast),
     .ascend = ASCEND_KERNEL(CastArgs, Branch::kFused, cast),
 };
 

@@ -3,14 +3,17 @@
 #include "autograd/tape.h"
 #include "base/check.h"
 #include "ops/concat/concat_kernels.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(ConcatArgs, concat)
+
 const KernelTable<ConcatArgs> kConcat{
     .op = "concat",
     .cpu = CPU_KERNEL(ConcatArgs, concat),
-    .cuda = Kernel<ConcatArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(ConcatArgs, concat),
     .ascend = ASCEND_KERNEL(ConcatArgs, Branch::kFused, concat),
 };
 

@@ -5,10 +5,16 @@
 #include "autograd/tape.h"
 #include "base/check.h"
 #include "ops/cross_entropy/cross_entropy_kernels.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dequantize/dequantize.h"
 #include "ops/dispatch.h"
 
 namespace ferry::ops {
+
+DECLARE_CUDA_KERNEL(CrossEntropyArgs, cross_entropy)
+DECLARE_CUDA_PLAN(CrossEntropyArgs, cross_entropy_plan)
+DECLARE_CUDA_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward)
+
 namespace {
 
 /// Tokens whose logits take about kLogitsBytes: 64 to 1024. Even, so that the pairs of tokens that
@@ -23,14 +29,14 @@ int64_t chunk_tokens(int64_t tokens, int64_t vocab) {
 const KernelTable<CrossEntropyArgs> kForward{
     .op = "cross_entropy",
     .cpu = CPU_KERNEL(CrossEntropyArgs, cross_entropy, CPU_FUNCTION(cross_entropy_plan)),
-    .cuda = Kernel<CrossEntropyArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(CrossEntropyArgs, cross_entropy, cross_entropy_plan),
     .ascend = ASCEND_KERNEL(CrossEntropyArgs, Branch::kComposed, cross_entropy),
 };
 
 const KernelTable<CrossEntropyBackwardArgs> kBackward{
     .op = "cross_entropy_backward",
     .cpu = CPU_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward),
-    .cuda = Kernel<CrossEntropyBackwardArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward),
     .ascend = ASCEND_KERNEL(CrossEntropyBackwardArgs, Branch::kFused, cross_entropy_backward),
 };
 

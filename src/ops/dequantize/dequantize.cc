@@ -3,23 +3,26 @@
 #include <array>
 
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dequantize/dequantize_kernels.h"
 #include "ops/dispatch.h"
 #include "tensor/f8.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(DequantizeArgs, dequantize)
+
 const KernelTable<DequantizeArgs> kDequantize{
     .op = "dequantize",
     .cpu = CPU_KERNEL(DequantizeArgs, dequantize),
-    .cuda = Kernel<DequantizeArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(DequantizeArgs, dequantize),
     .ascend = ASCEND_KERNEL(DequantizeArgs, Branch::kComposed, dequantize),
 };
 
 const KernelTable<DequantizePanelsArgs> kDequantizePanels{
     .op = "dequantize_panels",
     .cpu = CPU_KERNEL(DequantizePanelsArgs, dequantize_panels),
-    .cuda = Kernel<DequantizePanelsArgs>::missing(kNoCudaYet),
+    .cuda = Kernel<DequantizePanelsArgs>::missing("panels are the layout of the CPU's kernel"),
     .ascend = Kernel<DequantizePanelsArgs>::missing("panels are the layout of the CPU's kernel"),
 };
 

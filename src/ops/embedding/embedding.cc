@@ -3,23 +3,27 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dequantize/dequantize.h"
 #include "ops/dispatch.h"
 #include "ops/embedding/embedding_kernels.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(EmbeddingArgs, embedding_forward)
+DECLARE_CUDA_KERNEL(EmbeddingBackwardArgs, embedding_backward)
+
 const KernelTable<EmbeddingArgs> kForward{
     .op = "embedding",
     .cpu = CPU_KERNEL(EmbeddingArgs, embedding_forward),
-    .cuda = Kernel<EmbeddingArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(EmbeddingArgs, embedding_forward),
     .ascend = ASCEND_KERNEL(EmbeddingArgs, Branch::kFused, embedding_forward),
 };
 
 const KernelTable<EmbeddingBackwardArgs> kBackward{
     .op = "embedding_backward",
     .cpu = CPU_KERNEL(EmbeddingBackwardArgs, embedding_backward),
-    .cuda = Kernel<EmbeddingBackwardArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(EmbeddingBackwardArgs, embedding_backward),
     .ascend = ASCEND_KERNEL(EmbeddingBackwardArgs, Branch::kFused, embedding_backward),
 };
 

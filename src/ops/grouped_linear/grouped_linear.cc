@@ -2,6 +2,7 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dequantize/dequantize.h"
 #include "ops/dispatch.h"
 #include "ops/grouped_linear/grouped_linear_kernels.h"
@@ -9,10 +10,13 @@
 #include "ops/quantized_linear/quantized_linear.h"
 
 namespace ferry::ops {
+
+DECLARE_CUDA_KERNEL(GroupedMatmulArgs, grouped_matmul)
+
 const KernelTable<GroupedMatmulArgs> kGroupedMatmul{
     .op = "grouped_matmul",
     .cpu = CPU_KERNEL(GroupedMatmulArgs, grouped_matmul, CPU_FUNCTION(grouped_matmul_plan)),
-    .cuda = Kernel<GroupedMatmulArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(GroupedMatmulArgs, grouped_matmul),
     .ascend = ASCEND_KERNEL(GroupedMatmulArgs, Branch::kFused, grouped_matmul),
 };
 

@@ -1,16 +1,19 @@
 #include "ops/matmul/matmul.h"
 
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 #include "ops/matmul/matmul_kernels.h"
 #include "ops/matmul/packed_weight.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(MatmulArgs, matmul)
+
 const KernelTable<MatmulArgs> kMatmul{
     .op = "matmul",
     .cpu = CPU_KERNEL(MatmulArgs, matmul, CPU_FUNCTION(matmul_plan)),
-    .cuda = Kernel<MatmulArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(MatmulArgs, matmul),
     .ascend = ASCEND_KERNEL(MatmulArgs, Branch::kFused, matmul),
 };
 

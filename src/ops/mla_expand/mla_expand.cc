@@ -5,22 +5,26 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 #include "ops/mla_expand/mla_expand_kernels.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(MlaExpandArgs, mla_expand_forward)
+DECLARE_CUDA_KERNEL(MlaExpandBackwardArgs, mla_expand_backward)
+
 const KernelTable<MlaExpandArgs> kForward{
     .op = "mla_expand",
     .cpu = CPU_KERNEL(MlaExpandArgs, mla_expand_forward),
-    .cuda = Kernel<MlaExpandArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(MlaExpandArgs, mla_expand_forward),
     .ascend = ASCEND_KERNEL(MlaExpandArgs, Branch::kComposed, mla_expand_forward),
 };
 
 const KernelTable<MlaExpandBackwardArgs> kBackward{
     .op = "mla_expand_backward",
     .cpu = CPU_KERNEL(MlaExpandBackwardArgs, mla_expand_backward),
-    .cuda = Kernel<MlaExpandBackwardArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(MlaExpandBackwardArgs, mla_expand_backward),
     .ascend = ASCEND_KERNEL(MlaExpandBackwardArgs, Branch::kComposed, mla_expand_backward),
 };
 

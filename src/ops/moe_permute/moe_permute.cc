@@ -3,10 +3,16 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 #include "ops/moe_permute/moe_permute_kernels.h"
 
 namespace ferry::ops {
+
+DECLARE_CUDA_KERNEL(PlanExpertsArgs, plan_experts)
+DECLARE_CUDA_KERNEL(PermuteArgs, permute)
+DECLARE_CUDA_KERNEL(CombineArgs, combine)
+DECLARE_CUDA_KERNEL(CombineBackwardArgs, combine_backward)
 
 namespace {
 
@@ -19,28 +25,28 @@ Plan plan_sort(const PlanExpertsArgs& a) {
 const KernelTable<PlanExpertsArgs> kPlan{
     .op = "plan_experts",
     .cpu = CPU_KERNEL(PlanExpertsArgs, plan_experts, plan_sort),
-    .cuda = Kernel<PlanExpertsArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(PlanExpertsArgs, plan_experts),
     .ascend = ASCEND_KERNEL(PlanExpertsArgs, Branch::kFused, plan_experts),
 };
 
 const KernelTable<PermuteArgs> kPermute{
     .op = "permute",
     .cpu = CPU_KERNEL(PermuteArgs, permute),
-    .cuda = Kernel<PermuteArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(PermuteArgs, permute),
     .ascend = ASCEND_KERNEL(PermuteArgs, Branch::kFused, permute),
 };
 
 const KernelTable<CombineArgs> kCombine{
     .op = "combine",
     .cpu = CPU_KERNEL(CombineArgs, combine),
-    .cuda = Kernel<CombineArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(CombineArgs, combine),
     .ascend = ASCEND_KERNEL(CombineArgs, Branch::kFused, combine),
 };
 
 const KernelTable<CombineBackwardArgs> kCombineBackward{
     .op = "combine_backward",
     .cpu = CPU_KERNEL(CombineBackwardArgs, combine_backward),
-    .cuda = Kernel<CombineBackwardArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(CombineBackwardArgs, combine_backward),
     .ascend = ASCEND_KERNEL(CombineBackwardArgs, Branch::kFused, combine_backward),
 };
 

@@ -10,7 +10,7 @@ namespace ferry::ops {
 const KernelTable<QuantizedLinearArgs> kQuantizedLinear{
     .op = "quantized_linear",
     .cpu = CPU_KERNEL(QuantizedLinearArgs, quantized_linear, CPU_FUNCTION(quantized_linear_plan)),
-    .cuda = Kernel<QuantizedLinearArgs>::missing(kNoCudaYet),
+    .cuda = Kernel<QuantizedLinearArgs>::missing("no CUDA kernel in this version"),
     .ascend = Kernel<QuantizedLinearArgs>::missing(kNoAscendCodes),
 };
 

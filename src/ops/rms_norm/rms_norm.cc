@@ -2,22 +2,26 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 #include "ops/rms_norm/rms_norm_kernels.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(RmsNormArgs, rms_norm_forward)
+DECLARE_CUDA_KERNEL(RmsNormBackwardArgs, rms_norm_backward)
+
 const KernelTable<RmsNormArgs> kForward{
     .op = "rms_norm",
     .cpu = CPU_KERNEL(RmsNormArgs, rms_norm_forward),
-    .cuda = Kernel<RmsNormArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(RmsNormArgs, rms_norm_forward),
     .ascend = ASCEND_KERNEL(RmsNormArgs, Branch::kFused, rms_norm_forward),
 };
 
 const KernelTable<RmsNormBackwardArgs> kBackward{
     .op = "rms_norm_backward",
     .cpu = CPU_KERNEL(RmsNormBackwardArgs, rms_norm_backward),
-    .cuda = Kernel<RmsNormBackwardArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(RmsNormBackwardArgs, rms_norm_backward),
     .ascend = ASCEND_KERNEL(RmsNormBackwardArgs, Branch::kFused, rms_norm_backward),
 };
 

@@ -2,15 +2,18 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 #include "ops/rope/rope_kernels.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(RopeArgs, rope)
+
 const KernelTable<RopeArgs> kRope{
     .op = "rope",
     .cpu = CPU_KERNEL(RopeArgs, rope),
-    .cuda = Kernel<RopeArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(RopeArgs, rope),
     .ascend = ASCEND_KERNEL(RopeArgs, Branch::kFused, rope),
 };
 

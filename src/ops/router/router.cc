@@ -3,22 +3,27 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 #include "ops/router/router_kernels.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(RouterArgs, router_forward)
+DECLARE_CUDA_PLAN(RouterArgs, router_plan)
+DECLARE_CUDA_KERNEL(RouterBackwardArgs, router_backward)
+
 const KernelTable<RouterArgs> kForward{
     .op = "router",
     .cpu = CPU_KERNEL(RouterArgs, router_forward),
-    .cuda = Kernel<RouterArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(RouterArgs, router_forward, router_plan),
     .ascend = ASCEND_KERNEL(RouterArgs, Branch::kEither, router_forward),
 };
 
 const KernelTable<RouterBackwardArgs> kBackward{
     .op = "router_backward",
     .cpu = CPU_KERNEL(RouterBackwardArgs, router_backward),
-    .cuda = Kernel<RouterBackwardArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(RouterBackwardArgs, router_backward),
     .ascend = ASCEND_KERNEL(RouterBackwardArgs, Branch::kComposed, router_backward),
 };
 

@@ -3,15 +3,18 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 #include "ops/scale/scale_kernels.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(ScaleArgs, scale)
+
 const KernelTable<ScaleArgs> kScale{
     .op = "scale",
     .cpu = CPU_KERNEL(ScaleArgs, scale),
-    .cuda = Kernel<ScaleArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(ScaleArgs, scale),
     .ascend = ASCEND_KERNEL(ScaleArgs, Branch::kComposed, scale),
 };
 

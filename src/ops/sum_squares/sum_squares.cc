@@ -3,16 +3,20 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 #include "ops/sum_squares/sum_squares_kernels.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(SumSquaresArgs, sum_squares)
+DECLARE_CUDA_PLAN(SumSquaresArgs, sum_squares_plan)
+
 const KernelTable<SumSquaresArgs> kSumSquares{
     .op = "sum_squares",
     .cpu = CPU_KERNEL(SumSquaresArgs, sum_squares, CPU_FUNCTION(sum_squares_plan))
                .with({.sum = DType::kF64}),
-    .cuda = Kernel<SumSquaresArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(SumSquaresArgs, sum_squares, sum_squares_plan).with({.sum = DType::kF64}),
     .ascend = ASCEND_KERNEL(SumSquaresArgs, Branch::kComposed, sum_squares),
 };
 

@@ -3,22 +3,26 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 #include "ops/swiglu/swiglu_kernels.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(SwigluArgs, swiglu_forward)
+DECLARE_CUDA_KERNEL(SwigluBackwardArgs, swiglu_backward)
+
 const KernelTable<SwigluArgs> kForward{
     .op = "swiglu",
     .cpu = CPU_KERNEL(SwigluArgs, swiglu_forward),
-    .cuda = Kernel<SwigluArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(SwigluArgs, swiglu_forward),
     .ascend = ASCEND_KERNEL(SwigluArgs, Branch::kFused, swiglu_forward),
 };
 
 const KernelTable<SwigluBackwardArgs> kBackward{
     .op = "swiglu_backward",
     .cpu = CPU_KERNEL(SwigluBackwardArgs, swiglu_backward),
-    .cuda = Kernel<SwigluBackwardArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(SwigluBackwardArgs, swiglu_backward),
     .ascend = ASCEND_KERNEL(SwigluBackwardArgs, Branch::kFused, swiglu_backward),
 };
 

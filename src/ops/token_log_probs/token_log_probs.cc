@@ -2,15 +2,18 @@
 #include "ops/token_log_probs/token_log_probs.h"
 
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 #include "ops/token_log_probs/token_log_probs_kernels.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(TokenLogProbsArgs, token_log_probs)
+
 const KernelTable<TokenLogProbsArgs> kTokenLogProbs{
     .op = "token_log_probs",
     .cpu = CPU_KERNEL(TokenLogProbsArgs, token_log_probs),
-    .cuda = Kernel<TokenLogProbsArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(TokenLogProbsArgs, token_log_probs),
     .ascend = ASCEND_KERNEL(TokenLogProbsArgs, Branch::kComposed, token_log_probs),
 };
 

@@ -2,15 +2,19 @@
 #include "ops/unit_norm/unit_norm.h"
 
 #include "base/check.h"
+#include "ops/cuda/kernel.h"
 #include "ops/dispatch.h"
 #include "ops/unit_norm/unit_norm_kernels.h"
 
 namespace ferry::ops {
 
+DECLARE_CUDA_KERNEL(UnitNormArgs, unit_norm)
+DECLARE_CUDA_PLAN(UnitNormArgs, unit_norm_plan)
+
 const KernelTable<UnitNormArgs> kUnitNorm{
     .op = "unit_norm",
     .cpu = CPU_KERNEL(UnitNormArgs, unit_norm, CPU_FUNCTION(unit_norm_plan)),
-    .cuda = Kernel<UnitNormArgs>::missing(kNoCudaYet),
+    .cuda = CUDA_KERNEL(UnitNormArgs, unit_norm, unit_norm_plan),
     .ascend = ASCEND_KERNEL(UnitNormArgs, Branch::kComposed, unit_norm),
 };
 

@@ -1,9 +1,8 @@
-#include "device/ascend/upload_ring.h"
+#include "device/upload_ring.h"
 
 #include <algorithm>
 
 #include "base/check.h"
-#include "device/ascend/ascend_device.h"
 
 namespace ferry {
 
@@ -14,20 +13,16 @@ bool UploadRing::occupied(size_t begin, size_t end) const {
 
 /// Waits until the chip has read it.
 void UploadRing::free_oldest() {
-  const acl::Event event = parts_.front().read;
-  device_.stream().wait_for(event);
+  const Event event = parts_.front().read;
+  wait(event);
   parts_.pop_front();  // only now: its memory is the chip's where waiting throws
-  device_.checked(device_.cann().aclrtDestroyEvent(event), "aclrtDestroyEvent");
+  destroy(event);
 }
 
 void* UploadRing::take(size_t bytes) {
   constexpr size_t kAlignment = 64;
   check(bytes <= kPartBytesMax, "upload: {} bytes at once", bytes);
-  if (memory_ == nullptr) {
-    void* memory = nullptr;
-    device_.checked(device_.cann().aclrtMallocHost(&memory, kBytes), "aclrtMallocHost");
-    memory_ = static_cast<char*>(memory);
-  }
+  if (memory_ == nullptr) memory_ = static_cast<char*>(pinned(kBytes));
   const size_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   const size_t begin = next_ + size <= kBytes ? next_ : 0;
   while (parts_.size() >= kPartsMax || occupied(begin, begin + size)) free_oldest();
@@ -37,11 +32,8 @@ void* UploadRing::take(size_t bytes) {
 }
 
 void UploadRing::sent() {
-  const acl::Library& library = device_.cann();
-  device_.checked(library.aclrtCreateEvent(&taken_.read), "aclrtCreateEvent");
+  taken_.read = record();
   parts_.push_back(taken_);
-  device_.checked(library.aclrtRecordEvent(taken_.read, device_.stream().handle()),
-                  "aclrtRecordEvent");
 }
 
 }  // namespace ferry

@@ -1,0 +1,38 @@
+// One launch for all experts.
+#include "ops/grouped_linear/grouped_linear_cuda.h"
+
+#include "ops/cuda/launch.h"
+#include "ops/grouped_linear/grouped_linear_kernels.h"
+
+namespace ferry::ops::cuda {
+
+void grouped_matmul(const Plan&, const GroupedMatmulArgs& args, void*, Stream& stream) {
+  static const Code code("grouped_linear");
+  const View &a = args.a, &b = args.b, &c = args.c;
+  if (c.count() == 0) return;
+  const bool weights = args.product == GroupedProduct::kWeights;
+  const bool forward = args.product == GroupedProduct::kForward;
+  MatmulCuda p{.a = a.data, .b = b.data, .c = c.data};
+  if (weights) {  // c[e] = a[rows]ᵀ b[rows]
+    p.m = a.shape[1], p.n = b.shape[1];
+    p.a_row = 1, p.a_k = a.stride[0];
+    p.b_column = 1, p.b_k = b.stride[0];
+    p.c_row = c.stride[1], p.c_batch = c.stride[0];
+  } else {  // c[rows] = a[rows] b[e], or its transpose
+    p.m = c.shape[0], p.n = c.shape[1], p.k = a.shape[1];
+    p.a_row = a.stride[0], p.a_k = 1;
+    p.b_column = forward ? b.stride[1] : 1, p.b_k = forward ? 1 : b.stride[1];
+    p.b_batch = b.stride[0];
+    p.c_row = c.stride[0];
+  }
+  p.a_bf16 = is_bf16(a), p.b_bf16 = is_bf16(b), p.c_bf16 = is_bf16(c);
+  code.launch(stream,
+              args.compute == DType::kBF16 ? "grouped_matmul_bf16" : "grouped_matmul_f32",
+              {blocks_of(p.m, kMatmulTile),
+               blocks_of(p.n, kMatmulTile),
+               blocks_of(args.offsets.shape[0] - 1, 1)},
+              {kMatmulThreads, kMatmulThreads},
+              GroupedMatmulCuda{p, args.offsets.as<int32_t>(), weights});
+}
+
+}  // namespace ferry::ops::cuda
