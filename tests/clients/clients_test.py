@@ -49,9 +49,11 @@ class Server:
 
 
 class Clients(unittest.TestCase):
+    options = ()
+
     @classmethod
     def setUpClass(cls):
-        cls.server = Server(FERRY, MODEL)
+        cls.server = Server(FERRY, MODEL, *cls.options)
         cls.addClassCleanup(cls.server.close)
         cls.url = cls.server.url
         cls.openai = openai.OpenAI(base_url=cls.url + "/v1", api_key=KEY, max_retries=0)
@@ -161,12 +163,14 @@ class Others(Clients):
 
 
 class Schema(Clients):
+    options = ("--cache-tokens", "256")  # an answer to a request that names no length ends soon
+
     def test_schemathesis_finds_no_answer_that_is_not_announced(self):
         program = os.path.join(os.path.dirname(sys.executable), "schemathesis")
         ran = subprocess.run(
             [program, "run", self.url + "/openapi.json", "-H", f"Authorization: Bearer {KEY}", "--max-examples", "20",
              "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
-             "--suppress-health-check", "all", "--seed", "1", "--generation-database", "none"],
+             "--suppress-health-check", "all", "--seed", "1", "--generation-database", "none", "--request-timeout", "60"],
             cwd=self.server.folder.name, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         self.assertEqual(ran.returncode, 0, ran.stdout)
 
