@@ -24,9 +24,21 @@ void ignore(int signal) {
   ::sigaction(signal, &action, nullptr);
 }
 
+/// Closed with its scope; -1: none.
+struct Descriptor {
+  const int fd;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
 /// Between fork and exec only what is safe after fork in any program: plain system calls.
-[[noreturn]] void become_child(
-    const ChildProcess::Start& start, char* const* argv, int pipe_end, int handed, pid_t parent) {
+[[noreturn]] void become_child(const ChildProcess::Start& start,
+                               char* const* argv,
+                               int pipe_end,
+                               int handed,
+                               int lent,
+                               pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(3);  // the parent died before the line above
   for (const int number : start.ignored) ignore(number);
@@ -37,6 +49,7 @@ void ignore(int signal) {
     ::_exit(3);
   }
   if (handed >= 0 && ::dup2(handed, ChildProcess::kHandedFd) < 0) ::_exit(3);
+  if (lent >= 0 && ::dup2(lent, ChildProcess::kLentFd) < 0) ::_exit(3);
   if (start.blocked) ::pthread_sigmask(SIG_SETMASK, &*start.blocked, nullptr);
   ::execv(start.program.c_str(), argv);
   const char text[] = "ferry: cannot execute its own program a second time\n";
@@ -44,12 +57,17 @@ void ignore(int signal) {
   ::_exit(2);
 }
 
-/// A file without a name that holds the text, above the numbers that the child finds things at;
-/// -1 if there is none to be had.
+/// The same descriptor once more, above the numbers that the child finds things at; -1 if there is none to
+/// be had.
+int above_those_of_a_child(int fd) {
+  return ::fcntl(fd, F_DUPFD_CLOEXEC, ChildProcess::kLentFd + 1);
+}
+
+/// A file without a name that holds the text; -1 likewise.
 int in_memory(const std::string& text) {
   const int made = ::memfd_create("handed", MFD_CLOEXEC);
   if (made < 0) return -1;
-  const int fd = ::fcntl(made, F_DUPFD_CLOEXEC, ChildProcess::kHandedFd + 1);
+  const int fd = above_those_of_a_child(made);
   ::close(made);
   size_t written = 0;
   while (fd >= 0 && written < text.size()) {
@@ -69,25 +87,24 @@ int in_memory(const std::string& text) {
 }  // namespace
 
 Result<ChildProcess> ChildProcess::start(const Start& start) {
-  const int handed = start.handed ? in_memory(*start.handed) : -1;
-  if (start.handed && handed < 0)
+  const Descriptor handed{start.handed ? in_memory(*start.handed) : -1};
+  if (start.handed && handed.fd < 0)
     return fail(
         Code::kExhausted, "{}: memory for its settings: {}", start.program, std::strerror(errno));
+  const Descriptor lent{start.lent >= 0 ? above_those_of_a_child(start.lent) : -1};
+  if (start.lent >= 0 && lent.fd < 0)
+    return fail(Code::kExhausted, "{}: a descriptor: {}", start.program, std::strerror(errno));
   int ends[2];
-  if (::pipe2(ends, O_CLOEXEC | (start.nonblocking ? O_NONBLOCK : 0)) != 0) {
-    const int error = errno;
-    if (handed >= 0) ::close(handed);
-    return fail(Code::kExhausted, "{}: pipe: {}", start.program, std::strerror(error));
-  }
+  if (::pipe2(ends, O_CLOEXEC | (start.nonblocking ? O_NONBLOCK : 0)) != 0)
+    return fail(Code::kExhausted, "{}: pipe: {}", start.program, std::strerror(errno));
   std::vector<char*> argv;
   for (const std::string& a : start.arguments) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
   const pid_t parent = ::getpid();
   const pid_t pid = ::fork();
-  if (pid == 0) become_child(start, argv.data(), ends[1], handed, parent);
+  if (pid == 0) become_child(start, argv.data(), ends[1], handed.fd, lent.fd, parent);
   const int error = errno;
   ::close(ends[1]);
-  if (handed >= 0) ::close(handed);
   if (pid < 0) {
     ::close(ends[0]);
     return fail(Code::kExhausted, "{}: fork: {}", start.program, std::strerror(error));
@@ -133,6 +150,13 @@ int ChildProcess::wait() {
   }
   pid_ = -1;
   return status;
+}
+
+bool ChildProcess::stopped() const {
+  siginfo_t what{};
+  return pid_ > 0 &&
+         ::waitid(P_PID, static_cast<id_t>(pid_), &what, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
+         what.si_pid == pid_;
 }
 
 bool ChildProcess::claim_pipe() {

@@ -21,6 +21,8 @@ class ChildProcess {
   static constexpr int kPipeFd = 3;
   /// Where it finds what it was handed.
   static constexpr int kHandedFd = 4;
+  /// Where it finds the descriptor that it was lent.
+  static constexpr int kLentFd = 5;
 
   struct Start {
     std::string program;                     // the file to execute
@@ -29,6 +31,7 @@ class ChildProcess {
     std::optional<sigset_t> blocked = {};    // signals that it blocks; none given: as this thread
     bool nonblocking = false;                // both ends of the pipe
     std::optional<std::string> handed = {};  // a text that only the child can read, from memory
+    int lent = -1;                           // a descriptor that the child has, too; -1: none
   };
   /// A program that cannot be executed says so and ends with status 2; one whose parent died
   /// before it ran, with 3. SIGPIPE is always ignored. Errors: kExhausted (no pipe, no process, no
@@ -49,6 +52,9 @@ class ChildProcess {
   std::optional<int> ended();
   /// The same, when it has ended; 0 if that was told before.
   int wait();
+
+  /// Whether somebody has stopped it (SIGSTOP, a debugger), so that it does nothing.
+  bool stopped() const;
 
   /// In the child: whether kPipeFd is such a pipe; then nothing that the child starts inherits it.
   static bool claim_pipe();

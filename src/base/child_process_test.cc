@@ -55,6 +55,37 @@ TEST(ChildProcess, ReadsWhatItIsHanded) {
   EXPECT_EQ(ChildProcess::take_handed().error().code, Code::kInvalidInput);
 }
 
+TEST(ChildProcess, HasTheDescriptorThatItIsLent) {
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  Result<ChildProcess> child = ChildProcess::start({.program = "/bin/sh",
+                                                    .arguments = {"sh", "-c", "cat <&5 >&3"},
+                                                    .handed = "text",
+                                                    .lent = ends[0]});
+  ASSERT_TRUE(child) << child.error().message;
+  ::close(ends[0]);
+  ASSERT_EQ(::write(ends[1], "lent", 4), 4);
+  ::close(ends[1]);
+  EXPECT_EQ(all_of(*child), "lent");
+  child->wait();
+}
+
+TEST(ChildProcess, IsSeenToBeStopped) {
+  const ChildProcess child = shell("echo ready >&3; exec 3>&-; exec sleep 60");
+  EXPECT_EQ(all_of(child), "ready\n");
+  EXPECT_FALSE(child.stopped());
+  const auto becomes = [&](bool stopped) {
+    for (int ms = 0; ms < 60000 && child.stopped() != stopped; ++ms)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return child.stopped() == stopped;
+  };
+  child.signal(SIGSTOP);
+  EXPECT_TRUE(becomes(true));
+  EXPECT_TRUE(child.stopped());  // until it goes on
+  child.signal(SIGCONT);
+  EXPECT_TRUE(becomes(false));
+}
+
 TEST(ChildProcess, SignalsReachItUnlessItIgnoresThem) {
   ChildProcess child = shell("echo ready >&3; exec 3>&-; exec sleep 60", {SIGINT});
   EXPECT_EQ(all_of(child), "ready\n");

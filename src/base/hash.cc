@@ -47,6 +47,17 @@ std::optional<Digest> digest_from_hex(std::string_view hex) {
   return digest;
 }
 
+Digest new_secret() {
+  check(sodium_init() >= 0, "secret: libsodium cannot be initialised");
+  Digest secret;
+  randombytes_buf(secret.data(), secret.size());
+  return secret;
+}
+
+bool same_digest(const Digest& a, const Digest& b) {
+  return sodium_memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
 struct Hasher::State {
   crypto_generichash_state hash;
 };

@@ -20,6 +20,11 @@ std::string to_hex(std::span<const uint8_t> bytes);
 std::optional<std::string> from_hex(std::string_view hex, size_t size);
 std::optional<Digest> digest_from_hex(std::string_view hex);
 
+/// 32 bytes that nobody can guess: a key, or a number that is never used again.
+Digest new_secret();
+/// Whether they are equal, in a time that does not tell how much of them is.
+bool same_digest(const Digest& a, const Digest& b);
+
 /// Lower-case hex of the 256-bit BLAKE2b of the bytes.
 std::string blake2b_hex(std::span<const std::byte> bytes);
 std::string blake2b_hex(const void* data, size_t size);
