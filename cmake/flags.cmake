@@ -22,7 +22,7 @@ if(FERRY_SANITIZE)
     # Names of the vendor's types are our own on one side and software Ascend's on the other.
     target_compile_options(ferry_flags INTERFACE -fno-sanitize=function,vptr)
     set(FERRY_FUZZERS ON)
-    set(FERRY_FUZZED base device tensor text grammar checkpoint data serve)  # the folders that fuzzers look into
+    set(FERRY_FUZZED base device tensor comm text grammar checkpoint data serve)  # the folders that fuzzers look into
   endif()
 endif()
 if(FERRY_SANITIZE_THREADS)

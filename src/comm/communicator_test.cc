@@ -1,0 +1,273 @@
+// Ranks that speak to each other within one process and over TCP: what is sent arrives, in order and unharmed;
+// what is not expected, harmed, late or from somebody who does not belong here is told, with rank and link.
+#include "comm/communicator.h"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <thread>
+
+#include "base/fault.h"
+#include "comm/rendezvous.h"
+#include "comm/socket_communicator.h"
+
+namespace ferry::comm {
+namespace {
+
+constexpr double kPatienceS = 60;
+using Ranks = std::vector<std::unique_ptr<Communicator>>;
+
+Ranks in_process(int ranks) {
+  Result<Ranks> all = local_communicators(ranks);
+  EXPECT_TRUE(all) << all.error().message;
+  return std::move(*all);
+}
+
+/// Ranks that found each other as processes do; what is wrong with one is told.
+Ranks over_tcp(const Rendezvous& at, const std::vector<std::string>& tickets) {
+  Ranks all(tickets.size());
+  std::vector<std::thread> threads;
+  for (size_t r = 0; r < tickets.size(); ++r)
+    threads.emplace_back([&, r] {
+      Result<std::unique_ptr<Communicator>> joined =
+          join(tickets[r], ::dup(at.listener(static_cast<int>(r))), kPatienceS);
+      EXPECT_TRUE(joined) << joined.error().message;
+      if (joined) all[r] = std::move(*joined);
+    });
+  for (std::thread& t : threads) t.join();
+  return all;
+}
+
+/// Each rank on a thread of its own; what they throw, in words, by rank.
+std::vector<std::string> each(const Ranks& all, const std::function<void(Communicator&)>& does) {
+  std::vector<std::string> errors(all.size());
+  std::vector<std::thread> threads;
+  for (size_t r = 0; r < all.size(); ++r)
+    threads.emplace_back([&, r] {
+      try {
+        does(*all[r]);
+      } catch (const LinkError& e) {
+        errors[r] = e.what();
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  return errors;
+}
+
+void expect_that_they_hear_each_other(const Ranks& all) {
+  for (const std::string& e : each(all, [](Communicator& c) {
+         // More than any socket holds: each sends while it receives.
+         const size_t n = 1 << 19;
+         std::vector<std::vector<int32_t>> from(static_cast<size_t>(c.ranks()),
+                                                std::vector<int32_t>(n));
+         std::vector<int32_t> mine(n);
+         std::iota(mine.begin(), mine.end(), 1000 * c.rank());
+         const std::vector<int32_t> nothing;
+         std::vector<int32_t> still_nothing;
+         for (int r = 0; r < c.ranks(); ++r) {
+           if (r == c.rank()) continue;
+           c.send(r, {Purpose::kGradients, 7, 0}, bytes_of(mine));
+           c.send(r, {Purpose::kGradients, 7, 1}, bytes_of(nothing));
+           c.receive(r, {Purpose::kGradients, 7, 0}, bytes_of(from[static_cast<size_t>(r)]));
+           c.receive(r, {Purpose::kGradients, 7, 1}, bytes_of(still_nothing));
+         }
+         c.finish(kPatienceS);
+         for (int r = 0; r < c.ranks(); ++r) {
+           if (r == c.rank()) continue;
+           std::vector<int32_t> theirs(n);
+           std::iota(theirs.begin(), theirs.end(), 1000 * r);
+           EXPECT_TRUE(from[static_cast<size_t>(r)] == theirs)
+               << "from " << r << " at " << c.rank();
+         }
+         EXPECT_EQ(c.bytes_sent(), n * 4 * static_cast<uint64_t>(c.ranks() - 1));
+         const auto texts = all_gather_texts(
+             c, {Purpose::kAgreement}, std::string(static_cast<size_t>(c.rank()), 'x'), kPatienceS);
+         for (int r = 0; r < c.ranks(); ++r)
+           EXPECT_EQ(texts[static_cast<size_t>(r)], std::string(static_cast<size_t>(r), 'x'));
+         EXPECT_FALSE(any_of(c, {Purpose::kStop, 1}, false, kPatienceS));
+         EXPECT_TRUE(any_of(c, {Purpose::kStop, 2}, c.rank() == c.ranks() - 1, kPatienceS));
+       }))
+    EXPECT_EQ(e, "");
+}
+
+TEST(Communicator, RanksOfOneProcessHearEachOther) {
+  for (const int ranks : {1, 2, 3, 5}) expect_that_they_hear_each_other(in_process(ranks));
+}
+
+std::vector<std::string> tickets_of(const Rendezvous& at, int ranks) {
+  std::vector<std::string> tickets;
+  for (int r = 0; r < ranks; ++r) tickets.push_back(at.ticket(r));
+  return tickets;
+}
+
+TEST(Communicator, ProcessesHearEachOther) {
+  for (const int ranks : {2, 4}) {
+    const Result<Rendezvous> at = Rendezvous::open(ranks);
+    ASSERT_TRUE(at) << at.error().message;
+    expect_that_they_hear_each_other(over_tcp(*at, tickets_of(*at, ranks)));
+  }
+}
+
+/// A connection to the rank's port from somebody who says this.
+int stranger(const Rendezvous& at, int rank, const std::string& says) {
+  sockaddr_in address{};
+  socklen_t size = sizeof address;
+  EXPECT_EQ(::getsockname(at.listener(rank), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  EXPECT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&address), size), 0);
+  EXPECT_EQ(::send(fd, says.data(), says.size(), MSG_NOSIGNAL), std::ssize(says));
+  return fd;
+}
+
+TEST(Communicator, StrangersAreTurnedAway) {
+  const Result<Rendezvous> at = Rendezvous::open(2);
+  ASSERT_TRUE(at) << at.error().message;
+  // One who leaves in the middle, one who speaks another protocol, one who says nothing, one who greets
+  // as rank 1 would and does not have the key.
+  std::string greeting = "FERRYRK1";
+  for (const uint32_t word : {1u, 0u, 2u, 0u})
+    greeting.append(reinterpret_cast<const char*>(&word), sizeof word);
+  greeting += std::string(32, 'n');
+  ::close(stranger(*at, 0, "FERRYRK1"));
+  const std::vector<int> open = {
+      stranger(*at, 0, "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + greeting),
+      stranger(*at, 0, ""),
+      stranger(*at, 0, greeting + std::string(32, 'p'))};
+  expect_that_they_hear_each_other(over_tcp(*at, tickets_of(*at, 2)));
+  for (const int fd : open) ::close(fd);
+}
+
+TEST(Communicator, WhoHasAnotherKeyDoesNotGetIn) {
+  const Result<Rendezvous> at = Rendezvous::open(2), other = Rendezvous::open(2);
+  ASSERT_TRUE(at && other);
+  nlohmann::json ticket = nlohmann::json::parse(at->ticket(1));
+  ticket["key"] = nlohmann::json::parse(other->ticket(1))["key"];
+  std::string why[2];
+  const auto joins = [&](int rank, const std::string& with) {
+    const auto joined = join(with, ::dup(at->listener(rank)), 1);
+    why[rank] = joined ? "" : joined.error().message;
+  };
+  std::thread second([&] { joins(1, ticket.dump()); });
+  joins(0, at->ticket(0));
+  second.join();
+  EXPECT_NE(why[0].find("rank 1 did not come"), std::string::npos) << why[0];
+  EXPECT_NE(why[1].find("rank 0 could not be reached"), std::string::npos) << why[1];
+}
+
+TEST(Communicator, TicketsAreChecked) {
+  for (const char* ticket : {"",
+                             "{}",
+                             R"({"rank": 0, "ports": [1, 2], "key": "ab"})",
+                             R"({"rank": 2, "ports": [1, 2], "key": "KEY"})",
+                             R"({"rank": 0, "ports": [], "key": "KEY"})",
+                             R"({"rank": 0, "ports": [1, 65536], "key": "KEY"})",
+                             R"({"rank": 0, "ports": [1, "2"], "key": "KEY"})"}) {
+    std::string text = ticket;
+    if (const size_t at = text.find("KEY"); at != std::string::npos)
+      text.replace(at, 3, std::string(64, 'a'));
+    const auto joined = join(text, ::socket(AF_INET, SOCK_STREAM, 0), 1);
+    ASSERT_FALSE(joined) << text;
+    EXPECT_NE(joined.error().message.find("ticket"), std::string::npos) << joined.error().message;
+  }
+}
+
+TEST(Communicator, WhoIsGoneIsNamed) {
+  Ranks all = in_process(3);
+  const std::vector<std::string> errors = each(all, [&](Communicator& c) {
+    if (c.rank() == 1) return all[1].reset();
+    std::vector<float> values(1000);
+    if (c.rank() == 0) c.receive(1, {Purpose::kWeights, 12, 4}, bytes_of(values));
+    c.finish(kPatienceS);
+  });
+  EXPECT_EQ(errors[0],
+            "rank 1 closed its end of the link when rank 0 expected weights of step 12 (number 4, "
+            "4000 bytes)");
+  EXPECT_EQ(errors[2], "");
+}
+
+TEST(Communicator, WhatWasSaidBeforeLeavingIsHeard) {
+  Ranks all = in_process(2);
+  std::vector<int32_t> heard(1);
+  const std::vector<std::string> errors = each(all, [&](Communicator& c) {
+    const std::vector<int32_t> last = {41};
+    if (c.rank() == 1) {
+      c.send(0, {Purpose::kStop, 3}, bytes_of(last));
+      c.finish(kPatienceS);
+      return all[1].reset();
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    c.receive(1, {Purpose::kStop, 3}, bytes_of(heard));
+    c.finish(kPatienceS);
+  });
+  EXPECT_EQ(errors[0] + errors[1], "");
+  EXPECT_EQ(heard[0], 41);
+}
+
+TEST(Communicator, WhoIsSilentIsNamedWhileWaitedForAndAtTheEnd) {
+  const Ranks all = in_process(2);
+  int waited_for = -1;
+  all[0]->when_waiting([&](int peer) { waited_for = peer; });
+  std::vector<float> values(2);
+  all[0]->receive(1, {Purpose::kSquares, 5}, bytes_of(values));
+  try {
+    all[0]->finish(1.5);
+    FAIL() << "nobody spoke, and that was that";
+  } catch (const LinkError& e) {
+    EXPECT_EQ(e.peer(), 1);
+    EXPECT_FALSE(e.gone());
+    EXPECT_NE(std::string(e.what()).find("rank 1 was silent for 2 s when rank 0 expected squares"),
+              std::string::npos)
+        << e.what();
+  }
+  EXPECT_EQ(waited_for, 1);
+}
+
+TEST(Communicator, AnotherMessageThanExpectedIsNotTakenForIt) {
+  const struct {
+    Tag tag;
+    size_t floats;
+  } others[] = {{{Purpose::kWeights, 5, 0}, 2},
+                {{Purpose::kGradients, 6, 0}, 2},
+                {{Purpose::kGradients, 5, 1}, 2},
+                {{Purpose::kGradients, 5, 0}, 3}};
+  for (const auto& other : others) {
+    const std::vector<std::string> errors = each(in_process(2), [&](Communicator& c) {
+      std::vector<float> values(c.rank() == 1 ? other.floats : 2);
+      if (c.rank() == 1)
+        c.send(0, other.tag, bytes_of(std::as_const(values)));
+      else
+        c.receive(1, {Purpose::kGradients, 5, 0}, bytes_of(values));
+      c.finish(kPatienceS);
+    });
+    EXPECT_NE(errors[0].find("rank 1 sent " + to_string(other.tag)), std::string::npos)
+        << errors[0];
+    EXPECT_NE(errors[0].find("expected gradients of step 5"), std::string::npos) << errors[0];
+  }
+}
+
+TEST(Communicator, HarmedBytesAreTold) {
+  arm_faults("comm.receive:2:eio");
+  const std::vector<std::string> errors = each(in_process(2), [](Communicator& c) {
+    std::vector<float> values(9, 1);
+    for (uint32_t i = 0; i < 2; ++i) {
+      if (c.rank() == 1)
+        c.send(0, {Purpose::kGradients, 5, i}, bytes_of(std::as_const(values)));
+      else
+        c.receive(1, {Purpose::kGradients, 5, i}, bytes_of(values));
+    }
+    c.finish(kPatienceS);
+  });
+  arm_faults("");
+  EXPECT_NE(errors[0].find("rank 1 sent a message whose bytes are not those that were hashed when "
+                           "rank 0 expected gradients of step 5 (number 1"),
+            std::string::npos)
+      << errors[0];
+}
+
+}  // namespace
+}  // namespace ferry::comm
