@@ -62,6 +62,29 @@ Tensor GradientTree::take(const Tensor& leaf, int64_t micro_batches) {
   return total;
 }
 
+Tensor GradientTree::fold(int64_t micro_batches,
+                          std::span<const comm::MicroRange> nodes,
+                          std::vector<Tensor> sums) {
+  check(nodes.size() == sums.size(),
+        "gradient tree: {} sums over {} nodes",
+        sums.size(),
+        nodes.size());
+  size_t next = 0;
+  const auto sum_over = [&](const auto& self, const comm::MicroRange& node) -> Tensor {
+    check(next < nodes.size() && nodes[next].begin == node.begin && nodes[next].end <= node.end,
+          "gradient tree: nothing over [{}, {})",
+          node.begin,
+          node.end);
+    if (nodes[next] == node) return std::move(sums[next++]);
+    const int64_t middle = node.begin + comm::tree_split(node.size());
+    Tensor left = self(self, {node.begin, middle});
+    return plus(std::move(left), self(self, {middle, node.end}));
+  };
+  Tensor total = sum_over(sum_over, {0, micro_batches});
+  check(next == nodes.size(), "gradient tree: {} of {} nodes used", next, nodes.size());
+  return total;
+}
+
 size_t GradientTree::bytes() const {
   size_t n = 0;
   for (const auto& [key, sum] : sums_)

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
+#include "comm/reduce_plan.h"
 #include "tensor/tensor.h"
 
 namespace ferry {
@@ -28,6 +30,13 @@ class GradientTree {
   /// The sum over micro-batches [0, micro_batches), which the tree forgets; an undefined tensor if
   /// the leaf never got one. Any add after it starts a new list.
   Tensor take(const Tensor& leaf, int64_t micro_batches);
+
+  /// The sum over [0, micro_batches) from sums over nodes of the tree, whoever made them: sums[i] is over
+  /// nodes[i], undefined where no gradient was; together, in order, the nodes are all micro-batches. The bits are
+  /// those of one tree that was given all gradients. check: they are such nodes.
+  static Tensor fold(int64_t micro_batches,
+                     std::span<const comm::MicroRange> nodes,
+                     std::vector<Tensor> sums);
 
   /// Forgets everything: the step is abandoned.
   void clear() { sums_.clear(); }

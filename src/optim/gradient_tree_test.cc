@@ -48,6 +48,52 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
+/// What ranks would hold of the list, summed by each, folded by one.
+Tensor folded(const std::vector<Tensor>& list, int ranks) {
+  const auto n = static_cast<int64_t>(list.size());
+  const comm::ReducePlan plan(n, ranks);
+  const Tensor leaf = Tensor::zeros({37}, DType::kF32, cpu());
+  std::vector<comm::MicroRange> nodes;
+  std::vector<Tensor> sums;
+  for (int r = 0; r < ranks; ++r)
+    for (const comm::MicroRange& node : plan.nodes(r)) {
+      GradientTree t;
+      for (int64_t m = node.begin; m < node.end; ++m)
+        if (const Tensor& g = list[static_cast<size_t>(m)]; g.defined())
+          t.add(m - node.begin, leaf, tensor(g.to_f32()));
+      nodes.push_back(node);
+      sums.push_back(t.take(leaf, node.size()));
+    }
+  return GradientTree::fold(n, nodes, std::move(sums));
+}
+
+TEST(GradientTree, FoldedByAnyNumberOfRanksIsTheSame) {
+  for (int64_t n = 1; n <= 20; ++n) {
+    std::vector<Tensor> list, gaps;
+    for (int64_t i = 0; i < n; ++i) {
+      list.push_back(tensor(gradient(i)));
+      gaps.push_back(i % 3 == 1 || i < n / 3 ? Tensor{} : tensor(gradient(i)));
+    }
+    GradientTree alone;
+    const Tensor leaf = Tensor::zeros({37}, DType::kF32, cpu());
+    for (int64_t i = 0; i < n; ++i)
+      if (const Tensor& g = gaps[static_cast<size_t>(i)]; g.defined())
+        alone.add(i, leaf, tensor(g.to_f32()));
+    const Tensor with_gaps = alone.take(leaf, n);
+    for (int ranks = 1; ranks <= n; ++ranks) {
+      EXPECT_TRUE(same_bits(folded(list, ranks).to_f32(), tree(0, n))) << n << " by " << ranks;
+      const Tensor f = folded(gaps, ranks);
+      ASSERT_EQ(f.defined(), with_gaps.defined());
+      if (f.defined()) {
+        EXPECT_TRUE(same_bits(f.to_f32(), with_gaps.to_f32())) << n << " by " << ranks;
+      }
+    }
+  }
+  EXPECT_FALSE(GradientTree::fold(2, std::vector<comm::MicroRange>{{0, 2}}, {Tensor{}}).defined());
+  const std::vector<comm::MicroRange> no_nodes = {{0, 1}, {1, 3}, {3, 4}};
+  EXPECT_THROW(GradientTree::fold(4, no_nodes, std::vector<Tensor>(3)), Bug);
+}
+
 TEST(GradientTree, EqualsTheExplicitTree) {
   for (int64_t n = 1; n <= 33; ++n) {
     std::vector<Tensor> list;

@@ -46,22 +46,32 @@ double clip_scale(double norm, double clip) {
   return clip == 0 ? 1 : std::min(1.0, clip / (norm + 1e-6));  // 1e-6 as PyTorch has it
 }
 
-Optimizer::Optimizer(const OptimizerSettings& settings, const std::vector<Weight*>& weights)
-    : settings_(settings) {
+std::vector<Weight*> Optimizer::trained(const OptimizerSettings& settings,
+                                        const std::vector<Weight*>& weights) {
+  std::vector<Weight*> out;
+  for (Weight* w : weights)
+    if (rule_for(w->role, settings).kind != UpdateRule::Kind::kNone) out.push_back(w);
+  return out;
+}
+
+Optimizer::Optimizer(const OptimizerSettings& settings,
+                     const std::vector<Weight*>& weights,
+                     const std::function<bool(size_t)>& holds)
+    : settings_(settings), weights_(trained(settings, weights)) {
   std::unordered_set<std::string> names;
-  for (Weight* w : weights) {
-    const UpdateRule rule = rule_for(w->role, settings);
-    if (rule.kind == UpdateRule::Kind::kNone) continue;
-    check(names.insert(w->name).second, "optimizer: two weights are called {}", w->name);
-    check(w->value.dtype() == DType::kF32,
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    const Weight& w = *weights_[i];
+    check(names.insert(w.name).second, "optimizer: two weights are called {}", w.name);
+    check(w.value.dtype() == DType::kF32,
           "optimizer: {} is {}; the master copy is f32",
-          w->name,
-          to_string(w->value.dtype()));
-    Slot slot{.rule = rule};
-    slot.m = Tensor::zeros(w->value.shape(), DType::kF32, w->value.device());
-    if (rule.kind == UpdateRule::Kind::kAdamW)
-      slot.v = Tensor::zeros(w->value.shape(), DType::kF32, w->value.device());
-    weights_.push_back(w);
+          w.name,
+          to_string(w.value.dtype()));
+    Slot slot{.rule = rule_for(w.role, settings)};
+    if (!holds || holds(i)) {
+      slot.m = Tensor::zeros(w.value.shape(), DType::kF32, w.value.device());
+      if (slot.rule.kind == UpdateRule::Kind::kAdamW)
+        slot.v = Tensor::zeros(w.value.shape(), DType::kF32, w.value.device());
+    }
     slots_.push_back(std::move(slot));
   }
 }
@@ -79,6 +89,7 @@ void Optimizer::step(std::span<const Tensor> gradients, double lr, double gradie
     if (!gradients[i].defined()) continue;
     Weight& w = *weights_[i];
     const Slot& slot = slots_[i];
+    check(slot.m.defined(), "optimizer: the state of {} is another rank's", w.name);
     const double decay = slot.rule.decays ? settings_.weight_decay : 0;
     if (slot.rule.kind == UpdateRule::Kind::kMuon) {
       muon_update(w,
@@ -112,10 +123,18 @@ void Optimizer::set_steps(int64_t steps) {
 void Optimizer::for_each_state(
     const std::function<void(const std::string&, const Tensor&)>& f) const {
   for (size_t i = 0; i < weights_.size(); ++i) {
+    if (!slots_[i].m.defined()) continue;
     const bool muon = slots_[i].rule.kind == UpdateRule::Kind::kMuon;
     f(fmt::format("{}.m.{}", muon ? "muon" : "adam", weights_[i]->name), slots_[i].m);
     if (!muon) f(fmt::format("adam.v.{}", weights_[i]->name), slots_[i].v);
   }
+}
+
+std::vector<Tensor> Optimizer::state(size_t i) const {
+  std::vector<Tensor> held;
+  for (const Tensor& t : {slots_[i].m, slots_[i].v})
+    if (t.defined()) held.push_back(t);
+  return held;
 }
 
 size_t Optimizer::state_bytes() const {

@@ -63,12 +63,19 @@ double clip_scale(double norm, double clip);
 /// and raises their versions. The weights must outlive it. Thread rule: one thread.
 class Optimizer {
  public:
-  /// Weights that are not trained are left out of weights(). Errors: check: names unique, values
-  /// f32.
-  Optimizer(const OptimizerSettings& settings, const std::vector<Weight*>& weights);
+  /// Weights that are not trained are left out of weights(). `holds`, if given, says of weights()[i]
+  /// whether its state is held here: where ranks share it, others hold and update the rest. Errors: check:
+  /// names unique, values f32.
+  Optimizer(const OptimizerSettings& settings,
+            const std::vector<Weight*>& weights,
+            const std::function<bool(size_t)>& holds = {});
+
+  /// The weights that weights() will be.
+  static std::vector<Weight*> trained(const OptimizerSettings& settings,
+                                      const std::vector<Weight*>& weights);
 
   /// One update. gradients[i] is that of weights()[i], whose shape it has; an undefined one leaves
-  /// its weight and state alone. `gradient_scale` (1 / micro-batches, clipping) multiplies them on
+  /// its weight and state alone. check: the state of each defined one is held here. `gradient_scale` (1 / micro-batches, clipping) multiplies them on
   /// the fly.
   void step(std::span<const Tensor> gradients, double lr, double gradient_scale);
 
@@ -79,17 +86,20 @@ class Optimizer {
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps);
 
-  /// "adam.m.NAME" and "adam.v.NAME", or "muon.m.NAME", in the order of weights(). A checkpoint
-  /// reads them, and fills them on resume (the tensors share the state's memory).
+  /// "adam.m.NAME" and "adam.v.NAME", or "muon.m.NAME", in the order of weights(), of those that are
+  /// held here. A checkpoint reads them, and fills them on resume (the tensors share the state's memory).
   void for_each_state(
       const std::function<void(const std::string& name, const Tensor& state)>& f) const;
+
+  /// The same of weights()[i] alone; none if it is not held here.
+  std::vector<Tensor> state(size_t i) const;
 
   size_t state_bytes() const;
 
  private:
   struct Slot {
     UpdateRule rule;
-    Tensor m, v;  // Muon has no v
+    Tensor m, v;  // Muon has no v; neither: it is not held here
   };
 
   OptimizerSettings settings_;
