@@ -131,6 +131,7 @@ class Program {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
+  pid_t pid() const { return pid_; }
   void signal(int number) const { ::kill(pid_, number); }
   std::string output() const { return fs::is_regular_file(log_) ? read(log_) : ""; }
   bool said(const std::string& text) const { return output().find(text) != std::string::npos; }

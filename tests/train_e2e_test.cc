@@ -33,15 +33,6 @@ namespace {
 using namespace ferry::program;
 using Json = nlohmann::json;
 
-/// What a run leaves behind that must not depend on how it got there.
-struct Trace {
-  std::string weights, state;
-  Json document;              // state.json without the time it took
-  std::map<int, Json> steps;  // metrics.jsonl: loss and gradient norm of each step
-
-  bool operator==(const Trace&) const = default;
-};
-
 class TrainE2e : public Trains {
  protected:
   static void SetUpTestSuite() {
@@ -51,40 +42,8 @@ class TrainE2e : public Trains {
     ran(train("base"));
     base_ = trace("base");
     ASSERT_EQ(base_.steps.size(), static_cast<size_t>(kSteps));
-    ASSERT_LT(base_.steps[kSteps]["loss"].get<double>(), base_.steps[1]["loss"].get<double>() - 0.3)
-        << "it does not learn";
+    ASSERT_LT(base_.steps[kSteps].loss, base_.steps[1].loss - 0.3) << "it does not learn";
   }
-  static Trace trace(const std::string& run, int step = kSteps) {
-    Trace t;
-    const fs::path folder = checkpoint(run, step);
-    t.weights = read(folder / "model.safetensors");
-    t.state = read(folder / "state/part-00000.safetensors");
-    t.document = Json::parse(read(folder / "state/state.json"), nullptr, false);
-    EXPECT_FALSE(t.weights.empty() || t.state.empty() || !t.document.is_object()) << folder;
-    if (t.document.is_object()) {
-      t.document.erase("seconds");
-      t.document.erase("settings");  // names the folder of the run
-    }
-    std::istringstream lines(read(path(run) + "/metrics.jsonl"));
-    for (std::string line; std::getline(lines, line);) {
-      const Json j = Json::parse(line);
-      if (j.at("kind") != "step") continue;
-      const bool fresh = t.steps
-                             .emplace(j.at("step").get<int>(),
-                                      Json{{"loss", j.at("loss")}, {"norm", j.at("gradient_norm")}})
-                             .second;
-      EXPECT_TRUE(fresh) << run << ": two lines for step " << j.at("step");
-    }
-    return t;
-  }
-  /// Not EXPECT_EQ: nobody reads a megabyte of weights.
-  static void expect_same(const Trace& a, const Trace& b, const std::string& what) {
-    EXPECT_TRUE(a.weights == b.weights) << what << ": other weights";
-    EXPECT_TRUE(a.state == b.state) << what << ": another optimizer state";
-    EXPECT_EQ(a.document, b.document) << what;
-    EXPECT_EQ(a.steps, b.steps) << what;
-  }
-
   static void copy(const std::string& from, const std::string& to) {
     fs::remove_all(to);
     fs::copy(from, to, fs::copy_options::recursive);
@@ -972,9 +931,9 @@ TEST_F(TrainE2e, NumbersThatAreNotFiniteAreTold) {
 TEST_F(TrainE2e, FineTuningBeginsWhereTheModelEnded) {
   write(root_ / "init.toml", "[model]\ninit = \"" + checkpoint("base") + "\"\n" + kRun);
   ran(train("tuned", {"--train.steps=4"}, "init.toml"));
-  const double first = trace("tuned", 4).steps[1]["loss"].get<double>();
-  const double ended = base_.steps[kSteps]["loss"].get<double>();
-  EXPECT_NEAR(first, ended, 0.15) << "fresh: " << base_.steps[1]["loss"];
+  const double first = trace("tuned", 4).steps[1].loss;
+  const double ended = base_.steps[kSteps].loss;
+  EXPECT_NEAR(first, ended, 0.15) << "fresh: " << base_.steps[1].loss;
   refused(2,
           train("none", {"--model.hidden_size=32"}, "init.toml"),
           {"model.hidden_size", "model.init"});

@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "program.h"
+#include "run_trace.h"
 
 namespace ferry::program {
 
@@ -124,6 +125,10 @@ class Trains : public testing::Test {
     EXPECT_NE(said.find(mark), std::string::npos) << said;
     return static_cast<uint16_t>(
         std::strtoul(said.c_str() + said.find(mark) + mark.size(), nullptr, 10));
+  }
+
+  static Trace trace(const std::string& run, int step = kSteps) {
+    return trace_of(checkpoint(run, step), path(run));
   }
 
   static bool has_checkpoint(const std::string& run) {

@@ -23,6 +23,7 @@
 #include "base/system.h"
 #include "cli/command.h"
 #include "cli/examinations.h"
+#include "comm/rendezvous.h"
 #include "data/manifest.h"
 #include "device/device.h"
 #include "rl/loop.h"
@@ -30,6 +31,7 @@
 #include "train/model_setup.h"
 #include "train/run_texts.h"
 #include "train/supervisor.h"
+#include "train/worker_crew.h"
 
 namespace ferry::cli {
 namespace {
@@ -40,7 +42,9 @@ struct Arguments {
   std::string config;
   std::string device;
   bool resume = false, print_config = false, worker = false, again = false, handed = false;
+  bool ranked = false;
   int64_t replay_to = 0;
+  int ranks = 1;
 };
 
 /// What a kind of run is called, and how it goes. go() gives what the command's last line says.
@@ -92,6 +96,9 @@ Result<void> print_result(const Outcome& outcome) {
   if (r.tokens_per_s) j["tokens_per_s"] = *r.tokens_per_s;
   if (r.mfu) j["mfu"] = *r.mfu;
   j["seconds"] = r.seconds;
+  if (r.ranks > 1) j["ranks"] = r.ranks;
+  if (r.sent_bytes_per_step) j["sent_bytes_per_step"] = *r.sent_bytes_per_step;
+  if (r.exchange_share) j["exchange_share"] = *r.exchange_share;
   j.update(outcome.more);
   j["peak_mb"] = static_cast<double>(memory_peak_bytes()) / 1e6;
   return print_json(j);
@@ -100,24 +107,27 @@ Result<void> print_result(const Outcome& outcome) {
 constexpr const char* kWhatToLower =
     "lower train.micro_batch_tokens, or set train.recompute to \"layers\"";
 
-/// Reports a failure; the worker's exit status for it.
-int leave(const Status& why) {
-  const int status = report(why);
-  return why.code == Code::kExhausted ? supervisor::kUseless : status;
+/// The worker's exit status for a failure that has been told.
+int status_of(const Status& why) {
+  return why.code == Code::kExhausted ? supervisor::kUseless : exit_status(why.code);
 }
 
 /// The command that goes on with this run: its settings are in the file and in the overrides, and
 /// without one of them it would be another run.
 std::string resuming(const Kind& kind,
                      const Arguments& args,
-                     const std::vector<std::string>& overrides) {
+                     const std::vector<std::string>& overrides,
+                     int ranks) {
   // What came through a pipe cannot be read again: it must be given a second time.
   std::error_code none;
   const std::string config = std::filesystem::is_regular_file(args.config, none)
                                  ? shell_quoted(args.config)
                                  : "CONFIG.toml";
-  std::string command =
-      fmt::format("{} {} {}", shell_quoted(::program_invocation_name), kind.name, config);
+  std::string command = fmt::format("{}{} {} {}",
+                                    shell_quoted(::program_invocation_name),
+                                    ranks > 1 ? fmt::format(" launch -n {} --", ranks) : "",
+                                    kind.name,
+                                    config);
   for (const std::string& o : overrides) command += " " + shell_quoted(o);
   return command + " --resume";
 }
@@ -144,14 +154,52 @@ void be_warned_of_the_cpu_limit() {
   ::setrlimit(RLIMIT_CPU, &limit);
 }
 
+/// What a worker works by, and with which others.
+struct Task {
+  Settings settings;
+  std::unique_ptr<comm::Communicator> ranks;
+};
+
 /// A supervisor hands what it read: the files may have been edited since, or were pipes.
-Result<Settings> settings_of_worker(const Arguments& args,
-                                    const std::vector<std::string>& overrides) {
-  if (!args.handed) return read_settings(args.config, overrides);
-  TRY_ASSIGN(const std::string handed, ChildProcess::take_handed());
+Result<Task> task_of_worker(const Arguments& args, const std::vector<std::string>& overrides) {
+  Task task;
+  if (!args.handed) {
+    TRY_ASSIGN(task.settings, read_settings(args.config, overrides));
+    return task;
+  }
+  TRY_ASSIGN(std::string handed, ChildProcess::take_handed());
+  std::string ticket;
+  if (args.ranked) {
+    TRY_ASSIGN(supervisor::HandedRank rank, supervisor::rank_of_handed(handed));
+    ticket = std::move(rank.ticket);
+    handed = std::move(rank.rest);
+  }
   TRY_ASSIGN(const RunTexts texts, RunTexts::of_handed(handed));
-  return texts.parse(args.config, overrides);
+  TRY_ASSIGN(task.settings, texts.parse(args.config, overrides));
+  if (args.ranked) {
+    TRY_ASSIGN(
+        task.ranks,
+        comm::join(ticket, ChildProcess::kLentFd, task.settings.supervisor.start_patience_s));
+  }
+  return task;
 }
+
+/// Who of a run speaks of what: rank 0 of what all of them come to, each of what befell it alone.
+class Speaker {
+ public:
+  explicit Speaker(const comm::Communicator* ranks) : rank_(ranks != nullptr ? ranks->rank() : 0) {
+    if (ranks != nullptr && ranks->ranks() > 1) alone_ = fmt::format("rank {}: ", rank_);
+  }
+  bool first() const { return rank_ == 0; }
+  void of_all(const Status& why) const {
+    if (first()) report(why);
+  }
+  void of_this(const Status& why) const { report({why.code, alone_ + why.message}); }
+
+ private:
+  int rank_;
+  std::string alone_;
+};
 
 /// The process that trains. It leaves with 0 when it is done or was stopped, having saved.
 int work(const Kind& kind, const Arguments& args, const std::vector<std::string>& overrides) {
@@ -162,8 +210,13 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
   be_warned_of_the_cpu_limit();
   const Result<supervisor::Pulse> pulse = supervisor::Pulse::open(true);
   if (!pulse) return report(pulse.error());
-  const Result<Settings> settings = settings_of_worker(args, overrides);
-  if (!settings) return report(settings.error());
+  const Result<Task> task = task_of_worker(args, overrides);
+  if (!task) return report(task.error());
+  const Settings& settings = task->settings;
+  const Speaker speaker(task->ranks.get());
+  // One log: what the others would say of the same run is said already.
+  if (!speaker.first() && std::freopen("/dev/null", "w", stdout) == nullptr)
+    return report({Code::kUnavailable, fmt::format("/dev/null: {}", std::strerror(errno))});
   std::mutex mutex;
   supervisor::Heartbeat last;
   const auto beat = [&](const supervisor::Heartbeat& b) {
@@ -179,37 +232,78 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
     });
   };
   try {
-    if (const Result<Device*> device = open_device(settings->train.device); device && !args.again)
+    if (const Result<Device*> device = open_device(settings.train.device);
+        device && !args.again && speaker.first())
       warn_unexamined(**device);
-    const Result<Outcome> result = kind.go(
-        *settings,
-        {.resume = args.resume, .stop = &g_stop, .beat = beat, .replay_to = args.replay_to});
+    const Result<Outcome> result = kind.go(settings,
+                                           {.resume = args.resume,
+                                            .stop = &g_stop,
+                                            .beat = beat,
+                                            .replay_to = args.replay_to,
+                                            .ranks = task->ranks.get()});
     done();
-    if (!result) return leave(result.error());
+    if (!result) {
+      speaker.of_all(result.error());
+      return status_of(result.error());
+    }
+    if (!speaker.first()) return 0;
     if (result->run.stopped) {
-      const std::string command = resuming(kind, args, overrides);
+      const std::string command =
+          resuming(kind, args, overrides, task->ranks ? task->ranks->ranks() : 1);
       const std::string line =
           fmt::format("stopped    after step {}; go on with: {}\n", result->run.step, command);
       std::fputs(line.c_str(), stdout);
     }
     const Result<void> printed = print_result(*result);
     if (printed) return 0;
-    if (!nobody_reads_output()) return leave(printed.error());
+    if (!nobody_reads_output()) {
+      report(printed.error());
+      return status_of(printed.error());
+    }
     // What the run made is in its folder: it is done even if nobody reads of it any more.
-    return std::freopen("/dev/null", "w", stdout) != nullptr ? 0 : leave(printed.error());
+    if (std::freopen("/dev/null", "w", stdout) != nullptr) return 0;
+    report(printed.error());
+    return status_of(printed.error());
+  } catch (const comm::LinkError& e) {
+    done();
+    if (!e.gone()) report({Code::kUnavailable, e.what()});  // or who saw it end says how
+    return supervisor::kLinkFailed;
   } catch (const OutOfDeviceMemory& e) {
     done();
-    report({Code::kExhausted, fmt::format("{}; {}", e.what(), kWhatToLower)});
+    speaker.of_this({Code::kExhausted, fmt::format("{}; {}", e.what(), kWhatToLower)});
     return supervisor::kOutOfMemory;
   } catch (const std::bad_alloc&) {
     done();
-    report({Code::kExhausted, fmt::format("out of memory; {}", kWhatToLower)});
+    speaker.of_this({Code::kExhausted, fmt::format("out of memory; {}", kWhatToLower)});
     return supervisor::kOutOfMemory;
   } catch (const DeviceError& e) {
     done();
-    report({Code::kUnavailable, e.what()});
+    speaker.of_this({Code::kUnavailable, e.what()});
     return supervisor::kDeviceFailed;
   }
+}
+
+/// Whether the settings can be trained under by so many processes.
+Result<void> check_ranks(const TrainSettings& t, int ranks) {
+  if (ranks == 1) return {};
+  if (t.device != "cpu")
+    return fail(Code::kInvalidInput,
+                "train.device {}: several ranks train on the cpu alone; leave launch -n {} out",
+                t.device,
+                ranks);
+  const int64_t micro_batches = t.tokens_per_step / t.micro_batch_tokens;
+  if (micro_batches < ranks)
+    return fail(
+        Code::kInvalidInput,
+        "launch -n {}: a step has {} micro-batches (train.tokens_per_step {} / "
+        "train.micro_batch_tokens {}), and each rank needs one: give -n {} at most, or lower "
+        "train.micro_batch_tokens",
+        ranks,
+        micro_batches,
+        t.tokens_per_step,
+        t.micro_batch_tokens,
+        micro_batches);
+  return {};
 }
 
 int run(const Kind& kind, const Arguments& args, std::vector<std::string> overrides) {
@@ -230,6 +324,8 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
     fmt::print("{}", print_settings(*settings, *base));
     return 0;
   }
+  if (const Result<void> fits = check_ranks(settings->train, args.ranks); !fits)
+    return report(fits.error());
   if (const Result<void> named = texts->read_named(*settings); !named) return report(named.error());
   // Between two workers nobody else would hold it. What is wrong with it the worker says.
   const Result<FileHold> data =
@@ -239,7 +335,9 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
                               .first = {kind.name, args.config, "--worker", "--handed"},
                               .again = {},
                               .replay = "--replay-to",
-                              .handed = texts->handed()};
+                              .handed = texts->handed(),
+                              .ranks = args.ranks,
+                              .ranked = "--ranked"};
   command.first.insert(command.first.end(), overrides.begin(), overrides.end());
   command.again = command.first;
   command.again.emplace_back("--resume");
@@ -249,7 +347,7 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
   PatientOutput said(stderr);
   const int status = supervisor::supervise(
       command,
-      rules_of(settings->supervisor, resuming(kind, args, overrides)),
+      rules_of(settings->supervisor, resuming(kind, args, overrides, args.ranks)),
       system_clock(),
       [&said](std::string_view text) { said.write(std::string(text) + "\n"); });
   while (!said.flush(3600)) {
@@ -257,9 +355,10 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
   return status;
 }
 
-void add_run_command(Command& program, const Kind& kind) {
+void add_run_command(Command& program, const Kind& kind, int ranks = 1) {
   Command command = program.add(kind.name, kind.what);
   const auto args = std::make_shared<Arguments>();
+  args->ranks = ranks;
   command.option("config", args->config, "settings, a TOML file").required();
   command.flag("--resume", args->resume, "go on from the newest checkpoint of checkpoint.dir");
   command.flag(
@@ -267,6 +366,7 @@ void add_run_command(Command& program, const Kind& kind) {
   command.option("--device", args->device, "as --train.device: cpu, cuda[:N], ascend[:N]");
   command.flag("--worker", args->worker).hidden();  // the supervised process; not for people
   command.flag("--handed", args->handed).hidden();  // by the supervisor, its settings
+  command.flag("--ranked", args->ranked).hidden();  // one of several, which find each other
   command.flag("--again", args->again).hidden();    // a worker that follows another
   command.option("--replay-to", args->replay_to).hidden();  // after a device's failure
   command.allow_more();
@@ -277,5 +377,8 @@ void add_run_command(Command& program, const Kind& kind) {
 
 void add_train_command(Command& program) { add_run_command(program, kTrain); }
 void add_rl_command(Command& program) { add_run_command(program, kRl); }
+void add_ranked_train_command(Command& program, int ranks) {
+  add_run_command(program, kTrain, ranks);
+}
 
 }  // namespace ferry::cli

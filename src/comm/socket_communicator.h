@@ -1,7 +1,8 @@
 // A communicator over sockets that somebody has connected: pairs of them within a process, or TCP between
-// processes (comm/rendezvous.h). Not Gloo: only its sends and receives could be used, which have neither hash nor
-// key, and a malformed header ends the process that receives it. Every message carries a hash that only the two ends of its link can make, so
-// that what was harmed on the way, repeated or slipped in by somebody else is told from what was sent.
+// processes (comm/rendezvous.h). Not Gloo: only its sends and receives could be used, which have neither
+// hash nor key, and a malformed header ends the process that receives it. Every message carries a hash
+// that only the two ends of its link can make, so that what was harmed on the way, repeated or slipped in
+// by somebody else is told from what was sent.
 #pragma once
 
 #include <memory>

@@ -75,8 +75,8 @@ class Optimizer {
                                       const std::vector<Weight*>& weights);
 
   /// One update. gradients[i] is that of weights()[i], whose shape it has; an undefined one leaves
-  /// its weight and state alone. check: the state of each defined one is held here. `gradient_scale` (1 / micro-batches, clipping) multiplies them on
-  /// the fly.
+  /// its weight and state alone. `gradient_scale` (1 / micro-batches, clipping) multiplies them on
+  /// the fly. check: the state of each defined one is held here.
   void step(std::span<const Tensor> gradients, double lr, double gradient_scale);
 
   const std::vector<Weight*>& weights() const { return weights_; }

@@ -49,6 +49,13 @@ void Beats::step_done(int64_t step) {
   tell();
 }
 
+void Beats::waiting_for(int rank) {
+  const std::lock_guard lock(mutex_);
+  supervisor::Heartbeat waiting = now_;
+  waiting.waits_for = rank;
+  if (send_) send_(waiting);
+}
+
 bool Beats::counts_bytes() const {
   return now_.work == Work::kReadingData || now_.work == Work::kLoading ||
          now_.work == Work::kWriting;

@@ -28,6 +28,8 @@ class Beats {
   /// So many units of it are done with, of `total` if that is known by now.
   void advance(int64_t done, int64_t total = 0);
   void step_done(int64_t step);
+  /// Nothing is done until this other rank has spoken. No sign of life of the work.
+  void waiting_for(int rank);
 
  private:
   bool counts_bytes() const;

@@ -15,6 +15,7 @@
 #include "data/loader.h"
 #include "device/cpu/cpu_device.h"
 #include "models/registry.h"
+#include "train/agreement.h"
 #include "train/beats.h"
 #include "train/estimate.h"
 #include "train/held_out.h"
@@ -41,7 +42,9 @@ class Run {
         output_(options.out) {}
 
   Result<TrainResult> go() {
-    Result<void> done = prepare();
+    if (ranks() != nullptr) ranks()->when_waiting([this](int peer) { beats_.waiting_for(peer); });
+    Result<void> done = together(enter(), {});
+    if (done && !stopping()) done = prepare_together();
     if (done && !stopping()) done = steps();
     progress_.reset();
     // Nothing is left to lose: whoever reads may take his time.
@@ -51,9 +54,13 @@ class Run {
   }
 
  private:
+  Result<void> enter();
   Result<void> prepare();
+  Result<void> prepare_together();
+  Result<void> together(Result<void> mine, const Identity& identity);
   Result<void> announce();
   Result<void> steps();
+  void begin_step();
   Result<void> one_step();
   void count(const StepGradients& g, StepRecord& record, double begin_s);
   std::optional<std::string> refusal(const StepGradients& g, const StepRecord& record) const;
@@ -63,7 +70,23 @@ class Run {
   Result<void> save();
   TrainResult result() const;
   const ModelTexts* texts() const { return texts_ ? &*texts_ : nullptr; }
-  bool stopping() const { return options_.stop != nullptr && options_.stop->load(); }
+  comm::Communicator* ranks() const { return options_.ranks; }
+  RankPlace place() const {
+    return ranks() != nullptr ? RankPlace{ranks()->rank(), ranks()->ranks()} : RankPlace{};
+  }
+  /// The one that says, evaluates and writes.
+  bool first() const { return place().rank == 0; }
+  /// This process was told to.
+  bool told_to_stop() const { return options_.stop != nullptr && options_.stop->load(); }
+  /// All ranks stop at the same place: as they have agreed.
+  bool stopping() const { return ranks() != nullptr ? stop_agreed_ : told_to_stop(); }
+  bool stop_here();
+  /// How long another rank may be silent. Hangs are found by who started the ranks, who knows more of them: this is
+  /// for when he does not, and longer than anything that he is patient with.
+  double patience_s() const {
+    const SupervisorSettings& s = settings_.supervisor;
+    return s.start_patience_s + s.step_patience_s + s.evaluate_patience_s + s.save_patience_s;
+  }
   int64_t micro_batches() const {
     return settings_.train.tokens_per_step / settings_.train.micro_batch_tokens;
   }
@@ -83,6 +106,7 @@ class Run {
   std::unique_ptr<models::TrainableLm> model_;
   std::optional<ModelTexts> texts_;  // of the directory that the run goes on from
   std::optional<Optimizer> optimizer_;
+  std::optional<SharedStep> shared_;  // with other ranks
   std::optional<TrainStep> step_;
   std::optional<MetricsLog> metrics_;
   std::optional<Progress> progress_;
@@ -97,21 +121,65 @@ class Run {
   double own_flops_ = 0;
   double last_loss_ = 0;
   Refusals refusals_;
+  int64_t agreements_ = 0;
+  bool stop_agreed_ = false;
 };
 
-/// A run that is to stop before it has begun has nothing to save: it looks between the long parts.
-Result<void> Run::prepare() {
+/// What is wrong with one rank all are told, or none would know why another left. Alone, `mine` is all there is.
+Result<void> Run::together(Result<void> mine, const Identity& identity) {
+  if (ranks() == nullptr) return mine;
+  const Agreement agreed =
+      agree(*ranks(),
+            agreements_++,
+            {.prepared = std::move(mine), .stop = told_to_stop(), .identity = identity},
+            patience_s());
+  stop_agreed_ = agreed.stop;
+  return agreed.all;
+}
+
+bool Run::stop_here() {
+  if (ranks() == nullptr) return told_to_stop();
+  begin_step();  // what is waited for is another rank's step, be it after a save that took its time
+  return stop_agreed_ = comm::any_of(
+             *ranks(), {comm::Purpose::kStop, state_.step}, told_to_stop(), patience_s());
+}
+
+/// The folder is rank 0's to mend before anybody reads what is in it.
+Result<void> Run::enter() {
   if (!settings_.rl.tasks.empty())
     return fail(Code::kInvalidInput,
                 "rl.tasks is set: a run that learns from tasks is begun by ferry rl");
-  if (settings_.train.threads > 0) set_cpu_threads(static_cast<int>(settings_.train.threads));
+  if (settings_.train.threads > 0)
+    set_cpu_threads(static_cast<int>(settings_.train.threads));
+  else if (ranks() != nullptr)
+    set_cpu_threads(std::max(1, available_processors() / place().ranks));
   TRY(signing_key(settings_.checkpoint));
   TRY_ASSIGN(device_, open_device(settings_.train.device));
   if (options_.replay_to > 0) device_->set_replay(true);
+  if (!first()) return {};
   TRY_ASSIGN(lock_,
              enter_run_folder(settings_.checkpoint.dir,
                               options_.resume,
                               [this](const std::string& text) { say(text); }));
+  if (ranks() != nullptr) TRY(list_checkpoints(settings_.checkpoint.dir));
+  return {};
+}
+
+Result<void> Run::prepare_together() {
+  Result<void> prepared = prepare();
+  Identity identity;
+  if (ranks() != nullptr && prepared && !told_to_stop()) {
+    const Result<Identity> mine = identity_of(settings_, data_, *model_, state_, *optimizer_);
+    if (mine)
+      identity = *mine;
+    else
+      prepared = tl::unexpected(mine.error());
+  }
+  return together(std::move(prepared), identity);
+}
+
+/// A run that is to stop before it has begun has nothing to save: it looks between the long parts.
+Result<void> Run::prepare() {
   beats_.begin(Work::kReadingData);
   TRY_ASSIGN(
       dataset_,
@@ -130,28 +198,34 @@ Result<void> Run::prepare() {
                                    static_cast<int32_t>(settings_.data.sequence_length),
                                    settings_.train.micro_batch_tokens));
   schedule_ = schedule_of(settings_);
-  if (stopping()) return {};
-  TRY_ASSIGN(
-      Beginning begun,
-      begin_run(
-          settings_, options_.resume, data_, *device_, beats_, [this](const std::string& text) {
-            say(text);
-          }));
+  if (told_to_stop()) return {};
+  TRY_ASSIGN(Beginning begun,
+             begin_run(
+                 settings_,
+                 options_.resume,
+                 data_,
+                 *device_,
+                 beats_,
+                 [this](const std::string& text) { say(text); },
+                 place()));
   model_ = std::move(begun.model);
   optimizer_ = std::move(begun.optimizer);
   texts_ = std::move(begun.texts);
   state_ = std::move(begun.state);
   saved_step_ = begun.saved_step;
-  if (stopping()) return {};
-  TRY(announce());
-  step_.emplace(*model_, *optimizer_, step_settings(settings_.train));
-  TRY_ASSIGN(
-      metrics_,
-      MetricsLog::open(settings_.checkpoint.dir, state_.step, settings_.log.tensorboard, clock_));
+  if (told_to_stop()) return {};
+  if (first()) TRY(announce());
+  if (ranks() != nullptr) shared_.emplace(*ranks(), optimizer_->weights(), patience_s());
+  step_.emplace(
+      *model_, *optimizer_, step_settings(settings_.train), shared_ ? &*shared_ : nullptr);
   progress_.emplace(ProgressSettings{.steps = settings_.train.steps, .every = settings_.log.every},
                     output_,
                     Terminal::of(options_.out),
                     settings_.log.colour);
+  if (!first()) return {};
+  TRY_ASSIGN(
+      metrics_,
+      MetricsLog::open(settings_.checkpoint.dir, state_.step, settings_.log.tensorboard, clock_));
   for (const std::string& note : metrics_->notes()) progress_->note("note       " + note);
   return {};
 }
@@ -164,7 +238,7 @@ Result<void> Run::announce() {
                        settings_,
                        optimizer_->state_bytes(),
                        model_bytes + state_bytes,
-                       measure_peak(*device_, model_->compute()));
+                       measure_peak(*device_, model_->compute()) * place().ranks);
   say(describe(estimate_, settings_));
   say(fmt::format("data       {} tokens in {} documents, {} of text",
                   format_count(static_cast<double>(dataset_->train().tokens())),
@@ -174,6 +248,11 @@ Result<void> Run::announce() {
                   device_->describe(),
                   processor_name(),
                   settings_.train.compute));
+  if (ranks() != nullptr)
+    say(fmt::format("ranks      {} processes, {} threads each; {} micro-batches a step among them",
+                    place().ranks,
+                    cpu_pool().threads(),
+                    micro_batches()));
   if (const std::string fields = models::differs_in_transformers(model_->config_json("float32"));
       !fields.empty())
     say(
@@ -189,6 +268,7 @@ Result<void> Run::announce() {
   Estimate rest = estimate_;
   rest.memory_bytes -= 4.0 * static_cast<double>(estimate_.parameters_total) +
                        static_cast<double>(optimizer_->state_bytes());
+  rest.memory_bytes *= place().ranks;  // which share this machine
   // Likewise of the disk: checkpoints that are there are among those that will be kept.
   TRY_ASSIGN(const CheckpointList there, list_checkpoints(settings_.checkpoint.dir));
   const auto one = static_cast<double>(model_bytes + state_bytes);
@@ -205,7 +285,7 @@ Result<void> Run::steps() {
   beats_.step_done(state_.step);
   if (state_.step >= options_.replay_to && options_.replay_to > 0) device_->set_replay(false);
   TRY(make_up_for_evaluation());
-  while (state_.step < settings_.train.steps && !stopping()) {
+  while (state_.step < settings_.train.steps && !stop_here()) {
     TRY(one_step());
     if (options_.replay_to == state_.step) device_->set_replay(false);
     const int64_t c = settings_.checkpoint.every;
@@ -232,9 +312,13 @@ Result<void> Run::make_up_for_evaluation() {
   return held_out_loss_ ? save() : Result<void>();
 }
 
+void Run::begin_step() {
+  beats_.begin(own_steps_ == 0 ? Work::kFirstStep : Work::kTraining, micro_batches());
+}
+
 Result<void> Run::one_step() {
   const double begin_s = clock_.monotonic_s();
-  beats_.begin(own_steps_ == 0 ? Work::kFirstStep : Work::kTraining, micro_batches());
+  begin_step();
   std::vector<data::Batch> batches;
   const int64_t size = settings_.train.micro_batch_tokens / settings_.data.sequence_length;
   for (int64_t m = 0; m < micro_batches(); ++m)
@@ -256,7 +340,7 @@ Result<void> Run::one_step() {
   alive.reset();
   state_.tokens = batches.back().end;
   count(g, record, begin_s);
-  TRY(metrics_->write(record));
+  if (metrics_) TRY(metrics_->write(record));
   progress_->step(record);
   if (own_steps_ == 1) beats_.begin(Work::kTraining, micro_batches());
   beats_.step_done(state_.step);
@@ -308,35 +392,43 @@ std::optional<std::string> Run::refusal(const StepGradients& g, const StepRecord
 }
 
 Result<void> Run::evaluate() {
-  beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating,
-               std::min(dataset_->held_out().tokens(), settings_.train.evaluate_tokens));
-  const OpsAlive alive;  // the first batch in the form that serves may take long
-  held_out_loss_ =
-      held_out_loss(*model_, *held_out_, settings_.train.evaluate_tokens, [this](int64_t done) {
-        beats_.advance(done);
-        return !stopping();
-      });
+  if (first()) {
+    beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating,
+                 std::min(dataset_->held_out().tokens(), settings_.train.evaluate_tokens));
+    const OpsAlive alive;  // the first batch in the form that serves may take long
+    held_out_loss_ =
+        held_out_loss(*model_, *held_out_, settings_.train.evaluate_tokens, [this](int64_t done) {
+          beats_.advance(done);
+          return !told_to_stop();
+        });
+  }
+  if (shared_) held_out_loss_ = shared_->held_out(state_.step, held_out_loss_);
   if (!held_out_loss_) return {};
   state_.held_out_loss = held_out_loss_->nats_per_token;
   const HeldOutRecord record{.step = state_.step,
                              .unix_ms = clock_.unix_ms(),
                              .loss = held_out_loss_->nats_per_token,
                              .bits_per_byte = held_out_loss_->bits_per_byte};
-  TRY(metrics_->write(record));
+  if (metrics_) TRY(metrics_->write(record));
   progress_->held_out(record);
   return {};
 }
 
 Result<void> Run::save() {
-  TRY(save_run(*model_,
-               texts(),
-               *optimizer_,
-               state_,
-               data_,
-               settings_,
-               metrics_->metrics(),
-               beats_,
-               *progress_));
+  if (shared_) {
+    begin_step();  // the others give what they have of it
+    shared_->collect_state(state_.step, *optimizer_);
+  }
+  if (first())
+    TRY(save_run(*model_,
+                 texts(),
+                 *optimizer_,
+                 state_,
+                 data_,
+                 settings_,
+                 metrics_->metrics(),
+                 beats_,
+                 *progress_));
   saved_step_ = state_.step;
   return {};
 }
@@ -353,6 +445,12 @@ TrainResult Run::result() const {
     r.mfu = own_flops_ / own_seconds_ / estimate_.peak_flops_per_s;
   }
   r.seconds = state_.seconds;
+  r.ranks = place().ranks;
+  if (shared_ && own_steps_ > 0) {
+    r.sent_bytes_per_step =
+        static_cast<double>(shared_->spent().bytes) / static_cast<double>(own_steps_);
+    r.exchange_share = shared_->spent().seconds / own_seconds_;
+  }
   return r;
 }
 

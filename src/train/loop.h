@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "comm/communicator.h"
 #include "train/beats.h"
 #include "train/config.h"
 
@@ -19,6 +20,9 @@ struct TrainOptions {
   Beats::Send beat;                         // what it is at, all the time; from any thread
   int64_t replay_to = 0;  // until so many steps are done, wait for each launch: an error names it
   std::FILE* out = stdout;
+  /// The other processes that this run is trained by, if there are any; all are given the same settings. Rank 0
+  /// is the one that says, evaluates and writes.
+  comm::Communicator* ranks = nullptr;
 };
 
 struct TrainResult {
@@ -31,10 +35,15 @@ struct TrainResult {
   std::optional<double> tokens_per_s;  // over this process's steps, evaluation and saving left out
   std::optional<double> mfu;
   double seconds = 0;  // of training steps, over all parts of the run
+  /// By several ranks: how many, what rank 0 sends in a step, and the share of a step's time in which it sends,
+  /// receives and waits for others.
+  int ranks = 1;
+  std::optional<double> sent_bytes_per_step = {};
+  std::optional<double> exchange_share = {};
 };
 
 /// Errors: kInvalidInput, kNotFound, kCorrupt: settings, data, checkpoint; kExhausted: memory,
-/// disk; kVerdict: the loss stayed not finite. Throws DeviceError.
+/// disk; kVerdict: the loss stayed not finite. Throws DeviceError, of another rank comm::LinkError.
 Result<TrainResult> train(const Settings& settings, const TrainOptions& options);
 
 }  // namespace ferry

@@ -54,7 +54,8 @@ Result<void> check_ignored(const std::string& folder, const CheckpointList& list
 Result<Beginning> fresh(const Settings& settings,
                         const RunData& data,
                         Device& device,
-                        const std::function<void(const std::string&)>& say) {
+                        const std::function<void(const std::string&)>& say,
+                        const RankPlace& place) {
   Beginning b;
   const bool chat = !data.chat_template_blake2b.empty();
   if (settings.data.format == (chat ? "text" : "chat"))
@@ -87,21 +88,22 @@ Result<Beginning> fresh(const Settings& settings,
              resolve_config(settings.model, from, data, settings.data.sequence_length));
   TRY_ASSIGN(b.model, make_training_model(settings, from, config, device));
   if (init) b.texts = std::move(init->texts);
-  b.optimizer.emplace(optimizer_of(settings), b.model->weights());
+  b.optimizer = optimizer_at(place, optimizer_of(settings), b.model->weights());
   return b;
 }
 
 Result<Beginning> going_on(const Settings& settings,
                            const CheckpointInfo& newest,
                            Resumed& from,
-                           Device& device) {
+                           Device& device,
+                           const RankPlace& place) {
   Beginning b;
   TRY_ASSIGN(
       b.model,
       models::make_model(
           from.point.config_json, newest.path, device, compute_of(settings.train), DType::kF32));
   b.texts = std::move(from.texts);
-  b.optimizer.emplace(optimizer_of(settings), b.model->weights());
+  b.optimizer = optimizer_at(place, optimizer_of(settings), b.model->weights());
   TRY(restore(from, *b.model, *b.optimizer));
   b.state = from.state;
   b.saved_step = b.state.step;
@@ -136,7 +138,8 @@ Result<Beginning> begin_run(const Settings& settings,
                             const RunData& data,
                             Device& device,
                             Beats& beats,
-                            const std::function<void(const std::string&)>& say) {
+                            const std::function<void(const std::string&)>& say,
+                            const RankPlace& place) {
   const std::string& folder = settings.checkpoint.dir;
   beats.begin(Work::kLoading);
   TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
@@ -153,7 +156,7 @@ Result<Beginning> begin_run(const Settings& settings,
     if (resume)
       say(fmt::format("resume     {}: no checkpoint yet: from the beginning",
                       std::filesystem::absolute(folder).string()));
-    TRY_ASSIGN(b, fresh(settings, data, device, say));
+    TRY_ASSIGN(b, fresh(settings, data, device, say, place));
   } else {
     const CheckpointInfo& newest = list.complete.back();
     Result<Resumed> read = read_run(newest, data);
@@ -166,7 +169,7 @@ Result<Beginning> begin_run(const Settings& settings,
     // Refused before anything large is made: a setting is no harm to the checkpoint.
     TRY_ASSIGN(const std::vector<SettingChange> changes,
                changes_on_resume(from.point, settings, data));
-    Result<Beginning> resumed = going_on(settings, newest, from, device);
+    Result<Beginning> resumed = going_on(settings, newest, from, device, place);
     if (!resumed) return damaged(resumed.error());
     b = *std::move(resumed);
     say(fmt::format("resume     from {} (step {})", newest.path, b.state.step));

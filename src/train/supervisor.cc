@@ -168,6 +168,7 @@ struct Advance {
     failed(e.code == kDeviceFailed  ? "left: its device failed"
            : e.code == kOutOfMemory ? "left: it ran out of memory"
            : e.code == kUseless     ? "left: it could not write"
+           : e.code == kLinkFailed  ? "left: a link between its ranks failed"
            : e.code == 3            ? "left with status 3 (its environment failed)"
                                     : fmt::format("left with status {}", e.code));
     s.device_failed = e.code == kDeviceFailed;

@@ -65,6 +65,7 @@ struct StartFailed {
 struct Heartbeat {   // alive
   int64_t step = 0;  // this many are done
   Work work = Work::kTraining;
+  int32_t waits_for = -1;       // a rank, which the work cannot go on without; -1: none
   int64_t done = 0, total = 0;  // of the work, in its unit; total 0: not known
 };
 struct Exited {
@@ -157,11 +158,12 @@ std::string in_words(const Heartbeat& beat);
 double wake_at(const State& state, const Settings& settings);
 
 /// A worker's exit status for a DeviceError, for what no restart mends
-/// (Code::kExhausted), for no memory. Between the two processes only: a run that ends by one of them
-/// leaves with 3.
+/// (Code::kExhausted), for no memory, for a link to another rank that failed. Between the two processes
+/// only: a run that ends by one of them leaves with 3.
 inline constexpr int kDeviceFailed = 4;
 inline constexpr int kUseless = 5;
 inline constexpr int kOutOfMemory = 6;
+inline constexpr int kLinkFailed = 7;
 
 /// What stops a run: keyboards, terminals that close, `kill`, and what schedulers warn and end by
 /// (Slurm's --signal, SIGXCPU of a CPU-time limit). One that the program was started with ignored
@@ -190,9 +192,14 @@ struct Command {
   std::vector<std::string> again;  // of every restart: --resume
   std::string replay;              // of a restart after a device's failure, with "=STEP" behind it
   std::string handed = {};         // what each start can take (ChildProcess::take_handed)
+  int ranks = 1;                   // processes that are one worker together
+  std::string ranked = {};         // of several, an argument of each start: it has a place to take
 };
 
 /// Runs the command under supervision and returns the exit status for the process.
+///
+/// Several ranks are one worker (train/worker_crew.h): they start together, each signal goes to all, and when
+/// one of them fails the others are ended with it.
 ///
 /// The worker is a ChildProcess: it dies with the supervisor, whatever ends that one. All
 /// kStopSignals but SIGTERM and SIGXCPU are ignored in it (Ctrl-C, a terminal that closes and a

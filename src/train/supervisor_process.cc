@@ -1,8 +1,7 @@
-// Carries the supervisor's rules out: a child process whose pipe brings heartbeats, signals as a
+// Carries the supervisor's rules out: child processes whose pipes bring heartbeats, signals as a
 // descriptor.
 #include <poll.h>
 #include <sys/signalfd.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,6 +18,7 @@
 #include "base/check.h"
 #include "base/child_process.h"
 #include "train/supervisor.h"
+#include "train/worker_crew.h"
 
 namespace ferry::supervisor {
 namespace {
@@ -90,15 +90,7 @@ class Shell {
     arguments.insert(arguments.end(), more.begin(), more.end());
     if (start.replay_to > 0 && !command_.replay.empty())
       arguments.push_back(fmt::format("{}={}", command_.replay, start.replay_to));
-    std::vector<int> unheard;
-    for (const int s : kStopSignals)
-      if (s != SIGTERM && s != SIGXCPU) unheard.push_back(s);
-    Result<ChildProcess> worker = ChildProcess::start({.program = command_.program,
-                                                       .arguments = std::move(arguments),
-                                                       .ignored = std::move(unheard),
-                                                       .blocked = mask_,
-                                                       .nonblocking = true,
-                                                       .handed = command_.handed});
+    Result<WorkerCrew> worker = WorkerCrew::start(command_, arguments, mask_, clock_.monotonic_s());
     if (!worker) return events_.push_back(StartFailed{worker.error().message});
     worker_ = std::move(*worker);
     events_.push_back(Started{});
@@ -108,28 +100,28 @@ class Shell {
     if (worker_) worker_->signal(SIGTERM);
   }
   void carry_out(const Kill&) {
-    if (worker_) worker_->signal(SIGKILL);
+    if (!worker_) return;
+    const std::optional<std::string> at = worker_->report(clock_.monotonic_s());
+    worker_->kill();
+    if (at) log_(*at);
   }
   void carry_out(const Log& log) { log_(log.text); }
   void carry_out(const Exit&) {}
 
   void wait_until(double deadline) {
+    if (worker_) deadline = std::min(deadline, worker_->wake_at());
     const double seconds = std::max(0.0, deadline - clock_.monotonic_s());
-    pollfd polled[] = {{signals_, POLLIN, 0}, {worker_ ? worker_->pipe() : -1, POLLIN, 0}};
-    ::poll(polled, 2, static_cast<int>(std::ceil(seconds * 1000)));
+    std::vector<pollfd> polled = {{signals_, POLLIN, 0}};
+    if (worker_) worker_->add_polled(polled);
+    ::poll(polled.data(), polled.size(), static_cast<int>(std::ceil(seconds * 1000)));
     read_heartbeats();  // before the exit that may follow them
     read_signals();
   }
 
   void read_heartbeats() {
     if (!worker_) return;
-    Heartbeat beats[256];  // written whole: a read returns whole ones
-    ssize_t n;
-    while ((n = ::read(worker_->pipe(), beats, sizeof beats)) > 0) {
-      const auto count = static_cast<size_t>(n) / sizeof beats[0];
-      if (count > 0) events_.push_back(beats[count - 1]);
-    }
-    if (n == 0) worker_->close_pipe();  // the worker did: poll() must not spin on its end
+    if (const std::optional<Heartbeat> heard = worker_->heard(clock_.monotonic_s()))
+      events_.push_back(*heard);
   }
 
   void read_signals() {
@@ -140,14 +132,13 @@ class Shell {
   }
 
   void reap() {
-    const std::optional<int> status = worker_ ? worker_->ended() : std::nullopt;
-    if (!status) return;
+    if (!worker_) return;
+    std::optional<Event> end = worker_->ended(clock_.monotonic_s());
+    if (!end) return;
     read_heartbeats();  // what it wrote after the last look
+    if (!worker_->cause().empty()) log_(worker_->cause());
     worker_.reset();
-    if (WIFEXITED(*status))
-      events_.push_back(Exited{WEXITSTATUS(*status)});
-    else
-      events_.push_back(Died{WTERMSIG(*status)});
+    events_.push_back(*std::move(end));
   }
 
   const Command& command_;
@@ -156,7 +147,7 @@ class Shell {
   const std::function<void(std::string_view)>& log_;
   sigset_t mask_{};
   int signals_ = -1;
-  std::optional<ChildProcess> worker_;
+  std::optional<WorkerCrew> worker_;
   std::deque<Event> events_;
 };
 

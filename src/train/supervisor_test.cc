@@ -493,9 +493,9 @@ class SupervisedProcess : public ::testing::Test {
   std::string folder_, said_;
 };
 
-/// Five steps are done; it trains (Heartbeat's bytes).
+/// Five steps are done; it trains, and waits for no rank (Heartbeat's bytes).
 constexpr const char* kBeat =
-    "printf '\\005\\0\\0\\0\\0\\0\\0\\0\\003\\0\\0\\0\\0\\0\\0\\0"
+    "printf '\\005\\0\\0\\0\\0\\0\\0\\0\\003\\0\\0\\0\\377\\377\\377\\377"
     "\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0' >&3; ";
 static_assert(sizeof(Heartbeat) == 32 && static_cast<int>(Work::kTraining) == 3);
 

@@ -41,15 +41,27 @@ StepSettings step_settings(const TrainSettings& t) {
           .clip = t.clip};
 }
 
-TrainStep::TrainStep(models::TrainableLm& model, Optimizer& optimizer, const StepSettings& settings)
-    : model_(model), optimizer_(optimizer), settings_(settings) {
+TrainStep::TrainStep(models::TrainableLm& model,
+                     Optimizer& optimizer,
+                     const StepSettings& settings,
+                     SharedStep* shared)
+    : model_(model), optimizer_(optimizer), settings_(settings), shared_(shared) {
   for (Weight* w : optimizer_.weights()) w->value.set_needs_grad(true);
 }
 
-void TrainStep::begin() {
+void TrainStep::begin(int64_t micro_batches) {
   gradients_.clear();
-  tree_.clear();
   expert_counts_.clear();
+  trees_.clear();
+  micro_batches_ = micro_batches;
+  share_ = {0, micro_batches};
+  nodes_ = {share_};
+  if (shared_ != nullptr) {
+    const comm::ReducePlan& plan = shared_->plan(micro_batches);
+    share_ = plan.share(shared_->ranks().rank());
+    nodes_ = plan.nodes(shared_->ranks().rank());
+  }
+  trees_.resize(nodes_.size());
 }
 
 models::LossOptions TrainStep::loss_options(double share) const {
@@ -61,7 +73,7 @@ models::LossOptions TrainStep::loss_options(double share) const {
 StepGradients TrainStep::gradients(int64_t step,
                                    std::span<const data::Batch> micro_batches,
                                    const std::function<void(int64_t)>& done) {
-  begin();
+  begin(std::ssize(micro_batches));
   StepGradients sum;
   const bool mtp = model_.has_mtp() && settings_.mtp_weight > 0 && step % settings_.mtp_every == 0;
   if (mtp) sum.mtp_loss = 0;
@@ -73,23 +85,26 @@ StepGradients TrainStep::gradients(int64_t step,
     mtp_labels += counted(batch.mtp_labels);
   }
   std::vector<LossTerms> terms;
-  for (const data::Batch& batch : micro_batches) {
+  for (int64_t m = share_.begin; m < share_.end; ++m) {
+    const data::Batch& batch = micro_batches[static_cast<size_t>(m)];
     models::LossOptions options =
         loss_options(static_cast<double>(batch.tokens.size()) / static_cast<double>(sum.tokens));
     options.scale = static_cast<float>(1 / static_cast<double>(std::max<int64_t>(1, sum.labels)));
     if (mtp)
       options.mtp_scale = static_cast<float>(settings_.mtp_weight /
                                              static_cast<double>(std::max<int64_t>(1, mtp_labels)));
-    terms.push_back(micro_batch(to_device(batch, model_.device()), std::ssize(terms), options));
+    terms.push_back(micro_batch(to_device(batch, model_.device()), m, options));
     if (done) done(std::ssize(terms));
   }
-  finish(terms, sum);
+  const bool mtp_last = !terms.empty() && terms.front().mtp;
+  finish(shared_ != nullptr ? numbers_shared(step, terms) : numbers_alone(terms), mtp_last, sum);
   return sum;
 }
 
 WeightedGradients TrainStep::gradients(std::span<const WeightedBatch> micro_batches,
                                        const std::function<void(int64_t)>& done) {
-  begin();
+  check(shared_ == nullptr, "train step: weighted labels are learnt from by one process alone");
+  begin(std::ssize(micro_batches));
   WeightedGradients out;
   for (const WeightedBatch& b : micro_batches)
     out.of.tokens += static_cast<int64_t>(b.batch.tokens.size());
@@ -103,29 +118,62 @@ WeightedGradients TrainStep::gradients(std::span<const WeightedBatch> micro_batc
     terms.push_back(micro_batch(tokens, std::ssize(terms), options));
     if (done) done(std::ssize(terms));
   }
-  finish(terms, out.of);
+  finish(numbers_alone(terms), false, out.of);
   for (const LossTerms& t : terms) out.token_losses.push_back(t.token_losses.to_f32());
   return out;
 }
 
-void TrainStep::finish(const std::vector<LossTerms>& terms, StepGradients& sum) {
+TrainStep::Numbers TrainStep::numbers_alone(const std::vector<LossTerms>& terms) {
   for (const Weight* w : optimizer_.weights())
-    gradients_.push_back(tree_.take(w->value, std::ssize(terms)));
-  std::vector<Tensor> numbers;
+    gradients_.push_back(trees_.front().take(w->value, micro_batches_));
+  std::vector<Tensor> tensors;
   for (const LossTerms& t : terms)
-    numbers.insert(numbers.end(), t.tensors.begin(), t.tensors.end());
+    tensors.insert(tensors.end(), t.tensors.begin(), t.tensors.end());
   const Tensor squares = gradient_squares(gradients_);
-  if (squares.defined()) numbers.push_back(squares);
-  const std::vector<std::vector<double>> values = read_together(numbers);
+  if (squares.defined()) tensors.push_back(squares);
+  const std::vector<std::vector<double>> values = read_together(tensors);
+  Numbers numbers;
   size_t at = 0;
   for (const LossTerms& t : terms) {
-    const size_t end = at + t.tensors.size();
-    sum.loss += values[at++][0];
-    for (; at < end - (t.mtp ? 1 : 0); ++at) sum.balance_loss += values[at][0];
-    if (t.mtp) *sum.mtp_loss += values[at++][0] / settings_.mtp_weight;
+    std::vector<double>& of_micro_batch = numbers.losses.emplace_back();
+    for (size_t i = 0; i < t.tensors.size(); ++i) of_micro_batch.push_back(values[at++][0]);
   }
-  const GradientNorm norm =
-      gradient_norm(squares.defined() ? values.back() : std::vector<double>{}, 1);
+  if (squares.defined()) numbers.squares = values.back();
+  return numbers;
+}
+
+/// The same of a step of which others compute the rest: what comes back is what one process would have read.
+TrainStep::Numbers TrainStep::numbers_shared(int64_t step, const std::vector<LossTerms>& terms) {
+  SharedStep::Share share;
+  for (size_t n = 0; n < nodes_.size(); ++n) {
+    std::vector<Tensor>& sums = share.sums.emplace_back();
+    for (const Weight* w : optimizer_.weights())
+      sums.push_back(trees_[n].take(w->value, nodes_[n].size()));
+  }
+  for (const LossTerms& t : terms) {
+    std::vector<double>& of_micro_batch = share.losses.emplace_back();
+    for (const std::vector<double>& value : read_together(t.tensors))
+      of_micro_batch.push_back(value[0]);
+  }
+  for (const Tensor& counts : expert_counts_) share.expert_counts.push_back(counts.to_i32());
+  SharedStep::Whole whole = shared_->reduce(step, micro_batches_, std::move(share));
+  gradients_ = std::move(whole.gradients);
+  for (size_t l = 0; l < expert_counts_.size(); ++l)
+    expert_counts_[l] =
+        Tensor::from_i32(whole.expert_counts[l], expert_counts_[l].shape(), model_.device());
+  return {.losses = std::move(whole.losses), .squares = std::move(whole.squares)};
+}
+
+/// The same numbers in the same order give the same sums, whoever computed them.
+void TrainStep::finish(const Numbers& numbers, bool mtp_last, StepGradients& sum) {
+  for (const std::vector<double>& losses : numbers.losses) {
+    size_t at = 0;
+    const size_t end = losses.size() - (mtp_last ? 1 : 0);
+    sum.loss += losses[at++];
+    for (; at < end; ++at) sum.balance_loss += losses[at];
+    if (mtp_last) *sum.mtp_loss += losses[at] / settings_.mtp_weight;
+  }
+  const GradientNorm norm = gradient_norm(numbers.squares, 1);
   sum.norm = norm_ = norm.norm;
   sum.finite = norm.finite && std::isfinite(sum.loss) && std::isfinite(sum.mtp_loss.value_or(0)) &&
                std::isfinite(sum.balance_loss);
@@ -156,8 +204,10 @@ TrainStep::LossTerms TrainStep::micro_batch(const models::TokenBatch& tokens,
   terms.tensors.insert(terms.tensors.end(), losses.balance.begin(), losses.balance.end());
   if (terms.mtp) terms.tensors.push_back(losses.mtp);
   losses = {};
+  size_t node = 0;
+  while (index >= nodes_[node].end) ++node;
   tape.backward(std::move(seeds), {.leaf_ready = [&](const Tensor& leaf, Tensor gradient) {
-                  tree_.add(index, leaf, std::move(gradient));
+                  trees_[node].add(index - nodes_[node].begin, leaf, std::move(gradient));
                 }});
   return terms;
 }
@@ -165,6 +215,7 @@ TrainStep::LossTerms TrainStep::micro_batch(const models::TokenBatch& tokens,
 void TrainStep::update(double lr) {
   optimizer_.step(gradients_, lr, clip_scale(norm_, settings_.clip));
   gradients_.clear();
+  if (shared_ != nullptr) shared_->spread();
   const std::vector<Weight*> biases = model_.selection_biases();
   for (size_t l = 0; l < biases.size() && l < expert_counts_.size(); ++l)
     ops::bias_update(

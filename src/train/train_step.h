@@ -13,6 +13,7 @@
 #include "optim/gradient_tree.h"
 #include "optim/optimizer.h"
 #include "train/config.h"
+#include "train/shared_step.h"
 
 namespace ferry {
 
@@ -55,11 +56,16 @@ struct WeightedGradients {
 /// settings alone.
 class TrainStep {
  public:
-  TrainStep(models::TrainableLm& model, Optimizer& optimizer, const StepSettings& settings);
+  /// `shared`: with what other processes the step is made, each giving the same arguments to each call;
+  /// nullptr: alone. Its calls throw comm::LinkError then. Weighted labels are learnt from alone.
+  TrainStep(models::TrainableLm& model,
+            Optimizer& optimizer,
+            const StepSettings& settings,
+            SharedStep* shared = nullptr);
 
   /// Gradients of the micro-batches of step number `step`, in order; the weights stay as they are.
   /// Waits for the device once: all numbers that the host wants are read together. done(n) is called
-  /// when n micro-batches have been launched, if given.
+  /// when n of this process's micro-batches have been launched, if given.
   StepGradients gradients(int64_t step,
                           std::span<const data::Batch> micro_batches,
                           const std::function<void(int64_t)>& done = {});
@@ -79,21 +85,32 @@ class TrainStep {
     bool mtp = false;  // the last one
     Tensor token_losses;
   };
-  void begin();
+  /// The numbers of a step that the host reads.
+  struct Numbers {
+    std::vector<std::vector<double>> losses;  // LossTerms::tensors of each micro-batch
+    std::vector<double> squares;              // gradient_squares
+  };
+  void begin(int64_t micro_batches);
   /// What every kind of step asks of the losses. `share`: the micro-batch's of the step's tokens.
   models::LossOptions loss_options(double share) const;
   LossTerms micro_batch(const models::TokenBatch& tokens,
                         int64_t index,
                         const models::LossOptions& options);
   /// Takes the gradients out of the tree; reads the losses and the norm together.
-  void finish(const std::vector<LossTerms>& terms, StepGradients& sum);
+  Numbers numbers_alone(const std::vector<LossTerms>& terms);
+  Numbers numbers_shared(int64_t step, const std::vector<LossTerms>& terms);
+  void finish(const Numbers& numbers, bool mtp_last, StepGradients& sum);
 
   models::TrainableLm& model_;
   Optimizer& optimizer_;
   StepSettings settings_;
-  GradientTree tree_;
-  std::vector<Tensor> gradients_;      // of optimizer_.weights()
-  std::vector<Tensor> expert_counts_;  // i32 [experts] of each MoE layer
+  SharedStep* shared_;
+  comm::MicroRange share_;               // of the step's micro-batches, what this process computes
+  std::vector<comm::MicroRange> nodes_;  // of the tree over all of them, that make it up
+  std::vector<GradientTree> trees_;      // of each node
+  int64_t micro_batches_ = 0;            // of the step
+  std::vector<Tensor> gradients_;        // of optimizer_.weights(), that are updated here
+  std::vector<Tensor> expert_counts_;    // i32 [experts] of each MoE layer
   double norm_ = 0;
 };
 

@@ -1,0 +1,253 @@
+#include "train/shared_step.h"
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "optim/gradient_tree.h"
+
+namespace ferry {
+namespace {
+
+using comm::Purpose;
+
+std::span<std::byte> memory_of(const Tensor& t) {
+  return {static_cast<std::byte*>(t.data()), t.bytes()};
+}
+
+template <typename T>
+void put(std::vector<std::byte>& to, const std::vector<T>& numbers) {
+  const auto bytes = std::as_bytes(std::span(numbers));
+  to.insert(to.end(), bytes.begin(), bytes.end());
+}
+
+/// The next so many numbers.
+template <typename T>
+std::vector<T> take(std::span<const std::byte>& from, size_t count) {
+  std::vector<T> numbers(count);
+  std::memcpy(numbers.data(), from.data(), count * sizeof(T));
+  from = from.subspan(count * sizeof(T));
+  return numbers;
+}
+
+/// The number of a message on its link. Both ends know it.
+uint32_t index_of(size_t weight, size_t parts, size_t part) {
+  return static_cast<uint32_t>(weight * parts + part);
+}
+
+}  // namespace
+
+std::vector<int> owners_of_weights(const std::vector<Weight*>& trained, int ranks) {
+  std::vector<uint64_t> bytes;
+  for (const Weight* w : trained) bytes.push_back(w->value.bytes());
+  return comm::owners_of(bytes, ranks);
+}
+
+Optimizer optimizer_at(const RankPlace& place,
+                       const OptimizerSettings& settings,
+                       const std::vector<Weight*>& weights) {
+  const std::vector<int> owners =
+      owners_of_weights(Optimizer::trained(settings, weights), place.ranks);
+  return Optimizer(
+      settings, weights, [&](size_t i) { return place.rank == 0 || owners[i] == place.rank; });
+}
+
+SharedStep::SharedStep(comm::Communicator& ranks, std::vector<Weight*> weights, double patience_s)
+    : ranks_(ranks),
+      weights_(std::move(weights)),
+      owners_(owners_of_weights(weights_, ranks.ranks())),
+      patience_s_(patience_s) {
+  for (const Weight* w : weights_)
+    check(w->value.device().kind() == DeviceKind::kCpu && w->value.contiguous(),
+          "shared step: {} is not in the host's memory",
+          w->name);
+}
+
+const comm::ReducePlan& SharedStep::plan(int64_t micro_batches) {
+  if (!plan_ || plan_->micro_batches() != micro_batches)
+    plan_.emplace(micro_batches, ranks_.ranks());
+  return *plan_;
+}
+
+/// What is sent and waited for while it lives is spent on steps.
+class SharedStep::Counting {
+ public:
+  explicit Counting(SharedStep& of)
+      : of_(of), bytes_(of.ranks_.bytes_sent()), begin_s_(system_clock().monotonic_s()) {}
+  ~Counting() {
+    of_.spent_.bytes += of_.ranks_.bytes_sent() - bytes_;
+    of_.spent_.seconds += system_clock().monotonic_s() - begin_s_;
+  }
+  Counting(const Counting&) = delete;
+  Counting& operator=(const Counting&) = delete;
+
+ private:
+  SharedStep& of_;
+  const uint64_t bytes_;
+  const double begin_s_;
+};
+
+SharedStep::Whole SharedStep::reduce(int64_t step, int64_t micro_batches, Share share) {
+  const comm::ReducePlan& shared = plan(micro_batches);
+  step_ = step;
+  Whole whole;
+  take_numbers(shared, share, exchange_numbers(shared, share), whole);
+  sum_gradients(shared, exchange_gradients(std::move(share)), whole);
+  exchange_squares(whole);
+  return whole;
+}
+
+/// Losses, expert counts and presence, of each rank as one message.
+std::vector<std::vector<std::byte>> SharedStep::exchange_numbers(const comm::ReducePlan& plan,
+                                                                 const Share& share) {
+  std::vector<std::byte> mine;
+  for (const std::vector<double>& l : share.losses) put(mine, l);
+  for (const std::vector<int32_t>& c : share.expert_counts) put(mine, c);
+  for (const std::vector<Tensor>& node : share.sums)
+    for (const Tensor& t : node) mine.push_back(std::byte{t.defined()});
+  size_t counts = 0;
+  for (const std::vector<int32_t>& c : share.expert_counts) counts += c.size() * sizeof(int32_t);
+  std::vector<size_t> sizes;
+  for (int r = 0; r < plan.ranks(); ++r)
+    sizes.push_back(static_cast<size_t>(plan.share(r).size()) * share.losses.at(0).size() *
+                        sizeof(double) +
+                    counts + plan.nodes(r).size() * weights_.size());
+  const Counting counting(*this);
+  return comm::all_gather(ranks_, {Purpose::kNumbers, step_}, mine, sizes, patience_s_);
+}
+
+void SharedStep::take_numbers(const comm::ReducePlan& plan,
+                              const Share& share,
+                              const std::vector<std::vector<std::byte>>& all,
+                              Whole& whole) {
+  for (const std::vector<int32_t>& c : share.expert_counts)
+    whole.expert_counts.emplace_back(c.size(), 0);
+  there_.assign(all.size(), {});
+  updated_.assign(weights_.size(), 0);
+  for (size_t r = 0; r < all.size(); ++r) {
+    std::span<const std::byte> rest = all[r];
+    for (int64_t m = 0; m < plan.share(static_cast<int>(r)).size(); ++m)
+      whole.losses.push_back(take<double>(rest, share.losses[0].size()));
+    for (std::vector<int32_t>& counts : whole.expert_counts) {
+      const std::vector<int32_t> theirs = take<int32_t>(rest, counts.size());
+      for (size_t e = 0; e < counts.size(); ++e) counts[e] += theirs[e];
+    }
+    for (size_t n = 0; n < plan.nodes(static_cast<int>(r)).size(); ++n) {
+      there_[r].push_back(take<uint8_t>(rest, weights_.size()));
+      for (size_t i = 0; i < weights_.size(); ++i) updated_[i] |= there_[r][n][i];
+    }
+  }
+}
+
+/// Every rank's sums over its nodes, of the weights that are owned here.
+SharedStep::Sums SharedStep::exchange_gradients(Share share) {
+  const Counting counting(*this);
+  const auto me = static_cast<size_t>(ranks_.rank());
+  Sums sums;
+  for (const std::vector<std::vector<uint8_t>>& nodes : there_)
+    sums.emplace_back(nodes.size(), std::vector<Tensor>(weights_.size()));
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    for (size_t n = 0; n < share.sums.size(); ++n) {
+      const Tensor& sum = share.sums[n][i];
+      if (owns(i))
+        sums[me][n][i] = std::move(share.sums[n][i]);
+      else if (sum.defined())
+        ranks_.send(owner(i),
+                    {Purpose::kGradients, step_, index_of(i, share.sums.size(), n)},
+                    memory_of(sum));
+    }
+    if (!owns(i)) continue;
+    for (size_t r = 0; r < there_.size(); ++r)
+      for (size_t n = 0; r != me && n < there_[r].size(); ++n) {
+        if (there_[r][n][i] == 0) continue;
+        const Tensor& value = weights_[i]->value;
+        sums[r][n][i] = Tensor::empty(value.shape(), value.dtype(), value.device());
+        ranks_.receive(static_cast<int>(r),
+                       {Purpose::kGradients, step_, index_of(i, there_[r].size(), n)},
+                       memory_of(sums[r][n][i]));
+      }
+  }
+  ranks_.finish(patience_s_);
+  return sums;
+}
+
+void SharedStep::sum_gradients(const comm::ReducePlan& plan, Sums sums, Whole& whole) {
+  std::vector<comm::MicroRange> nodes;
+  for (int r = 0; r < plan.ranks(); ++r)
+    nodes.insert(nodes.end(), plan.nodes(r).begin(), plan.nodes(r).end());
+  whole.gradients.resize(weights_.size());
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (!owns(i) || updated_[i] == 0) continue;
+    std::vector<Tensor> of_weight;
+    for (std::vector<std::vector<Tensor>>& rank : sums)
+      for (std::vector<Tensor>& node : rank) of_weight.push_back(std::move(node[i]));
+    whole.gradients[i] = GradientTree::fold(plan.micro_batches(), nodes, std::move(of_weight));
+  }
+}
+
+/// The sum of squares of a gradient depends on it alone, so owners can give each theirs.
+void SharedStep::exchange_squares(Whole& whole) {
+  std::vector<double> mine;
+  if (const Tensor squares = gradient_squares(whole.gradients); squares.defined())
+    mine = read_together({&squares, 1}).front();
+  std::vector<size_t> sizes(static_cast<size_t>(ranks_.ranks()), 0);
+  for (size_t i = 0; i < weights_.size(); ++i)
+    if (updated_[i] != 0) sizes[static_cast<size_t>(owner(i))] += sizeof(double);
+  const Counting counting(*this);
+  const auto all = comm::all_gather(
+      ranks_, {Purpose::kSquares, step_}, comm::bytes_of(std::as_const(mine)), sizes, patience_s_);
+  std::vector<std::span<const std::byte>> rest(all.begin(), all.end());
+  for (size_t i = 0; i < weights_.size(); ++i)
+    if (updated_[i] != 0)
+      whole.squares.push_back(take<double>(rest[static_cast<size_t>(owner(i))], 1).front());
+}
+
+void SharedStep::spread() {
+  const Counting counting(*this);
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (updated_[i] == 0) continue;
+    const comm::Tag tag{Purpose::kWeights, step_, static_cast<uint32_t>(i)};
+    if (!owns(i)) {
+      ranks_.receive(owner(i), tag, memory_of(weights_[i]->value));
+      continue;
+    }
+    for (int r = 0; r < ranks_.ranks(); ++r)
+      if (r != ranks_.rank()) ranks_.send(r, tag, memory_of(weights_[i]->value));
+  }
+  ranks_.finish(patience_s_);
+  for (size_t i = 0; i < weights_.size(); ++i)
+    if (updated_[i] != 0 && !owns(i)) weights_[i]->changed();
+}
+
+void SharedStep::collect_state(int64_t step, const Optimizer& optimizer) {
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (owner(i) == 0 || (!first() && !owns(i))) continue;
+    const std::vector<Tensor> held = optimizer.state(i);
+    for (size_t part = 0; part < held.size(); ++part) {
+      const comm::Tag tag{Purpose::kState, step, index_of(i, held.size(), part)};
+      if (first())
+        ranks_.receive(owner(i), tag, memory_of(held[part]));
+      else
+        ranks_.send(0, tag, memory_of(held[part]));
+    }
+  }
+  ranks_.finish(patience_s_);
+}
+
+std::optional<HeldOutLoss> SharedStep::held_out(int64_t step,
+                                                const std::optional<HeldOutLoss>& mine) {
+  std::vector<double> found(3, 0);
+  if (first() && mine) found = {1, mine->nats_per_token, mine->bits_per_byte};
+  const comm::Tag tag{Purpose::kHeldOut, step};
+  for (int r = 1; first() && r < ranks_.ranks(); ++r)
+    ranks_.send(r, tag, comm::bytes_of(std::as_const(found)));
+  if (!first()) ranks_.receive(0, tag, comm::bytes_of(found));
+  ranks_.finish(patience_s_);
+  if (found[0] == 0) return std::nullopt;
+  return HeldOutLoss{.nats_per_token = found[1], .bits_per_byte = found[2]};
+}
+
+}  // namespace ferry

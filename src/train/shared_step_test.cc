@@ -1,0 +1,271 @@
+// A step that several ranks make together has, to the bit, the losses, the norm and the weights of the step of one
+// process: for any number of ranks that the micro-batches can be shared by, even or not.
+#include "train/shared_step.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <mutex>
+#include <thread>
+
+#include "base/random.h"
+#include "base/threads.h"
+#include "comm/socket_communicator.h"
+#include "device/cpu/cpu_device.h"
+#include "models/registry.h"
+#include "optim/gradient_tree.h"
+#include "train/train_step.h"
+
+namespace ferry {
+namespace {
+
+constexpr double kPatienceS = 120;
+
+/// Ranks of one process share a device, which one thread at a time uses: who waits for others lets go of it.
+class TakingTurns : public comm::Communicator {
+ public:
+  TakingTurns(std::unique_ptr<comm::Communicator> of, std::mutex& turn)
+      : of_(std::move(of)), turn_(turn) {}
+  int rank() const override { return of_->rank(); }
+  int ranks() const override { return of_->ranks(); }
+  void send(int to, const comm::Tag& tag, std::span<const std::byte> bytes) override {
+    of_->send(to, tag, bytes);
+  }
+  void receive(int from, const comm::Tag& tag, std::span<std::byte> bytes) override {
+    of_->receive(from, tag, bytes);
+  }
+  void finish(double patience_s) override {
+    turn_.unlock();
+    const struct Back {
+      std::mutex& turn;
+      ~Back() { turn.lock(); }
+    } back{turn_};
+    of_->finish(patience_s);
+  }
+  void when_waiting(std::function<void(int)> waiting) override {
+    of_->when_waiting(std::move(waiting));
+  }
+  uint64_t bytes_sent() const override { return of_->bytes_sent(); }
+
+ private:
+  std::unique_ptr<comm::Communicator> of_;
+  std::mutex& turn_;
+};
+
+/// Each rank on a thread of its own, taking turns.
+void as_ranks(int ranks, const std::function<void(comm::Communicator&)>& does) {
+  auto all = comm::local_communicators(ranks);
+  ASSERT_TRUE(all) << all.error().message;
+  std::mutex turn;
+  std::vector<std::thread> threads;
+  for (std::unique_ptr<comm::Communicator>& c : *all)
+    threads.emplace_back([&turn, &does, c = std::make_unique<TakingTurns>(std::move(c), turn)] {
+      const FlushDenormals flush;
+      const std::lock_guard mine(turn);
+      does(*c);
+    });
+  for (std::thread& t : threads) t.join();
+}
+
+std::vector<float> drawn(uint64_t stream, size_t count) {
+  const Random random(5, RandomPurpose::kTest, stream);
+  std::vector<float> v(count);
+  for (size_t i = 0; i < count; ++i)
+    v[i] = static_cast<float>(random.normal(2 * i) * (1 + 1000 * random.uniform(2 * i + 1)));
+  return v;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+std::vector<Weight> three_weights() {
+  const Shape shapes[] = {{5, 3}, {7}, {4, 4}};
+  std::vector<Weight> weights(3);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    weights[i].name = std::string(1, static_cast<char>('a' + i));
+    weights[i].global_shape = shapes[i];
+    weights[i].value = Tensor::zeros(shapes[i], DType::kF32, cpu_device());
+  }
+  return weights;
+}
+
+/// Micro-batch m's gradient of weight w; every weight is without one in some, the second in all of every step.
+Tensor gradient_of(int64_t m, size_t w, const Shape& shape) {
+  if (w == 1 || (static_cast<size_t>(m) + w) % 3 == 0) return {};
+  return Tensor::from_f32(
+      drawn(static_cast<uint64_t>(m) * 10 + w, static_cast<size_t>(shape.count())),
+      shape,
+      cpu_device());
+}
+
+TEST(SharedStep, SumsAreThoseOfOneProcess) {
+  for (const int64_t m : {int64_t{1}, int64_t{4}, int64_t{7}, int64_t{9}, int64_t{12}}) {
+    const std::vector<Weight> leaves = three_weights();
+    std::vector<Tensor> expected;
+    GradientTree tree;
+    for (int64_t i = 0; i < m; ++i)
+      for (size_t w = 0; w < leaves.size(); ++w)
+        if (Tensor g = gradient_of(i, w, leaves[w].value.shape()); g.defined())
+          tree.add(i, leaves[w].value, std::move(g));
+    for (const Weight& leaf : leaves) expected.push_back(tree.take(leaf.value, m));
+    const std::vector<Tensor> squared = {gradient_squares(expected)};
+    const std::vector<double> squares = read_together(squared).front();
+    for (int ranks = 1; ranks <= m; ++ranks)
+      as_ranks(ranks, [&](comm::Communicator& c) {
+        std::vector<Weight> weights = three_weights();
+        std::vector<Weight*> list;
+        for (Weight& w : weights) list.push_back(&w);
+        SharedStep shared(c, list, kPatienceS);
+        const comm::ReducePlan& plan = shared.plan(m);
+        SharedStep::Share share;
+        for (int64_t i = plan.share(c.rank()).begin; i < plan.share(c.rank()).end; ++i)
+          share.losses.push_back({0.5 + static_cast<double>(i), 100.0 * static_cast<double>(i)});
+        share.expert_counts = {{1, c.rank()}, {7, 0}};
+        for (const comm::MicroRange& node : plan.nodes(c.rank())) {
+          GradientTree of_node;
+          for (int64_t i = node.begin; i < node.end; ++i)
+            for (size_t w = 0; w < list.size(); ++w)
+              if (Tensor g = gradient_of(i, w, list[w]->value.shape()); g.defined())
+                of_node.add(i - node.begin, list[w]->value, std::move(g));
+          std::vector<Tensor>& sums = share.sums.emplace_back();
+          for (const Weight* w : list) sums.push_back(of_node.take(w->value, node.size()));
+        }
+        const uint64_t before = c.bytes_sent();
+        const SharedStep::Whole whole = shared.reduce(3, m, std::move(share));
+        EXPECT_GT(c.bytes_sent() + (ranks == 1 ? 1 : 0), before);
+        ASSERT_EQ(std::ssize(whole.losses), m);
+        for (int64_t i = 0; i < m; ++i)
+          EXPECT_EQ(
+              whole.losses[static_cast<size_t>(i)],
+              (std::vector<double>{0.5 + static_cast<double>(i), 100.0 * static_cast<double>(i)}));
+        EXPECT_EQ(
+            whole.expert_counts,
+            (std::vector<std::vector<int32_t>>{{ranks, ranks * (ranks - 1) / 2}, {7 * ranks, 0}}));
+        EXPECT_EQ(whole.squares, squares);
+        const std::vector<int> owners = owners_of_weights(list, ranks);
+        for (size_t w = 0; w < list.size(); ++w) {
+          const bool here = owners[w] == c.rank() && expected[w].defined();
+          ASSERT_EQ(whole.gradients[w].defined(), here) << "weight " << w << " at " << c.rank();
+          if (here) {
+            EXPECT_TRUE(same_bits(whole.gradients[w].to_f32(), expected[w].to_f32()));
+          }
+        }
+      });
+  }
+}
+
+constexpr const char* kConfig =
+    R"({"model_type": "deepseek_v3", "vocab_size": 40, "hidden_size": 16,
+  "num_hidden_layers": 2, "first_k_dense_replace": 1, "intermediate_size": 24,
+  "moe_intermediate_size": 8, "n_routed_experts": 4, "n_shared_experts": 1,
+  "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "topk_method": "noaux_tc",
+  "scoring_func": "sigmoid", "norm_topk_prob": true, "routed_scaling_factor": 1.5,
+  "num_attention_heads": 2, "q_lora_rank": null, "kv_lora_rank": 8, "qk_nope_head_dim": 8,
+  "qk_rope_head_dim": 4, "v_head_dim": 8, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+  "max_position_embeddings": 64, "num_nextn_predict_layers": 1, "initializer_range": 0.1,
+  "tie_word_embeddings": false, "bos_token_id": 0, "eos_token_id": 1})";
+
+/// Micro-batches of different lengths, so that each weighs differently.
+std::vector<data::Batch> batches_of(int64_t step, int64_t count) {
+  std::vector<data::Batch> batches;
+  for (int64_t m = 0; m < count; ++m) {
+    data::Batch& b = batches.emplace_back();
+    const int32_t length = 6 + static_cast<int32_t>(m % 3) * 2;
+    for (int32_t t = 0; t < length; ++t) {
+      const int32_t token = (static_cast<int32_t>(17 * step + 5 * m) + 3 * t) % 40;
+      b.tokens.push_back(token);
+      b.next.push_back((token + 3) % 40);
+      b.mtp_labels.push_back(t + 1 < length ? (token + 6) % 40 : -1);
+    }
+    b.labels = b.next;
+    b.segment_lengths = {length};
+    b.label_bytes = length;
+  }
+  return batches;
+}
+
+/// What a run of some steps comes to: of each, what is reported; then weights, and state.
+struct Trained {
+  std::vector<double> told;
+  std::vector<std::vector<float>> weights;
+  std::vector<std::vector<float>> state;
+};
+
+Trained trained(OptimizerSettings::Kind kind, int64_t micro_batches, comm::Communicator* ranks) {
+  auto model = models::make_model(kConfig, "config", cpu_device(), DType::kBF16, DType::kF32);
+  EXPECT_TRUE(model) << model.error().message;
+  models::initialise(**model, 3);
+  const RankPlace place = ranks == nullptr ? RankPlace{} : RankPlace{ranks->rank(), ranks->ranks()};
+  Optimizer optimizer = optimizer_at(place, {.kind = kind}, (*model)->weights());
+  std::optional<SharedStep> shared;
+  if (ranks != nullptr) shared.emplace(*ranks, optimizer.weights(), kPatienceS);
+  TrainStep step(**model,
+                 optimizer,
+                 {.mtp_every = 2, .balance_alpha = 0.01, .bias_update_speed = 0.01, .clip = 0.5},
+                 shared ? &*shared : nullptr);
+  Trained t;
+  for (int64_t s = 1; s <= 4; ++s) {
+    const std::vector<data::Batch> batches = batches_of(s, micro_batches);
+    const StepGradients g = step.gradients(s, batches);
+    t.told.insert(t.told.end(), {g.loss, g.mtp_loss.value_or(-1), g.balance_loss, g.norm});
+    EXPECT_TRUE(g.finite);
+    if (s != 3) step.update(0.02);  // one is refused
+  }
+  if (shared) shared->collect_state(4, optimizer);
+  for (const Weight* w : (*model)->weights()) t.weights.push_back(w->value.to_f32());
+  if (place.rank == 0)
+    optimizer.for_each_state(
+        [&](const std::string&, const Tensor& state) { t.state.push_back(state.to_f32()); });
+  return t;
+}
+
+void expect_same(const Trained& a, const Trained& b, const std::string& what) {
+  EXPECT_EQ(a.told, b.told) << what;
+  ASSERT_EQ(a.weights.size(), b.weights.size());
+  for (size_t i = 0; i < a.weights.size(); ++i)
+    EXPECT_TRUE(same_bits(a.weights[i], b.weights[i])) << what << ": weight " << i;
+}
+
+TEST(SharedStep, AnyNumberOfRanksTrainsTheModelOfOneProcess) {
+  for (const auto kind : {OptimizerSettings::Kind::kAdamW, OptimizerSettings::Kind::kMuon}) {
+    const Trained alone = trained(kind, 9, nullptr);
+    ASSERT_GT(alone.state.size(), 10u);
+    for (int ranks = 1; ranks <= 9; ++ranks) {
+      std::mutex mutex;
+      as_ranks(ranks, [&](comm::Communicator& c) {
+        const Trained t = trained(kind, 9, &c);
+        const std::string what =
+            "rank " + std::to_string(c.rank()) + " of " + std::to_string(ranks);
+        expect_same(t, alone, what);
+        if (c.rank() != 0) return;
+        ASSERT_EQ(t.state.size(), alone.state.size());
+        for (size_t i = 0; i < t.state.size(); ++i)
+          EXPECT_TRUE(same_bits(t.state[i], alone.state[i])) << what << ": state " << i;
+      });
+    }
+  }
+}
+
+TEST(SharedStep, OptimizersHoldWhatIsTheirs) {
+  std::vector<Weight> weights = three_weights();
+  std::vector<Weight*> list;
+  for (Weight& w : weights) list.push_back(&w);
+  size_t others = 0;
+  const Optimizer all = optimizer_at({}, {}, list), first = optimizer_at({0, 3}, {}, list);
+  EXPECT_EQ(first.state_bytes(), all.state_bytes());  // it writes checkpoints
+  for (int r = 1; r < 3; ++r) {
+    Optimizer optimizer = optimizer_at({r, 3}, {}, list);
+    others += optimizer.state_bytes();
+    EXPECT_EQ(optimizer.weights(), all.weights());
+    std::vector<Tensor> gradients;
+    for (const Weight* w : list)
+      gradients.push_back(Tensor::zeros(w->value.shape(), DType::kF32, cpu_device()));
+    EXPECT_ANY_THROW(optimizer.step(gradients, 0.1, 1)) << "updates what is another rank's";
+  }
+  EXPECT_LT(others, all.state_bytes());
+  EXPECT_GT(others, 0u);
+}
+
+}  // namespace
+}  // namespace ferry

@@ -1,0 +1,200 @@
+#include "train/worker_crew.h"
+
+#include <fmt/core.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "base/check.h"
+#include "base/units.h"
+#include "comm/rendezvous.h"
+
+namespace ferry::supervisor {
+namespace {
+
+constexpr double kLostLinkS = 5;
+constexpr Heartbeat kNothingYet{.work = Work::kReadingData};  // was heard
+
+bool left_with(const RankEnd& e, int code) {
+  return WIFEXITED(e.status) && WEXITSTATUS(e.status) == code;
+}
+bool failed(const RankEnd& e) { return !left_with(e, 0); }
+/// Not as a consequence of another rank's end, and not with what all come to.
+bool failed_by_itself(const RankEnd& e) {
+  return failed(e) && !left_with(e, kLinkFailed) && !left_with(e, 1) && !left_with(e, 2);
+}
+
+std::string in_words(const RankEnd& e) {
+  return WIFEXITED(e.status)
+             ? fmt::format("rank {} left with status {}", e.rank, WEXITSTATUS(e.status))
+             : fmt::format("rank {} was ended by signal {} ({})",
+                           e.rank,
+                           WTERMSIG(e.status),
+                           ::strsignal(WTERMSIG(e.status)));
+}
+
+}  // namespace
+
+RankEnd cause_of(const std::vector<RankEnd>& ends) {
+  check(!ends.empty(), "crew: nobody has ended");
+  const auto first = [&](auto&& is) { return std::find_if(ends.begin(), ends.end(), is); };
+  if (const auto e = first(failed_by_itself); e != ends.end()) return *e;
+  if (const auto e =
+          first([](const RankEnd& r) { return failed(r) && !left_with(r, kLinkFailed); });
+      e != ends.end())
+    return *e;
+  if (const auto e = first(failed); e != ends.end()) return *e;
+  return *std::min_element(
+      ends.begin(), ends.end(), [](const RankEnd& a, const RankEnd& b) { return a.rank < b.rank; });
+}
+
+std::optional<double> others_may_go_on_s(const RankEnd& cause) {
+  if (failed_by_itself(cause)) return 0;
+  if (left_with(cause, kLinkFailed)) return kLostLinkS;
+  return std::nullopt;
+}
+
+std::string who_holds_up(const std::vector<RankReport>& ranks, double now_s) {
+  std::string holding, waiting;
+  for (size_t r = 0; r < ranks.size(); ++r) {
+    if (ranks[r].ended) continue;
+    const Heartbeat& last = ranks[r].last;
+    std::string& list = last.waits_for < 0 ? holding : waiting;
+    list += fmt::format("{}rank {}: {}", list.empty() ? "" : "; ", r, in_words(last));
+    list += last.waits_for < 0
+                ? fmt::format(", silent for {}", format_duration(now_s - ranks[r].since_s))
+                : fmt::format(", waiting for rank {}", last.waits_for);
+    if (ranks[r].stopped) list += " (a signal has stopped it)";
+  }
+  return fmt::format("{}{}{}", holding, holding.empty() || waiting.empty() ? "" : "; ", waiting);
+}
+
+Result<WorkerCrew> WorkerCrew::start(const Command& command,
+                                     const std::vector<std::string>& arguments,
+                                     const sigset_t& blocked,
+                                     double now_s) {
+  std::vector<int> unheard;
+  for (const int s : kStopSignals)
+    if (s != SIGTERM && s != SIGXCPU) unheard.push_back(s);
+  ChildProcess::Start start{.program = command.program,
+                            .arguments = arguments,
+                            .ignored = std::move(unheard),
+                            .blocked = blocked,
+                            .nonblocking = true,
+                            .handed = command.handed};
+  std::optional<comm::Rendezvous> rendezvous;
+  if (command.ranks > 1) {
+    TRY_ASSIGN(rendezvous, comm::Rendezvous::open(command.ranks));
+    start.arguments.push_back(command.ranked);
+  }
+  WorkerCrew crew;
+  for (int r = 0; r < command.ranks; ++r) {
+    if (rendezvous) {
+      start.handed = rendezvous->ticket(r) + "\n" + command.handed;
+      start.lent = rendezvous->listener(r);
+    }
+    TRY_ASSIGN(ChildProcess process, ChildProcess::start(start));
+    crew.ranks_.push_back({.process = std::move(process),
+                           .report = {.last = kNothingYet, .since_s = now_s},
+                           .work = kNothingYet});
+  }
+  return crew;
+}
+
+void WorkerCrew::signal(int number) const {
+  for (const Rank& r : ranks_) r.process.signal(number);
+}
+
+void WorkerCrew::kill() {
+  killed_ = true;
+  signal(SIGKILL);
+}
+
+void WorkerCrew::add_polled(std::vector<pollfd>& polled) const {
+  for (const Rank& r : ranks_) polled.push_back({r.process.pipe(), POLLIN, 0});
+}
+
+std::optional<Heartbeat> WorkerCrew::heard(double now_s) {
+  std::optional<Heartbeat> says;
+  bool others_live = false;
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    Rank& rank = ranks_[i];
+    Heartbeat beats[256];  // written whole: a read returns whole ones
+    ssize_t n;
+    while ((n = ::read(rank.process.pipe(), beats, sizeof beats)) > 0) {
+      const auto count = static_cast<size_t>(n) / sizeof beats[0];
+      for (size_t b = 0; b < count; ++b) {
+        rank.report.last = beats[b];
+        if (beats[b].waits_for >= 0) continue;
+        rank.work = beats[b];
+        rank.report.since_s = now_s;
+        if (i == 0)
+          says = beats[b];
+        else
+          others_live = true;
+      }
+    }
+    if (n == 0) rank.process.close_pipe();  // the worker did: poll() must not spin on its end
+  }
+  if (!says && others_live && ranks_[0].report.last.waits_for >= 0) says = ranks_[0].work;
+  return says;
+}
+
+std::optional<std::string> WorkerCrew::report(double now_s) const {
+  if (!several()) return std::nullopt;
+  std::vector<RankReport> reports;
+  for (const Rank& r : ranks_) {
+    reports.push_back(r.report);
+    reports.back().stopped = r.process.stopped();
+  }
+  return who_holds_up(reports, now_s);
+}
+
+void WorkerCrew::reap(double now_s) {
+  for (size_t r = 0; r < ranks_.size(); ++r) {
+    const std::optional<int> status = ranks_[r].process.ended();
+    if (!status) continue;
+    ranks_[r].report.ended = true;
+    const RankEnd end{static_cast<int>(r), *status};
+    if (killed_ && WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL) continue;
+    if (ends_.empty() || !failed(cause_of(ends_))) first_end_s_ = now_s;
+    ends_.push_back(end);
+  }
+}
+
+/// When those that are left are to be ended.
+std::optional<double> WorkerCrew::others_end_at() const {
+  if (killed_ || ends_.empty()) return std::nullopt;
+  const std::optional<double> seconds = others_may_go_on_s(cause_of(ends_));
+  return seconds ? std::optional(first_end_s_ + *seconds) : std::nullopt;
+}
+
+std::optional<Event> WorkerCrew::ended(double now_s) {
+  reap(now_s);
+  if (!std::all_of(ranks_.begin(), ranks_.end(), [](const Rank& r) { return r.report.ended; })) {
+    if (const std::optional<double> at = others_end_at(); at && now_s >= *at) kill();
+    return std::nullopt;
+  }
+  if (ends_.empty()) return Died{SIGKILL};  // as it was told
+  const RankEnd cause = cause_of(ends_);
+  if (several() && failed(cause)) cause_ = in_words(cause);
+  if (WIFEXITED(cause.status)) return Exited{WEXITSTATUS(cause.status)};
+  return Died{WTERMSIG(cause.status)};
+}
+
+double WorkerCrew::wake_at() const {
+  return others_end_at().value_or(std::numeric_limits<double>::infinity());
+}
+
+Result<HandedRank> rank_of_handed(std::string_view handed) {
+  const size_t end = handed.find('\n');
+  if (end == std::string_view::npos)
+    return fail(Code::kInvalidInput, "the place of a rank that a supervisor handed: is none");
+  return HandedRank{std::string(handed.substr(0, end)), std::string(handed.substr(end + 1))};
+}
+
+}  // namespace ferry::supervisor

@@ -1,0 +1,98 @@
+// The processes that are one worker to the supervisor's rules: a single one, or the ranks of a run, which begin
+// together and of which none goes on without the others. What is known of each is made into what is known of the
+// worker by pure functions; WorkerCrew carries them out.
+#pragma once
+
+#include <poll.h>
+
+#include <csignal>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/child_process.h"
+#include "base/result.h"
+#include "train/supervisor.h"
+
+namespace ferry::supervisor {
+
+/// How a rank ended: a status as of waitpid.
+struct RankEnd {
+  int rank = 0;
+  int status = 0;
+};
+
+/// What ended a crew, of those that ended before anybody was told to end them, in that order: the first whose end
+/// is not a consequence of another's (kLinkFailed), else the first that failed; rank 0's where none did. check:
+/// there is one.
+RankEnd cause_of(const std::vector<RankEnd>& ends);
+
+/// How long the others may go on after such an end: not at all when a rank failed by itself; a moment when it
+/// lost a link, since what was at its other end is about to be known; as long as they want when it left with a
+/// verdict, or because it is done, which they come to as well.
+std::optional<double> others_may_go_on_s(const RankEnd& cause);
+
+/// What is known of a rank that lives.
+struct RankReport {
+  Heartbeat last = {};  // its last word, also that it waits
+  double since_s = 0;   // when it was
+  bool ended = false;
+  bool stopped = false;  // by a signal
+};
+
+/// "rank 1: training (1 of 2 micro-batches of a step), silent for 61 s" of each, in a line; first those for
+/// whom nobody is to blame but themselves: silent, and waiting for no other rank.
+std::string who_holds_up(const std::vector<RankReport>& ranks, double now_s);
+
+/// Owner: supervise(). One thread.
+class WorkerCrew {
+ public:
+  /// Errors: of ChildProcess::start and comm::Rendezvous::open.
+  static Result<WorkerCrew> start(const Command& command,
+                                  const std::vector<std::string>& arguments,
+                                  const sigset_t& blocked,
+                                  double now_s);
+
+  void signal(int number) const;
+  void kill();
+  /// What to wait for besides signals.
+  void add_polled(std::vector<pollfd>& polled) const;
+  /// What they said since the last call, as one worker would: rank 0's words; while it waits for others, theirs
+  /// are a sign of its life.
+  std::optional<Heartbeat> heard(double now_s);
+  /// What they are at, if there are several.
+  std::optional<std::string> report(double now_s) const;
+  /// Its end, when all have ended: told once. Others are ended where that is to be.
+  std::optional<Event> ended(double now_s);
+  /// Who it was, in words, if there were several; after ended().
+  const std::string& cause() const { return cause_; }
+  /// When ended() is to be called at the latest.
+  double wake_at() const;
+
+ private:
+  struct Rank {
+    ChildProcess process;
+    RankReport report;
+    Heartbeat work;  // its last word about its own work
+  };
+  void reap(double now_s);
+  std::optional<double> others_end_at() const;
+  bool several() const { return ranks_.size() > 1; }
+
+  std::vector<Rank> ranks_;
+  std::vector<RankEnd> ends_;  // before anybody was told to
+  double first_end_s_ = 0;     // of ends_
+  bool killed_ = false;        // all of them, by this
+  std::string cause_;
+};
+
+/// In a rank: what it was handed, taken apart.
+struct HandedRank {
+  std::string ticket;  // comm::join
+  std::string rest;    // Command::handed
+};
+Result<HandedRank> rank_of_handed(std::string_view handed);
+
+}  // namespace ferry::supervisor
