@@ -113,6 +113,24 @@ TEST(CudaOpen, NamesWhatIsNotThere) {
   expect_says(in_process({{"FERRY_CUDA_TIMEOUT_S", "-1"}}, open("cuda")), {"must be seconds"});
 }
 
+TEST(CudaOpen, TwoAreUsedInTurns) {
+  const auto use = [](Device& d) {
+    const std::vector<float> v = numbers(1000);
+    return Tensor::from_f32(v, {1000}, d).to_f32() == v;
+  };
+  EXPECT_EQ(in_process({{"FERRY_NVIDIA_SIM_DEVICES", "2"}},
+                       [use] {
+                         Device& first = *open_device("cuda:0").value();
+                         bool right = use(first);
+                         Device& second = *open_device("cuda:1").value();
+                         right = use(first) && right;  // opening another binds nobody for good
+                         right = use(second) && right;
+                         right = use(first) && right;
+                         return std::string(right ? "right" : "wrong");
+                       }),
+            "right");
+}
+
 TEST(CudaOpen, AnOpWithoutAKernelIsNamed) {
   const std::string said = in_process({}, [] {
     for (const ops::OpSpec& spec : ops::all_op_specs())

@@ -246,8 +246,11 @@ TEST(ServerVerify, WhatCannotBeAskedIsSaid) {
   const FaultyServer server(tiny_model(), Fault::kNone, {.key = "secret"});
   o.address = server.address() + "/v1/";
   refused(Code::kInvalidInput, "--api-key-file");
-  o.key = "another";
-  refused(Code::kInvalidInput, "--api-key-file");
+  // The second is a piece of what stands in its place in what a server says.
+  for (const char* key : {"another", "key"}) {
+    o.key = key;
+    refused(Code::kInvalidInput, "--api-key-file");
+  }
   o.key = "secret";
   o.model = "large";
   refused(Code::kInvalidInput, "it lists 'tiny'");

@@ -454,7 +454,8 @@ void Session::begin(HttpResponse head) {
 
 void Session::write(std::string_view piece) {
   if (piece.empty()) return;
-  if (out_.size() + writing_.size() > server_.limits.unread_bytes) return close();
+  // Of what is on its way already one piece may be larger; it has its time (write_s).
+  if (out_.size() > server_.limits.unread_bytes) return close();
   if (chunked_) fmt::format_to(std::back_inserter(out_), "{:x}\r\n", piece.size());
   out_ += piece;
   if (chunked_) out_ += "\r\n";

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -32,6 +33,10 @@ namespace ferry {
 namespace {
 
 using supervisor::Work;
+
+// Ranks wait for each other as long as it takes, be it a save or an evaluation: the links of one that died close, and
+// hangs are found by who started them, who knows what each is at.
+constexpr double kForever = std::numeric_limits<double>::infinity();
 
 class Run {
  public:
@@ -81,12 +86,6 @@ class Run {
   /// All ranks stop at the same place: as they have agreed.
   bool stopping() const { return ranks() != nullptr ? stop_agreed_ : told_to_stop(); }
   bool stop_here();
-  /// How long another rank may be silent. Hangs are found by who started the ranks, who knows more of them: this is
-  /// for when he does not, and longer than anything that he is patient with.
-  double patience_s() const {
-    const SupervisorSettings& s = settings_.supervisor;
-    return s.start_patience_s + s.step_patience_s + s.evaluate_patience_s + s.save_patience_s;
-  }
   int64_t micro_batches() const {
     return settings_.train.tokens_per_step / settings_.train.micro_batch_tokens;
   }
@@ -132,7 +131,7 @@ Result<void> Run::together(Result<void> mine, const Identity& identity) {
       agree(*ranks(),
             agreements_++,
             {.prepared = std::move(mine), .stop = told_to_stop(), .identity = identity},
-            patience_s());
+            kForever);
   stop_agreed_ = agreed.stop;
   return agreed.all;
 }
@@ -141,7 +140,7 @@ bool Run::stop_here() {
   if (ranks() == nullptr) return told_to_stop();
   begin_step();  // what is waited for is another rank's step, be it after a save that took its time
   return stop_agreed_ = comm::any_of(
-             *ranks(), {comm::Purpose::kStop, state_.step}, told_to_stop(), patience_s());
+             *ranks(), {comm::Purpose::kStop, state_.step}, told_to_stop(), kForever);
 }
 
 /// The folder is rank 0's to mend before anybody reads what is in it.
@@ -215,7 +214,7 @@ Result<void> Run::prepare() {
   saved_step_ = begun.saved_step;
   if (told_to_stop()) return {};
   if (first()) TRY(announce());
-  if (ranks() != nullptr) shared_.emplace(*ranks(), optimizer_->weights(), patience_s());
+  if (ranks() != nullptr) shared_.emplace(*ranks(), optimizer_->weights(), kForever);
   step_.emplace(
       *model_, *optimizer_, step_settings(settings_.train), shared_ ? &*shared_ : nullptr);
   progress_.emplace(ProgressSettings{.steps = settings_.train.steps, .every = settings_.log.every},

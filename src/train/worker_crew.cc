@@ -63,9 +63,11 @@ std::string who_holds_up(const std::vector<RankReport>& ranks, double now_s) {
   for (size_t r = 0; r < ranks.size(); ++r) {
     if (ranks[r].ended) continue;
     const Heartbeat& last = ranks[r].last;
-    std::string& list = last.waits_for < 0 ? holding : waiting;
+    // Who is stopped waits for nobody, whatever he said before.
+    const bool holds = last.waits_for < 0 || ranks[r].stopped;
+    std::string& list = holds ? holding : waiting;
     list += fmt::format("{}rank {}: {}", list.empty() ? "" : "; ", r, in_words(last));
-    list += last.waits_for < 0
+    list += holds
                 ? fmt::format(", silent for {}", format_duration(now_s - ranks[r].since_s))
                 : fmt::format(", waiting for rank {}", last.waits_for);
     if (ranks[r].stopped) list += " (a signal has stopped it)";
@@ -181,7 +183,11 @@ std::optional<Event> WorkerCrew::ended(double now_s) {
   }
   if (ends_.empty()) return Died{SIGKILL};  // as it was told
   const RankEnd cause = cause_of(ends_);
-  if (several() && failed(cause)) cause_ = in_words(cause);
+  // The others are done before rank 0, who writes: their ends say nothing of what it was killed at.
+  if (killed_ && !failed(cause) && cause.rank != 0) return Died{SIGKILL};
+  // A verdict is everybody's, whoever was seen to leave with it first.
+  if (several() && failed(cause) && !left_with(cause, 1) && !left_with(cause, 2))
+    cause_ = in_words(cause);
   if (WIFEXITED(cause.status)) return Exited{WEXITSTATUS(cause.status)};
   return Died{WTERMSIG(cause.status)};
 }

@@ -55,6 +55,15 @@ TEST(WorkerCrew, TheSilentOneThatWaitsForNobodyIsNamedFirst) {
             "(2 of 2 micro-batches of a step), waiting for rank 1");
 }
 
+TEST(WorkerCrew, OneThatIsStoppedHoldsTheOthersUpThoughItWaitedItself) {
+  const std::vector<RankReport> ranks = {
+      {.last = {.step = 7, .work = Work::kTraining, .waits_for = 1, .done = 2, .total = 2}},
+      {.last = {.step = 7, .work = Work::kTraining, .waits_for = 0, .done = 2, .total = 2},
+       .since_s = 39,
+       .stopped = true}};
+  EXPECT_TRUE(who_holds_up(ranks, 100).starts_with("rank 1: ")) << who_holds_up(ranks, 100);
+}
+
 Command shell(const std::string& script, int ranks) {
   return {.program = "/bin/sh",
           .name = "sh",
@@ -109,10 +118,28 @@ TEST(WorkerCrew, IsDoneWhenAllAre) {
   EXPECT_GE(e.seconds, 0.2);
 }
 
+TEST(WorkerCrew, RankZeroKilledWhileItWritesIsNotDone) {
+  sigset_t none;
+  sigemptyset(&none);
+  const Clock& clock = system_clock();
+  Result<WorkerCrew> crew =
+      WorkerCrew::start(shell(by_rank("sleep 100", "exit 0", "exit 0"), 3), {"sh", "-c"}, none, 0);
+  ASSERT_TRUE(crew) << crew.error().message;
+  const double begin = clock.monotonic_s();
+  std::optional<Event> end;
+  while (!(end = crew->ended(clock.monotonic_s()))) {
+    if (clock.monotonic_s() - begin > 1) crew->kill();  // the others are long done
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  ASSERT_TRUE(std::holds_alternative<Died>(*end));
+  EXPECT_EQ(std::get<Died>(*end).signal, SIGKILL);
+}
+
 TEST(WorkerCrew, AVerdictIsWaitedFor) {
   const Ended e = run(by_rank("sleep 0.2; exit 2", "exit 2", "exit 2"), 3);
   ASSERT_TRUE(std::holds_alternative<Exited>(e.event));
   EXPECT_EQ(std::get<Exited>(e.event).code, 2);
+  EXPECT_EQ(e.cause, "");  // it is all the ranks'
   EXPECT_GE(e.seconds, 0.2);
 }
 

@@ -99,8 +99,10 @@ std::unique_ptr<Transfer> prepare(const std::string& url,
 /// reports.
 void take_out(const std::string& key, std::string& text) {
   if (key.empty()) return;
-  for (size_t at = 0; (at = text.find(key, at)) != text.npos;)
-    text.replace(at, key.size(), "(key)");
+  constexpr std::string_view kInstead = "(key)";
+  // What stands instead is not looked at again: a key may be a piece of it.
+  for (size_t at = 0; (at = text.find(key, at)) != text.npos; at += kInstead.size())
+    text.replace(at, key.size(), kInstead);
 }
 
 Result<HttpReply> reply_of(Transfer& t,

@@ -5,8 +5,10 @@ nvcc_packages=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==1
 
 # nvcc of this machine, or fetched once into the cache folder: sets `nvcc`.
 find_nvcc() {
-  nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
-  [ ! -x "$nvcc" ] || return 0
+  # Another version writes PTX that drivers of this one do not read.
+  for nvcc in "$(command -v nvcc)" /usr/local/cuda/bin/nvcc; do
+    [ ! -x "$nvcc" ] || ! "$nvcc" --version | grep -q 'release 13\.0,' || return 0
+  done
   local folder
   folder=$(cache_folder "${nvcc_packages[0]}")
   nvcc=$folder/nvidia/cu13/bin/nvcc

@@ -118,6 +118,7 @@ Result<CudaDevice*> CudaDevice::open(int index) {
   cuda::Context context = nullptr;
   if (const auto code = library.cuDevicePrimaryCtxRetain(&context, chip.id); code != 0)
     return refused(index, "cuDevicePrimaryCtxRetain", code);
+  t_bound = nullptr;  // whoever is used next binds its own
   if (const auto code = library.cuCtxSetCurrent(context); code != 0)
     return refused(index, "cuCtxSetCurrent", code);
   cuda::StreamHandle stream = nullptr;
