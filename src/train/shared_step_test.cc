@@ -232,7 +232,6 @@ TEST(SharedStep, AnyNumberOfRanksTrainsTheModelOfOneProcess) {
     const Trained alone = trained(kind, 9, nullptr);
     ASSERT_GT(alone.state.size(), 10u);
     for (int ranks = 1; ranks <= 9; ++ranks) {
-      std::mutex mutex;
       as_ranks(ranks, [&](comm::Communicator& c) {
         const Trained t = trained(kind, 9, &c);
         const std::string what =
