@@ -96,14 +96,15 @@ Ended run(const std::string& script, int ranks) {
   }
 }
 
-/// A script that goes by the rank of its ticket.
+/// A script that goes by the rank of its ticket. What is to be killed takes the shell's place: a child of the shell
+/// would live on, and hold what the test writes to.
 std::string by_rank(const std::string& zero, const std::string& one, const std::string& others) {
   return "t=$(head -1 /proc/self/fd/4); r=${t##*rank??}; case ${r%%[!0-9]*} in 0) " + zero +
          ";; 1) " + one + ";; *) " + others + ";; esac";
 }
 
 TEST(WorkerCrew, OneThatDiesTakesTheOthersAlong) {
-  const Ended e = run(by_rank("sleep 100", "kill -KILL $$", "sleep 100"), 3);
+  const Ended e = run(by_rank("exec sleep 100", "kill -KILL $$", "exec sleep 100"), 3);
   ASSERT_TRUE(std::holds_alternative<Died>(e.event));
   EXPECT_EQ(std::get<Died>(e.event).signal, SIGKILL);
   EXPECT_EQ(e.cause, "rank 1 was ended by signal 9 (Killed)");
@@ -122,8 +123,8 @@ TEST(WorkerCrew, RankZeroKilledWhileItWritesIsNotDone) {
   sigset_t none;
   sigemptyset(&none);
   const Clock& clock = system_clock();
-  Result<WorkerCrew> crew =
-      WorkerCrew::start(shell(by_rank("sleep 100", "exit 0", "exit 0"), 3), {"sh", "-c"}, none, 0);
+  Result<WorkerCrew> crew = WorkerCrew::start(
+      shell(by_rank("exec sleep 100", "exit 0", "exit 0"), 3), {"sh", "-c"}, none, 0);
   ASSERT_TRUE(crew) << crew.error().message;
   const double begin = clock.monotonic_s();
   std::optional<Event> end;
