@@ -250,6 +250,61 @@ TEST(Communicator, AnotherMessageThanExpectedIsNotTakenForIt) {
   }
 }
 
+/// A link whose other end is in the test's hands.
+struct OpenLink {
+  std::unique_ptr<Communicator> rank;
+  int other = -1;
+  explicit OpenLink(uint8_t key_byte) {
+    int ends[2];
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    Digest key{};
+    key.fill(key_byte);
+    std::vector<Link> links(2);
+    links[1] = {ends[0], key, key};
+    rank = socket_communicator(0, std::move(links));
+    other = ends[1];
+  }
+  ~OpenLink() { ::close(other); }
+  OpenLink(const OpenLink&) = delete;
+  OpenLink& operator=(const OpenLink&) = delete;
+};
+
+constexpr Tag kNumbersTag{Purpose::kNumbers, 5, 0};
+
+/// The bytes of the message that says 7, by who has this key.
+std::string message_of(uint8_t key_byte) {
+  OpenLink link(key_byte);
+  const std::vector<int32_t> numbers = {7};
+  link.rank->send(1, kNumbersTag, bytes_of(numbers));
+  link.rank->finish(kPatienceS);
+  char buffer[256];
+  const ssize_t n = ::read(link.other, buffer, sizeof buffer);
+  EXPECT_GT(n, 0);
+  return {buffer, static_cast<size_t>(std::max<ssize_t>(0, n))};
+}
+
+/// What a rank with this key makes of these bytes, where it expects so many messages that say 7.
+std::string made_of(const std::string& bytes, uint8_t key_byte, size_t messages) {
+  OpenLink link(key_byte);
+  EXPECT_EQ(::write(link.other, bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
+  std::vector<std::vector<int32_t>> numbers(messages, std::vector<int32_t>(1));
+  for (std::vector<int32_t>& n : numbers) link.rank->receive(1, kNumbersTag, bytes_of(n));
+  try {
+    link.rank->finish(kPatienceS);
+  } catch (const LinkError& e) {
+    return e.what();
+  }
+  for (const std::vector<int32_t>& n : numbers) EXPECT_EQ(n[0], 7);
+  return "believed";
+}
+
+TEST(Communicator, AMessageIsBoundToItsKeyAndItsPlace) {
+  const std::string said = message_of(1);
+  EXPECT_EQ(made_of(said, 1, 1), "believed");
+  EXPECT_NE(made_of(said, 2, 1), "believed");         // of another key
+  EXPECT_NE(made_of(said + said, 1, 2), "believed");  // said once, heard twice
+}
+
 TEST(Communicator, HarmedBytesAreTold) {
   arm_faults("comm.receive:2:eio");
   const std::vector<std::string> errors = each(in_process(2), [](Communicator& c) {

@@ -323,7 +323,7 @@ Result<void> Run::steps() {
     if (state_.step == settings_.train.steps || (c > 0 && state_.step % c == 0)) TRY(save());
   }
   if (stopping() && saved_step_ != state_.step) TRY(save());
-  return stopping() ? Result<void>() : refusals_.end();
+  return stopping() ? Result<void>() : refusals_.end(state_.step);
 }
 
 RolloutOptions Run::rollout_options(bool with_log_probs) {

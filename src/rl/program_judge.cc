@@ -122,6 +122,8 @@ Result<ProgramJudge> ProgramJudge::create(const ProgramJudgeOptions& options) {
   for (const bool no_more : {true, false}) {
     judge.no_more_namespaces_ = no_more;
     ProgramJudge trial = judge;
+    // What the machine is busy with must not decide how strict the sandbox is.
+    trial.options_.seconds = std::max(options.seconds, 20.0);
     trial.options_.command = options.folder.empty() ? "echo 1" : "ls /judge/. >/dev/null && echo 1";
     TRY_ASSIGN(const std::vector<double> worth,
                trial.verdicts(std::span(&nothing, 1), [] { return true; }));

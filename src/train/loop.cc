@@ -293,7 +293,7 @@ Result<void> Run::steps() {
     if (save_now) TRY(save());
   }
   if (stopping() && saved_step_ != state_.step) TRY(save());
-  return stopping() ? Result<void>() : refusals_.end();
+  return stopping() ? Result<void>() : refusals_.end(state_.step);
 }
 
 bool Run::evaluates_at(int64_t step) const {

@@ -25,8 +25,8 @@ Result<void> Refusals::step(int64_t number,
       folder);
 }
 
-Result<void> Refusals::end() const {
-  if (steps_ == 0 || in_a_row_ < steps_) return {};
+Result<void> Refusals::end(int64_t steps_of_run) const {
+  if (steps_ == 0 || in_a_row_ < steps_ || steps_ < steps_of_run) return {};
   return fail(
       Code::kVerdict,
       "each of the {} updates was refused: the weights are what they were at the beginning. "

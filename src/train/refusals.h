@@ -19,8 +19,9 @@ class Refusals {
                     const std::optional<std::string>& why,
                     const std::string& folder,
                     Progress& progress);
-  /// At the end of the run. Errors: kVerdict: there were steps, and each was refused.
-  Result<void> end() const;
+  /// At the end of the run, which has done so many steps in all its processes. Errors: kVerdict: this process did
+  /// all of them, and each was refused.
+  Result<void> end(int64_t steps_of_run) const;
 
  private:
   int64_t steps_ = 0, in_a_row_ = 0;

@@ -171,6 +171,9 @@ void WorkerCrew::reap(double now_s) {
 /// When those that are left are to be ended.
 std::optional<double> WorkerCrew::others_end_at() const {
   if (killed_ || ends_.empty()) return std::nullopt;
+  // What rank 0 writes it can finish alone: then less is lost. The supervisor is patient with it as ever.
+  if (!ranks_[0].report.ended && phase_of(ranks_[0].work.work) == Phase::kSaving)
+    return std::nullopt;
   const std::optional<double> seconds = others_may_go_on_s(cause_of(ends_));
   return seconds ? std::optional(first_end_s_ + *seconds) : std::nullopt;
 }

@@ -6,9 +6,11 @@
 #include <sys/wait.h>
 
 #include <chrono>
+#include <filesystem>
 #include <thread>
 
 #include "base/clock.h"
+#include "base/file.h"
 
 namespace ferry::supervisor {
 namespace {
@@ -117,6 +119,23 @@ TEST(WorkerCrew, IsDoneWhenAllAre) {
   EXPECT_EQ(std::get<Exited>(e.event).code, 0);
   EXPECT_EQ(e.cause, "");
   EXPECT_GE(e.seconds, 0.2);
+}
+
+TEST(WorkerCrew, ASaveIsFinishedWhenAnotherRankDies) {
+  const std::string beat = testing::TempDir() + "/ferry_saving_beat";
+  for (const Work work : {Work::kWriting, Work::kTraining}) {
+    const Heartbeat says{.step = 3, .work = work};
+    ASSERT_TRUE(
+        write_file_atomic(beat, std::string(reinterpret_cast<const char*>(&says), sizeof says)));
+    // Rank 0 leaves by itself, or is ended with the others.
+    const Ended e = run(by_rank("cat " + beat + " >&3; sleep 1; echo > " + beat + ".whole; exit 7",
+                                "sleep 0.3; kill -KILL $$",
+                                "exec sleep 100 >/dev/null"),
+                        2);
+    ASSERT_TRUE(std::holds_alternative<Died>(e.event));
+    EXPECT_EQ(e.cause, "rank 1 was ended by signal 9 (Killed)");
+    EXPECT_EQ(std::filesystem::remove(beat + ".whole"), work == Work::kWriting);
+  }
 }
 
 TEST(WorkerCrew, RankZeroKilledWhileItWritesIsNotDone) {

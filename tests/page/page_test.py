@@ -433,6 +433,24 @@ class Chats(PageCase):
         other.wait("document.querySelector('.chat')?.innerText === 'From the first tab'")
         other.close()
 
+    def test_a_chat_that_another_tab_deletes_stays_deleted_though_it_is_answered(self):
+        never = threading.Event()
+        self.server.answers = [[delta(content="One two"), never]]
+        self.ask("one", wait=False)
+        self.page.wait("document.querySelector('.assistant .answer')?.innerText === 'One two'")
+        other = self.browser.beside(self.page)
+        other.go(self.server.url)
+        other.wait("document.querySelectorAll('.chat').length === 1")
+        other.js("document.querySelector('[aria-label^=\"Delete\"]').click()")
+        other.click("#delete-dialog [value=delete]")
+        self.page.wait("document.querySelectorAll('.chat').length === 0")
+        never.set()
+        self.page.js("new Promise((done) => setTimeout(done, 200))")
+        kept = "import('/page/store.js').then((store) => store.allChats()).then((chats) => chats.length)"
+        for page in (self.page, other):
+            self.assertEqual((page.count(".chat"), page.js(kept)), (0, 0))
+        other.close()
+
     def test_a_browser_that_is_full_is_told_and_loses_nothing_meanwhile(self):
         notices = "[...document.querySelectorAll('.notice')].map((n) => n.innerText)"
         answer = [*tokens("The sea is deep", [(0.99, []), (0.12, [(" ocean", 0.6)])]), *ending()]

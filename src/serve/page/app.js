@@ -85,12 +85,17 @@ function rename(chat, title) {
 }
 
 async function remove(chat) {
-  running.get(chat.id)?.abort();
-  state.chats = state.chats.filter((other) => other !== chat);
-  if (chat === state.current) create();
+  forget(chat.id);
+  if (await isKept("This chat could not be deleted", removeChat(chat.id))) tabs.postMessage({ removed: chat.id });
+}
+
+/// It was deleted, here or in another tab: an answer that is under way ends, and does not bring it back.
+function forget(id) {
+  running.get(id)?.abort();
+  unkept.delete(id);
+  state.chats = state.chats.filter((other) => other.id !== id);
+  if (id === state.current.id) create();
   else sidebar.show();
-  unkept.delete(chat.id);
-  if (await isKept("This chat could not be deleted", removeChat(chat.id))) tabs.postMessage("changed");
 }
 
 /// Waits for what the browser is to keep. What it refuses (its disk, or what it grants the page, is full) is told, and
@@ -309,7 +314,10 @@ function listen() {
     focusMessage: () => input.focus(),
     keys: showKeys,
   });
-  tabs.onmessage = reload;
+  tabs.onmessage = ({ data }) => {
+    if (data.removed) forget(data.removed);
+    return reload();
+  };
   addEventListener("hashchange", openFromAddress);
   addEventListener("pagehide", () => running.forEach((controller) => controller.abort()));
 }
