@@ -704,6 +704,25 @@ TEST_F(Serve, SpeaksHttp) {
   EXPECT_TRUE(r.body.ends_with("data: [DONE]\n\n")) << r.body;
 }
 
+TEST_F(Serve, WhoHasSaidAllStillGetsWhatWasAnswered) {
+  TestClient client(server_->port());
+  // More than the buffers of both sockets hold.
+  constexpr const char* kLarge = "/page/lib/katex.js";
+  constexpr size_t kBuffers = size_t{16} << 20;
+  const size_t each = server_->get(kLarge).body.size();
+  ASSERT_GT(each, size_t{100000});
+  const int requests = static_cast<int>(kBuffers / each);
+  std::string many;
+  for (int i = 0; i < requests; ++i) many += TestClient::request("GET", kLarge);
+  ASSERT_TRUE(client.send(many));
+  client.close_sending();
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // for the server to see it
+  int answered = 0;
+  while (client.response().status == 200) ++answered;
+  EXPECT_EQ(answered, requests);
+  EXPECT_TRUE(client.closed());
+}
+
 TEST_F(Serve, HostileConnectionsAreRefused) {
   const auto answer = [&](const std::string& bytes) {
     TestClient client(server_->port());

@@ -298,6 +298,8 @@ void Session::read() {
   socket_.async_read_some(
       asio::buffer(piece_), [self = shared_from_this()](const Error& error, size_t bytes) {
         self->reading_ = false;
+        // Who says that this was all still gets what was answered: answered() reads on.
+        if (error == asio::error::eof && self->ended_) return;
         if (error) return self->close();
         // Whoever sends so much ahead is read on, so that his leaving is noticed, and not served on.
         const bool too_much = self->state_ == State::kAnswering && self->in_.size() >= kAheadBytes;
@@ -502,6 +504,7 @@ void Session::answered() {
   Error unimportant;
   if (state_ == State::kLingering) {
     socket_.shutdown(Tcp::socket::shutdown_send, unimportant);
+    read();
     return;
   }
   if (!keep_) {

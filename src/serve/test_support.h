@@ -42,6 +42,9 @@ class TestClient {
     fd_ = -1;
   }
 
+  /// Says that nothing more comes.
+  void close_sending() const { ::shutdown(fd_, SHUT_WR); }
+
   /// False: the server closed the connection.
   bool send(std::string_view bytes) {
     while (!bytes.empty()) {
