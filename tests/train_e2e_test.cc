@@ -939,6 +939,33 @@ TEST_F(TrainE2e, FineTuningBeginsWhereTheModelEnded) {
           {"model.hidden_size", "model.init"});
 }
 
+/// A worker that must begin anew, because there is no checkpoint yet, begins with the same model.
+TEST_F(TrainE2e, ARunBeginsWithOneModelHoweverOften) {
+  write(root_ / "begins.toml", "[model]\ninit = \"" + path("begins") + "\"\n" + kRun);
+  for (const bool changed : {true, false}) {
+    copy(checkpoint("base"), path("begins"));
+    const std::string run = changed ? "begins-changed" : "begins-same";
+    Program p(root_ / "log",
+              train(run, {"--train.steps=200", "--checkpoint.every=200"}, "begins.toml"));
+    ASSERT_TRUE(wait_for([&] { return p.ended() || p.said(" 2/200"); })) << p.output();
+    if (changed) copy(checkpoint("base", kSteps - 2), path("begins"));  // whole, and another
+    ASSERT_GT(worker_of(path(run)), 0) << p.output();
+    ::kill(worker_of(path(run)), SIGKILL);
+    if (changed) {
+      EXPECT_EQ(p.wait(), 2) << p.output();
+      EXPECT_TRUE(p.said("was changed since this run began")) << p.output();
+    } else {
+      const auto begun_twice = [&] {
+        const std::string out = p.output();
+        return out.find(" 2/200") != out.rfind(" 2/200");
+      };
+      ASSERT_TRUE(wait_for([&] { return p.ended() || begun_twice(); })) << p.output();
+      p.signal(SIGTERM);
+      EXPECT_EQ(p.wait(), 0) << p.output();
+    }
+  }
+}
+
 /// A model that somebody else prepared for chat: its templates, its settings and its end tokens go
 /// along; what the data says of the end is right from now on.
 TEST_F(TrainE2e, FineTuningCarriesWhatTheDirectorySays) {

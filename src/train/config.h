@@ -34,6 +34,9 @@ struct ModelSettings {
   /// What model.config held when the run's settings were read (train/run_texts.h); nothing: it is read
   /// where it is needed.
   std::optional<std::string> config_text = {};
+  /// The state of model.init's files then (state_of_init): a run begins with one model, however often
+  /// its worker has to begin. Nothing: it was not looked at.
+  std::optional<std::string> init_state = {};
   std::optional<int64_t> vocab_size, hidden_size, intermediate_size, moe_intermediate_size,
       num_hidden_layers, num_nextn_predict_layers, num_attention_heads, q_lora_rank, kv_lora_rank,
       qk_nope_head_dim, qk_rope_head_dim, v_head_dim, first_k_dense_replace, moe_layer_freq,

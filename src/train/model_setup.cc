@@ -1,5 +1,6 @@
 #include "train/model_setup.h"
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -7,6 +8,7 @@
 #include "base/json.h"
 #include "base/shell.h"
 #include "checkpoint/model_chat.h"
+#include "checkpoint/passport.h"
 #include "checkpoint/weights.h"
 #include "models/registry.h"
 #include "probe/directory_model.h"
@@ -89,6 +91,23 @@ Result<InitModel> InitModel::open(const std::string& path) {
   TRY_ASSIGN(models::FittedConfig config, probe::fit_to(*source));
   TRY_ASSIGN(ModelTexts texts, read_model_texts(*source));
   return InitModel{std::move(source), std::move(config), std::move(texts)};
+}
+
+Result<std::string> state_of_init(const std::string& path) {
+  std::vector<std::string> files = {path};
+  if (is_folder(path)) {
+    TRY_ASSIGN(files, files_that_count(path));
+    for (std::string& name : files) name = join_path(path, name);
+  }
+  std::string state;
+  for (const std::string& file : files) {
+    TRY_ASSIGN(const uint64_t bytes, file_size(file));
+    std::error_code error;
+    const auto written = std::filesystem::last_write_time(file, error);
+    if (error) return fail(Code::kUnavailable, "{}: {}", file, error.message());
+    state += fmt::format("{} {} {}\n", file, bytes, written.time_since_epoch().count());
+  }
+  return state;
 }
 
 std::vector<std::string> InitModel::notes(const RunData& data) const {
@@ -196,6 +215,10 @@ Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings&
 
 DType compute_of(const TrainSettings& settings) {
   return settings.compute == "f32" ? DType::kF32 : DType::kBF16;
+}
+
+DType stored_matrices_of(const CheckpointSettings& settings) {
+  return settings.weights == "f32" ? DType::kF32 : DType::kBF16;
 }
 
 models::MlaForm mla_form_of(const TrainSettings& settings) {

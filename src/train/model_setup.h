@@ -16,6 +16,7 @@
 namespace ferry {
 
 DType compute_of(const TrainSettings& settings);
+DType stored_matrices_of(const CheckpointSettings& settings);
 models::MlaForm mla_form_of(const TrainSettings& settings);
 models::Recompute recompute_of(const TrainSettings& settings);
 
@@ -36,6 +37,10 @@ struct InitModel {
   /// than its own. Errors: kInvalidInput.
   Result<void> check_data(const RunData& data) const;
 };
+
+/// What tells whether the files of model.init were written to meanwhile: names, sizes and times of
+/// change of all that count, or of the one. Errors: of looking at them.
+Result<std::string> state_of_init(const std::string& path);
 
 /// config.json of the run: the preset's, file's or directory's fields, then those of [model], then
 /// the tokenizer's vocabulary and special tokens. `init` is settings.init's model, nullptr if

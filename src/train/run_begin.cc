@@ -51,6 +51,17 @@ Result<void> check_ignored(const std::string& folder, const CheckpointList& list
   return {};
 }
 
+/// A worker that begins again before the first checkpoint must begin with the same model.
+Result<void> check_init_state(const ModelSettings& model) {
+  if (!model.init_state) return {};
+  TRY_ASSIGN(const std::string now, state_of_init(model.init));
+  if (now == *model.init_state) return {};
+  return fail(Code::kInvalidInput,
+              "model.init {}: was changed since this run began, which has no checkpoint yet to go "
+              "on from: begin again with the model as it is now",
+              model.init);
+}
+
 Result<Beginning> fresh(const Settings& settings,
                         const RunData& data,
                         Device& device,
@@ -80,6 +91,7 @@ Result<Beginning> fresh(const Settings& settings,
   std::optional<InitModel> init;
   if (!settings.model.init.empty()) {
     TRY_ASSIGN(init, InitModel::open(settings.model.init));
+    TRY(check_init_state(settings.model));
     TRY(init->check_data(data));
     for (const std::string& n : init->notes(data)) say("note       " + n);
   }

@@ -11,6 +11,7 @@
 #include "base/shell.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/weights.h"
+#include "train/model_setup.h"
 
 namespace ferry {
 namespace {
@@ -64,9 +65,8 @@ ModelContents model_contents(models::CausalLm& model,
                              const RunData& data,
                              const Settings& settings) {
   ModelContents c;
-  const bool f32 = settings.checkpoint.weights == "f32";
-  c.tensors =
-      stored_weights(model.weights(), model.weight_aliases(), f32 ? DType::kF32 : DType::kBF16);
+  const DType matrices = stored_matrices_of(settings.checkpoint);
+  c.tensors = stored_weights(model.weights(), model.weight_aliases(), matrices);
   c.texts = model_text_files({.tokenizer_json = data.tokenizer_json,
                               .puts_bos = data.tokenizer->first_token() == data.bos,
                               .bos = data.bos,
@@ -77,7 +77,7 @@ ModelContents model_contents(models::CausalLm& model,
                               .positions = model.max_positions(),
                               .as_before = data.asked_as_before},
                              texts);
-  c.texts[kConfigName] = model.config_json(f32 ? "float32" : "bfloat16");
+  c.texts[kConfigName] = model.config_json(matrices == DType::kF32 ? "float32" : "bfloat16");
   return c;
 }
 

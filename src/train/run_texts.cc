@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/signature.h"
 #include "text/chat_template.h"
+#include "train/model_setup.h"
 
 namespace ferry {
 
@@ -21,6 +22,9 @@ Result<void> RunTexts::read_named(const Settings& of) {
   if (!of.model.config.empty())
     if (Result<std::string> text = read_file(of.model.config, kConfigJsonBytesMax); text)
       model_config = *std::move(text);
+  if (!of.model.init.empty())
+    if (Result<std::string> state = state_of_init(of.model.init); state)
+      init_state = *std::move(state);
   if (!of.checkpoint.key.empty()) {
     TRY_ASSIGN(const KeyPair key, read_secret_key(of.checkpoint.key));
     secret_key = key.secret_key;
@@ -38,6 +42,7 @@ std::string RunTexts::handed() const {
   if (model_config) all["model_config"] = *model_config;
   if (secret_key) all["secret_key"] = *secret_key;
   if (chat_template) all["chat_template"] = *chat_template;
+  if (init_state) all["init_state"] = *init_state;
   std::string text;
   nlohmann::json::to_cbor(all, text);
   return text;
@@ -55,6 +60,7 @@ Result<RunTexts> RunTexts::of_handed(std::string_view text) {
   if (is_text("model_config")) texts.model_config = all["model_config"].get<std::string>();
   if (is_text("secret_key")) texts.secret_key = all["secret_key"].get<std::string>();
   if (is_text("chat_template")) texts.chat_template = all["chat_template"].get<std::string>();
+  if (is_text("init_state")) texts.init_state = all["init_state"].get<std::string>();
   return texts;
 }
 
@@ -62,6 +68,7 @@ Result<Settings> RunTexts::parse(std::string_view name,
                                  std::span<const std::string> overrides) const {
   TRY_ASSIGN(Settings parsed, parse_settings(settings, name, overrides));
   parsed.model.config_text = model_config;
+  parsed.model.init_state = init_state;
   parsed.checkpoint.secret_key = secret_key;
   parsed.checkpoint.chat_template_text = chat_template;
   return parsed;

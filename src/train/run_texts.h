@@ -18,11 +18,13 @@ struct RunTexts {
   std::optional<std::string> model_config;   // of model.config; nothing: not named, or not there
   std::optional<std::string> secret_key;     // of checkpoint.key, in hex
   std::optional<std::string> chat_template;  // of checkpoint.chat_template
+  std::optional<std::string>
+      init_state;  // of model.init's files, which are too large to be read here
 
   /// The settings alone: from a file of at most 1 MiB, a pipe as well. Errors: as read_settings.
   static Result<RunTexts> read(const std::string& path);
-  /// And what they name. A config.json that is not there may not be needed (train/resume.h): whether
-  /// it is, the worker says. Errors: of the key; of the chat template, with its line.
+  /// And what they name. A config.json or a model that is not there may not be needed (train/resume.h):
+  /// whether it is, the worker says. Errors: of the key; of the chat template, with its line.
   Result<void> read_named(const Settings& of);
 
   /// One text with all of it, and back. Errors: kInvalidInput (not such a text).
