@@ -16,6 +16,7 @@
 #include "device/cpu/cpu_device.h"
 #include "models/registry.h"
 #include "tensor/f8.h"
+#include "verify/verify.h"
 
 namespace ferry {
 namespace {
@@ -173,6 +174,63 @@ TEST(Storage, Float8StaysCodesAndGivesTheBitsOfItsNumbers) {
     const std::vector<char> expected = logits_of(*numbers);
     EXPECT_EQ(logits_of(*wide), expected) << "as f32, computing in " << to_string(compute);
     EXPECT_EQ(logits_of(*kept), expected) << "as codes, computing in " << to_string(compute);
+  }
+}
+
+/// Who rehearses a run has weights of the types that it would load.
+TEST(Storage, RoomIsWhatLoadingFills) {
+  const Folder folder;
+  const auto source = make(DType::kF32, DType::kF32);
+  models::initialise(*source, 6);
+  const auto same = [](const Tensor& a, const Tensor& b) {
+    return a.defined() == b.defined() &&
+           (!a.defined() || (a.dtype() == b.dtype() && a.shape() == b.shape()));
+  };
+  std::vector<std::vector<NamedTensor>> directories = {
+      stored_weights(source->weights(), {}, DType::kBF16),
+      stored_weights(source->weights(), {}, DType::kF32),
+      f8_tensors(*source)};
+  for (std::vector<NamedTensor>& tensors : directories) {
+    ModelDir dir = written(folder, std::move(tensors));
+    const std::optional<WeightCodes> ways[] = {
+        std::nullopt, WeightCodes::kInt8, WeightCodes::kInt4};
+    for (const std::optional<WeightCodes> codes : ways) {
+      const auto loaded = make(DType::kBF16, std::nullopt),
+                 empty = make(DType::kBF16, std::nullopt);
+      ASSERT_TRUE(load_weights(dir, cpu_device(), loaded->weights(), {}, {.quantise = codes}));
+      ASSERT_TRUE(
+          make_room_for_weights(dir, cpu_device(), empty->weights(), {}, {.quantise = codes}));
+      for (size_t i = 0; i < loaded->weights().size(); ++i) {
+        const Weight &a = *loaded->weights()[i], &b = *empty->weights()[i];
+        EXPECT_TRUE(same(a.value, b.value) && same(a.scales, b.scales) && a.blocks == b.blocks &&
+                    a.codes() == b.codes())
+            << a.name;
+      }
+    }
+  }
+}
+
+/// Which kernels a device is judged by is decided by how weights lie there.
+TEST(Storage, VerifyJudgesWhatGeneratingComputes) {
+  struct Count final : ops::Observer {
+    void after(const ops::OpCall& call) override {
+      dequantized += std::string_view(call.op) == "dequantize";
+    }
+    int dequantized = 0;
+  };
+  const Folder folder;
+  const auto source = make(DType::kF32, DType::kF32);
+  models::initialise(*source, 6);
+  written(folder, f8_tensors(*source));
+  for (const bool train : {false, true}) {
+    Count count;
+    const ops::Observing observing(count);
+    // Of training the report alone counts here: one look at its ops is enough.
+    const auto report = verify::verify(
+        {.directory = folder.path(), .quick = train, .stream = false, .train = train});
+    ASSERT_TRUE(report) << report.error().message;
+    EXPECT_TRUE(report->reasons.empty()) << report->reasons.front();
+    EXPECT_EQ(count.dequantized > 0, !train) << "training has numbers, generating codes";
   }
 }
 

@@ -154,12 +154,6 @@ Result<void> load_f8(ModelSource& from, Device& device, Weight& w) {
   return {};
 }
 
-/// The type in which memory holds what is stored so.
-DType kept_as(const Weight& w, DType stored) {
-  const bool as_stored = stored == DType::kBF16 || stored == DType::kF8E4M3;
-  return w.matrix() && as_stored ? stored : DType::kF32;
-}
-
 /// Some rows of codes, checked.
 Result<CodeRows> load_code_rows(ModelSource& from,
                                 WeightCodes kind,
@@ -447,6 +441,11 @@ double bytes_of_weights(const ModelSource& from,
   return bytes;
 }
 
+DType kept_as(const Weight& weight, DType stored) {
+  const bool as_stored = stored == DType::kBF16 || stored == DType::kF8E4M3;
+  return weight.matrix() && as_stored ? stored : DType::kF32;
+}
+
 bool takes_codes(const Weight& weight) {
   return weight.role == WeightRole::kProjection || weight.role == WeightRole::kExperts;
 }
@@ -501,6 +500,37 @@ Result<void> load_weights(ModelSource& from,
   for (const WeightAlias& alias : aliases)
     if (std::optional<Weight> copy = stored_again(from, alias))
       TRY(check_values(from, *alias.second, *std::move(copy)));
+  return {};
+}
+
+Result<void> make_room_for_weights(const ModelSource& from,
+                                   Device& device,
+                                   const std::vector<Weight*>& weights,
+                                   const std::vector<WeightAlias>& aliases,
+                                   const WeightLoading& loading) {
+  TRY(check_names(from, weights, aliases, loading.unused));
+  TRY(check_device(from, device, loading.quantise));
+  const bool tied = heads_are_tied(weights);
+  for (Weight* w : weights) {
+    const Shape& shape = w->global_shape;
+    if (const auto kind = codes_to_hold(from, device, *w, tied, loading)) {
+      const int rank = shape.rank();
+      const int64_t matrices = rank == 3 ? shape[0] : 1;
+      const CodePanels l{*kind, shape[rank - 2], shape[rank - 1]};
+      w->store_codes(
+          *kind,
+          Tensor::empty(code_panels_shape(l, matrices), code_panels_dtype(l), device),
+          Tensor::empty(code_scales_shape(l, matrices), code_scales_dtype(*kind), device));
+      continue;
+    }
+    const DType kept = kept_as(*w, from.stored(parts_of(*w).names.front())->dtype);
+    if (kept == DType::kF8E4M3)
+      w->store(Tensor::empty(shape, kept, device),
+               Tensor::empty(kF8Blocks.scales_of(shape), DType::kF32, device),
+               kF8Blocks);
+    else
+      w->store(Tensor::empty(shape, kept, device));
+  }
   return {};
 }
 

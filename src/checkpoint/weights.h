@@ -46,6 +46,9 @@ Result<void> check_stored_weights(ModelSource& from,
                                   const std::vector<WeightAlias>& aliases,
                                   const std::set<std::string>& unused = {});
 
+/// The type in which memory holds a weight that is stored so, where nothing asks for another.
+DType kept_as(const Weight& weight, DType stored);
+
 /// Fills every weight from a directory or file. One that has memory is converted to its type; one
 /// that has none is kept on the device as the file stores it: bf16, or float8 codes with the scales
 /// of 128 x 128 blocks that DeepSeek stores beside them, or int8 or int4 codes with theirs, or the
@@ -60,6 +63,14 @@ Result<void> load_weights(ModelSource& from,
                           const std::vector<Weight*>& weights,
                           const std::vector<WeightAlias>& aliases,
                           const WeightLoading& loading = {});
+
+/// Gives weights without memory the memory that load_weights() would fill, unfilled: for rehearsing what
+/// a run computes. Errors: kInvalidInput, as load_weights, of names, shapes and the device.
+Result<void> make_room_for_weights(const ModelSource& from,
+                                   Device& device,
+                                   const std::vector<Weight*>& weights,
+                                   const std::vector<WeightAlias>& aliases,
+                                   const WeightLoading& loading = {});
 
 /// What the weights without memory will take of the device's.
 double bytes_of_weights(const ModelSource& from,

@@ -8,9 +8,11 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/model_dir.h"
+#include "checkpoint/weights.h"
 #include "engine/engine.h"
 #include "models/registry.h"
 #include "optim/optimizer.h"
+#include "probe/directory_model.h"
 #include "train/model_setup.h"
 #include "train/train_step.h"
 
@@ -43,6 +45,9 @@ struct Run {
   Settings settings;
   std::string config_json;
   std::string config_name;  // for messages
+  /// What generating keeps matrices as; of a directory, what it stores decides.
+  DType kept = DType::kF32;
+  std::unique_ptr<ModelSource> directory = nullptr;
 };
 
 /// The default settings, with documents of 4,096 tokens: nothing says how such a model is trained.
@@ -54,11 +59,15 @@ Settings usual_settings() {
 
 /// The settings with which the directory's passport says that it was trained, or the usual ones.
 Result<Run> run_of_directory(const std::string& path) {
-  TRY_ASSIGN(const ModelDir dir, ModelDir::open(path));
-  Run run{usual_settings(), dir.config_json(), join_path(path, kConfigName)};
-  const Passport* passport = dir.passport();
-  if (passport == nullptr || !passport->training) return run;
-  TRY_ASSIGN(run.settings, parse_settings(passport->training->settings, path));
+  TRY_ASSIGN(ModelDir opened, ModelDir::open(path));
+  auto dir = std::make_unique<ModelDir>(std::move(opened));
+  Run run{.settings = usual_settings(),
+          .config_json = dir->config_json(),
+          .config_name = join_path(path, kConfigName)};
+  if (const Passport* passport = dir->passport(); passport != nullptr && passport->training) {
+    TRY_ASSIGN(run.settings, parse_settings(passport->training->settings, path));
+  }
+  run.directory = std::move(dir);
   return run;
 }
 
@@ -86,12 +95,19 @@ Result<Run> run_of_settings(const std::string& path) {
   TRY_ASSIGN(
       const std::string config,
       resolve_config(settings.model, init ? &*init : nullptr, data, settings.data.sequence_length));
-  return Run{settings, config, path};
+  return Run{.settings = settings,
+             .config_json = config,
+             .config_name = path,
+             .kept = stored_matrices_of(settings.checkpoint)};
 }
 
 Result<Run> run_of(const std::string& name) {
-  if (name == "v3") return Run{usual_settings(), kV3, name};
-  if (name == "v2-lite") return Run{usual_settings(), kV2Lite, name};
+  const auto published = [&](const char* config, DType kept) {
+    return Run{
+        .settings = usual_settings(), .config_json = config, .config_name = name, .kept = kept};
+  };
+  if (name == "v3") return published(kV3, DType::kF8E4M3);
+  if (name == "v2-lite") return published(kV2Lite, DType::kBF16);
   if (is_folder(name)) return run_of_directory(name);
   std::error_code none;
   if (path_exists(name) && !std::filesystem::is_regular_file(name, none))
@@ -152,19 +168,62 @@ void generate(models::CausalLm& model) {
   }
 }
 
+/// As DeepSeek's releases store weights of this type: in float8 the projections, bf16 the rest.
+DType kept_in_release(const Weight& w, DType kept) {
+  if (!w.matrix()) return DType::kF32;
+  const bool product = takes_codes(w) || w.role == WeightRole::kFine;
+  return kept == DType::kF8E4M3 && !product ? DType::kBF16 : kept;
+}
+
+/// The model that generates, with weights of the types that it would be served with.
+Result<std::unique_ptr<models::CausalLm>> model_to_serve(const Run& run,
+                                                         Device& device,
+                                                         DType compute) {
+  if (run.directory != nullptr) {
+    TRY_ASSIGN(const models::FittedConfig fitted, probe::fit_to(*run.directory));
+    TRY_ASSIGN(std::unique_ptr<models::CausalLm> model,
+               models::make_model(fitted.json, run.config_name, device, compute, std::nullopt));
+    TRY(probe::make_room_for_fitted(*run.directory, fitted, *model));
+    return model;
+  }
+  TRY_ASSIGN(std::unique_ptr<models::CausalLm> model,
+             models::make_model(run.config_json, run.config_name, device, compute, std::nullopt));
+  for (Weight* w : model->weights()) {
+    const DType kept = kept_in_release(*w, run.kept);
+    Tensor value = Tensor::empty(w->global_shape, kept, device);
+    if (kept == DType::kF8E4M3)
+      w->store(std::move(value),
+               Tensor::empty(kF8Blocks.scales_of(w->global_shape), DType::kF32, device),
+               kF8Blocks);
+    else
+      w->store(std::move(value));
+  }
+  return model;
+}
+
+/// What loading a model sends, before anything is computed.
+void send(Device& device, models::CausalLm& model) {
+  for (const Weight* w : model.weights())
+    for (const Tensor* t : {&w->value, &w->scales})
+      if (t->defined()) device.copy_from_host(t->data(), t->data(), t->bytes());
+}
+
 }  // namespace
 
 Result<doctor::RunCalls> rehearse_run(const std::string& name, DeviceKind kind) {
   TRY_ASSIGN(const Run run, run_of(name));
   doctor::Rehearsal rehearsal(kind);
   const DType compute = run.settings.train.compute == "f32" ? DType::kF32 : DType::kBF16;
+  Device& device = rehearsal.device();
+  {
+    TRY_ASSIGN(const std::unique_ptr<models::CausalLm> model, model_to_serve(run, device, compute));
+    send(device, *model);
+    generate(*model);
+  }
   {
     TRY_ASSIGN(const std::unique_ptr<models::TrainableLm> model,
-               models::make_model(
-                   run.config_json, run.config_name, rehearsal.device(), compute, DType::kF32));
-    for (const Weight* w : model->weights())  // sent, before anything is computed
-      rehearsal.device().copy_from_host(w->value.data(), w->value.data(), w->value.bytes());
-    generate(*model);
+               models::make_model(run.config_json, run.config_name, device, compute, DType::kF32));
+    send(device, *model);
     train(*model, run.settings);
   }
   return rehearsal.take(name);

@@ -51,4 +51,11 @@ Result<void> load_fitted(ModelSource& from,
   return load_weights(from, model.device(), model.weights(), all_aliases(fitted, model), fitting);
 }
 
+Result<void> make_room_for_fitted(const ModelSource& from,
+                                  const models::FittedConfig& fitted,
+                                  models::CausalLm& model) {
+  return make_room_for_weights(
+      from, model.device(), model.weights(), all_aliases(fitted, model), {.unused = fitted.unused});
+}
+
 }  // namespace ferry::probe

@@ -29,6 +29,12 @@ struct DirectoryModel {
 Result<DirectoryModel> model_of(
     ModelSource& from, Device& device, DType compute, bool load, const WeightLoading& loading = {});
 
+/// Gives the weights of a model that was made from a fitted config the memory that load_fitted() would
+/// fill. Errors: of make_room_for_weights.
+Result<void> make_room_for_fitted(const ModelSource& from,
+                                  const models::FittedConfig& fitted,
+                                  models::CausalLm& model);
+
 /// Loads the weights of a model that was made from a fitted config. Errors: of load_weights.
 Result<void> load_fitted(ModelSource& from,
                          const models::FittedConfig& fitted,

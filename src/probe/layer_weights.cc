@@ -14,6 +14,11 @@ struct LoadFailed {
   Status status;
 };
 
+/// The name under which the weight, or the first of a stack, is stored.
+std::string first_part(const Weight& w) {
+  return w.name.find('*') != std::string::npos ? expert_name(w.name, 0) : w.name;
+}
+
 }  // namespace
 
 Result<LayerWeights> LayerWeights::create(ModelSource& from,
@@ -27,8 +32,7 @@ Result<LayerWeights> LayerWeights::create(ModelSource& from,
     if (w->layer > last) continue;  // multi-token prediction: not part of answering
     Place place{w, {w->layer}};
     if (w->role == WeightRole::kEmbedding && !has_head) place.layers.push_back(last);  // tied
-    const bool stack = w->name.find('*') != std::string::npos;
-    const std::string first = stack ? expert_name(w->name, 0) : w->name;
+    const std::string first = first_part(*w);
     if (!from.stored(first))
       return fail(Code::kInvalidInput,
                   "{}: tensor \"{}\" is missing; config.json asks for it",
@@ -40,26 +44,35 @@ Result<LayerWeights> LayerWeights::create(ModelSource& from,
 }
 
 Result<void> LayerWeights::load(Weight& w) {
-  const DType dtype = w.matrix() ? options_.matrices : DType::kF32;
-  Device& device = model_->device();
-  Weight stored{.name = w.name,
-                .role = w.role,
-                .global_shape = w.global_shape,
-                .value = Tensor::empty(w.global_shape, dtype, cpu_device())};
+  Weight stored{.name = w.name, .role = w.role, .global_shape = w.global_shape};
+  if (const std::optional<DType> type = type_in_memory(w))
+    stored.value = Tensor::empty(w.global_shape, *type, cpu_device());
   TRY(load_weight(*dir_, cpu_device(), stored));
-  const Tensor& host = stored.value;
-  Tensor value = host;
-  if (&device != &cpu_device()) {
-    value = Tensor::empty(host.shape(), dtype, device);
-    value.copy_bytes_from(host.data());
-    std::vector<std::byte> back(host.bytes());
-    value.copy_bytes_to(back.data());
-    if (std::memcmp(back.data(), host.data(), back.size()) != 0) altered_.push_back(w.name);
-  }
-  w.value = std::move(value);  // not before it is whole: the copy may throw
-  w.packed.reset();
-  w.changed();
+  bool altered = false;
+  Tensor value = on_device(stored.value, altered);  // not w's before it is whole: copies may throw
+  Tensor scales = stored.scaled() ? on_device(stored.scales, altered) : Tensor();
+  if (altered) altered_.push_back(w.name);
+  w.store(std::move(value), std::move(scales), stored.blocks);
   return {};
+}
+
+/// Nothing: as it is stored.
+std::optional<DType> LayerWeights::type_in_memory(const Weight& w) const {
+  if (!w.matrix()) return DType::kF32;
+  if (options_.matrices) return options_.matrices;
+  const DType kept = kept_as(w, dir_->stored(first_part(w))->dtype);
+  return kept == DType::kF32 ? std::optional(kept) : std::nullopt;
+}
+
+Tensor LayerWeights::on_device(const Tensor& host, bool& altered) const {
+  Device& device = model_->device();
+  if (&device == &cpu_device()) return host;
+  Tensor there = Tensor::empty(host.shape(), host.dtype(), device);
+  there.copy_bytes_from(host.data());
+  std::vector<std::byte> back(host.bytes());
+  there.copy_bytes_to(back.data());
+  altered |= std::memcmp(back.data(), host.data(), back.size()) != 0;
+  return there;
 }
 
 void LayerWeights::enter(int layer) {
@@ -70,6 +83,7 @@ void LayerWeights::enter(int layer) {
         throw LoadFailed{std::move(loaded).error()};
     } else if (!used && !options_.keep && p.weight->value.defined()) {
       p.weight->value = {};
+      p.weight->scales = {};
       p.weight->packed.reset();
     }
   }

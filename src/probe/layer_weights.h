@@ -13,8 +13,10 @@
 namespace ferry::probe {
 
 struct LayerWeightsOptions {
-  DType matrices = DType::kF32;  // their type in memory; vectors are f32
-  bool keep = true;              // keep a layer's weights for the next pass; false: one at a time
+  /// The type of matrices in memory; vectors are f32. Nothing: as whatever generates keeps them, which
+  /// is as they are stored (kept_as), float8 codes and their scales too; whole numbers become f32.
+  std::optional<DType> matrices = DType::kF32;
+  bool keep = true;  // keep a layer's weights for the next pass; false: one at a time
 };
 
 /// For models made without memory for their weights. Each weight is read back from the device and
@@ -42,6 +44,8 @@ class LayerWeights final {
   LayerWeights(ModelSource& from, models::CausalLm& model, const LayerWeightsOptions& options)
       : dir_(&from), model_(&model), options_(options) {}
   Result<void> load(Weight& weight);
+  std::optional<DType> type_in_memory(const Weight& weight) const;
+  Tensor on_device(const Tensor& host, bool& altered) const;
   void enter(int layer);
 
   ModelSource* dir_;

@@ -132,8 +132,7 @@ void unpack_int4(std::span<const uint8_t> bytes, int64_t columns, std::span<int8
 PanelsInMaking::PanelsInMaking(WeightCodes kind, const Shape& shape)
     : kind_(kind), layout_{kind, shape[shape.rank() - 2], shape[shape.rank() - 1]} {
   const int64_t matrices = shape.rank() == 3 ? shape[0] : 1;
-  panels_ = in_cpu_memory({matrices, layout_.panels(), layout_.panel_bytes()},
-                          layout_.bits() == 8 ? DType::kI8 : DType::kU8);
+  panels_ = in_cpu_memory(code_panels_shape(layout_, matrices), code_panels_dtype(layout_));
   scales_ = in_cpu_memory(code_scales_shape(layout_, matrices), code_scales_dtype(kind));
   codes_ = static_cast<uint8_t*>(panels_.data());
   of_groups_ = static_cast<uint8_t*>(scales_.data());

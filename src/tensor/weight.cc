@@ -17,6 +17,14 @@ Shape ScaleBlocks::scales_of(const Shape& codes) const {
   return shape;
 }
 
+DType code_panels_dtype(const CodePanels& layout) {
+  return layout.bits() == 8 ? DType::kI8 : DType::kU8;
+}
+
+Shape code_panels_shape(const CodePanels& layout, int64_t matrices) {
+  return {matrices, layout.panels(), layout.panel_bytes()};
+}
+
 DType code_scales_dtype(WeightCodes codes) {
   return codes == WeightCodes::kInt8   ? DType::kF32
          : codes == WeightCodes::kInt4 ? DType::kBF16

@@ -51,6 +51,9 @@ struct PackedWeight {
   Tensor panels;
 };
 
+/// How the codes of so many matrices are a tensor: bytes [matrices, panels, bytes of a panel].
+DType code_panels_dtype(const CodePanels& layout);
+Shape code_panels_shape(const CodePanels& layout, int64_t matrices);
 /// How the scales of so many matrices of codes are a tensor: of int8 and int4 numbers [matrices,
 /// panels, groups, 16], 1 for rows past the matrix; of the kinds of GGUF files bytes [matrices,
 /// panels, bytes of a panel's scales].

@@ -146,9 +146,8 @@ Result<void> Verifier::make_model(bool keep) {
   TRY_ASSIGN(probe::DirectoryModel made, probe::model_of(*dir_, *device_, compute_, false));
   model_ = std::move(made.model);
   report_.notes.insert(report_.notes.end(), made.notes.begin(), made.notes.end());
-  // f32, as whatever generates has them; one layer at a time they are rounded where they are
-  // loaded, which gives the same bits.
-  const DType matrices = keep ? DType::kF32 : compute_;
+  // As whatever generates has them, or, to judge a training step, as whatever trains.
+  const std::optional<DType> matrices = options_.train ? std::optional(DType::kF32) : std::nullopt;
   TRY_ASSIGN(weights_,
              probe::LayerWeights::create(*dir_, *model_, {.matrices = matrices, .keep = keep}));
   report_.streamed = !keep;
