@@ -51,6 +51,9 @@ struct InputSpec {
   bool gradient = false;  // compare this input's gradient
   bool rows = false;      // dimension 0 is tokens: may be cut for row independence
   std::vector<double> given = {};  // kGiven: the values, row by row
+  /// kGiven, of inputs that may be large: makes the values when they are wanted. Every list of the specs
+  /// holds all inputs, of benchmark shapes too.
+  std::function<std::vector<double>()> make_given = {};
 };
 
 /// What numbers can be besides ordinary: zeros of both signs, below the smallest normal, the largest

@@ -482,6 +482,8 @@ std::vector<Tensor> make_inputs(const OpCase& c, Device& device, uint64_t seed) 
     const Random random(seed, RandomPurpose::kTest, i);
     const auto count = static_cast<size_t>(spec.shape.count());
     std::vector<double> v(count);
+    const std::vector<double> made = spec.make_given ? spec.make_given() : std::vector<double>();
+    const std::vector<double>& given = spec.make_given ? made : spec.given;
     for (size_t k = 0; k < count; ++k) {
       switch (spec.fill) {
         case InputSpec::Fill::kNormal: v[k] = spec.offset + spec.scale * random.normal(k); break;
@@ -492,7 +494,7 @@ std::vector<Tensor> make_inputs(const OpCase& c, Device& device, uint64_t seed) 
           v[k] =
               spec.offset + static_cast<double>(random.below(k, static_cast<uint64_t>(spec.scale)));
           break;
-        case InputSpec::Fill::kGiven: v[k] = spec.given.at(k); break;
+        case InputSpec::Fill::kGiven: v[k] = given.at(k); break;
       }
     }
     if (spec.dtype == DType::kI32) {
@@ -539,6 +541,7 @@ OpCase special_case(OpCase c) {
     in.gradient = false;
     if (in.dtype == DType::kI32) continue;
     in.fill = InputSpec::Fill::kGiven;
+    in.make_given = {};
     in.given = special_values(in.shape.count() + apart);
     in.given.erase(in.given.begin(), in.given.begin() + apart);
     apart += 5;

@@ -18,8 +18,11 @@ OpCase dequantize_case(const Shape& shape,
   // Every code in turn, those of NaN too.
   InputSpec codes{
       .name = "codes", .shape = shape, .dtype = DType::kI32, .fill = InputSpec::Fill::kGiven};
-  for (int64_t i = 0; i < shape.count(); ++i)
-    codes.given.push_back(static_cast<double>(i * 7 % 256));
+  codes.make_given = [count = static_cast<size_t>(shape.count())] {
+    std::vector<double> values(count);
+    for (size_t i = 0; i < count; ++i) values[i] = static_cast<double>(i * 7 % 256);
+    return values;
+  };
   c.inputs = {codes, {.name = "scales", .shape = blocks.scales_of(shape)}};
   c.run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     const std::vector<int32_t> wide = in[0].to_i32();

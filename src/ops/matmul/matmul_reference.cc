@@ -47,20 +47,20 @@ std::vector<double> matmul_tolerance(const RefTensor& y,
 
 InputSpec bf16_exact_input(
     const char* name, const Shape& shape, DType dtype, uint64_t seed, double scale) {
-  const Random random(seed, RandomPurpose::kTest, 77);
   InputSpec spec{.name = name, .shape = shape, .dtype = dtype, .fill = InputSpec::Fill::kGiven};
-  // Benchmark shapes have millions of elements, and every list of the specs makes them: beyond a
-  // prime number the values come again, which no row length divides.
-  constexpr size_t kPeriod = 65521;
-  spec.given.reserve(static_cast<size_t>(shape.count()));
-  for (size_t i = 0; i < static_cast<size_t>(shape.count()); ++i) {
-    if (i >= kPeriod) {
-      spec.given.push_back(spec.given[i - kPeriod]);
-      continue;
+  spec.make_given = [count = static_cast<size_t>(shape.count()), seed, scale] {
+    // Benchmark shapes have millions of elements: beyond a prime number the values come again, which
+    // no row length divides.
+    constexpr size_t kPeriod = 65521;
+    const Random random(seed, RandomPurpose::kTest, 77);
+    std::vector<double> values(count);
+    for (size_t i = 0; i < count; ++i) {
+      const auto drawn = [&] { return static_cast<float>(scale * random.normal(i)); };
+      values[i] = i < kPeriod ? static_cast<double>(bf16_to_f32(f32_to_bf16(drawn())))
+                              : values[i - kPeriod];
     }
-    const double v = scale * random.normal(i);
-    spec.given.push_back(static_cast<double>(bf16_to_f32(f32_to_bf16(static_cast<float>(v)))));
-  }
+    return values;
+  };
   return spec;
 }
 

@@ -30,9 +30,14 @@ InputSpec codes_input(WeightCodes kind, const Shape& shape) {
   const int64_t extreme = -l.least() > l.largest() ? l.least() : l.largest();
   InputSpec codes{
       .name = "codes", .shape = shape, .dtype = DType::kI32, .fill = InputSpec::Fill::kGiven};
-  for (int64_t i = 0; i < shape.count(); ++i)
-    codes.given.push_back(
-        static_cast<double>(i / l.columns % 5 == 4 ? extreme : l.least() + i * 37 % range));
+  codes.make_given = [l, range, extreme, count = shape.count()] {
+    std::vector<double> values;
+    values.reserve(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i)
+      values.push_back(
+          static_cast<double>(i / l.columns % 5 == 4 ? extreme : l.least() + i * 37 % range));
+    return values;
+  };
   return codes;
 }
 
@@ -50,22 +55,25 @@ InputSpec scales_input(WeightCodes kind, const Shape& shape) {
                   .shape = {rows, l.row_scale_bytes()},
                   .dtype = DType::kI32,
                   .fill = InputSpec::Fill::kGiven};
-  const ScaleUnit unit = scale_unit(kind);
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t u = 0; u < l.units(); ++u) {
-      for (int64_t n = 0; n < unit.numbers; ++n) {
-        const int64_t draw = row * 7 + u * 3 + n * 11;
-        // 0.1 to 0.35, of both signs where the format's own writers give both; some subnormal.
-        const float size = 0.1f + 0.0137f * static_cast<float>(draw % 18);
-        const uint16_t half = draw % 23 == 5 ? 3 : f32_to_f16(draw % 4 == 3 ? -size : size);
-        bytes.given.push_back(half & 255);
-        bytes.given.push_back(half >> 8);
+  bytes.make_given = [kind, l, rows, unit = scale_unit(kind)] {
+    std::vector<double> values;
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t u = 0; u < l.units(); ++u) {
+        for (int64_t n = 0; n < unit.numbers; ++n) {
+          const int64_t draw = row * 7 + u * 3 + n * 11;
+          // 0.1 to 0.35, of both signs where the format's own writers give both; some subnormal.
+          const float size = 0.1f + 0.0137f * static_cast<float>(draw % 18);
+          const uint16_t half = draw % 23 == 5 ? 3 : f32_to_f16(draw % 4 == 3 ? -size : size);
+          values.push_back(half & 255);
+          values.push_back(half >> 8);
+        }
+        // Six bits each, or an int8.
+        for (int64_t b = 0; b < unit.bytes; ++b)
+          values.push_back(static_cast<double>((row * 5 + u + b * 29) %
+                                               (kind == WeightCodes::kQ6_K ? 256 : 64)));
       }
-      // Six bits each, or an int8.
-      for (int64_t b = 0; b < unit.bytes; ++b)
-        bytes.given.push_back(
-            static_cast<double>((row * 5 + u + b * 29) % (kind == WeightCodes::kQ6_K ? 256 : 64)));
-    }
+    return values;
+  };
   return bytes;
 }
 
