@@ -395,6 +395,34 @@ TEST_P(EachModel, AnAnswerThatIsNoneFailsAloneAndLeavesNothingBehind) {
   EXPECT_EQ(written(answers[*again]), expected);
 }
 
+/// Its form wants tokens that are also to end the answer: nobody else pays for that.
+TEST_P(EachModel, AFormThatCannotGoOnFailsAloneAndLeavesTheCache) {
+  const auto model = model_on(cpu_device());
+  Request r{.prompt = std::vector<int32_t>(200, 3), .options = {}, .salt = ""};
+  r.options.tokens_max = 5;
+  Engine engine(*model, {.cache_tokens = 1024, .running = 2, .tokens_per_pass = 130});
+  std::map<RequestId, Answer> answers;
+  const auto first = engine.submit(r);
+  while (!engine.idle()) take(engine.step(), answers);
+  Request dead = r;
+  dead.prompt = {1, 2};
+  dead.options.constraint = list_form();
+  dead.options.end_tokens = {0, 2, 3, 6};  // "[", ",", " ", "[["
+  const auto id = engine.submit(dead);
+  ASSERT_TRUE(id);
+  std::vector<Progress> all;
+  while (!engine.idle())
+    for (Progress& p : engine.step()) all.push_back(std::move(p));
+  ASSERT_FALSE(all.empty());
+  EXPECT_EQ(all.back().finish, Finish::kFailed);
+  EXPECT_EQ(all.back().error.code, Code::kInvalidInput) << all.back().error.message;
+  EXPECT_EQ(engine.counts().tokens_reused, 0);
+  const auto again = engine.submit(r);
+  while (!engine.idle()) take(engine.step(), answers);
+  EXPECT_EQ(written(answers[*again]), written(answers[*first]));
+  EXPECT_GT(engine.counts().tokens_reused, 100);
+}
+
 TEST_P(EachModel, ACancelledRequestIsGoneAndOthersDoNotNotice) {
   const auto model = model_on(cpu_device());
   const std::vector<Request> requests = crowd(10, 9);

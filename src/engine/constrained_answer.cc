@@ -42,10 +42,11 @@ Result<std::span<const int32_t>> ConstrainedAnswer::allowed_after(std::span<cons
     allowed_.erase(std::unique(allowed_.begin(), allowed_.end()), allowed_.end());
   }
   if (allowed_.empty())
-    return fail(Code::kVerdict,
-                "the answer's form wants tokens next that end answers of this model: it cannot go "
-                "on after {} tokens",
-                answer.size());
+    return fail(
+        Code::kInvalidInput,
+        "the answer's form wants next what this model has no token for, or only tokens that end "
+        "its answers: it cannot go on after {} tokens",
+        answer.size());
   return std::span<const int32_t>(allowed_);
 }
 

@@ -20,8 +20,8 @@ class ConstrainedAnswer {
                     int64_t vocabulary);
 
   /// The tokens that may follow these, in ascending order; never none. End tokens are among them
-  /// where the answer may end, and nowhere else. Errors: kVerdict: nothing may follow, which is where
-  /// end tokens are all that the form would have next.
+  /// where the answer may end, and nowhere else. Errors: kInvalidInput: nothing may follow, which is
+  /// where end tokens are all that the form would have next.
   Result<std::span<const int32_t>> allowed_after(std::span<const int32_t> answer);
 
  private:

@@ -209,6 +209,7 @@ std::vector<Progress> Engine::step() {
   }
   std::vector<Progress> news;
   std::vector<RequestId> failed;
+  bool spoiled = false;  // numbers that are none were computed
   for (size_t i = 0; i < pass.parts.size(); ++i) {
     const PassPart& part = pass.parts[i];
     Asked& asked = asked_.at(part.id);
@@ -220,6 +221,7 @@ std::vector<Progress> Engine::step() {
     }
     if (!chosen[i]) {
       failed.push_back(part.id);
+      spoiled |= chosen[i].error().code == Code::kVerdict;
       asked_.erase(part.id);
       news.push_back({.id = part.id, .finish = Finish::kFailed, .error = chosen[i].error()});
       continue;
@@ -247,9 +249,9 @@ std::vector<Progress> Engine::step() {
       scheduler_.propose(part.id, next_draft(asked, part.id, guesses[i]));
     if (part.wanted || begins) news.push_back(std::move(progress));
   }
-  // What gave no answer once may lie in pages that others would find.
   for (const RequestId id : failed) scheduler_.cancel(id);
-  if (!failed.empty()) scheduler_.lose_cache();
+  // What gave no answer once may lie in pages that others would find. (A form that cannot go on says nothing of them.)
+  if (spoiled) scheduler_.lose_cache();
   return news;
 }
 

@@ -66,7 +66,8 @@ struct Progress {
   std::vector<Token> tokens;
   std::optional<Token> end;  // the end token, which is no part of the answer
   Finish finish = Finish::kNone;
-  Status error = {};   // if it failed
+  /// If it failed. kVerdict: the model's numbers are none; kInvalidInput: its form cannot go on.
+  Status error = {};
   int64_t reused = 0;  // tokens of the prompt that were found in the cache when it began
 };
 

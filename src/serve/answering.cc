@@ -72,8 +72,7 @@ void Answering::take(size_t index,
                      Metrics& metrics) {
   Answer& answer = answers_[index];
   if (done_ || answer.end) return;  // news that were on their way when it ended
-  if (progress.finish == engine::Finish::kFailed)
-    return fail({.status = 500, .message = progress.error.message});
+  if (progress.finish == engine::Finish::kFailed) return fail(api_error(progress.error));
   Reading& r = readings_[index];
   if (began_s_ == 0) {
     began_s_ = now_s;
