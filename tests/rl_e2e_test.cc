@@ -194,7 +194,17 @@ TEST_F(RlE2e, ScoresAServer) {
     lines += R"({"check": "regex", "answer": ".*s.*", "prompt": ")" + std::string(prompt) + "\"}\n";
   write(root_ / "any.jsonl", lines);
   Program server(root_ / "log-served",
-                 {"serve", checkpoint("base"), "--name", "base", "--port", "0"});
+                 {"serve",
+                  checkpoint("base"),
+                  "--name",
+                  "base",
+                  "--port",
+                  "0",
+                  // It is asked for more at once than it takes: what it refuses is asked again.
+                  "--running",
+                  "1",
+                  "--waiting",
+                  "1"});
   const std::string address = fmt::format("http://127.0.0.1:{}/v1", port_of(server, "base"));
   const Strings greedy = {path("any.jsonl"), "--tokens", "8", "--temperature", "0"};
   const auto score = [&](Strings args, const Strings& more) {

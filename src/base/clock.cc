@@ -3,6 +3,7 @@
 #include <ctime>
 
 #include <chrono>
+#include <thread>
 
 namespace ferry {
 namespace {
@@ -25,6 +26,10 @@ class SystemClock final : public Clock {
 const Clock& system_clock() {
   static const SystemClock clock;
   return clock;
+}
+
+void sleep_s(double seconds) {
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
 }
 
 std::string format_local_time(int64_t unix_ms, const std::string& format) {

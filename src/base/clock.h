@@ -15,6 +15,9 @@ class Clock {
 
 const Clock& system_clock();
 
+/// The calling thread does nothing for so long.
+void sleep_s(double seconds);
+
 /// A moment in the machine's time zone, in a format of strftime; empty if that gives nothing, or more
 /// than some kilobytes.
 std::string format_local_time(int64_t unix_ms, const std::string& format);

@@ -1,8 +1,11 @@
 #include "cli/server_answers.h"
 
 #include <algorithm>
+#include <deque>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "verify/server_client.h"
 
@@ -27,21 +30,86 @@ Result<verify::Ask> question(const rl::Task& task, const verify::ServerClient& s
   return ask;
 }
 
-Result<rl::Answer> answer_of(verify::ServerAnswer said, const std::string& address) {
-  if (!said.answer_tokens)
-    return fail(Code::kUnavailable,
-                "{}: does not say how many tokens an answer has (usage.completion_tokens)",
-                address);
-  if (!said.reasoning.empty())
-    said.text = "<think>\n" + said.reasoning + "\n</think>\n" + said.text;
-  // A thought that only ends was opened by the prompt, which is the server's.
-  const size_t opened = said.text.find("<think>"), closed = said.text.find("</think>");
-  const bool thinking = closed != std::string::npos && opened > closed;
-  return rl::Answer{.parts = rl::take_apart(said.text, thinking),
-                    .text = said.text,
-                    .tokens = *said.answer_tokens,
-                    .thought_tokens = {},
-                    .ended = said.finish == "stop"};
+/// How often a question is asked that a busy server did not answer, and how long it is left alone meanwhile.
+constexpr int kTries = 6;
+constexpr double kFirstWaitS = 0.5, kLongestWaitS = 30;
+
+/// What the server said to each question. One that is too busy is asked for less at once, after a while.
+Result<std::vector<verify::ServerAnswer>> ask_all(verify::ServerClient& server,
+                                                  std::span<const verify::Ask> asks,
+                                                  int64_t at_once,
+                                                  const std::function<void(int64_t)>& progress) {
+  std::vector<verify::ServerAnswer> said(asks.size());
+  std::vector<int> tries(asks.size(), 0);
+  std::deque<size_t> left(asks.size());
+  std::iota(left.begin(), left.end(), 0);
+  double wait_s = kFirstWaitS;
+  while (!left.empty()) {
+    const std::vector<size_t> round(left.begin(),
+                                    left.begin() + std::min<int64_t>(at_once, std::ssize(left)));
+    left.erase(left.begin(), left.begin() + std::ssize(round));
+    std::vector<verify::Ask> asked;
+    for (const size_t i : round) asked.push_back(asks[i]);
+    std::vector<verify::ServerClient::Attempt> attempts = server.attempt_together(asked);
+    std::vector<size_t> again;
+    for (size_t r = 0; r < round.size(); ++r) {
+      Result<verify::ServerAnswer>& answer = attempts[r].answer;
+      if (answer)
+        said[round[r]] = *std::move(answer);
+      else if (attempts[r].may_pass && ++tries[round[r]] < kTries)
+        again.push_back(round[r]);
+      else
+        return tl::unexpected(answer.error());
+    }
+    left.insert(left.begin(), again.begin(), again.end());
+    progress(std::ssize(asks) - std::ssize(left));
+    if (again.empty()) {
+      wait_s = kFirstWaitS;
+    } else {
+      at_once = std::max<int64_t>(1, std::ssize(round) / 2);
+      sleep_s(wait_s);
+      wait_s = std::min(2 * wait_s, kLongestWaitS);
+    }
+  }
+  return said;
+}
+
+/// What a server keeps apart is the thought, whatever marks stand in it. Of others' it is known by its marks;
+/// `opened`: where there are none, the prompt has opened one that did not end.
+rl::AnswerParts parts_of(const verify::ServerAnswer& said, bool opened) {
+  if (said.reasoning.empty()) {
+    const size_t open = said.text.find("<think>"), closed = said.text.find("</think>");
+    return rl::take_apart(said.text, closed < open || (opened && open == closed));
+  }
+  rl::AnswerParts parts = rl::take_apart("</think>" + said.text, true);
+  parts.thought = said.reasoning;
+  return parts;
+}
+
+Result<std::vector<rl::Answer>> answers_of(std::vector<verify::ServerAnswer> said,
+                                           const std::string& address) {
+  std::vector<std::string_view> whole;  // with their thoughts, if they have any
+  std::vector<bool> ended;
+  for (const verify::ServerAnswer& a : said) {
+    if (!a.reasoning.empty()) continue;
+    whole.push_back(a.text);
+    ended.push_back(a.finish == "stop");
+  }
+  const bool opened = rl::seem_to_think(whole, ended);
+  std::vector<rl::Answer> answers;
+  for (const verify::ServerAnswer& a : said) {
+    if (!a.answer_tokens)
+      return fail(Code::kUnavailable,
+                  "{}: does not say how many tokens an answer has (usage.completion_tokens)",
+                  address);
+    answers.push_back(
+        {.parts = parts_of(a, opened),
+         .text = a.reasoning.empty() ? a.text : "<think>\n" + a.reasoning + "\n</think>\n" + a.text,
+         .tokens = *a.answer_tokens,
+         .thought_tokens = {},
+         .ended = a.finish == "stop"});
+  }
+  return answers;
 }
 
 }  // namespace
@@ -63,19 +131,9 @@ Result<std::vector<rl::Answer>> ask_server(std::span<const rl::Task> tasks,
       asks.push_back(ask);
     }
   }
-  std::vector<rl::Answer> answers;
-  while (answers.size() < asks.size()) {
-    const size_t round =
-        std::min(static_cast<size_t>(questions.at_once), asks.size() - answers.size());
-    for (Result<verify::ServerAnswer>& said :
-         server.ask_together(std::span(asks).subspan(answers.size(), round))) {
-      if (!said) return tl::unexpected(said.error());
-      TRY_ASSIGN(rl::Answer answer, answer_of(*std::move(said), server.address()));
-      answers.push_back(std::move(answer));
-    }
-    progress(std::ssize(answers));
-  }
-  return answers;
+  TRY_ASSIGN(std::vector<verify::ServerAnswer> said,
+             ask_all(server, asks, questions.at_once, progress));
+  return answers_of(std::move(said), server.address());
 }
 
 }  // namespace ferry::cli

@@ -25,7 +25,9 @@ struct ServerQuestions {
 
 /// `samples` answers to each task, one after the other, in the order of the tasks. Prompts are continued where the
 /// server continues texts, and otherwise asked as a user's message; progress(done) after each round of answers.
-/// A thought that the server keeps apart from the text is put before it again.
+/// What is not answered because the server is busy, in trouble or too slow is asked again, less at once and after a
+/// while. A thought that the server keeps apart from the text is put before it again; where it keeps none apart, and
+/// more answers close a thought that they did not open than have none, an answer without marks is a thought.
 /// Errors: kInvalidInput (address, name, key); kUnavailable, kTimeout: it does not answer, or with something else.
 Result<std::vector<rl::Answer>> ask_server(std::span<const rl::Task> tasks,
                                            const ServerQuestions& questions,

@@ -109,6 +109,16 @@ AnswerParts take_apart(std::string_view text, bool thinking) {
   return parts;
 }
 
+bool seem_to_think(std::span<const std::string_view> texts, const std::vector<bool>& ended) {
+  int64_t closed = 0, none = 0;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const size_t open = texts[i].find(kOpen), close = texts[i].find(kClose);
+    closed += close < open;
+    none += ended[i] && open == close;  // both are nowhere
+  }
+  return closed > none;
+}
+
 bool is_right(const Task& task, std::string_view answer) {
   if (trimmed(answer).empty()) return false;
   switch (task.check) {

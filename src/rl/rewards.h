@@ -30,6 +30,11 @@ struct AnswerParts {
 /// `thinking`: the prompt has opened the thought.
 AnswerParts take_apart(std::string_view text, bool thinking);
 
+/// Whether the prompts of these answers, which nobody has seen, seem to have opened a thought: more of the
+/// answers close one that they did not open than name none although they came to their end. `ended`: for
+/// each answer, whether it did.
+bool seem_to_think(std::span<const std::string_view> texts, const std::vector<bool>& ended);
+
 /// Whether the answer is right, by the task's rule. What cannot be told within limits is wrong, and so is
 /// every answer that a program is to judge: Judge asks it.
 bool is_right(const Task& task, std::string_view answer);

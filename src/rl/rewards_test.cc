@@ -35,6 +35,17 @@ TEST(Rewards, AnswersAreTakenApart) {
   EXPECT_EQ(take_apart("<think>2", false).answer, "");  // an answer within a thought is none
 }
 
+TEST(Rewards, ThoughtsThatAPromptOpenedAreKnownByTheirEnds) {
+  const auto think = [](std::vector<std::string_view> texts, std::vector<bool> ended) {
+    return seem_to_think(texts, ended);
+  };
+  EXPECT_TRUE(think({"1 + 1</think>2", "1 + 1 is"}, {true, false}));
+  EXPECT_FALSE(think({"2", "3", "an end is written </think>"}, {true, true, true}));
+  EXPECT_FALSE(think({"<think>1 + 1</think>2", "<think>1"}, {true, false}));
+  EXPECT_FALSE(think({"2", "3"}, {false, false}));
+  EXPECT_FALSE(think({}, {}));
+}
+
 TEST(Rewards, ExactAndNumber) {
   EXPECT_TRUE(is_right(with(Check::kExact, "1 2 3"), " 1  2\n3 "));
   EXPECT_FALSE(is_right(with(Check::kExact, "1 2 3"), "1 23"));

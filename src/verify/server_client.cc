@@ -33,6 +33,11 @@ bool refused(int status) {
   return status >= 400 && status != 401 && status != 403 && status != 404;
 }
 
+/// What clients ask again after, as a rule: no reply at all, and statuses that say "not now".
+bool may_pass(const Result<HttpReply>& reply) {
+  return !reply || reply->status == 408 || reply->status == 429 || reply->status >= 500;
+}
+
 }  // namespace
 
 Result<ServerClient> ServerClient::open(HttpClient http,
@@ -134,14 +139,21 @@ Result<ServerAnswer> ServerClient::ask(const Ask& q) {
 }
 
 std::vector<Result<ServerAnswer>> ServerClient::ask_together(std::span<const Ask> questions) {
+  std::vector<Result<ServerAnswer>> answers;
+  for (Attempt& a : attempt_together(questions)) answers.push_back(std::move(a.answer));
+  return answers;
+}
+
+std::vector<ServerClient::Attempt> ServerClient::attempt_together(std::span<const Ask> questions) {
   std::vector<HttpRequest> requests;
   for (const Ask& q : questions)
     requests.push_back({.path = q.chat ? kChat : kCompletions, .body = body_of(q), .key = key_});
   requests_ += std::ssize(questions);
   const std::vector<Result<HttpReply>> replies = http_.ask_together(requests);
-  std::vector<Result<ServerAnswer>> answers;
-  for (size_t i = 0; i < questions.size(); ++i) answers.push_back(read(questions[i], replies[i]));
-  return answers;
+  std::vector<Attempt> attempts;
+  for (size_t i = 0; i < questions.size(); ++i)
+    attempts.push_back({read(questions[i], replies[i]), may_pass(replies[i])});
+  return attempts;
 }
 
 /// Each ability is what the server shows when it is asked for it.

@@ -39,6 +39,14 @@ class ServerClient {
   Result<ServerAnswer> ask(const Ask& question);
   std::vector<Result<ServerAnswer>> ask_together(std::span<const Ask> questions);
 
+  struct Attempt {
+    Result<ServerAnswer> answer;
+    bool may_pass =
+        false;  // it failed because the server was busy, in trouble, cut off or too slow
+  };
+  /// The same for whoever wants to ask again.
+  std::vector<Attempt> attempt_together(std::span<const Ask> questions);
+
   /// The server's own tokens of a text, where it has an endpoint for that.
   Result<std::optional<std::vector<int32_t>>> tokens_of(const std::string& text);
 
