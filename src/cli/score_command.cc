@@ -177,6 +177,7 @@ Result<void> score(Arguments& args) {
   std::optional<rl::ProgramJudge> program;
   if (!args.program.command.empty()) {
     TRY_ASSIGN(program, rl::ProgramJudge::create(args.program));
+    if (const std::string weak = program->weakness(); !weak.empty()) tell("ferry: note: " + weak);
   }
   TRY_ASSIGN(const rl::Judge judge, rl::Judge::create(std::move(program), tasks, args.tasks));
   const double begin = system_clock().monotonic_s();

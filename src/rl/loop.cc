@@ -215,6 +215,7 @@ Result<void> Run::read() {
                                      .seconds = rl_.program_seconds,
                                      .memory_mb = rl_.program_memory_mb,
                                      .at_once = cpu_pool().threads()}));
+    if (const std::string weak = program->weakness(); !weak.empty()) say("note       " + weak);
   }
   TRY(Judge::create(program, held_out_, rl_.held_out));
   TRY_ASSIGN(judge_, Judge::create(std::move(program), tasks_, rl_.tasks));

@@ -135,6 +135,15 @@ Result<ProgramJudge> ProgramJudge::create(const ProgramJudgeOptions& options) {
               options.folder.empty() ? std::string() : fmt::format(", for {},", options.folder));
 }
 
+std::string ProgramJudge::weakness() const {
+  if (no_more_namespaces_) return "";
+  return "the sandbox of programs is weaker here: bubblewrap cannot forbid them namespaces of "
+         "their own, in which they "
+         "reach parts of the kernel that are root's otherwise (it needs bubblewrap 0.8 and, in a "
+         "container, a "
+         "/proc/sys that can be written)";
+}
+
 Result<std::vector<double>> ProgramJudge::verdicts(std::span<const std::string> inputs,
                                                    const std::function<bool()>& go_on) const {
   const Clock& clock = system_clock();

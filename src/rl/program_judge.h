@@ -38,6 +38,9 @@ class ProgramJudge {
   Result<std::vector<double>> verdicts(std::span<const std::string> inputs,
                                        const std::function<bool()>& go_on) const;
 
+  /// What the sandbox cannot do on this machine, for whoever runs programs in it; empty: nothing.
+  std::string weakness() const;
+
  private:
   explicit ProgramJudge(const ProgramJudgeOptions& options) : options_(options) {}
   std::vector<std::string> arguments() const;

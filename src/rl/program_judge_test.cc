@@ -129,6 +129,24 @@ TEST(ProgramJudge, MayDoWhatItIsFor) {
     EXPECT_EQ(worth(good), 1) << good;
 }
 
+/// A bubblewrap that knows no way to forbid namespaces still makes a sandbox, and that is told.
+TEST(ProgramJudge, AWeakerSandboxIsTold) {
+  const std::string folder = testing::TempDir(), path = std::getenv("PATH");
+  let_others_read(folder);
+  const std::string old = join_path(folder, "bwrap");
+  ASSERT_TRUE(
+      write_file_atomic(old,
+                        "#!/bin/sh\ncase \" $* \" in *' --disable-userns '*) exit 1;; esac\n"
+                        "PATH='" +
+                            path + "' exec bwrap \"$@\"\n"));
+  std::filesystem::permissions(old, std::filesystem::perms(0755));
+  ASSERT_EQ(::setenv("PATH", (folder + ":" + path).c_str(), 1), 0);
+  const auto judge = ProgramJudge::create({.command = "echo 1"});
+  ASSERT_EQ(::setenv("PATH", path.c_str(), 1), 0);
+  ASSERT_TRUE(judge) << judge.error().message;
+  EXPECT_NE(judge->weakness().find("namespaces"), std::string::npos) << judge->weakness();
+}
+
 TEST(ProgramJudge, ManyAtOnceAndInOrder) {
   const auto judge = ProgramJudge::create({.command = "cat", .seconds = 20, .at_once = 4});
   ASSERT_TRUE(judge) << judge.error().message;
