@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -31,6 +32,8 @@ namespace {
 using Json = nlohmann::json;
 using Fault = ServerFault;
 using LogProbs = ServerManner::LogProbs;
+
+constexpr double kPenalty = 2;  // in nats
 
 struct Reply {
   int status = 200;
@@ -280,11 +283,16 @@ struct FaultyServer::State {
     if (request.contains("logit_bias"))
       for (const auto& [id, bias] : request["logit_bias"].items())
         o.sampling.logit_bias.emplace_back(std::stoi(id), bias.get<double>());
+    if (fault == Fault::kPenalised) {
+      penalised.clear();
+      penalised.insert(prompt.begin(), prompt.end());
+      for (const int32_t id : penalised) o.sampling.logit_bias.emplace_back(id, -kPenalty);
+    }
     const bool wanted = request.contains("logprobs") && manner.log_probs != LogProbs::kNone;
     const int64_t top = !wanted ? 0
                         : chat  ? request.value("top_logprobs", 0)
                                 : request["logprobs"].get<int64_t>();
-    if (wanted) o.top_log_probs = top;
+    if (wanted) o.top_log_probs = fault == Fault::kPenalised ? 64 : top;
     const bool echo = request.value("echo", false) && manner.log_probs == LogProbs::kTexts;
     const bool of_prompt =
         wanted &&
@@ -297,10 +305,27 @@ struct FaultyServer::State {
     const auto generated = engine::generate(
         *engine, {.prompt = prompt, .options = o, .salt = ""}, [&](const engine::Token& t) {
           tokens.push_back(t);
+          if (fault == Fault::kPenalised) penalise(tokens.back(), top);
           return true;
         });
     if (!generated) return refusal(400, generated.error().message);
     return {200, written(ids, *generated, tokens, chat, wanted, of_prompt, echo).dump()};
+  }
+
+  /// What the penalty makes of a token's log-probabilities; beyond the 64 best there is next to nothing.
+  void penalise(engine::Token& t, int64_t top) const {
+    double sum = 1;
+    for (const auto& [id, log_prob] : t.top)
+      if (penalised.contains(id)) sum += std::exp(log_prob - kPenalty) - std::exp(log_prob);
+    const auto changed = [&](int32_t id, float log_prob) {
+      return static_cast<float>(log_prob - (penalised.contains(id) ? kPenalty : 0) - std::log(sum));
+    };
+    t.log_prob = changed(t.id, t.log_prob);
+    for (auto& [id, log_prob] : t.top) log_prob = changed(id, log_prob);
+    std::sort(t.top.begin(), t.top.end(), [](const auto& a, const auto& b) {
+      return a.second > b.second;
+    });
+    t.top.resize(static_cast<size_t>(top));
   }
 
   std::string text_of(int32_t id) const { return std::string(texts.tokenizer->token_bytes(id)); }
@@ -397,6 +422,7 @@ struct FaultyServer::State {
   std::unique_ptr<models::TrainableLm> model;
   std::unique_ptr<engine::Engine> engine;
   std::set<std::vector<int32_t>> met;
+  std::set<int32_t> penalised;
   uint64_t counted = 1000;
   std::mutex mutex_of_model, mutex_of_connections;
   std::atomic<int> underway = 0;

@@ -33,6 +33,7 @@ enum class ServerFault {
   kAlwaysGreedy,  // temperature 0 whatever is asked for
   kNeverGreedy,   // temperature 1
   kHot,           // temperature 1 is 2
+  kPenalised,     // tokens of the prompt, and its log-probabilities say so
   kLoad,          // beside another request a token of the prompt is lost
   kCache,         // the second time a token of the prompt is lost
   kKeyUnasked,

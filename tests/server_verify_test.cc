@@ -210,6 +210,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"always_greedy", Fault::kAlwaysGreedy, "temperature"},
                       Case{"never_greedy", Fault::kNeverGreedy, "temperature"},
                       Case{"hot", Fault::kHot, "temperature"},
+                      Case{"penalised", Fault::kPenalised, "temperature"},
                       Case{"load", Fault::kLoad, "load"},
                       Case{"cache", Fault::kCache, "cache"},
                       Case{"key", Fault::kKeyUnasked, "key", {.key = "secret"}}),

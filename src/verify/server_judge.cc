@@ -151,6 +151,36 @@ Noise noise(std::span<const Exchange> exchanges,
 
 double kl_bound(const Noise& noise) { return kRounding * kRounding * noise.kl + kDigitsLost; }
 
+bool penalises(std::span<const Exchange> exchanges,
+               std::span<const std::vector<std::optional<Thought>>> reference,
+               double margin) {
+  constexpr double kProbable = 5;  // in nats from the best: of others a log-probability moves far
+  constexpr int64_t kPlaces = 12, kLower = 4;  // of an honest server none is
+  int64_t agree = 0, differ = 0, lower = 0, higher = 0;
+  each_place(exchanges, reference, [&](const Seen& seen, const Thought& t, size_t e, size_t) {
+    const Exchange& x = exchanges[e];
+    if (seen.at < x.prompt) return;
+    const std::span<const int32_t> before = std::span(x.text).first(static_cast<size_t>(seen.at));
+    const std::vector<int32_t> ids = ids_of(seen);
+    std::vector<double> fresh,
+        repeated;  // by how much the server's numbers are above the reference's
+    for (const auto& [id, log_prob] : named(seen)) {
+      const auto at = static_cast<size_t>(std::find(ids.begin(), ids.end(), id) - ids.begin());
+      if (t.log_probs[at] < t.best_log_prob - kProbable) continue;
+      const bool stands = std::find(before.begin(), before.end(), id) != before.end();
+      (stands ? repeated : fresh).push_back(log_prob - t.log_probs[at]);
+    }
+    if (fresh.empty()) return;
+    const auto [low, high] = std::minmax_element(fresh.begin(), fresh.end());
+    if (fresh.size() > 1) ++(*high - *low <= margin ? agree : differ);
+    for (const double r : repeated) {
+      lower += r < *low - margin;
+      higher += r > *high + margin;
+    }
+  });
+  return agree >= kPlaces && 10 * differ <= agree && lower >= kLower && 4 * higher <= lower;
+}
+
 std::optional<size_t> parts_from(std::span<const double> kl, double bound) {
   if (kl.size() < 2 * kRun) return std::nullopt;
   // A single place may be off by much for honest reasons: medians of runs.

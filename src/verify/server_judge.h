@@ -75,6 +75,13 @@ Noise noise(std::span<const Exchange> exchanges,
 /// KL grows with the square; and what servers lose that print few digits.
 double kl_bound(const Noise& noise);
 
+/// Whether the server's numbers are what a penalty of repeated tokens makes of the reference's: at the
+/// places of its answers, tokens that stand in the text before are too improbable by more than the margin,
+/// and all others are right among themselves. (What a penalty takes from some, all others share.)
+bool penalises(std::span<const Exchange> exchanges,
+               std::span<const std::vector<std::optional<Thought>>> reference,
+               double margin);
+
 /// From which place of a text on numbers leave the bound although those before are within it: the
 /// text is garbled from there on. Nothing where there is no such place. `kl`: of places in order.
 std::optional<size_t> parts_from(std::span<const double> kl, double bound);

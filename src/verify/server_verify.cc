@@ -337,6 +337,14 @@ Result<void> Interview::judge(const Group& group, const std::vector<Heard>& othe
   judged_.push_back(group);
   judged_thoughts_.push_back(std::move(base));
   judged_noise_.push_back(rounding);
+  // Of few tokens, as a rule, so that most places are right nevertheless.
+  if (penalises(group.exchanges, judged_thoughts_.back(), rounding.margin)) {
+    fault("temperature",
+          "holds tokens that the text has already less probable than the model does, and all "
+          "others right "
+          "among themselves: it penalises repetition without being asked");
+    return {};
+  }
   if (g.within) return check_endings(group, rounding);
   TRY(explain(group, others, g.closeness, rounding));
   return {};
