@@ -4,8 +4,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/file.h"
 #include "grammar/grammar_testing.h"
 #include "grammar/schema.h"
+#include "text/byte_alphabet.h"
 
 namespace ferry::grammar {
 namespace {
@@ -111,6 +113,27 @@ TEST(Vocabulary, SpecialTokensAreNoneOfAnAnswerButMarks) {
   const int32_t special = tokenizer.token_id("<|sp|>").value();
   EXPECT_EQ(Vocabulary::of(tokenizer).value()->bytes(special), "");
   EXPECT_EQ(Vocabulary::of(tokenizer, {special}).value()->bytes(special), "<|sp|>");
+}
+
+/// SmolLM2's lacks some control characters and the first bytes of empty planes, which no document needs.
+TEST(Vocabulary, BytesThatNoDocumentNeedsMayBeLacking) {
+  const std::string path = std::string(FERRY_SOURCE_DIR) + "/testdata/tokenizer/qwen2.json";
+  auto file = nlohmann::ordered_json::parse(read_file(path).value());
+  auto& vocab = file["model"]["vocab"];
+  for (const char byte : {'\x04', '\x1d', '\xf1', '\xf2'}) {
+    const std::string letter = text::bytes_to_letters({&byte, 1});
+    const auto id = vocab.at(letter);
+    vocab.erase(letter);
+    vocab["no such " + std::to_string(static_cast<unsigned char>(byte))] = id;
+  }
+  const auto tokenizer = text::Tokenizer::parse(file.dump(), "test");
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  const auto vocabulary = Vocabulary::of(*tokenizer);
+  ASSERT_TRUE(vocabulary) << vocabulary.error().message;
+  Matcher matcher(constraint_of(
+      automaton(R"({"type": "object", "additionalProperties": {"type": "string"}})"), *vocabulary));
+  EXPECT_TRUE(matcher.accept("{\"a\": \"\xf0\x9f\x99\x82\"}"));
+  EXPECT_TRUE(matcher.may_end());
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "text/byte_alphabet.h"
 #include "text/utf8.h"
 
 namespace ferry::grammar {
@@ -70,7 +71,7 @@ Result<std::shared_ptr<const Vocabulary>> Vocabulary::of(const text::Tokenizer& 
     if (bytes.size() == 1) alone[static_cast<uint8_t>(bytes[0])] = true;
   }
   for (unsigned byte = 0; byte < 256; ++byte)
-    if (text::is_utf8_byte(byte) && !alone[byte])
+    if (!alone[byte] && !text::may_be_missing(byte))
       return fail(
           Code::kInvalidInput,
           "the vocabulary has no token for the byte 0x{:02x}: not every text can be spelled, so "

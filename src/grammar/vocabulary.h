@@ -28,8 +28,8 @@ class Vocabulary {
   };
 
   /// Special tokens are none of an answer, but for `marks` (text::AnswerSyntax), whose texts count as
-  /// they are written. Errors: kInvalidInput if some byte of UTF-8 has no token of its own: not every
-  /// text could be spelled.
+  /// they are written. Errors: kInvalidInput if a byte has no token of its own that JSON or its texts need; bytes of
+  /// control characters and of characters that nobody has assigned may be lacking.
   static Result<std::shared_ptr<const Vocabulary>> of(const text::Tokenizer& tokenizer,
                                                       const std::vector<int32_t>& marks = {});
   /// Of the bytes of each token, which are none where it is no part of an answer. Each byte that is to

@@ -47,4 +47,9 @@ std::string bytes_to_letters(std::string_view bytes) {
   return text;
 }
 
+bool may_be_missing(unsigned byte) {
+  const bool control = byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r';
+  return control || byte == 0x7F || byte == 0xC0 || byte == 0xC1 || byte > 0xF0;
+}
+
 }  // namespace ferry::text

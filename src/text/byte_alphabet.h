@@ -17,4 +17,9 @@ std::optional<std::string> letters_to_bytes(std::string_view token_text);
 
 std::string bytes_to_letters(std::string_view bytes);
 
+/// Whether a vocabulary may lack a token for the byte: those that are learnt from text have none for what it did
+/// not hold, which are bytes that no UTF-8 has, control characters, and the first bytes of planes with next to
+/// nothing in them. JSON needs none of them.
+bool may_be_missing(unsigned byte);
+
 }  // namespace ferry::text

@@ -21,13 +21,6 @@ constexpr const char* kDamaged =
     "the file is damaged or was not written by a tokenizer library: fetch or export it again";
 constexpr size_t kAddedBytesMax = 1024;  // keeps the search for added tokens linear in practice
 
-/// Vocabularies learnt from text may have no token for what it did not hold: bytes that no UTF-8 has,
-/// control characters, the first bytes of planes with nothing in them.
-bool may_be_missing(unsigned byte) {
-  const bool control = byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r';
-  return control || byte == 0x7F || byte == 0xC0 || byte == 0xC1 || byte > 0xF0;
-}
-
 /// Reads one file; the members hold what is known so far.
 class Reader {
  public:

@@ -2,6 +2,7 @@
 
 usage: clients_test.py FERRY MODEL [unittest's arguments]; made by ./run test clients.
 """
+import json
 import os
 import pathlib
 import re
@@ -74,6 +75,15 @@ class OpenAi(Clients):
         text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
         self.assertEqual(text, whole.choices[0].message.content)
         self.assertEqual(chunks[-1].usage.completion_tokens, whole.usage.completion_tokens)
+
+    def test_structured_output(self):
+        schema = {"type": "object", "additionalProperties": False, "required": ["name", "age"],
+                  "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": ["integer", "null"]}}}
+        r = self.openai.chat.completions.create(
+            model=NAME, messages=HELLO, max_tokens=100, temperature=0.7, seed=3, response_format={
+                "type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": schema}})
+        self.assertEqual(r.choices[0].finish_reason, "stop")
+        self.assertEqual(set(json.loads(r.choices[0].message.content)), {"name", "age"})
 
     def test_choices_and_log_probabilities(self):
         r = self.openai.chat.completions.create(
