@@ -389,6 +389,34 @@ TEST_F(Serve, TellsOfPrompts) {
   EXPECT_EQ(scored[1]["71"]["logprob"], choice["logprobs"]["token_logprobs"][1]);
 }
 
+/// Where tokens begin in the text, in characters, as clients count.
+TEST_F(Serve, OffsetsAreOfCharacters) {
+  const std::string prompt = "né 日本 x";
+  const auto ask = [&](bool stream) {
+    return server_
+        ->post("/v1/completions",
+               Json{{"prompt", prompt},
+                    {"max_tokens", 2},
+                    {"echo", true},
+                    {"logprobs", 0},
+                    {"stream", stream}}
+                   .dump())
+        .body;
+  };
+  const Json logprobs = Json::parse(ask(false))["choices"][0]["logprobs"];
+  std::vector<int32_t> ids = *server_->model->texts.prompt(
+      prompt, text::Tokenizer::Specials::kAsText, server_->model->directory);
+  std::string before;
+  for (size_t t = 0; t < ids.size(); ++t) {
+    const size_t whole = text::well_formed_prefix(before);  // a token may end within a character
+    EXPECT_EQ(logprobs["text_offset"][t], text::utf8_points(before.substr(0, whole)).size()) << t;
+    if (!server_->model->texts.tokenizer->is_special(ids[t]))
+      before += server_->model->texts.tokenizer->token_bytes(ids[t]);
+  }
+  EXPECT_EQ(before, prompt);
+  EXPECT_EQ(logprobs["text_offset"][ids.size()], 7);  // of the answer
+}
+
 TEST_F(Serve, AnswersAsResponses) {
   const std::string ask = R"("input": "Hello there", "max_output_tokens": 12, "seed": 5)";
   const Json j = Json::parse(server_->post("/v1/responses", "{" + ask + "}").body);
@@ -559,7 +587,11 @@ TEST_F(Serve, RefusesByName) {
 }
 
 /// What is not of the type that it must be, at every depth.
-TEST_F(Serve, OtherTypesAreRefused) {
+TEST(Service, OtherTypesAreRefused) {
+  auto model = small_loaded_model();
+  model->texts.files["chat_template.jinja"] =
+      std::string(kChatml) + "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}";
+  const Running server({}, model);
   const std::pair<const char*, Json> requests[] = {
       {"/v1/responses",
        {{"input",
@@ -603,8 +635,8 @@ TEST_F(Serve, OtherTypesAreRefused) {
         {"stop", {"a"}},
         {"max_tokens", 1}}}};
   for (const auto& [path, request] : requests) {
-    EXPECT_EQ(server_->post(path, request.dump()).status, 200)
-        << server_->post(path, request.dump()).body;
+    EXPECT_EQ(server.post(path, request.dump()).status, 200)
+        << server.post(path, request.dump()).body;
     const Json flat = request.flatten();
     for (const auto& [place, unused] : flat.items()) {
       // The value itself, and everything that it lies in.
@@ -619,7 +651,7 @@ TEST_F(Serve, OtherTypesAreRefused) {
                                   Json::array({5})}) {
           Json changed = request;
           changed[at] = other;
-          const TestResponse r = server_->post(path, changed.dump());
+          const TestResponse r = server.post(path, changed.dump());
           EXPECT_TRUE(r.status == 200 || r.status == 400 || r.status == 404)
               << path << " " << at << " " << other << ": " << r.status << " " << r.body;
         }
@@ -833,6 +865,22 @@ TEST_F(Serve, PagesOfOthersMayNotAsk) {
   EXPECT_EQ(asked("localhost:8000", "http://evil.example"), 403);
   EXPECT_EQ(asked("evil.example", "http://evil.example"), 403);  // a name that leads here
   EXPECT_EQ(asked("localhost", "null"), 403);
+}
+
+/// Pages that are trusted ask with whatever headers their libraries add.
+TEST(Service, TrustedPagesAskWithTheirOwnHeaders) {
+  const Running server({.origins = {"https://app.example"}});
+  TestClient client(server.port());
+  client.send(
+      "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: a\r\nOrigin: https://app.example\r\n"
+      "Access-Control-Request-Method: POST\r\n"
+      "Access-Control-Request-Headers: authorization,content-type,x-stainless-os\r\n\r\n");
+  const TestResponse r = client.response();
+  EXPECT_EQ(r.status, 204);
+  EXPECT_NE(r.head.find("Access-Control-Allow-Headers: authorization,content-type,x-stainless-os"),
+            std::string::npos)
+      << r.head;
+  EXPECT_NE(r.head.find("Access-Control-Allow-Origin: https://app.example"), std::string::npos);
 }
 
 TEST_F(Serve, WhoLeavesIsForgotten) {

@@ -204,9 +204,13 @@ bool with_objects(Ordered& messages) {
     if (!message.contains("tool_calls")) continue;
     for (Ordered& call : message["tool_calls"]) {
       Ordered& arguments = call["function"]["arguments"];
-      const std::string text = arguments.get<std::string>();
+      // No arguments are written as nothing by some models and clients.
+      const std::string given = arguments.get<std::string>();
+      const bool none = given.find_first_not_of(" \t\r\n") == std::string::npos;
+      const std::string text = none ? "{}" : given;
       if (!parse_json(text, kWhere)) return false;  // no deeper than may be
       Ordered object = Ordered::parse(text);
+      if (object.is_null()) object = Ordered::object();
       if (!object.is_object()) return false;
       arguments = std::move(object);
       changed = true;
@@ -223,12 +227,32 @@ Result<ChatPrompt> rendered(const ModelInfo& model,
   return render_chat(model.texts, json_text(whole), kWhere, "this model");
 }
 
-/// Most templates print arguments as JSON, some add them as text to text: these refuse an object.
+/// The conversation with "" where a message has no content; false: each has some.
+bool with_contents(Ordered& messages) {
+  bool changed = false;
+  for (Ordered& message : messages)
+    if (message["content"].is_null()) {
+      message["content"] = "";
+      changed = true;
+    }
+  return changed;
+}
+
+/// Most templates print arguments as JSON, some add them as text to text: these refuse an object. Some tell a
+/// message without content by its null, others add it to text as it is: these refuse null.
 Result<ChatPrompt> rendered(const ModelInfo& model, const Conversation& c) {
-  Ordered objects = c.messages;
-  if (with_objects(objects))
+  Ordered objects = c.messages, filled = c.messages;
+  const bool has_objects = with_objects(objects), has_nulls = with_contents(filled);
+  Ordered both = objects;
+  with_contents(both);
+  if (has_objects)
     if (Result<ChatPrompt> prompt = rendered(model, c, objects)) return prompt;
-  return rendered(model, c, c.messages);
+  Result<ChatPrompt> plain = rendered(model, c, c.messages);
+  if (plain || !has_nulls) return plain;
+  if (has_objects)
+    if (Result<ChatPrompt> prompt = rendered(model, c, both)) return prompt;
+  if (Result<ChatPrompt> prompt = rendered(model, c, filled)) return prompt;
+  return plain;
 }
 
 ApiResult<Prompt> prompt_of(const ModelInfo& model, const Conversation& c) {
@@ -237,6 +261,16 @@ ApiResult<Prompt> prompt_of(const ModelInfo& model, const Conversation& c) {
     ApiError error = api_error(chat.error());
     error.param = "messages";
     return tl::unexpected(error);
+  }
+  const bool may_call =
+      !c.form.form || c.form.form->kind == grammar::AnswerForm::Kind::kTextOrCalls;
+  if (may_call && c.tools.is_array() && !c.tools.empty()) {
+    Conversation without = c;
+    without.tools = nullptr;
+    if (const Result<ChatPrompt> same = rendered(model, without); same && same->text == chat->text)
+      return tl::unexpected(ApiError{.message = "tools: this model's chat template shows a model "
+                                                "no tools: it would never know of them",
+                                     .param = "tools"});
   }
   bool thinking = text::begins_thinking(model.syntax, chat->text);
   std::string more;

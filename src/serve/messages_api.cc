@@ -107,6 +107,7 @@ void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
       tool.members("input_schema");
       if (fields.problem()) return;
       function["parameters"] = request.at("tools").at(i).at("input_schema");
+      if (tool.boolean("strict", false)) function["strict"] = true;
       tool.refuse_unknown(kAboutBlocks, "is no field of a tool");
       tools.push_back({{"type", "function"}, {"function", std::move(function)}});
     }
@@ -128,6 +129,43 @@ void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
   choice.refuse_unknown({}, "is no field of a choice of tools");
 }
 
+void read_output(JsonFields& fields, const Ordered& request, Ordered& chat) {
+  if (!fields.has("output_config")) return;
+  JsonFields output = fields.object("output_config");
+  if (output.has("effort")) chat["reasoning_effort"] = output.text("effort");
+  if (output.has("format")) {
+    JsonFields format = output.object("format");
+    if (format.text("type") != "json_schema" && !format.problem())
+      format.refuse("type", "must be json_schema");
+    format.members("schema");
+    format.refuse_unknown({}, "is no field of a format");
+    if (fields.problem()) return;
+    chat["response_format"] = {
+        {"type", "json_schema"},
+        {"json_schema", {{"schema", request.at("output_config").at("format").at("schema")}}}};
+  }
+  output.refuse_unknown({}, "is not supported by this server");
+}
+
+/// What a server may take out of a long conversation: here nothing is, and who asks for that is served.
+void read_context_management(JsonFields& fields) {
+  if (!fields.has("context_management")) return;
+  JsonFields management = fields.object("context_management");
+  if (management.has("edits")) {
+    size_t index = 0;
+    for (const Json& item : management.list("edits")) {
+      JsonFields edit = management.item("edits", item, index++);
+      if (edit.text("type") != "clear_thinking_20251015" && !edit.problem())
+        edit.refuse("type", "is not supported: this server takes nothing out of a conversation");
+      if (!edit.has("keep") && !edit.problem())
+        edit.refuse("keep", "must be \"all\": this server takes no thoughts out of a conversation");
+      edit.only("keep", "all");
+      edit.refuse_unknown({}, "is no field of this edit");
+    }
+  }
+  management.refuse_unknown({}, "is not supported by this server");
+}
+
 void read_thinking(JsonFields& fields, Ordered& chat) {
   if (fields.has("thinking")) {
     JsonFields thinking = fields.object("thinking");
@@ -143,10 +181,6 @@ void read_thinking(JsonFields& fields, Ordered& chat) {
     }
     thinking.refuse_unknown({"display"}, "is no field of thinking");
   }
-  if (!fields.has("output_config")) return;
-  JsonFields output = fields.object("output_config");
-  if (output.has("effort")) chat["reasoning_effort"] = output.text("effort");
-  output.refuse_unknown({}, "is not supported by this server");
 }
 
 /// The request as /v1/chat/completions would have it.
@@ -171,6 +205,8 @@ ApiResult<std::string> translated(std::string_view body, bool counts_only) {
   }
   read_tools(fields, request, chat);
   read_thinking(fields, chat);
+  read_output(fields, request, chat);
+  read_context_management(fields);
   if (counts_only)
     chat["max_tokens"] = 1;
   else
@@ -179,7 +215,8 @@ ApiResult<std::string> translated(std::string_view body, bool counts_only) {
   if (fields.has("stop_sequences")) chat["stop"] = fields.texts("stop_sequences");
   for (const char* name : {"temperature", "top_p", "top_k", "stream", "seed", "cache_salt"})
     if (const Json* const value = fields.find(name)) chat[name] = *value;
-  fields.refuse_unknown({"metadata", "service_tier"}, "is not supported by this server");
+  fields.refuse_unknown({"metadata", "service_tier", "cache_control"},
+                        "is not supported by this server");
   if (problem) return tl::unexpected(api_error(problem, kWhere));
   return json_text(chat);
 }

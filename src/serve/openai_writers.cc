@@ -324,8 +324,9 @@ class CompletionWriter : public OpenAiWriter {
       tokens.push_back(name_of_token(id));
       log_probs.push_back(std::move(log_prob));
       top.push_back(std::move(best));
-      offsets.push_back(w.bytes);
-      w.bytes += model_.texts.tokenizer->token_bytes(id).size();
+      offsets.push_back(w.characters);
+      // Of special tokens there is nothing in the text.
+      if (!model_.texts.tokenizer->is_special(id)) w.add(model_.texts.tokenizer->token_bytes(id));
     };
     const auto add_token = [&](const engine::Token& token) {
       Json best = Json::object();  // of tokens that share a name, the most probable: it comes first
@@ -344,9 +345,23 @@ class CompletionWriter : public OpenAiWriter {
             {"text_offset", std::move(offsets)}};
   }
 
+  /// The text of the tokens that were told, the prompt's included: clients cut it at these places.
   struct Written {
     bool began = false;
-    size_t bytes = 0;  // of tokens that were told, the prompt's included
+    size_t characters = 0;
+    std::string open;  // bytes of one that is not whole yet
+
+    void add(std::string_view bytes) {
+      open += bytes;
+      size_t at = 0;
+      while (at < open.size()) {
+        const text::Utf8Char c = text::decode_utf8(open, at);
+        if (c.cut_short) break;
+        at += c.bytes;
+        ++characters;
+      }
+      open.erase(0, at);
+    }
   };
   std::vector<Written> written_;  // of each answer
 };

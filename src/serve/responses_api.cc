@@ -195,7 +195,11 @@ ApiResult<Translated> translated(std::string_view body) {
     if (fields.has(name)) chat[name] = request.at(name);
   fields.only("truncation", "disabled");
   fields.only("background", false);
-  fields.only("include", Json::array());
+  // Thoughts are shown whole: nothing needs to be sent along in secret.
+  if (fields.has("include"))
+    for (const std::string& what : fields.texts("include"))
+      if (what != "reasoning.encrypted_content")
+        fields.refuse("include", "has something that this server does not have");
   fields.only("top_logprobs", 0);
   fields.refuse_unknown(
       {"store", "metadata", "user", "service_tier", "safety_identifier", "prompt_cache_key"},

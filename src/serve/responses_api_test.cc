@@ -11,7 +11,8 @@ namespace {
 
 constexpr const char* kTemplate =
     "{% for m in messages %}[{{ m.role }} ({{ m.reasoning_content or '' }}) {{ m.content or '' }}"
-    "{% for c in m.tool_calls or [] %} !{{ c.function.name }}{% endfor %}]{% endfor %}";
+    "{% for c in m.tool_calls or [] %} !{{ c.function.name }}{% endfor %}]{% endfor %}"
+    "{% for t in tools or [] %}<{{ t.function.name }}>{% endfor %}";
 
 /// What the model is given for this request; where it is refused, the field at fault.
 std::string read(const std::string& fields) {
@@ -48,7 +49,7 @@ TEST(ResponseRequest, ChoicesOfToolsAreRefusedByName) {
     return read(R"("input": "a", "tools": [{"type": "function", "name": "f"}], "tool_choice": )" +
                 json);
   };
-  EXPECT_EQ(choice("\"auto\""), "[user () a]");
+  EXPECT_EQ(choice("\"auto\""), "[user () a]<f>");
   EXPECT_EQ(choice(R"({"type": "file_search"})"), "tool_choice.type");
   EXPECT_EQ(choice(R"({"type": "allowed_tools", "mode": "auto", "tools": []})"),
             "tool_choice.type");
@@ -56,6 +57,14 @@ TEST(ResponseRequest, ChoicesOfToolsAreRefusedByName) {
   EXPECT_EQ(choice(R"({"type": "function", "name": 5})"), "tool_choice.name");
   EXPECT_EQ(choice(R"({"type": "function", "name": "f", "more": 1})"), "tool_choice.more");
   EXPECT_EQ(choice("5"), "tool_choice");
+}
+
+/// Clients that keep nothing ask for thoughts in secret: here they are shown.
+TEST(ResponseRequest, ThoughtsNeedNoSecret) {
+  EXPECT_EQ(read(R"("input": "a", "store": false, "include": ["reasoning.encrypted_content"])"),
+            "[user () a]");
+  EXPECT_EQ(read(R"("input": "a", "include": ["file_search_call.results"])"), "include");
+  EXPECT_EQ(read(R"("input": "a", "include": "reasoning.encrypted_content")"), "include");
 }
 
 }  // namespace

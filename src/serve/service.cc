@@ -259,7 +259,9 @@ class Server : public Service {
   HttpHeaders cors(const HttpRequest& request) const {
     const std::string_view origin = request.header("origin");
     if (origin.empty() || !is_trusted(origin)) return {};
-    return {{"Access-Control-Allow-Origin", std::string(origin)}, {"Vary", "Origin"}};
+    return {{"Access-Control-Allow-Origin", std::string(origin)},
+            {"Access-Control-Expose-Headers", "Retry-After"},
+            {"Vary", "Origin"}};
   }
 
   void handle(HttpRequest request, Exchange to) {
@@ -285,11 +287,14 @@ class Server : public Service {
     if (cors(request).empty())
       return exchange->answer(
           error_response({.status = 405, .message = "not with this method"}, ApiStyle::kOpenAi));
+    // Libraries add headers of their own (X-Stainless-Os, Anthropic-Beta, ...), which mean nothing here.
+    const std::string_view asked = request.header("access-control-request-headers");
+    const std::string allowed =
+        asked.empty() ? "Authorization, Content-Type, X-Api-Key" : std::string(asked);
     exchange->answer({.status = 204,
                       .content_type = "text/plain",
                       .headers = {{"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
-                                  {"Access-Control-Allow-Headers",
-                                   "Authorization, Content-Type, X-Api-Key, Anthropic-Version"},
+                                  {"Access-Control-Allow-Headers", allowed},
                                   {"Access-Control-Max-Age", "600"}}});
   }
 

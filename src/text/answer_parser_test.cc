@@ -145,7 +145,7 @@ TEST(AnswerParser, HermesCalls) {
       parsed(
           o,
           R"(<tool_call>{"name": "f", "arguments": {}} <tool_call>{"name": "g", "arguments": null})"),
-      "N0:f|A0:{}|E0:|N1:g|A1:null|!1:");
+      "N0:f|A0:{}|E0:|N1:g|A1:{}|E1:");
   EXPECT_EQ(parsed(o, R"(<tool_call>{"name": "f", "arguments": {"a": 1} and so on)"),
             "N0:f|A0:{\"a\": 1}|E0:|C:and so on");
   // Cut off, and none at all.

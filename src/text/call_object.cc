@@ -114,7 +114,8 @@ void CallObject::value_ends() {
     name_ = unquoted(value_);
     if (!name_ || name_->empty()) status_ = Status::kBroken;
   } else if (field_ == Field::kArguments && (scalar_ || value_[0] == '"')) {
-    arguments_ += unquoted(value_).value_or(value_);
+    // null is how a call without arguments is written, too: the caller is given what an empty text gives.
+    if (value_ != "null") arguments_ += unquoted(value_).value_or(value_);
   }
 }
 
