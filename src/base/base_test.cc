@@ -219,6 +219,7 @@ TEST(File, OnlyWhatIsNotThereIsAbsent) {
     refused("file.read_whole", [&] { return read_file(path); });
     refused("file.open", [&] { return MappedFile::open(path); });
     refused("file.open", [&] { return FileReader::open(path); });
+    refused("file.open", [&] { return LineReader::open(path); });
     refused("file.list", [&] { return list_folder(folder); });
     refused("file.size", [&] { return file_size(path); });
     refused("file.free_space", [&] { return free_disk_bytes(folder); });
@@ -226,6 +227,51 @@ TEST(File, OnlyWhatIsNotThereIsAbsent) {
     refused("file.create", [&] { return write_private_file(join_path(folder, "d"), "x"); });
     refused("file.create_lock", [&] { return FolderLock::acquire(folder); });
   }
+  ASSERT_TRUE(remove_tree(folder));
+}
+
+TEST(File, LinesComeAsTheyWereWritten) {
+  const std::string path = ::testing::TempDir() + "ferry_lines";
+  const std::string wide(200'000, 'x');  // more than a block
+  for (const std::string& text : {std::string(),
+                                  std::string("\n"),
+                                  std::string("a\n\nb\r\n"),
+                                  "a\n" + wide + "\nlast",
+                                  wide + "\n" + wide + "\n"}) {
+    ASSERT_TRUE(write_file_atomic(path, text));
+    auto lines = LineReader::open(path);
+    ASSERT_TRUE(lines) << lines.error().message;
+    std::string together;
+    while (true) {
+      const auto line = lines->next();
+      ASSERT_TRUE(line) << line.error().message;
+      if (line->empty()) break;
+      EXPECT_EQ(line->find('\n'), line->back() == '\n' ? line->size() - 1 : line->npos);
+      together += *line;
+    }
+    EXPECT_EQ(together, text);
+    EXPECT_TRUE(lines->next()->empty());
+  }
+  EXPECT_FALSE(LineReader::open(::testing::TempDir()));
+  ASSERT_TRUE(remove_tree(path));
+}
+
+TEST(File, WhatIsWrittenByAFunctionAppearsWholeOrNotAtAll) {
+  const std::string folder = ::testing::TempDir() + "ferry_atomic", path = join_path(folder, "a");
+  ASSERT_TRUE(make_folders(folder));
+  ASSERT_TRUE(write_file_atomic(path, "before"));
+  const auto failed = write_file_atomic(path, [](FileWriter& out) -> Result<void> {
+    TRY(out.write("half"));
+    return fail(Code::kCorrupt, "no more");
+  });
+  EXPECT_FALSE(failed);
+  EXPECT_EQ(*read_file(path), "before");
+  EXPECT_EQ(list_folder(folder)->size(), 1u);
+  ASSERT_TRUE(write_file_atomic(path, [](FileWriter& out) -> Result<void> {
+    TRY(out.write("af"));
+    return out.write("ter");
+  }));
+  EXPECT_EQ(*read_file(path), "after");
   ASSERT_TRUE(remove_tree(folder));
 }
 

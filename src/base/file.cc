@@ -123,16 +123,21 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max) {
 }
 
 Result<void> write_file_atomic(const std::string& path, std::string_view content) {
+  return write_file_atomic(path, [&](FileWriter& out) { return out.write(content); });
+}
+
+Result<void> write_file_atomic(const std::string& path,
+                               const std::function<Result<void>(FileWriter&)>& write) {
   static std::atomic<unsigned> serial{0};
   const std::string temporary = fmt::format("{}.tmp.{}.{}", path, ::getpid(), serial++);
-  auto write = [&]() -> Result<void> {
+  const auto replace = [&]() -> Result<void> {
     TRY_ASSIGN(FileWriter out, FileWriter::create(temporary));
-    TRY(out.write(content));
+    TRY(write(out));
     TRY(out.sync());
     TRY(out.close());
     return rename_path(temporary, path);
   };
-  Result<void> result = write();
+  Result<void> result = replace();
   if (!result) ::unlink(temporary.c_str());
   return result;
 }
@@ -250,6 +255,28 @@ Result<int> open_for_writing(const std::string& path, int flags) {
 }
 
 }  // namespace
+
+Result<LineReader> LineReader::open(const std::string& path) {
+  TRY_ASSIGN(FileReader file, FileReader::open(path));
+  return LineReader(std::move(file));
+}
+
+Result<std::string_view> LineReader::next() {
+  constexpr size_t kBlock = size_t{1} << 16;
+  size_t end = read_.find('\n', at_);
+  while (end == std::string::npos) {
+    read_.erase(0, std::exchange(at_, 0));
+    const size_t before = read_.size();
+    read_.resize(before + kBlock);
+    TRY_ASSIGN(const size_t got, file_.read(read_.data() + before, kBlock));
+    read_.resize(before + got);
+    if (got == 0) break;
+    end = read_.find('\n', before);
+  }
+  const size_t begin = at_;
+  at_ = end == std::string::npos ? read_.size() : end + 1;
+  return std::string_view(read_).substr(begin, at_ - begin);
+}
 
 Result<FileWriter> FileWriter::create(const std::string& path) {
   FileWriter w;
@@ -554,7 +581,7 @@ std::string holders_of(int fd) {
     while (command.ends_with('\0')) command.pop_back();
     for (char& byte : command)
       if (static_cast<unsigned char>(byte) < 0x20 || byte == 0x7f) byte = ' ';
-    if (command.size() > 400) command = command.substr(0, 400) + "...";
+    if (command.size() > 400) command.replace(400, std::string::npos, "...");
     names += fmt::format(
         "{}process {}{}{}", names.empty() ? "" : "; ", pid, command.empty() ? "" : ", ", command);
   }

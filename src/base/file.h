@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -26,6 +27,11 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max = uint
 /// folder. After a crash at any moment `path` holds the old content or the new, whole.
 /// Errors: kExhausted (no space, read-only, ...), kUnavailable.
 Result<void> write_file_atomic(const std::string& path, std::string_view content);
+
+class FileWriter;
+/// The same of what `write` writes, which need not be in memory whole.
+Result<void> write_file_atomic(const std::string& path,
+                               const std::function<Result<void>(FileWriter&)>& write);
 
 /// Writes a new file that nobody but its owner may read. Errors: kInvalidInput (it exists),
 /// kExhausted, kUnavailable.
@@ -72,6 +78,22 @@ class FileReader {
   FileReader() = default;
   std::string path_;
   int fd_ = -1;
+};
+
+/// The lines of a regular file, one after the other: the file need not fit into memory, a line must.
+class LineReader {
+ public:
+  /// Errors: of FileReader::open.
+  static Result<LineReader> open(const std::string& path);
+
+  /// The next line with its "\n", which the last one may lack, until the next call; empty at the end.
+  Result<std::string_view> next();
+
+ private:
+  explicit LineReader(FileReader file) : file_(std::move(file)) {}
+  FileReader file_;
+  std::string read_;  // of the file
+  size_t at_ = 0;     // where in it the next line begins
 };
 
 /// Appends to a new file; buffered by the caller. Not atomic: write to a temporary name or folder.

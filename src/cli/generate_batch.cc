@@ -165,14 +165,17 @@ Result<std::set<std::pair<size_t, int64_t>>> answered_before(const std::string& 
                                                              const std::vector<Line>& lines) {
   std::set<std::pair<size_t, int64_t>> done;
   if (!path_exists(path)) return done;
-  TRY_ASSIGN(std::string text, read_file(path));
-  const size_t whole = text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1;
-  bool changed = whole < text.size();
-  text.resize(whole);
-  std::string kept;
+  std::set<size_t> dropped;  // lines, from 1 on
   size_t number = 0;
-  for (const std::string_view line : lines_of(text)) {
+  TRY_ASSIGN(LineReader text, LineReader::open(path));
+  while (true) {
+    TRY_ASSIGN(const std::string_view line, text.next());
+    if (line.empty()) break;
     const std::string where = fmt::format("{}:{}", path, ++number);
+    if (line.back() != '\n') {
+      dropped.insert(number);
+      break;
+    }
     const Result<Json> object = parse_json(line, where);
     JsonProblem problem{.code = Code::kInvalidInput, .advice = "", .status = {}};
     const Json none = Json::object();
@@ -186,14 +189,21 @@ Result<std::set<std::pair<size_t, int64_t>>> answered_before(const std::string& 
                   "{}: is no answer to these requests with this model and these settings; give "
                   "another --out, or remove the file",
                   where);
-    if (fields.has("error")) {
-      changed = true;
-      continue;
-    }
-    kept.append(line).push_back('\n');
-    done.emplace(static_cast<size_t>(index), choice);
+    if (fields.has("error"))
+      dropped.insert(number);
+    else
+      done.emplace(static_cast<size_t>(index), choice);
   }
-  if (changed) TRY(write_file_atomic(path, kept));
+  if (dropped.empty()) return done;
+  const auto keep = [&](FileWriter& out) -> Result<void> {
+    TRY_ASSIGN(LineReader again, LineReader::open(path));
+    for (size_t n = 1; n <= number; ++n) {
+      TRY_ASSIGN(const std::string_view line, again.next());
+      if (!dropped.contains(n)) TRY(out.write(line));
+    }
+    return {};
+  };
+  TRY(write_file_atomic(path, keep));
   return done;
 }
 
