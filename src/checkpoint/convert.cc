@@ -7,6 +7,7 @@
 
 #include "base/alive.h"
 #include "base/check.h"
+#include "device/cpu/cpu_device.h"
 #include "tensor/bf16.h"
 #include "tensor/f16.h"
 
@@ -23,21 +24,30 @@ uint16_t load_u16(const std::byte* p) {
   return v;
 }
 
-float load_float(DType t, const std::byte* p) {
-  if (t == DType::kBF16) return bf16_to_f32(load_u16(p));
-  if (t == DType::kF16) return f16_to_f32(load_u16(p));
-  float f;
-  std::memcpy(&f, p, sizeof f);
-  return f;
+/// Calls use(read): a function from an element's place to its value.
+template <class Use>
+void with_reader(DType t, Use&& use) {
+  switch (t) {
+    case DType::kBF16: return use([](const std::byte* p) { return bf16_to_f32(load_u16(p)); });
+    case DType::kF16: return use([](const std::byte* p) { return f16_to_f32(load_u16(p)); });
+    default:
+      return use([](const std::byte* p) {
+        float f;
+        std::memcpy(&f, p, sizeof f);
+        return f;
+      });
+  }
 }
 
-void store_float(DType t, float f, std::byte* p) {
-  if (t == DType::kF32) {
-    std::memcpy(p, &f, sizeof f);
-    return;
+/// Calls use(write): a function that puts a value in an element's place.
+template <class Use>
+void with_writer(DType t, Use&& use) {
+  const auto store = [](auto v, std::byte* p) { std::memcpy(p, &v, sizeof v); };
+  switch (t) {
+    case DType::kBF16: return use([=](float f, std::byte* p) { store(f32_to_bf16(f), p); });
+    case DType::kF16: return use([=](float f, std::byte* p) { store(f32_to_f16(f), p); });
+    default: return use(store);
   }
-  const uint16_t v = t == DType::kBF16 ? f32_to_bf16(f) : f32_to_f16(f);
-  std::memcpy(p, &v, sizeof v);
 }
 
 /// The first element whose bits under `mask` are all set. A piece is looked through for any at all
@@ -57,6 +67,45 @@ std::optional<size_t> first_with(std::span<const std::byte> bytes, U mask) {
              static_cast<size_t>(
                  std::find_if(piece, piece + size, [mask](U u) { return (u & mask) == mask; }) -
                  piece);
+  }
+  return std::nullopt;
+}
+
+/// Fills the tensor piece by piece, the parts of each on all threads. `finite`: looks at the elements,
+/// and gives the place of the first that is not finite.
+std::optional<size_t> fill(const Tensor& tensor,
+                           DType from,
+                           std::span<const std::byte> bytes,
+                           bool finite) {
+  constexpr int64_t kPartElements = int64_t{1} << 16;
+  const int64_t count = tensor.count();
+  const size_t element = size_of(from);
+  check(bytes.size() == static_cast<size_t>(count) * element && can_convert(from, tensor.dtype()),
+        "fill: {} bytes for {} elements, {} to {}",
+        bytes.size(),
+        count,
+        to_string(from),
+        to_string(tensor.dtype()));
+  const Tensor flat = tensor.reshape(Shape{count});
+  const bool here = tensor.device().kind() == DeviceKind::kCpu;
+  std::vector<std::byte> piece;
+  std::vector<std::optional<size_t>> bad(kPieceElements / kPartElements);
+  for (int64_t begin = 0; begin < count; begin += kPieceElements) {
+    const int64_t end = std::min(count, begin + kPieceElements);
+    Tensor part = flat.slice(0, begin, end);
+    if (!here) piece.resize(part.bytes());
+    std::byte* const out = here ? static_cast<std::byte*>(part.data()) : piece.data();
+    cpu_pool().parallel_for((end - begin + kPartElements - 1) / kPartElements, [&](int64_t p, int) {
+      const auto first = static_cast<size_t>(p * kPartElements);
+      const auto n = static_cast<size_t>(std::min(kPartElements, end - begin - p * kPartElements));
+      const auto in = bytes.subspan((static_cast<size_t>(begin) + first) * element, n * element);
+      if (finite) bad[static_cast<size_t>(p)] = first_not_finite(from, in);
+      convert_elements(from, in.data(), tensor.dtype(), out + first * size_of(tensor.dtype()), n);
+    });
+    for (size_t p = 0; p < bad.size(); ++p)
+      if (bad[p]) return static_cast<size_t>(begin) + p * kPartElements + *bad[p];
+    if (!here) part.copy_bytes_from(piece.data());
+    still_alive();
   }
   return std::nullopt;
 }
@@ -83,31 +132,21 @@ void convert_elements(DType from, const std::byte* in, DType to, std::byte* out,
     return;
   }
   const size_t in_size = size_of(from), out_size = size_of(to);
-  for (size_t i = 0; i < count; ++i)
-    store_float(to, load_float(from, in + i * in_size), out + i * out_size);
+  with_reader(from, [&](auto read) {
+    with_writer(to, [&](auto write) {
+      for (size_t i = 0; i < count; ++i) write(read(in + i * in_size), out + i * out_size);
+    });
+  });
 }
 
 void fill_from(const Tensor& tensor, DType from, std::span<const std::byte> bytes) {
-  const int64_t count = tensor.count();
-  check(bytes.size() == static_cast<size_t>(count) * size_of(from),
-        "fill: {} bytes for {} elements of {}",
-        bytes.size(),
-        count,
-        to_string(from));
-  const Tensor flat = tensor.reshape(Shape{count});
-  std::vector<std::byte> piece;
-  for (int64_t begin = 0; begin < count; begin += kPieceElements) {
-    const int64_t end = std::min(count, begin + kPieceElements);
-    const std::byte* in = bytes.data() + static_cast<size_t>(begin) * size_of(from);
-    Tensor part = flat.slice(0, begin, end);
-    if (from != tensor.dtype()) {
-      piece.resize(part.bytes());
-      convert_elements(from, in, tensor.dtype(), piece.data(), static_cast<size_t>(end - begin));
-      in = piece.data();
-    }
-    part.copy_bytes_from(in);
-    still_alive();
-  }
+  fill(tensor, from, bytes, false);
+}
+
+std::optional<size_t> fill_from_finite(const Tensor& tensor,
+                                       DType from,
+                                       std::span<const std::byte> bytes) {
+  return fill(tensor, from, bytes, true);
 }
 
 Result<void> for_each_piece(const Tensor& tensor,

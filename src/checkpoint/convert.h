@@ -23,8 +23,15 @@ bool can_convert(DType from, DType to);
 /// as they do wherever Ferry computes. `from` need not be aligned.
 void convert_elements(DType from, const std::byte* in, DType to, std::byte* out, size_t count);
 
-/// Fills a contiguous tensor, on any device, from `count` elements of another type.
+/// Fills a contiguous tensor, on any device, from `count` elements of another type. Uses the CPU's
+/// thread pool.
 void fill_from(const Tensor& tensor, DType from, std::span<const std::byte> bytes);
+
+/// The same, and the place of the first element that is NaN or infinite, if one is: then the tensor is
+/// of no use.
+std::optional<size_t> fill_from_finite(const Tensor& tensor,
+                                       DType from,
+                                       std::span<const std::byte> bytes);
 
 /// Calls `take` with the tensor's elements as `stored`, from first to last, in pieces of a few MiB.
 Result<void> for_each_piece(const Tensor& tensor,

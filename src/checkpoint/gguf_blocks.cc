@@ -206,14 +206,13 @@ void decode_blocks(GgufType type, std::span<const std::byte> in, std::span<float
         in.size(),
         to_string(type),
         out.size());
-  const auto floats = [&](DType stored) {
-    convert_elements(
-        stored, in.data(), DType::kF32, reinterpret_cast<std::byte*>(out.data()), out.size());
-  };
+  if (const std::optional<DType> stored = numbers_of(type))
+    return convert_elements(
+        *stored, in.data(), DType::kF32, reinterpret_cast<std::byte*>(out.data()), out.size());
   switch (type) {
-    case GgufType::kF32: return floats(DType::kF32);
-    case GgufType::kF16: return floats(DType::kF16);
-    case GgufType::kBF16: return floats(DType::kBF16);
+    case GgufType::kF32:
+    case GgufType::kF16:
+    case GgufType::kBF16: return;
     case GgufType::kQ4_0: return each_block<decode_q4_0>(block, in.data(), out);
     case GgufType::kQ4_1: return each_block<decode_q4_1>(block, in.data(), out);
     case GgufType::kQ5_0: return each_block<decode_q5_0>(block, in.data(), out);
@@ -222,6 +221,15 @@ void decode_blocks(GgufType type, std::span<const std::byte> in, std::span<float
     case GgufType::kQ4_K: return each_block<decode_q4_k>(block, in.data(), out);
     case GgufType::kQ5_K: return each_block<decode_q5_k>(block, in.data(), out);
     case GgufType::kQ6_K: return each_block<decode_q6_k>(block, in.data(), out);
+  }
+}
+
+std::optional<DType> numbers_of(GgufType type) {
+  switch (type) {
+    case GgufType::kF32: return DType::kF32;
+    case GgufType::kF16: return DType::kF16;
+    case GgufType::kBF16: return DType::kBF16;
+    default: return std::nullopt;
   }
 }
 

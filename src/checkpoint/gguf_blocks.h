@@ -8,6 +8,7 @@
 #include <span>
 
 #include "tensor/code_panels.h"
+#include "tensor/dtype.h"
 
 namespace ferry {
 
@@ -45,6 +46,9 @@ GgufBlock block_of(GgufType type);
 /// ggml's: scale * q for the types _0, scale * q + least for _1, (scale * q) - least for K, each operation rounded to
 /// f32. Scales that are NaN or infinite give such elements: whoever loads weights looks for them.
 void decode_blocks(GgufType type, std::span<const std::byte> in, std::span<float> out);
+
+/// The type of plain numbers, which are no blocks; nothing: blocks.
+std::optional<DType> numbers_of(GgufType type);
 
 /// The codes that a type's blocks hold, as products read them; nothing: it has none, or Ferry
 /// multiplies its numbers (Q5_0, Q5_1, Q5_K).

@@ -4,10 +4,10 @@
 #include <array>
 #include <atomic>
 #include <charconv>
-#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "base/alive.h"
 #include "base/check.h"
 #include "base/json.h"
 #include "base/math.h"
@@ -491,10 +491,7 @@ std::optional<StoredTensor> GgufModel::stored(std::string_view name) const {
   const auto it = places_.find(name);
   if (it == places_.end()) return std::nullopt;
   const GgufTensor& t = *it->second.tensor;
-  return StoredTensor{shape_of(it->second),
-                      t.type == GgufType::kBF16  ? DType::kBF16
-                      : t.type == GgufType::kF16 ? DType::kF16
-                                                 : DType::kF32};
+  return StoredTensor{shape_of(it->second), numbers_of(t.type).value_or(DType::kF32)};
 }
 
 Result<Tensor> GgufModel::load_stacked(std::string_view name_with_star,
@@ -592,28 +589,60 @@ void GgufModel::decode_latent(const Place& place, int64_t first, std::span<float
   });
 }
 
+/// Converts rows of plain numbers to those of a tensor in the CPU's memory, and gives the place of the
+/// first that is not finite.
+std::optional<size_t> GgufModel::copy_rows(const Place& place,
+                                           DType stored,
+                                           int64_t first,
+                                           const Tensor& to) const {
+  const int64_t rows = to.dim(0), columns = to.dim(1);
+  const auto row_bytes = static_cast<size_t>(columns) * size_of(to.dtype());
+  std::vector<std::optional<size_t>> bad(static_cast<size_t>(rows));
+  cpu_pool().parallel_for(rows, [&](int64_t r, int) {
+    const std::span<const std::byte> from = row(place, first + r);
+    bad[static_cast<size_t>(r)] = first_not_finite(stored, from);
+    convert_elements(stored,
+                     from.data(),
+                     to.dtype(),
+                     static_cast<std::byte*>(to.data()) + static_cast<size_t>(r) * row_bytes,
+                     static_cast<size_t>(columns));
+  });
+  for (size_t r = 0; r < bad.size(); ++r)
+    if (bad[r]) return r * static_cast<size_t>(columns) + *bad[r];
+  return std::nullopt;
+}
+
 Result<void> GgufModel::decode(const Place& place, int64_t first, const Tensor& to) const {
   const int64_t columns = rows_of(place).columns, rows = to.count() / columns;
   const int64_t step = std::max<int64_t>(1, kPieceElements / columns);
   const Tensor by_row = to.reshape({rows, columns});
+  // Without a stop at f32 on the way: bf16 numbers of most files are bf16 in memory.
+  const std::optional<DType> plain =
+      place.values == nullptr && to.device().kind() == DeviceKind::kCpu
+          ? numbers_of(place.tensor->type)
+          : std::nullopt;
   std::vector<float> values;
   for (int64_t begin = 0; begin < rows; begin += step) {
     const int64_t end = std::min(rows, begin + step);
-    values.resize(static_cast<size_t>((end - begin) * columns));
-    place.values != nullptr ? decode_latent(place, first + begin, values)
-                            : decode_rows(place, first + begin, values);
-    const auto bad =
-        std::find_if_not(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
-    if (bad != values.end())
+    const Tensor part = by_row.slice(0, begin, end);
+    std::optional<size_t> bad;
+    if (plain) {
+      bad = copy_rows(place, *plain, first + begin, part);
+    } else {
+      values.resize(static_cast<size_t>((end - begin) * columns));
+      place.values != nullptr ? decode_latent(place, first + begin, values)
+                              : decode_rows(place, first + begin, values);
+      bad = fill_from_finite(part, DType::kF32, std::as_bytes(std::span(values)));
+    }
+    if (bad)
       return fail(Code::kCorrupt,
-                  "{}: {} decodes to {} at row {}, column {}: the file is damaged, or its "
-                  "quantisation went wrong",
+                  "{}: {} holds a number that is not finite at row {}, column {}: the file is "
+                  "damaged, or its quantisation went wrong",
                   path(),
                   printable(place.tensor->name),
-                  static_cast<double>(*bad),
-                  first + begin + (bad - values.begin()) / columns,
-                  (bad - values.begin()) % columns);
-    fill_from(by_row.slice(0, begin, end), DType::kF32, std::as_bytes(std::span(values)));
+                  first + begin + static_cast<int64_t>(*bad) / columns,
+                  static_cast<int64_t>(*bad) % columns);
+    still_alive();
     file_.release();
   }
   return {};

@@ -66,6 +66,10 @@ class GgufModel final : public ModelSource {
   void decode_rows(const Place& place, int64_t first, std::span<float> values) const;
   void decode_latent(const Place& place, int64_t first, std::span<float> values) const;
   /// Fills a tensor with rows from `first` on.
+  std::optional<size_t> copy_rows(const Place& place,
+                                  DType stored,
+                                  int64_t first,
+                                  const Tensor& to) const;
   Result<void> decode(const Place& place, int64_t first, const Tensor& to) const;
   Result<std::string> tokenizer_config_json() const;
   Result<void> read_config();

@@ -373,7 +373,7 @@ Result<void> ModelDir::fill(const Tensor& tensor,
       static_cast<size_t>(first) * element, static_cast<size_t>(tensor.count()) * element);
   const auto begin = static_cast<uint64_t>(bytes.data() - file.file_bytes().data());
   TRY(check_bytes(shard, begin, begin + bytes.size()));
-  if (const std::optional<size_t> bad = first_not_finite(info->dtype, bytes))
+  if (const std::optional<size_t> bad = fill_from_finite(tensor, info->dtype, bytes))
     return fail(Code::kCorrupt,
                 "{}: {} holds a number that is not finite (NaN or infinite), element {} of {}: the "
                 "weights are damaged, or their training diverged",
@@ -381,7 +381,6 @@ Result<void> ModelDir::fill(const Tensor& tensor,
                 name,
                 static_cast<size_t>(first) + *bad,
                 info->shape.str());
-  fill_from(tensor, info->dtype, bytes);
   file.release();
   return {};
 }
