@@ -22,6 +22,7 @@
 #include "grammar/schema.h"
 #include "ops/add/add.h"
 #include "ops/dispatch.h"
+#include "ops/pair_linear/paired_weight.h"
 #include "small_model.h"
 #include "tensor/quantise.h"
 
@@ -547,6 +548,27 @@ TEST_P(EachCodes, AmongSixtyFourIsAlone) {
 
 TEST_P(EachCodes, LogProbabilitiesAreLosses) {
   expect_log_probabilities_of_losses(*model(), false);
+}
+
+/// What weights are stored as is nobody's matter, and nothing is packed beside them.
+TEST(Pairs, AnswersAreThoseOfTheNumbersInRows) {
+  const auto rows = random_model(small_config(), DType::kBF16, cpu_device()),
+             pairs = random_model(small_config(), DType::kBF16, cpu_device());
+  int paired = 0;
+  for (Weight* w : pairs->weights()) {
+    if (!takes_codes(*w) && w->role != WeightRole::kHead && w->role != WeightRole::kEmbedding)
+      continue;
+    w->store_as(ops::paired_weight(w->name, w->value));
+    ++paired;
+  }
+  EXPECT_GT(paired, 20);
+  const std::vector<Request> requests = crowd(24, 1);
+  Engine engine(*pairs, {.cache_tokens = 4096, .running = 24, .tokens_per_pass = 256});
+  const std::vector<Answer> got = together(engine, requests, 1);
+  for (size_t i = 0; i < requests.size(); ++i)
+    EXPECT_EQ(written(got[i]), written(alone(*rows, requests[i]))) << "request " << i;
+  for (const Weight* w : pairs->weights())
+    EXPECT_TRUE(w->packed == nullptr || !w->paired) << w->name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Small,

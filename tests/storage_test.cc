@@ -87,6 +87,36 @@ TEST(Storage, Bf16StaysBf16AndGivesTheBitsOfF32) {
   }
 }
 
+/// Experts, routers, projections and the head, which are products alone; whatever the file stores.
+TEST(Storage, PairsGiveTheBitsOfRows) {
+  for (const DType stored : {DType::kBF16, DType::kF32, DType::kF16}) {
+    SCOPED_TRACE(to_string(stored));
+    const Folder folder;
+    const auto source = make(DType::kF32, DType::kF32);
+    models::initialise(*source, 5);
+    ModelDir dir = written(folder, stored_weights(source->weights(), {}, stored));
+    const auto rows = make(DType::kBF16, std::nullopt), pairs = make(DType::kBF16, std::nullopt);
+    const double announced = bytes_of_weights(dir, cpu_device(), pairs->weights(), {.pairs = true});
+    ASSERT_TRUE(load_weights(dir, cpu_device(), rows->weights(), {}));
+    ASSERT_TRUE(load_weights(dir, cpu_device(), pairs->weights(), {}, {.pairs = true}));
+    EXPECT_EQ(logits_of(*pairs), logits_of(*rows));
+    double held = 0;
+    int paired = 0;
+    for (size_t i = 0; i < pairs->weights().size(); ++i) {
+      const Weight &w = *pairs->weights()[i], &same = *rows->weights()[i];
+      held += static_cast<double>(w.value.bytes());
+      paired += w.paired;
+      EXPECT_EQ(w.paired,
+                takes_codes(w) || w.role == WeightRole::kRouter || w.role == WeightRole::kHead)
+          << w.name;
+      EXPECT_EQ(w.packed, nullptr) << w.name;
+      EXPECT_EQ(w.shape(), same.shape()) << w.name;
+    }
+    EXPECT_GT(paired, 8);
+    EXPECT_EQ(held, announced);
+  }
+}
+
 /// A matrix as DeepSeek stores it: each block scaled so that its largest number is 448.
 struct F8 {
   Tensor codes, scales;
@@ -192,18 +222,17 @@ TEST(Storage, RoomIsWhatLoadingFills) {
       f8_tensors(*source)};
   for (std::vector<NamedTensor>& tensors : directories) {
     ModelDir dir = written(folder, std::move(tensors));
-    const std::optional<WeightCodes> ways[] = {
-        std::nullopt, WeightCodes::kInt8, WeightCodes::kInt4};
-    for (const std::optional<WeightCodes> codes : ways) {
+    const WeightLoading ways[] = {
+        {}, {.quantise = WeightCodes::kInt8}, {.quantise = WeightCodes::kInt4}, {.pairs = true}};
+    for (const WeightLoading& way : ways) {
       const auto loaded = make(DType::kBF16, std::nullopt),
                  empty = make(DType::kBF16, std::nullopt);
-      ASSERT_TRUE(load_weights(dir, cpu_device(), loaded->weights(), {}, {.quantise = codes}));
-      ASSERT_TRUE(
-          make_room_for_weights(dir, cpu_device(), empty->weights(), {}, {.quantise = codes}));
+      ASSERT_TRUE(load_weights(dir, cpu_device(), loaded->weights(), {}, way));
+      ASSERT_TRUE(make_room_for_weights(dir, cpu_device(), empty->weights(), {}, way));
       for (size_t i = 0; i < loaded->weights().size(); ++i) {
         const Weight &a = *loaded->weights()[i], &b = *empty->weights()[i];
         EXPECT_TRUE(same(a.value, b.value) && same(a.scales, b.scales) && a.blocks == b.blocks &&
-                    a.codes() == b.codes())
+                    a.codes() == b.codes() && a.paired == b.paired)
             << a.name;
       }
     }

@@ -208,11 +208,11 @@ Result<CodeRows> load_code_rows(ModelSource& from,
 }
 
 /// Calls take(first, rows) for one matrix, piece by piece: some MiB of it as numbers. Pieces begin
-/// where blocks of float8 and panels of codes do.
+/// where blocks of float8 and panels do.
 Result<void> for_each_piece_of_rows(const Shape& matrix,
                                     const std::function<Result<void>(int64_t, int64_t)>& take) {
   constexpr int64_t kElements = int64_t{1} << 20;
-  static_assert(kF8Blocks.rows % kPanelRows == 0);
+  static_assert(kF8Blocks.rows % kPanelRows == 0 && kF8Blocks.rows % kPairPanelRows == 0);
   const int64_t blocks = std::max<int64_t>(1, kElements / (kF8Blocks.rows * matrix[1]));
   const int64_t step = blocks * kF8Blocks.rows;
   for (int64_t first = 0; first < matrix[0]; first += step) {
@@ -321,12 +321,61 @@ std::optional<WeightCodes> codes_to_hold(const ModelSource& from,
   return keeps && (product || looked_up) ? from.codes(first) : std::nullopt;
 }
 
-/// With all parts known to be there. `as`: the codes to hold, if codes.
-Result<void> load_expected(ModelSource& from,
-                           Device& device,
-                           Weight& w,
-                           std::optional<WeightCodes> as) {
-  if (as) return load_as_codes(from, *as, w);
+/// Whether a weight without memory that is to hold no codes is to hold pairs, with all its parts known
+/// to be there.
+bool pairs_to_hold(const ModelSource& from,
+                   const Device& device,
+                   const Weight& w,
+                   bool tied,
+                   const WeightLoading& loading) {
+  if (!loading.pairs || device.kind() != DeviceKind::kCpu || w.value.defined()) return false;
+  const DType stored = from.stored(parts_of(w).names.front())->dtype;
+  const bool numbers = !codes_of(stored) && stored != DType::kF8E4M3;
+  return numbers && (takes_codes(w) || w.role == WeightRole::kRouter ||
+                     w.role == WeightRole::kHead || (tied && w.role == WeightRole::kEmbedding));
+}
+
+Shape pairs_shape(const Weight& w) { return {w.matrices(), w.pair_panels().count()}; }
+
+/// What is stored as numbers, some rows after the other.
+Result<void> load_as_pairs(ModelSource& from, Weight& w) {
+  const StoredParts parts = parts_of(w);
+  const PairPanels layout = w.pair_panels();
+  Tensor pairs = Tensor::empty(pairs_shape(w), DType::kI32, cpu_device());
+  for (size_t m = 0; m < parts.names.size(); ++m) {
+    auto* const panels =
+        static_cast<uint32_t*>(pairs.data()) + static_cast<int64_t>(m) * layout.count();
+    TRY(for_each_piece_of_rows(parts.shape, [&](int64_t first, int64_t rows) -> Result<void> {
+      TRY_ASSIGN(const Tensor numbers,
+                 from.load_rows(parts.names[m], first, rows, cpu_device(), DType::kBF16));
+      put_pairs(
+          layout, first / kPairPanelRows, rows, static_cast<const bf16_t*>(numbers.data()), panels);
+      return {};
+    }));
+  }
+  w.store_pairs(std::move(pairs));
+  return {};
+}
+
+/// How a weight is to be held.
+struct Held {
+  std::optional<WeightCodes> codes;
+  bool pairs = false;
+};
+
+Held to_hold(const ModelSource& from,
+             const Device& device,
+             const Weight& w,
+             bool tied,
+             const WeightLoading& loading) {
+  const std::optional<WeightCodes> codes = codes_to_hold(from, device, w, tied, loading);
+  return {codes, !codes && pairs_to_hold(from, device, w, tied, loading)};
+}
+
+/// With all parts known to be there.
+Result<void> load_expected(ModelSource& from, Device& device, Weight& w, const Held& as) {
+  if (as.codes) return load_as_codes(from, *as.codes, w);
+  if (as.pairs) return load_as_pairs(from, w);
   const DType stored = from.stored(parts_of(w).names.front())->dtype;
   if (w.matrix() && codes_of(stored)) return load_as_numbers(from, device, w);
   if (w.matrix() && stored == DType::kF8E4M3)
@@ -346,10 +395,11 @@ std::optional<Weight> stored_again(const ModelSource& from, const WeightAlias& a
 
 /// Whether a copy has the values of its weight, which is loaded.
 Result<void> check_values(ModelSource& from, const Weight& w, Weight copy) {
-  if (!w.scaled()) copy.value = Tensor::empty(w.global_shape, w.value.dtype(), w.value.device());
+  if (!w.scaled() && !w.paired)
+    copy.value = Tensor::empty(w.global_shape, w.value.dtype(), w.value.device());
   const bool other_codes = w.codes() && code_scales_dtype(*w.codes()) == DType::kU8 &&
                            from.codes(copy.name) != w.codes();
-  if (!other_codes) TRY(load_expected(from, w.value.device(), copy, w.codes()));
+  if (!other_codes) TRY(load_expected(from, w.value.device(), copy, {w.codes(), w.paired}));
   const auto same = [](const Tensor& x, const Tensor& y) {
     if (!x.defined() || !y.defined()) return x.defined() == y.defined();
     std::vector<char> a(x.bytes()), b(y.bytes());
@@ -425,11 +475,17 @@ double bytes_of_weights(const ModelSource& from,
     if (w->value.defined()) continue;
     const std::vector<std::string> parts = parts_of(*w).names;
     if (!from.stored(parts.front())) continue;
-    if (const auto kind = codes_to_hold(from, device, *w, tied, loading)) {
+    const Held held = to_hold(from, device, *w, tied, loading);
+    if (const auto kind = held.codes) {
       const int rank = w->global_shape.rank();
       const CodePanels l{*kind, w->global_shape[rank - 2], w->global_shape[rank - 1]};
       bytes += static_cast<double>(parts.size()) *
                static_cast<double>(l.bytes() + l.panels() * l.panel_scale_bytes());
+      continue;
+    }
+    if (held.pairs) {
+      bytes +=
+          static_cast<double>(pairs_shape(*w).count()) * static_cast<double>(size_of(DType::kI32));
       continue;
     }
     for (const char* suffix : {"", kScaleSuffix})
@@ -480,7 +536,7 @@ Result<void> check_stored_weights(ModelSource& from,
 Result<void> load_weight(ModelSource& from, Device& device, Weight& weight) {
   std::set<std::string> unread;
   TRY(expect_weight(from, weight, unread));
-  return load_expected(from, device, weight, codes_to_hold(from, device, weight, false, {}));
+  return load_expected(from, device, weight, to_hold(from, device, weight, false, {}));
 }
 
 Result<void> load_weights(ModelSource& from,
@@ -496,7 +552,7 @@ Result<void> load_weights(ModelSource& from,
       device, bytes_of_weights(from, device, weights, loading), from.path()));
   const bool tied = heads_are_tied(weights);
   for (Weight* w : weights)
-    TRY(load_expected(from, device, *w, codes_to_hold(from, device, *w, tied, loading)));
+    TRY(load_expected(from, device, *w, to_hold(from, device, *w, tied, loading)));
   for (const WeightAlias& alias : aliases)
     if (std::optional<Weight> copy = stored_again(from, alias))
       TRY(check_values(from, *alias.second, *std::move(copy)));
@@ -513,14 +569,19 @@ Result<void> make_room_for_weights(const ModelSource& from,
   const bool tied = heads_are_tied(weights);
   for (Weight* w : weights) {
     const Shape& shape = w->global_shape;
-    if (const auto kind = codes_to_hold(from, device, *w, tied, loading)) {
+    const Held held = to_hold(from, device, *w, tied, loading);
+    if (const auto kind = held.codes) {
       const int rank = shape.rank();
-      const int64_t matrices = rank == 3 ? shape[0] : 1;
+      const int64_t matrices = w->matrices();
       const CodePanels l{*kind, shape[rank - 2], shape[rank - 1]};
       w->store_codes(
           *kind,
           Tensor::empty(code_panels_shape(l, matrices), code_panels_dtype(l), device),
           Tensor::empty(code_scales_shape(l, matrices), code_scales_dtype(*kind), device));
+      continue;
+    }
+    if (held.pairs) {
+      w->store_pairs(Tensor::empty(pairs_shape(*w), DType::kI32, device));
       continue;
     }
     const DType kept = kept_as(*w, from.stored(parts_of(*w).names.front())->dtype);

@@ -30,6 +30,10 @@ struct WeightLoading {
   /// CPU, of GGUF files (ModelSource::codes), the embedding, too. Without it: numbers, exactly what
   /// these codes stand for.
   bool keep_codes = true;
+  /// What remains numbers of projections, experts, routers and the head, or the embedding that is it, and has no
+  /// memory becomes panels of pairs of bf16 numbers, rounded if need be: for models that compute in
+  /// bf16 and do not train (ops::pairs_wanted).
+  bool pairs = false;
 };
 
 /// Whether the weight is one that codes are made of: a projection, or a stack of experts. The

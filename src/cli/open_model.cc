@@ -6,6 +6,7 @@
 #include "checkpoint/model_dir.h"
 #include "cli/command.h"
 #include "models/registry.h"
+#include "ops/pair_linear/pair_linear.h"
 #include "probe/directory_model.h"
 
 namespace ferry::cli {
@@ -51,7 +52,8 @@ Result<OpenedModel> open_model(const OpenOptions& o) {
   if (!o.dtype.empty() && o.dtype != "f32" && o.dtype != "bf16")
     return fail(Code::kInvalidInput, "--dtype {}: must be f32 or bf16", o.dtype);
   const DType compute = o.dtype == "f32" ? DType::kF32 : DType::kBF16;
-  WeightLoading loading{.keep_codes = o.quantize != "none"};
+  WeightLoading loading{.keep_codes = o.quantize != "none",
+                        .pairs = ops::pairs_wanted(*device, compute)};
   if (o.quantize == "int8") loading.quantise = WeightCodes::kInt8;
   if (o.quantize == "int4") loading.quantise = WeightCodes::kInt4;
   TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(o.directory));

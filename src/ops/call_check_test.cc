@@ -154,7 +154,7 @@ TEST(CallRules, AnyTierJudgesThePanelsThatOneMade) {
       for (const Shape& shape : {Shape{1, 1}, Shape{33, 7}, Shape{64, 130}, Shape{3, 40, 5}}) {
         const Tensor w = normal(shape, dtype, 1);
         const Tensor panels =
-            Tensor::empty({w.rank() == 3 ? w.dim(0) : 1, gemm_panels_count(w.dim(-2), w.dim(-1))},
+            Tensor::empty({w.rank() == 3 ? w.dim(0) : 1, PairPanels{w.dim(-2), w.dim(-1)}.count()},
                           DType::kI32,
                           cpu_device());
         dispatch(kPackPanels, {w.view(), panels.view()}, cpu_device());

@@ -42,10 +42,26 @@ CodePanels Weight::panels() const {
   return {*codes(), global_shape[rank - 2], global_shape[rank - 1]};
 }
 
+PairPanels Weight::pair_panels() const {
+  const int rank = global_shape.rank();
+  return {global_shape[rank - 2], global_shape[rank - 1]};
+}
+
+void Weight::store_pairs(Tensor pairs) {
+  value = std::move(pairs);
+  scales = {};
+  blocks = {};
+  coded.reset();
+  paired = true;
+  check_stored();
+  changed();
+}
+
 void Weight::store_codes(WeightCodes kind, Tensor panels, Tensor panel_scales) {
   value = std::move(panels);
   scales = std::move(panel_scales);
   coded = kind;
+  paired = false;
   blocks = {1, this->panels().group()};
   check_stored();
   changed();
@@ -56,6 +72,7 @@ void Weight::store(Tensor codes, Tensor codes_scales, const ScaleBlocks& of_scal
   scales = std::move(codes_scales);
   blocks = of_scales;
   coded.reset();
+  paired = false;
   check_stored();
   changed();
 }
@@ -63,12 +80,24 @@ void Weight::store(Tensor codes, Tensor codes_scales, const ScaleBlocks& of_scal
 void Weight::store_as(const Weight& other) {
   if (other.codes())
     store_codes(*other.codes(), other.value, other.scales);
+  else if (other.paired)
+    store_pairs(other.value);
   else
     store(other.value, other.scales, other.blocks);
 }
 
 void Weight::check_stored() const {
   check(value.defined(), "{}: has no values yet", name);
+  if (paired) {
+    check(matrix() && !scaled() && value.dtype() == DType::kI32 && value.contiguous() &&
+              value.shape() == Shape{matrices(), pair_panels().count()},
+          "{}: {} {} as panels of pairs of {}",
+          name,
+          to_string(value.dtype()),
+          value.shape().str(),
+          global_shape.str());
+    return;
+  }
   if (!scaled()) {
     check(value.dtype() == DType::kF32 || value.dtype() == DType::kBF16,
           "{}: is stored as {} without scales",
@@ -78,11 +107,10 @@ void Weight::check_stored() const {
   }
   if (const std::optional<WeightCodes> kind = codes()) {
     const CodePanels layout = panels();
-    const int64_t matrices = global_shape.rank() == 3 ? global_shape[0] : 1;
     const int64_t unit = scale_unit(*kind).columns;
     check(matrix() && value.dtype() == (layout.bits() == 8 ? DType::kI8 : DType::kU8) &&
               value.contiguous() &&
-              value.shape() == Shape{matrices, layout.panels(), layout.panel_bytes()} &&
+              value.shape() == Shape{matrices(), layout.panels(), layout.panel_bytes()} &&
               (code_scales_dtype(*kind) != DType::kU8 || layout.columns % unit == 0),
           "{}: {} {} as {} codes of {}",
           name,
@@ -91,7 +119,7 @@ void Weight::check_stored() const {
           to_string(*kind),
           global_shape.str());
     check(scales.dtype() == code_scales_dtype(*kind) && scales.contiguous() &&
-              scales.shape() == code_scales_shape(layout, matrices),
+              scales.shape() == code_scales_shape(layout, matrices()),
           "{}: scales {} {} for {} codes of {}",
           name,
           to_string(scales.dtype()),

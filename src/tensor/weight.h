@@ -8,6 +8,7 @@
 #include <string>
 
 #include "tensor/code_panels.h"
+#include "tensor/pair_panels.h"
 #include "tensor/tensor.h"
 
 namespace ferry {
@@ -66,16 +67,17 @@ struct Weight {
   /// 0 the embedding, then the blocks from 1, the last norm and the head, MTP modules.
   int layer = 0;
   Shape global_shape;
-  Shard shard;                            // the whole tensor unless several ranks share it
-  Tensor value;                           // f32 (the master copy while training) or bf16; or codes
-  Tensor scales;                          // of codes
-  ScaleBlocks blocks;                     // how scales lie over value
+  Shard shard;         // the whole tensor unless several ranks share it
+  Tensor value;        // f32 (the master copy while training) or bf16; or codes; or panels of pairs
+  Tensor scales;       // of codes
+  ScaleBlocks blocks;  // how scales lie over value
   std::optional<WeightCodes> coded = {};  // value is panels of whole numbers, of this kind
+  bool paired = false;                    // value is panels of pairs of bf16 numbers
   uint64_t version = 0;  // raised by whoever changes value; packings of older versions are stale
   mutable std::shared_ptr<PackedWeight> packed;
 
-  /// What is stored here, in elements: panels of codes have a shape of their own.
-  Shape shape() const { return codes() ? global_shape : value.shape(); }
+  /// What is stored here, in elements: panels have a shape of their own.
+  Shape shape() const { return codes() || paired ? global_shape : value.shape(); }
   int64_t dim(int d) const { return value.dim(d); }
   bool trained() const { return role != WeightRole::kSelectionBias; }
   /// Whether it is one matrix or more: what is stored narrow, decays and is drawn at random.
@@ -94,6 +96,13 @@ struct Weight {
   void store_codes(WeightCodes kind, Tensor panels, Tensor panel_scales);
   /// The panels of one matrix.
   CodePanels panels() const;
+  /// Stores panels of bf16 numbers (tensor/pair_panels.h): i32 [matrices, pairs of one's panels]. For
+  /// who multiplies in bf16 and does not train.
+  void store_pairs(Tensor pairs);
+  /// The panels of one matrix.
+  PairPanels pair_panels() const;
+  /// How many matrices it is: those of a stack, or one.
+  int64_t matrices() const { return global_shape.rank() == 3 ? global_shape[0] : 1; }
   /// Shares what another weight of the same shape stores.
   void store_as(const Weight& other);
   /// check: types, blocks and shapes go together. The ways to store a weight are listed here and

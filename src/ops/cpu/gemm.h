@@ -14,6 +14,7 @@
 #include "base/cpu_tier.h"
 #include "device/cpu/cpu_device.h"
 #include "tensor/dtype.h"
+#include "tensor/pair_panels.h"
 
 namespace ferry::ops {
 
@@ -31,10 +32,11 @@ struct Gemm {
   DType c_dtype = DType::kF32;  // f32, or bf16: rounded once, from the accumulator
   int64_t c_stride = 0;
   int64_t m = 0, n = 0, k = 0;
-  bool bf16 = false;             // the compute type: bf16 products, or f32
-  bool accumulate = false;       // go on from C's values; C is f32 then
-  const void* panels = nullptr;  // b as gemm_pack_panels left it; may be used in place of b
-  int64_t first_task = 0;        // set by gemm_batch
+  bool bf16 = false;        // the compute type: bf16 products, or f32
+  bool accumulate = false;  // go on from C's values; C is f32 then
+  // b as PairPanels has it, for products of bf16; used in place of b, which may be without memory.
+  const void* panels = nullptr;
+  int64_t first_task = 0;  // set by gemm_batch
 };
 
 // Sizes of one thread's buffers: strips of A and a block of B, which L2 is to hold.
@@ -45,10 +47,8 @@ inline constexpr size_t kGemmScratchBytes =
 inline constexpr size_t kGemmThreadBytes = kGemmStripBytes + kGemmBlockBytes + kGemmScratchBytes;
 
 // Weights packed beforehand, for a few rows of bf16: then reading and packing B is what a product
-// costs. Panels of 32 rows of b, in each the pairs (k, k + 1) one after the other, lanes innermost.
-// Products of many rows save the packing too, where their tiles take pairs; they are not worth the
-// memory.
-inline constexpr int64_t kGemmPanelRows = 32;
+// costs. Products of many rows save the packing too, where their tiles take pairs; they are not worth
+// the memory.
 inline constexpr int64_t kGemmPackedRowsMax = 12;  // rows of a, in the mean of a batch's problems
 
 /// Whether panels are worth making for products of `rows` rows, in the tier in use.
@@ -58,12 +58,6 @@ inline bool gemm_wants_panels(int64_t rows, bool bf16) {
 /// Whether such products are faster from panels that are there.
 inline bool gemm_takes_panels(int64_t rows, bool bf16) {
   return gemm_wants_panels(rows, bf16) || (bf16 && cpu_tier() == CpuTier::kAvx512Dot);
-}
-/// From one panel to the next, in pairs; the last 32 keep panels from the same cache sets.
-inline constexpr int64_t gemm_panel_stride(int64_t k) { return (k + 1) / 2 * kGemmPanelRows + 32; }
-/// Pairs (4 bytes) of all panels of b [n, k].
-inline constexpr int64_t gemm_panels_count(int64_t n, int64_t k) {
-  return (n + kGemmPanelRows - 1) / kGemmPanelRows * gemm_panel_stride(k);
 }
 
 /// The array of problems, up to the next cache line.
@@ -83,8 +77,8 @@ namespace FERRY_TIER {
 /// disjoint. Uses the thread pool. workspace: kGemmThreadBytes for each thread, 64-byte aligned.
 void gemm_batch(Gemm* problems, int64_t count, void* workspace);
 
-/// Packs b [n, k] into gemm_panels_count(n, k) pairs, for products where gemm_wants_panels or gemm_takes_panels. Uses
-/// the thread pool.
+/// Packs b [n, k] into panels of pairs, for products where gemm_wants_panels or gemm_takes_panels.
+/// Uses the thread pool.
 void gemm_pack_panels(const GemmOperand& b, int64_t n, int64_t k, void* panels);
 
 inline void gemm(Gemm problem, void* workspace) { gemm_batch(&problem, 1, workspace); }

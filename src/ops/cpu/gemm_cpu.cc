@@ -9,7 +9,8 @@
 // two fma run twice as fast as one vdpbf16ps on Sapphire Rapids (one in two cycles, measured by
 // linear_bench). Where a few rows are multiplied, reading B is the cost: weights are then packed
 // once, in pairs, which are multiplied as they are or taken apart in registers. Where pairs are what
-// tiles take anyhow, these panels serve any number of rows, and nothing of B is packed again.
+// tiles take anyhow, these panels serve any number of rows, and nothing of B is packed again. Other
+// tiles take such panels too, where a weight is kept in no other order: its pairs are split.
 #include "ops/cpu/gemm.h"
 
 #include <bit>
@@ -203,6 +204,7 @@ struct Pack {
 #if defined(FERRY_TIER_avx512)
 
 inline Words no_words() { return _mm512_setzero_si512(); }
+inline Words load_words(const uint32_t* p) { return _mm512_loadu_si512(p); }
 inline void store_words(float* out, Words v) { _mm512_storeu_si512(out, v); }
 inline __mmask32 first32(int64_t n) { return n >= 32 ? 0xFFFFFFFFu : (1u << n) - 1; }
 inline int up_to16(int64_t n) { return n < 0 ? 0 : n > 16 ? 16 : static_cast<int>(n); }
@@ -236,6 +238,9 @@ inline Words pairs_of(F32x16 odd, F32x16 even) {
 #elif defined(FERRY_TIER_avx2)
 
 inline Words no_words() { return _mm256_setzero_si256(); }
+inline Words load_words(const uint32_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
 inline void store_words(float* out, Words v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), v);
 }
@@ -477,10 +482,41 @@ void pack_block(const GemmOperand& o,
   }
 }
 
+/// The same from panels of pairs: each pair becomes its two units (Packing::kSplit).
+void split_pairs(const Gemm& g,
+                 int64_t row,
+                 int64_t rows,
+                 int64_t k,
+                 int64_t k_count,
+                 float* out,
+                 int64_t panel_stride) {
+  const PairPanels layout{g.n, g.k};
+  for (int64_t r = 0; r < rows; r += kPanel, out += panel_stride) {
+    const uint32_t* from = static_cast<const uint32_t*>(g.panels) + layout.first_pair(row + r) +
+                           k / 2 * kPairPanelRows;
+    float* to = out;
+    for (int64_t p = 0; p < ceil_div(k_count, 2); ++p, from += kPairPanelRows, to += 2 * kPanel) {
+      __builtin_prefetch(from + kPrefetch);
+#if defined(FERRY_TIER_avx512) || defined(FERRY_TIER_avx2)
+      for (int lane = 0; lane < kPanel; lane += kWords) {
+        const Words pairs = load_words(from + lane);
+        store_words(to + lane, odd_units(pairs));
+        store_words(to + kPanel + lane, even_units(pairs));
+      }
+#else
+      for (int lane = 0; lane < kPanel; ++lane) {
+        to[lane] = std::bit_cast<float>(from[lane] & 0xFFFF0000u);
+        to[kPanel + lane] = std::bit_cast<float>(from[lane] << 16);
+      }
+#endif
+    }
+  }
+}
+
 // ---- Tiles on panels of pairs -------------------------------------------------------------------
 
 #if defined(FERRY_TIER_avx512)
-static_assert(kPanel == kGemmPanelRows);
+static_assert(kPanel == kPairPanelRows);
 
 /// Panels that one tile takes: enough accumulators to hide the latency of fma, and enough streams
 /// to keep the memory busy.
@@ -632,8 +668,8 @@ Blocks choose_blocks(const Gemm& g, int64_t m_mean, int64_t k_max, int64_t count
   if (k_blocks > 1 && g.c_dtype == DType::kBF16)
     m_limit = min(m_limit, static_cast<int64_t>(kGemmScratchBytes) / (4 * n_limit));
   // Packing one row of A costs about as much as 5 of its products, of B about 10 (in columns,
-  // rows); what is packed already nothing.
-  const int64_t pack_b = g.panels != nullptr && packing == Packing::kPairs ? 0 : 10;
+  // rows), from panels of pairs about 3; what is packed already nothing.
+  const int64_t pack_b = g.panels == nullptr ? 10 : packing == Packing::kPairs ? 0 : 3;
   const int64_t threads = cpu_pool().threads();
   const int64_t m_least = ceil_div(max(1, m_mean), m_limit), n_least = ceil_div(g.n, n_limit);
   Blocks best{m_limit, n_limit, k, packing};
@@ -690,8 +726,8 @@ struct Runner {
     const int64_t rows = min(blocks.m, g.m - m), columns = min(blocks.n, g.n - n);
     char* const memory = workspace + static_cast<size_t>(thread) * kGemmThreadBytes;
 #if defined(FERRY_TIER_avx512)
-    const bool few = rows <= kGemmPackedRowsMax || blocks.packing != Packing::kPairs;
-    if (g.panels != nullptr && few && g.a.dtype == DType::kBF16 && g.a.k_stride == 1)
+    if (g.panels != nullptr && rows <= kGemmPackedRowsMax && g.a.dtype == DType::kBF16 &&
+        g.a.k_stride == 1)
       return blocks.packing == Packing::kPairs
                  ? block_of_panels<Pairs::kDot>(g, m, rows, n, columns, memory)
                  : block_of_panels<Pairs::kApart>(g, m, rows, n, columns, memory);
@@ -737,7 +773,8 @@ struct Runner {
       const Gemm& g, int64_t m, int64_t rows, int64_t n, int64_t columns, char* memory) const {
     float* const strip_memory = reinterpret_cast<float*>(memory);
     float* const block_panels = reinterpret_cast<float*>(memory + kGemmStripBytes);
-    const bool packed = g.panels != nullptr && blocks.packing == Packing::kPairs;
+    const bool from_pairs = g.panels != nullptr,
+               packed = from_pairs && blocks.packing == Packing::kPairs;
     const PackStrips pack_a = packers(g.a.dtype, blocks.packing).strips;
     const PackBlock pack_b = packers(g.b.dtype, blocks.packing).block;
     const int64_t strips =
@@ -750,14 +787,16 @@ struct Runner {
       const int64_t k_count = min(blocks.k, g.k - k);
       const int64_t steps = units(blocks.packing, k_count);
       const int64_t panel_stride =
-          packed ? gemm_panel_stride(g.k) : steps * kPanel + kPanelPad;
-      const float* const panels = packed ? static_cast<const float*>(g.panels) +
-                                               n / kPanel * panel_stride + k / 2 * kPanel
-                                         : block_panels;
+          packed ? PairPanels{g.n, g.k}.stride() : steps * kPanel + kPanelPad;
+      const float* const panels =
+          packed ? static_cast<const float*>(g.panels) + n / kPanel * panel_stride + k / 2 * kPanel
+                 : block_panels;
       const int64_t strip_units = steps * kStripRows + kStripPad;
       const int64_t group_max =
           min(kStripGroup, static_cast<int64_t>(kGemmStripBytes / sizeof(float)) / strip_units);
-      if (!packed) pack_b(g.b, n, columns, k, k_count, block_panels, panel_stride);
+      if (!packed)
+        from_pairs ? split_pairs(g, n, columns, k, k_count, block_panels, panel_stride)
+                   : pack_b(g.b, n, columns, k, k_count, block_panels, panel_stride);
       for (int64_t s = 0; s < strips; s += group.count) {
         group.count = static_cast<int>(min(group_max, strips - s));
         for (int i = 0; i <= group.count; ++i) group.row[i] = m + rows * (s + i) / strips;
@@ -790,7 +829,8 @@ struct Runner {
   void block_of_panels(
       const Gemm& g, int64_t m, int64_t rows, int64_t n, int64_t columns, char* memory) const {
     float* const prepared = reinterpret_cast<float*>(memory);
-    const int64_t strips = ceil_div(rows, kGemmPackedRowsMax), stride = gemm_panel_stride(g.k);
+    const int64_t strips = ceil_div(rows, kGemmPackedRowsMax),
+                  stride = PairPanels{g.n, g.k}.stride();
     const float* const panels = static_cast<const float*>(g.panels) + n / kPanel * stride;
     int64_t k = 0;
     do {
@@ -826,7 +866,7 @@ void pack_pairs(const GemmOperand& b, int64_t row, int64_t rows, int64_t k_count
       return f32_to_bf16(value);
   };
   for (int64_t k = 0; k < k_count; k += 2)
-    for (int64_t lane = 0; lane < kGemmPanelRows; ++lane)
+    for (int64_t lane = 0; lane < kPairPanelRows; ++lane)
       *out++ = half(lane, k) | half(lane, k + 1) << 16;
 }
 #endif
@@ -834,9 +874,9 @@ void pack_pairs(const GemmOperand& b, int64_t row, int64_t rows, int64_t k_count
 }  // namespace
 
 void gemm_pack_panels(const GemmOperand& b, int64_t n, int64_t k, void* panels) {
-  const int64_t stride = gemm_panel_stride(k);
-  cpu_pool().parallel_for(ceil_div(n, kGemmPanelRows), [&](int64_t panel, int) {
-    const int64_t row = panel * kGemmPanelRows, rows = min(kGemmPanelRows, n - row);
+  const int64_t stride = PairPanels{n, k}.stride();
+  cpu_pool().parallel_for(ceil_div(n, kPairPanelRows), [&](int64_t panel, int) {
+    const int64_t row = panel * kPairPanelRows, rows = min(kPairPanelRows, n - row);
     float* const out = static_cast<float*>(panels) + panel * stride;
 #if defined(FERRY_TIER_avx512)
     packers(b.dtype, Packing::kPairs).block(b, row, rows, 0, k, out, stride);

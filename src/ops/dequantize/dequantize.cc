@@ -6,6 +6,7 @@
 #include "ops/cuda/kernel.h"
 #include "ops/dequantize/dequantize_kernels.h"
 #include "ops/dispatch.h"
+#include "ops/pair_linear/pair_linear.h"
 #include "tensor/f8.h"
 
 namespace ferry::ops {
@@ -72,6 +73,7 @@ Tensor dequantize(const Tensor& codes, const Tensor& scales, const ScaleBlocks& 
 
 Tensor weight_values(const Weight& weight, DType compute) {
   weight.check_stored();
+  if (weight.paired) return pair_values(weight, compute);
   if (!weight.scaled()) return weight.value;
   if (weight.codes()) {
     const Tensor y = Tensor::empty(weight.global_shape, compute, weight.value.device());

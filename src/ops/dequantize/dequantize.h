@@ -16,9 +16,10 @@ namespace ferry::ops {
 Tensor dequantize(const Tensor& codes, const Tensor& scales, const ScaleBlocks& blocks, DType out);
 
 /// A weight's numbers as kernels multiply them: the weight's own memory where it holds f32 or bf16,
-/// else dequantised for this call, to `compute`: code * scale, and the least value of a group
+/// else put in rows, or dequantised, for this call, to `compute`: code * scale, and the least value of a group
 /// added where its kind has one, in f32, rounded once. (Where a
-/// weight is whole numbers, linear and its kin multiply these instead: quantized_linear.h.)
+/// weight is whole numbers, or pairs of numbers, linear and its kin multiply these instead:
+/// quantized_linear.h, pair_linear.h.)
 /// Whatever reads the values of a matrix asks here, so that a new way of storing them is known to
 /// all ops at once.
 /// Errors    check: the weight has values, in one of the ways that Weight::check_stored knows.

@@ -7,6 +7,7 @@
 #include "ops/dequantize/dequantize.h"
 #include "ops/dispatch.h"
 #include "ops/embedding/embedding_kernels.h"
+#include "ops/pair_linear/pair_linear.h"
 
 namespace ferry::ops {
 
@@ -28,6 +29,7 @@ const KernelTable<EmbeddingBackwardArgs> kBackward{
 };
 
 Tensor embedding(const Tensor& ids, const Weight& weight, DType out) {
+  if (weight.paired) return pair_rows(ids, weight, out);
   const bool codes = weight.codes().has_value();
   const Tensor w = codes ? weight.value : weight_values(weight, out);
   const Shape matrix = codes ? weight.global_shape : w.shape();

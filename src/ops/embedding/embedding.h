@@ -13,8 +13,8 @@ namespace ferry::ops {
 /// neither read there nor report it, so whoever takes ids from outside calls check_ids first.
 ///
 /// Shapes    ids [tokens]; w [vocab, hidden]; returns [tokens, hidden].
-/// Types     ids i32; w f32 or bf16, or codes (code * scale in f32, no gradient); returns `out`, f32
-///           or bf16, rounded once.
+/// Types     ids i32; w f32 or bf16, or codes (code * scale in f32), or pairs (pair_linear.h), which
+///           have no gradient; returns `out`, f32 or bf16, rounded once.
 /// Gradient  d_w f32, dense (w must be f32 then); keeps the ids.
 /// Order     d_w: each row sums its tokens in token order, in f32.
 /// Errors    check: shapes, types.

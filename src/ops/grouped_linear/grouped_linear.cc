@@ -7,6 +7,7 @@
 #include "ops/dispatch.h"
 #include "ops/grouped_linear/grouped_linear_kernels.h"
 #include "ops/matmul/packed_weight.h"
+#include "ops/pair_linear/pair_linear.h"
 #include "ops/quantized_linear/quantized_linear.h"
 
 namespace ferry::ops {
@@ -22,6 +23,7 @@ const KernelTable<GroupedMatmulArgs> kGroupedMatmul{
 
 Tensor grouped_linear(const Tensor& x, const Weight& weight, const Tensor& offsets) {
   if (weight.codes()) return quantized_linear(x, weight, offsets, x.dtype());
+  if (weight.paired && x.dtype() == DType::kBF16) return pair_linear(x, weight, offsets, x.dtype());
   const Tensor w = weight_values(weight, x.dtype());
   check(x.rank() == 2 && w.rank() == 3 && x.dim(1) == w.dim(2),
         "grouped_linear: x {}, {} {}",

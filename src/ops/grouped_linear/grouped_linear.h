@@ -14,7 +14,8 @@ namespace ferry::ops {
 /// Gradient  d_x; d_w in the weight's type, zero for experts without rows. Keeps x,
 ///           or what it is made of, and offsets.
 /// Order     ops/cpu/gemm.h: a row has the bits that linear gives it with its expert's weight.
-///           A w that is stored as whole numbers: quantized_linear.h, without gradients.
+///           A w that is stored as whole numbers: quantized_linear.h, as pairs: pair_linear.h,
+///           without gradients.
 /// Errors    check: shapes, types. Offsets are not read on the host, so they are not checked.
 Tensor grouped_linear(const Tensor& x, const Weight& w, const Tensor& offsets);
 

@@ -5,6 +5,7 @@
 #include "ops/dequantize/dequantize.h"
 #include "ops/matmul/matmul_kernels.h"
 #include "ops/matmul/packed_weight.h"
+#include "ops/pair_linear/pair_linear.h"
 #include "ops/quantized_linear/quantized_linear.h"
 
 namespace ferry::ops {
@@ -26,6 +27,8 @@ Tensor product(const Tensor& x, const Tensor& w, DType out, const View& panels) 
 
 Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& options) {
   if (weight.codes()) return quantized_linear(x, weight, {}, options.out.value_or(x.dtype()));
+  if (weight.paired && x.dtype() == DType::kBF16)
+    return pair_linear(x, weight, {}, options.out.value_or(x.dtype()));
   const Tensor w = weight_values(weight, x.dtype());
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
   const DType out = options.out.value_or(x.dtype());

@@ -21,7 +21,8 @@ struct LinearOptions {
 ///           and so is d_y in the gradient), accumulated in f32, rounded once.
 /// Gradient  d_x; d_w in the weight's type, as a weight gradient. Keeps x, or what it is made of.
 /// Order     ops/cpu/gemm.h; the gradients contract outputs and tokens in the same way. A w that is
-///           stored as whole numbers is multiplied as quantized_linear.h says, without gradients.
+///           stored as whole numbers is multiplied as quantized_linear.h says, one that is stored as
+///           pairs as pair_linear.h does, without gradients.
 /// Errors    check: shapes, types.
 Tensor linear(const Tensor& x, const Weight& w, const LinearOptions& options = {});
 

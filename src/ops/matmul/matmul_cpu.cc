@@ -46,7 +46,7 @@ bool panels_taken(int64_t rows, DType compute) {
   return gemm_takes_panels(rows, compute == DType::kBF16);
 }
 
-int64_t panels_count(int64_t n, int64_t k) { return gemm_panels_count(n, k); }
+int64_t panels_count(int64_t n, int64_t k) { return PairPanels{n, k}.count(); }
 
 void pack_panels(const Plan&, const PackPanelsArgs& args, void*, Stream&) {
   for (int64_t e = 0; e < args.panels.shape[0]; ++e)

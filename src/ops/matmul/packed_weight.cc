@@ -25,7 +25,7 @@ const KernelTable<PackPanelsArgs> kPackPanels{
 View packed_panels(const Weight& weight, int64_t rows, DType compute) {
   const Tensor& w = weight.value;
   const Kernel<PackPanelsArgs>& pack = kPackPanels.on(w.device().kind());
-  if (!pack.present() || Tape::current() != nullptr || weight.scaled()) return {};
+  if (!pack.present() || Tape::current() != nullptr || weight.scaled() || weight.paired) return {};
   const bool fresh = weight.packed != nullptr && weight.packed->layout == kPanelLayout &&
                      weight.packed->version == weight.version &&
                      weight.packed->of == w.storage().get();

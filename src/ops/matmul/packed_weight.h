@@ -1,5 +1,6 @@
 // Weights in the layout in which products of a few rows read them: made at a weight's first such
-// use, kept beside it.
+// use, kept beside it, for models that are trained. Those that only answer store their weights in
+// this layout alone (ops/pair_linear).
 #pragma once
 
 #include "tensor/weight.h"
