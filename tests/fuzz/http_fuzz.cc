@@ -4,12 +4,14 @@
 // on the pieces.
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +26,9 @@ namespace {
 using namespace ferry;
 using namespace ferry::serve;
 
+/// Loopback addresses are many: nobody who looks for another server finds this one, whose port may have
+/// been his a moment ago.
+constexpr const char* kAddress = "127.70.85.90";
 constexpr uint64_t kBodyBytesMax = 4096;
 constexpr int kStepsMax = 1 << 20;
 
@@ -43,7 +48,7 @@ class Connection {
     HttpLimits limits;
     limits.body_bytes = kBodyBytesMax;
     auto server = HttpServer::listen(
-        "127.0.0.1",
+        kAddress,
         0,
         limits,
         {.check_head = [this](const HttpRequest& head) { return refusal(head); },
@@ -55,11 +60,11 @@ class Connection {
     sockaddr_in to{};
     to.sin_family = AF_INET;
     to.sin_port = htons(server_->port());
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    check(::inet_pton(AF_INET, kAddress, &to.sin_addr) == 1, "fuzz: no address");
     const linger at_once{.l_onoff = 1, .l_linger = 0};  // ports are not kept waiting
-    check(::connect(fd_, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0 &&
-              ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) == 0,
-          "fuzz: no connection");
+    check(connected(to) && ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) == 0,
+          "fuzz: no connection: {}",
+          std::strerror(errno));
   }
   ~Connection() { ::close(fd_); }
   Connection(const Connection&) = delete;
@@ -73,6 +78,18 @@ class Connection {
   }
 
  private:
+  /// The fuzzer's alarm may interrupt it: it goes on all the same.
+  bool connected(const sockaddr_in& to) const {
+    if (::connect(fd_, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0) return true;
+    if (errno != EINTR) return false;
+    pollfd p{.fd = fd_, .events = POLLOUT, .revents = 0};
+    while (::poll(&p, 1, -1) < 0 && errno == EINTR) {
+    }
+    int error = 0;
+    socklen_t size = sizeof error;
+    return ::getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+  }
+
   void step() {
     check(++steps_ < kStepsMax, "fuzz: the connection does not end");
     if (!bytes_.empty()) {
