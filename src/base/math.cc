@@ -57,7 +57,7 @@ constexpr Pair kThird = inverse(3), kSixth = inverse(6), kTwentyFourth = inverse
 
 /// e^x for -708 <= x.high <= 709.79: x = k ln2/128 + r, |r| < 0.0028; 2^(k/128) from the table.
 /// The largest term that is rounded beside the last sum is r: 3 roundings of 2^-8.5-53, 0.006 ulp.
-double exp_of(Pair x) {
+[[gnu::always_inline]] inline double exp_of_any(Pair x) {
   const double k = std::floor(x.high * (kIntervals / kLn2) + 0.5);
   // k * kStepHigh has at most 18 + 35 bits and cancels, so the fma is exact.
   const Pair r = sum_ordered(std::fma(-k, kStepHigh, x.high), x.low - k * kStepLow);
@@ -73,6 +73,16 @@ double exp_of(Pair x) {
                     static_cast<int>(n >> 7));  // exact: no result is subnormal
 }
 static_assert(kIntervals == 1 << 7);
+
+#if defined(__x86_64__)
+/// With fma and floor as instructions and not as calls: a third of the time, the same bits.
+[[gnu::target("fma,sse4.1")]] double exp_of_with_fma(Pair x) { return exp_of_any(x); }
+const bool kHasFma = __builtin_cpu_supports("fma") && __builtin_cpu_supports("sse4.1");
+
+double exp_of(Pair x) { return kHasFma ? exp_of_with_fma(x) : exp_of_any(x); }
+#else
+double exp_of(Pair x) { return exp_of_any(x); }
+#endif
 
 /// ln x for normal x > 0, to 2^-68 of itself. x = z 2^e, z in [0.6875, 1.375); r = z c - 1 with c
 /// from the table, |r| <= 2^-7, and c = 1 next to 1; ln x = e ln2 - ln c + ln(1 + r).

@@ -96,8 +96,9 @@ Sampled sample_of(std::span<const float> logits,
                   const SamplingOptions& options,
                   uint64_t position) {
   const int32_t best = largest(logits);
+  // Nothing is drawn: a sum over the vocabulary, which nobody asks for, would be a tenth of a pass.
+  if (options.temperature == 0) return Sampled{.token = best, .log_probability = 0};
   const double max = static_cast<double>(logits[static_cast<size_t>(best)]);
-  if (options.temperature == 0) return Sampled{best, -log_sum_exp(logits, max, 1), {}};
   const double inverse = 1 / options.temperature;
   const double normaliser = log_sum_exp(logits, max, inverse);
   const auto probability = [&](int32_t id) {

@@ -38,7 +38,9 @@ struct TextBefore {
 
 struct Sampled {
   int32_t token = 0;
-  double log_probability = 0;  // of the token, under the distribution it was drawn from
+  /// Of the token, under the distribution it was drawn from: 0 where it was the most probable one that
+  /// was wanted (temperature 0).
+  double log_probability = 0;
   /// Those it was drawn from, most probable first; empty if all were kept.
   std::vector<int32_t> kept = {};
 };

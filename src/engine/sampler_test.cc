@@ -14,8 +14,12 @@ namespace {
 TEST(Sampler, GreedyTakesTheLowestIdOfEquals) {
   const std::vector<float> logits = {1, 3, 3, -2};
   EXPECT_EQ(sample(logits, {}, 0)->token, 1);
-  const double p = std::exp(3.0) / (std::exp(1.0) + 2 * std::exp(3.0) + std::exp(-2.0));
-  EXPECT_NEAR(sample(logits, {}, 0)->log_probability, std::log(p), 1e-12);
+  EXPECT_EQ(sample(logits, {}, 0)->log_probability, 0);  // no other could have come
+  const Sampled drawn = *sample(logits, {.temperature = 1}, 0);
+  const double sum = std::exp(1.0) + 2 * std::exp(3.0) + std::exp(-2.0);
+  EXPECT_NEAR(drawn.log_probability,
+              static_cast<double>(logits[static_cast<size_t>(drawn.token)]) - std::log(sum),
+              1e-12);
 }
 
 TEST(Sampler, DrawsWithTheRightFrequencies) {
@@ -109,13 +113,11 @@ TEST(Sampler, PenaltiesLookAtWhatWasThere) {
   EXPECT_EQ(chosen({.logit_bias = {{2, 3.5}}}), 2);
   EXPECT_EQ(chosen({.repetition_penalty = 2, .logit_bias = {{2, 3.5}}}), 3);  // after the bias
   // A negative logit moves away from zero, too.
-  EXPECT_NEAR(sample(std::vector<float>{-1, -1.5f},
-                     {.repetition_penalty = 2},
-                     1,
-                     {.tokens = {text.data(), 1}, .prompt = 1})
-                  ->log_probability,
-              -std::log(1 + std::exp(-0.5)),
-              1e-6);
+  const Sampled s = *sample(std::vector<float>{-1, -1.5f},
+                            {.temperature = 1, .repetition_penalty = 2},
+                            1,
+                            {.tokens = {text.data(), 1}, .prompt = 1});
+  EXPECT_NEAR(s.log_probability, -std::log(1 + std::exp(s.token == 1 ? -0.5 : 0.5)), 1e-6);
 }
 
 TEST(Sampler, LargestLogitsAreSorted) {
