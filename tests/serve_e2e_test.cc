@@ -70,6 +70,12 @@ TEST_F(ServeE2e, SaysWhyItCannot) {
   Program second(path("log-second"), {"serve", path("model"), "--port", taken});
   EXPECT_EQ(second.wait(), 3) << second.output();
   EXPECT_TRUE(second.said("choose another --port"));
+  // An address that no machine has (RFC 5737).
+  Program elsewhere(path("log-elsewhere"), serve({"--host", "192.0.2.1"}));
+  EXPECT_EQ(elsewhere.wait(), 3) << elsewhere.output();
+  EXPECT_TRUE(elsewhere.said("choose another --host")) << elsewhere.output();
+  Program nameless(path("log-nameless"), serve({"--name", ""}));
+  EXPECT_EQ(nameless.wait(), 2) << nameless.output();
   write(path("keys"), "# none\n");
   Program keyless(path("log-keys"), serve({"--api-key-file", path("keys")}));
   EXPECT_EQ(keyless.wait(), 2) << keyless.output();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -95,6 +96,8 @@ Result<void> serve(const Arguments& args) {
   if (!args.key_file.empty()) {
     TRY_ASSIGN(o.keys, serve::ApiKeys::read(args.key_file));
   }
+  if (std::find(o.names.begin(), o.names.end(), "") != o.names.end())
+    return fail(Code::kInvalidInput, "--name: is empty; give what clients call the model");
   if (o.names.empty()) o.names.push_back(last_name(args.open.directory));
   o.http.body_bytes = static_cast<uint64_t>(args.body_mib) << 20;
   o.http.connections = args.connections;

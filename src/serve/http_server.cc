@@ -163,10 +163,13 @@ class Server : public HttpServer {
     if (!error) acceptor_.listen(Tcp::acceptor::max_listen_connections, error);
     if (error)
       return fail(Code::kUnavailable,
-                  "cannot listen on {} port {}: {}; choose another --port",
+                  "cannot listen on {} port {}: {}; choose another --{}",
                   host,
                   port,
-                  error.message());
+                  error.message(),
+                  error == asio::error::address_in_use || error == asio::error::access_denied
+                      ? "port"
+                      : "host");
     accept();
     sweep();
     return {};

@@ -94,10 +94,17 @@ class Reader {
     return ids;
   }
 
+  /// Pieces of characters are all shown as U+FFFD, some servers give its bytes for theirs, and vocabularies
+  /// have a token for it, too: which one is meant, nobody knows.
+  static void forget_unknown(NamedToken& t) {
+    if (t.text.find("\xef\xbf\xbd") != std::string::npos) t.text.clear();
+  }
+
   /// "token_id:17" is how vLLM names a token where it is asked for ids.
   static NamedToken named(std::string text) {
     constexpr std::string_view kPrefix = "token_id:";
     NamedToken t{.id = {}, .text = std::move(text), .log_prob = {}};
+    forget_unknown(t);
     if (!t.text.starts_with(kPrefix)) return t;
     int32_t id = 0;
     const char* const begin = t.text.data() + kPrefix.size();
@@ -123,6 +130,7 @@ class Reader {
         }
         t.text.push_back(static_cast<char>(byte.get<int64_t>()));
       }
+      forget_unknown(t);
     }
     t.log_prob = log_prob(fields, "logprob", fields.at("logprob"));
     return t;

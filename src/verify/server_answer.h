@@ -15,7 +15,8 @@ namespace ferry::verify {
 /// A token as a server names it: by its id, by its text, by both.
 struct NamedToken {
   std::optional<int32_t> id;
-  std::string text;  // its bytes where the server gives them; otherwise what it shows of them
+  std::string
+      text;  // its bytes where the server gives them, otherwise what it shows of them; empty: unknown
   std::optional<double> log_prob;
 };
 

@@ -58,6 +58,23 @@ TEST(ServerAnswer, TokensThatLookAlikeAreOneKey) {
   EXPECT_EQ(a->tokens[0].top[0].log_prob, -2);
 }
 
+/// A vocabulary may have a token that is U+FFFD: a piece of a character must not be taken for it.
+TEST(ServerAnswer, PiecesOfCharactersAreNobodysNames) {
+  const auto text = read_answer(sent("repeated_keys"), "here", false);
+  ASSERT_TRUE(text) << text.error().message;
+  EXPECT_EQ(text->tokens[0].chosen.text, "");
+  EXPECT_EQ(text->tokens[0].top[0].text, "");
+  const auto chat = read_answer(
+      R"({"choices": [{"message": {"content": "a"}, "logprobs": {"content": [
+          {"token": "\ufffd", "bytes": [239, 191, 189], "logprob": -1, "top_logprobs": []},
+          {"token": "\ufffd", "bytes": [240, 159], "logprob": -1, "top_logprobs": []}]}}]})",
+      "here",
+      false);
+  ASSERT_TRUE(chat) << chat.error().message;
+  EXPECT_EQ(chat->tokens[0].chosen.text, "");  // so ollama has them
+  EXPECT_EQ(chat->tokens[1].chosen.text, "\xf0\x9f");
+}
+
 TEST(ServerAnswer, WhatIsNoneIsRefusedWithWords) {
   const auto refused = [](const char* body, const char* word) {
     const auto a = read_answer(body, "here", false);
