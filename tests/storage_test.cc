@@ -15,6 +15,7 @@
 #include "checkpoint/weights.h"
 #include "device/cpu/cpu_device.h"
 #include "models/registry.h"
+#include "ops/pair_linear/pair_linear.h"
 #include "tensor/f8.h"
 #include "verify/verify.h"
 
@@ -244,8 +245,9 @@ TEST(Storage, VerifyJudgesWhatGeneratingComputes) {
   struct Count final : ops::Observer {
     void after(const ops::OpCall& call) override {
       dequantized += std::string_view(call.op) == "dequantize";
+      by_pairs += std::string_view(call.op) == "pair_linear";
     }
-    int dequantized = 0;
+    int dequantized = 0, by_pairs = 0;
   };
   const Folder folder;
   const auto source = make(DType::kF32, DType::kF32);
@@ -260,6 +262,9 @@ TEST(Storage, VerifyJudgesWhatGeneratingComputes) {
     ASSERT_TRUE(report) << report.error().message;
     EXPECT_TRUE(report->reasons.empty()) << report->reasons.front();
     EXPECT_EQ(count.dequantized > 0, !train) << "training has numbers, generating codes";
+    // The head, the router and the embedding are in f32 there.
+    const bool pairs = ops::pairs_wanted(cpu_device(), DType::kBF16);
+    EXPECT_EQ(count.by_pairs > 0, pairs && !train);
   }
 }
 

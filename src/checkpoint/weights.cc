@@ -154,6 +154,12 @@ Result<void> load_f8(ModelSource& from, Device& device, Weight& w) {
   return {};
 }
 
+/// The type in which memory holds what is stored so.
+DType kept_as(const Weight& w, DType stored) {
+  const bool as_stored = stored == DType::kBF16 || stored == DType::kF8E4M3;
+  return w.matrix() && as_stored ? stored : DType::kF32;
+}
+
 /// Some rows of codes, checked.
 Result<CodeRows> load_code_rows(ModelSource& from,
                                 WeightCodes kind,
@@ -331,8 +337,7 @@ bool pairs_to_hold(const ModelSource& from,
   if (!loading.pairs || device.kind() != DeviceKind::kCpu || w.value.defined()) return false;
   const DType stored = from.stored(parts_of(w).names.front())->dtype;
   const bool numbers = !codes_of(stored) && stored != DType::kF8E4M3;
-  return numbers && (takes_codes(w) || w.role == WeightRole::kRouter ||
-                     w.role == WeightRole::kHead || (tied && w.role == WeightRole::kEmbedding));
+  return numbers && takes_pairs(w, tied);
 }
 
 Shape pairs_shape(const Weight& w) { return {w.matrices(), w.pair_panels().count()}; }
@@ -497,13 +502,13 @@ double bytes_of_weights(const ModelSource& from,
   return bytes;
 }
 
-DType kept_as(const Weight& weight, DType stored) {
-  const bool as_stored = stored == DType::kBF16 || stored == DType::kF8E4M3;
-  return weight.matrix() && as_stored ? stored : DType::kF32;
-}
-
 bool takes_codes(const Weight& weight) {
   return weight.role == WeightRole::kProjection || weight.role == WeightRole::kExperts;
+}
+
+bool takes_pairs(const Weight& weight, bool tied) {
+  return takes_codes(weight) || weight.role == WeightRole::kRouter ||
+         weight.role == WeightRole::kHead || (tied && weight.role == WeightRole::kEmbedding);
 }
 
 std::optional<std::string> stored_as_codes(const ModelSource& from) {
@@ -533,10 +538,11 @@ Result<void> check_stored_weights(ModelSource& from,
   return {};
 }
 
-Result<void> load_weight(ModelSource& from, Device& device, Weight& weight) {
+Result<void> load_weight(
+    ModelSource& from, Device& device, Weight& weight, bool tied, const WeightLoading& loading) {
   std::set<std::string> unread;
   TRY(expect_weight(from, weight, unread));
-  return load_expected(from, device, weight, to_hold(from, device, weight, false, {}));
+  return load_expected(from, device, weight, to_hold(from, device, weight, tied, loading));
 }
 
 Result<void> load_weights(ModelSource& from,

@@ -39,6 +39,8 @@ struct WeightLoading {
 /// Whether the weight is one that codes are made of: a projection, or a stack of experts. The
 /// embedding, the head, routers, vectors and small matrices stay numbers.
 bool takes_codes(const Weight& weight);
+/// Whether it is one that products read as pairs. `tied`: the embedding is the head.
+bool takes_pairs(const Weight& weight, bool tied);
 
 /// Whether what is stored is the model's: each weight's parts and scales are there in their shapes,
 /// no tensor is beside them (those in `unused` aside), and what stands under a second name has the
@@ -49,9 +51,6 @@ Result<void> check_stored_weights(ModelSource& from,
                                   const std::vector<Weight*>& weights,
                                   const std::vector<WeightAlias>& aliases,
                                   const std::set<std::string>& unused = {});
-
-/// The type in which memory holds a weight that is stored so, where nothing asks for another.
-DType kept_as(const Weight& weight, DType stored);
 
 /// Fills every weight from a directory or file. One that has memory is converted to its type; one
 /// that has none is kept on the device as the file stores it: bf16, or float8 codes with the scales
@@ -82,8 +81,12 @@ double bytes_of_weights(const ModelSource& from,
                         const std::vector<Weight*>& weights,
                         const WeightLoading& loading);
 
-/// The same for one of them.
-Result<void> load_weight(ModelSource& from, Device& device, Weight& weight);
+/// The same for one of them. `tied`: the embedding is the head.
+Result<void> load_weight(ModelSource& from,
+                         Device& device,
+                         Weight& weight,
+                         bool tied = false,
+                         const WeightLoading& loading = {});
 
 /// Whether a weight of the directory or file is stored as int8 or int4 codes: then its name.
 std::optional<std::string> stored_as_codes(const ModelSource& from);

@@ -11,6 +11,7 @@
 #include "checkpoint/weights.h"
 #include "engine/engine.h"
 #include "models/registry.h"
+#include "ops/pair_linear/pair_linear.h"
 #include "optim/optimizer.h"
 #include "probe/directory_model.h"
 #include "train/model_setup.h"
@@ -179,17 +180,25 @@ DType kept_in_release(const Weight& w, DType kept) {
 Result<std::unique_ptr<models::CausalLm>> model_to_serve(const Run& run,
                                                          Device& device,
                                                          DType compute) {
+  const bool pairs = ops::pairs_wanted(device, compute);
   if (run.directory != nullptr) {
     TRY_ASSIGN(const models::FittedConfig fitted, probe::fit_to(*run.directory));
     TRY_ASSIGN(std::unique_ptr<models::CausalLm> model,
                models::make_model(fitted.json, run.config_name, device, compute, std::nullopt));
-    TRY(probe::make_room_for_fitted(*run.directory, fitted, *model));
+    TRY(probe::make_room_for_fitted(*run.directory, fitted, *model, {.pairs = pairs}));
     return model;
   }
   TRY_ASSIGN(std::unique_ptr<models::CausalLm> model,
              models::make_model(run.config_json, run.config_name, device, compute, std::nullopt));
-  for (Weight* w : model->weights()) {
+  const std::vector<Weight*> weights = model->weights();
+  const bool tied = std::none_of(
+      weights.begin(), weights.end(), [](const Weight* w) { return w->role == WeightRole::kHead; });
+  for (Weight* w : weights) {
     const DType kept = kept_in_release(*w, run.kept);
+    if (pairs && kept != DType::kF8E4M3 && takes_pairs(*w, tied)) {
+      w->store_pairs(Tensor::empty({w->matrices(), w->pair_panels().count()}, DType::kI32, device));
+      continue;
+    }
     Tensor value = Tensor::empty(w->global_shape, kept, device);
     if (kept == DType::kF8E4M3)
       w->store(std::move(value),

@@ -53,9 +53,12 @@ Result<void> load_fitted(ModelSource& from,
 
 Result<void> make_room_for_fitted(const ModelSource& from,
                                   const models::FittedConfig& fitted,
-                                  models::CausalLm& model) {
+                                  models::CausalLm& model,
+                                  const WeightLoading& loading) {
+  WeightLoading fitting = loading;
+  fitting.unused = fitted.unused;
   return make_room_for_weights(
-      from, model.device(), model.weights(), all_aliases(fitted, model), {.unused = fitted.unused});
+      from, model.device(), model.weights(), all_aliases(fitted, model), fitting);
 }
 
 }  // namespace ferry::probe

@@ -33,7 +33,8 @@ Result<DirectoryModel> model_of(
 /// fill. Errors: of make_room_for_weights.
 Result<void> make_room_for_fitted(const ModelSource& from,
                                   const models::FittedConfig& fitted,
-                                  models::CausalLm& model);
+                                  models::CausalLm& model,
+                                  const WeightLoading& loading);
 
 /// Loads the weights of a model that was made from a fitted config. Errors: of load_weights.
 Result<void> load_fitted(ModelSource& from,

@@ -5,6 +5,7 @@
 
 #include "checkpoint/weights.h"
 #include "device/cpu/cpu_device.h"
+#include "ops/pair_linear/pair_linear.h"
 
 namespace ferry::probe {
 namespace {
@@ -28,6 +29,7 @@ Result<LayerWeights> LayerWeights::create(ModelSource& from,
   const int last = static_cast<int>(model.blocks()) + 1;  // the layer of the norm and the head
   bool has_head = false;
   for (const Weight* w : model.weights()) has_head |= w->role == WeightRole::kHead;
+  all.tied_ = !has_head;
   for (Weight* w : model.weights()) {
     if (w->layer > last) continue;  // multi-token prediction: not part of answering
     Place place{w, {w->layer}};
@@ -44,10 +46,20 @@ Result<LayerWeights> LayerWeights::create(ModelSource& from,
 }
 
 Result<void> LayerWeights::load(Weight& w) {
+  const Device& device = model_->device();
   Weight stored{.name = w.name, .role = w.role, .global_shape = w.global_shape};
-  if (const std::optional<DType> type = type_in_memory(w))
-    stored.value = Tensor::empty(w.global_shape, *type, cpu_device());
-  TRY(load_weight(*dir_, cpu_device(), stored));
+  if (options_.matrices)
+    stored.value =
+        Tensor::empty(w.global_shape, w.matrix() ? *options_.matrices : DType::kF32, cpu_device());
+  TRY(load_weight(*dir_,
+                  cpu_device(),
+                  stored,
+                  tied_,
+                  {.keep_codes = false, .pairs = ops::pairs_wanted(device, model_->compute())}));
+  if (&device == &cpu_device()) {
+    w.store_as(stored);
+    return {};
+  }
   bool altered = false;
   Tensor value = on_device(stored.value, altered);  // not w's before it is whole: copies may throw
   Tensor scales = stored.scaled() ? on_device(stored.scales, altered) : Tensor();
@@ -56,18 +68,8 @@ Result<void> LayerWeights::load(Weight& w) {
   return {};
 }
 
-/// Nothing: as it is stored.
-std::optional<DType> LayerWeights::type_in_memory(const Weight& w) const {
-  if (!w.matrix()) return DType::kF32;
-  if (options_.matrices) return options_.matrices;
-  const DType kept = kept_as(w, dir_->stored(first_part(w))->dtype);
-  return kept == DType::kF32 ? std::optional(kept) : std::nullopt;
-}
-
 Tensor LayerWeights::on_device(const Tensor& host, bool& altered) const {
-  Device& device = model_->device();
-  if (&device == &cpu_device()) return host;
-  Tensor there = Tensor::empty(host.shape(), host.dtype(), device);
+  Tensor there = Tensor::empty(host.shape(), host.dtype(), model_->device());
   there.copy_bytes_from(host.data());
   std::vector<std::byte> back(host.bytes());
   there.copy_bytes_to(back.data());

@@ -13,8 +13,9 @@
 namespace ferry::probe {
 
 struct LayerWeightsOptions {
-  /// The type of matrices in memory; vectors are f32. Nothing: as whatever generates keeps them, which
-  /// is as they are stored (kept_as), float8 codes and their scales too; whole numbers become f32.
+  /// The type of matrices in memory; vectors are f32. Nothing: as whatever generates keeps them: as they
+  /// are stored, float8 codes and their scales too, or as the device's products read them; whole
+  /// numbers become f32.
   std::optional<DType> matrices = DType::kF32;
   bool keep = true;  // keep a layer's weights for the next pass; false: one at a time
 };
@@ -44,13 +45,13 @@ class LayerWeights final {
   LayerWeights(ModelSource& from, models::CausalLm& model, const LayerWeightsOptions& options)
       : dir_(&from), model_(&model), options_(options) {}
   Result<void> load(Weight& weight);
-  std::optional<DType> type_in_memory(const Weight& weight) const;
   Tensor on_device(const Tensor& host, bool& altered) const;
   void enter(int layer);
 
   ModelSource* dir_;
   models::CausalLm* model_;
   LayerWeightsOptions options_;
+  bool tied_ = false;  // the embedding is the head
   std::vector<Place> places_;
   std::vector<std::string> altered_;
 };

@@ -79,6 +79,16 @@ std::optional<RunCall> seen_as(const ops::OpCall& call, Before& before) {
           "grouped_linear", {w.shape[0], w.shape[0], w.shape[2], w.shape[1]}, DType::kBF16, type};
     return RunCall{"linear", {1, w.shape[1], w.shape[0]}, DType::kBF16, type};
   }
+  if (op == "pair_linear") {
+    const View& x = v["x"];
+    const int64_t inner = width_of(x), outer = width_of(v["y"]);
+    if (v.has("offsets"))
+      return RunCall{"grouped_linear",
+                     {x.shape[0], v["panels"].shape[0], inner, outer},
+                     DType::kBF16,
+                     {{"pairs", 1}}};
+    return RunCall{"linear", {x.shape[0], inner, outer}, DType::kBF16, {{"pairs", 1}}};
+  }
   if (op == "grouped_matmul") {
     if (v.number("product") != 0) return std::nullopt;
     const View &a = v["a"], &b = v["b"];

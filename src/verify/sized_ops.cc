@@ -22,6 +22,7 @@
 #include "ops/matmul/matmul_kernels.h"
 #include "ops/mla_expand/mla_expand.h"
 #include "ops/moe_permute/moe_permute.h"
+#include "ops/pair_linear/paired_weight.h"
 #include "ops/rms_norm/rms_norm.h"
 #include "ops/rope/rope.h"
 #include "ops/router/router.h"
@@ -83,6 +84,8 @@ void run_matmul(Maker& m, const Sizes& s) {
 void run_linear(Maker& m, const Sizes& s) {
   const Tensor x = m.activations({s[0], s[1]});
   const Weight w = m.weight({s[2], s[1]}, 1 / std::sqrt(d(s[1])), "weight");
+  if (m.given("pairs", 0) != 0)  // of a model that only answers
+    return static_cast<void>(ops::linear(x, ops::paired_weight("w", w.value)));
   static_cast<void>(ops::linear(x, w));  // as it is when nothing is recorded: the packed weight
   m.differentiate([&] { return std::vector<Tensor>{ops::linear(x, w)}; });
 }
@@ -91,6 +94,8 @@ void run_grouped(Maker& m, const Sizes& s) {
   const Tensor x = m.activations({s[0], s[2]});
   const Weight w = m.weight({s[1], s[3], s[2]}, 1 / std::sqrt(d(s[2])), "weight");
   const Tensor offsets = group_offsets(m, s[0], s[1]);
+  if (m.given("pairs", 0) != 0)
+    return static_cast<void>(ops::grouped_linear(x, ops::paired_weight("w", w.value), offsets));
   static_cast<void>(ops::grouped_linear(x, w, offsets));  // the packed weights
   m.differentiate([&] { return std::vector<Tensor>{ops::grouped_linear(x, w, offsets)}; });
 }
