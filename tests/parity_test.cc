@@ -1,20 +1,15 @@
 // The model against Transformers: logits, chosen experts, every gradient, ten AdamW steps.
-// Golden files: tools/oracle. Weights are drawn from the hash that tools/oracle/README.md defines.
+// Golden files: tools/oracle.
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "autograd/tape.h"
-#include "base/file.h"
-#include "base/random.h"
-#include "checkpoint/safetensors.h"
 #include "device/cpu/cpu_device.h"
-#include "models/registry.h"
+#include "golden.h"
 #include "ops/adamw/adamw.h"
 #include "ops/add/add.h"
 
@@ -24,95 +19,6 @@ namespace {
 using models::LossOptions;
 using models::MlaForm;
 using models::TrainableLm;
-
-const std::string kGoldens = std::string(FERRY_SOURCE_DIR) + "/testdata/goldens/";
-
-uint64_t mixed(uint64_t x) {
-  x += 0x9E3779B97F4A7C15;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EB;
-  return x ^ (x >> 31);
-}
-
-/// The checkpoint's names of a weight: one, or one for each expert if the name has a star.
-std::vector<std::string> checkpoint_names(const Weight& w) {
-  const size_t star = w.name.find('*');
-  if (star == std::string::npos) return {w.name};
-  std::vector<std::string> names;
-  for (int64_t e = 0; e < w.value.dim(0); ++e)
-    names.push_back(w.name.substr(0, star) + std::to_string(e) + w.name.substr(star + 1));
-  return names;
-}
-
-class Golden {
- public:
-  explicit Golden(const std::string& name)
-      : json_(nlohmann::json::parse(*read_file(kGoldens + name + ".json"))),
-        file_(*SafetensorsFile::open(kGoldens + name + ".safetensors")) {}
-
-  std::unique_ptr<TrainableLm> model() const {
-    auto model = models::make_model(
-        json_.at("config").dump(), "config.json", cpu_device(), DType::kF32, DType::kF32);
-    if (!model) throw std::runtime_error(model.error().message);
-    for (Weight* w : (*model)->weights()) fill(*w);
-    return std::move(*model);
-  }
-
-  std::vector<float> floats(const std::string& name) const {
-    return file_.load(name, cpu_device())->to_f32();
-  }
-  std::vector<int32_t> ints(const std::string& name) const {
-    return file_.load(name, cpu_device())->to_i32();
-  }
-  const nlohmann::json& json() const { return json_; }
-
- private:
-  void fill(Weight& w) const {
-    std::vector<float> values;
-    for (const std::string& name : checkpoint_names(w)) {
-      const auto& p = json_.at("params").at(name);
-      const float offset = p.at("offset").get<float>(), scale = p.at("scale").get<float>();
-      const uint64_t seed = json_.at("seed").get<uint64_t>() * 0x9E3779B97F4A7C15;
-      const uint64_t start = name_hash(name.data(), name.size()) ^ seed;
-      int64_t count = 1;
-      for (const auto& d : p.at("shape")) count *= d.get<int64_t>();
-      for (int64_t i = 0; i < count; ++i) {
-        const uint64_t h = mixed(start + static_cast<uint64_t>(i) * 0xD1B54A32D192ED03);
-        const float u = static_cast<float>(h >> 40) * 0x1p-24f;
-        values.push_back(offset + scale * (u - 0.5f));
-      }
-    }
-    w.value.assign_f32(values);
-    w.changed();
-  }
-
-  nlohmann::json json_;
-  SafetensorsFile file_;
-};
-
-/// The largest difference relative to the largest expected magnitude.
-double relative_error(const std::vector<float>& got, const std::vector<float>& expected) {
-  if (got.size() != expected.size()) return INFINITY;
-  double largest = 0, error = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
-    const double e = std::abs(static_cast<double>(got[i]) - static_cast<double>(expected[i]));
-    error = std::isnan(e) ? INFINITY : std::max(error, e);
-  }
-  return largest == 0 ? error : error / largest;
-}
-
-models::TokenBatch batch_of(const Golden& golden) {
-  const std::vector<int32_t> tokens = golden.ints("tokens");
-  const auto n = static_cast<int32_t>(tokens.size());
-  std::vector<int32_t> labels(tokens.begin() + 1, tokens.end());
-  labels.push_back(-1);
-  models::TokenBatch b;
-  b.tokens = Tensor::from_i32(tokens, {n}, cpu_device());
-  b.labels = Tensor::from_i32(labels, {n}, cpu_device());
-  b.segments = ops::Segments::packed({&n, 1}, cpu_device());
-  return b;
-}
 
 class Parity : public ::testing::TestWithParam<const char*> {
  protected:

@@ -59,6 +59,7 @@ class GgufFile {
   const std::map<std::string, GgufTensor, std::less<>>& tensors() const { return tensors_; }
   const GgufTensor* find(std::string_view name) const;  // nullptr: none
   std::span<const std::byte> bytes(const GgufTensor& tensor) const;
+  std::span<const std::byte> file_bytes() const { return file_; }
   /// Lets go of the pages that were read (MappedFile::release).
   void release() const {
     if (mapped_ != nullptr) mapped_->release();

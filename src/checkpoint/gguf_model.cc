@@ -14,6 +14,7 @@
 #include "checkpoint/convert.h"
 #include "checkpoint/gguf_keys.h"
 #include "checkpoint/gguf_tokenizer.h"
+#include "checkpoint/hash_tree.h"
 #include "device/cpu/cpu_device.h"
 
 namespace ferry {
@@ -709,6 +710,10 @@ Result<void> GgufModel::take_codes(std::string_view name, PanelsInMaking& panels
               path(),
               printable(place.tensor->name),
               bad.load());
+}
+
+std::string GgufModel::weights_root() const {
+  return root_of_weights({{"gguf", tree_root(hash_chunks(file_.file_bytes()))}});
 }
 
 Result<std::optional<std::string>> GgufModel::optional_text(const std::string& file_name) {

@@ -42,6 +42,7 @@ class GgufModel final : public ModelSource {
     return std::vector<std::string>{};
   }
   bool vouched_for() const override { return false; }
+  std::string weights_root() const override;
 
  private:
   /// Where a tensor of the hub lies.

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/json_fields.h"
 #include "base/stand_in.h"
+#include "checkpoint/adapter.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/json.h"
 #include "checkpoint/quant_description.h"
@@ -135,7 +136,8 @@ Result<ModelDir> ModelDir::open_once(const std::string& path) {
   }
   TRY(dir.open_passport());
   TRY_ASSIGN(const bool has_config, is_there(join_path(path, kConfigName)));
-  if (!has_config && !dir.sums_ && !dir.passport_)
+  const bool adapter = path_exists(join_path(path, kAdapterConfigName));
+  if (!has_config && (adapter || (!dir.sums_ && !dir.passport_)))
     return fail(Code::kNotFound, "{}: {}", path, instead_of_model_dir(path));
   TRY_ASSIGN(dir.config_json_, dir.text(kConfigName));
   TRY(dir.open_shards());
@@ -327,6 +329,17 @@ std::optional<StoredTensor> ModelDir::stored(std::string_view name) const {
   const TensorInfo* found = info(name);
   if (found == nullptr) return std::nullopt;
   return StoredTensor{found->shape, found->dtype};
+}
+
+std::string ModelDir::weights_root() const {
+  std::map<std::string, Digest> roots;
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    const std::string& name = shard_names_[i];
+    // A shard that a passport does not list is not opened.
+    roots[name] = passport_ ? passport_->files.at(name).root
+                            : tree_root(hash_chunks(shards_[i]->file_bytes()));
+  }
+  return root_of_weights(roots);
 }
 
 Result<std::vector<std::string>> ModelDir::texts_in(const std::string& folder) const {
@@ -529,7 +542,8 @@ uint64_t bytes_needed(const ModelContents& contents) {
 }
 
 Result<void> write_model(StagedFolder& folder, const ModelContents& contents) {
-  check(contents.texts.contains(kConfigName),
+  const bool adapter = contents.texts.contains(kAdapterConfigName);
+  check(contents.texts.contains(kConfigName) || adapter,
         "model dir: no {} given for {}",
         kConfigName,
         folder.destination());
@@ -541,8 +555,12 @@ Result<void> write_model(StagedFolder& folder, const ModelContents& contents) {
     TRY(folder.write_text(name, text));
   }
   const bool codes = contents.texts.contains(kQuantDescriptionName);
-  TRY(write_shards(
-      folder, expanded(contents.tensors), contents.shard_bytes, codes ? kQuantStem : "model"));
+  TRY(write_shards(folder,
+                   expanded(contents.tensors),
+                   contents.shard_bytes,
+                   codes     ? kQuantStem
+                   : adapter ? kAdapterStem
+                             : "model"));
   if (!contents.passport) return {};
   Passport passport = *contents.passport;
   for (const std::string& name : folder.names()) TRY(passport.add_file(folder.file(""), name));

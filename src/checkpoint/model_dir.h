@@ -41,6 +41,7 @@ class ModelDir final : public ModelSource {
   bool has_checksums() const { return sums_.has_value(); }
   const Passport* passport() const { return passport_.get(); }  // nullptr: none
   bool vouched_for() const override { return has_checksums() || passport() != nullptr; }
+  std::string weights_root() const override;
   std::vector<std::string> names() const override;
   std::optional<StoredTensor> stored(std::string_view name) const override;
   const TensorInfo* info(std::string_view name) const;  // nullptr: none
@@ -92,11 +93,12 @@ class ModelDir final : public ModelSource {
   std::map<std::string, Place, std::less<>> places_;
 };
 
+/// A model, or an adapter of one.
 struct ModelContents {
   /// In the order in which they shall fill the shards. A name with one '*' is a stack: "a.*.weight"
   /// [E, N, K] is stored as a.0.weight [N, K] ... a.(E-1).weight.
   std::vector<NamedTensor> tensors;
-  /// By name, or FOLDER/NAME; config.json must be among them.
+  /// By name, or FOLDER/NAME; config.json, or adapter_config.json of an adapter, must be among them.
   std::map<std::string, std::string> texts;
   /// Written with the hashes of the files above, if given.
   std::optional<Passport> passport = {};

@@ -16,6 +16,17 @@ std::string expert_name(std::string_view name_with_star, int64_t expert) {
       "{}{}{}", name_with_star.substr(0, star), expert, name_with_star.substr(star + 1));
 }
 
+std::string root_of_weights(const std::map<std::string, Digest>& files) {
+  constexpr std::string_view kPrefix = "ferry-weights-1\n";
+  Hasher hasher;
+  hasher.update(kPrefix.data(), kPrefix.size());
+  for (const auto& [name, root] : files) {
+    const std::string line = name + "\n" + to_hex(root) + "\n";
+    hasher.update(line.data(), line.size());
+  }
+  return hasher.hex();
+}
+
 Result<std::unique_ptr<ModelSource>> open_model_source(const std::string& path) {
   TRY_ASSIGN(const bool there, is_there(path));
   if (there && !is_folder(path)) {

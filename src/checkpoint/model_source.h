@@ -2,12 +2,14 @@
 // fills and asks a model knows no more than this.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/hash.h"
 #include "base/result.h"
 #include "tensor/quantise.h"
 #include "tensor/tensor.h"
@@ -69,7 +71,13 @@ class ModelSource {
   virtual Result<std::vector<std::string>> texts_in(const std::string& folder) const = 0;
   /// Whether hashes say that its files are what was written: then none may be left out.
   virtual bool vouched_for() const = 0;
+  /// A hash of the files that hold its weights, 64 hex digits: by which an adapter knows its base. With a
+  /// passport what that says of them, which reading them holds them to; else they are read.
+  virtual std::string weights_root() const = 0;
 };
+
+/// weights_root() of files with these roots (checkpoint/hash_tree.h), by name.
+std::string root_of_weights(const std::map<std::string, Digest>& files);
 
 /// A directory, or a file that begins as GGUF files do. Errors: of ModelDir::open and
 /// GgufModel::open.

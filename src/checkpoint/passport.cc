@@ -95,6 +95,7 @@ json statement_of(const Passport& p) {
               {"top_k", p.probes.top_k},
               {"list", list_of(p.probes.list)}}}};
   if (p.training) s["training"] = to_json(*p.training);
+  if (p.base) s["base"] = *p.base;
   return s;
 }
 
@@ -276,6 +277,7 @@ Result<Passport> parse_checked(const json& root) {
   s.integer("chunk_bytes", kChunkBytes, kChunkBytes);
   read_files(s, chunks, p);
   if (s.has("training")) p.training = read_training(s.object("training"));
+  if (s.has("base")) p.base = to_hex(digest(s, "base"));
   p.probes = read_probes(s.object("probes"));
   TRY(problem.done());
   // What is read must be all there is: nothing may be stated that nobody reads.

@@ -106,6 +106,8 @@ struct Passport {
   int numerics = kNumerics;
   std::map<std::string, PassportFile> files;  // by name; weights, config, tokenizer, ...
   std::optional<PassportTraining> training;
+  /// Of an adapter: whose weights it belongs to (ModelSource::weights_root). Its probes are of both together.
+  std::optional<std::string> base;
   Probes probes;
   std::optional<PassportSignature> signature;
   std::string root;  // hex; set by seal() and by parse()

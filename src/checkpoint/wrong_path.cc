@@ -89,8 +89,9 @@ std::string other_formats(const std::string& folder) {
   const std::vector<std::string> names = names_in(folder);
   const auto any = [&](auto&& is) { return std::any_of(names.begin(), names.end(), is); };
   if (any([](const std::string& n) { return n == "adapter_config.json"; }))
-    return "it holds an adapter (LoRA), which is no model: merge it into its base model and save "
-           "that (merge_and_unload, save_pretrained)";
+    return fmt::format(
+        "it holds an adapter (LoRA), which is no model: give its base model, and --adapter {}",
+        shell_quoted(folder));
   if (const auto gguf = std::find_if(
           names.begin(), names.end(), [](const std::string& n) { return n.ends_with(".gguf"); });
       gguf != names.end()) {

@@ -70,7 +70,7 @@ TEST(WrongPath, OtherThingsAreCalledByTheirNames) {
   EXPECT_TRUE(says("/no/such/place", {"no such model directory"}));
   const std::string folder = fresh_folder("things");
   put(folder + "/lora/adapter_config.json");
-  EXPECT_TRUE(says(folder + "/lora", {"adapter", "merge"}));
+  EXPECT_TRUE(says(folder + "/lora", {"adapter", "--adapter"}));
   put(folder + "/pickled/config.json");
   put(folder + "/pickled/pytorch_model.bin");
   EXPECT_TRUE(says(folder + "/pickled", {"pickled", "safe_serialization"}));

@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 
+#include "adapter/adapted_source.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -29,7 +30,7 @@ namespace ferry::cli {
 namespace {
 
 struct Arguments {
-  std::string source, to = "bf16", out, text;
+  std::string source, adapter, to = "bf16", out, text;
   int64_t text_tokens = 4096;
 };
 
@@ -74,7 +75,10 @@ Result<nlohmann::ordered_json> cost_of(const Arguments& args,
                                        const std::vector<int32_t>& ids) {
   constexpr size_t kWorst = 5;
   TRY_ASSIGN(const OpenedModel source,
-             open_model({.directory = args.source, .quantize = "none", .tokenizer = false}));
+             open_model({.directory = args.source,
+                         .adapter = args.adapter,
+                         .quantize = "none",
+                         .tokenizer = false}));
   TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(made));
   TRY_ASSIGN(const probe::DirectoryModel quantised,
              probe::model_of(*from, cpu_device(), DType::kBF16, true));
@@ -144,7 +148,9 @@ Result<void> convert(const Arguments& args) {
   TRY(check_new(args.out));
   if (!args.text.empty() && args.to != "int8" && args.to != "int4")
     return fail(Code::kInvalidInput, "--text: tells what int8 and int4 cost; --to is {}", args.to);
-  TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(args.source));
+  // Whatever the base is stored as, what is merged is rounded once, to what is written.
+  TRY_ASSIGN(const std::unique_ptr<ModelSource> from,
+             open_adapted(args.source, args.adapter, DType::kF32));
   TRY_ASSIGN(const probe::DirectoryModel opened,
              probe::model_of(*from, cpu_device(), DType::kF32, false));
   TRY_ASSIGN(const ModelTexts texts, read_model_texts(*from));
@@ -196,6 +202,7 @@ void add_convert_command(Command& program) {
       "convert", "Write a model as a directory of safetensors, tensor by tensor: it need not fit");
   const auto args = std::make_shared<Arguments>();
   command.option("model", args->source, "a model directory or a GGUF file").required();
+  command.option("--adapter", args->adapter, "a LoRA adapter of the model, to be merged into it");
   command
       .option("--to",
               args->to,

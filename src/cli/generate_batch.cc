@@ -140,7 +140,11 @@ Result<std::string> fingerprint_of(const std::string& path) {
 Result<std::string> settings_of(const OpenedModel& model,
                                 const OpenOptions& opened,
                                 const AnswerOptions& o) {
-  TRY_ASSIGN(const std::string files, fingerprint_of(opened.directory));
+  TRY_ASSIGN(std::string files, fingerprint_of(opened.directory));
+  if (!opened.adapter.empty()) {
+    TRY_ASSIGN(const std::string adapter, fingerprint_of(opened.adapter));
+    files += " " + adapter;
+  }
   const engine::SamplingOptions& s = o.generate.sampling;
   const OrderedJson j = {{"model", files},
                          {"quantize", opened.quantize},

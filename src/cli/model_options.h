@@ -6,7 +6,7 @@
 
 namespace ferry::cli {
 
-/// The model as the first argument, --device, --dtype and --quantize.
+/// The model as the first argument, --adapter, --device, --dtype and --quantize.
 void add_open_options(Command& command, OpenOptions& options);
 
 }  // namespace ferry::cli

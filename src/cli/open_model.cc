@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "adapter/adapted_source.h"
 #include "base/shell.h"
 #include "checkpoint/model_dir.h"
 #include "cli/command.h"
@@ -18,6 +19,18 @@ Result<void> warn_unverified(const ModelSource& from, const Device& device, DTyp
   const auto note = [&](const std::string& what) {
     tell(fmt::format("ferry: note: {}: {}", from.path(), what));
   };
+  if (const auto* const adapted = dynamic_cast<const AdaptedSource*>(&from)) {
+    const std::string& adapter = adapted->adapter().path();
+    if (!adapted->adapter().base_root())
+      note(fmt::format("the adapter {} does not say whose weights it belongs to", adapter));
+    note(fmt::format(
+        "no passport speaks of it with the adapter {} (ferry convert {} --adapter {} --out "
+        "DIR merges them)",
+        adapter,
+        shell_quoted(from.path()),
+        shell_quoted(adapter)));
+    return {};
+  }
   const auto* const directory = dynamic_cast<const ModelDir*>(&from);
   if (directory == nullptr) {
     note("a GGUF file has no passport: nothing vouches for these weights");
@@ -47,16 +60,25 @@ Result<void> warn_unverified(const ModelSource& from, const Device& device, DTyp
 
 }  // namespace
 
-Result<OpenedModel> open_model(const OpenOptions& o) {
-  TRY_ASSIGN(Device * device, open_device(o.device));
+Result<DType> compute_of(const OpenOptions& o) {
   if (!o.dtype.empty() && o.dtype != "f32" && o.dtype != "bf16")
     return fail(Code::kInvalidInput, "--dtype {}: must be f32 or bf16", o.dtype);
-  const DType compute = o.dtype == "f32" ? DType::kF32 : DType::kBF16;
+  return o.dtype == "f32" ? DType::kF32 : DType::kBF16;
+}
+
+Result<std::unique_ptr<ModelSource>> open_source(const OpenOptions& o) {
+  TRY_ASSIGN(const DType compute, compute_of(o));
+  return open_adapted(o.directory, o.adapter, compute);
+}
+
+Result<OpenedModel> open_model(const OpenOptions& o) {
+  TRY_ASSIGN(Device * device, open_device(o.device));
+  TRY_ASSIGN(const DType compute, compute_of(o));
   WeightLoading loading{.keep_codes = o.quantize != "none",
                         .pairs = ops::pairs_wanted(*device, compute)};
   if (o.quantize == "int8") loading.quantise = WeightCodes::kInt8;
   if (o.quantize == "int4") loading.quantise = WeightCodes::kInt4;
-  TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(o.directory));
+  TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_source(o));
   TRY(warn_unverified(*from, *device, compute));
   OpenedModel m;
   // Weights stay as they are stored: computing in bf16 rounds f32 ones as training did, so the bits

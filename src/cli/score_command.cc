@@ -116,6 +116,7 @@ Result<void> check_for_server(const Arguments& args) {
   const OpenOptions usual;
   const std::pair<const char*, bool> given[] = {{"--device", args.open.device != usual.device},
                                                 {"--dtype", !args.open.dtype.empty()},
+                                                {"--adapter", !args.open.adapter.empty()},
                                                 {"--quantize", !args.open.quantize.empty()},
                                                 {"--top-p", s.top_p != 1},
                                                 {"--top-k", s.top_k != 0},

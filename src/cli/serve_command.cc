@@ -77,7 +77,7 @@ Result<std::shared_ptr<const serve::LoadedModel>> load(const Arguments& args,
   m->engine = engine_options(args.answer, *m->model, args.running, 0);
   m->engine.waiting = args.waiting;
   TRY(require_cache(engine::Engine(*m->model, m->engine), *m->model));
-  TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(args.open.directory));
+  TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_source(args.open));
   TRY_ASSIGN(m->facts,
              serve::model_facts(*from, *m->model, name, args.open.quantize, m->context()));
   return m;

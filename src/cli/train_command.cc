@@ -89,6 +89,7 @@ Result<void> print_result(const Outcome& outcome) {
   const TrainResult& r = outcome.run;
   nlohmann::ordered_json j;
   if (!r.model_dir.empty()) j["model_dir"] = r.model_dir;
+  if (!r.adapter.empty()) j["adapter"] = r.adapter;
   j["step"] = r.step;
   j["stopped"] = r.stopped;
   if (r.loss) j["loss"] = *r.loss;

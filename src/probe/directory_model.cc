@@ -29,10 +29,11 @@ Result<DirectoryModel> model_of(
   DirectoryModel m;
   m.notes = fitted.notes;
   if (path_exists(join_path(from.path(), "adapter_config.json")))
-    m.notes.push_back(
-        fmt::format("{}: an adapter (LoRA) lies beside the weights, and is not used: "
-                    "merge it into them (merge_and_unload, save_pretrained)",
-                    from.path()));
+    m.notes.push_back(fmt::format(
+        "{}: an adapter (LoRA) lies beside the weights, and is not used: --adapter {} adds "
+        "it, if they do not have it yet",
+        from.path(),
+        from.path()));
   TRY_ASSIGN(
       m.model,
       models::make_model(fitted.json, from.path_of(kConfigName), device, compute, std::nullopt));

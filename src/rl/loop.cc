@@ -119,6 +119,7 @@ class Run {
   std::optional<ScriptShare> script_;
   std::unique_ptr<models::TrainableLm> model_, reference_;
   ModelTexts texts_;
+  std::unique_ptr<TrainedAdapter> adapter_;
   std::optional<Optimizer> optimizer_;
   std::optional<TrainStep> step_;
   std::optional<PolicyStep> policy_;
@@ -150,6 +151,7 @@ Result<void> Run::prepare() {
   if (stopping()) return {};
   TRY_ASSIGN(Beginning begun, begin_run(settings_, options_.resume, data_, *device_, beats_, tell));
   model_ = std::move(begun.model);
+  adapter_ = std::move(begun.adapter);
   optimizer_ = std::move(begun.optimizer);
   state_ = std::move(begun.state);
   saved_step_ = begun.saved_step;
@@ -167,7 +169,7 @@ Result<void> Run::prepare() {
   TRY(announce());
   StepSettings step = step_settings(settings_.train);
   step.mla_form = models::MlaForm::kAbsorbed;
-  step_.emplace(*model_, *optimizer_, step);
+  step_.emplace(*model_, *optimizer_, step, nullptr, adapter_.get());
   policy_.emplace(
       *model_,
       *step_,
@@ -220,8 +222,9 @@ Result<void> Run::read() {
   TRY(Judge::create(program, held_out_, rl_.held_out));
   TRY_ASSIGN(judge_, Judge::create(std::move(program), tasks_, rl_.tasks));
   TRY_ASSIGN(const CheckpointList there, list_checkpoints(settings_.checkpoint.dir));
-  const std::string from = options_.resume && !there.complete.empty() ? there.complete.back().path
-                                                                      : settings_.model.init;
+  // An adapter has no texts of its own.
+  const bool goes_on = options_.resume && !there.complete.empty() && settings_.lora.rank == 0;
+  const std::string from = goes_on ? there.complete.back().path : settings_.model.init;
   TRY_ASSIGN(const std::unique_ptr<ModelSource> source, open_model_source(from));
   TRY_ASSIGN(texts_, read_model_texts(*source));
   // Answers are drawn as the model will be asked that the checkpoints hold.
@@ -295,6 +298,7 @@ Result<void> Run::announce() {
       rl_.group_size,
       rl_.tokens_max));
   say(fmt::format("device     {}, {}", device_->describe(), processor_name()));
+  if (adapter_) say(describe(*adapter_));
   if (state_.step >= settings_.train.steps)
     say(fmt::format("done       {} steps are made, and train.steps is {}: nothing is left to learn",
                     state_.step,
@@ -536,6 +540,7 @@ Result<void> Run::write_samples(const std::vector<TaskScore>& scores) const {
 Result<void> Run::save() {
   TRY(save_run(*model_,
                &texts_,
+               adapter_.get(),
                *optimizer_,
                state_,
                data_,
@@ -552,7 +557,7 @@ Learnt Run::result() const {
   TrainResult& r = l.run;
   r.stopped = state_.step < settings_.train.steps;
   r.step = state_.step;
-  if (saved_step_ >= 0) r.model_dir = checkpoint_path(settings_.checkpoint.dir, saved_step_);
+  if (saved_step_ >= 0) name_saved(settings_, saved_step_, r);
   r.loss = last_loss_;
   if (own_seconds_ > 0) r.tokens_per_s = static_cast<double>(own_tokens_) / own_seconds_;
   r.seconds = state_.seconds;

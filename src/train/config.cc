@@ -1,5 +1,6 @@
 #include "train/config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -84,6 +85,19 @@ std::vector<SettingChange> changed_settings(const Settings& was, const Settings&
     if (x != y) changes.push_back({before[i].path(), text_of(x), text_of(y), before[i].change});
   }
   return changes;
+}
+
+std::vector<std::string> lora_targets(const LoraSettings& lora) {
+  std::vector<std::string> names;
+  std::string_view rest = lora.target_modules;
+  constexpr std::string_view kBetween = ", \t";
+  while (true) {
+    const size_t begin = rest.find_first_not_of(kBetween);
+    if (begin == rest.npos) return names;
+    const size_t end = std::min(rest.find_first_of(kBetween, begin), rest.size());
+    names.emplace_back(rest.substr(begin, end - begin));
+    rest.remove_prefix(end);
+  }
 }
 
 Schedule schedule_of(const Settings& s) {

@@ -106,6 +106,14 @@ struct RlSettings {
   int64_t evaluate_tasks = 256;
 };
 
+/// [lora]: low-rank adaptation. The names are PEFT's, but for the rank.
+struct LoraSettings {
+  int64_t rank = 0;  // 0: the weights are trained, whole
+  double alpha = 16;
+  std::string target_modules = "all-linear";
+  bool use_rslora = false;
+};
+
 struct ScheduleSettings {
   std::string kind = "wsd";
   std::string decay = "1-sqrt";
@@ -170,6 +178,7 @@ struct Settings {
   DataSettings data;
   TrainSettings train;
   RlSettings rl;
+  LoraSettings lora;
   OptimizerConfig optimizer;
   ScheduleSettings schedule;
   CheckpointSettings checkpoint;
@@ -219,6 +228,9 @@ struct SettingChange {
 
 /// What differs, in the order of the list of fields.
 std::vector<SettingChange> changed_settings(const Settings& was, const Settings& now);
+
+/// The names in lora.target_modules, which commas or blanks part.
+std::vector<std::string> lora_targets(const LoraSettings& lora);
 
 /// The same numbers as the modules below know them. The settings have been checked.
 Schedule schedule_of(const Settings& settings);

@@ -3,6 +3,25 @@
 #include <nlohmann/json.hpp>
 
 namespace ferry {
+namespace {
+
+/// An adapter is its base's: it has neither weights nor texts of its own.
+Result<void> check_lora(const Settings& s, std::string_view name) {
+  const auto refused = [&](std::string_view what) {
+    return fail(Code::kInvalidInput, "{}: lora.rank is {}: {}", name, s.lora.rank, what);
+  };
+  if (s.model.init.empty()) return refused("model.init must name the model that is adapted");
+  if (lora_targets(s.lora).empty())
+    return refused("lora.target_modules is empty; it must name projections");
+  if (s.checkpoint.weights != "f32")
+    return refused("an adapter is stored in f32; checkpoint.weights must be \"f32\"");
+  if (!s.checkpoint.chat_template.empty())
+    return refused(
+        "an adapter is asked by its base's chat template; leave checkpoint.chat_template out");
+  return {};
+}
+
+}  // namespace
 
 Result<void> check_together(const Settings& s, std::string_view name) {
   const ModelSettings& m = s.model;
@@ -52,6 +71,7 @@ Result<void> check_together(const Settings& s, std::string_view name) {
     return fail(Code::kInvalidInput,
                 "{}: model.init is not set; rl learns on from a model that answers",
                 name);
+  if (s.lora.rank > 0) TRY(check_lora(s, name));
   if (s.data.dir.empty() && p.tasks.empty())
     return fail(Code::kInvalidInput,
                 "{}: data.dir is not set; it must name a folder that `ferry data prepare` wrote",

@@ -23,6 +23,7 @@ std::vector<Field> fields_of(Settings& s) {
   DataSettings& d = s.data;
   TrainSettings& t = s.train;
   RlSettings& p = s.rl;
+  LoraSettings& a = s.lora;
   OptimizerConfig& o = s.optimizer;
   ScheduleSettings& h = s.schedule;
   CheckpointSettings& c = s.checkpoint;
@@ -525,6 +526,29 @@ std::vector<Field> fields_of(Settings& s) {
        "of rl.held_out, every train.evaluate_every steps",
        "tasks",
        {1, 1e6}},
+
+      {"lora",
+       "rank",
+       &a.rank,
+       kFixed,
+       "of an adapter that is trained in place of model.init's weights, which stay; 0: none",
+       "",
+       {0, 1 << 16}},
+      {"lora",
+       "alpha",
+       &a.alpha,
+       kFixed,
+       "the factors' product is multiplied with alpha / rank",
+       "",
+       {1e-6, 1e6}},
+      {"lora",
+       "target_modules",
+       &a.target_modules,
+       kFixed,
+       "the projections that are adapted, by the ends of their names: \"q_proj, v_proj\"; "
+       "all-linear: "
+       "all of them"},
+      {"lora", "use_rslora", &a.use_rslora, kFixed, "alpha / sqrt(rank) instead"},
 
       {"optimizer",
        "kind",

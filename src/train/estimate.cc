@@ -12,6 +12,7 @@ namespace ferry {
 
 Estimate estimate(const models::TrainableLm& model,
                   const Settings& s,
+                  const TrainedAdapter* adapter,
                   uint64_t optimizer_bytes,
                   uint64_t checkpoint_bytes,
                   double peak_flops_per_s) {
@@ -19,7 +20,12 @@ Estimate estimate(const models::TrainableLm& model,
   e.parameters_total = model.parameters_total();
   e.parameters_active = model.parameters_active();
   const models::MlaForm form = mla_form_of(s.train);
-  const double passes = recompute_of(s.train) == models::Recompute::kLayers ? 4 : 3;
+  // Of weights that stay there are no gradients.
+  const double weight_gradients = adapter == nullptr ? 1
+                                                     : static_cast<double>(adapter->adapted()) /
+                                                           static_cast<double>(e.parameters_active);
+  const double passes =
+      (recompute_of(s.train) == models::Recompute::kLayers ? 3 : 2) + weight_gradients;
   // Documents are shorter than sequences; half a sequence is the mean context if they fill it.
   const auto step = [&](bool mtp) {
     return passes *
@@ -40,7 +46,15 @@ Estimate estimate(const models::TrainableLm& model,
       micro_batches == 1
           ? 1
           : static_cast<double>(std::bit_width(static_cast<uint64_t>(micro_batches - 1))) + 0.2;
-  e.memory_bytes = 4 * parameters * (1 + gradients) + static_cast<double>(optimizer_bytes) +
+  e.weight_bytes = 4 * parameters;
+  double gradient_bytes = 4 * parameters * gradients;
+  if (adapter != nullptr) {
+    const auto factors = static_cast<double>(adapter->parameters());
+    e.weight_bytes += 4 * (factors + static_cast<double>(adapter->adapted()));
+    // Of a merged weight there is a gradient only until its factors have theirs.
+    gradient_bytes = 4 * (factors * gradients + static_cast<double>(adapter->largest()));
+  }
+  e.memory_bytes = e.weight_bytes + gradient_bytes + static_cast<double>(optimizer_bytes) +
                    model.activation_bytes_per_token(recompute_of(s.train)) *
                        static_cast<double>(s.train.micro_batch_tokens) +
                    (256 << 20);  // scratch of kernels, the program itself

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "adapter/trained_adapter.h"
 #include "base/limits.h"
 #include "models/trainable_lm.h"
 #include "train/config.h"
@@ -15,6 +16,8 @@ struct Estimate {
   double flops_step = 0;      // forward and backward, MTP modules not run
   double flops_mtp_step = 0;  // with them
   double flops_total = 0;
+  double weight_bytes =
+      0;  // the model's, and an adapter's factors with the base's values beside the merged ones
   double memory_bytes = 0;  // weights, optimizer, gradients, activations: of the device
   double host_bytes = 0;    // beside a device with memory of its own: the CPU's copy of the model
   double disk_bytes = 0;    // all checkpoints that are kept, and one being written
@@ -28,6 +31,7 @@ constexpr double kEfficiencyAssumed =
 /// optimizer_bytes: of its state; checkpoint_bytes: of one checkpoint.
 Estimate estimate(const models::TrainableLm& model,
                   const Settings& settings,
+                  const TrainedAdapter* adapter,
                   uint64_t optimizer_bytes,
                   uint64_t checkpoint_bytes,
                   double peak_flops_per_s);

@@ -104,6 +104,7 @@ class Run {
   std::optional<data::HeldOut> held_out_;
   std::unique_ptr<models::TrainableLm> model_;
   std::optional<ModelTexts> texts_;  // of the directory that the run goes on from
+  std::unique_ptr<TrainedAdapter> adapter_;
   std::optional<Optimizer> optimizer_;
   std::optional<SharedStep> shared_;  // with other ranks
   std::optional<TrainStep> step_;
@@ -139,8 +140,8 @@ Result<void> Run::together(Result<void> mine, const Identity& identity) {
 bool Run::stop_here() {
   if (ranks() == nullptr) return told_to_stop();
   begin_step();  // what is waited for is another rank's step, be it after a save that took its time
-  return stop_agreed_ = comm::any_of(
-             *ranks(), {comm::Purpose::kStop, state_.step}, told_to_stop(), kForever);
+  return stop_agreed_ =
+             comm::any_of(*ranks(), {comm::Purpose::kStop, state_.step}, told_to_stop(), kForever);
 }
 
 /// The folder is rank 0's to mend before anybody reads what is in it.
@@ -208,6 +209,7 @@ Result<void> Run::prepare() {
                  [this](const std::string& text) { say(text); },
                  place()));
   model_ = std::move(begun.model);
+  adapter_ = std::move(begun.adapter);
   optimizer_ = std::move(begun.optimizer);
   texts_ = std::move(begun.texts);
   state_ = std::move(begun.state);
@@ -215,8 +217,11 @@ Result<void> Run::prepare() {
   if (told_to_stop()) return {};
   if (first()) TRY(announce());
   if (ranks() != nullptr) shared_.emplace(*ranks(), optimizer_->weights(), kForever);
-  step_.emplace(
-      *model_, *optimizer_, step_settings(settings_.train), shared_ ? &*shared_ : nullptr);
+  step_.emplace(*model_,
+                *optimizer_,
+                step_settings(settings_.train),
+                shared_ ? &*shared_ : nullptr,
+                adapter_.get());
   progress_.emplace(ProgressSettings{.steps = settings_.train.steps, .every = settings_.log.every},
                     output_,
                     Terminal::of(options_.out),
@@ -230,11 +235,13 @@ Result<void> Run::prepare() {
 }
 
 Result<void> Run::announce() {
-  const uint64_t model_bytes = bytes_needed(model_contents(*model_, texts(), data_, settings_));
+  const uint64_t model_bytes = bytes_needed(
+      adapter_ ? adapter_contents(*adapter_) : model_contents(*model_, texts(), data_, settings_));
   const uint64_t state_bytes =
       bytes_needed(state_contents(*model_, *optimizer_, {}, data_, settings_));
   estimate_ = estimate(*model_,
                        settings_,
+                       adapter_.get(),
                        optimizer_->state_bytes(),
                        model_bytes + state_bytes,
                        measure_peak(*device_, model_->compute()) * place().ranks);
@@ -247,6 +254,7 @@ Result<void> Run::announce() {
                   device_->describe(),
                   processor_name(),
                   settings_.train.compute));
+  if (adapter_) say(describe(*adapter_));
   if (ranks() != nullptr)
     say(fmt::format("ranks      {} processes, {} threads each; {} micro-batches a step among them",
                     place().ranks,
@@ -265,8 +273,7 @@ Result<void> Run::announce() {
   // The weights and the optimizer's state are allocated by now; only what is still to come must
   // fit.
   Estimate rest = estimate_;
-  rest.memory_bytes -= 4.0 * static_cast<double>(estimate_.parameters_total) +
-                       static_cast<double>(optimizer_->state_bytes());
+  rest.memory_bytes -= estimate_.weight_bytes + static_cast<double>(optimizer_->state_bytes());
   rest.memory_bytes *= place().ranks;  // which share this machine
   // Likewise of the disk: checkpoints that are there are among those that will be kept.
   TRY_ASSIGN(const CheckpointList there, list_checkpoints(settings_.checkpoint.dir));
@@ -421,6 +428,7 @@ Result<void> Run::save() {
   if (first())
     TRY(save_run(*model_,
                  texts(),
+                 adapter_.get(),
                  *optimizer_,
                  state_,
                  data_,
@@ -436,7 +444,7 @@ TrainResult Run::result() const {
   TrainResult r;
   r.stopped = state_.step < settings_.train.steps;
   r.step = state_.step;
-  if (saved_step_ >= 0) r.model_dir = checkpoint_path(settings_.checkpoint.dir, saved_step_);
+  if (saved_step_ >= 0) name_saved(settings_, saved_step_, r);
   if (own_steps_ > 0) r.loss = last_loss_;
   if (held_out_loss_) r.held_out_bits_per_byte = held_out_loss_->bits_per_byte;
   if (own_seconds_ > 0) {
@@ -454,6 +462,12 @@ TrainResult Run::result() const {
 }
 
 }  // namespace
+
+void name_saved(const Settings& settings, int64_t step, TrainResult& result) {
+  const bool adapter = settings.lora.rank > 0;
+  (adapter ? result.adapter : result.model_dir) = checkpoint_path(settings.checkpoint.dir, step);
+  if (adapter) result.model_dir = settings.model.init;
+}
 
 Result<TrainResult> train(const Settings& settings, const TrainOptions& options) {
   return Run(settings, options).go();

@@ -28,7 +28,9 @@ struct TrainOptions {
 struct TrainResult {
   bool stopped = false;  // by `stop`, before the last step
   int64_t step = 0;
-  std::string model_dir;  // of the last checkpoint; empty if there is none yet
+  std::string
+      model_dir;  // of the last checkpoint; empty if there is none yet. Of an adapter its base
+  std::string adapter;  // of the last checkpoint of a run that trains one
   /// Of the last step; like the speeds below, nothing if this process made no step.
   std::optional<double> loss = {};
   std::optional<double> held_out_bits_per_byte;
@@ -41,6 +43,9 @@ struct TrainResult {
   std::optional<double> sent_bytes_per_step = {};
   std::optional<double> exchange_share = {};
 };
+
+/// Names in the result what the checkpoint of `step` is.
+void name_saved(const Settings& settings, int64_t step, TrainResult& result);
 
 /// Errors: kInvalidInput, kNotFound, kCorrupt: settings, data, checkpoint; kExhausted: memory,
 /// disk; kVerdict: the loss stayed not finite. Throws DeviceError, of another rank comm::LinkError.

@@ -17,13 +17,21 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 tl::unexpected<Status> refused(const ResumePoint& point, const std::string& what) {
+  const std::string& base = point.settings.model.init;
+  const std::string again =
+      point.settings.lora.rank > 0
+          ? fmt::format(
+                "what ferry convert {} --adapter {} --to f32 --out DIR makes: --model.init=DIR",
+                shell_quoted(base),
+                shell_quoted(point.path))
+          : fmt::format("these weights: {}", shell_quoted("--model.init=" + point.path));
   return fail(
       Code::kInvalidInput,
-      "{}: {}, and a run that goes on keeps it. Give it back, or begin a new run from these "
-      "weights: {} and another checkpoint.dir",
+      "{}: {}, and a run that goes on keeps it. Give it back, or begin a new run from {} and "
+      "another checkpoint.dir",
       point.path,
       what,
-      shell_quoted("--model.init=" + point.path));
+      again);
 }
 
 /// As the model that it describes would write it: every field, in one order.
@@ -91,7 +99,6 @@ Result<std::vector<SettingChange>> changes_on_resume(const ResumePoint& point,
                                                      const Settings& now,
                                                      const RunData& data) {
   const std::vector<SettingChange> changes = changed_settings(point.settings, now);
-  TRY(check_architecture(point, now, changes, data));
   std::vector<SettingChange> told;
   for (const SettingChange& c : changes) {
     if (in_model(c)) continue;
@@ -99,6 +106,7 @@ Result<std::vector<SettingChange>> changes_on_resume(const ResumePoint& point,
       return refused(point, fmt::format("{} was {} so far, and is {} now", c.key, c.was, c.now));
     if (c.change == Change::kFollows) told.push_back(c);
   }
+  TRY(check_architecture(point, now, changes, data));
   return told;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/system.h"
+#include "checkpoint/checksums.h"
 #include "checkpoint/staged_folder.h"
 #include "models/registry.h"
 #include "train/model_setup.h"
@@ -14,13 +15,22 @@ namespace {
 
 using supervisor::Work;
 
+/// Every byte of it, and what its passport says.
+bool is_whole(const std::string& path) {
+  if (path_exists(join_path(path, kAdapterConfigName))) {
+    Result<Checksums> sums = Checksums::open(path);
+    return sums && sums->check_all() && Adapter::open(path);
+  }
+  Result<ModelDir> dir = ModelDir::open(path);
+  return dir && dir->verify();
+}
+
 /// For the message that the newest checkpoint cannot be used: the next older one that can, every
 /// byte of it checked.
 std::string older_whole(const CheckpointList& list) {
   for (size_t i = list.complete.size() - 1; i-- > 0;) {
     const std::string& path = list.complete[i].path;
-    Result<ModelDir> dir = ModelDir::open(path);
-    if (dir && dir->verify())
+    if (is_whole(path))
       return fmt::format(". {} (step {}) is whole: move {} away, and --resume goes on from there",
                          path,
                          list.complete[i].step,
@@ -62,6 +72,41 @@ Result<void> check_init_state(const ModelSettings& model) {
               model.init);
 }
 
+std::vector<Weight*> trained_of(Beginning& b) {
+  return b.adapter ? b.adapter->factors() : b.model->weights();
+}
+
+/// The adapter that the settings ask for, of a model that holds the weights of `init`.
+Result<std::unique_ptr<TrainedAdapter>> adapter_of(const Settings& settings,
+                                                   const InitModel& init,
+                                                   models::TrainableLm& model) {
+  TRY_ASSIGN(TrainedAdapter adapter,
+             TrainedAdapter::create({.rank = settings.lora.rank,
+                                     .alpha = settings.lora.alpha,
+                                     .rslora = settings.lora.use_rslora,
+                                     .targets = lora_targets(settings.lora),
+                                     .base = settings.model.init},
+                                    init.source->weights_root(),
+                                    model.weights(),
+                                    model.blocks(),
+                                    static_cast<uint64_t>(settings.train.seed)));
+  return std::make_unique<TrainedAdapter>(std::move(adapter));
+}
+
+/// What comes of it is asked as its base is, which must stop where the data does.
+Result<void> check_ends(const Settings& settings, const InitModel& init, const RunData& data) {
+  const auto& eos = init.texts.eos;
+  if (data.asked_as_before || std::find(eos.begin(), eos.end(), data.eos) != eos.end()) return {};
+  return fail(
+      Code::kInvalidInput,
+      "lora.rank {}: the texts of {} end with token {}, at which {} does not stop, and an adapter "
+      "cannot say that it should; name it as eos_token_id in that model's config.json",
+      settings.lora.rank,
+      data.place,
+      data.eos,
+      init.source->path());
+}
+
 Result<Beginning> fresh(const Settings& settings,
                         const RunData& data,
                         Device& device,
@@ -99,24 +144,40 @@ Result<Beginning> fresh(const Settings& settings,
   TRY_ASSIGN(const std::string config,
              resolve_config(settings.model, from, data, settings.data.sequence_length));
   TRY_ASSIGN(b.model, make_training_model(settings, from, config, device));
+  if (settings.lora.rank > 0) {
+    TRY(check_ends(settings, *init, data));
+    TRY_ASSIGN(b.adapter, adapter_of(settings, *init, *b.model));
+  }
   if (init) b.texts = std::move(init->texts);
-  b.optimizer = optimizer_at(place, optimizer_of(settings), b.model->weights());
+  b.optimizer = optimizer_at(place, optimizer_of(settings), trained_of(b));
   return b;
 }
 
 Result<Beginning> going_on(const Settings& settings,
                            const CheckpointInfo& newest,
+                           const RunData& data,
                            Resumed& from,
                            Device& device,
                            const RankPlace& place) {
   Beginning b;
-  TRY_ASSIGN(
-      b.model,
-      models::make_model(
-          from.point.config_json, newest.path, device, compute_of(settings.train), DType::kF32));
-  b.texts = std::move(from.texts);
-  b.optimizer = optimizer_at(place, optimizer_of(settings), b.model->weights());
-  TRY(restore(from, *b.model, *b.optimizer));
+  if (from.adapter) {
+    TRY_ASSIGN(InitModel init, InitModel::open(settings.model.init));
+    TRY(from.adapter->check_fits(*init.source));
+    TRY(init.check_data(data));
+    TRY_ASSIGN(const std::string config,
+               resolve_config(settings.model, &init, data, settings.data.sequence_length));
+    TRY_ASSIGN(b.model, make_training_model(settings, &init, config, device));
+    TRY_ASSIGN(b.adapter, adapter_of(settings, init, *b.model));
+    b.texts = std::move(init.texts);
+  } else {
+    TRY_ASSIGN(
+        b.model,
+        models::make_model(
+            from.point.config_json, newest.path, device, compute_of(settings.train), DType::kF32));
+    b.texts = std::move(from.texts);
+  }
+  b.optimizer = optimizer_at(place, optimizer_of(settings), trained_of(b));
+  TRY(restore(from, *b.model, b.adapter.get(), *b.optimizer));
   b.state = from.state;
   b.saved_step = b.state.step;
   return b;
@@ -181,7 +242,7 @@ Result<Beginning> begin_run(const Settings& settings,
     // Refused before anything large is made: a setting is no harm to the checkpoint.
     TRY_ASSIGN(const std::vector<SettingChange> changes,
                changes_on_resume(from.point, settings, data));
-    Result<Beginning> resumed = going_on(settings, newest, from, device, place);
+    Result<Beginning> resumed = going_on(settings, newest, data, from, device, place);
     if (!resumed) return damaged(resumed.error());
     b = *std::move(resumed);
     say(fmt::format("resume     from {} (step {})", newest.path, b.state.step));

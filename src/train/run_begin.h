@@ -21,7 +21,8 @@ constexpr const char* kSamplesFolder = "samples";  // in the run's: answers to r
 
 struct Beginning {
   std::unique_ptr<models::TrainableLm> model;
-  std::optional<ModelTexts> texts;  // of the directory that the run goes on from
+  std::optional<ModelTexts> texts;          // of the directory that the run goes on from
+  std::unique_ptr<TrainedAdapter> adapter;  // that is trained in place of the model; nullptr: none
   std::optional<Optimizer> optimizer;
   RunState state;
   int64_t saved_step = -1;  // of the checkpoint that it goes on from

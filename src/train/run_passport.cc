@@ -72,6 +72,7 @@ Result<std::optional<KeyPair>> signing_key(const CheckpointSettings& settings) {
 
 Result<void> add_passport(ModelContents& contents,
                           models::CausalLm& model,
+                          const TrainedAdapter* adapter,
                           const RunState& state,
                           const RunData& data,
                           const Settings& settings) {
@@ -85,6 +86,7 @@ Result<void> add_passport(ModelContents& contents,
                                        .devices = state.devices,
                                        .mla_form = settings.train.mla_form,
                                        .held_out_loss = state.held_out_loss};
+  if (adapter != nullptr) passport.base = adapter->base_root();
   TRY_ASSIGN(passport.probes, probes_of(model, data, settings));
   // The CPU gave the answers: on it, the directory needs no other proof of them.
   contents.verified = {{.device = verified_as(cpu_device()),

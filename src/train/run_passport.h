@@ -21,6 +21,7 @@ Result<std::optional<KeyPair>> signing_key(const CheckpointSettings& settings);
 /// Errors: kNotFound, kInvalidInput: the key.
 Result<void> add_passport(ModelContents& contents,
                           models::CausalLm& model,
+                          const TrainedAdapter* adapter,
                           const RunState& state,
                           const RunData& data,
                           const Settings& settings);

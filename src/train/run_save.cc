@@ -31,6 +31,7 @@ Result<void> draw_curve(const Settings& settings,
 
 Result<void> save_run(models::CausalLm& model,
                       const ModelTexts* texts,
+                      const TrainedAdapter* adapter,
                       const Optimizer& optimizer,
                       const RunState& state,
                       const RunData& data,
@@ -41,10 +42,11 @@ Result<void> save_run(models::CausalLm& model,
   const double begin_s = system_clock().monotonic_s();
   const std::string& folder = settings.checkpoint.dir;
   beats.begin(Work::kProbing);
-  ModelContents contents = model_contents(model, texts, data, settings);
+  ModelContents contents = adapter != nullptr ? adapter_contents(*adapter)
+                                              : model_contents(model, texts, data, settings);
   {
     const OpsAlive alive;
-    TRY(add_passport(contents, model, state, data, settings));
+    TRY(add_passport(contents, model, adapter, state, data, settings));
   }
   const TrainingStateContents stored = state_contents(model, optimizer, state, data, settings);
   // Each byte is written and hashed; the model's are hashed a second time, as the passport's leaves.

@@ -19,6 +19,7 @@ namespace ferry {
 /// key).
 Result<void> save_run(models::CausalLm& model,
                       const ModelTexts* texts,
+                      const TrainedAdapter* adapter,
                       const Optimizer& optimizer,
                       const RunState& state,
                       const RunData& data,

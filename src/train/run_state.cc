@@ -81,6 +81,13 @@ ModelContents model_contents(models::CausalLm& model,
   return c;
 }
 
+ModelContents adapter_contents(const TrainedAdapter& adapter) {
+  ModelContents c;
+  c.tensors = adapter.tensors();
+  c.texts[kAdapterConfigName] = to_json(adapter.config());
+  return c;
+}
+
 TrainingStateContents state_contents(models::CausalLm& model,
                                      const Optimizer& optimizer,
                                      const RunState& state,
@@ -141,8 +148,11 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) 
         data.place,
         data.setting,
         shell_quoted("--model.init=" + checkpoint.path));
-  Resumed r{
-      .state = {}, .point = {.path = checkpoint.path}, .texts = {}, .reader = std::move(reader)};
+  Resumed r{.state = {},
+            .point = {.path = checkpoint.path},
+            .texts = {},
+            .adapter = {},
+            .reader = std::move(reader)};
   const std::string toml = f.text("settings");
   r.state.step = f.integer("step", 0, kRunTokensMax);
   r.state.refused = f.integer("refused", 0, r.state.step);
@@ -154,9 +164,13 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) 
   r.state.position = f.integer("position", 0, kRunTokensMax, 0);
   TRY(problem.done());
   TRY_ASSIGN(r.point.settings, parse_settings(toml, path));
-  TRY_ASSIGN(ModelDir dir, ModelDir::open(checkpoint.path));
-  r.point.config_json = dir.config_json();
-  TRY_ASSIGN(r.texts, read_model_texts(dir));
+  if (r.point.settings.lora.rank > 0) {
+    TRY_ASSIGN(r.adapter, Adapter::open(checkpoint.path));
+  } else {
+    TRY_ASSIGN(ModelDir dir, ModelDir::open(checkpoint.path));
+    r.point.config_json = dir.config_json();
+    TRY_ASSIGN(r.texts, read_model_texts(dir));
+  }
   // A step of reinforcement learning may have several updates, and not always as many as now.
   const bool one_each = r.point.settings.rl.tasks.empty();
   r.updates = f.integer("optimizer_steps", 0, one_each ? r.state.step : kRunTokensMax);
@@ -173,12 +187,19 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) 
   return r;
 }
 
-Result<void> restore(Resumed& from, models::CausalLm& model, Optimizer& optimizer) {
+Result<void> restore(Resumed& from,
+                     models::CausalLm& model,
+                     TrainedAdapter* adapter,
+                     Optimizer& optimizer) {
   const std::string& path = from.point.path;
-  TRY_ASSIGN(ModelDir dir, ModelDir::open(path));
-  TRY(load_weights(dir, model.device(), model.weights(), model.weight_aliases()));
-  if (stores_masters(from.point.settings))
-    for (Weight* w : model.weights()) TRY(restore_master(*w, from.reader, path));
+  if (adapter != nullptr) {
+    TRY(adapter->restore(*from.adapter));
+  } else {
+    TRY_ASSIGN(ModelDir dir, ModelDir::open(path));
+    TRY(load_weights(dir, model.device(), model.weights(), model.weight_aliases()));
+    if (stores_masters(from.point.settings))
+      for (Weight* w : model.weights()) TRY(restore_master(*w, from.reader, path));
+  }
   Result<void> loaded;
   optimizer.for_each_state([&](const std::string& name, const Tensor& state) {
     if (!loaded) return;

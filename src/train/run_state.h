@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "adapter/trained_adapter.h"
 #include "checkpoint/checkpoints.h"
 #include "checkpoint/model_texts.h"
 #include "models/causal_lm.h"
@@ -37,6 +38,8 @@ ModelContents model_contents(models::CausalLm& model,
                              const ModelTexts* texts,
                              const RunData& data,
                              const Settings& settings);
+/// The same of a run that trains an adapter: its factors, and no weight or text of its base.
+ModelContents adapter_contents(const TrainedAdapter& adapter);
 TrainingStateContents state_contents(models::CausalLm& model,
                                      const Optimizer& optimizer,
                                      const RunState& state,
@@ -48,16 +51,20 @@ struct Resumed {
   RunState state;
   int64_t updates = 0;  // of the optimizer
   ResumePoint point;
-  ModelTexts texts;
+  ModelTexts texts;                // none of an adapter: they are its base's
+  std::optional<Adapter> adapter;  // in place of a model
   TrainingStateReader reader;
 };
 
 /// Errors: kInvalidInput if the data is another or the numerics are; kCorrupt, kNotFound.
 Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data);
 
-/// Fills model and optimizer from the checkpoint. Errors: kInvalidInput if the optimizer is
-/// another, kCorrupt.
-Result<void> restore(Resumed& from, models::CausalLm& model, Optimizer& optimizer);
+/// Fills model and optimizer from the checkpoint; with an `adapter`, whose base the model is, that one's factors.
+/// Errors: kInvalidInput if the optimizer is another, kCorrupt.
+Result<void> restore(Resumed& from,
+                     models::CausalLm& model,
+                     TrainedAdapter* adapter,
+                     Optimizer& optimizer);
 
 /// Fills the model of a KL term from the checkpoint of this path. Errors: kCorrupt, kInvalidInput (it was
 /// written without one).

@@ -44,8 +44,14 @@ StepSettings step_settings(const TrainSettings& t) {
 TrainStep::TrainStep(models::TrainableLm& model,
                      Optimizer& optimizer,
                      const StepSettings& settings,
-                     SharedStep* shared)
-    : model_(model), optimizer_(optimizer), settings_(settings), shared_(shared) {
+                     SharedStep* shared,
+                     TrainedAdapter* adapter)
+    : model_(model),
+      optimizer_(optimizer),
+      settings_(settings),
+      shared_(shared),
+      adapter_(adapter) {
+  if (adapter_ != nullptr) return;  // it has told the weights that it adapts
   for (Weight* w : optimizer_.weights()) w->value.set_needs_grad(true);
 }
 
@@ -206,8 +212,14 @@ TrainStep::LossTerms TrainStep::micro_batch(const models::TokenBatch& tokens,
   losses = {};
   size_t node = 0;
   while (index >= nodes_[node].end) ++node;
+  const auto add = [&](const Tensor& leaf, Tensor gradient) {
+    trees_[node].add(index - nodes_[node].begin, leaf, std::move(gradient));
+  };
   tape.backward(std::move(seeds), {.leaf_ready = [&](const Tensor& leaf, Tensor gradient) {
-                  trees_[node].add(index - nodes_[node].begin, leaf, std::move(gradient));
+                  if (adapter_ != nullptr)
+                    adapter_->take(leaf, gradient, add);
+                  else
+                    add(leaf, std::move(gradient));
                 }});
   return terms;
 }
@@ -216,6 +228,10 @@ void TrainStep::update(double lr) {
   optimizer_.step(gradients_, lr, clip_scale(norm_, settings_.clip));
   gradients_.clear();
   if (shared_ != nullptr) shared_->spread();
+  if (adapter_ != nullptr) {
+    adapter_->merge();
+    return;
+  }
   const std::vector<Weight*> biases = model_.selection_biases();
   for (size_t l = 0; l < biases.size() && l < expert_counts_.size(); ++l)
     ops::bias_update(

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "adapter/trained_adapter.h"
 #include "data/loader.h"
 #include "models/trainable_lm.h"
 #include "optim/gradient_tree.h"
@@ -58,10 +59,12 @@ class TrainStep {
  public:
   /// `shared`: with what other processes the step is made, each giving the same arguments to each call;
   /// nullptr: alone. Its calls throw comm::LinkError then. Weighted labels are learnt from alone.
+  /// `adapter`: what is trained in place of the model's weights, its factors being the optimizer's; nullptr: they are.
   TrainStep(models::TrainableLm& model,
             Optimizer& optimizer,
             const StepSettings& settings,
-            SharedStep* shared = nullptr);
+            SharedStep* shared = nullptr,
+            TrainedAdapter* adapter = nullptr);
 
   /// Gradients of the micro-batches of step number `step`, in order; the weights stay as they are.
   /// Waits for the device once: all numbers that the host wants are read together. done(n) is called
@@ -75,7 +78,8 @@ class TrainStep {
                               const std::function<void(int64_t)>& done = {});
 
   /// Updates the weights with the gradients of the last call, clipped, and the selection biases by
-  /// how often each expert was chosen. To refuse the update is not to call this. Does not wait.
+  /// how often each expert was chosen; an adapter's base has no weights that change. To refuse the update is not to
+  /// call this. Does not wait.
   void update(double lr);
 
  private:
@@ -105,6 +109,7 @@ class TrainStep {
   Optimizer& optimizer_;
   StepSettings settings_;
   SharedStep* shared_;
+  TrainedAdapter* adapter_;
   comm::MicroRange share_;               // of the step's micro-batches, what this process computes
   std::vector<comm::MicroRange> nodes_;  // of the tree over all of them, that make it up
   std::vector<GradientTree> trees_;      // of each node

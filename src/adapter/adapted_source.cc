@@ -1,0 +1,85 @@
+#include "adapter/adapted_source.h"
+
+#include "adapter/low_rank.h"
+#include "checkpoint/convert.h"
+#include "device/cpu/cpu_device.h"
+
+namespace ferry {
+namespace {
+
+/// What was merged on the CPU, where and as it is wanted.
+Tensor as_wanted(Tensor merged, Device& device, DType want) {
+  if (want == DType::kF32 && device.kind() == DeviceKind::kCpu) return merged;
+  Tensor value = Tensor::empty(merged.shape(), want, device);
+  fill_from(
+      value, DType::kF32, std::span(static_cast<const std::byte*>(merged.data()), merged.bytes()));
+  return value;
+}
+
+}  // namespace
+
+Result<AdaptedSource> AdaptedSource::create(std::unique_ptr<ModelSource> base,
+                                            Adapter adapter,
+                                            DType compute) {
+  TRY(adapter.check_fits(*base));
+  return AdaptedSource(std::move(base), std::move(adapter), compute);
+}
+
+std::optional<StoredTensor> AdaptedSource::stored(std::string_view name) const {
+  std::optional<StoredTensor> stored = base_->stored(name);
+  const bool stays = compute_ == DType::kBF16 && stored && stored->dtype == DType::kBF16;
+  if (stored && adapter_.find(name) != nullptr && !stays) stored->dtype = DType::kF32;
+  return stored;
+}
+
+std::optional<WeightCodes> AdaptedSource::codes(std::string_view name) const {
+  return adapter_.find(name) != nullptr ? std::nullopt : base_->codes(name);
+}
+
+Result<Tensor> AdaptedSource::load(std::string_view name, Device& device, DType want) {
+  const AdapterFactors* const f = adapter_.find(name);
+  if (f == nullptr) return base_->load(name, device, want);
+  return load_rows(name, 0, f->b.dim(0), device, want);
+}
+
+Result<Tensor> AdaptedSource::load_rows(
+    std::string_view name, int64_t first, int64_t rows, Device& device, DType want) {
+  const AdapterFactors* const f = adapter_.find(name);
+  if (f == nullptr) return base_->load_rows(name, first, rows, device, want);
+  TRY_ASSIGN(Tensor merged, base_->load_rows(name, first, rows, cpu_device(), DType::kF32));
+  add_low_rank(merged, f->b.slice(0, first, first + rows), f->a, adapter_.config().scale());
+  return as_wanted(std::move(merged), device, want);
+}
+
+Result<Tensor> AdaptedSource::load_stacked(std::string_view name_with_star,
+                                           int64_t experts,
+                                           Device& device,
+                                           DType want) {
+  std::vector<const AdapterFactors*> adapted;
+  bool any = false;
+  for (int64_t e = 0; e < experts; ++e) {
+    adapted.push_back(adapter_.find(expert_name(name_with_star, e)));
+    any |= adapted.back() != nullptr;
+  }
+  if (!any) return base_->load_stacked(name_with_star, experts, device, want);
+  TRY_ASSIGN(Tensor merged,
+             base_->load_stacked(name_with_star, experts, cpu_device(), DType::kF32));
+  const Shape one = {merged.dim(1), merged.dim(2)};
+  for (int64_t e = 0; e < experts; ++e)
+    if (const AdapterFactors* const f = adapted[static_cast<size_t>(e)])
+      add_low_rank(merged.slice(0, e, e + 1).reshape(one), f->b, f->a, adapter_.config().scale());
+  return as_wanted(std::move(merged), device, want);
+}
+
+Result<std::unique_ptr<ModelSource>> open_adapted(const std::string& path,
+                                                  const std::string& adapter,
+                                                  DType compute) {
+  if (adapter.empty()) return open_model_source(path);
+  TRY_ASSIGN(Adapter opened, Adapter::open(adapter));
+  TRY_ASSIGN(std::unique_ptr<ModelSource> base, open_model_source(path));
+  TRY_ASSIGN(AdaptedSource adapted,
+             AdaptedSource::create(std::move(base), std::move(opened), compute));
+  return std::make_unique<AdaptedSource>(std::move(adapted));
+}
+
+}  // namespace ferry
