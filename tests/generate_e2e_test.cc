@@ -1,6 +1,7 @@
 // ferry generate with many requests: each answer is the one it gets alone, a run that was cut off
 // goes on, and what cannot be asked is refused by its line.
 #include <gtest/gtest.h>
+#include <sys/file.h>
 
 #include <map>
 #include <nlohmann/json.hpp>
@@ -108,6 +109,13 @@ TEST_F(GenerateE2e, WhatWasCutOffGoesOn) {
   const std::string again = ran(batch("whole"));  // nothing is left to do
   EXPECT_NE(again.find("\"requests\":0"), std::string::npos) << again;
   EXPECT_EQ(read(path("whole")), all);
+  // Somebody else writes it: it stays as it is, also what would be taken away.
+  write(path("held"), all + "{\"index\": 1");
+  const int fd = ::open(path("held").c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(::flock(fd, LOCK_EX), 0);
+  EXPECT_NE(end_of(batch("held")).status, 0);
+  EXPECT_EQ(read(path("held")), all + "{\"index\": 1");
+  ::close(fd);
   // Another model under the same name, other settings, other requests, a file of something else.
   refused(2, batch("whole", {"--quantize", "int8"}), {"whole:1", "give another --out"});
   refused(2, batch("whole", {"--top-p", "0.5"}), {"whole:1", "give another --out"});

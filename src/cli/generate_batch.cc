@@ -163,12 +163,21 @@ Result<std::string> settings_of(const OpenedModel& model,
   return json_text(j);
 }
 
+/// What an earlier go has answered.
+struct Answered {
+  std::set<std::pair<size_t, int64_t>> done;  // (index, choice) of each
+  /// On the file, which is there: two that write the same answers would cut each other's lines, and what one
+  /// reads here must be all that the other wrote.
+  std::optional<FileHold> hold = {};
+};
+
 /// The lines of answers that were written before; a last one that was cut off is taken away, and so
-/// are those with an error, which are asked again. Returns (index, choice) of each.
-Result<std::set<std::pair<size_t, int64_t>>> answered_before(const std::string& path,
-                                                             const std::vector<Line>& lines) {
-  std::set<std::pair<size_t, int64_t>> done;
-  if (!path_exists(path)) return done;
+/// are those with an error, which are asked again.
+Result<Answered> answered_before(const std::string& path, const std::vector<Line>& lines) {
+  Answered before;
+  if (!path_exists(path)) return before;
+  TRY_ASSIGN(before.hold, FileHold::alone(path));
+  std::set<std::pair<size_t, int64_t>>& done = before.done;
   std::set<size_t> dropped;  // lines, from 1 on
   size_t number = 0;
   TRY_ASSIGN(LineReader text, LineReader::open(path));
@@ -198,7 +207,7 @@ Result<std::set<std::pair<size_t, int64_t>>> answered_before(const std::string& 
     else
       done.emplace(static_cast<size_t>(index), choice);
   }
-  if (dropped.empty()) return done;
+  if (dropped.empty()) return before;
   const auto keep = [&](FileWriter& out) -> Result<void> {
     TRY_ASSIGN(LineReader again, LineReader::open(path));
     for (size_t n = 1; n <= number; ++n) {
@@ -208,7 +217,9 @@ Result<std::set<std::pair<size_t, int64_t>>> answered_before(const std::string& 
     return {};
   };
   TRY(write_file_atomic(path, keep));
-  return done;
+  const std::optional<FileHold> replaced = std::move(before.hold);  // until the new one is held
+  TRY_ASSIGN(before.hold, FileHold::alone(path));
+  return before;
 }
 
 class Batch {
@@ -224,7 +235,8 @@ class Batch {
         lines_(lines),
         engine_(*model.model, options_for(defaults, *model.model, files.running)) {}
 
-  Result<void> run(const std::set<std::pair<size_t, int64_t>>& done) {
+  Result<void> run(const Answered& before) {
+    const auto& done = before.done;
     for (const Line& line : lines_) total_ += line.answers;
     done_ = std::ssize(done);
     if (done_ > 0)
@@ -232,8 +244,15 @@ class Batch {
           "ferry: {} has {} of {} answers; the others are made now", files_.out, done_, total_));
     TRY(require_cache(engine_, *model_.model));
     TRY_ASSIGN(out_, FileWriter::append(files_.out));
-    // Two that write the same answers would cut each other's lines.
-    TRY_ASSIGN(const FileHold hold, FileHold::alone(files_.out));
+    std::optional<FileHold> hold;
+    if (!before.hold) {
+      TRY_ASSIGN(hold, FileHold::alone(files_.out));
+      TRY_ASSIGN(const uint64_t bytes, file_size(files_.out));
+      if (bytes > 0)
+        return fail(Code::kInvalidInput,
+                    "{}: somebody else has begun to write it; start again",
+                    files_.out);
+    }
     const double begin = clock();
     next_sync_ = begin + kSyncSeconds;
     size_t next = 0;
@@ -422,8 +441,8 @@ Result<void> generate_batch(const OpenedModel& model,
                             const BatchFiles& files) {
   TRY_ASSIGN(const std::string settings, settings_of(model, opened, defaults));
   TRY_ASSIGN(const std::vector<Line> lines, read_lines(files.in, settings, defaults));
-  TRY_ASSIGN(const auto done, answered_before(files.out, lines));
-  return Batch(model, opened.directory, defaults, files, lines).run(done);
+  TRY_ASSIGN(const Answered before, answered_before(files.out, lines));
+  return Batch(model, opened.directory, defaults, files, lines).run(before);
 }
 
 }  // namespace ferry::cli
