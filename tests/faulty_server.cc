@@ -92,6 +92,8 @@ struct FaultyServer::State {
     ::close(listening);
   }
 
+  std::atomic<int64_t> asked = 0, without_extras = 0;
+
   bool garbles() const { return fault == Fault::kGarbled || fault == Fault::kGarbledLate; }
 
   void must_model() {
@@ -194,7 +196,9 @@ struct FaultyServer::State {
               Json{{"object", "list"}, {"data", {{{"id", "tiny"}, {"object", "model"}}}}}.dump()};
     const bool chat = path == "/v1/chat/completions";
     if (path != "/v1/completions" && !(chat && manner.chats)) return refusal(404, "no such path");
+    if (asked++ < manner.busy) return refusal(503, "not now");
     const Json request = Json::parse(body);
+    without_extras += !request.contains("repetition_penalty");
     if (manner.strict)
       for (const char* name : {"repeat_penalty", "return_token_ids"})
         if (request.contains(name)) return refusal(400, fmt::format("{}: unknown field", name));
@@ -438,6 +442,8 @@ FaultyServer::FaultyServer(const std::string& directory,
                            const ServerManner& manner)
     : state_(std::make_unique<State>(directory, fault, manner)) {}
 FaultyServer::~FaultyServer() = default;
+
+int64_t FaultyServer::without_extras() const { return state_->without_extras; }
 
 std::string FaultyServer::address() const {
   return fmt::format("http://127.0.0.1:{}", state_->port);

@@ -54,6 +54,7 @@ struct ServerManner {
   bool chats = true;
   std::string key = {};  // asked for; empty: none
   bool strict = false;   // unknown fields are refused by name
+  int busy = 0;          // so many questions are first refused: not now
 };
 
 /// Listens on a port of 127.0.0.1 from its construction to its end.
@@ -65,6 +66,8 @@ class FaultyServer {
   FaultyServer& operator=(const FaultyServer&) = delete;
 
   std::string address() const;
+  /// How many questions did not switch off what servers do by default.
+  int64_t without_extras() const;
 
  private:
   struct State;

@@ -215,8 +215,9 @@ TEST_F(RlE2e, ScoresAServer) {
   Strings here = greedy;
   here.insert(here.begin(), checkpoint("base"));
   const Json own = last_line(ran(score(here, {"--out", path("here")})));
-  const Json theirs = last_line(ran(score(
-      greedy, {"--server", address, "--samples", "2", "--running", "4", "--out", path("there")})));
+  const Json theirs = last_line(ran(
+      score(greedy,
+            {"--server", address, "--samples", "44", "--running", "128", "--out", path("there")})));
   EXPECT_EQ(theirs["tasks"], 3);
   EXPECT_EQ(theirs["pass_at_1"], own["pass_at_1"]);
   EXPECT_EQ(theirs["mean_tokens"], own["mean_tokens"]);

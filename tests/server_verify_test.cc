@@ -154,6 +154,18 @@ TEST_P(EachServer, IsToldForWhatItIs) {
   if (::testing::Test::HasFailure() || std::getenv("FERRY_TOLD")) fmt::print("{}", told(*r));
 }
 
+/// What a busy server refuses says nothing of what it can do.
+TEST(ServerVerify, ABusyServerIsAskedTheSameAgain) {
+  const FaultyServer server(tiny_model(), Fault::kNone, {.busy = 2});
+  verify::ServerOptions options;
+  options.directory = tiny_model();
+  options.address = server.address();
+  options.timeout_ms = 60'000;
+  const Result<ServerReport> report = verify::verify_server(options);
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_EQ(server.without_extras(), 0);
+}
+
 const ServerManner kByTexts{.log_probs = LogProbs::kTexts};
 const ServerManner kTokensAlone{.log_probs = LogProbs::kNone};
 

@@ -30,17 +30,21 @@ Result<verify::Ask> question(const rl::Task& task, const verify::ServerClient& s
   return ask;
 }
 
-/// How often a question is asked that a busy server did not answer, and how long it is left alone meanwhile.
-constexpr int kTries = 6;
+/// How often in a row a busy server may answer nothing of what it is asked, and how long it is left alone
+/// meanwhile: two and a half minutes in all, more than limits that are counted by the minute.
+constexpr int kTries = 10;
 constexpr double kFirstWaitS = 0.5, kLongestWaitS = 30;
+constexpr int kCleanRounds = 4;  // before it is asked for more
 
-/// What the server said to each question. One that is too busy is asked for less at once, after a while.
+/// What the server said to each question. One that is too busy is asked for less at once, after a while, and for
+/// more again when it answers all.
 Result<std::vector<verify::ServerAnswer>> ask_all(verify::ServerClient& server,
                                                   std::span<const verify::Ask> asks,
                                                   int64_t at_once,
                                                   const std::function<void(int64_t)>& progress) {
   std::vector<verify::ServerAnswer> said(asks.size());
-  std::vector<int> tries(asks.size(), 0);
+  const int64_t most = at_once;
+  int tries = 0, clean_rounds = 0;
   std::deque<size_t> left(asks.size());
   std::iota(left.begin(), left.end(), 0);
   double wait_s = kFirstWaitS;
@@ -56,19 +60,23 @@ Result<std::vector<verify::ServerAnswer>> ask_all(verify::ServerClient& server,
       Result<verify::ServerAnswer>& answer = attempts[r].answer;
       if (answer)
         said[round[r]] = *std::move(answer);
-      else if (attempts[r].may_pass && ++tries[round[r]] < kTries)
+      else if (attempts[r].may_pass && tries + 1 < kTries)
         again.push_back(round[r]);
       else
         return tl::unexpected(answer.error());
     }
     left.insert(left.begin(), again.begin(), again.end());
     progress(std::ssize(asks) - std::ssize(left));
+    const bool barren = again.size() == round.size();
+    tries = barren ? tries + 1 : 0;
+    if (!barren) wait_s = kFirstWaitS;
     if (again.empty()) {
-      wait_s = kFirstWaitS;
+      if (++clean_rounds % kCleanRounds == 0) at_once = std::min(most, 2 * at_once);
     } else {
+      clean_rounds = 0;
       at_once = std::max<int64_t>(1, std::ssize(round) / 2);
       sleep_s(wait_s);
-      wait_s = std::min(2 * wait_s, kLongestWaitS);
+      if (barren) wait_s = std::min(2 * wait_s, kLongestWaitS);
     }
   }
   return said;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
 #include "base/json.h"
 
 namespace ferry::verify {
@@ -32,6 +33,13 @@ const OrderedJson& extras() {
 bool refused(int status) {
   return status >= 400 && status != 401 && status != 403 && status != 404;
 }
+
+/// Whether a status says "not now", of all that is asked: nothing of a field or a path.
+bool busy(int status) { return status == 408 || status == 429 || status == 503; }
+
+/// How often a server that is busy is asked what it can do, and how long it is left alone at first.
+constexpr int kOpeningTries = 6;
+constexpr double kOpeningWaitS = 0.5;
 
 /// What clients ask again after, as a rule: no reply at all, and statuses that say "not now".
 bool may_pass(const Result<HttpReply>& reply) {
@@ -160,6 +168,8 @@ std::vector<ServerClient::Attempt> ServerClient::attempt_together(std::span<cons
 Result<void> ServerClient::find_abilities() {
   Ask q{.prompt = "The ferry leaves at", .tokens = 2};
   std::string refusal;
+  int busy_times = 0;
+  double wait_s = kOpeningWaitS;
   for (const bool chat : {false, true}) {
     if (chat) q = {.prompt = R"([{"role":"user","content":"Hello"}])", .chat = true, .tokens = 2};
     bool& log_probs = chat ? chat_log_probs_ : log_probs_;
@@ -183,6 +193,13 @@ Result<void> ServerClient::find_abilities() {
                     address(),
                     key_.empty() ? "wants a key" : "refuses the key",
                     refusal);
+      if (busy(reply.status)) {
+        if (++busy_times == kOpeningTries)
+          return fail(Code::kUnavailable, "{}: is busy ({})", address(), refusal);
+        sleep_s(wait_s);
+        wait_s *= 2;
+        continue;
+      }
       if (!refused(reply.status)) break;
       if (log_probs && reply.body.find("logprobs") != std::string::npos) {
         log_probs = false;
