@@ -263,6 +263,51 @@ TEST(Adapter, TargetsThatAreNotThereAreRefusedByName) {
   EXPECT_NE(refusal("o_proj", 1000).find("lora.rank 1000"), std::string::npos);
 }
 
+/// Finite factors can have a product that is not: it is no weight.
+TEST(Adapter, WhatIsMergedMustBeNumbers) {
+  const auto model = small_model("llama", DType::kF32, cpu_device());
+  const std::string base_path = folder("base"), path = folder("adapter");
+  save(*model, base_path);
+  const std::string weight = "model.layers.0.self_attn.q_proj.weight";
+  ModelContents c;
+  for (const Weight* w : model->weights())
+    if (w->name == weight)
+      for (const char factor : {'A', 'B'}) {
+        const Shape shape = factor == 'A' ? Shape{2, w->dim(1)} : Shape{w->dim(0), 2};
+        c.tensors.push_back({.name = adapter_tensor_name(weight, factor),
+                             .value = Tensor::from_f32(
+                                 std::vector<float>(static_cast<size_t>(shape.count()), 1e30f),
+                                 shape,
+                                 cpu_device())});
+      }
+  c.texts[kAdapterConfigName] =
+      to_json(AdapterConfig{.rank = 2, .alpha = 2, .targets = {"q_proj", "query_key_value"}});
+  ASSERT_TRUE(write_model_dir(path, c));
+  const auto adapted = open_adapted(base_path, path, DType::kF32);
+  ASSERT_TRUE(adapted) << "a name that this model does not have is PEFT's way: "
+                       << adapted.error().message;
+  const auto merged = (*adapted)->load(weight, cpu_device(), DType::kF32);
+  ASSERT_FALSE(merged);
+  EXPECT_EQ(merged.error().code, Code::kCorrupt);
+  EXPECT_NE(merged.error().message.find(path), std::string::npos) << merged.error().message;
+  EXPECT_NE(merged.error().message.find(weight), std::string::npos) << merged.error().message;
+}
+
+TEST(Adapter, CodesHaveNone) {
+  const std::string path = folder("codes");
+  ModelContents c;
+  c.tensors.push_back(
+      {.name = "w.weight", .value = Tensor::zeros({4, 4}, DType::kF8E4M3, cpu_device())});
+  c.texts["config.json"] = "{}";
+  ASSERT_TRUE(write_model_dir(path, c));
+  const auto dir = ModelDir::open(path);
+  ASSERT_TRUE(dir) << dir.error().message;
+  const auto codes = check_adaptable(*dir, "w.weight", "lora");
+  ASSERT_FALSE(codes);
+  EXPECT_NE(codes.error().message.find("stores as codes"), std::string::npos);
+  EXPECT_FALSE(check_adaptable(*dir, "v.weight", "lora"));
+}
+
 /// Routed experts, which Ferry does not train adapters of, can have some; and rows of a matrix are
 /// those of the whole.
 TEST(Adapter, OfExpertsAndRowByRow) {

@@ -141,7 +141,43 @@ TEST_F(LoraE2e, WhatDoesNotFitIsRefusedByName) {
   refused(2, adapt("none", {"--lora.target_modules=query"}), {"query", "kv_b_proj"});
   refused(2, adapt("none", {"--checkpoint.weights=bf16"}), {"checkpoint.weights"});
   refused(2, train("none", {"--lora.rank=2"}), {"lora.rank is 2", "model.init"});
+  prepare("others", 2);
+  refused(2,
+          adapt("whole", {"--resume", "--train.steps=20", "--data.dir=" + path("others")}),
+          {"other data", "convert", "--adapter"});
+  refused(2,
+          {"logits",
+           base_,
+           "--adapter",
+           path("nowhere"),
+           "--tokens",
+           path("ids"),
+           "--out",
+           path("out")},
+          {"nowhere", "does not exist"});
+  // An adapter that lies beside its base is used if it is named.
+  fs::copy(base_, path("both"), fs::copy_options::recursive);
+  for (const char* const file : {"adapter_config.json", "adapter_model.safetensors"})
+    fs::copy_file(adapter + "/" + file, path("both") + "/" + file);
+  for (const char* const file : {"passport.json", "checksums.json"})
+    fs::remove(path("both") + "/" + file);
+  const Strings both = {"logits", path("both"), "--tokens", path("ids"), "--out", path("out")};
+  EXPECT_NE(ran(both).find("is not used"), std::string::npos);
+  Strings added = both;
+  added.insert(added.end(), {"--adapter", path("both")});
+  fs::remove(path("out"));
+  EXPECT_EQ(ran(added).find("is not used"), std::string::npos);
   // The base that a run goes on with is the one that it began with.
+  fs::rename(base_, path("kept"));
+  fs::copy(path("kept"), base_, fs::copy_options::recursive);
+  for (const char* const file : {"passport.json", "checksums.json"}) fs::remove(base_ + "/" + file);
+  Json changed = Json::parse(read(base_ + "/config.json"));
+  changed["rope_theta"] = 5000.0;
+  write(base_ + "/config.json", changed.dump());
+  refused(
+      2, adapt("whole", {"--resume", "--train.steps=20"}), {"config.json describes another model"});
+  fs::remove_all(base_);
+  fs::rename(path("kept"), base_);
   fs::rename(base_, path("kept"));
   fs::copy(other, base_, fs::copy_options::recursive);
   refused(2, adapt("whole", {"--resume", "--train.steps=20"}), {"other weights"});

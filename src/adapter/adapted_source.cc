@@ -1,18 +1,27 @@
 #include "adapter/adapted_source.h"
 
 #include "adapter/low_rank.h"
+#include "base/json.h"
 #include "checkpoint/convert.h"
 #include "device/cpu/cpu_device.h"
 
 namespace ferry {
 namespace {
 
-/// What was merged on the CPU, where and as it is wanted.
-Tensor as_wanted(Tensor merged, Device& device, DType want) {
+/// What was merged on the CPU, where and as it is wanted. Errors: kCorrupt, naming adapter and tensor: finite
+/// factors whose product is not.
+Result<Tensor> as_wanted(
+    const Adapter& adapter, std::string_view name, Tensor merged, Device& device, DType want) {
+  const std::span bytes(static_cast<const std::byte*>(merged.data()), merged.bytes());
+  if (const auto at = first_not_finite(DType::kF32, bytes))
+    return fail(Code::kCorrupt,
+                "{}: with it, element {} of {} is not a finite number",
+                adapter.path(),
+                *at,
+                printable(name));
   if (want == DType::kF32 && device.kind() == DeviceKind::kCpu) return merged;
   Tensor value = Tensor::empty(merged.shape(), want, device);
-  fill_from(
-      value, DType::kF32, std::span(static_cast<const std::byte*>(merged.data()), merged.bytes()));
+  fill_from(value, DType::kF32, bytes);
   return value;
 }
 
@@ -48,7 +57,7 @@ Result<Tensor> AdaptedSource::load_rows(
   if (f == nullptr) return base_->load_rows(name, first, rows, device, want);
   TRY_ASSIGN(Tensor merged, base_->load_rows(name, first, rows, cpu_device(), DType::kF32));
   add_low_rank(merged, f->b.slice(0, first, first + rows), f->a, adapter_.config().scale());
-  return as_wanted(std::move(merged), device, want);
+  return as_wanted(adapter_, name, std::move(merged), device, want);
 }
 
 Result<Tensor> AdaptedSource::load_stacked(std::string_view name_with_star,
@@ -68,7 +77,7 @@ Result<Tensor> AdaptedSource::load_stacked(std::string_view name_with_star,
   for (int64_t e = 0; e < experts; ++e)
     if (const AdapterFactors* const f = adapted[static_cast<size_t>(e)])
       add_low_rank(merged.slice(0, e, e + 1).reshape(one), f->b, f->a, adapter_.config().scale());
-  return as_wanted(std::move(merged), device, want);
+  return as_wanted(adapter_, name_with_star, std::move(merged), device, want);
 }
 
 Result<std::unique_ptr<ModelSource>> open_adapted(const std::string& path,

@@ -116,6 +116,12 @@ std::vector<Weight*> TrainedAdapter::factors() {
   return all;
 }
 
+std::vector<std::string> TrainedAdapter::adapted_names() const {
+  std::vector<std::string> names;
+  for (const auto& a : adapted_) names.push_back(a->weight->name);
+  return names;
+}
+
 int64_t TrainedAdapter::parameters() const {
   int64_t count = 0;
   for (const auto& a : adapted_) count += a->a.value.count() + a->b.value.count();

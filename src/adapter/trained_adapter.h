@@ -36,9 +36,10 @@ class TrainedAdapter {
 
   /// A and B of each adapted weight, in the model's order, under PEFT's names: what is trained.
   std::vector<Weight*> factors();
-  int64_t parameters() const;  // of the factors
-  int64_t adapted() const;     // elements of the weights that they are added to
-  int64_t largest() const;     // of the largest of them
+  std::vector<std::string> adapted_names() const;  // of the weights that they are added to
+  int64_t parameters() const;                      // of the factors
+  int64_t adapted() const;                         // elements of the weights that they are added to
+  int64_t largest() const;                         // of the largest of them
 
   /// Takes the gradient of an adapted weight to its factors: add is called with each of the two.
   void take(const Tensor& weight,

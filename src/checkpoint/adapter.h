@@ -31,6 +31,12 @@ std::string adapter_tensor_name(std::string_view weight, char factor);
 /// Of "model.layers.0.self_attn.q_proj.weight": "q_proj".
 std::string_view module_of(std::string_view weight);
 
+/// Whether a weight of the base can have an adapter: it is stored, as numbers. `who`: for messages, what wants
+/// to adapt it. Errors: kInvalidInput, naming the tensor.
+Result<void> check_adaptable(const ModelSource& base,
+                             const std::string& weight,
+                             const std::string& who);
+
 /// Thread rule: plain data.
 class Adapter {
  public:

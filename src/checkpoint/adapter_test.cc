@@ -141,7 +141,7 @@ TEST(Adapter, ABadOneIsRefusedByName) {
     change(tensors);
     return written(name, config, tensors);
   };
-  says(join_path(test_root(), "nowhere"), Code::kNotFound, {"nowhere", kAdapterConfigName});
+  says(join_path(test_root(), "nowhere"), Code::kNotFound, {"nowhere", "does not exist"});
   const std::string bare = written("bare", config, pair_of(kWeight, 6, 4, 2));
   ASSERT_TRUE(remove_tree(join_path(bare, kAdapterWeightsName)));
   says(bare, Code::kNotFound, {kAdapterWeightsName});
@@ -189,7 +189,7 @@ TEST(Adapter, ABadOneIsRefusedByName) {
        {"lora_B.bias"});
   says(written("unnamed", config, pair_of("model.layers.0.self_attn.k_proj.weight", 6, 4, 2)),
        Code::kInvalidInput,
-       {"target_modules", "q_proj"});
+       {"target_modules", "k_proj"});
   std::vector<NamedTensor> both = pair_of(kWeight, 6, 4, 2);
   for (NamedTensor& t : pair_of("model.layers.0.self_attn.k_proj.weight", 6, 4, 2))
     both.push_back(std::move(t));

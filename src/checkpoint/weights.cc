@@ -324,7 +324,11 @@ std::optional<WeightCodes> codes_to_hold(const ModelSource& from,
     if (product || (tied && looked_up)) return WeightCodes::kInt8;
   }
   const bool keeps = loading.keep_codes && device.kind() == DeviceKind::kCpu;
-  return keeps && (product || looked_up) ? from.codes(first) : std::nullopt;
+  if (!keeps || !(product || looked_up)) return std::nullopt;
+  const std::optional<WeightCodes> codes = from.codes(first);
+  for (const std::string& part : parts_of(w).names)  // of a stack all, or numbers
+    if (from.codes(part) != codes) return std::nullopt;
+  return codes;
 }
 
 /// Whether a weight without memory that is to hold no codes is to hold pairs, with all its parts known
@@ -400,11 +404,31 @@ std::optional<Weight> stored_again(const ModelSource& from, const WeightAlias& a
 
 /// Whether a copy has the values of its weight, which is loaded.
 Result<void> check_values(ModelSource& from, const Weight& w, Weight copy) {
-  if (!w.scaled() && !w.paired)
-    copy.value = Tensor::empty(w.global_shape, w.value.dtype(), w.value.device());
+  const auto differs = [&] {
+    return fail(Code::kInvalidInput,
+                "{}: tensor \"{}\" differs from \"{}\"; Ferry shares the two",
+                from.path(),
+                copy.name,
+                w.name);
+  };
+  if (w.paired) {  // rounded: what is stored is compared
+    const StoredParts parts = parts_of(w), copies = parts_of(copy);
+    for (size_t m = 0; m < parts.names.size(); ++m)
+      TRY(for_each_piece_of_rows(parts.shape, [&](int64_t first, int64_t rows) -> Result<void> {
+        const auto numbers = [&](const std::string& name) {
+          return load_numbers(from, name, first, rows, parts.shape[1]);
+        };
+        TRY_ASSIGN(const std::vector<float> a, numbers(parts.names[m]));
+        TRY_ASSIGN(const std::vector<float> b, numbers(copies.names[m]));
+        if (a != b) return differs();
+        return {};
+      }));
+    return {};
+  }
+  if (!w.scaled()) copy.value = Tensor::empty(w.global_shape, w.value.dtype(), w.value.device());
   const bool other_codes = w.codes() && code_scales_dtype(*w.codes()) == DType::kU8 &&
                            from.codes(copy.name) != w.codes();
-  if (!other_codes) TRY(load_expected(from, w.value.device(), copy, {w.codes(), w.paired}));
+  if (!other_codes) TRY(load_expected(from, w.value.device(), copy, {w.codes(), false}));
   const auto same = [](const Tensor& x, const Tensor& y) {
     if (!x.defined() || !y.defined()) return x.defined() == y.defined();
     std::vector<char> a(x.bytes()), b(y.bytes());
@@ -412,12 +436,7 @@ Result<void> check_values(ModelSource& from, const Weight& w, Weight copy) {
     y.copy_bytes_to(b.data());
     return a == b;
   };
-  if (!same(w.value, copy.value) || !same(w.scales, copy.scales))
-    return fail(Code::kInvalidInput,
-                "{}: tensor \"{}\" differs from \"{}\"; Ferry shares the two",
-                from.path(),
-                copy.name,
-                w.name);
+  if (!same(w.value, copy.value) || !same(w.scales, copy.scales)) return differs();
   return {};
 }
 

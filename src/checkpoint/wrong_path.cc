@@ -90,7 +90,9 @@ std::string other_formats(const std::string& folder) {
   const auto any = [&](auto&& is) { return std::any_of(names.begin(), names.end(), is); };
   if (any([](const std::string& n) { return n == "adapter_config.json"; }))
     return fmt::format(
-        "it holds an adapter (LoRA), which is no model: give its base model, and --adapter {}",
+        "it holds an adapter (LoRA), which is no model: give its base model, and --adapter {}, or "
+        "make one model of the two: ferry convert BASE --adapter {} --out DIR",
+        shell_quoted(folder),
         shell_quoted(folder));
   if (const auto gguf = std::find_if(
           names.begin(), names.end(), [](const std::string& n) { return n.ends_with(".gguf"); });

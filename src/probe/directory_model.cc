@@ -1,6 +1,7 @@
 #include "probe/directory_model.h"
 
 #include "base/file.h"
+#include "checkpoint/model_dir.h"
 #include "checkpoint/weights.h"
 #include "models/registry.h"
 
@@ -28,7 +29,8 @@ Result<DirectoryModel> model_of(
   TRY_ASSIGN(const models::FittedConfig fitted, fit_to(from));
   DirectoryModel m;
   m.notes = fitted.notes;
-  if (path_exists(join_path(from.path(), "adapter_config.json")))
+  if (dynamic_cast<const ModelDir*>(&from) != nullptr &&
+      path_exists(join_path(from.path(), "adapter_config.json")))
     m.notes.push_back(fmt::format(
         "{}: an adapter (LoRA) lies beside the weights, and is not used: --adapter {} adds "
         "it, if they do not have it yet",

@@ -17,21 +17,13 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 tl::unexpected<Status> refused(const ResumePoint& point, const std::string& what) {
-  const std::string& base = point.settings.model.init;
-  const std::string again =
-      point.settings.lora.rank > 0
-          ? fmt::format(
-                "what ferry convert {} --adapter {} --to f32 --out DIR makes: --model.init=DIR",
-                shell_quoted(base),
-                shell_quoted(point.path))
-          : fmt::format("these weights: {}", shell_quoted("--model.init=" + point.path));
   return fail(
       Code::kInvalidInput,
       "{}: {}, and a run that goes on keeps it. Give it back, or begin a new run from {} and "
       "another checkpoint.dir",
       point.path,
       what,
-      again);
+      weights_to_begin_with(point));
 }
 
 /// As the model that it describes would write it: every field, in one order.
@@ -94,6 +86,15 @@ Result<void> check_architecture(const ResumePoint& point,
 }
 
 }  // namespace
+
+std::string weights_to_begin_with(const ResumePoint& point) {
+  if (point.settings.lora.rank == 0)
+    return fmt::format("these weights: {}", shell_quoted("--model.init=" + point.path));
+  return fmt::format(
+      "what ferry convert {} --adapter {} --to f32 --out DIR makes: --model.init=DIR",
+      shell_quoted(point.settings.model.init),
+      shell_quoted(point.path));
+}
 
 Result<std::vector<SettingChange>> changes_on_resume(const ResumePoint& point,
                                                      const Settings& now,

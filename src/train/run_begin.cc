@@ -90,6 +90,8 @@ Result<std::unique_ptr<TrainedAdapter>> adapter_of(const Settings& settings,
                                     model.weights(),
                                     model.blocks(),
                                     static_cast<uint64_t>(settings.train.seed)));
+  for (const std::string& weight : adapter.adapted_names())
+    TRY(check_adaptable(*init.source, weight, "lora.target_modules"));
   return std::make_unique<TrainedAdapter>(std::move(adapter));
 }
 
@@ -167,6 +169,13 @@ Result<Beginning> going_on(const Settings& settings,
     TRY_ASSIGN(const std::string config,
                resolve_config(settings.model, &init, data, settings.data.sequence_length));
     TRY_ASSIGN(b.model, make_training_model(settings, &init, config, device));
+    if (!from.point.config_json.empty() &&
+        b.model->config_json("float32") != from.point.config_json)
+      return fail(Code::kInvalidInput,
+                  "model.init {}: its config.json describes another model than when {} was saved, "
+                  "and an adapter goes on with its base as it was: give it back",
+                  settings.model.init,
+                  newest.path);
     TRY_ASSIGN(b.adapter, adapter_of(settings, init, *b.model));
     b.texts = std::move(init.texts);
   } else {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <span>
 
@@ -85,6 +86,7 @@ ModelContents adapter_contents(const TrainedAdapter& adapter) {
   ModelContents c;
   c.tensors = adapter.tensors();
   c.texts[kAdapterConfigName] = to_json(adapter.config());
+  c.shard_bytes = std::numeric_limits<uint64_t>::max();  // PEFT knows of no shards
   return c;
 }
 
@@ -107,6 +109,8 @@ TrainingStateContents state_contents(models::CausalLm& model,
   document["devices"] = state.devices;
   if (state.position > 0) document["position"] = state.position;
   document["settings"] = print_settings(settings);
+  // An adapter is stored without its base, which is to be the same when the run goes on.
+  if (settings.lora.rank > 0) document["base_config"] = model.config_json("float32");
   TrainingStateContents c;
   c.document = json_text(document, 1);
   c.parts.emplace_back();
@@ -139,15 +143,6 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) 
                 kNumerics);
   const std::string fingerprint = f.text("data");
   TRY(problem.done());
-  if (fingerprint != data.fingerprint)
-    return fail(
-        Code::kInvalidInput,
-        "{}: the run was trained on other data than {}; give {} what it learnt from, or begin "
-        "a new run from this one with {}",
-        checkpoint.path,
-        data.place,
-        data.setting,
-        shell_quoted("--model.init=" + checkpoint.path));
   Resumed r{.state = {},
             .point = {.path = checkpoint.path},
             .texts = {},
@@ -164,8 +159,19 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) 
   r.state.position = f.integer("position", 0, kRunTokensMax, 0);
   TRY(problem.done());
   TRY_ASSIGN(r.point.settings, parse_settings(toml, path));
+  if (fingerprint != data.fingerprint)
+    return fail(
+        Code::kInvalidInput,
+        "{}: the run was trained on other data than {}; give {} what it learnt from, or begin "
+        "a new run from {} and another checkpoint.dir",
+        checkpoint.path,
+        data.place,
+        data.setting,
+        weights_to_begin_with(r.point));
   if (r.point.settings.lora.rank > 0) {
     TRY_ASSIGN(r.adapter, Adapter::open(checkpoint.path));
+    if (f.has("base_config")) r.point.config_json = f.text("base_config");
+    TRY(problem.done());
   } else {
     TRY_ASSIGN(ModelDir dir, ModelDir::open(checkpoint.path));
     r.point.config_json = dir.config_json();
