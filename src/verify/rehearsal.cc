@@ -87,8 +87,16 @@ std::optional<RunCall> seen_as(const ops::OpCall& call, Before& before) {
                      {x.shape[0], v["panels"].shape[0], inner, outer},
                      DType::kBF16,
                      {{"pairs", 1}}};
-    return RunCall{"linear", {x.shape[0], inner, outer}, DType::kBF16, {{"pairs", 1}}};
+    return RunCall{"linear",
+                   {x.shape[0], inner, outer},
+                   DType::kBF16,
+                   {{"pairs", 1}, {"out", type_of(v["y"])}}};
   }
+  if (op == "pair_rows" && v.has("ids"))
+    return RunCall{"embedding",
+                   {v["ids"].shape[0], v.number("rows"), width_of(v["y"])},
+                   v["y"].dtype,
+                   {{"pairs", 1}}};
   if (op == "grouped_matmul") {
     if (v.number("product") != 0) return std::nullopt;
     const View &a = v["a"], &b = v["b"];

@@ -85,7 +85,8 @@ void run_linear(Maker& m, const Sizes& s) {
   const Tensor x = m.activations({s[0], s[1]});
   const Weight w = m.weight({s[2], s[1]}, 1 / std::sqrt(d(s[1])), "weight");
   if (m.given("pairs", 0) != 0)  // of a model that only answers
-    return static_cast<void>(ops::linear(x, ops::paired_weight("w", w.value)));
+    return static_cast<void>(
+        ops::linear(x, ops::paired_weight("w", w.value), {.out = m.type("out", m.dtype())}));
   static_cast<void>(ops::linear(x, w));  // as it is when nothing is recorded: the packed weight
   m.differentiate([&] { return std::vector<Tensor>{ops::linear(x, w)}; });
 }
@@ -295,6 +296,8 @@ void run_concat(Maker& m, const Sizes& s) {
 void run_embedding(Maker& m, const Sizes& s) {
   const Tensor ids = integers(m, s[0], s[1]);
   const Weight w = m.weight({s[1], s[2]}, 1, "weight");
+  if (m.given("pairs", 0) != 0)
+    return static_cast<void>(ops::embedding(ids, ops::paired_weight("w", w.value), m.dtype()));
   m.differentiate([&] { return std::vector<Tensor>{ops::embedding(ids, w, m.dtype())}; });
 }
 
