@@ -765,6 +765,7 @@ TEST_F(Serve, HostileConnectionsAreRefused) {
   };
   EXPECT_EQ(answer("nonsense\r\n\r\n"), 400);
   EXPECT_EQ(answer("GET / HTTP/9.9\r\n\r\n"), 400);
+  EXPECT_EQ(answer("GET ?a=b HTTP/1.1\r\n\r\n"), 400);
   EXPECT_EQ(answer("GET /health HTTP/1.1\r\nX: " + std::string(100000, 'x')), 431);
   std::string headers = "GET /health HTTP/1.1\r\n";
   for (int i = 0; i < 10000; ++i) headers += "X-" + std::to_string(i) + ": 1\r\n";

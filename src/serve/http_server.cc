@@ -360,6 +360,10 @@ bool Session::take_head() {
   request_.method = std::string(message.method_string());
   const std::string target(message.target());
   request_.path = target.substr(0, target.find_first_of("?#"));
+  if (request_.path.empty()) {  // "?query" alone
+    refuse(plain(400, "not a request of HTTP/1.1: its target has no path"));
+    return false;
+  }
   for (const auto& field : message) {
     std::string name(field.name_string());
     std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {

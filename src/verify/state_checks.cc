@@ -60,7 +60,7 @@ void same_buffers(Running& r, const ops::OpCase& c) {
 
 /// Of an op, for each type, the smallest case of 200 to 20,000 elements whose inputs are drawn, and
 /// so are others for another seed.
-std::vector<const ops::OpCase*> light(const ops::OpSpec& spec) {
+std::vector<const ops::OpCase*> light(const ops::OpSpec& spec, DeviceKind device) {
   std::vector<const ops::OpCase*> out;
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const ops::OpCase* best = nullptr;
@@ -70,8 +70,8 @@ std::vector<const ops::OpCase*> light(const ops::OpSpec& spec) {
       const bool given = std::any_of(c.inputs.begin(), c.inputs.end(), [](const auto& in) {
         return in.fill == ops::InputSpec::Fill::kGiven;
       });
-      if (typed && !given && elements_of(c) >= 200 && elements_of(c) <= 20'000 &&
-          (best == nullptr || elements_of(c) < elements_of(*best)))
+      if (typed && !given && ops::can_run(c, device) && elements_of(c) >= 200 &&
+          elements_of(c) <= 20'000 && (best == nullptr || elements_of(c) < elements_of(*best)))
         best = &c;
     }
     if (best != nullptr) out.push_back(best);
@@ -92,7 +92,7 @@ void many_calls(Running& r) {
   const ops::OpCase* chosen = nullptr;
   for (uint64_t i = 0; chosen == nullptr; ++i) {
     spec = &specs[random.below(i, specs.size())];
-    const auto cases = light(*spec);
+    const auto cases = light(*spec, r.device.kind());
     if (!cases.empty()) chosen = cases.front();
   }
   const std::vector<Tensor> inputs = ops::make_inputs(*chosen, r.device, r.options.seed);
@@ -142,7 +142,7 @@ std::vector<Check> first_checks() {
 std::vector<Check> state_checks(const Options& options) {
   std::vector<Check> checks;
   for (const ops::OpSpec& spec : checked_specs())
-    for (const ops::OpCase* c : light(spec))
+    for (const ops::OpCase* c : light(spec, kind_of(options.device)))
       checks.push_back({.head = {.name = fmt::format("{}, {}, same buffers", spec.op, c->name),
                                  .subject = spec.op,
                                  .level = Level::kOp},
