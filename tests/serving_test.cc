@@ -397,6 +397,7 @@ TEST_F(Serve, OffsetsAreOfCharacters) {
         ->post("/v1/completions",
                Json{{"prompt", prompt},
                     {"max_tokens", 2},
+                    {"temperature", 0},  // drawn, an end token may come first
                     {"echo", true},
                     {"logprobs", 0},
                     {"stream", stream}}
@@ -406,6 +407,7 @@ TEST_F(Serve, OffsetsAreOfCharacters) {
   const Json logprobs = Json::parse(ask(false))["choices"][0]["logprobs"];
   std::vector<int32_t> ids = *server_->model->texts.prompt(
       prompt, text::Tokenizer::Specials::kAsText, server_->model->directory);
+  ASSERT_GT(logprobs["text_offset"].size(), ids.size());
   std::string before;
   for (size_t t = 0; t < ids.size(); ++t) {
     const size_t whole = text::well_formed_prefix(before);  // a token may end within a character
