@@ -10,14 +10,13 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/string_body.hpp>
+#include <boost/beast/http/status.hpp>
 #include <limits>
 #include <set>
 #include <utility>
 
 #include "base/clock.h"
+#include "serve/http_request_reader.h"
 
 namespace ferry::serve {
 namespace {
@@ -42,10 +41,6 @@ asio::steady_timer::duration duration_of(double seconds) {
 std::string_view reason_of(int status) {
   const boost::string_view reason = http::obsolete_reason(static_cast<http::status>(status));
   return {reason.data(), reason.size()};
-}
-
-HttpResponse plain(int status, const std::string& why) {
-  return {.status = status, .content_type = "text/plain; charset=utf-8", .body = why + "\n"};
 }
 
 class Server;
@@ -85,10 +80,7 @@ class Session : public std::enable_shared_from_this<Session> {
  public:
   Session(Server& server, Tcp::socket socket);
 
-  void start() {
-    await_head();
-    read();
-  }
+  void start();
   bool idle() const { return state_ == State::kHead || state_ == State::kBody; }
   double since() const { return since_; }
   double deadline() const { return deadline_; }
@@ -107,11 +99,11 @@ class Session : public std::enable_shared_from_this<Session> {
  private:
   enum class State { kHead, kBody, kAnswering, kLingering, kClosed };
 
-  void await_head();
+  void await_head(double patience_s);
   void read();
   void feed();
   void parse();
-  bool take_head();
+  void take_head();
   void take_request();
   void refuse(const HttpResponse& response);
   void flush();
@@ -122,9 +114,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Server& server_;
   Tcp::socket socket_;
   std::array<char, kReadBytes> piece_;  // that is being read; apart from what is being parsed
-  boost::beast::flat_buffer in_;
-  std::optional<http::request_parser<http::string_body>> parser_;
-  HttpRequest request_;
+  HttpRequestReader reader_;
   std::shared_ptr<Exchange> exchange_;
   std::string out_, writing_;
   State state_ = State::kHead;
@@ -281,18 +271,21 @@ class Server : public HttpServer {
 };
 
 Session::Session(Server& server, Tcp::socket socket)
-    : server_(server), socket_(std::move(socket)) {}
+    : server_(server),
+      socket_(std::move(socket)),
+      reader_(server.limits.header_bytes, server.limits.body_bytes) {}
+
+void Session::start() {
+  await_head(server_.limits.header_s);
+  read();
+}
 
 /// For the next request on this connection.
-void Session::await_head() {
+void Session::await_head(double patience_s) {
   state_ = State::kHead;
   since_ = now_s();
-  deadline_ =
-      since_ + (in_.size() > 0 || !parser_ ? server_.limits.header_s : server_.limits.idle_s);
-  parser_.emplace();
-  parser_->header_limit(server_.limits.header_bytes);
-  parser_->body_limit(server_.limits.body_bytes);
-  parser_->eager(true);
+  deadline_ = since_ + patience_s;
+  reader_.begin();
 }
 
 void Session::read() {
@@ -305,11 +298,11 @@ void Session::read() {
         if (error == asio::error::eof && self->ended_) return;
         if (error) return self->close();
         // Whoever sends so much ahead is read on, so that his leaving is noticed, and not served on.
-        const bool too_much = self->state_ == State::kAnswering && self->in_.size() >= kAheadBytes;
+        const bool too_much =
+            self->state_ == State::kAnswering && self->reader_.unread_bytes() >= kAheadBytes;
         if (too_much) self->keep_ = false;
         if (self->state_ != State::kLingering && !too_much)
-          self->in_.commit(asio::buffer_copy(self->in_.prepare(bytes),
-                                             asio::buffer(self->piece_.data(), bytes)));
+          self->reader_.append({self->piece_.data(), bytes});
         if (self->state_ == State::kHead &&
             self->deadline_ > now_s() + self->server_.limits.header_s)
           self->deadline_ = now_s() + self->server_.limits.header_s;
@@ -327,79 +320,51 @@ void Session::feed() {
 }
 
 void Session::parse() {
-  while ((state_ == State::kHead || state_ == State::kBody) && in_.size() > 0) {
-    Error error;
-    in_.consume(parser_->put(in_.data(), error));
-    if (error == http::error::need_more) error = {};
-    if (error == http::error::header_limit) return refuse(plain(431, "the head is too large"));
-    if (error == http::error::body_limit)
-      return refuse(
-          plain(413, fmt::format("the body is larger than {} bytes", server_.limits.body_bytes)));
-    if (error) return refuse(plain(400, "not a request of HTTP/1.1: " + error.message()));
-    if (state_ == State::kHead && parser_->is_header_done() && !take_head()) continue;
-    count_body(parser_->get().body().size());
+  using Found = HttpRequestReader::Found;
+  while (idle()) {
+    const Found found = reader_.next();
+    if (found == Found::kRefused) return refuse(reader_.refusal());
+    if (found == Found::kHead) {
+      take_head();
+      continue;
+    }
+    count_body(reader_.body_bytes());
     if (server_.bodies_bytes > server_.limits.bodies_bytes)
       return refuse({.status = 503,
                      .content_type = "text/plain; charset=utf-8",
                      .headers = {{"Retry-After", "1"}},
                      .body = "too many requests are being read\n"});
-    if (!parser_->is_done()) {
-      // What the parser leaves is the head of a chunk, or what follows the last one.
-      if (in_.size() > server_.limits.header_bytes)
-        return refuse(plain(431, "a chunk's head is too large"));
-      return;
-    }
+    if (found == Found::kNothing) return;
     take_request();
   }
 }
 
-/// False: the request was refused.
-bool Session::take_head() {
-  const auto& message = parser_->get();
-  request_ = {};
-  request_.method = std::string(message.method_string());
-  const std::string target(message.target());
-  request_.path = target.substr(0, target.find_first_of("?#"));
-  if (request_.path.empty()) {  // "?query" alone
-    refuse(plain(400, "not a request of HTTP/1.1: its target has no path"));
-    return false;
-  }
-  for (const auto& field : message) {
-    std::string name(field.name_string());
-    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
-      return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : static_cast<char>(c);
-    });
-    request_.headers.emplace_back(std::move(name), std::string(field.value()));
-  }
-  keep_ = message.keep_alive();
-  if (std::optional<HttpResponse> refusal = server_.handler.check_head(request_)) {
-    if (parser_->is_done()) {  // nothing is left unread, so the connection can go on
-      state_ = State::kAnswering;
-      deadline_ = kNever;
-      answer(*std::move(refusal));
-      return false;
-    }
-    refuse(*refusal);
-    return false;
+void Session::take_head() {
+  keep_ = reader_.keep_alive();
+  if (std::optional<HttpResponse> refusal = server_.handler.check_head(reader_.request())) {
+    if (!reader_.complete()) return refuse(*refusal);
+    // Nothing is left unread, so the connection can go on.
+    state_ = State::kAnswering;
+    deadline_ = kNever;
+    return answer(*std::move(refusal));
   }
   state_ = State::kBody;
   deadline_ = now_s() + server_.limits.body_s;
-  const std::string_view expected = request_.header("expect");
-  if (!parser_->is_done() && expected.size() == 12 &&
+  const std::string_view expected = reader_.request().header("expect");
+  if (!reader_.complete() && expected.size() == 12 &&
       (expected == "100-continue" || expected == "100-Continue")) {
     out_ += "HTTP/1.1 100 Continue\r\n\r\n";
     flush();
   }
-  return true;
 }
 
 void Session::take_request() {
-  request_.body = std::move(parser_->get().body());
+  HttpRequest request = reader_.take();
   count_body(0);
   state_ = State::kAnswering;
   deadline_ = kNever;
   exchange_ = std::make_shared<Exchange>(shared_from_this());
-  server_.handler.handle(std::move(request_), exchange_);
+  server_.handler.handle(std::move(request), exchange_);
 }
 
 /// A response before the request was read to its end. Closing at once would take it back: so what
@@ -407,7 +372,7 @@ void Session::take_request() {
 void Session::refuse(const HttpResponse& response) {
   count_body(0);
   keep_ = false;
-  in_.clear();
+  reader_.drop();
   state_ = State::kLingering;
   deadline_ = now_s() + kLingerS;
   out_ += head_of(response, response.body.size()) + response.body;
@@ -421,8 +386,8 @@ void Session::count_body(uint64_t bytes) {
 }
 
 void Session::expire() {
-  if (state_ == State::kBody || (state_ == State::kHead && in_.size() > 0))
-    return refuse(plain(408, "the request did not come in time"));
+  if (state_ == State::kBody || (state_ == State::kHead && reader_.unread_bytes() > 0))
+    return refuse(plain_response(408, "the request did not come in time"));
   close();
 }
 
@@ -450,12 +415,12 @@ std::string Session::head_of(const HttpResponse& r, std::optional<size_t> length
 void Session::answer(HttpResponse response) {
   keep_ = keep_ && !server_.draining;
   out_ += head_of(response, response.body.size());
-  if (parser_->get().method() != http::verb::head) out_ += response.body;
+  if (!reader_.head_alone()) out_ += response.body;
   end();
 }
 
 void Session::begin(HttpResponse head) {
-  chunked_ = parser_->get().version() >= 11;  // before, the connection's end is the response's
+  chunked_ = reader_.http_1_1();  // before, the connection's end is the response's
   keep_ = keep_ && chunked_ && !server_.draining;
   out_ += head_of(head, std::nullopt);
   flush();
@@ -519,11 +484,11 @@ void Session::answered() {
     socket_.shutdown(Tcp::socket::shutdown_send, unimportant);
     state_ = State::kLingering;
     deadline_ = now_s() + kLingerS;
-    in_.clear();
+    reader_.drop();
     read();
     return;
   }
-  await_head();
+  await_head(reader_.unread_bytes() > 0 ? server_.limits.header_s : server_.limits.idle_s);
   feed();
   read();
 }

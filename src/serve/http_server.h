@@ -1,6 +1,6 @@
 // HTTP/1.1 on one thread: connections, their limits, and what hostile or slow ones may cost. It knows
-// nothing of what is asked. (Boost.Asio moves the bytes and Boost.Beast reads the requests; their
-// headers stay in this file's .cc.) TLS is for whatever stands in front.
+// nothing of what is asked. (Boost.Asio moves the bytes; its headers stay in this file's .cc.) TLS is
+// for whatever stands in front.
 #pragma once
 
 #include <cstdint>
