@@ -71,7 +71,7 @@ TEST(HttpRequestReader, TrailersAreNoneOfTheHead) {
 // process (the fuzzer's find).
 TEST(HttpRequestReader, TheLastChunkMayComeByteByByte) {
   const std::string head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
-  for (const std::string& body : {"0\r\n\r\n", "1\r\na\r\n0\r\n\r\n", "0\r\nA: b\r\n\r\n"})
+  for (const std::string body : {"0\r\n\r\n", "1\r\na\r\n0\r\n\r\n", "0\r\nA: b\r\n\r\n"})
     for (const size_t piece : kPieces)
       EXPECT_EQ(read(head + body + head + body, piece).requests.size(), 2u) << body << piece;
 }
