@@ -13,7 +13,6 @@
 #include "base/signature.h"
 #include "base/system.h"
 #include "base/units.h"
-#include "checkpoint/model_chat.h"
 #include "data/permutation.h"
 #include "device/cpu/cpu_device.h"
 #include "device/require_memory.h"
@@ -199,8 +198,7 @@ Result<void> Run::prepare() {
   return {};
 }
 
-/// Tasks and what the model's files say of text: of the checkpoint that the run goes on from, else of
-/// model.init, which may be gone by then.
+/// Tasks, and what the model's files say of text.
 Result<void> Run::read() {
   TRY_ASSIGN(tasks_, read_tasks(rl_.tasks));
   TRY_ASSIGN(held_out_, read_tasks(rl_.held_out));
@@ -221,30 +219,16 @@ Result<void> Run::read() {
   }
   TRY(Judge::create(program, held_out_, rl_.held_out));
   TRY_ASSIGN(judge_, Judge::create(std::move(program), tasks_, rl_.tasks));
-  TRY_ASSIGN(const CheckpointList there, list_checkpoints(settings_.checkpoint.dir));
-  // An adapter has no texts of its own.
-  const bool goes_on = options_.resume && !there.complete.empty() && settings_.lora.rank == 0;
-  const std::string from = goes_on ? there.complete.back().path : settings_.model.init;
-  TRY_ASSIGN(const std::unique_ptr<ModelSource> source, open_model_source(from));
-  TRY_ASSIGN(texts_, read_model_texts(*source));
   // Answers are drawn as the model will be asked that the checkpoints hold.
-  if (const auto& given = settings_.checkpoint.chat_template_text; given && !given->empty())
-    use_chat_template(texts_, *given);
-  TRY_ASSIGN(const std::shared_ptr<text::Tokenizer> tokenizer, require_tokenizer(*source, texts_));
-  if (texts_.eos.empty())
-    return fail(Code::kInvalidInput, "{}: names no end token: no answer would end", from);
+  TRY_ASSIGN(AskedData asked, data_as_asked(settings_, options_.resume));
+  texts_ = std::move(asked.texts);
+  data_ = std::move(asked.data);
+  const std::string& from = asked.directory;
   std::string all;
   for (const Task& t : tasks_) all += to_json_line(t, false) + "\n";
-  data_ = {.place = rl_.tasks,
-           .setting = "rl.tasks",
-           .fingerprint = blake2b_hex(all.data(), all.size()),
-           .vocab_size = tokenizer->vocab_size(),
-           .bos = texts_.bos.value_or(texts_.eos.front()),
-           .eos = texts_.eos.front(),
-           .tokenizer = tokenizer,
-           .asked_as_before = true};
-  TRY_ASSIGN(const std::optional<std::string> json, source->optional_text(kTokenizerName));
-  data_.tokenizer_json = json.value_or("");
+  data_.place = rl_.tasks;
+  data_.setting = "rl.tasks";
+  data_.fingerprint = blake2b_hex(all.data(), all.size());
   TRY_ASSIGN(prompts_, prompts_of(tasks_, texts_, from));
   TRY_ASSIGN(held_out_prompts_, prompts_of(held_out_, texts_, from));
   for (const TaskPrompt& p : prompts_)

@@ -21,76 +21,30 @@ int64_t differences(std::span<const float> a, std::span<const float> b) {
 
 }  // namespace
 
-/// A micro-batch: whole texts, one after the other.
-struct PolicyStep::Packed {
-  struct Place {
-    size_t lesson;
-    size_t row;  // from which its answer's first token is predicted
-  };
-  WeightedBatch batch;
-  std::vector<Place> places;
-
-  /// The answers' part of what is there for each row.
-  void take(const std::vector<float>& losses,
-            std::span<const Lesson> lessons,
-            std::vector<std::vector<float>>& log_probs) const {
-    for (const Place& p : places)
-      for (size_t t = 0; t < lessons[p.lesson].rollout->tokens.size(); ++t)
-        log_probs[p.lesson].push_back(-losses[p.row + t]);
+/// The prompt is read, the answer learnt.
+std::vector<LessonBatch> PolicyStep::pack(std::span<const Lesson> lessons) const {
+  std::vector<text::Lesson> texts;
+  std::vector<const text::Lesson*> all;
+  texts.reserve(lessons.size());
+  for (const Lesson& l : lessons) {
+    text::Lesson& text = texts.emplace_back();
+    text.ids = l.prompt->ids;
+    text.learnt.resize(text.ids.size(), false);
+    text.ids.insert(text.ids.end(), l.rollout->tokens.begin(), l.rollout->tokens.end());
+    text.learnt.resize(text.ids.size(), true);
+    all.push_back(&text);
   }
-};
-
-/// By a pass without gradient.
-struct PolicyStep::Scored {
-  std::vector<std::vector<float>> log_probs;  // of each lesson's answer
-  std::vector<std::vector<Tensor>> experts;   // of each micro-batch, in layer order
-};
-
-std::vector<PolicyStep::Packed> PolicyStep::pack(std::span<const Lesson> lessons) const {
-  std::vector<Packed> packed;
-  for (size_t l = 0; l < lessons.size(); ++l) {
-    const std::vector<int32_t>&prompt = lessons[l].prompt->ids,
-          &answer = lessons[l].rollout->tokens;
-    if (answer.empty()) continue;
-    const auto length = static_cast<int64_t>(prompt.size() + answer.size() - 1);
-    if (packed.empty() ||
-        std::ssize(packed.back().batch.batch.tokens) + length > settings_.micro_batch_tokens)
-      packed.emplace_back();
-    data::Batch& b = packed.back().batch.batch;
-    packed.back().places.push_back({l, b.tokens.size() + prompt.size() - 1});
-    b.tokens.insert(b.tokens.end(), prompt.begin(), prompt.end());
-    b.tokens.insert(b.tokens.end(), answer.begin(), answer.end() - 1);
-    b.labels.insert(b.labels.end(), prompt.size() - 1, -1);
-    b.labels.insert(b.labels.end(), answer.begin(), answer.end());
-    b.segment_lengths.push_back(static_cast<int32_t>(length));
-  }
-  return packed;
+  return pack_lessons(all, settings_.micro_batch_tokens);
 }
 
-PolicyStep::Scored PolicyStep::score(models::CausalLm& by,
-                                     const std::vector<Packed>& packed,
-                                     std::span<const Lesson> lessons,
-                                     const std::function<void()>& alive) const {
-  Scored scored{.log_probs = std::vector<std::vector<float>>(lessons.size()), .experts = {}};
-  Device& device = by.device();
-  for (const Packed& p : packed) {
-    const data::Batch& b = p.batch.batch;
-    const Shape shape = {std::ssize(b.tokens)};
-    models::ForwardTrace trace;
-    models::ForwardOptions options;
-    if (&by == &model_) options.given_experts = p.batch.given_experts;
-    const Tensor hidden = by.forward(Tensor::from_i32(b.tokens, shape, device),
-                                     ops::Segments::packed(b.segment_lengths, device),
-                                     options,
-                                     &trace);
-    p.take(by.token_losses(hidden, Tensor::from_i32(b.labels, shape, device)).to_f32(),
-           lessons,
-           scored.log_probs);
-    scored.experts.push_back(std::move(trace.experts));
-    static_cast<void>(fault_point("rl.score"));
-    alive();
-  }
-  return scored;
+LessonScores PolicyStep::score(models::CausalLm& by,
+                               const std::vector<LessonBatch>& packed,
+                               size_t lessons,
+                               const std::function<void()>& alive) const {
+  return score_lessons(by, packed, lessons, {.given_experts = &by == &model_, .alive = [&] {
+                                               static_cast<void>(fault_point("rl.score"));
+                                               alive();
+                                             }});
 }
 
 PolicyStepReport PolicyStep::run(std::span<const Lesson> lessons,
@@ -108,15 +62,15 @@ PolicyStepReport PolicyStep::run(std::span<const Lesson> lessons,
       report.mismatches += differences(log_probs[l], of[l].rollout->log_probs);
     }
   };
-  std::vector<std::vector<Packed>> packed;
+  std::vector<std::vector<LessonBatch>> packed;
   for (size_t m = 0; m < minibatches; ++m) packed.push_back(pack(part(m)));
   // Before the first update, later minibatches: training's log-probabilities by the weights that drew them,
   // and the experts. (The first one's are compared while it is learnt from.)
   for (size_t m = 1; m < minibatches; ++m) {
-    Scored drawn = score(model_, packed[m], part(m), alive);
+    LessonScores drawn = score(model_, packed[m], each, alive);
     compare(drawn.log_probs, part(m));
     for (size_t p = 0; p < packed[m].size() && settings_.keep_routing; ++p)
-      packed[m][p].batch.given_experts = std::move(drawn.experts[p]);
+      packed[m][p].weighted.given_experts = std::move(drawn.experts[p]);
   }
   const double share = 1 / static_cast<double>(minibatches);
   for (size_t m = 0; m < minibatches; ++m) {
@@ -126,8 +80,8 @@ PolicyStepReport PolicyStep::run(std::span<const Lesson> lessons,
     if (m == 0)
       for (size_t l = 0; l < each; ++l) now[l] = of[l].rollout->log_probs;
     else
-      now = score(model_, packed[m], of, alive).log_probs;
-    if (reference_ != nullptr) reference = score(*reference_, packed[m], of, alive).log_probs;
+      now = score(model_, packed[m], each, alive).log_probs;
+    if (reference_ != nullptr) reference = score(*reference_, packed[m], each, alive).log_probs;
     std::vector<PolicySample> samples;
     for (size_t l = 0; l < each; ++l)
       samples.push_back({.advantage = of[l].advantage,
@@ -141,17 +95,15 @@ PolicyStepReport PolicyStep::run(std::span<const Lesson> lessons,
     report.ratio_max = std::max(report.ratio_max, loss.ratio_max);
     report.masked += loss.masked;
     std::vector<WeightedBatch> batches;
-    for (Packed& p : packed[m]) {
-      p.batch.weights.assign(p.batch.batch.tokens.size(), 0);
-      for (const Packed::Place& place : p.places)
-        for (size_t t = 0; t < loss.weights[place.lesson].size(); ++t)
-          p.batch.weights[place.row + t] = static_cast<float>(loss.weights[place.lesson][t]);
-      batches.push_back(p.batch);
+    for (LessonBatch& b : packed[m]) {
+      b.weigh([&](size_t lesson, size_t n) { return loss.weights[lesson][n]; });
+      batches.push_back(b.weighted);
     }
     if (batches.empty()) continue;
     const WeightedGradients g = step_.gradients(batches, [&](int64_t) { alive(); });
     std::vector<std::vector<float>> seen(each);
-    for (size_t p = 0; p < packed[m].size(); ++p) packed[m][p].take(g.token_losses[p], of, seen);
+    for (size_t p = 0; p < packed[m].size(); ++p)
+      packed[m][p].take_log_probs(g.token_losses[p], seen);
     for (size_t l = 0; l < each; ++l) {
       report.compared += std::ssize(seen[l]);
       report.mismatches += differences(seen[l], now[l]);

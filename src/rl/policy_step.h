@@ -11,6 +11,7 @@
 
 #include "rl/policy_loss.h"
 #include "rl/rollouts.h"
+#include "train/lesson_batches.h"
 #include "train/train_step.h"
 
 namespace ferry::rl {
@@ -55,13 +56,11 @@ class PolicyStep {
                        const std::function<void()>& alive);
 
  private:
-  struct Packed;
-  struct Scored;
-  std::vector<Packed> pack(std::span<const Lesson> lessons) const;
-  Scored score(models::CausalLm& by,
-               const std::vector<Packed>& packed,
-               std::span<const Lesson> lessons,
-               const std::function<void()>& alive) const;
+  std::vector<LessonBatch> pack(std::span<const Lesson> lessons) const;
+  LessonScores score(models::CausalLm& by,
+                     const std::vector<LessonBatch>& packed,
+                     size_t lessons,
+                     const std::function<void()>& alive) const;
 
   models::TrainableLm& model_;
   TrainStep& step_;

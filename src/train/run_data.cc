@@ -2,6 +2,10 @@
 
 #include <algorithm>
 
+#include "checkpoint/checkpoints.h"
+#include "checkpoint/model_chat.h"
+#include "checkpoint/model_source.h"
+
 namespace ferry {
 namespace {
 
@@ -30,6 +34,32 @@ RunData RunData::of(const std::shared_ptr<const data::Dataset>& dataset) {
       inputs.push_back(dataset->input(document, t));
   }
   return run;
+}
+
+Result<AskedData> data_as_asked(const Settings& settings, bool resume) {
+  TRY_ASSIGN(const CheckpointList there, list_checkpoints(settings.checkpoint.dir));
+  // An adapter has no texts of its own.
+  const bool goes_on = resume && !there.complete.empty() && settings.lora.rank == 0;
+  AskedData asked;
+  asked.directory = goes_on ? there.complete.back().path : settings.model.init;
+  TRY_ASSIGN(const std::unique_ptr<ModelSource> source, open_model_source(asked.directory));
+  TRY_ASSIGN(asked.texts, read_model_texts(*source));
+  if (const auto& given = settings.checkpoint.chat_template_text; given && !given->empty())
+    use_chat_template(asked.texts, *given);
+  TRY_ASSIGN(const std::shared_ptr<text::Tokenizer> tokenizer,
+             require_tokenizer(*source, asked.texts));
+  if (asked.texts.eos.empty())
+    return fail(
+        Code::kInvalidInput, "{}: names no end token: no answer would end", asked.directory);
+  RunData& data = asked.data;
+  data.vocab_size = tokenizer->vocab_size();
+  data.eos = asked.texts.eos.front();
+  data.bos = asked.texts.bos.value_or(data.eos);
+  data.tokenizer = tokenizer;
+  data.asked_as_before = true;
+  TRY_ASSIGN(const std::optional<std::string> json, source->optional_text(kTokenizerName));
+  data.tokenizer_json = json.value_or("");
+  return asked;
 }
 
 }  // namespace ferry

@@ -6,8 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/model_texts.h"
 #include "data/dataset.h"
 #include "text/tokenizer.h"
+#include "train/config.h"
 
 namespace ferry {
 
@@ -26,5 +28,17 @@ struct RunData {
 
   static RunData of(const std::shared_ptr<const data::Dataset>& dataset);
 };
+
+/// What a model's own files say of text, for a run that learns from what is written as they say. Place, setting,
+/// fingerprint and what is held out are still to be named.
+struct AskedData {
+  std::string directory;  // the model's
+  ModelTexts texts;       // with checkpoint.chat_template, if that is given
+  RunData data;
+};
+
+/// Of the checkpoint that the run goes on from, else of model.init, which may be gone by then. Errors: kInvalidInput,
+/// kNotFound (no tokenizer, no end token), those of reading them.
+Result<AskedData> data_as_asked(const Settings& settings, bool resume);
 
 }  // namespace ferry
