@@ -94,6 +94,8 @@ Result<void> print_result(const Outcome& outcome) {
   j["stopped"] = r.stopped;
   if (r.loss) j["loss"] = *r.loss;
   if (r.held_out_bits_per_byte) j["held_out_bits_per_byte"] = *r.held_out_bits_per_byte;
+  if (r.held_out_accuracy) j["held_out_accuracy"] = *r.held_out_accuracy;
+  if (r.held_out_margin) j["held_out_margin"] = *r.held_out_margin;
   if (r.tokens_per_s) j["tokens_per_s"] = *r.tokens_per_s;
   if (r.mfu) j["mfu"] = *r.mfu;
   j["seconds"] = r.seconds;
@@ -285,8 +287,15 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
 }
 
 /// Whether the settings can be trained under by so many processes.
-Result<void> check_ranks(const TrainSettings& t, int ranks) {
+Result<void> check_ranks(const Settings& settings, int ranks) {
+  const TrainSettings& t = settings.train;
   if (ranks == 1) return {};
+  if (!settings.dpo.pairs.empty())
+    return fail(
+        Code::kInvalidInput,
+        "dpo.pairs is set: pairs of answers are learnt from by one process; leave launch -n {} "
+        "out",
+        ranks);
   if (t.device != "cpu")
     return fail(Code::kInvalidInput,
                 "train.device {}: several ranks train on the cpu alone; leave launch -n {} out",
@@ -325,7 +334,7 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
     fmt::print("{}", print_settings(*settings, *base));
     return 0;
   }
-  if (const Result<void> fits = check_ranks(settings->train, args.ranks); !fits)
+  if (const Result<void> fits = check_ranks(*settings, args.ranks); !fits)
     return report(fits.error());
   if (const Result<void> named = texts->read_named(*settings); !named) return report(named.error());
   // Between two workers nobody else would hold it. What is wrong with it the worker says.

@@ -106,6 +106,19 @@ struct RlSettings {
   int64_t evaluate_tasks = 256;
 };
 
+/// [dpo]: pairs of answers that `ferry train` learns from in place of data.dir, and how. The names are TRL's where it
+/// has the setting.
+struct DpoSettings {
+  std::string pairs;
+  std::string held_out;
+  int64_t pairs_per_step = 16;
+  std::string loss_type = "sigmoid";
+  double beta = 0.1;
+  double label_smoothing = 0;
+  double rpo_alpha = 0;
+  int64_t skip_bad = 0;
+};
+
 /// [lora]: low-rank adaptation. The names are PEFT's, but for the rank.
 struct LoraSettings {
   int64_t rank = 0;  // 0: the weights are trained, whole
@@ -178,6 +191,7 @@ struct Settings {
   DataSettings data;
   TrainSettings train;
   RlSettings rl;
+  DpoSettings dpo;
   LoraSettings lora;
   OptimizerConfig optimizer;
   ScheduleSettings schedule;

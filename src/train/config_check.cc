@@ -21,6 +21,42 @@ Result<void> check_lora(const Settings& s, std::string_view name) {
   return {};
 }
 
+Result<void> check_dpo(const Settings& s, std::string_view name) {
+  const DpoSettings& d = s.dpo;
+  if (d.pairs.empty()) {
+    if (d.held_out.empty()) return {};
+    return fail(Code::kInvalidInput,
+                "{}: dpo.held_out is set, and dpo.pairs, what is learnt from, is not",
+                name);
+  }
+  for (const auto& [key, set] :
+       {std::pair{"data.dir", !s.data.dir.empty()}, std::pair{"rl.tasks", !s.rl.tasks.empty()}})
+    if (set)
+      return fail(Code::kInvalidInput,
+                  "{}: dpo.pairs and {} are both set; a run learns from one of them: leave the "
+                  "other out",
+                  name,
+                  key);
+  if (s.model.init.empty())
+    return fail(
+        Code::kInvalidInput,
+        "{}: model.init is not set; pairs are learnt by a model that answers, which is also "
+        "their reference",
+        name);
+  if (d.label_smoothing > 0 && d.loss_type != "sigmoid" && d.loss_type != "robust")
+    return fail(Code::kInvalidInput,
+                "{}: dpo.label_smoothing is {}; dpo.loss_type {} has none: it must be 0",
+                name,
+                d.label_smoothing,
+                d.loss_type);
+  if (d.label_smoothing >= 0.5 && d.loss_type == "robust")
+    return fail(Code::kInvalidInput,
+                "{}: dpo.label_smoothing is {}; with dpo.loss_type robust it must be below 0.5",
+                name,
+                d.label_smoothing);
+  return {};
+}
+
 }  // namespace
 
 Result<void> check_together(const Settings& s, std::string_view name) {
@@ -72,10 +108,13 @@ Result<void> check_together(const Settings& s, std::string_view name) {
                 "{}: model.init is not set; rl learns on from a model that answers",
                 name);
   if (s.lora.rank > 0) TRY(check_lora(s, name));
-  if (s.data.dir.empty() && p.tasks.empty())
-    return fail(Code::kInvalidInput,
-                "{}: data.dir is not set; it must name a folder that `ferry data prepare` wrote",
-                name);
+  TRY(check_dpo(s, name));
+  if (s.data.dir.empty() && p.tasks.empty() && s.dpo.pairs.empty())
+    return fail(
+        Code::kInvalidInput,
+        "{}: data.dir is not set; it must name a folder that `ferry data prepare` wrote (or "
+        "dpo.pairs a file of pairs of answers)",
+        name);
   if (s.checkpoint.dir.empty())
     return fail(Code::kInvalidInput,
                 "{}: checkpoint.dir is empty; it must name the folder of the run",

@@ -23,6 +23,7 @@ std::vector<Field> fields_of(Settings& s) {
   DataSettings& d = s.data;
   TrainSettings& t = s.train;
   RlSettings& p = s.rl;
+  DpoSettings& q = s.dpo;
   LoraSettings& a = s.lora;
   OptimizerConfig& o = s.optimizer;
   ScheduleSettings& h = s.schedule;
@@ -526,6 +527,56 @@ std::vector<Field> fields_of(Settings& s) {
        "of rl.held_out, every train.evaluate_every steps",
        "tasks",
        {1, 1e6}},
+
+      {"dpo",
+       "pairs",
+       &q.pairs,
+       kFree,
+       "file of pairs of answers that are learnt from in place of data.dir (its content is "
+       "compared)"},
+      {"dpo",
+       "held_out",
+       &q.held_out,
+       kFree,
+       "file of pairs that are not learnt from (its content is compared)"},
+      {"dpo", "pairs_per_step", &q.pairs_per_step, kFollows, "of a step", "pairs", {1, 65536}},
+      {"dpo",
+       "loss_type",
+       &q.loss_type,
+       kFollows,
+       "what a pair costs: sigmoid (DPO), hinge (SLiC), ipo, robust (sigmoid without the bias of "
+       "wrong labels)",
+       "",
+       {},
+       {"sigmoid", "hinge", "ipo", "robust"}},
+      {"dpo",
+       "beta",
+       &q.beta,
+       kFollows,
+       "how dear it is to leave the reference, which is model.init",
+       "",
+       {0, 1e3, true}},
+      {"dpo",
+       "label_smoothing",
+       &q.label_smoothing,
+       kFollows,
+       "share of pairs whose labels are taken to be wrong, of sigmoid and robust",
+       "",
+       {0, 0.5}},
+      {"dpo",
+       "rpo_alpha",
+       &q.rpo_alpha,
+       kFollows,
+       "of the mean loss of what is chosen, which is added",
+       "",
+       {0, 1e3}},
+      {"dpo",
+       "skip_bad",
+       &q.skip_bad,
+       kFree,
+       "so many lines of each file that cannot be used are left out, and told",
+       "lines",
+       kCount},
 
       {"lora",
        "rank",

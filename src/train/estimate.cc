@@ -24,8 +24,9 @@ Estimate estimate(const models::TrainableLm& model,
   const double weight_gradients = adapter == nullptr ? 1
                                                      : static_cast<double>(adapter->adapted()) /
                                                            static_cast<double>(e.parameters_active);
-  const double passes =
-      (recompute_of(s.train) == models::Recompute::kLayers ? 3 : 2) + weight_gradients;
+  // Pairs of answers are run once before, to know what each token weighs.
+  const double passes = (recompute_of(s.train) == models::Recompute::kLayers ? 3 : 2) +
+                        (s.dpo.pairs.empty() ? 0 : 1) + weight_gradients;
   // Documents are shorter than sequences; half a sequence is the mean context if they fill it.
   const auto step = [&](bool mtp) {
     return passes *

@@ -5,7 +5,9 @@
 #include <filesystem>
 #include <limits>
 
+#include "base/alive.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/math.h"
@@ -21,6 +23,7 @@
 #include "train/estimate.h"
 #include "train/held_out.h"
 #include "train/metrics.h"
+#include "train/preferences.h"
 #include "train/progress.h"
 #include "train/refusals.h"
 #include "train/run_begin.h"
@@ -37,6 +40,19 @@ using supervisor::Work;
 // Ranks wait for each other as long as it takes, be it a save or an evaluation: the links of one that died close, and
 // hangs are found by who started them, who knows what each is at.
 constexpr double kForever = std::numeric_limits<double>::infinity();
+
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+/// Of a step, or of what is held out.
+template <typename Record>
+void set_figures(Record& record, const PreferenceFigures& f) {
+  record.rewards_chosen = f.rewards_chosen;
+  record.rewards_rejected = f.rewards_rejected;
+  record.rewards_accuracies = f.rewards_accuracies;
+  record.rewards_margins = f.rewards_margins;
+  record.logps_chosen = f.logps_chosen;
+  record.logps_rejected = f.logps_rejected;
+}
 
 class Run {
  public:
@@ -61,15 +77,23 @@ class Run {
  private:
   Result<void> enter();
   Result<void> prepare();
+  Result<void> read_texts();
+  Result<void> read_pairs();
+  Result<void> take_reference();
   Result<void> prepare_together();
   Result<void> together(Result<void> mine, const Identity& identity);
   Result<void> announce();
+  std::string data_line() const;
   Result<void> steps();
   void begin_step();
   Result<void> one_step();
+  StepGradients texts_step();
+  StepGradients pairs_step(StepRecord& record);
   void count(const StepGradients& g, StepRecord& record, double begin_s);
   std::optional<std::string> refusal(const StepGradients& g, const StepRecord& record) const;
   Result<void> evaluate();
+  std::optional<HeldOutRecord> evaluate_texts();
+  std::optional<HeldOutRecord> evaluate_pairs();
   Result<void> make_up_for_evaluation();
   bool evaluates_at(int64_t step) const;
   Result<void> save();
@@ -86,7 +110,9 @@ class Run {
   /// All ranks stop at the same place: as they have agreed.
   bool stopping() const { return ranks() != nullptr ? stop_agreed_ : told_to_stop(); }
   bool stop_here();
+  bool of_pairs() const { return !settings_.dpo.pairs.empty(); }
   int64_t micro_batches() const {
+    if (of_pairs()) return 0;  // as many as their lengths make
     return settings_.train.tokens_per_step / settings_.train.micro_batch_tokens;
   }
   void say(const std::string& text) { output_.write(text + "\n"); }
@@ -102,6 +128,7 @@ class Run {
   RunData data_;  // the dataset, as the run's files know it
   std::optional<data::Loader> loader_;
   std::optional<data::HeldOut> held_out_;
+  std::optional<Preferences> preferences_;  // in place of these three
   std::unique_ptr<models::TrainableLm> model_;
   std::optional<ModelTexts> texts_;  // of the directory that the run goes on from
   std::unique_ptr<TrainedAdapter> adapter_;
@@ -114,6 +141,7 @@ class Run {
   RunState state_;
   Estimate estimate_;
   std::optional<HeldOutLoss> held_out_loss_;
+  std::optional<PreferenceFigures> held_out_pairs_;
   int64_t saved_step_ = -1;
   int64_t own_steps_ = 0;  // of this process
   int64_t own_tokens_ = 0;
@@ -149,6 +177,10 @@ Result<void> Run::enter() {
   if (!settings_.rl.tasks.empty())
     return fail(Code::kInvalidInput,
                 "rl.tasks is set: a run that learns from tasks is begun by ferry rl");
+  if (of_pairs() && ranks() != nullptr)
+    return fail(
+        Code::kInvalidInput,
+        "dpo.pairs is set: pairs of answers are learnt from by one process; leave launch out");
   if (settings_.train.threads > 0)
     set_cpu_threads(static_cast<int>(settings_.train.threads));
   else if (ranks() != nullptr)
@@ -181,24 +213,9 @@ Result<void> Run::prepare_together() {
 /// A run that is to stop before it has begun has nothing to save: it looks between the long parts.
 Result<void> Run::prepare() {
   beats_.begin(Work::kReadingData);
-  TRY_ASSIGN(
-      dataset_,
-      data::Dataset::open(
-          settings_.data.dir, data::Dataset::Verify::kAll, [this](uint64_t done, uint64_t total) {
-            beats_.advance(static_cast<int64_t>(done), static_cast<int64_t>(total));
-          }));
-  data_ = RunData::of(dataset_);
-  TRY_ASSIGN(
-      loader_,
-      data::Loader::create(dataset_,
-                           {.sequence_length = static_cast<int32_t>(settings_.data.sequence_length),
-                            .seed = static_cast<uint64_t>(settings_.train.seed)}));
-  TRY_ASSIGN(held_out_,
-             data::HeldOut::create(dataset_,
-                                   static_cast<int32_t>(settings_.data.sequence_length),
-                                   settings_.train.micro_batch_tokens));
-  schedule_ = schedule_of(settings_);
+  TRY(of_pairs() ? read_pairs() : read_texts());
   if (told_to_stop()) return {};
+  schedule_ = schedule_of(settings_);
   TRY_ASSIGN(Beginning begun,
              begin_run(
                  settings_,
@@ -216,6 +233,8 @@ Result<void> Run::prepare() {
   saved_step_ = begun.saved_step;
   if (told_to_stop()) return {};
   if (first()) TRY(announce());
+  if (preferences_) TRY(take_reference());
+  if (told_to_stop()) return {};
   if (ranks() != nullptr) shared_.emplace(*ranks(), optimizer_->weights(), kForever);
   step_.emplace(*model_,
                 *optimizer_,
@@ -234,22 +253,90 @@ Result<void> Run::prepare() {
   return {};
 }
 
+Result<void> Run::read_texts() {
+  TRY_ASSIGN(
+      dataset_,
+      data::Dataset::open(
+          settings_.data.dir, data::Dataset::Verify::kAll, [this](uint64_t done, uint64_t total) {
+            beats_.advance(static_cast<int64_t>(done), static_cast<int64_t>(total));
+          }));
+  data_ = RunData::of(dataset_);
+  TRY_ASSIGN(
+      loader_,
+      data::Loader::create(dataset_,
+                           {.sequence_length = static_cast<int32_t>(settings_.data.sequence_length),
+                            .seed = static_cast<uint64_t>(settings_.train.seed)}));
+  TRY_ASSIGN(held_out_,
+             data::HeldOut::create(dataset_,
+                                   static_cast<int32_t>(settings_.data.sequence_length),
+                                   settings_.train.micro_batch_tokens));
+  return {};
+}
+
+Result<void> Run::read_pairs() {
+  TRY_ASSIGN(AskedData asked, data_as_asked(settings_, options_.resume));
+  Result<Preferences> read = Preferences::read(
+      settings_,
+      asked.texts,
+      asked.directory,
+      [this](const std::string& text) { say(text); },
+      [this] {
+        still_alive();
+        return !told_to_stop();
+      });
+  if (!read && read.error().code == Code::kTimeout) return {};
+  TRY(read);
+  preferences_ = *std::move(read);
+  data_ = std::move(asked.data);
+  data_.place = settings_.dpo.pairs;
+  data_.setting = "dpo.pairs and dpo.held_out";
+  data_.fingerprint = preferences_->fingerprint();
+  for (const PreferencePair& p : preferences_->held_out()) {
+    if (data_.held_out.size() == 2) break;
+    const std::vector<int32_t>& ids = p.chosen.front().ids;
+    data_.held_out.emplace_back(ids.begin(), ids.end() - 1);
+  }
+  return {};
+}
+
+/// What the run's first model gives the answers: computed before the first step, kept from then on, so that
+/// there never is a second model.
+Result<void> Run::take_reference() {
+  if (saved_step_ >= 0) {
+    TRY_ASSIGN(state_.reference_log_probs,
+               restore_reference_log_probs(checkpoint_path(settings_.checkpoint.dir, saved_step_),
+                                           preferences_->answers()));
+  } else {
+    beats_.begin(Work::kFirstEvaluation, preferences_->answers() / 2);
+    const OpsAlive alive;
+    const std::optional<Tensor> reference =
+        preferences_->reference_of(*model_, [this](int64_t done) {
+          static_cast<void>(fault_point("dpo.reference"));
+          beats_.advance(done);
+          return !told_to_stop();
+        });
+    if (!reference) return {};
+    state_.reference_log_probs = *reference;
+  }
+  preferences_->set_reference(state_.reference_log_probs);
+  return {};
+}
+
 Result<void> Run::announce() {
   const uint64_t model_bytes = bytes_needed(
       adapter_ ? adapter_contents(*adapter_) : model_contents(*model_, texts(), data_, settings_));
   const uint64_t state_bytes =
       bytes_needed(state_contents(*model_, *optimizer_, {}, data_, settings_));
+  Settings as_estimated = settings_;
+  if (preferences_) as_estimated.train.tokens_per_step = preferences_->tokens_per_step();
   estimate_ = estimate(*model_,
-                       settings_,
+                       as_estimated,
                        adapter_.get(),
                        optimizer_->state_bytes(),
                        model_bytes + state_bytes,
                        measure_peak(*device_, model_->compute()) * place().ranks);
-  say(describe(estimate_, settings_));
-  say(fmt::format("data       {} tokens in {} documents, {} of text",
-                  format_count(static_cast<double>(dataset_->train().tokens())),
-                  dataset_->train().size(),
-                  format_bytes(static_cast<double>(dataset_->train().bytes()))));
+  say(describe(estimate_, as_estimated));
+  say(data_line());
   say(fmt::format("device     {}, {}, compute {}",
                   device_->describe(),
                   processor_name(),
@@ -287,6 +374,18 @@ Result<void> Run::announce() {
                           settings_);
 }
 
+std::string Run::data_line() const {
+  if (preferences_)
+    return fmt::format("pairs      {} to learn from, {} held out; {} a step",
+                       preferences_->pairs().size(),
+                       preferences_->held_out().size(),
+                       settings_.dpo.pairs_per_step);
+  return fmt::format("data       {} tokens in {} documents, {} of text",
+                     format_count(static_cast<double>(dataset_->train().tokens())),
+                     dataset_->train().size(),
+                     format_bytes(static_cast<double>(dataset_->train().bytes())));
+}
+
 Result<void> Run::steps() {
   beats_.step_done(state_.step);
   if (state_.step >= options_.replay_to && options_.replay_to > 0) device_->set_replay(false);
@@ -315,25 +414,44 @@ Result<void> Run::make_up_for_evaluation() {
       !evaluates_at(state_.step))
     return {};
   TRY(evaluate());
-  return held_out_loss_ ? save() : Result<void>();
+  return state_.held_out_loss ? save() : Result<void>();
 }
 
 void Run::begin_step() {
   beats_.begin(own_steps_ == 0 ? Work::kFirstStep : Work::kTraining, micro_batches());
 }
 
+/// Gradients of the next step, whose tokens are taken from the stream.
+StepGradients Run::texts_step() {
+  std::vector<data::Batch> batches;
+  const int64_t size = settings_.train.micro_batch_tokens / settings_.data.sequence_length;
+  for (int64_t m = 0; m < micro_batches(); ++m) {
+    batches.push_back(loader_->sequences(state_.tokens, size));
+    state_.tokens = batches.back().end;
+  }
+  return step_->gradients(state_.step, batches, [this](int64_t done) { beats_.advance(done); });
+}
+
+/// The same of pairs.
+StepGradients Run::pairs_step(StepRecord& record) {
+  int64_t passes = 0;
+  const PreferenceStep s =
+      preferences_->gradients(*model_, *step_, state_.position, [&] { beats_.advance(++passes); });
+  state_.position += settings_.dpo.pairs_per_step;
+  state_.tokens += s.of.tokens;
+  set_figures(record, s.figures);
+  record.logprobs_compared = static_cast<double>(s.compared);
+  record.logprob_mismatches = static_cast<double>(s.mismatches);
+  return s.of;
+}
+
 Result<void> Run::one_step() {
   const double begin_s = clock_.monotonic_s();
   begin_step();
-  std::vector<data::Batch> batches;
-  const int64_t size = settings_.train.micro_batch_tokens / settings_.data.sequence_length;
-  for (int64_t m = 0; m < micro_batches(); ++m)
-    batches.push_back(loader_->sequences(m == 0 ? state_.tokens : batches.back().end, size));
   std::optional<OpsAlive> alive;  // a first micro-batch may take longer than any patience
   if (own_steps_ == 0) alive.emplace();
-  const StepGradients g =
-      step_->gradients(state_.step, batches, [this](int64_t done) { beats_.advance(done); });
   StepRecord record;
+  const StepGradients g = preferences_ ? pairs_step(record) : texts_step();
   record.loss = g.loss;
   record.gradient_norm = g.norm;
   record.loss_z = state_.loss_z.add(g.loss);
@@ -344,10 +462,16 @@ Result<void> Run::one_step() {
   if (!record.skipped) step_->update(record.lr);
   device_->stream().synchronize();
   alive.reset();
-  state_.tokens = batches.back().end;
   count(g, record, begin_s);
   if (metrics_) TRY(metrics_->write(record));
   progress_->step(record);
+  if (record.logprob_mismatches.value_or(0) > 0)
+    progress_->note(
+        fmt::format("warning    step {}: {} of {} log-probabilities of answers are not "
+                    "those that the gradient is of",
+                    record.step,
+                    *record.logprob_mismatches,
+                    *record.logprobs_compared));
   if (own_steps_ == 1) beats_.begin(Work::kTraining, micro_batches());
   beats_.step_done(state_.step);
   return refusals_.step(state_.step, record.skipped, settings_.checkpoint.dir, *progress_);
@@ -360,8 +484,10 @@ void Run::count(const StepGradients& g, StepRecord& record, double begin_s) {
   record.step = state_.step;
   record.unix_ms = clock_.unix_ms();
   record.tokens = state_.tokens;
-  record.bits_per_byte = g.loss * static_cast<double>(g.labels) / math::kLn2 /
-                         static_cast<double>(std::max<int64_t>(1, g.label_bytes));
+  record.bits_per_byte = preferences_
+                             ? kNone
+                             : g.loss * static_cast<double>(g.labels) / math::kLn2 /
+                                   static_cast<double>(std::max<int64_t>(1, g.label_bytes));
   record.mtp_loss = g.mtp_loss;
   if (settings_.train.balance_alpha > 0 && model_->experts() > 0)
     record.balance_loss = g.balance_loss;
@@ -370,13 +496,15 @@ void Run::count(const StepGradients& g, StepRecord& record, double begin_s) {
   // Rows of conversations may be shorter than they could be.
   const double flops = (g.mtp_loss ? estimate_.flops_mtp_step : estimate_.flops_step) *
                        static_cast<double>(g.tokens) /
-                       static_cast<double>(settings_.train.tokens_per_step);
+                       static_cast<double>(preferences_ ? preferences_->tokens_per_step()
+                                                        : settings_.train.tokens_per_step);
   record.mfu = flops / record.seconds / estimate_.peak_flops_per_s;
   own_flops_ += flops;
   own_tokens_ += g.tokens;
   state_.seconds += record.seconds;
   state_.held_out_loss.reset();
   held_out_loss_.reset();
+  held_out_pairs_.reset();
   last_loss_ = g.loss;
   ++own_steps_;
   own_seconds_ += record.seconds;
@@ -398,6 +526,18 @@ std::optional<std::string> Run::refusal(const StepGradients& g, const StepRecord
 }
 
 Result<void> Run::evaluate() {
+  std::optional<HeldOutRecord> record = preferences_ ? evaluate_pairs() : evaluate_texts();
+  if (!record) return {};
+  state_.held_out_loss = record->loss;
+  record->step = state_.step;
+  record->unix_ms = clock_.unix_ms();
+  if (metrics_) TRY(metrics_->write(*record));
+  progress_->held_out(*record);
+  return {};
+}
+
+/// Nothing of what a stop cut short, or where nothing is held out.
+std::optional<HeldOutRecord> Run::evaluate_texts() {
   if (first()) {
     beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating,
                  std::min(dataset_->held_out().tokens(), settings_.train.evaluate_tokens));
@@ -409,15 +549,25 @@ Result<void> Run::evaluate() {
         });
   }
   if (shared_) held_out_loss_ = shared_->held_out(state_.step, held_out_loss_);
-  if (!held_out_loss_) return {};
-  state_.held_out_loss = held_out_loss_->nats_per_token;
-  const HeldOutRecord record{.step = state_.step,
-                             .unix_ms = clock_.unix_ms(),
-                             .loss = held_out_loss_->nats_per_token,
-                             .bits_per_byte = held_out_loss_->bits_per_byte};
-  if (metrics_) TRY(metrics_->write(record));
-  progress_->held_out(record);
-  return {};
+  if (!held_out_loss_) return std::nullopt;
+  return HeldOutRecord{.loss = held_out_loss_->nats_per_token,
+                       .bits_per_byte = held_out_loss_->bits_per_byte};
+}
+
+std::optional<HeldOutRecord> Run::evaluate_pairs() {
+  beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating,
+               std::ssize(preferences_->held_out()));
+  const OpsAlive alive;
+  const std::optional<DpoLoss> loss =
+      preferences_->evaluate(*model_, settings_.train.evaluate_tokens, [this](int64_t done) {
+        beats_.advance(done);
+        return !told_to_stop();
+      });
+  if (!loss) return std::nullopt;
+  held_out_pairs_ = loss->figures;
+  HeldOutRecord record{.loss = loss->loss, .bits_per_byte = kNone};
+  set_figures(record, loss->figures);
+  return record;
 }
 
 Result<void> Run::save() {
@@ -446,6 +596,10 @@ TrainResult Run::result() const {
   r.step = state_.step;
   if (saved_step_ >= 0) name_saved(settings_, saved_step_, r);
   if (own_steps_ > 0) r.loss = last_loss_;
+  if (held_out_pairs_) {
+    r.held_out_accuracy = held_out_pairs_->rewards_accuracies;
+    r.held_out_margin = held_out_pairs_->rewards_margins;
+  }
   if (held_out_loss_) r.held_out_bits_per_byte = held_out_loss_->bits_per_byte;
   if (own_seconds_ > 0) {
     r.tokens_per_s = static_cast<double>(own_tokens_) / own_seconds_;

@@ -34,6 +34,7 @@ struct TrainResult {
   /// Of the last step; like the speeds below, nothing if this process made no step.
   std::optional<double> loss = {};
   std::optional<double> held_out_bits_per_byte;
+  std::optional<double> held_out_accuracy, held_out_margin;  // of pairs of answers
   std::optional<double> tokens_per_s;  // over this process's steps, evaluation and saving left out
   std::optional<double> mfu;
   double seconds = 0;  // of training steps, over all parts of the run

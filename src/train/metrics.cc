@@ -51,6 +51,12 @@ void visit_fields(Record& r, Visit&& v) {
     v("score_high", r.score_high);
     v("answer_tokens", r.answer_tokens);
   }
+  v("rewards/chosen", r.rewards_chosen);
+  v("rewards/rejected", r.rewards_rejected);
+  v("rewards/accuracies", r.rewards_accuracies);
+  v("rewards/margins", r.rewards_margins);
+  v("logps/chosen", r.logps_chosen);
+  v("logps/rejected", r.logps_rejected);
 }
 
 struct WriteJson {

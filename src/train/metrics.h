@@ -34,6 +34,9 @@ struct StepRecord {
   // Of reinforcement learning (docs/reasoning.md); `loss` is then the policy's, and there are no bits a byte.
   std::optional<double> reward, right, answer_tokens, useful_groups, kl, clipped, masked, ratio_max;
   std::optional<double> logprobs_compared, logprob_mismatches;
+  // Of pairs of answers (docs/training.md), under TRL's names; `loss` is then theirs, and there are no bits a byte.
+  std::optional<double> rewards_chosen, rewards_rejected, rewards_accuracies, rewards_margins,
+      logps_chosen, logps_rejected;
 };
 
 /// Of the weights after `step`, on text that is not trained on.
@@ -45,6 +48,9 @@ struct HeldOutRecord {
   /// Of reinforcement learning: the share of held-out tasks that are solved, between what it may be
   /// by chance; `loss` is then the share that is not, and there are no bits a byte.
   std::optional<double> score, score_low, score_high, answer_tokens;
+  /// Of pairs of answers, as above.
+  std::optional<double> rewards_chosen, rewards_rejected, rewards_accuracies, rewards_margins,
+      logps_chosen, logps_rejected;
 };
 
 struct Metrics {

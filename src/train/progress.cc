@@ -41,6 +41,15 @@ std::string fitted(const std::vector<Part>& parts, int columns) {
   return line;
 }
 
+std::string beside_the_loss(const StepRecord& r) {
+  if (r.reward) return fmt::format("  {:.1f} tokens an answer", r.answer_tokens.value_or(0));
+  if (r.rewards_accuracies)
+    return fmt::format("  {:.0f}% right, margin {:.3f}",
+                       100 * *r.rewards_accuracies,
+                       r.rewards_margins.value_or(0));
+  return fmt::format("  {:.3f} bits/byte", r.bits_per_byte);
+}
+
 }  // namespace
 
 std::string progress_line(const StepRecord& r, double seconds_per_step, const ProgressSettings& s) {
@@ -55,9 +64,7 @@ std::string progress_line(const StepRecord& r, double seconds_per_step, const Pr
                r.reward ? fmt::format("  reward {:.3f}", *r.reward)
                         : fmt::format("  loss {:.4f}", r.loss)},
               {7, sigma(r.loss_z, s.colour)},
-              {5,
-               r.reward ? fmt::format("  {:.1f} tokens an answer", r.answer_tokens.value_or(0))
-                        : fmt::format("  {:.3f} bits/byte", r.bits_per_byte)},
+              {5, beside_the_loss(r)},
               {6, fmt::format("  |g| {:.3f}", r.gradient_norm)},
               {8, sigma(r.gradient_norm_z, s.colour)},
               {9, fmt::format("  lr {:.2e}", r.lr)},
@@ -82,6 +89,16 @@ std::string held_out_line(const HeldOutRecord& r,
                                r.answer_tokens.value_or(0)),
                    kGreen,
                    s.colour);
+  if (r.rewards_accuracies)
+    return painted(
+        fmt::format("held-out after step {}: loss {:.4f}, {:.1f} % of pairs right, margin "
+                    "{:.4f}",
+                    r.step,
+                    r.loss,
+                    100 * *r.rewards_accuracies,
+                    r.rewards_margins.value_or(0)),
+        kGreen,
+        s.colour);
   std::string line =
       painted(fmt::format("held-out after step {}: loss {:.4f}, {:.4f} bits per byte",
                           r.step,

@@ -116,7 +116,7 @@ Result<Beginning> fresh(const Settings& settings,
                         const RankPlace& place) {
   Beginning b;
   const bool chat = !data.chat_template_blake2b.empty();
-  if (settings.data.format == (chat ? "text" : "chat"))
+  if (settings.dpo.pairs.empty() && settings.data.format == (chat ? "text" : "chat"))
     return fail(
         Code::kInvalidInput,
         "data.format {}: {} holds {}",

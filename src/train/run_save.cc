@@ -15,14 +15,15 @@ Result<void> draw_curve(const Settings& settings,
                         const RunState& state,
                         int64_t parameters,
                         const Metrics& metrics) {
-  const bool rewards = !settings.rl.tasks.empty();
-  const CurveOptions curve{
-      .title = rewards ? "Reward" : "Training loss",
-      .axis = rewards ? "reward; held out: share solved" : "loss, nats per token",
-      .subtitle = fmt::format("{} parameters, {} tokens",
-                              format_count(static_cast<double>(parameters)),
-                              format_count(static_cast<double>(state.tokens))),
-      .steps = settings.train.steps};
+  const bool rewards = !settings.rl.tasks.empty(), pairs = !settings.dpo.pairs.empty();
+  const CurveOptions curve{.title = rewards ? "Reward" : "Training loss",
+                           .axis = rewards ? "reward; held out: share solved"
+                                   : pairs ? "loss of a pair"
+                                           : "loss, nats per token",
+                           .subtitle = fmt::format("{} parameters, {} tokens",
+                                                   format_count(static_cast<double>(parameters)),
+                                                   format_count(static_cast<double>(state.tokens))),
+                           .steps = settings.train.steps};
   return write_file_atomic(join_path(settings.checkpoint.dir, "curve.svg"),
                            loss_curve_svg(metrics, curve));
 }

@@ -12,10 +12,13 @@
 #include "base/shell.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/weights.h"
+#include "device/cpu/cpu_device.h"
 #include "train/model_setup.h"
 
 namespace ferry {
 namespace {
+
+constexpr const char* kReferenceLogProbs = "reference_log_probs";
 
 bool stores_masters(const Settings& s) { return s.checkpoint.weights != "f32"; }
 
@@ -117,6 +120,8 @@ TrainingStateContents state_contents(models::CausalLm& model,
   optimizer.for_each_state([&](const std::string& name, const Tensor& t) {
     c.parts[0].push_back(StatePiece::whole(name, t));
   });
+  if (state.reference_log_probs.defined())
+    c.parts[0].push_back(StatePiece::whole(kReferenceLogProbs, state.reference_log_probs));
   if (state.reference != nullptr)
     for (const Weight* w : state.reference->weights())
       c.parts[0].push_back(StatePiece::whole("reference." + w->name, w->value));
@@ -228,6 +233,18 @@ Result<void> restore(Resumed& from,
   TRY(loaded);
   optimizer.set_steps(from.updates);
   return {};
+}
+
+Result<Tensor> restore_reference_log_probs(const std::string& checkpoint, int64_t answers) {
+  TRY_ASSIGN(TrainingStateReader reader, TrainingStateReader::open(checkpoint));
+  const StateTensor* info = reader.info(kReferenceLogProbs);
+  if (info == nullptr || info->shape != Shape{answers} || info->dtype != DType::kF32)
+    return fail(Code::kCorrupt,
+                "{}: the training state has no \"{}\" of {} answers",
+                checkpoint,
+                kReferenceLogProbs,
+                answers);
+  return reader.load(kReferenceLogProbs, cpu_device());
 }
 
 Result<void> restore_reference(const std::string& checkpoint, models::CausalLm& reference) {

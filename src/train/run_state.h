@@ -26,6 +26,9 @@ struct RunState {
   ZScore loss_z, norm_z;
   std::optional<double> held_out_loss;  // of these weights
   int64_t position = 0;                 // in the order of tasks, of reinforcement learning
+  /// Of a run that learns from pairs of answers: each answer's log-probability under the model that it began with
+  /// (train/preferences.h).
+  Tensor reference_log_probs = {};
   /// Of the model that a KL term compares with, which goes into checkpoints; nullptr: there is none.
   models::CausalLm* reference = nullptr;
   std::vector<std::string> devices;  // that the run was on, in order, each once
@@ -65,6 +68,9 @@ Result<void> restore(Resumed& from,
                      models::CausalLm& model,
                      TrainedAdapter* adapter,
                      Optimizer& optimizer);
+
+/// Takes RunState::reference_log_probs of so many answers from the checkpoint of this path. Errors: kCorrupt.
+Result<Tensor> restore_reference_log_probs(const std::string& checkpoint, int64_t answers);
 
 /// Fills the model of a KL term from the checkpoint of this path. Errors: kCorrupt, kInvalidInput (it was
 /// written without one).

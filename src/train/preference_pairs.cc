@@ -1,0 +1,188 @@
+#include "train/preference_pairs.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "checkpoint/chat_lessons.h"
+
+namespace ferry {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr uint64_t kFileBytesMax = uint64_t{1} << 32;
+constexpr const char* kForm =
+    R"({"prompt": [{"role": "user", "content": "..."}], "chosen": [{"role": "assistant", "content": "..."}], )"
+    R"("rejected": [...]})";
+
+/// A line, taken apart: messages, each with a role.
+struct Conversations {
+  Json prompt = Json::array(), chosen = Json::array(), rejected = Json::array();
+};
+
+Result<Json> messages_of(const Json& line, const char* name) {
+  if (!line.contains(name) || line[name].is_null())
+    return fail(Code::kInvalidInput, "has no \"{}\"; a pair is {}", name, kForm);
+  const Json& list = line[name];
+  if (list.is_string())
+    return fail(
+        Code::kInvalidInput,
+        "\"{}\" is a text; answers are learnt as the model's chat template writes them: make "
+        "it a list of messages, {}",
+        name,
+        kForm);
+  if (!list.is_array() || list.empty())
+    return fail(Code::kInvalidInput, "\"{}\" is no list of messages; a pair is {}", name, kForm);
+  for (const Json& message : list)
+    if (!message.is_object() || !message.contains("role") || !message["role"].is_string())
+      return fail(
+          Code::kInvalidInput, "\"{}\" has a message without \"role\"; a pair is {}", name, kForm);
+  return list;
+}
+
+/// Without a prompt it is what both conversations begin with.
+Result<Conversations> conversations_of(const Json& line) {
+  Conversations c;
+  TRY_ASSIGN(c.chosen, messages_of(line, "chosen"));
+  TRY_ASSIGN(c.rejected, messages_of(line, "rejected"));
+  if (line.contains("prompt") && !line["prompt"].is_null()) {
+    if (line["prompt"].is_string() && c.chosen[0]["role"] != "assistant")
+      return fail(Code::kInvalidInput,
+                  "\"prompt\" is a text beside whole conversations, which hold it: take it out");
+    TRY_ASSIGN(c.prompt, messages_of(line, "prompt"));
+    return c;
+  }
+  size_t common = 0;
+  while (common < std::min(c.chosen.size(), c.rejected.size()) &&
+         c.chosen[common] == c.rejected[common])
+    ++common;
+  if (common == 0)
+    return fail(Code::kInvalidInput,
+                "\"chosen\" and \"rejected\" have no message in common that they begin with, and "
+                "there is no \"prompt\": give it");
+  if (c.chosen == c.rejected)
+    return fail(Code::kInvalidInput,
+                "\"chosen\" and \"rejected\" are the same: nothing is preferred");
+  if (common == c.chosen.size() || common == c.rejected.size())
+    return fail(Code::kInvalidInput,
+                "one of \"chosen\" and \"rejected\" is the beginning of the other, and has no "
+                "answer of its own");
+  const auto cut = static_cast<Json::difference_type>(common);
+  c.prompt = Json(c.chosen.begin(), c.chosen.begin() + cut);
+  c.chosen.erase(c.chosen.begin(), c.chosen.begin() + cut);
+  c.rejected.erase(c.rejected.begin(), c.rejected.begin() + cut);
+  return c;
+}
+
+/// What of one side is learnt: the answer alone, whatever the assistant said before.
+Result<std::vector<text::Lesson>> lessons_of(const Json& line,
+                                             Json messages,
+                                             const Json& answer,
+                                             const ModelTexts& texts,
+                                             const PairReading& reading) {
+  for (const Json* end : {&answer.front(), &answer.back()})
+    if ((*end)["role"] != "assistant")
+      return fail(Code::kInvalidInput,
+                  "its {} message, behind the prompt, is not the assistant's: an answer is",
+                  end == &answer.front() ? "first" : "last");
+  for (Json& message : messages)
+    if (message["role"] == "assistant") message["weight"] = 0;
+  messages.insert(messages.end(), answer.begin(), answer.end());
+  Json conversation = Json::object();
+  for (const char* name : {"tools", "chat_template_kwargs"})
+    if (line.contains(name)) conversation[name] = line[name];
+  conversation["messages"] = std::move(messages);
+  TRY_ASSIGN(std::vector<text::Lesson> lessons,
+             chat_lessons(texts, json_text(conversation), reading.directory, reading.unix_ms));
+  for (const text::Lesson& l : lessons)
+    if (std::ssize(l.ids) > reading.tokens_max)
+      return fail(
+          Code::kInvalidInput,
+          "has {} tokens with its prompt, and data.sequence_length is {}: raise it, or leave "
+          "the pair out",
+          l.ids.size(),
+          reading.tokens_max);
+  return lessons;
+}
+
+bool same(const std::vector<text::Lesson>& a, const std::vector<text::Lesson>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
+    return x.ids == y.ids && x.learnt == y.learnt;
+  });
+}
+
+Result<PreferencePair> pair_of(const std::string& text,
+                               const ModelTexts& texts,
+                               const PairReading& reading) {
+  TRY(parse_json(text, "the line"));
+  const Json line = Json::parse(text);
+  if (!line.is_object()) return fail(Code::kInvalidInput, "is no JSON object; a pair is {}", kForm);
+  TRY_ASSIGN(const Conversations c, conversations_of(line));
+  PreferencePair pair;
+  const auto side = [&](const char* name, const Json& answer) -> Result<std::vector<text::Lesson>> {
+    Result<std::vector<text::Lesson>> lessons = lessons_of(line, c.prompt, answer, texts, reading);
+    if (!lessons) return fail(lessons.error().code, "\"{}\": {}", name, lessons.error().message);
+    return lessons;
+  };
+  TRY_ASSIGN(pair.chosen, side("chosen", c.chosen));
+  TRY_ASSIGN(pair.rejected, side("rejected", c.rejected));
+  if (same(pair.chosen, pair.rejected))
+    return fail(Code::kInvalidInput,
+                "\"chosen\" and \"rejected\" are the same to the model: nothing is preferred");
+  return pair;
+}
+
+}  // namespace
+
+int64_t tokens_of(const PreferencePair& pair) {
+  int64_t tokens = 0;
+  for (const auto* side : {&pair.chosen, &pair.rejected})
+    for (const text::Lesson& l : *side) tokens += std::ssize(l.ids) - 1;
+  return tokens;
+}
+
+Result<PreferencePairs> read_preference_pairs(const std::string& path,
+                                              const ModelTexts& texts,
+                                              const PairReading& reading) {
+  TRY_ASSIGN(const std::string text, read_file(path, kFileBytesMax));
+  return parse_preference_pairs(text, path, texts, reading);
+}
+
+Result<PreferencePairs> parse_preference_pairs(std::string_view text,
+                                               const std::string& path,
+                                               const ModelTexts& texts,
+                                               const PairReading& reading) {
+  PreferencePairs all;
+  std::string_view rest = text;
+  for (size_t number = 1; !rest.empty(); ++number) {
+    const size_t end = std::min(rest.find('\n'), rest.size());
+    const std::string line(rest.substr(0, end));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    if (line.find_first_not_of(" \t\r") == line.npos) continue;
+    Result<PreferencePair> pair = pair_of(line, texts, reading);
+    if (pair) {
+      all.pairs.push_back(*std::move(pair));
+    } else {
+      // What the model's files lack no other line has.
+      const bool of_line =
+          pair.error().code == Code::kInvalidInput || pair.error().code == Code::kCorrupt;
+      const std::string why = fmt::format("{}:{}: {}", path, number, pair.error().message);
+      if (!of_line) return fail(pair.error().code, "{}", why);
+      if (std::ssize(all.left_out) == reading.bad_max)
+        return fail(Code::kInvalidInput,
+                    "{}{}",
+                    why,
+                    reading.bad_max > 0
+                        ? fmt::format(" (and dpo.skip_bad lets {} be left out)", reading.bad_max)
+                        : std::string());
+      all.left_out.push_back(why);
+    }
+    if (reading.go_on && !reading.go_on()) return fail(Code::kTimeout, "{}: stopped", path);
+  }
+  if (all.pairs.empty()) return fail(Code::kInvalidInput, "{}: has no pairs", path);
+  return all;
+}
+
+}  // namespace ferry

@@ -1,0 +1,55 @@
+// Pairs of answers of which one is preferred: what a model learns from by the loss of preferences. A set of
+// them is a file of JSON lines.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "checkpoint/model_texts.h"
+#include "text/lesson.h"
+
+namespace ferry {
+
+/// Both answers as the model would be asked for them: chat_lessons of their conversations, in which the answer
+/// alone is learnt. (Several where the chat template changes the past, checkpoint/chat_lessons.h.)
+struct PreferencePair {
+  std::vector<text::Lesson> chosen, rejected;
+};
+
+/// Tokens that the model is run on for it.
+int64_t tokens_of(const PreferencePair& pair);
+
+struct PreferencePairs {
+  std::vector<PreferencePair> pairs;
+  std::vector<std::string> left_out;  // why, with the line
+};
+
+struct PairReading {
+  std::string directory;             // the model's, for messages
+  int64_t tokens_max = 0;            // of an answer with its prompt
+  int64_t bad_max = 0;               // lines that are left out, if they cannot be used
+  int64_t unix_ms = 0;               // what templates that ask for the time are told
+  std::function<bool()> go_on = {};  // after each line; false: give up
+};
+
+/// The lines of a file, as TRL has them: {"prompt": [messages], "chosen": [messages], "rejected": [messages]}, or
+/// without "prompt" where both are whole conversations, whose common beginning it is. "tools" and
+/// "chat_template_kwargs" are chat_lessons'; other fields are the dataset's own and not looked at. The first
+/// message of an answer, and the last, are the assistant's.
+/// Errors: kInvalidInput with the line: not such a pair (texts instead of messages, nothing in common, two answers
+/// that are the same tokens), chat_lessons', an answer that is too long with its prompt; a file without pairs;
+/// kNotFound; kTimeout: go_on gave up.
+Result<PreferencePairs> read_preference_pairs(const std::string& path,
+                                              const ModelTexts& texts,
+                                              const PairReading& reading);
+/// The same of a file's text.
+Result<PreferencePairs> parse_preference_pairs(std::string_view text,
+                                               const std::string& path,
+                                               const ModelTexts& texts,
+                                               const PairReading& reading);
+
+}  // namespace ferry

@@ -1,0 +1,140 @@
+// Pairs of answers: what of them is learnt, and what is refused, by its line.
+#include "train/preference_pairs.h"
+
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "checkpoint/chat_test_support.h"
+
+namespace ferry {
+namespace {
+
+class Pairs : public testing::Test {
+ protected:
+  Result<PreferencePairs> read(const std::string& lines, const PairReading& reading) const {
+    const std::string path = testing::TempDir() + "/pairs.jsonl";
+    EXPECT_TRUE(write_file_atomic(path, lines));
+    return read_preference_pairs(path, texts_, reading);
+  }
+  /// Both answers as text, what is learnt in {braces}; or why there are none.
+  std::vector<std::string> sides(const std::string& line) const {
+    const auto all = read(line, {.directory = "model", .tokens_max = 200});
+    if (!all) return {all.error().message};
+    EXPECT_EQ(all->pairs.size(), 1u);
+    std::vector<std::string> out;
+    for (const auto* side : {&all->pairs[0].chosen, &all->pairs[0].rejected}) {
+      out.emplace_back();
+      for (const text::Lesson& l : *side) {
+        bool open = false;
+        for (size_t i = 0; i <= l.ids.size(); ++i) {
+          const bool learnt = i < l.ids.size() && l.learnt[i];
+          if (learnt != open) out.back() += learnt ? "{" : "}";
+          open = learnt;
+          if (i < l.ids.size()) out.back() += texts_.tokenizer->token_bytes(l.ids[i]);
+        }
+      }
+    }
+    return out;
+  }
+  std::string refusal(const std::string& line) const {
+    const auto all = read(line, {.directory = "model", .tokens_max = 40});
+    return all ? "" : all.error().message;
+  }
+
+  const ModelTexts texts_ = chat_texts(kChatml);
+};
+
+constexpr const char* kUser = R"({"role": "user", "content": "Hi"})";
+constexpr const char* kGood = R"({"role": "assistant", "content": "Ho"})";
+constexpr const char* kBad = R"({"role": "assistant", "content": "No"})";
+
+std::string pair(const std::string& prompt,
+                 const std::string& chosen,
+                 const std::string& rejected) {
+  return (prompt.empty() ? "{" : R"({"prompt": [)" + prompt + "], ") + R"("chosen": [)" + chosen +
+         R"(], "rejected": [)" + rejected + R"(], "score": 7})";
+}
+
+TEST_F(Pairs, OfAnswersAloneIsLearnt) {
+  const std::vector<std::string> expected = {
+      "<|bos|>user\nHi<|eos|>\n<|bos|>assistant\n{Ho<|eos|>}",
+      "<|bos|>user\nHi<|eos|>\n<|bos|>assistant\n{No<|eos|>}"};
+  EXPECT_EQ(sides(pair(kUser, kGood, kBad)), expected);
+  // Whole conversations, whose common beginning is the prompt.
+  EXPECT_EQ(sides(pair("", std::string(kUser) + "," + kGood, std::string(kUser) + "," + kBad)),
+            expected);
+  // What the assistant said before is the prompt's, whatever weight it has.
+  EXPECT_EQ(sides(pair(std::string(kUser) +
+                           R"(, {"role": "assistant", "content": "x", "weight": 1}, )" + kUser,
+                       kGood,
+                       kBad))[1],
+            "<|bos|>user\nHi<|eos|>\n<|bos|>assistant\nx<|eos|>\n<|bos|>user\nHi<|eos|>\n"
+            "<|bos|>assistant\n{No<|eos|>}");
+  // An answer may go on over several turns, and be as long as it likes beside the other.
+  EXPECT_EQ(sides(pair(kUser, std::string(kGood) + "," + kUser + "," + kBad, kBad))[0],
+            "<|bos|>user\nHi<|eos|>\n<|bos|>assistant\n{Ho<|eos|>}\n<|bos|>user\nHi<|eos|>\n"
+            "<|bos|>assistant\n{No<|eos|>}");
+}
+
+TEST_F(Pairs, AreRefusedByTheirLine) {
+  const std::string user = kUser, good = kGood;
+  for (
+      const auto& [line, says] : std::vector<std::pair<std::string, std::vector<const char*>>>{
+          {R"({"prompt": "Hi", "chosen": "Ho", "rejected": "No"})", {"\"chosen\" is a text"}},
+          {R"({"prompt": "Hi", "chosen": [)" + good + R"(], "rejected": [)" + kBad + "]}",
+           {"\"prompt\" is a text", "list of messages"}},
+          {R"({"prompt": "Hi", "chosen": [)" + user + "," + good + R"(], "rejected": [)" + user +
+               "," + kBad + "]}",
+           {"\"prompt\" is a text", "take it out"}},
+          {R"({"prompt": [)" + user + R"(], "chosen": [)" + good + "]}", {"no \"rejected\""}},
+          {pair("", good, kBad), {"no message in common"}},
+          {pair("", user + "," + good, user + "," + good), {"are the same"}},
+          {pair(kUser, kGood, kGood), {"are the same"}},
+          {pair("", user, user + "," + good), {"the beginning of the other"}},
+          {pair("", user + "," + good, user + "," + user), {"\"rejected\"", "not the assistant's"}},
+          {pair(kUser, good + "," + user, kBad), {"\"chosen\"", "last message"}},
+          {pair(kUser, R"({"role": "assistant", "content": "a<|eos|>b"})", kBad),
+           {"\"chosen\": message 2", "<|eos|>"}},
+          {pair(kUser, kGood, R"({"content": "No"})"), {"without \"role\""}},
+          {pair(kUser, kGood, R"({"role": "assistant", "content": "No", "mood": 1})"), {"mood"}},
+          {"[1]", {"no JSON object"}},
+          {R"({"prompt": )", {"line"}},
+          {pair(
+               kUser,
+               kGood,
+               R"({"role": "assistant", "content": "a b c d e f g h i j k l m n o p q r s t u v w x y"})"),
+           {"\"rejected\"", "tokens with its prompt", "data.sequence_length is 40"}}}) {
+    const std::string said = refusal(pair(kUser, kGood, kBad) + "\n\n" + line + "\n");
+    EXPECT_NE(said.find("pairs.jsonl:3: "), std::string::npos) << line << "\n" << said;
+    for (const char* s : says) EXPECT_NE(said.find(s), std::string::npos) << line << "\n" << said;
+  }
+  EXPECT_NE(refusal("\n").find("no pairs"), std::string::npos);
+}
+
+TEST_F(Pairs, SomeBadLinesMayBeLeftOut) {
+  const std::string lines =
+      "{}\n" + pair(kUser, kGood, kBad) + "\n" + pair(kUser, kGood, kGood) + "\n";
+  const auto two = read(lines, {.directory = "model", .tokens_max = 40, .bad_max = 2});
+  ASSERT_TRUE(two) << two.error().message;
+  EXPECT_EQ(two->pairs.size(), 1u);
+  ASSERT_EQ(two->left_out.size(), 2u);
+  EXPECT_NE(two->left_out[1].find("pairs.jsonl:3: "), std::string::npos) << two->left_out[1];
+  const auto one = read(lines, {.directory = "model", .tokens_max = 40, .bad_max = 1});
+  ASSERT_FALSE(one);
+  EXPECT_NE(one.error().message.find("pairs.jsonl:3: "), std::string::npos) << one.error().message;
+  EXPECT_NE(one.error().message.find("dpo.skip_bad"), std::string::npos) << one.error().message;
+}
+
+TEST_F(Pairs, AreReadByAModelThatChats) {
+  const ModelTexts mute = chat_texts("");
+  const std::string path = testing::TempDir() + "/pairs.jsonl";
+  ASSERT_TRUE(write_file_atomic(path, pair(kUser, kGood, kBad)));
+  const auto all =
+      read_preference_pairs(path, mute, {.directory = "model", .tokens_max = 40, .bad_max = 9});
+  ASSERT_FALSE(all);  // no line is to blame
+  EXPECT_EQ(all.error().code, Code::kNotFound);
+  EXPECT_NE(all.error().message.find("chat template"), std::string::npos) << all.error().message;
+}
+
+}  // namespace
+}  // namespace ferry
