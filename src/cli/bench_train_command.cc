@@ -20,8 +20,8 @@ struct Arguments {
 
 Result<void> bench(const Arguments& args, const std::vector<std::string>& overrides) {
   TRY(check_output_path(args.write_config, OutputKind::kModelConfig));
-  // The tokens are random: whatever data.dir is, nobody opens it, and nobody needs to give one.
-  std::vector<std::string> all = {"--data.dir=none"};
+  // The tokens are random: whatever is learnt from, nobody opens it, and nobody needs to give it.
+  std::vector<std::string> all = {"--data.dir=none", "--dpo.pairs=", "--dpo.held_out="};
   all.insert(all.end(), overrides.begin(), overrides.end());
   TRY_ASSIGN(const Settings settings, read_settings(args.config, all));
   TRY_ASSIGN(const BenchmarkResult r, benchmark_training(settings, args.steps, args.warmup));
