@@ -51,7 +51,7 @@ made_by_ferry() {
     *)
       matches "$2" 'data|data/\.lock|data/(train|held-out)-[^/]*\.tok' \
         'data/(manifest\.json|tokenizer\.json|held-out\.txt)(\.tmp\..*)?' \
-        'run|run/\.lock|run/(metrics\.jsonl|curve\.svg)(\.tmp\..*)?' \
+        'run|run/\.lock|run/(metrics\.jsonl|curve\.svg|status\.json)(\.tmp\..*)?' \
         'run/metrics\.([0-9]+\.jsonl|unreadable\.txt)(\.tmp\..*)?' \
         'run/samples|run/samples/step-[0-9]+\.txt(\.tmp\..*)?' \
         'run/tensorboard|run/tensorboard/events\..*' 'run/step-[0-9]+|run/\.step-[0-9]+\.(tmp|old|trash)\..*'

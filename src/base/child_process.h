@@ -42,6 +42,8 @@ class ChildProcess {
   ChildProcess& operator=(ChildProcess&&) noexcept;
   ~ChildProcess();
 
+  /// -1 once its end is known.
+  pid_t pid() const { return pid_; }
   /// The end of the pipe to read; -1 once it was closed.
   int pipe() const { return pipe_; }
   void close_pipe();

@@ -1,8 +1,11 @@
 #include "base/system.h"
 
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <array>
 #include <cstdlib>
+#include <sstream>
 #include <string_view>
 
 #include "base/file.h"
@@ -44,6 +47,28 @@ std::string state_folder() {
 std::string emulator_name() {
   const char* const name = std::getenv("FERRY_EMULATOR");
   return name == nullptr ? "" : name;
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  if (::gethostname(name.data(), name.size() - 1) != 0) return "this machine";
+  return name.data();
+}
+
+std::optional<int64_t> process_began(int64_t pid) {
+  const Result<std::string> stat = read_file(fmt::format("/proc/{}/stat", pid));
+  if (!stat) return std::nullopt;
+  // "PID (NAME) STATE ...", where a name may hold anything; the beginning is the 20th field from the state on.
+  const size_t name_end = stat->rfind(") ");
+  if (name_end == std::string::npos) return std::nullopt;
+  std::istringstream fields(stat->substr(name_end + 2));
+  std::string state, field;
+  fields >> state;
+  if (state == "Z" || state == "X") return std::nullopt;
+  for (int i = 0; i < 18; ++i) fields >> field;
+  int64_t began = 0;
+  if (!(fields >> began)) return std::nullopt;
+  return began;
 }
 
 std::string processor_name() {

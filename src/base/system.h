@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace ferry {
@@ -17,6 +18,13 @@ uint64_t file_bytes_max();
 /// Where a program keeps notes of its own (XDG base directories): $XDG_STATE_HOME, or
 /// ~/.local/state. Empty: the user has no home.
 std::string state_folder();
+
+/// Name of this machine.
+std::string host_name();
+
+/// When a process that lives began, in ticks since the machine did: with its number it names one process,
+/// where numbers are used again. None: it is gone, or has ended and nobody has asked how (a zombie).
+std::optional<int64_t> process_began(int64_t pid);
 
 /// "Intel(R) Xeon(R) Processor" or the like, for reports.
 std::string processor_name();

@@ -24,6 +24,7 @@
 #include "cli/passport_command.h"
 #include "cli/score_command.h"
 #include "cli/serve_command.h"
+#include "cli/status_command.h"
 #include "cli/tasks_command.h"
 #include "cli/tokenizer_command.h"
 #include "cli/train_command.h"
@@ -48,6 +49,7 @@ void add_commands(ferry::cli::Command& program) {
   add_logits_command(program);
   add_convert_command(program);
   add_ops_command(program);
+  add_status_command(program);
   add_passport_command(program);
   add_score_command(program);
   add_tasks_command(program);

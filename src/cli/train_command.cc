@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -29,6 +30,7 @@
 #include "rl/loop.h"
 #include "train/loop.h"
 #include "train/model_setup.h"
+#include "train/run_status.h"
 #include "train/run_texts.h"
 #include "train/supervisor.h"
 #include "train/worker_crew.h"
@@ -133,6 +135,13 @@ std::string resuming(const Kind& kind,
                                     config);
   for (const std::string& o : overrides) command += " " + shell_quoted(o);
   return command + " --resume";
+}
+
+/// The same for whoever reads it in another folder.
+std::string from_here(const std::string& command) {
+  std::error_code gone;
+  const std::string here = std::filesystem::current_path(gone).string();
+  return gone ? command : fmt::format("cd {} && {}", shell_quoted(here), command);
 }
 
 supervisor::Settings rules_of(const SupervisorSettings& s, std::string go_on) {
@@ -355,11 +364,38 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
   command.again.emplace_back("--again");
   // The supervisor acts whether or not anybody reads what it says.
   PatientOutput said(stderr);
-  const int status = supervisor::supervise(
-      command,
-      rules_of(settings->supervisor, resuming(kind, args, overrides, args.ranks)),
-      system_clock(),
-      [&said](std::string_view text) { said.write(std::string(text) + "\n"); });
+  const auto tell_patiently = [&said](std::string_view text) {
+    said.write(std::string(text) + "\n");
+  };
+  const auto not_shown = [&](const Status& why) {
+    tell_patiently(
+        fmt::format("ferry: what `ferry status` shows could not be written: {}", why.message));
+  };
+  const Result<std::unique_ptr<RunStatusFile>> file =
+      RunStatusFile::open(settings->checkpoint.dir, not_shown);
+  if (!file) not_shown(file.error());
+  const std::string go_on = resuming(kind, args, overrides, args.ranks);
+  const RunStatus shown{.began_unix_ms = system_clock().unix_ms(),
+                        .pid = ::getpid(),
+                        .process_began = process_began(::getpid()).value_or(0),
+                        .host = host_name(),
+                        .steps = settings->train.steps,
+                        .go_on = from_here(go_on)};
+  std::optional<RunStatus> last;
+  const int status = supervisor::supervise(command,
+                                           rules_of(settings->supervisor, go_on),
+                                           system_clock(),
+                                           tell_patiently,
+                                           shown,
+                                           [&](const RunStatus& now) {
+                                             if (!file) return;
+                                             if (now.exit_code)
+                                               last = now;
+                                             else
+                                               (*file)->put(now);
+                                           });
+  if (last)
+    if (const Result<void> written = (*file)->finish(*last); !written) not_shown(written.error());
   while (!said.flush(3600)) {
   }
   return status;

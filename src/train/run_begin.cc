@@ -1,5 +1,7 @@
 #include "train/run_begin.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 
@@ -9,6 +11,7 @@
 #include "checkpoint/staged_folder.h"
 #include "models/registry.h"
 #include "train/model_setup.h"
+#include "train/run_status.h"
 
 namespace ferry {
 namespace {
@@ -196,18 +199,21 @@ Result<Beginning> going_on(const Settings& settings,
 
 Result<void> remove_run_leftovers(const std::string& folder) {
   constexpr std::string_view kMark = ".tmp.";
+  const std::string supervisors = fmt::format("{}.", ::getppid());  // may be writing just now
   const auto sweep = [&](const std::string& in, auto&& ours) -> Result<void> {
     TRY_ASSIGN(const std::vector<std::string> names, list_folder(in));
     for (const std::string_view name : names) {
       const size_t mark = name.find(kMark);
       if (mark != std::string_view::npos && ours(name.substr(0, mark)) &&
-          is_process_and_serial(name.substr(mark + kMark.size())))
+          is_process_and_serial(name.substr(mark + kMark.size())) &&
+          !name.substr(mark + kMark.size()).starts_with(supervisors))
         TRY(remove_tree(join_path(in, std::string(name))));
     }
     return {};
   };
-  TRY(sweep(folder,
-            [](std::string_view of) { return of == "metrics.jsonl" || of == "curve.svg"; }));
+  TRY(sweep(folder, [](std::string_view of) {
+    return of == "metrics.jsonl" || of == "curve.svg" || of == kRunStatusName;
+  }));
   const std::string samples = join_path(folder, kSamplesFolder);
   TRY_ASSIGN(const bool there, is_there(samples));
   if (!there) return {};

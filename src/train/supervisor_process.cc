@@ -17,6 +17,7 @@
 
 #include "base/check.h"
 #include "base/child_process.h"
+#include "train/run_status.h"
 #include "train/supervisor.h"
 #include "train/worker_crew.h"
 
@@ -35,13 +36,35 @@ bool ignored(int signal) {
   return ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
+constexpr double kShownEveryS = 3;
+
+std::string stage_of(const State& s) {
+  if (s.done) return "ended";
+  switch (s.worker) {
+    case State::Worker::kNone: return "between two starts";
+    case State::Worker::kStopping:
+    case State::Worker::kKilled: return "stopping";
+    case State::Worker::kStarting:
+    case State::Worker::kRunning: break;
+  }
+  if (s.stopping) return "stopping";
+  return phase_of(s.last.work) == Phase::kStarting ? "starting" : "running";
+}
+
 class Shell {
  public:
   Shell(const Command& command,
         const Settings& settings,
         const Clock& clock,
-        const std::function<void(std::string_view)>& log)
-      : command_(command), settings_(settings), clock_(clock), log_(log) {
+        const std::function<void(std::string_view)>& log,
+        const RunStatus& shown,
+        const std::function<void(const RunStatus&)>& show)
+      : command_(command),
+        settings_(settings),
+        clock_(clock),
+        log_(log),
+        status_(shown),
+        show_(show) {
     sigset_t watched;
     ::sigemptyset(&watched);
     ::sigaddset(&watched, SIGCHLD);
@@ -70,9 +93,10 @@ class Shell {
       });
       for (const Action& action : actions)
         if (const Exit* exit = std::get_if<Exit>(&action))
-          return exit->code;
+          return ended(exit->code);
         else
           std::visit([this](const auto& a) { carry_out(a); }, action);
+      show(state);
       if (events_.empty()) wait_until(wake_at(state, settings_));
       Event event = Tick{};
       if (!events_.empty()) {
@@ -103,9 +127,9 @@ class Shell {
     if (!worker_) return;
     const std::optional<std::string> at = worker_->report(clock_.monotonic_s());
     worker_->kill();
-    if (at) log_(*at);
+    if (at) say(*at);
   }
-  void carry_out(const Log& log) { log_(log.text); }
+  void carry_out(const Log& log) { say(log.text); }
   void carry_out(const Exit&) {}
 
   void wait_until(double deadline) {
@@ -136,15 +160,53 @@ class Shell {
     std::optional<Event> end = worker_->ended(clock_.monotonic_s());
     if (!end) return;
     read_heartbeats();  // what it wrote after the last look
-    if (!worker_->cause().empty()) log_(worker_->cause());
+    if (!worker_->cause().empty()) say(worker_->cause());
     worker_.reset();
     events_.push_back(*std::move(end));
+  }
+
+  void say(const std::string& text) {
+    log_(text);
+    status_.said.push_back({.unix_ms = clock_.unix_ms(), .text = text});
+    if (status_.said.size() > kRunMessagesMax) status_.said.erase(status_.said.begin());
+    changed_ = true;
+  }
+
+  /// A worker that loads has the folder to itself; before, another run may be at it.
+  void show(const State& state) {
+    const double now = clock_.monotonic_s();
+    folder_is_ours_ = folder_is_ours_ || (state.heard && state.last.work != Work::kReadingData);
+    std::string stage = stage_of(state);
+    changed_ = changed_ || stage != status_.stage || state.starts != status_.starts;
+    status_.stage = std::move(stage);
+    status_.starts = state.starts;
+    if (!folder_is_ours_ || (!changed_ && now - shown_at_ < kShownEveryS)) return;
+    changed_ = false;
+    shown_at_ = now;
+    status_.written_unix_ms = clock_.unix_ms();
+    status_.ranks =
+        worker_ ? worker_->status(now, status_.written_unix_ms) : std::vector<RankStatus>();
+    show_(status_);
+  }
+
+  int ended(int code) {
+    if (!folder_is_ours_) return code;
+    status_.stage = "ended";
+    status_.exit_code = code;
+    status_.written_unix_ms = clock_.unix_ms();
+    status_.ranks.clear();
+    show_(status_);
+    return code;
   }
 
   const Command& command_;
   const Settings& settings_;
   const Clock& clock_;
   const std::function<void(std::string_view)>& log_;
+  RunStatus status_;
+  const std::function<void(const RunStatus&)>& show_;
+  bool folder_is_ours_ = false, changed_ = true;
+  double shown_at_ = -1e300;
   sigset_t mask_{};
   int signals_ = -1;
   std::optional<WorkerCrew> worker_;
@@ -156,8 +218,10 @@ class Shell {
 int supervise(const Command& command,
               const Settings& settings,
               const Clock& clock,
-              const std::function<void(std::string_view)>& log) {
-  return Shell(command, settings, clock, log).run();
+              const std::function<void(std::string_view)>& log,
+              const RunStatus& shown,
+              const std::function<void(const RunStatus&)>& show) {
+  return Shell(command, settings, clock, log, shown, show).run();
 }
 
 Result<Pulse> Pulse::open(bool supervised) {

@@ -11,6 +11,7 @@
 #include "base/child_process.h"
 #include "base/file.h"
 #include "base/random.h"
+#include "train/run_status.h"
 
 namespace ferry::supervisor {
 namespace {
@@ -471,9 +472,13 @@ class SupervisedProcess : public ::testing::Test {
           Settings settings = {.backoff_first_s = 0.01},
           const std::string& replay = "") {
     const Command command{"/bin/sh", "sh", {"-c", first}, {"-c", again}, replay};
-    return supervise(command, settings, system_clock(), [this](std::string_view s) {
-      said_ += std::string(s) + "\n";
-    });
+    return supervise(
+        command,
+        settings,
+        system_clock(),
+        [this](std::string_view s) { said_ += std::string(s) + "\n"; },
+        {.pid = 77},
+        [this](const RunStatus& s) { shown_.push_back(s); });
   }
 
   /// Waits until the file is there, at most 10 s.
@@ -491,6 +496,7 @@ class SupervisedProcess : public ::testing::Test {
   }
 
   std::string folder_, said_;
+  std::vector<RunStatus> shown_;
 };
 
 /// Five steps are done; it trains, and waits for no rank (Heartbeat's bytes).
@@ -508,6 +514,39 @@ TEST_F(SupervisedProcess, StartsACrashedWorkerAgainWithTheOtherArguments) {
   EXPECT_EQ(run(std::string(kBeat) + "kill -SEGV $$", "exit 0"), 0);
   EXPECT_NE(said_.find("signal 11"), std::string::npos) << said_;
   EXPECT_NE(said_.find("after step 5"), std::string::npos) << said_;
+}
+
+TEST_F(SupervisedProcess, ShowsWhatTheRunIsAt) {
+  EXPECT_EQ(run(std::string(kBeat) + "sleep 0.3; kill -SEGV $$",
+                std::string(kBeat) + "sleep 0.3; exit 0"),
+            0);
+  std::vector<std::string> stages;
+  for (const RunStatus& s : shown_) {
+    EXPECT_EQ(s.pid, 77);
+    if (stages.empty() || stages.back() != s.stage) stages.push_back(s.stage);
+    if (s.stage != "running") continue;
+    ASSERT_EQ(s.ranks.size(), 1u);
+    EXPECT_EQ(s.ranks[0].step, 5);
+    EXPECT_EQ(s.ranks[0].doing, "training");
+    EXPECT_GT(s.ranks[0].pid, 0);
+    EXPECT_NEAR(static_cast<double>(s.ranks[0].heard_unix_ms),
+                static_cast<double>(s.written_unix_ms),
+                2000);
+  }
+  EXPECT_EQ(
+      stages,
+      (std::vector<std::string>{"running", "between two starts", "starting", "running", "ended"}));
+  const RunStatus& last = shown_.back();
+  EXPECT_EQ(last.exit_code, 0);
+  EXPECT_EQ(last.starts, 2);
+  ASSERT_EQ(last.said.size(), 1u);
+  EXPECT_NE(last.said[0].text.find("signal 11"), std::string::npos) << last.said[0].text;
+}
+
+// A worker that has not begun to load may have been refused the folder: what another run shows stays.
+TEST_F(SupervisedProcess, ShowsNothingOfAFolderThatIsNotItsOwn) {
+  EXPECT_EQ(run("exit 2", "exit 0"), 2);
+  EXPECT_TRUE(shown_.empty());
 }
 
 TEST_F(SupervisedProcess, TellsTheWorkerAfterADevicesFailureHowFarToReplay) {
@@ -536,16 +575,19 @@ TEST_F(SupervisedProcess, EndsAHangBeforeItTellsOfIt) {
   const Command command{"/bin/sh", "sh", {"-c", hang}, {"-c", "exit 2"}, ""};
   const Settings settings{.backoff_first_s = 0.01, .step_patience_s = 0.3, .patience_intervals = 0};
   bool told = false, lives = true;
-  EXPECT_EQ(supervise(command,
-                      settings,
-                      system_clock(),
-                      [&](std::string_view text) {
-                        if (text.find("ending it") == text.npos) return;
-                        told = true;
-                        const pid_t worker = std::stoi(*read_file(in_folder("pid")));
-                        for (int i = 0; i < 500 && runs(worker); ++i) pause_ms(10);
-                        lives = runs(worker);
-                      }),
+  EXPECT_EQ(supervise(
+                command,
+                settings,
+                system_clock(),
+                [&](std::string_view text) {
+                  if (text.find("ending it") == text.npos) return;
+                  told = true;
+                  const pid_t worker = std::stoi(*read_file(in_folder("pid")));
+                  for (int i = 0; i < 500 && runs(worker); ++i) pause_ms(10);
+                  lives = runs(worker);
+                },
+                {},
+                [](const RunStatus&) {}),
             2);
   EXPECT_TRUE(told);
   EXPECT_FALSE(lives);

@@ -67,9 +67,8 @@ std::string who_holds_up(const std::vector<RankReport>& ranks, double now_s) {
     const bool holds = last.waits_for < 0 || ranks[r].stopped;
     std::string& list = holds ? holding : waiting;
     list += fmt::format("{}rank {}: {}", list.empty() ? "" : "; ", r, in_words(last));
-    list += holds
-                ? fmt::format(", silent for {}", format_duration(now_s - ranks[r].since_s))
-                : fmt::format(", waiting for rank {}", last.waits_for);
+    list += holds ? fmt::format(", silent for {}", format_duration(now_s - ranks[r].since_s))
+                  : fmt::format(", waiting for rank {}", last.waits_for);
     if (ranks[r].stopped) list += " (a signal has stopped it)";
   }
   return fmt::format("{}{}{}", holding, holding.empty() || waiting.empty() ? "" : "; ", waiting);
@@ -154,6 +153,22 @@ std::optional<std::string> WorkerCrew::report(double now_s) const {
     reports.back().stopped = r.process.stopped();
   }
   return who_holds_up(reports, now_s);
+}
+
+std::vector<RankStatus> WorkerCrew::status(double now_s, int64_t now_unix_ms) const {
+  std::vector<RankStatus> all;
+  for (const Rank& r : ranks_) {
+    const auto silent_ms = static_cast<int64_t>((now_s - r.report.since_s) * 1000);
+    RankStatus one{.pid = std::max<int64_t>(0, r.process.pid()),
+                   .step = r.work.step,
+                   .doing = in_words(r.work),
+                   .heard_unix_ms = now_unix_ms - silent_ms,
+                   .stopped = r.process.stopped(),
+                   .ended = r.report.ended};
+    if (r.report.last.waits_for >= 0) one.waits_for = r.report.last.waits_for;
+    all.push_back(std::move(one));
+  }
+  return all;
 }
 
 void WorkerCrew::reap(double now_s) {

@@ -14,6 +14,7 @@
 
 #include "base/child_process.h"
 #include "base/result.h"
+#include "train/run_status.h"
 #include "train/supervisor.h"
 
 namespace ferry::supervisor {
@@ -64,6 +65,8 @@ class WorkerCrew {
   std::optional<Heartbeat> heard(double now_s);
   /// What they are at, if there are several.
   std::optional<std::string> report(double now_s) const;
+  /// The same of each, for whoever looks in from outside.
+  std::vector<RankStatus> status(double now_s, int64_t now_unix_ms) const;
   /// Its end, when all have ended: told once. Others are ended where that is to be.
   std::optional<Event> ended(double now_s);
   /// Who it was, in words, if there were several; after ended().

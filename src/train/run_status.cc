@@ -1,0 +1,291 @@
+#include "train/run_status.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <exception>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/file.h"
+#include "base/json_fields.h"
+#include "base/system.h"
+#include "base/units.h"
+#include "train/progress.h"
+
+namespace ferry {
+namespace {
+
+constexpr int64_t kFormat = 1;
+constexpr int64_t kUnixMsMax = int64_t{1} << 53;
+constexpr uint64_t kFileBytesMax = 1 << 20;
+constexpr size_t kStepsForPace = 20;
+// Longer than any pause between two statuses of a supervisor that lives (Settings::tick_max_s).
+constexpr int64_t kStaleMs = 30'000;
+// A word that is older is worth telling.
+constexpr int64_t kSilentMs = 5'000;
+
+std::string ago(int64_t then_ms, int64_t now_ms) {
+  return format_duration(static_cast<double>(std::max<int64_t>(0, now_ms - then_ms)) / 1000) +
+         " ago";
+}
+
+/// The step of "step-00001200".
+std::optional<int64_t> step_of(std::string_view name) {
+  constexpr std::string_view kPrefix = "step-";
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  name.remove_prefix(kPrefix.size());
+  int64_t step = 0;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
+  if (error != std::errc() || end != name.data() + name.size()) return std::nullopt;
+  return step;
+}
+
+/// Of the newest one, by its name and its list of files: what it holds is looked at by who goes on from it.
+Result<std::optional<int64_t>> newest_step(const std::string& folder) {
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
+  std::optional<int64_t> newest;
+  for (const std::string& name : names) {
+    const std::optional<int64_t> step = step_of(name);
+    if (!step || (newest && *step <= *newest)) continue;
+    TRY_ASSIGN(const bool whole, is_there(join_path(join_path(folder, name), "checksums.json")));
+    if (whole) newest = step;
+  }
+  return newest;
+}
+
+/// Seconds a step takes: the median of the last ones, as the run's own line has it.
+double pace_of(const Metrics& metrics) {
+  std::vector<double> seconds;
+  for (auto r = metrics.steps.rbegin(); r != metrics.steps.rend() && seconds.size() < kStepsForPace;
+       ++r)
+    seconds.push_back(r->seconds);
+  if (seconds.empty()) return 0;
+  std::nth_element(
+      seconds.begin(), seconds.begin() + static_cast<int64_t>(seconds.size() / 2), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+/// As it was when the status was written.
+std::string rank_line(const RankStatus& r, int64_t written_ms) {
+  if (r.ended) return "has ended";
+  std::string line = fmt::format("{} (process {}", r.doing, r.pid);
+  const int64_t silent_ms = written_ms - r.heard_unix_ms;
+  if (silent_ms > kSilentMs)
+    line += fmt::format(", silent for {}", format_duration(static_cast<double>(silent_ms) / 1000));
+  line += ")";
+  if (r.stopped) line += "; a signal has stopped it";
+  if (r.waits_for) line += fmt::format("; waits for rank {}", *r.waits_for);
+  return line;
+}
+
+/// Whether somebody is at it, in words; and what to do if nobody is.
+std::string stage_line(const RunView& view, int64_t now_ms, std::string& advice) {
+  const RunStatus& s = *view.status;
+  const std::string go_on = s.go_on.empty() ? "" : "go on with: " + s.go_on;
+  if (s.exit_code) {
+    const bool whole = !view.metrics.steps.empty() && view.metrics.steps.back().step >= s.steps;
+    if (!whole) advice = go_on;
+    return fmt::format("ended {} with status {}{}",
+                       ago(s.written_unix_ms, now_ms),
+                       *s.exit_code,
+                       *s.exit_code != 0 ? ""
+                       : whole           ? ": it is done"
+                                         : ": it was stopped, having saved");
+  }
+  if (view.supervised && !*view.supervised) {
+    advice = go_on;
+    return fmt::format(
+        "nobody is at it: process {} was killed, or the machine went down, {} or later",
+        s.pid,
+        ago(s.written_unix_ms, now_ms));
+  }
+  std::string line = fmt::format("{} since {} (process {} on {})",
+                                 s.stage,
+                                 format_local_time(s.began_unix_ms, "%F %H:%M:%S"),
+                                 s.pid,
+                                 s.host);
+  if (s.starts > 1) line += fmt::format(", started {} times", s.starts);
+  if (now_ms - s.written_unix_ms > kStaleMs) {
+    line += ", last heard of " + ago(s.written_unix_ms, now_ms);
+    if (!view.supervised)
+      advice = fmt::format("look on {} whether process {} lives; if not, {}", s.host, s.pid, go_on);
+  }
+  return line;
+}
+
+}  // namespace
+
+std::string to_json(const RunStatus& s) {
+  nlohmann::ordered_json j = {{"format", kFormat},
+                              {"stage", s.stage},
+                              {"written_unix_ms", s.written_unix_ms},
+                              {"began_unix_ms", s.began_unix_ms},
+                              {"pid", s.pid},
+                              {"process_began", s.process_began},
+                              {"host", s.host},
+                              {"starts", s.starts},
+                              {"steps", s.steps},
+                              {"go_on", s.go_on}};
+  if (s.exit_code) j["exit_code"] = *s.exit_code;
+  j["ranks"] = nlohmann::ordered_json::array();
+  for (const RankStatus& r : s.ranks) {
+    nlohmann::ordered_json rank = {{"pid", r.pid},
+                                   {"step", r.step},
+                                   {"doing", r.doing},
+                                   {"heard_unix_ms", r.heard_unix_ms},
+                                   {"stopped", r.stopped},
+                                   {"ended", r.ended}};
+    if (r.waits_for) rank["waits_for"] = *r.waits_for;
+    j["ranks"].push_back(std::move(rank));
+  }
+  j["said"] = nlohmann::ordered_json::array();
+  for (const RunMessage& m : s.said)
+    j["said"].push_back({{"unix_ms", m.unix_ms}, {"text", m.text}});
+  return json_text(j) + "\n";
+}
+
+Result<RunStatus> read_run_status(const std::string& folder) {
+  const std::string path = join_path(folder, kRunStatusName);
+  TRY_ASSIGN(const std::string text, read_file(path, kFileBytesMax));
+  TRY_ASSIGN(const nlohmann::json document, parse_json(text, path));
+  JsonProblem problem;
+  JsonFields f(document, path, problem);
+  constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
+  f.integer("format", kFormat, kFormat);
+  RunStatus s{.stage = f.text("stage"),
+              .written_unix_ms = f.integer("written_unix_ms", 0, kUnixMsMax),
+              .began_unix_ms = f.integer("began_unix_ms", 0, kUnixMsMax),
+              .pid = f.integer("pid", 1, std::numeric_limits<int32_t>::max()),
+              .process_began = f.integer("process_began", 0, kAny),
+              .host = f.text("host"),
+              .starts = f.integer("starts", 0, kAny),
+              .steps = f.integer("steps", 0, kAny),
+              .go_on = f.text("go_on")};
+  if (f.has("exit_code")) s.exit_code = static_cast<int>(f.integer("exit_code", 0, 255));
+  size_t i = 0;
+  for (const nlohmann::json& item : f.list("ranks")) {
+    JsonFields r = f.item("ranks", item, i++);
+    RankStatus rank{.pid = r.integer("pid", 0, std::numeric_limits<int32_t>::max()),
+                    .step = r.integer("step", -1, kAny),
+                    .doing = r.text("doing"),
+                    .heard_unix_ms = r.integer("heard_unix_ms", 0, kUnixMsMax),
+                    .stopped = r.boolean("stopped"),
+                    .ended = r.boolean("ended")};
+    if (r.has("waits_for")) rank.waits_for = static_cast<int>(r.integer("waits_for", 0, 1 << 20));
+    s.ranks.push_back(std::move(rank));
+  }
+  i = 0;
+  for (const nlohmann::json& item : f.list("said")) {
+    JsonFields m = f.item("said", item, i++);
+    s.said.push_back({.unix_ms = m.integer("unix_ms", 0, kUnixMsMax), .text = m.text("text")});
+  }
+  TRY(problem.done());
+  return s;
+}
+
+Result<RunView> look_at_run(const std::string& folder) {
+  if (!is_folder(folder)) return fail(Code::kNotFound, "{}: there is no such folder", folder);
+  RunView view{.folder = folder};
+  Result<RunStatus> status = read_run_status(folder);
+  if (status)
+    view.status = *std::move(status);
+  else if (status.error().code != Code::kNotFound)
+    return tl::unexpected(status.error());
+  TRY_ASSIGN(view.metrics, read_metrics(join_path(folder, "metrics.jsonl")));
+  TRY_ASSIGN(view.newest_checkpoint, newest_step(folder));
+  if (!view.status && view.metrics.steps.empty() && !view.newest_checkpoint)
+    return fail(Code::kNotFound,
+                "{}: nothing of a run lies there; name the folder that is checkpoint.dir of one",
+                folder);
+  if (view.status && view.status->host == host_name())
+    view.supervised = process_began(view.status->pid) == view.status->process_began;
+  return view;
+}
+
+std::vector<std::string> lines_of(const RunView& view, int64_t now_ms, int columns) {
+  std::string advice;
+  std::vector<std::string> lines = {"run        " + view.folder};
+  const Metrics& m = view.metrics;
+  if (view.status)
+    lines.push_back("           " + stage_line(view, now_ms, advice));
+  else
+    lines.push_back("           no supervisor has left word here (status.json)");
+  const int64_t steps = view.status       ? view.status->steps
+                        : m.steps.empty() ? 0
+                                          : m.steps.back().step;
+  if (!m.steps.empty())
+    lines.push_back("step       " +
+                    progress_line(m.steps.back(),
+                                  pace_of(m),
+                                  {.steps = steps, .columns = columns > 20 ? columns - 11 : 0}));
+  if (!m.held_out.empty()) {
+    const HeldOutRecord* best = nullptr;
+    for (auto r = m.held_out.begin(); r + 1 != m.held_out.end(); ++r)
+      if (best == nullptr || r->loss < best->loss) best = &*r;
+    lines.push_back("           " + held_out_line(m.held_out.back(), best, {.steps = steps}));
+  }
+  if (view.newest_checkpoint)
+    lines.push_back(fmt::format(
+        "checkpoint of step {}{}",
+        *view.newest_checkpoint,
+        m.steps.empty() || m.steps.back().step <= *view.newest_checkpoint
+            ? ""
+            : fmt::format(", {} steps ago", m.steps.back().step - *view.newest_checkpoint)));
+  else
+    lines.emplace_back("checkpoint none yet");
+  if (view.status && !view.status->exit_code) {
+    const std::vector<RankStatus>& ranks = view.status->ranks;
+    for (size_t r = 0; r < ranks.size(); ++r)
+      lines.push_back(fmt::format("{:<10} {}",
+                                  ranks.size() == 1 ? "worker" : fmt::format("rank {}", r),
+                                  rank_line(ranks[r], view.status->written_unix_ms)));
+  }
+  if (view.status)
+    for (const RunMessage& said : view.status->said)
+      lines.push_back(
+          fmt::format("said       {} {}", format_local_time(said.unix_ms, "%H:%M:%S"), said.text));
+  if (!advice.empty()) lines.push_back(advice);
+  return lines;
+}
+
+Result<std::unique_ptr<RunStatusFile>> RunStatusFile::open(
+    const std::string& folder, std::function<void(const Status&)> failed) {
+  std::unique_ptr<RunStatusFile> file(new RunStatusFile());
+  file->path_ = join_path(folder, kRunStatusName);
+  file->failed_ = std::move(failed);
+  TRY_ASSIGN(file->thread_,
+             WorkThread::start(nullptr, [failed = file->failed_](std::exception_ptr e) {
+               try {
+                 std::rethrow_exception(e);
+               } catch (const std::exception& what) {
+                 failed({Code::kUnavailable, what.what()});
+               }
+             }));
+  return file;
+}
+
+void RunStatusFile::put(RunStatus status) {
+  const std::lock_guard lock(shared_->mutex);
+  const bool waiting = shared_->next.has_value();
+  shared_->next = std::move(status);
+  if (waiting) return;
+  thread_->post([shared = shared_, path = path_, failed = failed_] {
+    std::optional<RunStatus> next;
+    {
+      const std::lock_guard taking(shared->mutex);
+      next = std::exchange(shared->next, std::nullopt);
+    }
+    const Result<void> written = write_file_atomic(path, to_json(*next));
+    if (!written && !std::exchange(shared->told, true)) failed(written.error());
+  });
+}
+
+Result<void> RunStatusFile::finish(const RunStatus& status) {
+  thread_.reset();
+  return write_file_atomic(path_, to_json(status));
+}
+
+}  // namespace ferry

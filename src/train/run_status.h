@@ -1,0 +1,103 @@
+// What a run is at, for whoever looks in from outside: its supervisor keeps it in FOLDER/status.json, and
+// `ferry status` reads it beside metrics and checkpoints. Nothing of the run depends on it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/work_thread.h"
+#include "train/metrics.h"
+
+namespace ferry {
+
+inline constexpr const char* kRunStatusName = "status.json";
+
+/// One process of a worker.
+struct RankStatus {
+  int64_t pid = 0;
+  int64_t step = 0;              // done
+  std::string doing;             // its last word: "training (1 of 2 micro-batches of a step)"
+  int64_t heard_unix_ms = 0;     // when that was
+  std::optional<int> waits_for;  // a rank, which it cannot go on without
+  bool stopped = false;          // by a signal
+  bool ended = false;
+};
+
+/// A line of the supervisor's: a failure, and what follows from it.
+struct RunMessage {
+  int64_t unix_ms = 0;
+  std::string text;
+};
+
+struct RunStatus {
+  std::string stage;  // "starting", "running", "stopping", "between two starts", "ended"
+  int64_t written_unix_ms = 0;
+  int64_t began_unix_ms = 0;  // the supervisor, not the run
+  int64_t pid = 0;            // its process, on `host`
+  int64_t process_began = 0;  // in ticks since that machine did (base/system.h)
+  std::string host;
+  int64_t starts = 0;            // of workers, by this supervisor
+  int64_t steps = 0;             // that the run is to have
+  std::string go_on;             // the command that goes on with it
+  std::optional<int> exit_code;  // of one that has ended
+  std::vector<RankStatus> ranks;
+  std::vector<RunMessage> said;  // the newest last
+};
+
+/// How many messages are kept.
+inline constexpr size_t kRunMessagesMax = 8;
+
+std::string to_json(const RunStatus& status);
+/// Of FOLDER/status.json. Errors: kNotFound (no supervisor has been here), kCorrupt, kUnavailable.
+Result<RunStatus> read_run_status(const std::string& folder);
+
+/// What is known of a run from its folder.
+struct RunView {
+  std::string folder;
+  std::optional<RunStatus> status;
+  std::optional<bool>
+      supervised;  // whether the process that wrote the status lives; unknown on another host
+  Metrics metrics;
+  std::optional<int64_t> newest_checkpoint;  // its step
+};
+/// Errors: kNotFound (no folder, or nothing of a run in it), kCorrupt, kUnavailable.
+Result<RunView> look_at_run(const std::string& folder);
+
+/// The same in words, a line each; at the end what to do, if there is something. Pure.
+std::vector<std::string> lines_of(const RunView& view, int64_t now_unix_ms, int columns);
+
+/// Writes statuses beside whoever gives them: he never waits for a disk.
+/// Owner: the supervisor. put() and finish() from its thread.
+class RunStatusFile {
+ public:
+  /// In FOLDER, once it is there. `failed` is told once, on another thread, of a status that could not be
+  /// written; others are tried all the same. Errors: kExhausted: no thread.
+  static Result<std::unique_ptr<RunStatusFile>> open(const std::string& folder,
+                                                     std::function<void(const Status&)> failed);
+
+  /// Soon; one that has not been written by then is replaced.
+  void put(RunStatus status);
+  /// The last one, now.
+  Result<void> finish(const RunStatus& status);
+
+ private:
+  struct Shared {
+    std::mutex mutex;
+    std::optional<RunStatus> next;
+    bool told = false;  // of a failure; the writing thread's
+  };
+  RunStatusFile() = default;
+
+  std::string path_;
+  std::function<void(const Status&)> failed_;
+  std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
+  std::unique_ptr<WorkThread> thread_;
+};
+
+}  // namespace ferry
