@@ -141,6 +141,9 @@ TEST_F(TrainE2e, SupervisorStartsAKilledWorkerAgain) {
     ASSERT_EQ(p.wait(), 0) << p.output();
     if (!p.said("resume     from")) continue;
     expect_same(trace(run), base_, run);
+    const std::string status = ran({"status", path(run)});
+    EXPECT_NE(status.find("with status 0: it is done"), std::string::npos) << status;
+    EXPECT_NE(status.find("was ended by signal 9"), std::string::npos) << status;
     return;
   }
   FAIL() << "five runs were over before their worker was killed";

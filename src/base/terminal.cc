@@ -93,6 +93,10 @@ int Terminal::columns() const {
   return kColumnsUnknown;
 }
 
+std::string lines_off(size_t lines) {
+  return lines == 0 ? "" : fmt::format("\x1b[{}F\x1b[J", lines);
+}
+
 std::string painted(std::string_view text, const char* code, bool colours) {
   return colours ? fmt::format("\x1b[{}m{}\x1b[0m", code, text) : std::string(text);
 }

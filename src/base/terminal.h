@@ -36,6 +36,9 @@ class Terminal {
 /// `text` in the colour of an SGR code ("31", "1"), or as it is.
 std::string painted(std::string_view text, const char* code, bool colours);
 
+/// Takes the last so many lines off the screen, for others in their place. For terminals that rewrite.
+std::string lines_off(size_t lines);
+
 /// Columns that UTF-8 text takes: wide characters two, combining marks and SGR sequences none, a
 /// byte that is no UTF-8 one.
 int display_width(std::string_view text);

@@ -42,7 +42,7 @@ Result<void> watch(const std::string& folder, const Terminal& terminal) {
     TRY_ASSIGN(const RunView view, look_at_run(folder));
     const int columns = terminal.columns();
     const std::vector<std::string> lines = lines_of(view, system_clock().unix_ms(), columns);
-    if (shown > 0) fmt::print("\x1b[{}F\x1b[J", shown);  // to the first line; the rest goes
+    fmt::print("{}", lines_off(shown));
     for (const std::string& line : lines) fmt::print("{}\n", cut_to_width(line, columns));
     TRY(flush_output());
     shown = lines.size();

@@ -213,13 +213,15 @@ std::vector<std::string> lines_of(const RunView& view, int64_t now_ms, int colum
     lines.push_back("           " + stage_line(view, now_ms, advice));
   else
     lines.push_back("           no supervisor has left word here (status.json)");
+  // A time that is left, where somebody is at it.
+  const bool goes_on = view.status && !view.status->exit_code && view.supervised.value_or(true);
   const int64_t steps = view.status       ? view.status->steps
                         : m.steps.empty() ? 0
                                           : m.steps.back().step;
   if (!m.steps.empty())
     lines.push_back("step       " +
                     progress_line(m.steps.back(),
-                                  pace_of(m),
+                                  goes_on ? pace_of(m) : 0,
                                   {.steps = steps, .columns = columns > 20 ? columns - 11 : 0}));
   if (!m.held_out.empty()) {
     const HeldOutRecord* best = nullptr;

@@ -110,9 +110,11 @@ TEST(RunStatus, SaysWhoIsAtWhat) {
 
 TEST(RunStatus, SaysWhatToDoWhenNobodyIsAtIt) {
   RunView view{.folder = "runs/a", .status = status_of_two(), .supervised = false};
+  view.metrics.steps.push_back({.step = 30, .seconds = 2});
   std::string text = all_of(lines_of(view, kNow, 0));
   EXPECT_NE(text.find("nobody is at it"), std::string::npos) << text;
   EXPECT_NE(text.find("go on with: ferry train a.toml --resume"), std::string::npos) << text;
+  EXPECT_EQ(text.find("ETA"), std::string::npos) << text;
 
   view.supervised = std::nullopt;  // on another machine
   view.status->host = "elsewhere";
