@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Plants the defects and mutants of software Ascend one by one and counts whom doctor and verify name.
+"""Plants the defects and mutants of a software device one by one and counts whom doctor and verify name.
 
-usage: tools/scoreboard.py FERRY SIM-FOLDER [--model DIR] [--run RUN] [--jobs N] [--seeds N] [--first-seed N]
-                           [--only TEXT] [--part K/N] [--skip-defects] [--skip-mutants] [--json FILE]
+usage: tools/scoreboard.py FERRY SIM-FOLDER [--device ascend|cuda] [--model DIR] [--run RUN] [--jobs N] [--seeds N]
+                           [--first-seed N] [--only TEXT] [--part K/N] [--skip-defects] [--skip-mutants]
+                           [--subjects OP,OP...] [--json FILE]
 
-FERRY is the program, SIM-FOLDER holds libascendcl.so, libnnopbase.so and libopapi.so. With --model, `ferry verify`
-is asked about what the doctor's quick list did not find; with --run, then the doctor's full list and that run's own
-sizes. Whether a mutant leaves the tolerance is measured by the
-simulator, which does each spoiled launch once more as it should be, and not by those who look for it. The last line
-is JSON. Needs nothing but Python's standard library.
+FERRY is the program, SIM-FOLDER holds software Ascend (libascendcl.so, libnnopbase.so and libopapi.so), or software
+NVIDIA (libcuda.so.1), which has no mutants. With --model, `ferry verify` is asked about what the doctor's quick list
+did not find; with --run, then the doctor's full list and that run's own sizes. With --subjects, the doctor is asked
+about these alone, one after the other until something is found: seconds for each defect, where the quick list on
+software NVIDIA takes a minute. Whether a mutant leaves the tolerance, and which kernels a defect spoils, is measured
+by the simulator, which does each spoiled launch once more as it should be, and not by those who look for it. The last
+line is JSON. Needs nothing but Python's standard library.
 """
 import argparse
 import concurrent.futures
@@ -22,8 +25,21 @@ import tempfile
 import time
 from types import MappingProxyType
 
+# The software devices: which libraries list what can be planted (the first answers), and the names of settings.
+DEVICES = {
+    "ascend": {"libraries": ("libascendcl.so", "libnnopbase.so", "libopapi.so"), "list": "ferrySoftwareAscendList",
+               "what": ("defects", "mutants"), "folder": "FERRY_ASCEND_LIBRARIES", "setting": "FERRY_ASCEND_SIM_",
+               "call": "aclnn", "title": "software Ascend"},
+    "cuda": {"libraries": ("libcuda.so.1",), "list": "ferrySoftwareNvidiaList", "what": ("defects",),
+             "folder": "FERRY_CUDA_LIBRARIES", "setting": "FERRY_NVIDIA_SIM_", "call": "", "title": "software NVIDIA"},
+}
+
 # What the doctor calls the parts of the runtime.
 RUNTIME = {
+    "Memcpy": ("copies",),
+    "Memset": ("fills",),
+    "Stream": ("streams",),
+    "Memory": ("memory",),
     "MemcpyAsync": ("copies",),
     "MemsetAsync": ("fills",),
     "SynchronizeStream": ("streams",),
@@ -37,17 +53,16 @@ RUN_LIMIT_S = 1800  # of one doctor or verify
 TOLERANCE = {"BF16": 2**-7, "FLOAT16": 2**-10, "FLOAT": 2**-19, "DOUBLE": 2**-48}
 
 
-def lists_of(folder):
-    """The simulator's own lists of what can be planted: (name, op, what it does)."""
-    for library in ("libascendcl.so", "libnnopbase.so", "libopapi.so"):
-        handle = ctypes.CDLL(os.path.join(folder, library), mode=ctypes.RTLD_GLOBAL)
-        if library == "libascendcl.so":
-            runtime = handle
-    runtime.ferrySoftwareAscendList.restype = ctypes.c_char_p
+def lists_of(folder, device):
+    """The simulator's own lists of what can be planted: (name, op, what it does); defects, then mutants."""
+    handles = [ctypes.CDLL(os.path.join(folder, library), mode=ctypes.RTLD_GLOBAL) for library in device["libraries"]]
+    list_of = getattr(handles[0], device["list"])
+    list_of.restype = ctypes.c_char_p
 
     def read(what):
-        text = runtime.ferrySoftwareAscendList(what.encode()).decode()
-        return [tuple(line.split("\t")) for line in text.splitlines()]
+        if what not in device["what"]:
+            return []
+        return [tuple(line.split("\t")) for line in list_of(what.encode()).decode().splitlines()]
 
     return read("defects"), read("mutants")
 
@@ -85,18 +100,20 @@ class Board:
 
     def __init__(self, args):
         self.args = args
+        self.device = DEVICES[args.device]
         # What these doctors find is noted in a folder of their own, not in the user's.
         self.state = tempfile.TemporaryDirectory()
-        self.base = dict(os.environ, FERRY_ASCEND_LIBRARIES=os.path.abspath(args.sim), FERRY_THREADS="1",
-                         XDG_STATE_HOME=self.state.name)
+        self.base = dict(os.environ, FERRY_THREADS="1", XDG_STATE_HOME=self.state.name,
+                         **{self.device["folder"]: os.path.abspath(args.sim)})
 
     def run(self, command, planted, deviations, more_environment=MappingProxyType({})):
         """Exit status (None: it did not end), the last line's JSON, what was said on stderr."""
         with tempfile.NamedTemporaryFile(prefix="deviations-") as file:
             settings = dict(planted, DEVIATIONS=file.name)
-            env = dict(self.base, **{"FERRY_ASCEND_SIM_" + k: v for k, v in settings.items()}, **more_environment)
+            env = dict(self.base, **{self.device["setting"] + k: v for k, v in settings.items()}, **more_environment)
             try:
                 done = subprocess.run([self.args.ferry] + command, env=env, capture_output=True, text=True,
+                                      errors="replace",  # a model may answer with half a character
                                       stdin=subprocess.DEVNULL, timeout=RUN_LIMIT_S)
             except subprocess.TimeoutExpired:  # a row of its own; the board goes on
                 return None, {}, f"no end within {RUN_LIMIT_S} s"
@@ -116,16 +133,16 @@ class Board:
             return done.returncode == 0
         return [tier for tier in ("plain", "avx2", "avx512", "avx512_dot") if has(tier)]
 
-    def doctor(self, more, planted, deviations, device="ascend", tier=None):
+    def doctor(self, more, planted, deviations, device=None, tier=None):
         # A check of the quick list takes less than a second, on a very busy machine a minute: one that waits in
         # vain must not hold the board up, and a busy machine is no hang.
-        command = ["doctor", "--device", device, "--quick", "--limit", "5m", "--json", "-", *more]
+        command = ["doctor", "--device", device or self.args.device, "--quick", "--limit", "5m", "--json", "-", *more]
         return self.run(command, planted, deviations, {"FERRY_CPU": tier} if tier else {})
 
     def doctor_for_run(self, planted, deviations, more=()):
         """The doctor at the sizes of the run that is given, in the full list."""
-        command = ["doctor", "--device", "ascend", "--for", self.args.run, "--limit", "10m", "--first-level",
-                   "--soak", "0", "--json", "-", *more]
+        command = ["doctor", "--device", self.args.device, "--for", self.args.run, "--limit", "10m",
+                   "--first-level", "--soak", "0", "--json", "-", *more]
         return self.run(command, planted, deviations)
 
     def check_run(self):
@@ -135,7 +152,7 @@ class Board:
             sys.exit(f"--run {self.args.run}: {error.strip() or f'exit {code}'}")
 
     def verify(self, planted, deviations):
-        command = ["verify", self.args.model, "--device", "ascend", "--no-remember", "--json"]
+        command = ["verify", self.args.model, "--device", self.args.device, "--no-remember", "--json"]
         return self.run(command, planted, deviations)
 
     def called(self):
@@ -155,13 +172,13 @@ class Finding:
         self.culprit = culprit
         self.calls = calls  # those of the library that the named kernel made where it failed
 
-    def names(self, op):
-        """Whether the culprit is this op.
+    def names(self, op, prefix):
+        """Whether the culprit is this op, which the library's calls have with the prefix before it.
 
         The library's call, by name. Or, where none is named, the kernel that calls it. For the runtime, its part."""
         if op in RUNTIME:
             return self.culprit.get("op") in RUNTIME[op]
-        call = "aclnn" + op
+        call = prefix + op
         return self.culprit["call"] == call if self.culprit.get("call") else call in self.calls
 
     def describe(self):
@@ -200,6 +217,7 @@ def finding_of_verify(code, report, error):
 def examine(board, planted, op, called, mutant):
     """The first finding, and what was measured: the quick list, then verify, then a long look.
 
+    With --subjects, the doctor is asked about each of these alone, and looks no longer.
     An op that the one or the other never calls cannot show there, and a mutant that stayed within the tolerance
     in the quick list does so in the soak, which makes the same calls. Defects that come and go need the soak."""
     deviations = Deviations()
@@ -208,7 +226,12 @@ def examine(board, planted, op, called, mutant):
     def may_show(calls):
         return not mutant or op in calls
 
-    if may_show(by_doctor):
+    for subject in filter(None, board.args.subjects.split(",")):
+        finding = finding_of_doctor(*board.doctor(["--only", subject, "--soak", "0"], planted, deviations))
+        if finding:
+            return finding, deviations
+    whole = not board.args.subjects
+    if whole and may_show(by_doctor):
         finding = finding_of_doctor(*board.doctor(["--first-level", "--soak", "0"], planted, deviations))
         if finding:
             return finding, deviations
@@ -216,7 +239,7 @@ def examine(board, planted, op, called, mutant):
         finding = finding_of_verify(*board.verify(planted, deviations))
         if finding:
             return finding, deviations
-    if not mutant or deviations.effect_on(op) == "left":
+    if whole and (not mutant or deviations.effect_on(op) == "left"):
         finding = finding_of_doctor(*board.doctor(["--soak", "12s"], planted, deviations))
         if finding:
             return finding, deviations
@@ -227,13 +250,14 @@ def examine(board, planted, op, called, mutant):
     return Finding("nobody", {}), deviations
 
 
-def judge(entry, finding, deviations, mutant):
+def judge(entry, finding, deviations, mutant, prefix):
     """The row of the table for what was planted. What spoils any op is named by an op that it did spoil."""
     name, op, what = entry
     found = finding.by in ("doctor", "verify")
     spoiled = deviations.spoiled() if op == "any" else {op}
-    named = found and any(finding.names(s) for s in spoiled)
-    effect = deviations.effect_on(op) if mutant else "left"
+    named = found and any(finding.names(s, prefix) for s in spoiled)
+    idle = op == "any" and not found and not spoiled  # it met no launch that it could spoil
+    effect = deviations.effect_on(op) if mutant else "no effect" if idle else "left"
     verdict = "ERROR" if finding.by == "error" else "named" if named else "found" if found else \
         "MISSED" if effect == "left" else effect
     return {"name": name, "op": op, "what": what, "by": finding.by, "found": found, "named": named,
@@ -294,6 +318,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("ferry")
     parser.add_argument("sim")
+    parser.add_argument("--device", choices=sorted(DEVICES), default="ascend")
     parser.add_argument("--model", help="a model directory with a passport, for ferry verify")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--seeds", type=int, default=20)
@@ -302,6 +327,8 @@ def arguments():
     parser.add_argument("--run", metavar="RUN",
                         help="a TOML file of settings, a model directory, v3 or v2-lite: defects that were not found are "
                              "looked for at this run's sizes")
+    parser.add_argument("--subjects", default="", metavar="OP,OP...",
+                        help="ask the doctor about these subjects (--only) alone: seconds for each defect")
     parser.add_argument("--only", default="", help="defects and mutants whose name holds this")
     parser.add_argument("--part", default="1/1", metavar="K/N",
                         help="the K-th of N parts into which defects and mutants are dealt by a fixed draw")
@@ -313,17 +340,17 @@ def arguments():
 def main():
     args = arguments()
     board = Board(args)
-    defects, mutants = lists_of(args.sim)
+    defects, mutants = lists_of(args.sim, board.device)
     begin = time.monotonic()
     results = {"defects": [], "mutants": [], "seeds": []}
     if args.run:
         board.check_run()
-    called = board.called()
+    called = board.called() if mutants and not args.skip_mutants else (set(), set())
 
     def row(entry, mutant):
         planted = {"MUTANT" if mutant else "DEFECT": entry[0]}
         finding, deviations = examine(board, planted, entry[1], called, mutant)
-        return judge(entry, finding, deviations, mutant)
+        return judge(entry, finding, deviations, mutant, board.device["call"])
 
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         def each(what, entries, work):
@@ -332,10 +359,10 @@ def main():
                 results[what].append(future.result())
                 print(results[what][-1]["line"], flush=True)
 
-        if not args.only:
-            places = [("ascend", None)] + [("cpu", tier) for tier in board.tiers()]
-            print(f"Nothing planted, {args.seeds} seeds of inputs and simulator, software Ascend and CPU as "
-                  + ", ".join(tier for _, tier in places if tier))
+        if not args.only and args.seeds > 0:
+            places = [(args.device, None)] + [("cpu", tier) for tier in board.tiers() if args.device == "ascend"]
+            print(f"Nothing planted, {args.seeds} seeds of inputs and simulator, {board.device['title']}"
+                  + "".join(f", CPU as {tier}" for _, tier in places if tier))
             rows = [(*place, number) for number in range(args.first_seed, args.first_seed + args.seeds)
                     for place in places]
             each("seeds", rows, lambda entry: seed(board, *entry))

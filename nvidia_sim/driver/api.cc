@@ -6,7 +6,6 @@
 #include "driver/cuda.h"
 #include "driver/driver.h"
 #include "driver/result.h"
-#include "exec/decode.h"
 #include "exec/warp.h"
 #include "ptx/parser.h"
 
@@ -14,6 +13,7 @@ namespace {
 
 using nvidia_sim::Access;
 using nvidia_sim::Allocation;
+using nvidia_sim::Defect;
 using nvidia_sim::Driver;
 using nvidia_sim::Violation;
 namespace result = nvidia_sim::result;
@@ -65,18 +65,38 @@ CUresult on_stream(CUstream stream, F&& f) {
   });
 }
 
-void copy_in(CUcontext_& context, CUdeviceptr to, const void* from, size_t bytes) {
-  Allocation& a = context.memory.around(to, bytes, Access::kWrite);
-  std::memcpy(a.data.data() + (to - a.address), from, bytes);
-  std::memset(a.written.data() + (to - a.address), 1, bytes);
+/// How much of a copy arrives: all, unless the defect is planted.
+size_t arriving(const Driver& driver, Defect is_short, size_t bytes) {
+  constexpr size_t kLong = 64 << 10, kWhole = 256;
+  return driver.planted(is_short) && bytes > kLong ? bytes / kWhole * kWhole : bytes;
+}
+
+/// All, unless the defect is planted, by which whole words alone are moved.
+size_t whole_words(const Driver& driver, Defect words, size_t bytes) {
+  return driver.planted(words) ? bytes / 4 * 4 : bytes;
+}
+
+void copy_in(Driver& driver, CUstream stream, CUdeviceptr to, const void* from, size_t bytes) {
+  stream->context->memory.around(to, bytes, Access::kWrite);
+  const auto* const begin = static_cast<const uint8_t*>(from);
+  std::vector<uint8_t> data(begin, begin + arriving(driver, Defect::copy_in_short, bytes));
+  if (driver.planted(Defect::copy_in_repeats)) driver.repeat_last_copy(data);
+  driver.land(stream, Defect::copy_in_late, to, std::move(data));
 }
 
 /// Also of bytes that nobody wrote (NaN): what lies between the rows of a strided tensor is copied,
 /// too.
-void copy_out(CUcontext_& context, void* to, CUdeviceptr from, size_t bytes) {
-  const Allocation& a = context.memory.around(from, bytes, Access::kRead);
-  const uint64_t at = from - a.address;
-  std::memcpy(to, a.data.data() + at, bytes);
+void copy_out(Driver& driver, CUstream stream, void* to, CUdeviceptr from, size_t bytes) {
+  const Allocation& a = stream->context->memory.around(from, bytes, Access::kRead);
+  const uint8_t* const begin = a.data.data() + (from - a.address);
+  const size_t some = arriving(driver, Defect::copy_out_short, bytes);
+  if (!driver.planted(Defect::copy_out_late) || !driver.is_pinned(to, bytes)) {
+    std::memcpy(to, begin, some);
+    return;
+  }
+  stream->late.push_back([&driver, to, bytes = std::vector(begin, begin + some)] {
+    if (driver.is_pinned(to, bytes.size())) std::memcpy(to, bytes.data(), bytes.size());
+  });
 }
 
 /// What was not written stays so in the copy.
@@ -162,6 +182,12 @@ const char* ferrySoftwareNvidia() { return "1"; }
 const char* ferrySoftwareNvidiaReport() {
   const std::lock_guard lock(g_mutex);
   return g_driver == nullptr ? "" : g_driver->last_report().c_str();
+}
+
+const char* ferrySoftwareNvidiaList(const char* what) {
+  return what != nullptr && std::strcmp(what, "defects") == 0
+             ? nvidia_sim::list_of_defects().c_str()
+             : nullptr;
 }
 
 void ferrySoftwareNvidiaReset() {
@@ -296,7 +322,9 @@ CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream stream) {
   return on_stream(stream, [&](Driver& driver, CUcontext_& context) -> CUresult {
     if (bytes == 0) return result::kInvalidValue;
     if (const int fault = driver.planned_fault_of_allocation(); fault != 0) return fault;
-    CUdeviceptr at = context.memory.allocate(bytes);
+    CUdeviceptr at = 0;
+    if (driver.now(Defect::pool_hands_out_twice, 10)) at = context.memory.hand_out_again(bytes);
+    if (at == 0) at = context.memory.allocate(bytes);
     if (at == 0) {  // what waits to be freed is freed first
       driver.drain_all(&context);
       if (context.error != 0) return context.error;
@@ -304,6 +332,8 @@ CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream stream) {
     }
     if (at == 0) return result::kOutOfMemory;
     *address = at;
+    // What overtakes its own memory's beginning would be an illegal access, not an early one.
+    if (driver.planted(Defect::launch_overtakes)) context.memory.begin(at);
     driver.enqueue(stream, [&context, at] {
       context.memory.begin(at);
       return true;
@@ -315,6 +345,10 @@ CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream stream) {
 CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream) {
   return on_stream(stream, [&](Driver& driver, CUcontext_& context) -> CUresult {
     if (!context.memory.is_allocated(address)) return result::kInvalidValue;
+    if (driver.planted(Defect::pool_frees_at_once)) {
+      context.memory.end(address);
+      return result::kSuccess;
+    }
     driver.enqueue(stream, [&context, address] {
       context.memory.end(address);
       return true;
@@ -338,18 +372,18 @@ CUresult cuMemFreeHost(void* memory) {
 }
 
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t bytes, CUstream stream) {
-  return on_stream(stream, [&](Driver& driver, CUcontext_& context) -> CUresult {
+  return on_stream(stream, [&](Driver& driver, CUcontext_&) -> CUresult {
     if (bytes == 0) return result::kSuccess;
     if (driver.is_pinned(from, bytes)) {  // read when the stream comes to it
-      driver.enqueue(stream, [&context, to, from, bytes] {
-        copy_in(context, to, from, bytes);
+      driver.enqueue_task(stream, [&driver, stream, to, from, bytes] {
+        copy_in(driver, stream, to, from, bytes);
         return true;
       });
       return result::kSuccess;
     }
     const auto* const begin = static_cast<const uint8_t*>(from);
-    driver.enqueue(stream, [&context, to, staged = std::vector(begin, begin + bytes)] {
-      copy_in(context, to, staged.data(), staged.size());
+    driver.enqueue_task(stream, [&driver, stream, to, staged = std::vector(begin, begin + bytes)] {
+      copy_in(driver, stream, to, staged.data(), staged.size());
       return true;
     });
     return result::kSuccess;
@@ -359,8 +393,8 @@ CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t bytes, CU
 CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t bytes, CUstream stream) {
   return on_stream(stream, [&](Driver& driver, CUcontext_& context) -> CUresult {
     if (bytes == 0) return result::kSuccess;
-    driver.enqueue(stream, [&context, to, from, bytes] {
-      copy_out(context, to, from, bytes);
+    driver.enqueue_task(stream, [&driver, stream, to, from, bytes] {
+      copy_out(driver, stream, to, from, bytes);
       return true;
     });
     // Into memory that the device cannot reach by itself the copy ends before the call does.
@@ -372,8 +406,8 @@ CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t bytes, CUstream
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
   return on_stream(stream, [&](Driver& driver, CUcontext_& context) -> CUresult {
     if (bytes == 0) return result::kSuccess;
-    driver.enqueue(stream, [&context, to, from, bytes] {
-      copy_within(context, to, from, bytes);
+    driver.enqueue_task(stream, [&driver, &context, to, from, bytes] {
+      copy_within(context, to, from, whole_words(driver, Defect::copy_within_words, bytes));
       return true;
     });
     return result::kSuccess;
@@ -383,10 +417,10 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CU
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream) {
   return on_stream(stream, [&](Driver& driver, CUcontext_& context) -> CUresult {
     if (bytes == 0) return result::kSuccess;
-    driver.enqueue(stream, [&context, to, value, bytes] {
-      Allocation& a = context.memory.around(to, bytes, Access::kWrite);
-      std::memset(a.data.data() + (to - a.address), value, bytes);
-      std::memset(a.written.data() + (to - a.address), 1, bytes);
+    driver.enqueue_task(stream, [&driver, &context, stream, to, value, bytes] {
+      context.memory.around(to, bytes, Access::kWrite);
+      const size_t some = whole_words(driver, Defect::fill_words, bytes);
+      driver.land(stream, Defect::fill_late, to, std::vector(some, value));
       return true;
     });
     return result::kSuccess;
@@ -412,7 +446,8 @@ CUresult cuStreamQuery(CUstream stream) {
   return on_stream(stream, [&](Driver& driver, CUcontext_& context) -> CUresult {
     driver.step(stream);
     if (context.error != 0) return context.error;
-    return stream->queue.empty() ? result::kSuccess : result::kNotReady;
+    const size_t running = driver.planted(Defect::query_early) ? 1 : 0;
+    return stream->queue.size() <= running ? result::kSuccess : result::kNotReady;
   });
 }
 
@@ -427,7 +462,8 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags) {
   return on_stream(stream, [&](Driver& driver, CUcontext_&) -> CUresult {
     if (flags != 0) return result::kInvalidValue;
     if (!driver.known(event)) return result::kInvalidHandle;
-    driver.enqueue(stream, [event, until = event->recorded] { return event->passed >= until; });
+    driver.enqueue(
+        stream, [it = driver.held(event), until = event->recorded] { return it->passed >= until; });
     return result::kSuccess;
   });
 }
@@ -443,8 +479,6 @@ CUresult cuEventCreate(CUevent* event, unsigned flags) {
 CUresult cuEventDestroy_v2(CUevent event) {
   return in_context([&](Driver& driver, CUcontext_&) -> CUresult {
     if (!driver.known(event)) return result::kInvalidHandle;
-    // What waits in the stream may still name it.
-    if (event->stream != nullptr && driver.known(event->stream)) driver.drain(event->stream);
     driver.destroy(event);
     return result::kSuccess;
   });
@@ -454,8 +488,8 @@ CUresult cuEventRecord(CUevent event, CUstream stream) {
   return on_stream(stream, [&](Driver& driver, CUcontext_&) -> CUresult {
     if (!driver.known(event)) return result::kInvalidHandle;
     event->stream = stream;
-    driver.enqueue(stream, [event, n = ++event->recorded] {
-      event->passed = n;
+    driver.enqueue(stream, [it = driver.held(event), n = ++event->recorded] {
+      it->passed = n;
       return true;
     });
     return result::kSuccess;
@@ -465,6 +499,7 @@ CUresult cuEventRecord(CUevent event, CUstream stream) {
 CUresult cuEventQuery(CUevent event) {
   return in_context([&](Driver& driver, CUcontext_& context) -> CUresult {
     if (!driver.known(event)) return result::kInvalidHandle;
+    if (driver.planted(Defect::event_early)) return context.error;
     if (event->stream != nullptr && event->passed < event->recorded) driver.step(event->stream);
     if (context.error != 0) return context.error;
     return event->passed < event->recorded ? result::kNotReady : result::kSuccess;
@@ -474,6 +509,7 @@ CUresult cuEventQuery(CUevent event) {
 CUresult cuEventSynchronize(CUevent event) {
   return in_context([&](Driver& driver, CUcontext_& context) -> CUresult {
     if (!driver.known(event)) return result::kInvalidHandle;
+    if (driver.planted(Defect::event_early)) return context.error;
     if (event->stream != nullptr && event->passed < event->recorded) driver.drain(event->stream);
     return context.error;
   });
@@ -492,7 +528,7 @@ CUresult cuModuleLoadDataEx(
       const nvidia_sim::Module parsed = nvidia_sim::parse_ptx(static_cast<const char*>(image));
       if (parsed.version > kPtxVersionMax) return result::kUnsupportedPtxVersion;
       if (parsed.target > kArchitecture) return result::kInvalidPtx;
-      *module = driver.load_module(&context, nvidia_sim::decode(parsed));
+      *module = driver.load_module(&context, parsed);
     } catch (const nvidia_sim::PtxError& e) {
       driver.report(e.what());
       if (log != nullptr && log_bytes > 0) {
@@ -547,7 +583,7 @@ CUresult cuLaunchKernel(CUfunction function,
     if (!fits(launch)) return result::kInvalidValue;
     if (const int code = gather_params(*function->kernel, params, extra, launch.params); code != 0)
       return code;
-    driver.enqueue(stream, [&driver, stream, launch = std::move(launch)] {
+    const auto carry_out = [&driver, stream, function, launch = std::move(launch)] {
       const int fault = driver.planned_fault(launch.kernel->name);
       if (fault > 0)
         throw Violation(fault, "a fault that was planned, in kernel " + launch.kernel->name);
@@ -555,9 +591,10 @@ CUresult cuLaunchKernel(CUfunction function,
         stream->hangs = true;
         return true;
       }
-      nvidia_sim::execute(launch);
+      driver.carry_out(stream, *function, launch);
       return true;
-    });
+    };
+    driver.enqueue_task(stream, carry_out, driver.now(Defect::launch_overtakes, 60));
     return result::kSuccess;
   });
 }

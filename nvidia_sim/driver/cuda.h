@@ -27,6 +27,9 @@ using CUmemoryPool = CUpool_*;
 // none: the driver has numbers alone.
 NVIDIA_SIM_API const char* ferrySoftwareNvidia();
 NVIDIA_SIM_API const char* ferrySoftwareNvidiaReport();
+/// Of "defects" a line for each that can be planted: name<TAB>op<TAB>what it does; null for another
+/// word.
+NVIDIA_SIM_API const char* ferrySoftwareNvidiaList(const char* what);
 /// For tests: forgets devices, contexts and errors, and reads the settings again.
 NVIDIA_SIM_API void ferrySoftwareNvidiaReset();
 

@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "driver/result.h"
+#include "exec/decode.h"
 
 namespace nvidia_sim {
 namespace {
@@ -47,18 +48,23 @@ CUstream Driver::create_stream(CUcontext context) {
 }
 
 CUevent Driver::create_event(CUcontext context) {
-  auto event = std::make_unique<CUevent_>();
+  auto event = std::make_shared<CUevent_>();
   event->context = context;
   CUevent_* const handle = event.get();
   events_.emplace(handle, std::move(event));
   return handle;
 }
 
-CUmodule Driver::load_module(CUcontext context, Program program) {
+CUmodule Driver::load_module(CUcontext context, const Module& parsed) {
   auto module = std::make_unique<CUmodule_>();
   module->context = context;
-  module->program = std::move(program);
-  for (const auto& [name, kernel] : module->program.kernels) module->functions[name] = {&kernel};
+  module->program = decode(parsed, settings_.planted);
+  if (settings_.planted.any() && !settings_.deviations.empty()) module->sound = decode(parsed);
+  for (const auto& [name, kernel] : module->program.kernels) {
+    const auto sound = module->sound.kernels.find(name);
+    module->functions[name] = {&kernel,
+                               sound == module->sound.kernels.end() ? nullptr : &sound->second};
+  }
   CUmodule_* const handle = module.get();
   modules_.emplace(handle, std::move(module));
   return handle;
@@ -119,6 +125,26 @@ void Driver::enqueue(CUstream stream, std::function<bool()> work) {
   }
 }
 
+void Driver::enqueue_task(CUstream stream, std::function<bool()> right, bool overtakes) {
+  std::function<bool()> work = std::move(right);
+  if (settings_.planted.any())
+    work = [stream, task = std::move(work)] {
+      const auto late = static_cast<std::ptrdiff_t>(stream->late.size());  // before this one
+      const bool done = task();
+      for (std::ptrdiff_t n = 0; n < late; ++n) stream->late[static_cast<size_t>(n)]();
+      stream->late.erase(stream->late.begin(), stream->late.begin() + late);
+      return done;
+    };
+  if (overtakes && stream->last_task > stream->done) {
+    const uint64_t at = stream->last_task - stream->done - 1;
+    stream->queue.insert(stream->queue.begin() + static_cast<std::ptrdiff_t>(at), std::move(work));
+    ++stream->last_task;
+    return;
+  }
+  stream->last_task = stream->done + stream->queue.size() + 1;
+  enqueue(stream, std::move(work));
+}
+
 bool Driver::step(CUstream stream) {
   if (stream->queue.empty() || stream->hangs) return false;
   if (stream->context->error != 0) {
@@ -135,7 +161,9 @@ bool Driver::step(CUstream stream) {
     return false;
   }
   // Of a stream that hangs what comes next is never reached.
-  if (!stream->hangs) stream->queue.pop_front();
+  if (stream->hangs) return true;
+  stream->queue.pop_front();
+  ++stream->done;
   return true;
 }
 

@@ -59,6 +59,19 @@ std::vector<FaultPlan> faults() {
   return out;
 }
 
+Planted defects() {
+  constexpr const char* kName = "FERRY_NVIDIA_SIM_DEFECT";
+  const std::string value = variable(kName);
+  Planted out;
+  for (size_t begin = 0; begin < value.size();) {
+    const size_t end = std::min(value.find(',', begin), value.size());
+    const std::string word = value.substr(begin, end - begin);
+    if (!out.add(word)) unreadable(kName, value, "there is no defect \"" + word + "\"");
+    begin = end + 1;
+  }
+  return out;
+}
+
 }  // namespace
 
 Settings settings_from_environment() {
@@ -70,6 +83,8 @@ Settings settings_from_environment() {
       number("FERRY_NVIDIA_SIM_INSTRUCTIONS", s.instructions_max, 1000, UINT64_MAX);
   s.faults = faults();
   s.fault_once = variable("FERRY_NVIDIA_SIM_FAULT_ONCE");
+  s.planted = defects();
+  s.deviations = variable("FERRY_NVIDIA_SIM_DEVIATIONS");
   return s;
 }
 

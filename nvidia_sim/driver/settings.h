@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "driver/defects.h"
+
 namespace nvidia_sim {
 
 struct FaultPlan {
@@ -20,6 +22,8 @@ struct Settings {
   uint64_t instructions_max = uint64_t{1} << 28;
   std::vector<FaultPlan> faults;
   std::string fault_once;  // a file: only the first process to make it has the faults
+  Planted planted;
+  std::string deviations;  // a file to which is appended what launches were spoiled
 };
 
 /// From the environment. Ends the process with a message if something there cannot be read.

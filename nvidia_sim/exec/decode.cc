@@ -1,11 +1,12 @@
 #include "exec/decode.h"
 
 #include "exec/decoder.h"
+#include "exec/faulty.h"
 
 namespace nvidia_sim {
 namespace {
 
-Kernel kernel_of(const Module& module, const Entry& entry) {
+Kernel kernel_of(const Module& module, const Entry& entry, const Planted& planted) {
   Kernel kernel;
   kernel.name = entry.name;
   kernel.threads_max = entry.threads_max;
@@ -25,6 +26,7 @@ Kernel kernel_of(const Module& module, const Entry& entry) {
     if (!decode_arithmetic(d) && !decode_float(d) && !decode_comparison(d) &&
         !decode_conversion(d) && !decode_memory(d) && !decode_warp(d) && !decode_control(d))
       d.refuse();
+    plant(d.out(), planted);
     kernel.code.push_back(d.out());
   }
   // A label may stand behind the last statement; and nothing runs on beyond the end.
@@ -35,10 +37,10 @@ Kernel kernel_of(const Module& module, const Entry& entry) {
 
 }  // namespace
 
-Program decode(const Module& module) {
+Program decode(const Module& module, const Planted& planted) {
   Program program;
   for (const Entry& entry : module.entries)
-    program.kernels.emplace(entry.name, kernel_of(module, entry));
+    program.kernels.emplace(entry.name, kernel_of(module, entry, planted));
   return program;
 }
 

@@ -13,6 +13,10 @@
 
 namespace nvidia_sim {
 
+/// Of a memory instruction's mode: of shared memory, the address has 64 bits; of parameters, there
+/// is one.
+inline constexpr int kWideAddress = 256;
+
 /// The registers of a kernel and their places.
 class Registers {
  public:

@@ -11,9 +11,6 @@ namespace {
 
 using Run = Instruction::Run;
 
-// Of an instruction's mode: of shared memory, the address has 64 bits; of parameters, there is one.
-constexpr int kWideAddress = 256;
-
 [[noreturn]] void misaligned(uint64_t address, uint64_t bytes, int lane) {
   throw Violation(result::kMisalignedAddress,
                   "an access of " + std::to_string(bytes) + " bytes is misaligned, at " +
@@ -67,7 +64,7 @@ template <typename M, typename R>
 void load_global(Warp& w, const Instruction& i, uint32_t lanes) {
   const uint64_t bytes = sizeof(M) * static_cast<uint64_t>(i.count);
   for_global(w, i, lanes, bytes, Access::kRead, [&](int l, const Allocation& a, uint64_t at) {
-    if (!all_written(a.written.data() + at, bytes))
+    if (w.block->launch->checked && !all_written(a.written.data() + at, bytes))
       throw Violation(result::kLaunchFailed,
                       "reads " + std::to_string(bytes) + " bytes at byte " + std::to_string(at) +
                           " of an allocation of " + std::to_string(a.bytes) +
@@ -142,6 +139,12 @@ template <typename M, typename R>
 void load_param(Warp& w, const Instruction& i, uint32_t lanes) {
   const std::vector<uint8_t>& params = w.block->launch->params;
   const uint64_t bytes = sizeof(M) * static_cast<uint64_t>(i.count);
+  if ((i.mode & kWideAddress) == 0 && i.count == 1 && lanes == kAllLanes) {  // checked when decoded
+    M value;
+    std::memcpy(&value, params.data() + i.offset, sizeof(M));
+    std::fill_n(w.lanes<R>(i.d[0]), kWarpSize, static_cast<R>(value));
+    return;
+  }
   for (int l = 0; l < kWarpSize; ++l) {
     if ((lanes >> l & 1) == 0) continue;
     uint64_t at = static_cast<uint64_t>(i.offset);

@@ -22,7 +22,8 @@ enum class Flow : uint8_t { kNext, kBranch, kExit, kBlockBarrier };
 struct Instruction {
   using Run = void (*)(Warp&, const Instruction&, uint32_t lanes);
 
-  Run run = nullptr;  // of Flow::kNext
+  Run run = nullptr;    // of Flow::kNext
+  Run sound = nullptr;  // what `run` was before a defect was planted there
   Flow flow = Flow::kNext;
   bool guard_negated = false;
   int guard = -1;                  // the predicate, or none

@@ -1,6 +1,7 @@
 #include "exec/warp.h"
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 
 #include "driver/result.h"
@@ -54,6 +55,15 @@ size_t Warp::lowest() {
   return groups_.size() - 1;
 }
 
+/// By a defect.
+bool Warp::passes_barrier() const {
+  const Launch& launch = *block->launch;
+  const uint64_t threads = launch.block.count();
+  return launch.planted[Defect::barrier_ignored] ||
+         (launch.planted[Defect::barrier_last_warp] && threads > kWarpSize &&
+          uint64_t{number + 1} * kWarpSize >= threads);
+}
+
 void Warp::run() {
   while (!groups_.empty() && !at_barrier) advance(lowest());
 }
@@ -103,6 +113,10 @@ void Warp::advance(size_t group) {
         ++at;
         break;
       case Flow::kBlockBarrier:
+        if (passes_barrier()) {
+          ++at;
+          break;
+        }
         if (now != alive)
           throw Violation(result::kLaunchFailed,
                           "a barrier in code that not all threads of the warp execute");
@@ -146,52 +160,116 @@ void shuffle(std::vector<uint32_t>& order, uint64_t seed) {
   for (size_t n = order.size(); n > 1; --n) std::swap(order[n - 1], order[mix(seed, n) % n]);
 }
 
-void run_block(Block& block, std::vector<Warp>& warps, uint64_t seed) {
-  for (Warp& w : warps) w.begin();
-  std::vector<uint32_t> order(warps.size());
-  std::iota(order.begin(), order.end(), 0);
-  while (true) {
-    shuffle(order, seed++);
-    for (const uint32_t n : order) {
-      if (warps[n].alive == 0) continue;
+/// A block on its way: its warps, from barrier to barrier.
+class RunningBlock {
+ public:
+  explicit RunningBlock(const Launch& launch) : warps_(warps_of(launch)) {
+    block_.launch = &launch;
+    block_.seen.assign(launch.kernel->code.size(), nullptr);
+    for (uint32_t n = 0; n < warps_.size(); ++n) warps_[n].prepare(block_, n);
+  }
+  RunningBlock(const RunningBlock&) = delete;
+  RunningBlock& operator=(const RunningBlock&) = delete;
+
+  SharedMemory& shared() { return block_.shared; }
+
+  void begin(uint64_t index) {
+    const Launch& launch = *block_.launch;
+    block_.index = {static_cast<uint32_t>(index % launch.grid.x),
+                    static_cast<uint32_t>(index / launch.grid.x % launch.grid.y),
+                    static_cast<uint32_t>(index / launch.grid.x / launch.grid.y)};
+    block_.shared.reset(launch.kernel->shared_bytes + launch.shared_bytes,
+                        static_cast<uint32_t>(warps_.size()),
+                        launch.checked);
+    seed_ = mix(launch.seed, index + 2);
+    order_.resize(warps_.size());
+    std::iota(order_.begin(), order_.end(), 0);
+    for (Warp& w : warps_) w.begin();
+  }
+
+  /// To the next barrier; false if there was none, but the block's end.
+  bool advance() {
+    shuffle(order_, seed_++);
+    for (const uint32_t n : order_) {
+      if (warps_[n].alive == 0) continue;
       try {
-        warps[n].run();
+        warps_[n].run();
       } catch (const Violation& v) {
-        report(v, block, warps[n]);
+        report(v, block_, warps_[n]);
       }
     }
     const auto waits = [](const Warp& w) { return w.at_barrier; };
-    const auto waiting = std::find_if(warps.begin(), warps.end(), waits);
-    if (waiting == warps.end()) return;
-    if (!std::all_of(warps.begin(), warps.end(), waits))
+    const auto waiting = std::find_if(warps_.begin(), warps_.end(), waits);
+    if (waiting == warps_.end()) return false;
+    // A warp that a defect lets pass the barrier ends before the others.
+    if (block_.launch->checked && !std::all_of(warps_.begin(), warps_.end(), waits))
       report(Violation(result::kLaunchFailed, "a barrier that warps which ended never come to"),
-             block,
+             block_,
              *waiting);
-    for (Warp& w : warps) w.at_barrier = false;
-    block.shared.block_barrier();
+    for (Warp& w : warps_) w.at_barrier = false;
+    block_.shared.block_barrier();
+    return true;
   }
+
+ private:
+  static size_t warps_of(const Launch& launch) {
+    return (launch.block.count() + kWarpSize - 1) / kWarpSize;
+  }
+
+  Block block_;
+  std::vector<Warp> warps_;
+  std::vector<uint32_t> order_;
+  uint64_t seed_ = 0;
+};
+
+/// By a defect: both have one shared memory, and come to their barriers in turns.
+void run_together(RunningBlock& a, RunningBlock& b) {
+  for (bool a_goes_on = true, b_goes_on = true; a_goes_on || b_goes_on;) {
+    if (a_goes_on) a_goes_on = a.advance();
+    b.shared().take_bytes_of(a.shared());
+    if (b_goes_on) b_goes_on = b.advance();
+    a.shared().take_bytes_of(b.shared());
+  }
+}
+
+/// Whether the launch leaves the block out: for defects alone.
+bool left_out(const Launch& launch, uint64_t index, uint64_t blocks) {
+  constexpr uint64_t kMany = 256;
+  if (blocks < 2) return launch.blocks == Blocks::kLast;
+  const bool last = index + 1 == blocks;
+  if (launch.blocks != Blocks::kAll && last != (launch.blocks == Blocks::kLast)) return true;
+  if (launch.skips_first && index == 0) return true;
+  return last && (launch.planted[Defect::last_block_lost] ||
+                  (launch.planted[Defect::last_block_lost_of_many] && blocks > kMany));
 }
 
 }  // namespace
 
 void execute(const Launch& launch) {
-  const auto threads = static_cast<uint32_t>(launch.block.count());
-  Block block;
-  block.launch = &launch;
-  block.seen.assign(launch.kernel->code.size(), nullptr);
-  std::vector<Warp> warps((threads + kWarpSize - 1) / kWarpSize);
-  for (uint32_t n = 0; n < warps.size(); ++n) warps[n].prepare(block, n);
+  RunningBlock running(launch);
+  std::unique_ptr<RunningBlock> other;
+  if (launch.planted[Defect::shared_of_two_blocks]) other = std::make_unique<RunningBlock>(launch);
   const uint64_t blocks = launch.grid.count();
   // Some stride that meets every block once, from some block on.
   uint64_t stride = mix(launch.seed, 0) % blocks, at = mix(launch.seed, 1) % blocks;
   while (std::gcd(stride, blocks) != 1) ++stride;
-  for (uint64_t n = 0; n < blocks; ++n, at = (at + stride) % blocks) {
-    block.index = {static_cast<uint32_t>(at % launch.grid.x),
-                   static_cast<uint32_t>(at / launch.grid.x % launch.grid.y),
-                   static_cast<uint32_t>(at / launch.grid.x / launch.grid.y)};
-    block.shared.reset(launch.kernel->shared_bytes + launch.shared_bytes,
-                       static_cast<uint32_t>(warps.size()));
-    run_block(block, warps, mix(launch.seed, at + 2));
+  const auto next = [&] { return at = (at + stride) % blocks; };
+  for (uint64_t n = 0; n < blocks; ++n, next()) {
+    if (left_out(launch, at, blocks)) continue;
+    running.begin(at);
+    if (other != nullptr && n + 1 < blocks) {
+      other->begin(next());
+      ++n;
+      run_together(running, *other);
+      continue;
+    }
+    while (running.advance()) {
+    }
+    if (launch.planted[Defect::block_twice] && blocks > 1 && at == blocks / 2) {
+      running.begin(at);
+      while (running.advance()) {
+      }
+    }
   }
 }
 

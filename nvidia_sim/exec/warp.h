@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "driver/defects.h"
 #include "exec/program.h"
 #include "memory/device_memory.h"
 #include "memory/shared_memory.h"
@@ -17,6 +18,14 @@ struct Dim3 {
   uint64_t count() const { return uint64_t{x} * y * z; }
 };
 
+/// Of what comes now and then: through all launches.
+struct DefectCounts {
+  NowAndThen stores, loads;
+};
+
+/// Which of a launch's blocks are run.
+enum class Blocks : uint8_t { kAll, kAllButLast, kLast };
+
 /// One launch.
 struct Launch {
   const Kernel* kernel = nullptr;
@@ -26,6 +35,12 @@ struct Launch {
   DeviceMemory* memory = nullptr;
   uint64_t seed = 0;              // of the order of blocks and warps
   uint64_t instructions_max = 0;  // of a warp; beyond it the launch has timed out
+  Planted planted = {};           // and then nothing is checked that a GPU would not notice
+  DefectCounts* counts = nullptr;
+  uint64_t seed_of_defects = 0;
+  bool checked = true;  // races, and bytes that nobody wrote
+  Blocks blocks = Blocks::kAll;
+  bool skips_first = false;  // of several blocks
 };
 
 struct Block {
@@ -69,6 +84,7 @@ struct Warp {
 
   size_t lowest();
   void advance(size_t group);
+  bool passes_barrier() const;
 };
 
 /// Carries out a launch: every block, one after the other, in an order that the seed decides.

@@ -27,13 +27,22 @@ uint64_t DeviceMemory::allocate(uint64_t bytes) {
   allocation->bytes = bytes;
   allocations_.emplace(address, std::move(allocation));
   used_ += bytes;
+  of_size_[bytes] = address;
   // At least one unit lies between two, so that a step too far meets nobody's memory.
   next_ += (bytes + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
   return address;
 }
 
+uint64_t DeviceMemory::hand_out_again(uint64_t bytes) {
+  const auto at = of_size_.find(bytes);
+  if (at == of_size_.end() || !is_allocated(at->second)) return 0;
+  ++allocations_.at(at->second)->owners;
+  return at->second;
+}
+
 void DeviceMemory::begin(uint64_t address) {
   Allocation& a = *allocations_.at(address);
+  if (a.state != Allocation::State::kOrdered) return;  // handed out again, or freed too early
   a.state = Allocation::State::kLive;
   a.data.assign(a.bytes, 0xFF);  // NaN, for who reads what was not written and is not caught
   a.written.assign(a.bytes, 0);
@@ -50,6 +59,7 @@ void DeviceMemory::end(uint64_t address) {
     throw Violation(result::kInvalidValue,
                     hex(address) + " is freed, and is no allocation or was freed before");
   Allocation& a = *at->second;
+  if (--a.owners > 0) return;
   a.state = Allocation::State::kFreed;
   a.data = {};
   a.written = {};
@@ -66,9 +76,18 @@ Allocation* DeviceMemory::find(uint64_t address) const {
   return after == allocations_.begin() ? nullptr : std::prev(after)->second.get();
 }
 
+bool DeviceMemory::holds(uint64_t address, uint64_t bytes) const {
+  const Allocation* const a = find(address);
+  return a != nullptr && a->holds(address, bytes);
+}
+
 Allocation& DeviceMemory::around(uint64_t address, uint64_t bytes, Access access) {
   Allocation* const a = find(address);
-  if (a != nullptr && a->holds(address, bytes)) return *a;
+  if (a != nullptr && a->holds(address, bytes)) {
+    if (record_ != nullptr && access == Access::kWrite && !record_->contains(a->address))
+      record_->emplace(a->address, Before{a->data, a->written});
+    return *a;
+  }
   const std::string what = (access == Access::kRead ? "reads " : "writes ") +
                            std::to_string(bytes) + " bytes at " + hex(address) + ": ";
   if (a == nullptr || address - a->address > a->bytes + kAlignment)

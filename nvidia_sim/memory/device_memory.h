@@ -20,6 +20,7 @@ struct Allocation {
   uint64_t address = 0;
   uint64_t bytes = 0;
   State state = State::kOrdered;  // kOrdered: the stream has not come to it yet
+  int owners = 1;                 // more by a defect alone
   std::vector<uint8_t> data;
   std::vector<uint8_t> written;  // 1 for each byte that was
 
@@ -39,6 +40,21 @@ class DeviceMemory {
   /// Throws Violation for what is no allocation, or was freed before.
   void end(uint64_t address);
 
+  /// For a defect: memory of the size that somebody has; 0 if nobody has any.
+  uint64_t hand_out_again(uint64_t bytes);
+
+  /// What allocations held before something was written there.
+  struct Before {
+    std::vector<uint8_t> data, written;
+  };
+  using Record = std::map<uint64_t, Before>;
+  /// From now on, the first time that one is written to; nullptr: no longer.
+  void record(Record* into) { record_ = into; }
+  Allocation& at(uint64_t address) { return *allocations_.at(address); }
+
+  /// Whether these bytes are part of a live allocation.
+  bool holds(uint64_t address, uint64_t bytes) const;
+
   /// The live allocation around these bytes. Throws Violation.
   Allocation& around(uint64_t address, uint64_t bytes, Access access);
   /// Whether it is where an allocation that can be freed begins.
@@ -55,6 +71,8 @@ class DeviceMemory {
   uint64_t used_ = 0;
   uint64_t next_ = uint64_t{1} << 56;  // beyond what a process can map
   std::map<uint64_t, std::unique_ptr<Allocation>> allocations_;
+  std::map<uint64_t, uint64_t> of_size_;  // the last allocation of each size
+  Record* record_ = nullptr;
   std::deque<uint64_t> freed_;  // remembered, up to a number, to say "use after free"
 };
 

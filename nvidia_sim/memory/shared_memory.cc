@@ -20,7 +20,8 @@ std::string place(uint64_t byte) { return "byte " + std::to_string(byte) + " of 
 
 }  // namespace
 
-void SharedMemory::reset(uint64_t bytes, uint32_t warps) {
+void SharedMemory::reset(uint64_t bytes, uint32_t warps, bool checked) {
+  checked_ = checked;
   data_.assign(bytes, 0xFF);
   words_.assign((bytes + kWord - 1) / kWord, {});
   bytes_.clear();
@@ -85,7 +86,7 @@ uint8_t* SharedMemory::access(uint32_t thread, uint64_t at, uint32_t bytes, Acce
                         std::to_string(bytes) + " bytes out of bounds, at byte " +
                         std::to_string(at) + " of " + std::to_string(data_.size()) +
                         " of shared memory");
-  for (uint64_t byte = at; byte < at + bytes;) {
+  for (uint64_t byte = at; checked_ && byte < at + bytes;) {
     Shadow& word = words_[byte / kWord];
     const bool whole = byte % kWord == 0 && byte + kWord <= at + bytes;
     if (whole && !word.split) {

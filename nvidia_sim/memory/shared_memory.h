@@ -12,11 +12,14 @@ namespace nvidia_sim {
 
 class SharedMemory {
  public:
-  /// For a new block of so many warps.
-  void reset(uint64_t bytes, uint32_t warps);
+  /// For a new block of so many warps. Bounds are checked always, who wrote what only if asked for.
+  void reset(uint64_t bytes, uint32_t warps, bool checked);
 
   /// Checks an access of `thread` (of the block) and gives the place. Throws Violation.
   uint8_t* access(uint32_t thread, uint64_t at, uint32_t bytes, Access access);
+
+  /// For a defect: what lies in the other block's memory lies here.
+  void take_bytes_of(const SharedMemory& other) { data_ = other.data_; }
 
   /// All threads of the block have met.
   void block_barrier();
@@ -52,6 +55,7 @@ class SharedMemory {
   std::vector<Shadow> bytes_;     // of words that were used in parts; made when there are such
   std::vector<Periods> periods_;  // of each warp
   uint32_t barriers_ = 1;
+  bool checked_ = true;
 };
 
 }  // namespace nvidia_sim

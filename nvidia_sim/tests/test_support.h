@@ -62,7 +62,7 @@ class Context {
   }
 
   /// "" if the module was loaded, else what was said of it.
-  std::string load(const std::string& ptx) {
+  std::string load(const std::string& ptx) const {
     char log[512] = {};
     const int names[] = {5, 6};
     void* values[] = {log, reinterpret_cast<void*>(sizeof log)};
@@ -70,17 +70,24 @@ class Context {
     return code == 0 ? "" : std::to_string(code) + ": " + log;
   }
 
-  /// Launches a kernel of the module with arguments of 8 bytes, waits, and answers the code.
-  CUresult run(const char* kernel,
-               std::vector<uint64_t> args,
-               unsigned threads = 32,
-               unsigned blocks = 1) {
+  /// Launches a kernel of the module with arguments of 8 bytes, and answers the code.
+  CUresult launch(const char* kernel,
+                  std::vector<uint64_t> args,
+                  unsigned threads = 32,
+                  unsigned blocks = 1) const {
     CUfunction f = nullptr;
     EXPECT_EQ(cuModuleGetFunction(&f, module_, kernel), 0);
     std::vector<void*> params;
     for (uint64_t& a : args) params.push_back(&a);
-    const CUresult launched =
-        cuLaunchKernel(f, blocks, 1, 1, threads, 1, 1, 0, stream_, params.data(), nullptr);
+    return cuLaunchKernel(f, blocks, 1, 1, threads, 1, 1, 0, stream_, params.data(), nullptr);
+  }
+
+  /// The same, and waits.
+  CUresult run(const char* kernel,
+               const std::vector<uint64_t>& args,
+               unsigned threads = 32,
+               unsigned blocks = 1) const {
+    const CUresult launched = launch(kernel, args, threads, blocks);
     return launched != 0 ? launched : cuStreamSynchronize(stream_);
   }
 
@@ -88,7 +95,7 @@ class Context {
   Settings settings_;
   CUcontext context_ = nullptr;
   CUstream stream_ = nullptr;
-  CUmodule module_ = nullptr;
+  mutable CUmodule module_ = nullptr;  // as the driver's state, which is no part of the handle
 };
 
 /// A module with one kernel `k` of these parameters of 64 bits (p0, p1...) and this body.
