@@ -57,6 +57,16 @@ Result<void> check_dpo(const Settings& s, std::string_view name) {
   return {};
 }
 
+Result<void> check_schedule_of(const Settings& s, std::string_view name) {
+  if (const Result<void> schedule = check_schedule(schedule_of(s)); !schedule)
+    return fail(Code::kInvalidInput,
+                "{}: [schedule] with train.steps = {}: {}",
+                name,
+                s.train.steps,
+                schedule.error().message);
+  return {};
+}
+
 }  // namespace
 
 Result<void> check_together(const Settings& s, std::string_view name) {
@@ -127,6 +137,20 @@ Result<void> check_together(const Settings& s, std::string_view name) {
         name,
         t.micro_batch_tokens,
         s.data.sequence_length);
+  if (!s.dpo.pairs.empty()) {  // which say themselves how large a step is
+    const int64_t most = 2 * s.data.sequence_length * s.dpo.pairs_per_step;
+    if (t.steps > kRunTokensMax / most)
+      return fail(Code::kInvalidInput,
+                  "{}: train.steps is {} of dpo.pairs_per_step {} of twice data.sequence_length "
+                  "{}; together at "
+                  "most {} tokens",
+                  name,
+                  t.steps,
+                  s.dpo.pairs_per_step,
+                  s.data.sequence_length,
+                  kRunTokensMax);
+    return check_schedule_of(s, name);
+  }
   if (t.tokens_per_step % t.micro_batch_tokens != 0)
     return fail(
         Code::kInvalidInput,
@@ -141,13 +165,7 @@ Result<void> check_together(const Settings& s, std::string_view name) {
                 t.steps,
                 t.tokens_per_step,
                 kRunTokensMax);
-  if (const Result<void> schedule = check_schedule(schedule_of(s)); !schedule)
-    return fail(Code::kInvalidInput,
-                "{}: [schedule] with train.steps = {}: {}",
-                name,
-                t.steps,
-                schedule.error().message);
-  return {};
+  return check_schedule_of(s, name);
 }
 
 }  // namespace ferry

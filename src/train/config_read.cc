@@ -205,8 +205,19 @@ Result<Settings> parse_settings(std::string_view text,
   Settings settings;
   const std::vector<Field> fields = fields_of(settings);
   TRY_ASSIGN(const toml::table parsed, parse_toml(text, name));
+  // What nobody may give stands for what nobody gave.
+  constexpr double kNotGiven = -1;
+  TrainSettings& train = settings.train;
+  train.balance_alpha = train.bias_update_speed = kNotGiven;
   TRY(read_table(parsed, "", name, fields));
   for (const std::string& option : overrides) TRY(override(option, fields));
+  // Experts were balanced when the model was made. Preferences move it so little that routing which is
+  // moved beside would outweigh them.
+  const bool balances = settings.dpo.pairs.empty();
+  if (train.balance_alpha == kNotGiven)
+    train.balance_alpha = balances ? TrainSettings{}.balance_alpha : 0;
+  if (train.bias_update_speed == kNotGiven)
+    train.bias_update_speed = balances ? TrainSettings{}.bias_update_speed : 0;
   TRY(check_together(settings, name));
   return settings;
 }

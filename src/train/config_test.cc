@@ -168,6 +168,35 @@ TEST(Settings, ChecksThemTogether) {
   EXPECT_NE(refusal("[model.rope_scaling]\nfactor = 2\n").find("has no type"), std::string::npos);
 }
 
+/// A step of pairs is no number of tokens, and what a model was balanced by stands still unless it is asked for.
+TEST(Settings, OfPairsHaveDefaultsOfTheirOwn) {
+  const std::vector<std::string> pairs = {"--dpo.pairs=p",
+                                          "--data.dir=",
+                                          "--model.preset=",
+                                          "--model.init=m",
+                                          "--train.tokens_per_step=77"};
+  const auto of = [&](const std::string& toml) {
+    auto s = parse_settings(toml, "run.toml", pairs);
+    EXPECT_TRUE(s) << s.error().message;
+    return s ? s->train : TrainSettings{};
+  };
+  EXPECT_EQ(of("").balance_alpha, 0);
+  EXPECT_EQ(of("").bias_update_speed, 0);
+  EXPECT_EQ(of("[train]\nbalance_alpha = 0.25\n").balance_alpha, 0.25);
+  EXPECT_EQ(of("[train]\nbias_update_speed = 1e-3\n").bias_update_speed, 1e-3);
+  EXPECT_EQ(of("[train]\nbias_update_speed = 1e-3\n").balance_alpha, 0);
+  const auto texts = parse_settings(kGood, "run.toml");
+  ASSERT_TRUE(texts);
+  EXPECT_EQ(texts->train.balance_alpha, TrainSettings{}.balance_alpha);
+  EXPECT_EQ(texts->train.bias_update_speed, TrainSettings{}.bias_update_speed);
+  EXPECT_NE(
+      refusal(
+          "[data]\nsequence_length = 1048576\n[model]\ninit = \"m\"\n[train]\nsteps = 1000000000\n"
+          "micro_batch_tokens = 1048576\n[dpo]\npairs = \"p\"\n")
+          .find("dpo.pairs_per_step 16"),
+      std::string::npos);
+}
+
 TEST(Settings, AbsentFileIsNamed) {
   const auto r = read_settings("/nonexistent/run.toml");
   ASSERT_FALSE(r);
