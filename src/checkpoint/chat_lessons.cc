@@ -24,6 +24,7 @@ std::string_view trimmed(std::string_view s) {
 struct Answer {
   std::string_view content, reasoning;
   std::vector<std::string> called;  // names and arguments, in order: what must be found in the text
+  bool says = false;                // it has one of these, be it empty
   bool learnt = true;
 };
 
@@ -66,10 +67,13 @@ Result<Answer> read_answer(const Json& message) {
     if (value.is_null() || name == "role" || name == "name") continue;
     if (name == "content" && value.is_string()) {
       answer.content = text();
+      answer.says = true;
     } else if (name == "reasoning_content" && value.is_string()) {
       answer.reasoning = text();
+      answer.says = true;
     } else if (name == "tool_calls" && value.is_array()) {
       TRY(read_calls(value, answer));
+      answer.says = answer.says || !value.empty();
     } else if (name == "weight" && (value == 0 || value == 1)) {
       answer.learnt = value == 1;
     } else {
@@ -81,6 +85,9 @@ Result<Answer> read_answer(const Json& message) {
           printable(name));
     }
   }
+  if (!answer.says)
+    return fail(Code::kInvalidInput,
+                "says nothing: it has neither content nor reasoning_content nor tool_calls");
   return answer;
 }
 
@@ -208,6 +215,39 @@ class Lessons {
   std::string text_;  // of the last lesson
 };
 
+size_t nones(std::string_view text) {
+  constexpr std::string_view kNone = "None";
+  size_t count = 0;
+  for (size_t at = text.find(kNone); at != text.npos; at = text.find(kNone, at + 1)) ++count;
+  return count;
+}
+
+/// Some templates tell a message that only calls tools by its null content, some add content to text as it is: these
+/// refuse null, or write the word None for it, which nobody says. They are given "".
+Result<ChatRenderer> renderer_of(const ModelTexts& texts,
+                                 const Json& conversation,
+                                 const std::string& directory,
+                                 int64_t unix_ms) {
+  const auto make = [&](const Json& json) {
+    return ChatRenderer::make(texts, json_text(json), "conversation", directory, unix_ms);
+  };
+  TRY_ASSIGN(ChatRenderer plain, make(conversation));
+  Json filled = conversation;
+  bool any = false;
+  for (Json& message : filled["messages"])
+    if (message["role"] == "assistant" &&
+        (!message.contains("content") || message["content"].is_null())) {
+      message["content"] = "";
+      any = true;
+    }
+  if (!any) return plain;
+  TRY_ASSIGN(ChatRenderer full, make(filled));
+  const Result<std::string> with_null = plain.text(plain.messages(), false),
+                            with_text = full.text(full.messages(), false);
+  const bool refused = !with_null || (with_text && nones(*with_null) > nones(*with_text));
+  return refused ? std::move(full) : std::move(plain);
+}
+
 }  // namespace
 
 Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
@@ -229,8 +269,7 @@ Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
     return fail(Code::kInvalidInput,
                 "{}: no file of the model says with which token an answer ends",
                 directory);
-  TRY_ASSIGN(const ChatRenderer renderer,
-             ChatRenderer::make(texts, json_text(kept), "conversation", directory, unix_ms));
+  TRY_ASSIGN(const ChatRenderer renderer, renderer_of(texts, kept, directory, unix_ms));
   Lessons lessons(texts, renderer, directory);
   bool any = false;
   const Json& messages = kept["messages"];

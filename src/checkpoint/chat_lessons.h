@@ -22,11 +22,12 @@ namespace ferry {
 /// `conversation` is an object as render_chat takes it (checkpoint/model_chat.h); fields beside
 /// messages, tools and chat_template_kwargs are the dataset's own and not looked at. Messages of the
 /// assistant have content, reasoning_content (or, in the content, a thought up to </think>),
-/// tool_calls, name and weight: 0 makes one part of the prompt alone, 1 is usual. Null is absent.
+/// tool_calls, name and weight: 0 makes one part of the prompt alone, 1 is usual. Null is absent; templates
+/// that cannot do without content have "" in its place.
 /// `unix_ms`: what templates that ask for the time are told.
 /// Errors: render_chat's; kInvalidInput for a conversation without a message to learn, a message with
-/// other fields, one that holds the text of an end token, and where the template leaves out what a
-/// message says or ends it by a token at which generation would not stop.
+/// other fields, one that says nothing, one that holds the text of an end token, and where the template
+/// leaves out what a message says or ends it by a token at which generation would not stop.
 Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
                                                std::string_view conversation,
                                                const std::string& directory,

@@ -115,6 +115,26 @@ TEST(ChatLessons, ThoughtsAreLearntThoughTheTemplateForgetsThem) {
                    "[U]a[A]b<|eos|>[U]c[A]\n\nd<|eos|>[U]e[A]<think>\n{\n</think>\n\nf<|eos|>}"}));
 }
 
+/// Nobody says "None". A template that tells such a message by its null is left to it.
+TEST(ChatLessons, AbsentContentIsNoWord) {
+  const auto learnt = [](const std::string& content, bool missing = false) {
+    const std::string call = R"("tool_calls": [{"function": {"name": "f", "arguments": {}}}]})";
+    return lessons(
+        "{% for m in messages %}[{{ m.role }}]" + content +
+            "{% for c in m.tool_calls or [] %}({{ c.function.name }}){% endfor %}{% endfor %}"
+            "{% if add_generation_prompt %}[assistant]{% endif %}",
+        R"([{"role": "user", "content": "None"}, {"role": "assistant", )" +
+            std::string(missing ? "" : R"("content": null, )") + call + "]");
+  };
+  const Texts expected = {"[user]None[assistant]{(f)<|eos|>}"};
+  EXPECT_EQ(learnt("{{ m.content }}"), expected);
+  EXPECT_EQ(learnt("{{ m.content }}", true), expected);
+  EXPECT_EQ(learnt("{{ '' + m.content }}"), expected);
+  EXPECT_EQ(learnt("{{ '' + m.content }}", true), expected);
+  EXPECT_EQ(learnt("{% if m.content is none %}!{% else %}{{ m.content }}{% endif %}"),
+            Texts{"[user]None[assistant]{!(f)<|eos|>}"});
+}
+
 TEST(ChatLessons, WhatCannotBeLearntIsSaid) {
   const auto refusal = [](std::string_view conversation) {
     return lessons(kChatml, conversation).front();
@@ -134,6 +154,10 @@ TEST(ChatLessons, WhatCannotBeLearntIsSaid) {
   expect(R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls":
              [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]}])",
          "message 2: the chat template of model leaves out");
+  for (const char* nothing : {"", R"(, "content": null)", R"(, "content": null, "tool_calls": [])"})
+    expect(
+        R"([{"role": "user", "content": "a"}, {"role": "assistant")" + std::string(nothing) + "}]",
+        "message 2: says nothing");
   expect("{", "conversation");
   expect(R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "4",
              "reasoning_content": "4"}])",
