@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/chat_lessons.h"
+#include "data/text_stream.h"
 
 namespace ferry {
 namespace {
@@ -42,27 +42,65 @@ Result<Json> messages_of(const Json& line, const char* name) {
   return list;
 }
 
-/// Without a prompt it is what both conversations begin with.
+/// A message as it is compared: tools that write tables give fields another order, and nulls.
+nlohmann::json meaning_of(const nlohmann::json& json) {
+  if (!json.is_structured()) return json;
+  nlohmann::json meaning = json.is_array() ? nlohmann::json::array() : nlohmann::json::object();
+  for (const auto& item : json.items()) {
+    if (json.is_array())
+      meaning.push_back(meaning_of(item.value()));
+    else if (!item.value().is_null())
+      meaning[item.key()] = meaning_of(item.value());
+  }
+  return meaning;
+}
+
+bool same_message(const Json& a, const Json& b) {
+  return meaning_of(nlohmann::json(a)) == meaning_of(nlohmann::json(b));
+}
+
+/// How many messages both begin with.
+size_t common_messages(const Json& a, const Json& b) {
+  size_t common = 0;
+  while (common < std::min(a.size(), b.size()) && same_message(a[common], b[common])) ++common;
+  return common;
+}
+
+/// An answer begins behind its prompt: what the assistant has begun to say cannot go on.
+Result<void> check_prompt(const Json& prompt, const char* what) {
+  if (prompt.back()["role"] != "assistant") return {};
+  return fail(
+      Code::kInvalidInput,
+      "{} ends with a message of the assistant, which an answer would have to go on with: let "
+      "it end before, and write the whole answer in \"chosen\" and \"rejected\"",
+      what);
+}
+
+/// Without a prompt it is what both conversations begin with. A text as the prompt beside such conversations is a note
+/// of what they hold.
 Result<Conversations> conversations_of(const Json& line) {
   Conversations c;
   TRY_ASSIGN(c.chosen, messages_of(line, "chosen"));
   TRY_ASSIGN(c.rejected, messages_of(line, "rejected"));
-  if (line.contains("prompt") && !line["prompt"].is_null()) {
-    if (line["prompt"].is_string() && c.chosen[0]["role"] != "assistant")
-      return fail(Code::kInvalidInput,
-                  "\"prompt\" is a text beside whole conversations, which hold it: take it out");
+  const bool note = line.contains("prompt") && line["prompt"].is_string() &&
+                    c.chosen[0]["role"] != "assistant" && c.rejected[0]["role"] != "assistant";
+  if (line.contains("prompt") && !line["prompt"].is_null() && !note) {
     TRY_ASSIGN(c.prompt, messages_of(line, "prompt"));
+    TRY(check_prompt(c.prompt, "\"prompt\""));
+    if (common_messages(c.prompt, c.chosen) == c.prompt.size() &&
+        common_messages(c.prompt, c.rejected) == c.prompt.size())
+      return fail(
+          Code::kInvalidInput,
+          "\"chosen\" and \"rejected\" begin with what \"prompt\" holds, too: take \"prompt\" out, "
+          "or leave the answers alone in them");
     return c;
   }
-  size_t common = 0;
-  while (common < std::min(c.chosen.size(), c.rejected.size()) &&
-         c.chosen[common] == c.rejected[common])
-    ++common;
+  const size_t common = common_messages(c.chosen, c.rejected);
   if (common == 0)
     return fail(Code::kInvalidInput,
                 "\"chosen\" and \"rejected\" have no message in common that they begin with, and "
                 "there is no \"prompt\": give it");
-  if (c.chosen == c.rejected)
+  if (common == c.chosen.size() && common == c.rejected.size())
     return fail(Code::kInvalidInput,
                 "\"chosen\" and \"rejected\" are the same: nothing is preferred");
   if (common == c.chosen.size() || common == c.rejected.size())
@@ -73,6 +111,7 @@ Result<Conversations> conversations_of(const Json& line) {
   c.prompt = Json(c.chosen.begin(), c.chosen.begin() + cut);
   c.chosen.erase(c.chosen.begin(), c.chosen.begin() + cut);
   c.rejected.erase(c.rejected.begin(), c.rejected.begin() + cut);
+  TRY(check_prompt(c.prompt, "what \"chosen\" and \"rejected\" have in common"));
   return c;
 }
 
@@ -146,7 +185,7 @@ int64_t tokens_of(const PreferencePair& pair) {
 Result<PreferencePairs> read_preference_pairs(const std::string& path,
                                               const ModelTexts& texts,
                                               const PairReading& reading) {
-  TRY_ASSIGN(const std::string text, read_file(path, kFileBytesMax));
+  TRY_ASSIGN(const std::string text, data::read_text(path, {}, kFileBytesMax));
   return parse_preference_pairs(text, path, texts, reading);
 }
 
@@ -181,7 +220,15 @@ Result<PreferencePairs> parse_preference_pairs(std::string_view text,
     }
     if (reading.go_on && !reading.go_on()) return fail(Code::kTimeout, "{}: stopped", path);
   }
-  if (all.pairs.empty()) return fail(Code::kInvalidInput, "{}: has no pairs", path);
+  if (all.pairs.empty())
+    return fail(Code::kInvalidInput,
+                "{}: has no pairs{}",
+                path,
+                all.left_out.empty()
+                    ? std::string()
+                    : fmt::format("; {} lines are left out (dpo.skip_bad), the first: {}",
+                                  all.left_out.size(),
+                                  all.left_out.front()));
   return all;
 }
 

@@ -37,12 +37,13 @@ struct PairReading {
 };
 
 /// The lines of a file, as TRL has them: {"prompt": [messages], "chosen": [messages], "rejected": [messages]}, or
-/// without "prompt" where both are whole conversations, whose common beginning it is. "tools" and
+/// without "prompt", or with a text there, where both are whole conversations, whose common beginning it is: two
+/// messages are the same whatever the order of their fields is, and whether null or nothing stands in them. "tools" and
 /// "chat_template_kwargs" are chat_lessons'; other fields are the dataset's own and not looked at. The first
-/// message of an answer, and the last, are the assistant's.
-/// Errors: kInvalidInput with the line: not such a pair (texts instead of messages, nothing in common, two answers
-/// that are the same tokens), chat_lessons', an answer that is too long with its prompt; a file without pairs;
-/// kNotFound; kTimeout: go_on gave up.
+/// message of an answer, and the last, are the assistant's, and the prompt's last is not.
+/// Errors: data::read_text's; kInvalidInput with the line: not such a pair (texts instead of messages, nothing in
+/// common, two answers that are the same tokens), chat_lessons', an answer that is too long with its prompt; a file
+/// without pairs; kTimeout: go_on gave up.
 Result<PreferencePairs> read_preference_pairs(const std::string& path,
                                               const ModelTexts& texts,
                                               const PairReading& reading);

@@ -63,6 +63,11 @@ TEST_F(Pairs, OfAnswersAloneIsLearnt) {
   // Whole conversations, whose common beginning is the prompt.
   EXPECT_EQ(sides(pair("", std::string(kUser) + "," + kGood, std::string(kUser) + "," + kBad)),
             expected);
+  // A text as the prompt is a note beside them. Neither the order of fields parts two messages nor a null.
+  EXPECT_EQ(
+      sides(R"({"prompt": "Hi", "chosen": [)" + std::string(kUser) + "," + kGood +
+            R"(], "rejected": [{"content": "Hi", "name": null, "role": "user"}, )" + kBad + "]}"),
+      expected);
   // What the assistant said before is the prompt's, whatever weight it has.
   EXPECT_EQ(sides(pair(std::string(kUser) +
                            R"(, {"role": "assistant", "content": "x", "weight": 1}, )" + kUser,
@@ -83,9 +88,15 @@ TEST_F(Pairs, AreRefusedByTheirLine) {
           {R"({"prompt": "Hi", "chosen": "Ho", "rejected": "No"})", {"\"chosen\" is a text"}},
           {R"({"prompt": "Hi", "chosen": [)" + good + R"(], "rejected": [)" + kBad + "]}",
            {"\"prompt\" is a text", "list of messages"}},
-          {R"({"prompt": "Hi", "chosen": [)" + user + "," + good + R"(], "rejected": [)" + user +
-               "," + kBad + "]}",
-           {"\"prompt\" is a text", "take it out"}},
+          {pair(kUser, user + "," + good, user + "," + kBad), {"take \"prompt\" out"}},
+          {pair(user + "," + good, kGood, kBad),
+           {"\"prompt\" ends with a message of the assistant"}},
+          {pair("", user + "," + good + "," + kBad, user + "," + good + "," + kGood),
+           {"have in common ends with a message of the assistant"}},
+          {pair("", user + "," + good, R"({"content": "Hi", "role": "user"},)" + good),
+           {"are the same"}},
+          {pair(kUser, kGood, R"({"role": "assistant", "content": null})"),
+           {"\"rejected\": message 2", "says nothing"}},
           {R"({"prompt": [)" + user + R"(], "chosen": [)" + good + "]}", {"no \"rejected\""}},
           {pair("", good, kBad), {"no message in common"}},
           {pair("", user + "," + good, user + "," + good), {"are the same"}},
@@ -109,6 +120,7 @@ TEST_F(Pairs, AreRefusedByTheirLine) {
     for (const char* s : says) EXPECT_NE(said.find(s), std::string::npos) << line << "\n" << said;
   }
   EXPECT_NE(refusal("\n").find("no pairs"), std::string::npos);
+  EXPECT_NE(refusal("[" + pair(kUser, kGood, kBad) + "]").find("one JSON list"), std::string::npos);
 }
 
 TEST_F(Pairs, SomeBadLinesMayBeLeftOut) {
@@ -123,6 +135,24 @@ TEST_F(Pairs, SomeBadLinesMayBeLeftOut) {
   ASSERT_FALSE(one);
   EXPECT_NE(one.error().message.find("pairs.jsonl:3: "), std::string::npos) << one.error().message;
   EXPECT_NE(one.error().message.find("dpo.skip_bad"), std::string::npos) << one.error().message;
+  const auto none = read("{}\n", {.directory = "model", .tokens_max = 40, .bad_max = 1});
+  ASSERT_FALSE(none);
+  EXPECT_NE(none.error().message.find("1 lines are left out (dpo.skip_bad), the first: "),
+            std::string::npos)
+      << none.error().message;
+}
+
+/// As other text is read.
+TEST_F(Pairs, MayBeCompressed) {
+  // gzip of a file without a byte, and without an end.
+  const std::string cut("\x1F\x8B\x08\0\0\0\0\0\0\x03", 10);
+  const auto all = read(cut, {.directory = "model", .tokens_max = 40});
+  ASSERT_FALSE(all);
+  EXPECT_EQ(all.error().code, Code::kCorrupt) << all.error().message;
+  const auto marked =
+      read("\xEF\xBB\xBF" + pair(kUser, kGood, kBad), {.directory = "model", .tokens_max = 40});
+  ASSERT_TRUE(marked) << marked.error().message;
+  EXPECT_EQ(marked->pairs.size(), 1u);
 }
 
 TEST_F(Pairs, AreReadByAModelThatChats) {
