@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "device/cpu/cpu_device.h"
 #include "small_model.h"
+#include "train/estimate.h"
 #include "train/train_step.h"
 
 namespace ferry {
@@ -163,6 +164,24 @@ TEST(Preferences, EachEpochHasEveryPairOnce) {
   EXPECT_NEAR(one.figures.logps_rejected, other.figures.logps_rejected, 1e-9);
   const PreferenceStep across = p.gradients(*model, step, 4, [] {});
   EXPECT_NE(across.figures.logps_chosen, one.figures.logps_chosen) << "epochs share their order";
+}
+
+/// A step of pairs is a pass to score them, one forward, and twice that much backward.
+TEST(Preferences, ScoringIsInTheEstimate) {
+  const std::unique_ptr<models::TrainableLm> model =
+      small_model("llama", DType::kF32, cpu_device());
+  Settings s;
+  s.dpo.pairs = "pairs";
+  s.train.tokens_per_step = 400;
+  const Estimate steps = estimate(*model, s, nullptr, 0, 0, 1e9);
+  Estimate all = steps;
+  add_scoring(all, *model, s, 1000);
+  EXPECT_NEAR(
+      all.flops_total - steps.flops_total, 2.5 * steps.flops_step / 4, 1e-6 * all.flops_total);
+  EXPECT_NEAR(all.seconds / steps.seconds, all.flops_total / steps.flops_total, 1e-9);
+  const Preferences p({}, {}, pairs_of(1, 3), pairs_of(2, 2));
+  const Preferences fewer({}, {}, pairs_of(1, 3), {});
+  EXPECT_GT(p.tokens(), fewer.tokens());
 }
 
 TEST(Preferences, AnotherTokenIsAnotherFingerprint) {

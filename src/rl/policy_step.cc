@@ -40,11 +40,16 @@ std::vector<LessonBatch> PolicyStep::pack(std::span<const Lesson> lessons) const
 LessonScores PolicyStep::score(models::CausalLm& by,
                                const std::vector<LessonBatch>& packed,
                                size_t lessons,
-                               const std::function<void()>& alive) const {
-  return score_lessons(by, packed, lessons, {.given_experts = &by == &model_, .alive = [&] {
-                                               static_cast<void>(fault_point("rl.score"));
-                                               alive();
-                                             }});
+                               const std::function<void()>& alive,
+                               bool keep_experts) const {
+  return score_lessons(
+      by,
+      packed,
+      lessons,
+      {.given_experts = &by == &model_, .keep_experts = keep_experts, .alive = [&] {
+         static_cast<void>(fault_point("rl.score"));
+         alive();
+       }});
 }
 
 PolicyStepReport PolicyStep::run(std::span<const Lesson> lessons,
@@ -67,7 +72,7 @@ PolicyStepReport PolicyStep::run(std::span<const Lesson> lessons,
   // Before the first update, later minibatches: training's log-probabilities by the weights that drew them,
   // and the experts. (The first one's are compared while it is learnt from.)
   for (size_t m = 1; m < minibatches; ++m) {
-    LessonScores drawn = score(model_, packed[m], each, alive);
+    LessonScores drawn = score(model_, packed[m], each, alive, settings_.keep_routing);
     compare(drawn.log_probs, part(m));
     for (size_t p = 0; p < packed[m].size() && settings_.keep_routing; ++p)
       packed[m][p].weighted.given_experts = std::move(drawn.experts[p]);

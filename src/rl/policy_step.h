@@ -60,7 +60,8 @@ class PolicyStep {
   LessonScores score(models::CausalLm& by,
                      const std::vector<LessonBatch>& packed,
                      size_t lessons,
-                     const std::function<void()>& alive) const;
+                     const std::function<void()>& alive,
+                     bool keep_experts = false) const;
 
   models::TrainableLm& model_;
   TrainStep& step_;

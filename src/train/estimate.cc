@@ -9,6 +9,20 @@
 #include "train/model_setup.h"
 
 namespace ferry {
+namespace {
+
+/// Of one pass forward. Documents are shorter than sequences; half a sequence is the mean context if they fill it.
+double pass_flops(const models::TrainableLm& model, const Settings& s, int64_t tokens, bool mtp) {
+  return model.flops_per_token(
+             static_cast<double>(s.data.sequence_length) / 2, mla_form_of(s.train), mtp) *
+         static_cast<double>(tokens);
+}
+
+double seconds_of(const Estimate& e) {
+  return e.flops_total / (e.peak_flops_per_s * kEfficiencyAssumed);
+}
+
+}  // namespace
 
 Estimate estimate(const models::TrainableLm& model,
                   const Settings& s,
@@ -19,7 +33,6 @@ Estimate estimate(const models::TrainableLm& model,
   Estimate e;
   e.parameters_total = model.parameters_total();
   e.parameters_active = model.parameters_active();
-  const models::MlaForm form = mla_form_of(s.train);
   // Of weights that stay there are no gradients.
   const double weight_gradients = adapter == nullptr ? 1
                                                      : static_cast<double>(adapter->adapted()) /
@@ -27,11 +40,8 @@ Estimate estimate(const models::TrainableLm& model,
   // Pairs of answers are run once before, to know what each token weighs.
   const double passes = (recompute_of(s.train) == models::Recompute::kLayers ? 3 : 2) +
                         (s.dpo.pairs.empty() ? 0 : 1) + weight_gradients;
-  // Documents are shorter than sequences; half a sequence is the mean context if they fill it.
   const auto step = [&](bool mtp) {
-    return passes *
-           model.flops_per_token(static_cast<double>(s.data.sequence_length) / 2, form, mtp) *
-           static_cast<double>(s.train.tokens_per_step);
+    return passes * pass_flops(model, s, s.train.tokens_per_step, mtp);
   };
   e.flops_step = step(false);
   e.flops_mtp_step = step(true);
@@ -69,8 +79,13 @@ Estimate estimate(const models::TrainableLm& model,
       static_cast<double>(s.checkpoint.keep_last + (s.checkpoint.keep_best ? 1 : 0) + 1);
   e.disk_bytes = kept * static_cast<double>(checkpoint_bytes);
   e.peak_flops_per_s = peak_flops_per_s;
-  e.seconds = e.flops_total / (peak_flops_per_s * kEfficiencyAssumed);
+  e.seconds = seconds_of(e);
   return e;
+}
+
+void add_scoring(Estimate& e, const models::TrainableLm& model, const Settings& s, int64_t tokens) {
+  e.flops_total += pass_flops(model, s, tokens, false);
+  e.seconds = seconds_of(e);
 }
 
 double measure_peak(Device& device, DType compute) {

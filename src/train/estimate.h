@@ -36,6 +36,12 @@ Estimate estimate(const models::TrainableLm& model,
                   uint64_t checkpoint_bytes,
                   double peak_flops_per_s);
 
+/// Adds passes without gradient over so many tokens, before the first step.
+void add_scoring(Estimate& e,
+                 const models::TrainableLm& model,
+                 const Settings& settings,
+                 int64_t tokens);
+
 /// Rate of a large matrix product in the compute type on the model's device, operations per second:
 /// the best of a few runs that together take about half a second.
 double measure_peak(Device& device, DType compute);

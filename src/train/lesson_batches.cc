@@ -60,10 +60,10 @@ LessonScores score_lessons(models::CausalLm& by,
     const Tensor hidden = by.forward(Tensor::from_i32(b.tokens, shape, device),
                                      ops::Segments::packed(b.segment_lengths, device),
                                      options,
-                                     &trace);
+                                     manner.keep_experts ? &trace : nullptr);
     l.take_log_probs(by.token_losses(hidden, Tensor::from_i32(b.labels, shape, device)).to_f32(),
                      scores.log_probs);
-    scores.experts.push_back(std::move(trace.experts));
+    if (manner.keep_experts) scores.experts.push_back(std::move(trace.experts));
     if (manner.alive) manner.alive();
   }
   return scores;

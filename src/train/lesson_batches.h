@@ -34,12 +34,14 @@ std::vector<LessonBatch> pack_lessons(std::span<const text::Lesson* const> lesso
 
 struct LessonScores {
   std::vector<std::vector<float>> log_probs;  // of what is learnt of each lesson
-  std::vector<std::vector<Tensor>> experts;   // of each micro-batch, in layer order
+  std::vector<std::vector<Tensor>>
+      experts;  // of each micro-batch, in layer order, if they are kept
 };
 
 struct ScoreManner {
   models::MlaForm mla_form = models::MlaForm::kAbsorbed;
   bool given_experts = false;   // the batches' own; else routers choose
+  bool keep_experts = false;    // those that were chosen
   std::function<void()> alive;  // called after each pass
 };
 

@@ -307,14 +307,17 @@ Result<void> Run::take_reference() {
                restore_reference_log_probs(checkpoint_path(settings_.checkpoint.dir, saved_step_),
                                            preferences_->answers()));
   } else {
-    beats_.begin(Work::kFirstEvaluation, preferences_->answers() / 2);
+    const int64_t pairs = preferences_->answers() / 2;
+    say(fmt::format("reference  {} pairs are scored by the model that the run begins with", pairs));
+    LiveLine line(output_, Terminal::of(options_.out));
+    beats_.begin(Work::kFirstEvaluation, pairs);
     const OpsAlive alive;
-    const std::optional<Tensor> reference =
-        preferences_->reference_of(*model_, [this](int64_t done) {
-          static_cast<void>(fault_point("dpo.reference"));
-          beats_.advance(done);
-          return !told_to_stop();
-        });
+    const std::optional<Tensor> reference = preferences_->reference_of(*model_, [&](int64_t done) {
+      static_cast<void>(fault_point("dpo.reference"));
+      beats_.advance(done);
+      line.show(fmt::format("reference  {} of {} pairs", done, pairs));
+      return !told_to_stop();
+    });
     if (!reference) return {};
     state_.reference_log_probs = *reference;
   }
@@ -335,6 +338,8 @@ Result<void> Run::announce() {
                        optimizer_->state_bytes(),
                        model_bytes + state_bytes,
                        measure_peak(*device_, model_->compute()) * place().ranks);
+  if (preferences_ && saved_step_ < 0)
+    add_scoring(estimate_, *model_, as_estimated, preferences_->tokens());
   say(describe(estimate_, as_estimated));
   say(data_line());
   say(fmt::format("device     {}, {}, compute {}",
@@ -376,10 +381,14 @@ Result<void> Run::announce() {
 
 std::string Run::data_line() const {
   if (preferences_)
-    return fmt::format("pairs      {} to learn from, {} held out; {} a step",
-                       preferences_->pairs().size(),
-                       preferences_->held_out().size(),
-                       settings_.dpo.pairs_per_step);
+    return fmt::format(
+        "pairs      {} to learn from, {} held out; {} a step, {:.3g} epochs in {} steps",
+        preferences_->pairs().size(),
+        preferences_->held_out().size(),
+        settings_.dpo.pairs_per_step,
+        static_cast<double>(settings_.train.steps * settings_.dpo.pairs_per_step) /
+            static_cast<double>(preferences_->pairs().size()),
+        settings_.train.steps);
   return fmt::format("data       {} tokens in {} documents, {} of text",
                      format_count(static_cast<double>(dataset_->train().tokens())),
                      dataset_->train().size(),
@@ -566,6 +575,8 @@ std::optional<HeldOutRecord> Run::evaluate_pairs() {
   if (!loss) return std::nullopt;
   held_out_pairs_ = loss->figures;
   HeldOutRecord record{.loss = loss->loss, .bits_per_byte = kNone};
+  record.pairs = static_cast<double>(loss->weights.size());
+  record.pairs_held_out = static_cast<double>(preferences_->held_out().size());
   set_figures(record, loss->figures);
   return record;
 }

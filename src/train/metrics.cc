@@ -50,6 +50,8 @@ void visit_fields(Record& r, Visit&& v) {
     v("score_low", r.score_low);
     v("score_high", r.score_high);
     v("answer_tokens", r.answer_tokens);
+    v("pairs", r.pairs);
+    v("pairs_held_out", r.pairs_held_out);
   }
   v("rewards/chosen", r.rewards_chosen);
   v("rewards/rejected", r.rewards_rejected);

@@ -48,7 +48,8 @@ struct HeldOutRecord {
   /// Of reinforcement learning: the share of held-out tasks that are solved, between what it may be
   /// by chance; `loss` is then the share that is not, and there are no bits a byte.
   std::optional<double> score, score_low, score_high, answer_tokens;
-  /// Of pairs of answers, as above.
+  /// Of pairs of answers, as above; of so many, the first of those held out.
+  std::optional<double> pairs, pairs_held_out;
   std::optional<double> rewards_chosen, rewards_rejected, rewards_accuracies, rewards_margins,
       logps_chosen, logps_rejected;
 };

@@ -112,6 +112,13 @@ std::string Preferences::fingerprint() const {
   return hash.hex();
 }
 
+int64_t Preferences::tokens() const {
+  int64_t tokens = 0;
+  for (const auto* set : {&pairs_, &held_out_})
+    for (const PreferencePair& p : *set) tokens += tokens_of(p);
+  return tokens;
+}
+
 Preferences::Part Preferences::part(std::vector<size_t> numbers) const {
   Part part{.numbers = std::move(numbers), .answers = {}, .batches = {}};
   std::vector<const text::Lesson*> lessons;

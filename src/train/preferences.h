@@ -41,6 +41,8 @@ class Preferences {
   const std::vector<PreferencePair>& held_out() const { return held_out_; }
   /// Of every token that is read or learnt, and which it is.
   std::string fingerprint() const;
+  /// Of all pairs, those held out too.
+  int64_t tokens() const;
   /// Of a step on the average, rounded up.
   int64_t tokens_per_step() const { return tokens_per_step_; }
 

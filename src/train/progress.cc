@@ -50,6 +50,14 @@ std::string beside_the_loss(const StepRecord& r) {
   return fmt::format("  {:.3f} bits/byte", r.bits_per_byte);
 }
 
+/// "260 of 2000 ", where not all that are held out were looked at.
+std::string how_many_pairs(const HeldOutRecord& r) {
+  if (!r.pairs) return "";
+  const double all = r.pairs_held_out.value_or(*r.pairs);
+  return *r.pairs < all ? fmt::format("{:.0f} of {:.0f} ", *r.pairs, all)
+                        : fmt::format("{:.0f} ", *r.pairs);
+}
+
 }  // namespace
 
 std::string progress_line(const StepRecord& r, double seconds_per_step, const ProgressSettings& s) {
@@ -91,11 +99,11 @@ std::string held_out_line(const HeldOutRecord& r,
                    s.colour);
   if (r.rewards_accuracies)
     return painted(
-        fmt::format("held-out after step {}: loss {:.4f}, {:.1f} % of pairs right, margin "
-                    "{:.4f}",
+        fmt::format("held-out after step {}: loss {:.4f}, {:.1f} % of {}pairs right, margin {:.4f}",
                     r.step,
                     r.loss,
                     100 * *r.rewards_accuracies,
+                    how_many_pairs(r),
                     r.rewards_margins.value_or(0)),
         kGreen,
         s.colour);
