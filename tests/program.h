@@ -58,7 +58,7 @@ initializer_range = 0.02
 tie_word_embeddings = false
 )";
 
-inline constexpr int kWaitMs = 120000;  // longer than anything here takes on a busy machine
+inline constexpr int kWaitMs = 300000;  // longer than anything here takes on a busy machine
 
 inline std::string read(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);

@@ -728,6 +728,11 @@ TEST_F(Serve, SpeaksHttp) {
   EXPECT_TRUE(client.head().starts_with("HTTP/1.1 100 "));
   ASSERT_TRUE(client.send(R"({"prompt": "a"})"));
   EXPECT_EQ(client.response().status, 200);
+  // A refusal whose body has come leaves the connection as it is.
+  ASSERT_TRUE(client.send(TestClient::request("POST", "/nowhere", "{}") +
+                          TestClient::request("GET", "/version")));
+  EXPECT_EQ(client.response().status, 404);
+  EXPECT_EQ(client.response().status, 200);
   // HTTP/1.0 has no chunks: the end of the stream is the connection's.
   TestClient old(server_->port());
   const std::string body = R"({"prompt": "a", "max_tokens": 3, "stream": true})";

@@ -11,6 +11,10 @@ here=$(dirname "${BASH_SOURCE[0]}")
 own=(tools/crossing.sh '(text|train|undisturbed|verify|serve|server)\.txt' 'tokenizer\.json' 'crossing\.(html|json)'
   'state(/.*)?' 'calm(/.*)?')
 
+if [ $# -lt 2 ]; then
+  sed -n 's/^# usage: /usage: /p; s/^#  \( *tools.*\)/\1/p' "${BASH_SOURCE[0]}" >&2
+  exit 2
+fi
 if [ "$1" = --check ]; then
   may_own_folder "${own[0]}" "$2" "${own[@]:1}"
   exit
@@ -18,10 +22,19 @@ fi
 
 ferry=$(realpath "$1")
 folder=$2
-nvidia=$(realpath "$3") ascend=$(realpath "$4")
+nvidia=$(realpath "$3")
+ascend=$(realpath "$4")
 shift 4
+for library in "$nvidia/libcuda.so.1" "$ascend/libascendcl.so"; do
+  [ -e "$library" ] || { echo "crossing.sh: $library: is not there; build nvidia_sim and ascend_sim" >&2; exit 2; }
+done
+# What was tried with software devices before must not disturb the undisturbed run; no proxy leads to this machine.
+for name in ${!FERRY_NVIDIA_SIM_*} ${!FERRY_ASCEND_SIM_*}; do unset "$name"; done
+export no_proxy=127.0.0.1,localhost
 own_folder "${own[0]}" "$folder" "${own[@]:1}"
 folder=$(realpath "$folder")
+cd "$here/.."
+here=tools
 
 say() { printf '\n-- %s\n' "$*"; }
 export XDG_STATE_HOME="$folder/state"  # what is noted of software devices is noted here

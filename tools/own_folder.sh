@@ -26,7 +26,7 @@ may_own_folder() {
   [ -n "$(ls -A "$folder")" ] || return 0
   [ "$(cat "$folder/.made-by-ferry" 2>/dev/null)" = "$kind" ] ||
     refuse_folder "$folder: is not empty, and was not made by $kind; name another, or remove it yourself"
-  for held in run data begin; do
+  for held in run data begin calm; do
     [ ! -e "$folder/$held/.lock" ] || flock -n "$folder/$held/.lock" true ||
       refuse_folder "$folder/$held: a process works in it that has not ended"
   done

@@ -71,6 +71,15 @@ std::optional<int64_t> process_began(int64_t pid) {
   return began;
 }
 
+std::string process_namespace() {
+  std::array<char, 128> name{};
+  const ssize_t size = ::readlink("/proc/self/ns/pid", name.data(), name.size());
+  const Result<std::string> boot = read_file("/proc/sys/kernel/random/boot_id");
+  if (size <= 0 || !boot) return "";
+  return std::string(name.data(), static_cast<size_t>(size)) + " " +
+         boot->substr(0, boot->find('\n'));
+}
+
 std::string processor_name() {
   const Result<std::string> text = read_file("/proc/cpuinfo");
   if (!text) return "unknown processor";

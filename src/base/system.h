@@ -26,6 +26,10 @@ std::string host_name();
 /// where numbers are used again. None: it is gone, or has ended and nobody has asked how (a zombie).
 std::optional<int64_t> process_began(int64_t pid);
 
+/// What numbers of processes mean: "pid:[4026531836]", and which start of the machine. Two that differ do not
+/// see each other's processes. Empty: not known.
+std::string process_namespace();
+
 /// "Intel(R) Xeon(R) Processor" or the like, for reports.
 std::string processor_name();
 

@@ -43,11 +43,13 @@ Result<void> watch(const std::string& folder, const Terminal& terminal) {
     const int columns = terminal.columns();
     const std::vector<std::string> lines = lines_of(view, system_clock().unix_ms(), columns);
     fmt::print("{}", lines_off(shown));
-    for (const std::string& line : lines) fmt::print("{}\n", cut_to_width(line, columns));
+    const bool over =
+        view.status && (view.status->exit_code || (view.supervised && !*view.supervised));
+    for (const std::string& line : lines)
+      fmt::print("{}\n", over ? line : cut_to_width(line, columns));  // a command is read whole
     TRY(flush_output());
+    if (over) return {};
     shown = lines.size();
-    if (view.status && (view.status->exit_code || (view.supervised && !*view.supervised)))
-      return {};
     sleep_s(kAgainS);
   }
 }

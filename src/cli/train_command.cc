@@ -40,6 +40,9 @@ namespace {
 
 std::atomic<bool> g_stop{false};
 
+constexpr double kStatusPatienceS =
+    5;  // of a run that has ended, for its last word to be on the disk
+
 struct Arguments {
   std::string config;
   std::string device;
@@ -367,9 +370,8 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
   const auto tell_patiently = [&said](std::string_view text) {
     said.write(std::string(text) + "\n");
   };
-  const auto not_shown = [&](const Status& why) {
-    tell_patiently(
-        fmt::format("ferry: what `ferry status` shows could not be written: {}", why.message));
+  const auto not_shown = [](const Status& why) {
+    tell(fmt::format("ferry: what `ferry status` shows could not be written: {}", why.message));
   };
   const Result<std::unique_ptr<RunStatusFile>> file =
       RunStatusFile::open(settings->checkpoint.dir, not_shown);
@@ -378,24 +380,23 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
   const RunStatus shown{.began_unix_ms = system_clock().unix_ms(),
                         .pid = ::getpid(),
                         .process_began = process_began(::getpid()).value_or(0),
+                        .process_namespace = process_namespace(),
                         .host = host_name(),
                         .steps = settings->train.steps,
                         .go_on = from_here(go_on)};
-  std::optional<RunStatus> last;
+  bool there = path_exists(join_path(settings->checkpoint.dir, kRunStatusName));
   const int status = supervisor::supervise(command,
                                            rules_of(settings->supervisor, go_on),
                                            system_clock(),
                                            tell_patiently,
                                            shown,
                                            [&](const RunStatus& now) {
-                                             if (!file) return;
-                                             if (now.exit_code)
-                                               last = now;
-                                             else
-                                               (*file)->put(now);
+                                             // Of a run that is refused while it loads nothing is left.
+                                             there = there || now.stage == "running";
+                                             if (file && there) (*file)->put(now);
                                            });
-  if (last)
-    if (const Result<void> written = (*file)->finish(*last); !written) not_shown(written.error());
+  if (file && !(*file)->flush(kStatusPatienceS))
+    tell_patiently("ferry: what `ferry status` shows is not written yet: the disk stands still");
   while (!said.flush(3600)) {
   }
   return status;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <boost/asio/buffer.hpp>
+#include <boost/beast/core/string.hpp>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -42,6 +44,14 @@ HttpRequestReader::Found HttpRequestReader::next() {
       head_found_ = true;
       parser_->eager(true);
       parsed_ = in_.size() == 0;
+      // RFC 9112, 6.3: where a body ends would be said in two ways, or in one that is not understood here; whoever
+      // stands in front may believe the other.
+      const auto& fields = parser_->get();
+      if (fields.count(http::field::transfer_encoding) > 0 &&
+          (!http_1_1() || !parser_->chunked() || fields.count(http::field::content_length) > 0 ||
+           !boost::beast::iequals(fields[http::field::transfer_encoding], "chunked")))
+        return refuse(400,
+                      "the only Transfer-Encoding is chunked, in HTTP/1.1, without Content-Length");
       return head() ? Found::kHead
                     : refuse(400, "not a request of HTTP/1.1: its target has no path");
     }
@@ -53,7 +63,11 @@ HttpRequestReader::Found HttpRequestReader::next() {
     }
     parsed_ = true;
     Error error;
-    in_.consume(parser_->put(in_.data(), error));
+    try {
+      in_.consume(parser_->put(in_.data(), error));
+    } catch (const std::bad_alloc&) {  // it reserves what the head says that the body will have
+      return refuse(503, "there is no memory for a body of this size now");
+    }
     if (error == http::error::need_more) error = {};
     if (error == http::error::header_limit) return refuse(431, "the head is too large");
     if (error == http::error::body_limit)

@@ -94,6 +94,12 @@ TEST(HttpRequestReader, RefusesByName) {
     std::string why;
   } cases[] = {
       {"GET ?q HTTP/1.1\r\n\r\n", 400, "its target has no path"},
+      {"GET / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "the only Transfer-Encoding"},
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n", 400, "the only Transfer-Encoding"},
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\nContent-Length: 3\r\n\r\n",
+       400,
+       "the only Transfer"},
+      {"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "the only Transfer-Encoding"},
       {"nonsense\r\n\r\n", 400, "not a request of HTTP/1.1"},
       {"GET / HTTP/1.1\r\nA: " + std::string(2000, 'a') + "\r\n\r\n", 431, "the head is too large"},
       {"POST / HTTP/1.1\r\nContent-Length: 65\r\n\r\n", 413, "larger than 64 bytes"},

@@ -10,6 +10,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/beast/core/string.hpp>
 #include <boost/beast/http/status.hpp>
 #include <limits>
 #include <set>
@@ -342,8 +343,8 @@ void Session::parse() {
 void Session::take_head() {
   keep_ = reader_.keep_alive();
   if (std::optional<HttpResponse> refusal = server_.handler.check_head(reader_.request())) {
-    if (!reader_.complete()) return refuse(*refusal);
-    // Nothing is left unread, so the connection can go on.
+    // Where nothing is left unread the connection can go on.
+    if (reader_.next() != HttpRequestReader::Found::kRequest) return refuse(*refusal);
     state_ = State::kAnswering;
     deadline_ = kNever;
     return answer(*std::move(refusal));
@@ -351,8 +352,8 @@ void Session::take_head() {
   state_ = State::kBody;
   deadline_ = now_s() + server_.limits.body_s;
   const std::string_view expected = reader_.request().header("expect");
-  if (!reader_.complete() && expected.size() == 12 &&
-      (expected == "100-continue" || expected == "100-Continue")) {
+  if (!reader_.complete() && reader_.unread_bytes() == 0 && reader_.http_1_1() &&
+      boost::beast::iequals({expected.data(), expected.size()}, "100-continue")) {
     out_ += "HTTP/1.1 100 Continue\r\n\r\n";
     flush();
   }

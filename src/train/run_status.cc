@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
-#include <exception>
+#include <chrono>
+#include <csignal>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -12,6 +14,7 @@
 #include "base/file.h"
 #include "base/json_fields.h"
 #include "base/system.h"
+#include "base/threads.h"
 #include "base/units.h"
 #include "train/progress.h"
 
@@ -87,18 +90,23 @@ std::string stage_line(const RunView& view, int64_t now_ms, std::string& advice)
   const std::string go_on = s.go_on.empty() ? "" : "go on with: " + s.go_on;
   if (s.exit_code) {
     const bool whole = !view.metrics.steps.empty() && view.metrics.steps.back().step >= s.steps;
+    const bool saved = view.newest_checkpoint && !view.metrics.steps.empty() &&
+                       *view.newest_checkpoint >= view.metrics.steps.back().step;
     if (!whole) advice = go_on;
     return fmt::format("ended {} with status {}{}",
                        ago(s.written_unix_ms, now_ms),
                        *s.exit_code,
                        *s.exit_code != 0 ? ""
                        : whole           ? ": it is done"
-                                         : ": it was stopped, having saved");
+                       : saved           ? ": it was stopped, having saved"
+                                         : ": it was stopped");
   }
   if (view.supervised && !*view.supervised) {
     advice = go_on;
     return fmt::format(
-        "nobody is at it: process {} was killed, or the machine went down, {} or later",
+        "nobody is at it: process {} was killed, the machine went down, or its last word could not "
+        "be written (see its "
+        "output), {} or later",
         s.pid,
         ago(s.written_unix_ms, now_ms));
   }
@@ -125,6 +133,7 @@ std::string to_json(const RunStatus& s) {
                               {"began_unix_ms", s.began_unix_ms},
                               {"pid", s.pid},
                               {"process_began", s.process_began},
+                              {"process_namespace", s.process_namespace},
                               {"host", s.host},
                               {"starts", s.starts},
                               {"steps", s.steps},
@@ -160,6 +169,7 @@ Result<RunStatus> read_run_status(const std::string& folder) {
               .began_unix_ms = f.integer("began_unix_ms", 0, kUnixMsMax),
               .pid = f.integer("pid", 1, std::numeric_limits<int32_t>::max()),
               .process_began = f.integer("process_began", 0, kAny),
+              .process_namespace = f.text("process_namespace"),
               .host = f.text("host"),
               .starts = f.integer("starts", 0, kAny),
               .steps = f.integer("steps", 0, kAny),
@@ -193,15 +203,25 @@ Result<RunView> look_at_run(const std::string& folder) {
   if (status)
     view.status = *std::move(status);
   else if (status.error().code != Code::kNotFound)
-    return tl::unexpected(status.error());
-  TRY_ASSIGN(view.metrics, read_metrics(join_path(folder, "metrics.jsonl")));
+    view.unread.push_back(status.error().message);
+  Result<Metrics> metrics = read_metrics(join_path(folder, "metrics.jsonl"));
+  if (metrics)
+    view.metrics = *std::move(metrics);
+  else
+    view.unread.push_back(metrics.error().message);
   TRY_ASSIGN(view.newest_checkpoint, newest_step(folder));
-  if (!view.status && view.metrics.steps.empty() && !view.newest_checkpoint)
+  if (!view.status && view.metrics.steps.empty() && !view.newest_checkpoint && view.unread.empty())
     return fail(Code::kNotFound,
                 "{}: nothing of a run lies there; name the folder that is checkpoint.dir of one",
                 folder);
-  if (view.status && view.status->host == host_name())
-    view.supervised = process_began(view.status->pid) == view.status->process_began;
+  // Where processes have other numbers, or are hidden from this user, nothing is known of it.
+  if (view.status && view.status->host == host_name() && !view.status->process_namespace.empty() &&
+      view.status->process_namespace == process_namespace() && view.status->process_began > 0) {
+    const std::optional<int64_t> began = process_began(view.status->pid);
+    const bool hidden =
+        !began && ::kill(static_cast<pid_t>(view.status->pid), 0) != 0 && errno == EPERM;
+    if (!hidden) view.supervised = began == view.status->process_began;
+  }
   return view;
 }
 
@@ -214,7 +234,8 @@ std::vector<std::string> lines_of(const RunView& view, int64_t now_ms, int colum
   else
     lines.push_back("           no supervisor has left word here (status.json)");
   // A time that is left, where somebody is at it.
-  const bool goes_on = view.status && !view.status->exit_code && view.supervised.value_or(true);
+  const bool goes_on = view.status && !view.status->exit_code && view.supervised.value_or(true) &&
+                       now_ms - view.status->written_unix_ms <= kStaleMs;
   const int64_t steps = view.status       ? view.status->steps
                         : m.steps.empty() ? 0
                                           : m.steps.back().step;
@@ -238,7 +259,7 @@ std::vector<std::string> lines_of(const RunView& view, int64_t now_ms, int colum
             : fmt::format(", {} steps ago", m.steps.back().step - *view.newest_checkpoint)));
   else
     lines.emplace_back("checkpoint none yet");
-  if (view.status && !view.status->exit_code) {
+  if (view.status && !view.status->exit_code && view.supervised.value_or(true)) {
     const std::vector<RankStatus>& ranks = view.status->ranks;
     for (size_t r = 0; r < ranks.size(); ++r)
       lines.push_back(fmt::format("{:<10} {}",
@@ -249,45 +270,58 @@ std::vector<std::string> lines_of(const RunView& view, int64_t now_ms, int colum
     for (const RunMessage& said : view.status->said)
       lines.push_back(
           fmt::format("said       {} {}", format_local_time(said.unix_ms, "%H:%M:%S"), said.text));
+  for (const std::string& why : view.unread) lines.push_back("unread     " + why);
   if (!advice.empty()) lines.push_back(advice);
+  // Whoever may write into the folder writes on no terminal.
+  for (std::string& line : lines)
+    for (char& c : line)
+      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
   return lines;
 }
 
 Result<std::unique_ptr<RunStatusFile>> RunStatusFile::open(
     const std::string& folder, std::function<void(const Status&)> failed) {
   std::unique_ptr<RunStatusFile> file(new RunStatusFile());
-  file->path_ = join_path(folder, kRunStatusName);
-  file->failed_ = std::move(failed);
-  TRY_ASSIGN(file->thread_,
-             WorkThread::start(nullptr, [failed = file->failed_](std::exception_ptr e) {
-               try {
-                 std::rethrow_exception(e);
-               } catch (const std::exception& what) {
-                 failed({Code::kUnavailable, what.what()});
-               }
-             }));
+  file->shared_->path = join_path(folder, kRunStatusName);
+  file->shared_->failed = std::move(failed);
+  if (!start_thread([shared = file->shared_] { shared->work(); }))
+    return fail(Code::kExhausted, "the system gives no further thread (ulimit -u, pids.max)");
   return file;
+}
+
+RunStatusFile::~RunStatusFile() {
+  const std::lock_guard lock(shared_->mutex);
+  shared_->over = true;
+  shared_->changed.notify_all();
+}
+
+void RunStatusFile::Shared::work() {
+  std::unique_lock lock(mutex);
+  while (true) {
+    changed.wait(lock, [this] { return over || next.has_value(); });
+    if (!next) return;
+    const RunStatus status = *std::exchange(next, std::nullopt);
+    writing = true;
+    lock.unlock();
+    const Result<void> written = write_file_atomic(path, to_json(status));
+    if (!written && !std::exchange(told, true)) failed(written.error());
+    lock.lock();
+    writing = false;
+    changed.notify_all();
+  }
 }
 
 void RunStatusFile::put(RunStatus status) {
   const std::lock_guard lock(shared_->mutex);
-  const bool waiting = shared_->next.has_value();
   shared_->next = std::move(status);
-  if (waiting) return;
-  thread_->post([shared = shared_, path = path_, failed = failed_] {
-    std::optional<RunStatus> next;
-    {
-      const std::lock_guard taking(shared->mutex);
-      next = std::exchange(shared->next, std::nullopt);
-    }
-    const Result<void> written = write_file_atomic(path, to_json(*next));
-    if (!written && !std::exchange(shared->told, true)) failed(written.error());
-  });
+  shared_->changed.notify_all();
 }
 
-Result<void> RunStatusFile::finish(const RunStatus& status) {
-  thread_.reset();
-  return write_file_atomic(path_, to_json(status));
+bool RunStatusFile::flush(double seconds_max) {
+  std::unique_lock lock(shared_->mutex);
+  return shared_->changed.wait_for(lock, std::chrono::duration<double>(seconds_max), [this] {
+    return !shared_->writing && !shared_->next.has_value();
+  });
 }
 
 }  // namespace ferry

@@ -2,6 +2,7 @@
 // `ferry status` reads it beside metrics and checkpoints. Nothing of the run depends on it.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -11,7 +12,6 @@
 #include <vector>
 
 #include "base/result.h"
-#include "base/work_thread.h"
 #include "train/metrics.h"
 
 namespace ferry {
@@ -38,9 +38,10 @@ struct RunMessage {
 struct RunStatus {
   std::string stage;  // "starting", "running", "stopping", "between two starts", "ended"
   int64_t written_unix_ms = 0;
-  int64_t began_unix_ms = 0;  // the supervisor, not the run
-  int64_t pid = 0;            // its process, on `host`
-  int64_t process_began = 0;  // in ticks since that machine did (base/system.h)
+  int64_t began_unix_ms = 0;      // the supervisor, not the run
+  int64_t pid = 0;                // its process, on `host`
+  int64_t process_began = 0;      // in ticks since that machine did (base/system.h)
+  std::string process_namespace;  // what the number means (base/system.h)
   std::string host;
   int64_t starts = 0;            // of workers, by this supervisor
   int64_t steps = 0;             // that the run is to have
@@ -64,40 +65,49 @@ struct RunView {
   std::optional<bool>
       supervised;  // whether the process that wrote the status lives; unknown on another host
   Metrics metrics;
+  std::vector<std::string> unread;           // what could not be read, and why
   std::optional<int64_t> newest_checkpoint;  // its step
 };
-/// Errors: kNotFound (no folder, or nothing of a run in it), kCorrupt, kUnavailable.
+/// What is harmed is told, and the rest looked at. Errors: kNotFound (no folder, or nothing of a run in it),
+/// kUnavailable.
 Result<RunView> look_at_run(const std::string& folder);
 
 /// The same in words, a line each; at the end what to do, if there is something. Pure.
 std::vector<std::string> lines_of(const RunView& view, int64_t now_unix_ms, int columns);
 
 /// Writes statuses beside whoever gives them: he never waits for a disk.
-/// Owner: the supervisor. put() and finish() from its thread.
+/// Owner: the supervisor. put() and flush() from its thread.
 class RunStatusFile {
  public:
-  /// In FOLDER, once it is there. `failed` is told once, on another thread, of a status that could not be
-  /// written; others are tried all the same. Errors: kExhausted: no thread.
+  /// In FOLDER, once it is there. `failed` is told once, on another thread and perhaps after this is gone, of a
+  /// status that could not be written; others are tried all the same. Errors: kExhausted: no thread.
   static Result<std::unique_ptr<RunStatusFile>> open(const std::string& folder,
                                                      std::function<void(const Status&)> failed);
 
+  ~RunStatusFile();
+  RunStatusFile(const RunStatusFile&) = delete;
+  RunStatusFile& operator=(const RunStatusFile&) = delete;
+
   /// Soon; one that has not been written by then is replaced.
   void put(RunStatus status);
-  /// The last one, now.
-  Result<void> finish(const RunStatus& status);
+  /// Until the last one was written, at most so long: a disk that stands still keeps nobody from leaving. False:
+  /// it was not.
+  bool flush(double seconds_max);
 
  private:
+  /// The writing thread may outlive this.
   struct Shared {
+    std::string path;
+    std::function<void(const Status&)> failed;
     std::mutex mutex;
+    std::condition_variable changed;
     std::optional<RunStatus> next;
-    bool told = false;  // of a failure; the writing thread's
+    bool writing = false, over = false, told = false;
+    void work();
   };
   RunStatusFile() = default;
 
-  std::string path_;
-  std::function<void(const Status&)> failed_;
   std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
-  std::unique_ptr<WorkThread> thread_;
 };
 
 }  // namespace ferry

@@ -25,6 +25,7 @@ RunStatus status_of_two() {
           .began_unix_ms = kNow - 3'600'000,
           .pid = ::getpid(),
           .process_began = process_began(::getpid()).value_or(0),
+          .process_namespace = process_namespace(),
           .host = host_name(),
           .starts = 2,
           .steps = 400,
@@ -127,6 +128,9 @@ TEST(RunStatus, SaysWhatToDoWhenNobodyIsAtIt) {
   view.status->exit_code = 0;
   view.metrics.steps.push_back({.step = 40});
   text = all_of(lines_of(view, kNow, 0));
+  EXPECT_NE(text.find("it was stopped\n"), std::string::npos) << text;
+  view.newest_checkpoint = 40;
+  text = all_of(lines_of(view, kNow, 0));
   EXPECT_NE(text.find("it was stopped, having saved"), std::string::npos) << text;
   EXPECT_NE(text.find("--resume"), std::string::npos) << text;
   view.metrics.steps.push_back({.step = 400});
@@ -168,6 +172,32 @@ TEST_F(RunStatusFolder, IsLookedAtWithWhatElseLiesThere) {
   EXPECT_EQ(look_at_run(folder_)->supervised, false);
 }
 
+TEST_F(RunStatusFolder, WhatIsHarmedIsToldAndTheRestShown) {
+  ASSERT_TRUE(write_file_atomic(join_path(folder_, kRunStatusName), to_json(status_of_two())));
+  ASSERT_TRUE(write_file_atomic(join_path(folder_, "metrics.jsonl"), std::string(10, '\0') + "\n"));
+  const Result<RunView> view = look_at_run(folder_);
+  ASSERT_TRUE(view) << view.error().message;
+  const std::string text = all_of(lines_of(*view, kNow, 0));
+  EXPECT_NE(text.find("unread     "), std::string::npos) << text;
+  EXPECT_NE(text.find("running since"), std::string::npos) << text;
+}
+
+TEST(RunStatus, WritesNothingOnTerminalsButText) {
+  RunView view{.folder = "a\nb", .status = status_of_two()};
+  view.status->said[0].text = "\x1b]0;title\x07";
+  for (const std::string& line : lines_of(view, kNow, 0))
+    for (const char c : line) EXPECT_GE(static_cast<unsigned char>(c), 0x20) << line;
+}
+
+// Where numbers of processes mean others, nothing is known of that one.
+TEST_F(RunStatusFolder, ProcessesElsewhereAreNotTakenForDead) {
+  RunStatus s = status_of_two();
+  s.process_namespace = "pid:[1] elsewhere";
+  ++s.process_began;
+  ASSERT_TRUE(write_file_atomic(join_path(folder_, kRunStatusName), to_json(s)));
+  EXPECT_EQ(look_at_run(folder_)->supervised, std::nullopt);
+}
+
 TEST_F(RunStatusFolder, TheLastOneIsWritten) {
   const auto file =
       RunStatusFile::open(folder_, [](const Status& why) { ADD_FAILURE() << why.message; });
@@ -181,7 +211,8 @@ TEST_F(RunStatusFolder, TheLastOneIsWritten) {
   }
   EXPECT_EQ(read_run_status(folder_)->starts, 100);
   s.exit_code = 0;
-  ASSERT_TRUE((*file)->finish(s));
+  (*file)->put(s);
+  ASSERT_TRUE((*file)->flush(60));
   EXPECT_EQ(read_run_status(folder_)->exit_code, 0);
 }
 
@@ -193,7 +224,7 @@ TEST_F(RunStatusFolder, ThatItCannotBeWrittenIsToldOnce) {
     (*file)->put(status_of_two());
     sleep_s(0.005);
   }
-  EXPECT_FALSE((*file)->finish(status_of_two()));
+  EXPECT_TRUE((*file)->flush(60));
   EXPECT_EQ(told, 1);
 }
 

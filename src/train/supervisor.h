@@ -211,7 +211,7 @@ struct Command {
 /// ignored here too from now on: a log that nobody reads any more must not end the run. Call from
 /// the main thread: the kernel ties the worker's life to the thread that forked it. `log` must not
 /// block: the supervisor would hear nothing meanwhile (base/patient_output.h). Neither must `show`: it gets
-/// what the run is at, whenever that changes and every few seconds, from when a worker's first step begins;
+/// what the run is at, whenever that changes and every few seconds, from a worker's first word on;
 /// with the stage and what is known of workers filled in, the rest as `shown` has it.
 int supervise(const Command& command,
               const Settings& settings,

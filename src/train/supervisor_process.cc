@@ -172,12 +172,10 @@ class Shell {
     changed_ = true;
   }
 
-  /// A worker that has begun its first step has the folder to itself: before, it may be refused, another run may
-  /// be at it, or nothing may be left of it.
+  /// From a worker's first word on, which comes when it has the run's folder to itself.
   void show(const State& state) {
     const double now = clock_.monotonic_s();
-    folder_is_ours_ = folder_is_ours_ || (state.heard && state.last.work != Work::kReadingData &&
-                                          state.last.work != Work::kLoading);
+    folder_is_ours_ = folder_is_ours_ || state.heard;
     std::string stage = stage_of(state);
     changed_ = changed_ || stage != status_.stage || state.starts != status_.starts;
     status_.stage = std::move(stage);
