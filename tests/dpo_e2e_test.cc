@@ -210,6 +210,16 @@ TEST_F(DpoE2e, WhatIsWrongIsRefusedByName) {
   refused(2, learn("a", {"--model.init=" + path("mute")}), {"has no chat template"});
 }
 
+/// At no rate at all nothing is preferred that was not: routers are moved if somebody asks for it, and then it shows.
+TEST_F(DpoE2e, NothingIsLearntBesideTheLoss) {
+  Strings still = {"--optimizer.lr=1e-30", "--train.tokens_per_step=77"};
+  const Json last = last_line(ran(learn("still", still)));
+  EXPECT_EQ(last["held_out_accuracy"], 0);
+  EXPECT_EQ(last["held_out_margin"], 0);
+  still.emplace_back("--train.bias_update_speed=0.05");
+  EXPECT_NE(last_line(ran(learn("moved", still)))["held_out_margin"], 0);
+}
+
 /// Without pairs held out a run is one all the same.
 TEST_F(DpoE2e, NothingNeedBeHeldOut) {
   const Json last = last_line(ran(learn("alone", {"--dpo.held_out=", "--train.steps=3"})));
