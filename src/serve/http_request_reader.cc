@@ -61,13 +61,19 @@ HttpRequestReader::Found HttpRequestReader::next() {
       if (in_.size() > header_bytes_) return refuse(431, "a chunk's head is too large");
       return Found::kNothing;
     }
-    parsed_ = true;
+    // Of what follows a head never more at once than the head of a chunk may have: what is too large is so
+    // however it comes.
+    const bool more = head_found_ && in_.size() > header_bytes_;
+    size_t consumed = 0;
     Error error;
     try {
-      in_.consume(parser_->put(in_.data(), error));
+      consumed =
+          parser_->put(more ? boost::asio::buffer(in_.data(), header_bytes_) : in_.data(), error);
+      in_.consume(consumed);
     } catch (const std::bad_alloc&) {  // it reserves what the head says that the body will have
       return refuse(503, "there is no memory for a body of this size now");
     }
+    parsed_ = !more || consumed == 0;
     if (error == http::error::need_more) error = {};
     if (error == http::error::header_limit) return refuse(431, "the head is too large");
     if (error == http::error::body_limit)

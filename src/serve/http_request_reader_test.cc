@@ -33,7 +33,7 @@ Reading read(const std::string& bytes, size_t piece) {
   return out;
 }
 
-const std::vector<size_t> kPieces = {1, 2, 3, 7, 1000};
+const std::vector<size_t> kPieces = {1, 2, 3, 7, 1000, 100000};
 
 TEST(HttpRequestReader, FindsRequestsOneBehindTheOther) {
   const std::string bytes =
@@ -106,6 +106,10 @@ TEST(HttpRequestReader, RefusesByName) {
       {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n41\r\n" + std::string(65, 'a'),
        413,
        "larger than 64 bytes"},
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: " + std::string(2000, 'a') +
+           "\r\n\r\n",
+       431,
+       "a chunk's head is too large"},
       {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + std::string(2000, 'x'),
        431,
        "a chunk's head is too large"},
