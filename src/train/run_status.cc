@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <chrono>
 #include <csignal>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -290,15 +289,15 @@ Result<std::unique_ptr<RunStatusFile>> RunStatusFile::open(
 }
 
 RunStatusFile::~RunStatusFile() {
-  const std::lock_guard lock(shared_->mutex);
+  const Changes::Lock lock = shared_->changes.lock();
   shared_->over = true;
-  shared_->changed.notify_all();
+  shared_->changes.tell();
 }
 
 void RunStatusFile::Shared::work() {
-  std::unique_lock lock(mutex);
+  Changes::Lock lock = changes.lock();
   while (true) {
-    changed.wait(lock, [this] { return over || next.has_value(); });
+    changes.wait(lock, [this] { return over || next.has_value(); });
     if (!next) return;
     const RunStatus status = *std::exchange(next, std::nullopt);
     writing = true;
@@ -307,21 +306,20 @@ void RunStatusFile::Shared::work() {
     if (!written && !std::exchange(told, true)) failed(written.error());
     lock.lock();
     writing = false;
-    changed.notify_all();
+    changes.tell();
   }
 }
 
 void RunStatusFile::put(RunStatus status) {
-  const std::lock_guard lock(shared_->mutex);
+  const Changes::Lock lock = shared_->changes.lock();
   shared_->next = std::move(status);
-  shared_->changed.notify_all();
+  shared_->changes.tell();
 }
 
 bool RunStatusFile::flush(double seconds_max) {
-  std::unique_lock lock(shared_->mutex);
-  return shared_->changed.wait_for(lock, std::chrono::duration<double>(seconds_max), [this] {
-    return !shared_->writing && !shared_->next.has_value();
-  });
+  Changes::Lock lock = shared_->changes.lock();
+  return shared_->changes.wait(
+      lock, [this] { return !shared_->writing && !shared_->next.has_value(); }, seconds_max);
 }
 
 }  // namespace ferry

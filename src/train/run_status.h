@@ -2,15 +2,14 @@
 // `ferry status` reads it beside metrics and checkpoints. Nothing of the run depends on it.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/changes.h"
 #include "base/result.h"
 #include "train/metrics.h"
 
@@ -99,8 +98,7 @@ class RunStatusFile {
   struct Shared {
     std::string path;
     std::function<void(const Status&)> failed;
-    std::mutex mutex;
-    std::condition_variable changed;
+    Changes changes;  // of what follows
     std::optional<RunStatus> next;
     bool writing = false, over = false, told = false;
     void work();
