@@ -204,6 +204,8 @@ TEST_F(DpoE2e, WhatIsWrongIsRefusedByName) {
           learn("whole", {"--dpo.pairs=" + path("held"), "--resume"}),
           {"other data", "dpo.pairs and dpo.held_out"});
   refused(2, learn("whole", {"--dpo.held_out=", "--resume"}), {"other data"});
+  // In another type the reference would be another.
+  refused(2, learn("whole", {"--train.compute=f32", "--resume"}), {"train.compute was \"bf16\""});
   ran({"convert", path("init"), "--out", path("mute")});
   fs::remove(path("mute") + "/checksums.json");
   fs::remove(path("mute") + "/chat_template.jinja");

@@ -103,7 +103,9 @@ Result<std::vector<SettingChange>> changes_on_resume(const ResumePoint& point,
   std::vector<SettingChange> told;
   for (const SettingChange& c : changes) {
     if (in_model(c)) continue;
-    if (c.change == Change::kFixed)
+    // What pairs are compared with was computed so, once.
+    const bool of_reference = !now.dpo.pairs.empty() && c.key == "train.compute";
+    if (c.change == Change::kFixed || of_reference)
       return refused(point, fmt::format("{} was {} so far, and is {} now", c.key, c.was, c.now));
     if (c.change == Change::kFollows) told.push_back(c);
   }
