@@ -73,7 +73,7 @@ class Run {
     Result<void> done = prepare();
     if (done && !stopping()) done = steps();
     progress_.reset();
-    while (!output_.flush(1)) still_alive();
+    while (!output_.flush(0.2)) still_alive();
     TRY(done);
     return result();
   }

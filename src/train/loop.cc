@@ -68,8 +68,9 @@ class Run {
     if (done && !stopping()) done = prepare_together();
     if (done && !stopping()) done = steps();
     progress_.reset();
-    // Nothing is left to lose: whoever reads may take his time.
-    while (!output_.flush(1)) still_alive();
+    // Nothing is left to lose: whoever reads may take his time. Signs of life come often enough that a busy
+    // machine is not taken for a hang.
+    while (!output_.flush(0.2)) still_alive();
     TRY(done);
     return result();
   }
