@@ -8,7 +8,7 @@
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 . "$here/own_folder.sh"
-own=(tools/crossing.sh '(text|train|undisturbed|verify|serve|server)\.txt' 'tokenizer\.json' 'crossing\.(html|json)'
+own=(tools/crossing.sh '(text|train|undisturbed|verify|serve|server)\.txt' '(tokenizer|server)\.json' 'crossing\.(html|json)'
   'state(/.*)?' 'calm(/.*)?')
 
 if [ $# -lt 2 ]; then
@@ -76,6 +76,7 @@ done
 
 export FERRY_ASCEND_LIBRARIES=$ascend
 say "Verifying it on software Ascend"
+# What is found is judged at the end, by crossing_report.py: a verdict that is not there, or another one, is none.
 "$ferry" verify "$model" --device ascend --no-remember --json | tee -i "$folder/verify.txt" || true
 
 say "Serving it there, and asking the server"
@@ -91,6 +92,8 @@ for ((n = 0; n < 600; ++n)); do
 done
 [ -n "$url" ] || { cat "$folder/serve.txt"; exit 1; }
 "$ferry" verify "$model" --server "$url" --json | tee -i "$folder/server.txt" || true
+python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1] + "/ferry/passport").read().decode())' \
+  "$url" >"$folder/server.json"
 stop_server
 
 python3 "$here/crossing_report.py" "$folder" "$equal"

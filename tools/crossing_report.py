@@ -35,7 +35,7 @@ def result_of(folder, equal):
         "trained_on": device_of(trained), "steps": end.get("step"), "loss": end.get("loss"),
         "faults": trained.count("its device failed"), "resumed_equal": equal,
         "verified_on": verified.get("description", ""), "verdict": verified.get("verdict", ""),
-        "served_on": served_on(text_of(folder, "serve.txt"), verified),
+        "served_on": last_json(text_of(folder, "server.json")).get("device", ""),
         "tokens": verified.get("tokens"), "tokens_agree": verified.get("tokens_agree"),
         "tokens_near_tie": verified.get("tokens_near_tie"),
         "server_verdict": server.get("verdict", ""), "compared_tokens": server.get("compared_tokens"),
@@ -43,16 +43,12 @@ def result_of(folder, equal):
     }
 
 
-def served_on(said, verified):
-    """The server was asked for the device that was verified; its first lines name it where they name any."""
-    found = re.search(r"(software (?:Ascend|NVIDIA) [^\n]*?GiB)", said)
-    return found.group(1) if found else verified.get("device", "")
-
-
 def whole(r):
-    """Every token that parted stood near a tie, and every judge was content."""
-    agreeing = r["tokens"] is not None and r["tokens_agree"] + r["tokens_near_tie"] == r["tokens"]
-    return r["faults"] > 0 and r["resumed_equal"] and r["verdict"] == "passed" and agreeing and \
+    """Every token that parted stood near a tie, every judge was content, and each was where he should be."""
+    agreeing = bool(r["tokens"]) and r["tokens_agree"] + r["tokens_near_tie"] == r["tokens"]
+    crossed = r["trained_on"].startswith("software NVIDIA") and r["verified_on"].startswith("software Ascend") and \
+        r["served_on"].startswith("software Ascend")
+    return crossed and r["faults"] > 0 and r["resumed_equal"] and r["verdict"] == "passed" and agreeing and \
         r["server_verdict"] == "same"
 
 

@@ -33,6 +33,7 @@ nlohmann::ordered_json json_of(const RunView& view) {
   if (!view.metrics.held_out.empty())
     j["held_out"] = nlohmann::ordered_json::parse(to_json_line(view.metrics.held_out.back()));
   if (view.newest_checkpoint) j["newest_checkpoint"] = *view.newest_checkpoint;
+  if (!view.unread.empty()) j["unread"] = view.unread;
   return j;
 }
 

@@ -123,5 +123,15 @@ TEST(HttpRequestReader, RefusesByName) {
     }
 }
 
+// Beast reserves what the head says: where that cannot be had the request is refused, and the server goes on.
+TEST(HttpRequestReader, ABodyForWhichThereIsNoMemoryIsRefused) {
+  constexpr uint64_t kTooMuch = uint64_t{1} << 61;
+  HttpRequestReader reader(1024, kTooMuch);
+  reader.append("POST / HTTP/1.1\r\nContent-Length: " + std::to_string(kTooMuch) + "\r\n\r\na");
+  EXPECT_EQ(reader.next(), Found::kHead);
+  ASSERT_EQ(reader.next(), Found::kRefused);
+  EXPECT_EQ(reader.refusal().status, 503);
+}
+
 }  // namespace
 }  // namespace ferry::serve
