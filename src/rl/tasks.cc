@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/json_fields.h"
+#include "rl/schema_check.h"
 #include "rl/solvable.h"
 #include "text/limited_regex.h"
 
@@ -19,6 +20,7 @@ constexpr std::pair<const char*, Check> kChecks[] = {{"exact", Check::kExact},
                                                      {"regex", Check::kRegex},
                                                      {"countdown", Check::kCountdown},
                                                      {"maze", Check::kMaze},
+                                                     {"schema", Check::kSchema},
                                                      {"program", Check::kProgram}};
 
 const char* name_of(Check check) {
@@ -32,7 +34,7 @@ Check check_named(JsonFields& f) {
   const std::string name = f.text("check", "exact");
   for (const auto& [known, check] : kChecks)
     if (name == known) return check;
-  f.refuse("check", "must be exact, number, regex, countdown, maze or program");
+  f.refuse("check", "must be exact, number, regex, countdown, maze, schema or program");
   return Check::kExact;
 }
 
@@ -48,6 +50,16 @@ void check_maze(JsonFields& f, const std::vector<std::string>& maze) {
     f.refuse("maze", "must be of '#' and '.', with one S and one E");
 }
 
+/// A JSON schema, as a text; of one in which an answer could not be right, a problem.
+std::string schema_in(JsonFields& f) {
+  const nlohmann::json& schema = f.at("schema");
+  if (f.problem()) return "";
+  std::string text = json_text(schema);
+  if (const auto compiled = SchemaCheck::compile(text); !compiled)
+    f.refuse("schema", "cannot be judged by: " + compiled.error().message);
+  return text;
+}
+
 Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
   JsonProblem problem{.code = Code::kInvalidInput, .advice = "", .status = {}};
   JsonFields f(object, where, problem);
@@ -58,8 +70,11 @@ Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
   t.prompt = f.text("prompt", "");
   if (f.has("messages")) t.messages = json_text(f.list("messages"));
   t.check = check_named(f);
-  t.answer =
-      f.text("answer", t.check == Check::kProgram ? std::optional<std::string>("") : std::nullopt);
+  if (t.check == Check::kSchema)
+    t.answer = schema_in(f);
+  else
+    t.answer = f.text("answer",
+                      t.check == Check::kProgram ? std::optional<std::string>("") : std::nullopt);
   t.tolerance = f.real("tolerance", 0, 1e300, 0.0);
   t.solution = f.text("solution", "");
   if (t.check == Check::kCountdown) t.numbers = f.integers("numbers", 0, INT64_MAX);
@@ -112,7 +127,10 @@ std::string to_json_line(const Task& t, bool with_text) {
     j["prompt"] = t.prompt;
   else
     j["messages"] = nlohmann::ordered_json::parse(t.messages);
-  j["answer"] = t.answer;
+  if (t.check == Check::kSchema)
+    j["schema"] = nlohmann::ordered_json::parse(t.answer);
+  else
+    j["answer"] = t.answer;
   if (t.check != Check::kExact) j["check"] = name_of(t.check);
   if (t.tolerance > 0) j["tolerance"] = t.tolerance;
   if (!t.numbers.empty()) j["numbers"] = t.numbers;

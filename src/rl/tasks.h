@@ -18,6 +18,7 @@ enum class Check {
   kRegex,      // matched by it, whole
   kCountdown,  // an expression that uses each of `numbers` once and has this value
   kMaze,       // moves (U, D, L, R) that lead from S to E through `maze`
+  kSchema,     // a JSON document that satisfies it
   kProgram,    // what a command of the user's says (rl/program_judge.h)
 };
 
@@ -26,7 +27,7 @@ struct Task {
   int64_t difficulty = 0;  // and by this
   std::string prompt;      // text; or
   std::string messages;    // a conversation, as JSON: then the model's chat template is applied
-  std::string answer;
+  std::string answer;      // of kSchema the schema, a text in JSON
   Check check = Check::kExact;
   double tolerance = 0;
   std::vector<int64_t> numbers;
@@ -35,9 +36,9 @@ struct Task {
 };
 
 /// The lines of a file: "prompt" or "messages", "answer", and optionally "kind", "difficulty",
-/// "check" ("exact", "number", "regex", "countdown", "maze", "program"), "tolerance", "numbers", "maze",
-/// "solution", and "text", which is for training and not read.
-/// Errors: kInvalidInput with the line: JSON, fields, patterns, mazes, tasks that are unsolvable(); kNotFound.
+/// "check" ("exact", "number", "regex", "countdown", "maze", "schema", "program"), "tolerance", "numbers", "maze",
+/// "schema" (in place of "answer"), "solution", and "text", which is for training and not read.
+/// Errors: kInvalidInput with the line: JSON, fields, patterns, mazes, schemas, tasks that are unsolvable(); kNotFound.
 Result<std::vector<Task>> read_tasks(const std::string& path);
 /// The same of a file's text.
 Result<std::vector<Task>> parse_tasks(std::string_view text, const std::string& path);

@@ -69,6 +69,10 @@ TEST(Tasks, WrongOnesAreRefusedWithTheirLine) {
         R"({"prompt": "a", "answer": "7", "check": "countdown", "numbers": [-7]})",
         R"({"prompt": "a", "answer": "7", "check": "countdown", "numbers": [2, 2]})",
         R"({"prompt": "a", "answer": "", "check": "maze", "maze": ["S#E"]})",
+        R"({"prompt": "a", "check": "schema"})",
+        R"({"prompt": "a", "check": "schema", "schema": {"multipleOf": 3}})",
+        R"({"prompt": "a", "check": "schema", "schema": {}, "answer": "b"})",
+        R"({"prompt": "a", "check": "schema", "schema": {"type": "integer"}, "solution": "x"})",
         R"({"prompt": "a", "answer": "b", "anwser": "c"})"}) {
     const auto read = read_tasks(file_with(R"({"prompt": "a", "answer": "b"})"
                                            "\n" +
