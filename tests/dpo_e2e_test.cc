@@ -148,6 +148,64 @@ TEST_F(DpoE2e, HoweverItIsRunTheSameBits) {
   }
 }
 
+/// What of the reference was computed is kept: a run that ends before its first checkpoint does not begin again, and
+/// one of another model, or with a harmed file, does.
+TEST_F(DpoE2e, AReferenceIsComputedOnce) {
+  const auto resumed = [&](const Strings& more = {}) {
+    Strings args = learn("begun", {"--resume", "--train.steps=1"});
+    args.insert(args.end(), more.begin(), more.end());
+    return ran(args);
+  };
+  const Ended e = end_of(learn("begun", {"--worker"}), {{"FERRY_FAULT", "dpo.score:20:kill"}});
+  ASSERT_EQ(e.status, kKilled) << e.output;
+  ASSERT_FALSE(has_checkpoint("begun"));
+  std::string said = resumed();
+  EXPECT_NE(
+      said.find("reference  0 pairs are scored by the model that the run begins with; 45 were "
+                "before\n"),
+      std::string::npos)
+      << said;
+  const std::string expected = read(checkpoint("begun", 1) + "/model.safetensors");
+  const auto begin_again = [] {
+    for (const auto& entry : fs::directory_iterator(path("begun")))
+      if (entry.path().filename().string().starts_with("step-")) fs::remove_all(entry.path());
+  };
+  begin_again();
+  const std::string file = path("begun") + "/reference.json";
+  std::string harmed = read(file);
+  const size_t digit = harmed.find('.', harmed.find("log_probs")) + 1;
+  harmed[digit] = harmed[digit] == '1' ? '2' : '1';
+  write(file, harmed);
+  said = resumed();
+  EXPECT_NE(said.find("reference.json: its numbers are not those of its hash"), std::string::npos)
+      << said;
+  EXPECT_NE(said.find("reference  45 pairs are scored by the model that the run begins with\n"),
+            std::string::npos)
+      << said;
+  EXPECT_EQ(read(checkpoint("begun", 1) + "/model.safetensors"), expected);
+  begin_again();
+  said = resumed({"--train.compute=f32"});
+  EXPECT_NE(said.find("reference  45 pairs"), std::string::npos) << said;
+}
+
+/// A file of pairs may be touched, and its day is nobody's business.
+TEST_F(DpoE2e, ADatedTemplateIsToldTheSameDayWheneverItIsAsked) {
+  write(path("dated.jinja"), "{{ strftime_now('%Y-%m-%d') }} " + read(path("chat.jinja")));
+  const Strings dated = {"--checkpoint.chat_template=" + path("dated.jinja"), "--train.steps=2"};
+  const std::string said = ran(learn("dated", dated));
+  EXPECT_NE(said.find("asks for the date: it is told 2026-01-01 (dpo.date)"), std::string::npos)
+      << said;
+  fs::last_write_time(path("learn"),
+                      fs::last_write_time(path("learn")) - std::chrono::hours(24 * 500));
+  Strings on = dated;
+  on.back() = "--train.steps=3";
+  on.emplace_back("--resume");
+  ran(learn("dated", on));
+  on.emplace_back("--dpo.date=2026-01-02");
+  refused(2, learn("dated", on), {"other data"});
+  refused(2, learn("a", {"--dpo.date=2026-02-30"}), {"dpo.date", "2026-11-30"});
+}
+
 /// The base is the reference, of which no second one is needed; what goes on needs no more than before.
 TEST_F(DpoE2e, AnAdapterIsTrainedToo) {
   const Strings lora = {"--lora.rank=4",

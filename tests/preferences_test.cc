@@ -51,10 +51,16 @@ struct Manner {
   TrainSettings train{.micro_batch_tokens = 40};
 };
 
+void set_reference(Preferences& p, models::CausalLm& model) {
+  std::vector<float> log_probs;
+  EXPECT_TRUE(p.add_reference(model, log_probs, [](int64_t) { return true; }));
+  p.set_reference(Tensor::from_f32(log_probs, {std::ssize(log_probs)}, cpu_device()));
+}
+
 /// The model is their reference.
 Preferences preferences(const Manner& m, models::CausalLm& model, int count = 9) {
   Preferences p(m.dpo, m.train, pairs_of(1, count), pairs_of(2, 20));
-  p.set_reference(*p.reference_of(model, [](int64_t) { return true; }));
+  set_reference(p, model);
   return p;
 }
 
@@ -86,7 +92,15 @@ TEST_P(EachModel, AtItsReferenceItDiffersByNothing) {
     EXPECT_EQ(p.evaluate(*model_, 1 << 20, [](int64_t) { return true; })->figures.rewards_margins,
               0);
     EXPECT_FALSE(p.evaluate(*model_, 1 << 20, [](int64_t) { return false; }));
-    EXPECT_FALSE(p.reference_of(*model_, [](int64_t done) { return done == 0; }));
+    // A reference that is computed in two parts is that of one.
+    std::vector<float> whole, parts;
+    EXPECT_TRUE(p.add_reference(*model_, whole, [](int64_t) { return true; }));
+    EXPECT_FALSE(p.add_reference(*model_, parts, [](int64_t done) { return done == 0; }));
+    EXPECT_GT(parts.size(), 0u);
+    EXPECT_LT(parts.size(), whole.size());
+    parts.resize(2);
+    EXPECT_TRUE(p.add_reference(*model_, parts, [](int64_t) { return true; }));
+    EXPECT_EQ(parts, whole);
   }
 }
 
@@ -153,7 +167,7 @@ TEST(Preferences, EachEpochHasEveryPairOnce) {
       small_model("llama", DType::kF32, cpu_device());
   const Manner m{.dpo = {.pairs_per_step = 9}};
   Preferences p(m.dpo, m.train, pairs_of(1, 9), {});
-  p.set_reference(*p.reference_of(*model, [](int64_t) { return true; }));
+  set_reference(p, *model);
   Optimizer optimizer({}, model->weights());
   TrainStep step(*model, optimizer, step_settings(m.train));
   // Sums over all pairs, whatever their order: but for the order of the sum the same.

@@ -28,11 +28,12 @@ const char* fault_name(Phase phase) {
 Beats::Beats(Send send, const Clock& clock)
     : send_(std::move(send)), clock_(clock), listener_([this](uint64_t bytes) { alive(bytes); }) {}
 
-void Beats::begin(Work work, int64_t total) {
+void Beats::begin(Work work, int64_t total, supervisor::Unit unit) {
   const std::lock_guard lock(mutex_);
   now_.work = work;
   now_.done = 0;
   now_.total = total;
+  now_.unit = unit;
   tell();
 }
 

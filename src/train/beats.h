@@ -24,7 +24,9 @@ class Beats {
   Beats(Send send, const Clock& clock);
 
   /// From here on it is at `work`, of so many units (0: not known).
-  void begin(supervisor::Work work, int64_t total = 0);
+  void begin(supervisor::Work work,
+             int64_t total = 0,
+             supervisor::Unit unit = supervisor::Unit::kUsual);
   /// So many units of it are done with, of `total` if that is known by now.
   void advance(int64_t done, int64_t total = 0);
   void step_done(int64_t step);

@@ -117,6 +117,7 @@ struct DpoSettings {
   double label_smoothing = 0;
   double rpo_alpha = 0;
   int64_t skip_bad = 0;
+  std::string date = "2026-01-01";
 };
 
 /// [lora]: low-rank adaptation. The names are PEFT's, but for the rank.

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/calendar.h"
+
 namespace ferry {
 namespace {
 
@@ -23,6 +25,11 @@ Result<void> check_lora(const Settings& s, std::string_view name) {
 
 Result<void> check_dpo(const Settings& s, std::string_view name) {
   const DpoSettings& d = s.dpo;
+  if (!noon_unix_ms(d.date))
+    return fail(Code::kInvalidInput,
+                "{}: dpo.date is \"{}\"; it must be a day, written as 2026-11-30",
+                name,
+                d.date);
   if (d.pairs.empty()) {
     if (d.held_out.empty()) return {};
     return fail(Code::kInvalidInput,

@@ -578,6 +578,11 @@ std::vector<Field> fields_of(Settings& s) {
        "so many lines of each file that cannot be used are left out, and told",
        "lines",
        kCount},
+      {"dpo",
+       "date",
+       &q.date,
+       kFree,
+       "the day that a chat template is told that asks for it, as 2026-11-30"},
 
       {"lora",
        "rank",

@@ -23,8 +23,10 @@
 #include "train/estimate.h"
 #include "train/held_out.h"
 #include "train/metrics.h"
+#include "train/model_setup.h"
 #include "train/preferences.h"
 #include "train/progress.h"
+#include "train/reference_file.h"
 #include "train/refusals.h"
 #include "train/run_begin.h"
 #include "train/run_folder.h"
@@ -39,6 +41,8 @@ using supervisor::Work;
 
 // Ranks wait for each other as long as it takes, be it a save or an evaluation: the links of one that died close, and
 // hangs are found by who started them, who knows what each is at.
+constexpr double kKeepReferenceS =
+    30;  // so much of the reference is lost at most where a run is killed
 constexpr double kForever = std::numeric_limits<double>::infinity();
 
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
@@ -309,18 +313,39 @@ Result<void> Run::take_reference() {
                                            preferences_->answers()));
   } else {
     const int64_t pairs = preferences_->answers() / 2;
-    say(fmt::format("reference  {} pairs are scored by the model that the run begins with", pairs));
+    const std::string& folder = settings_.checkpoint.dir;
+    beats_.begin(Work::kReference, pairs);
+    const std::string key =
+        reference_key(*model_, mla_form_of(settings_.train), preferences_->fingerprint());
+    Result<std::vector<float>> known =
+        read_reference(folder, key, static_cast<size_t>(preferences_->answers()));
+    if (!known && known.error().code != Code::kCorrupt) return tl::unexpected(known.error());
+    if (!known)
+      say(fmt::format("note       {}; the reference is computed anew", known.error().message));
+    std::vector<float> log_probs = known ? *std::move(known) : std::vector<float>();
+    const int64_t there = std::ssize(log_probs) / 2;
+    say(fmt::format("reference  {} pairs are scored by the model that the run begins with{}",
+                    pairs - there,
+                    there > 0 ? fmt::format("; {} were before", there) : std::string()));
     LiveLine line(output_, Terminal::of(options_.out));
-    beats_.begin(Work::kFirstEvaluation, pairs);
     const OpsAlive alive;
-    const std::optional<Tensor> reference = preferences_->reference_of(*model_, [&](int64_t done) {
+    // What is computed is kept, so that a run that ends before its first checkpoint need not begin again.
+    double kept_s = clock_.monotonic_s();
+    Result<void> keeping;
+    const bool whole = preferences_->add_reference(*model_, log_probs, [&](int64_t done) {
       static_cast<void>(fault_point("dpo.reference"));
       beats_.advance(done);
       line.show(fmt::format("reference  {} of {} pairs", done, pairs));
-      return !told_to_stop();
+      if (clock_.monotonic_s() - kept_s >= kKeepReferenceS) {
+        keeping = write_reference(folder, key, log_probs);
+        kept_s = clock_.monotonic_s();
+      }
+      return keeping && !told_to_stop();
     });
-    if (!reference) return {};
-    state_.reference_log_probs = *reference;
+    TRY(keeping);
+    if (std::ssize(log_probs) > 2 * there) TRY(write_reference(folder, key, log_probs));
+    if (!whole) return {};
+    state_.reference_log_probs = Tensor::from_f32(log_probs, {std::ssize(log_probs)}, cpu_device());
   }
   preferences_->set_reference(state_.reference_log_probs);
   return {};
@@ -566,7 +591,8 @@ std::optional<HeldOutRecord> Run::evaluate_texts() {
 
 std::optional<HeldOutRecord> Run::evaluate_pairs() {
   beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating,
-               std::ssize(preferences_->held_out()));
+               std::ssize(preferences_->held_out()),
+               supervisor::Unit::kPairs);
   const OpsAlive alive;
   const std::optional<DpoLoss> loss =
       preferences_->evaluate(*model_, settings_.train.evaluate_tokens, [this](int64_t done) {

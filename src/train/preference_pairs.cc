@@ -1,8 +1,10 @@
 #include "train/preference_pairs.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
+#include "base/hash.h"
 #include "base/json.h"
 #include "checkpoint/chat_lessons.h"
 #include "data/text_stream.h"
@@ -173,7 +175,93 @@ Result<PreferencePair> pair_of(const std::string& text,
   return pair;
 }
 
+/// Whether the template writes another day, month and year otherwise.
+bool is_dated(const std::string& line,
+              const PreferencePair& pair,
+              const ModelTexts& texts,
+              const PairReading& reading) {
+  constexpr int64_t kDayMs = 86'400'000;
+  PairReading later = reading;
+  later.unix_ms += 400 * kDayMs;
+  const Result<PreferencePair> again = pair_of(line, texts, later);
+  return !again || !same(again->chosen, pair.chosen) || !same(again->rejected, pair.rejected);
+}
+
+std::string digest_of(const std::vector<text::Lesson>& side) {
+  Hasher hash;
+  for (const text::Lesson& l : side) {
+    const uint64_t tokens = l.ids.size();
+    hash.update(&tokens, sizeof tokens);
+    hash.update(l.ids.data(), l.ids.size() * sizeof(int32_t));
+    const std::string learnt(l.learnt.begin(), l.learnt.end());
+    hash.update(learnt.data(), learnt.size());
+  }
+  return hash.hex();
+}
+
+/// How many pairs are alike in one way, and the first of them.
+struct Alike {
+  int64_t count = 0;
+  size_t line = 0, other = 0;
+  void found(size_t at, size_t before) {
+    if (count++ == 0) {
+      line = at;
+      other = before;
+    }
+  }
+};
+
 }  // namespace
+
+std::vector<std::string> doubts_of(std::span<const PreferencePair> pairs,
+                                   const std::string& path,
+                                   std::span<const PreferencePair> held_out,
+                                   const std::string& held_out_path) {
+  using Answers = std::pair<std::string, std::string>;
+  std::vector<std::string> doubts;
+  std::map<Answers, size_t> learnt;  // lines of what is chosen and rejected
+  const auto look = [&](std::span<const PreferencePair> of, const std::string& in, bool held) {
+    std::map<Answers, size_t> seen;
+    Alike twice, against, known;
+    for (const PreferencePair& p : of) {
+      const Answers answers{digest_of(p.chosen), digest_of(p.rejected)};
+      const Answers turned{answers.second, answers.first};
+      const auto [it, is_new] = seen.try_emplace(answers, p.line);
+      if (!is_new) twice.found(p.line, it->second);
+      if (const auto other = seen.find(turned); other != seen.end())
+        against.found(p.line, other->second);
+      for (const Answers& either : {answers, turned})
+        if (const auto other = learnt.find(either); held && other != learnt.end())
+          known.found(p.line, other->second);
+    }
+    if (!held) learnt = std::move(seen);
+    if (twice.count > 0)
+      doubts.push_back(
+          fmt::format("{}: {} pairs are there again, the first in line {}, after line {}",
+                      in,
+                      twice.count,
+                      twice.line,
+                      twice.other));
+    if (against.count > 0)
+      doubts.push_back(fmt::format(
+          "{}: {} pairs prefer what others reject, the first in line {}, against line {}",
+          in,
+          against.count,
+          against.line,
+          against.other));
+    if (known.count > 0)
+      doubts.push_back(fmt::format(
+          "{}: {} of the pairs held out are learnt from, the first in line {}, as line {} of {}",
+          in,
+          known.count,
+          known.line,
+          known.other,
+          path));
+  };
+  look(pairs, path, false);
+  look(held_out, held_out_path, true);
+  return doubts;
+}
 
 int64_t tokens_of(const PreferencePair& pair) {
   int64_t tokens = 0;
@@ -202,7 +290,9 @@ Result<PreferencePairs> parse_preference_pairs(std::string_view text,
     if (line.find_first_not_of(" \t\r") == line.npos) continue;
     Result<PreferencePair> pair = pair_of(line, texts, reading);
     if (pair) {
+      pair->line = number;
       all.pairs.push_back(*std::move(pair));
+      if (all.pairs.size() == 1) all.dated = is_dated(line, all.pairs[0], texts, reading);
     } else {
       // What the model's files lack no other line has.
       const bool of_line =

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +19,7 @@ namespace ferry {
 /// alone is learnt. (Several where the chat template changes the past, checkpoint/chat_lessons.h.)
 struct PreferencePair {
   std::vector<text::Lesson> chosen, rejected;
+  size_t line = 0;  // of the file, from 1
 };
 
 /// Tokens that the model is run on for it.
@@ -26,6 +28,7 @@ int64_t tokens_of(const PreferencePair& pair);
 struct PreferencePairs {
   std::vector<PreferencePair> pairs;
   std::vector<std::string> left_out;  // why, with the line
+  bool dated = false;  // the chat template asks for the day: on another one they are others
 };
 
 struct PairReading {
@@ -52,5 +55,12 @@ Result<PreferencePairs> parse_preference_pairs(std::string_view text,
                                                const std::string& path,
                                                const ModelTexts& texts,
                                                const PairReading& reading);
+
+/// What a person is to know of pairs that are learnt from all the same: how many are there twice, say of both answers
+/// that each is the better one, or are held out and learnt from; with the lines of the first of them.
+std::vector<std::string> doubts_of(std::span<const PreferencePair> pairs,
+                                   const std::string& path,
+                                   std::span<const PreferencePair> held_out,
+                                   const std::string& held_out_path);
 
 }  // namespace ferry

@@ -142,6 +142,50 @@ TEST_F(Pairs, SomeBadLinesMayBeLeftOut) {
       << none.error().message;
 }
 
+/// They are learnt from, and told.
+TEST_F(Pairs, ThatAreRepeatedOrContradictAreTold) {
+  const std::string other = R"({"role": "assistant", "content": "So"})";
+  const std::string good = pair(kUser, kGood, kBad) + "\n",
+                    turned = pair(kUser, kBad, kGood) + "\n",
+                    third = pair(kUser, other, kBad) + "\n";
+  const auto doubts = [&](const std::string& lines, const std::string& held) {
+    const PairReading reading{.directory = "model", .tokens_max = 40};
+    const auto pairs = read(lines, reading), held_out = read(held, reading);
+    EXPECT_TRUE(pairs && held_out);
+    return doubts_of(pairs->pairs, "learn", held_out->pairs, "held");
+  };
+  using Doubts = std::vector<std::string>;
+  EXPECT_EQ(doubts(good + third, pair(kUser, other, kGood)), Doubts());
+  EXPECT_EQ(doubts("\n" + good + third + good + good, pair(kUser, other, kGood)),
+            Doubts{"learn: 2 pairs are there again, the first in line 4, after line 2"});
+  EXPECT_EQ(
+      doubts(good + third + turned, pair(kUser, other, kGood)),
+      Doubts{"learn: 1 pairs prefer what others reject, the first in line 3, against line 1"});
+  EXPECT_EQ(doubts(third + good, "\n" + turned + turned),
+            (Doubts{"held: 1 pairs are there again, the first in line 3, after line 2",
+                    "held: 2 of the pairs held out are learnt from, the first in line 2, as line 2 "
+                    "of learn"}));
+}
+
+/// A template that asks for the day is known by it, and told the day that the reader has.
+TEST_F(Pairs, OfADatedTemplateDependOnTheDay) {
+  const ModelTexts dated = chat_texts(
+      "{{ strftime_now('%d %b %Y') }} {% for m in messages %}{{ m.content }}"
+      "{% if m.role == 'assistant' %}<|eos|>{% endif %} {% endfor %}");
+  const std::string line = pair(kUser, kGood, kBad);
+  const auto on = [&](const ModelTexts& texts, int64_t day) {
+    return *parse_preference_pairs(
+        line,
+        "pairs",
+        texts,
+        {.directory = "model", .tokens_max = 80, .unix_ms = day * 86'400'000 + 43'200'000});
+  };
+  EXPECT_TRUE(on(dated, 20'000).dated);
+  EXPECT_FALSE(on(texts_, 20'000).dated);
+  EXPECT_EQ(on(dated, 20'000).pairs[0].chosen[0].ids, on(dated, 20'000).pairs[0].chosen[0].ids);
+  EXPECT_NE(on(dated, 20'000).pairs[0].chosen[0].ids, on(dated, 20'001).pairs[0].chosen[0].ids);
+}
+
 /// As other text is read.
 TEST_F(Pairs, MayBeCompressed) {
   const std::string text = pair(kUser, kGood, kBad);

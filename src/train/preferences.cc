@@ -5,12 +5,11 @@
 #include <cmath>
 
 #include "base/alive.h"
+#include "base/calendar.h"
 #include "base/check.h"
 #include "base/fault.h"
-#include "base/file_time.h"
 #include "base/hash.h"
 #include "data/permutation.h"
-#include "device/cpu/cpu_device.h"
 #include "train/model_setup.h"
 
 namespace ferry {
@@ -67,21 +66,24 @@ Result<Preferences> Preferences::read(const Settings& settings,
                                       const std::function<void(const std::string&)>& say,
                                       const std::function<bool()>& go_on) {
   constexpr size_t kTold = 5;
+  // A template that asks for the day is told this one: it is the same whenever the run goes on, and wherever.
+  const std::optional<int64_t> noon = noon_unix_ms(settings.dpo.date);
+  check(noon.has_value(), "dpo.date {} was not checked", settings.dpo.date);
+  bool dated = false;
   const auto read_from = [&](const std::string& path) -> Result<std::vector<PreferencePair>> {
-    // Templates that ask for the day are told it of the file: it is the same whenever the run goes on.
-    TRY_ASSIGN(const int64_t written, written_unix_ms(path));
     TRY_ASSIGN(PreferencePairs read,
                read_preference_pairs(path,
                                      texts,
                                      {.directory = directory,
                                       .tokens_max = settings.data.sequence_length,
                                       .bad_max = settings.dpo.skip_bad,
-                                      .unix_ms = written,
+                                      .unix_ms = *noon,
                                       .go_on = go_on}));
     for (size_t i = 0; i < std::min(kTold, read.left_out.size()); ++i)
       say("left out   " + read.left_out[i]);
     if (read.left_out.size() > kTold)
       say(fmt::format("left out   {}: {} lines in all", path, read.left_out.size()));
+    dated = dated || read.dated;
     return std::move(read.pairs);
   };
   TRY_ASSIGN(std::vector<PreferencePair> pairs, read_from(settings.dpo.pairs));
@@ -89,6 +91,12 @@ Result<Preferences> Preferences::read(const Settings& settings,
   if (!settings.dpo.held_out.empty()) {
     TRY_ASSIGN(held_out, read_from(settings.dpo.held_out));
   }
+  for (const std::string& doubt :
+       doubts_of(pairs, settings.dpo.pairs, held_out, settings.dpo.held_out))
+    say("note       " + doubt);
+  if (dated)
+    say(fmt::format("note       the chat template asks for the date: it is told {} (dpo.date)",
+                    settings.dpo.date));
   return Preferences(settings.dpo, settings.train, std::move(pairs), std::move(held_out));
 }
 
@@ -163,13 +171,21 @@ std::optional<std::vector<AnswerLogProb>> Preferences::scored(
   return all;
 }
 
-std::optional<Tensor> Preferences::reference_of(models::CausalLm& model,
-                                                const std::function<bool(int64_t)>& go_on) const {
-  const auto answers = scored(model, 0, pairs_.size() + held_out_.size(), go_on);
-  if (!answers) return std::nullopt;
-  std::vector<float> log_probs;
-  for (const AnswerLogProb& a : *answers) log_probs.push_back(static_cast<float>(a.policy));
-  return Tensor::from_f32(log_probs, {std::ssize(log_probs)}, cpu_device());
+bool Preferences::add_reference(models::CausalLm& model,
+                                std::vector<float>& log_probs,
+                                const std::function<bool(int64_t)>& go_on) const {
+  const size_t all = pairs_.size() + held_out_.size();
+  check(log_probs.size() % 2 == 0 && log_probs.size() <= 2 * all,
+        "preferences: {} log-probabilities of {} pairs",
+        log_probs.size(),
+        all);
+  while (log_probs.size() < 2 * all) {
+    const size_t next = log_probs.size() / 2, end = std::min(all, next + kPairsAtOnce);
+    if (!go_on(static_cast<int64_t>(next))) return false;
+    const auto answers = scored(model, next, end, [](int64_t) { return true; });
+    for (const AnswerLogProb& a : *answers) log_probs.push_back(static_cast<float>(a.policy));
+  }
+  return true;
 }
 
 void Preferences::set_reference(const Tensor& log_probs) {

@@ -46,12 +46,13 @@ class Preferences {
   /// Of a step on the average, rounded up.
   int64_t tokens_per_step() const { return tokens_per_step_; }
 
-  /// The log-probability of each answer under the model as it is, f32 [2 * (pairs + held out)], chosen before
-  /// rejected: the run's reference, if that is what it begins with. go_on(pairs done) is asked after each pass;
-  /// nothing comes of one that it ends.
-  std::optional<Tensor> reference_of(models::CausalLm& model,
-                                     const std::function<bool(int64_t)>& go_on) const;
-  /// From now on. Check: there are as many as answers.
+  /// Adds to `log_probs`, of the first answers, those of the others under the model as it is, chosen before rejected,
+  /// pairs before those held out: the run's reference, if that is what it begins with. go_on(pairs done) is asked
+  /// before each pass; false: it ended this. The bits do not depend on where it was begun.
+  bool add_reference(models::CausalLm& model,
+                     std::vector<float>& log_probs,
+                     const std::function<bool(int64_t)>& go_on) const;
+  /// f32 [answers], from now on. Check: there are as many.
   void set_reference(const Tensor& log_probs);
   int64_t answers() const { return 2 * (std::ssize(pairs_) + std::ssize(held_out_)); }
 

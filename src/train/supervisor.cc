@@ -291,6 +291,7 @@ Phase phase_of(Work work) {
     case Work::kReadingData:
     case Work::kLoading:
     case Work::kFirstEvaluation:
+    case Work::kReference:
     case Work::kFirstStep: return Phase::kStarting;
     case Work::kTraining: return Phase::kTraining;
     case Work::kEvaluating: return Phase::kEvaluating;
@@ -303,6 +304,12 @@ Phase phase_of(Work work) {
 
 std::string in_words(const Heartbeat& b) {
   const auto counted = [&](const char* what, const char* units) {
+    switch (b.unit) {
+      case Unit::kUsual: break;
+      case Unit::kPairs: units = "pairs"; break;
+      case Unit::kTasks: units = "tasks"; break;
+      case Unit::kAnswers: units = "answers"; break;
+    }
     return b.total <= 0 ? std::string(what)
                         : fmt::format("{} ({} of {} {})", what, b.done, b.total, units);
   };
@@ -315,6 +322,7 @@ std::string in_words(const Heartbeat& b) {
   switch (b.work) {
     case Work::kReadingData: return bytes("starting: reading the data set");
     case Work::kLoading: return bytes("starting: making the model and loading its weights");
+    case Work::kReference: return counted("starting: the reference's log-probabilities", "pairs");
     case Work::kFirstEvaluation: return counted("starting: evaluating", "tokens");
     case Work::kFirstStep: return counted("starting: its first step", "micro-batches");
     case Work::kTraining: return counted("training", "micro-batches of a step");

@@ -36,7 +36,10 @@ enum class Work : int32_t {
   kWriting,
   kRemoving,
   kFirstEvaluation,  // starting, too: one that a stop had cut short
+  kReference,        // starting, too: what the first model gives pairs of answers
 };
+/// What is counted of it, where it is not what that work counts as a rule.
+enum class Unit : int32_t { kUsual, kPairs, kTasks, kAnswers };
 Phase phase_of(Work work);
 
 struct Settings {
@@ -71,6 +74,7 @@ struct Heartbeat {   // alive
   Work work = Work::kTraining;
   int32_t waits_for = -1;       // a rank, which the work cannot go on without; -1: none
   int64_t done = 0, total = 0;  // of the work, in its unit; total 0: not known
+  Unit unit = Unit::kUsual;
 };
 struct Exited {
   int code = 0;

@@ -153,14 +153,16 @@ TEST(SupervisorRules, EachPhaseHasItsOwnPatience) {
     Work work;
     double patience;
     const char* says;
-  } cases[] = {{Work::kReadingData, 300, "starting: reading the data set (1.00 KiB of 2.00 KiB)"},
-               {Work::kLoading, 300, "starting: making the model"},
-               {Work::kFirstStep, 300, "starting: its first step (1024 of 2048 micro-batches)"},
-               {Work::kTraining, 40, "training (1024 of 2048 micro-batches of a step)"},
-               {Work::kEvaluating, 90, "evaluating (1024 of 2048 tokens)"},
-               {Work::kProbing, 500, "saving: answering the probes"},
-               {Work::kWriting, 500, "saving: writing and hashing (1.00 KiB of 2.00 KiB)"},
-               {Work::kRemoving, 500, "saving: removing old checkpoints"}};
+  } cases[] = {
+      {Work::kReadingData, 300, "starting: reading the data set (1.00 KiB of 2.00 KiB)"},
+      {Work::kLoading, 300, "starting: making the model"},
+      {Work::kFirstStep, 300, "starting: its first step (1024 of 2048 micro-batches)"},
+      {Work::kTraining, 40, "training (1024 of 2048 micro-batches of a step)"},
+      {Work::kReference, 300, "starting: the reference's log-probabilities (1024 of 2048 pairs)"},
+      {Work::kEvaluating, 90, "evaluating (1024 of 2048 tokens)"},
+      {Work::kProbing, 500, "saving: answering the probes"},
+      {Work::kWriting, 500, "saving: writing and hashing (1.00 KiB of 2.00 KiB)"},
+      {Work::kRemoving, 500, "saving: removing old checkpoints"}};
   for (const auto& c : cases) {
     Play p;
     p.settings = settings;
@@ -502,8 +504,8 @@ class SupervisedProcess : public ::testing::Test {
 /// Five steps are done; it trains, and waits for no rank (Heartbeat's bytes).
 constexpr const char* kBeat =
     "printf '\\005\\0\\0\\0\\0\\0\\0\\0\\003\\0\\0\\0\\377\\377\\377\\377"
-    "\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0' >&3; ";
-static_assert(sizeof(Heartbeat) == 32 && static_cast<int>(Work::kTraining) == 3);
+    "\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0' >&3; ";
+static_assert(sizeof(Heartbeat) == 40 && static_cast<int>(Work::kTraining) == 3);
 
 TEST_F(SupervisedProcess, PassesTheStatusOn) {
   EXPECT_EQ(run("exit 0", "exit 1"), 0);

@@ -1,0 +1,77 @@
+#include "train/reference_file.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/alive.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/json_fields.h"
+#include "checkpoint/passport.h"
+
+namespace ferry {
+namespace {
+
+constexpr const char* kName = "reference.json";
+
+std::string hash_of(const std::string& key, std::span<const float> log_probs) {
+  Hasher hash;
+  hash.update(key.data(), key.size());
+  hash.update(log_probs.data(), log_probs.size_bytes());
+  return hash.hex();
+}
+
+}  // namespace
+
+std::string reference_key(models::CausalLm& model,
+                          models::MlaForm form,
+                          const std::string& fingerprint) {
+  Hasher hash;
+  const std::string facts = fmt::format("{}\n{}\n{}\n{}\n{}\n",
+                                        model.config_json("float32"),
+                                        to_string(model.compute()),
+                                        static_cast<int>(form),
+                                        kNumerics,
+                                        fingerprint);
+  hash.update(facts.data(), facts.size());
+  std::vector<std::byte> bytes;
+  for (const Weight* w : model.weights()) {
+    bytes.resize(w->value.bytes());
+    w->value.copy_bytes_to(bytes.data());
+    hash.update(w->name.data(), w->name.size());
+    hash.update(bytes.data(), bytes.size());
+    still_alive();
+  }
+  return hash.hex();
+}
+
+Result<std::vector<float>> read_reference(const std::string& folder,
+                                          const std::string& key,
+                                          size_t answers) {
+  const std::string path = join_path(folder, kName);
+  const Result<std::string> text = read_file(path);
+  if (!text && text.error().code == Code::kNotFound) return std::vector<float>();
+  TRY(text);
+  TRY_ASSIGN(const nlohmann::json document, parse_json(*text, path));
+  JsonProblem problem{.code = Code::kCorrupt, .advice = "", .status = {}};
+  JsonFields f(document, path, problem);
+  const std::string of = f.text("of"), hash = f.text("blake2b");
+  const std::vector<double> numbers = f.reals("log_probs");
+  TRY(problem.done());
+  if (of != key) return std::vector<float>();
+  const std::vector<float> log_probs(numbers.begin(), numbers.end());
+  if (hash_of(key, log_probs) != hash || log_probs.size() > answers || log_probs.size() % 2 != 0)
+    return fail(Code::kCorrupt, "{}: its numbers are not those of its hash", path);
+  return log_probs;
+}
+
+Result<void> write_reference(const std::string& folder,
+                             const std::string& key,
+                             std::span<const float> log_probs) {
+  const nlohmann::ordered_json document = {
+      {"of", key},
+      {"blake2b", hash_of(key, log_probs)},
+      {"log_probs", std::vector<double>(log_probs.begin(), log_probs.end())}};
+  return write_file_atomic(join_path(folder, kName), json_text(document) + "\n");
+}
+
+}  // namespace ferry
