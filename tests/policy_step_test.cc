@@ -149,6 +149,62 @@ TEST_P(EachModel, OneOfALaterMinibatchIsCounted) {
   }
 }
 
+/// Answers that another device drew to the same bits are learnt from as those that were drawn here.
+TEST_P(EachModel, ElsewhereWithTheSameBitsIsHere) {
+  const std::vector<rl::Rollout> drawn = rollouts(*model_, prompts_, 3);
+  const rl::PolicyStepSettings here{
+      .loss = {.kl = rl::KlTerm::kK3, .kl_weight = 0.01, .off_policy_mask = 0.5},
+      .minibatches = 2,
+      .keep_routing = true};
+  rl::PolicyStepSettings elsewhere = here;
+  elsewhere.drawn_elsewhere = true;
+  const auto weights_after = [&](const rl::PolicyStepSettings& settings) {
+    const auto model = small_model(GetParam().architecture, GetParam().compute, cpu_device());
+    Optimizer optimizer({}, model->weights());
+    TrainStep step(*model, optimizer, {.mla_form = models::MlaForm::kAbsorbed});
+    rl::PolicyStep policy(*model, step, reference_.get(), settings);
+    const rl::PolicyStepReport report = policy.run(lessons_of(prompts_, drawn), 3e-3, [] {});
+    EXPECT_EQ(report.updates, 2);
+    EXPECT_EQ(report.mismatches, 0);
+    EXPECT_EQ(report.mismatch.has_value(), settings.drawn_elsewhere);
+    EXPECT_EQ(report.mismatch.value_or(rl::Mismatch{}).kl, 0);
+    std::vector<std::vector<char>> bytes;
+    for (const Weight* w : model->weights()) bytes.push_back(bytes_of(w->value));
+    return bytes;
+  };
+  EXPECT_EQ(weights_after(here), weights_after(elsewhere));
+}
+
+/// What parts the two is measured and corrected, and beyond its bound nothing is learnt.
+TEST_P(EachModel, WhatAnotherDeviceDrewIsCorrectedUpToABound) {
+  std::vector<rl::Rollout> drawn = rollouts(*model_, prompts_, 3);
+  const Random random(7, RandomPurpose::kTest, 3);
+  uint64_t draw = 0;
+  for (rl::Rollout& r : drawn)
+    for (float& p : r.log_probs) p += static_cast<float>(0.05 * random.normal(draw++));
+  rl::PolicyStepSettings settings{.drawn_elsewhere = true, .mismatch_max = 1e-4};
+  const auto bytes = [&] {
+    std::vector<std::vector<char>> all;
+    for (const Weight* w : model_->weights()) all.push_back(bytes_of(w->value));
+    return all;
+  };
+  const auto before = bytes();
+  const rl::PolicyStepReport stopped = learn(drawn, settings);
+  EXPECT_TRUE(stopped.too_far);
+  EXPECT_EQ(stopped.updates, 0);
+  EXPECT_EQ(bytes(), before);
+  // Of normal numbers with this deviation.
+  EXPECT_NEAR(stopped.mismatch->kl, 0.05 * 0.05 / 2, 5e-4);
+  EXPECT_GT(stopped.mismatch->ratio_max, 1.05);
+  settings.mismatch_max = 1e-2;
+  const rl::PolicyStepReport learnt = learn(drawn, settings);
+  EXPECT_FALSE(learnt.too_far);
+  EXPECT_EQ(learnt.updates, 1);
+  EXPECT_EQ(learnt.mismatches, 0);  // of training's own passes
+  EXPECT_EQ(learnt.ratio_max, 1);   // these are the weights that drew
+  EXPECT_NE(bytes(), before);
+}
+
 INSTANTIATE_TEST_SUITE_P(Models,
                          EachModel,
                          ::testing::ValuesIn(small_models()),

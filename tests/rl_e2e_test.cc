@@ -168,6 +168,112 @@ TEST_F(RlE2e, ConversationsAreAskedByTheTemplateThatIsGiven) {
   EXPECT_EQ(weights("asked-again", 2), weights("asked", 2));
 }
 
+/// Answers of another vendor's chip: what parts it from training is measured at each step, and bounded.
+class RlElsewhere : public RlE2e {
+ protected:
+  static Environment simulators(const Environment& more = {}) {
+    Environment environment = {{"FERRY_ASCEND_LIBRARIES", FERRY_ASCEND_SIM},
+                               {"FERRY_CUDA_LIBRARIES", FERRY_NVIDIA_SIM},
+                               {"XDG_STATE_HOME", path("notes")}};
+    environment.insert(more.begin(), more.end());
+    return environment;
+  }
+  static Strings elsewhere(const std::string& run, Strings more = {}) {
+    more.insert(more.begin(), "--rl.rollout_device=ascend");
+    return learn(run, more);
+  }
+  static std::vector<Json> steps(const std::string& run) {
+    std::vector<Json> all;
+    std::istringstream lines(read(path(run) + "/metrics.jsonl"));
+    for (std::string line; std::getline(lines, line);)
+      if (const Json record = Json::parse(line); record["kind"] == "step") all.push_back(record);
+    return all;
+  }
+};
+
+TEST_F(RlElsewhere, IsMeasuredAtEachStepAndResumesToTheSameBits) {
+  const std::string said = ran(elsewhere("ascend"), simulators());
+  EXPECT_NE(said.find("rollouts   ascend:0, software Ascend"), std::string::npos) << said;
+  const Json last = last_line(said);
+  EXPECT_EQ(last["logprob_mismatches"], 0);  // of training's own passes
+  const std::vector<Json> all = steps("ascend");
+  ASSERT_EQ(all.size(), 4u);
+  double largest = 0;
+  for (const Json& s : all) {
+    EXPECT_GT(s["rollout_kl"], 0) << "the CPU drew these: " << s;
+    EXPECT_LT(s["rollout_kl"], 0.01) << s;
+    EXPECT_GT(s["rollout_ratio_max"], 1) << s;
+    EXPECT_TRUE(s.contains("rollout_capped"));
+    EXPECT_GT(s["rollout_sent_bytes"], 1000) << s;
+    largest = std::max(largest, s["rollout_kl"].get<double>());
+  }
+  EXPECT_EQ(last["rollout_kl"], largest);
+  const Ended e = end_of(elsewhere("ascend-killed", {"--worker"}),
+                         simulators({{"FERRY_FAULT", "rl.update:5:kill"}}));
+  EXPECT_EQ(e.status, kKilled) << e.output;
+  ran(elsewhere("ascend-killed", {"--resume"}), simulators());
+  EXPECT_EQ(weights("ascend-killed"), weights("ascend"));
+}
+
+/// Kernels for CUDA have the CPU's order of sums: answers that software NVIDIA draws are the CPU's.
+TEST_F(RlElsewhere, OnNvidiaTheBitsAreTheCpus) {
+  const Strings small = {"--train.steps=1",
+                         "--rl.tokens_max=3",
+                         "--rl.group_size=2",
+                         "--rl.dynamic_sampling=0",
+                         "--rl.reward_script=3"};
+  Strings cuda = small;
+  cuda.emplace_back("--rl.rollout_device=cuda");
+  const std::string said = ran(learn("cuda", cuda), simulators());
+  EXPECT_NE(said.find("rollouts   cuda:0, software NVIDIA"), std::string::npos) << said;
+  ran(learn("here", small));
+  ASSERT_EQ(steps("cuda").size(), 1u);
+  EXPECT_EQ(steps("cuda")[0]["rollout_kl"], 0);
+  EXPECT_EQ(steps("cuda")[0]["rollout_ratio_max"], 1);
+  EXPECT_EQ(weights("cuda", 1), weights("here", 1));
+}
+
+/// With an adapter the base's weights travel once.
+TEST_F(RlElsewhere, WhatDidNotChangeStays) {
+  ran(elsewhere("adapter",
+                {"--lora.rank=2", "--lora.target_modules=q_proj, kv_b_proj", "--rl.kl=none"}),
+      simulators());
+  const std::vector<Json> all = steps("adapter");
+  ASSERT_EQ(all.size(), 4u);
+  EXPECT_GT(all[1]["rollout_sent_bytes"], 0);
+  EXPECT_LT(all[1]["rollout_sent_bytes"].get<double>(),
+            0.5 * all[0]["rollout_sent_bytes"].get<double>());
+}
+
+TEST_F(RlElsewhere, ADefectOfTheChipStopsTheRunByItsName) {
+  // So small a model is hardly moved by it: a sound chip is some 1e-5 away.
+  const Ended e = end_of(elsewhere("defect", {"--rl.mismatch_max=1e-4"}),
+                         simulators({{"FERRY_ASCEND_SIM_DEFECT", "rms_norm_epsilon"}}));
+  EXPECT_EQ(e.status, 1) << e.output;
+  for (const char* said : {"step 1: rollouts on ascend:0 are ",
+                           "rl.mismatch_max is 0.0001",
+                           "nothing was learnt of them",
+                           "the first op that parts: rms_norm in block 0 on ascend:0"})
+    EXPECT_NE(e.output.find(said), std::string::npos) << "not said: " << said << "\n" << e.output;
+  // What there was is kept, and goes on with a chip that is sound.
+  ran(elsewhere("defect", {"--resume"}), simulators());
+  EXPECT_EQ(steps("defect").size(), 4u);
+}
+
+TEST_F(RlElsewhere, RoundingsAloneAreNamedAsSuch) {
+  const Ended e = end_of(elsewhere("strict", {"--rl.mismatch_max=0"}), simulators());
+  EXPECT_EQ(e.status, 1) << e.output;
+  EXPECT_NE(e.output.find("no op leaves its bounds there or here"), std::string::npos) << e.output;
+}
+
+TEST_F(RlElsewhere, AWeightThatArrivesOtherwiseIsNamed) {
+  const Ended e =
+      end_of(elsewhere("sent", {"--worker"}), simulators({{"FERRY_FAULT", "rl.transfer:3:eio"}}));
+  EXPECT_EQ(e.status, 1) << e.output;
+  EXPECT_NE(e.output.find("was sent there, and other bytes came back"), std::string::npos)
+      << e.output;
+}
+
 TEST_F(RlE2e, ScoresAModel) {
   const Json score = last_line(
       ran({"score", checkpoint("base"), path("held"), "--samples", "4", "--tokens", "8"}));

@@ -77,6 +77,8 @@ Result<Outcome> go_learning(const Settings& settings, const TrainOptions& option
   out.more["steps"] = out.run.step;
   out.more["logprobs_compared"] = learnt.compared;
   out.more["logprob_mismatches"] = learnt.mismatches;
+  if (learnt.rollout_kl) out.more["rollout_kl"] = *learnt.rollout_kl;
+  if (learnt.rollout_ratio_max) out.more["rollout_ratio_max"] = *learnt.rollout_ratio_max;
   return out;
 }
 
@@ -247,9 +249,10 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
     });
   };
   try {
-    if (const Result<Device*> device = open_device(settings.train.device);
-        device && !args.again && speaker.first())
-      warn_unexamined(**device);
+    for (const std::string& name : {settings.train.device, settings.rl.rollout_device})
+      if (const Result<Device*> device = name.empty() ? nullptr : open_device(name);
+          device && *device != nullptr && !args.again && speaker.first())
+        warn_unexamined(**device);
     const Result<Outcome> result = kind.go(settings,
                                            {.resume = args.resume,
                                             .stop = &g_stop,

@@ -20,6 +20,7 @@
 #include "probe/directory_model.h"
 #include "rl/policy_step.h"
 #include "rl/rewards.h"
+#include "rl/rollout_model.h"
 #include "rl/score.h"
 #include "train/metrics.h"
 #include "train/model_setup.h"
@@ -41,6 +42,7 @@ constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 /// The answers to one task.
 struct Group {
   size_t task = 0;
+  std::vector<uint64_t> seeds;  // of each answer
   std::vector<Rollout> rollouts;
   std::vector<double> rewards;
   int64_t right = 0;
@@ -82,12 +84,14 @@ class Run {
   Result<void> prepare();
   Result<void> read();
   Result<void> make_reference();
+  Result<void> make_rollout_model();
   Result<void> announce();
   Result<void> steps();
   Result<void> one_step();
   Result<std::vector<Group>> draw();
   Result<std::vector<Group>> groups_at(int64_t position, int64_t count);
   double reward(double worth, const AnswerParts& parts, const Rollout& rollout) const;
+  Result<void> stop_apart(const Mismatch& m, const RolloutRequest& worst);
   Result<void> evaluate();
   Result<void> write_samples(const std::vector<TaskScore>& scores) const;
   Result<void> save();
@@ -98,6 +102,10 @@ class Run {
   }
   engine::EngineOptions engine_options(int64_t longest_prompt) const;
   RolloutOptions rollout_options(bool with_log_probs);
+  void set_replay(bool on) {
+    for (Device* device : {device_, &drawing().device()}) device->set_replay(on);
+  }
+  models::CausalLm& drawing() { return rollouts_ ? rollouts_->model() : *model_; }
   bool stopping() const { return options_.stop != nullptr && options_.stop->load(); }
   void say(const std::string& text) { output_.write(text + "\n"); }
   /// Whether the last error only says that the run is to stop.
@@ -117,6 +125,7 @@ class Run {
   std::optional<Judge> judge_;
   std::optional<ScriptShare> script_;
   std::unique_ptr<models::TrainableLm> model_, reference_;
+  std::unique_ptr<RolloutModel> rollouts_;  // where another device draws the answers
   ModelTexts texts_;
   std::unique_ptr<TrainedAdapter> adapter_;
   std::optional<Optimizer> optimizer_;
@@ -164,6 +173,7 @@ Result<void> Run::prepare() {
         longest,
         model_->max_positions());
   TRY(make_reference());
+  TRY(make_rollout_model());
   if (stopping()) return {};
   TRY(announce());
   StepSettings step = step_settings(settings_.train);
@@ -183,10 +193,13 @@ Result<void> Run::prepare() {
                                                : rl_.normalise == "sequence" ? Normalise::kSequence
                                                                              : Normalise::kConstant,
                                   .tokens_max = rl_.tokens_max,
-                                  .off_policy_mask = rl_.off_policy_mask},
+                                  .off_policy_mask = rl_.off_policy_mask,
+                                  .importance_cap = rl_.importance_cap},
                          .minibatches = rl_.minibatches,
                          .micro_batch_tokens = settings_.train.micro_batch_tokens,
-                         .keep_routing = rl_.keep_routing});
+                         .keep_routing = rl_.keep_routing,
+                         .drawn_elsewhere = rollouts_ != nullptr,
+                         .mismatch_max = rl_.mismatch_max});
   TRY_ASSIGN(
       metrics_,
       MetricsLog::open(settings_.checkpoint.dir, state_.step, settings_.log.tensorboard, clock_));
@@ -256,18 +269,30 @@ Result<void> Run::make_reference() {
   return {};
 }
 
+/// A copy on the device that draws, if that is another one than trains.
+Result<void> Run::make_rollout_model() {
+  if (rl_.rollout_device.empty()) return {};
+  TRY_ASSIGN(Device* const device, open_device(rl_.rollout_device));
+  if (device == device_) return {};
+  if (options_.replay_to > 0) device->set_replay(true);
+  TRY_ASSIGN(rollouts_, RolloutModel::make(*model_, *device));
+  return {};
+}
+
 engine::EngineOptions Run::engine_options(int64_t longest_prompt) const {
   const int64_t pages = models::pages_for(longest_prompt + rl_.tokens_max);
   return {.cache_tokens = rl_.running * (pages + 1) * models::kPageTokens, .running = rl_.running};
 }
 
 Result<void> Run::announce() {
-  const engine::Engine engine(*model_,
-                              engine_options(std::max(longest_prompt_, longest_held_out_)));
-  TRY(require_memory(*device_,
-                     static_cast<double>(engine.cache_bytes()),
-                     fmt::format("rl.running {}: the cache of so many answers", rl_.running),
-                     "lower it"));
+  // Held-out answers are drawn where training is.
+  for (models::CausalLm* by : {static_cast<models::CausalLm*>(model_.get()), &drawing()}) {
+    const engine::Engine engine(*by, engine_options(std::max(longest_prompt_, longest_held_out_)));
+    TRY(require_memory(by->device(),
+                       static_cast<double>(engine.cache_bytes()),
+                       fmt::format("rl.running {}: the cache of so many answers", rl_.running),
+                       "lower it"));
+  }
   say(fmt::format("model      {} parameters ({} active), {}",
                   format_count(static_cast<double>(model_->parameters_total())),
                   format_count(static_cast<double>(model_->parameters_active())),
@@ -282,6 +307,12 @@ Result<void> Run::announce() {
       rl_.group_size,
       rl_.tokens_max));
   say(fmt::format("device     {}, {}", device_->describe(), processor_name()));
+  if (rollouts_)
+    say(fmt::format(
+        "rollouts   {}, {}; the run stops where they are more than {} nats a token away",
+        drawing().device().name(),
+        drawing().device().describe(),
+        rl_.mismatch_max));
   if (adapter_) say(describe(*adapter_));
   if (state_.step >= settings_.train.steps)
     say(fmt::format("done       {} steps are made, and train.steps is {}: nothing is left to learn",
@@ -292,7 +323,7 @@ Result<void> Run::announce() {
 
 Result<void> Run::steps() {
   beats_.step_done(state_.step);
-  if (state_.step >= options_.replay_to && options_.replay_to > 0) device_->set_replay(false);
+  if (state_.step >= options_.replay_to && options_.replay_to > 0) set_replay(false);
   // A stop cuts an evaluation short, and a crash may come between it and the checkpoint that is to have
   // its figure: it is made before the run goes on.
   const auto& told = metrics_->metrics().held_out;
@@ -306,7 +337,7 @@ Result<void> Run::steps() {
     const int64_t before = state_.step;
     TRY(one_step());
     if (state_.step == before) break;  // cut short
-    if (options_.replay_to == state_.step) device_->set_replay(false);
+    if (options_.replay_to == state_.step) set_replay(false);
     const int64_t c = settings_.checkpoint.every;
     if (evaluates_at(state_.step)) TRY(evaluate());
     if (state_.step == settings_.train.steps || (c > 0 && state_.step % c == 0)) TRY(save());
@@ -349,11 +380,13 @@ Result<std::vector<Group>> Run::groups_at(int64_t position, int64_t count) {
         Random(seed, RandomPurpose::kShuffle, static_cast<uint64_t>(p / n)));
     groups.push_back({.task = order(static_cast<uint64_t>(p % n))});
     const Random seeds(seed, RandomPurpose::kRollout, static_cast<uint64_t>(p));
-    for (int64_t s = 0; s < rl_.group_size; ++s)
-      requests.push_back({&prompts_[groups.back().task], seeds.bits(static_cast<uint64_t>(s))});
+    for (int64_t s = 0; s < rl_.group_size; ++s) {
+      groups.back().seeds.push_back(seeds.bits(static_cast<uint64_t>(s)));
+      requests.push_back({&prompts_[groups.back().task], groups.back().seeds.back()});
+    }
   }
   // What the cache held was computed by other weights: each step has an engine of its own.
-  engine::Engine engine(*model_, engine_options(longest_prompt_));
+  engine::Engine engine(drawing(), engine_options(longest_prompt_));
   TRY_ASSIGN(std::vector<Rollout> rollouts,
              roll_out(engine, requests, texts_, rollout_options(true)));
   std::vector<AnswerParts> parts;
@@ -396,11 +429,16 @@ Result<void> Run::one_step() {
   const double begin_s = clock_.monotonic_s();
   const int64_t position = state_.position;
   beats_.begin(own_steps_ == 0 ? Work::kFirstStep : Work::kTraining,
-               rl_.groups_per_step * rl_.group_size);
+               rl_.groups_per_step * rl_.group_size,
+               supervisor::Unit::kAnswers);
   const OpsAlive alive;
   if (reference_ && rl_.reference_every > 0 && state_.step > 0 &&
       state_.step % rl_.reference_every == 0)
     copy_weights(*model_, *reference_);
+  WeightTransfer sent;
+  if (rollouts_) {
+    TRY_ASSIGN(sent, rollouts_->renew());
+  }
   const Result<std::vector<Group>> groups = draw();
   if (!groups) {
     state_.position = position;  // the step is made again when the run goes on
@@ -424,6 +462,12 @@ Result<void> Run::one_step() {
   }
   record.lr = learning_rate_at(schedule_, state_.step);
   const PolicyStepReport report = policy_->run(lessons, record.lr, [] { still_alive(); });
+  if (report.too_far) {
+    state_.position = position;  // nothing was learnt of these answers
+    const size_t worst = report.mismatch->worst, each = static_cast<size_t>(rl_.group_size);
+    const Group& g = (*groups)[worst / each];
+    return stop_apart(*report.mismatch, {&prompts_[g.task], g.seeds[worst % each]});
+  }
   ++state_.step;
   state_.refused += report.refused.has_value();
   state_.tokens += report.tokens;
@@ -437,6 +481,12 @@ Result<void> Run::one_step() {
   record.clipped = report.clipped;
   record.ratio_max = report.ratio_max;
   if (reference_) record.kl = report.kl;
+  if (report.mismatch) {
+    record.rollout_kl = report.mismatch->kl;
+    record.rollout_ratio_max = report.mismatch->ratio_max;
+    record.rollout_capped = report.mismatch->capped;
+    record.rollout_sent_bytes = static_cast<double>(sent.bytes);
+  }
   if (rl_.off_policy_mask > 0) record.masked = static_cast<double>(report.masked);
   record.logprobs_compared = static_cast<double>(report.compared);
   record.logprob_mismatches = static_cast<double>(report.mismatches);
@@ -470,9 +520,51 @@ Result<void> Run::one_step() {
   return refusals_.step(state_.step, std::nullopt, settings_.checkpoint.dir, *progress_);
 }
 
+/// Ends a run whose rollouts are not what is trained, and says which op parts: the rollouts' device is judged first,
+/// then training's, each on the answer that is furthest away.
+Result<void> Run::stop_apart(const Mismatch& m, const RolloutRequest& worst) {
+  constexpr int64_t kTokensJudged = 64;
+  if (saved_step_ != state_.step) TRY(save());
+  progress_->note(
+      fmt::format("warning    step {}: answers that {} drew are {:.3g} nats a token away from what "
+                  "training computes, the largest "
+                  "ratio is {:.3g}; each op that computes one of them is judged now",
+                  state_.step + 1,
+                  drawing().device().name(),
+                  m.kl,
+                  m.ratio_max));
+  beats_.begin(Work::kEvaluating, 0);
+  std::string why =
+      "no op leaves its bounds there or here: roundings add up to it; a bound of rl.mismatch_max "
+      "that is higher lets the "
+      "run go on";
+  for (models::CausalLm* by : {&drawing(), static_cast<models::CausalLm*>(model_.get())})
+    if (const auto parting =
+            first_parting(*by, worst, texts_, rollout_options(true), kTokensJudged)) {
+      why = "the first op that parts: " + *parting;
+      break;
+    }
+  return fail(Code::kVerdict,
+              "step {}: rollouts on {} are {:.3g} nats a token away from what training computes on "
+              "{} (rl.mismatch_max is "
+              "{}; the largest ratio is {:.3g}, {:.3g} % of tokens are beyond rl.importance_cap); "
+              "nothing was learnt of "
+              "them. {}",
+              state_.step + 1,
+              drawing().device().name(),
+              m.kl,
+              device_->name(),
+              rl_.mismatch_max,
+              m.ratio_max,
+              100 * m.capped,
+              why);
+}
+
 /// One answer to each held-out task, drawn as the rollouts are, with the same seeds every time.
 Result<void> Run::evaluate() {
-  beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating, std::ssize(held_out_));
+  beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating,
+               std::ssize(held_out_),
+               supervisor::Unit::kTasks);
   const OpsAlive alive;
   engine::Engine engine(*model_, engine_options(longest_held_out_));
   const auto scores = score(engine,
@@ -551,6 +643,9 @@ Learnt Run::result() const {
   for (const StepRecord& s : metrics_->metrics().steps) {
     compared += s.logprobs_compared.value_or(0);
     mismatches += s.logprob_mismatches.value_or(0);
+    if (s.rollout_kl) l.rollout_kl = std::max(l.rollout_kl.value_or(0), *s.rollout_kl);
+    if (s.rollout_ratio_max)
+      l.rollout_ratio_max = std::max(l.rollout_ratio_max.value_or(1), *s.rollout_ratio_max);
   }
   // A log may have been edited: what is no count in the end is none.
   const auto count = [](double n) {

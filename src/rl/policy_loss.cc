@@ -13,10 +13,20 @@ constexpr double kDeviationFloor = 1e-4;
 
 bool is_masked(const PolicySample& s, double limit) {
   if (limit <= 0 || s.advantage >= 0) return false;
+  const std::span<const float> drawn =
+      s.drawn_log_probs.empty() ? s.old_log_probs : s.drawn_log_probs;
   double moved = 0;
   for (size_t t = 0; t < s.log_probs.size(); ++t)
-    moved += static_cast<double>(s.old_log_probs[t]) - static_cast<double>(s.log_probs[t]);
+    moved += static_cast<double>(drawn[t]) - static_cast<double>(s.log_probs[t]);
   return moved > limit * static_cast<double>(s.log_probs.size());
+}
+
+/// How much more likely the token was to training than to what drew it, up to the cap.
+double importance(const PolicySample& s, size_t t, double cap) {
+  if (s.drawn_log_probs.empty()) return 1;
+  return std::min(cap,
+                  math::exp(static_cast<double>(s.old_log_probs[t]) -
+                            static_cast<double>(s.drawn_log_probs[t])));
 }
 
 }  // namespace
@@ -31,6 +41,7 @@ PolicyLoss policy_loss(std::span<const PolicySample> samples, const PolicyLossSe
   for (const PolicySample& s : samples) {
     const size_t length = s.log_probs.size();
     check(s.old_log_probs.size() == length &&
+              (s.drawn_log_probs.empty() || s.drawn_log_probs.size() == length) &&
               (o.kl == KlTerm::kNone || s.reference_log_probs.size() == length),
           "policy_loss: {} tokens",
           length);
@@ -49,8 +60,9 @@ PolicyLoss policy_loss(std::span<const PolicySample> samples, const PolicyLossSe
       const double held = std::clamp(r, 1 - o.clip_low, 1 + o.clip_high);
       const bool by_clip = held * s.advantage < r * s.advantage;
       clipped += by_clip;
-      double term = masked ? 0 : -(by_clip ? held : r) * s.advantage;
-      double slope = masked || by_clip ? 0 : -r * s.advantage;  // of the term in log p
+      const double worth = s.advantage * importance(s, t, o.importance_cap);
+      double term = masked ? 0 : -(by_clip ? held : r) * worth;
+      double slope = masked || by_clip ? 0 : -r * worth;  // of the term in log p
       if (o.kl != KlTerm::kNone) {
         const double d = static_cast<double>(s.reference_log_probs[t]) - now;
         const double k3 = math::exp(d) - d - 1;

@@ -31,13 +31,17 @@ struct PolicyLossSettings {
   /// An answer that is worse than its group, and has become less likely by more than this since it was
   /// drawn, in nats a token, counts for its KL term alone (V3.2's off-policy masking); 0: all count.
   double off_policy_mask = 0;
+  /// What the weight of a token is cut to that another device drew: of p_old / p_drawn.
+  double importance_cap = 2;
 };
 
-/// One answer. Log-probabilities of each of its tokens: when it was drawn, now, and of the reference
+/// One answer. Log-probabilities of each of its tokens: by the weights that drew it, now, and of the reference
 /// (empty without a KL term).
 struct PolicySample {
   double advantage = 0;
   std::span<const float> old_log_probs, log_probs, reference_log_probs;
+  /// As the device had them that drew it, where that is not the one that trains; empty: they are old_log_probs.
+  std::span<const float> drawn_log_probs = {};
 };
 
 struct PolicyLoss {
@@ -52,6 +56,8 @@ struct PolicyLoss {
 
 /// With ratio r = p / p_old and advantage A, a token's term is
 ///     -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl_weight * kl
+/// Where another device drew the answer the first part is times min(p_old / p_drawn, importance_cap): truncated
+/// importance sampling, as TRL and verl have it; the KL term is not. "Since it was drawn" is then since p_drawn.
 /// Sources: DeepSeekMath (2402.03300), Dr.GRPO (2503.20783), DAPO (2503.14476), DeepSeek-V3.2 (2512.02556).
 PolicyLoss policy_loss(std::span<const PolicySample> samples, const PolicyLossSettings& settings);
 

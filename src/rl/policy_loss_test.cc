@@ -15,12 +15,15 @@ namespace {
 
 struct Answers {
   std::vector<double> advantages;
-  std::vector<std::vector<float>> old_log_probs, log_probs, reference;
+  std::vector<std::vector<float>> old_log_probs, log_probs, reference, drawn;
 
-  std::vector<PolicySample> samples() const {
+  /// `elsewhere`: another device drew them.
+  std::vector<PolicySample> samples(bool elsewhere = false) const {
     std::vector<PolicySample> all;
-    for (size_t i = 0; i < advantages.size(); ++i)
+    for (size_t i = 0; i < advantages.size(); ++i) {
       all.push_back({advantages[i], old_log_probs[i], log_probs[i], reference[i]});
+      if (elsewhere) all.back().drawn_log_probs = drawn[i];
+    }
     return all;
   }
 };
@@ -31,10 +34,11 @@ Answers some() {
   Answers a{.advantages = {1.5, -0.7, 0, -1.2, 0.4},
             .old_log_probs = {},
             .log_probs = {},
-            .reference = {}};
+            .reference = {},
+            .drawn = {}};
   uint64_t draw = 0;
   for (const size_t length : {7, 3, 5, 1, 12}) {
-    for (auto* of : {&a.old_log_probs, &a.log_probs, &a.reference}) {
+    for (auto* of : {&a.old_log_probs, &a.log_probs, &a.reference, &a.drawn}) {
       of->emplace_back();
       for (size_t t = 0; t < length; ++t)
         of->back().push_back(static_cast<float>(-1.5 + 0.4 * random.normal(draw++)));
@@ -69,14 +73,16 @@ TEST(PolicyLoss, IsTrls) {
       .old_log_probs = (*golden)["old_log_probs"].get<Rows>(),
       .log_probs = (*golden)["log_probs"].get<Rows>(),
       .reference = (*golden)["reference_log_probs"].get<Rows>(),
+      .drawn = (*golden)["drawn_log_probs"].get<Rows>(),
   };
   const auto expected = (*golden)["advantages"].get<std::vector<double>>();
   for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(a.advantages[i], expected[i], 1e-6);
   int64_t masked = 0;
   for (const auto& c : (*golden)["cases"]) {
     const std::string kl = c["kl"], normalise = c["normalise"];
+    const double cap = c["importance_cap"];
     const PolicyLoss loss =
-        policy_loss(a.samples(),
+        policy_loss(a.samples(cap > 0),
                     {.clip_low = c["clip_low"],
                      .clip_high = c["clip_high"],
                      .kl = kl == "none" ? KlTerm::kNone
@@ -87,7 +93,8 @@ TEST(PolicyLoss, IsTrls) {
                                   : normalise == "sequence" ? Normalise::kSequence
                                                             : Normalise::kConstant,
                      .tokens_max = c["tokens_max"],
-                     .off_policy_mask = c["off_policy_mask"]});
+                     .off_policy_mask = c["off_policy_mask"],
+                     .importance_cap = cap});
     masked += loss.masked;
     EXPECT_NEAR(loss.loss, c["loss"].get<double>(), 1e-6) << c;
     const auto gradient = c["gradient"].get<std::vector<std::vector<double>>>();
@@ -96,32 +103,33 @@ TEST(PolicyLoss, IsTrls) {
         EXPECT_NEAR(-loss.weights[i][t], gradient[i][t], 1e-5 * std::abs(gradient[i][t]) + 1e-8)
             << c["kl"] << ", " << normalise << ": " << i << ", " << t;
   }
-  EXPECT_EQ(masked, 2 * 9);  // both that moved far, in each case that masks
+  EXPECT_EQ(masked, 2 * 2 * 9);  // both that moved far, in each case that masks
 }
 
 TEST(PolicyLoss, WeightsAreItsGradient) {
   Answers a = some();
-  for (const PolicyLossSettings& o : manners()) {
-    const PolicyLoss at = policy_loss(a.samples(), o);
-    int64_t none = 0;
-    for (size_t i = 0; i < a.log_probs.size(); ++i)
-      for (size_t t = 0; t < a.log_probs[i].size(); ++t) {
-        float& x = a.log_probs[i][t];
-        const float kept = x;
-        const auto loss_at = [&](float value) {
-          x = value;
-          return policy_loss(a.samples(), o).loss;
-        };
-        const float up = kept + 0x1p-10f, down = kept - 0x1p-10f;
-        const double slope =
-            (loss_at(up) - loss_at(down)) / (static_cast<double>(up) - static_cast<double>(down));
-        x = kept;
-        // The cubic term of the difference, of values of about 1.
-        EXPECT_NEAR(-at.weights[i][t], slope, 1e-5) << i << ", " << t;
-        none += at.weights[i][t] == 0;
-      }
-    EXPECT_TRUE(o.kl != KlTerm::kNone || none > 5);  // clipped, or of advantage 0
-  }
+  for (const bool elsewhere : {false, true})
+    for (const PolicyLossSettings& o : manners()) {
+      const PolicyLoss at = policy_loss(a.samples(elsewhere), o);
+      int64_t none = 0;
+      for (size_t i = 0; i < a.log_probs.size(); ++i)
+        for (size_t t = 0; t < a.log_probs[i].size(); ++t) {
+          float& x = a.log_probs[i][t];
+          const float kept = x;
+          const auto loss_at = [&](float value) {
+            x = value;
+            return policy_loss(a.samples(elsewhere), o).loss;
+          };
+          const float up = kept + 0x1p-10f, down = kept - 0x1p-10f;
+          const double slope =
+              (loss_at(up) - loss_at(down)) / (static_cast<double>(up) - static_cast<double>(down));
+          x = kept;
+          // The cubic term of the difference, of values of about 1.
+          EXPECT_NEAR(-at.weights[i][t], slope, 1e-5) << i << ", " << t;
+          none += at.weights[i][t] == 0;
+        }
+      EXPECT_TRUE(o.kl != KlTerm::kNone || none > 5);  // clipped, or of advantage 0
+    }
 }
 
 TEST(PolicyLoss, AtTheWeightsThatDrewItIsTheAdvantage) {

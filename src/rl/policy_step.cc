@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <iterator>
 
 #include "base/check.h"
 #include "base/fault.h"
@@ -69,30 +70,49 @@ PolicyStepReport PolicyStep::run(std::span<const Lesson> lessons,
   };
   std::vector<std::vector<LessonBatch>> packed;
   for (size_t m = 0; m < minibatches; ++m) packed.push_back(pack(part(m)));
-  // Before the first update, later minibatches: training's log-probabilities by the weights that drew them,
-  // and the experts. (The first one's are compared while it is learnt from.)
-  for (size_t m = 1; m < minibatches; ++m) {
-    LessonScores drawn = score(model_, packed[m], each, alive, settings_.keep_routing);
-    compare(drawn.log_probs, part(m));
-    for (size_t p = 0; p < packed[m].size() && settings_.keep_routing; ++p)
-      packed[m][p].weighted.given_experts = std::move(drawn.experts[p]);
+  // What training gives each answer by the weights that drew it. Of answers that were drawn here the engine has said
+  // that: training's own are compared with it, of later minibatches before the first update, with the experts that
+  // are kept, and of the first one while it is learnt from.
+  const bool elsewhere = settings_.drawn_elsewhere;
+  std::vector<std::vector<float>> old;
+  if (!elsewhere)
+    for (const Lesson& l : lessons) old.push_back(l.rollout->log_probs);
+  for (size_t m = elsewhere ? 0 : 1; m < minibatches; ++m) {
+    const bool keep = settings_.keep_routing && m > 0;
+    LessonScores scored = score(model_, packed[m], each, alive, keep);
+    for (size_t p = 0; p < packed[m].size() && keep; ++p)
+      packed[m][p].weighted.given_experts = std::move(scored.experts[p]);
+    if (elsewhere)
+      std::move(scored.log_probs.begin(), scored.log_probs.end(), std::back_inserter(old));
+    else
+      compare(scored.log_probs, part(m));
+  }
+  if (elsewhere) {
+    std::vector<std::span<const float>> drawn;
+    for (const Lesson& l : lessons) drawn.emplace_back(l.rollout->log_probs);
+    report.mismatch = mismatch_of(drawn, old, settings_.loss.importance_cap);
+    report.too_far = !(report.mismatch->kl <= settings_.mismatch_max);
+    if (report.too_far) return report;
   }
   const double share = 1 / static_cast<double>(minibatches);
   for (size_t m = 0; m < minibatches; ++m) {
     const std::span<const Lesson> of = part(m);
     std::vector<std::vector<float>> now(each), reference(each);
-    // The weights that drew the answers gave these log-probabilities: they need not be asked again.
+    // By the weights that drew the answers these log-probabilities are known: they need not be asked again.
     if (m == 0)
-      for (size_t l = 0; l < each; ++l) now[l] = of[l].rollout->log_probs;
+      std::copy_n(old.begin(), each, now.begin());
     else
       now = score(model_, packed[m], each, alive).log_probs;
     if (reference_ != nullptr) reference = score(*reference_, packed[m], each, alive).log_probs;
     std::vector<PolicySample> samples;
     for (size_t l = 0; l < each; ++l)
       samples.push_back({.advantage = of[l].advantage,
-                         .old_log_probs = of[l].rollout->log_probs,
+                         .old_log_probs = old[m * each + l],
                          .log_probs = now[l],
-                         .reference_log_probs = reference[l]});
+                         .reference_log_probs = reference[l],
+                         .drawn_log_probs = elsewhere
+                                                ? std::span<const float>(of[l].rollout->log_probs)
+                                                : std::span<const float>()});
     const PolicyLoss loss = policy_loss(samples, settings_.loss);
     report.loss += share * loss.loss;
     report.kl += share * loss.kl;

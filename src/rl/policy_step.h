@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "rl/mismatch.h"
 #include "rl/policy_loss.h"
 #include "rl/rollouts.h"
 #include "train/lesson_batches.h"
@@ -21,6 +22,10 @@ struct PolicyStepSettings {
   int64_t minibatches = 1;
   int64_t micro_batch_tokens = 4096;
   bool keep_routing = false;
+  /// Another device drew the answers than the one that trains, and not by the same bits: what parts the two is measured
+  /// and corrected. Nothing is learnt from answers that are further away than this, in nats a token.
+  bool drawn_elsewhere = false;
+  double mismatch_max = 0;
 };
 
 /// An answer that is learnt from. prompt and rollout outlive the step.
@@ -38,6 +43,8 @@ struct PolicyStepReport {
   int64_t compared = 0, mismatches = 0;  // log-probabilities of answers' tokens
   int64_t updates = 0;
   std::optional<std::string> refused;  // why an update was not made
+  std::optional<Mismatch> mismatch;    // of answers that another device drew
+  bool too_far = false;                // it is more than it may be: no update was made
 };
 
 /// Owner: the loop. One thread. `reference`: of the KL term; nullptr: there is none.
@@ -49,6 +56,8 @@ class PolicyStep {
              const PolicyStepSettings& settings)
       : model_(model), step_(step), reference_(reference), settings_(settings) {}
 
+  /// Log-probabilities of answers that another device drew are not compared bit by bit; those of training's own two
+  /// passes are.
   /// Updates the weights once for each minibatch, of as many lessons each, in their order. alive() is called
   /// after each pass of the model.
   PolicyStepReport run(std::span<const Lesson> lessons,

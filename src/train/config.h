@@ -95,6 +95,9 @@ struct RlSettings {
   int64_t overlong_tokens = 0;
   double off_policy_mask = 0;
   bool keep_routing = false;
+  std::string rollout_device;
+  double importance_cap = 2;
+  double mismatch_max = 0.01;
   double reward_answer = 1;
   double reward_format = 0;
   double reward_script = 0;

@@ -43,6 +43,10 @@ void visit_fields(Record& r, Visit&& v) {
     v("ratio_max", r.ratio_max);
     v("logprobs_compared", r.logprobs_compared);
     v("logprob_mismatches", r.logprob_mismatches);
+    v("rollout_kl", r.rollout_kl);
+    v("rollout_ratio_max", r.rollout_ratio_max);
+    v("rollout_capped", r.rollout_capped);
+    v("rollout_sent_bytes", r.rollout_sent_bytes);
   } else {
     v("loss", r.loss);
     v("bits_per_byte", r.bits_per_byte);

@@ -34,6 +34,8 @@ struct StepRecord {
   // Of reinforcement learning (docs/reasoning.md); `loss` is then the policy's, and there are no bits a byte.
   std::optional<double> reward, right, answer_tokens, useful_groups, kl, clipped, masked, ratio_max;
   std::optional<double> logprobs_compared, logprob_mismatches;
+  // Of these, where another device draws the answers (rl/mismatch.h); the last: of weights that travelled.
+  std::optional<double> rollout_kl, rollout_ratio_max, rollout_capped, rollout_sent_bytes;
   // Of pairs of answers (docs/training.md), under TRL's names; `loss` is then theirs, and there are no bits a byte.
   std::optional<double> rewards_chosen, rewards_rejected, rewards_accuracies, rewards_margins,
       logps_chosen, logps_rejected;

@@ -30,11 +30,13 @@ def samples():
     now = old + 0.3 * torch.randn(old.shape, generator=generator)
     now[1] -= 1.0
     now[5] -= 1.0
-    return old, now, old + 0.5 * torch.randn(old.shape, generator=generator), mask
+    reference = old + 0.5 * torch.randn(old.shape, generator=generator)
+    return old, now, reference, mask, old + 0.4 * torch.randn(old.shape, generator=generator)
 
 
-def trl_loss(old, now, reference, mask, advantages, manner):
-    """The trainer's own method, with a trainer that has nothing but settings: what it asks of a model is given."""
+def trl_loss(old, now, reference, mask, drawn, advantages, manner):
+    """The trainer's own method, with a trainer that has nothing but settings: what it asks of a model is given.
+    `drawn`: as another engine had them that drew the answers, where importance_cap is above 0."""
     now = now.clone().requires_grad_(True)
     accelerator = MagicMock()
     accelerator.num_processes = 1
@@ -55,12 +57,19 @@ def trl_loss(old, now, reference, mask, advantages, manner):
         epsilon_low=manner["clip_low"],
         epsilon_high=manner["clip_high"],
         max_completion_length=TOKENS_MAX,
-        use_vllm=False,
+        use_vllm=manner["importance_cap"] > 0,
+        vllm_importance_sampling_correction=True,
         current_gradient_accumulation_steps=1,
         _entropy_bonus_enabled=False,
         _metrics={"train": MagicMock()},
     )
     ids = torch.zeros(mask.shape, dtype=torch.long)
+    elsewhere = {}
+    if manner["importance_cap"] > 0:  # as GRPOTrainer has it for vllm_importance_sampling_mode "token_truncate"
+        elsewhere = {
+            "sampling_per_token_logps": drawn,
+            "importance_sampling_ratio": torch.clamp(torch.exp((old - drawn) * mask), max=manner["importance_cap"]),
+        }
     loss = GRPOTrainer._compute_loss(
         trainer,
         None,
@@ -72,6 +81,7 @@ def trl_loss(old, now, reference, mask, advantages, manner):
             "advantages": advantages,
             "old_per_token_logps": old,
             "ref_per_token_logps": reference,
+            **elsewhere,
         },
     )
     loss.backward()
@@ -83,13 +93,13 @@ def rows(tensor):
 
 
 def main():
-    old, now, reference, mask = samples()
+    old, now, reference, mask, drawn = samples()
     rewards = [1.0, 0.0, 0.1, 0.0, 1.1, 0.0]
     given = torch.tensor(rewards)
     deviation = (given - given.mean()) / (given.std() + 1e-4)
     cases = []
-    for kl, normalise, off_policy in itertools.product(
-        ["none", "k3", "unbiased"], ["token", "sequence", "constant"], [0.0, 0.5]
+    for kl, normalise, off_policy, cap in itertools.product(
+        ["none", "k3", "unbiased"], ["token", "sequence", "constant"], [0.0, 0.5], [0.0, 1.25]
     ):
         manner = {
             "clip_low": 0.2,
@@ -99,8 +109,9 @@ def main():
             "normalise": normalise,
             "tokens_max": TOKENS_MAX,
             "off_policy_mask": off_policy,
+            "importance_cap": cap,
         }
-        loss, gradient = trl_loss(old, now, reference, mask, deviation, manner)
+        loss, gradient = trl_loss(old, now, reference, mask, drawn, deviation, manner)
         cases.append({**manner, "loss": loss, "gradient": rows(gradient)})
     document = {
         "made_by": f"tools/oracle/make_grpo_goldens.py, trl {trl.__version__}, torch {torch.__version__}",
@@ -108,6 +119,7 @@ def main():
         "advantages": [float(a) for a in deviation],
         "old_log_probs": rows(old),
         "log_probs": rows(now),
+        "drawn_log_probs": rows(drawn),
         "reference_log_probs": rows(reference),
         "cases": cases,
     }

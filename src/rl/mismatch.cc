@@ -1,0 +1,101 @@
+#include "rl/mismatch.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/alive.h"
+#include "base/check.h"
+#include "base/math.h"
+#include "models/kv_cache.h"
+#include "verify/call_judge.h"
+#include "verify/recorder.h"
+
+namespace ferry::rl {
+namespace {
+
+/// Judges each call, and keeps the first that is out of its bounds.
+class FirstParting final : public ops::Observer {
+ public:
+  explicit FirstParting(const models::CausalLm& model)
+      : place_(model.device().name()),
+        blocks_(static_cast<int>(model.blocks())),
+        judge_([this](const std::string& property, const ops::CallFinding& f) {
+          // Beside calls that leave their bounds the judge tells of outputs that lean, which a sound chip's may.
+          if (property == "call" && !found_)
+            found_ = fmt::format("{} in {} on {}: {}",
+                                 f.op,
+                                 verify::name_of_layer(layer_, blocks_),
+                                 place_,
+                                 ops::describe(f));
+        }) {}
+
+  void before(const ops::OpCall& call) override { judge_.before(call); }
+  void after(const ops::OpCall& call) override {
+    judge_.after(call);
+    still_alive();
+  }
+  void layer(int number) override { layer_ = number; }
+  const std::optional<std::string>& found() const { return found_; }
+
+ private:
+  std::string place_;
+  int blocks_, layer_ = 0;
+  std::optional<std::string> found_;
+  doctor::CallJudge judge_;
+};
+
+}  // namespace
+
+Mismatch mismatch_of(std::span<const std::span<const float>> drawn,
+                     std::span<const std::vector<float>> trained,
+                     double cap) {
+  check(drawn.size() == trained.size(), "mismatch: {} answers", drawn.size());
+  Mismatch m;
+  int64_t tokens = 0, capped = 0;
+  double sum = 0, worst = -1;
+  for (size_t a = 0; a < drawn.size(); ++a) {
+    check(drawn[a].size() == trained[a].size(), "mismatch: {} tokens", drawn[a].size());
+    double own = 0;
+    for (size_t t = 0; t < drawn[a].size(); ++t) {
+      const double apart = static_cast<double>(trained[a][t]) - static_cast<double>(drawn[a][t]);
+      const double ratio = math::exp(apart), larger = math::exp(std::abs(apart));
+      own += ratio - apart - 1;
+      if (!(larger <= m.ratio_max)) m.ratio_max = larger;
+      capped += ratio > cap;
+    }
+    tokens += std::ssize(drawn[a]);
+    sum += own;
+    if (drawn[a].empty()) continue;
+    own /= static_cast<double>(drawn[a].size());
+    if (!(own <= worst) && !std::isnan(worst)) {  // a number that is none is worse than any other
+      worst = own;
+      m.worst = a;
+    }
+  }
+  if (tokens == 0) return m;
+  m.kl = sum / static_cast<double>(tokens);
+  m.capped = static_cast<double>(capped) / static_cast<double>(tokens);
+  if (std::isnan(m.kl)) m.ratio_max = m.kl;
+  return m;
+}
+
+std::optional<std::string> first_parting(models::CausalLm& model,
+                                         const RolloutRequest& request,
+                                         const ModelTexts& texts,
+                                         const RolloutOptions& options,
+                                         int64_t tokens) {
+  FirstParting parting(model);
+  RolloutOptions judged = options;
+  judged.generate.tokens_max = std::min(tokens, options.generate.tokens_max);
+  judged.on_pass = [&](int64_t) { return !parting.found(); };
+  const auto longest = std::ssize(request.prompt->ids) + judged.generate.tokens_max;
+  engine::Engine engine(
+      model,
+      {.cache_tokens = (models::pages_for(longest) + 1) * models::kPageTokens, .running = 1});
+  const ops::Observing observing(parting);
+  // An answer that cannot be given is an answer whose ops were judged.
+  static_cast<void>(roll_out(engine, std::span(&request, 1), texts, judged));
+  return parting.found();
+}
+
+}  // namespace ferry::rl
