@@ -36,6 +36,8 @@ refuses "$top/home" ./run demo "$top/home" --size small
 refuses "$top/home" tools/demo.sh "$ferry" "$top/home" nowhere small
 refuses "$top/home" ./run demo reason "$top/home"
 refuses "$top/home" tools/reason.sh "$ferry" "$top/home"
+refuses "$top/home" ./run reason-smol "$top/home"
+refuses "$top/home" tools/reason_smol.sh "$ferry" nowhere.gguf "$top/home"
 refuses "$top/home" tools/tiny_model.sh "$ferry" "$top/home"
 refuses "$top/home" tools/aarch64_root.sh "$top/home"
 refuses "$top/home/papers/thesis.txt" ./run demo "$top/home/papers/thesis.txt"

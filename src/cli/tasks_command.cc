@@ -2,9 +2,11 @@
 
 #include <fmt/core.h>
 
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "cli/command.h"
 #include "rl/task_makers.h"
 
@@ -19,9 +21,22 @@ struct Arguments {
   int64_t count = 1000, first = 0, difficulty = 2;
   uint64_t seed = 1;
   bool solutions = false;
+  std::string instruction;
 };
 
+/// The task as a conversation: the instruction and what is asked, as a user would put it.
+void put_to(rl::Task& task, const std::string& instruction) {
+  const std::string asked = task.prompt.substr(0, task.prompt.find_last_not_of('\n') + 1);
+  task.messages = json_text(nlohmann::ordered_json::array(
+      {{{"role", "user"}, {"content", instruction + "\n\n" + asked}}}));
+  task.prompt.clear();
+}
+
 Result<void> make(const Arguments& args) {
+  if (args.solutions && !args.instruction.empty())
+    return fail(Code::kInvalidInput,
+                "--solutions are of tasks that are texts, and --instruction makes conversations: "
+                "leave one of them out");
   TRY_ASSIGN(const bool there, is_there(args.out));
   if (there)
     return fail(
@@ -29,7 +44,7 @@ Result<void> make(const Arguments& args) {
   std::set<std::string> elsewhere;
   for (const std::string& path : args.without) {
     TRY_ASSIGN(const std::vector<rl::Task> tasks, rl::read_tasks(path));
-    for (const rl::Task& t : tasks) elsewhere.insert(t.prompt);
+    for (const rl::Task& t : tasks) elsewhere.insert(t.prompt + t.messages);
   }
   std::string lines;
   int64_t made = 0;
@@ -42,7 +57,8 @@ Result<void> make(const Arguments& args) {
           made,
           args.count);
     rl::Task t = rl::make_tasks(args.kind, args.seed, args.difficulty, number, 1).front();
-    if (elsewhere.contains(t.prompt)) continue;
+    if (!args.instruction.empty()) put_to(t, args.instruction);
+    if (elsewhere.contains(t.prompt + t.messages)) continue;
     if (!args.solutions) t.solution.clear();
     lines += rl::to_json_line(t, args.solutions) + "\n";
     ++made;
@@ -82,6 +98,10 @@ void add_tasks_command(Command& program) {
                args->solutions,
                "with a solution each, and \"text\" for ferry data prepare: the prompt and the "
                "solution");
+  command.option("--instruction",
+                 args->instruction,
+                 "tasks are conversations, in which a user says this before what is asked: for "
+                 "models that chat");
   command.runs([args] { return report(make(*args)); });
 }
 

