@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -13,6 +14,8 @@ namespace {
 std::string golden_time(const std::string& format) {
   if (format == "%d %b %Y") return "07 Mar 2026";
   if (format == "%d %b %Y %H:%M") return "07 Mar 2026 09:05";
+  if (format == "%Y-%m-%d") return "2026-03-07";
+  if (format == "%B %d, %Y") return "March 07, 2026";
   return "a format that no case has: " + format;
 }
 
@@ -23,9 +26,11 @@ Result<std::string> render(std::string_view source,
   return t.render(context, golden_time, limits);
 }
 
-/// Each case as jinja2 renders it; what jinja2 refuses is refused.
+/// Each case as jinja2 renders it; what jinja2 refuses is refused. FERRY_CHAT_TEMPLATES: other cases
+/// (tools/oracle/make_chat_goldens.py).
 TEST(ChatTemplate, RendersAsJinja2) {
-  std::ifstream file(FERRY_SOURCE_DIR "/testdata/chat/templates.json");
+  const char* const others = std::getenv("FERRY_CHAT_TEMPLATES");
+  std::ifstream file(others != nullptr ? others : FERRY_SOURCE_DIR "/testdata/chat/templates.json");
   const auto cases = nlohmann::ordered_json::parse(file);
   ASSERT_GT(cases.size(), 100u);
   for (const auto& c : cases) {
@@ -35,8 +40,10 @@ TEST(ChatTemplate, RendersAsJinja2) {
       EXPECT_FALSE(got.has_value()) << name << ": " << *got;
       EXPECT_TRUE(got || got.error().message.find("line ") != std::string::npos) << name;
     } else {
-      ASSERT_TRUE(got.has_value()) << name << ": " << got.error().message;
-      EXPECT_EQ(*got, c.at("expected").get<std::string>()) << name;
+      EXPECT_TRUE(got.has_value()) << name << ": " << got.error().message;
+      if (got) {
+        EXPECT_EQ(*got, c.at("expected").get<std::string>()) << name;
+      }
     }
   }
 }

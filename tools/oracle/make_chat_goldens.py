@@ -4,9 +4,15 @@ Transformers sets it up for chat templates. `expected` is null where jinja2 refu
 
     pip install jinja2==3.1.6
     tools/oracle/make_chat_goldens.py testdata/chat/templates.json
+
+With files of templates, the same conversations by these, for a comparison that is not committed:
+
+    tools/oracle/make_chat_goldens.py /tmp/cases.json FOLDER/*.jinja
+    FERRY_CHAT_TEMPLATES=/tmp/cases.json build/text_test --gtest_filter=ChatTemplate.RendersAsJinja2
 """
 
 import json
+import pathlib
 import sys
 from datetime import datetime
 
@@ -284,13 +290,16 @@ EXPRESSIONS = [
     "{{ 42|round }} {{ 42|round(2) }} {{ true|round }} {{ 42|round(0, 'floor') }} {{ 41.5|round|int }} {{ -0.4|round }}",
     "{{ '9007199254740993'|int }} {{ ' 1_000 '|int }} {{ '+5'|int }} {{ '-7'|int }} {{ '1_0.5'|float }} {{ 'inf'|int(3) }} {{ '1__0'|int(4) }} {{ '5.'|int }} {{ '0x10'|int(6) }} {{ '+-5'|int(8) }} {{ 'nan'|int(9) }} {{ '-9223372036854775808'|int }} {{ ''|int(1) }}",
     "{{ 9007199254740993 == 9007199254740992.0 }} {{ 9007199254740993 > 9007199254740992.0 }} {{ 9007199254740991 == 9007199254740991.0 }} {{ 9223372036854775807 < 1e19 }} {{ -9223372036854775807 > -1e19 }} {{ 3 < 3.5 }} {{ -3.5 < -3 }} {{ [1] == [1.0] }}",
+    "{{ none|selectattr('a')|list }} {{ none|map('upper')|list }} {{ 0|reject('odd')|list }} {{ ''|rejectattr('a', 'eq', 1)|list }} {{ none|map(attribute='a')|list }}",
+    "{{ 'a\u00e9\u4e2d\U0001f600\x7f\t\"'|tojson(ensure_ascii=true) }} {{ {'\u00e9': ['\u4e2d']}|tojson(true) }} {{ '\u00e9\x7f'|tojson(ensure_ascii=false) }}",
+    "{{ 1|map('upper')|list }}",
     "{{ [nope] }} {{ (nope,) }} {{ {'a': nope} }} {{ [nope]|join('-') }}| {{ nope ~ 'a' }}",
     "{{ 5.3 % 0.1 }} {{ 5.3 // 0.1 }} {{ -5.3 % 0.1 }} {{ -5.3 // 0.1 }} {{ 1 % -0.3 }} {{ 0.0 // -2 }} {{ -1.0 % 1 }} {{ 1e300 % 7 }}",
     "{{ [{'a': 'B', 'i': 1}, {'a': 'c', 'i': 2}, {'a': 'b', 'i': 3}]|sort(attribute='a', reverse=true) }} {{ {'b': 'X', 'A': 'y'}|dictsort(by='value') }} {{ '\u3000a\t b\x1c c'.split() }} {{ 'aaa'.rfind('aa') }} {{ {'a': 1, 'b': 2} == {'b': 2, 'a': 1} }} {{ {'a': 1} == {'a': 2} }} {{ ['b', 'a', 'B']|unique|list }} {{ 'x' is in {'x': 1} }} {{ '\u00e9\u4e2da'|last }}",
 ]
 
 
-def main(path):
+def main(path, *files):
     cases = []
     env = environment()
 
@@ -303,14 +312,17 @@ def main(path):
         cases.append({"name": name, "template": template, "context": context, "expected": expected})
 
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "tools": None}
-    for kind, template in {"chatml": CHATML, "reasoner": REASONER, "tools": TOOLS, "groups": GROUPS}.items():
+    templates = {"chatml": CHATML, "reasoner": REASONER, "tools": TOOLS, "groups": GROUPS}
+    if files:
+        templates = {pathlib.Path(file).stem: pathlib.Path(file).read_text(encoding="utf-8") for file in files}
+    for kind, template in templates.items():
         for title, messages in {**CONVERSATIONS, **TOOL_CONVERSATIONS}.items():
             for prompt in (True, False):
                 context = {**tokens, "messages": messages, "add_generation_prompt": prompt}
                 add(f"{kind}: {title}, prompt {prompt}", template, context)
         context = {**tokens, "messages": CONVERSATIONS["system"], "tools": [TOOL, TOOL], "add_generation_prompt": True, "enable_thinking": False}
         add(f"{kind}: tools", template, context)
-    for i, template in enumerate(EXPRESSIONS):
+    for i, template in enumerate([] if files else EXPRESSIONS):
         add(f"expressions {i}", template, {"x": {"a": 1}})
     with open(path, "w", encoding="utf-8") as f:
         json.dump(cases, f, ensure_ascii=False, indent=1)
@@ -319,4 +331,4 @@ def main(path):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -341,8 +341,7 @@ Value tojson(Interpreter& in, const Value& v, Reader& args) {
   const Value* order[4];  // Transformers' order of parameters
   const char* names[] = {"ensure_ascii", "indent", "separators", "sort_keys"};
   for (int i = 0; i < 4; ++i) order[i] = args.get(names[i]);
-  if (order[0] != nullptr && order[0]->truth())
-    throw TemplateError("tojson: ensure_ascii is not supported");
+  style.ensure_ascii = order[0] != nullptr && order[0]->truth();
   if (order[1] != nullptr && !order[1]->is(Kind::kNone)) {
     if (!order[1]->is_whole() || order[1]->whole() < 0 || order[1]->whole() > 32)
       throw TemplateError("tojson: indent must be a whole number from 0 to 32");
@@ -590,6 +589,9 @@ bool maps_or_selects(const std::string& name) {
          name == "rejectattr";
 }
 
+/// What these go through: as in Jinja nothing, where the value is none or empty.
+List mapped_items(Interpreter& in, const Value& v) { return v.truth() ? in.items_of(v) : List{}; }
+
 Value map_filter(Interpreter& in, const Value& v, const Arguments& args) {
   List out;
   if (args.positional.empty()) {
@@ -606,14 +608,14 @@ Value map_filter(Interpreter& in, const Value& v, const Arguments& args) {
         reader.wrong("takes attribute= or the name of a filter");
     }
     if (attribute == nullptr) reader.wrong("takes attribute= or the name of a filter");
-    for (const Value& item : in.items_of(v)) {
+    for (const Value& item : mapped_items(in, v)) {
       Value x = field(in, item, in.str(*attribute));
       out.push_back(x.is_undefined() && otherwise != nullptr ? *otherwise : x);
     }
     return in.list(std::move(out));
   }
   Arguments rest{List(args.positional.begin() + 1, args.positional.end()), args.named};
-  for (const Value& item : in.items_of(v))
+  for (const Value& item : mapped_items(in, v))
     out.push_back(apply_filter(in, in.str(args.positional[0]), item, rest));
   return in.list(std::move(out));
 }
@@ -627,7 +629,7 @@ Value select_filter(Interpreter& in,
   if (args.positional.size() < first)
     throw TemplateError(fmt::format("{} needs the name of a field", name));
   List out;
-  for (const Value& item : in.items_of(v)) {
+  for (const Value& item : mapped_items(in, v)) {
     in.spend(0);
     const Value x = by_field ? field(in, item, in.str(args.positional[0])) : item;
     bool holds = x.truth();

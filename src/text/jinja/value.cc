@@ -34,6 +34,24 @@ void append_json_text(std::string& out, std::string_view s) {
   out += '"';
 }
 
+/// The same in ASCII alone, as Python writes it by default: code units of UTF-16.
+std::string ascii_json_text(std::string_view json) {
+  std::string out;
+  for (size_t at = 0; at < json.size();) {
+    const Utf8Char c = decode_utf8(json, at);
+    at += c.bytes;
+    if (c.point >= 0x20 && c.point < 0x7F)
+      out += static_cast<char>(c.point);
+    else if (c.point < 0x10000)
+      out += fmt::format("\\u{:04x}", static_cast<uint32_t>(c.point));
+    else
+      out += fmt::format("\\u{:04x}\\u{:04x}",
+                         0xD7C0 + (static_cast<uint32_t>(c.point) >> 10),
+                         0xDC00 + (static_cast<uint32_t>(c.point) & 0x3FF));
+  }
+  return out;
+}
+
 /// What repr() shows as it is. Beyond ASCII, Python asks Unicode's tables; here: all but controls,
 /// spaces, separators, marks of direction and private areas.
 bool printable(char32_t c) {
@@ -114,7 +132,7 @@ class JsonWriter {
       case Value::Kind::kBool: out += v.boolean() ? "true" : "false"; return;
       case Value::Kind::kInt: out += std::to_string(v.whole()); return;
       case Value::Kind::kFloat: return number(v.real());
-      case Value::Kind::kText: return append_json_text(out, v.text());
+      case Value::Kind::kText: return text(v.text());
       case Value::Kind::kList:
         return items(
             '[', ']', v.list().size(), depth, [&](size_t i) { write(v.list()[i], depth + 1); });
@@ -127,6 +145,12 @@ class JsonWriter {
   std::string out;
 
  private:
+  void text(std::string_view s) {
+    const size_t begin = out.size();
+    append_json_text(out, s);
+    if (style_.ensure_ascii) out.replace(begin, out.npos, ascii_json_text(out.substr(begin)));
+  }
+
   void number(double v) {
     if (std::isnan(v))
       out += "NaN";
@@ -139,7 +163,7 @@ class JsonWriter {
   void dict(const Dict& d, int depth) {
     const std::vector<const Item*> order = style_.sort_keys ? by_key(d) : items_in_order(d);
     items('{', '}', order.size(), depth, [&](size_t i) {
-      append_json_text(out, order[i]->first);
+      text(order[i]->first);
       out += style_.key_separator;
       write(order[i]->second, depth + 1);
     });

@@ -130,12 +130,12 @@ class Value {
 /// Python's repr() of a float: the shortest digits that read back as the same number.
 std::string float_repr(double v);
 
-/// json.dumps(value, ensure_ascii=False, indent=indent, separators=..., sort_keys=...); indent below
+/// json.dumps(value, ensure_ascii=.., indent=indent, separators=..., sort_keys=...); indent below
 /// 0: on one line. Throws for what JSON has no form for, and beyond `bytes_max`.
 struct JsonStyle {
   int indent = -1;
   std::string item_separator = ", ", key_separator = ": ";
-  bool sort_keys = false;
+  bool sort_keys = false, ensure_ascii = false;
   size_t bytes_max = 0;
 };
 std::string to_json(const Value& value, const JsonStyle& style);
