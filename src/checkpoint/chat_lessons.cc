@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "checkpoint/chat_renderer.h"
+#include "checkpoint/model_chat.h"
 
 namespace ferry {
 namespace {
@@ -215,15 +216,7 @@ class Lessons {
   std::string text_;  // of the last lesson
 };
 
-size_t nones(std::string_view text) {
-  constexpr std::string_view kNone = "None";
-  size_t count = 0;
-  for (size_t at = text.find(kNone); at != text.npos; at = text.find(kNone, at + 1)) ++count;
-  return count;
-}
-
-/// Some templates tell a message that only calls tools by its null content, some add content to text as it is: these
-/// refuse null, or write the word None for it, which nobody says. They are given "".
+/// With "" for content that is absent, where the template needs some.
 Result<ChatRenderer> renderer_of(const ModelTexts& texts,
                                  const Json& conversation,
                                  const std::string& directory,
@@ -244,8 +237,11 @@ Result<ChatRenderer> renderer_of(const ModelTexts& texts,
   TRY_ASSIGN(ChatRenderer full, make(filled));
   const Result<std::string> with_null = plain.text(plain.messages(), false),
                             with_text = full.text(full.messages(), false);
-  const bool refused = !with_null || (with_text && nones(*with_null) > nones(*with_text));
-  return refused ? std::move(full) : std::move(plain);
+  const auto text_of = [](const Result<std::string>& text) -> std::optional<std::string_view> {
+    if (!text) return std::nullopt;
+    return *text;
+  };
+  return needs_content(text_of(with_null), text_of(with_text)) ? std::move(full) : std::move(plain);
 }
 
 }  // namespace

@@ -157,6 +157,13 @@ Result<Conversation> read_conversation(std::string_view text, const std::string&
   return c;
 }
 
+size_t nones(std::string_view text) {
+  constexpr std::string_view kNone = "None";
+  size_t count = 0;
+  for (size_t at = text.find(kNone); at != text.npos; at = text.find(kNone, at + 1)) ++count;
+  return count;
+}
+
 std::string token_text(const ModelTexts& texts, std::optional<int32_t> id) {
   return id ? std::string(texts.tokenizer->token_bytes(*id)) : "";
 }
@@ -234,6 +241,11 @@ Result<void> check_chat_text(const ModelTexts& texts,
                              std::string_view text,
                              const std::string& where) {
   return check_plain(*texts.tokenizer, std::string(text), where);
+}
+
+bool needs_content(std::optional<std::string_view> with_null,
+                   std::optional<std::string_view> with_text) {
+  return !with_null || (with_text && nones(*with_null) > nones(*with_text));
 }
 
 Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string& directory) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +32,12 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
                                std::string_view conversation,
                                const std::string& path,
                                const std::string& directory);
+
+/// Whether messages without content must be given "": some templates tell a message that only calls tools by its null,
+/// some add content to text as it is, and refuse null, or write the word None for it, which nobody said. The texts of
+/// one conversation with null and with ""; nothing: it was refused.
+bool needs_content(std::optional<std::string_view> with_null,
+                   std::optional<std::string_view> with_text);
 
 /// Refuses a text that holds that of a control token, which it would become within a prompt. `where`:
 /// what it is, for the message. Errors: kInvalidInput.

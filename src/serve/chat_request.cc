@@ -238,21 +238,27 @@ bool with_contents(Ordered& messages) {
   return changed;
 }
 
-/// Most templates print arguments as JSON, some add them as text to text: these refuse an object. Some tell a
-/// message without content by its null, others add it to text as it is: these refuse null.
+/// With "" for content that is absent, where the template needs some.
+Result<ChatPrompt> with_content_if_needed(const ModelInfo& model,
+                                          const Conversation& c,
+                                          const Ordered& messages) {
+  Ordered filled = messages;
+  if (!with_contents(filled)) return rendered(model, c, messages);
+  Result<ChatPrompt> with_null = rendered(model, c, messages),
+                     with_text = rendered(model, c, filled);
+  const auto text_of = [](const Result<ChatPrompt>& prompt) -> std::optional<std::string_view> {
+    if (!prompt) return std::nullopt;
+    return prompt->text;
+  };
+  const bool needed = with_text && needs_content(text_of(with_null), text_of(with_text));
+  return needed ? std::move(with_text) : std::move(with_null);
+}
+
+/// Most templates print arguments as JSON, some add them as text to text: these refuse an object.
 Result<ChatPrompt> rendered(const ModelInfo& model, const Conversation& c) {
-  Ordered objects = c.messages, filled = c.messages;
-  const bool has_objects = with_objects(objects), has_nulls = with_contents(filled);
-  Ordered both = objects;
-  with_contents(both);
-  if (has_objects)
-    if (Result<ChatPrompt> prompt = rendered(model, c, objects)) return prompt;
-  Result<ChatPrompt> plain = rendered(model, c, c.messages);
-  if (plain || !has_nulls) return plain;
-  if (has_objects)
-    if (Result<ChatPrompt> prompt = rendered(model, c, both)) return prompt;
-  if (Result<ChatPrompt> prompt = rendered(model, c, filled)) return prompt;
-  return plain;
+  if (Ordered objects = c.messages; with_objects(objects))
+    if (Result<ChatPrompt> prompt = with_content_if_needed(model, c, objects)) return prompt;
+  return with_content_if_needed(model, c, c.messages);
 }
 
 ApiResult<Prompt> prompt_of(const ModelInfo& model, const Conversation& c) {

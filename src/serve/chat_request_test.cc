@@ -31,7 +31,8 @@ TEST(ChatRequest, NoArgumentsAreAnEmptyObject) {
   EXPECT_NE(prompt("\"[]\""), ".");
 }
 
-/// A message that only calls has no content; a template that knows nothing of that gets an empty one.
+/// A message that only calls has no content; a template that knows nothing of that gets an empty one, and none writes
+/// the word None.
 TEST(ChatRequest, NoContentIsWhatTheTemplateCanTake) {
   const auto prompt = [](const char* chat_template) {
     ByteModelRules model(chat_template);
@@ -50,6 +51,11 @@ TEST(ChatRequest, NoContentIsWhatTheTemplateCanTake) {
   EXPECT_EQ(prompt("{% for m in messages %}{{ '' + m.content }}{% for c in m.tool_calls or [] %}"
                    "{{ c.function.arguments.x }}{% endfor %}{% endfor %}"),
             "a1b");
+  EXPECT_EQ(prompt("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"),
+            "user:a;assistant:;tool:b;");
+  EXPECT_EQ(prompt("None{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
+                   "{{ c.function.arguments.x }}{% endfor %}{% endfor %}"),
+            "Nonea1b");
   // What it refuses is told of the conversation as it was.
   EXPECT_NE(prompt("{{ raise_exception('no ' ~ messages[1].content) }}").find("no None"),
             std::string::npos);
