@@ -5,6 +5,9 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
+#include "base/json_string.h"
+
 namespace ferry {
 namespace {
 
@@ -107,6 +110,17 @@ TEST(JsonText, IllFormedTextIsReplacedAndTheRestIsAsItWas) {
   const nlohmann::ordered_json whole = {{"b", "Überfahrt"}, {"a", {1, 2.5}}};
   EXPECT_EQ(json_text(whole), whole.dump());
   EXPECT_EQ(json_text(whole, 2), whole.dump(2));
+}
+
+/// Written alone, a string is what it is in a document.
+TEST(JsonText, StringsAreAsInDocuments) {
+  std::vector<std::string> texts = {"", "plain text", "caf\xe9", "日本 \xF0\x9F\x98\x80", "\x7f"};
+  for (int c = 0; c < 256; ++c) texts.push_back("a" + std::string(1, static_cast<char>(c)) + "b");
+  for (const std::string& text : texts) {
+    std::string out = "x";
+    append_json_string(out, text);
+    EXPECT_EQ(out, "x" + json_text(Json(text)));
+  }
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "base/json_string.h"
 #include "serve/answer_writer.h"
 #include "text/utf8.h"
 
@@ -33,6 +34,15 @@ const char* name_of(const std::optional<AnswerEnd>& end) {
 Json text_or_null(const char* text) { return text == nullptr ? Json(nullptr) : Json(text); }
 
 std::string event(const std::string& data) { return "data: " + data + "\n\n"; }
+
+/// {"FIELD":"TEXT"} as JSON.
+std::string object_text(std::string_view field, std::string_view text) {
+  std::string json = "{\"";
+  json += field;
+  json += "\":";
+  append_json_string(json, text);
+  return json += '}';
+}
 
 Json usage_json(const AnswerUsage& u) {
   return {{"prompt_tokens", u.prompt},
@@ -77,7 +87,7 @@ class OpenAiWriter : public AnswerWriter {
     Json choices = Json::array();
     for (size_t i = 0; i < answers.size(); ++i) {
       Json choice = whole(i, answers[i]);
-      add_ids(choice, answers[i], 0);
+      if (question_.token_ids) choice["token_ids"] = ids_json(answers[i], 0);
       choices.push_back(std::move(choice));
     }
     j["choices"] = std::move(choices);
@@ -143,16 +153,40 @@ class OpenAiWriter : public AnswerWriter {
             {"bytes", std::move(list)}};
   }
 
-  void add_ids(Json& choice, const Answer& answer, size_t first) const {
-    if (!question_.token_ids) return;
+  Json ids_json(const Answer& answer, size_t first) const {
     Json ids = Json::array();
     for (size_t t = first; t < answer.tokens.size(); ++t) ids.push_back(answer.tokens[t].id);
-    choice["token_ids"] = std::move(ids);
+    return ids;
+  }
+
+  /// A choice of a stream's event, as text: there is an event for each token, and building documents for them would be
+  /// most of what they cost. `name`, `said`: its own field and that field's JSON. `log_probs`, `ids`: null without.
+  static std::string choice(size_t index,
+                            std::string_view name,
+                            std::string_view said,
+                            const Json& log_probs,
+                            const std::optional<AnswerEnd>& end,
+                            const Json& ids) {
+    std::string text = "{\"index\":" + std::to_string(index) + ",\"";
+    text += name;
+    text += "\":";
+    text += said;
+    text += ",\"logprobs\":";
+    text += log_probs.is_null() ? "null" : json_text(log_probs);
+    text += ",\"finish_reason\":";
+    if (end)
+      append_json_string(text, name_of(end));
+    else
+      text += "null";
+    if (!ids.is_null()) text += ",\"token_ids\":" + json_text(ids);
+    return text += '}';
   }
 
   /// An event with one choice.
-  std::string chunk(const Json& choice, const AnswerUsage& usage) const {
-    std::string data = chunk_ + "\"choices\":[" + json_text(choice) + "]";
+  std::string chunk(std::string_view choice, const AnswerUsage& usage) const {
+    std::string data = chunk_ + "\"choices\":[";
+    data += choice;
+    data += ']';
     if (question_.usage_in_stream) data += ",\"usage\":null";
     if (question_.timings) data += ",\"timings\":" + json_text(timings_json(usage));
     return event(data + "}");
@@ -190,7 +224,7 @@ class ChatWriter : public OpenAiWriter {
                      {"logprobs", nullptr},
                      {"finish_reason", nullptr}};
       if (i == 0 && question_.token_ids) choice["prompt_token_ids"] = question_.prompts[0].ids;
-      events += chunk(choice, usage);
+      events += chunk(json_text(choice), usage);
     }
     return events;
   }
@@ -201,37 +235,41 @@ class ChatWriter : public OpenAiWriter {
                    const AnswerUsage& usage) override {
     std::string events;
     Json log_probs = log_probs_json(answer, news.first_token);
-    bool ids = question_.token_ids && news.first_token < answer.tokens.size();
-    const auto add = [&](Json delta, const char* end) {
-      Json choice = {{"index", index},
-                     {"delta", std::move(delta)},
-                     {"logprobs", std::exchange(log_probs, nullptr)},
-                     {"finish_reason", text_or_null(end)}};
-      if (std::exchange(ids, false)) add_ids(choice, answer, news.first_token);
-      events += chunk(choice, usage);
+    Json ids;  // null: none are new, or wanted
+    if (question_.token_ids && news.first_token < answer.tokens.size())
+      ids = ids_json(answer, news.first_token);
+    const auto add = [&](std::string_view delta, const std::optional<AnswerEnd>& end) {
+      events += chunk(choice(index,
+                             "delta",
+                             delta,
+                             std::exchange(log_probs, nullptr),
+                             end,
+                             std::exchange(ids, nullptr)),
+                      usage);
     };
     for (const text::AnswerDelta& d : news.deltas) {
       const auto call = static_cast<size_t>(d.call);
       switch (d.kind) {
-        case Kind::kReasoning: add({{"reasoning_content", d.text}}, nullptr); break;
-        case Kind::kContent: add({{"content", d.text}}, nullptr); break;
+        case Kind::kReasoning: add(object_text("reasoning_content", d.text), std::nullopt); break;
+        case Kind::kContent: add(object_text("content", d.text), std::nullopt); break;
         case Kind::kCall:
-          add({{"tool_calls",
-                {{{"index", d.call},
-                  {"id", answer.calls[call].id},
-                  {"type", "function"},
-                  {"function", {{"name", d.text}, {"arguments", ""}}}}}}},
-              nullptr);
+          add(json_text(Json{{"tool_calls",
+                              {{{"index", d.call},
+                                {"id", answer.calls[call].id},
+                                {"type", "function"},
+                                {"function", {{"name", d.text}, {"arguments", ""}}}}}}}),
+              std::nullopt);
           break;
         case Kind::kArguments:
-          add({{"tool_calls", {{{"index", d.call}, {"function", {{"arguments", d.text}}}}}}},
-              nullptr);
+          add(json_text(Json{
+                  {"tool_calls", {{{"index", d.call}, {"function", {{"arguments", d.text}}}}}}}),
+              std::nullopt);
           break;
         case Kind::kCallEnd: break;
       }
     }
     // Tokens whose text is held back still have log-probabilities.
-    if (!log_probs.is_null() || ids || answer.end) add(Json::object(), name_of(answer.end));
+    if (!log_probs.is_null() || !ids.is_null() || answer.end) add("{}", answer.end);
     return events;
   }
 
@@ -284,15 +322,18 @@ class CompletionWriter : public OpenAiWriter {
                    const AnswerUsage& usage) override {
     std::string text = written_[index].began ? "" : echoed(index);
     for (const text::AnswerDelta& d : news.deltas) text += d.text;
-    Json log_probs = log_probs_json(index, answer, news.first_token);
+    const Json log_probs = log_probs_json(index, answer, news.first_token);
     const bool ids = question_.token_ids && news.first_token < answer.tokens.size();
     if (text.empty() && log_probs.is_null() && !ids && !answer.end) return "";
-    Json choice = {{"index", index},
-                   {"text", text},
-                   {"logprobs", std::move(log_probs)},
-                   {"finish_reason", text_or_null(name_of(answer.end))}};
-    if (ids) add_ids(choice, answer, news.first_token);
-    return chunk(choice, usage);
+    std::string said;
+    append_json_string(said, text);
+    return chunk(choice(index,
+                        "text",
+                        said,
+                        log_probs,
+                        answer.end,
+                        ids ? ids_json(answer, news.first_token) : Json()),
+                 usage);
   }
 
  protected:
