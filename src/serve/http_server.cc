@@ -7,16 +7,17 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/string.hpp>
 #include <boost/beast/http/status.hpp>
+#include <charconv>
 #include <limits>
 #include <set>
 #include <utility>
 
 #include "base/clock.h"
+#include "serve/http_mailbox.h"
 #include "serve/http_request_reader.h"
 
 namespace ferry::serve {
@@ -132,16 +133,18 @@ class Server : public HttpServer {
   Server(const HttpLimits& of, HttpHandler what)
       : limits(of),
         handler(std::move(what)),
+        mailbox_(io_),
         acceptor_(io_),
         accept_again_(io_),
         sweep_(io_),
         signals_(io_) {}
   ~Server() override {
-    // Handlers that wait in the queue hold connections, which refer to this.
+    // Tasks and handlers that wait hold connections, which refer to this.
     while (!sessions_.empty()) (*sessions_.begin())->close();
   }
 
   Result<void> listen(const std::string& host, uint16_t port) {
+    TRY(mailbox_.open());
     Error error;
     Tcp::resolver resolver(io_);
     const auto found = resolver.resolve(host, std::to_string(port), Tcp::resolver::passive, error);
@@ -170,7 +173,7 @@ class Server : public HttpServer {
   int64_t connections() const override { return static_cast<int64_t>(sessions_.size()); }
   void run() override { io_.run(); }
   void stop() override { io_.stop(); }
-  void post(std::function<void()> task) override { asio::post(io_, std::move(task)); }
+  void post(std::function<void()> task) override { mailbox_.post(std::move(task)); }
 
   void after(double seconds, std::function<void()> task) override {
     const auto timer = std::make_shared<asio::steady_timer>(io_, duration_of(seconds));
@@ -264,6 +267,7 @@ class Server : public HttpServer {
   }
 
   asio::io_context io_{1};
+  HttpMailbox mailbox_;
   Tcp::acceptor acceptor_;
   asio::steady_timer accept_again_, sweep_;
   asio::signal_set signals_;
@@ -431,7 +435,13 @@ void Session::write(std::string_view piece) {
   if (piece.empty()) return;
   // Of what is on its way already one piece may be larger; it has its time (write_s).
   if (out_.size() > server_.limits.unread_bytes) return close();
-  if (chunked_) fmt::format_to(std::back_inserter(out_), "{:x}\r\n", piece.size());
+  if (chunked_) {
+    std::array<char, 18> head;  // of a chunk: its size in hexadecimal digits, and a line's end
+    char* const end = std::to_chars(head.data(), head.data() + 16, piece.size(), 16).ptr;
+    end[0] = '\r';
+    end[1] = '\n';
+    out_.append(head.data(), end + 2);
+  }
   out_ += piece;
   if (chunked_) out_ += "\r\n";
   flush();
