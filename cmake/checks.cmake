@@ -21,11 +21,11 @@ if(FERRY_TESTS)
       # The backends, on software Ascend and software NVIDIA.
       add_dependencies(checked_tests ascend_test ascend_ops_test nvidia_sim_test cuda_test)
       # What hostile connections, and those that end anywhere, may leave behind.
-      add_dependencies(checked_tests serving_test)
+      add_dependencies(checked_tests serving_test connections_test)
     endif()
     # Under ThreadSanitizer: what runs beside each other is the backend and the chip's streams; and a server's
     # threads, of which the engine's has its own for large products.
-    add_custom_target(race_tests DEPENDS ascend_sim_test ascend_test serving_test)
+    add_custom_target(race_tests DEPENDS ascend_sim_test ascend_test serving_test connections_test)
   endif()
 endif()
 
@@ -105,6 +105,7 @@ if(FERRY_CHECKS)
   ferry_checked(asan.ascend_ops ${shards_ascend_ops} "ASAN_OPTIONS=detect_leaks=0;FERRY_ASCEND_LIBRARIES=${asan}/ascend_sim"
                 ${asan}/tests/ascend_ops_test)
   ferry_checked(asan.serving 1 "${asan_environment}" ${asan}/tests/serving_test)
+  ferry_checked(asan.connections 1 "${asan_environment}" ${asan}/tests/connections_test)
   ferry_checked(asan.nvidia_sim 1 "${asan_environment}" ${asan}/nvidia_sim_test)
   ferry_checked(asan.cuda 1 "ASAN_OPTIONS=detect_leaks=0" ${asan}/tests/cuda_test --gtest_filter=-CudaBits.*)
   # Whose threads meet: the Ascend backend and software Ascend, and the server and its engine. A process stops at its first report, so that
@@ -113,6 +114,7 @@ if(FERRY_CHECKS)
   ferry_checked(tsan.ascend_sim 1 "${tsan_environment}" ${CMAKE_SOURCE_DIR}/build-tsan/ascend_sim_test)
   ferry_checked(tsan.ascend 1 "${tsan_environment}" ${CMAKE_SOURCE_DIR}/build-tsan/tests/ascend_test)
   ferry_checked(tsan.serving 1 "${tsan_environment}" ${CMAKE_SOURCE_DIR}/build-tsan/tests/serving_test)
+  ferry_checked(tsan.connections 1 "${tsan_environment}" ${CMAKE_SOURCE_DIR}/build-tsan/tests/connections_test)
   set(FERRY_FUZZ_SECONDS 20 CACHE STRING "Seconds that ctest runs each fuzzer")
   file(GLOB fuzzers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/fuzz/*_fuzz.cc ${CMAKE_SOURCE_DIR}/nvidia_sim/*/*_fuzz.cc)
   math(EXPR fuzz_timeout "${FERRY_FUZZ_SECONDS} + 300")

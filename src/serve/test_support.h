@@ -42,6 +42,13 @@ class TestClient {
     fd_ = -1;
   }
 
+  /// Leaves without a word: the server is told that the connection is void.
+  void reset() {
+    const linger now{.l_onoff = 1, .l_linger = 0};
+    ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    leave();
+  }
+
   /// Says that nothing more comes.
   void close_sending() const { ::shutdown(fd_, SHUT_WR); }
 
