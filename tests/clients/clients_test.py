@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import typing
 import unittest
 
 import anthropic
 import litellm
 import openai
+import pydantic
 from langchain_deepseek import ChatDeepSeek
 
 KEY = "a-key-of-the-test"
@@ -170,6 +172,136 @@ class Others(Clients):
         r = litellm.completion(model="deepseek/" + NAME, api_base=self.url + "/v1", api_key=KEY, messages=HELLO,
                                max_tokens=8, temperature=0)
         self.assertTrue(r.choices[0].message.content)
+
+
+WEATHER = {"type": "object", "additionalProperties": False, "required": ["city", "days"],
+           "properties": {"city": {"enum": ["Bergen", "Oslo"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}}}
+TOOL = {"type": "function", "function": {"name": "weather", "description": "The weather to come.", "parameters": WEATHER}}
+ASKS = [{"role": "user", "content": "What will the weather be in Bergen?"}]
+
+
+class Tools(Clients):
+    """With a template that shows tools, and thinks if asked: what a model that was not taught so calls, it is held to."""
+    options = ("--chat-template", pathlib.Path(__file__).parent / "tools.jinja")
+
+    def check_arguments(self, name, arguments):
+        self.assertEqual(name, "weather")
+        self.assertEqual(set(arguments), {"city", "days"})
+        self.assertIn(arguments["city"], ("Bergen", "Oslo"))
+        self.assertIn(arguments["days"], range(1, 10))
+
+    def test_openai(self):
+        asked = dict(model=NAME, messages=ASKS, tools=[TOOL], tool_choice="required", parallel_tool_calls=False,
+                     max_tokens=100, temperature=0.8, seed=2)
+        whole = self.openai.chat.completions.create(**asked).choices[0]
+        self.assertEqual(whole.finish_reason, "tool_calls")
+        self.assertIsNone(whole.message.content)
+        call, = whole.message.tool_calls
+        self.check_arguments(call.function.name, json.loads(call.function.arguments))
+        name, arguments, ids, end = "", "", set(), None
+        for chunk in self.openai.chat.completions.create(**asked, stream=True):
+            for delta in chunk.choices[0].delta.tool_calls or []:
+                self.assertEqual(delta.index, 0)
+                ids |= {delta.id} - {None}
+                name += delta.function.name or ""
+                arguments += delta.function.arguments or ""
+            end = chunk.choices[0].finish_reason or end
+        self.assertEqual((name, arguments, len(ids), end),
+                         (call.function.name, call.function.arguments, 1, "tool_calls"))
+        # What the tool said goes back, and the message that called is sent as the library has it.
+        answer = self.openai.chat.completions.create(
+            model=NAME, tools=[TOOL], max_tokens=8, messages=[
+                *ASKS, whole.message, {"role": "tool", "tool_call_id": call.id, "content": "Rain."}])
+        self.assertTrue(answer.choices[0].message.content)
+        named = self.openai.chat.completions.create(
+            **{**asked, "tool_choice": {"type": "function", "function": {"name": "weather"}}})
+        self.assertEqual(named.choices[0].message.tool_calls[0].function.name, "weather")
+
+    def test_openai_parses_what_is_structured(self):
+        class Weather(pydantic.BaseModel):
+            city: typing.Literal["Bergen", "Oslo"]
+            days: typing.Annotated[int, pydantic.Field(ge=1, le=9)]
+        parsed = self.openai.chat.completions.parse(
+            model=NAME, messages=ASKS, response_format=Weather, max_tokens=100, temperature=0.8, seed=2)
+        self.assertIn(parsed.choices[0].message.parsed.days, range(1, 10))
+        called = self.openai.chat.completions.parse(
+            model=NAME, messages=ASKS, tools=[openai.pydantic_function_tool(Weather)], tool_choice="required",
+            parallel_tool_calls=False, max_tokens=100, temperature=0.8, seed=2)
+        self.assertIn(called.choices[0].message.tool_calls[0].function.parsed_arguments.city, ("Bergen", "Oslo"))
+        response = self.openai.responses.parse(
+            model=NAME, input="Bergen?", text_format=Weather, max_output_tokens=100, temperature=0.8,
+            reasoning={"effort": "none"})
+        self.assertIn(response.output_parsed.days, range(1, 10))
+
+    def test_openai_responses(self):
+        asked = dict(model=NAME, input="Bergen?", max_output_tokens=100, temperature=0, tool_choice="required",
+                     parallel_tool_calls=False, tools=[{"type": "function", "name": "weather", "parameters": WEATHER,
+                                                        "strict": True}])
+        whole = self.openai.responses.create(**asked)
+        call, = (item for item in whole.output if item.type == "function_call")
+        self.check_arguments(call.name, json.loads(call.arguments))
+        with self.openai.responses.stream(**asked) as stream:
+            arguments = "".join(e.delta for e in stream if e.type == "response.function_call_arguments.delta")
+        self.assertEqual(arguments, call.arguments)
+        answer = self.openai.responses.create(model=NAME, max_output_tokens=8, input=[
+            {"role": "user", "content": "Bergen?"}, call,
+            {"type": "function_call_output", "call_id": call.call_id, "output": "Rain."}])
+        self.assertTrue(answer.output_text)
+
+    def test_anthropic(self):
+        tool = {"name": "weather", "input_schema": WEATHER}
+        asked = dict(model=NAME, messages=ASKS, max_tokens=100, tools=[tool],
+                     tool_choice={"type": "any", "disable_parallel_tool_use": True}, extra_body={"temperature": 0})
+        whole = self.anthropic.messages.create(**asked)
+        self.assertEqual(whole.stop_reason, "tool_use")
+        call, = (block for block in whole.content if block.type == "tool_use")
+        self.check_arguments(call.name, call.input)
+        with self.anthropic.messages.stream(**asked) as stream:
+            final = stream.get_final_message()
+        self.assertEqual([b.input for b in final.content if b.type == "tool_use"], [call.input])
+        answer = self.anthropic.messages.create(model=NAME, max_tokens=8, tools=[tool], messages=[
+            *ASKS, {"role": "assistant", "content": whole.content},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "Rain."}]}])
+        self.assertEqual(answer.content[0].type, "text")
+
+    def test_langchain(self):
+        chat = ChatDeepSeek(model=NAME, api_base=self.url + "/v1", api_key=KEY, max_tokens=100, temperature=0)
+        call, = chat.bind_tools([TOOL], tool_choice="any", parallel_tool_calls=False).invoke("Bergen?").tool_calls
+        self.check_arguments(call["name"], call["args"])
+        schema = {"title": "weather", "description": "The weather to come.", **WEATHER}
+        for method in ("json_schema", "function_calling"):
+            with self.subTest(method):
+                self.check_arguments("weather", chat.with_structured_output(schema, method=method).invoke("Bergen?"))
+
+    def test_litellm(self):
+        r = litellm.completion(model="deepseek/" + NAME, api_base=self.url + "/v1", api_key=KEY, messages=ASKS,
+                               max_tokens=100, temperature=0, tools=[TOOL], tool_choice="required")
+        for call in r.choices[0].message.tool_calls:
+            self.check_arguments(call.function.name, json.loads(call.function.arguments))
+
+    def test_thoughts(self):
+        """A prompt that opens a thought: this model does not end it."""
+        asked = dict(model=NAME, messages=HELLO, max_tokens=8, temperature=0,
+                     extra_body={"thinking": {"type": "enabled"}})
+        whole = self.openai.chat.completions.create(**asked)
+        message = whole.choices[0].message
+        self.assertTrue(message.reasoning_content)
+        self.assertEqual(message.content, "")
+        self.assertEqual(whole.usage.completion_tokens_details.reasoning_tokens, 8)
+        thought = "".join(getattr(c.choices[0].delta, "reasoning_content", None) or ""
+                          for c in self.openai.chat.completions.create(**asked, stream=True))
+        self.assertEqual(thought, message.reasoning_content)
+        asked["extra_body"] = {"thinking": {"type": "disabled"}}
+        message = self.openai.chat.completions.create(**asked).choices[0].message
+        self.assertTrue(message.content)
+        self.assertFalse(hasattr(message, "reasoning_content"))
+        chat = ChatDeepSeek(model=NAME, api_base=self.url + "/v1", api_key=KEY, max_tokens=8, temperature=0,
+                            extra_body={"thinking": {"type": "enabled"}})
+        self.assertEqual(chat.invoke("Say hello.").additional_kwargs["reasoning_content"], thought)
+        with self.anthropic.messages.stream(model=NAME, messages=HELLO, max_tokens=8, extra_body={"temperature": 0},
+                                            thinking={"type": "enabled", "budget_tokens": 1024}) as stream:
+            blocks = stream.get_final_message().content
+        self.assertEqual([(b.type, b.thinking) for b in blocks if b.type == "thinking"], [("thinking", thought)])
 
 
 class Schema(Clients):
