@@ -364,6 +364,10 @@ TEST_F(RlE2e, WrongInputIsRefusedByName) {
   refused(2, learn("a", {"--rl.tasks=" + path("none")}), {"none"});
   refused(2, learn("a", {"--rl.tokens_max=100000"}), {"rl.tokens_max", "positions"});
   refused(2, learn("a", {"--rl.script=Klingon"}), {"Klingon"});
+  // What there is no room for is told before the first step.
+  refused(3,
+          learn("a", {"--checkpoint.keep_last=1000000"}),
+          {"time       about", "the checkpoints need"});
   refused(2, learn("a", {"--rl.minibatches=2"}), {"rl.groups_per_step"});
   refused(
       2,

@@ -22,6 +22,7 @@
 #include "rl/rewards.h"
 #include "rl/rollout_model.h"
 #include "rl/score.h"
+#include "train/estimate.h"
 #include "train/metrics.h"
 #include "train/model_setup.h"
 #include "train/progress.h"
@@ -86,6 +87,7 @@ class Run {
   Result<void> make_reference();
   Result<void> make_rollout_model();
   Result<void> announce();
+  Result<void> announce_work();
   Result<void> steps();
   Result<void> one_step();
   Result<std::vector<Group>> draw();
@@ -284,6 +286,41 @@ engine::EngineOptions Run::engine_options(int64_t longest_prompt) const {
   return {.cache_tokens = rl_.running * (pages + 1) * models::kPageTokens, .running = rl_.running};
 }
 
+/// Time, memory and disk, as of training; refused if they are not there. Of answers as long as they may be.
+Result<void> Run::announce_work() {
+  const int64_t answers = rl_.groups_per_step * rl_.group_size;
+  Settings as_estimated = settings_;
+  TrainSettings& t = as_estimated.train;
+  as_estimated.data.sequence_length = longest_prompt_ + rl_.tokens_max;
+  t.tokens_per_step = answers * as_estimated.data.sequence_length;
+  t.micro_batch_tokens = std::max(t.micro_batch_tokens, as_estimated.data.sequence_length);
+  t.mtp_weight = 0;
+  const uint64_t model_bytes = bytes_needed(
+      adapter_ ? adapter_contents(*adapter_) : model_contents(*model_, &texts_, data_, settings_));
+  const uint64_t state_bytes =
+      bytes_needed(state_contents(*model_, *optimizer_, state_, data_, settings_));
+  Estimate e = estimate(*model_,
+                        as_estimated,
+                        adapter_.get(),
+                        optimizer_->state_bytes(),
+                        model_bytes + state_bytes,
+                        measure_peak(*device_, model_->compute()));
+  // Beside what is learnt: the answers are drawn, and scored by the reference, and before later minibatches.
+  const int64_t passes =
+      1 + (reference_ != nullptr) + (rollouts_ != nullptr || rl_.minibatches > 1);
+  const int64_t left = std::max<int64_t>(0, t.steps - state_.step);
+  add_scoring(e, *model_, as_estimated, passes * left * t.tokens_per_step);
+  say(describe(e, as_estimated));
+  say("note       that is of answers of rl.tokens_max; drawing them, token by token, reaches less "
+      "of the rate");
+  return check_still_fits(e,
+                          as_estimated,
+                          *device_,
+                          optimizer_->state_bytes(),
+                          {.model_bytes = model_bytes, .state_bytes = state_bytes},
+                          1);
+}
+
 Result<void> Run::announce() {
   // Held-out answers are drawn where training is.
   for (models::CausalLm* by : {static_cast<models::CausalLm*>(model_.get()), &drawing()}) {
@@ -293,10 +330,7 @@ Result<void> Run::announce() {
                        fmt::format("rl.running {}: the cache of so many answers", rl_.running),
                        "lower it"));
   }
-  say(fmt::format("model      {} parameters ({} active), {}",
-                  format_count(static_cast<double>(model_->parameters_total())),
-                  format_count(static_cast<double>(model_->parameters_active())),
-                  settings_.train.compute));
+  TRY(announce_work());
   say(fmt::format(
       "tasks      {} to learn from, {} held out; {} steps of {} x {} answers of up to {} "
       "tokens",

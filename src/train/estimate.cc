@@ -4,7 +4,10 @@
 #include <bit>
 
 #include "base/clock.h"
+#include "base/file.h"
+#include "base/system.h"
 #include "base/units.h"
+#include "checkpoint/checkpoints.h"
 #include "ops/matmul/matmul.h"
 #include "train/model_setup.h"
 
@@ -154,6 +157,28 @@ Result<void> check_file_limit(uint64_t largest_file, uint64_t limit, const Setti
               s.checkpoint.dir,
               format_bytes(static_cast<double>(largest_file)),
               format_bytes(static_cast<double>(limit)));
+}
+
+Result<void> check_still_fits(const Estimate& e,
+                              const Settings& s,
+                              Device& device,
+                              uint64_t optimizer_bytes,
+                              const CheckpointSize& checkpoint,
+                              int ranks) {
+  Estimate rest = e;
+  rest.memory_bytes -= e.weight_bytes + static_cast<double>(optimizer_bytes);
+  rest.memory_bytes *= ranks;  // which share this machine
+  // Likewise of the disk: checkpoints that are there are among those that will be kept.
+  TRY_ASSIGN(const CheckpointList there, list_checkpoints(s.checkpoint.dir));
+  const auto one = static_cast<double>(checkpoint.model_bytes + checkpoint.state_bytes);
+  rest.disk_bytes =
+      std::max(one, rest.disk_bytes - static_cast<double>(there.complete.size()) * one);
+  TRY_ASSIGN(const uint64_t disk, free_disk_bytes(s.checkpoint.dir));
+  TRY(check_fits(rest, s, memory_available(device), memory_available(), disk));
+  return check_file_limit(std::max(std::min(checkpoint.model_bytes, ModelContents{}.shard_bytes),
+                                   checkpoint.state_bytes),
+                          file_bytes_max(),
+                          s);
 }
 
 std::string describe(const Estimate& e, const Settings& s) {

@@ -9,7 +9,6 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/file.h"
-#include "base/limits.h"
 #include "base/math.h"
 #include "base/patient_output.h"
 #include "base/signature.h"
@@ -388,21 +387,12 @@ Result<void> Run::announce() {
     say(fmt::format("done       {} steps are made, and train.steps is {}: nothing is left to train",
                     state_.step,
                     settings_.train.steps));
-  // The weights and the optimizer's state are allocated by now; only what is still to come must
-  // fit.
-  Estimate rest = estimate_;
-  rest.memory_bytes -= estimate_.weight_bytes + static_cast<double>(optimizer_->state_bytes());
-  rest.memory_bytes *= place().ranks;  // which share this machine
-  // Likewise of the disk: checkpoints that are there are among those that will be kept.
-  TRY_ASSIGN(const CheckpointList there, list_checkpoints(settings_.checkpoint.dir));
-  const auto one = static_cast<double>(model_bytes + state_bytes);
-  rest.disk_bytes =
-      std::max(one, rest.disk_bytes - static_cast<double>(there.complete.size()) * one);
-  TRY_ASSIGN(const uint64_t disk, free_disk_bytes(settings_.checkpoint.dir));
-  TRY(check_fits(rest, settings_, memory_available(*device_), memory_available(), disk));
-  return check_file_limit(std::max(std::min(model_bytes, ModelContents{}.shard_bytes), state_bytes),
-                          file_bytes_max(),
-                          settings_);
+  return check_still_fits(estimate_,
+                          settings_,
+                          *device_,
+                          optimizer_->state_bytes(),
+                          {.model_bytes = model_bytes, .state_bytes = state_bytes},
+                          place().ranks);
 }
 
 std::string Run::data_line() const {
