@@ -91,6 +91,11 @@ void replace_where(const Tensor& in, const Tensor& out, const F& f, double value
   });
 }
 
+void hide_nan(const Tensor& y) {
+  replace_where(
+      y, y, [](double x) { return std::isnan(x); }, 0);
+}
+
 bool f32(const Tensor& t) { return t.dtype == ACL_FLOAT; }
 
 /// Whether this product is no deeper than the first one with results of this size: a tiling made
@@ -323,6 +328,21 @@ const Conditional kConditional[] = {
        replace_where(
            s.in[0], s.y(), [](double x) { return std::isnan(x); }, 0);
      }},
+    {"fa_hides_nan",
+     "FlashAttentionVarLenScore",
+     "gives 0 in place of NaN",
+     always,
+     [](const Seen& s) { hide_nan(s.out.back()); }},
+    {"fia_hides_nan",
+     "FusedInferAttentionScoreV3",
+     "gives 0 in place of NaN",
+     always,
+     [](const Seen& s) { hide_nan(s.y()); }},
+    {"softmax_hides_nan",
+     "Softmax",
+     "gives 0 in place of NaN",
+     always,
+     [](const Seen& s) { hide_nan(s.y()); }},
     {"cast_clamps",
      "Cast",
      "holds values at 65,504, infinities too",

@@ -119,7 +119,9 @@ void attend(const float* q,
       float& max = maximum[first + r];
       float& all = total[first + r];
       max = largest(row, b.keys);
-      if (max == kHidden) {  // sees nothing: finite masking values make all keys alike
+      // Not by the maximum, which passes over a score that is NaN.
+      if (blind(b.visible[static_cast<size_t>(r)])) {
+        // Finite masking values make all keys alike.
         all = options.zero_blind_rows ? 0.0f : static_cast<float>(sizes.keys);
         std::fill(row, row + b.keys, options.zero_blind_rows ? 0.0f : 1.0f);
       } else if (options.no_rescale) {

@@ -69,6 +69,17 @@ class RecordedCall {
   std::function<void(Device&, const OpCall::Place&)> relaunch_;
 };
 
+/// The worst element of a call that left its bounds.
+struct CallFinding {
+  std::string op;
+  std::string output;
+  std::string shapes;            // "x [7, 192] BF16, weight [192] F32 -> y [7, 192] BF16"
+  std::vector<int64_t> element;  // of the output
+  double got = 0, expected = 0, bound = 0;
+  double ulps = 0;           // |got - expected| in the output's units in the last place
+  int64_t elements_out = 0;  // how many elements leave their bounds
+};
+
 /// What a CallRule may ask of a fetched call.
 class CallFacts {
  public:
@@ -89,6 +100,9 @@ class CallFacts {
   /// The named output for the absolute values of the named inputs: what errors are relative to.
   RefTensor magnitudes(std::initializer_list<std::string> inputs, const std::string& output) const;
   std::vector<RefTensor> written() const;  // what the device gave
+  /// The first element that is not, to the bit, what the CPU's kernel gives in the call's own types. NaNs are equal,
+  /// whose payloads are no part of the numerics, and so is what the kernel leaves alone.
+  std::optional<CallFinding> other_bits() const;
 
   static bool unwritten(double value);
 
@@ -100,17 +114,6 @@ class CallFacts {
   const RecordedCall& call_;
   bool mixed_;
   std::map<std::string, RefTensor> values_;
-};
-
-/// The worst element of a call that left its bounds.
-struct CallFinding {
-  std::string op;
-  std::string output;
-  std::string shapes;            // "x [7, 192] BF16, weight [192] F32 -> y [7, 192] BF16"
-  std::vector<int64_t> element;  // of the output
-  double got = 0, expected = 0, bound = 0;
-  double ulps = 0;           // |got - expected| in the output's units in the last place
-  int64_t elements_out = 0;  // how many elements leave their bounds
 };
 
 /// "rms_norm: y [3, 17]: got 1.25, the reference gives 1.5 (bound 0.002; 64 ulp; 12 elements)"
@@ -133,6 +136,10 @@ class CallRules {
   CallRules();
   std::map<std::string, CallRule> rules_;
 };
+
+/// Whether a device's kernels give the bits of the CPU's, whichever tier those run on (docs/numerics.md): to be within
+/// bounds is not enough there.
+bool promises_cpu_bits(DeviceKind kind);
 
 /// Pieces of which rules are made.
 std::vector<double> rule_exact(CallFacts&, const char*, const RefTensor&);

@@ -67,6 +67,8 @@ bool whole(const View& v) {
 
 }  // namespace
 
+bool of_an_element(std::string_view property) { return property == "call" || property == "bits"; }
+
 bool has_other_tier() { return other_tier().has_value(); }
 
 double depth_of(const ops::RecordedCall& product) {
@@ -124,13 +126,18 @@ void CallJudge::after(const ops::OpCall& call) {
     return;
   }
   if (verdict.finding) return found_("call", *verdict.finding);
-  judge_precision();
+  if (judge_precision() && ops::promises_cpu_bits(call.device.kind())) judge_bits();
 }
 
-void CallJudge::judge_precision() {
+void CallJudge::judge_bits() {
+  if (const auto finding = ops::CallFacts(*call_, true).other_bits()) found_("bits", *finding);
+}
+
+bool CallJudge::judge_precision() {
   constexpr double kOutputsLeast = 64, kDepthLeast = 64;
   const std::string& op = call_->op();
-  if (!among(kProducts, op) && !among(kRoundedOnce, op)) return;
+  if (!among(kProducts, op) && !among(kRoundedOnce, op)) return true;
+  bool fine = true;
   ops::CallFacts facts(*call_, among(kProducts, op));
   const std::vector<ops::RefTensor> expected = facts.expected(), got = facts.written();
   for (size_t o = 0; o < got.size(); ++o) {
@@ -149,6 +156,7 @@ void CallJudge::judge_precision() {
                        std::abs(p.bias) > 7 &&
                        std::abs(p.bias) * p.rms / std::sqrt(count) > 0.1 * u;
     if (!coarse && !leans) continue;
+    fine = false;
     found_(coarse ? "precision" : "bias",
            {.op = op,
             .output = out.name,
@@ -158,6 +166,7 @@ void CallJudge::judge_precision() {
             .bound = coarse ? allowed : 7,
             .elements_out = got[o].shape.count()});
   }
+  return fine;
 }
 
 }  // namespace ferry::doctor

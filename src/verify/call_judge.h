@@ -6,11 +6,15 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 
 #include "ops/call_check.h"
 
 namespace ferry::doctor {
 
+/// Properties that it finds: "call", an element beyond the bounds of the op's spec; "precision" and "bias", a whole
+/// output that is coarser than its worst element tells, or leans; "bits", within bounds, but not the bits that this
+/// device promises (ops::promises_cpu_bits).
 /// Owner: the check that runs the computation, which may be on any device. One thread. Waits for
 /// each call.
 class CallJudge final : public ops::Observer {
@@ -28,13 +32,18 @@ class CallJudge final : public ops::Observer {
   const std::set<std::string>& unjudged() const { return unjudged_; }
 
  private:
-  void judge_precision();
+  bool judge_precision();  // false: found something
+  void judge_bits();
 
   std::function<void(const std::string&, const ops::CallFinding&)> found_;
   std::optional<ops::RecordedCall> call_;
   int64_t calls_ = 0;
   std::set<std::string> unjudged_;
 };
+
+/// Whether a property is known of one element, for numbers of any kind; how coarse a whole output may be is known for
+/// normal numbers alone.
+bool of_an_element(std::string_view property);
 
 /// Whether a CPU that is examined can be judged by another instruction set than the one in use.
 bool has_other_tier();

@@ -54,8 +54,8 @@ void judge_calls(Running& r, const ops::OpCase& c) {
   std::vector<Tensor> inputs = ops::make_inputs(c, r.device, r.options.seed);
   const std::vector<Tensor> cotangents = ops::make_cotangents(c, c.run(inputs), r.options.seed);
   CallJudge judge([&](const std::string& property, const ops::CallFinding& f) {
-    // How coarse a whole output may be is known for normal numbers alone.
-    if (property == "call") r.outcome.problems.push_back({property, ops::describe(f), "", f.op});
+    if (of_an_element(property))
+      r.outcome.problems.push_back({property, ops::describe(f), "", f.op});
   });
   const ops::Observing observing(judge);
   ops::run_with_gradients(c, inputs, cotangents);

@@ -667,6 +667,54 @@ TEST(Doctor, SumsInTooFewBitsAndRoundingToOneSideAreFound) {
     }
   } leans;
   EXPECT_EQ(found_in(leans, DType::kBF16, scaled), Found{"bias"});
+  // One bit of one element, far within any bound: another bit than every CPU has.
+  struct OneBit final : ops::Observer {
+    void after(const ops::OpCall& call) override {
+      const View& c = call.outputs.front().view;
+      const int64_t last = c.count() - 1;
+      c.as<uint32_t>()[last] ^= 1;
+    }
+  } one_bit;
+  EXPECT_EQ(found_in(one_bit, DType::kF32, product), Found{"bits"});
+}
+
+TEST(Doctor, SpecialNumbersAndWhatIsLeftAloneAreNoOtherBits) {
+  struct Bits final : ops::Observer {
+    void before(const ops::OpCall& call) override {
+      recorded.emplace(call, [](const View&) { return false; });
+    }
+    void after(const ops::OpCall& call) override {
+      if (change) change(call.outputs.front().view);
+      recorded->launched(call);
+      recorded->fetch();
+      found = ops::CallFacts(*recorded, true).other_bits();
+    }
+    std::function<void(const View&)> change;
+    std::optional<ops::RecordedCall> recorded;
+    std::optional<ops::CallFinding> found;
+  } bits;
+  const Tensor x = Tensor::from_f32(
+      std::vector<float>{1.0f, -INFINITY, NAN, -0.0f, 3.0f, 4.0f}, {2, 3}, cpu_device());
+  const auto scaled = [&] {
+    const ops::Observing observing(bits);
+    static_cast<void>(ops::scale(x, 0.5f));
+    return bits.found;
+  };
+  EXPECT_FALSE(scaled());
+  bits.change = [](const View& y) { y.as<uint32_t>()[2] ^= 1; };  // another NaN
+  EXPECT_FALSE(scaled());
+  bits.change = [](const View& y) { y.as<uint32_t>()[3] ^= 0x80000000; };  // 0 for -0
+  const std::optional<ops::CallFinding> zero = scaled();
+  ASSERT_TRUE(zero);
+  EXPECT_EQ(zero->element, (std::vector<int64_t>{1, 0}));
+  EXPECT_EQ(zero->elements_out, 1);
+  bits.change = [](const View& y) {
+    for (const int i : {4, 5}) y.as<uint32_t>()[i] += 1;
+  };
+  const std::optional<ops::CallFinding> two = scaled();
+  ASSERT_TRUE(two);
+  EXPECT_EQ(two->element, (std::vector<int64_t>{1, 1}));
+  EXPECT_EQ(two->elements_out, 2);
 }
 
 }  // namespace

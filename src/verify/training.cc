@@ -96,7 +96,7 @@ void judge_training(models::TrainableLm& model,
   Device& device = model.device();
   Place place(device, blocks);
   doctor::CallJudge judge([&](const std::string& property, const ops::CallFinding& f) {
-    if (property == "call" && report.parted.size() < kFindingsMax)
+    if (doctor::of_an_element(property) && report.parted.size() < kFindingsMax)
       report.parted.push_back({"training", place.layer_name(), place.index(), place.calls(), f});
   });
   const models::TokenBatch tokens = micro_batch(batch, device);

@@ -158,14 +158,20 @@ void sums(Maker& m) {
   static_cast<void>(ops::linear(x, m.weight({24, kDepth}, 1)));
 }
 
-/// Queries and keys of which the scores are as wanted; without a tape as a server, and with one.
+/// Queries and keys of which the scores are as wanted; without a tape as a server, and with one. Scores that are not
+/// finite are of some rows alone, and are only answered: what sees them is NaN, and nobody else. (A step whose loss is
+/// NaN is refused before its gradients are taken.)
 void scores(Maker& m) {
   constexpr int64_t kTokens = 80, kDepth = 16;
   const ops::Segments segments = ops::Segments::packed(std::vector<int32_t>{80}, m.device());
-  const auto attend = [&](float query, const std::function<float(int64_t)>& key) {
-    std::vector<float> q(static_cast<size_t>(kTokens * kDepth), query), k;
+  using Of = std::function<float(int64_t)>;  // a token
+  const auto attend = [&](const Of& query, const Of& key, bool finite = true) {
+    std::vector<float> q, k;
     for (int64_t t = 0; t < kTokens; ++t)
-      for (int64_t i = 0; i < kDepth; ++i) k.push_back(key(t));
+      for (int64_t i = 0; i < kDepth; ++i) {
+        q.push_back(query(t));
+        k.push_back(key(t));
+      }
     const Shape shape = {kTokens, 1, kDepth};
     Tensor a = of(q, shape, m.dtype(), m.device()).set_needs_grad(true);
     Tensor b = of(k, shape, m.dtype(), m.device()).set_needs_grad(true);
@@ -174,35 +180,77 @@ void scores(Maker& m) {
       return std::vector<Tensor>{ops::attention(a, b, v, segments, 0.25f)};
     };
     forward();
-    m.differentiate(forward);
+    if (finite) m.differentiate(forward);
   };
-  attend(0, [](int64_t) { return 1.0f; });                                       // all equal, 0
-  attend(1, [](int64_t) { return 2.0f; });                                       // all equal
-  attend(-2, [](int64_t t) { return 2 + 0.125f * static_cast<float>(t % 8); });  // all negative
-  attend(-8, [](int64_t) { return 4.0f; });                                      // far below 0
-  attend(4, [](int64_t t) { return t == 37 ? 8.0f : 0.25f; });  // one key dominates
+  const auto all = [](float value) { return [value](int64_t) { return value; }; };
+  const auto but = [](int64_t token, float special, float value) {
+    return [=](int64_t t) { return t == token ? special : value; };
+  };
+  attend(all(0), all(1));  // all equal, 0
+  attend(all(1), all(2));  // all equal
+  attend(all(-2), [](int64_t t) { return 2 + 0.125f * static_cast<float>(t % 8); });  // negative
+  attend(all(-8), all(4));                                                            // far below 0
+  attend(all(4), but(37, 8.0f, 0.25f));         // one key dominates
+  attend(but(41, kNan, 1), all(0.25f), false);  // of one token alone
+  attend(all(1), but(37, kNan, 0.25f), false);  // of all that see the key
+  attend(all(1), but(70, kInfinity, 0.25f), false);
+  attend(all(1), but(70, -kInfinity, 0.25f), false);  // a key that counts for nothing
 }
 
+/// The same in the pages of a cache, as a model with MLA answers: a query that is NaN, then a key.
+void cached_scores(Maker& m) {
+  constexpr int64_t kQueries = 4, kHeads = 2, kLatent = 512, kRotary = 64, kLength = 80;
+  std::vector<int32_t> position;
+  for (int32_t i = 0; i < kQueries; ++i)
+    position.push_back(static_cast<int32_t>(kLength - kQueries) + i);
+  const ops::Segments segments = ops::Segments::paged(
+      position, std::vector<int32_t>(kQueries, 0), std::vector<int32_t>{0}, m.device());
+  const Shape queries = {kQueries, kHeads, kLatent + kRotary};
+  const Tensor k_pe = m.normal({ops::kPageRows, 1, kRotary}, m.dtype());
+  for (const bool of_key : {false, true}) {
+    std::vector<float> q(static_cast<size_t>(queries.count()), 0.5f),
+        k(static_cast<size_t>(ops::kPageRows * kLatent), 0.25f);
+    (of_key ? k
+            : q)[(of_key ? 37 : 1) * static_cast<size_t>(of_key ? kLatent : kHeads * queries[2])] =
+        kNan;
+    const Tensor keys = of(k, {ops::kPageRows, 1, kLatent}, m.dtype(), m.device());
+    static_cast<void>(
+        ops::attention(of(q, queries, m.dtype(), m.device()), keys, keys, segments, 0.04f, k_pe));
+  }
+}
+
+/// Of logits that are infinite, too; and of a token whose logits are NaN experts that there are, for what comes next
+/// reads memory by their numbers.
 void choices(Maker& m) {
   ops::RouterConfig config;
   config.experts = 16;
   config.top_k = 4;
   std::vector<float> logits;
-  for (int64_t r = 0; r < 6; ++r)
+  constexpr int64_t kRows = 7;
+  for (int64_t r = 0; r < kRows; ++r)
     for (int64_t e = 0; e < 16; ++e)
       logits.push_back(r == 0   ? 0.0f
                        : r == 1 ? -50.0f - static_cast<float>(e)
                        : r == 2 ? 12.0f + 0.25f * static_cast<float>(e)
                        : r == 3 ? (e == 9 ? 8.0f : -8.0f)
                        : r == 4 ? static_cast<float>(e % 4)
+                       : r == 6 ? (e % 5 == 0 ? -kInfinity : static_cast<float>(e % 3))
                                 : -3.0f + 0.5f * static_cast<float>(e));
   for (const bool sigmoid : {true, false}) {
     config.sigmoid = sigmoid;
     config.normalize = sigmoid;
-    const Tensor x = of(logits, {6, 16}, DType::kF32, m.device());
+    const Tensor x = of(logits, {kRows, 16}, DType::kF32, m.device());
     static_cast<void>(ops::route(x, {}, config));
     // Given the choice, as in a replay: devices have another way for it.
-    static_cast<void>(ops::route(x, {}, config, m.chosen(6, 4, 16)));
+    static_cast<void>(ops::route(x, {}, config, m.chosen(kRows, 4, 16)));
+    const Tensor nan = of(std::vector<float>(2 * 16, kNan), {2, 16}, DType::kF32, m.device());
+    static_cast<void>(ops::route(nan, {}, config, m.chosen(2, 4, 16)));
+    const ops::Unobserved unjudged;  // which experts is nobody's promise
+    const ops::Routing r = ops::route(nan, {}, config);
+    for (const int32_t e : r.experts.to_i32())
+      if (e < 0 || e >= config.experts)
+        m.found("router",
+                fmt::format("of logits that are NaN: expert {} of {}", e, config.experts));
   }
 }
 
@@ -216,6 +264,14 @@ void losses(Maker& m) {
     m.differentiate([&] {
       return std::vector<Tensor>{ops::cross_entropy(hidden, head, labels, 1.0f / 6).loss};
     });
+  }
+  // A token that is not finite has no loss, and so has the sum; the others' are their own.
+  for (const float special : {kNan, kInfinity}) {
+    std::vector<float> hidden(4 * 24, 0.5f);
+    hidden[24 + 3] = special;
+    const Tensor labels = Tensor::from_i32(std::vector<int32_t>{0, 69, 3, -1}, {4}, m.device());
+    static_cast<void>(
+        ops::cross_entropy(of(hidden, {4, 24}, m.dtype(), m.device()), head, labels, 0.25f));
   }
 }
 
@@ -245,9 +301,10 @@ constexpr Values kValues[] = {
     {"gates that saturate", "swiglu", gates},
     {"rows of zeros, small, large and NaN", "rms_norm", rows_of_norms},
     {"sums beyond 65,504, infinities and NaN", "matmul", sums},
-    {"equal, negative and dominating scores", "attention", scores},
-    {"equal and extreme logits", "router", choices, false},
-    {"equal and large logits", "cross_entropy", losses},
+    {"equal, negative and dominating scores, infinities and NaN", "attention", scores},
+    {"NaN in the pages of a cache", "attention", cached_scores},
+    {"equal, extreme and infinite logits, and NaN", "router", choices, false},
+    {"equal and large logits, infinities and NaN", "cross_entropy", losses},
     {"infinities and NaN in gradients", "sum_squares", norms_of_gradients, false},
 };
 
