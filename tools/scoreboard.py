@@ -46,6 +46,8 @@ RUNTIME = {
     "RecordEvent": ("streams",),
 }
 
+SUBJECTS_ASKED = 3  # alone, about a mutant, before the whole list
+
 RUN_LIMIT_S = 1800  # of one doctor or verify
 
 # By how much an output may be off, in units of the largest element of its row: 16-bit types by one unit in the last
@@ -156,12 +158,25 @@ class Board:
         return self.run(command, planted, deviations)
 
     def called(self):
-        """The ops that doctor and verify call at all, each."""
+        """The ops that doctor and verify call at all, each. From then on it is known whom to ask about each."""
         by_doctor, by_verify = Deviations(), Deviations()
-        self.doctor(["--soak", "1s"], {}, by_doctor)
+        _, report, _ = self.doctor(["--soak", "1s"], {}, by_doctor)
+        self.seconds, self.subjects = {}, {}
+        for outcome in report.get("outcomes", []):
+            subject = outcome["subject"]
+            self.seconds[subject] = self.seconds.get(subject, 0) + outcome["seconds"]
+            # A call of the library that is tried alone is a subject itself.
+            calls = {call for use in outcome["used"] for call in use["calls"]} | {subject}
+            if outcome["level"] in ("library", "ops"):
+                for call in calls:
+                    self.subjects.setdefault(call, set()).add(subject)
         if self.args.model:
             self.verify({}, by_verify)
         return by_doctor.called(), by_verify.called()
+
+    def who_calls(self, op):
+        """What the doctor can be asked about alone to have this op called: the quickest of the quick list's subjects."""
+        return sorted(self.subjects.get(self.device["call"] + op, ()), key=self.seconds.get)[:SUBJECTS_ASKED]
 
 
 class Finding:
@@ -217,7 +232,8 @@ def finding_of_verify(code, report, error):
 def examine(board, planted, op, called, mutant):
     """The first finding, and what was measured: the quick list, then verify, then a long look.
 
-    With --subjects, the doctor is asked about each of these alone, and looks no longer.
+    About a mutant the doctor is asked first by the subjects that call its op, each alone, which takes a second or two;
+    the whole list is for those that are not named so. With --subjects, the doctor is asked about each of these alone, and looks no longer.
     An op that the one or the other never calls cannot show there, and a mutant that stayed within the tolerance
     in the quick list does so in the soak, which makes the same calls. Defects that come and go need the soak."""
     deviations = Deviations()
@@ -231,6 +247,11 @@ def examine(board, planted, op, called, mutant):
         if finding:
             return finding, deviations
     whole = not board.args.subjects
+    if whole and mutant:
+        for subject in board.who_calls(op):
+            finding = finding_of_doctor(*board.doctor(["--only", subject, "--soak", "0"], planted, deviations))
+            if finding and finding.names(op, board.device["call"]) and deviations.effect_on(op) == "left":
+                return finding, deviations
     if whole and may_show(by_doctor):
         finding = finding_of_doctor(*board.doctor(["--first-level", "--soak", "0"], planted, deviations))
         if finding:
