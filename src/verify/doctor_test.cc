@@ -575,8 +575,9 @@ TEST(Doctor, WhatAKernelKeepsOfItsInputsPlaceIsFound) {
   // Gives for the memory that it saw before what it gave then.
   class Keeps final : public ops::Observer {
    public:
+    explicit Keeps(std::string_view kernel) : kernel_(kernel) {}
     void after(const ops::OpCall& call) override {
-      if (std::string_view(call.op) != "swiglu") return;
+      if (call.op != kernel_) return;
       const View& out = call.outputs.front().view;
       auto* bytes = static_cast<char*>(out.data);
       const size_t count = static_cast<size_t>(out.count()) * size_of(out.dtype);
@@ -586,12 +587,19 @@ TEST(Doctor, WhatAKernelKeepsOfItsInputsPlaceIsFound) {
     }
 
    private:
+    std::string_view kernel_;
     std::map<const void*, std::vector<char>> kept_;
-  } keeps;
-  const Outcome o = outcome_of("swiglu, F32 [3, 2, 33] scale 3, same buffers", keeps);
-  ASSERT_EQ(o.problems.size(), 1u);
-  EXPECT_EQ(o.problems.front().property, "state");
-  EXPECT_NE(o.problems.front().detail.find("B after A"), std::string::npos);
+  };
+  for (const bool gradient : {false, true}) {
+    Keeps keeps(gradient ? "swiglu_backward" : "swiglu");
+    const Outcome o = outcome_of(
+        fmt::format("swiglu, F32 [3, 2, 33] scale 3, {}same buffers", gradient ? "gradient, " : ""),
+        keeps);
+    ASSERT_EQ(o.problems.size(), 1u);
+    EXPECT_EQ(o.problems.front().property, "state");
+    EXPECT_NE(o.problems.front().detail.find("B after A"), std::string::npos);
+    EXPECT_EQ(o.head.training_only, gradient);
+  }
 }
 
 TEST(Doctor, ANanThatBecomesANumberIsFound) {

@@ -32,24 +32,31 @@ std::vector<std::vector<std::byte>> bits_of_all(const std::vector<Tensor>& tenso
 
 /// Inputs A, B and A again in the same buffers: what a kernel kept of A's first or of B's does not
 /// show in A's second.
-void same_buffers(Running& r, const ops::OpCase& c) {
+void same_buffers(Running& r, const ops::OpCase& c, bool gradient) {
   std::vector<Tensor> inputs = ops::make_inputs(c, r.device, r.options.seed);
-  const std::vector<Tensor> other = ops::make_inputs(c, r.device, r.options.seed + 1);
+  std::vector<Tensor> other = ops::make_inputs(c, r.device, r.options.seed + 1);
+  std::vector<Tensor> cotangents;
+  if (gradient) cotangents = ops::make_cotangents(c, c.run(inputs), r.options.seed);
+  const auto run = [&](std::vector<Tensor>& in) {
+    std::vector<Tensor> all = gradient ? ops::run_with_gradients(c, in, cotangents) : c.run(in);
+    std::erase_if(all, [](const Tensor& t) { return !t.defined(); });
+    return all;
+  };
   std::vector<std::vector<char>> kept;
   for (const Tensor& t : inputs) {
     kept.emplace_back(t.bytes());
     t.copy_bytes_to(kept.back().data());
   }
   // Results stay until all are compared, so that no two share memory.
-  const std::vector<Tensor> first = c.run(inputs);
+  const std::vector<Tensor> first = run(inputs);
   const std::vector<std::vector<std::byte>> a = bits_of_all(first);
   for (size_t i = 0; i < inputs.size(); ++i)
     r.device.copy(inputs[i].data(), other[i].data(), other[i].bytes());
-  const std::vector<Tensor> second = c.run(inputs), alone = c.run(other);
+  const std::vector<Tensor> second = run(inputs), alone = run(other);
   const std::vector<std::vector<std::byte>> b = bits_of_all(second);
   const bool b_right = b == bits_of_all(alone);
   for (size_t i = 0; i < inputs.size(); ++i) inputs[i].copy_bytes_from(kept[i].data());
-  const bool a_right = a == bits_of_all(c.run(inputs));
+  const bool a_right = a == bits_of_all(run(inputs));
   if (!b_right || !a_right)
     r.found("state",
             "{}: {} in the same buffers gives other bits than {}",
@@ -143,10 +150,16 @@ std::vector<Check> state_checks(const Options& options) {
   std::vector<Check> checks;
   for (const ops::OpSpec& spec : checked_specs())
     for (const ops::OpCase* c : light(spec, kind_of(options.device)))
-      checks.push_back({.head = {.name = fmt::format("{}, {}, same buffers", spec.op, c->name),
-                                 .subject = spec.op,
-                                 .level = Level::kOp},
-                        .run = [c](Running& r) { same_buffers(r, *c); }});
+      for (const bool gradient : {false, true}) {
+        if (gradient && !ops::has_gradient(*c)) continue;
+        checks.push_back(
+            {.head = {.name = fmt::format(
+                          "{}, {}, {}same buffers", spec.op, c->name, gradient ? "gradient, " : ""),
+                      .subject = spec.op,
+                      .level = Level::kOp,
+                      .training_only = gradient || training_kernel(spec.op)},
+             .run = [c, gradient](Running& r) { same_buffers(r, *c, gradient); }});
+      }
   checks.push_back({.head = {.name = "ops after an allocation that failed",
                              .subject = "after an error",
                              .level = Level::kOp},
