@@ -6,9 +6,11 @@
 #include <cstring>
 #include <string_view>
 
+#include "base/check.h"
 #include "base/cpu_tier.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/grouped_linear/grouped_linear_kernels.h"
+#include "ops/spec_check.h"
 #include "tensor/bf16.h"
 
 namespace ferry::doctor {
@@ -58,6 +60,30 @@ bool only_written(const ops::OpCall& call, const View& out) {
   });
 }
 
+const ops::KeptView& named(const std::vector<ops::KeptView>& views, std::string_view name) {
+  const auto v =
+      std::find_if(views.begin(), views.end(), [&](const auto& k) { return k.name == name; });
+  check(v != views.end(), "call judge: there is no {}", name);
+  return *v;
+}
+
+double number_at(const View& v, int64_t place) {
+  return static_cast<double>(v.dtype == DType::kBF16 ? bf16_to_f32(v.as<bf16_t>()[place])
+                                                     : v.as<float>()[place]);
+}
+
+/// Of so many rows or columns some: the ends, both sides of the first and the last multiple of 64 and of 128, and
+/// one in between.
+std::vector<int64_t> places_in(int64_t count) {
+  std::set<int64_t> places = {0, count / 3, count - 1};
+  for (const int64_t tile : {64, 128})
+    for (const int64_t edge : {tile, (count - 1) / tile * tile})
+      if (edge > 0 && edge < count) places.insert({edge - 1, edge});
+  places.erase(-1);
+  if (count == 0) places.clear();
+  return {places.begin(), places.end()};
+}
+
 bool whole(const View& v) {
   int64_t stride = 1;
   for (int d = v.rank - 1; d >= 0; stride *= v.shape[d--])
@@ -70,6 +96,57 @@ bool whole(const View& v) {
 bool of_an_element(std::string_view property) { return property == "call" || property == "bits"; }
 
 bool has_other_tier() { return other_tier().has_value(); }
+
+std::optional<ops::CallFinding> beside_float64(const ops::RecordedCall& product) {
+  const View a = named(product.inputs(), "a").here(), b = named(product.inputs(), "b").here(),
+             c = named(product.outputs(), "c").here();
+  ops::CallFacts facts(product, true);
+  const bool transpose_a = facts.number("transpose_a") != 0,
+             transpose_b = facts.number("transpose_b") != 0, bf16 = facts.number("bf16") != 0;
+  const int r = c.rank - 2;  // of rows; before it, if at all, the batch
+  const int64_t rows = c.shape[r], columns = c.shape[r + 1],
+                depth = a.shape[transpose_a ? r : r + 1], batches = r == 1 ? c.shape[0] : 1;
+  std::optional<ops::CallFinding> worst;
+  double worst_ratio = 1;
+  for (const int64_t batch : places_in(batches))
+    for (const int64_t row : places_in(rows))
+      for (const int64_t column : places_in(columns)) {
+        const auto factor = [&](const View& v, bool transposed, int64_t at, int64_t k, bool first) {
+          const bool depth_first = first == transposed;  // [k, at]
+          const int64_t place = (r == 1 ? batch * v.stride[0] : 0) +
+                                (depth_first ? k : at) * v.stride[r] +
+                                (depth_first ? at : k) * v.stride[r + 1];
+          const double x = number_at(v, place);
+          return bf16 ? static_cast<double>(bf16_to_f32(f32_to_bf16(static_cast<float>(x)))) : x;
+        };
+        double sum = 0, size = 0;
+        for (int64_t k = 0; k < depth; ++k) {
+          const double term =
+              factor(a, transpose_a, row, k, true) * factor(b, transpose_b, column, k, false);
+          sum += term;
+          size += std::abs(term);
+        }
+        const double got = number_at(
+            c, (r == 1 ? batch * c.stride[0] : 0) + row * c.stride[r] + column * c.stride[r + 1]);
+        const double bound = static_cast<double>(2 * depth + 2) * 0x1p-24 * size +
+                             unit_roundoff(c.dtype) * std::abs(sum) + 0x1p-126;
+        const double ratio =
+            ops::error_ratio(got, static_cast<double>(static_cast<float>(sum)), bound);
+        // What float32 cannot hold depends on the order.
+        if (!std::isfinite(size) || size > 0x1p127 || ratio <= worst_ratio) continue;
+        worst_ratio = ratio;
+        worst = ops::CallFinding{.op = product.op(),
+                                 .output = "c",
+                                 .shapes = fmt::format("depth {}", depth),
+                                 .element = r == 1 ? std::vector<int64_t>{batch, row, column}
+                                                   : std::vector<int64_t>{row, column},
+                                 .got = got,
+                                 .expected = sum,
+                                 .bound = bound,
+                                 .elements_out = 1};
+      }
+  return worst;
+}
 
 double depth_of(const ops::RecordedCall& product) {
   const ops::CallFacts facts(product, true);
@@ -126,7 +203,14 @@ void CallJudge::after(const ops::OpCall& call) {
     return;
   }
   if (verdict.finding) return found_("call", *verdict.finding);
-  if (judge_precision() && ops::promises_cpu_bits(call.device.kind())) judge_bits();
+  if (judge_precision() && judge_sums() && ops::promises_cpu_bits(call.device.kind())) judge_bits();
+}
+
+bool CallJudge::judge_sums() {
+  if (call_->op() != "matmul") return true;
+  const auto finding = beside_float64(*call_);
+  if (finding) found_("float64", *finding);
+  return !finding;
 }
 
 void CallJudge::judge_bits() {

@@ -13,7 +13,7 @@
 namespace ferry::doctor {
 
 /// Properties that it finds: "call", an element beyond the bounds of the op's spec; "precision" and "bias", a whole
-/// output that is coarser than its worst element tells, or leans; "bits", within bounds, but not the bits that this
+/// output that is coarser than its worst element tells, or leans; "float64", sums that are wrong on both; "bits", within bounds, but not the bits that this
 /// device promises (ops::promises_cpu_bits).
 /// Owner: the check that runs the computation, which may be on any device. One thread. Waits for
 /// each call.
@@ -33,6 +33,7 @@ class CallJudge final : public ops::Observer {
 
  private:
   bool judge_precision();  // false: found something
+  bool judge_sums();       // false: found something
   void judge_bits();
 
   std::function<void(const std::string&, const ops::CallFinding&)> found_;
@@ -51,6 +52,11 @@ bool has_other_tier();
 /// How many terms an element of a product's output sums; of groups the rows of the largest there
 /// may be.
 double depth_of(const ops::RecordedCall& product);
+
+/// The worst of some of a matmul's elements beside their sums in float64: corners, both sides of tiles' edges, and
+/// others. The CPU's kernel, by which everything else is judged, is judged by nothing else at a run's own sizes.
+/// Nothing: all are within a bound on any order of summing. `product`: a fetched call of matmul.
+std::optional<ops::CallFinding> beside_float64(const ops::RecordedCall& product);
 
 /// How far a whole output is off: beside its worst element, which a sum's bound hides.
 struct Precision {

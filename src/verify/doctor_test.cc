@@ -686,6 +686,49 @@ TEST(Doctor, SumsInTooFewBitsAndRoundingToOneSideAreFound) {
   EXPECT_EQ(found_in(one_bit, DType::kF32, product), Found{"bits"});
 }
 
+TEST(Doctor, SumsAreJudgedByFloat64BesideTheCpusKernel) {
+  // A kernel that is wrong alike wherever it runs: the last element loses a term.
+  struct Spoils final : ops::Observer {
+    void before(const ops::OpCall& call) override {
+      recorded.emplace(call, [](const View&) { return false; });
+    }
+    void after(const ops::OpCall& call) override {
+      const View& c = call.outputs.front().view;
+      if (spoils) {
+        if (c.dtype == DType::kF32)
+          c.as<float>()[c.count() - 1] += 1;
+        else
+          c.as<bf16_t>()[c.count() - 1] ^= 0x40;
+      }
+      recorded->launched(call);
+      recorded->fetch();
+      found = beside_float64(*recorded);
+    }
+    bool spoils = false;
+    std::optional<ops::RecordedCall> recorded;
+    std::optional<ops::CallFinding> found;
+  } judge;
+  for (const DType dtype : {DType::kF32, DType::kBF16})
+    for (const int transposed : {0, 1, 2, 3})
+      for (const int64_t batch : {1, 3}) {
+        const bool a_too = transposed > 1, b_too = transposed % 2 > 0;
+        const int64_t m = 130, n = 67, k = 300;
+        Maker maker(cpu_device(), dtype, 1, {});
+        const auto of = [&](int64_t rows, int64_t columns) {
+          return maker.normal(batch > 1 ? Shape{batch, rows, columns} : Shape{rows, columns},
+                              dtype);
+        };
+        const Tensor a = a_too ? of(k, m) : of(m, k), b = b_too ? of(n, k) : of(k, n);
+        for (const bool spoils : {false, true}) {
+          judge.spoils = spoils;
+          const ops::Observing observing(judge);
+          static_cast<void>(ops::matmul(a, b, {.transpose_a = a_too, .transpose_b = b_too}));
+          ASSERT_EQ(judge.found.has_value(), spoils) << transposed << " " << batch;
+          EXPECT_EQ(judge.found ? judge.found->element.back() : n - 1, n - 1);
+        }
+      }
+}
+
 TEST(Doctor, SpecialNumbersAndWhatIsLeftAloneAreNoOtherBits) {
   struct Bits final : ops::Observer {
     void before(const ops::OpCall& call) override {
