@@ -22,7 +22,7 @@ import time
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("model", help="a GGUF file")
 parser.add_argument("--ferry", required=True, help="the program")
-parser.add_argument("--llama-server", required=True, help="llama.cpp's server")
+parser.add_argument("--llama-server", help="llama.cpp's server; without it ferry is measured alone")
 parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
 parser.add_argument("--tokens", type=int, default=64, help="of an answer")
 parser.add_argument("--words", type=int, default=96, help="of a prompt")
@@ -130,8 +130,10 @@ most = max(args.clients)
 context = 4 * args.words + args.tokens  # a word of the list is no more than that many tokens
 COMMANDS = {"ferry": ([args.ferry, "serve", args.model, "--quiet"],
                       {"FERRY_THREADS": str(args.threads)}),
-            "peer": ([args.llama_server, "--model", args.model, "--parallel", str(most), "--ctx-size", str(most * context),
+            "peer": ([args.llama_server or "", "--model", args.model, "--parallel", str(most), "--ctx-size", str(most * context),
                       "--threads", str(args.threads), "--threads-batch", str(args.threads), "--no-webui"], {})}
+if not args.llama_server:
+    del COMMANDS["peer"]
 best = {clients: {} for clients in args.clients}
 asked_before = 0
 with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +151,7 @@ with tempfile.TemporaryDirectory() as folder:
                         figures["overhead_us"] = round((computed_ns(pid) - before) / 1e3 / sum(a[2] for a in answers), 2)
                 best[clients][name] = better(best[clients].get(name), figures)
                 print(f"{clients} clients, round {turn + 1}, {name}: {figures}", file=sys.stderr, flush=True)
-for of in best.values():
+for of in best.values() if args.llama_server else ():
     of["ratio"] = round(of["ferry"]["tokens_per_s"] / of["peer"]["tokens_per_s"], 3)
 print(json.dumps({"model": pathlib.Path(args.model).name, "threads": args.threads, "tokens": args.tokens,
                   "clients": {str(clients): of for clients, of in best.items()}}))

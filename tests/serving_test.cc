@@ -875,6 +875,9 @@ TEST(ServeKeys, GuardEveryPathThatRunsTheModel) {
                            "/tokenize",
                            "/v1/tokenize",
                            "/detokenize",
+                           "/v1/responses",
+                           "/v1/messages",
+                           "/v1/messages/count_tokens",
                            "/v1/embeddings"}) {
     EXPECT_EQ(status("POST", path, ""), 401) << path;
     EXPECT_EQ(status("POST", path, "Authorization: Bearer secret\r\n"), 401) << path;
@@ -953,6 +956,51 @@ TEST(ServeHealth, TurnsBadWithoutPasses) {
   EXPECT_EQ(client.response().status, 200);
   EXPECT_EQ(server.get("/health").status, 200);
   arm_faults("");
+}
+
+/// A proxy between must not take a stream for dead that has nothing to say yet.
+TEST(ServeLimits, AStreamThatWaitsCarriesComments) {
+  ServiceOptions options;
+  options.quiet_s = 0.1;
+  Running server(std::move(options));
+  arm_faults("serve.step:1:delay2500");
+  const TestResponse r =
+      server.post("/v1/completions", R"({"prompt": "a", "max_tokens": 1, "stream": true})");
+  EXPECT_TRUE(r.body.starts_with(": keep-alive\n\n")) << r.body;
+  EXPECT_TRUE(r.body.ends_with("data: [DONE]\n\n")) << r.body;
+  arm_faults("");
+}
+
+/// Boards that were made for vLLM find what they look for.
+TEST_F(Serve, MetricsHaveVllmsNames) {
+  server_->post("/v1/completions", R"({"prompt": "a", "max_tokens": 2})");
+  const std::string text = server_->get("/metrics").body;
+  const auto has = [&](const std::string& line) {
+    EXPECT_NE(text.find("\n" + line), std::string::npos) << line;
+  };
+  const std::string label = R"({model_name="small")";
+  for (const char* name : {"num_requests_running",
+                           "num_requests_waiting",
+                           "kv_cache_usage_perc",
+                           "prefix_cache_queries_total",
+                           "prefix_cache_hits_total",
+                           "prompt_tokens_total",
+                           "generation_tokens_total"})
+    has("vllm:" + std::string(name) + label + "} ");
+  for (const char* name : {"time_to_first_token_seconds",
+                           "inter_token_latency_seconds",
+                           "e2e_request_latency_seconds",
+                           "request_queue_time_seconds",
+                           "request_prefill_time_seconds",
+                           "request_decode_time_seconds",
+                           "request_prompt_tokens",
+                           "request_generation_tokens",
+                           "request_max_num_generation_tokens"}) {
+    has("# TYPE vllm:" + std::string(name) + " histogram\n");
+    has("vllm:" + std::string(name) + "_bucket" + label + R"(,le="+Inf"} )");
+    has("vllm:" + std::string(name) + "_count" + label + "} ");
+  }
+  has("vllm:request_success_total" + label + R"(,finished_reason="length"} )");
 }
 
 TEST(ServeEnd, WhatIsUnderWayIsAnsweredAndNothingNewTaken) {

@@ -8,8 +8,6 @@
 namespace ferry::serve {
 namespace {
 
-constexpr double kQuietS = 15;  // proxies wait for a minute, as a rule
-
 using Kind = text::AnswerDelta::Kind;
 
 }  // namespace
@@ -201,8 +199,8 @@ void Answering::fail(const ApiError& error) {
   exchange_->end();
 }
 
-void Answering::keep_alive(double now_s) {
-  if (!accepted_ || !question_.stream || done_ || now_s - wrote_s_ < kQuietS) return;
+void Answering::keep_alive(double now_s, double quiet_s) {
+  if (!accepted_ || !question_.stream || done_ || now_s - wrote_s_ < quiet_s) return;
   wrote_s_ = now_s;
   exchange_->write(": keep-alive\n\n");
 }

@@ -36,8 +36,8 @@ class Answering {
   void accepted();
   void take(size_t index, const engine::Progress& progress, double now_s, Metrics& metrics);
   void fail(const ApiError& error);
-  /// Comments on a stream that has nothing to say, so that nobody between takes it for dead.
-  void keep_alive(double now_s);
+  /// A comment on a stream that has had nothing to say for so long, so that nobody between takes it for dead.
+  void keep_alive(double now_s, double quiet_s);
   /// All was said: the exchange is over.
   bool done() const { return done_; }
 

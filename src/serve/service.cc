@@ -595,7 +595,7 @@ class Server : public Service {
   void tick() {
     const double now = now_s();
     const auto all = questions_;
-    for (const auto& [id, answering] : all) answering->keep_alive(now);
+    for (const auto& [id, answering] : all) answering->keep_alive(now, options_.quiet_s);
     http_->after(kTickS, [this] { tick(); });
   }
 

@@ -23,7 +23,9 @@ struct ServiceOptions {
   std::vector<std::string> origins;  // of pages that may ask from a browser; "*": all
   HttpLimits http;
   double stall_s = 120;  // without a pass, though there is work: /health turns bad
-  double drain_s = 30;   // for answers under way, once it is to end
+  double quiet_s =
+      15;  // of a stream, until it carries a comment: proxies wait for a minute, as a rule
+  double drain_s = 30;  // for answers under way, once it is to end
   bool log_requests = true;
 };
 
