@@ -1,6 +1,7 @@
 #include "autograd/tape.h"
 
 #include "base/check.h"
+#include "base/flight_record.h"
 
 namespace ferry {
 namespace {
@@ -135,6 +136,7 @@ void Tape::backward(const Tensor& output, Tensor d_output, const PlaybackHooks& 
 
 void Tape::backward(std::vector<std::pair<Tensor, Tensor>> seeds, const PlaybackHooks& hooks) {
   const Recording pause(nullptr);
+  flight::set_pass(flight::Pass::kBackward);
   for (auto& [output, d] : seeds) add(output, std::move(d));
   seeds.clear();
   Grads grads(*this);
@@ -154,6 +156,7 @@ void Tape::backward(std::vector<std::pair<Tensor, Tensor>> seeds, const Playback
     bool reached = false;
     for (const Tensor& t : node.outputs) reached = reached || grads_.contains(t.storage().get());
     const int layer = layer_ = node.layer;
+    flight::set_layer(layer);
     if (reached) node.input_grads(grads);  // a recompute node pushes the nodes to be played next
     if (reached && node.weight_grads) {
       deferred.push_back(std::move(node));

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "base/check.h"
+#include "base/flight_record.h"
 #include "base/threads.h"
 
 namespace ferry {
@@ -16,6 +17,7 @@ std::atomic<const std::function<void(uint64_t)>*> g_heard{nullptr};
 }  // namespace
 
 void still_alive(uint64_t bytes) {
+  flight::moved();
   if (const auto* heard = g_heard.load(std::memory_order_relaxed)) (*heard)(bytes);
 }
 

@@ -38,6 +38,7 @@ struct Descriptor {
                                int pipe_end,
                                int handed,
                                int lent,
+                               int flight,
                                pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(3);  // the parent died before the line above
@@ -50,6 +51,7 @@ struct Descriptor {
   }
   if (handed >= 0 && ::dup2(handed, ChildProcess::kHandedFd) < 0) ::_exit(3);
   if (lent >= 0 && ::dup2(lent, ChildProcess::kLentFd) < 0) ::_exit(3);
+  if (flight >= 0 && ::dup2(flight, ChildProcess::kFlightFd) < 0) ::_exit(3);
   if (start.blocked) ::pthread_sigmask(SIG_SETMASK, &*start.blocked, nullptr);
   ::execv(start.program.c_str(), argv);
   const char text[] = "ferry: cannot execute its own program a second time\n";
@@ -60,7 +62,7 @@ struct Descriptor {
 /// The same descriptor once more, above the numbers that the child finds things at; -1 if there is none to
 /// be had.
 int above_those_of_a_child(int fd) {
-  return ::fcntl(fd, F_DUPFD_CLOEXEC, ChildProcess::kLentFd + 1);
+  return ::fcntl(fd, F_DUPFD_CLOEXEC, ChildProcess::kFlightFd + 1);
 }
 
 /// A file without a name that holds the text; -1 likewise.
@@ -92,7 +94,8 @@ Result<ChildProcess> ChildProcess::start(const Start& start) {
     return fail(
         Code::kExhausted, "{}: memory for its settings: {}", start.program, std::strerror(errno));
   const Descriptor lent{start.lent >= 0 ? above_those_of_a_child(start.lent) : -1};
-  if (start.lent >= 0 && lent.fd < 0)
+  const Descriptor flight{start.flight >= 0 ? above_those_of_a_child(start.flight) : -1};
+  if ((start.lent >= 0 && lent.fd < 0) || (start.flight >= 0 && flight.fd < 0))
     return fail(Code::kExhausted, "{}: a descriptor: {}", start.program, std::strerror(errno));
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC | (start.nonblocking ? O_NONBLOCK : 0)) != 0)
@@ -102,7 +105,7 @@ Result<ChildProcess> ChildProcess::start(const Start& start) {
   argv.push_back(nullptr);
   const pid_t parent = ::getpid();
   const pid_t pid = ::fork();
-  if (pid == 0) become_child(start, argv.data(), ends[1], handed.fd, lent.fd, parent);
+  if (pid == 0) become_child(start, argv.data(), ends[1], handed.fd, lent.fd, flight.fd, parent);
   const int error = errno;
   ::close(ends[1]);
   if (pid < 0) {

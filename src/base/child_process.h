@@ -23,6 +23,8 @@ class ChildProcess {
   static constexpr int kHandedFd = 4;
   /// Where it finds the descriptor that it was lent.
   static constexpr int kLentFd = 5;
+  /// Where it finds the memory that it writes what it is in to (base/flight_record.h).
+  static constexpr int kFlightFd = 6;
 
   struct Start {
     std::string program;                     // the file to execute
@@ -32,6 +34,7 @@ class ChildProcess {
     bool nonblocking = false;                // both ends of the pipe
     std::optional<std::string> handed = {};  // a text that only the child can read, from memory
     int lent = -1;                           // a descriptor that the child has, too; -1: none
+    int flight = -1;                         // likewise, of a flight::Memory
   };
   /// A program that cannot be executed says so and ends with status 2; one whose parent died
   /// before it ran, with 3. SIGPIPE is always ignored. Errors: kExhausted (no pipe, no process, no

@@ -18,11 +18,13 @@ namespace ferry {
 namespace {
 
 constexpr long kEachTime = -1;
+constexpr int kAnyRank = -1;
 
 struct Fault {
   std::string name;
   long at;
   std::string action;
+  int rank = kAnyRank;
 };
 
 struct Faults {
@@ -32,6 +34,7 @@ struct Faults {
 };
 
 std::atomic<bool> g_any{false};
+std::atomic<int> g_rank{0};
 
 Faults& faults() {
   static Faults f;
@@ -66,8 +69,8 @@ void sleep_ms(long ms) {
 }
 
 bool known(const std::string& action) {
-  return errno_of(action) != 0 || delay_ms_of(action) || action == "hang" || action == "kill" ||
-         action == "abort" || action == "count";
+  return errno_of(action) != 0 || delay_ms_of(action) || action == "hang" || action == "spin" ||
+         action == "stop" || action == "kill" || action == "abort" || action == "count";
 }
 
 void parse(std::string_view list, std::vector<Fault>& out) {
@@ -86,11 +89,20 @@ void parse(std::string_view list, std::vector<Fault>& out) {
       else if (std::from_chars(item.data() + a + 1, stop, f.at).ptr != stop)
         f.at = 0;
     }
+    if (const size_t mark = f.name.find('@'); mark != std::string::npos) {
+      const char *first = f.name.data() + mark + 1, *last = f.name.data() + f.name.size();
+      if (const auto [stop, error] = std::from_chars(first, last, f.rank);
+          error != std::errc() || stop != last || f.rank < 0)
+        f.action.clear();  // unknown
+      f.name.resize(mark);
+    }
     if ((f.at < 1 && f.at != kEachTime) || !known(f.action)) {
-      std::fprintf(stderr,
-                   "FERRY_FAULT: '%s' is not "
-                   "NAME:N:{enospc,eio,erofs,eacces,efbig,enosys,delayMS,hang,kill,abort,count}\n",
-                   item.c_str());
+      std::fprintf(
+          stderr,
+          "FERRY_FAULT: '%s' is not "
+          "NAME[@RANK]:N:{enospc,eio,erofs,eacces,efbig,enosys,delayMS,hang,spin,stop,kill,"
+          "abort,count}\n",
+          item.c_str());
       std::exit(2);
     }
     out.push_back(f);
@@ -123,6 +135,13 @@ long fault_point_count(std::string_view name) {
   return it == f.passed.end() ? 0 : it->second;
 }
 
+bool faults_armed() {
+  load_environment_once();
+  return g_any.load(std::memory_order_relaxed);
+}
+
+void set_fault_rank(int rank) { g_rank.store(rank, std::memory_order_relaxed); }
+
 int fault_point(const char* name) {
   load_environment_once();
   if (!g_any.load(std::memory_order_relaxed)) return 0;
@@ -132,7 +151,9 @@ int fault_point(const char* name) {
     const std::lock_guard lock(f.mutex);
     const long count = ++f.passed[name];
     for (const Fault& fault : f.armed)
-      if (fault.name == name && (fault.at == count || fault.at == kEachTime)) {
+      if (fault.name == name &&
+          (fault.rank == kAnyRank || fault.rank == g_rank.load(std::memory_order_relaxed)) &&
+          (fault.at == count || fault.at == kEachTime)) {
         action = fault.action;
         break;
       }
@@ -142,6 +163,10 @@ int fault_point(const char* name) {
     for (;;) ::pause();
   }
   while (action == "hang") ::pause();
+  if (action == "spin")
+    for (volatile bool ever = true; ever;) {
+    }
+  if (action == "stop") ::kill(::getpid(), SIGSTOP);
   if (action == "abort") std::abort();
   if (const std::optional<long> ms = delay_ms_of(action)) sleep_ms(*ms);
   return errno_of(action);

@@ -2,8 +2,9 @@
 // fail, dawdle or hang, or the process die. FERRY_FAULT is a comma-separated list of NAME:N:ACTION:
 // the N-th time (from 1; *: each time) that point NAME is passed, do ACTION, which is enospc, eio,
 // erofs, eacces, efbig, enosys (the operation fails with that errno), delayMS (it takes so many
-// milliseconds longer), hang (it never comes back), kill (SIGKILL to this process), abort, or count
-// (only counts). Example: FERRY_FAULT=file.rename:3:kill ferry train ...
+// milliseconds longer), hang (it sleeps and never comes back), spin (the same, at work for ever), stop
+// (SIGSTOP to this process), kill (SIGKILL to it), abort, or count (only counts). NAME@R: in rank R of
+// a run alone. Example: FERRY_FAULT=file.rename:3:kill ferry train ...
 #pragma once
 
 #include <string>
@@ -14,6 +15,12 @@ namespace ferry {
 /// 0, or the errno with which the operation at this point must fail now. May not return (kill, hang).
 /// Costs one relaxed load when no fault is armed.
 int fault_point(const char* name);
+
+/// Whether any is: what costs more than a point to find out need not be done otherwise.
+bool faults_armed();
+
+/// This process is that rank of a run, not 0 as before; -1: none of them.
+void set_fault_rank(int rank);
 
 /// Arms faults as FERRY_FAULT would; "" disarms all. For tests. Aborts on a malformed list.
 void arm_faults(std::string_view list);

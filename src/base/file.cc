@@ -19,6 +19,7 @@
 
 #include "base/alive.h"
 #include "base/fault.h"
+#include "base/flight_record.h"
 
 namespace ferry {
 namespace fs = std::filesystem;
@@ -72,6 +73,7 @@ int error_of(const char* point, Call&& call) {
 }
 
 Result<int> open_for_reading(const std::string& path, int flags = 0) {
+  const flight::In call("open", path);
   int fd = -1;
   const int error = error_of("file.open", [&] {
     fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags);
@@ -101,6 +103,7 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max) {
   char block[1 << 16];
   while (error == 0) {
     ssize_t n = 0;
+    const flight::In call("read", path);
     error = error_of("file.read_whole", [&] {
       do {
         n = ::read(fd, block, sizeof block);
@@ -231,6 +234,7 @@ FileReader::~FileReader() {
 }
 
 Result<size_t> FileReader::read(void* out, size_t size) {
+  const flight::In call("read", path_);
   ssize_t n = 0;
   const int error = error_of("file.read", [&] {
     do {
@@ -245,6 +249,7 @@ Result<size_t> FileReader::read(void* out, size_t size) {
 namespace {
 
 Result<int> open_for_writing(const std::string& path, int flags) {
+  const flight::In call("open", path);
   int fd = -1;
   const int error = error_of("file.create", [&] {
     fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0644);
@@ -309,6 +314,7 @@ FileWriter::~FileWriter() {
 /// A record is in the file whole or not at all: what a limit or a full disk let through is taken
 /// back, where the file can be.
 Result<void> FileWriter::write(const void* data, size_t size) {
+  const flight::In call("write", path_);
   if (const int error = fault_point("file.write")) return os_error("write", path_, error);
   const char* p = static_cast<const char*>(data);
   const auto failed = [&](int error) {
@@ -330,6 +336,7 @@ Result<void> FileWriter::write(const void* data, size_t size) {
 }
 
 Result<void> FileWriter::sync() {
+  const flight::In call("sync", path_, bytes_);
   const int error = error_of("file.sync", [&] { return ::fsync(fd_) == 0; });
   still_alive();
   if (error != 0) return os_error("sync", path_, error);
@@ -343,6 +350,7 @@ Result<void> FileWriter::close() {
 }
 
 Result<void> sync_folder(const std::string& path) {
+  const flight::In call("sync", path);
   const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return os_error("open the folder", path, errno);
   const int error = error_of("file.sync_folder", [&] { return ::fsync(fd) == 0; });
@@ -354,6 +362,7 @@ Result<void> sync_folder(const std::string& path) {
 }
 
 Result<void> rename_path(const std::string& from, const std::string& to) {
+  const flight::In call("rename", from);
   const int error =
       error_of("file.rename", [&] { return ::rename(from.c_str(), to.c_str()) == 0; });
   if (error != 0) return os_error(fmt::format("rename to {}", to).c_str(), from, error);
@@ -361,6 +370,7 @@ Result<void> rename_path(const std::string& from, const std::string& to) {
 }
 
 bool exchange_paths(const std::string& a, const std::string& b) {
+  const flight::In call("rename", a);
   return error_of("file.exchange", [&] {
            return ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0;
          }) == 0;
@@ -383,6 +393,7 @@ Result<void> make_folders(const std::string& path) {
 }
 
 Result<void> remove_tree(const std::string& path) {
+  const flight::In call("remove", path);
   if (const int injected = fault_point("file.remove")) return os_error("remove", path, injected);
   std::error_code error;
   fs::remove_all(path, error);
@@ -392,6 +403,7 @@ Result<void> remove_tree(const std::string& path) {
 }
 
 Result<std::vector<std::string>> list_folder(const std::string& path) {
+  const flight::In call("list", path);
   if (const int injected = fault_point("file.list")) return os_error("list", path, injected);
   std::error_code error;
   std::vector<std::string> names;
@@ -403,6 +415,7 @@ Result<std::vector<std::string>> list_folder(const std::string& path) {
 }
 
 Result<bool> is_there(const std::string& path) {
+  const flight::In call("find", path);
   struct stat st {};
   const int error = error_of("file.stat", [&] { return ::stat(path.c_str(), &st) == 0; });
   if (error == ENOENT || error == ENOTDIR) return false;

@@ -1,10 +1,12 @@
 #include "base/system.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <array>
 #include <cstdlib>
+#include <filesystem>
 #include <sstream>
 #include <string_view>
 
@@ -20,6 +22,16 @@ uint64_t kib_line(const std::string& path, std::string_view key) {
   const size_t at = text->find(key);
   if (at == std::string::npos) return 0;
   return std::strtoull(text->c_str() + at + key.size(), nullptr, 10) * 1024;
+}
+
+/// What /proc answers at once, "" if nothing. No fault point: a supervisor looks as often as it likes.
+std::string line_of(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return "";
+  char text[1024];
+  const ssize_t n = ::read(fd, text, sizeof text);
+  ::close(fd);
+  return n > 0 ? std::string(text, static_cast<size_t>(n)) : "";
 }
 
 }  // namespace
@@ -69,6 +81,36 @@ std::optional<int64_t> process_began(int64_t pid) {
   int64_t began = 0;
   if (!(fields >> began)) return std::nullopt;
   return began;
+}
+
+std::optional<ProcessLook> look_at_process(int64_t pid) {
+  const std::string folder = fmt::format("/proc/{}/task", pid);
+  std::error_code error;
+  ProcessLook look;
+  bool first = false;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
+       it.increment(error)) {
+    const std::string stat = line_of(it->path().string() + "/stat");
+    // "PID (name, in which anything may be) S ...": utime and stime are numbers 14 and 15 of them.
+    const size_t name_end = stat.rfind(") ");
+    if (name_end == std::string::npos) continue;  // a thread that has just ended
+    std::istringstream rest(stat.substr(name_end + 2));
+    char state = '?';
+    std::string skipped;
+    double user = 0, system = 0;
+    rest >> state;
+    for (int field = 4; field < 14; ++field) rest >> skipped;
+    rest >> user >> system;
+    look.runnable = look.runnable || state == 'R' || state == 'D';
+    const double used_s = (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+    look.processor_s += used_s;
+    if (it->path().filename() != std::to_string(pid)) continue;
+    look.state = state;
+    look.first_s = used_s;
+    first = true;
+  }
+  if (!first) return std::nullopt;
+  return look;
 }
 
 std::string process_namespace() {

@@ -26,6 +26,18 @@ std::string host_name();
 /// where numbers are used again. None: it is gone, or has ended and nobody has asked how (a zombie).
 std::optional<int64_t> process_began(int64_t pid);
 
+/// What the system says of a process that lives.
+struct ProcessLook {
+  char state =
+      '?';  // of its first thread, as proc(5) has it: R runs or could, S sleeps, D waits for a
+            // disk or a driver, T a signal has stopped it, t a debugger, Z it has ended
+  bool runnable = false;   // some thread of it is R or D
+  double processor_s = 0;  // that all its threads have used
+  double first_s = 0;      // that its first thread has
+};
+/// None: it is gone, or hidden from this user.
+std::optional<ProcessLook> look_at_process(int64_t pid);
+
 /// What numbers of processes mean: "pid:[4026531836]", and which start of the machine. Two that differ do not
 /// see each other's processes. Empty: not known.
 std::string process_namespace();

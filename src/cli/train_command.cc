@@ -18,7 +18,9 @@
 #include "base/alive.h"
 #include "base/child_process.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
+#include "base/flight_record.h"
 #include "base/patient_output.h"
 #include "base/shell.h"
 #include "base/system.h"
@@ -156,6 +158,8 @@ supervisor::Settings rules_of(const SupervisorSettings& s, std::string go_on) {
           .evaluate_patience_s = s.evaluate_patience_s,
           .save_patience_s = s.save_patience_s,
           .patience_intervals = s.patience_intervals,
+          .hang_verdict_s = s.hang_verdict_s,
+          .hang_patience_s = s.hang_patience_s,
           .stop_patience_s = s.stop_patience_s,
           .go_on = std::move(go_on)};
 }
@@ -227,10 +231,12 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
   be_warned_of_the_cpu_limit();
   const Result<supervisor::Pulse> pulse = supervisor::Pulse::open(true);
   if (!pulse) return report(pulse.error());
+  static_cast<void>(flight::adopt(ChildProcess::kFlightFd));  // not there: a hang gets no verdict
   const Result<Task> task = task_of_worker(args, overrides);
   if (!task) return report(task.error());
   const Settings& settings = task->settings;
   const Speaker speaker(task->ranks.get());
+  if (task->ranks) set_fault_rank(task->ranks->rank());
   // One log: what the others would say of the same run is said already.
   if (!speaker.first() && std::freopen("/dev/null", "w", stdout) == nullptr)
     return report({Code::kUnavailable, fmt::format("/dev/null: {}", std::strerror(errno))});
@@ -242,7 +248,9 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
   };
   // What is said at the end may wait for a reader: no hang, and no reason to do the run again.
   std::optional<WaitingForPeople> speaking;
+  std::optional<flight::In> leaving;
   const auto done = [&] {
+    leaving.emplace(flight::Activity::kLeaving);
     speaking.emplace([&] {
       const std::lock_guard lock(mutex);
       pulse->beat(last);
@@ -339,6 +347,7 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
            fmt::format("{}: not understood; settings are given as --section.key=value", o)});
   if (!args.device.empty()) overrides.push_back("--train.device=" + args.device);
   if (args.worker) return work(kind, args, overrides);
+  set_fault_rank(-1);  // a supervisor is none
   Result<RunTexts> texts = RunTexts::read(args.config);
   if (!texts) return report(texts.error());
   const Result<Settings> settings = texts->parse(args.config, overrides);

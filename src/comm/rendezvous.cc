@@ -18,6 +18,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/flight_record.h"
 #include "base/json_fields.h"
 #include "comm/socket_communicator.h"
 
@@ -331,6 +332,7 @@ Result<std::unique_ptr<Communicator>> join(std::string_view ticket,
     return tl::unexpected(read.error());
   }
   const int rank = read->rank;
+  const flight::In meeting(flight::Activity::kMeeting);
   TRY_ASSIGN(std::vector<Link> links, Joining(*std::move(read), listener, patience_s).links());
   return socket_communicator(rank, std::move(links));
 }

@@ -18,11 +18,14 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/flight_record.h"
 
 namespace ferry::comm {
 namespace {
 
 constexpr double kTellsEveryS = 1;  // who is waited for
+constexpr double kLooksEveryS =
+    0.25;  // and says that it looks: who does not is stuck, and waits for nobody
 
 /// In front of each message. Both ends run the same binary on machines of one byte order: agreed on before
 /// anything is trained (train/agreement.h), and by the greeting of comm/rendezvous.cc.
@@ -113,11 +116,16 @@ class SocketCommunicator : public Communicator {
 
   void finish(double patience_s) override {
     hashed_.reset();
+    const flight::In messages(flight::Activity::kMessages);
+    flight::begin_exchange();
+    for (size_t p = 0; p < peers_.size(); ++p) tell_of(static_cast<int>(p));
     const Clock& clock = system_clock();
     double moved_at = clock.monotonic_s(), told_at = moved_at;
     while (!idle()) {
       const double now = clock.monotonic_s();
-      const double until = std::min(moved_at + patience_s, told_at + kTellsEveryS);
+      const double until =
+          std::min({moved_at + patience_s, told_at + kTellsEveryS, now + kLooksEveryS});
+      flight::looked();
       if (wait(until - now)) {
         moved_at = told_at = clock.monotonic_s();
         continue;
@@ -139,7 +147,9 @@ class SocketCommunicator : public Communicator {
     Link link;
     std::deque<Message<const std::byte>> out = {};
     std::deque<Message<std::byte>> in = {};
-    uint64_t sent = 0, received = 0;  // messages
+    uint64_t sent = 0, received = 0;              // messages
+    uint64_t bytes_sent = 0, bytes_received = 0;  // ever, with what goes round them
+    bool lost = false;                            // a test lets the link swallow what is sent
   };
 
   Peer& of(int peer) {
@@ -166,6 +176,19 @@ class SocketCommunicator : public Communicator {
     return rank_;
   }
 
+  /// What the supervisor sees of a link, should it come to a standstill.
+  void tell_of(int peer) const {
+    const Peer& p = peers_[static_cast<size_t>(peer)];
+    const auto of = [](const auto& queue) {
+      if (queue.empty()) return flight::Message{};
+      const auto& m = queue.front();
+      return flight::Message{
+          static_cast<uint32_t>(m.tag.purpose), m.tag.index, m.tag.step, m.size(), m.done};
+    };
+    flight::set_out(peer, of(p.out), p.bytes_sent);
+    flight::set_in(peer, of(p.in), p.bytes_received);
+  }
+
   /// Moves what can be moved, at most so long from now on. False: nothing moved.
   bool wait(double seconds) {
     std::vector<pollfd> polled;
@@ -190,24 +213,42 @@ class SocketCommunicator : public Communicator {
   bool write(int to) {
     Peer& peer = of(to);
     bool moved = false;
+    flight::set_peer(to, true);
     while (!peer.out.empty()) {
       Message<const std::byte>& m = peer.out.front();
-      const std::span<const std::byte> next = m.next();
-      const ssize_t n = ::send(peer.link.socket, next.data(), next.size(), MSG_NOSIGNAL);
+      std::span<const std::byte> next = m.next();
+      if (faults_armed()) next = before_fault(peer, m, next);
+      const ssize_t n = peer.lost
+                            ? static_cast<ssize_t>(next.size())
+                            : ::send(peer.link.socket, next.data(), next.size(), MSG_NOSIGNAL);
       if (n < 0 && errno == EINTR) continue;
       if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return moved;
       if (n < 0) fail_link(to, is_gone(errno), std::strerror(errno));
       moved = true;
       m.done += static_cast<size_t>(n);
+      peer.bytes_sent += static_cast<uint64_t>(n);
       still_alive();
       if (m.done == m.size()) peer.out.pop_front();
+      tell_of(to);
     }
     return moved;
+  }
+
+  /// A test stops a rank within a message (comm.send, when half of it is sent), or harms a link: from
+  /// comm.lose on nothing that is sent on it arrives.
+  static std::span<const std::byte> before_fault(Peer& peer,
+                                                 const Message<const std::byte>& m,
+                                                 std::span<const std::byte> next) {
+    const size_t half = m.size() / 2;
+    if (m.done == 0 && fault_point("comm.lose") != 0) peer.lost = true;
+    if (m.done == half) static_cast<void>(fault_point("comm.send"));
+    return m.done < half ? next.first(std::min(next.size(), half - m.done)) : next;
   }
 
   bool read(int from) {
     Peer& peer = of(from);
     bool moved = false;
+    flight::set_peer(from, false);
     while (!peer.in.empty()) {
       Message<std::byte>& m = peer.in.front();
       const std::span<std::byte> next = m.next();
@@ -219,11 +260,14 @@ class SocketCommunicator : public Communicator {
       moved = true;
       const size_t before = m.done;
       m.done += static_cast<size_t>(n);
+      peer.bytes_received += static_cast<uint64_t>(n);
       still_alive();
       if (before < sizeof m.header && m.done >= sizeof m.header) expect(from, m);
-      if (m.done < m.size()) continue;
-      accept(from, m);
-      peer.in.pop_front();
+      if (m.done == m.size()) {
+        accept(from, m);
+        peer.in.pop_front();
+      }
+      tell_of(from);
     }
     return moved;
   }

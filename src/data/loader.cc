@@ -4,6 +4,8 @@
 
 #include "base/alive.h"
 #include "base/check.h"
+#include "base/fault.h"
+#include "base/flight_record.h"
 
 namespace ferry::data {
 namespace {
@@ -155,6 +157,8 @@ std::shared_ptr<const Loader::Epoch> Loader::epoch(int64_t number) const {
 
 Batch Loader::sequences(int64_t place, int64_t count) const {
   check(place >= 0 && count >= 0, "loader: {} sequences from token {}", count, place);
+  const flight::In reading(flight::Activity::kData);
+  static_cast<void>(fault_point("data.read"));  // a test makes a disk stand still
   const int64_t length = config_.sequence_length;
   const int64_t per_epoch = tokens_per_epoch();
   const bool whole = dataset_->manifest().conversations();

@@ -11,6 +11,20 @@ std::string launch_name(const char* op, const char* call) {
   return *op == '\0' ? std::string(call) : fmt::format("{} ({})", op, call);
 }
 
+std::string LaunchRing::open_ops(uint64_t to) const {
+  std::string ops;
+  std::vector<const char*> different;
+  for (uint64_t n = std::max(completed_, launched_ < kRing ? 0 : launched_ - kRing);
+       n < std::min(to, launched_);
+       ++n) {
+    const char* const op = ring_[n % kRing].op;
+    if (std::find(different.begin(), different.end(), op) != different.end()) continue;
+    different.push_back(op);
+    ops += (ops.empty() ? "" : ", ") + std::string(op);
+  }
+  return ops;
+}
+
 std::string LaunchRing::suspects(const std::string& call, const char* advice) const {
   const uint64_t open = launched_ - completed_;
   const auto at = [&](uint64_t n) {

@@ -17,6 +17,10 @@ class LaunchRing {
   uint64_t completed() const { return completed_; }
   void complete(uint64_t launches) { completed_ = launches; }
 
+  /// The ops, each once, in order, of the launches up to number `to` that are not known to have ended; only those
+  /// that the ring still has: "matmul, rms_norm".
+  std::string open_ops(uint64_t to) const;
+
   /// What may have failed: the launches since the last that is known to have ended, and `call`,
   /// which was answered by the error, if there is one. `advice`: what names the one.
   std::string suspects(const std::string& call, const char* advice) const;

@@ -37,6 +37,7 @@ void copy(const View& to, const View& from, Device& device) {
 }
 
 void begin_layer(int layer) {
+  flight::set_layer(layer);
   for (auto it = t_observers.rbegin(); it != t_observers.rend(); ++it) (*it)->layer(layer);
 }
 

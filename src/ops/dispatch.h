@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/flight_record.h"
 #include "ops/kernel_table.h"
 #include "tensor/tensor.h"
 
@@ -134,6 +135,7 @@ void launch_on(const KernelTable<Args>& table,
   if (plan.workspace_bytes > 0) workspace = std::make_unique<Memory>(device, plan.workspace_bytes);
   void* const memory = workspace ? workspace->data : nullptr;
   around([&] {
+    const flight::InOp launching(table.op);
     device.stream().begin(table.op);
     kernel.launch(plan, args, memory, device.stream());
   });

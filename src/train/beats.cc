@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/fault.h"
+#include "base/flight_record.h"
 
 namespace ferry {
 namespace {
@@ -34,6 +35,8 @@ void Beats::begin(Work work, int64_t total, supervisor::Unit unit) {
   now_.done = 0;
   now_.total = total;
   now_.unit = unit;
+  part_began_s_ = clock_.monotonic_s();
+  record();
   tell();
 }
 
@@ -41,13 +44,25 @@ void Beats::advance(int64_t done, int64_t total) {
   const std::lock_guard lock(mutex_);
   now_.done = done;
   if (total > 0) now_.total = total;
+  if (now_.work == Work::kTraining) {
+    const double now_s = clock_.monotonic_s();
+    flight::add_micro_batch(now_s - part_began_s_);
+    part_began_s_ = now_s;
+  }
+  record();
   if (clock_.monotonic_s() - told_s_ >= kPauseS) tell();
 }
 
 void Beats::step_done(int64_t step) {
   const std::lock_guard lock(mutex_);
   now_.step = step;
+  record();
   tell();
+}
+
+/// Of a hang its supervisor says what it was at (train/hang_verdict.h).
+void Beats::record() const {
+  flight::set_work(static_cast<int32_t>(now_.work), now_.step, now_.done);
 }
 
 void Beats::waiting_for(int rank) {

@@ -37,13 +37,15 @@ class Beats {
   bool counts_bytes() const;
   void alive(uint64_t bytes);
   void tell();
+  void record() const;
 
   const Send send_;
   const Clock& clock_;
   std::mutex mutex_;
   supervisor::Heartbeat now_{.work = supervisor::Work::kReadingData};
   double told_s_ = -1e300;
-  AliveListener listener_;  // last: it calls the others
+  double part_began_s_ = 0;  // of the work
+  AliveListener listener_;   // last: it calls the others
 };
 
 /// Makes every call of an op on this thread a sign of life, while it lives: for passes that nobody

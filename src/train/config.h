@@ -183,6 +183,8 @@ struct SupervisorSettings {
   double evaluate_patience_s = supervisor::Settings{}.evaluate_patience_s;
   double save_patience_s = supervisor::Settings{}.save_patience_s;
   double patience_intervals = supervisor::Settings{}.patience_intervals;
+  double hang_verdict_s = supervisor::Settings{}.hang_verdict_s;
+  double hang_patience_s = supervisor::Settings{}.hang_patience_s;
   double stop_patience_s = supervisor::Settings{}.stop_patience_s;
 };
 

@@ -23,6 +23,7 @@ namespace {
 constexpr int64_t kFormat = 1;
 constexpr int64_t kUnixMsMax = int64_t{1} << 53;
 constexpr uint64_t kFileBytesMax = 1 << 20;
+constexpr int64_t kRankMax = 1 << 20;
 constexpr size_t kStepsForPace = 20;
 // Longer than any pause between two statuses of a supervisor that lives (Settings::tick_max_s).
 constexpr int64_t kStaleMs = 30'000;
@@ -78,6 +79,7 @@ std::string rank_line(const RankStatus& r, int64_t written_ms) {
   if (silent_ms > kSilentMs)
     line += fmt::format(", silent for {}", format_duration(static_cast<double>(silent_ms) / 1000));
   line += ")";
+  if (!r.in.empty()) line += "; in " + r.in;
   if (r.stopped) line += "; a signal has stopped it";
   if (r.waits_for) line += fmt::format("; waits for rank {}", *r.waits_for);
   return line;
@@ -138,6 +140,14 @@ std::string to_json(const RunStatus& s) {
                               {"steps", s.steps},
                               {"go_on", s.go_on}};
   if (s.exit_code) j["exit_code"] = *s.exit_code;
+  if (s.verdict) {
+    j["verdict"] = {{"hangs", s.verdict->hangs},
+                    {"rank", s.verdict->rank},
+                    {"in", s.verdict->in},
+                    {"seconds", s.verdict->seconds},
+                    {"text", s.verdict->text}};
+    if (s.verdict->peer >= 0) j["verdict"]["peer"] = s.verdict->peer;
+  }
   j["ranks"] = nlohmann::ordered_json::array();
   for (const RankStatus& r : s.ranks) {
     nlohmann::ordered_json rank = {{"pid", r.pid},
@@ -145,7 +155,8 @@ std::string to_json(const RunStatus& s) {
                                    {"doing", r.doing},
                                    {"heard_unix_ms", r.heard_unix_ms},
                                    {"stopped", r.stopped},
-                                   {"ended", r.ended}};
+                                   {"ended", r.ended},
+                                   {"in", r.in}};
     if (r.waits_for) rank["waits_for"] = *r.waits_for;
     j["ranks"].push_back(std::move(rank));
   }
@@ -174,6 +185,16 @@ Result<RunStatus> read_run_status(const std::string& folder) {
               .steps = f.integer("steps", 0, kAny),
               .go_on = f.text("go_on")};
   if (f.has("exit_code")) s.exit_code = static_cast<int>(f.integer("exit_code", 0, 255));
+  if (f.has("verdict")) {
+    JsonFields v = f.object("verdict");
+    HangStatus verdict{.hangs = v.boolean("hangs"),
+                       .rank = static_cast<int>(v.integer("rank", 0, kRankMax)),
+                       .in = v.text("in"),
+                       .seconds = v.real("seconds"),
+                       .text = v.text("text")};
+    if (v.has("peer")) verdict.peer = static_cast<int>(v.integer("peer", 0, kRankMax));
+    s.verdict = std::move(verdict);
+  }
   size_t i = 0;
   for (const nlohmann::json& item : f.list("ranks")) {
     JsonFields r = f.item("ranks", item, i++);
@@ -182,8 +203,9 @@ Result<RunStatus> read_run_status(const std::string& folder) {
                     .doing = r.text("doing"),
                     .heard_unix_ms = r.integer("heard_unix_ms", 0, kUnixMsMax),
                     .stopped = r.boolean("stopped"),
-                    .ended = r.boolean("ended")};
-    if (r.has("waits_for")) rank.waits_for = static_cast<int>(r.integer("waits_for", 0, 1 << 20));
+                    .ended = r.boolean("ended"),
+                    .in = r.text("in", "")};
+    if (r.has("waits_for")) rank.waits_for = static_cast<int>(r.integer("waits_for", 0, kRankMax));
     s.ranks.push_back(std::move(rank));
   }
   i = 0;
@@ -265,6 +287,9 @@ std::vector<std::string> lines_of(const RunView& view, int64_t now_ms, int colum
                                   ranks.size() == 1 ? "worker" : fmt::format("rank {}", r),
                                   rank_line(ranks[r], view.status->written_unix_ms)));
   }
+  if (view.status && view.status->verdict && !view.status->exit_code)
+    lines.push_back(fmt::format(
+        "{:<10} {}", view.status->verdict->hangs ? "hangs" : "slow", view.status->verdict->text));
   if (view.status)
     for (const RunMessage& said : view.status->said)
       lines.push_back(

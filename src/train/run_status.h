@@ -26,6 +26,17 @@ struct RankStatus {
   std::optional<int> waits_for;  // a rank, which it cannot go on without
   bool stopped = false;          // by a signal
   bool ended = false;
+  std::string in;  // more closely: "matmul (backward, layer 3, micro-batch 2), after step 12"
+};
+
+/// Who holds the run up, while somebody does.
+struct HangStatus {
+  bool hangs = false;  // or is slow
+  int rank = 0;
+  int peer = -1;       // of a message, or a link
+  std::string in;      // the op, the call about a file, the message
+  double seconds = 0;  // for so long
+  std::string text;
 };
 
 /// A line of the supervisor's: a failure, and what follows from it.
@@ -46,6 +57,7 @@ struct RunStatus {
   int64_t steps = 0;             // that the run is to have
   std::string go_on;             // the command that goes on with it
   std::optional<int> exit_code;  // of one that has ended
+  std::optional<HangStatus> verdict;
   std::vector<RankStatus> ranks;
   std::vector<RunMessage> said;  // the newest last
 };

@@ -34,7 +34,8 @@ RunStatus status_of_two() {
                      .step = 40,
                      .doing = "training",
                      .heard_unix_ms = kNow - 65'000,
-                     .stopped = true},
+                     .stopped = true,
+                     .in = "matmul (forward, layer 2), after step 40"},
                     {.pid = 12,
                      .step = 40,
                      .doing = "training",
@@ -62,6 +63,8 @@ class RunStatusFolder : public ::testing::Test {
 TEST_F(RunStatusFolder, IsReadAsItWasWritten) {
   RunStatus s = status_of_two();
   s.exit_code = 3;
+  s.verdict = {
+      .hangs = true, .rank = 0, .peer = 1, .in = "matmul", .seconds = 4, .text = "it hangs"};
   ASSERT_TRUE(write_file_atomic(join_path(folder_, kRunStatusName), to_json(s)));
   const Result<RunStatus> read = read_run_status(folder_);
   ASSERT_TRUE(read) << read.error().message;
@@ -69,6 +72,9 @@ TEST_F(RunStatusFolder, IsReadAsItWasWritten) {
   EXPECT_EQ(read->ranks[1].waits_for, 0);
   EXPECT_EQ(read->ranks[0].waits_for, std::nullopt);
   EXPECT_EQ(read->exit_code, 3);
+  ASSERT_TRUE(read->verdict);
+  EXPECT_EQ(read->verdict->peer, 1);
+  EXPECT_EQ(read->ranks[0].in, s.ranks[0].in);
 }
 
 TEST_F(RunStatusFolder, WhatIsNoneIsRefusedByName) {
@@ -100,13 +106,21 @@ TEST(RunStatus, SaysWhoIsAtWhat) {
   EXPECT_NE(text.find("ETA 12 min 00 s"), std::string::npos) << text;
   EXPECT_NE(text.find("of step 30, 10 steps ago"), std::string::npos) << text;
   EXPECT_NE(
-      text.find("rank 0     training (process 11, silent for 1 min 04 s); a signal has stopped it"),
+      text.find(
+          "rank 0     training (process 11, silent for 1 min 04 s); in matmul (forward, layer "
+          "2), after step 40; a signal has stopped it"),
       std::string::npos)
       << text;
   EXPECT_NE(text.find("rank 1     training (process 12); waits for rank 0"), std::string::npos)
       << text;
   EXPECT_NE(text.find("rank 1 was ended by signal 9"), std::string::npos) << text;
   EXPECT_EQ(text.find("--resume"), std::string::npos) << "nothing is to be done: " << text;
+  EXPECT_EQ(text.find("hangs"), std::string::npos) << text;
+  view.status->verdict = {.hangs = true, .rank = 1, .text = "rank 1 has been in matmul"};
+  EXPECT_NE(all_of(lines_of(view, kNow, 0)).find("hangs      rank 1 has been in matmul\n"),
+            std::string::npos);
+  view.status->verdict->hangs = false;
+  EXPECT_NE(all_of(lines_of(view, kNow, 0)).find("slow       rank 1"), std::string::npos);
 }
 
 TEST(RunStatus, SaysWhatToDoWhenNobodyIsAtIt) {

@@ -218,6 +218,15 @@ struct Advance {
     }
   }
 
+  void on(const Hung& e) {
+    if (s.worker != Worker::kRunning && s.worker != Worker::kStopping) return;
+    if (settings.hang_patience_s <= 0 || e.still_s <= settings.hang_patience_s) return;
+    log("it cannot go on by itself, and {} have passed (supervisor.hang_patience_s): ending the "
+        "worker",
+        format_duration(e.still_s));
+    kill();
+  }
+
   void on(const Tick&) {
     const double waited = now - s.since;
     switch (s.worker) {
@@ -332,6 +341,20 @@ std::string in_words(const Heartbeat& b) {
     case Work::kRemoving: return "saving: removing old checkpoints";
   }
   return "";
+}
+
+std::string what_follows(const State& state, const Settings& settings, bool certain) {
+  if (certain && settings.hang_patience_s > 0)
+    return fmt::format(
+        "the worker is ended when that has lasted for {} (supervisor.hang_patience_s)",
+        format_duration(settings.hang_patience_s));
+  const Advance now{state, {}, state.event_at, settings};
+  if (state.worker == Worker::kStopping)
+    return fmt::format("the worker is ended {} after the signal (supervisor.stop_patience_s)",
+                       format_duration(now.patience_stopping()));
+  return fmt::format("the worker is ended after {} without a sign of life (supervisor.{})",
+                     format_duration(now.patience()),
+                     setting_of(now.phase()));
 }
 
 double wake_at(const State& s, const Settings& settings) {

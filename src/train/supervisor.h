@@ -54,6 +54,10 @@ struct Settings {
   /// While training and evaluating, silence of so many (slowest recent) intervals between beats is
   /// none either.
   double patience_intervals = 20;
+  // Stillness from which a hang is told (train/hang_watch.h); 0: none is. And from which it ends the worker, where
+  // nothing is left that could go on by itself; 0: the patience above does.
+  double hang_verdict_s = 3;
+  double hang_patience_s = 20;
   double stop_patience_s = 600;  // after a signal, for the step under way, until saving begins
   double leave_s = 10;           // after a signal, for a worker that has nothing to save yet
   double kill_s = 60;            // for the kernel to end a worker after SIGKILL
@@ -84,9 +88,12 @@ struct Died {
 };
 struct Signal {
   int number = 0;
-};               // to the supervisor, one of kStopSignals
+};  // to the supervisor, one of kStopSignals
+struct Hung {
+  double still_s = 0;
+};               // a rank has stood still for so long, and cannot go on by itself
 struct Tick {};  // time passed; at least every tick_max_s
-using Event = std::variant<Started, StartFailed, Heartbeat, Exited, Died, Signal, Tick>;
+using Event = std::variant<Started, StartFailed, Heartbeat, Exited, Died, Signal, Hung, Tick>;
 
 // What to do, in order.
 struct Start {
@@ -145,6 +152,7 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume);
 ///                                      after `failures_max` restarts that got no further, exit 3.
 /// It is silent for too long            SIGKILL, then as above. What is too long is its phase's
 ///                                      patience.
+/// A rank hangs for hang_patience_s       likewise, if it cannot go on by itself (Verdict::certain).
 /// A first signal                       SIGTERM to the worker, once: it saves and leaves, and the
 ///                                      run ends with it. While it saves, beats keep it alive.
 /// A second one                         if it is a keyboard's (SIGINT, SIGQUIT) or has come before:
@@ -161,6 +169,9 @@ std::pair<State, std::vector<Action>> advance(State state,
 
 /// "saving: writing and hashing (1.20 GiB of 3.40 GiB)": what a beat said.
 std::string in_words(const Heartbeat& beat);
+
+/// What comes of a hang, for its verdict: "the worker is ended when that has lasted for 20.0 s (...)".
+std::string what_follows(const State& state, const Settings& settings, bool certain);
 
 /// When a Tick is needed at the latest, given no other event.
 double wake_at(const State& state, const Settings& settings);

@@ -17,6 +17,7 @@
 
 #include "base/check.h"
 #include "base/child_process.h"
+#include "train/hang_watch.h"
 #include "train/run_status.h"
 #include "train/supervisor.h"
 #include "train/worker_crew.h"
@@ -96,6 +97,7 @@ class Shell {
           return ended(exit->code);
         else
           std::visit([this](const auto& a) { carry_out(a); }, action);
+      look_for_hangs(state);
       show(state);
       if (events_.empty()) wait_until(wake_at(state, settings_));
       Event event = Tick{};
@@ -117,6 +119,8 @@ class Shell {
     Result<WorkerCrew> worker = WorkerCrew::start(command_, arguments, mask_, clock_.monotonic_s());
     if (!worker) return events_.push_back(StartFailed{worker.error().message});
     worker_ = std::move(*worker);
+    if (settings_.hang_verdict_s > 0)
+      watch_.emplace(hang::Limits{.verdict_s = settings_.hang_verdict_s}, command_.ranks);
     events_.push_back(Started{});
   }
 
@@ -127,6 +131,7 @@ class Shell {
     if (!worker_) return;
     const std::optional<std::string> at = worker_->report(clock_.monotonic_s());
     worker_->kill();
+    watch_.reset();
     if (at) say(*at);
   }
   void carry_out(const Log& log) { say(log.text); }
@@ -134,6 +139,7 @@ class Shell {
 
   void wait_until(double deadline) {
     if (worker_) deadline = std::min(deadline, worker_->wake_at());
+    if (watch_) deadline = std::min(deadline, next_look_s_);
     const double seconds = std::max(0.0, deadline - clock_.monotonic_s());
     std::vector<pollfd> polled = {{signals_, POLLIN, 0}};
     if (worker_) worker_->add_polled(polled);
@@ -162,7 +168,38 @@ class Shell {
     read_heartbeats();  // what it wrote after the last look
     if (!worker_->cause().empty()) say(worker_->cause());
     worker_.reset();
+    watch_.reset();
     events_.push_back(*std::move(end));
+  }
+
+  /// What hangs is told within seconds, and ended by the rules' patience, or by a shorter one if nothing is left to
+  /// wait for.
+  void look_for_hangs(const State& state) {
+    status_.verdict.reset();
+    if (!watch_) return;
+    const double now = clock_.monotonic_s();
+    if (now >= next_look_s_) {
+      next_look_s_ = now + watch_->every_s();
+      worker_->look(*watch_, now);
+    }
+    const std::optional<hang::Verdict>& verdict = watch_->verdict();
+    const bool hangs = verdict && verdict->kind != hang::Kind::kSlow;
+    for (const std::string& news : watch_->news())
+      say(hangs && news == verdict->text
+              ? fmt::format("{}; {}", news, what_follows(state, settings_, verdict->certain))
+              : news);
+    if (verdict)
+      status_.verdict = HangStatus{.hangs = hangs,
+                                   .rank = verdict->rank,
+                                   .peer = verdict->peer,
+                                   .in = verdict->in,
+                                   .seconds = verdict->still_s,
+                                   .text = verdict->text};
+    const bool lives =
+        state.worker == State::Worker::kRunning || state.worker == State::Worker::kStopping;
+    if (hangs && verdict->certain && verdict->still_s > settings_.hang_patience_s &&
+        settings_.hang_patience_s > 0 && lives && events_.empty())
+      events_.emplace_back(Hung{verdict->still_s});
   }
 
   void say(const std::string& text) {
@@ -192,6 +229,7 @@ class Shell {
   int ended(int code) {
     if (!folder_is_ours_) return code;
     status_.stage = "ended";
+    status_.verdict.reset();
     status_.exit_code = code;
     status_.written_unix_ms = clock_.unix_ms();
     status_.ranks.clear();
@@ -210,6 +248,8 @@ class Shell {
   sigset_t mask_{};
   int signals_ = -1;
   std::optional<WorkerCrew> worker_;
+  std::optional<hang::HangWatch> watch_;  // of worker_
+  double next_look_s_ = 0;
   std::deque<Event> events_;
 };
 

@@ -107,6 +107,38 @@ TEST(SupervisorRules, WhatARestartDoesNotCureEndsTheRunAtOnce) {
   }
 }
 
+TEST(SupervisorRules, AHangThatCannotEndByItselfHasAShorterPatience) {
+  Play p;
+  p.settings.hang_patience_s = 20;
+  p.on(Hung{100});
+  EXPECT_TRUE(p.actions.empty()) << "nobody is there yet";
+  p.on(Started{}).on(Heartbeat{7});
+  EXPECT_TRUE(Play(p).on(Hung{20}).actions.empty());
+  EXPECT_TRUE(Play(p).on(Hung{20.1}).has<Kill>());
+  EXPECT_TRUE(Play(p).on(Signal{SIGTERM}).on(Hung{20.1}).has<Kill>());
+  EXPECT_FALSE(Play(p).on(Hung{20.1}).on(Hung{30}, 1).has<Kill>()) << "twice";
+  Play after = p;
+  after.on(Hung{21}).on(Died{SIGKILL}).ticks(3);
+  EXPECT_TRUE(after.has<Start>());
+  p.settings.hang_patience_s = 0;
+  EXPECT_TRUE(p.on(Hung{1e6}).actions.empty());
+}
+
+TEST(SupervisorRules, WhatFollowsFromAHangIsTheShortestOfItsPatiences) {
+  Play p;
+  p.on(Started{}).on(Heartbeat{7});
+  const auto follows = [&](bool certain) { return what_follows(p.state, p.settings, certain); };
+  EXPECT_EQ(follows(true),
+            "the worker is ended when that has lasted for 20.0 s (supervisor.hang_patience_s)");
+  EXPECT_EQ(follows(false),
+            "the worker is ended after 1 min 00 s without a sign of life "
+            "(supervisor.step_patience_s)");
+  p.settings.hang_patience_s = 0;
+  EXPECT_EQ(follows(true), follows(false));
+  p.on(Heartbeat{.step = 8, .work = Work::kWriting});
+  EXPECT_NE(follows(false).find("supervisor.save_patience_s"), std::string::npos);
+}
+
 TEST(SupervisorRules, GivesUpWhenRestartsGetNoFurtherButNotWhileTheyDo) {
   Play p;
   for (int i = 1; i <= 40; ++i) {  // each life gets one step further: goes on for ever
@@ -440,6 +472,7 @@ std::string simulate(uint64_t seed) {
           queue.push_back(Exited{0});
         }
       }
+      if (hung && chance(0.1)) e = Hung{40 * random.uniform(draws++)};
       queue.insert(queue.begin(), e);
     }
     const Event e = queue.front();

@@ -5,6 +5,7 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "base/flight_record.h"
 #include "ops/add/add.h"
 #include "ops/balance_loss/balance_loss.h"
 #include "train/model_setup.h"
@@ -188,6 +189,7 @@ void TrainStep::finish(const Numbers& numbers, bool mtp_last, StepGradients& sum
 TrainStep::LossTerms TrainStep::micro_batch(const models::TokenBatch& tokens,
                                             int64_t index,
                                             const models::LossOptions& options) {
+  flight::set_pass(flight::Pass::kForward);
   Tape tape(&ops::accumulate);
   models::Losses losses;
   {
@@ -221,12 +223,15 @@ TrainStep::LossTerms TrainStep::micro_batch(const models::TokenBatch& tokens,
                   else
                     add(leaf, std::move(gradient));
                 }});
+  flight::set_pass(flight::Pass::kNone);
   return terms;
 }
 
 void TrainStep::update(double lr) {
+  flight::set_pass(flight::Pass::kUpdate);
   optimizer_.step(gradients_, lr, clip_scale(norm_, settings_.clip));
   gradients_.clear();
+  flight::set_pass(flight::Pass::kNone);
   if (shared_ != nullptr) shared_->spread();
   if (adapter_ != nullptr) {
     adapter_->merge();

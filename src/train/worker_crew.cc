@@ -98,10 +98,13 @@ Result<WorkerCrew> WorkerCrew::start(const Command& command,
       start.handed = rendezvous->ticket(r) + "\n" + command.handed;
       start.lent = rendezvous->listener(r);
     }
+    TRY_ASSIGN(flight::Memory record, flight::Memory::create());
+    start.flight = record.fd();
     TRY_ASSIGN(ChildProcess process, ChildProcess::start(start));
     crew.ranks_.push_back({.process = std::move(process),
                            .report = {.last = kNothingYet, .since_s = now_s},
-                           .work = kNothingYet});
+                           .work = kNothingYet,
+                           .flight = std::move(record)});
   }
   return crew;
 }
@@ -164,11 +167,26 @@ std::vector<RankStatus> WorkerCrew::status(double now_s, int64_t now_unix_ms) co
                    .doing = in_words(r.work),
                    .heard_unix_ms = now_unix_ms - silent_ms,
                    .stopped = r.process.stopped(),
-                   .ended = r.report.ended};
+                   .ended = r.report.ended,
+                   .in = hang::in_words(r.flight.read(static_cast<int>(ranks_.size())))};
     if (r.report.last.waits_for >= 0) one.waits_for = r.report.last.waits_for;
     all.push_back(std::move(one));
   }
   return all;
+}
+
+void WorkerCrew::look(hang::HangWatch& watch, double now_s) const {
+  std::vector<hang::HangWatch::Look> looks;
+  for (size_t r = 0; r < ranks_.size(); ++r) {
+    const Rank& rank = ranks_[r];
+    hang::HangWatch::Look look{.page = rank.flight.read(static_cast<int>(ranks_.size())),
+                               .stopped = rank.process.stopped(),
+                               .ended = rank.report.ended};
+    if (watch.wants_process(static_cast<int>(r)) && rank.process.pid() > 0)
+      look.process = look_at_process(rank.process.pid());
+    looks.push_back(std::move(look));
+  }
+  watch.look(looks, now_s);
 }
 
 void WorkerCrew::reap(double now_s) {

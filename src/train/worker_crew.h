@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "base/child_process.h"
+#include "base/flight_reader.h"
 #include "base/result.h"
+#include "train/hang_watch.h"
 #include "train/run_status.h"
 #include "train/supervisor.h"
 
@@ -67,6 +69,8 @@ class WorkerCrew {
   std::optional<std::string> report(double now_s) const;
   /// The same of each, for whoever looks in from outside.
   std::vector<RankStatus> status(double now_s, int64_t now_unix_ms) const;
+  /// Shows the watch what each is in.
+  void look(hang::HangWatch& watch, double now_s) const;
   /// Its end, when all have ended: told once. Others are ended where that is to be.
   std::optional<Event> ended(double now_s);
   /// Who it was, in words, if there were several; after ended().
@@ -79,6 +83,7 @@ class WorkerCrew {
     ChildProcess process;
     RankReport report;
     Heartbeat work;  // its last word about its own work
+    flight::Memory flight;
   };
   void reap(double now_s);
   std::optional<double> others_end_at() const;

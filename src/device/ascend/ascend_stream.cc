@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/clock.h"
+#include "base/flight_record.h"
 #include "base/units.h"
 #include "device/ascend/ascend_device.h"
 #include "device/ascend/errors.h"
@@ -52,15 +53,23 @@ void AscendStream::collect_marks() {
   }
 }
 
+/// Should the chip hang, its supervisor says in what.
+void AscendStream::tell_waiting() const {
+  const uint64_t to = marks_.empty() ? ring_.launched() : marks_.front().launches;
+  flight::set_chip(to, ring_.completed(), ring_.open_ops(to));
+}
+
 /// Waits in slices. Ours is the timeout only if a whole slice went by; what a device reports sooner
 /// is its own.
 template <typename Wait>
 void AscendStream::wait(Wait&& wait) {
   device_.bind();
   const double timeout_s = device_.options().timeout_s;
-  const double slice_s = std::min(timeout_s, 5.0);
+  const double slice_s = std::min(timeout_s, 1.0);
   double waited_s = 0;
+  const flight::In waiting(flight::Activity::kChip);
   while (true) {
+    tell_waiting();
     const double start_s = system_clock().monotonic_s();
     const acl::Error code = wait(static_cast<int32_t>(slice_s * 1000));
     if (code == 0) return;

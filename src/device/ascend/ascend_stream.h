@@ -48,6 +48,7 @@ class AscendStream final : public Stream {
   };
 
   void drain() override;
+  void tell_waiting() const;
   void record_mark();
   void collect_marks();
   template <typename Wait>  // Error wait(int32_t ms)

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/clock.h"
+#include "base/flight_record.h"
 #include "base/units.h"
 #include "device/cuda/cuda_device.h"
 #include "device/cuda/errors.h"
@@ -47,6 +48,12 @@ void CudaStream::collect_marks() {
   }
 }
 
+/// Should the chip hang, its supervisor says in what.
+void CudaStream::tell_waiting() const {
+  const uint64_t to = marks_.empty() ? ring_.launched() : marks_.front().launches;
+  flight::set_chip(to, ring_.completed(), ring_.open_ops(to));
+}
+
 /// The driver's own ways to wait know no limit, and a chip that hangs would hold the host for ever:
 /// so the state is asked for, first at once, then now and then.
 template <typename Query>
@@ -54,6 +61,8 @@ void CudaStream::wait(Query&& query) {
   device_.bind();
   const double start_s = system_clock().monotonic_s();
   double progress_s = start_s;
+  const flight::In waiting(flight::Activity::kChip);
+  tell_waiting();
   while (true) {
     const cuda::Error code = query();
     if (code == 0) return;
@@ -65,7 +74,10 @@ void CudaStream::wait(Query&& query) {
     if (now_s - start_s < 200e-6) continue;
     const uint64_t before = ring_.completed();
     collect_marks();
-    if (ring_.completed() > before) progress_s = now_s;
+    if (ring_.completed() > before) {
+      progress_s = now_s;
+      tell_waiting();
+    }
     if (now_s - progress_s >= device_.options().timeout_s)
       raise(cuda::kLaunchTimeout,
             ring_.suspects("", kAdvice),

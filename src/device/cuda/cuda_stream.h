@@ -50,6 +50,7 @@ class CudaStream final : public Stream {
   };
 
   void drain() override;
+  void tell_waiting() const;
   void collect_marks();
   template <typename Query>  // Error query(): kNotReady, or that it is over
   void wait(Query&& query);

@@ -1,0 +1,424 @@
+#include "train/hang_verdict.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "base/units.h"
+#include "comm/communicator.h"
+#include "train/supervisor.h"
+
+namespace ferry::hang {
+namespace {
+
+using flight::Activity;
+using flight::Message;
+using flight::Pass;
+using supervisor::Work;
+
+// Of the shortest stillness that is a hang, so much must have been seen asleep: it is looked for only when a rank has
+// stood still for a moment.
+constexpr double kAsleepShare = 0.7;
+
+// Memory that comes from a disk is slow where memory is short: so many times the patience.
+constexpr double kDiskFactor = 4;
+
+std::string tag_words(const Message& m) {
+  return comm::to_string({static_cast<comm::Purpose>(m.purpose), m.step, m.index});
+}
+
+/// "gradients of step 12 (number 3, 20 KiB of 40 KiB)"
+std::string in_words(const Message& m) {
+  return fmt::format("{} (number {}, {} of {})",
+                     tag_words(m),
+                     m.index,
+                     format_bytes(static_cast<double>(m.done)),
+                     format_bytes(static_cast<double>(m.size)));
+}
+
+const flight::Snapshot::Link& link_of(const RankSight& r, int peer) {
+  static const flight::Snapshot::Link kNone{};
+  return peer >= 0 && peer < std::ssize(r.page.links) ? r.page.links[static_cast<size_t>(peer)]
+                                                      : kNone;
+}
+
+bool awaits(const RankSight& r, int peer) { return link_of(r, peer).in.purpose != 0; }
+bool sends(const RankSight& r, int peer) { return link_of(r, peer).out.purpose != 0; }
+
+/// Where in a step.
+std::string place_of(const flight::Snapshot& p) {
+  std::string words;
+  const auto add = [&](const std::string& what) { words += (words.empty() ? "" : ", ") + what; };
+  if (p.pass == Pass::kForward) add("forward");
+  if (p.pass == Pass::kBackward) add("backward");
+  if (p.pass == Pass::kUpdate) add("update");
+  if (p.layer >= 0 && p.pass != Pass::kUpdate) add(fmt::format("layer {}", p.layer));
+  const auto work = static_cast<Work>(p.work);
+  const bool training = work == Work::kTraining || work == Work::kFirstStep;
+  if (training && (p.pass == Pass::kForward || p.pass == Pass::kBackward))
+    add(fmt::format("micro-batch {}", p.done + 1));
+  return words;
+}
+
+/// "training", without how far.
+std::string work_of(const flight::Snapshot& p) {
+  return supervisor::in_words(supervisor::Heartbeat{.work = static_cast<Work>(p.work)});
+}
+
+/// A name with where in a step it was, "matmul (backward, layer 3)".
+std::string with_place(const std::string& name, const flight::Snapshot& p) {
+  const std::string place = place_of(p);
+  return place.empty() ? name : fmt::format("{} ({})", name, place);
+}
+
+bool waits_for_others(const RankSight& r) {
+  return r.page.activity == Activity::kMessages || r.page.activity == Activity::kMeeting;
+}
+
+/// Of what no work is, no verdict.
+bool at_work(const RankSight& r) { return !r.ended && r.page.activity != Activity::kLeaving; }
+
+/// "rank 0", "ranks 0 and 2".
+std::string name_of(const std::vector<int>& ranks) {
+  std::string names;
+  for (size_t i = 0; i < ranks.size(); ++i)
+    names += fmt::format("{}{}", i == 0 ? "" : i + 1 == ranks.size() ? " and " : ", ", ranks[i]);
+  return (ranks.size() == 1 ? "rank " : "ranks ") + names;
+}
+
+class Judge {
+ public:
+  Judge(std::span<const RankSight> ranks, const OnTheWay& on_the_way, const Limits& limits)
+      : ranks_(ranks), on_the_way_(on_the_way), limits_(limits) {}
+
+  std::optional<Verdict> verdict() const {
+    if (std::any_of(ranks_.begin(), ranks_.end(), [](const RankSight& r) { return r.ended; }))
+      return std::nullopt;  // that is told, and what follows from it
+    if (const auto v = stopped()) return v;
+    if (const auto v = standing()) return v;
+    if (const auto v = in_message()) return v;
+    if (const auto v = link()) return v;
+    if (const auto v = each_other()) return v;
+    return slow();
+  }
+
+ private:
+  const RankSight& of(int rank) const { return ranks_[static_cast<size_t>(rank)]; }
+  int count() const { return static_cast<int>(ranks_.size()); }
+
+  /// The one of those to whom it applies that has stood longest.
+  template <typename Applies>
+  std::optional<int> longest(Applies&& applies) const {
+    std::optional<int> found;
+    for (int r = 0; r < count(); ++r)
+      if (at_work(of(r)) && applies(of(r)) && (!found || of(r).still_s > of(*found).still_s))
+        found = r;
+    return found;
+  }
+
+  /// "; ranks 0 and 2 wait", of those who do.
+  std::string who_waits(int but) const {
+    std::vector<int> waiting;
+    for (int r = 0; r < count(); ++r)
+      if (r != but && waits_for_others(of(r))) waiting.push_back(r);
+    if (waiting.empty()) return "";
+    return fmt::format("; {} {}", name_of(waiting), waiting.size() == 1 ? "waits" : "wait");
+  }
+
+  bool asleep(const RankSight& r) const {
+    return r.still_s >= limits_.verdict_s && r.asleep_s >= kAsleepShare * limits_.verdict_s;
+  }
+
+  std::optional<Verdict> stopped() const {
+    // At once, but not for a debugger that only looks.
+    const std::optional<int> who =
+        longest([&](const RankSight& r) { return r.stopped_s >= limits_.verdict_s / 3; });
+    if (!who) return std::nullopt;
+    const RankSight& r = of(*who);
+    return Verdict{
+        .kind = Kind::kStopped,
+        .rank = *who,
+        .in = r.page.op,
+        .still_s = r.stopped_s,
+        .certain = r.state != 't',
+        .text = fmt::format("{} has stopped rank {} for {}, in {}; kill -CONT lets it go on{}",
+                            r.state == 't' ? "a debugger" : "a signal (SIGSTOP)",
+                            *who,
+                            format_duration(r.stopped_s),
+                            hang::in_words(r.page),
+                            who_waits(*who))};
+  }
+
+  /// Compilers, and drivers that start a chip, have a rank wait at first.
+  bool may_sleep(const RankSight& r) const {
+    const auto work = static_cast<Work>(r.page.work);
+    return r.page.activity == Activity::kOp ? !r.settled && r.page.launched > 0
+                                            : work == Work::kReadingData || work == Work::kLoading;
+  }
+
+  /// Whether what this one is in does not end. Who waits for others is not asked.
+  bool hangs(const RankSight& r) const {
+    if (waits_for_others(r)) return false;
+    const bool too_long = r.still_s > r.patience_s;
+    const bool computes = r.page.activity == Activity::kOp || r.page.activity == Activity::kHost;
+    if (!computes) return too_long;  // a disk or a chip works while it sleeps
+    if (asleep(r) && !may_sleep(r)) return true;
+    // On a busy machine an op takes as long as others let it: it is measured by its own time.
+    if (too_long && (r.busy_s > r.busy_patience_s || asleep(r))) return true;
+    return r.state == 'D' && r.still_s > kDiskFactor * r.patience_s;
+  }
+
+  std::optional<Verdict> standing() const {
+    const std::optional<int> who = longest([this](const RankSight& r) { return hangs(r); });
+    if (!who) return std::nullopt;
+    const RankSight& r = of(*who);
+    Verdict v{.rank = *who, .still_s = r.still_s, .certain = asleep(r) && !may_sleep(r)};
+    const std::string for_s = format_duration(r.still_s);
+    const std::string usual =
+        r.usual_s > 0 ? fmt::format(" (it took {} at most lately)", format_duration(r.usual_s))
+                      : "";
+    std::string how;
+    switch (r.page.activity) {
+      case Activity::kOp:
+        v.kind = Kind::kOp;
+        v.in = r.page.op;
+        how = fmt::format("rank {} has been in {} for {}{}",
+                          *who,
+                          with_place(v.in, r.page),
+                          for_s,
+                          asleep(r) ? " and uses no processor" : usual);
+        break;
+      case Activity::kChip:
+        v.kind = Kind::kChip;
+        v.in = r.page.chip_ops;
+        v.certain = false;
+        how = fmt::format(
+            "the chip of rank {} has ended nothing for {}{}: it is in one of launches {} to {}: {}",
+            *who,
+            for_s,
+            usual,
+            r.page.ended + 1,
+            r.page.launched,
+            v.in);
+        break;
+      case Activity::kFile:
+        v.kind = Kind::kFile;
+        v.in = r.page.call;
+        v.certain = false;  // disks come back
+        how = fmt::format("rank {} has waited for a file system for {}{}: {} of {}{}",
+                          *who,
+                          for_s,
+                          usual,
+                          v.in,
+                          r.page.path,
+                          r.state == 'D' ? ", in the kernel, which waits for the disk" : "");
+        break;
+      case Activity::kData:
+        v.kind = Kind::kData;
+        v.in = "data";
+        v.certain = false;
+        how = fmt::format("rank {} has waited for its next batch of data for {}{}{}",
+                          *who,
+                          for_s,
+                          usual,
+                          r.state == 'D' ? ": the disk does not answer" : "");
+        break;
+      default:
+        v.kind = Kind::kHost;
+        v.in = work_of(r.page);
+        how = fmt::format(
+            "rank {} has stood still between two ops for {}{}, {}{}",
+            *who,
+            for_s,
+            asleep(r) ? " and uses no processor" : usual,
+            v.in,
+            r.page.op.empty() ? "" : ": the last one was " + with_place(r.page.op, r.page));
+    }
+    std::vector<int> others;
+    for (int o = 0; o < count(); ++o)
+      if (o != *who && at_work(of(o)) && hangs(of(o))) others.push_back(o);
+    v.text = fmt::format("{}, after step {}{}{}",
+                         how,
+                         r.page.step,
+                         others.empty() ? "" : fmt::format("; {} as well", name_of(others)),
+                         who_waits(*who));
+    return v;
+  }
+
+  /// Who waits for messages looks for them all the time; who does not look stands within one.
+  std::optional<Verdict> in_message() const {
+    const std::optional<int> who = longest([this](const RankSight& r) {
+      return r.page.activity == Activity::kMessages && r.not_looked_s >= limits_.verdict_s &&
+             (asleep(r) || r.not_looked_s > r.patience_s);
+    });
+    if (!who) return std::nullopt;
+    const RankSight& r = of(*who);
+    const flight::Snapshot::Link& link = link_of(r, r.page.peer);
+    const Message& m = r.page.sending ? link.out : link.in;
+    return Verdict{.kind = Kind::kMessage,
+                   .rank = *who,
+                   .peer = r.page.peer,
+                   .in = m.purpose == 0 ? "" : tag_words(m),
+                   .still_s = r.still_s,
+                   .certain = asleep(r),
+                   .text = fmt::format("rank {} has stood still for {} while it {} rank {}: {}{}",
+                                       *who,
+                                       format_duration(r.still_s),
+                                       r.page.sending ? "sends to" : "receives from",
+                                       r.page.peer,
+                                       m.purpose == 0 ? "between two messages" : in_words(m),
+                                       who_waits(*who))};
+  }
+
+  bool looks(const RankSight& r) const {
+    return r.page.activity == Activity::kMessages && r.not_looked_s < limits_.verdict_s / 2;
+  }
+
+  std::optional<Verdict> link() const {
+    std::optional<std::pair<int, int>> dead;
+    double longest_s = 0;
+    for (int to = 0; to < count(); ++to)
+      for (int from = 0; from < count(); ++from) {
+        if (from == to || !awaits(of(to), from)) continue;
+        if (!looks(of(to))) continue;
+        // Either what was sent is on its way, or the system takes no more of it.
+        double since_s = on_the_way_(from, to);
+        if (looks(of(from)) && sends(of(from), to))
+          since_s = std::max(since_s, std::min(of(from).still_s, of(to).still_s));
+        if (since_s < limits_.verdict_s || since_s <= longest_s) continue;
+        dead = {from, to};
+        longest_s = since_s;
+      }
+    if (!dead) return std::nullopt;
+    const auto [from, to] = *dead;
+    const flight::Snapshot::Link &there = link_of(of(from), to), &here = link_of(of(to), from);
+    return Verdict{
+        .kind = Kind::kLink,
+        .rank = from,
+        .peer = to,
+        .in = tag_words(here.in),
+        .still_s = longest_s,
+        .certain = false,  // networks come back
+        .text = fmt::format(
+            "nothing has arrived from rank {} at rank {} for {}, which waits for {}: {} bytes were "
+            "sent, {} have come; both ranks are alive, the link between them is not",
+            from,
+            to,
+            format_duration(longest_s),
+            in_words(here.in),
+            there.sent,
+            here.received)};
+  }
+
+  /// Nobody works, and all that was sent has arrived: what somebody waits for nobody is going to send.
+  std::optional<Verdict> each_other() const {
+    if (count() < 2) return std::nullopt;
+    std::optional<int> first;
+    for (int r = 0; r < count(); ++r) {
+      const RankSight& s = of(r);
+      if (s.page.activity != Activity::kMessages || s.still_s < s.patience_s ||
+          s.asleep_s < kAsleepShare * limits_.verdict_s)
+        return std::nullopt;
+      // Who is furthest behind waits for what the others are past.
+      if (awaited(r).first >= 0 && (!first || s.page.exchanges < of(*first).page.exchanges))
+        first = r;
+    }
+    if (!first) return std::nullopt;
+    std::string chain;
+    std::vector<bool> told(ranks_.size(), false);
+    for (int r = *first; r >= 0 && !told[static_cast<size_t>(r)];) {
+      told[static_cast<size_t>(r)] = true;
+      const auto [peer, message] = awaited(r);
+      if (peer < 0) break;
+      chain += fmt::format("{}rank {} waits for {} of rank {}",
+                           chain.empty() ? "" : ", ",
+                           r,
+                           tag_words(message),
+                           peer);
+      r = peer;
+    }
+    const auto [peer, message] = awaited(*first);
+    return Verdict{.kind = Kind::kEachOther,
+                   .rank = peer,
+                   .peer = *first,
+                   .in = tag_words(message),
+                   .still_s = of(*first).still_s,
+                   .certain = true,
+                   .text = fmt::format(
+                       "all ranks have waited for each other for {}, and nothing is on its way: {}",
+                       format_duration(of(*first).still_s),
+                       chain)};
+  }
+
+  /// A message that the rank waits for, with its sender; sender -1: none.
+  std::pair<int, Message> awaited(int rank) const {
+    for (int p = 0; p < count(); ++p)
+      if (awaits(of(rank), p)) return {p, link_of(of(rank), p).in};
+    return {-1, {}};
+  }
+
+  std::optional<Verdict> slow() const {
+    std::optional<Verdict> slowest;
+    double most = limits_.slow_factor;
+    for (int r = 0; r < count(); ++r) {
+      std::vector<double> others;
+      for (int o = 0; o < count(); ++o)
+        if (o != r && of(o).micro_batch_s) others.push_back(*of(o).micro_batch_s);
+      if (!of(r).micro_batch_s || std::ssize(others) + 1 < count() || others.empty()) continue;
+      const auto middle = others.begin() + std::ssize(others) / 2;
+      std::nth_element(others.begin(), middle, others.end());
+      if (*middle <= 0 || *of(r).micro_batch_s < most * *middle) continue;
+      most = *of(r).micro_batch_s / *middle;
+      slowest =
+          Verdict{.kind = Kind::kSlow,
+                  .rank = r,
+                  .in = work_of(of(r).page),
+                  .text = fmt::format(
+                      "rank {} is slow, and goes on: it takes {} for a micro-batch, the others "
+                      "{}; they wait for it in each step",
+                      r,
+                      format_duration(*of(r).micro_batch_s),
+                      format_duration(*middle))};
+    }
+    return slowest;
+  }
+
+  std::span<const RankSight> ranks_;
+  const OnTheWay& on_the_way_;
+  const Limits& limits_;
+};
+
+}  // namespace
+
+std::string in_words(const flight::Snapshot& p) {
+  const std::string after = fmt::format(", after step {}", p.step);
+  switch (p.activity) {
+    case Activity::kOp: return with_place(p.op, p) + after;
+    case Activity::kFile: return fmt::format("{} of {}{}", p.call, p.path, after);
+    case Activity::kData: return "the next batch of data" + after;
+    case Activity::kChip: return fmt::format("waiting for its chip ({}){}", p.chip_ops, after);
+    case Activity::kMessages: {
+      for (size_t r = 0; r < p.links.size(); ++r)
+        if (p.links[r].in.purpose != 0)
+          return fmt::format("waiting for {} of rank {}{}", tag_words(p.links[r].in), r, after);
+      for (size_t r = 0; r < p.links.size(); ++r)
+        if (p.links[r].out.purpose != 0)
+          return fmt::format("sending {} to rank {}{}", tag_words(p.links[r].out), r, after);
+      return "messages" + after;
+    }
+    case Activity::kMeeting: return "finding the other ranks";
+    case Activity::kLeaving: return "leaving" + after;
+    case Activity::kHost: break;
+  }
+  return work_of(p) + after;
+}
+
+std::optional<Verdict> judge(std::span<const RankSight> ranks,
+                             const OnTheWay& on_the_way,
+                             const Limits& limits) {
+  return Judge(ranks, on_the_way, limits).verdict();
+}
+
+}  // namespace ferry::hang

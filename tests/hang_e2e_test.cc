@@ -1,0 +1,189 @@
+// The built program as several processes of which one comes to a standstill, in an op, a message, a file, at a
+// signal: who and in what is said within seconds, and of runs that only are slow nothing is.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <csignal>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "trains.h"
+
+namespace {
+
+using namespace ferry::program;
+
+/// One thing that comes to a standstill, and what must be said of it.
+struct Hang {
+  std::string name;
+  int ranks;
+  std::string fault;  // FERRY_FAULT
+  int rank;           // to blame
+  std::string in;     // HangStatus::in
+  Strings says;       // of the sentence
+  Strings more = {};  // settings
+};
+
+class HangE2e : public Trains {
+ protected:
+  static void SetUpTestSuite() { begin_folder(); }
+
+  static Strings launch(int ranks, const std::string& run, const Strings& more = {}) {
+    Strings args = {"launch", "-n", std::to_string(ranks), "--"};
+    for (const std::string& a : train(run, {"--train.micro_batch_tokens=64"})) args.push_back(a);
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+
+  struct Said {
+    nlohmann::json verdict;
+    double after_s = 0;  // since the last step was done: longer than since the hang
+  };
+  /// The first verdict that a run's supervisor shows.
+  static std::optional<Said> verdict_of(const std::string& run) {
+    const auto status = nlohmann::json::parse(read(path(run) + "/status.json"), nullptr, false);
+    if (status.is_discarded() || !status.contains("verdict")) return std::nullopt;
+    Said said{.verdict = status["verdict"]};
+    const std::string metrics = read(path(run) + "/metrics.jsonl");
+    const size_t last = metrics.rfind("\"unix_ms\":");
+    if (last != std::string::npos)
+      said.after_s = static_cast<double>(status["written_unix_ms"].get<int64_t>() -
+                                         std::strtoll(metrics.c_str() + last + 10, nullptr, 10)) /
+                     1000;
+    return said;
+  }
+  static bool told_nothing(const std::string& output) {
+    for (const char* what : {"has been in",
+                             "stood still",
+                             "has stopped",
+                             "has waited for",
+                             "nothing has arrived",
+                             "have waited",
+                             "is slow"})
+      if (output.find(what) != std::string::npos) return false;
+    return true;
+  }
+};
+
+TEST_F(HangE2e, WhoHangsAndInWhatIsSaidInSeconds) {
+  const std::vector<Hang> hangs = {
+      {"op",
+       3,
+       "op.rms_norm@1:300:hang",
+       1,
+       "rms_norm",
+       {"uses no processor", "ranks 0 and 2 wait"}},
+      {"layer", 2, "op.attention.2@0:20:hang", 0, "attention", {"layer 2"}},
+      {"spin", 2, "op.linear@1:900:spin", 1, "linear", {"has been in linear"}},
+      {"update", 2, "op.adamw@1:30:hang", 1, "adamw", {"update"}},
+      {"stop", 3, "op.swiglu@2:60:stop", 2, "swiglu", {"SIGSTOP", "kill -CONT"}},
+      {"half", 2, "comm.send@1:300:hang", 1, "", {"while it sends to rank 0"}},
+      {"receive", 2, "comm.receive@0:200:hang", 0, "", {"while it receives from rank 1"}},
+      {"link", 3, "comm.lose@2:150:eio", 2, "", {"nothing has arrived from rank 2"}},
+      {"data", 2, "data.read@1:20:hang", 1, "data", {"its next batch of data"}},
+      {"save", 2, "file.sync@0:9:hang", 0, "sync", {"a file system", "sync of"}},
+      {"host", 3, "beat.train@1:25:hang", 1, "", {"between two ops"}},
+      {"held", 2, "beat.evaluate@0:6:hang", 0, "", {"rank 1 waits"}},
+      {"alone", 1, "op.moe_gather@0:90:hang", 0, "moe_gather", {"rank 0 has been in"}},
+      {"backward",
+       4,
+       "op.rms_norm_backward.1@3:40:hang",
+       3,
+       "rms_norm_backward",
+       {"backward, layer 1"}},
+  };
+  std::vector<double> seconds;
+  for (size_t begin = 0; begin < hangs.size(); begin += 4) {  // so many at the same time
+    const size_t end = std::min(hangs.size(), begin + 4);
+    std::vector<std::unique_ptr<Program>> programs;
+    for (size_t i = begin; i < end; ++i) {
+      const Hang& h = hangs[i];
+      Strings more = {"--supervisor.hang_patience_s=0"};
+      more.insert(more.end(), h.more.begin(), h.more.end());
+      programs.push_back(std::make_unique<Program>(root_ / ("log-" + h.name),
+                                                   launch(h.ranks, h.name, more),
+                                                   Environment{{"FERRY_FAULT", h.fault}}));
+    }
+    for (size_t i = begin; i < end; ++i) {
+      const Hang& h = hangs[i];
+      Program& p = *programs[i - begin];
+      std::optional<Said> said;
+      ASSERT_TRUE(wait_for([&] { return (said = verdict_of(h.name)) || p.ended(); }));
+      ASSERT_TRUE(said) << h.name << " ended:\n" << p.output();
+      const std::string text = said->verdict["text"];
+      EXPECT_TRUE(said->verdict["hangs"]) << h.name << ": " << text;
+      EXPECT_EQ(said->verdict["rank"], h.rank) << h.name << ": " << text;
+      if (!h.in.empty()) {
+        EXPECT_EQ(said->verdict["in"], h.in) << h.name << ": " << text;
+      }
+      for (const std::string& s : h.says)
+        EXPECT_NE(text.find(s), std::string::npos)
+            << h.name << ": '" << s << "' is not in: " << text;
+      EXPECT_TRUE(wait_for([&] { return p.said(text); })) << "the log tells it, too";
+      EXPECT_LT(said->after_s, 10) << h.name << ": " << text;
+      seconds.push_back(said->after_s);
+      std::printf("%-9s %4.1f s  %s\n", h.name.c_str(), said->after_s, text.c_str());
+    }
+  }
+  std::sort(seconds.begin(), seconds.end());
+  std::printf("verdicts %zu, after %.1f s in the middle, %.1f s at most\n",
+              seconds.size(),
+              seconds[seconds.size() / 2],
+              seconds.back());
+}
+
+TEST_F(HangE2e, WhatCannotGoOnIsEndedSoonAndTheRunFinishesTheSame) {
+  ran(train("undisturbed", {"--train.micro_batch_tokens=64"}));
+  const Ended e = end_of(launch(2, "stopped", {"--supervisor.hang_patience_s=4"}),
+                         {{"FERRY_FAULT", "op.attention@1:50:stop"}});
+  // Each of its successors is stopped at the same place, if it comes so far: checkpoints carry it past.
+  EXPECT_EQ(e.status, 0) << e.output;
+  EXPECT_NE(e.output.find("supervisor.hang_patience_s): ending the worker"), std::string::npos)
+      << e.output;
+  expect_same(trace("stopped"), trace("undisturbed"), "stopped");
+}
+
+TEST_F(HangE2e, WhoGoesOnIsSaidToAndHangsNoMore) {
+  const std::string run = "continued";
+  Program p(root_ / "log",
+            launch(2, run, {"--supervisor.hang_patience_s=0"}),
+            {{"FERRY_FAULT", "op.attention@1:50:stop"}});
+  ASSERT_TRUE(wait_for([&] { return verdict_of(run) || p.ended(); }));
+  const auto status = nlohmann::json::parse(read(path(run) + "/status.json"));
+  const std::string shown = ran({"status", path(run)});
+  EXPECT_NE(shown.find("hangs      a signal (SIGSTOP) has stopped rank 1"), std::string::npos)
+      << shown;
+  ASSERT_EQ(::kill(status["ranks"][1]["pid"].get<pid_t>(), SIGCONT), 0);
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(p.said("rank 1 goes on")) << p.output();
+  EXPECT_FALSE(verdict_of(run));
+}
+
+TEST_F(HangE2e, EightRanksOnABusyMachineAreNotSaidToHang) {
+  std::vector<std::unique_ptr<Program>> busy;
+  std::vector<pid_t> loops;
+  for (int i = 0; i < 6; ++i) {
+    const pid_t pid = ::fork();
+    if (pid == 0)
+      for (volatile bool ever = true; ever;) {
+      }
+    loops.push_back(pid);
+  }
+  const Ended e = end_of(launch(8,
+                                "busy",
+                                {"--train.micro_batch_tokens=64",
+                                 "--train.tokens_per_step=1024",
+                                 "--train.steps=60",
+                                 "--supervisor.hang_verdict_s=1"}));
+  for (const pid_t pid : loops) {
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+  }
+  EXPECT_EQ(e.status, 0) << e.output;
+  EXPECT_TRUE(told_nothing(e.output)) << e.output;
+}
+
+}  // namespace
