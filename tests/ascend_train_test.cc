@@ -125,6 +125,21 @@ TEST_F(AscendTrain, InterruptedByFaultsEndsWithTheSameBytes) {
   }
 }
 
+// Long before its timeout.
+TEST_F(AscendTrain, AHangOfTheChipIsToldInSecondsWithItsOp) {
+  Program p(root_ / "log",
+            train("hung", "ascend"),
+            {{"FERRY_ASCEND_LIBRARIES", FERRY_ASCEND_SIM},
+             {"XDG_STATE_HOME", path("notes")},
+             {"FERRY_ASCEND_SIM_FAULT", "507046@81:RmsNormGrad"},
+             {"FERRY_ASCEND_TIMEOUT_S", "100"}});
+  ASSERT_TRUE(wait_for([&] {
+    return p.said("the chip of rank 0 has ended nothing for ") || p.ended();
+  })) << p.output();
+  const std::string said = p.output().substr(p.output().find("the chip of rank 0"));
+  EXPECT_NE(said.find("rms_norm_backward"), std::string::npos) << said;
+}
+
 // The pool keeps what was freed. A chip that is full is first given that back.
 TEST_F(AscendTrain, OutOfMemoryIsCuredByWhatThePoolKeeps) {
   const Ended e = end_of(train("tight", "ascend"),

@@ -122,6 +122,21 @@ TEST_F(CudaTrain, EachFaultIsNamedAndEndsWithTheSameBytes) {
   }
 }
 
+// Long before its timeout.
+TEST_F(CudaTrain, AHangOfTheGpuIsToldInSecondsWithItsOp) {
+  Program p(root_ / "log",
+            train("hung", "cuda", kShortRun),
+            {{"FERRY_CUDA_LIBRARIES", FERRY_NVIDIA_SIM},
+             {"XDG_STATE_HOME", path("notes")},
+             {"FERRY_NVIDIA_SIM_FAULT", "hang@5:mean_loss"}});
+  ASSERT_TRUE(wait_for([&] {
+    return p.said("the chip of rank 0 has ended nothing for ") || p.ended();
+  })) << p.output();
+  const std::string said = p.output().substr(p.output().find("the chip of rank 0"));
+  EXPECT_NE(said.find("mean_loss"), std::string::npos) << said;
+  EXPECT_NE(said.find("after step 4"), std::string::npos) << said;
+}
+
 // The pool keeps what was freed. A GPU that is full is first given that back.
 TEST_F(CudaTrain, OutOfMemoryIsCuredByWhatThePoolKeeps) {
   const Ended e = end_of(

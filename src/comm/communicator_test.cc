@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "base/fault.h"
+#include "base/flight_reader.h"
 #include "comm/rendezvous.h"
 #include "comm/socket_communicator.h"
 
@@ -225,6 +226,62 @@ TEST(Communicator, WhoIsSilentIsNamedWhileWaitedForAndAtTheEnd) {
         << e.what();
   }
   EXPECT_EQ(waited_for, 1);
+}
+
+// What a supervisor makes its verdict of, should the wait never end.
+TEST(Communicator, TheFlightRecordSaysWhatIsWaitedForAndWhatEachLinkHasCarried) {
+  const Ranks all = in_process(3);
+  const flight::Own own;
+  const std::vector<std::byte> out(100);
+  std::vector<std::byte> in(8);
+  all[0]->send(1, {Purpose::kWeights, 12, 1}, out);
+  all[0]->receive(1, {Purpose::kGradients, 12, 3}, in);
+  flight::Snapshot waits;
+  all[0]->when_waiting([&](int peer) {
+    EXPECT_EQ(peer, 1);
+    waits = own.read(3);
+  });
+  EXPECT_THROW(all[0]->finish(1.5), LinkError);
+  constexpr uint64_t kAround = 24 + 32;  // a header, a digest
+  EXPECT_EQ(waits.activity, flight::Activity::kMessages);
+  EXPECT_EQ(waits.exchanges, 1u);
+  EXPECT_GE(waits.looks, 2u) << "it lives";
+  EXPECT_EQ(waits.links[1].in,
+            (flight::Message{static_cast<uint32_t>(Purpose::kGradients), 3, 12, 8 + kAround, 0}));
+  EXPECT_EQ(waits.links[1].out.purpose, 0u) << "the system has taken it";
+  EXPECT_EQ(waits.links[1].sent, 100 + kAround);
+  EXPECT_EQ(waits.links[1].received, 0u);
+  EXPECT_EQ(waits.links[2].in.purpose, 0u);
+  EXPECT_EQ(own.read(3).activity, flight::Activity::kHost) << "it was thrown out of it";
+}
+
+TEST(Communicator, AMessageThatTheSystemDoesNotTakeIsStillToBeSent) {
+  const Ranks all = in_process(2);
+  const flight::Own own;
+  const std::vector<std::byte> out(size_t{1} << 24);
+  all[0]->send(1, {Purpose::kWeights, 12, 1}, out);
+  EXPECT_THROW(all[0]->finish(0.3), LinkError);
+  const flight::Snapshot s = own.read(2);
+  EXPECT_EQ(s.links[1].out.purpose, static_cast<uint32_t>(Purpose::kWeights));
+  EXPECT_GT(s.links[1].out.done, 0u);
+  EXPECT_LT(s.links[1].out.done, out.size());
+  EXPECT_EQ(s.links[1].out.done, s.links[1].sent);
+  EXPECT_EQ(s.peer, 1);
+  EXPECT_TRUE(s.sending);
+}
+
+TEST(Communicator, ALostLinkIsOneThatHasSentMoreThanArrives) {
+  const Ranks all = in_process(2);
+  const flight::Own own;
+  arm_faults("comm.lose:1:eio");
+  const std::vector<std::byte> out(100);
+  all[0]->send(1, {Purpose::kStop, 1, 0}, out);
+  all[0]->finish(kPatienceS);
+  arm_faults("");
+  EXPECT_GT(own.read(2).links[1].sent, out.size());
+  std::vector<std::byte> in(100);
+  all[1]->receive(0, {Purpose::kStop, 1, 0}, in);
+  EXPECT_THROW(all[1]->finish(0.2), LinkError) << "nothing came";
 }
 
 TEST(Communicator, AnotherMessageThanExpectedIsNotTakenForIt) {

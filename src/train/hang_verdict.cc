@@ -47,6 +47,11 @@ const flight::Snapshot::Link& link_of(const RankSight& r, int peer) {
 bool awaits(const RankSight& r, int peer) { return link_of(r, peer).in.purpose != 0; }
 bool sends(const RankSight& r, int peer) { return link_of(r, peer).out.purpose != 0; }
 
+/// "training", without how far.
+std::string work_of(const flight::Snapshot& p) {
+  return supervisor::in_words(supervisor::Heartbeat{.work = static_cast<Work>(p.work)});
+}
+
 /// Where in a step.
 std::string place_of(const flight::Snapshot& p) {
   std::string words;
@@ -59,12 +64,8 @@ std::string place_of(const flight::Snapshot& p) {
   const bool training = work == Work::kTraining || work == Work::kFirstStep;
   if (training && (p.pass == Pass::kForward || p.pass == Pass::kBackward))
     add(fmt::format("micro-batch {}", p.done + 1));
+  if (!training) add(work_of(p));
   return words;
-}
-
-/// "training", without how far.
-std::string work_of(const flight::Snapshot& p) {
-  return supervisor::in_words(supervisor::Heartbeat{.work = static_cast<Work>(p.work)});
 }
 
 /// A name with where in a step it was, "matmul (backward, layer 3)".
