@@ -99,7 +99,7 @@ TEST_F(HangE2e, WhoHangsAndInWhatIsSaidInSeconds) {
       {"data", 2, "data.read@1:20:hang", 1, "data", {"its next batch of data"}},
       {"save", 2, "file.sync@0:9:hang", 0, "sync", {"a file system", "sync of"}},
       {"host", 3, "beat.train@1:25:hang", 1, "", {"between two ops"}},
-      {"held", 2, "beat.evaluate@0:6:hang", 0, "", {"rank 1 waits"}},
+      {"held", 2, "beat.evaluate@0:3:hang", 0, "", {"rank 1 waits"}},
       {"alone", 1, "op.permute@0:60:hang", 0, "permute", {"rank 0 has been in"}},
       {"backward",
        4,

@@ -302,15 +302,15 @@ class Judge {
         .in = tag_words(here.in),
         .still_s = longest_s,
         .certain = false,  // networks come back
-        .text = fmt::format(
-            "nothing has arrived from rank {} at rank {} for {}, which waits for {}: {} bytes were "
-            "sent, {} have come; both ranks are alive, the link between them is not",
-            from,
-            to,
-            format_duration(longest_s),
-            in_words(here.in),
-            there.sent,
-            here.received)};
+        .text = fmt::format("nothing has arrived from rank {} at rank {} for {}: {} are missing; "
+                            "{} bytes were sent, {} "
+                            "have come; both ranks are alive, the link between them is not",
+                            from,
+                            to,
+                            format_duration(longest_s),
+                            in_words(here.in),
+                            there.sent,
+                            here.received)};
   }
 
   /// Nobody works, and all that was sent has arrived: what somebody waits for nobody is going to send.
@@ -360,30 +360,41 @@ class Judge {
     return {-1, {}};
   }
 
+  /// In the middle of all but this one.
+  double others_s(int rank, size_t window) const {
+    std::vector<double> others;
+    for (int o = 0; o < count(); ++o)
+      if (o != rank) others.push_back(of(o).micro_batch_s[window]);
+    const auto middle = others.begin() + std::ssize(others) / 2;
+    std::nth_element(others.begin(), middle, others.end());
+    return *middle;
+  }
+
+  /// In every window: by chance it is one rank in one of them, and another in the next.
   std::optional<Verdict> slow() const {
-    std::optional<Verdict> slowest;
-    double most = limits_.slow_factor;
-    for (int r = 0; r < count(); ++r) {
-      std::vector<double> others;
-      for (int o = 0; o < count(); ++o)
-        if (o != r && of(o).micro_batch_s) others.push_back(*of(o).micro_batch_s);
-      if (!of(r).micro_batch_s || std::ssize(others) + 1 < count() || others.empty()) continue;
-      const auto middle = others.begin() + std::ssize(others) / 2;
-      std::nth_element(others.begin(), middle, others.end());
-      if (*middle <= 0 || *of(r).micro_batch_s < most * *middle) continue;
-      most = *of(r).micro_batch_s / *middle;
-      slowest =
-          Verdict{.kind = Kind::kSlow,
-                  .rank = r,
-                  .in = work_of(of(r).page),
-                  .text = fmt::format(
-                      "rank {} is slow, and goes on: it takes {} for a micro-batch, the others "
-                      "{}; they wait for it in each step",
-                      r,
-                      format_duration(*of(r).micro_batch_s),
-                      format_duration(*middle))};
+    const size_t windows = of(0).micro_batch_s.size();
+    for (int r = 0; r < count() && count() > 1 && windows > 0; ++r) {
+      double mine_s = 0, theirs_s = 0;
+      bool always = true;
+      for (size_t w = 0; w < windows; ++w) {
+        const double mine = of(r).micro_batch_s[w], theirs = others_s(r, w);
+        always = always && mine >= limits_.slow_factor * theirs;
+        mine_s += mine / static_cast<double>(windows);
+        theirs_s += theirs / static_cast<double>(windows);
+      }
+      if (always)
+        return Verdict{
+            .kind = Kind::kSlow,
+            .rank = r,
+            .in = work_of(of(r).page),
+            .text = fmt::format(
+                "rank {} is slow, and goes on: its micro-batches take {:.1f} times those "
+                "of the others ({:.3g} s); they wait for it in each step",
+                r,
+                mine_s / theirs_s,
+                theirs_s)};
     }
-    return slowest;
+    return std::nullopt;
   }
 
   std::span<const RankSight> ranks_;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/flight_reader.h"
 
@@ -25,8 +26,8 @@ struct RankSight {
   char state = '?';     // proc(5)
   bool settled = true;  // what it is at it has done before: it knows how long things take
   bool ended = false;
-  // Of a micro-batch lately, if it made enough of them to tell.
-  std::optional<double> micro_batch_s = {};
+  // Of a micro-batch, in each of the last windows; empty: not known.
+  std::vector<double> micro_batch_s = {};
 };
 
 struct Limits {

@@ -24,7 +24,8 @@ constexpr double kSlowDisk = 20e6;       // bytes a second that a sync can count
 constexpr double kSlowMessages = 100e6;  // and hashing a message
 constexpr double kSleepShare = 0.05;     // of a processor, by the threads that look after things
 constexpr double kTickS = 0.03;          // in which the system counts a processor's time
-constexpr int64_t kStepsMin = 4;         // over which speeds are compared
+constexpr int kWindows = 3;
+constexpr int64_t kStepsMin = 4;  // over which speeds are compared, in each window
 constexpr double kSlowAgainS = 60;
 
 /// What is compared with its like: "op 3 matmul".
@@ -110,7 +111,8 @@ void HangWatch::follow(Rank& r, const Look& look, double now_s, bool first) {
   if (look.page.work != r.page.work && !first) r.done_works.insert(r.page.work);
   if (look.page.step != r.page.step || first)
     r.made.push_back({look.page.step, now_s, look.page.micro_batches, look.page.micro_batch_us});
-  while (std::ssize(r.made) > kStepsMin + 1 && r.made.back().at_s - r.made[1].at_s > 2 * window_s())
+  while (std::ssize(r.made) > kWindows * kStepsMin + 1 &&
+         r.made.back().at_s - r.made[1].at_s > 2 * kWindows * window_s())
     r.made.pop_front();
   if (moved) {
     r.moved_s = now_s;
@@ -187,27 +189,37 @@ RankSight HangWatch::sight_of(const Rank& r, const Look& look, double now_s) con
   return s;
 }
 
-/// Over steps that all have made, because what else the machine does changes from one to the next.
+/// Over steps that all have made, because what else the machine does changes from one to the next; and over some
+/// windows of them, because it also falls on one rank or another by chance.
 void HangWatch::compare_speeds(std::vector<RankSight>& sights) const {
-  int64_t first = 0, last = std::numeric_limits<int64_t>::max();
+  int64_t last = std::numeric_limits<int64_t>::max();
   for (const Rank& r : ranks_) {
     if (r.made.empty()) return;
-    first = std::max(first, r.made.front().step);
     last = std::min(last, r.made.back().step);
   }
   const auto at = [](const Rank& r, int64_t step) {
-    return *std::find_if(
+    return std::find_if(
         r.made.rbegin(), r.made.rend(), [&](const Rank::Made& m) { return m.step <= step; });
   };
-  std::vector<double> seconds;
-  for (const Rank& r : ranks_) {
-    if (last - first < kStepsMin || last < r.made.front().step) return;
-    const Rank::Made from = at(r, first), to = at(r, last);
-    const int64_t made = to.micro_batches - from.micro_batches;
-    if (made < kStepsMin || to.at_s - from.at_s < window_s()) return;
-    seconds.push_back(static_cast<double>(to.us - from.us) / 1e6 / static_cast<double>(made));
+  std::vector<std::vector<double>> seconds(ranks_.size());
+  for (int window = 0; window < kWindows; ++window) {
+    const auto to = at(ranks_[0], last);
+    auto from = to;
+    while (from != ranks_[0].made.rend() &&
+           (last - from->step < kStepsMin || to->at_s - from->at_s < window_s()))
+      ++from;
+    if (from == ranks_[0].made.rend()) return;
+    for (size_t r = 0; r < ranks_.size(); ++r) {
+      const auto began = at(ranks_[r], from->step), ended = at(ranks_[r], last);
+      if (began == ranks_[r].made.rend() || ended == ranks_[r].made.rend()) return;
+      const int64_t made = ended->micro_batches - began->micro_batches;
+      if (made < kStepsMin) return;
+      seconds[r].push_back(static_cast<double>(ended->us - began->us) / 1e6 /
+                           static_cast<double>(made));
+    }
+    last = from->step;
   }
-  for (size_t r = 0; r < sights.size(); ++r) sights[r].micro_batch_s = seconds[r];
+  for (size_t r = 0; r < sights.size(); ++r) sights[r].micro_batch_s = std::move(seconds[r]);
 }
 
 void HangWatch::follow_links(double now_s) {

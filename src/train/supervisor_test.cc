@@ -472,7 +472,8 @@ std::string simulate(uint64_t seed) {
           queue.push_back(Exited{0});
         }
       }
-      if (hung && chance(0.1)) e = Hung{40 * random.uniform(draws++)};
+      if (hung && std::holds_alternative<Tick>(e) && chance(0.1))
+        e = Hung{40 * random.uniform(draws++)};
       queue.insert(queue.begin(), e);
     }
     const Event e = queue.front();
