@@ -82,7 +82,8 @@ struct MessageWords {
 
 struct Page {
   Word<uint64_t> magic;
-  std::atomic<uint64_t> moves{0};
+  Word<uint64_t> own_moves;              // of the thread that works, which alone adds to it
+  std::atomic<uint64_t> other_moves{0};  // of all others
   Word<uint64_t> looks;
   Word<int64_t> step, done, micro_batches, micro_batch_us;
   Word<int32_t> work, layer, peer;
@@ -105,9 +106,9 @@ struct Page {
     peer.set(-1);
     magic.set(kMagic);
   }
-  void move() { moves.fetch_add(1, std::memory_order_relaxed); }
+  void move() { own_moves.set(own_moves.get() + 1); }
   Snapshot read(int ranks) const {
-    Snapshot s{.moves = moves.load(std::memory_order_relaxed),
+    Snapshot s{.moves = own_moves.get() + other_moves.load(std::memory_order_relaxed),
                .looks = looks.get(),
                .step = step.get(),
                .work = work.get(),
@@ -264,7 +265,10 @@ void set_file(Page& page, const char* call, std::string_view path, uint64_t byte
 }  // namespace detail
 
 void moved() {
-  if (Page* const page = g_page.load(std::memory_order_relaxed)) page->move();
+  if (Page* const own = detail::t_page)
+    own->move();
+  else if (Page* const page = g_page.load(std::memory_order_relaxed))
+    page->other_moves.fetch_add(1, std::memory_order_relaxed);
 }
 
 void looked() {
