@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Speed of reinforcement learning beside TRL's GRPOTrainer, in one run: the same model, tasks and settings, on the CPU.
 
-Both sides draw groups of answers at temperature 1 and take one update of all weights from them, in bf16 over f32
-weights. They take turns, and each side's fastest round counts. A token is one of an answer, or one that is run for
-gradients; the rate is theirs by the time of whole steps. The last line is JSON.
+Both sides draw groups of answers at temperature 1 and take one update of all f32 weights from them; Ferry computes in
+bf16, the peer in whichever of bf16 and f32 is faster. They take turns, and each side's fastest round counts. A token is
+one of an answer, or one that is run for gradients; the rate is theirs by the time of whole steps. The last line is JSON.
 """
 import argparse
 import json
@@ -24,8 +24,8 @@ parser.add_argument("--group-size", type=int, default=8)
 parser.add_argument("--tokens-max", type=int, default=64)
 parser.add_argument("--lr", type=float, default=1e-6)
 parser.add_argument("--steps", type=int, default=3, help="measured steps of a round")
-parser.add_argument("--micro", type=int, nargs="+", default=[0, 8],
-                    help="of the peer, answers of a micro-batch; 0: all")
+parser.add_argument("--variants", nargs="+", default=["0/bf16", "0/off", "8/bf16", "8/off"],
+                    help="of the peer: answers of a micro-batch (0: all) and autocast; its fastest counts")
 parser.add_argument("--rounds", type=int, default=2)
 parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
 args = parser.parse_args()
@@ -58,17 +58,19 @@ def ferry():
     return sum(r["tokens_per_s"] * r["seconds"] for r in steps) / sum(r["seconds"] for r in steps)
 
 
-def peer(micro):
+def peer(variant):
+    micro, autocast = variant.split("/")
     said = run([args.python, HERE / "peer" / "rl_peer.py", "--model", args.model, "--tasks", args.tasks,
                 "--groups", args.groups, "--group-size", args.group_size, "--tokens-max", args.tokens_max,
-                "--lr", args.lr, "--steps", args.steps, "--threads", args.threads, "--micro", micro])
+                "--lr", args.lr, "--steps", args.steps, "--threads", args.threads, "--micro", micro,
+                "--autocast", autocast])
     return json.loads(said.strip().splitlines()[-1])["tokens_per_s"]
 
 
 ours, theirs = [], []
 for _ in range(args.rounds):
     ours.append(ferry())
-    theirs += [peer(micro) for micro in args.micro]
+    theirs += [peer(variant) for variant in args.variants]
 print(json.dumps({"model": pathlib.Path(args.model).name, "ferry_tokens_per_s": round(max(ours), 1),
                   "peer_tokens_per_s": round(max(theirs), 1), "ratio": round(max(ours) / max(theirs), 2),
                   "ferry_rounds": ours, "peer_rounds": theirs}))

@@ -20,6 +20,7 @@ parser.add_argument("--lr", type=float, required=True)
 parser.add_argument("--steps", type=int, default=3, help="measured steps")
 parser.add_argument("--warmup", type=int, default=1)
 parser.add_argument("--micro", type=int, default=0, help="answers of a micro-batch; 0: all of a step")
+parser.add_argument("--autocast", choices=["bf16", "off"], default="bf16")
 parser.add_argument("--threads", type=int, default=2)
 args = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(args.threads)
@@ -71,7 +72,7 @@ answers = args.groups * args.group_size
 micro = args.micro or answers
 with tempfile.TemporaryDirectory() as folder:
     config = GRPOConfig(
-        output_dir=folder, use_cpu=True, bf16=True, max_steps=args.warmup + args.steps, learning_rate=args.lr,
+        output_dir=folder, use_cpu=True, bf16=args.autocast == "bf16", max_steps=args.warmup + args.steps, learning_rate=args.lr,
         lr_scheduler_type="constant", per_device_train_batch_size=micro, gradient_accumulation_steps=answers // micro,
         num_generations=args.group_size, max_completion_length=args.tokens_max, temperature=1.0, beta=0.0, epsilon=0.2,
         epsilon_high=0.28, loss_type="dapo", scale_rewards="group", logging_strategy="no", save_strategy="no",
