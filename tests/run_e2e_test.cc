@@ -345,7 +345,7 @@ TEST_F(RunE2e, AFileSizeLimitIsSeenBeforeItIsMet) {
 
 // --- Going on with other settings ----------------------------------------------------------------
 
-TEST_F(RunE2e, ALargerStepGoesOnWhereTheSmallerOnesEnded) {
+TEST_F(RunE2e, StepsOfAnotherSizeGoOnWhereTheEarlierOnesEnded) {
   // Weights that hardly move, so that losses tell which tokens were seen.
   const Strings still = {"--optimizer.lr=1e-12",
                          "--train.compute=f32",
@@ -371,6 +371,15 @@ TEST_F(RunE2e, ALargerStepGoesOnWhereTheSmallerOnesEnded) {
   }
   const Json passport = Json::parse(read(checkpoint("grown", 8) + "/passport.json"));
   EXPECT_EQ(passport.at("statement").at("training").at("tokens"), 4 * 256 + 4 * 512);
+  // And smaller ones go on where larger ones ended.
+  ran(train("shrunk", with(still, {"--train.steps=4", "--train.tokens_per_step=512"})));
+  ran(train("shrunk", with(still, {"--train.steps=8", "--resume"})));
+  const std::vector<Json> shrunk = metrics("shrunk");
+  ASSERT_EQ(shrunk.size(), 8u);
+  for (size_t i = 4; i < 8; ++i) {
+    EXPECT_NEAR(shrunk[i].at("loss").get<double>(), whole[4 + i].at("loss").get<double>(), 1e-4);
+    EXPECT_EQ(shrunk[i].at("tokens"), 4 * 512 + static_cast<int>(i - 3) * 256);
+  }
 }
 
 TEST_F(RunE2e, WhatWasLearntCannotBeChanged) {
