@@ -21,7 +21,7 @@ class FirstParting final : public ops::Observer {
         blocks_(static_cast<int>(model.blocks())),
         judge_([this](const std::string& property, const ops::CallFinding& f) {
           // Beside calls that leave their bounds the judge tells of outputs that lean, which a sound chip's may.
-          if (property == "call" && !found_)
+          if (doctor::of_an_element(property) && !found_)
             found_ = fmt::format("{} in {} on {}: {}",
                                  f.op,
                                  verify::name_of_layer(layer_, blocks_),

@@ -13,8 +13,8 @@
 namespace ferry::doctor {
 
 /// Properties that it finds: "call", an element beyond the bounds of the op's spec; "precision" and "bias", a whole
-/// output that is coarser than its worst element tells, or leans; "float64", sums that are wrong on both; "bits", within bounds, but not the bits that this
-/// device promises (ops::promises_cpu_bits).
+/// output that is coarser than its worst element tells, or leans; "float64", sums that are wrong on both devices;
+/// "bits", within bounds, but not the bits that this device promises (ops::promises_cpu_bits).
 /// Owner: the check that runs the computation, which may be on any device. One thread. Waits for
 /// each call.
 class CallJudge final : public ops::Observer {
