@@ -93,9 +93,39 @@ bool whole(const View& v) {
 
 }  // namespace
 
-bool of_an_element(std::string_view property) { return property == "call" || property == "bits"; }
+bool of_an_element(std::string_view property) {
+  return property == "call" || property == "float64" || property == "bits";
+}
 
 bool has_other_tier() { return other_tier().has_value(); }
+
+namespace {
+
+/// The errors of sampled elements, each in units of what sums of its terms in f32 walk at random: a bound on the worst
+/// one of a deep sum is wide enough to lose whole terms in.
+struct SampledSums {
+  double squares = 0;
+  int64_t count = 0;
+
+  void add(double error, double sum, double term_squares, double depth, DType type, double least) {
+    // Partial sums of n terms grow as the root of n, and each is rounded: in all sqrt(n) / sqrt(2) roundings of
+    // sums as large as sqrt(Σ term²). Sums whose terms have one sign grow faster, up to their own size.
+    const double large = std::max(std::sqrt(term_squares), std::abs(sum));
+    const double walk = 4 * 0x1p-24 * std::sqrt(depth) * large +
+                        (type == DType::kF32 ? 0 : unit_roundoff(type) * std::abs(sum)) + least;
+    squares += (error / walk) * (error / walk);
+    ++count;
+  }
+  double rms() const {
+    return std::sqrt(squares / static_cast<double>(std::max<int64_t>(1, count)));
+  }
+  bool coarse() const {
+    constexpr int64_t kLeast = 4;
+    return count >= kLeast && rms() > 1;
+  }
+};
+
+}  // namespace
 
 std::optional<ops::CallFinding> beside_float64(const ops::RecordedCall& product) {
   const View a = named(product.inputs(), "a").here(), b = named(product.inputs(), "b").here(),
@@ -108,6 +138,7 @@ std::optional<ops::CallFinding> beside_float64(const ops::RecordedCall& product)
                 depth = a.shape[transpose_a ? r : r + 1], batches = r == 1 ? c.shape[0] : 1;
   std::optional<ops::CallFinding> worst;
   double worst_ratio = 1;
+  SampledSums all;
   for (const int64_t batch : places_in(batches))
     for (const int64_t row : places_in(rows))
       for (const int64_t column : places_in(columns)) {
@@ -119,21 +150,26 @@ std::optional<ops::CallFinding> beside_float64(const ops::RecordedCall& product)
           const double x = number_at(v, place);
           return bf16 ? static_cast<double>(bf16_to_f32(f32_to_bf16(static_cast<float>(x)))) : x;
         };
-        double sum = 0, size = 0;
+        double sum = 0, size = 0, squares = 0;
         for (int64_t k = 0; k < depth; ++k) {
           const double term =
               factor(a, transpose_a, row, k, true) * factor(b, transpose_b, column, k, false);
           sum += term;
           size += std::abs(term);
+          squares += term * term;
         }
         const double got = number_at(
             c, (r == 1 ? batch * c.stride[0] : 0) + row * c.stride[r] + column * c.stride[r + 1]);
+        // Each term may be flushed, as may what it is added to.
+        const double least = static_cast<double>(2 * depth + 2) * 0x1p-126;
         const double bound = static_cast<double>(2 * depth + 2) * 0x1p-24 * size +
-                             unit_roundoff(c.dtype) * std::abs(sum) + 0x1p-126;
+                             unit_roundoff(c.dtype) * std::abs(sum) + least;
         const double ratio =
             ops::error_ratio(got, static_cast<double>(static_cast<float>(sum)), bound);
         // What float32 cannot hold depends on the order.
-        if (!std::isfinite(size) || size > 0x1p127 || ratio <= worst_ratio) continue;
+        if (!std::isfinite(size) || size > 0x1p127) continue;
+        all.add(got - sum, sum, squares, static_cast<double>(depth), c.dtype, least);
+        if (ratio <= worst_ratio) continue;
         worst_ratio = ratio;
         worst = ops::CallFinding{.op = product.op(),
                                  .output = "c",
@@ -145,6 +181,14 @@ std::optional<ops::CallFinding> beside_float64(const ops::RecordedCall& product)
                                  .bound = bound,
                                  .elements_out = 1};
       }
+  if (!worst && all.coarse())
+    worst =
+        ops::CallFinding{.op = product.op(),
+                         .output = "c",
+                         .shapes = fmt::format("depth {}, RMS of {} elements", depth, all.count),
+                         .got = all.rms(),
+                         .bound = 1,
+                         .elements_out = all.count};
   return worst;
 }
 
@@ -203,25 +247,24 @@ void CallJudge::after(const ops::OpCall& call) {
     return;
   }
   if (verdict.finding) return found_("call", *verdict.finding);
-  if (judge_precision() && judge_sums() && ops::promises_cpu_bits(call.device.kind())) judge_bits();
+  judge_precision();
+  judge_sums();
+  if (ops::promises_cpu_bits(call.device.kind())) judge_bits();
 }
 
-bool CallJudge::judge_sums() {
-  if (call_->op() != "matmul") return true;
-  const auto finding = beside_float64(*call_);
-  if (finding) found_("float64", *finding);
-  return !finding;
+void CallJudge::judge_sums() {
+  if (call_->op() != "matmul") return;
+  if (const auto finding = beside_float64(*call_)) found_("float64", *finding);
 }
 
 void CallJudge::judge_bits() {
   if (const auto finding = ops::CallFacts(*call_, true).other_bits()) found_("bits", *finding);
 }
 
-bool CallJudge::judge_precision() {
+void CallJudge::judge_precision() {
   constexpr double kOutputsLeast = 64, kDepthLeast = 64;
   const std::string& op = call_->op();
-  if (!among(kProducts, op) && !among(kRoundedOnce, op)) return true;
-  bool fine = true;
+  if (!among(kProducts, op) && !among(kRoundedOnce, op)) return;
   ops::CallFacts facts(*call_, among(kProducts, op));
   const std::vector<ops::RefTensor> expected = facts.expected(), got = facts.written();
   for (size_t o = 0; o < got.size(); ++o) {
@@ -240,7 +283,6 @@ bool CallJudge::judge_precision() {
                        std::abs(p.bias) > 7 &&
                        std::abs(p.bias) * p.rms / std::sqrt(count) > 0.1 * u;
     if (!coarse && !leans) continue;
-    fine = false;
     found_(coarse ? "precision" : "bias",
            {.op = op,
             .output = out.name,
@@ -250,7 +292,6 @@ bool CallJudge::judge_precision() {
             .bound = coarse ? allowed : 7,
             .elements_out = got[o].shape.count()});
   }
-  return fine;
 }
 
 }  // namespace ferry::doctor

@@ -32,8 +32,8 @@ class CallJudge final : public ops::Observer {
   const std::set<std::string>& unjudged() const { return unjudged_; }
 
  private:
-  bool judge_precision();  // false: found something
-  bool judge_sums();       // false: found something
+  void judge_precision();
+  void judge_sums();
   void judge_bits();
 
   std::function<void(const std::string&, const ops::CallFinding&)> found_;

@@ -657,7 +657,7 @@ TEST(Doctor, SumsInTooFewBitsAndRoundingToOneSideAreFound) {
         c.as<float>()[i] *= 1 + (i % 2 == 0 ? 0x1p-15f : -0x1p-15f);
     }
   } coarse;
-  EXPECT_EQ(found_in(coarse, DType::kF32, product), Found{"precision"});
+  EXPECT_EQ(found_in(coarse, DType::kF32, product), (Found{"bits", "float64", "precision"}));
   // Cut instead of rounded where that is within the bound of one rounding, which is up to twice as
   // wide for a mantissa near 2 as the half of a unit in the last place.
   struct Leans final : ops::Observer {
@@ -674,7 +674,7 @@ TEST(Doctor, SumsInTooFewBitsAndRoundingToOneSideAreFound) {
       }
     }
   } leans;
-  EXPECT_EQ(found_in(leans, DType::kBF16, scaled), Found{"bias"});
+  EXPECT_EQ(found_in(leans, DType::kBF16, scaled), (Found{"bias", "bits"}));
   // One bit of one element, far within any bound: another bit than every CPU has.
   struct OneBit final : ops::Observer {
     void after(const ops::OpCall& call) override {
@@ -729,6 +729,65 @@ TEST(Doctor, SumsAreJudgedByFloat64BesideTheCpusKernel) {
       }
 }
 
+/// What float64 says of [m, depth] [depth, n] from a kernel that leaves out the last terms.
+std::optional<ops::CallFinding> beside_float64_of(int64_t depth,
+                                                  DType dtype,
+                                                  const std::vector<float>& values,
+                                                  int64_t lost) {
+  constexpr int64_t m = 9, n = 8;
+  struct Records final : ops::Observer {
+    void before(const ops::OpCall& call) override {
+      recorded.emplace(call, [](const View&) { return false; });
+    }
+    void after(const ops::OpCall& call) override {
+      recorded->launched(call);
+      recorded->fetch();
+    }
+    std::optional<ops::RecordedCall> recorded;
+  } whole;
+  struct Replaces final : ops::Observer {
+    void after(const ops::OpCall& call) override {
+      const View& c = call.outputs.front().view;
+      std::memcpy(c.data, with.data(), static_cast<size_t>(c.count()) * size_of(c.dtype));
+    }
+    std::vector<char> with;
+  } replaces;
+  const auto of = [&](int64_t rows, int64_t columns, bool cut, size_t from) {
+    std::vector<float> v;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < columns; ++c)
+        v.push_back(cut && c >= depth - lost
+                        ? 0.0f
+                        : values[(from + static_cast<size_t>(r * columns + c)) % values.size()]);
+    Tensor t = Tensor::empty({rows, columns}, dtype, cpu_device());
+    t.assign_f32(v);
+    return t;
+  };
+  const Tensor a = of(m, depth, false, 0), b = of(n, depth, false, 7);
+  const Tensor less =
+      ops::matmul(of(m, depth, true, 0), b, {.transpose_b = true, .out = DType::kF32});
+  replaces.with.resize(less.bytes());
+  less.copy_bytes_to(replaces.with.data());
+  const ops::Observing replacing(replaces), recording(whole);  // the last one hears of it last
+  static_cast<void>(ops::matmul(a, b, {.transpose_b = true, .out = DType::kF32}));
+  return beside_float64(*whole.recorded);
+}
+
+TEST(Doctor, ALostTermOfADeepSumIsFoundAndTinyTermsAreNone) {
+  std::vector<float> normal;
+  const Random random(3, RandomPurpose::kTest, 0x0F64);
+  for (uint64_t i = 0; i < 99'991; ++i) normal.push_back(static_cast<float>(random.normal(i)));
+  for (const DType dtype : {DType::kF32, DType::kBF16})
+    for (const int64_t depth : {300, 7168, 18432}) {
+      EXPECT_FALSE(beside_float64_of(depth, dtype, normal, 0)) << depth;
+      EXPECT_TRUE(beside_float64_of(depth, dtype, normal, 1)) << depth;
+      // Products below the smallest normal number are flushed, each by itself.
+      for (const float tiny : {1e-19f, 9e-20f, 1e-20f})
+        EXPECT_FALSE(beside_float64_of(depth, dtype, {tiny}, 0)) << depth << " of " << tiny;
+      EXPECT_FALSE(beside_float64_of(depth, dtype, {1.0f, 3.0f, 2.5f}, 0)) << depth;
+    }
+}
+
 TEST(Doctor, SpecialNumbersAndWhatIsLeftAloneAreNoOtherBits) {
   struct Bits final : ops::Observer {
     void before(const ops::OpCall& call) override {
@@ -753,6 +812,8 @@ TEST(Doctor, SpecialNumbersAndWhatIsLeftAloneAreNoOtherBits) {
   };
   EXPECT_FALSE(scaled());
   bits.change = [](const View& y) { y.as<uint32_t>()[2] ^= 1; };  // another NaN
+  EXPECT_FALSE(scaled());
+  bits.change = [](const View& y) { y.as<uint32_t>()[3] = 0x80800000; };  // lifted by rounding
   EXPECT_FALSE(scaled());
   bits.change = [](const View& y) { y.as<uint32_t>()[3] ^= 0x80000000; };  // 0 for -0
   const std::optional<ops::CallFinding> zero = scaled();
