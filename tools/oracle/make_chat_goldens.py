@@ -296,6 +296,20 @@ EXPRESSIONS = [
     "{{ [nope] }} {{ (nope,) }} {{ {'a': nope} }} {{ [nope]|join('-') }}| {{ nope ~ 'a' }}",
     "{{ 5.3 % 0.1 }} {{ 5.3 // 0.1 }} {{ -5.3 % 0.1 }} {{ -5.3 // 0.1 }} {{ 1 % -0.3 }} {{ 0.0 // -2 }} {{ -1.0 % 1 }} {{ 1e300 % 7 }}",
     "{{ [{'a': 'B', 'i': 1}, {'a': 'c', 'i': 2}, {'a': 'b', 'i': 3}]|sort(attribute='a', reverse=true) }} {{ {'b': 'X', 'A': 'y'}|dictsort(by='value') }} {{ '\u3000a\t b\x1c c'.split() }} {{ 'aaa'.rfind('aa') }} {{ {'a': 1, 'b': 2} == {'b': 2, 'a': 1} }} {{ {'a': 1} == {'a': 2} }} {{ ['b', 'a', 'B']|unique|list }} {{ 'x' is in {'x': 1} }} {{ '\u00e9\u4e2da'|last }}",
+    # What is made as it is asked for: true, without a length, given out once.
+    "{% if none|selectattr('a') %}yes{% endif %}{% if [{'r': 1}]|selectattr('r', 'eq', 2) %}yes{% endif %} {{ not ([]|select) }} {{ ([]|reject('none'))|default('d', true)|list }} {{ ({}|items) and 1 }} {{ ([]|unique) and 1 }} {{ ([]|reverse) and 1 }}",
+    "{% set x = [1, 2, 3]|select('odd') %}{{ x|list }}{{ x|list }} {% set y = [1]|map('string') %}{% for a in y %}{{ a }}{% endfor %}{% for a in y %}{{ a }}{% else %}none{% endfor %} {% set z = [2, 1]|reverse %}{{ z|join }}{{ z|join }}",
+    "{{ ([1]|select) == [1] }} {{ ([1]|select) is sequence }} {{ ([1]|select) is iterable }} {{ (['a']|map('upper'))[0] }} {{ ['a']|map('upper')|reverse|length }} {{ 'B' in (['a', 'b']|map('upper')) }} {{ [1, 2]|select|first }} {% set x = [1]|select %}{{ x == x }} {{ x == [1]|select }}",
+    "{{ [1]|select|length }}",
+    "{{ [1]|select|last }}",
+    "{{ ['a']|map('upper') + ['b'] }}",
+    "{{ ['a']|map('upper')|tojson }}",
+    "{{ {'a': 1}|items|length }}",
+    "{{ [2, 1]|reverse|length }}",
+    "{{ [1, 1]|unique|length }}",
+    "{{ none|map()|list }} {{ []|selectattr()|list }} {{ ''|map(nope=1)|list }}",
+    "{{ [1]|map()|list }}",
+    "{{ [1]|selectattr()|list }}",
 ]
 
 

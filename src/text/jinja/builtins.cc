@@ -373,11 +373,13 @@ Value join_filter(Interpreter& in, const Value& v, Reader& args) {
 Value first_filter(Interpreter& in, const Value& v, Reader&) {
   if (v.is(Kind::kText) && !v.text().empty()) return in.item(v, int64_t{0});
   const List items = in.items_of(v);
+  if (v.is(Kind::kGenerator) && !items.empty()) v.leave_rest();
   return items.empty() ? Value::undefined("first of nothing") : items.front();
 }
 
 Value last_filter(Interpreter& in, const Value& v, Reader&) {
   if (v.is(Kind::kText) && !v.text().empty()) return in.item(v, int64_t{-1});
+  if (v.is(Kind::kGenerator)) throw TemplateError("a generator has no last item; use |list");
   const List items = in.items_of(v);
   return items.empty() ? Value::undefined("last of nothing") : items.back();
 }
@@ -390,9 +392,9 @@ List pairs_of(Interpreter& in, const Dict& d) {
 }
 
 Value items_filter(Interpreter& in, const Value& v, Reader&) {
-  if (v.is_undefined()) return List{};
+  if (v.is_undefined()) return Value::generator({});
   if (!v.is(Kind::kDict)) throw TemplateError("items needs a dict");
-  return pairs_of(in, v.dict());
+  return Value::generator(pairs_of(in, v.dict()));
 }
 
 /// Values in the order of the keys beside them; equal ones stay in their order, also when reversed.
@@ -440,7 +442,7 @@ Value unique_filter(Interpreter& in, const Value& v, Reader& args) {
     seen.push_back(key);
     out.push_back(item);
   }
-  return out;
+  return Value::generator(std::move(out));
 }
 
 Value indent_filter(Interpreter& in, const Value& v, Reader& args) {
@@ -575,7 +577,8 @@ const std::map<std::string, Filter, std::less<>>& filters() {
          List items = in.items_of(v);
          std::reverse(items.begin(), items.end());
          if (v.is(Kind::kText)) return in.text(joined(in, items, ""));
-         return items;
+         return v.is(Kind::kGenerator) ? Value(std::move(items))
+                                       : Value::generator(std::move(items));
        }},
       {"attr",
        [](Interpreter& in, const Value& v, Reader& a) { return in.attribute(v, a.text("name")); }},
@@ -583,17 +586,16 @@ const std::map<std::string, Filter, std::less<>>& filters() {
   return all;
 }
 
-/// map, select, reject, selectattr, rejectattr: filters that take a filter or test by name.
+/// map, select, reject, selectattr, rejectattr: filters that take a filter or test by name. Of none or
+/// what is empty they give nothing, whatever they are told to do.
 bool maps_or_selects(const std::string& name) {
   return name == "map" || name == "select" || name == "reject" || name == "selectattr" ||
          name == "rejectattr";
 }
 
-/// What these go through: as in Jinja nothing, where the value is none or empty.
-List mapped_items(Interpreter& in, const Value& v) { return v.truth() ? in.items_of(v) : List{}; }
-
 Value map_filter(Interpreter& in, const Value& v, const Arguments& args) {
   List out;
+  if (!v.truth()) return Value::generator({});
   if (args.positional.empty()) {
     Reader reader("map", args);
     Arguments named = args;
@@ -608,28 +610,31 @@ Value map_filter(Interpreter& in, const Value& v, const Arguments& args) {
         reader.wrong("takes attribute= or the name of a filter");
     }
     if (attribute == nullptr) reader.wrong("takes attribute= or the name of a filter");
-    for (const Value& item : mapped_items(in, v)) {
+    for (const Value& item : in.items_of(v)) {
       Value x = field(in, item, in.str(*attribute));
       out.push_back(x.is_undefined() && otherwise != nullptr ? *otherwise : x);
     }
-    return in.list(std::move(out));
+    in.spend(out.size() * sizeof(Value));
+    return Value::generator(std::move(out));
   }
   Arguments rest{List(args.positional.begin() + 1, args.positional.end()), args.named};
-  for (const Value& item : mapped_items(in, v))
+  for (const Value& item : in.items_of(v))
     out.push_back(apply_filter(in, in.str(args.positional[0]), item, rest));
-  return in.list(std::move(out));
+  in.spend(out.size() * sizeof(Value));
+  return Value::generator(std::move(out));
 }
 
 Value select_filter(Interpreter& in,
                     const std::string& name,
                     const Value& v,
                     const Arguments& args) {
+  if (!v.truth()) return Value::generator({});
   const bool by_field = name.ends_with("attr"), wanted = name.starts_with("select");
   const size_t first = by_field ? 1 : 0;
   if (args.positional.size() < first)
     throw TemplateError(fmt::format("{} needs the name of a field", name));
   List out;
-  for (const Value& item : mapped_items(in, v)) {
+  for (const Value& item : in.items_of(v)) {
     in.spend(0);
     const Value x = by_field ? field(in, item, in.str(args.positional[0])) : item;
     bool holds = x.truth();
@@ -641,7 +646,8 @@ Value select_filter(Interpreter& in,
     }
     if (holds == wanted) out.push_back(item);
   }
-  return in.list(std::move(out));
+  in.spend(out.size() * sizeof(Value));
+  return Value::generator(std::move(out));
 }
 
 // ---- methods
@@ -891,7 +897,8 @@ bool apply_test(Interpreter& in, const std::string& name, const Value& v, const 
   if (name == "sequence")
     return is(v.is(Kind::kText) || v.is(Kind::kList) || v.is(Kind::kDict) || v.is_undefined());
   if (name == "iterable")
-    return is(v.is(Kind::kText) || v.is(Kind::kList) || v.is(Kind::kDict) || v.is_undefined());
+    return is(v.is(Kind::kGenerator) || v.is(Kind::kText) || v.is(Kind::kList) ||
+              v.is(Kind::kDict) || v.is_undefined());
   if (name == "callable") return is(v.is(Kind::kCallable));
   if (name == "odd" || name == "even" || name == "divisibleby") {
     const int64_t by = name == "divisibleby" ? reader.whole("num", 0) : 2;

@@ -188,6 +188,10 @@ List Interpreter::items_of(const Value& v) {
   List out;
   switch (v.kind()) {
     case Value::Kind::kUndefined: break;
+    case Value::Kind::kGenerator:
+      out = v.take();
+      spend(out.size() * sizeof(Value));
+      break;
     case Value::Kind::kList: spend(v.size() * sizeof(Value)); return v.list();
     case Value::Kind::kText:
       for (const std::string_view c : split_characters(v.text())) add(out, std::string(c));
@@ -264,7 +268,8 @@ Interpreter::Flow Interpreter::execute(const Node& node, const ScopePtr& scope, 
 }
 
 Interpreter::Flow Interpreter::loop(const Node& node, const ScopePtr& scope, std::string& out) {
-  List items = items_of(evaluate(*node.kids[0], scope));
+  const Value all = evaluate(*node.kids[0], scope);
+  List items = items_of(all);
   if (node.kids[1]) {
     List kept;
     for (Value& v : items) {
@@ -312,7 +317,10 @@ Interpreter::Flow Interpreter::loop(const Node& node, const ScopePtr& scope, std
         {"cycle", cycle},
         {"changed", changed_function}};
     assign(node.words, v, *inner);
-    if (block(*node.kids[2], inner, out) == Flow::kBreak) break;
+    if (block(*node.kids[2], inner, out) == Flow::kBreak) {
+      if (all.is(Value::Kind::kGenerator)) all.leave_rest();
+      break;
+    }
   }
   return Flow::kNext;
 }
@@ -555,6 +563,13 @@ bool Interpreter::contains(const Value& container, const Value& v) {
       return std::any_of(container.list().begin(), container.list().end(), [&](const Value& item) {
         return equal(item, v);
       });
+    case Value::Kind::kGenerator: {
+      const List items = items_of(container);
+      const auto at = std::find_if(
+          items.begin(), items.end(), [&](const Value& item) { return equal(item, v); });
+      if (at != items.end()) container.leave_rest();
+      return at != items.end();
+    }
     case Value::Kind::kDict:
     case Value::Kind::kNamespace:
       return v.is(Value::Kind::kText) && container.find(v.text()) != nullptr;

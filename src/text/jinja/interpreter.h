@@ -55,7 +55,8 @@ class Interpreter {
   bool less(const Value& a, const Value& b);
   bool contains(const Value& container, const Value& v);
   const Limits& limits() const { return limits_; }
-  /// The items of a list, the characters of a text, the keys of a dict; nothing of undefined.
+  /// The items of a list, the characters of a text, the keys of a dict; nothing of undefined. A
+  /// generator gives its own once.
   List items_of(const Value& v);
   Value attribute(const Value& of, const std::string& name);
   Value item(const Value& of, const Value& index);

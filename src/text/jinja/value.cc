@@ -243,6 +243,24 @@ Value Value::make_namespace(Dict fields) {
   return v;
 }
 
+Value Value::generator(List items) {
+  Value v(std::move(items));
+  v.kind_ = Kind::kGenerator;
+  v.given_ = std::make_shared<Given>(Given::kNothing);
+  return v;
+}
+
+List Value::take() const {
+  if (*given_ == Given::kSome)
+    throw TemplateError("a generator of which some items were taken is gone on with; use |list");
+  if (std::exchange(*given_, Given::kAll) == Given::kAll) return {};
+  return *list_;
+}
+
+void Value::leave_rest() const {
+  if (!list_->empty()) *given_ = Given::kSome;
+}
+
 Value Value::from_json(const nlohmann::ordered_json& json) {
   switch (json.type()) {
     case nlohmann::json::value_t::boolean: return json.get<bool>();
@@ -279,6 +297,7 @@ const char* Value::kind_name() const {
     case Kind::kDict: return "dict";
     case Kind::kNamespace: return "namespace";
     case Kind::kCallable: return "function";
+    case Kind::kGenerator: return "generator";
   }
   return "?";
 }
@@ -304,7 +323,8 @@ bool Value::truth() const {
     case Kind::kList: return !list_->empty();
     case Kind::kDict: return !dict_->empty();
     case Kind::kNamespace:
-    case Kind::kCallable: return true;
+    case Kind::kCallable:
+    case Kind::kGenerator: return true;
   }
   return false;
 }
@@ -377,7 +397,7 @@ bool Value::operator==(const Value& b) const {
              std::ranges::equal(by_key(*dict_), by_key(*b.dict_), [](const auto* x, const auto* y) {
                return *x == *y;
              });
-    default: return dict_ == b.dict_ && callable_ == b.callable_;
+    default: return dict_ == b.dict_ && callable_ == b.callable_ && given_ == b.given_;
   }
 }
 

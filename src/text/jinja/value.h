@@ -54,7 +54,8 @@ class Value {
     kList,
     kDict,
     kNamespace,
-    kCallable
+    kCallable,
+    kGenerator  // what Jinja makes as it is asked for: always true, without a length, given out once
   };
 
   Value() = default;                         // None
@@ -69,6 +70,7 @@ class Value {
   /// `bound`: what it holds on to.
   Value(Callable v, const List& bound = {});
   static Value make_namespace(Dict fields);
+  static Value generator(List items);
   /// A number beyond 63 bits throws TemplateError.
   static Value from_json(const nlohmann::ordered_json& json);
 
@@ -90,6 +92,10 @@ class Value {
   const List& list() const { return *list_; }
   const Dict& dict() const { return *dict_; }  // of a namespace, too
   const Callable& callable() const { return *callable_; }
+  /// Of a generator: its items; none once they were taken. Throws where nobody knows how many were.
+  List take() const;
+  /// Of a generator that was taken for fewer items than it has: further ones may not be asked for.
+  void leave_rest() const;
   /// Of a namespace. What refers() throws: no value may come to hold itself.
   void set_field(const std::string& name, Value v) const;
 
@@ -125,6 +131,8 @@ class Value {
   std::shared_ptr<const List> list_;
   std::shared_ptr<Dict> dict_;
   std::shared_ptr<const Callable> callable_;
+  enum class Given { kNothing, kAll, kSome };
+  std::shared_ptr<Given> given_;  // of a generator, whoever holds it
 };
 
 /// Python's repr() of a float: the shortest digits that read back as the same number.
