@@ -21,6 +21,12 @@ class ChatRenderer {
                                    const std::string& path,
                                    const std::string& directory,
                                    int64_t unix_ms);
+  /// The same, but for control tokens' texts nobody looks: see chat_text.
+  static Result<ChatRenderer> unchecked(const ModelTexts& texts,
+                                        std::string_view conversation,
+                                        const std::string& path,
+                                        const std::string& directory,
+                                        int64_t unix_ms);
   ChatRenderer(ChatRenderer&&) noexcept;
   ChatRenderer& operator=(ChatRenderer&&) noexcept;
   ~ChatRenderer();

@@ -164,6 +164,22 @@ size_t nones(std::string_view text) {
   return count;
 }
 
+/// Texts that the model did not write must hold no control token's.
+Result<void> check_texts(const ModelTexts& texts, const Conversation& c, const std::string& path) {
+  const auto check = [&](const Json& json, Texts which, const std::string& where) {
+    return each_text(json, which, [&](const std::string& content) {
+      return check_plain(*texts.tokenizer, content, fmt::format("{}: {}", path, where));
+    });
+  };
+  for (size_t i = 0; i < c.messages.size(); ++i) {
+    // The model's own words may hold its tokens.
+    const bool own = c.messages[i]["role"] == "assistant";
+    TRY(check(c.messages[i], own ? Texts::kKeys : Texts::kAll, fmt::format("message {}", i + 1)));
+  }
+  TRY(check(c.tools, Texts::kAll, "tools"));
+  return check(c.more, Texts::kAll, "chat_template_kwargs");
+}
+
 std::string token_text(const ModelTexts& texts, std::optional<int32_t> id) {
   return id ? std::string(texts.tokenizer->token_bytes(*id)) : "";
 }
@@ -190,22 +206,20 @@ Result<ChatRenderer> ChatRenderer::make(const ModelTexts& texts,
                                         const std::string& path,
                                         const std::string& directory,
                                         int64_t unix_ms) {
+  TRY_ASSIGN(ChatRenderer renderer, unchecked(texts, conversation, path, directory, unix_ms));
+  TRY(check_texts(texts, renderer.state_->conversation, path));
+  return renderer;
+}
+
+Result<ChatRenderer> ChatRenderer::unchecked(const ModelTexts& texts,
+                                             std::string_view conversation,
+                                             const std::string& path,
+                                             const std::string& directory,
+                                             int64_t unix_ms) {
   TRY_ASSIGN(Conversation c, read_conversation(conversation, path));
   TRY_ASSIGN(const Source source, find_template(texts, c.tools.is_array(), directory));
   TRY_ASSIGN(text::ChatTemplate chat,
              text::ChatTemplate::parse(source.text, join_path(directory, source.file)));
-  const auto check = [&](const Json& json, Texts which, const std::string& where) {
-    return each_text(json, which, [&](const std::string& content) {
-      return check_plain(*texts.tokenizer, content, fmt::format("{}: {}", path, where));
-    });
-  };
-  for (size_t i = 0; i < c.messages.size(); ++i) {
-    // The model's own words may hold its tokens.
-    const bool own = c.messages[i]["role"] == "assistant";
-    TRY(check(c.messages[i], own ? Texts::kKeys : Texts::kAll, fmt::format("message {}", i + 1)));
-  }
-  TRY(check(c.tools, Texts::kAll, "tools"));
-  TRY(check(c.more, Texts::kAll, "chat_template_kwargs"));
   Json context = c.more;
   context["tools"] = c.tools;
   context["bos_token"] = token_text(texts, texts.bos);
@@ -235,6 +249,23 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
   TRY_ASSIGN(out.text, renderer.text(renderer.messages(), renderer.generation_prompt()));
   texts.tokenizer->encode(out.text, text::Tokenizer::Specials::kParse, out.ids);
   return out;
+}
+
+Result<std::string> chat_text(const ModelTexts& texts,
+                              std::string_view conversation,
+                              const std::string& path,
+                              const std::string& directory) {
+  TRY_ASSIGN(
+      const ChatRenderer renderer,
+      ChatRenderer::unchecked(texts, conversation, path, directory, system_clock().unix_ms()));
+  return renderer.text(renderer.messages(), renderer.generation_prompt());
+}
+
+Result<void> check_chat(const ModelTexts& texts,
+                        std::string_view conversation,
+                        const std::string& path) {
+  TRY_ASSIGN(const Conversation c, read_conversation(conversation, path));
+  return check_texts(texts, c, path);
 }
 
 Result<void> check_chat_text(const ModelTexts& texts,

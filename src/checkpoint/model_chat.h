@@ -33,6 +33,17 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
                                const std::string& path,
                                const std::string& directory);
 
+/// Its two halves, for who chooses between several ways to write a conversation before any text becomes tokens, which
+/// takes far longer than writing them. chat_text: the text, of a conversation whose texts nobody checked: none of it
+/// may become tokens before check_chat, with the same arguments, has passed. Errors: render_chat's.
+Result<std::string> chat_text(const ModelTexts& texts,
+                              std::string_view conversation,
+                              const std::string& path,
+                              const std::string& directory);
+Result<void> check_chat(const ModelTexts& texts,
+                        std::string_view conversation,
+                        const std::string& path);
+
 /// Whether messages without content must be given "": some templates tell a message that only calls tools by its null,
 /// some add content to text as it is, and refuse null, or write the word None for it, which nobody said. The texts of
 /// one conversation with null and with ""; nothing: it was refused.

@@ -79,10 +79,11 @@ Ordered read_message(JsonFields& m, const Ordered& given, bool& prefix) {
   }
   Ordered out = {{"role", role}};
   const bool assistant = role == "assistant";
+  const bool calls = assistant && m.has("tool_calls") && !m.list("tool_calls").empty();
   const Json* const content = m.find("content");
   if (content != nullptr) {
     out["content"] = read_content(m, *content);
-  } else if (assistant && (m.has("tool_calls") || m.has("reasoning_content"))) {
+  } else if (assistant && (calls || m.has("reasoning_content"))) {
     out["content"] = nullptr;
   } else {
     m.refuse("content", "is missing");
@@ -92,8 +93,7 @@ Ordered read_message(JsonFields& m, const Ordered& given, bool& prefix) {
   if (assistant) {
     for (const char* name : {"reasoning_content", "reasoning"})
       if (m.has(name)) out["reasoning_content"] = m.text(name);
-    if (m.has("tool_calls") && !m.list("tool_calls").empty())
-      out["tool_calls"] = read_calls(m, given);
+    if (calls) out["tool_calls"] = read_calls(m, given);
     prefix = m.boolean("prefix", false);
     m.only("refusal", "");
     m.only("annotations", Json::array());
@@ -219,12 +219,18 @@ bool with_objects(Ordered& messages) {
   return changed;
 }
 
-Result<ChatPrompt> rendered(const ModelInfo& model,
-                            const Conversation& c,
-                            const Ordered& messages) {
+/// One way to write a conversation.
+struct Written {
+  std::string conversation;  // JSON, as a template is given it
+  std::string text;
+};
+
+Result<Written> written(const ModelInfo& model, const Conversation& c, const Ordered& messages) {
   Ordered whole = {{"messages", messages}, {"chat_template_kwargs", c.values}};
   if (c.tools.is_array()) whole["tools"] = c.tools;
-  return render_chat(model.texts, json_text(whole), kWhere, "this model");
+  Written w{.conversation = json_text(whole), .text = {}};
+  TRY_ASSIGN(w.text, chat_text(model.texts, w.conversation, kWhere, "this model"));
+  return w;
 }
 
 /// The conversation with "" where a message has no content; false: each has some.
@@ -239,45 +245,52 @@ bool with_contents(Ordered& messages) {
 }
 
 /// With "" for content that is absent, where the template needs some.
-Result<ChatPrompt> with_content_if_needed(const ModelInfo& model,
-                                          const Conversation& c,
-                                          const Ordered& messages) {
+Result<Written> with_content_if_needed(const ModelInfo& model,
+                                       const Conversation& c,
+                                       const Ordered& messages) {
   Ordered filled = messages;
-  if (!with_contents(filled)) return rendered(model, c, messages);
-  Result<ChatPrompt> with_null = rendered(model, c, messages),
-                     with_text = rendered(model, c, filled);
-  const auto text_of = [](const Result<ChatPrompt>& prompt) -> std::optional<std::string_view> {
-    if (!prompt) return std::nullopt;
-    return prompt->text;
+  if (!with_contents(filled)) return written(model, c, messages);
+  Result<Written> with_null = written(model, c, messages), with_text = written(model, c, filled);
+  const auto text_of = [](const Result<Written>& w) -> std::optional<std::string_view> {
+    if (!w) return std::nullopt;
+    return w->text;
   };
   const bool needed = with_text && needs_content(text_of(with_null), text_of(with_text));
   return needed ? std::move(with_text) : std::move(with_null);
 }
 
 /// Most templates print arguments as JSON, some add them as text to text: these refuse an object.
-Result<ChatPrompt> rendered(const ModelInfo& model, const Conversation& c) {
+Result<Written> written(const ModelInfo& model, const Conversation& c) {
   if (Ordered objects = c.messages; with_objects(objects))
-    if (Result<ChatPrompt> prompt = with_content_if_needed(model, c, objects)) return prompt;
+    if (Result<Written> w = with_content_if_needed(model, c, objects)) return w;
   return with_content_if_needed(model, c, c.messages);
 }
 
-ApiResult<Prompt> prompt_of(const ModelInfo& model, const Conversation& c) {
-  Result<ChatPrompt> chat = rendered(model, c);
-  if (!chat) {
-    ApiError error = api_error(chat.error());
-    error.param = "messages";
-    return tl::unexpected(error);
-  }
+tl::unexpected<ApiError> wrong_messages(const Status& status) {
+  ApiError error = api_error(status);
+  error.param = "messages";
+  return tl::unexpected(error);
+}
+
+/// All ways to write it are compared as texts; only the one that is chosen becomes tokens, and only if it may fit.
+ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& c) {
+  const ModelInfo& model = rules.model;
+  Result<Written> chat = written(model, c);
+  if (!chat) return wrong_messages(chat.error());
+  if (const auto fits = check_prompt_bytes(chat->text.size(), rules, "messages"); !fits)
+    return tl::unexpected(fits.error());
   const bool may_call =
       !c.form.form || c.form.form->kind == grammar::AnswerForm::Kind::kTextOrCalls;
   if (may_call && c.tools.is_array() && !c.tools.empty()) {
     Conversation without = c;
     without.tools = nullptr;
-    if (const Result<ChatPrompt> same = rendered(model, without); same && same->text == chat->text)
+    if (const Result<Written> same = written(model, without); same && same->text == chat->text)
       return tl::unexpected(ApiError{.message = "tools: this model's chat template shows a model "
                                                 "no tools: it would never know of them",
                                      .param = "tools"});
   }
+  if (const Result<void> plain = check_chat(model.texts, chat->conversation, kWhere); !plain)
+    return wrong_messages(plain.error());
   bool thinking = text::begins_thinking(model.syntax, chat->text);
   std::string more;
   if (thinking && c.thinking == false) {
@@ -292,11 +305,8 @@ ApiResult<Prompt> prompt_of(const ModelInfo& model, const Conversation& c) {
     const std::string thought = text_of("reasoning_content"), content = text_of("content");
     for (const std::string& text : {thought, content})
       if (const Result<void> plain = check_chat_text(model.texts, text, "the text to go on with");
-          !plain) {
-        ApiError error = api_error(plain.error());
-        error.param = "messages";
-        return tl::unexpected(error);
-      }
+          !plain)
+        return wrong_messages(plain.error());
     if (thinking) {
       more += thought;
       if (!content.empty()) {
@@ -306,11 +316,9 @@ ApiResult<Prompt> prompt_of(const ModelInfo& model, const Conversation& c) {
     }
     more += content;
   }
-  if (!more.empty()) {
-    chat->ids.clear();
-    model.texts.tokenizer->encode(chat->text + more, text::Tokenizer::Specials::kParse, chat->ids);
-  }
-  return Prompt{.ids = std::move(chat->ids), .thinking = thinking};
+  Prompt prompt{.ids = {}, .thinking = thinking};
+  model.texts.tokenizer->encode(chat->text + more, text::Tokenizer::Specials::kParse, prompt.ids);
+  return prompt;
 }
 
 }  // namespace
@@ -352,7 +360,7 @@ ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) 
       tokens_max = most;
     }
   if (problem) return tl::unexpected(api_error(problem, kWhere));
-  ApiResult<Prompt> prompt = prompt_of(rules.model, c);
+  ApiResult<Prompt> prompt = prompt_of(rules, c);
   if (!prompt) return tl::unexpected(prompt.error());
   if (c.form.form) {
     using Thought = grammar::AnswerForm::Thought;

@@ -61,6 +61,84 @@ TEST(ChatRequest, NoContentIsWhatTheTemplateCanTake) {
             std::string::npos);
 }
 
+/// No content at all is what only a call or a thought makes up for.
+TEST(ChatRequest, AnEmptyListOfCallsIsNone) {
+  ByteModelRules model("{% for m in messages %}{{ m.content }}{% endfor %}");
+  const auto refused = [&](const std::string& assistant) {
+    const auto q =
+        read_chat(R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant")" +
+                      assistant + R"(}, {"role": "user", "content": "b"}]})",
+                  model.rules());
+    return q ? "" : q.error().param;
+  };
+  EXPECT_EQ(refused(R"(, "tool_calls": [])"), "messages[1].content");
+  EXPECT_EQ(refused(R"(, "content": null, "tool_calls": [])"), "messages[1].content");
+  EXPECT_EQ(refused(R"(, "content": "", "tool_calls": [])"), "");
+  EXPECT_EQ(refused(R"(, "reasoning_content": "c", "tool_calls": [])"), "");
+}
+
+/// What cannot fit is refused by its bytes, before anything is made tokens; what is only counted is counted.
+TEST(ChatRequest, WhatCannotFitIsNotMadeTokens) {
+  ByteModelRules model(
+      "{% for m in messages %}{{ m.content or '' }}{% endfor %}{% for t in tools or [] %}"
+      "<tool_call>{% endfor %}");
+  const size_t room = 4096, longest = std::string("<|bos|>").size();
+  const auto chat = [&](size_t bytes, bool counts) {
+    ReadingRules rules = model.rules();
+    rules.counts = counts;
+    return read_chat(
+        R"({"messages": [{"role": "user", "content": ")" + std::string(bytes, 'a') +
+            R"("}, {"role": "assistant", "content": null, "reasoning_content": "b"}]})",
+        rules);
+  };
+  const auto beyond = chat(longest * (room + 1), false), within = chat(longest * room, false);
+  ASSERT_FALSE(beyond);
+  EXPECT_EQ(beyond.error().code, "context_length_exceeded");
+  EXPECT_EQ(beyond.error().param, "messages");
+  EXPECT_NE(beyond.error().message.find("28679 bytes, at most 7 to a token"), std::string::npos)
+      << beyond.error().message;
+  ASSERT_FALSE(within);
+  EXPECT_EQ(within.error().code, "context_length_exceeded");
+  EXPECT_NE(within.error().message.find("28672 tokens"), std::string::npos)
+      << within.error().message;
+  const auto counted = chat(longest * (room + 1), true);
+  ASSERT_TRUE(counted);
+  EXPECT_EQ(counted->prompts.front().ids.size(), longest * (room + 1));
+
+  const auto completion = [&](const std::string& prompt) {
+    return read_completion("{\"prompt\": " + prompt + "}", model.rules());
+  };
+  const std::string large = '"' + std::string(longest * (room + 1), 'a') + '"';
+  for (const std::string& prompt : {large, "[\"a\", " + large + "]"}) {
+    const auto refused = completion(prompt);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, "context_length_exceeded");
+    EXPECT_EQ(refused.error().param, "prompt");
+    EXPECT_NE(refused.error().message.find("bytes"), std::string::npos);
+  }
+}
+
+/// However often a conversation is written before one way is chosen, that one's texts are looked through.
+TEST(ChatRequest, TheChosenWayHoldsNoControlTokens) {
+  ByteModelRules model(
+      "{% for m in messages %}{{ m.role + ':' + m.content }}{% endfor %}{% for t in tools or [] %}"
+      "<tool_call>{{ t.function.description }}{% endfor %}");
+  const auto refused = [&](const std::string& said, const std::string& told) {
+    const auto q = read_chat(
+        R"({"messages": [{"role": "user", "content": ")" + said +
+            R"("}, {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type":
+            "function", "function": {"name": "f", "arguments": "{\"x\": 1}"}}]}, {"role": "tool",
+            "tool_call_id": "1", "content": "b"}], "tools": [{"type": "function", "function":
+            {"name": "f", "description": ")" +
+            told + R"("}}]})",
+        model.rules());
+    return q ? "" : q.error().message;
+  };
+  EXPECT_EQ(refused("a", "b"), "");
+  EXPECT_NE(refused("<|eos|>", "b").find("control token"), std::string::npos);
+  EXPECT_NE(refused("a", "<|eos|>").find("control token"), std::string::npos);
+}
+
 /// Tools that the model would never hear of are not taken.
 TEST(ChatRequest, ToolsAreShownOrRefused) {
   const auto refused = [](const char* chat_template, const char* choice) {

@@ -69,11 +69,24 @@ std::vector<int32_t> ids_of(const Json& list,
   return ids;
 }
 
-/// One text, several, the ids of one, or of several.
-void read_prompts(JsonFields& fields, const ReadingRules& rules, Question& q) {
+ApiError does_not_fit(const std::string& has, const ReadingRules& rules, const char* param) {
+  return {
+      .message = fmt::format("the prompt has {}; this server has room for {}, prompt and answer "
+                             "together",
+                             has,
+                             rules.context),
+      .param = param,
+      .code = "context_length_exceeded"};
+}
+
+/// One text, several, the ids of one, or of several. What does not fit is told once all fields were read.
+ApiResult<void> read_prompts(JsonFields& fields, const ReadingRules& rules, Question& q) {
+  ApiResult<void> fits;
   const ModelInfo& m = rules.model;
   const Json& given = fields.at("prompt");
   const auto add_text = [&](const Json& text) {
+    if (fits) fits = check_prompt_bytes(text.get_ref<const std::string&>().size(), rules, "prompt");
+    if (!fits) return;
     auto ids = m.texts.prompt(
         text.get_ref<const std::string&>(), text::Tokenizer::Specials::kAsText, m.directory);
     if (!ids) return fields.refuse("prompt", ids.error().message);
@@ -84,24 +97,33 @@ void read_prompts(JsonFields& fields, const ReadingRules& rules, Question& q) {
     const std::vector<int32_t> ids = ids_of(list, fields, "prompt", rules.vocab_size);
     q.prompts.push_back({.ids = ids, .text = m.texts.tokenizer->decode(ids, true)});
   };
-  if (given.is_string()) return add_text(given);
+  if (given.is_string()) {
+    add_text(given);
+    return fits;
+  }
   if (!given.is_array() || given.empty()) {
     if (!given.is_null()) fields.refuse("prompt", "must be text, token ids, or a list of either");
-    return;
+    return {};
   }
-  if (given[0].is_number()) return add_ids(given);
-  if (std::ssize(given) > kAnswersMax)
-    return fields.refuse(
+  if (given[0].is_number()) {
+    add_ids(given);
+    return {};
+  }
+  if (std::ssize(given) > kAnswersMax) {
+    fields.refuse(
         "prompt",
         fmt::format("has {} prompts; at most {} in a request", given.size(), kAnswersMax));
+    return {};
+  }
   for (const Json& one : given) {
     if (one.is_string())
       add_text(one);
     else if (one.is_array())
       add_ids(one);
     else
-      return fields.refuse("prompt", "must be text, token ids, or a list of either");
+      fields.refuse("prompt", "must be text, token ids, or a list of either");
   }
+  return fits;
 }
 
 }  // namespace
@@ -135,6 +157,16 @@ ApiResult<Json> parse_request(std::string_view body) {
 
 std::vector<int32_t> read_token_ids(JsonFields& fields, const char* name, int64_t vocabulary) {
   return ids_of(fields.list(name), fields, name, vocabulary);
+}
+
+ApiResult<void> check_prompt_bytes(size_t bytes, const ReadingRules& rules, const char* param) {
+  if (rules.counts || bytes <= static_cast<size_t>(rules.context)) return {};
+  size_t longest = 1;
+  for (int32_t id = 0; id < rules.model.texts.tokenizer->vocab_size(); ++id)
+    longest = std::max(longest, rules.model.texts.tokenizer->token_bytes(id).size());
+  if (bytes / longest <= static_cast<size_t>(rules.context)) return {};
+  return tl::unexpected(
+      does_not_fit(fmt::format("{} bytes, at most {} to a token", bytes, longest), rules, param));
 }
 
 void read_shared_fields(JsonFields& fields, const ReadingRules& rules, Question& q) {
@@ -204,13 +236,7 @@ ApiResult<Question> checked(JsonFields& fields,
   // A prompt that is only scored needs no room behind it.
   const int64_t least = q.no_answer && q.options.prompt_top_log_probs ? 0 : 1;
   if (room < least && !rules.counts)
-    return tl::unexpected(ApiError{
-        .message = fmt::format("the prompt has {} tokens; this server has room for {}, prompt and "
-                               "answer together",
-                               longest,
-                               rules.context),
-        .param = prompt,
-        .code = "context_length_exceeded"});
+    return tl::unexpected(does_not_fit(fmt::format("{} tokens", longest), rules, prompt));
   // An answer that would go on beyond the context ends there, and says so ("length").
   q.options.tokens_max =
       std::clamp<int64_t>(tokens_max.value_or(room), least, std::max<int64_t>(least, room));
@@ -224,7 +250,7 @@ ApiResult<Question> read_completion(std::string_view body, const ReadingRules& r
   JsonFields fields(*json, kWhere, problem);
   Question q;
   read_shared_fields(fields, rules, q);
-  read_prompts(fields, rules, q);
+  const ApiResult<void> fits = read_prompts(fields, rules, q);
   if (fields.has("logprobs"))
     q.options.top_log_probs = fields.integer("logprobs", 0, kTopLogProbsMax);
   if (fields.has("best_of")) fields.only("best_of", q.choices);
@@ -235,6 +261,7 @@ ApiResult<Question> read_completion(std::string_view body, const ReadingRules& r
   fields.only("suffix", "");
   const bool about_prompt = q.echo || q.options.prompt_top_log_probs;
   const int64_t tokens_max = fields.integer("max_tokens", about_prompt ? 0 : 1, INT32_MAX, 16);
+  if (!fits && !problem) return tl::unexpected(fits.error());
   return checked(fields, rules, tokens_max, "prompt", std::move(q));
 }
 

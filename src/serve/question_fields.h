@@ -43,6 +43,11 @@ ApiResult<nlohmann::json> parse_request(std::string_view body);
 /// A list of ids of the model's vocabulary.
 std::vector<int32_t> read_token_ids(JsonFields& fields, const char* name, int64_t vocabulary);
 
+/// Refuses a prompt by its bytes, before it is made tokens, which takes long: one of more than the longest
+/// token has for each token that there is room for. `param`: the field, for messages. Where tokens are only
+/// counted, all are taken.
+ApiResult<void> check_prompt_bytes(size_t bytes, const ReadingRules& rules, const char* param);
+
 /// Reads model, stream, stream_options, n, the sampling fields, stop, stop_token_ids, ignore_eos,
 /// cache_salt, return_token_ids, return_tokens_as_token_ids, timings_per_token, and passes over those
 /// that say nothing about the answer (user, metadata, ...).
