@@ -606,6 +606,21 @@ TEST_F(Serve, BadJsonIsRefused) {
             200);
 }
 
+/// A bug that one request finds, or memory that it alone needs, is its own answer, and nobody else's end.
+TEST_F(Serve, WhatFailsInReadingARequestEndsThatRequestAlone) {
+  const std::string chat = std::string("{") + kChat + R"(, "max_tokens": 1})";
+  for (const auto& [path, body] : std::map<std::string, std::string>{
+           {"/v1/chat/completions", chat}, {"/tokenize", R"({"prompt": "a"})"}}) {
+    arm_faults("serve.read:1:eio,serve.read:2:enospc");
+    EXPECT_EQ(server_->post(path, body).status, 500) << path;
+    const TestResponse full = server_->post(path, body);
+    EXPECT_EQ(full.status, 503) << path;
+    EXPECT_EQ(Json::parse(full.body)["error"]["code"], "server_overloaded") << full.body;
+    arm_faults("");
+    EXPECT_EQ(server_->post(path, body).status, 200) << path;
+  }
+}
+
 TEST_F(Serve, APromptThatDoesNotFitIsRefusedAndNeverCut) {
   std::string text;
   for (int i = 0; i < 5000; ++i) text += "sea stone ";

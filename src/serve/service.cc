@@ -4,14 +4,18 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/check.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/patient_output.h"
@@ -412,17 +416,30 @@ class Server : public Service {
             .seed = seed};
   }
 
-  /// A mistake of Ferry's in reading one request must not end the answers to all others.
+  /// A mistake of Ferry's, or too little memory, in reading one request must not end the answers to all others.
   template <typename T>
   ApiResult<T> read(ApiResult<T> (*reader)(std::string_view, const ReadingRules&),
                     const std::string& body,
                     const ReadingRules& rules_of_all) {
-    try {
-      return reader(body, rules_of_all);
-    } catch (const nlohmann::json::exception& e) {
-      log(fmt::format("ferry: a bug in Ferry, in reading a request: {}", e.id));
+    const auto bug = [&](const std::string& what) {
+      log(fmt::format("ferry: a bug in Ferry, in reading a request: {}", what));
       return tl::unexpected(
           ApiError{.status = 500, .message = "a bug in Ferry: this request could not be read"});
+    };
+    try {
+      const int fault = fault_point("serve.read");
+      if (fault == ENOSPC) throw std::bad_alloc();
+      check(fault == 0, "serve: a request cannot be read, as a fault wants it");
+      return reader(body, rules_of_all);
+    } catch (const std::bad_alloc&) {
+      return tl::unexpected(
+          ApiError{.status = 503,
+                   .message = "there is no memory left to read this request; try again",
+                   .code = "server_overloaded"});
+    } catch (const nlohmann::json::exception& e) {
+      return bug(fmt::format("{}", e.id));  // its text may be the request's
+    } catch (const std::exception& e) {
+      return bug(e.what());
     }
   }
 
