@@ -116,6 +116,12 @@ TEST(JsonText, IllFormedTextIsReplacedAndTheRestIsAsItWas) {
 TEST(JsonText, StringsAreAsInDocuments) {
   std::vector<std::string> texts = {"", "plain text", "caf\xe9", "日本 \xF0\x9F\x98\x80", "\x7f"};
   for (int c = 0; c < 256; ++c) texts.push_back("a" + std::string(1, static_cast<char>(c)) + "b");
+  // The bounds of what is well-formed, and what is beyond them.
+  for (const int first :
+       {0x80, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF4, 0xF5})
+    for (const int second : {0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0})
+      for (const char* const rest : {"", "\x80", "\xBF", "\x80\xBF", "\xBF\x7F", "\x80\x80\n\"\\"})
+        texts.push_back(std::string{static_cast<char>(first), static_cast<char>(second)} + rest);
   for (const std::string& text : texts) {
     std::string out = "x";
     append_json_string(out, text);
