@@ -20,7 +20,8 @@
 
 namespace ferry::serve {
 
-/// Owner: the thread that runs the context, which outlives it. Tasks that were not done are dropped with it.
+/// Owner: the thread that runs the context, which outlives it. Tasks that were not done are dropped with it;
+/// what one throws leaves the context's run(), and those that were taken with it are dropped.
 class HttpMailbox {
  public:
   explicit HttpMailbox(boost::asio::io_context& context) : event_(context) {}
@@ -57,7 +58,7 @@ class HttpMailbox {
                                const std::lock_guard lock(mutex_);
                                tasks.swap(tasks_);
                              }
-                             listen();  // before: what a task throws leaves the mailbox as it was
+                             listen();  // before: later ones are heard though a task throws
                              for (std::function<void()>& task : tasks)
                                std::exchange(task, nullptr)();
                            });
