@@ -87,6 +87,7 @@ Result<int> open_for_reading(const std::string& path, int flags = 0) {
 
 Result<std::string> read_file(const std::string& path, uint64_t bytes_max) {
   TRY_ASSIGN(const int fd, open_for_reading(path));
+  const flight::In call("read", path);
   struct stat st {};
   std::string content;
   int error = ::fstat(fd, &st) == 0 ? 0 : errno;
@@ -103,7 +104,7 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max) {
   char block[1 << 16];
   while (error == 0) {
     ssize_t n = 0;
-    const flight::In call("read", path);
+    const flight::In next("read", path);
     error = error_of("file.read_whole", [&] {
       do {
         n = ::read(fd, block, sizeof block);
@@ -141,11 +142,14 @@ Result<void> write_file_atomic(const std::string& path,
     return rename_path(temporary, path);
   };
   Result<void> result = replace();
-  if (!result) ::unlink(temporary.c_str());
+  if (result) return result;
+  const flight::In call("remove", temporary);
+  ::unlink(temporary.c_str());
   return result;
 }
 
 Result<void> write_private_file(const std::string& path, std::string_view content) {
+  const flight::In call("write", path);
   int fd = -1;
   int error = error_of("file.create", [&] {
     fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -167,6 +171,7 @@ Result<void> write_private_file(const std::string& path, std::string_view conten
 
 Result<MappedFile> MappedFile::open(const std::string& path) {
   TRY_ASSIGN(const int fd, open_for_reading(path));
+  const flight::In call("map", path);
   MappedFile file;
   file.path_ = path;
   struct stat st {};
@@ -210,6 +215,7 @@ Result<FileReader> FileReader::open(const std::string& path) {
   FileReader reader;
   reader.path_ = path;
   TRY_ASSIGN(reader.fd_, open_for_reading(path, O_NONBLOCK));  // a pipe must not block here
+  const flight::In call("open", path);
   struct stat st {};
   if (::fstat(reader.fd_, &st) != 0) return os_error("open", path, errno);
   if (!S_ISREG(st.st_mode))
@@ -230,7 +236,9 @@ FileReader& FileReader::operator=(FileReader&& o) noexcept {
 }
 
 FileReader::~FileReader() {
-  if (fd_ >= 0) ::close(fd_);
+  if (fd_ < 0) return;
+  const flight::In call("close", path_);
+  ::close(fd_);
 }
 
 Result<size_t> FileReader::read(void* out, size_t size) {
@@ -308,7 +316,9 @@ FileWriter& FileWriter::operator=(FileWriter&& o) noexcept {
 }
 
 FileWriter::~FileWriter() {
-  if (fd_ >= 0) ::close(fd_);
+  if (fd_ < 0) return;
+  const flight::In call("close", path_);
+  ::close(fd_);
 }
 
 /// A record is in the file whole or not at all: what a limit or a full disk let through is taken
@@ -344,6 +354,7 @@ Result<void> FileWriter::sync() {
 }
 
 Result<void> FileWriter::close() {
+  const flight::In call("close", path_);  // some file systems write only now
   const int fd = std::exchange(fd_, -1);
   if (fd >= 0 && ::close(fd) != 0) return os_error("close", path_, errno);
   return {};
@@ -377,6 +388,7 @@ bool exchange_paths(const std::string& a, const std::string& b) {
 }
 
 Result<bool> create_folder(const std::string& path) {
+  const flight::In call("mkdir", path);
   const int error = error_of("file.mkdir", [&] { return ::mkdir(path.c_str(), 0755) == 0; });
   if (error == EEXIST) return false;
   if (error != 0) return os_error("create the folder", path, error);
@@ -384,6 +396,7 @@ Result<bool> create_folder(const std::string& path) {
 }
 
 Result<void> make_folders(const std::string& path) {
+  const flight::In call("mkdir", path);
   if (const int injected = fault_point("file.make_folders"))
     return os_error("create the folder", path, injected);
   std::error_code error;
@@ -424,22 +437,26 @@ Result<bool> is_there(const std::string& path) {
 }
 
 bool path_exists(const std::string& path) {
+  const flight::In call("find", path);
   std::error_code error;
   return fs::exists(path, error);
 }
 
 bool is_folder(const std::string& path) {
+  const flight::In call("find", path);
   std::error_code error;
   return fs::is_directory(path, error);
 }
 
 std::string link_target(const std::string& path) {
+  const flight::In call("find", path);
   std::error_code error;
   const fs::path target = fs::read_symlink(path, error);
   return error ? "" : target.string();
 }
 
 Result<uint64_t> file_size(const std::string& path) {
+  const flight::In call("size", path);
   if (const int injected = fault_point("file.size"))
     return os_error("find the size", path, injected);
   std::error_code error;
@@ -449,6 +466,7 @@ Result<uint64_t> file_size(const std::string& path) {
 }
 
 Result<uint64_t> free_disk_bytes(const std::string& path) {
+  const flight::In call("free space", path);
   std::error_code error;
   fs::path folder = fs::absolute(path, error);
   while (!folder.empty() && !fs::exists(folder, error) && folder != folder.parent_path())
@@ -508,6 +526,7 @@ Result<FolderLock> FolderLock::acquire(const std::string& folder) {
   }
   TRY(make_folders(folder));
   const std::string path = join_path(folder, ".lock");
+  const flight::In call("lock", path);
   FolderLock lock;
   const int opened = error_of("file.create_lock", [&] {
     lock.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -550,6 +569,7 @@ FolderLock& FolderLock::operator=(FolderLock&& o) noexcept {
 }
 FolderLock::~FolderLock() {
   if (fd_ < 0) return;
+  const flight::In call("close", made_.empty() ? "" : made_.front());
   if (!made_.empty()) take_back();
   ::close(fd_);  // the lock goes with the descriptor
 }
@@ -566,6 +586,7 @@ void FolderLock::take_back() const {
 namespace {
 
 Result<int> open_folder(const std::string& path) {
+  const flight::In call("open", path);
   const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return os_error("open the folder", path, errno);
   return fd;
@@ -602,6 +623,7 @@ std::string holders_of(int fd) {
 }
 
 Result<int> held(const std::string& path, int how, Code busy) {
+  const flight::In call("lock", path);
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return os_error("open", path, errno);
   if (::flock(fd, how | LOCK_NB) == 0 || cannot_lock_folders(errno)) return fd;
@@ -630,12 +652,15 @@ FileHold& FileHold::operator=(FileHold&& o) noexcept {
   return *this;
 }
 FileHold::~FileHold() {
-  if (fd_ >= 0) ::close(fd_);  // the hold goes with the descriptor
+  if (fd_ < 0) return;
+  const flight::In call("close", "a held file");
+  ::close(fd_);  // the hold goes with the descriptor
 }
 
 Result<FolderClaim> FolderClaim::wait(const std::string& folder) {
   FolderClaim claim;
   TRY_ASSIGN(claim.fd_, open_folder(folder));
+  const flight::In call("lock", folder);  // which another process may hold for as long as it likes
   if (const int error = lock_error(claim.fd_, LOCK_EX); error != 0) {
     if (!cannot_lock_folders(error)) return os_error("lock the folder", folder, error);
     claim.exclusive_ = false;
@@ -646,6 +671,7 @@ Result<FolderClaim> FolderClaim::wait(const std::string& folder) {
 Result<std::optional<FolderClaim>> FolderClaim::try_now(const std::string& folder) {
   FolderClaim claim;
   TRY_ASSIGN(claim.fd_, open_folder(folder));
+  const flight::In call("lock", folder);
   if (const int error = lock_error(claim.fd_, LOCK_EX | LOCK_NB); error != 0) {
     if (error == EWOULDBLOCK) return std::nullopt;
     if (!cannot_lock_folders(error)) return os_error("lock the folder", folder, error);
@@ -667,7 +693,9 @@ FolderClaim& FolderClaim::operator=(FolderClaim&& o) noexcept {
   return *this;
 }
 FolderClaim::~FolderClaim() {
-  if (fd_ >= 0) ::close(fd_);
+  if (fd_ < 0) return;
+  const flight::In call("close", "a claimed folder");
+  ::close(fd_);
 }
 
 }  // namespace ferry

@@ -6,7 +6,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <functional>
+#include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/alive.h"
 #include "base/child_process.h"
@@ -55,6 +59,52 @@ TEST(FlightRecord, TellsWhatTheThreadIsInAndWhatItWasInBefore) {
   const std::string longer(200, 'x');
   const In open("open", longer + "/end");
   EXPECT_EQ(own.read().path, std::string(91, 'x') + "/end") << "of a long path the end says more";
+}
+
+TEST(FlightRecord, EveryCallAboutAFileIsOneToWhoeverLooks) {
+  const std::string folder = testing::TempDir() + "/flight-calls", file = folder + "/file";
+  ASSERT_TRUE(make_folders(folder));
+  ASSERT_TRUE(write_file_atomic(file, "some"));
+  std::optional<FileWriter> writer(*FileWriter::create(folder + "/written"));
+  std::optional<FileReader> reader(*FileReader::open(file));
+  std::optional<FileHold> hold(*FileHold::shared(file));
+  std::optional<FolderLock> lock;
+  std::optional<FolderClaim> claim;
+  const std::vector<std::pair<std::string, std::function<void()>>> calls = {
+      {"write", [&] { EXPECT_TRUE(writer->write("x", 1)); }},
+      {"sync", [&] { EXPECT_TRUE(writer->sync()); }},
+      {"close", [&] { EXPECT_TRUE(writer->close()); }},
+      {"close", [&] { reader.reset(); }},
+      {"close", [&] { hold.reset(); }},
+      {"lock", [&] { lock = *FolderLock::acquire(folder); }},
+      {"close", [&] { lock.reset(); }},
+      {"lock", [&] { claim = *FolderClaim::wait(folder); }},
+      {"close", [&] { claim.reset(); }},
+      {"lock", [&] { claim = **FolderClaim::try_now(folder); }},
+      {"lock", [&] { hold = *FileHold::alone(file); }},
+      {"read", [&] { EXPECT_TRUE(read_file(file, 100)); }},
+      {"map", [&] { EXPECT_TRUE(MappedFile::open(file)); }},
+      {"write", [&] { EXPECT_TRUE(write_private_file(folder + "/secret", "s")); }},
+      {"mkdir", [&] { EXPECT_TRUE(create_folder(folder + "/new")); }},
+      {"mkdir", [&] { EXPECT_TRUE(make_folders(folder + "/newer/still")); }},
+      {"find", [&] { EXPECT_TRUE(is_there(file)); }},
+      {"find", [&] { EXPECT_TRUE(path_exists(file)); }},
+      {"find", [&] { EXPECT_FALSE(is_folder(file)); }},
+      {"find", [&] { EXPECT_EQ(link_target(file), ""); }},
+      {"size", [&] { EXPECT_TRUE(file_size(file)); }},
+      {"free space", [&] { EXPECT_TRUE(free_disk_bytes(folder)); }},
+      {"list", [&] { EXPECT_TRUE(list_folder(folder)); }},
+      {"rename", [&] { EXPECT_TRUE(exchange_paths(file, folder + "/secret")); }},
+      {"sync", [&] { EXPECT_TRUE(rename_path(file, file + "2")); }},  // of the folder, at last
+      {"sync", [&] { EXPECT_TRUE(sync_folder(folder)); }},
+      {"remove", [&] { EXPECT_TRUE(remove_tree(folder)); }},
+  };
+  for (size_t i = 0; i < calls.size(); ++i) {
+    const Own own;
+    calls[i].second();
+    EXPECT_EQ(own.read().call, calls[i].first) << "call " << i;
+    EXPECT_EQ(own.read().activity, Activity::kHost) << "call " << i;
+  }
 }
 
 TEST(FlightRecord, KnowsWhichOpsHaveComeToAnEnd) {
