@@ -64,6 +64,23 @@ Result<void> check_dpo(const Settings& s, std::string_view name) {
   return {};
 }
 
+/// Ranks are looked at a few times a second.
+Result<void> check_hangs(const SupervisorSettings& s, std::string_view name) {
+  if (s.hang_verdict_s > 0 && s.hang_verdict_s < 0.5)
+    return fail(Code::kInvalidInput,
+                "{}: supervisor.hang_verdict_s is {}; it must be 0 (never), or at least 0.5",
+                name,
+                s.hang_verdict_s);
+  if (s.hang_patience_s > 0 && (s.hang_verdict_s <= 0 || s.hang_patience_s <= s.hang_verdict_s))
+    return fail(Code::kInvalidInput,
+                "{}: supervisor.hang_patience_s is {}; it must be 0 (never), or above "
+                "supervisor.hang_verdict_s, {}, which must not be 0 then",
+                name,
+                s.hang_patience_s,
+                s.hang_verdict_s);
+  return {};
+}
+
 Result<void> check_schedule_of(const Settings& s, std::string_view name) {
   if (const Result<void> schedule = check_schedule(schedule_of(s)); !schedule)
     return fail(Code::kInvalidInput,
@@ -136,6 +153,7 @@ Result<void> check_together(const Settings& s, std::string_view name) {
     return fail(Code::kInvalidInput,
                 "{}: checkpoint.dir is empty; it must name the folder of the run",
                 name);
+  TRY(check_hangs(s.supervisor, name));
   const TrainSettings& t = s.train;
   if (t.micro_batch_tokens % s.data.sequence_length != 0)
     return fail(

@@ -832,7 +832,8 @@ std::vector<Field> fields_of(Settings& s) {
        "hang_patience_s",
        &v.hang_patience_s,
        kFree,
-       "stillness that ends a worker whose rank cannot go on by itself; 0: the patience above does",
+       "stillness in training that ends a worker whose rank cannot go on by itself; 0: those above "
+       "do",
        "seconds",
        {0, 1e6}},
       {"supervisor",

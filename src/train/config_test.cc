@@ -164,6 +164,19 @@ TEST(Settings, ChecksThemTogether) {
             std::string::npos);
   EXPECT_NE(with({"--schedule.warmup_steps=290"}).find("decay_steps is 60, between 0 and the 10"),
             std::string::npos);
+  const auto takes = [](std::vector<std::string> o) {
+    return parse_settings(kGood, "run.toml", o).has_value();
+  };
+  EXPECT_EQ(with({"--supervisor.hang_verdict_s=0.49"}),
+            "run.toml: supervisor.hang_verdict_s is 0.49; it must be 0 (never), or at least 0.5");
+  EXPECT_EQ(with({"--supervisor.hang_patience_s=3"}),
+            "run.toml: supervisor.hang_patience_s is 3; it must be 0 (never), or above "
+            "supervisor.hang_verdict_s, 3, which must not be 0 then");
+  EXPECT_NE(with({"--supervisor.hang_verdict_s=0", "--supervisor.hang_patience_s=9"})
+                .find("hang_patience_s is 9"),
+            std::string::npos);
+  EXPECT_TRUE(takes({"--supervisor.hang_verdict_s=0.5", "--supervisor.hang_patience_s=0.6"}));
+  EXPECT_TRUE(takes({"--supervisor.hang_verdict_s=0"}));
   EXPECT_NE(refusal("[data]\ndir = \"x\"\n").find("no model"), std::string::npos);
   EXPECT_NE(refusal("[model.rope_scaling]\nfactor = 2\n").find("has no type"), std::string::npos);
 }

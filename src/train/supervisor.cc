@@ -219,7 +219,7 @@ struct Advance {
   }
 
   void on(const Hung& e) {
-    if (s.worker != Worker::kRunning && s.worker != Worker::kStopping) return;
+    if (s.worker != Worker::kRunning) return;  // after a signal it may be at its last save
     if (settings.hang_patience_s <= 0 || e.still_s <= settings.hang_patience_s) return;
     log("it cannot go on by itself, and {} have passed (supervisor.hang_patience_s): ending the "
         "worker",
@@ -344,7 +344,7 @@ std::string in_words(const Heartbeat& b) {
 }
 
 std::string what_follows(const State& state, const Settings& settings, bool certain) {
-  if (certain && settings.hang_patience_s > 0)
+  if (certain && settings.hang_patience_s > 0 && state.worker == Worker::kRunning)
     return fmt::format(
         "the worker is ended when that has lasted for {} (supervisor.hang_patience_s)",
         format_duration(settings.hang_patience_s));

@@ -54,10 +54,10 @@ struct Settings {
   /// While training and evaluating, silence of so many (slowest recent) intervals between beats is
   /// none either.
   double patience_intervals = 20;
-  // Stillness from which a hang is told (train/hang_watch.h); 0: none is. And from which it ends the worker, where
-  // nothing is left that could go on by itself; 0: the patience above does.
+  // Stillness from which a hang is told (train/hang_watch.h); 0: none is. And, for who asks for it, from which it ends
+  // the worker in a step of training, where nothing is left that could go on by itself; 0: the patience above does.
   double hang_verdict_s = 3;
-  double hang_patience_s = 20;
+  double hang_patience_s = 0;
   double stop_patience_s = 600;  // after a signal, for the step under way, until saving begins
   double leave_s = 10;           // after a signal, for a worker that has nothing to save yet
   double kill_s = 60;            // for the kernel to end a worker after SIGKILL
@@ -152,7 +152,8 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume);
 ///                                      after `failures_max` restarts that got no further, exit 3.
 /// It is silent for too long            SIGKILL, then as above. What is too long is its phase's
 ///                                      patience.
-/// A rank hangs for hang_patience_s       likewise, if it cannot go on by itself (Verdict::certain).
+/// A rank hangs for hang_patience_s       likewise, if that is not 0, it cannot go on by itself
+///                                      (Verdict::certain), and no signal has come.
 /// A first signal                       SIGTERM to the worker, once: it saves and leaves, and the
 ///                                      run ends with it. While it saves, beats keep it alive.
 /// A second one                         if it is a keyboard's (SIGINT, SIGQUIT) or has come before:

@@ -195,10 +195,8 @@ class Shell {
                                    .in = verdict->in,
                                    .seconds = verdict->still_s,
                                    .text = verdict->text};
-    const bool lives =
-        state.worker == State::Worker::kRunning || state.worker == State::Worker::kStopping;
     if (hangs && verdict->certain && verdict->still_s > settings_.hang_patience_s &&
-        settings_.hang_patience_s > 0 && lives && events_.empty())
+        settings_.hang_patience_s > 0 && state.worker == State::Worker::kRunning && events_.empty())
       events_.emplace_back(Hung{verdict->still_s});
   }
 
