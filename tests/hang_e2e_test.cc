@@ -114,9 +114,8 @@ TEST_F(HangE2e, WhoHangsAndInWhatIsSaidInSeconds) {
     std::vector<std::unique_ptr<Program>> programs;
     for (size_t i = begin; i < end; ++i) {
       const Hang& h = hangs[i];
-      const Strings more = {"--supervisor.hang_patience_s=0"};
       programs.push_back(std::make_unique<Program>(root_ / ("log-" + h.name),
-                                                   launch(h.ranks, h.name, more),
+                                                   launch(h.ranks, h.name),
                                                    Environment{{"FERRY_FAULT", h.fault}}));
     }
     for (size_t i = begin; i < end; ++i) {
@@ -159,11 +158,21 @@ TEST_F(HangE2e, WhatCannotGoOnIsEndedSoonAndTheRunFinishesTheSame) {
   expect_same(trace("stopped"), trace("undisturbed"), "stopped");
 }
 
+TEST_F(HangE2e, ADiskThatStallsIsToldAndWaitedFor) {
+  const std::string run = "stalled";
+  Program p(root_ / "log-stalled",
+            train(run, {"--supervisor.hang_patience_s=4"}),
+            {{"FERRY_FAULT", "file.free_space:3:delay12000,file.make_folders:12:delay12000"}});
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(p.said("has waited for a file system")) << p.output();
+  EXPECT_TRUE(p.said("free space of")) << p.output();
+  EXPECT_TRUE(p.said("rank 0 goes on")) << p.output();
+  EXPECT_FALSE(p.said("ending the worker")) << p.output();
+}
+
 TEST_F(HangE2e, WhoGoesOnIsSaidToAndHangsNoMore) {
   const std::string run = "continued";
-  Program p(root_ / "log",
-            launch(2, run, {"--supervisor.hang_patience_s=0"}),
-            {{"FERRY_FAULT", "op.attention@1:50:stop"}});
+  Program p(root_ / "log", launch(2, run), {{"FERRY_FAULT", "op.attention@1:50:stop"}});
   ASSERT_TRUE(wait_for([&] { return verdict_of(run) || p.ended(); }));
   const auto status = nlohmann::json::parse(read(path(run) + "/status.json"));
   const std::string shown = ran({"status", path(run)});

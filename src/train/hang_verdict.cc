@@ -52,15 +52,22 @@ std::string work_of(const flight::Snapshot& p) {
   return supervisor::in_words(supervisor::Heartbeat{.work = static_cast<Work>(p.work)});
 }
 
+/// Whether a layer says where it is: a save, and what is read, have none, whatever was the last before them.
+bool has_ops(Work work) {
+  return work != Work::kReadingData && work != Work::kLoading && work != Work::kWriting &&
+         work != Work::kRemoving;
+}
+
 /// Where in a step.
 std::string place_of(const flight::Snapshot& p) {
+  const auto work = static_cast<Work>(p.work);
+  if (!has_ops(work)) return work_of(p);
   std::string words;
   const auto add = [&](const std::string& what) { words += (words.empty() ? "" : ", ") + what; };
   if (p.pass == Pass::kForward) add("forward");
   if (p.pass == Pass::kBackward) add("backward");
   if (p.pass == Pass::kUpdate) add("update");
   if (p.layer >= 0 && p.pass != Pass::kUpdate) add(fmt::format("layer {}", p.layer));
-  const auto work = static_cast<Work>(p.work);
   const bool training = work == Work::kTraining || work == Work::kFirstStep;
   if (training && (p.pass == Pass::kForward || p.pass == Pass::kBackward))
     add(fmt::format("micro-batch {}", p.done + 1));
@@ -95,17 +102,31 @@ class Judge {
       : ranks_(ranks), on_the_way_(on_the_way), limits_(limits) {}
 
   std::optional<Verdict> verdict() const {
+    std::optional<Verdict> v = explanation();
+    // Whoever ends a worker loses what it has not saved: that is for sure only in a step's own work.
+    if (v) v->certain = v->certain && std::all_of(ranks_.begin(), ranks_.end(), in_step);
+    return v;
+  }
+
+ private:
+  static bool in_step(const RankSight& r) {
+    return static_cast<Work>(r.page.work) == Work::kTraining;
+  }
+
+  std::optional<Verdict> explanation() const {
     if (std::any_of(ranks_.begin(), ranks_.end(), [](const RankSight& r) { return r.ended; }))
       return std::nullopt;  // that is told, and what follows from it
     if (const auto v = stopped()) return v;
-    if (const auto v = standing()) return v;
-    if (const auto v = in_message()) return v;
+    // Who may come back must not hide who will not.
+    for (const bool for_good : {true, false}) {
+      if (const auto v = standing(for_good)) return v;
+      if (const auto v = in_message(for_good)) return v;
+    }
     if (const auto v = link()) return v;
     if (const auto v = each_other()) return v;
     return slow();
   }
 
- private:
   const RankSight& of(int rank) const { return ranks_[static_cast<size_t>(rank)]; }
   int count() const { return static_cast<int>(ranks_.size()); }
 
@@ -159,23 +180,31 @@ class Judge {
                                             : work == Work::kReadingData || work == Work::kLoading;
   }
 
+  static bool computes(const RankSight& r) {
+    return r.page.activity == Activity::kOp || r.page.activity == Activity::kHost;
+  }
+  bool sleeps_for_good(const RankSight& r) const {
+    return computes(r) && asleep(r) && !may_sleep(r);
+  }
+
   /// Whether what this one is in does not end. Who waits for others is not asked.
   bool hangs(const RankSight& r) const {
     if (waits_for_others(r)) return false;
     const bool too_long = r.still_s > r.patience_s;
-    const bool computes = r.page.activity == Activity::kOp || r.page.activity == Activity::kHost;
-    if (!computes) return too_long;  // a disk or a chip works while it sleeps
-    if (asleep(r) && !may_sleep(r)) return true;
-    // On a busy machine an op takes as long as others let it: it is measured by its own time.
+    if (sleeps_for_good(r)) return true;
+    // A disk or a chip works while the rank sleeps.
+    if (!computes(r) && r.state != 'R') return too_long;
+    // On a busy machine what is at work takes as long as others let it: it is measured by its own time.
     if (too_long && (r.busy_s > r.busy_patience_s || asleep(r))) return true;
     return r.state == 'D' && r.still_s > kDiskFactor * r.patience_s;
   }
 
-  std::optional<Verdict> standing() const {
-    const std::optional<int> who = longest([this](const RankSight& r) { return hangs(r); });
+  std::optional<Verdict> standing(bool for_good) const {
+    const std::optional<int> who =
+        longest([&](const RankSight& r) { return hangs(r) && (!for_good || sleeps_for_good(r)); });
     if (!who) return std::nullopt;
     const RankSight& r = of(*who);
-    Verdict v{.rank = *who, .still_s = r.still_s, .certain = asleep(r) && !may_sleep(r)};
+    Verdict v{.rank = *who, .still_s = r.still_s, .certain = sleeps_for_good(r)};
     const std::string for_s = format_duration(r.still_s);
     const std::string usual =
         r.usual_s > 0 ? fmt::format(" (it took {} at most lately)", format_duration(r.usual_s))
@@ -194,7 +223,6 @@ class Judge {
       case Activity::kChip:
         v.kind = Kind::kChip;
         v.in = r.page.chip_ops;
-        v.certain = false;
         how = fmt::format(
             "the chip of rank {} has ended nothing for {}{}: it is in one of launches {} to {}: {}",
             *who,
@@ -207,7 +235,6 @@ class Judge {
       case Activity::kFile:
         v.kind = Kind::kFile;
         v.in = r.page.call;
-        v.certain = false;  // disks come back
         how = fmt::format("rank {} has waited for a file system for {}{}: {} of {}{}",
                           *who,
                           for_s,
@@ -219,7 +246,6 @@ class Judge {
       case Activity::kData:
         v.kind = Kind::kData;
         v.in = "data";
-        v.certain = false;
         how = fmt::format("rank {} has waited for its next batch of data for {}{}{}",
                           *who,
                           for_s,
@@ -229,13 +255,15 @@ class Judge {
       default:
         v.kind = Kind::kHost;
         v.in = work_of(r.page);
-        how = fmt::format(
-            "rank {} has stood still between two ops for {}{}, {}{}",
-            *who,
-            for_s,
-            asleep(r) ? " and uses no processor" : usual,
-            v.in,
-            r.page.op.empty() ? "" : ": the last one was " + with_place(r.page.op, r.page));
+        how = fmt::format("rank {} has stood still{} for {}{}, {}{}",
+                          *who,
+                          has_ops(static_cast<Work>(r.page.work)) ? " between two ops" : "",
+                          for_s,
+                          asleep(r) ? " and uses no processor" : usual,
+                          v.in,
+                          r.page.op.empty() || !has_ops(static_cast<Work>(r.page.work))
+                              ? ""
+                              : ": the last one was " + with_place(r.page.op, r.page));
     }
     std::vector<int> others;
     for (int o = 0; o < count(); ++o)
@@ -249,10 +277,10 @@ class Judge {
   }
 
   /// Who waits for messages looks for them all the time; who does not look stands within one.
-  std::optional<Verdict> in_message() const {
-    const std::optional<int> who = longest([this](const RankSight& r) {
-      return r.page.activity == Activity::kMessages && r.not_looked_s >= limits_.verdict_s &&
-             (asleep(r) || r.not_looked_s > r.patience_s);
+  std::optional<Verdict> in_message(bool for_good) const {
+    const std::optional<int> who = longest([&](const RankSight& r) {
+      return (!for_good || asleep(r)) && r.page.activity == Activity::kMessages &&
+             r.not_looked_s >= limits_.verdict_s && (asleep(r) || r.not_looked_s > r.patience_s);
     });
     if (!who) return std::nullopt;
     const RankSight& r = of(*who);

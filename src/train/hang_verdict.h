@@ -54,11 +54,12 @@ struct Verdict {
   int peer = -1;   // of a message or a link
   std::string in;  // the op, the call, or the message: "matmul", "sync", "gradients of step 12"
   double still_s = 0;
-  bool certain = false;  // nothing is left that could go on by itself
+  bool certain = false;  // in a step of training, and nothing is left that could go on by itself
   std::string text;      // a sentence
   /// The same hang, whatever time has passed.
   bool same_as(const Verdict& o) const {
-    return kind == o.kind && rank == o.rank && peer == o.peer && in == o.in;
+    return kind == o.kind && rank == o.rank && peer == o.peer &&
+           (in == o.in || kind == Kind::kStopped);  // in whatever it was stopped
   }
 };
 

@@ -17,6 +17,7 @@ using flight::Activity;
 using supervisor::Work;
 
 constexpr size_t kKept = 100;            // intervals of a kind
+constexpr double kKeptS = 1800;          // a disk that once stood still does not excuse it for ever
 constexpr double kTimes = 4;             // as long as the longest of them may be more of the same
 constexpr double kAtFirst = 20;          // times the shortest hang: of what was never done before
 constexpr double kDiskTimes = 2.5;       // times the same: of a disk, which others keep busy
@@ -42,14 +43,15 @@ bool waits_for_others(Activity a) { return a == Activity::kMessages || a == Acti
 
 }  // namespace
 
-void Pace::add(double wall_s, double busy_s) {
-  lately_.push_back({wall_s, busy_s});
+void Pace::add(double now_s, double wall_s, double busy_s) {
+  lately_.push_back({now_s, wall_s, busy_s});
   if (lately_.size() > kKept) lately_.pop_front();
 }
 
-double Pace::largest(double Interval::*of) const {
+double Pace::largest(double now_s, double Interval::*of) const {
   double most = 0;
-  for (const Interval& i : lately_) most = std::max(most, i.*of);
+  for (const Interval& i : lately_)
+    if (now_s - i.at_s <= kKeptS) most = std::max(most, i.*of);
   return most;
 }
 
@@ -78,7 +80,7 @@ void HangWatch::look(std::span<const Look> looks, double now_s) {
       r.moved_s += forgiven_s;
       r.looked_s += forgiven_s;
       if (r.stopped_since_s) *r.stopped_since_s += forgiven_s;
-      r.asleep_since_s.reset();
+      if (r.asleep_since_s) *r.asleep_since_s += forgiven_s;
     }
     for (Link& l : links_)
       if (l.since_s) *l.since_s += forgiven_s;
@@ -94,6 +96,9 @@ void HangWatch::look(std::span<const Look> looks, double now_s) {
     return l.since_s ? now_s - *l.since_s : 0.0;
   };
   tell(judge(sights, on_the_way, limits_), now_s);
+  if (!verdict_ || verdict_->kind == Kind::kSlow) return;
+  const auto who = static_cast<size_t>(verdict_->rank);
+  if (!ranks_[who].blamed) ranks_[who].blamed = std::move(sights[who]);
 }
 
 void HangWatch::follow(Rank& r, const Look& look, double now_s, bool first) {
@@ -101,10 +106,14 @@ void HangWatch::follow(Rank& r, const Look& look, double now_s, bool first) {
   if (moved && !first) {
     const double wall_s = now_s - r.moved_s;
     // Of a rank that somebody had stopped nothing is learnt, nor of one that waited.
-    if (wall_s >= 2 * every_s() && !r.was_stopped && !waits_for_others(r.page.activity))
-      paces_[kind_of(r.page)].add(
-          wall_s,
-          r.process && r.first_process ? r.process->first_s - r.first_process->first_s : wall_s);
+    // What was told as a hang is no measure of what is usual: of it so much counts as it might have taken.
+    if (wall_s >= 2 * every_s() && !r.was_stopped && !waits_for_others(r.page.activity)) {
+      const double busy_s =
+          r.process && r.first_process ? r.process->first_s - r.first_process->first_s : wall_s;
+      paces_[kind_of(r.page)].add(now_s,
+                                  r.blamed ? std::min(wall_s, r.blamed->patience_s) : wall_s,
+                                  r.blamed ? std::min(busy_s, r.blamed->busy_patience_s) : busy_s);
+    }
   }
   if (first || look.page.looks != r.page.looks || look.page.activity != Activity::kMessages)
     r.looked_s = now_s;
@@ -120,13 +129,14 @@ void HangWatch::follow(Rank& r, const Look& look, double now_s, bool first) {
     r.first_process.reset();
     r.process.reset();
     r.was_stopped = false;
+    r.blamed.reset();
   }
   r.page = look.page;
   const bool stopped =
       look.stopped || (look.process && (look.process->state == 'T' || look.process->state == 't'));
   if (!stopped)
     r.stopped_since_s.reset();
-  else if (!r.stopped_since_s)
+  else if (!r.stopped_since_s || moved)  // it may have been let go on between two looks
     r.stopped_since_s = now_s;
   r.was_stopped = r.was_stopped || stopped;
   look_at_process(r, look, now_s);
@@ -169,8 +179,8 @@ RankSight HangWatch::sight_of(const Rank& r, const Look& look, double now_s) con
               .settled = settled(r),
               .ended = look.ended};
   const auto pace = paces_.find(kind_of(r.page));
-  const double wall_s = pace == paces_.end() ? 0 : pace->second.wall_s();
-  const double busy_s = pace == paces_.end() ? 0 : pace->second.busy_s();
+  const double wall_s = pace == paces_.end() ? 0 : pace->second.wall_s(now_s);
+  const double busy_s = pace == paces_.end() ? 0 : pace->second.busy_s(now_s);
   s.usual_s = wall_s;
   const Activity a = r.page.activity;
   double least_s = limits_.verdict_s;
@@ -241,20 +251,36 @@ void HangWatch::follow_links(double now_s) {
     }
 }
 
+/// What grows when there is an end to it.
+uint64_t HangWatch::moves_of(const Verdict& v) const {
+  if (v.kind != Kind::kLink) return ranks_[static_cast<size_t>(v.rank)].page.moves;
+  const auto& links = ranks_[static_cast<size_t>(v.peer)].page.links;
+  const auto from = static_cast<size_t>(v.rank);
+  return from < links.size() ? links[from].received : 0;
+}
+
 void HangWatch::tell(std::optional<Verdict> now_holds, double now_s) {
   const std::optional<Verdict> before = std::exchange(verdict_, std::move(now_holds));
-  if (verdict_ && (!before || !before->same_as(*verdict_))) {
-    const bool slow = verdict_->kind == Kind::kSlow;
+  const bool new_one = verdict_ && !(before && before->same_as(*verdict_));
+  if (new_one && verdict_->kind == Kind::kSlow) {
     const auto told = told_slow_s_.find(verdict_->rank);
-    if (!slow || told == told_slow_s_.end() || now_s - told->second >= kSlowAgainS)
+    if (told == told_slow_s_.end() || now_s - told->second >= kSlowAgainS)
       news_.push_back(verdict_->text);
-    if (slow) told_slow_s_[verdict_->rank] = now_s;
+    told_slow_s_[verdict_->rank] = now_s;
   }
-  if (before && before->kind != Kind::kSlow && (!verdict_ || verdict_->kind == Kind::kSlow))
-    news_.push_back(
-        before->kind == Kind::kLink
-            ? fmt::format("what rank {} sent arrives at rank {} again", before->rank, before->peer)
-            : fmt::format("rank {} goes on", before->rank));
+  if (verdict_ && verdict_->kind != Kind::kSlow) {
+    if (told_ && told_->hang.same_as(*verdict_)) return;
+    news_.push_back(verdict_->text);
+    told_ = {*verdict_, moves_of(*verdict_)};
+    return;
+  }
+  // A verdict that no longer holds may still be true: it woke for a moment.
+  if (!told_ || moves_of(told_->hang) == told_->moves) return;
+  const Verdict hang = std::exchange(told_, std::nullopt)->hang;
+  news_.push_back(
+      hang.kind == Kind::kLink
+          ? fmt::format("what rank {} sent arrives at rank {} again", hang.rank, hang.peer)
+          : fmt::format("rank {} goes on", hang.rank));
 }
 
 std::vector<std::string> HangWatch::news() { return std::exchange(news_, {}); }

@@ -17,19 +17,19 @@
 
 namespace ferry::hang {
 
-/// How long something took lately, where it took long enough to be seen.
+/// How long something took in the last half hour, where it took long enough to be seen.
 class Pace {
  public:
-  void add(double wall_s, double busy_s);
+  void add(double now_s, double wall_s, double busy_s);
   /// 0: never long. With no more than a hundred that are kept, the largest is the 99th percentile.
-  double wall_s() const { return largest(&Interval::wall_s); }
-  double busy_s() const { return largest(&Interval::busy_s); }
+  double wall_s(double now_s) const { return largest(now_s, &Interval::wall_s); }
+  double busy_s(double now_s) const { return largest(now_s, &Interval::busy_s); }
 
  private:
   struct Interval {
-    double wall_s, busy_s;
+    double at_s, wall_s, busy_s;
   };
-  double largest(double Interval::*of) const;
+  double largest(double now_s, double Interval::*of) const;
   std::deque<Interval> lately_;
 };
 
@@ -63,6 +63,7 @@ class HangWatch {
     std::optional<double> stopped_since_s, asleep_since_s;
     std::optional<ProcessLook> first_process, asleep_process, process;  // of this standstill
     bool was_stopped = false;                                           // in it
+    std::optional<RankSight> blamed;                                    // for it, as then seen
     std::set<int32_t> done_works;
     struct Made {  // when a step was seen to be done
       int64_t step;
@@ -77,6 +78,7 @@ class HangWatch {
   void compare_speeds(std::vector<RankSight>& sights) const;
   void follow_links(double now_s);
   void tell(std::optional<Verdict> now_holds, double now_s);
+  uint64_t moves_of(const Verdict& verdict) const;
   bool settled(const Rank& rank) const;
   /// Over which, at least, ranks' speeds are compared.
   double window_s() const { return 10 * limits_.verdict_s / 3; }
@@ -91,6 +93,11 @@ class HangWatch {
   std::vector<Link> links_;  // from * ranks + to
   std::optional<double> looked_s_;
   std::optional<Verdict> verdict_;
+  struct Told {
+    Verdict hang;
+    uint64_t moves;  // that its end is told by
+  };
+  std::optional<Told> told_;
   std::map<int, double> told_slow_s_;
   std::vector<std::string> news_;
 };

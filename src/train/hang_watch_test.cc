@@ -510,6 +510,121 @@ TEST(HangWatch, WhoLooksForgivesWhatPassedWhileItDidNot) {
   EXPECT_TRUE(after(watch, now_s, 3, at(1, Activity::kOp, 'S')));
 }
 
+TEST(HangWatch, WhoIsLookedAtSeldomSleepsAllTheSameAndOnlyWhoMovesGoesOn) {
+  HangWatch watch(Limits{}, 1);
+  const HangWatch::Look look = at(1, Activity::kOp, 'S');
+  double now_s = 0;
+  for (; now_s < 60; now_s += 1.2) watch.look({&look, 1}, now_s);  // a busy machine
+  EXPECT_TRUE(watch.verdict());
+  EXPECT_EQ(watch.news().size(), 1u);
+  const HangWatch::Look woken = at(1, Activity::kOp, 'R', 1);
+  watch.look({&woken, 1}, now_s);
+  EXPECT_FALSE(watch.verdict()) << "it may be at work again";
+  EXPECT_TRUE(watch.news().empty()) << "and may not";
+  const HangWatch::Look asleep = at(1, Activity::kOp, 'S', 1);
+  after(watch, now_s, 4, asleep);
+  EXPECT_TRUE(watch.verdict());
+  EXPECT_TRUE(watch.news().empty()) << "that was said";
+  after(watch, now_s, 0.5, at(2, Activity::kOp, 'R'));
+  EXPECT_EQ(watch.news(), (std::vector<std::string>{"rank 0 goes on"}));
+}
+
+TEST(HangWatch, WhoIsStoppedAgainAndAgainAndMovesIsNotStopped) {
+  HangWatch watch(Limits{}, 1);
+  double now_s = 0;
+  uint64_t moves = 1;
+  for (int i = 0; i < 100; ++i) {  // cpulimit
+    HangWatch::Look look = at(++moves, Activity::kOp, 'T');
+    look.stopped = true;
+    EXPECT_FALSE(after(watch, now_s, 0.5, look));
+  }
+  HangWatch::Look look = at(moves, Activity::kOp, 'T');
+  look.stopped = true;
+  ASSERT_TRUE(after(watch, now_s, 2, look));
+  EXPECT_EQ(watch.news().size(), 1u);
+  look.page.op = "add";  // it was on its way when it was stopped
+  after(watch, now_s, 2, look);
+  EXPECT_TRUE(watch.news().empty());
+}
+
+TEST(HangWatch, WhatOnceStoodStillIsNoExcuseForEver) {
+  const auto seconds_until_told = [](double quiet_s) {
+    HangWatch watch(Limits{}, 1);
+    double now_s = 0;
+    uint64_t moves = 1;
+    after(watch, now_s, 0.5, at(moves, Activity::kHost, 'R'));
+    HangWatch::Look sync = at(++moves, Activity::kFile, 'D');
+    sync.page.call = "sync";
+    after(watch, now_s, 120, sync);
+    for (const double until = now_s + quiet_s; now_s < until;) {
+      after(watch, now_s, 0.75, at(++moves, Activity::kOp, 'R'));
+      sync.page.moves = ++moves;
+      after(watch, now_s, 0.25, sync);
+    }
+    sync.page.moves = ++moves;
+    const double began_s = now_s;
+    while (!after(watch, now_s, 0.25, sync)) {
+    }
+    return now_s - began_s;
+  };
+  EXPECT_NEAR(seconds_until_told(10), 30, 1) << "four times what it might have taken";
+  EXPECT_NEAR(seconds_until_told(1900), 7.5, 1) << "what was long ago";
+}
+
+TEST(HangWatch, WhoMayComeBackDoesNotHideWhoWillNot) {
+  HangWatch watch(Limits{}, 2);
+  HangWatch::Look sync = at(1, Activity::kFile, 'D');
+  sync.page.call = "sync";
+  std::vector<HangWatch::Look> looks = {sync, at(1, Activity::kHost, 'R')};
+  double now_s = 0;
+  const auto look_for = [&](double seconds) {
+    for (const double until = now_s + seconds; now_s < until; now_s += watch.every_s())
+      watch.look(looks, now_s);
+    return watch.verdict();
+  };
+  look_for(6);
+  looks[1] = at(2, Activity::kOp, 'S');
+  const std::optional<Verdict> v = look_for(6);
+  ASSERT_TRUE(v);
+  EXPECT_EQ(v->rank, 1) << v->text;
+  EXPECT_EQ(v->in, "matmul");
+  EXPECT_TRUE(v->certain);
+  EXPECT_NE(v->text.find("rank 0 as well"), std::string::npos) << v->text;
+  looks[0].page.work = static_cast<int32_t>(Work::kWriting);
+  EXPECT_FALSE(look_for(1)->certain) << "rank 0 is at a save, which must not be lost";
+}
+
+TEST(HangWatch, OnlyAStepsOwnWorkHangsForSure) {
+  for (const Work work : {Work::kFirstStep,
+                          Work::kTraining,
+                          Work::kEvaluating,
+                          Work::kProbing,
+                          Work::kWriting,
+                          Work::kRemoving}) {
+    HangWatch watch(Limits{}, 1);
+    double now_s = 0;
+    HangWatch::Look look = at(1, Activity::kHost, 'S');
+    look.page.work = static_cast<int32_t>(work);
+    look.page.layer = 3;
+    const auto v = after(watch, now_s, 5, look);
+    ASSERT_TRUE(v) << static_cast<int>(work);
+    EXPECT_EQ(v->certain, work == Work::kTraining) << v->text;
+    const bool of_ops = work != Work::kWriting && work != Work::kRemoving;
+    for (const char* words : {"matmul", "layer", "between two ops"})
+      EXPECT_EQ(v->text.find(words) != std::string::npos, of_ops) << v->text;
+  }
+}
+
+TEST(HangWatch, WhoReadsItsBatchAndIsGivenNoProcessorDoesNotHang) {
+  for (const Activity activity : {Activity::kData, Activity::kFile, Activity::kChip}) {
+    HangWatch watch(Limits{}, 1);
+    double now_s = 0;
+    EXPECT_FALSE(after(watch, now_s, 60, at(1, activity, 'R'), 0.03));
+    HangWatch another(Limits{}, 1);
+    EXPECT_TRUE(after(another, now_s, 30, at(1, activity, 'R'), 1)) << "for ever at work";
+  }
+}
+
 TEST(HangWatch, ASyncHasTheTimeThatItsBytesTakeOnASlowDisk) {
   HangWatch watch(Limits{}, 1);
   double now_s = 0;
