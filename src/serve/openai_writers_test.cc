@@ -1,7 +1,10 @@
 // What OpenAI's streams say: JSON whatever is in it, an event for each kind.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "serve/answer_writer.h"
 #include "serve/request_test_support.h"
@@ -24,49 +27,92 @@ std::vector<Json> documents(std::string_view events) {
   return all;
 }
 
-/// Events are written as text, without a document: whatever they say, it is JSON, and the same.
+std::string byte_name(const ByteModelRules& model, int32_t id) {
+  return std::string(model.model().texts.tokenizer->token_bytes(id));
+}
+std::vector<int> bytes_of(const ByteModelRules& model, int32_t id) {
+  const std::string name = byte_name(model, id);
+  return {name.begin(), name.end()};
+}
+
+/// Events are written as text, without a document: whatever they say, each is the document that says it.
 TEST(OpenAiWriters, EventsAreJsonWhateverTheySay) {
   const ByteModelRules model("");
+  const Json timings = {{"cache_n", 1},
+                        {"prompt_n", 2},
+                        {"prompt_ms", 500.0},
+                        {"prompt_per_second", 4.0},
+                        {"predicted_n", 4},
+                        {"predicted_ms", 0.0},
+                        {"predicted_per_second", 0}};
+  const AnswerUsage used{.prompt = 3, .cached = 1, .completion = 4, .prompt_s = 0.5};
+  const std::map<std::string, std::string> said_and_heard = {
+      {"yes", "yes"},
+      {"\"\\/\n\t\x01\x7f", "\"\\/\n\t\x01\x7f"},
+      {"né 日本 \xF0\x9F\x98\x80", "né 日本 \xF0\x9F\x98\x80"},
+      {"</script>", "</script>"},
+      {std::string("a\0b", 3), std::string("a\0b", 3)},
+      {"caf\xe9 \xE6\x97", "caf\uFFFD \uFFFD"}};
   for (const bool chat : {true, false})
-    for (const bool usage : {true, false})
-      for (const std::string& said : std::vector<std::string>{"yes",
-                                                              "\"\\/\n\t\x01\x7f",
-                                                              "né 日本 \xF0\x9F\x98\x80",
-                                                              "</script>",
-                                                              std::string("a\0b", 3)}) {
+    for (const bool more : {true, false})
+      for (const auto& texts : said_and_heard) {
+        const std::string &said = texts.first, &heard = texts.second;
         Question q{.prompts = {{.ids = {1}}},
                    .chat = chat,
-                   .usage_in_stream = usage,
-                   .token_ids = true,
-                   .timings = usage};
-        q.options.top_log_probs = 1;
+                   .usage_in_stream = more,
+                   .token_ids = more,
+                   .timings = more};
+        if (more) q.options.top_log_probs = 1;
         const AnswerHead head{
-            .id = "5", .model = "a \"model\"", .fingerprint = "f", .created_s = 7};
+            .id = "5", .model = "a \"model\" " + said, .fingerprint = "f", .created_s = 7};
         const auto writer = (chat ? chat_writer : completion_writer)(model.model(), q, head);
+        const auto event_with = [&](Json choice) {
+          Json event = {{"id", chat ? "chatcmpl-5" : "cmpl-5"},
+                        {"object", chat ? "chat.completion.chunk" : "text_completion"},
+                        {"created", 7},
+                        {"model", "a \"model\" " + heard},
+                        {"system_fingerprint", "f"},
+                        {"choices", Json::array({std::move(choice)})}};
+          if (more) event["usage"] = nullptr;
+          if (more) event["timings"] = timings;
+          return event;
+        };
+        const auto token = [&](int32_t id, double log_prob) {
+          return Json{{"id", id},
+                      {"token", byte_name(model, id)},
+                      {"logprob", log_prob},
+                      {"bytes", bytes_of(model, id)}};
+        };
+        Json token_and_top = token(65, -0.5);
+        token_and_top["top_logprobs"] = Json::array({token(66, -0.25)});
+        const Json chat_log_probs = {{"content", Json::array({token_and_top})},
+                                     {"refusal", nullptr}};
+        const Json text_log_probs = {
+            {"tokens", Json::array({byte_name(model, 65)})},
+            {"token_logprobs", Json::array({-0.5})},
+            {"top_logprobs", Json::array({Json{{byte_name(model, 66), -0.25}}})},
+            {"text_offset", Json::array({0})}};
         Answer a;
         a.tokens = {{.id = 65, .log_prob = -0.5F, .top = {{66, -0.25F}}}};
-        const std::vector<Json> events =
-            documents(writer->more(0, a, {.deltas = {{.kind = Kind::kContent, .text = said}}}, {}));
-        ASSERT_EQ(events.size(), 1u);
-        EXPECT_EQ(events[0]["id"], chat ? "chatcmpl-5" : "cmpl-5");
-        EXPECT_EQ(events[0]["model"], head.model);
-        EXPECT_EQ(events[0].contains("usage"), usage);
-        EXPECT_EQ(events[0].contains("timings"), usage);
-        const Json& choice = events[0]["choices"][0];
-        EXPECT_EQ(choice["index"], 0);
-        EXPECT_EQ(chat ? choice["delta"]["content"] : choice["text"], said);
-        EXPECT_TRUE(choice["finish_reason"].is_null());
-        EXPECT_EQ(choice["token_ids"], Json({65}));
-        EXPECT_EQ(chat ? choice["logprobs"]["content"][0]["logprob"]
-                       : choice["logprobs"]["token_logprobs"][0],
-                  -0.5);
+        Json choice = {{"index", 0}, {"logprobs", nullptr}, {"finish_reason", nullptr}};
+        if (chat)
+          choice["delta"] = {{"content", heard}};
+        else
+          choice["text"] = heard;
+        if (more) choice["logprobs"] = chat ? chat_log_probs : text_log_probs;
+        if (more) choice["token_ids"] = Json::array({65});
+        EXPECT_EQ(documents(writer->more(
+                      0, a, {.deltas = {{.kind = Kind::kContent, .text = said}}}, used)),
+                  std::vector<Json>{event_with(choice)});
+
         a.end = AnswerEnd::kStop;
-        const std::vector<Json> end = documents(writer->more(0, a, {.first_token = 1}, {}));
-        ASSERT_EQ(end.size(), 1u);
-        EXPECT_EQ(end[0]["choices"][0]["finish_reason"], "stop");
-        EXPECT_TRUE(end[0]["choices"][0]["logprobs"].is_null());
-        EXPECT_FALSE(end[0]["choices"][0].contains("token_ids"));
-        EXPECT_EQ(end[0]["choices"][0].contains("delta"), chat);
+        Json last = {{"index", 0}, {"logprobs", nullptr}, {"finish_reason", "stop"}};
+        if (chat)
+          last["delta"] = Json::object();
+        else
+          last["text"] = "";
+        EXPECT_EQ(documents(writer->more(0, a, {.first_token = 1}, used)),
+                  std::vector<Json>{event_with(last)});
       }
 }
 
