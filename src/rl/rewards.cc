@@ -137,6 +137,7 @@ bool is_right(const Task& task, std::string_view answer) {
     case Check::kCountdown: return countdown_right(task, answer);
     case Check::kMaze: return maze_right(task, answer);
     case Check::kSchema: {
+      if (task.schema) return task.schema->satisfied_by(answer);
       const auto schema = SchemaCheck::compile(task.answer);
       return schema && schema->satisfied_by(answer);
     }

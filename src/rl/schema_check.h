@@ -1,36 +1,33 @@
-// Whether an answer is a JSON document that satisfies a schema. The judge is the automaton that answers are held to
-// (grammar/schema.h), which reads one order of fields and one spelling: others are brought into these first.
+// Whether an answer is a JSON document that satisfies a schema: the document is held against the schema, value by
+// value, so neither the order of its fields nor how it is written counts.
 #pragma once
 
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 
 #include "base/result.h"
-#include "grammar/matcher.h"
 
 namespace ferry::rl {
 
-/// Immutable.
+/// Immutable; any number of threads may ask it. A copy shares what was compiled.
 class SchemaCheck {
  public:
-  /// `schema` is a text in JSON. Errors: of grammar::schema_automaton, naming the place and the keyword.
+  /// `schema` is a text in JSON, of the keywords that answers can be held to. Errors: of grammar::schema_automaton,
+  /// naming the place and the keyword.
   static Result<SchemaCheck> compile(const std::string& schema);
 
-  /// Whether the whole text is one document that satisfies the schema. The order of fields does not count, nor how a
-  /// string is escaped, nor white space; a key that occurs twice is wrong. What cannot be told within limits (64 KiB,
-  /// 64 levels, a million schemas looked at for the order of fields) is no such document, and neither is a number of
-  /// more digits than grammar::schema_automaton reads. Time and memory are bounded for any schema and text.
+  /// Whether the whole text is one document that satisfies the schema, as JSON Schema has it. Numbers are compared as
+  /// the 64-bit integers or doubles that they are: 2.0 and 2e0 are the integer 2. A key that occurs twice is wrong; so is
+  /// what cannot be told within limits (64 KiB, 64 levels, numbers beyond doubles, three million looks at values and
+  /// characters). Time and memory are bounded for any schema and text.
   bool satisfied_by(std::string_view text) const;
 
  private:
-  SchemaCheck(std::shared_ptr<const nlohmann::ordered_json> schema,
-              std::shared_ptr<const grammar::Constraint> constraint)
-      : schema_(std::move(schema)), constraint_(std::move(constraint)) {}
+  struct Compiled;
+  explicit SchemaCheck(std::shared_ptr<const Compiled> compiled) : compiled_(std::move(compiled)) {}
 
-  std::shared_ptr<const nlohmann::ordered_json> schema_;
-  std::shared_ptr<const grammar::Constraint> constraint_;
+  std::shared_ptr<const Compiled> compiled_;
 };
 
 }  // namespace ferry::rl

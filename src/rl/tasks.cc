@@ -50,14 +50,16 @@ void check_maze(JsonFields& f, const std::vector<std::string>& maze) {
     f.refuse("maze", "must be of '#' and '.', with one S and one E");
 }
 
-/// A JSON schema, as a text; of one in which an answer could not be right, a problem.
-std::string schema_in(JsonFields& f) {
+/// A JSON schema, as a text and compiled; of one in which an answer could not be right, a problem.
+void read_schema(JsonFields& f, Task& t) {
   const nlohmann::json& schema = f.at("schema");
-  if (f.problem()) return "";
-  std::string text = json_text(schema);
-  if (const auto compiled = SchemaCheck::compile(text); !compiled)
+  if (f.problem()) return;
+  t.answer = json_text(schema);
+  auto compiled = SchemaCheck::compile(t.answer);
+  if (compiled)
+    t.schema = std::make_shared<const SchemaCheck>(*std::move(compiled));
+  else
     f.refuse("schema", "cannot be judged by: " + compiled.error().message);
-  return text;
 }
 
 Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
@@ -71,7 +73,7 @@ Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
   if (f.has("messages")) t.messages = json_text(f.list("messages"));
   t.check = check_named(f);
   if (t.check == Check::kSchema)
-    t.answer = schema_in(f);
+    read_schema(f, t);
   else
     t.answer = f.text("answer",
                       t.check == Check::kProgram ? std::optional<std::string>("") : std::nullopt);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,8 @@
 #include "base/result.h"
 
 namespace ferry::rl {
+
+class SchemaCheck;
 
 /// How an answer is compared with what the task says.
 enum class Check {
@@ -33,6 +36,8 @@ struct Task {
   std::vector<int64_t> numbers;
   std::vector<std::string> maze;  // rows of '#', '.', 'S' and 'E'
   std::string solution = {};  // an answer with its thoughts, of those that are made; may be empty
+  /// Of kSchema, where it was read from a file: `answer`, compiled.
+  std::shared_ptr<const SchemaCheck> schema = {};
 };
 
 /// The lines of a file: "prompt" or "messages", "answer", and optionally "kind", "difficulty",
