@@ -25,15 +25,22 @@ else
   own_folder "./run reason-smol" "$out" "${files[@]}"
   step "1/3  The model as numbers of 16 bits, and tasks: some to learn from, others to be measured on"
   "$ferry" convert "$model" --to bf16 --out "$out/base"
-  # It answers in a sentence: what counts is the last number in it. There are a hundred such sums: a third is held out.
+  # It answers in a sentence: what counts is the last number in it. There are a hundred such sums of 55 pairs of
+  # numbers: a third of the pairs is held out, so that 3 + 4 is not learnt where 4 + 3 is measured.
   make() { "$ferry" tasks sum --difficulty 1 --instruction "Work out this sum, and end with the number." "$@"; }
   by_last_number() {
     sed -E 's/"answer":"([0-9]+)","check":"number"/"answer":"(?s)(.*[^0-9])?\1[^0-9]*","check":"regex"/' | sort -u
   }
   make --count 500 --seed 1 --out "$out/all.jsonl"
   by_last_number <"$out/all.jsonl" | shuf --random-source=<(yes) >"$out/sums.jsonl"
-  head -n 33 "$out/sums.jsonl" >"$out/held-out.jsonl"
-  tail -n +34 "$out/sums.jsonl" >"$out/tasks.jsonl"
+  awk -v held_out="$out/held-out.jsonl" -v tasks="$out/tasks.jsonl" '
+    !match($0, /[0-9]+ \+ [0-9]+/) { print "no sum: " $0 >"/dev/stderr"; exit 1 }
+    {
+      split(substr($0, RSTART, RLENGTH), of, " \\+ ")
+      pair = of[1] + 0 < of[2] + 0 ? of[1] " " of[2] : of[2] " " of[1]
+      if (!(pair in number)) number[pair] = pairs++
+      print >(number[pair] < 18 ? held_out : tasks)
+    }' "$out/sums.jsonl"
   echo "prepared" >"$out/prepared.txt"
 fi
 step "2/3  Learning by reinforcement (Ctrl-C saves; the same command goes on)"
