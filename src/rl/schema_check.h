@@ -18,8 +18,8 @@ class SchemaCheck {
   static Result<SchemaCheck> compile(const std::string& schema);
 
   /// Whether the whole text is one document that satisfies the schema, as JSON Schema has it. Numbers are compared as
-  /// the 64-bit integers or doubles that they are: 2.0 and 2e0 are the integer 2. A key that occurs twice is wrong; so is
-  /// what cannot be told within limits (64 KiB, 64 levels, numbers beyond doubles, three million looks at values and
+  /// the 64-bit integers or doubles that they are: 2.0 and 2e0 are the integer 2. A key that occurs twice is wrong; so
+  /// is what cannot be told within limits (64 KiB, 64 levels, numbers beyond doubles, three million looks at values and
   /// characters). Time and memory are bounded for any schema and text.
   bool satisfied_by(std::string_view text) const;
 
