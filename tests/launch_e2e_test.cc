@@ -1,12 +1,14 @@
-// The built program as several processes: what two or three of them train is what one trains, to the bit, whoever of
-// them is killed and whenever, and whoever goes on with it; what is wrong is said once, and of whom it is.
+// The built program as several processes: what they train is what one trains, to the bit, whoever of them is killed
+// and whenever, without a checkpoint, and whoever goes on with it; what is wrong is said once, and of whom it is.
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/random.h"
@@ -63,6 +65,21 @@ class LaunchE2e : public Trains {
     return n;
   }
 
+  /// What would be begun anew if it could not be gone on with.
+  static void expect_no_checkpoint_read(const std::string& output) {
+    EXPECT_EQ(times(output, "starting again"), 0u) << output;
+    EXPECT_EQ(times(output, "resume     "), 0u) << output;
+  }
+
+  /// A checkpoint is being written there.
+  static bool writes_checkpoint(const std::string& run) {
+    std::error_code none;
+    for (const auto& entry : fs::directory_iterator(path(run), none))
+      if (entry.path().filename().string().starts_with(".step-")) return true;
+    return false;
+  }
+
+  static inline const std::string kNoCheckpoint = "--checkpoint.every=1000000";
   // A step of four micro-batches.
   static inline const std::string kFour = "--train.micro_batch_tokens=64";
   /// Steps that last long enough to be met in the middle.
@@ -82,23 +99,162 @@ TEST_F(LaunchE2e, AnyNumberOfRanksTrainsWhatOneProcessTrains) {
   }
 }
 
-// Rank 0, who writes, is none that could not be lost.
-TEST_F(LaunchE2e, WhoeverIsKilledTheRunFinishesTheSame) {
+// Rank 0, who writes, is none that could not be lost. The next step is done seconds after the kill.
+TEST_F(LaunchE2e, WhoeverIsKilledHasASuccessorWithinSeconds) {
   for (const int victim : {0, 1, 2}) {
     const std::string run = "killed" + std::to_string(victim);
     const ferry::Random random(31, ferry::RandomPurpose::kTest, static_cast<uint64_t>(victim));
     const int step = 1 + static_cast<int>(random.below(0, kSteps - 6));
-    Program p(root_ / "log", launch(3, run), kSlow);
+    Program p(root_ / "log", launch(3, run, {kNoCheckpoint}), kSlow);
     ASSERT_TRUE(wait_for([&] { return p.ended() || steps_told(run) >= step; })) << p.output();
     sleep_ms(static_cast<int>(random.below(1, 40)));
     const std::vector<pid_t> ranks = ranks_of(p);
     ASSERT_EQ(ranks.size(), 3u) << p.output();
     ASSERT_EQ(::kill(ranks[static_cast<size_t>(victim)], SIGKILL), 0);
+    const auto killed = std::chrono::steady_clock::now();
+    // What was committed by then may still come.
+    ASSERT_TRUE(wait_for([&] { return p.ended() || p.said("recovered  rank"); })) << p.output();
+    const int told = steps_told(run);
+    ASSERT_TRUE(wait_for([&] { return p.ended() || steps_told(run) > told; })) << p.output();
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - killed;
+    EXPECT_LT(took.count(), 5) << p.output();
+    RecordProperty("seconds_to_next_step_" + std::to_string(victim), std::to_string(took.count()));
     ASSERT_EQ(p.wait(), 0) << p.output();
     EXPECT_TRUE(p.said("rank " + std::to_string(victim) + " was ended by signal 9")) << p.output();
-    EXPECT_TRUE(p.said("starting again from the newest checkpoint")) << p.output();
+    EXPECT_TRUE(p.said("rank " + std::to_string(victim) + " is in place again")) << p.output();
+    expect_no_checkpoint_read(p.output());
     expect_same(trace(run), base_, run + " at step " + std::to_string(step));
+    const std::string status = read(path(run) + "/status.json");
+    EXPECT_NE(status.find("a successor takes its place"), std::string::npos) << status;
+    EXPECT_NE(status.find("is in place again"), std::string::npos) << status;
   }
+}
+
+// Each point of a step, of each place among the ranks. A successor passes its points fewer times than kills it, too.
+TEST_F(LaunchE2e, AKillAnywhereInAStepIsMadeUpForByTheOthers) {
+  const char* const points[] = {
+      "numbers", "gradients", "sums", "commit", "committed", "spread", "spread.done", "stop"};
+  int ranks = 2;
+  for (const char* point : points)
+    for (const bool writer : {true, false}) {
+      const int victim = writer ? 0 : 1 + (ranks - 2) / 2;
+      const std::string run =
+          std::string(point) + std::to_string(victim) + "of" + std::to_string(ranks);
+      const Ended e =
+          end_of(launch(ranks, run, {kNoCheckpoint}),
+                 {{"FERRY_FAULT",
+                   "step." + std::string(point) + "@" + std::to_string(victim) + ":9:kill"}});
+      EXPECT_EQ(e.status, 0) << run << "\n" << e.output;
+      EXPECT_EQ(times(e.output, "a successor takes its place"), 1u) << run << "\n" << e.output;
+      const bool forward = std::string(point).starts_with("spread") || point == points[4];
+      // Whoever is left has heard that the step was committed, or has not: both may be.
+      if (!forward && point != points[3]) {
+        EXPECT_EQ(times(e.output, "which was committed, is finished"), 0u) << run << "\n"
+                                                                           << e.output;
+      }
+      expect_no_checkpoint_read(e.output);
+      expect_same(trace(run), base_, run);
+      ranks = ranks == 4 ? 2 : ranks + 1;
+    }
+}
+
+TEST_F(LaunchE2e, AKillBetweenTwoStepsIsMadeUpForByTheOthers) {
+  // Every second step is saved, every fourth evaluated: again, the successor comes by less often.
+  const std::pair<const char*, int> points[] = {
+      {"collect", 5}, {"save", 5}, {"evaluate", 3}, {"held_out", 3}};
+  for (const auto& [point, time] : points)
+    for (const int victim : {0, 1}) {
+      const std::string run = std::string(point) + std::to_string(victim);
+      if (victim != 0 && run.starts_with("evaluate")) continue;  // rank 0's alone
+      const Ended e = end_of(launch(3, run),
+                             {{"FERRY_FAULT",
+                               "step." + std::string(point) + "@" + std::to_string(victim) + ":" +
+                                   std::to_string(time) + ":kill"}});
+      EXPECT_EQ(e.status, 0) << run << "\n" << e.output;
+      EXPECT_EQ(times(e.output, "was ended by signal 9"), 1u) << run << "\n" << e.output;
+      expect_no_checkpoint_read(e.output);
+      expect_same(trace(run), base_, run);
+    }
+}
+
+TEST_F(LaunchE2e, RankZeroKilledInTheMiddleOfWritingHasASuccessorWhoWrites) {
+  const std::string run = "torn";
+  Program p(
+      root_ / "log", launch(3, run, {kNoCheckpoint}), {{"FERRY_FAULT", "beat.save:*:delay30"}});
+  // Half of the last checkpoint: the only one.
+  ASSERT_TRUE(wait_for([&] { return p.ended() || writes_checkpoint(run); })) << p.output();
+  const std::vector<pid_t> ranks = ranks_of(p);
+  ASSERT_EQ(ranks.size(), 3u) << p.output();
+  ASSERT_EQ(::kill(ranks[0], SIGKILL), 0);
+  ASSERT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(p.said("rank 0 is in place again")) << p.output();
+  expect_no_checkpoint_read(p.output());
+  expect_same(trace(run), base_, run);
+}
+
+// The last checkpoint is whole, and nobody has left: rank 0's successor finds it, and says what the run came to.
+TEST_F(LaunchE2e, AKillAtTheEndChangesNothing) {
+  for (const size_t victim : {0u, 1u}) {
+    const std::string run = "end" + std::to_string(victim);
+    Program p(
+        root_ / "log", launch(3, run, {kNoCheckpoint}), {{"FERRY_FAULT", "step.end@0:1:delay400"}});
+    ASSERT_TRUE(wait_for([&] { return p.ended() || fs::exists(checkpoint(run)); })) << p.output();
+    const std::vector<pid_t> ranks = ranks_of(p);
+    ASSERT_EQ(ranks.size(), 3u) << p.output();
+    ASSERT_EQ(::kill(ranks[victim], SIGKILL), 0);
+    ASSERT_EQ(p.wait(), 0) << p.output();
+    EXPECT_EQ(times(p.output(), "\"model_dir\""), 1u) << p.output();
+    expect_no_checkpoint_read(p.output());
+    expect_same(trace(run), base_, run);
+  }
+}
+
+TEST_F(LaunchE2e, TwoRanksLostAtOnceAreMadeUpForUnlessOneHeldWhatTheOtherDid) {
+  const struct {
+    const char* name;
+    const char* faults;
+    bool held;
+  } cases[] = {
+      {"apart", "step.spread@1:9:kill,step.spread@3:9:kill", true},
+      {"apart0", "step.commit@0:9:kill,step.gradients@2:9:kill", true},
+      // Rank 1's successors die again and again, and rank 3 while it gives them what they need.
+      {"again", "step.commit@1:6:kill,step.give@3:2:kill", true},
+      {"neighbours", "step.committed@1:9:kill,step.committed@2:9:kill", false},
+  };
+  for (const auto& c : cases) {
+    // What is begun again begins behind half of the steps, so that it does not come by the faults a second time.
+    const Ended e = end_of(launch(4, c.name, {c.held ? kNoCheckpoint : "--checkpoint.every=2"}),
+                           {{"FERRY_FAULT", c.faults}});
+    EXPECT_EQ(e.status, 0) << e.output;
+    if (c.held)
+      expect_no_checkpoint_read(e.output);
+    else
+      EXPECT_TRUE(e.output.find("nobody holds who is left") != std::string::npos &&
+                  e.output.find("starting again from the newest checkpoint") != std::string::npos)
+          << e.output;
+    expect_same(trace(c.name), base_, c.name);
+  }
+}
+
+// As many micro-batches as let nine share them unevenly.
+TEST_F(LaunchE2e, NineRanksOfWhichThreeAreLostTrainTheSame) {
+  const Strings many = {"--train.micro_batch_tokens=64",
+                        "--train.tokens_per_step=704",
+                        "--train.steps=8",
+                        "--data.sequence_length=64",
+                        kNoCheckpoint};
+  ran(train("base9", many));
+  const Trace base = trace("base9", 8);
+  Strings args = launch(9, "by9");
+  args.insert(args.end(), many.begin(), many.end());
+  const Ended e = end_of(
+      args, {{"FERRY_FAULT", "step.spread@0:5:kill,step.committed@4:5:kill,step.commit@7:5:kill"}});
+  EXPECT_EQ(e.status, 0) << e.output;
+  EXPECT_TRUE(e.output.find("is in place again") != std::string::npos ||
+              e.output.find("are in place again") != std::string::npos)
+      << e.output;
+  expect_no_checkpoint_read(e.output);
+  expect_same(trace("by9", 8), base, "by9");
 }
 
 TEST_F(LaunchE2e, AnotherNumberOfRanksGoesOnWithTheSameBits) {

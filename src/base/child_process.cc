@@ -39,6 +39,7 @@ struct Descriptor {
                                int handed,
                                int lent,
                                int flight,
+                               int told,
                                pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(3);  // the parent died before the line above
@@ -52,6 +53,7 @@ struct Descriptor {
   if (handed >= 0 && ::dup2(handed, ChildProcess::kHandedFd) < 0) ::_exit(3);
   if (lent >= 0 && ::dup2(lent, ChildProcess::kLentFd) < 0) ::_exit(3);
   if (flight >= 0 && ::dup2(flight, ChildProcess::kFlightFd) < 0) ::_exit(3);
+  if (told >= 0 && ::dup2(told, ChildProcess::kToldFd) < 0) ::_exit(3);
   if (start.blocked) ::pthread_sigmask(SIG_SETMASK, &*start.blocked, nullptr);
   ::execv(start.program.c_str(), argv);
   const char text[] = "ferry: cannot execute its own program a second time\n";
@@ -62,7 +64,7 @@ struct Descriptor {
 /// The same descriptor once more, above the numbers that the child finds things at; -1 if there is none to
 /// be had.
 int above_those_of_a_child(int fd) {
-  return ::fcntl(fd, F_DUPFD_CLOEXEC, ChildProcess::kFlightFd + 1);
+  return ::fcntl(fd, F_DUPFD_CLOEXEC, ChildProcess::kToldFd + 1);
 }
 
 /// A file without a name that holds the text; -1 likewise.
@@ -97,30 +99,46 @@ Result<ChildProcess> ChildProcess::start(const Start& start) {
   const Descriptor flight{start.flight >= 0 ? above_those_of_a_child(start.flight) : -1};
   if ((start.lent >= 0 && lent.fd < 0) || (start.flight >= 0 && flight.fd < 0))
     return fail(Code::kExhausted, "{}: a descriptor: {}", start.program, std::strerror(errno));
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC | (start.nonblocking ? O_NONBLOCK : 0)) != 0)
+  int told_ends[2] = {-1, -1};
+  if (start.told && ::pipe2(told_ends, O_CLOEXEC) != 0)
     return fail(Code::kExhausted, "{}: pipe: {}", start.program, std::strerror(errno));
+  const Descriptor told_low{told_ends[0]};
+  const Descriptor told{start.told ? above_those_of_a_child(told_ends[0]) : -1};
+  int ends[2] = {-1, -1};
+  if ((start.told && told.fd < 0) ||
+      ::pipe2(ends, O_CLOEXEC | (start.nonblocking ? O_NONBLOCK : 0)) != 0) {
+    const int error = errno;
+    if (start.told) ::close(told_ends[1]);
+    return fail(Code::kExhausted, "{}: pipe: {}", start.program, std::strerror(error));
+  }
+  // Whoever tells waits for nobody.
+  if (start.told) ::fcntl(told_ends[1], F_SETFL, O_NONBLOCK);
   std::vector<char*> argv;
   for (const std::string& a : start.arguments) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
   const pid_t parent = ::getpid();
   const pid_t pid = ::fork();
-  if (pid == 0) become_child(start, argv.data(), ends[1], handed.fd, lent.fd, flight.fd, parent);
+  if (pid == 0)
+    become_child(start, argv.data(), ends[1], handed.fd, lent.fd, flight.fd, told.fd, parent);
   const int error = errno;
   ::close(ends[1]);
   if (pid < 0) {
     ::close(ends[0]);
+    if (start.told) ::close(told_ends[1]);
     return fail(Code::kExhausted, "{}: fork: {}", start.program, std::strerror(error));
   }
-  return ChildProcess(pid, ends[0]);
+  return ChildProcess(pid, ends[0], told_ends[1]);
 }
 
 ChildProcess::ChildProcess(ChildProcess&& o) noexcept
-    : pid_(std::exchange(o.pid_, -1)), pipe_(std::exchange(o.pipe_, -1)) {}
+    : pid_(std::exchange(o.pid_, -1)),
+      pipe_(std::exchange(o.pipe_, -1)),
+      tells_(std::exchange(o.tells_, -1)) {}
 
 ChildProcess& ChildProcess::operator=(ChildProcess&& o) noexcept {
   std::swap(pid_, o.pid_);
   std::swap(pipe_, o.pipe_);
+  std::swap(tells_, o.tells_);
   return *this;
 }
 
@@ -129,6 +147,16 @@ ChildProcess::~ChildProcess() {
   for (int waited_ms = 0; pid_ > 0 && !ended() && waited_ms < kEndsWithinMs; ++waited_ms)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   close_pipe();
+  tell_no_more();
+}
+
+bool ChildProcess::tell(const std::string& text) const {
+  return tells_ >= 0 && ::write(tells_, text.data(), text.size()) == std::ssize(text);
+}
+
+void ChildProcess::tell_no_more() {
+  if (tells_ >= 0) ::close(tells_);
+  tells_ = -1;
 }
 
 void ChildProcess::close_pipe() {

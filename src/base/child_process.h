@@ -25,6 +25,8 @@ class ChildProcess {
   static constexpr int kLentFd = 5;
   /// Where it finds the memory that it writes what it is in to (base/flight_record.h).
   static constexpr int kFlightFd = 6;
+  /// Where it finds the end of the pipe through which it is told things.
+  static constexpr int kToldFd = 7;
 
   struct Start {
     std::string program;                     // the file to execute
@@ -35,6 +37,7 @@ class ChildProcess {
     std::optional<std::string> handed = {};  // a text that only the child can read, from memory
     int lent = -1;                           // a descriptor that the child has, too; -1: none
     int flight = -1;                         // likewise, of a flight::Memory
+    bool told = false;                       // it has a pipe through which tell() reaches it
   };
   /// A program that cannot be executed says so and ends with status 2; one whose parent died
   /// before it ran, with 3. SIGPIPE is always ignored. Errors: kExhausted (no pipe, no process, no
@@ -50,6 +53,12 @@ class ChildProcess {
   /// The end of the pipe to read; -1 once it was closed.
   int pipe() const { return pipe_; }
   void close_pipe();
+
+  /// So that the child can read it at kToldFd: it is not waited for. A text of at most PIPE_BUF bytes arrives whole.
+  /// False: it has not read for long, or has ended (SIGPIPE must be ignored then).
+  bool tell(const std::string& text) const;
+  /// The child reads the end of what it is told.
+  void tell_no_more();
 
   /// Nothing once its end is known: its number may be somebody else's then.
   void signal(int number) const;
@@ -67,9 +76,10 @@ class ChildProcess {
   static Result<std::string> take_handed();
 
  private:
-  ChildProcess(pid_t pid, int pipe) : pid_(pid), pipe_(pipe) {}
+  ChildProcess(pid_t pid, int pipe, int tells) : pid_(pid), pipe_(pipe), tells_(tells) {}
   pid_t pid_ = -1;
   int pipe_ = -1;
+  int tells_ = -1;
 };
 
 }  // namespace ferry

@@ -123,6 +123,21 @@ TEST(ChildProcess, EndsWithItsOwner) {
   EXPECT_FALSE(is_alive(pid));
 }
 
+TEST(ChildProcess, IsToldThingsUntilItIsToldNoMore) {
+  Result<ChildProcess> child = ChildProcess::start(
+      {.program = "/bin/sh",
+       .arguments = {"sh",
+                     "-c",
+                     "while read -r line <&7; do echo \"$line!\" >&3; done; echo end >&3"},
+       .told = true});
+  ASSERT_TRUE(child) << child.error().message;
+  EXPECT_TRUE(child->tell("one\n"));
+  EXPECT_TRUE(child->tell("two\n"));
+  child->tell_no_more();
+  EXPECT_FALSE(child->tell("three\n"));
+  EXPECT_EQ(all_of(*child), "one!\ntwo!\nend\n");
+}
+
 TEST(ChildProcess, EndsWithItsOwnerThatIsKilled) {
   int ends[2];
   ASSERT_EQ(::pipe(ends), 0);

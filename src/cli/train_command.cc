@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <mutex>
 #include <new>
 #include <nlohmann/json.hpp>
@@ -26,6 +27,7 @@
 #include "base/system.h"
 #include "cli/command.h"
 #include "cli/examinations.h"
+#include "comm/rejoining.h"
 #include "comm/rendezvous.h"
 #include "data/manifest.h"
 #include "device/device.h"
@@ -49,7 +51,7 @@ struct Arguments {
   std::string config;
   std::string device;
   bool resume = false, print_config = false, worker = false, again = false, handed = false;
-  bool ranked = false;
+  bool ranked = false, in_place = false;
   int64_t replay_to = 0;
   int ranks = 1;
 };
@@ -178,29 +180,42 @@ void be_warned_of_the_cpu_limit() {
 /// What a worker works by, and with which others.
 struct Task {
   Settings settings;
-  std::unique_ptr<comm::Communicator> ranks;
+  std::unique_ptr<comm::Rejoining> ranks;
 };
 
+/// A rank's place among the others, for as long as it lives. At the beginning it is waited for as long as a start may
+/// take; later for as long as it takes, for others may be in the middle of what is theirs to finish.
+Result<std::unique_ptr<comm::Rejoining>> meet(const Arguments& args,
+                                              const SupervisorSettings& settings,
+                                              const supervisor::Pulse& pulse) {
+  const auto meetings =
+      std::make_shared<comm::Meetings>(ChildProcess::kLentFd, ChildProcess::kToldFd);
+  double patience_s =
+      args.in_place ? std::numeric_limits<double>::infinity() : settings.start_patience_s;
+  const auto join = [meetings, patience_s](const comm::Waiting& waiting) mutable {
+    return meetings->next(std::exchange(patience_s, std::numeric_limits<double>::infinity()),
+                          waiting);
+  };
+  return comm::Rejoining::begin(join, [&](int peer) {
+    if (args.in_place)
+      pulse.beat({.work = supervisor::Work::kTakingPlace, .waits_for = std::max(0, peer)});
+  });
+}
+
 /// A supervisor hands what it read: the files may have been edited since, or were pipes.
-Result<Task> task_of_worker(const Arguments& args, const std::vector<std::string>& overrides) {
+Result<Task> task_of_worker(const Arguments& args,
+                            const std::vector<std::string>& overrides,
+                            const supervisor::Pulse& pulse) {
   Task task;
   if (!args.handed) {
     TRY_ASSIGN(task.settings, read_settings(args.config, overrides));
     return task;
   }
-  TRY_ASSIGN(std::string handed, ChildProcess::take_handed());
-  std::string ticket;
-  if (args.ranked) {
-    TRY_ASSIGN(supervisor::HandedRank rank, supervisor::rank_of_handed(handed));
-    ticket = std::move(rank.ticket);
-    handed = std::move(rank.rest);
-  }
+  TRY_ASSIGN(const std::string handed, ChildProcess::take_handed());
   TRY_ASSIGN(const RunTexts texts, RunTexts::of_handed(handed));
   TRY_ASSIGN(task.settings, texts.parse(args.config, overrides));
   if (args.ranked) {
-    TRY_ASSIGN(
-        task.ranks,
-        comm::join(ticket, ChildProcess::kLentFd, task.settings.supervisor.start_patience_s));
+    TRY_ASSIGN(task.ranks, meet(args, task.settings.supervisor, pulse));
   }
   return task;
 }
@@ -232,7 +247,7 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
   const Result<supervisor::Pulse> pulse = supervisor::Pulse::open(true);
   if (!pulse) return report(pulse.error());
   static_cast<void>(flight::adopt(ChildProcess::kFlightFd));  // not there: a hang gets no verdict
-  const Result<Task> task = task_of_worker(args, overrides);
+  const Result<Task> task = task_of_worker(args, overrides, *pulse);
   if (!task) return report(task.error());
   const Settings& settings = task->settings;
   const Speaker speaker(task->ranks.get());
@@ -259,14 +274,15 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
   try {
     for (const std::string& name : {settings.train.device, settings.rl.rollout_device})
       if (const Result<Device*> device = name.empty() ? nullptr : open_device(name);
-          device && *device != nullptr && !args.again && speaker.first())
+          device && *device != nullptr && !args.again && !args.in_place && speaker.first())
         warn_unexamined(**device);
     const Result<Outcome> result = kind.go(settings,
                                            {.resume = args.resume,
                                             .stop = &g_stop,
                                             .beat = beat,
                                             .replay_to = args.replay_to,
-                                            .ranks = task->ranks.get()});
+                                            .ranks = task->ranks.get(),
+                                            .takes_place = args.in_place});
     done();
     if (!result) {
       speaker.of_all(result.error());
@@ -294,6 +310,10 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
     done();
     if (!e.gone()) report({Code::kUnavailable, e.what()});  // or who saw it end says how
     return supervisor::kLinkFailed;
+  } catch (const StateLost& e) {
+    done();
+    speaker.of_this({Code::kUnavailable, e.what()});
+    return supervisor::kStateLost;
   } catch (const OutOfDeviceMemory& e) {
     done();
     speaker.of_this({Code::kExhausted, fmt::format("{}; {}", e.what(), kWhatToLower)});
@@ -371,7 +391,8 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
                               .replay = "--replay-to",
                               .handed = texts->handed(),
                               .ranks = args.ranks,
-                              .ranked = "--ranked"};
+                              .ranked = "--ranked",
+                              .replacing = "--in-place"};
   command.first.insert(command.first.end(), overrides.begin(), overrides.end());
   command.again = command.first;
   command.again.emplace_back("--resume");
@@ -380,7 +401,7 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
   // The supervisor acts whether or not anybody reads what it says.
   PatientOutput said(stderr);
   const auto tell_patiently = [&said](std::string_view text) {
-    said.write(std::string(text) + "\n");
+    said.write(fmt::format("{}\n", text));
   };
   const auto not_shown = [](const Status& why) {
     tell(fmt::format("ferry: what `ferry status` shows could not be written: {}", why.message));
@@ -423,10 +444,11 @@ void add_run_command(Command& program, const Kind& kind, int ranks = 1) {
   command.flag(
       "--print-config", args->print_config, "print all settings as they would be used, and leave");
   command.option("--device", args->device, "as --train.device: cpu, cuda[:N], ascend[:N]");
-  command.flag("--worker", args->worker).hidden();  // the supervised process; not for people
-  command.flag("--handed", args->handed).hidden();  // by the supervisor, its settings
-  command.flag("--ranked", args->ranked).hidden();  // one of several, which find each other
-  command.flag("--again", args->again).hidden();    // a worker that follows another
+  command.flag("--worker", args->worker).hidden();      // the supervised process; not for people
+  command.flag("--handed", args->handed).hidden();      // by the supervisor, its settings
+  command.flag("--ranked", args->ranked).hidden();      // one of several, which find each other
+  command.flag("--in-place", args->in_place).hidden();  // of a rank that is lost
+  command.flag("--again", args->again).hidden();        // a worker that follows another
   command.option("--replay-to", args->replay_to).hidden();  // after a device's failure
   command.allow_more();
   command.runs([command, args, kind] { return run(kind, *args, command.remaining()); });

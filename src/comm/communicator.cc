@@ -22,6 +22,15 @@ std::string to_string(const Tag& tag) {
     case Purpose::kWeights: return of_step("weights");
     case Purpose::kState: return of_step("optimizer state");
     case Purpose::kHeldOut: return of_step("held-out loss");
+    case Purpose::kSums: return of_step("sums of gradients");
+    case Purpose::kFigures: return "what was measured at the beginning";
+    case Purpose::kEnd: return "the end of the run";
+    case Purpose::kStanding: return "where it stands";
+    case Purpose::kHeard: return of_step("what was heard");
+    case Purpose::kModel: return "what model it is";
+    case Purpose::kGiven: return of_step("weights for who lacks them");
+    case Purpose::kGivenState: return of_step("optimizer state for a successor");
+    case Purpose::kCarried: return of_step("what a run carries");
   }
   return fmt::format("purpose {} of step {}", static_cast<uint32_t>(tag.purpose), tag.step);
 }
@@ -78,6 +87,35 @@ std::vector<std::string> all_gather_texts(Communicator& ranks,
            ranks, tag, std::as_bytes(std::span(mine.data(), mine.size())), sizes, patience_s))
     texts.emplace_back(reinterpret_cast<const char*>(theirs.data()), theirs.size());
   return texts;
+}
+
+std::string hand_text(Communicator& ranks,
+                      const Tag& tag,
+                      int from,
+                      const std::vector<bool>& to,
+                      const std::string& mine,
+                      double patience_s,
+                      uint64_t bytes_max) {
+  const int me = ranks.rank();
+  const bool hears = to[static_cast<size_t>(me)] && me != from;
+  std::vector<uint64_t> size = {mine.size()};
+  std::string text = mine;
+  const auto round = [&](auto bytes) {
+    if (hears) ranks.receive(from, tag, bytes);
+    for (int r = 0; me == from && r < ranks.ranks(); ++r)
+      if (r != me && to[static_cast<size_t>(r)]) ranks.send(r, tag, bytes);
+    ranks.finish(patience_s);
+  };
+  round(bytes_of(size));
+  if (size[0] > bytes_max)
+    throw LinkError(
+        me,
+        from,
+        false,
+        fmt::format("rank {} has {} bytes to say; at most {} are heard", from, size[0], bytes_max));
+  if (hears) text.resize(size[0]);
+  round(std::as_writable_bytes(std::span(text.data(), text.size())));
+  return hears ? text : std::string();
 }
 
 bool any_of(Communicator& ranks, const Tag& tag, bool mine, double patience_s) {

@@ -23,6 +23,15 @@ enum class Purpose : uint32_t {
   kWeights = 6,
   kState = 7,  // of the optimizer, for a checkpoint
   kHeldOut = 8,
+  kSums = 9,         // of gradients, for the replica of their owner
+  kFigures = 10,     // that rank 0 has measured
+  kEnd = 11,         // all is saved
+  kStanding = 12,    // when a rank has a successor: where each one is
+  kHeard = 13,       // what was heard of a step that is being finished
+  kModel = 14,       // what model it is
+  kGiven = 15,       // weights, for whoever has not got them
+  kGivenState = 16,  // what its predecessor held
+  kCarried = 17,     // what the loop carries from step to step
 };
 
 /// What is expected next on a link: both ends must mean the same.
@@ -95,6 +104,16 @@ std::vector<std::string> all_gather_texts(Communicator& ranks,
                                           const std::string& mine,
                                           double patience_s,
                                           uint64_t bytes_max = uint64_t{1} << 20);
+
+/// The text of one rank for those of `to`; what the others get is empty. Errors: throws LinkError, also for one above
+/// bytes_max.
+std::string hand_text(Communicator& ranks,
+                      const Tag& tag,
+                      int from,
+                      const std::vector<bool>& to,
+                      const std::string& mine,
+                      double patience_s,
+                      uint64_t bytes_max);
 
 /// Whether any rank says yes.
 bool any_of(Communicator& ranks, const Tag& tag, bool mine, double patience_s);

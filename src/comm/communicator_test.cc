@@ -8,12 +8,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <thread>
 
 #include "base/fault.h"
 #include "base/flight_reader.h"
+#include "comm/rejoining.h"
 #include "comm/rendezvous.h"
 #include "comm/socket_communicator.h"
 
@@ -130,11 +133,11 @@ TEST(Communicator, StrangersAreTurnedAway) {
   ASSERT_TRUE(at) << at.error().message;
   // One who leaves in the middle, one who speaks another protocol, one who says nothing, one who greets
   // as rank 1 would and does not have the key.
-  std::string greeting = "FERRYRK1";
-  for (const uint32_t word : {1u, 0u, 2u, 0u})
+  std::string greeting = "FERRYRK2";
+  for (const uint32_t word : {1u, 0u, 2u, 0u, 1u, 0u})
     greeting.append(reinterpret_cast<const char*>(&word), sizeof word);
   greeting += std::string(32, 'n');
-  ::close(stranger(*at, 0, "FERRYRK1"));
+  ::close(stranger(*at, 0, "FERRYRK2"));
   const std::vector<int> open = {
       stranger(*at, 0, "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + greeting),
       stranger(*at, 0, ""),
@@ -163,11 +166,13 @@ TEST(Communicator, WhoHasAnotherKeyDoesNotGetIn) {
 TEST(Communicator, TicketsAreChecked) {
   for (const char* ticket : {"",
                              "{}",
-                             R"({"rank": 0, "ports": [1, 2], "key": "ab"})",
-                             R"({"rank": 2, "ports": [1, 2], "key": "KEY"})",
-                             R"({"rank": 0, "ports": [], "key": "KEY"})",
-                             R"({"rank": 0, "ports": [1, 65536], "key": "KEY"})",
-                             R"({"rank": 0, "ports": [1, "2"], "key": "KEY"})"}) {
+                             R"({"rank": 0, "ports": [1, 2], "key": "KEY"})",
+                             R"({"rank": 0, "epoch": 0, "ports": [1, 2], "key": "KEY"})",
+                             R"({"rank": 0, "epoch": 1, "ports": [1, 2], "key": "ab"})",
+                             R"({"rank": 2, "epoch": 1, "ports": [1, 2], "key": "KEY"})",
+                             R"({"rank": 0, "epoch": 1, "ports": [], "key": "KEY"})",
+                             R"({"rank": 0, "epoch": 1, "ports": [1, 65536], "key": "KEY"})",
+                             R"({"rank": 0, "epoch": 1, "ports": [1, "2"], "key": "KEY"})"}) {
     std::string text = ticket;
     if (const size_t at = text.find("KEY"); at != std::string::npos)
       text.replace(at, 3, std::string(64, 'a'));
@@ -175,6 +180,158 @@ TEST(Communicator, TicketsAreChecked) {
     ASSERT_FALSE(joined) << text;
     EXPECT_NE(joined.error().message.find("ticket"), std::string::npos) << joined.error().message;
   }
+}
+
+/// What a rank is told from outside, and its end of it.
+struct Told {
+  int ends[2] = {-1, -1};
+  std::unique_ptr<Meetings> meetings;
+  Told(const Rendezvous& at, int rank) {
+    EXPECT_EQ(::pipe(ends), 0);
+    meetings = std::make_unique<Meetings>(::dup(at.listener(rank)), ends[0]);
+  }
+  ~Told() { no_more(); }
+  Told(const Told&) = delete;
+  Told& operator=(const Told&) = delete;
+  void tell(const std::string& text) const {
+    EXPECT_EQ(::write(ends[1], text.data(), text.size()), std::ssize(text));
+  }
+  void no_more() {
+    if (ends[1] >= 0) ::close(ends[1]);
+    ends[1] = -1;
+  }
+};
+
+// Rank 1 is lost before it comes to the first meeting. The others, who wait for it there, go to the second, where its
+// successor comes: also the one who was told of that one in two pieces, and he who has yet to come.
+TEST(Meetings, ANewerTicketEndsAMeetingThatNeverWas) {
+  Result<Rendezvous> at = Rendezvous::open(3);
+  ASSERT_TRUE(at) << at.error().message;
+  std::vector<std::unique_ptr<Told>> told;
+  for (int r = 0; r < 3; ++r) told.push_back(std::make_unique<Told>(*at, r));
+  std::vector<std::string> first, second;
+  for (int r = 0; r < 3; ++r) first.push_back(at->ticket(r) + "\n");
+  at->renew();
+  for (int r = 0; r < 3; ++r) second.push_back(at->ticket(r) + "\n");
+  for (int r = 0; r < 3; ++r) EXPECT_NE(first[0], second[0]);
+  Ranks all(3);
+  std::atomic<bool> waits = false;
+  const auto meets = [&](size_t r) {
+    auto met = told[r]->meetings->next(kPatienceS, [&](int peer) { waits = waits || peer == 1; });
+    EXPECT_TRUE(met) << met.error().message;
+    if (met) all[r] = std::move(*met);
+  };
+  told[0]->tell(first[0]);
+  told[2]->tell(first[2]);
+  std::vector<std::thread> threads;
+  threads.emplace_back(meets, 0);
+  threads.emplace_back(meets, 2);
+  while (!waits) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  told[0]->tell(second[0].substr(0, 20));
+  told[1]->tell(first[1] + second[1]);  // the newest counts
+  threads.emplace_back(meets, 1);
+  told[2]->tell(second[2]);
+  told[0]->tell(second[0].substr(20));
+  for (std::thread& t : threads) t.join();
+  for (const auto& c : all) ASSERT_NE(c, nullptr);
+  expect_that_they_hear_each_other(std::move(all));
+}
+
+TEST(Meetings, WhoIsToldOfNoFurtherMeetingDoesNotWait) {
+  const Result<Rendezvous> at = Rendezvous::open(2);
+  ASSERT_TRUE(at);
+  Told waiting(*at, 1);
+  waiting.tell(at->ticket(1) + "\n");
+  std::thread ends([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    waiting.no_more();
+  });
+  const auto met = waiting.meetings->next(kPatienceS, {});
+  ends.join();
+  ASSERT_FALSE(met);
+  EXPECT_NE(met.error().message.find("no further meeting"), std::string::npos);
+}
+
+TEST(Meetings, ATicketOfTheMeetingBeforeIsWorthNothing) {
+  Result<Rendezvous> at = Rendezvous::open(2);
+  ASSERT_TRUE(at);
+  const std::string old = at->ticket(1);
+  nlohmann::json forged = nlohmann::json::parse(old);  // the epoch is part of what the key proves
+  forged["epoch"] = 2;
+  at->renew();
+  for (const std::string& ticket : {old, forged.dump()}) {
+    std::string why[2];
+    const auto joins = [&](int rank, const std::string& with) {
+      const auto joined = join(with, ::dup(at->listener(rank)), 1);
+      why[rank] = joined ? "" : joined.error().message;
+    };
+    std::thread second([&] { joins(1, ticket); });
+    joins(0, at->ticket(0));
+    second.join();
+    EXPECT_NE(why[0].find("rank 1 did not come"), std::string::npos) << why[0];
+    EXPECT_NE(why[1].find("rank 0 could not be reached"), std::string::npos) << why[1];
+  }
+}
+
+// Everybody hears of a rank that is gone, also who had nothing to do with it; then all go on over other links.
+TEST(Rejoining, LinksAreMadeAnewForWhoeverHoldsThem) {
+  constexpr int kRanks = 3;
+  std::vector<Ranks> epochs;
+  for (int e = 0; e < 2; ++e) epochs.push_back(in_process(kRanks));
+  std::vector<std::unique_ptr<Rejoining>> all;
+  for (size_t r = 0; r < kRanks; ++r) {
+    auto joined = Rejoining::begin(
+        [&epochs, r, next = size_t{0}](const Waiting&) mutable
+        -> Result<std::unique_ptr<Communicator>> { return std::move(epochs.at(next++)[r]); },
+        {});
+    ASSERT_TRUE(joined) << joined.error().message;
+    all.push_back(std::move(*joined));
+  }
+  std::vector<std::thread> threads;
+  for (int r = 0; r < kRanks; ++r)
+    threads.emplace_back([&, r] {
+      Rejoining& mine = *all[static_cast<size_t>(r)];
+      std::vector<int32_t> said = {10 + r}, heard(1);
+      try {
+        // 1 is lost; 2 hears of it from 0, who closes its links.
+        if (r == 0) mine.receive(1, {Purpose::kSquares, 5}, bytes_of(heard));
+        if (r == 2) mine.receive(0, {Purpose::kSquares, 5}, bytes_of(heard));
+        if (r != 1) mine.finish(kPatienceS);
+        EXPECT_EQ(r, 1);
+      } catch (const LinkError& e) {
+        EXPECT_TRUE(e.gone()) << e.what();
+      }
+      ASSERT_TRUE(mine.rejoin({}));
+      mine.send((r + 1) % kRanks, {Purpose::kNumbers, 6}, bytes_of(std::as_const(said)));
+      mine.receive((r + 2) % kRanks, {Purpose::kNumbers, 6}, bytes_of(heard));
+      mine.finish(kPatienceS);
+      EXPECT_EQ(heard[0], 10 + (r + 2) % kRanks);
+      EXPECT_EQ(mine.bytes_sent(), sizeof(int32_t));
+    });
+  for (std::thread& t : threads) t.join();
+}
+
+TEST(Communicator, ATextIsHandedToThoseWhoAreToHaveIt) {
+  const std::string text(100000, 't');
+  std::vector<std::string> got(3);
+  const std::vector<std::string> errors = each(in_process(3), [&](Communicator& c) {
+    for (const std::string& t : {text, std::string()})
+      got[static_cast<size_t>(c.rank())] += hand_text(c,
+                                                      {Purpose::kModel},
+                                                      1,
+                                                      {true, false, false},
+                                                      c.rank() == 1 ? t : "",
+                                                      kPatienceS,
+                                                      100000) +
+                                            "|";
+  });
+  EXPECT_EQ(errors, std::vector<std::string>(3));
+  EXPECT_EQ(got, (std::vector<std::string>{text + "||", "||", "||"}));
+  const std::vector<std::string> refused = each(in_process(2), [&](Communicator& c) {
+    hand_text(c, {Purpose::kModel}, 1, {true, false}, c.rank() == 1 ? text : "", kPatienceS, 99999);
+  });
+  EXPECT_NE(refused[0].find("rank 1 has 100000 bytes to say; at most 99999"), std::string::npos)
+      << refused[0];
 }
 
 TEST(Communicator, WhoIsGoneIsNamed) {

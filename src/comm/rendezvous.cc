@@ -12,6 +12,8 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <iterator>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -34,6 +36,7 @@ constexpr double kAgainS = 0.05;
 struct Ticket {
   int rank = 0;
   Digest key{};
+  int64_t epoch = 0;
   std::vector<uint16_t> ports;  // of each rank
   int ranks() const { return static_cast<int>(ports.size()); }
 };
@@ -47,6 +50,7 @@ Result<Ticket> read_ticket(std::string_view text) {
   Ticket t;
   const std::optional<Digest> key = digest_from_hex(f.text("key"));
   if (!key) f.refuse("key", "is not a key");
+  t.epoch = f.integer("epoch", 1, std::numeric_limits<int64_t>::max());
   for (const nlohmann::json& p : f.list("ports")) {
     const int64_t port = p.is_number_integer() ? p.get<int64_t>() : 0;
     if (port < 1 || port > 65535) f.refuse("ports", "are not ports");
@@ -61,11 +65,12 @@ Result<Ticket> read_ticket(std::string_view text) {
 
 /// What the one who connects says first.
 struct Greeting {
-  char what[8] = {'F', 'E', 'R', 'R', 'Y', 'R', 'K', '1'};
+  char what[8] = {'F', 'E', 'R', 'R', 'Y', 'R', 'K', '2'};
   uint32_t from = 0, to = 0, ranks = 0, reserved = 0;
+  int64_t epoch = 0;
   Digest number{};
 };
-static_assert(sizeof(Greeting) == 56);
+static_assert(sizeof(Greeting) == 64);
 
 /// What the other one answers; then the first one sends its proof, and is made welcome by another.
 struct Answer {
@@ -108,44 +113,6 @@ class Socket {
 
 double now_s() { return system_clock().monotonic_s(); }
 
-/// Whether it is ready by then.
-bool ready(int fd, short events, double deadline_s) {
-  for (;;) {
-    const double left = deadline_s - now_s();
-    if (left <= 0) return false;
-    pollfd polled{fd, events, 0};
-    const int n = ::poll(&polled, 1, static_cast<int>(std::ceil(std::min(left, 1.0) * 1000)));
-    if (n > 0) return true;
-    if (n < 0 && errno != EINTR) return false;
-  }
-}
-
-/// All of the bytes by then, or false.
-bool read_all(int fd, void* bytes, size_t size, double deadline_s) {
-  auto* at = static_cast<char*>(bytes);
-  while (size > 0) {
-    if (!ready(fd, POLLIN, deadline_s)) return false;
-    const ssize_t n = ::recv(fd, at, size, 0);
-    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-    if (n <= 0) return false;
-    at += n;
-    size -= static_cast<size_t>(n);
-  }
-  return true;
-}
-bool write_all(int fd, const void* bytes, size_t size, double deadline_s) {
-  const auto* at = static_cast<const char*>(bytes);
-  while (size > 0) {
-    if (!ready(fd, POLLOUT, deadline_s)) return false;
-    const ssize_t n = ::send(fd, at, size, MSG_NOSIGNAL);
-    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-    if (n <= 0) return false;
-    at += n;
-    size -= static_cast<size_t>(n);
-  }
-  return true;
-}
-
 /// Small messages go at once.
 void send_at_once(int fd) {
   const int on = 1;
@@ -160,13 +127,20 @@ sockaddr_in local(uint16_t port) {
   return address;
 }
 
+constexpr double kTellsEveryS = 1;  // who is waited for
+
+/// One rank's part of one meeting.
 class Joining {
  public:
-  Joining(Ticket ticket, int listener, double patience_s)
+  /// tickets: where a newer ticket would come from, which ends it; -1: none will.
+  Joining(Ticket ticket, int listener, int tickets, double patience_s, const Waiting& waiting)
       : ticket_(std::move(ticket)),
         listener_(listener),
+        tickets_(tickets),
         patience_s_(patience_s),
         deadline_s_(now_s() + patience_s),
+        told_s_(now_s()),
+        waiting_(waiting),
         links_(static_cast<size_t>(ticket_.ranks())) {}
   ~Joining() {
     for (const Link& l : links_)
@@ -185,11 +159,67 @@ class Joining {
     return std::exchange(links_, {});
   }
 
+  /// There is a newer ticket, or there will be none: that is why it failed.
+  bool superseded() const { return superseded_; }
+
  private:
   Link& link(int rank) { return links_[static_cast<size_t>(rank)]; }
 
+  /// Whether it is ready by then.
+  bool ready(int fd, short events, double deadline_s) {
+    while (!superseded_) {
+      const double now = now_s();
+      if (waiting_ && now - told_s_ >= kTellsEveryS) {
+        told_s_ = now;
+        waiting_(missing());
+      }
+      if (now >= deadline_s) return false;
+      pollfd polled[] = {{fd, events, 0}, {tickets_, POLLIN, 0}};
+      const int ms = static_cast<int>(std::ceil(std::min(deadline_s - now, kTellsEveryS) * 1000));
+      const int n = ::poll(polled, std::size(polled), ms);
+      if (n < 0 && errno != EINTR) return false;
+      if (n <= 0) continue;
+      superseded_ = polled[1].revents != 0;
+      if (polled[0].revents != 0) return !superseded_;
+    }
+    return false;
+  }
+
+  /// All of the bytes by then, or false.
+  bool read_all(int fd, void* bytes, size_t size, double deadline_s) {
+    auto* at = static_cast<char*>(bytes);
+    while (size > 0) {
+      if (!ready(fd, POLLIN, deadline_s)) return false;
+      const ssize_t n = ::recv(fd, at, size, 0);
+      if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+      if (n <= 0) return false;
+      at += n;
+      size -= static_cast<size_t>(n);
+    }
+    return true;
+  }
+  bool write_all(int fd, const void* bytes, size_t size, double deadline_s) {
+    const auto* at = static_cast<const char*>(bytes);
+    while (size > 0) {
+      if (!ready(fd, POLLOUT, deadline_s)) return false;
+      const ssize_t n = ::send(fd, at, size, MSG_NOSIGNAL);
+      if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+      if (n <= 0) return false;
+      at += n;
+      size -= static_cast<size_t>(n);
+    }
+    return true;
+  }
+
+  /// The first one that is not connected.
+  int missing() const {
+    for (int r = 0; r < ticket_.ranks(); ++r)
+      if (r != ticket_.rank && links_[static_cast<size_t>(r)].socket < 0) return r;
+    return ticket_.rank;
+  }
+
   Result<void> connect_to(int rank) {
-    while (now_s() < deadline_s_) {
+    while (now_s() < deadline_s_ && !superseded_) {
       Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
       if (socket.fd() < 0)
         return fail(Code::kExhausted, "rank {}: a socket: {}", ticket_.rank, std::strerror(errno));
@@ -214,6 +244,7 @@ class Joining {
     const Greeting greeting{.from = static_cast<uint32_t>(ticket_.rank),
                             .to = static_cast<uint32_t>(rank),
                             .ranks = static_cast<uint32_t>(ticket_.ranks()),
+                            .epoch = ticket_.epoch,
                             .number = new_secret()};
     Answer answer;
     if (!write_all(fd, &greeting, sizeof greeting, deadline_s_) ||
@@ -234,17 +265,13 @@ class Joining {
 
   /// One who comes; false: he does not belong here.
   Result<bool> hear_one() {
-    if (!ready(listener_.fd(), POLLIN, deadline_s_)) {
-      const auto missing = std::find_if(links_.begin() + ticket_.rank + 1,
-                                        links_.end(),
-                                        [](const Link& l) { return l.socket < 0; });
+    if (!ready(listener_, POLLIN, deadline_s_))
       return fail(Code::kTimeout,
                   "rank {}: rank {} did not come within {:.0f} s",
                   ticket_.rank,
-                  missing - links_.begin(),
+                  missing(),
                   patience_s_);
-    }
-    Socket socket(::accept4(listener_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    Socket socket(::accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (socket.fd() < 0) return false;  // he left again
     return hear(socket);
   }
@@ -259,7 +286,8 @@ class Joining {
                all = static_cast<uint32_t>(ticket_.ranks());
     const Greeting fitting;
     if (std::memcmp(greeting.what, fitting.what, sizeof greeting.what) != 0 || greeting.to != me ||
-        greeting.ranks != all || greeting.from <= me || greeting.from >= all)
+        greeting.ranks != all || greeting.epoch != ticket_.epoch || greeting.from <= me ||
+        greeting.from >= all)
       return false;
     Answer answer{.number = new_secret()};
     answer.proof = derive(ticket_.key, "hears", greeting, answer.number);
@@ -279,8 +307,11 @@ class Joining {
   }
 
   const Ticket ticket_;
-  const Socket listener_;
+  const int listener_, tickets_;
   const double patience_s_, deadline_s_;
+  double told_s_;
+  const Waiting& waiting_;
+  bool superseded_ = false;
   std::vector<Link> links_;
 };
 
@@ -307,34 +338,83 @@ Result<Rendezvous> Rendezvous::open(int ranks) {
 }
 
 Rendezvous::Rendezvous(Rendezvous&& o) noexcept
-    : listeners_(std::exchange(o.listeners_, {})), ports_(std::move(o.ports_)), key_(o.key_) {}
+    : listeners_(std::exchange(o.listeners_, {})),
+      ports_(std::move(o.ports_)),
+      key_(o.key_),
+      epoch_(o.epoch_) {}
 Rendezvous& Rendezvous::operator=(Rendezvous&& o) noexcept {
   std::swap(listeners_, o.listeners_);
   std::swap(ports_, o.ports_);
   std::swap(key_, o.key_);
+  std::swap(epoch_, o.epoch_);
   return *this;
 }
 Rendezvous::~Rendezvous() {
   for (const int fd : listeners_) ::close(fd);
 }
 
+void Rendezvous::renew() {
+  key_ = new_secret();
+  ++epoch_;
+}
+
 std::string Rendezvous::ticket(int rank) const {
-  const nlohmann::json j = {{"rank", rank}, {"ports", ports_}, {"key", to_hex(key_)}};
+  const nlohmann::json j = {
+      {"rank", rank}, {"epoch", epoch_}, {"ports", ports_}, {"key", to_hex(key_)}};
   return json_text(j);
 }
 
 Result<std::unique_ptr<Communicator>> join(std::string_view ticket,
                                            int listener,
                                            double patience_s) {
-  Result<Ticket> read = read_ticket(ticket);
-  if (!read) {
-    ::close(listener);
-    return tl::unexpected(read.error());
-  }
-  const int rank = read->rank;
+  const Socket mine(listener);
+  TRY_ASSIGN(Ticket read, read_ticket(ticket));
+  const int rank = read.rank;
   const flight::In meeting(flight::Activity::kMeeting);
-  TRY_ASSIGN(std::vector<Link> links, Joining(*std::move(read), listener, patience_s).links());
+  TRY_ASSIGN(std::vector<Link> links,
+             Joining(std::move(read), listener, -1, patience_s, {}).links());
   return socket_communicator(rank, std::move(links));
+}
+
+Meetings::~Meetings() {
+  for (const int fd : {listener_, tickets_}) ::close(fd);
+}
+
+/// The last line that there is; waits for one if there is none.
+Result<std::string> Meetings::newest_ticket(const Waiting& waiting) {
+  std::string newest;
+  for (;;) {
+    pollfd polled{tickets_, POLLIN, 0};
+    const int ms = newest.empty() ? static_cast<int>(kTellsEveryS * 1000) : 0;
+    const int n = ::poll(&polled, 1, ms);
+    if (n < 0 && errno != EINTR)
+      return fail(Code::kUnavailable, "waiting for a ticket: {}", std::strerror(errno));
+    if (n <= 0) {
+      if (!newest.empty()) return newest;
+      if (n == 0 && waiting) waiting(-1);
+      continue;
+    }
+    char bytes[4096];
+    const ssize_t size = ::read(tickets_, bytes, sizeof bytes);
+    if (size < 0 && errno == EINTR) continue;
+    if (size <= 0) return fail(Code::kUnavailable, "there is no further meeting of the ranks");
+    unread_.append(bytes, static_cast<size_t>(size));
+    for (size_t end; (end = unread_.find('\n')) != std::string::npos; unread_.erase(0, end + 1))
+      newest = unread_.substr(0, end);
+  }
+}
+
+Result<std::unique_ptr<Communicator>> Meetings::next(double patience_s, const Waiting& waiting) {
+  const flight::In meeting(flight::Activity::kMeeting);
+  for (;;) {
+    TRY_ASSIGN(const std::string text, newest_ticket(waiting));
+    TRY_ASSIGN(Ticket ticket, read_ticket(text));
+    const int rank = ticket.rank;
+    Joining joining(std::move(ticket), listener_, tickets_, patience_s, waiting);
+    Result<std::vector<Link>> links = joining.links();
+    if (links) return socket_communicator(rank, *std::move(links));
+    if (!joining.superseded()) return tl::unexpected(std::move(links).error());
+  }
 }
 
 }  // namespace ferry::comm

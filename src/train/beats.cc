@@ -74,7 +74,7 @@ void Beats::waiting_for(int rank) {
 
 bool Beats::counts_bytes() const {
   return now_.work == Work::kReadingData || now_.work == Work::kLoading ||
-         now_.work == Work::kWriting;
+         now_.work == Work::kWriting || now_.work == Work::kTakingPlace;
 }
 
 void Beats::alive(uint64_t bytes) {

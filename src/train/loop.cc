@@ -19,12 +19,14 @@
 #include "models/registry.h"
 #include "train/agreement.h"
 #include "train/beats.h"
+#include "train/carried.h"
 #include "train/estimate.h"
 #include "train/held_out.h"
 #include "train/metrics.h"
 #include "train/model_setup.h"
 #include "train/preferences.h"
 #include "train/progress.h"
+#include "train/recovery_plan.h"
 #include "train/reference_file.h"
 #include "train/refusals.h"
 #include "train/run_begin.h"
@@ -57,6 +59,10 @@ void set_figures(Record& record, const PreferenceFigures& f) {
   record.logps_rejected = f.logps_rejected;
 }
 
+HeldOutRecord record_of(const HeldOutLoss& loss) {
+  return {.loss = loss.nats_per_token, .bits_per_byte = loss.bits_per_byte};
+}
+
 class Run {
  public:
   Run(const Settings& settings, const TrainOptions& options)
@@ -67,8 +73,7 @@ class Run {
 
   Result<TrainResult> go() {
     if (ranks() != nullptr) ranks()->when_waiting([this](int peer) { beats_.waiting_for(peer); });
-    Result<void> done = together(enter(), {});
-    if (done && !stopping()) done = prepare_together();
+    Result<void> done = options_.takes_place ? take_place() : begin();
     if (done && !stopping()) done = steps();
     progress_.reset();
     // Nothing is left to lose: whoever reads may take his time. Signs of life come often enough that a busy
@@ -80,7 +85,10 @@ class Run {
 
  private:
   Result<void> enter();
+  Result<void> begin();
   Result<void> prepare();
+  void make_step();
+  Result<void> open_metrics();
   Result<void> read_texts();
   Result<void> read_pairs();
   Result<void> take_reference();
@@ -88,22 +96,41 @@ class Run {
   Result<void> together(Result<void> mine, const Identity& identity);
   Result<void> announce();
   std::string data_line() const;
+  void share_figures();
   Result<void> steps();
+  Result<void> go_on();
+  Result<void> close_step();
   void begin_step();
   Result<void> one_step();
-  StepGradients texts_step();
+  void decide(const StepGradients& g);
+  Result<void> end_step();
+  void prepare_texts();
   StepGradients pairs_step(StepRecord& record);
-  void count(const StepGradients& g, StepRecord& record, double begin_s);
+  void count(const StepGradients& g, StepRecord& record);
   std::optional<std::string> refusal(const StepGradients& g, const StepRecord& record) const;
   Result<void> evaluate();
   std::optional<HeldOutRecord> evaluate_texts();
   std::optional<HeldOutRecord> evaluate_pairs();
-  Result<void> make_up_for_evaluation();
+  Result<void> keep(HeldOutRecord record);
   bool evaluates_at(int64_t step) const;
   Result<void> save();
+  void leave_together();
+  // With the successor of a rank that is gone.
+  Result<void> take_place();
+  Result<void> recover(comm::LinkError why);
+  Result<void> settle();
+  std::vector<RankWord> words();
+  void take_model(const RecoveryPlan& plan);
+  void give_untrained(const RecoveryPlan& plan);
+  void take_carried(const RecoveryPlan& plan);
+  Result<void> adopt(const RecoveryPlan& plan, const std::vector<RankWord>& words);
+  void agree_again();
+  /// What it does first takes as long as it may take; who takes a place has begun.
+  bool starts() const { return own_steps_ == 0 && !options_.takes_place; }
+  bool fresh() const { return stage_ == Standing::Stage::kNothing; }
   TrainResult result() const;
   const ModelTexts* texts() const { return texts_ ? &*texts_ : nullptr; }
-  comm::Communicator* ranks() const { return options_.ranks; }
+  comm::Rejoining* ranks() const { return options_.ranks; }
   RankPlace place() const {
     return ranks() != nullptr ? RankPlace{ranks()->rank(), ranks()->ranks()} : RankPlace{};
   }
@@ -143,7 +170,14 @@ class Run {
   std::optional<Progress> progress_;
   Schedule schedule_;
   RunState state_;
+  Figures figures_;
   Estimate estimate_;
+  // Of the step under way, or of the last one.
+  Standing::Stage stage_ = Standing::Stage::kBetween;
+  double step_began_s_ = 0;
+  int64_t tokens_after_ = 0;  // RunState::tokens
+  StepGradients gradients_;
+  StepRecord record_;
   std::optional<HeldOutLoss> held_out_loss_;
   std::optional<PreferenceFigures> held_out_pairs_;
   int64_t saved_step_ = -1;
@@ -151,7 +185,7 @@ class Run {
   int64_t own_tokens_ = 0;
   double own_seconds_ = 0;
   double own_flops_ = 0;
-  double last_loss_ = 0;
+  std::optional<double> last_loss_;
   Refusals refusals_;
   int64_t agreements_ = 0;
   bool stop_agreed_ = false;
@@ -171,9 +205,15 @@ Result<void> Run::together(Result<void> mine, const Identity& identity) {
 
 bool Run::stop_here() {
   if (ranks() == nullptr) return told_to_stop();
+  static_cast<void>(fault_point("step.stop"));
   begin_step();  // what is waited for is another rank's step, be it after a save that took its time
   return stop_agreed_ =
              comm::any_of(*ranks(), {comm::Purpose::kStop, state_.step}, told_to_stop(), kForever);
+}
+
+Result<void> Run::begin() {
+  TRY(together(enter(), {}));
+  return stopping() ? Result<void>() : prepare_together();
 }
 
 /// The folder is rank 0's to mend before anybody reads what is in it.
@@ -211,7 +251,22 @@ Result<void> Run::prepare_together() {
     else
       prepared = tl::unexpected(mine.error());
   }
-  return together(std::move(prepared), identity);
+  TRY(together(std::move(prepared), identity));
+  if (!stopping()) share_figures();
+  return {};
+}
+
+/// Whoever is rank 0 later says how fast the run is, too.
+void Run::share_figures() {
+  figures_ = {estimate_.flops_step, estimate_.flops_mtp_step, estimate_.peak_flops_per_s};
+  if (ranks() == nullptr) return;
+  std::vector<Figures> figures = {figures_};
+  const comm::Tag tag{comm::Purpose::kFigures};
+  for (int r = 1; first() && r < ranks()->ranks(); ++r)
+    ranks()->send(r, tag, comm::bytes_of(std::as_const(figures)));
+  if (!first()) ranks()->receive(0, tag, comm::bytes_of(figures));
+  ranks()->finish(kForever);
+  figures_ = figures[0];
 }
 
 /// A run that is to stop before it has begun has nothing to save: it looks between the long parts.
@@ -239,6 +294,11 @@ Result<void> Run::prepare() {
   if (first()) TRY(announce());
   if (preferences_) TRY(take_reference());
   if (told_to_stop()) return {};
+  make_step();
+  return first() ? open_metrics() : Result<void>();
+}
+
+void Run::make_step() {
   if (ranks() != nullptr) shared_.emplace(*ranks(), optimizer_->weights(), kForever);
   step_.emplace(*model_,
                 *optimizer_,
@@ -249,7 +309,9 @@ Result<void> Run::prepare() {
                     output_,
                     Terminal::of(options_.out),
                     settings_.log.colour);
-  if (!first()) return {};
+}
+
+Result<void> Run::open_metrics() {
   TRY_ASSIGN(
       metrics_,
       MetricsLog::open(settings_.checkpoint.dir, state_.step, settings_.log.tensorboard, clock_));
@@ -258,12 +320,14 @@ Result<void> Run::prepare() {
 }
 
 Result<void> Run::read_texts() {
-  TRY_ASSIGN(
-      dataset_,
-      data::Dataset::open(
-          settings_.data.dir, data::Dataset::Verify::kAll, [this](uint64_t done, uint64_t total) {
-            beats_.advance(static_cast<int64_t>(done), static_cast<int64_t>(total));
-          }));
+  TRY_ASSIGN(dataset_,
+             data::Dataset::open(
+                 settings_.data.dir,
+                 // A successor reads what the others have read, and hold.
+                 options_.takes_place ? data::Dataset::Verify::kSizes : data::Dataset::Verify::kAll,
+                 [this](uint64_t done, uint64_t total) {
+                   beats_.advance(static_cast<int64_t>(done), static_cast<int64_t>(total));
+                 }));
   data_ = RunData::of(dataset_);
   TRY_ASSIGN(
       loader_,
@@ -414,17 +478,57 @@ std::string Run::data_line() const {
 Result<void> Run::steps() {
   beats_.step_done(state_.step);
   if (state_.step >= options_.replay_to && options_.replay_to > 0) device_->set_replay(false);
-  TRY(make_up_for_evaluation());
-  while (state_.step < settings_.train.steps && !stop_here()) {
+  for (;;) {
+    try {
+      return go_on();
+    } catch (const comm::LinkError& e) {
+      TRY(recover(e));
+    }
+  }
+}
+
+Result<void> Run::go_on() {
+  for (;;) {
+    TRY(close_step());
+    if (state_.step >= settings_.train.steps || stop_here()) break;
     TRY(one_step());
     if (options_.replay_to == state_.step) device_->set_replay(false);
-    const int64_t c = settings_.checkpoint.every;
-    const bool save_now = state_.step == settings_.train.steps || (c > 0 && state_.step % c == 0);
-    if (evaluates_at(state_.step)) TRY(evaluate());
-    if (save_now) TRY(save());
   }
   if (stopping() && saved_step_ != state_.step) TRY(save());
+  leave_together();
   return stopping() ? Result<void>() : refusals_.end(state_.step);
+}
+
+/// What is due after the last step, as far as it has not been done: a stop cuts an evaluation short and saves what
+/// there is, and a rank may be lost at any time. A checkpoint without its figure could never be kept as the best one,
+/// and gets it when the run goes on.
+Result<void> Run::close_step() {
+  const int64_t c = settings_.checkpoint.every;
+  const bool saved = saved_step_ == state_.step;
+  const bool save_now =
+      !saved && (state_.step == settings_.train.steps || (c > 0 && state_.step % c == 0));
+  if (state_.step == 0) return {};
+  const bool evaluate_now = evaluates_at(state_.step) && !state_.held_out_loss;
+  if (evaluate_now) TRY(evaluate());
+  return save_now || (saved && evaluate_now && state_.held_out_loss) ? save() : Result<void>();
+}
+
+/// Rank 0 writes what the others have given it: they stay until it is whole.
+void Run::leave_together() {
+  if (ranks() == nullptr) return;
+  static_cast<void>(fault_point("step.end"));
+  const comm::Tag tag{comm::Purpose::kEnd, state_.step};
+  std::vector<uint8_t> byte = {1};
+  if (!first()) {
+    ranks()->receive(0, tag, comm::bytes_of(byte));
+    return ranks()->finish(kForever);
+  }
+  for (int r = 1; r < ranks()->ranks(); ++r) ranks()->send(r, tag, comm::bytes_of(byte));
+  try {
+    ranks()->finish(kForever);
+  } catch (const comm::LinkError&) {
+    // Who is gone by now is not missed.
+  }
 }
 
 bool Run::evaluates_at(int64_t step) const {
@@ -432,29 +536,20 @@ bool Run::evaluates_at(int64_t step) const {
   return step == settings_.train.steps || (e > 0 && step % e == 0);
 }
 
-/// A stop cuts an evaluation short, and saves what there is: the checkpoint gets its figure before
-/// the run goes on, or it could never be kept as the best one, and a finished run had none at all.
-Result<void> Run::make_up_for_evaluation() {
-  if (saved_step_ != state_.step || state_.held_out_loss || state_.step == 0 ||
-      !evaluates_at(state_.step))
-    return {};
-  TRY(evaluate());
-  return state_.held_out_loss ? save() : Result<void>();
-}
-
 void Run::begin_step() {
-  beats_.begin(own_steps_ == 0 ? Work::kFirstStep : Work::kTraining, micro_batches());
+  beats_.begin(starts() ? Work::kFirstStep : Work::kTraining, micro_batches());
 }
 
-/// Gradients of the next step, whose tokens are taken from the stream.
-StepGradients Run::texts_step() {
+/// The next step, whose tokens are taken from the stream.
+void Run::prepare_texts() {
   std::vector<data::Batch> batches;
   const int64_t size = settings_.train.micro_batch_tokens / settings_.data.sequence_length;
+  tokens_after_ = state_.tokens;
   for (int64_t m = 0; m < micro_batches(); ++m) {
-    batches.push_back(loader_->sequences(state_.tokens, size));
-    state_.tokens = batches.back().end;
+    batches.push_back(loader_->sequences(tokens_after_, size));
+    tokens_after_ = batches.back().end;
   }
-  return step_->gradients(state_.step, batches, [this](int64_t done) { beats_.advance(done); });
+  step_->prepare(state_.step, batches, [this](int64_t done) { beats_.advance(done); });
 }
 
 /// The same of pairs.
@@ -463,7 +558,7 @@ StepGradients Run::pairs_step(StepRecord& record) {
   const PreferenceStep s =
       preferences_->gradients(*model_, *step_, state_.position, [&] { beats_.advance(++passes); });
   state_.position += settings_.dpo.pairs_per_step;
-  state_.tokens += s.of.tokens;
+  tokens_after_ = state_.tokens + s.of.tokens;
   set_figures(record, s.figures);
   record.logprobs_compared = static_cast<double>(s.compared);
   record.logprob_mismatches = static_cast<double>(s.mismatches);
@@ -471,40 +566,64 @@ StepGradients Run::pairs_step(StepRecord& record) {
 }
 
 Result<void> Run::one_step() {
-  const double begin_s = clock_.monotonic_s();
+  step_began_s_ = clock_.monotonic_s();
   begin_step();
   std::optional<OpsAlive> alive;  // a first micro-batch may take longer than any patience
   if (own_steps_ == 0) alive.emplace();
-  StepRecord record;
-  const StepGradients g = preferences_ ? pairs_step(record) : texts_step();
-  record.loss = g.loss;
-  record.gradient_norm = g.norm;
-  record.loss_z = state_.loss_z.add(g.loss);
-  record.gradient_norm_z = state_.norm_z.add(g.norm);
-  record.lr = learning_rate_at(schedule_, state_.step);
-  record.skipped = refusal(g, record);
-  if (!alive) alive.emplace();  // no micro-batch is done while the weights change
-  if (!record.skipped) step_->update(record.lr);
-  device_->stream().synchronize();
+  record_ = {};
+  if (preferences_) {
+    decide(pairs_step(record_));
+  } else {
+    prepare_texts();
+    stage_ = Standing::Stage::kPrepared;
+    decide(step_->commit());
+  }
+  if (!record_.skipped) step_->spread();
   alive.reset();
-  count(g, record, begin_s);
-  if (metrics_) TRY(metrics_->write(record));
-  progress_->step(record);
-  if (record.logprob_mismatches.value_or(0) > 0)
+  return end_step();
+}
+
+/// Every rank is known to have prepared the step: what is held here is updated, or the update is refused.
+void Run::decide(const StepGradients& g) {
+  const OpsAlive alive;  // no micro-batch is done while the weights change
+  gradients_ = g;
+  record_.loss = g.loss;
+  record_.gradient_norm = g.norm;
+  record_.loss_z = state_.loss_z.add(g.loss);
+  record_.gradient_norm_z = state_.norm_z.add(g.norm);
+  record_.lr = learning_rate_at(schedule_, state_.step);
+  record_.skipped = refusal(g, record_);
+  if (!record_.skipped) step_->apply(record_.lr);
+  stage_ = Standing::Stage::kCommitted;
+}
+
+/// All weights are here.
+Result<void> Run::end_step() {
+  if (!record_.skipped) {
+    const OpsAlive alive;
+    step_->settle();
+  }
+  device_->stream().synchronize();
+  count(gradients_, record_);
+  stage_ = Standing::Stage::kBetween;
+  if (metrics_) TRY(metrics_->write(record_));
+  progress_->step(record_);
+  if (record_.logprob_mismatches.value_or(0) > 0)
     progress_->note(
         fmt::format("warning    step {}: {} of {} log-probabilities of answers are not "
                     "those that the gradient is of",
-                    record.step,
-                    *record.logprob_mismatches,
-                    *record.logprobs_compared));
+                    record_.step,
+                    *record_.logprob_mismatches,
+                    *record_.logprobs_compared));
   if (own_steps_ == 1) beats_.begin(Work::kTraining, micro_batches());
   beats_.step_done(state_.step);
-  return refusals_.step(state_.step, record.skipped, settings_.checkpoint.dir, *progress_);
+  return refusals_.step(state_.step, record_.skipped, settings_.checkpoint.dir, *progress_);
 }
 
 /// The step is done: the run's state, and what is reported of it.
-void Run::count(const StepGradients& g, StepRecord& record, double begin_s) {
+void Run::count(const StepGradients& g, StepRecord& record) {
   ++state_.step;
+  state_.tokens = tokens_after_;
   state_.refused += record.skipped.has_value();
   record.step = state_.step;
   record.unix_ms = clock_.unix_ms();
@@ -516,14 +635,14 @@ void Run::count(const StepGradients& g, StepRecord& record, double begin_s) {
   record.mtp_loss = g.mtp_loss;
   if (settings_.train.balance_alpha > 0 && model_->experts() > 0)
     record.balance_loss = g.balance_loss;
-  record.seconds = clock_.monotonic_s() - begin_s;
+  record.seconds = clock_.monotonic_s() - step_began_s_;
   record.tokens_per_s = static_cast<double>(g.tokens) / record.seconds;
   // Rows of conversations may be shorter than they could be.
-  const double flops = (g.mtp_loss ? estimate_.flops_mtp_step : estimate_.flops_step) *
+  const double flops = (g.mtp_loss ? figures_.flops_mtp_step : figures_.flops_step) *
                        static_cast<double>(g.tokens) /
                        static_cast<double>(preferences_ ? preferences_->tokens_per_step()
                                                         : settings_.train.tokens_per_step);
-  record.mfu = flops / record.seconds / estimate_.peak_flops_per_s;
+  record.mfu = flops / record.seconds / figures_.peak_flops_per_s;
   own_flops_ += flops;
   own_tokens_ += g.tokens;
   state_.seconds += record.seconds;
@@ -551,20 +670,23 @@ std::optional<std::string> Run::refusal(const StepGradients& g, const StepRecord
 }
 
 Result<void> Run::evaluate() {
-  std::optional<HeldOutRecord> record = preferences_ ? evaluate_pairs() : evaluate_texts();
-  if (!record) return {};
-  state_.held_out_loss = record->loss;
-  record->step = state_.step;
-  record->unix_ms = clock_.unix_ms();
-  if (metrics_) TRY(metrics_->write(*record));
-  progress_->held_out(*record);
+  const std::optional<HeldOutRecord> record = preferences_ ? evaluate_pairs() : evaluate_texts();
+  return record ? keep(*record) : Result<void>();
+}
+
+Result<void> Run::keep(HeldOutRecord record) {
+  state_.held_out_loss = record.loss;
+  record.step = state_.step;
+  record.unix_ms = clock_.unix_ms();
+  if (metrics_) TRY(metrics_->write(record));
+  progress_->held_out(record);
   return {};
 }
 
 /// Nothing of what a stop cut short, or where nothing is held out.
 std::optional<HeldOutRecord> Run::evaluate_texts() {
   if (first()) {
-    beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating,
+    beats_.begin(starts() ? Work::kFirstEvaluation : Work::kEvaluating,
                  std::min(dataset_->held_out().tokens(), settings_.train.evaluate_tokens));
     const OpsAlive alive;  // the first batch in the form that serves may take long
     held_out_loss_ =
@@ -572,15 +694,15 @@ std::optional<HeldOutRecord> Run::evaluate_texts() {
           beats_.advance(done);
           return !told_to_stop();
         });
+    static_cast<void>(fault_point("step.evaluate"));
   }
   if (shared_) held_out_loss_ = shared_->held_out(state_.step, held_out_loss_);
   if (!held_out_loss_) return std::nullopt;
-  return HeldOutRecord{.loss = held_out_loss_->nats_per_token,
-                       .bits_per_byte = held_out_loss_->bits_per_byte};
+  return record_of(*held_out_loss_);
 }
 
 std::optional<HeldOutRecord> Run::evaluate_pairs() {
-  beats_.begin(own_steps_ == 0 ? Work::kFirstEvaluation : Work::kEvaluating,
+  beats_.begin(starts() ? Work::kFirstEvaluation : Work::kEvaluating,
                std::ssize(preferences_->held_out()),
                supervisor::Unit::kPairs);
   const OpsAlive alive;
@@ -603,6 +725,7 @@ Result<void> Run::save() {
     begin_step();  // the others give what they have of it
     shared_->collect_state(state_.step, *optimizer_);
   }
+  static_cast<void>(fault_point("step.save"));
   if (first())
     TRY(save_run(*model_,
                  texts(),
@@ -618,12 +741,213 @@ Result<void> Run::save() {
   return {};
 }
 
+/// This process takes the place of a rank that is gone: it reads its data, the rest the others have.
+Result<void> Run::take_place() {
+  stage_ = Standing::Stage::kNothing;
+  beats_.begin(Work::kTakingPlace);
+  Result<void> ready = enter();
+  if (ready) ready = read_texts();
+  if (!ready) throw StateLost(ready.error().message);
+  schedule_ = schedule_of(settings_);
+  try {
+    return settle();
+  } catch (const comm::LinkError& e) {
+    return recover(e);
+  }
+}
+
+/// A rank is gone: its successor comes, and all meet again. Others may be lost meanwhile, as often as they are.
+Result<void> Run::recover(comm::LinkError why) {
+  for (;;) {
+    // What was harmed on its way here may have been harmed here: the others go on with a successor.
+    if (!why.gone()) throw why;
+    const Result<void> met =
+        ranks()->rejoin([&](int peer) { beats_.waiting_for(peer >= 0 ? peer : why.peer()); });
+    if (!met) throw why;
+    try {
+      return settle();
+    } catch (const comm::LinkError& again) {
+      why = again;
+    }
+  }
+}
+
+/// Everybody comes to stand after the same step, the successors too. May be cut short anywhere by another rank's end,
+/// and begun again: what it changes of a rank it changes together with where that one says it stands.
+Result<void> Run::settle() {
+  agreements_ = 0;
+  const std::vector<RankWord> words = this->words();
+  std::vector<Standing> standings;
+  for (const RankWord& w : words) standings.push_back(w.standing);
+  const Result<RecoveryPlan> plan = plan_recovery(standings);
+  if (!plan) throw StateLost(plan.error().message);
+  take_model(*plan);
+  if (const std::optional<std::vector<double>> squares = shared_->pass_on(*plan))
+    decide(step_->commit(*squares));
+  else if (stage_ == Standing::Stage::kPrepared)
+    stage_ = Standing::Stage::kBetween;  // nothing of the step has changed anything
+  shared_->give(*plan, *optimizer_);
+  if (plan->behind[static_cast<size_t>(place().rank)]) TRY(end_step());
+  give_untrained(*plan);
+  take_carried(*plan);
+  TRY(adopt(*plan, words));
+  agree_again();
+  std::string who;
+  for (int r = 0; r < place().ranks; ++r)
+    if (plan->fresh[static_cast<size_t>(r)])
+      who += fmt::format("{}rank {}", who.empty() ? "" : ", ", r);
+  progress_->note(fmt::format(
+      "recovered  {}: in place again, with what the other ranks have; {}",
+      who,
+      plan->forward ? fmt::format("step {}, which was committed, is finished", plan->done)
+                    : fmt::format("step {} goes on, after step {}", plan->done + 1, plan->done)));
+  return {};
+}
+
+/// Where each one stands.
+std::vector<RankWord> Run::words() {
+  RankWord mine{.standing = {.stage = stage_, .done = state_.step},
+                .saved_step = saved_step_,
+                .held_out = held_out_loss_};
+  if (fresh() && first()) {
+    const Result<CheckpointList> there = list_checkpoints(settings_.checkpoint.dir);
+    if (!there) throw StateLost(there.error().message);
+    if (!there->complete.empty()) mine.saved_step = there->complete.back().step;
+  }
+  std::vector<RankWord> words;
+  for (const std::string& text :
+       comm::all_gather_texts(*ranks(), {comm::Purpose::kStanding}, to_text(mine), kForever)) {
+    const Result<RankWord> word = rank_word_of(text, static_cast<int>(words.size()));
+    if (!word) throw StateLost(word.error().message);
+    words.push_back(*word);
+  }
+  return words;
+}
+
+void Run::take_model(const RecoveryPlan& plan) {
+  constexpr uint64_t kBytesMax = uint64_t{1} << 30;
+  std::string told;
+  if (plan.teller == place().rank)
+    told = to_text(ModelWord{.config_json = model_->config_json("float32"), .texts = texts_});
+  told = comm::hand_text(
+      *ranks(), {comm::Purpose::kModel}, plan.teller, plan.fresh, told, kForever, kBytesMax);
+  if (!fresh() || model_) return;  // or it is made already: another rank was lost on the way
+  Result<ModelWord> word = model_word_of(told);
+  if (!word) throw StateLost(word.error().message);
+  Result<Beginning> begun = begin_in_place(settings_, data_, *device_, *std::move(word), place());
+  if (!begun) throw StateLost(begun.error().message);
+  model_ = std::move(begun->model);
+  adapter_ = std::move(begun->adapter);
+  optimizer_ = std::move(begun->optimizer);
+  texts_ = std::move(begun->texts);
+  make_step();
+}
+
+/// Weights that no optimizer trains: all ranks have them, as a step's end makes them.
+void Run::give_untrained(const RecoveryPlan& plan) {
+  if (adapter_) {
+    if (fresh()) adapter_->merge();  // the base is as it was
+    return;
+  }
+  const std::vector<Weight*>& trained = optimizer_->weights();
+  std::vector<Weight*> taken;
+  for (Weight* w : model_->weights()) {
+    if (std::find(trained.begin(), trained.end(), w) != trained.end()) continue;
+    const std::span<std::byte> bytes{static_cast<std::byte*>(w->value.data()), w->value.bytes()};
+    const comm::Tag tag{
+        comm::Purpose::kGiven, plan.done, static_cast<uint32_t>(trained.size() + taken.size())};
+    taken.push_back(w);
+    if (fresh()) ranks()->receive(plan.teller, tag, bytes);
+    for (int r = 0; plan.teller == place().rank && r < place().ranks; ++r)
+      if (plan.fresh[static_cast<size_t>(r)]) ranks()->send(r, tag, bytes);
+  }
+  ranks()->finish(kForever);
+  if (!fresh()) return;
+  for (Weight* w : taken) w->changed();
+}
+
+/// The last thing that a successor needs: from then on it stands where the others do.
+void Run::take_carried(const RecoveryPlan& plan) {
+  constexpr uint64_t kBytesMax = uint64_t{1} << 26;
+  std::string told;
+  if (plan.teller == place().rank)
+    told = to_text(
+        Carried{.state = state_contents(*model_, *optimizer_, state_, data_, settings_).document,
+                .saved_step = saved_step_,
+                .last_loss = last_loss_,
+                .refusals_of = refusals_.steps(),
+                .refusals_in_a_row = refusals_.in_a_row(),
+                .figures = figures_,
+                .last_record = record_.step > 0 ? to_json_line(record_) : "",
+                .held_out = held_out_loss_});
+  told = comm::hand_text(*ranks(),
+                         {comm::Purpose::kCarried, plan.done},
+                         plan.teller,
+                         plan.fresh,
+                         told,
+                         kForever,
+                         kBytesMax);
+  if (!fresh()) return;
+  const Result<Carried> carried = carried_of(told);
+  if (!carried) throw StateLost(carried.error().message);
+  Result<StateDocument> document =
+      read_state_document(carried->state, "what a successor is told of the run");
+  if (!document) throw StateLost(document.error().message);
+  if (document->data != data_.fingerprint)
+    throw StateLost("a successor sees another data set than the run has: data.dir was replaced");
+  state_ = std::move(document->state);
+  state_.held_out_loss.reset();  // adopt() keeps it, and writes it down
+  optimizer_->set_steps(document->updates);
+  last_loss_ = carried->last_loss;
+  refusals_ = Refusals(carried->refusals_of, carried->refusals_in_a_row);
+  figures_ = carried->figures;
+  const auto or_lost = [](const Result<void>& done) {
+    if (!done) throw StateLost(done.error().message);
+  };
+  if (first()) or_lost(open_metrics());
+  if (!carried->last_record.empty()) {
+    Result<StepRecord> record = step_record_of(carried->last_record, "the last step's record");
+    if (!record) throw StateLost(record.error().message);
+    record_ = *std::move(record);
+    // Rank 0 may have been lost before it wrote it.
+    const bool missing = metrics_ && (metrics_->metrics().steps.empty() ||
+                                      metrics_->metrics().steps.back().step < record_.step);
+    if (missing) or_lost(metrics_->write(record_));
+  }
+  stage_ = Standing::Stage::kBetween;
+  beats_.step_done(state_.step);
+}
+
+/// What is known of the step that all stand after: its evaluation, if anybody has heard of it, and its checkpoint.
+Result<void> Run::adopt(const RecoveryPlan& plan, const std::vector<RankWord>& words) {
+  saved_step_ = words.front().saved_step;
+  const auto knows = std::find_if(words.begin(), words.end(), [&](const RankWord& w) {
+    return w.held_out && w.standing.stage != Standing::Stage::kNothing &&
+           w.standing.done == plan.done;
+  });
+  if (knows == words.end() || state_.held_out_loss) return {};
+  held_out_loss_ = knows->held_out;
+  return keep(record_of(*held_out_loss_));
+}
+
+/// As before the first step: all have the same, to the bit.
+void Run::agree_again() {
+  const Result<Identity> mine = identity_of(settings_, data_, *model_, state_, *optimizer_);
+  Readiness readiness;
+  if (mine)
+    readiness.identity = *mine;
+  else
+    readiness.prepared = tl::unexpected(mine.error());
+  const Agreement agreed = agree(*ranks(), agreements_++, readiness, kForever);
+  if (!agreed.all) throw StateLost(agreed.all.error().message);
+}
+
 TrainResult Run::result() const {
   TrainResult r;
   r.stopped = state_.step < settings_.train.steps;
   r.step = state_.step;
   if (saved_step_ >= 0) name_saved(settings_, saved_step_, r);
-  if (own_steps_ > 0) r.loss = last_loss_;
+  r.loss = last_loss_;
   if (held_out_pairs_) {
     r.held_out_accuracy = held_out_pairs_->rewards_accuracies;
     r.held_out_margin = held_out_pairs_->rewards_margins;
@@ -631,7 +955,7 @@ TrainResult Run::result() const {
   if (held_out_loss_) r.held_out_bits_per_byte = held_out_loss_->bits_per_byte;
   if (own_seconds_ > 0) {
     r.tokens_per_s = static_cast<double>(own_tokens_) / own_seconds_;
-    r.mfu = own_flops_ / own_seconds_ / estimate_.peak_flops_per_s;
+    r.mfu = own_flops_ / own_seconds_ / figures_.peak_flops_per_s;
   }
   r.seconds = state_.seconds;
   r.ranks = place().ranks;

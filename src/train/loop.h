@@ -6,9 +6,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <optional>
+#include <stdexcept>
 #include <string>
 
-#include "comm/communicator.h"
+#include "comm/rejoining.h"
 #include "train/beats.h"
 #include "train/config.h"
 
@@ -22,7 +23,16 @@ struct TrainOptions {
   std::FILE* out = stdout;
   /// The other processes that this run is trained by, if there are any; all are given the same settings. Rank 0
   /// is the one that says, evaluates and writes.
-  comm::Communicator* ranks = nullptr;
+  comm::Rejoining* ranks = nullptr;
+  /// This one takes the place of a rank that is gone: what it needs the others have.
+  bool takes_place = false;
+};
+
+/// What the ranks that are left hold is not enough to go on with, or not the same, or a successor cannot take what
+/// they give it: the run goes on from the newest checkpoint, or not at all.
+class StateLost : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
 };
 
 struct TrainResult {
@@ -49,7 +59,9 @@ struct TrainResult {
 void name_saved(const Settings& settings, int64_t step, TrainResult& result);
 
 /// Errors: kInvalidInput, kNotFound, kCorrupt: settings, data, checkpoint; kExhausted: memory,
-/// disk; kVerdict: the loss stayed not finite. Throws DeviceError, of another rank comm::LinkError.
+/// disk; kVerdict: the loss stayed not finite. Throws DeviceError; with other ranks also StateLost,
+/// and comm::LinkError where no successor of a rank that is gone is to be met. Whoever else loses a link waits for one,
+/// and goes on with it.
 Result<TrainResult> train(const Settings& settings, const TrainOptions& options);
 
 }  // namespace ferry

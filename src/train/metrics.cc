@@ -219,6 +219,12 @@ Result<std::string> free_name(const std::string& folder) {
 std::string to_json_line(const StepRecord& record) { return json_line("step", record); }
 std::string to_json_line(const HeldOutRecord& record) { return json_line("held_out", record); }
 
+Result<StepRecord> step_record_of(std::string_view line, const std::string& where) {
+  TRY_ASSIGN(const Record record, parse_line(line, where, 1));
+  if (const auto* step = std::get_if<StepRecord>(&record)) return *step;
+  return fail(Code::kCorrupt, "{}: not of a step", where);
+}
+
 Result<Metrics> read_metrics(const std::string& path) {
   TRY_ASSIGN(const std::string text, read_if_there(path));
   Metrics metrics;

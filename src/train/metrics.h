@@ -65,6 +65,9 @@ struct Metrics {
 std::string to_json_line(const StepRecord& record);
 std::string to_json_line(const HeldOutRecord& record);
 
+/// What the first of these wrote. Errors: kCorrupt, naming `where`.
+Result<StepRecord> step_record_of(std::string_view line, const std::string& where);
+
 /// Reads metrics.jsonl strictly. A last line without its newline was cut off by a crash and is left out; a
 /// file that is not there gives no records. Errors: kCorrupt with the line, kUnavailable.
 Result<Metrics> read_metrics(const std::string& path);

@@ -13,6 +13,12 @@ namespace ferry {
 /// Owner: the loop; of the steps of one process.
 class Refusals {
  public:
+  Refusals() = default;
+  /// Of a process that goes on where another was.
+  Refusals(int64_t steps, int64_t in_a_row) : steps_(steps), in_a_row_(in_a_row) {}
+  int64_t steps() const { return steps_; }
+  int64_t in_a_row() const { return in_a_row_; }
+
   /// Once for each step: why its update was refused, if it was, which is told. Errors: kVerdict: the twentieth
   /// in a row; `folder` has the checkpoints.
   Result<void> step(int64_t number,

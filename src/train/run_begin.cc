@@ -278,4 +278,32 @@ Result<Beginning> begin_run(const Settings& settings,
   return b;
 }
 
+Result<Beginning> begin_in_place(const Settings& settings,
+                                 const RunData& data,
+                                 Device& device,
+                                 ModelWord model,
+                                 const RankPlace& place) {
+  Beginning b;
+  if (settings.lora.rank > 0) {
+    TRY_ASSIGN(InitModel init, InitModel::open(settings.model.init));
+    TRY_ASSIGN(const std::string config,
+               resolve_config(settings.model, &init, data, settings.data.sequence_length));
+    TRY_ASSIGN(b.model, make_training_model(settings, &init, config, device));
+    if (b.model->config_json("float32") != model.config_json)
+      return fail(Code::kInvalidInput,
+                  "model.init {}: its config.json describes another model than when the run began",
+                  settings.model.init);
+    TRY_ASSIGN(b.adapter, adapter_of(settings, init, *b.model));
+    b.texts = std::move(init.texts);
+  } else {
+    TRY_ASSIGN(
+        b.model,
+        models::make_model(
+            model.config_json, "the run's model", device, compute_of(settings.train), DType::kF32));
+    b.texts = std::move(model.texts);
+  }
+  b.optimizer = optimizer_at(place, optimizer_of(settings), trained_of(b));
+  return b;
+}
+
 }  // namespace ferry

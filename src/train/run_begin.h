@@ -10,6 +10,7 @@
 #include "models/trainable_lm.h"
 #include "optim/optimizer.h"
 #include "train/beats.h"
+#include "train/carried.h"
 #include "train/config.h"
 #include "train/run_data.h"
 #include "train/run_state.h"
@@ -47,5 +48,13 @@ Result<Beginning> begin_run(const Settings& settings,
                             Beats& beats,
                             const std::function<void(const std::string&)>& say,
                             const RankPlace& place = {});
+
+/// What a rank begins with that takes another one's place: the model that the others have told it of, all of whose
+/// trained weights and state are still to come from them. Of an adapter, its base is read. Errors: as above.
+Result<Beginning> begin_in_place(const Settings& settings,
+                                 const RunData& data,
+                                 Device& device,
+                                 ModelWord model,
+                                 const RankPlace& place);
 
 }  // namespace ferry

@@ -131,10 +131,8 @@ TrainingStateContents state_contents(models::CausalLm& model,
   return c;
 }
 
-Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) {
-  const std::string path = join_path(checkpoint.path, kStateDocument);
-  TRY_ASSIGN(TrainingStateReader reader, TrainingStateReader::open(checkpoint.path));
-  TRY_ASSIGN(const nlohmann::json document, parse_json(reader.document(), path));
+Result<StateDocument> read_state_document(const std::string& text, const std::string& path) {
+  TRY_ASSIGN(const nlohmann::json document, parse_json(text, path));
   JsonProblem problem;
   JsonFields f(document, path, problem);
   const int64_t numerics = f.integer("numerics", 0, INT_MAX);
@@ -146,25 +144,49 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) 
                 path,
                 numerics,
                 kNumerics);
-  const std::string fingerprint = f.text("data");
-  TRY(problem.done());
-  Resumed r{.state = {},
-            .point = {.path = checkpoint.path},
-            .texts = {},
-            .adapter = {},
-            .reader = std::move(reader)};
+  StateDocument d;
+  d.data = f.text("data");
   const std::string toml = f.text("settings");
-  r.state.step = f.integer("step", 0, kRunTokensMax);
-  r.state.refused = f.integer("refused", 0, r.state.step);
-  r.state.seconds = f.real("seconds", 0, 1e15);
+  d.state.step = f.integer("step", 0, kRunTokensMax);
+  d.state.refused = f.integer("refused", 0, d.state.step);
+  d.state.seconds = f.real("seconds", 0, 1e15);
   const std::vector<double> losses = f.reals("loss_window"), norms = f.reals("norm_window");
   if (losses.size() > ZScore::kWindow) f.refuse("loss_window", "is too long");
   if (norms.size() > ZScore::kWindow) f.refuse("norm_window", "is too long");
-  if (f.has("devices")) r.state.devices = f.texts("devices");
-  r.state.position = f.integer("position", 0, kRunTokensMax, 0);
+  if (f.has("held_out_loss")) d.state.held_out_loss = f.real("held_out_loss");
+  if (f.has("devices")) d.state.devices = f.texts("devices");
+  d.state.position = f.integer("position", 0, kRunTokensMax, 0);
+  if (f.has("base_config")) d.base_config = f.text("base_config");
   TRY(problem.done());
-  TRY_ASSIGN(r.point.settings, parse_settings(toml, path));
-  if (fingerprint != data.fingerprint)
+  TRY_ASSIGN(d.settings, parse_settings(toml, path));
+  // A step of reinforcement learning may have several updates, and not always as many as now.
+  const bool one_each = d.settings.rl.tasks.empty();
+  d.updates = f.integer("optimizer_steps", 0, one_each ? d.state.step : kRunTokensMax);
+  // Earlier runs counted steps alone, all of one size.
+  int64_t counted = 0;
+  if (!f.has("tokens") &&
+      __builtin_mul_overflow(d.state.step, d.settings.train.tokens_per_step, &counted))
+    f.refuse("step", "is beyond what a run may have");
+  d.state.tokens = f.integer("tokens", 0, kRunTokensMax, std::min(counted, kRunTokensMax));
+  TRY(problem.done());
+  d.state.loss_z.restore(losses);
+  d.state.norm_z.restore(norms);
+  return d;
+}
+
+Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) {
+  TRY_ASSIGN(TrainingStateReader reader, TrainingStateReader::open(checkpoint.path));
+  TRY_ASSIGN(StateDocument document,
+             read_state_document(reader.document(), join_path(checkpoint.path, kStateDocument)));
+  Resumed r{.state = std::move(document.state),
+            .updates = document.updates,
+            .point = {.path = checkpoint.path,
+                      .config_json = {},
+                      .settings = std::move(document.settings)},
+            .texts = {},
+            .adapter = {},
+            .reader = std::move(reader)};
+  if (document.data != data.fingerprint)
     return fail(
         Code::kInvalidInput,
         "{}: the run was trained on other data than {}; give {} what it learnt from, or begin "
@@ -175,26 +197,12 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) 
         weights_to_begin_with(r.point));
   if (r.point.settings.lora.rank > 0) {
     TRY_ASSIGN(r.adapter, Adapter::open(checkpoint.path));
-    if (f.has("base_config")) r.point.config_json = f.text("base_config");
-    TRY(problem.done());
+    r.point.config_json = std::move(document.base_config);
   } else {
     TRY_ASSIGN(ModelDir dir, ModelDir::open(checkpoint.path));
     r.point.config_json = dir.config_json();
     TRY_ASSIGN(r.texts, read_model_texts(dir));
   }
-  // A step of reinforcement learning may have several updates, and not always as many as now.
-  const bool one_each = r.point.settings.rl.tasks.empty();
-  r.updates = f.integer("optimizer_steps", 0, one_each ? r.state.step : kRunTokensMax);
-  // Earlier runs counted steps alone, all of one size.
-  int64_t counted = 0;
-  if (!f.has("tokens") &&
-      __builtin_mul_overflow(r.state.step, r.point.settings.train.tokens_per_step, &counted))
-    f.refuse("step", "is beyond what a run may have");
-  r.state.tokens = f.integer("tokens", 0, kRunTokensMax, std::min(counted, kRunTokensMax));
-  TRY(problem.done());
-  r.state.loss_z.restore(losses);
-  r.state.norm_z.restore(norms);
-  r.state.held_out_loss = checkpoint.held_out_loss;
   return r;
 }
 

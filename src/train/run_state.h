@@ -49,6 +49,18 @@ TrainingStateContents state_contents(models::CausalLm& model,
                                      const RunData& data,
                                      const Settings& settings);
 
+/// What a state's document says, which TrainingStateContents has.
+struct StateDocument {
+  RunState state;
+  int64_t updates = 0;      // of the optimizer
+  Settings settings;        // those that it was written under
+  std::string data;         // fingerprint
+  std::string base_config;  // of an adapter's base, if it says it
+};
+
+/// Errors: kCorrupt, naming `path`; kInvalidInput if the numerics are others.
+Result<StateDocument> read_state_document(const std::string& document, const std::string& path);
+
 /// What a checkpoint says of its run, before anything large is made for it.
 struct Resumed {
   RunState state;

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "optim/gradient_tree.h"
 
 namespace ferry {
@@ -51,8 +52,13 @@ Optimizer optimizer_at(const RankPlace& place,
                        const std::vector<Weight*>& weights) {
   const std::vector<int> owners =
       owners_of_weights(Optimizer::trained(settings, weights), place.ranks);
-  return Optimizer(
-      settings, weights, [&](size_t i) { return place.rank == 0 || owners[i] == place.rank; });
+  return Optimizer(settings, weights, [&](size_t i) {
+    return place.rank == 0 || holds_of(place.rank, owners[i], place.ranks);
+  });
+}
+
+bool holds_of(int rank, int owner, int ranks) {
+  return rank == owner || rank == replica_of(owner, ranks);
 }
 
 SharedStep::SharedStep(comm::Communicator& ranks, std::vector<Weight*> weights, double patience_s)
@@ -94,9 +100,12 @@ SharedStep::Whole SharedStep::reduce(int64_t step, int64_t micro_batches, Share 
   const comm::ReducePlan& shared = plan(micro_batches);
   step_ = step;
   Whole whole;
+  static_cast<void>(fault_point("step.numbers"));
   take_numbers(shared, share, exchange_numbers(shared, share), whole);
+  static_cast<void>(fault_point("step.gradients"));
   sum_gradients(shared, exchange_gradients(std::move(share)), whole);
-  exchange_squares(whole);
+  static_cast<void>(fault_point("step.sums"));
+  copy_sums(whole);
   return whole;
 }
 
@@ -188,43 +197,115 @@ void SharedStep::sum_gradients(const comm::ReducePlan& plan, Sums sums, Whole& w
   }
 }
 
-/// The sum of squares of a gradient depends on it alone, so owners can give each theirs.
-void SharedStep::exchange_squares(Whole& whole) {
-  std::vector<double> mine;
+/// Squares of what is owned here, and a copy of each sum to where it is held a second time.
+void SharedStep::copy_sums(Whole& whole) {
+  // The sum of squares of a gradient depends on it alone, so owners can give each theirs.
+  own_squares_.clear();
   if (const Tensor squares = gradient_squares(whole.gradients); squares.defined())
-    mine = read_together({&squares, 1}).front();
+    own_squares_ = read_together({&squares, 1}).front();
+  const Counting counting(*this);
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (updated_[i] == 0 || !holds(i) || ranks_.ranks() == 1) continue;
+    const comm::Tag tag{Purpose::kSums, step_, static_cast<uint32_t>(i)};
+    if (owns(i)) {
+      ranks_.send(replica_of(owner(i), ranks_.ranks()), tag, memory_of(whole.gradients[i]));
+      continue;
+    }
+    const Tensor& value = weights_[i]->value;
+    whole.gradients[i] = Tensor::empty(value.shape(), value.dtype(), value.device());
+    ranks_.receive(owner(i), tag, memory_of(whole.gradients[i]));
+  }
+  ranks_.finish(patience_s_);
+}
+
+std::vector<double> SharedStep::commit() {
+  static_cast<void>(fault_point("step.commit"));
   std::vector<size_t> sizes(static_cast<size_t>(ranks_.ranks()), 0);
   for (size_t i = 0; i < weights_.size(); ++i)
     if (updated_[i] != 0) sizes[static_cast<size_t>(owner(i))] += sizeof(double);
   const Counting counting(*this);
-  const auto all = comm::all_gather(
-      ranks_, {Purpose::kSquares, step_}, comm::bytes_of(std::as_const(mine)), sizes, patience_s_);
+  const auto all = comm::all_gather(ranks_,
+                                    {Purpose::kSquares, step_},
+                                    comm::bytes_of(std::as_const(own_squares_)),
+                                    sizes,
+                                    patience_s_);
   std::vector<std::span<const std::byte>> rest(all.begin(), all.end());
+  squares_.clear();
   for (size_t i = 0; i < weights_.size(); ++i)
     if (updated_[i] != 0)
-      whole.squares.push_back(take<double>(rest[static_cast<size_t>(owner(i))], 1).front());
+      squares_.push_back(take<double>(rest[static_cast<size_t>(owner(i))], 1).front());
+  static_cast<void>(fault_point("step.committed"));
+  return squares_;
 }
 
 void SharedStep::spread() {
+  static_cast<void>(fault_point("step.spread"));
   const Counting counting(*this);
   for (size_t i = 0; i < weights_.size(); ++i) {
     if (updated_[i] == 0) continue;
     const comm::Tag tag{Purpose::kWeights, step_, static_cast<uint32_t>(i)};
-    if (!owns(i)) {
-      ranks_.receive(owner(i), tag, memory_of(weights_[i]->value));
-      continue;
-    }
+    if (!holds(i)) ranks_.receive(owner(i), tag, memory_of(weights_[i]->value));
+    if (!owns(i)) continue;
     for (int r = 0; r < ranks_.ranks(); ++r)
-      if (r != ranks_.rank()) ranks_.send(r, tag, memory_of(weights_[i]->value));
+      if (!holds_of(r, owner(i), ranks_.ranks()))
+        ranks_.send(r, tag, memory_of(weights_[i]->value));
   }
   ranks_.finish(patience_s_);
   for (size_t i = 0; i < weights_.size(); ++i)
-    if (updated_[i] != 0 && !owns(i)) weights_[i]->changed();
+    if (updated_[i] != 0 && !holds(i)) weights_[i]->changed();
+  static_cast<void>(fault_point("step.spread.done"));
+}
+
+std::optional<std::vector<double>> SharedStep::pass_on(const RecoveryPlan& plan) {
+  const auto me = static_cast<size_t>(ranks_.rank());
+  const comm::Tag tag{Purpose::kHeard, plan.done};
+  // Who is prepared knows how many there are; nobody else looks.
+  if (plan.prepared[me])
+    squares_.assign(static_cast<size_t>(std::count_if(
+                        updated_.begin(), updated_.end(), [](uint8_t u) { return u != 0; })),
+                    0);
+  if (plan.prepared[me]) ranks_.receive(plan.hears, tag, comm::bytes_of(squares_));
+  for (int r = 0; r < ranks_.ranks(); ++r)
+    if (plan.hears == ranks_.rank() && plan.prepared[static_cast<size_t>(r)])
+      ranks_.send(r, tag, comm::bytes_of(std::as_const(squares_)));
+  ranks_.finish(patience_s_);
+  if (!plan.prepared[me]) return std::nullopt;
+  return squares_;
+}
+
+void SharedStep::give(const RecoveryPlan& plan, const Optimizer& optimizer) {
+  const int ranks = ranks_.ranks(), me = ranks_.rank();
+  const auto fresh = [&](int r) { return static_cast<bool>(plan.fresh[static_cast<size_t>(r)]); };
+  const auto lacks = [&](int r, size_t i) {
+    return fresh(r) || (plan.behind[static_cast<size_t>(r)] && !holds_of(r, owner(i), ranks));
+  };
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    const int giver = plan.giver[static_cast<size_t>(owner(i))];
+    const std::vector<Tensor> held = optimizer.state(i);
+    for (int to = 0; to < ranks; ++to) {
+      if (to == giver || (giver != me && to != me) || !lacks(to, i)) continue;
+      const auto move = [&](const comm::Tag& tag, const Tensor& t) {
+        if (giver == me)
+          ranks_.send(to, tag, memory_of(t));
+        else
+          ranks_.receive(giver, tag, memory_of(t));
+      };
+      move({Purpose::kGiven, plan.done, static_cast<uint32_t>(i)}, weights_[i]->value);
+      if (!fresh(to) || !holds_of(to, owner(i), ranks)) continue;
+      for (size_t part = 0; part < held.size(); ++part)
+        move({Purpose::kGivenState, plan.done, index_of(i, held.size(), part)}, held[part]);
+    }
+  }
+  static_cast<void>(fault_point("step.give"));
+  ranks_.finish(patience_s_);
+  for (size_t i = 0; i < weights_.size(); ++i)
+    if (lacks(me, i)) weights_[i]->changed();
 }
 
 void SharedStep::collect_state(int64_t step, const Optimizer& optimizer) {
+  static_cast<void>(fault_point("step.collect"));
   for (size_t i = 0; i < weights_.size(); ++i) {
-    if (owner(i) == 0 || (!first() && !owns(i))) continue;
+    if (holds_of(0, owner(i), ranks_.ranks()) || (!first() && !owns(i))) continue;
     const std::vector<Tensor> held = optimizer.state(i);
     for (size_t part = 0; part < held.size(); ++part) {
       const comm::Tag tag{Purpose::kState, step, index_of(i, held.size(), part)};
@@ -239,6 +320,7 @@ void SharedStep::collect_state(int64_t step, const Optimizer& optimizer) {
 
 std::optional<HeldOutLoss> SharedStep::held_out(int64_t step,
                                                 const std::optional<HeldOutLoss>& mine) {
+  static_cast<void>(fault_point("step.held_out"));
   std::vector<double> found(3, 0);
   if (first() && mine) found = {1, mine->nats_per_token, mine->bits_per_byte};
   const comm::Tag tag{Purpose::kHeldOut, step};

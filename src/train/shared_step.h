@@ -1,6 +1,8 @@
 // What the ranks of a run do together in a step: gradients go to their owners, who sum them in the order in which
-// one process would have; numbers go to everybody; the owners' updated weights come back. Each rank has all
-// weights; the optimizer's state of a weight is its owner's alone, and rank 0's, who writes checkpoints.
+// one process would have, and give the sums to their replicas; numbers go to everybody, which is the step's commit
+// point (train/recovery_plan.h); owner and replica update; the updated weights come back to the others. Each rank
+// has all weights; the optimizer's state of a weight is its owner's and its replica's. (Rank 0 has room for all, and
+// is brought up to date when it writes a checkpoint.)
 #pragma once
 
 #include <cstdint>
@@ -12,6 +14,7 @@
 #include "optim/optimizer.h"
 #include "tensor/weight.h"
 #include "train/held_out.h"
+#include "train/recovery_plan.h"
 
 namespace ferry {
 
@@ -24,7 +27,10 @@ struct RankPlace {
   int ranks = 1;
 };
 
-/// An optimizer over the weights that holds the state of what the rank owns; rank 0's holds all.
+/// Whether a rank has the state of what this one owns, as its owner or as the owner's replica.
+bool holds_of(int rank, int owner, int ranks);
+
+/// An optimizer over the weights that holds the state of what the rank holds; rank 0's holds all.
 Optimizer optimizer_at(const RankPlace& place,
                        const OptimizerSettings& settings,
                        const std::vector<Weight*>& weights);
@@ -51,13 +57,23 @@ class SharedStep {
   struct Whole {
     std::vector<std::vector<double>> losses;          // of each micro-batch
     std::vector<std::vector<int32_t>> expert_counts;  // of all of them
-    std::vector<Tensor> gradients;                    // of weights that this rank owns
-    std::vector<double> squares;                      // of every gradient that there is
+    std::vector<Tensor> gradients;  // of weights that this rank holds the state of
   };
   Whole reduce(int64_t step, int64_t micro_batches, Share share);
 
-  /// After the owners have updated their weights with the gradients of the last reduce(): everybody gets them.
+  /// The commit point: when it returns, every rank has said that it came so far with the last reduce(), and every
+  /// sum is at its owner and at its replica. Gives the squares of every gradient that there is.
+  std::vector<double> commit();
+
+  /// After those who hold them have updated their weights with the gradients of the last reduce(): everybody gets
+  /// them.
   void spread();
+
+  /// What is done when a rank has a successor (train/recovery_plan.h), in this order, by all of them.
+  /// What commit() gave those who heard it, for those who did not; nothing for these others.
+  std::optional<std::vector<double>> pass_on(const RecoveryPlan& plan);
+  /// When everybody who is prepared has updated: weights for those who lack them, and state for the fresh.
+  void give(const RecoveryPlan& plan, const Optimizer& optimizer);
 
   /// Brings what rank 0's optimizer holds of others' weights up to date with theirs.
   void collect_state(int64_t step, const Optimizer& optimizer);
@@ -78,6 +94,7 @@ class SharedStep {
   bool first() const { return ranks_.rank() == 0; }
   int owner(size_t weight) const { return owners_[weight]; }
   bool owns(size_t weight) const { return owner(weight) == ranks_.rank(); }
+  bool holds(size_t weight) const { return holds_of(ranks_.rank(), owner(weight), ranks_.ranks()); }
   std::vector<std::vector<std::byte>> exchange_numbers(const comm::ReducePlan& plan,
                                                        const Share& share);
   void take_numbers(const comm::ReducePlan& plan,
@@ -87,7 +104,7 @@ class SharedStep {
   using Sums = std::vector<std::vector<std::vector<Tensor>>>;  // of each rank, node, weight
   Sums exchange_gradients(Share share);
   void sum_gradients(const comm::ReducePlan& plan, Sums sums, Whole& whole);
-  void exchange_squares(Whole& whole);
+  void copy_sums(Whole& whole);
 
   comm::Communicator& ranks_;
   std::vector<Weight*> weights_;
@@ -99,7 +116,9 @@ class SharedStep {
   // Of each rank, of each of its nodes, of each weight: whether there is a gradient. One that is nowhere is no
   // zero: its weight and state stay as they are.
   std::vector<std::vector<std::vector<uint8_t>>> there_;
-  std::vector<uint8_t> updated_;  // of each weight: somewhere there is
+  std::vector<uint8_t> updated_;     // of each weight: somewhere there is
+  std::vector<double> own_squares_;  // of the gradients that are owned here
+  std::vector<double> squares_;      // what the last commit() gave
 };
 
 }  // namespace ferry

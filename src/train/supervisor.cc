@@ -169,6 +169,7 @@ struct Advance {
            : e.code == kOutOfMemory ? "left: it ran out of memory"
            : e.code == kUseless     ? "left: it could not write"
            : e.code == kLinkFailed  ? "left: a link between its ranks failed"
+           : e.code == kStateLost   ? "left: its ranks could not go on with what they held"
            : e.code == 3            ? "left with status 3 (its environment failed)"
                                     : fmt::format("left with status {}", e.code));
     s.device_failed = e.code == kDeviceFailed;
@@ -192,6 +193,32 @@ struct Advance {
     // strsignal's words ("Segmentation fault") depend on the locale only, which Ferry never sets.
     failed(fmt::format("was ended by signal {} ({})", e.signal, ::strsignal(e.signal)));
   }
+
+  /// The worker lives on, whatever becomes of it.
+  void on(const RankLost& e) {
+    if (s.worker != Worker::kRunning && s.worker != Worker::kStopping) return end_rest();
+    s.losses = s.step > s.step_at_loss ? 1 : s.losses + 1;
+    s.step_at_loss = s.step;
+    if (!e.held) {
+      log("{}; what it held nobody holds who is left: the others are ended, too", e.who);
+      return end_rest();
+    }
+    if (s.losses > settings.failures_max) {
+      log("{}; it happened {} times in a row, and no step was made: the others are ended, too",
+          e.who,
+          s.losses);
+      return end_rest();
+    }
+    log("{} after step {}; {} {} on, and a successor takes its place",
+        e.who,
+        std::max<int64_t>(s.step, 0),
+        e.others,
+        e.others.find(" and ") == std::string::npos ? "goes" : "go");
+    if (s.worker == Worker::kRunning) s.since = now;
+    actions.emplace_back(std::in_place_type<Replace>, Replace{});
+  }
+
+  void end_rest() { actions.emplace_back(std::in_place_type<EndRest>, EndRest{}); }
 
   void on(const Signal& e) {
     const bool echo = now - s.signal_at < settings.echo_s;
@@ -302,7 +329,8 @@ Phase phase_of(Work work) {
     case Work::kFirstEvaluation:
     case Work::kReference:
     case Work::kFirstStep: return Phase::kStarting;
-    case Work::kTraining: return Phase::kTraining;
+    case Work::kTraining:
+    case Work::kTakingPlace: return Phase::kTraining;
     case Work::kEvaluating: return Phase::kEvaluating;
     case Work::kProbing:
     case Work::kWriting:
@@ -339,6 +367,7 @@ std::string in_words(const Heartbeat& b) {
     case Work::kProbing: return "saving: answering the probes";
     case Work::kWriting: return bytes("saving: writing and hashing");
     case Work::kRemoving: return "saving: removing old checkpoints";
+    case Work::kTakingPlace: return bytes("taking the place of a rank that is gone");
   }
   return "";
 }

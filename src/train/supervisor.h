@@ -37,6 +37,7 @@ enum class Work : int32_t {
   kRemoving,
   kFirstEvaluation,  // starting, too: one that a stop had cut short
   kReference,        // starting, too: what the first model gives pairs of answers
+  kTakingPlace,  // training, as a successor of a rank that is gone: it gets what the others have
 };
 /// What is counted of it, where it is not what that work counts as a rule.
 enum class Unit : int32_t { kUsual, kPairs, kTasks, kAnswers };
@@ -86,6 +87,12 @@ struct Exited {
 struct Died {
   int signal = 0;
 };
+/// A rank of several has ended by itself; the others live.
+struct RankLost {
+  std::string who;     // "rank 1 was ended by signal 9 (Killed)"
+  std::string others;  // "rank 0 and rank 2"
+  bool held = false;   // all that it held is held by others, who can go on
+};
 struct Signal {
   int number = 0;
 };  // to the supervisor, one of kStopSignals
@@ -93,13 +100,17 @@ struct Hung {
   double still_s = 0;
 };               // a rank has stood still for so long, and cannot go on by itself
 struct Tick {};  // time passed; at least every tick_max_s
-using Event = std::variant<Started, StartFailed, Heartbeat, Exited, Died, Signal, Hung, Tick>;
+using Event =
+    std::variant<Started, StartFailed, Heartbeat, Exited, Died, RankLost, Signal, Hung, Tick>;
 
 // What to do, in order.
 struct Start {
   bool resume = false;    // from the newest checkpoint of this run
   int64_t replay_to = 0;  // until so many steps are done, the worker waits for each launch
 };
+struct Replace {};  // a successor for each rank that is lost; the others meet it
+struct EndRest {
+};  // no successor: the others are ended, and what follows is told as Exited or Died
 struct Terminate {};  // SIGTERM: save and leave
 struct Kill {};       // SIGKILL
 struct Log {
@@ -108,7 +119,7 @@ struct Log {
 struct Exit {
   int code = 0;
 };  // nothing follows it
-using Action = std::variant<Start, Terminate, Kill, Log, Exit>;
+using Action = std::variant<Start, Replace, EndRest, Terminate, Kill, Log, Exit>;
 
 struct State {
   enum class Worker { kNone, kStarting, kRunning, kStopping, kKilled };
@@ -129,6 +140,8 @@ struct State {
   int64_t step = -1;             // furthest ever
   int64_t step_at_failure = -1;  // furthest when a worker last failed
   int failures = 0;              // in a row without progress
+  int64_t step_at_loss = -1;     // furthest when a rank was last lost
+  int losses = 0;                // of ranks, in a row without progress
   bool device_failed = false;    // that was how the last worker ended
   int starts = 0;
 };
@@ -150,6 +163,9 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume);
 ///                                      comes again names the one op.
 /// ... with another status, a signal    it starts again from the newest checkpoint, after a pause;
 ///                                      after `failures_max` restarts that got no further, exit 3.
+/// One rank of several is lost          a successor takes its place, if the others hold what it held;
+///                                      if not, or if after `failures_max` losses in a row no step was
+///                                      made, they are ended, and all start again as above.
 /// It is silent for too long            SIGKILL, then as above. What is too long is its phase's
 ///                                      patience.
 /// A rank hangs for hang_patience_s       likewise, if that is not 0, it cannot go on by itself
@@ -178,12 +194,14 @@ std::string what_follows(const State& state, const Settings& settings, bool cert
 double wake_at(const State& state, const Settings& settings);
 
 /// A worker's exit status for a DeviceError, for what no restart mends
-/// (Code::kExhausted), for no memory, for a link to another rank that failed. Between the two processes
-/// only: a run that ends by one of them leaves with 3.
+/// (Code::kExhausted), for no memory, for a link to another rank that failed and was not made again. Between the
+/// two processes only: a run that ends by one of them leaves with 3.
 inline constexpr int kDeviceFailed = 4;
 inline constexpr int kUseless = 5;
 inline constexpr int kOutOfMemory = 6;
 inline constexpr int kLinkFailed = 7;
+/// Of ranks that together have no longer what it takes to go on (StateLost in train/loop.h).
+inline constexpr int kStateLost = 8;
 
 /// What stops a run: keyboards, terminals that close, `kill`, and what schedulers warn and end by
 /// (Slurm's --signal, SIGXCPU of a CPU-time limit). One that the program was started with ignored
@@ -213,13 +231,14 @@ struct Command {
   std::string replay;              // of a restart after a device's failure, with "=STEP" behind it
   std::string handed = {};         // what each start can take (ChildProcess::take_handed)
   int ranks = 1;                   // processes that are one worker together
-  std::string ranked = {};         // of several, an argument of each start: it has a place to take
+  std::string ranked = {};         // of several, an argument of each start: others are to be met
+  std::string replacing = {};      // and of each that takes a lost one's place
 };
 
 /// Runs the command under supervision and returns the exit status for the process.
 ///
 /// Several ranks are one worker (train/worker_crew.h): they start together, each signal goes to all, and when
-/// one of them fails the others are ended with it.
+/// one of them fails it has a successor, or the others are ended with it.
 ///
 /// The worker is a ChildProcess: it dies with the supervisor, whatever ends that one. All
 /// kStopSignals but SIGTERM and SIGXCPU are ignored in it (Ctrl-C, a terminal that closes and a

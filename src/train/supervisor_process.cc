@@ -119,11 +119,23 @@ class Shell {
     Result<WorkerCrew> worker = WorkerCrew::start(command_, arguments, mask_, clock_.monotonic_s());
     if (!worker) return events_.push_back(StartFailed{worker.error().message});
     worker_ = std::move(*worker);
-    if (settings_.hang_verdict_s > 0)
-      watch_.emplace(hang::Limits{.verdict_s = settings_.hang_verdict_s}, command_.ranks);
+    watch_anew();
     events_.push_back(Started{});
   }
 
+  void watch_anew() {
+    if (settings_.hang_verdict_s > 0)
+      watch_.emplace(hang::Limits{.verdict_s = settings_.hang_verdict_s}, command_.ranks);
+  }
+
+  void carry_out(const Replace&) {
+    if (!worker_) return;
+    worker_->replace(clock_.monotonic_s());
+    watch_anew();  // what was seen of the lost is not of their successors
+  }
+  void carry_out(const EndRest&) {
+    if (worker_) worker_->end_rest(clock_.monotonic_s());
+  }
   void carry_out(const Terminate&) {
     if (worker_) worker_->signal(SIGTERM);
   }
@@ -152,6 +164,7 @@ class Shell {
     if (!worker_) return;
     if (const std::optional<Heartbeat> heard = worker_->heard(clock_.monotonic_s()))
       events_.push_back(*heard);
+    if (const std::optional<std::string> whole = worker_->whole_again()) say(*whole);
   }
 
   void read_signals() {
@@ -165,6 +178,7 @@ class Shell {
     if (!worker_) return;
     std::optional<Event> end = worker_->ended(clock_.monotonic_s());
     if (!end) return;
+    if (std::holds_alternative<RankLost>(*end)) return events_.push_back(*std::move(end));
     read_heartbeats();  // what it wrote after the last look
     if (!worker_->cause().empty()) say(worker_->cause());
     worker_.reset();

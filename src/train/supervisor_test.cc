@@ -78,6 +78,42 @@ TEST(SupervisorRules, ACrashStartsAgainFromTheCheckpointAfterAPause) {
   }
 }
 
+TEST(SupervisorRules, ALostRankHasASuccessorAsLongAsThatMakesSense) {
+  const RankLost lost{.who = "rank 1 died", .others = "rank 0", .held = true};
+  Play p;
+  p.on(Started{}).on(Heartbeat{7});
+  p.on(lost);
+  EXPECT_TRUE(p.has<Replace>());
+  EXPECT_FALSE(p.has<Kill>() || p.has<Start>());
+  EXPECT_EQ(std::get<Log>(p.actions[0]).text,
+            "rank 1 died after step 7; rank 0 goes on, and a successor takes its place");
+  // What it held nobody else holds.
+  Play alone = p;
+  alone.on(RankLost{.who = "rank 1 died", .others = "rank 0", .held = false});
+  EXPECT_TRUE(alone.has<EndRest>());
+  EXPECT_FALSE(alone.has<Replace>());
+  // As often as it happens while steps are made; as often as a worker is started again while none is.
+  for (int64_t step = 8; step < 40; ++step) {
+    p.on(Heartbeat{step}).on(lost);
+    EXPECT_TRUE(p.has<Replace>());
+  }
+  for (int n = 1; n < p.settings.failures_max; ++n) {
+    p.on(lost);
+    EXPECT_TRUE(p.has<Replace>()) << n;
+  }
+  p.on(lost);
+  EXPECT_TRUE(p.has<EndRest>());
+  p.on(Died{SIGKILL}).ticks(3);
+  EXPECT_TRUE(p.has<Start>());
+  // A run that is to stop saves with a successor; one that is being ended has none.
+  Play stopping;
+  stopping.on(Started{}).on(Heartbeat{7}).on(Signal{SIGTERM}).on(lost);
+  EXPECT_TRUE(stopping.has<Replace>());
+  stopping.on(Signal{SIGINT}, 1).on(lost);
+  EXPECT_TRUE(stopping.has<EndRest>());
+  EXPECT_FALSE(stopping.has<Replace>());
+}
+
 TEST(SupervisorRules, AfterADevicesFailureTheNextWorkerWaitsForEachLaunchUntilItIsPastTheStep) {
   Play p;
   p.on(Started{}).on(Heartbeat{7}).on(Exited{kDeviceFailed}).ticks(3);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "autograd/tape.h"
 #include "base/check.h"
@@ -60,6 +61,7 @@ void TrainStep::begin(int64_t micro_batches) {
   gradients_.clear();
   expert_counts_.clear();
   trees_.clear();
+  prepared_ = {};
   micro_batches_ = micro_batches;
   share_ = {0, micro_batches};
   nodes_ = {share_};
@@ -80,8 +82,15 @@ models::LossOptions TrainStep::loss_options(double share) const {
 StepGradients TrainStep::gradients(int64_t step,
                                    std::span<const data::Batch> micro_batches,
                                    const std::function<void(int64_t)>& done) {
+  prepare(step, micro_batches, done);
+  return commit();
+}
+
+void TrainStep::prepare(int64_t step,
+                        std::span<const data::Batch> micro_batches,
+                        const std::function<void(int64_t)>& done) {
   begin(std::ssize(micro_batches));
-  StepGradients sum;
+  StepGradients& sum = prepared_.sum;
   const bool mtp = model_.has_mtp() && settings_.mtp_weight > 0 && step % settings_.mtp_every == 0;
   if (mtp) sum.mtp_loss = 0;
   int64_t mtp_labels = 0;
@@ -91,7 +100,7 @@ StepGradients TrainStep::gradients(int64_t step,
     sum.labels += counted(batch.labels);
     mtp_labels += counted(batch.mtp_labels);
   }
-  std::vector<LossTerms> terms;
+  std::vector<LossTerms>& terms = prepared_.terms;
   for (int64_t m = share_.begin; m < share_.end; ++m) {
     const data::Batch& batch = micro_batches[static_cast<size_t>(m)];
     models::LossOptions options =
@@ -103,87 +112,94 @@ StepGradients TrainStep::gradients(int64_t step,
     terms.push_back(micro_batch(to_device(batch, model_.device()), m, options));
     if (done) done(std::ssize(terms));
   }
-  const bool mtp_last = !terms.empty() && terms.front().mtp;
-  finish(shared_ != nullptr ? numbers_shared(step, terms) : numbers_alone(terms), mtp_last, sum);
-  return sum;
+  prepared_.mtp_last = !terms.empty() && terms.front().mtp;
+  if (shared_ != nullptr) share(step);
 }
+
+StepGradients TrainStep::commit() {
+  return shared_ != nullptr ? finish(shared_->commit()) : commit_alone();
+}
+
+StepGradients TrainStep::commit(std::span<const double> squares) { return finish(squares); }
 
 WeightedGradients TrainStep::gradients(std::span<const WeightedBatch> micro_batches,
                                        const std::function<void(int64_t)>& done) {
   check(shared_ == nullptr, "train step: weighted labels are learnt from by one process alone");
   begin(std::ssize(micro_batches));
-  WeightedGradients out;
+  int64_t& of_step = prepared_.sum.tokens;
   for (const WeightedBatch& b : micro_batches)
-    out.of.tokens += static_cast<int64_t>(b.batch.tokens.size());
-  std::vector<LossTerms> terms;
+    of_step += static_cast<int64_t>(b.batch.tokens.size());
+  std::vector<Tensor> token_losses;
   for (const WeightedBatch& b : micro_batches) {
-    models::LossOptions options = loss_options(static_cast<double>(b.batch.tokens.size()) /
-                                               static_cast<double>(out.of.tokens));
+    models::LossOptions options =
+        loss_options(static_cast<double>(b.batch.tokens.size()) / static_cast<double>(of_step));
     options.given_experts = b.given_experts;
     models::TokenBatch tokens = to_device(b.batch, model_.device());
     tokens.weights = Tensor::from_f32(b.weights, tokens.labels.shape(), model_.device());
-    terms.push_back(micro_batch(tokens, std::ssize(terms), options));
-    if (done) done(std::ssize(terms));
+    prepared_.terms.push_back(micro_batch(tokens, std::ssize(prepared_.terms), options));
+    token_losses.push_back(prepared_.terms.back().token_losses);
+    if (done) done(std::ssize(prepared_.terms));
   }
-  finish(numbers_alone(terms), false, out.of);
-  for (const LossTerms& t : terms) out.token_losses.push_back(t.token_losses.to_f32());
+  WeightedGradients out{.of = commit()};
+  for (const Tensor& t : token_losses) out.token_losses.push_back(t.to_f32());
   return out;
 }
 
-TrainStep::Numbers TrainStep::numbers_alone(const std::vector<LossTerms>& terms) {
+StepGradients TrainStep::commit_alone() {
   for (const Weight* w : optimizer_.weights())
     gradients_.push_back(trees_.front().take(w->value, micro_batches_));
   std::vector<Tensor> tensors;
-  for (const LossTerms& t : terms)
+  for (const LossTerms& t : prepared_.terms)
     tensors.insert(tensors.end(), t.tensors.begin(), t.tensors.end());
   const Tensor squares = gradient_squares(gradients_);
   if (squares.defined()) tensors.push_back(squares);
   const std::vector<std::vector<double>> values = read_together(tensors);
-  Numbers numbers;
   size_t at = 0;
-  for (const LossTerms& t : terms) {
-    std::vector<double>& of_micro_batch = numbers.losses.emplace_back();
+  for (const LossTerms& t : prepared_.terms) {
+    std::vector<double>& of_micro_batch = prepared_.losses.emplace_back();
     for (size_t i = 0; i < t.tensors.size(); ++i) of_micro_batch.push_back(values[at++][0]);
   }
-  if (squares.defined()) numbers.squares = values.back();
-  return numbers;
+  return finish(squares.defined() ? values.back() : std::vector<double>());
 }
 
-/// The same of a step of which others compute the rest: what comes back is what one process would have read.
-TrainStep::Numbers TrainStep::numbers_shared(int64_t step, const std::vector<LossTerms>& terms) {
+/// Of a step of which others compute the rest: what comes back is what one process would have read.
+void TrainStep::share(int64_t step) {
   SharedStep::Share share;
   for (size_t n = 0; n < nodes_.size(); ++n) {
     std::vector<Tensor>& sums = share.sums.emplace_back();
     for (const Weight* w : optimizer_.weights())
       sums.push_back(trees_[n].take(w->value, nodes_[n].size()));
   }
-  for (const LossTerms& t : terms) {
+  for (const LossTerms& t : prepared_.terms) {
     std::vector<double>& of_micro_batch = share.losses.emplace_back();
     for (const std::vector<double>& value : read_together(t.tensors))
       of_micro_batch.push_back(value[0]);
   }
+  prepared_.terms.clear();
   for (const Tensor& counts : expert_counts_) share.expert_counts.push_back(counts.to_i32());
   SharedStep::Whole whole = shared_->reduce(step, micro_batches_, std::move(share));
   gradients_ = std::move(whole.gradients);
   for (size_t l = 0; l < expert_counts_.size(); ++l)
     expert_counts_[l] =
         Tensor::from_i32(whole.expert_counts[l], expert_counts_[l].shape(), model_.device());
-  return {.losses = std::move(whole.losses), .squares = std::move(whole.squares)};
+  prepared_.losses = std::move(whole.losses);
 }
 
 /// The same numbers in the same order give the same sums, whoever computed them.
-void TrainStep::finish(const Numbers& numbers, bool mtp_last, StepGradients& sum) {
-  for (const std::vector<double>& losses : numbers.losses) {
+StepGradients TrainStep::finish(std::span<const double> squares) {
+  StepGradients& sum = prepared_.sum;
+  for (const std::vector<double>& losses : prepared_.losses) {
     size_t at = 0;
-    const size_t end = losses.size() - (mtp_last ? 1 : 0);
+    const size_t end = losses.size() - (prepared_.mtp_last ? 1 : 0);
     sum.loss += losses[at++];
     for (; at < end; ++at) sum.balance_loss += losses[at];
-    if (mtp_last) *sum.mtp_loss += losses[at] / settings_.mtp_weight;
+    if (prepared_.mtp_last) *sum.mtp_loss += losses[at] / settings_.mtp_weight;
   }
-  const GradientNorm norm = gradient_norm(numbers.squares, 1);
+  const GradientNorm norm = gradient_norm(squares, 1);
   sum.norm = norm_ = norm.norm;
   sum.finite = norm.finite && std::isfinite(sum.loss) && std::isfinite(sum.mtp_loss.value_or(0)) &&
                std::isfinite(sum.balance_loss);
+  return std::exchange(prepared_, {}).sum;
 }
 
 TrainStep::LossTerms TrainStep::micro_batch(const models::TokenBatch& tokens,
@@ -228,11 +244,23 @@ TrainStep::LossTerms TrainStep::micro_batch(const models::TokenBatch& tokens,
 }
 
 void TrainStep::update(double lr) {
+  apply(lr);
+  spread();
+  settle();
+}
+
+void TrainStep::apply(double lr) {
   flight::set_pass(flight::Pass::kUpdate);
   optimizer_.step(gradients_, lr, clip_scale(norm_, settings_.clip));
   gradients_.clear();
   flight::set_pass(flight::Pass::kNone);
+}
+
+void TrainStep::spread() {
   if (shared_ != nullptr) shared_->spread();
+}
+
+void TrainStep::settle() {
   if (adapter_ != nullptr) {
     adapter_->merge();
     return;

@@ -73,6 +73,15 @@ class TrainStep {
                           std::span<const data::Batch> micro_batches,
                           const std::function<void(int64_t)>& done = {});
 
+  /// The same in two parts, for whoever makes steps with others: prepare() leaves everything as it was, whatever goes
+  /// wrong in it. When commit() returns, every rank is known to have prepared the step: it can be finished by whoever
+  /// is left. `squares`: SharedStep::commit()'s, from another rank that heard them.
+  void prepare(int64_t step,
+               std::span<const data::Batch> micro_batches,
+               const std::function<void(int64_t)>& done = {});
+  StepGradients commit();
+  StepGradients commit(std::span<const double> squares);
+
   /// The same of weighted labels, which no MTP module sees. Waits once more, for the token losses.
   WeightedGradients gradients(std::span<const WeightedBatch> micro_batches,
                               const std::function<void(int64_t)>& done = {});
@@ -82,6 +91,11 @@ class TrainStep {
   /// call this. Does not wait.
   void update(double lr);
 
+  /// The same in three parts: what is held here; what others hold comes; what follows from all of it.
+  void apply(double lr);
+  void spread();
+  void settle();
+
  private:
   /// Of one micro-batch, on the device: the main loss, each balance loss and, if it was run, MTP's.
   struct LossTerms {
@@ -89,10 +103,13 @@ class TrainStep {
     bool mtp = false;  // the last one
     Tensor token_losses;
   };
-  /// The numbers of a step that the host reads.
-  struct Numbers {
-    std::vector<std::vector<double>> losses;  // LossTerms::tensors of each micro-batch
-    std::vector<double> squares;              // gradient_squares
+  /// What commit() needs of what was prepared.
+  struct Prepared {
+    StepGradients sum;             // but losses and norm
+    std::vector<LossTerms> terms;  // alone: to be read with the squares
+    std::vector<std::vector<double>>
+        losses;  // with others: of each micro-batch, LossTerms::tensors
+    bool mtp_last = false;
   };
   void begin(int64_t micro_batches);
   /// What every kind of step asks of the losses. `share`: the micro-batch's of the step's tokens.
@@ -101,9 +118,9 @@ class TrainStep {
                         int64_t index,
                         const models::LossOptions& options);
   /// Takes the gradients out of the tree; reads the losses and the norm together.
-  Numbers numbers_alone(const std::vector<LossTerms>& terms);
-  Numbers numbers_shared(int64_t step, const std::vector<LossTerms>& terms);
-  void finish(const Numbers& numbers, bool mtp_last, StepGradients& sum);
+  StepGradients commit_alone();
+  void share(int64_t step);
+  StepGradients finish(std::span<const double> squares);
 
   models::TrainableLm& model_;
   Optimizer& optimizer_;
@@ -116,6 +133,7 @@ class TrainStep {
   int64_t micro_batches_ = 0;            // of the step
   std::vector<Tensor> gradients_;        // of optimizer_.weights(), that are updated here
   std::vector<Tensor> expert_counts_;    // i32 [experts] of each MoE layer
+  Prepared prepared_;
   double norm_ = 0;
 };
 

@@ -11,7 +11,7 @@
 
 #include "base/check.h"
 #include "base/units.h"
-#include "comm/rendezvous.h"
+#include "train/recovery_plan.h"
 
 namespace ferry::supervisor {
 namespace {
@@ -26,6 +26,24 @@ bool failed(const RankEnd& e) { return !left_with(e, 0); }
 /// Not as a consequence of another rank's end, and not with what all come to.
 bool failed_by_itself(const RankEnd& e) {
   return failed(e) && !left_with(e, kLinkFailed) && !left_with(e, 1) && !left_with(e, 2);
+}
+
+/// A beat of a rank that has all that belongs to it.
+bool of_whole(const Heartbeat& beat) {
+  return beat.work != Work::kReadingData && beat.work != Work::kLoading &&
+         beat.work != Work::kTakingPlace;
+}
+
+/// "rank 1", "rank 0 and rank 2", "rank 0, rank 1 and rank 3".
+std::string list_of(const std::vector<int>& ranks) {
+  std::string list;
+  for (size_t i = 0; i < ranks.size(); ++i)
+    list += fmt::format("{}rank {}",
+                        i == 0                  ? ""
+                        : i + 1 == ranks.size() ? " and "
+                                                : ", ",
+                        ranks[i]);
+  return list;
 }
 
 std::string in_words(const RankEnd& e) {
@@ -58,6 +76,11 @@ std::optional<double> others_may_go_on_s(const RankEnd& cause) {
   return std::nullopt;
 }
 
+bool may_have_successor(const RankEnd& end) {
+  return WIFSIGNALED(end.status) || left_with(end, kDeviceFailed) || left_with(end, kOutOfMemory) ||
+         left_with(end, kLinkFailed);
+}
+
 std::string who_holds_up(const std::vector<RankReport>& ranks, double now_s) {
   std::string holding, waiting;
   for (size_t r = 0; r < ranks.size(); ++r) {
@@ -78,35 +101,125 @@ Result<WorkerCrew> WorkerCrew::start(const Command& command,
                                      const std::vector<std::string>& arguments,
                                      const sigset_t& blocked,
                                      double now_s) {
-  std::vector<int> unheard;
-  for (const int s : kStopSignals)
-    if (s != SIGTERM && s != SIGXCPU) unheard.push_back(s);
-  ChildProcess::Start start{.program = command.program,
-                            .arguments = arguments,
-                            .ignored = std::move(unheard),
-                            .blocked = blocked,
-                            .nonblocking = true,
-                            .handed = command.handed};
-  std::optional<comm::Rendezvous> rendezvous;
-  if (command.ranks > 1) {
-    TRY_ASSIGN(rendezvous, comm::Rendezvous::open(command.ranks));
-    start.arguments.push_back(command.ranked);
-  }
   WorkerCrew crew;
+  crew.command_ = command;
+  crew.arguments_ = arguments;
+  crew.blocked_ = blocked;
+  if (command.ranks > 1) {
+    TRY_ASSIGN(crew.rendezvous_, comm::Rendezvous::open(command.ranks));
+    crew.arguments_.push_back(command.ranked);
+  }
   for (int r = 0; r < command.ranks; ++r) {
-    if (rendezvous) {
-      start.handed = rendezvous->ticket(r) + "\n" + command.handed;
-      start.lent = rendezvous->listener(r);
-    }
     TRY_ASSIGN(flight::Memory record, flight::Memory::create());
-    start.flight = record.fd();
-    TRY_ASSIGN(ChildProcess process, ChildProcess::start(start));
+    TRY_ASSIGN(ChildProcess process, crew.start_rank(r, record, false));
     crew.ranks_.push_back({.process = std::move(process),
                            .report = {.last = kNothingYet, .since_s = now_s},
                            .work = kNothingYet,
                            .flight = std::move(record)});
+    crew.tell(r);
   }
   return crew;
+}
+
+Result<ChildProcess> WorkerCrew::start_rank(int rank,
+                                            const flight::Memory& record,
+                                            bool in_place) const {
+  std::vector<int> unheard;
+  for (const int s : kStopSignals)
+    if (s != SIGTERM && s != SIGXCPU) unheard.push_back(s);
+  ChildProcess::Start start{.program = command_.program,
+                            .arguments = arguments_,
+                            .ignored = std::move(unheard),
+                            .blocked = blocked_,
+                            .nonblocking = true,
+                            .handed = command_.handed};
+  start.flight = record.fd();
+  if (in_place) start.arguments.push_back(command_.replacing);
+  if (rendezvous_) {
+    start.lent = rendezvous_->listener(rank);
+    start.told = true;
+  }
+  return ChildProcess::start(start);
+}
+
+/// Where to meet the others. Who cannot be told is about to be known to be lost, or hangs and is told by that.
+void WorkerCrew::tell(int rank) {
+  if (rendezvous_)
+    static_cast<void>(
+        ranks_[static_cast<size_t>(rank)].process.tell(rendezvous_->ticket(rank) + "\n"));
+}
+
+void WorkerCrew::replace(double now_s) {
+  told_lost_ = 0;
+  rendezvous_->renew();
+  for (const RankEnd& end : lost_) {
+    Rank& rank = ranks_[static_cast<size_t>(end.rank)];
+    Result<flight::Memory> record = flight::Memory::create();
+    if (!record) return end_rest(now_s);
+    Result<ChildProcess> process = start_rank(end.rank, *record, true);
+    if (!process) return end_rest(now_s);
+    constexpr Heartbeat kBegins{.work = Work::kTakingPlace};
+    rank = {.process = *std::move(process),
+            .report = {.last = kBegins, .since_s = now_s},
+            .work = kBegins,
+            .flight = *std::move(record),
+            .successor = true};
+    if (std::find(replaced_.begin(), replaced_.end(), end.rank) == replaced_.end())
+      replaced_.push_back(end.rank);
+  }
+  lost_.clear();
+  for (int r = 0; r < std::ssize(ranks_); ++r) tell(r);
+}
+
+void WorkerCrew::end_rest(double now_s) {
+  told_lost_ = 0;
+  over_ = true;
+  if (ends_.empty()) first_end_s_ = now_s;
+  ends_.insert(ends_.end(), lost_.begin(), lost_.end());
+  lost_.clear();
+}
+
+std::optional<std::string> WorkerCrew::whole_again() {
+  if (replaced_.empty() || !lost_.empty()) return std::nullopt;
+  for (const Rank& r : ranks_)
+    if (!r.whole || r.report.ended) return std::nullopt;
+  std::sort(replaced_.begin(), replaced_.end());
+  const std::string who = list_of(std::exchange(replaced_, {}));
+  return fmt::format(
+      "{} {} in place again, {:.2f} s after the loss: all that was needed came from the other "
+      "ranks, nothing from a checkpoint; training goes on after step {}",
+      who,
+      who.find(" and ") == std::string::npos ? "is" : "are",
+      heard_at_s_ - lost_at_s_,
+      ranks_[0].work.step);
+}
+
+/// What the living hold together.
+std::optional<RankLost> WorkerCrew::loss() const {
+  std::vector<bool> whole;
+  std::vector<int> others;
+  for (int r = 0; r < std::ssize(ranks_); ++r) {
+    const Rank& rank = ranks_[static_cast<size_t>(r)];
+    whole.push_back(rank.whole && !rank.report.ended);
+    if (!rank.report.ended) others.push_back(r);
+  }
+  // Who has only begun has nothing to give: a beginning is made again by all.
+  bool begun = true;
+  for (const Rank& r : ranks_) begun &= r.whole || r.successor || r.report.ended;
+  RankLost lost{.others = list_of(others), .held = begun && hold_everything(whole)};
+  for (const RankEnd& end : lost_) lost.who += (lost.who.empty() ? "" : "; ") + in_words(end);
+  return lost;
+}
+
+/// The run ends: nobody takes a place in it any more, and who waits for one that does is told so.
+void WorkerCrew::left_with_verdict() {
+  over_ = true;
+  for (Rank& r : ranks_) {
+    r.process.tell_no_more();
+    if (!r.successor || r.whole || r.report.ended) continue;
+    r.needless = true;
+    r.process.signal(SIGKILL);
+  }
 }
 
 void WorkerCrew::signal(int number) const {
@@ -133,6 +246,10 @@ std::optional<Heartbeat> WorkerCrew::heard(double now_s) {
       const auto count = static_cast<size_t>(n) / sizeof beats[0];
       for (size_t b = 0; b < count; ++b) {
         rank.report.last = beats[b];
+        if (!rank.whole && of_whole(beats[b])) {
+          rank.whole = true;
+          heard_at_s_ = now_s;
+        }
         if (beats[b].waits_for >= 0) continue;
         rank.work = beats[b];
         rank.report.since_s = now_s;
@@ -191,11 +308,20 @@ void WorkerCrew::look(hang::HangWatch& watch, double now_s) const {
 
 void WorkerCrew::reap(double now_s) {
   for (size_t r = 0; r < ranks_.size(); ++r) {
-    const std::optional<int> status = ranks_[r].process.ended();
+    Rank& rank = ranks_[r];
+    const std::optional<int> status = rank.process.ended();
     if (!status) continue;
-    ranks_[r].report.ended = true;
+    rank.report.ended = true;
     const RankEnd end{static_cast<int>(r), *status};
+    if (rank.needless) continue;
     if (killed_ && WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL) continue;
+    if (left_with(end, 0) || left_with(end, 1) || left_with(end, 2)) {
+      left_with_verdict();
+    } else if (several() && !over_ && !killed_ && may_have_successor(end)) {
+      if (replaced_.empty() && lost_.empty()) lost_at_s_ = now_s;
+      lost_.push_back(end);
+      continue;
+    }
     if (ends_.empty() || !failed(cause_of(ends_))) first_end_s_ = now_s;
     ends_.push_back(end);
   }
@@ -213,11 +339,21 @@ std::optional<double> WorkerCrew::others_end_at() const {
 
 std::optional<Event> WorkerCrew::ended(double now_s) {
   reap(now_s);
+  if (!lost_.empty() && !over_ && !killed_) {
+    if (std::exchange(told_lost_, lost_.size()) == lost_.size()) return std::nullopt;
+    return loss();
+  }
+  if (!lost_.empty()) end_rest(now_s);
   if (!std::all_of(ranks_.begin(), ranks_.end(), [](const Rank& r) { return r.report.ended; })) {
     if (const std::optional<double> at = others_end_at(); at && now_s >= *at) kill();
     return std::nullopt;
   }
   if (ends_.empty()) return Died{SIGKILL};  // as it was told
+  // What rank 0 has said and saved is so, whoever was lost after that.
+  if (const auto first =
+          std::find_if(ends_.begin(), ends_.end(), [](const RankEnd& e) { return e.rank == 0; });
+      first != ends_.end() && !failed(*first))
+    return Exited{0};
   const RankEnd cause = cause_of(ends_);
   // The others are done before rank 0, who writes: their ends say nothing of what it was killed at.
   if (killed_ && !failed(cause) && cause.rank != 0) return Died{SIGKILL};
@@ -230,13 +366,6 @@ std::optional<Event> WorkerCrew::ended(double now_s) {
 
 double WorkerCrew::wake_at() const {
   return others_end_at().value_or(std::numeric_limits<double>::infinity());
-}
-
-Result<HandedRank> rank_of_handed(std::string_view handed) {
-  const size_t end = handed.find('\n');
-  if (end == std::string_view::npos)
-    return fail(Code::kInvalidInput, "the place of a rank that a supervisor handed: is none");
-  return HandedRank{std::string(handed.substr(0, end)), std::string(handed.substr(end + 1))};
 }
 
 }  // namespace ferry::supervisor

@@ -1,6 +1,6 @@
 // The processes that are one worker to the supervisor's rules: a single one, or the ranks of a run, which begin
-// together and of which none goes on without the others. What is known of each is made into what is known of the
-// worker by pure functions; WorkerCrew carries them out.
+// together and of which none goes on without the others, or their successors. What is known of each is made into
+// what is known of the worker by pure functions; WorkerCrew carries them out.
 #pragma once
 
 #include <poll.h>
@@ -9,12 +9,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "base/child_process.h"
 #include "base/flight_reader.h"
 #include "base/result.h"
+#include "comm/rendezvous.h"
 #include "train/hang_watch.h"
 #include "train/run_status.h"
 #include "train/supervisor.h"
@@ -36,6 +36,9 @@ RankEnd cause_of(const std::vector<RankEnd>& ends);
 /// lost a link, since what was at its other end is about to be known; as long as they want when it left with a
 /// verdict, or because it is done, which they come to as well.
 std::optional<double> others_may_go_on_s(const RankEnd& cause);
+
+/// Whether a successor may do better than a rank that ended so: not if the reason is another than its own.
+bool may_have_successor(const RankEnd& end);
 
 /// What is known of a rank that lives.
 struct RankReport {
@@ -71,8 +74,15 @@ class WorkerCrew {
   std::vector<RankStatus> status(double now_s, int64_t now_unix_ms) const;
   /// Shows the watch what each is in.
   void look(hang::HangWatch& watch, double now_s) const;
-  /// Its end, when all have ended: told once. Others are ended where that is to be.
+  /// Its end, when all have ended: told once. Others are ended where that is to be. And before that, when some are
+  /// lost that may have successors: RankLost, told once, and answered by replace() or end_rest().
   std::optional<Event> ended(double now_s);
+  /// Starts successors of those that are lost, and tells all where to meet. One that cannot be started: as
+  /// end_rest().
+  void replace(double now_s);
+  void end_rest(double now_s);
+  /// When all successors have what belongs to them, told once: who, and how long it took.
+  std::optional<std::string> whole_again();
   /// Who it was, in words, if there were several; after ended().
   const std::string& cause() const { return cause_; }
   /// When ended() is to be called at the latest.
@@ -84,23 +94,32 @@ class WorkerCrew {
     RankReport report;
     Heartbeat work;  // its last word about its own work
     flight::Memory flight;
+    bool whole = false;      // it has what belongs to it, and trains
+    bool successor = false;  // it takes or has taken a lost one's place
+    bool needless = false;   // there is nothing to take a place for any more: its end says nothing
   };
   void reap(double now_s);
+  void left_with_verdict();
+  std::optional<RankLost> loss() const;
+  Result<ChildProcess> start_rank(int rank, const flight::Memory& record, bool in_place) const;
+  void tell(int rank);
   std::optional<double> others_end_at() const;
   bool several() const { return ranks_.size() > 1; }
 
+  Command command_;
+  std::vector<std::string> arguments_;  // of successors, but for what says so
+  sigset_t blocked_{};
+  std::optional<comm::Rendezvous> rendezvous_;  // of several
   std::vector<Rank> ranks_;
+  std::vector<RankEnd> lost_;  // that are to have successors, or are not: not decided yet
+  size_t told_lost_ = 0;       // how many of them RankLost was told of
+  bool over_ = false;          // no further successors
+  std::vector<int> replaced_;  // whose successors have yet to be whole
+  double lost_at_s_ = 0, heard_at_s_ = 0;
   std::vector<RankEnd> ends_;  // before anybody was told to
   double first_end_s_ = 0;     // of ends_
   bool killed_ = false;        // all of them, by this
   std::string cause_;
 };
-
-/// In a rank: what it was handed, taken apart.
-struct HandedRank {
-  std::string ticket;  // comm::join
-  std::string rest;    // Command::handed
-};
-Result<HandedRank> rank_of_handed(std::string_view handed);
 
 }  // namespace ferry::supervisor

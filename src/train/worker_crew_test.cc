@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <thread>
 
@@ -74,7 +75,8 @@ Command shell(const std::string& script, int ranks) {
           .replay = "",
           .handed = "settings",
           .ranks = ranks,
-          .ranked = script};
+          .ranked = script,
+          .replacing = "in place"};
 }
 
 /// Its end, what it was in words, and how long that took.
@@ -92,7 +94,10 @@ Ended run(const std::string& script, int ranks) {
   EXPECT_TRUE(crew) << crew.error().message;
   for (;;) {
     crew->heard(clock.monotonic_s());
-    if (const std::optional<Event> e = crew->ended(clock.monotonic_s()))
+    const std::optional<Event> e = crew->ended(clock.monotonic_s());
+    if (e && std::holds_alternative<RankLost>(*e))
+      crew->end_rest(clock.monotonic_s());
+    else if (e)
       return {*e, crew->cause(), clock.monotonic_s() - begin};
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
@@ -101,8 +106,8 @@ Ended run(const std::string& script, int ranks) {
 /// A script that goes by the rank of its ticket. What is to be killed takes the shell's place: a child of the shell
 /// would live on, and hold what the test writes to.
 std::string by_rank(const std::string& zero, const std::string& one, const std::string& others) {
-  return "t=$(head -1 /proc/self/fd/4); r=${t##*rank??}; case ${r%%[!0-9]*} in 0) " + zero +
-         ";; 1) " + one + ";; *) " + others + ";; esac";
+  return "read -r t <&7; r=${t##*rank??}; case ${r%%[!0-9]*} in 0) " + zero + ";; 1) " + one +
+         ";; *) " + others + ";; esac";
 }
 
 TEST(WorkerCrew, OneThatDiesTakesTheOthersAlong) {
@@ -163,16 +168,112 @@ TEST(WorkerCrew, AVerdictIsWaitedFor) {
   EXPECT_GE(e.seconds, 0.2);
 }
 
-TEST(WorkerCrew, EachIsHandedItsPlaceAndTheRest) {
-  const Ended e =
-      run("test \"$(tail -1 /proc/self/fd/4)\" = settings && test -S /proc/self/fd/5 && exit 9", 2);
+TEST(WorkerCrew, EachIsHandedItsSettingsAndToldItsPlace) {
+  const Ended e = run(
+      "test \"$(cat /proc/self/fd/4)\" = settings && test -S /proc/self/fd/5 && read -r t <&7 && "
+      "test -n \"$t\" && exit 9",
+      2);
   ASSERT_TRUE(std::holds_alternative<Exited>(e.event));
   EXPECT_EQ(std::get<Exited>(e.event).code, 9);
-  const Result<HandedRank> rank = rank_of_handed("{}\nall\nthe rest");
-  ASSERT_TRUE(rank);
-  EXPECT_EQ(rank->ticket, "{}");
-  EXPECT_EQ(rank->rest, "all\nthe rest");
-  EXPECT_FALSE(rank_of_handed("no place"));
+}
+
+TEST(WorkerCrew, OnlyAnEndOfItsOwnMayHaveASuccessor) {
+  for (const int status : {killed(SIGKILL),
+                           killed(SIGSEGV),
+                           left(kDeviceFailed),
+                           left(kOutOfMemory),
+                           left(kLinkFailed)})
+    EXPECT_TRUE(may_have_successor({1, status})) << status;
+  for (const int status : {left(0), left(1), left(2), left(3), left(kUseless), left(kStateLost)})
+    EXPECT_FALSE(may_have_successor({1, status})) << status;
+}
+
+/// A crew whose ranks train from the beginning on, as far as it knows; successors when $train is run.
+class Crew {
+ public:
+  Crew(const std::string& script, int ranks) {
+    const Heartbeat trains{.step = 7, .work = Work::kTraining};
+    EXPECT_TRUE(write_file_atomic(
+        beat_, std::string(reinterpret_cast<const char*>(&trains), sizeof trains)));
+    sigset_t none;
+    sigemptyset(&none);
+    Result<WorkerCrew> crew = WorkerCrew::start(
+        shell("train='cat " + beat_ + "'; case $0 in *place*) ;; *) $train >&3;; esac; " + script,
+              ranks),
+        {"sh", "-c"},
+        none,
+        now());
+    EXPECT_TRUE(crew) << crew.error().message;
+    crew_.emplace(*std::move(crew));
+    // Whoever is told something after its end must not end the test.
+    ::signal(SIGPIPE, SIG_IGN);
+  }
+  WorkerCrew& operator*() { return *crew_; }
+  WorkerCrew* operator->() { return &*crew_; }
+  /// The next thing that happens.
+  Event next() {
+    for (;;) {
+      crew_->heard(now());
+      if (const std::optional<Event> e = crew_->ended(now())) return *e;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  }
+  std::string whole_again() {
+    for (;;) {
+      crew_->heard(now());
+      if (const std::optional<std::string> said = crew_->whole_again()) return *said;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  }
+  static double now() { return system_clock().monotonic_s(); }
+
+ private:
+  const std::string beat_ = testing::TempDir() + "/ferry_training_beat";
+  std::optional<WorkerCrew> crew_;
+};
+
+// The second ticket is another meeting's, and reaches those that live as well as the successor, which is told what it
+// is: then all leave.
+TEST(WorkerCrew, ALostRankHasASuccessorWhomAllMeet) {
+  const std::string second =
+      "read -r u <&7; case $u in *epoch??2,*) sleep 1; exit 0;; *) exit 2;; esac";
+  const std::string successor =
+      "case $0 in *place*) case $t in *epoch??2,*) $train >&3; exec sleep 0.2;; esac;; esac; ";
+  Crew crew(by_rank(second, successor + "sleep 0.3; kill -KILL $$", second), 3);
+  const Event lost = crew.next();
+  ASSERT_TRUE(std::holds_alternative<RankLost>(lost));
+  EXPECT_EQ(std::get<RankLost>(lost).who, "rank 1 was ended by signal 9 (Killed)");
+  EXPECT_EQ(std::get<RankLost>(lost).others, "rank 0 and rank 2");
+  EXPECT_TRUE(std::get<RankLost>(lost).held);
+  EXPECT_EQ(crew->whole_again(), std::nullopt) << "nobody has taken its place";
+  crew->replace(Crew::now());
+  EXPECT_TRUE(crew.whole_again().starts_with("rank 1 is in place again, 0."));
+  const Event end = crew.next();
+  ASSERT_TRUE(std::holds_alternative<Exited>(end));
+  EXPECT_EQ(std::get<Exited>(end).code, 0);
+}
+
+TEST(WorkerCrew, NeighboursLostTogetherAreNotHeldByOthers) {
+  Crew crew(by_rank("exec sleep 100", "sleep 0.6; kill -KILL $$", "sleep 0.3; kill -KILL $$"), 3);
+  Event lost = crew.next();
+  ASSERT_TRUE(std::holds_alternative<RankLost>(lost));
+  EXPECT_TRUE(std::get<RankLost>(lost).held);
+  lost = crew.next();  // nobody has answered: both are lost
+  ASSERT_TRUE(std::holds_alternative<RankLost>(lost));
+  EXPECT_FALSE(std::get<RankLost>(lost).held);
+  crew->end_rest(Crew::now());
+  EXPECT_TRUE(std::holds_alternative<Died>(crew.next()));
+}
+
+TEST(WorkerCrew, WhoTakesAPlaceInARunThatIsOverIsEndedWithoutAWord) {
+  Crew crew(
+      by_rank("sleep 0.5", "case $0 in *place*) exec sleep 100;; esac; kill -KILL $$", "sleep 0.5"),
+      3);
+  ASSERT_TRUE(std::holds_alternative<RankLost>(crew.next()));
+  crew->replace(Crew::now());
+  const Event end = crew.next();
+  ASSERT_TRUE(std::holds_alternative<Exited>(end));
+  EXPECT_EQ(std::get<Exited>(end).code, 0);
 }
 
 }  // namespace

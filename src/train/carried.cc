@@ -1,0 +1,142 @@
+#include "train/carried.h"
+
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <vector>
+
+#include "base/json_fields.h"
+
+namespace ferry {
+namespace {
+
+using Json = nlohmann::ordered_json;
+constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
+constexpr int64_t kIdMax = std::numeric_limits<int32_t>::max();
+
+/// A figure that is no number is found again by who needs it.
+void put(Json& j, const std::optional<HeldOutLoss>& loss) {
+  if (loss && std::isfinite(loss->nats_per_token) && std::isfinite(loss->bits_per_byte))
+    j["held_out"] = {loss->nats_per_token, loss->bits_per_byte};
+}
+
+std::optional<HeldOutLoss> held_out_of(JsonFields& f) {
+  if (!f.has("held_out")) return std::nullopt;
+  const std::vector<double> both = f.reals("held_out");
+  if (both.size() != 2) {
+    f.refuse("held_out", "is not two numbers");
+    return std::nullopt;
+  }
+  return HeldOutLoss{.nats_per_token = both[0], .bits_per_byte = both[1]};
+}
+
+}  // namespace
+
+std::string to_text(const RankWord& word) {
+  Json j = {{"stage", static_cast<int>(word.standing.stage)},
+            {"done", word.standing.done},
+            {"saved", word.saved_step}};
+  put(j, word.held_out);
+  return json_text(j);
+}
+
+Result<RankWord> rank_word_of(const std::string& text, int rank) {
+  const std::string where = fmt::format("where rank {} says it stands", rank);
+  TRY_ASSIGN(const nlohmann::json document, parse_json(text, where));
+  JsonProblem problem;
+  JsonFields f(document, where, problem);
+  RankWord word;
+  word.standing.stage = static_cast<Standing::Stage>(
+      f.integer("stage", 0, static_cast<int>(Standing::Stage::kCommitted)));
+  word.standing.done = f.integer("done", 0, kAny);
+  word.saved_step = f.integer("saved", -1, kAny);
+  word.held_out = held_out_of(f);
+  TRY(problem.done());
+  return word;
+}
+
+/// A line of JSON, then the files as they are: what is in them need not be text.
+std::string to_text(const ModelWord& word) {
+  Json j = {{"config", word.config_json}};
+  std::string files;
+  if (word.texts) {
+    Json& t = j["texts"] = {{"begins", word.texts->begins}, {"eos", word.texts->eos}};
+    if (word.texts->bos) t["bos"] = *word.texts->bos;
+    t["names"] = Json::array();
+    t["sizes"] = Json::array();
+    for (const auto& [name, content] : word.texts->files) {
+      t["names"].push_back(name);
+      t["sizes"].push_back(content.size());
+      files += content;
+    }
+  }
+  return json_text(j) + "\n" + files;
+}
+
+Result<ModelWord> model_word_of(const std::string& text) {
+  const std::string where = "what model a successor is told of";
+  const size_t end = text.find('\n');
+  if (end == std::string::npos) return fail(Code::kCorrupt, "{}: has no end", where);
+  TRY_ASSIGN(const nlohmann::json document, parse_json(text.substr(0, end), where));
+  std::string_view files = std::string_view(text).substr(end + 1);
+  JsonProblem problem;
+  JsonFields f(document, where, problem);
+  ModelWord word{.config_json = f.text("config"), .texts = {}};
+  if (f.has("texts")) {
+    JsonFields t = f.object("texts");
+    ModelTexts& texts = word.texts.emplace();
+    texts.begins = t.boolean("begins");
+    if (t.has("bos")) texts.bos = static_cast<int32_t>(t.integer("bos", 0, kIdMax));
+    for (const int64_t id : t.integers("eos", 0, kIdMax))
+      texts.eos.push_back(static_cast<int32_t>(id));
+    const std::vector<std::string> names = t.texts("names");
+    const std::vector<int64_t> sizes = t.integers("sizes", 0, std::ssize(files));
+    if (names.size() != sizes.size()) t.refuse("sizes", "are not as many as names");
+    for (size_t i = 0; i < names.size() && !problem; ++i) {
+      const auto size = static_cast<size_t>(sizes[i]);
+      if (size > files.size()) t.refuse("sizes", "are more than there is");
+      texts.files[names[i]] = files.substr(0, size);
+      files.remove_prefix(std::min(size, files.size()));
+    }
+  }
+  TRY(problem.done());
+  return word;
+}
+
+std::string to_text(const Carried& c) {
+  Json j = {
+      {"state", c.state},
+      {"saved", c.saved_step},
+      {"refusals_of", c.refusals_of},
+      {"refusals_in_a_row", c.refusals_in_a_row},
+      {"figures", {c.figures.flops_step, c.figures.flops_mtp_step, c.figures.peak_flops_per_s}},
+      {"last_record", c.last_record}};
+  if (c.last_loss) j["last_loss"] = *c.last_loss;
+  put(j, c.held_out);
+  return json_text(j);
+}
+
+Result<Carried> carried_of(const std::string& text) {
+  const std::string where = "what a successor is told of the run";
+  TRY_ASSIGN(const nlohmann::json document, parse_json(text, where));
+  JsonProblem problem;
+  JsonFields f(document, where, problem);
+  Carried c;
+  c.state = f.text("state");
+  c.saved_step = f.integer("saved", -1, kAny);
+  c.refusals_of = f.integer("refusals_of", 0, kAny);
+  c.refusals_in_a_row = f.integer("refusals_in_a_row", 0, c.refusals_of);
+  const std::vector<double> figures = f.reals("figures");
+  if (figures.size() == 3)
+    c.figures = {figures[0], figures[1], figures[2]};
+  else
+    f.refuse("figures", "are not three");
+  c.last_record = f.text("last_record");
+  if (f.has("last_loss")) c.last_loss = f.real("last_loss");
+  c.held_out = held_out_of(f);
+  TRY(problem.done());
+  return c;
+}
+
+}  // namespace ferry

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Runs whose ranks are killed and stopped at random moments, and what must come of it: the bytes of one undisturbed
+# process. The draws of a seed are always the same; the moments are the machine's. The last line is JSON. Exit status 0
+# if every run finished, with those bytes.
+# usage: tools/chaos.sh FERRY FOLDER [SEED [MINUTES]]   (1 and 1; 0 minutes: one run)
+set -euo pipefail
+here=$(dirname "${BASH_SOURCE[0]}")
+. "$here/own_folder.sh"
+
+if [ $# -lt 2 ]; then
+  sed -n 's/^# usage: /usage: /p' "${BASH_SOURCE[0]}" >&2
+  exit 2
+fi
+ferry=$(realpath "$1")
+own_folder tools/chaos.sh "$2" '(text|train|launched|waits)\.txt' 'tokenizer\.json' 'calm(/.*)?' 'steady(/.*)?' 'run(/.*)?'
+folder=$(realpath "$2")
+seed=${3:-1}
+minutes=${4:-1}
+cd "$here/.."
+
+say() { printf '\n-- %s\n' "$*"; }
+now_ms() { date +%s%3N; }
+launcher=
+end_launcher() { [ -z "$launcher" ] || kill -9 "$launcher" 2>/dev/null || true; }
+trap end_launcher EXIT
+
+say "A text to learn: this project's documentation"
+cat README.md docs/*.md >"$folder/text.txt"
+"$ferry" tokenizer train --vocab 300 --out "$folder/tokenizer.json" "$folder/text.txt"
+"$ferry" data prepare "$folder/text.txt" --split line --held-out-bytes 8K --near-duplicate 2 \
+  --tokenizer "$folder/tokenizer.json" --out "$folder/data"
+
+# Of ten micro-batches a step, so that most numbers of ranks share them unevenly.
+settings=(configs/tiny.toml --data.dir="$folder/data" --train.steps=240 --train.tokens_per_step=640
+  --train.micro_batch_tokens=64 --train.evaluate_every=40 --checkpoint.every=60 --log.every=40)
+bytes_of() { cat "$1"/step-00000240/model.safetensors "$1"/step-00000240/state/part-*.safetensors | sha256sum; }
+ranks=4
+
+say "One undisturbed process, and $ranks undisturbed ranks"
+"$ferry" train "${settings[@]}" --checkpoint.dir="$folder/calm" >"$folder/train.txt"
+expected=$(bytes_of "$folder/calm")
+began=$(now_ms)
+"$ferry" launch -n $ranks -- train "${settings[@]}" --checkpoint.dir="$folder/steady" >"$folder/launched.txt"
+steady_ms=$(($(now_ms) - began))
+
+RANDOM=$seed
+faults=0 finished=true bit_equal=true runs=0 from_checkpoint=0 spent_ms=0
+: >"$folder/waits.txt"
+deadline=$(($(date +%s) + ${minutes%.*} * 60))
+
+# A rank of the launcher's, drawn; nothing while there is none.
+any_rank() {
+  local all
+  mapfile -t all < <(pgrep -P "$launcher" || true)
+  [ ${#all[@]} -eq 0 ] || echo "${all[RANDOM % ${#all[@]}]}"
+}
+
+while :; do
+  runs=$((runs + 1))
+  rm -rf "$folder/run"
+  began=$(now_ms)
+  "$ferry" launch -n $ranks -- train "${settings[@]}" --checkpoint.dir="$folder/run" --supervisor.restarts=1000 \
+    --supervisor.step_patience_s=10 \
+    >"$folder/launched.txt" 2>&1 &
+  launcher=$!
+  while kill -0 "$launcher" 2>/dev/null; do
+    draw=$((RANDOM % 4)) pause=$((RANDOM % 1500 + 100))
+    sleep "$(printf '%d.%03d' $((pause / 1000)) $((pause % 1000)))"
+    # One that has not begun yet has nothing to lose.
+    grep -q '"stage":"running"' "$folder/run/status.json" 2>/dev/null || continue
+    victim=$(any_rank)
+    [ -n "$victim" ] || continue
+    faults=$((faults + 1))
+    if [ $draw -gt 0 ]; then
+      kill -9 "$victim" 2>/dev/null || true
+    else
+      kill -STOP "$victim" 2>/dev/null || true
+      sleep 0.5
+      kill -CONT "$victim" 2>/dev/null || true
+    fi
+  done
+  status=0
+  wait "$launcher" || status=$?
+  launcher=
+  spent_ms=$((spent_ms + $(now_ms) - began))
+  sed -nE 's/.* in place again, ([0-9.]+) s after the loss.*/\1/p' "$folder/launched.txt" >>"$folder/waits.txt"
+  from_checkpoint=$((from_checkpoint + $(grep -c 'starting again from the newest checkpoint' "$folder/launched.txt" || true)))
+  if [ $status -ne 0 ]; then
+    finished=false
+    cat "$folder/launched.txt"
+  elif [ "$(bytes_of "$folder/run")" != "$expected" ]; then
+    bit_equal=false
+    cat "$folder/launched.txt"
+  fi
+  echo "run $runs: status $status, $faults faults so far"
+  if [ $status -ne 0 ] || ! $bit_equal || [ "$(date +%s)" -ge "$deadline" ]; then break; fi
+done
+
+sort -g "$folder/waits.txt" | awk -v ranks=$ranks -v faults=$faults -v finished=$finished -v bit_equal=$bit_equal \
+  -v steady_ms=$steady_ms -v spent_ms=$spent_ms -v runs=$runs -v again=$from_checkpoint '
+  { wait[NR] = $1 }
+  END {
+    printf "{\"ranks\":%d,\"faults\":%d,\"finished\":%s,\"bit_equal\":%s,\"goodput\":%.3f,", \
+      ranks, faults, finished, bit_equal, steady_ms * runs / spent_ms
+    printf "\"restart_s_p50\":%.2f,\"restart_s_max\":%.2f,", wait[int((NR + 1) / 2)], wait[NR]
+    printf "\"runs\":%d,\"replaced\":%d,\"from_checkpoint\":%d}\n", runs, NR, again
+  }'
+$finished && $bit_equal
