@@ -186,6 +186,14 @@ TEST_F(DpoE2e, AReferenceIsComputedOnce) {
   begin_again();
   said = resumed({"--train.compute=f32"});
   EXPECT_NE(said.find("reference  45 pairs"), std::string::npos) << said;
+  // Another kind of device adds in another order: its reference is another.
+  begin_again();
+  said = ran(learn("begun",
+                   {"--resume", "--train.steps=1", "--train.compute=f32", "--train.device=ascend"}),
+             {{"FERRY_ASCEND_LIBRARIES", FERRY_ASCEND_SIM}});
+  EXPECT_NE(said.find("reference  45 pairs are scored by the model that the run begins with\n"),
+            std::string::npos)
+      << said;
 }
 
 /// A file of pairs may be touched, and its day is nobody's business.

@@ -2,8 +2,10 @@
 // run that was interrupted, or killed, ends in is what an uninterrupted one ends in.
 #include <fmt/format.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "trains.h"
 
@@ -168,6 +170,40 @@ TEST_F(RlE2e, ConversationsAreAskedByTheTemplateThatIsGiven) {
   EXPECT_EQ(weights("asked-again", 2), weights("asked", 2));
 }
 
+/// A template that asks for the time is told the run's day: the prompts are the same whenever it goes on.
+TEST_F(RlE2e, ATemplateThatAsksForTheTimeIsToldTheRunsDay) {
+  write(root_ / "said-asked.jsonl",
+        R"({"messages": [{"role": "user", "content": "the ferry"}], "answer": "crosses"})"
+        "\n");
+  write(root_ / "dated.jinja",
+        "{{ strftime_now('%Y-%m-%d %S') }}{% for m in messages %}{{ m.content }} {% endfor %}");
+  const auto dated = [](const std::string& run, const Strings& more = {}) {
+    Strings args = learn(run,
+                         {"--rl.tasks=" + path("said-asked.jsonl"),
+                          "--rl.held_out=" + path("said-asked.jsonl"),
+                          "--train.steps=2",
+                          "--checkpoint.chat_template=" + path("dated.jinja")});
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  };
+  const std::string said = ran(dated("dated"));
+  EXPECT_NE(said.find("asks for the date: it is told 2026-01-01 (rl.date)"), std::string::npos)
+      << said;
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // another second
+  ran(dated("dated-again"), {{"FERRY_FAULT", "rl.update:4:kill"}});
+  EXPECT_EQ(weights("dated-again", 2), weights("dated", 2));
+  // Other prompts are other data.
+  refused(
+      2, dated("dated", {"--resume", "--train.steps=3", "--rl.date=2026-01-02"}), {"other data"});
+  refused(2, dated("a", {"--rl.date=2026-02-30"}), {"rl.date", "2026-11-30"});
+  const auto score = [](const std::string& day) {
+    return Strings{
+        "score", checkpoint("dated", 2), path("said-asked.jsonl"), "--tokens", "2", "--date", day};
+  };
+  EXPECT_NE(ran(score("2026-01-05")).find("it is told 2026-01-05 (--date)"), std::string::npos);
+  refused(2, score("today"), {"--date", "2026-11-30"});
+}
+
 /// Answers of another vendor's chip: what parts it from training is measured at each step, and bounded.
 class RlElsewhere : public RlE2e {
  protected:
@@ -255,15 +291,41 @@ TEST_F(RlElsewhere, ADefectOfTheChipStopsTheRunByItsName) {
                            "nothing was learnt of them",
                            "the first op that parts: rms_norm in block 0 on ascend:0"})
     EXPECT_NE(e.output.find(said), std::string::npos) << "not said: " << said << "\n" << e.output;
+  // The step that stopped it is in its log, as one that was not learnt.
+  ASSERT_EQ(steps("defect").size(), 1u);
+  EXPECT_GT(steps("defect")[0]["rollout_kl"], 1e-4);
+  EXPECT_TRUE(steps("defect")[0]["skipped"].get<std::string>().starts_with("nothing was learnt"));
   // What there was is kept, and goes on with a chip that is sound.
   ran(elsewhere("defect", {"--resume"}), simulators());
-  EXPECT_EQ(steps("defect").size(), 4u);
+  ASSERT_EQ(steps("defect").size(), 4u);
+  EXPECT_FALSE(steps("defect")[0].contains("skipped"));
 }
 
-TEST_F(RlElsewhere, RoundingsAloneAreNamedAsSuch) {
+/// A chip that parts more than it did, within the bound, is told of, once.
+TEST_F(RlElsewhere, AChipThatPartsMoreThanAtFirstIsToldOf) {
+  const std::string sound = ran(elsewhere("worse", {"--train.steps=1"}), simulators());
+  EXPECT_EQ(sound.find("times as far"), std::string::npos) << sound;
+  const std::string said = ran(elsewhere("worse", {"--resume"}),
+                               simulators({{"FERRY_ASCEND_SIM_DEFECT", "rms_norm_epsilon"}}));
+  const size_t told = said.find("more than 20 times as far as at step 1");
+  ASSERT_NE(told, std::string::npos) << said;
+  EXPECT_EQ(said.find("more than 20 times as far", told + 1), std::string::npos) << said;
+}
+
+TEST_F(RlElsewhere, TheDeviceThatTrainsIsNoOther) {
+  const std::string said = ran(learn("same", {"--rl.rollout_device=cpu", "--train.steps=1"}));
+  EXPECT_NE(said.find("rl.rollout_device cpu is the device that trains"), std::string::npos)
+      << said;
+}
+
+TEST_F(RlElsewhere, WhatWasLookedAtIsSaidWhereNoOpParts) {
   const Ended e = end_of(elsewhere("strict", {"--rl.mismatch_max=0"}), simulators());
   EXPECT_EQ(e.status, 1) << e.output;
-  EXPECT_NE(e.output.find("no op leaves its bounds there or here"), std::string::npos) << e.output;
+  EXPECT_NE(
+      e.output.find("no op left its bounds there or here in the first 12 tokens of the answer "
+                    "that is furthest away, nor in the first 8 of 12 answers at once"),
+      std::string::npos)
+      << e.output;
 }
 
 TEST_F(RlElsewhere, AWeightThatArrivesOtherwiseIsNamed) {
@@ -364,6 +426,10 @@ TEST_F(RlE2e, WrongInputIsRefusedByName) {
   refused(2, learn("a", {"--rl.tasks=" + path("none")}), {"none"});
   refused(2, learn("a", {"--rl.tokens_max=100000"}), {"rl.tokens_max", "positions"});
   refused(2, learn("a", {"--rl.script=Klingon"}), {"Klingon"});
+  // data.sequence_length (512) says nothing of answers: a run may have smaller micro-batches.
+  refused(2,
+          learn("a", {"--train.micro_batch_tokens=48", "--rl.tokens_max=100000"}),
+          {"rl.tokens_max", "positions"});
   // What there is no room for is told before the first step.
   refused(3,
           learn("a", {"--checkpoint.keep_last=1000000"}),

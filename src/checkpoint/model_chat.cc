@@ -242,9 +242,12 @@ Result<std::string> ChatRenderer::text(size_t messages, bool generation_prompt) 
 Result<ChatPrompt> render_chat(const ModelTexts& texts,
                                std::string_view conversation,
                                const std::string& path,
-                               const std::string& directory) {
-  TRY_ASSIGN(const ChatRenderer renderer,
-             ChatRenderer::make(texts, conversation, path, directory, system_clock().unix_ms()));
+                               const std::string& directory,
+                               std::optional<int64_t> unix_ms) {
+  TRY_ASSIGN(
+      const ChatRenderer renderer,
+      ChatRenderer::make(
+          texts, conversation, path, directory, unix_ms ? *unix_ms : system_clock().unix_ms()));
   ChatPrompt out;
   TRY_ASSIGN(out.text, renderer.text(renderer.messages(), renderer.generation_prompt()));
   texts.tokenizer->encode(out.text, text::Tokenizer::Specials::kParse, out.ids);

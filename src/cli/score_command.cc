@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "base/calendar.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -23,7 +24,7 @@ namespace {
 
 struct Arguments {
   OpenOptions open;
-  std::string tasks, out;
+  std::string tasks, out, date = "2026-01-01";
   AnswerOptions answers;
   int64_t samples = 1, running = 64, count = 0;
   rl::ProgramJudgeOptions program;
@@ -80,9 +81,17 @@ Result<void> write_lines(const std::string& path,
 Result<std::vector<rl::TaskScore>> score_model(const Arguments& args,
                                                std::span<const rl::Task> tasks,
                                                const rl::Judge& judge) {
+  const std::optional<int64_t> noon = noon_unix_ms(args.date);
+  if (!noon)
+    return fail(Code::kInvalidInput,
+                "--date is \"{}\"; it must be a day, written as 2026-11-30",
+                printable(args.date));
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   TRY_ASSIGN(const std::vector<rl::TaskPrompt> prompts,
-             rl::prompts_of(tasks, m.texts, args.open.directory));
+             rl::prompts_of(tasks, m.texts, args.open.directory, *noon));
+  if (rl::are_dated(tasks, prompts, m.texts, *noon))
+    tell(fmt::format("ferry: note: the chat template asks for the date: it is told {} (--date)",
+                     args.date));
   int64_t longest = 0;
   for (const rl::TaskPrompt& p : prompts) longest = std::max(longest, std::ssize(p.ids));
   const int64_t each =
@@ -126,7 +135,8 @@ Result<void> check_for_server(const Arguments& args) {
                                                 {"--frequency-penalty", s.frequency_penalty != 0},
                                                 {"--stop", !args.answers.stop.empty()},
                                                 {"--draft", args.answers.drafts != 0},
-                                                {"--cache-tokens", args.answers.cache_tokens != 0}};
+                                                {"--cache-tokens", args.answers.cache_tokens != 0},
+                                                {"--date", args.date != Arguments().date}};
   for (const auto& [name, is] : given)
     if (is) return fail(Code::kInvalidInput, "{} does not go with --server; leave it out", name);
   return {};
@@ -223,6 +233,8 @@ void add_score_command(Command& program) {
       .within(int64_t{1}, int64_t{256})
       .shows_default();
   command.option("--out", args->out, "a new file: a line for each task, with its first answer");
+  command.option("--date", args->date, "the day that a chat template is told that asks for it")
+      .shows_default();
   command.option("--program",
                  args->program.command,
                  "command that judges answers to tasks whose check is \"program\", in a sandbox");

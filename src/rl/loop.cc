@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "base/calendar.h"
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/file.h"
@@ -61,6 +63,19 @@ void copy_weights(models::CausalLm& from, models::CausalLm& to) {
   to.device().stream().synchronize();
 }
 
+/// Of the tasks, and of how the model is asked: another template or day, another hash.
+std::string fingerprint_of(std::span<const Task> tasks, std::span<const TaskPrompt> prompts) {
+  Hasher hash;
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    const std::string line = to_json_line(tasks[t], false) + "\n";
+    hash.update(line.data(), line.size());
+    const uint64_t tokens = prompts[t].ids.size();
+    hash.update(&tokens, sizeof tokens);
+    hash.update(prompts[t].ids.data(), tokens * sizeof(int32_t));
+  }
+  return hash.hex();
+}
+
 class Run {
  public:
   Run(const Settings& settings, const TrainOptions& options)
@@ -93,7 +108,11 @@ class Run {
   Result<std::vector<Group>> draw();
   Result<std::vector<Group>> groups_at(int64_t position, int64_t count);
   double reward(double worth, const AnswerParts& parts, const Rollout& rollout) const;
-  Result<void> stop_apart(const Mismatch& m, const RolloutRequest& worst);
+  static void note_mismatch(const Mismatch& m, const WeightTransfer& sent, StepRecord& to);
+  void warn_of_growth(double rollout_kl);
+  Result<void> stop_apart(const Mismatch& m,
+                          StepRecord record,
+                          std::span<const RolloutRequest> requests);
   Result<void> evaluate();
   Result<void> write_samples(const std::vector<TaskScore>& scores) const;
   Result<void> save();
@@ -142,6 +161,7 @@ class Run {
   int64_t own_steps_ = 0, own_tokens_ = 0;
   double own_seconds_ = 0;
   std::optional<double> last_reward_, last_loss_;
+  bool growth_told_ = false;
   Refusals refusals_;
 };
 
@@ -239,13 +259,16 @@ Result<void> Run::read() {
   texts_ = std::move(asked.texts);
   data_ = std::move(asked.data);
   const std::string& from = asked.directory;
-  std::string all;
-  for (const Task& t : tasks_) all += to_json_line(t, false) + "\n";
+  const std::optional<int64_t> noon = noon_unix_ms(rl_.date);
+  check(noon.has_value(), "rl.date {} was not checked", rl_.date);
+  TRY_ASSIGN(prompts_, prompts_of(tasks_, texts_, from, *noon));
+  TRY_ASSIGN(held_out_prompts_, prompts_of(held_out_, texts_, from, *noon));
+  if (are_dated(tasks_, prompts_, texts_, *noon))
+    say(fmt::format("note       the chat template asks for the date: it is told {} (rl.date)",
+                    rl_.date));
   data_.place = rl_.tasks;
   data_.setting = "rl.tasks";
-  data_.fingerprint = blake2b_hex(all.data(), all.size());
-  TRY_ASSIGN(prompts_, prompts_of(tasks_, texts_, from));
-  TRY_ASSIGN(held_out_prompts_, prompts_of(held_out_, texts_, from));
+  data_.fingerprint = fingerprint_of(tasks_, prompts_);
   for (const TaskPrompt& p : prompts_)
     longest_prompt_ = std::max(longest_prompt_, std::ssize(p.ids));
   for (const TaskPrompt& p : held_out_prompts_)
@@ -275,7 +298,14 @@ Result<void> Run::make_reference() {
 Result<void> Run::make_rollout_model() {
   if (rl_.rollout_device.empty()) return {};
   TRY_ASSIGN(Device* const device, open_device(rl_.rollout_device));
-  if (device == device_) return {};
+  if (device == device_) {
+    say(
+        fmt::format("note       rl.rollout_device {} is the device that trains: the weights that "
+                    "are trained draw the "
+                    "answers, and nothing is sent or measured",
+                    rl_.rollout_device));
+    return {};
+  }
   if (options_.replay_to > 0) device->set_replay(true);
   TRY_ASSIGN(rollouts_, RolloutModel::make(*model_, *device));
   return {};
@@ -498,9 +528,18 @@ Result<void> Run::one_step() {
   const PolicyStepReport report = policy_->run(lessons, record.lr, [] { still_alive(); });
   if (report.too_far) {
     state_.position = position;  // nothing was learnt of these answers
-    const size_t worst = report.mismatch->worst, each = static_cast<size_t>(rl_.group_size);
-    const Group& g = (*groups)[worst / each];
-    return stop_apart(*report.mismatch, {&prompts_[g.task], g.seeds[worst % each]});
+    std::vector<RolloutRequest> requests;
+    for (const Group& g : *groups)
+      for (const uint64_t seed : g.seeds) requests.push_back({&prompts_[g.task], seed});
+    record.step = state_.step + 1;
+    record.unix_ms = clock_.unix_ms();
+    record.tokens = state_.tokens;
+    record.loss = record.bits_per_byte = record.gradient_norm = kNone;
+    record.answer_tokens = static_cast<double>(answer_tokens) / answers;
+    note_mismatch(*report.mismatch, sent, record);
+    record.seconds = clock_.monotonic_s() - begin_s;
+    record.tokens_per_s = static_cast<double>(answer_tokens) / record.seconds;
+    return stop_apart(*report.mismatch, std::move(record), requests);
   }
   ++state_.step;
   state_.refused += report.refused.has_value();
@@ -516,10 +555,8 @@ Result<void> Run::one_step() {
   record.ratio_max = report.ratio_max;
   if (reference_) record.kl = report.kl;
   if (report.mismatch) {
-    record.rollout_kl = report.mismatch->kl;
-    record.rollout_ratio_max = report.mismatch->ratio_max;
-    record.rollout_capped = report.mismatch->capped;
-    record.rollout_sent_bytes = static_cast<double>(sent.bytes);
+    note_mismatch(*report.mismatch, sent, record);
+    warn_of_growth(report.mismatch->kl);
   }
   if (rl_.off_policy_mask > 0) record.masked = static_cast<double>(report.masked);
   record.logprobs_compared = static_cast<double>(report.compared);
@@ -554,37 +591,86 @@ Result<void> Run::one_step() {
   return refusals_.step(state_.step, std::nullopt, settings_.checkpoint.dir, *progress_);
 }
 
+void Run::note_mismatch(const Mismatch& m, const WeightTransfer& sent, StepRecord& to) {
+  to.rollout_kl = m.kl;
+  to.rollout_ratio_max = m.ratio_max;
+  to.rollout_capped = m.capped;
+  to.rollout_sent_bytes = static_cast<double>(sent.bytes);
+}
+
+/// A chip that parts more than it did at first, and less than rl.mismatch_max, is told of once. The first step of the
+/// run is the measure: another model, another number.
+void Run::warn_of_growth(double rollout_kl) {
+  constexpr double kTimes = 20;
+  if (growth_told_) return;
+  const std::vector<StepRecord>& steps = metrics_->metrics().steps;
+  const auto first = std::find_if(
+      steps.begin(), steps.end(), [](const StepRecord& s) { return s.rollout_kl.has_value(); });
+  if (first == steps.end() || !(rollout_kl > kTimes * *first->rollout_kl)) return;
+  growth_told_ = true;
+  progress_->note(
+      fmt::format("warning    step {}: answers that {} drew are {:.3g} nats a token away from what "
+                  "training computes, more than {} "
+                  "times as far as at step {}, {:.3g}; rl.mismatch_max ({}) lets it pass: lower it "
+                  "to have the op named that parts",
+                  state_.step,
+                  drawing().device().name(),
+                  rollout_kl,
+                  kTimes,
+                  first->step,
+                  *first->rollout_kl,
+                  rl_.mismatch_max));
+}
+
 /// Ends a run whose rollouts are not what is trained, and says which op parts: the rollouts' device is judged first,
-/// then training's, each on the answer that is furthest away.
-Result<void> Run::stop_apart(const Mismatch& m, const RolloutRequest& worst) {
-  constexpr int64_t kTokensJudged = 64;
+/// then training's; on the answer that is furthest away, and then on as many as run at once, whose ops have the shapes
+/// of many rows.
+Result<void> Run::stop_apart(const Mismatch& m,
+                             StepRecord record,
+                             std::span<const RolloutRequest> requests) {
+  constexpr int64_t kTokensOfOne = 64, kTokensOfMany = 8;
   if (saved_step_ != state_.step) TRY(save());
+  // Behind what is saved, which has no such step: a run that goes on makes it again, and its record with it.
+  record.skipped = fmt::format(
+      "nothing was learnt: the answers are {:.3g} nats a token away, and rl.mismatch_max is {}",
+      m.kl,
+      rl_.mismatch_max);
+  TRY(metrics_->write(record));
   progress_->note(
       fmt::format("warning    step {}: answers that {} drew are {:.3g} nats a token away from what "
                   "training computes, the largest "
                   "ratio is {:.3g}; each op that computes one of them is judged now",
-                  state_.step + 1,
+                  record.step,
                   drawing().device().name(),
                   m.kl,
                   m.ratio_max));
   beats_.begin(Work::kEvaluating, 0);
-  std::string why =
-      "no op leaves its bounds there or here: roundings add up to it; a bound of rl.mismatch_max "
-      "that is higher lets the "
-      "run go on";
-  for (models::CausalLm* by : {&drawing(), static_cast<models::CausalLm*>(model_.get())})
-    if (const auto parting =
-            first_parting(*by, worst, texts_, rollout_options(true), kTokensJudged)) {
-      why = "the first op that parts: " + *parting;
-      break;
-    }
+  const std::span<const RolloutRequest> worst = requests.subspan(m.worst, 1);
+  const std::span<const RolloutRequest> many =
+      requests.first(std::min(requests.size(), static_cast<size_t>(rl_.running)));
+  std::string why = fmt::format(
+      "no op left its bounds there or here in the first {} tokens of the answer that is furthest "
+      "away, nor in the first "
+      "{} of {} answers at once; no more was looked at. A higher rl.mismatch_max lets the run go "
+      "on",
+      std::min(kTokensOfOne, rl_.tokens_max),
+      std::min(kTokensOfMany, rl_.tokens_max),
+      many.size());
+  for (const auto& [of, tokens] : {std::pair{worst, kTokensOfOne}, {many, kTokensOfMany}}) {
+    std::optional<std::string> parting;
+    for (models::CausalLm* by : {&drawing(), static_cast<models::CausalLm*>(model_.get())})
+      if (!parting) parting = first_parting(*by, of, texts_, rollout_options(true), tokens);
+    if (!parting) continue;
+    why = "the first op that parts: " + *parting;
+    break;
+  }
   return fail(Code::kVerdict,
               "step {}: rollouts on {} are {:.3g} nats a token away from what training computes on "
               "{} (rl.mismatch_max is "
               "{}; the largest ratio is {:.3g}, {:.3g} % of tokens are beyond rl.importance_cap); "
               "nothing was learnt of "
               "them. {}",
-              state_.step + 1,
+              record.step,
               drawing().device().name(),
               m.kl,
               device_->name(),

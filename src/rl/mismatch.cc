@@ -80,7 +80,7 @@ Mismatch mismatch_of(std::span<const std::span<const float>> drawn,
 }
 
 std::optional<std::string> first_parting(models::CausalLm& model,
-                                         const RolloutRequest& request,
+                                         std::span<const RolloutRequest> requests,
                                          const ModelTexts& texts,
                                          const RolloutOptions& options,
                                          int64_t tokens) {
@@ -88,13 +88,14 @@ std::optional<std::string> first_parting(models::CausalLm& model,
   RolloutOptions judged = options;
   judged.generate.tokens_max = std::min(tokens, options.generate.tokens_max);
   judged.on_pass = [&](int64_t) { return !parting.found(); };
-  const auto longest = std::ssize(request.prompt->ids) + judged.generate.tokens_max;
+  int64_t pages = 0;
+  for (const RolloutRequest& r : requests)
+    pages += models::pages_for(std::ssize(r.prompt->ids) + judged.generate.tokens_max) + 1;
   engine::Engine engine(
-      model,
-      {.cache_tokens = (models::pages_for(longest) + 1) * models::kPageTokens, .running = 1});
+      model, {.cache_tokens = pages * models::kPageTokens, .running = std::ssize(requests)});
   const ops::Observing observing(parting);
   // An answer that cannot be given is an answer whose ops were judged.
-  static_cast<void>(roll_out(engine, std::span(&request, 1), texts, judged));
+  static_cast<void>(roll_out(engine, requests, texts, judged));
   return parting.found();
 }
 

@@ -26,11 +26,11 @@ Mismatch mismatch_of(std::span<const std::span<const float>> drawn,
                      std::span<const std::vector<float>> trained,
                      double cap);
 
-/// The first op, of those that answering the request launches on the model's device, whose result is not what the CPU
-/// gives for the same inputs: "rms_norm in block 2 on ascend:0: ...". Nothing: each is. Every call is made again on the
-/// CPU, so this takes its time; `tokens`: so many are answered at most. Throws DeviceError.
+/// The first op, of those that answering the requests at once launches on the model's device, whose result is not what
+/// the CPU gives for the same inputs: "rms_norm in block 2 on ascend:0: ...". Nothing: each is. Every call is made
+/// again on the CPU, so this takes its time; `tokens`: so many of each answer at most. Throws DeviceError.
 std::optional<std::string> first_parting(models::CausalLm& model,
-                                         const RolloutRequest& request,
+                                         std::span<const RolloutRequest> requests,
                                          const ModelTexts& texts,
                                          const RolloutOptions& options,
                                          int64_t tokens);

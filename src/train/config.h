@@ -107,6 +107,7 @@ struct RlSettings {
   double program_seconds = 10;
   int64_t program_memory_mb = 512;
   int64_t evaluate_tasks = 256;
+  std::string date = "2026-01-01";
 };
 
 /// [dpo]: pairs of answers that `ferry train` learns from in place of data.dir, and how. The names are TRL's where it

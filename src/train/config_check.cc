@@ -23,13 +23,19 @@ Result<void> check_lora(const Settings& s, std::string_view name) {
   return {};
 }
 
+Result<void> check_dates(const Settings& s, std::string_view name) {
+  for (const auto& [key, day] : {std::pair{"rl.date", &s.rl.date}, {"dpo.date", &s.dpo.date}})
+    if (!noon_unix_ms(*day))
+      return fail(Code::kInvalidInput,
+                  "{}: {} is \"{}\"; it must be a day, written as 2026-11-30",
+                  name,
+                  key,
+                  *day);
+  return {};
+}
+
 Result<void> check_dpo(const Settings& s, std::string_view name) {
   const DpoSettings& d = s.dpo;
-  if (!noon_unix_ms(d.date))
-    return fail(Code::kInvalidInput,
-                "{}: dpo.date is \"{}\"; it must be a day, written as 2026-11-30",
-                name,
-                d.date);
   if (d.pairs.empty()) {
     if (d.held_out.empty()) return {};
     return fail(Code::kInvalidInput,
@@ -142,6 +148,7 @@ Result<void> check_together(const Settings& s, std::string_view name) {
                 "{}: model.init is not set; rl learns on from a model that answers",
                 name);
   if (s.lora.rank > 0) TRY(check_lora(s, name));
+  TRY(check_dates(s, name));
   TRY(check_dpo(s, name));
   if (s.data.dir.empty() && p.tasks.empty() && s.dpo.pairs.empty())
     return fail(
@@ -155,6 +162,22 @@ Result<void> check_together(const Settings& s, std::string_view name) {
                 name);
   TRY(check_hangs(s.supervisor, name));
   const TrainSettings& t = s.train;
+  // Answers are as long as they are: neither sequence_length nor tokens_per_step is read.
+  if (!p.tasks.empty() && s.data.dir.empty()) {
+    const int64_t most = p.groups_per_step * p.group_size * p.tokens_max;
+    if (t.steps > kRunTokensMax / most)
+      return fail(Code::kInvalidInput,
+                  "{}: train.steps is {} of rl.groups_per_step {} of rl.group_size {} answers of "
+                  "rl.tokens_max {}; "
+                  "together at most {} tokens",
+                  name,
+                  t.steps,
+                  p.groups_per_step,
+                  p.group_size,
+                  p.tokens_max,
+                  kRunTokensMax);
+    return check_schedule_of(s, name);
+  }
   if (t.micro_batch_tokens % s.data.sequence_length != 0)
     return fail(
         Code::kInvalidInput,

@@ -548,6 +548,11 @@ std::vector<Field> fields_of(Settings& s) {
        "of rl.held_out, every train.evaluate_every steps",
        "tasks",
        {1, 1e6}},
+      {"rl",
+       "date",
+       &p.date,
+       kFree,
+       "the day that a chat template is told that asks for it, as 2026-11-30"},
 
       {"dpo",
        "pairs",

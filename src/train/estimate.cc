@@ -115,6 +115,19 @@ double measure_peak(Device& device, DType compute) {
   return best;
 }
 
+namespace {
+
+/// The setting that says how many tokens the largest pass has. One answer is one pass at least.
+std::string largest_pass(const Settings& s) {
+  const int64_t answer = s.rl.tokens_max, whole = s.data.sequence_length;
+  if (!s.rl.tasks.empty() && s.data.dir.empty() && s.train.micro_batch_tokens <= whole)
+    return fmt::format(
+        "rl.tokens_max ({}; the longest prompt has {} tokens)", answer, whole - answer);
+  return fmt::format("train.micro_batch_tokens ({})", s.train.micro_batch_tokens);
+}
+
+}  // namespace
+
 Result<void> check_fits(const Estimate& e,
                         const Settings& s,
                         const MemoryAvailable& memory,
@@ -122,14 +135,13 @@ Result<void> check_fits(const Estimate& e,
                         uint64_t disk_free) {
   if (e.memory_bytes > static_cast<double>(memory.bytes))
     return fail(Code::kExhausted,
-                "memory: the run needs about {}, {} are free{}; lower train.micro_batch_tokens "
-                "({}), "
+                "memory: the run needs about {}, {} are free{}; lower {}, "
                 "set train.recompute = \"layers\", "
                 "or choose a smaller model",
                 format_bytes(e.memory_bytes),
                 format_bytes(static_cast<double>(memory.bytes)),
                 memory.within,
-                s.train.micro_batch_tokens);
+                largest_pass(s));
   if (e.host_bytes > static_cast<double>(host.bytes))
     return fail(Code::kExhausted,
                 "memory of the host: each save needs about {} there, for the CPU's answers that go "

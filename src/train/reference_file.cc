@@ -26,10 +26,11 @@ std::string reference_key(models::CausalLm& model,
                           models::MlaForm form,
                           const std::string& fingerprint) {
   Hasher hash;
-  const std::string facts = fmt::format("{}\n{}\n{}\n{}\n{}\n",
+  const std::string facts = fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n",
                                         model.config_json("float32"),
                                         to_string(model.compute()),
                                         static_cast<int>(form),
+                                        to_string(model.device().kind()),
                                         kNumerics,
                                         fingerprint);
   hash.update(facts.data(), facts.size());
