@@ -406,7 +406,8 @@ class Judge {
       bool always = true;
       for (size_t w = 0; w < windows; ++w) {
         const double mine = of(r).micro_batch_s[w], theirs = others_s(r, w);
-        always = always && mine >= limits_.slow_factor * theirs;
+        always =
+            always && mine >= limits_.slow_factor * theirs && mine - theirs >= limits_.slow_least_s;
         mine_s += mine / static_cast<double>(windows);
         theirs_s += theirs / static_cast<double>(windows);
       }

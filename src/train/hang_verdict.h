@@ -31,8 +31,9 @@ struct RankSight {
 };
 
 struct Limits {
-  double verdict_s = 3;    // less stillness is never a hang
-  double slow_factor = 2;  // times the others' micro-batch
+  double verdict_s = 3;        // less stillness is never a hang
+  double slow_factor = 2;      // times the others' micro-batch
+  double slow_least_s = 0.02;  // beyond it: less is how a busy machine shares its processors out
 };
 
 enum class Kind {
