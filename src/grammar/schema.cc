@@ -615,12 +615,4 @@ Result<std::shared_ptr<const Automaton>> schema_automaton(std::string_view schem
   return shared(b, name);
 }
 
-Result<std::shared_ptr<const Automaton>> object_automaton() {
-  AutomatonBuilder b;
-  JsonParts parts(b);
-  const State start = b.start(b.rule());
-  b.end(parts.object(start));
-  return shared(b, "any object");
-}
-
 }  // namespace ferry::grammar

@@ -34,7 +34,4 @@ Result<State> read_schema(AutomatonBuilder& to,
 Result<std::shared_ptr<const Automaton>> schema_automaton(std::string_view schema,
                                                           const std::string& name);
 
-/// Any JSON object as a whole answer.
-Result<std::shared_ptr<const Automaton>> object_automaton();
-
 }  // namespace ferry::grammar

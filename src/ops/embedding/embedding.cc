@@ -68,13 +68,4 @@ Tensor embedding(const Tensor& ids, const Weight& weight, DType out) {
   return y;
 }
 
-void check_ids(std::span<const int32_t> ids, int64_t vocab) {
-  for (size_t t = 0; t < ids.size(); ++t)
-    check(0 <= ids[t] && ids[t] < vocab,
-          "embedding: token {} has id {}, the vocabulary {} rows",
-          t,
-          ids[t],
-          vocab);
-}
-
 }  // namespace ferry::ops
