@@ -124,6 +124,84 @@ TEST_F(GenerateE2e, WhatWasCutOffGoesOn) {
   EXPECT_EQ(read(path("note")), "a letter\n");
 }
 
+/// What a command reads as text may be packed, and what is no text is refused by its name.
+TEST_F(GenerateE2e, EveryInputOfTextComesThroughOneOpener) {
+  write(path("lines.jsonl"), "{\"text\":\"the ferry\"}\n{\"text\":\"a river\"}\n");
+  write(path("one.jsonl"), "{\"text\":\"the ferry\"}\n");
+  write(path("texts.txt"), "the ferrya river");
+  write(path("schema.json"), "{\n  \"type\": \"boolean\"\n}\n");
+  write(path("tasks.jsonl"), "{\"prompt\":\"1+1=\",\"answer\":\"2\"}\n");
+  for (const char* name : {"lines.jsonl", "one.jsonl", "schema.json", "tasks.jsonl", "in.jsonl"})
+    ASSERT_EQ(std::system(("gzip -k " + path(name)).c_str()), 0);
+  for (const char* name : {"lines.jsonl", "schema.json", "tasks.jsonl", "texts.txt"})
+    ASSERT_EQ(std::system(
+                  ("iconv -f UTF-8 -t UTF-16 " + path(name) + " > " + path(name) + ".16").c_str()),
+              0);
+
+  const auto encoded = [&](const std::string& file, const Strings& more = {}) {
+    Strings args = {"tokenizer", "encode", "--tokenizer", path("tok.json"), "--file", path(file)};
+    args.insert(args.end(), more.begin(), more.end());
+    return ran(args);
+  };
+  const std::string two =
+      ran({"tokenizer", "encode", "--tokenizer", path("tok.json"), "the ferry", "a river"});
+  EXPECT_EQ(encoded("lines.jsonl"), two);
+  EXPECT_EQ(encoded("lines.jsonl.gz"), two);
+  const std::string as_text = encoded("lines.jsonl", {"--as-text"});
+  EXPECT_EQ(std::count(as_text.begin(), as_text.end(), '\n'), 1);
+
+  const auto continued = [&](const std::string& file, const Strings& more = {}) {
+    Strings args = {
+        "generate", path("model"), "--file", path(file), "--tokens", "2", "--seed", "1"};
+    args.insert(args.end(), more.begin(), more.end());
+    return ran(args);
+  };
+  EXPECT_EQ(
+      continued("one.jsonl.gz"),
+      ran({"generate", path("model"), "--prompt", "the ferry", "--tokens", "2", "--seed", "1"}));
+  EXPECT_TRUE(continued("one.jsonl", {"--as-text"}).starts_with("{\"text\":"));
+  refused(2,
+          {"generate", path("model"), "--file", path("lines.jsonl")},
+          {"lines.jsonl", "--batch", "--as-text"});
+
+  ran(batch("plain"));
+  ran({"generate",
+       path("model"),
+       "--batch",
+       path("in.jsonl.gz"),
+       "--out",
+       path("packed"),
+       "--seed",
+       "3"});
+  EXPECT_EQ(answers("packed"), answers("plain"));
+  ran({"generate", path("model"), "--json-schema", path("schema.json.gz"), "--tokens", "8"});
+  ran({"score", path("model"), path("tasks.jsonl.gz"), "--tokens", "2"});
+  for (const Strings& args : {Strings{"--batch", path("lines.jsonl.16"), "--out", path("none")},
+                              Strings{"--json-schema", path("schema.json.16")},
+                              Strings{"--chat", path("schema.json.16")}}) {
+    Strings all = {"generate", path("model")};
+    all.insert(all.end(), args.begin(), args.end());
+    refused(2, all, {"UTF-16", "iconv"});
+  }
+  refused(2, {"score", path("model"), path("tasks.jsonl.16")}, {"UTF-16", "iconv"});
+
+  // What int8 costs is told of a text, not of its packing, and of the field of lines.
+  const auto cost = [&](const std::string& text, const std::string& out) {
+    const std::string said =
+        ran({"convert", path("model"), "--to", "int8", "--out", path(out), "--text", path(text)});
+    return Json::parse(said.substr(said.rfind("{\"out\"")));
+  };
+  const Json packed = cost("lines.jsonl.gz", "q0");
+  EXPECT_EQ(packed["text_tokens"], std::count(two.begin(), two.end(), ' ') + 1);
+  EXPECT_EQ(packed["kl"], cost("lines.jsonl", "q1")["kl"]);
+  for (const char* name : {"texts.txt.16", "q0/model.safetensors"}) {
+    refused(2,
+            {"convert", path("model"), "--to", "int8", "--out", path("q2"), "--text", path(name)},
+            {path(name)});
+    EXPECT_FALSE(fs::exists(path("q2"))) << name;  // before hours are spent
+  }
+}
+
 TEST_F(GenerateE2e, WrongLinesAreNamedBeforeAnythingIsComputed) {
   const auto wrong = [&](const std::string& line, const Strings& says) {
     write(path("bad.jsonl"), "{\"prompt\":\"a\"}\n\n" + line + "\n");

@@ -129,5 +129,14 @@ echo mine >"$top/out.tmp"
 "$ferry" logits "$model" --tokens "$top/ids" --out "$top/out" >/dev/null || fail "logits"
 [ "$(cat "$top/out.tmp")" = mine ] || fail "logits took a file beside its own"
 
+# --- what a command prints is in none of its files, also where the caller closed its outputs --------------
+(
+  "$ferry" train configs/tiny.toml --data.dir="$own/data" --checkpoint.dir="$top/closed" --train.steps=2 \
+    <&- >&- 2>&-
+) || fail "train with its outputs closed"
+[[ $(cat "$top/closed/.lock") =~ ^[0-9]+$ ]] ||
+  fail "what train prints is in its lock: $(head -c 200 "$top/closed/.lock")"
+"$ferry" verify "$top/closed/step-00000002" --quick >"$top/log" 2>&1 || fail "closed outputs: $(tail -n 3 "$top/log")"
+
 [ "$failures" = 0 ] && echo "user_files: all as it should be"
 exit $((failures > 0))

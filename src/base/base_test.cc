@@ -1,6 +1,7 @@
 // The foundation of all: checks, results, files, faults, randomness, threads.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/input_file.h"
 #include "base/markup.h"
 #include "base/patient_output.h"
 #include "base/random.h"
@@ -195,6 +197,52 @@ TEST(Alive, LongWorkIsHeardAndOnlyWhileSomebodyListens) {
   blake2b_hex(text.data(), text.size());
   EXPECT_EQ(bytes, 2 * text.size());
   ASSERT_TRUE(remove_tree(path));
+}
+
+TEST(File, WhatIsNoFileIsNotWaitedFor) {
+  const std::string folder = ::testing::TempDir() + "ferry_pipes", pipe = join_path(folder, "pipe");
+  ASSERT_TRUE(remove_tree(folder));
+  ASSERT_TRUE(make_folders(folder));
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const auto refused = [&](const std::string& path, const std::string& what) {
+    const Status said[] = {read_file(path).error(),
+                           MappedFile::open(path).error(),
+                           FileReader::open(path).error(),
+                           LineReader::open(path).error()};
+    for (const Status& s : said) {
+      EXPECT_EQ(s.code, Code::kInvalidInput) << s.message;
+      EXPECT_EQ(s.message, path + ": " + what + "; name a regular file");
+    }
+  };
+  refused(pipe, "is a pipe");
+  refused("/dev/zero", "is a device");
+  refused(folder, "is a folder");
+  EXPECT_TRUE(FileHold::shared(pipe));  // nor here
+
+  // What a person names may be a pipe; what is in it is read to its end, and no further than asked.
+  std::thread writer([&] {
+    std::FILE* out = std::fopen(pipe.c_str(), "w");
+    std::fputs("through a pipe", out);
+    std::fclose(out);
+  });
+  EXPECT_EQ(read_input(pipe, 100).value_or("none"), "through a pipe");
+  writer.join();
+  const auto zeros = read_input("/dev/zero", 1 << 20);
+  ASSERT_FALSE(zeros);
+  EXPECT_EQ(zeros.error().code, Code::kInvalidInput);
+  ASSERT_FALSE(read_input(folder, 100));
+  EXPECT_EQ(read_input(folder, 100).error().message, folder + ": is a folder; name a file");
+  EXPECT_EQ(read_input(join_path(folder, "none"), 100).error().code, Code::kNotFound);
+  ASSERT_TRUE(remove_tree(folder));
+}
+
+TEST(File, ALimitOfOpenFilesIsNotMetTwice) {
+  arm_faults("file.open:1:emfile");
+  const auto r = read_file("/proc/self/stat");
+  arm_faults("");
+  ASSERT_FALSE(r);
+  EXPECT_EQ(r.error().code, Code::kExhausted);
+  EXPECT_NE(r.error().message.find("ulimit -n"), std::string::npos) << r.error().message;
 }
 
 TEST(File, OnlyWhatIsNotThereIsAbsent) {

@@ -44,6 +44,7 @@ Faults& faults() {
 int errno_of(const std::string& action) {
   if (action == "enospc") return ENOSPC;
   if (action == "eio") return EIO;
+  if (action == "emfile") return EMFILE;
   if (action == "erofs") return EROFS;
   if (action == "eacces") return EACCES;
   if (action == "efbig") return EFBIG;
@@ -100,7 +101,7 @@ void parse(std::string_view list, std::vector<Fault>& out) {
       std::fprintf(
           stderr,
           "FERRY_FAULT: '%s' is not "
-          "NAME[@RANK]:N:{enospc,eio,erofs,eacces,efbig,enosys,delayMS,hang,spin,stop,kill,"
+          "NAME[@RANK]:N:{enospc,eio,emfile,erofs,eacces,efbig,enosys,delayMS,hang,spin,stop,kill,"
           "abort,count}\n",
           item.c_str());
       std::exit(2);

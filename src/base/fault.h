@@ -1,6 +1,6 @@
 // Fault points: named places where a test, or FERRY_FAULT in the environment, makes an operation
 // fail, dawdle or hang, or the process die. FERRY_FAULT is a comma-separated list of NAME:N:ACTION:
-// the N-th time (from 1; *: each time) that point NAME is passed, do ACTION, which is enospc, eio,
+// the N-th time (from 1; *: each time) that point NAME is passed, do ACTION, which is enospc, eio, emfile,
 // erofs, eacces, efbig, enosys (the operation fails with that errno), delayMS (it takes so many
 // milliseconds longer), hang (it sleeps and never comes back), spin (the same, at work for ever), stop
 // (SIGSTOP to this process), kill (SIGKILL to it), abort, or count (only counts). NAME@R: in rank R of

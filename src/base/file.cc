@@ -18,8 +18,8 @@
 #include <sstream>
 
 #include "base/alive.h"
-#include "base/fault.h"
 #include "base/flight_record.h"
+#include "base/os_error.h"
 
 namespace ferry {
 namespace fs = std::filesystem;
@@ -28,79 +28,47 @@ namespace {
 // So that a slow disk is heard of between two of them.
 constexpr size_t kWriteBytesMax = size_t{16} << 20;
 
-Code code_of(int error) {
-  switch (error) {
-    case ENOENT:
-    case ENOTDIR: return Code::kNotFound;
-    case EISDIR: return Code::kInvalidInput;
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-    case EROFS:
-    case EACCES:
-    case EPERM: return Code::kExhausted;  // a second try would meet the same
-    case ENAMETOOLONG:
-    case ELOOP: return Code::kInvalidInput;
-    default: return Code::kUnavailable;
-  }
-}
-
-const char* advice(int error) {
-  switch (error) {
-    case ENOSPC:
-    case EDQUOT: return "; free space on this file system, or choose another folder";
-    case EFBIG:
-      return "; it would be larger than this process may write (ulimit -f) or the file system "
-             "takes: raise the limit, or choose another folder";
-    case EISDIR: return "; name a file";
-    case EROFS: return "; the file system is read-only: choose another folder";
-    case EACCES:
-    case EPERM: return "; change its permissions, or choose another folder";
-    default: return "";
-  }
-}
-
-tl::unexpected<Status> os_error(const char* doing, const std::string& path, int error) {
-  return fail(
-      code_of(error), "{}: cannot {}: {}{}", path, doing, std::strerror(error), advice(error));
-}
-
-/// errno after a system call that may be made to fail at a fault point.
-template <typename Call>
-int error_of(const char* point, Call&& call) {
-  if (const int injected = fault_point(point)) return injected;
-  return call() ? 0 : errno;
-}
-
-Result<int> open_for_reading(const std::string& path, int flags = 0) {
+/// A regular file, with its size. Nobody waits here: not for whoever would write to a pipe (what is no
+/// file is read with base/input_file.h, where a person may name it).
+struct Opened {
+  int fd;
+  uint64_t size;
+};
+Result<Opened> open_for_reading(const std::string& path) {
   const flight::In call("open", path);
   int fd = -1;
   const int error = error_of("file.open", [&] {
-    fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags);
+    fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     return fd >= 0;
   });
+  if (error == ENXIO) return fail(Code::kInvalidInput, "{}: is a socket; name a file", path);
   if (error != 0) return os_error("open", path, error);
-  return fd;
+  struct stat st {};
+  const int failed = ::fstat(fd, &st) == 0 ? 0 : errno;
+  if (failed == 0 && S_ISREG(st.st_mode)) return Opened{fd, static_cast<uint64_t>(st.st_size)};
+  ::close(fd);
+  if (failed != 0) return os_error("open", path, failed);
+  return fail(Code::kInvalidInput, "{}: {}; name a regular file", path, kind_of_file(st.st_mode));
 }
 
 }  // namespace
 
 Result<std::string> read_file(const std::string& path, uint64_t bytes_max) {
-  TRY_ASSIGN(const int fd, open_for_reading(path));
+  TRY_ASSIGN(const Opened file, open_for_reading(path));
   const flight::In call("read", path);
-  struct stat st {};
-  std::string content;
-  int error = ::fstat(fd, &st) == 0 ? 0 : errno;
-  if (error == 0 && S_ISDIR(st.st_mode)) error = EISDIR;
-  if (error == 0 && static_cast<uint64_t>(st.st_size) > bytes_max) {
+  const int fd = file.fd;
+  const uint64_t size = file.size;
+  if (size > bytes_max) {
     ::close(fd);
     return fail(Code::kInvalidInput,
                 "{}: {} bytes, more than the {} expected of such a file",
                 path,
-                st.st_size,
+                size,
                 bytes_max);
   }
-  content.reserve(static_cast<size_t>(st.st_size));
+  std::string content;
+  content.reserve(static_cast<size_t>(size));
+  int error = 0;
   char block[1 << 16];
   while (error == 0) {
     ssize_t n = 0;
@@ -170,23 +138,21 @@ Result<void> write_private_file(const std::string& path, std::string_view conten
 }
 
 Result<MappedFile> MappedFile::open(const std::string& path) {
-  TRY_ASSIGN(const int fd, open_for_reading(path));
+  TRY_ASSIGN(const Opened opened, open_for_reading(path));
   const flight::In call("map", path);
   MappedFile file;
   file.path_ = path;
-  struct stat st {};
-  int error = ::fstat(fd, &st) == 0 ? 0 : errno;
-  if (error == 0 && !S_ISREG(st.st_mode)) error = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
-  if (error == 0 && st.st_size > 0) {
-    void* p = ::mmap(nullptr, static_cast<size_t>(st.st_size), PROT_READ, MAP_PRIVATE, fd, 0);
+  int error = 0;
+  if (opened.size > 0) {
+    void* p = ::mmap(nullptr, opened.size, PROT_READ, MAP_PRIVATE, opened.fd, 0);
     if (p == MAP_FAILED) {
       error = errno;
     } else {
       file.data_ = static_cast<const std::byte*>(p);
-      file.size_ = static_cast<size_t>(st.st_size);
+      file.size_ = opened.size;
     }
   }
-  ::close(fd);
+  ::close(opened.fd);
   if (error != 0) return os_error("map", path, error);
   return file;
 }
@@ -212,17 +178,11 @@ MappedFile::~MappedFile() {
 }
 
 Result<FileReader> FileReader::open(const std::string& path) {
+  TRY_ASSIGN(const Opened opened, open_for_reading(path));
   FileReader reader;
   reader.path_ = path;
-  TRY_ASSIGN(reader.fd_, open_for_reading(path, O_NONBLOCK));  // a pipe must not block here
+  reader.fd_ = opened.fd;
   const flight::In call("open", path);
-  struct stat st {};
-  if (::fstat(reader.fd_, &st) != 0) return os_error("open", path, errno);
-  if (!S_ISREG(st.st_mode))
-    return fail(Code::kInvalidInput,
-                "{}: {}; name a regular file",
-                path,
-                S_ISDIR(st.st_mode) ? "is a folder" : "is not a regular file");
   return reader;
 }
 
@@ -624,7 +584,7 @@ std::string holders_of(int fd) {
 
 Result<int> held(const std::string& path, int how, Code busy) {
   const flight::In call("lock", path);
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return os_error("open", path, errno);
   if (::flock(fd, how | LOCK_NB) == 0 || cannot_lock_folders(errno)) return fd;
   const int error = errno;

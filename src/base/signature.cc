@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/input_file.h"
 
 namespace ferry {
 namespace {
@@ -36,7 +37,7 @@ Expanded expand(std::string_view seed) {
 }
 
 Result<std::string> read_key(const std::string& path, std::string_view kind, const char* what) {
-  TRY_ASSIGN(std::string text, read_file(path, kFileBytesMax));
+  TRY_ASSIGN(std::string text, read_input(path, kFileBytesMax));
   while (text.ends_with('\n')) text.pop_back();
   if (!text.starts_with(kind) || !from_hex(text.substr(kind.size()), kKeyBytes))
     return fail(Code::kInvalidInput,

@@ -3,16 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <optional>
 #include <vector>
 
 #include "base/file.h"
 #include "base/shell.h"
+#include "base/stand_in.h"
 
 namespace ferry {
 namespace {
 
 constexpr const char* kConfig = "config.json";
+constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr uint64_t kRefBytesMax = 4096;
 
 std::vector<std::string> names_in(const std::string& folder) {
@@ -51,6 +54,17 @@ std::string describe_cache(const std::string& cache) {
       join_path(join_path(cache, "snapshots"), all[0]));
 }
 
+/// As the path is written, without slashes at its end: the last name in it, and what is before that.
+std::string without_slashes(std::string path) {
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return path;
+}
+std::string last_name(const std::string& path) {
+  const std::string whole = without_slashes(path);
+  return whole.substr(whole.rfind('/') + 1);
+}
+std::string parent_of(const std::string& path) { return parent_folder(without_slashes(path)); }
+
 /// The subfolders of `folder` that begin with `prefix`.
 std::vector<std::string> folders_in(const std::string& folder, std::string_view prefix) {
   std::vector<std::string> found;
@@ -70,14 +84,39 @@ bool is_hub_name(const std::string& path) {
   });
 }
 
-/// The command that makes a model directory of a GGUF file.
-std::string converting(const std::string& path) {
-  return fmt::format("`ferry convert {} --to f32 --out DIR`", shell_quoted(path));
+/// "https://huggingface.co/ORG/NAME/tree/main" has the model's name in it; empty if this is no such
+/// address.
+std::string hub_name_in(std::string_view address) {
+  constexpr std::string_view kHub = "huggingface.co/";
+  const size_t at = address.find(kHub);
+  if (at == address.npos) return "";
+  std::string_view rest = address.substr(at + kHub.size());
+  const size_t slash = rest.find('/');
+  if (slash == rest.npos) return "";
+  const std::string name(rest.substr(0, rest.find_first_of("/?#", slash + 1)));
+  return is_hub_name(name) ? name : "";
+}
+
+bool is_address(std::string_view path) {
+  for (const std::string_view scheme :
+       {"https://", "http://", "hf://", "s3://", "gs://", "file://"})
+    if (path.starts_with(scheme)) return true;
+  return false;
 }
 
 std::string describe_file(const std::string& path) {
+  constexpr size_t kHeadBytes = 256;
+  Result<FileReader> file = FileReader::open(path);
+  if (!file) return file.error().message.substr(file.error().message.find(": ") + 2);
+  std::string head(kHeadBytes, '\0');
+  head.resize(file->read(head.data(), head.size()).value_or(0));
+  if (const std::string what = stands_for(head); !what.empty()) return what;
+  if (head.starts_with("GGUF"))
+    return fmt::format("is a GGUF file, not a directory; `{}` makes one of it",
+                       command_to_convert(path));
   if (path.ends_with(".gguf"))
-    return fmt::format("is a GGUF file, not a directory; {} makes one of it", converting(path));
+    return fmt::format("is {}, whatever its name says: fetch it again",
+                       head.empty() ? "empty" : "no GGUF file: it does not begin as one");
   const std::string folder = parent_folder(path);
   if (has(folder, kConfig))
     return fmt::format("is a file, not a directory; the model directory is its folder, {}", folder);
@@ -98,10 +137,22 @@ std::string other_formats(const std::string& folder) {
           names.begin(), names.end(), [](const std::string& n) { return n.ends_with(".gguf"); });
       gguf != names.end()) {
     const std::string file = join_path(folder, *gguf);
-    return fmt::format("it holds a GGUF file: name the file, {}, or make a directory of it: {}",
+    return fmt::format("it holds a GGUF file: name the file, {}, or make a directory of it: `{}`",
                        file,
-                       converting(file));
+                       command_to_convert(file));
   }
+  if (any([](const std::string& n) { return n == "zero_to_fp32.py"; }))
+    return fmt::format(
+        "it holds a checkpoint of DeepSpeed, in parts for each process: make weights of it "
+        "(python3 {} {} OUT --safe_serialization) and put them beside the model's config.json and "
+        "tokenizer.json",
+        shell_quoted(join_path(folder, "zero_to_fp32.py")),
+        shell_quoted(folder));
+  if (any([](const std::string& n) {
+        return n.starts_with("consolidated") && n.ends_with(".pth");
+      }))
+    return "it holds weights in Meta's own form; Ferry reads the Hugging Face layout: fetch "
+           "config.json, *.safetensors and tokenizer.json of the same model";
   if (any([](const std::string& n) {
         return n.ends_with(".bin") || n.ends_with(".pt") || n.ends_with(".pth");
       }))
@@ -133,9 +184,39 @@ std::string other_safetensors(const std::vector<std::string>& names) {
                      found[0]);
 }
 
+/// Of checkpoint-100 and checkpoint-1000, as Transformers' Trainer and those built on it write them, the
+/// second; empty if there is none.
+std::string newest_checkpoint(const std::string& folder) {
+  std::string newest;
+  int64_t most = -1;
+  constexpr std::string_view kPrefix = "checkpoint-";
+  for (const std::string& path : folders_in(folder, kPrefix)) {
+    const std::string_view digits =
+        std::string_view(path).substr(path.rfind('/') + 1 + kPrefix.size());
+    int64_t step = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), step);
+    if (error != std::errc() || end != digits.data() + digits.size() || step < most) continue;
+    most = step;
+    newest = path;
+  }
+  return newest;
+}
+
+/// What is a part of a model directory, or of something that holds one; empty if this is none.
+std::string describe_part(const std::string& path) {
+  const std::string name = last_name(path), parent = parent_of(path);
+  for (const char* part : {"blobs", "refs", "snapshots"})
+    if (name == part && (has(parent, "snapshots") || has(parent, "blobs")))
+      return fmt::format("is a part of {}, which {}", parent, describe_cache(parent));
+  if (name == "state" && has(parent, kConfig))
+    return fmt::format("is the training state of a checkpoint; the model directory is {}", parent);
+  return "";
+}
+
 std::string describe_folder(const std::string& path) {
   if (int{has(path, "snapshots")} + int{has(path, "refs")} + int{has(path, "blobs")} >= 2)
     return describe_cache(path);
+  if (const std::string part = describe_part(path); !part.empty()) return part;
   for (const std::string& hub : {path, join_path(path, "hub")})
     if (const auto models = folders_in(hub, "models--"); !models.empty())
       return fmt::format("is the hub's cache of {} models; {} {}",
@@ -147,6 +228,12 @@ std::string describe_folder(const std::string& path) {
   if (has(path, "manifest.json")) return "is a dataset that Ferry prepared, not a model";
   if (const std::string formats = other_formats(path); !formats.empty())
     return fmt::format("has no {}: {}", kConfig, formats);
+  if (const std::string newest = newest_checkpoint(path); !newest.empty())
+    return fmt::format("is a folder of checkpoints; the newest is {}", newest);
+  const std::string original = join_path(path, "original");
+  if (const std::string formats = is_folder(original) ? other_formats(original) : "";
+      !formats.empty())
+    return fmt::format("has no {}; of original/: {}", kConfig, formats);
   for (const std::string& folder : folders_in(path, ""))
     if (has(folder, kConfig))
       return fmt::format("is no model directory: it has no {}, but {} has one", kConfig, folder);
@@ -155,11 +242,22 @@ std::string describe_folder(const std::string& path) {
 
 }  // namespace
 
+std::string command_to_convert(const std::string& gguf) {
+  return fmt::format("ferry convert {} --to f32 --out DIR", shell_quoted(gguf));
+}
+
 std::string instead_of_model_dir(const std::string& path) {
   if (is_folder(path)) return describe_folder(path);
   if (path_exists(path)) return describe_file(path);
   if (const std::string target = link_target(path); !target.empty())
     return fmt::format("is a link to {}, which is not there", target);
+  if (is_address(path)) {
+    const std::string name = hub_name_in(path);
+    return fmt::format(
+        "is an address, and Ferry fetches nothing: fetch the model ({}) and name its folder",
+        name.empty() ? "as that place says"
+                     : fmt::format("`hf download {} --local-dir DIR`", name));
+  }
   if (is_hub_name(path))
     return fmt::format(
         "no such model directory; if it is a model's name on the hub, fetch it (`hf download {} "
@@ -189,9 +287,11 @@ std::string why_missing(const std::string& folder, const std::string& name) {
           unfinished,
           where);
   }
-  const std::string weights = name == kConfig ? "" : other_safetensors(names_in(folder));
+  // What else there is explains that there are no weights, and no other file's absence.
+  if (!name.ends_with(".safetensors") || has(folder, kIndex)) return "";
+  const std::string weights = other_safetensors(names_in(folder));
   if (!weights.empty()) return "; " + weights;
-  const std::string formats = name == kConfig ? "" : other_formats(folder);
+  const std::string formats = other_formats(folder);
   return formats.empty() ? "" : "; " + formats;
 }
 
@@ -201,6 +301,21 @@ std::string why_no_tensor(const std::vector<std::string>& names, const std::stri
       return fmt::format(
           "; it is there as \"{}\": torch.compile (_orig_mod.), DataParallel (module.) and other "
           "wrappers put such a prefix before every name: save the model that lies within",
+          n);
+  constexpr std::string_view kBase = "model.";
+  if (name.starts_with(kBase))
+    for (const std::string& n : names)
+      if (n == name.substr(kBase.size()))
+        return fmt::format(
+            "; it is there as \"{}\": the weights are of the model without its head (AutoModel); "
+            "save what AutoModelForCausalLM loads",
+            n);
+  const size_t experts = name.find(".experts.");
+  for (const std::string& n : names)
+    if (experts != name.npos && n.starts_with(name.substr(0, experts) + ".experts.gate_up_proj"))
+      return fmt::format(
+          "; \"{}\" is there: experts that were fused in another way than Transformers 5 does it, "
+          "or as codes: save the model again with each expert's matrices",
           n);
   constexpr std::string_view kScale = "_scale_inv";
   if (!name.ends_with(kScale)) return "";

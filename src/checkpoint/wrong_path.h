@@ -12,6 +12,9 @@ namespace ferry {
 /// a message that begins with the path. Never empty.
 std::string instead_of_model_dir(const std::string& path);
 
+/// The command that makes a model directory, DIR, of a GGUF file.
+std::string command_to_convert(const std::string& gguf);
+
 /// Why a model directory's file may be missing: a link into the hub's cache that leads nowhere, a
 /// download that was not finished, weights in another format. Begins with "; " or is empty.
 std::string why_missing(const std::string& folder, const std::string& name);

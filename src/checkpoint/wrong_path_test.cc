@@ -40,6 +40,10 @@ TEST(WrongPath, TheHubsCacheLeadsToItsSnapshot) {
   ASSERT_TRUE(rename_path(parent_folder(cache), home + "/hub"));
   EXPECT_TRUE(says(home, {"/hub/models--deepseek-ai--DeepSeek-V2-Lite/snapshots/" + second}));
 
+  const std::string parts = hub_cache("parts", second, 2);
+  for (const char* part : {"/blobs", "/refs", "/snapshots", "/snapshots/"})
+    EXPECT_TRUE(says(parts + part, {parts + ", which is the hub's cache", "/snapshots/" + second}));
+
   const std::string one = hub_cache("one", "", 1);
   EXPECT_TRUE(says(one, {one + "/snapshots/" + fmt::format("{:040}", 0)}));
   const std::string two = hub_cache("two", "../../etc", 2);
@@ -74,7 +78,7 @@ TEST(WrongPath, OtherThingsAreCalledByTheirNames) {
   put(folder + "/pickled/config.json");
   put(folder + "/pickled/pytorch_model.bin");
   EXPECT_TRUE(says(folder + "/pickled", {"pickled", "safe_serialization"}));
-  put(folder + "/gguf/model.gguf");
+  put(folder + "/gguf/model.gguf", "GGUF and more");
   const std::string convert = "ferry convert " + folder + "/gguf/model.gguf --to f32 --out DIR";
   EXPECT_TRUE(says(folder + "/gguf", {"GGUF", "name the file", convert}));
   EXPECT_TRUE(says(folder + "/gguf/model.gguf", {"GGUF", convert}));
@@ -86,6 +90,24 @@ TEST(WrongPath, OtherThingsAreCalledByTheirNames) {
   EXPECT_TRUE(says(folder + "/run", {"run", folder + "/run/step-00000020"}));
   put(folder + "/trainer/checkpoint-500/config.json");
   EXPECT_TRUE(says(folder + "/trainer", {folder + "/trainer/checkpoint-500"}));
+  put(folder + "/trainer/checkpoint-1000/config.json");
+  put(folder + "/trainer/checkpoint-best/config.json");
+  EXPECT_TRUE(says(folder + "/trainer", {"checkpoints", folder + "/trainer/checkpoint-1000"}));
+  put(folder + "/run/step-00000020/state/state.json");
+  for (const char* end : {"", "/"})
+    EXPECT_TRUE(says(folder + "/run/step-00000020/state" + end,
+                     {"training state", "directory is " + folder + "/run/step-00000020"}));
+  put(folder + "/llama/original/consolidated.00.pth");
+  EXPECT_TRUE(says(folder + "/llama", {"original/", "Meta's own form"}));
+  EXPECT_TRUE(says(folder + "/llama/original", {"Meta's own form"}));
+  put(folder + "/zero/zero_to_fp32.py");
+  put(folder + "/zero/global_step10/zero_pp_rank_0_mp_rank_00_optim_states.pt");
+  EXPECT_TRUE(says(folder + "/zero", {"DeepSpeed", folder + "/zero/zero_to_fp32.py"}));
+  for (const char* address : {"https://huggingface.co/deepseek-ai/DeepSeek-V2-Lite",
+                              "https://huggingface.co/deepseek-ai/DeepSeek-V2-Lite/tree/main",
+                              "hf://huggingface.co/deepseek-ai/DeepSeek-V2-Lite?download=true"})
+    EXPECT_TRUE(says(address, {"is an address", "hf download deepseek-ai/DeepSeek-V2-Lite --"}));
+  EXPECT_TRUE(says("https://example.org/model", {"is an address"}));
   ASSERT_EQ(::symlink("nowhere", (folder + "/link").c_str()), 0);
   EXPECT_TRUE(says(folder + "/link", {"is a link to nowhere"}));
 }
@@ -96,6 +118,10 @@ TEST(WrongPath, WeightsUnderOtherNamesAreNamed) {
   put(folder + "/shards/model-00001-of-00002.safetensors");
   put(folder + "/shards/model-00002-of-00002.safetensors");
   EXPECT_TRUE(says(folder + "/shards", {"its 2 parts", "model.safetensors.index.json, too"}));
+  // The index is there, and a shard is not; nor is what has nothing to do with weights explained by them.
+  put(folder + "/shards/model.safetensors.index.json");
+  EXPECT_EQ(why_missing(folder + "/shards", "model-00003-of-00003.safetensors"), "");
+  EXPECT_EQ(why_missing(folder + "/shards", "tokenizer.json"), "");
   put(folder + "/mistral/config.json");
   put(folder + "/mistral/consolidated.safetensors");
   EXPECT_TRUE(says(folder + "/mistral", {"consolidated.safetensors", "Mistral's own names"}));
@@ -109,6 +135,14 @@ TEST(WrongPath, WeightsUnderOtherNamesAreNamed) {
   EXPECT_NE(why_no_tensor({"module.model.norm.weight"}, name).find("\"module.model.norm.weight\""),
             std::string::npos);
   EXPECT_EQ(why_no_tensor({"model.layers.0.weight", "xmodel.norm.weight"}, name), "");
+  EXPECT_NE(why_no_tensor({"norm.weight"}, name).find("AutoModelForCausalLM"), std::string::npos);
+  EXPECT_NE(why_no_tensor({"model.layers.1.mlp.experts.gate_up_proj"},
+                          "model.layers.1.mlp.experts.0.gate_proj.weight")
+                .find("fused"),
+            std::string::npos);
+  EXPECT_EQ(why_no_tensor({"model.layers.2.mlp.experts.gate_up_proj"},
+                          "model.layers.1.mlp.experts.0.gate_proj.weight"),
+            "");
   EXPECT_NE(why_no_tensor({"a.weight", "a.weight_scale"}, "a.weight_scale_inv").find("float8"),
             std::string::npos);
   EXPECT_EQ(why_no_tensor({"a.weight"}, "a.weight_scale_inv"), "");
@@ -125,6 +159,20 @@ TEST(WrongPath, StandInsAreNoFiles) {
   EXPECT_TRUE(fails(ModelDir::open(folder), Code::kCorrupt, {"model.safetensors", "git lfs pull"}));
   put(folder + "/config.json", "<!DOCTYPE html>\n<html>");
   EXPECT_TRUE(fails(ModelDir::open(folder), Code::kCorrupt, {"web page"}));
+
+  // What a file is, its bytes say, not its name.
+  const std::string gguf = folder + "/model.gguf";
+  for (const auto& [content, what] : {std::pair<std::string, const char*>{pointer, "git lfs pull"},
+                                      {"<!DOCTYPE html>\n<html>", "web page"},
+                                      {"", "is empty"},
+                                      {"something else", "no GGUF file"}}) {
+    put(gguf, content);
+    EXPECT_TRUE(says(gguf, {what}));
+    EXPECT_EQ(instead_of_model_dir(gguf).find("ferry convert"), std::string::npos) << content;
+  }
+  ASSERT_TRUE(remove_tree(gguf));
+  ASSERT_EQ(::mkfifo(gguf.c_str(), 0600), 0);
+  EXPECT_TRUE(says(gguf, {"is a pipe"}));
 }
 
 }  // namespace

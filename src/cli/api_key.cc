@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "base/file.h"
+#include "base/input_file.h"
 
 namespace ferry::cli {
 namespace {
@@ -12,7 +12,7 @@ constexpr uint64_t kKeyBytesMax = 4096;
 }  // namespace
 
 Result<std::string> read_api_key(const std::string& path) {
-  TRY_ASSIGN(std::string key, read_file(path, kKeyBytesMax));
+  TRY_ASSIGN(std::string key, read_input(path, kKeyBytesMax));
   while (!key.empty() && (key.back() == '\n' || key.back() == '\r')) key.pop_back();
   if (key.empty() ||
       !std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c < 0x7f; }))

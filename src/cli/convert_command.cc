@@ -21,6 +21,8 @@
 #include "checkpoint/weights.h"
 #include "cli/command.h"
 #include "cli/open_model.h"
+#include "cli/text_options.h"
+#include "data/text_source.h"
 #include "device/cpu/cpu_device.h"
 #include "probe/directory_model.h"
 #include "probe/quantisation_cost.h"
@@ -32,6 +34,7 @@ namespace {
 struct Arguments {
   std::string source, adapter, to = "bf16", out, text;
   int64_t text_tokens = 4096;
+  data::SourceOptions documents;  // how the text is read
 };
 
 /// What the source says of texts, as files. A GGUF file's are made from its header.
@@ -53,17 +56,23 @@ Result<void> check_new(const std::string& path) {
   return fail(Code::kInvalidInput, "{}: is there already; name a new directory", path);
 }
 
-/// What the two models are to be compared on; asked before hours are spent on writing one.
+/// What the two models are to be compared on, the first tokens of the text; asked before hours are
+/// spent on writing one.
 Result<std::vector<int32_t>> text_to_compare_on(const ModelSource& from,
                                                 const ModelTexts& texts,
                                                 const Arguments& args) {
-  constexpr uint64_t kTextBytesMax = uint64_t{64} << 20;
+  constexpr size_t kPartBytes = size_t{64} << 20;
   std::vector<int32_t> ids;
   if (args.text.empty()) return ids;
-  TRY_ASSIGN(const std::string text, read_file(args.text, kTextBytesMax));
   TRY_ASSIGN(const auto tokenizer, require_tokenizer(from, texts));
-  tokenizer->encode(text, text::Tokenizer::Specials::kAsText, ids);
-  ids.resize(std::min(ids.size(), static_cast<size_t>(args.text_tokens)));
+  const auto wanted = static_cast<size_t>(args.text_tokens);
+  TRY_ASSIGN(data::DocumentReader reader, data::DocumentReader::open(args.text, args.documents));
+  TRY(data::each_document(reader, kPartBytes, [&](std::string_view text) -> Result<bool> {
+    tokenizer->encode(text, text::Tokenizer::Specials::kAsText, ids);
+    return ids.size() < wanted;
+  }));
+  tell_damage(args.text, reader.damage());
+  ids.resize(std::min(ids.size(), wanted));
   if (ids.size() < 2)
     return fail(Code::kInvalidInput, "{}: too short; two tokens are needed", args.text);
   return ids;
@@ -211,10 +220,12 @@ void add_convert_command(Command& program) {
               "msModelSlim does, W8A8_DYNAMIC)")
       .among({"f32", "bf16", "int8", "int4"});
   command.option("--out", args->out, "the new directory").required();
-  command.option("--text",
-                 args->text,
-                 "a text: tells what int8 or int4 cost on it (KL divergence, perplexity, the worst "
-                 "layers)");
+  command.option(
+      "--text",
+      args->text,
+      "a text or JSON lines, as docs/text.md says: tells what int8 or int4 cost on it (KL "
+      "divergence, perplexity, the worst layers)");
+  add_document_options(command, args->documents);
   command.option("--tokens", args->text_tokens, "of the text, at most")
       .within(int64_t{2}, int64_t{1} << 24)
       .shows_default();

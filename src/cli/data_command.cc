@@ -15,6 +15,7 @@
 #include "base/units.h"
 #include "checkpoint/chat_lessons.h"
 #include "checkpoint/model_chat.h"
+#include "checkpoint/wrong_path.h"
 #include "cli/command.h"
 #include "cli/text_options.h"
 #include "cli/tokenizer_path.h"
@@ -38,6 +39,12 @@ struct PrepareArgs {
 /// Conversations in the words of a model: its templates, its tokenizer, its begin and end tokens.
 Result<void> write_for(const std::string& directory, int64_t max_tokens, data::PrepareOptions& o) {
   TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(directory));
+  if (!is_folder(directory))
+    return fail(
+        Code::kInvalidInput,
+        "{}: is a GGUF file, and conversations are written by a directory's files; `{}` makes one",
+        directory,
+        command_to_convert(directory));
   TRY_ASSIGN(ModelTexts read, read_model_texts(*from));
   TRY(require_tokenizer(*from, read));
   for (const std::string& n : read.notes) tell("ferry: note: " + n);

@@ -38,21 +38,15 @@ Result<Subject> from_text(const Arguments& args, const OpenedModel& m) {
   constexpr size_t kTextBytesMax = (size_t{1} << 31) - 1;  // held in memory
   TRY_ASSIGN(data::DocumentReader reader, data::DocumentReader::open(args.text, args.source));
   Subject s;
-  data::Piece piece;
-  std::string document;
-  for (;;) {
-    TRY_ASSIGN(const bool more, reader.next(piece));
-    if (!more) break;
-    document += piece.text;
-    if (s.text.size() + document.size() > kTextBytesMax)
+  TRY(data::each_document(reader, kTextBytesMax, [&](std::string_view text) -> Result<bool> {
+    if (s.text.size() + text.size() > kTextBytesMax)
       return fail(
           Code::kInvalidInput, "{}: holds more than {} bytes of text", args.text, kTextBytesMax);
-    if (!piece.last) continue;
     s.documents.emplace_back();
-    m.tokenizer->encode(document, text::Tokenizer::Specials::kAsText, s.documents.back());
-    s.text += document;
-    document.clear();
-  }
+    m.tokenizer->encode(text, text::Tokenizer::Specials::kAsText, s.documents.back());
+    s.text += text;
+    return true;
+  }));
   tell_damage(args.text, reader.damage());
   if (s.text.empty())
     return fail(Code::kInvalidInput, "{}: empty; there is nothing to predict", args.text);
@@ -113,7 +107,7 @@ Result<void> evaluate(Arguments& args) {
   engine::Evaluation e;
   e.bytes = s.bytes;
   engine::evaluate(*m.model, s.documents, first_context, args.evaluate, e, [&](int64_t scored) {
-    line.show([&] { return fmt::format("{} tokens of about {} scored", scored, total); });
+    line.show([&] { return fmt::format("{} of {} tokens scored", scored, total); });
   });
   line.clear();
   const double seconds = system_clock().monotonic_s() - begin;

@@ -15,6 +15,7 @@
 #include "base/units.h"
 #include "checkpoint/model_chat.h"
 #include "cli/command.h"
+#include "data/text_stream.h"
 #include "engine/answer_fields.h"
 #include "engine/generate.h"
 #include "text/answer_text.h"
@@ -77,7 +78,7 @@ Result<void> read_settings(const Json& object, const std::string& where, Line& l
 Result<std::vector<Line>> read_lines(const std::string& path,
                                      const std::string& settings,
                                      const AnswerOptions& defaults) {
-  TRY_ASSIGN(const std::string text, read_file(path));
+  TRY_ASSIGN(const std::string text, data::read_text(path));
   std::vector<Line> lines;
   size_t number = 0;
   for (const std::string_view line : lines_of(text)) {

@@ -3,10 +3,10 @@
 #include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "checkpoint/model_chat.h"
 #include "cli/answer_options.h"
 #include "cli/command.h"
@@ -21,11 +21,12 @@ namespace ferry::cli {
 namespace {
 
 constexpr uint64_t kPromptBytesMax = uint64_t{64} << 20, kSchemaBytesMax = uint64_t{1} << 20;
+const data::TextOptions kJson = {.json = true};
 
 struct Arguments {
   OpenOptions open;
   std::string prompt, file, chat;
-  data::TextOptions text;
+  data::SourceOptions source;  // how the file is read
   AnswerOptions answer;
   BatchFiles batch;
   int64_t prompt_log_probs = -1;
@@ -47,7 +48,7 @@ Result<std::shared_ptr<const grammar::Constraint>> constraint(const Arguments& a
   AnswerForm form{.kind = AnswerForm::Kind::kObject};
   if (!args.schema.empty()) {
     form.kind = AnswerForm::Kind::kSchema;
-    TRY_ASSIGN(form.schema, read_file(args.schema, kSchemaBytesMax));
+    TRY_ASSIGN(form.schema, data::read_text(args.schema, kJson, kSchemaBytesMax));
   }
   if (!args.chat.empty() && syntax.thinks)
     form.thought = text::begins_thinking(syntax, args.prompt) ? AnswerForm::Thought::kBegun
@@ -56,6 +57,29 @@ Result<std::shared_ptr<const grammar::Constraint>> constraint(const Arguments& a
   TRY_ASSIGN(out->automaton, grammar::answer_automaton(form));
   TRY_ASSIGN(out->vocabulary, grammar::Vocabulary::of(*m.tokenizer, syntax.marks));
   return std::shared_ptr<const grammar::Constraint>(std::move(out));
+}
+
+/// The text of a file; of JSON lines, of which it must have one, its field.
+Result<std::string> prompt_of_file(const Arguments& args) {
+  TRY_ASSIGN(data::DocumentReader reader, data::DocumentReader::open(args.file, args.source));
+  std::optional<std::string> prompt;
+  TRY(data::each_document(reader, kPromptBytesMax, [&](std::string_view text) -> Result<bool> {
+    if (text.size() >= kPromptBytesMax)
+      return fail(Code::kInvalidInput,
+                  "{}: holds more than the {} bytes that a prompt may have",
+                  args.file,
+                  kPromptBytesMax);
+    if (prompt)
+      return fail(
+          Code::kInvalidInput,
+          "{}: is JSON lines with several texts, and --file gives one; --batch answers each "
+          "line, --as-text takes the JSON itself for the text",
+          args.file);
+    prompt = text;
+    return true;
+  }));
+  tell_damage(args.file, reader.damage());
+  return prompt.value_or("");
 }
 
 Result<void> batch(const Arguments& args) {
@@ -93,7 +117,7 @@ Result<void> generate(Arguments& args) {
     if (!args.prompt.empty() || !args.chat.empty())
       return fail(Code::kInvalidInput,
                   "generate: give one of --prompt TEXT, --file FILE, --chat FILE");
-    TRY_ASSIGN(args.prompt, data::read_text(args.file, args.text, kPromptBytesMax));
+    TRY_ASSIGN(args.prompt, prompt_of_file(args));
   }
   if (!args.chat.empty() && !args.prompt.empty())
     return fail(Code::kInvalidInput,
@@ -101,7 +125,7 @@ Result<void> generate(Arguments& args) {
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   std::vector<int32_t> ids;
   if (!args.chat.empty()) {
-    TRY_ASSIGN(const std::string conversation, read_file(args.chat, kPromptBytesMax));
+    TRY_ASSIGN(const std::string conversation, data::read_text(args.chat, kJson, kPromptBytesMax));
     TRY_ASSIGN(ChatPrompt chat, render_chat(m.texts, conversation, args.chat, args.open.directory));
     args.prompt = std::move(chat.text);
     ids = std::move(chat.ids);
@@ -172,8 +196,10 @@ void add_generate_command(Command& program) {
   args->answer.generate.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1};
   add_open_options(command, args->open);
   command.option("--prompt", args->prompt, "the text to continue (empty: from nothing)");
-  command.option("--file", args->file, "a file with the text to continue");
-  add_as_text_option(command, args->text);
+  command.option(
+      "--file", args->file, "a file with the text to continue, or one line of JSON that holds it");
+  add_as_text_option(command, args->source.text);
+  add_field_option(command, args->source);
   command.option(
       "--chat",
       args->chat,

@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "base/check.h"
+#include "base/descriptors.h"
 #include "base/threads.h"
 #include "cli/bench_serve_command.h"
 #include "cli/bench_train_command.h"
@@ -62,6 +63,7 @@ void add_commands(ferry::cli::Command& program) {
 int main(int argc, char** argv) {
   using namespace ferry;
   const FlushDenormals flush;
+  if (!hold_standard_descriptors()) return exit_status(Code::kUnavailable);
   int status = 0;
   // A file that may not grow any more (ulimit -f) is an error of the write, to be told, not the end.
   std::signal(SIGXFSZ, SIG_IGN);

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "base/file.h"
+#include "base/input_file.h"
 #include "base/json.h"
 #include "base/limits.h"
 #include "checkpoint/model_chat.h"
@@ -68,7 +68,7 @@ Result<std::shared_ptr<const serve::LoadedModel>> load(const Arguments& args,
   m->model = std::move(opened.model);
   m->texts = std::move(opened.texts);
   if (!args.chat_template.empty()) {
-    TRY_ASSIGN(std::string text, read_file(args.chat_template, kTemplateBytesMax));
+    TRY_ASSIGN(std::string text, read_input(args.chat_template, kTemplateBytesMax));
     use_chat_template(m->texts, std::move(text));
   }
   TRY(set_sampling(args, m->texts));

@@ -15,6 +15,11 @@ void add_as_text_option(Command& command, data::TextOptions& options) {
                "Every byte is text: recognise neither JSON lines nor other formats and encodings");
 }
 
+void add_field_option(Command& command, data::SourceOptions& options) {
+  command.option("--field", options.field, "The field of JSON lines that holds the text")
+      .shows_default();
+}
+
 void add_document_options(Command& command, data::SourceOptions& options) {
   add_as_text_option(command, options.text);
   options.text.hint += ", --skip-bad N leaves out up to N such lines";
@@ -23,8 +28,7 @@ void add_document_options(Command& command, data::SourceOptions& options) {
               options.text.skip_bad,
               "Leave out so many lines at most that cannot be read, and name them")
       .shows_default();
-  command.option("--field", options.field, "The field of JSON lines that holds the text")
-      .shows_default();
+  add_field_option(command, options);
 }
 
 void tell_damage(const std::string& path, const data::Damage& damage) {

@@ -10,6 +10,8 @@ namespace ferry::cli {
 
 /// --as-text.
 void add_as_text_option(Command& command, data::TextOptions& options);
+/// --field.
+void add_field_option(Command& command, data::SourceOptions& options);
 /// --as-text, --skip-bad, --field: of commands that read documents.
 void add_document_options(Command& command, data::SourceOptions& options);
 

@@ -101,6 +101,11 @@ Result<void> train(TrainArgs& args) {
     TRY_ASSIGN(const uint64_t size, feed_file(trainer, path, args.source, bytes, progress));
     bytes += size;
   }
+  if (bytes == 0)
+    return fail(Code::kInvalidInput,
+                "{}: {} no text; name files that hold some",
+                args.files[0],
+                args.files.size() == 1 ? "holds" : "and the others hold");
   const text::BpeTrainer::Trained trained = trainer.train([&](int32_t made, int32_t wanted) {
     progress.show([&] { return fmt::format("merging: {} of {} tokens", made, wanted); });
   });
@@ -157,7 +162,7 @@ struct CodeArgs {
   std::string specials = "text";
   bool skip_specials = false;
   std::string file;
-  data::TextOptions text;
+  data::SourceOptions source;
   std::vector<std::string> items;
 };
 
@@ -167,28 +172,41 @@ Tokenizer::Specials specials_of(const std::string& name) {
                            : Tokenizer::Specials::kAsText;
 }
 
+/// Of each text a line: an argument, a file, or each document of JSON lines.
 Result<void> encode(const CodeArgs& args) {
+  constexpr size_t kDocumentBytesMax = (size_t{1} << 31) - 1;  // held in memory, with its ids
   TRY(check_tokenizer_path(args.tokenizer));
   TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
-  std::vector<std::string> texts = args.items;
-  if (!args.file.empty()) {
-    TRY_ASSIGN(std::string all, data::read_text(args.file, args.text));
-    texts.push_back(std::move(all));
-  }
-  if (texts.empty()) {
-    TRY_ASSIGN(std::string given, read_stdin());
-    TRY_ASSIGN(std::string all, data::text_of(std::move(given), "standard input", args.text));
-    texts.push_back(std::move(all));
-  }
   std::vector<int32_t> ids;
-  for (const std::string& bytes : texts) {
+  const auto print_ids = [&](std::string_view bytes) {
     ids.clear();
     tokenizer.encode(bytes, specials_of(args.specials), ids);
     std::string line;
     for (const int32_t id : ids) line += fmt::format("{}{}", line.empty() ? "" : " ", id);
     line += '\n';
     std::fwrite(line.data(), 1, line.size(), stdout);
-  }
+  };
+  for (const std::string& bytes : args.items) print_ids(bytes);
+  if (!args.items.empty() && args.file.empty()) return flush_output();
+
+  const bool file = !args.file.empty();
+  const std::string name = file ? args.file : "standard input";
+  TRY_ASSIGN(data::TextStream stream,
+             file ? data::TextStream::open(args.file, args.source.text)
+                  : data::TextStream::standard_input(args.source.text));
+  const bool is_text = stream.kind() == data::TextKind::kText;
+  TRY_ASSIGN(data::DocumentReader reader,
+             data::DocumentReader::over(std::move(stream), args.source));
+  bool any = false;
+  TRY(data::each_document(reader, kDocumentBytesMax, [&](std::string_view text) -> Result<bool> {
+    if (text.size() >= kDocumentBytesMax)
+      return fail(
+          Code::kInvalidInput, "{}: holds more than {} bytes of text", name, kDocumentBytesMax);
+    print_ids(text);
+    return any = true;
+  }));
+  if (is_text && !any) print_ids("");
+  tell_damage(name, reader.damage());
   return flush_output();
 }
 
@@ -249,8 +267,9 @@ void add_encode(Command& parent) {
       "encode", "Print the ids of each argument, of a file, or of standard input, one line each");
   add_tokenizer_option(command, args->tokenizer);
   add_specials_option(command, args->specials);
-  command.option("--file", args->file, "A file whose whole text to encode");
-  add_as_text_option(command, args->text);
+  command.option(
+      "--file", args->file, "A file to encode: text, or JSON lines, a line of ids for each");
+  add_document_options(command, args->source);
   command.option("text", args->items, "Texts; none: standard input");
   command.runs([args] { return report(encode(*args)); });
 }

@@ -6,13 +6,12 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
 #include <optional>
 #include <vector>
 
 #include "base/check.h"
-#include "base/file.h"
 #include "base/hash.h"
+#include "base/input_file.h"
 
 namespace ferry::data {
 namespace {
@@ -36,7 +35,7 @@ bool is_zstd(std::string_view head) {
 /// The file, or bytes in its place: counted and hashed.
 class Source {
  public:
-  Source(std::string path, FileReader file) : path_(std::move(path)), file_(std::move(file)) {}
+  explicit Source(InputFile file) : path_(file.path()), file_(std::move(file)) {}
   Source(std::string path, std::string bytes) : path_(std::move(path)), bytes_(std::move(bytes)) {}
 
   Result<size_t> read(char* out, size_t size) {
@@ -62,7 +61,7 @@ class Source {
 
  private:
   std::string path_;
-  std::optional<FileReader> file_;
+  std::optional<InputFile> file_;
   std::string bytes_;
   size_t given_ = 0;
   uint64_t count_ = 0;
@@ -251,14 +250,8 @@ ByteStream& ByteStream::operator=(ByteStream&&) noexcept = default;
 ByteStream::~ByteStream() = default;
 
 Result<ByteStream> ByteStream::open(const std::string& path) {
-  std::error_code none;  // a path that does not exist is told of when it is opened
-  const std::filesystem::file_status status = std::filesystem::status(path, none);
-  if (std::filesystem::is_fifo(status) || std::filesystem::is_character_file(status)) {
-    TRY_ASSIGN(std::string bytes, read_file(path));
-    return of(std::move(bytes), path);
-  }
-  TRY_ASSIGN(FileReader file, FileReader::open(path));
-  TRY_ASSIGN(ByteStream stream, unpack(std::make_unique<State>(Source(path, std::move(file)))));
+  TRY_ASSIGN(InputFile file, InputFile::open(path));
+  TRY_ASSIGN(ByteStream stream, unpack(std::make_unique<State>(Source(std::move(file)))));
   if (stream.packing().empty() &&
       (path.ends_with(".gz") || path.ends_with(".dz") || path.ends_with(".zst")))
     return fail(Code::kCorrupt,
@@ -266,6 +259,10 @@ Result<ByteStream> ByteStream::open(const std::string& path) {
                 "fetch or make the file again, or rename it",
                 path);
   return stream;
+}
+
+Result<ByteStream> ByteStream::standard_input() {
+  return unpack(std::make_unique<State>(Source(InputFile::standard_input())));
 }
 
 Result<ByteStream> ByteStream::of(std::string bytes, const std::string& path) {

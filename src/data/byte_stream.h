@@ -19,10 +19,11 @@ constexpr size_t kHeadBytes = size_t{64} << 10;
 /// its window, at most 128 MiB.
 class ByteStream {
  public:
-  /// A pipe is read to its end first, into memory.
+  /// A file, or a pipe, of which no more is read than is asked for.
   /// Errors: kNotFound; kInvalidInput if it is a folder or a socket, or is compressed more than
   /// three times over; kCorrupt if its name says compressed and it is not.
   static Result<ByteStream> open(const std::string& path);
+  static Result<ByteStream> standard_input();
   /// Of bytes that are in memory. `path` is for messages.
   static Result<ByteStream> of(std::string bytes, const std::string& path);
   ByteStream(ByteStream&&) noexcept;

@@ -26,6 +26,9 @@ constexpr const char* kFromPandas =
 constexpr const char* kFromTable =
     "python3 -c \"import sys, pandas; pandas.read_csv(sys.argv[1], sep=None, engine='python')"
     ".to_json(sys.argv[2], orient='records', lines=True)\" FILE FILE.jsonl";
+constexpr const char* kFromNotebook =
+    "jq -r '.cells[].source | if type == \"array\" then add else . end | . // \"\"' FILE > "
+    "FILE.txt";
 constexpr const char* kFromFeather =
     "python3 -c \"import sys, pandas; pandas.read_feather(sys.argv[1]).to_json(sys.argv[2], "
     "orient='records', lines=True)\" FILE FILE.jsonl";
@@ -124,7 +127,9 @@ constexpr Magic kMagics[] = {
 
 /// The command for this file; of one that is packed ("gzip in zstd"), unpacked first. Neither writes
 /// over a file that may lie beside it under the name without .gz.
+/// What came through standard input has no name: FILE stays.
 std::string for_file(std::string_view command, std::string path, std::string_view packing) {
+  if (path == "standard input") path = "FILE";
   std::string out;
   if (!packing.empty() && command.find("FILE") != ""sv.npos) {
     std::string unpack;
@@ -190,6 +195,41 @@ bool is_old_tar(std::string_view head) {
   return sum == written;
 }
 
+bool is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+/// Whether nine in ten of these units of UTF-16 are letters and marks that texts consist of.
+bool are_utf16_letters(std::string_view sample, bool big) {
+  constexpr std::pair<unsigned, unsigned> kLetters[] = {{0x20, 0x7E},
+                                                        {0xA0, 0x6FF},
+                                                        {0x900, 0xEFF},
+                                                        {0x1E00, 0x1FFF},
+                                                        {0x2010, 0x206F},
+                                                        {0x3000, 0x30FF},
+                                                        {0x4E00, 0x9FFF},
+                                                        {0xAC00, 0xD7A3},
+                                                        {0xFF00, 0xFFEF}};
+  size_t letters = 0;
+  for (size_t i = 0; i + 1 < sample.size(); i += 2) {
+    const auto low = static_cast<unsigned char>(sample[i + (big ? 1 : 0)]),
+               high = static_cast<unsigned char>(sample[i + (big ? 0 : 1)]);
+    const unsigned unit = low | unsigned{high} << 8;
+    letters += unit == '\n' || unit == '\r' || unit == '\t' ||
+               std::any_of(std::begin(kLetters), std::end(kLetters), [&](const auto& range) {
+                 return unit >= range.first && unit <= range.second;
+               });
+  }
+  return letters * 10 >= sample.size() / 2 * 9;
+}
+
+/// Escapes to two-byte letters, in a text of seven bits.
+bool is_iso_2022_jp(std::string_view head) {
+  if (head.find("\x1B$B"sv) == ""sv.npos && head.find("\x1B$@"sv) == ""sv.npos) return false;
+  return std::all_of(head.begin(), head.end(), [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return byte < 0x80 && (byte >= ' ' || is_white(c) || c == '\x1B');
+  });
+}
+
 /// UTF-16 and UTF-32 by their marks, or by where their zeros stand.
 std::string wide_encoding(std::string_view head) {
   if (head.starts_with("\xFF\xFE\0\0"sv)) return "UTF-32";
@@ -211,10 +251,12 @@ std::string wide_encoding(std::string_view head) {
   const auto often = [&](size_t a, size_t b) { return (zeros[a] + zeros[b]) * 5 >= words * 2; };
   if (often(1, 3) && hardly(0) && hardly(2)) return "UTF-16LE";
   if (often(0, 2) && hardly(1) && hardly(3)) return "UTF-16BE";
+  // Where few letters have a zero byte, as of Chinese or Russian, the units themselves must tell.
+  if (zeros[0] + zeros[1] + zeros[2] + zeros[3] == 0) return "";
+  for (const bool big : {false, true})
+    if (are_utf16_letters(sample, big)) return big ? "UTF-16BE" : "UTF-16LE";
   return "";
 }
-
-bool is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 size_t skip_white(std::string_view text, size_t at) {
   while (at < text.size() && is_white(text[at])) ++at;
@@ -239,6 +281,12 @@ size_t skip_string(std::string_view text, size_t at) {
 }
 
 enum class JsonShape { kNone, kLines, kArray, kDocument };
+
+/// The kind of JSON value that begins at `at`: "object", "array", "string", or "" for another.
+std::string_view json_kind(std::string_view text, size_t at) {
+  if (at >= text.size()) return "";
+  return text[at] == '{' ? "object" : text[at] == '[' ? "array" : text[at] == '"' ? "string" : "";
+}
 
 /// How the text begins: {"a": on one line is a line of JSON lines; with the brace alone on its line
 /// it is a document that somebody laid out; [{" and [" are lists.
@@ -271,6 +319,30 @@ JsonShape json_shape(std::string_view text) {
                                                                   : JsonShape::kNone;
 }
 
+/// The list that a document begins with, {"data": [, by its name; empty: it begins otherwise.
+struct FirstList {
+  std::string_view name, element;  // the kind of its first element
+};
+FirstList first_list(std::string_view text) {
+  const size_t key = skip_white(text, skip_white(text, 0) + 1), end = skip_string(text, key);
+  if (end == ""sv.npos) return {};
+  const size_t colon = skip_white(text, end), value = skip_white(text, colon + 1);
+  if (json_kind(text, value) != "array") return {};
+  return {text.substr(key + 1, end - key - 2), json_kind(text, skip_white(text, value + 1))};
+}
+
+/// Refuses one list, whose first element is of that kind.
+tl::unexpected<Status> refuse_list(const std::string& path,
+                                   const std::string& packing,
+                                   std::string_view element) {
+  const std::string command = lines_of_list("", element);
+  return refuse(path,
+                packing,
+                command.empty() ? "one JSON list, of neither objects nor texts"
+                                : "one JSON list, not an object a line",
+                command);
+}
+
 std::string_view without_packing(std::string_view path) {
   for (const std::string_view packed : {".gz"sv, ".dz"sv, ".zst"sv, ".zstd"sv})
     if (path.ends_with(packed)) return path.substr(0, path.size() - packed.size());
@@ -278,6 +350,21 @@ std::string_view without_packing(std::string_view path) {
 }
 
 }  // namespace
+
+std::string lines_of_list(std::string_view name, std::string_view element) {
+  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+  });
+  if (!plain || (element != "object" && element != "string")) return "";
+  return fmt::format(
+      "jq -c '.{}[]{}' FILE > FILE.jsonl", name, element == "string" ? " | {text: .}" : "");
+}
+
+std::string for_this_file(std::string_view command,
+                          const std::string& path,
+                          const std::string& packing) {
+  return for_file(command, path, packing);
+}
 
 size_t byte_order_mark(std::string_view head) { return head.starts_with("\xEF\xBB\xBF"sv) ? 3 : 0; }
 
@@ -289,14 +376,15 @@ std::string conversion_from(const std::string& encoding,
 
 Result<TextKind> identify_text(std::string_view head,
                                const std::string& path,
-                               const std::string& packing) {
+                               const std::string& packing,
+                               bool json) {
   for (const Magic& magic : kMagics)
     if (head.size() >= magic.offset + magic.bytes.size() &&
         head.substr(magic.offset, magic.bytes.size()) == magic.bytes)
       return refuse(path, packing, magic.name, magic.command);
   if (is_old_tar(head)) return refuse(path, packing, "a tar archive", "tar -xf FILE");
   std::string encoding = wide_encoding(head);
-  if (encoding.empty() && head.find("\x1B$"sv) != ""sv.npos) encoding = "ISO-2022-JP";
+  if (encoding.empty() && is_iso_2022_jp(head)) encoding = "ISO-2022-JP";
   if (!encoding.empty()) {
     const std::string name = fmt::format("text in {}", encoding);
     const std::string command = fmt::format("iconv -f {} -t UTF-8 FILE > FILE.utf8", encoding);
@@ -317,18 +405,26 @@ Result<TextKind> identify_text(std::string_view head,
     return refuse(path, packing, "a table (CSV)", kFromTable);
   const bool named_lines = name.ends_with(".jsonl") || name.ends_with(".ndjson");
   const bool named_json = named_lines || name.ends_with(".json");
+  if (json && (named_json || ink.starts_with('{') || ink.starts_with('[')))
+    return TextKind::kJsonLines;
   switch (json_shape(text)) {
     case JsonShape::kLines: return TextKind::kJsonLines;
     case JsonShape::kArray:
       if (named_lines && ink.starts_with("[\"")) break;  // a line that is no object: told as one
-      return refuse(
-          path, packing, "one JSON list, not an object a line", "jq -c '.[]' FILE > FILE.jsonl");
-    case JsonShape::kDocument:
-      return refuse(path, packing, "JSON laid out over several lines", "jq -c . FILE > FILE.jsonl");
+      return refuse_list(path, packing, json_kind(ink, skip_white(ink, 1)));
+    case JsonShape::kDocument: {
+      const FirstList list = first_list(ink);
+      if (name.ends_with(".ipynb") || list.name == "cells")
+        return refuse(path, packing, "a notebook (Jupyter)", kFromNotebook);
+      const std::string command = lines_of_list(list.name, list.element);
+      return refuse(path,
+                    packing,
+                    "JSON laid out over several lines",
+                    command.empty() || list.name.empty() ? "jq -c . FILE > FILE.jsonl" : command);
+    }
     case JsonShape::kNone:
       if (named_json && !named_lines && ink.starts_with('['))
-        return refuse(
-            path, packing, "one JSON list, not an object a line", "jq -c '.[]' FILE > FILE.jsonl");
+        return refuse_list(path, packing, json_kind(ink, skip_white(ink, 1)));
       break;
   }
   // A first line that does not fit: its name decides.

@@ -173,6 +173,7 @@ class FieldFinder : public nlohmann::json_sax<nlohmann::json> {
   bool key(string_t& name) override {
     if (depth_ != 1 || !object_) return true;
     wanted_ = name == field_;
+    name_ = shortened(name);
     if (names_.size() < 200) names_ += (names_.empty() ? "" : ", ") + shortened(name);
     return true;
   }
@@ -183,6 +184,11 @@ class FieldFinder : public nlohmann::json_sax<nlohmann::json> {
 
   const std::string& problem() const { return problem_; }  // why it is no JSON
   bool object() const { return object_; }
+  const std::string& line_type() const { return line_type_; }
+  /// Of a line that is one list of many (the lines that were meant): its name, and what its first element
+  /// is. Lines with a text beside it are none.
+  const std::string& list() const { return texts_ > 0 ? kNone : list_; }
+  const std::string& element() const { return element_; }
   const std::string& type() const { return type_; }  // of the field; empty: it is not there
   const std::string& names() const { return names_; }
 
@@ -192,7 +198,11 @@ class FieldFinder : public nlohmann::json_sax<nlohmann::json> {
     constexpr size_t kShown = 300;
     return text.size() <= kShown ? text : text::replace_ill_formed(text.substr(0, kShown)) + "...";
   }
-  bool value(const char* type) {
+  bool value(std::string_view type) {
+    if (depth_ == 0) line_type_ = type;
+    if (depth_ == 1 && type == "string") ++texts_;
+    if (depth_ == 1 && type == "array" && list_.empty()) list_ = name_;
+    if (depth_ == 2 && !list_.empty() && element_.empty()) element_ = type;
     if (wanted_) type_ = type;
     wanted_ = false;
     return true;
@@ -210,7 +220,9 @@ class FieldFinder : public nlohmann::json_sax<nlohmann::json> {
 
   const std::string& field_;
   std::string& out_;
-  std::string problem_, type_, names_;
+  inline static const std::string kNone;
+  std::string problem_, type_, names_, name_, list_, element_, line_type_;
+  size_t texts_ = 0;
   size_t depth_ = 0;
   bool object_ = false, wanted_ = false;  // wanted: the next value is the field's
 };
@@ -299,6 +311,7 @@ class JsonDocuments {
     const std::string_view line = in_.ahead().substr(0, newline);
     if (line.empty() && newline == std::string_view::npos) return false;
     ++line_;
+    only_line_ = line_ == 1 && in_.ahead().size() <= line.size() + 1;
     TRY(parse(line));
     const size_t used = line.size() + (newline == std::string_view::npos ? 0 : 1);
     in_.begin += used;
@@ -353,8 +366,24 @@ class JsonDocuments {
         Code::kCorrupt, fmt::format("is not JSON: {}", problem), "correct or remove the line");
   }
 
+  std::string command(const std::string& of_file) {
+    const ByteStream& bytes = in_.stream.bytes();
+    return for_this_file(of_file, bytes.path(), bytes.packing());
+  }
+
   Result<void> checked(const FieldFinder& found) {
-    if (!found.object() || found.type().empty())
+    if (!found.object())
+      return bad(Code::kInvalidInput,
+                 fmt::format("is a JSON {}, not an object", found.line_type()),
+                 found.line_type() == "string" ? "make objects of the lines: " +
+                                                     command("jq -c '{text: .}' FILE > FILE.jsonl")
+                                               : "correct or remove the line");
+    if (const std::string lines = lines_of_list(found.list(), found.element());
+        only_line_ && found.type() != "string" && !found.list().empty() && !lines.empty())
+      return bad(Code::kInvalidInput,
+                 fmt::format("is one object with a list, '{}'", found.list()),
+                 "make a line of each element: " + command(lines));
+    if (found.type().empty())
       return bad(Code::kInvalidInput,
                  fmt::format("has no field '{}' (it has: {})",
                              options_.field,
@@ -372,6 +401,7 @@ class JsonDocuments {
   std::string document_;
   size_t given_ = 0;
   uint64_t line_ = 0, offset_ = 0;
+  bool only_line_ = false;  // nothing is seen behind it
 };
 
 constexpr struct {
@@ -455,5 +485,21 @@ uint64_t DocumentReader::file_bytes_read() const {
 }
 std::string DocumentReader::file_hash() { return state_->stream().bytes().file_hash(); }
 const Damage& DocumentReader::damage() const { return state_->stream().bad_lines().damage(); }
+
+Result<void> each_document(DocumentReader& reader,
+                           size_t bytes_max,
+                           const std::function<Result<bool>(std::string_view text)>& take) {
+  std::string document;
+  Piece piece;
+  for (;;) {
+    TRY_ASSIGN(const bool more, reader.next(piece));
+    if (!more) return {};
+    document += piece.text;
+    if (!piece.last && document.size() < bytes_max) continue;
+    TRY_ASSIGN(const bool wanted, take(document));
+    if (!wanted) return {};
+    document.clear();
+  }
+}
 
 }  // namespace ferry::data

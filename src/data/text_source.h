@@ -75,4 +75,11 @@ class DocumentReader {
   std::unique_ptr<State> state_;
 };
 
+/// Gives each document of a file whole, one after the other; one above `bytes_max` comes in parts of
+/// about as many bytes, cut as pieces are. `take` says whether more is wanted.
+/// Errors: DocumentReader::next's; take's.
+Result<void> each_document(DocumentReader& reader,
+                           size_t bytes_max,
+                           const std::function<Result<bool>(std::string_view text)>& take);
+
 }  // namespace ferry::data

@@ -225,6 +225,11 @@ TEST(TextSource, JsonLines) {
   expect_failure(folder.write("f.jsonl", "{\"text\":\"\xFF\"}\n"), Code::kCorrupt, "line 1");
   expect_failure(folder.write("g.jsonl", "[\"text\"]\n"), Code::kInvalidInput, "line 1");
 
+  // A list in a line of many is a field like another.
+  expect_failure(folder.write("k.jsonl", "{\"turns\":[{}]}\n{\"turns\":[{}]}\n"),
+                 Code::kInvalidInput,
+                 "has no field 'text' (it has: turns)");
+
   std::string text(3 * kPieceBytes, 'z');
   EXPECT_EQ(*read_documents(folder.write("h.jsonl", "{\"text\":\"" + text + "\"}\n")),
             std::vector<std::string>{text});
@@ -273,6 +278,30 @@ TEST(TextSource, DeepAndWideLinesTakeTheMemoryOfTheirText) {
   EXPECT_EQ(*read_documents(folder.write(
                 "twice.jsonl", "{\"text\":\"a\",\"b\":{\"text\":\"c\"},\"text\":\"d\"}\n")),
             std::vector<std::string>{"d"});
+}
+
+TEST(TextSource, DocumentsAreGivenWhole) {
+  const TestFolder folder;
+  const std::string large(3 * kPieceBytes, 'x');
+  const std::string path =
+      folder.write("a", "{\"text\":\"one\"}\n{\"text\":\"" + large + "\"}\n{\"text\":\"three\"}\n");
+  const auto documents = [&](size_t bytes_max, size_t wanted) {
+    std::vector<std::string> all;
+    DocumentReader reader = *DocumentReader::open(path, {});
+    EXPECT_TRUE(each_document(reader, bytes_max, [&](std::string_view text) -> Result<bool> {
+      all.emplace_back(text);
+      return all.size() < wanted;
+    }));
+    return all;
+  };
+  EXPECT_EQ(documents(large.size() + 1, 9), (std::vector<std::string>{"one", large, "three"}));
+  EXPECT_EQ(documents(large.size() + 1, 1), std::vector<std::string>{"one"});
+  const std::vector<std::string> parts = documents(kPieceBytes, 9);
+  EXPECT_EQ(parts.size(), 5U);
+  EXPECT_EQ(joined(parts), "one" + large + "three");
+  DocumentReader reader = *DocumentReader::open(path, {});
+  const auto refuse = [](std::string_view) -> Result<bool> { return fail(Code::kVerdict, "no"); };
+  EXPECT_EQ(each_document(reader, kPieceBytes, refuse).error().message, "no");
 }
 
 TEST(TextSource, UnknownSplitsAreRefused) {

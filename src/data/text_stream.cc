@@ -234,11 +234,16 @@ Result<TextStream> TextStream::open(const std::string& path, const TextOptions& 
   return over(std::move(bytes), options);
 }
 
+Result<TextStream> TextStream::standard_input(const TextOptions& options) {
+  TRY_ASSIGN(ByteStream bytes, ByteStream::standard_input());
+  return over(std::move(bytes), options);
+}
+
 Result<TextStream> TextStream::over(ByteStream bytes, const TextOptions& options) {
   auto state = std::make_unique<State>(std::move(bytes), options);
   if (!options.as_text) {
     const ByteStream& b = state->bytes;
-    const Result<TextKind> kind = identify_text(b.head(), b.path(), b.packing());
+    const Result<TextKind> kind = identify_text(b.head(), b.path(), b.packing(), options.json);
     if (!kind && !options.hint.empty())
       return fail(kind.error().code, "{}; {}", kind.error().message, options.hint);
     if (!kind) return tl::unexpected(kind.error());
@@ -267,9 +272,10 @@ Result<size_t> TextStream::read(char* out, size_t size) {
   return n;
 }
 
-namespace {
-
-Result<std::string> read_all(TextStream& stream, uint64_t bytes_max) {
+Result<std::string> read_text(const std::string& path,
+                              const TextOptions& options,
+                              uint64_t bytes_max) {
+  TRY_ASSIGN(TextStream stream, TextStream::open(path, options));
   std::string text;
   for (;;) {
     const size_t size = text.size();
@@ -278,28 +284,8 @@ Result<std::string> read_all(TextStream& stream, uint64_t bytes_max) {
     text.resize(size + n);
     if (n == 0) return text;
     if (text.size() > bytes_max)
-      return fail(Code::kInvalidInput,
-                  "{}: holds more than {} bytes of text",
-                  stream.bytes().path(),
-                  bytes_max);
+      return fail(Code::kInvalidInput, "{}: holds more than {} bytes of text", path, bytes_max);
   }
-}
-
-}  // namespace
-
-Result<std::string> read_text(const std::string& path,
-                              const TextOptions& options,
-                              uint64_t bytes_max) {
-  TRY_ASSIGN(TextStream stream, TextStream::open(path, options));
-  return read_all(stream, bytes_max);
-}
-
-Result<std::string> text_of(std::string bytes,
-                            const std::string& path,
-                            const TextOptions& options) {
-  TRY_ASSIGN(ByteStream stream, ByteStream::of(std::move(bytes), path));
-  TRY_ASSIGN(TextStream text, TextStream::over(std::move(stream), options));
-  return read_all(text, (uint64_t{1} << 31) - 1);
 }
 
 }  // namespace ferry::data

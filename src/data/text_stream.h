@@ -30,6 +30,8 @@ struct TextOptions {
   /// Every byte is text: neither other formats and encodings nor JSON lines are recognised (gzip and
   /// zstd are).
   bool as_text = false;
+  /// One document of JSON is wanted, in any layout: lists and several lines are no fault.
+  bool json = false;
   /// Lines that cannot be read are left out, so many at most: over all files, of which those before
   /// this one had `skipped`.
   uint64_t skip_bad = 0, skipped = 0;
@@ -72,6 +74,7 @@ class TextStream {
  public:
   /// Errors: ByteStream's; identify_text's.
   static Result<TextStream> open(const std::string& path, const TextOptions& options);
+  static Result<TextStream> standard_input(const TextOptions& options);
   static Result<TextStream> over(ByteStream bytes, const TextOptions& options);
   TextStream(TextStream&&) noexcept;
   TextStream& operator=(TextStream&&) noexcept;
@@ -96,11 +99,6 @@ class TextStream {
 Result<std::string> read_text(const std::string& path,
                               const TextOptions& options = {},
                               uint64_t bytes_max = (uint64_t{1} << 31) - 1);
-/// The same of bytes in memory, named `path` in messages.
-Result<std::string> text_of(std::string bytes,
-                            const std::string& path,
-                            const TextOptions& options = {});
-
 /// Why a line that is no UTF-8 cannot be read, and what to do: for BadLines::add.
 struct IllFormed {
   std::string why, advice;

@@ -40,11 +40,22 @@ std::string repeated(std::string_view text, int times) {
   return out;
 }
 
-/// What read_text says of the bytes: the text, or its refusal.
+/// What a TextStream says of the bytes: the text, or its refusal.
 std::string told(std::string bytes,
                  const std::string& name = "some file",
                  TextOptions options = {}) {
-  const Result<std::string> text = text_of(std::move(bytes), name, options);
+  const auto read = [&]() -> Result<std::string> {
+    TRY_ASSIGN(ByteStream stream, ByteStream::of(std::move(bytes), name));
+    TRY_ASSIGN(TextStream text, TextStream::over(std::move(stream), options));
+    std::string all;
+    char block[4096];
+    for (;;) {
+      TRY_ASSIGN(const size_t n, text.read(block, sizeof block));
+      if (n == 0) return all;
+      all.append(block, n);
+    }
+  };
+  const Result<std::string> text = read();
   return text ? *text : "refused: " + text.error().message;
 }
 
@@ -80,6 +91,21 @@ TEST(TextStream, OtherEncodingsAreRefusedByName) {
       "\xFD\xF2\xEE \xF0\xF3\xF1\xF1\xEA\xE8\xE9 \xF2\xE5\xEA\xF1\xF2 \xE8 \xF1\xEB\xEE\xE2\xE0\n";
   EXPECT_TRUE(refused(told(cp1251), "iconv -f WINDOWS-1251")) << told(cp1251);
   EXPECT_TRUE(refused(told("\x1B$B$3$l\x1B(B\n"), "ISO-2022-JP"));
+  // Bytes that are no text at all are not called so.
+  for (const std::string& binary : {"\x1B$B\xFF\x90\0\1"s, "\x1B$B\0\1\2"s, "\1\2\x1B$B\3"s}) {
+    EXPECT_TRUE(refused(told(binary), "") || told(binary) == binary);
+    EXPECT_EQ(told(binary).find("ISO-2022"), std::string::npos) << told(binary);
+  }
+  // Letters that have no zero byte, without a mark.
+  for (const std::u16string text : {u"渡船过河，载着石头。\n从此岸到彼岸，水流很慢。\n",
+                                    u"Паром пересекает реку ночью.\n",
+                                    u"나룻배가 강을 건넌다.\n"})
+    for (const bool big : {false, true})
+      EXPECT_TRUE(refused(told(utf16(text, big, false)), big ? "UTF-16BE" : "UTF-16LE"))
+          << told(utf16(text, big, false));
+  // What has no name is not told a command that names it.
+  EXPECT_TRUE(refused(told(utf16(u"Some words.\n", false, true), "standard input"),
+                      "iconv -f UTF-16 -t UTF-8 FILE > FILE.utf8"));
   EXPECT_TRUE(refused(told("a few\0bytes\n"s), "zero byte"));
 }
 
@@ -118,7 +144,10 @@ TEST(TextStream, WhatIsNoTextIsRefusedByNameWithTheCommandThatConvertsIt) {
       {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"s, "git lfs pull"},
       {"\n <!DOCTYPE html>\n<p>text"s, "w3m -dump"},
       {"[{\"text\": \"a\"},\n {\"text\": \"b\"}]"s, "jq -c '.[]' 'some file' > 'some file.jsonl'"},
-      {"[\n  \"a\",\n  \"b\"\n]"s, "jq -c '.[]'"},
+      {"[\n  \"a\",\n  \"b\"\n]"s, "jq -c '.[] | {text: .}' 'some file'"},
+      {"{\n  \"data\": [\n    {\"text\": \"a\"}]}"s, "jq -c '.data[]' 'some file' >"},
+      {"{\n  \"data\": [\n    \"a\"]}"s, "jq -c '.data[] | {text: .}' 'some file' >"},
+      {"{\n \"cells\": [\n  {\"source\": \"a\"}]}"s, "a notebook"},
       {"{\n  \"text\": \"a\"\n}"s, "jq -c ."},
   };
   for (const auto& [bytes, with] : cases) {
@@ -208,6 +237,28 @@ TEST(TextStream, JsonLinesAreKnownByTheirContent) {
   EXPECT_NE(failed.error().message.find("iconv -f WINDOWS-1252"), std::string::npos);
 }
 
+TEST(TextStream, ADocumentOfJsonMayHaveAnyLayout) {
+  for (const std::string json :
+       {"[\"a\"]", "[[1, 2]]", "{\n  \"a\": 1\n}\n", "[{\"a\": 1}]", "{}"}) {
+    EXPECT_EQ(told(json, "x", {.json = true}), json);
+    EXPECT_EQ(told(gzip("\xEF\xBB\xBF" + json), "x.json", {.json = true}), json);
+    EXPECT_TRUE(refused(
+        told(
+            utf16(std::u16string(json.begin(), json.end()), false, true), "x.json", {.json = true}),
+        "is text in UTF-16"));
+  }
+  EXPECT_TRUE(refused(told("PK\3\4 and more", "x.json", {.json = true}), "zip"));
+  EXPECT_TRUE(refused(told("{\n  \"a\": 1\n}\n"), "JSON laid out over several lines"));
+}
+
+TEST(TextStream, OfAStreamThatDoesNotEndNoMoreIsReadThanIsAskedFor) {
+  for (const char* name : {"/dev/zero", "/dev/urandom"}) {
+    Result<TextStream> stream = TextStream::open(name, {});
+    char block[4096];
+    EXPECT_FALSE(stream && stream->read(block, sizeof block)) << name;
+  }
+}
+
 /// The commands do what they say, in a shell, and spare what lies beside the file. (zstd and jq are
 /// among the packages that the tests ask for.)
 TEST(TextStream, TheAdviceForPackedFilesWorks) {
@@ -220,6 +271,37 @@ TEST(TextStream, TheAdviceForPackedFilesWorks) {
     const std::string command = message.substr(message.rfind(": ") + 2);
     EXPECT_EQ(std::system(command.c_str()), 0) << command;
   };
+  // What the commands for JSON make is read.
+  const auto makes =
+      [&](const std::string& name, const std::string& bytes, const std::string& text) {
+        const std::string path = folder.write(name, bytes);
+        Result<DocumentReader> reader = DocumentReader::open(path, {});
+        Piece piece;
+        const Status refusal = reader ? reader->next(piece).error() : reader.error();
+        const std::string command = refusal.message.substr(refusal.message.rfind(": jq ") + 2);
+        ASSERT_EQ(std::system(command.c_str()), 0) << refusal.message;
+        const std::string made = path + (name.ends_with(".ipynb") ? ".txt" : ".jsonl");
+        reader = DocumentReader::open(made, {});
+        ASSERT_TRUE(reader) << reader.error().message;
+        std::string all;
+        while (true) {
+          const Result<bool> more = reader->next(piece);
+          ASSERT_TRUE(more) << more.error().message;
+          if (!*more) break;
+          all += piece.text + ";";
+        }
+        EXPECT_EQ(all, text) << name;
+      };
+  makes("texts.json", "[\"one\",\n \"two\"]", "one;two;");
+  makes("objects.json", "[{\"text\": \"one\"}, {\"text\": \"two\"}]", "one;two;");
+  makes("lines.jsonl", "\"one\"\n\"two\"\n", "one;two;");
+  makes("data.json", "{\"data\": [{\"text\": \"one\"}, {\"text\": \"two\"}]}", "one;two;");
+  makes("data2.json", "{\n \"data\": [\n \"one\", \"two\"]}", "one;two;");
+  makes("document.json", "{\n \"text\": \"one\"\n}\n", "one;");
+  makes("a.ipynb",
+        "{\n \"cells\": [\n  {\"source\": [\"one\\n\", \"two\"]}, {\"source\": \"three\"}],\n "
+        "\"nbformat\": 4\n}",
+        "one\ntwo\nthree\n;");
   follow("a b.txt.gz", gzip(utf16(u"Some words.\n", false, true)));
   EXPECT_EQ(*read_file(folder / "a b.txt.gz.unpacked.utf8"), "Some words.\n");
   follow("a b.zst", zstd(gzip("[{\"text\": \"a\"},\n {\"text\": \"b\"}]")));

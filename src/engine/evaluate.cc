@@ -75,14 +75,14 @@ void evaluate(models::CausalLm& model,
         model.max_positions());
   check(options.overlap >= 0 && options.overlap < 1, "evaluate: overlap {}", options.overlap);
   std::vector<Window> pending;
-  int64_t pending_tokens = 0, scored = 0;
+  const int64_t before = sum.tokens;
+  int64_t pending_tokens = 0;
   const auto flush = [&] {
     if (pending.empty()) return;
     sum.nats += score(model, pending);
-    scored += pending_tokens;
     pending.clear();
     pending_tokens = 0;
-    if (progress) progress(scored);
+    if (progress) progress(sum.tokens - before);
   };
   std::vector<Window> windows;
   for (const std::vector<int32_t>& document : documents) {

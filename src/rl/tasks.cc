@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 
-#include "base/file.h"
 #include "base/json_fields.h"
+#include "data/text_stream.h"
 #include "rl/schema_check.h"
 #include "rl/solvable.h"
 #include "text/limited_regex.h"
@@ -98,7 +98,7 @@ Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
 }  // namespace
 
 Result<std::vector<Task>> read_tasks(const std::string& path) {
-  TRY_ASSIGN(const std::string text, read_file(path, kFileBytesMax));
+  TRY_ASSIGN(const std::string text, data::read_text(path, {}, kFileBytesMax));
   return parse_tasks(text, path);
 }
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <sstream>
 
-#include "base/file.h"
+#include "base/input_file.h"
 
 namespace ferry::serve {
 namespace {
@@ -36,7 +36,7 @@ bool equal(const Digest& a, const Digest& b) {
 }  // namespace
 
 Result<ApiKeys> ApiKeys::read(const std::string& path) {
-  TRY_ASSIGN(const std::string text, read_file(path, kFileBytesMax));
+  TRY_ASSIGN(const std::string text, read_input(path, kFileBytesMax));
   ApiKeys keys;
   std::istringstream lines(text);
   int number = 0;

@@ -25,7 +25,7 @@ constexpr void expect_toml(bool ok) {
 #define TOML_UNREACHABLE __builtin_unreachable()
 #include <toml++/toml.h>
 
-#include "base/file.h"
+#include "base/input_file.h"
 #include "train/config.h"
 #include "train/config_check.h"
 #include "train/config_field.h"
@@ -223,7 +223,7 @@ Result<Settings> parse_settings(std::string_view text,
 }
 
 Result<Settings> read_settings(const std::string& path, std::span<const std::string> overrides) {
-  TRY_ASSIGN(const std::string text, read_file(path, kSettingsBytesMax));
+  TRY_ASSIGN(const std::string text, read_input(path, kSettingsBytesMax));
   return parse_settings(text, path, overrides);
 }
 

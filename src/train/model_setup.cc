@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/input_file.h"
 #include "base/json.h"
 #include "base/shell.h"
 #include "checkpoint/model_chat.h"
@@ -49,7 +50,7 @@ Result<Json> base_config(const ModelSettings& settings, const InitModel* init) {
     const std::string& path = settings.config;
     std::string text = settings.config_text.value_or("");
     if (!settings.config_text) {
-      TRY_ASSIGN(text, read_file(path, kConfigJsonBytesMax));
+      TRY_ASSIGN(text, read_input(path, kConfigJsonBytesMax));
     }
     TRY_ASSIGN(const nlohmann::json json, parse_json(text, path));
     if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);

@@ -1,6 +1,7 @@
 #include "train/resume.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -63,7 +64,9 @@ Result<void> check_architecture(const ResumePoint& point,
                                 const RunData& data) {
   const ModelSettings& was = point.settings.model;
   if (!now.model.init.empty()) {
-    if (now.model.init != was.init)
+    std::error_code not_there;  // then their names alone can be compared
+    if (now.model.init != was.init &&
+        !std::filesystem::equivalent(now.model.init, was.init, not_there))
       return refused(point,
                      fmt::format("the run began with model.init {}, which is {} in the settings",
                                  was.init.empty() ? "not set" : was.init,

@@ -1,6 +1,7 @@
 #include "train/run_folder.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <vector>
 
@@ -11,7 +12,28 @@
 
 namespace ferry {
 
+namespace {
+
+/// Of a place that holds all else: what it is; nullptr for any other.
+const char* whose_folder(const std::string& folder) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (fs::equivalent(folder, "/", error)) return "is the root of the file system";
+  const char* const home = std::getenv("HOME");
+  if (home != nullptr && fs::equivalent(folder, home, error)) return "is your home folder";
+  return nullptr;
+}
+
+}  // namespace
+
 Result<bool> check_run_folder(const std::string& folder) {
+  TRY_ASSIGN(const bool there, is_there(folder));
+  if (const std::string target = link_target(folder); !there && !target.empty())
+    return fail(
+        Code::kInvalidInput,
+        "checkpoint.dir {}: is a link to {}, which is not there; make that folder, or name another",
+        folder,
+        target);
   if (!is_folder(folder)) return false;
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
   const auto has = [&](auto&& is) { return std::any_of(names.begin(), names.end(), is); };
@@ -30,6 +52,7 @@ Result<bool> check_run_folder(const std::string& folder) {
     return refused("is a model directory");
   // A run's own log may have been harmed; that of a folder without a checkpoint is somebody else's.
   if (has([](const std::string& n) { return n.starts_with("step-"); })) return true;
+  if (const char* const whose = whose_folder(folder)) return refused(whose);
   const Result<Metrics> metrics = read_metrics(join_path(folder, "metrics.jsonl"));
   if (!metrics && metrics.error().code == Code::kCorrupt)
     return fail(Code::kInvalidInput,

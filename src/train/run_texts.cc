@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "base/file.h"
+#include "base/input_file.h"
 #include "base/json.h"
 #include "base/signature.h"
 #include "text/chat_template.h"
@@ -14,13 +14,13 @@ constexpr uint64_t kChatTemplateBytesMax = 1 << 20;
 
 Result<RunTexts> RunTexts::read(const std::string& path) {
   RunTexts texts;
-  TRY_ASSIGN(texts.settings, read_file(path, kSettingsBytesMax));
+  TRY_ASSIGN(texts.settings, read_input(path, kSettingsBytesMax));
   return texts;
 }
 
 Result<void> RunTexts::read_named(const Settings& of) {
   if (!of.model.config.empty())
-    if (Result<std::string> text = read_file(of.model.config, kConfigJsonBytesMax); text)
+    if (Result<std::string> text = read_input(of.model.config, kConfigJsonBytesMax); text)
       model_config = *std::move(text);
   if (!of.model.init.empty())
     if (Result<std::string> state = state_of_init(of.model.init); state)
@@ -30,7 +30,7 @@ Result<void> RunTexts::read_named(const Settings& of) {
     secret_key = key.secret_key;
   }
   if (const std::string& path = of.checkpoint.chat_template; !path.empty()) {
-    TRY_ASSIGN(chat_template, read_file(path, kChatTemplateBytesMax));
+    TRY_ASSIGN(chat_template, read_input(path, kChatTemplateBytesMax));
     TRY(text::ChatTemplate::parse(*chat_template, path));
   }
   return {};

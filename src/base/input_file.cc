@@ -1,0 +1,83 @@
+#include "base/input_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/flight_record.h"
+#include "base/os_error.h"
+
+namespace ferry {
+
+Result<InputFile> InputFile::open(const std::string& path) {
+  const flight::In call("open", path);
+  InputFile file;
+  file.path_ = path;
+  const int error = error_of("file.open", [&] {
+    file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    return file.fd_ >= 0;
+  });
+  if (error == ENXIO) return fail(Code::kInvalidInput, "{}: is a socket; name a file", path);
+  if (error != 0) return os_error("open", path, error);
+  struct stat st {};
+  if (::fstat(file.fd_, &st) != 0) return os_error("open", path, errno);
+  if (S_ISDIR(st.st_mode))
+    return fail(Code::kInvalidInput, "{}: {}; name a file", path, kind_of_file(st.st_mode));
+  return file;
+}
+
+InputFile InputFile::standard_input() {
+  InputFile file;
+  file.path_ = "standard input";
+  file.fd_ = STDIN_FILENO;
+  return file;
+}
+
+InputFile::InputFile(InputFile&& o) noexcept
+    : path_(std::move(o.path_)), fd_(std::exchange(o.fd_, -1)) {}
+
+InputFile& InputFile::operator=(InputFile&& o) noexcept {
+  std::swap(path_, o.path_);
+  std::swap(fd_, o.fd_);
+  return *this;
+}
+
+InputFile::~InputFile() {
+  if (fd_ > STDERR_FILENO) ::close(fd_);
+}
+
+Result<size_t> InputFile::read(void* out, size_t size) {
+  const flight::In call("read", path_);
+  ssize_t n = 0;
+  const int error = error_of("file.read", [&] {
+    do {
+      n = ::read(fd_, out, std::min<size_t>(size, size_t{1} << 30));
+    } while (n < 0 && errno == EINTR);
+    return n >= 0;
+  });
+  if (error != 0) return os_error("read", path_, error);
+  return static_cast<size_t>(n);
+}
+
+Result<std::string> read_input(const std::string& path, uint64_t bytes_max) {
+  constexpr size_t kBlock = size_t{1} << 16;
+  TRY_ASSIGN(InputFile file, InputFile::open(path));
+  std::string content;
+  for (;;) {
+    const size_t before = content.size();
+    content.resize(before + kBlock);
+    TRY_ASSIGN(const size_t n, file.read(content.data() + before, kBlock));
+    content.resize(before + n);
+    if (n == 0) return content;
+    if (content.size() > bytes_max)
+      return fail(Code::kInvalidInput,
+                  "{}: more than the {} bytes expected of such a file",
+                  path,
+                  bytes_max);
+  }
+}
+
+}  // namespace ferry

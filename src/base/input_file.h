@@ -1,0 +1,40 @@
+// Files that a person names for a command to read: regular ones, and what stands for one on a command
+// line, a pipe (a shell's `<(...)`), a terminal, standard input. What lies in a directory that a
+// command opens is read with base/file.h, which takes nothing but regular files: a pipe in it would be
+// waited for without end.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+
+namespace ferry {
+
+/// Reads from the start to the end, in blocks that the caller sizes. For one thread at a time.
+class InputFile {
+ public:
+  /// Waits until somebody writes to a pipe. Errors: kNotFound, kExhausted (no permission),
+  /// kUnavailable (unreadable), kInvalidInput (a folder, a socket).
+  static Result<InputFile> open(const std::string& path);
+  /// The process's own, named "standard input" in messages; it is left open.
+  static InputFile standard_input();
+  InputFile(InputFile&&) noexcept;
+  InputFile& operator=(InputFile&&) noexcept;
+  ~InputFile();
+
+  /// Bytes read, at most `size`; 0 only at the end.
+  Result<size_t> read(void* out, size_t size);
+  const std::string& path() const { return path_; }
+
+ private:
+  InputFile() = default;
+  std::string path_;
+  int fd_ = -1;
+};
+
+/// The whole of it. Errors: InputFile's; kInvalidInput above bytes_max, without reading further.
+Result<std::string> read_input(const std::string& path, uint64_t bytes_max);
+
+}  // namespace ferry

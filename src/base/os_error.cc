@@ -1,0 +1,64 @@
+#include "base/os_error.h"
+
+#include <sys/stat.h>
+
+#include <cstring>
+
+namespace ferry {
+namespace {
+
+Code code_of(int error) {
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR: return Code::kNotFound;
+    case EISDIR: return Code::kInvalidInput;
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+    case EMFILE:
+    case EROFS:
+    case EACCES:
+    case EPERM: return Code::kExhausted;  // a second try would meet the same
+    case ENAMETOOLONG:
+    case ELOOP: return Code::kInvalidInput;
+    default: return Code::kUnavailable;
+  }
+}
+
+const char* advice(int error) {
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT: return "; free space on this file system, or choose another folder";
+    case EFBIG:
+      return "; it would be larger than this process may write (ulimit -f) or the file system "
+             "takes: raise the limit, or choose another folder";
+    case EMFILE: return "; this process may have no more files open (ulimit -n): raise the limit";
+    case ENFILE:
+      return "; the machine has no more files to give (fs.file-max): end what holds many";
+    case EISDIR: return "; name a file";
+    case EROFS: return "; the file system is read-only: choose another folder";
+    case EACCES:
+    case EPERM: return "; change its permissions, or choose another folder";
+    default: return "";
+  }
+}
+
+}  // namespace
+
+tl::unexpected<Status> os_error(const char* doing, const std::string& path, int error) {
+  return fail(
+      code_of(error), "{}: cannot {}: {}{}", path, doing, std::strerror(error), advice(error));
+}
+
+const char* kind_of_file(unsigned mode) {
+  switch (mode & S_IFMT) {
+    case S_IFDIR: return "is a folder";
+    case S_IFIFO: return "is a pipe";
+    case S_IFSOCK: return "is a socket";
+    case S_IFCHR:
+    case S_IFBLK: return "is a device";
+    default: return "is not a regular file";
+  }
+}
+
+}  // namespace ferry

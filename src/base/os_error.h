@@ -1,0 +1,26 @@
+// What the errors of the system's calls mean for whoever gave the path: which kind of failure it is,
+// and what to do about it. For the files of base that make such calls.
+#pragma once
+
+#include <cerrno>
+#include <string>
+
+#include "base/fault.h"
+#include "base/result.h"
+
+namespace ferry {
+
+/// "PATH: cannot DOING: why; what to do". kExhausted is what a second try would meet again.
+tl::unexpected<Status> os_error(const char* doing, const std::string& path, int error);
+
+/// errno after a system call that may be made to fail at a fault point; 0 if it did not fail.
+template <typename Call>
+int error_of(const char* point, Call&& call) {
+  if (const int injected = fault_point(point)) return injected;
+  return call() ? 0 : errno;
+}
+
+/// "is a folder", "is a pipe": what st_mode says of something that is no regular file.
+const char* kind_of_file(unsigned mode);
+
+}  // namespace ferry
