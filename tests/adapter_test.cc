@@ -134,7 +134,7 @@ TEST_P(Peft, GradientsOfItsFactors) {
   std::set<std::string> targets;
   for (const auto& [weight, f] : stored->factors()) targets.emplace(module_of(weight));
   config.targets.assign(targets.begin(), targets.end());
-  auto adapter = TrainedAdapter::create(config, "", model->weights(), model->blocks(), 1);
+  auto adapter = TrainedAdapter::create(config, {}, model->weights(), model->blocks(), 1);
   ASSERT_TRUE(adapter) << adapter.error().message;
   const Result<void> restored = adapter->restore(*stored);
   ASSERT_TRUE(restored) << restored.error().message;
@@ -168,7 +168,7 @@ struct Learning {
     // In bf16 as the files have it: what rounding would change is not the adapter's.
     for (Weight* w : model->weights()) before.push_back(w->value.to_f32());
     auto made = TrainedAdapter::create({.rank = 3, .alpha = 6, .targets = {kAllLinear}},
-                                       std::string(64, 'a'),
+                                       {.root = std::string(64, 'a')},
                                        model->weights(),
                                        model->blocks(),
                                        7);
@@ -252,7 +252,7 @@ TEST(Adapter, TargetsThatAreNotThereAreRefusedByName) {
   const auto model = small_model("deepseek_v3", DType::kBF16, cpu_device());
   const auto refusal = [&](const std::string& target, int64_t rank = 2) {
     const auto made = TrainedAdapter::create(
-        {.rank = rank, .alpha = 4, .targets = {target}}, "", model->weights(), model->blocks(), 1);
+        {.rank = rank, .alpha = 4, .targets = {target}}, {}, model->weights(), model->blocks(), 1);
     return made ? "" : made.error().message;
   };
   EXPECT_EQ(refusal("kv_b_proj"), "");

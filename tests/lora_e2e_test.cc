@@ -135,6 +135,20 @@ TEST_F(LoraE2e, WhatDoesNotFitIsRefusedByName) {
   refused(2,
           {"logits", base_, "--adapter", base_, "--tokens", path("ids"), "--out", path("out")},
           {base_, "is no adapter", "adapter_config.json"});
+  // The base with another tokenizer.json: the weights are the same, the ids are not.
+  fs::copy(base_, path("renamed"), fs::copy_options::recursive);
+  for (const char* name : {"passport.json", "checksums.json"})
+    fs::remove(path("renamed") + "/" + name);
+  const Strings renamed = {
+      "generate", path("renamed"), "--adapter", adapter, "--prompt", "a", "--tokens", "2"};
+  ran(renamed);
+  nlohmann::json tokenizer = nlohmann::json::parse(read(path("renamed") + "/tokenizer.json"));
+  std::swap(tokenizer["model"]["vocab"]["a"], tokenizer["model"]["vocab"]["e"]);
+  write(path("renamed") + "/tokenizer.json", tokenizer.dump());
+  refused(2, renamed, {path("renamed") + "/tokenizer.json", "another tokenizer", adapter});
+  refused(2,
+          {"convert", path("renamed"), "--adapter", adapter, "--out", path("none")},
+          {"another tokenizer"});
   // What a run keeps.
   refused(2, adapt("whole", {"--resume", "--lora.rank=8"}), {"lora.rank was 4", "--adapter"});
   refused(2, adapt("whole", {"--resume", "--lora.rank=0"}), {"lora.rank was 4"});

@@ -796,6 +796,14 @@ TEST_F(TrainE2e, AFolderThatIsNotARunsIsRefusedAndStaysAsItIs) {
   fs::create_directory(root_ / "foreign");
   write(root_ / "foreign/metrics.jsonl", "{\"loss\": 1}\n");
   refuses(path("foreign"), "name another checkpoint.dir");
+  refuses("/", "is the root of the file system");
+  fs::create_directory(root_ / "at home");
+  const Ended home = end_of(train("at home"), {{"HOME", path("at home") + "/"}});
+  EXPECT_EQ(home.status, 2) << home.output;
+  EXPECT_NE(home.output.find("is your home folder"), std::string::npos) << home.output;
+  EXPECT_TRUE(fs::is_empty(root_ / "at home"));
+  fs::create_symlink("gone", root_ / "dangling");
+  refused(2, train("dangling"), {path("dangling"), "is a link to gone, which is not there"});
   const Ended mistyped = end_of(train("mistyped", {"--resume", "--train.steps=2"}));
   EXPECT_NE(mistyped.output.find(path("mistyped") + ": there was no such folder"),
             std::string::npos)
@@ -1055,6 +1063,40 @@ TEST_F(TrainE2e, AnotherTokenizerIsRefused) {
   refused(2,
           {"eval", checkpoint("base"), "--data", path("text2"), "--no-compressors"},
           {path("text2"), "another tokenizer"});
+  // The same ids and merges, but text is cut in another way.
+  Json cut = Json::parse(read(root_ / "tok.json"));
+  cut["normalizer"] = {{"type", "NFC"}};
+  write(root_ / "tok3.json", cut.dump());
+  ran({"data",
+       "prepare",
+       path("text.txt"),
+       "--split",
+       "line",
+       "--tokenizer",
+       path("tok3.json"),
+       "--out",
+       path("text3"),
+       "--held-out-bytes",
+       "8K"});
+  refused(2,
+          train("none", {"--data.dir=" + path("text3")}, "init2.toml"),
+          {path("text3"), "another tokenizer", "how text is cut"});
+  refused(2,
+          {"eval", checkpoint("base"), "--data", path("text3"), "--no-compressors"},
+          {path("text3"), "how text is cut", "--tokenizer " + checkpoint("base")});
+
+  // A tokenizer in an older form cannot be compared, and is not carried along as if it could.
+  copy(path("base"), path("older"));
+  const std::string older = checkpoint("older");
+  for (const char* name : {"tokenizer.json", "passport.json", "checksums.json"})
+    fs::remove(older + "/" + name);
+  write(root_ / "older.toml", "[model]\ninit = \"" + older + "\"\n" + kRun);
+  for (const char* name : {"tokenizer.model", "vocab.json"}) {
+    write(older + "/" + name, "{}");
+    refused(2, train("none", {}, "older.toml"), {older, "older form", "save_pretrained"});
+    fs::remove(older + "/" + name);
+  }
+  EXPECT_FALSE(fs::exists(path("none")));
   copy(path("base"), path("base3"));
   refused(2,
           train("base3", {"--resume", "--data.dir=" + path("text2"), "--train.steps=20"}),

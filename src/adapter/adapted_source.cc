@@ -3,7 +3,9 @@
 #include "adapter/low_rank.h"
 #include "base/json.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/model_texts.h"
 #include "device/cpu/cpu_device.h"
+#include "text/tokenizer.h"
 
 namespace ferry {
 namespace {
@@ -78,6 +80,24 @@ Result<Tensor> AdaptedSource::load_stacked(std::string_view name_with_star,
     if (const AdapterFactors* const f = adapted[static_cast<size_t>(e)])
       add_low_rank(merged.slice(0, e, e + 1).reshape(one), f->b, f->a, adapter_.config().scale());
   return as_wanted(adapter_, name_with_star, std::move(merged), device, want);
+}
+
+Result<std::optional<std::string>> AdaptedSource::optional_text(const std::string& file_name) {
+  TRY_ASSIGN(std::optional<std::string> text, base_->optional_text(file_name));
+  const std::optional<std::string>& wanted = adapter_.base_vocabulary();
+  if (file_name != kTokenizerName || !text || !wanted) return text;
+  TRY_ASSIGN(const text::Tokenizer tokenizer,
+             text::Tokenizer::parse(*text, base_->path_of(file_name)));
+  if (tokenizer.vocabulary_hash() == *wanted) return text;
+  return fail(Code::kInvalidInput,
+              "{}: is another tokenizer than the one by which the adapter {} learnt (its passport "
+              "says {:.16}..., this is {:.16}...): ids would mean something else to it; put the "
+              "base's own {} back",
+              base_->path_of(file_name),
+              adapter_.path(),
+              *wanted,
+              tokenizer.vocabulary_hash(),
+              kTokenizerName);
 }
 
 Result<std::unique_ptr<ModelSource>> open_adapted(const std::string& path,

@@ -43,9 +43,8 @@ class AdaptedSource final : public ModelSource {
                               int64_t experts,
                               Device& device,
                               DType want) override;
-  Result<std::optional<std::string>> optional_text(const std::string& file_name) override {
-    return base_->optional_text(file_name);
-  }
+  /// The base's. Errors: also kInvalidInput, if its tokenizer is another than the adapter learnt by.
+  Result<std::optional<std::string>> optional_text(const std::string& file_name) override;
   Result<std::vector<std::string>> texts_in(const std::string& folder) const override {
     return base_->texts_in(folder);
   }

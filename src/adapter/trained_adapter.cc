@@ -58,7 +58,7 @@ std::string listed(const std::set<std::string>& names) {
 }  // namespace
 
 Result<TrainedAdapter> TrainedAdapter::create(AdapterConfig config,
-                                              std::string base_root,
+                                              BaseIdentity base,
                                               const std::vector<Weight*>& weights,
                                               int64_t blocks,
                                               uint64_t seed) {
@@ -77,7 +77,7 @@ Result<TrainedAdapter> TrainedAdapter::create(AdapterConfig config,
     else if (!chosen.insert(target).second)
       return fail(Code::kInvalidInput, "lora.target_modules: names {} twice", target);
   config.targets.assign(chosen.begin(), chosen.end());
-  TrainedAdapter adapter(std::move(config), std::move(base_root));
+  TrainedAdapter adapter(std::move(config), std::move(base));
   const int64_t rank = adapter.config_.rank;
   for (Weight* w : weights) w->value.set_needs_grad(false);
   for (Weight* w : candidates) {

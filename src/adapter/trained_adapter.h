@@ -26,13 +26,13 @@ class TrainedAdapter {
   /// all others that they need none. config.targets become the names that were found.
   /// Errors: kInvalidInput: a target that the model does not have, or a rank above both sides of a matrix.
   static Result<TrainedAdapter> create(AdapterConfig config,
-                                       std::string base_root,
+                                       BaseIdentity base,
                                        const std::vector<Weight*>& weights,
                                        int64_t blocks,
                                        uint64_t seed);
 
   const AdapterConfig& config() const { return config_; }
-  const std::string& base_root() const { return base_root_; }
+  const BaseIdentity& base() const { return base_; }
 
   /// A and B of each adapted weight, in the model's order, under PEFT's names: what is trained.
   std::vector<Weight*> factors();
@@ -61,11 +61,11 @@ class TrainedAdapter {
     Weight a, b;
   };
 
-  TrainedAdapter(AdapterConfig config, std::string base_root)
-      : config_(std::move(config)), base_root_(std::move(base_root)) {}
+  TrainedAdapter(AdapterConfig config, BaseIdentity base)
+      : config_(std::move(config)), base_(std::move(base)) {}
 
   AdapterConfig config_;
-  std::string base_root_;
+  BaseIdentity base_;
   std::vector<std::unique_ptr<Adapted>> adapted_;
   std::unordered_map<const Storage*, const Adapted*> by_storage_;
 };

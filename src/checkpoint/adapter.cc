@@ -171,6 +171,7 @@ Result<Adapter> Adapter::open(const std::string& path) {
   TRY_ASSIGN(const std::string text, read_file(passport_path));
   TRY_ASSIGN(const Passport passport, Passport::parse(text, passport_path));
   adapter.base_root_ = passport.base;
+  adapter.base_vocabulary_ = passport.base_vocabulary;
   return adapter;
 }
 

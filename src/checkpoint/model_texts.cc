@@ -8,6 +8,8 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/json_fields.h"
+#include "base/shell.h"
+#include "checkpoint/wrong_path.h"
 #include "text/utf8.h"
 
 namespace ferry {
@@ -306,17 +308,31 @@ Result<std::vector<int32_t>> ModelTexts::prompt(std::string_view text,
 
 Result<ModelTexts> read_model_texts(ModelSource& from) { return Reader(from).read(); }
 
+bool has_older_tokenizer(const ModelTexts& texts) {
+  return texts.tokenizer == nullptr &&
+         (texts.files.contains("tokenizer.model") || texts.files.contains("vocab.json") ||
+          texts.files.contains("merges.txt"));
+}
+
 Result<std::shared_ptr<text::Tokenizer>> require_tokenizer(const ModelSource& from,
                                                            const ModelTexts& texts) {
   if (texts.tokenizer != nullptr) return texts.tokenizer;
-  const bool slow = texts.files.contains("tokenizer.model") || texts.files.contains("merges.txt");
   return fail(Code::kNotFound,
               "{}: has no {}{}",
               from.path(),
               kTokenizerName,
-              slow ? ", only its parts in an older form; AutoTokenizer.from_pretrained(DIR)."
-                     "save_pretrained(DIR) writes it"
-                   : "; fetch the model's");
+              has_older_tokenizer(texts)
+                  ? ", only its parts in an older form; AutoTokenizer.from_pretrained(DIR)."
+                    "save_pretrained(DIR) writes it"
+                  : "; fetch the model's");
+}
+
+std::string tokenizer_option(const std::string& model) {
+  const auto option = [](const std::string& folder) {
+    return "--tokenizer " + shell_quoted(join_path(folder, kTokenizerName));
+  };
+  if (is_folder(model)) return option(model);
+  return fmt::format("{}, once `{}` has written it", option("DIR"), command_to_convert(model));
 }
 
 std::map<std::string, std::string> model_text_files(const TextFacts& facts,

@@ -52,10 +52,17 @@ struct ModelTexts {
 /// and cannot be read (of a directory with passport or checksums: any that cannot).
 Result<ModelTexts> read_model_texts(ModelSource& from);
 
+/// Whether a tokenizer is there only as tokenizer.model or vocab.json and merges.txt, which are not read.
+bool has_older_tokenizer(const ModelTexts& texts);
+
 /// The tokenizer, for whoever cannot do without. Errors: kNotFound, saying what the directory has
 /// instead.
 Result<std::shared_ptr<text::Tokenizer>> require_tokenizer(const ModelSource& from,
                                                            const ModelTexts& texts);
+
+/// How a command that prepares text is given this model's tokenizer: "--tokenizer DIR/tokenizer.json"; of a
+/// GGUF file, after the command that makes a directory of it.
+std::string tokenizer_option(const std::string& model);
 
 /// What a new model's files are to say: the tokens of the data that it was trained on.
 struct TextFacts {

@@ -108,6 +108,8 @@ struct Passport {
   std::optional<PassportTraining> training;
   /// Of an adapter: whose weights it belongs to (ModelSource::weights_root). Its probes are of both together.
   std::optional<std::string> base;
+  /// Of an adapter: the vocabulary_hash() of its base's tokenizer, if that had one.
+  std::optional<std::string> base_vocabulary = {};
   Probes probes;
   std::optional<PassportSignature> signature;
   std::string root;  // hex; set by seal() and by parse()

@@ -61,18 +61,18 @@ Result<Subject> from_dataset(const Arguments& args, const OpenedModel& m) {
   if (const auto difference = m.tokenizer->difference_from(dataset->tokenizer()))
     return fail(
         Code::kInvalidInput,
-        "{}: was prepared with another tokenizer than {}'s ({}); prepare the text again with "
-        "--tokenizer {}",
+        "{}: was prepared with another tokenizer than {}'s ({}); prepare the text again with {}",
         args.data,
         args.open.directory,
         *difference,
-        shell_quoted(join_path(args.open.directory, kTokenizerName)));
+        tokenizer_option(args.open.directory));
   if (dataset->tokenizer().vocab_size() > m.model->vocab_size())
     return fail(Code::kInvalidInput,
-                "{}: its tokenizer has {} ids, the model {}",
+                "{}: its tokenizer has {} ids, the model {}; prepare the text again with {}",
                 args.data,
                 dataset->tokenizer().vocab_size(),
-                m.model->vocab_size());
+                m.model->vocab_size(),
+                tokenizer_option(args.open.directory));
   if (dataset->manifest().conversations())
     return fail(Code::kInvalidInput,
                 "{}: holds conversations, of which ferry train tells the held-out loss; ferry eval "

@@ -70,9 +70,23 @@ std::string hash_of(const std::vector<TokenizerFile::Merge>& merges) {
   return hasher.hex();
 }
 
+/// Of how words are cut, which is before any merge.
+std::string hash_of_cutting(const TokenizerFile& file) {
+  Hasher hasher;
+  const bool flags[] = {file.nfc, file.ignore_merges};
+  hasher.update(flags, sizeof flags);
+  for (const TokenizerFile::Pattern& p : file.patterns) {
+    const uint64_t head[] = {p.text.size(), p.literal ? 1u : 0u};
+    hasher.update(head, sizeof head);
+    hasher.update(p.text.data(), p.text.size());
+  }
+  return hasher.hex();
+}
+
 std::string hash_of(const std::vector<std::string>& token_bytes,
                     const std::vector<bool>& special,
-                    const std::string& merges_hash) {
+                    const std::string& merges_hash,
+                    const std::string& cutting_hash) {
   Hasher hasher;
   for (size_t id = 0; id < token_bytes.size(); ++id) {
     const uint64_t head[] = {token_bytes[id].size(), special[id] ? 1u : 0u};
@@ -80,6 +94,7 @@ std::string hash_of(const std::vector<std::string>& token_bytes,
     hasher.update(token_bytes[id].data(), token_bytes[id].size());
   }
   hasher.update(merges_hash.data(), merges_hash.size());
+  hasher.update(cutting_hash.data(), cutting_hash.size());
   return hasher.hex();
 }
 
@@ -100,7 +115,7 @@ AddedGroup make_group(const TokenizerFile& file, bool normalized) {
 struct Tokenizer::State {
   std::vector<std::string> token_bytes;  // by id, added tokens included
   std::vector<bool> special;
-  std::string merges_hash, vocabulary_hash;
+  std::string merges_hash, cutting_hash, vocabulary_hash;
   std::string first;  // what the post_processor puts before a text
   std::unordered_map<std::string, int32_t> ids;
   std::string foreign;    // bytes without a token that no UTF-8 has
@@ -221,7 +236,8 @@ Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& pat
   s.special = std::move(special);
   s.first = file.first;
   s.merges_hash = hash_of(file.merges);
-  s.vocabulary_hash = hash_of(s.token_bytes, s.special, s.merges_hash);
+  s.cutting_hash = hash_of_cutting(file);
+  s.vocabulary_hash = hash_of(s.token_bytes, s.special, s.merges_hash, s.cutting_hash);
   for (size_t byte = 0; byte < file.byte_tokens.size(); ++byte)
     if (file.byte_tokens[byte] < 0)
       (is_utf8_byte(static_cast<unsigned>(byte)) ? s.no_tokens : s.foreign) +=
@@ -288,6 +304,9 @@ std::optional<std::string> Tokenizer::difference_from(const Tokenizer& other) co
   if (a.token_bytes.size() > b.token_bytes.size())
     return fmt::format("one has {} ids, the other {}", a.token_bytes.size(), b.token_bytes.size());
   if (a.merges_hash != b.merges_hash) return "the ids are the same, but not the merges";
+  if (a.cutting_hash != b.cutting_hash)
+    return "ids and merges are the same, but not how text is cut into words: pre_tokenizer, "
+           "normalizer or ignore_merges differ";
   return std::nullopt;
 }
 

@@ -57,10 +57,10 @@ class Tokenizer {
   bool is_special(int32_t id) const;
   int32_t vocab_size() const;  // largest id + 1, added tokens included
 
-  /// Hash of what ids mean: the texts of all ids, the merges in order, which ids are special.
+  /// Hash of what ids mean (texts, merges, which are special) and of how text is cut into words.
   const std::string& vocabulary_hash() const;
-  /// The first way in which ids of this tokenizer mean something else in `other`, in words; nothing
-  /// if text of this one's ids can be read by `other`'s. More added tokens there are no difference.
+  /// The first way in which ids of this tokenizer mean something else in `other`, or text gets other
+  /// ids, in words; nothing if `other` may stand in its place. More added tokens there are no difference.
   std::optional<std::string> difference_from(const Tokenizer& other) const;
 
  private:

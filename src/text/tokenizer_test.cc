@@ -664,6 +664,26 @@ TEST(Tokenizer, VocabulariesAreComparedNotTheirSizes) {
   ASSERT_TRUE(t.difference_from(parsed(reordered)));
   EXPECT_NE(t.difference_from(parsed(reordered))->find("merges"), std::string::npos);
 
+  // The same ids and merges, and yet other ids for the same text.
+  Json cut = file, normalized = file, whole = file, flagged = file;
+  cut["pre_tokenizer"] = {
+      {"type", "Sequence"},
+      {"pretokenizers",
+       {{{"type", "Digits"}, {"individual_digits", true}},
+        {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}}}};
+  normalized["normalizer"] = {{"type", "NFC"}};
+  whole["model"]["ignore_merges"] = true;
+  for (const Json& f : {cut, normalized, whole}) {
+    const Tokenizer one = parsed(f);
+    ASSERT_TRUE(t.difference_from(one)) << f["pre_tokenizer"];
+    EXPECT_NE(t.difference_from(one)->find("how text is cut"), std::string::npos);
+    EXPECT_NE(t.vocabulary_hash(), one.vocabulary_hash());
+    EXPECT_EQ(one.difference_from(parsed(f)), std::nullopt);
+  }
+  // What no text is cut by is no difference.
+  flagged["truncation"] = {{"max_length", 5}, {"strategy", "LongestFirst"}, {"stride", 0}};
+  EXPECT_EQ(t.difference_from(parsed(flagged)), std::nullopt);
+
   Json more = file;  // chat tokens that were added later
   more["added_tokens"].push_back(added(t.vocab_size(), "<|user|>"));
   const Tokenizer larger = parsed(more);

@@ -148,17 +148,28 @@ Result<void> InitModel::check_data(const RunData& data) const {
                   source->path(),
                   shell_quoted(source->path()));
   }
+  if (texts.tokenizer == nullptr && has_older_tokenizer(texts))
+    return fail(
+        Code::kInvalidInput,
+        "model.init {}: has its tokenizer in an older form only, and whether {} {} was prepared "
+        "with it cannot be told; AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes "
+        "its {}: prepare the data with that, or, if the data is this model's, remove the older "
+        "files",
+        source->path(),
+        data.setting,
+        data.place,
+        kTokenizerName);
   if (texts.tokenizer == nullptr) return {};
   const auto difference = texts.tokenizer->difference_from(*data.tokenizer);
   if (!difference) return {};
   return fail(Code::kInvalidInput,
               "{} {}: was prepared with another tokenizer than model.init's, {} ({}); ids "
-              "would mean something else to the model: prepare the data with --tokenizer {}",
+              "would mean something else to the model: prepare the data with {}",
               data.setting,
               data.place,
               source->path(),
               *difference,
-              shell_quoted(source->path_of(kTokenizerName)));
+              tokenizer_option(source->path()));
 }
 
 Result<std::string> resolve_config(const ModelSettings& settings,
@@ -192,9 +203,15 @@ Result<std::string> resolve_config(const ModelSettings& settings,
   const Json& vocab = json["vocab_size"];
   if (vocab.is_number_integer() && vocab.get<int64_t>() < data.vocab_size)
     return fail(Code::kInvalidInput,
-                "vocab_size {}: the data's tokenizer has {} tokens",
+                "{}: {}, and the tokenizer of {} {} has {} tokens: {}",
+                init != nullptr ? "vocab_size of model.init " + settings.init : "model.vocab_size",
                 json_text(vocab),
-                data.vocab_size);
+                data.setting,
+                data.place,
+                data.vocab_size,
+                init != nullptr
+                    ? "prepare the data with " + tokenizer_option(settings.init)
+                    : fmt::format("set it to {} or more", (data.vocab_size + 63) / 64 * 64));
   return json_text(json, 2);
 }
 

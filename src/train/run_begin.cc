@@ -89,7 +89,10 @@ Result<std::unique_ptr<TrainedAdapter>> adapter_of(const Settings& settings,
                                      .rslora = settings.lora.use_rslora,
                                      .targets = lora_targets(settings.lora),
                                      .base = settings.model.init},
-                                    init.source->weights_root(),
+                                    {.root = init.source->weights_root(),
+                                     .vocabulary = init.texts.tokenizer == nullptr
+                                                       ? ""
+                                                       : init.texts.tokenizer->vocabulary_hash()},
                                     model.weights(),
                                     model.blocks(),
                                     static_cast<uint64_t>(settings.train.seed)));
