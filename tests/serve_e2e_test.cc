@@ -83,4 +83,27 @@ TEST_F(ServeE2e, SaysWhyItCannot) {
   EXPECT_EQ(first.wait(), 0);
 }
 
+TEST_F(ServeE2e, EachSignalThatIsHeededEndsItInOrder) {
+  for (const int number : {SIGHUP, SIGQUIT, SIGUSR1}) {
+    Program server(path("log-signal"), serve());
+    port_of(server);
+    server.signal(number);
+    EXPECT_EQ(server.wait(), 0) << number << server.output();
+    EXPECT_TRUE(server.said("ferry: ending")) << number << server.output();
+  }
+  // What was ignored when it was started stays ignored, as under nohup.
+  struct sigaction ignore {
+  }, before{};
+  ignore.sa_handler = SIG_IGN;
+  ::sigaction(SIGINT, &ignore, &before);
+  Program kept(path("log-kept"), serve());
+  ::sigaction(SIGINT, &before, nullptr);
+  port_of(kept);
+  kept.signal(SIGINT);
+  sleep_ms(300);
+  EXPECT_FALSE(kept.ended()) << kept.output();
+  kept.signal(SIGTERM);
+  EXPECT_EQ(kept.wait(), 0) << kept.output();
+}
+
 }  // namespace

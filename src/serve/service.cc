@@ -20,6 +20,7 @@
 #include "base/json.h"
 #include "base/patient_output.h"
 #include "base/random.h"
+#include "base/signals.h"
 #include "base/signature.h"
 #include "base/version.h"
 #include "base/work_thread.h"
@@ -152,7 +153,7 @@ class Server : public Service {
                    });
                  },
              .failed = [this, here](std::exception_ptr e) { here([this, e] { fail(e); }); }}));
-    http_->on_signals({SIGTERM, SIGINT}, [this](int) {
+    http_->on_signals(stop_signals_to_heed(), [this](int) {
       if (model_ == nullptr) std::_Exit(0);  // nothing is under way but reading files
       end();
     });

@@ -37,9 +37,9 @@ class Service {
   virtual ~Service() = default;
 
   virtual uint16_t port() const = 0;
-  /// Until a SIGTERM, a SIGINT or stop(): then nothing new is taken, and it returns when what was
-  /// under way is answered, or drain_s have passed; at once at a second signal. Errors: the model's,
-  /// if it cannot be loaded. Throws what ended the engine.
+  /// Until one of kStopSignals that is heeded (base/signals.h) or stop(): then nothing new is taken,
+  /// and it returns when what was under way is answered, or drain_s have passed; at once at a second
+  /// signal. Errors: the model's, if it cannot be loaded. Throws what ended the engine.
   virtual Result<void> run() = 0;
   /// As a SIGTERM. From any thread.
   virtual void stop() = 0;

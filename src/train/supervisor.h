@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "base/signals.h"
 
 namespace ferry {
 struct RunStatus;
@@ -202,11 +203,6 @@ inline constexpr int kOutOfMemory = 6;
 inline constexpr int kLinkFailed = 7;
 /// Of ranks that together have no longer what it takes to go on (StateLost in train/loop.h).
 inline constexpr int kStateLost = 8;
-
-/// What stops a run: keyboards, terminals that close, `kill`, and what schedulers warn and end by
-/// (Slurm's --signal, SIGXCPU of a CPU-time limit). One that the program was started with ignored
-/// (`nohup`, a shell's background job) stays ignored.
-inline constexpr int kStopSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU};
 
 /// The worker's end of the pipe.
 class Pulse {

@@ -31,12 +31,6 @@ void ignore(int signal) {
   ::sigaction(signal, &action, nullptr);
 }
 
-/// Blocked signals reach a signalfd even if they are ignored: `nohup` must be asked for.
-bool ignored(int signal) {
-  struct sigaction action {};
-  return ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
-}
-
 constexpr double kShownEveryS = 3;
 
 std::string stage_of(const State& s) {
@@ -69,8 +63,8 @@ class Shell {
     sigset_t watched;
     ::sigemptyset(&watched);
     ::sigaddset(&watched, SIGCHLD);
-    for (const int s : kStopSignals)
-      if (!ignored(s)) ::sigaddset(&watched, s);
+    // Blocked signals reach a signalfd even if they are ignored: `nohup` must be asked for.
+    for (const int s : stop_signals_to_heed()) ::sigaddset(&watched, s);
     ::pthread_sigmask(SIG_BLOCK, &watched, &mask_);
     // Nobody reading what it says must not end it, and its worker with it.
     ignore(SIGPIPE);
