@@ -669,7 +669,7 @@ TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
     EXPECT_FALSE(entry.path().filename().string().starts_with("unwritten")) << entry.path();
   refused(2,
           {"logits", model, "--tokens", model, "--out", path("out")},
-          {model, "name a regular file"});
+          {model, "is a folder; name a file"});
   refused(2, {"logits", model, "--tokens", path("ids"), "--out", path("no/out")}, {"folder"});
   refused(2,
           {"generate", path("base")},

@@ -45,14 +45,21 @@ uint64_t file_bytes_max() {
   return limit.rlim_cur;
 }
 
+namespace {
+
+std::string variable(const char* name) {
+  const char* const text = std::getenv(name);
+  return text == nullptr ? "" : text;
+}
+
+}  // namespace
+
+std::string home_folder() { return variable("HOME"); }
+
 std::string state_folder() {
-  const auto variable = [](const char* name) {
-    const char* const text = std::getenv(name);
-    return std::string(text == nullptr ? "" : text);
-  };
   std::string state = variable("XDG_STATE_HOME");
-  const std::string home = variable("HOME");
   if (state.starts_with('/')) return state;  // the specification: relative paths are to be ignored
+  const std::string home = home_folder();
   return home.empty() ? "" : join_path(home, ".local/state");
 }
 

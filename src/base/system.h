@@ -15,6 +15,9 @@ uint64_t memory_resident_bytes();
 /// limit.
 uint64_t file_bytes_max();
 
+/// HOME; "": not set.
+std::string home_folder();
+
 /// Where a program keeps notes of its own (XDG base directories): $XDG_STATE_HOME, or
 /// ~/.local/state. Empty: the user has no home.
 std::string state_folder();

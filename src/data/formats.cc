@@ -197,7 +197,8 @@ bool is_old_tar(std::string_view head) {
 
 bool is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-/// Whether nine in ten of these units of UTF-16 are letters and marks that texts consist of.
+/// Whether nine in ten of these units of UTF-16 are letters and marks that texts consist of, and no more than two in
+/// three two letters of ASCII, which as a unit are Chinese.
 bool are_utf16_letters(std::string_view sample, bool big) {
   constexpr std::pair<unsigned, unsigned> kLetters[] = {{0x20, 0x7E},
                                                         {0xA0, 0x6FF},
@@ -208,17 +209,20 @@ bool are_utf16_letters(std::string_view sample, bool big) {
                                                         {0x4E00, 0x9FFF},
                                                         {0xAC00, 0xD7A3},
                                                         {0xFF00, 0xFFEF}};
-  size_t letters = 0;
+  size_t letters = 0, ascii = 0;
+  const auto printable = [](unsigned byte) { return byte >= ' ' && byte <= '~'; };
   for (size_t i = 0; i + 1 < sample.size(); i += 2) {
     const auto low = static_cast<unsigned char>(sample[i + (big ? 1 : 0)]),
                high = static_cast<unsigned char>(sample[i + (big ? 0 : 1)]);
     const unsigned unit = low | unsigned{high} << 8;
+    ascii += printable(low) && printable(high);
     letters += unit == '\n' || unit == '\r' || unit == '\t' ||
                std::any_of(std::begin(kLetters), std::end(kLetters), [&](const auto& range) {
                  return unit >= range.first && unit <= range.second;
                });
   }
-  return letters * 10 >= sample.size() / 2 * 9;
+  const size_t units = sample.size() / 2;
+  return letters * 10 >= units * 9 && ascii * 3 <= units * 2;
 }
 
 /// Escapes to two-byte letters, in a text of seven bits.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/system.h"
 #include "checkpoint/model_dir.h"
 #include "train/metrics.h"
 #include "train/run_begin.h"
@@ -19,8 +20,8 @@ const char* whose_folder(const std::string& folder) {
   namespace fs = std::filesystem;
   std::error_code error;
   if (fs::equivalent(folder, "/", error)) return "is the root of the file system";
-  const char* const home = std::getenv("HOME");
-  if (home != nullptr && fs::equivalent(folder, home, error)) return "is your home folder";
+  const std::string home = home_folder();
+  if (!home.empty() && fs::equivalent(folder, home, error)) return "is your home folder";
   return nullptr;
 }
 
