@@ -197,8 +197,8 @@ bool is_old_tar(std::string_view head) {
 
 bool is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-/// Whether nine in ten of these units of UTF-16 are letters and marks that texts consist of, and no more than two in
-/// three two letters of ASCII, which as a unit are Chinese.
+/// Whether nine in ten of these units of UTF-16 are letters and marks that texts consist of, and no more than half of
+/// them two letters of ASCII, which as a unit are Chinese.
 bool are_utf16_letters(std::string_view sample, bool big) {
   constexpr std::pair<unsigned, unsigned> kLetters[] = {{0x20, 0x7E},
                                                         {0xA0, 0x6FF},
@@ -222,7 +222,7 @@ bool are_utf16_letters(std::string_view sample, bool big) {
                });
   }
   const size_t units = sample.size() / 2;
-  return letters * 10 >= units * 9 && ascii * 3 <= units * 2;
+  return letters * 10 >= units * 9 && ascii * 2 <= units;
 }
 
 /// Escapes to two-byte letters, in a text of seven bits.
