@@ -22,16 +22,23 @@ std::string_view trimmed(std::string_view text) {
 
 /// The inside of the last \boxed{...} whose brackets close; the text itself if there is none.
 std::string_view unboxed(std::string_view text) {
-  for (size_t at = text.rfind(kBoxed); at != std::string_view::npos;
-       at = at == 0 ? std::string_view::npos : text.rfind(kBoxed, at - 1)) {
-    const size_t begin = at + kBoxed.size();
-    int depth = 1;
-    for (size_t i = begin; i < text.size(); ++i) {
-      depth += text[i] == '{' ? 1 : text[i] == '}' ? -1 : 0;
-      if (depth == 0) return trimmed(text.substr(begin, i - begin));
-    }
+  struct Bracket {
+    size_t inside;
+    bool boxed;
+  };
+  std::vector<Bracket> open;  // each is looked at once: an answer may be nothing but boxes
+  std::string_view last = text;
+  size_t begin = 0;  // of its box's brackets; 0: there is none yet
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '{') open.push_back({i + 1, text.substr(0, i + 1).ends_with(kBoxed)});
+    if (text[i] != '}' || open.empty()) continue;
+    const auto [inside, boxed] = open.back();
+    open.pop_back();
+    if (!boxed || inside < begin) continue;
+    begin = inside;
+    last = trimmed(text.substr(inside, i - inside));
   }
-  return text;
+  return last;
 }
 
 /// Words with one blank between them.
@@ -102,11 +109,11 @@ AnswerParts take_apart(std::string_view text, bool thinking) {
     if (end == std::string_view::npos) return parts;
     rest.remove_prefix(end + kClose.size());
   }
-  const std::string_view answer = trimmed(rest);
-  parts.well_formed = thinking && !answer.empty() && answer.find(kOpen) == std::string_view::npos &&
-                      answer.find(kClose) == std::string_view::npos &&
-                      parts.thought.find(kOpen) == std::string::npos;
-  parts.answer = unboxed(answer);
+  const std::string_view said = trimmed(rest);
+  parts.answer = unboxed(said);
+  parts.well_formed =
+      thinking && !parts.answer.empty() && said.find(kOpen) == std::string_view::npos &&
+      said.find(kClose) == std::string_view::npos && parts.thought.find(kOpen) == std::string::npos;
   return parts;
 }
 

@@ -30,9 +30,32 @@ TEST(Rewards, AnswersAreTakenApart) {
                           "<think>a</think>",
                           "<think>a</think>b</think>c",
                           "<think><think>a</think>b",
+                          "<think>a</think>\\boxed{ }",
                           "x<think>a</think>b"})
     EXPECT_FALSE(take_apart(bad, false).well_formed) << bad;
   EXPECT_EQ(take_apart("<think>2", false).answer, "");  // an answer within a thought is none
+  EXPECT_EQ(take_apart("\\boxed{}", false).answer, "");
+}
+
+TEST(Rewards, OfBoxesTheLastThatClosesCounts) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"\\boxed{1} \\boxed{2", "1"},
+      {"\\boxed{1 \\boxed{2} 3}", "2"},
+      {"} \\boxed{1} }", "1"},
+      {"\\boxed{1} {\\boxed{2}", "2"},
+      {"\\boxed{1} {2}", "1"},
+      {"boxed{1}", "boxed{1}"},
+  };
+  for (const auto& [text, inside] : cases)
+    EXPECT_EQ(take_apart(text, false).answer, inside) << text;
+}
+
+// A model that has lost its way repeats itself. Where each box is held against all that follows, this takes minutes.
+TEST(Rewards, AnAnswerThatOnlyOpensBoxesIsSoonTakenApart) {
+  std::string boxes;
+  for (int i = 0; i < 300'000; ++i) boxes += "\\boxed{";
+  EXPECT_EQ(take_apart(boxes, false).answer, boxes);
+  EXPECT_EQ(take_apart(boxes + "7}", false).answer, "7");
 }
 
 TEST(Rewards, ThoughtsThatAPromptOpenedAreKnownByTheirEnds) {
