@@ -30,7 +30,7 @@ struct Hang {
 
 class HangE2e : public Trains {
  protected:
-  static void SetUpTestSuite() { begin_folder(); }
+  static void SetUpTestSuite() { begin_folder(memory_folder()); }
 
   static Strings launch(int ranks, const std::string& run, const Strings& more = {}) {
     Strings args = {"launch", "-n", std::to_string(ranks), "--"};
@@ -183,6 +183,19 @@ TEST_F(HangE2e, WhoGoesOnIsSaidToAndHangsNoMore) {
   EXPECT_EQ(p.wait(), 0) << p.output();
   EXPECT_TRUE(p.said("rank 1 goes on")) << p.output();
   EXPECT_FALSE(verdict_of(run));
+}
+
+// A run that ends before the supervisor looks again.
+TEST_F(HangE2e, WhoGoesOnToTheEndIsSaidToHaveGoneOn) {
+  const std::string run = "last";
+  Program p(root_ / "log",
+            launch(2, run, {"--train.evaluate_every=0", "--checkpoint.every=0"}),
+            {{"FERRY_FAULT", "step.commit@1:" + std::to_string(kSteps) + ":stop"}});
+  ASSERT_TRUE(wait_for([&] { return verdict_of(run) || p.ended(); }));
+  const auto status = nlohmann::json::parse(read(path(run) + "/status.json"));
+  ASSERT_EQ(::kill(status["ranks"][1]["pid"].get<pid_t>(), SIGCONT), 0);
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(p.said("rank 1 goes on")) << p.output();
 }
 
 TEST_F(HangE2e, EightRanksOnABusyMachineAreNotSaidToHang) {

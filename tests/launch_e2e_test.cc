@@ -192,12 +192,14 @@ TEST_F(LaunchE2e, RankZeroKilledInTheMiddleOfWritingHasASuccessorWhoWrites) {
   expect_same(trace(run), base_, run);
 }
 
-// The last checkpoint is whole, and nobody has left: rank 0's successor finds it, and says what the run came to.
+// The last checkpoint is whole, and nobody has left: rank 0's successor finds it, and says what the run came to, after
+// the others have ended.
 TEST_F(LaunchE2e, AKillAtTheEndChangesNothing) {
   for (const size_t victim : {0u, 1u}) {
     const std::string run = "end" + std::to_string(victim);
-    Program p(
-        root_ / "log", launch(3, run, {kNoCheckpoint}), {{"FERRY_FAULT", "step.end@0:1:delay400"}});
+    Program p(root_ / "log",
+              launch(3, run, {kNoCheckpoint}),
+              {{"FERRY_FAULT", "step.end@0:1:delay400,step.left@0:1:delay400"}});
     ASSERT_TRUE(wait_for([&] { return p.ended() || fs::exists(checkpoint(run)); })) << p.output();
     const std::vector<pid_t> ranks = ranks_of(p);
     ASSERT_EQ(ranks.size(), 3u) << p.output();

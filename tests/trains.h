@@ -1,6 +1,8 @@
 // The built program training a tiny model in a folder of its own: what tests of whole runs share.
 #pragma once
 
+#include <unistd.h>
+
 #include <charconv>
 #include <cstdint>
 #include <cstdio>
@@ -41,12 +43,17 @@ inline pid_t worker_of(const std::string& folder) {
 class Trains : public testing::Test {
  protected:
   /// A folder with a text of its own, a tokenizer, data and settings.
-  static void begin_folder() {
-    std::string name = (fs::temp_directory_path() / "ferry-e2e-XXXXXX").string();
+  static void begin_folder(const fs::path& in = fs::temp_directory_path()) {
+    std::string name = (in / "ferry-e2e-XXXXXX").string();
     ASSERT_NE(::mkdtemp(name.data()), nullptr);
     root_ = name;
     write(root_ / "run.toml", std::string(kTinyModel) + kRun);
     prepare("text", 1);
+  }
+  /// Where no sync waits for a disk that others keep busy: for tests of who stands still, and when.
+  static fs::path memory_folder() {
+    const fs::path shared = "/dev/shm";
+    return ::access(shared.c_str(), W_OK) == 0 ? shared : fs::temp_directory_path();
   }
   static void TearDownTestSuite() { fs::remove_all(root_); }
 

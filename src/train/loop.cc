@@ -529,6 +529,7 @@ void Run::leave_together() {
   } catch (const comm::LinkError&) {
     // Who is gone by now is not missed.
   }
+  static_cast<void>(fault_point("step.left"));
 }
 
 bool Run::evaluates_at(int64_t step) const {
@@ -792,6 +793,7 @@ Result<void> Run::settle() {
   take_carried(*plan);
   TRY(adopt(*plan, words));
   agree_again();
+  begin_step();  // whoever took a place is in it: the run may be over by then, and nothing else would tell
   std::string who;
   for (int r = 0; r < place().ranks; ++r)
     if (plan->fresh[static_cast<size_t>(r)])

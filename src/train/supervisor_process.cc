@@ -174,6 +174,10 @@ class Shell {
     if (!end) return;
     if (std::holds_alternative<RankLost>(*end)) return events_.push_back(*std::move(end));
     read_heartbeats();  // what it wrote after the last look
+    if (watch_) {       // and what it came to: who hung went on, if it did
+      worker_->look(*watch_, clock_.monotonic_s());
+      for (const std::string& news : watch_->news()) say(news);
+    }
     if (!worker_->cause().empty()) say(worker_->cause());
     worker_.reset();
     watch_.reset();

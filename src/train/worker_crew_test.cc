@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
@@ -110,6 +112,11 @@ std::string by_rank(const std::string& zero, const std::string& one, const std::
          ";; *) " + others + ";; esac";
 }
 
+/// What a script does until a file is there: nothing is bet on who comes first.
+std::string until(const std::string& file) {
+  return "until test -e " + file + "; do sleep 0.02; done; ";
+}
+
 TEST(WorkerCrew, OneThatDiesTakesTheOthersAlong) {
   const Ended e = run(by_rank("exec sleep 100", "kill -KILL $$", "exec sleep 100"), 3);
   ASSERT_TRUE(std::holds_alternative<Died>(e.event));
@@ -133,8 +140,11 @@ TEST(WorkerCrew, ASaveIsFinishedWhenAnotherRankDies) {
     ASSERT_TRUE(
         write_file_atomic(beat, std::string(reinterpret_cast<const char*>(&says), sizeof says)));
     // Rank 0 leaves by itself, or is ended with the others.
-    const Ended e = run(by_rank("cat " + beat + " >&3; sleep 1; echo > " + beat + ".whole; exit 7",
-                                "sleep 0.3; kill -KILL $$",
+    const std::string said = beat + ".said";
+    std::filesystem::remove(said);
+    const Ended e = run(by_rank("cat " + beat + " >&3; echo > " + said + "; sleep 1; echo > " +
+                                    beat + ".whole; exit 7",
+                                until(said) + "kill -KILL $$",
                                 "exec sleep 100 >/dev/null"),
                         2);
     ASSERT_TRUE(std::holds_alternative<Died>(e.event));
@@ -207,7 +217,18 @@ class Crew {
     crew_.emplace(*std::move(crew));
     // Whoever is told something after its end must not end the test.
     ::signal(SIGPIPE, SIG_IGN);
+    while (!all_train()) std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
+  /// What scripts wait for `until` this crew is told to let_go.
+  static std::string file(const std::string& word) {
+    return testing::TempDir() + "/ferry_crew_" + std::to_string(::getpid()) + word;
+  }
+  static void let_go(const std::string& word) { EXPECT_TRUE(write_file_atomic(file(word), "")); }
+  ~Crew() {
+    for (const char* word : {"first", "second"}) std::filesystem::remove(file(word));
+  }
+  Crew(const Crew&) = delete;
+  Crew& operator=(const Crew&) = delete;
   WorkerCrew& operator*() { return *crew_; }
   WorkerCrew* operator->() { return &*crew_; }
   /// The next thing that happens.
@@ -228,6 +249,11 @@ class Crew {
   static double now() { return system_clock().monotonic_s(); }
 
  private:
+  bool all_train() {
+    crew_->heard(now());
+    const std::vector<RankStatus> ranks = crew_->status(now(), 0);
+    return std::all_of(ranks.begin(), ranks.end(), [](const RankStatus& r) { return r.step == 7; });
+  }
   const std::string beat_ = testing::TempDir() + "/ferry_training_beat";
   std::optional<WorkerCrew> crew_;
 };
@@ -235,11 +261,12 @@ class Crew {
 // The second ticket is another meeting's, and reaches those that live as well as the successor, which is told what it
 // is: then all leave.
 TEST(WorkerCrew, ALostRankHasASuccessorWhomAllMeet) {
-  const std::string second =
-      "read -r u <&7; case $u in *epoch??2,*) sleep 1; exit 0;; *) exit 2;; esac";
+  const std::string leave = until(Crew::file("second")) + "exit 0;; ";
+  const std::string second = "read -r u <&7; case $u in *epoch??2,*) " + leave + "*) exit 2;; esac";
   const std::string successor =
-      "case $0 in *place*) case $t in *epoch??2,*) $train >&3; exec sleep 0.2;; esac;; esac; ";
-  Crew crew(by_rank(second, successor + "sleep 0.3; kill -KILL $$", second), 3);
+      "case $0 in *place*) case $t in *epoch??2,*) $train >&3; " + leave + "esac;; esac; ";
+  Crew crew(by_rank(second, successor + until(Crew::file("first")) + "kill -KILL $$", second), 3);
+  Crew::let_go("first");
   const Event lost = crew.next();
   ASSERT_TRUE(std::holds_alternative<RankLost>(lost));
   EXPECT_EQ(std::get<RankLost>(lost).who, "rank 1 was ended by signal 9 (Killed)");
@@ -247,17 +274,23 @@ TEST(WorkerCrew, ALostRankHasASuccessorWhomAllMeet) {
   EXPECT_TRUE(std::get<RankLost>(lost).held);
   EXPECT_EQ(crew->whole_again(), std::nullopt) << "nobody has taken its place";
   crew->replace(Crew::now());
-  EXPECT_TRUE(crew.whole_again().starts_with("rank 1 is in place again, 0."));
+  EXPECT_TRUE(crew.whole_again().starts_with("rank 1 is in place again, "));
+  Crew::let_go("second");
   const Event end = crew.next();
   ASSERT_TRUE(std::holds_alternative<Exited>(end));
   EXPECT_EQ(std::get<Exited>(end).code, 0);
 }
 
 TEST(WorkerCrew, NeighboursLostTogetherAreNotHeldByOthers) {
-  Crew crew(by_rank("exec sleep 100", "sleep 0.6; kill -KILL $$", "sleep 0.3; kill -KILL $$"), 3);
+  Crew crew(by_rank("exec sleep 100",
+                    until(Crew::file("second")) + "kill -KILL $$",
+                    until(Crew::file("first")) + "kill -KILL $$"),
+            3);
+  Crew::let_go("first");
   Event lost = crew.next();
   ASSERT_TRUE(std::holds_alternative<RankLost>(lost));
   EXPECT_TRUE(std::get<RankLost>(lost).held);
+  Crew::let_go("second");
   lost = crew.next();  // nobody has answered: both are lost
   ASSERT_TRUE(std::holds_alternative<RankLost>(lost));
   EXPECT_FALSE(std::get<RankLost>(lost).held);
@@ -266,11 +299,13 @@ TEST(WorkerCrew, NeighboursLostTogetherAreNotHeldByOthers) {
 }
 
 TEST(WorkerCrew, WhoTakesAPlaceInARunThatIsOverIsEndedWithoutAWord) {
-  Crew crew(
-      by_rank("sleep 0.5", "case $0 in *place*) exec sleep 100;; esac; kill -KILL $$", "sleep 0.5"),
-      3);
+  const std::string leave = until(Crew::file("second")) + "exit 0";
+  const std::string lost = until(Crew::file("first")) + "kill -KILL $$";
+  Crew crew(by_rank(leave, "case $0 in *place*) exec sleep 100;; esac; " + lost, leave), 3);
+  Crew::let_go("first");
   ASSERT_TRUE(std::holds_alternative<RankLost>(crew.next()));
   crew->replace(Crew::now());
+  Crew::let_go("second");
   const Event end = crew.next();
   ASSERT_TRUE(std::holds_alternative<Exited>(end));
   EXPECT_EQ(std::get<Exited>(end).code, 0);
