@@ -90,6 +90,7 @@ struct Layout {
   DType stored = DType::kF32;
   uint64_t shard_bytes = uint64_t{1} << 30;
   bool hub_cache = false;                // files are links into blobs
+  bool fused_experts = false;            // a layer's in one tensor
   std::vector<std::string> beside = {};  // tensors that no config asks for
 
   // What it says.
@@ -129,6 +130,39 @@ std::unique_ptr<models::TrainableLm> reference(Json config, bool mtp) {
   return *std::move(model);
 }
 
+/// The same, with the experts of each layer as Transformers 5 has them in memory: stacks, of gate and up projection one.
+std::vector<NamedTensor> with_fused_experts(const std::vector<NamedTensor>& tensors) {
+  std::vector<NamedTensor> fused;
+  const auto stack_of = [&](const std::string& name) {
+    return std::find_if(
+               tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return t.name == name; })
+        ->value;
+  };
+  for (const NamedTensor& t : tensors) {
+    const size_t star = t.name.find(".*.");
+    if (star == std::string::npos) {
+      fused.push_back(t);
+      continue;
+    }
+    const std::string experts = t.name.substr(0, star);
+    if (t.name.ends_with("down_proj.weight"))
+      fused.push_back({experts + ".down_proj", t.value, t.stored});
+    if (!t.name.ends_with("gate_proj.weight")) continue;
+    const std::vector<float> gate = t.value.to_f32(),
+                             up = stack_of(experts + ".*.up_proj.weight").to_f32();
+    const auto matrix = static_cast<ptrdiff_t>(t.value.dim(1) * t.value.dim(2));
+    std::vector<float> both;
+    for (ptrdiff_t e = 0; e < t.value.dim(0); ++e)
+      for (const std::vector<float>* part : {&gate, &up})
+        both.insert(both.end(), part->begin() + e * matrix, part->begin() + (e + 1) * matrix);
+    fused.push_back(
+        {experts + ".gate_up_proj",
+         Tensor::from_f32(both, {t.value.dim(0), 2 * t.value.dim(1), t.value.dim(2)}, cpu_device()),
+         t.stored});
+  }
+  return fused;
+}
+
 /// Writes the layout; returns the path that a user would give.
 std::string make(const fs::path& folder, const Layout& l) {
   const auto model = reference(l.config, l.mtp_weights);
@@ -141,6 +175,7 @@ std::string make(const fs::path& folder, const Layout& l) {
   for (const std::string& name : l.beside)
     c.tensors.push_back(
         {name, Tensor::from_f32(std::vector<float>{1, 2}, {2}, cpu_device()), l.stored});
+  if (l.fused_experts) c.tensors = with_fused_experts(c.tensors);
   c.texts[kConfigName] = l.config.dump(2);
   c.shard_bytes = l.shard_bytes;
   const std::string path = (folder / "model").string();
@@ -251,6 +286,17 @@ std::map<std::string, Layout> layouts() {
   add("transformers 5, V3", v3_config(), [](Layout& l) {
     transformers_5(l);
     l.notes = 1;
+  });
+  add("transformers 5, V3, its own names", v3_config(), [](Layout& l) {
+    transformers_5(l);
+    l.fused_experts = true;
+    l.notes = 1;
+  });
+  add("transformers 5, V2, its own names, in shards", v2_config(), [](Layout& l) {
+    transformers_5(l);
+    l.fused_experts = true;
+    l.stored = DType::kBF16;
+    l.shard_bytes = 20000;
   });
   add("transformers 4, V2, in shards", v2_config(), [](Layout& l) {
     transformers_4(l);

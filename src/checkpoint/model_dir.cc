@@ -12,6 +12,7 @@
 #include "base/stand_in.h"
 #include "checkpoint/adapter.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/fused_experts.h"
 #include "checkpoint/json.h"
 #include "checkpoint/quant_description.h"
 #include "checkpoint/wrong_path.h"
@@ -191,7 +192,10 @@ Result<void> ModelDir::open_shards() {
                 path_,
                 kSingleName,
                 kIndexName);
-  if (indexed) return open_index(kIndexName);
+  if (indexed) {
+    TRY(open_index(kIndexName));
+    return take_experts_apart();
+  }
   if (!single)
     return fail(Code::kNotFound,
                 "{}: has neither {} nor {}{}",
@@ -201,6 +205,32 @@ Result<void> ModelDir::open_shards() {
                 why_missing(path_, kSingleName));
   TRY(add_shard(kSingleName));
   for (const TensorInfo& t : shards_[0]->tensors()) places_.emplace(t.name, Place{0, &t});
+  return take_experts_apart();
+}
+
+/// Whoever asks for an expert's matrix finds it, however the file has them.
+Result<void> ModelDir::take_experts_apart() {
+  for (auto it = places_.begin(); it != places_.end();) {
+    std::vector<TensorInfo> experts = experts_in(*it->second.info);
+    if (experts.empty()) {
+      ++it;
+      continue;
+    }
+    const std::string fused = it->first;
+    const size_t shard = it->second.shard;
+    it = places_.erase(it);
+    for (TensorInfo& one : experts) {
+      experts_.push_back(std::move(one));
+      const TensorInfo& expert = experts_.back();
+      if (!places_.emplace(expert.name, Place{shard, &expert}).second)
+        return fail(
+            Code::kCorrupt,
+            "{}: {} stands by itself and in {}; remove the one that does not belong to the model",
+            path_,
+            printable(expert.name),
+            printable(fused));
+    }
+  }
   return {};
 }
 

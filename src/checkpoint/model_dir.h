@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -72,6 +73,7 @@ class ModelDir final : public ModelSource {
   static Result<ModelDir> open_once(const std::string& path);
   Result<void> open_shards();
   Result<void> open_index(const std::string& index_name);
+  Result<void> take_experts_apart();
   Result<void> add_shard(const std::string& name);
   Result<void> fill(const Tensor& tensor, std::string_view name, const Shape& whole, int64_t first);
   Result<void> open_passport();
@@ -90,6 +92,7 @@ class ModelDir final : public ModelSource {
   std::optional<ChunkChecks> chunks_;  // if there is a passport
   std::vector<std::string> shard_names_;
   std::vector<std::unique_ptr<SafetensorsFile>> shards_;
+  std::deque<TensorInfo> experts_;  // of tensors that hold a layer's experts together
   std::map<std::string, Place, std::less<>> places_;
 };
 
