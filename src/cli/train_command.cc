@@ -197,8 +197,9 @@ Result<std::unique_ptr<comm::Rejoining>> meet(const Arguments& args,
                           waiting);
   };
   return comm::Rejoining::begin(join, [&](int peer) {
-    if (args.in_place)
-      pulse.beat({.work = supervisor::Work::kTakingPlace, .waits_for = std::max(0, peer)});
+    // Before it has a ticket it waits for none of them.
+    if (args.in_place && peer >= 0)
+      pulse.beat({.work = supervisor::Work::kTakingPlace, .waits_for = peer});
   });
 }
 

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -32,6 +33,36 @@ Ranks in_process(int ranks) {
   return std::move(*all);
 }
 
+/// What a rank is told from outside, and its end of it.
+struct Told {
+  int ends[2] = {-1, -1};
+  std::unique_ptr<Meetings> meetings;
+  Told(const Rendezvous& at, int rank) {
+    EXPECT_EQ(::pipe(ends), 0);
+    meetings = std::make_unique<Meetings>(::dup(at.listener(rank)), ends[0]);
+  }
+  ~Told() { no_more(); }
+  Told(const Told&) = delete;
+  Told& operator=(const Told&) = delete;
+  void tell(const std::string& text) const {
+    EXPECT_EQ(::write(ends[1], text.data(), text.size()), std::ssize(text));
+  }
+  void no_more() {
+    if (ends[1] >= 0) ::close(ends[1]);
+    ends[1] = -1;
+  }
+};
+
+/// As a process meets the others that is told of one meeting.
+Result<std::unique_ptr<Communicator>> meet(const Rendezvous& at,
+                                           int rank,
+                                           const std::string& ticket,
+                                           double patience_s) {
+  const Told told(at, rank);
+  told.tell(ticket + "\n");
+  return told.meetings->next(patience_s, {});
+}
+
 /// Ranks that found each other as processes do; what is wrong with one is told.
 Ranks over_tcp(const Rendezvous& at, const std::vector<std::string>& tickets) {
   Ranks all(tickets.size());
@@ -39,7 +70,7 @@ Ranks over_tcp(const Rendezvous& at, const std::vector<std::string>& tickets) {
   for (size_t r = 0; r < tickets.size(); ++r)
     threads.emplace_back([&, r] {
       Result<std::unique_ptr<Communicator>> joined =
-          join(tickets[r], ::dup(at.listener(static_cast<int>(r))), kPatienceS);
+          meet(at, static_cast<int>(r), tickets[r], kPatienceS);
       EXPECT_TRUE(joined) << joined.error().message;
       if (joined) all[r] = std::move(*joined);
     });
@@ -146,6 +177,43 @@ TEST(Communicator, StrangersAreTurnedAway) {
   for (const int fd : open) ::close(fd);
 }
 
+// As many as are heard at once, and more.
+TEST(Communicator, SilentStrangersHoldNobodyUp) {
+  for (const int strangers : {30, 200}) {
+    const Result<Rendezvous> at = Rendezvous::open(3);
+    ASSERT_TRUE(at) << at.error().message;
+    std::vector<int> open;
+    for (int i = 0; i < strangers; ++i) open.push_back(stranger(*at, i % 2, "FERRY"));
+    const auto began = std::chrono::steady_clock::now();
+    const Ranks all = over_tcp(*at, tickets_of(*at, 3));
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+    EXPECT_LT(took.count(), kPatienceS / 6) << strangers;
+    expect_that_they_hear_each_other(all);
+    for (const int fd : open) ::close(fd);
+  }
+}
+
+TEST(Communicator, AProcessWithoutDescriptorsForItsLinksSaysSo) {
+  const Result<Rendezvous> at = Rendezvous::open(2);
+  ASSERT_TRUE(at) << at.error().message;
+  const Told told(*at, 0);
+  told.tell(at->ticket(0) + "\n");
+  const int comes = stranger(*at, 0, "FERRY");
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int next = ::dup(comes);  // the lowest that is free
+  ::close(next);
+  const rlimit none = {static_cast<rlim_t>(next), before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  const auto met = told.meetings->next(kPatienceS, {});
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  ::close(comes);
+  ASSERT_FALSE(met);
+  EXPECT_EQ(met.error().code, Code::kExhausted) << met.error().message;
+  EXPECT_NE(met.error().message.find("rank 0: a connection to it"), std::string::npos)
+      << met.error().message;
+}
+
 TEST(Communicator, WhoHasAnotherKeyDoesNotGetIn) {
   const Result<Rendezvous> at = Rendezvous::open(2), other = Rendezvous::open(2);
   ASSERT_TRUE(at && other);
@@ -153,7 +221,7 @@ TEST(Communicator, WhoHasAnotherKeyDoesNotGetIn) {
   ticket["key"] = nlohmann::json::parse(other->ticket(1))["key"];
   std::string why[2];
   const auto joins = [&](int rank, const std::string& with) {
-    const auto joined = join(with, ::dup(at->listener(rank)), 1);
+    const auto joined = meet(*at, rank, with, 1);
     why[rank] = joined ? "" : joined.error().message;
   };
   std::thread second([&] { joins(1, ticket.dump()); });
@@ -164,7 +232,9 @@ TEST(Communicator, WhoHasAnotherKeyDoesNotGetIn) {
 }
 
 TEST(Communicator, TicketsAreChecked) {
-  for (const char* ticket : {"",
+  const Result<Rendezvous> at = Rendezvous::open(1);
+  ASSERT_TRUE(at) << at.error().message;
+  for (const char* ticket : {"no ticket",
                              "{}",
                              R"({"rank": 0, "ports": [1, 2], "key": "KEY"})",
                              R"({"rank": 0, "epoch": 0, "ports": [1, 2], "key": "KEY"})",
@@ -174,33 +244,13 @@ TEST(Communicator, TicketsAreChecked) {
                              R"({"rank": 0, "epoch": 1, "ports": [1, 65536], "key": "KEY"})",
                              R"({"rank": 0, "epoch": 1, "ports": [1, "2"], "key": "KEY"})"}) {
     std::string text = ticket;
-    if (const size_t at = text.find("KEY"); at != std::string::npos)
-      text.replace(at, 3, std::string(64, 'a'));
-    const auto joined = join(text, ::socket(AF_INET, SOCK_STREAM, 0), 1);
+    if (const size_t key = text.find("KEY"); key != std::string::npos)
+      text.replace(key, 3, std::string(64, 'a'));
+    const auto joined = meet(*at, 0, text, 1);
     ASSERT_FALSE(joined) << text;
     EXPECT_NE(joined.error().message.find("ticket"), std::string::npos) << joined.error().message;
   }
 }
-
-/// What a rank is told from outside, and its end of it.
-struct Told {
-  int ends[2] = {-1, -1};
-  std::unique_ptr<Meetings> meetings;
-  Told(const Rendezvous& at, int rank) {
-    EXPECT_EQ(::pipe(ends), 0);
-    meetings = std::make_unique<Meetings>(::dup(at.listener(rank)), ends[0]);
-  }
-  ~Told() { no_more(); }
-  Told(const Told&) = delete;
-  Told& operator=(const Told&) = delete;
-  void tell(const std::string& text) const {
-    EXPECT_EQ(::write(ends[1], text.data(), text.size()), std::ssize(text));
-  }
-  void no_more() {
-    if (ends[1] >= 0) ::close(ends[1]);
-    ends[1] = -1;
-  }
-};
 
 // Rank 1 is lost before it comes to the first meeting. The others, who wait for it there, go to the second, where its
 // successor comes: also the one who was told of that one in two pieces, and he who has yet to come.
@@ -262,7 +312,7 @@ TEST(Meetings, ATicketOfTheMeetingBeforeIsWorthNothing) {
   for (const std::string& ticket : {old, forged.dump()}) {
     std::string why[2];
     const auto joins = [&](int rank, const std::string& with) {
-      const auto joined = join(with, ::dup(at->listener(rank)), 1);
+      const auto joined = meet(*at, rank, with, 1);
       why[rank] = joined ? "" : joined.error().message;
     };
     std::thread second([&] { joins(1, ticket); });

@@ -12,11 +12,12 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -28,9 +29,10 @@ namespace ferry::comm {
 namespace {
 
 constexpr int kRanksMax = 1024;
-// For a stranger who says nothing, while those who belong here wait behind him. Who is turned away for being
-// slow comes again.
+// Who connects and says nothing is turned away after so long, or when so many more are there than ranks: the oldest.
+// Who belongs here comes again.
 constexpr double kGreetingS = 2;
+constexpr size_t kStrangersMax = 64;
 constexpr double kAgainS = 0.05;
 
 struct Ticket {
@@ -127,12 +129,37 @@ sockaddr_in local(uint16_t port) {
   return address;
 }
 
+/// The bytes go at once, or something is wrong: a new connection has room for so few.
+bool send_whole(int fd, const void* bytes, size_t size) {
+  ssize_t n;
+  do n = ::send(fd, bytes, size, MSG_NOSIGNAL);
+  while (n < 0 && errno == EINTR);
+  return n == static_cast<ssize_t>(size);
+}
+
+/// One who has connected, and what he has said so far: a greeting, then the proof that he has the key.
+struct Caller {
+  Socket socket;
+  double deadline_s = 0;
+  Greeting greeting{};
+  Digest number{};  // that he was answered with
+  Digest proof{};
+  size_t heard = 0;  // bytes of both
+
+  /// What comes next of what he says, without a gap; empty: he has said all.
+  std::span<std::byte> next() {
+    const auto said = std::as_writable_bytes(std::span(&greeting, 1));
+    if (heard < said.size()) return said.subspan(heard);
+    return std::as_writable_bytes(std::span(proof)).subspan(heard - said.size());
+  }
+};
+
 constexpr double kTellsEveryS = 1;  // who is waited for
 
 /// One rank's part of one meeting.
 class Joining {
  public:
-  /// tickets: where a newer ticket would come from, which ends it; -1: none will.
+  /// tickets: where a newer ticket would come from, which ends it.
   Joining(Ticket ticket, int listener, int tickets, double patience_s, const Waiting& waiting)
       : ticket_(std::move(ticket)),
         listener_(listener),
@@ -152,10 +179,7 @@ class Joining {
   /// Each rank connects to those below it, then hears those above.
   Result<std::vector<Link>> links() {
     for (int r = 0; r < ticket_.rank; ++r) TRY(connect_to(r));
-    for (int missing = ticket_.ranks() - 1 - ticket_.rank; missing > 0;) {
-      TRY_ASSIGN(const bool came, hear_one());
-      missing -= came ? 1 : 0;
-    }
+    TRY(hear_those_above());
     return std::exchange(links_, {});
   }
 
@@ -165,8 +189,9 @@ class Joining {
  private:
   Link& link(int rank) { return links_[static_cast<size_t>(rank)]; }
 
-  /// Whether it is ready by then.
-  bool ready(int fd, short events, double deadline_s) {
+  /// Whether one of these is ready by then; `polled` says which.
+  Result<bool> wait(std::vector<pollfd>& polled, double deadline_s) {
+    polled.push_back({tickets_, POLLIN, 0});
     while (!superseded_) {
       const double now = now_s();
       if (waiting_ && now - told_s_ >= kTellsEveryS) {
@@ -174,15 +199,19 @@ class Joining {
         waiting_(missing());
       }
       if (now >= deadline_s) return false;
-      pollfd polled[] = {{fd, events, 0}, {tickets_, POLLIN, 0}};
       const int ms = static_cast<int>(std::ceil(std::min(deadline_s - now, kTellsEveryS) * 1000));
-      const int n = ::poll(polled, std::size(polled), ms);
-      if (n < 0 && errno != EINTR) return false;
+      const int n = ::poll(polled.data(), polled.size(), ms);
+      if (n < 0 && errno != EINTR)
+        return fail(Code::kExhausted, "rank {}: poll: {}", ticket_.rank, std::strerror(errno));
       if (n <= 0) continue;
-      superseded_ = polled[1].revents != 0;
-      if (polled[0].revents != 0) return !superseded_;
+      superseded_ = polled.back().revents != 0;
+      return !superseded_;
     }
     return false;
+  }
+  bool ready(int fd, short events, double deadline_s) {
+    std::vector<pollfd> polled = {{fd, events, 0}};
+    return wait(polled, deadline_s).value_or(false);
   }
 
   /// All of the bytes by then, or false.
@@ -263,46 +292,89 @@ class Joining {
     return true;
   }
 
-  /// One who comes; false: he does not belong here.
-  Result<bool> hear_one() {
-    if (!ready(listener_, POLLIN, deadline_s_))
-      return fail(Code::kTimeout,
-                  "rank {}: rank {} did not come within {:.0f} s",
-                  ticket_.rank,
-                  missing(),
-                  patience_s_);
-    Socket socket(::accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (socket.fd() < 0) return false;  // he left again
-    return hear(socket);
+  /// All who come are heard at once: nobody waits behind one who says nothing.
+  Result<void> hear_those_above() {
+    std::vector<Caller> callers;  // oldest first
+    for (int left = ticket_.ranks() - 1 - ticket_.rank; left > 0;) {
+      std::vector<pollfd> polled = {{listener_, POLLIN, 0}};
+      double until_s = deadline_s_;
+      for (const Caller& c : callers) {
+        polled.push_back({c.socket.fd(), POLLIN, 0});
+        until_s = std::min(until_s, c.deadline_s);
+      }
+      TRY(wait(polled, until_s));
+      const double now = now_s();
+      if (superseded_ || now >= deadline_s_)
+        return fail(Code::kTimeout,
+                    "rank {}: rank {} did not come within {:.0f} s",
+                    ticket_.rank,
+                    missing(),
+                    patience_s_);
+      for (size_t i = callers.size(); i-- > 0;) {
+        Call call = polled[i + 1].revents != 0 ? hear(callers[i]) : Call::kGoesOn;
+        if (call == Call::kGoesOn && now >= callers[i].deadline_s) call = Call::kTurnedAway;
+        if (call == Call::kConnected) --left;
+        if (call != Call::kGoesOn) callers.erase(callers.begin() + static_cast<ptrdiff_t>(i));
+      }
+      if (polled[0].revents != 0) TRY(let_in(callers));
+    }
+    return {};
   }
 
-  bool hear(Socket& socket) {
-    const int fd = socket.fd();
-    const double deadline_s = std::min(deadline_s_, now_s() + kGreetingS);
-    send_at_once(fd);
-    Greeting greeting;
-    if (!read_all(fd, &greeting, sizeof greeting, deadline_s)) return false;
+  Result<void> let_in(std::vector<Caller>& callers) {
+    Socket socket(::accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (socket.fd() < 0) {
+      if (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED) return {};  // he left again
+      return fail(
+          Code::kExhausted, "rank {}: a connection to it: {}", ticket_.rank, std::strerror(errno));
+    }
+    send_at_once(socket.fd());
+    if (callers.size() >= links_.size() + kStrangersMax) callers.erase(callers.begin());
+    callers.push_back({.socket = std::move(socket), .deadline_s = now_s() + kGreetingS});
+    return {};
+  }
+
+  enum class Call { kGoesOn, kConnected, kTurnedAway };
+
+  /// What he has said by now.
+  Call hear(Caller& c) {
+    for (;;) {
+      const std::span<std::byte> next = c.next();
+      const ssize_t n = ::recv(c.socket.fd(), next.data(), next.size(), 0);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0 && errno == EAGAIN) return Call::kGoesOn;
+      if (n <= 0) return Call::kTurnedAway;
+      c.heard += static_cast<size_t>(n);
+      if (c.heard == sizeof c.greeting && !answer(c)) return Call::kTurnedAway;
+      if (c.next().empty()) return welcome(c) ? Call::kConnected : Call::kTurnedAway;
+    }
+  }
+
+  bool answer(Caller& c) const {
     const auto me = static_cast<uint32_t>(ticket_.rank),
                all = static_cast<uint32_t>(ticket_.ranks());
+    const Greeting& greeting = c.greeting;
     const Greeting fitting;
     if (std::memcmp(greeting.what, fitting.what, sizeof greeting.what) != 0 || greeting.to != me ||
         greeting.ranks != all || greeting.epoch != ticket_.epoch || greeting.from <= me ||
         greeting.from >= all)
       return false;
-    Answer answer{.number = new_secret()};
-    answer.proof = derive(ticket_.key, "hears", greeting, answer.number);
-    Digest proof{};
-    if (!write_all(fd, &answer, sizeof answer, deadline_s) ||
-        !read_all(fd, &proof, sizeof proof, deadline_s) ||
-        !same_digest(proof, derive(ticket_.key, "connects", greeting, answer.number)))
+    c.number = new_secret();
+    const Answer answer{.number = c.number,
+                        .proof = derive(ticket_.key, "hears", greeting, c.number)};
+    return send_whole(c.socket.fd(), &answer, sizeof answer);
+  }
+
+  bool welcome(Caller& c) {
+    Link& from = link(static_cast<int>(c.greeting.from));
+    if (!same_digest(c.proof, derive(ticket_.key, "connects", c.greeting, c.number)) ||
+        from.socket >= 0)  // it is there already
       return false;
-    Link& from = link(static_cast<int>(greeting.from));
-    if (from.socket >= 0) return false;  // it is there already
-    const Digest welcome = derive(ticket_.key, "welcomes", greeting, answer.number);
-    if (!write_all(fd, &welcome, sizeof welcome, deadline_s)) return false;
-    from = {socket.take(),
-            derive(ticket_.key, "back", greeting, answer.number),
-            derive(ticket_.key, "there", greeting, answer.number)};
+    const Digest welcome = derive(ticket_.key, "welcomes", c.greeting, c.number);
+    if (!send_whole(c.socket.fd(), &welcome, sizeof welcome)) return false;
+    from = {c.socket.take(),
+            derive(ticket_.key, "back", c.greeting, c.number),
+            derive(ticket_.key, "there", c.greeting, c.number)};
     return true;
   }
 
@@ -364,18 +436,6 @@ std::string Rendezvous::ticket(int rank) const {
   return json_text(j);
 }
 
-Result<std::unique_ptr<Communicator>> join(std::string_view ticket,
-                                           int listener,
-                                           double patience_s) {
-  const Socket mine(listener);
-  TRY_ASSIGN(Ticket read, read_ticket(ticket));
-  const int rank = read.rank;
-  const flight::In meeting(flight::Activity::kMeeting);
-  TRY_ASSIGN(std::vector<Link> links,
-             Joining(std::move(read), listener, -1, patience_s, {}).links());
-  return socket_communicator(rank, std::move(links));
-}
-
 Meetings::~Meetings() {
   for (const int fd : {listener_, tickets_}) ::close(fd);
 }
@@ -388,7 +448,7 @@ Result<std::string> Meetings::newest_ticket(const Waiting& waiting) {
     const int ms = newest.empty() ? static_cast<int>(kTellsEveryS * 1000) : 0;
     const int n = ::poll(&polled, 1, ms);
     if (n < 0 && errno != EINTR)
-      return fail(Code::kUnavailable, "waiting for a ticket: {}", std::strerror(errno));
+      return fail(Code::kExhausted, "waiting for a ticket: {}", std::strerror(errno));
     if (n <= 0) {
       if (!newest.empty()) return newest;
       if (n == 0 && waiting) waiting(-1);

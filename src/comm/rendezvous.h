@@ -49,12 +49,6 @@ class Rendezvous {
 /// Told about once a second who is waited for.
 using Waiting = std::function<void(int peer)>;
 
-/// Connects this rank with all others; takes the listener over. Errors: kInvalidInput (no ticket), kTimeout,
-/// naming the rank that did not come; kUnavailable.
-Result<std::unique_ptr<Communicator>> join(std::string_view ticket,
-                                           int listener,
-                                           double patience_s);
-
 /// A rank's way to the others, for as long as it lives. One thread.
 class Meetings {
  public:
@@ -65,8 +59,8 @@ class Meetings {
   Meetings& operator=(const Meetings&) = delete;
 
   /// Waits for a ticket to a meeting that it has not been to, and connects with everybody. Where a newer ticket comes
-  /// meanwhile that one counts. Errors: of join(), whose patience begins with each ticket; kUnavailable: no more
-  /// tickets come.
+  /// meanwhile that one counts. Patience begins with each ticket. Errors: kInvalidInput (no ticket), kTimeout, naming
+  /// the rank that did not come; kExhausted; kUnavailable: no more tickets come.
   Result<std::unique_ptr<Communicator>> next(double patience_s, const Waiting& waiting);
 
  private:
