@@ -793,6 +793,10 @@ Result<void> Run::settle() {
   take_carried(*plan);
   TRY(adopt(*plan, words));
   agree_again();
+  // Only when all are there is a successor somebody to hear of the step from: until then another loss makes it begin
+  // again.
+  stage_ = Standing::Stage::kBetween;
+  beats_.step_done(state_.step);
   begin_step();  // whoever took a place is in it: the run may be over by then, and nothing else would tell
   std::string who;
   for (int r = 0; r < place().ranks; ++r)
@@ -868,7 +872,7 @@ void Run::give_untrained(const RecoveryPlan& plan) {
   for (Weight* w : taken) w->changed();
 }
 
-/// The last thing that a successor needs: from then on it stands where the others do.
+/// The last thing that a successor needs.
 void Run::take_carried(const RecoveryPlan& plan) {
   constexpr uint64_t kBytesMax = uint64_t{1} << 26;
   std::string told;
@@ -916,8 +920,6 @@ void Run::take_carried(const RecoveryPlan& plan) {
                                       metrics_->metrics().steps.back().step < record_.step);
     if (missing) or_lost(metrics_->write(record_));
   }
-  stage_ = Standing::Stage::kBetween;
-  beats_.step_done(state_.step);
 }
 
 /// What is known of the step that all stand after: its evaluation, if anybody has heard of it, and its checkpoint.

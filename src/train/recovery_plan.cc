@@ -21,12 +21,12 @@ tl::unexpected<Status> contradicts(int rank, const Standing& s, int64_t done) {
 
 }  // namespace
 
-bool hold_everything(const std::vector<bool>& whole) {
+std::optional<int> lost_with_replica(const std::vector<bool>& whole) {
   const auto ranks = static_cast<int>(whole.size());
   for (int owner = 0; owner < ranks; ++owner)
     if (!whole[static_cast<size_t>(owner)] && !whole[static_cast<size_t>(replica_of(owner, ranks))])
-      return false;
-  return true;
+      return owner;
+  return std::nullopt;
 }
 
 Result<RecoveryPlan> plan_recovery(std::span<const Standing> ranks) {
@@ -35,14 +35,12 @@ Result<RecoveryPlan> plan_recovery(std::span<const Standing> ranks) {
   const auto at = [&](int r) -> const Standing& { return ranks[static_cast<size_t>(r)]; };
   std::vector<bool> whole;
   for (const Standing& s : ranks) whole.push_back(s.stage != Stage::kNothing);
-  for (int owner = 0; owner < count; ++owner)
-    if (const int replica = replica_of(owner, count);
-        !whole[static_cast<size_t>(owner)] && !whole[static_cast<size_t>(replica)])
-      return fail(
-          Code::kUnavailable,
-          "ranks {} and {} are lost together, and with them all copies of what one of them held",
-          owner,
-          replica);
+  if (const std::optional<int> owner = lost_with_replica(whole))
+    return fail(
+        Code::kUnavailable,
+        "ranks {} and {} are lost together, and with them all copies of what one of them held",
+        *owner,
+        replica_of(*owner, count));
 
   // The furthest that anybody knows to have been committed.
   RecoveryPlan plan;
@@ -72,6 +70,15 @@ Result<RecoveryPlan> plan_recovery(std::span<const Standing> ranks) {
     if (whole[static_cast<size_t>(r)] && at(r).done == plan.done && at(r).stage != Stage::kBetween)
       return contradicts(r, at(r), plan.done - 1);
   return plan;
+}
+
+bool RecoveryPlan::lacks_weights(int rank, int owner) const {
+  const auto r = static_cast<size_t>(rank);
+  return fresh[r] || (behind[r] && !holds_of(rank, owner, static_cast<int>(fresh.size())));
+}
+
+bool RecoveryPlan::lacks_state(int rank, int owner) const {
+  return fresh[static_cast<size_t>(rank)] && holds_of(rank, owner, static_cast<int>(fresh.size()));
 }
 
 }  // namespace ferry

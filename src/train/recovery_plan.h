@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -18,13 +19,19 @@ namespace ferry {
 /// Who holds the optimizer's state of an owner's weights a second time, and updates them as well: the next rank.
 inline int replica_of(int owner, int ranks) { return (owner + 1) % ranks; }
 
-/// Whether ranks that hold what is theirs to hold have together all there is: of each owner and its replica one.
-bool hold_everything(const std::vector<bool>& whole);
+/// An owner whose replica is gone like itself, of ranks that hold what is theirs to hold, or do not; none: together
+/// they have all there is.
+std::optional<int> lost_with_replica(const std::vector<bool>& whole);
+
+/// Whether a rank has the state of what this one owns, as its owner or as the owner's replica.
+inline bool holds_of(int rank, int owner, int ranks) {
+  return rank == owner || rank == replica_of(owner, ranks);
+}
 
 /// Where a rank is.
 struct Standing {
   enum class Stage {
-    kNothing,  // it has just been started in the place of another
+    kNothing,  // it takes the place of another, and has not got all that belongs to it yet
     kBetween,  // it has what belongs to it after step `done`, and has begun to change nothing of it
     kPrepared,  // the same, and has told that its sums of the next step are there
     kCommitted,  // it has heard the same of all, and has updated what it holds; others' weights are on their way
@@ -46,6 +53,10 @@ struct RecoveryPlan {
   std::vector<bool> prepared;  // it needs to hear what `hears` has, and updates then
   std::vector<bool> behind;    // it needs others' weights
   std::vector<int> giver;      // of each owner's weights and state: it, or its replica
+
+  /// Whether the rank is given an owner's weights; and the state of what it holds.
+  bool lacks_weights(int rank, int owner) const;
+  bool lacks_state(int rank, int owner) const;
 };
 
 /// Errors: kUnavailable: an owner and its replica are both gone, or what ranks say of themselves cannot be.

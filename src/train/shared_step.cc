@@ -57,10 +57,6 @@ Optimizer optimizer_at(const RankPlace& place,
   });
 }
 
-bool holds_of(int rank, int owner, int ranks) {
-  return rank == owner || rank == replica_of(owner, ranks);
-}
-
 SharedStep::SharedStep(comm::Communicator& ranks, std::vector<Weight*> weights, double patience_s)
     : ranks_(ranks),
       weights_(std::move(weights)),
@@ -274,16 +270,12 @@ std::optional<std::vector<double>> SharedStep::pass_on(const RecoveryPlan& plan)
 }
 
 void SharedStep::give(const RecoveryPlan& plan, const Optimizer& optimizer) {
-  const int ranks = ranks_.ranks(), me = ranks_.rank();
-  const auto fresh = [&](int r) { return static_cast<bool>(plan.fresh[static_cast<size_t>(r)]); };
-  const auto lacks = [&](int r, size_t i) {
-    return fresh(r) || (plan.behind[static_cast<size_t>(r)] && !holds_of(r, owner(i), ranks));
-  };
+  const int me = ranks_.rank();
   for (size_t i = 0; i < weights_.size(); ++i) {
     const int giver = plan.giver[static_cast<size_t>(owner(i))];
     const std::vector<Tensor> held = optimizer.state(i);
-    for (int to = 0; to < ranks; ++to) {
-      if (to == giver || (giver != me && to != me) || !lacks(to, i)) continue;
+    for (int to = 0; to < ranks_.ranks(); ++to) {
+      if ((giver != me && to != me) || !plan.lacks_weights(to, owner(i))) continue;
       const auto move = [&](const comm::Tag& tag, const Tensor& t) {
         if (giver == me)
           ranks_.send(to, tag, memory_of(t));
@@ -291,7 +283,7 @@ void SharedStep::give(const RecoveryPlan& plan, const Optimizer& optimizer) {
           ranks_.receive(giver, tag, memory_of(t));
       };
       move({Purpose::kGiven, plan.done, static_cast<uint32_t>(i)}, weights_[i]->value);
-      if (!fresh(to) || !holds_of(to, owner(i), ranks)) continue;
+      if (!plan.lacks_state(to, owner(i))) continue;
       for (size_t part = 0; part < held.size(); ++part)
         move({Purpose::kGivenState, plan.done, index_of(i, held.size(), part)}, held[part]);
     }
@@ -299,7 +291,7 @@ void SharedStep::give(const RecoveryPlan& plan, const Optimizer& optimizer) {
   static_cast<void>(fault_point("step.give"));
   ranks_.finish(patience_s_);
   for (size_t i = 0; i < weights_.size(); ++i)
-    if (lacks(me, i)) weights_[i]->changed();
+    if (plan.lacks_weights(me, owner(i))) weights_[i]->changed();
 }
 
 void SharedStep::collect_state(int64_t step, const Optimizer& optimizer) {

@@ -27,9 +27,6 @@ struct RankPlace {
   int ranks = 1;
 };
 
-/// Whether a rank has the state of what this one owns, as its owner or as the owner's replica.
-bool holds_of(int rank, int owner, int ranks);
-
 /// An optimizer over the weights that holds the state of what the rank holds; rank 0's holds all.
 Optimizer optimizer_at(const RankPlace& place,
                        const OptimizerSettings& settings,

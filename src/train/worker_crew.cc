@@ -206,7 +206,7 @@ std::optional<RankLost> WorkerCrew::loss() const {
   // Who has only begun has nothing to give: a beginning is made again by all.
   bool begun = true;
   for (const Rank& r : ranks_) begun &= r.whole || r.successor || r.report.ended;
-  RankLost lost{.others = list_of(others), .held = begun && hold_everything(whole)};
+  RankLost lost{.others = list_of(others), .held = begun && !lost_with_replica(whole)};
   for (const RankEnd& end : lost_) lost.who += (lost.who.empty() ? "" : "; ") + in_words(end);
   return lost;
 }
