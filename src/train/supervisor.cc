@@ -64,10 +64,16 @@ struct Advance {
 
   Phase phase() const { return phase_of(s.last.work); }
 
+  /// Whose patience it has. A successor in a run that trains reads and makes what a start does.
+  static Phase patience_of(Work work) {
+    return work == Work::kTakingPlace ? Phase::kStarting : phase_of(work);
+  }
+  const char* setting() const { return setting_of(patience_of(s.last.work)); }
+
   /// Silence up to which the worker is taken to be at work.
   double patience() const {
     const double slow = settings.patience_intervals * s.interval_s;
-    switch (phase()) {
+    switch (patience_of(s.last.work)) {
       case Phase::kStarting: return settings.start_patience_s;
       case Phase::kTraining: return std::max(settings.step_patience_s, slow);
       case Phase::kEvaluating: return std::max(settings.evaluate_patience_s, slow);
@@ -83,6 +89,11 @@ struct Advance {
   }
 
   bool never_made_a_step() const { return phase() == Phase::kStarting; }
+
+  /// How far this worker has come, which after a restart need not be the furthest.
+  std::string when() const {
+    return s.start_step < 0 ? "while it started" : fmt::format("after step {}", s.start_step);
+  }
 
   /// No worker is left, and not because it was through.
   void failed(const std::string& how) {
@@ -111,10 +122,9 @@ struct Advance {
     const double pause =
         std::min(settings.backoff_max_s, std::ldexp(settings.backoff_first_s, s.failures - 1));
     s.restart_at = now + pause;
-    log("the worker {} after step {}; starting again from the newest checkpoint in {} (attempt {} "
-        "of {})",
+    log("the worker {} {}; starting again from the newest checkpoint in {} (attempt {} of {})",
         how,
-        std::max<int64_t>(s.step, 0),
+        when(),
         format_duration(pause),
         s.failures,
         settings.failures_max);
@@ -136,9 +146,10 @@ struct Advance {
     // The slowest counts, forgotten by a hundredth with each step: a long silence widens the patience
     // for the next hundred steps, not for ever, however many beats a step has.
     const Phase now_at = phase_of(e.work);
-    if (s.worker == Worker::kRunning && now_at == phase() &&
+    if (s.worker == Worker::kRunning && patience_of(e.work) == patience_of(s.last.work) &&
         (now_at == Phase::kTraining || now_at == Phase::kEvaluating))
-      s.interval_s = std::max(e.step > s.step ? 0.99 * s.interval_s : s.interval_s, now - s.since);
+      s.interval_s =
+          std::max(e.step > s.start_step ? 0.99 * s.interval_s : s.interval_s, now - s.since);
     // A step may be one long silence (a chip is waited for at its end; one micro-batch is a step):
     // what the first one took as a whole says how long the next may be silent.
     if (e.work == Work::kFirstStep && s.last.work != Work::kFirstStep) s.first_step_at = now;
@@ -148,7 +159,9 @@ struct Advance {
     if (s.worker == Worker::kRunning || now_at == Phase::kSaving) s.since = now;
     s.heard = true;
     s.last = e;
+    if (!knows_its_step(e.work)) return;
     if (s.first_step < 0) s.first_step = e.step;
+    s.start_step = std::max(s.start_step, e.step);
     s.step = std::max(s.step, e.step);
   }
 
@@ -197,8 +210,8 @@ struct Advance {
   /// The worker lives on, whatever becomes of it.
   void on(const RankLost& e) {
     if (s.worker != Worker::kRunning && s.worker != Worker::kStopping) return end_rest();
-    s.losses = s.step > s.step_at_loss ? 1 : s.losses + 1;
-    s.step_at_loss = s.step;
+    s.losses = s.start_step > s.step_at_loss ? 1 : s.losses + 1;
+    s.step_at_loss = s.start_step;
     if (!e.held) {
       log("{}; what it held nobody holds who is left: the others are ended, too", e.who);
       return end_rest();
@@ -209,9 +222,9 @@ struct Advance {
           s.losses);
       return end_rest();
     }
-    log("{} after step {}; {} {} on, and a successor takes its place",
+    log("{} {}; {} {} on, and a successor takes its place",
         e.who,
-        std::max<int64_t>(s.step, 0),
+        when(),
         e.others,
         e.others.find(" and ") == std::string::npos ? "goes" : "go");
     if (s.worker == Worker::kRunning) s.since = now;
@@ -262,6 +275,8 @@ struct Advance {
         s.heard = false;
         s.last = {.work = Work::kReadingData};
         s.interval_s = 0;
+        s.start_step = s.step_at_loss = -1;
+        s.losses = 0;
         ++s.starts;
         enter(Worker::kStarting);
         actions.emplace_back(std::in_place_type<Start>,
@@ -273,7 +288,7 @@ struct Advance {
         log("no sign of life from the worker for {} while {} (supervisor.{}): ending it",
             format_duration(waited),
             in_words(s.last),
-            setting_of(phase()));
+            setting());
         return kill();
       case Worker::kStopping:
         if (waited <= patience_stopping()) return;
@@ -339,6 +354,10 @@ Phase phase_of(Work work) {
   return Phase::kStarting;
 }
 
+bool knows_its_step(Work work) {
+  return work != Work::kReadingData && work != Work::kLoading && work != Work::kTakingPlace;
+}
+
 std::string in_words(const Heartbeat& b) {
   const auto counted = [&](const char* what, const char* units) {
     switch (b.unit) {
@@ -383,7 +402,7 @@ std::string what_follows(const State& state, const Settings& settings, bool cert
                        format_duration(now.patience_stopping()));
   return fmt::format("the worker is ended after {} without a sign of life (supervisor.{})",
                      format_duration(now.patience()),
-                     setting_of(now.phase()));
+                     now.setting());
 }
 
 double wake_at(const State& s, const Settings& settings) {

@@ -40,6 +40,8 @@ enum class Work : int32_t {
   kReference,        // starting, too: what the first model gives pairs of answers
   kTakingPlace,  // training, as a successor of a rank that is gone: it gets what the others have
 };
+/// Whether a worker at that knows which step it is after: what it says of it before is nothing yet.
+bool knows_its_step(Work work);
 /// What is counted of it, where it is not what that work counts as a rule.
 enum class Unit : int32_t { kUsual, kPairs, kTasks, kAnswers };
 Phase phase_of(Work work);
@@ -137,13 +139,15 @@ struct State {
   bool heard = false;            // this worker sent a heartbeat
   double interval_s = 0;         // the slowest recent time between two beats of training
   double first_step_at = 0;      // when this worker's first step began
-  int64_t first_step = -1;       // of the first heartbeat ever: where the run began
+  int64_t first_step = -1;       // where the run began
   int64_t step = -1;             // furthest ever
-  int64_t step_at_failure = -1;  // furthest when a worker last failed
-  int failures = 0;              // in a row without progress
-  int64_t step_at_loss = -1;     // furthest when a rank was last lost
-  int losses = 0;                // of ranks, in a row without progress
-  bool device_failed = false;    // that was how the last worker ended
+  int64_t step_at_failure = -1;  // furthest ever, when a worker last failed
+  int failures = 0;  // in a row without progress: a restart loses steps, so only new ones count
+  int64_t start_step = -1;    // furthest of this worker; -1: it has not said yet where it goes on
+  int64_t step_at_loss = -1;  // furthest of this worker, when a rank of it was last lost
+  int losses =
+      0;  // of its ranks, in a row without progress: a successor loses no step, so each counts
+  bool device_failed = false;  // that was how the last worker ended
   int starts = 0;
 };
 
@@ -165,8 +169,8 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume);
 /// ... with another status, a signal    it starts again from the newest checkpoint, after a pause;
 ///                                      after `failures_max` restarts that got no further, exit 3.
 /// One rank of several is lost          a successor takes its place, if the others hold what it held;
-///                                      if not, or if after `failures_max` losses in a row no step was
-///                                      made, they are ended, and all start again as above.
+///                                      if not, or if after `failures_max` losses in a row this start
+///                                      made no step, they are ended, and all start again as above.
 /// It is silent for too long            SIGKILL, then as above. What is too long is its phase's
 ///                                      patience.
 /// A rank hangs for hang_patience_s       likewise, if that is not 0, it cannot go on by itself

@@ -124,7 +124,9 @@ class Shell {
 
   void carry_out(const Replace&) {
     if (!worker_) return;
-    worker_->replace(clock_.monotonic_s());
+    if (const Result<void> replaced = worker_->replace(clock_.monotonic_s()); !replaced)
+      say(fmt::format("a successor could not be started ({}): the others are ended, too",
+                      replaced.error().message));
     watch_anew();  // what was seen of the lost is not of their successors
   }
   void carry_out(const EndRest&) {

@@ -104,7 +104,24 @@ TEST(SupervisorRules, ALostRankHasASuccessorAsLongAsThatMakesSense) {
   p.on(lost);
   EXPECT_TRUE(p.has<EndRest>());
   p.on(Died{SIGKILL}).ticks(3);
-  EXPECT_TRUE(p.has<Start>());
+  ASSERT_TRUE(p.has<Start>());
+  // What a start from an older checkpoint makes is counted from there, not from where the run was before.
+  p.on(Started{}).on(Heartbeat{.work = Work::kReadingData});
+  p.on(lost);
+  EXPECT_EQ(std::get<Log>(p.actions[0]).text,
+            "rank 1 died while it started; rank 0 goes on, and a successor takes its place");
+  p.on(Heartbeat{.step = 20, .work = Work::kFirstStep});
+  for (int64_t step = 21; step < 37; ++step) {
+    p.on(Heartbeat{step}).on(lost);
+    EXPECT_TRUE(p.has<Replace>()) << step;
+    EXPECT_NE(std::get<Log>(p.actions[0]).text.find(fmt::format("after step {};", step)),
+              std::string::npos);
+  }
+  for (int n = 1; n < p.settings.failures_max; ++n) {
+    EXPECT_TRUE(p.on(lost).has<Replace>()) << n;
+  }
+  p.on(lost);
+  EXPECT_TRUE(p.has<EndRest>());
   // A run that is to stop saves with a successor; one that is being ended has none.
   Play stopping;
   stopping.on(Started{}).on(Heartbeat{7}).on(Signal{SIGTERM}).on(lost);
@@ -135,6 +152,11 @@ TEST(SupervisorRules, WhatARestartDoesNotCureEndsTheRunAtOnce) {
     EXPECT_EQ(Play(p).on(Started{}).on(Exited{kOutOfMemory}).exit(), 3);
     p.on(Started{}).on(Heartbeat{begun});
     EXPECT_EQ(Play(p).on(Exited{kOutOfMemory}).exit(), 3);
+    // It goes on from there, but says so only when it knows.
+    Play resumed;
+    resumed.on(Started{}).on(Heartbeat{.work = Work::kLoading});
+    resumed.on(Heartbeat{.step = begun, .work = Work::kFirstStep});
+    EXPECT_EQ(resumed.on(Exited{kOutOfMemory}).exit(), 3);
     p.on(Heartbeat{begun + 1}).on(Exited{kOutOfMemory}).ticks(3);
     ASSERT_TRUE(p.has<Start>());
     EXPECT_EQ(std::get<Start>(p.actions[0]).replay_to, 0);
@@ -198,6 +220,26 @@ TEST(SupervisorRules, GivesUpWhenRestartsGetNoFurtherButNotWhileTheyDo) {
   EXPECT_EQ(p.exit(), 3);
 }
 
+// Steps that are made a second time are lost a second time with the worker: a run that only makes those gets nowhere.
+TEST(SupervisorRules, AStepThatWasMadeBeforeIsNoProgressOfARestart) {
+  Play p;
+  p.on(Started{}).on(Heartbeat{90});
+  for (int i = 0; i < p.settings.failures_max; ++i) {
+    p.on(Died{SIGKILL});
+    ASSERT_FALSE(p.state.done) << i;
+    EXPECT_NE(std::get<Log>(p.actions[0]).text.find(i == 0 ? "after step 90;" : "after step 8"),
+              std::string::npos);
+    p.ticks(120);
+    ASSERT_TRUE(p.has<Start>());
+    p.on(Started{}).on(Heartbeat{.work = Work::kLoading});
+    for (int64_t step = 60; step <= 80 + i; ++step) p.on(Heartbeat{step});
+  }
+  p.on(Died{SIGKILL});
+  EXPECT_EQ(p.exit(), 3);
+  EXPECT_NE(std::get<Log>(p.actions[0]).text.find("got no further than step 90"),
+            std::string::npos);
+}
+
 TEST(SupervisorRules, WhatAFirstWorkerSaysBeforeItsFirstStepNoRestartMends) {
   const Heartbeat starting{.work = Work::kLoading};
   Play first;
@@ -230,6 +272,7 @@ TEST(SupervisorRules, EachPhaseHasItsOwnPatience) {
       {Work::kLoading, 300, "starting: making the model"},
       {Work::kFirstStep, 300, "starting: its first step (1024 of 2048 micro-batches)"},
       {Work::kTraining, 40, "training (1024 of 2048 micro-batches of a step)"},
+      {Work::kTakingPlace, 300, "taking the place of a rank that is gone (1.00 KiB of 2.00 KiB)"},
       {Work::kReference, 300, "starting: the reference's log-probabilities (1024 of 2048 pairs)"},
       {Work::kEvaluating, 90, "evaluating (1024 of 2048 tokens)"},
       {Work::kProbing, 500, "saving: answering the probes"},

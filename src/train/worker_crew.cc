@@ -28,12 +28,6 @@ bool failed_by_itself(const RankEnd& e) {
   return failed(e) && !left_with(e, kLinkFailed) && !left_with(e, 1) && !left_with(e, 2);
 }
 
-/// A beat of a rank that has all that belongs to it.
-bool of_whole(const Heartbeat& beat) {
-  return beat.work != Work::kReadingData && beat.work != Work::kLoading &&
-         beat.work != Work::kTakingPlace;
-}
-
 /// "rank 1", "rank 0 and rank 2", "rank 0, rank 1 and rank 3".
 std::string list_of(const std::vector<int>& ranks) {
   std::string list;
@@ -149,26 +143,33 @@ void WorkerCrew::tell(int rank) {
         ranks_[static_cast<size_t>(rank)].process.tell(rendezvous_->ticket(rank) + "\n"));
 }
 
-void WorkerCrew::replace(double now_s) {
+Result<void> WorkerCrew::replace(double now_s) {
   told_lost_ = 0;
   rendezvous_->renew();
-  for (const RankEnd& end : lost_) {
-    Rank& rank = ranks_[static_cast<size_t>(end.rank)];
-    Result<flight::Memory> record = flight::Memory::create();
-    if (!record) return end_rest(now_s);
-    Result<ChildProcess> process = start_rank(end.rank, *record, true);
-    if (!process) return end_rest(now_s);
-    constexpr Heartbeat kBegins{.work = Work::kTakingPlace};
-    rank = {.process = *std::move(process),
-            .report = {.last = kBegins, .since_s = now_s},
-            .work = kBegins,
-            .flight = *std::move(record),
-            .successor = true};
-    if (std::find(replaced_.begin(), replaced_.end(), end.rank) == replaced_.end())
-      replaced_.push_back(end.rank);
+  const Result<void> started = start_successors(now_s);
+  if (!started) {
+    end_rest(now_s);
+    return started;
   }
   lost_.clear();
   for (int r = 0; r < std::ssize(ranks_); ++r) tell(r);
+  return {};
+}
+
+Result<void> WorkerCrew::start_successors(double now_s) {
+  for (const RankEnd& end : lost_) {
+    TRY_ASSIGN(flight::Memory record, flight::Memory::create());
+    TRY_ASSIGN(ChildProcess process, start_rank(end.rank, record, true));
+    constexpr Heartbeat kBegins{.work = Work::kTakingPlace};
+    ranks_[static_cast<size_t>(end.rank)] = {.process = std::move(process),
+                                             .report = {.last = kBegins, .since_s = now_s},
+                                             .work = kBegins,
+                                             .flight = std::move(record),
+                                             .successor = true};
+    if (std::find(replaced_.begin(), replaced_.end(), end.rank) == replaced_.end())
+      replaced_.push_back(end.rank);
+  }
+  return {};
 }
 
 void WorkerCrew::end_rest(double now_s) {
@@ -246,7 +247,7 @@ std::optional<Heartbeat> WorkerCrew::heard(double now_s) {
       const auto count = static_cast<size_t>(n) / sizeof beats[0];
       for (size_t b = 0; b < count; ++b) {
         rank.report.last = beats[b];
-        if (!rank.whole && of_whole(beats[b])) {
+        if (!rank.whole && knows_its_step(beats[b].work)) {
           rank.whole = true;
           heard_at_s_ = now_s;
         }

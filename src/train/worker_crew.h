@@ -77,9 +77,9 @@ class WorkerCrew {
   /// Its end, when all have ended: told once. Others are ended where that is to be. And before that, when some are
   /// lost that may have successors: RankLost, told once, and answered by replace() or end_rest().
   std::optional<Event> ended(double now_s);
-  /// Starts successors of those that are lost, and tells all where to meet. One that cannot be started: as
+  /// Starts successors of those that are lost, and tells all where to meet. Errors: one cannot be started; then as
   /// end_rest().
-  void replace(double now_s);
+  Result<void> replace(double now_s);
   void end_rest(double now_s);
   /// When all successors have what belongs to them, told once: who, and how long it took.
   std::optional<std::string> whole_again();
@@ -94,13 +94,14 @@ class WorkerCrew {
     RankReport report;
     Heartbeat work;  // its last word about its own work
     flight::Memory flight;
-    bool whole = false;      // it has what belongs to it, and trains
+    bool whole = false;      // it has what belongs to it, and so knows its step
     bool successor = false;  // it takes or has taken a lost one's place
     bool needless = false;   // there is nothing to take a place for any more: its end says nothing
   };
   void reap(double now_s);
   void left_with_verdict();
   std::optional<RankLost> loss() const;
+  Result<void> start_successors(double now_s);
   Result<ChildProcess> start_rank(int rank, const flight::Memory& record, bool in_place) const;
   void tell(int rank);
   std::optional<double> others_end_at() const;

@@ -3,6 +3,7 @@
 #include "train/worker_crew.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -273,7 +274,7 @@ TEST(WorkerCrew, ALostRankHasASuccessorWhomAllMeet) {
   EXPECT_EQ(std::get<RankLost>(lost).others, "rank 0 and rank 2");
   EXPECT_TRUE(std::get<RankLost>(lost).held);
   EXPECT_EQ(crew->whole_again(), std::nullopt) << "nobody has taken its place";
-  crew->replace(Crew::now());
+  ASSERT_TRUE(crew->replace(Crew::now()));
   EXPECT_TRUE(crew.whole_again().starts_with("rank 1 is in place again, "));
   Crew::let_go("second");
   const Event end = crew.next();
@@ -298,13 +299,30 @@ TEST(WorkerCrew, NeighboursLostTogetherAreNotHeldByOthers) {
   EXPECT_TRUE(std::holds_alternative<Died>(crew.next()));
 }
 
+TEST(WorkerCrew, WhyASuccessorCannotBeStartedIsSaid) {
+  Crew crew(
+      by_rank("exec sleep 100", until(Crew::file("first")) + "kill -KILL $$", "exec sleep 100"), 3);
+  Crew::let_go("first");
+  ASSERT_TRUE(std::holds_alternative<RankLost>(crew.next()));
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none = {0, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  const Result<void> replaced = crew->replace(Crew::now());
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  ASSERT_FALSE(replaced);
+  EXPECT_NE(replaced.error().message.find("Too many open files"), std::string::npos)
+      << replaced.error().message;
+  EXPECT_TRUE(std::holds_alternative<Died>(crew.next())) << "the others are ended";
+}
+
 TEST(WorkerCrew, WhoTakesAPlaceInARunThatIsOverIsEndedWithoutAWord) {
   const std::string leave = until(Crew::file("second")) + "exit 0";
   const std::string lost = until(Crew::file("first")) + "kill -KILL $$";
   Crew crew(by_rank(leave, "case $0 in *place*) exec sleep 100;; esac; " + lost, leave), 3);
   Crew::let_go("first");
   ASSERT_TRUE(std::holds_alternative<RankLost>(crew.next()));
-  crew->replace(Crew::now());
+  ASSERT_TRUE(crew->replace(Crew::now()));
   Crew::let_go("second");
   const Event end = crew.next();
   ASSERT_TRUE(std::holds_alternative<Exited>(end));
