@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <cstring>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
@@ -28,9 +30,12 @@ class LaunchE2e : public Trains {
   }
 
   /// The command that trains by so many.
-  static Strings launch(int ranks, const std::string& run, const Strings& more = {}) {
+  static Strings launch(int ranks,
+                        const std::string& run,
+                        const Strings& more = {},
+                        const std::string& config = "run.toml") {
     Strings args = {"launch", "-n", std::to_string(ranks), "--"};
-    for (const std::string& a : train(run, {kFour})) args.push_back(a);
+    for (const std::string& a : train(run, {kFour}, config)) args.push_back(a);
     args.insert(args.end(), more.begin(), more.end());
     return args;
   }
@@ -49,6 +54,11 @@ class LaunchE2e : public Trains {
     }
     std::sort(found.begin(), found.end());
     return found;
+  }
+
+  /// It has sent itself SIGSTOP, as a fault tells it to.
+  static bool stands_still(pid_t process) {
+    return read("/proc/" + std::to_string(process) + "/stat").find(") T ") != std::string::npos;
   }
 
   static int steps_told(const std::string& run) {
@@ -257,6 +267,104 @@ TEST_F(LaunchE2e, NineRanksOfWhichThreeAreLostTrainTheSame) {
       << e.output;
   expect_no_checkpoint_read(e.output);
   expect_same(trace("by9", 8), base, "by9");
+}
+
+// Texts and shape come from the others; what an adapter goes with is read again.
+TEST_F(LaunchE2e, SuccessorsInRunsThatBeganFromAModelTrainTheSame) {
+  ran({"convert", checkpoint("base"), "--to", "f32", "--out", path("init")});
+  write(root_ / "init.toml", kRun);
+  const Strings init = {"--model.init=" + path("init"), kNoCheckpoint};
+  Strings lora = init;
+  for (const char* a :
+       {"--lora.rank=4", "--lora.target_modules=q_proj, kv_b_proj", "--optimizer.lr=0.02"})
+    lora.emplace_back(a);
+  for (const auto& [name, more] : {std::pair<std::string, Strings>{"init", init}, {"lora", lora}}) {
+    const auto left_by = [](const std::string& run) {
+      std::map<std::string, std::string> files;
+      for (const auto& entry : fs::directory_iterator(checkpoint(run))) {
+        const std::string file = entry.path().filename().string();
+        // Signed, and with the hash of the state's document, which has the time that it took.
+        if (entry.is_regular_file() && file != "passport.json" && file != "checksums.json" &&
+            file != "verified.json")
+          files[file] = read(entry.path());
+      }
+      files["state"] = read(checkpoint(run) + "/state/part-00000.safetensors");
+      return files;
+    };
+    Strings alone = {kFour};
+    alone.insert(alone.end(), more.begin(), more.end());
+    ran(train(name + "_alone", alone, "init.toml"));
+    const std::map<std::string, std::string> expected = left_by(name + "_alone");
+    EXPECT_GE(expected.size(), 3u);
+    for (const int victim : {0, 1}) {
+      const std::string run = name + "_killed" + std::to_string(victim);
+      const Ended e =
+          end_of(launch(3, run, more, "init.toml"),
+                 {{"FERRY_FAULT", "step.commit@" + std::to_string(victim) + ":9:kill"}});
+      EXPECT_EQ(e.status, 0) << run << "\n" << e.output;
+      EXPECT_EQ(times(e.output, "in place again, with"), 1u) << run << "\n" << e.output;
+      expect_no_checkpoint_read(e.output);
+      const std::map<std::string, std::string> left = left_by(run);
+      EXPECT_EQ(left.size(), expected.size()) << run;
+      for (const auto& [file, bytes] : expected)
+        EXPECT_TRUE(left.contains(file) && left.at(file) == bytes) << run << ": another " << file;
+    }
+  }
+}
+
+// That there was an evaluation its successor must know as well, or it makes one that nobody else does.
+TEST_F(LaunchE2e, AnEvaluationThatFoundNoNumberIsKnownToASuccessor) {
+  // Weights whose products are beyond what a float holds: every update is refused.
+  ran({"convert", checkpoint("base"), "--to", "f32", "--out", path("huge")});
+  for (const char* name : {"passport.json", "checksums.json"})
+    fs::remove(path("huge") + "/" + name);
+  const std::string weights = path("huge") + "/model.safetensors";
+  std::string bytes = read(weights);
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  const float huge = 1e18F;
+  for (size_t at = sizeof header + header; at < bytes.size(); at += sizeof huge)
+    std::memcpy(bytes.data() + at, &huge, sizeof huge);
+  write(weights, bytes);
+  write(root_ / "init.toml", kRun);
+  // A rank is lost in the step after each evaluation.
+  const Ended e =
+      end_of(launch(2, "wild", {kNoCheckpoint, "--model.init=" + path("huge")}, "init.toml"),
+             {{"FERRY_FAULT", "step.numbers@1:5:kill"}});
+  EXPECT_EQ(e.status, 1) << e.output;
+  EXPECT_NE(e.output.find("nan bits per byte"), std::string::npos) << e.output;
+  EXPECT_EQ(times(e.output, "in place again, with"), 3u) << e.output;
+  EXPECT_NE(e.output.find("each of the 16 updates was refused"), std::string::npos) << e.output;
+  expect_no_checkpoint_read(e.output);
+}
+
+TEST_F(LaunchE2e, AnEvaluationThatCameWithACheckpointIsKnownToASuccessor) {
+  const std::string run = "evaluated", every = "--checkpoint.every=4";
+  {
+    Program p(root_ / "log", launch(2, run, {every}), kSlow);
+    ASSERT_TRUE(wait_for([&] { return p.ended() || has_checkpoint(run); })) << p.output();
+    p.signal(SIGKILL);
+    ASSERT_EQ(p.wait(), kKilled) << p.output();
+  }
+  // Each stands still in its first step.
+  Program p(root_ / "log",
+            launch(2, run, {every, "--resume"}),
+            {{"FERRY_FAULT", "step.gradients@1:1:stop"}});
+  const auto one_stands_still = [&] {
+    for (const pid_t rank : ranks_of(p))
+      if (stands_still(rank)) return rank;
+    return pid_t{0};
+  };
+  ASSERT_TRUE(wait_for([&] { return p.ended() || one_stands_still() != 0; })) << p.output();
+  ASSERT_FALSE(p.ended()) << p.output();
+  ASSERT_EQ(::kill(one_stands_still(), SIGKILL), 0);
+  ASSERT_TRUE(wait_for([&] { return p.ended() || p.said("recovered  rank 1"); })) << p.output();
+  ASSERT_TRUE(wait_for([&] { return p.ended() || one_stands_still() != 0; })) << p.output();
+  ASSERT_FALSE(p.ended()) << p.output();
+  ASSERT_EQ(::kill(one_stands_still(), SIGCONT), 0);
+  ASSERT_EQ(p.wait(), 0) << p.output();
+  EXPECT_FALSE(p.said("starting again")) << p.output();
+  expect_same(trace(run), base_, run);
 }
 
 TEST_F(LaunchE2e, AnotherNumberOfRanksGoesOnWithTheSameBits) {

@@ -1,6 +1,5 @@
 #include "train/carried.h"
 
-#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -15,20 +14,23 @@ using Json = nlohmann::ordered_json;
 constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
 constexpr int64_t kIdMax = std::numeric_limits<int32_t>::max();
 
-/// A figure that is no number is found again by who needs it.
-void put(Json& j, const std::optional<HeldOutLoss>& loss) {
-  if (loss && std::isfinite(loss->nats_per_token) && std::isfinite(loss->bits_per_byte))
-    j["held_out"] = {loss->nats_per_token, loss->bits_per_byte};
+constexpr double kNotFinite = std::numeric_limits<double>::quiet_NaN();
+
+/// Null stands for what is not finite: that it was found is what everybody must know.
+double number_of(const nlohmann::json& j, const char* name, JsonFields& f) {
+  if (!j.is_number() && !j.is_null()) f.refuse(name, "is not made of numbers");
+  return j.is_number() ? j.get<double>() : kNotFinite;
 }
 
 std::optional<HeldOutLoss> held_out_of(JsonFields& f) {
   if (!f.has("held_out")) return std::nullopt;
-  const std::vector<double> both = f.reals("held_out");
+  const nlohmann::json& both = f.list("held_out");
   if (both.size() != 2) {
     f.refuse("held_out", "is not two numbers");
     return std::nullopt;
   }
-  return HeldOutLoss{.nats_per_token = both[0], .bits_per_byte = both[1]};
+  return HeldOutLoss{.nats_per_token = number_of(both[0], "held_out", f),
+                     .bits_per_byte = number_of(both[1], "held_out", f)};
 }
 
 }  // namespace
@@ -37,7 +39,7 @@ std::string to_text(const RankWord& word) {
   Json j = {{"stage", static_cast<int>(word.standing.stage)},
             {"done", word.standing.done},
             {"saved", word.saved_step}};
-  put(j, word.held_out);
+  if (word.held_out) j["held_out"] = {word.held_out->nats_per_token, word.held_out->bits_per_byte};
   return json_text(j);
 }
 
@@ -107,13 +109,11 @@ Result<ModelWord> model_word_of(const std::string& text) {
 std::string to_text(const Carried& c) {
   Json j = {
       {"state", c.state},
-      {"saved", c.saved_step},
       {"refusals_of", c.refusals_of},
       {"refusals_in_a_row", c.refusals_in_a_row},
       {"figures", {c.figures.flops_step, c.figures.flops_mtp_step, c.figures.peak_flops_per_s}},
       {"last_record", c.last_record}};
   if (c.last_loss) j["last_loss"] = *c.last_loss;
-  put(j, c.held_out);
   return json_text(j);
 }
 
@@ -124,7 +124,6 @@ Result<Carried> carried_of(const std::string& text) {
   JsonFields f(document, where, problem);
   Carried c;
   c.state = f.text("state");
-  c.saved_step = f.integer("saved", -1, kAny);
   c.refusals_of = f.integer("refusals_of", 0, kAny);
   c.refusals_in_a_row = f.integer("refusals_in_a_row", 0, c.refusals_of);
   const std::vector<double> figures = f.reals("figures");
@@ -133,8 +132,8 @@ Result<Carried> carried_of(const std::string& text) {
   else
     f.refuse("figures", "are not three");
   c.last_record = f.text("last_record");
-  if (f.has("last_loss")) c.last_loss = f.real("last_loss");
-  c.held_out = held_out_of(f);
+  if (const auto loss = document.find("last_loss"); loss != document.end())
+    c.last_loss = number_of(*loss, "last_loss", f);
   TRY(problem.done());
   return c;
 }

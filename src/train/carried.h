@@ -17,8 +17,9 @@ namespace ferry {
 /// One rank's word.
 struct RankWord {
   Standing standing;
-  int64_t saved_step = -1;              // of rank 0: the last checkpoint that is whole
-  std::optional<HeldOutLoss> held_out;  // after step standing.done
+  int64_t saved_step = -1;  // of rank 0: the last checkpoint that is whole
+  /// After step standing.done; not finite where that was found, or where it is not known any more.
+  std::optional<HeldOutLoss> held_out;
 };
 std::string to_text(const RankWord& word);
 /// Errors: kCorrupt, naming the rank.
@@ -31,6 +32,7 @@ struct ModelWord {
       texts;  // without what nobody writes a checkpoint from: tokenizer, notes
 };
 std::string to_text(const ModelWord& word);
+/// Errors: kCorrupt.
 Result<ModelWord> model_word_of(const std::string& text);
 
 /// What a step's speed is measured against: rank 0 found it out at the beginning.
@@ -40,14 +42,13 @@ struct Figures {
 
 struct Carried {
   std::string state;  // its document (train/run_state.h)
-  int64_t saved_step = -1;
   std::optional<double> last_loss;
   int64_t refusals_of = 0, refusals_in_a_row = 0;
   Figures figures;
-  std::string last_record;              // of metrics.jsonl; empty: no step was made yet
-  std::optional<HeldOutLoss> held_out;  // after the last step
+  std::string last_record;  // of metrics.jsonl; empty: of the step under way there is none yet
 };
 std::string to_text(const Carried& carried);
+/// Errors: kCorrupt.
 Result<Carried> carried_of(const std::string& text);
 
 }  // namespace ferry

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <set>
 
 #include "base/alive.h"
 #include "base/clock.h"
@@ -118,6 +119,7 @@ class Run {
   // With the successor of a rank that is gone.
   Result<void> take_place();
   Result<void> recover(comm::LinkError why);
+  comm::LinkError no_other_meeting(const comm::LinkError& why, const Status& met) const;
   Result<void> settle();
   std::vector<RankWord> words();
   void take_model(const RecoveryPlan& plan);
@@ -764,13 +766,21 @@ Result<void> Run::recover(comm::LinkError why) {
     if (!why.gone()) throw why;
     const Result<void> met =
         ranks()->rejoin([&](int peer) { beats_.waiting_for(peer >= 0 ? peer : why.peer()); });
-    if (!met) throw why;
+    if (!met) throw no_other_meeting(why, met.error());
     try {
       return settle();
     } catch (const comm::LinkError& again) {
       why = again;
     }
   }
+}
+
+/// Where there is none any more, whoever ended the run says how; else it is this rank that could not come.
+comm::LinkError Run::no_other_meeting(const comm::LinkError& why, const Status& met) const {
+  return {place().rank,
+          why.peer(),
+          met.code == Code::kUnavailable,
+          fmt::format("{}; and the ranks cannot meet again: {}", why.what(), met.message)};
 }
 
 /// Everybody comes to stand after the same step, the successors too. May be cut short anywhere by another rank's end,
@@ -815,6 +825,9 @@ std::vector<RankWord> Run::words() {
   RankWord mine{.standing = {.stage = stage_, .done = state_.step},
                 .saved_step = saved_step_,
                 .held_out = held_out_loss_};
+  // A checkpoint that the run went on from has no more of it.
+  if (!mine.held_out && state_.held_out_loss)
+    mine.held_out = {.nats_per_token = *state_.held_out_loss, .bits_per_byte = kNone};
   if (fresh() && first()) {
     const Result<CheckpointList> there = list_checkpoints(settings_.checkpoint.dir);
     if (!there) throw StateLost(there.error().message);
@@ -855,10 +868,10 @@ void Run::give_untrained(const RecoveryPlan& plan) {
     if (fresh()) adapter_->merge();  // the base is as it was
     return;
   }
-  const std::vector<Weight*>& trained = optimizer_->weights();
+  const std::set<const Weight*> trained(optimizer_->weights().begin(), optimizer_->weights().end());
   std::vector<Weight*> taken;
   for (Weight* w : model_->weights()) {
-    if (std::find(trained.begin(), trained.end(), w) != trained.end()) continue;
+    if (trained.contains(w)) continue;
     const std::span<std::byte> bytes{static_cast<std::byte*>(w->value.data()), w->value.bytes()};
     const comm::Tag tag{
         comm::Purpose::kGiven, plan.done, static_cast<uint32_t>(trained.size() + taken.size())};
@@ -879,13 +892,11 @@ void Run::take_carried(const RecoveryPlan& plan) {
   if (plan.teller == place().rank)
     told = to_text(
         Carried{.state = state_contents(*model_, *optimizer_, state_, data_, settings_).document,
-                .saved_step = saved_step_,
                 .last_loss = last_loss_,
                 .refusals_of = refusals_.steps(),
                 .refusals_in_a_row = refusals_.in_a_row(),
                 .figures = figures_,
-                .last_record = record_.step > 0 ? to_json_line(record_) : "",
-                .held_out = held_out_loss_});
+                .last_record = record_.step > 0 ? to_json_line(record_) : ""});
   told = comm::hand_text(*ranks(),
                          {comm::Purpose::kCarried, plan.done},
                          plan.teller,
@@ -931,7 +942,11 @@ Result<void> Run::adopt(const RecoveryPlan& plan, const std::vector<RankWord>& w
   });
   if (knows == words.end() || state_.held_out_loss) return {};
   held_out_loss_ = knows->held_out;
-  return keep(record_of(*held_out_loss_));
+  // Rank 0's successor may have read that its predecessor told of it.
+  if (!metrics_ || !metrics_->tells_of_held_out(state_.step))
+    return keep(record_of(*held_out_loss_));
+  state_.held_out_loss = held_out_loss_->nats_per_token;
+  return {};
 }
 
 /// As before the first step: all have the same, to the bit.

@@ -290,8 +290,12 @@ Result<void> MetricsLog::write(const StepRecord& record) {
   return {};
 }
 
+bool MetricsLog::tells_of_held_out(int64_t step) const {
+  return !metrics_.held_out.empty() && metrics_.held_out.back().step == step;
+}
+
 Result<void> MetricsLog::write(const HeldOutRecord& record) {
-  if (!metrics_.held_out.empty() && metrics_.held_out.back().step == record.step) return {};
+  if (tells_of_held_out(record.step)) return {};
   metrics_.held_out.push_back(record);
   TRY(lines_.write(to_json_line(record) + "\n"));
   if (events_) TRY(events_->write(tensorboard_record("held_out/", record)));

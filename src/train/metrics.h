@@ -95,6 +95,7 @@ class MetricsLog {
 
   /// Everything so far, the part before the resume included: what the curve is drawn from.
   const Metrics& metrics() const { return metrics_; }
+  bool tells_of_held_out(int64_t step) const;
 
   /// What open() set aside, and where: to be told.
   const std::vector<std::string>& notes() const { return notes_; }

@@ -1,0 +1,118 @@
+// What ranks tell each other of a run arrives as it was said, also where it is no number; what cannot be is refused.
+#include "train/carried.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+namespace ferry {
+namespace {
+
+using Stage = Standing::Stage;
+constexpr double kNotFinite = std::numeric_limits<double>::quiet_NaN();
+
+/// Equal, or both no number.
+void expect_same(const std::optional<double>& a, const std::optional<double>& b) {
+  ASSERT_EQ(a.has_value(), b.has_value());
+  if (a) {
+    EXPECT_TRUE(*a == *b || (std::isnan(*a) && std::isnan(*b))) << *a << " " << *b;
+  }
+}
+
+TEST(Carried, ARanksWordArrives) {
+  for (const Stage stage : {Stage::kNothing, Stage::kBetween, Stage::kPrepared, Stage::kCommitted})
+    for (const std::optional<HeldOutLoss>& held_out :
+         {std::optional<HeldOutLoss>(),
+          std::optional(HeldOutLoss{2.5, 1.25}),
+          std::optional(HeldOutLoss{0.1, kNotFinite}),
+          std::optional(HeldOutLoss{std::numeric_limits<double>::infinity(), kNotFinite})}) {
+      const RankWord said{
+          .standing = {stage, int64_t{1} << 60}, .saved_step = -1, .held_out = held_out};
+      const Result<RankWord> heard = rank_word_of(to_text(said), 3);
+      ASSERT_TRUE(heard) << heard.error().message;
+      EXPECT_EQ(heard->standing, said.standing);
+      EXPECT_EQ(heard->saved_step, -1);
+      // That there was an evaluation is known in any case.
+      ASSERT_EQ(heard->held_out.has_value(), held_out.has_value());
+      if (!held_out) continue;
+      EXPECT_EQ(std::isfinite(heard->held_out->nats_per_token),
+                std::isfinite(held_out->nats_per_token));
+      if (std::isfinite(held_out->nats_per_token)) {
+        EXPECT_EQ(heard->held_out->nats_per_token, held_out->nats_per_token);
+      }
+      EXPECT_EQ(std::isfinite(heard->held_out->bits_per_byte),
+                std::isfinite(held_out->bits_per_byte));
+    }
+}
+
+TEST(Carried, WhatModelItIsArrives) {
+  ModelTexts texts;
+  texts.begins = true;
+  texts.bos = 1;
+  texts.eos = {7, 2};
+  texts.files = {{"a.json", "{\n}\n"}, {"b", std::string("\0\xff\n", 3)}, {"empty", ""}};
+  for (const bool with : {false, true}) {
+    ModelWord said{.config_json = "{\"n\": 1}", .texts = {}};
+    if (with) said.texts = texts;
+    const Result<ModelWord> heard = model_word_of(to_text(said));
+    ASSERT_TRUE(heard) << heard.error().message;
+    EXPECT_EQ(heard->config_json, said.config_json);
+    ASSERT_EQ(heard->texts.has_value(), with);
+    if (!with) continue;
+    EXPECT_EQ(heard->texts->begins, true);
+    EXPECT_EQ(heard->texts->bos, 1);
+    EXPECT_EQ(heard->texts->eos, texts.eos);
+    EXPECT_EQ(heard->texts->files, texts.files);
+  }
+}
+
+TEST(Carried, WhatTheLoopCarriesArrives) {
+  for (const std::optional<double>& last_loss :
+       {std::optional<double>(), std::optional(1.5), std::optional(kNotFinite)}) {
+    const Carried said{.state = "{\"step\": 3}",
+                       .last_loss = last_loss,
+                       .refusals_of = 9,
+                       .refusals_in_a_row = 4,
+                       .figures = {1e12, 2e12, 0.1},
+                       .last_record = "{\"kind\":\"step\"}"};
+    const Result<Carried> heard = carried_of(to_text(said));
+    ASSERT_TRUE(heard) << heard.error().message;
+    EXPECT_EQ(heard->state, said.state);
+    expect_same(heard->last_loss, last_loss);
+    EXPECT_EQ(heard->refusals_of, 9);
+    EXPECT_EQ(heard->refusals_in_a_row, 4);
+    EXPECT_EQ(heard->figures.flops_step, 1e12);
+    EXPECT_EQ(heard->figures.flops_mtp_step, 2e12);
+    EXPECT_EQ(heard->figures.peak_flops_per_s, 0.1);
+    EXPECT_EQ(heard->last_record, said.last_record);
+  }
+}
+
+TEST(Carried, WhatCannotBeIsRefused) {
+  for (const char* word : {"",
+                           "{}",
+                           R"({"stage": 4, "done": 0, "saved": -1})",
+                           R"({"stage": 1, "done": -1, "saved": -1})",
+                           R"({"stage": 1, "done": 0, "saved": -2})",
+                           R"({"stage": 1, "done": 0, "saved": -1, "held_out": [1]})",
+                           R"({"stage": 1, "done": 0, "saved": -1, "held_out": [1, "2"]})"}) {
+    const Result<RankWord> heard = rank_word_of(word, 3);
+    ASSERT_FALSE(heard) << word;
+    EXPECT_EQ(heard.error().code, Code::kCorrupt);
+    EXPECT_NE(heard.error().message.find("rank 3"), std::string::npos) << heard.error().message;
+  }
+  ModelTexts texts;
+  texts.files = {{"a", "12345"}};
+  const std::string model = to_text(ModelWord{.config_json = "{}", .texts = texts});
+  EXPECT_FALSE(model_word_of(model.substr(0, model.size() - 1))) << "a file is cut off";
+  EXPECT_FALSE(model_word_of(model.substr(0, model.find('\n'))));
+  const std::string carried = to_text(Carried{});
+  EXPECT_FALSE(carried_of(carried.substr(1)));
+  EXPECT_FALSE(carried_of(R"({"state": "", "refusals_of": 1, "refusals_in_a_row": 2,
+                              "figures": [1, 2, 3], "last_record": ""})"))
+      << "more in a row than there were";
+}
+
+}  // namespace
+}  // namespace ferry
