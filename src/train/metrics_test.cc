@@ -260,6 +260,26 @@ std::string shown(const ProgressSettings& settings, bool terminal = false) {
   return s;
 }
 
+TEST(Progress, WhatIsNoNumberIsNotTheBestSoFar) {
+  char* text = nullptr;
+  size_t size = 0;
+  std::FILE* out = ::open_memstream(&text, &size);
+  {
+    PatientOutput output(out);
+    Progress progress({.steps = 25, .every = 10}, output, Terminal(out, false, false), "auto");
+    HeldOutRecord r = held_out(1);
+    r.loss = std::numeric_limits<double>::quiet_NaN();
+    progress.held_out(r);
+    progress.held_out(held_out(2));
+    progress.held_out(held_out(3));
+  }
+  std::fclose(out);
+  const std::string said(text, size);
+  std::free(text);
+  EXPECT_EQ(said.find("after step 1)"), std::string::npos) << said;
+  EXPECT_NE(said.find("before 1.5000 after step 2)"), std::string::npos) << said;
+}
+
 TEST(Progress, OneLineOnATerminalALineEverySoOftenElsewhere) {
   const std::string plain = shown({.steps = 25, .every = 10});
   EXPECT_EQ(std::count(plain.begin(), plain.end(), '\n'), 5);  // 1, 10, 20, 25, the note

@@ -152,7 +152,7 @@ void Progress::step(const StepRecord& r) {
 
 void Progress::held_out(const HeldOutRecord& r) {
   note(held_out_line(r, best_ ? &*best_ : nullptr, settings_));
-  if (!best_ || r.loss < best_->loss) best_ = r;
+  if (std::isfinite(r.loss) && (!best_ || r.loss < best_->loss)) best_ = r;
 }
 
 void Progress::note(const std::string& text) { line_.above(text); }
