@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "base/ordered_json.h"
 #include "checkpoint/chat_renderer.h"
 #include "checkpoint/model_chat.h"
 
@@ -250,8 +251,7 @@ Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
                                                std::string_view conversation,
                                                const std::string& directory,
                                                int64_t unix_ms) {
-  TRY(parse_json(conversation, "conversation"));
-  const Json json = Json::parse(conversation);
+  TRY_ASSIGN(const Json json, parse_ordered_json(conversation, "conversation"));
   Json kept = Json::object();
   if (json.is_object())
     for (const char* name : {"messages", "tools", "chat_template_kwargs"})

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/ordered_json.h"
 #include "checkpoint/chat_renderer.h"
 #include "text/chat_template.h"
 
@@ -122,9 +123,8 @@ struct Conversation {
 };
 
 Result<Conversation> read_conversation(std::string_view text, const std::string& path) {
-  TRY(parse_json(text, path));  // strictly; then once more, in the order of its fields
+  TRY_ASSIGN(Json json, parse_ordered_json(text, path));
   TRY(check_whole_numbers(text, path));
-  Json json = Json::parse(text);
   Conversation c;
   if (json.is_array()) {
     c.messages = std::move(json);

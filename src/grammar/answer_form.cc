@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "base/ordered_json.h"
 #include "grammar/schema.h"
 
 namespace ferry::grammar {
@@ -173,12 +174,11 @@ class Form {
                   kNameBytesMax);
     const State named =
         b_.literal(from, (marks_.quoted ? '"' + tool.name + '"' : tool.name) + marks_.arguments);
-    TRY_ASSIGN(const nlohmann::json strict, parse_json(tool.parameters, where));
-    if (!strict.is_object() || (strict.contains("type") && strict["type"] != "object"))
+    TRY_ASSIGN(auto schema, parse_ordered_json(tool.parameters, where));
+    if (!schema.is_object() || (schema.contains("type") && schema["type"] != "object"))
       return fail(Code::kInvalidInput,
                   "{}: parameters must be a schema of an object (\"type\": \"object\")",
                   where);
-    auto schema = nlohmann::ordered_json::parse(tool.parameters);
     schema["type"] = "object";
     TRY_ASSIGN(const State end, read_schema(b_, parts_, named, json_text(schema), where));
     return b_.literal(end, marks_.call_end);

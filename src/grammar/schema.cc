@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/ordered_json.h"
 #include "grammar/matcher.h"
 #include "grammar/number_range.h"
 #include "grammar/pattern.h"
@@ -598,11 +599,9 @@ Result<State> read_schema(AutomatonBuilder& b,
                           const std::string& name) {
   if (schema.size() > kSchemaBytesMax)
     return fail(Code::kInvalidInput, "{}: is longer than {} bytes", name, kSchemaBytesMax);
-  // Strictly; then once more, in the order of its fields.
-  if (const auto strict = parse_json(schema, name); !strict)
-    return fail(Code::kInvalidInput, "{}", strict.error().message);
-  const Json root = Json::parse(schema);
-  return Compiler(b, parts, root, name).document(root, from);
+  const Result<Json> root = parse_ordered_json(schema, name);
+  if (!root) return fail(Code::kInvalidInput, "{}", root.error().message);
+  return Compiler(b, parts, *root, name).document(*root, from);
 }
 
 Result<std::shared_ptr<const Automaton>> schema_automaton(std::string_view schema,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/ordered_json.h"
 #include "grammar/matcher.h"
 #include "grammar/schema.h"
 #include "grammar/schema_merge.h"
@@ -384,7 +385,7 @@ class Validator {
 Result<SchemaCheck> SchemaCheck::compile(const std::string& schema) {
   // That it is JSON, of keywords that are known, and that some document satisfies it.
   TRY(grammar::schema_automaton(schema, "the schema"));
-  const SchemaJson root = SchemaJson::parse(schema);
+  TRY_ASSIGN(const SchemaJson root, parse_ordered_json(schema, "the schema"));
   auto compiled = std::make_shared<Compiled>();
   TRY(Compiler(root, compiled->nodes, compiled->patterns).run());
   return SchemaCheck(std::move(compiled));

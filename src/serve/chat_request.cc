@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/ordered_json.h"
 #include "checkpoint/model_chat.h"
 #include "serve/answer_form.h"
 
@@ -208,11 +209,11 @@ bool with_objects(Ordered& messages) {
       const std::string given = arguments.get<std::string>();
       const bool none = given.find_first_not_of(" \t\r\n") == std::string::npos;
       const std::string text = none ? "{}" : given;
-      if (!parse_json(text, kWhere)) return false;  // no deeper than may be
-      Ordered object = Ordered::parse(text);
-      if (object.is_null()) object = Ordered::object();
-      if (!object.is_object()) return false;
-      arguments = std::move(object);
+      Result<Ordered> object = parse_ordered_json(text, kWhere);
+      if (!object) return false;
+      if (object->is_null()) *object = Ordered::object();
+      if (!object->is_object()) return false;
+      arguments = *std::move(object);
       changed = true;
     }
   }
@@ -326,7 +327,7 @@ ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& c) {
 ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) {
   const ApiResult<Json> json = parse_request(body);
   if (!json) return tl::unexpected(json.error());
-  const Ordered request = Ordered::parse(body);  // valid, as was just seen
+  const Ordered request = *parse_ordered_json(body, kWhere);  // valid, as was just seen
   JsonProblem problem{.code = Code::kInvalidInput};
   JsonFields fields(*json, kWhere, problem);
   Question q{.chat = true};

@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "base/ordered_json.h"
 #include "serve/chat_request.h"
 
 namespace ferry::serve {
@@ -187,7 +188,7 @@ void read_thinking(JsonFields& fields, Ordered& chat) {
 ApiResult<std::string> translated(std::string_view body, bool counts_only) {
   const ApiResult<Json> json = parse_request(body);
   if (!json) return tl::unexpected(json.error());
-  const Ordered request = Ordered::parse(body);  // valid, as was just seen
+  const Ordered request = *parse_ordered_json(body, kWhere);  // valid, as was just seen
   JsonProblem problem{.code = Code::kInvalidInput};
   JsonFields fields(*json, kWhere, problem);
   Ordered chat = {{"messages", Ordered::array()}};
@@ -237,7 +238,7 @@ class MessageWriter : public AnswerWriter {
       content.push_back({{"type", "text"}, {"text", a.content}});
     for (const ToolCall& c : a.calls) {
       Ordered input;
-      if (parse_json(c.arguments, kWhere)) input = Ordered::parse(c.arguments);
+      if (auto read = parse_ordered_json(c.arguments, kWhere)) input = *std::move(read);
       // What is no JSON, or too deep, must not be lost: the client sees what the model wrote.
       if (!input.is_object()) input = {{"arguments", c.arguments}};
       content.push_back(

@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "base/ordered_json.h"
 #include "serve/chat_request.h"
 
 namespace ferry::serve {
@@ -154,7 +155,7 @@ struct Translated {
 ApiResult<Translated> translated(std::string_view body) {
   const ApiResult<Json> json = parse_request(body);
   if (!json) return tl::unexpected(json.error());
-  const Ordered request = Ordered::parse(body);  // valid, as was just seen
+  const Ordered request = *parse_ordered_json(body, kWhere);  // valid, as was just seen
   JsonProblem problem{.code = Code::kInvalidInput};
   JsonFields fields(*json, kWhere, problem);
   Ordered chat = {{"messages", Ordered::array()}};

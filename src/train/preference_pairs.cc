@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "base/json.h"
+#include "base/ordered_json.h"
 #include "checkpoint/chat_lessons.h"
 #include "data/text_stream.h"
 
@@ -157,8 +158,7 @@ bool same(const std::vector<text::Lesson>& a, const std::vector<text::Lesson>& b
 Result<PreferencePair> pair_of(const std::string& text,
                                const ModelTexts& texts,
                                const PairReading& reading) {
-  TRY(parse_json(text, "the line"));
-  const Json line = Json::parse(text);
+  TRY_ASSIGN(const Json line, parse_ordered_json(text, "the line"));
   if (!line.is_object()) return fail(Code::kInvalidInput, "is no JSON object; a pair is {}", kForm);
   TRY_ASSIGN(const Conversations c, conversations_of(line));
   PreferencePair pair;

@@ -1,0 +1,84 @@
+// JSON of outside origin: what is refused, what is kept, and that no text takes longer than its size allows.
+#include "base/json.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/lenient_json.h"
+#include "base/ordered_json.h"
+
+namespace ferry {
+namespace {
+
+std::string problem_of(const std::string& text) {
+  const auto strict = parse_json(text, "f");
+  const auto ordered = parse_ordered_json(text, "f");
+  EXPECT_EQ(strict.has_value(), ordered.has_value()) << text;
+  if (strict || ordered) return "";
+  EXPECT_EQ(strict.error().code, Code::kCorrupt);
+  EXPECT_EQ(strict.error().message, ordered.error().message);
+  return strict.error().message;
+}
+
+std::string nested(size_t levels, const std::string& inside) {
+  return std::string(levels, '[') + inside + std::string(levels, ']');
+}
+
+TEST(Json, IsWhatTheLibraryReads) {
+  const std::string text =
+      R"({"z": [1, -2, 18446744073709551615, 2.5e3, -0.0, true, null, "\u00e9\ud83d\ude00"], "a": {"c": {}, "b": []}})";
+  const auto strict = parse_json(text, "f");
+  ASSERT_TRUE(strict);
+  EXPECT_EQ(*strict, nlohmann::json::parse(text));
+  EXPECT_EQ(json_text(*strict), json_text(nlohmann::json::parse(text)));
+  const auto ordered = parse_ordered_json(text, "f");
+  ASSERT_TRUE(ordered);
+  EXPECT_EQ(json_text(*ordered), json_text(nlohmann::ordered_json::parse(text)));
+  for (const char* one : {"3", "null", "\"a\"", " [] ", "{}"}) EXPECT_EQ(problem_of(one), "");
+}
+
+TEST(Json, WhatIsNoneIsRefusedWithItsPlace) {
+  for (const char* bad :
+       {"", "[", "[1,]", "{\"a\"}", "1 2", "nul", "\"\xff\"", "[1e400]", "{\"a\":1}}"})
+    EXPECT_NE(problem_of(bad).find("f: not JSON: "), std::string::npos) << bad;
+  EXPECT_NE(problem_of("[1, 2\n, x]").find("line 2, column 3"), std::string::npos);
+  EXPECT_EQ(problem_of(std::string("[1]\0", 4)), "f: not JSON: byte 4 is zero");
+}
+
+TEST(Json, AKeyStandsOnce) {
+  EXPECT_EQ(problem_of(R"({"a": 1, "b": {"a": 2}, "c": [{"a": 1}, {"a": 1}]})"), "");
+  EXPECT_EQ(problem_of(R"({"b": {"a": 1, "c": {}, "\u0061": 2}})"), "f: the key 'a' occurs twice");
+  const auto lenient = parse_lenient_json(R"({"a": [1], "a": {"b": 2}})", "f");
+  ASSERT_TRUE(lenient);
+  EXPECT_EQ(json_text(*lenient), R"({"a":{"b":2}})");
+}
+
+TEST(Json, LevelsAreLimited) {
+  EXPECT_EQ(problem_of(nested(64, "1")), "");
+  EXPECT_EQ(problem_of(nested(65, "")), "f: nested deeper than 64 levels");
+  EXPECT_EQ(problem_of(std::string(1'000'000, '[')), "f: nested deeper than 64 levels");
+}
+
+// Each took minutes where objects in a list, or fields in their order, are looked through for every new one.
+TEST(Json, ManyObjectsAndManyFieldsAreSoonRead) {
+  constexpr int kMany = 400'000;
+  std::string list = "[{}", fields = "{\"\":0";
+  for (int i = 1; i < kMany; ++i) {
+    list += ",{}";
+    fields += ",\"" + std::to_string(i) + "\":0";
+  }
+  list += "]";
+  fields += "}";
+  for (const std::string& text : {list, fields}) {
+    const auto strict = parse_json(text, "f");
+    ASSERT_TRUE(strict);
+    EXPECT_EQ(strict->size(), kMany);
+    const auto ordered = parse_ordered_json(text, "f");
+    ASSERT_TRUE(ordered);
+    EXPECT_EQ(ordered->size(), kMany);
+  }
+}
+
+}  // namespace
+}  // namespace ferry
