@@ -48,18 +48,6 @@ TEST(ChatTemplate, RendersAsJinja2) {
   }
 }
 
-/// Jinja goes on where a generator was left; here whoever wants more than it gave is told so.
-TEST(ChatTemplate, AGeneratorThatWasLeftIsNotGoneOnWith) {
-  for (const char* const left :
-       {"{{ x|first }}", "{% if 1 in x %}{% endif %}", "{% for a in x %}{% break %}{% endfor %}"}) {
-    const std::string source = std::string("{% set x = [1, 2]|select %}\n") + left;
-    EXPECT_TRUE(render(source)) << source;
-    const Result<std::string> again = render(source + "\n{{ x|list }}");
-    ASSERT_FALSE(again) << source << *again;
-    EXPECT_NE(again.error().message.find("line 3"), std::string::npos) << again.error().message;
-  }
-}
-
 /// The demo's: what is asked for becomes the head of a dictionary's entry.
 TEST(ChatTemplate, TheDemosAsksForAnEntry) {
   std::ifstream file(FERRY_SOURCE_DIR "/configs/demo_chat.jinja");
@@ -134,6 +122,9 @@ TEST(ChatTemplate, IsLimited) {
        {"{{ n.v }}", "{{ n.v == [n.v] }}", "{{ n.v|tojson }}", "{{ n.v|length }}"})
     refused(doubled + use);
   refused("{% for i in range(2) %}{{ loop.changed(loop) }}{% endfor %}");
+  refused(
+      "{% set n = namespace(g=[1]|select) %}{% for i in range(9999) %}{% set n.g = n.g|select %}{% "
+      "endfor %}{{ n.g|list }}");
   // Work within one call is counted, too.
   refused("{{ ('a ' * 500000).split()|length }}");
   refused("{{ (' ' * 1000000)|list|length }}");

@@ -8,11 +8,13 @@ Transformers sets it up for chat templates. `expected` is null where jinja2 refu
 With files of templates, the same conversations by these, for a comparison that is not committed:
 
     tools/oracle/make_chat_goldens.py /tmp/cases.json FOLDER/*.jinja
+    tools/oracle/make_chat_goldens.py /tmp/cases.json 20000   # so many templates that are drawn, of generators
     FERRY_CHAT_TEMPLATES=/tmp/cases.json build/text_test --gtest_filter=ChatTemplate.RendersAsJinja2
 """
 
 import json
 import pathlib
+import random
 import sys
 from datetime import datetime
 
@@ -300,6 +302,11 @@ EXPRESSIONS = [
     "{% if none|selectattr('a') %}yes{% endif %}{% if [{'r': 1}]|selectattr('r', 'eq', 2) %}yes{% endif %} {{ not ([]|select) }} {{ ([]|reject('none'))|default('d', true)|list }} {{ ({}|items) and 1 }} {{ ([]|unique) and 1 }} {{ ([]|reverse) and 1 }}",
     "{% set x = [1, 2, 3]|select('odd') %}{{ x|list }}{{ x|list }} {% set y = [1]|map('string') %}{% for a in y %}{{ a }}{% endfor %}{% for a in y %}{{ a }}{% else %}none{% endfor %} {% set z = [2, 1]|reverse %}{{ z|join }}{{ z|join }}",
     "{{ ([1]|select) == [1] }} {{ ([1]|select) is sequence }} {{ ([1]|select) is iterable }} {{ (['a']|map('upper'))[0] }} {{ ['a']|map('upper')|reverse|length }} {{ 'B' in (['a', 'b']|map('upper')) }} {{ [1, 2]|select|first }} {% set x = [1]|select %}{{ x == x }} {{ x == [1]|select }}",
+    # Whoever takes an item has it, in the middle of a loop, too; what nobody asks for is not made.
+    "{% set g = [1, 2, 3]|select %}{% for x in g %}{{ x }}{{ g|list }}{{ loop.last }}{{ loop.length }}{% else %}none{% endfor %} {% set g = [1, 2, 3]|select %}{% for x in g %}{{ x }}{{ loop.last }}{{ g|join('-') }} {% endfor %}{% set g = 'abcd'|map('upper') %}{% for x in g %}{{ loop.index }}{% for y in g %}{{ x }}{{ y }}{% break %}{% endfor %}{% endfor %}",
+    "{% set g = [1, 2, 3, 4]|reverse %}{{ g|first }} {{ 3 in g }} {{ g|list }} {{ g|first }}| {% set g = [1, 2]|map('nope') %}{% set h = g|map('upper') %}ok {% set g = ['a', 'b']|map('upper') %}{% set h = g|map('lower') %}{{ g|first }}{{ h|list }}{{ g|list }}",
+    "{% for x in [1, 2] %}{% continue %}{% else %}none{% endfor %} {% for x in [1, 2] %}{{ x }}{% break %}{% else %}left{% endfor %} {% for x in [1, 2] %}{% if x == 2 %}{% break %}{% endif %}{% else %}left{% endfor %} {% for x in [1, 2] %}{% for y in [3] %}{{ loop.index }}{% endfor %}{% set l = loop %}{{ l.index }}{{ loop['last'] }}{{ loop.nope }}{{ loop is mapping }}{{ loop is iterable }}{{ loop is callable }}{% endfor %}",
+    "{% for x in [1]|map('nope') %}{% endfor %}",
     "{{ [1]|select|length }}",
     "{{ [1]|select|last }}",
     "{{ ['a']|map('upper') + ['b'] }}",
@@ -313,7 +320,51 @@ EXPRESSIONS = [
 ]
 
 
+class Drawn:
+    """Templates that use generators wherever they can, also those that a loop goes through right now."""
+
+    SOURCES = ["[1, 2, 3, 4]", "[2, 2, 1, none, 3]", "['b', 'a', 'C', 'a']", "{'p': 1, 'q': 2}", "'xyz'", "range(5)", "[]", "nope"]
+    MAKERS = ["map('string')", "map('string')|map('upper')", "select", "select('ne', 2)", "reject('none')", "unique", "reverse",
+              "map('default', 0)", "items", "list"]
+    USES = ["{{ V|list }}", "{{ V|join('-') }}", "{{ V|first }}", "{{ 2 in V }}", "{{ 'a' in V }}", "{{ V|unique|first }}", "{{ take(V) }}",
+            "{{ V|map('string')|first }}", "{{ V|reject('eq', x)|first }}", "{{ V|reverse|list }}", "{{ (V|list)|length }}", "{{ V|max }}"]
+    FIELDS = ["index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem", "cycle('p', 'q')", "changed(x)"]
+    CONDITIONS = ["x != 2", "x in g", "x in h", "g|first", "h|list", "x is string", "loop.last", "loop.index is odd", "loop.nextitem == 2"]
+
+    def __init__(self, seed):
+        self.draw = random.Random(seed)
+
+    def generator(self, names=()):
+        return self.draw.choice([*self.SOURCES, *names * 4]) + "|" + self.draw.choice(self.MAKERS)
+
+    def body(self, depth, in_loop):
+        return "".join(self.statement(depth, in_loop) for _ in range(self.draw.randint(1, 3)))
+
+    def statement(self, depth, in_loop):
+        kind = self.draw.randint(0, 9)
+        name = self.draw.choice("gh")
+        if kind < 3 or depth == 0:
+            return self.draw.choice(self.USES).replace("V", name) + " "
+        if kind < 6:
+            test = " if " + self.draw.choice(self.CONDITIONS[: 9 if in_loop else 6]) if self.draw.randint(0, 3) == 0 else ""
+            otherwise = "{% else %}none " if self.draw.randint(0, 1) else ""
+            return "{% for x in " + name + test + " %}{{ x }}:" + self.body(depth - 1, True) + ";" + otherwise + "{% endfor %}"
+        if kind == 6:
+            return "{% set " + self.draw.choice("gh") + " = " + self.generator("gh") + " %}"
+        if not in_loop or kind == 7:
+            condition = self.draw.choice(self.CONDITIONS[: 9 if in_loop else 6])
+            leave = self.draw.choice(["", "{% break %}", "{% continue %}"]) if in_loop else ""
+            return "{% if " + condition + " %}" + self.body(depth - 1, in_loop) + leave + "{% endif %}"
+        return "{{ loop." + self.draw.choice(self.FIELDS) + " }} "
+
+    def template(self):
+        return ("{% macro take(v) %}<{{ v|first }}>{% endmacro %}{% set g = " + self.generator() + " %}{% set h = " + self.generator("g") +
+                " %}" + self.body(3, False) + "{{ g|list }} {{ h|list }}")
+
+
 def main(path, *files):
+    drawn = int(files[0]) if files and files[0].isdigit() else 40
+    files = () if files and files[0].isdigit() else files
     cases = []
     env = environment()
 
@@ -338,6 +389,9 @@ def main(path, *files):
         add(f"{kind}: tools", template, context)
     for i, template in enumerate([] if files else EXPRESSIONS):
         add(f"expressions {i}", template, {"x": {"a": 1}})
+    draws = Drawn(1)
+    for i in range(0 if files else drawn):
+        add(f"generators {i}", draws.template(), {"x": 2})
     with open(path, "w", encoding="utf-8") as f:
         json.dump(cases, f, ensure_ascii=False, indent=1)
         f.write("\n")

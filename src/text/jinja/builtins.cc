@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <map>
 #include <numeric>
+#include <optional>
 
 #include "base/json.h"
 #include "text/utf8.h"
@@ -372,9 +373,7 @@ Value join_filter(Interpreter& in, const Value& v, Reader& args) {
 
 Value first_filter(Interpreter& in, const Value& v, Reader&) {
   if (v.is(Kind::kText) && !v.text().empty()) return in.item(v, int64_t{0});
-  const List items = in.items_of(v);
-  if (v.is(Kind::kGenerator) && !items.empty()) v.leave_rest();
-  return items.empty() ? Value::undefined("first of nothing") : items.front();
+  return Items(in, v).next(in).value_or(Value::undefined("first of nothing"));
 }
 
 Value last_filter(Interpreter& in, const Value& v, Reader&) {
@@ -391,10 +390,32 @@ List pairs_of(Interpreter& in, const Dict& d) {
   return out;
 }
 
-Value items_filter(Interpreter& in, const Value& v, Reader&) {
-  if (v.is_undefined()) return Value::generator({});
-  if (!v.is(Kind::kDict)) throw TemplateError("items needs a dict");
-  return Value::generator(pairs_of(in, v.dict()));
+/// Those items of a value for which `kept` gives something, which is made when it is asked for; all that it holds on
+/// to is `bound`.
+using Kept = std::function<std::optional<Value>(Interpreter&, const Value& item)>;
+Value generated(const Value& from, const List& bound, Kept kept) {
+  List all = bound;
+  all.push_back(from);
+  return Value::generator(
+      [from, kept = std::move(kept), items = std::optional<Items>()](
+          Interpreter& in) mutable -> std::optional<Value> {
+        if (!items) items.emplace(in, from);
+        while (const std::optional<Value> item = items->next(in))
+          if (std::optional<Value> v = kept(in, *item)) return v;
+        return std::nullopt;
+      },
+      all);
+}
+
+Value items_filter(Interpreter&, const Value& v, Reader&) {
+  return Value::generator(
+      [v, pairs = std::optional<Items>()](Interpreter& in) mutable -> std::optional<Value> {
+        if (v.is_undefined()) return std::nullopt;
+        if (!v.is(Kind::kDict)) throw TemplateError("items needs a dict");
+        if (!pairs) pairs.emplace(in, pairs_of(in, v.dict()));
+        return pairs->next(in);
+      },
+      {v});
 }
 
 /// Values in the order of the keys beside them; equal ones stay in their order, also when reversed.
@@ -431,18 +452,23 @@ Value sort_filter(Interpreter& in, const Value& v, Reader& args) {
   return sorted_by_key(in, std::move(order), reverse);
 }
 
-Value unique_filter(Interpreter& in, const Value& v, Reader& args) {
+Value unique_filter(Interpreter&, const Value& v, Reader& args) {
   const bool case_sensitive = args.boolean("case_sensitive", false);
-  const std::string* attribute = args.optional_text("attribute");
-  List seen, out;
-  for (const Value& item : in.items_of(v)) {
-    const Value key =
-        folded(in, attribute != nullptr ? field(in, item, *attribute) : item, case_sensitive);
-    if (in.contains(seen, key)) continue;
-    seen.push_back(key);
-    out.push_back(item);
-  }
-  return Value::generator(std::move(out));
+  const std::string* const by = args.optional_text("attribute");
+  const std::optional<std::string> attribute = by ? std::optional(*by) : std::nullopt;
+  return generated(
+      v,
+      {},
+      [case_sensitive, attribute, seen = List()](
+          Interpreter& in, const Value& item) mutable -> std::optional<Value> {
+        const Value key =
+            folded(in, attribute ? field(in, item, *attribute) : item, case_sensitive);
+        in.spend(seen.size());
+        if (std::any_of(seen.begin(), seen.end(), [&](const Value& s) { return in.equal(s, key); }))
+          return std::nullopt;
+        in.add(seen, key);
+        return item;
+      });
 }
 
 Value indent_filter(Interpreter& in, const Value& v, Reader& args) {
@@ -577,8 +603,10 @@ const std::map<std::string, Filter, std::less<>>& filters() {
          List items = in.items_of(v);
          std::reverse(items.begin(), items.end());
          if (v.is(Kind::kText)) return in.text(joined(in, items, ""));
-         return v.is(Kind::kGenerator) ? Value(std::move(items))
-                                       : Value::generator(std::move(items));
+         const Value reversed = in.list(std::move(items));
+         if (v.is(Kind::kGenerator)) return reversed;
+         return generated(
+             reversed, {}, [](Interpreter&, const Value& item) { return std::optional(item); });
        }},
       {"attr",
        [](Interpreter& in, const Value& v, Reader& a) { return in.attribute(v, a.text("name")); }},
@@ -586,68 +614,64 @@ const std::map<std::string, Filter, std::less<>>& filters() {
   return all;
 }
 
-/// map, select, reject, selectattr, rejectattr: filters that take a filter or test by name. Of none or
-/// what is empty they give nothing, whatever they are told to do.
+// map, select, reject, selectattr, rejectattr: filters that take a filter or test by name. Of none or what is empty
+// they give nothing, whatever they are told to do.
+
 bool maps_or_selects(const std::string& name) {
   return name == "map" || name == "select" || name == "reject" || name == "selectattr" ||
          name == "rejectattr";
 }
 
-Value map_filter(Interpreter& in, const Value& v, const Arguments& args) {
-  List out;
-  if (!v.truth()) return Value::generator({});
-  if (args.positional.empty()) {
-    Reader reader("map", args);
-    Arguments named = args;
-    const Value* attribute = nullptr;
-    const Value* otherwise = nullptr;
-    for (const auto& item : args.named) {
-      if (item.first == "attribute")
-        attribute = &item.second;
-      else if (item.first == "default")
-        otherwise = &item.second;
-      else
-        reader.wrong("takes attribute= or the name of a filter");
-    }
-    if (attribute == nullptr) reader.wrong("takes attribute= or the name of a filter");
-    for (const Value& item : in.items_of(v)) {
-      Value x = field(in, item, in.str(*attribute));
-      out.push_back(x.is_undefined() && otherwise != nullptr ? *otherwise : x);
-    }
-    in.spend(out.size() * sizeof(Value));
-    return Value::generator(std::move(out));
-  }
-  Arguments rest{List(args.positional.begin() + 1, args.positional.end()), args.named};
-  for (const Value& item : in.items_of(v))
-    out.push_back(apply_filter(in, in.str(args.positional[0]), item, rest));
-  in.spend(out.size() * sizeof(Value));
-  return Value::generator(std::move(out));
+/// The arguments from the `first` on: of the filter or test that is named before them.
+Arguments from_the(size_t first, const Arguments& args) {
+  return {List(args.positional.begin() + static_cast<std::ptrdiff_t>(first), args.positional.end()),
+          args.named};
 }
 
-Value select_filter(Interpreter& in,
-                    const std::string& name,
-                    const Value& v,
-                    const Arguments& args) {
-  if (!v.truth()) return Value::generator({});
+Value mapped_item(Interpreter& in, const Value& item, const Arguments& args) {
+  if (!args.positional.empty())
+    return apply_filter(in, in.str(args.positional[0]), item, from_the(1, args));
+  const Value *attribute = nullptr, *otherwise = nullptr;
+  bool others = false;
+  for (const auto& [name, value] : args.named) {
+    if (name == "attribute")
+      attribute = &value;
+    else if (name == "default")
+      otherwise = &value;
+    else
+      others = true;
+  }
+  if (attribute == nullptr || others)
+    Reader("map", args).wrong("takes attribute= or the name of a filter");
+  const Value x = field(in, item, in.str(*attribute));
+  return x.is_undefined() && otherwise != nullptr ? *otherwise : x;
+}
+
+bool is_selected(Interpreter& in,
+                 const std::string& name,
+                 const Value& item,
+                 const Arguments& args) {
   const bool by_field = name.ends_with("attr"), wanted = name.starts_with("select");
   const size_t first = by_field ? 1 : 0;
   if (args.positional.size() < first)
     throw TemplateError(fmt::format("{} needs the name of a field", name));
-  List out;
-  for (const Value& item : in.items_of(v)) {
-    in.spend(0);
-    const Value x = by_field ? field(in, item, in.str(args.positional[0])) : item;
-    bool holds = x.truth();
-    if (args.positional.size() > first) {
-      Arguments rest{List(args.positional.begin() + static_cast<std::ptrdiff_t>(first) + 1,
-                          args.positional.end()),
-                     args.named};
-      holds = apply_test(in, in.str(args.positional[first]), x, rest);
-    }
-    if (holds == wanted) out.push_back(item);
-  }
-  in.spend(out.size() * sizeof(Value));
-  return Value::generator(std::move(out));
+  const Value x = by_field ? field(in, item, in.str(args.positional[0])) : item;
+  const bool holds =
+      args.positional.size() > first
+          ? apply_test(in, in.str(args.positional[first]), x, from_the(first + 1, args))
+          : x.truth();
+  return holds == wanted;
+}
+
+Value map_or_select(const std::string& name, const Value& v, const Arguments& args) {
+  List bound = args.positional;
+  for (const auto& item : args.named) bound.push_back(item.second);
+  return generated(v.truth() ? v : Value(List{}),
+                   bound,
+                   [name, args](Interpreter& in, const Value& item) -> std::optional<Value> {
+                     if (name == "map") return mapped_item(in, item, args);
+                     return is_selected(in, name, item, args) ? std::optional(item) : std::nullopt;
+                   });
 }
 
 // ---- methods
@@ -865,8 +889,7 @@ Value apply_filter(Interpreter& in,
                    const Value& v,
                    const Arguments& args) {
   if (name == "count") return apply_filter(in, "length", v, args);
-  if (maps_or_selects(name))
-    return name == "map" ? map_filter(in, v, args) : select_filter(in, name, v, args);
+  if (maps_or_selects(name)) return map_or_select(name, v, args);
   const auto it = filters().find(name);
   if (it == filters().end())
     throw TemplateError(fmt::format("there is no filter {}", printable(name)));
@@ -898,8 +921,8 @@ bool apply_test(Interpreter& in, const std::string& name, const Value& v, const 
     return is(v.is(Kind::kText) || v.is(Kind::kList) || v.is(Kind::kDict) || v.is_undefined());
   if (name == "iterable")
     return is(v.is(Kind::kGenerator) || v.is(Kind::kText) || v.is(Kind::kList) ||
-              v.is(Kind::kDict) || v.is_undefined());
-  if (name == "callable") return is(v.is(Kind::kCallable));
+              v.is(Kind::kDict) || v.is(Kind::kLoop) || v.is_undefined());
+  if (name == "callable") return is(v.is(Kind::kCallable) || v.is(Kind::kLoop));
   if (name == "odd" || name == "even" || name == "divisibleby") {
     const int64_t by = name == "divisibleby" ? reader.whole("num", 0) : 2;
     reader.done();

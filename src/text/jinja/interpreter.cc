@@ -106,6 +106,79 @@ SliceRange slice_range(const Value& begin, const Value& end, const Value& step, 
   return r;
 }
 
+/// A loop as it goes on. It looks ahead only where the template asks for what comes: what it takes from a generator
+/// others who hold it do not get.
+class Loop {
+ public:
+  Loop(Interpreter& in, const Value& all) : items_(in, all) {}
+
+  /// On to the next item; nullptr: there is none.
+  const Value* step(Interpreter& in) {
+    std::optional<Value> next = ahead_ ? std::exchange(ahead_, std::nullopt) : items_.next(in);
+    if (!next) return nullptr;
+    before_ = std::exchange(now_, std::move(next));
+    ++index_;
+    return &*now_;
+  }
+
+  static Value field(const std::shared_ptr<Loop>& loop, Interpreter& in, const std::string& name) {
+    const int64_t index = loop->index_;
+    if (name == "index") return index;
+    if (name == "index0") return index - 1;
+    if (name == "revindex") return loop->length(in) - index + 1;
+    if (name == "revindex0") return loop->length(in) - index;
+    if (name == "first") return index == 1;
+    if (name == "last") return !loop->look_ahead(in);
+    if (name == "length") return loop->length(in);
+    if (name == "depth") return int64_t{1};
+    if (name == "depth0") return int64_t{0};
+    if (name == "previtem") return loop->before_.value_or(Value::undefined("loop.previtem"));
+    if (name == "nextitem") return loop->look_ahead(in).value_or(Value::undefined("loop.nextitem"));
+    if (name == "cycle")
+      return Callable{"loop.cycle", [loop](Interpreter&, const Arguments& a) {
+                        return loop->cycle(a.positional);
+                      }};
+    if (name == "changed")
+      return Callable{"loop.changed", [loop](Interpreter& asks, const Arguments& a) -> Value {
+                        return loop->changed(asks, Value(a.positional));
+                      }};
+    return Value::undefined(name);
+  }
+
+ private:
+  const std::optional<Value>& look_ahead(Interpreter& in) {
+    if (!ahead_) ahead_ = items_.next(in);
+    return ahead_;
+  }
+
+  /// A generator tells how many it gives by giving them.
+  int64_t length(Interpreter& in) {
+    if (length_) return *length_;
+    const bool known = items_.of().is(Value::Kind::kList);
+    if (!known) items_ = Items(in, in.items_of(items_.of()));
+    const auto found = static_cast<int64_t>(items_.of().size());
+    length_ = known ? found : index_ + (ahead_ ? 1 : 0) + found;
+    return *length_;
+  }
+
+  Value cycle(const List& values) const {
+    if (values.empty()) throw TemplateError("loop.cycle needs values");
+    return values[static_cast<size_t>(index_ - 1) % values.size()];
+  }
+
+  bool changed(Interpreter& in, const Value& now) {
+    if (now.refers()) throw TemplateError("loop.changed cannot hold a function");
+    const bool same = changed_ && in.equal(*changed_, now);
+    changed_ = now;
+    return !same;
+  }
+
+  Items items_;  // that come after those below
+  std::optional<Value> before_, now_, ahead_, changed_;
+  std::optional<int64_t> length_;
+  int64_t index_ = 0;
+};
+
 }  // namespace
 
 const Value* Scope::find(std::string_view name) const {
@@ -189,8 +262,7 @@ List Interpreter::items_of(const Value& v) {
   switch (v.kind()) {
     case Value::Kind::kUndefined: break;
     case Value::Kind::kGenerator:
-      out = v.take();
-      spend(out.size() * sizeof(Value));
+      while (std::optional<Value> item = next(v)) add(out, *std::move(item));
       break;
     case Value::Kind::kList: spend(v.size() * sizeof(Value)); return v.list();
     case Value::Kind::kText:
@@ -202,6 +274,12 @@ List Interpreter::items_of(const Value& v) {
     default: throw TemplateError(fmt::format("a value of type {} has no items", v.kind_name()));
   }
   return out;
+}
+
+std::optional<Value> Interpreter::next(const Value& generator) {
+  const Depth depth(depth_, limits_.depth);  // generators stand in each other
+  spend(sizeof(Value));
+  return generator.next(*this);
 }
 
 Interpreter::Flow Interpreter::block(const Node& node, const ScopePtr& scope, std::string& out) {
@@ -268,61 +346,39 @@ Interpreter::Flow Interpreter::execute(const Node& node, const ScopePtr& scope, 
 }
 
 Interpreter::Flow Interpreter::loop(const Node& node, const ScopePtr& scope, std::string& out) {
-  const Value all = evaluate(*node.kids[0], scope);
-  List items = items_of(all);
-  if (node.kids[1]) {
-    List kept;
-    for (Value& v : items) {
-      const auto inner = std::make_shared<Scope>();
-      inner->outer = scope;
-      assign(node.words, v, *inner);
-      if (evaluate(*node.kids[1], inner).truth()) kept.push_back(std::move(v));
-    }
-    items = std::move(kept);
-  }
-  if (items.empty()) return node.kids[3] ? block(*node.kids[3], scope, out) : Flow::kNext;
-  const auto changed = std::make_shared<std::pair<bool, Value>>(false, List{});
-  const Value changed_function(
-      Callable{"loop.changed", [changed](Interpreter& in, const Arguments& a) {
-                 const Value now(a.positional);
-                 if (now.refers()) throw TemplateError("loop.changed cannot hold a function");
-                 const bool same = changed->first && in.equal(changed->second, now);
-                 *changed = {true, now};
-                 return Value(!same);
-               }});
-  const auto count = static_cast<int64_t>(items.size());
-  for (int64_t i = 0; i < count; ++i) {
-    const Value& v = items[static_cast<size_t>(i)];
-    spend(16 * sizeof(Value));  // on the loop's variables
+  Value all = evaluate(*node.kids[0], scope);
+  if (node.kids[1]) all = chosen(all, node, scope);
+  const auto run = std::make_shared<Loop>(*this, all);
+  const Value told = Value::loop(Callable{"loop", [run](Interpreter& in, const Arguments& name) {
+                                            return Loop::field(run, in, name.positional[0].text());
+                                          }});
+  bool done = false;  // with an item: as in Jinja, one that is left or gone on from does not count
+  while (const Value* const item = run->step(*this)) {
+    spend(4 * sizeof(Value));  // on the loop's variables
     const auto inner = std::make_shared<Scope>();
     inner->outer = scope;
-    const Value cycle(Callable{"loop.cycle", [i](Interpreter&, const Arguments& a) {
-                                 if (a.positional.empty())
-                                   throw TemplateError("loop.cycle needs values");
-                                 return a.positional[static_cast<size_t>(i) % a.positional.size()];
-                               }});
-    inner->variables["loop"] = Dict{
-        {"index", i + 1},
-        {"index0", i},
-        {"revindex", count - i},
-        {"revindex0", count - i - 1},
-        {"first", i == 0},
-        {"last", i + 1 == count},
-        {"length", count},
-        {"depth", int64_t{1}},
-        {"depth0", int64_t{0}},
-        {"previtem", i > 0 ? items[static_cast<size_t>(i - 1)] : Value::undefined("loop.previtem")},
-        {"nextitem",
-         i + 1 < count ? items[static_cast<size_t>(i + 1)] : Value::undefined("loop.nextitem")},
-        {"cycle", cycle},
-        {"changed", changed_function}};
-    assign(node.words, v, *inner);
-    if (block(*node.kids[2], inner, out) == Flow::kBreak) {
-      if (all.is(Value::Kind::kGenerator)) all.leave_rest();
-      break;
-    }
+    inner->variables["loop"] = told;
+    assign(node.words, *item, *inner);
+    const Flow flow = block(*node.kids[2], inner, out);
+    if (flow == Flow::kBreak) break;
+    done |= flow == Flow::kNext;
   }
-  return Flow::kNext;
+  return !done && node.kids[3] ? block(*node.kids[3], scope, out) : Flow::kNext;
+}
+
+/// The items that a loop's condition holds for. It is asked of each when it is its turn.
+Value Interpreter::chosen(const Value& all, const Node& loop, const ScopePtr& scope) {
+  return Value::generator(
+      [&loop, scope, items = Items(*this, all)](Interpreter& in) mutable -> std::optional<Value> {
+        while (std::optional<Value> v = items.next(in)) {
+          const auto inner = std::make_shared<Scope>();
+          inner->outer = scope;
+          in.assign(loop.words, *v, *inner);
+          if (in.evaluate(*loop.kids[1], inner).truth()) return v;
+        }
+        return std::nullopt;
+      },
+      {all});
 }
 
 void Interpreter::assign(const std::vector<std::string>& targets,
@@ -563,13 +619,10 @@ bool Interpreter::contains(const Value& container, const Value& v) {
       return std::any_of(container.list().begin(), container.list().end(), [&](const Value& item) {
         return equal(item, v);
       });
-    case Value::Kind::kGenerator: {
-      const List items = items_of(container);
-      const auto at = std::find_if(
-          items.begin(), items.end(), [&](const Value& item) { return equal(item, v); });
-      if (at != items.end()) container.leave_rest();
-      return at != items.end();
-    }
+    case Value::Kind::kGenerator:
+      while (const std::optional<Value> item = next(container))
+        if (equal(*item, v)) return true;
+      return false;
     case Value::Kind::kDict:
     case Value::Kind::kNamespace:
       return v.is(Value::Kind::kText) && container.find(v.text()) != nullptr;
@@ -584,6 +637,7 @@ Value Interpreter::attribute(const Value& of, const std::string& name) {
     throw TemplateError(
         fmt::format("{} is undefined; it has no {}", printable(of.text()), printable(name)));
   if (of.is(Value::Kind::kDict) || of.is(Value::Kind::kNamespace)) spend(of.size());
+  if (of.is(Value::Kind::kLoop)) return of.callable().call(*this, {{Value(name)}, {}});
   if (of.is(Value::Kind::kNamespace)) {
     const Value* v = of.find(name);
     return v != nullptr ? *v : Value::undefined(name);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -55,9 +56,11 @@ class Interpreter {
   bool less(const Value& a, const Value& b);
   bool contains(const Value& container, const Value& v);
   const Limits& limits() const { return limits_; }
-  /// The items of a list, the characters of a text, the keys of a dict; nothing of undefined. A
-  /// generator gives its own once.
+  /// The items of a list, the characters of a text, the keys of a dict; nothing of undefined; all
+  /// that a generator still gives.
   List items_of(const Value& v);
+  /// The next of a generator.
+  std::optional<Value> next(const Value& generator);
   Value attribute(const Value& of, const std::string& name);
   Value item(const Value& of, const Value& index);
 
@@ -68,6 +71,7 @@ class Interpreter {
   Flow execute(const Node& node, const ScopePtr& scope, std::string& out);
   Flow block(const Node& node, const ScopePtr& scope, std::string& out);
   Flow loop(const Node& node, const ScopePtr& scope, std::string& out);
+  Value chosen(const Value& all, const Node& loop, const ScopePtr& scope);
   void assign(const std::vector<std::string>& targets, const Value& value, Scope& scope);
   void set_field(const Node& node, const Value& value, const Scope& scope);
   void define_macro(const Node& node, const ScopePtr& scope);
@@ -88,6 +92,26 @@ class Interpreter {
   int64_t steps_ = 0;
   int line_ = 0, depth_ = 0;
   std::vector<ScopePtr> macro_scopes_;  // in which macros were defined
+};
+
+/// Goes through the items of a value, one after another: those of a generator are taken from whoever
+/// else holds it, too.
+class Items {
+ public:
+  /// Throws where it has none.
+  Items(Interpreter& in, const Value& of)
+      : of_(of.is(Value::Kind::kGenerator) || of.is(Value::Kind::kList) ? of : in.items_of(of)) {}
+
+  std::optional<Value> next(Interpreter& in) {
+    if (of_.is(Value::Kind::kGenerator)) return in.next(of_);
+    return at_ < of_.list().size() ? std::optional(of_.list()[at_++]) : std::nullopt;
+  }
+  /// A list, or the generator.
+  const Value& of() const { return of_; }
+
+ private:
+  Value of_;
+  size_t at_ = 0;
 };
 
 }  // namespace ferry::text::jinja

@@ -243,22 +243,25 @@ Value Value::make_namespace(Dict fields) {
   return v;
 }
 
-Value Value::generator(List items) {
-  Value v(std::move(items));
+Value Value::generator(Generate next, const List& bound) {
+  Value v;
   v.kind_ = Kind::kGenerator;
-  v.given_ = std::make_shared<Given>(Given::kNothing);
+  for (const Value& part : bound) v.holds(part);
+  v.next_ = std::make_shared<Generate>(std::move(next));
   return v;
 }
 
-List Value::take() const {
-  if (*given_ == Given::kSome)
-    throw TemplateError("a generator of which some items were taken is gone on with; use |list");
-  if (std::exchange(*given_, Given::kAll) == Given::kAll) return {};
-  return *list_;
+Value Value::loop(Callable field) {
+  Value v(std::move(field));
+  v.kind_ = Kind::kLoop;
+  return v;
 }
 
-void Value::leave_rest() const {
-  if (!list_->empty()) *given_ = Given::kSome;
+std::optional<Value> Value::next(Interpreter& in) const {
+  if (!*next_) return std::nullopt;
+  std::optional<Value> v = (*next_)(in);
+  if (!v) *next_ = nullptr;
+  return v;
 }
 
 Value Value::from_json(const nlohmann::ordered_json& json) {
@@ -297,6 +300,7 @@ const char* Value::kind_name() const {
     case Kind::kDict: return "dict";
     case Kind::kNamespace: return "namespace";
     case Kind::kCallable: return "function";
+    case Kind::kLoop: return "LoopContext";
     case Kind::kGenerator: return "generator";
   }
   return "?";
@@ -324,6 +328,7 @@ bool Value::truth() const {
     case Kind::kDict: return !dict_->empty();
     case Kind::kNamespace:
     case Kind::kCallable:
+    case Kind::kLoop:
     case Kind::kGenerator: return true;
   }
   return false;
@@ -397,7 +402,7 @@ bool Value::operator==(const Value& b) const {
              std::ranges::equal(by_key(*dict_), by_key(*b.dict_), [](const auto* x, const auto* y) {
                return *x == *y;
              });
-    default: return dict_ == b.dict_ && callable_ == b.callable_ && given_ == b.given_;
+    default: return dict_ == b.dict_ && callable_ == b.callable_ && next_ == b.next_;
   }
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -39,6 +40,9 @@ struct Callable {
   std::function<Value(Interpreter&, const Arguments&)> call;
 };
 
+/// What a generator gives next; nothing at its end, after which it is not asked again.
+using Generate = std::function<std::optional<Value>(Interpreter&)>;
+
 class Value {
  public:
   static constexpr int kDepthMax = 100;  // of lists and dicts within each other; deeper ones throw
@@ -55,7 +59,8 @@ class Value {
     kDict,
     kNamespace,
     kCallable,
-    kGenerator  // what Jinja makes as it is asked for: always true, without a length, given out once
+    kLoop,  // what a loop says of itself, as it goes on
+    kGenerator  // what is made as it is asked for, and gone then, whoever asks: always true, without a length
   };
 
   Value() = default;                         // None
@@ -70,7 +75,9 @@ class Value {
   /// `bound`: what it holds on to.
   Value(Callable v, const List& bound = {});
   static Value make_namespace(Dict fields);
-  static Value generator(List items);
+  static Value generator(Generate next, const List& bound);
+  /// `field` is called with the name of one.
+  static Value loop(Callable field);
   /// A number beyond 63 bits throws TemplateError.
   static Value from_json(const nlohmann::ordered_json& json);
 
@@ -90,12 +97,10 @@ class Value {
   double real() const { return kind_ == Kind::kFloat ? number_.d : static_cast<double>(number_.i); }
   const std::string& text() const { return *text_; }  // of an undefined value: its name
   const List& list() const { return *list_; }
-  const Dict& dict() const { return *dict_; }  // of a namespace, too
-  const Callable& callable() const { return *callable_; }
-  /// Of a generator: its items; none once they were taken. Throws where nobody knows how many were.
-  List take() const;
-  /// Of a generator that was taken for fewer items than it has: further ones may not be asked for.
-  void leave_rest() const;
+  const Dict& dict() const { return *dict_; }              // of a namespace, too
+  const Callable& callable() const { return *callable_; }  // of a loop: of its fields
+  /// Takes an item from a generator; nothing: it has no more.
+  std::optional<Value> next(Interpreter& in) const;
   /// Of a namespace. What refers() throws: no value may come to hold itself.
   void set_field(const std::string& name, Value v) const;
 
@@ -131,8 +136,7 @@ class Value {
   std::shared_ptr<const List> list_;
   std::shared_ptr<Dict> dict_;
   std::shared_ptr<const Callable> callable_;
-  enum class Given { kNothing, kAll, kSome };
-  std::shared_ptr<Given> given_;  // of a generator, whoever holds it
+  std::shared_ptr<Generate> next_;  // of a generator, whoever holds it; empty at its end
 };
 
 /// Python's repr() of a float: the shortest digits that read back as the same number.
