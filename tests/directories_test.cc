@@ -130,7 +130,7 @@ std::unique_ptr<models::TrainableLm> reference(Json config, bool mtp) {
   return *std::move(model);
 }
 
-/// The same, with the experts of each layer as Transformers 5 has them in memory: stacks, of gate and up projection one.
+/// The same, with the experts of each layer as Transformers 5 has them: stacks, of gate and up projection one.
 std::vector<NamedTensor> with_fused_experts(const std::vector<NamedTensor>& tensors) {
   std::vector<NamedTensor> fused;
   const auto stack_of = [&](const std::string& name) {
