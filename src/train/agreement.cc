@@ -54,9 +54,13 @@ Readiness read(const std::string& text, int rank) {
   return r;
 }
 
-Result<std::string> hash_of_program() {
-  TRY_ASSIGN(const MappedFile program, MappedFile::open("/proc/self/exe"));
-  return blake2b_hex(program.bytes());
+/// Once for a process: its program stays what it is, and in a recovery all wait for each other's hashes.
+const Result<std::string>& hash_of_program() {
+  static const Result<std::string> hash = []() -> Result<std::string> {
+    TRY_ASSIGN(const MappedFile program, MappedFile::open("/proc/self/exe"));
+    return blake2b_hex(program.bytes());
+  }();
+  return hash;
 }
 
 std::string hash_of_weights(models::CausalLm& model,
