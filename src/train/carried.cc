@@ -33,6 +33,26 @@ std::optional<HeldOutLoss> held_out_of(JsonFields& f) {
                      .bits_per_byte = number_of(both[1], "held_out", f)};
 }
 
+template <typename Word>
+Result<std::optional<Word>> hand(comm::Communicator& ranks,
+                                 const RecoveryPlan& plan,
+                                 const comm::Tag& tag,
+                                 const std::function<Word()>& mine,
+                                 Result<Word> (*of)(const std::string& text),
+                                 double patience_s,
+                                 uint64_t bytes_max) {
+  const std::string told = comm::hand_text(ranks,
+                                           tag,
+                                           plan.teller,
+                                           plan.fresh,
+                                           plan.teller == ranks.rank() ? to_text(mine()) : "",
+                                           patience_s,
+                                           bytes_max);
+  if (!plan.fresh[static_cast<size_t>(ranks.rank())]) return std::nullopt;
+  TRY_ASSIGN(Word word, of(told));
+  return word;
+}
+
 }  // namespace
 
 std::string to_text(const RankWord& word) {
@@ -136,6 +156,36 @@ Result<Carried> carried_of(const std::string& text) {
     c.last_loss = number_of(*loss, "last_loss", f);
   TRY(problem.done());
   return c;
+}
+
+Result<std::vector<RankWord>> exchange_words(comm::Communicator& ranks,
+                                             const RankWord& mine,
+                                             double patience_s) {
+  std::vector<RankWord> words;
+  for (const std::string& text :
+       comm::all_gather_texts(ranks, {comm::Purpose::kStanding}, to_text(mine), patience_s)) {
+    TRY_ASSIGN(RankWord word, rank_word_of(text, static_cast<int>(words.size())));
+    words.push_back(word);
+  }
+  return words;
+}
+
+Result<std::optional<ModelWord>> hand_model(comm::Communicator& ranks,
+                                            const RecoveryPlan& plan,
+                                            const std::function<ModelWord()>& mine,
+                                            double patience_s) {
+  constexpr uint64_t kBytesMax = uint64_t{1} << 30;
+  return hand(
+      ranks, plan, {comm::Purpose::kModel, plan.done}, mine, model_word_of, patience_s, kBytesMax);
+}
+
+Result<std::optional<Carried>> hand_carried(comm::Communicator& ranks,
+                                            const RecoveryPlan& plan,
+                                            const std::function<Carried()>& mine,
+                                            double patience_s) {
+  constexpr uint64_t kBytesMax = uint64_t{1} << 26;
+  return hand(
+      ranks, plan, {comm::Purpose::kCarried, plan.done}, mine, carried_of, patience_s, kBytesMax);
 }
 
 }  // namespace ferry

@@ -3,11 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "checkpoint/model_texts.h"
+#include "comm/communicator.h"
 #include "train/held_out.h"
 #include "train/recovery_plan.h"
 #include "train/run_state.h"
@@ -50,5 +53,21 @@ struct Carried {
 std::string to_text(const Carried& carried);
 /// Errors: kCorrupt.
 Result<Carried> carried_of(const std::string& text);
+
+// All of these are called by every rank, and throw comm::LinkError. Errors: of what reads the words.
+
+/// Everybody's word, by rank.
+Result<std::vector<RankWord>> exchange_words(comm::Communicator& ranks,
+                                             const RankWord& mine,
+                                             double patience_s);
+/// What the plan's teller says, for who has nothing yet; nothing for the others. Only the teller is asked for it.
+Result<std::optional<ModelWord>> hand_model(comm::Communicator& ranks,
+                                            const RecoveryPlan& plan,
+                                            const std::function<ModelWord()>& mine,
+                                            double patience_s);
+Result<std::optional<Carried>> hand_carried(comm::Communicator& ranks,
+                                            const RecoveryPlan& plan,
+                                            const std::function<Carried()>& mine,
+                                            double patience_s);
 
 }  // namespace ferry

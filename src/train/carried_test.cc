@@ -5,6 +5,9 @@
 
 #include <cmath>
 #include <limits>
+#include <thread>
+
+#include "comm/socket_communicator.h"
 
 namespace ferry {
 namespace {
@@ -87,6 +90,52 @@ TEST(Carried, WhatTheLoopCarriesArrives) {
     EXPECT_EQ(heard->figures.peak_flops_per_s, 0.1);
     EXPECT_EQ(heard->last_record, said.last_record);
   }
+}
+
+// Of four ranks 1 and 3 are successors, and 0 tells.
+TEST(Carried, TheFreshAreToldAndNobodyElseAndOnlyTheTellerIsAsked) {
+  auto all = comm::local_communicators(4);
+  ASSERT_TRUE(all) << all.error().message;
+  std::vector<std::thread> threads;
+  for (int r = 0; r < 4; ++r)
+    threads.emplace_back([&, r] {
+      comm::Communicator& mine = *(*all)[static_cast<size_t>(r)];
+      constexpr double kPatienceS = 60;
+      const bool fresh = r % 2 == 1;
+      const RankWord stands{.standing = {fresh ? Stage::kNothing : Stage::kBetween, fresh ? 0 : 7},
+                            .saved_step = r,
+                            .held_out = {}};
+      const auto words = exchange_words(mine, stands, kPatienceS);
+      ASSERT_TRUE(words) << words.error().message;
+      std::vector<Standing> standings;
+      for (const RankWord& w : *words) standings.push_back(w.standing);
+      EXPECT_EQ((*words)[2].saved_step, 2);
+      const auto plan = plan_recovery(standings);
+      ASSERT_TRUE(plan) << plan.error().message;
+      const auto model = hand_model(
+          mine,
+          *plan,
+          [&] {
+            EXPECT_EQ(r, 0);
+            return ModelWord{.config_json = "{}", .texts = {}};
+          },
+          kPatienceS);
+      const auto carried = hand_carried(
+          mine,
+          *plan,
+          [&] {
+            EXPECT_EQ(r, 0);
+            return Carried{.state = "after 7"};
+          },
+          kPatienceS);
+      ASSERT_TRUE(model && carried);
+      EXPECT_EQ(model->has_value(), fresh);
+      EXPECT_EQ(carried->has_value(), fresh);
+      if (fresh) {
+        EXPECT_EQ((*carried)->state, "after 7");
+      }
+    });
+  for (std::thread& t : threads) t.join();
 }
 
 TEST(Carried, WhatCannotBeIsRefused) {

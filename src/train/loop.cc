@@ -4,7 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <set>
+#include <type_traits>
 
 #include "base/alive.h"
 #include "base/clock.h"
@@ -64,6 +64,13 @@ HeldOutRecord record_of(const HeldOutLoss& loss) {
   return {.loss = loss.nats_per_token, .bits_per_byte = loss.bits_per_byte};
 }
 
+/// What a rank cannot have from the others it cannot go on without.
+template <typename T>
+T or_lost(Result<T> result) {
+  if (!result) throw StateLost(result.error().message);
+  if constexpr (!std::is_void_v<T>) return *std::move(result);
+}
+
 class Run {
  public:
   Run(const Settings& settings, const TrainOptions& options)
@@ -121,7 +128,7 @@ class Run {
   Result<void> recover(comm::LinkError why);
   comm::LinkError no_other_meeting(const comm::LinkError& why, const Status& met) const;
   Result<void> settle();
-  std::vector<RankWord> words();
+  RankWord word() const;
   void take_model(const RecoveryPlan& plan);
   void give_untrained(const RecoveryPlan& plan);
   void take_carried(const RecoveryPlan& plan);
@@ -748,9 +755,8 @@ Result<void> Run::save() {
 Result<void> Run::take_place() {
   stage_ = Standing::Stage::kNothing;
   beats_.begin(Work::kTakingPlace);
-  Result<void> ready = enter();
-  if (ready) ready = read_texts();
-  if (!ready) throw StateLost(ready.error().message);
+  or_lost(enter());
+  or_lost(read_texts());
   schedule_ = schedule_of(settings_);
   try {
     return settle();
@@ -787,21 +793,20 @@ comm::LinkError Run::no_other_meeting(const comm::LinkError& why, const Status& 
 /// and begun again: what it changes of a rank it changes together with where that one says it stands.
 Result<void> Run::settle() {
   agreements_ = 0;
-  const std::vector<RankWord> words = this->words();
+  const std::vector<RankWord> words = or_lost(exchange_words(*ranks(), word(), kForever));
   std::vector<Standing> standings;
   for (const RankWord& w : words) standings.push_back(w.standing);
-  const Result<RecoveryPlan> plan = plan_recovery(standings);
-  if (!plan) throw StateLost(plan.error().message);
-  take_model(*plan);
-  if (const std::optional<std::vector<double>> squares = shared_->pass_on(*plan))
+  const RecoveryPlan plan = or_lost(plan_recovery(standings));
+  take_model(plan);
+  if (const std::optional<std::vector<double>> squares = shared_->pass_on(plan))
     decide(step_->commit(*squares));
   else if (stage_ == Standing::Stage::kPrepared)
     stage_ = Standing::Stage::kBetween;  // nothing of the step has changed anything
-  shared_->give(*plan, *optimizer_);
-  if (plan->behind[static_cast<size_t>(place().rank)]) TRY(end_step());
-  give_untrained(*plan);
-  take_carried(*plan);
-  TRY(adopt(*plan, words));
+  shared_->give(plan, *optimizer_);
+  if (plan.behind[static_cast<size_t>(place().rank)]) TRY(end_step());
+  give_untrained(plan);
+  take_carried(plan);
+  TRY(adopt(plan, words));
   agree_again();
   // Only when all are there is a successor somebody to hear of the step from: until then another loss makes it begin
   // again.
@@ -810,18 +815,18 @@ Result<void> Run::settle() {
   begin_step();  // whoever took a place is in it: the run may be over by then, and nothing else would tell
   std::string who;
   for (int r = 0; r < place().ranks; ++r)
-    if (plan->fresh[static_cast<size_t>(r)])
+    if (plan.fresh[static_cast<size_t>(r)])
       who += fmt::format("{}rank {}", who.empty() ? "" : ", ", r);
   progress_->note(fmt::format(
       "recovered  {}: in place again, with what the other ranks have; {}",
       who,
-      plan->forward ? fmt::format("step {}, which was committed, is finished", plan->done)
-                    : fmt::format("step {} goes on, after step {}", plan->done + 1, plan->done)));
+      plan.forward ? fmt::format("step {}, which was committed, is finished", plan.done)
+                   : fmt::format("step {} goes on, after step {}", plan.done + 1, plan.done)));
   return {};
 }
 
-/// Where each one stands.
-std::vector<RankWord> Run::words() {
+/// Where this one stands.
+RankWord Run::word() const {
   RankWord mine{.standing = {.stage = stage_, .done = state_.step},
                 .saved_step = saved_step_,
                 .held_out = held_out_loss_};
@@ -829,108 +834,61 @@ std::vector<RankWord> Run::words() {
   if (!mine.held_out && state_.held_out_loss)
     mine.held_out = {.nats_per_token = *state_.held_out_loss, .bits_per_byte = kNone};
   if (fresh() && first()) {
-    const Result<CheckpointList> there = list_checkpoints(settings_.checkpoint.dir);
-    if (!there) throw StateLost(there.error().message);
-    if (!there->complete.empty()) mine.saved_step = there->complete.back().step;
+    const CheckpointList there = or_lost(list_checkpoints(settings_.checkpoint.dir));
+    if (!there.complete.empty()) mine.saved_step = there.complete.back().step;
   }
-  std::vector<RankWord> words;
-  for (const std::string& text :
-       comm::all_gather_texts(*ranks(), {comm::Purpose::kStanding}, to_text(mine), kForever)) {
-    const Result<RankWord> word = rank_word_of(text, static_cast<int>(words.size()));
-    if (!word) throw StateLost(word.error().message);
-    words.push_back(*word);
-  }
-  return words;
+  return mine;
 }
 
 void Run::take_model(const RecoveryPlan& plan) {
-  constexpr uint64_t kBytesMax = uint64_t{1} << 30;
-  std::string told;
-  if (plan.teller == place().rank)
-    told = to_text(ModelWord{.config_json = model_->config_json("float32"), .texts = texts_});
-  told = comm::hand_text(
-      *ranks(), {comm::Purpose::kModel}, plan.teller, plan.fresh, told, kForever, kBytesMax);
-  if (!fresh() || model_) return;  // or it is made already: another rank was lost on the way
-  Result<ModelWord> word = model_word_of(told);
-  if (!word) throw StateLost(word.error().message);
-  Result<Beginning> begun = begin_in_place(settings_, data_, *device_, *std::move(word), place());
-  if (!begun) throw StateLost(begun.error().message);
-  model_ = std::move(begun->model);
-  adapter_ = std::move(begun->adapter);
-  optimizer_ = std::move(begun->optimizer);
-  texts_ = std::move(begun->texts);
+  const auto mine = [&] {
+    return ModelWord{.config_json = model_->config_json("float32"), .texts = texts_};
+  };
+  std::optional<ModelWord> told = or_lost(hand_model(*ranks(), plan, mine, kForever));
+  if (!told || model_) return;  // it is made already where another rank was lost on the way
+  Beginning begun = or_lost(begin_in_place(settings_, data_, *device_, *std::move(told), place()));
+  model_ = std::move(begun.model);
+  adapter_ = std::move(begun.adapter);
+  optimizer_ = std::move(begun.optimizer);
+  texts_ = std::move(begun.texts);
   make_step();
 }
 
-/// Weights that no optimizer trains: all ranks have them, as a step's end makes them.
+/// An adapter's base is as it was.
 void Run::give_untrained(const RecoveryPlan& plan) {
-  if (adapter_) {
-    if (fresh()) adapter_->merge();  // the base is as it was
-    return;
-  }
-  const std::set<const Weight*> trained(optimizer_->weights().begin(), optimizer_->weights().end());
-  std::vector<Weight*> taken;
-  for (Weight* w : model_->weights()) {
-    if (trained.contains(w)) continue;
-    const std::span<std::byte> bytes{static_cast<std::byte*>(w->value.data()), w->value.bytes()};
-    const comm::Tag tag{
-        comm::Purpose::kGiven, plan.done, static_cast<uint32_t>(trained.size() + taken.size())};
-    taken.push_back(w);
-    if (fresh()) ranks()->receive(plan.teller, tag, bytes);
-    for (int r = 0; plan.teller == place().rank && r < place().ranks; ++r)
-      if (plan.fresh[static_cast<size_t>(r)]) ranks()->send(r, tag, bytes);
-  }
-  ranks()->finish(kForever);
-  if (!fresh()) return;
-  for (Weight* w : taken) w->changed();
+  if (!adapter_) return shared_->give_untrained(plan, model_->weights());
+  if (fresh()) adapter_->merge();
 }
 
 /// The last thing that a successor needs.
 void Run::take_carried(const RecoveryPlan& plan) {
-  constexpr uint64_t kBytesMax = uint64_t{1} << 26;
-  std::string told;
-  if (plan.teller == place().rank)
-    told = to_text(
-        Carried{.state = state_contents(*model_, *optimizer_, state_, data_, settings_).document,
-                .last_loss = last_loss_,
-                .refusals_of = refusals_.steps(),
-                .refusals_in_a_row = refusals_.in_a_row(),
-                .figures = figures_,
-                .last_record = record_.step > 0 ? to_json_line(record_) : ""});
-  told = comm::hand_text(*ranks(),
-                         {comm::Purpose::kCarried, plan.done},
-                         plan.teller,
-                         plan.fresh,
-                         told,
-                         kForever,
-                         kBytesMax);
-  if (!fresh()) return;
-  const Result<Carried> carried = carried_of(told);
-  if (!carried) throw StateLost(carried.error().message);
-  Result<StateDocument> document =
-      read_state_document(carried->state, "what a successor is told of the run");
-  if (!document) throw StateLost(document.error().message);
-  if (document->data != data_.fingerprint)
-    throw StateLost("a successor sees another data set than the run has: data.dir was replaced");
-  state_ = std::move(document->state);
-  state_.held_out_loss.reset();  // adopt() keeps it, and writes it down
-  optimizer_->set_steps(document->updates);
-  last_loss_ = carried->last_loss;
-  refusals_ = Refusals(carried->refusals_of, carried->refusals_in_a_row);
-  figures_ = carried->figures;
-  const auto or_lost = [](const Result<void>& done) {
-    if (!done) throw StateLost(done.error().message);
+  const auto mine = [&] {
+    return Carried{.state = state_contents(*model_, *optimizer_, state_, data_, settings_).document,
+                   .last_loss = last_loss_,
+                   .refusals_of = refusals_.steps(),
+                   .refusals_in_a_row = refusals_.in_a_row(),
+                   .figures = figures_,
+                   .last_record = record_.step > 0 ? to_json_line(record_) : ""};
   };
+  const std::optional<Carried> told = or_lost(hand_carried(*ranks(), plan, mine, kForever));
+  if (!told) return;
+  StateDocument document =
+      or_lost(read_state_document(told->state, "what a successor is told of the run"));
+  if (document.data != data_.fingerprint)
+    throw StateLost("a successor sees another data set than the run has: data.dir was replaced");
+  state_ = std::move(document.state);
+  state_.held_out_loss.reset();  // adopt() keeps it, and writes it down
+  optimizer_->set_steps(document.updates);
+  last_loss_ = told->last_loss;
+  refusals_ = Refusals(told->refusals_of, told->refusals_in_a_row);
+  figures_ = told->figures;
   if (first()) or_lost(open_metrics());
-  if (!carried->last_record.empty()) {
-    Result<StepRecord> record = step_record_of(carried->last_record, "the last step's record");
-    if (!record) throw StateLost(record.error().message);
-    record_ = *std::move(record);
-    // Rank 0 may have been lost before it wrote it.
-    const bool missing = metrics_ && (metrics_->metrics().steps.empty() ||
-                                      metrics_->metrics().steps.back().step < record_.step);
-    if (missing) or_lost(metrics_->write(record_));
-  }
+  if (told->last_record.empty()) return;
+  record_ = or_lost(step_record_of(told->last_record, "the last step's record"));
+  // Rank 0 may have been lost before it wrote it.
+  const bool missing = metrics_ && (metrics_->metrics().steps.empty() ||
+                                    metrics_->metrics().steps.back().step < record_.step);
+  if (missing) or_lost(metrics_->write(record_));
 }
 
 /// What is known of the step that all stand after: its evaluation, if anybody has heard of it, and its checkpoint.
@@ -957,8 +915,7 @@ void Run::agree_again() {
     readiness.identity = *mine;
   else
     readiness.prepared = tl::unexpected(mine.error());
-  const Agreement agreed = agree(*ranks(), agreements_++, readiness, kForever);
-  if (!agreed.all) throw StateLost(agreed.all.error().message);
+  or_lost(agree(*ranks(), agreements_++, readiness, kForever).all);
 }
 
 TrainResult Run::result() const {

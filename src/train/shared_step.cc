@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <span>
 #include <utility>
 
@@ -292,6 +293,24 @@ void SharedStep::give(const RecoveryPlan& plan, const Optimizer& optimizer) {
   ranks_.finish(patience_s_);
   for (size_t i = 0; i < weights_.size(); ++i)
     if (plan.lacks_weights(me, owner(i))) weights_[i]->changed();
+}
+
+void SharedStep::give_untrained(const RecoveryPlan& plan, const std::vector<Weight*>& all) {
+  const bool fresh = plan.fresh[static_cast<size_t>(ranks_.rank())];
+  const std::set<const Weight*> trained(weights_.begin(), weights_.end());
+  std::vector<Weight*> given;
+  for (Weight* w : all) {
+    if (trained.contains(w)) continue;
+    const comm::Tag tag{
+        Purpose::kGiven, plan.done, static_cast<uint32_t>(weights_.size() + given.size())};
+    given.push_back(w);
+    if (fresh) ranks_.receive(plan.teller, tag, memory_of(w->value));
+    for (int r = 0; plan.teller == ranks_.rank() && r < ranks_.ranks(); ++r)
+      if (plan.fresh[static_cast<size_t>(r)]) ranks_.send(r, tag, memory_of(w->value));
+  }
+  ranks_.finish(patience_s_);
+  if (!fresh) return;
+  for (Weight* w : given) w->changed();
 }
 
 void SharedStep::collect_state(int64_t step, const Optimizer& optimizer) {

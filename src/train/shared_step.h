@@ -71,6 +71,9 @@ class SharedStep {
   std::optional<std::vector<double>> pass_on(const RecoveryPlan& plan);
   /// When everybody who is prepared has updated: weights for those who lack them, and state for the fresh.
   void give(const RecoveryPlan& plan, const Optimizer& optimizer);
+  /// When everybody is after the same step: for the fresh, what no optimizer trains of all of a model's weights. All
+  /// ranks have them, as a step's end makes them.
+  void give_untrained(const RecoveryPlan& plan, const std::vector<Weight*>& all);
 
   /// Brings what rank 0's optimizer holds of others' weights up to date with theirs.
   void collect_state(int64_t step, const Optimizer& optimizer);
