@@ -410,6 +410,8 @@ TEST_F(LaunchE2e, HangsAndHarmedMessagesAreFoundAndNamed) {
   const std::string said = p.output();
   const size_t named = said.find("rank 1: training"), waits = said.find("waiting for rank 1");
   EXPECT_TRUE(named != std::string::npos && waits != std::string::npos && named < waits) << said;
+  EXPECT_TRUE(p.said("ending rank 1") && p.said("rank 1 is in place again")) << said;
+  expect_no_checkpoint_read(said);
   expect_same(trace(run), base_, run);
 }
 

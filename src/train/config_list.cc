@@ -837,7 +837,7 @@ std::vector<Field> fields_of(Settings& s) {
        "hang_patience_s",
        &v.hang_patience_s,
        kFree,
-       "stillness in training that ends a worker whose rank cannot go on by itself; 0: those above "
+       "stillness in training that ends a rank that cannot go on by itself; 0: those above "
        "do",
        "seconds",
        {0, 1e6}},

@@ -57,6 +57,19 @@ struct Advance {
     actions.emplace_back(std::in_place_type<Kill>, Kill{});
   }
 
+  /// Of several, the one that holds the others up has a successor; all begin again where nobody knows which it is, or
+  /// where it does not end.
+  bool one_may_end() const { return s.hung_rank >= 0 && !s.rank_ended; }
+  std::string who_is_ended() const {
+    return one_may_end() ? fmt::format("rank {}", s.hung_rank) : "the worker";
+  }
+  void end_who_hangs() {
+    if (!one_may_end()) return kill();
+    s.since = now;
+    s.rank_ended = true;
+    actions.emplace_back(std::in_place_type<EndRank>, EndRank{s.hung_rank});
+  }
+
   void terminate() {
     enter(Worker::kStopping);
     actions.emplace_back(std::in_place_type<Terminate>, Terminate{});
@@ -159,6 +172,7 @@ struct Advance {
     if (s.worker == Worker::kRunning || now_at == Phase::kSaving) s.since = now;
     s.heard = true;
     s.last = e;
+    s.hung_rank = -1;
     if (!knows_its_step(e.work)) return;
     if (s.first_step < 0) s.first_step = e.step;
     s.start_step = std::max(s.start_step, e.step);
@@ -209,6 +223,8 @@ struct Advance {
 
   /// The worker lives on, whatever becomes of it.
   void on(const RankLost& e) {
+    s.hung_rank = -1;
+    s.rank_ended = false;
     if (s.worker != Worker::kRunning && s.worker != Worker::kStopping) return end_rest();
     s.losses = s.start_step > s.step_at_loss ? 1 : s.losses + 1;
     s.step_at_loss = s.start_step;
@@ -260,11 +276,14 @@ struct Advance {
 
   void on(const Hung& e) {
     if (s.worker != Worker::kRunning) return;  // after a signal it may be at its last save
-    if (settings.hang_patience_s <= 0 || e.still_s <= settings.hang_patience_s) return;
-    log("it cannot go on by itself, and {} have passed (supervisor.hang_patience_s): ending the "
-        "worker",
-        format_duration(e.still_s));
-    kill();
+    s.hung_rank = e.rank;
+    if (!e.certain || settings.hang_patience_s <= 0 || e.still_s <= settings.hang_patience_s ||
+        s.rank_ended)
+      return;
+    log("it cannot go on by itself, and {} have passed (supervisor.hang_patience_s): ending {}",
+        format_duration(e.still_s),
+        who_is_ended());
+    end_who_hangs();
   }
 
   void on(const Tick&) {
@@ -277,6 +296,8 @@ struct Advance {
         s.interval_s = 0;
         s.start_step = s.step_at_loss = -1;
         s.losses = 0;
+        s.hung_rank = -1;
+        s.rank_ended = false;
         ++s.starts;
         enter(Worker::kStarting);
         actions.emplace_back(std::in_place_type<Start>,
@@ -285,11 +306,12 @@ struct Advance {
       case Worker::kStarting: return;
       case Worker::kRunning:
         if (waited <= patience()) return;
-        log("no sign of life from the worker for {} while {} (supervisor.{}): ending it",
+        log("no sign of life from the worker for {} while {} (supervisor.{}): ending {}",
             format_duration(waited),
             in_words(s.last),
-            setting());
-        return kill();
+            setting(),
+            one_may_end() ? who_is_ended() : "it");
+        return end_who_hangs();
       case Worker::kStopping:
         if (waited <= patience_stopping()) return;
         log("the worker, {}, did not leave within {}: ending it",
@@ -391,16 +413,20 @@ std::string in_words(const Heartbeat& b) {
   return "";
 }
 
-std::string what_follows(const State& state, const Settings& settings, bool certain) {
-  if (certain && settings.hang_patience_s > 0 && state.worker == Worker::kRunning)
-    return fmt::format(
-        "the worker is ended when that has lasted for {} (supervisor.hang_patience_s)",
-        format_duration(settings.hang_patience_s));
+std::string what_follows(const State& state, const Settings& settings, const Hung& hang) {
+  const std::string who = hang.rank >= 0 && state.worker == Worker::kRunning
+                              ? fmt::format("rank {}", hang.rank)
+                              : "the worker";
+  if (hang.certain && settings.hang_patience_s > 0 && state.worker == Worker::kRunning)
+    return fmt::format("{} is ended when that has lasted for {} (supervisor.hang_patience_s)",
+                       who,
+                       format_duration(settings.hang_patience_s));
   const Advance now{state, {}, state.event_at, settings};
   if (state.worker == Worker::kStopping)
     return fmt::format("the worker is ended {} after the signal (supervisor.stop_patience_s)",
                        format_duration(now.patience_stopping()));
-  return fmt::format("the worker is ended after {} without a sign of life (supervisor.{})",
+  return fmt::format("{} is ended after {} without a sign of life (supervisor.{})",
+                     who,
                      format_duration(now.patience()),
                      now.setting());
 }

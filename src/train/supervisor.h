@@ -58,8 +58,8 @@ struct Settings {
   /// While training and evaluating, silence of so many (slowest recent) intervals between beats is
   /// none either.
   double patience_intervals = 20;
-  // Stillness from which a hang is told (train/hang_watch.h); 0: none is. And, for who asks for it, from which it ends
-  // the worker in a step of training, where nothing is left that could go on by itself; 0: the patience above does.
+  // Stillness from which a hang is told (train/hang_watch.h); 0: none is. And, for who asks for it, from which who hangs
+  // is ended in a step of training, where nothing is left that could go on by itself; 0: the patience above does.
   double hang_verdict_s = 3;
   double hang_patience_s = 0;
   double stop_patience_s = 600;  // after a signal, for the step under way, until saving begins
@@ -99,9 +99,12 @@ struct RankLost {
 struct Signal {
   int number = 0;
 };  // to the supervisor, one of kStopSignals
+/// A process stands still.
 struct Hung {
-  double still_s = 0;
-};               // a rank has stood still for so long, and cannot go on by itself
+  double still_s = 0;    // for so long
+  bool certain = false;  // and cannot go on by itself
+  int rank = -1;         // of several, the one without which the others would go on; -1: all hang
+};
 struct Tick {};  // time passed; at least every tick_max_s
 using Event =
     std::variant<Started, StartFailed, Heartbeat, Exited, Died, RankLost, Signal, Hung, Tick>;
@@ -116,13 +119,16 @@ struct EndRest {
 };  // no successor: the others are ended, and what follows is told as Exited or Died
 struct Terminate {};  // SIGTERM: save and leave
 struct Kill {};       // SIGKILL
+struct EndRank {
+  int rank = 0;
+};  // SIGKILL to it alone: what follows is told as RankLost
 struct Log {
   std::string text;
 };
 struct Exit {
   int code = 0;
 };  // nothing follows it
-using Action = std::variant<Start, Replace, EndRest, Terminate, Kill, Log, Exit>;
+using Action = std::variant<Start, Replace, EndRest, Terminate, Kill, EndRank, Log, Exit>;
 
 struct State {
   enum class Worker { kNone, kStarting, kRunning, kStopping, kKilled };
@@ -147,6 +153,8 @@ struct State {
   int64_t step_at_loss = -1;  // furthest of this worker, when a rank of it was last lost
   int losses =
       0;  // of its ranks, in a row without progress: a successor loses no step, so each counts
+  int hung_rank = -1;          // of several, the one that holds the others up
+  bool rank_ended = false;     // it was sent SIGKILL, and has not been seen to end
   bool device_failed = false;  // that was how the last worker ended
   int starts = 0;
 };
@@ -171,9 +179,10 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume);
 /// One rank of several is lost          a successor takes its place, if the others hold what it held;
 ///                                      if not, or if after `failures_max` losses in a row this start
 ///                                      made no step, they are ended, and all start again as above.
-/// It is silent for too long            SIGKILL, then as above. What is too long is its phase's
-///                                      patience.
-/// A rank hangs for hang_patience_s       likewise, if that is not 0, it cannot go on by itself
+/// It is silent for too long            SIGKILL, then as above: where one rank of several is known to hang,
+///                                      to that one, and to all if it does not end. What is too long is
+///                                      its phase's patience.
+/// A rank hangs for hang_patience_s     likewise, if that is not 0, it cannot go on by itself
 ///                                      (Verdict::certain), and no signal has come.
 /// A first signal                       SIGTERM to the worker, once: it saves and leaves, and the
 ///                                      run ends with it. While it saves, beats keep it alive.
@@ -192,8 +201,8 @@ std::pair<State, std::vector<Action>> advance(State state,
 /// "saving: writing and hashing (1.20 GiB of 3.40 GiB)": what a beat said.
 std::string in_words(const Heartbeat& beat);
 
-/// What comes of a hang, for its verdict: "the worker is ended when that has lasted for 20.0 s (...)".
-std::string what_follows(const State& state, const Settings& settings, bool certain);
+/// What comes of a hang, for its verdict: "rank 1 is ended when that has lasted for 20.0 s (...)".
+std::string what_follows(const State& state, const Settings& settings, const Hung& hang);
 
 /// When a Tick is needed at the latest, given no other event.
 double wake_at(const State& state, const Settings& settings);

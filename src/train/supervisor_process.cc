@@ -84,7 +84,8 @@ class Shell {
     for (;;) {
       // Acting comes before telling, which may take as long as its reader does.
       std::stable_partition(actions.begin(), actions.end(), [](const Action& action) {
-        return std::holds_alternative<Kill>(action) || std::holds_alternative<Terminate>(action);
+        return std::holds_alternative<Kill>(action) || std::holds_alternative<EndRank>(action) ||
+               std::holds_alternative<Terminate>(action);
       });
       for (const Action& action : actions)
         if (const Exit* exit = std::get_if<Exit>(&action))
@@ -142,6 +143,12 @@ class Shell {
     watch_.reset();
     if (at) say(*at);
   }
+  void carry_out(const EndRank& end) {
+    if (!worker_) return;
+    const std::optional<std::string> at = worker_->report(clock_.monotonic_s());
+    worker_->end_rank(end.rank);
+    if (at) say(*at);
+  }
   void carry_out(const Log& log) { say(log.text); }
   void carry_out(const Exit&) {}
 
@@ -192,15 +199,20 @@ class Shell {
     status_.verdict.reset();
     if (!watch_) return;
     const double now = clock_.monotonic_s();
-    if (now >= next_look_s_) {
+    const bool looks = now >= next_look_s_;
+    if (looks) {
       next_look_s_ = now + watch_->every_s();
       worker_->look(*watch_, now);
     }
     const std::optional<hang::Verdict>& verdict = watch_->verdict();
     const bool hangs = verdict && verdict->kind != hang::Kind::kSlow;
+    Hung hung;
+    if (hangs) hung = {.still_s = verdict->still_s, .certain = verdict->certain};
+    if (hangs && command_.ranks > 1 && verdict->kind != hang::Kind::kEachOther)
+      hung.rank = verdict->rank;
     for (const std::string& news : watch_->news())
       say(hangs && news == verdict->text
-              ? fmt::format("{}; {}", news, what_follows(state, settings_, verdict->certain))
+              ? fmt::format("{}; {}", news, what_follows(state, settings_, hung))
               : news);
     if (verdict)
       status_.verdict = HangStatus{.hangs = hangs,
@@ -209,9 +221,7 @@ class Shell {
                                    .in = verdict->in,
                                    .seconds = verdict->still_s,
                                    .text = verdict->text};
-    if (hangs && verdict->certain && verdict->still_s > settings_.hang_patience_s &&
-        settings_.hang_patience_s > 0 && state.worker == State::Worker::kRunning && events_.empty())
-      events_.emplace_back(Hung{verdict->still_s});
+    if (hangs && looks && events_.empty()) events_.emplace_back(hung);
   }
 
   void say(const std::string& text) {

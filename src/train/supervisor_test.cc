@@ -168,32 +168,71 @@ TEST(SupervisorRules, WhatARestartDoesNotCureEndsTheRunAtOnce) {
 TEST(SupervisorRules, AHangThatCannotEndByItselfHasAShorterPatience) {
   Play p;
   p.settings.hang_patience_s = 20;
-  p.on(Hung{100});
+  p.on(Hung{100, true});
   EXPECT_TRUE(p.actions.empty()) << "nobody is there yet";
   p.on(Started{}).on(Heartbeat{7});
-  EXPECT_TRUE(Play(p).on(Hung{20}).actions.empty());
-  EXPECT_TRUE(Play(p).on(Hung{20.1}).has<Kill>());
-  EXPECT_FALSE(Play(p).on(Signal{SIGTERM}).on(Hung{1e3}).has<Kill>()) << "it may be saving";
-  EXPECT_FALSE(Play(p).on(Hung{20.1}).on(Hung{30}, 1).has<Kill>()) << "twice";
+  EXPECT_TRUE(Play(p).on(Hung{20, true}).actions.empty());
+  EXPECT_TRUE(Play(p).on(Hung{20.1, true}).has<Kill>());
+  EXPECT_TRUE(Play(p).on(Hung{1e3, false}).actions.empty()) << "it may come back";
+  EXPECT_FALSE(Play(p).on(Signal{SIGTERM}).on(Hung{1e3, true}).has<Kill>()) << "it may be saving";
+  EXPECT_FALSE(Play(p).on(Hung{20.1, true}).on(Hung{30, true}, 1).has<Kill>()) << "twice";
   Play after = p;
-  after.on(Hung{21}).on(Died{SIGKILL}).ticks(3);
+  after.on(Hung{21, true}).on(Died{SIGKILL}).ticks(3);
   EXPECT_TRUE(after.has<Start>());
   p.settings = {};
-  EXPECT_TRUE(p.on(Hung{1e6}).actions.empty()) << "nobody asked for it";
+  EXPECT_TRUE(p.on(Hung{1e6, true}).actions.empty()) << "nobody asked for it";
+}
+
+TEST(SupervisorRules, OfSeveralRanksTheOneThatHangsIsEndedAndHasASuccessor) {
+  const RankLost lost{.who = "rank 1 was ended by signal 9", .others = "rank 0", .held = true};
+  Play p;
+  p.settings.hang_patience_s = 20;
+  p.on(Started{}).on(Heartbeat{7});
+  const auto ended = [](const Play& play) {
+    for (const Action& a : play.actions)
+      if (const auto* end = std::get_if<EndRank>(&a)) return end->rank;
+    return -1;
+  };
+  Play asked = p;
+  EXPECT_EQ(ended(asked.on(Hung{20.1, true, 1})), 1);
+  EXPECT_FALSE(asked.has<Kill>());
+  EXPECT_TRUE(Play(asked).on(Hung{30, true, 1}, 10).actions.empty()) << "twice";
+  EXPECT_TRUE(Play(asked).on(lost).has<Replace>());
+  EXPECT_EQ(ended(Play(asked).on(lost).on(Hung{21, true, 0}, 30)), 0) << "another one, later";
+  // It is in the kernel, and does not end.
+  asked.ticks(static_cast<int>(p.settings.step_patience_s) + 2);
+  EXPECT_TRUE(asked.has<Kill>());
+
+  // By the patience of the phase: who hangs is known, certain or not.
+  Play patient = p;
+  patient.on(Hung{5, false, 1});
+  EXPECT_TRUE(patient.actions.empty());
+  const int patience = static_cast<int>(p.settings.step_patience_s) + 1;
+  EXPECT_EQ(ended(Play(patient).ticks(patience)), 1);
+  EXPECT_TRUE(Play(p).ticks(patience).has<Kill>()) << "nobody knows who";
+  EXPECT_TRUE(Play(patient).on(Hung{6, false, -1}).ticks(patience).has<Kill>()) << "all of them";
+  EXPECT_TRUE(Play(patient).on(Heartbeat{8}).ticks(patience).has<Kill>()) << "it went on";
+  EXPECT_TRUE(Play(patient).on(lost).ticks(patience).has<Kill>()) << "that one is gone";
 }
 
 TEST(SupervisorRules, WhatFollowsFromAHangIsTheShortestOfItsPatiences) {
   Play p;
   p.settings.hang_patience_s = 20;
   p.on(Started{}).on(Heartbeat{7});
-  const auto follows = [&](bool certain) { return what_follows(p.state, p.settings, certain); };
+  const auto follows = [&](bool certain, int rank = -1) {
+    return what_follows(p.state, p.settings, Hung{5, certain, rank});
+  };
   EXPECT_EQ(follows(true),
             "the worker is ended when that has lasted for 20.0 s (supervisor.hang_patience_s)");
   EXPECT_EQ(follows(false),
             "the worker is ended after 1 min 00 s without a sign of life "
             "(supervisor.step_patience_s)");
+  EXPECT_EQ(follows(true, 1),
+            "rank 1 is ended when that has lasted for 20.0 s (supervisor.hang_patience_s)");
+  EXPECT_EQ(follows(false, 1),
+            "rank 1 is ended after 1 min 00 s without a sign of life (supervisor.step_patience_s)");
   Play stopping = Play(p).on(Signal{SIGTERM});
-  EXPECT_EQ(what_follows(stopping.state, p.settings, true),
+  EXPECT_EQ(what_follows(stopping.state, p.settings, Hung{5, true, 1}),
             "the worker is ended 10 min 00 s after the signal (supervisor.stop_patience_s)");
   p.settings.hang_patience_s = 0;
   EXPECT_EQ(follows(true), follows(false));
@@ -556,7 +595,7 @@ std::string simulate(uint64_t seed) {
         }
       }
       if (hung && std::holds_alternative<Tick>(e) && chance(0.1))
-        e = Hung{40 * random.uniform(draws++)};
+        e = Hung{40 * random.uniform(draws++), true};
       queue.insert(queue.begin(), e);
     }
     const Event e = queue.front();

@@ -232,6 +232,10 @@ void WorkerCrew::kill() {
   signal(SIGKILL);
 }
 
+void WorkerCrew::end_rank(int rank) const {
+  ranks_[static_cast<size_t>(rank)].process.signal(SIGKILL);
+}
+
 void WorkerCrew::add_polled(std::vector<pollfd>& polled) const {
   for (const Rank& r : ranks_) polled.push_back({r.process.pipe(), POLLIN, 0});
 }

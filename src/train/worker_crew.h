@@ -63,6 +63,8 @@ class WorkerCrew {
 
   void signal(int number) const;
   void kill();
+  /// SIGKILL to one rank, which is lost then as any other.
+  void end_rank(int rank) const;
   /// What to wait for besides signals.
   void add_polled(std::vector<pollfd>& polled) const;
   /// What they said since the last call, as one worker would: rank 0's words; while it waits for others, theirs
