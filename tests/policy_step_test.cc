@@ -139,6 +139,17 @@ TEST_P(EachModel, ALogProbabilityThatIsOffIsCounted) {
   EXPECT_EQ(learn(drawn, {}).mismatches, 1);
 }
 
+/// Training is held against its own engine, whoever else draws.
+TEST_P(EachModel, WhatTrainingScoresOtherwiseThanItDrawsIsCounted) {
+  std::vector<rl::Rollout> drawn = rollouts(*model_, prompts_, 3);
+  const rl::PolicyStep policy(
+      *model_, step_, nullptr, {.micro_batch_tokens = 100, .drawn_elsewhere = true});
+  EXPECT_EQ(policy.scored_otherwise(lessons_of(prompts_, drawn), [] {}), 0);
+  float& x = drawn[5].log_probs.back();
+  x = std::nextafter(x, 0.0f);
+  EXPECT_EQ(policy.scored_otherwise(lessons_of(prompts_, drawn), [] {}), 1);
+}
+
 /// Of later minibatches, too: by weights that have changed when their turn comes.
 TEST_P(EachModel, OneOfALaterMinibatchIsCounted) {
   for (const bool keep_routing : {true, false}) {

@@ -322,10 +322,44 @@ TEST_F(RlElsewhere, WhatWasLookedAtIsSaidWhereNoOpParts) {
   const Ended e = end_of(elsewhere("strict", {"--rl.mismatch_max=0"}), simulators());
   EXPECT_EQ(e.status, 1) << e.output;
   EXPECT_NE(
-      e.output.find("no op left its bounds there or here in the first 12 tokens of the answer "
-                    "that is furthest away, nor in the first 8 of 12 answers at once"),
+      e.output.find(
+          "no op left its bounds there or here in the first 12 tokens of the answer "
+          "that is furthest away, nor in the first 8 of 12 answers at once, and what training "
+          "computes of its own answers is what it draws them by"),
       std::string::npos)
       << e.output;
+  EXPECT_EQ(e.output.find("lets the run go on"), std::string::npos) << e.output;
+}
+
+/// What is known is said, whatever fails after it: the folder of the checkpoint, here, which is one of the first that are
+/// made.
+TEST_F(RlElsewhere, TheVerdictIsSaidAlsoWhereTheRunCannotBeSaved) {
+  bool unsaved = false;
+  for (int n = 1; n <= 8 && !unsaved; ++n) {
+    const std::string run = "unsaved" + std::to_string(n);
+    const Ended e =
+        end_of(elsewhere(run, {"--rl.mismatch_max=0", "--worker"}),
+               simulators({{"FERRY_FAULT", "file.make_folders:" + std::to_string(n) + ":eio"}}));
+    unsaved = e.output.find("the run could not be saved: ") != std::string::npos;
+    if (!unsaved) continue;
+    EXPECT_EQ(e.status, 1) << e.output;
+    for (const char* said : {"ferry: step 1: rollouts on ascend:0 are ", "no op left its bounds"})
+      EXPECT_NE(e.output.find(said), std::string::npos) << "not said: " << said << "\n" << e.output;
+    EXPECT_EQ(steps(run).size(), 1u);
+  }
+  EXPECT_TRUE(unsaved);
+}
+
+TEST_F(RlElsewhere, ASignalEndsTheJudging) {
+  Program p(root_ / "stopped.log",
+            elsewhere("stopped", {"--rl.mismatch_max=0"}),
+            simulators({{"FERRY_FAULT", "rl.rollout:*:delay200"}}));
+  ASSERT_TRUE(wait_for([&] { return p.output().find("is judged now") != std::string::npos; }))
+      << p.output();
+  p.signal(SIGINT);
+  EXPECT_EQ(p.wait(), 1) << p.output();
+  EXPECT_NE(p.output().find("the judging was stopped before it found an op"), std::string::npos)
+      << p.output();
 }
 
 TEST_F(RlElsewhere, AWeightThatArrivesOtherwiseIsNamed) {

@@ -113,6 +113,7 @@ class Run {
   Result<void> stop_apart(const Mismatch& m,
                           StepRecord record,
                           std::span<const RolloutRequest> requests);
+  std::string what_parts(const Mismatch& m, std::span<const RolloutRequest> requests);
   Result<void> evaluate();
   Result<void> write_samples(const std::vector<TaskScore>& scores) const;
   Result<void> save();
@@ -622,62 +623,94 @@ void Run::warn_of_growth(double rollout_kl) {
                   rl_.mismatch_max));
 }
 
-/// Ends a run whose rollouts are not what is trained, and says which op parts: the rollouts' device is judged first,
-/// then training's; on the answer that is furthest away, and then on as many as run at once, whose ops have the shapes
-/// of many rows.
+/// Ends a run whose rollouts are not what is trained: that is said before anything that may fail, or be stopped.
 Result<void> Run::stop_apart(const Mismatch& m,
                              StepRecord record,
                              std::span<const RolloutRequest> requests) {
-  constexpr int64_t kTokensOfOne = 64, kTokensOfMany = 8;
-  if (saved_step_ != state_.step) TRY(save());
+  const std::string verdict = fmt::format(
+      "step {}: rollouts on {} are {:.3g} nats a token away from what training computes on {} "
+      "(rl.mismatch_max is {}; the largest ratio is {:.3g}, {:.3g} % of tokens are beyond "
+      "rl.importance_cap); nothing was learnt of them",
+      record.step,
+      drawing().device().name(),
+      m.kl,
+      device_->name(),
+      rl_.mismatch_max,
+      m.ratio_max,
+      100 * m.capped);
+  progress_->note(
+      fmt::format("warning    {}; each op that computes one of them is judged now", verdict));
+  const auto attempt = [&](const char* what, const std::function<Result<void>()>& work) {
+    std::string why;
+    try {
+      if (const Result<void> done = work(); !done) why = done.error().message;
+    } catch (const DeviceError& e) {
+      why = e.what();
+    }
+    if (!why.empty()) progress_->note(fmt::format("warning    {}: {}", what, why));
+  };
+  if (saved_step_ != state_.step) attempt("the run could not be saved", [&] { return save(); });
   // Behind what is saved, which has no such step: a run that goes on makes it again, and its record with it.
   record.skipped = fmt::format(
       "nothing was learnt: the answers are {:.3g} nats a token away, and rl.mismatch_max is {}",
       m.kl,
       rl_.mismatch_max);
-  TRY(metrics_->write(record));
-  progress_->note(
-      fmt::format("warning    step {}: answers that {} drew are {:.3g} nats a token away from what "
-                  "training computes, the largest "
-                  "ratio is {:.3g}; each op that computes one of them is judged now",
-                  record.step,
-                  drawing().device().name(),
-                  m.kl,
-                  m.ratio_max));
+  attempt("the step could not be recorded", [&] { return metrics_->write(record); });
+  std::string why = "the judging came to no end";
+  attempt("the judging came to no end", [&]() -> Result<void> {
+    why = what_parts(m, requests);
+    return {};
+  });
+  return fail(Code::kVerdict, "{}. {}", verdict, why);
+}
+
+/// Which op parts the devices: the rollouts' is judged first, then training's, then the pass by which training scores
+/// answers, which is held against its own engine, too; on the answer that is furthest away, and then on as many as run
+/// at once, whose ops have the shapes of many rows.
+std::string Run::what_parts(const Mismatch& m, std::span<const RolloutRequest> requests) {
+  constexpr int64_t kTokensOfOne = 64, kTokensOfMany = 8;
   beats_.begin(Work::kEvaluating, 0);
   const std::span<const RolloutRequest> worst = requests.subspan(m.worst, 1);
   const std::span<const RolloutRequest> many =
       requests.first(std::min(requests.size(), static_cast<size_t>(rl_.running)));
-  std::string why = fmt::format(
+  const std::function<bool()> go_on = [this] { return !stopping(); };
+  for (const auto& [of, tokens] : {std::pair{worst, kTokensOfOne}, {many, kTokensOfMany}}) {
+    std::vector<Rollout> own;  // training's
+    for (models::CausalLm* by : {&drawing(), static_cast<models::CausalLm*>(model_.get())}) {
+      const auto answer = [&, by = by, of = of, tokens = tokens] {
+        // An answer that cannot be given is an answer whose ops were judged.
+        own = answer_again(*by, of, texts_, rollout_options(true), tokens)
+                  .value_or(std::vector<Rollout>());
+      };
+      if (const auto parting = first_parting(*by, go_on, answer))
+        return "the first op that parts: " + *parting;
+    }
+    std::vector<Lesson> lessons;
+    for (size_t i = 0; i < own.size(); ++i) lessons.push_back({of[i].prompt, &own[i], 0});
+    int64_t otherwise = 0;
+    const auto parting = first_parting(*model_, go_on, [&] {
+      otherwise = policy_->scored_otherwise(lessons, [] { still_alive(); });
+    });
+    if (parting) return "the first op that parts, where training scores answers: " + *parting;
+    if (stopping()) return "the judging was stopped before it found an op";
+    if (otherwise > 0)
+      return fmt::format(
+          "it is training that parts: no op left its bounds, but {} log-probabilities of answers "
+          "that {} draws itself are not those that it trains by; ferry doctor --device {} "
+          "examines it",
+          otherwise,
+          device_->name(),
+          device_->name());
+  }
+  return fmt::format(
       "no op left its bounds there or here in the first {} tokens of the answer that is furthest "
-      "away, nor in the first "
-      "{} of {} answers at once; no more was looked at. A higher rl.mismatch_max lets the run go "
-      "on",
+      "away, nor in the first {} of {} answers at once, and what training computes of its own "
+      "answers is what it draws them by; no more was looked at. ferry doctor --device examines "
+      "each of the two. If both are sound, they round otherwise, and by as much: without "
+      "rl.rollout_device nothing parts. A higher rl.mismatch_max lets a defect pass as well",
       std::min(kTokensOfOne, rl_.tokens_max),
       std::min(kTokensOfMany, rl_.tokens_max),
       many.size());
-  for (const auto& [of, tokens] : {std::pair{worst, kTokensOfOne}, {many, kTokensOfMany}}) {
-    std::optional<std::string> parting;
-    for (models::CausalLm* by : {&drawing(), static_cast<models::CausalLm*>(model_.get())})
-      if (!parting) parting = first_parting(*by, of, texts_, rollout_options(true), tokens);
-    if (!parting) continue;
-    why = "the first op that parts: " + *parting;
-    break;
-  }
-  return fail(Code::kVerdict,
-              "step {}: rollouts on {} are {:.3g} nats a token away from what training computes on "
-              "{} (rl.mismatch_max is "
-              "{}; the largest ratio is {:.3g}, {:.3g} % of tokens are beyond rl.importance_cap); "
-              "nothing was learnt of "
-              "them. {}",
-              record.step,
-              drawing().device().name(),
-              m.kl,
-              device_->name(),
-              rl_.mismatch_max,
-              m.ratio_max,
-              100 * m.capped,
-              why);
 }
 
 /// One answer to each held-out task, drawn as the rollouts are, with the same seeds every time.

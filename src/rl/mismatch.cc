@@ -13,11 +13,12 @@
 namespace ferry::rl {
 namespace {
 
-/// Judges each call, and keeps the first that is out of its bounds.
+/// Judges each call, and keeps the first that is out of its bounds. After it, and when it is to stop, calls are let by.
 class FirstParting final : public ops::Observer {
  public:
-  explicit FirstParting(const models::CausalLm& model)
-      : place_(model.device().name()),
+  FirstParting(const models::CausalLm& model, const std::function<bool()>& go_on)
+      : go_on_(go_on),
+        place_(model.device().name()),
         blocks_(static_cast<int>(model.blocks())),
         judge_([this](const std::string& property, const ops::CallFinding& f) {
           // Beside calls that leave their bounds the judge tells of outputs that lean, which a sound chip's may.
@@ -29,15 +30,20 @@ class FirstParting final : public ops::Observer {
                                  ops::describe(f));
         }) {}
 
-  void before(const ops::OpCall& call) override { judge_.before(call); }
+  void before(const ops::OpCall& call) override {
+    judging_ = !found_ && go_on_();
+    if (judging_) judge_.before(call);
+  }
   void after(const ops::OpCall& call) override {
-    judge_.after(call);
+    if (judging_) judge_.after(call);
     still_alive();
   }
   void layer(int number) override { layer_ = number; }
   const std::optional<std::string>& found() const { return found_; }
 
  private:
+  const std::function<bool()>& go_on_;
+  bool judging_ = false;  // the call that is under way
   std::string place_;
   int blocks_, layer_ = 0;
   std::optional<std::string> found_;
@@ -79,24 +85,28 @@ Mismatch mismatch_of(std::span<const std::span<const float>> drawn,
   return m;
 }
 
-std::optional<std::string> first_parting(models::CausalLm& model,
-                                         std::span<const RolloutRequest> requests,
-                                         const ModelTexts& texts,
-                                         const RolloutOptions& options,
-                                         int64_t tokens) {
-  FirstParting parting(model);
-  RolloutOptions judged = options;
-  judged.generate.tokens_max = std::min(tokens, options.generate.tokens_max);
-  judged.on_pass = [&](int64_t) { return !parting.found(); };
+std::optional<std::string> first_parting(const models::CausalLm& model,
+                                         const std::function<bool()>& go_on,
+                                         const std::function<void()>& work) {
+  FirstParting parting(model, go_on);
+  const ops::Observing observing(parting);
+  work();
+  return parting.found();
+}
+
+Result<std::vector<Rollout>> answer_again(models::CausalLm& model,
+                                          std::span<const RolloutRequest> requests,
+                                          const ModelTexts& texts,
+                                          const RolloutOptions& options,
+                                          int64_t tokens) {
+  RolloutOptions few = options;
+  few.generate.tokens_max = std::min(tokens, options.generate.tokens_max);
   int64_t pages = 0;
   for (const RolloutRequest& r : requests)
-    pages += models::pages_for(std::ssize(r.prompt->ids) + judged.generate.tokens_max) + 1;
+    pages += models::pages_for(std::ssize(r.prompt->ids) + few.generate.tokens_max) + 1;
   engine::Engine engine(
       model, {.cache_tokens = pages * models::kPageTokens, .running = std::ssize(requests)});
-  const ops::Observing observing(parting);
-  // An answer that cannot be given is an answer whose ops were judged.
-  static_cast<void>(roll_out(engine, requests, texts, judged));
-  return parting.found();
+  return roll_out(engine, requests, texts, few);
 }
 
 }  // namespace ferry::rl

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -26,13 +27,19 @@ Mismatch mismatch_of(std::span<const std::span<const float>> drawn,
                      std::span<const std::vector<float>> trained,
                      double cap);
 
-/// The first op, of those that answering the requests at once launches on the model's device, whose result is not what
-/// the CPU gives for the same inputs: "rms_norm in block 2 on ascend:0: ...". Nothing: each is. Every call is made
-/// again on the CPU, so this takes its time; `tokens`: so many of each answer at most. Throws DeviceError.
-std::optional<std::string> first_parting(models::CausalLm& model,
-                                         std::span<const RolloutRequest> requests,
-                                         const ModelTexts& texts,
-                                         const RolloutOptions& options,
-                                         int64_t tokens);
+/// The first op of this work on the model's device whose result is not what the CPU gives for the same inputs:
+/// "rms_norm in block 2 on ascend:0: ...". Nothing: each is, or go_on() said that it is enough; it is asked before each
+/// call. Every call is made again on the CPU, so this takes its time. Throws DeviceError.
+std::optional<std::string> first_parting(const models::CausalLm& model,
+                                         const std::function<bool()>& go_on,
+                                         const std::function<void()>& work);
+
+/// The beginnings of answers, so many tokens of each at most, by an engine that has place for all of them at once.
+/// Errors: of roll_out. Throws DeviceError.
+Result<std::vector<Rollout>> answer_again(models::CausalLm& model,
+                                          std::span<const RolloutRequest> requests,
+                                          const ModelTexts& texts,
+                                          const RolloutOptions& options,
+                                          int64_t tokens);
 
 }  // namespace ferry::rl

@@ -53,6 +53,15 @@ LessonScores PolicyStep::score(models::CausalLm& by,
        }});
 }
 
+int64_t PolicyStep::scored_otherwise(std::span<const Lesson> lessons,
+                                     const std::function<void()>& alive) const {
+  const LessonScores scored = score(model_, pack(lessons), lessons.size(), alive);
+  int64_t count = 0;
+  for (size_t l = 0; l < lessons.size(); ++l)
+    count += differences(scored.log_probs[l], lessons[l].rollout->log_probs);
+  return count;
+}
+
 PolicyStepReport PolicyStep::run(std::span<const Lesson> lessons,
                                  double lr,
                                  const std::function<void()>& alive) {

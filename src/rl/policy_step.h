@@ -64,6 +64,11 @@ class PolicyStep {
                        double lr,
                        const std::function<void()>& alive);
 
+  /// How many log-probabilities of answers that the model's own engine drew are not, to the bit, those of the pass that
+  /// they are learnt by; whoever else draws is not asked.
+  int64_t scored_otherwise(std::span<const Lesson> lessons,
+                           const std::function<void()>& alive) const;
+
  private:
   std::vector<LessonBatch> pack(std::span<const Lesson> lessons) const;
   LessonScores score(models::CausalLm& by,

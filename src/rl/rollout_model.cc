@@ -26,6 +26,11 @@ Result<WeightTransfer> RolloutModel::renew() {
   WeightTransfer transfer;
   std::vector<std::byte> bytes;
   for (size_t i = 0; i < from.size(); ++i) {
+    check(from[i]->value.bytes() == to[i]->value.bytes(),
+          "rollout model: {} has {} bytes, and {} there",
+          from[i]->name,
+          from[i]->value.bytes(),
+          to[i]->value.bytes());
     bytes.resize(from[i]->value.bytes());
     from[i]->value.copy_bytes_to(bytes.data());
     std::string hash = blake2b_hex(bytes);
