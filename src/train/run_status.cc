@@ -280,16 +280,16 @@ std::vector<std::string> lines_of(const RunView& view, int64_t now_ms, int colum
             : fmt::format(", {} steps ago", m.steps.back().step - *view.newest_checkpoint)));
   else
     lines.emplace_back("checkpoint none yet");
+  // What holds while somebody is at it.
   if (view.status && !view.status->exit_code && view.supervised.value_or(true)) {
     const std::vector<RankStatus>& ranks = view.status->ranks;
     for (size_t r = 0; r < ranks.size(); ++r)
       lines.push_back(fmt::format("{:<10} {}",
                                   ranks.size() == 1 ? "worker" : fmt::format("rank {}", r),
                                   rank_line(ranks[r], view.status->written_unix_ms)));
+    if (const auto& verdict = view.status->verdict)
+      lines.push_back(fmt::format("{:<10} {}", verdict->hangs ? "hangs" : "slow", verdict->text));
   }
-  if (view.status && view.status->verdict && !view.status->exit_code)
-    lines.push_back(fmt::format(
-        "{:<10} {}", view.status->verdict->hangs ? "hangs" : "slow", view.status->verdict->text));
   if (view.status)
     for (const RunMessage& said : view.status->said)
       lines.push_back(

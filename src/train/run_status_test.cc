@@ -130,6 +130,11 @@ TEST(RunStatus, SaysWhatToDoWhenNobodyIsAtIt) {
   EXPECT_NE(text.find("nobody is at it"), std::string::npos) << text;
   EXPECT_NE(text.find("go on with: ferry train a.toml --resume"), std::string::npos) << text;
   EXPECT_EQ(text.find("ETA"), std::string::npos) << text;
+  view.status->verdict = {.hangs = true, .rank = 1, .text = "rank 1 has been in matmul"};
+  text = all_of(lines_of(view, kNow, 0));
+  EXPECT_EQ(text.find("rank 1 has been"), std::string::npos)
+      << "a dead run hangs no more: " << text;
+  view.status->verdict.reset();
 
   view.supervised = std::nullopt;  // on another machine
   view.status->host = "elsewhere";
