@@ -600,7 +600,10 @@ TEST(HangWatch, OnlyAStepsOwnWorkHangsForSure) {
                           Work::kEvaluating,
                           Work::kProbing,
                           Work::kWriting,
-                          Work::kRemoving}) {
+                          Work::kRemoving,
+                          Work::kFirstEvaluation,
+                          Work::kReference,
+                          Work::kTakingPlace}) {
     HangWatch watch(Limits{}, 1);
     double now_s = 0;
     HangWatch::Look look = at(1, Activity::kHost, 'S');
@@ -657,6 +660,60 @@ TEST(HangWatch, OfAChipTheOpenLaunchesAreNamed) {
   EXPECT_EQ(verdict->kind, Kind::kChip);
   EXPECT_EQ(verdict->in, "grouped_linear, add");
   EXPECT_NE(verdict->text.find("launches 33 to 48"), std::string::npos) << verdict->text;
+}
+
+/// A driver that compiles has an op's caller sleep the first time; later, or with nothing under way, nobody wakes it.
+TEST(HangWatch, AnOpMaySleepWhileItsFirstLaunchIsUnderWay) {
+  const auto told_of = [](bool known, uint64_t launched, double seconds) {
+    HangWatch watch(Limits{}, 1);
+    double now_s = 0;
+    HangWatch::Look look = at(1, Activity::kOp, 'S');
+    look.page.op_known = known;
+    look.page.launched = launched;
+    return after(watch, now_s, seconds, look);
+  };
+  EXPECT_FALSE(told_of(false, 3, 55));
+  const auto at_last = told_of(false, 3, 65);
+  ASSERT_TRUE(at_last);
+  EXPECT_EQ(at_last->kind, Kind::kOp);
+  EXPECT_FALSE(at_last->certain) << "it may yet come to an end";
+  for (const auto& [known, launched] : {std::pair{true, 3}, {false, 0}, {true, 0}}) {
+    const auto v = told_of(known, static_cast<uint64_t>(launched), 5);
+    ASSERT_TRUE(v) << known << launched;
+    EXPECT_TRUE(v->certain) << v->text;
+  }
+}
+
+/// What was never done may take long; what was done before, or is a step's, is known.
+TEST(HangWatch, WhatARankDoesForTheFirstTimeMayTakeLong) {
+  const auto told_of = [](Work work, std::optional<Work> before, double seconds) {
+    HangWatch watch(Limits{}, 1);
+    double now_s = 0;
+    const auto busy_at = [&](uint64_t moves, Work w) {
+      HangWatch::Look look = at(moves, Activity::kHost, 'R');
+      look.page.work = static_cast<int32_t>(w);
+      return look;
+    };
+    if (before) {
+      after(watch, now_s, 0.3, busy_at(1, *before));
+      after(watch, now_s, 0.3, busy_at(2, Work::kWriting));
+    }
+    return after(watch, now_s, seconds, busy_at(3, work), 1).has_value();
+  };
+  EXPECT_TRUE(told_of(Work::kTraining, std::nullopt, 5));
+  for (const Work work : {Work::kFirstStep,
+                          Work::kEvaluating,
+                          Work::kFirstEvaluation,
+                          Work::kReference,
+                          Work::kTakingPlace}) {
+    const auto number = static_cast<int>(work);
+    EXPECT_FALSE(told_of(work, std::nullopt, 40)) << number;
+    EXPECT_TRUE(told_of(work, std::nullopt, 70)) << number;
+    EXPECT_FALSE(told_of(work, Work::kTraining, 40)) << number;
+    EXPECT_TRUE(told_of(work, work, 5)) << number;
+  }
+  EXPECT_TRUE(told_of(Work::kEvaluating, Work::kFirstEvaluation, 5)) << "the same work";
+  EXPECT_FALSE(told_of(Work::kFirstEvaluation, Work::kEvaluating, 40));
 }
 
 TEST(HangWatch, NobodyWhoLeavesOrHasEndedHangs) {
