@@ -491,6 +491,20 @@ TEST(Communicator, ALostLinkIsOneThatHasSentMoreThanArrives) {
   EXPECT_THROW(all[1]->finish(0.2), LinkError) << "nothing came";
 }
 
+// What the old link has sent would seem to be on its way to a successor, which has received nothing yet.
+TEST(Communicator, NewLinksHaveCarriedNothing) {
+  const flight::Own own;
+  {
+    const Ranks before = in_process(2);
+    const std::vector<std::byte> out(100);
+    before[0]->send(1, {Purpose::kStop, 1, 0}, out);
+    before[0]->finish(kPatienceS);
+    EXPECT_GT(own.read(2).links[1].sent, out.size());
+  }
+  const Ranks after = in_process(2);
+  EXPECT_EQ(own.read(2).links[1].sent, 0u);
+}
+
 TEST(Communicator, AnotherMessageThanExpectedIsNotTakenForIt) {
   const struct {
     Tag tag;

@@ -88,6 +88,8 @@ class SocketCommunicator : public Communicator {
  public:
   SocketCommunicator(int rank, std::vector<Link> links) : rank_(rank) {
     for (Link& link : links) peers_.push_back({.link = std::exchange(link, {})});
+    // Of the links before these, if a rank was lost, nothing is under way any more.
+    for (size_t p = 0; p < peers_.size(); ++p) tell_of(static_cast<int>(p));
   }
   ~SocketCommunicator() override {
     for (const Peer& p : peers_)
