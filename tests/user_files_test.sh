@@ -51,6 +51,9 @@ for arguments in "--size huge" "--size" "--size=" "--large"; do
   [ ! -e "$top/new" ] || fail "./run demo $arguments made a folder"
 done
 
+said=$(tools/reason_smol.sh "$ferry" 2>&1)
+{ [ $? = 2 ] && [[ $said == "usage: tools/reason_smol.sh"* ]]; } || fail "reason_smol.sh does not say how it is called: $said"
+
 # --- over its own earlier work: again, and with something of somebody else's in it -----------------------
 own=$top/tiny
 again() { tools/tiny_model.sh "$ferry" "$own" >"$top/log" 2>&1; }

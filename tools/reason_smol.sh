@@ -8,6 +8,10 @@ export LC_ALL=C.UTF-8
 . "$(dirname "${BASH_SOURCE[0]}")/own_folder.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/last_line.sh"
 files=('(all|sums|tasks|held-out)\.jsonl' '(learn|prepared|before|after)\.txt' 'base(/.*)?')
+if [ $# -lt 2 ] || { [ "$1" != --check ] && [ $# -lt 3 ]; }; then
+  sed -n 's/^# usage: /usage: /p; s/^#  \( *tools.*\)/\1/p' "${BASH_SOURCE[0]}" >&2
+  exit 2
+fi
 if [ "$1" = --check ]; then
   may_own_folder "./run reason-smol" "$2" "${files[@]}"
   exit 0

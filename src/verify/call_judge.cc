@@ -75,12 +75,11 @@ double number_at(const View& v, int64_t place) {
 /// Of so many rows or columns some: the ends, both sides of the first and the last multiple of 64 and of 128, and
 /// one in between.
 std::vector<int64_t> places_in(int64_t count) {
+  if (count == 0) return {};
   std::set<int64_t> places = {0, count / 3, count - 1};
   for (const int64_t tile : {64, 128})
     for (const int64_t edge : {tile, (count - 1) / tile * tile})
       if (edge > 0 && edge < count) places.insert({edge - 1, edge});
-  places.erase(-1);
-  if (count == 0) places.clear();
   return {places.begin(), places.end()};
 }
 
@@ -160,14 +159,14 @@ std::optional<ops::CallFinding> beside_float64(const ops::RecordedCall& product)
         }
         const double got = number_at(
             c, (r == 1 ? batch * c.stride[0] : 0) + row * c.stride[r] + column * c.stride[r + 1]);
+        // What float32 cannot hold depends on the order.
+        if (!std::isfinite(size) || size > 0x1p127) continue;
         // Each term may be flushed, as may what it is added to.
         const double least = static_cast<double>(2 * depth + 2) * 0x1p-126;
         const double bound = static_cast<double>(2 * depth + 2) * 0x1p-24 * size +
                              unit_roundoff(c.dtype) * std::abs(sum) + least;
         const double ratio =
             ops::error_ratio(got, static_cast<double>(static_cast<float>(sum)), bound);
-        // What float32 cannot hold depends on the order.
-        if (!std::isfinite(size) || size > 0x1p127) continue;
         all.add(got - sum, sum, squares, static_cast<double>(depth), c.dtype, least);
         if (ratio <= worst_ratio) continue;
         worst_ratio = ratio;
