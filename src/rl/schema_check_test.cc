@@ -188,6 +188,68 @@ TEST(SchemaCheck, ASchemaThatIsNotTakenIsNamed) {
   }
 }
 
+TEST(SchemaCheck, SchemasMayReferToThemselves) {
+  const std::string lists =
+      R"({"anyOf": [{"type": "array", "items": {"$ref": "#"}}, {"type": "null"}]})";
+  const auto nested = [](size_t levels) {
+    return std::string(levels, '[') + "null" + std::string(levels, ']');
+  };
+  EXPECT_TRUE(satisfies(lists, nested(0)));
+  EXPECT_TRUE(satisfies(lists, nested(64)));
+  EXPECT_FALSE(satisfies(lists, nested(65))) << "deeper than JSON is read";
+  EXPECT_FALSE(satisfies(lists, "[[1]]"));
+  // By ways that come back to where they began without a value read between.
+  const std::string round =
+      R"({"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}]},
+          "b": {"anyOf": [{"$ref": "#/$defs/a"}, {"type": "array", "items": {"$ref": "#/$defs/b"}}]}}})";
+  EXPECT_TRUE(satisfies(round, "[[], [[]]]"));
+  EXPECT_FALSE(satisfies(round, "[[], [1]]"));
+}
+
+/// Long, and within the limits.
+TEST(SchemaCheck, LongEnumsAndPatternsAreHeld) {
+  std::string values = R"({"enum": [0)", chain = R"({"$ref": "#/$defs/n0", "$defs": {)";
+  for (int i = 1; i < 12'000; ++i) values += "," + std::to_string(i);
+  for (int i = 0; i < 90; ++i)
+    chain +=
+        "\"n" + std::to_string(i) + R"(": {"$ref": "#/$defs/n)" + std::to_string(i + 1) + "\"},";
+  values += "]}";
+  chain += R"("n90": {"type": "integer"}}})";
+  EXPECT_TRUE(satisfies(values, "11999"));
+  EXPECT_FALSE(satisfies(values, "12000"));
+  EXPECT_TRUE(satisfies(chain, "7"));
+  EXPECT_FALSE(satisfies(chain, "\"7\""));
+  const std::string pattern = R"({"type": "string", "pattern": "^(?:a{100}){100}$"})";
+  for (const size_t n : {size_t{9'999}, size_t{10'000}, size_t{10'001}})
+    EXPECT_EQ(satisfies(pattern, '"' + std::string(n, 'a') + '"'), n == 10'000) << n;
+}
+
+/// What is too large is said to be, and not that nothing satisfies it.
+TEST(SchemaCheck, ALimitIsNamedAsOne) {
+  std::string values = R"({"enum": ["")", within, chain = R"({"$ref": "#/$defs/n0", "$defs": {)";
+  for (int i = 0; i < 60'000; ++i) values += ",\"" + std::to_string(i * 2654435761LL % 9999999967) + "x\"";
+  for (int i = 0; i < 60; ++i) within += R"({"allOf": [)";
+  for (int i = 0; i < 200; ++i)
+    chain +=
+        "\"n" + std::to_string(i) + R"(": {"$ref": "#/$defs/n)" + std::to_string(i + 1) + "\"},";
+  values += "]}";
+  within += "true" + std::string(60, ' ');
+  for (int i = 0; i < 60; ++i) within += "]}";
+  chain += R"("n200": {"type": "integer"}}})";
+  for (const auto& [schema, named] :
+       {std::pair{values, "states"},
+        {within, "levels"},
+        {chain, "or only what nests deeper than 96 levels"},
+        {std::string(R"({"type": "string", "pattern": "^(?:a{200}){200}$"})"),
+         "unfolds to more than"},
+        {std::string(R"({"$ref": "#"})"), "nothing satisfies it, or only what nests deeper"},
+        {"{\"title\": \"" + std::string(1 << 20, 'a') + "\"}", "is longer than"}}) {
+    const auto check = SchemaCheck::compile(schema);
+    ASSERT_FALSE(check) << schema.substr(0, 80);
+    EXPECT_NE(check.error().message.find(named), std::string::npos) << check.error().message;
+  }
+}
+
 /// Whatever the two are, the judge comes to an end soon, and what it cannot tell is wrong.
 TEST(SchemaCheck, HostileAnswersTakeNoLongerThanTheyMay) {
   // Each level may be one of many schemas that refer to all of them again.

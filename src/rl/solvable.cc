@@ -92,11 +92,14 @@ std::optional<Unsolvable> unsolvable(const Task& task) {
     case Check::kSchema: break;  // that some document satisfies it, its reader knows
     case Check::kProgram: return std::nullopt;
   }
+  if (found) found->why += ": no answer could be right";
   if (found || task.solution.empty()) return found;
   // The prompt may have opened the thought that the solution goes on with.
   for (const bool thinking : {false, true})
     if (is_right(task, take_apart(task.solution, thinking).answer)) return std::nullopt;
-  return Unsolvable{"solution", "is not right by the task's own check"};
+  return Unsolvable{"solution",
+                    "is not right by the task's own check, by which what cannot be told within its "
+                    "limits is wrong"};
 }
 
 }  // namespace ferry::rl

@@ -89,8 +89,7 @@ Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
       f.refuse("answer", pattern.error().message);
   f.refuse_unknown({"text", "numbers", "maze"}, "is no field of a task");
   if (!problem)
-    if (const std::optional<Unsolvable> u = unsolvable(t))
-      f.refuse(u->field, u->why + ": no answer could be right");
+    if (const std::optional<Unsolvable> u = unsolvable(t)) f.refuse(u->field, u->why);
   TRY(problem.done());
   return t;
 }

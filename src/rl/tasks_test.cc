@@ -85,5 +85,29 @@ TEST(Tasks, WrongOnesAreRefusedWithTheirLine) {
   EXPECT_FALSE(read_tasks(file_with("\n")));
 }
 
+/// A solution that is wrong says nothing of other answers, nor does a schema that is too large.
+TEST(Tasks, ThatNoAnswerCouldBeRightIsSaidOnlyWhereItIsSo) {
+  const auto said = [](const std::string& line) {
+    const auto read = parse_tasks(line, "t");
+    EXPECT_FALSE(read) << line;
+    return read ? "" : read.error().message;
+  };
+  for (const char* none :
+       {R"({"prompt": "a", "answer": " "})",
+        R"({"prompt": "a", "answer": "7", "check": "countdown", "numbers": [2, 2]})",
+        R"({"prompt": "a", "answer": "", "check": "maze", "maze": ["S#E"]})"})
+    EXPECT_NE(said(none).find("no answer could be right"), std::string::npos) << said(none);
+  const std::string long_text = std::string(70'000, 'a');
+  for (
+      const std::string& some :
+      {std::string(R"({"prompt": "a", "answer": "b", "solution": "c"})"),
+       R"({"prompt": "a", "check": "schema", "schema": {"type": "string"}, "solution": "\")" +
+           long_text + "\\\"\"}",
+       std::string(
+           R"({"prompt": "a", "check": "schema", "schema": {"type": "string", "pattern": "^(?:a{200}){200}$"}})")})
+    EXPECT_EQ(said(some).find("no answer could be right"), std::string::npos)
+        << said(some).substr(0, 300);
+}
+
 }  // namespace
 }  // namespace ferry::rl
