@@ -331,8 +331,7 @@ TEST_F(RlElsewhere, WhatWasLookedAtIsSaidWhereNoOpParts) {
   EXPECT_EQ(e.output.find("lets the run go on"), std::string::npos) << e.output;
 }
 
-/// What is known is said, whatever fails after it: the folder of the checkpoint, here, which is one of the first that are
-/// made.
+/// What is known is said, whatever fails after it: the folder of the checkpoint, here, one of the first that are made.
 TEST_F(RlElsewhere, TheVerdictIsSaidAlsoWhereTheRunCannotBeSaved) {
   bool unsaved = false;
   for (int n = 1; n <= 8 && !unsaved; ++n) {

@@ -13,8 +13,8 @@ struct Unsolvable {
   std::string why;
 };
 
-/// Why no answer could be right, or its own solution is not. Nothing where one is, and where it cannot be told: what matches a pattern, what a
-/// program says, and a countdown of more than four numbers whose solution is not given.
+/// Why no answer could be right, or its own solution is not. Nothing where neither is so, and where it cannot be told:
+/// what matches a pattern, what a program says, and a countdown of more than four numbers whose solution is not given.
 std::optional<Unsolvable> unsolvable(const Task& task);
 
 }  // namespace ferry::rl
