@@ -5,6 +5,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/alive.h"
 #include "base/check.h"
 #include "base/json.h"
 
@@ -187,6 +188,7 @@ Kept kept_of(std::string_view before, int64_t resumed_step, const std::string& p
   Kept kept;
   size_t number = 0;
   for (const std::string_view line : whole_lines(before)) {
+    still_alive(line.size());  // a successor of rank 0 reads a long run's while the others wait
     const Result<Record> record = parse_line(line, path, ++number);
     if (!record) {
       kept.unreadable.append(line) += '\n';

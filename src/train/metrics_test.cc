@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <limits>
 
+#include "base/alive.h"
 #include "base/fault.h"
 #include "train/curve.h"
 #include "train/progress.h"
@@ -258,6 +260,20 @@ std::string shown(const ProgressSettings& settings, bool terminal = false) {
   std::string s(text, size);
   std::free(text);
   return s;
+}
+
+TEST(Metrics, ReadingALongRunsIsHeard) {
+  const std::string folder = testing::TempDir() + "ferry_metrics_alive";
+  std::filesystem::remove_all(folder);
+  {
+    Result<MetricsLog> log = MetricsLog::open(folder, 0, false, FixedClock());
+    ASSERT_TRUE(log) << log.error().message;
+    for (int64_t s = 1; s <= 50; ++s) ASSERT_TRUE(log->write(record(s)));
+  }
+  int heard = 0;
+  const AliveListener listener([&](uint64_t) { ++heard; });
+  ASSERT_TRUE(MetricsLog::open(folder, 50, false, FixedClock()));
+  EXPECT_GE(heard, 50);
 }
 
 TEST(Progress, WhatIsNoNumberIsNotTheBestSoFar) {

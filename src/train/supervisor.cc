@@ -77,16 +77,10 @@ struct Advance {
 
   Phase phase() const { return phase_of(s.last.work); }
 
-  /// Whose patience it has. A successor in a run that trains reads and makes what a start does.
-  static Phase patience_of(Work work) {
-    return work == Work::kTakingPlace ? Phase::kStarting : phase_of(work);
-  }
-  const char* setting() const { return setting_of(patience_of(s.last.work)); }
-
   /// Silence up to which the worker is taken to be at work.
   double patience() const {
     const double slow = settings.patience_intervals * s.interval_s;
-    switch (patience_of(s.last.work)) {
+    switch (phase()) {
       case Phase::kStarting: return settings.start_patience_s;
       case Phase::kTraining: return std::max(settings.step_patience_s, slow);
       case Phase::kEvaluating: return std::max(settings.evaluate_patience_s, slow);
@@ -159,7 +153,7 @@ struct Advance {
     // The slowest counts, forgotten by a hundredth with each step: a long silence widens the patience
     // for the next hundred steps, not for ever, however many beats a step has.
     const Phase now_at = phase_of(e.work);
-    if (s.worker == Worker::kRunning && patience_of(e.work) == patience_of(s.last.work) &&
+    if (s.worker == Worker::kRunning && now_at == phase() &&
         (now_at == Phase::kTraining || now_at == Phase::kEvaluating))
       s.interval_s =
           std::max(e.step > s.start_step ? 0.99 * s.interval_s : s.interval_s, now - s.since);
@@ -309,7 +303,7 @@ struct Advance {
         log("no sign of life from the worker for {} while {} (supervisor.{}): ending {}",
             format_duration(waited),
             in_words(s.last),
-            setting(),
+            setting_of(phase()),
             one_may_end() ? who_is_ended() : "it");
         return end_who_hangs();
       case Worker::kStopping:
@@ -428,7 +422,7 @@ std::string what_follows(const State& state, const Settings& settings, const Hun
   return fmt::format("{} is ended after {} without a sign of life (supervisor.{})",
                      who,
                      format_duration(now.patience()),
-                     now.setting());
+                     setting_of(now.phase()));
 }
 
 double wake_at(const State& s, const Settings& settings) {

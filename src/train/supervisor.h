@@ -134,28 +134,28 @@ struct State {
   enum class Worker { kNone, kStarting, kRunning, kStopping, kKilled };
 
   Worker worker = Worker::kNone;
-  bool stopping = false;         // a signal came: no more restarts
-  bool done = false;             // Exit was given
-  double event_at = 0;           // when the previous event came
-  double since = 0;              // when the worker became what it is, or was last heard of
-  double signal_at = -1e300;     // when the last signal came
-  std::vector<int> signals;      // those that came, each once
-  Heartbeat last;                // of this worker
-  double restart_at = 0;         // with no worker: when to start the next one
-  bool heard = false;            // this worker sent a heartbeat
-  double interval_s = 0;         // the slowest recent time between two beats of training
-  double first_step_at = 0;      // when this worker's first step began
-  int64_t first_step = -1;       // where the run began
-  int64_t step = -1;             // furthest ever
+  bool stopping = false;      // a signal came: no more restarts
+  bool done = false;          // Exit was given
+  double event_at = 0;        // when the previous event came
+  double since = 0;           // when the worker became what it is, or was last heard of
+  double signal_at = -1e300;  // when the last signal came
+  std::vector<int> signals;   // those that came, each once
+  Heartbeat last;             // of this worker
+  double restart_at = 0;      // with no worker: when to start the next one
+  bool heard = false;         // this worker sent a heartbeat
+  double interval_s = 0;      // the slowest recent time between two beats of training
+  double first_step_at = 0;   // when this worker's first step began
+  int64_t first_step = -1;    // where the run began
+  int64_t step = -1;          // furthest ever
+  // A restart loses steps, and only new ones are progress; a successor loses none, and each one is.
   int64_t step_at_failure = -1;  // furthest ever, when a worker last failed
-  int failures = 0;  // in a row without progress: a restart loses steps, so only new ones count
-  int64_t start_step = -1;    // furthest of this worker; -1: it has not said yet where it goes on
-  int64_t step_at_loss = -1;  // furthest of this worker, when a rank of it was last lost
-  int losses =
-      0;  // of its ranks, in a row without progress: a successor loses no step, so each counts
-  int hung_rank = -1;          // of several, the one that holds the others up
-  bool rank_ended = false;     // it was sent SIGKILL, and has not been seen to end
-  bool device_failed = false;  // that was how the last worker ended
+  int failures = 0;              // in a row without progress
+  int64_t start_step = -1;       // furthest of this worker; -1: it has not said where it goes on
+  int64_t step_at_loss = -1;     // the same, when a rank of it was last lost
+  int losses = 0;                // of its ranks, in a row without progress
+  int hung_rank = -1;            // of several, the one that holds the others up
+  bool rank_ended = false;       // it was sent SIGKILL, and has not been seen to end
+  bool device_failed = false;    // that was how the last worker ended
   int starts = 0;
 };
 

@@ -311,7 +311,7 @@ TEST(SupervisorRules, EachPhaseHasItsOwnPatience) {
       {Work::kLoading, 300, "starting: making the model"},
       {Work::kFirstStep, 300, "starting: its first step (1024 of 2048 micro-batches)"},
       {Work::kTraining, 40, "training (1024 of 2048 micro-batches of a step)"},
-      {Work::kTakingPlace, 300, "taking the place of a rank that is gone (1.00 KiB of 2.00 KiB)"},
+      {Work::kTakingPlace, 40, "taking the place of a rank that is gone (1.00 KiB of 2.00 KiB)"},
       {Work::kReference, 300, "starting: the reference's log-probabilities (1024 of 2048 pairs)"},
       {Work::kEvaluating, 90, "evaluating (1024 of 2048 tokens)"},
       {Work::kProbing, 500, "saving: answering the probes"},
@@ -329,7 +329,8 @@ TEST(SupervisorRules, EachPhaseHasItsOwnPatience) {
     p.ticks(10000);
     ASSERT_TRUE(p.has<Kill>()) << c.says;
     const double slow = p.settings.patience_intervals * 30;
-    const bool steps = c.work == Work::kTraining || c.work == Work::kEvaluating;
+    const bool steps =
+        c.work == Work::kTraining || c.work == Work::kEvaluating || c.work == Work::kTakingPlace;
     EXPECT_NEAR(p.now - spoke, steps ? std::max(slow, c.patience) : c.patience, 1.01) << c.says;
     const std::string said = std::get<Log>(p.actions[0]).text;
     EXPECT_NE(said.find(c.says), std::string::npos) << said;
