@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "base/ordered_json.h"
 #include "rl/decimal.h"
 #include "rl/expression.h"
 #include "rl/schema_check.h"
@@ -182,7 +183,7 @@ Result<std::vector<double>> Judge::worth(std::span<const Asked> answers,
     if (task->messages.empty())
       j["prompt"] = task->prompt;
     else
-      j["messages"] = nlohmann::ordered_json::parse(task->messages);
+      j["messages"] = parse_ordered_json(task->messages, "the task").value();
     j["expected"] = task->answer;
     j["answer"] = parts->answer;
     j["text"] = *text;

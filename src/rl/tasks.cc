@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json_fields.h"
+#include "base/ordered_json.h"
 #include "data/text_stream.h"
 #include "rl/schema_check.h"
 #include "rl/solvable.h"
@@ -127,9 +128,9 @@ std::string to_json_line(const Task& t, bool with_text) {
   if (t.messages.empty())
     j["prompt"] = t.prompt;
   else
-    j["messages"] = nlohmann::ordered_json::parse(t.messages);
+    j["messages"] = parse_ordered_json(t.messages, "the task").value();
   if (t.check == Check::kSchema)
-    j["schema"] = nlohmann::ordered_json::parse(t.answer);
+    j["schema"] = parse_ordered_json(t.answer, "the task").value();
   else
     j["answer"] = t.answer;
   if (t.check != Check::kExact) j["check"] = name_of(t.check);
