@@ -43,6 +43,10 @@ expected=$(bytes_of "$folder/calm")
 began=$(now_ms)
 "$ferry" launch -n $ranks -- train "${settings[@]}" --checkpoint.dir="$folder/steady" >"$folder/launched.txt"
 steady_ms=$(($(now_ms) - began))
+if [ "$(bytes_of "$folder/steady")" != "$expected" ]; then
+  echo "tools/chaos.sh: undisturbed ranks train other bytes than one process" >&2
+  exit 1
+fi
 
 RANDOM=$seed
 faults=0 finished=true bit_equal=true runs=0 from_checkpoint=0 spent_ms=0
