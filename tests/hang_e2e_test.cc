@@ -1,9 +1,12 @@
 // The built program as several processes of which one comes to a standstill, in an op, a message, a file, at a
 // signal: who and in what is said within seconds, and of runs that only are slow nothing is.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
+#include <initializer_list>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/random.h"
 #include "trains.h"
 
 namespace {
@@ -23,10 +27,74 @@ struct Hang {
   int ranks;
   std::string fault;        // FERRY_FAULT
   int rank;                 // to blame
-  std::string in;           // HangStatus::in
+  std::string in;           // HangStatus::in; empty: not compared
   Strings says;             // of the sentence
   double seconds_max = 10;  // until it is said
+  Strings settings = {};    // of the run
 };
+
+/// The hang of that number that the seed draws: past the first step, and where the same thing was done before.
+Hang drawn(uint64_t seed, int number) {
+  const ferry::Random random(seed, ferry::RandomPurpose::kTest, static_cast<uint64_t>(number));
+  uint64_t draws = 0;
+  const auto below = [&](size_t n) { return random.below(draws++, n); };
+  const auto one_of = [&](std::initializer_list<const char*> names) {
+    return std::string(names.begin()[below(names.size())]);
+  };
+  Hang h{.name = std::to_string(number),
+         .ranks = 2 + static_cast<int>(below(3)),
+         .settings = {"--train.evaluate_every=0", "--checkpoint.every=0"}};
+  h.rank = static_cast<int>(below(static_cast<size_t>(h.ranks)));
+  const size_t micro_batches = 4 / static_cast<size_t>(h.ranks);  // of a step, at least
+  const auto at = [&](const std::string& point, size_t least, size_t most, const char* action) {
+    h.fault = fmt::format("{}@{}:{}:{}", point, h.rank, least + below(most - least + 1), action);
+  };
+  const auto in_op = [&](const char* action) {
+    h.in = one_of({"attention",
+                   "attention_backward",
+                   "swiglu",
+                   "swiglu_backward",
+                   "rope",
+                   "rms_norm_backward",
+                   "mla_expand"});
+    // Of any of these there are four in a micro-batch at most.
+    at(fmt::format("op.{}.{}", h.in, 1 + below(2)),
+       8 * micro_batches + 1,
+       12 * micro_batches,
+       action);
+  };
+  switch (below(10)) {
+    case 0:
+    case 1:
+    case 2: in_op("hang"); break;
+    case 3:
+      in_op("stop");
+      h.says = {"SIGSTOP"};
+      break;
+    case 4:
+      h.in = "adamw";
+      at("op.adamw", 45, 120, "hang");
+      break;
+    case 5: at(one_of({"comm.send", "comm.receive"}), 150, 400, "hang"); break;
+    case 6:
+      at("comm.lose", 100, 300, "eio");
+      h.says = {fmt::format("nothing has arrived from rank {}", h.rank)};
+      break;
+    case 7:
+      h.in = "data";
+      at("data.read", 10, 20, "hang");
+      break;
+    case 8:
+      h.rank = 0;
+      h.in = "sync";
+      h.settings = {"--checkpoint.every=2", "--train.evaluate_every=0"};
+      at("file.sync", 8, 14, "hang");
+      break;
+    default:
+      at(one_of({"step.gradients", "step.sums", "step.commit", "step.spread"}), 5, 12, "hang");
+  }
+  return h;
+}
 
 class HangE2e : public Trains {
  protected:
@@ -62,6 +130,50 @@ class HangE2e : public Trains {
                         1000;
     }
     return found;
+  }
+  /// Runs them, some at a time; of each the rank must be named, and what it is in, in time.
+  static void expect_told(const std::vector<Hang>& hangs) {
+    std::vector<double> seconds;
+    int right = 0;
+    for (size_t begin = 0; begin < hangs.size(); begin += 4) {  // so many at the same time
+      const size_t end = std::min(hangs.size(), begin + 4);
+      std::vector<std::unique_ptr<Program>> programs;
+      for (size_t i = begin; i < end; ++i) {
+        const Hang& h = hangs[i];
+        programs.push_back(std::make_unique<Program>(root_ / ("log-" + h.name),
+                                                     launch(h.ranks, h.name, h.settings),
+                                                     Environment{{"FERRY_FAULT", h.fault}}));
+      }
+      for (size_t i = begin; i < end; ++i) {
+        const Hang& h = hangs[i];
+        const std::string of = h.name + " (" + h.fault + "): ";
+        Program& p = *programs[i - begin];
+        std::optional<Said> said;
+        ASSERT_TRUE(wait_for([&] { return (said = verdict_of(h.name)) || p.ended(); })) << of;
+        ASSERT_TRUE(said) << of << "ended:\n" << p.output();
+        const std::string text = said->verdict["text"];
+        EXPECT_TRUE(said->verdict["hangs"]) << of << text;
+        EXPECT_EQ(said->verdict["rank"], h.rank) << of << text;
+        if (!h.in.empty()) {
+          EXPECT_EQ(said->verdict["in"], h.in) << of << text;
+        }
+        right += said->verdict["rank"] == h.rank && (h.in.empty() || said->verdict["in"] == h.in);
+        for (const std::string& s : h.says)
+          EXPECT_NE(text.find(s), std::string::npos) << of << "'" << s << "' is not in: " << text;
+        EXPECT_FALSE(said->log.empty()) << of << "it is not among what was said: " << text;
+        EXPECT_TRUE(wait_for([&] { return p.said(said->log); })) << of << "the log tells it, too";
+        EXPECT_LT(said->after_s, h.seconds_max) << of << text;
+        seconds.push_back(said->after_s);
+        std::printf("%-9s %4.1f s  %s\n", h.name.c_str(), said->after_s, said->log.c_str());
+      }
+    }
+    std::sort(seconds.begin(), seconds.end());
+    std::printf(R"({"hangs":%zu,"right":%d,"verdict_s_p50":%.1f,"verdict_s_max":%.1f})"
+                "\n",
+                seconds.size(),
+                right,
+                seconds[seconds.size() / 2],
+                seconds.back());
   }
   static bool told_nothing(const std::string& output) {
     for (const char* what : {"has been in",
@@ -101,6 +213,7 @@ TEST_F(HangE2e, WhoHangsAndInWhatIsSaidInSeconds) {
       {"save", 2, "file.sync@0:9:hang", 0, "sync", {"a file system", "sync of"}},
       {"host", 3, "beat.train@1:25:hang", 1, "", {"between two ops"}},
       {"held", 2, "beat.evaluate@0:3:hang", 0, "", {"rank 1 waits"}},
+      {"first", 2, "op.adamw@0:20:hang", 0, "adamw", {"after step 0"}},
       {"alone", 1, "op.permute@0:60:hang", 0, "permute", {"rank 0 has been in"}},
       {"backward",
        4,
@@ -109,43 +222,20 @@ TEST_F(HangE2e, WhoHangsAndInWhatIsSaidInSeconds) {
        "rms_norm_backward",
        {"backward, layer 1"}},
   };
-  std::vector<double> seconds;
-  for (size_t begin = 0; begin < hangs.size(); begin += 4) {  // so many at the same time
-    const size_t end = std::min(hangs.size(), begin + 4);
-    std::vector<std::unique_ptr<Program>> programs;
-    for (size_t i = begin; i < end; ++i) {
-      const Hang& h = hangs[i];
-      programs.push_back(std::make_unique<Program>(root_ / ("log-" + h.name),
-                                                   launch(h.ranks, h.name),
-                                                   Environment{{"FERRY_FAULT", h.fault}}));
-    }
-    for (size_t i = begin; i < end; ++i) {
-      const Hang& h = hangs[i];
-      Program& p = *programs[i - begin];
-      std::optional<Said> said;
-      ASSERT_TRUE(wait_for([&] { return (said = verdict_of(h.name)) || p.ended(); }));
-      ASSERT_TRUE(said) << h.name << " ended:\n" << p.output();
-      const std::string text = said->verdict["text"];
-      EXPECT_TRUE(said->verdict["hangs"]) << h.name << ": " << text;
-      EXPECT_EQ(said->verdict["rank"], h.rank) << h.name << ": " << text;
-      if (!h.in.empty()) {
-        EXPECT_EQ(said->verdict["in"], h.in) << h.name << ": " << text;
-      }
-      for (const std::string& s : h.says)
-        EXPECT_NE(text.find(s), std::string::npos)
-            << h.name << ": '" << s << "' is not in: " << text;
-      EXPECT_FALSE(said->log.empty()) << h.name << ": it is not among what was said: " << text;
-      EXPECT_TRUE(wait_for([&] { return p.said(said->log); })) << "the log tells it, too";
-      EXPECT_LT(said->after_s, h.seconds_max) << h.name << ": " << text;
-      seconds.push_back(said->after_s);
-      std::printf("%-9s %4.1f s  %s\n", h.name.c_str(), said->after_s, said->log.c_str());
-    }
-  }
-  std::sort(seconds.begin(), seconds.end());
-  std::printf("verdicts %zu, after %.1f s in the middle, %.1f s at most\n",
-              seconds.size(),
-              seconds[seconds.size() / 2],
-              seconds.back());
+  expect_told(hangs);
+}
+
+// `./run hangs` draws more.
+TEST_F(HangE2e, WhatASeedDrawsIsSaidInSeconds) {
+  const auto from_environment = [](const char* name, int otherwise) {
+    const char* value = std::getenv(name);
+    return value != nullptr ? std::atoi(value) : otherwise;
+  };
+  const int seed = from_environment("FERRY_HANGS_SEED", 1);
+  std::vector<Hang> hangs;
+  for (int i = 0; i < from_environment("FERRY_HANGS", 4); ++i)
+    hangs.push_back(drawn(static_cast<uint64_t>(seed), i));
+  expect_told(hangs);
 }
 
 // Each of its successors hangs at the same place, if it comes so far. Rank 0, who writes, is none that could not be.

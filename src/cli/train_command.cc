@@ -426,7 +426,7 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
                                            shown,
                                            [&](const RunStatus& now) {
                                              // Of a run that is refused while it loads nothing is left.
-                                             there = there || now.stage == "running";
+                                             there = there || now.stage == "running" || now.verdict;
                                              if (file && there) (*file)->put(now);
                                            });
   if (file && !(*file)->flush(kStatusPatienceS))
