@@ -58,8 +58,8 @@ struct Settings {
   /// While training and evaluating, silence of so many (slowest recent) intervals between beats is
   /// none either.
   double patience_intervals = 20;
-  // Stillness from which a hang is told (train/hang_watch.h); 0: none is. And, for who asks for it, from which who hangs
-  // is ended in a step of training, where nothing is left that could go on by itself; 0: the patience above does.
+  // Stillness from which a hang is told (train/hang_watch.h); 0: none is. And, for who asks for it, from which who
+  // hangs is ended in a step of training, where nothing is left that could go on by itself; 0: the patience above does.
   double hang_verdict_s = 3;
   double hang_patience_s = 0;
   double stop_patience_s = 600;  // after a signal, for the step under way, until saving begins
