@@ -868,6 +868,19 @@ TEST_F(Serve, WhatWasReadIsCounted) {
   EXPECT_EQ(other["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
 }
 
+/// Also where one pass reads it all and brings the first token.
+TEST_F(Serve, ReadingAPromptTakesTime) {
+  const double before = server_->metric("vllm:request_prefill_time_seconds_sum");
+  const Json j = Json::parse(
+      server_
+          ->post("/v1/completions",
+                 R"({"prompt": "time goes by", "max_tokens": 3, "timings_per_token": true})")
+          .body);
+  EXPECT_GT(j["timings"]["prompt_ms"], 0);
+  EXPECT_GT(j["timings"]["prompt_per_second"], 0);
+  EXPECT_GT(server_->metric("vllm:request_prefill_time_seconds_sum"), before);
+}
+
 TEST(ServeKeys, GuardEveryPathThatRunsTheModel) {
   const std::string file = testing::TempDir() + "/keys";
   std::ofstream(file) << "# ours\nsecret-one\nsecret-two\n";

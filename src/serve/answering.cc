@@ -64,17 +64,15 @@ void Answering::accepted() {
                     .headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}}});
 }
 
-void Answering::take(size_t index,
-                     const engine::Progress& progress,
-                     double now_s,
-                     Metrics& metrics) {
+void Answering::take(
+    size_t index, const engine::Progress& progress, double pass_s, double now_s, Metrics& metrics) {
   Answer& answer = answers_[index];
   if (done_ || answer.end) return;  // news that were on their way when it ended
   if (progress.finish == engine::Finish::kFailed) return fail(api_error(progress.error));
   Reading& r = readings_[index];
   if (began_s_ == 0) {
-    began_s_ = now_s;
-    metrics.began(now_s - asked_s_);
+    began_s_ = pass_s;
+    metrics.began(pass_s - asked_s_);
   }
   // Of the choices for one prompt, the later ones find what the first has read.
   if (!std::exchange(r.began, true) && index % static_cast<size_t>(question_.choices) == 0)

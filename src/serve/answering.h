@@ -34,7 +34,12 @@ class Answering {
 
   /// The engine has taken them.
   void accepted();
-  void take(size_t index, const engine::Progress& progress, double now_s, Metrics& metrics);
+  /// `pass_s`: when the pass began that brought it.
+  void take(size_t index,
+            const engine::Progress& progress,
+            double pass_s,
+            double now_s,
+            Metrics& metrics);
   void fail(const ApiError& error);
   /// A comment on a stream that has had nothing to say for so long, so that nobody between takes it for dead.
   void keep_alive(double now_s, double quiet_s);

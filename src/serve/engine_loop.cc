@@ -78,6 +78,7 @@ bool EngineLoop::step() {
   if (engine_ == nullptr || engine_->idle()) return false;
   publish(true);
   fault_point("serve.step");
+  const double began_s = system_clock().monotonic_s();
   std::vector<EngineNews> all;
   for (engine::Progress& p : engine::step_through_faults(*engine_)) {
     const auto it = asked_.find(p.id);
@@ -87,7 +88,8 @@ bool EngineLoop::step() {
       requests_.erase(it->second);
       asked_.erase(it);
     }
-    all.push_back({.question = question, .answer = answer, .progress = std::move(p)});
+    all.push_back(
+        {.question = question, .answer = answer, .progress = std::move(p), .began_s = began_s});
   }
   publish(!engine_->idle());
   if (!all.empty()) listener_.news(std::move(all));

@@ -30,6 +30,7 @@ struct EngineNews {
   QuestionId question = 0;
   size_t answer = 0;
   engine::Progress progress = {};
+  double began_s = 0;  // when the pass began that brought it (base/clock.h)
   Status error = {};
 };
 

@@ -559,7 +559,7 @@ class Server : public Service {
       case EngineNews::Kind::kAccepted: answering->accepted(); break;
       case EngineNews::Kind::kRefused: answering->fail(api_error(news.error)); break;
       case EngineNews::Kind::kProgress:
-        answering->take(news.answer, news.progress, now_s(), metrics_);
+        answering->take(news.answer, news.progress, news.began_s, now_s(), metrics_);
         break;
     }
     if (answering->done()) over(news.question, false);
