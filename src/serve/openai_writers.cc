@@ -54,18 +54,20 @@ Json usage_json(const AnswerUsage& u) {
           {"prompt_cache_miss_tokens", u.prompt - u.cached}};
 }
 
+/// As llama.cpp has it. The first token of an answer comes with the prompt: the time after it is that of the others.
 Json timings_json(const AnswerUsage& u) {
-  const int64_t read = u.prompt - u.cached;
-  const auto rate = [](int64_t tokens, double s) {
-    return s > 0 ? static_cast<double>(tokens) / s : 0;
-  };
+  const int64_t read = u.prompt - u.cached, later = std::max<int64_t>(0, u.completion - 1);
+  const auto quotient = [](double a, double b) { return b > 0 ? a / b : 0; };
+  const auto tokens = [](int64_t count) { return static_cast<double>(count); };
   return {{"cache_n", u.cached},
           {"prompt_n", read},
           {"prompt_ms", 1000 * u.prompt_s},
-          {"prompt_per_second", rate(read, u.prompt_s)},
+          {"prompt_per_token_ms", quotient(1000 * u.prompt_s, tokens(read))},
+          {"prompt_per_second", quotient(tokens(read), u.prompt_s)},
           {"predicted_n", u.completion},
           {"predicted_ms", 1000 * u.completion_s},
-          {"predicted_per_second", rate(u.completion, u.completion_s)}};
+          {"predicted_per_token_ms", quotient(1000 * u.completion_s, tokens(later))},
+          {"predicted_per_second", quotient(tokens(later), u.completion_s)}};
 }
 
 /// What both kinds of documents share.
@@ -102,8 +104,12 @@ class OpenAiWriter : public AnswerWriter {
 
   std::string end(const std::vector<Answer>&, const AnswerUsage& usage) override {
     std::string events;
-    if (question_.usage_in_stream)
-      events = event(chunk_ + "\"choices\":[],\"usage\":" + json_text(usage_json(usage)) + "}");
+    if (question_.usage_in_stream) {
+      const std::string timings =
+          question_.timings ? ",\"timings\":" + json_text(timings_json(usage)) : "";
+      events = event(chunk_ + "\"choices\":[],\"usage\":" + json_text(usage_json(usage)) + timings +
+                     "}");
+    }
     return events + event("[DONE]");
   }
 
@@ -182,13 +188,14 @@ class OpenAiWriter : public AnswerWriter {
     return text += '}';
   }
 
-  /// An event with one choice.
-  std::string chunk(std::string_view choice, const AnswerUsage& usage) const {
+  /// An event with one choice. `usage`: nullptr, where no token came.
+  std::string chunk(std::string_view choice, const AnswerUsage* usage) const {
     std::string data = chunk_ + "\"choices\":[";
     data += choice;
     data += ']';
     if (question_.usage_in_stream) data += ",\"usage\":null";
-    if (question_.timings) data += ",\"timings\":" + json_text(timings_json(usage));
+    if (question_.timings && usage != nullptr)
+      data += ",\"timings\":" + json_text(timings_json(*usage));
     return event(data + "}");
   }
 
@@ -216,7 +223,7 @@ class ChatWriter : public OpenAiWriter {
       : OpenAiWriter(
             model, question, head, "chatcmpl-", "chat.completion", "chat.completion.chunk") {}
 
-  std::string begin(const std::vector<Answer>& answers, const AnswerUsage& usage) override {
+  std::string begin(const std::vector<Answer>& answers, const AnswerUsage&) override {
     std::string events;
     for (size_t i = 0; i < answers.size(); ++i) {
       Json choice = {{"index", i},
@@ -224,7 +231,7 @@ class ChatWriter : public OpenAiWriter {
                      {"logprobs", nullptr},
                      {"finish_reason", nullptr}};
       if (i == 0 && question_.token_ids) choice["prompt_token_ids"] = question_.prompts[0].ids;
-      events += chunk(json_text(choice), usage);
+      events += chunk(json_text(choice), nullptr);
     }
     return events;
   }
@@ -245,7 +252,7 @@ class ChatWriter : public OpenAiWriter {
                              std::exchange(log_probs, nullptr),
                              end,
                              std::exchange(ids, nullptr)),
-                      usage);
+                      &usage);
     };
     for (const text::AnswerDelta& d : news.deltas) {
       const auto call = static_cast<size_t>(d.call);
@@ -333,7 +340,7 @@ class CompletionWriter : public OpenAiWriter {
                         log_probs,
                         answer.end,
                         ids ? ids_json(answer, news.first_token) : Json()),
-                 usage);
+                 &usage);
   }
 
  protected:

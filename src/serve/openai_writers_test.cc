@@ -41,11 +41,14 @@ TEST(OpenAiWriters, EventsAreJsonWhateverTheySay) {
   const Json timings = {{"cache_n", 1},
                         {"prompt_n", 2},
                         {"prompt_ms", 500.0},
+                        {"prompt_per_token_ms", 250.0},
                         {"prompt_per_second", 4.0},
                         {"predicted_n", 4},
-                        {"predicted_ms", 0.0},
-                        {"predicted_per_second", 0}};
-  const AnswerUsage used{.prompt = 3, .cached = 1, .completion = 4, .prompt_s = 0.5};
+                        {"predicted_ms", 1500.0},
+                        {"predicted_per_token_ms", 500.0},
+                        {"predicted_per_second", 2.0}};
+  const AnswerUsage used{
+      .prompt = 3, .cached = 1, .completion = 4, .prompt_s = 0.5, .completion_s = 1.5};
   const std::map<std::string, std::string> said_and_heard = {
       {"yes", "yes"},
       {"\"\\/\n\t\x01\x7f", "\"\\/\n\t\x01\x7f"},
@@ -114,6 +117,25 @@ TEST(OpenAiWriters, EventsAreJsonWhateverTheySay) {
         EXPECT_EQ(documents(writer->more(0, a, {.first_token = 1}, used)),
                   std::vector<Json>{event_with(last)});
       }
+}
+
+/// A stream's first event brings no token, its last tells the whole.
+TEST(OpenAiWriters, TimingsAreOfTokens) {
+  const ByteModelRules model("");
+  const Question q{
+      .prompts = {{.ids = {1}}}, .chat = true, .usage_in_stream = true, .timings = true};
+  const auto writer = chat_writer(model.model(), q, {.id = "5", .model = "m"});
+  const AnswerUsage first{.prompt = 1, .completion = 1, .prompt_s = 0.5};
+  const std::vector<Json> begun = documents(writer->begin({{}}, first));
+  ASSERT_EQ(begun.size(), 1u);
+  EXPECT_EQ(begun[0]["choices"][0]["delta"]["role"], "assistant");
+  EXPECT_FALSE(begun[0].contains("timings"));
+  const std::string end = writer->end({{}}, first);
+  const Json last = documents(end.substr(0, end.find("\n\n") + 2))[0];
+  EXPECT_TRUE(last["choices"].empty());
+  EXPECT_EQ(last["usage"]["completion_tokens"], 1);
+  EXPECT_EQ(last["timings"]["prompt_ms"], 500.0);
+  EXPECT_EQ(last["timings"]["predicted_per_second"], 0);  // no time passed after the first
 }
 
 /// Of several deltas the first event has the tokens.
