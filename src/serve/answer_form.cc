@@ -17,7 +17,12 @@ void read_response_format(JsonFields& fields,
   if (fields.problem() || type == "text") return;
   if (asked.form)
     return fields.refuse("response_format", "is not supported beside tools that must be called");
-  if (type == "json_object") {
+  if (type == "json_object" && format.has("schema")) {
+    format.members("schema");  // as llama.cpp and hosts of open models have it
+    if (fields.problem()) return;
+    asked.form = AnswerForm{.kind = AnswerForm::Kind::kSchema,
+                            .schema = json_text(request.at("response_format").at("schema"))};
+  } else if (type == "json_object") {
     asked.form = AnswerForm{.kind = AnswerForm::Kind::kObject};
   } else if (type == "json_schema") {
     JsonFields named = format.object("json_schema");

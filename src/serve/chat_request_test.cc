@@ -139,6 +139,28 @@ TEST(ChatRequest, TheChosenWayHoldsNoControlTokens) {
   EXPECT_NE(refused("a", "<|eos|>").find("control token"), std::string::npos);
 }
 
+/// Many servers of open models take the schema beside the type.
+TEST(ChatRequest, AnObjectMayHaveItsSchemaBesideIt) {
+  ByteModelRules model("{% for m in messages %}{{ m.content }}{% endfor %}");
+  const auto read = [&](const std::string& format) {
+    return read_chat(
+        R"({"messages": [{"role": "user", "content": "a"}], "response_format": )" + format + "}",
+        model.rules());
+  };
+  const std::string schema = R"({"type": "object", "required": ["b"], "properties": {"b": {}}})";
+  const auto beside = read(R"({"type": "json_object", "schema": )" + schema + "}");
+  const auto within = read(R"({"type": "json_schema", "json_schema": {"schema": )" + schema + "}}");
+  const auto without = read(R"({"type": "json_object"})");
+  ASSERT_TRUE(beside && within && without);
+  // What is compiled is kept, and found again.
+  EXPECT_EQ(beside->options.constraint->automaton, within->options.constraint->automaton);
+  EXPECT_NE(beside->options.constraint->automaton, without->options.constraint->automaton);
+  const auto number = read(R"({"type": "json_object", "schema": 123})");
+  ASSERT_FALSE(number);
+  EXPECT_EQ(number.error().param, "response_format.schema");
+  EXPECT_FALSE(read(R"({"type": "json_object", "schema": {"type": "hiccup"}})"));
+}
+
 /// Tools that the model would never hear of are not taken.
 TEST(ChatRequest, ToolsAreShownOrRefused) {
   const auto refused = [](const char* chat_template, const char* choice) {

@@ -107,7 +107,8 @@ Json chat_request() {
        object({{"type", one_of({"function"})}, {"function", object({{"name", text()}}, {"name"})}},
               {"type", "function"})});
   fields["response_format"] = any_of(
-      {object({{"type", one_of({"text", "json_object"})}}, {"type"}),
+      {object({{"type", one_of({"text"})}}, {"type"}),
+       object({{"type", one_of({"json_object"})}, {"schema", of_type("object")}}, {"type"}),
        object(
            {{"type", one_of({"json_schema"})},
             {"json_schema",
