@@ -904,6 +904,7 @@ TEST(ServeKeys, GuardEveryPathThatRunsTheModel) {
                            "/v1/tokenize",
                            "/detokenize",
                            "/v1/responses",
+                           "/v1/responses/input_tokens",
                            "/v1/messages",
                            "/v1/messages/count_tokens",
                            "/v1/embeddings"}) {

@@ -227,6 +227,8 @@ std::string openapi_json() {
        {{"/v1/chat/completions", post("Goes on with a conversation", chat_request(), true, kError)},
         {"/v1/completions", post("Goes on with a text", completion_request(), true, kError)},
         {"/v1/responses", post("The same as OpenAI's Responses", response_request(), true, kError)},
+        {"/v1/responses/input_tokens",
+         post("Tokens of such a request", response_request(), false, kError)},
         {"/v1/messages",
          post("The same as Anthropic's Messages", message_request(), true, kMessageError)},
         {"/v1/messages/count_tokens",

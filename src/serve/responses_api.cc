@@ -433,6 +433,15 @@ ApiResult<Question> read_response_request(std::string_view body, const ReadingRu
   return question;
 }
 
+ApiResult<std::string> count_response_tokens(std::string_view body, const ReadingRules& rules) {
+  ReadingRules counting = rules;
+  counting.counts = true;
+  const ApiResult<Question> question = read_response_request(body, counting);
+  if (!question) return tl::unexpected(question.error());
+  return json_text(Ordered{{"object", "response.input_tokens"},
+                           {"input_tokens", question->prompts.front().ids.size()}});
+}
+
 std::unique_ptr<AnswerWriter> response_writer(const ModelInfo&,
                                               const Question& question,
                                               const AnswerHead& head) {

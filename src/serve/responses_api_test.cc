@@ -59,6 +59,20 @@ TEST(ResponseRequest, ChoicesOfToolsAreRefusedByName) {
   EXPECT_EQ(choice("5"), "tool_choice");
 }
 
+/// Also what is too long to be answered; what would be refused is.
+TEST(ResponseRequest, TokensAreCounted) {
+  ByteModelRules model(kTemplate);
+  const auto counted = [&](const std::string& fields) {
+    const auto json = count_response_tokens("{" + fields + "}", model.rules());
+    return json ? *json : json.error().param;
+  };
+  EXPECT_EQ(counted(R"("input": "abc")"),  // [user () abc]
+            R"({"object":"response.input_tokens","input_tokens":13})");
+  EXPECT_EQ(counted(R"("input": ")" + std::string(5000, 'a') + "\""),
+            R"({"object":"response.input_tokens","input_tokens":5010})");
+  EXPECT_EQ(counted(R"("input": "a", "max_output_tokens": 0)"), "max_output_tokens");
+}
+
 /// Clients that keep nothing ask for thoughts in secret: here they are shown.
 TEST(ResponseRequest, ThoughtsNeedNoSecret) {
   EXPECT_EQ(read(R"("input": "a", "store": false, "include": ["reasoning.encrypted_content"])"),

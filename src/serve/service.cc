@@ -395,6 +395,9 @@ class Server : public Service {
   void response(const HttpRequest& r, const Exchange& e) {
     ask(r, e, read_response_request, response_writer);
   }
+  void count_response(const HttpRequest& r, const Exchange& e) {
+    convert(r, e, count_response_tokens);
+  }
   void message(const HttpRequest& r, const Exchange& e) {
     ask(r, e, read_message_request, message_writer);
   }
@@ -674,6 +677,7 @@ const std::vector<Route>& Server::routes() {
       {"POST", "/chat/completions", true, true, &Server::chat},
       {"POST", "/completions", true, true, &Server::completion},
       {"POST", "/responses", true, true, &Server::response},
+      {"POST", "/responses/input_tokens", true, true, &Server::count_response},
       {"POST", "/messages", true, true, &Server::message, ApiStyle::kAnthropic},
       {"POST", "/messages/count_tokens", true, true, &Server::count_tokens, ApiStyle::kAnthropic},
       {"POST", "/embeddings", true, true, &Server::embeddings},

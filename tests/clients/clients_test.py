@@ -114,6 +114,11 @@ class OpenAi(Clients):
         self.assertEqual(final.output_text, whole.output_text)
         self.assertEqual(final.usage.output_tokens, whole.usage.output_tokens)
 
+    def test_tokens_of_a_response_are_counted(self):
+        asked = dict(model=NAME, instructions="Be brief.", input="Say hello.")
+        counted = self.openai.responses.input_tokens.count(**asked).input_tokens
+        self.assertEqual(counted, self.openai.responses.create(**asked, max_output_tokens=1).usage.input_tokens)
+
     def test_errors_are_of_their_kind(self):
         with self.assertRaises(openai.BadRequestError) as caught:
             self.openai.chat.completions.create(model=NAME, messages=HELLO, temperature=-1)
