@@ -132,6 +132,29 @@ TEST(Connections, NoPassIsMadeForWhoLeft) {
   arm_faults("");
 }
 
+/// Nor is any for who left while his request was read; those of others who left by then are not read any more.
+TEST(Connections, NothingIsAskedForWhoLeftBefore) {
+  Running server;
+  for (const Leaving how : {Leaving::kCloses, Leaving::kResets, Leaving::kSaysNoMore})
+    for (const Json& request : {Json{{"stream", true}}, Json{{"n", 4}}}) {
+      SCOPED_TRACE(fmt::format("{}, leaving {}", request.dump(), static_cast<int>(how)));
+      arm_faults("serve.read:1:delay600,serve.step:1:delay1");
+      std::vector<std::unique_ptr<TestClient>> clients;
+      for (int i = 0; i < 3; ++i) {
+        clients.push_back(std::make_unique<TestClient>(server.port()));
+        ASSERT_TRUE(clients.back()->send(asked(request)));
+      }
+      ASSERT_TRUE(Running::eventually([] { return fault_point_count("serve.read") == 1; }));
+      for (const auto& client : clients) leave(*client, how);
+      // Who comes after them is answered once theirs were done with.
+      EXPECT_EQ(server.post("/tokenize", R"({"prompt": "a"})").status, 200);
+      EXPECT_EQ(fault_point_count("serve.read"), 2);
+      EXPECT_TRUE(Running::eventually([&] { return nothing_is_held(server); }));
+      EXPECT_EQ(fault_point_count("serve.step"), 0);
+    }
+  arm_faults("");
+}
+
 /// What a client may send, and what those who stay are answered.
 struct Exchange {
   std::string sent;
