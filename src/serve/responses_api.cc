@@ -350,7 +350,7 @@ class ResponseWriter : public AnswerWriter {
                  {"truncation", "disabled"},
                  {"usage", nullptr}};
     if (cut) j["incomplete_details"] = {{"reason", "max_output_tokens"}};
-    j.update(Ordered::parse(question_.repeated));
+    j.update(*parse_ordered_json(question_.repeated, kWhere));
     if (a != nullptr)
       j["usage"] = {{"input_tokens", u.prompt},
                     {"input_tokens_details", {{"cached_tokens", u.cached}}},
