@@ -8,5 +8,6 @@ seeds=$(dirname "${BASH_SOURCE[0]}")/$(basename "$program")_seeds
 corpus=${program}_corpus
 mkdir -p "$corpus"
 [ ! -d "$seeds" ] || cp -n "$seeds"/* "$corpus"/
-exec "$program" -seed="${FERRY_FUZZ_SEED:-1}" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+# One input may take 25 s: a sanitised program is ten times slower, and a busy machine gives it a part of a processor.
+exec "$program" -seed="${FERRY_FUZZ_SEED:-1}" -max_total_time="$seconds" -timeout=25 -rss_limit_mb=2048 -max_len=65536 \
   -print_final_stats=1 -artifact_prefix="$corpus/../" "$corpus"
