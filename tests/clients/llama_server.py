@@ -38,7 +38,6 @@ class Entry:
         self.name, (self.file, self.function, self.case) = name, found.groups()
         self.asked, self.because = asked, group.get("because", "")
         self.without, self.template = group.get("without", []), group.get("template")
-        self.used = False
 
     def is_of(self, item):
         if self.file != item.path.name or self.function not in (None, item.originalname):
@@ -57,10 +56,7 @@ class Listed:
         self.entries.sort(key=lambda e: (e.case is None, e.function is None))
 
     def entry_of(self, item):
-        entry = next((e for e in self.entries if e.is_of(item)), None)
-        if entry:
-            entry.used = True
-        return entry
+        return next((e for e in self.entries if e.is_of(item)), None)
 
     def without(self, file, function):
         return next((e.without for e in self.entries if e.asked and (e.file, e.function) == (file, function)), [])
@@ -214,10 +210,13 @@ class Plugin:
         self.listed, self.server, self.utils = listed, server, utils
         self.outcomes, self.reasons = collections.Counter(), collections.Counter()
 
+    @pytest.hookimpl(tryfirst=True)  # all tests, before some are chosen
     def pytest_collection_modifyitems(self, items):
-        unknown = [item.name for item in items if self.listed.entry_of(item) is None]
-        if unknown:
-            raise pytest.UsageError(f"{LIST} says nothing of: " + ", ".join(unknown))
+        entries = {item.nodeid: self.listed.entry_of(item) for item in items}
+        if unknown := [name for name, entry in entries.items() if entry is None]:
+            raise pytest.UsageError(f"{LIST} says nothing of {', '.join(unknown)}")
+        if unused := [e.name for e in self.listed.entries if e not in entries.values()]:
+            raise pytest.UsageError(f"{LIST} names what there is no test of: {', '.join(unused)}")
 
     @pytest.hookimpl(tryfirst=True)  # before what the test itself has to say
     def pytest_runtest_setup(self, item):
@@ -238,23 +237,18 @@ class Plugin:
         elif report.outcome == "failed" or report.when == "call":
             self.outcomes[report.outcome] += 1
 
-    def close(self, whole):
-        """Says what became of all; true: nothing is wrong."""
+    def close(self):
+        """Says what became of all."""
         print()
         for reason, count in self.reasons.most_common():
             print(f"{count:4} do not apply: {reason}")
-        unused = [e.name for e in self.listed.entries if not e.used] if whole else []
-        if unused:
-            print(f"\n{LIST} names what there is no test of: {', '.join(unused)}")
         passed, failed = self.outcomes["passed"], self.outcomes["failed"]
         print(f"\nllama.cpp's server tests: {passed + failed} ran, {passed} passed, {failed} failed, "
               f"{self.outcomes['skipped']} do not apply")
-        return not unused and not failed
 
 
 def main():
     ferry, model, folder = (pathlib.Path(a).resolve() for a in sys.argv[1:4])
-    arguments = sys.argv[4:]
     listed = Listed()
     tests = folder / "tools/server/tests"
     with tempfile.TemporaryDirectory() as work:
@@ -267,9 +261,10 @@ def main():
         import utils
         plugin = Plugin(listed, FerryServer(ferry, model, folder, work, utils), utils)
         status = pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", work, "-c", str(tests / "pytest.ini"),
-                              "--import-mode=importlib", str(unit), *arguments], plugins=[plugin])
-        good = plugin.close(not arguments)
-    return 0 if good and status == pytest.ExitCode.OK else 1
+                              "--import-mode=importlib", str(unit), *sys.argv[4:]], plugins=[plugin])
+    if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        plugin.close()
+    return int(status)
 
 
 if __name__ == "__main__":
