@@ -5,6 +5,7 @@
 #include <cctype>
 
 #include "base/shell.h"
+#include "text/utf8.h"
 
 namespace ferry::data {
 namespace {
@@ -225,6 +226,22 @@ bool are_utf16_letters(std::string_view sample, bool big) {
   return letters * 10 >= units * 9 && ascii * 2 <= units;
 }
 
+/// Whether this is UTF-8 of other letters than ASCII's, which a zero here and there does not change: eight of them for
+/// each byte that is ill-formed or a control character, as every other byte of Russian in UTF-16 is.
+bool are_utf8_letters(std::string_view sample) {
+  size_t letters = 0, faults = 0;
+  for (size_t i = 0; i < sample.size();) {
+    const text::Utf8Char c = text::decode_utf8(sample, i);
+    if (c.cut_short) break;
+    const bool control =
+        c.bytes == 1 && sample[i] > '\0' && sample[i] < ' ' && !is_white(sample[i]);
+    faults += control || !c.well_formed;
+    letters += c.well_formed && c.bytes > 1;
+    i += c.bytes;
+  }
+  return letters > 0 && faults * 8 <= letters;
+}
+
 /// Escapes to two-byte letters, in a text of seven bits.
 bool is_iso_2022_jp(std::string_view head) {
   if (head.find("\x1B$B"sv) == ""sv.npos && head.find("\x1B$@"sv) == ""sv.npos) return false;
@@ -256,7 +273,7 @@ std::string wide_encoding(std::string_view head) {
   if (often(1, 3) && hardly(0) && hardly(2)) return "UTF-16LE";
   if (often(0, 2) && hardly(1) && hardly(3)) return "UTF-16BE";
   // Where few letters have a zero byte, as of Chinese or Russian, the units themselves must tell.
-  if (zeros[0] + zeros[1] + zeros[2] + zeros[3] == 0) return "";
+  if (zeros[0] + zeros[1] + zeros[2] + zeros[3] == 0 || are_utf8_letters(sample)) return "";
   for (const bool big : {false, true})
     if (are_utf16_letters(sample, big)) return big ? "UTF-16BE" : "UTF-16LE";
   return "";

@@ -109,6 +109,42 @@ TEST(TextStream, OtherEncodingsAreRefusedByName) {
   EXPECT_TRUE(refused(told("a few\0bytes\n"s), "zero byte"));
 }
 
+/// The same text twice.
+struct InTwo {
+  std::u16string_view utf16;
+  std::string_view utf8;
+};
+#define IN_TWO(text) \
+  { u"" text, text }
+constexpr InTwo kAlphabets[] = {IN_TWO("Паром пересекает реку ночью.\nОн везёт камни и людей.\n"),
+                                IN_TWO("Пором перетинає річку вночі.\nЙого їм не видно.\n"),
+                                IN_TWO("Το πλοίο διασχίζει το ποτάμι.\nΕίναι νύχτα.\n"),
+                                IN_TWO("המעבורת חוצה את הנהר.\nלילה על המים.\n"),
+                                IN_TWO("العبارة تعبر النهر ليلا.\n"),
+                                IN_TWO("नाव रात में नदी पार करती है।\n"),
+                                IN_TWO("渡船过河，载着石头。\n从此岸到彼岸，水流很慢。\n"),
+                                IN_TWO("渡し船は夜に川を渡ります。\n"),
+                                IN_TWO("나룻배가 밤에 강을 건넌다.\n")};
+#undef IN_TWO
+
+TEST(TextStream, TextInUtf16IsToldFromUtf8ThatHoldsAZeroByte) {
+  for (const auto& [wide, text] : kAlphabets) {
+    for (const bool big : {false, true}) {
+      const std::string answer = told(utf16(wide, big, false));
+      EXPECT_TRUE(refused(answer, big ? "is text in UTF-16BE" : "is text in UTF-16LE")) << answer;
+    }
+    for (size_t at = 0; at < text.size(); ++at) {
+      if ((text[at] & 0xC0) == 0x80) continue;  // within a character
+      std::string holed(text);
+      holed.insert(at, 1, '\0');
+      const std::string answer = told(holed);
+      EXPECT_TRUE(answer == holed || refused(answer, "zero byte")) << at << " " << answer;
+      holed.insert(text.size() / 2, 1, '\xFF');  // and one byte that is ill-formed
+      EXPECT_FALSE(refused(told(holed), "UTF-16")) << told(holed);
+    }
+  }
+}
+
 TEST(TextStream, WhatIsNoTextIsRefusedByNameWithTheCommandThatConvertsIt) {
   std::string tar(512, '\0');
   tar.replace(0, 5, "a.txt");
