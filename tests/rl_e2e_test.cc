@@ -453,6 +453,19 @@ TEST_F(RlE2e, AProgramJudges) {
   }
 }
 
+/// 100 sums of one digit there are: all but the one that is asked in a conversation.
+TEST_F(RlE2e, TasksAreKeptApartWhateverTheirInstruction) {
+  write(root_ / "asked.jsonl",
+        R"({"messages": [{"role": "user", "content": "Think.\n\nWhat is 2 + 3?"}], "answer": "5"})"
+        "\n");
+  tasks("apart",
+        {"--count", "2000", "--without", path("asked.jsonl"), "--instruction", "Be brief."});
+  const std::string made = read(path("apart"));
+  EXPECT_EQ(made.find("What is 2 + 3?"), std::string::npos);
+  EXPECT_NE(made.find("What is 3 + 2?"), std::string::npos);
+  EXPECT_NE(made.find("Be brief."), std::string::npos);
+}
+
 TEST_F(RlE2e, WrongInputIsRefusedByName) {
   refused(2, {"tasks", "sum", "--out", path("held")}, {"is there already"});
   refused(2, {"tasks", "poems", "--out", path("x")}, {"sum"});

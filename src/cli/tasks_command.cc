@@ -44,7 +44,7 @@ Result<void> make(const Arguments& args) {
   std::set<std::string> elsewhere;
   for (const std::string& path : args.without) {
     TRY_ASSIGN(const std::vector<rl::Task> tasks, rl::read_tasks(path));
-    for (const rl::Task& t : tasks) elsewhere.insert(t.prompt + t.messages);
+    for (const rl::Task& t : tasks) elsewhere.insert(rl::question_of(t));
   }
   std::string lines;
   int64_t made = 0;
@@ -57,8 +57,8 @@ Result<void> make(const Arguments& args) {
           made,
           args.count);
     rl::Task t = rl::make_tasks(args.kind, args.seed, args.difficulty, number, 1).front();
+    if (elsewhere.contains(rl::question_of(t))) continue;
     if (!args.instruction.empty()) put_to(t, args.instruction);
-    if (elsewhere.contains(t.prompt + t.messages)) continue;
     if (!args.solutions) t.solution.clear();
     lines += rl::to_json_line(t, args.solutions) + "\n";
     ++made;
@@ -86,9 +86,11 @@ void add_tasks_command(Command& program) {
       .within(int64_t{0}, int64_t{1} << 40)
       .shows_default();
   command
-      .option("--without",
-              args->without,
-              "a file of tasks: none of them is made again; may be given several times")
+      .option(
+          "--without",
+          args->without,
+          "a file of tasks: nothing that one of them asks, whatever the instruction before it, is "
+          "asked again; may be given several times")
       .once_per_value();
   command.option("--seed", args->seed, "other tasks").shows_default();
   command.option("--difficulty", args->difficulty, "digits, numbers or squares more")

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <utility>
 
 #include "base/json_fields.h"
 #include "base/ordered_json.h"
@@ -95,6 +97,28 @@ Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
   return t;
 }
 
+/// The text of a message: its content, or the parts of it that are text.
+std::string text_of(const nlohmann::json& message) {
+  const auto content = message.find("content");
+  if (content == message.end()) return "";
+  if (content->is_string()) return content->get<std::string>();
+  std::string text;
+  if (content->is_array())
+    for (const nlohmann::json& part : *content)
+      if (part.is_object() && part.contains("text") && part["text"].is_string())
+        text += part["text"].get<std::string>() + "\n";
+  return text;
+}
+
+/// What a user says last.
+std::string last_words(const std::string& messages) {
+  std::string words;
+  for (const nlohmann::json& message : nlohmann::json::parse(messages))
+    if (message.is_object() && message.value("role", nlohmann::json()) == "user")
+      words = text_of(message);
+  return words;
+}
+
 }  // namespace
 
 Result<std::vector<Task>> read_tasks(const std::string& path) {
@@ -119,6 +143,22 @@ Result<std::vector<Task>> parse_tasks(std::string_view text, const std::string& 
   }
   if (tasks.empty()) return fail(Code::kInvalidInput, "{}: has no tasks", path);
   return tasks;
+}
+
+std::string question_of(const Task& task) {
+  std::istringstream lines(task.messages.empty() ? task.prompt : last_words(task.messages));
+  std::string question, line, word;
+  for (bool ended = true; std::getline(lines, line);) {
+    std::istringstream words(line);
+    bool blank = true;
+    while (words >> word) {
+      if (std::exchange(ended, false)) question.clear();
+      question += (question.empty() ? "" : " ") + word;
+      blank = false;
+    }
+    ended = blank;
+  }
+  return question;
 }
 
 std::string to_json_line(const Task& t, bool with_text) {

@@ -48,6 +48,11 @@ Result<std::vector<Task>> read_tasks(const std::string& path);
 /// The same of a file's text.
 Result<std::vector<Task>> parse_tasks(std::string_view text, const std::string& path);
 
+/// What is asked, by which tasks are told apart: the last paragraph of the prompt, or of what a user says last, with
+/// one blank between words. Instructions stand before it, or in other messages, and change no task: nor does its
+/// answer, which follows from the question.
+std::string question_of(const Task& task);
+
 /// One line, without the newline. `with_text`: with "text", the prompt and its solution.
 std::string to_json_line(const Task& task, bool with_text);
 

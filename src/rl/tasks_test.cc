@@ -48,6 +48,35 @@ TEST(Tasks, AreAFunctionOfTheirNumber) {
   EXPECT_NE(make_tasks("sum", 4, 4, 0, 1)[0].prompt, all[0].prompt);
 }
 
+/// Whatever stands before what is asked, and however it is laid out.
+TEST(Tasks, AreToldApartByWhatTheyAsk) {
+  const auto asked = [](const std::string& fields) {
+    const auto task = parse_tasks("{\"answer\": \"5\", " + fields + "}", "tasks");
+    return task ? question_of(task->front()) : task.error().message;
+  };
+  for (
+      const char* same :
+      {R"("prompt": "What is 2 + 3?\n")",
+       R"("prompt": "Think.\r\n \r\nWhat is\t2 + 3?\n\n")",
+       R"("messages": [{"role": "user", "content": "What is 2 + 3?"}])",
+       R"("messages": [{"role": "system", "content": "Think."}, )"
+       R"({"role": "user", "content": "Think.\n\n\nWhat is 2 + 3?"}])",
+       R"("messages": [{"role": "user", "content": "Hi"}, {"role": "assistant"}, )"
+       R"({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is 2 + 3?"}]}])",
+       R"("messages": [{"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "It is"}])"})
+    EXPECT_EQ(asked(same), "What is 2 + 3?") << same;
+  EXPECT_EQ(asked(R"("prompt": "Find it.\n\nThe way:\nS.E\n")"), "The way: S.E");
+  for (const char* none : {R"("messages": [])",
+                           R"("messages": [3, {"role": 3}])",
+                           R"("messages": [{"role": "user", "content": null}])"})
+    EXPECT_EQ(asked(none), "") << none;
+  for (const std::string& kind : task_kinds())
+    for (const Task& t : make_tasks(kind, 7, 5, 0, 20)) {
+      EXPECT_FALSE(question_of(t).empty());
+      EXPECT_EQ(t.prompt.find("\n\n"), std::string::npos) << "its question would be cut";
+    }
+}
+
 TEST(Tasks, WrongOnesAreRefusedWithTheirLine) {
   for (const char* bad :
        {R"({"prompt": "a"})",
