@@ -1,10 +1,18 @@
-// Days that are, and texts that are none.
+// Days that are, texts that are none, and times by two clocks.
 #include "base/calendar.h"
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <ctime>
+
 namespace ferry {
 namespace {
+
+std::optional<int64_t> noon_unix_ms(std::string_view day) {
+  const std::optional<Moment> noon = noon_of(day);
+  return noon ? std::optional(noon->unix_ms) : std::nullopt;
+}
 
 TEST(Calendar, DaysAreRead) {
   EXPECT_EQ(noon_unix_ms("1970-01-01"), 43'200'000);
@@ -19,7 +27,29 @@ TEST(Calendar, DaysAreRead) {
                            "2026-11-3x",
                            "+026-11-30",
                            "2026-11-30 "})
-    EXPECT_FALSE(noon_unix_ms(none)) << none;
+    EXPECT_FALSE(noon_of(none)) << none;
+}
+
+/// Kiritimati has the next day when it is noon in UTC.
+TEST(Calendar, ADayIsTheSameInEveryTimeZone) {
+  constexpr const char* kFormat = "%A %d %b %Y %H:%M %z";
+  const Moment noon = *noon_of("2026-11-30");
+  for (const auto& [zone, local] : {std::pair{"<+14>-14", "Tuesday 01 Dec 2026 02:00 +1400"},
+                                    {"<-12>12", "Monday 30 Nov 2026 00:00 -1200"}}) {
+    ASSERT_EQ(::setenv("TZ", zone, 1), 0);
+    ::tzset();
+    EXPECT_EQ(noon.written(kFormat), "Monday 30 Nov 2026 12:00 +0000");
+    EXPECT_EQ((Moment{noon.unix_ms, Moment::Zone::kLocal}.written(kFormat)), local);
+  }
+  EXPECT_EQ(Moment::now().zone, Moment::Zone::kLocal);
+}
+
+TEST(Calendar, AnotherDayIsAnotherInEachOfItsParts) {
+  for (const char* day : {"2026-01-01", "2024-01-01", "2023-12-31", "2024-02-29", "2027-07-31"})
+    for (const char* part : {"%d", "%b", "%Y", "%a"}) {
+      const Moment noon = *noon_of(day);
+      EXPECT_NE(noon.written(part), noon.another_day().written(part)) << day;
+    }
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
 #include "base/clock.h"
 
-#include <ctime>
-
 #include <chrono>
 #include <thread>
+
+#include "base/calendar.h"
 
 namespace ferry {
 namespace {
@@ -33,12 +33,7 @@ void sleep_s(double seconds) {
 }
 
 std::string format_local_time(int64_t unix_ms, const std::string& format) {
-  const std::time_t seconds = static_cast<std::time_t>(unix_ms / 1000);
-  std::tm local{};
-  ::localtime_r(&seconds, &local);
-  std::string out(8192, '\0');
-  out.resize(std::strftime(out.data(), out.size(), format.c_str(), &local));
-  return out;
+  return Moment{unix_ms, Moment::Zone::kLocal}.written(format);
 }
 
 }  // namespace ferry

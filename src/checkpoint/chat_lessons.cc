@@ -221,9 +221,9 @@ class Lessons {
 Result<ChatRenderer> renderer_of(const ModelTexts& texts,
                                  const Json& conversation,
                                  const std::string& directory,
-                                 int64_t unix_ms) {
+                                 const Moment& now) {
   const auto make = [&](const Json& json) {
-    return ChatRenderer::make(texts, json_text(json), "conversation", directory, unix_ms);
+    return ChatRenderer::make(texts, json_text(json), "conversation", directory, now);
   };
   TRY_ASSIGN(ChatRenderer plain, make(conversation));
   Json filled = conversation;
@@ -250,7 +250,7 @@ Result<ChatRenderer> renderer_of(const ModelTexts& texts,
 Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
                                                std::string_view conversation,
                                                const std::string& directory,
-                                               int64_t unix_ms) {
+                                               const Moment& now) {
   TRY_ASSIGN(const Json json, parse_ordered_json(conversation, "conversation"));
   Json kept = Json::object();
   if (json.is_object())
@@ -265,7 +265,7 @@ Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
     return fail(Code::kInvalidInput,
                 "{}: no file of the model says with which token an answer ends",
                 directory);
-  TRY_ASSIGN(const ChatRenderer renderer, renderer_of(texts, kept, directory, unix_ms));
+  TRY_ASSIGN(const ChatRenderer renderer, renderer_of(texts, kept, directory, now));
   Lessons lessons(texts, renderer, directory);
   bool any = false;
   const Json& messages = kept["messages"];

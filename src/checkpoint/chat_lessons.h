@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/calendar.h"
 #include "base/result.h"
 #include "checkpoint/model_texts.h"
 #include "text/lesson.h"
@@ -24,13 +25,13 @@ namespace ferry {
 /// assistant have content, reasoning_content (or, in the content, a thought up to </think>),
 /// tool_calls, name and weight: 0 makes one part of the prompt alone, 1 is usual. Null is absent; templates
 /// that cannot do without content have "" in its place.
-/// `unix_ms`: what templates that ask for the time are told.
+/// `now`: what templates that ask for the time are told.
 /// Errors: render_chat's; kInvalidInput for a conversation without a message to learn, a message with
 /// other fields, one that says nothing, one that holds the text of an end token, and where the template
 /// leaves out what a message says or ends it by a token at which generation would not stop.
 Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
                                                std::string_view conversation,
                                                const std::string& directory,
-                                               int64_t unix_ms);
+                                               const Moment& now);
 
 }  // namespace ferry

@@ -12,7 +12,7 @@
 namespace ferry {
 namespace {
 
-constexpr int64_t kNow = 1'772'000'000'000;
+constexpr Moment kNow{1'772'000'000'000};
 /// As R1's: thoughts are no part of what was said, and the prompt opens one.
 constexpr const char* kThinker =
     "{% for m in messages %}{% if m.role == 'user' %}{{ '[U]' + m.content }}{% else %}"

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/calendar.h"
 #include "base/result.h"
 #include "checkpoint/model_texts.h"
 
@@ -14,19 +15,19 @@ namespace ferry {
 
 class ChatRenderer {
  public:
-  /// Arguments and errors: render_chat's (checkpoint/model_chat.h). `unix_ms`: the time that templates
+  /// Arguments and errors: render_chat's (checkpoint/model_chat.h). `now`: the time that templates
   /// which ask for it are told. `texts` must outlive it.
   static Result<ChatRenderer> make(const ModelTexts& texts,
                                    std::string_view conversation,
                                    const std::string& path,
                                    const std::string& directory,
-                                   int64_t unix_ms);
+                                   const Moment& now);
   /// The same, but for control tokens' texts nobody looks: see chat_text.
   static Result<ChatRenderer> unchecked(const ModelTexts& texts,
                                         std::string_view conversation,
                                         const std::string& path,
                                         const std::string& directory,
-                                        int64_t unix_ms);
+                                        const Moment& now);
   ChatRenderer(ChatRenderer&&) noexcept;
   ChatRenderer& operator=(ChatRenderer&&) noexcept;
   ~ChatRenderer();

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/ordered_json.h"
@@ -190,7 +189,7 @@ struct ChatRenderer::State {
   text::ChatTemplate chat;
   Conversation conversation;
   Json context;  // without messages
-  int64_t unix_ms;
+  Moment now;
 };
 
 ChatRenderer::ChatRenderer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -205,8 +204,8 @@ Result<ChatRenderer> ChatRenderer::make(const ModelTexts& texts,
                                         std::string_view conversation,
                                         const std::string& path,
                                         const std::string& directory,
-                                        int64_t unix_ms) {
-  TRY_ASSIGN(ChatRenderer renderer, unchecked(texts, conversation, path, directory, unix_ms));
+                                        const Moment& now) {
+  TRY_ASSIGN(ChatRenderer renderer, unchecked(texts, conversation, path, directory, now));
   TRY(check_texts(texts, renderer.state_->conversation, path));
   return renderer;
 }
@@ -215,7 +214,7 @@ Result<ChatRenderer> ChatRenderer::unchecked(const ModelTexts& texts,
                                              std::string_view conversation,
                                              const std::string& path,
                                              const std::string& directory,
-                                             int64_t unix_ms) {
+                                             const Moment& now) {
   TRY_ASSIGN(Conversation c, read_conversation(conversation, path));
   TRY_ASSIGN(const Source source, find_template(texts, c.tools.is_array(), directory));
   TRY_ASSIGN(text::ChatTemplate chat,
@@ -226,7 +225,7 @@ Result<ChatRenderer> ChatRenderer::unchecked(const ModelTexts& texts,
   context["eos_token"] =
       token_text(texts, texts.eos.empty() ? std::nullopt : std::optional(texts.eos[0]));
   return ChatRenderer(
-      std::make_unique<State>(State{std::move(chat), std::move(c), std::move(context), unix_ms}));
+      std::make_unique<State>(State{std::move(chat), std::move(c), std::move(context), now}));
 }
 
 Result<std::string> ChatRenderer::text(size_t messages, bool generation_prompt) const {
@@ -234,20 +233,17 @@ Result<std::string> ChatRenderer::text(size_t messages, bool generation_prompt) 
   Json context = state_->context;
   context["messages"] = Json(all.begin(), all.begin() + static_cast<ptrdiff_t>(messages));
   context["add_generation_prompt"] = generation_prompt;
-  return state_->chat.render(context, [this](const std::string& format) {
-    return format_local_time(state_->unix_ms, format);
-  });
+  return state_->chat.render(
+      context, [this](const std::string& format) { return state_->now.written(format); });
 }
 
 Result<ChatPrompt> render_chat(const ModelTexts& texts,
                                std::string_view conversation,
                                const std::string& path,
                                const std::string& directory,
-                               std::optional<int64_t> unix_ms) {
-  TRY_ASSIGN(
-      const ChatRenderer renderer,
-      ChatRenderer::make(
-          texts, conversation, path, directory, unix_ms ? *unix_ms : system_clock().unix_ms()));
+                               const Moment& now) {
+  TRY_ASSIGN(const ChatRenderer renderer,
+             ChatRenderer::make(texts, conversation, path, directory, now));
   ChatPrompt out;
   TRY_ASSIGN(out.text, renderer.text(renderer.messages(), renderer.generation_prompt()));
   texts.tokenizer->encode(out.text, text::Tokenizer::Specials::kParse, out.ids);
@@ -258,9 +254,8 @@ Result<std::string> chat_text(const ModelTexts& texts,
                               std::string_view conversation,
                               const std::string& path,
                               const std::string& directory) {
-  TRY_ASSIGN(
-      const ChatRenderer renderer,
-      ChatRenderer::unchecked(texts, conversation, path, directory, system_clock().unix_ms()));
+  TRY_ASSIGN(const ChatRenderer renderer,
+             ChatRenderer::unchecked(texts, conversation, path, directory, Moment::now()));
   return renderer.text(renderer.messages(), renderer.generation_prompt());
 }
 

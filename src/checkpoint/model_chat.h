@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/calendar.h"
 #include "base/result.h"
 #include "checkpoint/model_texts.h"
 #include "text/answer_parser.h"
@@ -28,12 +29,12 @@ struct ChatPrompt {
 /// Errors: kNotFound: the directory has no template; kCorrupt, kInvalidInput: the conversation is
 /// not one, the template refuses it or cannot be run, or a text that the model did not write
 /// (in messages, tools, kwargs, their keys) holds that of a control token, which it would become.
-/// `unix_ms`: the time that a template which asks for it is told; nothing: now.
+/// `now`: the time that a template which asks for it is told.
 Result<ChatPrompt> render_chat(const ModelTexts& texts,
                                std::string_view conversation,
                                const std::string& path,
                                const std::string& directory,
-                               std::optional<int64_t> unix_ms = std::nullopt);
+                               const Moment& now = Moment::now());
 
 /// Its two halves, for who chooses between several ways to write a conversation before any text becomes tokens, which
 /// takes far longer than writing them. chat_text: the text, of a conversation whose texts nobody checked: none of it

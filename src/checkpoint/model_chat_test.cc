@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <ctime>
+
 #include "checkpoint/chat_test_support.h"
 
 namespace ferry {
@@ -28,6 +31,22 @@ TEST(ModelChat, MakesTheTextAndItsControlTokens) {
       "model");
   ASSERT_TRUE(closed) << closed.error().message;
   EXPECT_EQ(closed->text, "<|bos|>user\nHi<|eos|>\n");
+}
+
+/// A day that was given is told as it was, wherever the machine stands; the present time, as it is there.
+TEST(ModelChat, TellsAGivenDayInUtc) {
+  const ModelTexts texts = chat_texts("{{ strftime_now('%Y-%m-%d %H') }}");
+  const Moment day = *noon_of("2026-11-30");
+  const auto told = [&](const Moment& now) {
+    return render_chat(texts, R"([{"role": "user"}])", "chat.json", "model", now)->text;
+  };
+  for (const auto& [zone, local] :
+       {std::pair{"<+14>-14", "2026-12-01 02"}, {"<-12>12", "2026-11-30 00"}}) {
+    ASSERT_EQ(::setenv("TZ", zone, 1), 0);
+    ::tzset();
+    EXPECT_EQ(told(day), "2026-11-30 12") << zone;
+    EXPECT_EQ(told({day.unix_ms, Moment::Zone::kLocal}), local);
+  }
 }
 
 /// The template is taken from where it lies, and that for tools where there are several.

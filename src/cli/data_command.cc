@@ -59,7 +59,7 @@ Result<void> write_for(const std::string& directory, int64_t max_tokens, data::P
   o.near_duplicate = 2;  // conversations share what they are told, and short answers
   o.conversations = data::Conversations{
       .template_blake2b = blake2b_hex(templates.data(), templates.size()),
-      .lessons = [texts, directory, max_tokens, now = system_clock().unix_ms()](
+      .lessons = [texts, directory, max_tokens, now = Moment::now()](
                      std::string_view line) -> Result<std::vector<text::Lesson>> {
         TRY_ASSIGN(std::vector<text::Lesson> lessons, chat_lessons(*texts, line, directory, now));
         for (const text::Lesson& lesson : lessons)

@@ -81,10 +81,10 @@ Result<void> write_lines(const std::string& path,
 Result<std::vector<rl::TaskScore>> score_model(const Arguments& args,
                                                std::span<const rl::Task> tasks,
                                                const rl::Judge& judge) {
-  const std::optional<int64_t> noon = noon_unix_ms(args.date);
+  const std::optional<Moment> noon = noon_of(args.date);
   if (!noon)
     return fail(Code::kInvalidInput,
-                "--date is \"{}\"; it must be a day, written as 2026-11-30",
+                "--date is {}; it must be a day, written as 2026-11-30",
                 printable(args.date));
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   TRY_ASSIGN(const std::vector<rl::TaskPrompt> prompts,

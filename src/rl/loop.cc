@@ -260,7 +260,7 @@ Result<void> Run::read() {
   texts_ = std::move(asked.texts);
   data_ = std::move(asked.data);
   const std::string& from = asked.directory;
-  const std::optional<int64_t> noon = noon_unix_ms(rl_.date);
+  const std::optional<Moment> noon = noon_of(rl_.date);
   check(noon.has_value(), "rl.date {} was not checked", rl_.date);
   TRY_ASSIGN(prompts_, prompts_of(tasks_, texts_, from, *noon));
   TRY_ASSIGN(held_out_prompts_, prompts_of(held_out_, texts_, from, *noon));

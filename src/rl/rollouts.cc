@@ -11,14 +11,14 @@ namespace ferry::rl {
 Result<std::vector<TaskPrompt>> prompts_of(std::span<const Task> tasks,
                                            const ModelTexts& texts,
                                            const std::string& directory,
-                                           int64_t unix_ms) {
+                                           const Moment& now) {
   const text::AnswerSyntax syntax = answer_syntax(texts);
   std::vector<TaskPrompt> prompts;
   for (const Task& task : tasks) {
     TaskPrompt p;
     if (!task.messages.empty()) {
       const std::string where = fmt::format("task {}", prompts.size() + 1);
-      TRY_ASSIGN(ChatPrompt chat, render_chat(texts, task.messages, where, directory, unix_ms));
+      TRY_ASSIGN(ChatPrompt chat, render_chat(texts, task.messages, where, directory, now));
       p.thinking = text::begins_thinking(syntax, chat.text);
       p.ids = std::move(chat.ids);
     } else {
@@ -32,11 +32,10 @@ Result<std::vector<TaskPrompt>> prompts_of(std::span<const Task> tasks,
 bool are_dated(std::span<const Task> tasks,
                std::span<const TaskPrompt> prompts,
                const ModelTexts& texts,
-               int64_t unix_ms) {
-  constexpr int64_t kDayMs = 86'400'000;
+               const Moment& now) {
   for (size_t t = 0; t < tasks.size(); ++t) {
     if (tasks[t].messages.empty()) continue;
-    const auto later = prompts_of(tasks.subspan(t, 1), texts, "", unix_ms + 400 * kDayMs);
+    const auto later = prompts_of(tasks.subspan(t, 1), texts, "", now.another_day());
     return !later || (*later)[0].ids != prompts[t].ids;
   }
   return false;

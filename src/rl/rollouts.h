@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/calendar.h"
 #include "checkpoint/model_texts.h"
 #include "engine/engine.h"
 #include "rl/tasks.h"
@@ -19,17 +20,17 @@ struct TaskPrompt {
 };
 
 /// Texts are encoded as `ferry generate --prompt` does it, conversations by the model's chat template.
-/// `directory` is the model's, for messages; `unix_ms` the time that a template which asks for it is told, so that the
+/// `directory` is the model's, for messages; `now` the time that a template which asks for it is told, so that the
 /// prompts are the same whenever they are made. Errors: of render_chat, naming the task by its number.
 Result<std::vector<TaskPrompt>> prompts_of(std::span<const Task> tasks,
                                            const ModelTexts& texts,
                                            const std::string& directory,
-                                           int64_t unix_ms);
-/// Whether the template writes the first conversation otherwise on another day. `prompts`: of the tasks, at `unix_ms`.
+                                           const Moment& now);
+/// Whether the template writes the first conversation otherwise on another day. `prompts`: of the tasks, at `now`.
 bool are_dated(std::span<const Task> tasks,
                std::span<const TaskPrompt> prompts,
                const ModelTexts& texts,
-               int64_t unix_ms);
+               const Moment& now);
 
 struct RolloutRequest {
   const TaskPrompt* prompt = nullptr;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/calendar.h"
+#include "train/config_field.h"
 
 namespace ferry {
 namespace {
@@ -25,12 +26,12 @@ Result<void> check_lora(const Settings& s, std::string_view name) {
 
 Result<void> check_dates(const Settings& s, std::string_view name) {
   for (const auto& [key, day] : {std::pair{"rl.date", &s.rl.date}, {"dpo.date", &s.dpo.date}})
-    if (!noon_unix_ms(*day))
+    if (!noon_of(*day))
       return fail(Code::kInvalidInput,
-                  "{}: {} is \"{}\"; it must be a day, written as 2026-11-30",
+                  "{}: {} is {}; it must be a day, written as 2026-11-30",
                   name,
                   key,
-                  *day);
+                  settings::in_quotes(*day));
   return {};
 }
 

@@ -137,7 +137,7 @@ Result<std::vector<text::Lesson>> lessons_of(const Json& line,
     if (line.contains(name)) conversation[name] = line[name];
   conversation["messages"] = std::move(messages);
   TRY_ASSIGN(std::vector<text::Lesson> lessons,
-             chat_lessons(texts, json_text(conversation), reading.directory, reading.unix_ms));
+             chat_lessons(texts, json_text(conversation), reading.directory, reading.now));
   for (const text::Lesson& l : lessons)
     if (std::ssize(l.ids) > reading.tokens_max)
       return fail(
@@ -180,9 +180,8 @@ bool is_dated(const std::string& line,
               const PreferencePair& pair,
               const ModelTexts& texts,
               const PairReading& reading) {
-  constexpr int64_t kDayMs = 86'400'000;
   PairReading later = reading;
-  later.unix_ms += 400 * kDayMs;
+  later.now = reading.now.another_day();
   const Result<PreferencePair> again = pair_of(line, texts, later);
   return !again || !same(again->chosen, pair.chosen) || !same(again->rejected, pair.rejected);
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/calendar.h"
 #include "base/result.h"
 #include "checkpoint/model_texts.h"
 #include "text/lesson.h"
@@ -35,7 +36,7 @@ struct PairReading {
   std::string directory;             // the model's, for messages
   int64_t tokens_max = 0;            // of an answer with its prompt
   int64_t bad_max = 0;               // lines that are left out, if they cannot be used
-  int64_t unix_ms = 0;               // what templates that ask for the time are told
+  Moment now = {};                   // what templates that ask for the time are told
   std::function<bool()> go_on = {};  // after each line; false: give up
 };
 

@@ -178,7 +178,7 @@ TEST_F(Pairs, OfADatedTemplateDependOnTheDay) {
         line,
         "pairs",
         texts,
-        {.directory = "model", .tokens_max = 80, .unix_ms = day * 86'400'000 + 43'200'000});
+        {.directory = "model", .tokens_max = 80, .now = {day * 86'400'000 + 43'200'000}});
   };
   EXPECT_TRUE(on(dated, 20'000).dated);
   EXPECT_FALSE(on(texts_, 20'000).dated);

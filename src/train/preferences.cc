@@ -67,7 +67,7 @@ Result<Preferences> Preferences::read(const Settings& settings,
                                       const std::function<bool()>& go_on) {
   constexpr size_t kTold = 5;
   // A template that asks for the day is told this one: it is the same whenever the run goes on, and wherever.
-  const std::optional<int64_t> noon = noon_unix_ms(settings.dpo.date);
+  const std::optional<Moment> noon = noon_of(settings.dpo.date);
   check(noon.has_value(), "dpo.date {} was not checked", settings.dpo.date);
   bool dated = false;
   const auto read_from = [&](const std::string& path) -> Result<std::vector<PreferencePair>> {
@@ -77,7 +77,7 @@ Result<Preferences> Preferences::read(const Settings& settings,
                                      {.directory = directory,
                                       .tokens_max = settings.data.sequence_length,
                                       .bad_max = settings.dpo.skip_bad,
-                                      .unix_ms = *noon,
+                                      .now = *noon,
                                       .go_on = go_on}));
     for (size_t i = 0; i < std::min(kTold, read.left_out.size()); ++i)
       say("left out   " + read.left_out[i]);
