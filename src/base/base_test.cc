@@ -1,10 +1,13 @@
 // The foundation of all: checks, results, files, faults, randomness, threads.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -18,6 +21,7 @@
 #include "base/hash.h"
 #include "base/input_file.h"
 #include "base/markup.h"
+#include "base/os_error.h"
 #include "base/patient_output.h"
 #include "base/random.h"
 #include "base/threads.h"
@@ -219,6 +223,16 @@ TEST(File, WhatIsNoFileIsNotWaitedFor) {
   refused(folder, "is a folder");
   EXPECT_TRUE(FileHold::shared(pipe));  // nor here
 
+  const auto rereadable = [&](const std::string& path) {
+    const auto r = check_rereadable(path, "text is read twice");
+    return r ? "" : r.error().message;
+  };
+  for (const std::string& path : {pipe, std::string("/dev/zero")})
+    EXPECT_EQ(rereadable(path),
+              path + ": is not a regular file, and text is read twice; write it to a file first");
+  for (const std::string& path : {folder, pipe + "/none", folder + "/none", std::string()})
+    EXPECT_EQ(rereadable(path), "");
+
   // What a person names may be a pipe; what is in it is read to its end, and no further than asked.
   std::thread writer([&] {
     std::FILE* out = std::fopen(pipe.c_str(), "w");
@@ -234,6 +248,22 @@ TEST(File, WhatIsNoFileIsNotWaitedFor) {
   EXPECT_EQ(read_input(folder, 100).error().message, folder + ": is a folder; name a file");
   EXPECT_EQ(read_input(join_path(folder, "none"), 100).error().code, Code::kNotFound);
   ASSERT_TRUE(remove_tree(folder));
+}
+
+/// Sockets have an error that a device without its driver has, too.
+TEST(File, ASocketIsToldByWhatItIs) {
+  const std::string path = ::testing::TempDir() + "ferry_socket";
+  sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+  ASSERT_LT(path.size(), sizeof address.sun_path);
+  std::copy(path.begin(), path.end(), address.sun_path);
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  ASSERT_EQ(::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  EXPECT_EQ(read_file(path).error().message, path + ": is a socket; name a file");
+  EXPECT_EQ(read_input(path, 1).error().message, path + ": is a socket; name a file");
+  ::close(fd);
+  ASSERT_TRUE(remove_tree(path));
+  const Result<void> device = open_error("/dev/null", ENXIO);
+  EXPECT_EQ(device.error().message, "/dev/null: cannot open: No such device or address");
 }
 
 TEST(File, ALimitOfOpenFilesIsNotMetTwice) {

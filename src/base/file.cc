@@ -41,8 +41,7 @@ Result<Opened> open_for_reading(const std::string& path) {
     fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     return fd >= 0;
   });
-  if (error == ENXIO) return fail(Code::kInvalidInput, "{}: is a socket; name a file", path);
-  if (error != 0) return os_error("open", path, error);
+  if (error != 0) return open_error(path, error);
   struct stat st {};
   const int failed = ::fstat(fd, &st) == 0 ? 0 : errno;
   if (failed == 0 && S_ISREG(st.st_mode)) return Opened{fd, static_cast<uint64_t>(st.st_size)};

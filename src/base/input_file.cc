@@ -20,8 +20,7 @@ Result<InputFile> InputFile::open(const std::string& path) {
     file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
     return file.fd_ >= 0;
   });
-  if (error == ENXIO) return fail(Code::kInvalidInput, "{}: is a socket; name a file", path);
-  if (error != 0) return os_error("open", path, error);
+  if (error != 0) return open_error(path, error);
   struct stat st {};
   if (::fstat(file.fd_, &st) != 0) return os_error("open", path, errno);
   if (S_ISDIR(st.st_mode))
@@ -60,6 +59,19 @@ Result<size_t> InputFile::read(void* out, size_t size) {
   });
   if (error != 0) return os_error("read", path_, error);
   return static_cast<size_t>(n);
+}
+
+Result<void> check_rereadable(const std::string& path, std::string_view again) {
+  const flight::In call("look for", path);
+  struct stat st {};
+  const int error = error_of("file.stat", [&] { return ::stat(path.c_str(), &st) == 0; });
+  if (error == ENOENT || error == ENOTDIR) return {};
+  if (error != 0) return os_error("look for", path, error);
+  if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) return {};
+  return fail(Code::kInvalidInput,
+              "{}: is not a regular file, and {}; write it to a file first",
+              path,
+              again);
 }
 
 Result<std::string> read_input(const std::string& path, uint64_t bytes_max) {

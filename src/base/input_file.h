@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 
@@ -33,6 +34,10 @@ class InputFile {
   std::string path_;
   int fd_ = -1;
 };
+
+/// Refuses what gives its bytes but once, a pipe say, where it is wanted again; `again` says so: "what is prepared is
+/// read twice". What is not there, or is a folder, is told of when it is opened. Errors: kInvalidInput, os_error's.
+Result<void> check_rereadable(const std::string& path, std::string_view again);
 
 /// The whole of it. Errors: InputFile's; kInvalidInput above bytes_max, without reading further.
 Result<std::string> read_input(const std::string& path, uint64_t bytes_max);

@@ -50,6 +50,13 @@ tl::unexpected<Status> os_error(const char* doing, const std::string& path, int 
       code_of(error), "{}: cannot {}: {}{}", path, doing, std::strerror(error), advice(error));
 }
 
+tl::unexpected<Status> open_error(const std::string& path, int error) {
+  struct stat st {};  // devices without a driver have this error, too
+  if (error == ENXIO && ::stat(path.c_str(), &st) == 0 && S_ISSOCK(st.st_mode))
+    return fail(Code::kInvalidInput, "{}: {}; name a file", path, kind_of_file(st.st_mode));
+  return os_error("open", path, error);
+}
+
 const char* kind_of_file(unsigned mode) {
   switch (mode & S_IFMT) {
     case S_IFDIR: return "is a folder";

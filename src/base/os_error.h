@@ -13,6 +13,10 @@ namespace ferry {
 /// "PATH: cannot DOING: why; what to do". kExhausted is what a second try would meet again.
 tl::unexpected<Status> os_error(const char* doing, const std::string& path, int error);
 
+/// The same of a file that could not be opened to be read, where a socket is called by its name. Errors: and
+/// kInvalidInput for that.
+tl::unexpected<Status> open_error(const std::string& path, int error);
+
 /// errno after a system call that may be made to fail at a fault point; 0 if it did not fail.
 template <typename Call>
 int error_of(const char* point, Call&& call) {

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/input_file.h"
 #include "base/threads.h"
 #include "data/external_sort.h"
 #include "data/near_duplicates.h"
@@ -562,11 +563,7 @@ Result<void> check_folder(const PrepareOptions& options) {
           Code::kInvalidInput,
           "{}: lies in the folder that the dataset is to have for itself; choose another --out",
           input);
-    if (path_exists(input) && !is_folder(input) && !std::filesystem::is_regular_file(input, none))
-      return fail(Code::kInvalidInput,
-                  "{}: is not a regular file, and what is prepared is read twice; write it to a "
-                  "file first",
-                  input);
+    TRY(check_rereadable(input, "what is prepared is read twice"));
   }
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(options.out));
   TRY(check_contents(options, names));

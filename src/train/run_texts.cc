@@ -19,6 +19,11 @@ Result<RunTexts> RunTexts::read(const std::string& path) {
 }
 
 Result<void> RunTexts::read_named(const Settings& of) {
+  for (const auto& [key, path] : {std::pair{"rl.tasks", &of.rl.tasks},
+                                  {"rl.held_out", &of.rl.held_out},
+                                  {"dpo.pairs", &of.dpo.pairs},
+                                  {"dpo.held_out", &of.dpo.held_out}})
+    TRY(check_rereadable(*path, fmt::format("{} is read again whenever the run goes on", key)));
   if (!of.model.config.empty())
     if (Result<std::string> text = read_input(of.model.config, kConfigJsonBytesMax); text)
       model_config = *std::move(text);

@@ -24,7 +24,8 @@ struct RunTexts {
   /// The settings alone: from a file of at most 1 MiB, a pipe as well. Errors: as read_settings.
   static Result<RunTexts> read(const std::string& path);
   /// And what they name. A config.json or a model that is not there may not be needed (train/resume.h):
-  /// whether it is, the worker says. Errors: of the key; of the chat template, with its line.
+  /// whether it is, the worker says. Tasks and pairs, which may be too large to be handed on, each worker reads again.
+  /// Errors: of the key; of the chat template, with its line; kInvalidInput for tasks or pairs from a pipe.
   Result<void> read_named(const Settings& of);
 
   /// One text with all of it, and back. Errors: kInvalidInput (not such a text).

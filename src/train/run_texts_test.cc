@@ -2,6 +2,7 @@
 #include "train/run_texts.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 
@@ -49,6 +50,24 @@ TEST(RunTexts, AreHandedAsTheyWereRead) {
   EXPECT_FALSE(RunTexts::of_handed("[model]"));
   EXPECT_FALSE(RunTexts::of_handed(""));
   EXPECT_FALSE(texts->read_named(*named)) << "a key that is not there";
+}
+
+/// What a worker reads again cannot come through a pipe: the next worker would wait, or learn from nothing.
+TEST(RunTexts, TasksAndPairsArePipesNowhere) {
+  const std::string folder = testing::TempDir() + "ferry-run-pipes/", pipe = folder + "pipe";
+  ASSERT_TRUE(make_folders(folder));
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  for (const char* key : {"rl.tasks", "rl.held_out", "dpo.pairs", "dpo.held_out"}) {
+    Settings settings;
+    (key[0] == 'r'   ? key[3] == 't' ? settings.rl.tasks : settings.rl.held_out
+     : key[4] == 'p' ? settings.dpo.pairs
+                     : settings.dpo.held_out) = pipe;
+    const Result<void> read = RunTexts().read_named(settings);
+    ASSERT_FALSE(read) << key;
+    EXPECT_EQ(read.error().message,
+              pipe + ": is not a regular file, and " + key +
+                  " is read again whenever the run goes on; write it to a file first");
+  }
 }
 
 }  // namespace
