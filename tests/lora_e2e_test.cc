@@ -143,6 +143,13 @@ TEST_F(LoraE2e, WhatDoesNotFitIsRefusedByName) {
       "generate", path("renamed"), "--adapter", adapter, "--prompt", "a", "--tokens", "2"};
   ran(renamed);
   nlohmann::json tokenizer = nlohmann::json::parse(read(path("renamed") + "/tokenizer.json"));
+  // A token behind the others that no text had when the adapter learnt.
+  nlohmann::json more = tokenizer, later = tokenizer["added_tokens"].back();
+  later["id"] = std::max(later["id"].get<size_t>() + 1, tokenizer["model"]["vocab"].size());
+  later["content"] = "<|later|>";
+  more["added_tokens"].push_back(later);
+  write(path("renamed") + "/tokenizer.json", more.dump());
+  ran(renamed);
   std::swap(tokenizer["model"]["vocab"]["a"], tokenizer["model"]["vocab"]["e"]);
   write(path("renamed") + "/tokenizer.json", tokenizer.dump());
   refused(2, renamed, {path("renamed") + "/tokenizer.json", "another tokenizer", adapter});

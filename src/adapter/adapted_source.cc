@@ -84,19 +84,21 @@ Result<Tensor> AdaptedSource::load_stacked(std::string_view name_with_star,
 
 Result<std::optional<std::string>> AdaptedSource::optional_text(const std::string& file_name) {
   TRY_ASSIGN(std::optional<std::string> text, base_->optional_text(file_name));
-  const std::optional<std::string>& wanted = adapter_.base_vocabulary();
+  const std::optional<text::VocabularyId>& wanted = adapter_.base_vocabulary();
   if (file_name != kTokenizerName || !text || !wanted) return text;
   TRY_ASSIGN(const text::Tokenizer tokenizer,
              text::Tokenizer::parse(*text, base_->path_of(file_name)));
-  if (tokenizer.vocabulary_hash() == *wanted) return text;
+  if (tokenizer.holds(*wanted)) return text;
   return fail(Code::kInvalidInput,
               "{}: is another tokenizer than the one by which the adapter {} learnt (its passport "
-              "says {:.16}..., this is {:.16}...): ids would mean something else to it; put the "
-              "base's own {} back",
+              "says {} ids of {:.16}..., this has {} of {:.16}...): ids would mean something else "
+              "to it; put the base's own {} back",
               base_->path_of(file_name),
               adapter_.path(),
-              *wanted,
-              tokenizer.vocabulary_hash(),
+              wanted->ids,
+              wanted->hash,
+              tokenizer.vocab_size(),
+              tokenizer.vocabulary().hash,
               kTokenizerName);
 }
 

@@ -21,8 +21,8 @@ constexpr const char* kAdapterWeightsName = "adapter_model.safetensors";
 
 /// How an adapter knows the base again that it was trained on.
 struct BaseIdentity {
-  std::string root;        // ModelSource::weights_root()
-  std::string vocabulary;  // Tokenizer::vocabulary_hash() of its tokenizer.json; empty: it had none
+  std::string root;                                   // ModelSource::weights_root()
+  std::optional<text::VocabularyId> vocabulary = {};  // of its tokenizer.json; nothing: it had none
 };
 
 /// The two matrices whose product is added to a weight [out, in]: f32, on the CPU.
@@ -58,8 +58,8 @@ class Adapter {
   const AdapterFactors* find(std::string_view weight) const;  // nullptr: not adapted
   /// weights_root() of its base; nothing: it does not say.
   const std::optional<std::string>& base_root() const { return base_root_; }
-  /// The vocabulary_hash() of its base's tokenizer; nothing: it does not say.
-  const std::optional<std::string>& base_vocabulary() const { return base_vocabulary_; }
+  /// Of its base's tokenizer; nothing: it does not say.
+  const std::optional<text::VocabularyId>& base_vocabulary() const { return base_vocabulary_; }
 
   /// Whether it is this model's: the weights that it is of, and a matrix of numbers in the shape of each pair.
   /// Reads no tensor. Errors: kInvalidInput, naming the tensor or the hashes.
@@ -69,7 +69,8 @@ class Adapter {
   std::string path_;
   AdapterConfig config_;
   std::map<std::string, AdapterFactors, std::less<>> factors_;
-  std::optional<std::string> base_root_, base_vocabulary_;
+  std::optional<std::string> base_root_;
+  std::optional<text::VocabularyId> base_vocabulary_;
 };
 
 }  // namespace ferry

@@ -96,7 +96,8 @@ json statement_of(const Passport& p) {
               {"list", list_of(p.probes.list)}}}};
   if (p.training) s["training"] = to_json(*p.training);
   if (p.base) s["base"] = *p.base;
-  if (p.base_vocabulary) s["base_vocabulary"] = *p.base_vocabulary;
+  if (p.base_vocabulary)
+    s["base_vocabulary"] = {{"ids", p.base_vocabulary->ids}, {"hash", p.base_vocabulary->hash}};
   return s;
 }
 
@@ -279,7 +280,10 @@ Result<Passport> parse_checked(const json& root) {
   read_files(s, chunks, p);
   if (s.has("training")) p.training = read_training(s.object("training"));
   if (s.has("base")) p.base = to_hex(digest(s, "base"));
-  if (s.has("base_vocabulary")) p.base_vocabulary = to_hex(digest(s, "base_vocabulary"));
+  if (s.has("base_vocabulary")) {
+    JsonFields v = s.object("base_vocabulary");
+    p.base_vocabulary = {v.integer("ids", 0, INT32_MAX), to_hex(digest(v, "hash"))};
+  }
   p.probes = read_probes(s.object("probes"));
   TRY(problem.done());
   // What is read must be all there is: nothing may be stated that nobody reads.

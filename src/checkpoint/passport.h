@@ -18,6 +18,7 @@
 #include "checkpoint/hash_tree.h"
 #include "device/device.h"
 #include "tensor/dtype.h"
+#include "text/tokenizer.h"
 
 namespace ferry {
 
@@ -108,8 +109,8 @@ struct Passport {
   std::optional<PassportTraining> training;
   /// Of an adapter: whose weights it belongs to (ModelSource::weights_root). Its probes are of both together.
   std::optional<std::string> base;
-  /// Of an adapter: the vocabulary_hash() of its base's tokenizer, if that had one.
-  std::optional<std::string> base_vocabulary = {};
+  /// Of an adapter: that of its base's tokenizer, if the base had one.
+  std::optional<text::VocabularyId> base_vocabulary = {};
   Probes probes;
   std::optional<PassportSignature> signature;
   std::string root;  // hex; set by seal() and by parse()

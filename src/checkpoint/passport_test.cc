@@ -65,6 +65,8 @@ Passport some_passport() {
                                 .devices = {"cpu", "software Ascend"},
                                 .mla_form = "expanded",
                                 .held_out_loss = 0.1};
+  p.base = std::string(64, 'a');
+  p.base_vocabulary = {.ids = 300, .hash = std::string(64, 'b')};
   p.probes = {.dtype = DType::kF32, .reference = "cpu", .top_k = 2};
   Probe probe{.name = "one", .tokens = {3, 1, 4}, .prompt = 2};
   for (int i = 0; i < 2; ++i) probe.logits.push_back({{5, 9}, {1.5f, -0.1f}, 2.25f});
@@ -99,6 +101,8 @@ TEST(Passport, ReadsBackWhatWasWritten) {
   ASSERT_TRUE(p) << p.error().message;
   const Passport expected = some_passport();
   EXPECT_EQ(p->training, expected.training);
+  EXPECT_EQ(p->base, expected.base);
+  EXPECT_EQ(p->base_vocabulary, expected.base_vocabulary);
   EXPECT_EQ(p->probes, expected.probes);
   EXPECT_EQ(p->program, expected.program);
   EXPECT_EQ(p->numerics, kNumerics);

@@ -1,6 +1,7 @@
 #include "text/tokenizer.h"
 
 #include <algorithm>
+#include <bit>
 #include <mutex>
 
 #include "base/check.h"
@@ -83,19 +84,16 @@ std::string hash_of_cutting(const TokenizerFile& file) {
   return hasher.hex();
 }
 
-std::string hash_of(const std::vector<std::string>& token_bytes,
-                    const std::vector<bool>& special,
-                    const std::string& merges_hash,
-                    const std::string& cutting_hash) {
-  Hasher hasher;
-  for (size_t id = 0; id < token_bytes.size(); ++id) {
-    const uint64_t head[] = {token_bytes[id].size(), special[id] ? 1u : 0u};
-    hasher.update(head, sizeof head);
-    hasher.update(token_bytes[id].data(), token_bytes[id].size());
-  }
-  hasher.update(merges_hash.data(), merges_hash.size());
-  hasher.update(cutting_hash.data(), cutting_hash.size());
-  return hasher.hex();
+/// What a token is beside its bytes, a bit each: by these, too, a text gets its ids.
+constexpr const char* kTraits[] = {
+    "an added token", "special", "single_word", "lstrip", "rstrip", "normalized"};
+constexpr uint64_t kSpecial = 1 << 1;
+uint64_t traits_of(const AddedToken& t) {
+  const bool traits[] = {true, t.special, t.single_word, t.lstrip, t.rstrip, t.normalized};
+  static_assert(std::size(traits) == std::size(kTraits));
+  uint64_t bits = 0;
+  for (size_t i = 0; i < std::size(traits); ++i) bits |= uint64_t{traits[i]} << i;
+  return bits;
 }
 
 AddedGroup make_group(const TokenizerFile& file, bool normalized) {
@@ -114,8 +112,8 @@ AddedGroup make_group(const TokenizerFile& file, bool normalized) {
 
 struct Tokenizer::State {
   std::vector<std::string> token_bytes;  // by id, added tokens included
-  std::vector<bool> special;
-  std::string merges_hash, cutting_hash, vocabulary_hash;
+  std::vector<uint64_t> traits;          // by id
+  std::string merges_hash, cutting_hash;
   std::string first;  // what the post_processor puts before a text
   std::unordered_map<std::string, int32_t> ids;
   std::string foreign;    // bytes without a token that no UTF-8 has
@@ -129,6 +127,21 @@ struct Tokenizer::State {
   std::vector<std::unique_ptr<Worker>> workers;
 
   explicit State(Bpe model) : bpe(std::move(model)) {}
+
+  VocabularyId first_ids(uint64_t count) const {
+    constexpr std::string_view kVersion = "ferry-vocabulary-1\n";
+    Hasher hasher;
+    hasher.update(kVersion.data(), kVersion.size());
+    hasher.update(&count, sizeof count);
+    for (size_t id = 0; id < count; ++id) {
+      const uint64_t head[] = {token_bytes[id].size(), traits[id]};
+      hasher.update(head, sizeof head);
+      hasher.update(token_bytes[id].data(), token_bytes[id].size());
+    }
+    hasher.update(merges_hash.data(), merges_hash.size());
+    hasher.update(cutting_hash.data(), cutting_hash.size());
+    return {static_cast<int64_t>(count), hasher.hex()};
+  }
 
   std::unique_ptr<Worker> take_worker() {
     {
@@ -211,16 +224,13 @@ Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& pat
   }
   size_t ids_end = file.vocab.size();
   for (const AddedToken& t : file.added) ids_end = std::max(ids_end, static_cast<size_t>(t.id) + 1);
-  std::vector<bool> special(ids_end);
-  std::vector<bool> added(ids_end);
-  for (const AddedToken& t : file.added) {
-    special[t.id] = t.special;
-    added[t.id] = true;
-  }
+  std::vector<uint64_t> traits(ids_end);
+  for (const AddedToken& t : file.added) traits[t.id] = traits_of(t);
   parts.token_bytes.resize(file.vocab.size());
   for (size_t id = 0; id < file.vocab.size(); ++id) {
     std::optional<std::string> bytes = letters_to_bytes(file.vocab[id]);
-    if (bytes && !special[id]) parts.whole_tokens.push_back(static_cast<int32_t>(id));
+    if (bytes && (traits[id] & kSpecial) == 0)
+      parts.whole_tokens.push_back(static_cast<int32_t>(id));
     parts.token_bytes[id] = bytes ? *std::move(bytes) : file.vocab[id];
   }
 
@@ -233,11 +243,10 @@ Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& pat
   tokenizer.state_ = std::make_unique<State>(Bpe(std::move(parts)));
   State& s = *tokenizer.state_;
   s.token_bytes = std::move(token_bytes);
-  s.special = std::move(special);
+  s.traits = std::move(traits);
   s.first = file.first;
   s.merges_hash = hash_of(file.merges);
   s.cutting_hash = hash_of_cutting(file);
-  s.vocabulary_hash = hash_of(s.token_bytes, s.special, s.merges_hash, s.cutting_hash);
   for (size_t byte = 0; byte < file.byte_tokens.size(); ++byte)
     if (file.byte_tokens[byte] < 0)
       (is_utf8_byte(static_cast<unsigned>(byte)) ? s.no_tokens : s.foreign) +=
@@ -284,30 +293,40 @@ std::optional<int32_t> Tokenizer::token_id(std::string_view token_text) const {
 std::optional<int32_t> Tokenizer::first_token() const { return token_id(state_->first); }
 
 bool Tokenizer::is_special(int32_t id) const {
-  return id >= 0 && static_cast<size_t>(id) < state_->special.size() && state_->special[id];
+  return id >= 0 && static_cast<size_t>(id) < state_->traits.size() &&
+         (state_->traits[id] & kSpecial) != 0;
 }
 
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(state_->token_bytes.size()); }
 
-const std::string& Tokenizer::vocabulary_hash() const { return state_->vocabulary_hash; }
+VocabularyId Tokenizer::vocabulary() const { return state_->first_ids(state_->token_bytes.size()); }
+
+bool Tokenizer::holds(const VocabularyId& vocabulary) const {
+  const auto ids = static_cast<size_t>(vocabulary.ids);
+  return ids <= state_->token_bytes.size() && state_->first_ids(ids) == vocabulary;
+}
 
 std::optional<std::string> Tokenizer::difference_from(const Tokenizer& other) const {
   const State &a = *state_, &b = *other.state_;
-  if (a.vocabulary_hash == b.vocabulary_hash) return std::nullopt;
+  if (other.holds(vocabulary())) return std::nullopt;
   const size_t both = std::min(a.token_bytes.size(), b.token_bytes.size());
-  for (size_t id = 0; id < both; ++id)
+  for (size_t id = 0; id < both; ++id) {
     if (a.token_bytes[id] != b.token_bytes[id])
       return fmt::format("id {} is {} in one and {} in the other",
                          id,
                          printable(a.token_bytes[id]),
                          printable(b.token_bytes[id]));
+    if (const uint64_t differ = a.traits[id] ^ b.traits[id]; differ != 0)
+      return fmt::format("id {}, {}, is {} in one and not in the other",
+                         id,
+                         printable(a.token_bytes[id]),
+                         kTraits[std::countr_zero(differ)]);
+  }
   if (a.token_bytes.size() > b.token_bytes.size())
     return fmt::format("one has {} ids, the other {}", a.token_bytes.size(), b.token_bytes.size());
   if (a.merges_hash != b.merges_hash) return "the ids are the same, but not the merges";
-  if (a.cutting_hash != b.cutting_hash)
-    return "ids and merges are the same, but not how text is cut into words: pre_tokenizer, "
-           "normalizer or ignore_merges differ";
-  return std::nullopt;
+  return "ids and merges are the same, but not how text is cut into words: pre_tokenizer, "
+         "normalizer or ignore_merges differ";
 }
 
 }  // namespace ferry::text

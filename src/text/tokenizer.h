@@ -17,6 +17,13 @@
 
 namespace ferry::text {
 
+/// By which the ids of a tokenizer are known again.
+struct VocabularyId {
+  int64_t ids = 0;   // so many, from 0 on
+  std::string hash;  // of what they mean, and by which rules a text gets them (docs/passport.md)
+  bool operator==(const VocabularyId&) const = default;
+};
+
 /// Immutable once loaded; encode and decode may be called from several threads at once.
 class Tokenizer {
  public:
@@ -57,10 +64,11 @@ class Tokenizer {
   bool is_special(int32_t id) const;
   int32_t vocab_size() const;  // largest id + 1, added tokens included
 
-  /// Hash of what ids mean (texts, merges, which are special) and of how text is cut into words.
-  const std::string& vocabulary_hash() const;
-  /// The first way in which ids of this tokenizer mean something else in `other`, or text gets other
-  /// ids, in words; nothing if `other` may stand in its place. More added tokens there are no difference.
+  VocabularyId vocabulary() const;
+  /// Whether its first ids are those: then it may stand in the place of the tokenizer whose vocabulary that is. Tokens
+  /// that were added behind them are no difference.
+  bool holds(const VocabularyId& vocabulary) const;
+  /// Why `other` does not hold this one's vocabulary, in words; nothing if it does.
   std::optional<std::string> difference_from(const Tokenizer& other) const;
 
  private:

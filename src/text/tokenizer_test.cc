@@ -647,12 +647,12 @@ TEST(Tokenizer, VocabulariesAreComparedNotTheirSizes) {
   };
   const Tokenizer t = parsed(file);
   EXPECT_EQ(t.difference_from(parsed(file)), std::nullopt);
-  EXPECT_EQ(t.vocabulary_hash(), parsed(file).vocabulary_hash());
+  EXPECT_EQ(t.vocabulary(), parsed(file).vocabulary());
 
   Json swapped = file;  // two ids change places: the sizes are equal
   std::swap(swapped["model"]["vocab"]["a"], swapped["model"]["vocab"]["b"]);
   const Tokenizer other = parsed(swapped);
-  EXPECT_NE(t.vocabulary_hash(), other.vocabulary_hash());
+  EXPECT_NE(t.vocabulary(), other.vocabulary());
   ASSERT_TRUE(t.difference_from(other));
   EXPECT_NE(t.difference_from(other)->find("'a' in one and 'b' in the other"), std::string::npos)
       << *t.difference_from(other);
@@ -677,7 +677,7 @@ TEST(Tokenizer, VocabulariesAreComparedNotTheirSizes) {
     const Tokenizer one = parsed(f);
     ASSERT_TRUE(t.difference_from(one)) << f["pre_tokenizer"];
     EXPECT_NE(t.difference_from(one)->find("how text is cut"), std::string::npos);
-    EXPECT_NE(t.vocabulary_hash(), one.vocabulary_hash());
+    EXPECT_NE(t.vocabulary(), one.vocabulary());
     EXPECT_EQ(one.difference_from(parsed(f)), std::nullopt);
   }
   // What no text is cut by is no difference.
@@ -688,8 +688,37 @@ TEST(Tokenizer, VocabulariesAreComparedNotTheirSizes) {
   more["added_tokens"].push_back(added(t.vocab_size(), "<|user|>"));
   const Tokenizer larger = parsed(more);
   EXPECT_EQ(t.difference_from(larger), std::nullopt);
+  EXPECT_TRUE(larger.holds(t.vocabulary()));
   ASSERT_TRUE(larger.difference_from(t));
-  EXPECT_NE(t.vocabulary_hash(), larger.vocabulary_hash());
+  EXPECT_FALSE(t.holds(larger.vocabulary()));
+  EXPECT_NE(t.vocabulary(), larger.vocabulary());
+}
+
+/// By each of its marks a text may get other ids.
+TEST(Tokenizer, AddedTokensAreComparedWithTheirMarks) {
+  Json file = good_file();
+  const auto parsed = [](const Json& f) {
+    Result<Tokenizer> t = Tokenizer::parse(f.dump(), "t.json");
+    EXPECT_TRUE(t) << t.error().message;
+    return *std::move(t);
+  };
+  const int32_t id = parsed(file).vocab_size();
+  file["added_tokens"].push_back(added(id, "<|user|>"));
+  const Tokenizer t = parsed(file);
+  for (const char* mark : {"special", "single_word", "lstrip", "rstrip", "normalized"}) {
+    Json marked = file;
+    Json& flag = marked["added_tokens"].back()[mark];
+    flag = !flag.get<bool>();
+    const Tokenizer other = parsed(marked);
+    EXPECT_FALSE(other.holds(t.vocabulary())) << mark;
+    EXPECT_EQ(t.difference_from(other).value_or("none"),
+              fmt::format("id {}, '<|user|>', is {} in one and not in the other", id, mark));
+  }
+  Json more = file;  // a word that was there, and is now an added token
+  const int32_t a = *t.token_id("a");
+  more["added_tokens"].push_back(added(a, "a", false));
+  EXPECT_EQ(t.difference_from(parsed(more)).value_or("none"),
+            fmt::format("id {}, 'a', is an added token in one and not in the other", a));
 }
 
 TEST(BadText, IsRefusedWithItsPlace) {

@@ -79,23 +79,26 @@ std::vector<Weight*> trained_of(Beginning& b) {
   return b.adapter ? b.adapter->factors() : b.model->weights();
 }
 
+std::optional<text::VocabularyId> vocabulary_of(const InitModel& init) {
+  if (init.texts.tokenizer == nullptr) return std::nullopt;
+  return init.texts.tokenizer->vocabulary();
+}
+
 /// The adapter that the settings ask for, of a model that holds the weights of `init`.
 Result<std::unique_ptr<TrainedAdapter>> adapter_of(const Settings& settings,
                                                    const InitModel& init,
                                                    models::TrainableLm& model) {
   TRY_ASSIGN(TrainedAdapter adapter,
-             TrainedAdapter::create({.rank = settings.lora.rank,
-                                     .alpha = settings.lora.alpha,
-                                     .rslora = settings.lora.use_rslora,
-                                     .targets = lora_targets(settings.lora),
-                                     .base = settings.model.init},
-                                    {.root = init.source->weights_root(),
-                                     .vocabulary = init.texts.tokenizer == nullptr
-                                                       ? ""
-                                                       : init.texts.tokenizer->vocabulary_hash()},
-                                    model.weights(),
-                                    model.blocks(),
-                                    static_cast<uint64_t>(settings.train.seed)));
+             TrainedAdapter::create(
+                 {.rank = settings.lora.rank,
+                  .alpha = settings.lora.alpha,
+                  .rslora = settings.lora.use_rslora,
+                  .targets = lora_targets(settings.lora),
+                  .base = settings.model.init},
+                 {.root = init.source->weights_root(), .vocabulary = vocabulary_of(init)},
+                 model.weights(),
+                 model.blocks(),
+                 static_cast<uint64_t>(settings.train.seed)));
   for (const std::string& weight : adapter.adapted_names())
     TRY(check_adaptable(*init.source, weight, "lora.target_modules"));
   return std::make_unique<TrainedAdapter>(std::move(adapter));

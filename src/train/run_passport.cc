@@ -88,7 +88,7 @@ Result<void> add_passport(ModelContents& contents,
                                        .held_out_loss = state.held_out_loss};
   if (adapter != nullptr) {
     passport.base = adapter->base().root;
-    if (!adapter->base().vocabulary.empty()) passport.base_vocabulary = adapter->base().vocabulary;
+    passport.base_vocabulary = adapter->base().vocabulary;
   }
   TRY_ASSIGN(passport.probes, probes_of(model, data, settings));
   // The CPU gave the answers: on it, the directory needs no other proof of them.
