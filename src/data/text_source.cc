@@ -171,6 +171,10 @@ class FieldFinder : public nlohmann::json_sax<nlohmann::json> {
   bool end_object() override { return close(); }
   bool end_array() override { return close(); }
   bool key(string_t& name) override {
+    if (object_ && depth_ == 3) {
+      speaker_ = speaker_ || name == "role" || name == "from";
+      words_ = words_ || name == "content" || name == "value";
+    }
     if (depth_ != 1 || !object_) return true;
     wanted_ = name == field_;
     name_ = shortened(name);
@@ -188,6 +192,8 @@ class FieldFinder : public nlohmann::json_sax<nlohmann::json> {
   /// Of a line that is one list of many (the lines that were meant): its name, and what its first element
   /// is. Lines with a text beside it are none.
   const std::string& list() const { return texts_ > 0 ? kNone : list_; }
+  /// Whether objects in its lists are what somebody says.
+  bool holds_messages() const { return speaker_ && words_; }
   const std::string& element() const { return element_; }
   const std::string& type() const { return type_; }  // of the field; empty: it is not there
   const std::string& names() const { return names_; }
@@ -224,7 +230,8 @@ class FieldFinder : public nlohmann::json_sax<nlohmann::json> {
   std::string problem_, type_, names_, name_, list_, element_, line_type_;
   size_t texts_ = 0;
   size_t depth_ = 0;
-  bool object_ = false, wanted_ = false;  // wanted: the next value is the field's
+  bool object_ = false, speaker_ = false, words_ = false;
+  bool wanted_ = false;  // the next value is the field's
 };
 
 /// The line with null for what is no number in JSON and yet is written by common programs (Python's
@@ -311,11 +318,10 @@ class JsonDocuments {
     const std::string_view line = in_.ahead().substr(0, newline);
     if (line.empty() && newline == std::string_view::npos) return false;
     ++line_;
-    only_line_ = line_ == 1 && in_.ahead().size() <= line.size() + 1;
+    used_ = line.size() + (newline == std::string_view::npos ? 0 : 1);
     TRY(parse(line));
-    const size_t used = line.size() + (newline == std::string_view::npos ? 0 : 1);
-    in_.begin += used;
-    offset_ += used;
+    in_.begin += used_;
+    offset_ += used_;
     return true;
   }
 
@@ -378,22 +384,34 @@ class JsonDocuments {
                  found.line_type() == "string" ? "make objects of the lines: " +
                                                      command("jq -c '{text: .}' FILE > FILE.jsonl")
                                                : "correct or remove the line");
-    if (const std::string lines = lines_of_list(found.list(), found.element());
-        only_line_ && found.type() != "string" && !found.list().empty() && !lines.empty())
+    if (found.type() == "string") return {};
+    if (found.holds_messages())
       return bad(Code::kInvalidInput,
-                 fmt::format("is one object with a list, '{}'", found.list()),
-                 "make a line of each element: " + command(lines));
+                 fmt::format("holds a conversation, and no text in a field '{}'", options_.field),
+                 "what a model learns from conversations is prepared by ferry data prepare --chat");
+    const std::string lines = lines_of_list(found.list(), found.element());
+    if (!found.list().empty() && !lines.empty()) {
+      TRY_ASSIGN(const bool only, is_only_line());
+      if (only)
+        return bad(Code::kInvalidInput,
+                   fmt::format("is one object with a list, '{}'", found.list()),
+                   "make a line of each element: " + command(lines));
+    }
     if (found.type().empty())
       return bad(Code::kInvalidInput,
                  fmt::format("has no field '{}' (it has: {})",
                              options_.field,
                              found.names().empty() ? "none" : found.names()),
                  "name the field that holds the text with --field");
-    if (found.type() != "string")
-      return bad(Code::kInvalidInput,
-                 fmt::format("field '{}' is of type {}, not string", options_.field, found.type()),
-                 "name the field that holds the text with --field");
-    return {};
+    return bad(Code::kInvalidInput,
+               fmt::format("field '{}' is of type {}, not string", options_.field, found.type()),
+               "name the field that holds the text with --field");
+  }
+
+  /// Waits for what follows the line, where a pipe has not given it yet. What was a view of the line is none then.
+  Result<bool> is_only_line() {
+    while (line_ == 1 && !in_.ended && in_.ahead().size() <= used_) TRY(in_.read_more());
+    return line_ == 1 && in_.ahead().size() <= used_;
   }
 
   Window in_;
@@ -401,7 +419,7 @@ class JsonDocuments {
   std::string document_;
   size_t given_ = 0;
   uint64_t line_ = 0, offset_ = 0;
-  bool only_line_ = false;  // nothing is seen behind it
+  size_t used_ = 0;  // by this line, with its end
 };
 
 constexpr struct {

@@ -1,9 +1,13 @@
 #include "data/text_source.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
+#include <cstdio>
 #include <functional>
+#include <thread>
 
+#include "base/clock.h"
 #include "data/data_testing.h"
 
 namespace ferry::data {
@@ -230,6 +234,19 @@ TEST(TextSource, JsonLines) {
                  Code::kInvalidInput,
                  "has no field 'text' (it has: turns)");
 
+  // A lone one may be the list that was meant for lines; a conversation is none, however many there are.
+  expect_failure(folder.write("l.jsonl", "{\"turns\":[{}]}\n"), Code::kInvalidInput, ".turns[]");
+  const std::string chat = R"({"id":3,"messages":[{"role":"user","content":"Hi"}]})"
+                           "\n";
+  for (const std::string& all : {chat, chat + chat}) {
+    const auto read = read_documents(folder.write("m.jsonl", all));
+    ASSERT_FALSE(read);
+    EXPECT_NE(read.error().message.find("holds a conversation"), std::string::npos);
+    EXPECT_NE(read.error().message.find("--chat"), std::string::npos) << read.error().message;
+    EXPECT_EQ(read.error().message.find("jq"), std::string::npos) << read.error().message;
+  }
+  expect_failure(folder / "m.jsonl", Code::kInvalidInput, "--chat", {.field = "messages"});
+
   std::string text(3 * kPieceBytes, 'z');
   EXPECT_EQ(*read_documents(folder.write("h.jsonl", "{\"text\":\"" + text + "\"}\n")),
             std::vector<std::string>{text});
@@ -237,6 +254,24 @@ TEST(TextSource, JsonLines) {
   expect_failure(folder.write("i.jsonl.gz", gzip("{\"text\":\"" + endless)),
                  Code::kInvalidInput,
                  "longer than 64 MiB");
+}
+
+/// A line of many is not called the only one because the others are slow to come.
+TEST(TextSource, ALineOfASlowPipeIsOneOfMany) {
+  const TestFolder folder;
+  const std::string pipe = folder / "pipe", line = "{\"turns\":[{}]}\n";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::thread writer([&] {
+    std::FILE* out = std::fopen(pipe.c_str(), "w");
+    for (int i = 0; i < 2; ++i) {
+      std::fputs(line.c_str(), out);
+      std::fflush(out);
+      sleep_s(0.2);
+    }
+    std::fclose(out);
+  });
+  expect_failure(pipe, Code::kInvalidInput, "has no field 'text' (it has: turns)");
+  writer.join();
 }
 
 TEST(TextSource, BadLinesAreLeftOutAndNamed) {
