@@ -84,16 +84,22 @@ bool is_hub_name(const std::string& path) {
   });
 }
 
+/// What of an address lies behind the hub's name; empty if this is no address of the hub.
+std::string_view place_on_hub(std::string_view address) {
+  constexpr std::string_view kHub = "huggingface.co/";
+  const size_t at = address.find(kHub);
+  return at == address.npos ? "" : address.substr(at + kHub.size());
+}
+
 /// "https://huggingface.co/ORG/NAME/tree/main" has the model's name in it; empty if this is no such
 /// address.
 std::string hub_name_in(std::string_view address) {
-  constexpr std::string_view kHub = "huggingface.co/";
-  const size_t at = address.find(kHub);
-  if (at == address.npos) return "";
-  std::string_view rest = address.substr(at + kHub.size());
+  const std::string_view rest = place_on_hub(address);
   const size_t slash = rest.find('/');
   if (slash == rest.npos) return "";
   const std::string name(rest.substr(0, rest.find_first_of("/?#", slash + 1)));
+  for (const char* page : {"/tree", "/blob", "/resolve"})  // of a model without ORG
+    if (name.substr(slash) == page) return "";
   return is_hub_name(name) ? name : "";
 }
 
@@ -107,7 +113,7 @@ bool is_address(std::string_view path) {
 std::string describe_file(const std::string& path) {
   constexpr size_t kHeadBytes = 256;
   Result<FileReader> file = FileReader::open(path);
-  if (!file) return file.error().message.substr(file.error().message.find(": ") + 2);
+  if (!file) return file.error().message.substr(path.size() + 2);  // "PATH: why"
   std::string head(kHeadBytes, '\0');
   head.resize(file->read(head.data(), head.size()).value_or(0));
   if (const std::string what = stands_for(head); !what.empty()) return what;
@@ -252,6 +258,9 @@ std::string instead_of_model_dir(const std::string& path) {
   if (const std::string target = link_target(path); !target.empty())
     return fmt::format("is a link to {}, which is not there", target);
   if (is_address(path)) {
+    for (const auto& [place, what] : {std::pair{"datasets/", "a dataset"}, {"spaces/", "a space"}})
+      if (place_on_hub(path).starts_with(place))
+        return fmt::format("is the address of {} on the hub, not of a model", what);
     const std::string name = hub_name_in(path);
     return fmt::format(
         "is an address, and Ferry fetches nothing: fetch the model ({}) and name its folder",

@@ -108,6 +108,12 @@ TEST(WrongPath, OtherThingsAreCalledByTheirNames) {
                               "hf://huggingface.co/deepseek-ai/DeepSeek-V2-Lite?download=true"})
     EXPECT_TRUE(says(address, {"is an address", "hf download deepseek-ai/DeepSeek-V2-Lite --"}));
   EXPECT_TRUE(says("https://example.org/model", {"is an address"}));
+  EXPECT_TRUE(says("https://huggingface.co/gpt2/tree/main", {"is an address", "as that place"}));
+  EXPECT_EQ(instead_of_model_dir("https://huggingface.co/datasets/roneneldan/TinyStories"),
+            "is the address of a dataset on the hub, not of a model");
+  const std::string pipe = folder + "/a: pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_EQ(instead_of_model_dir(pipe), "is a pipe; name a regular file");
   ASSERT_EQ(::symlink("nowhere", (folder + "/link").c_str()), 0);
   EXPECT_TRUE(says(folder + "/link", {"is a link to nowhere"}));
 }

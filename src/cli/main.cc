@@ -63,7 +63,10 @@ void add_commands(ferry::cli::Command& program) {
 int main(int argc, char** argv) {
   using namespace ferry;
   const FlushDenormals flush;
-  if (!hold_standard_descriptors()) return exit_status(Code::kUnavailable);
+  if (!hold_standard_descriptors())
+    return cli::report({Code::kUnavailable,
+                        "/dev/null: cannot be opened, to stand for standard input, output or error "
+                        "that the caller closed"});
   int status = 0;
   // A file that may not grow any more (ulimit -f) is an error of the write, to be told, not the end.
   std::signal(SIGXFSZ, SIG_IGN);
