@@ -181,7 +181,6 @@ Result<FileReader> FileReader::open(const std::string& path) {
   FileReader reader;
   reader.path_ = path;
   reader.fd_ = opened.fd;
-  const flight::In call("open", path);
   return reader;
 }
 

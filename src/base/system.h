@@ -31,9 +31,9 @@ std::optional<int64_t> process_began(int64_t pid);
 
 /// What the system says of a process that lives.
 struct ProcessLook {
-  char state =
-      '?';  // of its first thread, as proc(5) has it: R runs or could, S sleeps, D waits for a
-            // disk or a driver, T a signal has stopped it, t a debugger, Z it has ended
+  /// Of its first thread, as proc(5) has it: R runs or could, S sleeps, D waits for a disk or a driver, T a
+  /// signal has stopped it, t a debugger, Z it has ended.
+  char state = '?';
   bool runnable = false;   // some thread of it is R or D
   double processor_s = 0;  // that all its threads have used
   double first_s = 0;      // that its first thread has

@@ -1,7 +1,6 @@
 #include "train/run_folder.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <vector>
 
