@@ -30,7 +30,7 @@ std::string reference_key(models::CausalLm& model,
                                         model.config_json("float32"),
                                         to_string(model.compute()),
                                         static_cast<int>(form),
-                                        to_string(model.device().kind()),
+                                        verified_as(model.device()),
                                         kNumerics,
                                         fingerprint);
   hash.update(facts.data(), facts.size());

@@ -11,8 +11,9 @@
 
 namespace ferry {
 
-/// A hash of all that the log-probabilities depend on: the model's config and weights, the kind of device and the type
-/// that it computes in, the form of its attention, the order of sums, and the pairs (`fingerprint`). Reads each weight.
+/// A hash of all that the log-probabilities depend on: the model's config and weights, the device (as verified_as has
+/// it: the CPU is one, a chip is its kind and its software) and the type that it computes in, the form of its
+/// attention, the order of sums, and the pairs (`fingerprint`). Reads each weight.
 std::string reference_key(models::CausalLm& model,
                           models::MlaForm form,
                           const std::string& fingerprint);
