@@ -61,13 +61,13 @@ Result<void> check_new(const std::string& path) {
 Result<std::vector<int32_t>> text_to_compare_on(const ModelSource& from,
                                                 const ModelTexts& texts,
                                                 const Arguments& args) {
-  constexpr size_t kPartBytes = size_t{64} << 20;
+  constexpr size_t kTokenBytes = 16;  // more than tokens have on average
   std::vector<int32_t> ids;
   if (args.text.empty()) return ids;
   TRY_ASSIGN(const auto tokenizer, require_tokenizer(from, texts));
   const auto wanted = static_cast<size_t>(args.text_tokens);
   TRY_ASSIGN(data::DocumentReader reader, data::DocumentReader::open(args.text, args.documents));
-  TRY(data::each_document(reader, kPartBytes, [&](std::string_view text) -> Result<bool> {
+  TRY(data::each_document(reader, kTokenBytes * wanted, [&](std::string_view text) -> Result<bool> {
     tokenizer->encode(text, text::Tokenizer::Specials::kAsText, ids);
     return ids.size() < wanted;
   }));
