@@ -236,13 +236,9 @@ Result<ChatRenderer> renderer_of(const ModelTexts& texts,
     }
   if (!any) return plain;
   TRY_ASSIGN(ChatRenderer full, make(filled));
-  const Result<std::string> with_null = plain.text(plain.messages(), false),
-                            with_text = full.text(full.messages(), false);
-  const auto text_of = [](const Result<std::string>& text) -> std::optional<std::string_view> {
-    if (!text) return std::nullopt;
-    return *text;
-  };
-  return needs_content(text_of(with_null), text_of(with_text)) ? std::move(full) : std::move(plain);
+  const bool needed =
+      needs_content(plain.text(plain.messages(), false), full.text(full.messages(), false));
+  return needed ? std::move(full) : std::move(plain);
 }
 
 }  // namespace

@@ -272,9 +272,8 @@ Result<void> check_chat_text(const ModelTexts& texts,
   return check_plain(*texts.tokenizer, std::string(text), where);
 }
 
-bool needs_content(std::optional<std::string_view> with_null,
-                   std::optional<std::string_view> with_text) {
-  return !with_null || (with_text && nones(*with_null) > nones(*with_text));
+bool needs_content(const Result<std::string>& with_null, const Result<std::string>& with_text) {
+  return with_text && (!with_null || nones(*with_null) > nones(*with_text));
 }
 
 Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string& directory) {

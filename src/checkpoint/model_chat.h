@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,9 +48,8 @@ Result<void> check_chat(const ModelTexts& texts,
 
 /// Whether messages without content must be given "": some templates tell a message that only calls tools by its null,
 /// some add content to text as it is, and refuse null, or write the word None for it, which nobody said. The texts of
-/// one conversation with null and with ""; nothing: it was refused.
-bool needs_content(std::optional<std::string_view> with_null,
-                   std::optional<std::string_view> with_text);
+/// one conversation with null and with "", or their refusals.
+bool needs_content(const Result<std::string>& with_null, const Result<std::string>& with_text);
 
 /// Refuses a text that holds that of a control token, which it would become within a prompt. `where`:
 /// what it is, for the message. Errors: kInvalidInput.

@@ -252,11 +252,7 @@ Result<Written> with_content_if_needed(const ModelInfo& model,
   Ordered filled = messages;
   if (!with_contents(filled)) return written(model, c, messages);
   Result<Written> with_null = written(model, c, messages), with_text = written(model, c, filled);
-  const auto text_of = [](const Result<Written>& w) -> std::optional<std::string_view> {
-    if (!w) return std::nullopt;
-    return w->text;
-  };
-  const bool needed = with_text && needs_content(text_of(with_null), text_of(with_text));
+  const bool needed = needs_content(with_null.map(&Written::text), with_text.map(&Written::text));
   return needed ? std::move(with_text) : std::move(with_null);
 }
 
