@@ -229,7 +229,7 @@ TEST_F(HangE2e, WhoHangsAndInWhatIsSaidInSeconds) {
 TEST_F(HangE2e, WhatASeedDrawsIsSaidInSeconds) {
   const auto from_environment = [](const char* name, int otherwise) {
     const char* value = std::getenv(name);
-    return value != nullptr ? std::atoi(value) : otherwise;
+    return value != nullptr ? std::stoi(value) : otherwise;
   };
   const int seed = from_environment("FERRY_HANGS_SEED", 1);
   std::vector<Hang> hangs;
