@@ -133,6 +133,7 @@ class HangE2e : public Trains {
   }
   /// Runs them, some at a time; of each the rank must be named, and what it is in, in time.
   static void expect_told(const std::vector<Hang>& hangs) {
+    ASSERT_FALSE(hangs.empty());
     std::vector<double> seconds;
     int right = 0;
     for (size_t begin = 0; begin < hangs.size(); begin += 4) {  // so many at the same time

@@ -384,6 +384,26 @@ TEST_F(LaunchE2e, AnotherNumberOfRanksGoesOnWithTheSameBits) {
   expect_same(trace(run), base_, run);
 }
 
+// All who were told to stop are lost before they could agree on it.
+TEST_F(LaunchE2e, AStopIsKnownToSuccessors) {
+  const std::string run = "stopping";
+  Program p(root_ / "log",
+            launch(2, run, {kNoCheckpoint, "--train.steps=100000"}),
+            {{"FERRY_FAULT", "step.stop@0:9:delay2000,step.stop@0:10:delay3000"}});
+  ASSERT_TRUE(wait_for([&] { return p.ended() || steps_told(run) >= 8; })) << p.output();
+  p.signal(SIGTERM);
+  ASSERT_TRUE(wait_for([&] { return p.ended() || p.said("saves and leaves"); })) << p.output();
+  for (const size_t rank : {1u, 0u}) {
+    const std::vector<pid_t> ranks = ranks_of(p);
+    ASSERT_EQ(ranks.size(), 2u) << p.output();
+    const std::string back = "rank " + std::to_string(rank) + " is in place again";
+    ASSERT_EQ(::kill(rank == 1 ? ranks[1] : ranks[0], SIGKILL), 0);
+    ASSERT_TRUE(wait_for([&] { return p.ended() || p.said(back); })) << p.output();
+  }
+  ASSERT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(p.said("stopped    after step")) << p.output();
+}
+
 TEST_F(LaunchE2e, HangsAndHarmedMessagesAreFoundAndNamed) {
   {
     // Once, in the process that comes to it first; its successor receives fewer before it is done.

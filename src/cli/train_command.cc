@@ -51,7 +51,7 @@ struct Arguments {
   std::string config;
   std::string device;
   bool resume = false, print_config = false, worker = false, again = false, handed = false;
-  bool ranked = false, in_place = false;
+  bool ranked = false, in_place = false, stopping = false;
   int64_t replay_to = 0;
   int ranks = 1;
 };
@@ -240,6 +240,7 @@ class Speaker {
 
 /// The process that trains. It leaves with 0 when it is done or was stopped, having saved.
 int work(const Kind& kind, const Arguments& args, const std::vector<std::string>& overrides) {
+  if (args.stopping) g_stop = true;
   struct sigaction action {};
   action.sa_handler = [](int) { g_stop = true; };
   ::sigaction(SIGTERM, &action, nullptr);
@@ -393,7 +394,8 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
                               .handed = texts->handed(),
                               .ranks = args.ranks,
                               .ranked = "--ranked",
-                              .replacing = "--in-place"};
+                              .replacing = "--in-place",
+                              .stopping = "--stopping"};
   command.first.insert(command.first.end(), overrides.begin(), overrides.end());
   command.again = command.first;
   command.again.emplace_back("--resume");
@@ -449,6 +451,7 @@ void add_run_command(Command& program, const Kind& kind, int ranks = 1) {
   command.flag("--handed", args->handed).hidden();      // by the supervisor, its settings
   command.flag("--ranked", args->ranked).hidden();      // one of several, which find each other
   command.flag("--in-place", args->in_place).hidden();  // of a rank that is lost
+  command.flag("--stopping", args->stopping).hidden();  // in a run that was told to stop
   command.flag("--again", args->again).hidden();        // a worker that follows another
   command.option("--replay-to", args->replay_to).hidden();  // after a device's failure
   command.allow_more();

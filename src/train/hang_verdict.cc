@@ -116,12 +116,13 @@ class Judge {
   std::optional<Verdict> explanation() const {
     if (std::any_of(ranks_.begin(), ranks_.end(), [](const RankSight& r) { return r.ended; }))
       return std::nullopt;  // that is told, and what follows from it
-    if (const auto v = stopped()) return v;
-    // Who may come back must not hide who will not.
-    for (const bool for_good : {true, false}) {
-      if (const auto v = standing(for_good)) return v;
-      if (const auto v = in_message(for_good)) return v;
-    }
+    if (const auto v = stopped(false)) return v;
+    // Who may come back must not hide who will not; nor who was stopped while he waited for him.
+    if (const auto v = standing(true)) return v;
+    if (const auto v = in_message(true)) return v;
+    if (const auto v = stopped(true)) return v;
+    if (const auto v = standing(false)) return v;
+    if (const auto v = in_message(false)) return v;
     if (const auto v = link()) return v;
     if (const auto v = each_other()) return v;
     return slow();
@@ -130,12 +131,13 @@ class Judge {
   const RankSight& of(int rank) const { return ranks_[static_cast<size_t>(rank)]; }
   int count() const { return static_cast<int>(ranks_.size()); }
 
-  /// The one of those to whom it applies that has stood longest.
+  /// The one of those to whom it applies that has done so longest.
   template <typename Applies>
-  std::optional<int> longest(Applies&& applies) const {
+  std::optional<int> longest(Applies&& applies,
+                             double RankSight::*since = &RankSight::still_s) const {
     std::optional<int> found;
     for (int r = 0; r < count(); ++r)
-      if (at_work(of(r)) && applies(of(r)) && (!found || of(r).still_s > of(*found).still_s))
+      if (at_work(of(r)) && applies(of(r)) && (!found || of(r).*since > of(*found).*since))
         found = r;
     return found;
   }
@@ -153,10 +155,13 @@ class Judge {
     return r.still_s >= limits_.verdict_s && r.asleep_s >= kAsleepShare * limits_.verdict_s;
   }
 
-  std::optional<Verdict> stopped() const {
-    // At once, but not for a debugger that only looks.
-    const std::optional<int> who =
-        longest([&](const RankSight& r) { return r.stopped_s >= limits_.verdict_s / 3; });
+  /// At once, but not for a debugger that only looks.
+  bool is_stopped(const RankSight& r) const { return r.stopped_s >= limits_.verdict_s / 3; }
+
+  std::optional<Verdict> stopped(bool while_it_waited) const {
+    const std::optional<int> who = longest(
+        [&](const RankSight& r) { return is_stopped(r) && waits_for_others(r) == while_it_waited; },
+        &RankSight::stopped_s);
     if (!who) return std::nullopt;
     const RankSight& r = of(*who);
     return Verdict{
@@ -279,7 +284,7 @@ class Judge {
   /// Who waits for messages looks for them all the time; who does not look stands within one.
   std::optional<Verdict> in_message(bool for_good) const {
     const std::optional<int> who = longest([&](const RankSight& r) {
-      return (!for_good || asleep(r)) && r.page.activity == Activity::kMessages &&
+      return (!for_good || asleep(r)) && !is_stopped(r) && r.page.activity == Activity::kMessages &&
              r.not_looked_s >= limits_.verdict_s && (asleep(r) || r.not_looked_s > r.patience_s);
     });
     if (!who) return std::nullopt;

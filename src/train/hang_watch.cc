@@ -64,6 +64,17 @@ HangWatch::HangWatch(const Limits& limits, int ranks)
 
 double HangWatch::every_s() const { return std::clamp(limits_.verdict_s / 12, 0.05, 0.25); }
 
+void HangWatch::replaced(int rank) {
+  const auto r = static_cast<size_t>(rank);
+  ranks_[r] = {};
+  for (size_t other = 0; other < ranks_.size(); ++other)
+    links_[r * ranks_.size() + other] = links_[other * ranks_.size() + r] = {};
+  // That it is in place is said by who put it there.
+  if (told_ && told_->hang.rank == rank) told_.reset();
+  if (verdict_ && verdict_->rank == rank) verdict_.reset();
+  told_slow_s_.erase(rank);
+}
+
 bool HangWatch::wants_process(int rank) const {
   const Rank& r = ranks_[static_cast<size_t>(rank)];
   return looked_s_ && *looked_s_ - r.moved_s >= every_s();
@@ -86,7 +97,8 @@ void HangWatch::look(std::span<const Look> looks, double now_s) {
       if (l.since_s) *l.since_s += forgiven_s;
   }
   looked_s_ = now_s;
-  for (size_t r = 0; r < ranks_.size(); ++r) follow(ranks_[r], looks[r], now_s, first);
+  for (size_t r = 0; r < ranks_.size(); ++r)
+    follow(ranks_[r], looks[r], now_s, !std::exchange(ranks_[r].seen, true));
   follow_links(now_s);
   std::vector<RankSight> sights;
   for (size_t r = 0; r < ranks_.size(); ++r) sights.push_back(sight_of(ranks_[r], looks[r], now_s));

@@ -51,6 +51,9 @@ class HangWatch {
   };
   void look(std::span<const Look> ranks, double now_s);
 
+  /// Another process is that rank now: what was seen of the one before is forgotten.
+  void replaced(int rank);
+
   /// What holds now.
   const std::optional<Verdict>& verdict() const { return verdict_; }
   /// Sentences to be told since the last call: a new verdict, the end of one.
@@ -58,6 +61,7 @@ class HangWatch {
 
  private:
   struct Rank {
+    bool seen = false;
     flight::Snapshot page;  // as last seen
     double moved_s = 0, looked_s = 0;
     std::optional<double> stopped_since_s, asleep_since_s;

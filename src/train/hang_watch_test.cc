@@ -594,6 +594,60 @@ TEST(HangWatch, WhoMayComeBackDoesNotHideWhoWillNot) {
   EXPECT_FALSE(look_for(1)->certain) << "rank 0 is at a save, which must not be lost";
 }
 
+// One that only waits was stopped meanwhile: letting it go on would change nothing.
+TEST(HangWatch, WhoIsStoppedWhileHeWaitsIsNotToBlameForWhomHeWaitsFor) {
+  HangWatch watch(Limits{}, 3);
+  std::vector<HangWatch::Look> looks = {
+      at(1, Activity::kMessages, 'S'), at(1, Activity::kOp, 'S'), at(1, Activity::kMessages, 'S')};
+  double now_s = 0;
+  const auto look_for = [&](double seconds) {
+    for (const double until = now_s + seconds; now_s < until; now_s += watch.every_s()) {
+      for (HangWatch::Look& l : looks)  // who waits looks for messages
+        l.page.looks += l.page.activity == Activity::kMessages && !l.stopped;
+      watch.look(looks, now_s);
+    }
+    return watch.verdict();
+  };
+  ASSERT_TRUE(look_for(4));
+  EXPECT_EQ(watch.verdict()->rank, 1);
+  looks[0].stopped = true;
+  std::optional<Verdict> v = look_for(5);
+  ASSERT_TRUE(v);
+  EXPECT_EQ(v->rank, 1) << v->text;
+  EXPECT_EQ(v->kind, Kind::kOp);
+  // Once that one gets on the one that was stopped holds all up; of two, the one that was stopped first.
+  looks[1] = at(2, Activity::kMessages, 'S');
+  v = look_for(2);
+  ASSERT_TRUE(v);
+  EXPECT_EQ(v->rank, 0) << v->text;
+  EXPECT_EQ(v->kind, Kind::kStopped);
+  looks[2].stopped = true;
+  v = look_for(2);
+  EXPECT_EQ(v->rank, 0) << v->text;
+}
+
+TEST(HangWatch, OfWhoIsReplacedNothingIsKept) {
+  HangWatch watch(Limits{}, 2);
+  std::vector<HangWatch::Look> looks = {at(1, Activity::kMessages, 'S'), at(7, Activity::kOp, 'S')};
+  double now_s = 0;
+  const auto look_for = [&](double seconds) {
+    for (const double until = now_s + seconds; now_s < until; now_s += watch.every_s()) {
+      for (HangWatch::Look& l : looks)  // who waits looks for messages
+        l.page.looks += l.page.activity == Activity::kMessages && !l.stopped;
+      watch.look(looks, now_s);
+    }
+    return watch.verdict();
+  };
+  ASSERT_TRUE(look_for(4));
+  EXPECT_EQ(watch.news().size(), 1u);
+  watch.replaced(1);
+  EXPECT_FALSE(watch.verdict());
+  EXPECT_FALSE(look_for(1)) << "the successor has only begun to stand";
+  EXPECT_TRUE(watch.news().empty()) << "no word that the lost one goes on";
+  ASSERT_TRUE(look_for(4));
+  EXPECT_EQ(watch.verdict()->rank, 1);
+}
+
 TEST(HangWatch, OnlyAStepsOwnWorkHangsForSure) {
   for (const Work work : {Work::kFirstStep,
                           Work::kTraining,

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 #include "base/units.h"
@@ -218,7 +219,7 @@ struct Advance {
   /// The worker lives on, whatever becomes of it.
   void on(const RankLost& e) {
     s.hung_rank = -1;
-    s.rank_ended = false;
+    const bool hung = std::exchange(s.rank_ended, false);
     if (s.worker != Worker::kRunning && s.worker != Worker::kStopping) return end_rest();
     s.losses = s.start_step > s.step_at_loss ? 1 : s.losses + 1;
     s.step_at_loss = s.start_step;
@@ -226,7 +227,12 @@ struct Advance {
       log("{}; what it held nobody holds who is left: the others are ended, too", e.who);
       return end_rest();
     }
-    if (s.losses > settings.failures_max) {
+    if (settings.failures_max == 0) {
+      log("{}; no successor is wanted (supervisor.restarts): the others are ended, too", e.who);
+      return end_rest();
+    }
+    // Each hang costs a patience: who hangs again is not given as many successors as who dies.
+    if (s.losses > (hung ? 1 : settings.failures_max)) {
       log("{}; it happened {} times in a row, and no step was made: the others are ended, too",
           e.who,
           s.losses);
@@ -408,9 +414,8 @@ std::string in_words(const Heartbeat& b) {
 }
 
 std::string what_follows(const State& state, const Settings& settings, const Hung& hang) {
-  const std::string who = hang.rank >= 0 && state.worker == Worker::kRunning
-                              ? fmt::format("rank {}", hang.rank)
-                              : "the worker";
+  const bool one = hang.rank >= 0 && !state.rank_ended && state.worker == Worker::kRunning;
+  const std::string who = one ? fmt::format("rank {}", hang.rank) : "the worker";
   if (hang.certain && settings.hang_patience_s > 0 && state.worker == Worker::kRunning)
     return fmt::format("{} is ended when that has lasted for {} (supervisor.hang_patience_s)",
                        who,

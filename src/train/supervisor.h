@@ -99,7 +99,7 @@ struct RankLost {
 struct Signal {
   int number = 0;
 };  // to the supervisor, one of kStopSignals
-/// A process stands still.
+/// A process stands still; or nobody does any more, after one did.
 struct Hung {
   double still_s = 0;    // for so long
   bool certain = false;  // and cannot go on by itself
@@ -242,6 +242,7 @@ struct Command {
   int ranks = 1;                   // processes that are one worker together
   std::string ranked = {};         // of several, an argument of each start: others are to be met
   std::string replacing = {};      // and of each that takes a lost one's place
+  std::string stopping = {};       // and of such a one where all were told to stop
 };
 
 /// Runs the command under supervision and returns the exit status for the process.

@@ -114,27 +114,25 @@ class Shell {
     Result<WorkerCrew> worker = WorkerCrew::start(command_, arguments, mask_, clock_.monotonic_s());
     if (!worker) return events_.push_back(StartFailed{worker.error().message});
     worker_ = std::move(*worker);
-    watch_anew();
-    events_.push_back(Started{});
-  }
-
-  void watch_anew() {
     if (settings_.hang_verdict_s > 0)
       watch_.emplace(hang::Limits{.verdict_s = settings_.hang_verdict_s}, command_.ranks);
+    events_.push_back(Started{});
   }
 
   void carry_out(const Replace&) {
     if (!worker_) return;
-    if (const Result<void> replaced = worker_->replace(clock_.monotonic_s()); !replaced)
-      say(fmt::format("a successor could not be started ({}): the others are ended, too",
-                      replaced.error().message));
-    watch_anew();  // what was seen of the lost is not of their successors
+    const Result<std::vector<int>> replaced = worker_->replace(clock_.monotonic_s());
+    if (!replaced)
+      return say(fmt::format("a successor could not be started ({}): the others are ended, too",
+                             replaced.error().message));
+    for (const int rank : *replaced)
+      if (watch_) watch_->replaced(rank);
   }
   void carry_out(const EndRest&) {
     if (worker_) worker_->end_rest(clock_.monotonic_s());
   }
   void carry_out(const Terminate&) {
-    if (worker_) worker_->signal(SIGTERM);
+    if (worker_) worker_->terminate();
   }
   void carry_out(const Kill&) {
     if (!worker_) return;
@@ -221,7 +219,8 @@ class Shell {
                                    .in = verdict->in,
                                    .seconds = verdict->still_s,
                                    .text = verdict->text};
-    if (hangs && looks && events_.empty()) events_.emplace_back(hung);
+    // Also that nobody hangs any more.
+    if (looks && events_.empty() && (hangs || state.hung_rank >= 0)) events_.emplace_back(hung);
   }
 
   void say(const std::string& text) {

@@ -212,6 +212,12 @@ TEST(SupervisorRules, OfSeveralRanksTheOneThatHangsIsEndedAndHasASuccessor) {
   EXPECT_TRUE(Play(p).ticks(patience).has<Kill>()) << "nobody knows who";
   EXPECT_TRUE(Play(patient).on(Hung{6, false, -1}).ticks(patience).has<Kill>()) << "all of them";
   EXPECT_TRUE(Play(patient).on(Heartbeat{8}).ticks(patience).has<Kill>()) << "it went on";
+  EXPECT_TRUE(Play(patient).on(Hung{}).ticks(patience).has<Kill>()) << "nobody hangs any more";
+  // Who hangs again has no second successor until a step is made.
+  asked = p;
+  asked.on(Hung{21, true, 1}).on(lost).on(Hung{21, true, 1}, 30);
+  EXPECT_TRUE(Play(asked).on(lost).has<EndRest>());
+  EXPECT_TRUE(Play(asked).on(Heartbeat{8}).on(lost).has<Replace>());
   EXPECT_TRUE(Play(patient).on(lost).ticks(patience).has<Kill>()) << "that one is gone";
 }
 
@@ -509,6 +515,7 @@ std::string simulate(uint64_t seed) {
   const auto chance = [&](double p) { return random.uniform(draws++) < p; };
   const double crash = chance(0.5) ? 0.02 : 0, hang = chance(0.5) ? 0.01 : 0,
                signal = chance(0.5) ? 0.003 : 0;
+  const bool several = chance(0.5);  // two ranks, each of which may be lost, or hang, alone
   const bool deaf = chance(0.2), immortal = chance(0.05), stuck = chance(0.2),
              user_error = chance(0.05);
   const int64_t steps = 200;
@@ -516,11 +523,13 @@ std::string simulate(uint64_t seed) {
                     .step_patience_s = 10,
                     .evaluate_patience_s = 15,
                     .save_patience_s = 25,
+                    .hang_patience_s = chance(0.5) ? 8.0 : 0.0,
                     .stop_patience_s = 20,
                     .leave_s = 10,
                     .kill_s = 5};
   double now = 0;
   bool alive = false, hung = false, asked = false, signalled = false, pending_start = false;
+  int hung_rank = -1;
   int64_t step = 0, checkpoint = 0;
   int terminates = 0, workers_when_signalled = 0;
   auto [state, actions] = begin(now, false);
@@ -540,6 +549,16 @@ std::string simulate(uint64_t seed) {
           alive = false;
           queue.push_back(Died{SIGKILL});
         }
+      } else if (const EndRank* end = std::get_if<EndRank>(&a)) {
+        if (!hung) return "ended a rank that went on";
+        if (end->rank != hung_rank) return "ended another rank than the one that hung";
+        if (!immortal) queue.push_back(RankLost{"rank", "the other", chance(0.9)});
+      } else if (std::holds_alternative<Replace>(a)) {
+        if (!alive) return "a successor without others";
+        hung = false;
+      } else if (std::holds_alternative<EndRest>(a)) {
+        if (alive) queue.push_back(Died{SIGKILL});
+        alive = false;
       } else if (const Exit* e = std::get_if<Exit>(&a)) {
         if (alive && !immortal) return "left a worker behind";
         if (signalled && workers_when_signalled > 0 && terminates == 0) return "SIGTERM lost";
@@ -570,7 +589,7 @@ std::string simulate(uint64_t seed) {
       Event e = Tick{};
       if (!signalled && chance(signal)) {
         signalled = true;
-        workers_when_signalled = alive ? 1 : 0;
+        workers_when_signalled = alive && state.worker != State::Worker::kKilled;
         e = Signal{SIGINT};
       } else if (signalled && chance(signal)) {
         e = Signal{SIGINT};
@@ -582,11 +601,14 @@ std::string simulate(uint64_t seed) {
           alive = false;
           e = chance(0.8) ? Event(Exited{0}) : Event(Died{SIGSEGV});
         }
+      } else if (alive && several && !hung && chance(crash)) {
+        e = RankLost{"rank", "the other", chance(0.9)};
       } else if (alive && (chance(crash) || (stuck && step >= steps / 2))) {
         alive = false;
         e = chance(0.5) ? Event(Died{SIGSEGV}) : Event(Exited{3});
       } else if (alive && !hung) {
         hung = chance(hang);
+        hung_rank = several && chance(0.8) ? static_cast<int>(random.below(draws++, 2)) : -1;
         if (++step % 10 == 0) checkpoint = step;
         const Work works[] = {Work::kTraining, Work::kEvaluating, Work::kWriting};
         e = Heartbeat{.step = step, .work = works[random.below(draws++, 3)]};
@@ -595,8 +617,12 @@ std::string simulate(uint64_t seed) {
           queue.push_back(Exited{0});
         }
       }
-      if (hung && std::holds_alternative<Tick>(e) && chance(0.1))
-        e = Hung{40 * random.uniform(draws++), true};
+      if (hung && std::holds_alternative<Tick>(e) && chance(0.3))
+        e = Hung{40 * random.uniform(draws++), chance(0.7), hung_rank};
+      else if (hung && std::holds_alternative<Tick>(e) && chance(0.1)) {
+        hung = false;  // it goes on
+        e = Hung{};
+      }
       queue.insert(queue.begin(), e);
     }
     const Event e = queue.front();

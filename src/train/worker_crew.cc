@@ -129,6 +129,7 @@ Result<ChildProcess> WorkerCrew::start_rank(int rank,
                             .handed = command_.handed};
   start.flight = record.fd();
   if (in_place) start.arguments.push_back(command_.replacing);
+  if (in_place && told_to_stop_) start.arguments.push_back(command_.stopping);
   if (rendezvous_) {
     start.lent = rendezvous_->listener(rank);
     start.told = true;
@@ -143,17 +144,18 @@ void WorkerCrew::tell(int rank) {
         ranks_[static_cast<size_t>(rank)].process.tell(rendezvous_->ticket(rank) + "\n"));
 }
 
-Result<void> WorkerCrew::replace(double now_s) {
+Result<std::vector<int>> WorkerCrew::replace(double now_s) {
   told_lost_ = 0;
   rendezvous_->renew();
   const Result<void> started = start_successors(now_s);
   if (!started) {
     end_rest(now_s);
-    return started;
+    return tl::unexpected(started.error());
   }
-  lost_.clear();
+  std::vector<int> replaced;
+  for (const RankEnd& end : std::exchange(lost_, {})) replaced.push_back(end.rank);
   for (int r = 0; r < std::ssize(ranks_); ++r) tell(r);
-  return {};
+  return replaced;
 }
 
 Result<void> WorkerCrew::start_successors(double now_s) {
@@ -195,18 +197,24 @@ std::optional<std::string> WorkerCrew::whole_again() {
       ranks_[0].work.step);
 }
 
+/// Whether it has what belongs to it: what it is at now says so before it has been heard.
+bool WorkerCrew::is_whole(const Rank& rank) const {
+  return rank.whole ||
+         knows_its_step(static_cast<Work>(rank.flight.read(static_cast<int>(ranks_.size())).work));
+}
+
 /// What the living hold together.
 std::optional<RankLost> WorkerCrew::loss() const {
   std::vector<bool> whole;
   std::vector<int> others;
   for (int r = 0; r < std::ssize(ranks_); ++r) {
     const Rank& rank = ranks_[static_cast<size_t>(r)];
-    whole.push_back(rank.whole && !rank.report.ended);
+    whole.push_back(is_whole(rank) && !rank.report.ended);
     if (!rank.report.ended) others.push_back(r);
   }
   // Who has only begun has nothing to give: a beginning is made again by all.
   bool begun = true;
-  for (const Rank& r : ranks_) begun &= r.whole || r.successor || r.report.ended;
+  for (const Rank& r : ranks_) begun &= is_whole(r) || r.successor || r.report.ended;
   RankLost lost{.others = list_of(others), .held = begun && !lost_with_replica(whole)};
   for (const RankEnd& end : lost_) lost.who += (lost.who.empty() ? "" : "; ") + in_words(end);
   return lost;
@@ -221,6 +229,11 @@ void WorkerCrew::left_with_verdict() {
     r.needless = true;
     r.process.signal(SIGKILL);
   }
+}
+
+void WorkerCrew::terminate() {
+  told_to_stop_ = true;  // and so is who comes later
+  signal(SIGTERM);
 }
 
 void WorkerCrew::signal(int number) const {

@@ -61,7 +61,8 @@ class WorkerCrew {
                                   const sigset_t& blocked,
                                   double now_s);
 
-  void signal(int number) const;
+  /// SIGTERM to all; successors of those that are lost later begin with it.
+  void terminate();
   void kill();
   /// SIGKILL to one rank, which is lost then as any other.
   void end_rank(int rank) const;
@@ -79,9 +80,9 @@ class WorkerCrew {
   /// Its end, when all have ended: told once. Others are ended where that is to be. And before that, when some are
   /// lost that may have successors: RankLost, told once, and answered by replace() or end_rest().
   std::optional<Event> ended(double now_s);
-  /// Starts successors of those that are lost, and tells all where to meet. Errors: one cannot be started; then as
-  /// end_rest().
-  Result<void> replace(double now_s);
+  /// Starts successors of those that are lost, whom it returns, and tells all where to meet. Errors: one cannot be
+  /// started; then as end_rest().
+  Result<std::vector<int>> replace(double now_s);
   void end_rest(double now_s);
   /// When all successors have what belongs to them, told once: who, and how long it took.
   std::optional<std::string> whole_again();
@@ -101,7 +102,9 @@ class WorkerCrew {
     bool needless = false;   // there is nothing to take a place for any more: its end says nothing
   };
   void reap(double now_s);
+  void signal(int number) const;
   void left_with_verdict();
+  bool is_whole(const Rank& rank) const;
   std::optional<RankLost> loss() const;
   Result<void> start_successors(double now_s);
   Result<ChildProcess> start_rank(int rank, const flight::Memory& record, bool in_place) const;
@@ -117,6 +120,7 @@ class WorkerCrew {
   std::vector<RankEnd> lost_;  // that are to have successors, or are not: not decided yet
   size_t told_lost_ = 0;       // how many of them RankLost was told of
   bool over_ = false;          // no further successors
+  bool told_to_stop_ = false;
   std::vector<int> replaced_;  // whose successors have yet to be whole
   double lost_at_s_ = 0, heard_at_s_ = 0;
   std::vector<RankEnd> ends_;  // before anybody was told to

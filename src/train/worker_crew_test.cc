@@ -308,7 +308,7 @@ TEST(WorkerCrew, WhyASuccessorCannotBeStartedIsSaid) {
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
   const rlimit none = {0, before.rlim_max};
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
-  const Result<void> replaced = crew->replace(Crew::now());
+  const Result<std::vector<int>> replaced = crew->replace(Crew::now());
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
   ASSERT_FALSE(replaced);
   EXPECT_NE(replaced.error().message.find("Too many open files"), std::string::npos)
