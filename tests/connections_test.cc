@@ -138,7 +138,7 @@ TEST(Connections, NothingIsAskedForWhoLeftBefore) {
   for (const Leaving how : {Leaving::kCloses, Leaving::kResets, Leaving::kSaysNoMore})
     for (const Json& request : {Json{{"stream", true}}, Json{{"n", 4}}}) {
       SCOPED_TRACE(fmt::format("{}, leaving {}", request.dump(), static_cast<int>(how)));
-      arm_faults("serve.read:1:delay600,serve.step:1:delay1");
+      arm_faults("serve.read:1:delay2500,serve.step:1:delay1");
       std::vector<std::unique_ptr<TestClient>> clients;
       for (int i = 0; i < 3; ++i) {
         clients.push_back(std::make_unique<TestClient>(server.port()));

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "base/lenient_json.h"
@@ -20,7 +21,8 @@ constexpr size_t kDepthMax = 64;
 
 /// Builds a document as it is read, up to the first thing that is wrong with it. The library's own builders would do,
 /// but for their time: one that is watched looks through a list whenever an object in it ends, and one that keeps the
-/// order of fields looks through them for each: 500 KB of "{}," are half a minute.
+/// order of fields looks through them for each: 500 KB of "{}," are half a minute. Ordered fields are moved into their
+/// object when all are there: it copies what it holds where it grows.
 template <class Document>
 class Builder final : public Document::json_sax_t {
  public:
@@ -35,17 +37,25 @@ class Builder final : public Document::json_sax_t {
   bool binary(typename Document::binary_t& v) override { return add(std::move(v)); }
   bool start_object(size_t) override { return open(Document::object()); }
   bool start_array(size_t) override { return open(Document::array()); }
-  bool end_object() override { return close(); }
+  bool end_object() override {
+    if constexpr (kOrdered) {
+      auto& object = open_.back().document->template get_ref<typename Document::object_t&>();
+      object.reserve(open_.back().fields.size());
+      for (auto& field : open_.back().fields)
+        object.emplace_back(std::move(field.first), std::move(field.second));
+    }
+    return close();
+  }
   bool end_array() override { return close(); }
 
   bool key(std::string& name) override {
-    auto& fields = open_.back().document->template get_ref<typename Document::object_t&>();
-    if constexpr (std::is_same_v<Document, ordered_json>) {
+    if constexpr (kOrdered) {
       if (open_.back().keys.insert(name).second) {
-        field_ = &fields.emplace_back(std::move(name), nullptr).second;
+        field_ = &open_.back().fields.emplace_back(std::move(name), nullptr).second;
         return true;
       }
     } else {
+      auto& fields = open_.back().document->template get_ref<typename Document::object_t&>();
       const auto [it, is_new] = fields.try_emplace(name, nullptr);
       field_ = &it->second;
       if (is_new || !keys_once_) return true;
@@ -63,9 +73,12 @@ class Builder final : public Document::json_sax_t {
   Document take() { return std::move(root_); }
 
  private:
+  static constexpr bool kOrdered = std::is_same_v<Document, ordered_json>;
   struct Open {
     Document* document;
-    std::set<std::string> keys;  // of an object that cannot tell itself
+    // Of an object whose fields keep their order.
+    std::vector<std::pair<std::string, Document>> fields = {};
+    std::set<std::string> keys = {};
   };
 
   Document* place(Document v) {
@@ -85,7 +98,7 @@ class Builder final : public Document::json_sax_t {
       problem_ = fmt::format("nested deeper than {} levels", kDepthMax);
       return false;
     }
-    open_.push_back({place(std::move(empty)), {}});
+    open_.push_back({place(std::move(empty))});
     return true;
   }
   bool close() {

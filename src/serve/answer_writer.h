@@ -48,6 +48,7 @@ struct AnswerNews {
 
 struct AnswerUsage {
   int64_t prompt = 0, cached = 0, completion = 0, thought = 0;
+  int64_t begun = 0;  // answers that have a token
   double prompt_s = 0,
          completion_s = 0;  // reading the prompt, and the answer after its first token
 };

@@ -83,6 +83,7 @@ void Answering::take(
     metrics.first_token(now_s - asked_s_);
     if (question_.stream) exchange_->write(writer_->begin(answers_, usage_));
   }
+  if (r.last_s == 0 && !progress.tokens.empty() && !question_.no_answer) ++usage_.begun;
   if (r.last_s > 0 && !progress.tokens.empty())
     metrics.next_tokens(now_s - r.last_s, std::ssize(progress.tokens));
   r.last_s = now_s;

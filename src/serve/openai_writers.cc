@@ -54,9 +54,9 @@ Json usage_json(const AnswerUsage& u) {
           {"prompt_cache_miss_tokens", u.prompt - u.cached}};
 }
 
-/// As llama.cpp has it. The first token of an answer comes with the prompt: the time after it is that of the others.
+/// As llama.cpp has it. The first token of each answer comes with its prompt: the time after it is that of the others.
 Json timings_json(const AnswerUsage& u) {
-  const int64_t read = u.prompt - u.cached, later = std::max<int64_t>(0, u.completion - 1);
+  const int64_t read = u.prompt - u.cached, later = u.completion - u.begun;
   const auto quotient = [](double a, double b) { return b > 0 ? a / b : 0; };
   const auto tokens = [](int64_t count) { return static_cast<double>(count); };
   return {{"cache_n", u.cached},

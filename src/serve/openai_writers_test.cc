@@ -48,7 +48,7 @@ TEST(OpenAiWriters, EventsAreJsonWhateverTheySay) {
                         {"predicted_per_token_ms", 500.0},
                         {"predicted_per_second", 2.0}};
   const AnswerUsage used{
-      .prompt = 3, .cached = 1, .completion = 4, .prompt_s = 0.5, .completion_s = 1.5};
+      .prompt = 3, .cached = 1, .completion = 4, .begun = 1, .prompt_s = 0.5, .completion_s = 1.5};
   const std::map<std::string, std::string> said_and_heard = {
       {"yes", "yes"},
       {"\"\\/\n\t\x01\x7f", "\"\\/\n\t\x01\x7f"},
@@ -125,7 +125,8 @@ TEST(OpenAiWriters, TimingsAreOfTokens) {
   const Question q{
       .prompts = {{.ids = {1}}}, .chat = true, .usage_in_stream = true, .timings = true};
   const auto writer = chat_writer(model.model(), q, {.id = "5", .model = "m"});
-  const AnswerUsage first{.prompt = 1, .completion = 1, .prompt_s = 0.5};
+  const AnswerUsage first{
+      .prompt = 1, .completion = 3, .begun = 3, .prompt_s = 0.5, .completion_s = 1e-6};
   const std::vector<Json> begun = documents(writer->begin({{}}, first));
   ASSERT_EQ(begun.size(), 1u);
   EXPECT_EQ(begun[0]["choices"][0]["delta"]["role"], "assistant");
@@ -133,9 +134,9 @@ TEST(OpenAiWriters, TimingsAreOfTokens) {
   const std::string end = writer->end({{}}, first);
   const Json last = documents(end.substr(0, end.find("\n\n") + 2))[0];
   EXPECT_TRUE(last["choices"].empty());
-  EXPECT_EQ(last["usage"]["completion_tokens"], 1);
+  EXPECT_EQ(last["usage"]["completion_tokens"], 3);
   EXPECT_EQ(last["timings"]["prompt_ms"], 500.0);
-  EXPECT_EQ(last["timings"]["predicted_per_second"], 0);  // no time passed after the first
+  EXPECT_EQ(last["timings"]["predicted_per_second"], 0);  // none came after the first of each
 }
 
 /// Of several deltas the first event has the tokens.

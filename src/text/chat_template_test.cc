@@ -104,6 +104,8 @@ TEST(ChatTemplate, IsLimited) {
   refused("{% for i in range(99999) %}{{ 'abcdefghij' * 999 }}{% endfor %}");
   refused("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}");
   refused("{{ range(999999999)|list }}");
+  refused(
+      "{% set l = range(1, 9999)|list %}{% for i in range(999) %}{{ l|reject|first }}{% endfor %}");
   refused("{{ 9223372036854775807 + 1 }}");
   refused("{{ -9223372036854775807 - 2 }}");
   refused("{{ 10 ** 99 }}");

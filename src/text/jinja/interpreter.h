@@ -104,6 +104,7 @@ class Items {
 
   std::optional<Value> next(Interpreter& in) {
     if (of_.is(Value::Kind::kGenerator)) return in.next(of_);
+    in.spend(0);  // a step
     return at_ < of_.list().size() ? std::optional(of_.list()[at_++]) : std::nullopt;
   }
   /// A list, or the generator.
