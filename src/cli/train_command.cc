@@ -427,7 +427,7 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
                                            tell_patiently,
                                            shown,
                                            [&](const RunStatus& now) {
-                                             // Of a run that is refused while it loads nothing is left.
+                                             // Of a run that is refused while it loads nothing is left, unless it hung.
                                              there = there || now.stage == "running" || now.verdict;
                                              if (file && there) (*file)->put(now);
                                            });
