@@ -253,6 +253,19 @@ TEST_F(GenerateE2e, WhatCannotBeAnsweredGetsALineThatSaysWhy) {
   EXPECT_EQ(answers("mixed"), all);
 }
 
+/// A template sees the fields of a line's messages as the line has them.
+TEST_F(GenerateE2e, ALinesMessagesKeepTheirOrder) {
+  fs::copy(path("model"), path("chats"), fs::copy_options::recursive);
+  for (const char* const no_longer : {"checksums.json", "passport.json", "verified.json"})
+    fs::remove(path("chats") + "/" + no_longer);
+  write(path("chats") + "/chat_template.jinja", kInFileOrder);
+  write(path("chats.jsonl"),
+        R"({"messages": [{"role": "user", "content": "the ferry"}], "max_tokens": 2})"
+        "\n");
+  ran({"generate", path("chats"), "--batch", path("chats.jsonl"), "--out", path("chatted")});
+  EXPECT_EQ(answers("chatted").size(), 1u);
+}
+
 TEST_F(GenerateE2e, AnAnswerSaysWhyItEnded) {
   const auto finish = [&](const Strings& more) {
     Strings args = {

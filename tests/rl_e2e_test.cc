@@ -155,7 +155,7 @@ TEST_F(RlE2e, ConversationsAreAskedByTheTemplateThatIsGiven) {
   write(root_ / "asked.jsonl",
         R"({"messages": [{"role": "user", "content": "the ferry"}], "answer": "crosses"})"
         "\n");
-  write(root_ / "own.jinja", "{% for m in messages %}{{ m.content }} {% endfor %}");
+  write(root_ / "own.jinja", kInFileOrder);
   const Strings asked = {"--rl.tasks=" + path("asked.jsonl"),
                          "--rl.held_out=" + path("asked.jsonl"),
                          "--train.steps=2",

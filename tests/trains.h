@@ -32,6 +32,11 @@ every = 2
 every = 1
 )";
 
+/// A chat template that refuses messages whose fields do not stand as whoever wrote them set them down: "role" first.
+inline constexpr const char* kInFileOrder =
+    "{% for m in messages %}{% for field in m %}{% if loop.first and field != 'role' %}"
+    "{{ raise_exception('sorted') }}{% endif %}{% endfor %}{{ m.content }} {% endfor %}";
+
 /// 0: nobody has trained there.
 inline pid_t worker_of(const std::string& folder) {
   const std::string holder = read(folder + "/.lock");

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json_fields.h"
+#include "base/ordered_json.h"
 #include "base/units.h"
 #include "checkpoint/model_chat.h"
 #include "cli/command.h"
@@ -315,9 +316,9 @@ class Batch {
   }
 
   Result<std::vector<int32_t>> prompt_of(const Line& line) const {
-    TRY_ASSIGN(const Json object, parse_json(line.text, files_.in));
+    TRY_ASSIGN(const OrderedJson object, parse_ordered_json(line.text, files_.in));
     if (object.contains("messages") && !object["messages"].is_null()) {
-      Json conversation = Json::object();
+      OrderedJson conversation = OrderedJson::object();
       for (const char* name :
            {"messages", "tools", "add_generation_prompt", "chat_template_kwargs"})
         if (object.contains(name)) conversation[name] = object[name];
@@ -326,10 +327,10 @@ class Batch {
           render_chat(model_.texts, json_text(conversation), "the conversation", directory_));
       return std::move(chat.ids);
     }
-    const Json& prompt = object["prompt"];
+    const OrderedJson& prompt = object["prompt"];
     std::vector<int32_t> ids;
     if (prompt.is_array()) {
-      for (const Json& id : prompt) {
+      for (const OrderedJson& id : prompt) {
         if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
           return fail(Code::kInvalidInput, "\"prompt\" has {}, which is no token", json_text(id));
         ids.push_back(id.get<int32_t>());

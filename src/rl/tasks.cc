@@ -54,10 +54,10 @@ void check_maze(JsonFields& f, const std::vector<std::string>& maze) {
 }
 
 /// A JSON schema, as a text and compiled; of one in which an answer could not be right, a problem.
-void read_schema(JsonFields& f, Task& t) {
-  const nlohmann::json& schema = f.at("schema");
+void read_schema(JsonFields& f, const nlohmann::ordered_json& as_written, Task& t) {
+  f.at("schema");
   if (f.problem()) return;
-  t.answer = json_text(schema);
+  t.answer = json_text(as_written["schema"]);
   auto compiled = SchemaCheck::compile(t.answer);
   if (compiled)
     t.schema = std::make_shared<const SchemaCheck>(*std::move(compiled));
@@ -65,7 +65,10 @@ void read_schema(JsonFields& f, Task& t) {
     f.refuse("schema", "cannot be judged by: " + compiled.error().message);
 }
 
-Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
+/// `as_written`: the same object, in the order of its fields.
+Result<Task> read_task(const nlohmann::json& object,
+                       const nlohmann::ordered_json& as_written,
+                       const std::string& where) {
   JsonProblem problem{.code = Code::kInvalidInput, .advice = "", .status = {}};
   JsonFields f(object, where, problem);
   Task t;
@@ -73,10 +76,13 @@ Result<Task> read_task(const nlohmann::json& object, const std::string& where) {
   t.difficulty = f.integer("difficulty", 0, 1'000'000, 0);
   if (f.has("prompt") == f.has("messages")) f.refuse("", "needs \"prompt\" or \"messages\"");
   t.prompt = f.text("prompt", "");
-  if (f.has("messages")) t.messages = json_text(f.list("messages"));
+  if (f.has("messages")) {
+    f.list("messages");
+    t.messages = json_text(as_written["messages"]);
+  }
   t.check = check_named(f);
   if (t.check == Check::kSchema)
-    read_schema(f, t);
+    read_schema(f, as_written, t);
   else
     t.answer = f.text("answer",
                       t.check == Check::kProgram ? std::optional<std::string>("") : std::nullopt);
@@ -135,10 +141,11 @@ Result<std::vector<Task>> parse_tasks(std::string_view text, const std::string& 
     rest.remove_prefix(std::min(end + 1, rest.size()));
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     const std::string where = fmt::format("{}:{}", path, number);
-    const Result<nlohmann::json> object = parse_json(line, where);
-    if (!object) return fail(Code::kInvalidInput, "{}", object.error().message);
-    if (!object->is_object()) return fail(Code::kInvalidInput, "{}: not a JSON object", where);
-    TRY_ASSIGN(Task task, read_task(*object, where));
+    const auto as_written = parse_ordered_json(line, where);
+    if (!as_written) return fail(Code::kInvalidInput, "{}", as_written.error().message);
+    if (!as_written->is_object()) return fail(Code::kInvalidInput, "{}: not a JSON object", where);
+    TRY_ASSIGN(const nlohmann::json object, parse_json(line, where));  // valid, as was just seen
+    TRY_ASSIGN(Task task, read_task(object, *as_written, where));
     tasks.push_back(std::move(task));
   }
   if (tasks.empty()) return fail(Code::kInvalidInput, "{}: has no tasks", path);

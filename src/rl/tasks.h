@@ -29,8 +29,9 @@ struct Task {
   std::string kind;        // results are told by it
   int64_t difficulty = 0;  // and by this
   std::string prompt;      // text; or
-  std::string messages;    // a conversation, as JSON: then the model's chat template is applied
-  std::string answer;      // of kSchema the schema, a text in JSON
+  /// A conversation, as JSON with the fields in the file's order: then the model's chat template is applied.
+  std::string messages;
+  std::string answer;  // of kSchema the schema, a text in JSON
   Check check = Check::kExact;
   double tolerance = 0;
   std::vector<int64_t> numbers;

@@ -48,6 +48,25 @@ TEST(Tasks, AreAFunctionOfTheirNumber) {
   EXPECT_NE(make_tasks("sum", 4, 4, 0, 1)[0].prompt, all[0].prompt);
 }
 
+/// A template sees the fields of a conversation as serve and generate show them to it, and a judge as well.
+TEST(Tasks, KeepTheOrderOfTheFile) {
+  const std::string messages =
+      R"([{"role":"user","content":"Where?"},)"
+      R"({"role":"assistant","tool_calls":[{"type":"function","function":)"
+      R"({"name":"find","arguments":{"town":"Ulm","by":"ferry","at":{"z":1,"a":2}}}}]}])";
+  const std::string schema =
+      R"({"type":"object","required":["b","a"],"properties":{"b":true,"a":true}})";
+  for (const std::string& line :
+       {R"({"difficulty":0,"messages":)" + messages + R"(,"answer":"There"})",
+        R"({"difficulty":0,"prompt":"a","schema":)" + schema + R"(,"check":"schema"})"}) {
+    const auto read = parse_tasks(line, "tasks");
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_EQ(to_json_line(read->front(), false), line);
+  }
+  EXPECT_EQ(parse_tasks(R"({"answer":"There","messages":)" + messages + "}", "t")->front().messages,
+            messages);
+}
+
 /// Whatever stands before what is asked, and however it is laid out.
 TEST(Tasks, AreToldApartByWhatTheyAsk) {
   const auto asked = [](const std::string& fields) {
