@@ -56,11 +56,6 @@ class LaunchE2e : public Trains {
     return found;
   }
 
-  /// It has sent itself SIGSTOP, as a fault tells it to.
-  static bool stands_still(pid_t process) {
-    return read("/proc/" + std::to_string(process) + "/stat").find(") T ") != std::string::npos;
-  }
-
   static int steps_told(const std::string& run) {
     const std::string text = read(path(run) + "/metrics.jsonl");
     int steps = 0;

@@ -84,6 +84,11 @@ bool wait_for(const Condition& condition) {
   return false;
 }
 
+/// It has sent itself SIGSTOP, as a fault tells it to.
+inline bool stands_still(pid_t process) {
+  return read("/proc/" + std::to_string(process) + "/stat").find(") T ") != std::string::npos;
+}
+
 /// 0 to 255: it left with this status; above: 256 + the signal that ended it.
 inline int status_of(int wait_status) {
   return WIFSIGNALED(wait_status) ? 256 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);

@@ -349,13 +349,26 @@ TEST_F(RlElsewhere, TheVerdictIsSaidAlsoWhereTheRunCannotBeSaved) {
   EXPECT_TRUE(unsaved);
 }
 
+/// An answer that was not given was not compared, either.
+TEST_F(RlElsewhere, WhatCouldNotBeJudgedIsSaid) {
+  const Ended e = end_of(elsewhere("unjudged", {"--rl.mismatch_max=0", "--worker"}),
+                         simulators({{"FERRY_FAULT", "rl.answer_again:2:eio"}}));
+  EXPECT_EQ(e.status, 1) << e.output;
+  EXPECT_NE(e.output.find("no op left its bounds in what was computed, but not all answers were "
+                          "given again: cpu could not give 1 of them: a fault was injected"),
+            std::string::npos)
+      << e.output;
+  EXPECT_EQ(e.output.find("is what it draws them by"), std::string::npos) << e.output;
+}
+
 TEST_F(RlElsewhere, ASignalEndsTheJudging) {
   Program p(root_ / "stopped.log",
-            elsewhere("stopped", {"--rl.mismatch_max=0"}),
-            simulators({{"FERRY_FAULT", "rl.rollout:*:delay200"}}));
-  ASSERT_TRUE(wait_for([&] { return p.output().find("is judged now") != std::string::npos; }))
-      << p.output();
-  p.signal(SIGINT);
+            elsewhere("stopped", {"--rl.mismatch_max=0", "--worker"}),
+            simulators({{"FERRY_FAULT", "rl.answer_again:1:stop"}}));
+  // It stands still as the judging begins: the signal comes before anything was judged.
+  ASSERT_TRUE(wait_for([&] { return stands_still(p.pid()); })) << p.output();
+  p.signal(SIGTERM);
+  p.signal(SIGCONT);
   EXPECT_EQ(p.wait(), 1) << p.output();
   EXPECT_NE(p.output().find("the judging was stopped before it found an op"), std::string::npos)
       << p.output();

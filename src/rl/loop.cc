@@ -674,13 +674,20 @@ std::string Run::what_parts(const Mismatch& m, std::span<const RolloutRequest> r
   const std::span<const RolloutRequest> many =
       requests.first(std::min(requests.size(), static_cast<size_t>(rl_.running)));
   const std::function<bool()> go_on = [this] { return !stopping(); };
+  std::string not_given;  // answers, and why
   for (const auto& [of, tokens] : {std::pair{worst, kTokensOfOne}, {many, kTokensOfMany}}) {
     std::vector<Rollout> own;  // training's
     for (models::CausalLm* by : {&drawing(), static_cast<models::CausalLm*>(model_.get())}) {
       const auto answer = [&, by = by, of = of, tokens = tokens] {
-        // An answer that cannot be given is an answer whose ops were judged.
-        own = answer_again(*by, of, texts_, rollout_options(true), tokens)
-                  .value_or(std::vector<Rollout>());
+        // Where answers cannot be given, the ops up to there are judged.
+        auto given = answer_again(*by, of, texts_, rollout_options(true), tokens);
+        if (!given && !cut_short(given.error()))
+          not_given += fmt::format("{}{} could not give {} of them: {}",
+                                   not_given.empty() ? "" : "; ",
+                                   by->device().name(),
+                                   of.size(),
+                                   given.error().message);
+        own = given ? *std::move(given) : std::vector<Rollout>();
       };
       if (const auto parting = first_parting(*by, go_on, answer))
         return "the first op that parts: " + *parting;
@@ -702,6 +709,11 @@ std::string Run::what_parts(const Mismatch& m, std::span<const RolloutRequest> r
           device_->name(),
           device_->name());
   }
+  if (!not_given.empty())
+    return fmt::format(
+        "no op left its bounds in what was computed, but not all answers were given again: {}. "
+        "ferry doctor --device examines each of the two",
+        not_given);
   return fmt::format(
       "no op left its bounds there or here in the first {} tokens of the answer that is furthest "
       "away, nor in the first {} of {} answers at once, and what training computes of its own "

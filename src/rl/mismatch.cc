@@ -5,6 +5,7 @@
 
 #include "base/alive.h"
 #include "base/check.h"
+#include "base/fault.h"
 #include "base/math.h"
 #include "models/kv_cache.h"
 #include "verify/call_judge.h"
@@ -99,6 +100,7 @@ Result<std::vector<Rollout>> answer_again(models::CausalLm& model,
                                           const ModelTexts& texts,
                                           const RolloutOptions& options,
                                           int64_t tokens) {
+  if (fault_point("rl.answer_again") != 0) return fail(Code::kUnavailable, "a fault was injected");
   RolloutOptions few = options;
   few.generate.tokens_max = std::min(tokens, options.generate.tokens_max);
   int64_t pages = 0;
