@@ -98,6 +98,8 @@ json statement_of(const Passport& p) {
   if (p.base) s["base"] = *p.base;
   if (p.base_vocabulary)
     s["base_vocabulary"] = {{"ids", p.base_vocabulary->ids}, {"hash", p.base_vocabulary->hash}};
+  else if (p.former_base_vocabulary)
+    s["base_vocabulary"] = *p.former_base_vocabulary;
   return s;
 }
 
@@ -280,7 +282,10 @@ Result<Passport> parse_checked(const json& root) {
   read_files(s, chunks, p);
   if (s.has("training")) p.training = read_training(s.object("training"));
   if (s.has("base")) p.base = to_hex(digest(s, "base"));
-  if (s.has("base_vocabulary")) {
+  const json* vocabulary = s.find("base_vocabulary");
+  if (vocabulary != nullptr && vocabulary->is_string()) {
+    p.former_base_vocabulary = to_hex(digest(s, "base_vocabulary"));
+  } else if (vocabulary != nullptr) {
     JsonFields v = s.object("base_vocabulary");
     p.base_vocabulary = {v.integer("ids", 0, INT32_MAX), to_hex(digest(v, "hash"))};
   }

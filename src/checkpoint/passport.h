@@ -111,6 +111,9 @@ struct Passport {
   std::optional<std::string> base;
   /// Of an adapter: that of its base's tokenizer, if the base had one.
   std::optional<text::VocabularyId> base_vocabulary = {};
+  /// Stood in its place for some hours of development: a hash of the whole tokenizer, which nobody computes any more.
+  /// It is stated again, for the root's sake, and says nothing.
+  std::optional<std::string> former_base_vocabulary = {};
   Probes probes;
   std::optional<PassportSignature> signature;
   std::string root;  // hex; set by seal() and by parse()

@@ -149,17 +149,36 @@ TEST(Passport, EveryEditIsNoticed) {
   EXPECT_TRUE(Passport::parse(unsigned_one.dump(), "p"));
 }
 
+/// An edited passport with the root that its statement needs.
+std::string with_its_root(nlohmann::json edited) {
+  Hasher hasher;
+  const std::string statement = "ferry-passport-1\n" + edited["statement"].dump();
+  hasher.update(statement.data(), statement.size());
+  edited["root"] = hasher.hex();
+  return edited.dump();
+}
+
 TEST(Passport, AStatementThatNobodyReadsIsRefused) {
   const nlohmann::json whole = nlohmann::json::parse(passport_of(some_model("unknown")));
   for (const char* pointer : {"/statement/trainnig", "/statement/probes/list/0/extra"}) {
     nlohmann::json edited = whole;
     edited[nlohmann::json::json_pointer(pointer)] = 7;
-    Hasher hasher;  // given the root that it needs
-    const std::string statement = "ferry-passport-1\n" + edited["statement"].dump();
-    hasher.update(statement.data(), statement.size());
-    edited["root"] = hasher.hex();
-    EXPECT_TRUE(fails(Passport::parse(edited.dump(), "p"), Code::kCorrupt, {"p: ", pointer + 10}));
+    EXPECT_TRUE(
+        fails(Passport::parse(with_its_root(edited), "p"), Code::kCorrupt, {"p: ", pointer + 10}));
   }
+}
+
+/// Adapters of 2026-11-30 say it as one hash.
+TEST(Passport, AVocabularyOfBeforeSaysNothing) {
+  nlohmann::json edited = nlohmann::json::parse(passport_of(some_model("former")));
+  edited["statement"]["base_vocabulary"] = std::string(64, 'c');
+  const auto p = Passport::parse(with_its_root(edited), "p");
+  ASSERT_TRUE(p) << p.error().message;
+  EXPECT_FALSE(p->base_vocabulary);
+  EXPECT_TRUE(Passport::parse(p->to_json(), "p"));
+  edited["statement"]["base_vocabulary"] = "another tokenizer";
+  EXPECT_TRUE(
+      fails(Passport::parse(with_its_root(edited), "p"), Code::kCorrupt, {"base_vocabulary"}));
 }
 
 TEST(Passport, CutShortOrFromANewerVersion) {
