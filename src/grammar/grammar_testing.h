@@ -1,4 +1,4 @@
-// What the tests of this folder share: vocabularies, and whether a text is read.
+// What the tests of this folder share: vocabularies, whether a text is read, why a schema is refused.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/random.h"
 #include "grammar/matcher.h"
+#include "grammar/schema.h"
 
 namespace ferry::grammar {
 
@@ -34,6 +35,12 @@ inline std::shared_ptr<const Constraint> constraint_of(
 inline bool reads(const std::shared_ptr<const Automaton>& automaton, std::string_view text) {
   Matcher matcher(constraint_of(automaton));
   return matcher.accept(text) && matcher.may_end();
+}
+
+/// Why the schema is refused.
+inline std::string refusal(const std::string& schema) {
+  const auto out = schema_automaton(schema, "schema");
+  return out ? "taken" : out.error().message;
 }
 
 /// A walk under the masks: tokens that are allowed, drawn, until the answer may end and has

@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -251,14 +252,16 @@ class Compiler {
     }
     const bool listed = schema.contains("enum");
     if (listed && !schema["enum"].is_array()) return refuse(where, "enum must be a list");
-    const Json values = listed ? schema["enum"] : Json::array({schema["const"]});
+    const Json only = listed ? Json() : Json::array({schema["const"]});
+    const Json& values = listed ? schema["enum"] : only;
     TRY_ASSIGN(const std::vector<bool> fit, which_satisfy(values, beside, where));
+    // In objects of these, unlike ordered ones, the order of fields does not count.
+    std::optional<nlohmann::json> constant;
+    if (listed && schema.contains("const")) constant = nlohmann::json(schema["const"]);
     const State to = b_.state();
     std::set<std::string> plain;
     for (size_t i = 0; i < values.size() && !b_.full(); ++i) {
-      const bool is_const = !listed || !schema.contains("const") ||
-                            nlohmann::json(values[i]) == nlohmann::json(schema["const"]);
-      if (!fit[i] || !is_const) continue;
+      if (!fit[i] || (constant && nlohmann::json(values[i]) != *constant)) continue;
       if (values[i].is_structured())
         b_.nothing(spelled(values[i], from), to);
       else
