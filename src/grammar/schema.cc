@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,6 +29,7 @@ constexpr size_t kSchemaBytesMax = size_t{1} << 20;
 constexpr int kDepthMax = 100;  // of schemas within each other, as far as they are put together
 constexpr int kSchemasMax = 50'000;    // that are read, each as often as it is
 constexpr int kSchemasOfValues = 500;  // that values which must satisfy something count as
+constexpr int kValuesOfASchema = 25;   // of enum, that count as one
 constexpr uint64_t kCountMax = 20'000;
 constexpr size_t kFieldsMax = 4096;  // of an object
 
@@ -101,6 +104,20 @@ const std::map<std::string, std::string>& formats() {
 
 const std::set<std::string> kFormatsOfNumbers = {"int32", "int64", "float", "double"};
 
+/// A name as a part of a place: cut where it is long.
+std::string shortened(std::string_view name) {
+  constexpr size_t kNameBytesMax = 200;
+  return name.size() > kNameBytesMax ? printable(name) : std::string(name);
+}
+
+/// Where a part of what is at `where` is, for messages. Each rule keeps its place until it is read: the lengths are
+/// bounded, so that all of them are.
+std::string place(const std::string& where, std::string_view part) {
+  constexpr size_t kPlaceBytesMax = 1000;
+  if (where.size() <= kPlaceBytesMax) return where + "/" + shortened(part);
+  return where.ends_with("/...") ? where : where + "/...";
+}
+
 class Compiler {
  public:
   Compiler(AutomatonBuilder& b, JsonParts& parts, const Json& root, std::string name)
@@ -131,10 +148,14 @@ class Compiler {
 
   Result<State> value(const Json& schema, State from, const std::string& where) {
     if (++schemas_ > kSchemasMax || depth_ == kDepthMax)
-      return refuse(where,
-                    fmt::format("more than {} schemas, or {} within each other, are put together",
-                                kSchemasMax,
-                                kDepthMax));
+      return refuse(
+          where,
+          fmt::format("more than {} schemas ({} values of enum count as one), or {} within "
+                      "each other, are put together",
+                      kSchemasMax,
+                      kValuesOfASchema,
+                      kDepthMax));
+    if (b_.full()) return from;  // which is refused in the end
     ++depth_;
     Result<State> out = value_of(schema, from, where);
     --depth_;
@@ -172,7 +193,7 @@ class Compiler {
       TRY_ASSIGN(Json both, references_.merge({{"$ref", parts}}, beside, where));
       return value(kept(std::move(both)), from, where);
     }
-    const std::string within = where + "/" + keyword;
+    const std::string within = place(where, keyword);
     if (!parts.is_array() || parts.empty()) return refuse(within, "must be a list of schemas");
     if (keyword == "allOf") {
       for (const Json& part : parts) {
@@ -192,7 +213,7 @@ class Compiler {
                             i));
     const State to = b_.state();
     for (size_t i = 0; i < parts.size(); ++i) {
-      const std::string branch = fmt::format("{}/{}", within, i);
+      const std::string branch = place(within, std::to_string(i));
       const Json* one = &parts[i];
       if (!beside.empty()) {
         TRY_ASSIGN(Json both, references_.merge(beside, *one, branch));
@@ -210,7 +231,8 @@ class Compiler {
   Result<State> refer(const Json& ref, State from, const std::string& where) {
     TRY_ASSIGN(const Json* const target, references_.find(ref, where));
     const State to = b_.state();
-    b_.call(from, rule_of(*target, fmt::format("{} ({})", root_name_, json_text(ref))), to);
+    b_.call(
+        from, rule_of(*target, fmt::format("{} ({})", root_name_, shortened(json_text(ref)))), to);
     return to;
   }
 
@@ -254,6 +276,7 @@ class Compiler {
     if (listed && !schema["enum"].is_array()) return refuse(where, "enum must be a list");
     const Json only = listed ? Json() : Json::array({schema["const"]});
     const Json& values = listed ? schema["enum"] : only;
+    schemas_ += static_cast<int>(values.size()) / kValuesOfASchema;
     TRY_ASSIGN(const std::vector<bool> fit, which_satisfy(values, beside, where));
     // In objects of these, unlike ordered ones, the order of fields does not count.
     std::optional<nlohmann::json> constant;
@@ -309,6 +332,7 @@ class Compiler {
     State at = parts_.space(b_.literal(from, object ? "{" : "["));
     bool first = true;
     for (const auto& [key, item] : v.items()) {
+      if (b_.full()) break;
       if (!std::exchange(first, false)) at = parts_.space(b_.literal(at, ","));
       if (object) at = parts_.space(b_.literal(parts_.string_of(at, key), ":"));
       at = spelled(item, at);
@@ -454,8 +478,7 @@ class Compiler {
     const auto item = [&](uint64_t i, State at, State to) {
       const bool listed = i < first.size();
       const Json& of = listed ? first[i] : rest;
-      b_.call(
-          at, rule_of(of, fmt::format("{}/{}", where, listed ? first_keyword : rest_keyword)), to);
+      b_.call(at, rule_of(of, place(where, listed ? first_keyword : rest_keyword)), to);
     };
     const State end = b_.state();
     State at = parts_.space(b_.literal(from, "["));
@@ -516,10 +539,8 @@ class Compiler {
     for (size_t i = 0; i < fields.size(); ++i) {
       const Field& f = fields[i];
       const State name = parts_.string_of(next, f.name);
-      TRY_ASSIGN(
-          const State after,
-          value(
-              *f.schema, parts_.space(b_.literal(name, ":")), fmt::format("{}/{}", where, f.name)));
+      TRY_ASSIGN(const State after,
+                 value(*f.schema, parts_.space(b_.literal(name, ":")), place(where, f.name)));
       if (i + 1 >= closes) b_.nothing(b_.literal(parts_.space(after), "}"), end);
       const State before = std::exchange(next, b_.state());
       b_.nothing(parts_.space(b_.literal(after, ",")), next);
@@ -532,7 +553,7 @@ class Compiler {
     TRY_ASSIGN(const State after,
                value(others,
                      parts_.space(b_.literal(other_name(more, names), ":")),
-                     where + "/additionalProperties"));
+                     place(where, "additionalProperties")));
     b_.nothing(parts_.space(b_.literal(after, ",")), more);
     b_.nothing(b_.literal(parts_.space(after), "}"), end);
     return end;

@@ -29,5 +29,27 @@ TEST(SchemaLimits, AConstantBesideManyValuesIsReadOnce) {
   EXPECT_LT(refusal_s(schema(12'000)), 9 * refusal_s(schema(3'000)) + 0.1);
 }
 
+// Where they are not, this takes minutes.
+TEST(SchemaLimits, ValuesThatManyFieldsAreGivenAreLimited) {
+  std::string names = "\"a\"", zeros = "0";
+  for (int i = 0; i < 4000; ++i) names += ",\"" + std::to_string(i) + "\"";
+  for (int i = 0; i < 200'000; ++i) zeros += ",0";
+  for (const auto& [keyword, part] :
+       {std::pair("enum", "more than 50000 schemas"), {"const", "it needs more than"}}) {
+    const std::string schema = R"({"required": [)" + names + R"(], "additionalProperties": {")" +
+                               keyword + "\": [" + zeros + "]}}";
+    EXPECT_NE(refusal(schema).find(part), std::string::npos) << keyword;
+    EXPECT_LT(refusal_s(schema), 10) << keyword;
+  }
+}
+
+TEST(SchemaLimits, PlacesOfLongNamesStayShort) {
+  const std::string name(50'000, 'n');
+  const std::string why =
+      refusal(R"({"properties": {")" + name + R"(": {"properties": {"b": {"not": 1}}}}})");
+  EXPECT_NE(why.find("'not' is not supported"), std::string::npos) << why;
+  EXPECT_LT(why.size(), 2000u);
+}
+
 }  // namespace
 }  // namespace ferry::grammar
