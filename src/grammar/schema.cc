@@ -204,13 +204,15 @@ class Compiler {
     if (keyword == "oneOf")
       for (size_t i = 0; i < parts.size(); ++i)
         for (size_t k = 0; k < i; ++k)
-          if (!references_.exclude_each_other(parts[k], parts[i]))
+          if (!references_.exclude_each_other(parts[k], parts[i])) {
+            TRY(references_.within_limits(within));
             return refuse(
                 within,
                 fmt::format("a document may satisfy both {} and {}, as far as their types, "
                             "enum and const tell: use anyOf",
                             k,
                             i));
+          }
     const State to = b_.state();
     for (size_t i = 0; i < parts.size(); ++i) {
       const std::string branch = place(within, std::to_string(i));

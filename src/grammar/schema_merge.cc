@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <string_view>
+#include <utility>
 
 #include "base/json.h"
 
@@ -14,15 +17,24 @@ using Json = nlohmann::ordered_json;
 
 constexpr int kRefsMax = 32;   // from one to the next
 constexpr int kDepthMax = 64;  // of schemas that are put together within each other
-constexpr size_t kWorkMax = 500'000;
-constexpr size_t kBranchesMax = 256;  // that two lists of alternatives give
+// What is copied: all that is kept is among it.
+constexpr size_t kValuesMax = 1'000'000;
+constexpr size_t kTextBytesMax = size_t{64} << 20;  // names are text
+constexpr size_t kBranchesMax = 256;                // that two lists of alternatives give
 
-/// All within it, and itself.
-size_t values_in(const Json& json) {
-  size_t count = 1;
-  if (json.is_structured())
-    for (const Json& item : json) count += values_in(item);
-  return count;
+/// An object's fields by name: an ordered object goes through them for each that is looked for.
+using Fields = std::map<std::string_view, const Json*>;
+
+Fields fields_of(const Json& object) {
+  Fields out;
+  for (const auto& [name, value] : object.get_ref<const Json::object_t&>())
+    out.emplace(name, &value);
+  return out;
+}
+
+const Json& found(const Fields& fields, std::string_view name, const Json& otherwise) {
+  const auto it = fields.find(name);
+  return it == fields.end() ? otherwise : *it->second;
 }
 
 std::set<std::string> texts_of(const Json& list) {
@@ -63,16 +75,26 @@ class Merge {
       : a_(a), b_(b), references_(references), where_(where) {}
 
   Result<Json> both() {
-    Json out = a_;
+    Json out = Json::object();
+    auto& fields = out.get_ref<Json::object_t&>();
+    fields.reserve(a_.size() + b_.size());
     TRY(properties(out));
-    for (const auto& [key, value] : b_.items()) {
-      if (key == "properties" || key == "additionalProperties") continue;
-      if (!out.contains(key)) {
-        out[key] = value;
-        continue;
+    const auto is_read = [](const std::string& key) {
+      return key == "properties" || key == "additionalProperties";
+    };
+    const Fields left = fields_of(a_), right = fields_of(b_);
+    for (const auto& [key, value] : a_.get_ref<const Json::object_t&>()) {
+      if (is_read(key)) continue;
+      const auto other = right.find(key);
+      if (other == right.end()) {
+        fields.push_back({key, value});
+      } else {
+        TRY_ASSIGN(Json merged, keyword(key, value, *other->second));
+        fields.push_back({key, std::move(merged)});
       }
-      TRY_ASSIGN(out[key], keyword(key, a_[key], value));
     }
+    for (const auto& [key, value] : b_.get_ref<const Json::object_t&>())
+      if (!is_read(key) && !left.contains(key)) fields.push_back({key, value});
     return out;
   }
 
@@ -85,7 +107,7 @@ class Merge {
   }
 
   Result<Json> keyword(const std::string& key, const Json& a, const Json& b) const {
-    if (a == b || only_explains(key)) return a;
+    if (a == b) return a;
     if (key == "type") return both_types(a, b);
     const bool numbers = a.is_number() && b.is_number();
     if (numbers && (key.starts_with("min") || key == "exclusiveMinimum")) return a < b ? b : a;
@@ -139,18 +161,21 @@ class Merge {
     const Json &left_more = part(a_, "additionalProperties", anything),
                &right_more = part(b_, "additionalProperties", anything);
     if (!left.is_object() || !right.is_object()) return refuse("properties");
+    const Fields lefts = fields_of(left), rights = fields_of(right);
     Json all = Json::object();
+    auto& fields = all.get_ref<Json::object_t&>();
+    fields.reserve(left.size() + right.size());
     const auto add = [&](const std::string& name) -> Result<void> {
-      TRY_ASSIGN(all[name],
-                 references_.merge(left.contains(name) ? left[name] : left_more,
-                                   right.contains(name) ? right[name] : right_more,
-                                   where_));
+      TRY_ASSIGN(Json field,
+                 references_.merge(
+                     found(lefts, name, left_more), found(rights, name, right_more), where_));
+      fields.push_back({name, std::move(field)});
       return {};
     };
-    for (const auto& [name, schema] : left.items()) TRY(add(name));
-    for (const auto& [name, schema] : right.items())
-      if (!left.contains(name)) TRY(add(name));
-    if (!all.empty()) out["properties"] = std::move(all);
+    for (const auto& [name, schema] : left.get_ref<const Json::object_t&>()) TRY(add(name));
+    for (const auto& [name, schema] : right.get_ref<const Json::object_t&>())
+      if (!lefts.contains(name)) TRY(add(name));
+    if (!all.empty() || a_.contains("properties")) out["properties"] = std::move(all);
     if (a_.contains("additionalProperties") || b_.contains("additionalProperties")) {
       TRY_ASSIGN(out["additionalProperties"], references_.merge(left_more, right_more, where_));
     }
@@ -211,22 +236,52 @@ Result<const Json*> References::find(const Json& ref, const std::string& where) 
   return refuse("refers to nothing");
 }
 
+void References::count(const Json& copied) {
+  ++values_;
+  if (copied.is_string()) text_bytes_ += copied.get_ref<const std::string&>().size();
+  if (copied.is_array())
+    for (const Json& item : copied) count(item);
+  if (!copied.is_object()) return;
+  for (const auto& [name, value] : copied.get_ref<const Json::object_t&>()) {
+    text_bytes_ += name.size();
+    count(value);
+  }
+}
+
+Result<void> References::within_limits(const std::string& where) const {
+  if (depth_ <= kDepthMax && values_ <= kValuesMax && text_bytes_ <= kTextBytesMax) return {};
+  return fail(Code::kInvalidInput,
+              "{}: allOf, or what stands beside $ref and anyOf, leads on for more than {} levels, "
+              "{} values or {} bytes of text",
+              where,
+              kDepthMax,
+              kValuesMax,
+              kTextBytesMax);
+}
+
+Json References::copy_of(const Json& schema) {
+  Json out = schema.is_object() ? Json::object() : schema;
+  if (schema.is_object()) {
+    auto& fields = out.get_ref<Json::object_t&>();
+    fields.reserve(schema.size());
+    for (const auto& [key, value] : schema.get_ref<const Json::object_t&>())
+      if (!only_explains(key)) fields.push_back({key, value});
+  }
+  count(out);
+  return out;
+}
+
 Result<Json> References::resolved(const Json& schema, const std::string& where) {
-  Json out = schema;
+  Json out = copy_of(schema);
   for (int i = 0; out.is_object() && out.contains("$ref"); ++i) {
     if (i == kRefsMax)
       return fail(Code::kInvalidInput, "{}: $ref leads on for more than {} steps", where, kRefsMax);
     TRY_ASSIGN(const Json* const target, find(out["$ref"], where));
-    const Json referred = *target;
-    work_ += values_in(referred);
     out.erase("$ref");
-    const auto fields = out.items();
-    const bool bare = std::all_of(
-        fields.begin(), fields.end(), [](const auto& field) { return only_explains(field.key()); });
-    if (bare) {
-      out = referred;
+    if (out.empty()) {
+      out = copy_of(*target);
     } else {
-      TRY_ASSIGN(out, merge(referred, out, where));
+      TRY_ASSIGN(out, merge(*target, out, where));
     }
   }
   if (out.is_boolean() && out.get<bool>()) return Json::object();
@@ -237,22 +292,21 @@ Result<Json> References::resolved(const Json& schema, const std::string& where) 
 
 Result<Json> References::merge(const Json& a, const Json& b, const std::string& where) {
   // What is the other one's needs no merging, and stays a reference that a rule is made of.
-  if (a.is_boolean()) return a.get<bool>() ? b : a;
-  if (b.is_boolean()) return b.get<bool>() ? a : b;
-  if (a.is_object() && a.empty()) return b;
-  if (b.is_object() && b.empty()) return a;
-  if (a == b) return a;
-  work_ += values_in(a) + values_in(b);
-  if (depth_ == kDepthMax || work_ > kWorkMax)
-    return fail(
-        Code::kInvalidInput,
-        "{}: allOf, or what stands beside $ref and anyOf, leads on for more than {} levels or "
-        "{} values",
-        where,
-        kDepthMax,
-        kWorkMax);
+  const auto only = [&]() -> const Json* {
+    if (a.is_boolean()) return a.get<bool>() ? &b : &a;
+    if (b.is_boolean()) return b.get<bool>() ? &a : &b;
+    if (a.is_object() && a.empty()) return &b;
+    if (b.is_object() && b.empty()) return &a;
+    return a == b ? &a : nullptr;
+  };
+  if (const Json* const one = only()) {
+    count(*one);
+    TRY(within_limits(where));
+    return *one;
+  }
   ++depth_;
   const auto both = [&]() -> Result<Json> {
+    TRY(within_limits(where));
     TRY_ASSIGN(const Json left, resolved(a, where));
     TRY_ASSIGN(const Json right, resolved(b, where));
     if (left.is_boolean()) return left;
@@ -265,10 +319,8 @@ Result<Json> References::merge(const Json& a, const Json& b, const std::string& 
 }
 
 bool References::exclude_each_other(const Json& a, const Json& b) {
-  work_ += values_in(a) + values_in(b);
-  if (depth_ == kDepthMax || work_ > kWorkMax) return false;
   ++depth_;
-  const bool out = excluded(a, b);
+  const bool out = within_limits("") && excluded(a, b);
   --depth_;
   return out;
 }
@@ -290,10 +342,11 @@ bool References::excluded(const Json& a, const Json& b) {
     if (!s->contains("required") || !s->contains("properties") || !(*s)["properties"].is_object())
       return false;
   const std::set<std::string> required = texts_of((*right)["required"]);
+  const Fields mine = fields_of((*left)["properties"]), its = fields_of((*right)["properties"]);
   for (const std::string& name : texts_of((*left)["required"])) {
-    const Json &mine = (*left)["properties"], &its = (*right)["properties"];
-    if (required.contains(name) && mine.contains(name) && its.contains(name) &&
-        exclude_each_other(mine[name], its[name]))
+    const auto one = mine.find(name), other = its.find(name);
+    if (required.contains(name) && one != mine.end() && other != its.end() &&
+        exclude_each_other(*one->second, *other->second))
       return true;
   }
   return false;

@@ -21,23 +21,32 @@ class References {
   Result<const nlohmann::ordered_json*> find(const nlohmann::ordered_json& ref,
                                              const std::string& where) const;
 
-  /// One schema that holds where both do. Errors: kInvalidInput, naming `where`, where one cannot say
-  /// it, or too much is to be put together.
+  /// One schema that holds where both do, without what only explains them if they had to be put
+  /// together. Errors: kInvalidInput, naming `where`, where one cannot say it, or too much is to be
+  /// put together.
   Result<nlohmann::ordered_json> merge(const nlohmann::ordered_json& a,
                                        const nlohmann::ordered_json& b,
                                        const std::string& where);
 
-  /// Whether no document can satisfy both, as far as their types and the values of their fields tell.
+  /// Errors: kInvalidInput, naming `where` and the limits, once too much was copied: that bounds time
+  /// and memory.
+  Result<void> within_limits(const std::string& where) const;
+
+  /// Whether no document can satisfy both, as far as their types and the values of their fields tell,
+  /// within the limits.
   bool exclude_each_other(const nlohmann::ordered_json& a, const nlohmann::ordered_json& b);
 
  private:
+  void count(const nlohmann::ordered_json& copied);
+  /// Without what only explains, and counted.
+  nlohmann::ordered_json copy_of(const nlohmann::ordered_json& schema);
   /// One that only refers is what it refers to; `true` is {}.
   Result<nlohmann::ordered_json> resolved(const nlohmann::ordered_json& schema,
                                           const std::string& where);
   bool excluded(const nlohmann::ordered_json& a, const nlohmann::ordered_json& b);
   const nlohmann::ordered_json& root_;
   int depth_ = 0;
-  size_t work_ = 0;  // values that were copied
+  size_t values_ = 0, text_bytes_ = 0;  // that were copied
 };
 
 }  // namespace ferry::grammar
