@@ -53,6 +53,13 @@ faults=0 finished=true bit_equal=true runs=0 from_checkpoint=0 spent_ms=0
 : >"$folder/waits.txt"
 deadline=$(($(date +%s) + ${minutes%.*} * 60))
 
+# ranks_of LAUNCHER: its processes that live, as the system knows them. Some end while they are read.
+ranks_of() {
+  local stat
+  for stat in /proc/[0-9]*/stat; do cat "$stat" 2>/dev/null; done |
+    awk -v launcher="$1" '{ pid = $1; sub(/^.*\) /, ""); if ($2 == launcher && $1 != "Z") print pid }'
+}
+
 # The next fault: what, after how long, and to whom. Not to be called in a subshell, which would draw it again.
 draw_fault() {
   stops=$((RANDOM % 4 == 0))
@@ -76,7 +83,7 @@ while :; do
       continue
     fi
     sleep "$after"
-    mapfile -t all < <(pgrep -P "$launcher" || true)
+    mapfile -t all < <(ranks_of "$launcher")
     [ ${#all[@]} -gt 0 ] || continue
     victim=${all[whom % ${#all[@]}]}
     faults=$((faults + 1))

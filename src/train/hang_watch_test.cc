@@ -469,6 +469,19 @@ std::optional<Verdict> after(
   return watch.verdict();
 }
 
+/// Looks for so long at ranks that stand, but that who waits looks for messages.
+std::optional<Verdict> after(HangWatch& watch,
+                             double& now_s,
+                             double seconds,
+                             std::vector<HangWatch::Look>& looks) {
+  for (const double until = now_s + seconds; now_s < until; now_s += watch.every_s()) {
+    for (HangWatch::Look& l : looks)
+      l.page.looks += l.page.activity == Activity::kMessages && !l.stopped;
+    watch.look(looks, now_s);
+  }
+  return watch.verdict();
+}
+
 TEST(HangWatch, AnOpThatTookLongBeforeMayTakeFourTimesAsLong) {
   HangWatch watch(Limits{}, 1);
   double now_s = 0;
@@ -577,11 +590,7 @@ TEST(HangWatch, WhoMayComeBackDoesNotHideWhoWillNot) {
   sync.page.call = "sync";
   std::vector<HangWatch::Look> looks = {sync, at(1, Activity::kHost, 'R')};
   double now_s = 0;
-  const auto look_for = [&](double seconds) {
-    for (const double until = now_s + seconds; now_s < until; now_s += watch.every_s())
-      watch.look(looks, now_s);
-    return watch.verdict();
-  };
+  const auto look_for = [&](double seconds) { return after(watch, now_s, seconds, looks); };
   look_for(6);
   looks[1] = at(2, Activity::kOp, 'S');
   const std::optional<Verdict> v = look_for(6);
@@ -600,14 +609,7 @@ TEST(HangWatch, WhoIsStoppedWhileHeWaitsIsNotToBlameForWhomHeWaitsFor) {
   std::vector<HangWatch::Look> looks = {
       at(1, Activity::kMessages, 'S'), at(1, Activity::kOp, 'S'), at(1, Activity::kMessages, 'S')};
   double now_s = 0;
-  const auto look_for = [&](double seconds) {
-    for (const double until = now_s + seconds; now_s < until; now_s += watch.every_s()) {
-      for (HangWatch::Look& l : looks)  // who waits looks for messages
-        l.page.looks += l.page.activity == Activity::kMessages && !l.stopped;
-      watch.look(looks, now_s);
-    }
-    return watch.verdict();
-  };
+  const auto look_for = [&](double seconds) { return after(watch, now_s, seconds, looks); };
   ASSERT_TRUE(look_for(4));
   EXPECT_EQ(watch.verdict()->rank, 1);
   looks[0].stopped = true;
@@ -630,14 +632,7 @@ TEST(HangWatch, OfWhoIsReplacedNothingIsKept) {
   HangWatch watch(Limits{}, 2);
   std::vector<HangWatch::Look> looks = {at(1, Activity::kMessages, 'S'), at(7, Activity::kOp, 'S')};
   double now_s = 0;
-  const auto look_for = [&](double seconds) {
-    for (const double until = now_s + seconds; now_s < until; now_s += watch.every_s()) {
-      for (HangWatch::Look& l : looks)  // who waits looks for messages
-        l.page.looks += l.page.activity == Activity::kMessages && !l.stopped;
-      watch.look(looks, now_s);
-    }
-    return watch.verdict();
-  };
+  const auto look_for = [&](double seconds) { return after(watch, now_s, seconds, looks); };
   ASSERT_TRUE(look_for(4));
   EXPECT_EQ(watch.news().size(), 1u);
   watch.replaced(1);

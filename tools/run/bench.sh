@@ -1,4 +1,5 @@
 # ./run bench. Sourced by ./run, whose functions it uses.
+. tools/run/pypi.sh
 
 bench() {
   local names=("$@")
@@ -137,20 +138,9 @@ llama_server() {
 
 # peer_environment, rl_environment: set $peer to a virtual environment with the packages of a file, outside the
 # repository, made once for each version of that file.
-peer_environment() { python_environment peer tools/oracle/requirements.txt; }
-rl_environment() { python_environment rl-peer bench/peer/rl_requirements.txt; }
-
-# python_environment NAME REQUIREMENTS
-python_environment() {
-  local wanted=$2
-  local cache=${FERRY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry}
-  peer=$cache/$1-$(sha256sum "$wanted" | cut -c1-12)
-  [ ! -e "$peer/complete" ] || return 0
-  say "Installing PyTorch and what goes with it into $peer (once; about 6 GB)"
-  . tools/own_folder.sh
-  (own_folder "./run bench" "$peer" '.*')  # what an installation that broke off left
-  python3 -m venv "$peer"
-  "$peer/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" ||
-    die "the peer's packages could not be installed from $wanted"
-  touch "$peer/complete"
+peer_environment() { torch_with peer tools/oracle/requirements.txt; }
+rl_environment() { torch_with rl-peer bench/peer/rl_requirements.txt; }
+torch_with() {
+  python_with "$1" "$2" "./run bench" "about 6 GB"
+  peer=${python_with_them%/bin/python}
 }

@@ -52,14 +52,14 @@ begin_fetching() {
   trap "rm -rf '$work'" EXIT
 }
 
-# python_with NAME REQUIREMENTS COMMAND: sets python_with_them to a Python that has the packages of the file REQUIREMENTS,
-# installed once into the cache; COMMAND wants them.
+# python_with NAME REQUIREMENTS COMMAND [COST]: sets python_with_them to a Python that has the packages of the file
+# REQUIREMENTS, installed once into the cache; COMMAND wants them.
 python_with() {
   local name=$1 wanted=$2 command=$3 folder
   folder=${FERRY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry}/$name-$(sha256sum "$wanted" | cut -c1-12)
   python_with_them=$folder/bin/python
   [ ! -e "$folder/complete" ] || return 0
-  say "Installing the packages of $wanted into $folder (once; where they have to be compiled, some minutes)"
+  say "Installing the packages of $wanted into $folder (once; ${4:-where they have to be compiled, some minutes})"
   . tools/own_folder.sh
   (own_folder "$command" "$folder" '.*')  # what an installation that broke off left
   python3 -m venv "$folder"
