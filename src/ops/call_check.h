@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ops/dispatch.h"
@@ -96,7 +97,11 @@ class CallFacts {
 
   /// What the CPU's kernel gives, in f32 where the call has bf16: in the order of the outputs.
   /// Elements that the kernel left alone are marked by unwritten().
-  std::vector<RefTensor> expected() const { return run({}); }
+  std::vector<RefTensor> expected() const { return run(nullptr); }
+  /// By how much a device that keeps numbers below the least normal one may be off these values, for which the CPU's
+  /// kernels take such inputs for zero: as far as the outputs move when each is the least normal number. Empty where
+  /// no input holds one; none for integers.
+  std::vector<RefTensor> slack_of_denormals(const std::vector<RefTensor>& expected) const;
   /// The named output for the absolute values of the named inputs: what errors are relative to.
   RefTensor magnitudes(std::initializer_list<std::string> inputs, const std::string& output) const;
   std::vector<RefTensor> written() const;  // what the device gave
@@ -109,7 +114,9 @@ class CallFacts {
  private:
   static const KeptView* find(const std::vector<KeptView>& in, const std::string& name);
   const KeptView& any(const std::string& name) const;
-  std::vector<RefTensor> run(std::initializer_list<std::string> absolute) const;
+  /// `change`: what becomes of an input's copy first; null: nothing.
+  std::vector<RefTensor> run(
+      const std::function<void(std::string_view, const View&)>& change) const;
 
   const RecordedCall& call_;
   bool mixed_;

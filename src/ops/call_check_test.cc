@@ -14,10 +14,12 @@
 #include "base/threads.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/add/add.h"
+#include "ops/attention/attention.h"
 #include "ops/call_check.h"
 #include "ops/cpu/gemm.h"
 #include "ops/dispatch.h"
 #include "ops/matmul/matmul_kernels.h"
+#include "ops/scale/scale.h"
 #include "ops/spec_check.h"
 #include "ops/test_support.h"
 
@@ -136,6 +138,7 @@ class PanelJudge final : public Observer {
   int judged = 0;
 
  private:
+  float number_;
   std::optional<RecordedCall> call_;
 };
 
@@ -166,14 +169,17 @@ TEST(CallRules, AnyTierJudgesThePanelsThatOneMade) {
   EXPECT_EQ(judge.judged, made);
 }
 
-/// Writes a number over the first result of what it watches.
+/// Writes a number over the first element of an op's output, before its call is judged.
 class Overwriting final : public Observer {
  public:
+  Overwriting(std::string op, size_t output, float number)
+      : op_(std::move(op)), output_(output), number_(number) {}
   void before(const OpCall& call) override {
-    call_.emplace(call, [](const View&) { return false; });
+    if (op_ == call.op) call_.emplace(call, [](const View&) { return false; });
   }
   void after(const OpCall& call) override {
-    call.outputs[0].view.as<float>()[0] = 1;
+    if (op_ != call.op) return;
+    call.outputs[output_].view.as<float>()[0] = number_;
     call_->launched(call);
     call_->fetch();
     verdict = CallRules::all().judge(*call_);
@@ -181,17 +187,59 @@ class Overwriting final : public Observer {
   CallVerdict verdict;
 
  private:
+  std::string op_;
+  size_t output_;
+  float number_;
   std::optional<RecordedCall> call_;
 };
 
 TEST(CallRules, ANumberInPlaceOfNaNIsFound) {
-  Overwriting overwriting;
+  Overwriting overwriting("add", 0, 1);
   const Tensor x = Tensor::from_f32(std::vector<float>{NAN}, {1}, cpu_device());
   const Observing observing(overwriting);
   add(x, x);
   ASSERT_TRUE(overwriting.verdict.finding);
   EXPECT_TRUE(std::isnan(overwriting.verdict.finding->expected));
   EXPECT_TRUE(std::isnan(overwriting.verdict.finding->ulps));
+}
+
+TEST(CallRules, ADeviceMayKeepNumbersThatTheCpuTakesForZero) {
+  const float kept = 0x1.8p-127f;  // the CPU's kernel gives 0
+  const Tensor x = Tensor::from_f32(std::vector<float>{kept, 1}, {2}, cpu_device());
+  const auto judge = [&](float device) {
+    Overwriting overwriting("scale", 0, device);
+    const Observing observing(overwriting);
+    scale(x, 3);
+    return overwriting.verdict;
+  };
+  EXPECT_FALSE(judge(0).finding);
+  EXPECT_FALSE(judge(3 * kept).finding);
+  EXPECT_TRUE(judge(0x1p-123f).finding);
+}
+
+TEST(CallRules, ADeviceMayKeepWeightsOfAttentionThatTheCpuTakesForZero) {
+  // The second token gives the first key e^-87.5, just below the least normal number.
+  const auto column = [](std::vector<float> x) {
+    return Tensor::from_f32(x, {2, 1, 1}, cpu_device());
+  };
+  const double weight = 0x1.b4p-127;  // about e^-87.5
+  const auto judge = [&](double device) {
+    Overwriting overwriting("attention_backward", 2, static_cast<float>(device));
+    OpCase c;
+    for (const char* name : {"q", "k", "v"}) c.inputs.push_back({.name = name, .gradient = true});
+    c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+      const int32_t lengths[] = {2};
+      return {attention(in[0], in[1], in[2], Segments::packed(lengths, cpu_device()), 1)};
+    };
+    std::vector<Tensor> in = {column({0, 87.5f}), column({0, 1}), column({1, 1})};
+    const Observing observing(overwriting);
+    run_with_gradients(c, in, {column({0, 2})});
+    return overwriting.verdict;
+  };
+  EXPECT_TRUE(judge(0).judged);
+  EXPECT_FALSE(judge(0).finding);
+  EXPECT_FALSE(judge(2 * weight).finding);
+  EXPECT_TRUE(judge(0x1p-122).finding);
 }
 
 TEST(Spec, ABoundThatIsNoNumberAllowsNothing) {

@@ -9,8 +9,7 @@
 namespace ferry::ops {
 namespace {
 
-constexpr double kUnit = 0x1p-24;   // of float32, in which kernels compute
-constexpr double kTiny = 0x1p-126;  // what is smaller may be taken for zero
+constexpr double kUnit = 0x1p-24;  // of float32, in which kernels compute
 
 // Roundings of one operation, in units: kernels write a formula in ways of their own (a product
 // with a reciprocal for a quotient, a square root and a division for both), and their exp and log
@@ -86,9 +85,9 @@ struct ReferenceTape::Impl {
       n.error += std::abs(d_b) * at(b).error;
       n.variance += square(d_b) * at(b).variance;
     }
-    n.error += units * kUnit * std::abs(value) + kTiny;
+    n.error += units * kUnit * std::abs(value) + kLeastNormal;
     const double rounding = square(units * kUnit * value) / 3;
-    n.variance += rounding + square(kTiny);
+    n.variance += rounding + square(kLeastNormal);
     const bool arithmetic =
         kind == Kind::kAdd || kind == Kind::kSubtract || kind == Kind::kMultiply;
     if (arithmetic && !x.constant && !at(b).constant) n.own = rounding;
@@ -105,7 +104,8 @@ struct ReferenceTape::Impl {
                   bool shared = false) {
     Adjoint& x = adjoints[static_cast<size_t>(to)];
     const double amount = g.value * d, rounding = kArithmetic * kUnit * amount;
-    x.error += std::abs(d) * g.error + std::abs(g.value) * d_error + std::abs(rounding) + kTiny;
+    x.error +=
+        std::abs(d) * g.error + std::abs(g.value) * d_error + std::abs(rounding) + kLeastNormal;
     x.variance += square(d) * g.variance + square(g.value) * d_variance + square(rounding) / 3;
     if (!shared) x.own += square(rounding) / 3;
     add_to(x, amount);
@@ -296,9 +296,10 @@ Real dot(const Real* a, int64_t a_step, const Real* b, int64_t b_step, int64_t n
     node.error += std::abs(x.value) * y.error + std::abs(y.value) * x.error;
     node.variance += square(x.value) * y.variance + square(y.value) * x.variance;
   }
-  node.error += static_cast<double>(n + 1) * kUnit * magnitude + static_cast<double>(n) * kTiny;
+  node.error +=
+      static_cast<double>(n + 1) * kUnit * magnitude + static_cast<double>(n) * kLeastNormal;
   node.own = sum_variance(magnitude, n);
-  node.variance += node.own + square(kTiny);
+  node.variance += node.own + square(kLeastNormal);
   tape.spans.push_back(span);
   const double value = node.value;
   return {value, tape.add(node)};

@@ -10,6 +10,9 @@
 
 namespace ferry::ops {
 
+/// Of float32 and bf16: a number below it may be taken for zero, or kept (docs/numerics.md).
+inline constexpr double kLeastNormal = 0x1p-126;
+
 template <class T>
 struct RefArray {
   Shape shape;

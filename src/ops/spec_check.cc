@@ -284,7 +284,7 @@ class Checker {
       const double y = judged.value.values[i];
       const double rounding = unit_roundoff(dtype) * y;
       const double apart = judged.variance.values[i];
-      const double deviation = std::sqrt(apart + rounding * rounding / 3) + 0x1p-126;
+      const double deviation = std::sqrt(apart + rounding * rounding / 3) + kLeastNormal;
       const double error = (got[i] - y) / deviation;
       if (!std::isfinite(error)) return;  // told by compare()
       squares += error * error;
@@ -403,7 +403,7 @@ class Checker {
       for (size_t k = 0; k < bound.size(); ++k)
         bound[k] =
             1.01 * (expected[i].bound.values[k] + unit_roundoff(dtype) * std::abs(values[k])) +
-            0x1p-126;
+            kLeastNormal;
       if (compare("gradient", what, dtype, got, values, bound))
         compare_spread("gradient",
                        what,
@@ -527,7 +527,7 @@ std::vector<double> special_values(int64_t count) {
                                               -INFINITY,
                                               3.0,
                                               NAN,
-                                              0x1p-126,
+                                              kLeastNormal,
                                               -65536.0};
   std::vector<double> values(static_cast<size_t>(count));
   for (size_t i = 0; i < values.size(); ++i) values[i] = kValues[i % kValues.size()];
@@ -626,7 +626,8 @@ elementwise_tolerance(DType dtype, double relative) {
   return [=](int, const std::vector<RefTensor>&, const RefTensor& y) {
     std::vector<double> bound(y.values.size());
     for (size_t i = 0; i < bound.size(); ++i)
-      bound[i] = (unit_roundoff(dtype) + relative) * (1 + 1e-3) * std::abs(y.values[i]) + 0x1p-126;
+      bound[i] =
+          (unit_roundoff(dtype) + relative) * (1 + 1e-3) * std::abs(y.values[i]) + kLeastNormal;
     return bound;
   };
 }

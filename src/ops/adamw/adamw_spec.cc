@@ -32,7 +32,7 @@ std::vector<double> bound(int output,
     const double m_relative = m_error / (std::abs(next.m.values[i]) + 1e-300);
     const double p_error = 3 * u * std::abs(in[0].values[i]) + u * std::abs(next.p.values[i]) +
                            moved * (m_relative + 8 * u);
-    b[i] = 1.001 * (output == 0 ? p_error : output == 1 ? m_error : v_error) + 0x1p-126;
+    b[i] = 1.001 * (output == 0 ? p_error : output == 1 ? m_error : v_error) + kLeastNormal;
   }
   return b;
 }

@@ -101,7 +101,7 @@ Tolerance sum_tolerance(DType dtype, double terms, double magnitude) {
     std::vector<double> bound(y.values.size());
     for (size_t i = 0; i < bound.size(); ++i)
       bound[i] = (unit_roundoff(dtype) * std::abs(y.values[i]) + terms * kU * magnitude) * 1.001 +
-                 0x1p-126;
+                 kLeastNormal;
     return bound;
   };
 }
@@ -211,7 +211,7 @@ void binary(
       for (size_t i = 0; i < bound.size(); ++i) {
         const double b = whole == y.shape.count() ? std::abs(in[1].values[i]) : 4;
         bound[i] = 1.001 * (unit_roundoff(t) + kU) * std::abs(y.values[i]) +
-                   4 * kU * (std::abs(in[0].values[i]) + b) * (t == kF32 ? 0.25 : 1) + 0x1p-126;
+                   4 * kU * (std::abs(in[0].values[i]) + b) * (t == kF32 ? 0.25 : 1) + kLeastNormal;
       }
       return bound;
     };
@@ -372,7 +372,7 @@ void add_elementwise(Book& book) {
               std::vector<double> bound(y.values.size());
               for (size_t i = 0; i < bound.size(); ++i)
                 bound[i] = 1.001 * (unit_roundoff(t) + 2 * kU) * std::abs(y.values[i]) +
-                           2 * kU * std::abs(in[0].values[i]) + 0x1p-126;
+                           2 * kU * std::abs(in[0].values[i]) + kLeastNormal;
               return bound;
             });
       };
@@ -1329,7 +1329,7 @@ void add_norm(Book& book) {
                 const double relative = 60 * kU + (output == 0 ? 2 * unit_roundoff(t) : 0);
                 std::vector<double> bound(y.values.size());
                 for (size_t i = 0; i < bound.size(); ++i)
-                  bound[i] = 1.001 * relative * std::abs(y.values[i]) + 0x1p-126;
+                  bound[i] = 1.001 * relative * std::abs(y.values[i]) + kLeastNormal;
                 return bound;
               })
           .row_independent = true;

@@ -75,7 +75,7 @@ std::vector<double> error_bound(
   std::vector<double> bound(y.values.size());
   for (size_t i = 0; i < bound.size(); ++i)
     bound[i] = sum * (1 + 1e-3) * magnitude.values[i] +
-               unit_roundoff(dtype) * std::abs(y.values[i]) + 0x1p-126;
+               unit_roundoff(dtype) * std::abs(y.values[i]) + kLeastNormal;
   return bound;
 }
 
@@ -193,12 +193,15 @@ class BackwardBounds {
         d_p_size += std::abs(d_out[d] * v[d]);
       }
       const double p = math::exp(score - lse_[row]);
-      const double p_error = 2 * u *
-                                 (static_cast<double>(d_qk + 1) * score_size + std::abs(score) +
-                                  std::abs(lse_[row]) + 8) +
-                             rounding_ + 2 * u * terms;
-      const double d_s_error = p * (2 * u * static_cast<double>(d_v + 2) * (d_p_size + delta_size) +
-                                    std::abs(d_p - delta) * (p_error + rounding_ + 4 * u));
+      const double relative = 2 * u *
+                                  (static_cast<double>(d_qk + 1) * score_size + std::abs(score) +
+                                   std::abs(lse_[row]) + 8) +
+                              rounding_ + 2 * u * terms;
+      // Below the least normal number p and dS may be zero, or not.
+      const double p_error = p * relative + kLeastNormal;
+      const double d_s_error = p * 2 * u * static_cast<double>(d_v + 2) * (d_p_size + delta_size) +
+                               std::abs(d_p - delta) * (p_error + p * (rounding_ + 4 * u)) +
+                               kLeastNormal;
       if (output == "d_q")
         for (int64_t d = 0; d < d_qk; ++d)
           bound[static_cast<size_t>(row * d_qk + d)] += scale_ * d_s_error * std::abs(k[d]);
@@ -206,11 +209,11 @@ class BackwardBounds {
         for (int64_t d = 0; d < d_qk; ++d)
           bound[static_cast<size_t>((key * key_heads + g) * d_qk + d)] +=
               scale_ * d_s_error * std::abs(q[d]) +
-              (joint_ && d < d_v ? p * p_error * std::abs(d_out[d]) : 0);
+              (joint_ && d < d_v ? p_error * std::abs(d_out[d]) : 0);
       if (output == "d_v")
         for (int64_t d = 0; d < d_v; ++d)
           bound[static_cast<size_t>((key * key_heads + g) * d_v + d)] +=
-              p * p_error * std::abs(d_out[d]);
+              p_error * std::abs(d_out[d]);
     }
   }
 
@@ -243,7 +246,7 @@ struct PagedKeys {
   }
 };
 
-/// Rows of x in the order of their numbers.
+/// Rows of x in the order of their numbers, which a tape records side by side: a product with them is one record then.
 template <class T>
 RefArray<T> in_order(const RefArray<T>& x, const std::vector<int32_t>& pages) {
   if (pages.empty()) return x;
@@ -251,8 +254,9 @@ RefArray<T> in_order(const RefArray<T>& x, const std::vector<int32_t>& pages) {
   const int64_t width = x.shape[1] * x.shape[2];
   for (int64_t i = 0; i < out.shape.count(); ++i) {
     const int64_t row = i / width;
-    out[i] = x[(pages[static_cast<size_t>(row / kPageRows)] * kPageRows + row % kPageRows) * width +
-               i % width];
+    out[i] = copied(
+        x[(pages[static_cast<size_t>(row / kPageRows)] * kPageRows + row % kPageRows) * width +
+          i % width]);
   }
   return out;
 }

@@ -34,7 +34,7 @@ OpCase axpby_case(
       bound[i] = 1.001 * ((unit_roundoff(y_type) + 0x1p-24) * std::abs(y.values[i]) +
                           0x1p-24 * std::abs(static_cast<double>(a) * in[0].values[i]) +
                           0x1p-24 * std::abs(static_cast<double>(b) * in[1].values[i])) +
-                 0x1p-126;
+                 kLeastNormal;
     return bound;
   };
   c.flops = 3.0 * static_cast<double>(shape.count());

@@ -88,7 +88,7 @@ std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden,
     bounds[static_cast<size_t>(t)] =
         1.01 * (2 * logit + u * (argument * static_cast<double>(vocab) + 4 + sums) +
                 u * (4 * l.log_sum + 2) + u * (gap + l.log_sum + gap)) +
-        0x1p-126;
+        kLeastNormal;
   }
   return bounds;
 }

@@ -89,7 +89,7 @@ OpCase loss_case(
       if (s.weighted) size += weight * losses[t];
     }
     const double additions = static_cast<double>(s.tokens) / 16 + 7;
-    return {bound + additions * 0x1p-24 * size + 0x1p-126};
+    return {bound + additions * 0x1p-24 * size + kLeastNormal};
   };
   c.differentiable_outputs = 1;
   c.row_independent = !with_loss;
@@ -103,7 +103,6 @@ OpCase loss_case(
 constexpr int64_t kChunk = 256;  // tokens whose logits a judge holds at a time
 constexpr double kUp =
     0x1p40;  // bounds on small d_logits pass through products in f32, which flush
-constexpr double kLeastNormal = 0x1p-126;  // what p may have been flushed from
 
 Tensor f32_on_cpu(const double* values, const Shape& shape) {
   return Tensor::from_f32(std::vector<float>(values, values + shape.count()), shape, cpu_device());

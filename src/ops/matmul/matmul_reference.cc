@@ -41,7 +41,7 @@ std::vector<double> matmul_tolerance(const RefTensor& y,
     bound[i] =
         (1 + 1e-2) * (sum * magnitudes.values[i] +
                       (out == DType::kBF16 ? unit_roundoff(out) : 0) * std::abs(y.values[i])) +
-        0x1p-126;
+        kLeastNormal;
   return bound;
 }
 

@@ -83,7 +83,7 @@ std::vector<double> combine_bound(DType dtype,
   for (size_t i = 0; i < bound.size(); ++i)
     bound[i] = 1.001 * (unit_roundoff(dtype) * std::abs(y.values[i]) +
                         static_cast<double>(weights.shape[1]) * 0x1p-24 * size.values[i]) +
-               0x1p-126;
+               kLeastNormal;
   return bound;
 }
 

@@ -8,7 +8,6 @@
 namespace ferry::ops {
 namespace {
 
-constexpr double kLeastNormal = 0x1p-126;
 
 /// Below the least normal number everything is zero, as in kernels.
 double flushed(double x) { return std::abs(x) < kLeastNormal ? 0 : x; }

@@ -71,7 +71,7 @@ OpCase quantized_case(
       bound[i] =
           (1 + 1e-2) * (roundings * 0x1p-24 * magnitudes.values[i] +
                         (out == DType::kBF16 ? unit_roundoff(out) : 0) * std::abs(y.values[i])) +
-          0x1p-126;
+          kLeastNormal;
     return bound;
   };
   c.row_independent = !stack;

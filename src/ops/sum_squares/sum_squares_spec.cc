@@ -55,7 +55,7 @@ OpSpec sum_squares_spec() {
               .calls = {{.kernel = "sum_squares",
                          .bound = [](CallFacts& facts, const char*, const RefTensor& sum) {
                            return std::vector<double>{2 * sum_error({facts.shape("x")}) * sum[0] +
-                                                      0x1p-126};
+                                                      kLeastNormal};
                          }}}};
   spec.cases.push_back(squares_case("one element", {{1}}, 1));
   spec.cases.push_back(squares_case("odd", {{7, 129}}, 1));

@@ -32,7 +32,7 @@ OpCase swiglu_case(DType dtype, const Shape& shape, double scale, bool benchmark
     std::vector<double> bound(y.values.size());
     for (size_t i = 0; i < bound.size(); ++i)
       bound[i] = (unit_roundoff(dtype) + 8 * 0x1p-24) * (1 + 1e-3) * std::abs(y.values[i]) +
-                 0x1p-126 * (1 + std::abs(in[1].values[i]) * (1 + std::abs(in[0].values[i])));
+                 kLeastNormal * (1 + std::abs(in[1].values[i]) * (1 + std::abs(in[0].values[i])));
     return bound;
   };
   c.flops = 5.0 * static_cast<double>(shape.count());
