@@ -60,7 +60,8 @@ class Form {
     switch (form_.kind) {
       case AnswerForm::Kind::kObject: b_.end(parts_.object(begin)); break;
       case AnswerForm::Kind::kSchema: {
-        TRY_ASSIGN(const State end, read_schema(b_, parts_, begin, form_.schema, "the schema"));
+        TRY_ASSIGN(const State end,
+                   read_schema(b_, parts_, begin, form_.schema, "the schema", work_));
         b_.end(end);
         break;
       }
@@ -180,13 +181,14 @@ class Form {
                   "{}: parameters must be a schema of an object (\"type\": \"object\")",
                   where);
     schema["type"] = "object";
-    TRY_ASSIGN(const State end, read_schema(b_, parts_, named, json_text(schema), where));
+    TRY_ASSIGN(const State end, read_schema(b_, parts_, named, json_text(schema), where, work_));
     return b_.literal(end, marks_.call_end);
   }
 
   const AnswerForm& form_;
   AutomatonBuilder b_;
   JsonParts parts_;
+  SchemaWork work_;
   Marks marks_;
 };
 

@@ -120,8 +120,9 @@ std::string place(const std::string& where, std::string_view part) {
 
 class Compiler {
  public:
-  Compiler(AutomatonBuilder& b, JsonParts& parts, const Json& root, std::string name)
-      : b_(b), parts_(parts), references_(root), root_name_(std::move(name)) {}
+  Compiler(
+      AutomatonBuilder& b, JsonParts& parts, const Json& root, std::string name, SchemaWork& work)
+      : b_(b), parts_(parts), references_(root, work), root_name_(std::move(name)), work_(work) {}
 
   /// What satisfies the schema, and in the end the rules that it refers to.
   Result<State> document(const Json& schema, State from) {
@@ -147,7 +148,7 @@ class Compiler {
   }
 
   Result<State> value(const Json& schema, State from, const std::string& where) {
-    if (++schemas_ > kSchemasMax || depth_ == kDepthMax)
+    if (++work_.schemas > kSchemasMax || depth_ == kDepthMax)
       return refuse(
           where,
           fmt::format("more than {} schemas ({} values of enum count as one), or {} within "
@@ -278,7 +279,7 @@ class Compiler {
     if (listed && !schema["enum"].is_array()) return refuse(where, "enum must be a list");
     const Json only = listed ? Json() : Json::array({schema["const"]});
     const Json& values = listed ? schema["enum"] : only;
-    schemas_ += static_cast<int>(values.size()) / kValuesOfASchema;
+    work_.schemas += static_cast<int>(values.size()) / kValuesOfASchema;
     TRY_ASSIGN(const std::vector<bool> fit, which_satisfy(values, beside, where));
     // In objects of these, unlike ordered ones, the order of fields does not count.
     std::optional<nlohmann::json> constant;
@@ -302,11 +303,11 @@ class Compiler {
                                           const std::string& where) {
     std::vector<bool> out(values.size(), true);
     if (schema.empty()) return out;
-    schemas_ += kSchemasOfValues;
+    work_.schemas += kSchemasOfValues;
     AutomatonBuilder b;
     JsonParts parts(b);
     const State start = b.start(b.rule());
-    TRY_ASSIGN(const State end, Compiler(b, parts, schema, where).document(schema, start));
+    TRY_ASSIGN(const State end, Compiler(b, parts, schema, where, work_).document(schema, start));
     b.end(end);
     const Result<Automaton> a = b.finish();
     auto constraint = std::make_shared<Constraint>();
@@ -607,7 +608,8 @@ class Compiler {
   std::map<const Json*, Rule> rules_;
   std::vector<OpenRule> open_;
   std::deque<Json> kept_;
-  int schemas_ = 0, depth_ = 0;
+  SchemaWork& work_;
+  int depth_ = 0;
 };
 
 Result<std::shared_ptr<const Automaton>> shared(AutomatonBuilder& b, const std::string& name) {
@@ -622,20 +624,22 @@ Result<State> read_schema(AutomatonBuilder& b,
                           JsonParts& parts,
                           State from,
                           std::string_view schema,
-                          const std::string& name) {
+                          const std::string& name,
+                          SchemaWork& work) {
   if (schema.size() > kSchemaBytesMax)
     return fail(Code::kInvalidInput, "{}: is longer than {} bytes", name, kSchemaBytesMax);
   const Result<Json> root = parse_ordered_json(schema, name);
   if (!root) return fail(Code::kInvalidInput, "{}", root.error().message);
-  return Compiler(b, parts, *root, name).document(*root, from);
+  return Compiler(b, parts, *root, name, work).document(*root, from);
 }
 
 Result<std::shared_ptr<const Automaton>> schema_automaton(std::string_view schema,
                                                           const std::string& name) {
   AutomatonBuilder b;
   JsonParts parts(b);
+  SchemaWork work;
   const State start = b.start(b.rule());
-  TRY_ASSIGN(const State end, read_schema(b, parts, start, schema, name));
+  TRY_ASSIGN(const State end, read_schema(b, parts, start, schema, name, work));
   b.end(end);
   return shared(b, name);
 }

@@ -7,6 +7,7 @@
 
 #include "grammar/automaton.h"
 #include "grammar/json_parts.h"
+#include "grammar/schema_merge.h"
 
 namespace ferry::grammar {
 
@@ -23,12 +24,13 @@ namespace ferry::grammar {
 /// within the schema, $defs, true and false. What only explains is read over.
 /// Errors: kInvalidInput, naming the place and the keyword: one that is not taken, a value that it
 /// cannot have, more than the limits.
-/// `name` is how messages call the schema.
+/// `name` is how messages call the schema; `work`: of all the answer's schemas so far.
 Result<State> read_schema(AutomatonBuilder& to,
                           JsonParts& parts,
                           State from,
                           std::string_view schema,
-                          const std::string& name);
+                          const std::string& name,
+                          SchemaWork& work);
 
 /// A schema as a whole answer.
 Result<std::shared_ptr<const Automaton>> schema_automaton(std::string_view schema,

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "grammar/answer_form.h"
 #include "grammar/grammar_testing.h"
 #include "grammar/schema_merge.h"
 
@@ -74,10 +75,29 @@ TEST(SchemaLimits, WhatOnlyExplainsIsLeftOut) {
   const Json root = Json::parse(
       R"({"$defs": {"a": {"type": "string", "description": "d", "title": "t", "x-y": 1}}})");
   const Json limit = Json::parse(R"({"maxLength": 3, "examples": ["e"]})");
-  const auto both = References(root).merge(
-      Json::parse(R"({"$ref": "#/$defs/a", "title": "u"})"), limit, "schema");
+  SchemaWork work;
+  const auto both =
+      References(root, work)
+          .merge(Json::parse(R"({"$ref": "#/$defs/a", "title": "u"})"), limit, "schema");
   ASSERT_TRUE(both) << both.error().message;
   EXPECT_EQ(json_text(*both), R"({"type":"string","maxLength":3})");
+}
+
+// Where each tool has limits of its own, 512 of them take a minute.
+TEST(SchemaLimits, HoldForAllToolsOfARequestTogether) {
+  const std::string parameters = R"({"$defs": {"a": {"enum": [)" + each(20'000, "0") +
+                                 R"(]}}, "properties": {"b": {"anyOf": [)" +
+                                 each(30, R"({"$ref": "#/$defs/a", "maxLength": 3})") + "]}}}";
+  AnswerForm form;
+  form.kind = AnswerForm::Kind::kCalls;
+  form.syntax = text::ToolSyntax::kHermes;
+  form.tools = {{"f", parameters}};
+  const auto one = answer_automaton(form);
+  EXPECT_TRUE(one) << one.error().message;
+  form.tools.push_back({"g", parameters});
+  const auto two = answer_automaton(form);
+  ASSERT_FALSE(two);
+  EXPECT_NE(two.error().message.find("tool 'g'"), std::string::npos) << two.error().message;
 }
 
 TEST(SchemaLimits, ManyCopiesOfALongExplanationAreNoneAtAll) {

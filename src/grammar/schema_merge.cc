@@ -237,19 +237,20 @@ Result<const Json*> References::find(const Json& ref, const std::string& where) 
 }
 
 void References::count(const Json& copied) {
-  ++values_;
-  if (copied.is_string()) text_bytes_ += copied.get_ref<const std::string&>().size();
+  ++work_.values;
+  if (copied.is_string()) work_.text_bytes += copied.get_ref<const std::string&>().size();
   if (copied.is_array())
     for (const Json& item : copied) count(item);
   if (!copied.is_object()) return;
   for (const auto& [name, value] : copied.get_ref<const Json::object_t&>()) {
-    text_bytes_ += name.size();
+    work_.text_bytes += name.size();
     count(value);
   }
 }
 
 Result<void> References::within_limits(const std::string& where) const {
-  if (depth_ <= kDepthMax && values_ <= kValuesMax && text_bytes_ <= kTextBytesMax) return {};
+  if (depth_ <= kDepthMax && work_.values <= kValuesMax && work_.text_bytes <= kTextBytesMax)
+    return {};
   return fail(Code::kInvalidInput,
               "{}: allOf, or what stands beside $ref and anyOf, leads on for more than {} levels, "
               "{} values or {} bytes of text",

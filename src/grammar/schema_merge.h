@@ -8,14 +8,21 @@
 
 namespace ferry::grammar {
 
+/// What was read and copied of schemas. The limits hold for all those of one answer together, so that many tools take no
+/// longer than one schema may.
+struct SchemaWork {
+  int schemas = 0;                    // that were read, each as often as it was
+  size_t values = 0, text_bytes = 0;  // that were copied to put schemas together
+};
+
 /// Keywords that explain and demand nothing.
 bool only_explains(const std::string& keyword);
 
 /// The schema whose $refs are followed, and how far they were: what leads on for ever is refused.
-/// The schema must outlive it.
+/// The schema and the work must outlive it.
 class References {
  public:
-  explicit References(const nlohmann::ordered_json& root) : root_(root) {}
+  References(const nlohmann::ordered_json& root, SchemaWork& work) : root_(root), work_(work) {}
 
   /// What a $ref refers to. Errors: kInvalidInput, naming it: another document, or nothing.
   Result<const nlohmann::ordered_json*> find(const nlohmann::ordered_json& ref,
@@ -45,8 +52,8 @@ class References {
                                           const std::string& where);
   bool excluded(const nlohmann::ordered_json& a, const nlohmann::ordered_json& b);
   const nlohmann::ordered_json& root_;
+  SchemaWork& work_;
   int depth_ = 0;
-  size_t values_ = 0, text_bytes_ = 0;  // that were copied
 };
 
 }  // namespace ferry::grammar

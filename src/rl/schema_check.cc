@@ -120,7 +120,7 @@ class Compiler {
   Compiler(const SchemaJson& root,
            std::deque<Node>& nodes,
            std::vector<std::shared_ptr<const grammar::Constraint>>& patterns)
-      : references_(root), nodes_(nodes), patterns_(patterns) {
+      : references_(root, work_), nodes_(nodes), patterns_(patterns) {
     node_of(root);
   }
 
@@ -230,6 +230,7 @@ class Compiler {
     return {};
   }
 
+  grammar::SchemaWork work_;
   grammar::References references_;
   std::deque<Node>& nodes_;
   std::vector<std::shared_ptr<const grammar::Constraint>>& patterns_;
