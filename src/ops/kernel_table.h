@@ -123,8 +123,6 @@ struct KernelTable {
   }
 };
 
-inline constexpr const char* kNoCudaYet = "the CUDA backend is not part of this version";
-
 namespace detail {
 template <auto plain, auto avx2, auto avx512>
 struct ByTier;
