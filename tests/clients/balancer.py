@@ -1,12 +1,15 @@
-"""deploy/nginx.conf in front of three ferry serve, of which one is killed while many ask.
+"""deploy/nginx.conf in front of three ferry serve, of which one is killed while many ask; before that, in front of three
+that refuse, keep silent and count as they are told.
 
-usage: balancer.py FERRY MODEL; made by ./run test balancer. Exits with 1 unless every whole answer is right and comes once,
-and every stream is right or seen to be cut off.
+usage: balancer.py [FERRY MODEL]; made by ./run test balancer. Exits with 1 unless every whole answer is right and comes once,
+and every stream is right or seen to be cut off. Without arguments: only the part without a model.
 """
 import asyncio
+import contextlib
 import json
 import pathlib
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,14 +34,13 @@ class Server:
         return int(ready[1])
 
 
-def start_nginx(folder, ports, port):
-    """With the configuration that is deployed: only its ports are changed."""
+def start_nginx(folder, ports, port, changes=()):
+    """With the configuration that is deployed: only its ports are changed, and what `changes` names: (pattern, text)."""
     site = pathlib.Path("deploy/nginx.conf").read_text()
-    for number, own in enumerate(ports, 1):
-        site, count = re.subn(rf"127\.0\.0\.1:800{number}\b", f"127.0.0.1:{own}", site)
-        assert count == 1
-    site, count = re.subn(r"listen 8000;", f"listen 127.0.0.1:{port};", site)
-    assert count == 1
+    own = [(rf"127\.0\.0\.1:800{number}\b", f"127.0.0.1:{at}") for number, at in enumerate(ports, 1)]
+    for pattern, text in [*own, (r"listen 8000;", f"listen 127.0.0.1:{port};"), *changes]:
+        site, count = re.subn(pattern, text, site)
+        assert count > 0, pattern
     temporary = "".join(f"{name}_temp_path {folder}/{name};\n"
                         for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     pathlib.Path(folder, "nginx.conf").write_text(
@@ -72,7 +74,6 @@ async def ask(port, prompt, stream, conversation="one"):
 
 
 def free_port():
-    import socket
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
@@ -107,7 +108,101 @@ async def load(port, victim):
     return counts
 
 
+class Stub:
+    """Answers with its number, or as the prompt says: "refuse" (503, as where too many wait), "silent" (nothing, for
+    longer than nginx waits), "slow" (half a second). Counts what it is asked."""
+
+    def __init__(self, number):
+        self.number, self.asked = number, []
+
+    async def start(self):
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def serve(self, reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                body = await reader.readexactly(int(re.search(r"content-length: (\d+)", head, re.IGNORECASE)[1]))
+                prompt = json.loads(body)["prompt"]
+                self.asked.append(prompt)
+                if "silent" in prompt:
+                    await asyncio.sleep(5)
+                if "slow" in prompt:
+                    await asyncio.sleep(0.5)
+                status, more = (503, "Retry-After: 1\r\n") if "refuse" in prompt else (200, "")
+                said = json.dumps({"choices": [{"text": str(self.number)}]})
+                writer.write(f"HTTP/1.1 {status} X\r\n{more}Content-Length: {len(said)}\r\n\r\n{said}".encode())
+                await writer.drain()
+        writer.close()
+
+
+async def status_of(port, prompt, headers=""):
+    """(status, head, which stub answered)."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = json.dumps({"prompt": prompt}).encode()
+    writer.write(f"POST /v1/completions HTTP/1.0\r\nHost: a\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode()
+                 + body)
+    head, _, said = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    status = int(head.split()[1])
+    return status, head.decode(), json.loads(said)["choices"][0]["text"] if said[:1] == b"{" else None
+
+
+async def rules(folder):
+    """What the configuration promises of servers that are busy, slow or gone."""
+    stubs = [await Stub(i).start() for i in range(SERVERS)]
+    port = free_port()
+    waits = [(r"proxy_read_timeout \S+;", "proxy_read_timeout 1s;"), (r"proxy_connect_timeout \S+;", "proxy_connect_timeout 1s;")]
+
+    def asked(prompt):
+        return sum(s.asked.count(prompt) for s in stubs)
+
+    nginx = start_nginx(folder, [s.port for s in stubs], port, waits)
+    try:
+        # A question that all are too busy for says nothing against them.
+        for i in range(4):
+            status, head, _ = await status_of(port, f"refuse {i}")
+            assert status == 503 and "Retry-After: 1" in head, head
+            assert all(f"refuse {i}" in s.asked for s in stubs), "a server that might have had room was not asked"
+            for k in range(8):
+                status, head, _ = await status_of(port, f"{k} after a refusal")
+                assert status == 200, head
+        # One that no server answers in time is not computed by one after the other, and the next one is answered.
+        for i in range(4):
+            status, head, _ = await status_of(port, f"silent {i}")
+            assert status == 504 and asked(f"silent {i}") == 1, f"{asked(f'silent {i}')} times: {head}"
+            status, head, _ = await status_of(port, "after silence")
+            assert status == 200, head
+    finally:
+        nginx.terminate()
+        nginx.wait(10)
+    # One whose machine is gone: nothing answers there, not even "no". The others do, whoever was to be asked.
+    with socket.socket() as void:
+        void.bind(("127.0.0.1", 0))
+        void.listen(0)
+        with contextlib.ExitStack() as fillers:
+            for _ in range(3):
+                filler = fillers.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(void.getsockname())
+            nginx = start_nginx(folder, [stubs[0].port, void.getsockname()[1], stubs[2].port], port, waits)
+            try:
+                for i in range(12):
+                    status, head, _ = await status_of(port, f"{i} while one is gone")
+                    assert status == 200, head
+            finally:
+                nginx.terminate()
+                nginx.wait(10)
+
+
 def main():
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(rules(folder))
+    print("busy, silent and absent servers: as deploy/nginx.conf says")
+    if len(sys.argv) == 1:
+        return
     ferry, model = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         servers = [Server(ferry, model, folder, i) for i in range(SERVERS)]
