@@ -1,8 +1,8 @@
-"""deploy/nginx.conf in front of three ferry serve, of which one is killed while many ask; before that, in front of three
-that refuse, keep silent and count as they are told.
+"""deploy/nginx.conf in front of three ferry serve, of which one is killed while many ask; before that, in front of
+three that refuse, keep silent and count as they are told.
 
-usage: balancer.py [FERRY MODEL]; made by ./run test balancer. Exits with 1 unless every whole answer is right and comes once,
-and every stream is right or seen to be cut off. Without arguments: only the part without a model.
+usage: balancer.py [FERRY MODEL]; made by ./run test balancer. Exits with 1 unless every whole answer is right and comes
+once, and every stream is right or seen to be cut off. Without arguments: only the part without a model.
 """
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ class Server:
 
 
 def start_nginx(folder, ports, port, changes=()):
-    """With the configuration that is deployed: only its ports are changed, and what `changes` names: (pattern, text)."""
+    """With the configuration that is deployed: its ports are changed, and what `changes` names: (pattern, text)."""
     site = pathlib.Path("deploy/nginx.conf").read_text()
     own = [(rf"127\.0\.0\.1:800{number}\b", f"127.0.0.1:{at}") for number, at in enumerate(ports, 1)]
     for pattern, text in [*own, (r"listen 8000;", f"listen 127.0.0.1:{port};"), *changes]:
@@ -113,7 +113,7 @@ class Stub:
     longer than nginx waits), "slow" (half a second). Counts what it is asked."""
 
     def __init__(self, number):
-        self.number, self.asked = number, []
+        self.number, self.asked, self.at_once, self.most_at_once = number, [], 0, 0
 
     async def start(self):
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
@@ -130,7 +130,10 @@ class Stub:
                 if "silent" in prompt:
                     await asyncio.sleep(5)
                 if "slow" in prompt:
+                    self.at_once += 1
+                    self.most_at_once = max(self.most_at_once, self.at_once)
                     await asyncio.sleep(0.5)
+                    self.at_once -= 1
                 status, more = (503, "Retry-After: 1\r\n") if "refuse" in prompt else (200, "")
                 said = json.dumps({"choices": [{"text": str(self.number)}]})
                 writer.write(f"HTTP/1.1 {status} X\r\n{more}Content-Length: {len(said)}\r\n\r\n{said}".encode())
@@ -154,13 +157,30 @@ async def rules(folder):
     """What the configuration promises of servers that are busy, slow or gone."""
     stubs = [await Stub(i).start() for i in range(SERVERS)]
     port = free_port()
-    waits = [(r"proxy_read_timeout \S+;", "proxy_read_timeout 1s;"), (r"proxy_connect_timeout \S+;", "proxy_connect_timeout 1s;")]
+    waits = [(rf"{name} \S+;", f"{name} 1s;") for name in ("proxy_read_timeout", "proxy_connect_timeout")]
 
     def asked(prompt):
         return sum(s.asked.count(prompt) for s in stubs)
 
-    nginx = start_nginx(folder, [s.port for s in stubs], port, waits)
+    nginx = start_nginx(folder, [s.port for s in stubs], port, [*waits, (r"max_conns=\d+", "max_conns=4")])
     try:
+        # What begins alike goes to one server, and with other keys, for which it is computed anew anyway, to others.
+        beginning = "You are a helpful assistant. " * 50
+        whose = {(await status_of(port, f"{beginning}{i}"))[2] for i in range(12)}
+        assert len(whose) == 1, whose
+        for name in ("Authorization: Bearer", "X-Api-Key:"):
+            whose = {(await status_of(port, beginning, f"{name} key-{i}\r\n"))[2] for i in range(24)}
+            assert len(whose) == SERVERS, f"{name}: 24 keys are answered by {len(whose)} servers"
+        whose = {(await status_of(port, f"{i}: other words", "X-Conversation: 7\r\n"))[2] for i in range(12)}
+        assert len(whose) == 1, whose
+        # More than a server answers at once go to the others; more than all do wait, and are answered.
+        for crowd, most in ((12, 4), (24, 24)):
+            for stub in stubs:
+                stub.most_at_once = 0
+            answers = await asyncio.gather(*[status_of(port, f"{beginning} slow {i}") for i in range(crowd)])
+            assert [a[0] for a in answers] == [200] * crowd, answers
+            assert len({a[2] for a in answers}) == SERVERS
+            assert max(s.most_at_once for s in stubs) <= most, [s.most_at_once for s in stubs]
         # A question that all are too busy for says nothing against them.
         for i in range(4):
             status, head, _ = await status_of(port, f"refuse {i}")
