@@ -972,6 +972,45 @@ TEST(ServeLimits, TooMuchIsRefusedWithWhenToComeAgain) {
   arm_faults("");
 }
 
+/// To try again would be no advice: there would never be more room than there is.
+TEST(ServeLimits, WhatOneRequestAsksForIsTakenWhereNothingWaits) {
+  auto model = small_loaded_model();
+  model->engine.running = 2;
+  model->engine.waiting = 3;
+  model->engine.waiting_tokens = 4;
+  Running server({}, model);
+  const auto choices_of = [&](const std::string& body) {
+    const TestResponse r = server.post("/v1/completions", body);
+    EXPECT_EQ(r.status, 200) << r.body;
+    return r.status == 200 ? Json::parse(r.body)["choices"].size() : 0;
+  };
+  EXPECT_EQ(choices_of(R"({"prompt": "a", "n": 16, "max_tokens": 2})"), 16u);
+  EXPECT_EQ(
+      choices_of(Json{
+          {"prompt", Json(std::vector<std::string>(9, "the sea"))}, {"n", 2}, {"max_tokens", 2}}
+                     .dump()),
+      18u);
+  // Where others run and wait, it is all of it that must find room, or none of it is taken.
+  arm_faults("serve.step:*:delay5");
+  const std::string body =
+      Json{{"prompt", "a"}, {"max_tokens", 4000}, {"ignore_eos", true}, {"stream", true}}.dump();
+  TestClient first(server.port()), second(server.port());
+  for (TestClient* const client : {&first, &second}) {
+    client->send(TestClient::request("POST", "/v1/completions", body));
+    ASSERT_TRUE(client->head().starts_with("HTTP/1.1 200"));
+  }
+  EXPECT_TRUE(Running::eventually([&] { return server.metric("vllm:num_requests_running") == 2; }));
+  const TestResponse r =
+      server.post("/v1/completions", R"({"prompt": "a", "n": 4, "max_tokens": 2})");
+  EXPECT_EQ(r.status, 503) << r.body;
+  EXPECT_EQ(server.metric("vllm:num_requests_waiting"), 0);
+  first.leave();
+  EXPECT_TRUE(Running::eventually([&] { return server.metric("vllm:num_requests_running") == 1; }));
+  EXPECT_EQ(choices_of(R"({"prompt": "a", "n": 16, "max_tokens": 2})"), 16u);
+  second.leave();
+  arm_faults("");
+}
+
 TEST(ServeHealth, TurnsBadWithoutPasses) {
   ServiceOptions options;
   options.stall_s = 0.1;

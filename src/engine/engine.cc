@@ -92,7 +92,8 @@ int64_t Engine::cache_bytes() const {
          model_->cache_bytes_per_token(mtp());
 }
 
-Result<RequestId> Engine::submit(Request request) {
+/// What is kept of a request; its prompt stays where it is.
+Result<Engine::Asked> Engine::read(Request& request) const {
   const GenerateOptions& o = request.options;
   const int64_t vocabulary = model_->vocab_size();
   TRY(validate(o.sampling, vocabulary));
@@ -126,14 +127,31 @@ Result<RequestId> Engine::submit(Request request) {
                   "an answer that is held to a form must be able to end: give an end token");
     asked.form = std::make_unique<ConstrainedAnswer>(a.constraint, a.end_tokens, vocabulary);
   }
-  // The last token of a prompt is run in any case, and what follows it chosen.
-  TRY_ASSIGN(const RequestId id,
-             scheduler_.submit(std::move(request.prompt),
-                               asked.options.tokens_max,
-                               request.salt,
-                               asked.options.prompt_top_log_probs.has_value()));
-  asked_.emplace(id, std::move(asked));
-  return id;
+  return asked;
+}
+
+Result<std::vector<RequestId>> Engine::submit(std::vector<Request> together) {
+  std::vector<Asked> all;
+  std::vector<Scheduler::Asked> scheduled;
+  for (Request& request : together) {
+    TRY_ASSIGN(Asked asked, read(request));
+    // The last token of a prompt is run in any case, and what follows it chosen.
+    scheduled.push_back({.prompt = std::move(request.prompt),
+                         .tokens_max = asked.options.tokens_max,
+                         .salt = std::move(request.salt),
+                         .anew = asked.options.prompt_top_log_probs.has_value()});
+    all.push_back(std::move(asked));
+  }
+  TRY_ASSIGN(std::vector<RequestId> ids, scheduler_.submit(std::move(scheduled)));
+  for (size_t i = 0; i < ids.size(); ++i) asked_.emplace(ids[i], std::move(all[i]));
+  return ids;
+}
+
+Result<RequestId> Engine::submit(Request request) {
+  std::vector<Request> one;
+  one.push_back(std::move(request));
+  TRY_ASSIGN(const std::vector<RequestId> ids, submit(std::move(one)));
+  return ids.front();
 }
 
 bool Engine::cancel(RequestId id) {

@@ -98,7 +98,9 @@ class Engine {
  public:
   Engine(models::CausalLm& model, const EngineOptions& options);
 
-  /// Errors: kInvalidInput (the prompt, the options), kExhausted (too much is waiting).
+  /// All of them, or none, as the scheduler's. Errors: kInvalidInput (a prompt, its options), kExhausted
+  /// (too much is waiting).
+  Result<std::vector<RequestId>> submit(std::vector<Request> together);
   Result<RequestId> submit(Request request);
   /// The request ends without an answer; false if there is none.
   bool cancel(RequestId id);
@@ -130,6 +132,7 @@ class Engine {
     std::vector<Token> scored;  // more of Asked::scored
     std::vector<int32_t> ids;   // end token included
   };
+  Result<Asked> read(Request& request) const;
   bool mtp() const { return options_.drafts > 0 && model_->has_mtp(); }
   Tensor forward(const Pass& pass, models::ForwardTrace& trace);
   Result<Chosen> choose(const PassPart& part, std::span<const float> logits) const;

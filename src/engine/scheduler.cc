@@ -39,15 +39,13 @@ std::span<const int32_t> Scheduler::tokens(RequestId id) const {
   return s->tokens;
 }
 
-Result<RequestId> Scheduler::submit(std::vector<int32_t> prompt,
-                                    int64_t tokens_max,
-                                    const std::string& salt,
-                                    bool anew) {
-  check(tokens_max >= 0, "scheduler: a request for {} tokens", tokens_max);
-  const int64_t length = std::ssize(prompt);
+/// Whether it could be answered if there was nothing else.
+Result<void> Scheduler::check_fits(const Asked& asked) const {
+  check(asked.tokens_max >= 0, "scheduler: a request for {} tokens", asked.tokens_max);
+  const int64_t length = std::ssize(asked.prompt);
   if (length == 0) return fail(Code::kInvalidInput, "prompt: empty; give at least one token");
-  const int64_t answer = std::min(tokens_max, limits_.positions - length);
-  if (answer < std::min<int64_t>(tokens_max, 1))
+  const int64_t answer = std::min(asked.tokens_max, limits_.positions - length);
+  if (answer < std::min<int64_t>(asked.tokens_max, 1))
     return fail(Code::kInvalidInput,
                 "prompt: {} tokens, the model has {} positions; shorten it",
                 length,
@@ -59,24 +57,50 @@ Result<RequestId> Scheduler::submit(std::vector<int32_t> prompt,
                 length,
                 answer,
                 limits_.pages * kPageTokens);
-  // One may wait whatever its length: it would be refused for ever.
+  return {};
+}
+
+Result<std::vector<RequestId>> Scheduler::submit(std::vector<Asked> together) {
+  int64_t tokens = 0;
+  for (const Asked& asked : together) {
+    TRY(check_fits(asked));
+    tokens += std::ssize(asked.prompt);
+  }
+  // Who is refused although nothing waits would be refused for ever.
   const int64_t places = std::max<int64_t>(0, limits_.running - std::ssize(running_));
-  if (std::ssize(waiting_) >= limits_.waiting + places ||
-      (!waiting_.empty() && waiting_tokens_ + length > limits_.waiting_tokens))
+  const int64_t most = waiting_.empty() && places > 0 ? INT64_MAX : limits_.waiting + places;
+  if (std::ssize(waiting_) + std::ssize(together) > most ||
+      (!waiting_.empty() && waiting_tokens_ + tokens > limits_.waiting_tokens))
     return fail(Code::kExhausted,
                 "too busy: {} requests with {} tokens are waiting; try again later",
                 waiting_.size(),
                 waiting_tokens_);
-  Sequence s;
-  s.id = next_id_++;
-  s.tokens = std::move(prompt);
-  s.prompt = length;
-  s.limit = length + std::max<int64_t>(answer, 1);  // what is chosen in any case
-  s.salt = salt;
-  s.anew = anew;
-  waiting_tokens_ += length;
-  waiting_.push_back(std::move(s));
-  return waiting_.back().id;
+  waiting_tokens_ += tokens;
+  std::vector<RequestId> ids;
+  for (Asked& asked : together) {
+    const int64_t length = std::ssize(asked.prompt);
+    const int64_t answer = std::min(asked.tokens_max, limits_.positions - length);
+    Sequence s;
+    s.id = next_id_++;
+    s.tokens = std::move(asked.prompt);
+    s.prompt = length;
+    s.limit = length + std::max<int64_t>(answer, 1);  // what is chosen in any case
+    s.salt = std::move(asked.salt);
+    s.anew = asked.anew;
+    ids.push_back(s.id);
+    waiting_.push_back(std::move(s));
+  }
+  return ids;
+}
+
+Result<RequestId> Scheduler::submit(std::vector<int32_t> prompt,
+                                    int64_t tokens_max,
+                                    const std::string& salt,
+                                    bool anew) {
+  std::vector<Asked> one(1);
+  one[0] = {.prompt = std::move(prompt), .tokens_max = tokens_max, .salt = salt, .anew = anew};
+  TRY_ASSIGN(const std::vector<RequestId> ids, submit(std::move(one)));
+  return ids.front();
 }
 
 bool Scheduler::cancel(RequestId id) {

@@ -54,11 +54,19 @@ class Scheduler {
  public:
   explicit Scheduler(const SchedulerLimits& limits);
 
-  /// `tokens_max` 0: the prompt is run, and what is chosen behind it goes nowhere, so that it may take
-  /// all of the model's positions. `anew`: every token of it is run, also those that the cache holds
-  /// already. Errors: kInvalidInput for a prompt that is empty, longer than the model's positions (or
-  /// as long, with tokens to come) or, with the tokens to come, than the cache; kExhausted where too
-  /// much is waiting already.
+  struct Asked {
+    std::vector<int32_t> prompt;
+    /// 0: the prompt is run, and what is chosen behind it goes nowhere, so that it may take all of the
+    /// model's positions.
+    int64_t tokens_max = 0;
+    std::string salt = {};
+    bool anew = false;  // every token of it is run, also those that the cache holds already
+  };
+  /// All of them, or none. Where nothing waits and one could begin at once, they are taken however many
+  /// they are: there would never be a better time. Errors: kInvalidInput for a prompt that is empty,
+  /// longer than the model's positions (or as long, with tokens to come) or, with the tokens to come,
+  /// than the cache; kExhausted where too much is waiting already.
+  Result<std::vector<RequestId>> submit(std::vector<Asked> together);
   Result<RequestId> submit(std::vector<int32_t> prompt,
                            int64_t tokens_max,
                            const std::string& salt,
@@ -109,6 +117,7 @@ class Scheduler {
     int64_t reused = 0;
     int64_t known() const { return std::ssize(tokens); }
   };
+  Result<void> check_fits(const Asked& asked) const;
   Sequence* find(RequestId id);
   const Sequence* find(RequestId id) const;
   bool make_room(size_t index, int64_t tokens, bool preempt);

@@ -96,6 +96,34 @@ TEST(Scheduler, RefusesWhatCannotBeAnswered) {
   EXPECT_EQ(run_all(s, 5), 10 + 4 + 1 + 4);
 }
 
+TEST(Scheduler, WhatIsAskedTogetherIsTakenWholeOrNotAtAll) {
+  using Asked = std::vector<Scheduler::Asked>;
+  Scheduler s({.pages = 2, .positions = 250, .running = 2, .waiting = 1, .waiting_tokens = 20});
+  const Asked many(5, {.prompt = counting(10), .tokens_max = 2});
+  Asked wrong = many;
+  wrong.back().prompt = counting(300);
+  const auto too_long = s.submit(wrong);
+  ASSERT_FALSE(too_long);
+  EXPECT_EQ(too_long.error().code, Code::kInvalidInput);
+  EXPECT_TRUE(s.idle());
+  // More than may ever wait: there is never a better time than now.
+  const auto ids = s.submit(many);
+  ASSERT_TRUE(ids) << ids.error().message;
+  EXPECT_EQ(*ids, (std::vector<RequestId>{1, 2, 3, 4, 5}));
+  const auto busy = s.submit(Asked(1, {.prompt = counting(1), .tokens_max = 2}));
+  ASSERT_FALSE(busy);
+  EXPECT_EQ(busy.error().code, Code::kExhausted);
+  for (const RequestId id : {3, 4, 5}) EXPECT_TRUE(s.cancel(id));
+  for (const Pass pass = s.plan(); const PassPart& part : pass.parts)
+    s.advance(part, std::vector<int32_t>(part.wanted ? 1 : 0, 7), false);
+  // Both places are taken: only what may wait beside them.
+  EXPECT_EQ(s.running(), 2);
+  EXPECT_FALSE(s.submit(Asked(2, {.prompt = counting(1), .tokens_max = 2})));
+  EXPECT_EQ(s.waiting(), 0);
+  EXPECT_TRUE(s.cancel(2));
+  EXPECT_TRUE(s.submit(many));
+}
+
 TEST(Scheduler, APromptThatIsOnlyRunMayTakeAllPositionsAndPages) {
   Scheduler s({.pages = 2, .positions = 256, .running = 1, .tokens_per_pass = 100});
   const auto id = s.submit(counting(256), 0, "");

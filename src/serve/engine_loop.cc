@@ -48,16 +48,13 @@ EngineState EngineLoop::state() const {
 }
 
 void EngineLoop::take(QuestionId question, std::vector<engine::Request> requests) {
-  size_t answer = 0;
-  for (engine::Request& request : requests) {
-    const Result<engine::RequestId> id = engine_->submit(std::move(request));
-    if (!id) {
-      drop(question, std::nullopt);
-      return listener_.news(
-          {{.kind = EngineNews::Kind::kRefused, .question = question, .error = id.error()}});
-    }
-    asked_.emplace(*id, std::pair{question, answer});
-    requests_.emplace(std::pair{question, answer++}, *id);
+  const Result<std::vector<engine::RequestId>> ids = engine_->submit(std::move(requests));
+  if (!ids)
+    return listener_.news(
+        {{.kind = EngineNews::Kind::kRefused, .question = question, .error = ids.error()}});
+  for (size_t answer = 0; answer < ids->size(); ++answer) {
+    asked_.emplace((*ids)[answer], std::pair{question, answer});
+    requests_.emplace(std::pair{question, answer}, (*ids)[answer]);
   }
   listener_.news({{.kind = EngineNews::Kind::kAccepted, .question = question}});
 }
