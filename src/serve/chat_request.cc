@@ -138,7 +138,8 @@ void read_tools(JsonFields& fields, const Ordered& request, Conversation& c, Que
   for (size_t i = 0; i < list.size() && !fields.problem(); ++i) {
     JsonFields tool = fields.item("tools", list[i], i);
     if (tool.text("type", "function") != "function" && !tool.problem())
-      tool.refuse("type", "is not \"function\"; this server runs no tools of its own");
+      tool.refuse("type",
+                  "is not \"function\"; this server runs no tools of its own: leave it out");
     JsonFields function = tool.object("function");
     const std::string name = function.text("name");
     if ((name.empty() || name.size() > kToolNameBytesMax) && !tool.problem())

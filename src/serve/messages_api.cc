@@ -39,11 +39,20 @@ std::string read_texts(JsonFields& of, const char* name, const Json& content) {
   return text;
 }
 
+/// What calls a tool: here a model does, never a program that it wrote.
+void read_caller(JsonFields& block) {
+  if (!block.has("caller")) return;
+  JsonFields caller = block.object("caller");
+  if (caller.text("type") != "direct" && !caller.problem())
+    caller.refuse("type", "is not \"direct\": this server runs no programs that call tools");
+  caller.refuse_unknown({}, "is no field of a caller");
+}
+
 /// One message of Anthropic's is one or several of OpenAI's: results of tools are messages there.
 void read_message(JsonFields& m, const Ordered& given, Ordered& messages) {
   const std::string role = m.text("role");
-  if (role != "user" && role != "assistant" && !m.problem())
-    return m.refuse("role", "must be user or assistant");
+  if (role != "user" && role != "assistant" && role != "system" && !m.problem())
+    return m.refuse("role", "must be user, assistant or system");
   const Json& content = m.at("content");
   m.refuse_unknown({}, "is no field of a message");
   if (m.problem()) return;
@@ -69,6 +78,7 @@ void read_message(JsonFields& m, const Ordered& given, Ordered& messages) {
       block.text("signature", "");
     } else if (type == "tool_use" && role == "assistant") {
       block.members("input");
+      read_caller(block);
       const std::string id = block.text("id"), name = block.text("name");
       if (m.problem()) return;
       calls.push_back(
@@ -95,6 +105,23 @@ void read_message(JsonFields& m, const Ordered& given, Ordered& messages) {
   if (has_text || out.contains("tool_calls") || !has_results) messages.push_back(std::move(out));
 }
 
+/// What says of a tool who may call it, and when and how it is shown: as this server does it anyway, or it is refused.
+void read_tool_terms(JsonFields& tool) {
+  // Arguments come as they are made.
+  tool.boolean("eager_input_streaming", false);
+  if (tool.boolean("defer_loading", false))
+    tool.refuse("defer_loading", "is not supported: this server shows all tools from the start");
+  if (tool.has("allowed_callers"))
+    for (const std::string& caller : tool.texts("allowed_callers"))
+      if (caller != "direct")
+        tool.refuse("allowed_callers",
+                    "must be [\"direct\"]: this server runs no programs that call tools");
+  if (tool.has("input_examples") && !tool.list("input_examples").empty())
+    tool.refuse("input_examples",
+                "is not supported: chat templates show a model no examples; write them into the "
+                "description");
+}
+
 void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
   if (fields.has("tools")) {
     Ordered tools = Ordered::array();
@@ -102,13 +129,15 @@ void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
     for (size_t i = 0; i < list.size() && !fields.problem(); ++i) {
       JsonFields tool = fields.item("tools", list[i], i);
       if (tool.text("type", "custom") != "custom")
-        tool.refuse("type", "is not \"custom\"; this server runs no tools of its own");
+        tool.refuse("type",
+                    "is not \"custom\"; this server runs no tools of its own: leave it out");
       Ordered function = {{"name", tool.text("name")},
                           {"description", tool.text("description", "")}};
       tool.members("input_schema");
       if (fields.problem()) return;
       function["parameters"] = request.at("tools").at(i).at("input_schema");
       if (tool.boolean("strict", false)) function["strict"] = true;
+      read_tool_terms(tool);
       tool.refuse_unknown(kAboutBlocks, "is no field of a tool");
       tools.push_back({{"type", "function"}, {"function", std::move(function)}});
     }

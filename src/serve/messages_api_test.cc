@@ -39,6 +39,63 @@ TEST(MessageRequest, WhatIsSoAnywayIsTaken) {
   EXPECT_EQ(refused(R"("container": "x")"), "container");
 }
 
+/// What the model is given for these messages; where they are refused, the field at fault.
+std::string read(const std::string& messages) {
+  ByteModelRules model(
+      "{% for m in messages %}[{{ m.role }} {{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+      " !{{ c.function.name }}{% endfor %}]{% endfor %}");
+  const auto q =
+      read_message_request("{\"max_tokens\": 5, \"messages\": [" + messages + "]}", model.rules());
+  return q ? model.model().texts.tokenizer->decode(q->prompts.front().ids) : q.error().param;
+}
+
+/// Instructions that come later stay where they stand.
+TEST(MessageRequest, ASystemMessageMayStandAnywhere) {
+  const std::string user = R"({"role": "user", "content": "u"})";
+  EXPECT_EQ(read(user + R"(, {"role": "system", "content": "s"})"), "[user u][system s]");
+  EXPECT_EQ(read(user + R"(, {"role": "system", "content": [{"type": "text", "text": "s",
+      "cache_control": {"type": "ephemeral"}}, {"type": "text", "text": "t"}]}, )" +
+                 user),
+            "[user u][system s\nt][user u]");
+  EXPECT_EQ(read(user + R"(, {"role": "system", "content": [{"type": "thinking",
+      "thinking": "t", "signature": ""}]})"),
+            "messages[1].content[0].type");
+  EXPECT_EQ(read(R"({"role": "developer", "content": "s"})"), "messages[0].role");
+}
+
+/// Who may call a tool, and when it is shown: what this server does anyway is taken, all else is refused.
+TEST(MessageRequest, ToolsAreShownAtOnceAndCalledByTheModel) {
+  const auto tool = [](const std::string& more) {
+    return refused(R"("tools": [{"name": "f", "input_schema": {"type": "object"}, )" + more + "}]");
+  };
+  EXPECT_EQ(tool(R"("eager_input_streaming": true)"), "");
+  EXPECT_EQ(tool(R"("eager_input_streaming": null)"), "");
+  EXPECT_EQ(tool(R"("eager_input_streaming": 5)"), "tools[0].eager_input_streaming");
+  EXPECT_EQ(tool(R"("defer_loading": false)"), "");
+  EXPECT_EQ(tool(R"("defer_loading": true)"), "tools[0].defer_loading");
+  EXPECT_EQ(tool(R"("allowed_callers": ["direct"])"), "");
+  EXPECT_EQ(tool(R"("allowed_callers": ["direct", "code_execution_20250825"])"),
+            "tools[0].allowed_callers");
+  EXPECT_EQ(tool(R"("allowed_callers": "direct")"), "tools[0].allowed_callers");
+  EXPECT_EQ(tool(R"("input_examples": [])"), "");
+  EXPECT_EQ(tool(R"("input_examples": [{"a": 1}])"), "tools[0].input_examples");
+  EXPECT_EQ(tool(R"("more": 1)"), "tools[0].more");
+}
+
+TEST(MessageRequest, CallsOfBeforeWereTheModels) {
+  const auto call = [](const std::string& more) {
+    return read(R"({"role": "user", "content": "u"}, {"role": "assistant", "content": [
+        {"type": "tool_use", "id": "1", "name": "f", "input": {}, )" +
+                more + R"(}]}, {"role": "user", "content": [{"type": "tool_result",
+        "tool_use_id": "1", "content": "r"}]})");
+  };
+  EXPECT_EQ(call(R"("caller": {"type": "direct"})"), "[user u][assistant  !f][tool r]");
+  EXPECT_EQ(call(R"("caller": {"type": "code_execution_20250825", "tool_id": "2"})"),
+            "messages[1].content[0].caller.type");
+  EXPECT_EQ(call(R"("caller": {"type": "direct", "more": 1})"),
+            "messages[1].content[0].caller.more");
+}
+
 TEST(MessageRequest, AFormIsHeldTo) {
   EXPECT_EQ(
       refused(

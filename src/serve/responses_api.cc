@@ -103,7 +103,9 @@ void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
   for (size_t i = 0; i < list.size() && !fields.problem(); ++i) {
     JsonFields tool = fields.item("tools", list[i], i);
     if (tool.text("type") != "function" && !tool.problem())
-      tool.refuse("type", "is not \"function\"; this server runs no tools of its own");
+      tool.refuse("type",
+                  "is not \"function\"; this server runs no tools of its own: leave it out, or "
+                  "turn it off in the client");
     for (const char* name : {"name", "description", "parameters", "strict"}) tool.has(name);
     tool.refuse_unknown({}, "is no field of a function");
     if (fields.problem()) return;
@@ -195,16 +197,25 @@ ApiResult<Translated> translated(std::string_view body) {
                            "chat_template_kwargs"})
     if (fields.has(name)) chat[name] = request.at(name);
   fields.only("truncation", "disabled");
-  fields.only("background", false);
+  const char* const stored = "is not supported: this server stores nothing; send the whole request";
+  if (fields.boolean("background", false)) fields.refuse("background", stored);
+  for (const char* name : {"conversation", "previous_response_id", "prompt"})
+    if (fields.has(name)) fields.refuse(name, stored);
   // Thoughts are shown whole: nothing needs to be sent along in secret.
   if (fields.has("include"))
     for (const std::string& what : fields.texts("include"))
       if (what != "reasoning.encrypted_content")
         fields.refuse("include", "has something that this server does not have");
   fields.only("top_logprobs", 0);
-  fields.refuse_unknown(
-      {"store", "metadata", "user", "service_tier", "safety_identifier", "prompt_cache_key"},
-      "is not supported by this server; it stores nothing");
+  fields.refuse_unknown({"store",
+                         "metadata",
+                         "client_metadata",
+                         "user",
+                         "service_tier",
+                         "safety_identifier",
+                         "prompt_cache_key",
+                         "prompt_cache_retention"},
+                        "is not supported by this server");
   if (problem) return tl::unexpected(api_error(problem, kWhere));
   Ordered repeated = Ordered::object();
   for (const auto& [name, missing] : std::initializer_list<std::pair<const char*, Ordered>>{

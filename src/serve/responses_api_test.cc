@@ -1,5 +1,6 @@
 #include "serve/responses_api.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <string>
@@ -71,6 +72,35 @@ TEST(ResponseRequest, TokensAreCounted) {
   EXPECT_EQ(counted(R"("input": ")" + std::string(5000, 'a') + "\""),
             R"({"object":"response.input_tokens","input_tokens":5010})");
   EXPECT_EQ(counted(R"("input": "a", "max_output_tokens": 0)"), "max_output_tokens");
+}
+
+/// What names the client says nothing about the answer.
+TEST(ResponseRequest, WhatIsAboutTheClientIsTaken) {
+  EXPECT_EQ(read(R"("input": "a", "client_metadata": {"x-codex-installation-id": "b"})"),
+            "[user () a]");
+  EXPECT_EQ(read(R"("input": "a", "prompt_cache_retention": "24h")"), "[user () a]");
+}
+
+/// What a refusal says is why, and what to do.
+TEST(ResponseRequest, RefusalsSayWhatToDo) {
+  ByteModelRules model(kTemplate);
+  const auto said = [&](const std::string& fields) {
+    const auto q = read_response_request("{\"input\": \"a\", " + fields + "}", model.rules());
+    return q ? "" : q.error().param + "|" + q.error().message;
+  };
+  const auto expect = [&](const std::string& fields, const std::string& param, const char* says) {
+    const std::string got = said(fields);
+    EXPECT_TRUE(got.starts_with(param + "|")) << got;
+    EXPECT_NE(got.find(says), std::string::npos) << got;
+    EXPECT_EQ(says == std::string("stores nothing"), got.find("stores") != std::string::npos)
+        << got;
+  };
+  expect(R"("hiccup": 1)", "hiccup", "is not supported by this server");
+  for (const char* name : {"previous_response_id", "conversation", "prompt"})
+    expect(fmt::format("\"{}\": \"b\"", name), name, "stores nothing");
+  expect(R"("background": true)", "background", "stores nothing");
+  expect(R"("tools": [{"type": "web_search"}])", "tools[0].type", "leave it out");
+  expect(R"("tool_choice": {"type": "web_search"})", "tool_choice.type", "tools of its own");
 }
 
 /// Clients that keep nothing ask for thoughts in secret: here they are shown.
