@@ -32,7 +32,12 @@ class Builder final : public Document::json_sax_t {
   bool boolean(bool v) override { return add(v); }
   bool number_integer(int64_t v) override { return add(v); }
   bool number_unsigned(uint64_t v) override { return add(v); }
-  bool number_float(double v, const std::string&) override { return add(v); }
+  bool number_float(double v, const std::string& text) override {
+    if (!kOrdered || text.find_first_of(".eE") != text.npos) return add(v);
+    // What keeps the order of fields is written again: digits that a fraction has not would be lost.
+    problem_ = fmt::format("the whole number {} is beyond 64 bits", text);
+    return false;
+  }
   bool string(std::string& v) override { return add(std::move(v)); }
   bool binary(typename Document::binary_t& v) override { return add(std::move(v)); }
   bool start_object(size_t) override { return open(Document::object()); }

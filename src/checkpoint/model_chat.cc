@@ -95,8 +95,8 @@ Result<void> check_plain(const text::Tokenizer& tokenizer,
   return {};
 }
 
-/// A whole number beyond 63 bits would be read as a fraction, and lose digits that Python keeps.
-/// `text` is valid JSON.
+}  // namespace
+
 Result<void> check_whole_numbers(std::string_view text, const std::string& path) {
   for (size_t i = 0; i < text.size();) {
     if (text[i] == '"') {
@@ -115,6 +115,8 @@ Result<void> check_whole_numbers(std::string_view text, const std::string& path)
   }
   return {};
 }
+
+namespace {
 
 struct Conversation {
   Json messages, tools = nullptr, more = Json::object();

@@ -51,6 +51,10 @@ Result<void> check_chat(const ModelTexts& texts,
 /// one conversation with null and with "", or their refusals.
 bool needs_content(const Result<std::string>& with_null, const Result<std::string>& with_text);
 
+/// Refuses valid JSON with a whole number beyond 63 bits, of which a template would write other digits than Python does.
+/// Errors: kInvalidInput, naming `path` and the number.
+Result<void> check_whole_numbers(std::string_view json, const std::string& path);
+
 /// Refuses a text that holds that of a control token, which it would become within a prompt. `where`:
 /// what it is, for the message. Errors: kInvalidInput.
 Result<void> check_chat_text(const ModelTexts& texts,

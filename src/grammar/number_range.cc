@@ -13,7 +13,7 @@ namespace {
 
 constexpr double kWholeMax = 0x1p53;
 constexpr size_t kFractionMax = 20;
-constexpr size_t kDigitsMax = 40;  // where there is no bound
+constexpr size_t kDigitsMax = 40;  // where there is no bound, and of fractions
 
 /// Digits that are compared with bounds of the same length, from the front: `low` and `high` say
 /// whether what was read is still the beginning of that bound.
@@ -81,13 +81,36 @@ void read_magnitudes(
   }
 }
 
+/// The ends of fractions that no bound holds any more, which all of one number share.
+class FreeFractions {
+ public:
+  FreeFractions(AutomatonBuilder& b, State to) : b_(b), to_(to) {}
+
+  /// Where so many digits were read, from 1 to kDigitsMax.
+  State after(size_t digits_read) {
+    if (states_.empty()) {
+      for (size_t n = 1; n <= kDigitsMax; ++n) b_.nothing(states_.emplace_back(b_.state()), to_);
+      for (size_t n = 1; n < kDigitsMax; ++n) digits(b_, states_[n - 1], '0', '9', states_[n]);
+    }
+    return states_[digits_read - 1];
+  }
+
+ private:
+  AutomatonBuilder& b_;
+  State to_;
+  std::vector<State> states_;
+};
+
 /// A fraction, or none, of a number whose whole part is that of the bounds which are given.
-void read_fractions(
-    AutomatonBuilder& b, State from, const Decimal* low, const Decimal* high, State to) {
+void read_fractions(AutomatonBuilder& b,
+                    State from,
+                    const Decimal* low,
+                    const Decimal* high,
+                    FreeFractions& free,
+                    State to) {
   const std::string none;
   const std::string &least = low != nullptr ? low->fraction : none,
                     &most = high != nullptr ? high->fraction : none;
-  const size_t longest = std::max(least.size(), most.size());
   const auto may_end = [&](const Tight& t) {
     return (!t.low || (t.at >= least.size() && !low->excluded)) &&
            (!t.high || t.at < most.size() || !high->excluded);
@@ -103,9 +126,9 @@ void read_fractions(
   while (!open.empty()) {
     const Tight t = open.back();
     open.pop_back();
-    each_digit(t, digit(least, t.at), digit(most, t.at), [&](char l, char h, Tight n) {
-      n.at = std::min(n.at, longest + 1);  // where zeros are all that is left of both
-      if (!n.low && !n.high) n.at = longest + 1;
+    if (t.at == kDigitsMax) continue;
+    each_digit(t, digit(least, t.at), digit(most, t.at), [&](char l, char h, const Tight& n) {
+      if (!n.low && !n.high) return digits(b, states[t], l, h, free.after(n.at));
       if (!states.contains(n)) {
         states[n] = b.state();
         open.push_back(n);
@@ -121,18 +144,19 @@ void read_decimal_magnitudes(AutomatonBuilder& b,
                              State from,
                              const Decimal& low,
                              const std::optional<Decimal>& high,
+                             FreeFractions& free,
                              State to) {
   const auto whole = [&](uint64_t value) { return b.literal(from, std::to_string(value)); };
   if (high && low.whole > high->whole) return;
   if (high && low.whole == high->whole)
-    return read_fractions(b, whole(low.whole), &low, &*high, to);
-  read_fractions(b, whole(low.whole), &low, nullptr, to);
-  if (high) read_fractions(b, whole(high->whole), nullptr, &*high, to);
+    return read_fractions(b, whole(low.whole), &low, &*high, free, to);
+  read_fractions(b, whole(low.whole), &low, nullptr, free, to);
+  if (high) read_fractions(b, whole(high->whole), nullptr, &*high, free, to);
   const State between = b.state();
   if (!high || high->whole - low.whole > 1)
     read_magnitudes(
         b, from, low.whole + 1, high ? std::optional(high->whole - 1) : std::nullopt, between);
-  read_fractions(b, between, nullptr, nullptr, to);
+  read_fractions(b, between, nullptr, nullptr, free, to);
 }
 
 }  // namespace
@@ -188,15 +212,16 @@ State read_decimals(AutomatonBuilder& b,
                     const std::optional<Decimal>& low,
                     const std::optional<Decimal>& high) {
   const State to = b.state();
+  FreeFractions free(b, to);
   const auto below_zero = [](const std::optional<Decimal>& d) { return d && d->negative; };
   const auto of_zero = [](const std::optional<Decimal>& d) {
     return d && d->is_zero() ? *d : Decimal{};
   };
   if (!low || low->negative)
     read_decimal_magnitudes(
-        b, b.literal(from, "-"), below_zero(high) ? *high : of_zero(high), low, to);
+        b, b.literal(from, "-"), below_zero(high) ? *high : of_zero(high), low, free, to);
   if (!below_zero(high))
-    read_decimal_magnitudes(b, from, low && !low->negative ? *low : Decimal{}, high, to);
+    read_decimal_magnitudes(b, from, low && !low->negative ? *low : Decimal{}, high, free, to);
   return to;
 }
 

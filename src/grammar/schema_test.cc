@@ -179,6 +179,11 @@ TEST(Schema, Bounds) {
   expect(R"({"type": "number", "minimum": 0, "maximum": 1})",
          {"0", "0.0", "0.55", "1", "1.000", "0.99999"},
          {"1.01", "-0.1", "2", "1.", "1e-3"});
+  // No model can go on with digits for ever.
+  for (const std::string& begun : std::vector<std::string>{"0.", "0.5", "1."})
+    expect(R"({"type": "number", "minimum": 0, "maximum": 1})",
+           {begun + std::string(42 - begun.size(), '0')},
+           {begun + std::string(43 - begun.size(), '0')});
   expect(R"({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1.25})",
          {"0.001", "1", "1.0", "1.2", "1.249", "1.24999"},
          {"0", "0.0", "0.000", "1.25", "1.250", "1.3", "-1"});
@@ -244,6 +249,8 @@ TEST(Schema, WhatCannotBeDoneIsRefusedByName) {
   says(R"({"enum": ["a"], "minItems": 3})", "minItems beside values");
   says(R"({"minimum": "a"})", "minimum must be a number");
   says(R"({"minimum": 1e300})", "a bound is too large");
+  says(R"({"const": 12345678901234567890123})", "12345678901234567890123 is beyond 64 bits");
+  says(R"({"enum": [1, -9223372036854775809]})", "-9223372036854775809 is beyond 64 bits");
   says(R"({"type": "integer", "minimum": 3, "maximum": 2})", "nothing satisfies");
   // What made other servers crash, or work for ever.
   says(R"({"pattern": "^+[a-z]$"})", "repeats ^ or $");

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/json.h"
 #include "base/ordered_json.h"
 #include "checkpoint/model_chat.h"
 #include "serve/answer_form.h"
@@ -199,10 +200,12 @@ void read_thinking(JsonFields& fields, const Ordered& request, Conversation& c) 
     if (!c.values.contains(name)) c.values[name] = *c.thinking;
 }
 
-/// The conversation with arguments of calls as objects; false: there are none to change.
-bool with_objects(Ordered& messages) {
+/// The conversation with arguments of calls as objects; false: there are none to change. Errors: kInvalidInput, naming
+/// the message: a number that a template would not write as it is.
+Result<bool> with_objects(Ordered& messages) {
   bool changed = false;
-  for (Ordered& message : messages) {
+  for (size_t i = 0; i < messages.size(); ++i) {
+    Ordered& message = messages[i];
     if (!message.contains("tool_calls")) continue;
     for (Ordered& call : message["tool_calls"]) {
       Ordered& arguments = call["function"]["arguments"];
@@ -210,6 +213,8 @@ bool with_objects(Ordered& messages) {
       const std::string given = arguments.get<std::string>();
       const bool none = given.find_first_not_of(" \t\r\n") == std::string::npos;
       const std::string text = none ? "{}" : given;
+      if (!parse_json(text, kWhere)) return false;
+      TRY(check_whole_numbers(text, fmt::format("messages[{}].tool_calls: arguments", i)));
       Result<Ordered> object = parse_ordered_json(text, kWhere);
       if (!object) return false;
       if (object->is_null()) *object = Ordered::object();
@@ -259,7 +264,9 @@ Result<Written> with_content_if_needed(const ModelInfo& model,
 
 /// Most templates print arguments as JSON, some add them as text to text: these refuse an object.
 Result<Written> written(const ModelInfo& model, const Conversation& c) {
-  if (Ordered objects = c.messages; with_objects(objects))
+  Ordered objects = c.messages;
+  TRY_ASSIGN(const bool changed, with_objects(objects));
+  if (changed)
     if (Result<Written> w = with_content_if_needed(model, c, objects)) return w;
   return with_content_if_needed(model, c, c.messages);
 }
@@ -273,6 +280,8 @@ tl::unexpected<ApiError> wrong_messages(const Status& status) {
 /// All ways to write it are compared as texts; only the one that is chosen becomes tokens, and only if it may fit.
 ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& c) {
   const ModelInfo& model = rules.model;
+  if (const auto exact = check_whole_numbers(json_text(c.tools), "tools"); !exact)
+    return tl::unexpected(ApiError{.message = exact.error().message, .param = "tools"});
   Result<Written> chat = written(model, c);
   if (!chat) return wrong_messages(chat.error());
   if (const auto fits = check_prompt_bytes(chat->text.size(), rules, "messages"); !fits)
@@ -324,7 +333,9 @@ ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& c) {
 ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) {
   const ApiResult<Json> json = parse_request(body);
   if (!json) return tl::unexpected(json.error());
-  const Ordered request = *parse_ordered_json(body, kWhere);  // valid, as was just seen
+  const ApiResult<Ordered> ordered = parse_ordered_request(body);
+  if (!ordered) return tl::unexpected(ordered.error());
+  const Ordered& request = *ordered;
   JsonProblem problem{.code = Code::kInvalidInput};
   JsonFields fields(*json, kWhere, problem);
   Question q{.chat = true};

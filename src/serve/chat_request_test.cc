@@ -31,6 +31,32 @@ TEST(ChatRequest, NoArgumentsAreAnEmptyObject) {
   EXPECT_NE(prompt("\"[]\""), ".");
 }
 
+TEST(ChatRequest, NumbersThatWouldLoseDigitsAreRefusedWhereTheyStand) {
+  ByteModelRules model("{{ messages[1].tool_calls[0].function.arguments.x }}{{ tools }}");
+  const auto refused = [&](const std::string& number, const std::string& of_tool) {
+    const auto q = read_chat(
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null,
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments":
+            "{\"x\": )" +
+            number + R"(}"}}]}, {"role": "tool", "tool_call_id": "1", "content": "b"}],
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object",
+            "properties": {"x": {"maximum": )" +
+            of_tool + "}}}}}]}",
+        model.rules());
+    return q ? "taken" : q.error().message + " " + q.error().param;
+  };
+  EXPECT_EQ(refused("9223372036854775807", "9"), "taken");
+  for (const char* number : {"12345678901234567890", "123456789012345678901"}) {
+    const std::string arguments = refused(number, "9"), tools = refused("9", number);
+    EXPECT_NE(
+        arguments.find("messages[1].tool_calls: arguments: the number " + std::string(number)),
+        std::string::npos)
+        << arguments;
+    EXPECT_NE(tools.find(number), std::string::npos) << tools;
+    EXPECT_TRUE(tools.ends_with(number[20] == 0 ? " tools" : " ")) << tools;
+  }
+}
+
 /// A message that only calls has no content; a template that knows nothing of that gets an empty one, and none writes
 /// the word None.
 TEST(ChatRequest, NoContentIsWhatTheTemplateCanTake) {

@@ -217,7 +217,9 @@ void read_thinking(JsonFields& fields, Ordered& chat) {
 ApiResult<std::string> translated(std::string_view body, bool counts_only) {
   const ApiResult<Json> json = parse_request(body);
   if (!json) return tl::unexpected(json.error());
-  const Ordered request = *parse_ordered_json(body, kWhere);  // valid, as was just seen
+  const ApiResult<Ordered> ordered = parse_ordered_request(body);
+  if (!ordered) return tl::unexpected(ordered.error());
+  const Ordered& request = *ordered;
   JsonProblem problem{.code = Code::kInvalidInput};
   JsonFields fields(*json, kWhere, problem);
   Ordered chat = {{"messages", Ordered::array()}};

@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/json.h"
+#include "base/ordered_json.h"
 #include "engine/answer_fields.h"
 
 namespace ferry::serve {
@@ -152,6 +154,12 @@ ApiResult<Json> parse_request(std::string_view body) {
   if (!json) return tl::unexpected(api_error(json.error()));
   if (!json->is_object())
     return tl::unexpected(ApiError{.message = "request: must be a JSON object"});
+  return *std::move(json);
+}
+
+ApiResult<nlohmann::ordered_json> parse_ordered_request(std::string_view body) {
+  Result<nlohmann::ordered_json> json = parse_ordered_json(body, kWhere);
+  if (!json) return tl::unexpected(api_error(json.error()));
   return *std::move(json);
 }
 

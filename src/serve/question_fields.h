@@ -39,6 +39,8 @@ engine::SamplingOptions default_sampling(const ModelTexts& texts);
 
 /// The request as a JSON object.
 ApiResult<nlohmann::json> parse_request(std::string_view body);
+/// The same in the order of its fields.
+ApiResult<nlohmann::ordered_json> parse_ordered_request(std::string_view body);
 
 /// A list of ids of the model's vocabulary.
 std::vector<int32_t> read_token_ids(JsonFields& fields, const char* name, int64_t vocabulary);

@@ -157,7 +157,9 @@ struct Translated {
 ApiResult<Translated> translated(std::string_view body) {
   const ApiResult<Json> json = parse_request(body);
   if (!json) return tl::unexpected(json.error());
-  const Ordered request = *parse_ordered_json(body, kWhere);  // valid, as was just seen
+  const ApiResult<Ordered> ordered = parse_ordered_request(body);
+  if (!ordered) return tl::unexpected(ordered.error());
+  const Ordered& request = *ordered;
   JsonProblem problem{.code = Code::kInvalidInput};
   JsonFields fields(*json, kWhere, problem);
   Ordered chat = {{"messages", Ordered::array()}};
