@@ -39,8 +39,10 @@ Answering::Answering(std::shared_ptr<const ModelInfo> model,
           .parser = std::nullopt,
           .thinking = prompt.thinking};
       if (question_.chat)
-        r.parser.emplace(text::AnswerParserOptions{
-            .syntax = model_->syntax, .thinking = prompt.thinking, .tools = question_.tools});
+        r.parser.emplace(text::AnswerParserOptions{.syntax = model_->syntax,
+                                                   .thinking = prompt.thinking,
+                                                   .tools = question_.tools,
+                                                   .only_calls = question_.only_calls});
       readings_.push_back(std::move(r));
     }
   }

@@ -378,6 +378,7 @@ ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) 
       thought = Thought::kBegun;
     else if (rules.model.syntax.thinks && c.thinking != false)
       thought = Thought::kMay;
+    q.only_calls = c.form.form->kind == grammar::AnswerForm::Kind::kCalls;
     auto constraint = constraint_of(rules.model, rules.forms, std::move(c.form), thought);
     if (!constraint) return tl::unexpected(constraint.error());
     q.options.constraint = *std::move(constraint);

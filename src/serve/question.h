@@ -26,6 +26,7 @@ struct Question {
   bool chat = false;               // answers are read as thoughts, content and calls
   std::vector<std::string> tools;  // names of those that may be called
   bool one_call = false;           // an answer ends with its first call
+  bool only_calls = false;         // there is no answer but calls
   bool stream = false;
   bool usage_in_stream = false;
   bool echo = false;           // a text's completion begins with it

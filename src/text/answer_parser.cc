@@ -68,11 +68,12 @@ struct AnswerParser::State {
 
   AnswerParserOptions options;
   Place place = Place::kBegin;
-  std::string held;         // text that no place has taken
-  std::string blanks;       // white space, no part of anything if a mark follows
-  bool after_mark = false;  // nor if it follows a mark
-  bool thoughts = true;     // one may begin
-  bool ended = false;       // no more text will come
+  std::string held;          // text that no place has taken
+  std::string blanks;        // white space, no part of anything if a mark follows
+  bool after_mark = false;   // nor if it follows a mark
+  bool among_calls = false;  // one was read, or the mark that calls follow
+  bool thoughts = true;      // one may begin
+  bool ended = false;        // no more text will come
   std::vector<AnswerDelta> out;
   // The call that is being read
   int64_t calls = 0;
@@ -119,6 +120,7 @@ struct AnswerParser::State {
 
   /// More of a thought or of what is said, with the white space at its edges held back.
   void say(Kind kind, std::string_view text) {
+    if (ended && options.only_calls && kind == Kind::kContent) return;
     if (after_mark) text = text.substr(std::min(text.find_first_not_of(kBlanks), text.size()));
     if (text.empty()) return;
     after_mark = false;
@@ -140,6 +142,16 @@ struct AnswerParser::State {
     if (said) say(Kind::kContent, std::string_view(held).substr(0, at));
     held.erase(0, at);
     return held;
+  }
+
+  /// Nothing is said where only calls may be: what is held was cut off before it was one.
+  bool cut_off_call() const { return ended && (options.only_calls || among_calls); }
+
+  /// What is held, and what stands before it, is a beginning of something that will not come.
+  bool drop() {
+    held.clear();
+    blanks.clear();
+    return false;
   }
 
   bool take(std::string_view expected) {
@@ -168,12 +180,14 @@ struct AnswerParser::State {
   void open(std::string_view opened) {
     held.erase(0, opened.size());
     mark = opened;
-    if (opened == kCalls)
+    if (opened == kCalls) {
+      among_calls = true;
       place = Place::kCalls;
-    else if (opened == kCall)
+    } else if (opened == kCall) {
       place = Place::kHead;
-    else
+    } else {
       begin_object();
+    }
   }
 
   void begin_object() {
@@ -216,7 +230,7 @@ struct AnswerParser::State {
         end = at;
         first = m;
       }
-    if (first.empty() && !ended)
+    if (first.empty() && (!ended || kind == Kind::kReasoning))
       for (const std::string_view m : marks) end = std::min(end, held.size() - begun(held, m));
     say(kind, std::string_view(held).substr(0, end));
     held.erase(0, end);
@@ -226,7 +240,9 @@ struct AnswerParser::State {
   bool thought() {
     std::vector<std::string_view> marks = {kThinkEnd};
     if (deepseek()) marks.push_back(kCalls);
+    const bool waits = !held.empty();  // for a mark that had begun
     const std::string_view found = say_to_mark(Kind::kReasoning, marks);
+    if (found.empty() && ended && waits) drop();
     if (found.empty()) return false;
     leave(Place::kBegin);  // which reads the mark of calls
     if (found == kThinkEnd) held.erase(0, found.size());
@@ -257,6 +273,7 @@ struct AnswerParser::State {
     if (arguments.empty() && !ended) put(Kind::kArguments, "{}");
     put(Kind::kCallEnd, "");
     calling = false;
+    among_calls = true;
     ++calls;
     place = Place::kCalls;
   }
@@ -270,6 +287,7 @@ struct AnswerParser::State {
     if (tools() == ToolSyntax::kLlama) marks = {kPython, ";"};
     for (const std::string_view m : marks) {
       if (may_become(m)) return false;
+      if (ended && held.size() < m.size() && m.starts_with(held)) return drop();
       if (!held.starts_with(m)) continue;
       if (m == kCallsEnd || m == kHermesEnd || m == "}" || m == ";")
         held.erase(0, m.size());
@@ -305,6 +323,7 @@ struct AnswerParser::State {
                held.size() < kNameBytesMax + kSeparator.size()) {
       return false;
     }
+    if (cut_off_call() && end == held.npos) return drop();
     call_is_text("");
     return true;
   }
@@ -316,7 +335,7 @@ struct AnswerParser::State {
     if (text.starts_with(kFence)) {
       const size_t line = std::min(text.find('\n'), text.find(kCallEnd));
       if (line == text.npos && !ended && text.size() < kNameBytesMax) return false;
-      if (line < kNameBytesMax) held.erase(0, line);
+      if (std::min(line, text.size()) < kNameBytesMax) held.erase(0, line);
     }
     place = Place::kArguments;
     return true;
@@ -325,16 +344,17 @@ struct AnswerParser::State {
   bool read_arguments() {
     if (arguments.empty()) after_blanks(false);
     const size_t end = held.find(kCallEnd);
-    if (end == held.npos && !ended) {
+    if (end == held.npos) {
       const size_t certain = certain_arguments(held);
       put(Kind::kArguments, held.substr(0, certain));
-      held.erase(0, certain);
+      held.erase(0, ended ? held.npos : certain);
+      if (ended) end_call();
       return false;
     }
     std::string_view text = trimmed_end(std::string_view(held).substr(0, end));
     if (text.ends_with(kFence)) text = trimmed_end(text.substr(0, text.size() - kFence.size()));
     put(Kind::kArguments, std::string(text));
-    held.erase(0, end == held.npos ? end : end + kCallEnd.size());
+    held.erase(0, end + kCallEnd.size());
     end_call();
     return !held.empty();
   }
@@ -352,6 +372,8 @@ struct AnswerParser::State {
     const bool over = status != CallObject::Status::kOpen || ended;
     if (calling && over)
       end_call();
+    else if (cut_off_call() && !known && status == CallObject::Status::kOpen)
+      return drop();
     else if (over || (known && !offered))
       call_is_text(object.raw());
     else
@@ -363,6 +385,7 @@ struct AnswerParser::State {
   void finish() {
     ended = true;
     while (step()) continue;
+    if (options.only_calls && place != Place::kThought) return;
     put(place == Place::kThought ? Kind::kReasoning : Kind::kContent, std::exchange(blanks, ""));
   }
 };

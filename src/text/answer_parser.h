@@ -53,6 +53,8 @@ struct AnswerParserOptions {
   bool thinking = false;  // the answer begins within a thought: see begins_thinking
   /// Names of the tools that were offered. With none, marks of calls are text like any other.
   std::vector<std::string> tools = {};
+  /// The answer is held to calls, behind a thought perhaps: what is cut off before it is one is nothing.
+  bool only_calls = false;
 };
 
 /// One answer. However its text is cut into pieces, the deltas, joined where neighbours are of the
@@ -68,6 +70,9 @@ struct AnswerParserOptions {
 ///   object are given as they are, and the call's end says so; arguments in a JSON string are given
 ///   without its quotes.
 /// - Llama's calls are those of tools that were offered: other JSON is content.
+/// - An answer may be cut off anywhere. The beginning of a mark that closes (a thought, a call, calls) is
+///   dropped at its end, and so is what began as a further call, where only marks or calls can follow:
+///   after a call, after <｜tool▁calls▁begin｜>, and everywhere in answers that are `only_calls`.
 class AnswerParser {
  public:
   explicit AnswerParser(AnswerParserOptions options);

@@ -71,7 +71,8 @@ TEST(AnswerParser, ThoughtsAreToldFromWhatIsSaid) {
   EXPECT_EQ(parsed(outside, " <think>hm</think>"), "T:hm");
   EXPECT_EQ(parsed(inside, "is it?\n</think>\n\nyes"), "T:is it?|C:yes");
   // Cut off, or never closed: nobody can know that it was meant as an answer.
-  EXPECT_EQ(parsed(inside, "is it? </thi"), "T:is it? </thi");
+  EXPECT_EQ(parsed(inside, "is it? "), "T:is it? ");
+  EXPECT_EQ(parsed(inside, "is it? </thi"), "T:is it?");
   EXPECT_EQ(parsed(inside, "<tool_call>\n"), "T:<tool_call>\n");
   EXPECT_EQ(parsed(inside, "</think>yes"), "C:yes");
   EXPECT_EQ(parsed(inside, ""), "");
@@ -177,6 +178,66 @@ TEST(AnswerParser, LlamaCalls) {
     EXPECT_EQ(parsed(o, text), "C:" + text);
 }
 
+/// Every answer that max_tokens can make of this one.
+void cut_anywhere(AnswerParserOptions o, std::string_view head, std::string_view text) {
+  const std::string all(text);
+  for (const bool only : {true, false}) {
+    o.only_calls = only;
+    const std::string whole = parsed(o, all, all.size() + 1);
+    for (size_t size = 0; size <= all.size(); ++size) {
+      const std::string cut = parsed(o, all.substr(0, size), size + 1);
+      for (const size_t piece : {1, 2, 7}) EXPECT_EQ(parsed(o, all.substr(0, size), piece), cut);
+      // Auto: what has begun as the first call is content until its name is known.
+      if (!only && size < head.size()) continue;
+      const size_t said = cut.ends_with("!0:") || cut.ends_with("!1:")   ? cut.size() - 4
+                          : cut.ends_with("E0:") || cut.ends_with("E1:") ? cut.size() - 3
+                                                                         : cut.size();
+      EXPECT_EQ(cut.substr(0, said), whole.substr(0, said))
+          << all.substr(0, size) << (only ? " (only calls)" : "");
+      EXPECT_EQ(cut.find("C:"), std::string::npos) << all.substr(0, size);
+    }
+  }
+}
+
+TEST(AnswerParser, CallsThatAreCutOffLeaveNoMarkup) {
+  const std::string args = R"({"a": "x"})";
+  const std::string v3 =
+      "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n" + args + "\n```<｜tool▁call▁end｜>";
+  const std::string v31 = "<｜tool▁call▁begin｜>f<｜tool▁sep｜>" + args + "<｜tool▁call▁end｜>";
+  const std::string hermes =
+      "<tool_call>\n{\"name\": \"f\", \"arguments\": " + args + "}\n</tool_call>";
+  const std::string llama = R"({"name": "f", "parameters": )" + args + "}";
+  for (const bool thinking : {false, true}) {
+    const std::string thought = thinking ? "so <b</think>\n\n" : "";
+    const std::string begin = "<｜tool▁calls▁begin｜>", end = "<｜tool▁calls▁end｜>";
+    cut_anywhere(with(ToolSyntax::kDeepSeekV3, true, thinking),
+                 thought + begin,
+                 thought + begin + v3 + "\n" + v3 + end);
+    cut_anywhere(with(ToolSyntax::kDeepSeekV31, true, thinking),
+                 thought + begin,
+                 thought + begin + v31 + v31 + end);
+    cut_anywhere(with(ToolSyntax::kHermes, true, thinking),
+                 thought + "<tool_call>\n{\"name\": \"f\", \"arguments\": {",
+                 thought + hermes + "\n" + hermes);
+    cut_anywhere(with(ToolSyntax::kLlama, true, thinking),
+                 thought + R"({"name": "f", "parameters": {)",
+                 thought + llama + "; " + llama);
+    cut_anywhere(with(ToolSyntax::kLlama, true, thinking),
+                 thought + R"(<|python_tag|>{"name": "f", "parameters": {)",
+                 thought + "<|python_tag|>" + llama);
+  }
+  // What the newcomer saw, and a thought that the model may have begun with.
+  AnswerParserOptions o = with(ToolSyntax::kHermes);
+  o.only_calls = true;
+  EXPECT_EQ(parsed(o, "<tool"), "");
+  EXPECT_EQ(parsed(o, "<thi"), "");
+  EXPECT_EQ(parsed(o, "<tool_call>\n{\"name\": \"get_weather"), "");
+  EXPECT_EQ(parsed(o, "\n"), "");
+  // Text that somebody may read stays text.
+  EXPECT_EQ(parsed(with(ToolSyntax::kHermes), hermes + "\nso <tool_c"),
+            "N0:f|A0:{\"a\": \"x\"}|E0:|C:so <tool_c");
+}
+
 TEST(AnswerParser, AnyTextGivesTheSameHoweverItIsCut) {
   const std::vector<std::string> parts = {"<think>",
                                           "</think>",
@@ -211,11 +272,9 @@ TEST(AnswerParser, AnyTextGivesTheSameHoweverItIsCut) {
                                           "{\"name\": \"f\", \"arguments\": "};
   for (uint64_t i = 0; i < 3000; ++i) {
     const Random random(i, RandomPurpose::kTest, 0);
-    auto draw = [&, n = uint64_t{0}](uint64_t below) mutable {
-      return random.below(n++, below);
-    };
-    const AnswerParserOptions o =
-        with(static_cast<ToolSyntax>(draw(5)), draw(4) != 0, draw(2) != 0);
+    auto draw = [&, n = uint64_t{0}](uint64_t below) mutable { return random.below(n++, below); };
+    AnswerParserOptions o = with(static_cast<ToolSyntax>(draw(5)), draw(4) != 0, draw(2) != 0);
+    o.only_calls = draw(4) == 0;
     std::string text;
     for (size_t n = draw(16); n > 0; --n) text += parts[draw(parts.size())];
     const std::string whole = parsed(o, text, text.size() + 1);

@@ -40,6 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   options.syntax.tools = static_cast<ToolSyntax>(data[0] % 5);
   options.syntax.thinks = (data[0] & 64) != 0;
   options.thinking = (data[0] & 128) != 0;
+  options.only_calls = (data[0] & 32) != 0;
   options.tools = {"f"};
   const std::string whole = parsed(options, text, text.size() + 1);
   for (const size_t piece : {size_t{1}, size_t{1} + data[1] % 16})
