@@ -297,7 +297,22 @@ TEST(ServerVerify, TheCommandEndsAsItsVerdictSays) {
     EXPECT_LT(last["kl_mean"], 1e-6);
     EXPECT_LE(last["kl_mean"], last["kl_max"]);
     EXPECT_NE(read_file(page)->find("It answers as this model"), std::string::npos);
-    EXPECT_EQ(run(server.address(), {}, nullptr), 2);         // without the key
+    EXPECT_EQ(run(server.address(), {}, nullptr), 2);  // without the key
+    // Nobody signed the model; what is asked of a device is asked of no server.
+    const std::string signer = join_path(folder(), "signer.pub");
+    EXPECT_EQ(run(server.address(), {"--key", signer, "--api-key-file", key}, nullptr), 2);
+    ASSERT_TRUE(write_file_atomic(signer, "ferry-public-key-ed25519 " + std::string(64, 'a') + "\n"));
+    EXPECT_EQ(run(server.address(), {"--key", signer, "--api-key-file", key}, nullptr), 2);
+    for (const program::Strings& option : std::vector<program::Strings>{{"--device", "cpu"},
+                                                                        {"--dtype", "f32"},
+                                                                        {"--train"},
+                                                                        {"--quick"},
+                                                                        {"--stream"},
+                                                                        {"--no-remember"}}) {
+      program::Strings with = {"--api-key-file", key};
+      with.insert(with.end(), option.begin(), option.end());
+      EXPECT_EQ(run(server.address(), with, nullptr), 2) << option.front();
+    }
     EXPECT_TRUE(write_file_atomic(key, "another secret\n"));  // the server repeats it; we do not
     EXPECT_EQ(run(server.address(), {"--api-key-file", key}, nullptr), 2);
   }

@@ -362,6 +362,23 @@ bool counts(const std::string& name) {
 
 }  // namespace
 
+Result<void> check_signer(const Passport* passport,
+                          const std::string& public_key,
+                          const std::string& directory) {
+  if (passport == nullptr)
+    return fail(Code::kInvalidInput,
+                "{}: has no {}, so nobody signed it; `ferry passport` writes one",
+                directory,
+                kPassportName);
+  if (passport->signature && passport->signature->public_key == public_key) return {};
+  return fail(Code::kInvalidInput,
+              "{}: {}, expected {}",
+              join_path(directory, kPassportName),
+              passport->signature ? "is signed by another key: " + passport->signature->public_key
+                                  : "is not signed",
+              public_key);
+}
+
 Result<std::vector<std::string>> files_that_count(const std::string& folder) {
   // Transformers keeps templates beyond the first in a folder of their own.
   constexpr const char* kTemplates = "additional_chat_templates";

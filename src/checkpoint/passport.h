@@ -132,6 +132,11 @@ struct Passport {
   uint64_t probes_bytes() const;  // about what the probes take in JSON
 };
 
+/// That a directory's passport, or none, is signed by this key (hex). Errors: kInvalidInput, naming the directory.
+Result<void> check_signer(const Passport* passport,
+                          const std::string& public_key,
+                          const std::string& directory);
+
 /// The files of a model directory that decide what is answered, by Ferry or by whatever else serves
 /// it: weights, config, tokenizer, chat templates, generation settings, code. By name, sorted; not
 /// Ferry's own notes (passport, checksums, verdicts), nor hidden files and readmes.

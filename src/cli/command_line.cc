@@ -40,6 +40,10 @@ Option& Option::needs(const Option& other) {
   option_->needs(other.option_);
   return *this;
 }
+Option& Option::excludes(const Option& other) {
+  option_->excludes(other.option_);
+  return *this;
+}
 Option& Option::hidden() {
   option_->group("");
   return *this;

@@ -31,6 +31,7 @@ class Option {
   Option& size_in_bytes();   // takes 64K, 10MB too; shows its default
   Option& once_per_value();  // takes one value at a time, and can be given several times
   Option& needs(const Option& other);
+  Option& excludes(const Option& other);
   Option& hidden();  // not for people
 
   bool given() const;

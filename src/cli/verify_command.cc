@@ -140,6 +140,9 @@ Result<void> ask_server(Arguments& args) {
   if (!args.key_file.empty()) {
     TRY_ASSIGN(args.server.key, read_api_key(args.key_file));
   }
+  if (!args.key.empty()) {
+    TRY_ASSIGN(args.server.public_key, read_public_key(args.key));
+  }
   args.server.directory = args.verify.directory;
   if (args.verify.positions > 0) args.server.positions = args.verify.positions;
   args.server.timeout_ms = static_cast<int64_t>(args.timeout_s * 1000);
@@ -200,9 +203,15 @@ void add_verify_command(Command& program) {
       "verify", "Prove that this is the model that was trained, and that a device computes it");
   const auto args = std::make_shared<Arguments>();
   command.option("directory", args->verify.directory, "a model directory").required();
-  command.option("--device", args->verify.device, "cpu, cuda[:N], ascend[:N]");
+  const Option server = command.option("--server",
+                                       args->server.address,
+                                       "ask this OpenAI-compatible server (http://HOST:PORT) "
+                                       "instead of a device, and say whether it "
+                                       "answers as the model");
+  command.option("--device", args->verify.device, "cpu, cuda[:N], ascend[:N]").excludes(server);
   command.option("--dtype", args->dtype, "compute in bf16 or f32 (default: as the passport)")
-      .among({"f32", "bf16"});
+      .among({"f32", "bf16"})
+      .excludes(server);
   command.option(
       "--key", args->key, "a public key (ferry keygen): the passport must be signed by it");
   command.option(
@@ -210,22 +219,23 @@ void add_verify_command(Command& program) {
       args->verify.positions,
       "also ask a probe of so many tokens, up to the model's context; the CPU answers it now. Of a "
       "server: the longest text that it is asked about (1024)");
-  command.flag("--train",
-               args->verify.train,
-               "also judge a training step's forward and backward pass, call by call");
-  command.flag("--quick",
-               args->verify.quick,
-               "judge ops one by one only in layers whose activations parted");
-  command.flag("--stream", args->stream, "load weights layer by layer, also if they would fit");
-  command.flag("!--no-remember", args->remember, "do not note the verdict in verified.json");
+  command
+      .flag("--train",
+            args->verify.train,
+            "also judge a training step's forward and backward pass, call by call")
+      .excludes(server);
+  command
+      .flag("--quick",
+            args->verify.quick,
+            "judge ops one by one only in layers whose activations parted")
+      .excludes(server);
+  command.flag("--stream", args->stream, "load weights layer by layer, also if they would fit")
+      .excludes(server);
+  command.flag("!--no-remember", args->remember, "do not note the verdict in verified.json")
+      .excludes(server);
   command.flag("--json", args->json, "end with one line of JSON");
   command.option("to", args->json_to).among({"-"}).hidden();  // --json -, as the doctor has it
   command.option("--html,--report", args->html, "write the report as a page of HTML, too");
-  const Option server = command.option("--server",
-                                       args->server.address,
-                                       "ask this OpenAI-compatible server (http://HOST:PORT) "
-                                       "instead of a device, and say whether it "
-                                       "answers as the model");
   command
       .option("--api-key-file",
               args->key_file,

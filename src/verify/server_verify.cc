@@ -980,6 +980,11 @@ Result<ServerReport> verify_server(const ServerOptions& options) {
   TRY_ASSIGN(ServerClient client, ServerClient::open(std::move(http), options.model, options.key));
   say("loading the reference");
   TRY_ASSIGN(Reference reference, Reference::open(options.directory));
+  if (!options.public_key.empty()) {
+    const auto* const dir = dynamic_cast<const ModelDir*>(&reference.source());
+    TRY(check_signer(
+        dir != nullptr ? dir->passport() : nullptr, options.public_key, options.directory));
+  }
   return Interview(options, reference, client).run();
 }
 

@@ -19,6 +19,8 @@ struct ServerOptions {
   std::string address = {};    // of the server: http://HOST:PORT
   std::string model = {};      // the name it is asked for; empty: the first that the server lists
   std::string key = {};        // what it wants to be shown; empty: none
+  std::string public_key =
+      {};  // by which the directory's passport must be signed (hex); empty: by anybody or nobody
   /// What the server says that its weights are: "bf16", "int8" or "int4"; empty: as the directory
   /// stores them. (Whoever multiplies GGUF's blocks rounds activations as int8 does.)
   std::string weights = {};

@@ -92,23 +92,15 @@ Result<void> Verifier::open() {
   report_.has_passport = passport != nullptr;
   if (passport == nullptr) {
     if (!options_.public_key.empty())
-      return fail(Code::kInvalidInput,
-                  "{}: has no {}, so nobody signed it; `ferry passport` writes one",
-                  options_.directory,
-                  kPassportName);
+      return check_signer(passport, options_.public_key, options_.directory);
     report_.notes.push_back(fmt::format("no {}: nothing vouches for these weights", kPassportName));
     return {};
   }
   report_.root = passport->root;
   report_.reference = passport->probes.reference;
   if (passport->signature) report_.signed_by = passport->signature->public_key;
-  if (!options_.public_key.empty() && report_.signed_by != options_.public_key)
-    return fail(Code::kInvalidInput,
-                "{}: {}, expected {}",
-                join_path(options_.directory, kPassportName),
-                report_.signed_by.empty() ? "is not signed"
-                                          : "is signed by another key: " + report_.signed_by,
-                options_.public_key);
+  if (!options_.public_key.empty())
+    TRY(check_signer(passport, options_.public_key, options_.directory));
   if (passport->numerics != kNumerics)
     return fail(Code::kInvalidInput,
                 "{}: numerics {}, this version of Ferry computes numerics {}; use the version that "
