@@ -172,6 +172,10 @@ struct FaultyServer::State {
       const size_t path_at = head.find(' ') + 1;
       const Reply reply =
           answer(head.substr(path_at, head.find(' ', path_at) - path_at), head, body);
+      if (reply.status == 0) {
+        ::shutdown(c, SHUT_RDWR);
+        return;
+      }
       const std::string out = fmt::format(
           "HTTP/1.1 {} OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",
           reply.status,
@@ -188,16 +192,23 @@ struct FaultyServer::State {
   // ---- The API -----------------------------------------------------------------------------------
 
   Reply answer(const std::string& path, const std::string& head, const std::string& body) {
+    const bool aside = path == "/invocations";  // as vLLM has it: what the other paths answer
     if (!manner.key.empty() && fault != Fault::kKeyUnasked && path != "/v1/models" &&
+        !(aside && fault == Fault::kKeyUnaskedAside) &&
         head.find("Authorization: Bearer " + manner.key + "\r\n") == std::string::npos)
       return refusal(401, "wrong key: " + head);  // as some proxies do
     if (path == "/v1/models")
       return {200,
               Json{{"object", "list"}, {"data", {{{"id", "tiny"}, {"object", "model"}}}}}.dump()};
-    const bool chat = path == "/v1/chat/completions";
-    if (path != "/v1/completions" && !(chat && manner.chats)) return refusal(404, "no such path");
+    const Json request = Json::parse(body, nullptr, false);
+    const bool chat = path == "/v1/chat/completions" ||
+                      (aside && request.is_object() && request.contains("messages"));
+    const bool completion = path == "/v1/completions" || (aside && !chat);
+    if (!(completion && manner.completes) && !(chat && manner.chats))
+      return refusal(404, "no such path");
     if (asked++ < manner.busy) return refusal(503, "not now");
-    const Json request = Json::parse(body);
+    if (!request.is_object()) return refusal(400, "no JSON");
+    if (fault == Fault::kBreaksOff && asked > 8) return {0, ""};
     without_extras += !request.contains("repetition_penalty");
     if (manner.strict)
       for (const char* name : {"repeat_penalty", "return_token_ids"})

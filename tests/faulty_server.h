@@ -37,7 +37,9 @@ enum class ServerFault {
   kLoad,          // beside another request a token of the prompt is lost
   kCache,         // the second time a token of the prompt is lost
   kKeyUnasked,
-  kNotJson,  // hostile answers
+  kKeyUnaskedAside,  // by the paths that are not OpenAI's
+  kBreaksOff,        // after some questions it closes connections without an answer
+  kNotJson,          // hostile answers
   kNan,
   kEndlessBody,
   kWrongTypes,
@@ -51,7 +53,7 @@ struct ServerManner {
     kTexts,  // as llama-cpp-python: texts of tokens, echo, no ids taken
   } log_probs = LogProbs::kIds;
   DType compute = DType::kF32;
-  bool chats = true;
+  bool chats = true, completes = true;
   std::string key = {};  // asked for; empty: none
   bool strict = false;   // unknown fields are refused by name
   int busy = 0;          // so many questions are first refused: not now

@@ -132,6 +132,11 @@ std::string told(const ServerReport& r) {
   return all;
 }
 
+const ServerManner kByTexts{.log_probs = LogProbs::kTexts};
+const ServerManner kTokensAlone{.log_probs = LogProbs::kNone};
+const ServerManner kChatsAlone{.completes = false};
+const ServerManner kChatsTokensAlone{.log_probs = LogProbs::kNone, .completes = false};
+
 struct Case {
   const char* name;  // of the test
   Fault fault;
@@ -166,9 +171,6 @@ TEST(ServerVerify, ABusyServerIsAskedTheSameAgain) {
   EXPECT_EQ(server.without_extras(), 0);
 }
 
-const ServerManner kByTexts{.log_probs = LogProbs::kTexts};
-const ServerManner kTokensAlone{.log_probs = LogProbs::kNone};
-
 INSTANTIATE_TEST_SUITE_P(
     Honest,
     EachServer,
@@ -188,6 +190,10 @@ INSTANTIATE_TEST_SUITE_P(
              "",
              {.log_probs = LogProbs::kNone, .compute = DType::kBF16}},
         Case{"with_a_key", Fault::kNone, "", {.key = "secret"}},
+        Case{"chats_alone", Fault::kNone, "", kChatsAlone},
+        Case{"chats_alone_bf16", Fault::kNone, "", {.compute = DType::kBF16, .completes = false}},
+        Case{"chats_tokens_alone", Fault::kNone, "", kChatsTokensAlone},
+        Case{"no_chats", Fault::kNone, "", {.chats = false}},
         Case{"strict", Fault::kNone, "", {.strict = true}}),
     [](const auto& c) { return std::string(c.param.name); });
 
@@ -225,7 +231,31 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"penalised", Fault::kPenalised, "temperature"},
                       Case{"load", Fault::kLoad, "load"},
                       Case{"cache", Fault::kCache, "cache"},
-                      Case{"key", Fault::kKeyUnasked, "key", {.key = "secret"}}),
+                      Case{"key", Fault::kKeyUnasked, "key", {.key = "secret"}},
+                      Case{"key_aside", Fault::kKeyUnaskedAside, "key", {.key = "secret"}}),
+    [](const auto& c) { return std::string(c.param.name); });
+
+/// Of a server that has no other path than that of conversations.
+INSTANTIATE_TEST_SUITE_P(
+    FaultyChats,
+    EachServer,
+    ::testing::Values(
+        Case{"template_", Fault::kOtherTemplate, "template", kChatsAlone},
+        Case{"rope", Fault::kRopeIgnored, "rope", kChatsAlone},
+        Case{"int4", Fault::kInt4, "quantised", kChatsAlone},
+        Case{"model", Fault::kOtherModel, "model", kChatsAlone},
+        Case{"endless", Fault::kEndless, "eos", kChatsAlone},
+        Case{"context_cut", Fault::kCut, "context-cut", kChatsAlone},
+        Case{"garbled", Fault::kGarbled, "garbled", kChatsAlone},
+        Case{"talks_on", Fault::kTalksOn, "length", kChatsAlone},
+        Case{"seed_ignored", Fault::kSeedIgnored, "seed", kChatsAlone},
+        Case{"seed_fixed", Fault::kSeedFixed, "seed", kChatsAlone},
+        Case{"always_greedy", Fault::kAlwaysGreedy, "temperature", kChatsAlone},
+        Case{"never_greedy", Fault::kNeverGreedy, "temperature", kChatsAlone},
+        Case{"hot", Fault::kHot, "temperature", kChatsAlone},
+        Case{"load", Fault::kLoad, "load", kChatsAlone},
+        Case{"cache", Fault::kCache, "cache", kChatsAlone},
+        Case{"key_aside", Fault::kKeyUnaskedAside, "key", {.completes = false, .key = "secret"}}),
     [](const auto& c) { return std::string(c.param.name); });
 
 class HostileServer : public ::testing::TestWithParam<Fault> {};
@@ -269,6 +299,46 @@ TEST(ServerVerify, WhatCannotBeAskedIsSaid) {
   refused(Code::kInvalidInput, "it lists 'tiny'");
 }
 
+/// What was not tried is said, by the names of the faults that nobody looked for.
+TEST(ServerVerify, WhatWasNotTriedIsSaid) {
+  using nlohmann::json;
+  const auto not_tried = [](const ServerManner& manner) {
+    const auto r = asked(Fault::kNone, manner);
+    EXPECT_TRUE(r) << r.error().message;
+    if (!r) return json();
+    for (const std::string& name : r->not_tried)
+      EXPECT_TRUE(std::any_of(r->notes.begin(),
+                              r->notes.end(),
+                              [&](const std::string& note) {
+                                return note.starts_with("not tried (") &&
+                                       note.find(name) != std::string::npos;
+                              }))
+          << name << "\n"
+          << told(*r);
+    return json::parse(verify::to_json(*r))["not_tried"];
+  };
+  EXPECT_EQ(not_tried({}), json::array());
+  EXPECT_EQ(not_tried({.chats = false}), json::array({"template"}));
+  EXPECT_EQ(not_tried({.completes = false}), json::array({"tokenizer"}));
+}
+
+/// Three seeds that get the same answer prove nothing where that answer is short.
+TEST(ServerVerify, WhatAFewTokensDoNotShowIsSaid) {
+  const auto r = asked(Fault::kSeedFixed, kChatsTokensAlone);
+  ASSERT_TRUE(r) << r.error().message;
+  EXPECT_EQ(std::count(r->not_tried.begin(), r->not_tried.end(), "seed"), 1) << told(*r);
+}
+
+/// A template that is known is named, with its last line end.
+TEST(ServerVerify, AKnownTemplateIsNamed) {
+  for (const ServerManner& manner : {ServerManner{}, kChatsAlone}) {
+    const auto r = asked(Fault::kOtherTemplate, manner);
+    ASSERT_TRUE(r) << r.error().message;
+    ASSERT_FALSE(r->faults.empty());
+    EXPECT_NE(r->faults.front().words.find("ChatML"), std::string::npos) << told(*r);
+  }
+}
+
 /// The program, as a person runs it: its exit status, its last line, its page.
 TEST(ServerVerify, TheCommandEndsAsItsVerdictSays) {
   using nlohmann::json;
@@ -279,7 +349,7 @@ TEST(ServerVerify, TheCommandEndsAsItsVerdictSays) {
     args.insert(args.end(), more.begin(), more.end());
     program::Program ferry(join_path(folder(), "log"), args);
     const int status = ferry.wait();
-    const std::string said = ferry.output();
+    const std::string said = "\n" + ferry.output();
     EXPECT_EQ(said.find("secret"), std::string::npos) << said;
     const size_t at = said.rfind("\n{");
     if (last != nullptr && at != std::string::npos)
@@ -323,6 +393,18 @@ TEST(ServerVerify, TheCommandEndsAsItsVerdictSays) {
     EXPECT_EQ(last["fault"], "quantised");
     EXPECT_NE(read_file(page)->find("<code>quantised</code>"), std::string::npos);
   }
+  last = {};
+  {
+    const FaultyServer server(tiny_model(), Fault::kBreaksOff, {});
+    EXPECT_EQ(run(server.address(), {"--json", "-"}, &last), 3);
+    EXPECT_EQ(last["verdict"], "not proved");
+    EXPECT_TRUE(last["fault"].is_null());
+    EXPECT_EQ(last["compared_tokens"], 0);
+    EXPECT_NE(last.value("error", "").find(server.address()), std::string::npos) << last;
+  }
+  last = {};
+  EXPECT_EQ(run("http://127.0.0.1:1", {"--json"}, &last), 3);
+  EXPECT_EQ(last["verdict"], "not proved");
   EXPECT_EQ(run("http://127.0.0.1:1", {}, nullptr), 3);
   EXPECT_EQ(run("127.0.0.1", {}, nullptr), 2);
   EXPECT_EQ(run("http://127.0.0.1:1", {"--api-key-file", page}, nullptr), 2);
@@ -347,8 +429,10 @@ TEST(ServerVerify, CodesThatAreStoredMeanWhatTheyStandFor) {
 
 /// Ferry's own server passes, and is told where it has other weights.
 TEST(ServerVerify, OurOwnServerIsTheModel) {
+  const std::string key = join_path(folder(), "own_key");
+  ASSERT_TRUE(write_file_atomic(key, "secret\n"));
   const auto told_of = [&](const program::Strings& more) {
-    program::Strings args = {"serve", tiny_model(), "--port", "0"};
+    program::Strings args = {"serve", tiny_model(), "--port", "0", "--api-key-file", key};
     args.insert(args.end(), more.begin(), more.end());
     program::Program server(join_path(folder(), "serve.log"), args);
     EXPECT_TRUE(
@@ -358,12 +442,14 @@ TEST(ServerVerify, OurOwnServerIsTheModel) {
     EXPECT_NE(at, std::string::npos) << said;
     const auto r =
         verify::verify_server({.directory = tiny_model(),
-                               .address = said.substr(at, said.find_first_of(" \n,;", at) - at)});
+                               .address = said.substr(at, said.find_first_of(" \n,;", at) - at),
+                               .key = "secret"});
     EXPECT_TRUE(r) << (r ? "" : r.error().message);
     server.signal(SIGTERM);
     EXPECT_EQ(server.wait(), 0);
     if (!r) return std::string("no report");
     EXPECT_GT(r->compared_tokens, 500);
+    EXPECT_TRUE(r->not_tried.empty()) << told(*r);
     return r->faults.empty() ? std::string(to_string(r->verdict)) : r->faults.front().name;
   };
   EXPECT_EQ(told_of({}), "same");

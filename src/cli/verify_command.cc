@@ -150,7 +150,14 @@ Result<void> ask_server(Arguments& args) {
   args.server.progress = [&](const std::string& text) { line.show([&] { return text; }); };
   Result<verify::ServerReport> report = verify::verify_server(args.server);
   line.clear();
-  if (!report) return tl::unexpected(report.error());
+  if (!report) {
+    // Who reads the last line gets one wherever the server is to blame; a wrong address or key is the caller's.
+    const Code code = report.error().code;
+    if (args.json && (code == Code::kUnavailable || code == Code::kTimeout))
+      fmt::print("{}\n", verify::to_json(report.error()));
+    TRY(flush_output());
+    return tl::unexpected(report.error());
+  }
   print_report(*report);
   if (!args.html.empty()) TRY(write_file_atomic(args.html, verify::to_html(*report)));
   if (args.json) fmt::print("{}\n", verify::to_json(*report));
@@ -237,9 +244,11 @@ void add_verify_command(Command& program) {
   command.option("to", args->json_to).among({"-"}).hidden();  // --json -, as the doctor has it
   command.option("--html,--report", args->html, "write the report as a page of HTML, too");
   command
-      .option("--api-key-file",
-              args->key_file,
-              "a file with the server's key; that it is asked for everywhere is tried, too")
+      .option(
+          "--api-key-file",
+          args->key_file,
+          "a file with the server's key; tried, too: whether any path that servers are known to "
+          "have answers without it")
       .needs(server);
   command
       .option("--model", args->server.model, "the server's name of the model (default: its first)")

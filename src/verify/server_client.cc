@@ -46,6 +46,13 @@ bool may_pass(const Result<HttpReply>& reply) {
   return !reply || reply->status == 408 || reply->status == 429 || reply->status >= 500;
 }
 
+/// Whether a body is what a program answers, and not that something is wrong.
+bool is_answer(const std::string& body) {
+  const auto json = nlohmann::json::parse(body, nullptr, false);
+  if (json.is_array()) return !json.empty();
+  return json.is_object() && (!json.contains("error") || json["error"].is_null());
+}
+
 }  // namespace
 
 Result<ServerClient> ServerClient::open(HttpClient http,
@@ -265,6 +272,35 @@ Result<std::optional<std::vector<int32_t>>> ServerClient::tokens_of(const std::s
   return std::nullopt;
 }
 
+/// The paths beside those that questions go to by which servers are known to run the model, or to tell
+/// of it, each with a request that costs little.
+std::vector<std::pair<std::string, std::string>> ServerClient::paths_aside() const {
+  const OrderedJson messages = {{{"role", "user"}, {"content", "Hello"}}};
+  const OrderedJson chat = {{"model", model_}, {"messages", messages}, {"max_tokens", 1}};
+  const OrderedJson text = {{"model", model_}, {"prompt", "The"}, {"max_tokens", 1}};
+  const std::pair<const char*, OrderedJson> all[] = {
+      {"/chat/completions", chat},
+      {"/completions", text},
+      {"/v1/responses", {{"model", model_}, {"input", "Hello"}, {"max_output_tokens", 16}}},
+      {"/v1/messages", chat},
+      {"/v1/messages/count_tokens", {{"model", model_}, {"messages", messages}}},
+      {"/tokenize", {{"model", model_}, {"prompt", "The"}, {"content", "The"}}},
+      {"/tokenize", {{"model", model_}, {"prompt", "The"}}},
+      {"/tokenize", {{"content", "The"}}},
+      {"/extras/tokenize", {{"input", "The"}}},
+      {"/completion", {{"prompt", "The"}, {"n_predict", 1}}},  // llama.cpp
+      {"/invocations", chat},                                  // vLLM
+      {"/invocations", text},
+      {"/generate", {{"text", "The"}, {"sampling_params", {{"max_new_tokens", 1}}}}},  // SGLang
+      {"/generate", {{"inputs", "The"}, {"parameters", {{"max_new_tokens", 1}}}}},     // TGI's form
+      {"/api/generate", {{"model", model_}, {"prompt", "The"}, {"stream", false}}},    // ollama
+      {"/api/chat", {{"model", model_}, {"messages", messages}, {"stream", false}}},
+  };
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const auto& [path, body] : all) out.emplace_back(path, json_text(body));
+  return out;
+}
+
 Result<std::vector<std::string>> ServerClient::open_with(const std::string& key) {
   std::vector<std::string> open;
   std::vector<std::pair<std::string, std::string>> paths;
@@ -280,6 +316,13 @@ Result<std::vector<std::string>> ServerClient::open_with(const std::string& key)
     TRY_ASSIGN(const HttpReply reply, http_.ask({.path = path, .body = body, .key = key}));
     ++requests_;
     if (reply.status == 200) open.push_back(path);
+  }
+  for (const auto& [path, body] : paths_aside()) {
+    if (!open.empty() && open.back() == path) continue;
+    // Not every server has them, and what one without them says (redirected, a page) is no answer.
+    const Result<HttpReply> reply = http_.ask({.path = path, .body = body, .key = key});
+    ++requests_;
+    if (reply && reply->status == 200 && is_answer(reply->body)) open.push_back(path);
   }
   return open;
 }

@@ -7,6 +7,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -50,7 +51,8 @@ class ServerClient {
   /// The server's own tokens of a text, where it has an endpoint for that.
   Result<std::optional<std::vector<int32_t>>> tokens_of(const std::string& text);
 
-  /// The paths that answer with this key (empty: without one).
+  /// The paths that answer with this key (empty: without one): those that questions go to, and those
+  /// that servers are known to have beside them.
   Result<std::vector<std::string>> open_with(const std::string& key);
 
   const std::string& address() const { return http_.address(); }
@@ -74,6 +76,7 @@ class ServerClient {
   std::string body_of(const Ask& question) const;
   Result<ServerAnswer> read(const Ask& question, const Result<HttpReply>& reply) const;
   bool leave_out(const std::string& refusal);
+  std::vector<std::pair<std::string, std::string>> paths_aside() const;  // path, body
 
   HttpClient http_;
   std::string key_, model_;

@@ -56,7 +56,7 @@ const std::vector<OtherTemplate> kOtherTemplates = {
     {"ChatML",
      "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor "
      "%}"
-     "<|im_start|>assistant\n"},
+     "{{ '<|im_start|>assistant\\n' }}"},  // Jinja drops a line end behind all
     {"Llama 2's template",
      "{% for m in messages %}{% if m['role'] == 'system' %}<<SYS>>\n{{ m['content'] "
      "}}\n<</SYS>>\n\n"
@@ -65,7 +65,8 @@ const std::vector<OtherTemplate> kOtherTemplates = {
     {"Llama 3's template",
      "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m['role'] "
      "}}<|end_header_id|>\n\n"
-     "{{ m['content'] }}<|eot_id|>{% endfor %}<|start_header_id|>assistant<|end_header_id|>\n\n"},
+     "{{ m['content'] }}<|eot_id|>{% endfor %}"
+     "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"},
 };
 
 std::vector<TextQuestion> text_questions(const Reference& reference) {
@@ -120,6 +121,26 @@ TextQuestion long_question(const Reference& reference, int64_t tokens) {
   q.text.pop_back();
   q.ids = prompt_ids(reference, q.text);
   q.what = fmt::format("a text of {} tokens", q.ids.size());
+  return q;
+}
+
+Result<TextQuestion> conversation_question(const Reference& reference,
+                                           const std::string& what,
+                                           const std::string& messages) {
+  TRY_ASSIGN(ChatPrompt prompt,
+             render_chat(reference.texts(), messages, "the conversation", reference.directory()));
+  return TextQuestion{what, std::move(prompt.text), std::move(prompt.ids), messages};
+}
+
+Result<TextQuestion> long_conversation(const Reference& reference, int64_t tokens) {
+  const auto said = [&](const std::string& text) {
+    const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", text}}};
+    return conversation_question(reference, "", json_text(messages));
+  };
+  TRY_ASSIGN(const TextQuestion least, said("."));
+  const int64_t of_text = std::max<int64_t>(tokens - std::ssize(least.ids), 2);
+  TRY_ASSIGN(TextQuestion q, said(long_question(reference, of_text).text));
+  q.what = fmt::format("a conversation of {} tokens", q.ids.size());
   return q;
 }
 

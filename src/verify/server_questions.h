@@ -14,6 +14,8 @@ struct TextQuestion {
   std::string what;          // for people; no two are called alike
   std::string text;          // empty: there is no text with these ids
   std::vector<int32_t> ids;  // as the model should see it
+  std::string messages =
+      {};  // JSON; not empty: it is asked as this conversation, which becomes `text`
 };
 
 /// Those that fit the model's positions, with room for an answer.
@@ -21,6 +23,15 @@ std::vector<TextQuestion> text_questions(const Reference& reference);
 
 /// A text of at most `tokens` tokens, and not many fewer, that no other length's text begins like.
 TextQuestion long_question(const Reference& reference, int64_t tokens);
+
+/// A conversation as a question. Errors: of render_chat (a model without a template, or one that
+/// refuses a message).
+Result<TextQuestion> conversation_question(const Reference& reference,
+                                           const std::string& what,
+                                           const std::string& messages);
+
+/// A long text as what a user says: of about `tokens` tokens in all. Errors: of render_chat.
+Result<TextQuestion> long_conversation(const Reference& reference, int64_t tokens);
 
 struct Conversation {
   const char* what;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -32,6 +33,7 @@ bool unanswered(const Status& why) {
 constexpr int64_t kAnswerTokens = 12;
 constexpr int64_t kChatTokens = 24;
 constexpr int64_t kSampledTokens = 24;
+constexpr size_t kCrowd = 16;
 constexpr double kChanceMax = 1e-6;  // what chance gives more seldom proves something
 constexpr double kDeviations = 6;    // of a sum of log-probabilities that chance does not give
 
@@ -101,6 +103,31 @@ class Interview {
     report_.faults.push_back({name, std::move(words)});
   }
   bool at_fault() const { return !report_.faults.empty(); }
+  /// These faults it may have: nobody looked.
+  void not_tried(std::initializer_list<const char*> faults, const std::string& why) {
+    std::string names;
+    for (const char* name : faults) {
+      report_.not_tried.push_back(name);
+      names += (names.empty() ? "" : ", ") + std::string(name);
+    }
+    report_.notes.push_back(fmt::format("not tried ({}): {}", names, why));
+  }
+  /// A question as a request: as a text, or as the conversation that it is.
+  static Ask asking(const TextQuestion& q, Ask how) {
+    how.chat = !q.messages.empty();
+    how.prompt = how.chat ? q.messages : q.text;
+    return how;
+  }
+  /// A long text in the form in which this server is asked. Errors: of render_chat.
+  Result<TextQuestion> long_text(int64_t tokens) const {
+    if (client_.completes()) return long_question(reference_, tokens);
+    return long_conversation(reference_, tokens);
+  }
+  bool short_ones_right() const {
+    return std::none_of(report_.groups.begin(), report_.groups.end(), [](const ServerGroup& g) {
+      return (g.name == "text" || g.name == "chat") && !g.within;
+    });
+  }
   int64_t positions() const { return reference_.model().max_positions(); }
 
   Result<void> describe();
@@ -154,7 +181,10 @@ class Interview {
   std::map<std::string, int64_t> counted_apart_;   // of texts: the server's count less ours
   std::map<std::string, std::string> read_apart_;  // of texts: how its tokens part from ours
   bool numbers_mean_nothing_ = false;  // another model, another tokenizer: no more comparing
+  bool tokens_told_ = false;           // of texts: by count, by id or by /tokenize
+  int64_t tried_ = 0;  // checks that were made beyond the comparison of single answers
   std::vector<TextQuestion> texts_;
+  std::vector<TextQuestion> short_;  // what is asked again: texts, else conversations
   std::vector<Group> judged_;
   std::vector<Thoughts> judged_thoughts_;
   std::vector<Noise> judged_noise_;
@@ -206,6 +236,7 @@ void Interview::compare_prompt(const TextQuestion& question, const ServerAnswer&
   if (answer.prompt_tokens)
     counted_apart_[question.what] = *answer.prompt_tokens - std::ssize(question.ids);
   if (answer.prompt_ids.empty()) return;
+  tokens_told_ = true;
   if (const auto words = reader_.tokens_differ(question.ids, answer.prompt_ids))
     read_apart_[question.what] = *words;
 }
@@ -456,7 +487,7 @@ Result<bool> Interview::explain(const Group& group,
     rounded_ = codes;
     return true;
   }
-  if (group.name == "chat" && !at_fault()) {
+  if (group.name == "chat" && !at_fault() && client_.completes()) {
     fault("template",
           "texts are continued as the model would, conversations are not: they become another text "
           "than its chat template makes");
@@ -473,7 +504,12 @@ Result<bool> Interview::explain(const Group& group,
                         found.kl_typical,
                         kl_bound(rounding))
           : fmt::format("{} of {} tokens are not this one's", found.wrong, found.tokens);
-  fault("model", fmt::format("another model: {}; nothing else that was tried explains it", apart));
+  fault("model",
+        fmt::format("another model{}: {}; nothing else that was tried explains it",
+                    group.name == "chat" ? ", or a template that is not known (there are only "
+                                           "conversations to tell by)"
+                                         : "",
+                    apart));
   numbers_mean_nothing_ = true;
   return false;
 }
@@ -598,7 +634,12 @@ Result<void> Interview::check_endings(const Group& group, const Noise& rounding)
 /// Texts to continue, given as text and, if the server takes them, others as ids: a text that was
 /// asked before might come from a cache.
 Result<void> Interview::check_texts() {
-  if (!client_.completes()) return {};
+  if (!client_.completes()) {
+    report_.notes.push_back("it has no /v1/completions: all that it is asked are conversations");
+    for (TextQuestion& q : text_questions(reference_))
+      if (!q.text.empty()) texts_.push_back(std::move(q));
+    return compare_tokenizers();
+  }
   Group ids{"ids", "token ids to continue", {}}, text{"text", "texts to continue", {}};
   std::vector<TextQuestion> by_ids;
   for (TextQuestion& q : text_questions(reference_))
@@ -618,6 +659,7 @@ Result<void> Interview::check_texts() {
     TRY_ASSIGN(Exchange e, ask(q, how, "text"));
     text.exchanges.push_back(std::move(e));
   }
+  short_ = texts_;
   TRY(judge(ids, {}));
   TRY(compare_tokenizers());
   return judge(text, other_begins());
@@ -664,6 +706,7 @@ Result<void> Interview::compare_tokenizers() {
   for (const TextQuestion& q : texts_) {
     TRY_ASSIGN(const std::optional<std::vector<int32_t>> tokens, client_.tokens_of(q.text));
     if (!tokens) break;
+    tokens_told_ = true;
     if (const auto words = reader_.tokens_differ(q.ids, *tokens)) {
       differs(fmt::format("cuts {} into other tokens: {}", q.what, *words));
       return {};
@@ -671,27 +714,32 @@ Result<void> Interview::compare_tokenizers() {
   }
   if (const auto words = reader_.echo_differs())
     differs("repeats prompts in other tokens: " + *words);
+  if (apart.empty() && !tokens_told_)
+    not_tried({"tokenizer"}, "it neither counts the tokens of a text alone nor tells them");
   return {};
 }
 
 Result<void> Interview::check_chat() {
-  if (!client_.chats()) return {};
+  if (!client_.chats()) {
+    not_tried({"template"}, "it has no /v1/chat/completions");
+    return {};
+  }
   Group group{"chat", "conversations", {}};
   for (const Conversation& c : kConversations) {
-    const Result<ChatPrompt> prompt =
-        render_chat(reference_.texts(), c.messages, "the conversation", reference_.directory());
-    if (!prompt) {
+    Result<TextQuestion> q = conversation_question(reference_, c.what, c.messages);
+    if (!q) {
       // A model without a template, or one that refuses a system message: it is not for this.
-      report_.notes.push_back("conversation not asked: " + prompt.error().message);
+      report_.notes.push_back("conversation not asked: " + q.error().message);
       continue;
     }
-    if (std::ssize(prompt->ids) + kChatTokens > positions()) continue;
-    const TextQuestion q{c.what, prompt->text, prompt->ids};
-    say(fmt::format("asking: {}", q.what));
-    TRY_ASSIGN(Exchange e,
-               ask(q, {.prompt = c.messages, .chat = true, .tokens = kChatTokens}, "chat"));
+    if (std::ssize(q->ids) + kChatTokens > positions()) continue;
+    say(fmt::format("asking: {}", q->what));
+    TRY_ASSIGN(Exchange e, ask(*q, asking(*q, {.prompt = {}, .tokens = kChatTokens}), "chat"));
     group.exchanges.push_back(std::move(e));
+    if (!client_.completes()) short_.push_back(std::move(*q));
   }
+  if (group.exchanges.empty())
+    not_tried({"template"}, "none of the conversations can be asked of this model");
   TRY(judge(group, other_templates()));
   // A server that counts otherwise and yet answers right only counts otherwise.
   const auto of_chat = std::find_if(report_.groups.begin(),
@@ -713,16 +761,21 @@ Result<void> Interview::check_chat() {
 /// Long texts, each with words of its own, so that no cache helps: what fails there only is what a
 /// page of documents would meet.
 Result<void> Interview::check_long() {
-  if (!client_.completes() || numbers_mean_nothing_) return {};
+  if (numbers_mean_nothing_) return {};
   Group group{"long", "long texts to continue", {}};
   const int64_t longest = std::min(options_.positions, positions()) - kAnswerTokens;
   for (const int64_t part : {8, 4, 2, 1}) {
     const int64_t tokens = longest / part;
     if (tokens < 24) continue;
-    const TextQuestion q = long_question(reference_, tokens);
+    const Result<TextQuestion> text = long_text(tokens);
+    if (!text) break;
+    const TextQuestion& q = *text;
+    if (std::ssize(q.ids) + kAnswerTokens > positions()) continue;
     say(fmt::format("asking: {}", q.what));
     const Result<Exchange> e =
-        ask(q, {.prompt = q.text, .tokens = kAnswerTokens, .prompt_log_probs = part == 1}, "long");
+        ask(q,
+            asking(q, {.prompt = {}, .tokens = kAnswerTokens, .prompt_log_probs = part == 1}),
+            "long");
     if (!e && !unanswered(e.error())) return tl::unexpected(e.error());
     if (!e) {
       report_.notes.push_back(fmt::format(
@@ -731,26 +784,37 @@ Result<void> Interview::check_long() {
     }
     group.exchanges.push_back(*e);
   }
+  if (group.exchanges.empty())
+    not_tried({"context-cut", "garbled"}, "no long text could be asked");
+  else
+    ++tried_;
   return judge(group, cut_texts(group));
 }
 
 /// The same questions once more, and all together with others.
 Result<void> Interview::check_again_and_crowd() {
-  if (!client_.completes() || numbers_mean_nothing_) return {};
+  if (numbers_mean_nothing_) return {};
+  if (short_.empty()) {
+    not_tried({"cache", "load"}, "no short text could be asked");
+    return {};
+  }
   // What was found wrong of single questions is not the cache's fault.
-  for (const ServerGroup& g : report_.groups)
-    if (g.name == "text" && !g.within) return {};
+  if (!short_ones_right()) return {};
   Group again{"again", "the same once more", {}}, crowd{"crowd", "among other requests", {}};
-  for (const TextQuestion& q : texts_) {
+  for (const TextQuestion& q : short_) {
     say(fmt::format("asking again: {}", q.what));
-    TRY_ASSIGN(Exchange e, ask(q, {.prompt = q.text, .tokens = kAnswerTokens}, "again"));
+    TRY_ASSIGN(Exchange e, ask(q, asking(q, {.prompt = {}, .tokens = kAnswerTokens}), "again"));
     again.exchanges.push_back(std::move(e));
   }
+  ++tried_;
   TRY(judge(again, {}));
   if (at_fault()) return {};
   say("asking all of it at the same time");
   std::vector<Ask> asks;
-  for (const TextQuestion& q : texts_) asks.push_back({.prompt = q.text, .tokens = kAnswerTokens});
+  // Where there are only a few, each several times: one may be answered before the next one comes.
+  const size_t crowd_size = std::max<size_t>(short_.size(), kCrowd);
+  for (size_t i = 0; i < crowd_size; ++i)
+    asks.push_back(asking(short_[i % short_.size()], {.prompt = {}, .tokens = kAnswerTokens}));
   std::vector<Result<ServerAnswer>> answers = client_.ask_together(asks);
   for (size_t i = 0; i < answers.size(); ++i) {
     if (!answers[i]) {
@@ -759,22 +823,31 @@ Result<void> Interview::check_again_and_crowd() {
                               answers[i].error().message);
       continue;
     }
-    TRY_ASSIGN(Exchange e, exchange_of(texts_[i], asks[i], std::move(*answers[i]), "crowd"));
+    TRY_ASSIGN(Exchange e,
+               exchange_of(short_[i % short_.size()], asks[i], std::move(*answers[i]), "crowd"));
     crowd.exchanges.push_back(std::move(e));
   }
+  if (crowd.exchanges.empty())
+    not_tried({"load"}, "of questions at the same time none was answered");
   return judge(crowd, {});
 }
 
 /// Temperature and seed: what is drawn twice with one seed is equal, what is drawn with several is
 /// not, and all of it is as probable as the model's own distribution lets expect.
 Result<void> Interview::check_sampling() {
-  if (!client_.completes() || texts_.empty() || numbers_mean_nothing_) return {};
-  const TextQuestion& q = texts_.front();
+  if (numbers_mean_nothing_) return {};
+  if (short_.empty()) {
+    not_tried({"seed", "temperature"}, "no short text could be asked");
+    return {};
+  }
+  ++tried_;
+  const TextQuestion& q = short_.front();
   say("asking with seeds");
   const auto drawn = [&](uint64_t seed) -> Result<std::pair<std::string, Exchange>> {
-    const Ask how{.prompt = q.text, .tokens = kSampledTokens, .temperature = 1, .seed = seed};
-    TRY_ASSIGN(ServerAnswer answer, client_.ask(how));
-    std::string text = answer.text;
+    TRY_ASSIGN(ServerAnswer answer,
+               client_.ask(asking(
+                   q, {.prompt = {}, .tokens = kSampledTokens, .temperature = 1, .seed = seed})));
+    std::string text = answer.reasoning + answer.text;
     Exchange e = reader_.read(q.ids, answer, false);
     return std::pair(std::move(text), std::move(e));
   };
@@ -796,8 +869,7 @@ Result<void> Interview::check_sampling() {
     all_equal &= other.first == first.first;
     group.exchanges.push_back(other.second);
   }
-  for (const ServerGroup& g : report_.groups)
-    if (g.name == "text" && !g.within) return {};  // probabilities that are not the model's
+  if (!short_ones_right()) return {};  // probabilities that are not the model's
   // How probable what was drawn is, beside how probable it may be expected to be.
   for (Exchange& e : group.exchanges)
     for (Seen& s : e.seen) s.greedy = s.at >= e.prompt;
@@ -813,16 +885,24 @@ Result<void> Interview::check_sampling() {
       expected += t[e][i]->mean_log_prob;
       variance += t[e][i]->variance;
     }
+  if (tokens == 0) {
+    not_tried({"temperature"}, "of what it draws it tells no tokens");
+    return {};
+  }
   if (all_equal && of_first < math::log(kChanceMax)) {
     TRY_ASSIGN(const ServerAnswer greedy,
-               client_.ask({.prompt = q.text, .tokens = kSampledTokens}));
-    if (greedy.text == first.first)
+               client_.ask(asking(q, {.prompt = {}, .tokens = kSampledTokens})));
+    if (greedy.reasoning + greedy.text == first.first)
       fault("temperature",
             "at temperature 1 it writes the most probable tokens, whatever the seed");
     else
       fault("seed", "different seeds get the same answer");
     return {};
   }
+  if (all_equal)
+    not_tried({"seed"},
+              "three seeds get the same answer, which is so short or so probable that chance may "
+              "be the reason");
   const double deviations = variance > 0 ? (sum - expected) / std::sqrt(variance) : 0;
   const bool cold = deviations > kDeviations && client_.samples_plainly() && !all_equal;
   if (deviations < -kDeviations || cold)
@@ -838,20 +918,25 @@ Result<void> Interview::check_sampling() {
 
 /// Each end token, made far more probable than all others, must end the answer at once.
 Result<void> Interview::check_ends() {
-  if (!client_.completes() || texts_.empty()) return {};
+  if (short_.empty()) {
+    not_tried({"eos"}, "no short text could be asked");
+    return {};
+  }
   say("asking for ends");
-  const TextQuestion& q = texts_.front();
-  Ask how{.prompt = q.text, .tokens = kAnswerTokens, .log_probs = false};
+  const TextQuestion& q = short_.front();
+  Ask how = asking(q, {.prompt = {}, .tokens = kAnswerTokens, .log_probs = false});
   const Result<ServerAnswer> plain = client_.ask(how);
   if (!plain) return tl::unexpected(plain.error());
   for (const int32_t end : reference_.texts().eos) {
     how.favoured = end;
     const Result<ServerAnswer> answer = client_.ask(how);
     if (!answer && !unanswered(answer.error())) return tl::unexpected(answer.error());
-    if (!answer || (answer->text == plain->text && answer->finish == plain->finish)) {
+    if (!answer || (answer->text == plain->text && answer->reasoning == plain->reasoning &&
+                    answer->finish == plain->finish)) {
       report_.notes.push_back("it does not honour logit_bias: ends were not tried one by one");
       return {};
     }
+    ++tried_;
     if (answer->finish == "stop") continue;
     fault("eos",
           fmt::format("does not end an answer at token {} ({}), which ends one of this model",
@@ -864,14 +949,29 @@ Result<void> Interview::check_ends() {
 /// A text that the model has no positions for is to be refused, and not cut.
 Result<void> Interview::check_overlong() {
   constexpr int64_t kPositionsMax = 1 << 17;
-  if (!client_.completes() || positions() > kPositionsMax || numbers_mean_nothing_) return {};
+  if (numbers_mean_nothing_) return {};
+  if (positions() > kPositionsMax) {
+    not_tried({"context-cut"},
+              fmt::format("whether too long a text is answered: the model has {} positions, and "
+                          "no text of more than {} is asked",
+                          positions(),
+                          kPositionsMax));
+    return {};
+  }
   say("asking too long a text");
   // Sentences that follow one another may become fewer tokens than they are alone.
-  TextQuestion q = long_question(reference_, positions() + 64);
-  for (int64_t more = 128; std::ssize(q.ids) <= positions(); more *= 2)
-    q = long_question(reference_, positions() + more);
+  Result<TextQuestion> text = long_text(positions() + 64);
+  for (int64_t more = 128; text && std::ssize(text->ids) <= positions(); more *= 2)
+    text = long_text(positions() + more);
+  if (!text) {
+    not_tried({"context-cut"},
+              "whether too long a text is answered: the model has no template for it");
+    return {};
+  }
+  const TextQuestion& q = *text;
   const Result<ServerAnswer> answer =
-      client_.ask({.prompt = q.text, .tokens = 1, .log_probs = false});
+      client_.ask(asking(q, {.prompt = {}, .tokens = 1, .log_probs = false}));
+  ++tried_;
   if (!answer) {
     if (!unanswered(answer.error())) return tl::unexpected(answer.error());
     if (answer.error().code == Code::kTimeout)
@@ -947,8 +1047,13 @@ Result<void> Interview::conclude() {
                     x.words,
                     x.shown ? "would have been seen" : "would NOT have been seen",
                     x.kl));
+  std::sort(report_.not_tried.begin(), report_.not_tried.end());
+  report_.not_tried.erase(std::unique(report_.not_tried.begin(), report_.not_tried.end()),
+                          report_.not_tried.end());
   if (at_fault())
     report_.verdict = ServerVerdict::kDiffers;
+  else if (tried_ == 0)
+    report_.proof.push_back("beside single answers nothing could be tried");
   else if (numbers ? compared >= 32 : report_.log_chance < math::log(kChanceMax))
     report_.verdict = ServerVerdict::kSame;
   else
@@ -988,6 +1093,12 @@ Result<ServerReport> verify_server(const ServerOptions& options) {
   return Interview(options, reference, client).run();
 }
 
+std::string to_json(const Status& why) {
+  nlohmann::ordered_json j = nlohmann::ordered_json::parse(to_json(ServerReport()));
+  j["error"] = why.message;
+  return json_text(j);
+}
+
 std::string to_json(const ServerReport& r) {
   nlohmann::ordered_json j = {{"verdict", to_string(r.verdict)},
                               {"fault", nullptr},
@@ -998,6 +1109,7 @@ std::string to_json(const ServerReport& r) {
   j["faults"] = nlohmann::ordered_json::array();
   for (const ServerFault& f : r.faults)
     j["faults"].push_back({{"name", f.name}, {"words", f.words}});
+  j["not_tried"] = r.not_tried;
   j["evidence"] = r.evidence;
   j["requests"] = r.requests;
   return json_text(j);

@@ -73,7 +73,8 @@ struct ServerReport {
   double log_chance = 0;  // log of the chance to draw the answers' tokens from the reference
   int64_t tokens = 0;     // that this is about
   int64_t requests = 0;
-  std::vector<std::string> proof;  // what the verdict rests on
+  std::vector<std::string> proof;      // what the verdict rests on
+  std::vector<std::string> not_tried;  // names of faults that were not looked for; notes say why
   std::vector<std::string> notes;
   struct Text {
     std::string group, what, prompt, answer;
@@ -87,6 +88,8 @@ Result<ServerReport> verify_server(const ServerOptions& options);
 
 /// One line of JSON; one self-contained page.
 std::string to_json(const ServerReport& report);
+/// The same where there is no report, because the server gave no answers.
+std::string to_json(const Status& why);
 std::string to_html(const ServerReport& report);
 
 }  // namespace ferry::verify
