@@ -46,7 +46,8 @@ TEST(Connections, WhoLeavesIsForgotten) {
   arm_faults("serve.step:*:delay2");
   const std::string whole = asked(), stream = asked({{"stream", true}});
   const std::string chunked =
-      "POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{\"prompt\r\n";
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: "
+      "chunked\r\n\r\n8\r\n{\"prompt\r\n";
   const auto running = [&](double count) {
     return Running::eventually([&] { return server.metric("vllm:num_requests_running") == count; });
   };
@@ -197,11 +198,12 @@ std::vector<Exchange> exchanges(const Running& server) {
       {TestClient::request("POST", "/v1/completions", R"({"prompt": 7})"),
        TestClient::request("GET", "/nowhere")},
       {TestClient::request("POST", "/v1/completions", body),
-       fmt::format("POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
-                   "3\r\n{}\r\n{:x};x=\"y\"\r\n{}\r\n0\r\nX: y\r\n\r\n",
-                   body.substr(0, 3),
-                   body.size() - 3,
-                   body.substr(3)),
+       fmt::format(
+           "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+           "3\r\n{}\r\n{:x};x=\"y\"\r\n{}\r\n0\r\nX: y\r\n\r\n",
+           body.substr(0, 3),
+           body.size() - 3,
+           body.substr(3)),
        TestClient::request("GET", "/version")}};
   std::vector<Exchange> out;
   for (const std::vector<std::string>& requests : all) {

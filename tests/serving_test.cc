@@ -712,16 +712,20 @@ TEST_F(Serve, HostileConnectionsAreRefused) {
   };
   EXPECT_EQ(answer("nonsense\r\n\r\n"), 400);
   EXPECT_EQ(answer("GET / HTTP/9.9\r\n\r\n"), 400);
-  EXPECT_EQ(answer("GET ?a=b HTTP/1.1\r\n\r\n"), 400);
+  EXPECT_EQ(answer("GET ?a=b HTTP/1.1\r\nHost: localhost\r\n\r\n"), 400);
+  EXPECT_EQ(answer("GET /health HTTP/1.1\r\n\r\n"), 400);
   EXPECT_EQ(answer("GET /health HTTP/1.1\r\nX: " + std::string(100000, 'x')), 431);
   std::string headers = "GET /health HTTP/1.1\r\n";
   for (int i = 0; i < 10000; ++i) headers += "X-" + std::to_string(i) + ": 1\r\n";
   EXPECT_EQ(answer(headers), 431);
   EXPECT_EQ(answer("POST /v1/completions HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n{"), 413);
-  EXPECT_EQ(answer("POST /v1/completions HTTP/1.1\r\nContent-Length: -1\r\n\r\n"), 400);
-  EXPECT_EQ(answer("POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"
-                   "Content-Length: 5\r\n\r\n0\r\n\r\n"),
-            400);
+  EXPECT_EQ(
+      answer("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n"),
+      400);
+  EXPECT_EQ(
+      answer("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+             "Content-Length: 5\r\n\r\n0\r\n\r\n"),
+      400);
   EXPECT_EQ(server_->get("/health").status, 200);
 }
 
@@ -754,10 +758,84 @@ TEST_F(Serve, NoRequestEndsTheServer) {
   EXPECT_EQ(server_->get("/health").status, 200);
 }
 
+/// RFC 9110, 15.5.6: what a path is for is told with the refusal.
+TEST_F(Serve, AllowSaysWhatAPathIsFor) {
+  const auto asked = [&](const std::string& method, const std::string& path) {
+    const TestResponse r = TestClient(server_->port()).ask(method, path);
+    const size_t allow = r.head.find("\r\nAllow: ");
+    if (allow == std::string::npos) return std::to_string(r.status);
+    const std::string methods =
+        r.head.substr(allow + 9, r.head.find("\r\n", allow + 2) - allow - 9);
+    EXPECT_NE(r.body.find("is for " + methods), std::string::npos) << r.body;
+    return std::to_string(r.status) + " " + methods;
+  };
+  EXPECT_EQ(asked("GET", "/v1/chat/completions"), "405 POST");
+  EXPECT_EQ(asked("PUT", "/v1/messages"), "405 POST");
+  EXPECT_EQ(asked("POST", "/v1/models"), "405 GET, HEAD");
+  EXPECT_EQ(asked("DELETE", "/v1/models/small"), "405 GET, HEAD");
+  EXPECT_EQ(asked("OPTIONS", "/health"), "405 GET, HEAD");
+  EXPECT_EQ(asked("POST", "/"), "405 GET, HEAD");
+  EXPECT_EQ(asked("OPTIONS", "/nowhere"), "404");
+  EXPECT_EQ(asked("POST", "/nowhere"), "404");
+}
+
+/// What HTTP refuses comes in the form of the path's API, as all else that is refused.
+TEST_F(Serve, RefusalsOfHttpAreTheApis) {
+  const auto answer = [&](const std::string& bytes, int status) {
+    TestClient client(server_->port());
+    client.send(bytes);
+    const TestResponse r = client.response();
+    EXPECT_EQ(r.status, status);
+    EXPECT_NE(r.head.find("Content-Type: application/json"), std::string::npos) << r.head;
+    const Json j = Json::parse(r.body, nullptr, false);
+    return j.is_object() ? j : Json{{"error", {{"message", r.body}, {"type", ""}}}};
+  };
+  const std::string head = " HTTP/1.1\r\nHost: localhost\r\n",
+                    large = "Content-Length: 1000000000\r\n\r\n{";
+  for (const std::string& length :
+       {large, "Transfer-Encoding: chunked\r\n\r\n900000\r\n" + std::string(9 << 20, ' ')}) {
+    const Json chat = answer("POST /v1/chat/completions" + head + length, 413);
+    EXPECT_EQ(chat["error"]["type"], "invalid_request_error");
+    EXPECT_NE(chat["error"]["message"].get<std::string>().find("--body-mib"), std::string::npos)
+        << chat;
+    const Json message = answer("POST /v1/messages" + head + length, 413);
+    EXPECT_EQ(message["type"], "error");
+    EXPECT_EQ(message["error"]["type"], "request_too_large");
+  }
+  const Json header = answer("GET /health" + head + "X: " + std::string(100000, 'x'), 431);
+  EXPECT_NE(header["error"]["message"].get<std::string>().find("32768 bytes"), std::string::npos)
+      << header;
+  EXPECT_EQ(answer("nonsense\r\n\r\n", 400)["error"]["type"], "invalid_request_error");
+}
+
+TEST_F(Serve, PackedBodiesAreRefusedByName) {
+  const auto asked = [&](const std::string& headers) {
+    TestClient client(server_->port());
+    const TestResponse r =
+        client.ask("POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 1})", headers);
+    if (r.status == 200) return std::string();
+    EXPECT_EQ(r.status, 415);
+    EXPECT_NE(r.head.find("\r\nAccept-Encoding: identity\r\n"), std::string::npos) << r.head;
+    EXPECT_EQ(client.get("/health").status, 200) << "the connection goes on";
+    const Json error = Json::parse(r.body)["error"];
+    EXPECT_EQ(error["param"], "Content-Encoding");
+    return error["message"].get<std::string>();
+  };
+  for (const std::string coding : {"gzip", "zstd", "br", "deflate"})
+    EXPECT_NE(asked("Content-Encoding: " + coding + "\r\n").find("'" + coding + "'"),
+              std::string::npos);
+  EXPECT_NE(
+      asked("Content-Encoding: identity\r\nContent-Encoding: identity , GZIP\r\n").find("'gzip'"),
+      std::string::npos);
+  EXPECT_EQ(asked("Content-Encoding: identity\r\n"), "");
+  EXPECT_EQ(asked("Content-Encoding: Identity, identity\r\n"), "");
+  EXPECT_EQ(asked("Content-Encoding:\r\n"), "");
+}
+
 TEST_F(Serve, ChunksHaveHeadsOfBoundedLength) {
   for (const char* begin : {"1;", "0\r\nX: "}) {
     TestClient client(server_->port());
-    client.send("POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send("POST /tokenize HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.send(begin);
     client.send(std::string(200000, 'a'));
     EXPECT_EQ(client.response().status, 431) << begin;
@@ -815,12 +893,43 @@ TEST_F(Serve, PagesOfOthersMayNotAsk) {
   EXPECT_EQ(asked("localhost", "null"), 403);
 }
 
+/// Without an Origin, too, which browsers leave out where a page reads what it takes for its own.
+TEST_F(Serve, NamesThatWereMadeToLeadHereMayNotRead) {
+  const auto asked = [](const Running& server, const std::string& host, const std::string& path) {
+    TestClient client(server.port());
+    client.send("GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\n\r\n");
+    return client.response().status;
+  };
+  for (const char* path : {"/v1/models", "/ferry/passport", "/metrics", "/", "/health"}) {
+    for (const char* host :
+         {"evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example"})
+      EXPECT_EQ(asked(*server_, host, path), 403) << host << path;
+    for (const char* host :
+         {"localhost", "LocalHost:8000", "127.0.0.1:1", "127.1.2.3", "[::1]:8000"})
+      EXPECT_EQ(asked(*server_, host, path), 200) << host << path;
+    EXPECT_EQ(asked(*server_, "localhost", "http://evil.example" + std::string(path)), 403);
+    EXPECT_EQ(asked(*server_, "evil.example", "http://localhost" + std::string(path)), 200);
+  }
+  TestClient old(server_->port());
+  old.send("GET /v1/models HTTP/1.0\r\n\r\n");
+  EXPECT_EQ(old.response().status, 200);
+  const TestResponse r = TestClient(server_->port()).ask("GET", "http://evil.example/v1/models");
+  EXPECT_NE(r.body.find("'evil.example' is none of this server's names"), std::string::npos)
+      << r.body;
+  EXPECT_NE(r.body.find("--cors"), std::string::npos) << r.body;
+  const Running named({.origins = {"https://app.example:444"}});
+  EXPECT_EQ(asked(named, "App.example", "/v1/models"), 200);
+  EXPECT_EQ(asked(named, "evil.example", "/v1/models"), 403);
+  const Running all({.origins = {"*"}});
+  EXPECT_EQ(asked(all, "evil.example", "/v1/models"), 200);
+}
+
 /// Pages that are trusted ask with whatever headers their libraries add.
 TEST(Service, TrustedPagesAskWithTheirOwnHeaders) {
   const Running server({.origins = {"https://app.example"}});
   TestClient client(server.port());
   client.send(
-      "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: a\r\nOrigin: https://app.example\r\n"
+      "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nOrigin: https://app.example\r\n"
       "Access-Control-Request-Method: POST\r\n"
       "Access-Control-Request-Headers: authorization,content-type,x-stainless-os\r\n\r\n");
   const TestResponse r = client.response();
@@ -941,8 +1050,10 @@ TEST(ServeLimits, SlowClientsAreDroppedAndOthersServed) {
   std::vector<std::unique_ptr<TestClient>> slow;
   for (int i = 0; i < 60; ++i) {
     slow.push_back(std::make_unique<TestClient>(server.port()));
-    slow.back()->send(i % 2 == 0 ? "GET /health HTTP/1.1\r\nX-Slow"
-                                 : "POST /v1/completions HTTP/1.1\r\nContent-Length: 9\r\n\r\n{");
+    slow.back()->send(
+        i % 2 == 0
+            ? "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow"
+            : "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{");
   }
   EXPECT_EQ(server.get("/health").status, 200);
   for (auto& client : slow) EXPECT_TRUE(client->closed());

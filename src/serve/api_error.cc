@@ -47,7 +47,8 @@ std::string error_json(const ApiError& e, ApiStyle style) {
 }
 
 HttpResponse error_response(const ApiError& error, ApiStyle style) {
-  HttpResponse r{.status = error.status, .body = error_json(error, style)};
+  HttpResponse r{
+      .status = error.status, .headers = error.headers, .body = error_json(error, style)};
   if (error.status == 503 || error.status == 429) r.headers.emplace_back("Retry-After", "1");
   if (error.status == 401) r.headers.emplace_back("WWW-Authenticate", "Bearer");
   return r;

@@ -13,8 +13,9 @@ namespace ferry::serve {
 struct ApiError {
   int status = 400;  // of HTTP
   std::string message = {};
-  std::string param = {};  // the field at fault: "messages[0].role"; empty: none
-  std::string code = {};   // a name that programs know; empty: none
+  std::string param = {};    // the field at fault: "messages[0].role"; empty: none
+  std::string code = {};     // a name that programs know; empty: none
+  HttpHeaders headers = {};  // of its response
 };
 
 template <typename T>
@@ -25,7 +26,7 @@ enum class ApiStyle { kOpenAi, kAnthropic };
 
 /// As the body of a response, or as an event of a stream.
 std::string error_json(const ApiError& error, ApiStyle style);
-/// With Retry-After where trying again later helps.
+/// With its headers, and Retry-After where trying again later helps.
 HttpResponse error_response(const ApiError& error, ApiStyle style);
 
 /// A failure on the way to an answer, as its client should see it.

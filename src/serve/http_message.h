@@ -33,6 +33,12 @@ struct HttpResponse {
   std::string body = {};
 };
 
+/// Why a request was not read to its end, or is none.
+struct HttpRefusal {
+  int status = 400;
+  std::string why;
+};
+
 /// The way back to whoever sent one request. On the server's thread only; may be kept for as long as
 /// the answer takes. After the client left, what is called does nothing.
 class HttpExchange {

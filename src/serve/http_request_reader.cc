@@ -5,14 +5,50 @@
 #include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/core/string.hpp>
+#include <cctype>
 #include <new>
 #include <string>
 #include <utility>
+
+#include "base/json.h"
 
 namespace ferry::serve {
 
 namespace http = boost::beast::http;
 using Error = boost::system::error_code;
+
+namespace {
+
+/// A host and, if a port follows, that (RFC 3986, 3.2): what Host holds, and a URL, which may name no user here.
+bool is_authority(std::string_view text) {
+  const auto all_of = [](std::string_view part, std::string_view others) {
+    return std::all_of(part.begin(), part.end(), [&](unsigned char c) {
+      return std::isalnum(c) != 0 || others.find(static_cast<char>(c)) != others.npos;
+    });
+  };
+  size_t end = std::min(text.find(':'), text.size());
+  if (text.starts_with('[')) {
+    end = text.find(']');
+    if (end == text.npos || !all_of(text.substr(1, end - 1), ":.")) return false;
+    ++end;
+  } else if (!all_of(text.substr(0, end), "-._~%!$&'()*+,;=")) {
+    return false;
+  }
+  const std::string_view port = text.substr(end);
+  return port.empty() ||
+         (port.front() == ':' && port.find_first_not_of("0123456789", 1) == std::string_view::npos);
+}
+
+/// What stands in a target that is a whole URL before its authority; 0: it is none.
+size_t scheme_bytes(std::string_view target) {
+  for (const std::string_view scheme : {"http://", "https://"})
+    if (boost::beast::iequals({target.data(), std::min(target.size(), scheme.size())},
+                              {scheme.data(), scheme.size()}))
+      return scheme.size();
+  return 0;
+}
+
+}  // namespace
 
 /// "0\r\n\r\n", or more: no chunked body ends without so many bytes. Beast 1.74 asserts that it is given as
 /// many at once, and would end the process where they come one by one.
@@ -30,6 +66,7 @@ void HttpRequestReader::begin() {
   parser_->eager(false);  // trailing fields of a body are none of the head's
   parsed_ = in_.size() == 0;
   head_found_ = false;
+  request_ = {};
 }
 
 void HttpRequestReader::append(std::string_view bytes) {
@@ -52,8 +89,8 @@ HttpRequestReader::Found HttpRequestReader::next() {
            !boost::beast::iequals(fields[http::field::transfer_encoding], "chunked")))
         return refuse(400,
                       "the only Transfer-Encoding is chunked, in HTTP/1.1, without Content-Length");
-      return head() ? Found::kHead
-                    : refuse(400, "not a request of HTTP/1.1: its target has no path");
+      const std::string wrong = head();
+      return wrong.empty() ? Found::kHead : refuse(400, "not a request of HTTP/1.1: " + wrong);
     }
     if (parser_->is_done()) return Found::kRequest;
     if (parsed_ || (head_found_ && parser_->chunked() && in_.size() < kChunksEndBytes)) {
@@ -75,28 +112,51 @@ HttpRequestReader::Found HttpRequestReader::next() {
     }
     parsed_ = !more || consumed == 0;
     if (error == http::error::need_more) error = {};
-    if (error == http::error::header_limit) return refuse(431, "the head is too large");
-    if (error == http::error::body_limit)
-      return refuse(413, fmt::format("the body is larger than {} bytes", body_bytes_));
+    if (error == http::error::header_limit)
+      return refuse(431, fmt::format("the head is too large: more than {} bytes", header_bytes_));
+    if (error == http::error::body_limit) {
+      if (!head_found_) head();  // it says so itself, and whose path it is
+      return refuse(413,
+                    fmt::format("the body is larger than {} bytes; ferry serve --body-mib says how "
+                                "large one may be",
+                                body_bytes_));
+    }
     if (error) return refuse(400, "not a request of HTTP/1.1: " + error.message());
   }
 }
 
-/// Fills request_ with the head. False: no handler could be given it.
-bool HttpRequestReader::head() {
+/// Fills request_ with the head. Not empty: why no handler can be given it.
+std::string HttpRequestReader::head() {
   const auto& message = parser_->get();
   request_ = {};
   request_.method = std::string(message.method_string());
-  const std::string target(message.target());
-  request_.path = target.substr(0, target.find_first_of("?#"));
+  std::string target(message.target());
+  size_t hosts = 0;
   for (const auto& field : message) {
     std::string name(field.name_string());
     std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
       return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : static_cast<char>(c);
     });
+    if (name == "host") ++hosts;
     request_.headers.emplace_back(std::move(name), std::string(field.value()));
   }
-  return !request_.path.empty();  // "?query" alone
+  // RFC 9112, 3.2 and 3.2.2: HTTP/1.1 names the host once; a target that is a URL names it in its place.
+  if (hosts > 1) return "more than one Host";
+  if (hosts == 0 && http_1_1()) return "it names no Host";
+  if (const size_t scheme = scheme_bytes(target); scheme > 0) {
+    const size_t end = std::min(target.find_first_of("/?#", scheme), target.size());
+    const std::string authority = target.substr(scheme, end - scheme);
+    target = target.substr(end);
+    if (!target.starts_with('/')) target.insert(0, "/");
+    if (authority.empty() || authority.front() == ':') return "its URL is no host's";
+    if (hosts == 0) request_.headers.emplace_back("host", "");
+    for (auto& [name, value] : request_.headers)
+      if (name == "host") value = authority;
+  }
+  if (!is_authority(request_.header("host")))
+    return printable(request_.header("host")) + " is no host";
+  request_.path = target.substr(0, target.find_first_of("?#"));
+  return request_.path.empty() ? "its target has no path" : "";  // "?query" alone
 }
 
 HttpRequest HttpRequestReader::take() {
@@ -104,15 +164,9 @@ HttpRequest HttpRequestReader::take() {
   return std::move(request_);
 }
 
-HttpRequestReader::Found HttpRequestReader::refuse(int status, std::string_view why) {
-  refusal_ = plain_response(status, why);
+HttpRequestReader::Found HttpRequestReader::refuse(int status, std::string why) {
+  refusal_ = {.status = status, .why = std::move(why)};
   return Found::kRefused;
-}
-
-HttpResponse plain_response(int status, std::string_view text) {
-  return {.status = status,
-          .content_type = "text/plain; charset=utf-8",
-          .body = std::string(text) + "\n"};
 }
 
 }  // namespace ferry::serve

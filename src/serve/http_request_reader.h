@@ -34,10 +34,11 @@ class HttpRequestReader {
   /// Forgets what has come and was not read.
   void drop() { in_.clear(); }
 
+  /// Of a request that was refused: as much of its head as was read, which may be none of it.
   const HttpRequest& request() const { return request_; }
   /// The request with its body. Once.
   HttpRequest take();
-  const HttpResponse& refusal() const { return refusal_; }
+  const HttpRefusal& refusal() const { return refusal_; }
 
   /// Of the request whose head was found: all of it has come.
   bool complete() const { return parser_->is_done(); }
@@ -53,8 +54,8 @@ class HttpRequestReader {
   size_t unread_bytes() const { return in_.size(); }
 
  private:
-  Found refuse(int status, std::string_view why);
-  bool head();
+  Found refuse(int status, std::string why);
+  std::string head();
 
   const uint32_t header_bytes_;
   const uint64_t body_bytes_;
@@ -63,10 +64,7 @@ class HttpRequestReader {
   bool parsed_ = true;  // as far as in_ allows
   bool head_found_ = false;
   HttpRequest request_;
-  HttpResponse refusal_;
+  HttpRefusal refusal_;
 };
-
-/// A response that a person reads.
-HttpResponse plain_response(int status, std::string_view text);
 
 }  // namespace ferry::serve

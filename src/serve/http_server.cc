@@ -107,6 +107,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void parse();
   void take_head();
   void take_request();
+  void refuse(const HttpRefusal& refusal);
   void refuse(const HttpResponse& response);
   void flush();
   void answered();
@@ -335,10 +336,7 @@ void Session::parse() {
     }
     count_body(reader_.body_bytes());
     if (server_.bodies_bytes > server_.limits.bodies_bytes)
-      return refuse({.status = 503,
-                     .content_type = "text/plain; charset=utf-8",
-                     .headers = {{"Retry-After", "1"}},
-                     .body = "too many requests are being read\n"});
+      return refuse(HttpRefusal{503, "too many requests are being read; try again"});
     if (found == Found::kNothing) return;
     take_request();
   }
@@ -372,6 +370,10 @@ void Session::take_request() {
   server_.handler.handle(std::move(request), exchange_);
 }
 
+void Session::refuse(const HttpRefusal& refusal) {
+  refuse(server_.handler.refused(refusal, reader_.request()));
+}
+
 /// A response before the request was read to its end. Closing at once would take it back: so what
 /// still comes is read for a moment, and dropped.
 void Session::refuse(const HttpResponse& response) {
@@ -392,7 +394,7 @@ void Session::count_body(uint64_t bytes) {
 
 void Session::expire() {
   if (state_ == State::kBody || (state_ == State::kHead && reader_.unread_bytes() > 0))
-    return refuse(plain_response(408, "the request did not come in time"));
+    return refuse(HttpRefusal{408, "the request did not come in time"});
   close();
 }
 

@@ -33,6 +33,9 @@ struct HttpHandler {
   std::function<std::optional<HttpResponse>(const HttpRequest& head)> check_head;
   /// A whole request. Requests of one connection come one after the other.
   std::function<void(HttpRequest, std::shared_ptr<HttpExchange>)> handle;
+  /// What is answered where a request is not read to its end, or is none. `head` is as much of it as was
+  /// read: its path is empty where none was.
+  std::function<HttpResponse(const HttpRefusal& refusal, const HttpRequest& head)> refused;
 };
 
 /// Owner: the thread that calls run(). Everything but post() and stop() on that thread.

@@ -173,9 +173,12 @@ void add_refusals(Json& responses, const char* schema) {
   for (const auto& [status, what] : std::initializer_list<std::pair<const char*, const char*>>{
            {"400", "what is wrong, by name"},
            {"401", "no valid key"},
-           {"403", "a page of another origin"},
+           {"403", "a page of another origin, or a host that is none of the server's names"},
            {"404", "no such model"},
+           {"408", "the body did not come in time"},
            {"413", "too large"},
+           {"415", "the body has a Content-Encoding"},
+           {"431", "the head is too large"},
            {"500", "the model failed"},
            {"503", "busy, loading or ending"}})
     responses[status] = answer(what, "application/json", {{"$ref", schema}});
@@ -196,8 +199,10 @@ Json get(const char* what, const char* type, bool guarded) {
                      answer("as asked",
                             type,
                             std::string(type) == "application/json" ? of_type("object") : text())}};
-  responses["403"] = answer(
-      "a page of another origin", "application/json", {{"$ref", "#/components/schemas/Error"}});
+  responses["403"] =
+      answer("a page of another origin, or a host that is none of the server's names",
+             "application/json",
+             {{"$ref", "#/components/schemas/Error"}});
   responses["503"] = answer("not now", "application/json", of_type("object"));
   if (guarded)
     responses["401"] =

@@ -53,8 +53,35 @@ std::string_view without_port(std::string_view host) {
   return host.substr(0, host.find(':'));
 }
 
+/// Of this machine alone. A name may begin with "127.", too, and lead anywhere.
 bool is_loopback(std::string_view host) {
-  return host == "localhost" || host.starts_with("127.") || host == "[::1]" || host == "::1";
+  return host == "localhost" || host == "[::1]" || host == "::1" ||
+         (host.starts_with("127.") &&
+          host.find_first_not_of("0123456789.") == std::string_view::npos);
+}
+
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+  return out;
+}
+
+/// How a body was packed for its way (RFC 9110, 8.4), where it was: "gzip".
+std::string coding_of(const HttpRequest& request) {
+  for (const auto& [name, value] : request.headers) {
+    if (name != "content-encoding") continue;
+    const std::string codings = lower(value);
+    for (size_t at = 0, end; at < codings.size(); at = end + 1) {
+      end = std::min(codings.find(',', at), codings.size());
+      const size_t first = codings.find_first_not_of(" \t", at);
+      if (first >= end) continue;
+      const size_t last = codings.find_last_not_of(" \t", end - 1);
+      const std::string coding = codings.substr(first, last - first + 1);
+      if (coding != "identity") return coding;
+    }
+  }
+  return "";
 }
 
 /// Adds what every response has, and tells when it went out.
@@ -121,7 +148,9 @@ class Server : public Service {
             options_.port,
             options_.http,
             {.check_head = [this](const HttpRequest& r) { return refusal(r); },
-             .handle = [this](HttpRequest r, Exchange e) { handle(std::move(r), std::move(e)); }}));
+             .handle = [this](HttpRequest r, Exchange e) { handle(std::move(r), std::move(e)); },
+             .refused = [this](const HttpRefusal& refusal,
+                               const HttpRequest& head) { return refused(refusal, head); }}));
     log(fmt::format("ferry: {} at {} is being loaded", options_.names.front(), url()));
     return {};
   }
@@ -183,54 +212,89 @@ class Server : public Service {
 
   // --- what is asked ---------------------------------------------------------------------------
 
-  /// The route of a path, with and without /v1 (and DeepSeek's /beta); nullptr: there is none.
-  /// `others`: the path is there, but for another method.
-  static const Route* find(const HttpRequest& request, bool* others = nullptr) {
-    std::string_view path = request.path;
+  /// Whether a route is a path's, with and without /v1 (and DeepSeek's /beta).
+  static bool leads(const Route& route, std::string_view path) {
     for (const std::string_view version : {"/v1/", "/beta/"})
       if (path.starts_with(version)) {
         path.remove_prefix(version.size() - 1);
         break;
       }
+    const std::string_view p = route.path;
+    return p.ends_with('*') ? path.starts_with(p.substr(0, p.size() - 1)) : path == p;
+  }
+
+  /// nullptr: there is none.
+  static const Route* find(const HttpRequest& request) {
     const std::string_view given = request.method, method = given == "HEAD" ? "GET" : given;
-    const Route* found = nullptr;
-    for (const Route& r : routes()) {
-      const std::string_view p = r.path;
-      if (p.ends_with('*') ? !path.starts_with(p.substr(0, p.size() - 1)) : path != p) continue;
-      if (others != nullptr) *others = true;
-      if (method == r.method) found = &r;
-      if (found != nullptr) break;
-    }
-    return found;
+    for (const Route& r : routes())
+      if (method == r.method && leads(r, request.path)) return &r;
+    return nullptr;
+  }
+
+  /// The methods that a path has, as Allow lists them; empty: there is nothing at it.
+  static std::string methods_of(const std::string& path) {
+    std::string methods;
+    for (const Route& r : routes())
+      if (leads(r, path) && methods.find(r.method) == methods.npos)
+        methods += (methods.empty() ? "" : ", ") + std::string(r.method);
+    if (methods.empty() && page_file(path) != nullptr) methods = "GET";
+    if (const size_t get = methods.find("GET"); get != methods.npos)
+      methods.insert(get + 3, ", HEAD");
+    return methods;
+  }
+
+  static ApiError not_with_this_method(const HttpRequest& request) {
+    const std::string methods = methods_of(request.path);
+    if (methods.empty()) return {.status = 404, .message = "there is nothing at this path"};
+    return {.status = 405,
+            .message = fmt::format(
+                "not with the method {}: this path is for {}", printable(request.method), methods),
+            .headers = {{"Allow", methods}}};
   }
 
   /// What is refused by a request's head alone, before its body is read.
   std::optional<HttpResponse> refusal(const HttpRequest& request) {
-    std::optional<ApiError> error = head_error(request);
-    if (!error) return std::nullopt;
+    const std::optional<ApiError> error = head_error(request);
+    return error ? std::optional(refused(*error, request)) : std::nullopt;
+  }
+
+  HttpResponse refused(const ApiError& error, const HttpRequest& request) {
     const Route* const route = find(request);
     HttpResponse response =
-        error_response(*error, route != nullptr ? route->style : ApiStyle::kOpenAi);
+        error_response(error, route != nullptr ? route->style : ApiStyle::kOpenAi);
     for (auto& header : cors(request)) response.headers.push_back(std::move(header));
     metrics_.response(response.status);
     return response;
   }
 
+  /// What HTTP refuses is told as the path's API tells what it refuses.
+  HttpResponse refused(const HttpRefusal& refusal, const HttpRequest& head) {
+    return refused(ApiError{.status = refusal.status, .message = refusal.why}, head);
+  }
+
   std::optional<ApiError> head_error(const HttpRequest& request) const {
+    if (!admits_host(request))
+      return ApiError{
+          .status = 403,
+          .message = fmt::format(
+              "{} is none of this server's names: without keys, on an address of this machine "
+              "alone, "
+              "it answers to localhost, 127.0.0.1, [::1], what --host says and the names of --cors",
+              printable(without_port(request.header("host")))),
+          .param = "Host",
+          .code = "host_not_allowed"};
     if (!admits_origin(request))
       return ApiError{
           .status = 403,
           .message = "pages of this origin may not ask here; --cors names those that may",
           .code = "origin_not_allowed"};
     if (request.method == "OPTIONS") return std::nullopt;
-    bool others = false;
-    const Route* const route = find(request, &others);
+    const Route* const route = find(request);
     if (route == nullptr) {
-      if (!others && page_file(request.path) != nullptr &&
+      if (page_file(request.path) != nullptr &&
           (request.method == "GET" || request.method == "HEAD"))
         return std::nullopt;
-      if (others) return ApiError{.status = 405, .message = "not with this method"};
-      return ApiError{.status = 404, .message = "there is nothing at this path"};
+      return not_with_this_method(request);
     }
     if (route->guarded && !options_.keys.admit(request))
       return ApiError{.status = 401,
@@ -238,6 +302,13 @@ class Server : public Service {
                       .code = "invalid_api_key"};
     if (route->runs && ending_)
       return ApiError{.status = 503, .message = "this server is ending", .code = "ending"};
+    if (const std::string coding = coding_of(request); !coding.empty())
+      return ApiError{.status = 415,
+                      .message = fmt::format("Content-Encoding: {} is not read here; send the body "
+                                             "as it is",
+                                             printable(coding)),
+                      .param = "Content-Encoding",
+                      .headers = {{"Accept-Encoding", "identity"}}};
     if (route->runs && model_ == nullptr)
       return ApiError{.status = 503, .message = "the model is being loaded", .code = "loading"};
     return std::nullopt;
@@ -249,16 +320,26 @@ class Server : public Service {
     });
   }
 
-  /// Browsers send the header Origin with what a page asks for. The server's own page may ask; where
-  /// nothing but being on this machine admits a client, a page of a name that was made to lead here
-  /// (DNS rebinding) may not.
+  /// Where nothing but being on this machine admits a client, a page of a name that was made to lead here
+  /// (DNS rebinding) may not ask: to its browser it and this server are one. Only browsers name a host
+  /// that others chose, and they always name one.
+  bool admits_host(const HttpRequest& request) const {
+    const std::string host = lower(without_port(request.header("host")));
+    if (host.empty() || !options_.keys.empty() || !is_loopback(options_.host)) return true;
+    if (is_loopback(host) || host == lower(options_.host)) return true;
+    return std::any_of(options_.origins.begin(), options_.origins.end(), [&](const std::string& o) {
+      const size_t scheme = o.find("://");
+      return o == "*" || (scheme != o.npos &&
+                          lower(without_port(std::string_view(o).substr(scheme + 3))) == host);
+    });
+  }
+
+  /// Browsers send the header Origin with what a page asks for. The server's own page may ask.
   bool admits_origin(const HttpRequest& request) const {
     const std::string_view origin = request.header("origin");
     if (origin.empty() || is_trusted(origin)) return true;
     const size_t scheme = origin.find("://");
-    const std::string_view host = request.header("host");
-    if (scheme == std::string_view::npos || origin.substr(scheme + 3) != host) return false;
-    return !options_.keys.empty() || !is_loopback(options_.host) || is_loopback(without_port(host));
+    return scheme != std::string_view::npos && origin.substr(scheme + 3) == request.header("host");
   }
 
   HttpHeaders cors(const HttpRequest& request) const {
@@ -290,8 +371,7 @@ class Server : public Service {
 
   void preflight(const HttpRequest& request, const Exchange& exchange) const {
     if (cors(request).empty())
-      return exchange->answer(
-          error_response({.status = 405, .message = "not with this method"}, ApiStyle::kOpenAi));
+      return exchange->answer(error_response(not_with_this_method(request), ApiStyle::kOpenAi));
     // Libraries add headers of their own (X-Stainless-Os, Anthropic-Beta, ...), which mean nothing here.
     const std::string_view asked = request.header("access-control-request-headers");
     const std::string allowed =
