@@ -41,11 +41,20 @@ Result<void> print_json(const nlohmann::ordered_json& line) {
 }
 
 bool ProgressLine::due() {
-  if (!line_.terminal().rewrites()) return false;
+  const bool rewrites = line_.terminal().rewrites();
+  if (!rewrites && lines_every_s_ == 0) return false;
   const double now = system_clock().monotonic_s();
   if (now < next_s_) return false;
-  next_s_ = now + 0.1;
-  return true;
+  const bool first = next_s_ == 0;
+  next_s_ = now + (rewrites ? 0.1 : lines_every_s_);
+  return rewrites || !first;  // what ends soon has no need of a line
+}
+
+void ProgressLine::put(const std::string& text) {
+  if (line_.terminal().rewrites())
+    line_.show(text);
+  else
+    fmt::print(stderr, "{}\n", text);
 }
 
 }  // namespace ferry::cli

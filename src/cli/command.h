@@ -33,18 +33,22 @@ bool nobody_reads_output();
 /// elsewhere.
 class ProgressLine {
  public:
+  ProgressLine() = default;
+  /// Where lines cannot be written over (a log, a pipe), one of its own at most so often.
+  explicit ProgressLine(double lines_every_s) : lines_every_s_(lines_every_s) {}
   /// text() makes the line; it is called only if the line is shown.
   template <typename Text>
   void show(Text&& text) {
-    if (due()) line_.show(text());
+    if (due()) put(text());
   }
   void clear() { line_.clear(); }
 
  private:
   bool due();
+  void put(const std::string& text);
 
   LiveLine line_{stderr};
-  double next_s_ = 0;
+  double lines_every_s_ = 0, next_s_ = 0;
 };
 
 }  // namespace ferry::cli

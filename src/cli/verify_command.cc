@@ -17,6 +17,8 @@
 namespace ferry::cli {
 namespace {
 
+constexpr double kLinesEveryS = 10;
+
 struct Arguments {
   verify::Options verify;
   std::string dtype, key, html, json_to;
@@ -146,7 +148,7 @@ Result<void> ask_server(Arguments& args) {
   args.server.directory = args.verify.directory;
   if (args.verify.positions > 0) args.server.positions = args.verify.positions;
   args.server.timeout_ms = static_cast<int64_t>(args.timeout_s * 1000);
-  ProgressLine line;
+  ProgressLine line(kLinesEveryS);
   args.server.progress = [&](const std::string& text) { line.show([&] { return text; }); };
   Result<verify::ServerReport> report = verify::verify_server(args.server);
   line.clear();
@@ -187,7 +189,7 @@ Result<void> verify_directory(Arguments& args) {
   if (!args.key.empty()) {
     TRY_ASSIGN(args.verify.public_key, read_public_key(args.key));
   }
-  ProgressLine line;
+  ProgressLine line(kLinesEveryS);
   args.verify.progress = [&](const std::string& text) { line.show([&] { return text; }); };
   TRY_ASSIGN(const verify::Report report, verify::verify(args.verify));
   line.clear();
