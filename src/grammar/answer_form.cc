@@ -1,6 +1,12 @@
 #include "grammar/answer_form.h"
 
+#include <algorithm>
+#include <array>
+#include <bitset>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "base/json.h"
 #include "base/ordered_json.h"
@@ -53,10 +59,18 @@ Marks marks_of(ToolSyntax syntax) {
 
 class Form {
  public:
-  explicit Form(const AnswerForm& form) : form_(form), parts_(b_), marks_(marks_of(form.syntax)) {}
+  explicit Form(const AnswerForm& form)
+      : form_(form),
+        deepseek_(form.syntax == ToolSyntax::kDeepSeekV3 ||
+                  form.syntax == ToolSyntax::kDeepSeekV31),
+        // Their mark behind a call's arguments ends them for the parser wherever it stands.
+        parts_(b_, deepseek_ && has_calls()),
+        marks_(marks_of(form.syntax)) {}
 
   Result<std::shared_ptr<const Automaton>> automaton() {
-    const State begin = after_thought(b_.start(b_.rule()));
+    const State start = b_.start(b_.rule());
+    if (has_calls()) TRY(calls());
+    const State begin = after_thought(start);
     switch (form_.kind) {
       case AnswerForm::Kind::kObject: b_.end(parts_.object(begin)); break;
       case AnswerForm::Kind::kSchema: {
@@ -65,103 +79,164 @@ class Form {
         b_.end(end);
         break;
       }
-      case AnswerForm::Kind::kCalls: {
-        TRY_ASSIGN(const State end, calls(begin));
-        b_.end(end);
-        break;
-      }
-      case AnswerForm::Kind::kTextOrCalls: {
-        TRY_ASSIGN(const State end, text_or_calls(begin));
-        b_.end(end);
-        break;
-      }
+      case AnswerForm::Kind::kCalls: break;
+      case AnswerForm::Kind::kTextOrCalls: text_or_calls(begin); break;
     }
+    if (has_calls() && form_.kind != AnswerForm::Kind::kTextOrCalls)
+      b_.nothing(b_.literal(begin, marks_.begin + marks_.call), name_);
     Result<Automaton> a = b_.finish();
     if (!a) return fail(a.error().code, "the form of the answer: {}", a.error().message);
     return std::make_shared<const Automaton>(*std::move(a));
   }
 
  private:
+  using Texts = std::vector<std::string>;
+
+  bool has_calls() const {
+    return !form_.tools.empty() || form_.kind == AnswerForm::Kind::kCalls ||
+           form_.kind == AnswerForm::Kind::kTextOrCalls;
+  }
+
   State after_thought(State from) {
     if (form_.thought == AnswerForm::Thought::kNone) return from;
     const bool begun = form_.thought == AnswerForm::Thought::kBegun;
     const State to = b_.state();
     if (!begun) b_.nothing(from, to);
-    State at = text_to(begun ? from : b_.literal(from, "<think>"), "</think>", false);
+    // DeepSeek's mark is a control token, no text that a thought may quote: a model that writes it there calls.
+    Texts ends = {"</think>"};
+    if (has_calls() && deepseek_) ends.push_back(marks_.begin);
+    const std::vector<State> after = text_to(begun ? from : b_.literal(from, "<think>"), ends);
+    if (ends.size() > 1) b_.nothing(b_.literal(after[1], marks_.call), name_);
+    State at = after[0];
     b_.nothing(at, to);
     for (int i = 0; i < kLinesAfterThought; ++i) b_.nothing(at = b_.literal(at, "\n"), to);
     return to;
   }
 
-  /// Text of any bytes up to the mark's first occurrence, and the mark (Knuth, Morris and Pratt 1977,
-  /// "Fast pattern matching in strings"). `may_end`: the answer may end in the text, too.
-  State text_to(State from, std::string_view mark, bool may_end, char not_first = 0) {
-    const State after = b_.state();
-    std::vector<State> states(mark.size());  // so many bytes of the mark were read last
-    for (State& s : states) {
-      s = b_.state();
-      if (may_end) b_.end(s);
-    }
-    const auto next = [&](size_t read, char c) {
-      std::string seen = std::string(mark.substr(0, read)) + c;
-      while (!mark.starts_with(seen)) seen.erase(0, 1);
-      return seen.size();
-    };
-    const auto edges = [&](State at, size_t read, char without) {
-      for (unsigned byte = 0, end = 0; byte < 256; byte = end) {
-        const size_t to = next(read, static_cast<char>(byte));
-        end = byte + 1;
-        if (without != 0 && static_cast<char>(byte) == without) continue;
-        while (end < 256 && (without == 0 || static_cast<char>(end) != without) &&
-               next(read, static_cast<char>(end)) == to)
-          ++end;
-        b_.bytes(at,
-                 static_cast<uint8_t>(byte),
-                 static_cast<uint8_t>(end - 1),
-                 to == mark.size() ? after : states[to]);
+  /// Text of any bytes up to the first of the marks, and the mark: the state after each (Aho and Corasick 1975,
+  /// "Efficient string matching"). No mark is part of another.
+  std::vector<State> text_to(State from, const Texts& marks) {
+    Text text(b_, marks);
+    b_.nothing(from, text.state(""));
+    text.finish();
+    return text.after();
+  }
+
+  /// The automaton of such text. Its states are what was read last, as far as a mark begins so.
+  class Text {
+   public:
+    Text(AutomatonBuilder& b, Texts marks) : b_(b), marks_(std::move(marks)) {
+      for (const std::string& mark : marks_) {
+        after_.push_back(b_.state());
+        for (size_t n = 0; n < mark.size(); ++n)
+          if (states_.try_emplace(mark.substr(0, n), 0).second)
+            states_[mark.substr(0, n)] = b_.state();
+        for (const char c : mark) of_marks_.set(static_cast<uint8_t>(c));
       }
-    };
-    for (size_t read = 0; read < mark.size(); ++read) edges(states[read], read, 0);
-    if (not_first == 0)
-      b_.nothing(from, states[0]);
-    else
-      edges(from, 0, not_first);
-    if (may_end) b_.end(from);
-    return after;
-  }
+    }
 
-  Result<State> text_or_calls(State begin) {
+    State state(const std::string& read) const { return states_.at(read); }
+    const std::vector<State>& after() const { return after_; }
+
+    /// Where this byte leads after what was read.
+    State next(const std::string& read, uint8_t byte) const {
+      if (!of_marks_[byte]) return state("");
+      for (std::string now = read + static_cast<char>(byte);; now.erase(0, 1)) {
+        if (const auto at = std::find(marks_.begin(), marks_.end(), now); at != marks_.end())
+          return after_[static_cast<size_t>(at - marks_.begin())];
+        if (const auto at = states_.find(now); at != states_.end()) return at->second;
+      }
+    }
+
+    /// An edge for each byte, to where `to` says; none where it says nothing.
+    template <typename To>
+    void edges(State at, const To& to) {
+      std::array<std::optional<State>, 256> all;
+      for (unsigned byte = 0; byte < 256; ++byte) all[byte] = to(static_cast<uint8_t>(byte));
+      for (unsigned byte = 0, end = 0; byte < 256; byte = end) {
+        for (end = byte + 1; end < 256 && all[end] == all[byte];) ++end;
+        if (all[byte])
+          b_.bytes(at, static_cast<uint8_t>(byte), static_cast<uint8_t>(end - 1), *all[byte]);
+      }
+    }
+
+    void finish(bool may_end = false) {
+      for (const auto& [read, at] : states_) {
+        if (may_end) b_.end(at);
+        edges(at, [&, &r = read](uint8_t byte) -> std::optional<State> { return next(r, byte); });
+      }
+    }
+
+   private:
+    AutomatonBuilder& b_;
+    Texts marks_;
+    std::vector<State> after_;
+    std::map<std::string, State> states_;
+    std::bitset<256> of_marks_;  // bytes that one of them has
+  };
+
+  /// Text, in which every mark that the parser opens a call at is one.
+  void text_or_calls(State begin) {
     const bool llama = form_.syntax == ToolSyntax::kLlama;
-    const std::string opening = marks_.begin.empty() ? marks_.call : marks_.begin;
-    const std::string mark = llama ? "<|python_tag|>" : opening.substr(0, opening.find('>') + 1);
-    // An answer of Llama that begins with a brace is a call, and behind its mark one begins afresh.
-    const State marked = text_to(begin, mark, true, llama ? '{' : '\0');
-    if (!llama) return calls(marked, mark.size());
-    const State call = b_.state();
-    b_.nothing(begin, call);
-    b_.nothing(marked, call);
-    return calls(call);
+    const std::string each = marks_.call.substr(0, marks_.call.find('>') + 1);
+    Texts marks = {llama ? "<|python_tag|>" : each};
+    if (deepseek_) marks.push_back(marks_.begin);
+    Text text(b_, marks);
+    text.finish(true);
+    const std::vector<State>& after = text.after();
+    b_.nothing(b_.literal(after[0], llama ? marks_.call : marks_.call.substr(each.size())), name_);
+    if (deepseek_) b_.nothing(b_.literal(after[1], marks_.call), name_);
+
+    // Behind white space the answer still begins, for the parser: with a thought, which is none of the text, or in
+    // Llama's syntax with a brace, which is a call.
+    const State opened = b_.state(), brace = b_.state();
+    b_.nothing(begin, opened);
+    if (llama) b_.nothing(b_.literal(brace, marks_.call.substr(1)), name_);
+    const Texts thoughts = {"<think>", "</think>"};
+    std::map<std::string, State> states = {{"", opened}};
+    for (const std::string& t : thoughts)
+      for (size_t n = 1; n < t.size(); ++n)
+        if (states.try_emplace(t.substr(0, n), 0).second) states[t.substr(0, n)] = b_.state();
+    for (const auto& [read, at] : states) {
+      b_.end(at);
+      text.edges(at, [&, &r = read](uint8_t byte) -> std::optional<State> {
+        const std::string more = r + static_cast<char>(byte);
+        if (more == thoughts[0] || more == thoughts[1]) return std::nullopt;
+        if (const auto on = states.find(more); on != states.end()) return on->second;
+        if (r.empty() && std::string_view(" \t\r\n").find(more) != std::string_view::npos)
+          return opened;
+        if (r.empty() && llama && more == "{") return brace;
+        return text.next(r, byte);
+      });
+    }
   }
 
-  /// Calls, of which the first `skipped` bytes were read already.
-  Result<State> calls(State from, size_t skipped = 0) {
+  /// Calls, from the first one's name on; what is before it leads there.
+  Result<void> calls() {
     if (form_.syntax == ToolSyntax::kNone)
       return fail(
           Code::kInvalidInput,
           "tools: how this model writes calls is not known: its chat template shows none of "
           "DeepSeek's, Qwen's (Hermes') and Llama's forms");
+    const bool document =
+        form_.kind == AnswerForm::Kind::kObject || form_.kind == AnswerForm::Kind::kSchema;
+    if (document && form_.syntax == ToolSyntax::kLlama)
+      return fail(Code::kInvalidInput,
+                  "tools: this model writes calls as JSON objects (Llama's form), so that beside a "
+                  "form of the "
+                  "answer that is JSON, too, nobody can tell one from the other");
     if (form_.tools.empty() || form_.tools.size() > kToolsMax)
       return fail(Code::kInvalidInput, "tools: must be from 1 to {}", kToolsMax);
-    const std::string first = (marks_.begin + marks_.call).substr(skipped);
-    const State name = b_.state(), end = b_.state();
-    b_.nothing(b_.literal(from, first), name);
+    name_ = b_.state();
+    const State end = b_.state();
     for (const Tool& tool : form_.tools) {
-      TRY_ASSIGN(const State after, call(tool, name));
+      TRY_ASSIGN(const State after, call(tool, name_));
       b_.nothing(after, end);
     }
     if (form_.several_calls && form_.syntax != ToolSyntax::kLlama)
-      b_.nothing(b_.literal(end, marks_.separator + marks_.call), name);
-    return b_.literal(end, marks_.end);
+      b_.nothing(b_.literal(end, marks_.separator + marks_.call), name_);
+    b_.end(b_.literal(end, marks_.end));
+    return {};
   }
 
   /// From the call's name to its end.
@@ -186,10 +261,12 @@ class Form {
   }
 
   const AnswerForm& form_;
+  bool deepseek_;
   AutomatonBuilder b_;
   JsonParts parts_;
   SchemaWork work_;
   Marks marks_;
+  State name_ = 0;  // of the first call
 };
 
 }  // namespace

@@ -20,8 +20,8 @@ struct Tool {
 
 struct AnswerForm {
   enum class Kind {
-    kObject,       // any JSON object
-    kSchema,       // what satisfies `schema`
+    kObject,       // any JSON object; where there are tools, it or calls
+    kSchema,       // what satisfies `schema`; where there are tools, it or calls
     kCalls,        // calls of `tools`, at least one
     kTextOrCalls,  // text, calls, or text and then calls
   };
@@ -39,8 +39,12 @@ struct AnswerForm {
   bool operator==(const AnswerForm&) const = default;
 };
 
+/// Calls begin wherever text::AnswerParser opens one, and end where it ends them: with the tools' names for its
+/// own it finds in what is read no call whose arguments do not satisfy the tool's schema.
+///
 /// Errors: kInvalidInput, naming the schema or tool: what read_schema() refuses, arguments that are no
-/// object, a name that the syntax cannot hold, a model whose syntax is not known.
+/// object, a name that the syntax cannot hold, a model whose syntax is not known; an object or calls in
+/// Llama's syntax, where a call is an object itself.
 Result<std::shared_ptr<const Automaton>> answer_automaton(const AnswerForm& form);
 
 }  // namespace ferry::grammar

@@ -5,12 +5,19 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "text/utf8.h"
 
 namespace ferry::grammar {
 namespace {
 
 constexpr int kIndentMax = 64;
 constexpr int kDigitsMax = 40;  // before the point, and behind it
+
+std::string utf8(char32_t c) {
+  std::string out;
+  text::append_utf8(out, c);
+  return out;
+}
 
 State hexadecimal(AutomatonBuilder& b, State from, int digits) {
   for (int i = 0; i < digits; ++i) {
@@ -51,7 +58,7 @@ Rule JsonParts::character() {
   character_ = b_.rule();
   const State start = b_.start(*character_), end = b_.state();
   b_.end(end);
-  const CodePoints unescaped = kEscaped.complement();
+  const CodePoints unescaped = escaped_.complement();
   for (const auto& [low, high] : unescaped.ranges()) read_utf8(b_, start, low, high, end);
   const State escape = b_.literal(start, "\\");
   for (const char c : std::string_view("\"\\/bfnrt"))
@@ -91,11 +98,11 @@ Rule JsonParts::character_of(const CodePoints& set) {
     out.add(others);
     return out.complement();
   };
-  const CodePoints plain = without(kEscaped), escaped = without(kEscaped.complement());
+  const CodePoints plain = without(escaped_), escaped = without(escaped_.complement());
   for (const auto& [low, high] : plain.ranges()) read_utf8(b_, start, low, high, end);
   for (const auto& [low, high] : escaped.ranges())
     for (char32_t c = low; c <= high; ++c) {
-      const std::string quoted = json_text(nlohmann::json(std::string(1, static_cast<char>(c))));
+      const std::string quoted = written(json_text(nlohmann::json(utf8(c))));
       b_.nothing(b_.literal(start, std::string_view(quoted).substr(1, quoted.size() - 2)), end);
     }
   return rule;
@@ -117,7 +124,15 @@ State JsonParts::string(State from, uint64_t least, std::optional<uint64_t> most
 }
 
 State JsonParts::string_of(State from, const std::string& text) {
-  return b_.literal(from, json_text(nlohmann::json(text)));
+  return b_.literal(from, written(json_text(nlohmann::json(text))));
+}
+
+std::string JsonParts::written(std::string json) const {
+  if (escaped_ == kEscaped) return json;
+  const std::string mark = utf8(kOfMarks);
+  for (size_t at = 0; (at = json.find(mark, at)) != json.npos;)
+    json.replace(at, mark.size(), fmt::format("\\u{:04x}", static_cast<uint32_t>(kOfMarks)));
+  return json;
 }
 
 State JsonParts::boolean(State from) {

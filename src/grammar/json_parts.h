@@ -14,11 +14,23 @@ namespace ferry::grammar {
 /// The characters that do not stand for themselves in a string.
 inline const CodePoints kEscaped{{0, 0x1F}, {'"', '"'}, {'\\', '\\'}};
 
+/// ▁: all of DeepSeek's marks have it, and hardly a text has.
+inline constexpr char32_t kOfMarks = 0x2581;
+
 /// Rules that many parts share, each made when it is first asked for. The builder must outlive it.
 /// Functions give the state after what they read.
 class JsonParts {
  public:
-  explicit JsonParts(AutomatonBuilder& builder) : b_(builder) {}
+  /// without_marks: kOfMarks, too, is escaped, so that no string holds one of these marks as it is
+  /// written; for answers in which a mark ends what is read wherever it stands.
+  explicit JsonParts(AutomatonBuilder& builder, bool without_marks = false) : b_(builder) {
+    if (without_marks) escaped_.add(kOfMarks, kOfMarks);
+  }
+
+  /// The characters that do not stand for themselves here.
+  const CodePoints& escaped() const { return escaped_; }
+  /// A string's or a plain value's one way.
+  std::string written(std::string json) const;
 
   /// White space as people and programs lay JSON out: none, a blank, or a new line with its
   /// indentation. Bounded, so that no model can go on with it for ever.
@@ -47,6 +59,7 @@ class JsonParts {
   State any_value(State from);
   State members(State from, uint8_t open, uint8_t close, bool keys);
   AutomatonBuilder& b_;
+  CodePoints escaped_ = kEscaped;
   std::optional<Rule> space_, character_, whole_, number_, value_;
   std::map<CodePoints, Rule> sets_;
 };

@@ -291,7 +291,7 @@ class Compiler {
       if (values[i].is_structured())
         b_.nothing(spelled(values[i], from), to);
       else
-        plain.insert(json_text(values[i]));
+        plain.insert(parts_.written(json_text(values[i])));
     }
     b_.one_of(from, plain, to);
     return to;
@@ -565,7 +565,7 @@ class Compiler {
   /// A name, of characters that stand for themselves, that is none of these.
   State other_name(State from, const std::set<std::string>& names) {
     const State opened = b_.literal(from, "\""), end = b_.state(), free = b_.state();
-    const Rule any = parts_.character_of(kEscaped.complement());
+    const Rule any = parts_.character_of(parts_.escaped().complement());
     b_.call(free, any, free);
     b_.set_free(free, Automaton::kFreely);
     b_.bytes(free, '"', '"', end);
@@ -583,7 +583,7 @@ class Compiler {
       Level level = std::move(open.back());
       open.pop_back();
       std::map<char32_t, std::vector<const std::u32string*>> next;
-      CodePoints taken = kEscaped;
+      CodePoints taken = parts_.escaped();
       bool is_name = false;
       for (const std::u32string* const name : level.names) {
         is_name = is_name || name->size() == level.depth;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "grammar/json_parts.h"
 #include "text/byte_alphabet.h"
 #include "text/utf8.h"
 
@@ -11,12 +12,14 @@ namespace {
 constexpr size_t kTokenBytesMax =
     1024;  // longer ones are not used: a walk keeps a place for each byte
 
-/// How many characters a plain token has; 0: it is not plain.
+/// How many characters a plain token has; 0: it is not plain, for some form at least.
 uint32_t plain_characters(const std::string& bytes) {
   uint32_t count = 0;
   for (size_t at = 0; at < bytes.size(); ++count) {
     const text::Utf8Char c = text::decode_utf8(bytes, at);
-    if (!c.well_formed || c.point < 0x20 || c.point == '"' || c.point == '\\') return 0;
+    if (!c.well_formed || c.point < 0x20 || c.point == '"' || c.point == '\\' ||
+        c.point == kOfMarks)
+      return 0;
     at += c.bytes;
   }
   return count;
