@@ -79,8 +79,11 @@ class Merge {
     auto& fields = out.get_ref<Json::object_t&>();
     fields.reserve(a_.size() + b_.size());
     TRY(properties(out));
+    TRY(items(out));
     const auto is_read = [](const std::string& key) {
-      return key == "properties" || key == "additionalProperties";
+      static const std::set<std::string> kRead = {
+          "properties", "additionalProperties", "items", "prefixItems", "additionalItems"};
+      return kRead.contains(key);
     };
     const Fields left = fields_of(a_), right = fields_of(b_);
     for (const auto& [key, value] : a_.get_ref<const Json::object_t&>()) {
@@ -135,8 +138,6 @@ class Merge {
         return out;
       }
     }
-    const bool tuples = a_.contains("prefixItems") || b_.contains("prefixItems") || a.is_array();
-    if (key == "items" && !tuples) return references_.merge(a, b, where_);
     return refuse(key);
   }
 
@@ -179,6 +180,46 @@ class Merge {
     if (a_.contains("additionalProperties") || b_.contains("additionalProperties")) {
       TRY_ASSIGN(out["additionalProperties"], references_.merge(left_more, right_more, where_));
     }
+    return {};
+  }
+
+  /// Items that stand in a list, and what comes after them.
+  struct Items {
+    const Json *first, *rest;
+  };
+
+  /// As 2020-12 writes them (prefixItems, items) or earlier drafts do (items, additionalItems, which says nothing
+  /// where items is no list).
+  Result<Items> items_of(const Json& schema) const {
+    static const Json kNone = Json::array(), kAnything = true;
+    const auto part = [&](const char* name, const Json& otherwise) {
+      return schema.contains(name) ? &schema[name] : &otherwise;
+    };
+    const bool old = schema.contains("items") && schema["items"].is_array();
+    if (old && schema.contains("prefixItems")) return refuse("items");
+    const Items out = {.first = part(old ? "items" : "prefixItems", kNone),
+                       .rest = part(old ? "additionalItems" : "items", kAnything)};
+    if (!out.first->is_array()) return refuse("prefixItems");
+    return out;
+  }
+
+  /// Place by place: one that is beyond a list is, for that list, what comes after it.
+  Result<void> items(Json& out) const {
+    const auto says = [&](const char* name) { return a_.contains(name) || b_.contains(name); };
+    if (!says("items") && !says("prefixItems")) return {};
+    TRY_ASSIGN(const Items left, items_of(a_));
+    TRY_ASSIGN(const Items right, items_of(b_));
+    const auto at = [](const Items& of, size_t i) -> const Json& {
+      return i < of.first->size() ? (*of.first)[i] : *of.rest;
+    };
+    Json all = Json::array();
+    for (size_t i = 0; i < std::max(left.first->size(), right.first->size()); ++i) {
+      TRY_ASSIGN(Json item, references_.merge(at(left, i), at(right, i), where_));
+      all.push_back(std::move(item));
+    }
+    TRY_ASSIGN(Json rest, references_.merge(*left.rest, *right.rest, where_));
+    if (!all.empty()) out["prefixItems"] = std::move(all);
+    if (rest != Json(true)) out["items"] = std::move(rest);
     return {};
   }
 

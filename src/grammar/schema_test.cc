@@ -134,6 +134,61 @@ TEST(Schema, Arrays) {
   expect(R"({"type": "array", "minItems": 2})", {"[1, []]", "[1, 2, 3]"}, {"[1]"});
 }
 
+/// Lists that are put together hold place by place, whichever of them names the place.
+TEST(Schema, ListsArePutTogetherPlaceByPlace) {
+  const std::string texts = R"({"type": "array", "items": {"type": "string"}})",
+                    first = R"({"prefixItems": [{"type": "integer"}]})",
+                    old =
+                        R"({"items": [{"type": "integer"}], "additionalItems": {"minLength": 2}})",
+                    loose = R"({"prefixItems": [{"minLength": 1}, {"enum": ["ab", "c", 3]}]})";
+  const auto both = [](const std::string& a, const std::string& b) {
+    return R"({"type": "array", "allOf": [)" + a + ", " + b + "]}";
+  };
+  for (const auto& [a, b] : {std::pair{texts, first}, {first, texts}})
+    expect(both(a, b), {"[]"}, {"[1]", R"(["a"])", R"([1,"a"])"});
+  for (const auto& [a, b] : {std::pair{texts, loose}, {loose, texts}})
+    expect(both(a, b),
+           {"[]", R"(["a"])", R"(["a","c"])", R"(["a","ab","d"])"},
+           {R"([""])", R"(["a","d"])", R"(["a",3])", R"(["a","ab",1])"});
+  for (const auto& [a, b] : {std::pair{old, loose}, {loose, old}})
+    expect(both(a, b), {"[1]", R"([1,"ab","de"])"}, {R"([1,"c"])", R"([1,"ab","d"])", R"(["a"])"});
+  // What earlier drafts say of items beyond a list says nothing where there is none.
+  const std::string closed = R"({"items": [{"type": "integer"}], "additionalItems": false})";
+  for (const auto& [a, b] : {std::pair{closed, texts}, {texts, closed}})
+    expect(both(a, b), {"[]"}, {"[1]", R"(["a"])"});
+  for (const auto& [a, b] : {std::pair{closed, first}, {first, closed}})
+    expect(both(a, b), {"[]", "[1]"}, {"[1,2]", R"(["a"])"});
+  expect(both(R"({"additionalItems": false})", R"({"items": [{"type": "integer"}]})"),
+         {"[1,2]"},
+         {R"(["a"])"});
+  // Counts, and what no branch of alternatives may lose.
+  expect(both(R"({"minItems": 1, "maxItems": 3})", R"({"minItems": 2, "items": {"type": "null"}})"),
+         {"[null,null]", "[null,null,null]"},
+         {"[null]", "[null,null,null,null]", "[null,1]"});
+  expect(R"({"type": "array", "items": {"type": "string"},
+             "anyOf": [{"prefixItems": [{"const": "a"}]}, {"prefixItems": [true, {"const": 1}]}]})",
+         {R"(["a"])", R"(["a","b"])", R"(["b"])"},
+         {R"(["b",1])", R"(["b","c"])", R"(["a",1])"});
+  EXPECT_NE(refusal(both(R"({"items": [true], "prefixItems": [true]})", texts))
+                .find("'items' is asked for twice"),
+            std::string::npos);
+}
+
+/// An object's own fields are additional ones of what it is put together with.
+TEST(Schema, FieldsOfOneAreTheOthersAdditionalOnes) {
+  const std::string named = R"({"type": "object", "properties": {"a": {"type": "integer"}}})",
+                    texts = R"({"additionalProperties": {"type": "string"}})",
+                    closed = R"({"properties": {"b": true}, "additionalProperties": false})";
+  for (const auto& [a, b] : {std::pair{named, texts}, {texts, named}})
+    expect(R"({"type": "object", "allOf": [)" + a + ", " + b + "]}",
+           {"{}", R"({"c":"x"})"},
+           {R"({"a":1})", R"({"a":"x"})", R"({"c":1})"});
+  for (const auto& [a, b] : {std::pair{named, closed}, {closed, named}})
+    expect(R"({"type": "object", "allOf": [)" + a + ", " + b + "]}",
+           {"{}", R"({"b":1})"},
+           {R"({"a":1})", R"({"c":1})"});
+}
+
 TEST(Schema, Strings) {
   expect(R"({"type": "string", "minLength": 2, "maxLength": 3})",
          {"\"ab\"", "\"éöü\"", R"("\u00e9\ud83d\ude00x")", "\"😀😀\""},
