@@ -15,7 +15,7 @@ void read_response_format(JsonFields& fields,
   const std::string type = format.text("type");
   if (type == "text") format.refuse_unknown({}, "is no field of a format that is text");
   if (fields.problem() || type == "text") return;
-  if (asked.form)
+  if (asked.form && asked.form->kind == AnswerForm::Kind::kCalls)
     return fields.refuse("response_format", "is not supported beside tools that must be called");
   if (type == "json_object" && format.has("schema")) {
     format.members("schema");  // as llama.cpp and hosts of open models have it
@@ -39,6 +39,9 @@ void read_response_format(JsonFields& fields,
     format.refuse("type", "must be text, json_object or json_schema");
   }
   format.refuse_unknown({}, "is no field of a response's format");
+  if (!asked.offered || fields.problem()) return;
+  asked.form->tools = asked.offered->tools;
+  asked.form->several_calls = asked.offered->several_calls;
 }
 
 bool read_tool_choice(JsonFields& fields,
@@ -76,13 +79,15 @@ bool read_tool_choice(JsonFields& fields,
   if (required && tools.empty()) fields.refuse("tool_choice", "requires tools, and there are none");
   if (fields.problem() || tools.empty()) return false;
   const bool held = required || named;
-  if (!held && std::find(strict.begin(), strict.end(), true) == strict.end()) return true;
   if (!held)
     for (size_t i = 0; i < tools.size(); ++i)
       if (!strict[i]) tools[i].parameters = "{}";
-  asked.form = AnswerForm{.kind = held ? AnswerForm::Kind::kCalls : AnswerForm::Kind::kTextOrCalls,
-                          .tools = std::move(tools),
-                          .several_calls = several};
+  const bool any_strict = std::find(strict.begin(), strict.end(), true) != strict.end();
+  AnswerForm form{.kind = held ? AnswerForm::Kind::kCalls : AnswerForm::Kind::kTextOrCalls,
+                  .tools = std::move(tools),
+                  .several_calls = several};
+  if (!held) asked.offered = form;
+  if (held || any_strict) asked.form = std::move(form);
   asked.strict = std::move(strict);
   return true;
 }
@@ -95,9 +100,15 @@ ApiResult<std::shared_ptr<const grammar::Constraint>> constraint_of(const ModelI
   form.thought = thought;
   form.syntax = model.syntax.tools;
   const bool calls = !form.tools.empty();
+  const bool document =
+      form.kind == AnswerForm::Kind::kObject || form.kind == AnswerForm::Kind::kSchema;
   const auto refused = [&](const Status& status) {
     ApiError error = api_error(status);
-    error.param = calls ? "tools" : "response_format";
+    // Where both may be at fault: which it is alone.
+    AnswerForm alone = form;
+    alone.tools.clear();
+    const bool of_tools = calls && (!document || forms.automaton(alone));
+    error.param = of_tools ? "tools" : "response_format";
     return tl::unexpected(error);
   };
   if (!model.vocabulary) return refused(model.vocabulary.error());

@@ -17,10 +17,13 @@ namespace ferry::serve {
 
 struct AskedForm {
   std::optional<grammar::AnswerForm> form;  // nothing: as the model answers
-  std::vector<bool> strict;                 // of form->tools
+  std::vector<bool> strict;                 // of its tools
+  /// Text or calls, where tools may be called and need not be; of tools that are not strict any arguments.
+  std::optional<grammar::AnswerForm> offered;
 };
 
-/// "response_format": text, json_object, json_schema (which always holds, "strict" or not).
+/// "response_format": text, json_object, json_schema (which always holds, "strict" or not); where tools are
+/// offered, that or calls of them.
 /// `request` is the same in the order of its fields.
 void read_response_format(JsonFields& fields,
                           const nlohmann::ordered_json& request,

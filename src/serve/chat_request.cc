@@ -278,17 +278,33 @@ tl::unexpected<ApiError> wrong_messages(const Status& status) {
 }
 
 /// All ways to write it are compared as texts; only the one that is chosen becomes tokens, and only if it may fit.
-ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& c) {
+ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& asked) {
   const ModelInfo& model = rules.model;
+  const auto begun = [&](const char* name) -> std::string {
+    if (!asked.begun) return "";
+    const auto it = asked.begun->find(name);
+    return it != asked.begun->end() && it->is_string() ? it->get<std::string>() : "";
+  };
+  const std::string thought = begun("reasoning_content"), content = begun("content");
+  const auto no_thought = [&](const char* why) {
+    const std::string where = fmt::format("messages[{}].reasoning_content", asked.messages.size());
+    return tl::unexpected(ApiError{.message = fmt::format("{}: {}", where, why), .param = where});
+  };
+  if (!thought.empty() && !model.syntax.thinks)
+    return no_thought("this model does not think: there is no thought of its to go on with");
+  // A template that is told not to think closes the thought that is gone on with before it begins.
+  Conversation c = asked;
+  if (!thought.empty())
+    for (const char* name : {"enable_thinking", "thinking"}) c.values[name] = true;
   if (const auto exact = check_whole_numbers(json_text(c.tools), "tools"); !exact)
     return tl::unexpected(ApiError{.message = exact.error().message, .param = "tools"});
   Result<Written> chat = written(model, c);
   if (!chat) return wrong_messages(chat.error());
   if (const auto fits = check_prompt_bytes(chat->text.size(), rules, "messages"); !fits)
     return tl::unexpected(fits.error());
-  const bool may_call =
-      !c.form.form || c.form.form->kind == grammar::AnswerForm::Kind::kTextOrCalls;
-  if (may_call && c.tools.is_array() && !c.tools.empty()) {
+  // Where there is no answer but calls, their form says what there is to call.
+  const bool need_not = !c.form.form || c.form.form->kind != grammar::AnswerForm::Kind::kCalls;
+  if (need_not && c.tools.is_array() && !c.tools.empty()) {
     Conversation without = c;
     without.tools = nullptr;
     if (const Result<Written> same = written(model, without); same && same->text == chat->text)
@@ -300,29 +316,24 @@ ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& c) {
     return wrong_messages(plain.error());
   bool thinking = text::begins_thinking(model.syntax, chat->text);
   std::string more;
-  if (thinking && c.thinking == false) {
-    more = "\n</think>\n\n";
+  if (!thought.empty()) {
+    if (!thinking && text::ends_thinking(chat->text))
+      return no_thought(
+          "this model's chat template opens its answers behind a thought: none can be gone on "
+          "with");
+    if (!thinking) more = "<think>\n";
+    more += thought;
+    thinking = true;
+  }
+  if (thinking && (c.thinking == false || !content.empty())) {
+    more += "\n</think>\n\n";
     thinking = false;
   }
-  if (c.begun) {
-    const auto text_of = [&](const char* name) {
-      const auto it = c.begun->find(name);
-      return it != c.begun->end() && it->is_string() ? it->get<std::string>() : "";
-    };
-    const std::string thought = text_of("reasoning_content"), content = text_of("content");
-    for (const std::string& text : {thought, content})
-      if (const Result<void> plain = check_chat_text(model.texts, text, "the text to go on with");
-          !plain)
-        return wrong_messages(plain.error());
-    if (thinking) {
-      more += thought;
-      if (!content.empty()) {
-        more += "\n</think>\n\n";
-        thinking = false;
-      }
-    }
-    more += content;
-  }
+  more += content;
+  for (const std::string& text : {thought, content})
+    if (const Result<void> plain = check_chat_text(model.texts, text, "the text to go on with");
+        !plain)
+      return wrong_messages(plain.error());
   Prompt prompt{.ids = {}, .thinking = thinking};
   model.texts.tokenizer->encode(chat->text + more, text::Tokenizer::Specials::kParse, prompt.ids);
   return prompt;

@@ -207,5 +207,101 @@ TEST(ChatRequest, ToolsAreShownOrRefused) {
             "");
 }
 
+/// With tools that need not be called and a format the answer is calls, or has the format.
+TEST(ChatRequest, AFormatLeavesToolsToBeCalled) {
+  const std::string shows =
+      "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}{% for m in messages %}"
+      "{{ m.content }}{% endfor %}";
+  const auto ask = [](ByteModelRules& model, const std::string& strict, const std::string& rest) {
+    return read_chat(
+        R"({"messages": [{"role": "user", "content": "a"}], "tools": [{"type": "function",
+            "function": {"name": "f", "strict": )" +
+            strict + R"(, "parameters": {"type": "object", "properties": {"a": {"type": "integer"}},
+            "required": ["a"], "additionalProperties": false}}}], )" +
+            rest + "}",
+        model.rules());
+  };
+  const std::string format =
+      R"("response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object",
+         "properties": {"b": {"type": "string"}}, "required": ["b"], "additionalProperties": false}}})";
+  ByteModelRules hermes(shows + "{# <tool_call> #}");
+  const auto reads = [](const Question& q, const std::string& answer) {
+    grammar::Matcher matcher(q.options.constraint);
+    return matcher.accept(answer) && matcher.may_end();
+  };
+  const auto call = [](const std::string& arguments) {
+    return "<tool_call>\n{\"name\": \"f\", \"arguments\": " + arguments + "}\n</tool_call>";
+  };
+  for (const bool strict : {false, true}) {
+    const auto q = ask(hermes, strict ? "true" : "false", format);
+    ASSERT_TRUE(q) << q.error().message;
+    EXPECT_EQ(q->tools, std::vector<std::string>{"f"});
+    EXPECT_TRUE(reads(*q, R"({"b": "c"})"));
+    EXPECT_FALSE(reads(*q, R"({"b": 1})"));
+    EXPECT_FALSE(reads(*q, "so"));
+    EXPECT_TRUE(reads(*q, call(R"({"a": 1})")));
+    EXPECT_TRUE(reads(*q, call(R"({"a": 1})") + "\n" + call(R"({"a": 2})")));
+    EXPECT_EQ(reads(*q, call(R"({"c": 1})")), !strict);
+    const auto one =
+        ask(hermes, strict ? "true" : "false", R"("parallel_tool_calls": false, )" + format);
+    ASSERT_TRUE(one);
+    EXPECT_FALSE(reads(*one, call(R"({"a": 1})") + "\n" + call(R"({"a": 2})")));
+    const auto none = ask(hermes, strict ? "true" : "false", R"("tool_choice": "none", )" + format);
+    ASSERT_TRUE(none);
+    EXPECT_FALSE(reads(*none, call(R"({"a": 1})")));
+    EXPECT_TRUE(reads(*none, R"({"b": "c"})"));
+  }
+  const auto param = [](const auto& q) { return q ? "" : q.error().param; };
+  EXPECT_EQ(param(ask(hermes, "false", R"("tool_choice": "required", )" + format)),
+            "response_format");
+  const std::string wrong =
+      R"("response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}})";
+  EXPECT_EQ(param(ask(hermes, "true", wrong)), "response_format");
+  // Where they cannot be told apart, or nobody knows how this model calls, it is said.
+  ByteModelRules llama(shows + "{# <|python_tag|> #}"), unknown(shows);
+  for (const char* strict : {"false", "true"}) {
+    EXPECT_EQ(param(ask(llama, strict, format)), "tools");
+    EXPECT_EQ(param(ask(unknown, strict, format)), "tools");
+  }
+}
+
+/// Whatever the template does about thoughts, the one that is to be gone on with is in the prompt, once.
+TEST(ChatRequest, AThoughtToGoOnWithIsInThePrompt) {
+  const auto prompt = [](const std::string& end,
+                         const std::string& message,
+                         const std::string& rest = "") {
+    ByteModelRules model("{% for m in messages %}{{ m.content }}|{% endfor %}" + end);
+    const auto q = read_chat(
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "prefix": true, )" +
+            message + "}]" + rest + "}",
+        model.rules());
+    if (!q) return q.error().param + ": " + q.error().message;
+    const Prompt& p = q->prompts.front();
+    return model.model().texts.tokenizer->decode(p.ids) + (p.thinking ? "..." : "");
+  };
+  const std::string both = R"("content": "c", "reasoning_content": "t")",
+                    only = R"("content": "", "reasoning_content": "t")",
+                    content = R"("content": "c")", off = R"(, "thinking": {"type": "disabled"})";
+  // R1 opens a thought, Qwen3 leaves that to the model, V3.1 closes it unless it is to think.
+  const std::string r1 = "<think>{{ '\\n' }}", qwen = "{# </think> #}",
+                    v31 = "{% if thinking %}<think>{% else %}</think>{% endif %}",
+                    closed = "</think>", none = "";
+  for (const std::string& rest : {std::string(), off}) {
+    EXPECT_EQ(prompt(r1, both, rest), "a|<think>\nt\n</think>\n\nc");
+    EXPECT_EQ(prompt(qwen, both, rest), "a|<think>\nt\n</think>\n\nc");
+    EXPECT_EQ(prompt(v31, both, rest), "a|<think>t\n</think>\n\nc");
+    EXPECT_EQ(prompt(v31, content, rest), "a|</think>c");
+    EXPECT_EQ(prompt(none, content, rest), "a|c");
+  }
+  EXPECT_EQ(prompt(r1, only), "a|<think>\nt...");
+  EXPECT_EQ(prompt(qwen, only), "a|<think>\nt...");
+  EXPECT_EQ(prompt(v31, only), "a|<think>t...");
+  EXPECT_EQ(prompt(qwen, only, off), "a|<think>\nt\n</think>\n\n");
+  EXPECT_EQ(prompt(r1, content), "a|<think>\n\n</think>\n\nc");
+  EXPECT_EQ(prompt(qwen, content), "a|c");
+  for (const std::string& end : {closed, none})
+    EXPECT_TRUE(prompt(end, both).starts_with("messages[1].reasoning_content: "));
+}
+
 }  // namespace
 }  // namespace ferry::serve

@@ -438,6 +438,8 @@ AnswerSyntax answer_syntax(std::string_view chat_template, const Tokenizer& toke
   return syntax;
 }
 
+bool ends_thinking(std::string_view prompt) { return trimmed_end(prompt).ends_with(kThinkEnd); }
+
 bool begins_thinking(const AnswerSyntax& syntax, std::string_view prompt) {
   return syntax.thinks && trimmed_end(prompt).ends_with(kThink);
 }

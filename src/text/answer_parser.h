@@ -34,6 +34,9 @@ AnswerSyntax answer_syntax(std::string_view chat_template, const Tokenizer& toke
 /// Whether an answer to this prompt begins within a thought: the template has opened one.
 bool begins_thinking(const AnswerSyntax& syntax, std::string_view prompt);
 
+/// Whether it ends with a thought that has ended.
+bool ends_thinking(std::string_view prompt);
+
 struct AnswerDelta {
   enum class Kind {
     kReasoning,  // text: more of what was thought
