@@ -317,6 +317,7 @@ EXPRESSIONS = [
     "{{ none|map()|list }} {{ []|selectattr()|list }} {{ ''|map(nope=1)|list }}",
     "{{ [1]|map()|list }}",
     "{{ [1]|selectattr()|list }}",
+    "{{ 'a\\vb\\fc\\x1cd\\x1de\\x1ef\\x1fg\\x85h\\u2028i\\u2029j\\r\\nk\\n\\rl\\u200bm\\u2028'.splitlines() }} {{ 'a\\u2028b\\u2029c\\x85d\\ve\\x1cf\\r\\rg'|indent(2) }} {{ '\\u2028\\x85'|indent(1, true, true) }}| {{ '\\x85'.splitlines() }} {{ ''.splitlines() }} {{ 'a\\n'|indent(2, blank=true) }}|",
 ]
 
 

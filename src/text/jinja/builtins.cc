@@ -218,17 +218,25 @@ List split_from_right(Interpreter& in,
   return out;
 }
 
+/// Where Python's str.splitlines() ends lines.
+bool ends_line(char32_t c) {
+  return (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 ||
+         c == 0x2029;
+}
+
 List lines_of(Interpreter& in, const std::string& s) {
   List out;
+  size_t begin = 0;
   for (size_t at = 0; at < s.size();) {
-    const size_t end = s.find_first_of("\r\n\v\f\x1c\x1d\x1e", at);
-    if (end == std::string::npos) {
-      in.add(out, s.substr(at));
-      break;
-    }
-    in.add(out, s.substr(at, end - at));
-    at = end + (s.compare(end, 2, "\r\n") == 0 ? 2 : 1);
+    const Utf8Char c = decode_utf8(s, at);
+    const size_t end = at;
+    at += c.bytes;
+    if (!ends_line(c.point)) continue;
+    if (c.point == '\r' && at < s.size() && s[at] == '\n') ++at;
+    in.add(out, s.substr(begin, end - begin));
+    begin = at;
   }
+  if (begin < s.size()) in.add(out, s.substr(begin));
   return out;
 }
 
