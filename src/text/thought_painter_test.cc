@@ -32,7 +32,7 @@ TEST(ThoughtPainter, DimsThoughtsHoweverTheyAreCut) {
 TEST(ThoughtPainter, AnAnswerMayBeginThinking) {
   EXPECT_EQ(shown("so</think>4", 100, true, true),
             "\033[2m<think>\n\033[0m\033[2mso\033[0m\033[2m\n</think>\n\n\033[0m4");
-  EXPECT_EQ(shown("so</thin", 100, true, false), "<think>\nso</thin");
+  EXPECT_EQ(shown("so</thin", 100, true, false), "<think>\nso");
   EXPECT_EQ(shown("so", 100, false, true), "so");
 }
 
