@@ -290,6 +290,10 @@ ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& asked
     const std::string where = fmt::format("messages[{}].reasoning_content", asked.messages.size());
     return tl::unexpected(ApiError{.message = fmt::format("{}: {}", where, why), .param = where});
   };
+  for (const std::string& text : {thought, content})
+    if (const Result<void> plain = check_chat_text(model.texts, text, "the text to go on with");
+        !plain)
+      return wrong_messages(plain.error());
   if (!thought.empty() && !model.syntax.thinks)
     return no_thought("this model does not think: there is no thought of its to go on with");
   // A template that is told not to think closes the thought that is gone on with before it begins.
@@ -330,10 +334,6 @@ ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& asked
     thinking = false;
   }
   more += content;
-  for (const std::string& text : {thought, content})
-    if (const Result<void> plain = check_chat_text(model.texts, text, "the text to go on with");
-        !plain)
-      return wrong_messages(plain.error());
   Prompt prompt{.ids = {}, .thinking = thinking};
   model.texts.tokenizer->encode(chat->text + more, text::Tokenizer::Specials::kParse, prompt.ids);
   return prompt;
