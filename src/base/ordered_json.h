@@ -10,8 +10,8 @@
 namespace ferry {
 
 /// parse_json (base/json.h), in the order of its fields. Each look for one of them goes through those before it: the
-/// larger objects are gone through as they are. A whole number that 64 bits cannot hold is refused: what is read here is
-/// written again, for a model to see or to repeat, digit by digit.
+/// larger objects are gone through as they are. A whole number that 64 bits cannot hold is refused: what is read here
+/// is written again, for a model to see or to repeat, digit by digit.
 Result<nlohmann::ordered_json> parse_ordered_json(std::string_view text, const std::string& path);
 
 }  // namespace ferry

@@ -51,7 +51,8 @@ Result<void> check_chat(const ModelTexts& texts,
 /// one conversation with null and with "", or their refusals.
 bool needs_content(const Result<std::string>& with_null, const Result<std::string>& with_text);
 
-/// Refuses valid JSON with a whole number beyond 63 bits, of which a template would write other digits than Python does.
+/// Refuses valid JSON with a whole number beyond 63 bits, of which a template would write other digits than Python
+/// does.
 /// Errors: kInvalidInput, naming `path` and the number.
 Result<void> check_whole_numbers(std::string_view json, const std::string& path);
 

@@ -8,8 +8,8 @@
 
 namespace ferry::grammar {
 
-/// What was read and copied of schemas. The limits hold for all those of one answer together, so that many tools take no
-/// longer than one schema may.
+/// What was read and copied of schemas. The limits hold for all those of one answer together, so that many tools take
+/// no longer than one schema may.
 struct SchemaWork {
   int schemas = 0;                    // that were read, each as often as it was
   size_t values = 0, text_bytes = 0;  // that were copied to put schemas together
