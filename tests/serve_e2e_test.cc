@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/file.h"
 #include "serve/test_support.h"
 #include "trains.h"
 
@@ -27,6 +28,17 @@ class ServeE2e : public Trains {
   }
 };
 
+TEST_F(ServeE2e, SaysWhatIsServedOtherwiseThanItIsStored) {
+  ASSERT_TRUE(ferry::write_file_atomic(path("template"), "{{ messages[0]['content'] }}"));
+  Program program(path("log-otherwise"),
+                  serve({"--quantize", "int8", "--chat-template", path("template")}));
+  const Json facts = Json::parse(TestClient(port_of(program)).get("/ferry/passport").body);
+  EXPECT_EQ(facts["weights"], "int8");
+  EXPECT_EQ(facts["chat_template"], "another");
+  program.signal(SIGTERM);
+  EXPECT_EQ(program.wait(), 0) << program.output();
+}
+
 TEST_F(ServeE2e, AnswersUntilItIsToldToEnd) {
   Program program(path("log-serve"), serve({"--running", "4"}));
   const uint16_t port = port_of(program);
@@ -35,6 +47,10 @@ TEST_F(ServeE2e, AnswersUntilItIsToldToEnd) {
   EXPECT_EQ(facts["context"], 128);
   EXPECT_TRUE(facts["passport"].is_null());  // it was converted
   EXPECT_EQ(facts["architecture"], "DeepseekV3ForCausalLM");
+  EXPECT_EQ(facts["verified_as"], "cpu");
+  EXPECT_EQ(facts["dtype"], "BF16");
+  EXPECT_EQ(facts["weights"], "as stored");
+  EXPECT_EQ(facts["chat_template"], "as stored");
   const auto answer = TestClient(port).post(
       "/v1/completions", R"({"prompt": "the ferry crosses", "max_tokens": 8, "temperature": 0})");
   ASSERT_EQ(answer.status, 200) << answer.body;

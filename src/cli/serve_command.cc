@@ -78,8 +78,10 @@ Result<std::shared_ptr<const serve::LoadedModel>> load(const Arguments& args,
   m->engine.waiting = args.waiting;
   TRY(require_cache(engine::Engine(*m->model, m->engine), *m->model));
   TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_source(args.open));
-  TRY_ASSIGN(m->facts,
-             serve::model_facts(*from, *m->model, name, args.open.quantize, m->context()));
+  TRY_ASSIGN(
+      m->facts,
+      serve::model_facts(
+          *from, *m->model, name, args.open.quantize, !args.chat_template.empty(), m->context()));
   return m;
 }
 

@@ -595,11 +595,10 @@ class Server(PageCase):
     def test_the_passport(self):
         self.page.click("#passport")
         facts = self.page.text("#passport-facts")
-        for words in ("deepseek_v3", "51a0b7c2", "8c0f5a4f", "480 steps, 7,864,320 tokens", "CPU (BF16, 2026-11-29)"):
+        for words in ("deepseek_v3", "51a0b7c2", "8c0f5a4f", "480 steps, 7,864,320 tokens", "cpu (BF16, 2026-11-29)"):
             self.assertIn(words, facts)
         for passport, words in ((None, None), ({"model": "x", "passport": None}, "No passport"),
-                                ({"passport": {"root": "a"}}, "Passport"), ({"passport": {"signed_by": "a"}}, "Signed"),
-                                ({"passport": {}, "verified": [{"device": "a", "passed": False}]}, "Not verified")):
+                                ({"passport": {"root": "a"}}, "Passport"), ({"passport": {"signed_by": "a"}}, "Signed")):
             self.server.passport = passport
             self.page.reload()
             self.page.wait("document.querySelector('#model').textContent === 'tiny'")
@@ -609,6 +608,40 @@ class Server(PageCase):
             else:
                 self.page.js("new Promise((done) => setTimeout(done, 100))")
                 self.assertTrue(self.page.js("document.querySelector('#passport').hidden"))
+
+    def test_the_badge_speaks_of_what_serves(self):
+        def noted(device, dtype, passed):
+            return {"device": device, "dtype": dtype, "passed": passed}
+
+        def state(verified, signed_by="a", **more):
+            facts = {"passport": {"signed_by": signed_by}, "weights": "as stored", "chat_template": "as stored",
+                     "device": "Ascend 910B", "verified_as": "ascend", "dtype": "bf16", "verified": verified, **more}
+            return self.page.js("(async () => { const {stateOf} = await import('/page/passport.js'); "
+                                f"return stateOf({json.dumps(facts)}); }})()")
+
+        here = noted("ascend", "bf16", True)
+        failed_here = noted("ascend", "bf16", False)
+        for verified, more, kind, text, word in (
+                ([here], {}, "good", "Signed and verified", "gave this model's answers"),
+                ([here], {"signed_by": None}, "good", "Verified", "nobody signed"),
+                ([here, noted("cpu", "bf16", False)], {}, "good", "Signed and verified", "did not"),
+                # Others gave the answers: that says nothing of this one.
+                ([noted("cpu", "bf16", True)], {}, "some", "Signed", "was not verified"),
+                ([noted("ascend", "f32", True)], {}, "some", "Signed", "was not verified"),
+                ([noted("cpu", "bf16", False)], {}, "some", "Signed", "did not give them"),
+                ([], {"signed_by": None}, "some", "Passport", "was not verified"),
+                ([here], {"verified_as": None}, "some", "Signed", "was not verified"),
+                # It did not itself, whatever others did.
+                ([failed_here, noted("cpu", "bf16", True)], {}, "bad", "Not verified", "ascend, bf16"),
+                ([failed_here], {"weights": "int4"}, "bad", "Not verified", "ascend, bf16"),
+                # Verified were the files.
+                ([here], {"weights": "int4"}, "some", "Changed", "int4"),
+                ([here], {"chat_template": "another"}, "some", "Changed", "another chat template"),
+                ([here], {"weights": "none"}, "good", "Signed and verified", "")):
+            with self.subTest(verified=verified, more=more):
+                said = state(verified, **more)
+                self.assertEqual((said["class"], said["text"]), (kind, text))
+                self.assertIn(word, said["summary"])
 
     def test_settings_are_sent_and_remembered(self):
         self.page.key("s", ALT)

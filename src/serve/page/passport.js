@@ -3,10 +3,11 @@
 import { byId, element, icon } from "./dom.js";
 import { passport } from "./server.js";
 
-/// What GET /ferry/passport says: {model, architecture, weights, parameters, device, program, context, passport, verified},
-/// texts but for the numbers parameters and context. passport: null, or {root, signed_by (null: nobody), program, reference, training}; training: null, or
-/// {steps, tokens, devices, data, held_out_loss}, as in the file (docs/passport.md). verified: a list of {device, dtype,
-/// passed, unix_ms}.
+/// What GET /ferry/passport says: {model, architecture, weights, chat_template, parameters, device, verified_as, dtype,
+/// program, context, passport, verified}, texts but for the numbers parameters and context. passport: null, or {root,
+/// signed_by (null: nobody), program, reference, training}; training: null, or {steps, tokens, devices, data,
+/// held_out_loss}, as in the file (docs/passport.md). verified: a list of {device, dtype, passed, unix_ms}; that which
+/// serves is called verified_as there, and computes in dtype.
 
 /// Shows the badge, or none where the server has nothing to say (it is not Ferry's, or does not answer).
 export async function showBadge() {
@@ -27,24 +28,47 @@ export async function showBadge() {
 }
 
 const passed = (facts) => (facts.verified ?? []).filter((one) => one.passed);
+const failed = (facts) => (facts.verified ?? []).filter((one) => !one.passed);
 
-function stateOf(facts) {
+/// What is noted of the device and the type that serve; what others did says nothing of these.
+const ofServing = (facts) => (facts.verified ?? []).find((one) =>
+  facts.verified_as && one.device === facts.verified_as && one.dtype === facts.dtype);
+
+/// What is served otherwise than the passport lists it.
+function changes(facts) {
+  const list = [];
+  if (!["as stored", "none", undefined, null].includes(facts.weights))
+    list.push(`the weights are kept as ${facts.weights}`);
+  if (facts.chat_template === "another") list.push("conversations are written by another chat template");
+  return list;
+}
+
+/// The badge: its class, its icon, its words, and the sentences behind it.
+export function stateOf(facts) {
   if (!facts.passport)
     return { class: "none", icon: "shield", text: "No passport", summary:
       "This model came without a passport: nothing says what it answered where it was trained. " +
       "`ferry passport DIR` gives it one." };
-  if (facts.verified?.length > 0 && passed(facts).length === 0)
-    return { class: "bad", icon: "shield-alert", text: "Not verified", summary:
-      "A device that was asked did not give this model's answers." };
   const signed = Boolean(facts.passport.signed_by);
-  const verified = passed(facts).length > 0;
-  const summary = (signed
-    ? "The model carries a signed passport, and the files that are served are those it lists."
-    : "The model carries a passport, and the files that are served are those it lists. Nobody signed it.") +
-    (verified ? "" : " No device was verified to give its answers yet.");
+  const carries = signed ? "The model carries a signed passport" : "The model carries a passport that nobody signed";
+  const serving = ofServing(facts);
+  if (serving && !serving.passed)
+    return { class: "bad", icon: "shield-alert", text: "Not verified", summary:
+      `${carries}, but the device that serves it (${serving.device}, ${serving.dtype}) did not give this model's answers.` };
+  const changed = changes(facts);
+  if (changed.length > 0)
+    return { class: "some", icon: "shield-alert", text: "Changed", summary:
+      `${carries}, but what is served is not quite what it lists: ${changed.join(", and ")}. ` +
+      "What the passport says, and what was verified, holds for the files." };
+  const verified = Boolean(serving);
+  const others = failed(facts).length > 0 ? " Another device or type that was asked did not." : "";
+  const summary = `${carries}, and the files that are served are those it lists. ` +
+    (verified ? "The device that serves them gave this model's answers." + others
+      : "The device that serves them, computing in this type, was not verified to give its answers." +
+        (failed(facts).length > 0 ? " Another one that was asked did not give them." : ""));
   if (signed && verified) return { class: "good", icon: "shield-check", text: "Signed and verified", summary };
-  if (signed) return { class: "good", icon: "shield-check", text: "Signed", summary };
   if (verified) return { class: "good", icon: "shield-check", text: "Verified", summary };
+  if (signed) return { class: "some", icon: "shield-check", text: "Signed", summary };
   return { class: "some", icon: "shield", text: "Passport", summary };
 }
 
@@ -61,7 +85,8 @@ function showFacts(facts, state) {
   row("Architecture", facts.architecture);
   row("Parameters", whole(facts.parameters));
   row("Weights", facts.weights);
-  row("Served on", facts.device);
+  row("Chat template", facts.chat_template);
+  row("Served on", facts.dtype ? `${facts.device}, in ${facts.dtype}` : facts.device);
   row("Served by", facts.program);
   row("Context", whole(facts.context) && `${whole(facts.context)} tokens`);
   const { passport: pass } = facts;
@@ -78,7 +103,7 @@ function showFacts(facts, state) {
       row("Data", training.data, true);
     }
     row("Verified on", passed(facts).map(describe).join("; ") || "nothing yet");
-    row("Failed on", (facts.verified ?? []).filter((one) => !one.passed).map(describe).join("; "));
+    row("Failed on", failed(facts).map(describe).join("; "));
   }
   byId("passport-facts").replaceChildren(...rows);
   byId("passport-dialog").showModal();
