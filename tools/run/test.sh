@@ -107,6 +107,7 @@ test_named() {
       aarch64.*) crossed+=("$(program_of "${name#aarch64.}")"); patterns+=("$(quoted "$name")") ;;
       fuzz.*) fuzzers+=("${name#fuzz.}"); patterns+=("$(quoted "$name")") ;;
       crossing) targets+=(ferry nvidia_sim ascend_sim); patterns+=("crossing(\\.|\$)") ;;
+      deploy) patterns+=("deploy\$") ;;
       demo | ptx | chaos) targets+=(ferry); patterns+=("$name\$") ;;
       *)
         if [ -d "src/ops/$name" ] && [ -e "src/ops/$name/${name}_spec.cc" ]; then
