@@ -199,8 +199,11 @@ class Drawer {
       case 10: return array(depth);
       case 11: return {{"anyOf", {schema(depth - 1), schema(depth - 1)}}};
       case 12:
-        return coin() ? Json{{"allOf", {object(depth - 1), object(depth - 1)}}}
-                      : Json{{"allOf", {array(depth - 1), array(depth - 1)}}};
+        switch (below(3)) {
+          case 0: return {{"allOf", {object(depth - 1), object(depth - 1)}}};
+          case 1: return {{"allOf", {array(depth - 1), array(depth - 1)}}};
+          default: return {{"allOf", {schema(depth - 1), schema(depth - 1)}}};
+        }
       default: return {{"$ref", coin() ? "#/$defs/leaf" : "#/$defs/tree"}};
     }
   }
