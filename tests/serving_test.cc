@@ -454,7 +454,7 @@ TEST_F(Serve, RefusesByName) {
            {R"("temperature": -1)", "temperature"},
            {R"("max_tokens": -5)", "max_tokens"},
            {R"("max_tokens": 1.5)", "max_tokens"},
-           {R"("max_tokens": 123456789012345678901234567890)", "max_tokens"},
+           {R"("max_tokens": 12345678901234567890)", "max_tokens"},
            {R"("n": 1000000)", "n"},
            {R"("n": 0)", "n"},
            {R"("top_p": 0)", "top_p"},
@@ -517,7 +517,10 @@ TEST_F(Serve, RefusesByName) {
 TEST(Service, OtherTypesAreRefused) {
   auto model = small_loaded_model();
   model->texts.files["chat_template.jinja"] =
-      std::string(kChatml) + "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}";
+      std::string(kChatml) +
+      "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}"
+      "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}"
+      "{% endfor %}";
   const Running server({}, model);
   const std::pair<const char*, Json> requests[] = {
       {"/v1/responses",
@@ -593,6 +596,7 @@ TEST_F(Serve, BadJsonIsRefused) {
                                   std::string("[]"),
                                   deep,
                                   std::string(R"({"a": 1e400})"),
+                                  std::string(R"({"a": 123456789012345678901234567890})"),
                                   std::string(R"({"a": NaN})"),
                                   std::string("{\"a\": \"\xff\"}"),
                                   std::string(R"({"prompt": "\ud800"})"),

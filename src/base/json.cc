@@ -69,8 +69,13 @@ class Builder final : public Document::json_sax_t {
     return false;
   }
 
-  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& e) override {
-    problem_ = fmt::format("not JSON: {}", e.what());
+  bool parse_error(size_t,
+                   const std::string& token,
+                   const nlohmann::detail::exception& e) override {
+    constexpr int kOutOfRange = 406;  // as the library numbers what it refuses
+    problem_ = e.id == kOutOfRange
+                   ? fmt::format("the number {} is out of range: beyond 64 bits", printable(token))
+                   : fmt::format("not JSON: {}", e.what());
     return false;
   }
 

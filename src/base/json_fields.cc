@@ -62,7 +62,7 @@ const Json* JsonFields::find(const char* name) {
 
 const Json& JsonFields::at(const char* name) {
   if (const Json* value = find(name)) return *value;
-  refuse(name, "is missing");
+  refuse(name, object_->contains(name) ? "is null" : "is missing");
   return null();
 }
 

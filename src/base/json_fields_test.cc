@@ -72,7 +72,7 @@ TEST(Json, NothingHidesBehindAZeroByte) {
 
 TEST(JsonFields, RefusesByNameAndRemembersTheFirst) {
   const Json json = Json::parse(R"({"i": 9, "u": -1, "x": "1", "big": 9223372036854775808,
-    "o": {"i": "7"}, "l": {}, "ids": [1, 99], "ts": ["a", 1]})");
+    "o": {"i": "7"}, "l": {}, "none": null, "ids": [1, 99], "ts": ["a", 1]})");
   const std::vector<std::pair<std::function<void(JsonFields&)>, const char*>> cases = {
       {[](JsonFields& f) { f.integer("i", 0, 5); }, "\"i\": 9 must be a whole number from 0 to 5"},
       {[](JsonFields& f) { f.integer("big", 0, INT64_MAX); }, "\"big\": 9223372036854775808 must"},
@@ -81,6 +81,7 @@ TEST(JsonFields, RefusesByNameAndRemembersTheFirst) {
       {[](JsonFields& f) { f.boolean("i"); }, "\"i\": 9 must be true or false"},
       {[](JsonFields& f) { f.text("i"); }, "\"i\": 9 must be a text"},
       {[](JsonFields& f) { f.text("nowhere"); }, "\"nowhere\" is missing"},
+      {[](JsonFields& f) { f.text("none"); }, "\"none\" is null"},
       {[](JsonFields& f) { f.object("o").integer("i", 0, 9); }, "f.json: o: \"i\": \"7\" must"},
       {[](JsonFields& f) { f.object("i"); }, "f.json: i must be an object"},
       {[](JsonFields& f) { f.members("i"); }, "\"i\": 9 must be an object"},

@@ -166,16 +166,25 @@ size_t nones(std::string_view text) {
 }
 
 /// Texts that the model did not write must hold no control token's.
-Result<void> check_texts(const ModelTexts& texts, const Conversation& c, const std::string& path) {
+Result<void> check_texts(const ModelTexts& texts,
+                         const Conversation& c,
+                         const std::string& path,
+                         std::string* place = nullptr) {
   const auto check = [&](const Json& json, Texts which, const std::string& where) {
-    return each_text(json, which, [&](const std::string& content) {
+    Result<void> plain = each_text(json, which, [&](const std::string& content) {
       return check_plain(*texts.tokenizer, content, fmt::format("{}: {}", path, where));
     });
+    if (!plain && place != nullptr) *place = where;
+    return plain;
   };
   for (size_t i = 0; i < c.messages.size(); ++i) {
     // The model's own words may hold its tokens.
     const bool own = c.messages[i]["role"] == "assistant";
-    TRY(check(c.messages[i], own ? Texts::kKeys : Texts::kAll, fmt::format("message {}", i + 1)));
+    for (const auto& [key, value] : c.messages[i].items()) {
+      const std::string message = fmt::format("messages[{}]", i);
+      TRY(check(key, Texts::kAll, message));
+      TRY(check(value, own ? Texts::kKeys : Texts::kAll, message + "." + key));
+    }
   }
   TRY(check(c.tools, Texts::kAll, "tools"));
   return check(c.more, Texts::kAll, "chat_template_kwargs");
@@ -263,9 +272,10 @@ Result<std::string> chat_text(const ModelTexts& texts,
 
 Result<void> check_chat(const ModelTexts& texts,
                         std::string_view conversation,
-                        const std::string& path) {
+                        const std::string& path,
+                        std::string* place) {
   TRY_ASSIGN(const Conversation c, read_conversation(conversation, path));
-  return check_texts(texts, c, path);
+  return check_texts(texts, c, path, place);
 }
 
 Result<void> check_chat_text(const ModelTexts& texts,

@@ -37,14 +37,16 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
 
 /// Its two halves, for who chooses between several ways to write a conversation before any text becomes tokens, which
 /// takes far longer than writing them. chat_text: the text, of a conversation whose texts nobody checked: none of it
-/// may become tokens before check_chat, with the same arguments, has passed. Errors: render_chat's.
+/// may become tokens before check_chat, with the same arguments, has passed. Errors: render_chat's. `place`: where the
+/// text that is refused stands, "messages[0].content".
 Result<std::string> chat_text(const ModelTexts& texts,
                               std::string_view conversation,
                               const std::string& path,
                               const std::string& directory);
 Result<void> check_chat(const ModelTexts& texts,
                         std::string_view conversation,
-                        const std::string& path);
+                        const std::string& path,
+                        std::string* place = nullptr);
 
 /// Whether messages without content must be given "": some templates tell a message that only calls tools by its null,
 /// some add content to text as it is, and refuse null, or write the word None for it, which nobody said. The texts of

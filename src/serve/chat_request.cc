@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -30,8 +31,9 @@ struct Conversation {
   AskedForm form;
 };
 
-/// Text, or parts that are text, joined by line ends as other servers join them.
-std::string read_content(JsonFields& message, const Json& content) {
+/// Text, or parts that are text, joined by line ends as other servers join them. That an assistant of OpenAI's would
+/// not answer is what it said.
+std::string read_content(JsonFields& message, const Json& content, bool assistant) {
   if (content.is_string()) return content.get<std::string>();
   if (!content.is_array()) {
     message.refuse("content", "must be text, or a list of parts of text");
@@ -42,10 +44,11 @@ std::string read_content(JsonFields& message, const Json& content) {
   for (const Json& item : content) {
     JsonFields part = message.item("content", item, index);
     const std::string type = part.text("type");
-    if (type != "text" && !part.problem())
+    const bool refusal = assistant && type == "refusal";
+    if (type != "text" && !refusal && !part.problem())
       part.refuse("type", "is not text: this model reads text");
     if (index++ > 0) text += '\n';
-    text += part.text("text");
+    text += part.text(refusal ? "refusal" : "text");
     part.refuse_unknown({"cache_control"}, "is no field of a part of text");
   }
   return text;
@@ -84,11 +87,13 @@ Ordered read_message(JsonFields& m, const Ordered& given, bool& prefix) {
   const bool calls = assistant && m.has("tool_calls") && !m.list("tool_calls").empty();
   const Json* const content = m.find("content");
   if (content != nullptr) {
-    out["content"] = read_content(m, *content);
+    out["content"] = read_content(m, *content, assistant);
+  } else if (assistant && m.has("refusal")) {
+    out["content"] = m.text("refusal");
   } else if (assistant && (calls || m.has("reasoning_content"))) {
     out["content"] = nullptr;
   } else {
-    m.refuse("content", "is missing");
+    m.at("content");
   }
   if (m.has("name")) out["name"] = m.text("name");
   if (role == "tool" && m.has("tool_call_id")) out["tool_call_id"] = m.text("tool_call_id");
@@ -97,7 +102,7 @@ Ordered read_message(JsonFields& m, const Ordered& given, bool& prefix) {
       if (m.has(name)) out["reasoning_content"] = m.text(name);
     if (calls) out["tool_calls"] = read_calls(m, given);
     prefix = m.boolean("prefix", false);
-    m.only("refusal", "");
+    if (content != nullptr) m.only("refusal", "");
     m.only("annotations", Json::array());
   }
   m.refuse_unknown({}, "is no field of a message with this role");
@@ -271,10 +276,76 @@ Result<Written> written(const ModelInfo& model, const Conversation& c) {
   return with_content_if_needed(model, c, c.messages);
 }
 
-tl::unexpected<ApiError> wrong_messages(const Status& status) {
+tl::unexpected<ApiError> wrong_messages(const Status& status,
+                                        const std::string& place = "messages") {
   ApiError error = api_error(status);
-  error.param = "messages";
+  error.param = place;
   return tl::unexpected(error);
+}
+
+/// The conversation with each message changed; false: none was.
+template <typename F>
+bool change_messages(Conversation& c, const F& change) {
+  bool changed = false;
+  for (Ordered& m : c.messages) changed |= change(m);
+  return changed;
+}
+
+/// Whether a template shows what a change takes away. What it cannot do without is shown.
+template <typename F>
+bool is_shown(const ModelInfo& model,
+              const Conversation& c,
+              const std::string& text,
+              const F& change) {
+  Conversation without = c;
+  if (!change_messages(without, change)) return true;
+  const Result<Written> same = written(model, without);
+  return !same || same->text != text;
+}
+
+ApiError not_shown(const Conversation& c,
+                   const char* field,
+                   std::string_view what,
+                   const auto& has) {
+  const auto it = std::find_if(c.messages.begin(), c.messages.end(), has);
+  const std::string place = fmt::format("messages[{}].{}", it - c.messages.begin(), field);
+  return {.message = fmt::format("{}: {}", place, what), .param = place};
+}
+
+/// Refuses what a model would never hear of, though its client thinks so: templates leave out what they do not know.
+/// (Earlier thoughts they leave out on purpose.) Each costs one more writing, and only where it occurs.
+ApiResult<void> check_shown(const ModelInfo& model,
+                            const Conversation& c,
+                            const std::string& text) {
+  const auto calls = [](const Ordered& m) { return m.contains("tool_calls"); };
+  if (!is_shown(model, c, text, [](Ordered& m) { return m.erase("tool_calls") > 0; }))
+    return tl::unexpected(
+        not_shown(c,
+                  "tool_calls",
+                  "this model's chat template shows a model none of these calls (some show those "
+                  "of a message whose content is null)",
+                  calls));
+  const auto result = [](const Ordered& m) { return m["role"] == "tool"; };
+  const auto another = [&](Ordered& m) {
+    if (!result(m)) return false;
+    m["content"] = "x" + m["content"].get<std::string>() + "x";
+    return true;
+  };
+  if (!is_shown(model, c, text, another))
+    return tl::unexpected(not_shown(
+        c, "role", "this model's chat template shows a model no results of tools", result));
+  // A tool's name is its call's.
+  const auto named = [&](const Ordered& m) { return m.contains("name") && !result(m); };
+  const auto unnamed = [&](Ordered& m) { return named(m) && m.erase("name") > 0; };
+  if (!is_shown(model, c, text, unnamed))
+    return tl::unexpected(
+        not_shown(c, "name", "this model's chat template shows a model no names", named));
+  if (c.begun && c.begun->contains("name"))
+    return tl::unexpected(
+        ApiError{.message = fmt::format("messages[{}].name: a message to go on with has no name",
+                                        c.messages.size()),
+                 .param = fmt::format("messages[{}].name", c.messages.size())});
+  return {};
 }
 
 /// All ways to write it are compared as texts; only the one that is chosen becomes tokens, and only if it may fit.
@@ -290,10 +361,12 @@ ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& asked
     const std::string where = fmt::format("messages[{}].reasoning_content", asked.messages.size());
     return tl::unexpected(ApiError{.message = fmt::format("{}: {}", where, why), .param = where});
   };
-  for (const std::string& text : {thought, content})
-    if (const Result<void> plain = check_chat_text(model.texts, text, "the text to go on with");
-        !plain)
-      return wrong_messages(plain.error());
+  for (const char* name : {"reasoning_content", "content"}) {
+    const std::string at = fmt::format("messages[{}].{}", asked.messages.size(), name);
+    const Result<void> plain =
+        check_chat_text(model.texts, begun(name), fmt::format("{}: {}", kWhere, at));
+    if (!plain) return wrong_messages(plain.error(), at);
+  }
   if (!thought.empty() && !model.syntax.thinks)
     return no_thought("this model does not think: there is no thought of its to go on with");
   // A template that is told not to think closes the thought that is gone on with before it begins.
@@ -316,8 +389,12 @@ ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& asked
                                                 "no tools: it would never know of them",
                                      .param = "tools"});
   }
-  if (const Result<void> plain = check_chat(model.texts, chat->conversation, kWhere); !plain)
-    return wrong_messages(plain.error());
+  if (const auto shown = check_shown(model, c, chat->text); !shown)
+    return tl::unexpected(shown.error());
+  std::string place;
+  if (const Result<void> plain = check_chat(model.texts, chat->conversation, kWhere, &place);
+      !plain)
+    return wrong_messages(plain.error(), place);
   bool thinking = text::begins_thinking(model.syntax, chat->text);
   std::string more;
   if (!thought.empty()) {

@@ -14,7 +14,7 @@ TEST(ChatRequest, NoArgumentsAreAnEmptyObject) {
   ByteModelRules model(
       "{% for m in messages %}{% for c in m.tool_calls or [] %}{% for k, v in "
       "c.function.arguments|items %}"
-      "{{ k }}={{ v }};{% endfor %}.{% endfor %}{% endfor %}");
+      "{{ k }}={{ v }};{% endfor %}.{% endfor %}{{ m.content or '' }}{% endfor %}");
   const auto prompt = [&](const std::string& arguments) {
     const auto q = read_chat(
         R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null,
@@ -23,16 +23,17 @@ TEST(ChatRequest, NoArgumentsAreAnEmptyObject) {
         model.rules());
     return q ? model.model().texts.tokenizer->decode(q->prompts.front().ids) : q.error().message;
   };
-  EXPECT_EQ(prompt(R"("{\"x\": 1}")"), "x=1;.");
-  EXPECT_EQ(prompt("\"{}\""), ".");
-  EXPECT_EQ(prompt("\"\""), ".");
-  EXPECT_EQ(prompt("\"null\""), ".");
-  EXPECT_EQ(prompt(R"(" \n")"), ".");
-  EXPECT_NE(prompt("\"[]\""), ".");
+  EXPECT_EQ(prompt(R"("{\"x\": 1}")"), "ax=1;.b");
+  EXPECT_EQ(prompt("\"{}\""), "a.b");
+  EXPECT_EQ(prompt("\"\""), "a.b");
+  EXPECT_EQ(prompt("\"null\""), "a.b");
+  EXPECT_EQ(prompt(R"(" \n")"), "a.b");
+  EXPECT_NE(prompt("\"[]\""), "a.b");
 }
 
 TEST(ChatRequest, NumbersThatWouldLoseDigitsAreRefusedWhereTheyStand) {
-  ByteModelRules model("{{ messages[1].tool_calls[0].function.arguments.x }}{{ tools }}");
+  ByteModelRules model(
+      "{{ messages[1].tool_calls[0].function.arguments.x }}{{ messages[2].content }}{{ tools }}");
   const auto refused = [&](const std::string& number, const std::string& of_tool) {
     const auto q = read_chat(
         R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null,
@@ -69,16 +70,21 @@ TEST(ChatRequest, NoContentIsWhatTheTemplateCanTake) {
         model.rules());
     return q ? model.model().texts.tokenizer->decode(q->prompts.front().ids) : q.error().message;
   };
-  EXPECT_EQ(prompt("{% for m in messages %}{{ m.role + ':' + m.content }}{% endfor %}"),
-            "user:aassistant:tool:b");
+  EXPECT_EQ(
+      prompt(
+          "{% for m in messages %}{{ m.role + ':' + m.content }}{% if m.tool_calls %}!{% endif %}"
+          "{% endfor %}"),
+      "user:aassistant:!tool:b");
   EXPECT_EQ(prompt("{% for m in messages %}{% if m.content is none %}-{% else %}{{ m.content }}{% "
-                   "endif %}{% endfor %}"),
-            "a-b");
+                   "endif %}{% if m.tool_calls %}!{% endif %}{% endfor %}"),
+            "a-!b");
   EXPECT_EQ(prompt("{% for m in messages %}{{ '' + m.content }}{% for c in m.tool_calls or [] %}"
                    "{{ c.function.arguments.x }}{% endfor %}{% endfor %}"),
             "a1b");
-  EXPECT_EQ(prompt("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"),
-            "user:a;assistant:;tool:b;");
+  EXPECT_EQ(
+      prompt("{% for m in messages %}{{ m.role }}:{{ m.content }}{% if m.tool_calls %}!{% endif %};"
+             "{% endfor %}"),
+      "user:a;assistant:!;tool:b;");
   EXPECT_EQ(prompt("None{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
                    "{{ c.function.arguments.x }}{% endfor %}{% endfor %}"),
             "Nonea1b");
@@ -147,7 +153,8 @@ TEST(ChatRequest, WhatCannotFitIsNotMadeTokens) {
 /// However often a conversation is written before one way is chosen, that one's texts are looked through.
 TEST(ChatRequest, TheChosenWayHoldsNoControlTokens) {
   ByteModelRules model(
-      "{% for m in messages %}{{ m.role + ':' + m.content }}{% endfor %}{% for t in tools or [] %}"
+      "{% for m in messages %}{{ m.role + ':' + m.content }}{% if m.tool_calls %}!{% endif %}{% "
+      "endfor %}{% for t in tools or [] %}"
       "<tool_call>{{ t.function.description }}{% endfor %}");
   const auto refused = [&](const std::string& said, const std::string& told) {
     const auto q = read_chat(
@@ -301,6 +308,108 @@ TEST(ChatRequest, AThoughtToGoOnWithIsInThePrompt) {
   EXPECT_EQ(prompt(qwen, content), "a|c");
   for (const std::string& end : {closed, none})
     EXPECT_TRUE(prompt(end, both).starts_with("messages[1].reasoning_content: "));
+}
+
+/// What the model is given for these messages; where they are refused, the field at fault, which the message names.
+std::string shown(const char* chat_template,
+                  const std::string& messages,
+                  const std::string& more = "") {
+  ByteModelRules model(chat_template);
+  const auto q = read_chat("{\"messages\": [" + messages + "]" + more + "}", model.rules());
+  if (q) return model.model().texts.tokenizer->decode(q->prompts.front().ids);
+  const bool named = q.error().message.find(q.error().param) != std::string::npos;
+  return (named ? "refused: " : "not named: ") + q.error().param;
+}
+
+/// What a template leaves out is refused, as tools are.
+TEST(ChatRequest, WhatIsNotShownIsRefused) {
+  constexpr const char* kUser = R"({"role": "user", "content": "a"})";
+  constexpr const char* kCalls =
+      R"(, {"role": "assistant", "content": null, "tool_calls": [{"id": "1",
+      "type": "function", "function": {"name": "f", "arguments": "{\"x\": 1}"}}]})";
+  constexpr const char* kResult =
+      R"(, {"role": "tool", "tool_call_id": "1", "name": "f", "content": "r"})";
+  const std::string all = std::string(kUser) + kCalls + kResult, call = std::string(kUser) + kCalls;
+  EXPECT_EQ(shown("{% for m in messages %}{{ m.role }}: {{ m.content or '' }};{% endfor %}", all),
+            "refused: messages[1].tool_calls");
+  EXPECT_EQ(
+      shown("{% for m in messages %}{{ m.content or m.tool_calls[0].function.name }}{% endfor %}",
+            all),
+      "afr");
+  EXPECT_EQ(shown("{% for m in messages %}{% if m.role != 'tool' %}{{ m.content or "
+                  "m.tool_calls[0].function.name }}{% endif %}{% endfor %}",
+                  all),
+            "refused: messages[2].role");
+  // A result of nothing is shown where others would be.
+  EXPECT_EQ(shown("{% for m in messages %}{{ m.content or m.role }};{% endfor %}",
+                  std::string(kUser) + R"(, {"role": "tool", "content": ""})"),
+            "a;tool;");
+  // What a template cannot do without it shows.
+  EXPECT_EQ(shown("{% for m in messages %}{% if m.role == 'assistant' and not m.tool_calls %}"
+                  "{{ raise_exception('no') }}{% endif %}{{ m.content or '' }}{% endfor %}",
+                  call),
+            "a");
+}
+
+TEST(ChatRequest, NamesAreShownOrRefused) {
+  constexpr const char* kPlain = "{% for m in messages %}{{ m.content }}{% endfor %}";
+  constexpr const char* kNamed = "{% for m in messages %}{{ m.name }}:{{ m.content }}{% endfor %}";
+  const std::string two =
+      R"({"role": "system", "content": "s"}, {"role": "user", "name": "b", "content": "a"})";
+  EXPECT_EQ(shown(kPlain, two), "refused: messages[1].name");
+  EXPECT_EQ(shown(kNamed, two), ":sb:a");
+  // A tool's is that of its call.
+  EXPECT_EQ(
+      shown(kPlain,
+            R"({"role": "user", "content": "a"}, {"role": "tool", "name": "f", "content": "r"})"),
+      "ar");
+  EXPECT_EQ(shown(kNamed, R"({"role": "user", "content": "a"},
+                            {"role": "assistant", "name": "c", "content": "b", "prefix": true})"),
+            "refused: messages[1].name");
+}
+
+TEST(ChatRequest, RefusalsNameTheMessage) {
+  constexpr const char* kPlain = "{% for m in messages %}{{ m.content }}{% endfor %}";
+  const std::string user = R"({"role": "user", "content": "a"}, )";
+  EXPECT_EQ(shown(kPlain, user + R"({"role": "user", "content": "x<|eos|>"})"),
+            "refused: messages[1].content");
+  EXPECT_EQ(
+      shown(kPlain, user + R"({"role": "user", "content": [{"type": "text", "text": "<|eos|>"}]})"),
+      "refused: messages[1].content");
+  EXPECT_EQ(shown(kPlain, user + R"({"role": "assistant", "content": "<|eos|>", "prefix": true})"),
+            "refused: messages[1].content");
+  EXPECT_EQ(shown(kPlain,
+                  user + R"({"role": "user", "content": "a"})",
+                  R"(, "chat_template_kwargs": {"a": "<|eos|>"})"),
+            "refused: chat_template_kwargs");
+  ByteModelRules model(kPlain);
+  const auto said = [&](const std::string& message) {
+    const auto q = read_chat("{\"messages\": [" + message + "]}", model.rules());
+    return q ? "" : q.error().message;
+  };
+  EXPECT_EQ(said(R"({"role": "user", "content": null})"),
+            "request: messages[0]: \"content\" is null");
+  EXPECT_EQ(said(R"({"role": "user"})"), "request: messages[0]: \"content\" is missing");
+  EXPECT_EQ(said(R"({"role": "user", "content": "a", "n": 1e400})"),
+            "request: the number '1e400' is out of range: beyond 64 bits");
+}
+
+/// That an assistant would not answer is what it said.
+TEST(ChatRequest, ARefusalIsText) {
+  constexpr const char* kPlain = "{% for m in messages %}{{ m.content }};{% endfor %}";
+  const std::string user = R"({"role": "user", "content": "a"}, )";
+  const std::string part =
+      R"("content": [{"type": "text", "text": "b"}, {"type": "refusal", "refusal": "c"}]})";
+  EXPECT_EQ(shown(kPlain, user + R"({"role": "assistant", )" + part), "a;b\nc;");
+  EXPECT_EQ(shown(kPlain, user + R"({"role": "assistant", "content": null, "refusal": "c"})"),
+            "a;c;");
+  EXPECT_EQ(shown(kPlain, user + R"({"role": "assistant", "content": "b", "refusal": null})"),
+            "a;b;");
+  ByteModelRules model(kPlain);
+  EXPECT_FALSE(read_chat(R"({"messages": [{"role": "user", )" + part + "]}", model.rules()));
+  EXPECT_FALSE(read_chat(
+      R"({"messages": [)" + user + R"({"role": "assistant", "content": "b", "refusal": "c"}]})",
+      model.rules()));
 }
 
 }  // namespace

@@ -70,7 +70,9 @@ Json completion_fields() {
 }
 
 Json message() {
-  const Json part = object({{"type", one_of({"text"})}, {"text", text()}}, {"type", "text"});
+  const Json part =
+      any_of({object({{"type", one_of({"text"})}, {"text", text()}}, {"type", "text"}),
+              object({{"type", one_of({"refusal"})}, {"refusal", text()}}, {"type", "refusal"})});
   const Json call = object(
       {{"id", text()},
        {"type", one_of({"function"})},
@@ -82,6 +84,7 @@ Json message() {
                  {"tool_call_id", text()},
                  {"tool_calls", list_of(call)},
                  {"reasoning_content", text()},
+                 {"refusal", any_of({text(), of_type("null")})},
                  {"prefix", of_type("boolean")}},
                 {"role"});
 }

@@ -19,8 +19,11 @@ using Kind = text::AnswerDelta::Kind;
 /// Fields of items and parts as answers have them, which say nothing to a model.
 const std::set<std::string> kAboutItems = {"id", "status", "annotations", "logprobs"};
 
-/// Text, or parts that are text of any kind.
-std::string read_parts(JsonFields& of, const char* name, const Json& content) {
+/// Text, or parts that are text of any kind. `refusals`: also that an assistant would not answer, which it said.
+std::string read_parts(JsonFields& of,
+                       const char* name,
+                       const Json& content,
+                       bool refusals = false) {
   if (content.is_string()) return content.get<std::string>();
   if (!content.is_array()) {
     of.refuse(name, "must be text, or a list of parts of text");
@@ -32,10 +35,12 @@ std::string read_parts(JsonFields& of, const char* name, const Json& content) {
   size_t index = 0;
   for (const Json& item : content) {
     JsonFields part = of.item(name, item, index);
-    if (!kTexts.contains(part.text("type")) && !part.problem())
+    const std::string type = part.text("type");
+    const bool refusal = refusals && type == "refusal";
+    if (!kTexts.contains(type) && !refusal && !part.problem())
       part.refuse("type", "is not text: this model reads text");
     if (index++ > 0) text += '\n';
-    text += part.text("text");
+    text += part.text(refusal ? "refusal" : "text");
     part.refuse_unknown(kAboutItems, "is no field of a part of text");
   }
   return text;
@@ -51,7 +56,7 @@ class ItemReader {
     const std::string type = item.text("type", "message");
     if (type == "message") {
       Ordered m = {{"role", item.text("role")}};
-      m["content"] = read_parts(item, "content", item.at("content"));
+      m["content"] = read_parts(item, "content", item.at("content"), m["role"] == "assistant");
       if (m["role"] == "assistant" && !thought_.empty())
         m["reasoning_content"] = std::exchange(thought_, "");
       add(std::move(m));

@@ -74,6 +74,14 @@ TEST(ResponseRequest, TokensAreCounted) {
   EXPECT_EQ(counted(R"("input": "a", "max_output_tokens": 0)"), "max_output_tokens");
 }
 
+TEST(ResponseRequest, ARefusalIsText) {
+  const std::string part = R"("content": [{"type": "refusal", "refusal": "n"}]})";
+  EXPECT_EQ(
+      read(R"("input": [{"role": "user", "content": "u"}, {"role": "assistant", )" + part + "]"),
+      "[user () u][assistant () n]");
+  EXPECT_EQ(read(R"("input": [{"role": "user", )" + part + "]"), "input[0].content[0].type");
+}
+
 /// What names the client says nothing about the answer.
 TEST(ResponseRequest, WhatIsAboutTheClientIsTaken) {
   EXPECT_EQ(read(R"("input": "a", "client_metadata": {"x-codex-installation-id": "b"})"),
