@@ -421,7 +421,7 @@ ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& asked
 ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) {
   const ApiResult<Json> json = parse_request(body);
   if (!json) return tl::unexpected(json.error());
-  const ApiResult<Ordered> ordered = parse_ordered_request(body);
+  const ApiResult<Ordered> ordered = parse_ordered_request(body, *json);
   if (!ordered) return tl::unexpected(ordered.error());
   const Ordered& request = *ordered;
   JsonProblem problem{.code = Code::kInvalidInput};

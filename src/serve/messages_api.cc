@@ -217,7 +217,7 @@ void read_thinking(JsonFields& fields, Ordered& chat) {
 ApiResult<std::string> translated(std::string_view body, bool counts_only) {
   const ApiResult<Json> json = parse_request(body);
   if (!json) return tl::unexpected(json.error());
-  const ApiResult<Ordered> ordered = parse_ordered_request(body);
+  const ApiResult<Ordered> ordered = parse_ordered_request(body, *json);
   if (!ordered) return tl::unexpected(ordered.error());
   const Ordered& request = *ordered;
   JsonProblem problem{.code = Code::kInvalidInput};

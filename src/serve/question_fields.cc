@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -128,6 +129,14 @@ ApiResult<void> read_prompts(JsonFields& fields, const ReadingRules& rules, Ques
   return fits;
 }
 
+/// Whether it holds what may be a whole number beyond 64 bits.
+bool holds_large_number(const Json& json) {
+  if (json.is_structured())
+    return std::any_of(
+        json.begin(), json.end(), [](const Json& part) { return holds_large_number(part); });
+  return json.is_number_float() && std::abs(json.get<double>()) >= 0x1p63;
+}
+
 }  // namespace
 
 engine::SamplingOptions default_sampling(const ModelTexts& texts) {
@@ -157,10 +166,14 @@ ApiResult<Json> parse_request(std::string_view body) {
   return *std::move(json);
 }
 
-ApiResult<nlohmann::ordered_json> parse_ordered_request(std::string_view body) {
+ApiResult<nlohmann::ordered_json> parse_ordered_request(std::string_view body,
+                                                        const Json& request) {
   Result<nlohmann::ordered_json> json = parse_ordered_json(body, kWhere);
-  if (!json) return tl::unexpected(api_error(json.error()));
-  return *std::move(json);
+  if (json) return *std::move(json);
+  ApiError error = api_error(json.error());
+  for (const auto& [name, value] : request.items())
+    if (error.param.empty() && holds_large_number(value)) error.param = name;
+  return tl::unexpected(std::move(error));
 }
 
 std::vector<int32_t> read_token_ids(JsonFields& fields, const char* name, int64_t vocabulary) {

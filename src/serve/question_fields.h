@@ -39,8 +39,9 @@ engine::SamplingOptions default_sampling(const ModelTexts& texts);
 
 /// The request as a JSON object.
 ApiResult<nlohmann::json> parse_request(std::string_view body);
-/// The same in the order of its fields.
-ApiResult<nlohmann::ordered_json> parse_ordered_request(std::string_view body);
+/// The same in the order of its fields. Errors: parse_ordered_json's, naming the field.
+ApiResult<nlohmann::ordered_json> parse_ordered_request(std::string_view body,
+                                                        const nlohmann::json& request);
 
 /// A list of ids of the model's vocabulary.
 std::vector<int32_t> read_token_ids(JsonFields& fields, const char* name, int64_t vocabulary);

@@ -162,7 +162,7 @@ struct Translated {
 ApiResult<Translated> translated(std::string_view body) {
   const ApiResult<Json> json = parse_request(body);
   if (!json) return tl::unexpected(json.error());
-  const ApiResult<Ordered> ordered = parse_ordered_request(body);
+  const ApiResult<Ordered> ordered = parse_ordered_request(body, *json);
   if (!ordered) return tl::unexpected(ordered.error());
   const Ordered& request = *ordered;
   JsonProblem problem{.code = Code::kInvalidInput};
