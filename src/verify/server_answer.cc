@@ -23,6 +23,10 @@ constexpr double kLogProbMax = 1e-3, kLogProbMin = -1e39, kLogProbLeast = -1e4;
 Result<Json> parse(std::string_view body, const std::string& where) {
   Result<Json> json = parse_lenient_json(body, where);
   if (!json) return fail(Code::kUnavailable, "{}", json.error().message);
+  // Some that stand between say with status 200 why they do not answer: these are the words to repeat.
+  const bool refusal = json->is_object() && json->contains("error") && !(*json)["error"].is_null();
+  if (refusal && !json->contains("choices") && !json->contains("data") && !json->contains("tokens"))
+    return fail(Code::kUnavailable, "{}: the server says: {}", where, error_of(body));
   return json;
 }
 

@@ -84,6 +84,10 @@ TEST(ServerAnswer, WhatIsNoneIsRefusedWithWords) {
     EXPECT_NE(a.error().message.find("here"), std::string::npos) << a.error().message;
   };
   refused("", "not JSON");
+  refused(R"({"error":{"message":"quota exceeded","code":429}})",
+          "the server says: 'quota exceeded'");
+  refused(R"({"error":"no money"})", "the server says: 'no money'");
+  refused(R"({"error":null})", "choices");
   refused("[]", "object");
   refused("{}", "choices");
   refused(R"({"choices":[]})", "empty");
@@ -96,6 +100,10 @@ TEST(ServerAnswer, WhatIsNoneIsRefusedWithWords) {
           "number");
   refused(R"({"choices":[{"text":"a","token_ids":[-1]}]})", "token ids");
   refused(R"({"choices":[{"text":"a"}],"usage":{"prompt_tokens":1e40}})", "prompt_tokens");
+  const std::string quota = R"({"error":{"message":"quota exceeded"}})";
+  for (const Status& error :
+       {read_models(quota, "here").error(), read_tokens(quota, "here").error()})
+    EXPECT_EQ(error.message, "here: the server says: 'quota exceeded'");
 }
 
 }  // namespace
