@@ -54,7 +54,7 @@ TEST(ChatRequest, NumbersThatWouldLoseDigitsAreRefusedWhereTheyStand) {
         std::string::npos)
         << arguments;
     EXPECT_NE(tools.find(number), std::string::npos) << tools;
-    EXPECT_TRUE(tools.ends_with(number[20] == 0 ? " tools" : " ")) << tools;
+    EXPECT_TRUE(tools.ends_with(" tools")) << tools;
   }
 }
 
