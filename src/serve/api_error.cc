@@ -76,4 +76,16 @@ ApiError api_error(const JsonProblem& problem, const std::string& where) {
   return error;
 }
 
+ApiError at_its_place(ApiError error, const std::vector<std::string>& places) {
+  for (size_t i = 0; i < places.size(); ++i) {
+    const std::string message = "messages[" + std::to_string(i) + "]";
+    if (!error.param.starts_with(message)) continue;
+    if (const size_t at = error.message.find(message); at != error.message.npos)
+      error.message.replace(at, message.size(), places[i]);
+    error.param.replace(0, message.size(), places[i]);
+    break;
+  }
+  return error;
+}
+
 }  // namespace ferry::serve

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <tl/expected.hpp>
+#include <vector>
 
 #include "base/json_fields.h"
 #include "base/result.h"
@@ -33,5 +34,9 @@ HttpResponse error_response(const ApiError& error, ApiStyle style);
 ApiError api_error(const Status& status);
 /// The failure of reading a request whose readers' messages begin with `where`.
 ApiError api_error(const JsonProblem& problem, const std::string& where);
+
+/// The failure of a request that was translated into a chat: "messages[i]" in it becomes places[i], where that
+/// message came from.
+ApiError at_its_place(ApiError error, const std::vector<std::string>& places);
 
 }  // namespace ferry::serve

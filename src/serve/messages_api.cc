@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "base/ordered_json.h"
 #include "serve/chat_request.h"
@@ -213,8 +214,12 @@ void read_thinking(JsonFields& fields, Ordered& chat) {
   }
 }
 
-/// The request as /v1/chat/completions would have it.
-ApiResult<std::string> translated(std::string_view body, bool counts_only) {
+struct Translated {
+  std::string chat;                 // the request as /v1/chat/completions would have it
+  std::vector<std::string> places;  // where its messages came from
+};
+
+ApiResult<Translated> translated(std::string_view body, bool counts_only) {
   const ApiResult<Json> json = parse_request(body);
   if (!json) return tl::unexpected(json.error());
   const ApiResult<Ordered> ordered = parse_ordered_request(body, *json);
@@ -226,10 +231,12 @@ ApiResult<std::string> translated(std::string_view body, bool counts_only) {
   if (const Json* const system = fields.find("system"))
     chat["messages"].push_back(
         {{"role", "system"}, {"content", read_texts(fields, "system", *system)}});
+  std::vector<std::string> places(chat["messages"].size(), "system");
   const Json& list = fields.list("messages");
   for (size_t i = 0; i < list.size() && !problem; ++i) {
     JsonFields message = fields.item("messages", list[i], i);
     read_message(message, request.at("messages").at(i), chat["messages"]);
+    places.resize(chat["messages"].size(), fmt::format("messages[{}]", i));
   }
   if (!problem && !chat["messages"].empty()) {
     Ordered& last = chat["messages"].back();
@@ -250,7 +257,14 @@ ApiResult<std::string> translated(std::string_view body, bool counts_only) {
   fields.refuse_unknown({"metadata", "service_tier", "cache_control"},
                         "is not supported by this server");
   if (problem) return tl::unexpected(api_error(problem, kWhere));
-  return json_text(chat);
+  return Translated{.chat = json_text(chat), .places = std::move(places)};
+}
+
+ApiResult<Question> read(const ApiResult<Translated>& request, const ReadingRules& rules) {
+  if (!request) return tl::unexpected(request.error());
+  ApiResult<Question> question = read_chat(request->chat, rules);
+  if (!question) return tl::unexpected(at_its_place(question.error(), request->places));
+  return question;
 }
 
 /// Answers as messages of blocks.
@@ -395,17 +409,13 @@ class MessageWriter : public AnswerWriter {
 }  // namespace
 
 ApiResult<Question> read_message_request(std::string_view body, const ReadingRules& rules) {
-  const ApiResult<std::string> chat = translated(body, false);
-  if (!chat) return tl::unexpected(chat.error());
-  return read_chat(*chat, rules);
+  return read(translated(body, false), rules);
 }
 
 ApiResult<std::string> count_tokens_request(std::string_view body, const ReadingRules& rules) {
-  const ApiResult<std::string> chat = translated(body, true);
-  if (!chat) return tl::unexpected(chat.error());
   ReadingRules counting = rules;
   counting.counts = true;
-  const ApiResult<Question> question = read_chat(*chat, counting);
+  const ApiResult<Question> question = read(translated(body, true), counting);
   if (!question) return tl::unexpected(question.error());
   return json_text(Ordered{{"input_tokens", question->prompts.front().ids.size()}});
 }

@@ -96,6 +96,24 @@ TEST(MessageRequest, CallsOfBeforeWereTheModels) {
             "messages[1].content[0].caller.more");
 }
 
+/// Places are the request's, whatever it was translated into.
+TEST(MessageRequest, RefusalsNameTheMessage) {
+  ByteModelRules model("{% for m in messages %}{{ m.content }}{% endfor %}");
+  const auto refused = [&](const std::string& system, const std::string& said) {
+    const auto q = read_message_request(
+        R"({"max_tokens": 5, "system": ")" + system +
+            R"(", "messages": [{"role": "user", "content": "u"}, {"role": "user", "content": ")" +
+            said + "\"}]}",
+        model.rules());
+    return q ? ""
+             : q.error().param + "|" +
+                   q.error().message.substr(0, q.error().message.find(" holds"));
+  };
+  EXPECT_EQ(refused("a", "b"), "");
+  EXPECT_EQ(refused("a", "<|eos|>"), "messages[1].content|request: messages[1].content:");
+  EXPECT_EQ(refused("<|eos|>", "b"), "system.content|request: system.content:");
+}
+
 TEST(MessageRequest, AFormIsHeldTo) {
   EXPECT_EQ(
       refused(

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "base/ordered_json.h"
 #include "serve/chat_request.h"
@@ -155,8 +156,9 @@ void read_text_format(JsonFields& fields, const Ordered& request, Ordered& chat)
 }
 
 struct Translated {
-  std::string chat;      // the request as /v1/chat/completions would have it
-  std::string repeated;  // what the answer repeats of it
+  std::string chat;                 // the request as /v1/chat/completions would have it
+  std::vector<std::string> places;  // where its messages came from
+  std::string repeated;             // what the answer repeats of it
 };
 
 ApiResult<Translated> translated(std::string_view body) {
@@ -170,6 +172,7 @@ ApiResult<Translated> translated(std::string_view body) {
   Ordered chat = {{"messages", Ordered::array()}};
   if (fields.has("instructions"))
     chat["messages"].push_back({{"role", "system"}, {"content", fields.text("instructions")}});
+  std::vector<std::string> places(chat["messages"].size(), "instructions");
   const Json& input = fields.at("input");
   if (input.is_string()) {
     chat["messages"].push_back({{"role", "user"}, {"content", input}});
@@ -179,9 +182,11 @@ ApiResult<Translated> translated(std::string_view body) {
     for (size_t i = 0; i < list.size() && !problem; ++i) {
       JsonFields item = fields.item("input", list[i], i);
       reader.read(item);
+      places.resize(chat["messages"].size(), fmt::format("input[{}]", i));
     }
     reader.end();
   }
+  places.resize(chat["messages"].size(), "input");
   if (fields.has("tools")) read_tools(fields, request, chat);
   if (const Json* const choice = fields.find("tool_choice")) read_choice(fields, *choice, chat);
   if (fields.has("text")) read_text_format(fields, request, chat);
@@ -237,7 +242,8 @@ ApiResult<Translated> translated(std::string_view body) {
            {"tools", Ordered::array()},
            {"top_p", nullptr}})
     repeated[name] = request.contains(name) && !request[name].is_null() ? request[name] : missing;
-  return Translated{.chat = json_text(chat), .repeated = json_text(repeated)};
+  return Translated{
+      .chat = json_text(chat), .places = std::move(places), .repeated = json_text(repeated)};
 }
 
 /// Answers as items, and as events about them.
@@ -447,7 +453,8 @@ ApiResult<Question> read_response_request(std::string_view body, const ReadingRu
   ApiResult<Translated> t = translated(body);
   if (!t) return tl::unexpected(t.error());
   ApiResult<Question> question = read_chat(t->chat, rules);
-  if (question) question->repeated = std::move(t->repeated);
+  if (!question) return tl::unexpected(at_its_place(question.error(), t->places));
+  question->repeated = std::move(t->repeated);
   return question;
 }
 

@@ -82,6 +82,16 @@ TEST(ResponseRequest, ARefusalIsText) {
   EXPECT_EQ(read(R"("input": [{"role": "user", )" + part + "]"), "input[0].content[0].type");
 }
 
+/// Places are the request's, whatever it was translated into.
+TEST(ResponseRequest, RefusalsNameTheItem) {
+  const std::string user = R"({"role": "user", "content": "u"})",
+                    bad = R"({"role": "user", "content": "<|eos|>"})";
+  EXPECT_EQ(read(R"("instructions": "i", "input": [)" + user + "," + bad + "]"),
+            "input[1].content");
+  EXPECT_EQ(read(R"("instructions": "<|eos|>", "input": [)" + user + "]"), "instructions.content");
+  EXPECT_EQ(read(R"("input": "<|eos|>")"), "input.content");
+}
+
 /// What names the client says nothing about the answer.
 TEST(ResponseRequest, WhatIsAboutTheClientIsTaken) {
   EXPECT_EQ(read(R"("input": "a", "client_metadata": {"x-codex-installation-id": "b"})"),
