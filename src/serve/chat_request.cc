@@ -88,6 +88,8 @@ Ordered read_message(JsonFields& m, const Ordered& given, bool& prefix) {
   const Json* const content = m.find("content");
   if (content != nullptr) {
     out["content"] = read_content(m, *content, assistant);
+    // Clients write no words beside a call as "", too; DeepSeek's templates show calls where there is no content.
+    if (calls && out["content"] == "") out["content"] = nullptr;
   } else if (assistant && m.has("refusal")) {
     out["content"] = m.text("refusal");
   } else if (assistant && (calls || m.has("reasoning_content"))) {

@@ -58,6 +58,24 @@ TEST(ChatRequest, NumbersThatWouldLoseDigitsAreRefusedWhereTheyStand) {
   }
 }
 
+TEST(ChatRequest, NoWordsBesideACallAreNoContent) {
+  ByteModelRules model(
+      "{% for m in messages %}{% if m.role == 'assistant' and m.content is none %}"
+      "{% for c in m.tool_calls %}[{{ c.function.name }}]{% endfor %}{% else %}{{ m.content }}{% "
+      "endif %}{% endfor %}");
+  for (const char* content : {"null", R"("")", "[]"}) {
+    const auto q = read_chat(
+        std::string(
+            R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": )") +
+            content +
+            R"(, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+            {"role": "tool", "tool_call_id": "1", "content": "b"}]})",
+        model.rules());
+    ASSERT_TRUE(q) << content << ": " << q.error().message;
+    EXPECT_EQ(model.model().texts.tokenizer->decode(q->prompts.front().ids), "a[f]b") << content;
+  }
+}
+
 /// A message that only calls has no content; a template that knows nothing of that gets an empty one, and none writes
 /// the word None.
 TEST(ChatRequest, NoContentIsWhatTheTemplateCanTake) {
