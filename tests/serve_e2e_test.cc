@@ -75,7 +75,67 @@ TEST_F(ServeE2e, AnswersUntilItIsToldToEnd) {
   program.signal(SIGTERM);
   EXPECT_EQ(program.wait(), 0) << program.output();
   EXPECT_TRUE(program.said("answered: prompt")) << program.output();
+  EXPECT_TRUE(program.said("has no chat template")) << program.output();
+  EXPECT_EQ(facts["chat"], false);
+  EXPECT_EQ(facts["format"], "directory");
+  EXPECT_EQ(facts["weights"], "as stored");
+  EXPECT_FALSE(facts["stored"].get<std::string>().empty()) << facts;
   EXPECT_FALSE(program.said("crosses")) << "the log holds text of a request";
+}
+
+TEST_F(ServeE2e, WhatWasRefusedLeavesALine) {
+  write(path("one-key"), "# of the test\n\nsecret\n");
+  Program program(path("log-lines"), serve({"--api-key-file", path("one-key")}));
+  const uint16_t port = port_of(program);
+  const std::string key = "Authorization: Bearer secret\r\n";
+  TestClient(port).post("/v1/completions", R"({"prompt": "the ferry crosses"})");
+  TestClient(port).ask("POST",
+                       "/v1/completions",
+                       R"({"prompt": "the ferry crosses", "logit_bias": {"49153": 5}})",
+                       key);
+  TestClient(port).ask(
+      "POST", "/v1/completions", R"({"prompt": "a", "the ferry crosses": 1})", key);
+  TestClient(port).ask("GET", "/nothing?the-ferry-crosses", "", key);
+  TestClient(port).send("crosses\r\n\r\n");
+  EXPECT_EQ(TestClient(port).ask("GET", "/v1/models", "", key).status, 200);
+  program.signal(SIGTERM);
+  EXPECT_EQ(program.wait(), 0) << program.output();
+  for (const char* line : {"ferry: POST /v1/completions 401 (invalid_api_key) after 0.",
+                           "ferry: POST /v1/completions 400 (logit_bias) after 0.",
+                           "ferry: POST /v1/completions 400 after 0.",
+                           "ferry: GET /nothing 404 after 0.",
+                           "ferry: - - 400 after 0."})
+    EXPECT_TRUE(program.said(line)) << line << "\n" << program.output();
+  EXPECT_FALSE(program.said("crosses")) << program.output();
+}
+
+TEST_F(ServeE2e, ATemplateThatCannotBeReadIsSaid) {
+  write(path("bad.jinja"), "{{ messages }}\n{% for m in messages %}");
+  Program given(path("log-bad"), serve({"--chat-template", path("bad.jinja")}));
+  EXPECT_EQ(given.wait(), 2) << given.output();
+  EXPECT_TRUE(given.said(path("bad.jinja") + ": line ")) << given.output();
+  // One that goes wrong when it is used is called by its name, too.
+  write(path("wrong.jinja"), "{{ raise_exception('not so') }}");
+  Program wrong(path("log-wrong"), serve({"--chat-template", path("wrong.jinja")}));
+  const uint16_t port = port_of(wrong);
+  EXPECT_EQ(Json::parse(TestClient(port).get("/ferry/passport").body)["chat"], true);
+  const auto chat = TestClient(port).post("/v1/chat/completions",
+                                          R"({"messages": [{"role": "user", "content": "Hi"}]})");
+  EXPECT_NE(chat.body.find("wrong.jinja: line 1"), std::string::npos) << chat.body;
+  EXPECT_EQ(chat.body.find("this model"), std::string::npos) << chat.body;
+  // The model's own: served, and said.
+  fs::copy(path("model"), path("own"), fs::copy_options::recursive);
+  fs::remove(path("own") + "/checksums.json");  // which knows of no template
+  write(path("own") + "/chat_template.jinja", "{% if %}");
+  Program own(path("log-own"), {"serve", path("own"), "--port", "0"});
+  EXPECT_EQ(Json::parse(TestClient(port_of(own, "own")).get("/ferry/passport").body)["chat"],
+            false);
+  EXPECT_TRUE(own.said("ferry: note: " + path("own") + "/chat_template.jinja: line 1"))
+      << own.output();
+  for (Program* program : {&wrong, &own}) {
+    program->signal(SIGTERM);
+    EXPECT_EQ(program->wait(), 0) << program->output();
+  }
 }
 
 TEST_F(ServeE2e, SaysWhyItCannot) {
@@ -95,6 +155,15 @@ TEST_F(ServeE2e, SaysWhyItCannot) {
   write(path("keys"), "# none\n");
   Program keyless(path("log-keys"), serve({"--api-key-file", path("keys")}));
   EXPECT_EQ(keyless.wait(), 2) << keyless.output();
+  for (const char* origin : {"foo.com",
+                             "https://",
+                             "https://a.example/",
+                             "https://A.example",
+                             "https://a.example:443"}) {
+    Program foreign(path("log-cors"), serve({"--cors", origin}));
+    EXPECT_EQ(foreign.wait(), 2) << origin << foreign.output();
+    EXPECT_TRUE(foreign.said("an origin is https://HOST[:PORT]")) << foreign.output();
+  }
   first.signal(SIGINT);
   EXPECT_EQ(first.wait(), 0);
 }

@@ -464,6 +464,9 @@ TEST_F(Serve, RefusesByName) {
            {R"("stop": 5)", "stop"},
            {R"("logit_bias": {"x": 1})", "logit_bias"},
            {R"("logit_bias": [1])", "logit_bias"},
+           {R"("logit_bias": {"49153": 5})", "logit_bias"},
+           {R"("logit_bias": {"-1": 5})", "logit_bias"},
+           {R"("logit_bias": {"1": 1e6})", "logit_bias"},
            {R"("seed": 1.5)", "seed"},
            {R"("stream_options": {"include_usage": true})", "stream_options"},
            {R"("stream": true, "stream_options": {"what": true})", "stream_options.what"},
@@ -895,6 +898,15 @@ TEST_F(Serve, PagesOfOthersMayNotAsk) {
   EXPECT_EQ(asked("localhost:8000", "http://evil.example"), 403);
   EXPECT_EQ(asked("evil.example", "http://evil.example"), 403);  // a name that leads here
   EXPECT_EQ(asked("localhost", "null"), 403);
+  // A proxy's page: it is told what to do.
+  TestClient client(server_->port());
+  client.send(
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nOrigin: http://ferry.lan:18800\r\n"
+      "Content-Length: 2\r\n\r\n{}");
+  const TestResponse refused = client.response();
+  EXPECT_EQ(refused.status, 403);
+  for (const char* words : {"pages of http://ferry.lan:18800", "--cors http://ferry.lan:18800"})
+    EXPECT_NE(refused.body.find(words), std::string::npos) << refused.body;
 }
 
 /// Without an Origin, too, which browsers leave out where a page reads what it takes for its own.
@@ -1220,7 +1232,20 @@ TEST(ServeEnd, WhatTakesTooLongIsCutOff) {
       "/v1/completions",
       R"({"prompt": "a", "max_tokens": 4000, "ignore_eos": true, "stream": true})"));
   ASSERT_TRUE(client.head().starts_with("HTTP/1.1 200"));
+  TestClient whole(server.port());  // of whose answer no byte was sent
+  whole.send(TestClient::request(
+      "POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 4000, "ignore_eos": true})"));
+  EXPECT_TRUE(
+      Running::eventually([&] { return server.metric("ferry:num_requests_running") == 2; }));
   server.stop();
+  const TestResponse refused = whole.response();
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_NE(refused.body.find("\"code\":\"ending\""), std::string::npos) << refused.body;
+  EXPECT_NE(refused.head.find("Retry-After"), std::string::npos) << refused.head;
+  std::string events;
+  for (std::string piece; !(piece = client.chunk()).empty();) events += piece;
+  EXPECT_NE(events.find("this server is ending"), std::string::npos) << events;
+  EXPECT_EQ(events.find("[DONE]"), std::string::npos);
   EXPECT_TRUE(server.ended_by_itself());
   server.close();
   EXPECT_TRUE(client.closed());

@@ -13,8 +13,14 @@
 
 namespace ferry {
 
+/// use_chat_template of a template in a file that is not the model's; messages call it so.
+void use_chat_template_of(ModelTexts& texts, std::string source, const std::string& file);
+
 class ChatRenderer {
  public:
+  /// Whether any conversation can be written: there is a template, and it, and the one for conversations
+  /// with tools, is one that the interpreter runs. Errors: kNotFound, kInvalidInput, with its file and line.
+  static Result<void> check(const ModelTexts& texts, const std::string& directory);
   /// Arguments and errors: render_chat's (checkpoint/model_chat.h). `now`: the time that templates
   /// which ask for it are told. `texts` must outlive it.
   static Result<ChatRenderer> make(const ModelTexts& texts,

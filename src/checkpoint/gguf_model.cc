@@ -495,6 +495,12 @@ std::optional<StoredTensor> GgufModel::stored(std::string_view name) const {
   return StoredTensor{shape_of(it->second), numbers_of(t.type).value_or(DType::kF32)};
 }
 
+const char* GgufModel::type_of(std::string_view name) const {
+  const auto it = places_.find(name);
+  check(it != places_.end(), "gguf: {} is none of its tensors", name);
+  return to_string(it->second.tensor->type);
+}
+
 Result<Tensor> GgufModel::load_stacked(std::string_view name_with_star,
                                        int64_t experts,
                                        Device& device,

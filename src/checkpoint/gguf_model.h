@@ -27,6 +27,8 @@ class GgufModel final : public ModelSource {
   const std::string& config_json() const override { return config_json_; }
   std::vector<std::string> names() const override;
   std::optional<StoredTensor> stored(std::string_view name) const override;
+  /// As the file calls the type of one of names(): "Q4_1".
+  const char* type_of(std::string_view name) const;
   Result<Tensor> load(std::string_view name, Device& device, DType want) override;
   Result<Tensor> load_rows(
       std::string_view name, int64_t first, int64_t rows, Device& device, DType want) override;

@@ -17,7 +17,7 @@ namespace {
 using Json = nlohmann::ordered_json;  // a template sees fields in the order in which they came
 
 struct Source {
-  std::string file, text;
+  std::string path, text;  // what messages call it
 };
 
 /// chat_template of a JSON file: one text, or a list of named ones.
@@ -35,7 +35,13 @@ std::string chosen(const Json& field, bool tools) {
   return best;
 }
 
+/// Before the name of a template's file, among texts' files, which no file of a model has: it was given.
+constexpr const char* kGivenTemplate = "--chat-template ";
+
 Result<Source> find_template(const ModelTexts& texts, bool tools, const std::string& directory) {
+  if (const auto given = texts.files.lower_bound(kGivenTemplate);
+      given != texts.files.end() && given->first.starts_with(kGivenTemplate))
+    return Source{given->first, given->second};
   for (const std::string name : {"additional_chat_templates/tool_use.jinja",
                                  "chat_template.jinja",
                                  "chat_template.json",
@@ -45,11 +51,11 @@ Result<Source> find_template(const ModelTexts& texts, bool tools, const std::str
       return tl::unexpected(it->second);
     const auto it = texts.files.find(name);
     if (it == texts.files.end()) continue;
-    if (name.ends_with(".jinja")) return Source{name, it->second};
+    if (name.ends_with(".jinja")) return Source{join_path(directory, name), it->second};
     const Json json = Json::parse(it->second, nullptr, false);
     if (!json.is_object() || !json.contains("chat_template")) continue;
     const std::string text = chosen(json["chat_template"], tools);
-    if (!text.empty()) return Source{name, text};
+    if (!text.empty()) return Source{join_path(directory, name), text};
   }
   return fail(Code::kNotFound,
               "{}: has no chat template (chat_template.jinja, or chat_template in {}): it was not "
@@ -228,8 +234,7 @@ Result<ChatRenderer> ChatRenderer::unchecked(const ModelTexts& texts,
                                              const Moment& now) {
   TRY_ASSIGN(Conversation c, read_conversation(conversation, path));
   TRY_ASSIGN(const Source source, find_template(texts, c.tools.is_array(), directory));
-  TRY_ASSIGN(text::ChatTemplate chat,
-             text::ChatTemplate::parse(source.text, join_path(directory, source.file)));
+  TRY_ASSIGN(text::ChatTemplate chat, text::ChatTemplate::parse(source.text, source.path));
   Json context = c.more;
   context["tools"] = c.tools;
   context["bos_token"] = token_text(texts, texts.bos);
@@ -292,6 +297,18 @@ Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string
   TRY_ASSIGN(const Source plain, find_template(texts, false, directory));
   TRY_ASSIGN(const Source tools, find_template(texts, true, directory));
   return plain.text + '\0' + tools.text;
+}
+
+Result<void> ChatRenderer::check(const ModelTexts& texts, const std::string& directory) {
+  for (const bool tools : {false, true}) {
+    TRY_ASSIGN(const Source source, find_template(texts, tools, directory));
+    TRY(text::ChatTemplate::parse(source.text, source.path));
+  }
+  return {};
+}
+
+void use_chat_template_of(ModelTexts& texts, std::string source, const std::string& file) {
+  texts.files[std::string(kGivenTemplate) + file] = std::move(source);
 }
 
 void use_chat_template(ModelTexts& texts, std::string source) {

@@ -7,8 +7,8 @@
 
 namespace ferry::cli {
 
-/// What a server's key is, in a file of its own: not among the arguments, where others see it. Errors:
-/// kInvalidInput, of read_file.
+/// What a server's key is, in a file: not among the arguments, where others see it. It is the first of a file
+/// such as `ferry serve --api-key-file` takes. Errors: of serve::read_key_file.
 Result<std::string> read_api_key(const std::string& path);
 
 }  // namespace ferry::cli

@@ -13,12 +13,14 @@
 #include "base/input_file.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "checkpoint/chat_renderer.h"
 #include "checkpoint/model_chat.h"
 #include "cli/answer_options.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
 #include "serve/model_facts.h"
 #include "serve/service.h"
+#include "text/chat_template.h"
 
 namespace ferry::cli {
 namespace {
@@ -29,6 +31,7 @@ struct Arguments {
   OpenOptions open;
   AnswerOptions answer;
   std::string host = "127.0.0.1", key_file, chat_template;
+  std::string template_text;  // what chat_template holds
   int64_t port = 8000, running = 64, waiting = 256;
   int64_t body_mib = 8, connections = 4096;
   double stall_s = 120, drain_s = 30;
@@ -67,10 +70,10 @@ Result<std::shared_ptr<const serve::LoadedModel>> load(const Arguments& args,
   m->directory = args.open.directory;
   m->model = std::move(opened.model);
   m->texts = std::move(opened.texts);
-  if (!args.chat_template.empty()) {
-    TRY_ASSIGN(std::string text, read_input(args.chat_template, kTemplateBytesMax));
-    use_chat_template(m->texts, std::move(text));
-  }
+  if (!args.chat_template.empty())
+    use_chat_template_of(m->texts,
+                         args.template_text,
+                         std::filesystem::path(args.chat_template).filename().string());
   TRY(set_sampling(args, m->texts));
   m->syntax = answer_syntax(m->texts);
   m->vocabulary = grammar::Vocabulary::of(*m->texts.tokenizer, m->syntax.marks);
@@ -78,14 +81,47 @@ Result<std::shared_ptr<const serve::LoadedModel>> load(const Arguments& args,
   m->engine.waiting = args.waiting;
   TRY(require_cache(engine::Engine(*m->model, m->engine), *m->model));
   TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_source(args.open));
-  TRY_ASSIGN(
-      m->facts,
-      serve::model_facts(
-          *from, *m->model, name, args.open.quantize, !args.chat_template.empty(), m->context()));
+  const Result<void> chats = ChatRenderer::check(m->texts, args.open.directory);
+  if (!chats)
+    tell(
+        fmt::format("ferry: note: {}; chats are refused, texts (/v1/completions) are gone on with; "
+                    "--chat-template FILE gives a template",
+                    chats.error().message));
+  TRY_ASSIGN(m->facts,
+             serve::model_facts(*from,
+                                *m->model,
+                                name,
+                                args.open.quantize,
+                                !args.chat_template.empty(),
+                                m->context(),
+                                chats.has_value()));
   return m;
 }
 
-Result<void> serve(const Arguments& args) {
+/// What browsers send as a page's origin.
+bool is_origin(const std::string& text) {
+  if (text == "*" || text == "null") return true;  // null: of pages that lie in files
+  const size_t scheme = text.find("://");
+  if (scheme == 0 || scheme == text.npos) return false;
+  const std::string host = text.substr(scheme + 3);
+  return !host.empty() && host.find_first_of("/?#@* \t") == host.npos &&
+         std::none_of(text.begin(), text.end(), [](char c) { return c >= 'A' && c <= 'Z'; }) &&
+         !(text.starts_with("https://") && text.ends_with(":443")) &&
+         !(text.starts_with("http://") && text.ends_with(":80"));
+}
+
+Result<void> serve(Arguments& args) {
+  for (const std::string& origin : args.origins)
+    if (!is_origin(origin))
+      return fail(
+          Code::kInvalidInput,
+          "--cors {}: an origin is https://HOST[:PORT], as browsers send it: in small letters, "
+          "without a path and without the scheme's own port",
+          origin);
+  if (!args.chat_template.empty()) {
+    TRY_ASSIGN(args.template_text, read_input(args.chat_template, kTemplateBytesMax));
+    TRY(text::ChatTemplate::parse(args.template_text, args.chat_template));
+  }
   serve::ServiceOptions o{.host = args.host,
                           .port = static_cast<uint16_t>(args.port),
                           .keys = {},
@@ -144,7 +180,8 @@ void add_serve_command(Command& program) {
   command
       .option("--cors",
               args->origins,
-              "an origin (https://HOST) whose pages may ask from a browser; *: all; may be given "
+              "an origin (https://HOST[:PORT]) whose pages may ask from a browser; *: all; may be "
+              "given "
               "several times")
       .once_per_value();
   command

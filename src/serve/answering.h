@@ -45,6 +45,9 @@ class Answering {
   void keep_alive(double now_s, double quiet_s);
   /// All was said: the exchange is over.
   bool done() const { return done_; }
+  bool failed() const { return failed_; }
+  /// It failed before its client was told anything else: the response's status says so.
+  bool refused() const { return failed_ && !(accepted_ && question_.stream); }
 
   /// For metrics and the log, once it is over. `aborted`: by its client.
   void count(Metrics& metrics, double now_s, bool aborted) const;

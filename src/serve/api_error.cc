@@ -1,6 +1,8 @@
 #include "serve/api_error.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 namespace ferry::serve {
 namespace {
@@ -31,6 +33,21 @@ const char* anthropic_type(int status) {
   }
 }
 
+/// The error's field and code, as far as they look like names: what a client has made up stays out of logs.
+std::string note_of(const ApiError& e) {
+  constexpr size_t kNameBytesMax = 64;
+  std::string note;
+  for (const std::string& name : {e.param, e.code}) {
+    const bool plain =
+        name.size() <= kNameBytesMax && std::all_of(name.begin(), name.end(), [](char c) {
+          return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                 std::string_view("_.[]-").find(c) != std::string_view::npos;
+        });
+    if (!name.empty() && plain) note += (note.empty() ? "" : ", ") + name;
+  }
+  return note;
+}
+
 Json or_null(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
 
 }  // namespace
@@ -47,8 +64,10 @@ std::string error_json(const ApiError& e, ApiStyle style) {
 }
 
 HttpResponse error_response(const ApiError& error, ApiStyle style) {
-  HttpResponse r{
-      .status = error.status, .headers = error.headers, .body = error_json(error, style)};
+  HttpResponse r{.status = error.status,
+                 .headers = error.headers,
+                 .body = error_json(error, style),
+                 .note = note_of(error)};
   if (error.status == 503 || error.status == 429) r.headers.emplace_back("Retry-After", "1");
   if (error.status == 401) r.headers.emplace_back("WWW-Authenticate", "Bearer");
   return r;

@@ -35,9 +35,9 @@ bool equal(const Digest& a, const Digest& b) {
 
 }  // namespace
 
-Result<ApiKeys> ApiKeys::read(const std::string& path) {
+Result<std::vector<std::string>> read_key_file(const std::string& path) {
   TRY_ASSIGN(const std::string text, read_input(path, kFileBytesMax));
-  ApiKeys keys;
+  std::vector<std::string> keys;
   std::istringstream lines(text);
   int number = 0;
   for (std::string line; std::getline(lines, line);) {
@@ -49,10 +49,17 @@ Result<ApiKeys> ApiKeys::read(const std::string& path) {
                   "{}:{}: a key must be of printable ASCII characters without blanks",
                   path,
                   number);
-    keys.keys_.push_back(hash_of(line));
+    keys.push_back(line);
   }
   if (keys.empty())
     return fail(Code::kInvalidInput, "{}: has no key; write one a line into it", path);
+  return keys;
+}
+
+Result<ApiKeys> ApiKeys::read(const std::string& path) {
+  TRY_ASSIGN(const std::vector<std::string> all, read_key_file(path));
+  ApiKeys keys;
+  for (const std::string& key : all) keys.keys_.push_back(hash_of(key));
   return keys;
 }
 

@@ -11,12 +11,15 @@
 
 namespace ferry::serve {
 
+/// The keys in a file, one a line; empty lines and those that begin with # are passed over. Errors: of
+/// read_file; kInvalidInput: it has none, or one that no header can carry.
+Result<std::vector<std::string>> read_key_file(const std::string& path);
+
 class ApiKeys {
  public:
   /// None: everybody may ask.
   ApiKeys() = default;
-  /// One key a line; empty lines and those that begin with # are passed over. Errors: of read_file;
-  /// kInvalidInput: it has none, or one that no header can carry.
+  /// Those of a file. Errors: read_key_file's.
   static Result<ApiKeys> read(const std::string& path);
 
   bool empty() const { return keys_.empty(); }

@@ -31,6 +31,8 @@ struct HttpResponse {
   std::string content_type = "application/json";
   HttpHeaders headers = {};  // beside those about type, length and connection
   std::string body = {};
+  /// Of an error, for the server's own log: its field and its code, nothing else of the request. Not sent.
+  std::string note = {};
 };
 
 /// Why a request was not read to its end, or is none.

@@ -1,9 +1,14 @@
 #include "serve/model_facts.h"
 
+#include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
 
 #include "base/json.h"
 #include "base/version.h"
+#include "checkpoint/gguf_model.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/passport.h"
 
@@ -18,6 +23,22 @@ Json architecture_of(const ModelSource& from) {
   if (!config || !config->is_object()) return nullptr;
   const auto it = config->find("architectures");
   return it != config->end() && it->is_array() && !it->empty() ? Json(it->front()) : Json(nullptr);
+}
+
+/// "Q4_1, F32": the types of matrices, those of most numbers first.
+std::string stored_types(const ModelSource& from) {
+  const auto* const gguf = dynamic_cast<const GgufModel*>(&from);
+  std::map<std::string, int64_t> numbers;
+  for (const std::string& name : from.names())
+    if (const auto tensor = from.stored(name); tensor && tensor->shape.rank() > 1)
+      numbers[gguf != nullptr ? gguf->type_of(name) : to_string(tensor->dtype)] +=
+          tensor->shape.count();
+  std::vector<std::pair<int64_t, std::string>> most;
+  for (const auto& [type, count] : numbers) most.emplace_back(-count, type);
+  std::sort(most.begin(), most.end());
+  std::string types;
+  for (const auto& [count, type] : most) types += (types.empty() ? "" : ", ") + type;
+  return types;
 }
 
 Json passport_json(const Passport& p) {
@@ -44,9 +65,12 @@ Result<std::string> model_facts(const ModelSource& from,
                                 const std::string& name,
                                 const std::string& weights,
                                 bool other_template,
-                                int64_t context) {
+                                int64_t context,
+                                bool chats) {
   Json j = {{"model", name},
             {"architecture", architecture_of(from)},
+            {"format", dynamic_cast<const GgufModel*>(&from) != nullptr ? "gguf" : "directory"},
+            {"stored", stored_types(from)},
             {"weights", weights.empty() ? "as stored" : weights},
             {"parameters", model.parameters_total()},
             {"chat_template", other_template ? "another" : "as stored"},
@@ -55,6 +79,7 @@ Result<std::string> model_facts(const ModelSource& from,
             {"dtype", to_string(model.compute())},
             {"program", std::string("ferry ") + kVersion},
             {"context", context},
+            {"chat", chats},
             {"passport", nullptr},
             {"verified", Json::array()}};
   const auto* const directory = dynamic_cast<const ModelDir*>(&from);

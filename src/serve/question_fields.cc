@@ -18,6 +18,7 @@ using Json = nlohmann::json;
 
 constexpr size_t kStopsMax = 32;
 constexpr size_t kStopBytesMax = 1024;
+constexpr double kBiasMax = 1000;  // the sampler's
 constexpr size_t kBiasesMax = 1024;
 
 /// They name the caller, or ask for what has no meaning here; an answer does not depend on them.
@@ -201,6 +202,17 @@ void read_shared_fields(JsonFields& fields, const ReadingRules& rules, Question&
     fields.refuse(
         "logit_bias",
         fmt::format("has {} tokens; at most {}", q.options.sampling.logit_bias.size(), kBiasesMax));
+  for (const auto& [id, bias] : q.options.sampling.logit_bias)
+    if (id < 0 || id >= rules.vocab_size || !(std::abs(bias) <= kBiasMax))
+      fields.refuse(
+          "logit_bias",
+          fmt::format("has token {} with {}: the vocabulary has {} tokens, and a bias is from "
+                      "-{} to {}",
+                      id,
+                      bias,
+                      rules.vocab_size,
+                      kBiasMax,
+                      kBiasMax));
   engine::read_stop(fields, q.stop);
   check_stops(fields, q.stop);
   if (!fields.boolean("ignore_eos", false)) q.options.end_tokens = rules.model.texts.eos;

@@ -84,20 +84,29 @@ std::string coding_of(const HttpRequest& request) {
   return "";
 }
 
+/// What was sent as a line may hold it, whatever it was.
+std::string shown(std::string_view text) {
+  constexpr size_t kShownMax = 200;
+  std::string line(text.substr(0, kShownMax));
+  for (char& c : line)
+    if (c <= ' ' || c > '~') c = '?';
+  return line + (text.size() > kShownMax ? "..." : "");
+}
+
 /// Adds what every response has, and tells when it went out.
 class TaggedExchange : public HttpExchange {
  public:
   TaggedExchange(std::shared_ptr<HttpExchange> to,
                  HttpHeaders headers,
-                 std::function<void(int status)> answered)
+                 std::function<void(const HttpResponse& head)> answered)
       : to_(std::move(to)), headers_(std::move(headers)), answered_(std::move(answered)) {}
 
   void answer(HttpResponse response) override {
-    answered_(response.status);
+    answered_(response);
     to_->answer(tagged(std::move(response)));
   }
   void begin(HttpResponse head) override {
-    answered_(head.status);
+    answered_(head);
     to_->begin(tagged(std::move(head)));
   }
   void write(std::string_view piece) override { to_->write(piece); }
@@ -112,7 +121,7 @@ class TaggedExchange : public HttpExchange {
   }
   std::shared_ptr<HttpExchange> to_;
   HttpHeaders headers_;
-  std::function<void(int)> answered_;
+  std::function<void(const HttpResponse&)> answered_;
 };
 
 class Server;
@@ -210,6 +219,22 @@ class Server : public Service {
 
   void log(const std::string& line) { log_.write(line + "\n"); }
 
+  /// A line for each request that was refused or failed, with nothing of its text. (Whoever watches
+  /// /health hears from it.)
+  void log_error(const std::string& method,
+                 const std::string& path,
+                 const HttpResponse& response,
+                 double after_s) {
+    if (!options_.log_requests || response.status < 400 || path == "/health" || path == "/ping")
+      return;
+    log(fmt::format("ferry: {} {} {}{} after {:.3f} s",
+                    method.empty() ? "-" : shown(method),
+                    path.empty() ? "-" : shown(path),
+                    response.status,
+                    response.note.empty() ? "" : " (" + response.note + ")",
+                    after_s));
+  }
+
   // --- what is asked ---------------------------------------------------------------------------
 
   /// Whether a route is a path's, with and without /v1 (and DeepSeek's /beta).
@@ -264,6 +289,7 @@ class Server : public Service {
         error_response(error, route != nullptr ? route->style : ApiStyle::kOpenAi);
     for (auto& header : cors(request)) response.headers.push_back(std::move(header));
     metrics_.response(response.status);
+    log_error(request.method, request.path, response, 0);
     return response;
   }
 
@@ -285,9 +311,7 @@ class Server : public Service {
           .code = "host_not_allowed"};
     if (!admits_origin(request))
       return ApiError{
-          .status = 403,
-          .message = "pages of this origin may not ask here; --cors names those that may",
-          .code = "origin_not_allowed"};
+          .status = 403, .message = origin_refusal(request), .code = "origin_not_allowed"};
     if (request.method == "OPTIONS") return std::nullopt;
     const Route* const route = find(request);
     if (route == nullptr) {
@@ -342,6 +366,19 @@ class Server : public Service {
     return scheme != std::string_view::npos && origin.substr(scheme + 3) == request.header("host");
   }
 
+  /// Why, and what to do: whoever sees it has put a proxy in front, as a rule.
+  static std::string origin_refusal(const HttpRequest& request) {
+    const std::string_view origin = request.header("origin");
+    return fmt::format(
+        "pages of {0} may not ask here: they did not come from \"{1}\", under which name this "
+        "server was "
+        "asked, and pages of others could ask in the name of whoever looks at them; `ferry serve "
+        "--cors {0}` "
+        "admits these",
+        shown(origin),
+        shown(request.header("host")));
+  }
+
   HttpHeaders cors(const HttpRequest& request) const {
     const std::string_view origin = request.header("origin");
     if (origin.empty() || !is_trusted(origin)) return {};
@@ -353,16 +390,12 @@ class Server : public Service {
   void handle(HttpRequest request, Exchange to) {
     const double asked_s = now_s();
     const Route* const route = find(request);
-    const bool logged = options_.log_requests && route != nullptr && route->runs;
     const Exchange exchange = std::make_shared<TaggedExchange>(
-        std::move(to), cors(request), [this, logged, asked_s, route](int status) {
-          metrics_.response(status);
-          if (logged && status >= 400)
-            log(fmt::format("ferry: {} {} {} after {:.3f} s",
-                            route->method,
-                            route->path,
-                            status,
-                            now_s() - asked_s));
+        std::move(to),
+        cors(request),
+        [this, asked_s, method = request.method, path = request.path](const HttpResponse& head) {
+          metrics_.response(head.status);
+          log_error(method, path, head, now_s() - asked_s);
         });
     if (request.method == "OPTIONS") return preflight(request, exchange);
     if (route != nullptr) return (this->*route->handle)(request, exchange);
@@ -661,11 +694,11 @@ class Server : public Service {
     const std::shared_ptr<Answering> answering = it->second;
     questions_.erase(it);
     answering->count(metrics_, now_s(), aborted);
-    if (!options_.log_requests) return;
+    if (!options_.log_requests || answering->refused()) return;
     const AnswerUsage& u = answering->usage();
     log(fmt::format(
         "ferry: {}: prompt {} ({} known), answer {} tokens, {:.3f} s to the first, {:.3f} s after",
-        aborted ? "left" : "answered",
+        aborted ? "left" : (answering->failed() ? "failed" : "answered"),
         u.prompt,
         u.cached,
         u.completion,
@@ -701,11 +734,39 @@ class Server : public Service {
   }
 
   void end() {
-    if (std::exchange(ending_, true)) return http_->stop();
-    log(fmt::format("ferry: ending; {} requests are under way", questions_.size()));
+    if (std::exchange(ending_, true)) {
+      cut_off();
+      return http_->stop();
+    }
+    const size_t under_way = questions_.size() + static_cast<size_t>(reading_now_);
+    const std::string rest =
+        under_way == 0
+            ? ""
+            : fmt::format("; {} request{} under way, at most {:g} s (a second signal: at once)",
+                          under_way,
+                          under_way == 1 ? " is" : "s are",
+                          options_.drain_s);
+    log("ferry: ending" + rest);
     http_->drain();
-    http_->after(options_.drain_s, [this] { http_->stop(); });
+    http_->after(options_.drain_s, [this] {
+      cut_off();
+      http_->after(kPartingS, [this] { http_->stop(); });
+    });
     await_end(now_s());
+  }
+
+  /// Their time is over: those of whom no byte was sent are told to come again, streams say that they failed.
+  void cut_off() {
+    const auto all = questions_;
+    if (all.empty()) return;
+    log(fmt::format("ferry: {} answer{} cut off", all.size(), all.size() == 1 ? " was" : "s were"));
+    for (const auto& [id, answering] : all) {
+      engine_->cancel(id);
+      answering->fail(
+          {.status = 503, .message = "this server is ending; its time is over", .code = "ending"});
+      over(id, false);
+    }
+    http_->drain();  // connections that have become idle
   }
 
   /// Until all is answered, and taken.

@@ -643,6 +643,23 @@ class Server(PageCase):
                 self.assertEqual((said["class"], said["text"]), (kind, text))
                 self.assertIn(word, said["summary"])
 
+    def test_what_the_passport_does_not_know_is_not_made_up(self):
+        verified = [{"device": "cpu", "dtype": "BF16", "passed": True, "unix_ms": 0}]
+        for passport, words in (({"passport": {"root": "a"}, "verified": verified}, "cpu (BF16)"),
+                                ({"passport": None, "format": "gguf"}, "ferry convert FILE --out DIR")):
+            self.server.passport = passport
+            self.page.reload()
+            self.page.wait("!document.querySelector('#passport').hidden")
+            self.page.click("#passport")
+            self.assertIn(words, self.page.text("#passport-summary") + self.page.text("#passport-facts"))
+
+    def test_a_model_that_does_not_chat_is_not_offered_to(self):
+        self.server.passport = {"model": "x", "passport": None, "chat": False}
+        self.page.reload()
+        self.page.wait("document.querySelector('#message').disabled")
+        self.assertEqual(self.page.text("#welcome-title"), "This model does not chat")
+        self.assertIn("/v1/completions", self.page.text("#welcome-text"))
+
     def test_settings_are_sent_and_remembered(self):
         self.page.key("s", ALT)
         self.page.wait("document.querySelector('#settings-dialog').open")

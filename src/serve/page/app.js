@@ -237,7 +237,18 @@ async function learnModel() {
     return;
   }
   byId("model").textContent = state.model ?? "no model";
-  showBadge();
+  const facts = await showBadge();
+  if (facts?.chat === false) tellThatItCannotChat();
+}
+
+/// Before anybody has typed what would be refused.
+function tellThatItCannotChat() {
+  byId("welcome-title").textContent = "This model does not chat";
+  byId("welcome-text").textContent =
+    "It has no chat template, or one that cannot be run (the server's log says which): it goes on with texts, which " +
+    "POST /v1/completions asks for. `ferry serve --chat-template FILE` gives it one.";
+  input.placeholder = "This model has no chat template that can be used";
+  input.disabled = true;
 }
 
 const later = () => new Promise((resolve) => setTimeout(() => resolve(true), kAskedEveryMs));

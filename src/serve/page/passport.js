@@ -3,13 +3,15 @@
 import { byId, element, icon } from "./dom.js";
 import { passport } from "./server.js";
 
-/// What GET /ferry/passport says: {model, architecture, weights, chat_template, parameters, device, verified_as, dtype,
-/// program, context, passport, verified}, texts but for the numbers parameters and context. passport: null, or {root,
-/// signed_by (null: nobody), program, reference, training}; training: null, or {steps, tokens, devices, data,
-/// held_out_loss}, as in the file (docs/passport.md). verified: a list of {device, dtype, passed, unix_ms}; that which
+/// What GET /ferry/passport says: {model, architecture, format, stored, weights, chat_template, parameters, device,
+/// verified_as, dtype, program, context, chat, passport, verified}, texts but for the numbers parameters and context,
+/// and chat (false: it cannot be asked as in a chat). passport: null, or {root, signed_by (null: nobody), program,
+/// reference, training}; training: null, or {steps, tokens, devices, data, held_out_loss}, as in the file
+/// (docs/passport.md). verified: a list of {device, dtype, passed, unix_ms (0: nobody wrote down when)}; that which
 /// serves is called verified_as there, and computes in dtype.
 
-/// Shows the badge, or none where the server has nothing to say (it is not Ferry's, or does not answer).
+/// Shows the badge, or none where the server has nothing to say (it is not Ferry's, or does not answer). Returns what
+/// it says; nothing: undefined.
 export async function showBadge() {
   const badge = byId("passport");
   let facts;
@@ -17,7 +19,7 @@ export async function showBadge() {
     facts = await passport();
   } catch {
     badge.hidden = true;
-    return;
+    return undefined;
   }
   const state = stateOf(facts);
   badge.className = `badge ${state.class}`;
@@ -25,6 +27,7 @@ export async function showBadge() {
   badge.setAttribute("aria-label", `Passport of the model: ${state.text}`);
   badge.onclick = () => showFacts(facts, state);
   badge.hidden = false;
+  return facts;
 }
 
 const passed = (facts) => (facts.verified ?? []).filter((one) => one.passed);
@@ -48,7 +51,10 @@ export function stateOf(facts) {
   if (!facts.passport)
     return { class: "none", icon: "shield", text: "No passport", summary:
       "This model came without a passport: nothing says what it answered where it was trained. " +
-      "`ferry passport DIR` gives it one." };
+      (facts.format === "gguf"
+        ? "Those of GGUF files have none: `ferry convert FILE --out DIR` makes a directory of it, to which " +
+          "`ferry passport DIR` gives one."
+        : "`ferry passport DIR` gives it one.") };
   const signed = Boolean(facts.passport.signed_by);
   const carries = signed ? "The model carries a signed passport" : "The model carries a passport that nobody signed";
   const serving = ofServing(facts);
@@ -84,7 +90,7 @@ function showFacts(facts, state) {
   row("Model", facts.model);
   row("Architecture", facts.architecture);
   row("Parameters", whole(facts.parameters));
-  row("Weights", facts.weights);
+  row("Weights", facts.weights && facts.stored ? `${facts.weights} (in the files: ${facts.stored})` : facts.weights);
   row("Chat template", facts.chat_template);
   row("Served on", facts.dtype ? `${facts.device}, in ${facts.dtype}` : facts.device);
   row("Served by", facts.program);
@@ -110,6 +116,6 @@ function showFacts(facts, state) {
 }
 
 function describe({ device, dtype, unix_ms: time }) {
-  const day = Number.isFinite(time) ? `, ${new Date(time).toISOString().slice(0, 10)}` : "";
+  const day = time > 0 && time < 8.64e15 ? `, ${new Date(time).toISOString().slice(0, 10)}` : "";
   return `${device} (${dtype}${day})`;
 }
