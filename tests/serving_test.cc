@@ -428,6 +428,44 @@ TEST_F(Serve, TokensAreTokenizedAndBack) {
   EXPECT_EQ(server_->post("/detokenize", R"({"tokens": [1000000]})").status, 400);
 }
 
+/// Who applies a template alone sends its text, of which the model must see what a chat's would be.
+TEST_F(Serve, TextsOfControlTokensArePromptsTokens) {
+  const Json chat = Json::parse(
+      server_
+          ->post("/v1/chat/completions",
+                 std::string("{") + kChat +
+                     R"(, "max_tokens": 5, "temperature": 0, "return_token_ids": true})")
+          .body);
+  const Json text =
+      Json::parse(server_->post("/detokenize", Json{{"tokens", chat["prompt_token_ids"]}}.dump())
+                      .body)["prompt"];
+  ASSERT_NE(text.get<std::string>().find("<|bos|>"), std::string::npos);
+  const Json asked = {{"prompt", text},
+                      {"max_tokens", 5},
+                      {"temperature", 0},
+                      {"return_token_ids", true},
+                      {"logprobs", 0},
+                      {"echo", true}};
+  const Json whole = Json::parse(server_->post("/v1/completions", asked.dump()).body)["choices"][0];
+  EXPECT_EQ(whole["prompt_token_ids"], chat["prompt_token_ids"]);
+  EXPECT_EQ(whole["token_ids"], chat["choices"][0]["token_ids"]);
+  // What is repeated is what was sent, and places in it are of its characters.
+  EXPECT_TRUE(whole["text"].get<std::string>().starts_with(text.get<std::string>()));
+  const Json& offsets = whole["logprobs"]["text_offset"];
+  EXPECT_EQ(offsets[chat["prompt_token_ids"].size()], text.get<std::string>().size());
+  // One rule for what runs and what is counted.
+  for (const bool begin : {true, false}) {
+    const std::string body =
+        Json{{"prompt", "<|bos|>a<|eos|>"}, {"add_special_tokens", begin}}.dump();
+    Json completion = Json::parse(body);
+    completion["max_tokens"] = 1;
+    completion["return_token_ids"] = true;
+    EXPECT_EQ(Json::parse(server_->post("/tokenize", body).body)["tokens"],
+              Json::parse(server_->post("/v1/completions", completion.dump())
+                              .body)["choices"][0]["prompt_token_ids"]);
+  }
+}
+
 TEST_F(Serve, AContinuedMessageIsPartOfThePrompt) {
   const auto tokens = [&](const std::string& more) {
     const TestResponse r = server_->post(

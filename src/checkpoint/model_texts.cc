@@ -291,14 +291,20 @@ Result<int32_t> ModelTexts::context_of_first(const std::string& directory) const
               kConfigName);
 }
 
-Result<std::vector<int32_t>> ModelTexts::prompt(std::string_view text,
-                                                text::Tokenizer::Specials specials,
-                                                const std::string& directory) const {
-  check(tokenizer != nullptr, "prompt: {} has no tokenizer", directory);
+std::vector<int32_t> ModelTexts::text_ids(std::string_view text,
+                                          text::Tokenizer::Specials specials) const {
+  check(tokenizer != nullptr, "a text is to be tokens, and there is no tokenizer");
   std::vector<int32_t> ids;
   if (begins) ids.push_back(*bos);
   tokenizer->encode(text, specials, ids);
   if (begins && ids.size() > 1 && ids[1] == *bos) ids.erase(ids.begin());
+  return ids;
+}
+
+Result<std::vector<int32_t>> ModelTexts::prompt(std::string_view text,
+                                                text::Tokenizer::Specials specials,
+                                                const std::string& directory) const {
+  std::vector<int32_t> ids = text_ids(text, specials);
   if (ids.empty()) {
     TRY_ASSIGN(const int32_t first, context_of_first(directory));
     ids.push_back(first);

@@ -40,9 +40,11 @@ struct ModelTexts {
   /// From which token the first one of a document is predicted: the begin token, else the end of
   /// the document before. Errors: kInvalidInput, naming `directory`, if there is neither.
   Result<int32_t> context_of_first(const std::string& directory) const;
-  /// The ids of a text that is to be gone on with: after the begin token, if texts begin so (which is
-  /// not doubled where the text itself has it); for nothing, the token that a text is predicted from.
-  /// Check: there is a tokenizer. Errors: context_of_first's.
+  /// The ids of a text, after the begin token, if texts begin so (which is not doubled where the text
+  /// itself has it). Check: there is a tokenizer.
+  std::vector<int32_t> text_ids(std::string_view text, text::Tokenizer::Specials specials) const;
+  /// The same of a text that is to be gone on with: for nothing, the token that a text is predicted
+  /// from. Errors: context_of_first's.
   Result<std::vector<int32_t>> prompt(std::string_view text,
                                       text::Tokenizer::Specials specials,
                                       const std::string& directory) const;

@@ -449,6 +449,7 @@ ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) 
     fields.refuse("top_logprobs", "needs \"logprobs\": true");
   read_prompt_log_probs(fields, q);
   fields.only("echo", false);
+  fields.only("add_special_tokens", false);  // templates write them
   fields.only("modalities", Json::array({"text"}));
   fields.only("verbosity", "medium");
   std::optional<int64_t> tokens_max;

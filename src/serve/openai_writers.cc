@@ -368,25 +368,31 @@ class CompletionWriter : public OpenAiWriter {
     if (!question_.options.top_log_probs || (!repeats && first >= answer.tokens.size()))
       return nullptr;
     Json tokens = Json::array(), log_probs = tokens, top = tokens, offsets = tokens;
-    const auto add = [&](int32_t id, Json log_prob, Json best) {
+    const auto add = [&](int32_t id, Json log_prob, Json best, bool said) {
       tokens.push_back(name_of_token(id));
       log_probs.push_back(std::move(log_prob));
       top.push_back(std::move(best));
       offsets.push_back(w.characters);
-      // Of special tokens there is nothing in the text.
-      if (!model_.texts.tokenizer->is_special(id)) w.add(model_.texts.tokenizer->token_bytes(id));
+      if (said) w.add(model_.texts.tokenizer->token_bytes(id));
     };
-    const auto add_token = [&](const engine::Token& token) {
+    // Of special tokens there is nothing in what is answered, but in a text that has theirs.
+    const auto is_said = [&](int32_t id) { return !model_.texts.tokenizer->is_special(id); };
+    const auto add_token = [&](const engine::Token& token, bool said) {
       Json best = Json::object();  // of tokens that share a name, the most probable: it comes first
       for (const auto& [id, log_prob] : token.top)
         best.emplace(name_of_token(id), log_prob_of(log_prob));
-      add(token.id, log_prob_of(token.log_prob), std::move(best));
+      add(token.id, log_prob_of(token.log_prob), std::move(best), said);
     };
     if (repeats) {
-      add(prompt(index).ids.front(), nullptr, nullptr);  // nothing stands before it
-      for (const engine::Token& token : answer.prompt) add_token(token);
+      const Prompt& p = prompt(index);
+      const int32_t begin = p.ids.front();
+      // Nothing stands before it.
+      add(begin, nullptr, nullptr, is_said(begin) || (p.as_text && !p.begun));
+      for (const engine::Token& token : answer.prompt)
+        add_token(token, p.as_text || is_said(token.id));
     }
-    for (size_t t = first; t < answer.tokens.size(); ++t) add_token(answer.tokens[t]);
+    for (size_t t = first; t < answer.tokens.size(); ++t)
+      add_token(answer.tokens[t], is_said(answer.tokens[t].id));
     return {{"tokens", std::move(tokens)},
             {"token_logprobs", std::move(log_probs)},
             {"top_logprobs", std::move(top)},

@@ -131,6 +131,7 @@ Json completion_request() {
   Json fields = completion_fields();
   const Json ids = list_of(whole(0, INT32_MAX));
   fields["prompt"] = any_of({text(), ids, list_of(text()), list_of(ids)});
+  fields["add_special_tokens"] = of_type("boolean");
   fields["max_tokens"] = whole(0, INT32_MAX);
   fields["logprobs"] = whole(0, 20);
   fields["echo"] = of_type("boolean");

@@ -13,6 +13,8 @@ namespace ferry::serve {
 struct Prompt {
   std::vector<int32_t> ids;
   std::string text = {};  // of completions, for who wants it repeated
+  bool as_text = false;   // that is how it was given: control tokens' texts are part of it,
+  bool begun = false;     // and its first id, which the text does not have, was put before
   bool thinking = false;  // the answer begins within a thought
 };
 

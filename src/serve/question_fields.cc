@@ -87,14 +87,21 @@ ApiError does_not_fit(const std::string& has, const ReadingRules& rules, const c
 ApiResult<void> read_prompts(JsonFields& fields, const ReadingRules& rules, Question& q) {
   ApiResult<void> fits;
   const ModelInfo& m = rules.model;
+  const bool begin = fields.boolean("add_special_tokens", true);
   const Json& given = fields.at("prompt");
-  const auto add_text = [&](const Json& text) {
-    if (fits) fits = check_prompt_bytes(text.get_ref<const std::string&>().size(), rules, "prompt");
+  const auto add_text = [&](const Json& json) {
+    const auto& text = json.get_ref<const std::string&>();
+    if (fits) fits = check_prompt_bytes(text.size(), rules, "prompt");
     if (!fits) return;
-    auto ids = m.texts.prompt(
-        text.get_ref<const std::string&>(), text::Tokenizer::Specials::kAsText, m.directory);
-    if (!ids) return fields.refuse("prompt", ids.error().message);
-    q.prompts.push_back({.ids = *std::move(ids), .text = text.get<std::string>()});
+    Prompt prompt{.ids = ids_of_text(m.texts, text, begin), .text = text, .as_text = true};
+    if (prompt.ids.empty()) {
+      const Result<int32_t> first = m.texts.context_of_first(m.directory);
+      if (!first) return fields.refuse("prompt", first.error().message);
+      prompt.ids.push_back(*first);
+    }
+    const bool has_first = text.starts_with(m.texts.tokenizer->token_bytes(prompt.ids.front()));
+    if (m.texts.tokenizer->is_special(prompt.ids.front()) && !has_first) prompt.begun = true;
+    q.prompts.push_back(std::move(prompt));
   };
   const auto add_ids = [&](const Json& list) {
     if (list.empty()) return fields.refuse("prompt", "is empty");
@@ -175,6 +182,14 @@ ApiResult<nlohmann::ordered_json> parse_ordered_request(std::string_view body,
   for (const auto& [name, value] : request.items())
     if (error.param.empty() && holds_large_number(value)) error.param = name;
   return tl::unexpected(std::move(error));
+}
+
+std::vector<int32_t> ids_of_text(const ModelTexts& texts, std::string_view text, bool begin) {
+  constexpr auto kParse = text::Tokenizer::Specials::kParse;
+  if (begin) return texts.text_ids(text, kParse);
+  std::vector<int32_t> ids;
+  texts.tokenizer->encode(text, kParse, ids);
+  return ids;
 }
 
 std::vector<int32_t> read_token_ids(JsonFields& fields, const char* name, int64_t vocabulary) {

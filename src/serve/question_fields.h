@@ -43,6 +43,10 @@ ApiResult<nlohmann::json> parse_request(std::string_view body);
 ApiResult<nlohmann::ordered_json> parse_ordered_request(std::string_view body,
                                                         const nlohmann::json& request);
 
+/// The ids of a text outside a conversation, as vLLM and llama.cpp read it: the texts of control tokens are these
+/// tokens. `begin`: with what texts begin with before it, if it does not stand there.
+std::vector<int32_t> ids_of_text(const ModelTexts& texts, std::string_view text, bool begin);
+
 /// A list of ids of the model's vocabulary.
 std::vector<int32_t> read_token_ids(JsonFields& fields, const char* name, int64_t vocabulary);
 

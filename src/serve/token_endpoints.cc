@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "serve/chat_request.h"
+#include "serve/question_fields.h"
 
 namespace ferry::serve {
 namespace {
@@ -44,11 +45,7 @@ ApiResult<std::string> tokenize_request(std::string_view body, const ReadingRule
   fields.text("model", "");
   fields.refuse_unknown({}, "is not supported by this server");
   if (problem) return tl::unexpected(api_error(problem, kWhere));
-  const text::Tokenizer& tokenizer = *rules.model.texts.tokenizer;
-  std::vector<int32_t> ids;
-  if (special && rules.model.texts.begins) ids.push_back(*rules.model.texts.bos);
-  tokenizer.encode(text, text::Tokenizer::Specials::kParse, ids);
-  return tokens_json(ids, texts, rules);
+  return tokens_json(ids_of_text(rules.model.texts, text, special), texts, rules);
 }
 
 ApiResult<std::string> detokenize_request(std::string_view body, const ReadingRules& rules) {
