@@ -1176,6 +1176,89 @@ TEST(ServeLimits, WhatOneRequestAsksForIsTakenWhereNothingWaits) {
   arm_faults("");
 }
 
+/// What takes long to read, or to write, holds nobody up who wants little.
+TEST(ServeLimits, WhatIsLargeHoldsNobodyUp) {
+  Running server;
+  const std::string little = R"({"prompt": "a", "max_tokens": 1})";
+  // A long document is written for two seconds ...
+  std::vector<int32_t> ids;
+  while (ids.size() < 2000) ids.push_back(static_cast<int32_t>(5 + ids.size() % 50));
+  const std::string large = Json{
+      {"prompt", {ids, ids}},
+      {"max_tokens", 0},
+      {"echo", true},
+      {"logprobs", 0},
+      {"prompt_logprobs", 20}}.dump();
+  arm_faults("serve.write:1:delay2000");
+  TestClient waits(server.port());
+  waits.send(TestClient::request("POST", "/v1/completions", large));
+  EXPECT_TRUE(Running::eventually([] { return fault_point_count("serve.write") == 1; }));
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_EQ(server.get("/health").status, 200);
+  EXPECT_EQ(server.post("/v1/completions", little).status, 200);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::milliseconds(1900));
+  const TestResponse whole = waits.response();
+  EXPECT_EQ(whole.status, 200);
+  EXPECT_EQ(Json::parse(whole.body)["choices"][1]["prompt_logprobs"].size(), 2000u);
+  // ... or cannot be: that request alone hears of it.
+  arm_faults("serve.write:1:eio");
+  EXPECT_EQ(server.post("/v1/completions", large).status, 500);
+  arm_faults("serve.write:1:enospc");
+  EXPECT_EQ(server.post("/v1/completions", little).status, 503);
+  // Who leaves meanwhile is forgotten.
+  arm_faults("serve.write:1:delay300");
+  {
+    TestClient leaves(server.port());
+    leaves.send(TestClient::request("POST", "/v1/completions", large));
+    EXPECT_TRUE(Running::eventually([] { return fault_point_count("serve.write") == 1; }));
+  }
+  EXPECT_EQ(server.post("/v1/completions", little).status, 200);
+  // Several long texts are counted for seconds, one after the other.
+  const std::string long_text =
+      Json{{"prompt", std::string(size_t{300} << 10, 'a')}, {"add_special_tokens", false}}.dump();
+  arm_faults("serve.read:*:delay600");
+  std::vector<std::unique_ptr<TestClient>> counting;
+  for (int i = 0; i < 4; ++i) {
+    counting.push_back(std::make_unique<TestClient>(server.port()));
+    counting.back()->send(TestClient::request("POST", "/tokenize", long_text));
+  }
+  EXPECT_TRUE(Running::eventually([&] { return server.metric("vllm:num_requests_waiting") >= 3; }));
+  EXPECT_EQ(server.post("/v1/completions", little).status, 200);
+  EXPECT_GE(server.metric("ferry:num_requests_waiting"), 1) << "it waited for all of them";
+  for (const auto& client : counting) EXPECT_EQ(client->response().status, 200);
+  arm_faults("");
+}
+
+/// A document grows with answers, tokens and alternatives together.
+TEST_F(Serve, MoreLogProbabilitiesThanADocumentHoldsAreRefusedByName) {
+  const std::vector<int32_t> ids(4000, 7);
+  const auto param_of = [&](const std::string& path, const Json& body) {
+    const TestResponse r = server_->post(path, body.dump());
+    EXPECT_EQ(r.status, 400) << r.body;
+    return Json::parse(r.body)["error"]["param"];
+  };
+  const std::string text = "/v1/completions", chat = "/v1/chat/completions";
+  EXPECT_EQ(param_of(text,
+                     {{"prompt", Json(std::vector<Json>(30, ids))},
+                      {"max_tokens", 0},
+                      {"prompt_logprobs", 20}}),
+            "prompt_logprobs");
+  EXPECT_EQ(param_of(text,
+                     {{"prompt", Json(std::vector<Json>(30, ids))},
+                      {"max_tokens", 0},
+                      {"echo", true},
+                      {"logprobs", 20}}),
+            "logprobs");
+  EXPECT_EQ(param_of(text, {{"prompt", "a"}, {"n", 64}, {"max_tokens", 4000}, {"logprobs", 5}}),
+            "logprobs");
+  // Nor does a stream repeat a prompt with more than fits into an event.
+  EXPECT_EQ(param_of(text, {{"prompt", ids}, {"echo", true}, {"logprobs", 5}, {"stream", true}}),
+            "logprobs");
+  Json asked = Json::parse(std::string("{") + kChat + "}");
+  asked.update({{"n", 64}, {"logprobs", true}, {"top_logprobs", 20}});
+  EXPECT_EQ(param_of(chat, asked), "top_logprobs");
+}
+
 TEST(ServeHealth, TurnsBadWithoutPasses) {
   ServiceOptions options;
   options.stall_s = 0.1;

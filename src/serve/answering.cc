@@ -112,8 +112,33 @@ void Answering::take(
     if (ended) exchange_->end();
   } else if (ended) {
     done_ = true;
-    exchange_->answer({.body = writer_->document(answers_, usage_)});
   }
+}
+
+uint64_t Answering::document_bytes() const {
+  constexpr uint64_t kTokenBytes =
+      64;  // of a token with its log-probability; or of its id, and more
+  const auto tops = [](const std::optional<int64_t>& top) {
+    return top ? static_cast<uint64_t>(*top) + 1 : 0;
+  };
+  uint64_t bytes = question_.repeated.size();
+  for (const Prompt& prompt : question_.prompts)
+    bytes += (question_.echo ? prompt.text.size() : 0) +
+             (question_.token_ids ? 8 * prompt.ids.size() : 0);
+  for (const Answer& a : answers_) {
+    const uint64_t of_each = tops(question_.options.top_log_probs);
+    bytes += a.content.size() + a.reasoning.size();
+    for (const ToolCall& call : a.calls) bytes += call.arguments.size();
+    bytes += kTokenBytes * (a.prompt.size() * (tops(question_.options.prompt_top_log_probs) +
+                                               (question_.echo ? of_each : 0)) +
+                            a.tokens.size() * std::max<uint64_t>(1, of_each));
+  }
+  return bytes;
+}
+
+void Answering::answer(ApiResult<std::string> document) {
+  exchange_->answer(document ? HttpResponse{.body = *std::move(document)}
+                             : error_response(document.error(), writer_->style()));
 }
 
 void Answering::take_tokens(size_t index, const engine::Progress& progress, AnswerNews& news) {

@@ -2,6 +2,7 @@
 // client is sent.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -43,11 +44,21 @@ class Answering {
   void fail(const ApiError& error);
   /// A comment on a stream that has had nothing to say for so long, so that nobody between takes it for dead.
   void keep_alive(double now_s, double quiet_s);
-  /// All was said: the exchange is over.
+  /// All was said. The exchange is over, but where the answer is a document that is still to be written.
   bool done() const { return done_; }
   bool failed() const { return failed_; }
   /// It failed before its client was told anything else: the response's status says so.
   bool refused() const { return failed_ && !(accepted_ && question_.stream); }
+  bool owes_document() const { return done_ && !failed_ && !question_.stream; }
+  /// About how many bytes it has.
+  uint64_t document_bytes() const;
+  /// Once it is owed; may be called on another thread while this one does nothing but count.
+  std::string document() { return writer_->document(answers_, usage_); }
+  /// Its client did: it need not be written.
+  void leave() { left_ = true; }
+  bool left() const { return left_; }  // any thread
+  /// The document, or why there is none.
+  void answer(ApiResult<std::string> document);
 
   /// For metrics and the log, once it is over. `aborted`: by its client.
   void count(Metrics& metrics, double now_s, bool aborted) const;
@@ -78,6 +89,7 @@ class Answering {
   AnswerUsage usage_;
   double asked_s_, began_s_ = 0, first_s_ = 0, wrote_s_;
   bool accepted_ = false, done_ = false, failed_ = false;
+  std::atomic<bool> left_ = false;
 };
 
 }  // namespace ferry::serve

@@ -28,16 +28,25 @@ size_t bytes_of(const Automaton& a) {
 
 }  // namespace
 
-Result<std::shared_ptr<const Automaton>> FormCache::automaton(const AnswerForm& form) {
+FormCache::Found FormCache::find(const AnswerForm& form) {
   const auto found =
       std::find_if(kept_.begin(), kept_.end(), [&](const Kept& k) { return k.form == form; });
-  if (found != kept_.end()) {
-    kept_.splice(kept_.begin(), kept_, found);
-    return kept_.front().automaton;
+  if (found == kept_.end()) return std::nullopt;
+  kept_.splice(kept_.begin(), kept_, found);
+  return kept_.front().automaton;
+}
+
+Result<std::shared_ptr<const Automaton>> FormCache::automaton(const AnswerForm& form) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (Found found = find(form)) return *std::move(found);
   }
-  ++compiled_;
+  // Meanwhile others may find what is kept, and make the same.
   Result<std::shared_ptr<const Automaton>> made = grammar::answer_automaton(form);
   const size_t bytes = bytes_of(form) + (made ? bytes_of(**made) : made.error().message.size());
+  const std::lock_guard lock(mutex_);
+  ++compiled_;
+  if (Found found = find(form)) return *std::move(found);
   kept_.push_front({form, made, bytes});
   bytes_ += bytes;
   while (!kept_.empty() && (kept_.size() > limits_.forms || bytes_ > limits_.bytes)) {

@@ -6,12 +6,14 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <mutex>
+#include <optional>
 
 #include "grammar/answer_form.h"
 
 namespace ferry::serve {
 
-/// One thread. Bounded: what was not asked for the longest is forgotten first.
+/// Any thread. Bounded: what was not asked for the longest is forgotten first.
 class FormCache {
  public:
   struct Limits {
@@ -24,6 +26,7 @@ class FormCache {
   /// As grammar::answer_automaton(), of which refusals are kept, too.
   Result<std::shared_ptr<const grammar::Automaton>> automaton(const grammar::AnswerForm& form);
 
+  // For tests:
   int64_t compiled() const { return compiled_; }  // so far
   size_t forms() const { return kept_.size(); }
   size_t bytes() const { return bytes_; }
@@ -34,7 +37,11 @@ class FormCache {
     Result<std::shared_ptr<const grammar::Automaton>> automaton;
     size_t bytes;
   };
+  using Found = std::optional<Result<std::shared_ptr<const grammar::Automaton>>>;
+  Found find(const grammar::AnswerForm& form);
+
   Limits limits_;
+  std::mutex mutex_;      // of what follows
   std::list<Kept> kept_;  // the last one that was asked for is the first
   size_t bytes_ = 0;
   int64_t compiled_ = 0;

@@ -100,6 +100,7 @@ void Metrics::finished(const Finished& f) {
 
 std::string Metrics::text(const std::string& model,
                           const EngineState& e,
+                          int64_t reading,
                           int64_t connections) const {
   std::string out;
   const auto to = std::back_inserter(out);
@@ -118,7 +119,10 @@ std::string Metrics::text(const std::string& model,
   const auto count = [](int64_t n) { return static_cast<double>(n); };
   for (const std::string prefix : {"vllm:", "ferry:"}) {
     one(prefix + "num_requests_running", "gauge", "Requests being answered.", count(e.running));
-    one(prefix + "num_requests_waiting", "gauge", "Requests that wait.", count(e.waiting));
+    one(prefix + "num_requests_waiting",
+        "gauge",
+        "Requests that wait, to be read or to be answered.",
+        count(e.waiting + reading));
     one(prefix + "kv_cache_usage_perc",
         "gauge",
         "Of the cache's pages, the share in use; 1: all.",

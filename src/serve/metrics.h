@@ -46,7 +46,10 @@ class Metrics {
   };
   void finished(const Finished& f);
 
-  std::string text(const std::string& model, const EngineState& engine, int64_t connections) const;
+  std::string text(const std::string& model,
+                   const EngineState& engine,
+                   int64_t reading,
+                   int64_t connections) const;
 
  private:
   std::map<int, uint64_t> responses_;

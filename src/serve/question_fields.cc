@@ -20,6 +20,8 @@ constexpr size_t kStopsMax = 32;
 constexpr size_t kStopBytesMax = 1024;
 constexpr double kBiasMax = 1000;  // the sampler's
 constexpr size_t kBiasesMax = 1024;
+constexpr int64_t kLogProbsMax = 1 << 20;         // of tokens and alternatives, in one document
+constexpr int64_t kLogProbsInEventMax = 1 << 14;  // of a prompt that a stream repeats
 
 /// They name the caller, or ask for what has no meaning here; an answer does not depend on them.
 const std::set<std::string>& about_the_caller() {
@@ -81,6 +83,32 @@ ApiError does_not_fit(const std::string& has, const ReadingRules& rules, const c
                              rules.context),
       .param = param,
       .code = "context_length_exceeded"};
+}
+
+/// What is told of many tokens is a document that takes seconds, and gigabytes, to write.
+void check_log_probs(JsonFields& fields, const Question& q) {
+  const auto told = [](int64_t tokens, const std::optional<int64_t>& top) {
+    return top ? tokens * (*top + 1) : 0;
+  };
+  int64_t prompts = 0;
+  for (const Prompt& p : q.prompts) prompts += std::ssize(p.ids);
+  const int64_t of_prompts = told(prompts * q.choices, q.options.prompt_top_log_probs);
+  const int64_t of_answers =
+      q.stream ? 0 : told(q.answers() * q.options.tokens_max, q.options.top_log_probs);
+  const int64_t most = q.stream ? kLogProbsInEventMax : kLogProbsMax;
+  if (of_prompts + of_answers <= most) return;
+  const char* name = "logprobs";
+  if (of_prompts > of_answers && fields.has("prompt_logprobs"))
+    name = "prompt_logprobs";
+  else if (q.chat && fields.has("top_logprobs"))
+    name = "top_logprobs";
+  fields.refuse(
+      name,
+      fmt::format("asks for up to {} log-probabilities in one {}; at most {}: ask for fewer "
+                  "alternatives, answers or tokens, or in several requests",
+                  of_prompts + of_answers,
+                  q.stream ? "event" : "answer",
+                  most));
 }
 
 /// One text, several, the ids of one, or of several. What does not fit is told once all fields were read.
@@ -288,6 +316,8 @@ ApiResult<Question> checked(JsonFields& fields,
   // An answer that would go on beyond the context ends there, and says so ("length").
   q.options.tokens_max =
       std::clamp<int64_t>(tokens_max.value_or(room), least, std::max<int64_t>(least, room));
+  if (!rules.counts) check_log_probs(fields, q);
+  if (fields.problem()) return tl::unexpected(api_error(fields.problem(), kWhere));
   return q;
 }
 

@@ -11,6 +11,8 @@
 #include <map>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "base/check.h"
@@ -23,12 +25,12 @@
 #include "base/signals.h"
 #include "base/signature.h"
 #include "base/version.h"
-#include "base/work_thread.h"
 #include "serve/answering.h"
 #include "serve/chat_request.h"
 #include "serve/messages_api.h"
 #include "serve/metrics.h"
 #include "serve/openapi.h"
+#include "serve/ordered_work.h"
 #include "serve/page/page_files.h"
 #include "serve/question_fields.h"
 #include "serve/responses_api.h"
@@ -42,6 +44,8 @@ using Json = nlohmann::ordered_json;
 constexpr double kTickS = 1;
 constexpr int64_t kReadingMax = 4096;  // requests that wait to be read, or are
 constexpr double kPartingS = 3;        // for the last bytes to be taken, once all is answered
+/// Bodies and documents of more bytes are worked on apart from the others, which wait for none of them.
+constexpr uint64_t kLongBytes = 256 << 10;
 
 double now_s() { return system_clock().monotonic_s(); }
 
@@ -145,6 +149,7 @@ class Server : public Service {
     // messages are for.
     questions_.clear();
     reading_.reset();
+    long_work_.reset();
     engine_.reset();
     http_.reset();
   }
@@ -166,9 +171,9 @@ class Server : public Service {
 
   Result<void> load(EngineLoop::Load load) {
     const auto here = [this](std::function<void()> task) { http_->post(std::move(task)); };
-    TRY_ASSIGN(reading_, WorkThread::start(nullptr, [this, here](std::exception_ptr e) {
-                 here([this, e] { fail(e); });
-               }));
+    const auto failed = [this, here](std::exception_ptr e) { here([this, e] { fail(e); }); };
+    TRY_ASSIGN(reading_, OrderedWork::start(failed));
+    TRY_ASSIGN(long_work_, OrderedWork::start(failed));
     TRY_ASSIGN(
         engine_,
         EngineLoop::start(
@@ -190,7 +195,7 @@ class Server : public Service {
                      http_->stop();
                    });
                  },
-             .failed = [this, here](std::exception_ptr e) { here([this, e] { fail(e); }); }}));
+             .failed = failed}));
     http_->on_signals(stop_signals_to_heed(), [this](int) {
       if (model_ == nullptr) std::_Exit(0);  // nothing is under way but reading files
       end();
@@ -462,7 +467,8 @@ class Server : public Service {
   void metrics(const HttpRequest&, const Exchange& exchange) {
     exchange->answer(
         {.content_type = "text/plain; version=0.0.4; charset=utf-8",
-         .body = metrics_.text(options_.names.front(), engine_->state(), http_->connections())});
+         .body = metrics_.text(
+             options_.names.front(), engine_->state(), reading_now_, http_->connections())});
   }
 
   Json model_json(const std::string& name) const {
@@ -521,7 +527,9 @@ class Server : public Service {
     ask(r, e, read_completion, completion_writer);
   }
 
-  // --- reading, on a thread of its own: a long text takes a while to become tokens ---------------
+  // --- reading, and writing long documents, on other threads: a long text takes a while to become tokens --
+
+  OrderedWork& worker_for(uint64_t bytes) { return bytes > kLongBytes ? *long_work_ : *reading_; }
 
   ReadingRules rules(uint64_t seed) {
     return {.model = *model_,
@@ -533,31 +541,36 @@ class Server : public Service {
             .seed = seed};
   }
 
-  /// A mistake of Ferry's, or too little memory, in reading one request must not end the answers to all others.
-  template <typename T>
-  ApiResult<T> read(ApiResult<T> (*reader)(std::string_view, const ReadingRules&),
-                    const std::string& body,
-                    const ReadingRules& rules_of_all) {
-    const auto bug = [&](const std::string& what) {
-      log(fmt::format("ferry: a bug in Ferry, in reading a request: {}", what));
+  /// A mistake of Ferry's, or too little memory, for one request must not end the answers to all others.
+  /// `what` work does: "read this request".
+  template <typename Work>
+  std::invoke_result_t<Work> apart(const char* what, const char* fault_name, const Work& work) {
+    const auto bug = [&](const std::string& which) {
+      log(fmt::format("ferry: a bug in Ferry, where it was to {}: {}", what, which));
       return tl::unexpected(
-          ApiError{.status = 500, .message = "a bug in Ferry: this request could not be read"});
+          ApiError{.status = 500, .message = fmt::format("a bug in Ferry: it could not {}", what)});
     };
     try {
-      const int fault = fault_point("serve.read");
+      const int fault = fault_point(fault_name);
       if (fault == ENOSPC) throw std::bad_alloc();
-      check(fault == 0, "serve: a request cannot be read, as a fault wants it");
-      return reader(body, rules_of_all);
+      check(fault == 0, "serve: a fault wants it to fail");
+      return work();
     } catch (const std::bad_alloc&) {
       return tl::unexpected(
           ApiError{.status = 503,
-                   .message = "there is no memory left to read this request; try again",
+                   .message = fmt::format("there is no memory left to {}; try again", what),
                    .code = "server_overloaded"});
     } catch (const nlohmann::json::exception& e) {
       return bug(fmt::format("{}", e.id));  // its text may be the request's
     } catch (const std::exception& e) {
       return bug(e.what());
     }
+  }
+  template <typename T>
+  ApiResult<T> read(ApiResult<T> (*reader)(std::string_view, const ReadingRules&),
+                    const std::string& body,
+                    const ReadingRules& rules_of_all) {
+    return apart("read this request", "serve.read", [&] { return reader(body, rules_of_all); });
   }
 
   /// A request whose body waits to be read, or is.
@@ -604,7 +617,7 @@ class Server : public Service {
     const ApiStyle style = find(request)->style;
     const std::shared_ptr<const Waiting> waiting = wait_to_be_read(request, exchange, style);
     if (waiting == nullptr) return;
-    reading_->post([=, this, body = request.body, r = rules(0)] {
+    worker_for(waiting->bytes).post(waiting->bytes, [=, this, body = request.body, r = rules(0)] {
       if (waiting->left) return read_to_end(*waiting);
       http_->post([=, this, result = read(with, body, r)] {
         was_read(*waiting);
@@ -633,15 +646,16 @@ class Server : public Service {
     const ApiStyle style = find(request)->style;
     const std::shared_ptr<const Waiting> waiting = wait_to_be_read(request, exchange, style);
     if (waiting == nullptr) return;
-    reading_->post([=, this, body = request.body, r = rules(seed)] {
-      if (waiting->left) return read_to_end(*waiting);
-      auto question = std::make_shared<ApiResult<Question>>(read(reader, body, r));
-      http_->post([=, this] {
-        was_read(*waiting);
-        if (!*question) return exchange->answer(error_response(question->error(), style));
-        submit(id, std::move(**question), head, writer, exchange, asked_s, salt);
-      });
-    });
+    worker_for(waiting->bytes)
+        .post(waiting->bytes, [=, this, body = request.body, r = rules(seed)] {
+          if (waiting->left) return read_to_end(*waiting);
+          auto question = std::make_shared<ApiResult<Question>>(read(reader, body, r));
+          http_->post([=, this] {
+            was_read(*waiting);
+            if (!*question) return exchange->answer(error_response(question->error(), style));
+            submit(id, std::move(**question), head, writer, exchange, asked_s, salt);
+          });
+        });
   }
 
   void submit(QuestionId id,
@@ -671,6 +685,7 @@ class Server : public Service {
     const auto it = questions_.find(news.question);
     if (it == questions_.end()) return;
     const std::shared_ptr<Answering> answering = it->second;
+    if (answering->done()) return;  // its document is being written
     switch (news.kind) {
       case EngineNews::Kind::kAccepted: answering->accepted(); break;
       case EngineNews::Kind::kRefused: answering->fail(api_error(news.error)); break;
@@ -678,13 +693,41 @@ class Server : public Service {
         answering->take(news.answer, news.progress, news.began_s, now_s(), metrics_);
         break;
     }
-    if (answering->done()) over(news.question, false);
+    if (answering->owes_document())
+      write_document(news.question, answering);
+    else if (answering->done())
+      over(news.question, false);
+  }
+
+  /// One with many log-probabilities takes seconds, for which no other client waits.
+  void write_document(QuestionId id, const std::shared_ptr<Answering>& answering) {
+    const auto write = [this](Answering& a) {
+      return apart("write this answer", "serve.write", [&]() -> ApiResult<std::string> {
+        return a.document();
+      });
+    };
+    const uint64_t bytes = answering->document_bytes();
+    if (bytes <= kLongBytes) {
+      answering->answer(write(*answering));
+      return over(id, false);
+    }
+    ++writing_now_;
+    long_work_->post(bytes, [=, this, a = answering] {
+      ApiResult<std::string> document;
+      if (!a->left()) document = write(*a);
+      http_->post([=, this, d = std::move(document)]() mutable {
+        --writing_now_;
+        a->answer(std::move(d));
+        over(id, false);
+      });
+    });
   }
 
   /// Its client left.
   void gone(QuestionId id) {
     if (!questions_.contains(id)) return;
     engine_->cancel(id);
+    questions_.at(id)->leave();
     over(id, true);
   }
 
@@ -772,7 +815,7 @@ class Server : public Service {
   /// Until all is answered, and taken.
   void await_end(double busy_s) {
     const double now = now_s();
-    const bool busy = !questions_.empty() || reading_now_ > 0;
+    const bool busy = !questions_.empty() || reading_now_ > 0 || writing_now_ > 0;
     if (busy) busy_s = now;
     if (!busy && (http_->connections() == 0 || now - busy_s > kPartingS)) return http_->stop();
     http_->after(0.02, [this, busy_s] { await_end(busy_s); });
@@ -792,7 +835,8 @@ class Server : public Service {
   QuestionId last_id_ = 0;
   int64_t reading_now_ = 0;
   uint64_t reading_bytes_ = 0;
-  FormCache forms_;  // the reading thread's
+  int64_t writing_now_ = 0;  // long documents
+  FormCache forms_;
   std::map<QuestionId, std::shared_ptr<Answering>> questions_;
   bool ending_ = false;
   std::exception_ptr failure_;
@@ -800,7 +844,7 @@ class Server : public Service {
 
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<EngineLoop> engine_;
-  std::unique_ptr<WorkThread> reading_;
+  std::unique_ptr<OrderedWork> reading_, long_work_;
 };
 
 const std::vector<Route>& Server::routes() {
