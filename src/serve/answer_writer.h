@@ -29,10 +29,18 @@ struct ToolCall {
 
 enum class AnswerEnd { kStop, kLength, kToolCalls };
 
+/// A piece of an answer: what is said, or thought, in one go, or a call.
+struct AnswerPart {
+  text::AnswerDelta::Kind kind = text::AnswerDelta::Kind::kContent;  // or kReasoning, kCall
+  std::string text = {};                                             // not of calls
+  size_t call = 0;                                                   // of Answer::calls
+};
+
 /// One of a question's answers, as far as it has come.
 struct Answer {
   std::string content, reasoning;
   std::vector<ToolCall> calls;
+  std::vector<AnswerPart> parts;      // all of the three, in the order in which they came
   std::vector<engine::Token> prompt;  // from the second one on, if they are wanted
   std::vector<engine::Token> tokens;  // kept if log-probabilities or ids are wanted
   std::optional<AnswerEnd> end;

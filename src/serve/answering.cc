@@ -175,9 +175,14 @@ void Answering::add(size_t index, std::vector<text::AnswerDelta> deltas, AnswerN
   for (text::AnswerDelta& d : deltas) {
     if (a.end) return;
     switch (d.kind) {
-      case Kind::kReasoning: a.reasoning += d.text; break;
-      case Kind::kContent: a.content += d.text; break;
+      case Kind::kReasoning:
+      case Kind::kContent:
+        (d.kind == Kind::kReasoning ? a.reasoning : a.content) += d.text;
+        if (a.parts.empty() || a.parts.back().kind != d.kind) a.parts.push_back({.kind = d.kind});
+        a.parts.back().text += d.text;
+        break;
       case Kind::kCall:
+        a.parts.push_back({.kind = d.kind, .call = a.calls.size()});
         a.calls.push_back(
             {.id = call_prefix_ + std::to_string(index) + "_" + std::to_string(d.call),
              .name = d.text,

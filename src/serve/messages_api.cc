@@ -277,11 +277,13 @@ class MessageWriter : public AnswerWriter {
   std::string document(const std::vector<Answer>& answers, const AnswerUsage& usage) override {
     const Answer& a = answers.front();
     Ordered content = Ordered::array();
-    if (!a.reasoning.empty())
-      content.push_back({{"type", "thinking"}, {"thinking", a.reasoning}, {"signature", ""}});
-    if (!a.content.empty() || (a.reasoning.empty() && a.calls.empty()))
-      content.push_back({{"type", "text"}, {"text", a.content}});
-    for (const ToolCall& c : a.calls) {
+    if (a.parts.empty()) content.push_back({{"type", "text"}, {"text", ""}});
+    for (const AnswerPart& part : a.parts) {
+      if (part.kind == Kind::kReasoning)
+        content.push_back({{"type", "thinking"}, {"thinking", part.text}, {"signature", ""}});
+      if (part.kind == Kind::kContent) content.push_back({{"type", "text"}, {"text", part.text}});
+      if (part.kind != Kind::kCall) continue;
+      const ToolCall& c = a.calls[part.call];
       Ordered input;
       if (auto read = parse_ordered_json(c.arguments, kWhere)) input = *std::move(read);
       // What is no JSON, or too deep, must not be lost: the client sees what the model wrote.
@@ -332,6 +334,7 @@ class MessageWriter : public AnswerWriter {
       }
     }
     if (!answer.end) return events;
+    if (answer.parts.empty()) open(Kind::kContent, {{"type", "text"}, {"text", ""}}, events);
     close(events);
     events +=
         event("message_delta",

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
@@ -272,7 +273,6 @@ class ResponseWriter : public AnswerWriter {
         case Kind::kReasoning:
         case Kind::kContent:
           open(d.kind, answer, events);
-          text_ += d.text;
           events += event(d.kind == Kind::kContent ? "response.output_text.delta"
                                                    : "response.reasoning_text.delta",
                           part({{"delta", d.text}, {"logprobs", Ordered::array()}}));
@@ -288,7 +288,9 @@ class ResponseWriter : public AnswerWriter {
         case Kind::kCallEnd: close(answer, events); break;
       }
     }
-    if (answer.end) close(answer, events);
+    if (!answer.end) return events;
+    if (answer.parts.empty()) open(Kind::kContent, answer, events);
+    close(answer, events);
     return events;
   }
 
@@ -350,17 +352,25 @@ class ResponseWriter : public AnswerWriter {
             {"status", whole ? "completed" : "in_progress"}};
   }
 
+  /// The item at this place of an answer, whole: a stream says the same of it as a document does. Of an answer
+  /// that says nothing there is one, which is empty.
+  Ordered item_of(const Answer& a, size_t index) const {
+    const AnswerPart nothing;
+    const AnswerPart& part = a.parts.empty() ? nothing : a.parts[index];
+    if (part.kind == Kind::kReasoning) return reasoning_item(index, &part.text, "completed");
+    if (part.kind == Kind::kCall) return call_item(index, a.calls[part.call], true);
+    const bool cut = a.end == AnswerEnd::kLength && index + 1 >= a.parts.size();
+    return message_item(index, &part.text, cut ? "incomplete" : "completed");
+  }
+
   /// Of a whole answer, or (nullptr) of one that has just begun.
   Ordered response(const Answer* a, const AnswerUsage& u) const {
     const bool cut = a != nullptr && a->end == AnswerEnd::kLength;
     const char* const status = cut ? "incomplete" : "completed";
     Ordered output = Ordered::array();
-    if (a != nullptr) {
-      if (!a->reasoning.empty()) output.push_back(reasoning_item(0, &a->reasoning, "completed"));
-      if (!a->content.empty() || (a->calls.empty() && a->reasoning.empty()))
-        output.push_back(message_item(output.size(), &a->content, status));
-      for (const ToolCall& call : a->calls) output.push_back(call_item(output.size(), call, true));
-    }
+    if (a != nullptr)
+      for (size_t i = 0; i < std::max<size_t>(1, a->parts.size()); ++i)
+        output.push_back(item_of(*a, i));
     Ordered j = {{"id", "resp_" + head_.id},
                  {"object", "response"},
                  {"created_at", head_.created_s},
@@ -401,7 +411,6 @@ class ResponseWriter : public AnswerWriter {
     close(answer, events);
     open_ = true;
     kind_ = kind;
-    text_.clear();
     Ordered item;
     if (kind == Kind::kReasoning)
       item = reasoning_item(items_, nullptr, "in_progress");
@@ -417,23 +426,20 @@ class ResponseWriter : public AnswerWriter {
 
   void close(const Answer& answer, std::string& events) {
     if (!std::exchange(open_, false)) return;
-    Ordered item;
+    const std::string text = answer.parts.empty() ? "" : answer.parts[items_].text;
     if (kind_ == Kind::kReasoning) {
-      events += event("response.reasoning_text.done", part({{"text", text_}}));
-      item = reasoning_item(items_, &text_, "completed");
+      events += event("response.reasoning_text.done", part({{"text", text}}));
     } else if (kind_ == Kind::kContent) {
       events += event("response.output_text.done",
-                      part({{"text", text_}, {"logprobs", Ordered::array()}}));
-      events += event("response.content_part.done", part({{"part", text_part(text_)}}));
-      item = message_item(
-          items_, &text_, answer.end == AnswerEnd::kLength ? "incomplete" : "completed");
+                      part({{"text", text}, {"logprobs", Ordered::array()}}));
+      events += event("response.content_part.done", part({{"part", text_part(text)}}));
     } else {
       const ToolCall& call = answer.calls[call_];
       events += event("response.function_call_arguments.done",
                       of_item({{"name", call.name}, {"arguments", call.arguments}}));
-      item = call_item(items_, call, true);
     }
-    events += event("response.output_item.done", {{"output_index", items_}, {"item", item}});
+    events += event("response.output_item.done",
+                    {{"output_index", items_}, {"item", item_of(answer, items_)}});
     ++items_;
   }
 
@@ -444,7 +450,7 @@ class ResponseWriter : public AnswerWriter {
   bool open_ = false;
   Kind kind_ = Kind::kContent;
   size_t call_ = 0;
-  std::string text_, item_id_;
+  std::string item_id_;
 };
 
 }  // namespace

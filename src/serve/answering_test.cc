@@ -1,0 +1,136 @@
+// What an answer's tokens become, whole and as a stream: both must list the same.
+#include "serve/answering.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "serve/messages_api.h"
+#include "serve/request_test_support.h"
+#include "serve/responses_api.h"
+
+namespace ferry::serve {
+namespace {
+
+using Json = nlohmann::json;
+
+/// Keeps what is sent.
+class Kept : public HttpExchange {
+ public:
+  explicit Kept(std::string& sent) : sent_(sent) {}
+  void answer(HttpResponse response) override { sent_ = response.body; }
+  void begin(HttpResponse) override {}
+  void write(std::string_view piece) override { sent_ += piece; }
+  void end() override {}
+  void abort() override {}
+  void when_gone(std::function<void()>) override {}
+
+ private:
+  std::string& sent_;
+};
+
+/// What a client is sent of an answer with this text, a byte a pass.
+std::string sent(WriterMaker writer, bool stream, const std::string& text, engine::Finish finish) {
+  const auto model = std::make_shared<ModelInfo>(byte_model("{# <tool_call> <think> #}"));
+  std::vector<int32_t> ids;
+  model->texts.tokenizer->encode(text, text::Tokenizer::Specials::kAsText, ids);
+  const Question question{
+      .prompts = {{.ids = {1}}}, .chat = true, .tools = {"f"}, .stream = stream, .repeated = "{}"};
+  std::string out;
+  Metrics metrics;
+  Answering answering(
+      model, question, {.id = "7"}, writer, std::make_shared<Kept>(out), 0, [](size_t) {});
+  answering.accepted();
+  for (const int32_t id : ids) answering.take(0, {.id = 1, .tokens = {{.id = id}}}, 0, 1, metrics);
+  answering.take(0, {.id = 1, .finish = finish}, 0, 1, metrics);
+  EXPECT_TRUE(answering.done());
+  EXPECT_EQ(answering.owes_document(), !stream);
+  if (!stream) answering.answer(answering.document());
+  return out;
+}
+
+std::vector<Json> events_of(const std::string& stream) {
+  std::vector<Json> all;
+  for (size_t at = 0; (at = stream.find("data: ", at)) != std::string::npos; ++at)
+    all.push_back(Json::parse(stream.substr(at + 6, stream.find('\n', at) - at - 6)));
+  return all;
+}
+
+struct Said {
+  const char* text;
+  std::vector<std::string> kinds;  // of the items
+};
+
+const std::vector<Said>& texts() {
+  constexpr const char* kBoth =
+      "First.<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>Then this.";
+  static const std::vector<Said> all = {
+      {"Said.", {"message"}},
+      {"", {"message"}},
+      {kBoth, {"message", "function_call", "message"}},
+      {"<think>Hm.</think>Said.", {"reasoning", "message"}},
+  };
+  return all;
+}
+
+TEST(Answering, AResponsesDocumentListsWhatItsStreamAnnounced) {
+  for (const engine::Finish finish : {engine::Finish::kEnd, engine::Finish::kLength})
+    for (const Said& said : texts()) {
+      const Json whole = Json::parse(sent(response_writer, false, said.text, finish));
+      const std::vector<Json> events = events_of(sent(response_writer, true, said.text, finish));
+      Json announced = Json::array(), done = announced, kinds = announced;
+      for (const Json& e : events) {
+        if (e["type"] == "response.output_item.added") {
+          EXPECT_EQ(e["output_index"], announced.size());
+          announced.push_back(e["item"]["id"]);
+        }
+        if (e["type"] == "response.output_item.done") done.push_back(e["item"]);
+      }
+      Json ids = Json::array();
+      for (const Json& item : whole["output"]) {
+        ids.push_back(item["id"]);
+        kinds.push_back(item["type"]);
+      }
+      EXPECT_EQ(kinds, said.kinds) << whole;
+      EXPECT_EQ(announced, ids);
+      EXPECT_EQ(done, whole["output"]);
+      EXPECT_EQ(events.back()["response"]["output"], whole["output"]);
+      const bool cut = kinds.back() == "message" && finish == engine::Finish::kLength;
+      EXPECT_EQ(whole["output"].back()["status"], cut ? "incomplete" : "completed");
+    }
+}
+
+TEST(Answering, AMessageHasTheBlocksOfItsStream) {
+  for (const Said& said : texts()) {
+    const Json whole = Json::parse(sent(message_writer, false, said.text, engine::Finish::kEnd));
+    Json blocks = Json::array();
+    for (const Json& e : events_of(sent(message_writer, true, said.text, engine::Finish::kEnd))) {
+      if (e["type"] == "content_block_start") {
+        EXPECT_EQ(e["index"], blocks.size());
+        blocks.push_back(e["content_block"]);
+      }
+      if (e["type"] != "content_block_delta") continue;
+      Json& block = blocks[e["index"].get<size_t>()];
+      const Json& delta = e["delta"];
+      for (const char* name : {"text", "thinking"})
+        if (delta.contains(name))
+          block[name] = block[name].get<std::string>() + delta[name].get<std::string>();
+      if (delta.contains("partial_json"))
+        block["arguments"] =
+            block.value("arguments", "") + delta["partial_json"].get<std::string>();
+    }
+    for (Json& block : blocks) {
+      if (!block.contains("arguments")) continue;
+      block["input"] = Json::parse(block["arguments"].get<std::string>());
+      block.erase("arguments");
+    }
+    EXPECT_EQ(blocks, whole["content"]) << said.text;
+    EXPECT_EQ(blocks.size(), said.kinds.size());
+  }
+}
+
+}  // namespace
+}  // namespace ferry::serve
