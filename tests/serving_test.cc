@@ -517,6 +517,11 @@ TEST_F(Serve, RefusesByName) {
            {R"("chat_template_kwargs": {"messages": []})", "chat_template_kwargs"},
            {R"("thinking": {"type": "perhaps"})", "thinking.type"},
            {R"("reasoning_effort": "vast")", "reasoning_effort"},
+           {R"("thinking": {"type": "enabled"})", "thinking"},
+           {R"("reasoning_effort": "high")", "reasoning_effort"},
+           {R"("chat_template_kwargs": {"enable_thinking": true})",
+            "chat_template_kwargs.enable_thinking"},
+           {R"("chat_template_kwargs": {"mood": 1})", "chat_template_kwargs.mood"},
            {R"("stop_token_ids": [-1])", "stop_token_ids"}}) {
     const TestResponse r =
         server_->post("/v1/chat/completions", std::string("{") + kChat + ", " + c.more + "}");
@@ -561,7 +566,7 @@ TEST(Service, OtherTypesAreRefused) {
       std::string(kChatml) +
       "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}"
       "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}"
-      "{% endfor %}";
+      "{% endfor %}{{ a if enable_thinking }}";
   const Running server({}, model);
   const std::pair<const char*, Json> requests[] = {
       {"/v1/responses",

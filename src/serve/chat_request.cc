@@ -187,10 +187,10 @@ void read_thinking(JsonFields& fields, const Ordered& request, Conversation& c) 
   if (fields.has("thinking")) {
     JsonFields thinking = fields.object("thinking");
     const std::string type = thinking.text("type");
-    if (type != "enabled" && type != "disabled" && !thinking.problem())
-      thinking.refuse("type", "must be enabled or disabled");
+    if (type != "enabled" && type != "adaptive" && type != "disabled" && !thinking.problem())
+      thinking.refuse("type", "must be enabled, adaptive or disabled");
     thinking.refuse_unknown({}, "is no field of thinking");
-    c.thinking = type == "enabled";
+    c.thinking = type != "disabled";
   }
   if (fields.has("reasoning_effort")) {
     const std::string effort = fields.text("reasoning_effort");
@@ -205,6 +205,44 @@ void read_thinking(JsonFields& fields, const Ordered& request, Conversation& c) 
   // Families of models call it differently.
   for (const char* name : {"enable_thinking", "thinking"})
     if (!c.values.contains(name)) c.values[name] = *c.thinking;
+}
+
+/// Whether a template may read a variable: one whose source has no such name cannot.
+bool has_name(std::string_view source, std::string_view name) {
+  const auto continues = [&](size_t at) {
+    if (at >= source.size()) return false;
+    const char c = source[at], small = static_cast<char>(c | 0x20);
+    return c == '_' || (c >= '0' && c <= '9') || (small >= 'a' && small <= 'z');
+  };
+  for (size_t at = 0; (at = source.find(name, at)) != std::string_view::npos; ++at)
+    if ((at == 0 || !continues(at - 1)) && !continues(at + name.size())) return true;
+  return false;
+}
+
+/// What is asked of a template that knows nothing of it would be without any effect. To want no thoughts where there
+/// are none is all right, and to leave it to the model.
+void check_known_to_template(JsonFields& fields, const ModelInfo& model) {
+  const Result<std::string> source = chat_templates_of(model.texts, model.directory);
+  if (!source) return;  // which is said where it is needed
+  const bool thinks =
+      model.syntax.thinks || has_name(*source, "enable_thinking") || has_name(*source, "thinking");
+  constexpr const char* kNoThoughts = "is not for this model: its chat template knows no thoughts";
+  if (fields.has("chat_template_kwargs") && !fields.problem()) {
+    JsonFields values = fields.object("chat_template_kwargs");
+    for (const auto& [name, value] : fields.members("chat_template_kwargs").items()) {
+      const bool about_thoughts = name == "enable_thinking" || name == "thinking";
+      if (about_thoughts ? thinks || value == false : has_name(*source, name)) continue;
+      values.refuse(
+          name.c_str(),
+          about_thoughts ? kNoThoughts : "is a name that this model's chat template does not have");
+    }
+  }
+  if (thinks || fields.problem()) return;
+  if (fields.has("thinking") && fields.object("thinking").text("type") == "enabled")
+    fields.refuse("thinking", kNoThoughts);
+  if (fields.has("reasoning_effort") && fields.text("reasoning_effort") != "none" &&
+      !has_name(*source, "reasoning_effort"))
+    fields.refuse("reasoning_effort", kNoThoughts);
 }
 
 /// The conversation with arguments of calls as objects; false: there are none to change. Errors: kInvalidInput, naming
@@ -434,6 +472,7 @@ ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) 
   read_messages(fields, request, c);
   read_tools(fields, request, c, q);
   read_thinking(fields, request, c);
+  check_known_to_template(fields, rules.model);
   read_response_format(fields, request, c.form);
   if (c.form.form && c.begun)
     fields.refuse("messages", "must not end with text to go on with where the answer has a form");

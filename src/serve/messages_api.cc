@@ -204,7 +204,7 @@ void read_thinking(JsonFields& fields, Ordered& chat) {
     if (type == "disabled") {
       chat["thinking"] = {{"type", "disabled"}};
     } else if (type == "enabled" || type == "adaptive") {
-      chat["thinking"] = {{"type", "enabled"}};
+      chat["thinking"] = {{"type", type}};
       // How long it may be is the model's affair: max_tokens bounds both.
       if (thinking.has("budget_tokens")) thinking.integer("budget_tokens", 1, INT32_MAX);
     } else if (!thinking.problem()) {

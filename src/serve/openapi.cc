@@ -120,7 +120,7 @@ Json chat_request() {
                  {"schema"})}},
            {"type", "json_schema"})});
   fields["parallel_tool_calls"] = of_type("boolean");
-  fields["thinking"] = object({{"type", one_of({"enabled", "disabled"})}}, {"type"});
+  fields["thinking"] = object({{"type", one_of({"enabled", "adaptive", "disabled"})}}, {"type"});
   fields["reasoning_effort"] = one_of({"none", "minimal", "low", "medium", "high", "xhigh", "max"});
   fields["chat_template_kwargs"] = of_type("object");
   fields["continue_final_message"] = of_type("boolean");

@@ -178,8 +178,8 @@ class FerryServer:
 
     def apply_template(self, server, conversation):
         """There is no such path: a conversation's tokens tell the text that the template made of it."""
-        if server.reasoning:  # "auto", too, tells the template to think
-            conversation["thinking"] = {"type": "disabled" if server.reasoning == "off" else "enabled"}
+        if server.reasoning:  # "auto", too, tells the template to think, if it knows how
+            conversation["thinking"] = {"type": "disabled" if server.reasoning == "off" else "adaptive"}
         tokens = self.make_request(server, "POST", "/tokenize", conversation)
         if tokens.status_code != 200:
             return tokens
