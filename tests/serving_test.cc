@@ -84,6 +84,9 @@ TEST_F(Serve, TellsWhatItIs) {
   }
   EXPECT_EQ(Json::parse(server_->get("/v1/models/other").body)["id"], "other");
   EXPECT_EQ(server_->get("/v1/models/third").status, 404);
+  EXPECT_EQ(Json::parse(server_->get("/v1/models/%6fthe%72").body)["id"], "other");
+  for (const char* name : {"other%", "other%2", "othe%zz", "other%00", "%C3%28"})
+    EXPECT_EQ(server_->get(std::string("/v1/models/") + name).status, 404) << name;
   EXPECT_EQ(server_->get("/nothing").status, 404);
   EXPECT_EQ(server_->get("/v1/chat/completions").status, 405);
   EXPECT_EQ(server_->post("/v1/embeddings", R"({"input": "a"})").status, 400);

@@ -128,6 +128,28 @@ class TaggedExchange : public HttpExchange {
   std::function<void(const HttpResponse&)> answered_;
 };
 
+/// Of a part of a path; nullopt: it is not well-formed.
+std::optional<std::string> percent_decoded(std::string_view text) {
+  const auto digit = [](char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    const int letter = (c | 0x20) - 'a';
+    return letter >= 0 && letter < 6 ? letter + 10 : -1;
+  };
+  std::string out;
+  for (size_t at = 0; at < text.size(); ++at) {
+    if (text[at] != '%') {
+      out += text[at];
+      continue;
+    }
+    if (text.size() - at < 3) return std::nullopt;
+    const int high = digit(text[at + 1]), low = digit(text[at + 2]);
+    if (high < 0 || low < 0) return std::nullopt;
+    out += static_cast<char>(16 * high + low);
+    at += 2;
+  }
+  return out;
+}
+
 class Server;
 using Exchange = std::shared_ptr<HttpExchange>;
 
@@ -488,9 +510,11 @@ class Server : public Service {
   }
 
   void one_model(const HttpRequest& request, const Exchange& exchange) {
-    const std::string name = request.path.substr(request.path.find("/models/") + 8);
-    if (std::find(options_.names.begin(), options_.names.end(), name) != options_.names.end())
-      return exchange->answer(json_response(model_json(name)));
+    const std::optional<std::string> name =
+        percent_decoded(std::string_view(request.path).substr(request.path.find("/models/") + 8));
+    if (name &&
+        std::find(options_.names.begin(), options_.names.end(), *name) != options_.names.end())
+      return exchange->answer(json_response(model_json(*name)));
     exchange->answer(error_response({.status = 404,
                                      .message = "there is no such model here",
                                      .param = "model",
