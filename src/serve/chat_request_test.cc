@@ -396,7 +396,7 @@ TEST(ChatRequest, RefusalsNameTheMessage) {
       "refused: messages[1].content");
   EXPECT_EQ(shown(kPlain, user + R"({"role": "assistant", "content": "<|eos|>", "prefix": true})"),
             "refused: messages[1].content");
-  EXPECT_EQ(shown(kPlain,
+  EXPECT_EQ(shown("{{ a }}{% for m in messages %}{{ m.content }}{% endfor %}",
                   user + R"({"role": "user", "content": "a"})",
                   R"(, "chat_template_kwargs": {"a": "<|eos|>"})"),
             "refused: chat_template_kwargs");
