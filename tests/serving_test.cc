@@ -1245,7 +1245,7 @@ TEST_F(Serve, MoreLogProbabilitiesThanADocumentHoldsAreRefusedByName) {
     EXPECT_EQ(r.status, 400) << r.body;
     return Json::parse(r.body)["error"]["param"];
   };
-  const std::string text = "/v1/completions", chat = "/v1/chat/completions";
+  const std::string text = "/v1/completions";
   EXPECT_EQ(param_of(text,
                      {{"prompt", Json(std::vector<Json>(30, ids))},
                       {"max_tokens", 0},
@@ -1257,14 +1257,9 @@ TEST_F(Serve, MoreLogProbabilitiesThanADocumentHoldsAreRefusedByName) {
                       {"echo", true},
                       {"logprobs", 20}}),
             "logprobs");
-  EXPECT_EQ(param_of(text, {{"prompt", "a"}, {"n", 64}, {"max_tokens", 4000}, {"logprobs", 5}}),
-            "logprobs");
   // Nor does a stream repeat a prompt with more than fits into an event.
   EXPECT_EQ(param_of(text, {{"prompt", ids}, {"echo", true}, {"logprobs", 5}, {"stream", true}}),
             "logprobs");
-  Json asked = Json::parse(std::string("{") + kChat + "}");
-  asked.update({{"n", 64}, {"logprobs", true}, {"top_logprobs", 20}});
-  EXPECT_EQ(param_of(chat, asked), "top_logprobs");
 }
 
 TEST(ServeHealth, TurnsBadWithoutPasses) {

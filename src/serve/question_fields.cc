@@ -85,28 +85,20 @@ ApiError does_not_fit(const std::string& has, const ReadingRules& rules, const c
       .code = "context_length_exceeded"};
 }
 
-/// What is told of many tokens is a document that takes seconds, and gigabytes, to write.
+/// What is told of many tokens is a document that takes seconds, and gigabytes, to write. Of prompts, that is: those of
+/// answers come no faster than answers do, and most ask for as many as there is room for, and use few.
 void check_log_probs(JsonFields& fields, const Question& q) {
-  const auto told = [](int64_t tokens, const std::optional<int64_t>& top) {
-    return top ? tokens * (*top + 1) : 0;
-  };
+  if (!q.options.prompt_top_log_probs) return;
   int64_t prompts = 0;
   for (const Prompt& p : q.prompts) prompts += std::ssize(p.ids);
-  const int64_t of_prompts = told(prompts * q.choices, q.options.prompt_top_log_probs);
-  const int64_t of_answers =
-      q.stream ? 0 : told(q.answers() * q.options.tokens_max, q.options.top_log_probs);
+  const int64_t told = prompts * q.choices * (*q.options.prompt_top_log_probs + 1);
   const int64_t most = q.stream ? kLogProbsInEventMax : kLogProbsMax;
-  if (of_prompts + of_answers <= most) return;
-  const char* name = "logprobs";
-  if (of_prompts > of_answers && fields.has("prompt_logprobs"))
-    name = "prompt_logprobs";
-  else if (q.chat && fields.has("top_logprobs"))
-    name = "top_logprobs";
+  if (told <= most) return;
   fields.refuse(
-      name,
+      fields.has("prompt_logprobs") ? "prompt_logprobs" : "logprobs",
       fmt::format("asks for up to {} log-probabilities in one {}; at most {}: ask for fewer "
                   "alternatives, answers or tokens, or in several requests",
-                  of_prompts + of_answers,
+                  told,
                   q.stream ? "event" : "answer",
                   most));
 }
