@@ -371,7 +371,8 @@ TEST(ServerVerify, TheCommandEndsAsItsVerdictSays) {
     // Nobody signed the model; what is asked of a device is asked of no server.
     const std::string signer = join_path(folder(), "signer.pub");
     EXPECT_EQ(run(server.address(), {"--key", signer, "--api-key-file", key}, nullptr), 2);
-    ASSERT_TRUE(write_file_atomic(signer, "ferry-public-key-ed25519 " + std::string(64, 'a') + "\n"));
+    ASSERT_TRUE(
+        write_file_atomic(signer, "ferry-public-key-ed25519 " + std::string(64, 'a') + "\n"));
     EXPECT_EQ(run(server.address(), {"--key", signer, "--api-key-file", key}, nullptr), 2);
     for (const program::Strings& option : std::vector<program::Strings>{{"--device", "cpu"},
                                                                         {"--dtype", "f32"},

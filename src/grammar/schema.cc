@@ -297,12 +297,25 @@ class Compiler {
     return to;
   }
 
-  /// By an automaton of its own that reads the values.
+  /// As a rule they are only to be of a type; else by an automaton of its own that reads the values.
   Result<std::vector<bool>> which_satisfy(const Json& values,
                                           const Json& schema,
                                           const std::string& where) {
     std::vector<bool> out(values.size(), true);
     if (schema.empty()) return out;
+    // A whole number may be written with a fraction that is none.
+    const auto is_whole_fraction = [](const Json& v) {
+      return v.is_number_float() && std::abs(v.get<double>()) < 0x1p53 &&
+             std::floor(v.get<double>()) == v.get<double>();
+    };
+    if (schema.size() == 1 && schema.contains("type")) {
+      TRY_ASSIGN(const std::set<std::string> allowed, types(schema, where));
+      for (size_t i = 0; i < values.size(); ++i)
+        out[i] = allowed.contains(values[i].type_name()) ||
+                 (allowed.contains("integer") &&
+                  (values[i].is_number_integer() || is_whole_fraction(values[i])));
+      return out;
+    }
     work_.schemas += kSchemasOfValues;
     AutomatonBuilder b;
     JsonParts parts(b);
@@ -317,11 +330,9 @@ class Compiler {
       out[i] = false;
       if (!a) continue;  // nothing does
       Matcher matcher(constraint);
-      // A whole number may be written with a fraction that is none.
-      const bool whole = values[i].is_number_float() &&
-                         std::abs(values[i].get<double>()) < 0x1p53 &&
-                         std::floor(values[i].get<double>()) == values[i].get<double>();
-      const Json value = whole ? Json(static_cast<int64_t>(values[i].get<double>())) : values[i];
+      const Json value = is_whole_fraction(values[i])
+                             ? Json(static_cast<int64_t>(values[i].get<double>()))
+                             : values[i];
       out[i] = matcher.accept(json_text(value)) && matcher.may_end();
     }
     return out;

@@ -83,6 +83,13 @@ TEST(SchemaLimits, WhatOnlyExplainsIsLeftOut) {
   EXPECT_EQ(json_text(*both), R"({"type":"string","maxLength":3})");
 }
 
+// Pydantic writes a Literal so.
+TEST(SchemaLimits, ATypeBesideGivenValuesCostsNothing) {
+  const std::string parameters =
+      R"({"properties": {)" + each(400, R"("p@": {"type": "string", "enum": ["a", "b"]})") + "}}";
+  EXPECT_EQ(refusal(parameters), "taken");
+}
+
 // Where each tool has limits of its own, 512 of them take a minute.
 TEST(SchemaLimits, HoldForAllToolsOfARequestTogether) {
   const std::string parameters = R"({"$defs": {"a": {"enum": [)" + each(20'000, "0") +

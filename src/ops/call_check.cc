@@ -266,12 +266,12 @@ std::vector<RefTensor> CallFacts::run(
     HostCopy copy;
     if (in == nullptr) {
       copy = unwritten_output(v);
-    } else if (!mixed_ && v.dtype == DType::kBF16) {
-      copy = widened(in->here());
     } else {
       copy = same(in->here());
+      // Before it is widened, which takes numbers below the least normal one for zero.
+      if (change) change(name, copy.view);
+      if (!mixed_ && v.dtype == DType::kBF16) copy = widened(copy.view);
     }
-    if (in != nullptr && change) change(name, copy.view);
     return placed.emplace(name, std::move(copy)).first->second.view;
   };
   call_.relaunch_(cpu_device(), place);

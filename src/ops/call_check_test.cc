@@ -138,7 +138,6 @@ class PanelJudge final : public Observer {
   int judged = 0;
 
  private:
-  float number_;
   std::optional<RecordedCall> call_;
 };
 
@@ -179,7 +178,11 @@ class Overwriting final : public Observer {
   }
   void after(const OpCall& call) override {
     if (op_ != call.op) return;
-    call.outputs[output_].view.as<float>()[0] = number_;
+    const View& out = call.outputs[output_].view;
+    if (out.dtype == DType::kBF16)
+      out.as<bf16_t>()[0] = f32_to_bf16(number_);
+    else
+      out.as<float>()[0] = number_;
     call_->launched(call);
     call_->fetch();
     verdict = CallRules::all().judge(*call_);
@@ -205,16 +208,19 @@ TEST(CallRules, ANumberInPlaceOfNaNIsFound) {
 
 TEST(CallRules, ADeviceMayKeepNumbersThatTheCpuTakesForZero) {
   const float kept = 0x1.8p-127f;  // the CPU's kernel gives 0
-  const Tensor x = Tensor::from_f32(std::vector<float>{kept, 1}, {2}, cpu_device());
-  const auto judge = [&](float device) {
-    Overwriting overwriting("scale", 0, device);
-    const Observing observing(overwriting);
-    scale(x, 3);
-    return overwriting.verdict;
-  };
-  EXPECT_FALSE(judge(0).finding);
-  EXPECT_FALSE(judge(3 * kept).finding);
-  EXPECT_TRUE(judge(0x1p-123f).finding);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    Tensor x = Tensor::empty({2}, dtype, cpu_device());
+    x.assign_f32(std::vector<float>{kept, 1});
+    const auto judge = [&](float device) {
+      Overwriting overwriting("scale", 0, device);
+      const Observing observing(overwriting);
+      scale(x, 3);
+      return overwriting.verdict;
+    };
+    EXPECT_FALSE(judge(0).finding) << to_string(dtype);
+    EXPECT_FALSE(judge(3 * kept).finding) << to_string(dtype);
+    EXPECT_TRUE(judge(0x1p-123f).finding) << to_string(dtype);
+  }
 }
 
 TEST(CallRules, ADeviceMayKeepWeightsOfAttentionThatTheCpuTakesForZero) {

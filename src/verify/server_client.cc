@@ -267,6 +267,8 @@ Result<std::optional<std::vector<int32_t>>> ServerClient::tokens_of(const std::s
     ++requests_;
     if (reply.status != 200) continue;
     TRY_ASSIGN(std::vector<int32_t> ids, read_tokens(reply.body, address() + path));
+    if (ids.empty())
+      continue;  // llama.cpp reads `content` alone, and has no tokens for another field
     return ids;
   }
   return std::nullopt;

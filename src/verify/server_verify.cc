@@ -124,8 +124,9 @@ class Interview {
     return long_conversation(reference_, tokens);
   }
   bool short_ones_right() const {
-    return std::none_of(report_.groups.begin(), report_.groups.end(), [](const ServerGroup& g) {
-      return (g.name == "text" || g.name == "chat") && !g.within;
+    const char* const form = client_.completes() ? "text" : "chat";  // in which they are asked
+    return std::none_of(report_.groups.begin(), report_.groups.end(), [&](const ServerGroup& g) {
+      return g.name == form && !g.within;
     });
   }
   int64_t positions() const { return reference_.model().max_positions(); }
@@ -887,6 +888,8 @@ Result<void> Interview::check_sampling() {
     }
   if (tokens == 0) {
     not_tried({"temperature"}, "of what it draws it tells no tokens");
+    if (all_equal)
+      not_tried({"seed"}, "three seeds get the same answer, of which it tells no tokens");
     return {};
   }
   if (all_equal && of_first < math::log(kChanceMax)) {

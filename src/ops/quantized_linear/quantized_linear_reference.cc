@@ -8,7 +8,6 @@
 namespace ferry::ops {
 namespace {
 
-
 /// Below the least normal number everything is zero, as in kernels.
 double flushed(double x) { return std::abs(x) < kLeastNormal ? 0 : x; }
 double as_f32(double x) { return flushed(static_cast<double>(static_cast<float>(x))); }
