@@ -220,7 +220,7 @@ void Answering::finish(size_t index, engine::Finish finish, AnswerNews& news) {
 }
 
 void Answering::fail(const ApiError& error) {
-  if (done_) return;
+  if (done_ && !owes_document()) return;
   done_ = failed_ = true;
   for (size_t i = 0; i < answers_.size(); ++i)
     if (!answers_[i].end) cancel_(i);

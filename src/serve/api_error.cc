@@ -107,4 +107,16 @@ ApiError at_its_place(ApiError error, const std::vector<std::string>& places) {
   return error;
 }
 
+ApiError by_its_name(ApiError error,
+                     std::initializer_list<std::pair<std::string_view, std::string_view>> names) {
+  for (const auto& [chat, own] : names) {
+    if (error.param != chat && !error.param.starts_with(std::string(chat) + ".")) continue;
+    if (const size_t at = error.message.find(chat); at != error.message.npos)
+      error.message.replace(at, chat.size(), own);
+    error.param.replace(0, chat.size(), own);
+    break;
+  }
+  return error;
+}
+
 }  // namespace ferry::serve

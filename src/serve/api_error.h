@@ -1,8 +1,11 @@
 // What a client is told when it cannot be answered, in the shape that its API gives errors.
 #pragma once
 
+#include <initializer_list>
 #include <string>
+#include <string_view>
 #include <tl/expected.hpp>
+#include <utility>
 #include <vector>
 
 #include "base/json_fields.h"
@@ -38,5 +41,8 @@ ApiError api_error(const JsonProblem& problem, const std::string& where);
 /// The failure of a request that was translated into a chat: "messages[i]" in it becomes places[i], where that
 /// message came from.
 ApiError at_its_place(ApiError error, const std::vector<std::string>& places);
+/// The same of fields that have another name there: of the chat's, that of the request.
+ApiError by_its_name(ApiError error,
+                     std::initializer_list<std::pair<std::string_view, std::string_view>> names);
 
 }  // namespace ferry::serve

@@ -222,12 +222,15 @@ bool has_name(std::string_view source, std::string_view name) {
 /// What is asked of a template that knows nothing of it would be without any effect. To want no thoughts where there
 /// are none is all right, and to leave it to the model.
 void check_known_to_template(JsonFields& fields, const ModelInfo& model) {
+  if (fields.problem() || (!fields.has("chat_template_kwargs") && !fields.has("thinking") &&
+                           !fields.has("reasoning_effort")))
+    return;
   const Result<std::string> source = chat_templates_of(model.texts, model.directory);
   if (!source) return;  // which is said where it is needed
   const bool thinks =
       model.syntax.thinks || has_name(*source, "enable_thinking") || has_name(*source, "thinking");
   constexpr const char* kNoThoughts = "is not for this model: its chat template knows no thoughts";
-  if (fields.has("chat_template_kwargs") && !fields.problem()) {
+  if (fields.has("chat_template_kwargs")) {
     JsonFields values = fields.object("chat_template_kwargs");
     for (const auto& [name, value] : fields.members("chat_template_kwargs").items()) {
       const bool about_thoughts = name == "enable_thinking" || name == "thinking";
@@ -235,6 +238,7 @@ void check_known_to_template(JsonFields& fields, const ModelInfo& model) {
       values.refuse(
           name.c_str(),
           about_thoughts ? kNoThoughts : "is a name that this model's chat template does not have");
+      return;
     }
   }
   if (thinks || fields.problem()) return;
@@ -310,10 +314,18 @@ Result<Written> with_content_if_needed(const ModelInfo& model,
 /// Most templates print arguments as JSON, some add them as text to text: these refuse an object.
 Result<Written> written(const ModelInfo& model, const Conversation& c) {
   Ordered objects = c.messages;
-  TRY_ASSIGN(const bool changed, with_objects(objects));
-  if (changed)
+  const Result<bool> changed = with_objects(objects);
+  if (changed && *changed)
     if (Result<Written> w = with_content_if_needed(model, c, objects)) return w;
-  return with_content_if_needed(model, c, c.messages);
+  Result<Written> text = with_content_if_needed(model, c, c.messages);
+  if (changed || !text) return text;
+  // A number that would lose digits loses none where arguments are added as text, which is where no object is taken.
+  Ordered empty = c.messages;
+  for (Ordered& message : empty)
+    if (message.contains("tool_calls"))
+      for (Ordered& call : message["tool_calls"]) call["function"]["arguments"] = Ordered::object();
+  if (with_content_if_needed(model, c, empty)) return tl::unexpected(changed.error());
+  return text;
 }
 
 tl::unexpected<ApiError> wrong_messages(const Status& status,
@@ -416,7 +428,11 @@ ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& asked
   if (const auto exact = check_whole_numbers(json_text(c.tools), "tools"); !exact)
     return tl::unexpected(ApiError{.message = exact.error().message, .param = "tools"});
   Result<Written> chat = written(model, c);
-  if (!chat) return wrong_messages(chat.error());
+  if (!chat) {
+    const std::string& why = chat.error().message;
+    return wrong_messages(
+        chat.error(), why.starts_with("messages[") ? why.substr(0, why.find(": ")) : "messages");
+  }
   if (const auto fits = check_prompt_bytes(chat->text.size(), rules, "messages"); !fits)
     return tl::unexpected(fits.error());
   // Where there is no answer but calls, their form says what there is to call.

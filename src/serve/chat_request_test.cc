@@ -54,6 +54,7 @@ TEST(ChatRequest, NumbersThatWouldLoseDigitsAreRefusedWhereTheyStand) {
         std::string::npos)
         << arguments;
     EXPECT_NE(tools.find(number), std::string::npos) << tools;
+    EXPECT_TRUE(arguments.ends_with(" messages[1].tool_calls")) << arguments;
     EXPECT_TRUE(tools.ends_with(" tools")) << tools;
   }
 }
@@ -74,6 +75,21 @@ TEST(ChatRequest, NoWordsBesideACallAreNoContent) {
     ASSERT_TRUE(q) << content << ": " << q.error().message;
     EXPECT_EQ(model.model().texts.tokenizer->decode(q->prompts.front().ids), "a[f]b") << content;
   }
+}
+
+TEST(ChatRequest, WhereArgumentsAreTextNumbersKeepTheirDigits) {
+  ByteModelRules model(
+      "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ '[' + c.function.arguments + ']' "
+      "}}{% endfor %}"
+      "{{ m.content or '' }}{% endfor %}");
+  const auto q = read_chat(
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null, "tool_calls": [{"id":
+          "1", "type": "function", "function": {"name": "f", "arguments": "{\"x\": 12345678901234567890}"}}]},
+          {"role": "tool", "tool_call_id": "1", "content": "b"}]})",
+      model.rules());
+  ASSERT_TRUE(q) << q.error().message;
+  EXPECT_EQ(model.model().texts.tokenizer->decode(q->prompts.front().ids),
+            R"(a[{"x": 12345678901234567890}]b)");
 }
 
 /// A message that only calls has no content; a template that knows nothing of that gets an empty one, and none writes

@@ -81,6 +81,7 @@ HttpRequestReader::Found HttpRequestReader::next() {
       head_found_ = true;
       parser_->eager(true);
       parsed_ = in_.size() == 0;
+      const std::string wrong = head();  // first: a refusal has the form that its path has
       // RFC 9112, 6.3: where a body ends would be said in two ways, or in one that is not understood here; whoever
       // stands in front may believe the other.
       const auto& fields = parser_->get();
@@ -89,7 +90,6 @@ HttpRequestReader::Found HttpRequestReader::next() {
            !boost::beast::iequals(fields[http::field::transfer_encoding], "chunked")))
         return refuse(400,
                       "the only Transfer-Encoding is chunked, in HTTP/1.1, without Content-Length");
-      const std::string wrong = head();
       return wrong.empty() ? Found::kHead : refuse(400, "not a request of HTTP/1.1: " + wrong);
     }
     if (parser_->is_done()) return Found::kRequest;

@@ -263,7 +263,11 @@ ApiResult<Translated> translated(std::string_view body, bool counts_only) {
 ApiResult<Question> read(const ApiResult<Translated>& request, const ReadingRules& rules) {
   if (!request) return tl::unexpected(request.error());
   ApiResult<Question> question = read_chat(request->chat, rules);
-  if (!question) return tl::unexpected(at_its_place(question.error(), request->places));
+  if (!question)
+    return tl::unexpected(by_its_name(at_its_place(question.error(), request->places),
+                                      {{"reasoning_effort", "output_config.effort"},
+                                       {"response_format", "output_config.format"},
+                                       {"stop", "stop_sequences"}}));
   return question;
 }
 

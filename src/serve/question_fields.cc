@@ -89,9 +89,13 @@ ApiError does_not_fit(const std::string& has, const ReadingRules& rules, const c
 /// answers come no faster than answers do, and most ask for as many as there is room for, and use few.
 void check_log_probs(JsonFields& fields, const Question& q) {
   if (!q.options.prompt_top_log_probs) return;
-  int64_t prompts = 0;
-  for (const Prompt& p : q.prompts) prompts += std::ssize(p.ids);
-  const int64_t told = prompts * q.choices * (*q.options.prompt_top_log_probs + 1);
+  int64_t prompts = 0, longest = 0;
+  for (const Prompt& p : q.prompts) {
+    prompts += std::ssize(p.ids);
+    longest = std::max<int64_t>(longest, std::ssize(p.ids));
+  }
+  const int64_t told =  // an event is of one answer
+      (q.stream ? longest : prompts * q.choices) * (*q.options.prompt_top_log_probs + 1);
   const int64_t most = q.stream ? kLogProbsInEventMax : kLogProbsMax;
   if (told <= most) return;
   fields.refuse(

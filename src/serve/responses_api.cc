@@ -459,7 +459,10 @@ ApiResult<Question> read_response_request(std::string_view body, const ReadingRu
   ApiResult<Translated> t = translated(body);
   if (!t) return tl::unexpected(t.error());
   ApiResult<Question> question = read_chat(t->chat, rules);
-  if (!question) return tl::unexpected(at_its_place(question.error(), t->places));
+  if (!question)
+    return tl::unexpected(by_its_name(
+        at_its_place(question.error(), t->places),
+        {{"reasoning_effort", "reasoning.effort"}, {"response_format", "text.format"}}));
   question->repeated = std::move(t->repeated);
   return question;
 }

@@ -377,7 +377,10 @@ class Server : public Service {
   bool admits_host(const HttpRequest& request) const {
     const std::string host = lower(without_port(request.header("host")));
     if (host.empty() || !options_.keys.empty() || !is_loopback(options_.host)) return true;
-    if (is_loopback(host) || host == lower(options_.host)) return true;
+    // Reserved names: no public one leads here by them.
+    if (is_loopback(host) || host.ends_with(".localhost") || host == "host.docker.internal" ||
+        host == "host.containers.internal" || host == lower(options_.host))
+      return true;
     return std::any_of(options_.origins.begin(), options_.origins.end(), [&](const std::string& o) {
       const size_t scheme = o.find("://");
       return o == "*" || (scheme != o.npos &&
@@ -676,6 +679,7 @@ class Server : public Service {
           auto question = std::make_shared<ApiResult<Question>>(read(reader, body, r));
           http_->post([=, this] {
             was_read(*waiting);
+            if (cut_off_) return exchange->answer(error_response(time_is_over(), style));
             if (!*question) return exchange->answer(error_response(question->error(), style));
             submit(id, std::move(**question), head, writer, exchange, asked_s, salt);
           });
@@ -741,8 +745,9 @@ class Server : public Service {
       if (!a->left()) document = write(*a);
       http_->post([=, this, d = std::move(document)]() mutable {
         --writing_now_;
-        a->answer(std::move(d));
-        over(id, false);
+        if (a->failed()) return;  // and is over: its time was
+        if (!a->left()) a->answer(std::move(d));
+        over(id, a->left());
       });
     });
   }
@@ -822,15 +827,19 @@ class Server : public Service {
     await_end(now_s());
   }
 
+  static ApiError time_is_over() {
+    return {.status = 503, .message = "this server is ending; its time is over", .code = "ending"};
+  }
+
   /// Their time is over: those of whom no byte was sent are told to come again, streams say that they failed.
   void cut_off() {
+    cut_off_ = true;
     const auto all = questions_;
     if (all.empty()) return;
     log(fmt::format("ferry: {} answer{} cut off", all.size(), all.size() == 1 ? " was" : "s were"));
     for (const auto& [id, answering] : all) {
       engine_->cancel(id);
-      answering->fail(
-          {.status = 503, .message = "this server is ending; its time is over", .code = "ending"});
+      answering->fail(time_is_over());
       over(id, false);
     }
     http_->drain();  // connections that have become idle
@@ -862,7 +871,7 @@ class Server : public Service {
   int64_t writing_now_ = 0;  // long documents
   FormCache forms_;
   std::map<QuestionId, std::shared_ptr<Answering>> questions_;
-  bool ending_ = false;
+  bool ending_ = false, cut_off_ = false;
   std::exception_ptr failure_;
   Result<void> outcome_;
 
