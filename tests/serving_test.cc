@@ -859,6 +859,9 @@ TEST_F(Serve, RefusalsOfHttpAreTheApis) {
   EXPECT_NE(header["error"]["message"].get<std::string>().find("32768 bytes"), std::string::npos)
       << header;
   EXPECT_EQ(answer("nonsense\r\n\r\n", 400)["error"]["type"], "invalid_request_error");
+  EXPECT_EQ(
+      answer("POST /v1/messages" + head + "Transfer-Encoding: gzip, chunked\r\n\r\n", 400)["type"],
+      "error");
 }
 
 TEST_F(Serve, PackedBodiesAreRefusedByName) {
@@ -963,11 +966,19 @@ TEST_F(Serve, NamesThatWereMadeToLeadHereMayNotRead) {
     return client.response().status;
   };
   for (const char* path : {"/v1/models", "/ferry/passport", "/metrics", "/", "/health"}) {
-    for (const char* host :
-         {"evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example"})
+    for (const char* host : {"evil.example",
+                             "evil.example:8000",
+                             "127.0.0.1.evil.example",
+                             "localhost.evil.example",
+                             "evillocalhost"})
       EXPECT_EQ(asked(*server_, host, path), 403) << host << path;
-    for (const char* host :
-         {"localhost", "LocalHost:8000", "127.0.0.1:1", "127.1.2.3", "[::1]:8000"})
+    for (const char* host : {"localhost",
+                             "LocalHost:8000",
+                             "127.0.0.1:1",
+                             "127.1.2.3",
+                             "[::1]:8000",
+                             "ferry.localhost:8000",
+                             "host.docker.internal"})
       EXPECT_EQ(asked(*server_, host, path), 200) << host << path;
     EXPECT_EQ(asked(*server_, "localhost", "http://evil.example" + std::string(path)), 403);
     EXPECT_EQ(asked(*server_, "evil.example", "http://localhost" + std::string(path)), 200);

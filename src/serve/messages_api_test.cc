@@ -114,6 +114,11 @@ TEST(MessageRequest, RefusalsNameTheMessage) {
   EXPECT_EQ(refused("<|eos|>", "b"), "system.content|request: system.content:");
 }
 
+TEST(MessageRequest, RefusalsNameTheFieldThatCame) {
+  EXPECT_EQ(refused(R"("output_config": {"effort": "high"})"), "output_config.effort");
+  EXPECT_EQ(refused(R"("stop_sequences": [""])"), "stop_sequences");
+}
+
 TEST(MessageRequest, AFormIsHeldTo) {
   EXPECT_EQ(
       refused(

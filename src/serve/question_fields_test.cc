@@ -46,5 +46,25 @@ TEST(TextPrompts, BeginOnceAndHaveControlTokens) {
   }
 }
 
+/// What a document holds is bounded by all that it repeats, an event by the one prompt that it repeats.
+TEST(TextPrompts, LogProbabilitiesAreBoundedByWhatHoldsThem) {
+  ByteModelRules model("");
+  const auto param = [&](int choices, int tokens, bool stream) {
+    const auto q = read_completion(Json{{"prompt", Ids(static_cast<size_t>(tokens), 7)},
+                                        {"n", choices},
+                                        {"max_tokens", 1},
+                                        {"echo", true},
+                                        {"logprobs", 20},
+                                        {"stream", stream}}
+                                       .dump(),
+                                   model.rules());
+    return q ? "" : q.error().param;
+  };
+  EXPECT_EQ(param(5, 700, true), "");
+  EXPECT_EQ(param(1, 800, true), "logprobs");
+  EXPECT_EQ(param(64, 700, false), "");
+  EXPECT_EQ(param(64, 800, false), "logprobs");
+}
+
 }  // namespace
 }  // namespace ferry::serve
