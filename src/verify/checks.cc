@@ -131,6 +131,14 @@ bool answers(Device& device) {
   }
 }
 
+/// Kernels of the device whose sizes are those of their specs alone.
+std::vector<std::string> without_sized_op(DeviceKind device) {
+  std::vector<std::string> out;
+  for (const ops::KernelRow& row : ops::all_kernel_rows())
+    if (ops::has_kernel(row, device) && !has_sized_op(row.kernel)) out.emplace_back(row.kernel);
+  return out;
+}
+
 void append(std::vector<Check>& to, std::vector<Check> from) {
   for (Check& c : from) to.push_back(std::move(c));
 }
@@ -228,6 +236,11 @@ std::vector<std::string> not_tried(const Options& options) {
     out.emplace_back(
         "whether single calls are right by another instruction set: this processor has the one "
         "that is examined alone, which is its own judge there");
+  if (const auto fixed = without_sized_op(kind_of(options.device)); !fixed.empty())
+    out.push_back(
+        fmt::format("sizes that can be chosen of {}: beside their specs' shapes these kernels are "
+                    "tried at those of a run alone (--for), if it is one of theirs",
+                    fmt::join(fixed, ", ")));
   if (options.for_run.empty())
     out.emplace_back("the sizes of a run of yours: --for DIR, a file of settings, v3 or v2-lite");
   int64_t parts = 0;

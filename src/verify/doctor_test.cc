@@ -15,7 +15,9 @@
 #include "base/cpu_tier.h"
 #include "device/cpu/cpu_device.h"
 #include "ops/add/add.h"
+#include "ops/add_bias/add_bias.h"
 #include "ops/attention/attention.h"
+#include "ops/cpu/gemm.h"
 #include "ops/dispatch.h"
 #include "ops/linear/linear.h"
 #include "ops/matmul/matmul.h"
@@ -23,6 +25,7 @@
 #include "ops/rope/rope.h"
 #include "ops/router/router.h"
 #include "ops/scale/scale.h"
+#include "ops/token_log_probs/token_log_probs.h"
 #include "tensor/bf16.h"
 #include "verify/call_judge.h"
 #include "verify/doctor_process.h"
@@ -458,6 +461,24 @@ TEST(Doctor, ARunsCallsAreMadeWithItsTypesAndFlags) {
     config.scale = 1.25f;
     config.sigmoid = true;
     static_cast<void>(ops::route(of({10, 12}, DType::kF32), {}, config));
+    for (const DType out : {DType::kF32, DType::kBF16}) {  // the gradient is a sum over all tokens
+      Weight bias{.name = "bias", .global_shape = {24}, .shard = {}};
+      bias.value = of({24}, DType::kF32).set_needs_grad(true);
+      Tape biased(&ops::accumulate);
+      {
+        const Tape::Recording recording(&biased);
+        y = ops::add_bias(of({2048, 24}, DType::kF32), bias, out);
+      }
+      biased.backward({{y, of({2048, 24}, out)}});
+    }
+    Weight codes{.name = "codes", .global_shape = {40, 64}, .shard = {}};
+    const CodePanels layout{WeightCodes::kInt4, 40, 64};
+    codes.store_codes(layout.codes,
+                      of({1, layout.panels(), layout.panel_bytes()}, DType::kU8),
+                      of(code_scales_shape(layout, 1), DType::kBF16));
+    static_cast<void>(ops::linear(of({10, 64}, DType::kBF16), codes, {.out = DType::kF32}));
+    static_cast<void>(ops::token_log_probs(
+        of({3, 5000}, DType::kF32), of({3, 2}, DType::kI32), of({3}, DType::kF32)));
     options.run = rehearsal.take("test");
   }
   EXPECT_TRUE(options.run.others.empty());
@@ -469,7 +490,98 @@ TEST(Doctor, ARunsCallsAreMadeWithItsTypesAndFlags) {
     EXPECT_TRUE(o.problems.empty()) << o.head.name << ": " << o.problems.front().detail;
   }
   for (const std::string& call : rehearsed.seen) EXPECT_TRUE(made.seen.contains(call)) << call;
-  EXPECT_GE(rehearsed.seen.size(), 6u);
+  EXPECT_GE(rehearsed.seen.size(), 11u);
+}
+
+/// Kernels by name, of those that have a table.
+class Launched final : public ops::Observer {
+ public:
+  void after(const ops::OpCall& call) override { kernels.insert(call.op); }
+  std::set<std::string> kernels;
+};
+
+TEST(Doctor, EveryKernelHasASizedOpOrIsNamedAsNotTried) {
+  Launched all;
+  for (const SizedOp& op : sized_ops()) {
+    Launched here;
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      if (dtype == DType::kBF16 && !op.bf16) continue;
+      Sizes small;
+      for (const Dimension& d : op.dims) small.push_back(d.small);
+      Maker maker(cpu_device(), dtype, 1);
+      const ops::Observing observing(here);
+      op.run(maker, small);
+      EXPECT_TRUE(maker.wrong().empty()) << op.name;
+    }
+    for (const char* const kernel : op.kernels)
+      if (std::string_view(kernel) != "pack_panels" || ops::gemm_takes_panels(1, true)) {
+        EXPECT_TRUE(here.kernels.contains(kernel)) << op.name << " does not launch " << kernel;
+      }
+    all.kernels.merge(here.kernels);
+  }
+  std::string said = "nothing: ";
+  for (const std::string& line : not_tried({}))
+    if (constexpr std::string_view kBegin = "sizes that can be chosen of ";
+        line.starts_with(kBegin))
+      said = line.substr(kBegin.size());
+  said = ", " + said.substr(0, said.find(':')) + ", ";
+  for (const ops::KernelRow& row : ops::all_kernel_rows()) {
+    const bool named = said.find(fmt::format(", {}, ", row.kernel)) != std::string::npos;
+    EXPECT_NE(has_sized_op(row.kernel), named) << row.kernel << " of:\n" << said;
+    EXPECT_TRUE(has_sized_op(row.kernel) || !all.kernels.contains(row.kernel))
+        << row.kernel << " is launched, and in no sized op's list";
+  }
+  for (const char* const kernel :
+       {"add_bias", "add_bias_backward", "quantized_linear", "token_log_probs"})
+    EXPECT_TRUE(all.kernels.contains(kernel)) << kernel;
+}
+
+TEST(Doctor, ADeviceIsAskedForNoKernelThatItLacks) {
+  for (const SizedOp& op : sized_ops()) {
+    EXPECT_TRUE(runs_on(op, DeviceKind::kCpu)) << op.name;
+    for (const DeviceKind kind : {DeviceKind::kCuda, DeviceKind::kAscend})
+      EXPECT_EQ(runs_on(op, kind), op.name != "quantized_linear") << op.name;
+  }
+  for (const Check& c : make_checks({.device = "ascend"}))
+    EXPECT_FALSE(c.head.name.starts_with("quantized_linear") &&
+                 c.head.name.find("sizes of") != std::string::npos)
+        << c.head.name;
+}
+
+/// Of every kind of whole numbers, one matrix and several, at rows that are no whole units.
+TEST(Doctor, WeightsOfWholeNumbersHaveTheSizesThatAreChosen) {
+  class Products final : public ops::Observer {
+   public:
+    void after(const ops::OpCall& call) override {
+      if (std::string_view(call.op) != "quantized_linear") return;
+      const View &x = call.inputs.front().view, &y = call.outputs.front().view;
+      seen.insert(fmt::format(
+          "{}: {} {} {} {}",
+          to_string(static_cast<WeightCodes>(static_cast<int>(call.numbers.front().value))),
+          x.shape[0],
+          x.shape[1],
+          y.shape[1],
+          call.inputs[1].view.shape[0]));
+    }
+    std::set<std::string> seen;
+  } products;
+  for (const WeightCodes kind : kWeightCodes)
+    for (const int64_t matrices : {1, 3}) {
+      Maker maker(cpu_device(), DType::kBF16, 1, {{"codes", static_cast<double>(kind)}});
+      const ops::Observing observing(products);
+      sized_op("quantized_linear").run(maker, {7, matrices, 257, 33});
+    }
+  std::set<std::string> expected;
+  for (const auto& [kind, inner] : {std::pair("int8", 257),
+                                    {"int4", 257},
+                                    {"Q8_0", 288},
+                                    {"Q4_0", 288},
+                                    {"Q4_1", 288},
+                                    {"Q4_K", 512},
+                                    {"Q6_K", 512}})
+    for (const int matrices : {1, 3})
+      expected.insert(fmt::format("{}: 7 {} 33 {}", kind, inner, matrices));
+  EXPECT_EQ(products.seen, expected);
 }
 
 /// Kernels that run beside others at sizes of their own are tried at these.

@@ -112,7 +112,8 @@ std::vector<Check> ladder_checks(const Options& options) {
   std::vector<Check> checks;
   const double budget = options.quick ? kQuickBudget : kBudget;
   uint64_t number = 0;
-  for (const SizedOp& op : sized_ops())
+  for (const SizedOp& op : sized_ops()) {
+    if (!runs_on(op, kind_of(options.device))) continue;
     for (const DType dtype : types_of(op)) {
       for (size_t d = 0; d < op.dims.size(); ++d) {
         if (flag(op.dims[d]) || fixed(op.dims[d])) continue;
@@ -140,11 +141,15 @@ std::vector<Check> ladder_checks(const Options& options) {
       checks.push_back(
           sized_check(op, dtype, fmt::format("every length up to {}", most), std::move(every)));
     }
+  }
   return checks;
 }
 
 void run_any_sizes(Running& r, const Random& random, uint64_t at) {
-  const SizedOp& op = sized_ops()[random.below(at, sized_ops().size())];
+  std::vector<const SizedOp*> there;
+  for (const SizedOp& o : sized_ops())
+    if (runs_on(o, r.device.kind())) there.push_back(&o);
+  const SizedOp& op = *there[random.below(at, there.size())];
   const std::vector<DType> types = types_of(op);
   Sizes sizes;
   for (const Dimension& d : op.dims) {

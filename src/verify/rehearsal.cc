@@ -193,6 +193,19 @@ std::optional<RunCall> seen_as(const ops::OpCall& call, Before& before) {
     return RunCall{
         "elementwise", {rows_of(v["y"]), width_of(v["y"])}, bf16 ? DType::kBF16 : DType::kF32};
   }
+  if (op == "add_bias")
+    return RunCall{"add_bias", {v["x"].shape[0], v["x"].shape[1]}, v["y"].dtype};
+  if (op == "quantized_linear") {
+    const View &x = v["x"], &y = v["y"];
+    return RunCall{"quantized_linear",
+                   {x.shape[0], v["panels"].shape[0], x.shape[1], y.shape[1]},
+                   x.dtype,
+                   {{"codes", v.value("codes")}, {"out", type_of(y)}}};
+  }
+  if (op == "token_log_probs")
+    return RunCall{"token_log_probs",
+                   {v["logits"].shape[0], v["logits"].shape[1], v["ids"].shape[1]},
+                   DType::kF32};
   if (op == "copy") return RunCall{"copy", {rows_of(v["to"]), width_of(v["to"])}, v["to"].dtype};
   if (op == "dequantize")
     return RunCall{"dequantize", {rows_of(v["y"]), width_of(v["y"])}, v["y"].dtype};
@@ -224,13 +237,6 @@ std::optional<RunCall> seen_as(const ops::OpCall& call, Before& before) {
   return std::nullopt;
 }
 
-/// Kernels whose sizes another call's sized op covers: what it runs in its gradient or beside it.
-bool covered(std::string_view op) {
-  static const std::set<std::string_view> kBeside = {
-      "grouped_matmul", "plan_experts", "combine", "bias_update"};
-  return op.ends_with("_backward") || kBeside.contains(op);
-}
-
 }  // namespace
 
 /// Takes calls down and lets none of the stand-in's be launched.
@@ -243,7 +249,8 @@ class Rehearsal::Watch final : public ops::Observer {
     if (&call.device != &device_) return;
     std::optional<RunCall> seen = seen_as(call, before_);
     if (!seen) {
-      if (!covered(call.op)) calls_.others.insert(call.op);
+      // What a sized op launches in its gradient or beside its own kernel has the sizes that this one's call told.
+      if (!has_sized_op(call.op)) calls_.others.insert(call.op);
       return;
     }
     std::string key = fmt::format("{} {}", seen->sized_op, to_string(seen->dtype));

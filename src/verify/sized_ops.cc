@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "ops/adamw/adamw.h"
 #include "ops/add/add.h"
+#include "ops/add_bias/add_bias.h"
 #include "ops/attention/attention.h"
 #include "ops/axpby/axpby.h"
 #include "ops/balance_loss/balance_loss.h"
@@ -23,12 +24,16 @@
 #include "ops/mla_expand/mla_expand.h"
 #include "ops/moe_permute/moe_permute.h"
 #include "ops/pair_linear/paired_weight.h"
+#include "ops/quantized_linear/quantized_linear.h"
+#include "ops/quantized_linear/quantized_weight.h"
 #include "ops/rms_norm/rms_norm.h"
 #include "ops/rope/rope.h"
 #include "ops/router/router.h"
 #include "ops/scale/scale.h"
+#include "ops/spec_check.h"
 #include "ops/sum_squares/sum_squares.h"
 #include "ops/swiglu/swiglu.h"
+#include "ops/token_log_probs/token_log_probs.h"
 #include "ops/unit_norm/unit_norm.h"
 
 namespace ferry::doctor {
@@ -368,6 +373,58 @@ void run_unit_norm(Maker& m, const Sizes& s) {
   static_cast<void>(ops::unit_norm(m.normal({s[0], s[1], s[2]}, DType::kF32)));
 }
 
+void run_add_bias(Maker& m, const Sizes& s) {
+  const Tensor x = m.normal({s[0], s[1]}, DType::kF32).set_needs_grad(true);
+  const Weight bias = m.weight({s[1]}, 1);
+  m.differentiate([&] { return std::vector<Tensor>{ops::add_bias(x, bias, m.dtype())}; });
+}
+
+/// A weight of any kind of whole numbers. Of GGUF files' kinds a row is of whole units: it has as many as hold the
+/// inner size.
+void run_quantized_linear(Maker& m, const Sizes& s) {
+  const auto drawn = static_cast<double>(m.pick(std::size(kWeightCodes)));
+  const auto kind = static_cast<WeightCodes>(static_cast<int>(m.given("codes", drawn)));
+  const bool whole_units = code_scales_dtype(kind) == DType::kU8, stack = s[1] > 1;
+  const int64_t unit = whole_units ? scale_unit(kind).columns : 1;
+  const int64_t matrices = s[1], inner = (s[2] + unit - 1) / unit * unit, outer = s[3];
+  const Shape shape = stack ? Shape{matrices, outer, inner} : Shape{outer, inner};
+  const CodePanels layout{kind, outer, inner};
+  std::vector<int32_t> codes = m.indices(shape.count(), layout.largest() - layout.least() + 1);
+  for (int32_t& code : codes) code += layout.least();
+  const Shape of_rows{matrices * outer, whole_units ? layout.row_scale_bytes() : layout.groups()};
+  Tensor scales;
+  if (whole_units) {
+    std::vector<int32_t> bytes;
+    for (const double byte : ops::scales_input(kind, shape).make_given())
+      bytes.push_back(static_cast<int32_t>(byte));
+    scales = Tensor::from_i32(bytes, of_rows, m.device());
+  } else {
+    std::vector<float> sizes;
+    for (const int32_t n : m.indices(of_rows.count(), 256))
+      sizes.push_back(0.1f + static_cast<float>(n) / 1024);
+    scales = Tensor::empty(of_rows, code_scales_dtype(kind), m.device());
+    scales.assign_f32(sizes);
+  }
+  const Weight w = ops::quantized_weight(
+      kind, shape, Tensor::from_i32(codes, {shape.count()}, m.device()), scales);
+  const Tensor x = m.normal({s[0], inner}, m.dtype());
+  const Tensor offsets = stack ? group_offsets(m, s[0], matrices) : Tensor{};
+  static_cast<void>(ops::quantized_linear(x, w, offsets, m.type("out", m.dtype())));
+}
+
+/// Of the first token, of the last, of any, and of none; at temperatures about 1.
+void run_token_log_probs(Maker& m, const Sizes& s) {
+  const Tensor logits = m.normal({s[0], s[1]}, DType::kF32, 3);
+  std::vector<int32_t> ids = m.indices(s[0] * s[2], s[1]);
+  for (size_t i = 4; i < ids.size(); i += 5) ids[i] = -1;
+  std::vector<float> temperatures;
+  for (const int32_t n : m.indices(s[0], 256))
+    temperatures.push_back(0.5f + static_cast<float>(n) / 128);
+  static_cast<void>(ops::token_log_probs(logits,
+                                         Tensor::from_i32(ids, {s[0], s[2]}, m.device()),
+                                         Tensor::from_f32(temperatures, {s[0]}, m.device())));
+}
+
 /// What a size may be cut to while another is whole.
 int64_t least(const Dimension& dim) { return std::clamp<int64_t>(dim.small, 1, 8); }
 
@@ -393,7 +450,8 @@ std::vector<SizedOp> all_sized_ops() {
              return 2 * d(s[0]) * d(s[1]) * d(s[2]) * d(s[3]) +
                     32 * d(s[0]) * (d(s[1]) * d(s[2]) + d(s[2]) * d(s[3]) + d(s[1]) * d(s[3]));
            },
-       .run = run_matmul});
+       .run = run_matmul,
+       .kernels = {"matmul"}});
   add({.name = "linear",
        .op = "linear",
        .dims = {{"tokens", 6, 8193}, {"inner", 48, 8193}, {"outer", 33, 8193}},
@@ -402,7 +460,8 @@ std::vector<SizedOp> all_sized_ops() {
              return 8 * product(s) +
                     96 * (d(s[0]) * d(s[1]) + d(s[1]) * d(s[2]) + d(s[0]) * d(s[2]));
            },
-       .run = run_linear});
+       .run = run_linear,
+       .kernels = {"matmul", "pack_panels"}});
   add({.name = "grouped_linear",
        .op = "grouped_linear",
        .dims = {{"rows", 40, 8193}, {"experts", 5, 257}, {"inner", 24, 4097}, {"outer", 20, 4097}},
@@ -411,7 +470,8 @@ std::vector<SizedOp> all_sized_ops() {
              return 6 * d(s[0]) * d(s[2]) * d(s[3]) +
                     96 * (d(s[0]) * d(s[2]) + d(s[1]) * d(s[2]) * d(s[3]) + d(s[0]) * d(s[3]));
            },
-       .run = run_grouped});
+       .run = run_grouped,
+       .kernels = {"grouped_matmul"}});
   add({.name = "head_linear",
        .op = "head_linear",
        .dims = {{"tokens", 5, 8193}, {"heads", 3, 129}, {"rows", 16, 257}, {"latent", 24, 1025}},
@@ -420,7 +480,8 @@ std::vector<SizedOp> all_sized_ops() {
              return 12 * product(s) +
                     96 * (d(s[0]) * d(s[1]) * d(s[2] + s[3]) + 2 * d(s[1]) * d(s[2]) * d(s[3]));
            },
-       .run = run_head_linear});
+       .run = run_head_linear,
+       .kernels = {"matmul"}});
   const auto attention_work = [](double tokens, double documents, double heads, double depth) {
     return 12 * tokens * tokens / documents * heads * depth + 128 * tokens * heads * depth;
   };
@@ -435,7 +496,8 @@ std::vector<SizedOp> all_sized_ops() {
            [=](const Sizes& s) {
              return attention_work(d(s[0]), d(s[1]), d(s[2]), d(s[3] + s[4]));
            },
-       .run = run_attention});
+       .run = run_attention,
+       .kernels = {"attention", "attention_backward"}});
   add({.name = "attention, grouped packed",
        .op = "attention",
        .dims = {{"tokens", 70, 2049},
@@ -448,7 +510,8 @@ std::vector<SizedOp> all_sized_ops() {
            [=](const Sizes& s) {
              return attention_work(d(s[0]), d(s[1]), d(s[2] * s[3]), d(s[4] + s[5]));
            },
-       .run = run_grouped_attention});
+       .run = run_grouped_attention,
+       .kernels = {"attention", "attention_backward"}});
   add({.name = "attention, absorbed",
        .op = "attention",
        .dims = {{"tokens", 70, 4097},
@@ -460,7 +523,8 @@ std::vector<SizedOp> all_sized_ops() {
            [=](const Sizes& s) {
              return attention_work(d(s[0]), d(s[1]), d(s[2]), 2 * d(s[3] + s[4]));
            },
-       .run = run_absorbed});
+       .run = run_absorbed,
+       .kernels = {"attention", "attention_backward"}});
   const auto cached_work = [](const Sizes& s) {
     return d(s[2]) * d(s[4] + s[5]) *
            (4 * d(s[0]) * d(s[1]) * d(s[3]) + 64 * d(s[0]) + 64 * d(s[1]) * d(s[3]));
@@ -474,7 +538,8 @@ std::vector<SizedOp> all_sized_ops() {
                 {"latent", 32, 513, false},
                 {"rope", 8, 65, false}},
        .work = cached_work,
-       .run = run_cached});
+       .run = run_cached,
+       .kernels = {"attention"}});
   add({.name = "attention, grouped cached",
        .op = "attention",
        .dims = {{"keys", 70, 8193},
@@ -488,7 +553,8 @@ std::vector<SizedOp> all_sized_ops() {
              return d(s[2]) * d(s[3]) * d(s[5]) *
                     (8 * d(s[0]) * d(s[1]) * d(s[4]) + 64 * d(s[0]) + 64 * d(s[1]) * d(s[4]));
            },
-       .run = run_grouped_cached});
+       .run = run_grouped_cached,
+       .kernels = {"attention"}});
   // What DeepSeek's models have: devices have a kernel of its own for it.
   add({.name = "attention, MLA cached",
        .op = "attention",
@@ -499,12 +565,14 @@ std::vector<SizedOp> all_sized_ops() {
                 {"latent", 512, 512, false},
                 {"rope", 64, 64, false}},
        .work = cached_work,
-       .run = run_cached});
+       .run = run_cached,
+       .kernels = {"attention"}});
   add({.name = "rms_norm",
        .op = "rms_norm",
        .dims = {{"tokens", 5, 8193}, {"hidden", 48, 8193}},
        .work = [](const Sizes& s) { return 128 * product(s); },
-       .run = run_rms_norm});
+       .run = run_rms_norm,
+       .kernels = {"rms_norm", "rms_norm_backward"}});
   add({.name = "rope",
        .op = "rope",
        .dims =
@@ -513,45 +581,53 @@ std::vector<SizedOp> all_sized_ops() {
            [](const Sizes& s) {
              return 128 * d(s[0]) * d(s[1]) * (8 + 2 * d(s[2])) + 32 * d(s[2]) * d(s[3]);
            },
-       .run = run_rope});
+       .run = run_rope,
+       .kernels = {"rope"}});
   add({.name = "router",
        .op = "router",
        .dims = {{"tokens", 5, 8193}, {"experts", 16, 1024}, {"top_k", 3, 17}},
        .bf16 = false,
        .work = [](const Sizes& s) { return 192 * d(s[0]) * d(s[1]); },
-       .run = run_router});
+       .run = run_router,
+       .kernels = {"router", "router_backward"}});
   add({.name = "balance_loss",
        .op = "balance_loss",
        .dims =
            {{"tokens", 24, 8193}, {"experts", 16, 1024}, {"top_k", 3, 17}, {"documents", 3, 65}},
        .bf16 = false,
        .work = [](const Sizes& s) { return 256 * d(s[0]) * d(s[1]); },
-       .run = run_balance});
+       .run = run_balance,
+       .kernels = {"balance_loss", "balance_loss_backward", "expert_counts", "bias_update"}});
   add({.name = "moe_permute",
        .op = "moe_permute",
        .dims = {{"tokens", 9, 8193}, {"top_k", 3, 17}, {"experts", 8, 1024}, {"hidden", 20, 8193}},
        .work = [](const Sizes& s) { return 192 * d(s[0]) * d(s[1]) * d(s[3]); },
-       .run = run_permute});
+       .run = run_permute,
+       .kernels = {"permute", "plan_experts", "combine", "combine_backward"}});
   add({.name = "swiglu",
        .op = "swiglu",
        .dims = {{"tokens", 5, 8193}, {"inner", 40, 20481}},
        .work = [](const Sizes& s) { return 192 * product(s); },
-       .run = run_swiglu});
+       .run = run_swiglu,
+       .kernels = {"swiglu", "swiglu_backward"}});
   add({.name = "elementwise",
        .op = "add",
        .dims = {{"tokens", 5, 8193}, {"width", 40, 20481}},
        .work = [](const Sizes& s) { return 320 * product(s); },
-       .run = run_elementwise});
+       .run = run_elementwise,
+       .kernels = {"add", "scale", "axpby", "cast"}});
   add({.name = "concat",
        .op = "concat",
        .dims = {{"tokens", 5, 8193}, {"first", 24, 8193}, {"second", 10, 8193}},
        .work = [](const Sizes& s) { return 128 * d(s[0]) * d(s[1] + s[2]); },
-       .run = run_concat});
+       .run = run_concat,
+       .kernels = {"concat"}});
   add({.name = "embedding",
        .op = "embedding",
        .dims = {{"tokens", 12, 8193}, {"vocab", 50, 131'073}, {"hidden", 20, 8193}},
        .work = [](const Sizes& s) { return 64 * d(s[1]) * d(s[2]) + 128 * d(s[0]) * d(s[2]); },
-       .run = run_embedding});
+       .run = run_embedding,
+       .kernels = {"embedding", "embedding_backward"}});
   add({.name = "cross_entropy",
        .op = "cross_entropy",
        .dims = {{"tokens", 6, 4097}, {"hidden", 24, 4097}, {"vocab", 70, 131'073}},
@@ -559,7 +635,8 @@ std::vector<SizedOp> all_sized_ops() {
            [](const Sizes& s) {
              return 8 * product(s) + 96 * (d(s[0]) * d(s[2]) + d(s[1]) * d(s[2]));
            },
-       .run = run_cross_entropy});
+       .run = run_cross_entropy,
+       .kernels = {"cross_entropy", "cross_entropy_backward"}});
   add({.name = "mla_expand",
        .op = "mla_expand",
        .dims = {{"tokens", 5, 8193},
@@ -568,13 +645,15 @@ std::vector<SizedOp> all_sized_ops() {
                 {"value", 16, 257},
                 {"rope", 8, 129}},
        .work = [](const Sizes& s) { return 128 * d(s[0]) * d(s[1]) * d(s[2] + s[3] + s[4]); },
-       .run = run_mla_expand});
+       .run = run_mla_expand,
+       .kernels = {"mla_expand", "mla_expand_backward"}});
   add({.name = "adamw",
        .op = "adamw",
        .dims = {{"elements", 200, kElements + 1}},
        .bf16 = false,
        .work = [](const Sizes& s) { return 512 * d(s[0]); },
-       .run = run_adamw});
+       .run = run_adamw,
+       .kernels = {"adamw"}});
   add({.name = "copy",
        .op = "copy",
        .dims = {{"rows", 5, 8193}, {"width", 40, 20481}},
@@ -584,19 +663,46 @@ std::vector<SizedOp> all_sized_ops() {
        .op = "dequantize",
        .dims = {{"rows", 40, 8193}, {"columns", 70, 20481}},
        .work = [](const Sizes& s) { return 64 * product(s); },
-       .run = run_dequantize});
+       .run = run_dequantize,
+       .kernels = {"dequantize"}});
   add({.name = "unit_norm",
        .op = "unit_norm",
        .dims = {{"matrices", 2, 257}, {"rows", 24, 8193}, {"columns", 40, 8193}},
        .bf16 = false,
        .work = [](const Sizes& s) { return 64 * product(s); },
-       .run = run_unit_norm});
+       .run = run_unit_norm,
+       .kernels = {"unit_norm"}});
   add({.name = "sum_squares",
        .op = "sum_squares",
        .dims = {{"elements", 200, kElements + 1}},
        .bf16 = false,
        .work = [](const Sizes& s) { return 64 * d(s[0]); },
-       .run = run_sum_squares});
+       .run = run_sum_squares,
+       .kernels = {"sum_squares"}});
+  add({.name = "add_bias",
+       .op = "add_bias",
+       .dims = {{"tokens", 5, 8193}, {"columns", 40, 20481}},
+       .work = [](const Sizes& s) { return 96 * product(s); },
+       .run = run_add_bias,
+       .kernels = {"add_bias", "add_bias_backward"}});
+  add({.name = "quantized_linear",
+       .op = "quantized_linear",
+       .dims = {{"rows", 6, 4097}, {"matrices", 1, 65}, {"inner", 96, 4097}, {"outer", 40, 8193}},
+       .work =
+           [](const Sizes& s) {
+             // A matrix is drawn and laid out code by code.
+             return 2 * d(s[0]) * d(s[2]) * d(s[3]) + 192 * d(s[1]) * d(s[2]) * d(s[3]) +
+                    96 * (d(s[0]) * d(s[2]) + d(s[0]) * d(s[3]));
+           },
+       .run = run_quantized_linear,
+       .kernels = {"quantized_linear"}});
+  add({.name = "token_log_probs",
+       .op = "token_log_probs",
+       .dims = {{"rows", 5, 1025}, {"vocab", 70, 163'841}, {"ids", 3, 257}},
+       .bf16 = false,
+       .work = [](const Sizes& s) { return 64 * d(s[0]) * (d(s[1]) + d(s[2])); },
+       .run = run_token_log_probs,
+       .kernels = {"token_log_probs"}});
   return all;
 }
 
@@ -667,6 +773,16 @@ const SizedOp& sized_op(const std::string& name) {
       sized_ops().begin(), sized_ops().end(), [&](const SizedOp& o) { return o.name == name; });
   check(it != sized_ops().end(), "doctor: there is no sized op {}", name);
   return *it;
+}
+
+bool runs_on(const SizedOp& op, DeviceKind device) {
+  return op.kernels.empty() || ops::has_kernel(ops::kernel_rows({op.kernels.front()})[0], device);
+}
+
+bool has_sized_op(std::string_view kernel) {
+  return std::any_of(sized_ops().begin(), sized_ops().end(), [&](const SizedOp& op) {
+    return std::find(op.kernels.begin(), op.kernels.end(), kernel) != op.kernels.end();
+  });
 }
 
 std::string describe(const SizedOp& op, const Sizes& sizes) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/random.h"
@@ -87,11 +88,17 @@ struct SizedOp {
   /// About how many operations and elements it takes: what a budget is spent on.
   std::function<double(const Sizes&)> work;
   std::function<void(Maker&, const Sizes&)> run;
+  /// Kernels of tables whose sizes it chooses, its own first: a device that lacks that one cannot run it.
+  std::vector<const char*> kernels = {};
 };
 
 /// All of them. Made once.
 const std::vector<SizedOp>& sized_ops();
 const SizedOp& sized_op(const std::string& name);
+/// Whether a device of this kind has its kernel.
+bool runs_on(const SizedOp& op, DeviceKind device);
+/// Whether a sized op chooses the sizes of this kernel.
+bool has_sized_op(std::string_view kernel);
 
 /// "tokens 8192, inner 512".
 std::string describe(const SizedOp& op, const Sizes& sizes);

@@ -17,7 +17,7 @@ namespace {
 void first_calls(Running& r) {
   for (const SizedOp& op : sized_ops())
     for (const DType dtype : {DType::kBF16, DType::kF32}) {
-      if (dtype == DType::kBF16 && !op.bf16) continue;
+      if (!runs_on(op, r.device.kind()) || (dtype == DType::kBF16 && !op.bf16)) continue;
       Sizes small;
       for (const Dimension& d : op.dims) small.push_back(d.small);
       run_sized(r, op, dtype, small, r.options.seed);
