@@ -36,6 +36,26 @@ class LoraE2e : public Trains {
     args.insert(args.end(), more.begin(), more.end());
     return args;
   }
+  /// The calls of these settings' run that the doctor tried of an op, a line for each.
+  static std::string tried(const std::string& settings, const std::string& op) {
+    const std::string output = ran({"doctor",
+                                    "--quick",
+                                    "--soak",
+                                    "0",
+                                    "--only",
+                                    op,
+                                    "--for",
+                                    path(settings + ".toml"),
+                                    "--json",
+                                    path("examined")});
+    const Json report = Json::parse(read(path("examined")));
+    std::string lines;
+    for (const Json& o : report.at("outcomes"))
+      if (const std::string name = o.at("name"); name.find(", as in ") != std::string::npos)
+        lines += name + "\n";
+    EXPECT_FALSE(lines.empty()) << output;
+    return lines;
+  }
   static std::string factors(const std::string& run, int step = kSteps) {
     return read(checkpoint(run, step) + "/adapter_model.safetensors");
   }
@@ -117,6 +137,34 @@ TEST_F(LoraE2e, WithItsBaseItIsTheMergedModel) {
     return kept;
   };
   EXPECT_EQ(answer(ran(one)), answer(ran(other)));
+}
+
+/// Neither pairs nor tasks are read: a run's own sizes are what its settings say.
+TEST_F(LoraE2e, TheDoctorTriesWhatSuchARunDoes) {
+  const std::string begin =
+      std::string(kRun) + "[model]\ninit = \"" + base_ + "\"\n[lora]\nrank = 3\n";
+  std::string text = begin;
+  text.insert(text.find("sequence_length"), "dir = \"/nonexistent\"\n");
+  write(root_ / "text.toml", text);
+  write(root_ / "pairs.toml", begin + "[dpo]\npairs = \"/nonexistent\"\npairs_per_step = 3\n");
+  write(root_ / "tasks.toml",
+        begin +
+            "[rl]\ntasks = \"/nonexistent\"\nheld_out = \"/nonexistent\"\nrunning = 5\n"
+            "tokens_max = 40\n");
+  const auto expect = [](const std::string& lines, const std::string& call) {
+    EXPECT_NE(lines.find(call), std::string::npos) << call << " is not among\n" << lines;
+  };
+  // Factors are multiplied at the depth of their rank. Held-out text is scored in the absorbed form, whose products
+  // of heads training has not.
+  const std::string products = tried("text", "matmul");
+  expect(products, "rows 64, depth 3, columns 16,");
+  expect(products, "batch 2, rows 256,");
+  // A pair, and as many as a micro-batch holds.
+  const std::string norms = tried("pairs", "rms_norm");
+  expect(norms, "tokens 105,");
+  expect(norms, "tokens 210,");
+  // The last tokens of as many answers as are drawn at once.
+  expect(tried("tasks", "token_log_probs"), "rows 5,");
 }
 
 TEST_F(LoraE2e, WhatDoesNotFitIsRefusedByName) {

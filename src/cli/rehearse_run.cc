@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "adapter/trained_adapter.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/model_dir.h"
@@ -12,9 +13,12 @@
 #include "engine/engine.h"
 #include "models/registry.h"
 #include "ops/pair_linear/pair_linear.h"
+#include "ops/token_log_probs/token_log_probs.h"
 #include "optim/optimizer.h"
 #include "probe/directory_model.h"
+#include "rl/policy_step.h"
 #include "train/model_setup.h"
+#include "train/preferences.h"
 #include "train/train_step.h"
 
 namespace ferry::cli {
@@ -133,9 +137,17 @@ data::Batch batch_of(int64_t tokens, int64_t sequence) {
   return b;
 }
 
-void train(models::TrainableLm& model, const Settings& s) {
-  Optimizer optimizer(optimizer_of(s), model.weights());
-  TrainStep step(model, optimizer, step_settings(s.train));
+/// A pass that scores: without a tape, as held-out text is scored.
+void score(models::CausalLm& model, const data::Batch& b) {
+  const Shape shape = {std::ssize(b.tokens)};
+  const Tensor hidden = model.forward(Tensor::from_i32(b.tokens, shape, model.device()),
+                                      ops::Segments::packed(b.segment_lengths, model.device()),
+                                      {},
+                                      nullptr);
+  static_cast<void>(model.token_losses(hidden, Tensor::from_i32(b.labels, shape, model.device())));
+}
+
+void learn_from_text(models::TrainableLm& model, TrainStep& step, const Settings& s) {
   // The first micro-batch, one that adds to its gradients, and the shorter one at the end: the
   // others' calls are the second's again.
   const int64_t tokens = s.train.tokens_per_step, most = s.train.micro_batch_tokens;
@@ -144,29 +156,192 @@ void train(models::TrainableLm& model, const Settings& s) {
   if (tokens % most != 0) batches.push_back(batch_of(tokens % most, s.data.sequence_length));
   step.gradients(s.train.mtp_every, batches);  // a step that runs the MTP modules, too
   step.update(s.optimizer.lr);
+  score(model, batch_of(most, s.data.sequence_length));
+}
+
+/// Two lengths, as an answer and another one to the same question have: a micro-batch of them is seldom full.
+std::pair<int64_t, int64_t> unlike(int64_t longest) {
+  return {longest, std::max<int64_t>(1, longest - longest / 3)};
+}
+
+/// The file of pairs is not read.
+void learn_from_pairs(models::TrainableLm& model, TrainStep& step, const Settings& s) {
+  const auto lesson = [](int64_t length) {
+    text::Lesson l{
+        .ids = std::vector<int32_t>(static_cast<size_t>(std::max<int64_t>(2, length)), 0),
+        .learnt = {}};
+    for (size_t i = 0; i < l.ids.size(); ++i) l.learnt.push_back(i >= (l.ids.size() + 1) / 2);
+    return l;
+  };
+  const auto [longest, shorter] = unlike(s.data.sequence_length);
+  constexpr size_t kScoredAtOnce = 8;
+  Preferences preferences(
+      s.dpo,
+      s.train,
+      std::vector<PreferencePair>(
+          kScoredAtOnce,
+          PreferencePair{.chosen = {lesson(longest)}, .rejected = {lesson(shorter)}}),
+      {});
+  std::vector<float> reference;
+  preferences.add_reference(model, reference, [](int64_t) { return true; });
+  preferences.set_reference(Tensor::from_f32(reference, {std::ssize(reference)}, model.device()));
+  preferences.gradients(model, step, 0, [] {});
+  step.update(s.optimizer.lr);
+}
+
+/// Tokens of a prompt and its answer; the tasks are not read.
+std::pair<int64_t, int64_t> asked_and_answered(const models::CausalLm& model, const Settings& s) {
+  const int64_t answer = std::clamp<int64_t>(s.rl.tokens_max, 1, model.max_positions() - 1);
+  return {std::min(s.data.sequence_length, model.max_positions() - answer), answer};
+}
+
+void learn_from_answers(models::TrainableLm& model, TrainStep& step, const Settings& s) {
+  const auto [asked, answered] = asked_and_answered(model, s);
+  const auto [longest, shorter] = unlike(answered);
+  const rl::TaskPrompt prompt{.ids = std::vector<int32_t>(static_cast<size_t>(asked), 0)};
+  const auto rollout = [](int64_t tokens) {
+    return rl::Rollout{.tokens = std::vector<int32_t>(static_cast<size_t>(tokens), 0),
+                       .log_probs = std::vector<float>(static_cast<size_t>(tokens), 0),
+                       .text = {}};
+  };
+  const rl::Rollout answers[] = {rollout(longest), rollout(shorter)};
+  // Of each minibatch a micro-batch, one that adds to its gradients, and the shorter one at the end.
+  const int64_t minibatches = std::min<int64_t>(s.rl.minibatches, 2),
+                all = s.rl.groups_per_step * s.rl.group_size / s.rl.minibatches,
+                each = std::min(all, 2 * (s.train.micro_batch_tokens / (asked + shorter) + 1) + 1);
+  std::vector<rl::Lesson> lessons;
+  for (int64_t l = 0; l < minibatches * each; ++l)
+    lessons.push_back({.prompt = &prompt, .rollout = &answers[l % each % 2], .advantage = 1});
+  rl::PolicyStep policy(model,
+                        step,
+                        nullptr,
+                        {.loss = {},
+                         .minibatches = minibatches,
+                         .micro_batch_tokens = s.train.micro_batch_tokens,
+                         .keep_routing = s.rl.keep_routing,
+                         .drawn_elsewhere = !s.rl.rollout_device.empty(),
+                         .mismatch_max = s.rl.mismatch_max});
+  policy.run(lessons, s.optimizer.lr, [] {});
+}
+
+/// What an engine runs of these parts, and what it wants to know of the last token of each.
+void pass(models::CausalLm& model,
+          models::KvCache& cache,
+          std::span<const models::KvCache::Part> parts) {
+  const ops::Segments segments = cache.begin(parts);
+  std::vector<int64_t> last;
+  int64_t tokens = 0;
+  for (const models::KvCache::Part& part : parts) last.push_back((tokens += part.tokens) - 1);
+  models::ForwardOptions options;
+  options.cache = &cache;
+  Device& device = model.device();
+  const std::vector<int32_t> ids(static_cast<size_t>(tokens), 0);
+  const Tensor hidden =
+      model.forward(Tensor::from_i32(ids, {tokens}, device), segments, options, nullptr);
+  const auto rows = std::ssize(last);
+  static_cast<void>(ops::token_log_probs(model.logits(hidden, last),
+                                         Tensor::zeros({rows, 1}, DType::kI32, device),
+                                         Tensor::zeros({rows}, DType::kF32, device)));
 }
 
 /// What an engine runs of a prompt as long as the model's context, but for one token, and this one
 /// after it: passes over the first part of the prompt and over the last, and one of a single token.
 void generate(models::CausalLm& model) {
   const int64_t positions = model.max_positions(),
-                pass = std::min(engine::EngineOptions{}.tokens_per_pass, positions);
+                most = std::min(engine::EngineOptions{}.tokens_per_pass, positions);
   const std::unique_ptr<models::KvCache> cache = model.make_cache(models::pages_for(positions));
   std::vector<int32_t> pages(static_cast<size_t>(cache->pages()));
   std::iota(pages.begin(), pages.end(), 0);
   for (const auto& [length, tokens] :
-       {std::pair{int64_t{0}, pass}, {positions - 1 - pass, pass}, {positions - 1, int64_t{1}}}) {
+       {std::pair{int64_t{0}, most}, {positions - 1 - most, most}, {positions - 1, int64_t{1}}}) {
     if (length < 0) continue;
     const models::KvCache::Part part{pages, length, tokens};
-    const ops::Segments segments = cache->begin({&part, 1});
-    models::ForwardOptions options;
-    options.cache = cache.get();
-    const std::vector<int32_t> ids(static_cast<size_t>(tokens), 0);
-    const Tensor hidden =
-        model.forward(Tensor::from_i32(ids, {tokens}, model.device()), segments, options, nullptr);
-    const int64_t last = tokens - 1;
-    static_cast<void>(model.logits(hidden, {&last, 1}));
+    pass(model, *cache, {&part, 1});
   }
+}
+
+/// As many answers at once as the run draws: passes over prompts, and the last tokens of all.
+void draw_answers(models::CausalLm& model, const Settings& s) {
+  const auto [asked, answered] = asked_and_answered(model, s);
+  const int64_t running = s.rl.running, own = models::pages_for(asked + answered);
+  const std::unique_ptr<models::KvCache> cache = model.make_cache(running * own);
+  std::vector<int32_t> pages(static_cast<size_t>(running * own));
+  std::iota(pages.begin(), pages.end(), 0);
+  const auto parts = [&](int64_t count, int64_t length, int64_t tokens) {
+    std::vector<models::KvCache::Part> all;
+    for (int64_t i = 0; i < count; ++i)
+      all.push_back(
+          {std::span(pages).subspan(static_cast<size_t>(i * own), static_cast<size_t>(own)),
+           length,
+           tokens});
+    return all;
+  };
+  const int64_t most = engine::EngineOptions{}.tokens_per_pass;
+  pass(model,
+       *cache,
+       parts(std::clamp<int64_t>(most / asked, 1, running), 0, std::min(asked, most)));
+  pass(model, *cache, parts(running, asked + answered - 1, 1));
+}
+
+/// A step of whatever the run learns from: of text, if it does not say.
+Result<void> train(models::TrainableLm& model, const Settings& s) {
+  const bool pairs = !s.dpo.pairs.empty(), tasks = !s.rl.tasks.empty();
+  std::optional<TrainedAdapter> adapter;
+  if (s.lora.rank > 0) {
+    TRY_ASSIGN(adapter,
+               TrainedAdapter::create({.rank = s.lora.rank,
+                                       .alpha = s.lora.alpha,
+                                       .rslora = s.lora.use_rslora,
+                                       .targets = lora_targets(s.lora),
+                                       .base = s.model.init},
+                                      {},
+                                      model.weights(),
+                                      model.blocks(),
+                                      static_cast<uint64_t>(s.train.seed)));
+  }
+  Optimizer optimizer(optimizer_of(s), adapter ? adapter->factors() : model.weights());
+  const auto make_step = [&](const StepSettings& settings) {
+    return TrainStep(model, optimizer, settings, nullptr, adapter ? &*adapter : nullptr);
+  };
+  StepSettings settings = step_settings(s.train);
+  TrainStep step = make_step(settings);
+  if (pairs) learn_from_pairs(model, step, s);
+  if (!s.data.dir.empty() || (!pairs && !tasks)) learn_from_text(model, step, s);
+  if (!tasks) return {};
+  draw_answers(model, s);
+  settings.mla_form = models::MlaForm::kAbsorbed;  // as ferry rl sets it
+  TrainStep of_answers = make_step(settings);
+  learn_from_answers(model, of_answers, s);
+  return {};
+}
+
+/// What of the run was not gone through.
+std::vector<std::string> left_out(const models::CausalLm& model, const Settings& s) {
+  std::vector<std::string> out;
+  if (!s.dpo.pairs.empty()) {
+    const auto [longest, shorter] = unlike(s.data.sequence_length);
+    out.push_back(fmt::format(
+        "[dpo], pairs of other lengths: dpo.pairs is not read; answers of {} and of {} tokens were "
+        "tried, each with its prompt",
+        longest,
+        shorter));
+  }
+  if (!s.rl.tasks.empty()) {
+    const auto [asked, answered] = asked_and_answered(model, s);
+    out.push_back(
+        fmt::format("[rl], prompts and answers of other lengths: rl.tasks is not read; prompts of "
+                    "{} tokens and "
+                    "answers of {} and of {} were tried",
+                    asked,
+                    answered,
+                    unlike(answered).second));
+    if (!s.rl.rollout_device.empty())
+      out.push_back(
+          fmt::format("[rl], the device that draws, rl.rollout_device {}: examine it, too",
+                      s.rl.rollout_device));
+  }
+  if (model.has_mtp()) out.emplace_back("drafts by the model's MTP modules, while it answers");
+  return out;
 }
 
 /// As DeepSeek's releases store weights of this type: in float8 the projections, bf16 the rest.
@@ -224,6 +399,7 @@ Result<doctor::RunCalls> rehearse_run(const std::string& name, DeviceKind kind) 
   doctor::Rehearsal rehearsal(kind);
   const DType compute = run.settings.train.compute == "f32" ? DType::kF32 : DType::kBF16;
   Device& device = rehearsal.device();
+  std::vector<std::string> not_gone_through;
   {
     TRY_ASSIGN(const std::unique_ptr<models::CausalLm> model, model_to_serve(run, device, compute));
     send(device, *model);
@@ -233,9 +409,12 @@ Result<doctor::RunCalls> rehearse_run(const std::string& name, DeviceKind kind) 
     TRY_ASSIGN(const std::unique_ptr<models::TrainableLm> model,
                models::make_model(run.config_json, run.config_name, device, compute, DType::kF32));
     send(device, *model);
-    train(*model, run.settings);
+    TRY(train(*model, run.settings));
+    not_gone_through = left_out(*model, run.settings);
   }
-  return rehearsal.take(name);
+  doctor::RunCalls calls = rehearsal.take(name);
+  calls.left_out = std::move(not_gone_through);
+  return calls;
 }
 
 }  // namespace ferry::cli

@@ -1,5 +1,5 @@
-// `ferry doctor --for RUN`: which calls a training step, a long prefill and a decode of this run
-// make, told without a model in memory.
+// `ferry doctor --for RUN`: which calls a step of this run makes, of whatever it learns from and with the adapter
+// that it trains, the scoring of held-out text, a long prefill and a decode; told without a model in memory.
 #pragma once
 
 #include <string>

@@ -255,6 +255,8 @@ std::vector<std::string> not_tried(const Options& options) {
         options.run.calls.size()));
   for (const std::string& kernel : options.run.others)
     out.push_back(fmt::format("{} at the sizes of {}", kernel, options.run.name));
+  for (const std::string& what : options.run.left_out)
+    out.push_back(fmt::format("of {}: {}", options.run.name, what));
   out.emplace_back("sizes in all combinations: --soak 1h tries others with every second");
   return out;
 }

@@ -536,6 +536,14 @@ TEST(Doctor, EveryKernelHasASizedOpOrIsNamedAsNotTried) {
     EXPECT_TRUE(all.kernels.contains(kernel)) << kernel;
 }
 
+TEST(Doctor, WhatARehearsalLeftOutIsNamed) {
+  Options options{.for_run = "run.toml"};
+  options.run = {.name = "run.toml", .left_out = {"[rl], prompts of other lengths"}};
+  const std::vector<std::string> said = not_tried(options);
+  EXPECT_NE(std::find(said.begin(), said.end(), "of run.toml: [rl], prompts of other lengths"),
+            said.end());
+}
+
 TEST(Doctor, ADeviceIsAskedForNoKernelThatItLacks) {
   for (const SizedOp& op : sized_ops()) {
     EXPECT_TRUE(runs_on(op, DeviceKind::kCpu)) << op.name;
@@ -618,6 +626,15 @@ TEST(Doctor, GroupedHeadsOfARunAreTriedAsSuch) {
                                      of({3 * ops::kPageRows, 2, 16}),
                                      ops::Segments::paged({300}, {0}, {2, 0, 1}, device),
                                      0.3f));
+    static_cast<void>(
+        ops::attention(of({3, 6, 16}),
+                       of({9 * ops::kPageRows, 2, 16}),
+                       of({9 * ops::kPageRows, 2, 16}),
+                       ops::Segments::paged({300, 300, 300},
+                                            {0, 3 * ops::kPageRows, 6 * ops::kPageRows},
+                                            {0, 1, 2, 3, 4, 5, 6, 7, 8},
+                                            device),
+                       0.3f));
   }
   std::set<std::string> tried;
   for (const RunCall& c : rehearsal.take("test").calls)
@@ -626,6 +643,9 @@ TEST(Doctor, GroupedHeadsOfARunAreTriedAsSuch) {
       tried.contains("attention, grouped cached: keys 301, queries 1, slots 1, key heads 2, "
                      "heads of each 3, size 16"))
       << *tried.begin();
+  EXPECT_TRUE(  // several sequences that answer at once
+      tried.contains("attention, grouped cached: keys 301, queries 1, slots 3, key heads 2, "
+                     "heads of each 3, size 16"));
   EXPECT_TRUE(
       tried.contains("attention, grouped packed: tokens 10, documents 1, key heads 2, heads "
                      "of each 3, d_qk 16, d_v 8"))

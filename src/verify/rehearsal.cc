@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/check.h"
+#include "ops/segments.h"
 
 namespace ferry::doctor {
 namespace {
@@ -112,24 +113,19 @@ std::optional<RunCall> seen_as(const ops::OpCall& call, Before& before) {
     const bool shared = k.data == value.data;
     const int64_t key_heads = k.shape[1], group = heads / key_heads;
     const Choices scale = {{"scale", v.value("scale")}};
+    // Sequences of a cache: nearly as many as their pages hold of the longest one.
+    const int64_t own = (longest + ops::kPageRows - 1) / ops::kPageRows;
+    const int64_t slots =
+        v.has("pages")
+            ? std::clamp<int64_t>(v["pages"].shape[0] / own, 1, std::max<int64_t>(1, tokens))
+            : std::max<int64_t>(1, tokens / longest);
+    const int64_t queries = std::min((tokens + slots - 1) / slots, longest);
     if (v.has("k_tail"))
-      return RunCall{"attention, cached",
-                     {longest,
-                      std::min(tokens, longest),
-                      std::max<int64_t>(1, tokens / longest),
-                      heads,
-                      d_v,
-                      d_qk - d_v},
-                     q.dtype,
-                     scale};
+      return RunCall{
+          "attention, cached", {longest, queries, slots, heads, d_v, d_qk - d_v}, q.dtype, scale};
     if (v.has("pages"))
       return RunCall{"attention, grouped cached",
-                     {longest,
-                      std::min(tokens, longest),
-                      std::max<int64_t>(1, tokens / longest),
-                      key_heads,
-                      group,
-                      d_qk},
+                     {longest, queries, slots, key_heads, group, d_qk},
                      q.dtype,
                      scale};
     const int64_t documents = std::max<int64_t>(1, tokens / std::max<int64_t>(1, longest));

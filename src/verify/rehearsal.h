@@ -29,6 +29,7 @@ struct RunCalls {
   std::vector<RunCall> calls;    // different ones, in the order of first appearance
   std::vector<size_t> copies;    // bytes of what is sent to the device and copied on it, ascending
   std::set<std::string> others;  // kernels that no sized op stands for
+  std::vector<std::string> left_out = {};  // what it does that was not gone through, for the report
 };
 
 /// While it lives, the device that it gives is a stand-in: allocations are addresses that read as
