@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "base/check.h"
@@ -230,6 +231,8 @@ struct FaultyServer::State {
     if (chat) {
       Json conversation = {{"messages", request["messages"]}};
       if (fault == Fault::kNoAnswerAsked) conversation["add_generation_prompt"] = false;
+      if (fault == Fault::kSystemDropped && conversation["messages"][0]["role"] == "system")
+        conversation["messages"].erase(0);
       if (fault == Fault::kOtherTemplate) {
         std::string text;
         for (const Json& m : request["messages"])
@@ -267,14 +270,26 @@ struct FaultyServer::State {
 
   /// The prompt as the model gets it.
   std::vector<int32_t> read_as(std::vector<int32_t> ids, int together) {
-    const auto lose_one = [&] {
-      if (ids.size() > 4) ids.erase(ids.end() - 3);
-    };
     if (fault == Fault::kCut && std::ssize(ids) > kFaultyServerKeeps)
       ids.erase(ids.begin(), ids.end() - kFaultyServerKeeps);
-    if (fault == Fault::kLoad && together > 1) lose_one();
-    if (fault == Fault::kCache && !met.insert(ids).second) lose_one();
+    if (loses_one(ids, together)) lose_one(ids);
     return ids;
+  }
+
+  static void lose_one(std::vector<int32_t>& ids) {
+    if (ids.size() > 4) ids.erase(ids.end() - 3);
+  }
+
+  bool loses_one(const std::vector<int32_t>& ids, int together) {
+    if (together > 1 && fault == Fault::kLoad) return true;
+    if (together > 1 && fault == Fault::kLoadOne) return ++spoilt % 8 == 0;
+    const bool again = !met.insert(ids).second;
+    if (again && fault == Fault::kCache) return true;
+    if (again && fault == Fault::kCacheOne) return ++spoilt % 8 == 0;
+    if (std::ssize(ids) <= kFaultyServerBlock) return false;
+    const bool block_met =
+        !blocks_met.insert({ids.begin(), ids.begin() + kFaultyServerBlock}).second;
+    return block_met && (fault == Fault::kCacheBlocks || (fault == Fault::kCacheEndings && !again));
   }
 
   Reply complete(const Json& request, const std::vector<int32_t>& ids, bool chat, int together) {
@@ -317,13 +332,24 @@ struct FaultyServer::State {
     std::optional<ops::Observing> garbling;
     if (garbles()) garbling.emplace(garbler);
     std::vector<engine::Token> tokens;
-    const auto generated = engine::generate(
-        *engine, {.prompt = prompt, .options = o, .salt = ""}, [&](const engine::Token& t) {
-          tokens.push_back(t);
-          if (fault == Fault::kPenalised) penalise(tokens.back(), top);
-          return true;
-        });
+    const auto generate = [&] {
+      tokens.clear();
+      return engine::generate(
+          *engine, {.prompt = prompt, .options = o, .salt = ""}, [&](const engine::Token& t) {
+            tokens.push_back(t);
+            if (fault == Fault::kPenalised) penalise(tokens.back(), top);
+            return true;
+          });
+    };
+    const auto generated = generate();
     if (!generated) return refusal(400, generated.error().message);
+    if (fault == Fault::kLoadSlips && together > 1 && ++spoilt % 8 == 0 && !tokens.empty() &&
+        !tokens.back().top.empty())
+      std::tie(tokens.back().id, tokens.back().log_prob) = tokens.back().top.back();
+    if (fault == Fault::kLateAnswers && std::ssize(prompt) > kFaultyServerKeepsMost) {
+      lose_one(prompt);
+      check(generate().has_value(), "faulty server: nothing written behind another text");
+    }
     return {200, written(ids, *generated, tokens, chat, wanted, of_prompt, echo).dump()};
   }
 
@@ -420,13 +446,14 @@ struct FaultyServer::State {
         }
       }
     }
+    Json usage = {{"prompt_tokens", ids.size()},
+                  {"completion_tokens", tokens.size()},
+                  {"total_tokens", ids.size() + tokens.size()}};
+    if (manner.cached) usage["prompt_tokens_details"] = {{"cached_tokens", *manner.cached}};
     return {{"id", "x"},
             {"object", "text_completion"},
             {"choices", Json::array({choice})},
-            {"usage",
-             {{"prompt_tokens", ids.size()},
-              {"completion_tokens", tokens.size()},
-              {"total_tokens", ids.size() + tokens.size()}}}};
+            {"usage", usage}};
   }
 
   Fault fault;
@@ -436,7 +463,8 @@ struct FaultyServer::State {
   ModelTexts texts;
   std::unique_ptr<models::TrainableLm> model;
   std::unique_ptr<engine::Engine> engine;
-  std::set<std::vector<int32_t>> met;
+  std::set<std::vector<int32_t>> met, blocks_met;
+  int64_t spoilt = 0;  // that could be
   std::set<int32_t> penalised;
   uint64_t counted = 1000;
   std::mutex mutex_of_model, mutex_of_connections;

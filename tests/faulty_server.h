@@ -3,7 +3,9 @@
 // such faults.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "tensor/dtype.h"
@@ -16,6 +18,7 @@ enum class ServerFault {
   kOtherIds,        // ... into as many tokens, of which one is another
   kOtherTemplate,   // conversations become ChatML
   kNoAnswerAsked,   // ... or the model's own template without what asks for an answer
+  kSystemDropped,   // ... or are read without their system message
   kBeginLost,       // no begin token before texts
   kBeginTwice,      // two
   kRopeIgnored,     // config.json's rope_scaling
@@ -27,7 +30,8 @@ enum class ServerFault {
   kCut,          // of long texts the last tokens alone are read, and all are counted
   kGarbled,      // what stands behind a place is read as something else
   kGarbledLate,  // ... near the end of what the model can read
-  kTalksOn,      // more tokens than are asked for
+  kLateAnswers,  // what is written behind a long text is written behind another; the text's own numbers are right
+  kTalksOn,  // more tokens than are asked for
   kSeedIgnored,
   kSeedFixed,     // every seed is the same one
   kAlwaysGreedy,  // temperature 0 whatever is asked for
@@ -35,7 +39,12 @@ enum class ServerFault {
   kHot,           // temperature 1 is 2
   kPenalised,     // tokens of the prompt, and its log-probabilities say so
   kLoad,          // beside another request a token of the prompt is lost
+  kLoadOne,       // ... of every eighth of them
+  kLoadSlips,     // ... the last token of every eighth is not the most probable one
   kCache,         // the second time a token of the prompt is lost
+  kCacheOne,      // ... of every eighth that comes again
+  kCacheBlocks,  // of a text whose first block of kFaultyServerBlock tokens was met a token is lost
+  kCacheEndings,  // ... if it goes on otherwise than what was met
   kKeyUnasked,
   kKeyUnaskedAside,  // by the paths that are not OpenAI's
   kBreaksOff,        // after some questions it closes connections without an answer
@@ -57,6 +66,8 @@ struct ServerManner {
   std::string key = {};  // asked for; empty: none
   bool strict = false;   // unknown fields are refused by name
   int busy = 0;          // so many questions are first refused: not now
+  std::optional<int64_t> cached =
+      {};  // tokens that it says come from its cache; nothing: it says nothing
 };
 
 /// Listens on a port of 127.0.0.1 from its construction to its end.
@@ -78,5 +89,6 @@ class FaultyServer {
 
 /// What of a long text kCut and kGarbled leave right, and kGarbledLate.
 inline constexpr int kFaultyServerKeeps = 96, kFaultyServerKeepsMost = 470;
+inline constexpr int kFaultyServerBlock = 128;
 
 }  // namespace ferry

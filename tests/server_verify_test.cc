@@ -204,6 +204,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"other_ids", Fault::kOtherIds, "tokenizer"},
                       Case{"template_", Fault::kOtherTemplate, "template"},
                       Case{"no_answer_asked", Fault::kNoAnswerAsked, "template"},
+                      Case{"system_dropped", Fault::kSystemDropped, "template"},
                       Case{"bos_lost", Fault::kBeginLost, "bos-lost"},
                       Case{"bos_lost_by_texts", Fault::kBeginLost, "bos-lost", kByTexts},
                       Case{"bos_doubled", Fault::kBeginTwice, "bos-doubled"},
@@ -221,6 +222,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"garbled", Fault::kGarbled, "garbled"},
                       Case{"garbled_by_texts", Fault::kGarbled, "garbled", kByTexts},
                       Case{"garbled_late", Fault::kGarbledLate, "garbled"},
+                      Case{"late_answers", Fault::kLateAnswers, "garbled"},
                       Case{"talks_on", Fault::kTalksOn, "length"},
                       Case{"talks_on_by_tokens", Fault::kTalksOn, "length", kTokensAlone},
                       Case{"seed_ignored", Fault::kSeedIgnored, "seed"},
@@ -230,7 +232,12 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"hot", Fault::kHot, "temperature"},
                       Case{"penalised", Fault::kPenalised, "temperature"},
                       Case{"load", Fault::kLoad, "load"},
+                      Case{"load_one", Fault::kLoadOne, "load"},
+                      Case{"load_slips", Fault::kLoadSlips, "load"},
                       Case{"cache", Fault::kCache, "cache"},
+                      Case{"cache_one", Fault::kCacheOne, "cache"},
+                      Case{"cache_blocks", Fault::kCacheBlocks, "cache"},
+                      Case{"cache_endings", Fault::kCacheEndings, "cache"},
                       Case{"key", Fault::kKeyUnasked, "key", {.key = "secret"}},
                       Case{"key_aside", Fault::kKeyUnaskedAside, "key", {.key = "secret"}}),
     [](const auto& c) { return std::string(c.param.name); });
@@ -254,7 +261,10 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"never_greedy", Fault::kNeverGreedy, "temperature", kChatsAlone},
         Case{"hot", Fault::kHot, "temperature", kChatsAlone},
         Case{"load", Fault::kLoad, "load", kChatsAlone},
+        Case{"load_one", Fault::kLoadOne, "load", kChatsAlone},
         Case{"cache", Fault::kCache, "cache", kChatsAlone},
+        Case{"cache_blocks", Fault::kCacheBlocks, "cache", kChatsAlone},
+        Case{"cache_endings", Fault::kCacheEndings, "cache", kChatsAlone},
         Case{"key_aside", Fault::kKeyUnaskedAside, "key", {.completes = false, .key = "secret"}}),
     [](const auto& c) { return std::string(c.param.name); });
 
@@ -302,8 +312,8 @@ TEST(ServerVerify, WhatCannotBeAskedIsSaid) {
 /// What was not tried is said, by the names of the faults that nobody looked for.
 TEST(ServerVerify, WhatWasNotTriedIsSaid) {
   using nlohmann::json;
-  const auto not_tried = [](const ServerManner& manner) {
-    const auto r = asked(Fault::kNone, manner);
+  const auto not_tried = [](const ServerManner& manner, int64_t positions = 1024) {
+    const auto r = asked(Fault::kNone, manner, {.positions = positions});
     EXPECT_TRUE(r) << r.error().message;
     if (!r) return json();
     for (const std::string& name : r->not_tried)
@@ -320,6 +330,11 @@ TEST(ServerVerify, WhatWasNotTriedIsSaid) {
   EXPECT_EQ(not_tried({}), json::array());
   EXPECT_EQ(not_tried({.chats = false}), json::array({"template"}));
   EXPECT_EQ(not_tried({.completes = false}), json::array({"tokenizer"}));
+  // A cache that says that it kept nothing was not tried; one that says nothing was, by a text of some blocks.
+  EXPECT_EQ(not_tried({.cached = 0}), json::array({"cache"}));
+  EXPECT_EQ(not_tried({.cached = 16}), json::array());
+  EXPECT_EQ(not_tried({}, 200), json::array({"cache"}));
+  EXPECT_EQ(not_tried({.cached = 16}, 200), json::array());
 }
 
 /// Three seeds that get the same answer prove nothing where that answer is short.

@@ -43,6 +43,10 @@ class Reader {
         out_.prompt_tokens = usage.integer("prompt_tokens", 0, kTokensMax);
       if (usage.has("completion_tokens"))
         out_.answer_tokens = usage.integer("completion_tokens", 0, kTokensMax);
+      if (usage.has("prompt_tokens_details"))
+        if (JsonFields details = usage.object("prompt_tokens_details");
+            details.has("cached_tokens"))
+          out_.cached_tokens = details.integer("cached_tokens", 0, kTokensMax);
     }
     const Json& choices = body_.list("choices");
     if (!problem_ && choices.empty()) body_.refuse("choices", "is empty");

@@ -31,6 +31,7 @@ struct ServerAnswer {
   std::string reasoning;  // what the server took for thoughts, and out of the text
   std::string finish;     // "stop", "length", ...; empty: not told
   std::optional<int64_t> prompt_tokens, answer_tokens;  // as it counts them
+  std::optional<int64_t> cached_tokens;                 // of the prompt, that it says it had kept
   std::vector<int32_t> prompt_ids;                      // if it says which tokens it was asked
   /// The prompt's tokens, if they were asked for: the first one has no log-probability. A server that
   /// tells no chosen token (vLLM's prompt_logprobs) has `top` alone.

@@ -51,6 +51,20 @@ TEST(ServerAnswer, FromChat) {
   EXPECT_EQ(a->tokens[0].top[1].log_prob, -1e4);  // what stands for none
 }
 
+TEST(ServerAnswer, WhatItSaysOfItsCache) {
+  const auto cached = [](const std::string& usage) {
+    const auto a =
+        read_answer(R"({"choices":[{"text":"a"}],"usage":)" + usage + "}", "here", false);
+    EXPECT_TRUE(a) << a.error().message;
+    return a ? a->cached_tokens : std::nullopt;
+  };
+  EXPECT_EQ(cached(R"({"prompt_tokens_details":{"cached_tokens":48}})"), 48);
+  EXPECT_EQ(cached(R"({"prompt_tokens_details":{"cached_tokens":0}})"), 0);
+  EXPECT_FALSE(cached(R"({"prompt_tokens_details":{"audio_tokens":1}})"));
+  EXPECT_FALSE(cached(R"({"prompt_tokens_details":null})"));
+  EXPECT_FALSE(cached("{}"));
+}
+
 TEST(ServerAnswer, TokensThatLookAlikeAreOneKey) {
   const auto a = read_answer(sent("repeated_keys"), "here", false);
   ASSERT_TRUE(a) << a.error().message;

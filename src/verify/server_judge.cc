@@ -15,7 +15,8 @@ constexpr double kRounding = 2;
 constexpr double kDigitsLost = 2e-8;  // in KL: what six digits of a log-probability lose
 constexpr double kLeastRest = 1e-9;   // what a sum of rounded probabilities can still tell from 1
 constexpr double kTrimmed = 0.1;
-constexpr size_t kRun = 8;  // places that must agree on where a text parts
+constexpr size_t kRun = 8;          // places that must agree on where a text parts
+constexpr size_t kLeastPlaces = 4;  // of fewer, one near tie would be half
 
 double mean(std::span<const double> of) {
   return of.empty() ? 0
@@ -27,6 +28,15 @@ double trimmed_mean(std::vector<double> of) {
   const auto kept = of.size() - static_cast<size_t>(kTrimmed * static_cast<double>(of.size()));
   return mean(std::span(of).first(kept));
 }
+
+/// The upper one of two.
+double median(std::vector<double> of) {
+  const auto middle = of.begin() + static_cast<long>(of.size() / 2);
+  std::nth_element(of.begin(), middle, of.end());
+  return *middle;
+}
+
+double bound_of(double kl) { return kRounding * kRounding * kl + kDigitsLost; }
 
 /// The server's (id, log-probability) pairs, none twice.
 std::vector<std::pair<int32_t, double>> named(const Seen& seen) {
@@ -130,26 +140,60 @@ Noise noise(std::span<const Exchange> exchanges,
             std::span<const std::vector<std::optional<Thought>>> reference,
             std::span<const std::vector<std::optional<Thought>>> rounded) {
   Noise n;
-  std::vector<double> kl;
+  std::vector<std::vector<double>> kl_of(exchanges.size());
   double apart = 0;
   each_place(exchanges, reference, [&](const Seen& seen, const Thought& t, size_t e, size_t i) {
     if (!rounded[e][i]) return;
     Seen as_server = said(seen, *rounded[e][i]);
     // Without the server's log-probabilities, of the token alone.
     if (named(as_server).empty()) as_server.log_prob = rounded[e][i]->log_probs[0];
-    kl.push_back(*divergence(as_server, t));
+    kl_of[e].push_back(*divergence(as_server, t));
     // Of what is improbable, a log-probability moves far, and changes no answer.
     for (size_t k = 0; k < t.log_probs.size(); ++k)
       if (t.log_probs[k] > t.best_log_prob - 5)
         apart = std::max(apart, std::abs(t.log_probs[k] - rounded[e][i]->log_probs[k]));
   });
+  std::vector<double> kl;
+  for (const std::vector<double>& of : kl_of) {
+    n.kl_of.push_back(trimmed_mean(of));
+    kl.insert(kl.end(), of.begin(), of.end());
+  }
   n.kl = trimmed_mean(kl);
   if (!kl.empty()) n.kl_max = *std::max_element(kl.begin(), kl.end());
   n.margin = 2 * probe::kNoiseFactor * apart;
   return n;
 }
 
-double kl_bound(const Noise& noise) { return kRounding * kRounding * noise.kl + kDigitsLost; }
+double kl_bound(const Noise& noise) { return bound_of(noise.kl); }
+
+std::vector<Exchange> strays(std::span<const Exchange> exchanges,
+                             std::span<const std::vector<std::optional<Thought>>> thoughts,
+                             const Noise& noise) {
+  check(exchanges.size() == noise.kl_of.size(), "judge: noise of other exchanges");
+  struct Part {
+    std::vector<double> kl;
+    std::vector<Seen> seen;
+  };
+  std::vector<Part> prompts(exchanges.size()), answers(exchanges.size());
+  each_place(exchanges, thoughts, [&](const Seen& seen, const Thought& t, size_t e, size_t) {
+    const auto kl = divergence(seen, t);
+    if (!kl) return;
+    Part& part = seen.at < exchanges[e].prompt ? prompts[e] : answers[e];
+    part.kl.push_back(*kl);
+    part.seen.push_back(seen);
+  });
+  std::vector<Exchange> out;
+  for (size_t e = 0; e < exchanges.size(); ++e) {
+    const double bound = bound_of(std::max(noise.kl, noise.kl_of[e]));
+    Exchange astray = exchanges[e];
+    astray.seen.clear();
+    for (const Part* part : {&prompts[e], &answers[e]})
+      if (part->kl.size() >= kLeastPlaces && median(part->kl) > bound)
+        astray.seen.insert(astray.seen.end(), part->seen.begin(), part->seen.end());
+    if (!astray.seen.empty()) out.push_back(std::move(astray));
+  }
+  return out;
+}
 
 bool penalises(std::span<const Exchange> exchanges,
                std::span<const std::vector<std::optional<Thought>>> reference,
@@ -184,19 +228,17 @@ bool penalises(std::span<const Exchange> exchanges,
 std::optional<size_t> parts_from(std::span<const double> kl, double bound) {
   if (kl.size() < 2 * kRun) return std::nullopt;
   // A single place may be off by much for honest reasons: medians of runs.
-  const auto median = [&](size_t from, size_t count) {
-    std::vector<double> some(kl.begin() + static_cast<long>(from),
-                             kl.begin() + static_cast<long>(from + count));
-    std::nth_element(some.begin(), some.begin() + static_cast<long>(count / 2), some.end());
-    return some[count / 2];
+  const auto median_of = [&](size_t from, size_t count) {
+    const std::span<const double> some = kl.subspan(from, count);
+    return median({some.begin(), some.end()});
   };
   size_t from = 0;
-  while (from + kRun <= kl.size() && median(from, kRun) <= bound) ++from;
+  while (from + kRun <= kl.size() && median_of(from, kRun) <= bound) ++from;
   if (from == 0 || from + kRun > kl.size()) return std::nullopt;
   // The run's first place that is off.
   while (kl[from] <= bound && from + 1 < kl.size()) ++from;
   // From there on, it stays so.
-  if (median(from, kl.size() - from) <= bound) return std::nullopt;
+  if (median_of(from, kl.size() - from) <= bound) return std::nullopt;
   return from;
 }
 

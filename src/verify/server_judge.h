@@ -64,7 +64,8 @@ Closeness closeness(std::span<const Exchange> exchanges,
 struct Noise {
   double kl = 0;  // as kl_typical
   double kl_max = 0;
-  double margin = 0;  // by how much two log-probabilities may change places
+  double margin = 0;          // by how much two log-probabilities may change places
+  std::vector<double> kl_of;  // of each exchange alone, as kl
 };
 Noise noise(std::span<const Exchange> exchanges,
             std::span<const std::vector<std::optional<Thought>>> reference,
@@ -74,6 +75,13 @@ Noise noise(std::span<const Exchange> exchanges,
 /// as far from it as the noise is: twice that, because others round in more places, squared because
 /// KL grows with the square; and what servers lose that print few digits.
 double kl_bound(const Noise& noise);
+
+/// The exchanges that are not within rounding by themselves, each with those places alone that tell so: of its
+/// prompt or of its answer most leave the bound, its own or that of all. (A near tie moves single places. One
+/// whole answer in ten is the tenth that `kl_typical` leaves out.)
+std::vector<Exchange> strays(std::span<const Exchange> exchanges,
+                             std::span<const std::vector<std::optional<Thought>>> thoughts,
+                             const Noise& noise);
 
 /// Whether the server's numbers are what a penalty of repeated tokens makes of the reference's: at the
 /// places of its answers, tokens that stand in the text before are too improbable by more than the margin,

@@ -97,7 +97,7 @@ std::vector<TextQuestion> text_questions(const Reference& reference) {
   return out;
 }
 
-TextQuestion long_question(const Reference& reference, int64_t tokens) {
+TextQuestion long_question(const Reference& reference, int64_t tokens, bool other_ending) {
   TextQuestion q{"", "", {}};
   const auto sentence = [&](int64_t i) {
     const int64_t n = i + tokens;  // so that texts of other lengths begin otherwise
@@ -109,18 +109,22 @@ TextQuestion long_question(const Reference& reference, int64_t tokens) {
                        (n * 5 + 2) % 9 + 2);
   };
   int64_t count = reference.texts().begins ? 1 : 0;
+  size_t last = 0;  // where the last sentence begins
   for (int64_t i = 0;; ++i) {
     std::vector<int32_t> ids;
     reference.tokenizer().encode(sentence(i), text::Tokenizer::Specials::kAsText, ids);
     count += std::ssize(ids);
     if (count > tokens || ids.empty()) break;
+    last = q.text.size();
     q.text += sentence(i);
   }
   // A text that is shorter than a sentence, and one whose last blank is another token at the end.
   if (q.text.empty()) q.text = sentence(0).substr(0, static_cast<size_t>(tokens) / 2);
   q.text.pop_back();
+  if (other_ending) q.text.replace(last, std::string::npos, "At noon they rest, and then");
   q.ids = prompt_ids(reference, q.text);
-  q.what = fmt::format("a text of {} tokens", q.ids.size());
+  q.what = fmt::format(
+      "a text of {} tokens{}", q.ids.size(), other_ending ? ", with another ending" : "");
   return q;
 }
 
@@ -132,15 +136,18 @@ Result<TextQuestion> conversation_question(const Reference& reference,
   return TextQuestion{what, std::move(prompt.text), std::move(prompt.ids), messages};
 }
 
-Result<TextQuestion> long_conversation(const Reference& reference, int64_t tokens) {
+Result<TextQuestion> long_conversation(const Reference& reference,
+                                       int64_t tokens,
+                                       bool other_ending) {
   const auto said = [&](const std::string& text) {
     const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", text}}};
     return conversation_question(reference, "", json_text(messages));
   };
   TRY_ASSIGN(const TextQuestion least, said("."));
   const int64_t of_text = std::max<int64_t>(tokens - std::ssize(least.ids), 2);
-  TRY_ASSIGN(TextQuestion q, said(long_question(reference, of_text).text));
-  q.what = fmt::format("a conversation of {} tokens", q.ids.size());
+  TRY_ASSIGN(TextQuestion q, said(long_question(reference, of_text, other_ending).text));
+  q.what = fmt::format(
+      "a conversation of {} tokens{}", q.ids.size(), other_ending ? ", with another ending" : "");
   return q;
 }
 

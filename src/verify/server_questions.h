@@ -21,8 +21,9 @@ struct TextQuestion {
 /// Those that fit the model's positions, with room for an answer.
 std::vector<TextQuestion> text_questions(const Reference& reference);
 
-/// A text of at most `tokens` tokens, and not many fewer, that no other length's text begins like.
-TextQuestion long_question(const Reference& reference, int64_t tokens);
+/// A text of at most `tokens` tokens, and not many fewer, that no other length's text begins like. With
+/// `other_ending`: the same text but for its last sentence, which is another.
+TextQuestion long_question(const Reference& reference, int64_t tokens, bool other_ending = false);
 
 /// A conversation as a question. Errors: of render_chat (a model without a template, or one that
 /// refuses a message).
@@ -31,7 +32,9 @@ Result<TextQuestion> conversation_question(const Reference& reference,
                                            const std::string& messages);
 
 /// A long text as what a user says: of about `tokens` tokens in all. Errors: of render_chat.
-Result<TextQuestion> long_conversation(const Reference& reference, int64_t tokens);
+Result<TextQuestion> long_conversation(const Reference& reference,
+                                       int64_t tokens,
+                                       bool other_ending = false);
 
 struct Conversation {
   const char* what;

@@ -34,6 +34,8 @@ constexpr int64_t kAnswerTokens = 12;
 constexpr int64_t kChatTokens = 24;
 constexpr int64_t kSampledTokens = 24;
 constexpr size_t kCrowd = 16;
+// Caches of prompts keep whole blocks, of 16 to 128 tokens as a rule: such a text has some of them.
+constexpr int64_t kSomeBlocks = 256;
 constexpr double kChanceMax = 1e-6;  // what chance gives more seldom proves something
 constexpr double kDeviations = 6;    // of a sum of log-probabilities that chance does not give
 
@@ -119,16 +121,17 @@ class Interview {
     return how;
   }
   /// A long text in the form in which this server is asked. Errors: of render_chat.
-  Result<TextQuestion> long_text(int64_t tokens) const {
-    if (client_.completes()) return long_question(reference_, tokens);
-    return long_conversation(reference_, tokens);
+  Result<TextQuestion> long_text(int64_t tokens, bool other_ending = false) const {
+    if (client_.completes()) return long_question(reference_, tokens, other_ending);
+    return long_conversation(reference_, tokens, other_ending);
   }
-  bool short_ones_right() const {
-    const char* const form = client_.completes() ? "text" : "chat";  // in which they are asked
+  bool right(const char* group) const {
     return std::none_of(report_.groups.begin(), report_.groups.end(), [&](const ServerGroup& g) {
-      return g.name == form && !g.within;
+      return g.name == group && !g.within;
     });
   }
+  /// In the form in which they are asked.
+  bool short_ones_right() const { return right(client_.completes() ? "text" : "chat"); }
   int64_t positions() const { return reference_.model().max_positions(); }
 
   Result<void> describe();
@@ -156,10 +159,23 @@ class Interview {
                        const std::vector<Heard>& others,
                        const Closeness& found,
                        const Noise& rounding);
+  Result<void> explain_strays(const Group& group,
+                              const std::vector<Heard>& others,
+                              std::vector<Exchange> astray);
+  Result<bool> explain_as_heard(const Group& group,
+                                const std::vector<Heard>& others,
+                                const Closeness& found,
+                                const Noise& rounding);
+  bool not_as_before(const Group& group, std::string what);
+  std::vector<std::string> newly_wrong() const;
+  Result<void> judge_round(const std::function<Result<Group>()>& ask_round);
+  Result<Group> ask_again();
+  Result<Group> ask_crowd();
+  Result<bool> seen_elsewhere(WeightCodes codes);
   static bool fits(const Closeness& c, const Noise& rounding);
   static bool fits_itself(const Closeness& c) { return c.against_itself <= c.tokens / 50; }
   static int64_t others_of(const Thoughts& a, const Thoughts& b);
-  Result<bool> explain_by_cut(const Group& group, const Noise& rounding);
+  Result<bool> explain_by_cut(const Group& group, const Thoughts& base, const Noise& rounding);
   Result<Thoughts> thoughts(const Group& group, const Heard& heard, const Variant& variant);
   Result<Noise> noise_of(const Group& group, const Heard& heard, const Thoughts& base);
   Result<void> check_endings(const Group& group, const Noise& rounding);
@@ -186,6 +202,9 @@ class Interview {
   int64_t tried_ = 0;  // checks that were made beyond the comparison of single answers
   std::vector<TextQuestion> texts_;
   std::vector<TextQuestion> short_;  // what is asked again: texts, else conversations
+  int64_t longest_ = 0;              // of the long texts that were answered, as it was asked for
+  int64_t longest_again_ = 0;        // tokens of the longest text that was asked again
+  std::optional<int64_t> cached_;    // the most that it says it had kept of what came again
   std::vector<Group> judged_;
   std::vector<Thoughts> judged_thoughts_;
   std::vector<Noise> judged_noise_;
@@ -272,6 +291,8 @@ Result<Exchange> Interview::exchange_of(const TextQuestion& question,
   count_answer(question, how, answer);
   Exchange e = reader_.read(question.ids, answer, how.temperature == 0);
   e.what = question.what;
+  if (group == "again" && answer.cached_tokens)
+    cached_ = std::max(cached_.value_or(0), *answer.cached_tokens);
   if (answer.tokens.empty()) TRY(settle(e, how.tokens));
   report_.texts.push_back({group, question.what, question.text, answer.reasoning + answer.text});
   return e;
@@ -294,7 +315,11 @@ Result<Thoughts> Interview::thoughts(const Group& group,
                                      const Variant& variant) {
   std::vector<Question> questions;
   Thoughts out;
-  std::vector<std::pair<size_t, std::vector<size_t>>> places;  // exchange, indices into seen
+  struct Place {
+    size_t exchange, seen;
+  };
+  std::vector<std::vector<Place>> places;         // of each question's rows
+  std::map<std::vector<int32_t>, size_t> before;  // what was answered alike is computed once
   for (size_t i = 0; i < group.exchanges.size(); ++i) {
     const Exchange& e = group.exchanges[i];
     out.emplace_back(e.seen.size());
@@ -303,21 +328,24 @@ Result<Thoughts> Interview::thoughts(const Group& group,
     const int64_t moved = std::ssize(q.tokens) - e.prompt;
     q.tokens.insert(q.tokens.end(), e.text.begin() + e.prompt, e.text.end());
     if (std::ssize(q.tokens) > positions()) continue;
-    places.emplace_back(i, std::vector<size_t>());
+    const size_t at = before.try_emplace(q.tokens, questions.size()).first->second;
+    if (at == questions.size()) {
+      questions.push_back(std::move(q));
+      places.emplace_back();
+    }
     for (size_t k = 0; k < e.seen.size(); ++k) {
       const int64_t row = e.seen[k].at - 1 + moved;
       // Of a prompt's first tokens that the server did not see, nothing can be said.
       if (row < 0 || (moved < 0 && e.seen[k].at < e.prompt && row < 1)) continue;
-      q.rows.push_back({row, ids_of(e.seen[k])});
-      places.back().second.push_back(k);
+      questions[at].rows.push_back({row, ids_of(e.seen[k])});
+      places[at].push_back({i, k});
     }
-    questions.push_back(std::move(q));
   }
   if (questions.empty()) return out;
   TRY_ASSIGN(const auto answers, reference_.ask(variant, questions));
   for (size_t q = 0; q < questions.size(); ++q)
-    for (size_t k = 0; k < places[q].second.size(); ++k)
-      out[places[q].first][places[q].second[k]] = answers[q][k];
+    for (size_t r = 0; r < places[q].size(); ++r)
+      out[places[q][r].exchange][places[q][r].seen] = answers[q][r];
   return out;
 }
 
@@ -333,8 +361,11 @@ Result<Noise> Interview::noise_of(const Group& group, const Heard& heard, const 
   codes.codes = rounded_;
   TRY_ASSIGN(const Thoughts in_codes, thoughts(group, heard, codes));
   const Noise more = noise(group.exchanges, base, in_codes);
-  return Noise{
-      std::max(n.kl, more.kl), std::max(n.kl_max, more.kl_max), std::max(n.margin, more.margin)};
+  n.kl = std::max(n.kl, more.kl);
+  n.kl_max = std::max(n.kl_max, more.kl_max);
+  n.margin = std::max(n.margin, more.margin);
+  for (size_t e = 0; e < n.kl_of.size(); ++e) n.kl_of[e] = std::max(n.kl_of[e], more.kl_of[e]);
+  return n;
 }
 
 /// At how many places two computations hold another token most probable.
@@ -361,7 +392,9 @@ Result<void> Interview::judge(const Group& group, const std::vector<Heard>& othe
                 .exchanges = std::ssize(group.exchanges),
                 .closeness = closeness(group.exchanges, base, rounding.margin),
                 .bound = kl_bound(rounding)};
-  g.within = fits(g.closeness, rounding);
+  const bool together = fits(g.closeness, rounding);
+  std::vector<Exchange> astray = strays(group.exchanges, base, rounding);
+  g.within = together && astray.empty();
   if (g.closeness.compared + g.closeness.tokens == 0)
     report_.notes.push_back(fmt::format(
         "{}: nothing of the answers could be compared; this part is not judged", group.words));
@@ -378,7 +411,58 @@ Result<void> Interview::judge(const Group& group, const std::vector<Heard>& othe
     return {};
   }
   if (g.within) return check_endings(group, rounding);
+  if (together) return explain_strays(group, others, std::move(astray));
   TRY(explain(group, others, g.closeness, rounding));
+  return {};
+}
+
+/// What comes again, or among others, was right before: no more is to be found out of it. `what`: of its
+/// answers; empty: all.
+bool Interview::not_as_before(const Group& group, std::string what) {
+  if (!what.empty()) what += " ";
+  if (group.name == "again")
+    fault("cache",
+          fmt::format("asked once more, it answers {}otherwise than the model: what it kept of the "
+                      "first time is not what it computes",
+                      what));
+  else if (group.name == "crowd")
+    fault("load", fmt::format("among other requests it answers {}otherwise than alone", what));
+  else
+    return false;
+  return true;
+}
+
+/// Most of a group is within rounding, and these are not: it is no other model.
+Result<void> Interview::explain_strays(const Group& group,
+                                       const std::vector<Heard>& others,
+                                       std::vector<Exchange> astray) {
+  const std::string what =
+      fmt::format("{} of {} ({})", astray.size(), group.exchanges.size(), astray.front().what);
+  if (not_as_before(group, what)) return {};
+  const Group some{group.name, group.words, std::move(astray)};
+  TRY_ASSIGN(const Thoughts base, thoughts(some, as_asked_, computed_));
+  TRY_ASSIGN(const Noise rounding, noise_of(some, as_asked_, base));
+  const Closeness found = closeness(some.exchanges, base, rounding.margin);
+  TRY_ASSIGN(bool explained, explain_as_heard(some, others, found, rounding));
+  if (!explained && group.name == "long") {
+    TRY_ASSIGN(explained, explain_by_cut(some, base, rounding));
+  }
+  if (explained) return {};
+  if (group.name == "chat")
+    fault(
+        "template",
+        fmt::format(
+            "{} of {} conversations ({}) are not answered as the model would, the others are: they "
+            "become another text than its chat template makes",
+            some.exchanges.size(),
+            group.exchanges.size(),
+            some.exchanges.front().what));
+  else
+    fault("garbled",
+          fmt::format("{} of {} texts ({}) are not continued as the model would, the others are",
+                      some.exchanges.size(),
+                      group.exchanges.size(),
+                      some.exchanges.front().what));
   return {};
 }
 
@@ -388,14 +472,7 @@ Result<bool> Interview::explain(const Group& group,
                                 const std::vector<Heard>& others,
                                 const Closeness& found,
                                 const Noise& rounding) {
-  if (group.name == "again" || group.name == "crowd") {
-    const bool again = group.name == "again";
-    fault(again ? "cache" : "load",
-          again ? "asked once more, it answers otherwise than the model: what it kept of the first "
-                  "time is not what it computes"
-                : "among other requests it answers otherwise than alone");
-    return true;
-  }
+  if (not_as_before(group, "")) return true;
   // Numbers that are right beside tokens that are not the most probable ones.
   const bool numbers_fit = found.compared > 0 && found.kl_typical <= kl_bound(rounding);
   if (numbers_fit) {
@@ -413,35 +490,10 @@ Result<bool> Interview::explain(const Group& group,
       return true;
     }
   }
-  std::vector<Hypothesis> hypotheses;
-  for (const Heard& h : others) hypotheses.push_back({h.fault, h.words, &h, computed_});
-  if (computed_ == Variant{})
-    for (auto& [words, variant] : reference_.other_rope())
-      hypotheses.push_back({"rope", words, &as_asked_, variant});
-  const Hypothesis* best = nullptr;
-  Closeness nearest = found;
-  const auto nearer = [&](const Closeness& a, const Closeness& b) {
-    return a.compared > 0 ? a.kl_typical < b.kl_typical
-                          : std::pair(a.wrong, -a.log_chance) < std::pair(b.wrong, -b.log_chance);
-  };
-  for (const Hypothesis& h : hypotheses) {
-    say(fmt::format("{}: would it explain that {}?", group.words, h.words));
-    TRY_ASSIGN(const Thoughts t, thoughts(group, *h.heard, h.variant));
-    const Closeness c = closeness(group.exchanges, t, rounding.margin);
-    // Of fewer than half of the places nothing is concluded.
-    if (2 * c.compared < found.compared || 2 * c.tokens < found.tokens) continue;
-    if (!nearer(c, nearest)) continue;
-    nearest = c;
-    best = &h;
-  }
-  const bool explained = best != nullptr && fits(nearest, rounding);
-  if (explained) {
-    fault(best->fault, best->words);
-    if (best->fault == "rope") computed_ = best->variant;
-    return true;
-  }
+  TRY_ASSIGN(const bool explained, explain_as_heard(group, others, found, rounding));
+  if (explained) return true;
   if (group.name == "long") {
-    TRY_ASSIGN(const bool cut, explain_by_cut(group, rounding));
+    TRY_ASSIGN(const bool cut, explain_by_cut(group, judged_thoughts_.back(), rounding));
     if (cut) return true;
     // From some place on.
     if (const std::optional<int64_t> from = reader_.garbled_from(
@@ -469,6 +521,8 @@ Result<bool> Interview::explain(const Group& group,
     if (found.compared == 0 &&
         (found.other > 2 * others_of(base, *rough) + 3 || 2 * found.other > found.tokens))
       continue;
+    TRY_ASSIGN(const bool excluded, seen_elsewhere(codes));
+    if (excluded) continue;
     fault("quantised",
           found.compared > 0
               ? fmt::format(
@@ -515,15 +569,61 @@ Result<bool> Interview::explain(const Group& group,
   return false;
 }
 
+/// Whether such weights would have been seen in a group that is within rounding.
+Result<bool> Interview::seen_elsewhere(WeightCodes codes) {
+  Variant v = computed_;
+  v.codes = codes;
+  for (size_t i = 0; i < judged_.size(); ++i) {
+    const ServerGroup& g = report_.groups[i];
+    if (!g.within || g.closeness.compared == 0) continue;
+    TRY_ASSIGN(const Thoughts rough, thoughts(judged_[i], as_asked_, v));
+    if (noise(judged_[i].exchanges, judged_thoughts_[i], rough).kl > g.bound) return true;
+  }
+  return false;
+}
+
+/// Whether one of the hypotheses brings the reference within rounding of the server; the nearest is told.
+Result<bool> Interview::explain_as_heard(const Group& group,
+                                         const std::vector<Heard>& others,
+                                         const Closeness& found,
+                                         const Noise& rounding) {
+  std::vector<Hypothesis> hypotheses;
+  for (const Heard& h : others) hypotheses.push_back({h.fault, h.words, &h, computed_});
+  if (computed_ == Variant{})
+    for (auto& [words, variant] : reference_.other_rope())
+      hypotheses.push_back({"rope", words, &as_asked_, variant});
+  const Hypothesis* best = nullptr;
+  Closeness nearest = found;
+  const auto nearer = [&](const Closeness& a, const Closeness& b) {
+    return a.compared > 0 ? a.kl_typical < b.kl_typical
+                          : std::pair(a.wrong, -a.log_chance) < std::pair(b.wrong, -b.log_chance);
+  };
+  for (const Hypothesis& h : hypotheses) {
+    say(fmt::format("{}: would it explain that {}?", group.words, h.words));
+    TRY_ASSIGN(const Thoughts t, thoughts(group, *h.heard, h.variant));
+    const Closeness c = closeness(group.exchanges, t, rounding.margin);
+    // Of fewer than half of the places nothing is concluded.
+    if (2 * c.compared < found.compared || 2 * c.tokens < found.tokens) continue;
+    if (!nearer(c, nearest)) continue;
+    nearest = c;
+    best = &h;
+  }
+  if (best == nullptr || !fits(nearest, rounding)) return false;
+  fault(best->fault, best->words);
+  if (best->fault == "rope") computed_ = best->variant;
+  return true;
+}
+
 /// Whether texts are cut, at a length that is not known: sought with the shortest one that is not
 /// answered rightly, first roughly, since a few words more or less of a long text change little, then
 /// exactly.
-Result<bool> Interview::explain_by_cut(const Group& group, const Noise& rounding) {
+Result<bool> Interview::explain_by_cut(const Group& group,
+                                       const Thoughts& base,
+                                       const Noise& rounding) {
   const Exchange* shortest = nullptr;
   for (size_t e = 0; e < group.exchanges.size(); ++e) {
     const auto one = std::span(group.exchanges).subspan(e, 1);
-    const Closeness c =
-        closeness(one, std::span(judged_thoughts_.back()).subspan(e, 1), rounding.margin);
+    const Closeness c = closeness(one, std::span(base).subspan(e, 1), rounding.margin);
     const Exchange& exchange = group.exchanges[e];
     if (!fits(c, rounding) && (shortest == nullptr || exchange.prompt < shortest->prompt))
       shortest = &exchange;
@@ -784,6 +884,7 @@ Result<void> Interview::check_long() {
       break;
     }
     group.exchanges.push_back(*e);
+    longest_ = tokens;
   }
   if (group.exchanges.empty())
     not_tried({"context-cut", "garbled"}, "no long text could be asked");
@@ -792,24 +893,88 @@ Result<void> Interview::check_long() {
   return judge(group, cut_texts(group));
 }
 
-/// The same questions once more, and all together with others.
-Result<void> Interview::check_again_and_crowd() {
-  if (numbers_mean_nothing_) return {};
-  if (short_.empty()) {
-    not_tried({"cache", "load"}, "no short text could be asked");
-    return {};
+/// Of the group that was judged last, the questions whose answers have a token that is not the model's by
+/// more than rounding, although the first time they had none.
+std::vector<std::string> Interview::newly_wrong() const {
+  const auto wrong_of = [&](size_t group, size_t e) {
+    return closeness(std::span(judged_[group].exchanges).subspan(e, 1),
+                     std::span(judged_thoughts_[group]).subspan(e, 1),
+                     judged_noise_[group].margin)
+        .wrong;
+  };
+  const auto wrong_at_first = [&](const std::string& what) {
+    for (size_t g = 0; g < judged_.size(); ++g)
+      for (size_t e = 0; e < judged_[g].exchanges.size(); ++e)
+        if (judged_[g].name != "again" && judged_[g].name != "crowd" &&
+            judged_[g].exchanges[e].what == what && wrong_of(g, e) > 0)
+          return true;
+    return false;
+  };
+  std::vector<std::string> out;
+  const size_t last = judged_.size() - 1;
+  for (size_t e = 0; e < judged_[last].exchanges.size(); ++e)
+    if (const std::string& what = judged_[last].exchanges[e].what;
+        wrong_of(last, e) > 0 && !wrong_at_first(what))
+      out.push_back(what);
+  return out;
+}
+
+/// Judges a round of questions that were answered rightly before. Where a single token is wrong now, the
+/// round is asked once more: what fails of one answer in many does so again.
+Result<void> Interview::judge_round(const std::function<Result<Group>()>& ask_round) {
+  std::vector<std::string> before;
+  for (const bool once_more : {false, true}) {
+    TRY_ASSIGN(const Group round, ask_round());
+    const size_t faults = report_.faults.size();
+    TRY(judge(round, {}));
+    if (report_.faults.size() > faults || judged_.empty() || round.exchanges.empty()) return {};
+    const std::vector<std::string> wrong = newly_wrong();
+    if (wrong.empty()) {
+      if (once_more)
+        report_.notes.push_back(
+            fmt::format("{}: the answer to {} had a token that is not the model's; asked all of it "
+                        "once more, none had",
+                        round.words,
+                        before.front()));
+      return {};
+    }
+    if (once_more)
+      not_as_before(
+          round, fmt::format("{} of {} ({})", wrong.size(), round.exchanges.size(), wrong.front()));
+    before = wrong;
   }
-  // What was found wrong of single questions is not the cache's fault.
-  if (!short_ones_right()) return {};
-  Group again{"again", "the same once more", {}}, crowd{"crowd", "among other requests", {}};
+  return {};
+}
+
+Result<Group> Interview::ask_again() {
+  Group again{"again", "the same once more", {}};
   for (const TextQuestion& q : short_) {
     say(fmt::format("asking again: {}", q.what));
     TRY_ASSIGN(Exchange e, ask(q, asking(q, {.prompt = {}, .tokens = kAnswerTokens}), "again"));
     again.exchanges.push_back(std::move(e));
   }
-  ++tried_;
-  TRY(judge(again, {}));
-  if (at_fault()) return {};
+  if (longest_ == 0 || !right("long")) return again;
+  // Where a text with its own log-probabilities is not kept, the second time keeps it: the third one, with
+  // another ending, and the fourth find it.
+  for (const bool other_ending : {false, true, false}) {
+    TRY_ASSIGN(const TextQuestion q, long_text(longest_, other_ending));
+    if (std::ssize(q.ids) + kAnswerTokens > positions()) continue;
+    say(fmt::format("asking again: {}", q.what));
+    const Result<Exchange> e = ask(q, asking(q, {.prompt = {}, .tokens = kAnswerTokens}), "again");
+    if (!e && !unanswered(e.error())) return tl::unexpected(e.error());
+    if (!e) {
+      report_.notes.push_back(
+          fmt::format("asked once more, {} was not answered: {}", q.what, e.error().message));
+      continue;
+    }
+    longest_again_ = std::max(longest_again_, std::ssize(q.ids));
+    again.exchanges.push_back(*e);
+  }
+  return again;
+}
+
+Result<Group> Interview::ask_crowd() {
+  Group crowd{"crowd", "among other requests", {}};
   say("asking all of it at the same time");
   std::vector<Ask> asks;
   // Where there are only a few, each several times: one may be answered before the next one comes.
@@ -830,7 +995,28 @@ Result<void> Interview::check_again_and_crowd() {
   }
   if (crowd.exchanges.empty())
     not_tried({"load"}, "of questions at the same time none was answered");
-  return judge(crowd, {});
+  return crowd;
+}
+
+/// The same questions once more, and all together with others.
+Result<void> Interview::check_again_and_crowd() {
+  if (numbers_mean_nothing_) return {};
+  if (short_.empty()) {
+    not_tried({"cache", "load"}, "no short text could be asked");
+    return {};
+  }
+  // What was found wrong of single questions is not the cache's fault.
+  if (!short_ones_right()) return {};
+  ++tried_;
+  TRY(judge_round([&] { return ask_again(); }));
+  if (at_fault()) return {};
+  if (cached_ == 0)
+    not_tried({"cache"}, "it says that of what came again it had kept nothing (cached_tokens)");
+  else if (!cached_ && longest_again_ < kSomeBlocks)
+    not_tried({"cache"},
+              fmt::format("no text of {} tokens was asked again, and caches keep whole blocks",
+                          kSomeBlocks));
+  return judge_round([&] { return ask_crowd(); });
 }
 
 /// Temperature and seed: what is drawn twice with one seed is equal, what is drawn with several is
