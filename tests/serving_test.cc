@@ -294,6 +294,27 @@ TEST_F(Serve, CompletesTextsAndTokens) {
   EXPECT_EQ(stopped["choices"][0]["finish_reason"], "stop");
 }
 
+/// As other servers do: samples of one prompt are another each, unless the request names their seed.
+TEST_F(Serve, EqualPromptsAreAnsweredAlikeOnlyWithASeed) {
+  const auto texts = [&](const std::string& more) {
+    const TestResponse r = server_->post(
+        "/v1/completions",
+        R"({"prompt": ["the sea", "the sea", "the sea"], "max_tokens": 12, "temperature": 1)" +
+            more + "}");
+    EXPECT_EQ(r.status, 200) << r.body;
+    std::set<std::string> all;
+    const Json j = Json::parse(r.body);
+    for (const Json& choice : j["choices"]) all.insert(choice["text"]);
+    return all;
+  };
+  EXPECT_EQ(texts("").size(), 3u);
+  EXPECT_EQ(texts(R"(, "n": 2)").size(), 6u);
+  const std::set<std::string> drawn = texts(R"(, "seed": 5)");
+  EXPECT_EQ(drawn.size(), 1u);
+  EXPECT_EQ(texts(R"(, "seed": 5)"), drawn);
+  EXPECT_EQ(texts(R"(, "seed": 5, "n": 2)").size(), 2u);
+}
+
 TEST_F(Serve, TellsOfPrompts) {
   const std::vector<int32_t> ids = {70, 71, 72, 73};
   const Json j = Json::parse(

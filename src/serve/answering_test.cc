@@ -132,5 +132,29 @@ TEST(Answering, AMessageHasTheBlocksOfItsStream) {
   }
 }
 
+/// What is drawn depends on seed and place alone, so the same seed for equal prompts is the same answer.
+TEST(Answering, OnlyANamedSeedIsTheSameForEachPrompt) {
+  ByteModelRules rules("");
+  const auto seeds = [&](const std::string& more) {
+    const auto question =
+        read_completion(R"({"prompt": ["p", "p", "p"], "n": 2)" + more + "}", rules.rules());
+    EXPECT_TRUE(question);
+    std::string out;
+    const Answering answering(std::make_shared<ModelInfo>(rules.model()),
+                              *question,
+                              {.id = "7"},
+                              completion_writer,
+                              std::make_shared<Kept>(out),
+                              0,
+                              [](size_t) {});
+    std::vector<uint64_t> all;
+    for (const engine::Request& r : answering.requests("")) all.push_back(r.options.sampling.seed);
+    return all;
+  };
+  EXPECT_EQ(seeds(""), std::vector<uint64_t>({0, 1, 2, 3, 4, 5}));  // from ReadingRules::seed on
+  EXPECT_EQ(seeds(R"(, "seed": null)"), seeds(""));
+  EXPECT_EQ(seeds(R"(, "seed": 7)"), std::vector<uint64_t>({7, 8, 7, 8, 7, 8}));
+}
+
 }  // namespace
 }  // namespace ferry::serve

@@ -23,6 +23,7 @@ struct Question {
   std::vector<Prompt> prompts;
   int64_t choices = 1;  // answers to each
   engine::GenerateOptions options;
+  bool seeded = false;  // the request names the seed: then equal prompts are answered alike
   std::vector<std::string> stop;
   std::string salt;                // of the cache, as the request has it
   bool chat = false;               // answers are read as thoughts, content and calls

@@ -236,6 +236,7 @@ void read_shared_fields(JsonFields& fields, const ReadingRules& rules, Question&
   q.choices = fields.integer("n", 1, kAnswersMax, 1);
   q.options.sampling = rules.sampling;
   q.options.sampling.seed = rules.seed;
+  q.seeded = fields.has("seed");
   engine::read_sampling(fields, q.options.sampling);
   if (q.options.sampling.logit_bias.size() > kBiasesMax)
     fields.refuse(
