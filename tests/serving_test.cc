@@ -1309,6 +1309,22 @@ TEST(ServeHealth, TurnsBadWithoutPasses) {
   arm_faults("");
 }
 
+/// Nor do steps help that find nothing to run.
+TEST(ServeHealth, TurnsBadWithStepsThatRunNothing) {
+  ServiceOptions options;
+  options.stall_s = 0.1;
+  Running server(std::move(options));
+  arm_faults("serve.step:*:eio");
+  TestClient client(server.port());
+  client.send(
+      TestClient::request("POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 1})"));
+  EXPECT_TRUE(Running::eventually([&] { return server.get("/health").status == 503; }));
+  EXPECT_EQ(server.get("/health").body, R"({"status":"stalled"})");
+  arm_faults("");
+  EXPECT_EQ(client.response().status, 200);
+  EXPECT_EQ(server.get("/health").status, 200);
+}
+
 /// A proxy between must not take a stream for dead that has nothing to say yet.
 TEST(ServeLimits, AStreamThatWaitsCarriesComments) {
   ServiceOptions options;

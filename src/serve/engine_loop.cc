@@ -74,10 +74,12 @@ void EngineLoop::drop(QuestionId question, std::optional<size_t> answer) {
 bool EngineLoop::step() {
   if (engine_ == nullptr || engine_->idle()) return false;
   publish(true);
-  fault_point("serve.step");
+  const bool nothing = fault_point("serve.step") != 0;  // as if there were nothing that could run
   const double began_s = system_clock().monotonic_s();
+  std::vector<engine::Progress> brought;
+  if (!nothing) brought = engine::step_through_faults(*engine_);
   std::vector<EngineNews> all;
-  for (engine::Progress& p : engine::step_through_faults(*engine_)) {
+  for (engine::Progress& p : brought) {
     const auto it = asked_.find(p.id);
     if (it == asked_.end()) continue;
     const auto [question, answer] = it->second;
@@ -93,11 +95,13 @@ bool EngineLoop::step() {
   return !engine_->idle();
 }
 
+/// Steps alone are no progress: one that finds nothing to run, though requests wait, would be for ever.
 void EngineLoop::publish(bool busy) {
   const std::lock_guard lock(state_mutex_);
+  const bool progress = !state_.busy || engine_->counts().passes > state_.counts.passes;
   state_ = {.loaded = true,
             .busy = busy,
-            .progress_s = system_clock().monotonic_s(),
+            .progress_s = progress ? system_clock().monotonic_s() : state_.progress_s,
             .running = engine_->running(),
             .waiting = engine_->waiting(),
             .cache_usage = engine_->cache_usage(),

@@ -37,7 +37,7 @@ struct EngineNews {
 struct EngineState {
   bool loaded = false;
   bool busy = false;      // has work
-  double progress_s = 0;  // when it last began or ended a pass (base/clock.h)
+  double progress_s = 0;  // when it last ended a pass, or got work (base/clock.h)
   int64_t running = 0, waiting = 0;
   double cache_usage = 0;  // of its pages, those in somebody's use
   engine::EngineCounts counts = {};
