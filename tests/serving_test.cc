@@ -1172,6 +1172,12 @@ TEST(ServeLimits, TooMuchIsRefusedWithWhenToComeAgain) {
   EXPECT_EQ(third.status, 503);
   EXPECT_NE(third.head.find("Retry-After: 1"), std::string::npos);
   EXPECT_EQ(Json::parse(third.body)["error"]["type"], "overloaded_error");
+  // Nobody answered it, so it is none of those that are over.
+  EXPECT_EQ(server.metric("vllm:prompt_tokens_total"), 0);
+  EXPECT_EQ(server.metric("vllm:e2e_request_latency_seconds_count"), 0);
+  EXPECT_EQ(
+      server.metric(R"(vllm:request_success_total{model_name="small",finished_reason="error")"), 0);
+  EXPECT_EQ(server.metric(R"(ferry:http_responses_total{model_name="small",status="503")"), 1);
   first.leave();
   second.leave();
   arm_faults("");
@@ -1368,6 +1374,73 @@ TEST_F(Serve, MetricsHaveVllmsNames) {
     has("vllm:" + std::string(name) + "_count" + label + "} ");
   }
   has("vllm:request_success_total" + label + R"(,finished_reason="length"} )");
+}
+
+/// ... and what they find is what happened.
+TEST(ServeMetrics, AreOfWhatWasAnswered) {
+  Running server;
+  const auto ask = [&](Json body) {
+    body["ignore_eos"] = true;
+    return server.post("/v1/completions", body.dump());
+  };
+  // Ten tokens of a prompt and four of an answer; eight, and two answers of three; and one that is refused.
+  std::vector<int32_t> ids(10, 70);
+  EXPECT_EQ(ask({{"prompt", ids}, {"max_tokens", 4}}).status, 200);
+  ids.assign(8, 71);
+  EXPECT_EQ(ask({{"prompt", ids}, {"max_tokens", 3}, {"n", 2}, {"stream", true}}).status, 200);
+  EXPECT_EQ(ask({{"prompt", "a"}, {"max_tokens", 0}}).status, 400);
+  const auto expect = [&](const std::string& name, double value) {
+    for (const char* prefix : {"vllm:", "ferry:"})
+      EXPECT_EQ(server.metric(prefix + name), value) << name;
+  };
+  expect("prompt_tokens_total", 18);
+  expect("generation_tokens_total", 10);
+  expect("num_requests_running", 0);
+  expect("num_requests_waiting", 0);
+  expect("kv_cache_usage_perc", 0);
+  expect("num_preemptions_total", 0);
+  expect("prefix_cache_queries_total", 26);
+  const std::string reason = R"(request_success_total{model_name="small",finished_reason=")";
+  expect(reason + "length\"", 2);
+  expect(reason + "stop\"", 0);
+  expect(reason + "abort\"", 0);
+  expect(reason + "error\"", 0);
+  const auto expect_spread = [&](const std::string& name, double count, double sum) {
+    expect(name + "_count", count);
+    expect(name + "_sum", sum);
+  };
+  expect_spread("request_prompt_tokens", 2, 18);
+  expect_spread("request_generation_tokens", 2, 10);
+  expect_spread("request_max_num_generation_tokens", 2, 7);
+  expect("time_to_first_token_seconds_count", 2);
+  expect("request_queue_time_seconds_count", 2);
+  expect("e2e_request_latency_seconds_count", 2);
+  expect("request_prefill_time_seconds_count", 2);
+  expect("request_decode_time_seconds_count", 2);
+  expect("inter_token_latency_seconds_count", 3 + 2 + 2);
+  for (const char* name : {"time_to_first_token", "request_prefill_time", "request_decode_time"})
+    EXPECT_LE(server.metric("vllm:" + std::string(name) + "_seconds_sum"),
+              server.metric("vllm:e2e_request_latency_seconds_sum"))
+        << name;
+  const std::string status = R"(ferry:http_responses_total{model_name="small",status=")";
+  EXPECT_EQ(server.metric(status + "400\""), 1);
+  EXPECT_GT(server.metric("ferry:passes_total"), 0);
+  // Who leaves is counted with what he had.
+  arm_faults("serve.step:*:delay3");
+  {
+    TestClient leaves(server.port());
+    leaves.send(TestClient::request(
+        "POST",
+        "/v1/completions",
+        Json{{"prompt", ids}, {"max_tokens", 4000}, {"ignore_eos", true}, {"stream", true}}
+            .dump()));
+    EXPECT_FALSE(leaves.head().empty());
+  }
+  EXPECT_TRUE(
+      Running::eventually([&] { return server.metric("vllm:" + reason + "abort\"") == 1; }));
+  arm_faults("");
+  expect("prompt_tokens_total", 26);
+  expect("request_prompt_tokens_count", 3);
 }
 
 TEST(ServeEnd, WhatIsUnderWayIsAnsweredAndNothingNewTaken) {

@@ -238,6 +238,7 @@ void Answering::keep_alive(double now_s, double quiet_s) {
 }
 
 void Answering::count(Metrics& metrics, double now_s, bool aborted) const {
+  if (!accepted_) return;
   const char* reason = "stop";
   if (failed_) {
     reason = "error";

@@ -60,7 +60,7 @@ class Answering {
   /// The document, or why there is none.
   void answer(ApiResult<std::string> document);
 
-  /// For metrics and the log, once it is over. `aborted`: by its client.
+  /// For metrics, once it is over; what the engine never took was no request of its. `aborted`: by its client.
   void count(Metrics& metrics, double now_s, bool aborted) const;
   const AnswerUsage& usage() const { return usage_; }
 
