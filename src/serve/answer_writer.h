@@ -71,7 +71,11 @@ class AnswerWriter {
   /// All of it, in one document.
   virtual std::string document(const std::vector<Answer>& answers, const AnswerUsage& usage) = 0;
 
-  // Events of a stream ("data: ...\n\n"), in this order:
+  // Events of a stream ("data: ...\n\n"):
+  /// While there is nothing to say, before begin() too: what keeps a connection from being taken for dead. A comment,
+  /// where the API has no event for it, which would do for clients that wait for events, too.
+  virtual std::string keep_alive() { return ": keep-alive\n\n"; }
+  // In this order:
   virtual std::string begin(const std::vector<Answer>& answers, const AnswerUsage& usage) = 0;
   /// `news`, and, if answer.end is there, that it ended.
   virtual std::string more(size_t index,

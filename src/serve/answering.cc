@@ -60,11 +60,12 @@ std::vector<engine::Request> Answering::requests(const std::string& salt) const 
   return all;
 }
 
-void Answering::accepted() {
-  accepted_ = true;
-  if (!question_.stream) return;
-  exchange_->begin({.content_type = "text/event-stream",
-                    .headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}}});
+void Answering::send(std::string_view events) {
+  if (events.empty()) return;
+  if (!std::exchange(begun_, true))
+    exchange_->begin({.content_type = "text/event-stream",
+                      .headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}}});
+  exchange_->write(events);
 }
 
 void Answering::take(
@@ -81,10 +82,11 @@ void Answering::take(
   if (!std::exchange(r.began, true) && index % static_cast<size_t>(question_.choices) == 0)
     usage_.cached += progress.reused;
   if (progress.tokens.empty() && progress.finish == engine::Finish::kNone) return;
+  std::string events;
   if (first_s_ == 0) {
     first_s_ = now_s;
     metrics.first_token(now_s - asked_s_);
-    if (question_.stream) exchange_->write(writer_->begin(answers_, usage_));
+    if (question_.stream) events = writer_->begin(answers_, usage_);
   }
   if (r.last_s == 0 && !progress.tokens.empty() && !question_.no_answer) ++usage_.begun;
   if (r.last_s > 0 && !progress.tokens.empty())
@@ -105,11 +107,11 @@ void Answering::take(
   const bool ended = std::all_of(
       answers_.begin(), answers_.end(), [](const Answer& a) { return a.end.has_value(); });
   if (question_.stream) {
-    std::string events = writer_->more(index, answer, news, usage_);
+    events += writer_->more(index, answer, news, usage_);
     if (ended) events += writer_->end(answers_, usage_);
     if (!events.empty()) wrote_s_ = now_s;
     done_ = ended;  // before it is written: its client may leave at that
-    exchange_->write(events);
+    send(events);
     if (ended) exchange_->end();
   } else if (ended) {
     done_ = true;
@@ -225,16 +227,15 @@ void Answering::fail(const ApiError& error) {
   done_ = failed_ = true;
   for (size_t i = 0; i < answers_.size(); ++i)
     if (!answers_[i].end) cancel_(i);
-  if (!accepted_ || !question_.stream)
-    return exchange_->answer(error_response(error, writer_->style()));
-  exchange_->write(writer_->failure(error));
+  if (!begun_) return exchange_->answer(error_response(error, writer_->style()));
+  send(writer_->failure(error));
   exchange_->end();
 }
 
 void Answering::keep_alive(double now_s, double quiet_s) {
   if (!accepted_ || !question_.stream || done_ || now_s - wrote_s_ < quiet_s) return;
   wrote_s_ = now_s;
-  exchange_->write(": keep-alive\n\n");
+  send(writer_->keep_alive());
 }
 
 void Answering::count(Metrics& metrics, double now_s, bool aborted) const {

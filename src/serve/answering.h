@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "serve/answer_writer.h"
@@ -33,8 +34,9 @@ class Answering {
   /// The requests that the engine is to answer, of each prompt all choices.
   std::vector<engine::Request> requests(const std::string& salt) const;
 
-  /// The engine has taken them.
-  void accepted();
+  /// The engine has taken them. Nothing is sent yet: as long as nothing is, a proxy may ask another server, and the
+  /// status can still say what fails.
+  void accepted() { accepted_ = true; }
   /// `pass_s`: when the pass began that brought it.
   void take(size_t index,
             const engine::Progress& progress,
@@ -42,13 +44,13 @@ class Answering {
             double now_s,
             Metrics& metrics);
   void fail(const ApiError& error);
-  /// A comment on a stream that has had nothing to say for so long, so that nobody between takes it for dead.
+  /// What a stream says that has had nothing to say for so long, so that nobody takes it for dead.
   void keep_alive(double now_s, double quiet_s);
   /// All was said. The exchange is over, but where the answer is a document that is still to be written.
   bool done() const { return done_; }
   bool failed() const { return failed_; }
   /// It failed before its client was told anything else: the response's status says so.
-  bool refused() const { return failed_ && !(accepted_ && question_.stream); }
+  bool refused() const { return failed_ && !begun_; }
   bool owes_document() const { return done_ && !failed_ && !question_.stream; }
   /// About how many bytes it has.
   uint64_t document_bytes() const;
@@ -74,6 +76,8 @@ class Answering {
     double last_s = 0;  // when its last token came; 0: none has
   };
 
+  /// Of a stream: its head goes with the first of it.
+  void send(std::string_view events);
   void take_tokens(size_t index, const engine::Progress& progress, AnswerNews& news);
   void add(size_t index, std::vector<text::AnswerDelta> deltas, AnswerNews& news);
   void finish(size_t index, engine::Finish finish, AnswerNews& news);
@@ -89,6 +93,7 @@ class Answering {
   AnswerUsage usage_;
   double asked_s_, began_s_ = 0, first_s_ = 0, wrote_s_;
   bool accepted_ = false, done_ = false, failed_ = false;
+  bool begun_ = false;  // of a stream: its head was sent
   std::atomic<bool> left_ = false;
 };
 

@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "serve/messages_api.h"
@@ -17,12 +19,14 @@ namespace {
 
 using Json = nlohmann::json;
 
-/// Keeps what is sent.
+/// Keeps what is sent; before a stream's pieces "200 ", before a whole answer its status.
 class Kept : public HttpExchange {
  public:
   explicit Kept(std::string& sent) : sent_(sent) {}
-  void answer(HttpResponse response) override { sent_ = response.body; }
-  void begin(HttpResponse) override {}
+  void answer(HttpResponse response) override {
+    sent_ += std::to_string(response.status) + " " + response.body;
+  }
+  void begin(HttpResponse head) override { sent_ += std::to_string(head.status) + " "; }
   void write(std::string_view piece) override { sent_ += piece; }
   void end() override {}
   void abort() override {}
@@ -49,7 +53,8 @@ std::string sent(WriterMaker writer, bool stream, const std::string& text, engin
   EXPECT_TRUE(answering.done());
   EXPECT_EQ(answering.owes_document(), !stream);
   if (!stream) answering.answer(answering.document());
-  return out;
+  EXPECT_TRUE(out.starts_with("200 ")) << out;
+  return out.substr(4);
 }
 
 std::vector<Json> events_of(const std::string& stream) {
@@ -101,6 +106,65 @@ TEST(Answering, AResponsesDocumentListsWhatItsStreamAnnounced) {
       const bool cut = kinds.back() == "message" && finish == engine::Finish::kLength;
       EXPECT_EQ(whole["output"].back()["status"], cut ? "incomplete" : "completed");
     }
+}
+
+/// Until then a proxy may ask another server, and the status says what failed.
+TEST(Answering, AStreamBeginsWithItsFirstBytes) {
+  struct Case {
+    WriterMaker writer;
+    std::vector<std::string> waiting, again, failed;  // the events' types
+  };
+  const std::string created = "response.created", going_on = "response.in_progress";
+  for (const Case& c : {Case{chat_writer, {}, {}, {""}},
+                        Case{response_writer, {created, going_on}, {going_on}, {"response.failed"}},
+                        Case{message_writer, {"ping"}, {"ping"}, {"error"}}}) {
+    const auto model = std::make_shared<ModelInfo>(byte_model(""));
+    std::string out;
+    const auto answering = [&] {
+      return std::make_unique<Answering>(
+          model,
+          Question{.prompts = {{.ids = {1}}}, .chat = true, .stream = true, .repeated = "{}"},
+          AnswerHead{.id = "7"},
+          c.writer,
+          std::make_shared<Kept>(out),
+          0,
+          [](size_t) {});
+    };
+    const auto types = [&] {
+      std::vector<std::string> all;
+      for (const Json& e : events_of(std::exchange(out, ""))) all.push_back(e.value("type", ""));
+      return all;
+    };
+    Metrics metrics;
+    const engine::Progress fault{.id = 1,
+                                 .finish = engine::Finish::kFailed,
+                                 .error = {.code = Code::kVerdict, .message = "no numbers"}};
+    auto a = answering();
+    a->accepted();
+    a->keep_alive(5, 15);
+    EXPECT_EQ(out, "");
+    a->take(0, fault, 0, 1, metrics);
+    EXPECT_TRUE(out.starts_with("500 {")) << out;
+    EXPECT_TRUE(a->refused());
+    out.clear();
+    a = answering();
+    a->accepted();
+    a->keep_alive(15, 15);
+    EXPECT_TRUE(out.starts_with("200 ")) << out;
+    EXPECT_EQ(types(), c.waiting);
+    a->keep_alive(30, 15);
+    EXPECT_EQ(types(), c.again);
+    a->take(0, fault, 0, 31, metrics);
+    EXPECT_EQ(types(), c.failed);
+    EXPECT_FALSE(a->refused());
+    // What was said while it waited is not said again.
+    a = answering();
+    a->accepted();
+    a->keep_alive(15, 15);
+    a->take(0, {.id = 1, .tokens = {{.id = 70}}}, 0, 16, metrics);
+    const std::vector<std::string> all = types();
+    EXPECT_EQ(std::count(all.begin(), all.end(), created), c.waiting.size() == 2 ? 1 : 0);
+  }
 }
 
 TEST(Answering, AMessageHasTheBlocksOfItsStream) {

@@ -49,7 +49,8 @@ class HttpExchange {
 
   /// The whole response.
   virtual void answer(HttpResponse response) = 0;
-  /// Or its head (without a body), pieces of its body as they come, and their end.
+  /// Or its head (without a body), which is sent with what comes first of these: pieces of its body as they come, and
+  /// their end.
   virtual void begin(HttpResponse head) = 0;
   virtual void write(std::string_view piece) = 0;
   virtual void end() = 0;

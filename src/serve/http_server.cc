@@ -430,7 +430,6 @@ void Session::begin(HttpResponse head) {
   chunked_ = reader_.http_1_1();  // before, the connection's end is the response's
   keep_ = keep_ && chunked_ && !server_.draining;
   out_ += head_of(head, std::nullopt);
-  flush();
 }
 
 void Session::write(std::string_view piece) {

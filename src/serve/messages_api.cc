@@ -301,6 +301,9 @@ class MessageWriter : public AnswerWriter {
     return json_text(message);
   }
 
+  /// Clients pass it over wherever it stands.
+  std::string keep_alive() override { return event("ping", Ordered::object()); }
+
   std::string begin(const std::vector<Answer>&, const AnswerUsage& usage) override {
     return event("message_start", {{"message", message_json(Ordered::array(), usage)}});
   }

@@ -257,11 +257,12 @@ class ResponseWriter : public AnswerWriter {
     return json_text(response(&answers.front(), usage));
   }
 
-  std::string begin(const std::vector<Answer>&, const AnswerUsage& usage) override {
-    std::string events = event("response.created", {{"response", response(nullptr, usage)}});
-    events += event("response.in_progress", {{"response", response(nullptr, usage)}});
-    return events;
+  std::string keep_alive() override {
+    const std::string events = announced();
+    return events.empty() ? in_progress() : events;
   }
+
+  std::string begin(const std::vector<Answer>&, const AnswerUsage&) override { return announced(); }
 
   std::string more(size_t,
                    const Answer& answer,
@@ -301,13 +302,24 @@ class ResponseWriter : public AnswerWriter {
   }
 
   std::string failure(const ApiError& error) override {
+    std::string events = announced();
     Ordered failed = response(nullptr, {});
     failed["status"] = "failed";
     failed["error"] = {{"code", "server_error"}, {"message", error.message}};
-    return event("response.failed", {{"response", std::move(failed)}});
+    return events + event("response.failed", {{"response", std::move(failed)}});
   }
 
  private:
+  /// What comes before everything else, once.
+  std::string announced() {
+    if (std::exchange(announced_, true)) return "";
+    const std::string created = event("response.created", {{"response", response(nullptr, {})}});
+    return created + in_progress();
+  }
+  std::string in_progress() {
+    return event("response.in_progress", {{"response", response(nullptr, {})}});
+  }
+
   std::string event(const char* type, const Ordered& fields) {
     Ordered j = {{"type", type}, {"sequence_number", events_++}};
     j.update(fields);
@@ -446,6 +458,7 @@ class ResponseWriter : public AnswerWriter {
   const Question& question_;
   AnswerHead head_;
   int64_t events_ = 0;
+  bool announced_ = false;
   size_t items_ = 0;  // that are closed
   bool open_ = false;
   Kind kind_ = Kind::kContent;

@@ -24,7 +24,7 @@ struct ServiceOptions {
   HttpLimits http;
   double stall_s = 120;  // without a pass, though there is work: /health turns bad
   double quiet_s =
-      15;  // of a stream, until it carries a comment: proxies wait for a minute, as a rule
+      15;  // of a stream, until it says that it lives: proxies wait for a minute, as a rule
   double drain_s = 30;  // for answers under way, once it is to end
   bool log_requests = true;
 };
