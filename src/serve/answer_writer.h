@@ -34,6 +34,7 @@ struct AnswerPart {
   text::AnswerDelta::Kind kind = text::AnswerDelta::Kind::kContent;  // or kReasoning, kCall
   std::string text = {};                                             // not of calls
   size_t call = 0;                                                   // of Answer::calls
+  bool ended = false;                                                // of calls: their end came
 };
 
 /// One of a question's answers, as far as it has come.
@@ -72,8 +73,8 @@ class AnswerWriter {
   virtual std::string document(const std::vector<Answer>& answers, const AnswerUsage& usage) = 0;
 
   // Events of a stream ("data: ...\n\n"):
-  /// While there is nothing to say, before begin() too: what keeps a connection from being taken for dead. A comment,
-  /// where the API has no event for it, which would do for clients that wait for events, too.
+  /// While there is nothing to say, before begin(), too: so that nobody takes the stream for dead. Some clients wait for
+  /// events, so it is one where the API has one for it.
   virtual std::string keep_alive() { return ": keep-alive\n\n"; }
   // In this order:
   virtual std::string begin(const std::vector<Answer>& answers, const AnswerUsage& usage) = 0;

@@ -193,6 +193,8 @@ void Answering::add(size_t index, std::vector<text::AnswerDelta> deltas, AnswerN
         break;
       case Kind::kArguments: a.calls.back().arguments += d.text; break;
       case Kind::kCallEnd:
+        if (readings_[index].over) break;  // cut off
+        a.parts.back().ended = true;
         if (question_.one_call) a.end = AnswerEnd::kToolCalls;
         break;
     }
@@ -214,6 +216,7 @@ void Answering::finish(size_t index, engine::Finish finish, AnswerNews& news) {
     else
       add(index, {{.kind = Kind::kContent, .text = std::move(rest)}}, news);
   }
+  r.over = true;
   if (r.parser) add(index, r.parser->finish(), news);
   if (a.end) return;
   if (finish != engine::Finish::kEnd)

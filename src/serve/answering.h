@@ -73,6 +73,7 @@ class Answering {
     std::optional<text::AnswerParser> parser;  // of chats
     bool thinking = false;
     bool began = false;
+    bool over = false;  // no more text comes: what ends now was cut off
     double last_s = 0;  // when its last token came; 0: none has
   };
 

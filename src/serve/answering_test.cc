@@ -37,12 +37,20 @@ class Kept : public HttpExchange {
 };
 
 /// What a client is sent of an answer with this text, a byte a pass.
-std::string sent(WriterMaker writer, bool stream, const std::string& text, engine::Finish finish) {
+std::string sent(WriterMaker writer,
+                 bool stream,
+                 const std::string& text,
+                 engine::Finish finish,
+                 bool one_call = false) {
   const auto model = std::make_shared<ModelInfo>(byte_model("{# <tool_call> <think> #}"));
   std::vector<int32_t> ids;
   model->texts.tokenizer->encode(text, text::Tokenizer::Specials::kAsText, ids);
-  const Question question{
-      .prompts = {{.ids = {1}}}, .chat = true, .tools = {"f"}, .stream = stream, .repeated = "{}"};
+  const Question question{.prompts = {{.ids = {1}}},
+                          .chat = true,
+                          .tools = {"f"},
+                          .one_call = one_call,
+                          .stream = stream,
+                          .repeated = "{}"};
   std::string out;
   Metrics metrics;
   Answering answering(
@@ -67,6 +75,7 @@ std::vector<Json> events_of(const std::string& stream) {
 struct Said {
   const char* text;
   std::vector<std::string> kinds;  // of the items
+  bool ends_whole = false;         // the last is one to which nothing could have been added
 };
 
 const std::vector<Said>& texts() {
@@ -77,6 +86,10 @@ const std::vector<Said>& texts() {
       {"", {"message"}},
       {kBoth, {"message", "function_call", "message"}},
       {"<think>Hm.</think>Said.", {"reasoning", "message"}},
+      {"<think>Hm", {"reasoning"}},
+      {"First.<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>",
+       {"message", "function_call"},
+       true},
   };
   return all;
 }
@@ -103,8 +116,11 @@ TEST(Answering, AResponsesDocumentListsWhatItsStreamAnnounced) {
       EXPECT_EQ(announced, ids);
       EXPECT_EQ(done, whole["output"]);
       EXPECT_EQ(events.back()["response"]["output"], whole["output"]);
-      const bool cut = kinds.back() == "message" && finish == engine::Finish::kLength;
-      EXPECT_EQ(whole["output"].back()["status"], cut ? "incomplete" : "completed");
+      for (const Json& item : whole["output"]) {
+        const bool cut = &item == &whole["output"].back() && !said.ends_whole &&
+                         finish == engine::Finish::kLength;
+        EXPECT_EQ(item["status"], cut ? "incomplete" : "completed") << item;
+      }
     }
 }
 
@@ -193,6 +209,25 @@ TEST(Answering, AMessageHasTheBlocksOfItsStream) {
     }
     EXPECT_EQ(blocks, whole["content"]) << said.text;
     EXPECT_EQ(blocks.size(), said.kinds.size());
+  }
+}
+
+/// Whoever runs calls runs none of which a half is missing.
+TEST(Answering, ACallThatIsCutOffIsToldAsThat) {
+  constexpr const char* kHalf = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1";
+  for (const bool one_call : {false, true}) {
+    const auto said = [&](WriterMaker writer, bool stream) {
+      return sent(writer, stream, kHalf, engine::Finish::kLength, one_call);
+    };
+    const Json whole = Json::parse(said(response_writer, false));
+    EXPECT_EQ(whole["status"], "incomplete");
+    EXPECT_EQ(whole["output"][0]["arguments"], "{\"a\": 1");
+    EXPECT_EQ(whole["output"][0]["status"], "incomplete");
+    const std::vector<Json> events = events_of(said(response_writer, true));
+    EXPECT_EQ(events.back()["type"], "response.incomplete");
+    EXPECT_EQ(events[events.size() - 2]["item"], whole["output"][0]);
+    EXPECT_EQ(Json::parse(said(chat_writer, false))["choices"][0]["finish_reason"], "length");
+    EXPECT_EQ(Json::parse(said(message_writer, false))["stop_reason"], "max_tokens");
   }
 }
 

@@ -355,24 +355,29 @@ class ResponseWriter : public AnswerWriter {
             {"status", status},
             {"content", std::move(content)}};
   }
-  Ordered call_item(size_t index, const ToolCall& call, bool whole) const {
+  Ordered call_item(size_t index,
+                    const ToolCall& call,
+                    std::string_view arguments,
+                    const char* status) const {
     return {{"id", id_of("fc_", index)},
             {"type", "function_call"},
             {"call_id", call.id},
             {"name", call.name},
-            {"arguments", whole ? call.arguments : ""},
-            {"status", whole ? "completed" : "in_progress"}};
+            {"arguments", arguments},
+            {"status", status}};
   }
 
-  /// The item at this place of an answer, whole: a stream says the same of it as a document does. Of an answer
+  /// The item at this place of an answer, as it ended: a stream says the same of it as a document does. Of an answer
   /// that says nothing there is one, which is empty.
   Ordered item_of(const Answer& a, size_t index) const {
     const AnswerPart nothing;
     const AnswerPart& part = a.parts.empty() ? nothing : a.parts[index];
-    if (part.kind == Kind::kReasoning) return reasoning_item(index, &part.text, "completed");
-    if (part.kind == Kind::kCall) return call_item(index, a.calls[part.call], true);
-    const bool cut = a.end == AnswerEnd::kLength && index + 1 >= a.parts.size();
-    return message_item(index, &part.text, cut ? "incomplete" : "completed");
+    const bool cut = a.end == AnswerEnd::kLength && index + 1 >= a.parts.size() && !part.ended;
+    const char* const status = cut ? "incomplete" : "completed";
+    if (part.kind == Kind::kReasoning) return reasoning_item(index, &part.text, status);
+    if (part.kind == Kind::kContent) return message_item(index, &part.text, status);
+    const ToolCall& call = a.calls[part.call];
+    return call_item(index, call, call.arguments, status);
   }
 
   /// Of a whole answer, or (nullptr) of one that has just begun.
@@ -429,7 +434,7 @@ class ResponseWriter : public AnswerWriter {
     else if (kind == Kind::kContent)
       item = message_item(items_, nullptr, "in_progress");
     else
-      item = call_item(items_, answer.calls[call_], false);
+      item = call_item(items_, answer.calls[call_], "", "in_progress");
     item_id_ = item["id"].get<std::string>();
     events += event("response.output_item.added", {{"output_index", items_}, {"item", item}});
     if (kind == Kind::kContent)
