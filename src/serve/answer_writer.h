@@ -73,8 +73,8 @@ class AnswerWriter {
   virtual std::string document(const std::vector<Answer>& answers, const AnswerUsage& usage) = 0;
 
   // Events of a stream ("data: ...\n\n"):
-  /// While there is nothing to say, before begin(), too: so that nobody takes the stream for dead. Some clients wait for
-  /// events, so it is one where the API has one for it.
+  /// While there is nothing to say, before begin(), too: so that nobody takes the stream for dead. Some clients count
+  /// events alone, so it is one where the API has one for it.
   virtual std::string keep_alive() { return ": keep-alive\n\n"; }
   // In this order:
   virtual std::string begin(const std::vector<Answer>& answers, const AnswerUsage& usage) = 0;

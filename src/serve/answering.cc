@@ -53,7 +53,7 @@ std::vector<engine::Request> Answering::requests(const std::string& salt) const 
   for (const Prompt& prompt : question_.prompts)
     for (int64_t c = 0; c < question_.choices; ++c) {
       engine::Request r{.prompt = prompt.ids, .options = question_.options, .salt = salt};
-      // What is drawn depends on seed and place alone: without a seed of their own equal prompts get answers of their own.
+      // What is drawn depends on seed and place alone: unless the seed was named, equal prompts are to be drawn apart.
       r.options.sampling.seed += question_.seeded ? static_cast<uint64_t>(c) : all.size();
       all.push_back(std::move(r));
     }
