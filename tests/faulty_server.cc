@@ -307,10 +307,11 @@ struct FaultyServer::State {
     if (fault == Fault::kAlwaysGreedy) o.sampling.temperature = 0;
     if (fault == Fault::kNeverGreedy) o.sampling.temperature = 1;
     if (fault == Fault::kHot) o.sampling.temperature *= 2;
+    if (fault == Fault::kCool) o.sampling.temperature *= 0.6;
     o.sampling.seed = request.value("seed", counted++);
     if (fault == Fault::kSeedIgnored || fault == Fault::kNeverGreedy) o.sampling.seed = counted++;
     if (fault == Fault::kSeedFixed) o.sampling.seed = 3;
-    if (request.contains("logit_bias"))
+    if (request.contains("logit_bias") && manner.biases)
       for (const auto& [id, bias] : request["logit_bias"].items())
         o.sampling.logit_bias.emplace_back(std::stoi(id), bias.get<double>());
     if (fault == Fault::kPenalised) {
@@ -318,7 +319,8 @@ struct FaultyServer::State {
       penalised.insert(prompt.begin(), prompt.end());
       for (const int32_t id : penalised) o.sampling.logit_bias.emplace_back(id, -kPenalty);
     }
-    const bool wanted = request.contains("logprobs") && manner.log_probs != LogProbs::kNone;
+    const bool wanted = request.contains("logprobs") && manner.log_probs != LogProbs::kNone &&
+                        (manner.chat_log_probs || !chat);
     const int64_t top = !wanted ? 0
                         : chat  ? request.value("top_logprobs", 0)
                                 : request["logprobs"].get<int64_t>();
@@ -392,7 +394,9 @@ struct FaultyServer::State {
     Json choice = {{"index", 0},
                    {"finish_reason", generated.finish == engine::Finish::kEnd ? "stop" : "length"}};
     if (chat)
-      choice["message"] = {{"role", "assistant"}, {"content", text}};
+      choice["message"] = {{"role", "assistant"},
+                           {"content", manner.thinks || fault == Fault::kUnshown ? "" : text},
+                           {"reasoning_content", manner.thinks ? Json(text) : Json()}};
     else
       choice["text"] = text;
     if (log_probs && chat) {

@@ -31,12 +31,14 @@ enum class ServerFault {
   kGarbled,      // what stands behind a place is read as something else
   kGarbledLate,  // ... near the end of what the model can read
   kLateAnswers,  // what is written behind a long text is written behind another; the text's own numbers are right
+  kUnshown,  // what is written to conversations is thrown away
   kTalksOn,  // more tokens than are asked for
   kSeedIgnored,
   kSeedFixed,     // every seed is the same one
   kAlwaysGreedy,  // temperature 0 whatever is asked for
   kNeverGreedy,   // temperature 1
   kHot,           // temperature 1 is 2
+  kCool,          // ... 0.6
   kPenalised,     // tokens of the prompt, and its log-probabilities say so
   kLoad,          // beside another request a token of the prompt is lost
   kLoadOne,       // ... of every eighth of them
@@ -65,7 +67,10 @@ struct ServerManner {
   bool chats = true, completes = true;
   std::string key = {};  // asked for; empty: none
   bool strict = false;   // unknown fields are refused by name
-  int busy = 0;          // so many questions are first refused: not now
+  bool chat_log_probs = true;
+  bool thinks = false;  // what it writes to conversations it shows as thoughts
+  bool biases = true;   // logit_bias is honoured
+  int busy = 0;         // so many questions are first refused: not now
   std::optional<int64_t> cached =
       {};  // tokens that it says come from its cache; nothing: it says nothing
 };

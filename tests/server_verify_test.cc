@@ -230,6 +230,10 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"always_greedy", Fault::kAlwaysGreedy, "temperature"},
                       Case{"never_greedy", Fault::kNeverGreedy, "temperature"},
                       Case{"hot", Fault::kHot, "temperature"},
+                      Case{"cool", Fault::kCool, "temperature"},
+                      Case{"cool_bf16", Fault::kCool, "temperature", {.compute = DType::kBF16}},
+                      Case{"unshown", Fault::kUnshown, "empty"},
+                      Case{"unshown_alone", Fault::kUnshown, "empty", {.chat_log_probs = false}},
                       Case{"penalised", Fault::kPenalised, "temperature"},
                       Case{"load", Fault::kLoad, "load"},
                       Case{"load_one", Fault::kLoadOne, "load"},
@@ -260,6 +264,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"always_greedy", Fault::kAlwaysGreedy, "temperature", kChatsAlone},
         Case{"never_greedy", Fault::kNeverGreedy, "temperature", kChatsAlone},
         Case{"hot", Fault::kHot, "temperature", kChatsAlone},
+        Case{"cool", Fault::kCool, "temperature", kChatsAlone},
         Case{"load", Fault::kLoad, "load", kChatsAlone},
         Case{"load_one", Fault::kLoadOne, "load", kChatsAlone},
         Case{"cache", Fault::kCache, "cache", kChatsAlone},
@@ -330,6 +335,9 @@ TEST(ServerVerify, WhatWasNotTriedIsSaid) {
   EXPECT_EQ(not_tried({}), json::array());
   EXPECT_EQ(not_tried({.chats = false}), json::array({"template"}));
   EXPECT_EQ(not_tried({.completes = false}), json::array({"tokenizer"}));
+  // Thoughts without log-probabilities are no tokens that could be compared.
+  EXPECT_EQ(not_tried({.chat_log_probs = false, .thinks = true}), json::array({"template"}));
+  EXPECT_EQ(not_tried({.biases = false}), json::array({"eos"}));
   // A cache that says that it kept nothing was not tried; one that says nothing was, by a text of some blocks.
   EXPECT_EQ(not_tried({.cached = 0}), json::array({"cache"}));
   EXPECT_EQ(not_tried({.cached = 16}), json::array());

@@ -101,10 +101,22 @@ Exchange AnswerReader::read(std::span<const int32_t> prompt,
       e.text.push_back(id);
     }
   }
+  if (answer.text.empty() && answer.reasoning.empty())
+    e.unshown = answer.tokens.empty()
+                    ? answer.finish != "stop"
+                    : has_words(std::span(e.text).subspan(static_cast<size_t>(e.prompt)));
   const bool end_told = std::ssize(e.text) > e.prompt && ends(e.text.back());
   e.stopped = greedy && answer.finish == "stop" && whole && !end_told &&
               (!answer.tokens.empty() || answer.reasoning.empty());
   return e;
+}
+
+bool AnswerReader::has_words(std::span<const int32_t> ids) const {
+  return std::any_of(ids.begin(), ids.end(), [&](int32_t id) {
+    const std::string_view bytes = tokenizer_.token_bytes(id);
+    return !tokenizer_.is_special(id) &&
+           std::any_of(bytes.begin(), bytes.end(), [](char c) { return c > ' ' && c < 0x7f; });
+  });
 }
 
 bool AnswerReader::cut_as(Exchange& e, std::span<const std::optional<Thought>> thoughts) const {

@@ -24,6 +24,9 @@ class AnswerReader {
   /// not have. An answer of text alone is cut into tokens as the tokenizer does it.
   Exchange read(std::span<const int32_t> prompt, const ServerAnswer& answer, bool greedy);
 
+  /// Whether there are letters, digits or signs of ASCII among the tokens that are no special ones.
+  bool has_words(std::span<const int32_t> ids) const;
+
   /// For an answer of text alone: cuts it otherwise at the first place where the same bytes begin with
   /// the token that the reference holds most probable. False: there is none.
   bool cut_as(Exchange& exchange, std::span<const std::optional<Thought>> thoughts) const;

@@ -28,6 +28,7 @@ struct Exchange {
   std::vector<int32_t> text;  // prompt and answer
   int64_t prompt = 0;         // tokens of the prompt
   std::vector<Seen> seen;
+  bool unshown = false;  // neither text nor thoughts, and yet there is something that should be
   bool stopped = false;  // the server says that the model ended the answer, after text's last token
 };
 

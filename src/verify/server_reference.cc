@@ -26,15 +26,20 @@ Thought thought_of(std::span<const float> logits, const std::vector<int32_t>& id
   t.best = probe::best(logits);
   const auto top = static_cast<double>(logits[static_cast<size_t>(t.best)]);
   double sum = 0, first = 0, second = 0;  // of e^x, x e^x, x^2 e^x, x below the top
+  double cool = 0, cool_first = 0;        // of e^(x/T), x e^(x/T)
   for (const float l : logits) {
     const double x = static_cast<double>(l) - top, e = math::exp(x);
     sum += e;
     first += x * e;
     second += x * x * e;
+    const double c = math::exp(x / kCoolTemperature);
+    cool += c;
+    cool_first += x * c;
   }
   const double normaliser = math::log(sum);
   t.best_log_prob = -normaliser;
   t.mean_log_prob = first / sum - normaliser;
+  t.cool_log_prob = cool_first / cool - normaliser;
   t.variance = std::max(0.0, second / sum - (first / sum) * (first / sum));
   for (const int32_t id : ids)
     t.log_probs.push_back(static_cast<double>(logits[static_cast<size_t>(id)]) - top - normaliser);

@@ -27,12 +27,16 @@ struct Question {
   std::vector<Row> rows;
 };
 
+/// What servers make of a temperature of 1 by default, where a model's generation_config.json says so.
+constexpr double kCoolTemperature = 0.7;
+
 /// What a model thinks comes after a row.
 struct Thought {
   std::vector<double> log_probs;  // of the ids that were asked for
   int32_t best = 0;               // the most probable token
   double best_log_prob = 0;
   double mean_log_prob = 0, variance = 0;  // of a token that is drawn from it
+  double cool_log_prob = 0;  // the mean where it is drawn at kCoolTemperature: still at 1
 };
 
 /// How the model is computed otherwise than its files say.

@@ -38,6 +38,7 @@ constexpr size_t kCrowd = 16;
 constexpr int64_t kSomeBlocks = 256;
 constexpr double kChanceMax = 1e-6;  // what chance gives more seldom proves something
 constexpr double kDeviations = 6;    // of a sum of log-probabilities that chance does not give
+constexpr int kDraws = 48, kDrawsAtOnce = 4;  // answers at temperature 1, beside those for seeds
 
 /// What a server may have taken the prompt for.
 struct Heard {
@@ -72,6 +73,26 @@ struct Group {
 std::vector<int32_t> prompt_of(const Exchange& e) {
   return {e.text.begin(), e.text.begin() + e.prompt};
 }
+
+/// Tokens that a server drew, by the reference: sums of log-probabilities.
+struct Drawn {
+  int64_t tokens = 0;
+  double sum = 0;                     // of the tokens
+  double expected = 0, variance = 0;  // at temperature 1
+  double cool = 0;                    // expected at kCoolTemperature
+  void operator+=(const Drawn& more) {
+    tokens += more.tokens;
+    sum += more.sum;
+    expected += more.expected;
+    variance += more.variance;
+    cool += more.cool;
+  }
+  double deviations(double of) const {
+    return variance > 0 ? (of - expected) / std::sqrt(variance) : 0;
+  }
+  /// Whether another temperature would be beyond the limit as surely as this one is within it.
+  bool enough() const { return deviations(cool) >= 2 * kDeviations; }
+};
 
 class Interview {
  public:
@@ -141,6 +162,10 @@ class Interview {
   Result<void> check_long();
   Result<void> check_again_and_crowd();
   Result<void> check_sampling();
+  using Draw =
+      std::function<Result<std::pair<std::string, Exchange>>(const TextQuestion&, uint64_t seed)>;
+  Result<void> check_temperature(const Draw& draw, Drawn drawn, bool all_equal);
+  Result<Drawn> drawn_of(const Group& group);
   Result<void> check_ends();
   Result<void> check_overlong();
   Result<void> conclude();
@@ -167,6 +192,8 @@ class Interview {
                                 const Closeness& found,
                                 const Noise& rounding);
   bool not_as_before(const Group& group, std::string what);
+  void not_judged(const Group& group);
+  Result<void> check_shown(const Group& group);
   std::vector<std::string> newly_wrong() const;
   Result<void> judge_round(const std::function<Result<Group>()>& ask_round);
   Result<Group> ask_again();
@@ -204,6 +231,7 @@ class Interview {
   std::vector<TextQuestion> short_;  // what is asked again: texts, else conversations
   int64_t longest_ = 0;              // of the long texts that were answered, as it was asked for
   int64_t longest_again_ = 0;        // tokens of the longest text that was asked again
+  std::string drawn_proof_;          // what the tokens that it drew would have shown
   std::optional<int64_t> cached_;    // the most that it says it had kept of what came again
   std::vector<Group> judged_;
   std::vector<Thoughts> judged_thoughts_;
@@ -395,9 +423,7 @@ Result<void> Interview::judge(const Group& group, const std::vector<Heard>& othe
   const bool together = fits(g.closeness, rounding);
   std::vector<Exchange> astray = strays(group.exchanges, base, rounding);
   g.within = together && astray.empty();
-  if (g.closeness.compared + g.closeness.tokens == 0)
-    report_.notes.push_back(fmt::format(
-        "{}: nothing of the answers could be compared; this part is not judged", group.words));
+  if (g.closeness.compared + g.closeness.tokens == 0) not_judged(group);
   report_.groups.push_back(g);
   judged_.push_back(group);
   judged_thoughts_.push_back(std::move(base));
@@ -414,6 +440,23 @@ Result<void> Interview::judge(const Group& group, const std::vector<Heard>& othe
   if (together) return explain_strays(group, others, std::move(astray));
   TRY(explain(group, others, g.closeness, rounding));
   return {};
+}
+
+/// Nothing of the answers could be compared.
+void Interview::not_judged(const Group& group) {
+  const std::string why = group.words + ": nothing of the answers could be compared";
+  if (group.name == "chat")
+    not_tried({"template"}, why);
+  else if (group.name == "long")
+    not_tried({"context-cut", "garbled"}, why);
+  else if (group.name == "again")
+    not_tried({"cache"}, why);
+  else if (group.name == "crowd")
+    not_tried({"load"}, why);
+  else if (group.name == "text" && counted_apart_.empty() && !tokens_told_)
+    not_tried({"bos-lost", "bos-doubled"}, why);
+  else
+    report_.notes.push_back(why + "; this part is not judged");
 }
 
 /// What comes again, or among others, was right before: no more is to be found out of it. `what`: of its
@@ -842,6 +885,7 @@ Result<void> Interview::check_chat() {
   if (group.exchanges.empty())
     not_tried({"template"}, "none of the conversations can be asked of this model");
   TRY(judge(group, other_templates()));
+  TRY(check_shown(group));
   // A server that counts otherwise and yet answers right only counts otherwise.
   const auto of_chat = std::find_if(report_.groups.begin(),
                                     report_.groups.end(),
@@ -856,6 +900,31 @@ Result<void> Interview::check_chat() {
                         e.what,
                         e.prompt + it->second,
                         e.prompt));
+  return {};
+}
+
+/// An answer of which nothing is shown must be one that the model ends at once.
+Result<void> Interview::check_shown(const Group& group) {
+  constexpr double kEndMin = 0.01;
+  for (const Exchange& e : group.exchanges) {
+    if (!e.unshown) continue;
+    bool goes_on = std::ssize(e.text) > e.prompt;  // it tells the tokens all the same
+    if (!goes_on) {
+      const Question q{.tokens = e.text,
+                       .rows = {{std::ssize(e.text) - 1, reference_.texts().eos}}};
+      TRY_ASSIGN(const auto answers, reference_.ask(computed_, {&q, 1}));
+      const Thought& t = answers.front().front();
+      goes_on = reader_.has_words({&t.best, 1}) &&
+                std::all_of(t.log_probs.begin(), t.log_probs.end(), [](double end) {
+                  return end < math::log(kEndMin);
+                });
+    }
+    if (goes_on)
+      fault("empty",
+            fmt::format("shows nothing of its answer to {}, which the model does not end there: "
+                        "what it writes is lost, to a parser of thoughts or calls perhaps",
+                        e.what));
+  }
   return {};
 }
 
@@ -1030,18 +1099,19 @@ Result<void> Interview::check_sampling() {
   ++tried_;
   const TextQuestion& q = short_.front();
   say("asking with seeds");
-  const auto drawn = [&](uint64_t seed) -> Result<std::pair<std::string, Exchange>> {
+  const auto draw = [&](const TextQuestion& of,
+                        uint64_t seed) -> Result<std::pair<std::string, Exchange>> {
     TRY_ASSIGN(ServerAnswer answer,
                client_.ask(asking(
-                   q, {.prompt = {}, .tokens = kSampledTokens, .temperature = 1, .seed = seed})));
+                   of, {.prompt = {}, .tokens = kSampledTokens, .temperature = 1, .seed = seed})));
     std::string text = answer.reasoning + answer.text;
-    Exchange e = reader_.read(q.ids, answer, false);
+    Exchange e = reader_.read(of.ids, answer, false);
     return std::pair(std::move(text), std::move(e));
   };
-  TRY_ASSIGN(const auto first, drawn(7));
-  TRY_ASSIGN(const auto second, drawn(7));
+  TRY_ASSIGN(const auto first, draw(q, 7));
+  TRY_ASSIGN(const auto second, draw(q, 7));
   if (first.first != second.first) {
-    TRY_ASSIGN(const auto third, drawn(7));
+    TRY_ASSIGN(const auto third, draw(q, 7));
     if (third.first != first.first && third.first != second.first)
       fault("seed", "three requests with the same seed get three answers");
     else
@@ -1049,30 +1119,22 @@ Result<void> Interview::check_sampling() {
           "of three requests with the same seed one got another answer: near ties that fall "
           "otherwise, or a seed that is not always honoured");
   }
-  Group group{"", "", {first.second}};
+  Group others{"", "", {}};
   bool all_equal = first.first == second.first;
   for (const uint64_t seed : {8, 9}) {
-    TRY_ASSIGN(const auto other, drawn(seed));
+    TRY_ASSIGN(auto other, draw(q, seed));
     all_equal &= other.first == first.first;
-    group.exchanges.push_back(other.second);
+    others.exchanges.push_back(std::move(other.second));
   }
   if (!short_ones_right()) return {};  // probabilities that are not the model's
-  // How probable what was drawn is, beside how probable it may be expected to be.
-  for (Exchange& e : group.exchanges)
-    for (Seen& s : e.seen) s.greedy = s.at >= e.prompt;
-  TRY_ASSIGN(const Thoughts t, thoughts(group, as_asked_, computed_));
-  double of_first = 0, sum = 0, expected = 0, variance = 0;
-  int64_t tokens = 0;
-  for (size_t e = 0; e < t.size(); ++e)
-    for (size_t i = 0; i < t[e].size(); ++i) {
-      if (!t[e][i] || !group.exchanges[e].seen[i].greedy) continue;
-      if (e == 0) of_first += t[e][i]->log_probs[0];
-      ++tokens;
-      sum += t[e][i]->log_probs[0];
-      expected += t[e][i]->mean_log_prob;
-      variance += t[e][i]->variance;
-    }
-  if (tokens == 0) {
+  TRY_ASSIGN(Drawn drawn, drawn_of({"", "", {first.second}}));
+  const double of_first = drawn.sum;
+  // The same answer again tells nothing more.
+  if (!all_equal) {
+    TRY_ASSIGN(const Drawn more, drawn_of(others));
+    drawn += more;
+  }
+  if (drawn.tokens == 0) {
     not_tried({"temperature"}, "of what it draws it tells no tokens");
     if (all_equal)
       not_tried({"seed"}, "three seeds get the same answer, of which it tells no tokens");
@@ -1092,17 +1154,83 @@ Result<void> Interview::check_sampling() {
     not_tried({"seed"},
               "three seeds get the same answer, which is so short or so probable that chance may "
               "be the reason");
-  const double deviations = variance > 0 ? (sum - expected) / std::sqrt(variance) : 0;
-  const bool cold = deviations > kDeviations && client_.samples_plainly() && !all_equal;
-  if (deviations < -kDeviations || cold)
-    fault(
-        "temperature",
-        fmt::format("what it draws at temperature 1 is {} probable than that: {:.2g} nats a token "
-                    "where {:.2g} are expected",
-                    cold ? "more" : "less",
-                    -sum / static_cast<double>(tokens),
-                    -expected / static_cast<double>(tokens)));
+  return check_temperature(draw, drawn, all_equal);
+}
+
+/// How probable what was drawn is, beside how probable it may be expected to be: of more and more answers, until
+/// a server that takes another temperature for 1 would be seen for certain.
+Result<void> Interview::check_temperature(const Draw& draw, Drawn drawn, bool all_equal) {
+  // A text that is cut into tokens afterwards is cut into more probable ones than were drawn, or less.
+  const bool tokens_told = client_.gives_log_probs(!client_.completes());
+  uint64_t seed = 10;
+  for (int i = 0; i < kDraws && tokens_told && !all_equal && !drawn.enough(); i += kDrawsAtOnce) {
+    say("asking with more seeds");
+    Group more{"", "", {}};
+    for (int k = 0; k < kDrawsAtOnce; ++k, ++seed) {
+      TRY_ASSIGN(auto another, draw(short_[seed % short_.size()], seed));
+      more.exchanges.push_back(std::move(another.second));
+    }
+    TRY_ASSIGN(const Drawn of_more, drawn_of(more));
+    drawn += of_more;
+  }
+  const double deviations = drawn.deviations(drawn.sum);
+  // What is drawn from weights that are off by so much is less probable by about as much.
+  double off = 0;
+  for (const Noise& n : judged_noise_) off = std::max(off, kl_bound(n));
+  const double of_rounding =
+      drawn.deviations(drawn.expected + off * static_cast<double>(drawn.tokens));
+  const bool hot = deviations < -kDeviations - of_rounding;
+  const bool cold = deviations > kDeviations && !all_equal;
+  const std::string how_probable =
+      fmt::format("{:.2g} nats a token where {:.2g} are expected, {} tokens",
+                  -drawn.sum / static_cast<double>(drawn.tokens),
+                  -drawn.expected / static_cast<double>(drawn.tokens),
+                  drawn.tokens);
+  if (hot || (cold && client_.samples_plainly()))
+    fault("temperature",
+          fmt::format("what it draws at temperature 1 is {} probable than that: {}",
+                      hot ? "less" : "more",
+                      how_probable));
+  else if (cold)
+    not_tried({"temperature"},
+              "what it draws at temperature 1 is more probable than that (" + how_probable +
+                  "), but it refuses the fields that switch off limits of its own (top_k)");
+  else if (!drawn.enough())
+    not_tried({"temperature"},
+              fmt::format("of {} tokens that it drew, a temperature of {} would be {:.2g} "
+                          "deviations off, where {} are wanted",
+                          drawn.tokens,
+                          kCoolTemperature,
+                          drawn.deviations(drawn.cool),
+                          2 * kDeviations));
+  else
+    drawn_proof_ = fmt::format(
+        "a temperature of {} where 1 is asked for: would have been seen (of {} drawn tokens, "
+        "{:.2g} "
+        "deviations off; these are {:.2g})",
+        kCoolTemperature,
+        drawn.tokens,
+        drawn.deviations(drawn.cool),
+        deviations);
   return {};
+}
+
+/// By the weights that the server says it has: of rougher ones the distribution is flatter.
+Result<Drawn> Interview::drawn_of(const Group& group) {
+  Variant v = computed_;
+  v.codes = rounded_;
+  TRY_ASSIGN(const Thoughts t, thoughts(group, as_asked_, v));
+  Drawn d;
+  for (size_t e = 0; e < t.size(); ++e)
+    for (size_t i = 0; i < t[e].size(); ++i) {
+      if (!t[e][i] || group.exchanges[e].seen[i].at < group.exchanges[e].prompt) continue;
+      ++d.tokens;
+      d.sum += t[e][i]->log_probs[0];
+      d.expected += t[e][i]->mean_log_prob;
+      d.cool += t[e][i]->cool_log_prob;
+      d.variance += t[e][i]->variance;
+    }
+  return d;
 }
 
 /// Each end token, made far more probable than all others, must end the answer at once.
@@ -1122,7 +1250,7 @@ Result<void> Interview::check_ends() {
     if (!answer && !unanswered(answer.error())) return tl::unexpected(answer.error());
     if (!answer || (answer->text == plain->text && answer->reasoning == plain->reasoning &&
                     answer->finish == plain->finish)) {
-      report_.notes.push_back("it does not honour logit_bias: ends were not tried one by one");
+      not_tried({"eos"}, "it does not honour logit_bias, so that ends come as they will");
       return {};
     }
     ++tried_;
@@ -1164,8 +1292,7 @@ Result<void> Interview::check_overlong() {
   if (!answer) {
     if (!unanswered(answer.error())) return tl::unexpected(answer.error());
     if (answer.error().code == Code::kTimeout)
-      report_.notes.push_back("whether too long a text is cut was not seen: " +
-                              answer.error().message);
+      not_tried({"context-cut"}, "whether too long a text is answered: " + answer.error().message);
     return {};
   }
   fault("context-cut",
@@ -1236,6 +1363,7 @@ Result<void> Interview::conclude() {
                     x.words,
                     x.shown ? "would have been seen" : "would NOT have been seen",
                     x.kl));
+  if (!drawn_proof_.empty()) report_.proof.push_back(drawn_proof_);
   std::sort(report_.not_tried.begin(), report_.not_tried.end());
   report_.not_tried.erase(std::unique(report_.not_tried.begin(), report_.not_tried.end()),
                           report_.not_tried.end());
