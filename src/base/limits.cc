@@ -181,10 +181,13 @@ std::optional<uint64_t> left_in(const Group& group) {
   if (!limit) return std::nullopt;
   const std::optional<uint64_t> used =
       number(in(group.unified ? "memory.current" : "memory.usage_in_bytes"));
-  // Page cache counts as used until somebody asks for the memory.
-  const std::optional<uint64_t> cache =
-      field(in("memory.stat"), group.unified ? "inactive_file" : "total_inactive_file");
-  const uint64_t held = used.value_or(0) - std::min(used.value_or(0), cache.value_or(0));
+  // Page cache counts as used until somebody asks for the memory; what was read twice is called active, and goes as
+  // well. Shared memory, which cannot go, is in neither.
+  const std::string stat = in("memory.stat");
+  const uint64_t cache =
+      field(stat, group.unified ? "inactive_file" : "total_inactive_file").value_or(0) +
+      field(stat, group.unified ? "active_file" : "total_active_file").value_or(0);
+  const uint64_t held = used.value_or(0) - std::min(used.value_or(0), cache);
   return *limit - std::min(*limit, held);
 }
 
