@@ -17,6 +17,7 @@
 #include "ops/attention/attention.h"
 #include "ops/call_check.h"
 #include "ops/cpu/gemm.h"
+#include "ops/cross_entropy/cross_entropy.h"
 #include "ops/dispatch.h"
 #include "ops/matmul/matmul_kernels.h"
 #include "ops/scale/scale.h"
@@ -248,6 +249,31 @@ TEST(CallRules, ADeviceMayKeepWeightsOfAttentionThatTheCpuTakesForZero) {
   EXPECT_FALSE(judge(0).finding);
   EXPECT_FALSE(judge(2 * weight).finding);
   EXPECT_TRUE(judge(0x1p-122).finding);
+}
+
+TEST(CallRules, ADeviceMayKeepGradientsOfLogitsThatTheCpuTakesForZero) {
+  // A probability of e^-83.5 is a normal number, 1/64 of it is none.
+  const double kept = 83.5 * 0x1.73p-121 / 64;
+  const auto judge = [&](double device) {
+    Overwriting overwriting("cross_entropy", 3, static_cast<float>(device));
+    OpCase c;
+    for (const char* name : {"hidden", "head"})
+      c.inputs.push_back({.name = name, .gradient = true});
+    c.run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+      const Weight head{.name = "head", .global_shape = {2, 1}, .shard = {}, .value = in[1]};
+      const Tensor labels = Tensor::from_i32(std::vector<int32_t>{1}, {1}, cpu_device());
+      return {cross_entropy(in[0], head, labels, 1.0f / 64).loss};
+    };
+    std::vector<Tensor> in = {Tensor::from_f32(std::vector<float>{83.5f}, {1, 1}, cpu_device()),
+                              Tensor::from_f32(std::vector<float>{-1, 0}, {2, 1}, cpu_device())};
+    const Observing observing(overwriting);
+    run_with_gradients(c, in, {Tensor::from_f32(std::vector<float>{1}, {1}, cpu_device())});
+    return overwriting.verdict;
+  };
+  EXPECT_TRUE(judge(0).judged);
+  EXPECT_FALSE(judge(0).finding);
+  EXPECT_FALSE(judge(kept).finding);
+  EXPECT_TRUE(judge(3 * kept).finding);
 }
 
 TEST(Spec, ABoundThatIsNoNumberAllowsNothing) {

@@ -157,7 +157,9 @@ class LossBounds {
     const std::vector<double> rounding = rule_elementwise(facts_, output, y, 0);
     for (size_t i = 0; i < bound.size(); ++i) {
       const double additions =
-          which == "loss" ? 2 * (static_cast<double>(tokens_) / 8 + 8) * 0x1p-24 * size_ : 0;
+          which == "loss" ? 2 * (static_cast<double>(tokens_) / 8 + 8) * 0x1p-24 * size_
+          : losses        ? 0
+                   : static_cast<double>(which == "d_head" ? tokens_ : vocab_) * kLeastNormal;
       bound[i] = 1.01 * (bound[i] + additions) + rounding[i];
     }
     return bound;
@@ -209,8 +211,10 @@ class LossBounds {
         2 * static_cast<double>(of_head ? tokens_ : vocab_) * u;
     for (int64_t v = 0; v < vocab_; ++v) {
       const double p = math::exp(static_cast<double>(x[v]) - top) / sum;
-      x[v] = static_cast<float>(kUp * scale_of(t) *
-                                (relative * (v == label ? 1 + p : p) + 2 * kLeastNormal));
+      // Below the least normal number e^x, p and the d_logit may each be kept or taken for zero, and so may their
+      // products with what d_logits are multiplied by.
+      x[v] = static_cast<float>(kUp * (scale_of(t) * relative * (v == label ? 1 + p : p) +
+                                       (2 * scale_of(t) + 1) * kLeastNormal));
     }
     return loss;
   }
