@@ -11,6 +11,7 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <thread>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/input_file.h"
+#include "base/mapped_faults.h"
 #include "base/markup.h"
 #include "base/os_error.h"
 #include "base/patient_output.h"
@@ -351,6 +353,25 @@ TEST(File, WhatIsWrittenByAFunctionAppearsWholeOrNotAtAll) {
   }));
   EXPECT_EQ(*read_file(path), "after");
   ASSERT_TRUE(remove_tree(folder));
+}
+
+/// What a disk or another process takes away while it is mapped has a name, and ends the program as what it is.
+TEST(File, AMappedFileThatIsCutShortIsToldByName) {
+  const std::string path = fmt::format("{}ferry_mapped_{}", ::testing::TempDir(), ::getpid());
+  ASSERT_TRUE(write_file_atomic(path, std::string(3 << 16, 'x')));
+  const auto file = MappedFile::open(path);
+  ASSERT_TRUE(file);
+  { const auto other = MappedFile::open(path); }  // what was let go of is nobody's
+  const volatile std::byte& last = file->bytes().back();
+  EXPECT_EXIT(
+      {
+        tell_of_mapped_faults();
+        std::filesystem::resize_file(path, 100);
+        ::_exit(last == std::byte{'x'} ? 1 : 0);
+      },
+      ::testing::ExitedWithCode(3),
+      path + ": cannot be read: it was cut short");
+  std::filesystem::remove(path);
 }
 
 TEST(File, TemporaryNamesEndInAProcessAndANumber) {

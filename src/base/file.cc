@@ -19,6 +19,7 @@
 
 #include "base/alive.h"
 #include "base/flight_record.h"
+#include "base/mapped_faults.h"
 #include "base/os_error.h"
 
 namespace ferry {
@@ -149,6 +150,7 @@ Result<MappedFile> MappedFile::open(const std::string& path) {
     } else {
       file.data_ = static_cast<const std::byte*>(p);
       file.size_ = opened.size;
+      note_mapping(file.data_, file.size_, path);
     }
   }
   ::close(opened.fd);
@@ -173,7 +175,9 @@ void MappedFile::release() const {
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ == nullptr) return;
+  forget_mapping(data_);
+  ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 Result<FileReader> FileReader::open(const std::string& path) {

@@ -38,7 +38,7 @@ Result<void> write_file_atomic(const std::string& path,
 Result<void> write_private_file(const std::string& path, std::string_view content);
 
 /// A file mapped read-only. Movable; unmaps when destroyed. A file that another process truncates
-/// while it is mapped raises SIGBUS: map only files that Ferry or its user does not rewrite in
+/// while it is mapped raises SIGBUS (base/mapped_faults.h): map only files that Ferry or its user does not rewrite in
 /// place.
 class MappedFile {
  public:

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/descriptors.h"
+#include "base/mapped_faults.h"
 #include "base/threads.h"
 #include "cli/bench_serve_command.h"
 #include "cli/bench_train_command.h"
@@ -70,6 +71,7 @@ int main(int argc, char** argv) {
   int status = 0;
   // A file that may not grow any more (ulimit -f) is an error of the write, to be told, not the end.
   std::signal(SIGXFSZ, SIG_IGN);
+  tell_of_mapped_faults();
   // The end of a child is to be heard of, whatever the caller ignores.
   std::signal(SIGCHLD, SIG_DFL);
   try {

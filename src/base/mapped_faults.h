@@ -1,0 +1,18 @@
+// A mapped file that cannot be read after all (its disk fails, somebody cut it short) is a signal where it is used,
+// SIGBUS, and nothing that a call could return: here it becomes words with the file's name, and exit status 3.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace ferry {
+
+/// Of this process, from now on. A SIGBUS elsewhere than in a mapped file stays what it is: a bug, with a core.
+void tell_of_mapped_faults();
+
+/// By MappedFile: so many bytes from `data` on are `path`'s, until they are let go. What is mapped beyond the 4,096th
+/// file at a time is not told by name.
+void note_mapping(const void* data, size_t bytes, const std::string& path);
+void forget_mapping(const void* data);
+
+}  // namespace ferry
