@@ -414,6 +414,20 @@ std::map<std::string, Layout> layouts() {
     l.files["added_tokens.json"] = "{";
     l.notes = 5;
   });
+  add("added tokens that were edited where Transformers writes them, too",
+      v2_config(),
+      [](Layout& l) {
+        transformers_4(l);
+        Json config = Json::parse(l.files["tokenizer_config.json"]);
+        config["added_tokens_decoder"] = {
+            {"0", {{"content", "<|bos|>"}, {"special", true}}},    // as tokenizer.json has it
+            {"5", {{"content", "<|eos|>"}, {"special", true}}},    // another id
+            {"2", {{"content", "<|pad|>"}, {"special", false}}},   // special there
+            {"900", {{"content", "<|new|>"}, {"special", true}}},  // not there
+            {"901", 7}};
+        l.files["tokenizer_config.json"] = config.dump();
+        l.notes = 3;
+      });
   add("contradictions about end tokens", v2_config(), [](Layout& l) {
     transformers_4(l);
     l.config["eos_token_id"] = 5;  // generation_config.json and the tokenizer's files say 1

@@ -64,6 +64,7 @@ class Reader {
     }
     if (out_.tokenizer != nullptr) {
       compare_added_tokens();
+      compare_added_tokens_decoder();
       TRY(read_token_names(kTokenizerConfigName));
       TRY(read_token_names(kSpecialTokensName));
     }
@@ -198,6 +199,43 @@ class Reader {
              json_text(id),
              kTokenizerName,
              known ? fmt::format("gives it {}", *known) : "does not have it");
+  }
+
+  /// Transformers writes tokens that were added here, too, and people edit them here.
+  void compare_added_tokens_decoder() {
+    const auto it = out_.files.find(kTokenizerConfigName);
+    if (it == out_.files.end()) return;
+    const Result<Json> json = parse_json(it->second, path(kTokenizerConfigName));
+    if (!json || !json->is_object()) return;  // read_token_names() tells of it
+    const auto decoder = json->find("added_tokens_decoder");
+    if (decoder == json->end() || !decoder->is_object()) return;
+    const auto differs =
+        [&](const std::string& text, const std::string& here, const std::string& there) {
+          note("{}'s added_tokens_decoder {} {}, {} {}: the latter is obeyed",
+               kTokenizerConfigName,
+               here,
+               printable(text),
+               kTokenizerName,
+               there);
+        };
+    for (const auto& [key, token] : decoder->items()) {
+      const auto content = token.is_object() ? token.find("content") : token.end();
+      if (content == token.end() || !content->is_string()) continue;
+      const std::string text = content->get<std::string>();
+      const std::optional<int32_t> known = out_.tokenizer->token_id(text);
+      if (!known || key != std::to_string(*known)) {
+        differs(text,
+                fmt::format("gives id {} to", printable(key)),
+                known ? fmt::format("gives it {}", *known) : "does not have it");
+        continue;
+      }
+      const auto special = token.find("special");
+      if (special != token.end() && special->is_boolean() &&
+          special->get<bool>() != out_.tokenizer->is_special(*known))
+        differs(text,
+                special->get<bool>() ? "calls special" : "does not call special",
+                special->get<bool>() ? "does not" : "does");
+    }
   }
 
   std::string described(int32_t id) const {
