@@ -498,6 +498,9 @@ Result<void> remove_sort_files(const std::string& folder) {
   return {};
 }
 
+/// Where a dataset is written before it takes the place of another, in the folder itself: on its disk, and under its lock.
+constexpr const char* kNextFolder = ".next";
+
 /// Removes what an earlier prepare left, its manifest first: what is half removed must not look
 /// whole. The tokenizer goes before the shards, by which the next prepare knows whose it is, should
 /// this one be killed; but not if it is the very file that options.tokenizer names.
@@ -555,6 +558,26 @@ Result<void> check_contents(const PrepareOptions& options, const std::vector<std
   return {};
 }
 
+/// Whether the folder holds nothing but a dataset, whole or in part.
+Result<void> check_names(const PrepareOptions& options, const std::vector<std::string>& names) {
+  TRY(check_contents(options, names));
+  for (const std::string& name : names)
+    if (name != ".lock" && name != kTokenizerFile && name != kNextFolder && !is_removable(name) &&
+        !is_sort_file(name))
+      return fail(Code::kInvalidInput,
+                  "{}: holds '{}', which is no dataset's; choose an empty or a new folder",
+                  options.out,
+                  name);
+  return {};
+}
+
+/// The same options for the dataset that is written aside.
+PrepareOptions next_to(const PrepareOptions& options) {
+  PrepareOptions next = options;
+  next.out = join_path(options.out, kNextFolder);
+  return next;
+}
+
 Result<void> check_folder(const PrepareOptions& options) {
   for (const std::string& input : options.inputs) {
     std::error_code none;  // a path that does not exist is told of when it is opened
@@ -566,18 +589,17 @@ Result<void> check_folder(const PrepareOptions& options) {
     TRY(check_rereadable(input, "what is prepared is read twice"));
   }
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(options.out));
-  TRY(check_contents(options, names));
+  TRY(check_names(options, names));
+  if (const PrepareOptions next = next_to(options);
+      is_folder(next.out)) {  // of one that was killed
+    TRY_ASSIGN(const std::vector<std::string> left, list_folder(next.out));
+    TRY(check_names(next, left));
+  }
   TRY_ASSIGN(const bool there, is_there(join_path(options.out, kManifestFile)));
   if (!options.force && there)
     return fail(Code::kInvalidInput,
                 "{}: holds a dataset; choose another folder, or replace it with --force",
                 options.out);
-  for (const std::string& name : names)
-    if (name != ".lock" && name != kTokenizerFile && !is_removable(name) && !is_sort_file(name))
-      return fail(Code::kInvalidInput,
-                  "{}: holds '{}', which is no dataset's; choose an empty or a new folder",
-                  options.out,
-                  name);
   return {};
 }
 
@@ -724,6 +746,26 @@ Result<Manifest> write_dataset(const PrepareOptions& options, Plan plan) {
   return std::move(plan.manifest);
 }
 
+/// What is whole takes the place of what is there, which is readable until this moment; the manifest comes last.
+Result<void> put_in_place(const PrepareOptions& options, const std::string& next) {
+  const auto move = [&]() -> Result<void> {
+    TRY_ASSIGN(const std::vector<std::string> names, list_folder(next));
+    TRY(remove_dataset(options));
+    for (const std::string& name : names)
+      if (name != kManifestFile)
+        TRY(rename_path(join_path(next, name), join_path(options.out, name)));
+    return rename_path(join_path(next, kManifestFile), join_path(options.out, kManifestFile));
+  };
+  Result<void> moved = move();
+  if (!moved)
+    moved.error().message += fmt::format(
+        "; the dataset is whole, but a part of it lies still in {}: move that up by hand, "
+        "manifest.json "
+        "last, or make it again",
+        next);
+  return moved;
+}
+
 }  // namespace
 
 Result<Manifest> prepare(const PrepareOptions& options) {
@@ -746,14 +788,19 @@ Result<Manifest> prepare(const PrepareOptions& options) {
     hold = *std::move(alone);
   }
   TRY(remove_sort_files(options.out));
+  TRY(remove_tree(next_to(options).out));
   TRY_ASSIGN(Plan plan, make_plan(options));
-  TRY(remove_dataset(options));  // not earlier: a slip in the options must not cost a dataset
-  Result<Manifest> result = write_dataset(options, std::move(plan));
-  if (!result) {
-    // Partial shards may be what filled the disk. The first failure is the one to tell.
-    const Result<void> removed = remove_dataset(options);
-    if (!removed) result.error().message += fmt::format("; and {}", removed.error().message);
+  const PrepareOptions next = next_to(options);
+  TRY(make_folders(next.out));
+  Result<Manifest> result = write_dataset(next, std::move(plan));
+  if (result) {
+    if (const Result<void> placed = put_in_place(options, next.out); !placed)
+      return tl::unexpected(placed.error());
   }
+  // Partial shards may be what filled the disk. The first failure is the one to tell.
+  const Result<void> removed = remove_tree(next.out);
+  if (!result && !removed)
+    result.error().message += fmt::format("; and {}", removed.error().message);
   return result;
 }
 
