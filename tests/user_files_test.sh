@@ -95,6 +95,20 @@ writes() {
   "$@" >"$top/log" 2>&1 || fail "cannot write $file: $* ($(tail -n 2 "$top/log"))"
   [ -s "$file" ] || fail "did not write $file: $*"
   "$@" >"$top/log" 2>&1 || fail "does not write over its own $file: $* ($(tail -n 2 "$top/log"))"
+  writes_over_nothing "$file" "$@"
+}
+# writes_once FILE COMMAND...: the same of what does not say whose it is, which is refused where it is its own, too
+writes_once() {
+  local file=$1
+  shift
+  "$@" >"$top/log" 2>&1 || fail "cannot write $file: $* ($(tail -n 2 "$top/log"))"
+  [ -s "$file" ] || fail "did not write $file: $*"
+  refuses "$file" "$@"
+  writes_over_nothing "$file" "$@"
+}
+writes_over_nothing() {
+  local file=$1
+  shift
   mv "$file" "$top/ours"
   echo "years of work" >"$file"
   refuses "$file" "$@"
@@ -111,7 +125,7 @@ writes() {
 echo "1 2 3" >"$top/ids"
 export XDG_STATE_HOME=$top/state
 printf '\003\000\000\000one' >"$top/frames"
-writes "$top/out" "$ferry" tokenizer train --vocab 300 --out "$top/out" README.md
+writes_once "$top/out" "$ferry" tokenizer train --vocab 300 --out "$top/out" README.md
 writes "$top/out" "$ferry" tokenizer bench --tokenizer "$model/tokenizer.json" --frames "$top/frames" --out "$top/out"
 writes "$top/out" "$ferry" logits "$model" --tokens "$top/ids" --out "$top/out"
 writes "$top/out" "$ferry" verify "$model" --html "$top/out"
@@ -123,7 +137,7 @@ for option in --json --html; do
   refuses "$top/home/papers/thesis.txt" "$ferry" doctor --device toaster "$option" "$top/home/papers/thesis.txt"
 done
 bench=("$ferry" bench-train --config configs/tiny.toml --model.vocab_size=300 --data.dir=unused --steps 1 --warmup 0 --write-config)
-writes "$top/out" "${bench[@]}" "$top/out"
+writes_once "$top/out" "${bench[@]}" "$top/out"
 refuses "$model" "${bench[@]}" "$model/config.json" # the config of weights
 refuses "$model" "$ferry" tokenizer train --vocab 300 --out "$model/tokenizer.json" README.md
 refuses "$own/data" "$ferry" tokenizer train --vocab 300 --out "$own/data/tokenizer.json" README.md

@@ -363,8 +363,11 @@ def arguments():
     parser.add_argument("--part", default="1/1", metavar="K/N",
                         help="the K-th of N parts into which defects and mutants are dealt by a fixed draw")
     parser.add_argument("--skip-mutants", action="store_true")
-    parser.add_argument("--json", help="write every result here")
-    return parser.parse_args()
+    parser.add_argument("--json", help="write every result here, into a new file")
+    args = parser.parse_args()
+    if args.json and os.path.exists(args.json):  # said now, not after hours
+        parser.error(f"--json {args.json}: is there already; name another file")
+    return args
 
 
 def main():
@@ -406,7 +409,7 @@ def main():
     summary = summary_of(results, round(time.monotonic() - begin))
     print_summary(summary, results)
     if args.json:
-        with open(args.json, "w", encoding="utf-8") as out:
+        with open(args.json, "x", encoding="utf-8") as out:
             json.dump({"summary": summary, **results}, out, indent=1)
     print(json.dumps(summary))
     good = summary["found"] == summary["planted"] and summary["named"] >= summary["found"] - 1 and \

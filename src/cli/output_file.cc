@@ -19,14 +19,15 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kOwnBytesMax = uint64_t{256} << 20;  // what is larger, no such command wrote
 
+/// Why what is there is not replaced, in the middle of a sentence.
 const char* describe(OutputKind kind) {
   switch (kind) {
-    case OutputKind::kTokenizer: return "a tokenizer.json of its own";
-    case OutputKind::kPage: return "a page that Ferry wrote";
-    case OutputKind::kExamination: return "an examination that Ferry wrote";
-    case OutputKind::kLogits: return "logits that Ferry wrote";
-    case OutputKind::kModelConfig: return "a config.json of its own";
-    case OutputKind::kIds: return "a list of ids that Ferry wrote";
+    case OutputKind::kPage: return ", and is not a page that Ferry wrote";
+    case OutputKind::kExamination: return ", and is not an examination that Ferry wrote";
+    case OutputKind::kLogits: return ", and is not logits that Ferry wrote";
+    case OutputKind::kIds: return ", and is not a list of ids that Ferry wrote";
+    case OutputKind::kTokenizer:
+    case OutputKind::kModelConfig: break;
   }
   return "";
 }
@@ -50,15 +51,6 @@ bool is_ids(std::string_view bytes) {
   return bytes.empty();
 }
 
-/// Whether the file belongs to what lies beside it: a model directory, a dataset.
-bool is_part_of_more(const std::string& path) {
-  const Result<std::vector<std::string>> names = list_folder(parent_folder(path));
-  return names && std::any_of(names->begin(), names->end(), [](const std::string& name) {
-           return name.ends_with(".safetensors") || name == "checksums.json" ||
-                  name == "manifest.json";
-         });
-}
-
 bool is_of_kind(const std::string& path, OutputKind kind) {
   if (kind == OutputKind::kLogits) {
     const Result<SafetensorsFile> file = SafetensorsFile::open(path);
@@ -67,16 +59,16 @@ bool is_of_kind(const std::string& path, OutputKind kind) {
   const Result<std::string> text = read_file(path, kOwnBytesMax);
   if (!text) return false;
   switch (kind) {
-    case OutputKind::kTokenizer:
-      return has_keys(*text, {"/model/vocab", "/model/merges"}) && !is_part_of_more(path);
     case OutputKind::kPage:
       return text->starts_with("<!doctype html>") &&
              text->find("<meta name=\"generator\" content=\"Ferry\">") != std::string::npos;
     case OutputKind::kExamination: return has_keys(*text, {"/verdict", "/outcomes"});
-    case OutputKind::kModelConfig:
-      return has_keys(*text, {"/model_type"}) && !is_part_of_more(path);
     case OutputKind::kIds: return is_ids(*text);
-    case OutputKind::kLogits: break;  // above
+    case OutputKind::kLogits:
+      break;  // above
+    // Nothing in these says whose they are: one that was downloaded, or belongs to weights, looks the same.
+    case OutputKind::kTokenizer:
+    case OutputKind::kModelConfig: return false;
   }
   return false;
 }
@@ -98,7 +90,7 @@ Result<void> check_output_path(const std::string& path, OutputKind kind) {
                 fs::is_symlink(status) ? "link" : "device or a pipe");
   if (fs::file_size(path, error) == 0 || is_of_kind(path, kind)) return {};
   return fail(Code::kInvalidInput,
-              "{}: is there already, and is not {}; name another file, or remove this one yourself",
+              "{}: is there already{}; name another file, or remove this one yourself",
               path,
               describe(kind));
 }

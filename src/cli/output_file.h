@@ -7,14 +7,14 @@
 
 namespace ferry::cli {
 
-/// What a command writes. A file that is there already is replaced only if it is of the same kind:
-/// --out with the name of a text, of weights or of another's file is a slip, not a wish.
+/// What a command writes. A file that is there already is replaced only if Ferry wrote it, as something of the same
+/// kind: --out with the name of a text, of weights or of another's file is a slip, not a wish.
 enum class OutputKind {
-  kTokenizer,    // a tokenizer.json that belongs to no model and no dataset
+  kTokenizer,    // a tokenizer.json: never replaced, since it does not say whose it is
   kPage,         // a report as a page of HTML
   kExamination,  // what doctor --json writes
   kLogits,       // what logits --out writes
-  kModelConfig,  // a config.json that belongs to no model
+  kModelConfig,  // a config.json: nor that
   kIds,          // what tokenizer bench --out writes
 };
 
