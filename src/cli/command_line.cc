@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/result.h"
+#include "base/version.h"
 #include "cli/command.h"
 
 namespace ferry::cli {
@@ -88,6 +89,7 @@ int run_command_line(const std::string& what,
                      const std::function<void(Command&)>& add) {
   CLI::App app(what, "ferry");
   int status = 0;
+  app.set_version_flag("--version", fmt::format("ferry {}", kVersion), "print the version");
   Command root(&app, &status);
   add(root);
   const auto is_given = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
@@ -97,7 +99,7 @@ int run_command_line(const std::string& what,
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) {  // help was asked for
+    if (e.get_exit_code() == 0) {  // help, or the version, was asked for
       static_cast<void>(app.exit(e));
       return report(flush_output());
     }
