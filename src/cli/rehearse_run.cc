@@ -87,11 +87,7 @@ Result<Run> run_of_settings(const std::string& path) {
                         : 0;
   const std::string manifest = join_path(settings.data.dir, data::kManifestFile);
   if (!settings.data.dir.empty() && path_exists(manifest)) {
-    TRY_ASSIGN(const std::string text, read_file(manifest, 16 << 20));
-    TRY_ASSIGN(const data::Manifest m, data::Manifest::parse(text, manifest));
-    data.vocab_size = m.vocab_size;
-    data.bos = m.bos;
-    data.eos = m.eos;
+    TRY_ASSIGN(data, RunData::announced(settings.data.dir));
   }
   std::optional<InitModel> init;
   if (!settings.model.init.empty()) {

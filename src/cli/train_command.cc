@@ -420,19 +420,25 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
                         .host = host_name(),
                         .steps = settings->train.steps,
                         .go_on = from_here(go_on)};
-  bool there = path_exists(join_path(settings->checkpoint.dir, kRunStatusName));
+  const std::string status_path = join_path(settings->checkpoint.dir, kRunStatusName);
+  // What goes on with a run shows so while it loads; until then anything else may be refused, and leaves what it found.
+  const std::string found =
+      args.resume && path_exists(status_path) ? read_file(status_path).value_or("") : "";
+  bool ran = false;
   const int status = supervisor::supervise(command,
                                            rules_of(settings->supervisor, go_on),
                                            system_clock(),
                                            tell_patiently,
                                            shown,
                                            [&](const RunStatus& now) {
-                                             // Of a run that is refused while it loads nothing is left, unless it hung.
-                                             there = there || now.stage == "running" || now.verdict;
-                                             if (file && there) (*file)->put(now);
+                                             ran = ran || now.stage == "running" || now.verdict;
+                                             if (file && (ran || !found.empty())) (*file)->put(now);
                                            });
   if (file && !(*file)->flush(kStatusPatienceS))
     tell_patiently("ferry: what `ferry status` shows is not written yet: the disk stands still");
+  if (status == 2 && !ran && !found.empty())
+    if (const Result<void> restored = write_file_atomic(status_path, found); !restored)
+      not_shown(restored.error());
   while (!said.flush(3600)) {
   }
   return status;

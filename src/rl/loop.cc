@@ -116,6 +116,7 @@ class Run {
   std::string what_parts(const Mismatch& m, std::span<const RolloutRequest> requests);
   Result<void> evaluate();
   Result<void> write_samples(const std::vector<TaskScore>& scores) const;
+  void tell(const std::optional<std::string>& news);
   Result<void> save();
   Learnt result() const;
   bool evaluates_at(int64_t step) const {
@@ -408,6 +409,7 @@ Result<void> Run::steps() {
     if (state_.step == settings_.train.steps || (c > 0 && state_.step % c == 0)) TRY(save());
   }
   if (stopping() && saved_step_ != state_.step) TRY(save());
+  tell(metrics_->finish());
   return stopping() ? Result<void>() : refusals_.end(state_.step);
 }
 
@@ -572,7 +574,7 @@ Result<void> Run::one_step() {
   ++own_steps_;
   last_reward_ = record.reward;
   last_loss_ = record.loss;
-  TRY(metrics_->write(record));
+  tell(metrics_->write(record));
   progress_->step(record);
   beats_.step_done(state_.step);
   if (report.mismatches > 0)
@@ -655,7 +657,7 @@ Result<void> Run::stop_apart(const Mismatch& m,
       "nothing was learnt: the answers are {:.3g} nats a token away, and rl.mismatch_max is {}",
       m.kl,
       rl_.mismatch_max);
-  attempt("the step could not be recorded", [&] { return metrics_->write(record); });
+  tell(metrics_->write(record));
   std::string why = "the judging came to no end";
   attempt("the judging came to no end", [&]() -> Result<void> {
     why = what_parts(m, requests);
@@ -755,10 +757,16 @@ Result<void> Run::evaluate() {
                              .score_high = s.interval.high,
                              .answer_tokens = s.mean_tokens};
   // The record says that the evaluation was made: it comes last.
-  TRY(write_samples(*scores));
-  TRY(metrics_->write(record));
+  if (const Result<void> written = write_samples(*scores); !written)
+    progress_->note("warning    answers to read could not be written: " + written.error().message);
+  tell(metrics_->write(record));
   progress_->held_out(record);
   return {};
+}
+
+/// What the log of metrics says of itself, if anything.
+void Run::tell(const std::optional<std::string>& news) {
+  if (news) progress_->note(*news);
 }
 
 /// Answers to read: samples/step-00000100.txt.

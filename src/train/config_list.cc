@@ -67,7 +67,7 @@ std::vector<Field> fields_of(Settings& s) {
        kFixed,
        "MTP modules after the last layer",
        "layers",
-       {0, 8}},
+       {0, 1}},
       {"model",
        "num_attention_heads",
        &m.num_attention_heads,

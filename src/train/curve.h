@@ -8,6 +8,8 @@
 
 namespace ferry {
 
+inline constexpr const char* kCurveName = "curve.svg";  // in a run's folder
+
 struct CurveOptions {
   std::string title = "Training loss";
   std::string axis = "loss, nats per token";

@@ -97,6 +97,7 @@ class Run {
   Result<void> prepare();
   void make_step();
   Result<void> open_metrics();
+  void tell(const std::optional<std::string>& news);
   Result<void> read_texts();
   Result<void> read_pairs();
   Result<void> take_reference();
@@ -328,7 +329,15 @@ Result<void> Run::open_metrics() {
   return {};
 }
 
+/// What the log of metrics says of itself, if anything.
+void Run::tell(const std::optional<std::string>& news) {
+  if (news) progress_->note(*news);
+}
+
 Result<void> Run::read_texts() {
+  if (!options_.resume && !options_.takes_place)
+    if (const Result<RunData> announced = RunData::announced(settings_.data.dir); announced)
+      TRY(check_model(settings_, *announced, *device_));  // else what is missing is told below
   TRY_ASSIGN(dataset_,
              data::Dataset::open(
                  settings_.data.dir,
@@ -504,6 +513,7 @@ Result<void> Run::go_on() {
     if (options_.replay_to == state_.step) device_->set_replay(false);
   }
   if (stopping() && saved_step_ != state_.step) TRY(save());
+  if (metrics_) tell(metrics_->finish());
   leave_together();
   return stopping() ? Result<void>() : refusals_.end(state_.step);
 }
@@ -616,7 +626,7 @@ Result<void> Run::end_step() {
   device_->stream().synchronize();
   count(gradients_, record_);
   stage_ = Standing::Stage::kBetween;
-  if (metrics_) TRY(metrics_->write(record_));
+  if (metrics_) tell(metrics_->write(record_));
   progress_->step(record_);
   if (record_.logprob_mismatches.value_or(0) > 0)
     progress_->note(
@@ -688,7 +698,7 @@ Result<void> Run::keep(HeldOutRecord record) {
   state_.held_out_loss = record.loss;
   record.step = state_.step;
   record.unix_ms = clock_.unix_ms();
-  if (metrics_) TRY(metrics_->write(record));
+  if (metrics_) tell(metrics_->write(record));
   progress_->held_out(record);
   return {};
 }
@@ -888,7 +898,7 @@ void Run::take_carried(const RecoveryPlan& plan) {
   // Rank 0 may have been lost before it wrote it.
   const bool missing = metrics_ && (metrics_->metrics().steps.empty() ||
                                     metrics_->metrics().steps.back().step < record_.step);
-  if (missing) or_lost(metrics_->write(record_));
+  if (missing) tell(metrics_->write(record_));
 }
 
 /// What is known of the step that all stand after: its evaluation, if anybody has heard of it, and its checkpoint.

@@ -263,7 +263,7 @@ Result<MetricsLog> MetricsLog::open(const std::string& folder,
     TRY(write_file_atomic(path, kept.text));
   }
   TRY_ASSIGN(FileWriter lines, FileWriter::append(path));
-  std::optional<FileWriter> events;
+  std::optional<Output> events;
   if (with_tensorboard) {
     const std::string events_folder = join_path(folder, "tensorboard");
     TRY(make_folders(events_folder));
@@ -273,35 +273,69 @@ Result<MetricsLog> MetricsLog::open(const std::string& folder,
     do {
       name = join_path(events_folder, fmt::format("events.out.tfevents.{:014}.ferry", ms++));
     } while (path_exists(name));
-    TRY_ASSIGN(events, FileWriter::create(name));
+    TRY_ASSIGN(FileWriter file, FileWriter::create(name));
     const double now = static_cast<double>(clock.unix_ms()) / 1000;
-    TRY(events->write(
-        tensorboard::framed(tensorboard::version_event(now)) +
-        tensorboard::framed(tensorboard::session_start_event(now, resumed_step + 1))));
+    TRY(file.write(tensorboard::framed(tensorboard::version_event(now)) +
+                   tensorboard::framed(tensorboard::session_start_event(now, resumed_step + 1))));
+    events.emplace(Output{std::move(file)});
   }
-  MetricsLog log(std::move(lines), std::move(events));
+  MetricsLog log(Output{std::move(lines)}, std::move(events));
   log.metrics_ = std::move(kept.metrics);
   log.notes_ = std::move(notes);
   return log;
 }
 
-Result<void> MetricsLog::write(const StepRecord& record) {
-  metrics_.steps.push_back(record);
-  TRY(lines_.write(to_json_line(record) + "\n"));
-  if (events_) TRY(events_->write(tensorboard_record("train/", record)));
+Result<void> MetricsLog::Output::put(std::string_view text) {
+  kept += text;
+  TRY(file.write(kept));
+  kept.clear();
   return {};
+}
+
+/// Each has its try, whatever becomes of the other.
+Result<void> MetricsLog::put(std::string_view line, std::string_view event) {
+  Result<void> lines = lines_.put(line);
+  const Result<void> events = events_ ? events_->put(event) : Result<void>();
+  return lines ? events : lines;
+}
+
+template <class Record>
+std::optional<std::string> MetricsLog::put(const char* group, const Record& record) {
+  const Result<void> written =
+      put(to_json_line(record) + "\n", events_ ? tensorboard_record(group, record) : std::string());
+  const bool was_behind = std::exchange(behind_, !written);
+  if (!written && !was_behind)
+    return fmt::format(
+        "warning    what the run reports cannot be written: {}; it is kept, and tried again with "
+        "each step",
+        written.error().message);
+  if (written && was_behind)
+    return "note       what the run reports is written again, and all of it";
+  return std::nullopt;
+}
+
+std::optional<std::string> MetricsLog::write(const StepRecord& record) {
+  metrics_.steps.push_back(record);
+  return put("train/", record);
 }
 
 bool MetricsLog::tells_of_held_out(int64_t step) const {
   return !metrics_.held_out.empty() && metrics_.held_out.back().step == step;
 }
 
-Result<void> MetricsLog::write(const HeldOutRecord& record) {
-  if (tells_of_held_out(record.step)) return {};
+std::optional<std::string> MetricsLog::write(const HeldOutRecord& record) {
+  if (tells_of_held_out(record.step)) return std::nullopt;
   metrics_.held_out.push_back(record);
-  TRY(lines_.write(to_json_line(record) + "\n"));
-  if (events_) TRY(events_->write(tensorboard_record("held_out/", record)));
-  return {};
+  return put("held_out/", record);
+}
+
+std::optional<std::string> MetricsLog::finish() {
+  if (!behind_) return std::nullopt;
+  const Result<void> written = put({}, {});
+  behind_ = !written;
+  if (written) return std::nullopt;
+  return fmt::format("warning    the last records of metrics.jsonl and tensorboard/ are lost: {}",
+                     written.error().message);
 }
 
 }  // namespace ferry

@@ -74,7 +74,8 @@ Result<Metrics> read_metrics(const std::string& path);
 
 /// Appends to FOLDER/metrics.jsonl and, if asked for, an event file in FOLDER/tensorboard. Each
 /// record reaches the system before write() returns, so that a crash loses at most the one being
-/// written.
+/// written. A record that a full disk or one that stands still does not take is kept, and tried again
+/// before the next: no run ends because its log cannot be written.
 class MetricsLog {
  public:
   /// Opens for a run that goes on after `resumed_step` (0: from the start): records of later steps,
@@ -88,10 +89,14 @@ class MetricsLog {
                                  bool tensorboard,
                                  const Clock& clock);
 
-  Result<void> write(const StepRecord& record);
+  /// What is to be told of it, if anything: that it could not be written (once until it can), or that all that was
+  /// kept is written now.
+  std::optional<std::string> write(const StepRecord& record);
   /// An evaluation that is made again, because a crash came between it and the checkpoint that was to have
   /// its figure, is told once: the first record of a step stands.
-  Result<void> write(const HeldOutRecord& record);
+  std::optional<std::string> write(const HeldOutRecord& record);
+  /// Tries what is kept a last time: that it is lost, if it cannot be written now either.
+  std::optional<std::string> finish();
 
   /// Everything so far, the part before the resume included: what the curve is drawn from.
   const Metrics& metrics() const { return metrics_; }
@@ -101,11 +106,22 @@ class MetricsLog {
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
-  MetricsLog(FileWriter lines, std::optional<FileWriter> events)
-      : lines_(std::move(lines)), events_(std::move(events)) {}
+  /// A file, and what it has not taken yet.
+  struct Output {
+    FileWriter file;
+    std::string kept = {};
+    Result<void> put(std::string_view text);
+  };
 
-  FileWriter lines_;
-  std::optional<FileWriter> events_;
+  MetricsLog(Output lines, std::optional<Output> events)
+      : lines_(std::move(lines)), events_(std::move(events)) {}
+  template <class Record>
+  std::optional<std::string> put(const char* group, const Record& record);
+  Result<void> put(std::string_view line, std::string_view event);
+
+  Output lines_;
+  std::optional<Output> events_;
+  bool behind_ = false;  // something is kept, and that was told
   Metrics metrics_;
   std::vector<std::string> notes_;
 };

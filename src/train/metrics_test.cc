@@ -76,9 +76,9 @@ class MetricsFolder : public ::testing::Test {
     auto log = MetricsLog::open(folder_, resumed, true, clock_);
     ASSERT_TRUE(log) << log.error().message;
     for (int64_t s = first; s <= last; ++s) {
-      ASSERT_TRUE(log->write(record(s)));
+      ASSERT_EQ(log->write(record(s)), std::nullopt);
       if (s % 4 != 0) continue;
-      ASSERT_TRUE(log->write(held_out(s)));
+      ASSERT_EQ(log->write(held_out(s)), std::nullopt);
     }
   }
   FixedClock clock_;
@@ -129,10 +129,10 @@ TEST_F(MetricsFolder, AnEvaluationMadeTwiceIsToldOnce) {
   for (int times = 0; times < 2; ++times) {
     auto log = MetricsLog::open(folder_, 3, false, clock_);
     ASSERT_TRUE(log);
-    ASSERT_TRUE(log->write(held_out(3)));
+    ASSERT_EQ(log->write(held_out(3)), std::nullopt);
   }
   auto log = MetricsLog::open(folder_, 3, false, clock_);
-  ASSERT_TRUE(log->write(held_out(4)));
+  ASSERT_EQ(log->write(held_out(4)), std::nullopt);
   ASSERT_EQ(log->metrics().held_out.size(), 2u);
   EXPECT_EQ(log->metrics().held_out[0].step, 3);
   EXPECT_EQ(log->metrics().held_out[1].step, 4);
@@ -145,8 +145,8 @@ TEST_F(MetricsFolder, RecordsComeBackAsTheyWere) {
   r.skipped = "the gradient is \"not\" finite\xff";
   {
     auto log = MetricsLog::open(folder_, 0, false, clock_);
-    ASSERT_TRUE(log->write(r));
-    ASSERT_TRUE(log->write(held_out(3)));
+    ASSERT_EQ(log->write(r), std::nullopt);
+    ASSERT_EQ(log->write(held_out(3)), std::nullopt);
   }
   const auto back = read_metrics(path_);
   ASSERT_TRUE(back) << back.error().message;
@@ -191,13 +191,42 @@ TEST_F(MetricsFolder, DamageIsNamedByLine) {
   EXPECT_TRUE(read_metrics(join_path(folder_, "absent"))->steps.empty());
 }
 
-TEST_F(MetricsFolder, NoSpaceIsReported) {
+/// A log is no reason to end a run: what a full disk does not take comes later, whole and in order.
+TEST_F(MetricsFolder, WhatAFullDiskDoesNotTakeIsWrittenLater) {
+  write(0, 1, 4);
+  const std::string whole = *read_file(path_);
+  const auto events = [this](const std::string& folder) {
+    return *read_file(join_path(folder, list_folder(folder)->back()));
+  };
+  const std::string all_events = events(join_path(folder_, "tensorboard"));
+  ASSERT_TRUE(remove_tree(folder_));
   auto log = MetricsLog::open(folder_, 0, true, clock_);
-  arm_faults("file.write:1:enospc");
-  const auto r = log->write(record(1));
+  ASSERT_EQ(log->write(record(1)), std::nullopt);
+  arm_faults("file.write:1:enospc,file.write:2:enospc,file.write:3:eio,file.write:4:enospc");
+  const std::optional<std::string> told = log->write(record(2));
+  ASSERT_TRUE(told);
+  EXPECT_NE(told->find(path_), std::string::npos) << *told;
+  EXPECT_NE(told->find("kept"), std::string::npos) << *told;
+  EXPECT_EQ(log->write(record(3)), std::nullopt) << "told twice";
   arm_faults("");
-  ASSERT_FALSE(r);
-  EXPECT_EQ(r.error().code, Code::kExhausted);
+  EXPECT_EQ(*read_file(path_), to_json_line(record(1)) + "\n");
+  EXPECT_EQ(log->metrics().steps.size(), 3u);
+  EXPECT_NE(log->write(record(4)).value_or("").find("all of it"), std::string::npos);
+  EXPECT_EQ(log->write(held_out(4)), std::nullopt);
+  EXPECT_EQ(*read_file(path_), whole);
+  EXPECT_EQ(events(join_path(folder_, "tensorboard")), all_events);
+  EXPECT_EQ(log->finish(), std::nullopt);
+  // Nor is one of the two a reason not to write the other; what is kept is tried a last time.
+  arm_faults("file.write:1:enospc");
+  EXPECT_TRUE(log->write(record(5)));
+  arm_faults("");
+  EXPECT_GT(events(join_path(folder_, "tensorboard")).size(), all_events.size());
+  EXPECT_EQ(log->finish(), std::nullopt);
+  EXPECT_EQ(*read_file(path_), whole + to_json_line(record(5)) + "\n");
+  arm_faults("file.write:1:enospc,file.write:2:enospc,file.write:3:enospc,file.write:4:enospc");
+  EXPECT_TRUE(log->write(record(6)));
+  EXPECT_NE(log->finish().value_or("").find("lost"), std::string::npos);
+  arm_faults("");
 }
 
 // ---- The progress line
@@ -268,7 +297,7 @@ TEST(Metrics, ReadingALongRunsIsHeard) {
   {
     Result<MetricsLog> log = MetricsLog::open(folder, 0, false, FixedClock());
     ASSERT_TRUE(log) << log.error().message;
-    for (int64_t s = 1; s <= 50; ++s) ASSERT_TRUE(log->write(record(s)));
+    for (int64_t s = 1; s <= 50; ++s) ASSERT_EQ(log->write(record(s)), std::nullopt);
   }
   int heard = 0;
   const AliveListener listener([&](uint64_t) { ++heard; });

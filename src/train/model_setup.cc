@@ -19,6 +19,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr const char* kModelTable =
+    "[model]";  // what messages call a config.json that settings make
+
 struct Preset {
   const char* name;
   const char* config;
@@ -220,7 +223,7 @@ Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings&
                                                                  const std::string& config_json,
                                                                  Device& device) {
   const std::string path =
-      init == nullptr ? "[model]" : join_path(init->source->path(), kConfigName);
+      init == nullptr ? kModelTable : join_path(init->source->path(), kConfigName);
   TRY_ASSIGN(
       std::unique_ptr<models::TrainableLm> model,
       models::make_model(config_json, path, device, compute_of(settings.train), DType::kF32));
@@ -229,6 +232,14 @@ Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings&
   else
     TRY(probe::load_fitted(*init->source, init->config, *model));
   return model;
+}
+
+Result<void> check_model(const Settings& settings, const RunData& announced, Device& device) {
+  if (!settings.model.init.empty()) return {};
+  TRY_ASSIGN(const std::string config,
+             resolve_config(settings.model, nullptr, announced, settings.data.sequence_length));
+  TRY(models::make_model(config, kModelTable, device, compute_of(settings.train), std::nullopt));
+  return {};
 }
 
 DType compute_of(const TrainSettings& settings) {

@@ -23,6 +23,8 @@ std::string reference_key(models::CausalLm& model,
 Result<std::vector<float>> read_reference(const std::string& folder,
                                           const std::string& key,
                                           size_t answers);
+/// That a file of this name, if there is one, is no other's. Errors: kCorrupt: it is; kUnavailable.
+Result<void> check_reference_is_ours(const std::string& folder);
 /// Replaces the file, whole. Errors: of write_file_atomic.
 Result<void> write_reference(const std::string& folder,
                              const std::string& key,

@@ -10,6 +10,7 @@
 #include "checkpoint/checksums.h"
 #include "checkpoint/staged_folder.h"
 #include "models/registry.h"
+#include "train/curve.h"
 #include "train/model_setup.h"
 #include "train/run_status.h"
 
@@ -218,7 +219,7 @@ Result<void> remove_run_leftovers(const std::string& folder) {
     return {};
   };
   TRY(sweep(folder, [](std::string_view of) {
-    return of == "metrics.jsonl" || of == "curve.svg" || of == kRunStatusName;
+    return of == "metrics.jsonl" || of == kCurveName || of == kRunStatusName;
   }));
   const std::string samples = join_path(folder, kSamplesFolder);
   TRY_ASSIGN(const bool there, is_there(samples));

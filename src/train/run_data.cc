@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/file.h"
 #include "checkpoint/checkpoints.h"
 #include "checkpoint/model_chat.h"
 #include "checkpoint/model_source.h"
@@ -34,6 +35,18 @@ RunData RunData::of(const std::shared_ptr<const data::Dataset>& dataset) {
       inputs.push_back(dataset->input(document, t));
   }
   return run;
+}
+
+Result<RunData> RunData::announced(const std::string& folder) {
+  const std::string path = join_path(folder, data::kManifestFile);
+  TRY_ASSIGN(const std::string text, read_file(path));
+  TRY_ASSIGN(const data::Manifest m, data::Manifest::parse(text, path));
+  return RunData{.place = folder,
+                 .setting = "data.dir",
+                 .fingerprint = m.fingerprint(),
+                 .vocab_size = m.vocab_size,
+                 .bos = m.bos,
+                 .eos = m.eos};
 }
 
 Result<AskedData> data_as_asked(const Settings& settings, bool resume) {

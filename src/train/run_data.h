@@ -27,6 +27,9 @@ struct RunData {
   std::vector<std::vector<int32_t>> held_out = {};
 
   static RunData of(const std::shared_ptr<const data::Dataset>& dataset);
+  /// What a dataset's manifest says of the model that learns from it; none of its texts is read. Errors: as of
+  /// reading a manifest.
+  static Result<RunData> announced(const std::string& folder);
 };
 
 /// What a model's own files say of text, for a run that learns from what is written as they say. Place, setting,

@@ -7,8 +7,11 @@
 #include "base/file.h"
 #include "base/system.h"
 #include "checkpoint/model_dir.h"
+#include "train/curve.h"
 #include "train/metrics.h"
+#include "train/reference_file.h"
 #include "train/run_begin.h"
+#include "train/run_status.h"
 
 namespace ferry {
 
@@ -53,11 +56,22 @@ Result<bool> check_run_folder(const std::string& folder) {
   // A run's own log may have been harmed; that of a folder without a checkpoint is somebody else's.
   if (has([](const std::string& n) { return n.starts_with("step-"); })) return true;
   if (const char* const whose = whose_folder(folder)) return refused(whose);
-  const Result<Metrics> metrics = read_metrics(join_path(folder, "metrics.jsonl"));
-  if (!metrics && metrics.error().code == Code::kCorrupt)
+  // A run writes these anew, whole.
+  const auto foreign = [](const std::string& why) {
     return fail(Code::kInvalidInput,
                 "{}; no run wrote that: name another checkpoint.dir, or move the file away",
-                metrics.error().message);
+                why);
+  };
+  const Result<Metrics> metrics = read_metrics(join_path(folder, "metrics.jsonl"));
+  if (!metrics && metrics.error().code == Code::kCorrupt) return foreign(metrics.error().message);
+  if (const Result<RunStatus> status = read_run_status(folder);
+      !status && status.error().code == Code::kCorrupt)
+    return foreign(status.error().message);
+  if (const Result<void> reference = check_reference_is_ours(folder);
+      !reference && reference.error().code == Code::kCorrupt)
+    return foreign(reference.error().message);
+  if (named(kCurveName) && !named("metrics.jsonl"))  // of which it is drawn
+    return foreign(fmt::format("{}: is not a run's curve", join_path(folder, kCurveName)));
   return true;
 }
 

@@ -24,7 +24,7 @@ Result<void> draw_curve(const Settings& settings,
                                                    format_count(static_cast<double>(parameters)),
                                                    format_count(static_cast<double>(state.tokens))),
                            .steps = settings.train.steps};
-  return write_file_atomic(join_path(settings.checkpoint.dir, "curve.svg"),
+  return write_file_atomic(join_path(settings.checkpoint.dir, kCurveName),
                            loss_curve_svg(metrics, curve));
 }
 

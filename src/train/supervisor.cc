@@ -172,6 +172,7 @@ struct Advance {
     if (s.first_step < 0) s.first_step = e.step;
     s.start_step = std::max(s.start_step, e.step);
     s.step = std::max(s.step, e.step);
+    if (e.work == Work::kRemoving) s.saved_step = e.step;
   }
 
   void on(const Exited& e) {
@@ -207,10 +208,13 @@ struct Advance {
     if (s.worker == Worker::kNone) return;
     if (s.stopping && never_made_a_step()) {  // it had not come so far as to answer SIGTERM
       s.worker = Worker::kNone;
+      const bool lost = s.step > std::max(s.first_step, s.saved_step);  // by a worker before it
       log("{}",
-          s.starts > 1 ? "stopped before the worker had gone on; the newest checkpoint is whole"
-                       : "stopped before the worker had begun; nothing is lost");
-      return exit(0);
+          lost ? "stopped before the worker had gone on; what was trained since the newest "
+                 "checkpoint is lost"
+          : s.starts > 1 ? "stopped before the worker had gone on; the newest checkpoint is whole"
+                         : "stopped before the worker had begun; nothing is lost");
+      return exit(lost ? 3 : 0);
     }
     // strsignal's words ("Segmentation fault") depend on the locale only, which Ferry never sets.
     failed(fmt::format("was ended by signal {} ({})", e.signal, ::strsignal(e.signal)));

@@ -147,6 +147,7 @@ struct State {
   double first_step_at = 0;   // when this worker's first step began
   int64_t first_step = -1;    // where the run began
   int64_t step = -1;          // furthest ever
+  int64_t saved_step = -1;    // of the newest checkpoint that this supervisor heard to be whole
   // A restart loses steps, and only new ones are progress; a successor loses none, and each one is.
   int64_t step_at_failure = -1;  // furthest ever, when a worker last failed
   int failures = 0;              // in a row without progress

@@ -483,6 +483,20 @@ TEST(SupervisorRules, AWorkerThatStillStartsHasNothingToSave) {
   EXPECT_EQ(p.on(Died{SIGKILL}).exit(), 0);
 }
 
+/// A scheduler reads the status: steps that a crash lost are lost, wherever the stop then comes.
+TEST(SupervisorRules, AStopWhileAnotherWorkerStartsSaysWhetherStepsWereLost) {
+  Play crashed;
+  crashed.on(Started{}).on(Heartbeat{4}).on(Heartbeat{5});
+  Play saved = crashed;
+  saved.on(Heartbeat{.step = 5, .work = Work::kRemoving});
+  for (Play* p : {&crashed, &saved}) {
+    p->on(Died{SIGSEGV}).ticks(10);
+    p->on(Started{}).on(Heartbeat{.work = Work::kReadingData}).on(Signal{SIGTERM});
+  }
+  EXPECT_EQ(crashed.on(Died{SIGTERM}).exit(), 3);
+  EXPECT_EQ(saved.on(Died{SIGTERM}).exit(), 0);
+}
+
 TEST(SupervisorRules, ASignalIsNeverLostBetweenWorkers) {
   Play starting;
   starting.on(Signal{SIGTERM});
