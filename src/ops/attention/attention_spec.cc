@@ -197,18 +197,19 @@ class BackwardBounds {
                                   (static_cast<double>(d_qk + 1) * score_size + std::abs(score) +
                                    std::abs(lse_[row]) + 8) +
                               rounding_ + 2 * u * terms;
-      // Below the least normal number p and dS may be zero, or not.
+      // Below the least normal number p, dS and what the scale makes of it may be zero, or not.
       const double p_error = p * relative + kLeastNormal;
       const double d_s_error = p * 2 * u * static_cast<double>(d_v + 2) * (d_p_size + delta_size) +
                                std::abs(d_p - delta) * (p_error + p * (rounding_ + 4 * u)) +
                                kLeastNormal;
+      const double scaled_error = scale_ * d_s_error + kLeastNormal;
       if (output == "d_q")
         for (int64_t d = 0; d < d_qk; ++d)
-          bound[static_cast<size_t>(row * d_qk + d)] += scale_ * d_s_error * std::abs(k[d]);
+          bound[static_cast<size_t>(row * d_qk + d)] += scaled_error * std::abs(k[d]);
       if (output == "d_k")
         for (int64_t d = 0; d < d_qk; ++d)
           bound[static_cast<size_t>((key * key_heads + g) * d_qk + d)] +=
-              scale_ * d_s_error * std::abs(q[d]) +
+              scaled_error * std::abs(q[d]) +
               (joint_ && d < d_v ? p_error * std::abs(d_out[d]) : 0);
       if (output == "d_v")
         for (int64_t d = 0; d < d_v; ++d)
