@@ -2,24 +2,31 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <csignal>
+#include <memory>
 #include <mutex>
 #include <string_view>
+#include <utility>
 
 namespace ferry {
 namespace {
 
 struct Mapping {
+  Mapping(const std::byte* d, size_t b, std::string p) : data(d), bytes(b), path(std::move(p)) {}
   const std::byte* data;
   size_t bytes;
   std::string path;
 };
 
-// Read by the handler, which may take no lock; written under one. What is forgotten is freed: a handler that runs at
-// that moment is about another file, or about a read beside the end of this one's life.
-std::array<std::atomic<const Mapping*>, 4096> mappings;
+constexpr size_t kMappings = 4096;
+
+// The handler, which may take no lock, reads what `seen` points at; both are written under one. What is forgotten is
+// freed: a handler that runs at that moment is about another file, or about a read beside the end of this one's life.
+std::array<std::atomic<const Mapping*>, kMappings> seen;
+std::array<std::unique_ptr<const Mapping>, kMappings> owned;
 std::mutex writers;
 
 void say(std::string_view text) {
@@ -32,7 +39,7 @@ void say(std::string_view text) {
 
 void on_bus_error(int signal, siginfo_t* info, void* /*context*/) {
   const auto* const at = static_cast<const std::byte*>(info->si_addr);
-  for (const auto& slot : mappings) {
+  for (const auto& slot : seen) {
     const Mapping* const m = slot.load(std::memory_order_acquire);
     if (m == nullptr || at < m->data || at >= m->data + m->bytes) continue;
     say("ferry: ");
@@ -54,23 +61,19 @@ void tell_of_mapped_faults() {
 
 void note_mapping(const void* data, size_t bytes, const std::string& path) {
   const std::lock_guard lock(writers);
-  for (auto& slot : mappings) {
-    if (slot.load(std::memory_order_relaxed) != nullptr) continue;
-    slot.store(new Mapping{static_cast<const std::byte*>(data), bytes, path},
-               std::memory_order_release);
-    return;
-  }
+  const auto free = std::find(owned.begin(), owned.end(), nullptr);
+  if (free == owned.end()) return;
+  *free = std::make_unique<const Mapping>(static_cast<const std::byte*>(data), bytes, path);
+  seen[static_cast<size_t>(free - owned.begin())].store(free->get(), std::memory_order_release);
 }
 
 void forget_mapping(const void* data) {
   const std::lock_guard lock(writers);
-  for (auto& slot : mappings) {
-    const Mapping* const m = slot.load(std::memory_order_relaxed);
-    if (m == nullptr || m->data != data) continue;
-    slot.store(nullptr, std::memory_order_release);
-    delete m;
-    return;
-  }
+  const auto of = std::find_if(
+      owned.begin(), owned.end(), [&](const auto& m) { return m != nullptr && m->data == data; });
+  if (of == owned.end()) return;
+  seen[static_cast<size_t>(of - owned.begin())].store(nullptr, std::memory_order_release);
+  of->reset();
 }
 
 }  // namespace ferry

@@ -498,7 +498,8 @@ Result<void> remove_sort_files(const std::string& folder) {
   return {};
 }
 
-/// Where a dataset is written before it takes the place of another, in the folder itself: on its disk, and under its lock.
+/// Where a dataset is written before it takes the place of another: in the folder itself, on its disk and under its
+/// lock.
 constexpr const char* kNextFolder = ".next";
 
 /// Removes what an earlier prepare left, its manifest first: what is half removed must not look
