@@ -41,6 +41,7 @@ Answering::Answering(std::shared_ptr<const ModelInfo> model,
       if (question_.chat)
         r.parser.emplace(text::AnswerParserOptions{.syntax = model_->syntax,
                                                    .thinking = prompt.thinking,
+                                                   .thought_begun = prompt.thought_begun,
                                                    .tools = question_.tools,
                                                    .only_calls = question_.only_calls});
       readings_.push_back(std::move(r));

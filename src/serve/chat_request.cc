@@ -467,7 +467,7 @@ ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& asked
     thinking = false;
   }
   more += content;
-  Prompt prompt{.ids = {}, .thinking = thinking};
+  Prompt prompt{.ids = {}, .thinking = thinking, .thought_begun = thinking && !thought.empty()};
   model.texts.tokenizer->encode(chat->text + more, text::Tokenizer::Specials::kParse, prompt.ids);
   return prompt;
 }

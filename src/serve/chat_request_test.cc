@@ -318,6 +318,7 @@ TEST(ChatRequest, AThoughtToGoOnWithIsInThePrompt) {
         model.rules());
     if (!q) return q.error().param + ": " + q.error().message;
     const Prompt& p = q->prompts.front();
+    EXPECT_EQ(p.thought_begun, p.thinking && message.find("reasoning_content") != message.npos);
     return model.model().texts.tokenizer->decode(p.ids) + (p.thinking ? "..." : "");
   };
   const std::string both = R"("content": "c", "reasoning_content": "t")",

@@ -148,15 +148,18 @@ class OpenAiWriter : public AnswerWriter {
     return all;
   }
 
-  /// {"token": .., "logprob": .., "bytes": [..]} as chats have it; llama.cpp adds the id.
+  /// {"token": .., "logprob": .., "bytes": [..]} as chats have it; llama.cpp adds the id. A control
+  /// token is marked: its text can be no part of a message that is sent back.
   Json token_json(int32_t id, float log_prob) const {
     const std::string_view bytes = model_.texts.tokenizer->token_bytes(id);
     Json list = Json::array();
     for (const char c : bytes) list.push_back(static_cast<unsigned char>(c));
-    return {{"id", id},
-            {"token", name_of_token(id)},
-            {"logprob", log_prob_of(log_prob)},
-            {"bytes", std::move(list)}};
+    Json token = {{"id", id},
+                  {"token", name_of_token(id)},
+                  {"logprob", log_prob_of(log_prob)},
+                  {"bytes", std::move(list)}};
+    if (model_.texts.tokenizer->is_special(id)) token["special"] = true;
+    return token;
   }
 
   Json ids_json(const Answer& answer, size_t first) const {

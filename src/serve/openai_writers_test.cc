@@ -87,16 +87,20 @@ TEST(OpenAiWriters, EventsAreJsonWhateverTheySay) {
                       {"bytes", bytes_of(model, id)}};
         };
         Json token_and_top = token(65, -0.5);
-        token_and_top["top_logprobs"] = Json::array({token(66, -0.25)});
+        const int32_t control = model.model().texts.eos.front();
+        Json control_token = token(control, -4);
+        control_token["special"] = true;  // a message that is sent back cannot have it
+        token_and_top["top_logprobs"] = Json::array({token(66, -0.25), control_token});
         const Json chat_log_probs = {{"content", Json::array({token_and_top})},
                                      {"refusal", nullptr}};
         const Json text_log_probs = {
             {"tokens", Json::array({byte_name(model, 65)})},
             {"token_logprobs", Json::array({-0.5})},
-            {"top_logprobs", Json::array({Json{{byte_name(model, 66), -0.25}}})},
+            {"top_logprobs",
+             Json::array({Json{{byte_name(model, 66), -0.25}, {byte_name(model, control), -4}}})},
             {"text_offset", Json::array({0})}};
         Answer a;
-        a.tokens = {{.id = 65, .log_prob = -0.5F, .top = {{66, -0.25F}}}};
+        a.tokens = {{.id = 65, .log_prob = -0.5F, .top = {{66, -0.25F}, {control, -4}}}};
         Json choice = {{"index", 0}, {"logprobs", nullptr}, {"finish_reason", nullptr}};
         if (chat)
           choice["delta"] = {{"content", heard}};

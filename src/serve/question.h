@@ -12,10 +12,11 @@ namespace ferry::serve {
 
 struct Prompt {
   std::vector<int32_t> ids;
-  std::string text = {};  // of completions, for who wants it repeated
-  bool as_text = false;   // that is how it was given: control tokens' texts are part of it,
-  bool begun = false;     // and its first id, which the text does not have, was put before
-  bool thinking = false;  // the answer begins within a thought
+  std::string text = {};       // of completions, for who wants it repeated
+  bool as_text = false;        // that is how it was given: control tokens' texts are part of it,
+  bool begun = false;          // and its first id, which the text does not have, was put before
+  bool thinking = false;       // the answer begins within a thought,
+  bool thought_begun = false;  // of which more than its mark is in the prompt
 };
 
 struct Question {

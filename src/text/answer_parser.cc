@@ -394,6 +394,7 @@ AnswerParser::AnswerParser(AnswerParserOptions options) : state_(std::make_uniqu
   if (options.thinking) {
     state_->thoughts = false;
     state_->leave(State::Place::kThought);
+    state_->after_mark = !options.thought_begun;
   }
   state_->options = std::move(options);
 }

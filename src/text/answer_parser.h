@@ -54,6 +54,8 @@ struct AnswerDelta {
 struct AnswerParserOptions {
   AnswerSyntax syntax = {};
   bool thinking = false;  // the answer begins within a thought: see begins_thinking
+  bool thought_begun =
+      false;  // more of it than its mark stands before the answer: blanks at the beginning go on with it
   /// Names of the tools that were offered. With none, marks of calls are text like any other.
   std::vector<std::string> tools = {};
   /// The answer is held to calls, behind a thought perhaps: what is cut off before it is one is nothing.

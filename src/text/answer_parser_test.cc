@@ -83,6 +83,16 @@ TEST(AnswerParser, ThoughtsAreToldFromWhatIsSaid) {
   EXPECT_EQ(parsed(with(ToolSyntax::kNone, false), "<think>a</think>"), "C:<think>a</think>");
 }
 
+/// Who joins what was given and what comes has the thought as the model wrote it.
+TEST(AnswerParser, BlanksGoOnWithAThoughtThatHadBegun) {
+  AnswerParserOptions begun = with(ToolSyntax::kNone, true, true);
+  begun.thought_begun = true;
+  EXPECT_EQ(parsed(begun, " or\nnot\n</think>\n\nyes"), "T: or\nnot|C:yes");
+  EXPECT_EQ(parsed(begun, "\n</think>\n\nyes"), "C:yes");
+  EXPECT_EQ(parsed(begun, " \n"), "T: \n");
+  EXPECT_EQ(parsed(with(ToolSyntax::kNone, true, true), "\n or\n</think>"), "T:or");
+}
+
 TEST(AnswerParser, DeepSeekV3Calls) {
   const AnswerParserOptions o = with(ToolSyntax::kDeepSeekV3);
   const std::string one =
