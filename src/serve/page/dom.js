@@ -15,15 +15,19 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+/// Whether a key is meant for what composes a word of it (Japanese, Chinese): Enter takes the word then, and Escape
+/// leaves it. Safari tells it of the last key by its number alone.
+export const isComposing = (event) => event.isComposing || event.keyCode === 229;
+
 const kSvg = "http://www.w3.org/2000/svg";
 
-/// A drawing of icons.svg; what it means is said by the button that holds it.
+/// One of index.html's drawings; what it means is said by the button that holds it.
 export function icon(name) {
   const svg = document.createElementNS(kSvg, "svg");
   svg.setAttribute("class", "drawing");
   svg.setAttribute("aria-hidden", "true");
   const use = document.createElementNS(kSvg, "use");
-  use.setAttribute("href", `page/icons.svg#${name}`);
+  use.setAttribute("href", `#icon-${name}`);
   svg.append(use);
   return svg;
 }

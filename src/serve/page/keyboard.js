@@ -1,5 +1,5 @@
 // Keyboard shortcuts, and the list of them.
-import { byId, element } from "./dom.js";
+import { byId, element, isComposing } from "./dom.js";
 
 /// Each: keys as they are shown, what they do, when they are meant, the action's name.
 const kShortcuts = [
@@ -33,7 +33,7 @@ const isTyping = (event) => event.target.matches("input, textarea, select") || c
 /// actions: by name; one that returns false had nothing to do, and the key is the browser's.
 export function listenToKeys(actions) {
   document.addEventListener("keydown", (event) => {
-    if (event.isComposing || document.querySelector("dialog[open]")) return;
+    if (isComposing(event) || document.querySelector("dialog[open]")) return;
     const shortcut = kShortcuts.find((s) => s.when?.(event));
     if (shortcut && actions[shortcut.action]() !== false) event.preventDefault();
   });

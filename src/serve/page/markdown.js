@@ -11,6 +11,7 @@ window.shadowNode = { __depth: 0 };
 
 const kTags = ["p", "br", "hr", "strong", "em", "del", "code", "pre", "blockquote", "ul", "ol", "li", "a",
   "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "span", "div"];
+const kEmphasisMax = 5e6;  // characters of a paragraph times its stars
 const kHighlightedMax = 20000;  // characters: highlighting takes longer than drawing the rest
 
 const escaped = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
@@ -49,11 +50,22 @@ marked.use({
   },
 });
 
+/// marked's, but that a paragraph on which it would work for seconds (thousands of stars that open what nothing closes:
+/// a model that repeats itself) is its text as it is.
+class Lexer extends marked.Lexer {
+  inlineTokens(text, tokens = []) {
+    if (text.length * text.split(/[*_]/).length < kEmphasisMax) return super.inlineTokens(text, tokens);
+    tokens.push({ type: "text", raw: text, text: escaped(text) });
+    return tokens;
+  }
+}
+
 /// The top-level pieces of a text as HTML that is not cleaned yet, in order. Text that marked cannot read (nested
 /// thousands deep) is one piece, as it is.
 export function pieces(text) {
   try {
-    return marked.lexer(text).map((token) => marked.parser([token])).filter((html) => html.trim() !== "");
+    return new Lexer(marked.defaults).lex(text).map((token) => marked.parser([token]))
+      .filter((html) => html.trim() !== "");
   } catch {
     return [`<p>${escaped(text)}</p>`];
   }
@@ -64,6 +76,7 @@ export function elementsOf(html) {
   const fragment = DOMPurify.sanitize(html, {
     ALLOWED_TAGS: kTags,
     ALLOWED_ATTR: ["href", "class", "align", "start"],
+    ADD_URI_SAFE_ATTR: ["align", "start"],  // they are not held to be addresses, which these are not
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
     ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
@@ -77,6 +90,7 @@ export function elementsOf(html) {
     table.replaceWith(scroller);
     scroller.append(table);
   }
+  for (const block of fragment.children) if (!block.matches(".code, .formula")) block.dir = "auto";
   return fragment;
 }
 

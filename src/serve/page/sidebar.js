@@ -1,5 +1,5 @@
 // The list of chats: search, choose, rename, delete; on a phone it slides over the conversation.
-import { byId, element, iconButton } from "./dom.js";
+import { byId, element, iconButton, isComposing } from "./dom.js";
 import { matches } from "./chat_tree.js";
 
 export class Sidebar {
@@ -55,8 +55,8 @@ export class Sidebar {
   }
 
   #row(chat, isCurrent, isRunning) {
-    const open = element("button", { type: "button", class: "chat", "aria-current": isCurrent ? "true" : null,
-      onclick: () => {
+    const open = element("button", { type: "button", class: "chat", dir: "auto",
+      "aria-current": isCurrent ? "true" : null, onclick: () => {
         this.close();
         this.actions.open(chat);
       } }, chat.title);
@@ -69,7 +69,7 @@ export class Sidebar {
   }
 
   #rename(row, chat) {
-    const field = element("input", { "aria-label": "Title of the chat", maxlength: "200" });
+    const field = element("input", { dir: "auto", "aria-label": "Title of the chat", maxlength: "200" });
     field.value = chat.title;
     let left = false;
     const leave = (keep) => {
@@ -80,6 +80,7 @@ export class Sidebar {
       this.show();
     };
     field.addEventListener("keydown", (event) => {
+      if (isComposing(event)) return;
       if (event.key === "Enter") leave(true);
       if (event.key === "Escape") {
         event.stopPropagation();
