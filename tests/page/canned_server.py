@@ -30,15 +30,27 @@ def tokens(text, probabilities=(), field="content"):
     out = []
     for i, word in enumerate(words):
         p, others = probabilities[i] if i < len(probabilities) else (0.95, [])
-        chunk = delta(**{field: word})
-        chunk["choices"][0]["logprobs"] = {"content": [entry(word, p, [(word, p), *others])]}
-        out.append(chunk)
+        out.append(given(word, p, others, **{field: word}))
     return out
 
 
 def entry(token, p, others=()):
-    return {"token": token, "logprob": log(p), "bytes": list(token.encode()),
-            "top_logprobs": [{"token": t, "logprob": log(q), "bytes": list(t.encode())} for t, q in others]}
+    return {**named(token, p), "top_logprobs": [named(t, q) for t, q in others]}
+
+
+def named(token, p):
+    """token: a text, or bytes that need not be one; <|...|> are control tokens."""
+    data = token if isinstance(token, bytes) else token.encode()
+    text = data.decode(errors="replace")
+    special = {"special": True} if text.startswith("<|") else {}
+    return {"token": text, "logprob": log(p), "bytes": list(data), **special}
+
+
+def given(token, p=0.95, others=(), **fields):
+    """A chunk of a token with the text that comes with it: none where it is held back, or is no part of the answer."""
+    chunk = delta(**fields)
+    chunk["choices"][0]["logprobs"] = {"content": [entry(token, p, [(token, p), *others])]}
+    return chunk
 
 
 def ending(prompt=12, known=0, completion=5, finish="stop"):

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
-from canned_server import CannedServer, delta, ending, page_policy, said, tokens
+from canned_server import CannedServer, delta, ending, given, page_policy, said, tokens
 from chromium import ALT, CTRL, SHIFT, Chromium
 
 SETTINGS = argparse.Namespace()
@@ -149,6 +150,37 @@ class Answers(PageCase):
         self.assertEqual(page.js("(({href, target, rel}) => [href, target, rel])(document.querySelector('.answer a'))"),
                          ["https://example.org/x", "_blank", "noopener noreferrer nofollow"])
 
+    def test_every_direction_of_writing(self):
+        arabic = "\u0645\u0631\u062d\u0628\u0627"
+        self.server.answers = [said(f"{arabic} `x`:\n\n1. {arabic}\n\n> {arabic}\n\n|{arabic}|\n|---|\n|1|\n\nEnglish\n\n```\n{arabic}\n```")]
+        self.page.click("#message")
+        self.page.type(f"1. {arabic}")
+        self.assertEqual(self.page.js("document.querySelector('#message').dir"), "rtl")
+        self.page.key("Enter")
+        self.answered()
+        self.assertEqual(self.page.js("document.querySelector('#message').dir"), "ltr")
+        directions = ("[...document.querySelectorAll('.piece > *')].map((e) => getComputedStyle(e.querySelector('pre, table') ?? e)"
+                      ".direction)")
+        self.assertEqual(self.page.js(directions), ["rtl"] * 4 + ["ltr"] * 2)
+        for selector in (".said", "#title", ".chat"):
+            self.assertEqual(self.page.js(f"getComputedStyle(document.querySelector('{selector}')).direction"), "rtl", selector)
+
+    def test_tables_keep_their_words_and_columns(self):
+        self.page.size(400, 780)
+        self.server.answers = [said("| harbour | depth | remarks | owner of the pier | opened |\n|---|--:|:-:|---|---|\n" +
+                                    "| north | 4 m | a rather long remark | The Harbour Company | 1871 |")]
+        self.ask("Table")
+        # As high as a line of text, or two: no word is cut into letters.
+        self.assertLess(self.page.js("document.querySelector('.table thead').getBoundingClientRect().height"), 100)
+        self.assertEqual(self.page.js("[...document.querySelectorAll('.table td')].map((e) => getComputedStyle(e).textAlign)"),
+                         ["start", "right", "center", "start", "start"])
+        self.assertLessEqual(self.page.js("document.documentElement.scrollWidth"), 400)
+
+    def test_a_list_begins_where_it_was_begun(self):
+        self.server.answers = [said("7. seven\n8. eight")]
+        self.ask("List")
+        self.assertEqual(self.page.js("document.querySelector('.answer ol').start"), 7)
+
     def test_code_is_copied(self):
         self.page.browser.call("Browser.grantPermissions", permissions=["clipboardReadWrite"],
                                browserContextId=self.page.context)
@@ -272,6 +304,13 @@ class Hostile(PageCase):
             self.server.answers = [said(text)]
             self.ask("More")
             self.assertNotEqual(self.page.text(".message:last-child"), "")
+        for text in ("*a " * 10000, "_a " * 10000, "- *a " + "*b " * 10000, "| a |\n|---|\n| " + "*b " * 10000 + "|"):
+            s = self.page.js(f"""import('/page/markdown.js').then((m) => {{
+                const begin = performance.now();
+                m.pieces({json.dumps(text)});
+                return (performance.now() - begin) / 1000;
+            }})""")
+            self.assertLess(s, 4, text[:20])  # marked alone: over ten
 
     def test_what_is_no_event_stream_is_told(self):
         for stream, words in (
@@ -320,6 +359,17 @@ class Versions(PageCase):
         self.ask("three")
         self.assertEqual([m["content"] for m in self.server.asked[3]["messages"]], ["one", "A.", "two", "B.", "three"])
 
+    def test_a_megabyte_is_pasted_and_sent(self):
+        text = "lorem ipsum dolor sit amet, " * 38000
+        self.page.click("#message")
+        begin = time.monotonic()
+        self.page.type(text)
+        self.page.type("end")
+        self.assertLess(time.monotonic() - begin, 8)
+        self.page.key("Enter")
+        self.answered()
+        self.assertEqual(self.server.asked[0]["messages"][0]["content"], text + "end")
+
     def test_arrow_up_edits_and_escape_leaves(self):
         self.ask("one")
         self.page.click("#message")
@@ -361,6 +411,108 @@ class Versions(PageCase):
         self.assertEqual(self.server.asked[1]["messages"][-1]["content"], "The ocean")
         self.assertEqual(self.last(".versions"), "2/2")
 
+    def show_tokens(self, count):
+        self.page.click(".message:last-child [aria-label^='Tokens']")
+        self.page.wait(f"document.querySelectorAll('.token').length === {count}")
+
+    def choose(self, index):
+        """(A blank has no middle that a mouse could be sent to.)"""
+        self.page.js(f"document.querySelector('.token[data-index=\\'{index}\\']').click()")
+
+    def go_on_with(self, index, answer, thought=None):
+        """Chooses the alternative of a token; what was asked then."""
+        asked = len(self.server.asked)
+        self.choose(index)
+        self.page.click(".alternatives button")
+        self.page.wait(f"document.querySelector('.message:last-child .answer')?.innerText === {json.dumps(answer)}")
+        self.answered()
+        if thought is not None:
+            said = self.page.js("document.querySelector('.message:last-child .thought-text').textContent.trim()")
+            self.assertEqual(said, thought.replace("\n", ""))
+        self.assertEqual(len(self.server.asked), asked + 1)
+        return self.server.asked[-1]["messages"][-1]
+
+    # As the server streams an answer that has a thought: its marks, and blanks beside them, come without a text.
+    THOUGHT = [given("<think>"), given("\n"), given("Let", reasoning_content="Let", others=[("Well", 0.02)]),
+               given("\n", others=[(" us", 0.02)]), given("me", reasoning_content="\nme"),
+               given("\n", others=[(" see", 0.02)]), given("</think>", others=[("Hm", 0.02)]), given("\n\n", others=[("\n", 0.02)]),
+               given("The", content="The", others=[("A", 0.02), ("\n", 0.01)]),
+               given(" sea", 0.12, [(" ocean", 0.6), ("<|end|>", 0.1), (b" \xf0\x9f", 0.1), ("</think>", 0.01)], content=" sea"),
+               given("\n"), given("is", content="\nis"), *ending()]
+
+    def test_it_goes_on_behind_a_thought_and_again(self):
+        self.server.answers = [self.THOUGHT, [*tokens(" is wide", [(0.9, []), (0.5, [(" deep", 0.3)])]), *ending()],
+                               [*tokens("!"), *ending()]]
+        self.ask("What?")
+        self.show_tokens(12)
+        self.assertEqual(self.page.count(".token.of-thought"), 8)
+        # Neither control tokens nor parts of letters nor marks are offered.
+        self.assertEqual(self.page.js("[...document.querySelectorAll('.alternatives button')].map((e) => e.innerText)"),
+                         ["\u00b7ocean"])
+        self.assertEqual(self.page.count(".alternatives tbody tr"), 5)
+        self.assertEqual(self.go_on_with(9, "The ocean is wide"), {
+            "role": "assistant", "content": "The ocean", "prefix": True, "reasoning_content": "Let\nme"})
+        self.show_tokens(12)
+        self.assertEqual(self.page.text(".token[data-index='9']"), " ocean")
+        self.assertEqual(self.page.count(".token.of-thought"), 8)
+        self.assertEqual(self.go_on_with(11, "The ocean is deep!")["content"], "The ocean is deep")
+        self.assertEqual(self.last(".versions"), "3/3")
+
+    def test_the_first_token_behind_a_thought(self):
+        self.server.answers = [self.THOUGHT, [*tokens(" sea"), *ending()]]
+        self.ask("What?")
+        self.show_tokens(12)
+        self.choose(7)  # a blank that is no part of the answer
+        self.assertEqual(self.page.count(".alternatives button"), 0)
+        self.assertEqual(self.go_on_with(8, "A sea")["content"], "A")  # not the blank
+
+    def test_a_thought_goes_on_with_another_token(self):
+        rest = [given(" think", reasoning_content=" think"), given("</think>"), *tokens("Yes."), *ending()]
+        self.page.key("s", ALT)
+        self.page.js("document.querySelector('#settings-dialog [name=thinking]').value = 'on'")
+        self.page.click("#settings-dialog [value=save]")
+        for index, begun, thought in ((2, "Well", "Well think"), (3, "Let us", "Let us think"),
+                                      (5, "Let\nme see", "Let\nme see think"), (6, "Let\nme\nHm", "Let\nme\nHm think")):
+            with self.subTest(index):
+                self.server.answers = [self.THOUGHT, rest]
+                self.page.click("#new-chat")
+                self.ask("What?")
+                self.show_tokens(12)
+                self.assertEqual(self.go_on_with(index, "Yes.", thought), {
+                    "role": "assistant", "content": "", "prefix": True, "reasoning_content": begun})
+                # To forbid it would end the thought; to ask for it is needless.
+                self.assertNotIn("thinking", self.server.asked[-1])
+
+    def test_letters_that_several_tokens_make(self):
+        ship = "\U0001f6a2"
+        self.server.answers = [[given(b"\xf0\x9f", others=[("An", 0.02)]), given(b"\x9a\xa2", content=ship, others=[("x", 0.02)]),
+                                *tokens(" sails", [(0.2, [(" is", 0.7)])]), *ending()],
+                               [*tokens(" far"), *ending()], [*tokens(" island"), *ending()]]
+        self.ask("What?")
+        self.show_tokens(3)
+        self.choose(1)  # half a letter stands before it
+        self.assertEqual(self.page.count(".alternatives button"), 0)
+        self.assertEqual(self.go_on_with(2, f"{ship} is far")["content"], f"{ship} is")
+        self.show_tokens(4)
+        self.assertEqual(self.go_on_with(0, "An island")["content"], "An")
+
+    def test_a_stopped_thought_goes_on(self):
+        self.server.answers = [[given("Let", reasoning_content="Let"), given(" me", reasoning_content=" me"),
+                                given("\n"), threading.Event()],
+                               [given(" see", 0.5, [(" be", 0.4)], reasoning_content=" see"), given("</think>"),
+                                *tokens("Yes."), *ending()], [given("."), given("</think>"), *tokens("No."), *ending()]]
+        self.ask("What?", wait=False)
+        self.page.wait("document.querySelector('.thought-text')?.innerText === 'Let me'")
+        self.page.key("Escape")
+        self.answered()
+        self.page.click(".trouble button")
+        self.page.wait("document.querySelector('.message:last-child .answer').innerText === 'Yes.'")
+        self.answered()
+        self.assertEqual(self.server.asked[1]["messages"][-1], {
+            "role": "assistant", "content": "", "prefix": True, "reasoning_content": "Let me"})
+        self.show_tokens(5)
+        self.assertEqual(self.go_on_with(2, "No.")["reasoning_content"], "Let me be")
+
 
 class Chats(PageCase):
     def test_chats_outlive_the_page(self):
@@ -374,6 +526,26 @@ class Chats(PageCase):
         self.page.click("#chats li:last-child .chat")
         self.assertEqual(self.last(), "Kept.")
         self.assertEqual(self.page.count(".answer strong"), 1)
+
+    def test_the_address_is_that_of_the_chat(self):
+        title = "document.querySelector('#title').textContent"
+        self.ask("one")
+        self.page.click("#new-chat")
+        self.ask("two")
+        self.page.click("#chats li:last-child .chat")
+        self.page.wait(f"{title} === 'one'")
+        self.page.js("history.back()")
+        self.page.wait(f"{title} === 'two'")
+        self.page.click("#new-chat")
+        self.page.click("#chats li:last-child .chat")
+        self.page.wait(f"{title} === 'one'")
+        self.page.js("history.back()")
+        self.page.wait("!document.querySelector('#welcome').hidden")
+        self.page.click("#chats li:last-child .chat")
+        self.page.js("document.querySelector('.skip').click()")
+        self.page.js("new Promise((done) => setTimeout(done, 100))")
+        self.page.reload()
+        self.page.wait(f"{title} === 'one'")
 
     def test_an_answer_that_was_left_is_as_stopped(self):
         self.server.answers = [[delta(content="Half"), threading.Event()]]
@@ -431,6 +603,86 @@ class Chats(PageCase):
         other.go(self.server.url)
         self.ask("From the first tab")
         other.wait("document.querySelector('.chat')?.innerText === 'From the first tab'")
+        other.close()
+
+    def test_two_tabs_speak_in_the_same_chat(self):
+        more = threading.Event()
+        self.server.answers = [[delta(content="One"), more, delta(content=" two"), *ending()], said("Three."), said("Four.")]
+        self.ask("one", wait=False)
+        self.page.wait("document.querySelector('.assistant .answer')?.innerText === 'One'")
+        other = self.browser.beside(self.page)
+        other.go(self.page.js("location.href"))
+        # It knows that this is answered, not stopped.
+        other.wait("document.querySelector('.message:last-child')?.matches('.assistant.running')")
+        self.assertEqual(other.count(".trouble:not([hidden])"), 0)
+
+        def ask_there(text, answer):
+            other.click("#message")
+            other.type(text)
+            other.key("Enter")
+            other.wait(f"document.querySelector('.message:last-child .answer')?.innerText === '{answer}'")
+            other.wait("document.querySelector('#stop').hidden")
+        ask_there("two", "Three.")
+        other.click(".message:first-child [aria-label=Edit]")
+        other.type(" and a half")
+        more.set()
+        self.answered()
+        texts = "[...document.querySelectorAll('.message')].map((m) => m.querySelector('.said, .answer')?.innerText)"
+        both = ["one", "One two", "two", "Three."]
+        self.page.wait(f"JSON.stringify({texts}) === {json.dumps(json.dumps(both, separators=(',', ':')))}")
+        # Who writes is left alone, and sees the rest.
+        other.wait("document.querySelector('.message:nth-child(2) .answer').innerText === 'One two'")
+        self.assertEqual(other.js("[document.activeElement.matches('.edit'), document.activeElement.value]"),
+                         [True, "one and a half"])
+        other.key("Escape")
+        ask_there("three", "Four.")
+        self.assertEqual([m["content"] for m in self.server.asked[2]["messages"]], [*both, "three"])
+        self.page.wait("document.querySelectorAll('.message').length === 6")
+        for page in (self.page, other):
+            page.call("Page.bringToFront")
+            page.reload()
+            page.wait("document.querySelectorAll('.message').length === 6")
+            self.assertEqual(page.js(texts), [*both, "three", "Four."])
+            self.assertEqual(page.count(".versions"), 0)
+        other.close()
+
+    def test_who_leaves_tells_the_other_tab(self):
+        self.server.answers = [[delta(content="Half"), threading.Event()]]
+        self.ask("one", wait=False)
+        self.page.wait("document.querySelector('.assistant .answer')?.innerText === 'Half'")
+        other = self.browser.beside(self.page)
+        other.go(self.page.js("location.href"))
+        other.wait("document.querySelector('.message:last-child')?.matches('.running')")
+        self.page.go("about:blank?left")
+        other.wait("document.querySelector('.trouble span')?.innerText === 'Stopped.'")
+        other.close()
+
+    def test_what_another_tab_removed_and_named_stays_so(self):
+        self.server.refusal = (429, "busy", [])
+        self.ask("one")
+        other = self.browser.beside(self.page)
+        other.go(self.page.js("location.href"))
+        other.wait("document.querySelectorAll('.message').length === 2")
+        self.server.refusal = None
+        self.page.click(".trouble button")  # the failed answer goes
+        self.page.wait("document.querySelector('.message:last-child .answer')?.innerText === 'Hello.'")
+        self.answered()
+        self.page.js("document.querySelector('[aria-label=\"Rename one\"]').click()")
+        self.page.type("Harbours")
+        self.page.key("Enter")
+        other.wait("document.querySelector('.message:last-child .answer')?.innerText === 'Hello.'")
+        other.wait("document.querySelector('#title').innerText === 'Harbours'")
+        other.click("#message")
+        other.type("two")
+        other.key("Enter")
+        other.wait("document.querySelectorAll('.message').length === 4 && document.querySelector('#stop').hidden")
+        for page in (self.page, other):
+            page.wait("document.querySelectorAll('.message').length === 4")
+            page.call("Page.bringToFront")
+            page.reload()
+            page.wait("document.querySelectorAll('.message').length === 4")
+            self.assertEqual((page.text("#title"), page.count(".versions"), page.count(".trouble:not([hidden])")),
+                             ("Harbours", 0, 0))
         other.close()
 
     def test_a_chat_that_another_tab_deletes_stays_deleted_though_it_is_answered(self):
@@ -583,6 +835,7 @@ class Server(PageCase):
         self.page.offline(True)
         self.ask("Hello")
         self.assertEqual(self.last(".trouble span"), "The server does not answer.")
+        self.assertGreater(self.page.js("document.querySelector('.trouble use').getBBox().width"), 0)  # it is drawn
         self.page.offline(False)
         self.page.click(".trouble button")
         self.page.wait("document.querySelector('.message:last-child .answer')?.innerText === 'Hello.'")
@@ -710,6 +963,26 @@ class Everybody(PageCase):
         self.answered()
         self.page.key("o", CTRL | SHIFT)
         self.page.wait("!document.querySelector('#welcome').hidden")
+
+    def test_a_key_that_composes_a_word_sends_nothing(self):
+        def press(selector, key):
+            for how in ("isComposing: true", "keyCode: 229"):  # the other is Safari's
+                self.page.js(f"document.querySelector('{selector}').dispatchEvent(new KeyboardEvent('keydown', "
+                             f"{{key: '{key}', bubbles: true, cancelable: true, {how}}}))")
+        self.page.click("#message")
+        self.page.type("\u65e5\u672c")
+        press("#message", "Enter")
+        self.assertEqual(self.server.asked, [])
+        self.page.key("Enter")
+        self.answered()
+        self.page.click(".message:first-child [aria-label=Edit]")
+        for key in ("Enter", "Escape"):
+            press(".edit", key)
+        self.assertEqual((len(self.server.asked), self.page.count(".edit")), (1, 1))
+        self.page.js("document.querySelector('[aria-label^=\"Rename\"]').click()")
+        for key in ("Enter", "Escape"):
+            press("#chats input", key)
+        self.assertEqual(self.page.count("#chats input"), 1)
 
     def test_what_a_reader_hears(self):
         self.server.answers = [said("One.\n\nTwo $x^2$.")]
@@ -868,6 +1141,33 @@ class Served(unittest.TestCase):
         texts = self.page.js("(async () => { const {allChats} = await import('/page/store.js'); return Object.values("
                              "(await allChats())[0].nodes).filter((n) => n.role === 'assistant').map((n) => n.content); })()")
         self.assertEqual(texts[0], texts[1])  # greedy, as the server was told: the same bits
+
+    def test_an_answer_goes_on_with_another_token(self):
+        self.set(max_tokens="20", alternatives="5")
+        self.ask("define ferry")
+        self.answered()
+        self.page.click("[aria-label^='Tokens']")
+        self.page.wait("document.querySelectorAll('.token').length === 20")
+        for index in (0, 7, 13):  # each in the version that the one before made
+            chosen = self.page.js(f"""(() => {{
+                for (let i = {index}; i < {index} + 6; ++i) {{
+                    const token = document.querySelector(`.token[data-index="${{i}}"]`);
+                    token.click();
+                    const button = document.querySelector(".alternatives button");
+                    if (!button) continue;
+                    const before = [...document.querySelectorAll(".token")].slice(0, i).map((t) => t.innerText);
+                    button.click();
+                    return before;
+                }}
+            }})()""")
+            self.assertIsNotNone(chosen, "no alternative is offered")
+            self.page.wait(f"document.querySelector('.versions')?.innerText.endsWith('{(0, 7, 13).index(index) + 2}')")
+            self.answered()
+            self.assertIsNone(self.page.text(".trouble.error"))
+            self.page.click("[aria-label^='Tokens']")
+            self.page.wait("document.querySelectorAll('.token').length > 0")
+            self.assertEqual(self.page.js("[...document.querySelectorAll('.token')].map((t) => t.innerText)")[:len(chosen)],
+                             chosen)
 
     def test_the_badge_says_what_is_served(self):
         self.assertEqual(self.page.text("#passport"), "Verified")

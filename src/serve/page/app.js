@@ -1,9 +1,9 @@
 // The page's beginning: what is there when it opens, and what happens when somebody does something.
 import { announce, notice } from "./announce.js";
-import { emptyAnswer, fillAnswer } from "./answering.js";
-import { addNode, chooseBeside, newChat, shownPath } from "./chat_tree.js";
+import { beginningOf, emptyAnswer, fillAnswer } from "./answering.js";
+import { addNode, chooseBeside, mergeInto, newChat, removeNode, shownPath } from "./chat_tree.js";
 import { ConversationView } from "./conversation_view.js";
-import { byId, drawIcons } from "./dom.js";
+import { byId, drawIcons, isComposing } from "./dom.js";
 import { askForKey } from "./key_dialog.js";
 import { listenToKeys, showKeys } from "./keyboard.js";
 import { fit } from "./message_view.js";
@@ -11,7 +11,7 @@ import { showBadge } from "./passport.js";
 import { models, ServerError } from "./server.js";
 import { lastSettings, openSettings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
-import { allChats, openStore, removeChat, saveChat, saveTokens } from "./store.js";
+import { allChats, holdTokens, openStore, removeChat, saveChat, saveTokens } from "./store.js";
 import { exportChats, importChats } from "./transfer.js";
 
 const kDrawnEveryMs = 50;  // an answer that grows is drawn at most so often,
@@ -22,7 +22,9 @@ const kNoModel = { 0: "no connection", 401: "needs an API key", 503: "is being l
 
 const state = { chats: [], current: newChat(lastSettings()), model: "" };
 const running = new Map();  // by chat's id, the AbortController of its answer
-const unkept = new Set();  // ids of chats that the browser has refused to keep as they are now
+const ours = new Set();  // ids of nodes that were written here: no other tab changes them
+const isOurs = (id) => ours.has(id);
+const removed = new Set();  // ids of chats that were deleted while this page is open
 const input = byId("message");
 
 const sidebar = new Sidebar(
@@ -80,6 +82,7 @@ function focusInput() {
 function rename(chat, title) {
   chat.title = title;
   chat.named = true;
+  chat.edited = Date.now();
   keep(chat);
   showFrame();
 }
@@ -92,7 +95,7 @@ async function remove(chat) {
 /// It was deleted, here or in another tab: an answer that is under way ends, and does not bring it back.
 function forget(id) {
   running.get(id)?.abort();
-  unkept.delete(id);
+  removed.add(id);
   state.chats = state.chats.filter((other) => other.id !== id);
   if (id === state.current.id) create();
   else sidebar.show();
@@ -113,19 +116,14 @@ async function isKept(refused, saving) {
 async function keep(chat) {
   if (!state.chats.includes(chat)) return;  // deleted while it was answered
   const kept = await isKept("This chat could not be kept; delete others, or export it, before you leave the page",
-    saveChat(chat));
-  if (kept) {
-    unkept.delete(chat.id);
-    tabs.postMessage("changed");
-  } else {
-    unkept.add(chat.id);
-  }
+    saveChat(chat, isOurs));
+  if (kept) tabs.postMessage("changed");
 }
 
 /// Behind the chat: they are large, and it is worth more.
-async function keepTokens(chat, node, tokens) {
-  if (tokens.length === 0 || !state.chats.includes(chat)) return;
-  await isKept("The alternatives of this answer's tokens could not be kept", saveTokens(chat, node, tokens));
+async function keepTokens(chat, node) {
+  if (!state.chats.includes(chat)) return;
+  await isKept("The alternatives of this answer's tokens could not be kept", saveTokens(node));
 }
 
 // --- asking --------------------------------------------------------------------------------------------
@@ -138,6 +136,7 @@ function ask(text, parent) {
     history.replaceState(null, "", `#${chat.id}`);
   }
   const question = addNode(chat, parent, { role: "user", content: text });
+  ours.add(question.id);
   run(chat, addNode(chat, question.id, emptyAnswer(state.model)));
 }
 
@@ -152,12 +151,11 @@ function again(node) {
   run(state.current, addNode(state.current, node.parent, emptyAnswer(state.model)));
 }
 
-/// Another answer that begins with content, of which tokens are known.
-function goOn(node, content, tokens) {
+/// Another answer that begins with what begun, {reasoning, content}, has of this one; of it tokens are known.
+function goOn(node, begun, tokens) {
   if (running.has(state.current.id)) return;
-  const { reasoning, thoughtS } = node;
-  run(state.current, addNode(state.current, node.parent, emptyAnswer(state.model, { reasoning, content, thoughtS })),
-    tokens);
+  const thoughtS = begun.reasoning === node.reasoning ? node.thoughtS : null;
+  run(state.current, addNode(state.current, node.parent, emptyAnswer(state.model, { ...begun, thoughtS })), tokens);
 }
 
 function beside(node, step) {
@@ -171,6 +169,7 @@ function beside(node, step) {
 async function run(chat, node, known = []) {
   const controller = new AbortController();
   running.set(chat.id, controller);
+  ours.add(node.id);
   show();
   conversation.toEnd();
   announce("The model answers.");
@@ -196,10 +195,11 @@ async function run(chat, node, known = []) {
   clearTimeout(timer);
   if (running.get(chat.id) === controller) running.delete(chat.id);
   chat.changed = Date.now();
+  if (fresh.length > 0 && state.chats.includes(chat)) holdTokens(chat, node, [...known, ...fresh]);
   draw();
   showFrame();
   await keep(chat);
-  await keepTokens(chat, node, fresh.length > 0 ? [...known, ...fresh] : []);
+  await keepTokens(chat, node);
   announce(node.error ? node.error.message : node.stopped ? "The answer was stopped." : "The answer is complete.");
   if (node.error?.status === 401 && chat === state.current && await askForKey(node.error.message)) {
     learnModel();
@@ -211,8 +211,8 @@ async function run(chat, node, known = []) {
 function replaceAnswer(chat, node) {
   if (running.has(chat.id)) return;
   const { parent } = node;
-  const begun = node.begun ? { reasoning: node.reasoning, content: node.begun, thoughtS: node.thoughtS } : undefined;
-  if (node.content === (node.begun ?? "") && (begun || node.reasoning === "")) delete chat.nodes[node.id];
+  const begun = beginningOf(node);
+  if (node.content === (begun?.content ?? "") && node.reasoning === (begun?.reasoning ?? "")) removeNode(chat, node);
   run(chat, addNode(chat, parent, emptyAnswer(state.model, begun)));
 }
 
@@ -269,6 +269,7 @@ function lastOf(role) {
 
 const settings = () => openSettings(state.current.settings, (saved) => {
   state.current.settings = saved;
+  state.current.edited = Date.now();
   keep(state.current);
 }, async () => {
   if (await askForKey("The key that this server is to be given; none, if the field stays empty.")) learnModel();
@@ -285,7 +286,8 @@ function listen() {
   });
   input.addEventListener("keydown", (event) => {
     // Where there is no key for Shift, the button sends.
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing || matchMedia("(pointer: coarse)").matches) return;
+    if (event.key !== "Enter" || event.shiftKey || isComposing(event)) return;
+    if (matchMedia("(pointer: coarse)").matches) return;
     event.preventDefault();
     send();
   });
@@ -326,44 +328,58 @@ function listen() {
     keys: showKeys,
   });
   tabs.onmessage = ({ data }) => {
+    if (data === "opened") {
+      tabs.postMessage({ answering: answering() });
+      return;
+    }
     if (data.removed) forget(data.removed);
-    return reload();
+    for (const chat of state.chats) {
+      endInterrupted(chat, data.left ?? []);
+      goOnThere(chat, data.answering ?? []);
+    }
+    reload();
   };
   addEventListener("hashchange", openFromAddress);
-  addEventListener("pagehide", () => running.forEach((controller) => controller.abort()));
+  addEventListener("pagehide", () => {
+    tabs.postMessage({ left: answering() });
+    running.forEach((controller) => controller.abort());
+  });
 }
 
-/// Another tab changed something: its chats are taken, but for those that are answered here, and those that are here
-/// alone because the browser would not keep them.
+/// Another tab changed something: that is taken, beside what is here.
 async function reload() {
-  const stored = await allChats();
-  const isOurs = (here) => running.has(here.id) || unkept.has(here.id);
-  const ours = state.chats.filter((here) => isOurs(here) && !stored.some((chat) => chat.id === here.id));
-  state.chats = [...stored.map((chat) => {
-    const here = state.chats.find((other) => other.id === chat.id);
-    return here && (isOurs(here) || here.changed >= chat.changed) ? here : chat;
-  }), ...ours];
-  const current = state.chats.find((chat) => chat.id === state.current.id);
-  if (current && current !== state.current) {
-    state.current = current;
-    show();
-  } else {
-    sidebar.show();
+  for (const kept of await allChats()) {
+    const chat = state.chats.find(({ id }) => id === kept.id);
+    if (chat) mergeInto(chat, kept, isOurs);
+    else if (!removed.has(kept.id)) state.chats.push(kept);
   }
+  show();
 }
 
 function openFromAddress() {
   const chat = state.chats.find((other) => other.id === location.hash.slice(1));
   if (chat && chat !== state.current) open(chat);
+  if (chat || !state.chats.includes(state.current)) return;
+  if (location.hash === "") create();  // back to where none was open
+  else history.replaceState(null, "", `#${state.current.id}`);  // it named a place within the page, or what is gone
 }
 
-/// What was being answered when the page was left is as if it had been stopped.
-function endInterrupted(chat) {
-  for (const node of Object.values(chat.nodes)) {
-    if (!node.running) continue;
+/// What was being answered when the page was left is as if it had been stopped. ids: of these nodes alone.
+function endInterrupted(chat, ids = Object.keys(chat.nodes)) {
+  for (const node of ids.map((id) => chat.nodes[id])) {
+    if (!node?.running) continue;
     node.running = false;
     node.stopped = true;
   }
+}
+
+/// Ids of the nodes that are being answered here.
+const answering = () => state.chats.flatMap((chat) => Object.values(chat.nodes))
+  .filter((node) => node.running && isOurs(node.id)).map((node) => node.id);
+
+/// Another tab says that it is answering these.
+function goOnThere(chat, ids) {
+  for (const node of ids.map((id) => chat.nodes[id])) if (node) Object.assign(node, { running: true, stopped: false });
 }
 
 async function begin() {
@@ -371,7 +387,8 @@ async function begin() {
   listen();
   if (!await openStore()) notice("This browser keeps no data here: the chats are gone when the page is left.");
   state.chats = await allChats();
-  state.chats.forEach(endInterrupted);
+  state.chats.forEach((chat) => endInterrupted(chat));
+  tabs.postMessage("opened");  // whoever is answering says so
   show();
   openFromAddress();
   focusInput();

@@ -2,7 +2,8 @@
 // fork one branch is chosen; the path of the chosen is what is seen and what the model is told.
 
 /// A chat: {id, title, named, created, changed, settings, nodes, chosen}. nodes: by id, {id, parent, role, content,
-/// ...}; parent null for the first. chosen: by a parent's id ("" for none) the id of the child that is shown.
+/// ...}; parent null for the first. chosen: by a parent's id ("" for none) the id of the child that is shown. changed:
+/// when something was said; edited: when title or settings were set (none: never); gone: ids of nodes that were removed.
 export function newChat(settings) {
   const now = Date.now();
   return { id: randomId(), title: "New chat", named: false, created: now, changed: now,
@@ -23,6 +24,36 @@ export function addNode(chat, parent, fields) {
   if (!chat.named && node.role === "user" && parent === null) chat.title = titleOf(node.content);
   return node;
 }
+
+/// A failed answer, of which nothing came.
+export function removeNode(chat, node) {
+  delete chat.nodes[node.id];
+  chat.gone = [...(chat.gone ?? []), node.id];
+}
+
+/// Takes what another tab kept of the same chat: its messages beside those that are here, and of what both have the
+/// newer. isOurs(id): this tab wrote the node, and nobody else does. Nodes that were here stay the same objects.
+export function mergeInto(chat, kept, isOurs) {
+  for (const [id, node] of Object.entries(kept.nodes)) {
+    const here = chat.nodes[id];
+    // It was interrupted, as this tab knows, and whoever answered it did not live to say so.
+    const isKnownBetter = here && node.running && !here.running && lengthOf(node) <= lengthOf(here);
+    if (!here) chat.nodes[id] = node;
+    else if (!isOurs(id) && !isKnownBetter) Object.assign(here, node);
+  }
+  chat.gone = [...new Set([...(kept.gone ?? []), ...(chat.gone ?? [])])];
+  const parents = new Set(Object.values(chat.nodes).map((node) => node.parent));
+  for (const id of chat.gone) if (!parents.has(id)) delete chat.nodes[id];  // what somebody went on from stays
+  const [older, newer] = kept.changed > chat.changed ? [chat, kept] : [kept, chat];
+  chat.chosen = Object.fromEntries([...Object.entries(older.chosen), ...Object.entries(newer.chosen)]
+    .filter(([, id]) => chat.nodes[id]));
+  chat.changed = newer.changed;
+  if ((kept.edited ?? 0) <= (chat.edited ?? 0)) return;
+  const { title, named, settings, edited } = kept;
+  Object.assign(chat, { title, named, settings, edited });
+}
+
+const lengthOf = ({ reasoning = "", content }) => reasoning.length + content.length;
 
 function titleOf(text) {
   const line = text.trim().split("\n")[0].trim();

@@ -20,16 +20,24 @@ export class ConversationView {
     new ResizeObserver(() => this.#keepEnd()).observe(byId("messages"));
   }
 
-  /// All of a chat.
+  /// All of a chat. What stands already is left alone: somebody may be writing in it.
   show(chat) {
-    this.#views.clear();
     const path = shownPath(chat);
-    byId("messages").replaceChildren(...path.map((node) => {
+    const before = this.#views;
+    this.#views = new Map(path.map((node) => {
       const all = siblings(chat, node);
-      const view = new MessageView(node, { index: all.indexOf(node), count: all.length }, this.actions);
-      this.#views.set(node.id, view);
-      return view.root;
+      const place = { index: all.indexOf(node), count: all.length };
+      const view = before.get(node.id);
+      if (!view?.isOf(node, place)) return [node.id, new MessageView(node, place, this.actions)];
+      view.update();
+      return [node.id, view];
     }));
+    const messages = byId("messages");
+    const roots = [...this.#views.values()].map((view) => view.root);
+    let same = 0;
+    while (same < roots.length && messages.children[same] === roots[same]) ++same;
+    while (messages.children.length > same) messages.lastChild.remove();
+    messages.append(...roots.slice(same));
     byId("welcome").hidden = path.length > 0;
   }
 

@@ -1,14 +1,17 @@
 // One message as it is seen: what was said, how long it thought, what it cost, and what can be done with it.
-import { copyText, element, icon, iconButton } from "./dom.js";
-import { announce, notice } from "./announce.js";
+import { copyText, element, icon, iconButton, isComposing } from "./dom.js";
+import { announce } from "./announce.js";
 import { GrowingText } from "./growing_text.js";
 import { tokenList } from "./token_list.js";
+import { drawnInstead, TokenPlaces } from "./token_places.js";
 import { tokensOf } from "./store.js";
 
-/// actions: {edit(node, text), again(node), beside(node, step), retry(node), goOn(node, content, tokens)}. place: {index, count} among siblings.
+/// actions: {edit(node, text), again(node), beside(node, step), retry(node), goOn(node, begun, tokens)}. place: {index,
+/// count} among siblings.
 export class MessageView {
   #thoughtOpen = null;  // as a person left it; null: as it comes
   #showsTokens = false;
+  #shown = "";  // of the node, when it was drawn last
 
   constructor(node, place, actions) {
     this.node = node;
@@ -21,11 +24,15 @@ export class MessageView {
     else this.#layAnswer();
     this.root.append(this.body, this.below);
     this.#layBelow(place);
-    if (node.role !== "user") this.update();
+    this.update();
+  }
+
+  isOf(node, place) {
+    return node === this.node && place.index === this.place.index && place.count === this.place.count;
   }
 
   #layUser() {
-    this.body.append(element("div", { class: "said" }, this.node.content));
+    this.body.append(element("div", { class: "said", dir: "auto" }, this.node.content));
   }
 
   #layAnswer() {
@@ -49,6 +56,9 @@ export class MessageView {
   /// Shows the answer as it is now. The thoughts are open while it thinks, and fold when it answers.
   update() {
     const { node } = this;
+    const said = JSON.stringify([node.content.length, node.reasoning?.length, node.running, node.stopped, node.error]);
+    if (node.role === "user" || said === this.#shown) return;
+    this.#shown = said;
     const thinking = node.running && node.content === "";
     this.thought.hidden = node.reasoning === "";
     if (node.reasoning !== "") {
@@ -62,7 +72,7 @@ export class MessageView {
     this.root.setAttribute("aria-busy", String(Boolean(node.running)));
     this.root.classList.toggle("running", Boolean(node.running));
     this.#showTrouble();
-    if (!node.running && this.wasRunning) this.#layBelow(this.place);
+    if (Boolean(node.running) !== Boolean(this.wasRunning)) this.#layBelow(this.place);
     this.wasRunning = node.running;
   }
 
@@ -78,18 +88,12 @@ export class MessageView {
     const offer = (drawing, words, act) => this.trouble.append(
       element("button", { type: "button", class: "soft small", onclick: act }, icon(drawing), words));
     if (error) offer("again", "Try again", () => this.actions.retry(this.node));
-    if (this.node.content !== "") offer("right", "Go on", () => this.#goOn());
+    if (this.node.content !== "" || this.node.reasoning) offer("right", "Go on", () => this.#goOn());
   }
 
   async #goOn() {
-    this.actions.goOn(this.node, this.node.content, await tokensOf(this.node));
-  }
-
-  /// The same up to a token, then another text.
-  #goOnWith(tokens, index, text) {
-    const said = tokens.slice(0, index).filter(([, , , isThought]) => !isThought).map(([token]) => token).join("");
-    if (this.node.content.startsWith(said)) this.actions.goOn(this.node, said + text, tokens.slice(0, index));
-    else notice("The tokens before this one hold parts of letters; an answer cannot begin with them.");
+    const { reasoning = "", content } = this.node;
+    this.actions.goOn(this.node, { reasoning, content }, new TokenPlaces(this.node, await tokensOf(this.node)).said());
   }
 
   /// The row below: versions, actions, figures.
@@ -127,7 +131,9 @@ export class MessageView {
     this.tokensButton.setAttribute("aria-pressed", String(this.#showsTokens));
     if (this.#showsTokens) {
       const tokens = await tokensOf(this.node);
-      this.tokens.replaceChildren(tokenList(tokens, (index, text) => this.#goOnWith(tokens, index, text)));
+      const places = new TokenPlaces(this.node, tokens);
+      this.tokens.replaceChildren(tokenList(tokens, places, (index, other) => this.actions.goOn(this.node,
+        places.beginning(index, other), [...tokens.slice(0, index), drawnInstead(tokens[index], other)])));
     }
     this.tokens.hidden = !this.#showsTokens;
     this.text.hidden = this.#showsTokens;
@@ -147,11 +153,12 @@ export class MessageView {
       if (field.value.trim() !== "") this.actions.edit(this.node, field.value);
     };
     field.addEventListener("keydown", (event) => {
+      if (isComposing(event)) return;
       if (event.key === "Escape") {
         event.stopPropagation();
         leave();
         this.below.querySelector("[aria-label=Edit]")?.focus();
-      } else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      } else if (event.key === "Enter" && !event.shiftKey) {
         event.preventDefault();
         send();
       }
@@ -166,8 +173,12 @@ export class MessageView {
   }
 }
 
-/// As high as what is in it, up to what the style allows.
+const kRightToLeft = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]/;
+
+/// As high as what is in it, up to what the style allows, and in the direction of its first letter. (With dir="auto"
+/// each key takes seconds where somebody has pasted a megabyte.)
 export function fit(field) {
+  field.dir = kRightToLeft.test(/\p{L}/u.exec(field.value)?.[0] ?? "") ? "rtl" : "ltr";
   field.style.height = "auto";
   field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;
 }

@@ -1,6 +1,8 @@
 // Chats in this browser: IndexedDB, or this tab's memory where the browser keeps nothing. Tokens with their
 // alternatives are large and seldom looked at: they lie apart, by their message's id.
 
+import { mergeInto } from "./chat_tree.js";
+
 const kName = "ferry";
 const kVersion = 1;
 let database = null;
@@ -46,9 +48,18 @@ export async function allChats() {
   return database ? done(objects("chats").getAll()) : [...memory.chats.values()];
 }
 
-export async function saveChat(chat) {
-  if (database) await put("chats", chat);
-  else memory.chats.set(chat.id, chat);
+/// With what other tabs kept of it meanwhile, which the chat then has, too; isOurs: see mergeInto.
+export async function saveChat(chat, isOurs) {
+  if (!database) {
+    memory.chats.set(chat.id, chat);
+    return;
+  }
+  const transaction = database.transaction("chats", "readwrite");
+  const chats = transaction.objectStore("chats");
+  const kept = await done(chats.get(chat.id));
+  if (kept) mergeInto(chat, kept, isOurs);
+  chats.put(chat);
+  await complete(transaction);
 }
 
 /// With the tokens of its messages.
@@ -63,13 +74,16 @@ export async function removeChat(id) {
   await complete(transaction);
 }
 
-/// tokens: see token_list.js. Those that the browser refuses are there for as long as the page is.
-export async function saveTokens(chat, node, tokens) {
-  const entry = { id: node.id, chat: chat.id, tokens };
-  memory.tokens.set(entry.id, entry);
-  if (!database) return;
-  await put("tokens", entry);
-  memory.tokens.delete(entry.id);
+/// tokens: see token_places.js. They are there from now on, and for as long as the page is.
+export function holdTokens(chat, node, tokens) {
+  memory.tokens.set(node.id, { id: node.id, chat: chat.id, tokens });
+}
+
+/// Those that are held outlive the page, unless the browser refuses.
+export async function saveTokens(node) {
+  if (!database || !memory.tokens.has(node.id)) return;
+  await put("tokens", memory.tokens.get(node.id));
+  memory.tokens.delete(node.id);
 }
 
 export async function tokensOf(node) {

@@ -1,12 +1,5 @@
-// The tokens of an answer, each with the alternatives that the model weighed. A token is kept as
-// [text, log-probability, [[text, log-probability], ...], whether it is of a thought], alternatives best first.
+// The tokens of an answer, each with the alternatives that the model weighed.
 import { element } from "./dom.js";
-
-/// Of the API's logprobs: {content: [{token, logprob, top_logprobs}]}.
-export function tokensOfLogprobs(logprobs, isThought) {
-  return (logprobs?.content ?? []).map((entry) => [entry.token, entry.logprob,
-    (entry.top_logprobs ?? []).map((other) => [other.token, other.logprob]), isThought]);
-}
 
 const percent = (logprob) => {
   const p = 100 * Math.exp(logprob);
@@ -20,9 +13,9 @@ const visible = (text) => (text === "" ? "\u2205" : text.replaceAll("\n", "\u21b
 let lists = 0;  // that were made: ids of tokens are unique in the page
 
 /// An element that shows them: unlikely ones coloured; the one that is pointed at, or chosen with the arrow keys,
-/// with its alternatives. onother(index, text): somebody wants the answer to go on with another text in place of the
-/// token at index.
-export function tokenList(tokens, onother) {
+/// with its alternatives. places: TokenPlaces. onother(index, other): somebody wants the answer to go on with this
+/// alternative in place of the token at index; what no answer can begin with is shown, but not offered.
+export function tokenList(tokens, places, onother) {
   if (tokens.length === 0)
     return element("p", { class: "quiet" },
       "The probabilities of this answer were not asked for, or not kept (Settings: Alternatives of a token).");
@@ -30,9 +23,11 @@ export function tokenList(tokens, onother) {
   const panel = element("div", { class: "alternatives" });
   const list = element("div", { class: "tokens", role: "listbox", tabindex: "0", "aria-label":
     "Tokens of this answer: arrow keys go through them" });
-  const spans = tokens.map(([text, logprob, , isThought], index) => {
-    const span = element("span", { class: `token ${likelihood(logprob)}${isThought ? " of-thought" : ""}`, role: "option", id: `${prefix}-${index}`,
-      "aria-selected": "false", "aria-label": `${text.trim() || "blank"}, ${percent(logprob)}` });
+  const spans = tokens.map(([text, logprob], index) => {
+    const span = element("span", {
+      class: `token ${likelihood(logprob)}${places.isThought(index) ? " of-thought" : ""}`,
+      role: "option", id: `${prefix}-${index}`, "aria-selected": "false",
+      "aria-label": `${text.trim() || "blank"}, ${percent(logprob)}` });
     span.append(text.replaceAll("\n", "\u21b5\n"));
     span.dataset.index = index;
     return span;
@@ -46,7 +41,8 @@ export function tokenList(tokens, onother) {
     chosen = index;
     spans[chosen].setAttribute("aria-selected", "true");
     list.setAttribute("aria-activedescendant", spans[chosen].id);
-    panel.replaceChildren(alternatives(tokens[chosen], (other) => onother(index, other)));
+    panel.replaceChildren(alternatives(tokens[chosen],
+      (other) => places.beginning(index, other) !== null, (other) => onother(index, other)));
   };
   const point = (event) => {
     const index = event.target.closest?.(".token")?.dataset.index;
@@ -85,19 +81,20 @@ function unsurest(tokens) {
 }
 
 /// A table of what might have stood there; what was written is marked, also where it is not among the best.
-function alternatives([text, logprob, others, isThought], onother) {
+function alternatives([text, logprob, others], isOffered, onother) {
   const rows = others.some(([other]) => other === text) ? [...others] : [...others, [text, logprob]];
   rows.sort((a, b) => b[1] - a[1]);
   const body = element("tbody");
-  for (const [other, otherLogprob] of rows) {
+  for (const row of rows) {
+    const [other, otherLogprob] = row;
     const bar = element("div", { class: "bar", "aria-hidden": "true" }, element("div"));
     bar.firstElementChild.style.width = `${100 * Math.exp(otherLogprob)}%`;
     const written = other === text;
     const name = element("code", {}, visible(other));
     const cell = written ? [name, element("span", { class: "unseen" }, " (written)")]
-      : isThought ? [name]
+      : !isOffered(row) ? [name]
       : [element("button", { type: "button", class: "soft small", title: "Let the answer go on with this",
-          onclick: () => onother(other) }, name)];
+          onclick: () => onother(row) }, name)];
     body.append(element("tr", { class: written ? "written" : null }, element("td", {}, ...cell),
       element("td", { class: "number" }, percent(otherLogprob)), element("td", {}, bar)));
   }
