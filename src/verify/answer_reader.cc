@@ -95,6 +95,8 @@ Exchange AnswerReader::read(std::span<const int32_t> prompt,
     whole = text.size() == answer.text.size();
     std::vector<int32_t> ids;
     tokenizer_.encode(text, text::Tokenizer::Specials::kAsText, ids);
+    // The broken character may have begun in the last token, which was another one then.
+    if (!whole && !ids.empty()) ids.pop_back();
     for (const int32_t id : ids) {
       e.seen.push_back(
           {.at = std::ssize(e.text), .id = id, .log_prob = {}, .top = {}, .greedy = greedy});
@@ -123,6 +125,12 @@ bool AnswerReader::cut_as(Exchange& e, std::span<const std::optional<Thought>> t
   for (size_t i = 0; i < e.seen.size(); ++i) {
     const Seen& s = e.seen[i];
     if (s.at < e.prompt || !thoughts[i] || thoughts[i]->best == s.id) continue;
+    if (tokenizer_.is_special(thoughts[i]->best) && !ends(thoughts[i]->best)) {
+      e.text.resize(static_cast<size_t>(s.at));
+      e.seen.resize(i);
+      e.stopped = false;
+      return true;
+    }
     const std::string rest =
         tokenizer_.decode(std::span(e.text).subspan(static_cast<size_t>(s.at)));
     const std::string best(tokenizer_.token_bytes(thoughts[i]->best));

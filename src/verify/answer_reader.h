@@ -28,7 +28,8 @@ class AnswerReader {
   bool has_words(std::span<const int32_t> ids) const;
 
   /// For an answer of text alone: cuts it otherwise at the first place where the same bytes begin with
-  /// the token that the reference holds most probable. False: there is none.
+  /// the token that the reference holds most probable. Where that is a special one, which servers do not
+  /// show, nobody knows what the text goes on behind: it ends there. False: there is no such place.
   bool cut_as(Exchange& exchange, std::span<const std::optional<Thought>> thoughts) const;
 
   /// How the server's tokens of a text part from ours, in words. That one begins with the begin token

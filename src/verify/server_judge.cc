@@ -17,6 +17,7 @@ constexpr double kLeastRest = 1e-9;   // what a sum of rounded probabilities can
 constexpr double kTrimmed = 0.1;
 constexpr size_t kRun = 8;          // places that must agree on where a text parts
 constexpr size_t kLeastPlaces = 4;  // of fewer, one near tie would be half
+constexpr double kFewPlaces = 4;    // times the bound: few places share their noise
 
 double mean(std::span<const double> of) {
   return of.empty() ? 0
@@ -184,7 +185,7 @@ std::vector<Exchange> strays(std::span<const Exchange> exchanges,
   });
   std::vector<Exchange> out;
   for (size_t e = 0; e < exchanges.size(); ++e) {
-    const double bound = bound_of(std::max(noise.kl, noise.kl_of[e]));
+    const double bound = kFewPlaces * bound_of(std::max(noise.kl, noise.kl_of[e]));
     Exchange astray = exchanges[e];
     astray.seen.clear();
     for (const Part* part : {&prompts[e], &answers[e]})

@@ -78,8 +78,8 @@ Noise noise(std::span<const Exchange> exchanges,
 double kl_bound(const Noise& noise);
 
 /// The exchanges that are not within rounding by themselves, each with those places alone that tell so: of its
-/// prompt or of its answer most leave the bound, its own or that of all. (A near tie moves single places. One
-/// whole answer in ten is the tenth that `kl_typical` leaves out.)
+/// prompt or of its answer most are beyond four times the bound, its own and that of all. (A near tie moves
+/// single places. One whole answer in ten is the tenth that `kl_typical` leaves out.)
 std::vector<Exchange> strays(std::span<const Exchange> exchanges,
                              std::span<const std::vector<std::optional<Thought>>> thoughts,
                              const Noise& noise);
