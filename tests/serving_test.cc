@@ -1275,6 +1275,31 @@ TEST(ServeLimits, WhatIsLargeHoldsNobodyUp) {
   arm_faults("");
 }
 
+/// Nor does what is small and takes long.
+TEST(ServeLimits, WhatTakesLongHoldsNobodyUp) {
+  Running server;
+  Json properties;
+  for (int i = 0; i < 200; ++i) properties["p" + std::to_string(i)] = {{"type", "null"}};
+  Json asked = Json::parse("{" + std::string(kChat) + R"(, "max_tokens": 1})");
+  asked["response_format"] = {{"type", "json_schema"},
+                              {"json_schema", {{"schema", {{"properties", properties}}}}}};
+  for (const auto& [path, body] : std::map<std::string, std::string>{
+           {"/v1/chat/completions", asked.dump()},
+           {"/v1/messages/count_tokens",
+            Json{{"messages", Json(std::vector<Json>(600, asked["messages"][0]))}}.dump()}}) {
+    arm_faults("serve.read:2:delay2000");
+    TestClient waits(server.port());
+    waits.send(TestClient::request("POST", path, body));
+    EXPECT_TRUE(Running::eventually([] { return fault_point_count("serve.read") == 2; }));
+    const auto began = std::chrono::steady_clock::now();
+    EXPECT_EQ(server.post("/v1/completions", R"({"prompt": "a", "max_tokens": 1})").status, 200);
+    EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::milliseconds(1900));
+    const TestResponse r = waits.response();
+    EXPECT_EQ(r.status, 200) << r.body;
+  }
+  arm_faults("");
+}
+
 /// A document grows with answers, tokens and alternatives together.
 TEST_F(Serve, MoreLogProbabilitiesThanADocumentHoldsAreRefusedByName) {
   const std::vector<int32_t> ids(4000, 7);

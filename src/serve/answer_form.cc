@@ -7,6 +7,20 @@ namespace ferry::serve {
 
 using grammar::AnswerForm;
 
+namespace {
+
+/// Of schemas and tools. The worst forms of so many bytes that were tried are compiled in a fifth of a second; larger
+/// ones may take seconds.
+constexpr size_t kShortFormBytes = 2 << 10;
+
+bool may_take_long(const AnswerForm& form) {
+  size_t bytes = form.schema.size();
+  for (const grammar::Tool& tool : form.tools) bytes += tool.name.size() + tool.parameters.size();
+  return bytes > kShortFormBytes;
+}
+
+}  // namespace
+
 void read_response_format(JsonFields& fields,
                           const nlohmann::ordered_json& request,
                           AskedForm& asked) {
@@ -95,7 +109,8 @@ bool read_tool_choice(JsonFields& fields,
 ApiResult<std::shared_ptr<const grammar::Constraint>> constraint_of(const ModelInfo& model,
                                                                     FormCache& forms,
                                                                     AskedForm asked,
-                                                                    AnswerForm::Thought thought) {
+                                                                    AnswerForm::Thought thought,
+                                                                    bool in_short) {
   AnswerForm& form = *asked.form;
   form.thought = thought;
   form.syntax = model.syntax.tools;
@@ -112,6 +127,8 @@ ApiResult<std::shared_ptr<const grammar::Constraint>> constraint_of(const ModelI
     return tl::unexpected(error);
   };
   if (!model.vocabulary) return refused(model.vocabulary.error());
+  if (in_short && may_take_long(form) && !forms.keeps(form))
+    return tl::unexpected(ApiError{.takes_long = true});
   Result<std::shared_ptr<const grammar::Automaton>> automaton = forms.automaton(form);
   if (!automaton && calls) {
     for (size_t i = 0; i < form.tools.size(); ++i)

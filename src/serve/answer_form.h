@@ -38,11 +38,13 @@ bool read_tool_choice(JsonFields& fields,
                       bool several,
                       AskedForm& asked);
 
-/// Errors: 400, naming the schema or the tool, for what cannot be held to.
+/// Errors: 400, naming the schema or the tool, for what cannot be held to. `in_short`: a form that may take long to
+/// compile is left off (ApiError::takes_long).
 ApiResult<std::shared_ptr<const grammar::Constraint>> constraint_of(
     const ModelInfo& model,
     FormCache& forms,
     AskedForm asked,
-    grammar::AnswerForm::Thought thought);
+    grammar::AnswerForm::Thought thought,
+    bool in_short);
 
 }  // namespace ferry::serve

@@ -20,6 +20,8 @@ struct ApiError {
   std::string param = {};    // the field at fault: "messages[0].role"; empty: none
   std::string code = {};     // a name that programs know; empty: none
   HttpHeaders headers = {};  // of its response
+  bool takes_long =
+      false;  // none: reading was left off, for who has the time (ReadingRules::in_short)
 };
 
 template <typename T>

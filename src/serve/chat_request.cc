@@ -20,6 +20,8 @@ using Ordered = nlohmann::ordered_json;  // templates print objects in the order
 
 constexpr size_t kToolsMax = 128;
 constexpr size_t kToolNameBytesMax = 128;
+/// Messages and calls of a conversation that is soon written: each is some hundred steps of a template, some ten times.
+constexpr size_t kShortTurns = 512;
 
 /// What a template is given.
 struct Conversation {
@@ -472,6 +474,13 @@ ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& asked
   return prompt;
 }
 
+bool takes_long_to_write(const Conversation& c) {
+  size_t turns = c.messages.size();
+  for (const Ordered& message : c.messages)
+    if (message.contains("tool_calls")) turns += message["tool_calls"].size();
+  return turns > kShortTurns;
+}
+
 }  // namespace
 
 ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) {
@@ -515,6 +524,7 @@ ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) 
       tokens_max = most;
     }
   if (problem) return tl::unexpected(api_error(problem, kWhere));
+  if (rules.in_short && takes_long_to_write(c)) return tl::unexpected(ApiError{.takes_long = true});
   ApiResult<Prompt> prompt = prompt_of(rules, c);
   if (!prompt) return tl::unexpected(prompt.error());
   if (c.form.form) {
@@ -525,7 +535,8 @@ ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) 
     else if (rules.model.syntax.thinks && c.thinking != false)
       thought = Thought::kMay;
     q.only_calls = c.form.form->kind == grammar::AnswerForm::Kind::kCalls;
-    auto constraint = constraint_of(rules.model, rules.forms, std::move(c.form), thought);
+    auto constraint =
+        constraint_of(rules.model, rules.forms, std::move(c.form), thought, rules.in_short);
     if (!constraint) return tl::unexpected(constraint.error());
     q.options.constraint = *std::move(constraint);
   }

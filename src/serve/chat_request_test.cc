@@ -1,5 +1,6 @@
 #include "serve/chat_request.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <string>
@@ -445,6 +446,41 @@ TEST(ChatRequest, ARefusalIsText) {
   EXPECT_FALSE(read_chat(
       R"({"messages": [)" + user + R"({"role": "assistant", "content": "b", "refusal": "c"}]})",
       model.rules()));
+}
+
+/// Where others wait who want little, what takes long is left off, by what it costs and not by its bytes.
+TEST(ChatRequest, WhatTakesLongIsLeftOffInShort) {
+  ByteModelRules model("{% for m in messages %}{{ m.role }} {{ m.content }}{% endfor %}");
+  const auto takes_long = [&](const std::string& body, bool in_short) {
+    ReadingRules rules = model.rules();
+    rules.in_short = in_short;
+    rules.context = 1 << 20;
+    const auto question = read_chat(body, rules);
+    EXPECT_TRUE(question || question.error().takes_long) << question.error().message;
+    return !question;
+  };
+  const auto turns = [](int count) {
+    std::string messages;
+    for (int i = 0; i < count; ++i)
+      messages += std::string(i > 0 ? "," : "") + R"({"role": "user", "content": "a"})";
+    return R"({"messages": [)" + messages + "]}";
+  };
+  EXPECT_FALSE(takes_long(turns(512), true));
+  EXPECT_TRUE(takes_long(turns(513), true));
+  EXPECT_FALSE(takes_long(turns(513), false));
+  const auto fields = [](int count) {
+    std::string properties;
+    for (int i = 0; i < count; ++i)
+      properties += fmt::format("{}\"p{}\": {{\"type\": \"null\"}}", i > 0 ? "," : "", i);
+    return R"({"messages": [{"role": "user", "content": "a"}], "response_format": {"type":
+        "json_schema", "json_schema": {"schema": {"properties": {)" +
+           properties + "}}}}}";
+  };
+  EXPECT_FALSE(takes_long(fields(10), true));
+  EXPECT_TRUE(takes_long(fields(200), true));
+  EXPECT_EQ(model.forms().compiled(), 1);
+  EXPECT_FALSE(takes_long(fields(200), false));
+  EXPECT_FALSE(takes_long(fields(200), true)) << "it is kept";
 }
 
 }  // namespace

@@ -36,6 +36,11 @@ FormCache::Found FormCache::find(const AnswerForm& form) {
   return kept_.front().automaton;
 }
 
+bool FormCache::keeps(const AnswerForm& form) {
+  const std::lock_guard lock(mutex_);
+  return find(form).has_value();
+}
+
 Result<std::shared_ptr<const Automaton>> FormCache::automaton(const AnswerForm& form) {
   {
     const std::lock_guard lock(mutex_);

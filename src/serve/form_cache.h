@@ -26,6 +26,9 @@ class FormCache {
   /// As grammar::answer_automaton(), of which refusals are kept, too.
   Result<std::shared_ptr<const grammar::Automaton>> automaton(const grammar::AnswerForm& form);
 
+  /// Whether automaton() of it takes no time.
+  bool keeps(const grammar::AnswerForm& form);
+
   // For tests:
   int64_t compiled() const { return compiled_; }  // so far
   size_t forms() const { return kept_.size(); }

@@ -32,6 +32,7 @@ struct ReadingRules {
   FormCache& forms;                         // of answers
   uint64_t seed = 0;                        // of a request that names none
   bool counts = false;                      // nothing will be answered, so it need not fit
+  bool in_short = false;                    // what takes long is left off: ApiError::takes_long
 };
 
 /// As the model's generation_config.json has it; else what OpenAI's API does without being told.

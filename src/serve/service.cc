@@ -556,8 +556,6 @@ class Server : public Service {
 
   // --- reading, and writing long documents, on other threads: a long text takes a while to become tokens --
 
-  OrderedWork& worker_for(uint64_t bytes) { return bytes > kLongBytes ? *long_work_ : *reading_; }
-
   ReadingRules rules(uint64_t seed) {
     return {.model = *model_,
             .vocab_size = model_->model->vocab_size(),
@@ -592,12 +590,6 @@ class Server : public Service {
     } catch (const std::exception& e) {
       return bug(e.what());
     }
-  }
-  template <typename T>
-  ApiResult<T> read(ApiResult<T> (*reader)(std::string_view, const ReadingRules&),
-                    const std::string& body,
-                    const ReadingRules& rules_of_all) {
-    return apart("read this request", "serve.read", [&] { return reader(body, rules_of_all); });
   }
 
   /// A request whose body waits to be read, or is.
@@ -637,28 +629,58 @@ class Server : public Service {
     });
   }
 
-  /// Text to tokens or back.
-  void convert(const HttpRequest& request,
-               const Exchange& exchange,
-               ApiResult<std::string> (*with)(std::string_view, const ReadingRules&)) {
-    const ApiStyle style = find(request)->style;
-    const std::shared_ptr<const Waiting> waiting = wait_to_be_read(request, exchange, style);
-    if (waiting == nullptr) return;
-    worker_for(waiting->bytes).post(waiting->bytes, [=, this, body = request.body, r = rules(0)] {
+  template <typename T>
+  using Reader = ApiResult<T> (*)(std::string_view body, const ReadingRules&);
+
+  /// What turns out to take long is left off, and read once more where nobody waits who wants little. `then`: what
+  /// becomes of it, on the server's thread.
+  template <typename T>
+  void read(const std::shared_ptr<const Waiting>& waiting,
+            const std::shared_ptr<const std::string>& body,
+            Reader<T> reader,
+            const ReadingRules& how,
+            const std::function<void(ApiResult<T>&)>& then) {
+    OrderedWork& worker = how.in_short ? *reading_ : *long_work_;
+    worker.post(waiting->bytes, [=, this] {
       if (waiting->left) return read_to_end(*waiting);
-      http_->post([=, this, result = read(with, body, r)] {
+      const auto result = std::make_shared<ApiResult<T>>(
+          apart("read this request", "serve.read", [&] { return reader(*body, how); }));
+      if (!*result && result->error().takes_long) {
+        ReadingRules whole = how;
+        whole.in_short = false;
+        return read(waiting, body, reader, whole, then);
+      }
+      http_->post([=, this] {
         was_read(*waiting);
-        exchange->answer(result ? HttpResponse{.body = *result}
-                                : error_response(result.error(), style));
+        then(*result);
       });
     });
   }
+  template <typename T>
+  void read(const HttpRequest& request,
+            const Exchange& exchange,
+            Reader<T> reader,
+            uint64_t seed,
+            const std::function<void(ApiResult<T>&)>& then) {
+    const auto waiting = wait_to_be_read(request, exchange, find(request)->style);
+    if (waiting == nullptr) return;
+    ReadingRules how = rules(seed);
+    how.in_short = waiting->bytes <= kLongBytes;
+    read(waiting, std::make_shared<const std::string>(request.body), reader, how, then);
+  }
 
-  using Reader = ApiResult<Question> (*)(std::string_view body, const ReadingRules&);
+  /// Text to tokens or back.
+  void convert(const HttpRequest& request, const Exchange& exchange, Reader<std::string> with) {
+    const ApiStyle style = find(request)->style;
+    read<std::string>(request, exchange, with, 0, [=](ApiResult<std::string>& result) {
+      exchange->answer(result ? HttpResponse{.body = *std::move(result)}
+                              : error_response(result.error(), style));
+    });
+  }
 
   void ask(const HttpRequest& request,
            const Exchange& exchange,
-           Reader reader,
+           Reader<Question> reader,
            WriterMaker writer) {
     const double asked_s = now_s();
     const QuestionId id = ++last_id_;
@@ -671,19 +693,11 @@ class Server : public Service {
     const uint64_t seed = name_hash(name.data(), name.size());
     const std::string salt = options_.keys.salt_of(request);
     const ApiStyle style = find(request)->style;
-    const std::shared_ptr<const Waiting> waiting = wait_to_be_read(request, exchange, style);
-    if (waiting == nullptr) return;
-    worker_for(waiting->bytes)
-        .post(waiting->bytes, [=, this, body = request.body, r = rules(seed)] {
-          if (waiting->left) return read_to_end(*waiting);
-          auto question = std::make_shared<ApiResult<Question>>(read(reader, body, r));
-          http_->post([=, this] {
-            was_read(*waiting);
-            if (cut_off_) return exchange->answer(error_response(time_is_over(), style));
-            if (!*question) return exchange->answer(error_response(question->error(), style));
-            submit(id, std::move(**question), head, writer, exchange, asked_s, salt);
-          });
-        });
+    read<Question>(request, exchange, reader, seed, [=, this](ApiResult<Question>& question) {
+      if (cut_off_) return exchange->answer(error_response(time_is_over(), style));
+      if (!question) return exchange->answer(error_response(question.error(), style));
+      submit(id, *std::move(question), head, writer, exchange, asked_s, salt);
+    });
   }
 
   void submit(QuestionId id,
