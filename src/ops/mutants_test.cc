@@ -3,7 +3,9 @@
 // of them with FERRY_MUTANTS=all, which is `./run mutants`.
 //
 // Whether a spoiled output matters is decided by the kernel's call rule, from that one call alone;
-// whether it is found, by the spec, from the op's outputs and gradients.
+// whether it is found, by the spec, from the op's outputs and gradients. Rules and tolerances are made of the same
+// bounds, so neither may be the other's only measure: a factor of 1 + 2^-6 matters by the output's type alone, and the
+// case itself has to find it, or is named with the reason (kWide).
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -68,6 +70,11 @@ class Elements {
   int64_t rows() const { return view_.rank > 0 ? view_.shape[0] : 1; }
   int64_t row_elements() const { return rows() > 0 ? count() / rows() : 0; }
   bool integers() const { return view_.dtype == DType::kI32; }
+  std::vector<double> all() const {
+    std::vector<double> values;
+    for (int64_t i = 0; i < count(); ++i) values.push_back(get(i));
+    return values;
+  }
 
   double get(int64_t i) const {
     const int64_t at = place(i);
@@ -143,6 +150,7 @@ class Spoiler final : public Observer {
 
   bool spoiled = false;  // something was changed
   bool leaves = false;   // the kernel's call rule would not take it
+  bool moved = false;    // by more than the output's type explains, whatever the rule takes
 
   void before(const OpCall& call) override {
     recorded_.reset();
@@ -160,9 +168,12 @@ class Spoiler final : public Observer {
           (!target_.shape.empty() && target_.shape != shape_of(v)))
         continue;
       const std::vector<char> right = bytes_of(v);
-      spoil(call, Elements(v), o);
+      const Elements elements(v);
+      const std::vector<double> were = elements.all();
+      spoil(call, elements, o);
       if (bytes_of(v) == right) continue;
       spoiled = true;
+      moved = moved || moves(were, elements.all(), v);
       recorded_->launched(call);
       recorded_->fetch();
       const CallVerdict verdict = CallRules::all().judge(*recorded_);
@@ -176,6 +187,28 @@ class Spoiler final : public Observer {
     const Extent e = extent_of(v);
     const char* begin = reinterpret_cast<const char*>(e.begin);
     return {begin, begin + e.bytes};
+  }
+
+  /// As tools/scoreboard.py has it: beside the largest number of its row by more than a unit in the last place of
+  /// bfloat16, or 32 roundings of float32 or float64; whole numbers by anything.
+  static bool moves(const std::vector<double>& right,
+                    const std::vector<double>& got,
+                    const View& v) {
+    const double tolerance = v.dtype == DType::kI32    ? 0
+                             : v.dtype == DType::kBF16 ? 0x1p-7
+                             : v.dtype == DType::kF32  ? 0x1p-19
+                                                       : 0x1p-48;
+    const auto columns = static_cast<size_t>(v.rank > 0 ? v.shape[v.rank - 1] : 1);
+    for (size_t row = 0; row < right.size(); row += columns) {
+      double most = 0, largest = 0;
+      for (size_t i = row; i < row + columns; ++i) {
+        if (!std::isfinite(right[i])) continue;
+        most = std::max(most, std::abs(got[i] - right[i]));
+        largest = std::max(largest, std::abs(right[i]));
+      }
+      if (most > tolerance * largest) return true;
+    }
+    return false;
   }
 
   void zero_rows(const Elements& x, int64_t begin, int64_t end) const {
@@ -269,10 +302,50 @@ bool excused(const Target& t, Spoil how) {
   });
 }
 
+/// Cases that do not see an output times 1 + 2^-6, or whose call rule takes it, each with its reason.
+struct Wide {
+  std::string_view kernel, output;
+  std::string_view type, kind;  // what the case's name begins with, and what is in it
+  std::string_view why;
+};
+constexpr std::string_view kCancels =
+    "weights are 0 and 1, and the gradient what roundings leave of them";
+constexpr std::array kWide = {
+    Wide{"attention", "lse", "", "in pages", "has no gradient, which alone reads it"},
+    Wide{"attention",
+         "lse",
+         "BF16",
+         "sizes 1/1",
+         "of one key: nothing follows from its logarithm but roundings"},
+    Wide{"cross_entropy", "loss", "", "token losses", "gives the tokens' losses, not their sum"},
+    Wide{"balance_loss", "share", "1 documents", "top 1 of 1", "an only expert has no gradient"},
+    Wide{"attention_backward", "d_q", "", "one key dominates", kCancels},
+    Wide{"attention_backward", "d_k", "", "one key dominates", kCancels},
+    Wide{"attention_backward", "d_q", "", "large scores", kCancels},
+    Wide{"attention_backward", "d_k", "", "large scores", kCancels},
+    Wide{"attention_backward", "d_q", "BF16", "negative scores", "keys nearly alike: sums cancel"},
+    Wide{"attention_backward",
+         "d_q",
+         "BF16",
+         "576/512 shared",
+         "small beside its terms, 576 of them"},
+    Wide{"cast", "y", "F32 to BF16", "scale 1e-37", "within the least normal number"},
+    Wide{"matmul", "c", "", "[5, 7168]", "a bound on any order of 7,168 terms"},
+};
+
+bool may_be_wide(const Target& t, const OpCase& c) {
+  return std::any_of(kWide.begin(), kWide.end(), [&](const Wide& w) {
+    return w.kernel == t.kernel && w.output == t.output && c.name.starts_with(w.type) &&
+           c.name.find(w.kind) != std::string::npos;
+  });
+}
+
 struct Tally {
   int spoiled = 0, leave = 0, found = 0, unexcused = 0;
+  int elsewhere = 0;              // of those found: by another case of the op
+  int by_type = 0;                // of those that leave: their call rule takes them
   std::set<std::string> kernels;  // of which an output was spoiled so that it left its bounds
-  std::vector<std::string> missed;
+  std::vector<std::string> missed, too_wide;
 };
 
 /// Whether another case of the spec finds the same defect: a case that only combines rows cannot see
@@ -287,6 +360,15 @@ bool found_elsewhere(const OpSpec& spec, const OpCase& c, Target target, Spoil h
     if (!judge.once().empty() && spoiler.spoiled) return true;
   }
   return false;
+}
+
+/// Whether another draw of the inputs says so, too: sums may cancel by chance.
+bool wide_again(const OpCase& c, const Target& target, uint64_t seed) {
+  Spoiler spoiler(target, Spoil::kScaled, seed);
+  CaseJudge judge(c, cpu_device(), seed);
+  const Observing observing(spoiler);
+  const bool missed = judge.once().empty();
+  return spoiler.spoiled && (missed || !spoiler.leaves);
 }
 
 void try_mutant(const OpSpec& spec,
@@ -304,21 +386,31 @@ void try_mutant(const OpSpec& spec,
   }
   if (!spoiler.spoiled) return;
   ++tally.spoiled;
-  if (!spoiler.leaves) return;
+  const bool by_type = !spoiler.leaves && spoiler.moved && how == Spoil::kScaled;
+  if (!spoiler.leaves && !by_type) return;
   ++tally.leave;
+  tally.by_type += by_type ? 1 : 0;
   tally.kernels.insert(target.kernel);
-  if (!findings.empty() || found_elsewhere(spec, c, target, how, seed)) {
+  const std::string what = fmt::format("{}, {}: {}: {} {} [{}]",
+                                       spec.op,
+                                       c.name,
+                                       kNames[static_cast<size_t>(how)],
+                                       target.kernel,
+                                       target.output,
+                                       target.shape);
+  const bool wide = how == Spoil::kScaled && (by_type || findings.empty());
+  if (wide && !may_be_wide(target, c) && wide_again(c, target, seed + 1))
+    tally.too_wide.push_back(what +
+                             (by_type ? ": within its call rule" : ": within its tolerance"));
+  if (!findings.empty()) {
     ++tally.found;
-    return;
+  } else if (found_elsewhere(spec, c, target, how, seed)) {
+    ++tally.found;
+    ++tally.elsewhere;
+  } else {
+    tally.unexcused += excused(target, how) ? 0 : 1;
+    tally.missed.push_back(what);
   }
-  tally.unexcused += excused(target, how) ? 0 : 1;
-  tally.missed.push_back(fmt::format("{}, {}: {}: {} {} [{}]",
-                                     spec.op,
-                                     c.name,
-                                     kNames[static_cast<size_t>(how)],
-                                     target.kernel,
-                                     target.output,
-                                     target.shape));
 }
 
 /// The day's, if none is asked for: what one sample leaves out, another holds.
@@ -359,13 +451,16 @@ TEST(Mutants, WhatLeavesTheToleranceIsFound) {
         }
     }
   for (const std::string& missed : tally.missed) std::printf("missed: %s\n", missed.c_str());
+  for (const std::string& wide : tally.too_wide) ADD_FAILURE() << "too wide: " << wide;
   std::printf(
       "{\"command\": \"mutants\", \"seed\": %llu, \"spoiled\": %d, \"leave_tolerance\": %d, "
-      "\"found\": %d}\n",
+      "\"found\": %d, \"found_elsewhere\": %d, \"within_rule\": %d}\n",
       static_cast<unsigned long long>(seed),
       tally.spoiled,
       tally.leave,
-      tally.found);
+      tally.found,
+      tally.elsewhere,
+      tally.by_type);
   for (const KernelRow& row : all_kernel_rows())
     EXPECT_TRUE(!all || tally.kernels.contains(row.kernel) ||
                 (std::string_view(row.kernel) == "pack_panels" && !gemm_takes_panels(1, true)))
@@ -373,6 +468,10 @@ TEST(Mutants, WhatLeavesTheToleranceIsFound) {
   EXPECT_GT(tally.leave, all ? 2000 : 50);
   EXPECT_EQ(tally.unexcused, 0);
   EXPECT_GE(tally.found, std::ceil(0.99 * tally.leave));
+  // What a case does not read (a plan's other outputs, a sum that is given apart) others find: 4 in 100.
+  if (all) {
+    EXPECT_LE(tally.elsewhere, 0.06 * tally.leave);
+  }
 }
 
 }  // namespace
