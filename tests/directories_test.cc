@@ -428,6 +428,15 @@ std::map<std::string, Layout> layouts() {
         l.files["tokenizer_config.json"] = config.dump();
         l.notes = 3;
       });
+  add("texts that are to end with a token, too, as embedding models want it",
+      v2_config(),
+      [](Layout& l) {
+        transformers_4(l);
+        Json config = Json::parse(l.files["tokenizer_config.json"]);
+        config["add_eos_token"] = true;
+        l.files["tokenizer_config.json"] = config.dump();
+        l.notes = 1;
+      });
   add("contradictions about end tokens", v2_config(), [](Layout& l) {
     transformers_4(l);
     l.config["eos_token_id"] = 5;  // generation_config.json and the tokenizer's files say 1

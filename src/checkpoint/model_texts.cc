@@ -181,6 +181,11 @@ class Reader {
     JsonProblem problem{.code = Code::kInvalidInput};
     JsonFields f(json, path(kTokenizerConfigName), problem);
     out_.begins = f.boolean("add_bos_token", out_.begins);
+    if (f.boolean("add_eos_token", false))
+      note(
+          "{} says add_eos_token: no text is ended so here; what is to be gone on with has no end "
+          "yet",
+          kTokenizerConfigName);
     return problem.done();
   }
 
