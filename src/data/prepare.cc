@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <initializer_list>
 #include <iterator>
 #include <map>
 #include <optional>
+#include <set>
+#include <string_view>
 
 #include "base/check.h"
 #include "base/file.h"
@@ -559,12 +562,14 @@ Result<void> check_contents(const PrepareOptions& options, const std::vector<std
   return {};
 }
 
-/// Whether the folder holds nothing but a dataset, whole or in part.
-Result<void> check_names(const PrepareOptions& options, const std::vector<std::string>& names) {
+/// Whether the folder holds nothing but a dataset, whole or in part, and what may lie beside it.
+Result<void> check_names(const PrepareOptions& options,
+                         const std::vector<std::string>& names,
+                         std::initializer_list<std::string_view> beside) {
   TRY(check_contents(options, names));
   for (const std::string& name : names)
-    if (name != ".lock" && name != kTokenizerFile && name != kNextFolder && !is_removable(name) &&
-        !is_sort_file(name))
+    if (name != kTokenizerFile && !is_removable(name) && !is_sort_file(name) &&
+        std::find(beside.begin(), beside.end(), name) == beside.end())
       return fail(Code::kInvalidInput,
                   "{}: holds '{}', which is no dataset's; choose an empty or a new folder",
                   options.out,
@@ -579,7 +584,35 @@ PrepareOptions next_to(const PrepareOptions& options) {
   return next;
 }
 
-Result<void> check_folder(const PrepareOptions& options) {
+/// The files of `next` take their places; the manifest comes last.
+Result<void> move_up(const std::string& next, const std::string& folder) {
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(next));
+  for (const std::string& name : names)
+    if (name != kManifestFile) TRY(rename_path(join_path(next, name), join_path(folder, name)));
+  return rename_path(join_path(next, kManifestFile), join_path(folder, kManifestFile));
+}
+
+/// Where a prepare was killed between a dataset's end and the new one's place, the new one gets it. The old one's files
+/// went before any of the new one's came: what the new manifest names, and is not in `next` any more, has come.
+Result<void> finish_replacement(const std::string& next, const std::string& folder) {
+  const std::string path = join_path(next, kManifestFile);
+  TRY_ASSIGN(const bool old, is_there(join_path(folder, kManifestFile)));
+  TRY_ASSIGN(const bool whole, is_there(path));
+  if (old || !whole) return {};
+  TRY_ASSIGN(const std::string text, read_file(path));
+  TRY_ASSIGN(const Manifest manifest, Manifest::parse(text, path));
+  std::set<std::string> own = {kTokenizerFile, kHeldOutTextFile};
+  for (const Part* part : {&manifest.train, &manifest.held_out})
+    for (const ShardInfo& shard : part->shards) own.insert(shard.file);
+  TRY_ASSIGN(const std::vector<std::string> there, list_folder(folder));
+  for (const std::string& name : there)
+    if (is_removable(name) && !own.contains(name)) TRY(remove_tree(join_path(folder, name)));
+  TRY(move_up(next, folder));
+  return remove_tree(next);
+}
+
+/// Refuses what is not a dataset's; what a prepare before this one left half done is done.
+Result<void> take_folder(const PrepareOptions& options) {
   for (const std::string& input : options.inputs) {
     std::error_code none;  // a path that does not exist is told of when it is opened
     if (std::filesystem::equivalent(parent_folder(input), options.out, none))
@@ -590,11 +623,17 @@ Result<void> check_folder(const PrepareOptions& options) {
     TRY(check_rereadable(input, "what is prepared is read twice"));
   }
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(options.out));
-  TRY(check_names(options, names));
-  if (const PrepareOptions next = next_to(options);
-      is_folder(next.out)) {  // of one that was killed
+  TRY(check_names(options, names, {".lock", kNextFolder}));
+  const PrepareOptions next = next_to(options);
+  std::error_code none;
+  if (std::filesystem::is_directory(std::filesystem::symlink_status(next.out, none))) {
     TRY_ASSIGN(const std::vector<std::string> left, list_folder(next.out));
-    TRY(check_names(next, left));
+    TRY(check_names(next, left, {}));
+    TRY(finish_replacement(next.out, options.out));
+  } else if (path_exists(next.out)) {
+    return fail(Code::kInvalidInput,
+                "{}: is no folder; take it elsewhere, or choose another folder",
+                next.out);
   }
   TRY_ASSIGN(const bool there, is_there(join_path(options.out, kManifestFile)));
   if (!options.force && there)
@@ -747,24 +786,20 @@ Result<Manifest> write_dataset(const PrepareOptions& options, Plan plan) {
   return std::move(plan.manifest);
 }
 
-/// What is whole takes the place of what is there, which is readable until this moment; the manifest comes last.
+/// What is whole takes the place of what is there, which stays whole until this moment. Killed in between, the next
+/// prepare finishes it.
 Result<void> put_in_place(const PrepareOptions& options, const std::string& next) {
-  const auto move = [&]() -> Result<void> {
-    TRY_ASSIGN(const std::vector<std::string> names, list_folder(next));
+  const auto replace = [&]() -> Result<void> {
     TRY(remove_dataset(options));
-    for (const std::string& name : names)
-      if (name != kManifestFile)
-        TRY(rename_path(join_path(next, name), join_path(options.out, name)));
-    return rename_path(join_path(next, kManifestFile), join_path(options.out, kManifestFile));
+    return move_up(next, options.out);
   };
-  Result<void> moved = move();
-  if (!moved)
-    moved.error().message += fmt::format(
-        "; the dataset is whole, but a part of it lies still in {}: move that up by hand, "
-        "manifest.json "
-        "last, or make it again",
+  Result<void> done = replace();
+  if (!done)
+    done.error().message += fmt::format(
+        "; the dataset is whole, but a part of it lies still in {}: the next ferry data prepare "
+        "moves it",
         next);
-  return moved;
+  return done;
 }
 
 }  // namespace
@@ -777,7 +812,7 @@ Result<Manifest> prepare(const PrepareOptions& options) {
         "{}: its file system cannot lock files, so nothing keeps another ferry data prepare out "
         "of this folder: start none",
         options.out));
-  TRY(check_folder(options));
+  TRY(take_folder(options));
   std::optional<FileHold> hold;  // from before the work: whoever reads it is to be told at once
   if (const std::string manifest = join_path(options.out, kManifestFile); path_exists(manifest)) {
     Result<FileHold> alone = FileHold::alone(manifest);

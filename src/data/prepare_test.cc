@@ -294,8 +294,9 @@ TEST(Prepare, NoSpaceAtAnyMomentLeavesWhatWasThere) {
       EXPECT_NE(result.error().message.find(options.out), std::string::npos)
           << result.error().message;
       if (result.error().message.find("whole, but") != std::string::npos) {  // between the two
-        EXPECT_TRUE(prepare(options));
-        continue;
+        options.force = false;
+        expect_failure(prepare(options), Code::kInvalidInput, "--force");  // it has finished that
+        options.force = true;
       }
       const auto earlier = Dataset::open(options.out, Dataset::Verify::kAll);
       ASSERT_TRUE(earlier) << point << " " << n << ": " << earlier.error().message;
@@ -324,6 +325,7 @@ TEST(Prepare, KilledAtAnyMomentItIsEitherWholeOrNoDataset) {
   options.shard_bytes = 16384;
   const std::string fingerprint = prepare(options)->fingerprint();
   ASSERT_TRUE(remove_tree(options.out));
+  options.force = true;  // one that was killed in time may have left a dataset
   int killed = 0;
   for (const char* point :
        {"file.create", "file.write", "file.sync", "file.rename", "file.sync_folder"}) {
@@ -375,6 +377,12 @@ TEST(Prepare, KilledWithAnotherTokenizerItCanBeRepeated) {
       });
       if (WIFEXITED(status)) break;
       ++killed;
+      // One of the two is there, whole.
+      options.force = false;
+      expect_failure(prepare(options), Code::kInvalidInput, "--force");
+      options.force = true;
+      const auto left = Dataset::open(options.out, Dataset::Verify::kAll);
+      ASSERT_TRUE(left) << point << " " << n << ": " << left.error().message;
     }
   EXPECT_GT(killed, 10);
 }
@@ -411,6 +419,10 @@ TEST(Prepare, RefusesAFolderThatIsNotItsOwn) {
   ASSERT_TRUE(write_file_atomic(notes, "mine"));
   expect_failure(prepare(options), Code::kInvalidInput, "notes.txt");
   EXPECT_EQ(*read_file(notes), "mine");
+  ASSERT_TRUE(remove_tree(parent_folder(notes)));
+  ASSERT_TRUE(write_file_atomic(parent_folder(notes), "mine"));
+  expect_failure(prepare(options), Code::kInvalidInput, ".next: is no folder");
+  EXPECT_EQ(*read_file(parent_folder(notes)), "mine");
 }
 
 TEST(Prepare, ADatasetThatIsReadIsNotReplaced) {
