@@ -355,7 +355,7 @@ TEST(File, WhatIsWrittenByAFunctionAppearsWholeOrNotAtAll) {
   ASSERT_TRUE(remove_tree(folder));
 }
 
-/// What a disk or another process takes away while it is mapped has a name, and ends the program as what it is.
+/// What a disk or another process takes away while it is mapped has a name; a signal that is sent has none.
 TEST(File, AMappedFileThatIsCutShortIsToldByName) {
   const std::string path = fmt::format("{}ferry_mapped_{}", ::testing::TempDir(), ::getpid());
   ASSERT_TRUE(write_file_atomic(path, std::string(3 << 16, 'x')));
@@ -369,8 +369,16 @@ TEST(File, AMappedFileThatIsCutShortIsToldByName) {
         std::filesystem::resize_file(path, 100);
         ::_exit(last == std::byte{'x'} ? 1 : 0);
       },
-      ::testing::ExitedWithCode(3),
+      ::testing::KilledBySignal(SIGBUS),
       path + ": cannot be read: it was cut short");
+  EXPECT_EXIT(
+      {
+        tell_of_mapped_faults();
+        ::raise(SIGBUS);
+        ::_exit(1);
+      },
+      ::testing::KilledBySignal(SIGBUS),
+      "^$");
   std::filesystem::remove(path);
 }
 

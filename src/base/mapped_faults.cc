@@ -23,8 +23,8 @@ struct Mapping {
 
 constexpr size_t kMappings = 4096;
 
-// The handler, which may take no lock, reads what `seen` points at; both are written under one. What is forgotten is
-// freed: a handler that runs at that moment is about another file, or about a read beside the end of this one's life.
+// The handler, which may take no lock, reads what `seen` points at; both are written under one. What is forgotten stays
+// until its place is taken.
 std::array<std::atomic<const Mapping*>, kMappings> seen;
 std::array<std::unique_ptr<const Mapping>, kMappings> owned;
 std::mutex writers;
@@ -37,7 +37,13 @@ void say(std::string_view text) {
   }
 }
 
+/// The end stays what it is, a signal: whoever supervises knows what to do about one.
 void on_bus_error(int signal, siginfo_t* info, void* /*context*/) {
+  std::signal(signal, SIG_DFL);
+  if (info->si_code <= 0) {  // it was sent
+    ::raise(signal);
+    return;
+  }
   const auto* const at = static_cast<const std::byte*>(info->si_addr);
   for (const auto& slot : seen) {
     const Mapping* const m = slot.load(std::memory_order_acquire);
@@ -45,9 +51,8 @@ void on_bus_error(int signal, siginfo_t* info, void* /*context*/) {
     say("ferry: ");
     say(m->path);
     say(": cannot be read: it was cut short while it was in use, or its disk fails (see dmesg)\n");
-    ::_exit(3);
+    return;  // and again, from where it came
   }
-  std::signal(signal, SIG_DFL);  // and again, from where it came
 }
 
 }  // namespace
@@ -61,19 +66,19 @@ void tell_of_mapped_faults() {
 
 void note_mapping(const void* data, size_t bytes, const std::string& path) {
   const std::lock_guard lock(writers);
-  const auto free = std::find(owned.begin(), owned.end(), nullptr);
-  if (free == owned.end()) return;
-  *free = std::make_unique<const Mapping>(static_cast<const std::byte*>(data), bytes, path);
-  seen[static_cast<size_t>(free - owned.begin())].store(free->get(), std::memory_order_release);
+  const auto free = std::find(seen.begin(), seen.end(), nullptr);
+  if (free == seen.end()) return;
+  auto& owner = owned[static_cast<size_t>(free - seen.begin())];
+  owner = std::make_unique<const Mapping>(static_cast<const std::byte*>(data), bytes, path);
+  free->store(owner.get(), std::memory_order_release);
 }
 
 void forget_mapping(const void* data) {
   const std::lock_guard lock(writers);
-  const auto of = std::find_if(
-      owned.begin(), owned.end(), [&](const auto& m) { return m != nullptr && m->data == data; });
-  if (of == owned.end()) return;
-  seen[static_cast<size_t>(of - owned.begin())].store(nullptr, std::memory_order_release);
-  of->reset();
+  for (auto& slot : seen)
+    if (const Mapping* const m = slot.load(std::memory_order_relaxed);
+        m != nullptr && m->data == data)
+      return slot.store(nullptr, std::memory_order_release);
 }
 
 }  // namespace ferry

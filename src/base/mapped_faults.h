@@ -1,5 +1,5 @@
 // A mapped file that cannot be read after all (its disk fails, somebody cut it short) is a signal where it is used,
-// SIGBUS, and nothing that a call could return: here it becomes words with the file's name, and exit status 3.
+// SIGBUS, and nothing that a call could return: here it gets words, with the file's name.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 
 namespace ferry {
 
-/// Of this process, from now on. A SIGBUS elsewhere than in a mapped file stays what it is: a bug, with a core.
+/// Of this process, from now on. It ends by that signal all the same, in a mapped file and elsewhere.
 void tell_of_mapped_faults();
 
 /// By MappedFile: so many bytes from `data` on are `path`'s, until they are let go. What is mapped beyond the 4,096th
