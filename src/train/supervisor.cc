@@ -166,17 +166,21 @@ struct Advance {
     // While stopping only saving is a reason to wait on: the clock of the step goes on.
     if (s.worker == Worker::kRunning || now_at == Phase::kSaving) s.since = now;
     s.heard = true;
+    // Not each beat is heard: what is whole is told by the last of a save, or by what follows it.
+    if (phase_of(s.last.work) == Phase::kSaving && now_at != Phase::kSaving)
+      s.saved_step = s.last.step;
+    if (e.work == Work::kRemoving) s.saved_step = e.step;
     s.last = e;
     s.hung_rank = -1;
     if (!knows_its_step(e.work)) return;
     if (s.first_step < 0) s.first_step = e.step;
     s.start_step = std::max(s.start_step, e.step);
     s.step = std::max(s.step, e.step);
-    if (e.work == Work::kRemoving) s.saved_step = e.step;
   }
 
   void on(const Exited& e) {
     if (s.worker == Worker::kNone) return;
+    if (e.code == 0 && s.stopping && never_made_a_step()) return stopped_while_starting();
     if (e.code >= 0 && e.code <= 2) {
       s.worker = Worker::kNone;
       return exit(e.code);
@@ -204,18 +208,22 @@ struct Advance {
     return code != kUseless;
   }
 
+  void stopped_while_starting() {
+    s.worker = Worker::kNone;
+    // By a worker before it.
+    const bool lost = s.step > std::max({s.first_step, s.saved_step, s.start_step});
+    log("{}",
+        lost           ? "stopped before the worker had gone on; what was trained since the newest "
+                         "checkpoint is lost"
+        : s.starts > 1 ? "stopped before the worker had gone on; the newest checkpoint is whole"
+                       : "stopped before the worker had begun; nothing is lost");
+    exit(lost ? 3 : 0);
+  }
+
   void on(const Died& e) {
     if (s.worker == Worker::kNone) return;
-    if (s.stopping && never_made_a_step()) {  // it had not come so far as to answer SIGTERM
-      s.worker = Worker::kNone;
-      const bool lost = s.step > std::max(s.first_step, s.saved_step);  // by a worker before it
-      log("{}",
-          lost ? "stopped before the worker had gone on; what was trained since the newest "
-                 "checkpoint is lost"
-          : s.starts > 1 ? "stopped before the worker had gone on; the newest checkpoint is whole"
-                         : "stopped before the worker had begun; nothing is lost");
-      return exit(lost ? 3 : 0);
-    }
+    // It had not come so far as to answer SIGTERM.
+    if (s.stopping && never_made_a_step()) return stopped_while_starting();
     // strsignal's words ("Segmentation fault") depend on the locale only, which Ferry never sets.
     failed(fmt::format("was ended by signal {} ({})", e.signal, ::strsignal(e.signal)));
   }
