@@ -47,10 +47,11 @@ def last_json(command, environment=None):
     return json.loads(lines[-1])
 
 
-def ferry(model, steps, warmup, config):
-    """Also writes the model's config.json, for the peer."""
+def ferry(model, steps, warmup, write_config=None):
+    """With a path, also writes the model's config.json there, for the peer: into a new file."""
+    more = ["--write-config", write_config] if write_config else []
     return last_json([args.ferry, "bench-train", "--config", HERE / f"{model}.toml", "--steps", steps,
-                      "--warmup", warmup, "--write-config", config], {"FERRY_THREADS": str(args.threads)})
+                      "--warmup", warmup, *more], {"FERRY_THREADS": str(args.threads)})
 
 
 def peer(variant, config, shape, steps, warmup, tokens=None):
@@ -79,7 +80,7 @@ def measure(model, folder):
     print(f"  {model}: the peer's fastest variant is {best}", file=sys.stderr)
     ours, theirs = [], []
     for _ in range(args.rounds):
-        ours.append(ferry(model, STEPS[model], 2, config))
+        ours.append(ferry(model, STEPS[model], 2))
         theirs.append(peer(best, config, shape, STEPS[model], 2))
     if None in ours or None in theirs:
         sys.exit(f"train_bench: a round of {model} failed")

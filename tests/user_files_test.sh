@@ -63,6 +63,9 @@ model=$(tail -n 1 "$top/log")
 weights=$(sha256sum <"$model/model.safetensors")
 again || fail "over its own: $(tail -n 3 "$top/log")"
 [ "$(sha256sum <"$model/model.safetensors")" = "$weights" ] || fail "other weights the second time"
+mkdir "$own/data/.next" # of a data prepare that was killed
+touch "$own/data/.next/train-00000.tok" "$own/data/.prepare-hashes-00001.sort"
+again || fail "over what a killed data prepare left: $(tail -n 3 "$top/log")"
 again_refuses() { refuses "$own" tools/tiny_model.sh "$ferry" "$own"; }
 for foreign in notes.txt data/notes.txt run/notes.txt "run/step 1" "$(basename "$model")" \
   "run/$(basename "$model")/notes.txt" "run/$(basename "$model")/state/notes.json"; do

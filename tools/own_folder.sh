@@ -49,8 +49,9 @@ made_by_ferry() {
         grep -qF "\"${2#run/*/}\"" "$step/checksums.json" 2>/dev/null
       ;;
     *)
-      matches "$2" 'data|data/\.lock|data/(train|held-out)-[^/]*\.tok' \
-        'data/(manifest\.json|tokenizer\.json|held-out\.txt)(\.tmp\..*)?' \
+      matches "$2" 'data|data/\.lock|data/\.next|data/(\.next/)?(train|held-out)-[^/]*\.tok' \
+        'data/(\.next/)?(manifest\.json|tokenizer\.json|held-out\.txt)(\.tmp\..*)?' \
+        'data/\.prepare-(hashes|repeated)-[0-9]+\.sort' \
         'run|run/\.lock|run/(metrics\.jsonl|curve\.svg|status\.json)(\.tmp\..*)?' \
         'run/metrics\.([0-9]+\.jsonl|unreadable\.txt)(\.tmp\..*)?' \
         'run/samples|run/samples/step-[0-9]+\.txt(\.tmp\..*)?' \
