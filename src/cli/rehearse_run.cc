@@ -171,8 +171,12 @@ void learn_from_pairs(models::TrainableLm& model, TrainStep& step, const Setting
   };
   const auto [longest, shorter] = unlike(s.data.sequence_length);
   constexpr size_t kScoredAtOnce = 8;
+  // As of text: a micro-batch, one that adds to its gradients, and the shorter one at the end.
+  DpoSettings dpo = s.dpo;
+  dpo.pairs_per_step =
+      std::min(dpo.pairs_per_step, 2 * (s.train.micro_batch_tokens / (longest + shorter) + 1) + 1);
   Preferences preferences(
-      s.dpo,
+      dpo,
       s.train,
       std::vector<PreferencePair>(
           kScoredAtOnce,
@@ -324,13 +328,13 @@ std::vector<std::string> left_out(const models::CausalLm& model, const Settings&
   }
   if (!s.rl.tasks.empty()) {
     const auto [asked, answered] = asked_and_answered(model, s);
-    out.push_back(
-        fmt::format("[rl], prompts and answers of other lengths: rl.tasks is not read; prompts of "
-                    "{} tokens and "
-                    "answers of {} and of {} were tried",
-                    asked,
-                    answered,
-                    unlike(answered).second));
+    out.push_back(fmt::format(
+        "[rl], prompts and answers of other lengths: rl.tasks is not read; prompts of "
+        "{} tokens (data.sequence_length) and answers of {} and of {} (rl.tokens_max) were tried",
+        asked,
+        answered,
+        unlike(answered).second));
+    if (s.rl.kl != "none") out.emplace_back("[rl], the reference model of rl.kl");
     if (!s.rl.rollout_device.empty())
       out.push_back(
           fmt::format("[rl], the device that draws, rl.rollout_device {}: examine it, too",
