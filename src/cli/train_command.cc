@@ -424,7 +424,7 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
   // What goes on with a run shows so while it loads; until then anything else may be refused, and leaves what it found.
   const std::string found =
       args.resume && path_exists(status_path) ? read_file(status_path).value_or("") : "";
-  bool ran = false;
+  bool ran = false, shows = false;
   const int status = supervisor::supervise(command,
                                            rules_of(settings->supervisor, go_on),
                                            system_clock(),
@@ -432,11 +432,14 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
                                            shown,
                                            [&](const RunStatus& now) {
                                              ran = ran || now.stage == "running" || now.verdict;
-                                             if (file && (ran || !found.empty())) (*file)->put(now);
+                                             if (!file || (!ran && found.empty())) return;
+                                             shows = true;
+                                             (*file)->put(now);
                                            });
-  if (file && !(*file)->flush(kStatusPatienceS))
+  const bool written = !file || (*file)->flush(kStatusPatienceS);
+  if (!written)
     tell_patiently("ferry: what `ferry status` shows is not written yet: the disk stands still");
-  if (status == 2 && !ran && !found.empty())
+  if (status == 2 && !ran && shows && written)
     if (const Result<void> restored = write_file_atomic(status_path, found); !restored)
       not_shown(restored.error());
   while (!said.flush(3600)) {

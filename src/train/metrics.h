@@ -74,8 +74,8 @@ Result<Metrics> read_metrics(const std::string& path);
 
 /// Appends to FOLDER/metrics.jsonl and, if asked for, an event file in FOLDER/tensorboard. Each
 /// record reaches the system before write() returns, so that a crash loses at most the one being
-/// written. A record that a full disk or one that stands still does not take is kept, and tried again
-/// before the next: no run ends because its log cannot be written.
+/// written. A record that a full disk does not take is kept, and tried again before the next: no run
+/// ends because its log, once opened, cannot be written.
 class MetricsLog {
  public:
   /// Opens for a run that goes on after `resumed_step` (0: from the start): records of later steps,
