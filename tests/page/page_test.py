@@ -703,6 +703,47 @@ class Chats(PageCase):
             self.assertEqual((page.count(".chat"), page.js(kept)), (0, 0))
         other.close()
 
+    def test_a_chat_that_was_deleted_unheard_is_not_written_again(self):
+        self.server.answers = [said("A."), said("B."), [delta(content="Not yet"), threading.Event()]]
+        self.ask("kept")
+        self.page.click("#new-chat")
+        self.ask("one")
+        other = self.browser.beside(self.page)
+        other.go(self.page.js("location.href"))
+        other.wait("document.querySelectorAll('.message').length === 2")
+        titles = "[...document.querySelectorAll('.chat')].map((e) => e.innerText)"
+        # As in a tab that is closed before it says so.
+        self.page.js("import('/page/store.js').then(({removeChat}) => removeChat(location.hash.slice(1)))")
+        other.click("#message")
+        other.type("two")
+        other.key("Enter")
+        other.wait("document.querySelector('.notice')?.innerText.includes('was deleted in another tab')")
+        self.assertEqual(other.js(titles), ["kept"])
+        self.assertEqual(other.js("document.querySelector('#message').value"), "two")  # to be sent elsewhere
+        self.assertTrue(self.server.gone.wait(5), "nobody wants that answer")
+        other.reload()
+        other.wait("document.querySelectorAll('.chat').length === 1")
+        self.assertEqual(other.js(titles), ["kept"])
+        other.close()
+
+    def test_a_chat_that_was_deleted_unheard_goes_where_something_is_changed(self):
+        self.server.answers = [said("A."), said("B.")]
+        self.ask("kept")
+        self.page.click("#new-chat")
+        self.ask("one")
+        other = self.browser.beside(self.page)
+        other.go(self.page.js("location.href"))
+        other.click(".message:first-child [aria-label=Edit]")
+        other.type(" and a half")
+        other.js("import('/page/store.js').then(({removeChat}) => removeChat(location.hash.slice(1)))")
+        other.js("new BroadcastChannel('ferry.chats').postMessage('changed')")
+        for page in (self.page, other):
+            page.wait("document.querySelectorAll('.chat').length === 1")
+            self.assertEqual(page.text(".chat"), "kept")
+            page.wait("document.querySelector('.notice')?.innerText.includes('was deleted in another tab')")
+        self.assertEqual(other.js("document.querySelector('#message').value"), "one and a half")
+        other.close()
+
     def test_a_browser_that_is_full_is_told_and_loses_nothing_meanwhile(self):
         notices = "[...document.querySelectorAll('.notice')].map((n) => n.innerText)"
         answer = [*tokens("The sea is deep", [(0.99, []), (0.12, [(" ocean", 0.6)])]), *ending()]

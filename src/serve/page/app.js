@@ -11,7 +11,7 @@ import { showBadge } from "./passport.js";
 import { models, ServerError } from "./server.js";
 import { lastSettings, openSettings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
-import { allChats, holdTokens, openStore, removeChat, saveChat, saveTokens } from "./store.js";
+import { allChats, deletedChats, holdTokens, openStore, removeChat, saveChat, saveTokens } from "./store.js";
 import { exportChats, importChats } from "./transfer.js";
 
 const kDrawnEveryMs = 50;  // an answer that grows is drawn at most so often,
@@ -92,6 +92,20 @@ async function remove(chat) {
   if (await isKept("This chat could not be deleted", removeChat(chat.id))) tabs.postMessage({ removed: chat.id });
 }
 
+/// It was deleted in another tab. What was being written in it, or asked, is left to be sent in another chat.
+function lose(id, isTold = false) {
+  const chat = state.chats.find((other) => other.id === id);
+  const answered = Object.values(chat?.nodes ?? {}).find((node) => node.running && isOurs(node.id));
+  if (chat && chat === state.current) {
+    const words = conversation.written() ?? chat.nodes[answered?.parent]?.content ?? "";
+    input.value = [words, input.value].filter((text) => text.trim() !== "").join("\n\n");
+    fit(input);
+  }
+  if (chat && (isTold || answered || chat === state.current))
+    notice(`\u201c${chat.title}\u201d was deleted in another tab.`);
+  forget(id);
+}
+
 /// It was deleted, here or in another tab: an answer that is under way ends, and does not bring it back.
 function forget(id) {
   running.get(id)?.abort();
@@ -115,9 +129,11 @@ async function isKept(refused, saving) {
 
 async function keep(chat) {
   if (!state.chats.includes(chat)) return;  // deleted while it was answered
-  const kept = await isKept("This chat could not be kept; delete others, or export it, before you leave the page",
-    saveChat(chat, isOurs));
-  if (kept) tabs.postMessage("changed");
+  const saving = saveChat(chat, isOurs);
+  if (!await isKept("This chat could not be kept; delete others, or export it, before you leave the page", saving))
+    return;
+  if (await saving) tabs.postMessage("changed");
+  else if (state.chats.includes(chat)) lose(chat.id, true);
 }
 
 /// Behind the chat: they are large, and it is worth more.
@@ -332,7 +348,7 @@ function listen() {
       tabs.postMessage({ answering: answering() });
       return;
     }
-    if (data.removed) forget(data.removed);
+    if (data.removed) lose(data.removed);
     for (const chat of state.chats) {
       endInterrupted(chat, data.left ?? []);
       goOnThere(chat, data.answering ?? []);
@@ -346,8 +362,9 @@ function listen() {
   });
 }
 
-/// Another tab changed something: that is taken, beside what is here.
+/// Another tab changed something: that is taken, beside what is here. What it deleted it need not have lived to say.
 async function reload() {
+  for (const id of await deletedChats()) if (state.chats.some((chat) => chat.id === id)) lose(id);
   for (const kept of await allChats()) {
     const chat = state.chats.find(({ id }) => id === kept.id);
     if (chat) mergeInto(chat, kept, isOurs);

@@ -45,6 +45,11 @@ export class ConversationView {
     return this.#views.get(node.id);
   }
 
+  /// What is being written in place of a message; null: nothing.
+  written() {
+    return byId("messages").querySelector(".edit")?.value ?? null;
+  }
+
   toEnd() {
     this.#follows = true;
     this.scroll.scrollTop = this.scroll.scrollHeight;

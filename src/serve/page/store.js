@@ -7,6 +7,7 @@ const kName = "ferry";
 const kVersion = 1;
 let database = null;
 const memory = { chats: new Map(), tokens: new Map() };
+const stored = new Set();  // ids of chats that were seen in the database: one that is there no longer was deleted
 
 const done = (request) => new Promise((resolve, reject) => {
   request.onsuccess = () => resolve(request.result);
@@ -38,28 +39,37 @@ const complete = (transaction) => new Promise((resolve, reject) => {
   transaction.onabort = () => reject(transaction.error ?? new Error("the browser gave it up"));
 });
 
-async function put(name, entry) {
-  const transaction = database.transaction(name, "readwrite");
-  transaction.objectStore(name).put(entry);
-  await complete(transaction);
-}
-
 export async function allChats() {
-  return database ? done(objects("chats").getAll()) : [...memory.chats.values()];
+  if (!database) return [...memory.chats.values()];
+  const chats = await done(objects("chats").getAll());
+  for (const { id } of chats) stored.add(id);
+  return chats;
 }
 
-/// With what other tabs kept of it meanwhile, which the chat then has, too; isOurs: see mergeInto.
+/// Ids of those that were there once and are no longer.
+export async function deletedChats() {
+  if (!database) return [];
+  const known = [...stored];  // what is stored from here on, the list below need not have
+  const kept = new Set(await done(objects("chats").getAllKeys()));
+  return known.filter((id) => !kept.has(id));
+}
+
+/// With what other tabs kept of it meanwhile, which the chat then has, too; isOurs: see mergeInto. Returns false, and
+/// keeps nothing, where the chat was deleted meanwhile.
 export async function saveChat(chat, isOurs) {
   if (!database) {
     memory.chats.set(chat.id, chat);
-    return;
+    return true;
   }
   const transaction = database.transaction("chats", "readwrite");
   const chats = transaction.objectStore("chats");
   const kept = await done(chats.get(chat.id));
+  if (!kept && stored.has(chat.id)) return false;
   if (kept) mergeInto(chat, kept, isOurs);
   chats.put(chat);
   await complete(transaction);
+  stored.add(chat.id);
+  return true;
 }
 
 /// With the tokens of its messages.
@@ -79,10 +89,15 @@ export function holdTokens(chat, node, tokens) {
   memory.tokens.set(node.id, { id: node.id, chat: chat.id, tokens });
 }
 
-/// Those that are held outlive the page, unless the browser refuses.
+/// Those that are held outlive the page, unless the browser refuses, or their chat was deleted.
 export async function saveTokens(node) {
-  if (!database || !memory.tokens.has(node.id)) return;
-  await put("tokens", memory.tokens.get(node.id));
+  const entry = memory.tokens.get(node.id);
+  if (!database || !entry) return;
+  const transaction = database.transaction(["chats", "tokens"], "readwrite");
+  const kept = await done(transaction.objectStore("chats").getKey(entry.chat));
+  if (kept === undefined && stored.has(entry.chat)) return;
+  transaction.objectStore("tokens").put(entry);
+  await complete(transaction);
   memory.tokens.delete(node.id);
 }
 
