@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/json.h"
 #include "serve/messages_api.h"
 #include "serve/request_test_support.h"
 #include "serve/responses_api.h"
@@ -180,6 +181,41 @@ TEST(Answering, AStreamBeginsWithItsFirstBytes) {
     a->take(0, {.id = 1, .tokens = {{.id = 70}}}, 0, 16, metrics);
     const std::vector<std::string> all = types();
     EXPECT_EQ(std::count(all.begin(), all.end(), created), c.waiting.size() == 2 ? 1 : 0);
+  }
+}
+
+/// Clients may count events, not bytes, to tell a stream that is alive; what is large is repeated to them no more often
+/// than needs be.
+TEST(Answering, WhatAResponseRepeatsOfALargeRequestIsNoKeepAlive) {
+  for (const size_t size : {size_t{1} << 10, size_t{3} << 20}) {
+    std::string out;
+    Answering answering(
+        std::make_shared<ModelInfo>(byte_model("")),
+        Question{.prompts = {{.ids = {1}}},
+                 .chat = true,
+                 .stream = true,
+                 .repeated = json_text(Json{{"instructions", std::string(size, 'x')}})},
+        AnswerHead{.id = "7"},
+        response_writer,
+        std::make_shared<Kept>(out),
+        0,
+        [](size_t) {});
+    answering.accepted();
+    answering.keep_alive(15, 15);
+    const std::vector<Json> first = events_of(out);
+    ASSERT_EQ(first.size(), 2U);
+    EXPECT_EQ(first[0]["type"], "response.created");
+    EXPECT_EQ(first[1]["type"], "response.in_progress");
+    EXPECT_EQ(first[1]["sequence_number"], 1);
+    EXPECT_EQ(first[0]["response"]["instructions"].get_ref<const std::string&>().size(), size);
+    EXPECT_EQ(first[0]["response"], first[1]["response"]);
+    out.clear();
+    answering.keep_alive(30, 15);
+    if (size > 1 << 20) {
+      EXPECT_EQ(out, ": keep-alive\n\n");
+    } else {
+      EXPECT_EQ(events_of(out).front()["response"], first[0]["response"]);
+    }
   }
 }
 

@@ -21,6 +21,11 @@ using Kind = text::AnswerDelta::Kind;
 /// Fields of items and parts as answers have them, which say nothing to a model.
 const std::set<std::string> kAboutItems = {"id", "status", "annotations", "logprobs"};
 
+/// What an answer repeats of its request, up to so many bytes, is said again with each keep-alive: an agent's
+/// instructions and tools are less. Of more, many that wait would keep the network thread busy, and fill what their
+/// clients have not taken yet.
+constexpr size_t kRepeatedOften = size_t{64} << 10;
+
 /// Text, or parts that are text of any kind. `refusals`: also that an assistant would not answer, which it said.
 std::string read_parts(JsonFields& of,
                        const char* name,
@@ -259,7 +264,9 @@ class ResponseWriter : public AnswerWriter {
 
   std::string keep_alive() override {
     const std::string events = announced();
-    return events.empty() ? in_progress() : events;
+    if (!events.empty()) return events;
+    if (question_.repeated.size() > kRepeatedOften) return AnswerWriter::keep_alive();
+    return event("response.in_progress", {{"response", response(nullptr, {})}});
   }
 
   std::string begin(const std::vector<Answer>&, const AnswerUsage&) override { return announced(); }
@@ -313,11 +320,9 @@ class ResponseWriter : public AnswerWriter {
   /// What comes before everything else, once.
   std::string announced() {
     if (std::exchange(announced_, true)) return "";
-    const std::string created = event("response.created", {{"response", response(nullptr, {})}});
-    return created + in_progress();
-  }
-  std::string in_progress() {
-    return event("response.in_progress", {{"response", response(nullptr, {})}});
+    const Ordered begun = {{"response", response(nullptr, {})}};
+    const std::string created = event("response.created", begun);
+    return created + event("response.in_progress", begun);
   }
 
   std::string event(const char* type, const Ordered& fields) {
