@@ -208,6 +208,10 @@ struct FaultyServer::State {
     if (!(completion && manner.completes) && !(chat && manner.chats))
       return refusal(404, "no such path");
     if (asked++ < manner.busy) return refusal(503, "not now");
+    if (manner.not_now) {
+      const std::lock_guard<std::mutex> one_at_a_time(mutex_of_model);
+      if (manner.not_now(body)) return refusal(503, "not now");
+    }
     if (!request.is_object()) return refusal(400, "no JSON");
     if (fault == Fault::kBreaksOff && asked > 8) return {0, ""};
     without_extras += !request.contains("repetition_penalty");
@@ -292,6 +296,11 @@ struct FaultyServer::State {
     return block_met && (fault == Fault::kCacheBlocks || (fault == Fault::kCacheEndings && !again));
   }
 
+  /// Whether it is a long text with the ending that it did not have at first.
+  static bool ends_otherwise(const Json& request) {
+    return request.dump().find("At noon they rest, and then") != std::string::npos;
+  }
+
   Reply complete(const Json& request, const std::vector<int32_t>& ids, bool chat, int together) {
     const int64_t positions = model->max_positions();
     std::vector<int32_t> prompt = read_as(ids, together);
@@ -345,8 +354,9 @@ struct FaultyServer::State {
     };
     const auto generated = generate();
     if (!generated) return refusal(400, generated.error().message);
-    if (fault == Fault::kLoadSlips && together > 1 && ++spoilt % 8 == 0 && !tokens.empty() &&
-        !tokens.back().top.empty())
+    const bool slips = (fault == Fault::kLoadSlips && together > 1 && ++spoilt % 8 == 0) ||
+                       (fault == Fault::kEndingSlips && ends_otherwise(request));
+    if (slips && !tokens.empty() && !tokens.back().top.empty())
       std::tie(tokens.back().id, tokens.back().log_prob) = tokens.back().top.back();
     if (fault == Fault::kLateAnswers && std::ssize(prompt) > kFaultyServerKeepsMost) {
       lose_one(prompt);

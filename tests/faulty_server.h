@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -43,8 +44,9 @@ enum class ServerFault {
   kLoad,          // beside another request a token of the prompt is lost
   kLoadOne,       // ... of every eighth of them
   kLoadSlips,     // ... the last token of every eighth is not the most probable one
-  kCache,         // the second time a token of the prompt is lost
-  kCacheOne,      // ... of every eighth that comes again
+  kEndingSlips,  // the last token behind a text's other ending is not the most probable one, at any time
+  kCache,        // the second time a token of the prompt is lost
+  kCacheOne,     // ... of every eighth that comes again
   kCacheBlocks,  // of a text whose first block of kFaultyServerBlock tokens was met a token is lost
   kCacheEndings,  // ... if it goes on otherwise than what was met
   kKeyUnasked,
@@ -71,6 +73,8 @@ struct ServerManner {
   bool thinks = false;  // what it writes to conversations it shows as thoughts
   bool biases = true;   // logit_bias is honoured
   int busy = 0;         // so many questions are first refused: not now
+  std::function<bool(const std::string& body)> not_now =
+      {};  // so are questions of which this is true
   std::optional<int64_t> cached =
       {};  // tokens that it says come from its cache; nothing: it says nothing
 };

@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/file.h"
 #include "base/random.h"
@@ -194,7 +196,10 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"chats_alone_bf16", Fault::kNone, "", {.compute = DType::kBF16, .completes = false}},
         Case{"chats_tokens_alone", Fault::kNone, "", kChatsTokensAlone},
         Case{"no_chats", Fault::kNone, "", {.chats = false}},
-        Case{"strict", Fault::kNone, "", {.strict = true}}),
+        Case{"strict", Fault::kNone, "", {.strict = true}},
+        // One token in many, which is no other one when it comes again.
+        Case{"ending_slips", Fault::kEndingSlips, ""},
+        Case{"chats_alone_ending_slips", Fault::kEndingSlips, "", kChatsAlone}),
     [](const auto& c) { return std::string(c.param.name); });
 
 INSTANTIATE_TEST_SUITE_P(
@@ -343,6 +348,49 @@ TEST(ServerVerify, WhatWasNotTriedIsSaid) {
   EXPECT_EQ(not_tried({.cached = 16}), json::array());
   EXPECT_EQ(not_tried({}, 200), json::array({"cache"}));
   EXPECT_EQ(not_tried({.cached = 16}, 200), json::array());
+}
+
+/// What is asked beyond the comparison may be refused for now: what was found is told all the same.
+TEST(ServerVerify, WhatIsRefusedForNowTakesNothingElseAway) {
+  const auto drawn = [](int nth) {  // once, of what is to be drawn
+    return [nth, n = 0](const std::string& body) mutable {
+      const nlohmann::json request = nlohmann::json::parse(body, nullptr, false);
+      return request.is_object() && request.value("temperature", 0.0) == 1.0 && ++n == nth;
+    };
+  };
+  const auto told_of = [](Fault fault, std::function<bool(const std::string&)> not_now) {
+    const auto r = asked(fault, {.not_now = std::move(not_now)});
+    EXPECT_TRUE(r) << r.error().message;
+    if (!r) return std::string("no report");
+    const std::string name = r->faults.empty() ? "" : r->faults.front().name;
+    std::string all = std::string(to_string(r->verdict)) + "/" + name;
+    for (const std::string& fault_name : r->not_tried) all += " " + fault_name;
+    EXPECT_TRUE(std::any_of(r->notes.begin(), r->notes.end(), [](const std::string& note) {
+      return note.find("not now") != std::string::npos;
+    })) << told(*r);
+    return all;
+  };
+  EXPECT_EQ(told_of(Fault::kSystemDropped, drawn(1)), "differs/template seed temperature");
+  EXPECT_EQ(told_of(Fault::kNone, drawn(2)), "same/ seed temperature");
+  EXPECT_EQ(told_of(Fault::kNone, drawn(3)), "same/ seed temperature");
+  EXPECT_EQ(told_of(Fault::kNone, drawn(4)), "same/ temperature");
+  // Of the further ones the first: of what was drawn before, nothing is certain.
+  EXPECT_EQ(told_of(Fault::kNone, drawn(5)), "same/ temperature");
+  EXPECT_EQ(told_of(Fault::kSeedIgnored, drawn(4)), "differs/seed temperature");
+  // What comes again: one question, and each.
+  const auto again = [](bool each) {
+    return [each, met = std::set<std::string>(), refused = false](const std::string& body) mutable {
+      const nlohmann::json request = nlohmann::json::parse(body, nullptr, false);
+      const std::string key = request.value("prompt", nlohmann::json()).dump();
+      const bool begins_alike = key.find("At noon they rest") != std::string::npos;
+      const bool comes_again =
+          request.value("max_tokens", 0) == 12 && (!met.insert(key).second || begins_alike);
+      if (!comes_again || (refused && !each)) return false;
+      return refused = true;
+    };
+  };
+  EXPECT_EQ(told_of(Fault::kNone, again(false)), "same/");
+  EXPECT_EQ(told_of(Fault::kNone, again(true)), "same/ cache eos load");
 }
 
 /// Three seeds that get the same answer prove nothing where that answer is short.

@@ -135,6 +135,14 @@ class Interview {
     }
     report_.notes.push_back(fmt::format("not tried ({}): {}", names, why));
   }
+  /// These faults nobody looked for, because what would have told was not answered. Errors: any other reason.
+  Result<void> not_answered(std::initializer_list<const char*> faults,
+                            const std::string& what,
+                            const Status& why) {
+    if (!unanswered(why)) return tl::unexpected(why);
+    not_tried(faults, what + " was not answered: " + why.message);
+    return {};
+  }
   /// A question as a request: as a text, or as the conversation that it is.
   static Ask asking(const TextQuestion& q, Ask how) {
     how.chat = !q.messages.empty();
@@ -196,6 +204,7 @@ class Interview {
   Result<void> check_shown(const Group& group);
   std::vector<std::string> newly_wrong() const;
   Result<void> judge_round(const std::function<Result<Group>()>& ask_round);
+  Result<void> ask_into(Group& again, const TextQuestion& q);
   Result<Group> ask_again();
   Result<Group> ask_crowd();
   Result<bool> seen_elsewhere(WeightCodes codes);
@@ -848,10 +857,16 @@ Result<void> Interview::compare_tokenizers() {
       return {};
     }
   for (const TextQuestion& q : texts_) {
-    TRY_ASSIGN(const std::optional<std::vector<int32_t>> tokens, client_.tokens_of(q.text));
-    if (!tokens) break;
+    const Result<std::optional<std::vector<int32_t>>> tokens = client_.tokens_of(q.text);
+    if (!tokens) {
+      if (!unanswered(tokens.error())) return tl::unexpected(tokens.error());
+      report_.notes.push_back(
+          fmt::format("the tokens of {} were not told: {}", q.what, tokens.error().message));
+      break;
+    }
+    if (!*tokens) break;
     tokens_told_ = true;
-    if (const auto words = reader_.tokens_differ(q.ids, *tokens)) {
+    if (const auto words = reader_.tokens_differ(q.ids, **tokens)) {
       differs(fmt::format("cuts {} into other tokens: {}", q.what, *words));
       return {};
     }
@@ -963,43 +978,59 @@ Result<void> Interview::check_long() {
 }
 
 /// Of the group that was judged last, the questions whose answers have a token that is not the model's by
-/// more than rounding, although the first time they had none.
+/// more than rounding, although the first time they had none. What has no first time is not among them.
 std::vector<std::string> Interview::newly_wrong() const {
-  const auto wrong_of = [&](size_t group, size_t e) {
+  const auto wrong = [&](size_t group, size_t e, double margin) {
     return closeness(std::span(judged_[group].exchanges).subspan(e, 1),
                      std::span(judged_thoughts_[group]).subspan(e, 1),
-                     judged_noise_[group].margin)
-        .wrong;
-  };
-  const auto wrong_at_first = [&](const std::string& what) {
-    for (size_t g = 0; g < judged_.size(); ++g)
-      for (size_t e = 0; e < judged_[g].exchanges.size(); ++e)
-        if (judged_[g].name != "again" && judged_[g].name != "crowd" &&
-            judged_[g].exchanges[e].what == what && wrong_of(g, e) > 0)
-          return true;
-    return false;
+                     margin)
+               .wrong > 0;
   };
   std::vector<std::string> out;
   const size_t last = judged_.size() - 1;
-  for (size_t e = 0; e < judged_[last].exchanges.size(); ++e)
-    if (const std::string& what = judged_[last].exchanges[e].what;
-        wrong_of(last, e) > 0 && !wrong_at_first(what))
-      out.push_back(what);
+  for (size_t e = 0; e < judged_[last].exchanges.size(); ++e) {
+    const std::string& what = judged_[last].exchanges[e].what;
+    bool asked_before = false, newly = true;
+    for (size_t g = 0; g < last; ++g) {
+      if (judged_[g].name == "again" || judged_[g].name == "crowd") continue;
+      // Groups have other places, and other margins by them: what is right by one is not wrong by the other.
+      const double margin = std::max(judged_noise_[g].margin, judged_noise_[last].margin);
+      for (size_t i = 0; i < judged_[g].exchanges.size(); ++i) {
+        if (judged_[g].exchanges[i].what != what) continue;
+        asked_before = true;
+        newly &= wrong(last, e, margin) && !wrong(g, i, margin);
+      }
+    }
+    if (asked_before && newly) out.push_back(what);
+  }
   return out;
 }
 
-/// Judges a round of questions that were answered rightly before. Where a single token is wrong now, the
-/// round is asked once more: what fails of one answer in many does so again.
+/// Judges a round of questions that were asked before, all but the other ending of a long text, and answered
+/// rightly. Where a single token is wrong now, the round is asked once more: what fails of one answer in many
+/// does so again.
 Result<void> Interview::judge_round(const std::function<Result<Group>()>& ask_round) {
   std::vector<std::string> before;
+  int64_t answered = 0;
   for (const bool once_more : {false, true}) {
     TRY_ASSIGN(const Group round, ask_round());
     const size_t faults = report_.faults.size();
+    if (round.exchanges.empty()) {
+      not_judged(round);
+      return {};
+    }
     TRY(judge(round, {}));
-    if (report_.faults.size() > faults || judged_.empty() || round.exchanges.empty()) return {};
+    if (report_.faults.size() > faults || judged_.empty()) return {};
     const std::vector<std::string> wrong = newly_wrong();
     if (wrong.empty()) {
-      if (once_more)
+      if (once_more && std::ssize(round.exchanges) < answered)
+        not_tried(
+            {round.name == "again" ? "cache" : "load"},
+            fmt::format("{}: the answer to {} had a token that is not the model's; asked all of "
+                        "it once more, fewer were answered",
+                        round.words,
+                        before.front()));
+      else if (once_more)
         report_.notes.push_back(
             fmt::format("{}: the answer to {} had a token that is not the model's; asked all of it "
                         "once more, none had",
@@ -1011,7 +1042,21 @@ Result<void> Interview::judge_round(const std::function<Result<Group>()>& ask_ro
       not_as_before(
           round, fmt::format("{} of {} ({})", wrong.size(), round.exchanges.size(), wrong.front()));
     before = wrong;
+    answered = std::ssize(round.exchanges);
   }
+  return {};
+}
+
+/// Adds the answer, if there is one, to what is asked again.
+Result<void> Interview::ask_into(Group& again, const TextQuestion& q) {
+  Result<Exchange> e = ask(q, asking(q, {.prompt = {}, .tokens = kAnswerTokens}), again.name);
+  if (e)
+    again.exchanges.push_back(std::move(*e));
+  else if (unanswered(e.error()))
+    report_.notes.push_back(
+        fmt::format("asked once more, {} was not answered: {}", q.what, e.error().message));
+  else
+    return tl::unexpected(e.error());
   return {};
 }
 
@@ -1019,8 +1064,7 @@ Result<Group> Interview::ask_again() {
   Group again{"again", "the same once more", {}};
   for (const TextQuestion& q : short_) {
     say(fmt::format("asking again: {}", q.what));
-    TRY_ASSIGN(Exchange e, ask(q, asking(q, {.prompt = {}, .tokens = kAnswerTokens}), "again"));
-    again.exchanges.push_back(std::move(e));
+    TRY(ask_into(again, q));
   }
   if (longest_ == 0 || !right("long")) return again;
   // Where a text with its own log-probabilities is not kept, the second time keeps it: the third one, with
@@ -1029,15 +1073,10 @@ Result<Group> Interview::ask_again() {
     TRY_ASSIGN(const TextQuestion q, long_text(longest_, other_ending));
     if (std::ssize(q.ids) + kAnswerTokens > positions()) continue;
     say(fmt::format("asking again: {}", q.what));
-    const Result<Exchange> e = ask(q, asking(q, {.prompt = {}, .tokens = kAnswerTokens}), "again");
-    if (!e && !unanswered(e.error())) return tl::unexpected(e.error());
-    if (!e) {
-      report_.notes.push_back(
-          fmt::format("asked once more, {} was not answered: {}", q.what, e.error().message));
-      continue;
-    }
-    longest_again_ = std::max(longest_again_, std::ssize(q.ids));
-    again.exchanges.push_back(*e);
+    const size_t before = again.exchanges.size();
+    TRY(ask_into(again, q));
+    if (again.exchanges.size() > before)
+      longest_again_ = std::max(longest_again_, std::ssize(q.ids));
   }
   return again;
 }
@@ -1062,8 +1101,6 @@ Result<Group> Interview::ask_crowd() {
                exchange_of(short_[i % short_.size()], asks[i], std::move(*answers[i]), "crowd"));
     crowd.exchanges.push_back(std::move(e));
   }
-  if (crowd.exchanges.empty())
-    not_tried({"load"}, "of questions at the same time none was answered");
   return crowd;
 }
 
@@ -1096,7 +1133,6 @@ Result<void> Interview::check_sampling() {
     not_tried({"seed", "temperature"}, "no short text could be asked");
     return {};
   }
-  ++tried_;
   const TextQuestion& q = short_.front();
   say("asking with seeds");
   const auto draw = [&](const TextQuestion& of,
@@ -1108,11 +1144,18 @@ Result<void> Interview::check_sampling() {
     Exchange e = reader_.read(of.ids, answer, false);
     return std::pair(std::move(text), std::move(e));
   };
-  TRY_ASSIGN(const auto first, draw(q, 7));
-  TRY_ASSIGN(const auto second, draw(q, 7));
-  if (first.first != second.first) {
-    TRY_ASSIGN(const auto third, draw(q, 7));
-    if (third.first != first.first && third.first != second.first)
+  const char* const with_seed = "a question with a seed";
+  std::vector<std::pair<std::string, Exchange>> same;
+  while (same.size() < 2 || (same.size() == 2 && same[0].first != same[1].first)) {
+    auto one = draw(q, 7);
+    if (!one) return not_answered({"seed", "temperature"}, with_seed, one.error());
+    same.push_back(std::move(*one));
+  }
+  ++tried_;
+  const auto& first = same[0];
+  bool all_equal = same.size() == 2;
+  if (!all_equal) {
+    if (same[2].first != first.first && same[2].first != same[1].first)
       fault("seed", "three requests with the same seed get three answers");
     else
       report_.notes.push_back(
@@ -1120,11 +1163,12 @@ Result<void> Interview::check_sampling() {
           "otherwise, or a seed that is not always honoured");
   }
   Group others{"", "", {}};
-  bool all_equal = first.first == second.first;
   for (const uint64_t seed : {8, 9}) {
-    TRY_ASSIGN(auto other, draw(q, seed));
-    all_equal &= other.first == first.first;
-    others.exchanges.push_back(std::move(other.second));
+    auto other = draw(q, seed);
+    if (!other && all_equal) return not_answered({"seed", "temperature"}, with_seed, other.error());
+    if (!other) return not_answered({"temperature"}, with_seed, other.error());
+    all_equal &= other->first == first.first;
+    others.exchanges.push_back(std::move(other->second));
   }
   if (!short_ones_right()) return {};  // probabilities that are not the model's
   TRY_ASSIGN(Drawn drawn, drawn_of({"", "", {first.second}}));
@@ -1141,9 +1185,14 @@ Result<void> Interview::check_sampling() {
     return {};
   }
   if (all_equal && of_first < math::log(kChanceMax)) {
-    TRY_ASSIGN(const ServerAnswer greedy,
-               client_.ask(asking(q, {.prompt = {}, .tokens = kSampledTokens})));
-    if (greedy.reasoning + greedy.text == first.first)
+    const Result<ServerAnswer> greedy =
+        client_.ask(asking(q, {.prompt = {}, .tokens = kSampledTokens}));
+    if (!greedy && !unanswered(greedy.error())) return tl::unexpected(greedy.error());
+    // Without it, what is said of the seeds is true all the same.
+    if (!greedy)
+      report_.notes.push_back("whether it draws at all was not answered: " +
+                              greedy.error().message);
+    if (greedy && greedy->reasoning + greedy->text == first.first)
       fault("temperature",
             "at temperature 1 it writes the most probable tokens, whatever the seed");
     else
@@ -1163,12 +1212,21 @@ Result<void> Interview::check_temperature(const Draw& draw, Drawn drawn, bool al
   // A text that is cut into tokens afterwards is cut into more probable ones than were drawn, or less.
   const bool tokens_told = client_.gives_log_probs(!client_.completes());
   uint64_t seed = 10;
-  for (int i = 0; i < kDraws && tokens_told && !all_equal && !drawn.enough(); i += kDrawsAtOnce) {
+  bool answers = true;
+  for (int i = 0; i < kDraws && tokens_told && !all_equal && !drawn.enough() && answers;
+       i += kDrawsAtOnce) {
     say("asking with more seeds");
     Group more{"", "", {}};
-    for (int k = 0; k < kDrawsAtOnce; ++k, ++seed) {
-      TRY_ASSIGN(auto another, draw(short_[seed % short_.size()], seed));
-      more.exchanges.push_back(std::move(another.second));
+    for (int k = 0; k < kDrawsAtOnce && answers; ++k, ++seed) {
+      auto another = draw(short_[seed % short_.size()], seed);
+      answers = another.has_value();
+      if (answers)
+        more.exchanges.push_back(std::move(another->second));
+      else if (unanswered(another.error()))  // what was drawn is judged
+        report_.notes.push_back("asked to draw more, it did not answer: " +
+                                another.error().message);
+      else
+        return tl::unexpected(another.error());
     }
     TRY_ASSIGN(const Drawn of_more, drawn_of(more));
     drawn += of_more;
@@ -1243,7 +1301,7 @@ Result<void> Interview::check_ends() {
   const TextQuestion& q = short_.front();
   Ask how = asking(q, {.prompt = {}, .tokens = kAnswerTokens, .log_probs = false});
   const Result<ServerAnswer> plain = client_.ask(how);
-  if (!plain) return tl::unexpected(plain.error());
+  if (!plain) return not_answered({"eos"}, q.what, plain.error());
   for (const int32_t end : reference_.texts().eos) {
     how.favoured = end;
     const Result<ServerAnswer> answer = client_.ask(how);
