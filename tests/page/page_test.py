@@ -646,6 +646,38 @@ class Chats(PageCase):
             self.assertEqual(page.count(".versions"), 0)
         other.close()
 
+    def test_an_edited_first_question_is_the_title_in_all_tabs(self):
+        self.ask("one")
+        other = self.browser.beside(self.page)
+        other.go(self.page.js("location.href"))
+        other.click(".message:first-child [aria-label=Edit]")
+        other.type(" and a half")
+        other.key("Enter")
+        for selector in ("#title", ".chat"):
+            self.page.wait(f"document.querySelector('{selector}').innerText === 'one and a half'")
+        self.answered()
+        # Who sets something else meanwhile takes no title along; one that is given stays.
+        self.page.js("""import('/page/chat_tree.js').then(({addNode, mergeInto, newChat}) => {
+            const ask = (chat, content) => addNode(chat, null, {role: "user", content});
+            const here = newChat({});
+            ask(here, "old").created -= 9;
+            const there = structuredClone(here);
+            Object.assign(there, {settings: {seed: 7}, edited: Date.now()});
+            const named = Object.assign(structuredClone(here), {title: "Given", named: true, edited: Date.now() + 1});
+            ask(here, "new");
+            mergeInto(here, there, () => false);
+            window.titles = [here.title, here.settings.seed];
+            mergeInto(here, named, () => false);
+            ask(here, "newer");
+            window.titles.push(here.title);
+        })""")
+        self.assertEqual(self.page.js("window.titles"), ["new", 7, "Given"])
+        for page in (self.page, other):
+            page.call("Page.bringToFront")
+            page.reload()
+            page.wait("document.querySelector('#title').innerText === 'one and a half'")
+        other.close()
+
     def test_who_leaves_tells_the_other_tab(self):
         self.server.answers = [[delta(content="Half"), threading.Event()]]
         self.ask("one", wait=False)

@@ -3,7 +3,8 @@
 
 /// A chat: {id, title, named, created, changed, settings, nodes, chosen}. nodes: by id, {id, parent, role, content,
 /// ...}; parent null for the first. chosen: by a parent's id ("" for none) the id of the child that is shown. changed:
-/// when something was said; edited: when title or settings were set (none: never); gone: ids of nodes that were removed.
+/// when something was said; edited: when title or settings were set (none: never); gone: ids of nodes that were removed;
+/// named: somebody gave it its title, which follows its questions otherwise.
 export function newChat(settings) {
   const now = Date.now();
   return { id: randomId(), title: "New chat", named: false, created: now, changed: now,
@@ -21,7 +22,7 @@ export function addNode(chat, parent, fields) {
   chat.nodes[node.id] = node;
   chat.chosen[parent ?? ""] = node.id;
   chat.changed = node.created;
-  if (!chat.named && node.role === "user" && parent === null) chat.title = titleOf(node.content);
+  if (!chat.named) chat.title = ownTitle(chat);
   return node;
 }
 
@@ -48,12 +49,21 @@ export function mergeInto(chat, kept, isOurs) {
   chat.chosen = Object.fromEntries([...Object.entries(older.chosen), ...Object.entries(newer.chosen)]
     .filter(([, id]) => chat.nodes[id]));
   chat.changed = newer.changed;
-  if ((kept.edited ?? 0) <= (chat.edited ?? 0)) return;
-  const { title, named, settings, edited } = kept;
-  Object.assign(chat, { title, named, settings, edited });
+  if ((kept.edited ?? 0) > (chat.edited ?? 0)) {
+    const { title, named, settings, edited } = kept;
+    Object.assign(chat, { title, named, settings, edited });
+  }
+  if (!chat.named) chat.title = ownTitle(chat);
 }
 
 const lengthOf = ({ reasoning = "", content }) => reasoning.length + content.length;
+
+/// The title of a chat that nobody named: how the newest of its first questions begins.
+export function ownTitle(chat) {
+  const first = Object.values(chat.nodes).filter(({ parent, role }) => parent === null && role === "user")
+    .sort(byAge).at(-1);
+  return first ? titleOf(first.content) : chat.title;
+}
 
 function titleOf(text) {
   const line = text.trim().split("\n")[0].trim();
@@ -69,9 +79,10 @@ export function shownPath(chat) {
 
 /// A node and what stands beside it, oldest first.
 export function siblings(chat, node) {
-  return Object.values(chat.nodes).filter((other) => other.parent === node.parent)
-    .sort((a, b) => a.created - b.created || (a.id < b.id ? -1 : 1));
+  return Object.values(chat.nodes).filter((other) => other.parent === node.parent).sort(byAge);
 }
+
+const byAge = (a, b) => a.created - b.created || (a.id < b.id ? -1 : 1);
 
 /// Chooses the branch that lies `step` beside node's; at the ends nothing happens. Returns whether it did.
 export function chooseBeside(chat, node, step) {

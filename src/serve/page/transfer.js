@@ -1,6 +1,6 @@
 // Chats as a file: written for keeping, read from wherever it comes, which may be anywhere.
 import { byId, element } from "./dom.js";
-import { randomId } from "./chat_tree.js";
+import { ownTitle, randomId } from "./chat_tree.js";
 import { cleanSettings } from "./settings.js";
 
 const kFormat = "ferry-chats";
@@ -73,6 +73,7 @@ function readChat(from, index) {
     if (source.get(child)?.parent === (parent === "" ? null : parent))
       chat.chosen[parent === "" ? "" : ids.get(parent)] = ids.get(child);
   }
+  chat.named ||= chat.title !== ownTitle(chat);  // it would not keep the file's title otherwise
   return chat;
 }
 
