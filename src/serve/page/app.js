@@ -1,7 +1,7 @@
 // The page's beginning: what is there when it opens, and what happens when somebody does something.
 import { announce, notice } from "./announce.js";
 import { beginningOf, emptyAnswer, fillAnswer } from "./answering.js";
-import { addNode, chooseBeside, mergeInto, newChat, removeNode, shownPath } from "./chat_tree.js";
+import { addNode, choose, chooseBeside, mergeInto, newChat, removeNode, shownPath } from "./chat_tree.js";
 import { ConversationView } from "./conversation_view.js";
 import { byId, drawIcons, isComposing } from "./dom.js";
 import { askForKey } from "./key_dialog.js";
@@ -370,6 +370,9 @@ async function reload() {
     if (chat) mergeInto(chat, kept, isOurs);
     else if (!removed.has(kept.id)) state.chats.push(kept);
   }
+  // Another branch that was chosen there takes nothing away that is being written here.
+  const edited = conversation.edited();
+  if (edited && state.current.nodes[edited.id] === edited) choose(state.current, edited);
   show();
 }
 

@@ -93,6 +93,11 @@ export function chooseBeside(chat, node, step) {
   return true;
 }
 
+/// Chooses the branches that lead to a node.
+export function choose(chat, node) {
+  for (let at = node; at; at = chat.nodes[at.parent]) chat.chosen[at.parent ?? ""] = at.id;
+}
+
 /// The path up to a node, without it.
 export function pathBefore(chat, node) {
   const path = [];

@@ -28,8 +28,8 @@ export class ConversationView {
       const all = siblings(chat, node);
       const place = { index: all.indexOf(node), count: all.length };
       const view = before.get(node.id);
-      if (!view?.isOf(node, place)) return [node.id, new MessageView(node, place, this.actions)];
-      view.update();
+      if (view?.node !== node) return [node.id, new MessageView(node, place, this.actions)];
+      view.update(place);
       return [node.id, view];
     }));
     const messages = byId("messages");
@@ -48,6 +48,11 @@ export class ConversationView {
   /// What is being written in place of a message; null: nothing.
   written() {
     return byId("messages").querySelector(".edit")?.value ?? null;
+  }
+
+  /// The node of the message in whose place something is being written.
+  edited() {
+    return [...this.#views.values()].find((view) => view.root.querySelector(".edit"))?.node ?? null;
   }
 
   toEnd() {

@@ -27,10 +27,6 @@ export class MessageView {
     this.update();
   }
 
-  isOf(node, place) {
-    return node === this.node && place.index === this.place.index && place.count === this.place.count;
-  }
-
   #layUser() {
     this.body.append(element("div", { class: "said", dir: "auto" }, this.node.content));
   }
@@ -54,8 +50,9 @@ export class MessageView {
   }
 
   /// Shows the answer as it is now. The thoughts are open while it thinks, and fold when it answers.
-  update() {
+  update(place = this.place) {
     const { node } = this;
+    if (place.index !== this.place.index || place.count !== this.place.count) this.#layBelow(place);
     const said = JSON.stringify([node.content.length, node.reasoning?.length, node.running, node.stopped, node.error]);
     if (node.role === "user" || said === this.#shown) return;
     this.#shown = said;

@@ -3,6 +3,8 @@ import { byId, element, iconButton, isComposing } from "./dom.js";
 import { matches } from "./chat_tree.js";
 
 export class Sidebar {
+  #shown = "";  // what the list was made of
+
   /// state(): {chats, current, running}, running a set of ids. actions: {open(chat), create(), rename(chat, title),
   /// remove(chat)}.
   constructor(state, actions) {
@@ -44,11 +46,16 @@ export class Sidebar {
     byId("open-sidebar").focus();
   }
 
+  /// Not while a title is being written among them: that shows them when it ends.
   show() {
+    if (byId("chats").querySelector("input")) return;
     const { chats, current, running } = this.state();
     const words = this.search.value;
     const found = chats.filter((chat) => matches(chat, words)).sort((a, b) => b.changed - a.changed);
-    byId("chats").replaceChildren(...found.map((chat) => this.#row(chat, chat === current, running.has(chat.id))));
+    const shown = JSON.stringify(found.map((chat) => [chat.id, chat.title, chat === current, running.has(chat.id)]));
+    if (shown !== this.#shown)  // what stands is left alone: somebody may be going through it by keyboard
+      byId("chats").replaceChildren(...found.map((chat) => this.#row(chat, chat === current, running.has(chat.id))));
+    this.#shown = shown;
     const none = byId("no-chats");
     none.hidden = found.length > 0;
     none.textContent = words.trim() ? "No chat has these words." : "No chats yet.";
@@ -76,6 +83,7 @@ export class Sidebar {
       if (left) return;
       left = true;
       const title = field.value.trim();
+      field.remove();
       if (keep && title !== "" && title !== chat.title) this.actions.rename(chat, title);
       this.show();
     };
@@ -88,6 +96,7 @@ export class Sidebar {
       }
     });
     field.addEventListener("blur", () => leave(true));
+    this.#shown = "";
     row.replaceChildren(field);
     field.select();
   }
