@@ -361,11 +361,22 @@ class Versions(PageCase):
 
     def test_a_megabyte_is_pasted_and_sent(self):
         text = "lorem ipsum dolor sit amet, " * 38000
-        self.page.click("#message")
-        begin = time.monotonic()
-        self.page.type(text)
-        self.page.type("end")
-        self.assertLess(time.monotonic() - begin, 8)
+
+        def pasted_s(page):
+            page.click("#message")
+            begin = time.monotonic()
+            page.type(text)
+            page.type("end")
+            return time.monotonic() - begin
+        # What this machine needs for a field that nobody listens to: with dir="auto" it is some 50 times that.
+        plain = self.browser.beside(self.page)
+        plain.go(self.server.url)
+        plain.js("addEventListener('input', (e) => e.stopImmediatePropagation(), true)")
+        plain.js("document.querySelector('#message').dir = 'ltr'")
+        plain_s = pasted_s(plain)
+        plain.close()
+        self.page.call("Page.bringToFront")
+        self.assertLess(pasted_s(self.page), 1 + 10 * plain_s)
         self.page.key("Enter")
         self.answered()
         self.assertEqual(self.server.asked[0]["messages"][0]["content"], text + "end")
