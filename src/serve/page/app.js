@@ -97,8 +97,8 @@ function lose(id, isTold = false) {
   const chat = state.chats.find((other) => other.id === id);
   const answered = Object.values(chat?.nodes ?? {}).find((node) => node.running && isOurs(node.id));
   if (chat && chat === state.current) {
-    const words = conversation.written() ?? chat.nodes[answered?.parent]?.content ?? "";
-    input.value = [words, input.value].filter((text) => text.trim() !== "").join("\n\n");
+    input.value = [chat.nodes[answered?.parent]?.content, conversation.written(), input.value]
+      .filter((text) => text?.trim()).join("\n\n");
     fit(input);
   }
   if (chat && (isTold || answered || chat === state.current))
