@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -95,6 +96,10 @@ struct FaultyServer::State {
 
   std::atomic<int64_t> asked = 0, without_extras = 0;
 
+  /// Whether what comes together matters: then each question has a connection of its own.
+  bool counts_together() const {
+    return fault == Fault::kLoad || fault == Fault::kLoadOne || fault == Fault::kLoadSlips;
+  }
   bool garbles() const { return fault == Fault::kGarbled || fault == Fault::kGarbledLate; }
 
   void must_model() {
@@ -177,9 +182,15 @@ struct FaultyServer::State {
         ::shutdown(c, SHUT_RDWR);
         return;
       }
+      if (counts_together()) {
+        // Before whoever asked can ask the next one.
+        const std::lock_guard<std::mutex> lock(mutex_of_connections);
+        connections.erase(c);
+      }
       const std::string out = fmt::format(
-          "HTTP/1.1 {} OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",
+          "HTTP/1.1 {} OK\r\nContent-Type: application/json\r\n{}Content-Length: {}\r\n\r\n{}",
           reply.status,
+          counts_together() ? "Connection: close\r\n" : "",
           reply.body.size(),
           reply.body);
       for (size_t sent = 0; sent < out.size();) {
@@ -187,7 +198,26 @@ struct FaultyServer::State {
         if (n <= 0) return;
         sent += static_cast<size_t>(n);
       }
+      if (counts_together()) return;
     }
+  }
+
+  /// Counts a question as underway. Returns whether another one is, or becomes so within a while if others are
+  /// connected: a busy machine may run their threads one after the other.
+  bool begins_beside_another() {
+    const int64_t arrived = ++arrivals;
+    bool beside = ++underway > 1;
+    const auto others_connected = [&] {
+      const std::lock_guard<std::mutex> lock(mutex_of_connections);
+      return connections.size() > 1;
+    };
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+    while (counts_together() && !beside && others_connected() &&
+           std::chrono::steady_clock::now() < until) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      beside = arrivals > arrived;
+    }
+    return beside;
   }
 
   // ---- The API -----------------------------------------------------------------------------------
@@ -225,7 +255,7 @@ struct FaultyServer::State {
               R"({"choices":[{"text":"a","logprobs":{"tokens":["a"],"token_logprobs":[NaN]}}]})"};
     if (fault == Fault::kEndlessBody)
       return {200, R"({"choices":[{"text":")" + std::string(size_t{65} << 20, 'a') + "\"}]}"};
-    const int together = ++underway;
+    const bool together = begins_beside_another();
     const auto done = [&](Reply r) {
       --underway;
       return r;
@@ -273,7 +303,7 @@ struct FaultyServer::State {
   }
 
   /// The prompt as the model gets it.
-  std::vector<int32_t> read_as(std::vector<int32_t> ids, int together) {
+  std::vector<int32_t> read_as(std::vector<int32_t> ids, bool together) {
     if (fault == Fault::kCut && std::ssize(ids) > kFaultyServerKeeps)
       ids.erase(ids.begin(), ids.end() - kFaultyServerKeeps);
     if (loses_one(ids, together)) lose_one(ids);
@@ -284,9 +314,9 @@ struct FaultyServer::State {
     if (ids.size() > 4) ids.erase(ids.end() - 3);
   }
 
-  bool loses_one(const std::vector<int32_t>& ids, int together) {
-    if (together > 1 && fault == Fault::kLoad) return true;
-    if (together > 1 && fault == Fault::kLoadOne) return ++spoilt % 8 == 0;
+  bool loses_one(const std::vector<int32_t>& ids, bool together) {
+    if (together && fault == Fault::kLoad) return true;
+    if (together && fault == Fault::kLoadOne) return ++spoilt % 8 == 0;
     const bool again = !met.insert(ids).second;
     if (again && fault == Fault::kCache) return true;
     if (again && fault == Fault::kCacheOne) return ++spoilt % 8 == 0;
@@ -301,7 +331,7 @@ struct FaultyServer::State {
     return request.dump().find("At noon they rest, and then") != std::string::npos;
   }
 
-  Reply complete(const Json& request, const std::vector<int32_t>& ids, bool chat, int together) {
+  Reply complete(const Json& request, const std::vector<int32_t>& ids, bool chat, bool together) {
     const int64_t positions = model->max_positions();
     std::vector<int32_t> prompt = read_as(ids, together);
     if (std::ssize(prompt) >= positions)
@@ -354,7 +384,7 @@ struct FaultyServer::State {
     };
     const auto generated = generate();
     if (!generated) return refusal(400, generated.error().message);
-    const bool slips = (fault == Fault::kLoadSlips && together > 1 && ++spoilt % 8 == 0) ||
+    const bool slips = (fault == Fault::kLoadSlips && together && ++spoilt % 8 == 0) ||
                        (fault == Fault::kEndingSlips && ends_otherwise(request));
     if (slips && !tokens.empty() && !tokens.back().top.empty())
       std::tie(tokens.back().id, tokens.back().log_prob) = tokens.back().top.back();
@@ -483,6 +513,7 @@ struct FaultyServer::State {
   uint64_t counted = 1000;
   std::mutex mutex_of_model, mutex_of_connections;
   std::atomic<int> underway = 0;
+  std::atomic<int64_t> arrivals = 0;
   std::atomic<bool> closing = false;
   int listening = -1, port = 0;
   std::set<int> connections;
