@@ -2,9 +2,9 @@
 // fail, dawdle or hang, or the process die. FERRY_FAULT is a comma-separated list of NAME:N:ACTION:
 // the N-th time (from 1; *: each time) that point NAME is passed, do ACTION, which is enospc, eio, emfile,
 // erofs, eacces, efbig, enosys (the operation fails with that errno), delayMS (it takes so many
-// milliseconds longer), hang (it sleeps and never comes back), spin (the same, at work for ever), stop
-// (SIGSTOP to this process), kill (SIGKILL to it), abort, or count (only counts). NAME@R: in rank R of
-// a run alone. Example: FERRY_FAULT=file.rename:3:kill ferry train ...
+// milliseconds longer, or until nothing is armed any more), hang (it sleeps and never comes back), spin
+// (the same, at work for ever), stop (SIGSTOP to this process), kill (SIGKILL to it), abort, or count (only
+// counts). NAME@R: in rank R of a run alone. Example: FERRY_FAULT=file.rename:3:kill ferry train ...
 #pragma once
 
 #include <string>
