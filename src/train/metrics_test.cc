@@ -195,7 +195,7 @@ TEST_F(MetricsFolder, DamageIsNamedByLine) {
 TEST_F(MetricsFolder, WhatAFullDiskDoesNotTakeIsWrittenLater) {
   write(0, 1, 4);
   const std::string whole = *read_file(path_);
-  const auto events = [this](const std::string& folder) {
+  const auto events = [](const std::string& folder) {
     return *read_file(join_path(folder, list_folder(folder)->back()));
   };
   const std::string all_events = events(join_path(folder_, "tensorboard"));
