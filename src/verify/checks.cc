@@ -1,5 +1,7 @@
 #include "verify/checks.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <exception>
 #include <span>
