@@ -337,7 +337,8 @@ void Run::tell(const std::optional<std::string>& news) {
 Result<void> Run::read_texts() {
   if (!options_.resume && !options_.takes_place)
     if (const Result<RunData> announced = RunData::announced(settings_.data.dir); announced)
-      TRY(check_model(settings_, *announced, *device_));  // else what is missing is told below
+      TRY(check_model(
+          settings_, *announced, device_->kind()));  // else what is missing is told below
   TRY_ASSIGN(dataset_,
              data::Dataset::open(
                  settings_.data.dir,

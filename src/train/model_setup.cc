@@ -11,6 +11,7 @@
 #include "checkpoint/model_chat.h"
 #include "checkpoint/passport.h"
 #include "checkpoint/weights.h"
+#include "device/stand_in_device.h"
 #include "models/registry.h"
 #include "probe/directory_model.h"
 
@@ -234,11 +235,12 @@ Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings&
   return model;
 }
 
-Result<void> check_model(const Settings& settings, const RunData& announced, Device& device) {
+Result<void> check_model(const Settings& settings, const RunData& announced, DeviceKind kind) {
   if (!settings.model.init.empty()) return {};
   TRY_ASSIGN(const std::string config,
              resolve_config(settings.model, nullptr, announced, settings.data.sequence_length));
-  TRY(models::make_model(config, kModelTable, device, compute_of(settings.train), std::nullopt));
+  StandInDevice nowhere(kind);  // that it has no memory for it is told when it is made
+  TRY(models::make_model(config, kModelTable, nowhere, compute_of(settings.train), std::nullopt));
   return {};
 }
 

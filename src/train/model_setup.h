@@ -52,7 +52,7 @@ Result<std::string> resolve_config(const ModelSettings& settings,
 
 /// Whether [model] describes a model, asked with what the data announces and before all of it is read: a slip costs no
 /// hour. Of a run that begins with settings.model.init nothing is asked. Errors: those of what follows.
-Result<void> check_model(const Settings& settings, const RunData& announced, Device& device);
+Result<void> check_model(const Settings& settings, const RunData& announced, DeviceKind kind);
 
 /// The model of the run on its device, weights in f32: drawn from the seed, or read from `init`.
 Result<std::unique_ptr<models::TrainableLm>> make_training_model(const Settings& settings,
