@@ -384,7 +384,7 @@ struct FaultyServer::State {
     };
     const auto generated = generate();
     if (!generated) return refusal(400, generated.error().message);
-    const bool slips = (fault == Fault::kLoadSlips && together && ++spoilt % 8 == 0) ||
+    const bool slips = (fault == Fault::kLoadSlips && together && ++spoilt % 4 == 0) ||
                        (fault == Fault::kEndingSlips && ends_otherwise(request));
     if (slips && !tokens.empty() && !tokens.back().top.empty())
       std::tie(tokens.back().id, tokens.back().log_prob) = tokens.back().top.back();
