@@ -489,7 +489,7 @@ TEST_F(RunE2e, NoEscapesWhereNobodyUnderstandsThemOrWantsThem) {
     for (const Environment& e : {Environment{{"TERM", "dumb"}},
                                  Environment{{"NO_COLOR", "1"}},
                                  Environment{{"TERM", ""}}}) {
-      for (const char* made : {"escapes", "text2"}) fs::remove_all(path(made));
+      for (const char* made : {"escapes", "text2", "tok2.json"}) fs::remove_all(path(made));
       if (command[0] == "doctor" && !e.contains("NO_COLOR")) continue;  // it takes a while
       OnTerminal p(command, {.environment = e});
       const int status = p.wait();
