@@ -168,6 +168,7 @@ def make_documents(rng, megabytes, contents):
 
 def train(ferry, work, name, split, corpus, vocab):
     path = work / f"{name}.json"
+    path.unlink(missing_ok=True)  # ferry writes over none
     subprocess.run([ferry, "tokenizer", "train", "--out", path, "--vocab", str(vocab), "--split", split, corpus],
                    check=True, stdout=subprocess.DEVNULL)
     return path

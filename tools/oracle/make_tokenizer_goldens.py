@@ -91,6 +91,7 @@ def main():
                            "".join(TRICKY).encode() * 3)
         for name, vocab in (("deepseek", 700), ("deepseek_v2", 700), ("llama3", 640), ("qwen2", 640), ("gpt2", 500)):
             path = out / f"{name}.json"
+            path.unlink(missing_ok=True)  # ferry writes over none
             subprocess.run([args.ferry, "tokenizer", "train", "--out", path, "--vocab", str(vocab), "--split", name.removesuffix("_v2"), corpus],
                            check=True, stdout=subprocess.DEVNULL)
             spec = json.loads(path.read_text())
