@@ -413,6 +413,30 @@ void try_mutant(const OpSpec& spec,
   }
 }
 
+/// The outputs of launches that the case makes.
+std::set<Target> targets_of(const OpSpec& spec, const OpCase& c, CaseJudge& judge) {
+  Targets targets;
+  const Observing observing(targets);
+  for (const Finding& f : judge.once())
+    ADD_FAILURE() << "not spoiled: " << spec.op << ", " << c.name << ": " << f.detail;
+  return targets.found;
+}
+
+/// With inputs that are the same each time: a tolerance that was widened fails whenever the tests run.
+TEST(Mutants, EachCaseFindsAFactorItself) {
+  constexpr uint64_t kSeed = 1;
+  Tally tally;
+  for (const OpSpec& spec : all_op_specs())
+    for (const OpCase& c : spec.cases) {
+      if (c.benchmark) continue;
+      CaseJudge judge(c, cpu_device(), kSeed);
+      for (const Target& target : targets_of(spec, c, judge))
+        try_mutant(spec, c, target, Spoil::kScaled, judge, kSeed, tally);
+    }
+  for (const std::string& wide : tally.too_wide) ADD_FAILURE() << "too wide: " << wide;
+  EXPECT_GT(tally.leave, 500);
+}
+
 /// The day's, if none is asked for: what one sample leaves out, another holds.
 uint64_t environment_seed() {
   constexpr int64_t kDayMs = 24 * 60 * 60 * 1000;
@@ -433,25 +457,18 @@ TEST(Mutants, WhatLeavesTheToleranceIsFound) {
     for (const OpCase& c : spec.cases) {
       ++number;
       if (c.benchmark) continue;
-      std::optional<CaseJudge> judge;
-      Targets targets;
       // The sample leaves out whole cases first, so that most references need not be computed.
       if (!all && random.below(1'000'000 + number, 4) != 0) continue;
-      judge.emplace(c, cpu_device(), seed);
-      {
-        const Observing observing(targets);
-        for (const Finding& f : judge->once())
-          ADD_FAILURE() << "not spoiled: " << spec.op << ", " << c.name << ": " << f.detail;
-      }
-      for (const Target& target : targets.found)
+      CaseJudge judge(c, cpu_device(), seed);
+      for (const Target& target : targets_of(spec, c, judge))
         for (const Spoil how : kSpoils) {
           ++mutant;
           if (!all && random.below(mutant, kOneIn / 4) != 0) continue;
-          try_mutant(spec, c, target, how, *judge, seed + mutant, tally);
+          try_mutant(spec, c, target, how, judge, seed + mutant, tally);
         }
     }
   for (const std::string& missed : tally.missed) std::printf("missed: %s\n", missed.c_str());
-  // The sample's seed is the day's, and sums cancel on some: it tells, and `./run mutants` fails.
+  // The sample's seed is the day's, and sums cancel on some: it tells; the test above fails, and ./run mutants.
   for (const std::string& wide : tally.too_wide) std::printf("too wide: %s\n", wide.c_str());
   std::printf(
       "{\"command\": \"mutants\", \"seed\": %llu, \"spoiled\": %d, \"leave_tolerance\": %d, "
