@@ -1149,6 +1149,16 @@ class Everybody(PageCase):
         self.page.scheme("light")
         self.assertEqual(self.page.js(ground), dark)
 
+    def test_buttons_stand_where_they_stay_while_chats_are_read(self):
+        places = ("[...document.querySelectorAll('button')].filter((e) => e.checkVisibility() && e.id !== 'passport')"
+                  ".map((e) => [e.id, e.getBoundingClientRect().x, e.getBoundingClientRect().y])")
+        there = self.page.js(places)
+        self.assertIn("theme", [name for name, _, _ in there])
+        # A disk that is slow: what is read of it never comes.
+        self.page.call("Page.addScriptToEvaluateOnNewDocument", source="IDBFactory.prototype.open = () => ({})")
+        self.page.reload()
+        self.assertEqual(self.page.js(places), there)
+
     def test_axe_finds_nothing(self):
         if not SETTINGS.axe:
             self.skipTest("no axe.min.js was given")
