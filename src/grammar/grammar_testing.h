@@ -1,7 +1,7 @@
 // What the tests of this folder share: vocabularies, whether a text is read, why a schema is refused.
 #pragma once
 
-#include <algorithm>
+#include <bit>
 #include <memory>
 #include <span>
 #include <string>
@@ -43,6 +43,16 @@ inline std::string refusal(const std::string& schema) {
   return out ? "taken" : out.error().message;
 }
 
+/// Where the n-th bit lies that is set.
+inline int32_t bit_of(std::span<const uint64_t> words, uint64_t n) {
+  size_t at = 0;
+  for (; n >= static_cast<uint64_t>(std::popcount(words[at])); ++at)
+    n -= static_cast<uint64_t>(std::popcount(words[at]));
+  uint64_t word = words[at];
+  for (; n > 0; --n) word &= word - 1;
+  return static_cast<int32_t>(64 * at) + std::countr_zero(word);
+}
+
 /// A walk under the masks: tokens that are allowed, drawn, until the answer may end and has
 /// `enough` bytes or nothing else may come; from then on the shortest way out is looked for, by
 /// closing what can be closed. Empty if `longest` bytes were not enough.
@@ -55,17 +65,20 @@ inline std::string drawn(const std::shared_ptr<const Constraint>& constraint,
   std::string text;
   for (uint64_t n = 0; text.size() < longest; ++n) {
     const std::span<const uint64_t> allowed = matcher.allowed();
-    std::vector<int32_t> ids;
-    for (int32_t id = 0; id < constraint->vocabulary->size(); ++id)
-      if ((allowed[static_cast<size_t>(id) / 64] >> (id % 64) & 1) != 0) ids.push_back(id);
-    if (matcher.may_end() && (ids.empty() || text.size() >= enough || random.below(2 * n, 4) == 0))
+    uint64_t count = 0;
+    for (const uint64_t word : allowed) count += static_cast<uint64_t>(std::popcount(word));
+    if (matcher.may_end() && (count == 0 || text.size() >= enough || random.below(2 * n, 4) == 0))
       return text;
-    check(!ids.empty(), "nothing is allowed after {}, and it may not end", text);
-    if (text.size() >= enough) {
+    check(count != 0, "nothing is allowed after {}, and it may not end", text);
+    int32_t id = -1;
+    if (text.size() >= enough)
       for (const char closing : std::string_view("\"}]"))
-        if (std::find(ids.begin(), ids.end(), closing) != ids.end()) ids = {closing};
-    }
-    const int32_t id = ids[random.below(2 * n + 1, ids.size())];
+        if (const auto at = static_cast<size_t>(closing);
+            (allowed[at / 64] >> (at % 64) & 1) != 0) {
+          id = closing;
+          break;
+        }
+    if (id < 0) id = bit_of(allowed, random.below(2 * n + 1, count));
     check(matcher.accept(id), "token {} is allowed and not taken after {}", id, text);
     text += constraint->vocabulary->bytes(id);
   }
