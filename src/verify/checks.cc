@@ -187,7 +187,7 @@ std::vector<Check> make_checks(const Options& options) {
   append(all, first_checks());  // before what runs the same kernels
   append(all, library_checks(options));
   append(all, spec_checks(options));
-  append(all, value_checks());
+  append(all, value_checks(options));
   append(all, ladder_checks(options));
   append(all, run_checks(options));
   append(all, state_checks(options));

@@ -107,7 +107,7 @@ std::vector<Check> large_copy_checks(const Options& options);
 std::vector<Check> first_checks();
 std::vector<Check> ladder_checks(const Options& options);
 std::vector<Check> run_checks(const Options& options);
-std::vector<Check> value_checks();
+std::vector<Check> value_checks(const Options& options);
 std::vector<Check> state_checks(const Options& options);
 std::vector<Check> load_checks();
 std::vector<Check> measurements();

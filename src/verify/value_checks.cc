@@ -1,22 +1,29 @@
 // Values that ordinary numbers do not reach: zeros of both signs, the smallest and the largest,
 // infinities, NaN, gates that saturate, sums that float16 could not hold, scores that are equal, all
 // negative, or dominated by one key. Each call is judged by the CPU with the same inputs.
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string_view>
 
 #include "autograd/tape.h"
 #include "ops/adamw/adamw.h"
 #include "ops/add/add.h"
+#include "ops/add_bias/add_bias.h"
 #include "ops/attention/attention.h"
 #include "ops/cast/cast.h"
 #include "ops/cross_entropy/cross_entropy.h"
 #include "ops/linear/linear.h"
 #include "ops/matmul/matmul.h"
+#include "ops/quantized_linear/quantized_linear.h"
+#include "ops/quantized_linear/quantized_weight.h"
 #include "ops/rms_norm/rms_norm.h"
 #include "ops/router/router.h"
 #include "ops/scale/scale.h"
+#include "ops/spec_check.h"
 #include "ops/sum_squares/sum_squares.h"
 #include "ops/swiglu/swiglu.h"
+#include "ops/token_log_probs/token_log_probs.h"
 #include "verify/call_judge.h"
 #include "verify/checks.h"
 #include "verify/sized_ops.h"
@@ -158,6 +165,29 @@ void sums(Maker& m) {
   static_cast<void>(ops::linear(x, m.weight({24, kDepth}, 1)));
 }
 
+/// Rows that are rounded by the largest of them: of zeros, of the smallest, of large ones; and of what no code can tell.
+void rounded_rows(Maker& m) {
+  constexpr int64_t kInner = 64, kOuter = 24;
+  const Shape shape = {kOuter, kInner};
+  const CodePanels layout{WeightCodes::kInt8, kOuter, kInner};
+  std::vector<int32_t> codes = m.indices(shape.count(), layout.largest() - layout.least() + 1);
+  for (int32_t& code : codes) code += layout.least();
+  const Shape of_scales = {kOuter, layout.groups()};
+  Tensor scales = Tensor::empty(of_scales, code_scales_dtype(layout.codes), m.device());
+  scales.assign_f32(std::vector<float>(static_cast<size_t>(of_scales.count()), 0.25f));
+  const Weight w = ops::quantized_weight(
+      layout.codes, shape, Tensor::from_i32(codes, {shape.count()}, m.device()), scales);
+  const std::vector<float> sizes = {0.0f, 1e-30f, 1.0f, 300.0f, 1e15f, kInfinity, kNan, 1.0f};
+  std::vector<float> v;
+  for (const float size : sizes)
+    for (int64_t i = 0; i < kInner; ++i)
+      v.push_back(std::isfinite(size) ? size * static_cast<float>(i % 7 - 3)
+                  : i == 3            ? size
+                                      : 1.0f);
+  static_cast<void>(ops::quantized_linear(
+      of(v, {std::ssize(sizes), kInner}, m.dtype(), m.device()), w, {}, DType::kF32));
+}
+
 /// Queries and keys of which the scores are as wanted; without a tape as a server, and with one. Scores that are not
 /// finite are of some rows alone, and are only answered: what sees them is NaN, and nobody else. (A step whose loss is
 /// NaN is refused before its gradients are taken.)
@@ -275,6 +305,40 @@ void losses(Maker& m) {
   }
 }
 
+/// Of the likeliest token, of one that cannot come, and of none; at temperatures that single one token out, that level
+/// all, and that are none. A logit that is not finite is its row's alone.
+void log_probs(Maker& m) {
+  constexpr int64_t kVocab = 70, kIds = 5;
+  std::vector<float> logits, temperatures;
+  std::vector<int32_t> ids;
+  const auto row = [&](const std::function<float(int64_t)>& logit, float temperature = 1) {
+    for (int64_t i = 0; i < kVocab; ++i) logits.push_back(logit(i));
+    temperatures.push_back(temperature);
+    ids.insert(ids.end(), {0, kVocab - 1, 33, -1, kVocab});
+  };
+  const auto slope = [](int64_t i) { return 0.25f * static_cast<float>(i % 16) - 2; };
+  row([](int64_t) { return 0.0f; });
+  row([](int64_t) { return -kLargest; });
+  row([](int64_t i) { return i == 33 ? 1e30f : -1e30f; });
+  row([](int64_t i) { return i == 0 ? 60.0f : -60.0f; });
+  row([&](int64_t i) { return i % 3 == 0 ? -kInfinity : slope(i); });
+  for (const float special : {kInfinity, kNan})
+    row([&](int64_t i) { return i == 40 ? special : slope(i); });
+  for (const float temperature : {1e-3f, 1e3f, 1e30f, 0.0f, -1.0f, kNan}) row(slope, temperature);
+  const auto rows = std::ssize(temperatures);
+  static_cast<void>(ops::token_log_probs(of(logits, {rows, kVocab}, DType::kF32, m.device()),
+                                         Tensor::from_i32(ids, {rows, kIds}, m.device()),
+                                         of(temperatures, {rows}, DType::kF32, m.device())));
+}
+
+void biases(Maker& m) {
+  const Pairs p = pairs_of(specials());
+  const auto n = std::ssize(specials());
+  Weight bias{.name = "examined", .global_shape = {n}, .shard = {}};
+  bias.value = of(specials(), {n}, DType::kF32, m.device());
+  static_cast<void>(ops::add_bias(of(p.a, {n, n}, DType::kF32, m.device()), bias, m.dtype()));
+}
+
 void norms_of_gradients(Maker& m) {
   const auto sum = [&](const std::vector<float>& values) {
     const std::vector<Tensor> all = {of(values, {std::ssize(values)}, DType::kF32, m.device())};
@@ -301,18 +365,29 @@ constexpr Values kValues[] = {
     {"gates that saturate", "swiglu", gates},
     {"rows of zeros, small, large and NaN", "rms_norm", rows_of_norms},
     {"sums beyond 65,504, infinities and NaN", "matmul", sums},
+    {"rows of zeros, small, large, infinities and NaN", "quantized_linear", rounded_rows},
     {"equal, negative and dominating scores, infinities and NaN", "attention", scores},
     {"NaN in the pages of a cache", "attention", cached_scores},
     {"equal, extreme and infinite logits, and NaN", "router", choices, false},
     {"equal and large logits, infinities and NaN", "cross_entropy", losses},
+    {"extreme logits, infinities and NaN, temperatures", "token_log_probs", log_probs, false},
+    {"zeros, largest, infinities and NaN", "add_bias", biases},
     {"infinities and NaN in gradients", "sum_squares", norms_of_gradients, false},
 };
 
 }  // namespace
 
-std::vector<Check> value_checks() {
+std::vector<Check> value_checks(const Options& options) {
+  const DeviceKind device = kind_of(options.device);
+  const std::vector<ops::KernelRow> rows = ops::all_kernel_rows();
+  const auto lacking = [&](std::string_view op) {
+    return std::any_of(rows.begin(), rows.end(), [&](const ops::KernelRow& row) {
+      return row.kernel == op && !ops::has_kernel(row, device);
+    });
+  };
   std::vector<Check> checks;
-  for (const Values& v : kValues)
+  for (const Values& v : kValues) {
+    if (lacking(v.op)) continue;
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       if (dtype == DType::kBF16 && !v.bf16) continue;
       checks.push_back({.head = {.name = fmt::format("{}, {}, {}", v.op, to_string(dtype), v.name),
@@ -323,6 +398,7 @@ std::vector<Check> value_checks() {
                           judge_run(r, dtype, r.options.seed, "", [&](Maker& m) { v.run(m); });
                         }});
     }
+  }
   return checks;
 }
 

@@ -26,15 +26,16 @@ void token_log_probs(const Plan&, const TokenLogProbsArgs& a, void*, Stream& str
   for (const Operand* wrong : {&none, &above})
     aclnn::InplaceMaskedFillScalar(stream, id, *wrong, Scalar(int64_t{0}));
   aclnn::Gather(stream, log_softmax, 1, id, y);
-  aclnn::InplaceMaskedFillScalar(stream, y, none, Scalar(0.0f));
-  for (const Operand* wrong : {&below, &above})
-    aclnn::InplaceMaskedFillScalar(stream, y, *wrong, Scalar(NAN));
   // -t > 0 or t = 0: what is not above 0.
   const Operand cold = scratch.like(temperature, acl::kFloat),
                 invalid = scratch.take(acl::kBool, {rows, 1});
   aclnn::Neg(stream, temperature, cold);
   aclnn::GtScalar(stream, cold, Scalar(-0x1p-149f), invalid);
   aclnn::InplaceMaskedFillScalar(stream, y, invalid, Scalar(NAN));
+  // Of no token it is 0 at any temperature.
+  aclnn::InplaceMaskedFillScalar(stream, y, none, Scalar(0.0f));
+  for (const Operand* wrong : {&below, &above})
+    aclnn::InplaceMaskedFillScalar(stream, y, *wrong, Scalar(NAN));
 }
 
 }  // namespace ferry::ops::ascend

@@ -24,7 +24,7 @@ std::vector<double> bound_of(const RefTensor& logits,
     const double* const x = logits.values.data() + r * vocab;
     double size = 0;
     for (int64_t v = 0; v < vocab; ++v) size = std::max(size, std::abs(x[v]));
-    size /= temperatures[r];
+    size = temperatures[r] > 0 ? size / temperatures[r] : 0;  // NaN, or the 0 of no token
     // At a distance of 104 and more e^x is nothing in f32, whatever the distance's error.
     const double exponent = 2 * u * size + u * std::min(2 * size, 104.0);
     const double sum = u * (4 + 64 + static_cast<double>(vocab) / 1024 + 5);
@@ -95,6 +95,8 @@ OpSpec token_log_probs_spec() {
   spec.cases.push_back(log_probs_case("odd", 7, 129, 3, 3, 0.7));
   spec.cases.push_back(log_probs_case("several tiles", 5, 4099, 6, 2, 1.3));
   spec.cases.push_back(log_probs_case("far apart", 4, 70, 5, 200, 0.1));
+  spec.cases.push_back(log_probs_case("at 0", 4, 70, 5, 3, 0));
+  spec.cases.push_back(log_probs_case("below 0", 4, 70, 5, 3, -1));
   spec.cases.push_back(log_probs_case("hot", 3, 1025, 2, 1, 90));
   spec.cases.push_back(log_probs_case("a batch of R1's vocabulary", 64, 129280, 8, 3, 1, true));
   return spec;
