@@ -196,8 +196,21 @@ Result<void> check_texts(const ModelTexts& texts,
   return check(c.more, Texts::kAll, "chat_template_kwargs");
 }
 
-std::string token_text(const ModelTexts& texts, std::optional<int32_t> id) {
-  return id ? std::string(texts.tokenizer->token_bytes(*id)) : "";
+NamedTokens tokens_by_id(const ModelTexts& texts) {
+  NamedTokens named;
+  const auto add = [&](const char* name, int32_t id) {
+    named[name] = std::string(texts.tokenizer->token_bytes(id));
+  };
+  if (texts.bos) add("bos_token", *texts.bos);
+  if (!texts.eos.empty()) add("eos_token", texts.eos[0]);
+  return named;
+}
+
+/// What a template is given beside the conversation; std::nullopt: nothing.
+NamedTokens special_tokens(const ModelTexts& texts) {
+  NamedTokens named = texts.named_tokens;
+  named.merge(tokens_by_id(texts));
+  return named;
 }
 
 }  // namespace
@@ -235,11 +248,12 @@ Result<ChatRenderer> ChatRenderer::unchecked(const ModelTexts& texts,
   TRY_ASSIGN(Conversation c, read_conversation(conversation, path));
   TRY_ASSIGN(const Source source, find_template(texts, c.tools.is_array(), directory));
   TRY_ASSIGN(text::ChatTemplate chat, text::ChatTemplate::parse(source.text, source.path));
-  Json context = c.more;
+  // As Transformers: documents are defined without any, and what the conversation says comes first.
+  Json context = {{"documents", nullptr}};
+  for (const auto& [name, text] : special_tokens(texts))
+    if (text) context[name] = *text;
+  context.update(c.more);
   context["tools"] = c.tools;
-  context["bos_token"] = token_text(texts, texts.bos);
-  context["eos_token"] =
-      token_text(texts, texts.eos.empty() ? std::nullopt : std::optional(texts.eos[0]));
   return ChatRenderer(
       std::make_unique<State>(State{std::move(chat), std::move(c), std::move(context), now}));
 }
@@ -297,6 +311,20 @@ Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string
   TRY_ASSIGN(const Source plain, find_template(texts, false, directory));
   TRY_ASSIGN(const Source tools, find_template(texts, true, directory));
   return plain.text + '\0' + tools.text;
+}
+
+Result<std::string> chat_fingerprint(const ModelTexts& texts, const std::string& directory) {
+  TRY_ASSIGN(std::string written, chat_templates_of(texts, directory));
+  const std::string templates = written;
+  const NamedTokens before = tokens_by_id(texts);
+  for (const auto& [name, text] : special_tokens(texts)) {
+    if (templates.find(name) == templates.npos) continue;
+    const auto it = before.find(name);
+    if ((it == before.end() ? std::nullopt : it->second) == text) continue;
+    written += '\0' + name;
+    if (text) written += '=' + *text;
+  }
+  return blake2b_hex(written.data(), written.size());
 }
 
 Result<void> ChatRenderer::check(const ModelTexts& texts, const std::string& directory) {

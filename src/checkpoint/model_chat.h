@@ -64,9 +64,13 @@ Result<void> check_chat_text(const ModelTexts& texts,
                              std::string_view text,
                              const std::string& where);
 
-/// The templates that a conversation may be written by, without tools and with: to tell whether two
-/// models write alike. Errors: kNotFound: the directory has none.
+/// The templates that a conversation may be written by, without tools and with. Errors: kNotFound: the directory has
+/// none.
 Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string& directory);
+
+/// To tell whether two models write alike: a hash of these templates and of those special tokens which they name and
+/// which are others than the ids of begin and end say. Errors: chat_templates_of's.
+Result<std::string> chat_fingerprint(const ModelTexts& texts, const std::string& directory);
 
 /// From now on the texts' template, for every conversation, is this one.
 void use_chat_template(ModelTexts& texts, std::string source);

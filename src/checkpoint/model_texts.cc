@@ -34,12 +34,43 @@ constexpr const char* kTemplatesFolder = "additional_chat_templates";
 
 /// A token in these files is its text, or an object that has the text as "content".
 template <typename AnyJson>
+std::optional<std::string> token_text(const AnyJson& token) {
+  if (token.is_string()) return token.template get<std::string>();
+  if (!token.is_object()) return std::nullopt;
+  const auto content = token.find("content");
+  if (content == token.end() || !content->is_string()) return std::nullopt;
+  return content->template get<std::string>();
+}
+template <typename AnyJson>
 std::string token_text(const AnyJson& object, const char* name) {
   const auto it = object.find(name);
-  if (it == object.end()) return "";
-  if (it->is_string()) return it->template get<std::string>();
-  if (!it->is_object() || !it->contains("content") || !it->at("content").is_string()) return "";
-  return it->at("content").template get<std::string>();
+  return it == object.end() ? "" : token_text(*it).value_or("");
+}
+
+Json file_object(const std::map<std::string, std::string>& files, const char* name) {
+  const auto it = files.find(name);
+  Json json = it == files.end() ? Json() : Json::parse(it->second, nullptr, false);
+  return json.is_object() ? std::move(json) : Json::object();
+}
+
+NamedTokens read_named_tokens(const std::map<std::string, std::string>& files) {
+  NamedTokens named;
+  const auto take = [&](const Json& tokens, std::string_view ending) {
+    for (const auto& [name, token] : tokens.items()) {
+      if (!std::string_view(name).ends_with(ending)) continue;
+      if (const std::optional<std::string> text = token_text(token); text || token.is_null())
+        named[name] = text;
+    }
+  };
+  const auto take_file = [&](const Json& json) {
+    take(json, "_token");
+    for (const char* more : {"model_specific_special_tokens", "extra_special_tokens"})
+      if (const auto it = json.find(more); it != json.end() && it->is_object()) take(*it, "");
+  };
+  const Json config = file_object(files, kTokenizerConfigName);
+  take_file(config);
+  if (!config.contains("added_tokens_decoder")) take_file(file_object(files, kSpecialTokensName));
+  return named;
 }
 
 /// What one file says; ids that are not stated stay empty.
@@ -68,6 +99,8 @@ class Reader {
       TRY(read_token_names(kTokenizerConfigName));
       TRY(read_token_names(kSpecialTokensName));
     }
+    out_.named_tokens = read_named_tokens(out_.files);
+    forget_unknown_names();
     decide();
     TRY(decide_begin());
     compare_templates();
@@ -172,6 +205,16 @@ class Reader {
     return {};
   }
 
+  /// Of which read_token_names() has told that they are not used.
+  void forget_unknown_names() {
+    for (const char* name : {"bos_token", "eos_token"}) {
+      const auto it = out_.named_tokens.find(name);
+      if (it != out_.named_tokens.end() && it->second && out_.tokenizer != nullptr &&
+          !it->second->empty() && !out_.tokenizer->token_id(*it->second))
+        out_.named_tokens.erase(it);
+    }
+  }
+
   Result<void> decide_begin() {
     if (!out_.bos || out_.tokenizer == nullptr) return {};
     out_.begins = out_.tokenizer->first_token() == out_.bos;
@@ -261,11 +304,14 @@ class Reader {
         first_bos = &s;
         out_.bos = s.bos;
       } else if (s.bos && s.bos != out_.bos) {
-        note("{} says that text begins with {}, {} with {}: the former is obeyed",
+        note("{} says that text begins with {}, {} with {}: the former is obeyed{}",
              first_bos->file,
              described(*out_.bos),
              s.file,
-             described(*s.bos));
+             described(*s.bos),
+             std::string_view(s.file) == kGenerationConfigName
+                 ? ""
+                 : ", but a chat template is given the tokenizer's own bos_token");
       }
       if (s.eos.empty()) continue;
       const auto known = [&](int32_t id) {
@@ -310,6 +356,15 @@ Ordered begun(const ModelTexts* from, const char* name, const Ordered& otherwise
   if (it == from->files.end()) return otherwise;
   const Ordered json = Ordered::parse(it->second, nullptr, false);
   return json.is_object() ? json : otherwise;
+}
+
+/// All chat templates among these files, one behind the other.
+std::string templates_in(const std::map<std::string, std::string>& files) {
+  std::string all =
+      json_text(file_object(files, kTokenizerConfigName).value("chat_template", Json()));
+  for (const auto& [name, text] : files)
+    if (name.starts_with("chat_template.") || name.starts_with(kTemplatesFolder)) all += text;
+  return all;
 }
 
 /// Says that `name` is this token, in the form in which the file has it.
@@ -418,11 +473,19 @@ std::map<std::string, std::string> model_text_files(const TextFacts& facts,
                              {"eos_token", facts.eos_text},
                              {"model_max_length", facts.positions},
                              {"clean_up_tokenization_spaces", false}});
+  // A template that goes along must go on to be given what it was, wherever documents end from now on.
+  const NamedTokens named = from == nullptr ? NamedTokens() : read_named_tokens(from->files);
+  const std::string templates =
+      own_template || from == nullptr ? facts.chat_template : templates_in(from->files);
+  const auto set = [&](Ordered& json, const char* name, const std::string& text) {
+    if (!named.contains(name) || templates.find(name) == templates.npos)
+      set_token(json, name, text);
+  };
   if (begins) {
-    set_token(tokenizer, "bos_token", facts.bos_text);
+    set(tokenizer, "bos_token", facts.bos_text);
     if (!facts.puts_bos || tokenizer.contains("add_bos_token")) tokenizer["add_bos_token"] = true;
   }
-  set_token(tokenizer, "eos_token", facts.eos_text);
+  set(tokenizer, "eos_token", facts.eos_text);
   if (own_template) tokenizer.erase("chat_template");
   files[kTokenizerConfigName] = document(tokenizer);
 
@@ -442,8 +505,8 @@ std::map<std::string, std::string> model_text_files(const TextFacts& facts,
 
   if (from != nullptr && from->files.contains(kSpecialTokensName)) {
     Ordered special = begun(from, kSpecialTokensName, Ordered::object());
-    if (begins) set_token(special, "bos_token", facts.bos_text);
-    set_token(special, "eos_token", facts.eos_text);
+    if (begins) set(special, "bos_token", facts.bos_text);
+    set(special, "eos_token", facts.eos_text);
     files[kSpecialTokensName] = document(special);
   }
   return files;

@@ -20,6 +20,11 @@ constexpr const char* kTokenizerConfigName = "tokenizer_config.json";
 constexpr const char* kGenerationConfigName = "generation_config.json";
 constexpr const char* kSpecialTokensName = "special_tokens_map.json";
 
+/// The texts of special tokens by the names that a chat template knows them by ("eos_token", "image_token"), as
+/// Transformers' tokenizers find them: in tokenizer_config.json, then in special_tokens_map.json, but not in the
+/// latter where the former has an added_tokens_decoder. std::nullopt: said to be null.
+using NamedTokens = std::map<std::string, std::optional<std::string>>;
+
 /// What the files say together. An id is absent if none of them states it.
 /// - The begin token is config.json's, else generation_config.json's, else tokenizer_config.json's.
 /// - The end tokens are all that any of config.json, generation_config.json, tokenizer_config.json
@@ -27,14 +32,17 @@ constexpr const char* kSpecialTokensName = "special_tokens_map.json";
 ///   the model does not have are left out.
 /// - A text begins with the begin token if tokenizer_config.json says so (add_bos_token), else if
 ///   tokenizer.json's post_processor puts it there, as Hugging Face's tokenizers do.
+/// - A chat template is given the texts of named_tokens; of bos_token and eos_token that none of them names (or that
+///   the tokenizer does not have) the begin token, and the first end token, from above.
 /// Where the files contradict each other a note says so and what was decided.
 struct ModelTexts {
   std::optional<int32_t> bos;
   bool begins = false;                         // each text with bos
   std::vector<int32_t> eos;                    // no id twice
   std::shared_ptr<text::Tokenizer> tokenizer;  // nullptr: the directory has none
-  std::map<std::string, std::string> files;    // what was read, by name; tokenizer.json is not kept
-  std::map<std::string, Status> unread;        // files that could not be, and need not; with a note
+  NamedTokens named_tokens;
+  std::map<std::string, std::string> files;  // what was read, by name; tokenizer.json is not kept
+  std::map<std::string, Status> unread;      // files that could not be, and need not; with a note
   std::vector<std::string> notes;
 
   /// From which token the first one of a document is predicted: the begin token, else the end of

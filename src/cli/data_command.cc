@@ -48,7 +48,7 @@ Result<void> write_for(const std::string& directory, int64_t max_tokens, data::P
   TRY_ASSIGN(ModelTexts read, read_model_texts(*from));
   TRY(require_tokenizer(*from, read));
   for (const std::string& n : read.notes) tell("ferry: note: " + n);
-  TRY_ASSIGN(const std::string templates, chat_templates_of(read, directory));
+  TRY_ASSIGN(const std::string fingerprint, chat_fingerprint(read, directory));
   const auto texts = std::make_shared<const ModelTexts>(std::move(read));
   const auto token_text = [&](int32_t id) {
     return std::string(texts->tokenizer->token_bytes(id));
@@ -58,7 +58,7 @@ Result<void> write_for(const std::string& directory, int64_t max_tokens, data::P
   o.tokenizer = join_path(directory, kTokenizerName);
   o.near_duplicate = 2;  // conversations share what they are told, and short answers
   o.conversations = data::Conversations{
-      .template_blake2b = blake2b_hex(templates.data(), templates.size()),
+      .template_blake2b = fingerprint,
       .lessons = [texts, directory, max_tokens, now = Moment::now()](
                      std::string_view line) -> Result<std::vector<text::Lesson>> {
         TRY_ASSIGN(std::vector<text::Lesson> lessons, chat_lessons(*texts, line, directory, now));

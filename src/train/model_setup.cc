@@ -142,8 +142,8 @@ std::vector<std::string> InitModel::notes(const RunData& data) const {
 
 Result<void> InitModel::check_data(const RunData& data) const {
   if (!data.chat_template_blake2b.empty()) {
-    TRY_ASSIGN(const std::string chat, chat_templates_of(texts, source->path()));
-    if (blake2b_hex(chat.data(), chat.size()) != data.chat_template_blake2b)
+    TRY_ASSIGN(const std::string chat, chat_fingerprint(texts, source->path()));
+    if (chat != data.chat_template_blake2b)
       return fail(Code::kInvalidInput,
                   "{} {}: its conversations are written by another chat template than "
                   "model.init's, {}; prepare them with --chat {}",

@@ -1,0 +1,159 @@
+// What the files of a directory say about special tokens together, and what is written of it again.
+#include "checkpoint/model_texts.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "checkpoint/model_chat.h"
+#include "checkpoint/model_dir.h"
+#include "checkpoint/test_support.h"
+
+namespace ferry {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kChat = R"([{"role": "user", "content": "Hi"}])";
+constexpr const char* kEvery =
+    "{% for t in [bos_token, eos_token, pad_token, unk_token, image_token, foo_token] %}"
+    "{{ t if t is defined else '-' }}|{% endfor %}{{ documents is none }}";
+
+std::string tokenizer_json() {
+  return *read_file(FERRY_SOURCE_DIR "/testdata/tokenizer/qwen2.json");
+}
+
+/// What a directory with these files says. The tokenizer's <|bos|>, <|eos|>, <|pad|> are 0, 1, 2.
+ModelTexts texts_of(const std::string& config, std::map<std::string, std::string> files) {
+  files["config.json"] = config;
+  files["tokenizer.json"] = tokenizer_json();
+  ModelContents c;
+  c.tensors = {{"model.norm.weight", random_tensor({8}, 1)}};
+  c.texts = {files.begin(), files.end()};
+  const std::string path = join_path(fresh_folder("texts"), "model");
+  const Result<SaveReport> written = write_model_dir(path, c);
+  EXPECT_TRUE(written) << written.error().message;
+  Result<ModelDir> dir = ModelDir::open(path);
+  EXPECT_TRUE(dir) << dir.error().message;
+  Result<ModelTexts> texts = read_model_texts(*dir);
+  EXPECT_TRUE(texts) << texts.error().message;
+  return *std::move(texts);
+}
+
+std::string written(const ModelTexts& texts) {
+  const auto r = render_chat(texts, kChat, "chat.json", "model");
+  return r ? r->text : r.error().message;
+}
+
+/// The texts are what Transformers 5.24 gives for the same files.
+TEST(ModelTexts, TemplatesAreGivenTheTokenizersTokens) {
+  constexpr const char* kConfig =
+      R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": [1, 2]})";
+  const auto said = [&](const Json& tokenizer, const Json& map) {
+    std::map<std::string, std::string> files = {{"chat_template.jinja", kEvery}};
+    if (!tokenizer.is_null()) files[kTokenizerConfigName] = tokenizer.dump();
+    if (!map.is_null()) files[kSpecialTokensName] = map.dump();
+    return written(texts_of(kConfig, files));
+  };
+  const Json usual = {{"bos_token", "<|bos|>"}, {"eos_token", "<|pad|>"}};
+  // Llama 3.1's instruct models: the tokenizer's end token is a later one of config.json's.
+  EXPECT_EQ(said(usual, nullptr), "<|bos|>|<|pad|>|-|-|-|-|True");
+  // Qwen2's: no begin token, whatever config.json says.
+  EXPECT_EQ(said({{"bos_token", nullptr}, {"eos_token", nullptr}}, nullptr), "-|-|-|-|-|-|True");
+  EXPECT_EQ(said(usual, {{"bos_token", nullptr}, {"eos_token", {{"content", "<|eos|>"}}}}),
+            "-|<|eos|>|-|-|-|-|True");
+  EXPECT_EQ(said({{"bos_token", nullptr}}, {{"bos_token", "<|pad|>"}, {"eos_token", "<|pad|>"}}),
+            "<|pad|>|<|pad|>|-|-|-|-|True");
+  Json decoded = usual;
+  decoded["added_tokens_decoder"] = Json::object();
+  EXPECT_EQ(said(decoded, {{"bos_token", "<|pad|>"}, {"pad_token", "<|pad|>"}}),
+            "<|bos|>|<|pad|>|-|-|-|-|True");
+  EXPECT_EQ(said({{"pad_token", {{"__type", "AddedToken"}, {"content", "<|pad|>"}}},
+                  {"unk_token", nullptr},
+                  {"foo_token", "foo"},
+                  {"bos_token", ""},
+                  {"eos_token", "<|eos|>"},
+                  {"extra_special_tokens", {{"image_token", "<|pad|>"}}}},
+                 nullptr),
+            "|<|eos|>|<|pad|>|-|<|pad|>|foo|True");
+  // Silent, or of tokens that the tokenizer does not have: the ids that config.json gives.
+  EXPECT_EQ(said(nullptr, nullptr), "<|bos|>|<|eos|>|-|-|-|-|True");
+  EXPECT_EQ(said({{"bos_token", "<s>"}}, {{"pad_token", "<|pad|>"}}),
+            "<|bos|>|<|eos|>|<|pad|>|-|-|-|True");
+}
+
+TEST(ModelTexts, WhatAConversationSaysOfThemIsObeyed) {
+  const ModelTexts texts =
+      texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": 1})",
+               {{"chat_template.jinja", "{{ eos_token }} {{ documents[0].text }}"}});
+  const auto r = render_chat(texts,
+                             R"({"messages": [{"role": "user"}], "chat_template_kwargs":
+                                 {"eos_token": "end", "documents": [{"text": "a"}]}})",
+                             "chat.json",
+                             "model");
+  ASSERT_TRUE(r) << r.error().message;
+  EXPECT_EQ(r->text, "end a");
+}
+
+TEST(ModelTexts, ANoteSaysWhichBeginTokenATemplateIsGiven) {
+  const ModelTexts texts =
+      texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": [1, 2]})",
+               {{kTokenizerConfigName, R"({"bos_token": "<|pad|>", "eos_token": "<|pad|>"})"}});
+  ASSERT_EQ(texts.notes.size(), 1U);
+  EXPECT_NE(texts.notes[0].find("the former is obeyed, but a chat template is given"),
+            std::string::npos)
+      << texts.notes[0];
+  EXPECT_EQ(texts.bos, 0);
+  EXPECT_EQ(texts.eos, (std::vector<int32_t>{1, 2}));
+}
+
+/// Data whose end token is config.json's first one do not change what the template that they were written by is given.
+TEST(ModelTexts, ATemplateThatGoesAlongIsGivenWhatItWas) {
+  constexpr const char* kConfig =
+      R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": [1, 2]})";
+  for (const bool uses : {true, false}) {
+    const std::string source =
+        uses ? "{{ messages[0].content }}{{ eos_token }}" : "{{ bos_token }}";
+    for (const bool map : {true, false}) {
+      std::map<std::string, std::string> files = {
+          {"chat_template.jinja", source},
+          {kTokenizerConfigName, R"({"bos_token": "<|bos|>", "eos_token": "<|pad|>"})"}};
+      if (map) files[kSpecialTokensName] = R"({"eos_token": {"content": "<|pad|>"}})";
+      const ModelTexts before = texts_of(kConfig, files);
+      const auto after_files = model_text_files({.tokenizer_json = tokenizer_json(),
+                                                 .bos = 0,
+                                                 .eos = 1,
+                                                 .bos_text = "<|bos|>",
+                                                 .eos_text = "<|eos|>",
+                                                 .positions = 8},
+                                                &before);
+      const ModelTexts after =
+          texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": 1})", after_files);
+      EXPECT_EQ(written(after), written(before));
+      EXPECT_EQ(written(before), uses ? "Hi<|pad|>" : "<|bos|>");
+      EXPECT_EQ(after.eos, before.eos);
+      EXPECT_TRUE(after.notes.empty()) << after.notes[0];
+      EXPECT_EQ(after.named_tokens.at("eos_token"), uses ? "<|pad|>" : "<|eos|>");
+      EXPECT_EQ(*chat_fingerprint(after, "model") == *chat_fingerprint(before, "model"), true);
+    }
+  }
+}
+
+/// Conversations that were written with other tokens are other data.
+TEST(ModelTexts, AFingerprintTellsWhatTemplatesAreGiven) {
+  const auto of = [](const char* source, const char* tokenizer) {
+    return *chat_fingerprint(
+        texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": 1})",
+                 {{"chat_template.jinja", source}, {kTokenizerConfigName, tokenizer}}),
+        "model");
+  };
+  constexpr const char* kUses = "{{ eos_token }}";
+  EXPECT_EQ(of(kUses, "{}"), of(kUses, R"({"eos_token": "<|eos|>"})"));
+  EXPECT_NE(of(kUses, "{}"), of(kUses, R"({"eos_token": "<|pad|>"})"));
+  EXPECT_NE(of(kUses, "{}"), of(kUses, R"({"eos_token": null})"));
+  EXPECT_EQ(of("{{ x }}", "{}"), of("{{ x }}", R"({"eos_token": "<|pad|>"})"));
+}
+
+}  // namespace
+}  // namespace ferry
