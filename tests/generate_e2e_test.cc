@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 #include <sys/file.h>
 
-#include <map>
+#include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
 
 #include "trains.h"
 
@@ -116,12 +119,55 @@ TEST_F(GenerateE2e, WhatWasCutOffGoesOn) {
   EXPECT_NE(end_of(batch("held")).status, 0);
   EXPECT_EQ(read(path("held")), all + "{\"index\": 1");
   ::close(fd);
-  // Another model under the same name, other settings, other requests, a file of something else.
+  // Other settings, other requests, a file of something else.
   refused(2, batch("whole", {"--quantize", "int8"}), {"whole:1", "give another --out"});
   refused(2, batch("whole", {"--top-p", "0.5"}), {"whole:1", "give another --out"});
   write(path("note"), "a letter\n");
   refused(2, batch("note"), {"note:1"});
   EXPECT_EQ(read(path("note")), "a letter\n");
+}
+
+/// Two models of one make differ far behind their files' beginnings: one does not go on where another was.
+TEST_F(GenerateE2e, AnotherModelDoesNotGoOn) {
+  const auto copy = [](const std::string& from, const std::string& to) {
+    std::filesystem::copy(path(from), path(to), std::filesystem::copy_options::recursive);
+    return path(to) + "/model.safetensors";
+  };
+  // A header may be as long as it likes: blanks make it 2 MiB.
+  constexpr uint64_t kBlanks = uint64_t{2} << 20;
+  const std::string large = copy("model", "large");
+  std::filesystem::remove(path("large") + "/checksums.json");  // as other tools leave models
+  std::string bytes = read(large);
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  bytes.insert(8 + header, kBlanks, ' ');
+  header += kBlanks;
+  std::memcpy(bytes.data(), &header, sizeof header);
+  write(large, bytes);
+  const auto from = [](const std::string& model) {
+    Strings args = batch("of large");
+    args[1] = path(model);
+    return args;
+  };
+  ran(from("large"));
+  const std::string all = read(path("of large"));
+  const std::string first = all.substr(0, all.find('\n') + 1);
+  write(path("of large"), first);
+  const Json tensors = Json::parse(bytes.substr(8, header));
+  const auto norm = tensors["model.norm.weight"]["data_offsets"][0].get<uint64_t>();
+  bytes[8 + header + norm] ^= 1;  // one bit of one weight
+  write(copy("large", "other"), bytes);
+  refused(2, from("other"), {"of large:1", "give another --out"});
+  EXPECT_EQ(read(path("of large")), first);
+  // The same model elsewhere is the same.
+  copy("large", "moved");
+  ran(from("moved"));
+  std::istringstream lines(all);
+  std::set<std::string> expected, got;
+  for (std::string line; std::getline(lines, line);) expected.insert(line);
+  std::istringstream others(read(path("of large")));
+  for (std::string line; std::getline(others, line);) got.insert(line);
+  EXPECT_EQ(got, expected);
 }
 
 /// What a command reads as text may be packed, and what is no text is refused by its name.

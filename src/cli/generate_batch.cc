@@ -15,6 +15,7 @@
 #include "base/ordered_json.h"
 #include "base/units.h"
 #include "checkpoint/model_chat.h"
+#include "checkpoint/model_source.h"
 #include "cli/command.h"
 #include "data/text_stream.h"
 #include "engine/answer_fields.h"
@@ -112,29 +113,43 @@ engine::EngineOptions options_for(const AnswerOptions& defaults,
   return o;
 }
 
-/// Of a model's files: their names and sizes, and what the small ones and the beginnings of the large
-/// ones say, checksums of the rest among it.
-Result<std::string> fingerprint_of(const std::string& path) {
-  constexpr uint64_t kRead = uint64_t{1} << 20;
-  Hasher hasher;
-  const auto add = [&](const std::string& name, const std::string& file) -> Result<void> {
-    TRY_ASSIGN(const uint64_t size, file_size(file));
-    TRY_ASSIGN(FileReader reader, FileReader::open(file));
-    std::string begin(static_cast<size_t>(std::min(size, kRead)), '\0');
-    TRY_ASSIGN(const size_t got, reader.read(begin.data(), begin.size()));
-    const std::string head = fmt::format("{} {} ", name, size);
+/// Of the texts in a folder, their names and all they say: settings, tokenizer, templates.
+Result<void> add_texts(const std::string& folder, const std::string& prefix, Hasher& hasher) {
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
+  for (const std::string& name : names) {
+    if (!name.ends_with(".json") && !name.ends_with(".jinja")) continue;
+    TRY_ASSIGN(const std::string text, read_file(join_path(folder, name)));
+    const std::string head = fmt::format("{}{} {} ", prefix, name, text.size());
     hasher.update(head.data(), head.size());
-    hasher.update(begin.data(), got);
-    return {};
-  };
-  const Result<std::vector<std::string>> names = list_folder(path);
-  if (!names) {
-    TRY(add("", path));
-    return hasher.hex();
+    hasher.update(text.data(), text.size());
   }
-  for (const std::string& name : *names)
-    if (name.ends_with(".json") || name.ends_with(".safetensors") || name.ends_with(".jinja"))
-      TRY(add(name, join_path(path, name)));
+  return {};
+}
+
+/// Of all that a model is, wherever it lies: weights that no passport has summed up are read once more for it. Two
+/// models of one make differ in their weights alone.
+Result<std::string> fingerprint_of(const OpenOptions& opened) {
+  Hasher hasher;
+  TRY_ASSIGN(const std::unique_ptr<ModelSource> source, open_source(opened));
+  const std::string root = source->weights_root();
+  hasher.update(root.data(), root.size());
+  if (is_folder(opened.directory)) {
+    TRY(add_texts(opened.directory, "", hasher));
+    const std::string templates = "additional_chat_templates";
+    const std::string more = join_path(opened.directory, templates);
+    if (is_folder(more)) TRY(add_texts(more, templates + "/", hasher));
+  }
+  if (!opened.adapter.empty()) {
+    TRY(add_texts(opened.adapter, "adapter/", hasher));
+    TRY_ASSIGN(const std::vector<std::string> names, list_folder(opened.adapter));
+    for (const std::string& name : names) {
+      if (!name.ends_with(".safetensors")) continue;
+      TRY_ASSIGN(const MappedFile file, MappedFile::open(join_path(opened.adapter, name)));
+      const std::string head = fmt::format("adapter/{} {} ", name, file.bytes().size());
+      hasher.update(head.data(), head.size());
+      hasher.update(file.bytes().data(), file.bytes().size());
+    }
+  }
   return hasher.hex();
 }
 
@@ -142,11 +157,7 @@ Result<std::string> fingerprint_of(const std::string& path) {
 Result<std::string> settings_of(const OpenedModel& model,
                                 const OpenOptions& opened,
                                 const AnswerOptions& o) {
-  TRY_ASSIGN(std::string files, fingerprint_of(opened.directory));
-  if (!opened.adapter.empty()) {
-    TRY_ASSIGN(const std::string adapter, fingerprint_of(opened.adapter));
-    files += " " + adapter;
-  }
+  TRY_ASSIGN(const std::string files, fingerprint_of(opened));
   const engine::SamplingOptions& s = o.generate.sampling;
   const OrderedJson j = {{"model", files},
                          {"quantize", opened.quantize},
