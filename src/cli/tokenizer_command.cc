@@ -112,12 +112,14 @@ Result<void> train(TrainArgs& args) {
   progress.clear();
   TRY(write_file_atomic(args.out, trained.json));
   if (trained.vocab_size < args.options.vocab_size) {
-    tell(fmt::format(
-        "ferry: note: the text holds no more pairs that occur {} times: {} tokens instead of {}. "
-        "Give more text, or a smaller --vocab.",
-        args.options.frequency_min,
-        trained.vocab_size,
-        args.options.vocab_size));
+    tell(
+        fmt::format("ferry: note: the text holds no more pairs that occur {} times and make a "
+                    "token of at most {} bytes: "
+                    "{} tokens instead of {}. Give more text, or a smaller --vocab.",
+                    args.options.frequency_min,
+                    args.options.token_bytes_max,
+                    trained.vocab_size,
+                    args.options.vocab_size));
   }
   const nlohmann::ordered_json line = {{"command", "tokenizer train"},
                                        {"out", text::replace_ill_formed(args.out)},

@@ -14,7 +14,15 @@
 namespace ferry::text {
 namespace {
 
-constexpr size_t kWordBytesMax = 1024;
+constexpr size_t kWordBytesMax = 1024;  // a longer word is counted in pieces
+
+/// How much of a word is its next piece: no more than is counted in one, and whole characters where there are some.
+size_t piece_bytes(std::string_view word) {
+  if (word.size() <= kWordBytesMax) return word.size();
+  for (size_t end = kWordBytesMax; end + 4 > kWordBytesMax; --end)
+    if ((static_cast<unsigned char>(word[end]) & 0xC0) != 0x80) return end;
+  return kWordBytesMax;
+}
 
 struct ViewHash {
   using is_transparent = void;
@@ -154,7 +162,14 @@ struct BpeTrainer::State {
   std::unordered_map<std::string, uint64_t, ViewHash, std::equal_to<>> words;
 
   void count(std::string_view word) {
-    if (word.size() > kWordBytesMax) return;
+    while (!word.empty()) {
+      const size_t bytes = piece_bytes(word);
+      count_piece(word.substr(0, bytes));
+      word.remove_prefix(bytes);
+    }
+  }
+
+  void count_piece(std::string_view word) {
     const auto it = words.find(word);
     if (it != words.end()) {
       ++it->second;

@@ -42,8 +42,8 @@ class BpeTrainer {
   BpeTrainer& operator=(BpeTrainer&&) noexcept;
   ~BpeTrainer();
 
-  /// Counts the words of one text. A word does not continue in the next text. Words above 1 KiB
-  /// teach nothing and are left out. Any bytes.
+  /// Counts the words of one text. A word does not continue in the next text. One above 1 KiB
+  /// is counted in pieces. Any bytes.
   void feed(std::string_view text);
 
   struct Trained {

@@ -7,6 +7,7 @@
 
 #include "base/random.h"
 #include "text/tokenizer.h"
+#include "text/utf8.h"
 
 namespace ferry::text {
 namespace {
@@ -177,10 +178,50 @@ TEST(BpeTrainer, RunsOutOfPairs) {
   EXPECT_EQ(empty.train().vocab_size, 259);
   BpeTrainer small = make({.vocab_size = 1000});
   small.feed("ab ab");
-  small.feed(std::string(5000, 'x'));  // longer than a word may be: left out
   const auto trained = small.train();
   EXPECT_LT(trained.vocab_size, 265);
   EXPECT_TRUE(Tokenizer::parse(trained.json, "trained.json"));
+}
+
+std::string repeated(std::string_view text, size_t times) {
+  std::string all;
+  for (size_t i = 0; i < times; ++i) all += text;
+  return all;
+}
+
+TEST(BpeTrainer, LearnsFromWordsOfAnyLength) {
+  BpeTrainer trainer = make({.vocab_size = 270, .split = SplitStyle::kGpt2});
+  trainer.feed(repeated("ACGTTGCA", 2000));  // one word
+  const auto trained = trainer.train();
+  EXPECT_EQ(trained.vocab_size, 270);
+  const std::string word = "ACGTTGCA";
+  const std::vector<std::pair<std::string, std::string>> hugging_faces = {
+      {"A", "C"},
+      {"C", "A"},
+      {"G", "T"},
+      {"G", "CA"},
+      {"T", "GCA"},
+      {"AC", "GT"},
+      {"ACGT", "TGCA"},
+      {word, word},
+      {repeated(word, 2), repeated(word, 2)},
+      {repeated(word, 4), repeated(word, 4)},
+      {repeated(word, 8), repeated(word, 8)}};
+  EXPECT_EQ(nlohmann::json::parse(trained.json)["model"]["merges"], nlohmann::json(hugging_faces));
+}
+
+TEST(BpeTrainer, CutsLongWordsBetweenCharacters) {
+  BpeTrainer trainer = make({.vocab_size = 400, .split = SplitStyle::kGpt2});
+  trainer.feed(repeated("\u4e2d", 5000));
+  const auto vocab = nlohmann::json::parse(trainer.train().json)["model"]["vocab"];
+  EXPECT_GT(vocab.size(), 259u + 5);
+  for (const auto& [token, id] : vocab.items())
+    if (const auto letters = utf8_points(token).size(); letters > 3 && id > 2) {
+      EXPECT_EQ(letters % 3, 0u) << token;
+    }
+  BpeTrainer damaged = make({.vocab_size = 400, .split = SplitStyle::kGpt2});
+  damaged.feed(repeated("\x80", 5000));  // holds no character to cut at
+  EXPECT_GT(damaged.train().vocab_size, 259 + 5);
 }
 
 TEST(BpeTrainer, RefusesBadOptions) {
