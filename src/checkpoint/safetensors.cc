@@ -29,7 +29,9 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   SafetensorsMetadata metadata;
   Status problem{Code::kCorrupt, ""};
 
-  bool null() override { return unexpected("null"); }
+  bool null() override {
+    return (at_ == At::kTop && name_ == "__metadata__") || unexpected("null");  // as good as none
+  }
   bool boolean(bool) override { return unexpected("true or false"); }
   bool binary(binary_t&) override { return unexpected("binary data"); }
   bool number_integer(number_integer_t) override { return unexpected("a negative number"); }
@@ -233,6 +235,11 @@ Result<void> check_tiling(const std::vector<TensorInfo>& tensors,
   return {};
 }
 
+/// What torch.save writes: a zip archive, or a pickle by itself as before PyTorch 1.6.
+bool is_pytorchs(std::string_view file) {
+  return file.starts_with("PK\x03\x04") || file.starts_with("\x80\x02\x8a\nl\xfc\x9c");
+}
+
 bool by_name(const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; }
 
 Result<std::string> header_text(const std::vector<TensorInfo>& layout,
@@ -279,6 +286,12 @@ Result<SafetensorsFile> SafetensorsFile::parse(std::span<const std::byte> bytes,
   if (bytes.size() < kLengthBytes)
     return fail(
         Code::kCorrupt, "{}: {} bytes, too short for a safetensors file", path, bytes.size());
+  if (is_pytorchs({reinterpret_cast<const char*>(bytes.data()), kLengthBytes}))
+    return fail(Code::kInvalidInput,
+                "{}: is a file of PyTorch's (torch.save), whatever its name says, not safetensors: "
+                "save the model "
+                "again with save_pretrained(safe_serialization=True)",
+                path);
   uint64_t length = 0;
   std::memcpy(&length, bytes.data(), kLengthBytes);
   if (length > kHeaderBytesMax)

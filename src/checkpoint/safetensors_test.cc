@@ -122,6 +122,11 @@ TEST(Safetensors, AcceptsWhatOthersWrite) {
                    R"("a":{"dtype":"U8","shape":[],"data_offsets":[0,1]}})",
                    9));
   EXPECT_TRUE(parse_header(R"({"e":{"dtype":"U8","shape":[0,7],"data_offsets":[0,0]}})", 0));
+  const auto none = parse_header(
+      R"({"__metadata__":null,"a":{"dtype":"U8","shape":[],"data_offsets":[0,1]}})", 1);
+  ASSERT_TRUE(none) << none.error().message;
+  EXPECT_TRUE(none->metadata().empty());
+  EXPECT_NE(none->find("a"), nullptr);
 }
 
 TEST(Safetensors, RefusesEachBadInput) {
@@ -142,6 +147,14 @@ TEST(Safetensors, RefusesEachBadInput) {
       {"null for tensor", R"({"a":null})", 0, {"'a'", "null"}},
       {"metadata number", R"({"__metadata__":{"k":1}})", 0, {"'__metadata__'", "a number", "'k'"}},
       {"metadata object", R"({"__metadata__":{"k":{}}})", 0, {"an object"}},
+      {"metadata's text null",
+       R"({"__metadata__":{"k":null}})",
+       0,
+       {"'__metadata__'", "null", "'k'"}},
+      {"metadata null, and again",
+       R"({"__metadata__":null,"__metadata__":{}})",
+       0,
+       {"'__metadata__'", "twice"}},
       {"metadata twice",
        R"({"__metadata__":{},"__metadata__":{}})",
        0,
@@ -278,6 +291,15 @@ TEST(Safetensors, RefusesEachBadInput) {
       fails(parse_header(one(R"("dtype":"U8","shape":[1,1,1,1,1],"data_offsets":[0,1])"), 1),
             Code::kInvalidInput,
             {"'a'", "5 dimensions"}));
+}
+
+TEST(Safetensors, NamesWhatPyTorchPickled) {
+  using namespace std::string_literals;
+  const std::string zip = "PK\x03\x04\0\0\0\0\0\0\0\0model/data.pkl"s;
+  const std::string legacy = "\x80\x02\x8a\nl\xfc\x9c\x46\xf9 j\xa8P\x19."s;
+  for (const std::string& file : {zip, legacy})
+    EXPECT_TRUE(fails(
+        parse(file), Code::kInvalidInput, {"x.safetensors: ", "PyTorch", "safe_serialization"}));
 }
 
 TEST(Safetensors, RefusesEveryTruncationAndHugeHeaders) {
