@@ -294,7 +294,7 @@ TEST(Safetensors, RefusesEachBadInput) {
 }
 
 TEST(Safetensors, NamesWhatPyTorchPickled) {
-  using namespace std::string_literals;
+  using std::string_literals::operator""s;
   const std::string zip = "PK\x03\x04\0\0\0\0\0\0\0\0model/data.pkl"s;
   const std::string legacy = "\x80\x02\x8a\nl\xfc\x9c\x46\xf9 j\xa8P\x19."s;
   for (const std::string& file : {zip, legacy})
