@@ -165,7 +165,7 @@ void sums(Maker& m) {
   static_cast<void>(ops::linear(x, m.weight({24, kDepth}, 1)));
 }
 
-/// Rows that are rounded by the largest of them: of zeros, of the smallest, of large ones; and of what no code can tell.
+/// Rows that are rounded by the largest of them: of zeros, of the smallest, of large ones; of what no code can tell.
 void rounded_rows(Maker& m) {
   constexpr int64_t kInner = 64, kOuter = 24;
   const Shape shape = {kOuter, kInner};
