@@ -114,6 +114,8 @@ def run(args, name, case):
                    "--positions", str(args.positions), *case.verify, "--json", "-"]
         begin = time.monotonic()
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if (ended := server.process.poll()) is not None:
+            return f"the server ended with {ended}, while it was asked: {log.read_text()[-400:]}"
     lines = done.stdout.strip().splitlines()
     if not lines or not lines[-1].startswith("{"):
         return f"status {done.returncode}: {done.stderr.strip()[-400:]}"

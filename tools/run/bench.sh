@@ -111,8 +111,8 @@ llama_environment() {
   . tools/own_folder.sh
   (own_folder "./run bench" "$llama" '.*')
   python3 -m venv "$llama"
-  CMAKE_ARGS="$llama_options" "$llama/bin/pip" install --quiet --disable-pip-version-check --no-binary llama-cpp-python \
-    -r "$wanted" || die "the peer's packages could not be built from $wanted"
+  CMAKE_ARGS="$llama_options" building_llama "$llama/bin/pip" install --quiet --disable-pip-version-check \
+    --no-binary llama-cpp-python -r "$wanted" || die "the peer's packages could not be built from $wanted"
   touch "$llama/complete"
 }
 
@@ -129,8 +129,8 @@ llama_server() {
     "$(grep '^llama-cpp-python' bench/peer/serve_requirements.txt)" || die "llama.cpp's sources could not be fetched"
   tar -xzf "$sources"/llama_cpp_python-*.tar.gz --strip-components=1 -C "$sources/tree"
   # shellcheck disable=SC2086  # options are words
-  cmake -S "$sources/tree/vendor/llama.cpp" -B "$llama/server" -G Ninja -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_TESTS=OFF \
-    -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_OPENSSL=OFF $llama_options
+  building_llama cmake -S "$sources/tree/vendor/llama.cpp" -B "$llama/server" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_OPENSSL=OFF $llama_options
   cmake --build "$llama/server" --target llama-server -j "$jobs"
   rm -rf "$sources"
   touch "$llama/server/complete"

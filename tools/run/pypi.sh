@@ -68,5 +68,14 @@ python_with() {
   touch "$folder/complete"
 }
 
+# building_llama COMMAND...: runs COMMAND, which compiles llama.cpp, without AMX: Debian 12's GCC keeps 8 of the 64 bytes that
+# say what the tiles are (its _tile_loadconfig names no more as read), and llama.cpp 0.3.36 dies of an illegal instruction
+# where the processor has AMX. What pip compiled some other time, with other options, is not taken from its cache.
+building_llama() {
+  local flags=
+  [ "$(uname -m)" != x86_64 ] || flags="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+  CFLAGS="${CFLAGS:-} $flags" CXXFLAGS="${CXXFLAGS:-} $flags" PIP_NO_CACHE_DIR=1 "$@"
+}
+
 # cache_folder PACKAGE==VERSION: where what is fetched of it lies.
 cache_folder() { echo "${FERRY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry}/${1/==/-}"; }
