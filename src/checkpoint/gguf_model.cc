@@ -164,12 +164,10 @@ Result<ordered_json> common_config(const Header& h) {
     return ordered_json(v);
   };
   TRY_ASSIGN(j["bos_token_id"], id("tokenizer.ggml.bos_token_id"));
-  TRY_ASSIGN(j["eos_token_id"], id("tokenizer.ggml.eos_token_id"));
-  TRY_ASSIGN(ordered_json turn_end, id("tokenizer.ggml.eot_token_id"));
-  if (j["eos_token_id"].is_null())
-    j["eos_token_id"] = turn_end;
-  else if (!turn_end.is_null() && turn_end != j["eos_token_id"])
-    j["eos_token_id"] = ordered_json::array({j["eos_token_id"], turn_end});
+  TRY_ASSIGN(const std::vector<int64_t> ends, gguf_end_tokens(f, embedding->shape[0]));
+  j["eos_token_id"] = ends.empty()       ? ordered_json(nullptr)
+                      : ends.size() == 1 ? ordered_json(ends.front())
+                                         : ordered_json(ends);
   return j;
 }
 
@@ -739,12 +737,7 @@ Result<std::string> GgufModel::tokenizer_config_json() const {
     TRY_ASSIGN(const int64_t id, file_.integer(key, 0, static_cast<int64_t>(tokens.size()) - 1));
     j[field] = tokens[static_cast<size_t>(id)];
   }
-  if (file_.has("tokenizer.ggml.add_bos_token")) {
-    TRY_ASSIGN(j["add_bos_token"],
-               file_.value<bool>("tokenizer.ggml.add_bos_token", "true or false"));
-  } else {  // llama.cpp's own rule where the file is silent
-    j["add_bos_token"] = file_.text("tokenizer.ggml.pre").value_or("") == "llama-bpe";
-  }
+  TRY_ASSIGN(j["add_bos_token"], gguf_adds_bos(file_));
   if (file_.has("tokenizer.chat_template")) {
     TRY_ASSIGN(j["chat_template"], file_.text("tokenizer.chat_template"));
   }

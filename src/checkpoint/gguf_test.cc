@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -188,9 +189,13 @@ TEST(Gguf, RefusesWhatDoesNotFit) {
 }
 
 /// A tiny llama whose rows are numbered, so that their order can be seen.
-Builder tiny_llama(float first = 0, const char* end = "tokenizer.ggml.eos_token_id") {
+Builder tiny_llama(
+    float first = 0,
+    const char* end = "tokenizer.ggml.eos_token_id",
+    uint64_t more_keys = 0,
+    const std::function<void(Builder&)>& put_more = [](Builder&) {}) {
   Builder b;
-  b.header(13, 9)
+  b.header(13, 9 + more_keys)
       .key_text("general.architecture", "llama")
       .key_u32("llama.block_count", 1)
       .key_u32("llama.embedding_length", 8)
@@ -200,6 +205,7 @@ Builder tiny_llama(float first = 0, const char* end = "tokenizer.ggml.eos_token_
       .key_u32("llama.attention.head_count_kv", 1)
       .key_f32("llama.attention.layer_norm_rms_epsilon", 1e-5f)
       .key_u32(end, 2);
+  put_more(b);
   struct Part {
     const char* name;
     std::vector<uint64_t> dims;
@@ -324,6 +330,46 @@ TEST(GgufModel, ATurnsEndAloneIsTheEnd) {
   Result<GgufModel> model = GgufModel::of(b.parse().value());
   ASSERT_TRUE(model) << model.error().message;
   EXPECT_EQ(nlohmann::json::parse(model->config_json()).at("eos_token_id"), 2);
+}
+
+/// Files name one end, or two; their models know more.
+TEST(GgufModel, AnswersEndWhereTheModelKnowsAnEnd) {
+  const std::vector<std::pair<std::string, int32_t>> tokens = {{"a", 1},
+                                                               {"<|end_of_text|>", 3},
+                                                               {"<|eot_id|>", 3},
+                                                               {"<|im_end|>", 1},  // text like any
+                                                               {"<|begin_of_text|>", 3},
+                                                               {"<|mine|>", 3}};
+  const Builder b = tiny_llama(0, "tokenizer.ggml.eos_token_id", 3, [&](Builder& to) {
+    to.key_u32("tokenizer.ggml.eom_token_id", 5);
+    to.text("tokenizer.ggml.tokens").put(uint32_t{9}).put(uint32_t{8}).put(uint64_t{tokens.size()});
+    for (const auto& token : tokens) to.text(token.first);
+    to.text("tokenizer.ggml.token_type").put(uint32_t{9}).put(uint32_t{5});
+    to.put(uint64_t{tokens.size()});
+    for (const auto& token : tokens) to.put(token.second);
+  });
+  Result<GgufModel> model = GgufModel::of(b.parse().value());
+  ASSERT_TRUE(model) << model.error().message;
+  EXPECT_EQ(nlohmann::json::parse(model->config_json()).at("eos_token_id"),
+            (nlohmann::json{2, 5, 1}));
+}
+
+/// By the kind of tokenizer, where the file says nothing: each of its names is that kind.
+TEST(GgufModel, TextsBeginAsTheFilesKindOfTokenizerHasIt) {
+  for (const auto& [name, expected] : {std::pair{"llama-bpe", true},
+                                       {"llama3", true},
+                                       {"llama-v3", true},
+                                       {"qwen2", false},
+                                       {"gpt-2", false},
+                                       {"unheard of", false}})
+    for (const int said : {-1, 0, 1}) {
+      Builder b;
+      b.header(0, said < 0 ? 1 : 2).key_text("tokenizer.ggml.pre", name);
+      if (said >= 0) b.text("tokenizer.ggml.add_bos_token").put(uint32_t{7}).put(uint8_t(said));
+      const Result<bool> adds = gguf_adds_bos(b.parse().value());
+      ASSERT_TRUE(adds) << adds.error().message;
+      EXPECT_EQ(*adds, said < 0 ? expected : said == 1) << name << " " << said;
+    }
 }
 
 TEST(GgufModel, RefusesNumbersThatAreNone) {

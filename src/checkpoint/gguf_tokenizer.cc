@@ -2,9 +2,11 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <string_view>
 
 #include "base/json.h"
 
@@ -26,7 +28,22 @@ struct Splitting {
   bool byte_level_splits = false;          // GPT-2's expression, within the ByteLevel pre-tokenizer
   bool nfc = false;
   bool ignore_merges = false;  // a piece that is a token as a whole is that token
+  bool adds_bos = false;       // where the file is silent: llama.cpp's own rule
 };
+
+/// Texts of control tokens that end an answer, whatever the file says of them: Llama's, ChatML's, Phi's, Gemma's,
+/// DeepSeek-Coder's, Harmony's. llama.cpp's list, of which these families have been seen.
+constexpr std::string_view kEnds[] = {"<|eot_id|>",
+                                      "<|eom_id|>",
+                                      "<|end_of_text|>",
+                                      "<|im_end|>",
+                                      "<|endoftext|>",
+                                      "<|end|>",
+                                      "<|return|>",
+                                      "<|call|>",
+                                      "<end_of_turn>",
+                                      "<|EOT|>",
+                                      "<EOT>"};
 
 const std::array<Splitting, 7>& splittings() {
   static const std::array<Splitting, 7> all = {{
@@ -36,7 +53,8 @@ const std::array<Splitting, 7>& splittings() {
        .expressions =
            {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p)"
             R"({N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
-       .ignore_merges = true},
+       .ignore_merges = true,
+       .adds_bos = true},
       {.names = {"qwen2"},
        .expressions =
            {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+)"
@@ -193,6 +211,40 @@ Result<std::string> gguf_tokenizer_json(const GgufFile& file) {
         {"vocab", std::move(vocab)},
         {"merges", std::move(pairs)}}}};
   return json_text(j);
+}
+
+Result<std::vector<int64_t>> gguf_end_tokens(const GgufFile& file, int64_t vocabulary) {
+  std::vector<int64_t> ends;
+  const auto add = [&](int64_t id) {
+    if (std::find(ends.begin(), ends.end(), id) == ends.end()) ends.push_back(id);
+  };
+  for (const char* const key : {"tokenizer.ggml.eos_token_id",
+                                "tokenizer.ggml.eot_token_id",
+                                "tokenizer.ggml.eom_token_id"}) {
+    if (!file.has(key)) continue;
+    TRY_ASSIGN(const int64_t id, file.integer(key, 0, vocabulary - 1));
+    add(id);
+  }
+  if (!file.has("tokenizer.ggml.tokens") || !file.has("tokenizer.ggml.token_type")) return ends;
+  TRY_ASSIGN(const auto tokens,
+             file.value<std::vector<std::string>>("tokenizer.ggml.tokens", "a list of texts"));
+  TRY_ASSIGN(
+      const auto types,
+      file.value<std::vector<int64_t>>("tokenizer.ggml.token_type", "a list of whole numbers"));
+  const size_t count = std::min(
+      {tokens.size(), types.size(), static_cast<size_t>(std::max<int64_t>(vocabulary, 0))});
+  for (size_t id = 0; id < count; ++id)
+    if (types[id] == kControl &&
+        std::find(std::begin(kEnds), std::end(kEnds), tokens[id]) != std::end(kEnds))
+      add(static_cast<int64_t>(id));
+  return ends;
+}
+
+Result<bool> gguf_adds_bos(const GgufFile& file) {
+  if (file.has("tokenizer.ggml.add_bos_token"))
+    return file.value<bool>("tokenizer.ggml.add_bos_token", "true or false");
+  const Splitting* const s = find_splitting(file.text("tokenizer.ggml.pre").value_or(""));
+  return s != nullptr && s->adds_bos;
 }
 
 }  // namespace ferry

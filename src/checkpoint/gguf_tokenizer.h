@@ -2,7 +2,9 @@
 // reads: vocabulary and merges lie in the header, how text is split has only a name there.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "checkpoint/gguf.h"
@@ -12,5 +14,13 @@ namespace ferry {
 /// Errors: kInvalidInput, naming the value: a tokenizer that is not byte-level BPE, or splits text
 /// in a way that Ferry does not know; lists of different lengths.
 Result<std::string> gguf_tokenizer_json(const GgufFile& file);
+
+/// The tokens that end an answer, each once: end of text (first, where the file names it), of a turn, of a message; and
+/// control tokens that are known for an end by their text, for files name one end and models know several (llama.cpp
+/// ends there, too). Errors: kInvalidInput: an id of the file is none of its `vocabulary` tokens.
+Result<std::vector<int64_t>> gguf_end_tokens(const GgufFile& file, int64_t vocabulary);
+
+/// Whether texts begin with the begin token. Errors: kInvalidInput: it says so, and not as a truth value.
+Result<bool> gguf_adds_bos(const GgufFile& file);
 
 }  // namespace ferry
