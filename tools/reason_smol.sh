@@ -29,11 +29,11 @@ else
   own_folder "./run reason-smol" "$out" "${files[@]}"
   step "1/3  The model as numbers of 16 bits, and tasks: some to learn from, others to be measured on"
   "$ferry" convert "$model" --to bf16 --out "$out/base"
-  # It answers in a sentence: what counts is the last number in it. There are a hundred such sums of 55 pairs of
+  # It answers in a sentence: what counts is the last number in it, which is not the end of -7, 0.7 or 10/7. There are a hundred such sums of 55 pairs of
   # numbers: a third of the pairs is held out, so that 3 + 4 is not learnt where 4 + 3 is measured.
   make() { "$ferry" tasks sum --difficulty 1 --instruction "Work out this sum, and end with the number." "$@"; }
   by_last_number() {
-    sed -E 's/"answer":"([0-9]+)","check":"number"/"answer":"(?s)(.*[^0-9])?\1[^0-9]*","check":"regex"/' | sort -u
+    sed -E 's/"answer":"([0-9]+)","check":"number"/"answer":"(?s)(.*[^0-9.,\/-])?\1[^0-9]*","check":"regex"/' | sort -u
   }
   make --count 500 --seed 1 --out "$out/all.jsonl"
   by_last_number <"$out/all.jsonl" | shuf --random-source=<(yes) >"$out/sums.jsonl"

@@ -30,11 +30,12 @@ class Reader {
     rest_.remove_prefix(n);
     return taken;
   }
-  /// Digits, or groups of three behind one of one to three. Nothing: a comma that parts no thousands.
+  /// Digits, or groups of three behind one of one to three that begins with no 0. Nothing: a comma that parts no
+  /// thousands (0,123 is some people's 0.123).
   std::optional<std::string> thousands() {
     std::string all = digits();
     if (!rest_.starts_with(',')) return all;
-    if (all.empty() || all.size() > 3) return std::nullopt;
+    if (all.empty() || all.size() > 3 || all[0] == '0') return std::nullopt;
     while (take(',')) {
       const std::string group = digits();
       if (group.size() != 3) return std::nullopt;

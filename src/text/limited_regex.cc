@@ -14,7 +14,15 @@ namespace {
 // Steps of backtracking, and KiB: some milliseconds at the most.
 constexpr uint32_t kMatchLimit = 1'000'000, kDepthLimit = 100'000, kHeapLimit = 16 << 10;
 
-struct Matching {
+std::string reason(int code) {
+  std::array<PCRE2_UCHAR, 256> why{};
+  pcre2_get_error_message(code, why.data(), why.size());
+  return reinterpret_cast<const char*>(why.data());
+}
+
+}  // namespace
+
+struct LimitedRegex::Matching {
   pcre2_match_data* data = pcre2_match_data_create(1, nullptr);
   pcre2_match_context* context = pcre2_match_context_create(nullptr);
   Matching() {
@@ -30,14 +38,6 @@ struct Matching {
   Matching(const Matching&) = delete;
   Matching& operator=(const Matching&) = delete;
 };
-
-std::string reason(int code) {
-  std::array<PCRE2_UCHAR, 256> why{};
-  pcre2_get_error_message(code, why.data(), why.size());
-  return reinterpret_cast<const char*>(why.data());
-}
-
-}  // namespace
 
 Result<LimitedRegex> LimitedRegex::compile(const std::string& pattern) {
   int code = 0;
@@ -60,8 +60,10 @@ Result<LimitedRegex> LimitedRegex::compile(const std::string& pattern) {
   return regex;
 }
 
-Result<LimitedRegex::Found> LimitedRegex::find(std::string_view text, size_t from, bool all) const {
-  const Matching matching;
+Result<LimitedRegex::Found> LimitedRegex::find(std::string_view text,
+                                               size_t from,
+                                               bool all,
+                                               const Matching& matching) const {
   const int found = pcre2_match(static_cast<const pcre2_code*>(code_.get()),
                                 reinterpret_cast<PCRE2_SPTR>(text.data()),
                                 text.size(),
@@ -77,16 +79,17 @@ Result<LimitedRegex::Found> LimitedRegex::find(std::string_view text, size_t fro
 
 Result<bool> LimitedRegex::matches_all(std::string_view text) const {
   const std::string well_formed = replace_ill_formed(text);
-  TRY_ASSIGN(const Found found, find(well_formed, 0, true));
+  TRY_ASSIGN(const Found found, find(well_formed, 0, true, Matching()));
   return found.begin <= found.end;
 }
 
 Result<int64_t> LimitedRegex::count(std::string_view text) const {
   const std::string well_formed = replace_ill_formed(text);
+  const Matching matching;
   int64_t count = 0;
   size_t from = 0;
   while (from < well_formed.size()) {
-    TRY_ASSIGN(const Found found, find(well_formed, from, false));
+    TRY_ASSIGN(const Found found, find(well_formed, from, false, matching));
     if (found.begin > found.end) break;
     const bool empty = found.begin == found.end;
     if (empty && found.end == well_formed.size()) break;

@@ -28,7 +28,8 @@ class LimitedRegex {
   struct Found {
     size_t begin = 1, end = 0;
   };
-  Result<Found> find(std::string_view text, size_t from, bool all) const;
+  struct Matching;  // what a match needs of memory, for one after the other
+  Result<Found> find(std::string_view text, size_t from, bool all, const Matching& matching) const;
   std::shared_ptr<void> code_;
 };
 
