@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <utility>
@@ -152,6 +153,27 @@ Result<std::vector<Task>> parse_tasks(std::string_view text, const std::string& 
   return tasks;
 }
 
+namespace {
+
+/// A sum of two numbers with the smaller one first, in which it is asked; anything else as it is.
+std::string with_terms_in_order(std::string question) {
+  constexpr std::string_view kBefore = "What is ", kPlus = " + ", kBehind = "?";
+  if (!question.starts_with(kBefore) || !question.ends_with(kBehind)) return question;
+  const std::string_view sum = std::string_view(question).substr(
+      kBefore.size(), question.size() - kBefore.size() - kBehind.size());
+  const size_t plus = sum.find(kPlus);
+  if (plus == std::string_view::npos) return question;
+  const std::string_view a = sum.substr(0, plus), b = sum.substr(plus + kPlus.size());
+  const auto is_number = [](std::string_view n) {
+    return !n.empty() && n.find_first_not_of("0123456789") == std::string_view::npos;
+  };
+  const bool in_order = std::pair(a.size(), a) <= std::pair(b.size(), b);
+  if (!is_number(a) || !is_number(b) || in_order) return question;
+  return fmt::format("{}{}{}{}{}", kBefore, b, kPlus, a, kBehind);
+}
+
+}  // namespace
+
 std::string question_of(const Task& task) {
   std::istringstream lines(task.messages.empty() ? task.prompt : last_words(task.messages));
   std::string question, line, word;
@@ -165,7 +187,60 @@ std::string question_of(const Task& task) {
     }
     ended = blank;
   }
-  return question;
+  return with_terms_in_order(std::move(question));
+}
+
+std::vector<std::string> doubts_of(std::span<const Task> tasks,
+                                   const std::string& path,
+                                   std::span<const Task> held_out,
+                                   const std::string& held_out_path) {
+  struct Alike {
+    int64_t count = 0;
+    size_t first = 0, other = 0;  // places in their files
+    void found(size_t at, size_t before) {
+      if (count++ > 0) return;
+      first = at + 1;
+      other = before + 1;
+    }
+  };
+  using Asked = std::pair<std::string, std::string>;  // and its answer
+  std::map<Asked, size_t> learnt;
+  std::vector<std::string> doubts;
+  const auto look = [&](std::span<const Task> of, const std::string& in, bool held) {
+    std::map<Asked, size_t> seen;
+    Alike twice, known;
+    for (size_t t = 0; t < of.size(); ++t) {
+      const Asked asked{question_of(of[t]), of[t].answer};
+      const auto [it, is_new] = seen.try_emplace(asked, t);
+      if (!is_new) twice.found(t, it->second);
+      if (const auto other = learnt.find(asked); other != learnt.end())
+        known.found(t, other->second);
+    }
+    if (!held) learnt = std::move(seen);
+    if (twice.count > 0)
+      doubts.push_back(
+          fmt::format("{}: {} of {} tasks ask what another one before them asks, the first is task "
+                      "{}, after task {}",
+                      in,
+                      twice.count,
+                      of.size(),
+                      twice.first,
+                      twice.other));
+    if (known.count > 0)
+      doubts.push_back(
+          fmt::format("{}: {} of {} tasks held out ask what is learnt from, the first is task {}, "
+                      "as task {} of {}; how well they "
+                      "are solved may say nothing of others",
+                      in,
+                      known.count,
+                      of.size(),
+                      known.first,
+                      known.other,
+                      path));
+  };
+  look(tasks, path, false);
+  look(held_out, held_out_path, true);
+  return doubts;
 }
 
 std::string to_json_line(const Task& t, bool with_text) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,8 +52,15 @@ Result<std::vector<Task>> parse_tasks(std::string_view text, const std::string& 
 
 /// What is asked, by which tasks are told apart: the last paragraph of the prompt, or of what a user says last, with
 /// one blank between words. Instructions stand before it, or in other messages, and change no task: nor does its
-/// answer, which follows from the question.
+/// answer, which follows from the question. "What is 3 + 2?" asks what "What is 2 + 3?" does, and is told as that.
 std::string question_of(const Task& task);
+
+/// What may be wrong with tasks of a run, to be told: some ask what earlier ones of the same file ask (by question_of
+/// and answer), or some that are held out ask what is learnt from.
+std::vector<std::string> doubts_of(std::span<const Task> tasks,
+                                   const std::string& path,
+                                   std::span<const Task> held_out,
+                                   const std::string& held_out_path);
 
 /// One line, without the newline. `with_text`: with "text", the prompt and its solution.
 std::string to_json_line(const Task& task, bool with_text);

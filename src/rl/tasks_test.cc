@@ -1,6 +1,7 @@
 // Tasks that are made, and the file of them.
 #include "rl/tasks.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <set>
@@ -76,6 +77,7 @@ TEST(Tasks, AreToldApartByWhatTheyAsk) {
   for (
       const char* same :
       {R"("prompt": "What is 2 + 3?\n")",
+       R"("prompt": "What is 3 + 2?")",
        R"("prompt": "Think.\r\n \r\nWhat is\t2 + 3?\n\n")",
        R"("messages": [{"role": "user", "content": "What is 2 + 3?"}])",
        R"("messages": [{"role": "system", "content": "Think."}, )"
@@ -84,6 +86,10 @@ TEST(Tasks, AreToldApartByWhatTheyAsk) {
        R"({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is 2 + 3?"}]}])",
        R"("messages": [{"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "It is"}])"})
     EXPECT_EQ(asked(same), "What is 2 + 3?") << same;
+  EXPECT_EQ(asked(R"("prompt": "What is 10 + 9?")"), "What is 9 + 10?");
+  for (const char* other :
+       {"What is 3 + 2 + 1?", "What is b + a?", "What is 3 + ?", "What is 3 - 2?"})
+    EXPECT_EQ(asked(fmt::format(R"("prompt": "{}")", other)), other);
   EXPECT_EQ(asked(R"("prompt": "Find it.\n\nThe way:\nS.E\n")"), "The way: S.E");
   for (const char* none : {R"("messages": [])",
                            R"("messages": [3, {"role": 3}])",
@@ -94,6 +100,29 @@ TEST(Tasks, AreToldApartByWhatTheyAsk) {
       EXPECT_FALSE(question_of(t).empty());
       EXPECT_EQ(t.prompt.find("\n\n"), std::string::npos) << "its question would be cut";
     }
+}
+
+TEST(Tasks, WhatIsHeldOutAndLearntFromIsDoubted) {
+  const auto tasks = [](std::initializer_list<const char*> of) {
+    std::vector<Task> all;
+    for (const char* asked : of) all.push_back({.prompt = asked, .answer = "5"});
+    return all;
+  };
+  const std::vector<Task> learn = tasks({"Is it 4?", "Is it 5?"});
+  EXPECT_EQ(doubts_of(learn, "learn", tasks({"Is it 6?"}), "held"), std::vector<std::string>());
+  const auto doubts = doubts_of(tasks({"Is it 4?", "Is it 5?", "Think.\n\nIs it 4?"}),
+                                "learn",
+                                tasks({"Is it 6?", "Is it  5?"}),
+                                "held");
+  ASSERT_EQ(doubts.size(), 2u);
+  EXPECT_NE(doubts[0].find("learn: 1 of 3 tasks ask what another"), std::string::npos) << doubts[0];
+  EXPECT_NE(doubts[0].find("task 3, after task 1"), std::string::npos) << doubts[0];
+  EXPECT_NE(doubts[1].find("held: 1 of 2 tasks held out"), std::string::npos) << doubts[1];
+  EXPECT_NE(doubts[1].find("task 2, as task 2 of learn"), std::string::npos) << doubts[1];
+  // A last paragraph that is a form alone is not what is asked where answers differ.
+  std::vector<Task> others = learn;
+  for (Task& t : others) t.answer = "7";
+  EXPECT_EQ(doubts_of(learn, "learn", others, "held"), std::vector<std::string>());
 }
 
 TEST(Tasks, WrongOnesAreRefusedWithTheirLine) {
