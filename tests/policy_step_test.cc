@@ -105,6 +105,40 @@ TEST_P(EachModel, RolloutsAreWhatIsTrained) {
   EXPECT_GT(moved, 1.0001);  // the second minibatch is off the policy that drew it
 }
 
+/// Answers that are all worth the same: neither momentum nor decay nor what balances experts moves the weights. They
+/// are compared all the same.
+TEST_P(EachModel, WhatTellsNothingMovesNothing) {
+  TrainStep balancing(
+      *model_,
+      optimizer_,
+      {.mla_form = models::MlaForm::kAbsorbed, .balance_alpha = 0.01, .bias_update_speed = 0.01});
+  rl::PolicyStep policy(*model_, balancing, nullptr, {.minibatches = 2, .micro_batch_tokens = 100});
+  const auto weights = [&] {
+    std::vector<std::vector<float>> all;
+    for (const Weight* w : model_->weights()) all.push_back(w->value.to_f32());
+    return all;
+  };
+  for (const bool tells : {true, false}) {
+    std::vector<rl::Rollout> drawn = rollouts(*model_, prompts_, 4);
+    std::vector<rl::Lesson> lessons = lessons_of(prompts_, drawn);
+    if (!tells)
+      for (rl::Lesson& l : lessons) l.advantage = 0;
+    int64_t tokens = 0;
+    for (const rl::Rollout& r : drawn) tokens += std::ssize(r.tokens);
+    const auto before = weights();
+    const rl::PolicyStepReport report = policy.run(lessons, 3e-3, [] {});
+    EXPECT_EQ(weights() == before, !tells);
+    EXPECT_EQ(report.updates, tells ? 2 : 0);
+    EXPECT_FALSE(report.refused);
+    EXPECT_EQ(report.mismatches, 0);
+    EXPECT_GE(report.compared, tokens);
+    if (tells) continue;
+    float& x = drawn[5].log_probs.back();
+    x = std::nextafter(x, 0.0f);
+    EXPECT_EQ(policy.run(lessons, 3e-3, [] {}).mismatches, 1);
+  }
+}
+
 TEST_P(EachModel, WhatIsRewardedBecomesLikelier) {
   const std::vector<rl::Rollout> drawn = rollouts(*model_, prompts_, 9);
   const rl::PolicyStepSettings once{.loss = {.clip_low = 1, .clip_high = 100}};

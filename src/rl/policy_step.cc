@@ -128,6 +128,17 @@ PolicyStepReport PolicyStep::run(std::span<const Lesson> lessons,
     report.clipped += share * loss.clipped;
     report.ratio_max = std::max(report.ratio_max, loss.ratio_max);
     report.masked += loss.masked;
+    // Momentum, decay and what balances experts are no lesson: where none is taught, the weights stay.
+    const bool tells =
+        std::any_of(loss.weights.begin(), loss.weights.end(), [](const auto& of_lesson) {
+          return std::any_of(
+              of_lesson.begin(), of_lesson.end(), [](auto weight) { return weight != 0; });
+        });
+    if (!tells) {
+      // Later minibatches were compared above, and answers of another device are not.
+      if (m == 0 && !elsewhere) compare(score(model_, packed[m], each, alive).log_probs, of);
+      continue;
+    }
     std::vector<WeightedBatch> batches;
     for (LessonBatch& b : packed[m]) {
       b.weigh([&](size_t lesson, size_t n) { return loss.weights[lesson][n]; });

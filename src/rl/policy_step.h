@@ -41,10 +41,10 @@ struct PolicyStepReport {
   int64_t masked = 0;
   int64_t tokens = 0;                    // run for gradients, prompts included
   int64_t compared = 0, mismatches = 0;  // log-probabilities of answers' tokens
-  int64_t updates = 0;
-  std::optional<std::string> refused;  // why an update was not made
-  std::optional<Mismatch> mismatch;    // of answers that another device drew
-  bool too_far = false;                // it is more than it may be: no update was made
+  int64_t updates = 0;                   // a minibatch in which no token weighs anything makes none
+  std::optional<std::string> refused;    // why an update was not made
+  std::optional<Mismatch> mismatch;      // of answers that another device drew
+  bool too_far = false;                  // it is more than it may be: no update was made
 };
 
 /// Owner: the loop. One thread. `reference`: of the KL term; nullptr: there is none.

@@ -342,15 +342,16 @@ std::vector<Field> fields_of(Settings& s) {
        "balance_alpha",
        &t.balance_alpha,
        kFollows,
-       "of the sequence-wise balance loss; of pairs (dpo.pairs) 0 where it is not given",
+       "of the sequence-wise balance loss; of pairs (dpo.pairs) and tasks (rl.tasks) 0 where it is "
+       "not given",
        "",
        {0, 100}},
       {"train",
        "bias_update_speed",
        &t.bias_update_speed,
        kFollows,
-       "change of the router's selection bias in a step; of pairs (dpo.pairs) 0 where it is not "
-       "given",
+       "change of the router's selection bias in a step; of pairs (dpo.pairs) and tasks (rl.tasks) "
+       "0 where it is not given",
        "",
        {0, 1}},
       {"train",

@@ -211,9 +211,9 @@ Result<Settings> parse_settings(std::string_view text,
   train.balance_alpha = train.bias_update_speed = kNotGiven;
   TRY(read_table(parsed, "", name, fields));
   for (const std::string& option : overrides) TRY(override(option, fields));
-  // Experts were balanced when the model was made. Preferences move it so little that routing which is
+  // Experts were balanced when the model was made. Preferences and rewards move it so little that routing which is
   // moved beside would outweigh them.
-  const bool balances = settings.dpo.pairs.empty();
+  const bool balances = settings.dpo.pairs.empty() && settings.rl.tasks.empty();
   if (train.balance_alpha == kNotGiven)
     train.balance_alpha = balances ? TrainSettings{}.balance_alpha : 0;
   if (train.bias_update_speed == kNotGiven)

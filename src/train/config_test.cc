@@ -181,7 +181,8 @@ TEST(Settings, ChecksThemTogether) {
   EXPECT_NE(refusal("[model.rope_scaling]\nfactor = 2\n").find("has no type"), std::string::npos);
 }
 
-/// A step of pairs is no number of tokens, and what a model was balanced by stands still unless it is asked for.
+/// A step of pairs is no number of tokens, and what a model was balanced by stands still unless it is asked for, as
+/// where it learns from tasks.
 TEST(Settings, OfPairsHaveDefaultsOfTheirOwn) {
   const std::vector<std::string> pairs = {"--dpo.pairs=p",
                                           "--data.dir=",
@@ -198,6 +199,15 @@ TEST(Settings, OfPairsHaveDefaultsOfTheirOwn) {
   EXPECT_EQ(of("[train]\nbalance_alpha = 0.25\n").balance_alpha, 0.25);
   EXPECT_EQ(of("[train]\nbias_update_speed = 1e-3\n").bias_update_speed, 1e-3);
   EXPECT_EQ(of("[train]\nbias_update_speed = 1e-3\n").balance_alpha, 0);
+  const std::vector<std::string> tasks = {
+      "--rl.tasks=t", "--rl.held_out=h", "--data.dir=", "--model.preset=", "--model.init=m"};
+  for (const auto& [toml, expected] :
+       {std::pair{"", 0.0}, {"[train]\nbalance_alpha = 0.25\n", 0.25}}) {
+    const auto learns = parse_settings(toml, "run.toml", tasks);
+    ASSERT_TRUE(learns) << learns.error().message;
+    EXPECT_EQ(learns->train.balance_alpha, expected);
+    EXPECT_EQ(learns->train.bias_update_speed, 0);
+  }
   const auto texts = parse_settings(kGood, "run.toml");
   ASSERT_TRUE(texts);
   EXPECT_EQ(texts->train.balance_alpha, TrainSettings{}.balance_alpha);
