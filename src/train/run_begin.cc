@@ -270,6 +270,9 @@ Result<Beginning> begin_run(const Settings& settings,
     say(fmt::format("resume     from {} (step {})", newest.path, b.state.step));
     for (const SettingChange& c : changes)
       say(fmt::format("changed    {}: {} -> {}", c.key, c.was, c.now));
+    if (!from.program.empty() && from.program != data.program_fingerprint)
+      say("changed    rl.program_folder: what it holds; an answer may be worth something else than "
+          "it was");
   }
   const std::string here = device.kind() == DeviceKind::kCpu
                                ? fmt::format("cpu, {}", processor_name())

@@ -25,6 +25,8 @@ struct RunData {
   std::string chat_template_blake2b = {};  // of conversations, the template that wrote them
   /// Of texts that are not trained on, their first inputs: what a passport asks the model.
   std::vector<std::vector<int32_t>> held_out = {};
+  /// Of tasks: those that the score is measured on, and the files of rl.program_folder; empty: there are none.
+  std::string held_out_fingerprint = {}, program_fingerprint = {};
 
   static RunData of(const std::shared_ptr<const data::Dataset>& dataset);
   /// What a dataset's manifest says of the model that learns from it; none of its texts is read. Errors: as of

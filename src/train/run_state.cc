@@ -107,6 +107,8 @@ TrainingStateContents state_contents(models::CausalLm& model,
   if (state.held_out_loss) document["held_out_loss"] = *state.held_out_loss;
   document["optimizer_steps"] = optimizer.steps();
   document["data"] = data.fingerprint;
+  if (!data.held_out_fingerprint.empty()) document["held_out"] = data.held_out_fingerprint;
+  if (!data.program_fingerprint.empty()) document["program"] = data.program_fingerprint;
   document["loss_window"] = state.loss_z.values();
   document["norm_window"] = state.norm_z.values();
   document["devices"] = state.devices;
@@ -156,6 +158,8 @@ Result<StateDocument> read_state_document(const std::string& text, const std::st
   if (f.has("held_out_loss")) d.state.held_out_loss = f.real("held_out_loss");
   if (f.has("devices")) d.state.devices = f.texts("devices");
   d.state.position = f.integer("position", 0, kRunTokensMax, 0);
+  if (f.has("held_out")) d.held_out = f.text("held_out");
+  if (f.has("program")) d.program = f.text("program");
   if (f.has("base_config")) d.base_config = f.text("base_config");
   TRY(problem.done());
   TRY_ASSIGN(d.settings, parse_settings(toml, path));
@@ -183,6 +187,7 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) 
             .point = {.path = checkpoint.path,
                       .config_json = {},
                       .settings = std::move(document.settings)},
+            .program = std::move(document.program),
             .texts = {},
             .adapter = {},
             .reader = std::move(reader)};
@@ -195,6 +200,15 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) 
         data.place,
         data.setting,
         weights_to_begin_with(r.point));
+  if (!document.held_out.empty() && document.held_out != data.held_out_fingerprint)
+    return fail(Code::kInvalidInput,
+                "{}: the run's score was measured on other held-out tasks, or on more or fewer of "
+                "them, and two scores "
+                "of one run are to be of the same; give rl.held_out and rl.evaluate_tasks what "
+                "they were, or begin a "
+                "new run from {} and another checkpoint.dir",
+                checkpoint.path,
+                weights_to_begin_with(r.point));
   if (r.point.settings.lora.rank > 0) {
     TRY_ASSIGN(r.adapter, Adapter::open(checkpoint.path));
     r.point.config_json = std::move(document.base_config);

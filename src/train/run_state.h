@@ -52,10 +52,11 @@ TrainingStateContents state_contents(models::CausalLm& model,
 /// What a state's document says, which TrainingStateContents has.
 struct StateDocument {
   RunState state;
-  int64_t updates = 0;      // of the optimizer
-  Settings settings;        // those that it was written under
-  std::string data;         // fingerprint
-  std::string base_config;  // of an adapter's base, if it says it
+  int64_t updates = 0;            // of the optimizer
+  Settings settings;              // those that it was written under
+  std::string data;               // fingerprint
+  std::string held_out, program;  // likewise, where there are any; earlier runs do not say it
+  std::string base_config;        // of an adapter's base, if it says it
 };
 
 /// Errors: kCorrupt, naming `path`; kInvalidInput if the numerics are others.
@@ -66,12 +67,13 @@ struct Resumed {
   RunState state;
   int64_t updates = 0;  // of the optimizer
   ResumePoint point;
+  std::string program;             // as StateDocument has it
   ModelTexts texts;                // none of an adapter: they are its base's
   std::optional<Adapter> adapter;  // in place of a model
   TrainingStateReader reader;
 };
 
-/// Errors: kInvalidInput if the data is another or the numerics are; kCorrupt, kNotFound.
+/// Errors: kInvalidInput if the data is another, or what is held out of it, or the numerics are; kCorrupt, kNotFound.
 Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data);
 
 /// Fills model and optimizer from the checkpoint; with an `adapter`, whose base the model is, that one's factors.
