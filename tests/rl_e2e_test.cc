@@ -2,6 +2,7 @@
 // run that was interrupted, or killed, ends in is what an uninterrupted one ends in.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -67,7 +68,9 @@ class RlE2e : public Trains {
     edit("tokenizer_config.json", {{"add_bos_token", false}, {"eos_token", "<|pad|>"}});
   }
   static void tasks(const std::string& name, const Strings& more) {
-    Strings args = {"tasks", "sum", "--difficulty", "1", "--out", path(name)};
+    Strings args = {"tasks", "sum", "--out", path(name)};
+    if (std::find(more.begin(), more.end(), "--difficulty") == more.end())
+      args.insert(args.end(), {"--difficulty", "1"});
     args.insert(args.end(), more.begin(), more.end());
     ran(args);
   }
@@ -159,15 +162,18 @@ TEST_F(RlE2e, ConversationsAreAskedByTheTemplateThatIsGiven) {
   const Strings asked = {"--rl.tasks=" + path("asked.jsonl"),
                          "--rl.held_out=" + path("asked.jsonl"),
                          "--train.steps=2",
+                         "--rl.overlong_tokens=11",  // what answers differ in
+                         "--checkpoint.keep_last=2",
                          "--checkpoint.chat_template=" + path("own.jinja")};
   Strings without = asked;
   without.pop_back();
   refused(2, learn("mute", without), {"has no chat template"});
   ran(learn("asked", asked));
   // A worker that dies in the second step is followed by one that goes on by what the checkpoint holds.
-  const std::string said = ran(learn("asked-again", asked), {{"FERRY_FAULT", "rl.update:4:kill"}});
+  const std::string said = ran(learn("asked-again", asked), {{"FERRY_FAULT", "rl.judge:4:kill"}});
   EXPECT_NE(said.find("resume     from"), std::string::npos) << said;
   EXPECT_EQ(weights("asked-again", 2), weights("asked", 2));
+  EXPECT_NE(weights("asked", 2), weights("asked", 1));
 }
 
 /// A template that asks for the time is told the run's day: the prompts are the same whenever it goes on.
@@ -401,6 +407,37 @@ TEST_F(RlE2e, ScoresAModel) {
             score["mean_tokens"]);
 }
 
+/// pass@k for several k, and everything by kind and difficulty, for whoever reads it by a program.
+TEST_F(RlE2e, ScoresByKindAndForSeveralK) {
+  tasks("harder", {"--difficulty", "2", "--count", "4"});
+  write(root_ / "both", read(path("held")) + read(path("harder")));
+  const Strings args = {
+      "score", checkpoint("base"), path("both"), "--samples", "4", "--tokens", "8"};
+  const auto with = [&](const Strings& more) {
+    Strings all = args;
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const Json score = last_line(ran(with({"--k", "1,2,4", "--out", path("by-kind")})));
+  EXPECT_EQ(score["pass_at"].size(), 3u);
+  EXPECT_EQ(score["pass_at"]["1"]["share"], score["pass_at_1"]);
+  EXPECT_EQ(score["pass_at"]["4"]["share"], score["pass_at_k"]);
+  EXPECT_LE(score["pass_at"]["2"]["ci_low"], score["pass_at"]["2"]["share"]);
+  ASSERT_EQ(score["by_kind"].size(), 2u);
+  EXPECT_EQ(score["by_kind"][0]["difficulty"], 1);
+  EXPECT_EQ(score["by_kind"][0]["tasks"], 6);
+  EXPECT_EQ(score["by_kind"][1]["difficulty"], 2);
+  EXPECT_EQ(score["by_kind"][1]["tasks"], 4);
+  EXPECT_TRUE(score["by_kind"][1]["pass_at"].contains("2"));
+  std::istringstream lines(read(path("by-kind")));
+  std::string first;
+  std::getline(lines, first);
+  EXPECT_EQ(Json::parse(first)["kind"], "sum");
+  EXPECT_EQ(Json::parse(first)["difficulty"], 1);
+  for (const char* bad : {"5", "0", "2,1", "1,", "x", "1,,2"})
+    refused(2, with({"--k", bad}), {"--k is"});
+}
+
 /// What a server answers is scored as what the model answers here.
 TEST_F(RlE2e, ScoresAServer) {
   std::string lines;
@@ -466,7 +503,124 @@ TEST_F(RlE2e, AProgramJudges) {
   }
 }
 
-/// 100 sums of one digit there are: all but the one that is asked in a conversation.
+/// A program that judges nothing is not an answer that is wrong: it is told, and where that is all it does, nothing is
+/// scored or learnt by it.
+TEST_F(RlE2e, AProgramThatIsBrokenIsTold) {
+  std::string lines;
+  for (const char* prompt : {"What is", "Who is", "the ferry", "slow water"})
+    lines += R"({"check": "program", "prompt": ")" + std::string(prompt) + "\"}\n";
+  write(root_ / "by-program.jsonl", lines);
+  const auto score = [](const std::string& command) {
+    return Strings{"score",
+                   checkpoint("base"),
+                   path("by-program.jsonl"),
+                   "--tokens",
+                   "4",
+                   "--program",
+                   command};
+  };
+  refused(2, score("sh /judge/chekc.sh"), {"--program: no answer was judged", "/judge/chekc.sh"});
+  const std::string some = ran(score("grep -q ferry && echo 1 || ls /missing"));
+  EXPECT_EQ(last_line(some)["program_failed"], 3) << some;
+  EXPECT_EQ(last_line(some)["pass_at_1"], 0.25) << some;
+  EXPECT_NE(some.find("3 of 4 programs that judged"), std::string::npos) << some;
+  EXPECT_NE(some.find("/missing"), std::string::npos) << some;
+
+  const auto by_program = [](const std::string& run, const std::string& command) {
+    return learn(run,
+                 {"--rl.tasks=" + path("by-program.jsonl"),
+                  "--rl.held_out=" + path("by-program.jsonl"),
+                  "--rl.program=" + command,
+                  "--train.steps=2"});
+  };
+  refused(2, by_program("broken", "sh /judge/chekc.sh"), {"rl.program: no answer", "chekc.sh"});
+  const std::string learnt =
+      ran(by_program("half-broken", "grep -q e.r && echo 1 || { ls /missing; exit 3; }"));
+  EXPECT_GT(last_line(learnt)["program_failed"], 0) << learnt;
+  EXPECT_NE(learnt.find("with status 3 and said: ls"), std::string::npos) << learnt;
+  EXPECT_NE(learnt.find("programs failed"), std::string::npos) << learnt;
+  EXPECT_NE(read(path("half-broken") + "/metrics.jsonl").find("\"program_failed\":"),
+            std::string::npos);
+}
+
+/// Killed while programs judge, a run ends in the weights of one that was not, and nothing of it goes on running.
+TEST_F(RlE2e, WhereProgramsJudgeAKilledRunGoesOnToo) {
+  std::string lines;
+  for (const char* prompt : {"What is", "Who is", "the ferry", "slow water", "a river", "at night"})
+    lines += R"({"check": "program", "prompt": ")" + std::string(prompt) + "\"}\n";
+  write(root_ / "programs.jsonl", lines);
+  const auto run = [](const std::string& name, const Strings& more = {}) {
+    Strings args =
+        learn(name,
+              {"--rl.tasks=" + path("programs.jsonl"),
+               "--rl.held_out=" + path("programs.jsonl"),
+               "--train.steps=3",
+               "--rl.program=tr -d '\\n' | tr 'a-m' '\\n' | wc -l | sed 's/.*\\(.\\)$/0.\\1/'"});
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  };
+  const Json whole = last_line(ran(run("programs")));
+  EXPECT_EQ(whole["program_failed"], 0);
+  for (const char* fault : {"rl.program:9", "rl.program:24"}) {
+    const std::string name = std::string("programs-") + fault;
+    const Ended e =
+        end_of(run(name, {"--worker"}), {{"FERRY_FAULT", std::string(fault) + ":kill"}});
+    EXPECT_EQ(e.status, kKilled) << fault << "\n" << e.output;
+    ran(run(name, {"--resume"}));
+    EXPECT_EQ(weights(name, 3), weights("programs", 3)) << fault;
+  }
+}
+
+/// An adapter, with a reference of its own.
+TEST_F(RlE2e, AnAdapterLearnsTheSameBitsHoweverItIsInterrupted) {
+  const auto run = [](const std::string& name, const Strings& more = {}) {
+    Strings args = learn(name, {"--lora.rank=2", "--lora.target_modules=q_proj, kv_b_proj"});
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  };
+  const auto adapter = [](const std::string& name) {
+    return read(checkpoint(name, 4) + "/adapter_model.safetensors");
+  };
+  ran(run("adapted"));
+  ASSERT_FALSE(adapter("adapted").empty());
+  for (const char* fault : {"rl.rollout:45", "rl.score:9", "rl.update:5"}) {
+    const std::string name = std::string("adapted-") + fault;
+    const Ended e =
+        end_of(run(name, {"--worker"}), {{"FERRY_FAULT", std::string(fault) + ":kill"}});
+    EXPECT_EQ(e.status, kKilled) << fault << "\n" << e.output;
+    const Json resumed = last_line(ran(run(name, {"--resume"})));
+    EXPECT_EQ(adapter(name), adapter("adapted")) << fault;
+    EXPECT_EQ(resumed["logprob_mismatches"], 0) << fault;
+  }
+}
+
+/// Two scores of a run are of the same tasks; what else its answers are judged by is told where it changes.
+TEST_F(RlE2e, WhatARunIsMeasuredByStaysTheSame) {
+  fs::create_directories(root_ / "checks" / "more");
+  write(root_ / "checks" / "more" / "right", "1");
+  for (const fs::path& above : {root_, root_.parent_path()})  // programs are nobody's
+    fs::permissions(above, fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
+  const auto run = [](const Strings& more) {
+    Strings args =
+        learn("measured",
+              {"--rl.program=cat /judge/more/right", "--rl.program_folder=" + path("checks")});
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  };
+  ran(run({"--train.steps=1"}));
+  tasks("held-others", {"--count", "6", "--first", "50"});
+  refused(2,
+          run({"--resume", "--rl.held_out=" + path("held-others")}),
+          {"other held-out tasks", "rl.held_out"});
+  refused(2, run({"--resume", "--rl.evaluate_tasks=5"}), {"held-out tasks", "rl.evaluate_tasks"});
+  const std::string again = ran(run({"--resume", "--train.steps=2"}));
+  EXPECT_EQ(again.find("rl.program_folder: what it holds"), std::string::npos) << again;
+  write(root_ / "checks" / "more" / "right", "0");
+  const std::string changed = ran(run({"--resume", "--train.steps=3", "--rl.evaluate_tasks=7"}));
+  EXPECT_NE(changed.find("rl.program_folder: what it holds"), std::string::npos) << changed;
+}
+
+/// 100 sums of one digit there are: all but the one that is asked in a conversation, and its mirror image.
 TEST_F(RlE2e, TasksAreKeptApartWhateverTheirInstruction) {
   write(root_ / "asked.jsonl",
         R"({"messages": [{"role": "user", "content": "Think.\n\nWhat is 2 + 3?"}], "answer": "5"})"
@@ -475,7 +629,8 @@ TEST_F(RlE2e, TasksAreKeptApartWhateverTheirInstruction) {
         {"--count", "2000", "--without", path("asked.jsonl"), "--instruction", "Be brief."});
   const std::string made = read(path("apart"));
   EXPECT_EQ(made.find("What is 2 + 3?"), std::string::npos);
-  EXPECT_NE(made.find("What is 3 + 2?"), std::string::npos);
+  EXPECT_EQ(made.find("What is 3 + 2?"), std::string::npos);
+  EXPECT_NE(made.find("What is 3 + 4?"), std::string::npos);
   EXPECT_NE(made.find("Be brief."), std::string::npos);
 }
 

@@ -40,11 +40,14 @@ struct Descriptor {
                                int lent,
                                int flight,
                                int told,
+                               int complaints,
                                pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(3);  // the parent died before the line above
   for (const int number : start.ignored) ignore(number);
   ignore(SIGPIPE);
+  // Before its number is given to something else.
+  if (complaints >= 0 && ::dup2(complaints, STDERR_FILENO) < 0) ::_exit(3);
   if (pipe_end == ChildProcess::kPipeFd) {
     ::fcntl(pipe_end, F_SETFD, 0);
   } else if (::dup2(pipe_end, ChildProcess::kPipeFd) < 0) {
@@ -111,6 +114,19 @@ Result<ChildProcess> ChildProcess::start(const Start& start) {
     if (start.told) ::close(told_ends[1]);
     return fail(Code::kExhausted, "{}: pipe: {}", start.program, std::strerror(error));
   }
+  int complaints[2] = {-1, -1};
+  if (start.heard && ::pipe2(complaints, O_CLOEXEC) != 0) {
+    const int error = errno;
+    for (const int fd : {ends[0], ends[1], told_ends[1]})
+      if (fd >= 0) ::close(fd);
+    return fail(Code::kExhausted, "{}: pipe: {}", start.program, std::strerror(error));
+  }
+  const Descriptor complains{complaints[1]};
+  if (start.heard) {
+    ::fcntl(complaints[0], F_SETFL, O_NONBLOCK);
+    // As /dev/stderr it is opened anew, by whoever the child has become; where it may not be, only that fails.
+    static_cast<void>(::fchmod(complaints[1], 0666));
+  }
   // Whoever tells waits for nobody.
   if (start.told) ::fcntl(told_ends[1], F_SETFL, O_NONBLOCK);
   std::vector<char*> argv;
@@ -119,26 +135,29 @@ Result<ChildProcess> ChildProcess::start(const Start& start) {
   const pid_t parent = ::getpid();
   const pid_t pid = ::fork();
   if (pid == 0)
-    become_child(start, argv.data(), ends[1], handed.fd, lent.fd, flight.fd, told.fd, parent);
+    become_child(
+        start, argv.data(), ends[1], handed.fd, lent.fd, flight.fd, told.fd, complaints[1], parent);
   const int error = errno;
   ::close(ends[1]);
   if (pid < 0) {
-    ::close(ends[0]);
-    if (start.told) ::close(told_ends[1]);
+    for (const int fd : {ends[0], told_ends[1], complaints[0]})
+      if (fd >= 0) ::close(fd);
     return fail(Code::kExhausted, "{}: fork: {}", start.program, std::strerror(error));
   }
-  return ChildProcess(pid, ends[0], told_ends[1]);
+  return ChildProcess(pid, ends[0], told_ends[1], complaints[0]);
 }
 
 ChildProcess::ChildProcess(ChildProcess&& o) noexcept
     : pid_(std::exchange(o.pid_, -1)),
       pipe_(std::exchange(o.pipe_, -1)),
-      tells_(std::exchange(o.tells_, -1)) {}
+      tells_(std::exchange(o.tells_, -1)),
+      complaints_(std::exchange(o.complaints_, -1)) {}
 
 ChildProcess& ChildProcess::operator=(ChildProcess&& o) noexcept {
   std::swap(pid_, o.pid_);
   std::swap(pipe_, o.pipe_);
   std::swap(tells_, o.tells_);
+  std::swap(complaints_, o.complaints_);
   return *this;
 }
 
@@ -148,6 +167,7 @@ ChildProcess::~ChildProcess() {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   close_pipe();
   tell_no_more();
+  if (complaints_ >= 0) ::close(complaints_);
 }
 
 bool ChildProcess::tell(const std::string& text) const {

@@ -38,6 +38,7 @@ class ChildProcess {
     int lent = -1;                           // a descriptor that the child has, too; -1: none
     int flight = -1;                         // likewise, of a flight::Memory
     bool told = false;                       // it has a pipe through which tell() reaches it
+    bool heard = false;                      // its standard error is a pipe that complaints() reads
   };
   /// A program that cannot be executed says so and ends with status 2; one whose parent died
   /// before it ran, with 3. SIGPIPE is always ignored. Errors: kExhausted (no pipe, no process, no
@@ -53,6 +54,9 @@ class ChildProcess {
   /// The end of the pipe to read; -1 once it was closed.
   int pipe() const { return pipe_; }
   void close_pipe();
+
+  /// The end to read, without waiting, of what it writes to its standard error; -1: it is this process's.
+  int complaints() const { return complaints_; }
 
   /// So that the child can read it at kToldFd: it is not waited for. A text of at most PIPE_BUF bytes arrives whole.
   /// False: it has not read for long, or has ended (SIGPIPE must be ignored then).
@@ -76,10 +80,12 @@ class ChildProcess {
   static Result<std::string> take_handed();
 
  private:
-  ChildProcess(pid_t pid, int pipe, int tells) : pid_(pid), pipe_(pipe), tells_(tells) {}
+  ChildProcess(pid_t pid, int pipe, int tells, int complaints)
+      : pid_(pid), pipe_(pipe), tells_(tells), complaints_(complaints) {}
   pid_t pid_ = -1;
   int pipe_ = -1;
   int tells_ = -1;
+  int complaints_ = -1;
 };
 
 }  // namespace ferry

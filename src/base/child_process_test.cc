@@ -113,6 +113,21 @@ TEST(ChildProcess, AProgramThatIsNotThereEndsWithTwo) {
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 2);
 }
 
+TEST(ChildProcess, ItsComplaintsAreHeard) {
+  Result<ChildProcess> child = ChildProcess::start(
+      {.program = "/bin/sh",
+       .arguments = {"sh", "-c", "echo one >&3; echo two >&2; echo three >/dev/stderr"},
+       .heard = true});
+  ASSERT_TRUE(child) << child.error().message;
+  EXPECT_EQ(all_of(*child), "one\n");
+  child->wait();
+  char buffer[256];
+  const ssize_t n = ::read(child->complaints(), buffer, sizeof buffer);
+  ASSERT_GT(n, 0);
+  EXPECT_EQ(std::string(buffer, static_cast<size_t>(n)), "two\nthree\n");
+  EXPECT_EQ(shell("exit 0").complaints(), -1);
+}
+
 TEST(ChildProcess, EndsWithItsOwner) {
   std::string pid;
   {

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -24,7 +25,7 @@ namespace {
 
 struct Arguments {
   OpenOptions open;
-  std::string tasks, out, date = "2026-01-01";
+  std::string tasks, out, ks, date = "2026-01-01";
   AnswerOptions answers;
   int64_t samples = 1, running = 64, count = 0;
   rl::ProgramJudgeOptions program;
@@ -33,6 +34,28 @@ struct Arguments {
   double timeout_s = 120;
 };
 
+/// "1,4,16"; not given: the samples, if there are several.
+Result<std::vector<int64_t>> ks_of(const std::string& text, int64_t samples) {
+  if (text.empty()) return samples > 1 ? std::vector<int64_t>{samples} : std::vector<int64_t>();
+  std::vector<int64_t> ks;
+  for (std::string_view rest = text; !rest.empty();) {
+    const size_t comma = std::min(rest.find(','), rest.size());
+    int64_t k = 0;
+    const auto [end, error] = std::from_chars(rest.data(), rest.data() + comma, k);
+    const bool is_number = error == std::errc() && end == rest.data() + comma;
+    if (!is_number || k < 1 || k > samples || (!ks.empty() && k <= ks.back()) ||
+        comma + 1 == rest.size())
+      return fail(
+          Code::kInvalidInput,
+          "--k is {}; it must be numbers from 1 to --samples ({}) that ascend, as in 1,4,16",
+          printable(text),
+          samples);
+    ks.push_back(k);
+    rest.remove_prefix(std::min(comma + 1, rest.size()));
+  }
+  return ks;
+}
+
 void print_row(const std::string& name, const rl::ScoreSummary& s, int64_t samples) {
   std::string line = fmt::format("{:<20} {:>6} tasks  pass@1 {:5.1f} % ({:.1f} to {:.1f})",
                                  name,
@@ -40,36 +63,54 @@ void print_row(const std::string& name, const rl::ScoreSummary& s, int64_t sampl
                                  100 * s.pass_at_1,
                                  100 * s.interval.low,
                                  100 * s.interval.high);
-  if (samples > 1)
-    line += fmt::format(
-        "  pass@{} {:5.1f} %  vote {:5.1f} %", samples, 100 * s.pass_at_k, 100 * s.voted);
+  for (const rl::PassAt& at : s.pass_at)
+    line += fmt::format("  pass@{} {:5.1f} % ({:.1f} to {:.1f})",
+                        at.k,
+                        100 * at.share,
+                        100 * at.interval.low,
+                        100 * at.interval.high);
+  if (samples > 1) line += fmt::format("  vote {:5.1f} %", 100 * s.voted);
   line += fmt::format("  {:.1f} tokens", s.mean_tokens);
   if (s.mean_thought_tokens) line += fmt::format(", {:.1f} of thought", *s.mean_thought_tokens);
   fmt::print("{}; {:.0f} % ended\n", line, 100 * s.ended);
 }
 
-/// By kind and difficulty, where there are several, then all of them.
-void print_rows(const std::vector<rl::Task>& tasks,
-                const std::vector<rl::TaskScore>& scores,
-                int64_t samples) {
-  std::map<std::pair<std::string, int64_t>, std::vector<rl::TaskScore>> by;
+/// Scores by kind and difficulty.
+using Groups = std::map<std::pair<std::string, int64_t>, std::vector<rl::TaskScore>>;
+
+Groups groups_of(const std::vector<rl::Task>& tasks, const std::vector<rl::TaskScore>& scores) {
+  Groups by;
   for (size_t t = 0; t < tasks.size(); ++t)
     by[{tasks[t].kind, tasks[t].difficulty}].push_back(scores[t]);
-  if (by.size() > 1)
-    for (const auto& [name, of] : by)
-      print_row(
-          fmt::format("{} {}", name.first.empty() ? "tasks" : printable(name.first), name.second),
-          rl::summary(of, samples),
-          samples);
-  print_row("all", rl::summary(scores, samples), samples);
+  return by;
+}
+
+/// What a row of the table and the last line say.
+nlohmann::ordered_json json_of(const rl::ScoreSummary& s) {
+  nlohmann::ordered_json j = {{"tasks", s.tasks},
+                              {"pass_at_1", s.pass_at_1},
+                              {"ci_low", s.interval.low},
+                              {"ci_high", s.interval.high},
+                              {"mean_tokens", s.mean_tokens}};
+  if (s.mean_thought_tokens) j["mean_thought_tokens"] = *s.mean_thought_tokens;
+  j["majority"] = s.voted;
+  j["ended"] = s.ended;
+  j["pass_at"] = nlohmann::ordered_json::object();
+  for (const rl::PassAt& at : s.pass_at)
+    j["pass_at"][std::to_string(at.k)] = {
+        {"share", at.share}, {"ci_low", at.interval.low}, {"ci_high", at.interval.high}};
+  return j;
 }
 
 Result<void> write_lines(const std::string& path,
+                         const std::vector<rl::Task>& tasks,
                          const std::vector<rl::TaskScore>& scores,
                          int64_t samples) {
   std::string lines;
   for (size_t t = 0; t < scores.size(); ++t)
     lines += json_text(nlohmann::ordered_json{{"task", t},
+                                              {"kind", tasks[t].kind},
+                                              {"difficulty", tasks[t].difficulty},
                                               {"samples", samples},
                                               {"right", scores[t].right},
                                               {"tokens", scores[t].tokens},
@@ -78,9 +119,9 @@ Result<void> write_lines(const std::string& path,
   return write_file_atomic(path, lines);
 }
 
-Result<std::vector<rl::TaskScore>> score_model(const Arguments& args,
-                                               std::span<const rl::Task> tasks,
-                                               const rl::Judge& judge) {
+Result<rl::Scores> score_model(const Arguments& args,
+                               std::span<const rl::Task> tasks,
+                               const rl::Judge& judge) {
   const std::optional<Moment> noon = noon_of(args.date);
   if (!noon)
     return fail(Code::kInvalidInput,
@@ -113,8 +154,7 @@ Result<std::vector<rl::TaskScore>> score_model(const Arguments& args,
     });
     return true;
   };
-  Result<std::vector<rl::TaskScore>> scores =
-      rl::score(engine, tasks, prompts, m.texts, judge, options);
+  Result<rl::Scores> scores = rl::score(engine, tasks, prompts, m.texts, judge, options);
   line.clear();
   return scores;
 }
@@ -142,9 +182,9 @@ Result<void> check_for_server(const Arguments& args) {
   return {};
 }
 
-Result<std::vector<rl::TaskScore>> score_server(const Arguments& args,
-                                                std::span<const rl::Task> tasks,
-                                                const rl::Judge& judge) {
+Result<rl::Scores> score_server(const Arguments& args,
+                                std::span<const rl::Task> tasks,
+                                const rl::Judge& judge) {
   ServerQuestions questions = args.server;
   if (!args.key_file.empty()) {
     TRY_ASSIGN(questions.key, read_api_key(args.key_file));
@@ -175,6 +215,7 @@ Result<void> score(Arguments& args) {
   if (args.tasks.empty())
     return fail(Code::kInvalidInput, "tasks is required: a file of tasks, behind the model");
   TRY(check_answer_options(args.answers));
+  TRY_ASSIGN(const std::vector<int64_t> ks, ks_of(args.ks, args.samples));
   if (of_server) TRY(check_for_server(args));
   if (!args.out.empty()) {
     TRY_ASSIGN(const bool there, is_there(args.out));
@@ -192,22 +233,35 @@ Result<void> score(Arguments& args) {
   }
   TRY_ASSIGN(const rl::Judge judge, rl::Judge::create(std::move(program), tasks, args.tasks));
   const double begin = system_clock().monotonic_s();
-  TRY_ASSIGN(const std::vector<rl::TaskScore> scores,
+  TRY_ASSIGN(const rl::Scores all,
              of_server ? score_server(args, tasks, judge) : score_model(args, tasks, judge));
   const double seconds = system_clock().monotonic_s() - begin;
-  if (!args.out.empty()) TRY(write_lines(args.out, scores, args.samples));
-  print_rows(tasks, scores, args.samples);
-  const rl::ScoreSummary s = rl::summary(scores, args.samples);
-  nlohmann::ordered_json last = {{"tasks", s.tasks},
-                                 {"pass_at_1", s.pass_at_1},
-                                 {"ci_low", s.interval.low},
-                                 {"ci_high", s.interval.high},
-                                 {"mean_tokens", s.mean_tokens},
-                                 {"samples", args.samples},
-                                 {"pass_at_k", s.pass_at_k},
-                                 {"majority", s.voted}};
-  if (s.mean_thought_tokens) last["mean_thought_tokens"] = *s.mean_thought_tokens;
-  last["ended"] = s.ended;
+  const std::vector<rl::TaskScore>& scores = all.tasks;
+  if (all.programs.is_broken())
+    return fail(Code::kInvalidInput, "--program: no answer was judged: {}", all.programs.told());
+  if (!args.out.empty()) TRY(write_lines(args.out, tasks, scores, args.samples));
+  const Groups by = groups_of(tasks, scores);
+  nlohmann::ordered_json by_kind = nlohmann::ordered_json::array();
+  for (const auto& [name, of] : by) {
+    const rl::ScoreSummary s = rl::summary(of, args.samples, ks);
+    nlohmann::ordered_json row = {{"kind", name.first}, {"difficulty", name.second}};
+    row.update(json_of(s));
+    by_kind.push_back(std::move(row));
+    if (by.size() > 1)
+      print_row(
+          fmt::format("{} {}", name.first.empty() ? "tasks" : printable(name.first), name.second),
+          s,
+          args.samples);
+  }
+  const rl::ScoreSummary s = rl::summary(scores, args.samples, ks);
+  print_row("all", s, args.samples);
+  if (all.programs.failed() > 0) tell("ferry: note: " + all.programs.told());
+  nlohmann::ordered_json last = json_of(s);
+  last["samples"] = args.samples;
+  last["pass_at_k"] =
+      rl::summary(scores, args.samples, std::span(&args.samples, 1)).pass_at[0].share;
+  last["by_kind"] = std::move(by_kind);
+  if (all.programs.judged() > 0) last["program_failed"] = all.programs.failed();
   last["seconds"] = seconds;
   return print_json(last);
 }
@@ -227,6 +281,10 @@ void add_score_command(Command& program) {
   command.option("--samples", args->samples, "answers to each task; more than one: pass@k, votes")
       .within(int64_t{1}, int64_t{1024})
       .shows_default();
+  command.option(
+      "--k",
+      args->ks,
+      "for which k pass@k is told, as in 1,4,16; up to the samples, and without it of them");
   command.option("--count", args->count, "the first so many tasks alone; 0: all")
       .within(int64_t{0}, int64_t{1} << 40);
   command.option("--running", args->running, "answers that are computed at once")

@@ -81,6 +81,7 @@ Result<Outcome> go_learning(const Settings& settings, const TrainOptions& option
   out.more["steps"] = out.run.step;
   out.more["logprobs_compared"] = learnt.compared;
   out.more["logprob_mismatches"] = learnt.mismatches;
+  if (learnt.program_failed) out.more["program_failed"] = *learnt.program_failed;
   if (learnt.rollout_kl) out.more["rollout_kl"] = *learnt.rollout_kl;
   if (learnt.rollout_ratio_max) out.more["rollout_ratio_max"] = *learnt.rollout_ratio_max;
   return out;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
 #include "base/calendar.h"
@@ -47,10 +48,32 @@ struct Group {
   size_t task = 0;
   std::vector<uint64_t> seeds;  // of each answer
   std::vector<Rollout> rollouts;
-  std::vector<double> rewards;
-  int64_t right = 0;
-  bool tells() const {  // whether some answer is better than another
-    return std::any_of(rewards.begin(), rewards.end(), [&](double r) { return r != rewards[0]; });
+  std::vector<double> worth;    // of each answer, by the task's check
+  std::vector<double> rewards;  // of that, and of form
+};
+
+bool differ(const std::vector<double>& values) {
+  return std::any_of(values.begin(), values.end(), [&](double v) { return v != values[0]; });
+}
+
+/// What was drawn for a step. Sums are over all of it, whatever is learnt from: those of the groups that dynamic
+/// sampling keeps would be of a selection.
+struct Drawn {
+  std::vector<Group> groups;      // to learn from
+  int64_t drawn = 0, useful = 0;  // groups
+  int64_t answers = 0, right = 0, empty = 0, tokens = 0;
+  double reward = 0;
+  ProgramTally programs;
+
+  void add(const Drawn& round) {
+    drawn += round.drawn;
+    useful += round.useful;
+    answers += round.answers;
+    right += round.right;
+    empty += round.empty;
+    tokens += round.tokens;
+    reward += round.reward;
+    programs.add(round.programs);
   }
 };
 
@@ -72,6 +95,44 @@ std::string fingerprint_of(std::span<const Task> tasks, std::span<const TaskProm
     const uint64_t tokens = prompts[t].ids.size();
     hash.update(&tokens, sizeof tokens);
     hash.update(prompts[t].ids.data(), tokens * sizeof(int32_t));
+  }
+  return hash.hex();
+}
+
+/// Of all files in a folder, by their names and what they say. What cannot be read counts by its name: nor can the
+/// program, which is run as the same user, or as nobody.
+Result<std::string> fingerprint_of_folder(const std::string& folder) {
+  Hasher hash;
+  std::vector<std::string> left = {""};  // folders below it
+  while (!left.empty()) {
+    const std::string at = std::move(left.back());
+    left.pop_back();
+    const Result<std::vector<std::string>> names = list_folder(join_path(folder, at));
+    if (!names) continue;
+    for (const std::string& name : *names) {
+      still_alive();
+      const std::string path = at.empty() ? name : join_path(at, name),
+                        whole = join_path(folder, path);
+      hash.update(path.c_str(), path.size() + 1);
+      std::error_code none;
+      if (std::filesystem::is_symlink(whole, none)) {
+        const std::string target = link_target(whole);
+        hash.update(target.c_str(), target.size() + 1);
+      } else if (is_folder(whole)) {
+        left.push_back(path);
+      } else if (std::filesystem::is_regular_file(whole, none)) {
+        Result<FileReader> reader = FileReader::open(whole);
+        if (!reader) continue;
+        TRY_ASSIGN(const uint64_t size, file_size(whole));
+        hash.update(&size, sizeof size);
+        std::vector<char> block(1 << 20);
+        for (size_t got = 1; got > 0;) {
+          TRY_ASSIGN(got, reader->read(block.data(), block.size()));
+          hash.update(block.data(), got);
+          still_alive();
+        }
+      }
+    }
   }
   return hash.hex();
 }
@@ -105,8 +166,10 @@ class Run {
   Result<void> announce_work();
   Result<void> steps();
   Result<void> one_step();
-  Result<std::vector<Group>> draw();
-  Result<std::vector<Group>> groups_at(int64_t position, int64_t count);
+  Result<Drawn> draw();
+  bool tells(const Group& group) const;
+  Result<Drawn> groups_at(int64_t position, int64_t count);
+  Result<void> count_programs(const ProgramTally& batch);
   double reward(double worth, const AnswerParts& parts, const Rollout& rollout) const;
   static void note_mismatch(const Mismatch& m, const WeightTransfer& sent, StepRecord& to);
   void warn_of_growth(double rollout_kl);
@@ -164,6 +227,7 @@ class Run {
   double own_seconds_ = 0;
   std::optional<double> last_reward_, last_loss_;
   bool growth_told_ = false;
+  ProgramTally programs_;  // of this part of the run
   Refusals refusals_;
 };
 
@@ -241,6 +305,8 @@ Result<void> Run::read() {
   TRY_ASSIGN(held_out_, read_tasks(rl_.held_out));
   if (std::ssize(held_out_) > rl_.evaluate_tasks)
     held_out_.resize(static_cast<size_t>(rl_.evaluate_tasks));
+  for (const std::string& doubt : doubts_of(tasks_, rl_.tasks, held_out_, rl_.held_out))
+    say("note       " + doubt);
   if (rl_.reward_script > 0) {
     TRY_ASSIGN(script_, ScriptShare::of(rl_.script));
   }
@@ -253,6 +319,10 @@ Result<void> Run::read() {
                                      .memory_mb = rl_.program_memory_mb,
                                      .at_once = cpu_pool().threads()}));
     if (const std::string weak = program->weakness(); !weak.empty()) say("note       " + weak);
+  }
+  std::string program_files;
+  if (!rl_.program.empty() && !rl_.program_folder.empty()) {
+    TRY_ASSIGN(program_files, fingerprint_of_folder(rl_.program_folder));
   }
   TRY(Judge::create(program, held_out_, rl_.held_out));
   TRY_ASSIGN(judge_, Judge::create(std::move(program), tasks_, rl_.tasks));
@@ -271,6 +341,8 @@ Result<void> Run::read() {
   data_.place = rl_.tasks;
   data_.setting = "rl.tasks";
   data_.fingerprint = fingerprint_of(tasks_, prompts_);
+  data_.held_out_fingerprint = fingerprint_of(held_out_, held_out_prompts_);
+  data_.program_fingerprint = program_files;
   for (const TaskPrompt& p : prompts_)
     longest_prompt_ = std::max(longest_prompt_, std::ssize(p.ids));
   for (const TaskPrompt& p : held_out_prompts_)
@@ -337,14 +409,18 @@ Result<void> Run::announce_work() {
                         optimizer_->state_bytes(),
                         model_bytes + state_bytes,
                         measure_peak(*device_, model_->compute()));
-  // Beside what is learnt: the answers are drawn, and scored by the reference, and before later minibatches.
-  const int64_t passes =
-      1 + (reference_ != nullptr) + (rollouts_ != nullptr || rl_.minibatches > 1);
+  // Beside what is learnt: the answers are drawn, as often as dynamic sampling may, and scored by the reference, and
+  // before later minibatches.
+  const int64_t passes = 1 + rl_.dynamic_sampling + (reference_ != nullptr) +
+                         (rollouts_ != nullptr || rl_.minibatches > 1);
   const int64_t left = std::max<int64_t>(0, t.steps - state_.step);
   add_scoring(e, *model_, as_estimated, passes * left * t.tokens_per_step);
   say(describe(e, as_estimated));
-  say("note       that is of answers of rl.tokens_max; drawing them, token by token, reaches less "
-      "of the rate");
+  say(fmt::format(
+      "note       that is of answers of rl.tokens_max{}; drawing them, token by token, reaches "
+      "less "
+      "of the rate",
+      rl_.dynamic_sampling > 0 ? ", drawn as often as rl.dynamic_sampling lets them" : ""));
   return check_still_fits(e,
                           as_estimated,
                           *device_,
@@ -410,6 +486,7 @@ Result<void> Run::steps() {
   }
   if (stopping() && saved_step_ != state_.step) TRY(save());
   tell(metrics_->finish());
+  if (programs_.failed() > 0) progress_->note("warning    " + programs_.told());
   return stopping() ? Result<void>() : refusals_.end(state_.step);
 }
 
@@ -430,16 +507,18 @@ RolloutOptions Run::rollout_options(bool with_log_probs) {
 
 double Run::reward(double worth, const AnswerParts& parts, const Rollout& rollout) const {
   double sum = rl_.reward_answer * worth;
-  if (parts.well_formed) sum += rl_.reward_format;
-  if (script_) sum += rl_.reward_script * (*script_)(rollout.text);
+  // Form is that of an answer which is there, and which the model ended: what was cut off may only look like one.
+  if (parts.well_formed && rollout.finish == engine::Finish::kEnd) sum += rl_.reward_format;
+  if (script_ && !parts.answer.empty()) sum += rl_.reward_script * (*script_)(rollout.text);
   return sum + overlong_penalty(std::ssize(rollout.tokens), rl_.tokens_max, rl_.overlong_tokens);
 }
 
 /// The groups of the tasks at so many places of their order from `position` on.
-Result<std::vector<Group>> Run::groups_at(int64_t position, int64_t count) {
+Result<Drawn> Run::groups_at(int64_t position, int64_t count) {
   const auto seed = static_cast<uint64_t>(settings_.train.seed);
   const auto n = std::ssize(tasks_);
-  std::vector<Group> groups;
+  Drawn drawn;
+  std::vector<Group>& groups = drawn.groups;
   std::vector<RolloutRequest> requests;
   for (int64_t p = position; p < position + count; ++p) {
     const data::Permutation order(
@@ -465,30 +544,59 @@ Result<std::vector<Group>> Run::groups_at(int64_t position, int64_t count) {
   for (size_t i = 0; i < rollouts.size(); ++i)
     asked.push_back({&tasks_[task_of(i)], &parts[i], &rollouts[i].text});
   static_cast<void>(fault_point("rl.judge"));
-  TRY_ASSIGN(const std::vector<double> worth, judge_->worth(asked, [this] {
+  TRY_ASSIGN(const Judge::Judged judged, judge_->judge(asked, [this] {
     still_alive();
     return !stopping();
   }));
+  TRY(count_programs(judged.programs));
+  drawn.programs = judged.programs;
+  drawn.answers = std::ssize(rollouts);
   for (size_t i = 0; i < rollouts.size(); ++i) {
     Group& g = groups[i / each];
-    g.right += worth[i] == 1;
-    g.rewards.push_back(reward(worth[i], parts[i], rollouts[i]));
+    still_alive();  // a script's share is counted letter by letter
+    g.worth.push_back(judged.worth[i]);
+    g.rewards.push_back(reward(judged.worth[i], parts[i], rollouts[i]));
+    drawn.reward += g.rewards.back();
+    drawn.right += judged.worth[i] == 1;
+    drawn.empty += parts[i].answer.empty();
+    drawn.tokens += std::ssize(rollouts[i].tokens);
     g.rollouts.push_back(std::move(rollouts[i]));
   }
-  return groups;
+  drawn.drawn = count;
+  drawn.useful =
+      std::count_if(groups.begin(), groups.end(), [&](const Group& g) { return tells(g); });
+  return drawn;
+}
+
+/// Whether a group's answers are not all as good as each other: of rules, whether 0 < right < all (DAPO equation 11).
+/// A form that some of the wrong ones have is no reason to keep a group, unless only form is rewarded.
+bool Run::tells(const Group& group) const {
+  return differ(rl_.reward_answer > 0 ? group.worth : group.rewards);
+}
+
+/// Tells of programs that judged answers and gave no verdict, once. Where that is all that the first ones did, the
+/// command is wrong: the run ends before it learns of that.
+Result<void> Run::count_programs(const ProgramTally& batch) {
+  const bool first = programs_.judged() == 0, told = programs_.failed() > 0;
+  programs_.add(batch);
+  if (first && batch.is_broken())
+    return fail(Code::kInvalidInput, "rl.program: no answer was judged: {}", batch.told());
+  if (!told && batch.failed() > 0) progress_->note("warning    " + batch.told());
+  return {};
 }
 
 /// The groups of a step, and moves on in the order of tasks. With dynamic sampling groups that tell nothing
 /// make place for the next ones, as often as it may be; the last round's are taken as they are.
-Result<std::vector<Group>> Run::draw() {
-  std::vector<Group> groups;
+Result<Drawn> Run::draw() {
+  Drawn all;
   for (int64_t round = 0;; ++round) {
-    TRY_ASSIGN(std::vector<Group> drawn,
-               groups_at(state_.position, rl_.groups_per_step - std::ssize(groups)));
-    state_.position += std::ssize(drawn);
-    for (Group& g : drawn)
-      if (round == rl_.dynamic_sampling || g.tells()) groups.push_back(std::move(g));
-    if (std::ssize(groups) == rl_.groups_per_step) return groups;
+    TRY_ASSIGN(Drawn drawn,
+               groups_at(state_.position, rl_.groups_per_step - std::ssize(all.groups)));
+    state_.position += drawn.drawn;
+    all.add(drawn);
+    for (Group& g : drawn.groups)
+      if (round == rl_.dynamic_sampling || tells(g)) all.groups.push_back(std::move(g));
+    if (std::ssize(all.groups) == rl_.groups_per_step) return all;
   }
 }
 
@@ -506,42 +614,43 @@ Result<void> Run::one_step() {
   if (rollouts_) {
     TRY_ASSIGN(sent, rollouts_->renew());
   }
-  const Result<std::vector<Group>> groups = draw();
-  if (!groups) {
+  const Result<Drawn> drawn = draw();
+  if (!drawn) {
     state_.position = position;  // the step is made again when the run goes on
-    if (cut_short(groups.error())) return {};
-    return tl::unexpected(groups.error());
+    if (cut_short(drawn.error())) return {};
+    return tl::unexpected(drawn.error());
   }
+  const std::vector<Group>& groups = drawn->groups;
   StepRecord record;
-  record.reward = record.right = record.answer_tokens = record.useful_groups = 0;
-  const auto answers = static_cast<double>(rl_.groups_per_step * rl_.group_size);
+  const auto answers = static_cast<double>(drawn->answers);
+  record.reward = drawn->reward / answers;
+  record.right = static_cast<double>(drawn->right) / answers;
+  record.answer_tokens = static_cast<double>(drawn->tokens) / answers;
+  record.empty_answers = static_cast<double>(drawn->empty) / answers;
+  record.groups_drawn = static_cast<double>(drawn->drawn);
+  record.useful_groups = static_cast<double>(drawn->useful) / *record.groups_drawn;
+  if (drawn->programs.judged() > 0)
+    record.program_failed = static_cast<double>(drawn->programs.failed());
   std::vector<Lesson> lessons;
-  int64_t answer_tokens = 0;
-  for (const Group& g : *groups) {
+  for (const Group& g : groups) {
     const std::vector<double> worth = advantages(g.rewards, rl_.advantage == "deviation");
-    for (size_t s = 0; s < g.rollouts.size(); ++s) {
+    for (size_t s = 0; s < g.rollouts.size(); ++s)
       lessons.push_back({&prompts_[g.task], &g.rollouts[s], worth[s]});
-      *record.reward += g.rewards[s] / answers;
-      answer_tokens += std::ssize(g.rollouts[s].tokens);
-    }
-    *record.right += static_cast<double>(g.right) / answers;
-    *record.useful_groups += g.tells() / static_cast<double>(rl_.groups_per_step);
   }
   record.lr = learning_rate_at(schedule_, state_.step);
   const PolicyStepReport report = policy_->run(lessons, record.lr, [] { still_alive(); });
   if (report.too_far) {
     state_.position = position;  // nothing was learnt of these answers
     std::vector<RolloutRequest> requests;
-    for (const Group& g : *groups)
+    for (const Group& g : groups)
       for (const uint64_t seed : g.seeds) requests.push_back({&prompts_[g.task], seed});
     record.step = state_.step + 1;
     record.unix_ms = clock_.unix_ms();
     record.tokens = state_.tokens;
     record.loss = record.bits_per_byte = record.gradient_norm = kNone;
-    record.answer_tokens = static_cast<double>(answer_tokens) / answers;
     note_mismatch(*report.mismatch, sent, record);
     record.seconds = clock_.monotonic_s() - begin_s;
-    record.tokens_per_s = static_cast<double>(answer_tokens) / record.seconds;
+    record.tokens_per_s = static_cast<double>(drawn->tokens) / record.seconds;
     return stop_apart(*report.mismatch, std::move(record), requests);
   }
   ++state_.step;
@@ -553,7 +662,7 @@ Result<void> Run::one_step() {
   record.loss = report.loss;
   record.bits_per_byte = kNone;
   record.gradient_norm = report.gradient_norm;
-  record.answer_tokens = static_cast<double>(answer_tokens) / answers;
+  record.updates = static_cast<double>(report.updates);
   record.clipped = report.clipped;
   record.ratio_max = report.ratio_max;
   if (reference_) record.kl = report.kl;
@@ -566,11 +675,11 @@ Result<void> Run::one_step() {
   record.logprob_mismatches = static_cast<double>(report.mismatches);
   record.skipped = report.refused;
   record.seconds = clock_.monotonic_s() - begin_s;
-  record.tokens_per_s = static_cast<double>(answer_tokens + report.tokens) / record.seconds;
+  record.tokens_per_s = static_cast<double>(drawn->tokens + report.tokens) / record.seconds;
   state_.seconds += record.seconds;
   state_.held_out_loss.reset();
   own_seconds_ += record.seconds;
-  own_tokens_ += answer_tokens + report.tokens;
+  own_tokens_ += drawn->tokens + report.tokens;
   ++own_steps_;
   last_reward_ = record.reward;
   last_loss_ = record.loss;
@@ -746,18 +855,21 @@ Result<void> Run::evaluate() {
     if (cut_short(scores.error())) return {};
     return tl::unexpected(scores.error());
   }
-  const ScoreSummary s = summary(*scores, 1);
+  TRY(count_programs(scores->programs));
+  const ScoreSummary s = summary(scores->tasks, 1);
   state_.held_out_loss = 1 - s.pass_at_1;
-  const HeldOutRecord record{.step = state_.step,
-                             .unix_ms = clock_.unix_ms(),
-                             .loss = 1 - s.pass_at_1,
-                             .bits_per_byte = kNone,
-                             .score = s.pass_at_1,
-                             .score_low = s.interval.low,
-                             .score_high = s.interval.high,
-                             .answer_tokens = s.mean_tokens};
+  HeldOutRecord record{.step = state_.step,
+                       .unix_ms = clock_.unix_ms(),
+                       .loss = 1 - s.pass_at_1,
+                       .bits_per_byte = kNone,
+                       .score = s.pass_at_1,
+                       .score_low = s.interval.low,
+                       .score_high = s.interval.high,
+                       .answer_tokens = s.mean_tokens};
+  if (scores->programs.judged() > 0)
+    record.program_failed = static_cast<double>(scores->programs.failed());
   // The record says that the evaluation was made: it comes last.
-  if (const Result<void> written = write_samples(*scores); !written)
+  if (const Result<void> written = write_samples(scores->tasks); !written)
     progress_->note("warning    answers to read could not be written: " + written.error().message);
   tell(metrics_->write(record));
   progress_->held_out(record);
@@ -813,9 +925,11 @@ Learnt Run::result() const {
   l.reward = last_reward_;
   if (!metrics_) return l;
   double compared = 0, mismatches = 0;
+  std::optional<double> programs_failed;
   for (const StepRecord& s : metrics_->metrics().steps) {
     compared += s.logprobs_compared.value_or(0);
     mismatches += s.logprob_mismatches.value_or(0);
+    if (s.program_failed) programs_failed = programs_failed.value_or(0) + *s.program_failed;
     if (s.rollout_kl) l.rollout_kl = std::max(l.rollout_kl.value_or(0), *s.rollout_kl);
     if (s.rollout_ratio_max)
       l.rollout_ratio_max = std::max(l.rollout_ratio_max.value_or(1), *s.rollout_ratio_max);
@@ -826,6 +940,9 @@ Learnt Run::result() const {
   };
   l.compared = count(compared);
   l.mismatches = count(mismatches);
+  for (const HeldOutRecord& h : metrics_->metrics().held_out)
+    if (h.program_failed) programs_failed = programs_failed.value_or(0) + *h.program_failed;
+  if (programs_failed) l.program_failed = count(*programs_failed);
   if (const auto& all = metrics_->metrics().held_out; !all.empty()) {
     if (all.front().step == 0) l.score_before = all.front().score;
     if (all.back().step == state_.step) l.score_after = all.back().score;

@@ -11,6 +11,7 @@ struct Learnt {
   std::optional<double> score_before, score_after;  // of held-out tasks
   std::optional<double> reward;                     // of the last step
   int64_t compared = 0, mismatches = 0;             // log-probabilities, in all parts of the run
+  std::optional<int64_t> program_failed;            // likewise, of programs that judged
   /// The largest of a step, of answers that another device drew (rl/mismatch.h).
   std::optional<double> rollout_kl, rollout_ratio_max;
 };

@@ -23,16 +23,20 @@ void let_others_read(const std::string& path) {
       path, perms::others_read | perms::others_exec, std::filesystem::perm_options::add);
 }
 
-double worth(const std::string& command, const std::string& input = "{}") {
+ProgramVerdict verdict(const std::string& command, const std::string& input = "{}") {
   let_others_read(testing::TempDir());
   const auto judge = ProgramJudge::create(
       {.command = command, .folder = testing::TempDir(), .seconds = 3, .memory_mb = 128});
   if (!judge) {
     ADD_FAILURE() << judge.error().message;
-    return -1;
+    return {.worth = -1};
   }
   const auto verdicts = judge->verdicts(std::vector<std::string>{input}, [] { return true; });
-  return verdicts ? (*verdicts)[0] : -1;
+  return verdicts ? (*verdicts)[0] : ProgramVerdict{.worth = -1};
+}
+
+double worth(const std::string& command, const std::string& input = "{}") {
+  return verdict(command, input).worth;
 }
 
 TEST(ProgramJudge, ReadsTheVerdict) {
@@ -53,6 +57,90 @@ TEST(ProgramJudge, ReadsTheVerdict) {
                           "/no/such/program",
                           "echo 1; echo '<- that is it'"})
     EXPECT_EQ(worth(bad), 0) << bad;
+}
+
+TEST(ProgramJudge, SaysHowAProgramEnded) {
+  using enum ProgramEnd;
+  const auto ends = [](const std::string& command, ProgramEnd end, int number, const char* said) {
+    const ProgramVerdict v = verdict(command);
+    EXPECT_EQ(v.worth, 0) << command;
+    EXPECT_EQ(v.end, end) << command;
+    EXPECT_EQ(v.number, number) << command;
+    EXPECT_NE(v.said.find(said), std::string::npos) << command << ": " << v.said;
+  };
+  EXPECT_EQ(verdict("echo 0; echo no >&2").end, kVerdict);
+  EXPECT_EQ(verdict("echo 0; echo no >&2").said, "");
+  ends("echo 1; echo Traceback >&2; exit 3", kStatus, 3, "Traceback");
+  ends("echo 1; echo oh >/dev/stderr; exit 3", kStatus, 3, "oh");
+  ends("/no/such/program", kStatus, 127, "/no/such/program");
+  ends("echo 1; kill -9 $$", kSignal, 9, "");
+  ends("echo True", kNoNumber, 0, "True");
+  ends("echo nan", kNoNumber, 0, "nan");
+  ends("echo True; echo why >&2", kNoNumber, 0, "why");
+  ends("echo 1; echo slow >&2; sleep 1000", kTime, 0, "slow");
+  ends("yes 1", kTooMuch, 0, "");
+  // A flood of complaints is read, and its end kept.
+  const ProgramVerdict flood = verdict("head -c 3000000 /dev/zero | tr '\\0' x >&2; echo end >&2");
+  EXPECT_EQ(flood.end, kNoNumber);
+  EXPECT_LE(flood.said.size(), 1024u);
+  EXPECT_TRUE(flood.said.ends_with("xxxend\n")) << flood.said;
+}
+
+/// A look that comes late is no fault of the program's.
+TEST(ProgramJudge, WhatEndedInTimeCountsHoweverLateItIsSeen) {
+  const auto judge = ProgramJudge::create({.command = "read s; sleep $s; echo 1", .seconds = 1});
+  ASSERT_TRUE(judge) << judge.error().message;
+  const auto with_a_pause = [&](const std::string& sleeps) {
+    int looks = 0;
+    const auto verdicts = judge->verdicts(std::vector<std::string>{sleeps}, [&] {
+      if (looks++ == 0) ::sleep(2);
+      return true;
+    });
+    return verdicts ? (*verdicts)[0] : ProgramVerdict{.worth = -1};
+  };
+  EXPECT_EQ(with_a_pause("0\n").worth, 1);
+  // Nor does the time count in which nobody looked; what is left of its own does.
+  EXPECT_EQ(with_a_pause("2.5\n").worth, 1);
+  EXPECT_EQ(with_a_pause("30\n").end, ProgramEnd::kTime);
+}
+
+TEST(ProgramTally, TellsWhetherTheCommandIsWrong) {
+  const ProgramVerdict missing{
+      .end = ProgramEnd::kStatus, .number = 2, .said = "can't open\n'/judge/chekc.py'\x1b[2J\n"};
+  ProgramTally tally;
+  for (int i = 0; i < 3; ++i) tally.add(missing);
+  EXPECT_FALSE(tally.is_broken());  // so few may be an accident
+  tally.add(missing);
+  EXPECT_TRUE(tally.is_broken());
+  EXPECT_EQ(tally.failed(), 4);
+  for (const char* part :
+       {"4 of 4 programs", "4 with a status", "with status 2", "can't open '/judge/chekc.py'?[2J"})
+    EXPECT_NE(tally.told().find(part), std::string::npos) << tally.told();
+  EXPECT_EQ(tally.told().find('\x1b'), std::string::npos);
+  ProgramTally twice = tally;
+  twice.add(tally);
+  EXPECT_TRUE(twice.is_broken());
+  EXPECT_EQ(twice.judged(), 8);
+  // One that judges, one that says something else, and the command is not what is wrong.
+  for (const ProgramVerdict& other :
+       {ProgramVerdict{.worth = 0},
+        ProgramVerdict{.end = ProgramEnd::kStatus, .number = 2, .said = "other"}}) {
+    ProgramTally mixed = tally;
+    mixed.add(other);
+    EXPECT_FALSE(mixed.is_broken());
+    ProgramTally joined;
+    joined.add(other);
+    joined.add(tally);
+    EXPECT_FALSE(joined.is_broken());
+  }
+  // `grep && echo 1` says no without a word; a time is the machine's, too.
+  for (const ProgramVerdict& v : {ProgramVerdict{.end = ProgramEnd::kStatus, .number = 1},
+                                  ProgramVerdict{.end = ProgramEnd::kTime, .said = "slow"}}) {
+    ProgramTally silent;
+    for (int i = 0; i < 8; ++i) silent.add(v);
+    EXPECT_FALSE(silent.is_broken());
+    EXPECT_EQ(silent.failed(), 8);
+  }
 }
 
 TEST(ProgramJudge, HostileOnesAreZeros) {
@@ -153,7 +241,8 @@ TEST(ProgramJudge, ManyAtOnceAndInOrder) {
   const std::vector<std::string> inputs = {"0", "0.125", "0.25", "x", "0.5", "1"};
   const auto verdicts = judge->verdicts(inputs, [] { return true; });
   ASSERT_TRUE(verdicts);
-  EXPECT_EQ(*verdicts, (std::vector<double>{0, 0.125, 0.25, 0, 0.5, 1}));
+  const double worth[] = {0, 0.125, 0.25, 0, 0.5, 1};
+  for (size_t i = 0; i < inputs.size(); ++i) EXPECT_EQ((*verdicts)[i].worth, worth[i]) << inputs[i];
   int asked = 0;
   const auto stopped = judge->verdicts(inputs, [&] { return ++asked < 2; });
   ASSERT_FALSE(stopped);

@@ -112,9 +112,10 @@ AnswerParts take_apart(std::string_view text, bool thinking) {
   }
   const std::string_view said = trimmed(rest);
   parts.answer = unboxed(said);
-  parts.well_formed =
-      thinking && !parts.answer.empty() && said.find(kOpen) == std::string_view::npos &&
-      said.find(kClose) == std::string_view::npos && parts.thought.find(kOpen) == std::string::npos;
+  parts.well_formed = thinking && !parts.thought.empty() && !parts.answer.empty() &&
+                      said.find(kOpen) == std::string_view::npos &&
+                      said.find(kClose) == std::string_view::npos &&
+                      parts.thought.find(kOpen) == std::string::npos;
   return parts;
 }
 
@@ -166,15 +167,15 @@ Result<Judge> Judge::create(std::optional<ProgramJudge> program,
   return Judge(std::move(program));
 }
 
-Result<std::vector<double>> Judge::worth(std::span<const Asked> answers,
-                                         const std::function<bool()>& go_on) const {
-  std::vector<double> worth(answers.size(), 0);
+Result<Judge::Judged> Judge::judge(std::span<const Asked> answers,
+                                   const std::function<bool()>& go_on) const {
+  Judged judged{.worth = std::vector<double>(answers.size(), 0), .programs = {}};
   std::vector<size_t> asked;
   std::vector<std::string> inputs;
   for (size_t i = 0; i < answers.size(); ++i) {
     const auto& [task, parts, text] = answers[i];
     if (task->check != Check::kProgram) {
-      worth[i] = is_right(*task, parts->answer);
+      judged.worth[i] = is_right(*task, parts->answer);
       if (go_on) static_cast<void>(go_on());  // rules are soon done, thousands of answers are not
       continue;
     }
@@ -189,10 +190,13 @@ Result<std::vector<double>> Judge::worth(std::span<const Asked> answers,
     j["text"] = *text;
     inputs.push_back(json_text(j) + "\n");
   }
-  if (inputs.empty()) return worth;
-  TRY_ASSIGN(const std::vector<double> verdicts, program_->verdicts(inputs, go_on));
-  for (size_t i = 0; i < asked.size(); ++i) worth[asked[i]] = verdicts[i];
-  return worth;
+  if (inputs.empty()) return judged;
+  TRY_ASSIGN(const std::vector<ProgramVerdict> verdicts, program_->verdicts(inputs, go_on));
+  for (size_t i = 0; i < asked.size(); ++i) {
+    judged.worth[asked[i]] = verdicts[i].worth;
+    judged.programs.add(verdicts[i]);
+  }
+  return judged;
 }
 
 std::string vote_of(const Task& task, std::string_view answer) {
@@ -217,6 +221,7 @@ Result<ScriptShare> ScriptShare::of(const std::string& script) {
 }
 
 double ScriptShare::operator()(std::string_view text) const {
+  if (trimmed(text).empty()) return 0;
   const auto all = letters_.count(text), of_script = of_script_.count(text);
   if (!all || !of_script) return 0;
   return *all == 0 ? 1 : static_cast<double>(*of_script) / static_cast<double>(*all);

@@ -23,7 +23,7 @@ struct AnswerParts {
   std::string answer;  // what stands behind the thought, without white space at its ends; of
                        // \boxed{...} in it, the last one's inside
   bool has_thought = false;
-  /// Exactly one thought, first and closed, and an answer behind it.
+  /// Exactly one thought, first and closed and not empty, and an answer behind it.
   bool well_formed = false;
 };
 
@@ -56,9 +56,12 @@ class Judge {
     const AnswerParts* parts;
     const std::string* text;  // all of the answer
   };
-  /// What each is worth, 0 to 1; by a rule 0 or 1. Errors: of ProgramJudge::verdicts.
-  Result<std::vector<double>> worth(std::span<const Asked> answers,
-                                    const std::function<bool()>& go_on) const;
+  struct Judged {
+    std::vector<double> worth;  // of each answer, 0 to 1; by a rule 0 or 1
+    ProgramTally programs;
+  };
+  /// Errors: of ProgramJudge::verdicts.
+  Result<Judged> judge(std::span<const Asked> answers, const std::function<bool()>& go_on) const;
 
  private:
   explicit Judge(std::optional<ProgramJudge> program) : program_(std::move(program)) {}
@@ -66,7 +69,7 @@ class Judge {
 };
 
 /// The share of a text's letters that are of one script: what a text's language can be told by without
-/// a dictionary. A text without letters is of every script.
+/// a dictionary. A text without letters is of every script, one of nothing but white space of none.
 class ScriptShare {
  public:
   /// A script by its Unicode name: "Latin", "Han", "Cyrillic". Errors: kInvalidInput.

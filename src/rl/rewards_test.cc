@@ -33,6 +33,7 @@ TEST(Rewards, AnswersAreTakenApart) {
                           "<think>a</think>b</think>c",
                           "<think><think>a</think>b",
                           "<think>a</think>\\boxed{ }",
+                          "<think> \n</think>b",
                           "x<think>a</think>b"})
     EXPECT_FALSE(take_apart(bad, false).well_formed) << bad;
   EXPECT_EQ(take_apart("<think>2", false).answer, "");  // an answer within a thought is none
@@ -136,6 +137,8 @@ TEST(Rewards, ScriptsAreTold) {
   EXPECT_EQ((*latin)("3 + 4 = 7"), 1);
   EXPECT_EQ((*latin)("ab \xe4\xbd\xa0\xe5\xa5\xbd"), 0.5);
   EXPECT_EQ((*han)("ab \xe4\xbd\xa0\xe5\xa5\xbd"), 0.5);
+  EXPECT_EQ((*latin)("7"), 1);
+  for (const char* nothing : {"", " \n"}) EXPECT_EQ((*latin)(nothing), 0);
   for (const char* bad : {"", "Klingon", "L}a{"}) EXPECT_FALSE(ScriptShare::of(bad)) << bad;
 }
 

@@ -68,21 +68,21 @@ Interval interval_95(std::span<const double> values, int64_t answers_each) {
   return {std::clamp(centre - half, 0.0, mean), std::clamp(centre + half, mean, 1.0)};
 }
 
-Result<std::vector<TaskScore>> score_answers(std::span<const Task> tasks,
-                                             std::span<const Answer> answers,
-                                             const Judge& judge,
-                                             const std::function<bool()>& go_on) {
+Result<Scores> score_answers(std::span<const Task> tasks,
+                             std::span<const Answer> answers,
+                             const Judge& judge,
+                             const std::function<bool()>& go_on) {
   check(
       !answers.empty() && answers.size() % tasks.size() == 0, "score: {} answers", answers.size());
   const size_t samples = answers.size() / tasks.size();
   std::vector<Judge::Asked> asked;
   for (size_t i = 0; i < answers.size(); ++i)
     asked.push_back({&tasks[i / samples], &answers[i].parts, &answers[i].text});
-  TRY_ASSIGN(const std::vector<double> worth, judge.worth(asked, go_on));
-  std::vector<TaskScore> scores;
+  TRY_ASSIGN(const Judge::Judged judged, judge.judge(asked, go_on));
+  Scores scores{.tasks = {}, .programs = judged.programs};
   for (size_t t = 0; t < tasks.size(); ++t) {
     const std::span<const Answer> own = answers.subspan(t * samples, samples);
-    const std::span<const double> own_worth = std::span(worth).subspan(t * samples, samples);
+    const std::span<const double> own_worth = std::span(judged.worth).subspan(t * samples, samples);
     TaskScore score{.thought_tokens = 0, .sample = own[0].text};
     for (size_t s = 0; s < samples; ++s) {
       score.right += own_worth[s] == 1;
@@ -92,7 +92,7 @@ Result<std::vector<TaskScore>> score_answers(std::span<const Task> tasks,
       if (score.thought_tokens) *score.thought_tokens += *own[s].thought_tokens;
     }
     score.voted = vote(tasks[t], own, own_worth);
-    scores.push_back(std::move(score));
+    scores.tasks.push_back(std::move(score));
   }
   return scores;
 }
@@ -101,12 +101,12 @@ uint64_t answer_seed(uint64_t seed, size_t task, int64_t sample) {
   return Random(seed, RandomPurpose::kRollout, task).bits(static_cast<uint64_t>(sample));
 }
 
-Result<std::vector<TaskScore>> score(engine::Engine& engine,
-                                     std::span<const Task> tasks,
-                                     std::span<const TaskPrompt> prompts,
-                                     const ModelTexts& texts,
-                                     const Judge& judge,
-                                     const ScoreOptions& options) {
+Result<Scores> score(engine::Engine& engine,
+                     std::span<const Task> tasks,
+                     std::span<const TaskPrompt> prompts,
+                     const ModelTexts& texts,
+                     const Judge& judge,
+                     const ScoreOptions& options) {
   check(tasks.size() == prompts.size(), "score: {} tasks", tasks.size());
   std::vector<RolloutRequest> requests;
   for (size_t t = 0; t < tasks.size(); ++t)
@@ -133,7 +133,9 @@ Result<std::vector<TaskScore>> score(engine::Engine& engine,
   });
 }
 
-ScoreSummary summary(std::span<const TaskScore> scores, int64_t samples) {
+ScoreSummary summary(std::span<const TaskScore> scores,
+                     int64_t samples,
+                     std::span<const int64_t> ks) {
   ScoreSummary s;
   s.tasks = std::ssize(scores);
   s.mean_thought_tokens = 0;
@@ -142,7 +144,6 @@ ScoreSummary summary(std::span<const TaskScore> scores, int64_t samples) {
   for (const TaskScore& t : scores) {
     shares.push_back(static_cast<double>(t.right) / static_cast<double>(samples));
     s.pass_at_1 += static_cast<double>(t.right);
-    s.pass_at_k += pass_at_k(samples, t.right, samples);
     s.voted += t.voted;
     s.mean_tokens += static_cast<double>(t.tokens);
     if (!t.thought_tokens) s.mean_thought_tokens.reset();
@@ -151,9 +152,17 @@ ScoreSummary summary(std::span<const TaskScore> scores, int64_t samples) {
     s.ended += static_cast<double>(t.ended);
   }
   for (double* of_answers : {&s.pass_at_1, &s.mean_tokens, &s.ended}) *of_answers /= answers;
-  s.pass_at_k /= tasks;
   s.voted /= tasks;
   s.interval = interval_95(shares, samples);
+  for (const int64_t k : ks) {
+    PassAt at{.k = k};
+    std::vector<double> estimates;
+    for (const TaskScore& t : scores) estimates.push_back(pass_at_k(samples, t.right, k));
+    for (const double e : estimates) at.share += e / tasks;
+    // So many times k answers were drawn that have none in common.
+    at.interval = interval_95(estimates, samples / k);
+    s.pass_at.push_back(at);
+  }
   return s;
 }
 

@@ -47,12 +47,17 @@ struct Answer {
   bool ended = false;  // by itself
 };
 
-/// In the order of the tasks. `answers`: equally many to each task, those to one after the other. Right is what
-/// is worth 1. Errors: of Judge::worth.
-Result<std::vector<TaskScore>> score_answers(std::span<const Task> tasks,
-                                             std::span<const Answer> answers,
-                                             const Judge& judge,
-                                             const std::function<bool()>& go_on);
+struct Scores {
+  std::vector<TaskScore> tasks;  // in their order
+  ProgramTally programs;         // that judged
+};
+
+/// `answers`: equally many to each task, those to one after the other. Right is what
+/// is worth 1. Errors: of Judge::judge.
+Result<Scores> score_answers(std::span<const Task> tasks,
+                             std::span<const Answer> answers,
+                             const Judge& judge,
+                             const std::function<bool()>& go_on);
 
 /// The seed of answer `sample` to task number `task`.
 uint64_t answer_seed(uint64_t seed, size_t task, int64_t sample);
@@ -63,27 +68,36 @@ struct ScoreOptions {
   RolloutOptions rollouts;
 };
 
-/// Draws the answers and scores them. Errors: of roll_out and Judge::worth.
-Result<std::vector<TaskScore>> score(engine::Engine& engine,
-                                     std::span<const Task> tasks,
-                                     std::span<const TaskPrompt> prompts,
-                                     const ModelTexts& texts,
-                                     const Judge& judge,
-                                     const ScoreOptions& options);
+/// Draws the answers and scores them. Errors: of roll_out and Judge::judge.
+Result<Scores> score(engine::Engine& engine,
+                     std::span<const Task> tasks,
+                     std::span<const TaskPrompt> prompts,
+                     const ModelTexts& texts,
+                     const Judge& judge,
+                     const ScoreOptions& options);
+
+/// That among k answers to a task one is right.
+struct PassAt {
+  int64_t k = 1;
+  double share = 0;  // of the tasks, as pass_at_k estimates it of each
+  Interval interval;
+};
 
 /// Of some tasks together.
 struct ScoreSummary {
   int64_t tasks = 0;
   double pass_at_1 = 0;
   Interval interval;
-  double pass_at_k = 0;  // k: the samples
+  std::vector<PassAt> pass_at;  // for each k
   double voted = 0;
   double mean_tokens = 0;                     // of an answer
   std::optional<double> mean_thought_tokens;  // if that is known of each
   double ended = 0;                           // share of answers
 };
 
-/// Check: not empty.
-ScoreSummary summary(std::span<const TaskScore> scores, int64_t samples);
+/// `ks`: from 1 to the samples. Check: not empty.
+ScoreSummary summary(std::span<const TaskScore> scores,
+                     int64_t samples,
+                     std::span<const int64_t> ks = {});
 
 }  // namespace ferry::rl

@@ -52,9 +52,23 @@ TEST(Score, SummaryWeighsTasksAlike) {
   std::vector<TaskScore> untold = scores;
   untold[1].thought_tokens.reset();
   EXPECT_FALSE(summary(untold, 4).mean_thought_tokens);
-  const ScoreSummary s = summary(scores, 4);
+  const std::vector<int64_t> ks = {1, 2, 4};
+  const ScoreSummary s = summary(scores, 4, ks);
   EXPECT_DOUBLE_EQ(s.pass_at_1, 1.25 / 3);
-  EXPECT_DOUBLE_EQ(s.pass_at_k, 2.0 / 3);
+  ASSERT_EQ(s.pass_at.size(), 3u);
+  EXPECT_DOUBLE_EQ(s.pass_at[0].share, s.pass_at_1);
+  EXPECT_EQ(s.pass_at[0].interval.low, s.interval.low);
+  EXPECT_EQ(s.pass_at[0].interval.high, s.interval.high);
+  EXPECT_DOUBLE_EQ(s.pass_at[1].share, (1 + 0.5 + 0) / 3);  // 1 - C(3, 2) / C(4, 2)
+  EXPECT_DOUBLE_EQ(s.pass_at[2].share, 2.0 / 3);
+  for (const PassAt& at : s.pass_at) {
+    EXPECT_LT(at.interval.low, at.share) << at.k;
+    EXPECT_GT(at.interval.high, at.share) << at.k;
+  }
+  // Of all samples at once there is one such draw a task: Wilson's interval of 2 of 3.
+  EXPECT_NEAR(s.pass_at[2].interval.low, 0.2077, 5e-4);
+  EXPECT_NEAR(s.pass_at[2].interval.high, 0.9385, 5e-4);
+  EXPECT_TRUE(summary(scores, 4).pass_at.empty());
   EXPECT_DOUBLE_EQ(s.voted, 0.5);
   EXPECT_DOUBLE_EQ(s.mean_tokens, 10);
   EXPECT_DOUBLE_EQ(*s.mean_thought_tokens, 20.0 / 12);

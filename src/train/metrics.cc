@@ -38,6 +38,10 @@ void visit_fields(Record& r, Visit&& v) {
     v("right", r.right);
     v("answer_tokens", r.answer_tokens);
     v("useful_groups", r.useful_groups);
+    v("groups_drawn", r.groups_drawn);
+    v("updates", r.updates);
+    v("empty_answers", r.empty_answers);
+    v("program_failed", r.program_failed);
     v("kl", r.kl);
     v("clipped", r.clipped);
     v("masked", r.masked);
@@ -55,6 +59,7 @@ void visit_fields(Record& r, Visit&& v) {
     v("score_low", r.score_low);
     v("score_high", r.score_high);
     v("answer_tokens", r.answer_tokens);
+    v("program_failed", r.program_failed);
     v("pairs", r.pairs);
     v("pairs_held_out", r.pairs_held_out);
   }

@@ -33,6 +33,10 @@ struct StepRecord {
   std::optional<std::string> skipped;  // why the update was refused
   // Of reinforcement learning (docs/reasoning.md); `loss` is then the policy's, and there are no bits a byte.
   std::optional<double> reward, right, answer_tokens, useful_groups, kl, clipped, masked, ratio_max;
+  std::optional<double> groups_drawn;    // of all of which the figures above are
+  std::optional<double> updates;         // that the step's minibatches made
+  std::optional<double> empty_answers;   // the share with nothing behind the thought
+  std::optional<double> program_failed;  // programs that judged and gave no verdict
   std::optional<double> logprobs_compared, logprob_mismatches;
   // Of these, where another device draws the answers (rl/mismatch.h); the last: of weights that travelled.
   std::optional<double> rollout_kl, rollout_ratio_max, rollout_capped, rollout_sent_bytes;
@@ -49,7 +53,7 @@ struct HeldOutRecord {
   double bits_per_byte = 0;
   /// Of reinforcement learning: the share of held-out tasks that are solved, between what it may be
   /// by chance; `loss` is then the share that is not, and there are no bits a byte.
-  std::optional<double> score, score_low, score_high, answer_tokens;
+  std::optional<double> score, score_low, score_high, answer_tokens, program_failed;
   /// Of pairs of answers, as above; of so many, the first of those held out.
   std::optional<double> pairs, pairs_held_out;
   std::optional<double> rewards_chosen, rewards_rejected, rewards_accuracies, rewards_margins,

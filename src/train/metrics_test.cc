@@ -254,6 +254,25 @@ TEST(ProgressLine, SaysAll) {
             "after step 1)");
 }
 
+TEST(ProgressLine, SaysWhatIsWrongWithAnswers) {
+  StepRecord r = record(41);
+  r.reward = 0.25;
+  r.useful_groups = 0.5;
+  const std::string well = progress_line(r, 0.5, {.steps = 1000});
+  EXPECT_NE(well.find("  50% of groups tell"), std::string::npos) << well;
+  for (const char* part : {"empty", "failed", "no update"})
+    EXPECT_EQ(well.find(part), std::string::npos) << well;
+  r.useful_groups = r.updates = 0;
+  r.empty_answers = 0.03;
+  r.program_failed = 2;
+  const std::string ill = progress_line(r, 0.5, {.steps = 1000});
+  for (const char* part : {"  0% of groups tell",
+                           "  3% empty",
+                           "  2 programs failed",
+                           "  nothing to learn: no update"})
+    EXPECT_NE(ill.find(part), std::string::npos) << ill;
+}
+
 TEST(ProgressLine, LeavesOutWhatMattersLeastWhereColumnsAreFew) {
   StepRecord r = record(41);
   r.loss_z = 0.31;

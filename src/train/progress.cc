@@ -50,6 +50,20 @@ std::string beside_the_loss(const StepRecord& r) {
   return fmt::format("  {:.3f} bits/byte", r.bits_per_byte);
 }
 
+/// How many groups of answers teach something, and what went wrong with answers, of a step of reinforcement learning.
+std::string of_groups(const StepRecord& r) {
+  return r.useful_groups ? fmt::format("  {:.0f}% of groups tell", 100 * *r.useful_groups) : "";
+}
+std::string of_failures(const StepRecord& r) {
+  std::string text;
+  if (r.updates == 0.0 && !r.skipped) text += "  nothing to learn: no update";
+  if (r.empty_answers.value_or(0) > 0)
+    text += fmt::format("  {:.0f}% empty", 100 * *r.empty_answers);
+  if (r.program_failed.value_or(0) > 0)
+    text += fmt::format("  {:.0f} programs failed", *r.program_failed);
+  return text;
+}
+
 /// "260 of 2000 ", where not all that are held out were looked at.
 std::string how_many_pairs(const HeldOutRecord& r) {
   if (!r.pairs) return "";
@@ -73,6 +87,8 @@ std::string progress_line(const StepRecord& r, double seconds_per_step, const Pr
                         : fmt::format("  loss {:.4f}", r.loss)},
               {7, sigma(r.loss_z, s.colour)},
               {5, beside_the_loss(r)},
+              {11, of_failures(r)},
+              {12, of_groups(r)},
               {6, fmt::format("  |g| {:.3f}", r.gradient_norm)},
               {8, sigma(r.gradient_norm_z, s.colour)},
               {9, fmt::format("  lr {:.2e}", r.lr)},
