@@ -22,6 +22,21 @@ std::string_view trimmed(std::string_view s) {
   return s.substr(begin, s.find_last_not_of(kSpace) - begin + 1);
 }
 
+/// Text, or parts that are text, which are lines as where a model is served; std::nullopt: neither.
+std::optional<std::string> text_of(const Json& content) {
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) return std::nullopt;
+  std::string text;
+  for (const Json& part : content) {
+    const bool is_text = part.is_object() && part.contains("type") && part["type"] == "text" &&
+                         part.contains("text") && part["text"].is_string();
+    if (!is_text) return std::nullopt;
+    if (&part != &content.front()) text += '\n';
+    text += part["text"].get_ref<const std::string&>();
+  }
+  return text;
+}
+
 /// A message of the assistant. Views of the conversation's JSON.
 struct Answer {
   std::string_view content, reasoning;
@@ -66,7 +81,8 @@ Result<Answer> read_answer(const Json& message) {
     const std::string& name = item.key();
     const Json& value = item.value();
     const auto text = [&]() -> std::string_view { return value.get_ref<const std::string&>(); };
-    if (value.is_null() || name == "role" || name == "name") continue;
+    const bool empty = value.is_null() || (value.is_structured() && value.empty());
+    if (empty || name == "role" || name == "name") continue;
     if (name == "content" && value.is_string()) {
       answer.content = text();
       answer.says = true;
@@ -75,14 +91,15 @@ Result<Answer> read_answer(const Json& message) {
       answer.says = true;
     } else if (name == "tool_calls" && value.is_array()) {
       TRY(read_calls(value, answer));
-      answer.says = answer.says || !value.empty();
+      answer.says = true;
     } else if (name == "weight" && (value == 0 || value == 1)) {
       answer.learnt = value == 1;
     } else {
       return fail(
           Code::kInvalidInput,
           "has \"{}\", which is no field of an answer that is learnt, or of the wrong type; "
-          "there are content and reasoning_content (texts), tool_calls, name and weight (0 "
+          "there are content and reasoning_content (texts; content also in parts of text), "
+          "tool_calls, name and weight (0 "
           "or 1)",
           printable(name));
     }
@@ -241,6 +258,37 @@ Result<ChatRenderer> renderer_of(const ModelTexts& texts,
   return needed ? std::move(full) : std::move(plain);
 }
 
+/// Answers in parts are made texts, for templates and for whoever looks for them there.
+void join_parts(Json& messages) {
+  for (Json& message : messages) {
+    if (!message.is_object() || !message.contains("role") || message["role"] != "assistant")
+      continue;
+    if (!message.contains("content") || !message["content"].is_array()) continue;
+    const std::optional<std::string> text = text_of(message["content"]);
+    if (message["content"].empty())
+      message["content"] = nullptr;
+    else if (text)
+      message["content"] = *text;
+  }
+}
+
+/// "system" beside the messages, as Anthropic's API has it, is the first of them. Whether one was added.
+Result<bool> add_system(const Json& conversation, Json& messages) {
+  if (!conversation.contains("system") || conversation["system"].is_null()) return false;
+  const std::optional<std::string> text = text_of(conversation["system"]);
+  if (!text)
+    return fail(Code::kInvalidInput, "\"system\" must be text, or a list of parts of text");
+  if (text->empty()) return false;
+  const Json& first = messages.empty() ? Json() : messages.front();
+  if (first.is_object() && first.contains("role") && first["role"] == "system") {
+    if (first.contains("content") && text_of(first["content"]) == text) return false;
+    return fail(Code::kInvalidInput,
+                "\"system\" and the first message say different things: leave one of them");
+  }
+  messages.insert(messages.begin(), Json{{"role", "system"}, {"content", *text}});
+  return true;
+}
+
 }  // namespace
 
 Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
@@ -261,6 +309,8 @@ Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
     return fail(Code::kInvalidInput,
                 "{}: no file of the model says with which token an answer ends",
                 directory);
+  join_parts(kept["messages"]);
+  TRY_ASSIGN(const bool added, add_system(json, kept["messages"]));
   TRY_ASSIGN(const ChatRenderer renderer, renderer_of(texts, kept, directory, now));
   Lessons lessons(texts, renderer, directory);
   bool any = false;
@@ -274,7 +324,8 @@ Result<std::vector<text::Lesson>> chat_lessons(const ModelTexts& texts,
       return answer.learnt;
     };
     const Result<bool> learnt = learn();
-    if (!learnt) return fail(learnt.error().code, "message {}: {}", i + 1, learnt.error().message);
+    if (!learnt)
+      return fail(learnt.error().code, "message {}: {}", added ? i : i + 1, learnt.error().message);
     any = any || *learnt;
   }
   if (!any) return fail(Code::kInvalidInput, "has no message of the assistant to learn from");

@@ -135,6 +135,55 @@ TEST(ChatLessons, AbsentContentIsNoWord) {
             Texts{"[user]None[assistant]{!(f)<|eos|>}"});
 }
 
+/// What servers and clients write beside an answer where there is nothing of it, and an answer in parts.
+TEST(ChatLessons, EmptyFieldsSayNothingAndPartsAreText) {
+  const Texts expected = {"<|bos|>user\nHi<|eos|>\n<|bos|>assistant\n{Ho<|eos|>}"};
+  const auto learnt = [](const std::string& fields) {
+    return lessons(kChatml,
+                   R"([{"role": "user", "content": "Hi"}, {"role": "assistant", )" + fields + "}]");
+  };
+  EXPECT_EQ(learnt(R"("content": "Ho", "refusal": null, "annotations": [], "audio": {},
+                      "function_call": null, "tool_calls": [], "reasoning_content": null)"),
+            expected);
+  EXPECT_EQ(learnt(R"("content": [{"type": "text", "text": "Ho"}])"), expected);
+  // As when it is served (docs/serving.md): parts are lines.
+  EXPECT_EQ(learnt(R"("content": [{"type": "text", "text": "H"}, {"type": "text", "text": "o"}])"),
+            Texts{"<|bos|>user\nHi<|eos|>\n<|bos|>assistant\n{H\no<|eos|>}"});
+  // As Transformers masks it (AreWhatTransformersMasks): an empty text is an answer that ends at once.
+  for (const char* empty : {R"("content": "")", R"("content": [{"type": "text", "text": ""}])"})
+    EXPECT_EQ(learnt(empty), Texts{"<|bos|>user\nHi<|eos|>\n<|bos|>assistant\n{<|eos|>}"});
+}
+
+/// As Anthropic's API has it: beside the messages.
+TEST(ChatLessons, ASystemPromptMayStandBesideTheMessages) {
+  constexpr const char* kRest =
+      R"({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})";
+  const auto learnt = [&](const std::string& before) {
+    return lessons(kChatml, "{" + before + kRest).front();
+  };
+  const std::string with =
+      "<|bos|>system\nS<|eos|>\n<|bos|>user\na<|eos|>\n<|bos|>assistant\n{b<|eos|>}";
+  EXPECT_EQ(learnt(R"("system": "S", "messages": [)"), with);
+  EXPECT_EQ(learnt(R"("system": [{"type": "text", "text": "S"}], "messages": [)"), with);
+  EXPECT_EQ(learnt(R"("system": "S", "messages": [{"role": "system", "content": "S"}, )"), with);
+  for (const char* nothing : {"null", R"("")", "[]"})
+    EXPECT_EQ(learnt(std::string(R"("system": )") + nothing + R"(, "messages": [)"),
+              "<|bos|>user\na<|eos|>\n<|bos|>assistant\n{b<|eos|>}");
+  for (const auto& [before, part] :
+       {std::pair{R"("system": 3, "messages": [)", "\"system\" must be text"},
+        {R"("system": [{"type": "image"}], "messages": [)", "\"system\" must be text"},
+        {R"("system": "S", "messages": [{"role": "system", "content": "T"}, )",
+         "\"system\" and the first message say different things"},
+        {R"("system": "<|bos|>", "messages": [)", "control token"}})
+    EXPECT_NE(learnt(before).find(part), std::string::npos) << learnt(before);
+  // Messages are counted as they stand in the file.
+  EXPECT_NE(lessons(kChatml, R"({"system": "S", "messages": [{"role": "user", "content": "a"},
+                                 {"role": "assistant"}]})")
+                .front()
+                .find("message 2: says nothing"),
+            std::string::npos);
+}
+
 TEST(ChatLessons, WhatCannotBeLearntIsSaid) {
   const auto refusal = [](std::string_view conversation) {
     return lessons(kChatml, conversation).front();
@@ -154,7 +203,11 @@ TEST(ChatLessons, WhatCannotBeLearntIsSaid) {
   expect(R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls":
              [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]}])",
          "message 2: the chat template of model leaves out");
-  for (const char* nothing : {"", R"(, "content": null)", R"(, "content": null, "tool_calls": [])"})
+  for (const char* nothing : {"",
+                              R"(, "content": null)",
+                              R"(, "content": null, "tool_calls": [])",
+                              R"(, "content": [])",
+                              R"(, "content": {}, "annotations": [], "audio": {})"})
     expect(
         R"([{"role": "user", "content": "a"}, {"role": "assistant")" + std::string(nothing) + "}]",
         "message 2: says nothing");
@@ -168,7 +221,11 @@ TEST(ChatLessons, WhatCannotBeLearntIsSaid) {
   for (const char* fields : {R"("reasoning": "because")",
                              R"("function_call": {"name": "f"})",
                              R"("weight": 0.5)",
-                             R"("content": [{"type": "text", "text": "b"}])"})
+                             R"("audio": {"id": "x"})",
+                             R"("content": 3)",
+                             R"("content": [{"type": "image_url", "text": "b"}])",
+                             R"("content": [{"type": "text", "text": 3}])",
+                             R"("content": ["b"])"})
     expect(
         R"([{"role": "user", "content": "a"}, {"role": "assistant", )" + std::string(fields) + "}]",
         "message 2: has \"");

@@ -6,10 +6,13 @@
 #include <set>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/ordered_json.h"
+#include "checkpoint/chat_padding.h"
 #include "checkpoint/chat_renderer.h"
 #include "text/chat_template.h"
+#include "text/utf8.h"
 
 namespace ferry {
 namespace {
@@ -129,9 +132,27 @@ struct Conversation {
   bool generation_prompt = true;
 };
 
-Result<Conversation> read_conversation(std::string_view text, const std::string& path) {
+Result<Json> read_json(std::string_view text, const std::string& path) {
   TRY_ASSIGN(Json json, parse_ordered_json(text, path));
   TRY(check_whole_numbers(text, path));
+  return json;
+}
+
+/// A list of objects, or null; or JSON of that in a text, as those write it who keep it in tables.
+Result<Json> read_tools(Json tools, const std::string& path) {
+  if (tools.is_string()) {
+    TRY_ASSIGN(tools, read_json(tools.get<std::string>(), path + ": tools"));
+  }
+  if (!tools.is_array() && !tools.is_null())
+    return fail(Code::kInvalidInput, "{}: tools must be a list", path);
+  for (size_t i = 0; i < tools.size(); ++i)
+    if (!tools[i].is_object())
+      return fail(Code::kInvalidInput, "{}: tools[{}] must be an object", path, i);
+  return tools;
+}
+
+Result<Conversation> read_conversation(std::string_view text, const std::string& path) {
+  TRY_ASSIGN(Json json, read_json(text, path));
   Conversation c;
   if (json.is_array()) {
     c.messages = std::move(json);
@@ -139,7 +160,7 @@ Result<Conversation> read_conversation(std::string_view text, const std::string&
     for (const auto& [name, value] : json.items()) {
       if (name == "messages")
         c.messages = value;
-      else if (name == "tools" && (value.is_array() || value.is_null()))
+      else if (name == "tools")
         c.tools = value;
       else if (name == "add_generation_prompt" && value.is_boolean())
         c.generation_prompt = value.get<bool>();
@@ -154,6 +175,7 @@ Result<Conversation> read_conversation(std::string_view text, const std::string&
             printable(name));
     }
   }
+  TRY_ASSIGN(c.tools, read_tools(std::move(c.tools), path));
   if (!c.messages.is_array() || c.messages.empty())
     return fail(Code::kInvalidInput, "{}: must hold a list of messages, at least one", path);
   for (size_t i = 0; i < c.messages.size(); ++i)
@@ -236,7 +258,9 @@ Result<ChatRenderer> ChatRenderer::make(const ModelTexts& texts,
                                         const std::string& directory,
                                         const Moment& now) {
   TRY_ASSIGN(ChatRenderer renderer, unchecked(texts, conversation, path, directory, now));
-  TRY(check_texts(texts, renderer.state_->conversation, path));
+  const Conversation& c = renderer.state_->conversation;
+  TRY(check_texts(texts, c, path));
+  TRY(check_padding(c.messages, c.tools, path));
   return renderer;
 }
 

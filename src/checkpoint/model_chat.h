@@ -20,14 +20,14 @@ struct ChatPrompt {
 };
 
 /// Renders `conversation`, JSON as clients of chat servers write it: a list of messages, or an object
-/// with "messages" and, optionally, "tools", "add_generation_prompt" (true) and
+/// with "messages" and, optionally, "tools" (also as JSON in a text), "add_generation_prompt" (true) and
 /// "chat_template_kwargs". The template is chat_template.jinja, else chat_template.json's, else
 /// tokenizer_config.json's; for a conversation with tools, the one named "tool_use" comes first
 /// (additional_chat_templates/tool_use.jinja, or one of several in a .json). `path` is the
 /// conversation's, for messages; `directory` the model's.
 /// Errors: kNotFound: the directory has no template; kCorrupt, kInvalidInput: the conversation is
-/// not one, the template refuses it or cannot be run, or a text that the model did not write
-/// (in messages, tools, kwargs, their keys) holds that of a control token, which it would become.
+/// not one, or was padded (checkpoint/chat_padding.h), the template refuses it or cannot be run, or a text that the
+/// model did not write (in messages, tools, kwargs, their keys) holds that of a control token, which it would become.
 /// `now`: the time that a template which asks for it is told.
 Result<ChatPrompt> render_chat(const ModelTexts& texts,
                                std::string_view conversation,

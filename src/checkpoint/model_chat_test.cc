@@ -81,6 +81,92 @@ TEST(ModelChat, FindsTheTemplate) {
       "accepted: 3");
 }
 
+/// Tables (Arrow, Parquet) give every row the fields of all, as nulls: no model shall read, or learn, that they are there.
+TEST(ModelChat, WhatTablesPadIsRefusedByName) {
+  const ModelTexts texts = chat_texts("{{ tools|tojson }}");
+  const auto tool = [](const std::string& parameters) {
+    return R"([{"type": "function", "function": {"name": "f", "description": null, "strict": null,
+               "parameters": )" +
+           parameters + "}}]";
+  };
+  const auto told = [&](const std::string& tools, const std::string& arguments) {
+    return refusal(texts,
+                   R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant",
+                   "content": null, "tool_calls": [{"function": {"name": "f", "arguments": )" +
+                       arguments + R"(}}]}], "tools": )" + tools + "}");
+  };
+  const auto of_schema = [&](const std::string& parameters) {
+    return told(tool(parameters), "{}");
+  };
+  const auto expect = [](const std::string& message, const std::string& part) {
+    EXPECT_NE(message.find(part), std::string::npos) << part << "\n" << message;
+  };
+  expect(
+      of_schema(R"({"properties": {"a": {"type": "string"}, "b": null}})"),
+      "'tools[0].function.parameters.properties.b' is null, which says nothing in a JSON schema");
+  expect(of_schema(R"({"properties": {"a": {"type": "string", "enum": null}}})"),
+         "parameters.properties.a.enum' is null");
+  expect(of_schema(R"({"properties": {"a": {"items": {"anyOf": [{}, null]}}}})"),
+         "parameters.properties.a.items.anyOf[1]' is null");
+  expect(told(R"([{"name": "f", "parameters": {"required": null}}])", "{}"),
+         "tools[0].parameters.required' is null");
+  expect(of_schema(R"({"properties": {"default": null}})"), "properties.default' is null");
+  for (const char* sound :
+       {"null",
+        R"({"properties": {"a": {"default": null, "const": null, "enum": [null, 1]}}})",
+        R"({"examples": [null], "properties": {"a": {"default": {"x": null}}}})"})
+    EXPECT_EQ(of_schema(sound).substr(0, 9), "accepted:") << of_schema(sound);
+
+  const std::string f = tool(R"({"type": "object", "properties": {"a": {"type": "string"},
+      "n": {"type": ["integer", "null"]}, "e": {"enum": ["x", null]}, "any": {},
+      "u": {"anyOf": [{"type": "string"}, {"type": "null"}]}, "s": {"type": "string", "nullable": true},
+      "d": {"type": "string", "default": null}, "r": {"$ref": "#/$defs/r"},
+      "o": {"type": "object", "properties": {"p": {"enum": ["x"]}}},
+      "free": {"type": "object"}, "v": {"anyOf": [{"type": "string"}]},
+      "l": {"type": "array", "items": {"type": "object", "properties": {"q": {"type": "number"}}}}}})");
+  const auto of_call = [&](const std::string& arguments) { return told(f, arguments); };
+  expect(of_call(R"({"a": "x", "b": null})"),
+         "messages[1].tool_calls[0]: calls 'f' with 'b' as null, which its schema does not allow");
+  expect(of_call(R"({"a": null})"), "calls 'f' with 'a' as null");
+  expect(of_call(R"({"v": null})"), "calls 'f' with 'v' as null");
+  expect(of_call(R"({"o": {"p": null}})"), "calls 'f' with 'o.p' as null");
+  expect(of_call(R"({"o": {"p": "x", "z": null}})"), "calls 'f' with 'o.z' as null");
+  expect(of_call(R"({"l": [{"q": 1}, {"q": null}]})"), "calls 'f' with 'l[1].q' as null");
+  for (const char* said :
+       {"null",
+        R"({"a": "x"})",
+        R"("{\"b\": null}")",
+        R"({"n": null, "e": null, "any": null, "u": null, "s": null, "d": null, "r": null})",
+        R"({"free": {"x": null}, "r": {"x": null}})"})
+    EXPECT_EQ(of_call(said).substr(0, 9), "accepted:") << of_call(said);
+  // Where no schema speaks of them, nobody can know.
+  for (const char* tools :
+       {"null",
+        R"([{"name": "g", "parameters": {"properties": {}}}])",
+        R"([{"name": "f"}])",
+        R"([{"name": "f", "parameters": {"properties": {}, "additionalProperties": true}}])"})
+    EXPECT_EQ(told(tools, R"({"b": null})").substr(0, 9), "accepted:") << tools;
+}
+
+/// As TRL stores them, so that no table pads them.
+TEST(ModelChat, ToolsMayBeWrittenAsText) {
+  const ModelTexts texts = chat_texts("{{ tools|tojson if tools is not none else 'none' }}");
+  const auto told = [&](const char* tools) {
+    return refusal(texts,
+                   std::string(R"({"messages": [{"role": "user"}], "tools": )") + tools + "}");
+  };
+  EXPECT_EQ(told(R"("[{\"name\": \"f\"}]")"), R"(accepted: [{"name": "f"}])");
+  EXPECT_EQ(told(R"("[]")"), "accepted: []");
+  EXPECT_EQ(told(R"("null")"), "accepted: none");
+  for (const auto& [tools, part] : {std::pair{R"("")", "tools: "},
+                                    {R"("[{")", "tools: "},
+                                    {R"("{}")", "tools must be a list"},
+                                    {R"({"name": "f"})", "tools must be a list"},
+                                    {R"(["f"])", "tools[0] must be an object"},
+                                    {R"("[9223372036854775808]")", "is beyond 63 bits"}})
+    EXPECT_NE(told(tools).find(part), std::string::npos) << told(tools);
+}
+
 TEST(ModelChat, RefusesWhatIsNoConversation) {
   const ModelTexts texts = chat_texts(kChatml);
   const auto expect = [&](std::string_view conversation, const char* part) {

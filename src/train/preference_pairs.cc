@@ -133,7 +133,7 @@ Result<std::vector<text::Lesson>> lessons_of(const Json& line,
     if (message["role"] == "assistant") message["weight"] = 0;
   messages.insert(messages.end(), answer.begin(), answer.end());
   Json conversation = Json::object();
-  for (const char* name : {"tools", "chat_template_kwargs"})
+  for (const char* name : {"system", "tools", "chat_template_kwargs"})
     if (line.contains(name)) conversation[name] = line[name];
   conversation["messages"] = std::move(messages);
   TRY_ASSIGN(std::vector<text::Lesson> lessons,

@@ -81,6 +81,20 @@ TEST_F(Pairs, OfAnswersAloneIsLearnt) {
             "<|bos|>assistant\n{No<|eos|>}");
 }
 
+/// As in conversations: an empty text is an answer that ends at once; a system prompt may stand beside the messages.
+TEST_F(Pairs, AreReadAsConversationsAre) {
+  const std::string begin = "<|bos|>system\nS<|eos|>\n<|bos|>user\nHi<|eos|>\n<|bos|>assistant\n";
+  EXPECT_EQ(
+      sides(
+          R"({"system": "S", )" +
+          pair(
+              kUser,
+              R"({"role": "assistant", "content": [{"type": "text", "text": "Ho"}], "annotations": []})",
+              R"({"role": "assistant", "content": ""})")
+              .substr(1)),
+      (std::vector<std::string>{begin + "{Ho<|eos|>}", begin + "{<|eos|>}"}));
+}
+
 TEST_F(Pairs, AreRefusedByTheirLine) {
   const std::string user = kUser, good = kGood;
   for (
@@ -97,6 +111,9 @@ TEST_F(Pairs, AreRefusedByTheirLine) {
            {"are the same"}},
           {pair(kUser, kGood, R"({"role": "assistant", "content": null})"),
            {"\"rejected\": message 2", "says nothing"}},
+          {R"({"tools": [{"name": "f", "parameters": {"properties": {"a": null}}}], )" +
+               pair(kUser, kGood, kBad).substr(1),
+           {"properties.a' is null"}},
           {R"({"prompt": [)" + user + R"(], "chosen": [)" + good + "]}", {"no \"rejected\""}},
           {pair("", good, kBad), {"no message in common"}},
           {pair("", user + "," + good, user + "," + good), {"are the same"}},
