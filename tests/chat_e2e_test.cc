@@ -168,7 +168,18 @@ TEST_F(ChatE2e, ATinyModelLearnsToAnswerFromConversations) {
     args.insert(args.end(), more.begin(), more.end());
     return args;
   };
-  refused(2, prepare, {"chats.jsonl: line 201", "no message of the assistant"});
+  refused(2,
+          prepare,
+          {"chats.jsonl: line 201",
+           "no message of the assistant",
+           "remove the line; --skip-bad N leaves out up to N"});
+  write(path("table"), "PAR1 and so on");
+  Strings table = prepare;
+  table[2] = path("table");
+  const std::string said_of_table = end_of(table).output;
+  EXPECT_NE(said_of_table.find("jq -c 'del(..|nulls)' > "), std::string::npos) << said_of_table;
+  for (const char* is_for_text : {"--as-text", "--skip-bad"})
+    EXPECT_EQ(said_of_table.find(is_for_text), std::string::npos) << said_of_table;
   refused(2, with(prepare, {"--tokenizer", path("tok.json")}), {"either --tokenizer", "--chat"});
   ran(with(prepare, {"--skip-bad", "1"}));
   write(path("chat.toml"), kRun);

@@ -56,7 +56,8 @@ Result<void> write_for(const std::string& directory, int64_t max_tokens, data::P
   if (o.eos.empty() && !texts->eos.empty()) o.eos = token_text(texts->eos[0]);
   if (o.bos.empty() && texts->bos) o.bos = token_text(*texts->bos);
   o.tokenizer = join_path(directory, kTokenizerName);
-  o.near_duplicate = 2;  // conversations share what they are told, and short answers
+  o.source.text.hint.clear();  // --as-text is for text
+  o.near_duplicate = 2;        // conversations share what they are told, and short answers
   o.conversations = data::Conversations{
       .template_blake2b = fingerprint,
       .lessons = [texts, directory, max_tokens, now = Moment::now()](

@@ -22,7 +22,7 @@ void add_field_option(Command& command, data::SourceOptions& options) {
 
 void add_document_options(Command& command, data::SourceOptions& options) {
   add_as_text_option(command, options.text);
-  options.text.hint += ", --skip-bad N leaves out up to N such lines";
+  options.text.line_hint = "--skip-bad N leaves out up to N such lines";
   command
       .option("--skip-bad",
               options.text.skip_bad,

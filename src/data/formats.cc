@@ -21,9 +21,11 @@ struct Magic {
 };
 
 constexpr const char* kNoText = "";  // there is no text in it to be had
+// Tables with columns of lists and objects give each row the fields of all, as nulls: these are no part of what was
+// said in a conversation, and are taken out again.
 constexpr const char* kFromPandas =
-    "python3 -c \"import sys, pandas; pandas.read_parquet(sys.argv[1]).to_json(sys.argv[2], "
-    "orient='records', lines=True)\" FILE FILE.jsonl";
+    "python3 -c \"import sys, pandas; pandas.read_parquet(sys.argv[1]).to_json(sys.stdout, "
+    "orient='records', lines=True)\" FILE | jq -c 'del(..|nulls)' > FILE.jsonl";
 constexpr const char* kFromTable =
     "python3 -c \"import sys, pandas; pandas.read_csv(sys.argv[1], sep=None, engine='python')"
     ".to_json(sys.argv[2], orient='records', lines=True)\" FILE FILE.jsonl";
@@ -31,11 +33,11 @@ constexpr const char* kFromNotebook =
     "jq -r '.cells[].source | if type == \"array\" then add else . end | . // \"\"' FILE > "
     "FILE.txt";
 constexpr const char* kFromFeather =
-    "python3 -c \"import sys, pandas; pandas.read_feather(sys.argv[1]).to_json(sys.argv[2], "
-    "orient='records', lines=True)\" FILE FILE.jsonl";
+    "python3 -c \"import sys, pandas; pandas.read_feather(sys.argv[1]).to_json(sys.stdout, "
+    "orient='records', lines=True)\" FILE | jq -c 'del(..|nulls)' > FILE.jsonl";
 constexpr const char* kFromArrowStream =
     "python3 -c \"import sys, datasets; datasets.Dataset.from_file(sys.argv[1])"
-    ".to_json(sys.argv[2])\" FILE FILE.jsonl";
+    ".to_json(sys.stdout.buffer)\" FILE | jq -c 'del(..|nulls)' > FILE.jsonl";
 
 constexpr Magic kMagics[] = {
     // Compressed with what is not read here.
@@ -84,8 +86,8 @@ constexpr Magic kMagics[] = {
     {0,
      "ORC\x08"sv,
      "an ORC file",
-     "python3 -c \"import sys, pandas; pandas.read_orc(sys.argv[1]).to_json(sys.argv[2], "
-     "orient='records', lines=True)\" FILE FILE.jsonl"},
+     "python3 -c \"import sys, pandas; pandas.read_orc(sys.argv[1]).to_json(sys.stdout, "
+     "orient='records', lines=True)\" FILE | jq -c 'del(..|nulls)' > FILE.jsonl"},
     {0, "\x1E{"sv, "a sequence of JSON texts", "jq --seq -c . FILE > FILE.jsonl"},
     {0, "Obj\1"sv, "an Avro file", "avro cat FILE > FILE.jsonl"},
     {0,

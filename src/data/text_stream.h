@@ -35,8 +35,8 @@ struct TextOptions {
   /// Lines that cannot be read are left out, so many at most: over all files, of which those before
   /// this one had `skipped`.
   uint64_t skip_bad = 0, skipped = 0;
-  /// What the command offers for text that is refused: ends the message.
-  std::string hint = {};
+  /// What the command offers for text that is refused, and for a line alone: ends the message.
+  std::string hint = {}, line_hint = {};
 };
 
 /// Where a bad line is told of, or counted.
@@ -46,7 +46,8 @@ class BadLines {
       : path_(std::move(path)),
         allowed_(options.skip_bad),
         before_(options.skipped),
-        hint_(options.hint) {}
+        hint_(options.hint + (options.hint.empty() || options.line_hint.empty() ? "" : ", ") +
+              options.line_hint) {}
 
   /// `offset` in the decompressed text. Errors: `code`, naming all of it, if one more is not allowed.
   Result<void> add(
