@@ -23,25 +23,23 @@ struct Source {
   std::string path, text;  // what messages call it
 };
 
-/// chat_template of a JSON file: one text, or a list of named ones.
-std::string chosen(const Json& field, bool tools) {
-  if (field.is_string()) return field.get<std::string>();
-  std::string best;
-  if (!field.is_array()) return best;
-  for (const Json& item : field) {
-    if (!item.is_object() || !item.contains("name") || !item.contains("template")) continue;
-    if (!item["name"].is_string() || !item["template"].is_string()) continue;
-    const std::string name = item["name"].get<std::string>();
-    if (name == "default" && best.empty()) best = item["template"].get<std::string>();
-    if (name == "tool_use" && tools) return item["template"].get<std::string>();
-  }
-  return best;
-}
-
 /// Before the name of a template's file, among texts' files, which no file of a model has: it was given.
 constexpr const char* kGivenTemplate = "--chat-template ";
 
-Result<Source> find_template(const ModelTexts& texts, bool tools, const std::string& directory) {
+std::string without_default(const std::string& path,
+                            const std::map<std::string, std::string>& named) {
+  std::vector<std::string> names;
+  for (const auto& [name, text] : named) names.push_back(printable(name));
+  return fmt::format(
+      "{}: its chat templates are named {}, and none 'default', which is the one for "
+      "conversations; "
+      "name one so",
+      path,
+      fmt::join(names, ", "));
+}
+
+Result<Source> any_template(const ModelTexts& texts, bool tools, const std::string& directory) {
+  std::string nameless;
   if (const auto given = texts.files.lower_bound(kGivenTemplate);
       given != texts.files.end() && given->first.starts_with(kGivenTemplate))
     return Source{given->first, given->second};
@@ -55,16 +53,31 @@ Result<Source> find_template(const ModelTexts& texts, bool tools, const std::str
     const auto it = texts.files.find(name);
     if (it == texts.files.end()) continue;
     if (name.ends_with(".jinja")) return Source{join_path(directory, name), it->second};
-    const Json json = Json::parse(it->second, nullptr, false);
-    if (!json.is_object() || !json.contains("chat_template")) continue;
-    const std::string text = chosen(json["chat_template"], tools);
-    if (!text.empty()) return Source{join_path(directory, name), text};
+    const std::map<std::string, std::string> named = templates_by_name(it->second);
+    for (const char* wanted : {"tool_use", "default"})
+      if (const auto found = named.find(wanted);
+          found != named.end() && (tools || found->first == "default"))
+        return Source{join_path(directory, name), found->second};
+    if (!named.empty() && nameless.empty())
+      nameless = without_default(join_path(directory, name), named);
   }
+  if (!nameless.empty()) return fail(Code::kNotFound, "{}", nameless);
   return fail(Code::kNotFound,
               "{}: has no chat template (chat_template.jinja, or chat_template in {}): it was not "
               "trained on conversations; give it a text to continue",
               directory,
               kTokenizerConfigName);
+}
+
+Result<Source> find_template(const ModelTexts& texts, bool tools, const std::string& directory) {
+  TRY_ASSIGN(Source source, any_template(texts, tools, directory));
+  const size_t good = text::well_formed_prefix(source.text);
+  if (good < source.text.size())
+    return fail(Code::kInvalidInput,
+                "{}: is not UTF-8 at byte {}, and a chat template is text",
+                source.path,
+                good);
+  return source;
 }
 
 enum class Texts { kAll, kKeys };

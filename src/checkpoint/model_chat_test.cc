@@ -15,6 +15,39 @@ std::string refusal(const ModelTexts& texts, std::string_view conversation) {
   return r ? "accepted: " + r->text : r.error().message;
 }
 
+/// Templates by name, as a list or an object, as Transformers takes them.
+TEST(ModelChat, TemplatesHaveNames) {
+  ModelTexts texts = chat_texts("");
+  constexpr const char* kChat = R"([{"role": "user", "content": "Hi"}])";
+  constexpr const char* kTools = R"({"messages": [{"role": "user"}], "tools": [{"name": "f"}]})";
+  for (const char* file : {kTokenizerConfigName, "chat_template.json"}) {
+    texts.files.clear();
+    texts.files[file] = R"({"chat_template": {"default": "plain", "tool_use": "tools"}})";
+    EXPECT_EQ(refusal(texts, kChat), "accepted: plain");
+    EXPECT_EQ(refusal(texts, kTools), "accepted: tools");
+    for (
+        const char* nameless :
+        {R"({"chat_template": {"rag": "x", "tool_use": "tools"}})",
+         R"({"chat_template": [{"name": "rag", "template": "x"}, {"name": "tool_use", "template": "tools"}]})"}) {
+      texts.files[file] = nameless;
+      EXPECT_NE(refusal(texts, kChat)
+                    .find(std::string("model/") + file +
+                          ": its chat templates are named 'rag', 'tool_use', and none 'default'"),
+                std::string::npos)
+          << refusal(texts, kChat);
+      EXPECT_EQ(refusal(texts, kTools), "accepted: tools");
+    }
+  }
+}
+
+TEST(ModelChat, ATemplateIsText) {
+  const ModelTexts texts = chat_texts("caf\xE9 {{ messages[0].content }}");
+  EXPECT_NE(refusal(texts, R"([{"role": "user", "content": "Hi"}])")
+                .find("model/chat_template.jinja: is not UTF-8 at byte 3"),
+            std::string::npos)
+      << refusal(texts, R"([{"role": "user", "content": "Hi"}])");
+}
+
 TEST(ModelChat, MakesTheTextAndItsControlTokens) {
   const ModelTexts texts = chat_texts(kChatml);
   const auto r = render_chat(texts, R"([{"role": "user", "content": "Hi"}])", "chat.json", "model");

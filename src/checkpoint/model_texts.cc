@@ -331,14 +331,24 @@ class Reader {
   }
 
   void compare_templates() {
-    const auto own = out_.files.find("chat_template.jinja");
-    const auto config = out_.files.find(kTokenizerConfigName);
-    if (own == out_.files.end() || config == out_.files.end()) return;
-    const Json json = Json::parse(config->second, nullptr, false);
-    const auto it = json.is_object() ? json.find("chat_template") : json.end();
-    if (!json.is_object() || it == json.end() || !it->is_string() || *it == own->second) return;
-    note("chat_template.jinja and the chat_template in {} differ: Transformers obeys the former",
-         kTokenizerConfigName);
+    std::vector<std::pair<std::string, std::string>> templates;  // where, and which
+    if (const auto own = out_.files.find("chat_template.jinja"); own != out_.files.end())
+      templates.emplace_back(own->first, own->second);
+    for (const char* name : {"chat_template.json", kTokenizerConfigName}) {
+      const auto file = out_.files.find(name);
+      if (file == out_.files.end()) continue;
+      const std::map<std::string, std::string> named = templates_by_name(file->second);
+      if (const auto it = named.find("default"); it != named.end())
+        templates.emplace_back(fmt::format("the chat_template in {}", name), it->second);
+    }
+    const bool other_obeyed =
+        !templates.empty() && templates.front().first == "the chat_template in chat_template.json";
+    for (size_t i = 1; i < templates.size(); ++i)
+      if (templates[i].second != templates[0].second)
+        note("{} and {} differ: the former is obeyed{}",
+             templates[0].first,
+             templates[i].first,
+             other_obeyed ? ", which Transformers' tokenizers do not read" : "");
   }
 
   ModelSource& from_;
@@ -408,6 +418,25 @@ Result<std::vector<int32_t>> ModelTexts::prompt(std::string_view text,
     ids.push_back(first);
   }
   return ids;
+}
+
+std::map<std::string, std::string> templates_by_name(const std::string& json) {
+  std::map<std::string, std::string> named;
+  const Json file = Json::parse(json, nullptr, false);
+  if (!file.is_object() || !file.contains("chat_template")) return named;
+  const auto add = [&](const std::string& name, const Json& text) {
+    if (text.is_string() && text != "") named[name] = text.get<std::string>();
+  };
+  const Json& field = file["chat_template"];
+  add("default", field);
+  if (field.is_object())
+    for (const auto& [name, text] : field.items()) add(name, text);
+  if (field.is_array())
+    for (const Json& item : field)
+      if (item.is_object() && item.contains("name") && item.contains("template") &&
+          item["name"].is_string())
+        add(item["name"].get<std::string>(), item["template"]);
+  return named;
 }
 
 Result<ModelTexts> read_model_texts(ModelSource& from) { return Reader(from).read(); }

@@ -25,6 +25,10 @@ constexpr const char* kSpecialTokensName = "special_tokens_map.json";
 /// latter where the former has an added_tokens_decoder. std::nullopt: said to be null.
 using NamedTokens = std::map<std::string, std::optional<std::string>>;
 
+/// The chat templates of a file's text, of tokenizer_config.json or chat_template.json, that are not empty, by their
+/// names. One without a name is the "default".
+std::map<std::string, std::string> templates_by_name(const std::string& json);
+
 /// What the files say together. An id is absent if none of them states it.
 /// - The begin token is config.json's, else generation_config.json's, else tokenizer_config.json's.
 /// - The end tokens are all that any of config.json, generation_config.json, tokenizer_config.json

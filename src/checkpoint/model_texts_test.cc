@@ -108,6 +108,41 @@ TEST(ModelTexts, ANoteSaysWhichBeginTokenATemplateIsGiven) {
   EXPECT_EQ(texts.eos, (std::vector<int32_t>{1, 2}));
 }
 
+/// Transformers' tokenizers do not read chat_template.json, which its processors wrote.
+TEST(ModelTexts, ANoteSaysThatTemplatesDiffer) {
+  constexpr const char* kConfig = R"({"vocab_size": 448})";
+  const auto notes = [&](const std::map<std::string, std::string>& files) {
+    return texts_of(kConfig, files).notes;
+  };
+  constexpr const char* kOne = R"({"chat_template": "one"})";
+  constexpr const char* kTwo = R"({"chat_template": "two"})";
+  constexpr const char* kNamed =
+      R"({"chat_template": [{"name": "default", "template": "one"}, {"name": "tool_use", "template": "two"}]})";
+  for (const auto& files : {std::map<std::string, std::string>{{"chat_template.json", kOne}},
+                            {{"chat_template.json", kOne}, {kTokenizerConfigName, kOne}},
+                            {{"chat_template.json", kNamed}, {kTokenizerConfigName, kOne}},
+                            {{"chat_template.jinja", "one"}, {"chat_template.json", kOne}},
+                            {{"chat_template.jinja", "one"}, {kTokenizerConfigName, kNamed}},
+                            {{"chat_template.json", kOne}, {kTokenizerConfigName, "{}"}}})
+    EXPECT_TRUE(notes(files).empty()) << notes(files)[0];
+  const auto expect = [&](const std::map<std::string, std::string>& files, const char* part) {
+    const std::vector<std::string> all = notes(files);
+    ASSERT_EQ(all.size(), 1U);
+    EXPECT_NE(all[0].find(part), std::string::npos) << all[0];
+  };
+  expect({{"chat_template.jinja", "one"}, {kTokenizerConfigName, kTwo}},
+         "chat_template.jinja and the chat_template in tokenizer_config.json differ: the former is "
+         "obeyed");
+  expect({{"chat_template.jinja", "one"}, {"chat_template.json", kTwo}},
+         "chat_template.jinja and the chat_template in chat_template.json differ: the former is "
+         "obeyed");
+  expect({{"chat_template.json", kOne}, {kTokenizerConfigName, kTwo}},
+         "the chat_template in chat_template.json and the chat_template in tokenizer_config.json "
+         "differ: the "
+         "former is obeyed, "
+         "which Transformers' tokenizers do not read");
+}
+
 /// Data whose end token is config.json's first one do not change what the template that they were written by is given.
 TEST(ModelTexts, ATemplateThatGoesAlongIsGivenWhatItWas) {
   constexpr const char* kConfig =
