@@ -20,9 +20,9 @@ namespace ferry {
 /// A turn whose prompt begins with the text of the lesson before it goes on with that lesson; any
 /// other begins one of its own.
 ///
-/// `conversation` is an object as render_chat takes it (checkpoint/model_chat.h), with "system", the first
-/// message, beside the messages or among them; fields beside these, tools and chat_template_kwargs are the dataset's own
-/// and not looked at. Messages of the assistant have content (text, or parts of text, which are lines),
+/// `conversation` is an object as render_chat takes it (checkpoint/model_chat.h), with "system", the first message,
+/// beside the messages or among them; fields beside these, tools and chat_template_kwargs are the dataset's own and
+/// not looked at. Messages of the assistant have content (text, or parts of text, which are lines),
 /// reasoning_content (or, in the content, a thought up to </think>), tool_calls, name and weight: 0 makes one part of
 /// the prompt alone, 1 is usual. Null, an empty list and an empty object are absent; templates that cannot do without
 /// content have "" in its place.

@@ -114,7 +114,7 @@ TEST(ModelChat, FindsTheTemplate) {
       "accepted: 3");
 }
 
-/// Tables (Arrow, Parquet) give every row the fields of all, as nulls: no model shall read, or learn, that they are there.
+/// Tables (Arrow, Parquet) give every row the fields of all, as nulls: no model shall read, or learn, those.
 TEST(ModelChat, WhatTablesPadIsRefusedByName) {
   const ModelTexts texts = chat_texts("{{ tools|tojson }}");
   const auto tool = [](const std::string& parameters) {
