@@ -54,7 +54,8 @@ TEST(Doctor, ReportsOnTheCpuAndWritesItsFiles) {
   const Ended run = doctor("--quick --soak 1 --only rope --json " + (folder / "r.json").string() +
                            " --html " + (folder / "r.html").string());
   EXPECT_EQ(run.status, 0) << run.output;
-  EXPECT_EQ(run.last.value("verdict", ""), "fit to train") << run.output;
+  EXPECT_EQ(run.last.value("verdict", ""), "nothing found") << run.output;  // of one op
+  EXPECT_EQ(run.last.value("only", ""), "rope") << run.output;
   EXPECT_EQ(run.output.find('\033'), std::string::npos) << "colours where there is no terminal";
   std::ifstream json(folder / "r.json");
   EXPECT_GT(Json::parse(json).at("outcomes").size(), 5u);
@@ -66,6 +67,13 @@ TEST(Doctor, SaysWhatIsWrongWithTheCommand) {
   EXPECT_EQ(doctor("--device toaster").status, 2);
   EXPECT_EQ(doctor("--soak yesterday").status, 2);
   EXPECT_EQ(doctor("--only nothing").status, 2);
+  EXPECT_EQ(doctor("--only ''").status, 2);
+  for (const char* const short_limit : {"0s", "9s"}) {  // every chip would hang
+    const Ended limited =
+        doctor(std::string("--quick --soak 0 --only rope --limit ") + short_limit);
+    EXPECT_EQ(limited.status, 2) << limited.output;
+    EXPECT_NE(limited.output.find("at least 10s"), std::string::npos) << limited.output;
+  }
   const Ended pipe =
       doctor("--for /dev/null");  // a pipe would be empty for the second who reads it
   EXPECT_EQ(pipe.status, 2) << pipe.output;

@@ -44,7 +44,10 @@ struct Examination {
   double soak_s = 0;
   std::string only;     // this subject alone; empty: all
   std::string for_run;  // at this run's sizes, too; empty: at none
-  bool fit() const { return verdict == to_string(doctor::Verdict::kFitToTrain); }
+  bool fit() const {
+    return verdict == to_string(doctor::Verdict::kFitToTrain) ||
+           verdict == to_string(doctor::Verdict::kNothingFound);
+  }
 };
 
 /// Whether `a` tried all that `b` did: finding nothing, it answers what `b` found.

@@ -277,8 +277,14 @@ const char* to_string(Verdict verdict) {
     case Verdict::kFitToTrain: return "fit to train";
     case Verdict::kFitToServe: return "fit to serve";
     case Verdict::kUnfit: return "unfit";
+    case Verdict::kNothingFound: return "nothing found";
+    case Verdict::kUnfitToTrain: return "unfit to train";
   }
   return "?";
+}
+
+bool passed(Verdict verdict) {
+  return verdict == Verdict::kFitToTrain || verdict == Verdict::kNothingFound;
 }
 
 std::vector<Culprit> find_culprits(const std::vector<Outcome>& outcomes) {
@@ -314,7 +320,10 @@ void conclude(Report& report) {
   }
   // A check of gradients runs the forward pass, too: who is named decides.
   for (const Culprit& c : report.culprits) serves = serves && !serving_needs(c, report.outcomes);
-  report.verdict = trains ? Verdict::kFitToTrain : serves ? Verdict::kFitToServe : Verdict::kUnfit;
+  const bool all = report.only.empty();
+  report.verdict = trains   ? all ? Verdict::kFitToTrain : Verdict::kNothingFound
+                   : serves ? all ? Verdict::kFitToServe : Verdict::kUnfitToTrain
+                            : Verdict::kUnfit;
   if (report.outcomes.empty()) report.reasons.push_back("nothing could be examined");
   for (const Culprit& c : report.culprits)
     report.reasons.push_back(fmt::format("{}{}{}: {}",
@@ -323,10 +332,11 @@ void conclude(Report& report) {
                                          c.call.empty() || c.call == c.op ? "" : ", call " + c.call,
                                          c.because));
   if (trains)
-    report.reasons.push_back(
-        fmt::format("{} checks, nothing found{}",
-                    report.outcomes.size(),
-                    report.only.empty() ? "" : "; " + report.only + " alone was examined"));
+    report.reasons.push_back(fmt::format(
+        "{} check{}, nothing found{}",
+        report.outcomes.size(),
+        report.outcomes.size() == 1 ? "" : "s",
+        all ? "" : "; " + report.only + " alone was examined: no verdict on the device"));
 }
 
 size_t problem_count(const Report& report) {
@@ -400,14 +410,16 @@ Json summary_json(const Report& report) {
   Json culprits = Json::array();
   for (const Culprit& c : report.culprits)
     culprits.push_back(Json{{"op", c.op}, {"kernel", c.kernel}, {"call", c.call}});
-  return {{"command", "doctor"},
-          {"device", report.device},
-          {"description", report.description},
-          {"verdict", to_string(report.verdict)},
-          {"checks", report.outcomes.size()},
-          {"problems", problem_count(report)},
-          {"culprits", culprits},
-          {"seconds", report.seconds}};
+  Json j = {{"command", "doctor"},
+            {"device", report.device},
+            {"description", report.description},
+            {"verdict", to_string(report.verdict)},
+            {"checks", report.outcomes.size()},
+            {"problems", problem_count(report)},
+            {"culprits", culprits},
+            {"seconds", report.seconds}};
+  if (!report.only.empty()) j["only"] = report.only;
+  return j;
 }
 
 Json to_json(const Report& report) {

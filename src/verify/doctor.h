@@ -72,8 +72,11 @@ struct Culprit {
   std::string because;
 };
 
-enum class Verdict : uint8_t { kFitToTrain, kFitToServe, kUnfit };
+/// The last two where one subject alone was asked for: what was not tried may keep the device from anything.
+enum class Verdict : uint8_t { kFitToTrain, kFitToServe, kUnfit, kNothingFound, kUnfitToTrain };
 const char* to_string(Verdict verdict);
+/// Whether nothing was found.
+bool passed(Verdict verdict);
 
 struct Report {
   std::string device, description, processor;

@@ -331,6 +331,26 @@ TEST(Doctor, AForwardKernelSpoiltUnderATapeIsNotFitToServe) {
   EXPECT_EQ(report.verdict, Verdict::kFitToServe);
 }
 
+TEST(Doctor, OneSubjectAloneIsNoVerdictOnTheDevice) {
+  Report report{.device = "cpu", .only = "swiglu"};
+  report.outcomes = {outcome("swiglu, gradient", Level::kOp, {{"swiglu_backward", {}}})};
+  conclude(report);
+  EXPECT_STREQ(to_string(report.verdict), "nothing found");
+  EXPECT_TRUE(passed(report.verdict));
+  EXPECT_EQ(summary_json(report).at("only"), "swiglu");
+  EXPECT_EQ(report.reasons,
+            std::vector<std::string>{
+                "1 check, nothing found; swiglu alone was examined: no verdict on the device"});
+  report.outcomes.front().problems = {{"gradient", "", "", "swiglu_backward"}};
+  conclude(report);
+  EXPECT_STREQ(to_string(report.verdict), "unfit to train");
+  EXPECT_FALSE(passed(report.verdict));
+  report.only.clear();
+  conclude(report);
+  EXPECT_EQ(report.verdict, Verdict::kFitToServe);
+  EXPECT_FALSE(summary_json(report).contains("only"));
+}
+
 TEST(Doctor, OpsOfTrainingAloneLetTheChipServe) {
   // Muon's; no token is made with it.
   Broken broken("unit_norm", Broken::How::kScaled);

@@ -12,7 +12,7 @@ namespace ferry::doctor {
 namespace {
 
 void verdict(Page& page, const Report& r) {
-  page.begin_verdict(r.verdict == Verdict::kFitToTrain   ? Tone::kGood
+  page.begin_verdict(passed(r.verdict)                   ? Tone::kGood
                      : r.verdict == Verdict::kFitToServe ? Tone::kWarn
                                                          : Tone::kBad,
                      to_string(r.verdict));
