@@ -1167,6 +1167,26 @@ TEST_F(TrainE2e, WhatWasNotSignedIsNotRead) {
     refused(2, {"passport", model, "--key", path("sign.key")}, says);
     fs::remove(model + "/" + name);
   }
+  // What belongs there after all is listed by whoever has the key.
+  const std::string added = path("added");
+  copy(model, added);
+  write(added + "/chat_template.jinja", "{}");
+  const Strings add = {"passport", added, "--add"};
+  const auto with_key = [&](const std::string& key) {
+    Strings all = add;
+    all.insert(all.end(), {"--key", path(key)});
+    return all;
+  };
+  refused(2, {"generate", added, "--prompt", "a", "--tokens", "2"}, {"ferry passport DIR --add"});
+  ran({"keygen", path("other.key")});
+  refused(2, add, {"only who has its secret key"});
+  refused(2, with_key("other.key"), {"only who has its secret key"});
+  const std::string listed = ran(with_key("sign.key"));
+  EXPECT_NE(listed.find("chat_template.jinja: is listed now"), std::string::npos) << listed;
+  ran({"generate", added, "--prompt", "a", "--tokens", "2"});
+  ran({"verify", added, "--quick", "--key", path("sign.key.pub")});
+  write(added + "/chat_template.jinja", "[]");
+  refused(2, with_key("sign.key"), {"chat_template.jinja", "is not the file that"});
   const std::string tokenizer = model + "/tokenizer.json", good = read(tokenizer);
   std::string bad = good;
   bad[bad.find("\"special\": true") + 11] = 'T';

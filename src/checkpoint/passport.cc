@@ -397,11 +397,13 @@ Result<std::vector<std::string>> files_that_count(const std::string& folder) {
 }
 
 tl::unexpected<Status> unlisted(const std::string& path) {
-  return fail(Code::kCorrupt,
-              "{}: {} does not list it: it was put there later, or the passport is another "
-              "model's; remove it, or write a passport that lists it (ferry passport)",
-              path,
-              kPassportName);
+  return fail(
+      Code::kCorrupt,
+      "{}: {} does not list it: it was put there later, or the passport is another "
+      "model's; remove it, or, if it belongs to the model, list it, too (ferry passport DIR "
+      "--add)",
+      path,
+      kPassportName);
 }
 
 Result<std::string> read_listed_file(const std::string& path, uint64_t bytes_max) {

@@ -17,7 +17,42 @@ namespace {
 
 struct Arguments {
   std::string directory, dtype = "bf16", key;
+  bool add = false;
 };
+
+/// Lists files beside those that the passport has, which must be what it says: the answers that it holds are of
+/// these. What is signed is for whoever has the key to add to. Returns their names.
+Result<std::vector<std::string>> add_unlisted(Passport& passport,
+                                              const std::string& directory,
+                                              const std::optional<KeyPair>& key) {
+  const std::string path = join_path(directory, kPassportName);
+  if (passport.signature && (!key || key->public_key != passport.signature->public_key))
+    return fail(
+        Code::kInvalidInput,
+        "{}: is signed by {}: only who has its secret key can add to what it lists; give it "
+        "with --key",
+        path,
+        passport.signature->public_key);
+  Passport now;
+  for (const auto& [name, listed] : passport.files) {
+    TRY(now.add_file(directory, name));
+    if (now.files.at(name) != listed)
+      return fail(Code::kCorrupt,
+                  "{}: is not the file that {} lists; restore it, or remove {} and have it written "
+                  "anew",
+                  join_path(directory, name),
+                  kPassportName,
+                  path);
+  }
+  TRY_ASSIGN(const std::vector<std::string> names, files_that_count(directory));
+  std::vector<std::string> added;
+  for (const std::string& name : names) {
+    if (passport.files.contains(name)) continue;
+    TRY(passport.add_file(directory, name));
+    added.push_back(name);
+  }
+  return added;
+}
 
 /// Signs what is there, or, for a directory that came from elsewhere, makes its passport: hashes of
 /// what lies there now, and the answers of the CPU.
@@ -28,9 +63,15 @@ Result<void> write_passport(const Arguments& args) {
   }
   TRY_ASSIGN(ModelDir dir, ModelDir::open(args.directory));
   const std::string path = join_path(args.directory, kPassportName);
-  if (dir.has_checksums() || dir.passport() != nullptr) TRY(dir.verify());
+  const bool adds = args.add && dir.passport() != nullptr;
+  if (!adds && (dir.has_checksums() || dir.passport() != nullptr)) TRY(dir.verify());
   Passport passport;
-  if (dir.passport() != nullptr) {
+  if (adds) {
+    passport = *dir.passport();
+    TRY_ASSIGN(const std::vector<std::string> added, add_unlisted(passport, args.directory, key));
+    for (const std::string& name : added) fmt::print("{}: is listed now\n", name);
+    if (added.empty()) fmt::print("every file that counts was listed already\n");
+  } else if (dir.passport() != nullptr) {
     if (!key)
       return fail(Code::kInvalidInput,
                   "{}: has one already; give --key to sign it, or remove it first",
@@ -88,6 +129,7 @@ void add_passport_command(Command& program) {
   command.option("--dtype", args->dtype, "the type in which the CPU answers the probes")
       .among({"f32", "bf16"});
   command.option("--key", args->key, "a secret key (ferry keygen) to sign it with");
+  command.flag("--add", args->add, "list files, too, that were put into the directory since");
   command.runs([args] { return report(write_passport(*args)); });
 
   Command keygen = program.add("keygen", "Make a pair of keys for signing passports");
