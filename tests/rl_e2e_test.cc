@@ -486,6 +486,28 @@ TEST_F(RlE2e, ScoresAServer) {
   refused(2,
           {"score", path("said.jsonl"), "--server", address, "--tokens", "2"},
           {"takes no conversations"});
+  // What came before an answer that does not come is kept.
+  write(root_ / "too-long.jsonl",
+        lines + R"({"answer": "a", "prompt": ")" + std::string(100'000, 'x') + "\"}\n");
+  const Ended kept = end_of({"score",
+                             path("too-long.jsonl"),
+                             "--tokens",
+                             "8",
+                             "--temperature",
+                             "0",
+                             "--server",
+                             address,
+                             "--running",
+                             "1",
+                             "--out",
+                             path("kept")});
+  EXPECT_NE(kept.status, 0) << kept.output;
+  EXPECT_NE(kept.output.find("has the 3 of 4 tasks"), std::string::npos) << kept.output;
+  std::istringstream all(read(path("there"))), some(read(path("kept")));
+  int kept_lines = 0;
+  for (std::string a, b; std::getline(all, a) && std::getline(some, b); ++kept_lines)
+    EXPECT_EQ(Json::parse(a)["first_answer"], Json::parse(b)["first_answer"]);
+  EXPECT_EQ(kept_lines, 3);
   server.signal(SIGTERM);
   EXPECT_EQ(server.wait(), 0) << server.output();
   refused(3, score(greedy, {"--server", address}), {"127.0.0.1"});

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -102,13 +103,15 @@ nlohmann::ordered_json json_of(const rl::ScoreSummary& s) {
   return j;
 }
 
+/// A line for each task; `numbers`: theirs in the file.
 Result<void> write_lines(const std::string& path,
-                         const std::vector<rl::Task>& tasks,
+                         std::span<const rl::Task> tasks,
+                         std::span<const size_t> numbers,
                          const std::vector<rl::TaskScore>& scores,
                          int64_t samples) {
   std::string lines;
   for (size_t t = 0; t < scores.size(); ++t)
-    lines += json_text(nlohmann::ordered_json{{"task", t},
+    lines += json_text(nlohmann::ordered_json{{"task", numbers[t]},
                                               {"kind", tasks[t].kind},
                                               {"difficulty", tasks[t].difficulty},
                                               {"samples", samples},
@@ -196,13 +199,37 @@ Result<rl::Scores> score_server(const Arguments& args,
   questions.temperature = args.answers.generate.sampling.temperature;
   questions.seed = args.answers.generate.sampling.seed;
   ProgressLine line;
-  const Result<std::vector<rl::Answer>> answers = ask_server(tasks, questions, [&](int64_t done) {
+  const Result<ServerAnswers> answers = ask_server(tasks, questions, [&](int64_t done) {
     line.show(
         [&] { return fmt::format("{} of {} answers", done, std::ssize(tasks) * args.samples); });
   });
   line.clear();
   if (!answers) return tl::unexpected(answers.error());
-  return rl::score_answers(tasks, *answers, judge, [] { return true; });
+  // Tasks all of whose answers came.
+  std::vector<rl::Task> answered;
+  std::vector<size_t> numbers;
+  std::vector<rl::Answer> came;
+  const auto each = static_cast<size_t>(args.samples);
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    const auto own = std::span(answers->answers).subspan(t * each, each);
+    if (!std::all_of(own.begin(), own.end(), [](const auto& a) { return a.has_value(); })) continue;
+    answered.push_back(tasks[t]);
+    numbers.push_back(t);
+    for (const std::optional<rl::Answer>& a : own) came.push_back(*a);
+  }
+  if (!answers->why_not) return rl::score_answers(tasks, came, judge, [] { return true; });
+  const Status& why = *answers->why_not;
+  if (args.out.empty() || answered.empty()) return tl::unexpected(why);
+  // What was paid for is not thrown away: who asks again may leave it out.
+  TRY_ASSIGN(const rl::Scores scores,
+             rl::score_answers(answered, came, judge, [] { return true; }));
+  TRY(write_lines(args.out, answered, numbers, scores.tasks, args.samples));
+  return fail(why.code,
+              "{}; {} has the {} of {} tasks whose answers had come",
+              why.message,
+              args.out,
+              answered.size(),
+              tasks.size());
 }
 
 Result<void> score(Arguments& args) {
@@ -239,7 +266,9 @@ Result<void> score(Arguments& args) {
   const std::vector<rl::TaskScore>& scores = all.tasks;
   if (all.programs.is_broken())
     return fail(Code::kInvalidInput, "--program: no answer was judged: {}", all.programs.told());
-  if (!args.out.empty()) TRY(write_lines(args.out, tasks, scores, args.samples));
+  std::vector<size_t> numbers(tasks.size());
+  std::iota(numbers.begin(), numbers.end(), 0);
+  if (!args.out.empty()) TRY(write_lines(args.out, tasks, numbers, scores, args.samples));
   const Groups by = groups_of(tasks, scores);
   nlohmann::ordered_json by_kind = nlohmann::ordered_json::array();
   for (const auto& [name, of] : by) {

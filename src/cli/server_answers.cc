@@ -36,13 +36,18 @@ constexpr int kTries = 10;
 constexpr double kFirstWaitS = 0.5, kLongestWaitS = 30;
 constexpr int kCleanRounds = 4;  // before it is asked for more
 
-/// What the server said to each question. One that is too busy is asked for less at once, after a while, and for
+/// What the server said to each question, and why the first did not come that did not. One that is too busy is asked for less at once, after a while, and for
 /// more again when it answers all.
-Result<std::vector<verify::ServerAnswer>> ask_all(verify::ServerClient& server,
-                                                  std::span<const verify::Ask> asks,
-                                                  int64_t at_once,
-                                                  const std::function<void(int64_t)>& progress) {
-  std::vector<verify::ServerAnswer> said(asks.size());
+struct Said {
+  std::vector<std::optional<verify::ServerAnswer>> answers;
+  std::optional<Status> why_not;
+};
+Said ask_all(verify::ServerClient& server,
+             std::span<const verify::Ask> asks,
+             int64_t at_once,
+             const std::function<void(int64_t)>& progress) {
+  Said said{.answers = std::vector<std::optional<verify::ServerAnswer>>(asks.size()),
+            .why_not = {}};
   const int64_t most = at_once;
   int tries = 0, clean_rounds = 0;
   std::deque<size_t> left(asks.size());
@@ -59,12 +64,13 @@ Result<std::vector<verify::ServerAnswer>> ask_all(verify::ServerClient& server,
     for (size_t r = 0; r < round.size(); ++r) {
       Result<verify::ServerAnswer>& answer = attempts[r].answer;
       if (answer)
-        said[round[r]] = *std::move(answer);
+        said.answers[round[r]] = *std::move(answer);
       else if (attempts[r].may_pass && tries + 1 < kTries)
         again.push_back(round[r]);
-      else
-        return tl::unexpected(answer.error());
+      else if (!said.why_not)
+        said.why_not = answer.error();
     }
+    if (said.why_not) return said;
     left.insert(left.begin(), again.begin(), again.end());
     progress(std::ssize(asks) - std::ssize(left));
     const bool barren = again.size() == round.size();
@@ -94,37 +100,41 @@ rl::AnswerParts parts_of(const verify::ServerAnswer& said, bool opened) {
   return parts;
 }
 
-Result<std::vector<rl::Answer>> answers_of(std::vector<verify::ServerAnswer> said,
-                                           const std::string& address) {
+Result<ServerAnswers> answers_of(const Said& said, const std::string& address) {
   std::vector<std::string_view> whole;  // with their thoughts, if they have any
   std::vector<bool> ended;
-  for (const verify::ServerAnswer& a : said) {
-    if (!a.reasoning.empty()) continue;
-    whole.push_back(a.text);
-    ended.push_back(a.finish == "stop");
+  for (const std::optional<verify::ServerAnswer>& a : said.answers) {
+    if (!a || !a->reasoning.empty()) continue;
+    whole.push_back(a->text);
+    ended.push_back(a->finish == "stop");
   }
   const bool opened = rl::seem_to_think(whole, ended);
-  std::vector<rl::Answer> answers;
-  for (const verify::ServerAnswer& a : said) {
+  ServerAnswers all{.answers = {}, .why_not = said.why_not};
+  for (const std::optional<verify::ServerAnswer>& came : said.answers) {
+    if (!came) {
+      all.answers.emplace_back();
+      continue;
+    }
+    const verify::ServerAnswer& a = *came;
     if (!a.answer_tokens)
       return fail(Code::kUnavailable,
                   "{}: does not say how many tokens an answer has (usage.completion_tokens)",
                   address);
-    answers.push_back(
-        {.parts = parts_of(a, opened),
-         .text = a.reasoning.empty() ? a.text : "<think>\n" + a.reasoning + "\n</think>\n" + a.text,
-         .tokens = *a.answer_tokens,
-         .thought_tokens = {},
-         .ended = a.finish == "stop"});
+    all.answers.push_back(rl::Answer{
+        .parts = parts_of(a, opened),
+        .text = a.reasoning.empty() ? a.text : "<think>\n" + a.reasoning + "\n</think>\n" + a.text,
+        .tokens = *a.answer_tokens,
+        .thought_tokens = {},
+        .ended = a.finish == "stop"});
   }
-  return answers;
+  return all;
 }
 
 }  // namespace
 
-Result<std::vector<rl::Answer>> ask_server(std::span<const rl::Task> tasks,
-                                           const ServerQuestions& questions,
-                                           const std::function<void(int64_t)>& progress) {
+Result<ServerAnswers> ask_server(std::span<const rl::Task> tasks,
+                                 const ServerQuestions& questions,
+                                 const std::function<void(int64_t)>& progress) {
   TRY_ASSIGN(verify::HttpClient http,
              verify::HttpClient::open(questions.address, {.timeout_ms = questions.timeout_ms}));
   TRY_ASSIGN(verify::ServerClient server,
@@ -139,9 +149,7 @@ Result<std::vector<rl::Answer>> ask_server(std::span<const rl::Task> tasks,
       asks.push_back(ask);
     }
   }
-  TRY_ASSIGN(std::vector<verify::ServerAnswer> said,
-             ask_all(server, asks, questions.at_once, progress));
-  return answers_of(std::move(said), server.address());
+  return answers_of(ask_all(server, asks, questions.at_once, progress), server.address());
 }
 
 }  // namespace ferry::cli

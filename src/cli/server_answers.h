@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,14 +24,23 @@ struct ServerQuestions {
   uint64_t seed = 1;
 };
 
+/// What a server said.
+struct ServerAnswers {
+  std::vector<std::optional<rl::Answer>>
+      answers;                    // in the order of the tasks; nothing: it did not come
+  std::optional<Status> why_not;  // of the first that did not come
+};
+
 /// `samples` answers to each task, one after the other, in the order of the tasks. Prompts are continued where the
 /// server continues texts, and otherwise asked as a user's message; progress(done) after each round of answers.
 /// What is not answered because the server is busy, in trouble or too slow is asked again, less at once and after a
 /// while. A thought that the server keeps apart from the text is put before it again; where it keeps none apart, and
 /// more answers close a thought that they did not open than have none, an answer without marks is a thought.
-/// Errors: kInvalidInput (address, name, key); kUnavailable, kTimeout: it does not answer, or with something else.
-Result<std::vector<rl::Answer>> ask_server(std::span<const rl::Task> tasks,
-                                           const ServerQuestions& questions,
-                                           const std::function<void(int64_t)>& progress);
+/// The first answer that does not come ends it: what came until then is handed over all the same (why_not: kUnavailable,
+/// kTimeout, kInvalidInput). Errors: kInvalidInput (address, name, key); kUnavailable, kTimeout: it does not answer, or
+/// with something else.
+Result<ServerAnswers> ask_server(std::span<const rl::Task> tasks,
+                                 const ServerQuestions& questions,
+                                 const std::function<void(int64_t)>& progress);
 
 }  // namespace ferry::cli
