@@ -36,12 +36,13 @@ constexpr int kTries = 10;
 constexpr double kFirstWaitS = 0.5, kLongestWaitS = 30;
 constexpr int kCleanRounds = 4;  // before it is asked for more
 
-/// What the server said to each question, and why the first did not come that did not. One that is too busy is asked for less at once, after a while, and for
-/// more again when it answers all.
+/// What the server said to each question, and why the first did not come that did not.
 struct Said {
   std::vector<std::optional<verify::ServerAnswer>> answers;
   std::optional<Status> why_not;
 };
+
+/// A server that is too busy is asked for less at once, after a while, and for more again when it answers all.
 Said ask_all(verify::ServerClient& server,
              std::span<const verify::Ask> asks,
              int64_t at_once,

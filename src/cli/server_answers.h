@@ -36,9 +36,9 @@ struct ServerAnswers {
 /// What is not answered because the server is busy, in trouble or too slow is asked again, less at once and after a
 /// while. A thought that the server keeps apart from the text is put before it again; where it keeps none apart, and
 /// more answers close a thought that they did not open than have none, an answer without marks is a thought.
-/// The first answer that does not come ends it: what came until then is handed over all the same (why_not: kUnavailable,
-/// kTimeout, kInvalidInput). Errors: kInvalidInput (address, name, key); kUnavailable, kTimeout: it does not answer, or
-/// with something else.
+/// The first answer that does not come ends it: what came until then is handed over all the same (why_not:
+/// kUnavailable, kTimeout, kInvalidInput). Errors: kInvalidInput (address, name, key); kUnavailable, kTimeout: it does
+/// not answer, or with something else.
 Result<ServerAnswers> ask_server(std::span<const rl::Task> tasks,
                                  const ServerQuestions& questions,
                                  const std::function<void(int64_t)>& progress);
