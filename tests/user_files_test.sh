@@ -54,6 +54,16 @@ done
 said=$(tools/reason_smol.sh "$ferry" 2>&1)
 { [ $? = 2 ] && [[ $said == "usage: tools/reason_smol.sh"* ]]; } || fail "reason_smol.sh does not say how it is called: $said"
 
+# --- "~" that no shell expanded is not made a folder, whose removal would name somebody's home --------------
+made=$(cd "$top" && listing . | grep -c '~')
+for arguments in "tokenizer train --vocab 300 --out=~/t.json $PWD/README.md" "data prepare --out=~ $PWD/README.md" \
+  "keygen ~root/key" "train --checkpoint.dir=~/run $PWD/configs/tiny.toml"; do
+  # shellcheck disable=SC2086
+  said=$(cd "$top" && "$ferry" $arguments 2>&1)
+  { [ $? = 2 ] && [[ $said == *'"~" is no home folder'* ]]; } || fail "$arguments: $said"
+done
+[ "$made" = "$(cd "$top" && listing . | grep -c '~')" ] || fail "a folder was made of ~"
+
 # --- over its own earlier work: again, and with something of somebody else's in it -----------------------
 own=$top/tiny
 again() { tools/tiny_model.sh "$ferry" "$own" >"$top/log" 2>&1; }
@@ -146,6 +156,8 @@ refuses "$model" "$ferry" tokenizer train --vocab 300 --out "$model/tokenizer.js
 refuses "$own/data" "$ferry" tokenizer train --vocab 300 --out "$own/data/tokenizer.json" README.md
 refuses "$model" "$ferry" logits "$model" --tokens "$top/ids" --out "$model/model.safetensors"
 echo mine >"$top/out.tmp"
+"$ferry" tokenizer encode --tokenizer "$model/tokenizer.json" '~/a' >/dev/null ||
+  fail "text that begins with ~ is taken for a path"
 "$ferry" logits "$model" --tokens "$top/ids" --out "$top/out" >/dev/null || fail "logits"
 [ "$(cat "$top/out.tmp")" = mine ] || fail "logits took a file beside its own"
 

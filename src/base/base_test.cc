@@ -264,6 +264,15 @@ TEST(File, ASocketIsToldByWhatItIs) {
   EXPECT_EQ(read_input(path, 1).error().message, path + ": is a socket; name a file");
   ::close(fd);
   ASSERT_TRUE(remove_tree(path));
+  for (const auto& [given, words] : {std::pair{"absent/a.txt", ": No such file or directory"},
+                                     {"hf://datasets/a", "Ferry fetches nothing"},
+                                     {"https://a.org/b.txt?c", "Ferry fetches nothing"},
+                                     {"absent/*.txt", "patterns"}}) {
+    const auto file = FileReader::open(given);
+    ASSERT_FALSE(file);
+    EXPECT_EQ(file.error().code, Code::kNotFound);
+    EXPECT_NE(file.error().message.find(words), std::string::npos) << file.error().message;
+  }
   const Result<void> device = open_error("/dev/null", ENXIO);
   EXPECT_EQ(device.error().message, "/dev/null: cannot open: No such device or address");
 }

@@ -25,8 +25,19 @@ Code code_of(int error) {
   }
 }
 
-const char* advice(int error) {
+/// What else than a file's path was given, where no such file is there.
+const char* no_path(const std::string& path) {
+  if (path.find("://") != path.npos) return "; Ferry fetches nothing: fetch it, and name the file";
+  if (path.find_first_of("*?[") != path.npos)
+    return "; patterns are for the shell to expand, and it does where they stand without quotes "
+           "and files match";
+  return "";
+}
+
+const char* advice(const std::string& path, int error) {
   switch (error) {
+    case ENOENT:
+    case ENOTDIR: return no_path(path);
     case ENOSPC:
     case EDQUOT: return "; free space on this file system, or choose another folder";
     case EFBIG:
@@ -46,8 +57,12 @@ const char* advice(int error) {
 }  // namespace
 
 tl::unexpected<Status> os_error(const char* doing, const std::string& path, int error) {
-  return fail(
-      code_of(error), "{}: cannot {}: {}{}", path, doing, std::strerror(error), advice(error));
+  return fail(code_of(error),
+              "{}: cannot {}: {}{}",
+              path,
+              doing,
+              std::strerror(error),
+              advice(path, error));
 }
 
 tl::unexpected<Status> open_error(const std::string& path, int error) {

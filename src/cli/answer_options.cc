@@ -35,6 +35,7 @@ void add_answer_options(Command& command, AnswerOptions& options) {
           "--frequency-penalty", s.frequency_penalty, "the same, as often as they were answered")
       .shows_default();
   command.option("--stop", options.stop, "text that ends the answer; may be given several times")
+      .any_text()
       .once_per_value();
   command.option("--seed", s.seed, "the same seed gives the same text").shows_default();
   add_engine_options(command, options);

@@ -240,7 +240,8 @@ void add_chat_command(Command& program) {
                args->plain,
                "for models that were taught no conversation: each line is a text that they go on "
                "with");
-  command.option("--system", args->system, "what the model is told before the conversation");
+  command.option("--system", args->system, "what the model is told before the conversation")
+      .any_text();
   add_answer_options(command, args->answer);
   command.runs([args] { return report(chat(*args)); });
 }

@@ -3,11 +3,17 @@
 #include <CLI/CLI.hpp>
 #include <utility>
 
+#include "base/home_sign.h"
 #include "base/result.h"
 #include "base/version.h"
 #include "cli/command.h"
 
 namespace ferry::cli {
+namespace {
+
+constexpr const char* kHomeSign = "home sign";  // CLI11's name of the check
+
+}  // namespace
 
 Option& Option::required() {
   option_->required();
@@ -49,6 +55,10 @@ Option& Option::hidden() {
   option_->group("");
   return *this;
 }
+Option& Option::any_text() {
+  option_->get_validator(kHomeSign)->active(false);
+  return *this;
+}
 bool Option::given() const { return option_->count() > 0; }
 
 Command Command::add(const std::string& name, const std::string& what) {
@@ -64,6 +74,14 @@ Option Command::option(const std::string& name, T& to, const std::string& what) 
     option->check([](const std::string& text) {
       return text.starts_with('-') ? text + " is below 0" : std::string();
     });
+  else if constexpr (!std::is_arithmetic_v<T>)
+    option->check(CLI::Validator(
+        [](const std::string& text) {
+          const std::string problem = home_sign_problem(text);
+          return problem.empty() ? problem : fmt::format("{}: {}", text, problem);
+        },
+        "",
+        kHomeSign));
   return Option(option);
 }
 template Option Command::option(const std::string&, std::string&, const std::string&);

@@ -33,6 +33,8 @@ class Option {
   Option& needs(const Option& other);
   Option& excludes(const Option& other);
   Option& hidden();  // not for people
+  /// For text that is no path: a path that begins with "~" is refused (base/home_sign.h), text may.
+  Option& any_text();
 
   bool given() const;
 

@@ -222,8 +222,8 @@ void add_prepare(Command& parent) {
   command.flag("--keep-duplicates", o.keep_duplicates, "Keep equal documents");
   command.option("--seed", o.seed, "Of the choice of held-out documents").shows_default();
   command.option("--shard-bytes", o.shard_bytes, "Size of a shard").size_in_bytes();
-  command.option("--bos", o.bos, "The tokenizer's begin token, if its name is unusual");
-  command.option("--eos", o.eos, "The tokenizer's end token, if its name is unusual");
+  command.option("--bos", o.bos, "The tokenizer's begin token, if its name is unusual").any_text();
+  command.option("--eos", o.eos, "The tokenizer's end token, if its name is unusual").any_text();
   command.option("--threads", o.threads, "0: one per processor").within(0, 1024).shows_default();
   command.flag("--force", o.force, "Replace the dataset that the folder holds");
   command.runs([args] { return report(prepare(*args)); });

@@ -195,7 +195,7 @@ void add_generate_command(Command& program) {
   const auto args = std::make_shared<Arguments>();
   args->answer.generate.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1};
   add_open_options(command, args->open);
-  command.option("--prompt", args->prompt, "the text to continue (empty: from nothing)");
+  command.option("--prompt", args->prompt, "the text to continue (empty: from nothing)").any_text();
   command.option(
       "--file", args->file, "a file with the text to continue, or one line of JSON that holds it");
   add_as_text_option(command, args->source.text);

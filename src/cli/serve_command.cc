@@ -173,7 +173,8 @@ void add_serve_command(Command& program) {
               args->names,
               "what clients call the model; may be given several times (default: the directory's "
               "name)")
-      .once_per_value();
+      .once_per_value()
+      .any_text();
   command.option("--chat-template",
                  args->chat_template,
                  "a file with the chat template (Jinja) to use instead of the model's own");

@@ -100,10 +100,12 @@ void add_tasks_command(Command& program) {
                args->solutions,
                "with a solution each, and \"text\" for ferry data prepare: the prompt and the "
                "solution");
-  command.option("--instruction",
-                 args->instruction,
-                 "tasks are conversations, in which a user says this before what is asked: for "
-                 "models that chat");
+  command
+      .option("--instruction",
+              args->instruction,
+              "tasks are conversations, in which a user says this before what is asked: for "
+              "models that chat")
+      .any_text();
   command.runs([args] { return report(make(*args)); });
 }
 

@@ -17,6 +17,7 @@ void add_as_text_option(Command& command, data::TextOptions& options) {
 
 void add_field_option(Command& command, data::SourceOptions& options) {
   command.option("--field", options.field, "The field of JSON lines that holds the text")
+      .any_text()
       .shows_default();
 }
 

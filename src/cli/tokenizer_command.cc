@@ -145,6 +145,7 @@ void add_train(Command& parent) {
               args->options.specials,
               "Special tokens, ids from 0; the first is the BOS (once per token)")
       .once_per_value()
+      .any_text()
       .shows_default();
   command.option("--min-frequency", args->options.frequency_min, "Merge only pairs seen as often")
       .shows_default();
@@ -272,7 +273,7 @@ void add_encode(Command& parent) {
   command.option(
       "--file", args->file, "A file to encode: text, or JSON lines, a line of ids for each");
   add_document_options(command, args->source);
-  command.option("text", args->items, "Texts; none: standard input");
+  command.option("text", args->items, "Texts; none: standard input").any_text();
   command.runs([args] { return report(encode(*args)); });
 }
 

@@ -74,6 +74,10 @@ Result<std::shared_ptr<const Dataset>> Dataset::open(
     Verify verify,
     const std::function<void(uint64_t, uint64_t)>& progress) {
   const std::string manifest_path = join_path(folder, kManifestFile);
+  TRY_ASSIGN(const bool folder_there, is_there(folder));
+  if (!folder_there)
+    return fail(
+        Code::kNotFound, "{}: no such folder; `ferry data prepare` makes a dataset", folder);
   TRY_ASSIGN(const bool there, is_there(manifest_path));
   if (!there)
     return fail(

@@ -741,6 +741,7 @@ Result<Plan> make_plan(const PrepareOptions& options) {
 
   uint64_t total = 0;
   for (const std::string& path : options.inputs) {
+    TRY(FileReader::open(path));  // says of what is no file what it is
     TRY_ASSIGN(const uint64_t size, file_size(path));
     total += size;
   }

@@ -508,7 +508,13 @@ TEST(Prepare, RefusesWhatCannotBecomeADataset) {
   expect_failure(with([](auto& o) { o.eos = "<nothing>"; }), Code::kInvalidInput, "--eos");
   expect_failure(with([](auto& o) { o.bos = "<nothing>"; }), Code::kInvalidInput, "--bos");
   expect_failure(with([](auto& o) { o.tokenizer = o.inputs[0]; }), Code::kCorrupt, "a.txt");
-  expect_failure(with([](auto& o) { o.inputs[0] += ".absent"; }), Code::kNotFound, "a.txt.absent");
+  expect_failure(with([](auto& o) { o.inputs[0] += ".absent"; }),
+                 Code::kNotFound,
+                 "a.txt.absent: cannot open: No such file");
+  const auto dataset = Dataset::open(folder / "absent", Dataset::Verify::kSizes);
+  ASSERT_FALSE(dataset);
+  EXPECT_EQ(dataset.error().code, Code::kNotFound);
+  EXPECT_NE(dataset.error().message.find("absent: no such folder"), std::string::npos);
   const std::string path = folder.write("changing.txt", lines(1, 300));
   expect_failure(with([&](auto& o) {
                    o.inputs = {path};

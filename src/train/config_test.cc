@@ -220,6 +220,25 @@ TEST(Settings, OfPairsHaveDefaultsOfTheirOwn) {
       std::string::npos);
 }
 
+TEST(Settings, NoPathBeginsWithATilde) {
+  const auto with = [](const std::string& option) {
+    const auto s = parse_settings(kGood, "run.toml", std::vector<std::string>{option});
+    return s ? "" : s.error().message;
+  };
+  for (const char* path : {"~", "~/run", "~root/run"}) {
+    const std::string said = with(fmt::format("--checkpoint.dir={}", path));
+    EXPECT_EQ(said.find(fmt::format(
+                  "command line: checkpoint.dir is \"{}\"; \"~\" is no home folder", path)),
+              0u)
+        << said;
+  }
+  EXPECT_NE(with("--data.dir=~/data").find("write the whole path"), std::string::npos);
+  EXPECT_NE(refusal("[data]\ndir = \"~/data\"\n").find("run.toml:2: data.dir is \"~/data\""),
+            std::string::npos);
+  for (const char* path : {"./~/run", "~run", "run~", "a/~/b"})
+    EXPECT_EQ(with(fmt::format("--checkpoint.dir={}", path)), "");
+}
+
 TEST(Settings, AbsentFileIsNamed) {
   const auto r = read_settings("/nonexistent/run.toml");
   ASSERT_FALSE(r);
