@@ -77,27 +77,22 @@ Result<void> check_pair(const std::string& path,
   return {};
 }
 
-/// What there is must be among the names that the config lists. (PEFT writes the whole list that it was
+/// What there is must be what the config says: PEFT leaves out the rest. (It writes the whole list that it was
 /// asked for, with names that the model does not have.)
 Result<void> check_targets(const std::string& path,
                            const AdapterConfig& config,
                            const std::map<std::string, AdapterFactors, std::less<>>& factors) {
-  // A target is a module's whole name, or its end from a dot on.
-  const auto is_of = [](std::string_view weight, const std::string& target) {
-    const std::string_view module = weight.substr(0, weight.size() - kSuffix.size());
-    return module == target || module.ends_with("." + target);
-  };
-  const auto& targets = config.targets;
-  if (targets.empty() || targets == std::vector<std::string>{kAllLinear}) return {};
-  for (const auto& f : factors)
-    if (std::none_of(targets.begin(), targets.end(), [&](const std::string& target) {
-          return is_of(f.first, target);
-        }))
+  for (const auto& [weight, factor] : factors) {
+    TRY_ASSIGN(const std::string why_not,
+               config.why_not(std::string_view(weight).substr(0, weight.size() - kSuffix.size())));
+    if (!why_not.empty())
       return fail(Code::kInvalidInput,
-                  "{}: {} adapts {}, which target_modules does not name",
+                  "{}: {} adapts {}, {}",
                   path,
                   kAdapterWeightsName,
-                  printable(f.first));
+                  printable(weight),
+                  why_not);
+  }
   return {};
 }
 

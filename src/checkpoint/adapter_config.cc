@@ -1,11 +1,14 @@
 #include "checkpoint/adapter_config.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "base/json_fields.h"
+#include "text/limited_regex.h"
 
 namespace ferry {
 namespace {
@@ -18,11 +21,8 @@ const std::set<std::string>& fields_that_say_nothing() {
                                               "corda_config",
                                               "ensure_weight_tying",
                                               "eva_config",
-                                              "exclude_modules",
                                               "inference_mode",
                                               "init_lora_weights",
-                                              "layers_pattern",
-                                              "layers_to_transform",
                                               "loftq_config",
                                               "lora_dropout",
                                               "lora_ga_config",
@@ -30,8 +30,7 @@ const std::set<std::string>& fields_that_say_nothing() {
                                               "peft_version",
                                               "qalora_group_size",
                                               "revision",
-                                              "runtime_config",
-                                              "task_type"};
+                                              "runtime_config"};
   return names;
 }
 
@@ -46,13 +45,65 @@ bool leaves_the_base(const Json& how) {
   return how.is_boolean() || (how.is_string() && kinds.contains(how.get<std::string>()));
 }
 
-std::vector<std::string> read_targets(JsonFields& f) {
-  const Json* targets = f.find("target_modules");
-  if (targets == nullptr || targets->is_string()) return {};
-  std::vector<std::string> names = f.texts("target_modules");
+/// Names of modules, or a pattern in their place.
+void read_modules(JsonFields& f,
+                  const char* field,
+                  std::vector<std::string>& names,
+                  std::string& pattern) {
+  const Json* value = f.find(field);
+  if (value == nullptr) return;
+  if (value->is_string()) {
+    pattern = f.text(field);
+    if (const auto regex = text::LimitedRegex::compile(pattern); !regex)
+      f.refuse(field, fmt::format("is no pattern that can be read: {}", regex.error().message));
+    return;
+  }
+  names = f.texts(field);
   if (std::any_of(names.begin(), names.end(), [](const std::string& n) { return n.empty(); }))
-    f.refuse("target_modules", "must be names of modules");
-  return names;
+    f.refuse(field, "must be names of modules");
+}
+
+void read_layers(JsonFields& f, AdapterConfig& c) {
+  constexpr int64_t kLayersMax = 1 << 20;
+  c.layers = f.ids("layers_to_transform", kLayersMax);
+  const Json* pattern = f.find("layers_pattern");
+  if (pattern == nullptr || pattern->empty() || *pattern == "") return;
+  c.layers_by_name = true;
+  if (*pattern != "layers" && *pattern != Json::array({"layers"}))
+    f.refuse("layers_pattern",
+             "is not supported; layers are called \"layers\" in what Ferry reads");
+}
+
+/// Whether a module is among the names.
+bool is_among(const std::vector<std::string>& names, std::string_view module) {
+  return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+    return module == name || module.ends_with("." + name);
+  });
+}
+
+Result<bool> matches(const std::string& pattern, std::string_view module) {
+  TRY_ASSIGN(const text::LimitedRegex regex, text::LimitedRegex::compile(pattern));
+  return regex.matches_all(module);
+}
+
+/// The number of a module's layer, as in "model.layers.3.mlp": the last part that is a number between two others, with
+/// one more before them. (Of an expert's module it is the expert's, unless "layers" is asked for.)
+std::optional<int64_t> layer_of(std::string_view module, bool by_name) {
+  std::vector<std::string_view> parts;
+  for (size_t begin = 0; begin <= module.size();) {
+    const size_t end = std::min(module.find('.', begin), module.size());
+    parts.push_back(module.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  for (size_t i = parts.size(); i-- > 2;) {
+    int64_t number = 0;
+    const char* end = parts[i].data() + parts[i].size();
+    const auto [stop, error] = std::from_chars(parts[i].data(), end, number);
+    if (i + 1 < parts.size() && error == std::errc() && stop == end &&
+        (!by_name || parts[i - 1] == "layers"))
+      return number;
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -60,6 +111,22 @@ std::vector<std::string> read_targets(JsonFields& f) {
 float AdapterConfig::scale() const {
   const auto r = static_cast<double>(rank);
   return static_cast<float>(alpha / (rslora ? std::sqrt(r) : r));
+}
+
+Result<std::string> AdapterConfig::why_not(std::string_view module) const {
+  TRY_ASSIGN(const bool out,
+             excluded_pattern.empty() ? Result<bool>(false) : matches(excluded_pattern, module));
+  if (out || is_among(excluded, module)) return "which exclude_modules names";
+  const bool any = targets == std::vector<std::string>{kAllLinear} ||
+                   (targets.empty() && target_pattern.empty());
+  TRY_ASSIGN(const bool matching,
+             target_pattern.empty() ? Result<bool>(any) : matches(target_pattern, module));
+  if (!matching && !is_among(targets, module)) return "which target_modules does not name";
+  if (layers.empty() || std::find(targets.begin(), targets.end(), module) != targets.end())
+    return "";
+  const std::optional<int64_t> layer = layer_of(module, layers_by_name);
+  if (layer && std::find(layers.begin(), layers.end(), *layer) != layers.end()) return "";
+  return "whose layer layers_to_transform does not name";
 }
 
 Result<AdapterConfig> parse_adapter_config(std::string_view text, const std::string& path) {
@@ -71,7 +138,13 @@ Result<AdapterConfig> parse_adapter_config(std::string_view text, const std::str
   c.rank = f.integer("r", 1, kAdapterRankMax);
   c.alpha = f.real("lora_alpha", 1e-6, 1e6);
   c.rslora = f.boolean("use_rslora", false);
-  c.targets = read_targets(f);
+  read_modules(f, "target_modules", c.targets, c.target_pattern);
+  if (c.target_pattern == kAllLinear) c.targets = {std::exchange(c.target_pattern, "")};
+  read_modules(f, "exclude_modules", c.excluded, c.excluded_pattern);
+  read_layers(f, c);
+  if (const std::string task = f.text("task_type", ""); !task.empty() && task != "CAUSAL_LM")
+    f.refuse("task_type",
+             "is not supported: the adapter is for another task than continuing text (CAUSAL_LM)");
   c.base = f.text("base_model_name_or_path", "");
   f.only("bias", "none");
   f.only("fan_in_fan_out", false);

@@ -21,12 +21,22 @@ struct AdapterConfig {
   int64_t rank = 0;
   double alpha = 0;
   bool rslora = false;  // Kalajdzievski 2023, arXiv 2312.03732
-  /// Last parts of the modules' names, as "q_proj". Empty: a pattern says it, which the tensors tell as well.
+  /// Modules' names, or their ends from a dot on, as "q_proj", or the pattern that their names match. Both empty: the
+  /// tensors say it.
   std::vector<std::string> targets;
+  std::string target_pattern;
+  std::vector<std::string> excluded;  // the same, of modules that are none
+  std::string excluded_pattern;
+  std::vector<int64_t> layers;  // whose modules alone are adapted; empty: all
+  bool layers_by_name =
+      false;         // a layer's number stands behind "layers", else it is the last in the name
   std::string base;  // name or path of the model that is adapted; a note, not looked at
 
   /// What the product of the factors is multiplied with.
   float scale() const;
+  /// Why a module is not adapted, by the rules of PEFT's check_target_module_exists: "which target_modules does not
+  /// name"; empty if it is. Errors: kInvalidInput, kExhausted of a pattern.
+  Result<std::string> why_not(std::string_view module) const;
 };
 
 /// Errors: kInvalidInput naming the path, the field, its value and what is allowed. A field that Ferry does

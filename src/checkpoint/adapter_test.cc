@@ -73,7 +73,11 @@ TEST(AdapterConfig, WhatPeftWritesIsReadAndWhatIsWrittenIsReadAgain) {
     EXPECT_EQ(again->scale(), c.scale());
   }
   config["target_modules"] = ".*\\.q_proj";
-  EXPECT_TRUE(parse_adapter_config(config.dump(), "A")->targets.empty());
+  EXPECT_EQ(parse_adapter_config(config.dump(), "A")->target_pattern, ".*\\.q_proj");
+  for (const Json& task : {Json(), Json("")}) {
+    config["task_type"] = task;
+    EXPECT_TRUE(parse_adapter_config(config.dump(), "A")) << task;
+  }
   config["velora_config_of_tomorrow"] = Json::object();
   EXPECT_TRUE(parse_adapter_config(config.dump(), "A")) << "says nothing";
 }
@@ -100,6 +104,12 @@ TEST(AdapterConfig, WhatItDoesNotComputeIsRefusedByName) {
                                               {"layer_replication", {{0, 1}}},
                                               {"target_modules", {"q_proj", 3}},
                                               {"target_modules", {""}},
+                                              {"target_modules", "(q_proj"},
+                                              {"exclude_modules", {""}},
+                                              {"layers_to_transform", "0"},
+                                              {"layers_to_transform", {-1}},
+                                              {"layers_pattern", "h"},
+                                              {"task_type", "SEQ_CLS"},
                                               {"a_field_of_tomorrow", 1}};
   for (const auto& [field, value] : bad) {
     Json config = peft_config();
@@ -114,6 +124,64 @@ TEST(AdapterConfig, WhatItDoesNotComputeIsRefusedByName) {
   }
   EXPECT_FALSE(parse_adapter_config("[]", "A"));
   EXPECT_FALSE(parse_adapter_config("", "A"));
+}
+
+/// As PEFT 0.21's check_target_module_exists decides it.
+TEST(AdapterConfig, TellsWhichModulesAreAdapted) {
+  const std::string q0 = "model.layers.0.self_attn.q_proj", q1 = "model.layers.1.self_attn.q_proj",
+                    v1 = "model.layers.1.self_attn.v_proj",
+                    expert = "model.layers.1.mlp.experts.0.up_proj";
+  const struct {
+    Json change;
+    std::vector<std::string> adapted, not_adapted;
+    std::string why;
+  } cases[] = {
+      {{}, {q0, q1, "q_proj"}, {v1, "model.layers.0.my_q_proj"}, "target_modules"},
+      {{{"target_modules", ".*q_proj"}}, {q0, q1}, {v1, q0 + ".x"}, "target_modules"},
+      {{{"target_modules",
+         R"((?:.*?(?:self_attn|mlp).*?(?:q_proj|v_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.mlp))"}},
+       {q0, v1, "model.layers.3.mlp"},
+       {expert},
+       "target_modules"},
+      {{{"target_modules", "all-linear"}, {"exclude_modules", {"v_proj"}}},
+       {q0, q1, expert},
+       {v1},
+       "exclude_modules"},
+      {{{"target_modules", {"q_proj", "v_proj"}}, {"exclude_modules", ".*1.*q.*"}},
+       {q0, v1},
+       {q1},
+       "exclude_modules"},
+      {{{"layers_to_transform", {0, 2}}}, {q0}, {q1, "self_attn.q_proj"}, "layers_to_transform"},
+      {{{"layers_to_transform", 1}, {"layers_pattern", "layers"}},
+       {q1},
+       {q0},
+       "layers_to_transform"},
+      {{{"layers_to_transform", 0}, {"target_modules", {q1, "v_proj"}}},
+       {q1},
+       {v1},
+       "layers_to_transform"},
+      {{{"layers_to_transform", 0}, {"target_modules", "all-linear"}},
+       {q0, expert},
+       {q1},
+       "layers_to_transform"},
+      {{{"layers_to_transform", 1},
+        {"target_modules", {"up_proj"}},
+        {"layers_pattern", {"layers"}}},
+       {expert},
+       {"model.layers.0.mlp.up_proj"},
+       "layers_to_transform"},
+  };
+  for (const auto& c : cases) {
+    Json json = peft_config();
+    json.update(c.change.is_null() ? Json::object() : c.change);
+    const Result<AdapterConfig> config = parse_adapter_config(json.dump(), "A");
+    ASSERT_TRUE(config) << config.error().message;
+    for (const std::string& module : c.adapted)
+      EXPECT_EQ(config->why_not(module).value(), "") << c.change << module;
+    for (const std::string& module : c.not_adapted)
+      EXPECT_NE(config->why_not(module).value().find(c.why), std::string::npos)
+          << c.change << module;
+  }
 }
 
 TEST(Adapter, ReadsWhatPeftWrites) {
@@ -194,6 +262,11 @@ TEST(Adapter, ABadOneIsRefusedByName) {
   for (NamedTensor& t : pair_of("model.layers.0.self_attn.k_proj.weight", 6, 4, 2))
     both.push_back(std::move(t));
   says(written("more", config, both), Code::kInvalidInput, {"k_proj", "target_modules"});
+  Json other_layer = peft_config();
+  other_layer["layers_to_transform"] = {1, 2};
+  says(written("layer", other_layer.dump(), pair_of(kWeight, 6, 4, 2)),
+       Code::kInvalidInput,
+       {"q_proj", "whose layer layers_to_transform does not name"});
   const std::string twice = written("twice", config, pair_of(kWeight, 6, 4, 2));
   std::string bytes = *read_file(join_path(twice, kAdapterWeightsName));
   const size_t at = bytes.find("lora_B");
