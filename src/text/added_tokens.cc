@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <string>
 
 #include "base/check.h"
+#include "text/stand_ins.h"
 #include "text/utf8.h"
 
 namespace ferry::text {
@@ -94,6 +96,9 @@ size_t last_char(std::string_view text) {
 }
 
 bool is_word(std::string_view one_char) {
+  const Utf8Char first = decode_utf8(one_char, 0);
+  std::string shown;
+  append_utf8(shown, first.well_formed ? stand_in_of(first.point) : kReplacement);
   static const std::shared_ptr<pcre2_code> code = [] {
     constexpr std::string_view kWord = R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}])";
     int error = 0;
@@ -111,8 +116,8 @@ bool is_word(std::string_view one_char) {
   const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
       pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
   return pcre2_match(code.get(),
-                     reinterpret_cast<PCRE2_SPTR>(one_char.data()),
-                     one_char.size(),
+                     reinterpret_cast<PCRE2_SPTR>(shown.data()),
+                     shown.size(),
                      0,
                      0,
                      data.get(),

@@ -103,6 +103,8 @@ TEST(AddedTokens, WordsAndSpaces) {
   EXPECT_TRUE(ends_with_word("caf\u00e9"));
   EXPECT_TRUE(ends_with_word("a_"));
   EXPECT_TRUE(begins_with_word("中"));
+  for (const char* younger : {"\u1c8a", "\u0897", "\U00031350", "\U000113c9"})  // of Unicode 15 to 16
+    EXPECT_TRUE(ends_with_word(younger) && begins_with_word(younger)) << younger;
   EXPECT_FALSE(ends_with_word("a "));
   EXPECT_FALSE(ends_with_word("a\xff"));
   EXPECT_FALSE(begins_with_word(""));

@@ -1,10 +1,7 @@
 #include "text/pretokenizer.h"
 
-#include <algorithm>
-#include <array>
-
 #include "base/check.h"
-#include "text/unicode_tables.h"
+#include "text/stand_ins.h"
 #include "text/utf8.h"
 
 namespace ferry::text {
@@ -29,33 +26,6 @@ const char* const kDigitsPattern = "[\\p{N}\U00011DE0-\U00011DE9\U00016FF4-\U000
 
 namespace {
 
-/// Finds the stand-in of a code point, if it has one; most 256-blocks have none.
-class StandIns {
- public:
-  StandIns() {
-    for (size_t i = 0; i < kStandInsCount; ++i) {
-      for (char32_t b = kStandIns[i].first >> 8; b <= kStandIns[i].last >> 8; ++b) block_[b] = true;
-    }
-  }
-  char32_t of(char32_t point) const {
-    if (!block_[point >> 8]) return point;
-    const auto* end = kStandIns + kStandInsCount;
-    const auto* it = std::upper_bound(
-        kStandIns, end, point, [](char32_t p, const StandInRange& r) { return p < r.first; });
-    if (it == kStandIns) return point;
-    --it;
-    return point <= it->last ? it->stand_in : point;
-  }
-
- private:
-  std::array<bool, 0x1100> block_{};
-};
-
-const StandIns& stand_ins() {
-  static const StandIns table;
-  return table;
-}
-
 /// One character of raw text as the patterns are to see it; an ill-formed stretch goes byte by
 /// byte.
 struct Seen {
@@ -65,12 +35,11 @@ struct Seen {
 Seen see(std::string_view text, size_t offset) {
   const Utf8Char c = decode_utf8(text, offset);
   if (!c.well_formed) return {kReplacement, kReplacement, 1};
-  return {stand_ins().of(c.point), c.point, c.bytes};
+  return {stand_in_of(c.point), c.point, c.bytes};
 }
 
 /// The offset of the first character that the patterns must not see as it is, or text.size().
 size_t plain_prefix(std::string_view text) {
-  const StandIns& table = stand_ins();
   size_t i = 0;
   while (i < text.size()) {
     if (static_cast<signed char>(text[i]) >= 0) {
@@ -78,7 +47,7 @@ size_t plain_prefix(std::string_view text) {
       continue;
     }
     const Utf8Char c = decode_utf8(text, i);
-    if (!c.well_formed || table.of(c.point) != c.point) return i;
+    if (!c.well_formed || stand_in_of(c.point) != c.point) return i;
     i += c.bytes;
   }
   return i;
