@@ -319,6 +319,11 @@ std::string why_no_tensor(const std::vector<std::string>& names, const std::stri
             "; it is there as \"{}\": the weights are of the model without its head (AutoModel); "
             "save what AutoModelForCausalLM loads",
             n);
+  constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
+  if (name == "lm_head.weight" && std::find(names.begin(), names.end(), kEmbedding) != names.end())
+    return "; if the model's head is its embedding, config.json must say so "
+           "(\"tie_word_embeddings\": true); else it was "
+           "saved without its head: save what AutoModelForCausalLM loads";
   const size_t experts = name.find(".experts.");
   for (const std::string& n : names)
     if (experts != name.npos && n.starts_with(name.substr(0, experts) + ".experts.gate_up_proj"))

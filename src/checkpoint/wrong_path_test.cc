@@ -152,6 +152,10 @@ TEST(WrongPath, WeightsUnderOtherNamesAreNamed) {
   EXPECT_NE(why_no_tensor({"a.weight", "a.weight_scale"}, "a.weight_scale_inv").find("float8"),
             std::string::npos);
   EXPECT_EQ(why_no_tensor({"a.weight"}, "a.weight_scale_inv"), "");
+  EXPECT_NE(
+      why_no_tensor({"model.embed_tokens.weight"}, "lm_head.weight").find("tie_word_embeddings"),
+      std::string::npos);
+  EXPECT_EQ(why_no_tensor({"model.norm.weight"}, "lm_head.weight"), "");
 }
 
 TEST(WrongPath, StandInsAreNoFiles) {
