@@ -57,6 +57,15 @@ class Reader {
                 what);
   }
 
+  tl::unexpected<Status> gaps(std::string_view field, std::string_view what) const {
+    return fail(Code::kInvalidInput,
+                "{}: {} {}; Ferry reads vocabularies that have a token for each id, from 0 on: put "
+                "unused ones into the gaps, or export it from what it was made by",
+                path_,
+                field,
+                what);
+  }
+
   Result<Json> parse(std::string_view text) {
     // The parser keeps the last of equal keys; counting them as they come finds a token named
     // twice.
@@ -260,7 +269,7 @@ class Reader {
       if (text.empty())
         return corrupt("model.vocab", fmt::format("gives id {} to an empty token", at));
       if (at >= vocab->size()) {
-        return corrupt(
+        return gaps(
             fmt::format("model.vocab[\"{}\"]", text),
             fmt::format(
                 "is {}, but there are only {} tokens: the ids have gaps", at, vocab->size()));
@@ -367,13 +376,14 @@ class Reader {
       const auto it = file_.ids.find(token.content);
       const size_t expected = it != file_.ids.end() ? static_cast<size_t>(it->second) : next_id++;
       if (static_cast<size_t>(token.id) != expected) {
-        return corrupt(
-            field,
-            fmt::format("gives \"{}\" id {} where the vocabulary and the tokens before it make "
-                        "it {}: the ids have gaps or clash",
-                        token.content,
-                        token.id,
-                        expected));
+        const std::string what = fmt::format(
+            "gives \"{}\" id {} where the vocabulary and the tokens before it make it {}: the ids ",
+            token.content,
+            token.id,
+            expected);
+        if (it == file_.ids.end() && static_cast<size_t>(token.id) > expected)
+          return gaps(field, what + "have gaps");
+        return corrupt(field, what + "clash");
       }
       file_.ids.emplace(token.content, token.id);
       file_.added.push_back(std::move(token));

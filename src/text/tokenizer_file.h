@@ -32,7 +32,7 @@ struct TokenizerFile {
 
   // Follow from the above.
   std::unordered_map<std::string, int32_t> ids;  // vocab and added tokens
-  std::array<int32_t, 256> byte_tokens{};  // -1: none
+  std::array<int32_t, 256> byte_tokens{};        // -1: none
 };
 
 /// Accepts a file if Ferry encodes by it exactly as Hugging Face's tokenizers does, and has a token
@@ -44,10 +44,10 @@ struct TokenizerFile {
 /// - byte_fallback, unk_token and fuse_unk, which say what becomes of characters without a token:
 ///   they would leave them out.
 ///
-/// Errors   kCorrupt: not JSON, not the format, or contradicting itself (ids with gaps or given
+/// Errors   kCorrupt: not JSON, not the format, or contradicting itself (ids given
 ///          twice, merges of unknown tokens, given twice or with an empty side). kInvalidInput: a
-///          sound file that asks for something Ferry does not do, by name. Both name path and
-///          field.
+///          sound file that asks for something Ferry does not do, by name, or whose ids have gaps. Both name
+///          path and field.
 Result<TokenizerFile> read_tokenizer_file(std::string_view json, const std::string& path);
 
 /// The file as JSON; reading it back gives the same. The post_processor puts `bos` before the text

@@ -355,273 +355,264 @@ Json added(int id, const std::string& content, bool special = true) {
 
 INSTANTIATE_TEST_SUITE_P(Files,
                          Bad,
-                         ::
-                             testing::Values(BadFile{"Lowercase",
-                                                     Code::kInvalidInput,
-                                                     "Lowercase",
-                                                     [](Json& f) {
-                                                       f["normalizer"] = {{"type", "Lowercase"}};
-                                                     }},
-                                             BadFile{"NoPreTokenizer",
-                                                     Code::kInvalidInput,
-                                                     "pre_tokenizer",
-                                                     [](Json& f) { f["pre_tokenizer"] = nullptr; }},
-                                             BadFile{"Metaspace",
-                                                     Code::kInvalidInput,
-                                                     "Metaspace",
-                                                     [](Json& f) {
-                                                       f["pre_tokenizer"] = {{"type", "Metaspace"}};
-                                                     }},
-                                             BadFile{"NoByteLevel",
-                                                     Code::kInvalidInput,
-                                                     "ByteLevel",
-                                                     [](Json& f) {
-                                                       f["pre_tokenizer"] = split_step("a");
-                                                     }},
-                                             BadFile{"PrefixSpace",
-                                                     Code::kInvalidInput,
-                                                     "add_prefix_space",
-                                                     [](Json& f) {
-                                                       f["pre_tokenizer"]["pretokenizers"][3]
-                                                        ["add_prefix_space"] = true;
-                                                     }},
-                                             BadFile{"Removed",
-                                                     Code::kInvalidInput,
-                                                     "Removed",
-                                                     [](Json& f) {
-                                                       f["pre_tokenizer"]["pretokenizers"][0]
-                                                        ["behavior"] = "Removed";
-                                                     }},
-                                             BadFile{"CodesAndCategories",
-                                                     Code::kInvalidInput,
-                                                     "younger than PCRE2's tables",
-                                                     [](Json& f) {
-                                                       f["pre_tokenizer"]["pretokenizers"][0] =
-                                                           split_step("[\u0800-\u4e00]+|\\p{L}+");
-                                                     }},
-                                             BadFile{"Script",
-                                                     Code::kInvalidInput,
-                                                     "general category",
-                                                     [](Json& f) {
-                                                       f["pre_tokenizer"]["pretokenizers"][0] =
-                                                           split_step("\\p{Han}+");
-                                                     }},
-                                             BadFile{"Intersection",
-                                                     Code::kInvalidInput,
-                                                     "intersection",
-                                                     [](Json& f) {
-                                                       f["pre_tokenizer"]["pretokenizers"][0] =
-                                                           split_step("[a-z&&b]");
-                                                     }},
-                                             BadFile{"Nested",
-                                                     Code::kInvalidInput,
-                                                     "unbounded",
-                                                     [](Json& f) {
-                                                       f["pre_tokenizer"]["pretokenizers"][0] =
-                                                           split_step("(?:a+)+b");
-                                                     }},
-                                             BadFile{"Backreference",
-                                                     Code::kInvalidInput,
-                                                     "escape",
-                                                     [](Json& f) {
-                                                       f["pre_tokenizer"]["pretokenizers"][0] =
-                                                           split_step("(a)\\1");
-                                                     }},
-                                             BadFile{"OpenClass",
-                                                     Code::kInvalidInput,
-                                                     "class",
-                                                     [](Json& f) {
-                                                       f["pre_tokenizer"]["pretokenizers"][0] =
-                                                           split_step("[ab");
-                                                     }},
-                                             BadFile{"OpenGroup",
-                                                     Code::kInvalidInput,
-                                                     "offset",
-                                                     [](Json& f) {
-                                                       f["pre_tokenizer"]["pretokenizers"][0] =
-                                                           split_step("(ab");
-                                                     }},
-                                             BadFile{"Decoder",
-                                                     Code::kInvalidInput,
-                                                     "decoder",
-                                                     [](Json& f) {
-                                                       f["decoder"] = {{"type", "WordPiece"}};
-                                                     }},
-                                             BadFile{"NoModel",
-                                                     Code::kCorrupt,
-                                                     "model",
-                                                     [](Json& f) { f.erase("model"); }},
-                                             BadFile{
-                                                 "Unigram",
-                                                 Code::kInvalidInput,
-                                                 "Unigram",
-                                                 [](Json& f) { f["model"]["type"] = "Unigram"; }},
-                                             BadFile{"Dropout",
-                                                     Code::kInvalidInput,
-                                                     "dropout",
-                                                     [](Json& f) { f["model"]["dropout"] = 0.1; }},
-                                             BadFile{"Prefix",
-                                                     Code::kInvalidInput,
-                                                     "continuing_subword_prefix",
-                                                     [](Json& f) {
-                                                       f["model"]["continuing_subword_prefix"] =
-                                                           "##";
-                                                     }},
-                                             BadFile{"Suffix",
-                                                     Code::kInvalidInput,
-                                                     "end_of_word_suffix",
-                                                     [](Json& f) {
-                                                       f["model"]["end_of_word_suffix"] = "</w>";
-                                                     }},
-                                             BadFile{"FlagOfWrongType",
-                                                     Code::kCorrupt,
-                                                     "ignore_merges",
-                                                     [](Json& f) {
-                                                       f["model"]["ignore_merges"] = "yes";
-                                                     }},
-                                             BadFile{"VocabArray",
-                                                     Code::kCorrupt,
-                                                     "model.vocab",
-                                                     [](Json& f) {
-                                                       f["model"]["vocab"] = Json::array();
-                                                     }},
-                                             BadFile{"IdGap",
-                                                     Code::kCorrupt,
-                                                     "gaps",
-                                                     [](Json& f) {
-                                                       f["model"]["vocab"]["<|pad|>"] = 9000;
-                                                     }},
-                                             BadFile{"IdTwice",
-                                                     Code::kCorrupt,
-                                                     "has already",
-                                                     [](Json& f) {
-                                                       f["model"]["vocab"]["<|pad|>"] = 5;
-                                                     }},
-                                             BadFile{"IdNegative",
-                                                     Code::kCorrupt,
-                                                     "is not an id",
-                                                     [](Json& f) {
-                                                       f["model"]["vocab"]["<|pad|>"] = -1;
-                                                     }},
-                                             BadFile{"IdFraction",
-                                                     Code::kCorrupt,
-                                                     "is not an id",
-                                                     [](Json& f) {
-                                                       f["model"]["vocab"]["<|pad|>"] = 1.5;
-                                                     }},
-                                             BadFile{"EmptyToken",
-                                                     Code::kCorrupt,
-                                                     "empty token",
-                                                     [](Json& f) {
-                                                       f["model"]["vocab"][""] = 700;
-                                                     }},
-                                             BadFile{"MissingByte",
-                                                     Code::kInvalidInput,
-                                                     "byte 0x41",
-                                                     [](Json& f) {
-                                                       const Json id = f["model"]["vocab"]["A"];
-                                                       f["model"]["vocab"].erase("A");
-                                                       f["model"]["vocab"]["AAAA"] = id;
-                                                     }},
-                                             BadFile{"MergesMissing",
-                                                     Code::kCorrupt,
-                                                     "model.merges",
-                                                     [](Json& f) { f["model"].erase("merges"); }},
-                                             BadFile{"MergeTwice",
-                                                     Code::kCorrupt,
-                                                     "as an earlier one does",
-                                                     [](Json& f) {
-                                                       f["model"]["merges"].push_back(
-                                                           f["model"]["merges"][0]);
-                                                     }},
-                                             BadFile{"MergeOfItself",
-                                                     Code::kCorrupt,
-                                                     "empty side",
-                                                     [](Json& f) {
-                                                       f["model"]["merges"].push_back({"a", ""});
-                                                     }},
-                                             BadFile{
-                                                 "MergeUnknown",
-                                                 Code::kCorrupt,
-                                                 "lacks",
-                                                 [](Json& f) {
-                                                   f["model"]["merges"].push_back({"a", "zzzz"});
-                                                 }},
-                                             BadFile{"MergeProductUnknown",
-                                                     Code::kCorrupt,
-                                                     "lacks",
-                                                     [](Json& f) {
-                                                       f["model"]["merges"].push_back("Q Q");
-                                                     }},
-                                             BadFile{"MergeThree",
-                                                     Code::kCorrupt,
-                                                     "two tokens",
-                                                     [](Json& f) {
-                                                       f["model"]["merges"].push_back("a b c");
-                                                     }},
-                                             BadFile{"MergeNumber",
-                                                     Code::kCorrupt,
-                                                     "neither",
-                                                     [](Json& f) {
-                                                       f["model"]["merges"].push_back(7);
-                                                     }},
-                                             BadFile{"AddedGap",
-                                                     Code::kCorrupt,
-                                                     "gaps",
-                                                     [](Json& f) {
-                                                       f["added_tokens"].push_back(
-                                                           added(702, "<x>"));
-                                                     }},
-                                             BadFile{"AddedClash",
-                                                     Code::kCorrupt,
-                                                     "clash",
-                                                     [](Json& f) {
-                                                       f["added_tokens"].push_back(added(4, "<x>"));
-                                                     }},
-                                             BadFile{"AddedTwice",
-                                                     Code::kCorrupt,
-                                                     "earlier one",
-                                                     [](Json& f) {
-                                                       f["added_tokens"].push_back(
-                                                           f["added_tokens"][0]);
-                                                     }},
-                                             BadFile{"AddedEmpty",
-                                                     Code::kCorrupt,
-                                                     "content",
-                                                     [](Json& f) {
-                                                       f["added_tokens"].push_back(added(700, ""));
-                                                     }},
-                                             BadFile{"AddedLong",
-                                                     Code::kInvalidInput,
-                                                     "longer",
-                                                     [](Json& f) {
-                                                       f["added_tokens"].push_back(
-                                                           added(700, std::string(2000, 'x')));
-                                                     }},
-                                             BadFile{"AddedFlagMissing",
-                                                     Code::kCorrupt,
-                                                     "lstrip",
-                                                     [](Json& f) {
-                                                       f["added_tokens"][0].erase("lstrip");
-                                                     }},
-                                             BadFile{"SpecialIsAByte",
-                                                     Code::kInvalidInput,
-                                                     "token of a byte",
-                                                     [](Json& f) {
-                                                       f["added_tokens"].push_back(
-                                                           added(f["model"]["vocab"]["A"], "A"));
-                                                     }},
-                                             BadFile{"SpecialIsMerged",
-                                                     Code::kInvalidInput,
-                                                     "made by a merge",
-                                                     [](Json& f) {
-                                                       const auto& m = f["model"]["merges"][0];
-                                                       const std::string whole =
-                                                           m[0].get<std::string>() +
-                                                           m[1].get<std::string>();
-                                                       f["added_tokens"].push_back(added(
-                                                           f["model"]["vocab"][whole], whole));
-                                                     }}),
+                         ::testing::Values(BadFile{"Lowercase",
+                                                   Code::kInvalidInput,
+                                                   "Lowercase",
+                                                   [](Json& f) {
+                                                     f["normalizer"] = {{"type", "Lowercase"}};
+                                                   }},
+                                           BadFile{"NoPreTokenizer",
+                                                   Code::kInvalidInput,
+                                                   "pre_tokenizer",
+                                                   [](Json& f) { f["pre_tokenizer"] = nullptr; }},
+                                           BadFile{"Metaspace",
+                                                   Code::kInvalidInput,
+                                                   "Metaspace",
+                                                   [](Json& f) {
+                                                     f["pre_tokenizer"] = {{"type", "Metaspace"}};
+                                                   }},
+                                           BadFile{"NoByteLevel",
+                                                   Code::kInvalidInput,
+                                                   "ByteLevel",
+                                                   [](Json& f) {
+                                                     f["pre_tokenizer"] = split_step("a");
+                                                   }},
+                                           BadFile{"PrefixSpace",
+                                                   Code::kInvalidInput,
+                                                   "add_prefix_space",
+                                                   [](Json& f) {
+                                                     f["pre_tokenizer"]["pretokenizers"][3]
+                                                      ["add_prefix_space"] = true;
+                                                   }},
+                                           BadFile{"Removed",
+                                                   Code::kInvalidInput,
+                                                   "Removed",
+                                                   [](Json& f) {
+                                                     f["pre_tokenizer"]["pretokenizers"][0]
+                                                      ["behavior"] = "Removed";
+                                                   }},
+                                           BadFile{"CodesAndCategories",
+                                                   Code::kInvalidInput,
+                                                   "younger than PCRE2's tables",
+                                                   [](Json& f) {
+                                                     f["pre_tokenizer"]["pretokenizers"][0] =
+                                                         split_step("[\u0800-\u4e00]+|\\p{L}+");
+                                                   }},
+                                           BadFile{"Script",
+                                                   Code::kInvalidInput,
+                                                   "general category",
+                                                   [](Json& f) {
+                                                     f["pre_tokenizer"]["pretokenizers"][0] =
+                                                         split_step("\\p{Han}+");
+                                                   }},
+                                           BadFile{"Intersection",
+                                                   Code::kInvalidInput,
+                                                   "intersection",
+                                                   [](Json& f) {
+                                                     f["pre_tokenizer"]["pretokenizers"][0] =
+                                                         split_step("[a-z&&b]");
+                                                   }},
+                                           BadFile{"Nested",
+                                                   Code::kInvalidInput,
+                                                   "unbounded",
+                                                   [](Json& f) {
+                                                     f["pre_tokenizer"]["pretokenizers"][0] =
+                                                         split_step("(?:a+)+b");
+                                                   }},
+                                           BadFile{"Backreference",
+                                                   Code::kInvalidInput,
+                                                   "escape",
+                                                   [](Json& f) {
+                                                     f["pre_tokenizer"]["pretokenizers"][0] =
+                                                         split_step("(a)\\1");
+                                                   }},
+                                           BadFile{"OpenClass",
+                                                   Code::kInvalidInput,
+                                                   "class",
+                                                   [](Json& f) {
+                                                     f["pre_tokenizer"]["pretokenizers"][0] =
+                                                         split_step("[ab");
+                                                   }},
+                                           BadFile{"OpenGroup",
+                                                   Code::kInvalidInput,
+                                                   "offset",
+                                                   [](Json& f) {
+                                                     f["pre_tokenizer"]["pretokenizers"][0] =
+                                                         split_step("(ab");
+                                                   }},
+                                           BadFile{"Decoder",
+                                                   Code::kInvalidInput,
+                                                   "decoder",
+                                                   [](Json& f) {
+                                                     f["decoder"] = {{"type", "WordPiece"}};
+                                                   }},
+                                           BadFile{"NoModel",
+                                                   Code::kCorrupt,
+                                                   "model",
+                                                   [](Json& f) { f.erase("model"); }},
+                                           BadFile{"Unigram",
+                                                   Code::kInvalidInput,
+                                                   "Unigram",
+                                                   [](Json& f) { f["model"]["type"] = "Unigram"; }},
+                                           BadFile{"Dropout",
+                                                   Code::kInvalidInput,
+                                                   "dropout",
+                                                   [](Json& f) { f["model"]["dropout"] = 0.1; }},
+                                           BadFile{"Prefix",
+                                                   Code::kInvalidInput,
+                                                   "continuing_subword_prefix",
+                                                   [](Json& f) {
+                                                     f["model"]["continuing_subword_prefix"] = "##";
+                                                   }},
+                                           BadFile{"Suffix",
+                                                   Code::kInvalidInput,
+                                                   "end_of_word_suffix",
+                                                   [](Json& f) {
+                                                     f["model"]["end_of_word_suffix"] = "</w>";
+                                                   }},
+                                           BadFile{"FlagOfWrongType",
+                                                   Code::kCorrupt,
+                                                   "ignore_merges",
+                                                   [](Json& f) {
+                                                     f["model"]["ignore_merges"] = "yes";
+                                                   }},
+                                           BadFile{"VocabArray",
+                                                   Code::kCorrupt,
+                                                   "model.vocab",
+                                                   [](Json& f) {
+                                                     f["model"]["vocab"] = Json::array();
+                                                   }},
+                                           BadFile{"IdGap",
+                                                   Code::kInvalidInput,
+                                                   "gaps; Ferry reads",
+                                                   [](Json& f) {
+                                                     f["model"]["vocab"]["<|pad|>"] = 9000;
+                                                   }},
+                                           BadFile{
+                                               "IdTwice",
+                                               Code::kCorrupt,
+                                               "has already",
+                                               [](Json& f) { f["model"]["vocab"]["<|pad|>"] = 5; }},
+                                           BadFile{"IdNegative",
+                                                   Code::kCorrupt,
+                                                   "is not an id",
+                                                   [](Json& f) {
+                                                     f["model"]["vocab"]["<|pad|>"] = -1;
+                                                   }},
+                                           BadFile{"IdFraction",
+                                                   Code::kCorrupt,
+                                                   "is not an id",
+                                                   [](Json& f) {
+                                                     f["model"]["vocab"]["<|pad|>"] = 1.5;
+                                                   }},
+                                           BadFile{"EmptyToken",
+                                                   Code::kCorrupt,
+                                                   "empty token",
+                                                   [](Json& f) { f["model"]["vocab"][""] = 700; }},
+                                           BadFile{"MissingByte",
+                                                   Code::kInvalidInput,
+                                                   "byte 0x41",
+                                                   [](Json& f) {
+                                                     const Json id = f["model"]["vocab"]["A"];
+                                                     f["model"]["vocab"].erase("A");
+                                                     f["model"]["vocab"]["AAAA"] = id;
+                                                   }},
+                                           BadFile{"MergesMissing",
+                                                   Code::kCorrupt,
+                                                   "model.merges",
+                                                   [](Json& f) { f["model"].erase("merges"); }},
+                                           BadFile{"MergeTwice",
+                                                   Code::kCorrupt,
+                                                   "as an earlier one does",
+                                                   [](Json& f) {
+                                                     f["model"]["merges"].push_back(
+                                                         f["model"]["merges"][0]);
+                                                   }},
+                                           BadFile{"MergeOfItself",
+                                                   Code::kCorrupt,
+                                                   "empty side",
+                                                   [](Json& f) {
+                                                     f["model"]["merges"].push_back({"a", ""});
+                                                   }},
+                                           BadFile{"MergeUnknown",
+                                                   Code::kCorrupt,
+                                                   "lacks",
+                                                   [](Json& f) {
+                                                     f["model"]["merges"].push_back({"a", "zzzz"});
+                                                   }},
+                                           BadFile{"MergeProductUnknown",
+                                                   Code::kCorrupt,
+                                                   "lacks",
+                                                   [](Json& f) {
+                                                     f["model"]["merges"].push_back("Q Q");
+                                                   }},
+                                           BadFile{"MergeThree",
+                                                   Code::kCorrupt,
+                                                   "two tokens",
+                                                   [](Json& f) {
+                                                     f["model"]["merges"].push_back("a b c");
+                                                   }},
+                                           BadFile{
+                                               "MergeNumber",
+                                               Code::kCorrupt,
+                                               "neither",
+                                               [](Json& f) { f["model"]["merges"].push_back(7); }},
+                                           BadFile{"AddedGap",
+                                                   Code::kInvalidInput,
+                                                   "gaps; Ferry reads",
+                                                   [](Json& f) {
+                                                     f["added_tokens"].push_back(added(702, "<x>"));
+                                                   }},
+                                           BadFile{"AddedClash",
+                                                   Code::kCorrupt,
+                                                   "clash",
+                                                   [](Json& f) {
+                                                     f["added_tokens"].push_back(added(4, "<x>"));
+                                                   }},
+                                           BadFile{"AddedTwice",
+                                                   Code::kCorrupt,
+                                                   "earlier one",
+                                                   [](Json& f) {
+                                                     f["added_tokens"].push_back(
+                                                         f["added_tokens"][0]);
+                                                   }},
+                                           BadFile{"AddedEmpty",
+                                                   Code::kCorrupt,
+                                                   "content",
+                                                   [](Json& f) {
+                                                     f["added_tokens"].push_back(added(700, ""));
+                                                   }},
+                                           BadFile{"AddedLong",
+                                                   Code::kInvalidInput,
+                                                   "longer",
+                                                   [](Json& f) {
+                                                     f["added_tokens"].push_back(
+                                                         added(700, std::string(2000, 'x')));
+                                                   }},
+                                           BadFile{"AddedFlagMissing",
+                                                   Code::kCorrupt,
+                                                   "lstrip",
+                                                   [](Json& f) {
+                                                     f["added_tokens"][0].erase("lstrip");
+                                                   }},
+                                           BadFile{"SpecialIsAByte",
+                                                   Code::kInvalidInput,
+                                                   "token of a byte",
+                                                   [](Json& f) {
+                                                     f["added_tokens"].push_back(
+                                                         added(f["model"]["vocab"]["A"], "A"));
+                                                   }},
+                                           BadFile{"SpecialIsMerged",
+                                                   Code::kInvalidInput,
+                                                   "made by a merge",
+                                                   [](Json& f) {
+                                                     const auto& m = f["model"]["merges"][0];
+                                                     const std::string whole =
+                                                         m[0].get<std::string>() +
+                                                         m[1].get<std::string>();
+                                                     f["added_tokens"].push_back(
+                                                         added(f["model"]["vocab"][whole], whole));
+                                                   }}),
                          [](const auto& param_info) { return std::string(param_info.param.name); });
 
 TEST(Tokenizer, SettingsThatSayNothingAreAccepted) {
