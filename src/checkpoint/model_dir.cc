@@ -402,14 +402,17 @@ Result<void> ModelDir::fill(const Tensor& tensor,
                 info->shape.str(),
                 whole.str());
   if (!can_convert(info->dtype, tensor.dtype())) {
-    const bool fp8 = info->dtype == DType::kF8E4M3;
+    const bool fp8 = info->dtype == DType::kF8E4M3,
+               numbers = can_convert(DType::kF32, tensor.dtype());
     return fail(Code::kInvalidInput,
                 "{}: {} is {}, wanted {}{}",
                 file.path(),
                 name,
                 to_string(info->dtype),
                 to_string(tensor.dtype()),
-                fp8 ? "; FP8 codes mean nothing without their scales" : "");
+                fp8       ? "; FP8 codes mean nothing without their scales"
+                : numbers ? ", which is made of F32, BF16 or F16: store it as one of them"
+                          : "");
   }
   const size_t element = size_of(info->dtype);
   const std::span<const std::byte> bytes = file.bytes(*info).subspan(

@@ -98,9 +98,22 @@ TEST(ModelDir, RefusesTypesThatDoNotConvert) {
   Result<ModelDir> dir = ModelDir::open(path);
   EXPECT_TRUE(
       fails(dir->load("f8", cpu(), DType::kBF16), Code::kInvalidInput, {"f8", "scales", "BF16"}));
-  EXPECT_TRUE(
-      fails(dir->load("ids", cpu(), DType::kF32), Code::kInvalidInput, {"ids", "I64", "F32"}));
+  EXPECT_TRUE(fails(dir->load("ids", cpu(), DType::kF32),
+                    Code::kInvalidInput,
+                    {"ids", "I64", "F32, BF16 or F16"}));
   EXPECT_TRUE(dir->load("ids", cpu(), DType::kI64));
+}
+
+TEST(ModelDir, TensorsThatZero3LeftEmptyAreCalledSo) {
+  const std::string path = join_path(fresh_folder("zero3"), "model");
+  ModelContents c = contents(1);
+  c.tensors.push_back({"part", Tensor::zeros({0}, DType::kF32, cpu())});
+  ASSERT_TRUE(write_model_dir(path, c));
+  Result<ModelDir> dir = ModelDir::open(path);
+  Weight part{.name = "part", .global_shape = {2, 3}};
+  EXPECT_TRUE(fails(load_weights(*dir, cpu(), {&part}, {}),
+                    Code::kInvalidInput,
+                    {"part", "[0]", "[2, 3]", "ZeRO-3", "zero_to_fp32.py"}));
 }
 
 TEST(ModelDir, NumbersThatAreNotFiniteAreNoWeights) {

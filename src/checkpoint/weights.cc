@@ -29,11 +29,17 @@ Result<void> expect_tensor(const ModelSource& from, const std::string& name, con
                 why_no_tensor(from.names(), name));
   if (info->shape != shape)
     return fail(Code::kInvalidInput,
-                "{}: tensor \"{}\" is {}, config.json asks for {}",
+                "{}: tensor \"{}\" is {}, config.json asks for {}{}",
                 from.path(),
                 name,
                 info->shape.str(),
-                shape.str());
+                shape.str(),
+                info->shape.count() > 0 || shape.count() == 0
+                    ? ""
+                    : "; DeepSpeed's ZeRO-3 saves it empty where its parts lie in several "
+                      "processes: save again with "
+                      "stage3_gather_16bit_weights_on_model_save, or make weights of the "
+                      "checkpoint with zero_to_fp32.py");
   return {};
 }
 
