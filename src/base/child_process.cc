@@ -61,7 +61,7 @@ struct Descriptor {
   ::execv(start.program.c_str(), argv);
   const char text[] = "ferry: cannot execute its own program a second time\n";
   (void)!::write(STDERR_FILENO, text, sizeof text - 1);
-  ::_exit(2);
+  ::_exit(ChildProcess::kNotExecuted);
 }
 
 /// The same descriptor once more, above the numbers that the child finds things at; -1 if there is none to

@@ -28,6 +28,9 @@ class ChildProcess {
   /// Where it finds the end of the pipe through which it is told things.
   static constexpr int kToldFd = 7;
 
+  /// The status of a child whose program could not be executed, as a shell has it.
+  static constexpr int kNotExecuted = 127;
+
   struct Start {
     std::string program;                     // the file to execute
     std::vector<std::string> arguments;      // its name first
@@ -40,7 +43,7 @@ class ChildProcess {
     bool told = false;                       // it has a pipe through which tell() reaches it
     bool heard = false;                      // its standard error is a pipe that complaints() reads
   };
-  /// A program that cannot be executed says so and ends with status 2; one whose parent died
+  /// A program that cannot be executed says so and ends with kNotExecuted; one whose parent died
   /// before it ran, with 3. SIGPIPE is always ignored. Errors: kExhausted (no pipe, no process, no
   /// memory for what is handed).
   static Result<ChildProcess> start(const Start& start);

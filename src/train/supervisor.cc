@@ -232,9 +232,8 @@ struct Advance {
   void on(const RankLost& e) {
     s.hung_rank = -1;
     const bool hung = std::exchange(s.rank_ended, false);
-    if (s.worker != Worker::kRunning && s.worker != Worker::kStopping) return end_rest();
-    s.losses = s.start_step > s.step_at_loss ? 1 : s.losses + 1;
-    s.step_at_loss = s.start_step;
+    if (!lives()) return end_rest();
+    count_loss();
     if (!e.held) {
       log("{}; what it held nobody holds who is left: the others are ended, too", e.who);
       return end_rest();
@@ -244,22 +243,63 @@ struct Advance {
       return end_rest();
     }
     // Each hang costs a patience: who hangs again is not given as many successors as who dies.
-    if (s.losses > (hung ? 1 : settings.failures_max)) {
-      log("{}; it happened {} times in a row, and no step was made: the others are ended, too",
-          e.who,
-          s.losses);
-      return end_rest();
-    }
+    if (s.losses > (hung ? 1 : settings.failures_max)) return too_many_losses(e.who);
+    if (e.in_vain) return replace_later(fmt::format("{} before it was in place", e.who));
     log("{} {}; {} {} on, and a successor takes its place",
         e.who,
         when(),
         e.others,
         e.others.find(" and ") == std::string::npos ? "goes" : "go");
     if (s.worker == Worker::kRunning) s.since = now;
+    replace();
+  }
+
+  void on(const NotReplaced& e) {
+    if (!lives()) return end_rest();
+    count_loss();
+    const std::string what = fmt::format("a successor could not be started ({})", e.why);
+    if (s.losses > settings.failures_max) return too_many_losses(what);
+    replace_later(what);
+  }
+
+  bool lives() const { return s.worker == Worker::kRunning || s.worker == Worker::kStopping; }
+
+  /// In a row without a step.
+  void count_loss() {
+    s.losses = s.start_step > s.step_at_loss ? 1 : s.losses + 1;
+    s.step_at_loss = s.start_step;
+  }
+
+  void too_many_losses(const std::string& last) {
+    log("{}; it happened {} times in a row, and no step was made: the others are ended, too",
+        last,
+        s.losses);
+    end_rest();
+  }
+
+  void replace() {
+    s.replace_at.reset();
     actions.emplace_back(std::in_place_type<Replace>, Replace{});
   }
 
-  void end_rest() { actions.emplace_back(std::in_place_type<EndRest>, EndRest{}); }
+  /// What a successor lacked (memory, a process) may be there a moment later.
+  void replace_later(const std::string& what) {
+    s.replace_at = now + settings.backoff_first_s;
+    if (s.worker == Worker::kRunning) s.since = now;
+    log("{}; the others wait, and another successor is started in {} (attempt {} of {})",
+        what,
+        format_duration(settings.backoff_first_s),
+        s.losses,
+        settings.failures_max);
+  }
+  void replace_if_due() {
+    if (lives() && s.replace_at && now >= *s.replace_at) replace();
+  }
+
+  void end_rest() {
+    s.replace_at.reset();
+    actions.emplace_back(std::in_place_type<EndRest>, EndRest{});
+  }
 
   void on(const Signal& e) {
     const bool echo = now - s.signal_at < settings.echo_s;
@@ -308,6 +348,7 @@ struct Advance {
         s.interval_s = 0;
         s.start_step = s.step_at_loss = -1;
         s.losses = 0;
+        s.replace_at.reset();
         s.hung_rank = -1;
         s.rank_ended = false;
         ++s.starts;
@@ -368,6 +409,7 @@ std::pair<State, std::vector<Action>> advance(State state,
   state.event_at = now;
   Advance a{std::move(state), {}, now, settings};
   std::visit([&a](const auto& e) { a.on(e); }, event);
+  a.replace_if_due();
   return {std::move(a.s), std::move(a.actions)};
 }
 
@@ -443,9 +485,10 @@ std::string what_follows(const State& state, const Settings& settings, const Hun
 }
 
 double wake_at(const State& s, const Settings& settings) {
-  const double regular = s.event_at + settings.tick_max_s / 2;
+  double regular = s.event_at + settings.tick_max_s / 2;
   if (s.worker == Worker::kNone) return std::min(regular, s.restart_at);
   const Advance now{s, {}, s.event_at, settings};
+  if (s.replace_at && now.lives()) regular = std::min(regular, *s.replace_at);
   if (s.worker == Worker::kRunning) return std::min(regular, s.since + now.patience());
   if (s.worker == Worker::kStopping) return std::min(regular, s.since + now.patience_stopping());
   return regular;

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -92,9 +93,14 @@ struct Died {
 };
 /// A rank of several has ended by itself; the others live.
 struct RankLost {
-  std::string who;     // "rank 1 was ended by signal 9 (Killed)"
-  std::string others;  // "rank 0 and rank 2"
-  bool held = false;   // all that it held is held by others, who can go on
+  std::string who;       // "rank 1 was ended by signal 9 (Killed)"
+  std::string others;    // "rank 0 and rank 2"
+  bool held = false;     // all that it held is held by others, who can go on
+  bool in_vain = false;  // it was a successor, and not in place yet
+};
+/// What a Replace asked for could not be started; the others live.
+struct NotReplaced {
+  std::string why;
 };
 struct Signal {
   int number = 0;
@@ -106,8 +112,16 @@ struct Hung {
   int rank = -1;         // of several, the one without which the others would go on; -1: all hang
 };
 struct Tick {};  // time passed; at least every tick_max_s
-using Event =
-    std::variant<Started, StartFailed, Heartbeat, Exited, Died, RankLost, Signal, Hung, Tick>;
+using Event = std::variant<Started,
+                           StartFailed,
+                           Heartbeat,
+                           Exited,
+                           Died,
+                           RankLost,
+                           NotReplaced,
+                           Signal,
+                           Hung,
+                           Tick>;
 
 // What to do, in order.
 struct Start {
@@ -154,9 +168,10 @@ struct State {
   int64_t start_step = -1;       // furthest of this worker; -1: it has not said where it goes on
   int64_t step_at_loss = -1;     // the same, when a rank of it was last lost
   int losses = 0;                // of its ranks, in a row without progress
-  int hung_rank = -1;            // of several, the one that holds the others up
-  bool rank_ended = false;       // it was sent SIGKILL, and has not been seen to end
-  bool device_failed = false;    // that was how the last worker ended
+  std::optional<double> replace_at;  // when to start the next successor, after one that failed
+  int hung_rank = -1;                // of several, the one that holds the others up
+  bool rank_ended = false;           // it was sent SIGKILL, and has not been seen to end
+  bool device_failed = false;        // that was how the last worker ended
   int starts = 0;
 };
 
@@ -180,6 +195,8 @@ std::pair<State, std::vector<Action>> begin(double now, bool resume);
 /// One rank of several is lost          a successor takes its place, if the others hold what it held;
 ///                                      if not, or if after `failures_max` losses in a row this start
 ///                                      made no step, they are ended, and all start again as above.
+/// A successor cannot be started, or     another one follows after backoff_first_s, which counts as
+/// is lost before it is in place        one more loss; the others wait for it.
 /// It is silent for too long            SIGKILL, then as above: where one rank of several is known to hang,
 ///                                      to that one, and to all if it does not end. What is too long is
 ///                                      its phase's patience.

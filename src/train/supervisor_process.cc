@@ -121,12 +121,10 @@ class Shell {
 
   void carry_out(const Replace&) {
     if (!worker_) return;
-    const Result<std::vector<int>> replaced = worker_->replace(clock_.monotonic_s());
-    if (!replaced)
-      return say(fmt::format("a successor could not be started ({}): the others are ended, too",
-                             replaced.error().message));
-    for (const int rank : *replaced)
+    const Replacement replaced = worker_->replace(clock_.monotonic_s());
+    for (const int rank : replaced.ranks)
       if (watch_) watch_->replaced(rank);
+    if (!replaced.all) events_.push_back(NotReplaced{replaced.all.error().message});
   }
   void carry_out(const EndRest&) {
     if (worker_) worker_->end_rest(clock_.monotonic_s());

@@ -183,6 +183,42 @@ TEST(SupervisorRules, AHangThatCannotEndByItselfHasAShorterPatience) {
   EXPECT_TRUE(p.on(Hung{1e6, true}).actions.empty()) << "nobody asked for it";
 }
 
+// What it lacked may be there a moment later, and the others hold all that there is until then.
+TEST(SupervisorRules, ASuccessorThatFailsIsFollowedByAnotherAfterAPause) {
+  const RankLost lost{.who = "rank 1 died", .others = "rank 0", .held = true};
+  RankLost in_vain = lost;
+  in_vain.in_vain = true;
+  for (const Event& fails : {Event(in_vain), Event(NotReplaced{"fork: no memory"})}) {
+    Play p;
+    p.on(Started{}).on(Heartbeat{7}).on(lost);
+    EXPECT_TRUE(p.has<Replace>());
+    for (int n = 2; n <= p.settings.failures_max; ++n) {
+      p.on(fails);
+      EXPECT_FALSE(p.has<Replace>() || p.has<EndRest>()) << n;
+      const std::string said = std::get<Log>(p.actions.at(0)).text;
+      EXPECT_NE(said.find("another successor is started in 1.0 s"), std::string::npos) << said;
+      EXPECT_NEAR(wake_at(p.state, p.settings), p.now + p.settings.backoff_first_s, 1e-9);
+      // Whatever happens at that time.
+      EXPECT_FALSE(Play(p).on(Heartbeat{7}, 0.5).has<Replace>());
+      EXPECT_TRUE(Play(p).on(Heartbeat{7}, 1).has<Replace>());
+      Play stopping = p;
+      EXPECT_TRUE(stopping.on(Signal{SIGTERM}).has<Terminate>());
+      EXPECT_TRUE(stopping.on(Tick{}, 1).has<Replace>()) << "it is needed for saving";
+      // Nothing is started beside those that are ended.
+      stopping = p;
+      stopping.on(Signal{SIGTERM}).on(Signal{SIGTERM}, 0.5).on(Tick{}, 1);
+      EXPECT_FALSE(stopping.has<Replace>());
+      EXPECT_GT(wake_at(stopping.state, p.settings), stopping.now);
+      p.on(Tick{}, 1);
+      EXPECT_TRUE(p.has<Replace>()) << n;
+      EXPECT_FALSE(Play(p).on(Tick{}, 1).has<Replace>()) << "once";
+    }
+    p.on(fails);
+    EXPECT_TRUE(p.has<EndRest>());
+    EXPECT_FALSE(p.on(Tick{}, 1).has<Replace>());
+  }
+}
+
 TEST(SupervisorRules, OfSeveralRanksTheOneThatHangsIsEndedAndHasASuccessor) {
   const RankLost lost{.who = "rank 1 was ended by signal 9", .others = "rank 0", .held = true};
   Play p;
@@ -578,8 +614,9 @@ std::string simulate(uint64_t seed) {
         if (end->rank != hung_rank) return "ended another rank than the one that hung";
         if (!immortal) queue.push_back(RankLost{"rank", "the other", chance(0.9)});
       } else if (std::holds_alternative<Replace>(a)) {
-        if (!alive) return "a successor without others";
+        if (!alive && queue.empty()) return "a successor without others";
         hung = false;
+        if (chance(0.1)) queue.push_back(NotReplaced{"no memory"});
       } else if (std::holds_alternative<EndRest>(a)) {
         if (alive) queue.push_back(Died{SIGKILL});
         alive = false;
@@ -626,7 +663,7 @@ std::string simulate(uint64_t seed) {
           e = chance(0.8) ? Event(Exited{0}) : Event(Died{SIGSEGV});
         }
       } else if (alive && several && !hung && chance(crash)) {
-        e = RankLost{"rank", "the other", chance(0.9)};
+        e = RankLost{"rank", "the other", chance(0.9), chance(0.2)};
       } else if (alive && (chance(crash) || (stuck && step >= steps / 2))) {
         alive = false;
         e = chance(0.5) ? Event(Died{SIGSEGV}) : Event(Exited{3});

@@ -22,10 +22,14 @@ constexpr Heartbeat kNothingYet{.work = Work::kReadingData};  // was heard
 bool left_with(const RankEnd& e, int code) {
   return WIFEXITED(e.status) && WEXITSTATUS(e.status) == code;
 }
-bool failed(const RankEnd& e) { return !left_with(e, 0); }
-/// Not as a consequence of another rank's end, and not with what all come to.
+/// It says what all come to.
+bool is_verdict(const RankEnd& e) {
+  return e.in_place && (left_with(e, 0) || left_with(e, 1) || left_with(e, 2));
+}
+bool failed(const RankEnd& e) { return !e.in_place || !left_with(e, 0); }
+/// Not as a consequence of another rank's end, and not with a verdict.
 bool failed_by_itself(const RankEnd& e) {
-  return failed(e) && !left_with(e, kLinkFailed) && !left_with(e, 1) && !left_with(e, 2);
+  return failed(e) && !left_with(e, kLinkFailed) && !is_verdict(e);
 }
 
 /// "rank 1", "rank 0 and rank 2", "rank 0, rank 1 and rank 3".
@@ -71,8 +75,8 @@ std::optional<double> others_may_go_on_s(const RankEnd& cause) {
 }
 
 bool may_have_successor(const RankEnd& end) {
-  return WIFSIGNALED(end.status) || left_with(end, kDeviceFailed) || left_with(end, kOutOfMemory) ||
-         left_with(end, kLinkFailed);
+  return !end.in_place || WIFSIGNALED(end.status) || left_with(end, kDeviceFailed) ||
+         left_with(end, kOutOfMemory) || left_with(end, kLinkFailed);
 }
 
 std::string who_holds_up(const std::vector<RankReport>& ranks, double now_s) {
@@ -144,33 +148,34 @@ void WorkerCrew::tell(int rank) {
         ranks_[static_cast<size_t>(rank)].process.tell(rendezvous_->ticket(rank) + "\n"));
 }
 
-Result<std::vector<int>> WorkerCrew::replace(double now_s) {
-  told_lost_ = 0;
+Replacement WorkerCrew::replace(double now_s) {
+  Replacement replaced;
+  if (over_) return replaced;  // meanwhile
   rendezvous_->renew();
-  const Result<void> started = start_successors(now_s);
-  if (!started) {
-    end_rest(now_s);
-    return tl::unexpected(started.error());
+  while (!lost_.empty() && replaced.all) {
+    const int rank = lost_.front().rank;
+    replaced.all = start_successor(rank, now_s);
+    if (!replaced.all) break;
+    replaced.ranks.push_back(rank);
+    lost_.erase(lost_.begin());
   }
-  std::vector<int> replaced;
-  for (const RankEnd& end : std::exchange(lost_, {})) replaced.push_back(end.rank);
-  for (int r = 0; r < std::ssize(ranks_); ++r) tell(r);
+  told_lost_ = lost_.size();
+  // Nobody waits for one that is not there where he can wait for a ticket.
+  for (int r = 0; replaced.all && r < std::ssize(ranks_); ++r) tell(r);
   return replaced;
 }
 
-Result<void> WorkerCrew::start_successors(double now_s) {
-  for (const RankEnd& end : lost_) {
-    TRY_ASSIGN(flight::Memory record, flight::Memory::create());
-    TRY_ASSIGN(ChildProcess process, start_rank(end.rank, record, true));
-    constexpr Heartbeat kBegins{.work = Work::kTakingPlace};
-    ranks_[static_cast<size_t>(end.rank)] = {.process = std::move(process),
-                                             .report = {.last = kBegins, .since_s = now_s},
-                                             .work = kBegins,
-                                             .flight = std::move(record),
-                                             .successor = true};
-    if (std::find(replaced_.begin(), replaced_.end(), end.rank) == replaced_.end())
-      replaced_.push_back(end.rank);
-  }
+Result<void> WorkerCrew::start_successor(int rank, double now_s) {
+  TRY_ASSIGN(flight::Memory record, flight::Memory::create());
+  TRY_ASSIGN(ChildProcess process, start_rank(rank, record, true));
+  constexpr Heartbeat kBegins{.work = Work::kTakingPlace};
+  ranks_[static_cast<size_t>(rank)] = {.process = std::move(process),
+                                       .report = {.last = kBegins, .since_s = now_s},
+                                       .work = kBegins,
+                                       .flight = std::move(record),
+                                       .successor = true};
+  if (std::find(replaced_.begin(), replaced_.end(), rank) == replaced_.end())
+    replaced_.push_back(rank);
   return {};
 }
 
@@ -216,7 +221,10 @@ std::optional<RankLost> WorkerCrew::loss() const {
   bool begun = true;
   for (const Rank& r : ranks_) begun &= is_whole(r) || r.successor || r.report.ended;
   RankLost lost{.others = list_of(others), .held = begun && !lost_with_replica(whole)};
-  for (const RankEnd& end : lost_) lost.who += (lost.who.empty() ? "" : "; ") + in_words(end);
+  for (const RankEnd& end : lost_) {
+    lost.who += (lost.who.empty() ? "" : "; ") + in_words(end);
+    lost.in_vain |= !end.in_place;
+  }
   return lost;
 }
 
@@ -330,16 +338,17 @@ void WorkerCrew::reap(double now_s) {
     const std::optional<int> status = rank.process.ended();
     if (!status) continue;
     rank.report.ended = true;
-    const RankEnd end{static_cast<int>(r), *status};
+    const RankEnd end{static_cast<int>(r), *status, !rank.successor || is_whole(rank)};
     if (rank.needless) continue;
     if (killed_ && WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL) continue;
-    if (left_with(end, 0) || left_with(end, 1) || left_with(end, 2)) {
+    if (is_verdict(end)) {
       left_with_verdict();
     } else if (several() && !over_ && !killed_ && may_have_successor(end)) {
       if (replaced_.empty() && lost_.empty()) lost_at_s_ = now_s;
       lost_.push_back(end);
       continue;
     }
+    over_ = true;
     if (ends_.empty() || !failed(cause_of(ends_))) first_end_s_ = now_s;
     ends_.push_back(end);
   }
@@ -376,10 +385,11 @@ std::optional<Event> WorkerCrew::ended(double now_s) {
   // The others are done before rank 0, who writes: their ends say nothing of what it was killed at.
   if (killed_ && !failed(cause) && cause.rank != 0) return Died{SIGKILL};
   // A verdict is everybody's, whoever was seen to leave with it first.
-  if (several() && failed(cause) && !left_with(cause, 1) && !left_with(cause, 2))
-    cause_ = in_words(cause);
-  if (WIFEXITED(cause.status)) return Exited{WEXITSTATUS(cause.status)};
-  return Died{WTERMSIG(cause.status)};
+  if (several() && failed(cause) && !is_verdict(cause)) cause_ = in_words(cause);
+  if (!WIFEXITED(cause.status)) return Died{WTERMSIG(cause.status)};
+  const int code = WEXITSTATUS(cause.status);
+  // Nobody could take the place: nothing that the run came to.
+  return Exited{code <= 2 && !is_verdict(cause) ? kStateLost : code};
 }
 
 double WorkerCrew::wake_at() const {

@@ -25,6 +25,9 @@ namespace ferry::supervisor {
 struct RankEnd {
   int rank = 0;
   int status = 0;
+  /// Not of a successor that had yet to get what belongs to it: of the run such a one knows nothing, whatever it left
+  /// with.
+  bool in_place = true;
 };
 
 /// What ended a crew, of those that ended before anybody was told to end them, in that order: the first whose end
@@ -37,7 +40,8 @@ RankEnd cause_of(const std::vector<RankEnd>& ends);
 /// verdict, or because it is done, which they come to as well.
 std::optional<double> others_may_go_on_s(const RankEnd& cause);
 
-/// Whether a successor may do better than a rank that ended so: not if the reason is another than its own.
+/// Whether a successor may do better than a rank that ended so: not if the reason is another than its own. Of a
+/// successor that was not in place yet nothing is known but that it failed: the next one may.
 bool may_have_successor(const RankEnd& end);
 
 /// What is known of a rank that lives.
@@ -51,6 +55,12 @@ struct RankReport {
 /// "rank 1: training (1 of 2 micro-batches of a step), silent for 61 s" of each, in a line; first those for
 /// whom nobody is to blame but themselves: silent, and waiting for no other rank.
 std::string who_holds_up(const std::vector<RankReport>& ranks, double now_s);
+
+/// Who has a successor now, and why another has none, if so.
+struct Replacement {
+  std::vector<int> ranks;
+  Result<void> all;
+};
 
 /// Owner: supervise(). One thread.
 class WorkerCrew {
@@ -80,9 +90,9 @@ class WorkerCrew {
   /// Its end, when all have ended: told once. Others are ended where that is to be. And before that, when some are
   /// lost that may have successors: RankLost, told once, and answered by replace() or end_rest().
   std::optional<Event> ended(double now_s);
-  /// Starts successors of those that are lost, whom it returns, and tells all where to meet. Errors: one cannot be
-  /// started; then as end_rest().
-  Result<std::vector<int>> replace(double now_s);
+  /// Starts successors of those that are lost, and tells all where to meet when each has one. What could not be started
+  /// remains lost, and is told no more: replace() again, or end_rest().
+  Replacement replace(double now_s);
   void end_rest(double now_s);
   /// When all successors have what belongs to them, told once: who, and how long it took.
   std::optional<std::string> whole_again();
@@ -106,7 +116,7 @@ class WorkerCrew {
   void left_with_verdict();
   bool is_whole(const Rank& rank) const;
   std::optional<RankLost> loss() const;
-  Result<void> start_successors(double now_s);
+  Result<void> start_successor(int rank, double now_s);
   Result<ChildProcess> start_rank(int rank, const flight::Memory& record, bool in_place) const;
   void tell(int rank);
   std::optional<double> others_end_at() const;

@@ -273,8 +273,9 @@ TEST(WorkerCrew, ALostRankHasASuccessorWhomAllMeet) {
   EXPECT_EQ(std::get<RankLost>(lost).who, "rank 1 was ended by signal 9 (Killed)");
   EXPECT_EQ(std::get<RankLost>(lost).others, "rank 0 and rank 2");
   EXPECT_TRUE(std::get<RankLost>(lost).held);
+  EXPECT_FALSE(std::get<RankLost>(lost).in_vain);
   EXPECT_EQ(crew->whole_again(), std::nullopt) << "nobody has taken its place";
-  ASSERT_TRUE(crew->replace(Crew::now()));
+  ASSERT_TRUE(crew->replace(Crew::now()).all);
   EXPECT_TRUE(crew.whole_again().starts_with("rank 1 is in place again, "));
   Crew::let_go("second");
   const Event end = crew.next();
@@ -299,21 +300,59 @@ TEST(WorkerCrew, NeighboursLostTogetherAreNotHeldByOthers) {
   EXPECT_TRUE(std::holds_alternative<Died>(crew.next()));
 }
 
-TEST(WorkerCrew, WhyASuccessorCannotBeStartedIsSaid) {
-  Crew crew(
-      by_rank("exec sleep 100", until(Crew::file("first")) + "kill -KILL $$", "exec sleep 100"), 3);
+TEST(WorkerCrew, ASuccessorThatCannotBeStartedMayBeLater) {
+  Crew crew(by_rank("exec sleep 100",
+                    "case $0 in *place*) $train >&3; exec sleep 100;; esac; " +
+                        until(Crew::file("first")) + "kill -KILL $$",
+                    "exec sleep 100"),
+            3);
   Crew::let_go("first");
   ASSERT_TRUE(std::holds_alternative<RankLost>(crew.next()));
   rlimit before{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
   const rlimit none = {0, before.rlim_max};
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
-  const Result<std::vector<int>> replaced = crew->replace(Crew::now());
+  const Replacement none_there = crew->replace(Crew::now());
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
-  ASSERT_FALSE(replaced);
-  EXPECT_NE(replaced.error().message.find("Too many open files"), std::string::npos)
-      << replaced.error().message;
-  EXPECT_TRUE(std::holds_alternative<Died>(crew.next())) << "the others are ended";
+  ASSERT_FALSE(none_there.all);
+  EXPECT_TRUE(none_there.ranks.empty());
+  EXPECT_NE(none_there.all.error().message.find("Too many open files"), std::string::npos)
+      << none_there.all.error().message;
+  EXPECT_FALSE(crew->ended(Crew::now())) << "it is told already, and the others go on";
+  EXPECT_EQ(crew->whole_again(), std::nullopt);
+  const Replacement replaced = crew->replace(Crew::now());
+  ASSERT_TRUE(replaced.all) << replaced.all.error().message;
+  EXPECT_EQ(replaced.ranks, std::vector<int>{1});
+  EXPECT_TRUE(crew.whole_again().starts_with("rank 1 is in place again, "));
+}
+
+// Whatever it says of itself, and be it a verdict: the run is the others', who go on.
+TEST(WorkerCrew, ASuccessorThatEndsBeforeItIsInPlaceIsLostAsAnother) {
+  for (const int status :
+       {0, 1, 2, 3, static_cast<int>(kUseless), static_cast<int>(kStateLost), 127}) {
+    const std::string text = std::to_string(status);
+    Crew crew(by_rank("exec sleep 100",
+                      "case $0 in *place*) exit " + text + ";; esac; " +
+                          until(Crew::file("first")) + "kill -KILL $$",
+                      "exec sleep 100"),
+              3);
+    Crew::let_go("first");
+    ASSERT_TRUE(std::holds_alternative<RankLost>(crew.next()));
+    for (int n = 0; n < 2; ++n) {
+      ASSERT_TRUE(crew->replace(Crew::now()).all);
+      const Event lost = crew.next();
+      ASSERT_TRUE(std::holds_alternative<RankLost>(lost)) << status;
+      EXPECT_EQ(std::get<RankLost>(lost).who, "rank 1 left with status " + text);
+      EXPECT_TRUE(std::get<RankLost>(lost).held);
+      EXPECT_TRUE(std::get<RankLost>(lost).in_vain);
+    }
+    // Where no other one is wanted the others are ended, and all begin again.
+    crew->end_rest(Crew::now());
+    const Event end = crew.next();
+    ASSERT_TRUE(std::holds_alternative<Exited>(end)) << status;
+    EXPECT_EQ(std::get<Exited>(end).code, status <= 2 ? static_cast<int>(kStateLost) : status);
+    EXPECT_EQ(crew->cause(), "rank 1 left with status " + text);
+  }
 }
 
 TEST(WorkerCrew, WhoTakesAPlaceInARunThatIsOverIsEndedWithoutAWord) {
@@ -322,7 +361,7 @@ TEST(WorkerCrew, WhoTakesAPlaceInARunThatIsOverIsEndedWithoutAWord) {
   Crew crew(by_rank(leave, "case $0 in *place*) exec sleep 100;; esac; " + lost, leave), 3);
   Crew::let_go("first");
   ASSERT_TRUE(std::holds_alternative<RankLost>(crew.next()));
-  ASSERT_TRUE(crew->replace(Crew::now()));
+  ASSERT_TRUE(crew->replace(Crew::now()).all);
   Crew::let_go("second");
   const Event end = crew.next();
   ASSERT_TRUE(std::holds_alternative<Exited>(end));
