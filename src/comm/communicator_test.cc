@@ -436,6 +436,27 @@ TEST(Communicator, WhoIsSilentIsNamedWhileWaitedForAndAtTheEnd) {
 }
 
 // What a supervisor makes its verdict of, should the wait never end.
+// poll() takes no more descriptors than the limit has.
+TEST(Communicator, ASystemThatTellsOfNoLinkIsNoSilence) {
+  const Ranks all = in_process(2);
+  std::vector<uint8_t> byte(1);
+  all[0]->receive(1, {Purpose::kNumbers, 3}, bytes_of(byte));
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none = {0, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  std::string said;
+  try {
+    all[0]->finish(kPatienceS);
+  } catch (const LinkError& e) {
+    said = e.what();
+    EXPECT_EQ(e.peer(), 1);
+    EXPECT_FALSE(e.gone());
+  }
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_NE(said.find("Invalid argument"), std::string::npos) << said;
+}
+
 TEST(Communicator, TheFlightRecordSaysWhatIsWaitedForAndWhatEachLinkHasCarried) {
   const Ranks all = in_process(3);
   const flight::Own own;

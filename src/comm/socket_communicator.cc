@@ -199,7 +199,10 @@ class SocketCommunicator : public Communicator {
       polled.push_back({events != 0 ? p.link.socket : -1, static_cast<short>(events), 0});
     }
     const int ms = static_cast<int>(std::ceil(std::clamp(seconds, 0.0, 3600.0) * 1000));
-    if (::poll(polled.data(), polled.size(), ms) <= 0) return false;
+    const int ready = ::poll(polled.data(), polled.size(), ms);
+    // It would fail again at once, and for ever: nothing is heard of any link.
+    if (ready < 0 && errno != EINTR) fail_link(waited_for(), false, std::strerror(errno));
+    if (ready <= 0) return false;
     bool moved = false;
     for (size_t p = 0; p < peers_.size(); ++p) {
       const int events = polled[p].revents;

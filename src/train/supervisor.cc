@@ -60,14 +60,14 @@ struct Advance {
 
   /// Of several, the one that holds the others up has a successor; all begin again where nobody knows which it is, or
   /// where it does not end.
-  bool one_may_end() const { return s.hung_rank >= 0 && !s.rank_ended; }
+  bool one_may_end() const { return s.hung_rank >= 0 && s.ended_rank < 0; }
   std::string who_is_ended() const {
     return one_may_end() ? fmt::format("rank {}", s.hung_rank) : "the worker";
   }
   void end_who_hangs() {
     if (!one_may_end()) return kill();
     s.since = now;
-    s.rank_ended = true;
+    s.ended_rank = s.hung_rank;
     actions.emplace_back(std::in_place_type<EndRank>, EndRank{s.hung_rank});
   }
 
@@ -231,7 +231,9 @@ struct Advance {
   /// The worker lives on, whatever becomes of it.
   void on(const RankLost& e) {
     s.hung_rank = -1;
-    const bool hung = std::exchange(s.rank_ended, false);
+    const bool hung = s.ended_rank >= 0 &&
+                      std::find(e.ranks.begin(), e.ranks.end(), s.ended_rank) != e.ranks.end();
+    if (hung) s.ended_rank = -1;
     if (!lives()) return end_rest();
     count_loss();
     if (!e.held) {
@@ -330,7 +332,7 @@ struct Advance {
     if (s.worker != Worker::kRunning) return;  // after a signal it may be at its last save
     s.hung_rank = e.rank;
     if (!e.certain || settings.hang_patience_s <= 0 || e.still_s <= settings.hang_patience_s ||
-        s.rank_ended)
+        s.ended_rank >= 0)
       return;
     log("it cannot go on by itself, and {} have passed (supervisor.hang_patience_s): ending {}",
         format_duration(e.still_s),
@@ -350,7 +352,7 @@ struct Advance {
         s.losses = 0;
         s.replace_at.reset();
         s.hung_rank = -1;
-        s.rank_ended = false;
+        s.ended_rank = -1;
         ++s.starts;
         enter(Worker::kStarting);
         actions.emplace_back(std::in_place_type<Start>,
@@ -468,7 +470,7 @@ std::string in_words(const Heartbeat& b) {
 }
 
 std::string what_follows(const State& state, const Settings& settings, const Hung& hang) {
-  const bool one = hang.rank >= 0 && !state.rank_ended && state.worker == Worker::kRunning;
+  const bool one = hang.rank >= 0 && state.ended_rank < 0 && state.worker == Worker::kRunning;
   const std::string who = one ? fmt::format("rank {}", hang.rank) : "the worker";
   if (hang.certain && settings.hang_patience_s > 0 && state.worker == Worker::kRunning)
     return fmt::format("{} is ended when that has lasted for {} (supervisor.hang_patience_s)",

@@ -97,6 +97,7 @@ struct RankLost {
   std::string others;    // "rank 0 and rank 2"
   bool held = false;     // all that it held is held by others, who can go on
   bool in_vain = false;  // it was a successor, and not in place yet
+  std::vector<int> ranks = {};
 };
 /// What a Replace asked for could not be started; the others live.
 struct NotReplaced {
@@ -170,8 +171,8 @@ struct State {
   int losses = 0;                // of its ranks, in a row without progress
   std::optional<double> replace_at;  // when to start the next successor, after one that failed
   int hung_rank = -1;                // of several, the one that holds the others up
-  bool rank_ended = false;           // it was sent SIGKILL, and has not been seen to end
-  bool device_failed = false;        // that was how the last worker ended
+  int ended_rank = -1;         // the one that was sent SIGKILL for it, and has not been seen to end
+  bool device_failed = false;  // that was how the last worker ended
   int starts = 0;
 };
 

@@ -220,7 +220,8 @@ TEST(SupervisorRules, ASuccessorThatFailsIsFollowedByAnotherAfterAPause) {
 }
 
 TEST(SupervisorRules, OfSeveralRanksTheOneThatHangsIsEndedAndHasASuccessor) {
-  const RankLost lost{.who = "rank 1 was ended by signal 9", .others = "rank 0", .held = true};
+  const RankLost lost{
+      .who = "rank 1 was ended by signal 9", .others = "rank 0", .held = true, .ranks = {1}};
   Play p;
   p.settings.hang_patience_s = 20;
   p.on(Started{}).on(Heartbeat{7});
@@ -235,6 +236,13 @@ TEST(SupervisorRules, OfSeveralRanksTheOneThatHangsIsEndedAndHasASuccessor) {
   EXPECT_TRUE(Play(asked).on(Hung{30, true, 1}, 10).actions.empty()) << "twice";
   EXPECT_TRUE(Play(asked).on(lost).has<Replace>());
   EXPECT_EQ(ended(Play(asked).on(lost).on(Hung{21, true, 0}, 30)), 0) << "another one, later";
+  // Another one is lost before that has ended: whose end is waited for does not change.
+  RankLost another = lost;
+  another.ranks = {2};
+  Play both = Play(asked).on(another);
+  EXPECT_TRUE(both.has<Replace>()) << "which is no hang again";
+  EXPECT_TRUE(Play(both).on(Hung{30, true, 1}, 10).actions.empty()) << "twice";
+  EXPECT_EQ(ended(both.on(lost).on(Heartbeat{8}).on(Hung{21, true, 0}, 30)), 0);
   // It is in the kernel, and does not end.
   asked.ticks(static_cast<int>(p.settings.step_patience_s) + 2);
   EXPECT_TRUE(asked.has<Kill>());
@@ -612,7 +620,8 @@ std::string simulate(uint64_t seed) {
       } else if (const EndRank* end = std::get_if<EndRank>(&a)) {
         if (!hung) return "ended a rank that went on";
         if (end->rank != hung_rank) return "ended another rank than the one that hung";
-        if (!immortal) queue.push_back(RankLost{"rank", "the other", chance(0.9)});
+        if (!immortal)
+          queue.push_back(RankLost{"rank", "the other", chance(0.9), false, {end->rank}});
       } else if (std::holds_alternative<Replace>(a)) {
         if (!alive && queue.empty()) return "a successor without others";
         hung = false;
@@ -663,7 +672,7 @@ std::string simulate(uint64_t seed) {
           e = chance(0.8) ? Event(Exited{0}) : Event(Died{SIGSEGV});
         }
       } else if (alive && several && !hung && chance(crash)) {
-        e = RankLost{"rank", "the other", chance(0.9), chance(0.2)};
+        e = RankLost{"rank", "the other", chance(0.9), chance(0.2), {}};
       } else if (alive && (chance(crash) || (stuck && step >= steps / 2))) {
         alive = false;
         e = chance(0.5) ? Event(Died{SIGSEGV}) : Event(Exited{3});

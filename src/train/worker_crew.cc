@@ -225,6 +225,7 @@ std::optional<RankLost> WorkerCrew::loss() const {
     lost.who += (lost.who.empty() ? "" : "; ") + in_words(end);
     lost.in_vain |= !end.in_place;
   }
+    lost.ranks.push_back(end.rank);
   return lost;
 }
 
