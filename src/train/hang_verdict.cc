@@ -114,7 +114,8 @@ class Judge {
   }
 
   std::optional<Verdict> explanation() const {
-    if (std::any_of(ranks_.begin(), ranks_.end(), [](const RankSight& r) { return r.ended; }))
+    if (std::any_of(
+            ranks_.begin(), ranks_.end(), [](const RankSight& r) { return r.ended && !r.done; }))
       return std::nullopt;  // that is told, and what follows from it
     if (const auto v = stopped(false)) return v;
     // Who may come back must not hide who will not; nor who was stopped while he waited for him.

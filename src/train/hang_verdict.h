@@ -26,6 +26,7 @@ struct RankSight {
   char state = '?';     // proc(5)
   bool settled = true;  // what it is at it has done before: it knows how long things take
   bool ended = false;
+  bool done = false;  // it has ended because it was through, which the others come to by themselves
   // Of a micro-batch, in each of the last windows; empty: not known.
   std::vector<double> micro_batch_s = {};
 };

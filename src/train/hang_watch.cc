@@ -189,7 +189,8 @@ RankSight HangWatch::sight_of(const Rank& r, const Look& look, double now_s) con
               .busy_s = r.process ? r.process->first_s - r.first_process->first_s : 0,
               .state = r.process ? r.process->state : '?',
               .settled = settled(r),
-              .ended = look.ended};
+              .ended = look.ended,
+              .done = look.done};
   const auto pace = paces_.find(kind_of(r.page));
   const double wall_s = pace == paces_.end() ? 0 : pace->second.wall_s(now_s);
   const double busy_s = pace == paces_.end() ? 0 : pace->second.busy_s(now_s);

@@ -48,6 +48,7 @@ class HangWatch {
     std::optional<ProcessLook> process = {};
     bool stopped = false;  // by a signal
     bool ended = false;
+    bool done = false;  // and was through
   };
   void look(std::span<const Look> ranks, double now_s);
 

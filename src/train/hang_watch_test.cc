@@ -774,6 +774,23 @@ TEST(HangWatch, NobodyWhoLeavesOrHasEndedHangs) {
   EXPECT_FALSE(after(watch, now_s, 100, look));
 }
 
+// Rank 0 has saved, and is gone; the other one was to follow it.
+TEST(HangWatch, WhoIsStoppedAtTheEndIsToldThoughAnotherIsDone) {
+  HangWatch watch(Limits{}, 2);
+  std::vector<HangWatch::Look> looks = {at(1, Activity::kHost, 'S'), at(1, Activity::kOp, 'T')};
+  looks[0].ended = looks[0].done = true;
+  looks[1].stopped = true;
+  for (double now_s = 0; now_s < 2; now_s += watch.every_s()) watch.look(looks, now_s);
+  ASSERT_TRUE(watch.verdict());
+  EXPECT_EQ(watch.verdict()->kind, Kind::kStopped);
+  EXPECT_EQ(watch.verdict()->rank, 1);
+  // Who was lost is told as that, and what follows from it.
+  HangWatch lost(Limits{}, 2);
+  looks[0].done = false;
+  for (double now_s = 0; now_s < 2; now_s += lost.every_s()) lost.look(looks, now_s);
+  EXPECT_FALSE(lost.verdict());
+}
+
 TEST(HangWatch, ThatAStartSleepsIsNoHangForAWhile) {
   HangWatch watch(Limits{}, 1);
   double now_s = 0;

@@ -17,6 +17,7 @@ namespace ferry::supervisor {
 namespace {
 
 constexpr double kLostLinkS = 5;
+constexpr double kLeavesS = 10;  // after rank 0, who comes to the end last, and has said how
 constexpr Heartbeat kNothingYet{.work = Work::kReadingData};  // was heard
 
 bool left_with(const RankEnd& e, int code) {
@@ -224,8 +225,8 @@ std::optional<RankLost> WorkerCrew::loss() const {
   for (const RankEnd& end : lost_) {
     lost.who += (lost.who.empty() ? "" : "; ") + in_words(end);
     lost.in_vain |= !end.in_place;
-  }
     lost.ranks.push_back(end.rank);
+  }
   return lost;
 }
 
@@ -325,7 +326,8 @@ void WorkerCrew::look(hang::HangWatch& watch, double now_s) const {
     const Rank& rank = ranks_[r];
     hang::HangWatch::Look look{.page = rank.flight.read(static_cast<int>(ranks_.size())),
                                .stopped = rank.process.stopped(),
-                               .ended = rank.report.ended};
+                               .ended = rank.report.ended,
+                               .done = rank.done};
     if (watch.wants_process(static_cast<int>(r)) && rank.process.pid() > 0)
       look.process = look_at_process(rank.process.pid());
     looks.push_back(std::move(look));
@@ -343,6 +345,8 @@ void WorkerCrew::reap(double now_s) {
     if (rank.needless) continue;
     if (killed_ && WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL) continue;
     if (is_verdict(end)) {
+      rank.done = true;
+      if (r == 0) through_s_ = now_s;
       left_with_verdict();
     } else if (several() && !over_ && !killed_ && may_have_successor(end)) {
       if (replaced_.empty() && lost_.empty()) lost_at_s_ = now_s;
@@ -361,8 +365,20 @@ std::optional<double> WorkerCrew::others_end_at() const {
   // What rank 0 writes it can finish alone: then less is lost. The supervisor is patient with it as ever.
   if (!ranks_[0].report.ended && phase_of(ranks_[0].work.work) == Phase::kSaving)
     return std::nullopt;
-  const std::optional<double> seconds = others_may_go_on_s(cause_of(ends_));
-  return seconds ? std::optional(first_end_s_ + *seconds) : std::nullopt;
+  if (const std::optional<double> seconds = others_may_go_on_s(cause_of(ends_)))
+    return first_end_s_ + *seconds;
+  return through_s_ ? std::optional(*through_s_ + kLeavesS) : std::nullopt;
+}
+
+/// They are ended: there is nothing that they could still have to do.
+std::string WorkerCrew::who_has_not_left() const {
+  std::vector<int> late;
+  for (int r = 0; r < std::ssize(ranks_); ++r)
+    if (!ranks_[static_cast<size_t>(r)].report.ended) late.push_back(r);
+  return fmt::format("{} had not left {} after rank 0, which is through, and {} ended",
+                     list_of(late),
+                     format_duration(kLeavesS),
+                     late.size() == 1 ? "is" : "are");
 }
 
 std::optional<Event> WorkerCrew::ended(double now_s) {
@@ -373,7 +389,10 @@ std::optional<Event> WorkerCrew::ended(double now_s) {
   }
   if (!lost_.empty()) end_rest(now_s);
   if (!std::all_of(ranks_.begin(), ranks_.end(), [](const Rank& r) { return r.report.ended; })) {
-    if (const std::optional<double> at = others_end_at(); at && now_s >= *at) kill();
+    if (const std::optional<double> at = others_end_at(); at && now_s >= *at) {
+      if (!failed_by_itself(cause_of(ends_)) && through_s_) cause_ = who_has_not_left();
+      kill();
+    }
     return std::nullopt;
   }
   if (ends_.empty()) return Died{SIGKILL};  // as it was told

@@ -37,7 +37,7 @@ RankEnd cause_of(const std::vector<RankEnd>& ends);
 
 /// How long the others may go on after such an end: not at all when a rank failed by itself; a moment when it
 /// lost a link, since what was at its other end is about to be known; as long as they want when it left with a
-/// verdict, or because it is done, which they come to as well.
+/// verdict, or because it is done, which they come to as well (but only a moment longer than rank 0, who says it).
 std::optional<double> others_may_go_on_s(const RankEnd& cause);
 
 /// Whether a successor may do better than a rank that ended so: not if the reason is another than its own. Of a
@@ -96,7 +96,7 @@ class WorkerCrew {
   void end_rest(double now_s);
   /// When all successors have what belongs to them, told once: who, and how long it took.
   std::optional<std::string> whole_again();
-  /// Who it was, in words, if there were several; after ended().
+  /// Who it was, in words, if there were several; or who had to be ended at the end. After ended().
   const std::string& cause() const { return cause_; }
   /// When ended() is to be called at the latest.
   double wake_at() const;
@@ -109,6 +109,7 @@ class WorkerCrew {
     flight::Memory flight;
     bool whole = false;      // it has what belongs to it, and so knows its step
     bool successor = false;  // it takes or has taken a lost one's place
+    bool done = false;       // it has ended, with what the run came to
     bool needless = false;   // there is nothing to take a place for any more: its end says nothing
   };
   void reap(double now_s);
@@ -120,6 +121,7 @@ class WorkerCrew {
   Result<ChildProcess> start_rank(int rank, const flight::Memory& record, bool in_place) const;
   void tell(int rank);
   std::optional<double> others_end_at() const;
+  std::string who_has_not_left() const;
   bool several() const { return ranks_.size() > 1; }
 
   Command command_;
@@ -133,9 +135,10 @@ class WorkerCrew {
   bool told_to_stop_ = false;
   std::vector<int> replaced_;  // whose successors have yet to be whole
   double lost_at_s_ = 0, heard_at_s_ = 0;
-  std::vector<RankEnd> ends_;  // before anybody was told to
-  double first_end_s_ = 0;     // of ends_
-  bool killed_ = false;        // all of them, by this
+  std::vector<RankEnd> ends_;        // before anybody was told to
+  double first_end_s_ = 0;           // of ends_
+  std::optional<double> through_s_;  // when rank 0 left with what the run came to
+  bool killed_ = false;              // all of them, by this
   std::string cause_;
 };
 

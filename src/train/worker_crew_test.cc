@@ -134,6 +134,20 @@ TEST(WorkerCrew, IsDoneWhenAllAre) {
   EXPECT_GE(e.seconds, 0.2);
 }
 
+// All that there was to do rank 0 has done: nobody waits half an hour for another to leave.
+TEST(WorkerCrew, OneThatDoesNotLeaveWhenRankZeroIsThroughIsEnded) {
+  for (const int status : {0, 2}) {
+    const Ended e = run(
+        by_rank(
+            "exit " + std::to_string(status), "kill -STOP $$", "exit " + std::to_string(status)),
+        3);
+    ASSERT_TRUE(std::holds_alternative<Exited>(e.event)) << status;
+    EXPECT_EQ(std::get<Exited>(e.event).code, status);
+    EXPECT_EQ(e.cause, "rank 1 had not left 10.0 s after rank 0, which is through, and is ended");
+    EXPECT_LT(e.seconds, 50);
+  }
+}
+
 TEST(WorkerCrew, ASaveIsFinishedWhenAnotherRankDies) {
   const std::string beat = testing::TempDir() + "/ferry_saving_beat";
   for (const Work work : {Work::kWriting, Work::kTraining}) {
