@@ -181,6 +181,12 @@ Result<std::string> read_if_there(const std::string& path) {
   return read_file(path);
 }
 
+std::string not_written(const Status& why) {
+  return fmt::format(
+      "what the run reports cannot be written: {}; it is kept, and tried again with each step",
+      why.message);
+}
+
 /// What a resumed run keeps of a file of metrics.
 struct Kept {
   Metrics metrics;
@@ -269,6 +275,7 @@ Result<MetricsLog> MetricsLog::open(const std::string& folder,
   }
   TRY_ASSIGN(FileWriter lines, FileWriter::append(path));
   std::optional<Output> events;
+  bool behind = false;
   if (with_tensorboard) {
     const std::string events_folder = join_path(folder, "tensorboard");
     TRY(make_folders(events_folder));
@@ -280,11 +287,15 @@ Result<MetricsLog> MetricsLog::open(const std::string& folder,
     } while (path_exists(name));
     TRY_ASSIGN(FileWriter file, FileWriter::create(name));
     const double now = static_cast<double>(clock.unix_ms()) / 1000;
-    TRY(file.write(tensorboard::framed(tensorboard::version_event(now)) +
-                   tensorboard::framed(tensorboard::session_start_event(now, resumed_step + 1))));
     events.emplace(Output{std::move(file)});
+    const Result<void> begun =
+        events->put(tensorboard::framed(tensorboard::version_event(now)) +
+                    tensorboard::framed(tensorboard::session_start_event(now, resumed_step + 1)));
+    behind = !begun;
+    if (behind) notes.push_back(not_written(begun.error()));
   }
   MetricsLog log(Output{std::move(lines)}, std::move(events));
+  log.behind_ = behind;
   log.metrics_ = std::move(kept.metrics);
   log.notes_ = std::move(notes);
   return log;
@@ -309,11 +320,7 @@ std::optional<std::string> MetricsLog::put(const char* group, const Record& reco
   const Result<void> written =
       put(to_json_line(record) + "\n", events_ ? tensorboard_record(group, record) : std::string());
   const bool was_behind = std::exchange(behind_, !written);
-  if (!written && !was_behind)
-    return fmt::format(
-        "warning    what the run reports cannot be written: {}; it is kept, and tried again with "
-        "each step",
-        written.error().message);
+  if (!written && !was_behind) return "warning    " + not_written(written.error());
   if (written && was_behind)
     return "note       what the run reports is written again, and all of it";
   return std::nullopt;

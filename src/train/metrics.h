@@ -87,7 +87,8 @@ class MetricsLog {
   /// records loses none: the file is set aside under a name of its own. Lines that are no records
   /// (a log may be edited, or harmed by a disk) are set aside in a file, too: they are no reason not
   /// to train. Both are in notes(). A new event file is begun, which tells TensorBoard to forget the
-  /// later steps of older ones. Errors: kUnavailable, kExhausted.
+  /// later steps of older ones; what a full disk does not take of its beginning is kept as any record. Errors:
+  /// kUnavailable, kExhausted.
   static Result<MetricsLog> open(const std::string& folder,
                                  int64_t resumed_step,
                                  bool tensorboard,

@@ -229,6 +229,28 @@ TEST_F(MetricsFolder, WhatAFullDiskDoesNotTakeIsWrittenLater) {
   arm_faults("");
 }
 
+// Whoever opens it may be the successor of one whom the full disk did not end.
+TEST_F(MetricsFolder, AFullDiskIsNoReasonNotToBegin) {
+  write(0, 1, 4);
+  const auto events = [&] {
+    const std::string folder = join_path(folder_, "tensorboard");
+    return *read_file(join_path(folder, list_folder(folder)->back()));
+  };
+  const std::string all_events = events(), whole = *read_file(path_);
+  ASSERT_TRUE(remove_tree(folder_));
+  arm_faults("file.write:1:enospc");
+  auto log = MetricsLog::open(folder_, 0, true, clock_);
+  arm_faults("");
+  ASSERT_TRUE(log) << log.error().message;
+  ASSERT_EQ(log->notes().size(), 1u);
+  EXPECT_NE(log->notes()[0].find("it is kept"), std::string::npos) << log->notes()[0];
+  EXPECT_NE(log->write(record(1)).value_or("").find("all of it"), std::string::npos);
+  for (int64_t step = 2; step <= 4; ++step) EXPECT_EQ(log->write(record(step)), std::nullopt);
+  EXPECT_EQ(log->write(held_out(4)), std::nullopt);
+  EXPECT_EQ(*read_file(path_), whole);
+  EXPECT_EQ(events(), all_events);
+}
+
 // ---- The progress line
 // ------------------------------------------------------------------------------
 
