@@ -399,6 +399,87 @@ TEST_F(LaunchE2e, AStopIsKnownToSuccessors) {
   EXPECT_TRUE(p.said("stopped    after step")) << p.output();
 }
 
+// A signal that only one of them gets: whoever stops a run reaches its launcher.
+TEST_F(LaunchE2e, ARankThatAloneIsToldToStopGoesOn) {
+  const std::string run = "asked";
+  Program p(root_ / "log", launch(2, run, {kNoCheckpoint}), kSlow);
+  ASSERT_TRUE(wait_for([&] { return p.ended() || steps_told(run) >= 2; })) << p.output();
+  std::vector<pid_t> ranks = ranks_of(p);
+  ASSERT_EQ(ranks.size(), 2u) << p.output();
+  for (const pid_t rank : ranks) ASSERT_EQ(::kill(rank, SIGTERM), 0);
+  for (const std::string who : {"rank 0: ", "rank 1: "})
+    ASSERT_TRUE(wait_for([&] {
+      return p.ended() || p.said(who + "SIGTERM was sent to this process alone, which goes on");
+    })) << p.output();
+  ASSERT_EQ(p.wait(), 0) << p.output();
+  EXPECT_FALSE(p.said("stopped    after step")) << p.output();
+  EXPECT_FALSE(p.said("takes its place")) << p.output();
+  expect_same(trace(run), base_, run);
+}
+
+// As systemd and Slurm do, ranks first.
+TEST_F(LaunchE2e, AStopThatReachesEachProcessIsOne) {
+  const std::string run = "all_asked";
+  Program p(root_ / "log", launch(2, run, {kNoCheckpoint, "--train.steps=100000"}), kSlow);
+  ASSERT_TRUE(wait_for([&] { return p.ended() || steps_told(run) >= 2; })) << p.output();
+  const std::vector<pid_t> ranks = ranks_of(p);
+  ASSERT_EQ(ranks.size(), 2u) << p.output();
+  for (const pid_t rank : ranks) ASSERT_EQ(::kill(rank, SIGTERM), 0);
+  p.signal(SIGTERM);
+  ASSERT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(p.said("stopped    after step")) << p.output();
+  EXPECT_FALSE(p.said("SIGTERM was sent to this process alone")) << p.output();
+  EXPECT_TRUE(has_checkpoint(run)) << p.output();
+}
+
+// Rank 0 has saved, and its launcher waits for the other no longer than for one that has nothing to save.
+TEST_F(LaunchE2e, OneThatIsStoppedAtTheEndHoldsNobodyUp) {
+  const std::string run = "stopped_at_the_end";
+  Program p(root_ / "log", launch(2, run, {kNoCheckpoint}), {{"FERRY_FAULT", "step.end@1:1:stop"}});
+  const int status = p.wait();
+  EXPECT_EQ(status, 0) << p.output();
+  EXPECT_TRUE(p.said("a signal (SIGSTOP) has stopped rank 1")) << p.output();
+  EXPECT_TRUE(p.said("rank 1 had not left 10.0 s after rank 0, which is through, and is ended"))
+      << p.output();
+  expect_same(trace(run), base_, run);
+}
+
+// The one that was to save the figure beside the weights is gone; who is left knows it.
+TEST_F(LaunchE2e, AnEvaluationMadeUpLaterReachesItsCheckpointThoughRankZeroIsLost) {
+  const std::string run = "figure";
+  const Strings settings = {
+      "--checkpoint.every=4", "--checkpoint.keep_last=100", "--train.evaluate_every=1000000"};
+  {
+    Program p(root_ / "log", launch(2, run, settings), kSlow);
+    ASSERT_TRUE(wait_for([&] { return p.ended() || has_checkpoint(run); })) << p.output();
+    p.signal(SIGKILL);
+    ASSERT_EQ(p.wait(), kKilled) << p.output();
+  }
+  Strings more = settings;
+  more.back() = "--train.evaluate_every=4";
+  more.emplace_back("--resume");
+  // Rank 0 and its successor stand still when they are about to save for the first time.
+  Program p(root_ / "log", launch(2, run, more), {{"FERRY_FAULT", "step.save@0:1:stop"}});
+  const auto one_stands_still = [&] {
+    for (const pid_t rank : ranks_of(p))
+      if (stands_still(rank)) return rank;
+    return pid_t{0};
+  };
+  for (const int signal : {SIGKILL, SIGCONT}) {
+    ASSERT_TRUE(wait_for([&] { return p.ended() || one_stands_still() != 0; })) << p.output();
+    const pid_t rank = one_stands_still();
+    ASSERT_NE(rank, 0) << p.output();
+    ASSERT_EQ(::kill(rank, signal), 0);
+    ASSERT_TRUE(wait_for([&] { return p.ended() || one_stands_still() != rank; })) << p.output();
+  }
+  ASSERT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(p.said("rank 0 is in place again")) << p.output();
+  EXPECT_FALSE(p.said("starting again")) << p.output();
+  EXPECT_NE(read(checkpoint(run, 4) + "/state/state.json").find("held_out_loss"),
+            std::string::npos)
+      << p.output();
+}
+
 TEST_F(LaunchE2e, HangsAndHarmedMessagesAreFoundAndNamed) {
   {
     // Once, in the process that comes to it first; its successor receives fewer before it is done.

@@ -43,6 +43,18 @@ namespace ferry::cli {
 namespace {
 
 std::atomic<bool> g_stop{false};
+std::atomic<bool> g_not_heeded{false};  // a rank was sent SIGTERM, and not by its launcher
+std::atomic<pid_t> g_launcher{0};       // of a rank
+
+/// Who alone is told to stop cannot: all ranks stop after the same step, and the launcher, which whoever stops a run
+/// reaches, tells them to. A process limit's warning (SIGXCPU) is this process's own.
+void on_stop(int number, siginfo_t* what, void*) {
+  const pid_t launcher = g_launcher;
+  if (number == SIGTERM && launcher != 0 && what->si_pid != launcher)
+    g_not_heeded = true;
+  else
+    g_stop = true;
+}
 
 constexpr double kStatusPatienceS =
     5;  // of a run that has ended, for its last word to be on the disk
@@ -239,11 +251,37 @@ class Speaker {
   std::string alone_;
 };
 
+/// What was sent to one rank alone is told. Whoever stops all of a run's processes at once reaches the launcher a
+/// moment later, and means no rank.
+class NotHeeded {
+ public:
+  void look(const Speaker& speaker) {
+    if (!g_not_heeded || g_stop) return;
+    const double now_s = system_clock().monotonic_s();
+    if (seen_s_ < 0) seen_s_ = now_s;
+    if (now_s - seen_s_ < kMomentS) return;
+    g_not_heeded = false;
+    seen_s_ = -1;
+    speaker.of_this(
+        {Code::kUnavailable,
+         fmt::format(
+             "SIGTERM was sent to this process alone, which goes on: the run is stopped by a "
+             "signal to its launcher, process {}; a rank is ended by SIGKILL, and has a successor",
+             g_launcher.load())});
+  }
+
+ private:
+  static constexpr double kMomentS = 1;
+  double seen_s_ = -1;
+};
+
 /// The process that trains. It leaves with 0 when it is done or was stopped, having saved.
 int work(const Kind& kind, const Arguments& args, const std::vector<std::string>& overrides) {
   if (args.stopping) g_stop = true;
+  if (args.ranked) g_launcher = ::getppid();
   struct sigaction action {};
-  action.sa_handler = [](int) { g_stop = true; };
+  action.sa_sigaction = on_stop;
+  action.sa_flags = SA_SIGINFO;
   ::sigaction(SIGTERM, &action, nullptr);
   ::sigaction(SIGXCPU, &action, nullptr);
   be_warned_of_the_cpu_limit();
@@ -260,9 +298,11 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
     return report({Code::kUnavailable, fmt::format("/dev/null: {}", std::strerror(errno))});
   std::mutex mutex;
   supervisor::Heartbeat last;
+  NotHeeded not_heeded;
   const auto beat = [&](const supervisor::Heartbeat& b) {
     const std::lock_guard lock(mutex);
     pulse->beat(last = b);
+    not_heeded.look(speaker);
   };
   // What is said at the end may wait for a reader: no hang, and no reason to do the run again.
   std::optional<WaitingForPeople> speaking;

@@ -58,7 +58,8 @@ Result<std::optional<Word>> hand(comm::Communicator& ranks,
 std::string to_text(const RankWord& word) {
   Json j = {{"stage", static_cast<int>(word.standing.stage)},
             {"done", word.standing.done},
-            {"saved", word.saved_step}};
+            {"saved", word.saved_step},
+            {"saved_figure", word.saved_figure ? 1 : 0}};
   if (word.held_out) j["held_out"] = {word.held_out->nats_per_token, word.held_out->bits_per_byte};
   return json_text(j);
 }
@@ -73,6 +74,7 @@ Result<RankWord> rank_word_of(const std::string& text, int rank) {
       f.integer("stage", 0, static_cast<int>(Standing::Stage::kCommitted)));
   word.standing.done = f.integer("done", 0, kAny);
   word.saved_step = f.integer("saved", -1, kAny);
+  word.saved_figure = f.integer("saved_figure", 0, 1) != 0;
   word.held_out = held_out_of(f);
   TRY(problem.done());
   return word;

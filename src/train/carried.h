@@ -20,7 +20,8 @@ namespace ferry {
 /// One rank's word.
 struct RankWord {
   Standing standing;
-  int64_t saved_step = -1;  // of rank 0: the last checkpoint that is whole
+  int64_t saved_step = -1;    // of rank 0: the last checkpoint that is whole
+  bool saved_figure = false;  // and that it has its evaluation
   /// After step standing.done; not finite where that was found, or where it is not known any more.
   std::optional<HeldOutLoss> held_out;
 };

@@ -30,12 +30,15 @@ TEST(Carried, ARanksWordArrives) {
           std::optional(HeldOutLoss{2.5, 1.25}),
           std::optional(HeldOutLoss{0.1, kNotFinite}),
           std::optional(HeldOutLoss{std::numeric_limits<double>::infinity(), kNotFinite})}) {
-      const RankWord said{
-          .standing = {stage, int64_t{1} << 60}, .saved_step = -1, .held_out = held_out};
+      const RankWord said{.standing = {stage, int64_t{1} << 60},
+                          .saved_step = -1,
+                          .saved_figure = true,
+                          .held_out = held_out};
       const Result<RankWord> heard = rank_word_of(to_text(said), 3);
       ASSERT_TRUE(heard) << heard.error().message;
       EXPECT_EQ(heard->standing, said.standing);
       EXPECT_EQ(heard->saved_step, -1);
+      EXPECT_TRUE(heard->saved_figure);
       // That there was an evaluation is known in any case.
       ASSERT_EQ(heard->held_out.has_value(), held_out.has_value());
       if (!held_out) continue;
@@ -139,13 +142,15 @@ TEST(Carried, TheFreshAreToldAndNobodyElseAndOnlyTheTellerIsAsked) {
 }
 
 TEST(Carried, WhatCannotBeIsRefused) {
-  for (const char* word : {"",
-                           "{}",
-                           R"({"stage": 4, "done": 0, "saved": -1})",
-                           R"({"stage": 1, "done": -1, "saved": -1})",
-                           R"({"stage": 1, "done": 0, "saved": -2})",
-                           R"({"stage": 1, "done": 0, "saved": -1, "held_out": [1]})",
-                           R"({"stage": 1, "done": 0, "saved": -1, "held_out": [1, "2"]})"}) {
+  for (const char* word :
+       {"",
+        "{}",
+        R"({"stage": 4, "done": 0, "saved": -1, "saved_figure": 0})",
+        R"({"stage": 1, "done": 0, "saved": 7, "saved_figure": 2})",
+        R"({"stage": 1, "done": -1, "saved": -1, "saved_figure": 0})",
+        R"({"stage": 1, "done": 0, "saved": -2, "saved_figure": 0})",
+        R"({"stage": 1, "done": 0, "saved": -1, "saved_figure": 0, "held_out": [1]})",
+        R"({"stage": 1, "done": 0, "saved": -1, "saved_figure": 0, "held_out": [1, "2"]})"}) {
     const Result<RankWord> heard = rank_word_of(word, 3);
     ASSERT_FALSE(heard) << word;
     EXPECT_EQ(heard.error().code, Code::kCorrupt);

@@ -191,7 +191,8 @@ class Run {
   std::optional<HeldOutLoss> held_out_loss_;
   std::optional<PreferenceFigures> held_out_pairs_;
   int64_t saved_step_ = -1;
-  int64_t own_steps_ = 0;  // of this process
+  bool saved_figure_ = false;  // its evaluation is in that checkpoint
+  int64_t own_steps_ = 0;      // of this process
   int64_t own_tokens_ = 0;
   double own_seconds_ = 0;
   double own_flops_ = 0;
@@ -300,6 +301,7 @@ Result<void> Run::prepare() {
   texts_ = std::move(begun.texts);
   state_ = std::move(begun.state);
   saved_step_ = begun.saved_step;
+  saved_figure_ = state_.held_out_loss.has_value();
   if (told_to_stop()) return {};
   if (first()) TRY(announce());
   if (preferences_) TRY(take_reference());
@@ -530,7 +532,8 @@ Result<void> Run::close_step() {
   if (state_.step == 0) return {};
   const bool evaluate_now = evaluates_at(state_.step) && !state_.held_out_loss;
   if (evaluate_now) TRY(evaluate());
-  return save_now || (saved && evaluate_now && state_.held_out_loss) ? save() : Result<void>();
+  // Also one that a rank has made up for, and another one, who is gone, was to save.
+  return save_now || (saved && !saved_figure_ && state_.held_out_loss) ? save() : Result<void>();
 }
 
 /// Rank 0 writes what the others have given it: they stay until it is whole.
@@ -759,6 +762,7 @@ Result<void> Run::save() {
                  beats_,
                  *progress_));
   saved_step_ = state_.step;
+  saved_figure_ = state_.held_out_loss.has_value();
   return {};
 }
 
@@ -840,13 +844,17 @@ Result<void> Run::settle() {
 RankWord Run::word() const {
   RankWord mine{.standing = {.stage = stage_, .done = state_.step},
                 .saved_step = saved_step_,
+                .saved_figure = saved_figure_,
                 .held_out = held_out_loss_};
   // A checkpoint that the run went on from has no more of it.
   if (!mine.held_out && state_.held_out_loss)
     mine.held_out = {.nats_per_token = *state_.held_out_loss, .bits_per_byte = kNone};
   if (fresh() && first()) {
     const CheckpointList there = or_lost(list_checkpoints(settings_.checkpoint.dir));
-    if (!there.complete.empty()) mine.saved_step = there.complete.back().step;
+    if (!there.complete.empty()) {
+      mine.saved_step = there.complete.back().step;
+      mine.saved_figure = there.complete.back().held_out_loss.has_value();
+    }
   }
   return mine;
 }
@@ -905,6 +913,7 @@ void Run::take_carried(const RecoveryPlan& plan) {
 /// What is known of the step that all stand after: its evaluation, if anybody has heard of it, and its checkpoint.
 Result<void> Run::adopt(const RecoveryPlan& plan, const std::vector<RankWord>& words) {
   saved_step_ = words.front().saved_step;
+  saved_figure_ = words.front().saved_figure;
   const auto knows = std::find_if(words.begin(), words.end(), [&](const RankWord& w) {
     return w.held_out && w.standing.stage != Standing::Stage::kNothing &&
            w.standing.done == plan.done;
