@@ -52,6 +52,37 @@ class TakingTurns : public comm::Communicator {
   std::mutex& turn_;
 };
 
+/// Of each step the first try is cut short where something is said for that purpose: as by another rank's end.
+class CutShort : public comm::Communicator {
+ public:
+  CutShort(comm::Communicator& of, comm::Purpose at) : of_(of), at_(at) {}
+  int rank() const override { return of_.rank(); }
+  int ranks() const override { return of_.ranks(); }
+  void send(int to, const comm::Tag& tag, std::span<const std::byte> bytes) override {
+    look(to, tag);
+    of_.send(to, tag, bytes);
+  }
+  void receive(int from, const comm::Tag& tag, std::span<std::byte> bytes) override {
+    look(from, tag);
+    of_.receive(from, tag, bytes);
+  }
+  void finish(double patience_s) override { of_.finish(patience_s); }
+  void when_waiting(std::function<void(int)> waiting) override {
+    of_.when_waiting(std::move(waiting));
+  }
+  uint64_t bytes_sent() const override { return of_.bytes_sent(); }
+
+ private:
+  void look(int peer, const comm::Tag& tag) {
+    if (tag.purpose != at_ || tag.step == cut_) return;
+    cut_ = tag.step;
+    throw comm::LinkError(rank(), peer, true, "is gone");
+  }
+  comm::Communicator& of_;
+  comm::Purpose at_;
+  int64_t cut_ = -1;
+};
+
 /// Each rank on a thread of its own, taking turns.
 void as_ranks(int ranks, const std::function<void(comm::Communicator&)>& does) {
   auto all = comm::local_communicators(ranks);
@@ -192,7 +223,11 @@ struct Trained {
   std::vector<std::vector<float>> state;
 };
 
-Trained trained(OptimizerSettings::Kind kind, int64_t micro_batches, comm::Communicator* ranks) {
+/// done: as TrainStep::prepare().
+Trained trained(OptimizerSettings::Kind kind,
+                int64_t micro_batches,
+                comm::Communicator* ranks,
+                const std::function<void(int64_t)>& done = {}) {
   auto model = models::make_model(kConfig, "config", cpu_device(), DType::kBF16, DType::kF32);
   EXPECT_TRUE(model) << model.error().message;
   models::initialise(**model, 3);
@@ -207,7 +242,14 @@ Trained trained(OptimizerSettings::Kind kind, int64_t micro_batches, comm::Commu
   Trained t;
   for (int64_t s = 1; s <= 4; ++s) {
     const std::vector<data::Batch> batches = batches_of(s, micro_batches);
-    const StepGradients g = step.gradients(s, batches);
+    const StepGradients g = [&] {
+      for (;;) {
+        try {
+          return step.gradients(s, batches, done);
+        } catch (const comm::LinkError&) {
+        }
+      }
+    }();
     t.told.insert(t.told.end(), {g.loss, g.mtp_loss.value_or(-1), g.balance_loss, g.norm});
     EXPECT_TRUE(g.finite);
     if (s != 3) step.update(0.02);  // one is refused
@@ -243,6 +285,26 @@ TEST(SharedStep, AnyNumberOfRanksTrainsTheModelOfOneProcess) {
           EXPECT_TRUE(same_bits(t.state[i], alone.state[i])) << what << ": state " << i;
       });
     }
+  }
+}
+
+// What a rank has computed of a step it has computed once, wherever the step is begun again.
+TEST(SharedStep, AStepThatIsBegunAgainHasTheSameBitsAndOnlyTheDeadRanksPartIsMadeAgain) {
+  constexpr auto kKind = OptimizerSettings::Kind::kAdamW;
+  const Trained alone = trained(kKind, 9, nullptr);
+  for (const comm::Purpose at : {comm::Purpose::kNumbers,
+                                 comm::Purpose::kGradients,
+                                 comm::Purpose::kSums,
+                                 comm::Purpose::kSquares}) {
+    as_ranks(3, [&](comm::Communicator& c) {
+      CutShort cut(c, at);
+      int firsts = 0;  // micro-batches of its three
+      const Trained t = trained(kKind, 9, &cut, [&](int64_t done) { firsts += done == 1 ? 1 : 0; });
+      const std::string what =
+          "rank " + std::to_string(c.rank()) + ", " + std::to_string(static_cast<int>(at));
+      expect_same(t, alone, what);
+      EXPECT_EQ(firsts, 4) << what << ": of four steps";
+    });
   }
 }
 

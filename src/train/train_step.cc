@@ -100,6 +100,23 @@ void TrainStep::prepare(int64_t step,
     sum.labels += counted(batch.labels);
     mtp_labels += counted(batch.mtp_labels);
   }
+  const bool again =
+      computed_ && computed_->step == step && computed_->micro_batches == micro_batches_;
+  if (again) {
+    if (done) done(share_.size());
+  } else {
+    computed_.reset();
+    compute(step, micro_batches, mtp, mtp_labels, done);
+  }
+  if (shared_ != nullptr) share(step);
+}
+
+void TrainStep::compute(int64_t step,
+                        std::span<const data::Batch> micro_batches,
+                        bool mtp,
+                        int64_t mtp_labels,
+                        const std::function<void(int64_t)>& done) {
+  const StepGradients& sum = prepared_.sum;
   std::vector<LossTerms>& terms = prepared_.terms;
   for (int64_t m = share_.begin; m < share_.end; ++m) {
     const data::Batch& batch = micro_batches[static_cast<size_t>(m)];
@@ -113,7 +130,7 @@ void TrainStep::prepare(int64_t step,
     if (done) done(std::ssize(terms));
   }
   prepared_.mtp_last = !terms.empty() && terms.front().mtp;
-  if (shared_ != nullptr) share(step);
+  if (shared_ != nullptr) keep_computed(step);
 }
 
 StepGradients TrainStep::commit() {
@@ -162,9 +179,9 @@ StepGradients TrainStep::commit_alone() {
   return finish(squares.defined() ? values.back() : std::vector<double>());
 }
 
-/// Of a step of which others compute the rest: what comes back is what one process would have read.
-void TrainStep::share(int64_t step) {
-  SharedStep::Share share;
+void TrainStep::keep_computed(int64_t step) {
+  Computed& kept = computed_.emplace();
+  SharedStep::Share& share = kept.share;
   for (size_t n = 0; n < nodes_.size(); ++n) {
     std::vector<Tensor>& sums = share.sums.emplace_back();
     for (const Weight* w : optimizer_.weights())
@@ -177,7 +194,18 @@ void TrainStep::share(int64_t step) {
   }
   prepared_.terms.clear();
   for (const Tensor& counts : expert_counts_) share.expert_counts.push_back(counts.to_i32());
-  SharedStep::Whole whole = shared_->reduce(step, micro_batches_, std::move(share));
+  kept.step = step;
+  kept.micro_batches = micro_batches_;
+  kept.expert_counts = expert_counts_;
+  kept.mtp_last = prepared_.mtp_last;
+}
+
+/// Of a step of which others compute the rest: what comes back is what one process would have read.
+void TrainStep::share(int64_t step) {
+  expert_counts_ = computed_->expert_counts;
+  prepared_.mtp_last = computed_->mtp_last;
+  // Sums are folded in memory of their own while something else holds them.
+  SharedStep::Whole whole = shared_->reduce(step, micro_batches_, computed_->share);
   gradients_ = std::move(whole.gradients);
   for (size_t l = 0; l < expert_counts_.size(); ++l)
     expert_counts_[l] =
@@ -187,6 +215,7 @@ void TrainStep::share(int64_t step) {
 
 /// The same numbers in the same order give the same sums, whoever computed them.
 StepGradients TrainStep::finish(std::span<const double> squares) {
+  computed_.reset();
   StepGradients& sum = prepared_.sum;
   for (const std::vector<double>& losses : prepared_.losses) {
     size_t at = 0;

@@ -74,8 +74,9 @@ class TrainStep {
                           const std::function<void(int64_t)>& done = {});
 
   /// The same in two parts, for whoever makes steps with others: prepare() leaves everything as it was, whatever goes
-  /// wrong in it. When commit() returns, every rank is known to have prepared the step: it can be finished by whoever
-  /// is left. `squares`: SharedStep::commit()'s, from another rank that heard them.
+  /// wrong in it. Begun again, it must be given the same, and computes nothing twice. When commit() returns, every rank
+  /// is known to have prepared the step: it can be finished by whoever is left. `squares`: SharedStep::commit()'s, from
+  /// another rank that heard them.
   void prepare(int64_t step,
                std::span<const data::Batch> micro_batches,
                const std::function<void(int64_t)>& done = {});
@@ -111,6 +112,15 @@ class TrainStep {
         losses;  // with others: of each micro-batch, LossTerms::tensors
     bool mtp_last = false;
   };
+  /// What this process computed of a step that others have a part in: it depends on weights and micro-batches alone, so
+  /// that it holds until the step is committed, however often that is begun again.
+  struct Computed {
+    int64_t step = 0;
+    int64_t micro_batches = 0;
+    SharedStep::Share share;
+    std::vector<Tensor> expert_counts;
+    bool mtp_last = false;
+  };
   void begin(int64_t micro_batches);
   /// What every kind of step asks of the losses. `share`: the micro-batch's of the step's tokens.
   models::LossOptions loss_options(double share) const;
@@ -119,6 +129,12 @@ class TrainStep {
                         const models::LossOptions& options);
   /// Takes the gradients out of the tree; reads the losses and the norm together.
   StepGradients commit_alone();
+  void compute(int64_t step,
+               std::span<const data::Batch> micro_batches,
+               bool mtp,
+               int64_t mtp_labels,
+               const std::function<void(int64_t)>& done);
+  void keep_computed(int64_t step);
   void share(int64_t step);
   StepGradients finish(std::span<const double> squares);
 
@@ -134,6 +150,7 @@ class TrainStep {
   std::vector<Tensor> gradients_;        // of optimizer_.weights(), that are updated here
   std::vector<Tensor> expert_counts_;    // i32 [experts] of each MoE layer
   Prepared prepared_;
+  std::optional<Computed> computed_;
   double norm_ = 0;
 };
 
