@@ -23,6 +23,10 @@ Trace trace_of(const fs::path& checkpoint, const fs::path& run) {
   std::istringstream lines(read(run / "metrics.jsonl"));
   for (std::string line; std::getline(lines, line);) {
     const Json j = Json::parse(line);
+    if (j.at("kind") == "held_out" && j.contains("loss")) {
+      const bool first = t.held_out.emplace(j.at("step").get<int>(), j.at("loss").dump()).second;
+      EXPECT_TRUE(first) << run << ": two evaluations after step " << j.at("step");
+    }
     if (j.at("kind") != "step") continue;
     const bool fresh =
         t.steps
@@ -39,6 +43,11 @@ void expect_same(const Trace& a, const Trace& b, const std::string& what) {
   EXPECT_TRUE(a.state == b.state) << what << ": another optimizer state";
   EXPECT_EQ(a.document, b.document) << what;
   EXPECT_TRUE(a.steps == b.steps) << what << ": other losses or norms";
+  // A run may evaluate where another one, of other settings, does not; where both do it is the same.
+  for (const auto& [step, loss] : a.held_out)
+    if (const auto there = b.held_out.find(step); there != b.held_out.end()) {
+      EXPECT_EQ(loss, there->second) << what << ": another evaluation after step " << step;
+    }
 }
 
 }  // namespace ferry::program

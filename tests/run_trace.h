@@ -16,6 +16,8 @@ struct Trace {
   std::string weights, state;
   std::string document;             // state.json without the time it took, and the settings
   std::map<int, TracedStep> steps;  // metrics.jsonl
+  // The losses of evaluations, by step, as they are written: not each is a number.
+  std::map<int, std::string> held_out;
 };
 
 /// Of a checkpoint, and the folder of its run.
