@@ -36,6 +36,23 @@ bool are_prediction_modules(const std::map<int64_t, std::set<std::string>>& laye
   return !layers.empty();
 }
 
+/// What "architectures" names, where that is another model than "model_type" does; empty: it is not.
+std::string other_architecture(const Json& config) {
+  static const std::map<std::string, std::string> kClasses = {
+      {"deepseek_v2", "DeepseekV2ForCausalLM"},
+      {"deepseek_v3", "DeepseekV3ForCausalLM"},
+      {"llama", "LlamaForCausalLM"},
+      {"qwen2", "Qwen2ForCausalLM"}};
+  const auto type = config.find("model_type"), named = config.find("architectures");
+  if (type == config.end() || !type->is_string() || named == config.end() || !named->is_array())
+    return "";
+  const auto expected = kClasses.find(type->get<std::string>());
+  if (expected == kClasses.end() || named->empty()) return "";
+  for (const Json& name : *named)
+    if (name == expected->second) return "";
+  return json_text(*named);
+}
+
 }  // namespace
 
 Result<FittedConfig> fit_config(std::string_view config_json,
@@ -74,6 +91,13 @@ Result<FittedConfig> fit_config(std::string_view config_json,
         path,
         beyond.begin()->first));
   }
+  if (const std::string other = other_architecture(config); !other.empty())
+    fitted.notes.push_back(fmt::format(
+        "{}: \"architectures\" is {}, which is not what \"model_type\" says, {}: it is read as the "
+        "latter, and other programs may go by the former",
+        path,
+        other,
+        json_text(config["model_type"])));
   fitted.json = json_text(config, 2);
   return fitted;
 }
