@@ -143,7 +143,7 @@ void add_train(Command& parent) {
   command
       .option("--special",
               args->options.specials,
-              "Special tokens, ids from 0; the first is the BOS (once per token)")
+              "A special token, ids from 0; the first is the BOS. Give it once for each")
       .once_per_value()
       .any_text()
       .shows_default();

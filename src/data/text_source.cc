@@ -404,7 +404,7 @@ class JsonDocuments {
                              found.names().empty() ? "none" : found.names()),
                  "name the field that holds the text with --field");
     return bad(Code::kInvalidInput,
-               fmt::format("field '{}' is of type {}, not string", options_.field, found.type()),
+               fmt::format("has a field '{}' of type {}, not string", options_.field, found.type()),
                "name the field that holds the text with --field");
   }
 

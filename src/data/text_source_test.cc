@@ -290,7 +290,8 @@ TEST(TextSource, BadLinesAreLeftOutAndNamed) {
   ASSERT_EQ(reader->damage().lines.size(), 3u);
   EXPECT_EQ(reader->damage().lines[0].number, 2u);
   EXPECT_NE(reader->damage().lines[1].why.find("has no field 'text'"), std::string::npos);
-  EXPECT_NE(reader->damage().lines[2].why.find("is of type null, not string"), std::string::npos);
+  EXPECT_NE(reader->damage().lines[2].why.find("has a field 'text' of type null, not string"),
+            std::string::npos);
   options.text.skip_bad = 2;
   expect_failure(path, Code::kInvalidInput, "line 5 (byte 50 of the text)", options);
   expect_failure(path, Code::kInvalidInput, "2 bad lines before it were left out", options);

@@ -162,7 +162,8 @@ TEST(Settings, ChecksThemTogether) {
                   "--schedule.decay_steps=1"})
                 .find("together at most 9007199254740992 tokens"),
             std::string::npos);
-  EXPECT_NE(with({"--schedule.warmup_steps=290"}).find("decay_steps is 60, between 0 and the 10"),
+  EXPECT_NE(with({"--schedule.warmup_steps=290"})
+                .find("decay_steps is 60; it must be between 0 and the 10"),
             std::string::npos);
   const auto takes = [](std::vector<std::string> o) {
     return parse_settings(kGood, "run.toml", o).has_value();
