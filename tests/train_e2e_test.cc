@@ -357,6 +357,43 @@ TEST_F(TrainE2e, RunFolderIsGuarded) {
   EXPECT_TRUE(p.said("stopped    after step")) << p.output();
 }
 
+/// A folder that is moved away under a run has its lock no more: the run makes it again and goes on, with all that it
+/// has reported; and where another run has come meanwhile, it ends, for each would remove the other's checkpoints.
+TEST_F(TrainE2e, ARunWhoseFolderIsTakenAwayKeepsOthersOutOrEnds) {
+  const Strings endless = {"--train.steps=100000", "--train.evaluate_every=0"};
+  const auto with = [&](const char* more) {
+    Strings all = endless;
+    all.emplace_back(more);
+    return train("taken", all);
+  };
+  Program p(root_ / "first.log", with("--checkpoint.every=20"));
+  ASSERT_TRUE(wait_for([&] { return p.ended() || has_checkpoint("taken"); })) << p.output();
+  fs::rename(path("taken"), path("taken.1"));
+  ASSERT_TRUE(wait_for([&] { return p.ended() || has_checkpoint("taken"); })) << p.output();
+  refused(2,
+          with("--resume"),
+          {path("taken"), "another run", std::to_string(worker_of(path("taken")))});
+  EXPECT_TRUE(p.said("was removed or moved away under this run")) << p.output();
+  EXPECT_NE(read(path("taken") + "/metrics.jsonl").find("\"step\":1,"), std::string::npos);
+  p.signal(SIGTERM);
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  ran(train("taken.1", {"--resume", "--train.steps=21"}));  // what was moved is nobody's any more
+
+  fs::remove_all(path("taken"));
+  Program old(root_ / "old.log", with("--checkpoint.every=0"));
+  ASSERT_TRUE(wait_for([&] { return old.ended() || old.said("1/100000"); })) << old.output();
+  fs::remove_all(path("taken"));
+  Program other(root_ / "other.log", with("--checkpoint.every=0"));
+  ASSERT_TRUE(wait_for([&] { return other.ended() || other.said("1/100000"); })) << other.output();
+  old.signal(SIGTERM);
+  EXPECT_EQ(old.wait(), 3) << old.output();
+  EXPECT_TRUE(old.said("another run uses this folder")) << old.output();
+  EXPECT_FALSE(has_checkpoint("taken"));
+  other.signal(SIGTERM);
+  EXPECT_EQ(other.wait(), 0) << other.output();
+  EXPECT_TRUE(has_checkpoint("taken"));
+}
+
 // A torn checkpoint is not gone on from; the one before it is. A changed byte is refused.
 TEST_F(TrainE2e, HarmedCheckpointsAreToldApart) {
   copy(path("base"), path("torn"));

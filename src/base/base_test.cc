@@ -23,6 +23,7 @@
 #include "base/input_file.h"
 #include "base/mapped_faults.h"
 #include "base/markup.h"
+#include "base/named_file.h"
 #include "base/os_error.h"
 #include "base/patient_output.h"
 #include "base/random.h"
@@ -481,6 +482,42 @@ TEST(File, FolderLockTakesBackAnEmptyFolderThatItMade) {
   ASSERT_TRUE(remove_tree(folder + "/kept"));
   ASSERT_TRUE(FolderLock::acquire(folder));
   EXPECT_TRUE(path_exists(folder));  // empty, but another lock's making
+  ASSERT_TRUE(remove_tree(top));
+}
+
+TEST(File, AFolderLockTakesBackNoOthersFolder) {
+  const std::string top = ::testing::TempDir() + "ferry_lock_moved", folder = top + "/a";
+  ASSERT_TRUE(remove_tree(top));
+  std::optional<FolderLock> lock = *FolderLock::acquire(folder);
+  ASSERT_TRUE(remove_tree(folder));
+  const auto other = FolderLock::acquire(folder);
+  ASSERT_TRUE(other);
+  lock.reset();
+  EXPECT_TRUE(path_exists(folder + "/.lock"));
+  ASSERT_TRUE(remove_tree(top));
+}
+
+/// Whoever moves a folder takes its files along.
+TEST(File, APathNamesAFileUntilItIsMovedOrReplaced) {
+  const std::string top = ::testing::TempDir() + "ferry_named", folder = top + "/a";
+  const std::string path = folder + "/log";
+  ASSERT_TRUE(remove_tree(top));
+  ASSERT_TRUE(make_folders(folder));
+  EXPECT_EQ(NamedFile::at(path).error().code, Code::kNotFound);
+  auto log = FileWriter::append(path);
+  const auto named = NamedFile::at(path);
+  ASSERT_TRUE(named);
+  ASSERT_TRUE(log->write("x"));
+  EXPECT_TRUE(*named->in_place());
+  arm_faults("file.stat:1:eio");
+  EXPECT_FALSE(named->in_place());
+  arm_faults("");
+  ASSERT_TRUE(rename_path(folder, top + "/b"));
+  EXPECT_FALSE(*named->in_place());
+  ASSERT_TRUE(make_folders(folder));
+  ASSERT_TRUE(write_file_atomic(path, "x"));
+  EXPECT_FALSE(*named->in_place());
+  EXPECT_TRUE(*NamedFile::at(path)->in_place());
   ASSERT_TRUE(remove_tree(top));
 }
 

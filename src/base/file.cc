@@ -477,6 +477,13 @@ int lock_error(int fd, int how) {
   });
 }
 
+bool names(const std::string& path, int fd) {
+  struct stat held {
+  }, named{};
+  return ::fstat(fd, &held) == 0 && ::stat(path.c_str(), &named) == 0 &&
+         held.st_ino == named.st_ino && held.st_dev == named.st_dev;
+}
+
 }  // namespace
 
 Result<FolderLock> FolderLock::acquire(const std::string& folder) {
@@ -507,10 +514,7 @@ Result<FolderLock> FolderLock::acquire(const std::string& folder) {
                 folder,
                 n > 0 ? holder : "unknown");
   }
-  struct stat held {
-  }, named{};
-  if (::fstat(lock.fd_, &held) != 0 || ::stat(path.c_str(), &named) != 0 ||
-      held.st_ino != named.st_ino || held.st_dev != named.st_dev)
+  if (!names(path, lock.fd_))
     return fail(Code::kUnavailable,
                 "{}: another run made this folder and took it away just now; try again",
                 folder);
@@ -536,8 +540,10 @@ FolderLock::~FolderLock() {
   ::close(fd_);  // the lock goes with the descriptor
 }
 
-/// Whoever opened the lock's file meanwhile sees, once he has it, that it has no name any more.
+/// Whoever opened the lock's file meanwhile sees, once he has it, that it has no name any more. What stands in
+/// the place of a folder that was moved away is somebody else's.
 void FolderLock::take_back() const {
+  if (!names(join_path(made_.front(), ".lock"), fd_)) return;
   const Result<std::vector<std::string>> names = list_folder(made_.front());
   if (!names || *names != std::vector<std::string>{".lock"}) return;
   if (::unlink(join_path(made_.front(), ".lock").c_str()) != 0) return;

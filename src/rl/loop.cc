@@ -204,7 +204,7 @@ class Run {
   Beats beats_;
   PatientOutput output_;
   Device* device_ = nullptr;
-  std::optional<FolderLock> lock_;
+  std::optional<RunFolder> folder_;
   RunData data_;
   std::vector<Task> tasks_, held_out_;
   std::vector<TaskPrompt> prompts_, held_out_prompts_;
@@ -240,7 +240,7 @@ Result<void> Run::prepare() {
   TRY_ASSIGN(device_, open_device(settings_.train.device));
   if (options_.replay_to > 0) device_->set_replay(true);
   const auto tell = [this](const std::string& text) { say(text); };
-  TRY_ASSIGN(lock_, enter_run_folder(settings_.checkpoint.dir, options_.resume, tell));
+  TRY_ASSIGN(folder_, enter_run_folder(settings_.checkpoint.dir, options_.resume, tell));
   beats_.begin(Work::kReadingData);
   TRY(read());
   schedule_ = schedule_of(settings_);
@@ -899,6 +899,10 @@ Result<void> Run::write_samples(const std::vector<TaskScore>& scores) const {
 }
 
 Result<void> Run::save() {
+  TRY(stay_in_run_folder(
+      settings_.checkpoint.dir, *folder_, *metrics_, [this](const std::string& text) {
+        progress_->note(text);
+      }));
   TRY(save_run(*model_,
                &texts_,
                adapter_.get(),

@@ -164,7 +164,7 @@ class Run {
   Beats beats_;
   PatientOutput output_;  // a terminal that stands still must not stop the run, or pass for a hang
   Device* device_ = nullptr;
-  std::optional<FolderLock> lock_;
+  std::optional<RunFolder> folder_;
   std::shared_ptr<const data::Dataset> dataset_;
   RunData data_;  // the dataset, as the run's files know it
   std::optional<data::Loader> loader_;
@@ -244,7 +244,7 @@ Result<void> Run::enter() {
   TRY_ASSIGN(device_, open_device(settings_.train.device));
   if (options_.replay_to > 0) device_->set_replay(true);
   if (!first()) return {};
-  TRY_ASSIGN(lock_,
+  TRY_ASSIGN(folder_,
              enter_run_folder(settings_.checkpoint.dir,
                               options_.resume,
                               [this](const std::string& text) { say(text); }));
@@ -750,7 +750,11 @@ Result<void> Run::save() {
     shared_->collect_state(state_.step, *optimizer_);
   }
   static_cast<void>(fault_point("step.save"));
-  if (first())
+  if (first()) {
+    TRY(stay_in_run_folder(
+        settings_.checkpoint.dir, *folder_, *metrics_, [this](const std::string& text) {
+          progress_->note(text);
+        }));
     TRY(save_run(*model_,
                  texts(),
                  adapter_.get(),
@@ -761,6 +765,7 @@ Result<void> Run::save() {
                  metrics_->metrics(),
                  beats_,
                  *progress_));
+  }
   saved_step_ = state_.step;
   saved_figure_ = state_.held_out_loss.has_value();
   return {};

@@ -287,38 +287,64 @@ Result<MetricsLog> MetricsLog::open(const std::string& folder,
     } while (path_exists(name));
     TRY_ASSIGN(FileWriter file, FileWriter::create(name));
     const double now = static_cast<double>(clock.unix_ms()) / 1000;
-    events.emplace(Output{std::move(file)});
-    const Result<void> begun =
-        events->put(tensorboard::framed(tensorboard::version_event(now)) +
-                    tensorboard::framed(tensorboard::session_start_event(now, resumed_step + 1)));
+    TRY_ASSIGN(NamedFile named, NamedFile::at(name));
+    events.emplace(Output{std::move(file), std::move(named)});
+    events->kept = tensorboard::framed(tensorboard::version_event(now)) +
+                   tensorboard::framed(tensorboard::session_start_event(now, resumed_step + 1));
+    const Result<void> begun = events->flush();
     behind = !begun;
     if (behind) notes.push_back(not_written(begun.error()));
   }
-  MetricsLog log(Output{std::move(lines)}, std::move(events));
+  TRY_ASSIGN(NamedFile named, NamedFile::at(path));
+  MetricsLog log(Output{std::move(lines), std::move(named)}, std::move(events));
   log.behind_ = behind;
   log.metrics_ = std::move(kept.metrics);
   log.notes_ = std::move(notes);
   return log;
 }
 
-Result<void> MetricsLog::Output::put(std::string_view text) {
-  kept += text;
+Result<void> MetricsLog::begin_anew(const std::string& folder, const Clock& clock) {
+  TRY_ASSIGN(MetricsLog anew, open(folder, 0, events_.has_value(), clock));
+  auto held_out = metrics_.held_out.begin();
+  for (const StepRecord& r : metrics_.steps) {
+    still_alive();
+    anew.keep(r);
+    for (; held_out != metrics_.held_out.end() && held_out->step <= r.step; ++held_out)
+      anew.keep(*held_out);
+  }
+  for (; held_out != metrics_.held_out.end(); ++held_out) anew.keep(*held_out);
+  TRY(anew.flush());
+  *this = std::move(anew);
+  return {};
+}
+
+Result<void> MetricsLog::Output::flush() {
   TRY(file.write(kept));
   kept.clear();
   return {};
 }
 
 /// Each has its try, whatever becomes of the other.
-Result<void> MetricsLog::put(std::string_view line, std::string_view event) {
-  Result<void> lines = lines_.put(line);
-  const Result<void> events = events_ ? events_->put(event) : Result<void>();
+Result<void> MetricsLog::flush() {
+  Result<void> lines = lines_.flush();
+  const Result<void> events = events_ ? events_->flush() : Result<void>();
   return lines ? events : lines;
 }
 
-template <class Record>
-std::optional<std::string> MetricsLog::put(const char* group, const Record& record) {
-  const Result<void> written =
-      put(to_json_line(record) + "\n", events_ ? tensorboard_record(group, record) : std::string());
+void MetricsLog::keep(const StepRecord& record) {
+  metrics_.steps.push_back(record);
+  lines_.kept += to_json_line(record) + "\n";
+  if (events_) events_->kept += tensorboard_record("train/", record);
+}
+
+void MetricsLog::keep(const HeldOutRecord& record) {
+  metrics_.held_out.push_back(record);
+  lines_.kept += to_json_line(record) + "\n";
+  if (events_) events_->kept += tensorboard_record("held_out/", record);
+}
+
+std::optional<std::string> MetricsLog::put() {
+  const Result<void> written = flush();
   const bool was_behind = std::exchange(behind_, !written);
   if (!written && !was_behind) return "warning    " + not_written(written.error());
   if (written && was_behind)
@@ -327,8 +353,8 @@ std::optional<std::string> MetricsLog::put(const char* group, const Record& reco
 }
 
 std::optional<std::string> MetricsLog::write(const StepRecord& record) {
-  metrics_.steps.push_back(record);
-  return put("train/", record);
+  keep(record);
+  return put();
 }
 
 bool MetricsLog::tells_of_held_out(int64_t step) const {
@@ -337,13 +363,13 @@ bool MetricsLog::tells_of_held_out(int64_t step) const {
 
 std::optional<std::string> MetricsLog::write(const HeldOutRecord& record) {
   if (tells_of_held_out(record.step)) return std::nullopt;
-  metrics_.held_out.push_back(record);
-  return put("held_out/", record);
+  keep(record);
+  return put();
 }
 
 std::optional<std::string> MetricsLog::finish() {
   if (!behind_) return std::nullopt;
-  const Result<void> written = put({}, {});
+  const Result<void> written = flush();
   behind_ = !written;
   if (written) return std::nullopt;
   return fmt::format("warning    the last records of metrics.jsonl and tensorboard/ are lost: {}",

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/named_file.h"
 #include "base/result.h"
 
 namespace ferry {
@@ -103,26 +104,34 @@ class MetricsLog {
   /// Tries what is kept a last time: that it is lost, if it cannot be written now either.
   std::optional<std::string> finish();
 
+  /// Whether metrics.jsonl is still the file that is written. Errors: kUnavailable, kExhausted.
+  Result<bool> in_place() const { return lines_.named.in_place(); }
+  /// The folder was taken away under the run, and is made again: a new log there tells all that this one did.
+  /// Records of another run, if there are any, are set aside (notes()). Errors: as open().
+  Result<void> begin_anew(const std::string& folder, const Clock& clock);
+
   /// Everything so far, the part before the resume included: what the curve is drawn from.
   const Metrics& metrics() const { return metrics_; }
   bool tells_of_held_out(int64_t step) const;
 
-  /// What open() set aside, and where: to be told.
+  /// What open() or begin_anew() set aside, and where: to be told.
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
   /// A file, and what it has not taken yet.
   struct Output {
     FileWriter file;
+    NamedFile named;
     std::string kept = {};
-    Result<void> put(std::string_view text);
+    Result<void> flush();
   };
 
   MetricsLog(Output lines, std::optional<Output> events)
       : lines_(std::move(lines)), events_(std::move(events)) {}
-  template <class Record>
-  std::optional<std::string> put(const char* group, const Record& record);
-  Result<void> put(std::string_view line, std::string_view event);
+  void keep(const StepRecord& record);
+  void keep(const HeldOutRecord& record);
+  Result<void> flush();
+  std::optional<std::string> put();
 
   Output lines_;
   std::optional<Output> events_;

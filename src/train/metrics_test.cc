@@ -295,6 +295,41 @@ TEST(ProgressLine, SaysWhatIsWrongWithAnswers) {
     EXPECT_NE(ill.find(part), std::string::npos) << ill;
 }
 
+TEST(MetricsLog, IsBegunAnewWithAllThatItTold) {
+  const std::string folder = ::testing::TempDir() + "ferry_metrics_anew", moved = folder + ".1",
+                    path = folder + "/metrics.jsonl";
+  for (const std::string& f : {folder, moved}) ASSERT_TRUE(remove_tree(f));
+  auto log = MetricsLog::open(folder, 0, true, system_clock());
+  ASSERT_TRUE(log) << log.error().message;
+  for (int64_t step = 1; step <= 3; ++step) {
+    EXPECT_FALSE(log->write(record(step)));
+    if (step < 3) {
+      EXPECT_FALSE(log->write(held_out(step)));
+    }
+  }
+  const std::string before = *read_file(path);
+  EXPECT_TRUE(*log->in_place());
+  ASSERT_TRUE(rename_path(folder, moved));
+  EXPECT_FALSE(*log->in_place());
+  // Another run's are not written over.
+  {
+    auto other = MetricsLog::open(folder, 0, false, system_clock());
+    ASSERT_TRUE(other);
+    EXPECT_FALSE(other->write(record(1)));
+  }
+  const auto anew = log->begin_anew(folder, system_clock());
+  ASSERT_TRUE(anew) << anew.error().message;
+  EXPECT_TRUE(*log->in_place());
+  EXPECT_EQ(*read_file(path), before);
+  EXPECT_EQ(read_metrics(folder + "/metrics.1.jsonl")->steps.size(), 1u);
+  EXPECT_EQ(log->notes().size(), 1u);
+  EXPECT_EQ(list_folder(folder + "/tensorboard")->size(), 1u);
+  EXPECT_FALSE(log->write(record(4)));
+  EXPECT_EQ(*read_file(path), before + to_json_line(record(4)) + "\n");
+  EXPECT_EQ(*read_file(moved + "/metrics.jsonl"), before);
+  for (const std::string& f : {folder, moved}) ASSERT_TRUE(remove_tree(f));
+}
+
 TEST(ProgressLine, LeavesOutWhatMattersLeastWhereColumnsAreFew) {
   StepRecord r = record(41);
   r.loss_z = 0.31;

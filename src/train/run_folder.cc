@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/system.h"
 #include "checkpoint/model_dir.h"
@@ -75,9 +76,9 @@ Result<bool> check_run_folder(const std::string& folder) {
   return true;
 }
 
-Result<FolderLock> enter_run_folder(const std::string& folder,
-                                    bool resume,
-                                    const std::function<void(const std::string&)>& say) {
+Result<RunFolder> enter_run_folder(const std::string& folder,
+                                   bool resume,
+                                   const std::function<void(const std::string&)>& say) {
   TRY_ASSIGN(const bool there, check_run_folder(folder));
   if (resume && !there)
     say(fmt::format("resume     {}: there was no such folder; it is made now",
@@ -89,7 +90,42 @@ Result<FolderLock> enter_run_folder(const std::string& folder,
         "this folder: start none",
         folder));
   TRY(remove_run_leftovers(folder));
-  return lock;
+  TRY_ASSIGN(NamedFile lock_file, NamedFile::at(join_path(folder, ".lock")));
+  return RunFolder{.lock = std::move(lock), .lock_file = std::move(lock_file)};
+}
+
+Result<void> stay_in_run_folder(const std::string& folder,
+                                RunFolder& held,
+                                MetricsLog& metrics,
+                                const std::function<void(const std::string&)>& say) {
+  TRY_ASSIGN(const bool locked, held.lock_file.in_place());
+  TRY_ASSIGN(const bool logged, metrics.in_place());
+  if (locked && logged) return {};
+  const auto lost = [&](const std::string& why) {
+    return fail(
+        Code::kExhausted,
+        "{}: was removed or moved away under this run, which cannot have it again: {}; what "
+        "was trained since the last save is lost",
+        folder,
+        why);
+  };
+  if (!locked) {
+    Result<RunFolder> anew = enter_run_folder(folder, false, say);
+    if (!anew) return lost(anew.error().message);
+    TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
+    const auto checkpoint = [](const std::string& n) { return n.starts_with("step-"); };
+    if (!logged && std::any_of(names.begin(), names.end(), checkpoint))
+      return lost("another run has left checkpoints there");
+    held = *std::move(anew);
+    say(fmt::format("warning    {}: was removed or moved away under this run, which takes it anew",
+                    folder));
+  }
+  if (logged) return {};
+  TRY(metrics.begin_anew(folder, system_clock()));
+  say(fmt::format("note       {}: is written anew, with all that the run has reported",
+                  join_path(folder, "metrics.jsonl")));
+  for (const std::string& note : metrics.notes()) say("note       " + note);
+  return {};
 }
 
 }  // namespace ferry

@@ -5,7 +5,9 @@
 #include <string>
 
 #include "base/file.h"
+#include "base/named_file.h"
 #include "base/result.h"
+#include "train/metrics.h"
 
 namespace ferry {
 
@@ -13,11 +15,26 @@ namespace ferry {
 /// run's, where what a run writes would lie between.
 Result<bool> check_run_folder(const std::string& folder);
 
+/// A folder that is this run's alone.
+struct RunFolder {
+  FolderLock lock;
+  NamedFile lock_file;  // the folder's, as long as nobody takes the folder away
+};
+
 /// Takes the folder for this run alone, and removes what killed ones left half-written. say() is told what
 /// a person is to know: that it was not there although the run is to go on, that nothing keeps others out.
 /// Errors: of check_run_folder and FolderLock::acquire.
-Result<FolderLock> enter_run_folder(const std::string& folder,
-                                    bool resume,
-                                    const std::function<void(const std::string&)>& say);
+Result<RunFolder> enter_run_folder(const std::string& folder,
+                                   bool resume,
+                                   const std::function<void(const std::string&)>& say);
+
+/// Before each save: a folder that was removed or moved away under the run has taken its lock along, so that
+/// another run may have gone into what is there now. It is taken anew where nobody is, and the log of metrics
+/// begun anew in it, which is told; where another run is, or was, both would remove each other's checkpoints.
+/// Errors: kExhausted (no restart mends it), kUnavailable.
+Result<void> stay_in_run_folder(const std::string& folder,
+                                RunFolder& held,
+                                MetricsLog& metrics,
+                                const std::function<void(const std::string&)>& say);
 
 }  // namespace ferry

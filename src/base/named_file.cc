@@ -1,0 +1,32 @@
+#include "base/named_file.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "base/flight_record.h"
+#include "base/os_error.h"
+
+namespace ferry {
+
+Result<NamedFile> NamedFile::at(std::string path) {
+  const flight::In call("find", path);
+  struct stat st {};
+  const int error = error_of("file.stat", [&] { return ::stat(path.c_str(), &st) == 0; });
+  if (error != 0) return os_error("find", path, error);
+  NamedFile file;
+  file.path_ = std::move(path);
+  file.device_ = st.st_dev;
+  file.inode_ = st.st_ino;
+  return file;
+}
+
+Result<bool> NamedFile::in_place() const {
+  const Result<NamedFile> now = at(path_);
+  if (!now && now.error().code == Code::kNotFound) return false;
+  TRY(now);
+  return now->device_ == device_ && now->inode_ == inode_;
+}
+
+}  // namespace ferry
