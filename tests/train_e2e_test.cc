@@ -76,6 +76,14 @@ TEST_F(TrainE2e, StoppedAndResumedIsUninterrupted) {
   FAIL() << "five runs were over before SIGTERM reached them";
 }
 
+/// An evaluation is compared with all before it, those before the resume too.
+TEST_F(TrainE2e, TheBestEvaluationIsOfTheWholeRun) {
+  ran(train("best", {"--train.steps=4"}));
+  const std::string resumed = ran(train("best", {"--train.steps=8", "--resume"}));
+  EXPECT_NE(resumed.find("(best so far; before "), std::string::npos) << resumed;
+  EXPECT_NE(resumed.find(" after step 4)"), std::string::npos) << resumed;
+}
+
 // Each worker is killed by a fault or at some moment; the next goes on from what it left.
 TEST_F(TrainE2e, KilledAnywhereIsUninterrupted) {
   struct Point {

@@ -872,7 +872,7 @@ Result<void> Run::evaluate() {
   if (const Result<void> written = write_samples(scores->tasks); !written)
     progress_->note("warning    answers to read could not be written: " + written.error().message);
   tell(metrics_->write(record));
-  progress_->held_out(record);
+  progress_->held_out(record, &metrics_->metrics());
   return {};
 }
 

@@ -703,7 +703,7 @@ Result<void> Run::keep(HeldOutRecord record) {
   record.step = state_.step;
   record.unix_ms = clock_.unix_ms();
   if (metrics_) tell(metrics_->write(record));
-  progress_->held_out(record);
+  progress_->held_out(record, metrics_ ? &metrics_->metrics() : nullptr);
   return {};
 }
 

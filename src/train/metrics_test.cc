@@ -295,6 +295,17 @@ TEST(ProgressLine, SaysWhatIsWrongWithAnswers) {
     EXPECT_NE(ill.find(part), std::string::npos) << ill;
 }
 
+TEST(ProgressLine, TheBestIsOfEarlierStepsAndANumber) {
+  Metrics m;
+  EXPECT_EQ(best_before(9, m), nullptr);
+  for (int64_t step = 1; step <= 4; ++step) m.held_out.push_back(held_out(step));
+  m.held_out[0].loss = std::numeric_limits<double>::quiet_NaN();
+  m.held_out[2].loss = 1;
+  EXPECT_EQ(best_before(2, m), nullptr);
+  EXPECT_EQ(best_before(3, m), &m.held_out[1]);
+  EXPECT_EQ(best_before(9, m), &m.held_out[2]);
+}
+
 TEST(MetricsLog, IsBegunAnewWithAllThatItTold) {
   const std::string folder = ::testing::TempDir() + "ferry_metrics_anew", moved = folder + ".1",
                     path = folder + "/metrics.jsonl";
@@ -390,9 +401,12 @@ TEST(Progress, WhatIsNoNumberIsNotTheBestSoFar) {
     Progress progress({.steps = 25, .every = 10}, output, Terminal(out, false, false), "auto");
     HeldOutRecord r = held_out(1);
     r.loss = std::numeric_limits<double>::quiet_NaN();
-    progress.held_out(r);
-    progress.held_out(held_out(2));
-    progress.held_out(held_out(3));
+    Metrics so_far{.held_out = {r}};
+    progress.held_out(r, &so_far);
+    progress.held_out(held_out(2), &so_far);
+    so_far.held_out.push_back(held_out(2));
+    progress.held_out(held_out(3), &so_far);
+    progress.held_out(held_out(4), nullptr);
   }
   std::fclose(out);
   const std::string said(text, size);

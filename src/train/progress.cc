@@ -100,6 +100,14 @@ std::string progress_line(const StepRecord& r, double seconds_per_step, const Pr
   return line;
 }
 
+const HeldOutRecord* best_before(int64_t step, const Metrics& metrics) {
+  const HeldOutRecord* best = nullptr;
+  for (const HeldOutRecord& r : metrics.held_out)
+    if (r.step < step && std::isfinite(r.loss) && (best == nullptr || r.loss < best->loss))
+      best = &r;
+  return best;
+}
+
 std::string held_out_line(const HeldOutRecord& r,
                           const HeldOutRecord* best,
                           const ProgressSettings& s) {
@@ -166,9 +174,8 @@ void Progress::step(const StepRecord& r) {
   first_ = false;
 }
 
-void Progress::held_out(const HeldOutRecord& r) {
-  note(held_out_line(r, best_ ? &*best_ : nullptr, settings_));
-  if (std::isfinite(r.loss) && (!best_ || r.loss < best_->loss)) best_ = r;
+void Progress::held_out(const HeldOutRecord& r, const Metrics* so_far) {
+  note(held_out_line(r, so_far != nullptr ? best_before(r.step, *so_far) : nullptr, settings_));
 }
 
 void Progress::note(const std::string& text) { line_.above(text); }

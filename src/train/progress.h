@@ -24,6 +24,8 @@ struct ProgressSettings {
 std::string progress_line(const StepRecord& record,
                           double seconds_per_step,
                           const ProgressSettings& settings);
+/// The best evaluation of an earlier step, those before a resume or a restart included; nullptr: there is none.
+const HeldOutRecord* best_before(int64_t step, const Metrics& metrics);
 std::string held_out_line(const HeldOutRecord& record,
                           const HeldOutRecord* best_before,
                           const ProgressSettings& settings);
@@ -42,7 +44,8 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   void step(const StepRecord& record);
-  void held_out(const HeldOutRecord& record);
+  /// so_far: with or without the record itself; nullptr: a rank that keeps none.
+  void held_out(const HeldOutRecord& record, const Metrics* so_far);
   /// A line that stays ("saved checkpoint ..."), above the live one.
   void note(const std::string& text);
   /// Ends the live line, so that what follows begins on its own.
@@ -52,7 +55,6 @@ class Progress {
   ProgressSettings settings_;
   LiveLine line_;
   std::vector<double> seconds_;  // of the last steps
-  std::optional<HeldOutRecord> best_;
   bool first_ = true;
 };
 

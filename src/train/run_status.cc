@@ -266,10 +266,9 @@ std::vector<std::string> lines_of(const RunView& view, int64_t now_ms, int colum
                                   goes_on ? pace_of(m) : 0,
                                   {.steps = steps, .columns = columns > 20 ? columns - 11 : 0}));
   if (!m.held_out.empty()) {
-    const HeldOutRecord* best = nullptr;
-    for (auto r = m.held_out.begin(); r + 1 != m.held_out.end(); ++r)
-      if (best == nullptr || r->loss < best->loss) best = &*r;
-    lines.push_back("           " + held_out_line(m.held_out.back(), best, {.steps = steps}));
+    const HeldOutRecord& last = m.held_out.back();
+    lines.push_back("           " +
+                    held_out_line(last, best_before(last.step, m), {.steps = steps}));
   }
   if (view.newest_checkpoint)
     lines.push_back(fmt::format(
