@@ -39,8 +39,9 @@ nlohmann::ordered_json json_of(const RunView& view) {
 
 /// Until the run ends, or somebody interrupts; each look over the one before.
 Result<void> watch(const std::string& folder, const Terminal& terminal) {
+  RunViewer viewer(folder);
   for (size_t shown = 0;;) {
-    TRY_ASSIGN(const RunView view, look_at_run(folder));
+    TRY_ASSIGN(const RunView view, viewer.look());
     const int columns = terminal.columns();
     const std::vector<std::string> lines = lines_of(view, system_clock().unix_ms(), columns);
     fmt::print("{}", lines_off(shown));

@@ -239,14 +239,24 @@ Result<StepRecord> step_record_of(std::string_view line, const std::string& wher
 }
 
 Result<Metrics> read_metrics(const std::string& path) {
-  TRY_ASSIGN(const std::string text, read_if_there(path));
-  Metrics metrics;
-  size_t number = 0;
-  for (const std::string_view line : whole_lines(text)) {
-    TRY_ASSIGN(const Record record, parse_line(line, path, ++number));
-    std::visit([&metrics](const auto& r) { append(metrics, r); }, record);
+  MetricsFollower file(path);
+  TRY(file.look());
+  return file.metrics();
+}
+
+Result<void> MetricsFollower::look() {
+  TRY_ASSIGN(const std::string text, read_if_there(path_));
+  // A line has its time in it: the same one at the same place stands behind the same ones.
+  const std::string_view before = std::string_view(text).substr(0, at_);
+  if (before.size() < at_ || !before.ends_with(last_line_)) *this = MetricsFollower(path_);
+  for (const std::string_view line : whole_lines(std::string_view(text).substr(at_))) {
+    TRY_ASSIGN(const Record record, parse_line(line, path_, lines_ + 1));
+    std::visit([this](const auto& r) { append(metrics_, r); }, record);
+    ++lines_;
+    at_ += line.size() + 1;
+    last_line_ = std::string(line) + "\n";
   }
-  return metrics;
+  return {};
 }
 
 Result<MetricsLog> MetricsLog::open(const std::string& folder,

@@ -77,6 +77,22 @@ Result<StepRecord> step_record_of(std::string_view line, const std::string& wher
 /// file that is not there gives no records. Errors: kCorrupt with the line, kUnavailable.
 Result<Metrics> read_metrics(const std::string& path);
 
+/// The same for whoever looks again and again while the file grows: what was read is not read anew, unless the file
+/// has become another one.
+class MetricsFollower {
+ public:
+  explicit MetricsFollower(std::string path) : path_(std::move(path)) {}
+
+  /// All that has been written by now. Errors: of read_metrics().
+  Result<void> look();
+  const Metrics& metrics() const { return metrics_; }
+
+ private:
+  std::string path_, last_line_;
+  size_t at_ = 0, lines_ = 0;  // how far it was read
+  Metrics metrics_;
+};
+
 /// Appends to FOLDER/metrics.jsonl and, if asked for, an event file in FOLDER/tensorboard. Each
 /// record reaches the system before write() returns, so that a crash loses at most the one being
 /// written. A record that a full disk does not take is kept, and tried again before the next: no run

@@ -306,6 +306,39 @@ TEST(ProgressLine, TheBestIsOfEarlierStepsAndANumber) {
   EXPECT_EQ(best_before(9, m), &m.held_out[2]);
 }
 
+TEST(MetricsFollower, ReadsOnWhereItWas) {
+  const std::string path = ::testing::TempDir() + "ferry_metrics_followed.jsonl";
+  MetricsFollower file(path);
+  ASSERT_TRUE(file.look());
+  const auto line = [](int64_t step) { return to_json_line(record(step)) + "\n"; };
+  ASSERT_TRUE(write_file_atomic(path, line(1) + line(2) + "{\"kind"));
+  ASSERT_TRUE(file.look());
+  EXPECT_EQ(file.metrics().steps.size(), 2u);
+  const std::string held = to_json_line(held_out(2)) + "\n";
+  ASSERT_TRUE(write_file_atomic(path, line(1) + line(2) + held + line(3)));
+  ASSERT_TRUE(file.look());
+  EXPECT_EQ(file.metrics().steps.size(), 3u);
+  EXPECT_EQ(file.metrics().held_out.size(), 1u);
+  // A run that went on from before: records are others, or fewer.
+  StepRecord again = record(2);
+  again.unix_ms += 5000;
+  for (const std::string& tail : {to_json_line(again) + "\n" + line(3), std::string()}) {
+    ASSERT_TRUE(write_file_atomic(path, line(1) + tail));
+    ASSERT_TRUE(file.look());
+    const Result<Metrics> whole = read_metrics(path);
+    ASSERT_EQ(file.metrics().steps.size(), whole->steps.size());
+    EXPECT_EQ(file.metrics().steps.back().unix_ms, whole->steps.back().unix_ms);
+    EXPECT_TRUE(file.metrics().held_out.empty());
+  }
+  // What was read is not read again; what comes must be records, by the number of its line.
+  ASSERT_TRUE(write_file_atomic(path, line(1) + "nonsense\n"));
+  for (int look = 0; look < 2; ++look)
+    EXPECT_NE(file.look().error().message.find(path + ":2:"), std::string::npos);
+  ASSERT_TRUE(remove_tree(path));
+  ASSERT_TRUE(file.look());
+  EXPECT_TRUE(file.metrics().steps.empty());
+}
+
 TEST(MetricsLog, IsBegunAnewWithAllThatItTold) {
   const std::string folder = ::testing::TempDir() + "ferry_metrics_anew", moved = folder + ".1",
                     path = folder + "/metrics.jsonl";

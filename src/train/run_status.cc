@@ -217,24 +217,31 @@ Result<RunStatus> read_run_status(const std::string& folder) {
   return s;
 }
 
-Result<RunView> look_at_run(const std::string& folder) {
-  if (!is_folder(folder)) return fail(Code::kNotFound, "{}: there is no such folder", folder);
-  RunView view{.folder = folder};
-  Result<RunStatus> status = read_run_status(folder);
+Result<RunView> look_at_run(const std::string& folder) { return RunViewer(folder).look(); }
+
+RunViewer::RunViewer(const std::string& folder)
+    : folder_(folder), metrics_(join_path(folder, "metrics.jsonl")) {}
+
+Result<RunView> RunViewer::look() {
+  if (!is_folder(folder_)) return fail(Code::kNotFound, "{}: there is no such folder", folder_);
+  RunView view{.folder = folder_};
+  Result<RunStatus> status = read_run_status(folder_);
   if (status)
     view.status = *std::move(status);
   else if (status.error().code != Code::kNotFound)
     view.unread.push_back(status.error().message);
-  Result<Metrics> metrics = read_metrics(join_path(folder, "metrics.jsonl"));
-  if (metrics)
-    view.metrics = *std::move(metrics);
-  else
-    view.unread.push_back(metrics.error().message);
-  TRY_ASSIGN(view.newest_checkpoint, newest_step(folder));
+  if (const Result<void> looked = metrics_.look(); !looked) {
+    view.unread.push_back(looked.error().message);
+  } else {
+    const Metrics& all = metrics_.metrics();
+    const auto few = static_cast<std::ptrdiff_t>(std::min(all.steps.size(), kStepsForPace));
+    view.metrics = {.steps = {all.steps.end() - few, all.steps.end()}, .held_out = all.held_out};
+  }
+  TRY_ASSIGN(view.newest_checkpoint, newest_step(folder_));
   if (!view.status && view.metrics.steps.empty() && !view.newest_checkpoint && view.unread.empty())
     return fail(Code::kNotFound,
                 "{}: nothing of a run lies there; name the folder that is checkpoint.dir of one",
-                folder);
+                folder_);
   // Where processes have other numbers, or are hidden from this user, nothing is known of it.
   if (view.status && view.status->host == host_name() && !view.status->process_namespace.empty() &&
       view.status->process_namespace == process_namespace() && view.status->process_began > 0) {
@@ -257,9 +264,9 @@ std::vector<std::string> lines_of(const RunView& view, int64_t now_ms, int colum
   // A time that is left, where somebody is at it.
   const bool goes_on = view.status && !view.status->exit_code && view.supervised.value_or(true) &&
                        now_ms - view.status->written_unix_ms <= kStaleMs;
-  const int64_t steps = view.status       ? view.status->steps
-                        : m.steps.empty() ? 0
-                                          : m.steps.back().step;
+  // It may have made more than it is to have now.
+  const int64_t steps =
+      std::max(view.status ? view.status->steps : 0, m.steps.empty() ? 0 : m.steps.back().step);
   if (!m.steps.empty())
     lines.push_back("step       " +
                     progress_line(m.steps.back(),

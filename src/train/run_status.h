@@ -74,13 +74,24 @@ struct RunView {
   std::string folder;
   std::optional<RunStatus> status;
   std::optional<bool>
-      supervised;  // whether the process that wrote the status lives; unknown on another host
-  Metrics metrics;
+      supervised;   // whether the process that wrote the status lives; unknown on another host
+  Metrics metrics;  // of steps the last ones
   std::vector<std::string> unread;           // what could not be read, and why
   std::optional<int64_t> newest_checkpoint;  // its step
 };
-/// What is harmed is told, and the rest looked at. Errors: kNotFound (no folder, or nothing of a run in it),
-/// kUnavailable.
+/// Looks at a run, again and again while it grows: what was read of its metrics is not read anew.
+class RunViewer {
+ public:
+  explicit RunViewer(const std::string& folder);
+  /// What is harmed is told, and the rest looked at. Errors: kNotFound (no folder, or nothing of a run in it),
+  /// kUnavailable.
+  Result<RunView> look();
+
+ private:
+  std::string folder_;
+  MetricsFollower metrics_;
+};
+/// The same, once.
 Result<RunView> look_at_run(const std::string& folder);
 
 /// The same in words, a line each; at the end what to do, if there is something. Pure.

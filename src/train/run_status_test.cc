@@ -156,6 +156,9 @@ TEST(RunStatus, SaysWhatToDoWhenNobodyIsAtIt) {
   text = all_of(lines_of(view, kNow, 0));
   EXPECT_NE(text.find("it is done"), std::string::npos) << text;
   EXPECT_EQ(text.find("--resume"), std::string::npos) << text;
+  view.status->steps = 100;  // it was lowered below what is made
+  text = all_of(lines_of(view, kNow, 0));
+  EXPECT_NE(text.find("400/400 100%"), std::string::npos) << text;
 }
 
 TEST_F(RunStatusFolder, IsLookedAtWithWhatElseLiesThere) {
