@@ -393,6 +393,10 @@ TEST_F(RunE2e, WhatWasLearntCannotBeChanged) {
   refuses({"--model.rms_norm_eps=1e-5"}, with(what_to_do, {"model.rms_norm_eps"}));
   refuses({"--train.seed=7"}, with(what_to_do, {"train.seed was 1 so far, and is 7 now"}));
   refuses({"--optimizer.kind=muon"}, with(what_to_do, {"optimizer.kind"}));
+  // All that stands in the way at once; and the way out is one.
+  refuses({"--optimizer.kind=muon", "--train.seed=7"},
+          {"train.seed was 1 so far, and is 7 now; optimizer.kind was",
+           "without what else [model] says"});
   const std::string base = checkpoint("fixed", 2);
   write(root_ / "init.toml", "[model]\ninit = \"" + base + "\"\n" + kRun);
   refused(2,

@@ -114,12 +114,17 @@ Result<void> check_together(const Settings& s, std::string_view name) {
                 "{}: no model: give model.preset, model.config, model.init or the hyper-parameters "
                 "themselves",
                 name);
-  if (!m.init.empty() && !inline_fields.empty())
+  if (!m.init.empty() && !inline_fields.empty()) {
+    std::string fields;
+    for (const auto& [key, value] : inline_fields.items())
+      fields += (fields.empty() ? "" : ", ") + key;
     return fail(
         Code::kInvalidInput,
-        "{}: model.{} is given, but model.init brings its own architecture; drop one of them",
+        "{}: model.init brings its own architecture; leave it out, or all of [model] beside "
+        "it: {}",
         name,
-        inline_fields.begin().key());
+        fields);
+  }
   const RopeScalingSettings& r = m.rope_scaling;
   const bool scaled = r.factor || r.beta_fast || r.beta_slow || r.mscale || r.mscale_all_dim ||
                       r.original_max_position_embeddings;

@@ -92,7 +92,9 @@ Result<void> check_architecture(const ResumePoint& point,
 
 std::string weights_to_begin_with(const ResumePoint& point) {
   if (point.settings.lora.rank == 0)
-    return fmt::format("these weights: {}", shell_quoted("--model.init=" + point.path));
+    return fmt::format("these weights: {}{}",
+                       shell_quoted("--model.init=" + point.path),
+                       point.settings.model.init.empty() ? " without what else [model] says" : "");
   return fmt::format(
       "what ferry convert {} --adapter {} --to f32 --out DIR makes: --model.init=DIR",
       shell_quoted(point.settings.model.init),
@@ -104,14 +106,17 @@ Result<std::vector<SettingChange>> changes_on_resume(const ResumePoint& point,
                                                      const RunData& data) {
   const std::vector<SettingChange> changes = changed_settings(point.settings, now);
   std::vector<SettingChange> told;
+  std::string fixed;
   for (const SettingChange& c : changes) {
     if (in_model(c)) continue;
     // What pairs are compared with was computed so, once.
     const bool of_reference = !now.dpo.pairs.empty() && c.key == "train.compute";
     if (c.change == Change::kFixed || of_reference)
-      return refused(point, fmt::format("{} was {} so far, and is {} now", c.key, c.was, c.now));
+      fixed += fmt::format(
+          "{}{} was {} so far, and is {} now", fixed.empty() ? "" : "; ", c.key, c.was, c.now);
     if (c.change == Change::kFollows) told.push_back(c);
   }
+  if (!fixed.empty()) return refused(point, fixed);
   TRY(check_architecture(point, now, changes, data));
   return told;
 }
