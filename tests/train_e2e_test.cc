@@ -932,6 +932,14 @@ TEST_F(TrainE2e, PrintConfigShowsThePresetsArchitecture) {
   EXPECT_EQ(printed.find("(;"), std::string::npos) << printed;
   write(root_ / "printed.toml", printed);
   EXPECT_EQ(ran({"train", path("printed.toml"), "--print-config"}), printed);
+  // Nothing need be there to learn from, and what training would refuse is refused.
+  ran({"train", path("run.toml"), "--print-config"});
+  refused(2,
+          {"train", path("run.toml"), "--print-config", "--model.num_experts_per_tok=8"},
+          {"num_experts_per_tok must be from 1 to n_routed_experts"});
+  refused(2,
+          {"train", path("run.toml"), "--print-config", "--model.v_head_dim=65537"},
+          {"v_head_dim", "1 to 65536"});
   // Its tokens are random: it needs no data.
   ran({"bench-train",
        "--config",

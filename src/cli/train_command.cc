@@ -32,6 +32,7 @@
 #include "data/manifest.h"
 #include "device/device.h"
 #include "rl/loop.h"
+#include "train/config_check.h"
 #include "train/loop.h"
 #include "train/model_setup.h"
 #include "train/run_status.h"
@@ -402,6 +403,19 @@ Result<void> check_ranks(const Settings& settings, int ranks) {
   return {};
 }
 
+/// What is refused when a run begins is refused here, as far as it does not hang on what the run learns from.
+Result<void> print_config(const RunTexts& texts,
+                          const std::string& name,
+                          std::span<const std::string> overrides) {
+  TRY_ASSIGN(const Settings settings, parse_settings_to_print(texts.settings, name, overrides));
+  const Result<RunData> announced = RunData::announced(settings.data.dir);
+  const RunData any{.setting = "data.dir", .vocab_size = 2};
+  TRY(check_model(settings, announced ? *announced : any, DeviceKind::kCpu));
+  TRY_ASSIGN(const nlohmann::ordered_json base, named_architecture(settings.model));
+  fmt::print("{}", print_settings(settings, base));
+  return {};
+}
+
 int run(const Kind& kind, const Arguments& args, std::vector<std::string> overrides) {
   for (const std::string& o : overrides)
     if (!o.starts_with("--") || o.find('=') == std::string::npos)
@@ -413,14 +427,9 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
   set_fault_rank(-1);  // a supervisor is none
   Result<RunTexts> texts = RunTexts::read(args.config);
   if (!texts) return report(texts.error());
+  if (args.print_config) return report(print_config(*texts, args.config, overrides));
   const Result<Settings> settings = texts->parse(args.config, overrides);
   if (!settings) return report(settings.error());
-  if (args.print_config) {
-    const Result<nlohmann::ordered_json> base = named_architecture(settings->model);
-    if (!base) return report(base.error());
-    fmt::print("{}", print_settings(*settings, *base));
-    return 0;
-  }
   if (const Result<void> fits = check_ranks(*settings, args.ranks); !fits)
     return report(fits.error());
   if (const Result<void> named = texts->read_named(*settings); !named) return report(named.error());

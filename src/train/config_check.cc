@@ -100,6 +100,14 @@ Result<void> check_schedule_of(const Settings& s, std::string_view name) {
 
 }  // namespace
 
+Result<void> check_data_named(const Settings& s, std::string_view name) {
+  if (!s.data.dir.empty() || !s.rl.tasks.empty() || !s.dpo.pairs.empty()) return {};
+  return fail(Code::kInvalidInput,
+              "{}: data.dir is not set; it must name a folder that `ferry data prepare` wrote (or "
+              "dpo.pairs a file of pairs of answers)",
+              name);
+}
+
 Result<void> check_together(const Settings& s, std::string_view name) {
   const ModelSettings& m = s.model;
   const int sources = !m.preset.empty() + !m.config.empty() + !m.init.empty();
@@ -156,12 +164,6 @@ Result<void> check_together(const Settings& s, std::string_view name) {
   if (s.lora.rank > 0) TRY(check_lora(s, name));
   TRY(check_dates(s, name));
   TRY(check_dpo(s, name));
-  if (s.data.dir.empty() && p.tasks.empty() && s.dpo.pairs.empty())
-    return fail(
-        Code::kInvalidInput,
-        "{}: data.dir is not set; it must name a folder that `ferry data prepare` wrote (or "
-        "dpo.pairs a file of pairs of answers)",
-        name);
   if (s.checkpoint.dir.empty())
     return fail(Code::kInvalidInput,
                 "{}: checkpoint.dir is empty; it must name the folder of the run",

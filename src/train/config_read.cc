@@ -202,6 +202,14 @@ Result<toml::table> parse_toml(std::string_view text, std::string_view name) {
 Result<Settings> parse_settings(std::string_view text,
                                 std::string_view name,
                                 std::span<const std::string> overrides) {
+  TRY_ASSIGN(Settings settings, parse_settings_to_print(text, name, overrides));
+  TRY(check_data_named(settings, name));
+  return settings;
+}
+
+Result<Settings> parse_settings_to_print(std::string_view text,
+                                         std::string_view name,
+                                         std::span<const std::string> overrides) {
   Settings settings;
   const std::vector<Field> fields = fields_of(settings);
   TRY_ASSIGN(const toml::table parsed, parse_toml(text, name));

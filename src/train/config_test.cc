@@ -2,7 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
+
+#include "base/json.h"
+#include "models/deepseek_v3/config.h"
+#include "train/config_field.h"
 
 namespace ferry {
 namespace {
@@ -149,8 +154,11 @@ TEST(Settings, SuggestsTheNearestKey) {
 TEST(Settings, ChecksThemTogether) {
   const auto with = [](std::vector<std::string> o) { return refusal(kGood, std::move(o)); };
   EXPECT_NE(with({"--model.init=x"}).find("exclude each other"), std::string::npos);
-  EXPECT_NE(with({"--model.init=x", "--model.preset="}).find("model.hidden_size is given"),
-            std::string::npos);
+  EXPECT_NE(
+      with({"--model.init=x", "--model.preset="})
+          .find(
+              "leave it out, or all of [model] beside it: hidden_size, q_lora_rank, rope_scaling"),
+      std::string::npos);
   EXPECT_NE(with({"--data.dir="}).find("data.dir is not set"), std::string::npos);
   EXPECT_NE(with({"--data.sequence_length=1000"}).find("multiple of data.sequence_length, 1000"),
             std::string::npos);
@@ -180,6 +188,56 @@ TEST(Settings, ChecksThemTogether) {
   EXPECT_TRUE(takes({"--supervisor.hang_verdict_s=0"}));
   EXPECT_NE(refusal("[data]\ndir = \"x\"\n").find("no model"), std::string::npos);
   EXPECT_NE(refusal("[model.rope_scaling]\nfactor = 2\n").find("has no type"), std::string::npos);
+}
+
+/// What is printed as a bound is the one that a model is held to.
+TEST(Settings, BoundsOfAModelAreItsReaders) {
+  Settings s;
+  int compared = 0;
+  for (const settings::Field& f : settings::fields_of(s)) {
+    const std::string section = f.section;
+    const bool scaling = section == "model.rope_scaling";
+    if ((section != "model" && !scaling) || f.bounds.most > 1e299) continue;
+    ++compared;
+    nlohmann::json config = {
+        {"model_type", "deepseek_v3"},
+        {"vocab_size", 64},
+        {"hidden_size", 32},
+        {"num_hidden_layers", 2},
+        {"intermediate_size", 64},
+        {"moe_intermediate_size", 32},
+        {"n_routed_experts", 4},
+        {"num_experts_per_tok", 2},
+        {"n_group", 1},
+        {"topk_group", 1},
+        {"num_attention_heads", 2},
+        {"kv_lora_rank", 16},
+        {"qk_nope_head_dim", 16},
+        {"qk_rope_head_dim", 8},
+        {"v_head_dim", 16},
+        {"max_position_embeddings", 64},
+        {"eos_token_id", 0},
+        {"bos_token_id", 0},
+        {"rope_scaling",
+         {{"type", "yarn"}, {"factor", 2}, {"original_max_position_embeddings", 32}}}};
+    const auto out_of_bounds = [&](double value) {
+      nlohmann::json& place = scaling ? config["rope_scaling"] : config;
+      if (value == std::floor(value))
+        place[f.key] = static_cast<int64_t>(value);
+      else
+        place[f.key] = value;
+      const auto read = models::deepseek_v3::parse_config(json_text(config), "config");
+      return !read && read.error().message.find(f.key) != std::string::npos &&
+             read.error().message.find(" from ") != std::string::npos &&
+             read.error().message.find("must be a ") != std::string::npos;
+    };
+    const std::string name = section + "." + f.key;
+    EXPECT_FALSE(out_of_bounds(f.bounds.most)) << name;
+    EXPECT_TRUE(out_of_bounds(f.bounds.most + 1)) << name;
+    if (name == "model.q_lora_rank") continue;  // 0 stands for none
+    EXPECT_FALSE(out_of_bounds(f.bounds.above ? f.bounds.least + 1e-9 : f.bounds.least)) << name;
+  }
+  EXPECT_GT(compared, 25);
 }
 
 /// A step of pairs is no number of tokens, and what a model was balanced by stands still unless it is asked for, as

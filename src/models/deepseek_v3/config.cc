@@ -32,8 +32,8 @@ void parse_gate(JsonFields& f, Config& c) {
     c.topk_method = TopK::kGroupLimitedGreedy;
   else
     f.refuse("topk_method", "must be \"noaux_tc\", \"greedy\" or \"group_limited_greedy\"");
-  c.n_group = f.integer("n_group", 1, kSizeMax, c.n_group);
-  c.topk_group = f.integer("topk_group", 1, kSizeMax, c.topk_group);
+  c.n_group = f.integer("n_group", 1, ops::kExpertsMax, c.n_group);
+  c.topk_group = f.integer("topk_group", 1, ops::kExpertsMax, c.topk_group);
   c.norm_topk_prob = f.boolean("norm_topk_prob", !c.v2);
   // DeepSeek's and Transformers' V2 differ on what renormalised weights are scaled by: not guessed
   // at.
@@ -79,8 +79,9 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   c.num_hidden_layers = f.integer("num_hidden_layers", 1, kLayersMax);
   c.intermediate_size = f.integer("intermediate_size", 1, kSizeMax);
   c.n_routed_experts = f.integer("n_routed_experts", 0, ops::kExpertsMax, c.n_routed_experts);
-  c.first_k_dense_replace = f.integer("first_k_dense_replace", 0, 10000, c.first_k_dense_replace);
-  c.moe_layer_freq = f.integer("moe_layer_freq", 1, 10000, c.moe_layer_freq);
+  c.first_k_dense_replace =
+      f.integer("first_k_dense_replace", 0, kLayersMax, c.first_k_dense_replace);
+  c.moe_layer_freq = f.integer("moe_layer_freq", 1, kLayersMax, c.moe_layer_freq);
   c.moe_intermediate_size =
       f.integer("moe_intermediate_size",
                 1,
