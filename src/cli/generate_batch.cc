@@ -14,8 +14,10 @@
 #include "base/json_fields.h"
 #include "base/ordered_json.h"
 #include "base/units.h"
+#include "checkpoint/checksums.h"
 #include "checkpoint/model_chat.h"
 #include "checkpoint/model_source.h"
+#include "checkpoint/passport.h"
 #include "cli/command.h"
 #include "data/text_stream.h"
 #include "engine/answer_fields.h"
@@ -118,6 +120,8 @@ Result<void> add_texts(const std::string& folder, const std::string& prefix, Has
   TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
   for (const std::string& name : names) {
     if (!name.ends_with(".json") && !name.ends_with(".jinja")) continue;
+    // What vouches for a model changes no answer of it.
+    if (name == kPassportName || name == kChecksumsName || name == kVerifiedName) continue;
     TRY_ASSIGN(const std::string text, read_file(join_path(folder, name)));
     const std::string head = fmt::format("{}{} {} ", prefix, name, text.size());
     hasher.update(head.data(), head.size());

@@ -70,7 +70,7 @@ Result<Run> run_of_directory(const std::string& path) {
           .config_json = dir->config_json(),
           .config_name = join_path(path, kConfigName)};
   if (const Passport* passport = dir->passport(); passport != nullptr && passport->training) {
-    TRY_ASSIGN(run.settings, parse_settings(passport->training->settings, path));
+    TRY_ASSIGN(run.settings, parse_stored_settings(passport->training->settings, path));
   }
   run.directory = std::move(dir);
   return run;

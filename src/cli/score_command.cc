@@ -223,13 +223,17 @@ Result<rl::Scores> score_server(const Arguments& args,
   // What was paid for is not thrown away: who asks again may leave it out.
   TRY_ASSIGN(const rl::Scores scores,
              rl::score_answers(answered, came, judge, [] { return true; }));
+  if (scores.programs.is_broken())
+    return fail(why.code, "{}; --program: {}", why.message, scores.programs.told());
   TRY(write_lines(args.out, answered, numbers, scores.tasks, args.samples));
   return fail(why.code,
-              "{}; {} has the {} of {} tasks whose answers had come",
+              "{}; {} has the {} of {} tasks whose answers had come{}{}",
               why.message,
               args.out,
               answered.size(),
-              tasks.size());
+              tasks.size(),
+              scores.programs.failed() > 0 ? "; " : "",
+              scores.programs.failed() > 0 ? scores.programs.told() : "");
 }
 
 Result<void> score(Arguments& args) {

@@ -577,7 +577,9 @@ bool Run::tells(const Group& group) const {
 /// Tells of programs that judged answers and gave no verdict, once. Where that is all that the first ones did, the
 /// command is wrong: the run ends before it learns of that.
 Result<void> Run::count_programs(const ProgramTally& batch) {
-  const bool first = programs_.judged() == 0, told = programs_.failed() > 0;
+  // Of the whole run: what goes on after an interruption meets what it would have met without one.
+  const bool first = programs_.judged() == 0 && state_.step == 0;
+  const bool told = programs_.failed() > 0;
   programs_.add(batch);
   if (first && batch.is_broken())
     return fail(Code::kInvalidInput, "rl.program: no answer was judged: {}", batch.told());

@@ -100,7 +100,7 @@ TEST(ProgramJudge, WhatEndedInTimeCountsHoweverLateItIsSeen) {
   };
   EXPECT_EQ(with_a_pause("0\n").worth, 1);
   // Nor does the time count in which nobody looked; what is left of its own does.
-  EXPECT_EQ(with_a_pause("2.5\n").worth, 1);
+  EXPECT_EQ(with_a_pause("2.1\n").worth, 1);
   EXPECT_EQ(with_a_pause("30\n").end, ProgramEnd::kTime);
 }
 

@@ -218,7 +218,11 @@ Result<Settings> parse_settings(std::string_view toml,
                                 std::string_view name,
                                 std::span<const std::string> overrides = {});
 
-/// The same from a file of at most 1 MiB. Errors also: kNotFound, kUnavailable.
+/// What a checkpoint or a passport holds: settings that were taken once, also where nobody may give them any more.
+/// Errors: as parse_settings.
+Result<Settings> parse_stored_settings(std::string_view toml, std::string_view name);
+
+/// parse_settings() of a file of at most 1 MiB. Errors also: kNotFound, kUnavailable.
 Result<Settings> read_settings(const std::string& path,
                                std::span<const std::string> overrides = {});
 

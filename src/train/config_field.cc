@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/home_sign.h"
-
 namespace ferry::settings {
 namespace {
 
@@ -128,9 +126,6 @@ Result<void> assign(const Field& f, const Value& value, std::string_view where) 
               std::find(f.choices.begin(), f.choices.end(), v) == f.choices.end())
             return refused(where, f, in_quotes(v));
           if (v.find('\0') != std::string::npos) return refused(where, f, "text with a zero byte");
-          if (const std::string problem = home_sign_problem(v); !problem.empty())
-            return fail(
-                Code::kInvalidInput, "{}: {} is {}; {}", where, f.path(), in_quotes(v), problem);
         }
         std::visit(
             [&v]<typename P>(P p) {

@@ -25,6 +25,7 @@ constexpr void expect_toml(bool ok) {
 #define TOML_UNREACHABLE __builtin_unreachable()
 #include <toml++/toml.h>
 
+#include "base/home_sign.h"
 #include "base/input_file.h"
 #include "train/config.h"
 #include "train/config_check.h"
@@ -94,7 +95,20 @@ const char* type_name(toml::node_type t) {
   }
 }
 
-Result<void> assign_node(const Field& f, const toml::node& node, std::string_view where) {
+/// A text that somebody gives: what lies in a checkpoint was taken before, and is to be read as long as it lies there.
+Result<void> assign_given(const Field& f, const std::string& text, std::string_view where) {
+  if (const std::string problem = home_sign_problem(text); !problem.empty())
+    return fail(Code::kInvalidInput, "{}: {} is {}; {}", where, f.path(), in_quotes(text), problem);
+  return assign(f, text, where);
+}
+
+/// Where settings come from.
+enum class From { kSomebody, kCheckpoint };
+
+Result<void> assign_node(const Field& f,
+                         const toml::node& node,
+                         std::string_view where,
+                         From from) {
   const Kind kind = kind_of(f);
   if (const auto* i = node.as_integer()) {
     if (kind == Kind::kInteger) return assign(f, i->get(), where);
@@ -104,14 +118,16 @@ Result<void> assign_node(const Field& f, const toml::node& node, std::string_vie
     return assign(f, d->get(), where);
   if (const auto* b = node.as_boolean(); b && kind == Kind::kBool)
     return assign(f, b->get(), where);
-  if (const auto* s = node.as_string(); s && kind == Kind::kText) return assign(f, s->get(), where);
+  if (const auto* s = node.as_string(); s && kind == Kind::kText)
+    return from == From::kSomebody ? assign_given(f, s->get(), where) : assign(f, s->get(), where);
   return refused(where, f, type_name(node.type()));
 }
 
 Result<void> read_table(const toml::table& table,
                         const std::string& section,
                         std::string_view name,
-                        const std::vector<Field>& fields) {
+                        const std::vector<Field>& fields,
+                        From from) {
   for (const auto& [k, node] : table) {
     const std::string key(k.str());
     const std::string path = section.empty() ? key : section + "." + key;
@@ -121,14 +137,14 @@ Result<void> read_table(const toml::table& table,
       return f.section == section && f.key == key;
     });
     if (field != fields.end()) {
-      TRY(assign_node(*field, node, where));
+      TRY(assign_node(*field, node, where, from));
       continue;
     }
     const bool is_section = std::any_of(
         fields.begin(), fields.end(), [&](const Field& f) { return f.section == path; });
     if (!is_section) return unknown(where, section, key, fields);
     if (const toml::table* inner = node.as_table())
-      TRY(read_table(*inner, path, name, fields));
+      TRY(read_table(*inner, path, name, fields, from));
     else
       return fail(Code::kInvalidInput,
                   "{}: {} is {}; it must be a section, [{}]",
@@ -176,7 +192,7 @@ Result<void> override(std::string_view option, const std::vector<Field>& fields)
     case Kind::kBool:
       if (text != "true" && text != "false") return refused(where, *f, in_quotes(text));
       return assign(*f, text == "true", where);
-    case Kind::kText: return assign(*f, text, where);
+    case Kind::kText: return assign_given(*f, text, where);
   }
   return {};
 }
@@ -197,6 +213,30 @@ Result<toml::table> parse_toml(std::string_view text, std::string_view name) {
   }
 }
 
+Result<Settings> parse(std::string_view text,
+                       std::string_view name,
+                       std::span<const std::string> overrides,
+                       From from) {
+  Settings settings;
+  const std::vector<Field> fields = fields_of(settings);
+  TRY_ASSIGN(const toml::table parsed, parse_toml(text, name));
+  // What nobody may give stands for what nobody gave.
+  constexpr double kNotGiven = -1;
+  TrainSettings& train = settings.train;
+  train.balance_alpha = train.bias_update_speed = kNotGiven;
+  TRY(read_table(parsed, "", name, fields, from));
+  for (const std::string& option : overrides) TRY(override(option, fields));
+  // Experts were balanced when the model was made. Preferences and rewards move it so little that routing which is
+  // moved beside would outweigh them.
+  const bool balances = settings.dpo.pairs.empty() && settings.rl.tasks.empty();
+  if (train.balance_alpha == kNotGiven)
+    train.balance_alpha = balances ? TrainSettings{}.balance_alpha : 0;
+  if (train.bias_update_speed == kNotGiven)
+    train.bias_update_speed = balances ? TrainSettings{}.bias_update_speed : 0;
+  TRY(check_together(settings, name));
+  return settings;
+}
+
 }  // namespace
 
 Result<Settings> parse_settings(std::string_view text,
@@ -210,23 +250,12 @@ Result<Settings> parse_settings(std::string_view text,
 Result<Settings> parse_settings_to_print(std::string_view text,
                                          std::string_view name,
                                          std::span<const std::string> overrides) {
-  Settings settings;
-  const std::vector<Field> fields = fields_of(settings);
-  TRY_ASSIGN(const toml::table parsed, parse_toml(text, name));
-  // What nobody may give stands for what nobody gave.
-  constexpr double kNotGiven = -1;
-  TrainSettings& train = settings.train;
-  train.balance_alpha = train.bias_update_speed = kNotGiven;
-  TRY(read_table(parsed, "", name, fields));
-  for (const std::string& option : overrides) TRY(override(option, fields));
-  // Experts were balanced when the model was made. Preferences and rewards move it so little that routing which is
-  // moved beside would outweigh them.
-  const bool balances = settings.dpo.pairs.empty() && settings.rl.tasks.empty();
-  if (train.balance_alpha == kNotGiven)
-    train.balance_alpha = balances ? TrainSettings{}.balance_alpha : 0;
-  if (train.bias_update_speed == kNotGiven)
-    train.bias_update_speed = balances ? TrainSettings{}.bias_update_speed : 0;
-  TRY(check_together(settings, name));
+  return parse(text, name, overrides, From::kSomebody);
+}
+
+Result<Settings> parse_stored_settings(std::string_view text, std::string_view name) {
+  TRY_ASSIGN(Settings settings, parse(text, name, {}, From::kCheckpoint));
+  TRY(check_data_named(settings, name));
   return settings;
 }
 

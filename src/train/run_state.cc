@@ -162,7 +162,7 @@ Result<StateDocument> read_state_document(const std::string& text, const std::st
   if (f.has("program")) d.program = f.text("program");
   if (f.has("base_config")) d.base_config = f.text("base_config");
   TRY(problem.done());
-  TRY_ASSIGN(d.settings, parse_settings(toml, path));
+  TRY_ASSIGN(d.settings, parse_stored_settings(toml, path));
   // A step of reinforcement learning may have several updates, and not always as many as now.
   const bool one_each = d.settings.rl.tasks.empty();
   d.updates = f.integer("optimizer_steps", 0, one_each ? d.state.step : kRunTokensMax);
