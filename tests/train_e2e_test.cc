@@ -692,6 +692,9 @@ TEST_F(TrainE2e, ConvertedItIsTheSameModel) {
 
 TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {
   const std::string model = checkpoint("base"), bad = path("bad");
+  refused(2,
+          {"eval", model, "--data", path("text"), "--no-compressors", "--context", "100000"},
+          {"--context 100000", "positions"});
   const auto all_refuse = [&](const Strings& says) {
     refused(2, {"generate", bad, "--prompt", "a", "--tokens", "2"}, says);
     refused(2, {"logits", bad, "--tokens", path("ids"), "--out", path("out")}, says);

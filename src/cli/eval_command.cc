@@ -24,6 +24,7 @@ struct Arguments {
   std::string text, data;
   data::SourceOptions source;
   engine::EvaluateOptions evaluate;
+  int64_t context = 0;  // tokens of a window; 0: not given
   bool compressors = true;
 };
 
@@ -99,7 +100,15 @@ Result<void> evaluate(Arguments& args) {
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   TRY_ASSIGN(const Subject s, args.text.empty() ? from_dataset(args, m) : from_text(args, m));
   TRY_ASSIGN(const int32_t first_context, m.texts.context_of_first(args.open.directory));
-  args.evaluate.context = std::min(args.evaluate.context, m.model->max_positions());
+  const int64_t positions = m.model->max_positions();
+  if (args.context > positions)
+    return fail(Code::kInvalidInput,
+                "--context {}: {} knows {} positions; give at most that many",
+                args.context,
+                args.open.directory,
+                positions);
+  args.evaluate.context =
+      args.context != 0 ? args.context : std::min(args.evaluate.context, positions);
   int64_t total = 0;
   for (const auto& d : s.documents) total += static_cast<int64_t>(d.size());
   ProgressLine line;
@@ -122,6 +131,7 @@ Result<void> evaluate(Arguments& args) {
                               {"nats_per_token", e.nats_per_token()},
                               {"bytes", e.bytes},
                               {"tokens", e.tokens},
+                              {"context", args.evaluate.context},
                               {"seconds", seconds}};
   fmt::print("{:<12} {:.4f} bits per byte ({:.4f} nats a token; {} bytes, {} tokens)\n",
              "this model",
@@ -156,7 +166,10 @@ void add_eval_command(Command& program) {
       "or zstd");
   add_document_options(command, args->source);
   command.option("--data", args->data, "a prepared dataset: its held-out documents");
-  command.option("--context", args->evaluate.context, "tokens of a window")
+  command
+      .option("--context",
+              args->context,
+              "tokens of a window; not given: 1,024, or what the model knows if that is less")
       .within(int64_t{2}, int64_t{1} << 24);
   command.option("--overlap", args->evaluate.overlap, "part of each window that only gives context")
       .within(0.0, 0.99);

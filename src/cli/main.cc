@@ -1,5 +1,6 @@
 // ferry: one program, one subcommand for each thing it does.
 #include <fmt/core.h>
+#include <sys/prctl.h>
 
 #include <csignal>
 #include <exception>
@@ -64,6 +65,8 @@ void add_commands(ferry::cli::Command& program) {
 int main(int argc, char** argv) {
   using namespace ferry;
   const FlushDenormals flush;
+  // A worker is executed as /proc/self/exe, which ps and top would call "exe".
+  ::prctl(PR_SET_NAME, "ferry");
   if (!hold_standard_descriptors())
     return cli::report({Code::kUnavailable,
                         "/dev/null: cannot be opened, to stand for standard input, output or error "
