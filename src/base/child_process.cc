@@ -67,7 +67,9 @@ struct Descriptor {
 /// The same descriptor once more, above the numbers that the child finds things at; -1 if there is none to
 /// be had.
 int above_those_of_a_child(int fd) {
-  return ::fcntl(fd, F_DUPFD_CLOEXEC, ChildProcess::kToldFd + 1);
+  const int above = ::fcntl(fd, F_DUPFD_CLOEXEC, ChildProcess::kToldFd + 1);
+  if (above < 0 && errno == EINVAL) errno = EMFILE;  // `ulimit -n` allows no number that high
+  return above;
 }
 
 /// A file without a name that holds the text; -1 likewise.

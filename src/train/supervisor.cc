@@ -119,8 +119,8 @@ struct Advance {
     s.failures = progress ? 1 : s.failures + 1;
     s.step_at_failure = s.step;
     if (s.failures > settings.failures_max) {
-      log("the worker {}; {} restarts in a row got no further than step {}: giving up. Checkpoints "
-          "that were written are whole; look at the messages above, then go on with: {}",
+      log("the worker {}; {} restarts in a row got no further than step {}: giving up. Any "
+          "checkpoint that was written is whole; look at the messages above, then go on with: {}",
           how,
           settings.failures_max,
           std::max<int64_t>(s.step, 0),
@@ -187,7 +187,7 @@ struct Advance {
     }
     if (!s.stopping && !cured_by_restart(e.code)) {
       s.worker = Worker::kNone;
-      log("a restart would change nothing about it. Checkpoints that were written are whole: give "
+      log("a restart would change nothing about it. Any checkpoint that was written is whole: give "
           "the run what it lacks, then go on with: {}",
           settings.go_on);
       return exit(3);
