@@ -1132,6 +1132,12 @@ TEST_F(TrainE2e, FineTuningCarriesWhatTheDirectorySays) {
     const std::string text = ran({"generate", tuned, "--prompt", "a", "--tokens", "2"});
     EXPECT_EQ(text.find("note:"), std::string::npos) << "it contradicts itself: " << text;
   }
+
+  // A template that is broken goes along too, and is told of before the hours of training.
+  write(chat + "/chat_template.jinja", "{% for m in messages %}");
+  const std::string broken = ran(train("broken", {"--train.steps=1"}, "chat.toml"));
+  EXPECT_NE(broken.find(chat + "/chat_template.jinja: line 1"), std::string::npos) << broken;
+  EXPECT_NE(broken.find("will refuse to chat"), std::string::npos) << broken;
 }
 
 TEST_F(TrainE2e, AnotherTokenizerIsRefused) {

@@ -121,6 +121,10 @@ std::vector<std::string> InitModel::notes(const RunData& data) const {
   const auto note = [&](const std::string& what) {
     all.push_back(fmt::format("{}: {}", source->path(), what));
   };
+  if (const Result<void> chats = ChatRenderer::check(texts, source->path());
+      !chats && chats.error().code != Code::kNotFound)
+    all.push_back(fmt::format("{}; it goes along as it is, and what is trained will refuse to chat",
+                              chats.error().message));
   if (texts.tokenizer == nullptr)
     note(fmt::format("has no {}: whether the data's ids mean the same to it cannot be told",
                      kTokenizerName));
