@@ -8,6 +8,7 @@
 #include "base/input_file.h"
 #include "base/json.h"
 #include "base/shell.h"
+#include "checkpoint/chat_renderer.h"
 #include "checkpoint/model_chat.h"
 #include "checkpoint/passport.h"
 #include "checkpoint/weights.h"
