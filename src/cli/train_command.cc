@@ -22,6 +22,7 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/flight_record.h"
+#include "base/input_file.h"
 #include "base/patient_output.h"
 #include "base/shell.h"
 #include "base/system.h"
@@ -407,10 +408,15 @@ Result<void> check_ranks(const Settings& settings, int ranks) {
 Result<void> print_config(const RunTexts& texts,
                           const std::string& name,
                           std::span<const std::string> overrides) {
-  TRY_ASSIGN(const Settings settings, parse_settings_to_print(texts.settings, name, overrides));
-  const Result<RunData> announced = RunData::announced(settings.data.dir);
-  const RunData any{.setting = "data.dir", .vocab_size = 2};
-  TRY(check_model(settings, announced ? *announced : any, DeviceKind::kCpu));
+  TRY_ASSIGN(Settings settings, parse_settings_to_print(texts.settings, name, overrides));
+  if (!settings.model.config.empty()) {  // once: it may be a pipe
+    TRY_ASSIGN(settings.model.config_text, read_input(settings.model.config, kConfigJsonBytesMax));
+  }
+  RunData data{.setting = "data.dir", .vocab_size = 2};
+  if (!settings.data.dir.empty())
+    if (Result<RunData> announced = RunData::announced(settings.data.dir); announced)
+      data = *std::move(announced);
+  TRY(check_model(settings, data, DeviceKind::kCpu));
   TRY_ASSIGN(const nlohmann::ordered_json base, named_architecture(settings.model));
   fmt::print("{}", print_settings(settings, base));
   return {};
