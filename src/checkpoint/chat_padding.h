@@ -10,8 +10,8 @@
 namespace ferry {
 
 /// Refuses nulls that are certain to be such: in a tool's schema, wherever one says nothing there, and in the arguments
-/// of calls, if these are an object and the tool's schema knows no such argument, or one that cannot be null. What
-/// stands in the text of arguments was said. `messages`: objects; `tools`: a list of objects, or null.
+/// of calls, if these are an object and the tool's schema lists its arguments and not this one, or one that cannot be
+/// null. What stands in the text of arguments was said. `messages`: objects; `tools`: a list of objects, or null.
 /// Errors: kInvalidInput, naming `path` and the null.
 Result<void> check_padding(const nlohmann::ordered_json& messages,
                            const nlohmann::ordered_json& tools,

@@ -4,7 +4,10 @@
 
 #include <cstdlib>
 #include <ctime>
+#include <nlohmann/json.hpp>
 
+#include "base/ordered_json.h"
+#include "checkpoint/chat_padding.h"
 #include "checkpoint/chat_test_support.h"
 
 namespace ferry {
@@ -159,8 +162,10 @@ TEST(ModelChat, WhatTablesPadIsRefusedByName) {
       "l": {"type": "array", "items": {"type": "object", "properties": {"q": {"type": "number"}}}}}})");
   const auto of_call = [&](const std::string& arguments) { return told(f, arguments); };
   expect(of_call(R"({"a": "x", "b": null})"),
-         "messages[1].tool_calls[0]: calls 'f' with 'b' as null, which its schema does not allow");
-  expect(of_call(R"({"a": null})"), "calls 'f' with 'a' as null");
+         "messages[1].tool_calls[0]: calls 'f' with 'b' as null, which its schema does not list: "
+         "leave");
+  expect(of_call(R"({"a": null})"),
+         "calls 'f' with 'a' as null, which its schema does not allow: leave");
   expect(of_call(R"({"v": null})"), "calls 'f' with 'v' as null");
   expect(of_call(R"({"o": {"p": null}})"), "calls 'f' with 'o.p' as null");
   expect(of_call(R"({"o": {"p": "x", "z": null}})"), "calls 'f' with 'o.z' as null");
@@ -179,6 +184,57 @@ TEST(ModelChat, WhatTablesPadIsRefusedByName) {
         R"([{"name": "f"}])",
         R"([{"name": "f", "parameters": {"properties": {}, "additionalProperties": true}}])"})
     EXPECT_EQ(told(tools, R"({"b": null})").substr(0, 9), "accepted:") << tools;
+  // Other schemas, beside the list or elsewhere, may know more properties, but not take a list's word back.
+  for (const char* more : {R"("allOf": [{"properties": {"b": {}}}])",
+                           R"("anyOf": [{}])",
+                           R"("oneOf": [{}])",
+                           R"("$ref": "#/$defs/x")",
+                           R"("if": {})",
+                           R"("unevaluatedProperties": {})",
+                           R"("patternProperties": {"b": {}}, "additionalProperties": false)"}) {
+    const std::string open =
+        tool(std::string(R"({"properties": {"a": {"type": "string"}}, )") + more + "}");
+    EXPECT_EQ(told(open, R"({"b": null})").substr(0, 9), "accepted:") << more;
+    expect(told(open, R"({"a": null})"), "'a' as null, which its schema does not allow");
+  }
+  for (const char* closed :
+       {R"("additionalProperties": false, "anyOf": [{}])", R"("unevaluatedProperties": false)"})
+    expect(told(tool(std::string(R"({"properties": {}, )") + closed + "}"), R"({"b": null})"),
+           "'b' as null, which its schema does not list");
+}
+
+/// What is looked at grows with the line: neither long names above many values, nor many properties, are gone through
+/// for each value.
+TEST(ModelChat, PaddingIsLookedForInTimeOfTheLength) {
+  constexpr size_t kMany = 60'000;
+  const std::string name(1'000'000, 'n');
+  std::string properties, arguments, ones, items;
+  for (size_t i = 0; i < kMany; ++i) {
+    const char* comma = i == 0 ? "" : ",";
+    properties += fmt::format(R"({}"p{}": {{"type": "string"}})", comma, i);
+    arguments += fmt::format(R"({}"p{}": "")", comma, i);
+    ones += fmt::format("{}1", comma);
+    items += fmt::format(R"({}{{"p{}": ""}})", comma, kMany - 1);
+  }
+  const auto parsed = [](const std::string& json) {
+    return *parse_ordered_json(json, "chat.json");
+  };
+  const auto tools = parsed(fmt::format(
+      R"([{{"name": "f", "parameters": {{"properties": {{"l": {{"items": {{"properties": {{{0}}}}}}},
+          "o": {{"properties": {{{0}}}}}, "{1}": {{"required": [{2}], "items": {{}}}}}}}}}}])",
+      properties,
+      name,
+      ones));
+  const auto messages = parsed(fmt::format(
+      R"([{{"tool_calls": [{{"name": "f",
+          "arguments": {{"l": [{}], "o": {{{}}}, "{}": [{}], "z": null}}}}]}}])",
+      items,
+      arguments,
+      name,
+      ones));
+  const auto r = check_padding(messages, tools, "chat.json");
+  ASSERT_FALSE(r);
+  EXPECT_NE(r.error().message.find("with 'z' as null"), std::string::npos) << r.error().message;
 }
 
 /// As TRL stores them, so that no table pads them.
