@@ -417,15 +417,18 @@ TEST_F(LaunchE2e, ARankThatAloneIsToldToStopGoesOn) {
   expect_same(trace(run), base_, run);
 }
 
-// As systemd and Slurm do, ranks first.
+// As systemd and Slurm do, ranks first: what the launcher sends comes while they have yet to see it.
 TEST_F(LaunchE2e, AStopThatReachesEachProcessIsOne) {
   const std::string run = "all_asked";
   Program p(root_ / "log", launch(2, run, {kNoCheckpoint, "--train.steps=100000"}), kSlow);
   ASSERT_TRUE(wait_for([&] { return p.ended() || steps_told(run) >= 2; })) << p.output();
   const std::vector<pid_t> ranks = ranks_of(p);
   ASSERT_EQ(ranks.size(), 2u) << p.output();
-  for (const pid_t rank : ranks) ASSERT_EQ(::kill(rank, SIGTERM), 0);
+  for (const int number : {SIGSTOP, SIGTERM})
+    for (const pid_t rank : ranks) ASSERT_EQ(::kill(rank, number), 0);
   p.signal(SIGTERM);
+  ASSERT_TRUE(wait_for([&] { return p.ended() || p.said("saves and leaves"); })) << p.output();
+  for (const pid_t rank : ranks) ASSERT_EQ(::kill(rank, SIGCONT), 0);
   ASSERT_EQ(p.wait(), 0) << p.output();
   EXPECT_TRUE(p.said("stopped    after step")) << p.output();
   EXPECT_FALSE(p.said("SIGTERM was sent to this process alone")) << p.output();

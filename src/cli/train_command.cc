@@ -45,17 +45,17 @@ namespace ferry::cli {
 namespace {
 
 std::atomic<bool> g_stop{false};
-std::atomic<bool> g_not_heeded{false};  // a rank was sent SIGTERM, and not by its launcher
-std::atomic<pid_t> g_launcher{0};       // of a rank
+std::atomic<bool> g_not_heeded{false};  // a rank was sent SIGTERM
 
+void on_stop(int) { g_stop = true; }
 /// Who alone is told to stop cannot: all ranks stop after the same step, and the launcher, which whoever stops a run
-/// reaches, tells them to. A process limit's warning (SIGXCPU) is this process's own.
-void on_stop(int number, siginfo_t* what, void*) {
-  const pid_t launcher = g_launcher;
-  if (number == SIGTERM && launcher != 0 && what->si_pid != launcher)
-    g_not_heeded = true;
-  else
-    g_stop = true;
+/// reaches, tells them to by another signal.
+void on_rank_stop(int) { g_not_heeded = true; }
+
+void answer(int signal, void (*handler)(int)) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  ::sigaction(signal, &action, nullptr);
 }
 
 constexpr double kStatusPatienceS =
@@ -269,7 +269,7 @@ class NotHeeded {
          fmt::format(
              "SIGTERM was sent to this process alone, which goes on: the run is stopped by a "
              "signal to its launcher, process {}; a rank is ended by SIGKILL, and has a successor",
-             g_launcher.load())});
+             ::getppid())});
   }
 
  private:
@@ -280,12 +280,9 @@ class NotHeeded {
 /// The process that trains. It leaves with 0 when it is done or was stopped, having saved.
 int work(const Kind& kind, const Arguments& args, const std::vector<std::string>& overrides) {
   if (args.stopping) g_stop = true;
-  if (args.ranked) g_launcher = ::getppid();
-  struct sigaction action {};
-  action.sa_sigaction = on_stop;
-  action.sa_flags = SA_SIGINFO;
-  ::sigaction(SIGTERM, &action, nullptr);
-  ::sigaction(SIGXCPU, &action, nullptr);
+  if (args.ranked) answer(supervisor::rank_stop_signal(), on_stop);
+  answer(SIGTERM, args.ranked ? on_rank_stop : on_stop);
+  answer(SIGXCPU, on_stop);  // a process limit's warning is this process's own
   be_warned_of_the_cpu_limit();
   const Result<supervisor::Pulse> pulse = supervisor::Pulse::open(true);
   if (!pulse) return report(pulse.error());

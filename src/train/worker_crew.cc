@@ -243,7 +243,7 @@ void WorkerCrew::left_with_verdict() {
 
 void WorkerCrew::terminate() {
   told_to_stop_ = true;  // and so is who comes later
-  signal(SIGTERM);
+  signal(several() ? rank_stop_signal() : SIGTERM);
 }
 
 void WorkerCrew::signal(int number) const {

@@ -21,6 +21,10 @@
 
 namespace ferry::supervisor {
 
+/// How the launcher tells its ranks to stop. Whoever stops a run may send SIGTERM to each of its processes, and of two
+/// that are pending a process hears one, and of one sender: theirs would hide the launcher's. Nobody else sends this.
+inline int rank_stop_signal() { return SIGRTMIN; }
+
 /// How a rank ended: a status as of waitpid.
 struct RankEnd {
   int rank = 0;
@@ -71,7 +75,7 @@ class WorkerCrew {
                                   const sigset_t& blocked,
                                   double now_s);
 
-  /// SIGTERM to all; successors of those that are lost later begin with it.
+  /// SIGTERM to one, rank_stop_signal() to each of several; successors of those that are lost later begin with it.
   void terminate();
   void kill();
   /// SIGKILL to one rank, which is lost then as any other.
