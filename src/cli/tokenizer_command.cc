@@ -111,6 +111,17 @@ Result<void> train(TrainArgs& args) {
   });
   progress.clear();
   TRY(write_file_atomic(args.out, trained.json));
+  if (trained.forgotten > 0) {
+    tell(
+        fmt::format("ferry: note: the text holds more different words than are kept ({}, and {} of "
+                    "them): {} times the rarest was "
+                    "forgotten, and is not learnt from. Of text without words (sequences, encoded "
+                    "data) nearly all pieces differ: "
+                    "less of it does as well.",
+                    args.options.words_max,
+                    format_bytes(static_cast<double>(args.options.word_bytes_max)),
+                    trained.forgotten));
+  }
   if (trained.vocab_size < args.options.vocab_size) {
     tell(
         fmt::format("ferry: note: the text holds no more pairs that occur {} times and make a "

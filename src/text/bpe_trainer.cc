@@ -160,12 +160,14 @@ struct BpeTrainer::State {
   PreTokenizer pretokenizer{{}};
   MatchScratch scratch;
   std::unordered_map<std::string, uint64_t, ViewHash, std::equal_to<>> words;
+  size_t bytes = 0;  // of all words
+  uint64_t forgotten = 0;
 
   void count(std::string_view word) {
     while (!word.empty()) {
-      const size_t bytes = piece_bytes(word);
-      count_piece(word.substr(0, bytes));
-      word.remove_prefix(bytes);
+      const size_t piece = piece_bytes(word);
+      count_piece(word.substr(0, piece));
+      word.remove_prefix(piece);
     }
   }
 
@@ -176,12 +178,30 @@ struct BpeTrainer::State {
       return;
     }
     words.emplace(word, 1);
-    if (words.size() > options.words_max) forget_rare();
+    bytes += word.size();
+    if (!within(options.words_max, options.word_bytes_max)) forget_rare();
   }
 
+  bool within(size_t words_max, size_t bytes_max) const {
+    return words.size() <= words_max && bytes <= bytes_max;
+  }
+
+  /// Of equally rare words the longer ones go first: half stays even where no word occurs twice, as of long ones.
   void forget_rare() {
-    for (uint64_t count_max = 1; words.size() > options.words_max / 2; count_max *= 2) {
-      std::erase_if(words, [&](const auto& entry) { return entry.second <= count_max; });
+    using Entry = std::pair<uint64_t, std::string_view>;
+    std::vector<Entry> rarest_first;
+    rarest_first.reserve(words.size());
+    for (const auto& [word, count] : words) rarest_first.emplace_back(count, word);
+    std::sort(rarest_first.begin(), rarest_first.end(), [](const Entry& a, const Entry& b) {
+      if (a.first != b.first) return a.first < b.first;
+      return a.second.size() != b.second.size() ? a.second.size() > b.second.size()
+                                                : a.second < b.second;
+    });
+    for (const auto& [count, word] : rarest_first) {
+      if (within(options.words_max / 2, options.word_bytes_max / 2)) break;
+      bytes -= word.size();
+      words.erase(words.find(word));  // which `word` is a view of
+      ++forgotten;
     }
   }
 };
@@ -228,6 +248,12 @@ Result<BpeTrainer> BpeTrainer::create(BpeTrainerOptions options) {
     return fail(Code::kInvalidInput,
                 "tokenizer training: words_max is {}, not at least 2",
                 options.words_max);
+  }
+  if (options.word_bytes_max < 2 * kWordBytesMax) {
+    return fail(Code::kInvalidInput,
+                "tokenizer training: word_bytes_max is {}, not at least {}",
+                options.word_bytes_max,
+                2 * kWordBytesMax);
   }
   TRY_ASSIGN(PreTokenizer pretokenizer, PreTokenizer::compile(patterns_of(options.split)));
   auto state = std::make_unique<State>();
@@ -281,6 +307,7 @@ BpeTrainer::Trained BpeTrainer::train(const std::function<void(int32_t, int32_t)
     pairs.add_word(symbols, count);
   }
   state_->words.clear();
+  state_->bytes = 0;
   pairs.start();
 
   std::vector<size_t> token_bytes(file.vocab.size(), 1);
@@ -307,7 +334,10 @@ BpeTrainer::Trained BpeTrainer::train(const std::function<void(int32_t, int32_t)
   const std::string bos = options.bos_in_post_processor && !options.specials.empty()
                               ? options.specials.front()
                               : std::string();
-  return {write_tokenizer_file(file, bos), static_cast<int32_t>(file.vocab.size()), words};
+  return {write_tokenizer_file(file, bos),
+          static_cast<int32_t>(file.vocab.size()),
+          words,
+          state_->forgotten};
 }
 
 }  // namespace ferry::text

@@ -24,13 +24,15 @@ struct BpeTrainerOptions {
   SplitStyle split = SplitStyle::kDeepseek;
   uint64_t frequency_min = 2;    // a pair seen less often is not merged
   size_t token_bytes_max = 128;  // longer tokens are not made
-  size_t words_max = 4'000'000;  // different words kept; above, the rarest half is forgotten
+  // Different words kept, and bytes of them; above either, the rarest are forgotten down to half of it.
+  size_t words_max = 4'000'000;
+  size_t word_bytes_max = size_t{256} << 20;
 };
 
 /// Feed texts, then train once. Not for several threads at once.
 ///
 /// The result is a pure function of the options and of the texts in their order (of their multiset
-/// of words alone while words_max is not reached): of all pairs the most frequent is merged, among
+/// of words alone while nothing is forgotten): of all pairs the most frequent is merged, among
 /// equals the one with the smallest left id, then the smallest right id. Ids: specials, bytes in
 /// the order of their letters, then tokens as they are made. A pair that spells a special token is
 /// never merged.
@@ -50,6 +52,7 @@ class BpeTrainer {
     std::string json;    // the tokenizer.json
     int32_t vocab_size;  // less than asked for if no pair was frequent enough
     size_t words;        // different words it was learnt from
+    uint64_t forgotten;  // how often a word was, as one of the rarest of too many
   };
   /// `progress(made, wanted)` is called now and then with the number of tokens.
   Trained train(const std::function<void(int32_t, int32_t)>& progress = {});

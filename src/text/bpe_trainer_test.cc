@@ -160,7 +160,30 @@ TEST(BpeTrainer, ForgetsRareWordsWhenThereAreTooMany) {
   trainer.feed("common common");
   const auto trained = trainer.train();
   EXPECT_LE(trained.words, 100u);
+  EXPECT_GE(trained.words, 50u);
+  EXPECT_EQ(trained.words + trained.forgotten, 5000u + 2);
   EXPECT_NE(trained.json.find("Ġcommon"), std::string::npos);
+}
+
+/// Pieces of long words are nearly all different: memory is bounded by their bytes, and there is something left to
+/// learn from whenever the text ends.
+TEST(BpeTrainer, ForgetsRareWordsWhenTheyAreTooLong) {
+  const Random random(7, RandomPurpose::kTest, 0);
+  constexpr size_t kPiece = 1024, kPieces = 16;
+  for (const size_t pieces : {kPieces, kPieces + 1, 5 * kPieces + 1}) {
+    BpeTrainer trainer =
+        make({.vocab_size = 300, .split = SplitStyle::kGpt2, .word_bytes_max = kPieces * kPiece});
+    std::string word;
+    for (size_t i = 0; i < pieces * kPiece; ++i) word += "ACGT"[random.below(i, 4)];
+    trainer.feed("ab ab");
+    trainer.feed(word);
+    const auto trained = trainer.train();
+    // "ab" and " ab" take five bytes: one piece less has room beside them.
+    EXPECT_GE(trained.words, 2 + kPieces / 2 - 1) << pieces;
+    EXPECT_LE(trained.words, 2 + kPieces - 1) << pieces;
+    EXPECT_EQ(trained.words + trained.forgotten, 2 + pieces) << pieces;
+    EXPECT_EQ(trained.vocab_size, 300) << pieces;
+  }
 }
 
 TEST(BpeTrainer, NeverMakesASpecialToken) {
@@ -231,7 +254,8 @@ TEST(BpeTrainer, RefusesBadOptions) {
                                        BpeTrainerOptions{.specials = {""}},
                                        BpeTrainerOptions{.specials = {"<x>", "<x>"}},
                                        BpeTrainerOptions{.specials = {"\xff<"}},
-                                       BpeTrainerOptions{.words_max = 0}}) {
+                                       BpeTrainerOptions{.words_max = 0},
+                                       BpeTrainerOptions{.word_bytes_max = 2047}}) {
     const Result<BpeTrainer> t = BpeTrainer::create(bad);
     ASSERT_FALSE(t);
     EXPECT_EQ(t.error().code, Code::kInvalidInput);
