@@ -295,7 +295,8 @@ TEST(Settings, NoPathBeginsWithATilde) {
   EXPECT_NE(refusal("[data]\ndir = \"~/data\"\n").find("run.toml:2: data.dir is \"~/data\""),
             std::string::npos);
   // What a checkpoint of an earlier version holds is read as long as it lies there.
-  const auto stored = parse_stored_settings("[data]\ndir = \"~/data\"\n", "state.json");
+  const auto stored = parse_stored_settings(
+      "[model]\npreset = \"small\"\n[data]\ndir = \"~/data\"\n", "state.json");
   ASSERT_TRUE(stored) << stored.error().message;
   EXPECT_EQ(stored->data.dir, "~/data");
   for (const char* path : {"./~/run", "~run", "run~", "a/~/b"})
