@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "on_terminal.h"
 #include "trains.h"
 
 namespace {
@@ -89,6 +90,8 @@ class LaunchE2e : public Trains {
   static inline const std::string kFour = "--train.micro_batch_tokens=64";
   /// Steps that last long enough to be met in the middle.
   static inline const Environment kSlow = {{"FERRY_FAULT", "beat.train:*:delay10"}};
+  /// A step lasts a quarter of a second at least.
+  static inline const Environment kSlower = {{"FERRY_FAULT", "step.stop:*:delay250"}};
   inline static Trace base_;
 };
 
@@ -402,18 +405,33 @@ TEST_F(LaunchE2e, AStopIsKnownToSuccessors) {
 // A signal that only one of them gets: whoever stops a run reaches its launcher.
 TEST_F(LaunchE2e, ARankThatAloneIsToldToStopGoesOn) {
   const std::string run = "asked";
-  Program p(root_ / "log", launch(2, run, {kNoCheckpoint}), kSlow);
+  Program p(root_ / "log", launch(2, run, {kNoCheckpoint}), kSlower);
   ASSERT_TRUE(wait_for([&] { return p.ended() || steps_told(run) >= 2; })) << p.output();
   std::vector<pid_t> ranks = ranks_of(p);
   ASSERT_EQ(ranks.size(), 2u) << p.output();
   for (const pid_t rank : ranks) ASSERT_EQ(::kill(rank, SIGTERM), 0);
-  for (const std::string who : {"rank 0: ", "rank 1: "})
-    ASSERT_TRUE(wait_for([&] {
-      return p.ended() || p.said(who + "SIGTERM was sent to this process alone, which goes on");
-    })) << p.output();
   ASSERT_EQ(p.wait(), 0) << p.output();
+  for (const std::string who : {"rank 0: ", "rank 1: "})
+    EXPECT_TRUE(p.said(who + "SIGTERM was sent to this process alone, which goes on"))
+        << p.output();
   EXPECT_FALSE(p.said("stopped    after step")) << p.output();
   EXPECT_FALSE(p.said("takes its place")) << p.output();
+  expect_same(trace(run), base_, run);
+}
+
+// What it says waits for its reader; the rank does not.
+TEST_F(LaunchE2e, ARankThatNobodyListensToGoesOn) {
+  const std::string run = "unheard";
+  const Strings patience = {"--supervisor.step_patience_s=4", "--supervisor.patience_intervals=1"};
+  OnTerminal p(launch(2, run, patience), {.environment = kSlower});
+  ASSERT_TRUE(wait_for([&] { return p.ended() || steps_told(run) >= 2; })) << p.output();
+  p.type("\x13");  // Ctrl-S
+  ASSERT_EQ(::kill(worker_of(path(run)), SIGTERM), 0) << p.output();
+  EXPECT_TRUE(wait_for([&] { return p.ended() || steps_told(run) >= kSteps; })) << p.output();
+  p.type("\x11");  // Ctrl-Q
+  ASSERT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(p.said("rank 0: SIGTERM was sent to this process alone")) << p.output();
+  EXPECT_FALSE(p.said("no sign of life")) << p.output();
   expect_same(trace(run), base_, run);
 }
 
@@ -453,7 +471,7 @@ TEST_F(LaunchE2e, AnEvaluationMadeUpLaterReachesItsCheckpointThoughRankZeroIsLos
   const Strings settings = {
       "--checkpoint.every=4", "--checkpoint.keep_last=100", "--train.evaluate_every=1000000"};
   {
-    Program p(root_ / "log", launch(2, run, settings), kSlow);
+    Program p(root_ / "log", launch(2, run, settings), kSlower);
     ASSERT_TRUE(wait_for([&] { return p.ended() || has_checkpoint(run); })) << p.output();
     p.signal(SIGKILL);
     ASSERT_EQ(p.wait(), kKilled) << p.output();
@@ -478,8 +496,7 @@ TEST_F(LaunchE2e, AnEvaluationMadeUpLaterReachesItsCheckpointThoughRankZeroIsLos
   ASSERT_EQ(p.wait(), 0) << p.output();
   EXPECT_TRUE(p.said("rank 0 is in place again")) << p.output();
   EXPECT_FALSE(p.said("starting again")) << p.output();
-  EXPECT_NE(read(checkpoint(run, 4) + "/state/state.json").find("held_out_loss"),
-            std::string::npos)
+  EXPECT_NE(read(checkpoint(run, 4) + "/state/state.json").find("held_out_loss"), std::string::npos)
       << p.output();
 }
 

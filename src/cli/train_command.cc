@@ -246,7 +246,8 @@ class Speaker {
   void of_all(const Status& why) const {
     if (first()) report(why);
   }
-  void of_this(const Status& why) const { report({why.code, alone_ + why.message}); }
+  void of_this(const Status& why) const { report({why.code, named(why.message)}); }
+  std::string named(const std::string& what) const { return alone_ + what; }
 
  private:
   int rank_;
@@ -264,17 +265,19 @@ class NotHeeded {
     if (now_s - seen_s_ < kMomentS) return;
     g_not_heeded = false;
     seen_s_ = -1;
-    speaker.of_this(
-        {Code::kUnavailable,
-         fmt::format(
-             "SIGTERM was sent to this process alone, which goes on: the run is stopped by a "
-             "signal to its launcher, process {}; a rank is ended by SIGKILL, and has a successor",
-             ::getppid())});
+    if (!said_) said_.emplace(stderr);
+    said_->write(
+        "ferry: " +
+        speaker.named(fmt::format(
+            "SIGTERM was sent to this process alone, which goes on: the run is stopped by a "
+            "signal to its launcher, process {}; a rank is ended by SIGKILL, and has a successor\n",
+            ::getppid())));
   }
 
  private:
   static constexpr double kMomentS = 1;
   double seen_s_ = -1;
+  std::optional<PatientOutput> said_;  // a terminal that stands still must not make it silent
 };
 
 /// The process that trains. It leaves with 0 when it is done or was stopped, having saved.

@@ -435,7 +435,6 @@ TEST(Communicator, WhoIsSilentIsNamedWhileWaitedForAndAtTheEnd) {
   EXPECT_EQ(waited_for, 1);
 }
 
-// What a supervisor makes its verdict of, should the wait never end.
 // poll() takes no more descriptors than the limit has.
 TEST(Communicator, ASystemThatTellsOfNoLinkIsNoSilence) {
   const Ranks all = in_process(2);
@@ -457,6 +456,7 @@ TEST(Communicator, ASystemThatTellsOfNoLinkIsNoSilence) {
   EXPECT_NE(said.find("Invalid argument"), std::string::npos) << said;
 }
 
+// What a supervisor makes its verdict of, should the wait never end.
 TEST(Communicator, TheFlightRecordSaysWhatIsWaitedForAndWhatEachLinkHasCarried) {
   const Ranks all = in_process(3);
   const flight::Own own;
