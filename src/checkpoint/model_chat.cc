@@ -231,23 +231,6 @@ Result<void> check_texts(const ModelTexts& texts,
   return check(c.more, Texts::kAll, "chat_template_kwargs");
 }
 
-NamedTokens tokens_by_id(const ModelTexts& texts) {
-  NamedTokens named;
-  const auto add = [&](const char* name, int32_t id) {
-    named[name] = std::string(texts.tokenizer->token_bytes(id));
-  };
-  if (texts.bos) add("bos_token", *texts.bos);
-  if (!texts.eos.empty()) add("eos_token", texts.eos[0]);
-  return named;
-}
-
-/// What a template is given beside the conversation; std::nullopt: nothing.
-NamedTokens special_tokens(const ModelTexts& texts) {
-  NamedTokens named = texts.named_tokens;
-  named.merge(tokens_by_id(texts));
-  return named;
-}
-
 }  // namespace
 
 struct ChatRenderer::State {
@@ -287,7 +270,7 @@ Result<ChatRenderer> ChatRenderer::unchecked(const ModelTexts& texts,
   TRY_ASSIGN(text::ChatTemplate chat, text::ChatTemplate::parse(source.text, source.path));
   // As Transformers: documents are defined without any, and what the conversation says comes first.
   Json context = {{"documents", nullptr}};
-  for (const auto& [name, text] : special_tokens(texts))
+  for (const auto& [name, text] : template_tokens(texts))
     if (text) context[name] = *text;
   context.update(c.more);
   context["tools"] = c.tools;
@@ -353,8 +336,8 @@ Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string
 Result<std::string> chat_fingerprint(const ModelTexts& texts, const std::string& directory) {
   TRY_ASSIGN(std::string written, chat_templates_of(texts, directory));
   const std::string templates = written;
-  const NamedTokens before = tokens_by_id(texts);
-  for (const auto& [name, text] : special_tokens(texts)) {
+  const NamedTokens before = template_tokens_by_id(texts);
+  for (const auto& [name, text] : template_tokens(texts)) {
     if (templates.find(name) == templates.npos) continue;
     const auto it = before.find(name);
     if ((it == before.end() ? std::nullopt : it->second) == text) continue;

@@ -439,6 +439,23 @@ std::map<std::string, std::string> templates_by_name(const std::string& json) {
   return named;
 }
 
+NamedTokens template_tokens_by_id(const ModelTexts& texts) {
+  NamedTokens named;
+  if (texts.tokenizer == nullptr) return named;
+  const auto add = [&](const char* name, int32_t id) {
+    named[name] = std::string(texts.tokenizer->token_bytes(id));
+  };
+  if (texts.bos) add("bos_token", *texts.bos);
+  if (!texts.eos.empty()) add("eos_token", texts.eos[0]);
+  return named;
+}
+
+NamedTokens template_tokens(const ModelTexts& texts) {
+  NamedTokens named = texts.named_tokens;
+  named.merge(template_tokens_by_id(texts));
+  return named;
+}
+
 Result<ModelTexts> read_model_texts(ModelSource& from) { return Reader(from).read(); }
 
 bool has_older_tokenizer(const ModelTexts& texts) {
@@ -503,12 +520,15 @@ std::map<std::string, std::string> model_text_files(const TextFacts& facts,
                              {"model_max_length", facts.positions},
                              {"clean_up_tokenization_spaces", false}});
   // A template that goes along must go on to be given what it was, wherever documents end from now on.
-  const NamedTokens named = from == nullptr ? NamedTokens() : read_named_tokens(from->files);
+  const NamedTokens given = from == nullptr ? NamedTokens() : template_tokens(*from);
   const std::string templates =
       own_template || from == nullptr ? facts.chat_template : templates_in(from->files);
   const auto set = [&](Ordered& json, const char* name, const std::string& text) {
-    if (!named.contains(name) || templates.find(name) == templates.npos)
+    const auto it = given.find(name);
+    if (it == given.end() || templates.find(name) == templates.npos)
       set_token(json, name, text);
+    else if (it->second)
+      set_token(json, name, *it->second);  // null stays null
   };
   if (begins) {
     set(tokenizer, "bos_token", facts.bos_text);

@@ -62,6 +62,11 @@ struct ModelTexts {
                                       const std::string& directory) const;
 };
 
+/// What a chat template is given of special tokens; std::nullopt: nothing. By their ids: what it would be given if no
+/// file named any.
+NamedTokens template_tokens(const ModelTexts& texts);
+NamedTokens template_tokens_by_id(const ModelTexts& texts);
+
 /// Reads them all. Errors: kCorrupt, kInvalidInput, naming the file: one that says something about ids
 /// and cannot be read (of a directory with passport or checksums: any that cannot).
 Result<ModelTexts> read_model_texts(ModelSource& from);

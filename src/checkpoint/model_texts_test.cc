@@ -175,6 +175,44 @@ TEST(ModelTexts, ATemplateThatGoesAlongIsGivenWhatItWas) {
   }
 }
 
+/// Where files are silent, or name what the tokenizer does not have, it was given the tokens of config.json's ids.
+TEST(ModelTexts, ATemplateThatGoesAlongIsGivenWhatItWasByIds) {
+  for (const char* config : {"", "{}", R"({"bos_token": "<s>", "eos_token": {"content": "</s>"}})"})
+    for (const char* map : {"", R"({"bos_token": "<|bos|>", "eos_token": "</s>"})"}) {
+      std::map<std::string, std::string> files = {
+          {"chat_template.jinja", "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"}};
+      if (*config != 0) files[kTokenizerConfigName] = config;
+      if (*map != 0) files[kSpecialTokensName] = map;
+      const ModelTexts before =
+          texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": [2, 1]})", files);
+      const auto after_files = model_text_files({.tokenizer_json = tokenizer_json(),
+                                                 .bos = 0,
+                                                 .eos = 1,
+                                                 .bos_text = "<|bos|>",
+                                                 .eos_text = "<|eos|>",
+                                                 .positions = 8},
+                                                &before);
+      const ModelTexts after =
+          texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": 1})", after_files);
+      EXPECT_EQ(written(before), "<|bos|>Hi<|pad|>") << config << map;
+      EXPECT_EQ(written(after), written(before)) << config << map;
+      EXPECT_EQ(after.eos, (std::vector<int32_t>{1, 2})) << config << map;
+    }
+  // Null, the template is given nothing, and null it stays.
+  const ModelTexts none = texts_of(R"({"vocab_size": 448, "eos_token_id": 1})",
+                                   {{"chat_template.jinja", "{{ eos_token is defined }}"},
+                                    {kTokenizerConfigName, R"({"eos_token": null})"}});
+  const auto files = model_text_files({.tokenizer_json = tokenizer_json(),
+                                       .bos = 1,
+                                       .eos = 1,
+                                       .bos_text = "<|eos|>",
+                                       .eos_text = "<|eos|>",
+                                       .positions = 8},
+                                      &none);
+  EXPECT_EQ(written(none), "False");
+  EXPECT_EQ(written(texts_of(R"({"vocab_size": 448, "eos_token_id": 1})", files)), "False");
+}
+
 /// Conversations that were written with other tokens are other data.
 TEST(ModelTexts, AFingerprintTellsWhatTemplatesAreGiven) {
   const auto of = [](const char* source, const char* tokenizer) {
