@@ -229,4 +229,53 @@ TEST_F(ChatE2e, ATinyModelLearnsToAnswerFromConversations) {
   refused(2, {"eval", talking(), "--data", path("chats")}, {"holds conversations"});
 }
 
+/// Data that were prepared before fingerprints told of special tokens have one of the templates alone.
+TEST_F(ChatE2e, ARunGoesOnWithDataThatDoNotTellOfSpecialTokens) {
+  const std::string base = path("names");
+  ran({"convert", talking(), "--out", base});
+  fs::remove(base + "/checksums.json");  // files are changed
+  write(base + "/chat_template.jinja",
+        "{# names eos_token #}" + read(talking() + "/chat_template.jinja"));
+  std::string chats;
+  for (int i = 0; i < 200; ++i)
+    chats += R"({"messages": [{"role": "user", "content": "no )" + std::to_string(i * i) +
+             R"("}, {"role": "assistant", "content": "aye"}]})" + "\n";
+  write(path("named.jsonl"), chats);
+  ran({"data",
+       "prepare",
+       path("named.jsonl"),
+       "--chat",
+       base,
+       "--out",
+       path("named"),
+       "--held-out-bytes",
+       "1K"});
+  write(path("chat.toml"), kRun);
+  const auto learn = [&](const std::string& run, const std::string& steps, const Strings& more) {
+    Strings args = {"train",
+                    path("chat.toml"),
+                    "--model.init=" + base,
+                    "--data.dir=" + path("named"),
+                    "--lora.rank=2",
+                    "--lora.target_modules=q_proj",
+                    "--schedule.decay_steps=0",
+                    "--checkpoint.dir=" + path(run),
+                    "--train.steps=" + steps};
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  };
+  ran(learn("named-run", "2", {}));
+  nlohmann::json names = nlohmann::json::parse(read(base + "/tokenizer_config.json"));
+  names["eos_token"] = "<|pad|>";
+  write(base + "/tokenizer_config.json", names.dump());
+  refused(2,
+          learn("named-anew", "2", {}),
+          {"another chat template, or with other special tokens", "--chat"});
+  const std::string said = ran(learn("named-run", "3", {"--resume"}));
+  EXPECT_NE(said.find("before it was given the special tokens"), std::string::npos) << said;
+  EXPECT_TRUE(fs::exists(checkpoint("named-run", 3)));
+  write(base + "/chat_template.jinja", "{{ messages[0].content }}");
+  refused(2, learn("named-run", "4", {"--resume"}), {"another chat template"});
+}
+
 }  // namespace

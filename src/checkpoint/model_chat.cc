@@ -333,6 +333,12 @@ Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string
   return plain.text + '\0' + tools.text;
 }
 
+Result<std::string> chat_templates_fingerprint(const ModelTexts& texts,
+                                               const std::string& directory) {
+  TRY_ASSIGN(const std::string templates, chat_templates_of(texts, directory));
+  return blake2b_hex(templates.data(), templates.size());
+}
+
 Result<std::string> chat_fingerprint(const ModelTexts& texts, const std::string& directory) {
   TRY_ASSIGN(std::string written, chat_templates_of(texts, directory));
   const std::string templates = written;

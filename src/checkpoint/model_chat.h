@@ -71,6 +71,9 @@ Result<std::string> chat_templates_of(const ModelTexts& texts, const std::string
 /// To tell whether two models write alike: a hash of these templates and of those special tokens which they name and
 /// which are others than the ids of begin and end say. Errors: chat_templates_of's.
 Result<std::string> chat_fingerprint(const ModelTexts& texts, const std::string& directory);
+/// The same of the templates alone, whatever tokens they are given.
+Result<std::string> chat_templates_fingerprint(const ModelTexts& texts,
+                                               const std::string& directory);
 
 /// From now on the texts' template, for every conversation, is this one.
 void use_chat_template(ModelTexts& texts, std::string source);

@@ -145,17 +145,28 @@ std::vector<std::string> InitModel::notes(const RunData& data) const {
   return all;
 }
 
-Result<void> InitModel::check_data(const RunData& data) const {
+Result<void> InitModel::check_data(const RunData& data,
+                                   std::vector<std::string>* notes_of_going_on) const {
   if (!data.chat_template_blake2b.empty()) {
     TRY_ASSIGN(const std::string chat, chat_fingerprint(texts, source->path()));
-    if (chat != data.chat_template_blake2b)
+    TRY_ASSIGN(const std::string templates, chat_templates_fingerprint(texts, source->path()));
+    const bool same = chat == data.chat_template_blake2b;
+    const bool before = notes_of_going_on != nullptr && templates == data.chat_template_blake2b;
+    if (!same && !before)
       return fail(Code::kInvalidInput,
-                  "{} {}: its conversations are written by another chat template than "
-                  "model.init's, {}; prepare them with --chat {}",
+                  "{} {}: its conversations are written by another chat template, or with other "
+                  "special tokens, than model.init's, {}; prepare them with --chat {}",
                   data.setting,
                   data.place,
                   source->path(),
                   shell_quoted(source->path()));
+    if (!same)
+      notes_of_going_on->push_back(fmt::format(
+          "{} {}: its conversations were written by model.init's template before it was given the "
+          "special tokens that {} names; the run goes on with them as they are",
+          data.setting,
+          data.place,
+          source->path()));
   }
   if (texts.tokenizer == nullptr && has_older_tokenizer(texts))
     return fail(

@@ -34,8 +34,10 @@ struct InitModel {
   /// otherwise about begin and end tokens.
   std::vector<std::string> notes(const RunData& data) const;
   /// Refuses data whose ids mean something else to this model, and conversations in another template
-  /// than its own. Errors: kInvalidInput.
-  Result<void> check_data(const RunData& data) const;
+  /// than its own, or with other special tokens. A run that goes on passes `notes_of_going_on`, and may have data whose
+  /// fingerprint is of the templates alone, as it was written once; a note says so. Errors: kInvalidInput.
+  Result<void> check_data(const RunData& data,
+                          std::vector<std::string>* notes_of_going_on = nullptr) const;
 };
 
 /// What tells whether the files of model.init were written to meanwhile: names, sizes and times of

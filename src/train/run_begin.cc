@@ -170,12 +170,15 @@ Result<Beginning> going_on(const Settings& settings,
                            const RunData& data,
                            Resumed& from,
                            Device& device,
+                           const std::function<void(const std::string&)>& say,
                            const RankPlace& place) {
   Beginning b;
   if (from.adapter) {
     TRY_ASSIGN(InitModel init, InitModel::open(settings.model.init));
     TRY(from.adapter->check_fits(*init.source));
-    TRY(init.check_data(data));
+    std::vector<std::string> notes;
+    TRY(init.check_data(data, &notes));
+    for (const std::string& n : notes) say("note       " + n);
     TRY_ASSIGN(const std::string config,
                resolve_config(settings.model, &init, data, settings.data.sequence_length));
     TRY_ASSIGN(b.model, make_training_model(settings, &init, config, device));
@@ -264,7 +267,7 @@ Result<Beginning> begin_run(const Settings& settings,
     // Refused before anything large is made: a setting is no harm to the checkpoint.
     TRY_ASSIGN(const std::vector<SettingChange> changes,
                changes_on_resume(from.point, settings, data));
-    Result<Beginning> resumed = going_on(settings, newest, data, from, device, place);
+    Result<Beginning> resumed = going_on(settings, newest, data, from, device, say, place);
     if (!resumed) return damaged(resumed.error());
     b = *std::move(resumed);
     say(fmt::format("resume     from {} (step {})", newest.path, b.state.step));
