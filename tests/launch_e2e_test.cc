@@ -442,8 +442,11 @@ TEST_F(LaunchE2e, AStopThatReachesEachProcessIsOne) {
   ASSERT_TRUE(wait_for([&] { return p.ended() || steps_told(run) >= 2; })) << p.output();
   const std::vector<pid_t> ranks = ranks_of(p);
   ASSERT_EQ(ranks.size(), 2u) << p.output();
-  for (const int number : {SIGSTOP, SIGTERM})
-    for (const pid_t rank : ranks) ASSERT_EQ(::kill(rank, number), 0);
+  for (const pid_t rank : ranks) {
+    ASSERT_EQ(::kill(rank, SIGSTOP), 0);
+    ASSERT_TRUE(wait_for([&] { return stands_still(rank); })) << p.output();
+    ASSERT_EQ(::kill(rank, SIGTERM), 0);
+  }
   p.signal(SIGTERM);
   ASSERT_TRUE(wait_for([&] { return p.ended() || p.said("saves and leaves"); })) << p.output();
   for (const pid_t rank : ranks) ASSERT_EQ(::kill(rank, SIGCONT), 0);
