@@ -1,5 +1,7 @@
 #include "checkpoint/model_chat.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>

@@ -12,7 +12,6 @@ constexpr Bounds kCount{0, 1e9}, kSize{1, models::kSizeMax}, kMany{1, 1e12}, kPa
 constexpr Bounds kHead{1, models::kHeadsMax}, kLayers{1, models::kLayersMax};
 constexpr Bounds kExperts{1, ops::kExpertsMax};
 constexpr Bounds kPatience{0.1, 1e7};
-constexpr Bounds kPositive{0, 1e300, true};
 constexpr Bounds kPositions{1, ops::kPositionMax};
 // Rows of a micro-batch, one for each chosen expert of each token, are numbered in 32 bits.
 constexpr double kMicroBatchTokensMax = 1 << 20;
