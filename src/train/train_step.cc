@@ -180,7 +180,8 @@ StepGradients TrainStep::commit_alone() {
 }
 
 void TrainStep::keep_computed(int64_t step) {
-  Computed& kept = computed_.emplace();
+  computed_ = Computed{};
+  Computed& kept = *computed_;
   SharedStep::Share& share = kept.share;
   for (size_t n = 0; n < nodes_.size(); ++n) {
     std::vector<Tensor>& sums = share.sums.emplace_back();

@@ -9,8 +9,9 @@ void token_log_probs(const Plan&, const TokenLogProbsArgs& a, void*, Stream&) {
   const int64_t vocab = a.logits.shape[1], k = a.ids.shape[1];
   parallel_rows(a.logits.shape[0], vocab, [&](int64_t r) {
     const float* const x = a.logits.as<float>() + r * vocab;
-    const float temperature = a.temperatures.as<float>()[r];
-    const bool valid = temperature > 0;
+    const float given = a.temperatures.as<float>()[r];
+    const bool valid = given > 0;
+    const float temperature = valid ? given : 1;  // exp is not asked for what is no number
     // x / t grows with x, so the largest is the largest's quotient.
     const float m = row_max(x, vocab) / temperature;
     const float sum = sum_exp(
