@@ -41,6 +41,18 @@ ModelTexts texts_of(const std::string& config, std::map<std::string, std::string
   return *std::move(texts);
 }
 
+/// What a run leaves that began with these, and whose data begin with <|bos|> and end with <|eos|>.
+ModelTexts gone_along(const ModelTexts& before) {
+  const auto files = model_text_files({.tokenizer_json = tokenizer_json(),
+                                       .bos = 0,
+                                       .eos = 1,
+                                       .bos_text = "<|bos|>",
+                                       .eos_text = "<|eos|>",
+                                       .positions = 8},
+                                      &before);
+  return texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": 1})", files);
+}
+
 std::string written(const ModelTexts& texts) {
   const auto r = render_chat(texts, kChat, "chat.json", "model");
   return r ? r->text : r.error().message;
@@ -156,21 +168,13 @@ TEST(ModelTexts, ATemplateThatGoesAlongIsGivenWhatItWas) {
           {kTokenizerConfigName, R"({"bos_token": "<|bos|>", "eos_token": "<|pad|>"})"}};
       if (map) files[kSpecialTokensName] = R"({"eos_token": {"content": "<|pad|>"}})";
       const ModelTexts before = texts_of(kConfig, files);
-      const auto after_files = model_text_files({.tokenizer_json = tokenizer_json(),
-                                                 .bos = 0,
-                                                 .eos = 1,
-                                                 .bos_text = "<|bos|>",
-                                                 .eos_text = "<|eos|>",
-                                                 .positions = 8},
-                                                &before);
-      const ModelTexts after =
-          texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": 1})", after_files);
+      const ModelTexts after = gone_along(before);
       EXPECT_EQ(written(after), written(before));
       EXPECT_EQ(written(before), uses ? "Hi<|pad|>" : "<|bos|>");
       EXPECT_EQ(after.eos, before.eos);
       EXPECT_TRUE(after.notes.empty()) << after.notes[0];
       EXPECT_EQ(after.named_tokens.at("eos_token"), uses ? "<|pad|>" : "<|eos|>");
-      EXPECT_EQ(*chat_fingerprint(after, "model") == *chat_fingerprint(before, "model"), true);
+      EXPECT_EQ(*chat_fingerprint(after, "model"), *chat_fingerprint(before, "model"));
     }
   }
 }
@@ -185,15 +189,7 @@ TEST(ModelTexts, ATemplateThatGoesAlongIsGivenWhatItWasByIds) {
       if (*map != 0) files[kSpecialTokensName] = map;
       const ModelTexts before =
           texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": [2, 1]})", files);
-      const auto after_files = model_text_files({.tokenizer_json = tokenizer_json(),
-                                                 .bos = 0,
-                                                 .eos = 1,
-                                                 .bos_text = "<|bos|>",
-                                                 .eos_text = "<|eos|>",
-                                                 .positions = 8},
-                                                &before);
-      const ModelTexts after =
-          texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": 1})", after_files);
+      const ModelTexts after = gone_along(before);
       EXPECT_EQ(written(before), "<|bos|>Hi<|pad|>") << config << map;
       EXPECT_EQ(written(after), written(before)) << config << map;
       EXPECT_EQ(after.eos, (std::vector<int32_t>{1, 2})) << config << map;
