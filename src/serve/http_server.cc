@@ -111,6 +111,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void refuse(const HttpResponse& response);
   void flush();
   void answered();
+  /// On this connection, sent or not.
+  uint64_t queued_bytes() const { return sent_bytes_ + writing_.size() + out_.size(); }
   std::string head_of(const HttpResponse& response, std::optional<size_t> length) const;
   void count_body(uint64_t bytes);
 
@@ -119,7 +121,9 @@ class Session : public std::enable_shared_from_this<Session> {
   std::array<char, kReadBytes> piece_;  // that is being read; apart from what is being parsed
   HttpRequestReader reader_;
   std::shared_ptr<Exchange> exchange_;
-  std::string out_, writing_;
+  std::string out_, writing_;  // not sent: behind what is being sent, and that
+  uint64_t sent_bytes_ = 0;
+  uint64_t large_until_ = 0;  // where the last piece ended that was larger than may be left unread
   State state_ = State::kHead;
   double since_ = 0, deadline_ = kNever;
   uint64_t body_counted_ = 0;
@@ -434,8 +438,9 @@ void Session::begin(HttpResponse head) {
 
 void Session::write(std::string_view piece) {
   if (piece.empty()) return;
-  // Of what is on its way already one piece may be larger; it has its time (write_s).
-  if (out_.size() > server_.limits.unread_bytes) return close();
+  // A piece that alone is larger has its time (write_s): until it is sent, what comes behind it is counted.
+  if (queued_bytes() - std::max(sent_bytes_, large_until_) > server_.limits.unread_bytes)
+    return close();
   if (chunked_) {
     std::array<char, 18> head;  // of a chunk: its size in hexadecimal digits, and a line's end
     char* const end = std::to_chars(head.data(), head.data() + 16, piece.size(), 16).ptr;
@@ -445,6 +450,8 @@ void Session::write(std::string_view piece) {
   }
   out_ += piece;
   if (chunked_) out_ += "\r\n";
+  const bool large = piece.size() > server_.limits.unread_bytes;
+  if (large && large_until_ <= sent_bytes_) large_until_ = queued_bytes();  // one at a time
   flush();
 }
 
@@ -467,6 +474,7 @@ void Session::flush() {
   Error error;
   const size_t sent = socket_.write_some(asio::buffer(writing_), error);
   if (error && error != asio::error::would_block) return close();
+  if (!error) sent_bytes_ += sent;
   if (!error && sent == writing_.size()) {
     writing_.clear();
     if (ended_) answered();
