@@ -7,9 +7,12 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+
+#include "program.h"
 
 namespace {
 
@@ -187,6 +190,70 @@ TEST(Doctor, NotesItsVerdictWhereTrainingAsks) {
   EXPECT_EQ(told.status, 1) << told.output;
   EXPECT_NE(told.output.find("ferry: note: /proc/x"), std::string::npos) << told.output;
   fs::remove_all(state());
+}
+
+/// The process that examines for this one; 0: there is none yet.
+pid_t examiner(pid_t doctor) {
+  const std::string at = std::to_string(doctor);
+  const std::string children = ferry::program::read("/proc/" + at + "/task/" + at + "/children");
+  return children.empty() ? 0 : std::stoi(children);
+}
+
+/// Seconds of processor time that a process has used.
+double used_s(pid_t process) {
+  std::istringstream stat(ferry::program::read("/proc/" + std::to_string(process) + "/stat"));
+  std::string word;
+  double ticks = 0;
+  for (int field = 1; stat >> word; ++field)
+    if (field == 14 || field == 15) ticks += std::stod(word);
+  return ticks / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
+
+TEST(Doctor, CtrlCEndsItWithWhatItFoundAndNoVerdict) {
+  const fs::path log = fs::temp_directory_path() / "ferry_doctor_e2e_stopped.txt",
+                 json = fs::temp_directory_path() / "ferry_doctor_e2e_stopped.json";
+  fs::remove_all(state());
+  const auto start = [&] {
+    return std::make_unique<ferry::program::Program>(
+        log,
+        ferry::program::Strings{
+            "doctor", "--quick", "--only", "soak", "--soak", "1h", "--json", json.string()},
+        ferry::program::Environment{{"XDG_STATE_HOME", state().string()}, {"FERRY_THREADS", "1"}});
+  };
+  const auto soaks = [](pid_t doctor) {
+    const pid_t child = examiner(doctor);
+    return child != 0 && used_s(child) > 2;
+  };
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const auto run = start();
+    ASSERT_TRUE(ferry::program::wait_for([&] { return soaks(run->pid()); }));
+    run->signal(signal);
+    EXPECT_EQ(run->wait(), 3) << run->output();
+    const std::string output = run->output();
+    const size_t last = output.rfind('\n', output.size() - 2) + 1;
+    const Json summary = Json::parse(output.substr(last), nullptr, false);
+    const std::string name = signal == SIGINT ? "SIGINT" : "SIGTERM";
+    ASSERT_TRUE(summary.is_object()) << output;
+    EXPECT_EQ(summary.value("stopped", ""), name) << output;
+    EXPECT_EQ(summary.value("verdict", ""), "nothing found") << output;
+    EXPECT_TRUE(run->said("stopped by " + name + ": no verdict on the device")) << output;
+    EXPECT_TRUE(run->said("No verdict, for it was stopped")) << output;
+    std::ifstream in(json);
+    EXPECT_EQ(Json::parse(in).at("stopped"), name);
+    EXPECT_FALSE(fs::exists(state() / "ferry")) << "noted as a verdict";
+    fs::remove(json);
+  }
+  // A check that does not end is not waited for by who insists.
+  const auto run = start();
+  ASSERT_TRUE(ferry::program::wait_for([&] { return soaks(run->pid()); }));
+  ::kill(examiner(run->pid()), SIGSTOP);
+  run->signal(SIGINT);
+  ASSERT_TRUE(ferry::program::wait_for([&] { return run->said("once more ends it at once"); }));
+  ferry::program::sleep_ms(600);
+  run->signal(SIGINT);
+  EXPECT_EQ(run->wait(), 256 + SIGINT) << run->output();
+  EXPECT_FALSE(fs::exists(json));
+  fs::remove(log);
 }
 
 /// The culprit that is named first, of a device with this defect.

@@ -21,6 +21,7 @@
 #include "base/flight_record.h"
 #include "base/mapped_faults.h"
 #include "base/os_error.h"
+#include "base/stopping.h"
 
 namespace ferry {
 namespace fs = std::filesystem;
@@ -205,6 +206,7 @@ FileReader::~FileReader() {
 
 Result<size_t> FileReader::read(void* out, size_t size) {
   const flight::In call("read", path_);
+  TRY(files_not_stopped());
   ssize_t n = 0;
   const int error = error_of("file.read", [&] {
     do {
@@ -296,6 +298,7 @@ Result<void> FileWriter::write(const void* data, size_t size) {
     return os_error("write", path_, error);
   };
   while (size > 0) {
+    TRY(files_not_stopped());
     const ssize_t n = ::write(fd_, p, std::min(size, kWriteBytesMax));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return failed(errno);

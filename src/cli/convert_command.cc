@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "base/math.h"
 #include "base/shell.h"
+#include "base/stopping.h"
 #include "base/units.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/model_texts.h"
@@ -154,6 +155,7 @@ std::vector<NamedTensor> tensors_of(ModelSource& from,
 
 Result<void> convert(const Arguments& args) {
   const double begin = system_clock().monotonic_s();
+  stop_files_by_signals();
   TRY(check_new(args.out));
   if (!args.text.empty() && args.to != "int8" && args.to != "int4")
     return fail(Code::kInvalidInput, "--text: tells what int8 and int4 cost; --to is {}", args.to);

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
+#include "base/stopping.h"
 #include "base/units.h"
 #include "checkpoint/chat_lessons.h"
 #include "checkpoint/model_chat.h"
@@ -119,6 +120,7 @@ Json part_json(const data::Part& part) {
 Result<void> prepare(PrepareArgs& args) {
   TRY(data::parse_split(args.split, args.options.source));
   TRY(check_kind(args));
+  stop_files_by_signals();
   if (!args.chat.empty()) TRY(write_for(args.chat, args.max_tokens, args.options));
   ProgressLine line;
   const double start_s = system_clock().monotonic_s();

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/stopping.h"
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/examinations.h"
@@ -107,6 +108,14 @@ class Table final : public doctor::Listener {
       details_.push_back(fmt::format("{}: {}: {}", o.head.name, p.property, p.detail));
   }
 
+  void stopping(const std::string& signal) override {
+    progress_.clear();
+    tell(fmt::format(
+        "ferry: {}: the examination ends after the check that runs ({}); once more ends it at once",
+        signal,
+        name_.empty() ? "none yet" : name_));
+  }
+
   /// Prints the row of the subject that came last.
   void close_row() {
     progress_.clear();
@@ -171,11 +180,12 @@ std::vector<std::string> child_arguments(const doctor::Options& o, size_t from) 
 
 void print_verdict(const doctor::Report& report, const Paint& paint) {
   const std::string text = to_string(report.verdict);
+  const bool good = passed(report.verdict), stopped = !report.stopped.empty();
   fmt::print("\n{}  {}\n",
-             paint.bold("Verdict"),
-             passed(report.verdict)                           ? paint.good(text)
-             : report.verdict == doctor::Verdict::kFitToServe ? paint.warn(text)
-                                                              : paint.bad(text));
+             paint.bold(stopped ? "No verdict, for it was stopped; so far" : "Verdict"),
+             good && !stopped                                         ? paint.good(text)
+             : good || report.verdict == doctor::Verdict::kFitToServe ? paint.warn(text)
+                                                                      : paint.bad(text));
   for (const std::string& reason : report.reasons) fmt::print("  {}\n", reason);
 }
 
@@ -225,9 +235,11 @@ Result<int> examine(Arguments& args) {
   if (args.json != "-") TRY(check_output_path(args.json, OutputKind::kExamination));
   const Paint paint;
   Table table(paint);
-  const doctor::Command command{.program = "/proc/self/exe", .arguments = [&](size_t from) {
-                                  return child_arguments(args.options, from);
-                                }};
+  const doctor::Command command{
+      .program = "/proc/self/exe",
+      .arguments = [&](size_t from) { return child_arguments(args.options, from); },
+      .stop = stop_signal};
+  answer_stop_signals();
   TRY_ASSIGN(const doctor::Report report,
              doctor::examine_in_child(args.options, command, system_clock(), table));
   table.close_row();
@@ -241,7 +253,8 @@ Result<int> examine(Arguments& args) {
   const std::string& note = noted ? *noted : noted.error().message;
   if (!note.empty()) tell("ferry: note: " + note);
   TRY(print_json(args.json == "-" ? whole : doctor::summary_json(report)));
-  return passed(report.verdict) ? 0 : exit_status(Code::kVerdict);
+  if (!passed(report.verdict)) return exit_status(Code::kVerdict);
+  return report.stopped.empty() ? 0 : exit_status(Code::kTimeout);
 }
 
 }  // namespace

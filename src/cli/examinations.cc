@@ -152,6 +152,9 @@ Result<std::string> remember_examination(const doctor::Report& report, const std
   const std::string path = file_of(report.description);
   if (path.empty())
     return fail(Code::kNotFound, "the verdict is not noted: set XDG_STATE_HOME or HOME");
+  // What was not tried may be anything.
+  if (!report.stopped.empty() && passed(report.verdict))
+    return fmt::format("stopped by {}: no verdict on the device is noted", report.stopped);
   const Examination now{.verdict = to_string(report.verdict),
                         .unix_ms = report.started_unix_ms,
                         .quick = report.quick,

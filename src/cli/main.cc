@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/descriptors.h"
 #include "base/mapped_faults.h"
+#include "base/stopping.h"
 #include "base/threads.h"
 #include "cli/bench_serve_command.h"
 #include "cli/bench_train_command.h"
@@ -96,5 +97,6 @@ int main(int argc, char** argv) {
         "ferry: a bug in Ferry: {}\nPlease report it with the command that you gave.", e.what()));
     return 3;
   }
+  if (status != 0) end_as_by_stop_signal();
   return status == 0 ? cli::report(cli::flush_output()) : status;
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/stopping.h"
 #include "base/units.h"
 
 namespace ferry::supervisor {
@@ -22,12 +23,6 @@ const char* setting_of(Phase phase) {
     case Phase::kSaving: return "save_patience_s";
   }
   return "";
-}
-
-/// "SIGTERM".
-std::string name_of(int signal) {
-  const char* name = ::sigabbrev_np(signal);
-  return name != nullptr ? fmt::format("SIG{}", name) : fmt::format("signal {}", signal);
 }
 
 /// One call of advance(): the new state and the actions as they come up.
@@ -318,11 +313,12 @@ struct Advance {
         return exit(3);
       case Worker::kStarting: return;  // Started forwards it
       case Worker::kRunning:
-        log("{}: the worker saves and leaves; once more ends it without saving", name_of(e.number));
+        log("{}: the worker saves and leaves; once more ends it without saving",
+            signal_name(e.number));
         return terminate();
       case Worker::kStopping:
         if (!insists) return;
-        log("{} again: ending the worker without saving", name_of(e.number));
+        log("{} again: ending the worker without saving", signal_name(e.number));
         return kill();
       case Worker::kKilled: return;
     }

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/stopping.h"
 #include "base/units.h"
 #include "train/recovery_plan.h"
 
@@ -123,12 +124,9 @@ Result<WorkerCrew> WorkerCrew::start(const Command& command,
 Result<ChildProcess> WorkerCrew::start_rank(int rank,
                                             const flight::Memory& record,
                                             bool in_place) const {
-  std::vector<int> unheard;
-  for (const int s : kStopSignals)
-    if (s != SIGTERM && s != SIGXCPU) unheard.push_back(s);
   ChildProcess::Start start{.program = command_.program,
                             .arguments = arguments_,
-                            .ignored = std::move(unheard),
+                            .ignored = stop_signals_of_parents(),
                             .blocked = blocked_,
                             .nonblocking = true,
                             .handed = command_.handed};

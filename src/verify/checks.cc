@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "base/check.h"
+#include "base/stopping.h"
 #include "base/threads.h"
 #include "ops/dispatch.h"
 #include "ops/library_specs.h"
@@ -263,7 +264,7 @@ std::vector<std::string> not_tried(const Options& options) {
   return out;
 }
 
-Result<bool> examine(const Options& options, size_t from, Listener& listener) {
+Result<Examined> examine(const Options& options, size_t from, Listener& listener) {
   TRY_ASSIGN(Device * device, open_device(options.device));
   listener.started(device->name(), device->describe());
   const std::vector<Check> checks = make_checks(options);
@@ -278,10 +279,11 @@ Result<bool> examine(const Options& options, size_t from, Listener& listener) {
     bool device_lost = false;
     const Outcome outcome = run_check(checks[i], *device, options, listener, &device_lost);
     listener.ended(outcome);
-    if (device_lost) return false;
+    if (device_lost) return Examined::kDeviceLost;
+    if (stop_signal() != 0) return Examined::kStopped;
   }
   for (const std::string& what : not_tried(options)) listener.noted("not tried: " + what);
-  return true;
+  return Examined::kAll;
 }
 
 }  // namespace ferry::doctor

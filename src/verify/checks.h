@@ -1,6 +1,7 @@
 // What the doctor tries on a device: a list of checks that run one after the other in one process.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -37,6 +38,7 @@ class Listener {
   virtual void measured(const Measurement&) {}
   virtual void noted(const std::string&) {}
   virtual void ended(const Outcome&) {}
+  virtual void stopping(const std::string& /*signal*/) {}  // after the check that runs
 };
 
 /// A running check: where it puts what it finds.
@@ -75,10 +77,14 @@ Outcome run_check(const Check& check,
                   Listener& listener,
                   bool* device_lost);
 
-/// Checks [from, end) on options.device, told to the listener. True if all ran; false if the device
-/// reported an error: a new process may go on with the next check. Errors: kInvalidInput,
-/// kUnavailable (no such device).
-Result<bool> examine(const Options& options, size_t from, Listener& listener);
+/// What came of checks.
+enum class Examined : uint8_t {
+  kAll,
+  kDeviceLost,  // it reported an error: a new process may go on with the next check
+  kStopped,     // by a signal (base/signals.h), after the check that ran
+};
+/// Checks [from, end) on options.device, told to the listener. Errors: kInvalidInput, kUnavailable (no such device).
+Result<Examined> examine(const Options& options, size_t from, Listener& listener);
 
 /// Runs a computation with every call judged on the CPU; what is wrong becomes a problem that names
 /// its kernel and begins with `where`.

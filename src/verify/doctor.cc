@@ -306,7 +306,8 @@ std::vector<Culprit> find_culprits(const std::vector<Outcome>& outcomes) {
 void conclude(Report& report) {
   report.culprits = find_culprits(report.outcomes);
   report.reasons.clear();
-  bool serves = !report.outcomes.empty(), trains = serves;
+  const bool stopped = !report.stopped.empty();
+  bool serves = stopped || !report.outcomes.empty(), trains = serves;
   for (const Outcome& o : report.outcomes) {
     if (!failed(o)) continue;
     trains = false;
@@ -320,11 +321,11 @@ void conclude(Report& report) {
   }
   // A check of gradients runs the forward pass, too: who is named decides.
   for (const Culprit& c : report.culprits) serves = serves && !serving_needs(c, report.outcomes);
-  const bool all = report.only.empty();
+  const bool all = report.only.empty() && !stopped;
   report.verdict = trains   ? all ? Verdict::kFitToTrain : Verdict::kNothingFound
                    : serves ? all ? Verdict::kFitToServe : Verdict::kUnfitToTrain
                             : Verdict::kUnfit;
-  if (report.outcomes.empty()) report.reasons.push_back("nothing could be examined");
+  if (report.outcomes.empty() && !stopped) report.reasons.push_back("nothing could be examined");
   for (const Culprit& c : report.culprits)
     report.reasons.push_back(fmt::format("{}{}{}: {}",
                                          c.op,
@@ -336,7 +337,14 @@ void conclude(Report& report) {
         "{} check{}, nothing found{}",
         report.outcomes.size(),
         report.outcomes.size() == 1 ? "" : "s",
-        all ? "" : "; " + report.only + " alone was examined: no verdict on the device"));
+        all       ? ""
+        : stopped ? "; stopped by " + report.stopped + ": no verdict on the device"
+                  : "; " + report.only + " alone was examined: no verdict on the device"));
+  else if (stopped)
+    report.reasons.push_back(
+        fmt::format("stopped by {} before everything was tried: what was found stands, and is not "
+                    "all that may be",
+                    report.stopped));
 }
 
 size_t problem_count(const Report& report) {
@@ -419,6 +427,7 @@ Json summary_json(const Report& report) {
             {"culprits", culprits},
             {"seconds", report.seconds}};
   if (!report.only.empty()) j["only"] = report.only;
+  if (!report.stopped.empty()) j["stopped"] = report.stopped;
   return j;
 }
 
@@ -430,6 +439,7 @@ Json to_json(const Report& report) {
   j["soak_s"] = report.soak_s;
   j["seed"] = report.seed;
   j["only"] = report.only;
+  j["stopped"] = report.stopped;
   j["reasons"] = report.reasons;
   j["notes"] = report.notes;
   j["measurements"] = Json::array();

@@ -72,7 +72,8 @@ struct Culprit {
   std::string because;
 };
 
-/// The last two where one subject alone was asked for: what was not tried may keep the device from anything.
+/// The last two where not everything was tried, for one subject alone was asked for, or a signal ended it: what was not
+/// tried may keep the device from anything.
 enum class Verdict : uint8_t { kFitToTrain, kFitToServe, kUnfit, kNothingFound, kUnfitToTrain };
 const char* to_string(Verdict verdict);
 /// Whether nothing was found.
@@ -85,7 +86,8 @@ struct Report {
   bool quick = false;
   double soak_s = 0;
   uint64_t seed = 1;
-  std::string only;  // the subject that was asked for, alone; empty: all
+  std::string only;     // the subject that was asked for, alone; empty: all
+  std::string stopped;  // by this signal, before everything was tried; empty: by none
   std::vector<Outcome> outcomes;
   std::vector<Measurement> measurements;
   std::vector<std::string> notes;  // "links not tested: one device"
@@ -101,7 +103,7 @@ struct Report {
 /// that the failing checks share and the passing ones do not use (Ochiai's coefficient).
 std::vector<Culprit> find_culprits(const std::vector<Outcome>& outcomes);
 
-/// Fills culprits, verdict and reasons from the outcomes. A report without outcomes is unfit.
+/// Fills culprits, verdict and reasons from the outcomes. A report without outcomes is unfit, if none stopped it.
 void conclude(Report& report);
 
 size_t problem_count(const Report& report);

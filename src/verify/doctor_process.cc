@@ -9,12 +9,14 @@
 #include <cmath>
 #include <csignal>
 #include <cstring>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "base/check.h"
 #include "base/child_process.h"
 #include "base/json.h"
+#include "base/stopping.h"
 #include "base/system.h"
 
 namespace ferry::doctor {
@@ -22,7 +24,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kDeviceLost = 4;
+constexpr int kDeviceLost = 4, kStopped = 5;
+constexpr double kStopPatienceS = 10;  // for the check at hand to end
+constexpr double kLookForStopS = 0.2;
 constexpr int kDeathsMax = 12;  // in a row: the device is not examined further
 
 std::string line_of(const char* event, Json content) {
@@ -111,7 +115,7 @@ class Examination {
     report_.soak_s = options_.soak_s;
     report_.seed = options_.seed;
     report_.only = options_.only;
-    while (!finished_) {
+    while (!finished_ && !stopping()) {
       if (deaths_ == kDeathsMax) {
         note(fmt::format("given up after {} processes in a row were lost", deaths_));
         break;
@@ -119,8 +123,14 @@ class Examination {
       ++deaths_;
       TRY(follow_one());
     }
+    if (stopping())
+      note(planned_ == 0 ? fmt::format("stopped by {} before the first check", report_.stopped)
+                         : fmt::format("stopped by {}: {} of {} checks were made",
+                                       report_.stopped,
+                                       report_.outcomes.size(),
+                                       planned_));
     report_.seconds = clock_.monotonic_s() - begin_s;
-    report_.whole = planned_ > 0 && report_.outcomes.size() == planned_;
+    report_.whole = planned_ > 0 && report_.outcomes.size() == planned_ && report_.stopped.empty();
     conclude(report_);
     return std::move(report_);
   }
@@ -136,32 +146,53 @@ class Examination {
     std::vector<std::string> arguments = command_.arguments(next_);
     arguments.insert(arguments.begin(), command_.program);
     TRY_ASSIGN(ChildProcess child,
-               ChildProcess::start({.program = command_.program, .arguments = arguments}));
+               ChildProcess::start({.program = command_.program,
+                                    .arguments = arguments,
+                                    .ignored = stop_signals_of_parents()}));
     Lines lines(child);
     running_.reset();
-    bool late = false, stopped = false;
-    while (!stopped) {
-      const std::optional<std::string> line = lines.next(silence_s(), clock_, &late);
+    bool late = false, enough = false;
+    double heard_s = clock_.monotonic_s();
+    while (!enough) {
+      look_for_stop(child);
+      const double until_s = std::min(heard_s + silence_s(), end_at_s_);
+      const double left_s = until_s - clock_.monotonic_s();
+      const std::optional<std::string> line =
+          lines.next(std::min(left_s, kLookForStopS), clock_, &late);
+      if (!line && late && left_s > kLookForStopS) {
+        late = false;
+        continue;
+      }
       if (!line) break;
+      heard_s = clock_.monotonic_s();
       const Json event = Json::parse(*line, nullptr, false);
       if (!event.is_object() || !event.contains("event") || !event.contains("content"))
         return fail(Code::kCorrupt, "doctor: the child wrote \"{}\"", line->substr(0, 200));
       TRY(hear(event.at("event").get<std::string>(), event.at("content")));
-      stopped = options_.first_level && above_findings();
+      enough = options_.first_level && above_findings();
     }
-    if (stopped) {
+    if (enough) {
       note("not tried: what comes behind the level that has a finding (--first-level)");
       running_.reset();
       finished_ = true;
       return {};  // the child's owner ends it
     }
     if (finished_ && !running_) return {};
+    if (late && stopping()) {
+      if (running_) note(running_->head.name + ": did not end in time, and was cut short");
+      return {};  // the child's owner ends it
+    }
     if (late) {
       child.signal(SIGKILL);
       lost("hang", fmt::format("no sign of life for {:g} s", silence_s()));
       return {};
     }
     const int status = child.wait();
+    const bool told = WIFEXITED(status) && WEXITSTATUS(status) == kStopped;
+    if (told && !stopping()) report_.stopped = signal_name(SIGTERM);  // it alone was told
+    if (!running_ && (told || stopping())) return {};
+    // It had not come so far as to answer it.
+    if (stopping() && WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM) return {};
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && !running_) {
       finished_ = true;
     } else if (!WIFEXITED(status) || WEXITSTATUS(status) != kDeviceLost || running_) {
@@ -173,6 +204,19 @@ class Examination {
                : fmt::format("the process ended with exit status {}", WEXITSTATUS(status)));
     }
     return {};
+  }
+
+  bool stopping() const { return !report_.stopped.empty(); }
+
+  /// The child ends after the check that runs, or soon.
+  void look_for_stop(const ChildProcess& child) {
+    if (stopping() || !command_.stop) return;
+    const int signal = command_.stop();
+    if (signal == 0) return;
+    report_.stopped = signal_name(signal);
+    end_at_s_ = clock_.monotonic_s() + kStopPatienceS;
+    listener_.stopping(report_.stopped);
+    child.signal(SIGTERM);
   }
 
   /// How long the child may be silent. Opening a device takes its time, and so does a busy machine.
@@ -262,6 +306,7 @@ class Examination {
   std::optional<Outcome> running_;  // the check that began and has not ended
   size_t next_ = 0, planned_ = 0;
   int deaths_ = 0;  // children that ended since a check passed
+  double end_at_s_ = std::numeric_limits<double>::infinity();
   bool finished_ = false;
 };
 
@@ -279,9 +324,11 @@ Result<int> examine_as_child(const Options& options, size_t from) {
     return fail(Code::kInvalidInput,
                 "descriptor {} is not the doctor's pipe: start without the child option",
                 ChildProcess::kPipeFd);
+  answer_stop_signals();
   Teller teller;
-  const Result<bool> done = examine(options, from, teller);
-  if (done) return *done ? 0 : kDeviceLost;
+  const Result<Examined> done = examine(options, from, teller);
+  if (done)
+    return *done == Examined::kAll ? 0 : *done == Examined::kStopped ? kStopped : kDeviceLost;
   teller.failed(done.error());
   return exit_status(done.error().code);
 }

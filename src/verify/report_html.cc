@@ -12,9 +12,10 @@ namespace ferry::doctor {
 namespace {
 
 void verdict(Page& page, const Report& r) {
-  page.begin_verdict(passed(r.verdict)                   ? Tone::kGood
-                     : r.verdict == Verdict::kFitToServe ? Tone::kWarn
-                                                         : Tone::kBad,
+  const bool good = passed(r.verdict);
+  page.begin_verdict(good && r.stopped.empty()                   ? Tone::kGood
+                     : good || r.verdict == Verdict::kFitToServe ? Tone::kWarn
+                                                                 : Tone::kBad,
                      to_string(r.verdict));
   if (r.culprits.empty()) {
     for (const std::string& reason : r.reasons) page.add("<p>{}</p>", escape_markup(reason));
@@ -38,10 +39,11 @@ void facts(Page& page, const Report& r) {
   page.fact("Examined", format_utc(r.started_unix_ms));
   page.fact("Took", format_duration(r.seconds));
   page.fact("Depth",
-            fmt::format("{}{}{}, inputs from seed {}",
+            fmt::format("{}{}{}{}, inputs from seed {}",
                         r.quick ? "quick" : "full",
                         r.soak_s > 0 ? ", soak of " + format_duration(r.soak_s) : ", no soak",
                         r.only.empty() ? "" : ", " + r.only + " alone",
+                        r.stopped.empty() ? "" : ", stopped by " + r.stopped + ": no verdict",
                         r.seed));
   page.add("</dl></div>");
 }

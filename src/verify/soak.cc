@@ -5,6 +5,7 @@
 #include <map>
 
 #include "base/random.h"
+#include "base/stopping.h"
 #include "base/units.h"
 #include "ops/matmul/matmul.h"
 #include "ops/spec_check.h"
@@ -203,7 +204,7 @@ void soak(Running& r) {
   const double begin_s = r.clock.monotonic_s();
   double told_s = begin_s, now_s = begin_s;
   int64_t sized = 0;
-  for (uint64_t round = 0; now_s - begin_s < r.options.soak_s; ++round) {
+  for (uint64_t round = 0; now_s - begin_s < r.options.soak_s && stop_signal() == 0; ++round) {
     const uint64_t at = round << 24;
     switch (round % 6) {
       case 0: tallies["products"].add(exact_product(r, random, at)); break;
@@ -235,9 +236,11 @@ void soak(Running& r) {
            fmt::format("{} of {} wrong, the first: {}", tally.wrong, tally.runs, tally.first),
            what == "products" ? "matmul" : what});
   }
+  const bool cut_short = now_s - begin_s < r.options.soak_s;
   r.listener.noted(fmt::format(
-      "soak of {}: {} products, {} copies, {} ops at sizes by the seed and {} runs of ops "
+      "soak of {}{}: {} products, {} copies, {} ops at sizes by the seed and {} runs of ops "
       "alike, {} wrong",
+      cut_short ? format_duration(now_s - begin_s) + " of " : "",
       format_duration(r.options.soak_s),
       tallies["products"].runs,
       tallies["copies"].runs,
