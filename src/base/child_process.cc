@@ -13,6 +13,8 @@
 #include <thread>
 #include <utility>
 
+#include "base/os_error.h"
+
 namespace ferry {
 namespace {
 
@@ -98,15 +100,14 @@ int in_memory(const std::string& text) {
 Result<ChildProcess> ChildProcess::start(const Start& start) {
   const Descriptor handed{start.handed ? in_memory(*start.handed) : -1};
   if (start.handed && handed.fd < 0)
-    return fail(
-        Code::kExhausted, "{}: memory for its settings: {}", start.program, std::strerror(errno));
+    return os_error(start.program + ": memory for its settings", errno);
   const Descriptor lent{start.lent >= 0 ? above_those_of_a_child(start.lent) : -1};
   const Descriptor flight{start.flight >= 0 ? above_those_of_a_child(start.flight) : -1};
   if ((start.lent >= 0 && lent.fd < 0) || (start.flight >= 0 && flight.fd < 0))
-    return fail(Code::kExhausted, "{}: a descriptor: {}", start.program, std::strerror(errno));
+    return os_error(start.program + ": a descriptor", errno);
   int told_ends[2] = {-1, -1};
   if (start.told && ::pipe2(told_ends, O_CLOEXEC) != 0)
-    return fail(Code::kExhausted, "{}: pipe: {}", start.program, std::strerror(errno));
+    return os_error(start.program + ": pipe", errno);
   const Descriptor told_low{told_ends[0]};
   const Descriptor told{start.told ? above_those_of_a_child(told_ends[0]) : -1};
   int ends[2] = {-1, -1};
@@ -114,14 +115,14 @@ Result<ChildProcess> ChildProcess::start(const Start& start) {
       ::pipe2(ends, O_CLOEXEC | (start.nonblocking ? O_NONBLOCK : 0)) != 0) {
     const int error = errno;
     if (start.told) ::close(told_ends[1]);
-    return fail(Code::kExhausted, "{}: pipe: {}", start.program, std::strerror(error));
+    return os_error(start.program + ": pipe", error);
   }
   int complaints[2] = {-1, -1};
   if (start.heard && ::pipe2(complaints, O_CLOEXEC) != 0) {
     const int error = errno;
     for (const int fd : {ends[0], ends[1], told_ends[1]})
       if (fd >= 0) ::close(fd);
-    return fail(Code::kExhausted, "{}: pipe: {}", start.program, std::strerror(error));
+    return os_error(start.program + ": pipe", error);
   }
   const Descriptor complains{complaints[1]};
   if (start.heard) {
@@ -144,7 +145,7 @@ Result<ChildProcess> ChildProcess::start(const Start& start) {
   if (pid < 0) {
     for (const int fd : {ends[0], told_ends[1], complaints[0]})
       if (fd >= 0) ::close(fd);
-    return fail(Code::kExhausted, "{}: fork: {}", start.program, std::strerror(error));
+    return os_error(start.program + ": fork", error);
   }
   return ChildProcess(pid, ends[0], told_ends[1], complaints[0]);
 }

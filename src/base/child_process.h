@@ -44,8 +44,8 @@ class ChildProcess {
     bool heard = false;                      // its standard error is a pipe that complaints() reads
   };
   /// A program that cannot be executed says so and ends with kNotExecuted; one whose parent died
-  /// before it ran, with 3. SIGPIPE is always ignored. Errors: kExhausted (no pipe, no process, no
-  /// memory for what is handed).
+  /// before it ran, with 3. SIGPIPE is always ignored. Errors: kExhausted (this process may have no further
+  /// descriptor), kUnavailable (no process, no memory just now).
   static Result<ChildProcess> start(const Start& start);
 
   ChildProcess(ChildProcess&&) noexcept;

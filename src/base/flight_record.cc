@@ -15,6 +15,7 @@
 
 #include "base/fault.h"
 #include "base/flight_reader.h"
+#include "base/os_error.h"
 
 namespace ferry::flight {
 namespace {
@@ -171,7 +172,7 @@ Result<Memory> Memory::create() {
   if (m.fd_ < 0 || ::ftruncate(m.fd_, sizeof(Page)) != 0 ||
       ::fcntl(m.fd_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0 ||
       (m.page_ = mapped(m.fd_)) == nullptr)
-    return fail(Code::kExhausted, "memory for what a worker is in: {}", std::strerror(errno));
+    return os_error("memory for what a worker is in", errno);
   m.page_->begin();
   return m;
 }

@@ -1,5 +1,6 @@
 #include "base/os_error.h"
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cstring>
@@ -34,7 +35,17 @@ const char* no_path(const std::string& path) {
   return "";
 }
 
-const char* advice(const std::string& path, int error) {
+/// How many files this process may have open, and what it says to a shell to have more.
+std::string files_open() {
+  rlimit limit{};
+  const std::string most = ::getrlimit(RLIMIT_NOFILE, &limit) == 0
+                               ? fmt::format("more than {} files", limit.rlim_cur)
+                               : "more files";
+  return "; this process may not have " + most +
+         " open (ulimit -n): raise the limit, as with `ulimit -n 1024`, and start it again";
+}
+
+std::string advice(const std::string& path, int error) {
   switch (error) {
     case ENOENT:
     case ENOTDIR: return no_path(path);
@@ -43,7 +54,7 @@ const char* advice(const std::string& path, int error) {
     case EFBIG:
       return "; it would be larger than this process may write (ulimit -f) or the file system "
              "takes: raise the limit, or choose another folder";
-    case EMFILE: return "; this process may have no more files open (ulimit -n): raise the limit";
+    case EMFILE: return files_open();
     case ENFILE:
       return "; the machine has no more files to give (fs.file-max): end what holds many";
     case EISDIR: return "; name a file";
@@ -63,6 +74,10 @@ tl::unexpected<Status> os_error(const char* doing, const std::string& path, int 
               doing,
               std::strerror(error),
               advice(path, error));
+}
+
+tl::unexpected<Status> os_error(const std::string& what, int error) {
+  return fail(code_of(error), "{}: {}{}", what, std::strerror(error), advice("", error));
 }
 
 tl::unexpected<Status> open_error(const std::string& path, int error) {

@@ -1,5 +1,5 @@
 // What the errors of the system's calls mean for whoever gave the path: which kind of failure it is,
-// and what to do about it. For the files of base that make such calls.
+// and what to do about it. For the files that make such calls.
 #pragma once
 
 #include <cerrno>
@@ -12,6 +12,9 @@ namespace ferry {
 
 /// "PATH: cannot DOING: why; what to do". kExhausted is what a second try would meet again.
 tl::unexpected<Status> os_error(const char* doing, const std::string& path, int error);
+
+/// The same of what has no path: "WHAT: why; what to do".
+tl::unexpected<Status> os_error(const std::string& what, int error);
 
 /// The same of a file that could not be opened to be read, where a socket is called by its name. Errors: and
 /// kInvalidInput for that.

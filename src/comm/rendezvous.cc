@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "base/flight_record.h"
 #include "base/json_fields.h"
+#include "base/os_error.h"
 #include "comm/socket_communicator.h"
 
 namespace ferry::comm {
@@ -395,7 +396,7 @@ Result<Rendezvous> Rendezvous::open(int ranks) {
   r.key_ = new_secret();
   for (int i = 0; i < ranks; ++i) {
     const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return fail(Code::kExhausted, "a socket for rank {}: {}", i, std::strerror(errno));
+    if (fd < 0) return os_error(fmt::format("a socket for rank {}", i), errno);
     r.listeners_.push_back(fd);
     sockaddr_in address = local(0);
     socklen_t size = sizeof address;

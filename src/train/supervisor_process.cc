@@ -17,6 +17,7 @@
 
 #include "base/check.h"
 #include "base/child_process.h"
+#include "base/os_error.h"
 #include "train/hang_watch.h"
 #include "train/run_status.h"
 #include "train/supervisor.h"
@@ -69,17 +70,21 @@ class Shell {
     // Nobody reading what it says must not end it, and its worker with it.
     ignore(SIGPIPE);
     signals_ = ::signalfd(-1, &watched, SFD_NONBLOCK | SFD_CLOEXEC);
-    check(signals_ >= 0, "supervisor: signalfd: {}", std::strerror(errno));
+    if (signals_ < 0) unable_ = os_error("a descriptor for signals", errno).value();
   }
 
   ~Shell() {
-    ::close(signals_);
+    if (signals_ >= 0) ::close(signals_);
     ::pthread_sigmask(SIG_SETMASK, &mask_, nullptr);
   }
   Shell(const Shell&) = delete;
   Shell& operator=(const Shell&) = delete;
 
   int run() {
+    if (unable_) {
+      say(unable_->message);
+      return exit_status(unable_->code);
+    }
     auto [state, actions] = begin(clock_.monotonic_s(), false);
     for (;;) {
       // Acting comes before telling, which may take as long as its reader does.
@@ -112,6 +117,11 @@ class Shell {
     if (start.replay_to > 0 && !command_.replay.empty())
       arguments.push_back(fmt::format("{}={}", command_.replay, start.replay_to));
     Result<WorkerCrew> worker = WorkerCrew::start(command_, arguments, mask_, clock_.monotonic_s());
+    if (!worker && worker.error().code == Code::kExhausted) {
+      // As one that leaves for want of what no restart brings.
+      say(fmt::format("the worker could not be started: {}", worker.error().message));
+      return events_.push_back(Exited{kUseless});
+    }
     if (!worker) return events_.push_back(StartFailed{worker.error().message});
     worker_ = std::move(*worker);
     if (settings_.hang_verdict_s > 0)
@@ -266,6 +276,7 @@ class Shell {
   double shown_at_ = -1e300;
   sigset_t mask_{};
   int signals_ = -1;
+  std::optional<Status> unable_;  // to begin
   std::optional<WorkerCrew> worker_;
   std::optional<hang::HangWatch> watch_;  // of worker_
   double next_look_s_ = 0;
