@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -288,6 +290,52 @@ TEST(DoctorProcess, ADeviceThatTakesEveryChildIsGivenUp) {
   EXPECT_FALSE(report->whole);
   EXPECT_EQ(report->verdict, Verdict::kUnfit);
   EXPECT_NE(report->notes.at(0).find("given up"), std::string::npos);
+}
+
+/// Where a script says that it is ready to be stopped.
+std::string ready() { return testing::TempDir() + "/ready"; }
+std::string says_ready() { return ": >'" + ready() + "'; "; }
+/// Follows a script that is stopped as soon as it is ready.
+Result<Report> stopped(const std::vector<std::string>& scripts) {
+  std::remove(ready().c_str());
+  Command command = shell(scripts);
+  command.stop = [] { return ::access(ready().c_str(), F_OK) == 0 ? SIGINT : 0; };
+  return follow(command);
+}
+
+TEST(DoctorProcess, StoppedItIsNoVerdictAndSaysWhatItFound) {
+  // The check at hand ends, no other begins.
+  const Result<Report> report =
+      stopped({opened() + began(0) + ended(0) + began(1) + "last=$(cat <<'END'\n" + ended(1) +
+               "\nEND\n); trap 'sleep 0.3; eval \"$last\"; exit 5' TERM; " + says_ready() +
+               "while :; do sleep 0.05; done"});
+  ASSERT_TRUE(report.has_value()) << report.error().message;
+  EXPECT_EQ(report->outcomes.size(), 2u);
+  EXPECT_FALSE(report->whole);
+  EXPECT_EQ(report->stopped, "SIGINT");
+  EXPECT_EQ(report->verdict, Verdict::kNothingFound);
+  EXPECT_EQ(report->reasons.at(0),
+            "2 checks, nothing found; stopped by SIGINT: no verdict on the device");
+  EXPECT_EQ(report->notes.at(0), "stopped by SIGINT: 2 of 3 checks were made");
+  EXPECT_EQ(summary_json(*report).at("stopped"), "SIGINT");
+  // What dies of it before it can answer has no finding.
+  const Result<Report> died =
+      stopped({opened() + began(0) + ended(0) + began(1) + says_ready() + "exec sleep 60"});
+  ASSERT_TRUE(died.has_value()) << died.error().message;
+  EXPECT_EQ(died->outcomes.size(), 1u);
+  EXPECT_EQ(problem_count(*died), 0u);
+  EXPECT_LT(died->seconds, 20);
+  // A finding stands, and nothing is begun after it.
+  const Result<Report> broken = stopped({opened() + began(0) + "trap 'kill -SEGV $$' TERM; " +
+                                             says_ready() + "while :; do sleep 0.05; done",
+                                         opened() + began(1) + ended(1)});
+  ASSERT_TRUE(broken.has_value()) << broken.error().message;
+  ASSERT_EQ(broken->outcomes.size(), 1u);
+  EXPECT_EQ(broken->outcomes[0].problems.at(0).property, "crash");
+  EXPECT_FALSE(passed(broken->verdict));
+  EXPECT_EQ(broken->reasons.back(),
+            "stopped by SIGINT before everything was tried: what was found stands, and is not all "
+            "that may be");
 }
 
 /// Spoils the last row of a kernel's first output, but only of more than so many rows.
