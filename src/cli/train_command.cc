@@ -495,9 +495,13 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
   const bool written = !file || (*file)->flush(kStatusPatienceS);
   if (!written)
     tell_patiently("ferry: what `ferry status` shows is not written yet: the disk stands still");
-  if (status == 2 && !ran && shows && written)
-    if (const Result<void> restored = write_file_atomic(status_path, found); !restored)
-      not_shown(restored.error());
+  if (status == 2 && !ran && shows && written) {
+    const Result<bool> ours = (*file)->ours();
+    if (!ours) not_shown(ours.error());
+    if (ours.value_or(false))
+      if (const Result<void> restored = write_file_atomic(status_path, found); !restored)
+        not_shown(restored.error());
+  }
   while (!said.flush(3600)) {
   }
   return status;

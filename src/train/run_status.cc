@@ -325,15 +325,43 @@ RunStatusFile::~RunStatusFile() {
   shared_->changes.tell();
 }
 
+namespace {
+
+/// Whether the folder's lock names one of these processes, or there is none. Two runs may have a folder after each
+/// other: of the lock's file only what stands in it tells them apart.
+Result<bool> belongs_to(const std::string& folder, const std::set<int64_t>& workers) {
+  constexpr uint64_t kLockBytesMax = 64;
+  const Result<std::string> lock = read_file(join_path(folder, ".lock"), kLockBytesMax);
+  if (!lock && lock.error().code == Code::kNotFound) return true;
+  TRY(lock);
+  int64_t holder = 0;
+  std::from_chars(lock->data(), lock->data() + lock->size(), holder);
+  return workers.contains(holder);
+}
+
+}  // namespace
+
+Result<bool> RunStatusFile::ours() const {
+  Changes::Lock lock = shared_->changes.lock();
+  const std::set<int64_t> workers = shared_->workers;
+  lock.unlock();
+  return belongs_to(parent_folder(shared_->path), workers);
+}
+
 void RunStatusFile::Shared::work() {
   Changes::Lock lock = changes.lock();
   while (true) {
     changes.wait(lock, [this] { return over || next.has_value(); });
     if (!next) return;
     const RunStatus status = *std::exchange(next, std::nullopt);
+    const std::set<int64_t> known = workers;
     writing = true;
     lock.unlock();
-    const Result<void> written = write_file_atomic(path, to_json(status));
+    const auto write = [&]() -> Result<void> {
+      TRY_ASSIGN(const bool ours, belongs_to(parent_folder(path), known));
+      return ours ? write_file_atomic(path, to_json(status)) : Result<void>();
+    };
+    const Result<void> written = write();
     if (!written && !std::exchange(told, true)) failed(written.error());
     lock.lock();
     writing = false;
@@ -343,6 +371,7 @@ void RunStatusFile::Shared::work() {
 
 void RunStatusFile::put(RunStatus status) {
   const Changes::Lock lock = shared_->changes.lock();
+  for (const RankStatus& r : status.ranks) shared_->workers.insert(r.pid);
   shared_->next = std::move(status);
   shared_->changes.tell();
 }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -97,7 +98,8 @@ Result<RunView> look_at_run(const std::string& folder);
 /// The same in words, a line each; at the end what to do, if there is something. Pure.
 std::vector<std::string> lines_of(const RunView& view, int64_t now_unix_ms, int columns);
 
-/// Writes statuses beside whoever gives them: he never waits for a disk.
+/// Writes statuses beside whoever gives them: he never waits for a disk. In a folder whose lock (base/file.h) names
+/// a process that no status told of nothing is written: another run has it, or had it last.
 /// Owner: the supervisor. put() and flush() from its thread.
 class RunStatusFile {
  public:
@@ -110,11 +112,13 @@ class RunStatusFile {
   RunStatusFile(const RunStatusFile&) = delete;
   RunStatusFile& operator=(const RunStatusFile&) = delete;
 
-  /// Soon; one that has not been written by then is replaced.
+  /// Soon; one that has not been written by then is replaced. Its ranks are this run's from then on.
   void put(RunStatus status);
   /// Until the last one was written, at most so long: a disk that stands still keeps nobody from leaving. False:
   /// it was not.
   bool flush(double seconds_max);
+  /// Whether a status may be written. Errors: of reading the lock.
+  Result<bool> ours() const;
 
  private:
   /// The writing thread may outlive this.
@@ -123,6 +127,7 @@ class RunStatusFile {
     std::function<void(const Status&)> failed;
     Changes changes;  // of what follows
     std::optional<RunStatus> next;
+    std::set<int64_t> workers;  // processes of this run
     bool writing = false, over = false, told = false;
     void work();
   };
