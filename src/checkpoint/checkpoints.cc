@@ -44,8 +44,7 @@ Result<CheckpointInfo> read_document(const std::string& text, const std::string&
 }
 
 Result<CheckpointInfo> inspect(const std::string& path, int64_t step) {
-  TRY_ASSIGN(Checksums sums, Checksums::open(path));
-  TRY(sums.check_sizes());
+  TRY_ASSIGN(Checksums sums, checksums_with_state(path));
   const std::string document = join_path(path, kStateDocument);
   TRY_ASSIGN(const std::string text, read_file(document, kDocumentBytesMax));
   TRY(sums.check_bytes(kStateDocument, text.data(), text.size()));

@@ -19,7 +19,7 @@ struct CheckpointInfo {
   std::optional<double> held_out_loss;
 };
 
-/// A step folder that cannot be resumed from: damaged, cut short, or not Ferry's.
+/// A step folder that cannot be resumed from: damaged, cut short, without its state, or not Ferry's.
 struct IgnoredCheckpoint {
   int64_t step = 0;
   std::string path, why;

@@ -178,6 +178,32 @@ TEST(Checkpoints, ListsAndPrunes) {
   EXPECT_EQ(step_in(list->complete[0]), 123456789);
 }
 
+/// Whoever keeps a model without what training needs has a whole model; what else is missing stays missing.
+TEST(Checkpoints, WithoutItsStateItIsAModelThatTrainingCannotGoOnFrom) {
+  const std::string folder = fresh_folder("stateless"), path = checkpoint_path(folder, 4);
+  const auto save = [&] { ASSERT_TRUE(save_checkpoint(folder, 4, model(4), state(4))); };
+  save();
+  EXPECT_TRUE(ModelDir::open(path)->notes().empty());
+  ASSERT_TRUE(remove_tree(join_path(path, "state")));
+  Result<ModelDir> dir = ModelDir::open(path);
+  ASSERT_TRUE(dir) << dir.error().message;
+  EXPECT_TRUE(dir->verify());
+  ASSERT_EQ(dir->notes().size(), 1U);
+  EXPECT_NE(dir->notes()[0].find("state/"), std::string::npos) << dir->notes()[0];
+  const std::vector<std::string> says = {path, "state/", "put the folder back", "model.init"};
+  EXPECT_TRUE(fails(TrainingStateReader::open(path), Code::kNotFound, says));
+  EXPECT_TRUE(fails(newest_checkpoint(folder), Code::kNotFound, says));
+  EXPECT_TRUE(prune_checkpoints(folder, {.keep_last = 1, .keep_best = 0})->empty());
+  EXPECT_TRUE(make_folders(join_path(path, "state")));  // an empty one is none
+  EXPECT_TRUE(ModelDir::open(path));
+  ASSERT_TRUE(remove_tree(join_path(path, "config.json")));
+  EXPECT_TRUE(fails(ModelDir::open(path), Code::kCorrupt, {"config.json", "missing"}));
+  save();
+  ASSERT_TRUE(remove_tree(join_path(path, "state/part-00000.safetensors")));
+  EXPECT_TRUE(fails(ModelDir::open(path), Code::kCorrupt, {"part-00000", "missing"}));
+  EXPECT_TRUE(fails(newest_checkpoint(folder), Code::kNotFound, {"part-00000", "missing"}));
+}
+
 /// A disk that does not answer, a permission, a limit: nothing is known about the checkpoint then,
 /// least of all that it is damaged.
 TEST(Checkpoints, WhatCannotBeReadIsNotIgnored) {

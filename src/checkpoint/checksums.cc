@@ -43,6 +43,19 @@ std::string Checksums::to_json(const std::map<std::string, FileDigest>& files) {
   return json_text(nlohmann::json{{"format", kFormat}, {"files", list}}, 1) + "\n";
 }
 
+Result<bool> Checksums::leave_out(const std::string& subfolder) {
+  const std::string prefix = subfolder + "/";
+  const auto begin = files_.lower_bound(prefix);
+  auto end = begin;
+  for (; end != files_.end() && end->first.starts_with(prefix); ++end) {
+    TRY_ASSIGN(const bool there, is_there(join_path(folder_, end->first)));
+    if (there) return false;
+  }
+  const bool any = begin != end;
+  files_.erase(begin, end);
+  return any;
+}
+
 Result<void> Checksums::check_sizes() const {
   for (const auto& [name, digest] : files_) {
     const std::string path = join_path(folder_, name);

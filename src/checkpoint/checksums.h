@@ -30,6 +30,10 @@ class Checksums {
   const std::map<std::string, FileDigest>& files() const { return files_; }  // by relative path
   const std::string& text() const { return text_; }  // the file as it was read
 
+  /// Takes the files of a subfolder off the list if none of them is there, and says whether it did:
+  /// then it was left out as a whole. If some are there, the others are missing. Errors:
+  /// kUnavailable, kExhausted.
+  Result<bool> leave_out(const std::string& subfolder);
   /// Every listed file exists and has the listed size. Cheap.
   Result<void> check_sizes() const;
   /// The bytes, which are FOLDER/relative's, are the listed ones. Hashes them the first time only.

@@ -15,6 +15,7 @@
 #include "checkpoint/fused_experts.h"
 #include "checkpoint/json.h"
 #include "checkpoint/quant_description.h"
+#include "checkpoint/training_state.h"
 #include "checkpoint/wrong_path.h"
 
 namespace ferry {
@@ -133,6 +134,7 @@ Result<ModelDir> ModelDir::open_once(const std::string& path) {
   TRY_ASSIGN(const bool summed, is_there(join_path(path, kChecksumsName)));
   if (summed) {
     TRY_ASSIGN(dir.sums_, Checksums::open(path));
+    TRY_ASSIGN(dir.state_left_out_, dir.sums_->leave_out(kStateFolder));
     TRY(dir.sums_->check_sizes());
   }
   TRY(dir.open_passport());
@@ -343,6 +345,11 @@ std::string ModelDir::tensors_in(size_t shard, uint64_t first, uint64_t last) co
   names.resize(names.size() - others);
   return fmt::format(
       "{}{}", fmt::join(names, ", "), others > 0 ? fmt::format(" and {} more", others) : "");
+}
+
+std::vector<std::string> ModelDir::notes() const {
+  if (!state_left_out_) return {};
+  return {kStateLeftOut};
 }
 
 std::vector<std::string> ModelDir::names() const {

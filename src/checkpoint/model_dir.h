@@ -32,14 +32,17 @@ class ModelDir final : public ModelSource {
   /// Checks the shards' headers, that the index and the shards say the same, and all sizes. A
   /// directory with a passport has each chunk of a file checked when it is first read; one without
   /// has whole files checked against checksums.json then. A directory that a killed replacement
-  /// left without its name is put back first. Errors: kNotFound, kUnavailable; kCorrupt and
-  /// kInvalidInput, naming file, tensor and what to do.
+  /// left without its name is put back first. The training state of a checkpoint may be left out as a
+  /// whole. Errors: kNotFound, kUnavailable; kCorrupt and kInvalidInput, naming file, tensor and what
+  /// to do.
   static Result<ModelDir> open(const std::string& path);
 
   const std::string& path() const override { return path_; }
   std::string path_of(const std::string& file_name) const override;
   const std::string& config_json() const override { return config_json_; }
   bool has_checksums() const { return sums_.has_value(); }
+  /// What is to be known of the directory as a whole, for whoever vouches for it: that its training state was left out.
+  std::vector<std::string> notes() const;
   const Passport* passport() const { return passport_.get(); }  // nullptr: none
   bool vouched_for() const override { return has_checksums() || passport() != nullptr; }
   std::string weights_root() const override;
@@ -94,6 +97,7 @@ class ModelDir final : public ModelSource {
   std::vector<std::unique_ptr<SafetensorsFile>> shards_;
   std::deque<TensorInfo> experts_;  // of tensors that hold a layer's experts together
   std::map<std::string, Place, std::less<>> places_;
+  bool state_left_out_ = false;
 };
 
 /// A model, or an adapter of one.

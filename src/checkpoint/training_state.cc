@@ -112,6 +112,24 @@ bool is_shape(const json& value) {
 
 }  // namespace
 
+Result<Checksums> checksums_with_state(const std::string& checkpoint) {
+  TRY_ASSIGN(Checksums sums, Checksums::open(checkpoint));
+  if (!sums.files().contains(kStateDocument))
+    return fail(
+        Code::kNotFound,
+        "{}: is a model without training state; training can start from it, but not be resumed",
+        checkpoint);
+  TRY_ASSIGN(const bool left_out, sums.leave_out(kStateFolder));
+  if (left_out)
+    return fail(Code::kNotFound,
+                "{}: {}; put the folder back from a copy, or begin a new run with this model as "
+                "model.init",
+                checkpoint,
+                kStateLeftOut);
+  TRY(sums.check_sizes());
+  return sums;
+}
+
 uint64_t bytes_needed(const TrainingStateContents& contents) {
   constexpr uint64_t kPerPiece = 512, kPerFile = 8192;
   uint64_t bytes = 2 * kPerFile + contents.document.size();
@@ -140,14 +158,8 @@ Result<void> write_training_state(StagedFolder& folder, const TrainingStateConte
 Result<TrainingStateReader> TrainingStateReader::open(const std::string& checkpoint) {
   TrainingStateReader state;
   state.path_ = checkpoint;
-  TRY_ASSIGN(Checksums sums, Checksums::open(checkpoint));
+  TRY_ASSIGN(Checksums sums, checksums_with_state(checkpoint));
   state.sums_ = std::make_unique<Checksums>(std::move(sums));
-  if (!state.sums_->files().contains(kStateDocument))
-    return fail(
-        Code::kNotFound,
-        "{}: is a model without training state; training can start from it, but not be resumed",
-        checkpoint);
-  TRY(state.sums_->check_sizes());
   TRY_ASSIGN(state.document_, read_file(join_path(checkpoint, kStateDocument), kTextBytesMax));
   TRY(state.sums_->check_bytes(kStateDocument, state.document_.data(), state.document_.size()));
   const std::string path = join_path(checkpoint, kTensorsName);

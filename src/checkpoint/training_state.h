@@ -4,7 +4,7 @@
 //   tensors.json             of each tensor: type, global shape, and which file holds which rows
 //   part-00000.safetensors   rows of tensors; one file for each process that wrote
 // Rows are addressed globally (dimension 0), so any number of processes can load what any other
-// wrote.
+// wrote. The folder changes no answer, so the model beside it is whole without it.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +24,10 @@ namespace ferry {
 
 constexpr const char* kStateFolder = "state";
 constexpr const char* kStateDocument = "state/state.json";
+/// Of a checkpoint that somebody keeps without the folder.
+constexpr const char* kStateLeftOut =
+    "its training state (the folder state/) was left out: that changes no answer, but training "
+    "cannot go on from here";
 
 /// Rows [begin, begin + value.dim(0)) of a tensor of global_shape, rank 1 to 4.
 struct StatePiece {
@@ -44,6 +48,11 @@ struct TrainingStateContents {
   /// One file each. Together the pieces of a name cover its rows once.
   std::vector<std::vector<StatePiece>> parts;
 };
+
+/// The checksums of a checkpoint that training can go on from, so far as they tell: every listed file is there with its
+/// size, those of the state among them. Errors: kNotFound, with what to do (a model that was saved without state, or
+/// whose state was left out); Checksums'.
+Result<Checksums> checksums_with_state(const std::string& checkpoint);
 
 /// Disk space that write_training_state takes, within a few KiB.
 uint64_t bytes_needed(const TrainingStateContents& contents);

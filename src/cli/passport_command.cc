@@ -62,6 +62,8 @@ Result<void> write_passport(const Arguments& args) {
     TRY_ASSIGN(key, read_secret_key(args.key));
   }
   TRY_ASSIGN(ModelDir dir, ModelDir::open(args.directory));
+  for (const std::string& note : dir.notes())
+    tell(fmt::format("ferry: note: {}: {}", dir.path(), note));
   const std::string path = join_path(args.directory, kPassportName);
   const bool adds = args.add && dir.passport() != nullptr;
   if (!adds && (dir.has_checksums() || dir.passport() != nullptr)) TRY(dir.verify());

@@ -90,6 +90,7 @@ Result<void> Verifier::open() {
   compute_ = options_.dtype.value_or(passport != nullptr ? passport->probes.dtype : DType::kBF16);
   report_.dtype = compute_;
   report_.has_passport = passport != nullptr;
+  report_.notes = dir_->notes();
   if (passport == nullptr) {
     if (!options_.public_key.empty())
       return check_signer(passport, options_.public_key, options_.directory);
