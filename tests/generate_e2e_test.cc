@@ -353,7 +353,7 @@ TEST_F(GenerateE2e, ThePromptsLogProbabilitiesAreShownOnDemand) {
 }
 
 TEST_F(GenerateE2e, ACacheThatIsLargerThanTheMachineIsRefused) {
-  const Strings says = {"the cache's pages take", "--cache-tokens"};
+  const Strings says = {"the cache's pages and the table of positions take", "--cache-tokens"};
   const Strings much = {"--cache-tokens", "1073741824"};
   Strings one = {"generate", path("model"), "--prompt", "a"};
   one.insert(one.end(), much.begin(), much.end());

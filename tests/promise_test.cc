@@ -628,6 +628,29 @@ TEST(Engine, AStepOnAscendCopiesNoContext) {
   EXPECT_LT(most, least + 64 * 1024);  // 1,800 tokens take 2 MB
 }
 
+TEST(Engine, TakesTheMemoryThatItSays) {
+  const auto model = random_model(with_deepseek_heads(), DType::kBF16, cpu_device());
+  const auto live = [] { return static_cast<int64_t>(cpu_device().memory_use().live_bytes); };
+  const auto run = [](Engine& engine, size_t prompt) {
+    Request r{.prompt = std::vector<int32_t>(prompt, 3), .options = {}, .salt = ""};
+    r.options.tokens_max = 3;
+    EXPECT_TRUE(engine.submit(r));
+    while (!engine.idle()) engine.step();
+  };
+  {  // what products keep of weights is made once
+    Engine first(*model, {.cache_tokens = 512, .running = 1});
+    run(first, 200);
+  }
+  const int64_t before = live() - model->position_bytes(200);
+  Engine engine(*model, {.cache_tokens = 2048, .running = 1});
+  run(engine, 1900);
+  const int64_t taken = live() - before;
+  constexpr int64_t kFences = 64 * 1024;  // of blocks, and what they are rounded up by
+  EXPECT_GT(model->position_bytes(2048), 4 * kFences);
+  EXPECT_LE(taken, engine.memory_bytes() + kFences);
+  EXPECT_GE(taken, engine.memory_bytes() - kFences);
+}
+
 TEST(Engine, RefusesRequestsThatMakeNoSense) {
   const auto model = small_model("llama", DType::kF32, cpu_device());
   Engine engine(*model, {.cache_tokens = 256});

@@ -84,8 +84,8 @@ engine::EngineOptions engine_options(const AnswerOptions& options,
 
 Result<void> require_cache(const engine::Engine& engine, const models::CausalLm& model) {
   return require_memory(model.device(),
-                        static_cast<double>(engine.cache_bytes()),
-                        "the cache's pages",
+                        static_cast<double>(engine.memory_bytes()),
+                        "the cache's pages and the table of positions",
                         "ask for fewer --tokens or --cache-tokens");
 }
 

@@ -87,9 +87,9 @@ struct Engine::PassGuard {
 Engine::Engine(models::CausalLm& model, const EngineOptions& options)
     : model_(&model), options_(options), scheduler_(limits_of(model, options)) {}
 
-int64_t Engine::cache_bytes() const {
-  return models::pages_for(options_.cache_tokens) * models::kPageTokens *
-         model_->cache_bytes_per_token(mtp());
+int64_t Engine::memory_bytes() const {
+  const int64_t tokens = models::pages_for(options_.cache_tokens) * models::kPageTokens;
+  return tokens * model_->cache_bytes_per_token(mtp()) + model_->position_bytes(tokens);
 }
 
 /// What is kept of a request; its prompt stays where it is.

@@ -113,7 +113,9 @@ class Engine {
   int64_t running() const { return scheduler_.running(); }
   int64_t waiting() const { return scheduler_.waiting(); }
   const EngineCounts& counts() const { return counts_; }
-  int64_t cache_bytes() const;
+  /// What it will have taken of the device's memory: the cache's pages, and the model's table of as
+  /// many positions as they have room for.
+  int64_t memory_bytes() const;
   double cache_usage() const;  // of the cache's pages, the share that requests hold
 
  private:

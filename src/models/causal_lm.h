@@ -64,6 +64,9 @@ class CausalLm {
   virtual int64_t blocks() const = 0;   // transformer blocks that answering runs through
   virtual int64_t experts() const = 0;  // routed experts of a MoE layer; 0: none
   virtual int64_t max_positions() const = 0;
+  /// What a pass over the first `tokens` positions takes of the device's memory for being able to tell
+  /// them apart, once and for all passes.
+  virtual int64_t position_bytes(int64_t tokens) const = 0;
   virtual int64_t parameters_total() const = 0;
 
   DType compute() const { return compute_; }

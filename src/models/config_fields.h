@@ -17,7 +17,7 @@ namespace ferry::models {
 constexpr int64_t kSizeMax = int64_t{1} << 24;  // above any real model's
 constexpr int64_t kHeadsMax = 65536;            // and of sizes of one head
 constexpr int64_t kLayersMax = 10000;
-constexpr int64_t kRopeTableMax = int64_t{1} << 30;  // elements: made in memory, at start
+constexpr int64_t kRopeTableMax = int64_t{1} << 30;  // elements, of all positions
 /// Weights above it are no model's; below it every size that is computed from a config is exact.
 constexpr double kParametersMax = double{int64_t{1} << 45};
 

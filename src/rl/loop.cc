@@ -434,7 +434,7 @@ Result<void> Run::announce() {
   for (models::CausalLm* by : {static_cast<models::CausalLm*>(model_.get()), &drawing()}) {
     const engine::Engine engine(*by, engine_options(std::max(longest_prompt_, longest_held_out_)));
     TRY(require_memory(by->device(),
-                       static_cast<double>(engine.cache_bytes()),
+                       static_cast<double>(engine.memory_bytes()),
                        fmt::format("rl.running {}: the cache of so many answers", rl_.running),
                        "lower it"));
   }

@@ -71,6 +71,7 @@ Estimate estimate(const models::TrainableLm& model,
   e.memory_bytes = e.weight_bytes + gradient_bytes + static_cast<double>(optimizer_bytes) +
                    model.activation_bytes_per_token(recompute_of(s.train)) *
                        static_cast<double>(s.train.micro_batch_tokens) +
+                   static_cast<double>(model.position_bytes(s.data.sequence_length)) +
                    (256 << 20);  // scratch of kernels, the program itself
   // A passport's answers are the CPU's: at each save a chip's model is copied to it, in f32 and with
   // panels for products of few rows (ops/matmul/packed_weight.h).

@@ -31,7 +31,7 @@ Model::Model(Config config, Device& device, DType compute, std::optional<DType> 
     : TrainableLm(device, compute),
       config_(std::move(config)),
       weights_(make_weights(config_, storage, device)),
-      rope_(ops::make_rope_table(config_.rope, config_.max_position_embeddings, device)),
+      positions_(config_.rope, config_.max_position_embeddings, device),
       router_(config_.n_routed_experts > 0 ? router_config(config_) : ops::RouterConfig{}),
       softmax_scale_(ops::mla_softmax_scale(config_.qk_head_dim(), config_.rope)) {}
 
@@ -62,6 +62,7 @@ Tensor Model::draft(const Tensor& before_norm,
 /// token i + 2. The checkpoint's eh_proj takes the embedding first.
 Tensor Model::run_mtp(const Tensor& before_norm, const Tensor& next, Pass& pass) {
   const MtpWeights& m = *weights_.mtp;
+  positions_.reach(pass.segments);
   begin_layer(config_.num_hidden_layers + 2);
   const Tensor embedded =
       ops::rms_norm(ops::embedding(next, weights_.embed_tokens, compute_), m.enorm, eps());
@@ -95,6 +96,7 @@ Tensor Model::hidden_before_norm(const Tensor& tokens, Pass& pass) {
   const ForwardOptions& options = pass.options.forward;
   check(options.cache == nullptr || options.mla_form == MlaForm::kAbsorbed,
         "deepseek_v3: a cache needs the absorbed form");
+  positions_.reach(pass.segments);
   begin_layer(0);
   Tensor h = ops::embedding(tokens, weights_.embed_tokens, compute_);
   for (const LayerWeights& w : weights_.layers) {
@@ -151,8 +153,11 @@ Tensor Model::attention(const AttentionWeights& w, const Tensor& x, const Pass& 
   const Tensor q = queries(w, x, pass);
   const Tensor ckv = ops::linear(x, w.kv_a_proj_with_mqa);
   const Tensor c = ops::rms_norm(ckv.slice(1, 0, latent), w.kv_a_layernorm, kLatentNormEps);
-  const Tensor k_pe =
-      ops::rope(ckv.slice(1, latent, ckv.dim(1)), rope_, pass.segments, 0, config_.rope_interleave);
+  const Tensor k_pe = ops::rope(ckv.slice(1, latent, ckv.dim(1)),
+                                positions_.rope(),
+                                pass.segments,
+                                0,
+                                config_.rope_interleave);
   const Tensor o = pass.options.forward.mla_form == MlaForm::kExpanded
                        ? attend_expanded(w, q, c, k_pe, pass)
                        : attend_absorbed(w, q, c, k_pe, pass);
@@ -169,7 +174,7 @@ Tensor Model::queries(const AttentionWeights& w, const Tensor& x, const Pass& pa
                      *w.q_b_proj,
                      {.keep = false});
   return ops::rope(q.reshape({x.dim(0), config_.num_attention_heads, config_.qk_head_dim()}),
-                   rope_,
+                   positions_.rope(),
                    pass.segments,
                    config_.qk_nope_head_dim,
                    config_.rope_interleave);

@@ -4,8 +4,8 @@
 
 #include "models/deepseek_v3/config.h"
 #include "models/deepseek_v3/weights.h"
+#include "models/position_table.h"
 #include "models/trainable_lm.h"
-#include "ops/rope/rope.h"
 #include "ops/router/router.h"
 
 namespace ferry::models::deepseek_v3 {
@@ -36,6 +36,7 @@ class Model final : public TrainableLm {
   int64_t blocks() const override { return config_.num_hidden_layers; }
   int64_t experts() const override { return config_.n_routed_experts; }
   int64_t max_positions() const override { return config_.max_position_embeddings; }
+  int64_t position_bytes(int64_t tokens) const override { return positions_.bytes(tokens); }
   bool has_mtp() const override { return config_.num_nextn_predict_layers > 0; }
   int64_t parameters_total() const override;
   int64_t parameters_active() const override;
@@ -91,7 +92,7 @@ class Model final : public TrainableLm {
 
   Config config_;
   ModelWeights weights_;
-  ops::RopeTable rope_;
+  PositionTable positions_;
   ops::RouterConfig router_;
   float softmax_scale_;
 };

@@ -20,7 +20,7 @@ Model::Model(Config config, Device& device, DType compute, std::optional<DType> 
     : TrainableLm(device, compute),
       config_(std::move(config)),
       weights_(make_weights(config_, storage, device)),
-      rope_(ops::make_rope_table(config_.rope, config_.max_position_embeddings, device)),
+      positions_(config_.rope, config_.max_position_embeddings, device),
       softmax_scale_(static_cast<float>(1 / std::sqrt(static_cast<double>(config_.head_dim)))) {}
 
 Tensor Model::forward(const Tensor& tokens,
@@ -44,6 +44,7 @@ Losses Model::losses(const TokenBatch& batch, const LossOptions& options) {
 
 /// After the last block and the final norm.
 Tensor Model::hidden(const Tensor& tokens, const Pass& pass) {
+  positions_.reach(pass.segments);
   begin_layer(0);
   Tensor h = ops::embedding(tokens, weights_.embed_tokens, compute_);
   for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
@@ -92,7 +93,7 @@ Tensor Model::attention(const LayerWeights& w,
   const int64_t tokens = x.dim(0), heads = config_.num_attention_heads, dim = config_.head_dim,
                 kv_heads = config_.num_key_value_heads, kv = kv_heads * dim;
   const auto turned = [&](const Tensor& t, int64_t count) {
-    return ops::rope(t.reshape({tokens, count, dim}), rope_, segments, 0, false);
+    return ops::rope(t.reshape({tokens, count, dim}), positions_.rope(), segments, 0, false);
   };
   const Tensor q = turned(projected(x, w.q_proj, w.q_bias), heads);
   Tensor k = turned(projected(x, w.k_proj, w.k_bias), kv_heads);

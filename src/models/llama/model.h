@@ -5,8 +5,8 @@
 
 #include "models/llama/config.h"
 #include "models/llama/weights.h"
+#include "models/position_table.h"
 #include "models/trainable_lm.h"
-#include "ops/rope/rope.h"
 
 namespace ferry::models::llama {
 
@@ -32,6 +32,7 @@ class Model final : public TrainableLm {
   int64_t blocks() const override { return config_.num_hidden_layers; }
   int64_t experts() const override { return 0; }
   int64_t max_positions() const override { return config_.max_position_embeddings; }
+  int64_t position_bytes(int64_t tokens) const override { return positions_.bytes(tokens); }
   bool has_mtp() const override { return false; }
   int64_t parameters_total() const override;
   int64_t parameters_active() const override;
@@ -65,7 +66,7 @@ class Model final : public TrainableLm {
 
   Config config_;
   ModelWeights weights_;
-  ops::RopeTable rope_;
+  PositionTable positions_;
   float softmax_scale_;
 };
 

@@ -14,7 +14,8 @@ struct RopeTable {
 
 /// Frequencies theta^(-2 i / dim), angles and their sine and cosine are computed in float64 from
 /// exactly rounded operations alone (no libm), so that every machine has the same table; within 1
-/// ulp of f32.
+/// ulp of f32. An element depends on its position and pair alone: a longer table begins with a shorter one.
+/// Uses the CPU's thread pool.
 /// Errors    check: dim even, theta > 1, YaRN's fields positive and in order.
 RopeTable make_rope_table(const RopeConfig& config, int64_t positions, Device& device);
 

@@ -1,8 +1,11 @@
 // The table of cosines and sines, and the slowed frequencies of long contexts, in float64.
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "base/check.h"
 #include "base/math.h"
+#include "device/cpu/cpu_device.h"
 #include "ops/rope/rope.h"
 
 namespace ferry::ops {
@@ -82,15 +85,21 @@ RopeTable make_rope_table(const RopeConfig& config, int64_t positions, Device& d
   }
   if (config.scaling == RopeScaling::kYarn)
     size = mscale(config.factor, config.mscale) / mscale(config.factor, config.mscale_all_dim);
-  std::vector<float> cos(static_cast<size_t>(positions * pairs)), sin(cos.size());
-  for (int64_t t = 0; t < positions; ++t)
-    for (int64_t i = 0; i < pairs; ++i) {
-      const double angle = static_cast<double>(t) * frequency[static_cast<size_t>(i)];
-      cos[static_cast<size_t>(t * pairs + i)] = static_cast<float>(math::cos(angle) * size);
-      sin[static_cast<size_t>(t * pairs + i)] = static_cast<float>(math::sin(angle) * size);
-    }
-  return {Tensor::from_f32(cos, {positions, pairs}, device),
-          Tensor::from_f32(sin, {positions, pairs}, device)};
+  // One after the other: of what goes to the device the host holds half at a time.
+  const auto table_of = [&](double (*function)(double)) {
+    constexpr int64_t kTogether = 64;  // positions of a task
+    std::vector<float> values(static_cast<size_t>(positions * pairs));
+    cpu_pool().parallel_for((positions + kTogether - 1) / kTogether, [&](int64_t task, int) {
+      for (int64_t t = task * kTogether; t < std::min(positions, (task + 1) * kTogether); ++t)
+        for (int64_t i = 0; i < pairs; ++i) {
+          const double angle = static_cast<double>(t) * frequency[static_cast<size_t>(i)];
+          values[static_cast<size_t>(t * pairs + i)] = static_cast<float>(function(angle) * size);
+        }
+    });
+    return Tensor::from_f32(values, {positions, pairs}, device);
+  };
+  const Tensor cos = table_of(math::cos);
+  return {cos, table_of(math::sin)};
 }
 
 float mla_softmax_scale(int64_t d_qk, const RopeConfig& config) {

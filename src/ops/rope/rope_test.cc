@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <vector>
 
 #include "base/check.h"
 #include "device/cpu/cpu_device.h"
@@ -80,6 +82,26 @@ TEST(Rope, TheTableIsThatOfFloat64) {
                 .original_max_position = 8192},
                9000,
                1);
+}
+
+TEST(Rope, TheTableDependsOnNothingButPositionsAndPairs) {
+  const auto bits = [](const Tensor& t) {
+    std::vector<uint32_t> all;
+    for (const float f : t.to_f32()) all.push_back(std::bit_cast<uint32_t>(f));
+    return all;
+  };
+  constexpr int64_t kPositions = 1000;
+  set_cpu_threads(1);
+  const RopeTable one = make_rope_table(deepseek_v3(), kPositions, cpu_device());
+  for (const int threads : {2, 5}) {
+    set_cpu_threads(threads);
+    for (const int64_t positions : {kPositions, int64_t{1729}}) {
+      const RopeTable table = make_rope_table(deepseek_v3(), positions, cpu_device());
+      EXPECT_EQ(bits(table.cos.slice(0, 0, kPositions)), bits(one.cos));
+      EXPECT_EQ(bits(table.sin.slice(0, 0, kPositions)), bits(one.sin));
+    }
+  }
+  set_cpu_threads(0);
 }
 
 TEST(Rope, YarnScalesTheTableByTheRatioOfItsMscales) {
