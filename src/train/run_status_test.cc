@@ -238,6 +238,41 @@ TEST_F(RunStatusFolder, TheLastOneIsWritten) {
   EXPECT_EQ(read_run_status(folder_)->exit_code, 0);
 }
 
+/// Whose lock it is decides, not that the folder has its name still.
+TEST_F(RunStatusFolder, InAFolderOfAnotherRunNothingIsWritten) {
+  const auto file =
+      RunStatusFile::open(folder_, [](const Status& why) { ADD_FAILURE() << why.message; });
+  ASSERT_TRUE(file);
+  RunStatus s = status_of_two();
+  ASSERT_FALSE(s.ranks.empty());
+  const auto locked_by = [&](const std::string& holder) {
+    ASSERT_TRUE(write_file_atomic(join_path(folder_, ".lock"), holder));
+  };
+  const auto put = [&](int64_t starts) {
+    s.starts = starts;
+    (*file)->put(s);
+    EXPECT_TRUE((*file)->flush(60));
+    const Result<RunStatus> read = read_run_status(folder_);
+    return read ? read->starts : -1;
+  };
+  locked_by(std::to_string(s.ranks.front().pid));
+  EXPECT_EQ(put(1), 1);
+  // Between two workers there is none; the lock names the one before.
+  const std::vector<RankStatus> ranks = std::exchange(s.ranks, {});
+  EXPECT_EQ(put(2), 2);
+  for (const char* const other : {"99999999", ""}) {
+    locked_by(other);
+    EXPECT_EQ(put(3), 2) << other;
+    const Result<bool> ours = (*file)->ours();
+    EXPECT_TRUE(ours && !*ours);
+  }
+  // A worker that follows is known from its first status on.
+  locked_by("99999998");
+  s.ranks = ranks;
+  s.ranks.front().pid = 99999998;
+  EXPECT_EQ(put(4), 4);
+}
+
 TEST_F(RunStatusFolder, ThatItCannotBeWrittenIsToldOnce) {
   std::atomic<int> told = 0;
   const auto file = RunStatusFile::open(join_path(folder_, "none"), [&](const Status&) { ++told; });
