@@ -1365,6 +1365,26 @@ TEST(ServeHealth, TurnsBadWithStepsThatRunNothing) {
   EXPECT_EQ(server.get("/health").status, 200);
 }
 
+/// Its first events repeat the request, which may be more than a client may leave unread.
+TEST(ServeLimits, WhatAResponseRepeatsClosesNoSlowClient) {
+  ServiceOptions options;
+  options.http.unread_bytes = 64 << 10;
+  Running server(std::move(options));
+  TestClient client(server.port());
+  const Json request = {{"input", "a"},
+                        {"stream", true},
+                        {"max_output_tokens", 200},
+                        {"metadata", {{"a", std::string(size_t{6} << 20, 'b')}}}};
+  ASSERT_TRUE(client.send(TestClient::request("POST", "/v1/responses", request.dump())));
+  EXPECT_TRUE(
+      Running::eventually([&] { return server.metric("vllm:generation_tokens_total") > 0; }));
+  EXPECT_TRUE(Running::eventually([&] { return server.metric("vllm:num_requests_running") == 0; }));
+  const TestResponse r = client.response();
+  EXPECT_TRUE(r.body.starts_with("event: response.created\n"));
+  EXPECT_TRUE(r.body.ends_with("\n\n"));
+  EXPECT_GT(r.body.size(), size_t{18} << 20);  // said three times, the last at the end
+}
+
 /// A proxy between must not take a stream for dead that has nothing to say yet.
 TEST(ServeLimits, AStreamThatWaitsCarriesComments) {
   ServiceOptions options;

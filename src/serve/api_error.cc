@@ -48,6 +48,25 @@ std::string note_of(const ApiError& e) {
   return note;
 }
 
+/// How messages about a request begin, as a rule.
+constexpr std::string_view kBegins = "request: ";
+
+/// Whether a field is this one, or within it.
+bool has_part(std::string_view field, std::string_view part) {
+  return field.starts_with(part) &&
+         (field.size() == part.size() || field[part.size()] == '.' || field[part.size()] == '[');
+}
+
+/// How messages write a field: as its name is, or, from JsonFields, tools[0]: function: "name".
+std::vector<std::string> spellings(const std::string& name) {
+  std::string objects = name;
+  for (size_t at; (at = objects.find('.')) != std::string::npos;) objects.replace(at, 1, ": ");
+  const size_t dot = objects.rfind(": ");
+  const size_t leaf = dot == std::string::npos ? 0 : dot + 2;
+  const std::string quoted = objects.substr(0, leaf) + '"' + objects.substr(leaf) + '"';
+  return {name, quoted, objects};
+}
+
 Json or_null(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
 
 }  // namespace
@@ -95,27 +114,23 @@ ApiError api_error(const JsonProblem& problem, const std::string& where) {
   return error;
 }
 
-ApiError at_its_place(ApiError error, const std::vector<std::string>& places) {
-  for (size_t i = 0; i < places.size(); ++i) {
-    const std::string message = "messages[" + std::to_string(i) + "]";
-    if (!error.param.starts_with(message)) continue;
-    if (const size_t at = error.message.find(message); at != error.message.npos)
-      error.message.replace(at, message.size(), places[i]);
-    error.param.replace(0, message.size(), places[i]);
-    break;
-  }
-  return error;
-}
-
-ApiError by_its_name(ApiError error,
-                     std::initializer_list<std::pair<std::string_view, std::string_view>> names) {
-  for (const auto& [chat, own] : names) {
-    if (error.param != chat && !error.param.starts_with(std::string(chat) + ".")) continue;
-    if (const size_t at = error.message.find(chat); at != error.message.npos)
-      error.message.replace(at, chat.size(), own);
-    error.param.replace(0, chat.size(), own);
-    break;
-  }
+ApiError at_its_place(ApiError error, const Places& places) {
+  const std::pair<std::string, std::string>* longest = nullptr;
+  for (const auto& place : places)
+    if (has_part(error.param, place.first) &&
+        (longest == nullptr || place.first.size() > longest->first.size()))
+      longest = &place;
+  if (longest == nullptr) return error;
+  const auto& [chat, own] = *longest;
+  error.param.replace(0, chat.size(), own);
+  const std::vector<std::string> from = spellings(chat), to = spellings(own);
+  // Of a message only what it begins with: what stands behind that may be the request's text.
+  const size_t at = error.message.starts_with(kBegins) ? kBegins.size() : 0;
+  for (size_t i = 0; i < from.size(); ++i)
+    if (std::string_view(error.message).substr(at).starts_with(from[i])) {
+      error.message.replace(at, from[i].size(), to[i]);
+      break;
+    }
   return error;
 }
 

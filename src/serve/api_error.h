@@ -1,9 +1,7 @@
 // What a client is told when it cannot be answered, in the shape that its API gives errors.
 #pragma once
 
-#include <initializer_list>
 #include <string>
-#include <string_view>
 #include <tl/expected.hpp>
 #include <utility>
 #include <vector>
@@ -40,11 +38,10 @@ ApiError api_error(const Status& status);
 /// The failure of reading a request whose readers' messages begin with `where`.
 ApiError api_error(const JsonProblem& problem, const std::string& where);
 
-/// The failure of a request that was translated into a chat: "messages[i]" in it becomes places[i], where that
-/// message came from.
-ApiError at_its_place(ApiError error, const std::vector<std::string>& places);
-/// The same of fields that have another name there: of the chat's, that of the request.
-ApiError by_its_name(ApiError error,
-                     std::initializer_list<std::pair<std::string_view, std::string_view>> names);
+/// Where the parts of a chat came from that a request was translated into, by their names in errors: what
+/// "messages[0].content" was as "system".
+using Places = std::vector<std::pair<std::string, std::string>>;
+/// The failure of such a chat, with the request's name for the field: that of the longest part which has it.
+ApiError at_its_place(ApiError error, const Places& places);
 
 }  // namespace ferry::serve

@@ -258,14 +258,17 @@ Result<bool> with_objects(Ordered& messages) {
   for (size_t i = 0; i < messages.size(); ++i) {
     Ordered& message = messages[i];
     if (!message.contains("tool_calls")) continue;
+    size_t index = 0;
     for (Ordered& call : message["tool_calls"]) {
+      const std::string at =
+          fmt::format("messages[{}].tool_calls[{}].function.arguments", i, index++);
       Ordered& arguments = call["function"]["arguments"];
       // No arguments are written as nothing by some models and clients.
       const std::string given = arguments.get<std::string>();
       const bool none = given.find_first_not_of(" \t\r\n") == std::string::npos;
       const std::string text = none ? "{}" : given;
       if (!parse_json(text, kWhere)) return false;
-      TRY(check_whole_numbers(text, fmt::format("messages[{}].tool_calls: arguments", i)));
+      TRY(check_whole_numbers(text, at));
       Result<Ordered> object = parse_ordered_json(text, kWhere);
       if (!object) return false;
       if (object->is_null()) *object = Ordered::object();

@@ -50,12 +50,12 @@ TEST(ChatRequest, NumbersThatWouldLoseDigitsAreRefusedWhereTheyStand) {
   EXPECT_EQ(refused("9223372036854775807", "9"), "taken");
   for (const char* number : {"12345678901234567890", "123456789012345678901"}) {
     const std::string arguments = refused(number, "9"), tools = refused("9", number);
-    EXPECT_NE(
-        arguments.find("messages[1].tool_calls: arguments: the number " + std::string(number)),
-        std::string::npos)
+    EXPECT_NE(arguments.find("messages[1].tool_calls[0].function.arguments: the number " +
+                             std::string(number)),
+              std::string::npos)
         << arguments;
     EXPECT_NE(tools.find(number), std::string::npos) << tools;
-    EXPECT_TRUE(arguments.ends_with(" messages[1].tool_calls")) << arguments;
+    EXPECT_TRUE(arguments.ends_with(" messages[1].tool_calls[0].function.arguments")) << arguments;
     EXPECT_TRUE(tools.ends_with(" tools")) << tools;
   }
 }

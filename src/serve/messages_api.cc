@@ -49,8 +49,10 @@ void read_caller(JsonFields& block) {
   caller.refuse_unknown({}, "is no field of a caller");
 }
 
-/// One message of Anthropic's is one or several of OpenAI's: results of tools are messages there.
-void read_message(JsonFields& m, const Ordered& given, Ordered& messages) {
+/// One message of Anthropic's is one or several of OpenAI's: results of tools are messages there. `at`: its name.
+void read_message(
+    JsonFields& m, const Ordered& given, const std::string& at, Ordered& messages, Places& places) {
+  const auto next = [&] { return fmt::format("messages[{}]", messages.size()); };
   const std::string role = m.text("role");
   if (role != "user" && role != "assistant" && role != "system" && !m.problem())
     return m.refuse("role", "must be user, assistant or system");
@@ -60,6 +62,7 @@ void read_message(JsonFields& m, const Ordered& given, Ordered& messages) {
   Ordered out = {{"role", role}, {"content", nullptr}};
   if (content.is_string()) {
     out["content"] = content;
+    places.emplace_back(next(), at);
     messages.push_back(std::move(out));
     return;
   }
@@ -69,6 +72,7 @@ void read_message(JsonFields& m, const Ordered& given, Ordered& messages) {
   const Json& blocks = m.list("content");
   for (size_t i = 0; i < blocks.size() && !m.problem(); ++i) {
     JsonFields block = m.item("content", blocks[i], i);
+    const std::string of_block = fmt::format("{}.content[{}]", at, i);
     const std::string type = block.text("type");
     if (type == "text") {
       if (std::exchange(has_text, true)) text += '\n';
@@ -82,6 +86,9 @@ void read_message(JsonFields& m, const Ordered& given, Ordered& messages) {
       read_caller(block);
       const std::string id = block.text("id"), name = block.text("name");
       if (m.problem()) return;
+      const std::string call = fmt::format("{}.tool_calls[{}]", next(), calls.size());
+      places.emplace_back(call, of_block);
+      places.emplace_back(call + ".function.arguments", of_block + ".input");
       calls.push_back(
           {{"id", id},
            {"type", "function"},
@@ -90,6 +97,9 @@ void read_message(JsonFields& m, const Ordered& given, Ordered& messages) {
     } else if (type == "tool_result" && role == "user") {
       const Json* const result = block.find("content");
       block.boolean("is_error", false);
+      places.emplace_back(next(), of_block);
+      places.emplace_back(next() + ".role", of_block + ".type");
+      places.emplace_back(next() + ".tool_call_id", of_block + ".tool_use_id");
       messages.push_back(
           {{"role", "tool"},
            {"tool_call_id", block.text("tool_use_id")},
@@ -103,7 +113,11 @@ void read_message(JsonFields& m, const Ordered& given, Ordered& messages) {
   if (has_text || (!has_results && calls.empty())) out["content"] = text;
   if (has_thinking) out["reasoning_content"] = thinking;
   if (!calls.empty()) out["tool_calls"] = std::move(calls);
-  if (has_text || out.contains("tool_calls") || !has_results) messages.push_back(std::move(out));
+  if (!has_text && !out.contains("tool_calls") && has_results) return;
+  places.emplace_back(next(), at);
+  for (const char* of_blocks : {".tool_calls", ".reasoning_content"})
+    places.emplace_back(next() + of_blocks, at + ".content");
+  messages.push_back(std::move(out));
 }
 
 /// What says of a tool who may call it, and when and how it is shown: as this server does it anyway, or it is refused.
@@ -123,7 +137,7 @@ void read_tool_terms(JsonFields& tool) {
                 "description");
 }
 
-void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
+void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat, Places& places) {
   if (fields.has("tools")) {
     Ordered tools = Ordered::array();
     const Json& list = fields.list("tools");
@@ -141,6 +155,9 @@ void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
       read_tool_terms(tool);
       tool.refuse_unknown(kAboutBlocks, "is no field of a tool");
       tools.push_back({{"type", "function"}, {"function", std::move(function)}});
+      const std::string at = fmt::format("tools[{}]", i);
+      places.emplace_back(at + ".function", at);
+      places.emplace_back(at + ".function.parameters", at + ".input_schema");
     }
     if (!tools.empty()) chat["tools"] = std::move(tools);
   }
@@ -215,8 +232,8 @@ void read_thinking(JsonFields& fields, Ordered& chat) {
 }
 
 struct Translated {
-  std::string chat;                 // the request as /v1/chat/completions would have it
-  std::vector<std::string> places;  // where its messages came from
+  std::string chat;  // the request as /v1/chat/completions would have it
+  Places places;     // of its parts
 };
 
 ApiResult<Translated> translated(std::string_view body, bool counts_only) {
@@ -231,18 +248,25 @@ ApiResult<Translated> translated(std::string_view body, bool counts_only) {
   if (const Json* const system = fields.find("system"))
     chat["messages"].push_back(
         {{"role", "system"}, {"content", read_texts(fields, "system", *system)}});
-  std::vector<std::string> places(chat["messages"].size(), "system");
+  Places places = {{"reasoning_effort", "output_config.effort"},
+                   {"response_format.json_schema", "output_config.format"},
+                   {"response_format", "output_config.format"},
+                   {"tool_choice.function", "tool_choice"},
+                   {"stop", "stop_sequences"}};
+  if (!chat["messages"].empty())
+    for (const char* name : {"messages[0]", "messages[0].content"})
+      places.emplace_back(name, "system");
   const Json& list = fields.list("messages");
   for (size_t i = 0; i < list.size() && !problem; ++i) {
     JsonFields message = fields.item("messages", list[i], i);
-    read_message(message, request.at("messages").at(i), chat["messages"]);
-    places.resize(chat["messages"].size(), fmt::format("messages[{}]", i));
+    const std::string at = fmt::format("messages[{}]", i);
+    read_message(message, request.at("messages").at(i), at, chat["messages"], places);
   }
   if (!problem && !chat["messages"].empty()) {
     Ordered& last = chat["messages"].back();
     if (last["role"] == "assistant" && !last.contains("tool_calls")) last["prefix"] = true;
   }
-  read_tools(fields, request, chat);
+  read_tools(fields, request, chat, places);
   read_thinking(fields, chat);
   read_output(fields, request, chat);
   read_context_management(fields);
@@ -263,11 +287,7 @@ ApiResult<Translated> translated(std::string_view body, bool counts_only) {
 ApiResult<Question> read(const ApiResult<Translated>& request, const ReadingRules& rules) {
   if (!request) return tl::unexpected(request.error());
   ApiResult<Question> question = read_chat(request->chat, rules);
-  if (!question)
-    return tl::unexpected(by_its_name(at_its_place(question.error(), request->places),
-                                      {{"reasoning_effort", "output_config.effort"},
-                                       {"response_format", "output_config.format"},
-                                       {"stop", "stop_sequences"}}));
+  if (!question) return tl::unexpected(at_its_place(question.error(), request->places));
   return question;
 }
 

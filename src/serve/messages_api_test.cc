@@ -111,7 +111,47 @@ TEST(MessageRequest, RefusalsNameTheMessage) {
   };
   EXPECT_EQ(refused("a", "b"), "");
   EXPECT_EQ(refused("a", "<|eos|>"), "messages[1].content|request: messages[1].content:");
-  EXPECT_EQ(refused("<|eos|>", "b"), "system.content|request: system.content:");
+  EXPECT_EQ(refused("<|eos|>", "b"), "system|request: system:");
+}
+
+/// Also where a part of a message was what a chat has as a message, or a field of another name.
+TEST(MessageRequest, RefusalsNameTheBlock) {
+  ByteModelRules model(
+      "{% for m in messages %}{{ m.role }}{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+      "!{{ c.function.arguments.x }}{% endfor %}{% endfor %}{% for t in tools or [] "
+      "%}<tool_call>{% "
+      "endfor %}");
+  const auto refused =
+      [&](const std::string& input, const std::string& id, const std::string& result) {
+        const auto q = read_message_request(
+            R"({"max_tokens": 5, "system": [{"type": "text", "text": "s"}], "messages": [
+            {"role": "user", "content": "u"}, {"role": "assistant", "content": [
+            {"type": "text", "text": "t"}, {"type": "tool_use", "id": "1", "name": "f", "input": )" +
+                input + R"(}]}, {"role": "user", "content": [{"type": "text", "text": "v"},
+            {"type": "tool_result", "tool_use_id": ")" +
+                id + R"(", "content": ")" + result + R"("}]}]})",
+            model.rules());
+        return q ? "" : q.error().param + "|" + q.error().message;
+      };
+  const auto names = [](const std::string& said, const std::string& place) {
+    EXPECT_TRUE(said.starts_with(place + "|request: " + place + ": ") ||
+                said.starts_with(place + "|" + place + ": "))
+        << said;
+  };
+  EXPECT_EQ(refused("{}", "1", "r"), "");
+  names(refused(R"({"x": 12345678901234567})", "1", "<|eos|>"), "messages[2].content[1].content");
+  names(refused("{}", "<|eos|>", "r"), "messages[2].content[1].tool_use_id");
+  names(refused(R"({"<|eos|>": 1})", "1", "r"), "messages[1].content");
+  names(refused(R"({"x": 9223372036854775808})", "1", "r"), "messages[1].content[1].input");
+  const std::string long_name(200, 'n');
+  const auto tool = read_message_request(
+      R"({"max_tokens": 5, "messages": [{"role": "user", "content": "u"}], "tools": [{"name": ")" +
+          long_name + R"(", "input_schema": {"type": "object"}}]})",
+      model.rules());
+  ASSERT_FALSE(tool);
+  EXPECT_EQ(tool.error().param, "tools[0].name");
+  EXPECT_TRUE(tool.error().message.starts_with("request: tools[0]: \"name\": "))
+      << tool.error().message;
 }
 
 TEST(MessageRequest, RefusalsNameTheFieldThatCame) {

@@ -57,17 +57,21 @@ std::string read_parts(JsonFields& of,
 /// which it neither said nor called anything is a message of its own.
 class ItemReader {
  public:
-  explicit ItemReader(Ordered& messages) : messages_(messages) {}
+  ItemReader(Ordered& messages, Places& places) : messages_(messages), places_(places) {}
 
-  void read(JsonFields& item) {
+  /// `at`: its name.
+  void read(JsonFields& item, const std::string& at) {
     const std::string type = item.text("type", "message");
     if (type == "message") {
       Ordered m = {{"role", item.text("role")}};
       m["content"] = read_parts(item, "content", item.at("content"), m["role"] == "assistant");
-      if (m["role"] == "assistant" && !thought_.empty())
+      if (m["role"] == "assistant" && !thought_.empty()) {
         m["reasoning_content"] = std::exchange(thought_, "");
-      add(std::move(m));
+        places_.emplace_back(next() + ".reasoning_content", thought_at_ + ".content");
+      }
+      add(std::move(m), at);
     } else if (type == "reasoning") {
+      thought_at_ = at;
       if (const Json* const content = item.find("content"))
         thought_ += read_parts(item, "content", *content);
       if (const Json* const summary = item.find("summary")) read_parts(item, "summary", *summary);
@@ -79,12 +83,23 @@ class ItemReader {
           {"function", {{"name", item.text("name")}, {"arguments", item.text("arguments")}}}};
       end_thought();
       if (messages_.empty() || messages_.back()["role"] != "assistant")
-        messages_.push_back({{"role", "assistant"}, {"content", nullptr}});
-      messages_.back()["tool_calls"].push_back(std::move(call));
+        add({{"role", "assistant"}, {"content", nullptr}}, at);
+      Ordered& calls = messages_.back()["tool_calls"];
+      const std::string all = fmt::format("messages[{}].tool_calls", messages_.size() - 1);
+      const std::string name = fmt::format("{}[{}]", all, calls.size());
+      if (calls.empty()) places_.emplace_back(all, at);
+      places_.emplace_back(name, at);
+      places_.emplace_back(name + ".function", at);
+      calls.push_back(std::move(call));
     } else if (type == "function_call_output") {
+      end_thought();
+      places_.emplace_back(next() + ".role", at + ".type");
+      places_.emplace_back(next() + ".content", at + ".output");
+      places_.emplace_back(next() + ".tool_call_id", at + ".call_id");
       add({{"role", "tool"},
            {"tool_call_id", item.text("call_id")},
-           {"content", read_parts(item, "output", item.at("output"))}});
+           {"content", read_parts(item, "output", item.at("output"))}},
+          at);
     } else if (!item.problem()) {
       item.refuse("type", "is not supported by this server");
     }
@@ -94,22 +109,27 @@ class ItemReader {
   void end() { end_thought(); }
 
  private:
-  void add(Ordered message) {
+  std::string next() const { return fmt::format("messages[{}]", messages_.size()); }
+  void add(Ordered message, const std::string& at) {
     end_thought();
+    places_.emplace_back(next(), at);
     messages_.push_back(std::move(message));
   }
   void end_thought() {
     if (thought_.empty()) return;
+    places_.emplace_back(next(), thought_at_);
+    places_.emplace_back(next() + ".reasoning_content", thought_at_ + ".content");
     messages_.push_back({{"role", "assistant"},
                          {"content", nullptr},
                          {"reasoning_content", std::exchange(thought_, "")}});
   }
 
   Ordered& messages_;
-  std::string thought_;
+  Places& places_;
+  std::string thought_, thought_at_;
 };
 
-void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
+void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat, Places& places) {
   Ordered tools = Ordered::array();
   const Json& list = fields.list("tools");
   for (size_t i = 0; i < list.size() && !fields.problem(); ++i) {
@@ -123,6 +143,8 @@ void read_tools(JsonFields& fields, const Ordered& request, Ordered& chat) {
     if (fields.problem()) return;
     Ordered function = request.at("tools").at(i);
     function.erase("type");
+    const std::string at = fmt::format("tools[{}]", i);
+    places.emplace_back(at + ".function", at);
     tools.push_back({{"type", "function"}, {"function", std::move(function)}});
   }
   if (!tools.empty()) chat["tools"] = std::move(tools);
@@ -162,9 +184,9 @@ void read_text_format(JsonFields& fields, const Ordered& request, Ordered& chat)
 }
 
 struct Translated {
-  std::string chat;                 // the request as /v1/chat/completions would have it
-  std::vector<std::string> places;  // where its messages came from
-  std::string repeated;             // what the answer repeats of it
+  std::string chat;      // the request as /v1/chat/completions would have it
+  Places places;         // of its parts
+  std::string repeated;  // what the answer repeats of it
 };
 
 ApiResult<Translated> translated(std::string_view body) {
@@ -178,22 +200,32 @@ ApiResult<Translated> translated(std::string_view body) {
   Ordered chat = {{"messages", Ordered::array()}};
   if (fields.has("instructions"))
     chat["messages"].push_back({{"role", "system"}, {"content", fields.text("instructions")}});
-  std::vector<std::string> places(chat["messages"].size(), "instructions");
+  Places places = {{"messages", "input"},
+                   {"reasoning_effort", "reasoning.effort"},
+                   {"response_format.json_schema", "text.format"},
+                   {"response_format", "text.format"},
+                   {"tool_choice.function", "tool_choice"},
+                   {"max_tokens", "max_output_tokens"}};
+  const auto is_last_message = [&](const char* name) {
+    const std::string message = fmt::format("messages[{}]", chat["messages"].size() - 1);
+    places.emplace_back(message, name);
+    places.emplace_back(message + ".content", name);
+  };
+  if (!chat["messages"].empty()) is_last_message("instructions");
   const Json& input = fields.at("input");
   if (input.is_string()) {
     chat["messages"].push_back({{"role", "user"}, {"content", input}});
+    is_last_message("input");
   } else if (!input.is_null()) {
     const Json& list = fields.list("input");
-    ItemReader reader(chat["messages"]);
+    ItemReader reader(chat["messages"], places);
     for (size_t i = 0; i < list.size() && !problem; ++i) {
       JsonFields item = fields.item("input", list[i], i);
-      reader.read(item);
-      places.resize(chat["messages"].size(), fmt::format("input[{}]", i));
+      reader.read(item, fmt::format("input[{}]", i));
     }
     reader.end();
   }
-  places.resize(chat["messages"].size(), "input");
-  if (fields.has("tools")) read_tools(fields, request, chat);
+  if (fields.has("tools")) read_tools(fields, request, chat, places);
   if (const Json* const choice = fields.find("tool_choice")) read_choice(fields, *choice, chat);
   if (fields.has("text")) read_text_format(fields, request, chat);
   if (fields.has("reasoning")) {
@@ -482,10 +514,7 @@ ApiResult<Question> read_response_request(std::string_view body, const ReadingRu
   ApiResult<Translated> t = translated(body);
   if (!t) return tl::unexpected(t.error());
   ApiResult<Question> question = read_chat(t->chat, rules);
-  if (!question)
-    return tl::unexpected(by_its_name(
-        at_its_place(question.error(), t->places),
-        {{"reasoning_effort", "reasoning.effort"}, {"response_format", "text.format"}}));
+  if (!question) return tl::unexpected(at_its_place(question.error(), t->places));
   question->repeated = std::move(t->repeated);
   return question;
 }

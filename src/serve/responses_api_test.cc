@@ -88,8 +88,28 @@ TEST(ResponseRequest, RefusalsNameTheItem) {
                     bad = R"({"role": "user", "content": "<|eos|>"})";
   EXPECT_EQ(read(R"("instructions": "i", "input": [)" + user + "," + bad + "]"),
             "input[1].content");
-  EXPECT_EQ(read(R"("instructions": "<|eos|>", "input": [)" + user + "]"), "instructions.content");
-  EXPECT_EQ(read(R"("input": "<|eos|>")"), "input.content");
+  EXPECT_EQ(read(R"("instructions": "<|eos|>", "input": [)" + user + "]"), "instructions");
+  EXPECT_EQ(read(R"("input": "<|eos|>")"), "input");
+  EXPECT_EQ(read(R"("input": ")" + std::string(5000, 'a') + "\""), "input");
+  const auto call = [&](const std::string& arguments,
+                        const std::string& id,
+                        const std::string& output) {
+    return read(
+        R"("instructions": "i", "input": [{"type": "reasoning", "summary": [], "content": [{"type":
+        "reasoning_text", "text": "T"}]}, )" +
+        user + R"(, {"role": "assistant", "content": "a"},
+        {"type": "function_call", "call_id": "1", "name": "f", "arguments": ")" +
+        arguments + R"("}, {"type": "function_call_output", "call_id": ")" + id +
+        R"(", "output": ")" + output + "\"}]");
+  };
+  EXPECT_EQ(call("{}", "1", "<|eos|>"), "input[4].output");
+  EXPECT_EQ(call("{}", "<|eos|>", "r"), "input[4].call_id");
+  EXPECT_EQ(call(R"({\"x\": 9223372036854775808})", "1", "r"), "input[3].arguments");
+  EXPECT_EQ(read(R"("input": "a", "tools": [{"type": "function", "name": ")" +
+                 std::string(200, 'n') + "\"}]"),
+            "tools[0].name");
+  EXPECT_EQ(read(R"("input": "a", "tools": [{"type": "function", "name": "f", "parameters": 5}])"),
+            "tools[0].parameters");
 }
 
 /// What names the client says nothing about the answer.
