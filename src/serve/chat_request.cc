@@ -396,10 +396,16 @@ ApiResult<void> check_shown(const ModelInfo& model,
   const auto unnamed = [&](Ordered& m) { return named(m) && m.erase("name") > 0; };
   if (!is_shown(model, c, text, unnamed))
     return tl::unexpected(
-        not_shown(c, "name", "this model's chat template shows a model no names", named));
+        not_shown(c,
+                  "name",
+                  "this model's chat template shows a model no names: write into the content who "
+                  "speaks, and leave the name out, or serve the model with a template that shows "
+                  "names",
+                  named));
   if (c.begun && c.begun->contains("name"))
     return tl::unexpected(
-        ApiError{.message = fmt::format("messages[{}].name: a message to go on with has no name",
+        ApiError{.message = fmt::format("messages[{}].name: a message to go on with has no name; "
+                                        "leave it out",
                                         c.messages.size()),
                  .param = fmt::format("messages[{}].name", c.messages.size())});
   return {};

@@ -394,6 +394,11 @@ TEST(ChatRequest, NamesAreShownOrRefused) {
       R"({"role": "system", "content": "s"}, {"role": "user", "name": "b", "content": "a"})";
   EXPECT_EQ(shown(kPlain, two), "refused: messages[1].name");
   EXPECT_EQ(shown(kNamed, two), ":sb:a");
+  ByteModelRules plain(kPlain);
+  const auto q = read_chat("{\"messages\": [" + two + "]}", plain.rules());
+  ASSERT_FALSE(q);
+  EXPECT_NE(q.error().message.find("write into the content who speaks"), std::string::npos)
+      << q.error().message;
   // A tool's is that of its call.
   EXPECT_EQ(
       shown(kPlain,
