@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 
@@ -28,9 +29,9 @@ class ChatRenderer {
                                    const std::string& path,
                                    const std::string& directory,
                                    const Moment& now);
-  /// The same, but for control tokens' texts nobody looks: see chat_text.
+  /// The same of a conversation that was read, but for control tokens' texts nobody looks: see chat_text.
   static Result<ChatRenderer> unchecked(const ModelTexts& texts,
-                                        std::string_view conversation,
+                                        nlohmann::ordered_json conversation,
                                         const std::string& path,
                                         const std::string& directory,
                                         const Moment& now);

@@ -140,6 +140,16 @@ Result<void> check_whole_numbers(std::string_view text, const std::string& path)
   return {};
 }
 
+Result<void> check_numbers(const Json& json, const std::string& path) {
+  // What is beyond 64 bits was not read.
+  if (json.is_number_unsigned() && json.get<uint64_t>() > INT64_MAX)
+    return fail(
+        Code::kInvalidInput, "{}: the number {} is beyond 63 bits", path, json.get<uint64_t>());
+  if (json.is_structured())
+    for (const Json& item : json) TRY(check_numbers(item, path));
+  return {};
+}
+
 namespace {
 
 struct Conversation {
@@ -147,16 +157,11 @@ struct Conversation {
   bool generation_prompt = true;
 };
 
-Result<Json> read_json(std::string_view text, const std::string& path) {
-  TRY_ASSIGN(Json json, parse_ordered_json(text, path));
-  TRY(check_whole_numbers(text, path));
-  return json;
-}
-
 /// A list of objects, or null; or JSON of that in a text, as those write it who keep it in tables.
 Result<Json> read_tools(Json tools, const std::string& path) {
   if (tools.is_string()) {
-    TRY_ASSIGN(tools, read_json(tools.get<std::string>(), path + ": tools"));
+    TRY_ASSIGN(tools, parse_ordered_json(tools.get<std::string>(), path + ": tools"));
+    TRY(check_numbers(tools, path + ": tools"));
   }
   if (!tools.is_array() && !tools.is_null())
     return fail(Code::kInvalidInput, "{}: tools must be a list", path);
@@ -166,21 +171,21 @@ Result<Json> read_tools(Json tools, const std::string& path) {
   return tools;
 }
 
-Result<Conversation> read_conversation(std::string_view text, const std::string& path) {
-  TRY_ASSIGN(Json json, read_json(text, path));
+Result<Conversation> read_conversation(Json json, const std::string& path) {
+  TRY(check_numbers(json, path));
   Conversation c;
   if (json.is_array()) {
     c.messages = std::move(json);
   } else if (json.is_object()) {
-    for (const auto& [name, value] : json.items()) {
+    for (auto& [name, value] : json.get_ref<Json::object_t&>()) {
       if (name == "messages")
-        c.messages = value;
+        c.messages = std::move(value);
       else if (name == "tools")
-        c.tools = value;
+        c.tools = std::move(value);
       else if (name == "add_generation_prompt" && value.is_boolean())
         c.generation_prompt = value.get<bool>();
       else if (name == "chat_template_kwargs" && value.is_object())
-        c.more = value;
+        c.more = std::move(value);
       else
         return fail(
             Code::kInvalidInput,
@@ -255,7 +260,8 @@ Result<ChatRenderer> ChatRenderer::make(const ModelTexts& texts,
                                         const std::string& path,
                                         const std::string& directory,
                                         const Moment& now) {
-  TRY_ASSIGN(ChatRenderer renderer, unchecked(texts, conversation, path, directory, now));
+  TRY_ASSIGN(Json json, parse_ordered_json(conversation, path));
+  TRY_ASSIGN(ChatRenderer renderer, unchecked(texts, std::move(json), path, directory, now));
   const Conversation& c = renderer.state_->conversation;
   TRY(check_texts(texts, c, path));
   TRY(check_padding(c.messages, c.tools, path));
@@ -263,11 +269,11 @@ Result<ChatRenderer> ChatRenderer::make(const ModelTexts& texts,
 }
 
 Result<ChatRenderer> ChatRenderer::unchecked(const ModelTexts& texts,
-                                             std::string_view conversation,
+                                             Json conversation,
                                              const std::string& path,
                                              const std::string& directory,
                                              const Moment& now) {
-  TRY_ASSIGN(Conversation c, read_conversation(conversation, path));
+  TRY_ASSIGN(Conversation c, read_conversation(std::move(conversation), path));
   TRY_ASSIGN(const Source source, find_template(texts, c.tools.is_array(), directory));
   TRY_ASSIGN(text::ChatTemplate chat, text::ChatTemplate::parse(source.text, source.path));
   // As Transformers: documents are defined without any, and what the conversation says comes first.
@@ -303,7 +309,7 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
 }
 
 Result<std::string> chat_text(const ModelTexts& texts,
-                              std::string_view conversation,
+                              const Json& conversation,
                               const std::string& path,
                               const std::string& directory) {
   TRY_ASSIGN(const ChatRenderer renderer,
@@ -312,7 +318,7 @@ Result<std::string> chat_text(const ModelTexts& texts,
 }
 
 Result<void> check_chat(const ModelTexts& texts,
-                        std::string_view conversation,
+                        const Json& conversation,
                         const std::string& path,
                         std::string* place) {
   TRY_ASSIGN(const Conversation c, read_conversation(conversation, path));

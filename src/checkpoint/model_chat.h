@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,13 +39,13 @@ Result<ChatPrompt> render_chat(const ModelTexts& texts,
 /// Its two halves, for who chooses between several ways to write a conversation before any text becomes tokens, which
 /// takes far longer than writing them. chat_text: the text, of a conversation whose texts nobody checked: none of it
 /// may become tokens before check_chat, with the same arguments, has passed. Errors: render_chat's. `place`: where the
-/// text that is refused stands, "messages[0].content".
+/// text that is refused stands, "messages[0].content". The conversation is what a text of it was read as.
 Result<std::string> chat_text(const ModelTexts& texts,
-                              std::string_view conversation,
+                              const nlohmann::ordered_json& conversation,
                               const std::string& path,
                               const std::string& directory);
 Result<void> check_chat(const ModelTexts& texts,
-                        std::string_view conversation,
+                        const nlohmann::ordered_json& conversation,
                         const std::string& path,
                         std::string* place = nullptr);
 
@@ -57,6 +58,8 @@ bool needs_content(const Result<std::string>& with_null, const Result<std::strin
 /// does.
 /// Errors: kInvalidInput, naming `path` and the number.
 Result<void> check_whole_numbers(std::string_view json, const std::string& path);
+/// The same of JSON that was read.
+Result<void> check_numbers(const nlohmann::ordered_json& json, const std::string& path);
 
 /// Refuses a text that holds that of a control token, which it would become within a prompt. `where`:
 /// what it is, for the message. Errors: kInvalidInput.

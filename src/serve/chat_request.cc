@@ -267,9 +267,9 @@ Result<bool> with_objects(Ordered& messages) {
       const std::string given = arguments.get<std::string>();
       const bool none = given.find_first_not_of(" \t\r\n") == std::string::npos;
       const std::string text = none ? "{}" : given;
-      if (!parse_json(text, kWhere)) return false;
-      TRY(check_whole_numbers(text, at));
       Result<Ordered> object = parse_ordered_json(text, kWhere);
+      if (!object && !parse_json(text, kWhere)) return false;
+      TRY(check_whole_numbers(text, at));
       if (!object) return false;
       if (object->is_null()) *object = Ordered::object();
       if (!object->is_object()) return false;
@@ -282,14 +282,14 @@ Result<bool> with_objects(Ordered& messages) {
 
 /// One way to write a conversation.
 struct Written {
-  std::string conversation;  // JSON, as a template is given it
+  Ordered conversation;  // as a template is given it
   std::string text;
 };
 
 Result<Written> written(const ModelInfo& model, const Conversation& c, const Ordered& messages) {
   Ordered whole = {{"messages", messages}, {"chat_template_kwargs", c.values}};
   if (c.tools.is_array()) whole["tools"] = c.tools;
-  Written w{.conversation = json_text(whole), .text = {}};
+  Written w{.conversation = std::move(whole), .text = {}};
   TRY_ASSIGN(w.text, chat_text(model.texts, w.conversation, kWhere, "this model"));
   return w;
 }
@@ -436,7 +436,7 @@ ApiResult<Prompt> prompt_of(const ReadingRules& rules, const Conversation& asked
   Conversation c = asked;
   if (!thought.empty())
     for (const char* name : {"enable_thinking", "thinking"}) c.values[name] = true;
-  if (const auto exact = check_whole_numbers(json_text(c.tools), "tools"); !exact)
+  if (const auto exact = check_numbers(c.tools, "tools"); !exact)
     return tl::unexpected(ApiError{.message = exact.error().message, .param = "tools"});
   Result<Written> chat = written(model, c);
   if (!chat) {
@@ -493,13 +493,15 @@ bool takes_long_to_write(const Conversation& c) {
 }  // namespace
 
 ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules) {
-  const ApiResult<Json> json = parse_request(body);
-  if (!json) return tl::unexpected(json.error());
-  const ApiResult<Ordered> ordered = parse_ordered_request(body, *json);
-  if (!ordered) return tl::unexpected(ordered.error());
-  const Ordered& request = *ordered;
+  const ApiResult<Ordered> request = parse_ordered_request(body);
+  if (!request) return tl::unexpected(request.error());
+  return read_parsed_chat(*request, rules);
+}
+
+ApiResult<Question> read_parsed_chat(const Ordered& request, const ReadingRules& rules) {
+  const Json json = request;
   JsonProblem problem{.code = Code::kInvalidInput};
-  JsonFields fields(*json, kWhere, problem);
+  JsonFields fields(json, kWhere, problem);
   Question q{.chat = true};
   Conversation c;
   read_shared_fields(fields, rules, q);

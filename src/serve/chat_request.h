@@ -2,6 +2,7 @@
 // template expects. The other ways to ask for a chat are translated into this one.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string_view>
 
 #include "serve/api_error.h"
@@ -15,5 +16,8 @@ namespace ferry::serve {
 /// Thinking is asked for by "thinking", "reasoning_effort" or "chat_template_kwargs"; where it is not
 /// wanted and the template opens a thought all the same, that is closed at once.
 ApiResult<Question> read_chat(std::string_view body, const ReadingRules& rules);
+/// The same of a request that was read.
+ApiResult<Question> read_parsed_chat(const nlohmann::ordered_json& request,
+                                     const ReadingRules& rules);
 
 }  // namespace ferry::serve

@@ -232,18 +232,17 @@ void read_thinking(JsonFields& fields, Ordered& chat) {
 }
 
 struct Translated {
-  std::string chat;  // the request as /v1/chat/completions would have it
-  Places places;     // of its parts
+  Ordered chat;   // the request as /v1/chat/completions would have it
+  Places places;  // of its parts
 };
 
 ApiResult<Translated> translated(std::string_view body, bool counts_only) {
-  const ApiResult<Json> json = parse_request(body);
-  if (!json) return tl::unexpected(json.error());
-  const ApiResult<Ordered> ordered = parse_ordered_request(body, *json);
+  const ApiResult<Ordered> ordered = parse_ordered_request(body);
   if (!ordered) return tl::unexpected(ordered.error());
   const Ordered& request = *ordered;
+  const Json json = request;
   JsonProblem problem{.code = Code::kInvalidInput};
-  JsonFields fields(*json, kWhere, problem);
+  JsonFields fields(json, kWhere, problem);
   Ordered chat = {{"messages", Ordered::array()}};
   if (const Json* const system = fields.find("system"))
     chat["messages"].push_back(
@@ -281,12 +280,12 @@ ApiResult<Translated> translated(std::string_view body, bool counts_only) {
   fields.refuse_unknown({"metadata", "service_tier", "cache_control"},
                         "is not supported by this server");
   if (problem) return tl::unexpected(api_error(problem, kWhere));
-  return Translated{.chat = json_text(chat), .places = std::move(places)};
+  return Translated{.chat = std::move(chat), .places = std::move(places)};
 }
 
 ApiResult<Question> read(const ApiResult<Translated>& request, const ReadingRules& rules) {
   if (!request) return tl::unexpected(request.error());
-  ApiResult<Question> question = read_chat(request->chat, rules);
+  ApiResult<Question> question = read_parsed_chat(request->chat, rules);
   if (!question) return tl::unexpected(at_its_place(question.error(), request->places));
   return question;
 }

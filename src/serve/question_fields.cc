@@ -198,12 +198,13 @@ ApiResult<Json> parse_request(std::string_view body) {
   return *std::move(json);
 }
 
-ApiResult<nlohmann::ordered_json> parse_ordered_request(std::string_view body,
-                                                        const Json& request) {
-  Result<nlohmann::ordered_json> json = parse_ordered_json(body, kWhere);
-  if (json) return *std::move(json);
-  ApiError error = api_error(json.error());
-  for (const auto& [name, value] : request.items())
+ApiResult<nlohmann::ordered_json> parse_ordered_request(std::string_view body) {
+  Result<nlohmann::ordered_json> ordered = parse_ordered_json(body, kWhere);
+  if (ordered && ordered->is_object()) return *std::move(ordered);
+  const ApiResult<Json> request = parse_request(body);
+  if (!request) return tl::unexpected(request.error());
+  ApiError error = api_error(ordered.error());
+  for (const auto& [name, value] : request->items())
     if (error.param.empty() && holds_large_number(value)) error.param = name;
   return tl::unexpected(std::move(error));
 }

@@ -40,9 +40,8 @@ engine::SamplingOptions default_sampling(const ModelTexts& texts);
 
 /// The request as a JSON object.
 ApiResult<nlohmann::json> parse_request(std::string_view body);
-/// The same in the order of its fields. Errors: parse_ordered_json's, naming the field.
-ApiResult<nlohmann::ordered_json> parse_ordered_request(std::string_view body,
-                                                        const nlohmann::json& request);
+/// The same in the order of its fields. Errors: parse_request's; parse_ordered_json's, naming the field.
+ApiResult<nlohmann::ordered_json> parse_ordered_request(std::string_view body);
 
 /// The ids of a text outside a conversation, as vLLM and llama.cpp read it: the texts of control tokens are these
 /// tokens. `begin`: with what texts begin with before it, if it does not stand there.

@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/ordered_json.h"
 #include "serve/chat_request.h"
 
 namespace ferry::serve {
@@ -184,19 +183,18 @@ void read_text_format(JsonFields& fields, const Ordered& request, Ordered& chat)
 }
 
 struct Translated {
-  std::string chat;      // the request as /v1/chat/completions would have it
+  Ordered chat;          // the request as /v1/chat/completions would have it
   Places places;         // of its parts
   std::string repeated;  // what the answer repeats of it
 };
 
 ApiResult<Translated> translated(std::string_view body) {
-  const ApiResult<Json> json = parse_request(body);
-  if (!json) return tl::unexpected(json.error());
-  const ApiResult<Ordered> ordered = parse_ordered_request(body, *json);
+  const ApiResult<Ordered> ordered = parse_ordered_request(body);
   if (!ordered) return tl::unexpected(ordered.error());
   const Ordered& request = *ordered;
+  const Json json = request;
   JsonProblem problem{.code = Code::kInvalidInput};
-  JsonFields fields(*json, kWhere, problem);
+  JsonFields fields(json, kWhere, problem);
   Ordered chat = {{"messages", Ordered::array()}};
   if (fields.has("instructions"))
     chat["messages"].push_back({{"role", "system"}, {"content", fields.text("instructions")}});
@@ -281,7 +279,7 @@ ApiResult<Translated> translated(std::string_view body) {
            {"top_p", nullptr}})
     repeated[name] = request.contains(name) && !request[name].is_null() ? request[name] : missing;
   return Translated{
-      .chat = json_text(chat), .places = std::move(places), .repeated = json_text(repeated)};
+      .chat = std::move(chat), .places = std::move(places), .repeated = json_text(repeated)};
 }
 
 /// Answers as items, and as events about them.
@@ -291,14 +289,14 @@ class ResponseWriter : public AnswerWriter {
       : question_(question), head_(std::move(head)) {}
 
   std::string document(const std::vector<Answer>& answers, const AnswerUsage& usage) override {
-    return json_text(response(&answers.front(), usage));
+    return response(&answers.front(), usage);
   }
 
   std::string keep_alive() override {
     const std::string events = announced();
     if (!events.empty()) return events;
     if (question_.repeated.size() > kRepeatedOften) return AnswerWriter::keep_alive();
-    return event("response.in_progress", {{"response", response(nullptr, {})}});
+    return event_with("response.in_progress", response(nullptr, {}));
   }
 
   std::string begin(const std::vector<Answer>&, const AnswerUsage&) override { return announced(); }
@@ -336,25 +334,30 @@ class ResponseWriter : public AnswerWriter {
 
   std::string end(const std::vector<Answer>& answers, const AnswerUsage& usage) override {
     const bool whole = answers.front().end != AnswerEnd::kLength;
-    return event(whole ? "response.completed" : "response.incomplete",
-                 {{"response", response(&answers.front(), usage)}});
+    return event_with(whole ? "response.completed" : "response.incomplete",
+                      response(&answers.front(), usage));
   }
 
   std::string failure(const ApiError& error) override {
-    std::string events = announced();
-    Ordered failed = response(nullptr, {});
-    failed["status"] = "failed";
-    failed["error"] = {{"code", "server_error"}, {"message", error.message}};
-    return events + event("response.failed", {{"response", std::move(failed)}});
+    const std::string events = announced();
+    return events + event_with("response.failed", response(nullptr, {}, &error));
   }
 
  private:
   /// What comes before everything else, once.
   std::string announced() {
     if (std::exchange(announced_, true)) return "";
-    const Ordered begun = {{"response", response(nullptr, {})}};
-    const std::string created = event("response.created", begun);
-    return created + event("response.in_progress", begun);
+    const std::string begun = response(nullptr, {});
+    const std::string created = event_with("response.created", begun);
+    return created + event_with("response.in_progress", begun);
+  }
+
+  std::string event_with(const char* type, const std::string& response) {
+    return fmt::format(
+        "event: {0}\ndata: {{\"type\":\"{0}\",\"sequence_number\":{1},\"response\":{2}}}\n\n",
+        type,
+        events_++,
+        response);
   }
 
   std::string event(const char* type, const Ordered& fields) {
@@ -417,10 +420,14 @@ class ResponseWriter : public AnswerWriter {
     return call_item(index, call, call.arguments, status);
   }
 
-  /// Of a whole answer, or (nullptr) of one that has just begun.
-  Ordered response(const Answer* a, const AnswerUsage& u) const {
+  /// Of a whole answer, or (nullptr) of one that has just begun, or failed. What it repeats of the request, which may
+  /// be megabytes, is added as the text that it is.
+  std::string response(const Answer* a,
+                       const AnswerUsage& u,
+                       const ApiError* failed = nullptr) const {
     const bool cut = a != nullptr && a->end == AnswerEnd::kLength;
-    const char* const status = cut ? "incomplete" : "completed";
+    const char* status = cut ? "incomplete" : "completed";
+    if (a == nullptr) status = failed == nullptr ? "in_progress" : "failed";
     Ordered output = Ordered::array();
     if (a != nullptr)
       for (size_t i = 0; i < std::max<size_t>(1, a->parts.size()); ++i)
@@ -428,7 +435,7 @@ class ResponseWriter : public AnswerWriter {
     Ordered j = {{"id", "resp_" + head_.id},
                  {"object", "response"},
                  {"created_at", head_.created_s},
-                 {"status", a == nullptr ? "in_progress" : status},
+                 {"status", status},
                  {"error", nullptr},
                  {"incomplete_details", nullptr},
                  {"model", head_.model},
@@ -438,14 +445,16 @@ class ResponseWriter : public AnswerWriter {
                  {"truncation", "disabled"},
                  {"usage", nullptr}};
     if (cut) j["incomplete_details"] = {{"reason", "max_output_tokens"}};
-    j.update(*parse_ordered_json(question_.repeated, kWhere));
+    if (failed != nullptr) j["error"] = {{"code", "server_error"}, {"message", failed->message}};
     if (a != nullptr)
       j["usage"] = {{"input_tokens", u.prompt},
                     {"input_tokens_details", {{"cached_tokens", u.cached}}},
                     {"output_tokens", u.completion},
                     {"output_tokens_details", {{"reasoning_tokens", u.thought}}},
                     {"total_tokens", u.prompt + u.completion}};
-    return j;
+    std::string text = json_text(j);
+    text.back() = ',';
+    return text.append(question_.repeated, 1);
   }
 
   // --- the item that is open in a stream ---------------------------------------------------------
@@ -513,7 +522,7 @@ class ResponseWriter : public AnswerWriter {
 ApiResult<Question> read_response_request(std::string_view body, const ReadingRules& rules) {
   ApiResult<Translated> t = translated(body);
   if (!t) return tl::unexpected(t.error());
-  ApiResult<Question> question = read_chat(t->chat, rules);
+  ApiResult<Question> question = read_parsed_chat(t->chat, rules);
   if (!question) return tl::unexpected(at_its_place(question.error(), t->places));
   question->repeated = std::move(t->repeated);
   return question;

@@ -27,17 +27,18 @@ std::string tokens_json(const std::vector<int32_t>& ids, bool texts, const Readi
 }  // namespace
 
 ApiResult<std::string> tokenize_request(std::string_view body, const ReadingRules& rules) {
-  const ApiResult<Json> json = parse_request(body);
-  if (!json) return tl::unexpected(json.error());
-  if (json->contains("messages")) {
+  const ApiResult<Ordered> request = parse_ordered_request(body);
+  if (!request) return tl::unexpected(request.error());
+  if (request->contains("messages")) {
     ReadingRules counting = rules;
     counting.counts = true;
-    const ApiResult<Question> question = read_chat(body, counting);
+    const ApiResult<Question> question = read_parsed_chat(*request, counting);
     if (!question) return tl::unexpected(question.error());
     return tokens_json(question->prompts.front().ids, false, rules);
   }
+  const Json json = *request;
   JsonProblem problem{.code = Code::kInvalidInput};
-  JsonFields fields(*json, kWhere, problem);
+  JsonFields fields(json, kWhere, problem);
   const bool llama = fields.has("content");
   const std::string text = fields.text(llama ? "content" : "prompt");
   const bool special = fields.boolean(llama ? "add_special" : "add_special_tokens", !llama);
