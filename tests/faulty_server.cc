@@ -40,6 +40,7 @@ constexpr double kPenalty = 2;  // in nats
 struct Reply {
   int status = 200;
   std::string body;
+  std::string headers = {};  // lines
 };
 
 Reply refusal(int status, const std::string& words) {
@@ -94,7 +95,7 @@ struct FaultyServer::State {
     ::close(listening);
   }
 
-  std::atomic<int64_t> asked = 0, without_extras = 0;
+  std::atomic<int64_t> requests = 0, asked = 0, without_extras = 0;
 
   /// Whether what comes together matters: then each question has a connection of its own.
   bool counts_together() const {
@@ -188,8 +189,9 @@ struct FaultyServer::State {
         connections.erase(c);
       }
       const std::string out = fmt::format(
-          "HTTP/1.1 {} OK\r\nContent-Type: application/json\r\n{}Content-Length: {}\r\n\r\n{}",
+          "HTTP/1.1 {} OK\r\nContent-Type: application/json\r\n{}{}Content-Length: {}\r\n\r\n{}",
           reply.status,
+          reply.headers,
           counts_together() ? "Connection: close\r\n" : "",
           reply.body.size(),
           reply.body);
@@ -222,7 +224,14 @@ struct FaultyServer::State {
 
   // ---- The API -----------------------------------------------------------------------------------
 
+  Reply not_now() const {
+    Reply r = refusal(manner.not_now_status, "not now");
+    if (!manner.retry_after.empty()) r.headers = "Retry-After: " + manner.retry_after + "\r\n";
+    return r;
+  }
+
   Reply answer(const std::string& path, const std::string& head, const std::string& body) {
+    if (requests++ < manner.loading) return not_now();
     const bool aside = path == "/invocations";  // as vLLM has it: what the other paths answer
     if (!manner.key.empty() && fault != Fault::kKeyUnasked && path != "/v1/models" &&
         !(aside && fault == Fault::kKeyUnaskedAside) &&
@@ -237,10 +246,10 @@ struct FaultyServer::State {
     const bool completion = path == "/v1/completions" || (aside && !chat);
     if (!(completion && manner.completes) && !(chat && manner.chats))
       return refusal(404, "no such path");
-    if (asked++ < manner.busy) return refusal(503, "not now");
+    if (asked++ < manner.busy) return not_now();
     if (manner.not_now) {
       const std::lock_guard<std::mutex> one_at_a_time(mutex_of_model);
-      if (manner.not_now(body)) return refusal(503, "not now");
+      if (manner.not_now(body)) return not_now();
     }
     if (!request.is_object()) return refusal(400, "no JSON");
     if (fault == Fault::kBreaksOff && asked > 8) return {0, ""};

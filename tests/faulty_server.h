@@ -72,9 +72,12 @@ struct ServerManner {
   bool chat_log_probs = true;
   bool thinks = false;  // what it writes to conversations it shows as thoughts
   bool biases = true;   // logit_bias is honoured
-  int busy = 0;         // so many questions are first refused: not now
+  int loading = 0;      // so many requests, whatever they ask, are first refused: not now
+  int busy = 0;         // ... so many questions
   std::function<bool(const std::string& body)> not_now =
-      {};  // so are questions of which this is true
+      {};  // ... and questions of which this is true
+  int not_now_status = 503;
+  std::string retry_after = {};  // what it says with that; empty: nothing
   std::optional<int64_t> cached =
       {};  // tokens that it says come from its cache; nothing: it says nothing
 };

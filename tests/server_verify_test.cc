@@ -5,11 +5,14 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/random.h"
 #include "checkpoint/model_dir.h"
@@ -171,6 +174,76 @@ TEST(ServerVerify, ABusyServerIsAskedTheSameAgain) {
   const Result<ServerReport> report = verify::verify_server(options);
   ASSERT_TRUE(report) << report.error().message;
   EXPECT_EQ(server.without_extras(), 0);
+}
+
+/// Whatever a server is asked, it may have no time now and then: that takes nothing away.
+TEST(ServerVerify, WhatIsRefusedNowAndThenIsAskedAgain) {
+  for (const int status : {503, 429}) {
+    const auto now_and_then = [n = 0](const std::string&) mutable { return ++n % 16 == 0; };
+    const auto r =
+        asked(Fault::kNone, {.loading = 1, .not_now = now_and_then, .not_now_status = status});
+    ASSERT_TRUE(r) << r.error().message;
+    EXPECT_EQ(r->verdict, ServerVerdict::kSame) << told(*r);
+    EXPECT_TRUE(r->not_tried.empty()) << told(*r);
+    EXPECT_EQ(told(*r).find("not now"), std::string::npos) << told(*r);
+    EXPECT_EQ(r->evidence, "log-probabilities of prompts and answers");
+  }
+}
+
+/// A path that had no time for whoever has no key is asked again, too: it may be open.
+TEST(ServerVerify, WhoeverHasNoKeyIsNoReasonToTakeNotNowForNo) {
+  const auto of_key =
+      [](int times) {  // of the questions about keys, which leave the temperature open
+        return [times, met = std::map<std::string, int>()](const std::string& body) mutable {
+          return body.find("temperature") == std::string::npos && ++met[body] <= times;
+        };
+      };
+  const ServerManner passes{.key = "secret", .not_now = of_key(1)},
+      stays{.key = "secret", .not_now = of_key(1000)};
+  const auto found = asked(Fault::kKeyUnaskedAside, passes, {.key = "secret"});
+  ASSERT_TRUE(found) << found.error().message;
+  ASSERT_FALSE(found->faults.empty()) << told(*found);
+  EXPECT_EQ(found->faults.front().name, "key");
+  const auto open = asked(Fault::kKeyUnaskedAside, stays, {.key = "secret", .patience_s = 0.05});
+  ASSERT_TRUE(open) << open.error().message;
+  EXPECT_EQ(open->verdict, ServerVerdict::kSame) << told(*open);
+  EXPECT_EQ(open->not_tried, std::vector<std::string>{"key"}) << told(*open);
+  EXPECT_NE(told(*open).find("/invocations"), std::string::npos) << told(*open);
+}
+
+/// Patience has an end, and what was asked of it is respected.
+TEST(ServerVerify, AServerWithoutTimeIsLeftAloneAsLongAsItWants) {
+  const auto refused = [](const ServerManner& manner, double patience_s) {
+    const auto r = asked(Fault::kNone, manner, {.patience_s = patience_s});
+    EXPECT_FALSE(r);
+    if (r) return std::string();
+    EXPECT_EQ(r.error().code, Code::kUnavailable);
+    return r.error().message;
+  };
+  const auto has = [](const std::string& message, const char* words) {
+    EXPECT_NE(message.find(words), std::string::npos) << message;
+  };
+  const auto single =
+      [](const std::string& body) {  // not what it is asked to find out what it can do
+        return body.find("The ferry leaves at") == std::string::npos &&
+               body.find("Hello") == std::string::npos && body.find("[1,2,3]") == std::string::npos;
+      };
+  for (const ServerManner& manner :
+       {ServerManner{.loading = 1000}, ServerManner{.busy = 1000}, ServerManner{.not_now = single}})
+    has(refused(manner, 0.7), "status 503: 'not now'; it was asked again for 0.7 s");
+  has(refused({.not_now = single, .not_now_status = 429, .retry_after = "3600"}, 60),
+      "status 429: 'not now'; it wants to be left alone for 1 h 00 min");
+  // Twice in a row, with a second between that it asked for and half of one that it did not.
+  std::vector<double> asked_s;
+  const auto twice = [&](const std::string& body) {
+    if (!single(body) || asked_s.size() == 3) return false;
+    asked_s.push_back(system_clock().monotonic_s());
+    return asked_s.size() < 3;
+  };
+  const auto r = asked(Fault::kNone, {.not_now = twice, .retry_after = "1"});
+  ASSERT_TRUE(r) << r.error().message;
+  ASSERT_EQ(asked_s.size(), 3);
+  for (const size_t i : {1, 2}) EXPECT_GE(asked_s[i] - asked_s[i - 1], 0.999);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -352,14 +425,14 @@ TEST(ServerVerify, WhatWasNotTriedIsSaid) {
 
 /// What is asked beyond the comparison may be refused for now: what was found is told all the same.
 TEST(ServerVerify, WhatIsRefusedForNowTakesNothingElseAway) {
-  const auto drawn = [](int nth) {  // once, of what is to be drawn
+  const auto drawn = [](int nth) {  // from this one on, of what is to be drawn
     return [nth, n = 0](const std::string& body) mutable {
       const nlohmann::json request = nlohmann::json::parse(body, nullptr, false);
-      return request.is_object() && request.value("temperature", 0.0) == 1.0 && ++n == nth;
+      return request.is_object() && request.value("temperature", 0.0) == 1.0 && ++n >= nth;
     };
   };
   const auto told_of = [](Fault fault, std::function<bool(const std::string&)> not_now) {
-    const auto r = asked(fault, {.not_now = std::move(not_now)});
+    const auto r = asked(fault, {.not_now = std::move(not_now)}, {.patience_s = 0.05});
     EXPECT_TRUE(r) << r.error().message;
     if (!r) return std::string("no report");
     const std::string name = r->faults.empty() ? "" : r->faults.front().name;
@@ -377,16 +450,18 @@ TEST(ServerVerify, WhatIsRefusedForNowTakesNothingElseAway) {
   // Of the further ones the first: of what was drawn before, nothing is certain.
   EXPECT_EQ(told_of(Fault::kNone, drawn(5)), "same/ temperature");
   EXPECT_EQ(told_of(Fault::kSeedIgnored, drawn(4)), "differs/seed temperature");
-  // What comes again: one question, and each.
+  // What comes again: the second question that does, and each.
   const auto again = [](bool each) {
-    return [each, met = std::set<std::string>(), refused = false](const std::string& body) mutable {
+    return [each, met = std::set<std::string>(), again = std::vector<std::string>()](
+               const std::string& body) mutable {
       const nlohmann::json request = nlohmann::json::parse(body, nullptr, false);
       const std::string key = request.value("prompt", nlohmann::json()).dump();
       const bool begins_alike = key.find("At noon they rest") != std::string::npos;
       const bool comes_again =
           request.value("max_tokens", 0) == 12 && (!met.insert(key).second || begins_alike);
-      if (!comes_again || (refused && !each)) return false;
-      return refused = true;
+      if (!comes_again) return false;
+      if (std::find(again.begin(), again.end(), key) == again.end()) again.push_back(key);
+      return each || (again.size() > 1 && again[1] == key);
     };
   };
   EXPECT_EQ(told_of(Fault::kNone, again(false)), "same/");

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "base/clock.h"
 #include "base/json.h"
 #include "verify/server_client.h"
 
@@ -30,10 +29,9 @@ Result<verify::Ask> question(const rl::Task& task, const verify::ServerClient& s
   return ask;
 }
 
-/// How often in a row a busy server may answer nothing of what it is asked, and how long it is left alone
-/// meanwhile: two and a half minutes in all, more than limits that are counted by the minute.
-constexpr int kTries = 10;
-constexpr double kFirstWaitS = 0.5, kLongestWaitS = 30;
+/// How long in a row a busy server may answer nothing of what it is asked: more than limits that are counted by the
+/// minute.
+constexpr double kPatienceS = 150;
 constexpr int kCleanRounds = 4;  // before it is asked for more
 
 /// What the server said to each question, and why the first did not come that did not.
@@ -50,10 +48,9 @@ Said ask_all(verify::ServerClient& server,
   Said said{.answers = std::vector<std::optional<verify::ServerAnswer>>(asks.size()),
             .why_not = {}};
   const int64_t most = at_once;
-  int tries = 0, clean_rounds = 0;
+  int clean_rounds = 0;
   std::deque<size_t> left(asks.size());
   std::iota(left.begin(), left.end(), 0);
-  double wait_s = kFirstWaitS;
   while (!left.empty()) {
     const std::vector<size_t> round(left.begin(),
                                     left.begin() + std::min<int64_t>(at_once, std::ssize(left)));
@@ -62,29 +59,34 @@ Said ask_all(verify::ServerClient& server,
     for (const size_t i : round) asked.push_back(asks[i]);
     std::vector<verify::ServerClient::Attempt> attempts = server.attempt_together(asked);
     std::vector<size_t> again;
+    std::optional<Status> why_again;
+    std::optional<double> retry_after_s;
     for (size_t r = 0; r < round.size(); ++r) {
-      Result<verify::ServerAnswer>& answer = attempts[r].answer;
-      if (answer)
-        said.answers[round[r]] = *std::move(answer);
-      else if (attempts[r].may_pass && tries + 1 < kTries)
+      verify::ServerClient::Attempt& attempt = attempts[r];
+      if (attempt.answer) {
+        said.answers[round[r]] = *std::move(attempt.answer);
+      } else if (attempt.may_pass) {
         again.push_back(round[r]);
-      else if (!said.why_not)
-        said.why_not = answer.error();
+        if (!why_again) why_again = attempt.answer.error();
+        retry_after_s = std::max(retry_after_s, attempt.retry_after_s);
+      } else if (!said.why_not) {
+        said.why_not = attempt.answer.error();
+      }
     }
     if (said.why_not) return said;
     left.insert(left.begin(), again.begin(), again.end());
     progress(std::ssize(asks) - std::ssize(left));
-    const bool barren = again.size() == round.size();
-    tries = barren ? tries + 1 : 0;
-    if (!barren) wait_s = kFirstWaitS;
+    if (again.size() < round.size()) server.patience().answered();
     if (again.empty()) {
       if (++clean_rounds % kCleanRounds == 0) at_once = std::min(most, 2 * at_once);
-    } else {
-      clean_rounds = 0;
-      at_once = std::max<int64_t>(1, std::ssize(round) / 2);
-      sleep_s(wait_s);
-      if (barren) wait_s = std::min(2 * wait_s, kLongestWaitS);
+      continue;
     }
+    if (!server.patience().wait(retry_after_s)) {
+      said.why_not = why_again;
+      return said;
+    }
+    clean_rounds = 0;
+    at_once = std::max<int64_t>(1, std::ssize(round) / 2);
   }
   return said;
 }
@@ -139,7 +141,8 @@ Result<ServerAnswers> ask_server(std::span<const rl::Task> tasks,
   TRY_ASSIGN(verify::HttpClient http,
              verify::HttpClient::open(questions.address, {.timeout_ms = questions.timeout_ms}));
   TRY_ASSIGN(verify::ServerClient server,
-             verify::ServerClient::open(std::move(http), questions.model, questions.key));
+             verify::ServerClient::open(
+                 std::move(http), questions.model, questions.key, verify::Patience(kPatienceS)));
   std::vector<verify::Ask> asks;
   for (size_t t = 0; t < tasks.size(); ++t) {
     TRY_ASSIGN(verify::Ask ask, question(tasks[t], server));

@@ -148,6 +148,7 @@ Result<void> ask_server(Arguments& args) {
   args.server.directory = args.verify.directory;
   if (args.verify.positions > 0) args.server.positions = args.verify.positions;
   args.server.timeout_ms = static_cast<int64_t>(args.timeout_s * 1000);
+  args.server.patience_s = args.timeout_s;
   ProgressLine line(kLinesEveryS);
   args.server.progress = [&](const std::string& text) { line.show([&] { return text; }); };
   Result<verify::ServerReport> report = verify::verify_server(args.server);

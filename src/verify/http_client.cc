@@ -129,7 +129,11 @@ Result<HttpReply> reply_of(Transfer& t,
                 url,
                 status);
   if (status != 200) take_out(key, t.body);
-  return HttpReply{static_cast<int>(status), std::move(t.body)};
+  HttpReply reply{.status = static_cast<int>(status), .body = std::move(t.body)};
+  curl_off_t retry_after_s = 0;  // 0: it says nothing of that
+  curl_easy_getinfo(t.easy.get(), CURLINFO_RETRY_AFTER, &retry_after_s);
+  if (retry_after_s > 0) reply.retry_after_s = static_cast<double>(retry_after_s);
+  return reply;
 }
 
 bool plain(const std::string& text) {

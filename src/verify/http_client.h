@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@ struct HttpRequest {
 struct HttpReply {
   int status = 0;
   std::string body;
+  std::optional<double> retry_after_s = {};  // when it wants to be asked again, where it says so
 };
 
 struct HttpLimits {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
-#include "base/clock.h"
 #include "base/json.h"
 
 namespace ferry::verify {
@@ -36,14 +36,11 @@ bool refused(int status) {
 
 /// Whether a status says "not now", of all that is asked: nothing of a field or a path.
 bool busy(int status) { return status == 408 || status == 429 || status == 503; }
-
-/// How often a server that is busy is asked what it can do, and how long it is left alone at first.
-constexpr int kOpeningTries = 6;
-constexpr double kOpeningWaitS = 0.5;
+bool busy(const Result<HttpReply>& reply) { return reply && busy(reply->status); }
 
 /// What clients ask again after, as a rule: no reply at all, and statuses that say "not now".
 bool may_pass(const Result<HttpReply>& reply) {
-  return !reply || reply->status == 408 || reply->status == 429 || reply->status >= 500;
+  return !reply || busy(reply) || reply->status >= 500;
 }
 
 /// Whether a body is what a program answers, and not that something is wrong.
@@ -57,16 +54,53 @@ bool is_answer(const std::string& body) {
 
 Result<ServerClient> ServerClient::open(HttpClient http,
                                         const std::string& model,
-                                        std::string key) {
-  ServerClient client(std::move(http), std::move(key));
+                                        std::string key,
+                                        Patience patience) {
+  ServerClient client(std::move(http), std::move(key), std::move(patience));
   TRY(client.find_model(model));
   TRY(client.find_abilities());
   return client;
 }
 
+/// The replies in the order of the requests; one that is still busy had no time as long as the patience lasted.
+std::vector<Result<HttpReply>> ServerClient::ask_patiently(std::span<const HttpRequest> requests) {
+  std::vector<Result<HttpReply>> replies(requests.size(), HttpReply());
+  std::vector<size_t> left(requests.size());
+  std::iota(left.begin(), left.end(), 0);
+  for (;;) {
+    std::vector<HttpRequest> round;
+    for (const size_t i : left) round.push_back(requests[i]);
+    std::vector<Result<HttpReply>> came = http_.ask_together(round);
+    requests_ += std::ssize(round);
+    std::vector<size_t> again;
+    std::optional<double> retry_after_s;
+    for (size_t r = 0; r < left.size(); ++r) {
+      if (busy(came[r])) {
+        again.push_back(left[r]);
+        retry_after_s = std::max(retry_after_s, came[r]->retry_after_s);
+      }
+      replies[left[r]] = std::move(came[r]);
+    }
+    if (again.size() < left.size()) patience_.answered();
+    if (again.empty() || !patience_.wait(retry_after_s)) return replies;
+    left = std::move(again);
+  }
+}
+
+Result<HttpReply> ServerClient::ask_patiently(const HttpRequest& request) {
+  return std::move(ask_patiently({&request, 1}).front());
+}
+
+/// Of a reply that is none: what the server says, and how long it was asked if it has no time.
+std::string ServerClient::told_of(const HttpReply& reply) const {
+  return fmt::format("status {}: {}{}",
+                     reply.status,
+                     error_of(reply.body),
+                     busy(reply.status) ? patience_.told() : "");
+}
+
 Result<void> ServerClient::find_model(const std::string& wanted) {
-  TRY_ASSIGN(const HttpReply reply, http_.ask({.path = "/v1/models", .body = "", .key = key_}));
-  ++requests_;
+  TRY_ASSIGN(const HttpReply reply, ask_patiently({.path = "/v1/models", .body = "", .key = key_}));
   const std::string where = address() + "/v1/models";
   if (reply.status == 401 || reply.status == 403)
     return fail(Code::kInvalidInput,
@@ -76,12 +110,10 @@ Result<void> ServerClient::find_model(const std::string& wanted) {
                 reply.status);
   model_ = wanted;
   if (reply.status == 404 && !wanted.empty()) return {};
+  if (busy(reply.status)) return fail(Code::kUnavailable, "{}: {}", where, told_of(reply));
   if (reply.status != 200)
-    return fail(Code::kUnavailable,
-                "{}: status {}: {}; is it an OpenAI-compatible server?",
-                where,
-                reply.status,
-                error_of(reply.body));
+    return fail(
+        Code::kUnavailable, "{}: {}; is it an OpenAI-compatible server?", where, told_of(reply));
   TRY_ASSIGN(const std::vector<std::string> names, read_models(reply.body, where));
   if (names.empty()) return fail(Code::kUnavailable, "{}: lists no model", where);
   if (wanted.empty()) {
@@ -131,9 +163,7 @@ std::string ServerClient::body_of(const Ask& q) const {
 Result<ServerAnswer> ServerClient::read(const Ask& q, const Result<HttpReply>& reply) const {
   if (!reply) return tl::unexpected(reply.error());
   const std::string where = address() + (q.chat ? kChat : kCompletions);
-  if (reply->status != 200)
-    return fail(
-        Code::kUnavailable, "{}: status {}: {}", where, reply->status, error_of(reply->body));
+  if (reply->status != 200) return fail(Code::kUnavailable, "{}: {}", where, told_of(*reply));
   return read_answer(
       reply->body, where, q.prompt_log_probs && prompt_log_probs_ == PromptLogProbs::kEcho);
 }
@@ -154,37 +184,48 @@ Result<ServerAnswer> ServerClient::ask(const Ask& q) {
 }
 
 std::vector<Result<ServerAnswer>> ServerClient::ask_together(std::span<const Ask> questions) {
+  const std::vector<Result<HttpReply>> replies = ask_patiently(requests_of(questions));
   std::vector<Result<ServerAnswer>> answers;
-  for (Attempt& a : attempt_together(questions)) answers.push_back(std::move(a.answer));
+  for (size_t i = 0; i < questions.size(); ++i) answers.push_back(read(questions[i], replies[i]));
   return answers;
 }
 
-std::vector<ServerClient::Attempt> ServerClient::attempt_together(std::span<const Ask> questions) {
+std::vector<HttpRequest> ServerClient::requests_of(std::span<const Ask> questions) const {
   std::vector<HttpRequest> requests;
   for (const Ask& q : questions)
     requests.push_back({.path = q.chat ? kChat : kCompletions, .body = body_of(q), .key = key_});
+  return requests;
+}
+
+std::vector<ServerClient::Attempt> ServerClient::attempt_together(std::span<const Ask> questions) {
   requests_ += std::ssize(questions);
-  const std::vector<Result<HttpReply>> replies = http_.ask_together(requests);
+  const std::vector<Result<HttpReply>> replies = http_.ask_together(requests_of(questions));
   std::vector<Attempt> attempts;
   for (size_t i = 0; i < questions.size(); ++i)
-    attempts.push_back({read(questions[i], replies[i]), may_pass(replies[i])});
+    attempts.push_back({.answer = read(questions[i], replies[i]),
+                        .may_pass = may_pass(replies[i]),
+                        .retry_after_s = replies[i] ? replies[i]->retry_after_s : std::nullopt});
   return attempts;
+}
+
+/// Nothing: it does not answer that. Errors: it has no time, which says nothing of what it can do.
+Result<std::optional<ServerAnswer>> ServerClient::try_ask(const Ask& q) {
+  const Result<HttpReply> reply = ask_patiently(requests_of({&q, 1}).front());
+  Result<ServerAnswer> answer = read(q, reply);
+  if (busy(reply)) return tl::unexpected(answer.error());
+  return answer ? std::optional(*std::move(answer)) : std::nullopt;
 }
 
 /// Each ability is what the server shows when it is asked for it.
 Result<void> ServerClient::find_abilities() {
   Ask q{.prompt = "The ferry leaves at", .tokens = 2};
   std::string refusal;
-  int busy_times = 0;
-  double wait_s = kOpeningWaitS;
   for (const bool chat : {false, true}) {
     if (chat) q = {.prompt = R"([{"role":"user","content":"Hello"}])", .chat = true, .tokens = 2};
     bool& log_probs = chat ? chat_log_probs_ : log_probs_;
     const std::set<std::string> left_out = left_out_;
     for (;;) {
-      TRY_ASSIGN(const HttpReply reply,
-                 http_.ask({.path = chat ? kChat : kCompletions, .body = body_of(q), .key = key_}));
-      ++requests_;
+      TRY_ASSIGN(const HttpReply reply, ask_patiently(requests_of({&q, 1}).front()));
       if (reply.status == 200) {
         TRY_ASSIGN(const ServerAnswer answer, read(q, reply));
         (chat ? chats_ : completes_) = true;
@@ -193,20 +234,15 @@ Result<void> ServerClient::find_abilities() {
         });
         break;
       }
-      refusal = fmt::format("status {}: {}", reply.status, error_of(reply.body));
+      refusal = told_of(reply);
       if (reply.status == 401 || reply.status == 403)
         return fail(Code::kInvalidInput,
                     "{}: {} ({}); --api-key-file gives a key",
                     address(),
                     key_.empty() ? "wants a key" : "refuses the key",
                     refusal);
-      if (busy(reply.status)) {
-        if (++busy_times == kOpeningTries)
-          return fail(Code::kUnavailable, "{}: is busy ({})", address(), refusal);
-        sleep_s(wait_s);
-        wait_s *= 2;
-        continue;
-      }
+      if (busy(reply.status))
+        return fail(Code::kUnavailable, "{}: is busy ({})", address(), refusal);
       if (!refused(reply.status)) break;
       if (log_probs && reply.body.find("logprobs") != std::string::npos) {
         log_probs = false;
@@ -227,21 +263,22 @@ Result<void> ServerClient::find_abilities() {
                 refusal);
   if (!completes_) return {};
   const std::vector<int32_t> ids = {1, 2, 3};
-  const Result<ServerAnswer> by_ids = ask({.prompt = ids, .tokens = 1, .log_probs = false});
+  TRY_ASSIGN(const std::optional<ServerAnswer> by_ids,
+             try_ask({.prompt = ids, .tokens = 1, .log_probs = false}));
   takes_ids_ = by_ids && by_ids->prompt_tokens.value_or(0) == std::ssize(ids);
   if (!log_probs_) return {};
   Ask both{.prompt = "The ferry leaves at noon", .tokens = 1};
-  const Result<ServerAnswer> plain = ask(both);
+  TRY_ASSIGN(const std::optional<ServerAnswer> plain, try_ask(both));
   both.prompt_log_probs = true;
   for (const PromptLogProbs way : {PromptLogProbs::kField, PromptLogProbs::kEcho}) {
     prompt_log_probs_ = way;
-    const Result<ServerAnswer> answer = ask(both);
+    TRY_ASSIGN(const std::optional<ServerAnswer> answer, try_ask(both));
     if (!answer || std::none_of(answer->prompt.begin(), answer->prompt.end(), [](const auto& t) {
           return t.chosen.log_prob || !t.top.empty();
         }))
       continue;
     // Some servers give each token of an echo what belongs to the next one.
-    const auto first = [](const Result<ServerAnswer>& a) {
+    const auto first = [](const std::optional<ServerAnswer>& a) {
       return a && !a->tokens.empty() ? a->tokens.front().chosen.log_prob : std::nullopt;
     };
     if (!first(plain) || !first(answer) || std::abs(*first(plain) - *first(answer)) <= kEchoApart)
@@ -263,8 +300,9 @@ Result<std::optional<std::vector<int32_t>>> ServerClient::tokens_of(const std::s
   };
   for (const auto& [path, body] : ways) {
     TRY_ASSIGN(const HttpReply reply,
-               http_.ask({.path = path, .body = json_text(body), .key = key_}));
-    ++requests_;
+               ask_patiently({.path = path, .body = json_text(body), .key = key_}));
+    if (busy(reply.status))
+      return fail(Code::kUnavailable, "{}{}: {}", address(), path, told_of(reply));
     if (reply.status != 200) continue;
     TRY_ASSIGN(std::vector<int32_t> ids, read_tokens(reply.body, address() + path));
     if (ids.empty())
@@ -303,8 +341,8 @@ std::vector<std::pair<std::string, std::string>> ServerClient::paths_aside() con
   return out;
 }
 
-Result<std::vector<std::string>> ServerClient::open_with(const std::string& key) {
-  std::vector<std::string> open;
+Result<ServerClient::Paths> ServerClient::open_with(const std::string& key) {
+  Paths found;
   std::vector<std::pair<std::string, std::string>> paths;
   if (completes_)
     paths.emplace_back(kCompletions, body_of({.prompt = "The", .tokens = 1, .log_probs = false}));
@@ -315,18 +353,18 @@ Result<std::vector<std::string>> ServerClient::open_with(const std::string& key)
                                 .tokens = 1,
                                 .log_probs = false}));
   for (const auto& [path, body] : paths) {
-    TRY_ASSIGN(const HttpReply reply, http_.ask({.path = path, .body = body, .key = key}));
-    ++requests_;
-    if (reply.status == 200) open.push_back(path);
+    TRY_ASSIGN(const HttpReply reply, ask_patiently({.path = path, .body = body, .key = key}));
+    if (reply.status == 200) found.open.push_back(path);
+    if (busy(reply.status)) found.busy.push_back(path);
   }
   for (const auto& [path, body] : paths_aside()) {
-    if (!open.empty() && open.back() == path) continue;
+    if (!found.open.empty() && found.open.back() == path) continue;
     // Not every server has them, and what one without them says (redirected, a page) is no answer.
-    const Result<HttpReply> reply = http_.ask({.path = path, .body = body, .key = key});
-    ++requests_;
-    if (reply && reply->status == 200 && is_answer(reply->body)) open.push_back(path);
+    const Result<HttpReply> reply = ask_patiently({.path = path, .body = body, .key = key});
+    if (reply && reply->status == 200 && is_answer(reply->body)) found.open.push_back(path);
+    if (busy(reply)) found.busy.push_back(path);
   }
-  return open;
+  return found;
 }
 
 }  // namespace ferry::verify

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "verify/http_client.h"
+#include "verify/patience.h"
 #include "verify/server_answer.h"
 
 namespace ferry::verify {
@@ -29,12 +30,17 @@ struct Ask {
   bool prompt_log_probs = false;         // as well
 };
 
+/// Whatever is refused because the server is too busy or still loading (408, 429, 503) is asked again, as long as the
+/// patience lasts; only attempt_together leaves that to its caller.
 class ServerClient {
  public:
   /// Finds out what the server can do. `model`: the name to ask for; empty: the first that it lists.
   /// `key`: empty: none. Errors: of HttpClient; kInvalidInput (no such model there, the key is
-  /// refused); kUnavailable (it answers no question).
-  static Result<ServerClient> open(HttpClient http, const std::string& model, std::string key);
+  /// refused); kUnavailable (it answers no question, or has no time).
+  static Result<ServerClient> open(HttpClient http,
+                                   const std::string& model,
+                                   std::string key,
+                                   Patience patience);
 
   /// Errors: kUnavailable, with what the server says; of HttpClient and read_answer.
   Result<ServerAnswer> ask(const Ask& question);
@@ -44,16 +50,22 @@ class ServerClient {
     Result<ServerAnswer> answer;
     bool may_pass =
         false;  // it failed because the server was busy, in trouble, cut off or too slow
+    std::optional<double> retry_after_s = {};  // what it says of when to ask again
   };
-  /// The same for whoever wants to ask again.
+  /// Each question once, for whoever asks again by rules of his own; `patience` is for him, too.
   std::vector<Attempt> attempt_together(std::span<const Ask> questions);
+  Patience& patience() { return patience_; }
 
   /// The server's own tokens of a text, where it has an endpoint for that.
   Result<std::optional<std::vector<int32_t>>> tokens_of(const std::string& text);
 
-  /// The paths that answer with this key (empty: without one): those that questions go to, and those
-  /// that servers are known to have beside them.
-  Result<std::vector<std::string>> open_with(const std::string& key);
+  struct Paths {
+    std::vector<std::string> open;  // they answer
+    std::vector<std::string> busy;  // nobody knows
+  };
+  /// What paths say to this key (empty: none): those that questions go to, and those that servers are known to have
+  /// beside them.
+  Result<Paths> open_with(const std::string& key);
 
   const std::string& address() const { return http_.address(); }
   const std::string& model() const { return model_; }
@@ -70,7 +82,13 @@ class ServerClient {
  private:
   enum class PromptLogProbs { kNone, kEcho, kField };
 
-  ServerClient(HttpClient http, std::string key) : http_(std::move(http)), key_(std::move(key)) {}
+  ServerClient(HttpClient http, std::string key, Patience patience)
+      : http_(std::move(http)), key_(std::move(key)), patience_(std::move(patience)) {}
+  std::vector<Result<HttpReply>> ask_patiently(std::span<const HttpRequest> requests);
+  Result<HttpReply> ask_patiently(const HttpRequest& request);
+  std::vector<HttpRequest> requests_of(std::span<const Ask> questions) const;
+  Result<std::optional<ServerAnswer>> try_ask(const Ask& question);
+  std::string told_of(const HttpReply& reply) const;
   Result<void> find_model(const std::string& wanted);
   Result<void> find_abilities();
   std::string body_of(const Ask& question) const;
@@ -80,6 +98,7 @@ class ServerClient {
 
   HttpClient http_;
   std::string key_, model_;
+  Patience patience_;
   int64_t requests_ = 0;
   bool completes_ = false, chats_ = false, takes_ids_ = false;
   bool log_probs_ = true, chat_log_probs_ = true;

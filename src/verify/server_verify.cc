@@ -1,16 +1,19 @@
 #include "verify/server_verify.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/check.h"
 #include "base/json.h"
 #include "base/math.h"
+#include "base/units.h"
 #include "base/version.h"
 #include "checkpoint/gguf_model.h"
 #include "checkpoint/model_chat.h"
@@ -277,14 +280,20 @@ Result<void> Interview::describe() {
 Result<void> Interview::check_key() {
   if (options_.key.empty()) return {};
   say("asking without the key");
+  std::set<std::string> busy;
   for (const std::string& key : {std::string(), options_.key + "x"}) {
-    TRY_ASSIGN(const std::vector<std::string> open, client_.open_with(key));
-    if (open.empty()) continue;
-    std::string all;
-    for (const std::string& path : open) all += (all.empty() ? "" : ", ") + path;
-    fault("key",
-          fmt::format("{} answers {}", all, key.empty() ? "without a key" : "to a wrong key"));
+    TRY_ASSIGN(const ServerClient::Paths paths, client_.open_with(key));
+    busy.insert(paths.busy.begin(), paths.busy.end());
+    if (!paths.open.empty())
+      fault("key",
+            fmt::format("{} answers {}",
+                        fmt::join(paths.open, ", "),
+                        key.empty() ? "without a key" : "to a wrong key"));
   }
+  if (!busy.empty())
+    not_tried({"key"},
+              fmt::format("whether they ask for it was not said, for want of time, by {}",
+                          fmt::join(busy, ", ")));
   return {};
 }
 
@@ -1457,7 +1466,11 @@ Result<ServerReport> verify_server(const ServerOptions& options) {
   TRY_ASSIGN(HttpClient http,
              HttpClient::open(options.address, {.timeout_ms = options.timeout_ms}));
   say("asking what the server can do");
-  TRY_ASSIGN(ServerClient client, ServerClient::open(std::move(http), options.model, options.key));
+  Patience patience(options.patience_s, [&](double wait_s) {
+    say(fmt::format("the server has no time; asking again in {}", format_duration(wait_s)));
+  });
+  TRY_ASSIGN(ServerClient client,
+             ServerClient::open(std::move(http), options.model, options.key, std::move(patience)));
   say("loading the reference");
   TRY_ASSIGN(Reference reference, Reference::open(options.directory));
   if (!options.public_key.empty()) {

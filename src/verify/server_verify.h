@@ -27,6 +27,7 @@ struct ServerOptions {
   int64_t positions =
       1024;  // of the longest text that is asked about; fewer if the model has fewer
   int64_t timeout_ms = 120'000;
+  double patience_s = 120;  // with a server that has no time, in a row
   std::function<void(const std::string&)> progress = {};
 };
 
