@@ -279,24 +279,77 @@ TEST_F(GenerateE2e, WrongLinesAreNamedBeforeAnythingIsComputed) {
   refused(2, batch("none", {"--prompt", "a"}), {"--batch has the prompts"});
 }
 
-TEST_F(GenerateE2e, WhatCannotBeAnsweredGetsALineThatSaysWhy) {
-  write(path("mixed.jsonl"),
-        "{\"prompt\":\"" + std::string(2000, 'q') +
-            "\"}\n{\"prompt\":[0,1],\"max_tokens\":2}\n{\"prompt\":[99999]}\n"
-            "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}\n");
-  refused(1,
-          {"generate", path("model"), "--batch", path("mixed.jsonl"), "--out", path("mixed")},
-          {"3 of 4 answers could not be made"});
-  const auto all = answers("mixed");
-  EXPECT_NE(all.at({0, 0}).find("positions"), std::string::npos);
-  EXPECT_NE(all.at({1, 0}).find("\"finish\":\"length\""), std::string::npos);
-  EXPECT_NE(all.at({2, 0}).find("token 99999"), std::string::npos);
-  EXPECT_NE(all.at({3, 0}).find("error"), std::string::npos);
+/// Also what only shows when a prompt is made of a line: all of it before the first token.
+TEST_F(GenerateE2e, AllLinesThatCannotBeAskedAreNamedTogether) {
+  fs::copy(path("model"), path("strict"), fs::copy_options::recursive);
+  for (const char* const no_longer : {"checksums.json", "passport.json", "verified.json"})
+    fs::remove(path("strict") + "/" + no_longer);
+  write(path("strict") + "/chat_template.jinja",
+        "{% for m in messages %}{% if m.role != 'user' %}"
+        "{{ raise_exception('no role ' + m.role) }}{% endif %}{{ m.content }}{% endfor %}");
+  const auto said = [&](const std::string& lines) {
+    write(path("mixed.jsonl"), lines);
+    const Ended end = end_of(
+        {"generate", path("strict"), "--batch", path("mixed.jsonl"), "--out", path("mixed")});
+    EXPECT_EQ(end.status, 2) << end.output;
+    EXPECT_FALSE(fs::exists(path("mixed"))) << end.output;
+    return end.output;
+  };
+  const auto has = [](const std::string& text, const std::string& part) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << "\nis not in\n" << text;
+  };
+  const std::string some = said(
+      "{\"prompt\":\"" + std::string(2000, 'q') +
+      "\"}\n{\"prompt\":[0,1],\"max_tokens\":2}\n\n{\"prompt\":[99999]}\n"
+      "{\"messages\":[{\"role\":\"pirate\",\"content\":\"a\"}]}\n{\"prompt\":[],\"logit_bias\":{}}"
+      "\n"
+      "{\"prompt\":\"a\",\"logit_bias\":{\"60000\":1}}\n{\"prompt\":\"a\",\"promt\":1}\n{"
+      "\"prompt\":[1.5]}\n"
+      "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}\n");
+  has(some, "7 of 9 requests cannot be asked; nothing was computed");
+  for (const char* const part : {"mixed.jsonl:1: prompt: ",
+                                 " positions",
+                                 "mixed.jsonl:4: prompt: token 99999",
+                                 "mixed.jsonl:5: ",
+                                 "no role pirate",
+                                 "mixed.jsonl:6: prompt: empty",
+                                 "mixed.jsonl:7: logit bias of token 60000",
+                                 "mixed.jsonl:8",
+                                 "promt",
+                                 "mixed.jsonl:9: \"prompt\" has 1.5"})
+    has(some, part);
+  std::string many;
+  for (int i = 0; i < 1000; ++i) many += "{}\n";
+  const std::string told = said(many);
+  has(told, "1000 of 1000 requests");
+  has(told, "and 980 more");
+  EXPECT_LT(told.size(), 4000u);
+}
+
+TEST_F(GenerateE2e, WhatHasNoAnswerGetsALineThatSaysWhyAndIsAskedAgain) {
+  fs::copy(path("model"), path("broken"), fs::copy_options::recursive);
+  fs::remove(path("broken") + "/checksums.json");
+  const std::string weights = path("broken") + "/model.safetensors";
+  std::string bytes = read(weights);
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  const Json norm = Json::parse(bytes.substr(8, header))["model.norm.weight"];
+  ASSERT_EQ(norm["dtype"], "F32");
+  const float large = 3e38f;  // finite, and what is multiplied with it is not
+  for (auto at = norm["data_offsets"][0].get<uint64_t>(); at < norm["data_offsets"][1];
+       at += sizeof large)
+    std::memcpy(bytes.data() + 8 + header + at, &large, sizeof large);
+  write(weights, bytes);
+  write(path("two.jsonl"), "{\"prompt\":\"the ferry\"}\n{\"prompt\":\"a\",\"id\":\"second\"}\n");
+  const Strings args = {
+      "generate", path("broken"), "--batch", path("two.jsonl"), "--out", path("two")};
+  refused(1, args, {"2 of 2 answers could not be made"});
+  const auto all = answers("two");
+  EXPECT_NE(all.at({0, 0}).find("\"error\":\"position"), std::string::npos) << all.at({0, 0});
+  EXPECT_NE(all.at({1, 0}).find("\"id\":\"second\""), std::string::npos);
   // Given again, it asks them once more, and fails as before.
-  refused(1,
-          {"generate", path("model"), "--batch", path("mixed.jsonl"), "--out", path("mixed")},
-          {"has 1 of 4 answers", "3 of 4 answers could not be made"});
-  EXPECT_EQ(answers("mixed"), all);
+  refused(1, args, {"2 of 2 answers could not be made"});
+  EXPECT_EQ(answers("two"), all);
 }
 
 /// A template sees the fields of a line's messages as the line has them.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -36,11 +37,47 @@ constexpr double kSyncSeconds = 5;     // what a machine that goes down may cost
 /// A line of the input.
 struct Line {
   size_t index = 0;
+  std::string where;  // "in.jsonl:3"
   std::string id;
   std::string text;   // the line itself
   std::string named;  // the request's name: a hash of all that its answers depend on
   int64_t answers = 1;
   AnswerOptions options;
+  bool readable = true;
+};
+
+/// Lines that cannot be asked: all are told together, so that a file is mended in one go.
+class WrongLines {
+ public:
+  explicit WrongLines(std::string path) : path_(std::move(path)) {}
+
+  /// Whether the line of this index is right. `why` names it.
+  bool is_right(size_t index, const Result<void>& why) {
+    if (why) return true;
+    ++count_;
+    told_[index] = why.error().message;
+    if (told_.size() > kTold) told_.erase(std::prev(told_.end()));
+    return false;
+  }
+  Result<void> done(size_t lines) const {
+    if (count_ == 0) return {};
+    if (count_ == 1) return fail(Code::kInvalidInput, "{}", told_.begin()->second);
+    std::string all;
+    for (const auto& [index, why] : told_) all += "\n  " + why;
+    if (count_ > told_.size()) all += fmt::format("\n  and {} more", count_ - told_.size());
+    return fail(Code::kInvalidInput,
+                "{}: {} of {} requests cannot be asked; nothing was computed{}",
+                path_,
+                count_,
+                lines,
+                all);
+  }
+
+ private:
+  static constexpr size_t kTold = 20;
+  std::string path_;
+  std::map<size_t, std::string> told_;  // the first, by index
+  size_t count_ = 0;
 };
 
 std::vector<std::string_view> lines_of(std::string_view text) {
@@ -56,7 +93,8 @@ std::vector<std::string_view> lines_of(std::string_view text) {
 }
 
 /// The settings that a line gives.
-Result<void> read_settings(const Json& object, const std::string& where, Line& line) {
+Result<void> read_settings(const Json& object, Line& line) {
+  const std::string& where = line.where;
   JsonProblem problem{.code = Code::kInvalidInput, .advice = "", .status = {}};
   JsonFields fields(object, where, problem);
   line.id = fields.text("id", "");
@@ -78,29 +116,29 @@ Result<void> read_settings(const Json& object, const std::string& where, Line& l
   return {};
 }
 
+Result<void> read_line(Line& line) {
+  TRY_ASSIGN(const Json object, parse_json(line.text, line.where));
+  if (!object.is_object()) return fail(Code::kInvalidInput, "{}: not a JSON object", line.where);
+  return read_settings(object, line);
+}
+
 /// All of the input, before anything is computed.
 Result<std::vector<Line>> read_lines(const std::string& path,
-                                     const std::string& settings,
-                                     const AnswerOptions& defaults) {
+                                     const AnswerOptions& defaults,
+                                     WrongLines& wrong) {
   TRY_ASSIGN(const std::string text, data::read_text(path));
   std::vector<Line> lines;
   size_t number = 0;
   for (const std::string_view line : lines_of(text)) {
     ++number;
     if (line.find_first_not_of(" \t") == std::string_view::npos) continue;
-    const std::string where = fmt::format("{}:{}", path, number);
-    const Result<Json> object = parse_json(line, where);
-    if (!object) return fail(Code::kInvalidInput, "{}", object.error().message);
-    Line l{.index = lines.size(),
-           .id = "",
-           .text = std::string(line),
-           .named = "",
-           .options = defaults};
-    if (!object->is_object()) return fail(Code::kInvalidInput, "{}: not a JSON object", where);
-    TRY(read_settings(*object, where, l));
-    const std::string all = settings + '\n' + l.text;
-    l.named = blake2b_hex(all.data(), all.size()).substr(0, 32);
-    lines.push_back(std::move(l));
+    lines.push_back({.index = lines.size(),
+                     .where = fmt::format("{}:{}", path, number),
+                     .id = "",
+                     .text = std::string(line),
+                     .named = "",
+                     .options = defaults});
+    lines.back().readable = wrong.is_right(lines.back().index, read_line(lines.back()));
   }
   if (lines.empty()) return fail(Code::kInvalidInput, "{}: has no requests", path);
   return lines;
@@ -252,6 +290,17 @@ class Batch {
         lines_(lines),
         engine_(*model.model, options_for(defaults, *model.model, files.running)) {}
 
+  /// Those whose prompt cannot be made, or could never be answered.
+  void check_prompts(WrongLines& wrong) {
+    size_t checked = 0;
+    for (const Line& line : lines_) {
+      if (line.readable) wrong.is_right(line.index, askable(line));
+      ++checked;
+      progress_.show([&] { return fmt::format("{} of {} lines checked", checked, lines_.size()); });
+    }
+    progress_.clear();
+  }
+
   Result<void> run(const Answered& before) {
     const auto& done = before.done;
     for (const Line& line : lines_) total_ += line.answers;
@@ -331,7 +380,7 @@ class Batch {
   }
 
   Result<std::vector<int32_t>> prompt_of(const Line& line) const {
-    TRY_ASSIGN(const OrderedJson object, parse_ordered_json(line.text, files_.in));
+    TRY_ASSIGN(const OrderedJson object, parse_ordered_json(line.text, "the line"));
     if (object.contains("messages") && !object["messages"].is_null()) {
       OrderedJson conversation = OrderedJson::object();
       for (const char* name :
@@ -358,19 +407,30 @@ class Batch {
         prompt.get<std::string>(), text::Tokenizer::Specials::kAsText, directory_);
   }
 
-  /// What cannot be asked gets its line at once.
-  Result<void> submit(const Line& line, int64_t choice) {
+  /// What the engine is asked for the line's first answer. Errors: naming the line.
+  Result<engine::Request> request_of(const Line& line) const {
     Result<std::vector<int32_t>> ids = prompt_of(line);
-    if (!ids) return refuse(line, choice, ids.error().message);
-    const int64_t length = std::ssize(*ids);
+    if (!ids) return fail(ids.error().code, "{}: {}", line.where, ids.error().message);
     engine::Request request{
         .prompt = std::move(*ids), .options = line.options.generate, .salt = ""};
     request.options.end_tokens = model_.texts.eos;
+    if (const auto can = engine_.answerable(request); !can)
+      return fail(can.error().code, "{}: {}", line.where, can.error().message);
+    return request;
+  }
+
+  Result<void> askable(const Line& line) const {
+    TRY(request_of(line));
+    return {};
+  }
+
+  Result<void> submit(const Line& line, int64_t choice) {
+    TRY_ASSIGN(engine::Request request, request_of(line));
+    const int64_t length = std::ssize(request.prompt);
     request.options.sampling.seed += static_cast<uint64_t>(choice);
-    const Result<engine::RequestId> id = engine_.submit(std::move(request));
-    if (!id) return refuse(line, choice, id.error().message);
+    TRY_ASSIGN(const engine::RequestId id, engine_.submit(std::move(request)));
     asked_.emplace(
-        *id,
+        id,
         Asked{
             &line, choice, length, text::AnswerText(*model_.tokenizer, line.options.stop), "", {}});
     return {};
@@ -456,10 +516,18 @@ Result<void> generate_batch(const OpenedModel& model,
                             const OpenOptions& opened,
                             const AnswerOptions& defaults,
                             const BatchFiles& files) {
+  WrongLines wrong(files.in);
+  TRY_ASSIGN(std::vector<Line> lines, read_lines(files.in, defaults, wrong));
+  Batch batch(model, opened.directory, defaults, files, lines);
+  batch.check_prompts(wrong);
+  TRY(wrong.done(lines.size()));
   TRY_ASSIGN(const std::string settings, settings_of(model, opened, defaults));
-  TRY_ASSIGN(const std::vector<Line> lines, read_lines(files.in, settings, defaults));
+  for (Line& line : lines) {
+    const std::string all = settings + '\n' + line.text;
+    line.named = blake2b_hex(all.data(), all.size()).substr(0, 32);
+  }
   TRY_ASSIGN(const Answered before, answered_before(files.out, lines));
-  return Batch(model, opened.directory, defaults, files, lines).run(before);
+  return batch.run(before);
 }
 
 }  // namespace ferry::cli

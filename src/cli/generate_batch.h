@@ -23,13 +23,14 @@ struct BatchFiles {
 ///
 /// `out` gets a line for each answer as it is ready: index (of the line), choice, id, text, finish
 /// ("end", "length", "context", "stop"), prompt_tokens, tokens; with logprobs: ids, log_probs, top. Or index,
-/// choice, id, error, for what the model cannot answer. Lines that are there already are kept, and
+/// choice, id, error, where the model's numbers are none. Lines that are there already are kept, and
 /// what they answer is not asked again, but for those with an error; each names its request by a
 /// hash ("request") of the line, the settings and the model's files.
 ///
 /// Ends with a line of JSON on standard output: requests, tokens, tokens_per_s, seconds.
-/// Errors: kInvalidInput, naming the line (of `in`, before anything is computed; of an `out` that
-/// answers other requests); kVerdict, if requests could not be answered; those of files.
+/// Errors: kInvalidInput, naming the lines (of `in`, before anything is computed: all that cannot be asked, up to
+/// twenty in words; of an `out` that answers other requests); kVerdict, if requests could not be answered; those of
+/// files.
 Result<void> generate_batch(const OpenedModel& model,
                             const OpenOptions& opened,
                             const AnswerOptions& defaults,

@@ -92,8 +92,7 @@ int64_t Engine::memory_bytes() const {
   return tokens * model_->cache_bytes_per_token(mtp()) + model_->position_bytes(tokens);
 }
 
-/// What is kept of a request; its prompt stays where it is.
-Result<Engine::Asked> Engine::read(Request& request) const {
+Result<void> Engine::answerable(const Request& request) const {
   const GenerateOptions& o = request.options;
   const int64_t vocabulary = model_->vocab_size();
   TRY(validate(o.sampling, vocabulary));
@@ -113,20 +112,29 @@ Result<Engine::Asked> Engine::read(Request& request) const {
     if (id < 0 || id >= vocabulary)
       return fail(
           Code::kInvalidInput, "prompt: token {}; the vocabulary has {} tokens", id, vocabulary);
+  if (o.constraint != nullptr) {
+    for (const int32_t id : o.end_tokens)
+      if (id < 0 || id >= vocabulary)
+        return fail(Code::kInvalidInput, "end token {}: the vocabulary has {}", id, vocabulary);
+    if (o.end_tokens.empty())
+      return fail(Code::kInvalidInput,
+                  "an answer that is held to a form must be able to end: give an end token");
+  }
+  return scheduler_.check_fits(std::ssize(request.prompt), o.tokens_max);
+}
+
+/// What is kept of a request; its prompt stays where it is.
+Result<Engine::Asked> Engine::read(Request& request) const {
+  TRY(answerable(request));
   Asked asked{.options = std::move(request.options),
               .prompt = std::ssize(request.prompt),
               .draft = options_.drafts,
               .scored = {},
               .form = {}};
-  if (const GenerateOptions& a = asked.options; a.constraint != nullptr) {
-    for (const int32_t id : a.end_tokens)
-      if (id < 0 || id >= vocabulary)
-        return fail(Code::kInvalidInput, "end token {}: the vocabulary has {}", id, vocabulary);
-    if (a.end_tokens.empty())
-      return fail(Code::kInvalidInput,
-                  "an answer that is held to a form must be able to end: give an end token");
-    asked.form = std::make_unique<ConstrainedAnswer>(a.constraint, a.end_tokens, vocabulary);
-  }
+  const GenerateOptions& o = asked.options;
+  if (o.constraint != nullptr)
+    asked.form =
+        std::make_unique<ConstrainedAnswer>(o.constraint, o.end_tokens, model_->vocab_size());
   return asked;
 }
 

@@ -102,6 +102,8 @@ class Engine {
   /// (too much is waiting).
   Result<std::vector<RequestId>> submit(std::vector<Request> together);
   Result<RequestId> submit(Request request);
+  /// Whether it could be answered if there was nothing else. Errors: submit's, but for kExhausted.
+  Result<void> answerable(const Request& request) const;
   /// The request ends without an answer; false if there is none.
   bool cancel(RequestId id);
   /// One pass of the model. Requests without news are not listed; that one began is news. Throws

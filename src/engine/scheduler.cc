@@ -39,13 +39,11 @@ std::span<const int32_t> Scheduler::tokens(RequestId id) const {
   return s->tokens;
 }
 
-/// Whether it could be answered if there was nothing else.
-Result<void> Scheduler::check_fits(const Asked& asked) const {
-  check(asked.tokens_max >= 0, "scheduler: a request for {} tokens", asked.tokens_max);
-  const int64_t length = std::ssize(asked.prompt);
+Result<void> Scheduler::check_fits(int64_t length, int64_t tokens_max) const {
+  check(tokens_max >= 0, "scheduler: a request for {} tokens", tokens_max);
   if (length == 0) return fail(Code::kInvalidInput, "prompt: empty; give at least one token");
-  const int64_t answer = std::min(asked.tokens_max, limits_.positions - length);
-  if (answer < std::min<int64_t>(asked.tokens_max, 1))
+  const int64_t answer = std::min(tokens_max, limits_.positions - length);
+  if (answer < std::min<int64_t>(tokens_max, 1))
     return fail(Code::kInvalidInput,
                 "prompt: {} tokens, the model has {} positions; shorten it",
                 length,
@@ -63,7 +61,7 @@ Result<void> Scheduler::check_fits(const Asked& asked) const {
 Result<std::vector<RequestId>> Scheduler::submit(std::vector<Asked> together) {
   int64_t tokens = 0;
   for (const Asked& asked : together) {
-    TRY(check_fits(asked));
+    TRY(check_fits(std::ssize(asked.prompt), asked.tokens_max));
     tokens += std::ssize(asked.prompt);
   }
   // Who is refused although nothing waits would be refused for ever.

@@ -71,6 +71,9 @@ class Scheduler {
                            int64_t tokens_max,
                            const std::string& salt,
                            bool anew = false);
+  /// Whether a prompt of so many tokens could be answered if there was nothing else. Errors: submit's, but for
+  /// kExhausted.
+  Result<void> check_fits(int64_t prompt, int64_t tokens_max) const;
   /// Ends a request, wherever it is; false if there is none. Not between plan() and the last
   /// advance() of its pass.
   bool cancel(RequestId id);
@@ -117,7 +120,6 @@ class Scheduler {
     int64_t reused = 0;
     int64_t known() const { return std::ssize(tokens); }
   };
-  Result<void> check_fits(const Asked& asked) const;
   Sequence* find(RequestId id);
   const Sequence* find(RequestId id) const;
   bool make_room(size_t index, int64_t tokens, bool preempt);
