@@ -314,6 +314,9 @@ TEST(GgufDeepSeek, WhatDoesNotBelongTogetherIsRefused) {
        "twice");
   says(refusal(small_deepseek_gguf({}).drawn("blk.0.ffn_gate_exps.weight", {8, 256}, f32, 1)),
        "number of dimensions");
+  says(refusal(small_deepseek_gguf({}).drawn(
+           "blk.0.ffn_gate_exps.weight", {int64_t{1} << 20, 1, 1}, f32, 1)),
+       "is a stack of 1048576 matrices, and the header tells of");
   says(refusal(small_deepseek_gguf({}).number("deepseek2.attention.sliding_window", 5)),
        "sliding_window");
 }

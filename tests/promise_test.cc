@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -126,7 +127,7 @@ std::vector<Request> crowd(int count, uint64_t seed) {
         o.sampling.temperature = 1.2;
         o.sampling.top_p = 0.8;
         o.sampling.top_k = 12;
-        o.log_prob_temperature = 1.2;
+        o.log_prob_temperature = 1.2f;
         break;
       default:
         o.sampling.temperature = 0.3;
@@ -670,7 +671,10 @@ TEST(Engine, RefusesRequestsThatMakeNoSense) {
   refused([](Request& r) { r.options.tokens_max = 0; }, "at least one");
   refused([](Request& r) { r.options.prompt_top_log_probs = -1; }, "-1");
   refused([](Request& r) { r.options.top_log_probs = 1000; }, "1000");
-  refused([](Request& r) { r.options.log_prob_temperature = 0; }, "temperature");
+  // Above 0 in float64, and a zero in the float that logits are divided by.
+  for (const double t : {0.0, 1e-60, 1e-40, 1e-30, 101.0, std::nan("")})
+    refused([t](Request& r) { r.options.log_prob_temperature = static_cast<float>(t); },
+            "temperature");
   refused([](Request& r) { r.options.sampling.top_k = -1; }, "top-k");
   refused([](Request& r) { r.options.sampling.logit_bias = {{1 << 20, 1.0}}; }, "bias");
   refused([](Request& r) { r.options.constraint = list_form(); }, "give an end token");

@@ -9,8 +9,6 @@ namespace {
 
 constexpr std::string_view kGateUp = ".mlp.experts.gate_up_proj";
 constexpr std::string_view kDown = ".mlp.experts.down_proj";
-constexpr int64_t kExpertsMax =
-    4096;  // more than any model has: a file must not ask for any number of names
 
 }  // namespace
 
@@ -19,7 +17,7 @@ std::vector<TensorInfo> experts_in(const TensorInfo& fused) {
   const bool both = name.ends_with(kGateUp);
   const Shape& shape = fused.shape;
   if ((!both && !name.ends_with(kDown)) || shape.rank() != 3 || shape.count() == 0 ||
-      shape[0] > kExpertsMax || (both && shape[1] % 2 != 0))
+      shape[0] > kExpertsStoredMax || (both && shape[1] % 2 != 0))
     return {};
   const std::string_view layer = name.substr(0, name.rfind('.'));
   const std::vector<std::string_view> parts =

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/math.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/fused_experts.h"
 #include "checkpoint/gguf_keys.h"
 #include "checkpoint/gguf_tokenizer.h"
 #include "checkpoint/hash_tree.h"
@@ -205,14 +206,15 @@ Result<void> add_llama_config(const Header& h, ordered_json& j) {
   TRY(rope_scaling_of(h, "none"));
   ordered_json scaling = nullptr;
   if (const GgufTensor* factors = f.find(kRopeFactors)) {
-    std::vector<float> values(static_cast<size_t>(factors->shape.count()));
-    if (values.size() * 2 != static_cast<size_t>(head_dim))
+    const int64_t count = factors->shape.count();
+    if (count * 2 != head_dim)
       return fail(Code::kInvalidInput,
                   "{}: {} has {} values for heads of {} columns",
                   f.path(),
                   kRopeFactors,
-                  values.size(),
+                  count,
                   head_dim);
+    std::vector<float> values(static_cast<size_t>(count));
     decode_blocks(factors->type, f.bytes(*factors), values);
     const auto theta = j["rope_theta"].get<double>();
     const auto it = std::find_if(kLlamaScalings.begin(),
@@ -294,7 +296,10 @@ Result<void> add_deepseek_config(const Header& h, ordered_json& j) {
   j["qk_rope_head_dim"] = turned;
   j["v_head_dim"] = value;
   TRY_ASSIGN(j["first_k_dense_replace"], h.size("leading_dense_block_count", 0));
-  TRY_ASSIGN(const int64_t experts, h.size("expert_count", 0));
+  int64_t experts = 0;
+  if (h.has("expert_count")) {
+    TRY_ASSIGN(experts, h.file().integer(h.key("expert_count"), 0, kExpertsStoredMax));
+  }
   j["n_routed_experts"] = experts;
   if (experts > 0) {
     TRY_ASSIGN(j["moe_intermediate_size"], h.size("expert_feed_forward_length"));
@@ -370,6 +375,7 @@ Result<void> GgufModel::read_config() {
   TRY_ASSIGN(ordered_json j, common_config(header));
   TRY(deepseek ? add_deepseek_config(header, j) : add_llama_config(header, j));
   layers_ = j["num_hidden_layers"].get<int64_t>();
+  experts_ = j.value("n_routed_experts", int64_t{0});
   if (arch == "llama") {
     turned_heads_ = j["num_attention_heads"].get<int64_t>();
     turned_kv_heads_ = j["num_key_value_heads"].get<int64_t>();
@@ -430,6 +436,14 @@ Result<void> GgufModel::add_place(const std::string& hub_name, Place place) {
                 path(),
                 printable(t.name),
                 t.shape.str());
+  // Before there is a name for each.
+  if (stack && t.shape[0] != experts_)
+    return fail(Code::kInvalidInput,
+                "{}: {} is a stack of {} matrices, and the header tells of {} experts",
+                path(),
+                printable(t.name),
+                t.shape[0],
+                experts_);
   for (int64_t e = 0; e < (stack ? t.shape[0] : 1); ++e) {
     place.matrix = e;
     const std::string name = stack ? expert_name(hub_name, e) : hub_name;

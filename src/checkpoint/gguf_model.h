@@ -83,7 +83,7 @@ class GgufModel final : public ModelSource {
 
   GgufFile file_;
   std::string config_json_;
-  int64_t layers_ = 0, turned_heads_ = 0, turned_kv_heads_ = 0;
+  int64_t layers_ = 0, experts_ = 0, turned_heads_ = 0, turned_kv_heads_ = 0;
   std::map<std::string, Place, std::less<>> places_;
 };
 

@@ -33,7 +33,7 @@ struct Wanted {
   Token* token;
   int64_t row;  // of the logits
   int64_t top;
-  double temperature;
+  float temperature;
 };
 
 /// `on_host` are the logits, [rows, vocab].
@@ -48,7 +48,7 @@ void fill_log_probs(const Tensor& logits,
   std::vector<float> temperatures(static_cast<size_t>(rows), 1);
   for (const Wanted& w : wanted) {
     int32_t* const at = ids.data() + w.row * columns;
-    temperatures[static_cast<size_t>(w.row)] = static_cast<float>(w.temperature);
+    temperatures[static_cast<size_t>(w.row)] = w.temperature;
     at[0] = w.token->id;
     const auto top = largest_logits(
         on_host.subspan(static_cast<size_t>(w.row * vocabulary), static_cast<size_t>(vocabulary)),
@@ -104,10 +104,11 @@ Result<void> Engine::answerable(const Request& request) const {
                   "log-probabilities of {} tokens: must be from 0 to {}",
                   *top,
                   kTopMax);
-  if (!(o.log_prob_temperature > 0 && o.log_prob_temperature <= 100))
+  if (!(o.log_prob_temperature >= kLogProbTemperatureMin && o.log_prob_temperature <= 100))
     return fail(Code::kInvalidInput,
-                "temperature {} of log-probabilities: must be above 0 and at most 100",
-                o.log_prob_temperature);
+                "temperature {} of log-probabilities: must be from {} to 100",
+                o.log_prob_temperature,
+                kLogProbTemperatureMin);
   for (const int32_t id : request.prompt)
     if (id < 0 || id >= vocabulary)
       return fail(
@@ -282,10 +283,12 @@ std::vector<Progress> Engine::step() {
 }
 
 /// One token after the other, as long as the draft was right: what is chosen does not depend on it.
-Result<Engine::Chosen> Engine::choose(const PassPart& part, std::span<const float> logits) const {
+Result<Engine::Chosen> Engine::choose(const PassPart& part, std::span<const float> logits) {
   Chosen out{.progress = {.id = part.id, .prompt = {}}, .scored = {}, .ids = {}};
   if (!part.wanted) return out;
-  const Asked& asked = asked_.at(part.id);
+  Asked& asked = asked_.at(part.id);
+  const SamplingOptions& sampling = asked.options.sampling;
+  const bool looks_back = sampling.repeats_cost() || sampling.answers_cost();
   const std::span<const int32_t> known = scheduler_.tokens(part.id);
   std::vector<int32_t> text(known.begin(), known.end());
   const auto vocabulary = static_cast<size_t>(model_->vocab_size());
@@ -297,11 +300,12 @@ Result<Engine::Chosen> Engine::choose(const PassPart& part, std::span<const floa
           among,
           asked.form->allowed_after(std::span(text).subspan(static_cast<size_t>(asked.prompt))));
     }
+    if (looks_back) asked.before.follow(text, asked.prompt);
     TRY_ASSIGN(const Sampled s,
                sample(logits.subspan(static_cast<size_t>(i) * vocabulary, vocabulary),
-                      asked.options.sampling,
+                      sampling,
                       text.size(),
-                      {.tokens = text, .prompt = asked.prompt},
+                      asked.before,
                       among));
     out.ids.push_back(s.token);
     text.push_back(s.token);

@@ -19,6 +19,9 @@
 
 namespace ferry::engine {
 
+/// Logits over a temperature below it are no float any more, whatever a model's logits are like.
+inline constexpr float kLogProbTemperatureMin = 1e-6f;
+
 struct GenerateOptions {
   SamplingOptions sampling;
   int64_t tokens_max = 256;         // 0: only the prompt's log-probabilities are wanted
@@ -29,8 +32,8 @@ struct GenerateOptions {
   /// The same of the prompt's tokens. Such a prompt is run from its first token on: what the cache
   /// holds of it has no logits any more.
   std::optional<int64_t> prompt_top_log_probs;
-  /// The temperature at which they are meant; 1: the model's own.
-  double log_prob_temperature = 1;
+  /// The temperature at which they are meant, from kLogProbTemperatureMin to 100; 1: the model's own.
+  float log_prob_temperature = 1;
   /// What the answer is held to, if it is: no other token is chosen, and it ends only where it may
   /// (or where tokens_max do). Log-probabilities stay the model's own. Needs end tokens.
   std::shared_ptr<const grammar::Constraint> constraint = {};
@@ -129,6 +132,7 @@ class Engine {
     std::optional<int64_t> reused;  // once it began: of the prompt, found in the cache
     std::vector<Token> scored;      // of the prompt, from its second token on
     std::unique_ptr<ConstrainedAnswer> form;
+    TextBefore before = {};  // where there are penalties
   };
   /// What was chosen for a part of a pass.
   struct Chosen {
@@ -139,7 +143,7 @@ class Engine {
   Result<Asked> read(Request& request) const;
   bool mtp() const { return options_.drafts > 0 && model_->has_mtp(); }
   Tensor forward(const Pass& pass, models::ForwardTrace& trace);
-  Result<Chosen> choose(const PassPart& part, std::span<const float> logits) const;
+  Result<Chosen> choose(const PassPart& part, std::span<const float> logits);
   void add_log_probs(const Tensor& logits,
                      std::span<const float> on_host,
                      const Pass& pass,

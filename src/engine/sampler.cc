@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <unordered_map>
 
 #include "base/check.h"
 #include "base/math.h"
@@ -30,29 +29,24 @@ double log_sum_exp(std::span<const float> logits, double max, double inverse_tem
 std::vector<float> adjusted(std::span<const float> logits,
                             const SamplingOptions& o,
                             const TextBefore& before) {
-  const bool repetition = o.repetition_penalty != 1,
-             answered = o.presence_penalty != 0 || o.frequency_penalty != 0;
-  if (o.logit_bias.empty() && !repetition && !answered) return {};
+  if (o.logit_bias.empty() && !o.repeats_cost() && !o.answers_cost()) return {};
   std::vector<float> out(logits.begin(), logits.end());
   const auto known = [&](int32_t id) { return id >= 0 && id < std::ssize(out); };
   for (const auto& [id, bias] : o.logit_bias)
     if (known(id)) out[static_cast<size_t>(id)] += static_cast<float>(bias);
-  std::unordered_map<int32_t, int64_t> seen, answers;  // how often
-  if (repetition)
-    for (const int32_t id : before.tokens) ++seen[id];
-  if (answered)
-    for (const int32_t id : before.tokens.subspan(static_cast<size_t>(before.prompt)))
-      ++answers[id];
-  const auto penalty = static_cast<float>(o.repetition_penalty);
-  for (const auto& [id, unused] : seen) {
-    if (!known(id)) continue;
-    float& l = out[static_cast<size_t>(id)];
-    l = l > 0 ? l / penalty : l * penalty;
+  if (o.repeats_cost()) {
+    const auto penalty = static_cast<float>(o.repetition_penalty);
+    for (const auto& [id, unused] : before.seen()) {
+      if (!known(id)) continue;
+      float& l = out[static_cast<size_t>(id)];
+      l = l > 0 ? l / penalty : l * penalty;
+    }
   }
-  for (const auto& [id, times] : answers)
-    if (known(id))
-      out[static_cast<size_t>(id)] -=
-          static_cast<float>(o.presence_penalty + o.frequency_penalty * static_cast<double>(times));
+  if (o.answers_cost())
+    for (const auto& [id, times] : before.answered())
+      if (known(id))
+        out[static_cast<size_t>(id)] -= static_cast<float>(
+            o.presence_penalty + o.frequency_penalty * static_cast<double>(times));
   return out;
 }
 
@@ -180,6 +174,14 @@ Result<void> validate(const SamplingOptions& o, int64_t vocabulary) {
   return {};
 }
 
+void TextBefore::follow(std::span<const int32_t> tokens, int64_t prompt) {
+  if (tokens.size() < counted_) *this = {};
+  for (; counted_ < tokens.size(); ++counted_) {
+    ++seen_[tokens[counted_]];
+    if (static_cast<int64_t>(counted_) >= prompt) ++answered_[tokens[counted_]];
+  }
+}
+
 Result<void> check_logits(std::span<const float> logits, uint64_t position) {
   check(!logits.empty(), "sample: no logits");
   const bool nan = std::any_of(logits.begin(), logits.end(), [](float l) { return std::isnan(l); });
@@ -212,6 +214,7 @@ Result<Sampled> sample(std::span<const float> given,
 }
 
 std::vector<int32_t> largest_logits(std::span<const float> logits, int64_t count) {
+  if (count == 0) return {};  // a list of the vocabulary would be made for nobody
   ByLogit order(logits);
   const size_t kept = std::min(order.size(), static_cast<size_t>(count));
   for (size_t i = 0; i < kept; ++i) static_cast<void>(order[i]);

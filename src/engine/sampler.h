@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -24,16 +25,28 @@ struct SamplingOptions {
   double frequency_penalty = 0;                             // the same, as often as they were
   std::vector<std::pair<int32_t, double>> logit_bias = {};  // (token, what is added to its logit)
   uint64_t seed = 0;
+  bool repeats_cost() const { return repetition_penalty != 1; }
+  bool answers_cost() const { return presence_penalty != 0 || frequency_penalty != 0; }
 };
 
 /// Errors: kInvalidInput for a number that is NaN or out of range, and for biases of tokens that are
 /// not in a vocabulary of this size.
 Result<void> validate(const SamplingOptions& options, int64_t vocabulary = INT32_MAX);
 
-/// What stands before the token that is chosen. Penalties look at it.
-struct TextBefore {
-  std::span<const int32_t> tokens = {};  // prompt and answer
-  int64_t prompt = 0;                    // tokens of the prompt
+/// How often each token stands before the one that is chosen, which penalties look at. It follows a text as that
+/// grows: a choice takes as long as there are different tokens in it, not as it is long.
+class TextBefore {
+ public:
+  /// `tokens`: prompt and answer, `prompt` of them the prompt's. Those beyond what was counted are added; where the
+  /// text is shorter (a pass that failed had chosen more), all are counted anew.
+  void follow(std::span<const int32_t> tokens, int64_t prompt);
+  using Counts = std::unordered_map<int32_t, int64_t>;
+  const Counts& seen() const { return seen_; }
+  const Counts& answered() const { return answered_; }
+
+ private:
+  Counts seen_, answered_;
+  size_t counted_ = 0;
 };
 
 struct Sampled {

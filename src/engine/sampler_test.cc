@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <ctime>
 #include <limits>
 #include <map>
+#include <span>
+#include <vector>
 
 #include "engine/draft.h"
 
@@ -103,7 +106,9 @@ TEST(Sampler, KeepsWhatTopKThenTopPThenMinPLeave) {
 TEST(Sampler, PenaltiesLookAtWhatWasThere) {
   const std::vector<float> logits = {2, 1.9f, -1, 1.8f};
   const std::vector<int32_t> text = {0, 2, 1, 1};  // a prompt of two, an answer of two
-  const TextBefore before{.tokens = text, .prompt = 2};
+  TextBefore before, first;
+  before.follow(text, 2);
+  first.follow(std::span(text).first(1), 1);
   const auto chosen = [&](const SamplingOptions& o) { return sample(logits, o, 4, before)->token; };
   EXPECT_EQ(chosen({}), 0);
   EXPECT_EQ(chosen({.repetition_penalty = 1.2}), 3);   // 0 and 1 were seen
@@ -113,11 +118,55 @@ TEST(Sampler, PenaltiesLookAtWhatWasThere) {
   EXPECT_EQ(chosen({.logit_bias = {{2, 3.5}}}), 2);
   EXPECT_EQ(chosen({.repetition_penalty = 2, .logit_bias = {{2, 3.5}}}), 3);  // after the bias
   // A negative logit moves away from zero, too.
-  const Sampled s = *sample(std::vector<float>{-1, -1.5f},
-                            {.temperature = 1, .repetition_penalty = 2},
-                            1,
-                            {.tokens = {text.data(), 1}, .prompt = 1});
+  const Sampled s =
+      *sample(std::vector<float>{-1, -1.5f}, {.temperature = 1, .repetition_penalty = 2}, 1, first);
   EXPECT_NEAR(s.log_probability, -std::log(1 + std::exp(s.token == 1 ? -0.5 : 0.5)), 1e-6);
+}
+
+TEST(Sampler, WhatFollowsATextIsWhatReadsItWhole) {
+  std::vector<int32_t> text;
+  TextBefore following;
+  const auto expect_whole = [&] {
+    TextBefore whole;
+    whole.follow(text, 3);
+    following.follow(text, 3);
+    EXPECT_EQ(following.seen(), whole.seen());
+    EXPECT_EQ(following.answered(), whole.answered());
+  };
+  for (int32_t t = 0; t < 20; ++t) {
+    text.push_back(t * t % 7);
+    if (t % 3 != 1) expect_whole();
+  }
+  EXPECT_EQ(following.answered().at(2), 6);
+  text.resize(11);  // a pass failed that had chosen more, and what follows is chosen again
+  expect_whole();
+  text.push_back(6);
+  expect_whole();
+  text.resize(2);
+  expect_whole();
+  EXPECT_TRUE(following.answered().empty());
+}
+
+/// Processor time of the answer's choices behind a prompt so long.
+double seconds_of_choices(int64_t prompt) {
+  std::vector<int32_t> text;
+  for (int64_t t = 0; t < prompt; ++t) text.push_back(static_cast<int32_t>(t % 61));
+  const std::vector<float> logits(64, 0.5f);
+  const SamplingOptions o{
+      .temperature = 1, .repetition_penalty = 1.1, .frequency_penalty = 0.1, .seed = 1};
+  TextBefore before;
+  before.follow(text, prompt);
+  const std::clock_t begin = std::clock();
+  for (int i = 0; i < 1000; ++i) {
+    before.follow(text, prompt);
+    text.push_back(sample(logits, o, text.size(), before)->token);
+  }
+  return static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+}
+
+TEST(Sampler, PenaltiesTakeNoLongerBehindALongText) {
+  const double one = seconds_of_choices(50000), four = seconds_of_choices(200000);
+  EXPECT_LT(four, 2 * one + 0.05);
 }
 
 TEST(Sampler, LargestLogitsAreSorted) {
