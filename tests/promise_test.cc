@@ -218,6 +218,24 @@ TEST_P(EachModel, AmongSixtyFourIsAlone) {
   expect_alone_among_others(*model_on(cpu_device()), crowd(64, 1));
 }
 
+/// Who gives up its pages may have guessed ahead, or be about to.
+TEST_P(EachModel, DraftsWherePagesRunOutChangeNothing) {
+  const auto model = model_on(cpu_device());
+  const std::vector<Request> requests = crowd(20, 9);
+  std::vector<Answer> expected;
+  for (const Request& r : requests) expected.push_back(alone(*model, r));
+  Engine engine(*model, {.cache_tokens = 384, .running = 16, .tokens_per_pass = 100, .drafts = 4});
+  for (const uint64_t seed : {1, 2}) {
+    const std::vector<Answer> got = together(engine, requests, seed);
+    for (size_t i = 0; i < requests.size(); ++i)
+      EXPECT_EQ(written(got[i]), written(expected[i])) << "request " << i;
+  }
+  const engine::EngineCounts& counts = engine.counts();
+  EXPECT_GT(counts.preemptions, 0);
+  EXPECT_GT(counts.accepted, 0);
+  EXPECT_GT(counts.drafted, counts.accepted);
+}
+
 /// `trained`: as a step of training computes losses, with a tape.
 void expect_log_probabilities_of_losses(models::TrainableLm& model, bool trained) {
   for (Request r : crowd(8, 5)) {
