@@ -18,10 +18,10 @@ import random_gguf
 
 HERE = pathlib.Path(__file__).resolve().parent
 SHAPES = {"1.5B": {"arch": "qwen2", "layers": 28, "hidden": 1536, "inner": 8960, "heads": 12, "kv_heads": 2,
-                   "head": 128, "vocab": 151936, "positions": 4096},
+                   "head": 128, "vocab": 151936, "positions": 131072},
           "V2-Lite": {"arch": "deepseek2", "layers": 27, "dense": 1, "hidden": 2048, "inner": 10944, "heads": 16,
                       "latent": 512, "nope": 128, "rope": 64, "value": 128, "experts": 64, "used": 6, "shared": 2,
-                      "expert_inner": 1408, "vocab": 102400, "positions": 4096, "yarn": 40.0, "original": 4096}}
+                      "expert_inner": 1408, "vocab": 102400, "positions": 163840, "yarn": 40.0, "original": 4096}}
 # Of matrices, and of the head.
 FORMATS = {"8-bit": (random_gguf.Q8_0, None), "bf16": (random_gguf.BF16, None),
            "4-bit": (random_gguf.Q4_0, random_gguf.Q8_0)}
@@ -67,7 +67,8 @@ def first_token(path):
 def measure(name, kind):
     code, head = FORMATS[kind]
     shape = SHAPES[name]
-    path = pathlib.Path(args.folder) / f"random-{name}-{kind}.gguf"
+    # A file of an earlier shape is another file.
+    path = pathlib.Path(args.folder) / f"random-{name}-{kind}-{shape['positions']}.gguf"
     if not path.exists():
         print(f"Writing {path}", file=sys.stderr)
         partial = path.with_suffix(".partial")
