@@ -187,7 +187,7 @@ TEST(Preferences, ScoringIsInTheEstimate) {
   Settings s;
   s.dpo.pairs = "pairs";
   s.train.tokens_per_step = 400;
-  const Estimate steps = estimate(*model, s, nullptr, 0, 0, 1e9);
+  const Estimate steps = estimate(*model, s, 0, nullptr, 0, 0, 1e9);
   Estimate all = steps;
   add_scoring(all, *model, s, 1000);
   EXPECT_NEAR(
@@ -196,6 +196,29 @@ TEST(Preferences, ScoringIsInTheEstimate) {
   const Preferences p({}, {}, pairs_of(1, 3), pairs_of(2, 2));
   const Preferences fewer({}, {}, pairs_of(1, 3), {});
   EXPECT_GT(p.tokens(), fewer.tokens());
+}
+
+/// Of a run that goes on what is left is said, with the steps of MTP among it: here 0, 4, 8 of ten.
+TEST(Estimate, ARunThatGoesOnHasWhatIsLeft) {
+  const std::unique_ptr<models::TrainableLm> model =
+      small_model("deepseek_v3", DType::kF32, cpu_device());
+  Settings s;
+  s.train.tokens_per_step = 400;
+  s.train.steps = 10;
+  s.train.mtp_every = 4;
+  s.train.mtp_weight = 0.1;
+  const auto after = [&](int64_t done) { return estimate(*model, s, done, nullptr, 0, 0, 1e9); };
+  const Estimate all = after(0), rest = after(5), none = after(12);
+  ASSERT_GT(all.flops_mtp_step, all.flops_step) << "it has a module";
+  EXPECT_NEAR(all.flops_total, 7 * all.flops_step + 3 * all.flops_mtp_step, 1);
+  EXPECT_NEAR(rest.flops_total, 4 * all.flops_step + all.flops_mtp_step, 1);
+  EXPECT_NEAR(rest.seconds / all.seconds, rest.flops_total / all.flops_total, 1e-9);
+  EXPECT_EQ(none.flops_total, 0);
+  EXPECT_EQ(rest.memory_bytes, all.memory_bytes);
+  EXPECT_NE(describe(all, s).find("tokens in 10 steps, "), std::string::npos) << describe(all, s);
+  EXPECT_NE(describe(rest, s).find("2.00 k tokens in 5 steps that are left of 10, "),
+            std::string::npos)
+      << describe(rest, s);
 }
 
 TEST(Preferences, AnotherTokenIsAnotherFingerprint) {

@@ -405,6 +405,7 @@ Result<void> Run::announce_work() {
       bytes_needed(state_contents(*model_, *optimizer_, state_, data_, settings_));
   Estimate e = estimate(*model_,
                         as_estimated,
+                        state_.step,
                         adapter_.get(),
                         optimizer_->state_bytes(),
                         model_bytes + state_bytes,
@@ -413,8 +414,7 @@ Result<void> Run::announce_work() {
   // before later minibatches.
   const int64_t passes = 1 + rl_.dynamic_sampling + (reference_ != nullptr) +
                          (rollouts_ != nullptr || rl_.minibatches > 1);
-  const int64_t left = std::max<int64_t>(0, t.steps - state_.step);
-  add_scoring(e, *model_, as_estimated, passes * left * t.tokens_per_step);
+  add_scoring(e, *model_, as_estimated, passes * e.steps_left * t.tokens_per_step);
   say(describe(e, as_estimated));
   say(fmt::format(
       "note       that is of answers of rl.tokens_max{}; drawing them, token by token, reaches "

@@ -29,6 +29,7 @@ double seconds_of(const Estimate& e) {
 
 Estimate estimate(const models::TrainableLm& model,
                   const Settings& s,
+                  int64_t steps_done,
                   const TrainedAdapter* adapter,
                   uint64_t optimizer_bytes,
                   uint64_t checkpoint_bytes,
@@ -48,10 +49,14 @@ Estimate estimate(const models::TrainableLm& model,
   };
   e.flops_step = step(false);
   e.flops_mtp_step = step(true);
-  const int64_t mtp_steps = model.has_mtp() && s.train.mtp_weight > 0
-                                ? (s.train.steps + s.train.mtp_every - 1) / s.train.mtp_every
-                                : 0;
-  e.flops_total = e.flops_step * static_cast<double>(s.train.steps - mtp_steps) +
+  const bool runs_mtp = model.has_mtp() && s.train.mtp_weight > 0;
+  const auto mtp_steps_of = [&](int64_t steps) {  // the first step is one
+    return runs_mtp ? (steps + s.train.mtp_every - 1) / s.train.mtp_every : 0;
+  };
+  const int64_t done = std::min(steps_done, s.train.steps);
+  const int64_t mtp_steps = mtp_steps_of(s.train.steps) - mtp_steps_of(done);
+  e.steps_left = s.train.steps - done;
+  e.flops_total = e.flops_step * static_cast<double>(e.steps_left - mtp_steps) +
                   e.flops_mtp_step * static_cast<double>(mtp_steps);
   const double parameters = static_cast<double>(e.parameters_total);
   const int64_t micro_batches =
@@ -195,17 +200,18 @@ Result<void> check_still_fits(const Estimate& e,
 }
 
 std::string describe(const Estimate& e, const Settings& s) {
-  const double tokens = static_cast<double>(s.train.tokens_per_step * s.train.steps);
+  const double tokens = static_cast<double>(s.train.tokens_per_step * e.steps_left);
   return fmt::format(
       "model      {}parameters, {}used for a token\n"
-      "work       {}tokens in {} steps, {}FLOP\n"
+      "work       {}tokens in {} steps{}, {}FLOP\n"
       "memory     about {}{}\n"
       "disk       about {} for checkpoints\n"
       "time       about {} at {:.0f} % of the {} GFLOP/s that a matrix product reaches here",
       format_count(static_cast<double>(e.parameters_total)) + " ",
       format_count(static_cast<double>(e.parameters_active)) + " ",
       format_count(tokens) + " ",
-      s.train.steps,
+      e.steps_left,
+      e.steps_left < s.train.steps ? fmt::format(" that are left of {}", s.train.steps) : "",
       format_count(e.flops_total),
       format_bytes(e.memory_bytes),
       e.host_bytes > 0 ? fmt::format(", and {} of the host's", format_bytes(e.host_bytes)) : "",

@@ -15,7 +15,8 @@ struct Estimate {
   int64_t parameters_total = 0, parameters_active = 0;
   double flops_step = 0;      // forward and backward, MTP modules not run
   double flops_mtp_step = 0;  // with them
-  double flops_total = 0;
+  int64_t steps_left = 0;     // of those that the settings have
+  double flops_total = 0;     // of these
   double weight_bytes =
       0;  // the model's, and an adapter's factors with the base's values beside the merged ones
   double memory_bytes = 0;  // weights, optimizer, gradients, activations: of the device
@@ -28,9 +29,10 @@ struct Estimate {
 constexpr double kEfficiencyAssumed =
     0.45;  // of the measured matrix-product rate; told with the time
 
-/// optimizer_bytes: of its state; checkpoint_bytes: of one checkpoint.
+/// Of a run that has made so many steps. optimizer_bytes: of its state; checkpoint_bytes: of one checkpoint.
 Estimate estimate(const models::TrainableLm& model,
                   const Settings& settings,
+                  int64_t steps_done,
                   const TrainedAdapter* adapter,
                   uint64_t optimizer_bytes,
                   uint64_t checkpoint_bytes,
@@ -71,7 +73,7 @@ Result<void> check_still_fits(const Estimate& e,
                               const CheckpointSize& checkpoint,
                               int ranks);
 
-/// The estimate in words, several lines.
+/// The estimate in words, several lines: of a run that goes on, what is left of it.
 std::string describe(const Estimate& e, const Settings& settings);
 
 }  // namespace ferry

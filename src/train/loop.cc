@@ -444,6 +444,7 @@ Result<void> Run::announce() {
   if (preferences_) as_estimated.train.tokens_per_step = preferences_->tokens_per_step();
   estimate_ = estimate(*model_,
                        as_estimated,
+                       state_.step,
                        adapter_.get(),
                        optimizer_->state_bytes(),
                        model_bytes + state_bytes,
