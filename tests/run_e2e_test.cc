@@ -233,6 +233,19 @@ TEST_F(RunE2e, AFullDiskUnderTheLogIsNoSuccess) {
   EXPECT_TRUE(fs::exists(checkpoint("unlogged")));
 }
 
+/// Neither the supervisor nor a worker has more descriptors after a restart.
+TEST_F(RunE2e, ALimitOfOpenFilesIsToldAtOnce) {
+  const std::string log = path("descriptors.log");
+  for (const int limit : {6, 8, 9}) {
+    const std::string command = "(ulimit -n " + std::to_string(limit) + "; exec " +
+                                in_shell(train("descriptors")) + ") >" + log + " 2>&1";
+    EXPECT_EQ(status_of(std::system(command.c_str())), 3) << limit << ": " << read(log);
+    EXPECT_NE(read(log).find("ulimit -n 1024"), std::string::npos) << limit << ": " << read(log);
+    EXPECT_EQ(read(log).find("starting again"), std::string::npos) << limit << ": " << read(log);
+    EXPECT_EQ(read(log).find("a bug"), std::string::npos) << limit << ": " << read(log);
+  }
+}
+
 TEST_F(RunE2e, ALimitOfCpuTimeLetsItSave) {
   OnTerminal p(train("cpu", kEndless), {.cpu_s = 8});
   EXPECT_EQ(p.wait(), 0) << p.output();
