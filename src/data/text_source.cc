@@ -327,7 +327,22 @@ class JsonDocuments {
 
   Result<void> bad(Code code, const std::string& why, const std::string& advice) {
     document_.clear();
-    return in_.stream.bad_lines().add(code, line_, offset_, why, advice);
+    TRY_ASSIGN(const bool among_good, is_among_good());
+    return in_.stream.bad_lines().add(code, line_, offset_, why, advice, among_good);
+  }
+
+  /// Whether a line was read before this one, or the next can be. Waits for it, and what was a view of the line is none
+  /// then.
+  Result<bool> is_among_good() {
+    if (any_read_ || options_.takes) return true;
+    const auto next = [&] { return in_.ahead().substr(std::min(used_, in_.ahead().size())); };
+    while (!in_.ended && next().find('\n') == std::string_view::npos &&
+           in_.ahead().size() <= kLineBytesMax)
+      TRY(in_.read_more());
+    std::string text;
+    FieldFinder found(options_.field, text);
+    return nlohmann::json::sax_parse(next().substr(0, next().find('\n')), &found) &&
+           found.object() && found.type() == "string";
   }
 
   Result<void> parse(std::string_view line) {
@@ -365,8 +380,10 @@ class JsonDocuments {
 
   Result<void> not_json(std::string_view line, const std::string& problem) {
     if (const size_t good = text::well_formed_prefix(line); good < line.size()) {
-      const IllFormed told = describe_ill_formed(line, good, in_.stream.bytes());
-      return bad(Code::kCorrupt, told.why, told.advice);
+      const IllFormed told = describe_ill_formed(in_.ahead(), good, in_.stream.bytes());
+      document_.clear();
+      return in_.stream.bad_lines().add(
+          Code::kCorrupt, line_, offset_, told.why, told.advice, told.among_good);
     }
     return bad(
         Code::kCorrupt, fmt::format("is not JSON: {}", problem), "correct or remove the line");
@@ -384,6 +401,7 @@ class JsonDocuments {
                  found.line_type() == "string" ? "make objects of the lines: " +
                                                      command("jq -c '{text: .}' FILE > FILE.jsonl")
                                                : "correct or remove the line");
+    any_read_ = any_read_ || found.type() == "string";
     if (found.type() == "string") return {};
     if (found.holds_messages())
       return bad(Code::kInvalidInput,
@@ -420,6 +438,7 @@ class JsonDocuments {
   size_t given_ = 0;
   uint64_t line_ = 0, offset_ = 0;
   size_t used_ = 0;  // by this line, with its end
+  bool any_read_ = false;
 };
 
 constexpr struct {

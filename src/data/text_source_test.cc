@@ -297,6 +297,24 @@ TEST(TextSource, BadLinesAreLeftOutAndNamed) {
   expect_failure(path, Code::kInvalidInput, "2 bad lines before it were left out", options);
 }
 
+/// Leaving lines out is offered where others can be read, and not where every line would have to go.
+TEST(TextSource, LinesAreOfferedToBeLeftOutWhereOthersAreGood) {
+  const TestFolder folder;
+  SourceOptions options;
+  options.text.line_hint = "--skip-bad N";
+  const std::string good = "{\"text\":\"a\"}\n", other = "{\"body\":\"a\"}\n",
+                    latin = "{\"text\":\"caf\xE9\"}\n";
+  const auto refusal = [&](const std::string& content) {
+    const auto all = read_documents(folder.write("a.jsonl", content), options);
+    return all ? "" : all.error().message;
+  };
+  for (const std::string& lines :
+       {good + other, other + good, good + "{\n", "{\"text\":1}\n" + good})
+    EXPECT_NE(refusal(lines).find("; --skip-bad N"), std::string::npos) << refusal(lines);
+  for (const std::string& lines : {other, other + other, other + other + good, latin + latin})
+    EXPECT_EQ(refusal(lines).find("--skip-bad"), std::string::npos) << refusal(lines);
+}
+
 TEST(TextSource, NothingHidesBehindAZeroByte) {
   const TestFolder folder;
   const std::string good = "{\"text\":\"a\"}";

@@ -51,13 +51,34 @@ Fault find_fault(std::string_view text, size_t from) {
   return fault;
 }
 
+/// Whether damage is in so few lines of a sample that a text is left without them: of a text in another encoding it is
+/// in most. A character that the sample's edges cut is no damage.
+bool is_in_few_lines(std::string_view sample) {
+  constexpr size_t kLinesPerDamaged = 5;
+  const auto continues = [](char byte) {
+    return (static_cast<unsigned char>(byte) & 0xC0) == 0x80;
+  };
+  for (int cut = 0; cut < 3 && !sample.empty() && continues(sample[0]); ++cut)
+    sample.remove_prefix(1);
+  size_t lines = 0, damaged = 0;
+  for (size_t begin = 0; begin < sample.size(); ++lines) {
+    const size_t end = std::min(sample.find('\n', begin), sample.size() - 1) + 1;
+    const std::string_view line = sample.substr(begin, end - begin);
+    damaged += find_fault(line, 0).at < line.size();
+    begin = end;
+  }
+  return damaged * kLinesPerDamaged <= lines;
+}
+
 }  // namespace
 
 IllFormed describe_ill_formed(std::string_view sample, size_t at, const ByteStream& file) {
   const auto byte = static_cast<unsigned char>(sample[at]);
   const size_t begin = at > kSampleBytes / 2 ? at - kSampleBytes / 2 : 0;
-  const std::string encoding = guess_encoding(sample.substr(begin, kSampleBytes));
+  const std::string_view around = sample.substr(begin, kSampleBytes);
+  const std::string encoding = guess_encoding(around);
   IllFormed told;
+  told.among_good = is_in_few_lines(around);
   told.why = byte == 0 ? "holds a zero byte, which no text does"
                        : fmt::format("is not UTF-8 (byte 0x{:02X})", byte);
   if (!encoding.empty())
@@ -72,14 +93,19 @@ IllFormed describe_ill_formed(std::string_view sample, size_t at, const ByteStre
   return told;
 }
 
-Result<void> BadLines::add(
-    Code code, uint64_t line, uint64_t offset, const std::string& why, const std::string& advice) {
+Result<void> BadLines::add(Code code,
+                           uint64_t line,
+                           uint64_t offset,
+                           const std::string& why,
+                           const std::string& advice,
+                           bool among_good) {
   if (before_ + damage_.skipped < allowed_) {
     ++damage_.skipped;
     if (damage_.lines.size() < kDamageLinesMax) damage_.lines.push_back({line, why});
     return {};
   }
   std::string more = hint_.empty() ? "" : "; " + hint_;
+  if (among_good && !line_hint_.empty()) more += (more.empty() ? "; " : ", ") + line_hint_;
   if (allowed_ > 0)
     more = fmt::format("; {} bad lines before it were left out, and no more may be",
                        before_ + damage_.skipped);
@@ -129,7 +155,7 @@ struct TextStream::State {
     if (damage.ill_formed++ == 0) damage.ill_formed_line = line;
     if (damage.ill_formed <= offset / kBytesPerDamage + wide / kCharactersPerDamage) return {};
     const IllFormed told = describe_ill_formed(sample, at, bytes);
-    return bad.add(Code::kInvalidInput, line, offset, told.why, told.advice);
+    return bad.add(Code::kInvalidInput, line, offset, told.why, told.advice, told.among_good);
   }
 
   /// Judges what is given out as it is.
@@ -213,7 +239,7 @@ struct TextStream::State {
       const std::string_view one = lines.substr(begin, end - begin);
       if (const size_t at = first_bad(one); at < one.size()) {
         const IllFormed told = describe_ill_formed(lines, begin + at, bytes);
-        TRY(bad.add(Code::kInvalidInput, line, offset, told.why, told.advice));
+        TRY(bad.add(Code::kInvalidInput, line, offset, told.why, told.advice, told.among_good));
       } else {
         ready += one;
       }

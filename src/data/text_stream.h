@@ -35,7 +35,8 @@ struct TextOptions {
   /// Lines that cannot be read are left out, so many at most: over all files, of which those before
   /// this one had `skipped`.
   uint64_t skip_bad = 0, skipped = 0;
-  /// What the command offers for text that is refused, and for a line alone: ends the message.
+  /// What the command offers for text that is refused, and for a line among others that can be read:
+  /// ends the message.
   std::string hint = {}, line_hint = {};
 };
 
@@ -46,19 +47,24 @@ class BadLines {
       : path_(std::move(path)),
         allowed_(options.skip_bad),
         before_(options.skipped),
-        hint_(options.hint + (options.hint.empty() || options.line_hint.empty() ? "" : ", ") +
-              options.line_hint) {}
+        hint_(options.hint),
+        line_hint_(options.line_hint) {}
 
-  /// `offset` in the decompressed text. Errors: `code`, naming all of it, if one more is not allowed.
-  Result<void> add(
-      Code code, uint64_t line, uint64_t offset, const std::string& why, const std::string& advice);
+  /// `offset` in the decompressed text. `among_good`: it would help to leave out lines like this one, for others can be
+  /// read. Errors: `code`, naming all of it, if one more is not allowed.
+  Result<void> add(Code code,
+                   uint64_t line,
+                   uint64_t offset,
+                   const std::string& why,
+                   const std::string& advice,
+                   bool among_good);
   Damage& damage() { return damage_; }
   bool allows_any() const { return allowed_ > 0; }
 
  private:
   std::string path_;
   uint64_t allowed_, before_;
-  std::string hint_;
+  std::string hint_, line_hint_;
   Damage damage_;
 };
 
@@ -100,9 +106,11 @@ class TextStream {
 Result<std::string> read_text(const std::string& path,
                               const TextOptions& options = {},
                               uint64_t bytes_max = (uint64_t{1} << 31) - 1);
-/// Why a line that is no UTF-8 cannot be read, and what to do: for BadLines::add.
+/// Why a line that is no UTF-8 cannot be read, what to do, and whether four lines of the sample for each like it can
+/// be: for BadLines::add.
 struct IllFormed {
   std::string why, advice;
+  bool among_good = false;
 };
 IllFormed describe_ill_formed(std::string_view sample, size_t at, const ByteStream& file);
 

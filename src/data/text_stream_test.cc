@@ -213,6 +213,23 @@ TEST(TextStream, ARefusalEndsWithWhatTheCommandOffers) {
   EXPECT_EQ(told(prose, "a text", {.as_text = true}), prose);
 }
 
+/// Leaving lines out is offered where a text would be left.
+TEST(TextStream, LinesAreOfferedToBeLeftOutWhereOthersAreGood) {
+  const TextOptions options = {.hint = "--as-text", .line_hint = "--skip-bad N"};
+  const std::string good = "A line of words.\n";
+  EXPECT_TRUE(refused(told(repeated(good, 9) + "was\x92t far\n", "a", options),
+                      "; --as-text, --skip-bad N"));
+  for (const std::string& whole : {"was\x92t far\n"s,
+                                   repeated("caf\xE9 et th\xE9\nsans rien\n", 100),
+                                   "\1\2\3\0\x99\n\0\0\x81"s,
+                                   utf16(u"Some words.\n", false, true),
+                                   "GIF87 was the first of them.\n"s}) {
+    const std::string refusal = told(whole, "a", options);
+    EXPECT_TRUE(refused(refusal, "; --as-text")) << refusal;
+    EXPECT_EQ(refusal.find("--skip-bad"), std::string::npos) << refusal;
+  }
+}
+
 TEST(TextStream, TextThatLooksAlmostLikeSomethingElseIsText) {
   for (const std::string text : {
            "BZh is no word\n",
