@@ -457,6 +457,25 @@ TEST_F(TrainE2e, ARunWithoutAUsableCheckpointIsNotBegunAnew) {
   EXPECT_NE(resumed.find("resume     from " + here), std::string::npos) << resumed;
 }
 
+/// A checkpoint whose state/ was removed to save space is used as any model, and no run goes on from it.
+TEST_F(TrainE2e, ACheckpointIsUsedWithoutItsTrainingState) {
+  ran(train("slim", {"--train.steps=4", "--checkpoint.every=4"}));
+  const std::string model = checkpoint("slim", 4);
+  const Strings generate = {
+      "generate", model, "--prompt", "a", "--tokens", "3", "--temperature", "0"};
+  const std::string before = ran(generate);
+  fs::remove_all(model + "/state");
+  EXPECT_EQ(ran(generate), before);
+  ran({"eval", model, "--data", path("text"), "--no-compressors"});
+  EXPECT_NE(ran({"verify", model, "--quick"}).find("state/) was left out"), std::string::npos);
+  ran({"keygen", path("slim.key")});
+  const std::string signed_ = ran({"passport", model, "--key", path("slim.key")});
+  EXPECT_NE(signed_.find(model + ": its training state"), std::string::npos) << signed_;
+  refused(2, train("slim", {"--resume"}), {model, "state/", "put the folder back"});
+  write(root_ / "slim.toml", kRun);
+  ran(train("of_slim", {"--model.init=" + model, "--train.steps=2"}, "slim.toml"));
+}
+
 /// The records of a run whose checkpoints somebody took away are not written over.
 TEST_F(TrainE2e, MetricsOfARunWithoutItsCheckpointsAreSetAside) {
   ran(train("bare", {"--train.steps=4", "--checkpoint.every=4"}));
