@@ -224,6 +224,29 @@ TEST_F(RunE2e, WhoReadsMayLeaveBeforeItsEnd) {
   EXPECT_EQ(std::system(command.c_str()), 0);
   EXPECT_EQ(read(path("unread.status")), "0\n") << read(path("unread.log"));
   EXPECT_TRUE(fs::exists(checkpoint("unread")));
+  const std::string said = read(path("unread.log"));  // where to look instead, once
+  EXPECT_NE(said.find("the run goes on"), std::string::npos) << said;
+  EXPECT_NE(said.find("ferry status " + path("unread")), std::string::npos) << said;
+  EXPECT_EQ(said.find("goes on"), said.rfind("goes on")) << said;
+}
+
+/// Who closed standard output wants nothing of a run's, but what is asked for is not written there in silence.
+TEST_F(RunE2e, AClosedOutputIsNoSuccessOfWhatIsPrinted) {
+  const auto closed = [](const Strings& args) {
+    const std::string command = in_shell(args) + " >&- 2>" + path("closed.log");
+    return status_of(std::system(command.c_str()));
+  };
+  for (const Strings& args :
+       {Strings{"tokenizer", "encode", "--tokenizer", path("tok.json"), "a river"},
+        Strings{"tokenizer", "decode", "--tokenizer", path("tok.json"), "5"},
+        Strings{"ops"}}) {
+    EXPECT_NE(closed(args), 0) << testing::PrintToString(args);
+    EXPECT_FALSE(read(path("closed.log")).empty()) << testing::PrintToString(args);
+  }
+  EXPECT_EQ(closed({"tokenizer", "encode", "--tokenizer", path("tok.json"), "a river"}), 3);
+  EXPECT_NE(read(path("closed.log")).find("standard output: is closed"), std::string::npos);
+  EXPECT_EQ(closed(train("unprinted", {"--train.steps=2"})), 0) << read(path("closed.log"));
+  EXPECT_TRUE(fs::exists(checkpoint("unprinted", 2)));
 }
 
 TEST_F(RunE2e, AFullDiskUnderTheLogIsNoSuccess) {

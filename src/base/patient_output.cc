@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "base/threads.h"
 
@@ -21,15 +22,16 @@ struct PatientOutput::State {
   std::condition_variable more, done;
   std::string pending;
   int64_t left_out = 0;
+  std::function<void()> reader_gone;  // empty: told already, or nobody wants to know
   bool threaded = false, writing = false, closed = false;
 
   bool push(std::string_view text);
   void run();
-  static void write_all(int fd, std::string_view text);
+  static bool write_all(int fd, std::string_view text);
 };
 
-/// A descriptor that somebody else made non-blocking is waited for as well.
-void PatientOutput::State::write_all(int fd, std::string_view text) {
+/// A descriptor that somebody else made non-blocking is waited for as well. False: it is a pipe that nobody reads.
+bool PatientOutput::State::write_all(int fd, std::string_view text) {
   while (!text.empty()) {
     const ssize_t n = ::write(fd, text.data(), text.size());
     if (n >= 0) {
@@ -38,9 +40,10 @@ void PatientOutput::State::write_all(int fd, std::string_view text) {
       pollfd room{fd, POLLOUT, 0};
       ::poll(&room, 1, -1);
     } else if (errno != EINTR) {
-      return;
+      return errno != EPIPE;
     }
   }
+  return true;
 }
 
 /// The only place that waits for the reader.
@@ -55,7 +58,8 @@ void PatientOutput::State::run() {
     left_out = 0;
     writing = true;
     lock.unlock();
-    write_all(fd, text);
+    if (!write_all(fd, text))
+      if (const auto tell = std::exchange(reader_gone, nullptr)) tell();
     lock.lock();
     writing = false;
     done.notify_all();
@@ -78,9 +82,11 @@ bool PatientOutput::State::push(std::string_view text) {
   return true;
 }
 
-PatientOutput::PatientOutput(std::FILE* out) : state_(std::make_shared<State>()) {
+PatientOutput::PatientOutput(std::FILE* out, std::function<void()> reader_gone)
+    : state_(std::make_shared<State>()) {
   std::fflush(out);
   state_->out = out;
+  state_->reader_gone = std::move(reader_gone);
   state_->fd = ::fileno(out);
   state_->threaded = state_->fd >= 0 && start_thread([state = state_] { state->run(); });
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <string_view>
 
@@ -15,8 +16,10 @@ class PatientOutput {
   static constexpr size_t kPendingBytesMax = size_t{64} << 10;
 
   /// Writes to the descriptor of `out`, which outlives this; nothing else may write to `out` while
-  /// something is pending. Of a stream without one (memory) it is a plain writer.
-  explicit PatientOutput(std::FILE* out);
+  /// something is pending. Of a stream without one (memory) it is a plain writer. `reader_gone` is
+  /// called once, when what is written to a pipe finds no reader (SIGPIPE must be ignored), by
+  /// another thread, which may outlive this.
+  explicit PatientOutput(std::FILE* out, std::function<void()> reader_gone = {});
   /// Gives what is pending a moment, then leaves it.
   ~PatientOutput();
   PatientOutput(const PatientOutput&) = delete;

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/descriptors.h"
 #include "base/json.h"
 
 namespace ferry::cli {
@@ -26,11 +27,15 @@ int report(const Result<void>& result) { return result ? 0 : report(result.error
 
 Result<void> flush_output() {
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
-    return fail(Code::kExhausted, "standard output: {}", std::strerror(errno));
+    return fail(Code::kExhausted,
+                "standard output: {}",
+                output_is_closed() ? "is closed, and what was asked for is written there"
+                                   : std::strerror(errno));
   return {};
 }
 
 bool nobody_reads_output() {
+  if (output_is_closed()) return true;
   pollfd output{STDOUT_FILENO, 0, 0};
   return ::poll(&output, 1, 0) > 0 && (output.revents & (POLLERR | POLLHUP)) != 0;
 }

@@ -22,11 +22,12 @@ int report(const Result<void>& result);
 /// The line of JSON that ends the output of a command that measures. Errors: as flush_output.
 Result<void> print_json(const nlohmann::ordered_json& line);
 
-/// Errors: kExhausted if standard output could not be written (a full disk, a closed pipe).
+/// Errors: kExhausted if standard output could not be written (a full disk, a closed pipe, closed by
+/// the caller).
 Result<void> flush_output();
 
-/// Whether standard output is a pipe whose reader left, or a terminal that was closed. For commands
-/// whose result is not what they print.
+/// Whether standard output is a pipe whose reader left, a terminal that was closed, or closed itself.
+/// For commands whose result is not what they print.
 bool nobody_reads_output();
 
 /// One line on a terminal's standard error, written over at most ten times a second; nothing

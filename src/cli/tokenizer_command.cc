@@ -192,15 +192,16 @@ Result<void> encode(const CodeArgs& args) {
   TRY(check_tokenizer_path(args.tokenizer));
   TRY_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
   std::vector<int32_t> ids;
-  const auto print_ids = [&](std::string_view bytes) {
+  const auto print_ids = [&](std::string_view bytes) -> Result<void> {
     ids.clear();
     tokenizer.encode(bytes, specials_of(args.specials), ids);
     std::string line;
     for (const int32_t id : ids) line += fmt::format("{}{}", line.empty() ? "" : " ", id);
     line += '\n';
-    std::fwrite(line.data(), 1, line.size(), stdout);
+    if (std::fwrite(line.data(), 1, line.size(), stdout) < line.size()) return flush_output();
+    return {};
   };
-  for (const std::string& bytes : args.items) print_ids(bytes);
+  for (const std::string& bytes : args.items) TRY(print_ids(bytes));
   if (!args.items.empty() && args.file.empty()) return flush_output();
 
   const bool file = !args.file.empty();
@@ -216,10 +217,10 @@ Result<void> encode(const CodeArgs& args) {
     if (text.size() >= kDocumentBytesMax)
       return fail(
           Code::kInvalidInput, "{}: holds more than {} bytes of text", name, kDocumentBytesMax);
-    print_ids(text);
+    TRY(print_ids(text));
     return any = true;
   }));
-  if (is_text && !any) print_ids("");
+  if (is_text && !any) TRY(print_ids(""));
   tell_damage(name, reader.damage());
   return flush_output();
 }

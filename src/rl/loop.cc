@@ -144,7 +144,7 @@ class Run {
         rl_(settings_.rl),
         options_(options),
         beats_(options.beat, system_clock()),
-        output_(options.out) {
+        output_(options.out, tells_that_reader_left(settings.checkpoint.dir)) {
     settings_.train.mla_form = "absorbed";  // what a cache holds: rollouts and training agree in it
   }
 

@@ -77,7 +77,7 @@ class Run {
       : settings_(settings),
         options_(options),
         beats_(options.beat, system_clock()),
-        output_(options.out) {}
+        output_(options.out, tells_that_reader_left(settings.checkpoint.dir)) {}
 
   Result<TrainResult> go() {
     if (ranks() != nullptr) ranks()->when_waiting([this](int peer) { beats_.waiting_for(peer); });

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/file.h"
+#include "base/shell.h"
 #include "base/units.h"
 
 namespace ferry {
@@ -145,6 +147,16 @@ std::string held_out_line(const HeldOutRecord& r,
                   " (best so far; before {:.4f} after step {})", best->bits_per_byte, best->step)
             : fmt::format(" (best {:.4f} after step {})", best->bits_per_byte, best->step);
   return line;
+}
+
+std::function<void()> tells_that_reader_left(const std::string& folder) {
+  const std::string line = fmt::format(
+      "ferry: nobody reads the run's output any more (a closed pipe); the run goes on: ferry "
+      "status {} says "
+      "where it is, {} has every step\n",
+      shell_quoted(folder),
+      shell_quoted(join_path(folder, "metrics.jsonl")));
+  return [line] { std::fputs(line.c_str(), stderr); };
 }
 
 Progress::Progress(const ProgressSettings& settings,

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <string>
 
 #include "base/terminal.h"
@@ -29,6 +30,10 @@ const HeldOutRecord* best_before(int64_t step, const Metrics& metrics);
 std::string held_out_line(const HeldOutRecord& record,
                           const HeldOutRecord* best_before,
                           const ProgressSettings& settings);
+
+/// For the output of a run in this folder: says on standard error that nobody reads it any more, that the run goes on,
+/// and where to look.
+std::function<void()> tells_that_reader_left(const std::string& folder);
 
 /// Writes the lines. The ETA is from the median of the last steps, so that an evaluation or a
 /// checkpoint does not shake it. Owner: the training loop.
