@@ -10,6 +10,7 @@
 
 #include "base/lenient_json.h"
 #include "base/ordered_json.h"
+#include "base/python_json.h"
 
 namespace ferry {
 namespace {
@@ -98,6 +99,25 @@ TEST(Json, IsReadInTheTimeThatItsSizeAllows) {
     return text;
   };
   EXPECT_LT(processor_s(levels(60)), 4 * processor_s(levels(1)) + 0.1);
+}
+
+TEST(Json, OfPythonsNumbersOnlyThoseThatAreReadMatter) {
+  const std::string strict = R"({"a": 1, "b": "NaN, \"Infinity"})";
+  EXPECT_EQ(json_of_python(strict), strict);
+  EXPECT_EQ(without_odd_numbers(strict, OddNumber::kNull), "");
+  const std::string odd = R"({"a":[NaN,-Infinity,1e999,1e9],"NaN":"\"NaN","b":Infinity})";
+  EXPECT_EQ(without_odd_numbers(odd, OddNumber::kNull),
+            R"({"a":[null,null,null,1e9],"NaN":"\"NaN","b":null})");
+  const auto read = parse_python_json(odd, "f");
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_TRUE(is_not_finite(read->at("a").at(0)) && is_not_finite(read->at("b")));
+  EXPECT_FALSE(is_not_finite(read->at("a").at(3)) || is_not_finite(read->at("NaN")));
+  EXPECT_EQ(read->at("b"), "Infinity (not finite)");
+  // What is no JSON beside is refused where it stands in the file.
+  for (const std::string text :
+       {R"({"a": NaN, "b": nan})", R"({"a": NaN)", R"({"a": NaN, "a": 1})"})
+    EXPECT_FALSE(parse_python_json(text, "f")) << text;
+  EXPECT_EQ(json_of_python(R"({"a": NaN)"), R"({"a": NaN)");
 }
 
 }  // namespace

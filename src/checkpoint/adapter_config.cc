@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/json_fields.h"
+#include "base/python_json.h"
 #include "text/limited_regex.h"
 
 namespace ferry {
@@ -130,7 +131,7 @@ Result<std::string> AdapterConfig::why_not(std::string_view module) const {
 }
 
 Result<AdapterConfig> parse_adapter_config(std::string_view text, const std::string& path) {
-  TRY_ASSIGN(const Json json, parse_json(text, path));
+  TRY_ASSIGN(const Json json, parse_python_json(text, path));
   JsonProblem problem{.code = Code::kInvalidInput};
   JsonFields f(json, path, problem);
   AdapterConfig c;

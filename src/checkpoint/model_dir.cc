@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/json_fields.h"
+#include "base/python_json.h"
 #include "base/stand_in.h"
 #include "checkpoint/adapter.h"
 #include "checkpoint/convert.h"
@@ -142,7 +143,8 @@ Result<ModelDir> ModelDir::open_once(const std::string& path) {
   const bool adapter = path_exists(join_path(path, kAdapterConfigName));
   if (!has_config && (adapter || (!dir.sums_ && !dir.passport_)))
     return fail(Code::kNotFound, "{}: {}", path, instead_of_model_dir(path));
-  TRY_ASSIGN(dir.config_json_, dir.text(kConfigName));
+  TRY_ASSIGN(const std::string config, dir.text(kConfigName));
+  dir.config_json_ = json_of_python(config);
   TRY(dir.open_shards());
   TRY_ASSIGN(const std::optional<std::string> description,
              dir.optional_text(kQuantDescriptionName));
@@ -239,7 +241,7 @@ Result<void> ModelDir::take_experts_apart() {
 Result<void> ModelDir::open_index(const std::string& index_name) {
   const std::string index_path = join_path(path_, index_name);
   TRY_ASSIGN(const std::string content, text(index_name));
-  TRY_ASSIGN(const nlohmann::json index, parse_json(content, index_path));
+  TRY_ASSIGN(const nlohmann::json index, parse_python_json(content, index_path));
   JsonProblem problem;
   JsonFields f(index, index_path, problem);
   const nlohmann::json& map = f.members("weight_map");

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/json_fields.h"
+#include "base/python_json.h"
 #include "base/shell.h"
 #include "checkpoint/wrong_path.h"
 #include "text/utf8.h"
@@ -31,6 +32,9 @@ constexpr const char* kCarried[] = {"chat_template.jinja",
 constexpr const char* kAmended[] = {
     kTokenizerConfigName, kGenerationConfigName, kSpecialTokensName};
 constexpr const char* kTemplatesFolder = "additional_chat_templates";
+/// What generation_config.json says of how to sample.
+constexpr const char* kSampling[] = {
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty"};
 
 /// A token in these files is its text, or an object that has the text as "content".
 template <typename AnyJson>
@@ -135,11 +139,11 @@ class Reader {
       if (!content)
         leave_alone(name, content.error());
       else if (*content)
-        out_.files[name] = **std::move(content);
+        out_.files[name] = name.ends_with(".json") ? json_of_python(**content) : **content;
     }
     for (const char* name : kAmended) {
-      TRY_ASSIGN(std::optional<std::string> content, from_.optional_text(name));
-      if (content) out_.files[name] = *std::move(content);
+      TRY_ASSIGN(const std::optional<std::string> content, from_.optional_text(name));
+      if (content) out_.files[name] = json_of_python(*content);
     }
     return {};
   }
@@ -167,6 +171,10 @@ class Reader {
     const std::vector<int64_t> bos = f.ids("bos_token_id", kIdMax);
     const std::vector<int64_t> eos = f.ids("eos_token_id", kIdMax);
     if (vocab_ == 0) vocab_ = f.integer("vocab_size", 0, kIdMax, 0);  // config.json comes first
+    if (std::string_view(name) == kGenerationConfigName)
+      for (const char* const setting : kSampling)
+        if (const Json* value = f.find(setting); value != nullptr && is_not_finite(*value))
+          f.refuse(setting, "must be a number");
     TRY(problem.done());
     if (!bos.empty()) add(name, "bos_token_id", bos[0], [&](int32_t id) { s.bos = id; });
     for (const int64_t id : eos)
@@ -364,8 +372,14 @@ Ordered begun(const ModelTexts* from, const char* name, const Ordered& otherwise
   if (from == nullptr) return otherwise;
   const auto it = from->files.find(name);
   if (it == from->files.end()) return otherwise;
-  const Ordered json = Ordered::parse(it->second, nullptr, false);
-  return json.is_object() ? json : otherwise;
+  Ordered json = Ordered::parse(it->second, nullptr, false);
+  if (!json.is_object()) return otherwise;
+  // What is no number, Python says; JSON cannot say it again.
+  std::vector<std::string> unsayable;
+  for (const auto& [field, value] : json.items())
+    if (is_not_finite(value)) unsayable.push_back(field);
+  for (const std::string& field : unsayable) json.erase(field);
+  return json;
 }
 
 /// All chat templates among these files, one behind the other.

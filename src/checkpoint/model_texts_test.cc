@@ -95,6 +95,21 @@ TEST(ModelTexts, TemplatesAreGivenTheTokenizersTokens) {
             "<|bos|>|<|eos|>|<|pad|>|-|-|-|True");
 }
 
+/// Transformers reads what JSON cannot say; it is not written again.
+TEST(ModelTexts, NumbersThatJsonHasNotDoNotGoAlong) {
+  const ModelTexts texts =
+      texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": 1})",
+               {{kTokenizerConfigName, R"({"model_max_length": Infinity, "eos_token": "<|pad|>"})"},
+                {kGenerationConfigName, R"({"length_penalty": NaN, "top_k": 3})"}});
+  EXPECT_EQ(texts.eos, (std::vector<int32_t>{1, 2}));
+  const ModelTexts after = gone_along(texts);
+  const Json tokenizer = Json::parse(after.files.at(kTokenizerConfigName)),
+             generation = Json::parse(after.files.at(kGenerationConfigName));
+  EXPECT_FALSE(tokenizer.contains("model_max_length"));
+  EXPECT_FALSE(generation.contains("length_penalty"));
+  EXPECT_EQ(generation.at("top_k"), 3);
+}
+
 TEST(ModelTexts, WhatAConversationSaysOfThemIsObeyed) {
   const ModelTexts texts =
       texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": 1})",

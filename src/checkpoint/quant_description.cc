@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/json.h"
+#include "base/python_json.h"
 
 namespace ferry {
 namespace {
@@ -59,7 +60,7 @@ Result<void> check_quant_description(
                     to_string(stored(name)->dtype));
     return {};
   }
-  TRY_ASSIGN(const nlohmann::json json, parse_json(*content, path));
+  TRY_ASSIGN(const nlohmann::json json, parse_python_json(*content, path));
   if (!json.is_object()) return fail(Code::kCorrupt, "{}: must be a JSON object", path);
   for (const auto& [name, kind] : json.items()) {
     const bool about_all =

@@ -1,13 +1,13 @@
 #include "data/text_source.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
 #include "base/json.h"
+#include "base/python_json.h"
 #include "text/utf8.h"
 
 namespace ferry::data {
@@ -234,48 +234,6 @@ class FieldFinder : public nlohmann::json_sax<nlohmann::json> {
   bool wanted_ = false;  // the next value is the field's
 };
 
-/// The line with null for what is no number in JSON and yet is written by common programs (Python's
-/// json: NaN, Infinity, -Infinity) or has no double (1e999); empty if it has none of these. What a
-/// string holds is left alone.
-std::string with_null_for_odd_numbers(std::string_view line) {
-  const auto of_word = [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '+' ||
-           c == '-' || c == '.';
-  };
-  std::string out;
-  size_t copied = 0;
-  for (size_t i = 0; i < line.size();) {
-    if (line[i] == '"') {
-      for (++i; i < line.size() && line[i] != '"'; ++i)
-        if (line[i] == '\\') ++i;
-      ++i;
-      continue;
-    }
-    if (!of_word(line[i])) {
-      ++i;
-      continue;
-    }
-    size_t end = i;
-    while (end < line.size() && of_word(line[end])) ++end;
-    const std::string_view word = line.substr(i, end - i);
-    bool odd = word == "NaN" || word == "Infinity" || word == "-Infinity";
-    const char digit = word.size() > 1 && word[0] == '-' ? word[1] : word[0];
-    if (!odd && digit >= '0' && digit <= '9') {
-      double number = 0;
-      const auto [at, error] = std::from_chars(word.data(), word.data() + word.size(), number);
-      odd = error == std::errc::result_out_of_range && at == word.data() + word.size();
-    }
-    if (odd) {
-      out += line.substr(copied, i - copied);
-      out += "null";
-      copied = end;
-    }
-    i = end;
-  }
-  if (copied > 0) out += line.substr(copied);
-  return out;
-}
-
 /// The text field of each line.
 class JsonDocuments {
  public:
@@ -360,7 +318,7 @@ class JsonDocuments {
     bool json = zero == line.npos && parses(line);
     if (!json && zero == line.npos) {
       const std::string problem = found->problem();
-      const std::string other = with_null_for_odd_numbers(line);
+      const std::string other = without_odd_numbers(line, OddNumber::kNull);
       json = !other.empty() && parses(other);
       if (!json) return not_json(line, problem);
     }

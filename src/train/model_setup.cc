@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "base/input_file.h"
 #include "base/json.h"
+#include "base/python_json.h"
 #include "base/shell.h"
 #include "checkpoint/chat_renderer.h"
 #include "checkpoint/model_chat.h"
@@ -57,7 +58,7 @@ Result<Json> base_config(const ModelSettings& settings, const InitModel* init) {
     if (!settings.config_text) {
       TRY_ASSIGN(text, read_input(path, kConfigJsonBytesMax));
     }
-    TRY_ASSIGN(const nlohmann::json json, parse_json(text, path));
+    TRY_ASSIGN(const nlohmann::json json, parse_python_json(text, path));
     if (!json.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
     return Json(json);
   }

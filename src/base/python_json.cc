@@ -1,0 +1,80 @@
+#include "base/python_json.h"
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "base/json.h"
+
+namespace ferry {
+namespace {
+
+constexpr std::string_view kMark = " (not finite)";
+
+bool is_of_word(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '+' ||
+         c == '-' || c == '.';
+}
+
+bool is_odd(std::string_view word) {
+  if (word == "NaN" || word == "Infinity" || word == "-Infinity") return true;
+  const char digit = word.size() > 1 && word[0] == '-' ? word[1] : word[0];
+  if (digit < '0' || digit > '9') return false;
+  double number = 0;
+  const auto [at, error] = std::from_chars(word.data(), word.data() + word.size(), number);
+  return error == std::errc::result_out_of_range && at == word.data() + word.size();
+}
+
+template <class AnyJson>
+bool holds_mark(const AnyJson& value) {
+  return value.is_string() && value.template get_ref<const std::string&>().ends_with(kMark);
+}
+
+}  // namespace
+
+std::string without_odd_numbers(std::string_view text, OddNumber becomes) {
+  std::string out;
+  size_t copied = 0;
+  for (size_t i = 0; i < text.size();) {
+    if (text[i] == '"') {
+      for (++i; i < text.size() && text[i] != '"'; ++i)
+        if (text[i] == '\\') ++i;
+      ++i;
+      continue;
+    }
+    if (!is_of_word(text[i])) {
+      ++i;
+      continue;
+    }
+    size_t end = i;
+    while (end < text.size() && is_of_word(text[end])) ++end;
+    const std::string_view word = text.substr(i, end - i);
+    if (is_odd(word)) {
+      out += text.substr(copied, i - copied);
+      if (becomes == OddNumber::kNull)
+        out += "null";
+      else
+        out += fmt::format("\"{}{}\"", word, kMark);
+      copied = end;
+    }
+    i = end;
+  }
+  if (copied > 0) out += text.substr(copied);
+  return out;
+}
+
+std::string json_of_python(std::string_view text) {
+  if (nlohmann::json::accept(text)) return std::string(text);
+  std::string other = without_odd_numbers(text, OddNumber::kText);
+  if (!other.empty() && nlohmann::json::accept(other)) return other;
+  return std::string(text);
+}
+
+Result<nlohmann::json> parse_python_json(std::string_view text, const std::string& path) {
+  return parse_json(json_of_python(text), path);
+}
+
+bool is_not_finite(const nlohmann::json& value) { return holds_mark(value); }
+bool is_not_finite(const nlohmann::ordered_json& value) { return holds_mark(value); }
+
+}  // namespace ferry
