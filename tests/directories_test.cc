@@ -438,6 +438,23 @@ std::map<std::string, Layout> layouts() {
         l.files["tokenizer_config.json"] = config.dump();
         l.notes = 1;
       });
+  // Transformers 5.23 begins the texts of the first, and not those of the second, whatever class and
+  // model_type they name; Transformers 4 those of the second, if the class is Llama's.
+  add("a begin token that tokenizer.json alone puts", v2_config(), [](Layout& l) {
+    transformers_4(l);
+    Json config = Json::parse(l.files["tokenizer_config.json"]);
+    config["add_bos_token"] = false;
+    l.files["tokenizer_config.json"] = config.dump();
+    l.notes = 1;
+  });
+  add("a begin token that only add_bos_token puts", qwen2_config(), [](Layout& l) {
+    Json tokenizer = Json::parse(tokenizer_text("qwen2"));
+    tokenizer["post_processor"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
+    l.config["eos_token_id"] = 1;
+    l.files["tokenizer.json"] = tokenizer.dump();
+    l.files["tokenizer_config.json"] = kTokenizerConfig;
+    l.notes = 1;
+  });
   add("contradictions about end tokens", v2_config(), [](Layout& l) {
     transformers_4(l);
     l.config["eos_token_id"] = 5;  // generation_config.json and the tokenizer's files say 1

@@ -65,6 +65,7 @@ class RlE2e : public Trains {
       write(path("init") + "/" + name, json.dump());
     };
     edit("config.json", {{"eos_token_id", {1, 2}}});
+    edit("tokenizer.json", {{"post_processor", nullptr}});
     edit("tokenizer_config.json", {{"add_bos_token", false}, {"eos_token", "<|pad|>"}});
   }
   static void tasks(const std::string& name, const Strings& more) {

@@ -372,6 +372,33 @@ TEST(GgufModel, TextsBeginAsTheFilesKindOfTokenizerHasIt) {
     }
 }
 
+/// Who goes by tokenizer.json alone, as Transformers 5 does, begins texts so as well.
+TEST(GgufModel, TheTokenizersFileSaysHowTextsBegin) {
+  for (const bool adds : {true, false}) {
+    Builder b;
+    b.header(0, 7)
+        .key_text("general.architecture", "llama")
+        .key_text("tokenizer.ggml.model", "gpt2")
+        .key_text("tokenizer.ggml.pre", adds ? "llama-bpe" : "qwen2")
+        .key_u32("tokenizer.ggml.bos_token_id", 1);
+    b.text("tokenizer.ggml.tokens").put(uint32_t{9}).put(uint32_t{8}).put(uint64_t{2});
+    b.text("a").text("<s>");
+    b.text("tokenizer.ggml.token_type").put(uint32_t{9}).put(uint32_t{5}).put(uint64_t{2});
+    b.put(int32_t{1}).put(int32_t{3});
+    b.text("tokenizer.ggml.merges").put(uint32_t{9}).put(uint32_t{8}).put(uint64_t{1}).text("a a");
+    const Result<GgufFile> gguf = b.parse();
+    ASSERT_TRUE(gguf) << gguf.error().message;
+    const Result<std::string> made = gguf_tokenizer_json(*gguf);
+    ASSERT_TRUE(made) << made.error().message;
+    const auto post = nlohmann::json::parse(*made).at("post_processor");
+    ASSERT_EQ(post.is_object(), adds);
+    if (adds) {
+      EXPECT_EQ(post.at("single").at(0).at("SpecialToken").at("id"), "<s>");
+      EXPECT_EQ(post.at("special_tokens").at("<s>").at("ids").at(0), 1);
+    }
+  }
+}
+
 TEST(GgufModel, RefusesNumbersThatAreNone) {
   const Builder b = tiny_llama(std::numeric_limits<float>::quiet_NaN());
   Result<GgufModel> model = GgufModel::of(b.parse().value());

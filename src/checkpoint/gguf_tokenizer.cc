@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "base/json.h"
+#include "text/tokenizer_file.h"
 
 namespace ferry {
 namespace {
@@ -18,6 +19,7 @@ using nlohmann::ordered_json;
 // What llama.cpp's numbers for tokens mean (tokenizer.ggml.token_type).
 constexpr int64_t kControl = 3, kUserDefined = 4;
 
+constexpr const char* kBeginKey = "tokenizer.ggml.bos_token_id";
 constexpr const char* kDigits = "digits";  // in place of an expression: each digit is a piece
 
 /// How a kind of tokenizer splits text before merging. The expressions are facts of the models'
@@ -186,6 +188,12 @@ Result<std::string> gguf_tokenizer_json(const GgufFile& file) {
           Code::kInvalidInput, "{}: the merge {} is not two tokens", file.path(), printable(merge));
     pairs.push_back({merge.substr(0, space), merge.substr(space + 1)});
   }
+  TRY_ASSIGN(const bool adds_bos, gguf_adds_bos(file));
+  ordered_json first = nullptr;
+  if (adds_bos && file.has(kBeginKey)) {
+    TRY_ASSIGN(const int64_t id, file.integer(kBeginKey, 0, std::ssize(tokens) - 1));
+    first = text::puts_first(tokens[static_cast<size_t>(id)], id);
+  }
   const ordered_json byte_level = {{"type", "ByteLevel"},
                                    {"add_prefix_space", false},
                                    {"trim_offsets", true},
@@ -197,7 +205,7 @@ Result<std::string> gguf_tokenizer_json(const GgufFile& file) {
       {"added_tokens", std::move(added)},
       {"normalizer", splitting->nfc ? ordered_json{{"type", "NFC"}} : ordered_json(nullptr)},
       {"pre_tokenizer", pre_tokenizer(*splitting)},
-      {"post_processor", nullptr},
+      {"post_processor", std::move(first)},
       {"decoder", byte_level},
       {"model",
        {{"type", "BPE"},

@@ -225,13 +225,28 @@ class Reader {
 
   Result<void> decide_begin() {
     if (!out_.bos || out_.tokenizer == nullptr) return {};
-    out_.begins = out_.tokenizer->first_token() == out_.bos;
+    const bool puts = out_.tokenizer->first_token() == out_.bos;
+    out_.begins = puts;
     const auto it = out_.files.find(kTokenizerConfigName);
     if (it == out_.files.end()) return {};
     TRY_ASSIGN(const Json json, parse_json(it->second, path(kTokenizerConfigName)));
     JsonProblem problem{.code = Code::kInvalidInput};
     JsonFields f(json, path(kTokenizerConfigName), problem);
-    out_.begins = f.boolean("add_bos_token", out_.begins);
+    const bool says = f.boolean("add_bos_token", puts);
+    out_.begins = puts || says;
+    if (says && !puts)
+      note(
+          "{} says add_bos_token, {}'s post_processor puts no begin token: texts begin with it, as "
+          "Transformers 4's Llama tokenizers have it; Transformers 5 goes by {} alone",
+          kTokenizerConfigName,
+          kTokenizerName,
+          kTokenizerName);
+    if (!says && puts)
+      note(
+          "{} says that add_bos_token is false, {}'s post_processor puts the begin token: the "
+          "latter is obeyed, as by Transformers 5",
+          kTokenizerConfigName,
+          kTokenizerName);
     if (f.boolean("add_eos_token", false))
       note(
           "{} says add_eos_token: no text is ended so here; what is to be gone on with has no end "

@@ -34,8 +34,9 @@ std::map<std::string, std::string> templates_by_name(const std::string& json);
 /// - The end tokens are all that any of config.json, generation_config.json, tokenizer_config.json
 ///   and special_tokens_map.json names, in this order: generation stops at each of them. Ids that
 ///   the model does not have are left out.
-/// - A text begins with the begin token if tokenizer_config.json says so (add_bos_token), else if
-///   tokenizer.json's post_processor puts it there, as Hugging Face's tokenizers do.
+/// - A text begins with the begin token if tokenizer.json's post_processor puts it there, which is what Transformers 5
+///   goes by, or if tokenizer_config.json says so (add_bos_token): Transformers 4's Llama tokenizers, which DeepSeek's
+///   releases name, added it then, and distilled models of DeepSeek's have it nowhere else.
 /// - A chat template is given the texts of named_tokens; of bos_token and eos_token that none of them names (or that
 ///   the tokenizer does not have) the begin token, and the first end token, from above.
 /// Where the files contradict each other a note says so and what was decided.

@@ -440,6 +440,26 @@ Result<TokenizerFile> read_tokenizer_file(std::string_view json, const std::stri
   return Reader(path).read(json);
 }
 
+nlohmann::ordered_json puts_first(const std::string& token, int64_t id) {
+  using Ordered = nlohmann::ordered_json;
+  const Ordered special = {{"SpecialToken", {{"id", token}, {"type_id", 0}}}};
+  const auto sequence = [](const char* name, int type) {
+    return Ordered{{"Sequence", {{"id", name}, {"type_id", type}}}};
+  };
+  Ordered single = Ordered::array(), pair = Ordered::array();
+  single.push_back(special);
+  single.push_back(sequence("A", 0));
+  pair.push_back(special);
+  pair.push_back(sequence("A", 0));
+  pair.push_back({{"SpecialToken", {{"id", token}, {"type_id", 1}}}});
+  pair.push_back(sequence("B", 1));
+  const Ordered ids = Ordered::array({id}), tokens = Ordered::array({token});
+  return {{"type", "TemplateProcessing"},
+          {"single", single},
+          {"pair", pair},
+          {"special_tokens", {{token, {{"id", token}, {"ids", ids}, {"tokens", tokens}}}}}};
+}
+
 std::string write_tokenizer_file(const TokenizerFile& file, const std::string& bos) {
   using Ordered = nlohmann::ordered_json;
   const auto byte_level = [](bool use_regex) {
@@ -466,26 +486,6 @@ std::string write_tokenizer_file(const TokenizerFile& file, const std::string& b
                      {"invert", false}});
   }
   steps.push_back(byte_level(false));
-
-  Ordered post = nullptr;
-  if (!bos.empty()) {
-    const Ordered special = {{"SpecialToken", {{"id", bos}, {"type_id", 0}}}};
-    const auto sequence = [](const char* id, int type) {
-      return Ordered{{"Sequence", {{"id", id}, {"type_id", type}}}};
-    };
-    Ordered single = Ordered::array(), pair = Ordered::array();
-    single.push_back(special);
-    single.push_back(sequence("A", 0));
-    pair.push_back(special);
-    pair.push_back(sequence("A", 0));
-    pair.push_back({{"SpecialToken", {{"id", bos}, {"type_id", 1}}}});
-    pair.push_back(sequence("B", 1));
-    const Ordered ids = Ordered::array({file.ids.at(bos)}), tokens = Ordered::array({bos});
-    post = {{"type", "TemplateProcessing"},
-            {"single", single},
-            {"pair", pair},
-            {"special_tokens", {{bos, {{"id", bos}, {"ids", ids}, {"tokens", tokens}}}}}};
-  }
 
   Ordered vocab = Ordered::object();
   // ordered_json looks for equal keys on every insertion; the ids already tell tokens apart.
@@ -515,7 +515,7 @@ std::string write_tokenizer_file(const TokenizerFile& file, const std::string& b
       {"added_tokens", std::move(added)},
       {"normalizer", normalizer},
       {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", std::move(steps)}}},
-      {"post_processor", std::move(post)},
+      {"post_processor", bos.empty() ? Ordered(nullptr) : puts_first(bos, file.ids.at(bos))},
       {"decoder", byte_level(true)},
       {"model", model}};
   return json_text(root, 2) + "\n";

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -49,6 +50,9 @@ struct TokenizerFile {
 ///          sound file that asks for something Ferry does not do, by name, or whose ids have gaps. Both name
 ///          path and field.
 Result<TokenizerFile> read_tokenizer_file(std::string_view json, const std::string& path);
+
+/// The post_processor that puts this token before a text.
+nlohmann::ordered_json puts_first(const std::string& token, int64_t id);
 
 /// The file as JSON; reading it back gives the same. The post_processor puts `bos` before the text
 /// (Hugging Face's add_special_tokens); empty: none.
